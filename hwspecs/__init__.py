@@ -1,0 +1,15 @@
+"""What a device can do: one YAML file per device, each value with its source. Imports nothing above."""
+
+from hwspecs.loader import device_names, load_device
+from hwspecs.schema import Calibration, Constants, Datasheet, Device, Measured, Sourced
+
+__all__ = [
+    "Calibration",
+    "Constants",
+    "Datasheet",
+    "Device",
+    "Measured",
+    "Sourced",
+    "device_names",
+    "load_device",
+]

@@ -1,0 +1,176 @@
+"""What a device file holds: every value in SI base units with the document it comes from.
+
+`datasheet` is what the vendor prints, dense. `measured` is what someone reached on the real thing;
+it stands beside the data sheet and never overwrites it. `calibration` holds the few constants per
+operator kind that the calibrated fidelity adds; each says what it was fitted on.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from specfiles.strict import Strict
+
+Dtype = Literal["fp64", "tf32", "fp32", "fp16", "bf16", "fp8", "fp6", "int8", "fp4", "int4"]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+MOST_RATIO = 3.9  # between neighbouring dtypes; 4 is twice the dense ratio: a sparse peak
+Text = Annotated[str, Field(min_length=1, max_length=4000)]
+
+
+class Sourced(Strict):
+    """One number, in SI base units, and where it was read: a key of the file's `sources`."""
+
+    value: Positive
+    source: Text
+    note: Text | None = None
+
+
+class Dram(Strict):
+    """Main memory of the device: HBM, GDDR, LPDDR or DDR."""
+
+    type: Text
+    capacity_bytes: Sourced
+    byte_per_s: Sourced | None = None  # absent where no document states it: a CPU of a cloud machine
+    bus_bits: Sourced | None = None
+    pin_bit_per_s: Sourced | None = None
+
+
+class Cache(Strict):
+    """A cache shared by the whole device."""
+
+    capacity_bytes: Sourced
+    byte_per_s: Sourced | None = None
+
+
+class Link(Strict):
+    """A connection to other devices or the host; bandwidth in one direction, all its lanes together."""
+
+    byte_per_s: Sourced
+    type: Text
+
+
+class Datasheet(Strict):
+    """What the vendor states. Peaks are dense: structured sparsity is a factor of its own."""
+
+    processors: Sourced | None = None  # streaming multiprocessors, compute units, cores
+    clock_hz: Sourced | None = None  # the boost clock at which the tensor peaks are stated
+    vector_clock_hz: Sourced | None = None  # where the vector peak is stated at another clock
+    tensor_flop_per_s: dict[Dtype, Sourced] = {}
+    vector_flop_per_s: dict[Dtype, Sourced] = {}
+    special_op_per_s: Sourced | None = None  # exp, rsqrt, sin: one result is one operation
+    structured_sparsity: Sourced | None = None  # peak with 2:4 sparsity / dense peak
+    dram: Dram
+    l2: Cache | None = None
+    last_level_cache: Cache | None = None  # behind the L2, where there is one (MI300X, CPUs)
+    shared_bytes_per_processor: Sourced | None = None
+    register_bytes_per_processor: Sourced | None = None
+    links: dict[Literal["nvlink", "ici", "xgmi", "pcie", "ethernet", "chip"], Link] = {}
+    tdp_w: Sourced | None = None
+    idle_w: Sourced | None = None
+    price_usd_per_hour: Sourced | None = None
+
+
+class Measured(Strict):
+    """Ceilings that were reached, by the same names as in the data sheet."""
+
+    tensor_flop_per_s: dict[Dtype, Sourced] = {}
+    vector_flop_per_s: dict[Dtype, Sourced] = {}
+    special_op_per_s: Sourced | None = None
+    dram_byte_per_s: Sourced | None = None
+    l2_byte_per_s: Sourced | None = None
+    launch_s: Sourced | None = None  # from one operator's end to the next one's start, nothing to compute
+    links: dict[str, Sourced] = {}
+    bandwidth_curve: list[BandwidthPoint] = []
+
+
+class BandwidthPoint(Strict):
+    """Bandwidth of one access pattern over a footprint; the steps show the caches."""
+
+    pattern: Literal["copy", "triad", "read"]
+    footprint_bytes: Positive
+    byte_per_s: Positive
+    spread: NotNegative  # (third quartile - first quartile) / median of the repeats
+
+
+class Constants(Strict):
+    """The calibrated ceilings of one operator kind in one dtype; an absent ceiling is not a term.
+
+    compute = flop / flop_per_s + special / special_op_per_s
+    memory  = bytes / byte_per_s, or / cached_byte_per_s where they fit into cache_bytes
+    time    = launch_s + longer + (1 - overlap) * shorter + outputs * output_s
+    """
+
+    dtype: Dtype
+    launch_s: NotNegative = 0.0  # fixed cost of all the kernels that the operator starts
+    flop_per_s: Positive | None = None
+    special_op_per_s: Positive | None = None
+    byte_per_s: Positive | None = None
+    cache_bytes: Positive | None = None
+    cached_byte_per_s: Positive | None = None
+    output_s: NotNegative = 0.0  # per result: the start and the reduction of one dot product
+    overlap: Annotated[float, Field(ge=0, le=1)] = 1.0  # 1 takes the longer limit
+    points: int = Field(gt=0)  # measurements behind the fit
+    median_error: NotNegative  # median |predicted / measured - 1| on shapes held out of the fit
+
+
+class Calibration(Strict):
+    """Constants by operator kind, and what they were fitted on."""
+
+    source: Text
+    operators: dict[str, list[Constants]]
+
+
+class Device(Strict):
+    """One accelerator or processor."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: Text
+    aliases: list[Text] = []
+    vendor: Text
+    kind: Literal["gpu", "cpu", "tpu", "npu", "soc"]
+    architecture: Text
+    sources: dict[Text, Text]
+    conflicts: list[Text] = []  # where public documents disagree, and which reading is right
+    datasheet: Datasheet
+    measured: Measured = Measured()
+    calibration: Calibration | None = None
+
+    @model_validator(mode="after")
+    def _sources_exist(self) -> Device:
+        for path, sourced in walk(self):
+            if sourced.source not in self.sources:
+                known = ", ".join(self.sources)
+                raise ValueError(f"{path}: source {sourced.source!r} is not in `sources` (it has: {known}).")
+        return self
+
+    @model_validator(mode="after")
+    def _peaks_are_dense(self) -> Device:
+        """A narrower dtype is at most 4 times faster than one of twice its bits; more is a sparse peak."""
+        peaks = {str(dtype): peak.value for dtype, peak in self.datasheet.tensor_flop_per_s.items()}
+        for wide, narrow in (("bf16", "fp8"), ("fp16", "fp8"), ("tf32", "bf16")):
+            if wide in peaks and narrow in peaks and peaks[narrow] > MOST_RATIO * peaks[wide]:
+                raise ValueError(
+                    f"datasheet.tensor_flop_per_s.{narrow}: {peaks[narrow]:g} is "
+                    f"{peaks[narrow] / peaks[wide]:.1f} times {wide}; "
+                    "that is a peak with structured sparsity, state the dense one."
+                )
+        return self
+
+
+def walk(record: Strict, path: str = "") -> list[tuple[str, Sourced]]:
+    """Every sourced value below a record, with the path of its key."""
+    found: list[tuple[str, Sourced]] = []
+    for key in type(record).model_fields:
+        value = getattr(record, key)
+        here = f"{path}.{key}" if path else key
+        children = value.items() if isinstance(value, dict) else [("", value)]
+        for name, child in children:
+            at = f"{here}.{name}" if name else here
+            if isinstance(child, Sourced):
+                found.append((at, child))
+            elif isinstance(child, Strict):
+                found.extend(walk(child, at))
+    return found

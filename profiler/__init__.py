@@ -1,0 +1,1 @@
+"""The application: command line, device runs, traces. Imports everything below."""

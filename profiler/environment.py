@@ -1,0 +1,138 @@
+"""What a measurement ran on: enough for a reader to judge it and to repeat it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+from specfiles.errors import InputError
+
+PACKAGES = ("torch", "transformers", "numpy", "triton", "nvtx", "nvidia-ml-py", "llm-roofline")
+
+
+def pick_device(asked: str) -> str:
+    """`auto` is CUDA where it works, else the CPU; an InputError where the asked device is not there."""
+    import torch
+
+    available = torch.cuda.is_available()
+    if asked == "auto":
+        return "cuda:0" if available else "cpu"
+    if asked == "cpu":
+        return asked
+    if asked.partition(":")[0] != "cuda":
+        raise InputError(f"no device named {asked!r}; known: auto, cpu, cuda, cuda:N.")
+    if not available:
+        raise InputError("cuda was asked for, and torch sees no CUDA device; use --device cpu or auto.")
+    index = int(asked.partition(":")[2] or 0)
+    if index >= torch.cuda.device_count():
+        raise InputError(f"cuda:{index} was asked for, and torch sees {torch.cuda.device_count()} devices.")
+    return f"cuda:{index}"
+
+
+def use_threads(threads: int) -> None:
+    """Fix the number of CPU threads before anything is measured."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions, processor, threads, and on CUDA the device, its driver and clocks."""
+    import torch
+
+    facts: dict[str, Any] = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        **{name: version for name in PACKAGES if (version := _version(name))},
+    }
+    if device.startswith("cuda"):
+        facts.update(_cuda_facts(device))
+    return facts
+
+
+def processor_name() -> str:
+    """The processor as the system names it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def device_name(device: str) -> str:
+    """A short name for the measured device."""
+    if device.startswith("cuda"):
+        import torch
+
+        return str(torch.cuda.get_device_name(device))
+    return processor_name()
+
+
+def command_line() -> str:
+    """The command that is running, without the path of its interpreter."""
+    return " ".join(["roofline", *sys.argv[1:]])
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cuda_facts(device: str) -> dict[str, Any]:
+    import torch
+
+    properties = torch.cuda.get_device_properties(device)
+    facts: dict[str, Any] = {
+        "gpu": properties.name,
+        "gpu_memory_bytes": properties.total_memory,
+        "multiprocessors": properties.multi_processor_count,
+        "l2_bytes": properties.L2_cache_size,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "cuda": torch.version.cuda,
+    }
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(int(device.partition(":")[2] or 0))
+        facts["driver"] = pynvml.nvmlSystemGetDriverVersion()
+        facts["power_limit_w"] = pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000
+        facts["sm_clock_hz"] = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM) * 1e6
+        facts["memory_clock_hz"] = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM) * 1e6
+    except Exception as error:  # NVML is a bonus: a container without it still measures
+        facts["nvml"] = f"not available: {error}"
+    return facts
+
+
+def last_level_cache_bytes(device: str) -> int:
+    """Bytes that a buffer set must exceed to be cold."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.get_device_properties(device).L2_cache_size)
+    sizes = [_cache_bytes(index) for index in range(8)]
+    return max([size for size in sizes if size], default=32_000_000)
+
+
+def _cache_bytes(index: int) -> int:
+    try:
+        with open(f"/sys/devices/system/cpu/cpu0/cache/index{index}/size", encoding="ascii") as file:
+            text = file.read().strip()
+    except OSError:
+        return 0
+    scale = {"K": 1024, "M": 1024**2, "G": 1024**3}.get(text[-1:], 1)
+    digits = text.rstrip("KMG")
+    return int(digits) * scale if digits.isdigit() else 0

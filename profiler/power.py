@@ -1,0 +1,58 @@
+"""Sample power, clocks, temperature and throttling of a CUDA device in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+PERIOD_S = 0.05
+
+
+class PowerMonitor:
+    """Samples while its block runs; without NVML (a CPU, a container without it) there are none."""
+
+    def __init__(self, device: str) -> None:
+        self._index = int(device.partition(":")[2] or 0) if device.startswith("cuda") else None
+        self._rows: list[dict[str, Any]] = []
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> PowerMonitor:
+        if self._index is not None:
+            try:
+                import pynvml
+
+                pynvml.nvmlInit()
+                handle = pynvml.nvmlDeviceGetHandleByIndex(self._index)
+            except Exception:  # NVML is a bonus: time is measured without it
+                return self
+            self._thread = threading.Thread(target=self._sample, args=(pynvml, handle), daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=1)
+
+    def samples(self) -> list[dict[str, Any]]:
+        """The samples so far, a row each."""
+        return list(self._rows)
+
+    def _sample(self, nvml: Any, handle: Any) -> None:
+        begin = time.perf_counter()
+        while not self._stop.wait(PERIOD_S):
+            try:
+                self._rows.append(
+                    {
+                        "time_s": time.perf_counter() - begin,
+                        "power_w": nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+                        "sm_clock_hz": nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM) * 1e6,
+                        "memory_clock_hz": nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM) * 1e6,
+                        "temperature_c": nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+                        "throttle": nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
+                    }
+                )
+            except Exception:  # a sample that fails is a gap, not an end
+                continue

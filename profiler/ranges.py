@@ -1,0 +1,148 @@
+"""Which part of a transformers model is which operator of ours.
+
+A family lists the modules that are operators, and the gaps between modules in which operators live
+that are no modules: a residual addition stands between the end of one module and the start of the
+next. Adding a family is adding an entry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from specfiles.errors import InputError
+from workloads.model import Model
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The time from the end of `after` to the start of `before` ("" is the end of the layer)."""
+
+    after: str
+    before: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where a family keeps its parts; names inside a layer are relative to it."""
+
+    layers: str
+    modules: dict[str, str]
+    gaps: tuple[Gap, ...]
+    outside: dict[str, str]
+
+
+_ATTENTION = {
+    f"self_attn.{name}": f"layers.attention.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")
+}
+_MLP = {f"mlp.{name}": f"layers.mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj")}
+_GATED_ACTIVATION = {"mlp.act_fn": "layers.mlp.act_mul"}
+_PRODUCT = Gap("mlp.up_proj", "mlp.down_proj", "layers.mlp.act_mul")
+_OUTSIDE = {"model.embed_tokens": "embedding", "model.norm": "final_norm", "lm_head": "lm_head"}
+_NORMS = {"input_layernorm": "layers.attention_norm", "post_attention_layernorm": "layers.mlp_norm"}
+_RESIDUALS = (
+    Gap("self_attn", "post_attention_layernorm", "layers.attention_residual"),
+    Gap("mlp", "", "layers.mlp_residual"),
+)
+_QK_NORMS = {f"self_attn.{name}": f"layers.attention.{name}" for name in ("q_norm", "k_norm")}
+_SANDWICH_NORMS = {
+    "input_layernorm": "layers.attention_norm",
+    "post_attention_layernorm": "layers.attention_post_norm",
+    "pre_feedforward_layernorm": "layers.mlp_norm",
+    "post_feedforward_layernorm": "layers.mlp_post_norm",
+}
+_SANDWICH_RESIDUALS = (
+    Gap("post_attention_layernorm", "pre_feedforward_layernorm", "layers.attention_residual"),
+    Gap("post_feedforward_layernorm", "", "layers.mlp_residual"),
+)
+
+_LLAMA = Family(
+    "model.layers",
+    {**_ATTENTION, **_MLP, **_GATED_ACTIVATION, **_NORMS},
+    (*_RESIDUALS, _PRODUCT),
+    _OUTSIDE,
+)
+_QWEN3 = Family("model.layers", {**_LLAMA.modules, **_QK_NORMS}, _LLAMA.gaps, _OUTSIDE)
+_PHI3 = Family(
+    "model.layers",
+    {
+        "self_attn.qkv_proj": "layers.attention.qkv_proj",
+        "self_attn.o_proj": "layers.attention.o_proj",
+        "mlp.gate_up_proj": "layers.mlp.gate_up_proj",
+        "mlp.down_proj": "layers.mlp.down_proj",
+        **_NORMS,
+    },
+    (*_RESIDUALS, Gap("mlp.gate_up_proj", "mlp.down_proj", "layers.mlp.act_mul")),
+    _OUTSIDE,
+)
+_GEMMA2 = Family(
+    "model.layers",
+    {**_ATTENTION, **_MLP, **_GATED_ACTIVATION, **_SANDWICH_NORMS},
+    (*_SANDWICH_RESIDUALS, _PRODUCT),
+    _OUTSIDE,
+)
+_GEMMA3 = Family("model.layers", {**_GEMMA2.modules, **_QK_NORMS}, _GEMMA2.gaps, _OUTSIDE)
+_GPT2 = Family(
+    "transformer.h",
+    {
+        "attn.c_attn": "layers.attention.qkv_proj",
+        "attn.c_proj": "layers.attention.o_proj",
+        "mlp.c_fc": "layers.mlp.up_proj",
+        "mlp.act": "layers.mlp.act_mul",
+        "mlp.c_proj": "layers.mlp.down_proj",
+        "ln_1": "layers.attention_norm",
+        "ln_2": "layers.mlp_norm",
+    },
+    (Gap("attn", "ln_2", "layers.attention_residual"), Gap("mlp", "", "layers.mlp_residual")),
+    {
+        "transformer.wte": "embedding",
+        "transformer.wpe": "position_embedding",
+        "transformer.ln_f": "final_norm",
+        "lm_head": "lm_head",
+    },
+)
+_OPT = Family(
+    "model.decoder.layers",
+    {
+        **{f"self_attn.{n}_proj": f"layers.attention.{n}_proj" for n in "qkv"},
+        "self_attn.out_proj": "layers.attention.o_proj",
+        "self_attn_layer_norm": "layers.attention_norm",
+        "final_layer_norm": "layers.mlp_norm",
+        "fc1": "layers.mlp.up_proj",
+        "activation_fn": "layers.mlp.act_mul",
+        "fc2": "layers.mlp.down_proj",
+    },
+    (
+        Gap("self_attn", "final_layer_norm", "layers.attention_residual"),
+        Gap("fc2", "", "layers.mlp_residual"),
+    ),
+    {
+        "model.decoder.embed_tokens": "embedding",
+        "model.decoder.embed_positions": "position_embedding",
+        "model.decoder.final_layer_norm": "final_norm",
+        "lm_head": "lm_head",
+    },
+)
+
+FAMILIES = {
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "gemma": _LLAMA,
+    "qwen3": _QWEN3,
+    "phi3": _PHI3,
+    "gemma2": _GEMMA2,
+    "gemma3_text": _GEMMA3,
+    "gpt2": _GPT2,
+    "opt": _OPT,
+}
+
+
+def family(model: Model) -> Family:
+    """The parts of a model's family; an InputError lists the known ones."""
+    if model.family not in FAMILIES:
+        raise InputError(
+            f"{model.name} is of family {model.family!r}, whose parts are not known; "
+            f"known: {', '.join(FAMILIES)}."
+        )
+    return FAMILIES[model.family]

@@ -1,0 +1,132 @@
+"""What listens to ranges: clocks with NVTX, and the trace of torch.profiler.
+
+A recorder gives the calls to make around an operator. They run hundreds of times a step with cold
+caches, so on the host they are bound C functions: no Python frame, nothing to look up.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+DOMAIN = "roofline"
+Call = Callable[[], object]
+Marks = tuple[tuple[Call, ...], tuple[Call, ...]]  # to call at the beginning and at the end
+
+
+class Recorder(Protocol):
+    """Hears when ranges begin and end. Ranges follow each other; they do not nest."""
+
+    def marks(self, name: str) -> Marks:
+        """What to call at the beginning and at the end of the range `name`, in order."""
+
+
+def nvtx_installed() -> bool:
+    """Whether NVTX ranges can be made."""
+    return importlib.util.find_spec("nvtx") is not None
+
+
+def nvtx_marks(name: str) -> Marks:
+    """Push and pop of an NVTX range in the domain `roofline`; nothing without nvtx."""
+    if not nvtx_installed():
+        return (), ()
+    import nvtx
+
+    domain = nvtx.get_domain(DOMAIN)
+    attributes = domain.get_event_attributes(message=name)
+    if hasattr(domain, "push_range"):  # nvtx >= 0.2.12
+        return (partial(domain.push_range, attributes),), (domain.pop_range,)
+    from nvtx.nvtx import libnvtx_pop_range, libnvtx_push_range
+
+    push = partial(libnvtx_push_range, attributes, domain.handle)
+    return (push,), (partial(libnvtx_pop_range, domain.handle),)
+
+
+class HostClock:
+    """Seconds per range name on the host clock: the device's time where work is synchronous."""
+
+    def __init__(self) -> None:
+        self._events: list[Any] = []  # name, begin, end, name, begin, end, ...
+        # Appends a clock reading without a Python frame: the map calls both functions from C.
+        self._tick = map(self._events.append, iter(time.perf_counter_ns, None)).__next__
+
+    def marks(self, name: str) -> Marks:
+        """Clock readings inside an NVTX range."""
+        push, pop = nvtx_marks(name)
+        return (*push, partial(self._events.append, name), self._tick), (self._tick, *pop)
+
+    def totals_s(self) -> dict[str, float]:
+        """Seconds by name since the last call."""
+        found: dict[str, float] = defaultdict(float)
+        events = self._events
+        for name, begin, end in zip(events[::3], events[1::3], events[2::3], strict=True):
+            found[name] += (end - begin) * 1e-9
+        events.clear()
+        return dict(found)
+
+
+class CudaClock:
+    """Seconds per range name between CUDA events on the current stream."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self._new = partial(torch.cuda.Event, enable_timing=True)
+        self._pool: list[Any] = []
+        self._events: list[Any] = []  # name, begin, end, ...
+
+    def marks(self, name: str) -> Marks:
+        """CUDA events inside an NVTX range."""
+        push, pop = nvtx_marks(name)
+        return (*push, partial(self._events.append, name), self._mark), (self._mark, *pop)
+
+    def totals_s(self) -> dict[str, float]:
+        """Seconds by name since the last call; waits for the device."""
+        import torch
+
+        torch.cuda.synchronize()
+        found: dict[str, float] = defaultdict(float)
+        events = self._events
+        for name, begin, end in zip(events[::3], events[1::3], events[2::3], strict=True):
+            found[name] += begin.elapsed_time(end) * 1e-3
+            self._pool += (begin, end)
+        events.clear()
+        return dict(found)
+
+    def _mark(self) -> None:
+        event = self._pool.pop() if self._pool else self._new()
+        event.record()
+        self._events.append(event)
+
+
+class Trace:
+    """Ranges as records in a torch.profiler trace; `names` holds every range that was made."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self._open: list[Any] = []
+
+    def marks(self, name: str) -> Marks:
+        """A `record_function` around the range."""
+        from torch.autograd.profiler import record_function
+
+        self.names.add(name)
+
+        def begin() -> None:
+            record = record_function(name)
+            record.__enter__()
+            self._open.append(record)
+
+        return (begin,), (self._end,)
+
+    def _end(self) -> None:
+        self._open.pop().__exit__(None, None, None)
+
+
+def clock(device: str) -> HostClock | CudaClock:
+    """The clock of a device's ranges."""
+    return CudaClock() if device.startswith("cuda") else HostClock()

@@ -1,0 +1,73 @@
+"""Gather what a report needs: runs, predictions, their device files, and devices to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hwspecs import Device, load_device
+from reports.content import of_predictions, of_run
+from reports.html import render
+from roofline.predict import Prediction, Scenario, predict
+from roofline.run import open_run
+from specfiles.errors import InputError
+from specfiles.reading import read_json
+from workloads.catalogue import load_model
+from workloads.convention import convention
+from workloads.dtypes import Precision
+from workloads.phases import Setting
+
+
+def report(subjects: Sequence[Path], hardware: str | None, others: Sequence[str]) -> str:
+    """The HTML of runs and predictions.
+
+    Raises InputError for what is neither, and for a device or model that is not found.
+    """
+    compared = [load_device(name) for name in others]
+    contents = []
+    for subject in subjects:
+        if subject.is_file() and subject.suffix == ".json" and subject.name != "run.json":
+            contents.append(of_predictions(_predictions(subject, hardware), compared))
+        else:
+            run = open_run(subject)
+            device = load_device(hardware or _device_beside(subject, run.head.device))
+            contents.append(of_run(run, device, compared))
+    return render(*contents)
+
+
+def _device_beside(run: Path, name: str) -> str:
+    """The device file in the run's folder, where `profile --hw` put it, else the shipped one."""
+    file = run / "device.yaml"
+    return str(file) if file.exists() else name
+
+
+def _predictions(path: Path, hardware: str | None) -> list[Prediction]:
+    """Predictions made again from their JSON: it says everything that was asked."""
+    data = read_json(path)
+    points = data.get("points", [data])
+    try:
+        return [_again(point, load_device(hardware or point["hardware"])) for point in points]
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: is not a prediction of `roofline predict --format json` (no {error})."
+        ) from None
+
+
+def _again(point: dict[str, Any], device: Device) -> Prediction:
+    dtypes = point["dtypes"]
+    setting = Setting(
+        Precision.of(dtypes["weights"], dtypes["activations"], dtypes["kv"]),
+        convention(point["convention"]),
+        point["tensor_parallel"],
+    )
+    scenario = Scenario(
+        load_model(point["model"]).model,
+        point["phase"],
+        point["batch"],
+        point["prompt"],
+        point["context"] if point["phase"] == "decode" else None,
+        point["output"] or 1,
+        setting,
+    )
+    return predict(scenario, device, point["fidelity"])

@@ -1,0 +1,65 @@
+"""From command-line words or a workload file to the scenarios that are asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from roofline.predict import Scenario
+from specfiles.errors import InputError
+from workloads.catalogue import Loaded, load_model
+from workloads.convention import convention
+from workloads.descriptor import Descriptor, is_descriptor, load_descriptor
+from workloads.dtypes import Precision
+from workloads.phases import Setting
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The flags of a command; None where the user gave none."""
+
+    phase: str | None = None
+    batch: int | None = None
+    prompt: int | None = None
+    context: int | None = None
+    output: int | None = None
+    weights: str | None = None
+    activations: str | None = None
+    kv: str | None = None
+    tp: int | None = None
+    convention: str | None = None
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """The flags among `names` that the user gave."""
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+def scenarios(
+    target: str, asked: Asked, *, default_convention: str = "fused"
+) -> tuple[Loaded, list[Scenario]]:
+    """The model of MODEL or a workload file, and its scenarios; flags override the file."""
+    file = load_descriptor(target) if is_descriptor(target) else None
+    if file is not None and file.model is None:
+        raise InputError(f"{target} lists operators, not a model; predict it with `roofline ops {target}`.")
+    loaded = load_model(file.model if file and file.model else target)
+    setting = _setting(file, asked, default_convention)
+    sizes = asked.given("batch", "prompt", "context", "output")
+    phase = asked.phase or (file.phase if file else None) or "generate"
+    points: list[dict[str, Any]] = file.points() if file else [{}]
+    found = [Scenario(loaded.model, phase, setting=setting, **{**_set(point), **sizes}) for point in points]
+    return loaded, list(dict.fromkeys(found))  # a flag may fold grid points into one
+
+
+def _set(point: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in point.items() if value is not None}
+
+
+def _setting(file: Descriptor | None, asked: Asked, default_convention: str) -> Setting:
+    dtypes = {name: getattr(file.dtypes, name) for name in ("weights", "activations", "kv")} if file else {}
+    dtypes = {**_set(dtypes), **asked.given("weights", "activations", "kv")}
+    precision = Precision.of(dtypes.pop("weights", "bf16"), **dtypes)
+    parallel = asked.tp if asked.tp is not None else (file.tensor_parallel if file else 1)
+    if parallel < 1:
+        raise InputError(f"tp is {parallel}; expected a positive whole number.")
+    setting = Setting(precision, tensor_parallel=parallel)
+    return replace(setting, convention=convention(asked.convention or default_convention))

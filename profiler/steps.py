@@ -1,0 +1,68 @@
+"""Time whole steps of a model, plain and with ranges in turn, and the operators inside."""
+
+from __future__ import annotations
+
+import gc
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from profiler.instrument import instrumented
+from profiler.recorders import clock
+from profiler.subject import Point, Subject, greedy
+from profiler.timing import stopwatch
+from workloads.convention import CONVENTIONS
+from workloads.dtypes import Precision
+from workloads.phases import Named, Setting, Step, operators
+
+if TYPE_CHECKING:
+    from workloads.catalogue import Loaded
+
+STRIDE = 4  # layers watched per repeat: one in four, other ones each time; watching all costs 3 % on a CPU
+
+
+@dataclass
+class Timed:
+    """Seconds of each repeat: whole steps without and with ranges, and the sum of each range's name."""
+
+    plain: list[float] = field(default_factory=list)
+    ranged: list[float] = field(default_factory=list)
+    ranges: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+
+def time_ranges(
+    subject: Subject,
+    run: Callable[[Any], Any],
+    repeats: int,
+    *,
+    plain_too: bool = False,
+    warm_up: int = 1,
+) -> Timed:
+    """Run a step `repeats` times with ranges, each time also without when `plain_too`.
+
+    Taking turns lets a drift of the machine touch both alike: their ratio is the ranges' cost.
+    """
+    seconds, recorder, timed = stopwatch(subject.device), clock(subject.device), Timed()
+    for _ in range(warm_up):
+        run(greedy)
+    gc.collect()
+    gc.disable()  # a collection would land in some step and not in others
+    try:
+        for repeat in range(repeats):
+            if plain_too:
+                timed.plain.append(seconds(partial(run, greedy)))
+            with instrumented(subject, recorder, greedy, first=repeat, stride=STRIDE) as watched:
+                timed.ranged.append(seconds(partial(run, watched.sampler)))
+            for name, total in recorder.totals_s().items():
+                timed.ranges[name].append(total * watched.scale(name))
+    finally:
+        gc.enable()
+    return timed
+
+
+def operators_at(loaded: Loaded, dtype: str, point: Point) -> Sequence[Named]:
+    """The descriptor's operators of a point as PyTorch runs them: one kernel or more each."""
+    setting = Setting(Precision.of(dtype), CONVENTIONS["eager"])
+    return operators(loaded.model, Step(point.batch, point.q_len, point.kv_len), setting)

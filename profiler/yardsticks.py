@@ -1,0 +1,97 @@
+"""Small models of round sizes on which the operator classes are measured, inside a running model.
+
+An operator alone in a loop finds its code and data in the nearest cache; in a model it does not, and
+the framework's own code stands around it. So the constants of a class are fitted on operators inside
+these models, whose sizes are none of a published model's: a real model tests the constants and
+never fits them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from roofline.calibrate import Terms
+from workloads.catalogue import Loaded
+from workloads.config import Config
+from workloads.families import build
+
+
+@dataclass(frozen=True)
+class Size:
+    """The shape of a yardstick; the layers' weights together exceed the last-level cache."""
+
+    hidden: int
+    heads: int
+    kv_heads: int
+    width: int
+    vocabulary: int
+    layers: int
+
+
+# Named so that the one held out of the fit (the fourth by name) is of a middle size.
+CPU_SIZES = {
+    "yardstick-a": Size(320, 5, 5, 896, 16_000, 16),
+    "yardstick-b": Size(512, 8, 2, 1408, 24_000, 8),
+    "yardstick-c": Size(1024, 16, 4, 2816, 40_000, 3),
+    "yardstick-d": Size(768, 8, 4, 2048, 32_000, 5),
+}
+GPU_SIZES = {
+    "yardstick-a": Size(1024, 8, 8, 2816, 32_000, 12),
+    "yardstick-b": Size(2048, 16, 4, 6144, 64_000, 6),
+    "yardstick-c": Size(6144, 48, 8, 16_384, 128_000, 2),
+    "yardstick-d": Size(3072, 24, 6, 9216, 96_000, 4),
+}
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Which steps a yardstick runs: (batch, new tokens, visible tokens)."""
+
+    prefill: tuple[tuple[int, int, int], ...]
+    decode: tuple[tuple[int, int, int], ...]
+
+
+CPU_STEPS = Steps(
+    prefill=tuple((1, n, n) for n in (40, 160, 560)),
+    decode=((1, 1, 70), (1, 1, 300), (1, 1, 900), (1, 1, 1800), (4, 1, 300)),
+)
+GPU_STEPS = Steps(
+    prefill=tuple((b, n, n) for b, n in ((1, 96), (1, 320), (1, 1280), (1, 3000), (4, 1280))),
+    decode=tuple((b, 1, n) for b in (1, 4, 24, 96) for n in (320, 1800, 3800)),
+)
+
+
+def yardsticks(device: str) -> Iterator[Loaded]:
+    """The yardstick models of a kind of device."""
+    for name, size in (CPU_SIZES if device == "cpu" else GPU_SIZES).items():
+        config = {
+            "model_type": "llama",
+            "hidden_size": size.hidden,
+            "num_hidden_layers": size.layers,
+            "num_attention_heads": size.heads,
+            "num_key_value_heads": size.kv_heads,
+            "head_dim": size.hidden // size.heads,
+            "intermediate_size": size.width,
+            "vocab_size": size.vocabulary,
+            "max_position_embeddings": 8192,
+            "hidden_act": "silu",
+            "tie_word_embeddings": True,
+        }
+        yield Loaded(build(Config(config, name), name), config)
+
+
+# What the time of a class consists of; which of the terms are non-zero the fit decides.
+TERMS = {
+    "gemm": Terms(compute=True),
+    "gemv": Terms(outputs=True),
+    "attention_prefill": Terms(compute=True, special=True),
+    "attention_decode": Terms(compute=True),
+    "rmsnorm": Terms(cached=True),
+    "rope": Terms(cached=True),
+    "act_mul": Terms(cached=True),
+    "residual": Terms(cached=True),
+    "kv_append": Terms(cached=True),
+    "embedding": Terms(cached=True),
+    "sampling": Terms(),
+}

@@ -1,0 +1,1 @@
+"""Tables in; HTML, terminal text or axes out. Computes no physics."""

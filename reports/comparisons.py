@@ -1,0 +1,70 @@
+"""A run against the prediction at every fidelity that its device supports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from reports.points import Key, at_step, finite, sizes
+from reports.records import Comparison, ErrorGroup, Pair, Point, StepError
+from roofline.ceilings import Fidelity
+from roofline.validate import Validation, validate
+from specfiles.errors import InputError
+
+if TYPE_CHECKING:
+    from hwspecs import Device
+    from roofline.predict import Scenario
+    from roofline.run import Run
+
+
+def comparison(
+    run: Run, device: Device, scenario: Scenario, fidelity: Fidelity, points: Mapping[Key, Point]
+) -> Comparison:
+    """Errors of operators and of whole steps at one fidelity, or the reason why there are none."""
+    try:
+        checked = validate(run, device, fidelity)
+        steps = tuple(
+            StepError(point.title, at_step(scenario, key, device, fidelity).time_s(), point.measured_s)
+            for key, point in points.items()
+            if point.measured_s is not None
+        )
+    except InputError as error:
+        return Comparison(str(fidelity), missing=str(error))
+    return Comparison(str(fidelity), _groups(checked), _pairs(checked), steps)
+
+
+def _groups(checked: Validation) -> tuple[ErrorGroup, ...]:
+    return tuple(
+        ErrorGroup(
+            phase=str(row["phase"]),
+            where=str(row["where"]),
+            bound=str(row["bound"]),
+            operators=int(row["operators"]),
+            above_ceiling=int(row["above_ceiling"]),
+            **{
+                name: finite(row[name])
+                for name in ("median_ape", "mape", "bias", "time_weighted_ape", "attained")
+            },
+        )
+        for row in checked.summary().to_dict("records")
+    )
+
+
+def _pairs(checked: Validation) -> tuple[Pair, ...]:
+    return tuple(pair for row in checked.matched.to_dict("records") if (pair := _pair(row)))
+
+
+def _pair(row: Mapping[Any, Any]) -> Pair | None:
+    """A row as a point on logarithmic axes; null where it has no place there."""
+    predicted, measured = finite(row["predicted_s"]), finite(row["measured_s"])
+    if not predicted or not measured or min(predicted, measured) <= 0:
+        return None
+    return Pair(
+        phase=str(row["phase"]),
+        sizes=sizes(int(row["batch"]), int(row["q_len"]), int(row["kv_len"])),
+        name=str(row["name"]),
+        where=str(row["where"]),
+        bound=str(row["bound"]),
+        predicted_s=predicted,
+        measured_s=measured,
+    )

@@ -1,0 +1,139 @@
+"""What a report says of a measured run or of predictions. Times and work come from `roofline`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from reports import headline, provenance
+from reports.elsewhere import floors, floors_of_steps
+from reports.points import best_fidelity, measured_points, predicted_points, reference_fidelity
+from reports.records import Content, Totals
+from roofline.ceilings import Fidelity, ceilings
+from specfiles.errors import InputError
+
+if TYPE_CHECKING:
+    from hwspecs import Device
+    from roofline.predict import Prediction
+    from roofline.run import Run
+
+REFERENCE = {Fidelity.DATASHEET: "data-sheet ceilings", Fidelity.MEASURED: "measured ceilings"}
+
+
+def of_run(
+    run: Run, device: Device, others: Sequence[Device] = (), fidelity: Fidelity | str | None = None
+) -> Content:
+    """A report on a measured run beside the prediction for the device that it was measured on.
+
+    `others` are devices on which to bound the same workload. Raises InputError where the device file
+    lacks what the fidelity needs.
+    """
+    from reports.comparisons import comparison
+    from roofline.validate import scenario_of, validate
+
+    chosen = Fidelity(fidelity) if fidelity else best_fidelity(device)
+    scenario = scenario_of(run)
+    points = measured_points(run, device, scenario, validate(run, device, chosen))
+    content = Content(
+        title=f"{run.head.model} on {device.name}",
+        facts=_run_facts(run),
+        points=tuple(points.values()),
+        fidelity=str(chosen),
+        reference=f"{REFERENCE[reference_fidelity(device)]} of {device.name}",
+        comparisons=tuple(comparison(run, device, scenario, f, points) for f in Fidelity),
+        provenance=(provenance.of_run(run, device, ceilings(device, chosen), scenario.setting),),
+        measured=True,
+    )
+    keys = [key for key, point in points.items() if point in content.headline]
+    return replace(
+        content,
+        cards=headline.cards(content),
+        sentences=headline.sentences(content),
+        elsewhere=floors_of_steps(scenario, keys, [device, *others]) if keys else (),
+        elsewhere_for="; ".join(point.title for point in content.headline),
+    )
+
+
+def of_predictions(predictions: Sequence[Prediction], others: Sequence[Device] = ()) -> Content:
+    """A report on predictions without a run; `others` are devices on which to bound the first's workload."""
+    if not predictions:
+        raise InputError(
+            "a report needs at least one run or prediction; `roofline predict` makes predictions."
+        )
+    first, several = predictions[0], len(predictions) > 1
+    totals = tuple(_totals(prediction) for prediction in predictions)
+    prefixes = [f"{t.title}. " if several else "" for t in totals]
+    content = Content(
+        title=f"{len(predictions)} predictions"
+        if several
+        else f"{first.scenario.model.name} on {first.device.name}",
+        facts=_prediction_facts(predictions),
+        points=tuple(
+            point
+            for p, prefix in zip(predictions, prefixes, strict=True)
+            for point in predicted_points(p, prefix)
+        ),
+        fidelity=_each(str(p.ceilings.fidelity) for p in predictions),
+        reference="ceilings of the prediction",
+        totals=totals,
+        provenance=tuple(
+            provenance.of_device(p.device, p.ceilings, p.scenario.setting)
+            for p in {p.device.name: p for p in predictions}.values()
+        ),
+    )
+    return replace(
+        content,
+        cards=() if several else headline.predicted_cards(totals[0]),
+        sentences=headline.sentences(content),
+        elsewhere=floors(first.scenario, [first.device, *others]),
+        elsewhere_for=totals[0].title,
+    )
+
+
+def _run_facts(run: Run) -> tuple[tuple[str, str], ...]:
+    head = run.head
+    return (
+        ("Model", head.model),
+        ("Device", head.device),
+        ("Format", head.dtype),
+        ("Weights", head.weights),
+        ("Mode", head.mode),
+        ("Measured", head.created),
+        ("State", head.status),
+    )
+
+
+def _prediction_facts(predictions: Sequence[Prediction]) -> tuple[tuple[str, str], ...]:
+    settings = [p.scenario.setting for p in predictions]
+    return (
+        ("Model", _each(p.scenario.model.name for p in predictions)),
+        ("Device", _each(p.device.name for p in predictions)),
+        ("Weights", _each(str(s.precision.weights) for s in settings)),
+        ("Activations", _each(str(s.precision.activations) for s in settings)),
+        ("KV cache", _each(str(s.precision.kv) for s in settings)),
+        ("Devices per layer", _each(str(s.tensor_parallel) for s in settings)),
+        ("Fidelity", _each(str(p.ceilings.fidelity) for p in predictions)),
+        ("Measured", "nothing: every number is predicted"),
+    )
+
+
+def _each(words: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(words))
+
+
+def _totals(prediction: Prediction) -> Totals:
+    scenario, totals = prediction.scenario, prediction.totals()
+    lengths = {
+        "prefill": f"{scenario.prompt:,} tokens",
+        "decode": f"context {scenario.decode_context:,}",
+        "generate": f"prompt {scenario.prompt:,}, output {scenario.output:,}",
+    }
+    what = f"{scenario.model.name} on {prediction.device.name}, {scenario.phase}"
+    names = ("ttft_s", "tpot_s", "tokens_per_s", "mfu", "mbu", "memory_bytes", "fits")
+    return Totals(
+        title=f"{what}, batch {scenario.batch}, {lengths[scenario.phase]}",
+        device=prediction.device.name,
+        fidelity=str(prediction.ceilings.fidelity),
+        **{name: totals[name] for name in names},
+    )

@@ -1,0 +1,68 @@
+"""Devices and findings about their files, as text or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from reports import terminal
+from reports.units import si, text
+
+if TYPE_CHECKING:
+    from hwspecs import Device
+    from hwspecs.check import Finding
+
+
+def _record(device: Device) -> dict[str, Any]:
+    sheet = device.datasheet
+    peaks = {**sheet.vector_flop_per_s, **sheet.tensor_flop_per_s}
+    return {
+        "name": device.name,
+        "aliases": device.aliases,
+        "vendor": device.vendor,
+        "kind": device.kind,
+        "architecture": device.architecture,
+        "dense_flop_per_s": {dtype: peak.value for dtype, peak in peaks.items()},
+        "dram_byte_per_s": sheet.dram.byte_per_s.value if sheet.dram.byte_per_s else None,
+        "dram_bytes": sheet.dram.capacity_bytes.value,
+        "tdp_w": sheet.tdp_w.value if sheet.tdp_w else None,
+        "measured": device.measured.dram_byte_per_s is not None,
+        "calibrated": device.calibration is not None,
+    }
+
+
+def listing(devices: Sequence[Device], format: str) -> str:
+    """Every device with its dense bf16 peak (fp16 where it has no bf16), bandwidth and memory."""
+    records = [_record(device) for device in devices]
+    if format == "json":
+        return json.dumps(records, indent=1)
+
+    def peak(record: dict[str, Any]) -> str:
+        peaks = record["dense_flop_per_s"]
+        dtype = next((d for d in ("bf16", "fp16", "fp32") if d in peaks), None)
+        return f"{si(peaks[dtype], 'FLOP/s')} {dtype}" if dtype else text(None)
+
+    columns: dict[str, tuple[str, terminal.Format]] = {
+        "name": ("device", text),
+        "kind": ("kind", text),
+        "peak": ("dense peak", text),
+        "dram_byte_per_s": ("memory bandwidth", lambda v: si(v, "B/s")),
+        "dram_bytes": ("memory", lambda v: si(v, "B")),
+        "aliases": ("also known as", lambda v: ", ".join(v[:4])),
+    }
+    return terminal.table([{**r, "peak": peak(r)} for r in records], columns)
+
+
+def findings(found: Sequence[Finding]) -> str:
+    """What the checks say of each file, the errors first."""
+    order = {"error": 0, "note": 1, "ok": 2}
+    rows = [
+        {"device": f.device, "severity": f.severity, "rule": f.rule, "message": f.message}
+        for f in sorted(found, key=lambda f: order[f.severity])
+    ]
+    columns: dict[str, tuple[str, terminal.Format]] = {
+        key: (key, text) for key in ("device", "severity", "rule", "message")
+    }
+    errors = sum(f.severity == "error" for f in found)
+    return terminal.table(rows, columns) + f"{len(found)} checks, {errors} errors.\n"

@@ -1,0 +1,195 @@
+"""The summary of a report: big numbers and a few sentences in plain words, all from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+from reports.records import Card, Content, Operator, Point, Totals
+from reports.units import percent, si
+from reports.wording import listed, rate, signed
+
+WORDS = {
+    "compute": "compute-bound",
+    "memory": "memory-bound",
+    "communication": "communication-bound",
+    "launch": "launch-bound",
+    "fused": "fused",
+}
+MOST_NAMED = 3  # operators that a sentence names
+WORTH_SAYING = 0.1  # a share of a step outside its operators that a reader should hear of
+
+
+def cards(content: Content) -> tuple[Card, ...]:
+    """The numbers to see first in a measured run."""
+    return tuple(chain.from_iterable(_cards(point) for point in content.headline))
+
+
+def _cards(point: Point) -> Iterator[Card]:
+    time = point.time_s
+    if not time:
+        return
+    note = f"predicted {si(point.predicted_s, 's')}"
+    if point.predicted_s:
+        note += f" ({signed(point.predicted_s / time - 1)})"
+    yield Card(_latency_name(point), si(time, "s"), note)
+    yield Card(f"{point.phase.capitalize()} tokens/s", rate(point.tokens / time), point.sizes)
+    if point.headroom:
+        note = f"what {point.phase} would take at the ceilings, {si(point.roof_s, 's')}"
+        yield Card("Head-room", f"{point.headroom:.2f} ×", note)
+
+
+def _latency_name(point: Point) -> str:
+    return {"prefill": "TTFT", "decode": "TPOT"}.get(point.phase, f"{point.phase} step")
+
+
+def predicted_cards(totals: Totals) -> tuple[Card, ...]:
+    """The numbers to see first in a prediction."""
+    fits = "fits the device's memory" if totals.fits else "does NOT fit the device's memory"
+    times = (("TTFT", "time to first token", totals.ttft_s), ("TPOT", "time per output token", totals.tpot_s))
+    return (
+        *(Card(label, si(value, "s"), note) for label, note, value in times if value is not None),
+        Card("Tokens/s", rate(totals.tokens_per_s), "all sequences together"),
+        Card("MFU", percent(totals.mfu), "of the dense peak"),
+        Card("MBU", percent(totals.mbu), "of the memory bandwidth"),
+        Card("Memory", si(totals.memory_bytes, "B"), fits),
+    )
+
+
+def sentences(content: Content) -> tuple[str, ...]:
+    """What bounds each phase, how the prediction did, what is left and where."""
+    if len(content.totals) > 1:
+        return tuple(_best(content.totals))
+    points = content.headline
+    if not points:
+        return ("Nothing was measured.",)
+    said = [_pace(point) for point in points]
+    if content.measured:
+        said += [_forecast(points, content.fidelity), _headroom(points, content.reference)]
+        said += [_recoverable(points), _suspects(content.points)]
+    else:
+        said += [_largest(points)]
+    return tuple(sentence for sentence in said if sentence)
+
+
+def _best(totals: Iterable[Totals]) -> Iterator[str]:
+    """Which of several predictions leads, by each of the totals."""
+    totals = list(totals)
+    for label, name in (("time to first token", "ttft_s"), ("time per output token", "tpot_s")):
+        known = [t for t in totals if getattr(t, name) is not None]
+        if known:
+            best = min(known, key=lambda t: float(getattr(t, name)))
+            yield f"The shortest {label} is {si(getattr(best, name), 's')}: {best.title}."
+    best = max(totals, key=lambda t: t.tokens_per_s)
+    yield f"The highest rate is {rate(best.tokens_per_s)} tokens/s: {best.title}."
+    tight = sum(not t.fits for t in totals)
+    if tight:
+        yield f"{tight} of {len(totals)} do not fit the memory of their device."
+
+
+def _pace(point: Point) -> str:
+    """How long a step takes, and what bounds it."""
+    time = point.time_s
+    if not time:
+        return f"{point.title}: no time is known."
+    each = " per token" if point.phase == "decode" else ""
+    verb = "takes" if point.measured else "is predicted to take"
+    if point.measured and point.measured_s is None:
+        verb = "was not timed whole; its operators sum to"
+    step = f"{point.phase.capitalize()} ({point.sizes})"
+    text = f"{step} {verb} {si(time, 's')}{each}, {rate(point.tokens / time)} tokens/s."
+    return " ".join(filter(None, (text, _bound(point), _outside(point))))
+
+
+def _bound(point: Point) -> str:
+    """Which limit holds most of the time, and how near the measurement comes to it."""
+    shares = point.shares
+    if not shares:
+        return ""
+    bound, share = next(iter(shares.items()))
+    attained = point.attained(bound) if bound != "launch" else None  # a launch has no roof to reach
+    reach = f" and reach {percent(attained, 0)} of their roof" if attained is not None else ""
+    word = WORDS.get(bound, bound).capitalize()
+    return f"{word} operators hold {percent(share, 0)} of its operators' time{reach}."
+
+
+def _outside(point: Point) -> str:
+    if point.remainder_s is None or not point.measured_s:
+        return ""
+    share = point.remainder_s / point.measured_s
+    if share > WORTH_SAYING:
+        return f"Outside its operators lies {percent(share, 0)} of the step: launches, host code, gaps."
+    if share < -WORTH_SAYING:
+        return f"Timed one by one, its operators sum to {percent(1 - share, 0)} of the step."
+    return ""
+
+
+def _forecast(points: Iterable[Point], fidelity: str) -> str:
+    said = []
+    for point in points:
+        predicted, measured = point.predicted_s, point.time_s
+        if predicted and measured:
+            difference = signed(predicted / measured - 1)
+            said.append(
+                f"{_latency_name(point)} {si(predicted, 's')} against {si(measured, 's')} ({difference})"
+            )
+    return f"Predicted at fidelity {fidelity}: {listed(said)}." if said else ""
+
+
+def _headroom(points: Iterable[Point], reference: str) -> str:
+    known = [p for p in points if p.headroom]
+    if not known:
+        return ""
+    at_roof = listed([f"{si(p.roof_s, 's')} in {p.phase}" for p in known])
+    times = listed([f"{p.headroom:.2f}" for p in known])
+    measured = f"the measured {_steps(known)} {times} times that"
+    text = f"At the {reference} the same operators would take {at_roof}: {measured}."
+    if any(p.headroom and p.headroom < 1 for p in known):
+        text += " A step below its bound means that the ceiling, the count of its work or the timer is wrong."
+    return text
+
+
+def _steps(points: list[Point]) -> str:
+    return "step takes" if len(points) == 1 else "steps take"
+
+
+def _recoverable(points: Iterable[Point]) -> str:
+    said = []
+    for point in points:
+        excess = sum(o.excess_s for o in point.above)
+        if excess:
+            named = listed(
+                [f"{o.name} ({percent(o.excess_s / excess, 0)})" for o in point.above[:MOST_NAMED]]
+            )
+            said.append(
+                f"{point.phase} spends {si(excess, 's')} above its operators' ceilings, most of it in {named}"
+            )
+    return _start("; ".join(said)) + "." if said else ""
+
+
+def _suspects(points: Iterable[Point]) -> str:
+    flagged = [(p, o) for p in points for o in p.operators if o.above_ceiling]
+    if not flagged:
+        return ""
+    verb, it = ("measurement is", "it") if len(flagged) == 1 else ("measurements are", "them")
+    named = listed([f"{o.name} in {p.phase}" for p, o in flagged[:MOST_NAMED]])
+    more = " …" if len(flagged) > MOST_NAMED else ""
+    return (
+        f"{len(flagged)} {verb} faster than the ceiling allows ({named}{more}): "
+        f"do not trust {it} before the ceiling, the count of the work and the timer were checked."
+    )
+
+
+def _largest(points: Iterable[Point]) -> str:
+    said = []
+    for point in points:
+        total = sum(o.total_s for o in point.operators)
+        ranked: list[Operator] = sorted(point.operators, key=lambda o: -o.total_s)[:MOST_NAMED]
+        if total:
+            named = listed([f"{o.name} ({percent(o.total_s / total, 0)})" for o in ranked])
+            said.append(f"{point.phase} spends most time in {named}")
+    return _start("; ".join(said)) + "." if said else ""
+
+
+def _start(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,142 @@
+"""How a report's numbers came about: measuring, conventions, and the document behind each hardware number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from hwspecs.schema import walk
+from reports.points import finite
+from reports.records import CalibrationRow, Provenance, Source
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hwspecs import Device
+    from roofline.ceilings import Ceilings
+    from roofline.run import Run
+    from workloads.phases import Setting
+
+MOST_ENTRIES = 200  # of an environment: it comes from a file that anyone may have written
+UNITS = (  # the unit of a device file's value by the end of its key
+    ("flop_per_s", "FLOP/s"),
+    ("op_per_s", "op/s"),
+    ("byte_per_s", "B/s"),
+    ("bit_per_s", "bit/s"),
+    ("bytes_per_processor", "B"),
+    ("_bytes", "B"),
+    ("_bits", "bit"),
+    ("_hz", "Hz"),
+    ("_w", "W"),
+    ("_s", "s"),
+    ("usd_per_hour", "USD/h"),
+)
+
+
+def of_run(run: Run, device: Device, limits: Ceilings, setting: Setting) -> Provenance:
+    """The provenance of a measured run beside its device file."""
+    base = of_device(device, limits, setting)
+    return replace(
+        base,
+        measuring=tuple(_measuring(run)),
+        environment=tuple(_flat(run.head.environment))[:MOST_ENTRIES],
+        notes=tuple(run.head.notes),
+    )
+
+
+def of_device(device: Device, limits: Ceilings, setting: Setting) -> Provenance:
+    """The conventions of a prediction and the sources of its device's numbers."""
+    fit = device.calibration if limits.constants else None
+    return Provenance(
+        device=device.name,
+        conventions=tuple(_conventions(limits, setting)),
+        device_notes=(*limits.notes, *device.conflicts),
+        sources=tuple(
+            Source(path, s.value, _unit(path), s.source, device.sources.get(s.source, ""), s.note)
+            for path, s in walk(device)
+        ),
+        calibration=tuple(
+            CalibrationRow(kind, c.dtype, c.points, c.median_error)
+            for kind, entries in (fit.operators if fit else {}).items()
+            for c in entries
+        ),
+        calibration_source=fit.source if fit else "",
+    )
+
+
+def _conventions(limits: Ceilings, setting: Setting) -> Iterator[tuple[str, str]]:
+    precision, convention = setting.precision, setting.convention
+    yield "Fidelity", str(limits.fidelity)
+    yield "Counting convention", f"{convention.name}: {convention.explanation}"
+    yield (
+        "Formats",
+        f"weights {precision.weights}, activations {precision.activations}, KV cache {precision.kv}, "
+        f"results {precision.wide}",
+    )
+    yield "Devices that share each layer", str(setting.tensor_parallel)
+
+
+def _measuring(run: Run) -> Iterator[tuple[str, str]]:
+    head = run.head
+    yield "Command", head.command
+    yield "Made", head.created
+    yield "State of the run", head.status
+    yield "Mode", head.mode
+    yield "Weights", head.weights
+    yield "Seed", str(head.seed)
+    for name, what in (("steps", "Repeats of a whole step"), ("operators", "Repeats of an operator")):
+        yield what, _range(run.table(name)["repeats"], "{:.0f}")
+    yield from _power(run.table("power"))
+
+
+def _power(samples: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    if samples.empty:
+        return
+    yield "Power monitor samples", f"{len(samples):,}"
+    columns = (
+        ("power_w", "Power", 1.0, "{:.0f}", " W"),
+        ("sm_clock_hz", "Processor clock", 1e-6, "{:.0f}", " MHz"),
+        ("memory_clock_hz", "Memory clock", 1e-6, "{:.0f}", " MHz"),
+        ("temperature_c", "Temperature", 1.0, "{:.0f}", " °C"),
+    )
+    for column, what, scale, shown, unit in columns:
+        found = _range(samples[column], shown, scale)
+        yield what, found if found == NOTHING else found + unit
+    throttled = samples["throttle"].dropna().astype(str)
+    reasons = sorted({reason for reason in throttled if reason not in ("", "0", "none", "None")})
+    yield "Throttling", ", ".join(reasons[:10]) or "none seen"
+
+
+NOTHING = "–"
+
+
+def _range(values: pd.Series[Any], shown: str, scale: float = 1.0) -> str:
+    """The least and the most of a column, one number where they agree."""
+    numbers = [number for value in values if (number := finite(value)) is not None]
+    if not numbers:
+        return NOTHING
+    least, most = (shown.format(scale * n) for n in (min(numbers), max(numbers)))
+    return least if least == most else f"{least} to {most}"
+
+
+def _flat(data: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Nested entries as dotted keys."""
+    for key, value in data.items():
+        here = f"{path}.{key}" if path else str(key)
+        if isinstance(value, Mapping):
+            yield from _flat(value, here)
+        elif isinstance(value, list | tuple):
+            yield here, ", ".join(map(str, value))
+        else:
+            yield here, NOTHING if value is None else str(value)
+
+
+def _unit(path: str) -> str:
+    """The unit that a key ends in; a key by dtype or link has it one step up."""
+    keys = path.split(".")
+    for key in reversed(keys):
+        for ending, unit in UNITS:
+            if key.endswith(ending):
+                return unit
+    return "B/s" if "links" in keys else ""

@@ -1,0 +1,106 @@
+"""Predictions and comparisons as text for a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from reports.units import percent, si, text
+
+Format = Callable[[Any], str]
+PREDICTION: dict[str, tuple[str, Format]] = {
+    "name": ("operator", text),
+    "count": ("count", text),
+    "flops": ("FLOP", lambda v: si(v, "FLOP")),
+    "bytes": ("bytes", lambda v: si(v, "B")),
+    "intensity": ("FLOP/B", lambda v: text(None) if v is None else f"{v:.3g}"),
+    "compute_s": ("compute", lambda v: si(v, "s")),
+    "memory_s": ("memory", lambda v: si(v, "s")),
+    "time_s": ("time", lambda v: si(v, "s")),
+    "total_s": ("x count", lambda v: si(v, "s")),
+    "share": ("share", percent),
+    "bound": ("bound", text),
+}
+
+
+def table(rows: Sequence[dict[str, Any]], columns: dict[str, tuple[str, Format]], title: str = "") -> str:
+    """Records as an aligned table; `columns` maps keys to a heading and a formatter."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    drawn = Table(box=box.SIMPLE_HEAD, title=escape(title) or None, title_justify="left", pad_edge=False)
+    for index, (heading, _) in enumerate(columns.values()):
+        drawn.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        drawn.add_row(*(escape(fmt(row.get(key))) for key, (_, fmt) in columns.items()))
+    width = None if sys.stdout.isatty() else 200
+    console = Console(width=width, no_color=not sys.stdout.isatty(), highlight=False)
+    with console.capture() as capture:
+        console.print(drawn)
+    return capture.get()
+
+
+def prediction(data: dict[str, Any]) -> str:
+    """A prediction (its JSON form) as tables per phase and a summary."""
+    parts = []
+    for phase in dict.fromkeys(row["phase"] for row in data["operators"]):
+        rows = [
+            {**row, "total_s": row["count"] * row["time_s"]}
+            for row in data["operators"]
+            if row["phase"] == phase
+        ]
+        whole = sum(row["total_s"] for row in rows)
+        rows = [{**row, "share": row["total_s"] / whole if whole else 0.0} for row in rows]
+        parts.append(table(rows, PREDICTION, f"{phase}: {si(whole, 's')}"))
+    return "\n".join([_heading(data), *parts, summary(data)])
+
+
+def _heading(data: dict[str, Any]) -> str:
+    dtypes = data["dtypes"]
+    sizes = f"batch {data['batch']}, prompt {data['prompt']}"
+    if data["phase"] == "decode":
+        sizes = f"batch {data['batch']}, context {data['context']}"
+    if data["phase"] == "generate":
+        sizes += f", output {data['output']}"
+    return (
+        f"{data['model']} on {data['hardware']}: {data['phase']}, {sizes}, weights {dtypes['weights']}, "
+        f"activations {dtypes['activations']}, KV {dtypes['kv']}; fidelity {data['fidelity']}, "
+        f"convention {data['convention']}\n"
+    )
+
+
+def summary(data: dict[str, Any]) -> str:
+    """The totals in a few lines."""
+    t = data["totals"]
+    fits = "fits" if t["fits"] else "DOES NOT FIT"
+    lines = [
+        f"time {si(t['time_s'], 's')}   TTFT {si(t['ttft_s'], 's')}   TPOT {si(t['tpot_s'], 's')}   "
+        f"{t['tokens_per_s']:.4g} tokens/s   MFU {percent(t['mfu'])}   MBU {percent(t['mbu'])}",
+        f"memory {si(t['memory_bytes'], 'B')}: weights {si(t['weights_bytes'], 'B')}, "
+        f"KV cache {si(t['kv_cache_bytes'], 'B')}, activations {si(t['activation_peak_bytes'], 'B')}; {fits}",
+    ]
+    lines += [f"note: {note}" for note in data["notes"]]
+    return "\n".join(lines)
+
+
+SWEEP: dict[str, tuple[str, Format]] = {
+    "batch": ("batch", text),
+    "prompt": ("prompt", text),
+    "context": ("context", text),
+    "ttft_s": ("TTFT", lambda v: si(v, "s")),
+    "tpot_s": ("TPOT", lambda v: si(v, "s")),
+    "tokens_per_s": ("tokens/s", lambda v: f"{v:.4g}"),
+    "mfu": ("MFU", percent),
+    "mbu": ("MBU", percent),
+    "memory_bytes": ("memory", lambda v: si(v, "B")),
+    "fits": ("fits", lambda v: "yes" if v else "NO"),
+}
+
+
+def sweep(points: Sequence[dict[str, Any]]) -> str:
+    """Several predictions of one model, a line each."""
+    rows = [{**point, **point["totals"]} for point in points]
+    return _heading(points[0]) + table(rows, SWEEP)

@@ -1,0 +1,45 @@
+"""SI values as people read them. Only formatters scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PREFIXES = (
+    (1e15, "P"),
+    (1e12, "T"),
+    (1e9, "G"),
+    (1e6, "M"),
+    (1e3, "k"),
+    (1.0, ""),
+    (1e-3, "m"),
+    (1e-6, "µ"),
+    (1e-9, "n"),
+)
+
+
+def si(value: float | None, unit: str = "", digits: int = 3) -> str:
+    """A number with its SI prefix: si(3.35e12, "B/s") is "3.35 TB/s"; a dash where there is none.
+
+    Bytes and FLOP below one have no prefix: a millibyte is not a thing.
+    """
+    if value is None:
+        return "–"
+    value = float(value)
+    if value == 0 or value != value:
+        return f"0 {unit}".strip() if value == 0 else "–"
+    scale, prefix = next(((s, p) for s, p in PREFIXES if abs(value) >= s * (1 - 1e-9)), PREFIXES[-1])
+    if not unit.startswith("s") and scale < 1:
+        scale, prefix = 1.0, ""
+    scaled = value / scale
+    whole = len(str(int(abs(scaled))))
+    return f"{scaled:.{max(0, digits - whole)}f} {prefix}{unit}".rstrip()
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction as a percentage."""
+    return "–" if value is None or value != value else f"{100 * float(value):.{digits}f} %"
+
+
+def text(value: Any) -> str:
+    """Anything else; a dash for nothing."""
+    return "–" if value is None else str(value)

@@ -1,0 +1,112 @@
+"""A validation as terminal text or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from reports import terminal
+from reports.units import percent, si, text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from roofline.validate import Validation
+
+SUMMARY: dict[str, tuple[str, terminal.Format]] = {
+    "phase": ("phase", text),
+    "bound": ("bound", text),
+    "operators": ("operators", text),
+    "median_ape": ("median |error|", percent),
+    "mape": ("mean |error|", percent),
+    "bias": ("bias", percent),
+    "time_weighted_ape": ("|error| by time", percent),
+    "attained": ("attained", percent),
+    "above_ceiling": ("above ceiling", text),
+}
+OPERATORS: dict[str, tuple[str, terminal.Format]] = {
+    "phase": ("phase", text),
+    "kv_len": ("tokens", text),
+    "name": ("operator", text),
+    "count": ("count", text),
+    "predicted_s": ("predicted", lambda v: si(v, "s")),
+    "measured_s": ("measured", lambda v: si(v, "s")),
+    "alone_s": ("alone", lambda v: si(v, "s")),
+    "error": ("error", percent),
+    "attained": ("attained", percent),
+    "bound": ("bound", text),
+    "above_ceiling": ("", lambda v: "ABOVE CEILING" if v else ""),
+}
+SUMS: dict[str, tuple[str, terminal.Format]] = {
+    "phase": ("phase", text),
+    "batch": ("batch", text),
+    "kv_len": ("tokens", text),
+    "predicted_s": ("predicted", lambda v: si(v, "s")),
+    "measured_s": ("measured", lambda v: si(v, "s")),
+    "error": ("error", percent),
+}
+STEPS = {**SUMS, "unattributed_s": ("in no operator", lambda v: si(v, "s"))}
+UNMATCHED: dict[str, tuple[str, terminal.Format]] = {
+    "phase": ("phase", text),
+    "name": ("operator", text),
+    "side": ("which", text),
+    "seconds": ("time", lambda v: si(v, "s")),
+}
+
+
+def as_text(results: Sequence[Validation], details: bool) -> str:
+    """Every fidelity's summary; the operators of the last, and what did not match."""
+    parts = []
+    for result in results:
+        parts += [
+            f"fidelity {result.fidelity}: predicted against measured, by phase and bound",
+            terminal.table(_records(result.summary()), SUMMARY),
+            "all layers together",
+            terminal.table(_records(result.layers), SUMS),
+            "whole steps, with what the framework spends between operators",
+            terminal.table(_records(result.steps), STEPS),
+        ]
+    last = results[-1]
+    if details:
+        parts += [f"operators at fidelity {last.fidelity}", terminal.table(_records(last.matched), OPERATORS)]
+    unmatched = _records(last.unmatched)
+    parts.append(f"{len(last.matched)} operators matched, {len(unmatched)} did not.")
+    if unmatched:
+        parts.append(terminal.table(unmatched, UNMATCHED))
+    above = int(last.matched["above_ceiling"].sum())
+    if above:
+        parts.append(
+            f"{above} rows exceed 105 % of a measured ceiling: their data was in a cache, or the model or "
+            "the timer is wrong."
+        )
+    return "\n".join(parts) + "\n"
+
+
+def as_json(results: Sequence[Validation]) -> str:
+    """Every table of every fidelity."""
+    return json.dumps(
+        {
+            "schema": 1,
+            "fidelities": [
+                {
+                    "fidelity": str(result.fidelity),
+                    **{
+                        name: _records(getattr(result, name))
+                        for name in ("matched", "unmatched", "layers", "steps")
+                    },
+                    "summary": _records(result.summary()),
+                }
+                for result in results
+            ],
+        },
+        indent=1,
+    )
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows with None for what is missing."""
+    return [
+        {key: None if value != value else value for key, value in row.items()}
+        for row in json.loads(table.to_json(orient="records", double_precision=15))
+    ]

@@ -1,0 +1,20 @@
+"""Small phrases shared by summaries and tables."""
+
+from __future__ import annotations
+
+import math
+
+
+def rate(value: float) -> str:
+    """A plain number: thousands separated, three digits below a hundred."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def signed(value: float | None, digits: int = 1) -> str:
+    """A relative difference with its sign."""
+    return "–" if value is None or math.isnan(value) else f"{100 * value:+.{digits}f} %".replace("-", "−")
+
+
+def listed(items: list[str]) -> str:
+    """Items as a reader says them: "a, b and c"."""
+    return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)

@@ -1,0 +1,1 @@
+"""Work divided by ceilings: predictions, totals, validation. Imports hwspecs and workloads only."""

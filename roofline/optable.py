@@ -1,0 +1,143 @@
+"""Predict operators listed in a table: the columns of the measured tables, vectorised by kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from roofline.times import times
+from specfiles.errors import InputError, choose
+from workloads.operators import Activation, AllReduce, Attention, Gemm, Norm, Operator, Residual, Rope
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from roofline.ceilings import Ceilings
+
+# dtype in a table -> (multiplied in, weights stored in, results in). `_wo` is weight-only quantisation.
+DTYPES = {
+    "bfloat16": ("bf16", "bf16", "bf16"),
+    "float16": ("fp16", "fp16", "fp16"),
+    "half": ("fp16", "fp16", "fp16"),
+    "float32": ("fp32", "fp32", "fp32"),
+    "bf16": ("bf16", "bf16", "bf16"),
+    "fp16": ("fp16", "fp16", "fp16"),
+    "fp32": ("fp32", "fp32", "fp32"),
+    "tf32": ("tf32", "tf32", "tf32"),
+    "fp64": ("fp64", "fp64", "fp64"),
+    "fp8": ("fp8", "fp8", "bf16"),
+    "fp8_block": ("fp8", "fp8", "bf16"),
+    "int8": ("int8", "int8", "bf16"),
+    "sq": ("int8", "int8", "bf16"),  # SmoothQuant W8A8
+    "nvfp4": ("fp4", "nvfp4", "bf16"),
+    "int8_wo": ("bf16", "int8", "bf16"),
+    "int4_wo": ("bf16", "int4", "bf16"),
+}
+OUTPUT_COLUMNS = ("flops", "bytes_moved", "compute_s", "memory_s", "predicted_us", "bound", "fidelity")
+Column = Callable[[str], Any]
+
+
+def _gemm(size: Column, dtypes: tuple[str, str, str], _: str) -> Operator:
+    inputs, weights, outputs = dtypes
+    return Gemm(size("m"), size("n"), size("k"), inputs, weights, outputs)
+
+
+def _attention(causal: bool, one_query: bool) -> Callable[[Column, tuple[str, str, str], str], Operator]:
+    def make(size: Column, dtypes: tuple[str, str, str], kv_dtype: str) -> Operator:
+        window = size("window?")
+        kv_len = size("kv_len")
+        return Attention(
+            batch=size("batch"),
+            q_len=1 if one_query else size("q_len"),
+            kv_len=kv_len,
+            heads=size("n_heads"),
+            kv_heads=size("n_kv_heads"),
+            head_dim=size("head_dim"),
+            dtype=dtypes[0],
+            kv_dtype=kv_dtype or dtypes[0],
+            causal=causal,
+            window=None if window is None else np.where(window > 0, window, kv_len),
+        )
+
+    return make
+
+
+BUILDERS: Mapping[str, Callable[[Column, tuple[str, str, str], str], Operator]] = {
+    "gemm": _gemm,
+    "attention_prefill": _attention(causal=True, one_query=False),
+    "attention_decode": _attention(causal=True, one_query=True),
+    "attention_encoder": _attention(causal=False, one_query=False),
+    "rmsnorm": lambda size, d, _: Norm(size("num_tokens"), size("hidden"), d[2], d[2]),
+    "rope": lambda size, d, _: Rope(
+        size("num_tokens"), size("n_heads") + size("n_kv_heads"), size("head_dim"), d[2]
+    ),
+    "act_mul": lambda size, d, _: Activation(size("num_tokens"), size("inter"), d[2]),
+    "elementwise_add": lambda size, d, _: Residual(size("num_tokens"), size("hidden"), d[2]),
+    "allreduce": lambda size, d, _: AllReduce(size("bytes") / 2, 1, size("n_gpus"), "bf16"),
+}
+
+
+def predict_table(table: pd.DataFrame, limits: Ceilings) -> pd.DataFrame:
+    """The table with OUTPUT_COLUMNS appended, rows in the same order, other columns untouched.
+
+    Raises InputError for an unknown op or dtype and for a missing or non-positive size, naming the
+    column and the first row.
+    """
+    if "op" not in table:
+        raise InputError(
+            f"the table has no column 'op'; expected the columns op, dtype and sizes, found: "
+            f"{', '.join(map(str, table.columns)) or 'none'}."
+        )
+    result = {name: np.full(len(table), np.nan) for name in OUTPUT_COLUMNS[:5]}
+    bound = np.full(len(table), "", dtype=object)
+    keys = [
+        table[column].fillna("").astype(str).to_numpy() if column in table else np.full(len(table), "")
+        for column in ("op", "dtype", "kv_dtype")
+    ]
+    groups = table.groupby(keys, sort=True).indices if len(table) else {}
+    for (op, dtype, kv_dtype), rows in groups.items():
+        operator = row_operators(table, rows, str(op), str(dtype), str(kv_dtype))
+        work, limit = operator.work(), times(operator, limits)
+        values = (work.flops, work.bytes, limit.compute_s, limit.memory_s, limit.time_s * 1e6)
+        for name, value in zip(result, values, strict=True):
+            result[name][rows] = value
+        bound[rows] = limit.bound
+    return table.assign(**result, bound=bound, fidelity=str(limits.fidelity))
+
+
+def row_operators(table: pd.DataFrame, rows: Any, op: str, dtype: str, kv_dtype: str) -> Operator:
+    """The rows of one kind and dtype as a single operator whose sizes are arrays."""
+    if op not in BUILDERS:
+        raise choose(op, list(BUILDERS), f"operator kind (row {_label(table, rows)})")
+    for given in filter(None, (dtype, kv_dtype)):
+        if given not in DTYPES:
+            raise choose(given, list(DTYPES), f"dtype (op {op}, row {_label(table, rows)})")
+
+    def size(column: str) -> Any:
+        optional, column = column.endswith("?"), column.removesuffix("?")
+        if column not in table:
+            if optional:
+                return None
+            raise InputError(f"op {op} needs the column {column!r}; the table has none.")
+        try:
+            values = table[column].to_numpy()[rows].astype(np.float64)
+        except (TypeError, ValueError):
+            raise InputError(f"column {column!r} of op {op} holds something that is no number.") from None
+        values = np.nan_to_num(values, nan=0.0) if optional else values
+        wrong = ~(values >= 0) if optional else ~((values > 0) & np.isfinite(values))
+        if wrong.any():
+            at = np.asarray(rows)[wrong][0]
+            raise InputError(
+                f"row {table.index[at]}: {column} of op {op} is {table[column].iloc[at]}; "
+                "expected a positive number."
+            )
+        return values
+
+    default = DTYPES[dtype or "bfloat16"]
+    return BUILDERS[op](size, default, DTYPES[kv_dtype][0] if kv_dtype else "")
+
+
+def _label(table: pd.DataFrame, rows: Any) -> str:
+    return str(table.index[rows[0]])

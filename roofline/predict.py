@@ -1,0 +1,239 @@
+"""A model in a phase on a device: one row per operator, and totals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from roofline.ceilings import Ceilings, Fidelity, ceilings
+from roofline.times import Times, times
+from specfiles.errors import InputError
+from workloads.dtypes import bytes_per_element
+from workloads.phases import Named, Setting, Step, check_split, decode, operators, prefill
+
+if TYPE_CHECKING:
+    from hwspecs import Device
+    from workloads.model import Model
+    from workloads.work import Work
+
+PHASES = ("prefill", "decode", "generate")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is asked: a model in a phase, at sizes, under a setting.
+
+    `prompt` tokens are read at once; decode attends to `context` tokens, the one it reads included
+    (by default the first after the prompt); generate yields `output` tokens, one from the prefill.
+    """
+
+    model: Model
+    phase: str = "generate"
+    batch: int = 1
+    prompt: int = 1024
+    context: int | None = None
+    output: int = 128
+    setting: Setting = Setting()
+
+    def __post_init__(self) -> None:
+        if self.phase not in PHASES:
+            raise InputError(f"no phase named {self.phase!r}; known: {', '.join(PHASES)}.")
+        for name in ("batch", "prompt", "output"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; expected a positive whole number.")
+        if self.context is not None and self.context < 1:
+            raise InputError(f"context is {self.context}; expected a positive whole number.")
+        if self.longest > self.model.max_position:
+            raise InputError(
+                f"{self.model.name} has positions for {self.model.max_position} tokens, "
+                f"{self.longest} were asked for; shorten --prompt, --context or --output."
+            )
+        if self.setting.tensor_parallel > 1:
+            check_split(self.model, self.setting.tensor_parallel)
+
+    @property
+    def decode_context(self) -> int:
+        """Tokens that a decode step attends to."""
+        return self.context if self.context is not None else self.prompt + 1
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that one sequence has in this scenario."""
+        if self.phase == "decode":
+            return self.decode_context
+        return self.prompt + (self.output - 1 if self.phase == "generate" else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One operator: the mean of its executions, and how many there are in the phase."""
+
+    name: str
+    kind: str
+    phase: str
+    count: int
+    work: Work
+    times: Times
+
+    @property
+    def total_s(self) -> Any:
+        """Time of all executions."""
+        return self.count * self.times.time_s
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer: rows in order of execution, totals, and what a reader must know of both."""
+
+    scenario: Scenario
+    device: Device
+    ceilings: Ceilings
+    rows: list[Row]
+
+    def total(self, quantity: str, phase: str | None = None) -> float:
+        """Sum of row x count of a quantity of the work, over a phase or all."""
+        return float(sum(r.count * getattr(r.work, quantity) for r in self.rows if phase in (None, r.phase)))
+
+    def time_s(self, phase: str | None = None) -> float:
+        """Time of a phase or of all: operators run one after the other."""
+        return float(sum(r.total_s for r in self.rows if phase in (None, r.phase)))
+
+    def totals(self) -> dict[str, Any]:
+        """Totals of the phase; null where the phase or the device file does not say.
+
+        mfu: matrix FLOP / (time x dense peak). mbu: bytes / (time x bandwidth); both against the data
+        sheet where it states them. energy_j: time x TDP, an upper limit. activation_peak_bytes: the
+        largest operator's inputs and outputs plus the residual stream.
+        """
+        scenario, time = self.scenario, self.time_s()
+        has_prefill, steps = scenario.phase != "decode", self._decode_steps()
+        reference = self._reference()
+        dtype = str(scenario.setting.precision.activations)
+        tokens = scenario.batch * (scenario.prompt if scenario.phase == "prefill" else scenario.output)
+        if scenario.phase == "decode":
+            tokens = scenario.batch
+        memory = self.memory()
+        tdp = self.device.datasheet.tdp_w
+        return {
+            "flops": self.total("flops"),
+            "bytes": self.total("bytes"),
+            "time_s": time,
+            "ttft_s": self.time_s("prefill") if has_prefill else None,
+            "tpot_s": self.time_s("decode") / steps if steps else None,
+            "tokens_per_s": tokens / time,
+            "mfu": self.total("matrix_flops") / (time * reference.matrix_flop_per_s(dtype)),
+            "mbu": self.total("bytes") / (time * reference.dram_byte_per_s),
+            **memory,
+            "energy_j": time * tdp.value * scenario.setting.tensor_parallel if tdp else None,
+        }
+
+    def memory(self) -> dict[str, Any]:
+        """What one device must hold, and whether it does."""
+        scenario, setting = self.scenario, self.scenario.setting
+        precision = setting.precision
+        named = operators(scenario.model, decode(1, 1), setting)
+        weights = sum(
+            row.count * row.operator.parameters() * bytes_per_element(row.operator.weights)  # type: ignore[attr-defined]
+            for row in named
+            if row.operator.parameters()
+        )
+        kv = scenario.model.kv_bytes(
+            scenario.batch, scenario.longest, bytes_per_element(precision.kv), setting.tensor_parallel
+        )
+        tokens = scenario.batch * (scenario.prompt if scenario.phase != "decode" else 1)
+        residual = tokens * scenario.model.hidden * bytes_per_element(precision.wide)
+        activations = float(max(_largest(row.work.activation_bytes) for row in self.rows) + residual)
+        total = weights + kv + activations
+        return {
+            "weights_bytes": float(weights),
+            "kv_cache_bytes": float(kv),
+            "activation_peak_bytes": activations,
+            "memory_bytes": float(total),
+            "fits": bool(total <= self.device.datasheet.dram.capacity_bytes.value),
+        }
+
+    def bound(self, phase: str) -> str:
+        """The limit that most of a phase's time is spent against."""
+        share: dict[str, float] = {}
+        for row in self.rows:
+            if row.phase == phase:
+                share[row.times.bound] = share.get(row.times.bound, 0.0) + row.total_s
+        return max(share, key=share.__getitem__)
+
+    def _decode_steps(self) -> int:
+        phase = self.scenario.phase
+        return 1 if phase == "decode" else self.scenario.output - 1 if phase == "generate" else 0
+
+    def _reference(self) -> Ceilings:
+        try:
+            return ceilings(self.device, Fidelity.DATASHEET)
+        except InputError:  # a machine without a data sheet: utilisation of what was measured
+            return ceilings(self.device, Fidelity.MEASURED)
+
+
+def predict(scenario: Scenario, device: Device, fidelity: Fidelity | str = Fidelity.DATASHEET) -> Prediction:
+    """Predict a scenario on a device.
+
+    Raises InputError where the device file lacks a ceiling that the scenario needs.
+    """
+    limits = ceilings(device, fidelity)
+    rows: list[Row] = []
+    if scenario.phase in ("prefill", "generate"):
+        rows += step_rows(scenario, prefill(scenario.batch, scenario.prompt), limits, "prefill")
+    if scenario.phase == "decode":
+        rows += step_rows(scenario, decode(scenario.batch, scenario.decode_context), limits, "decode")
+    if scenario.phase == "generate" and scenario.output > 1:
+        rows += _decode_rows(scenario, limits)
+    return Prediction(scenario, device, limits, rows)
+
+
+def step_rows(scenario: Scenario, step: Step, limits: Ceilings, phase: str) -> list[Row]:
+    """One row per operator of one step."""
+    return [
+        _row(named, limits, phase, named.count) for named in operators(scenario.model, step, scenario.setting)
+    ]
+
+
+def _row(named: Named, limits: Ceilings, phase: str, count: int) -> Row:
+    operator = named.operator
+    return Row(named.name, operator.kind, phase, count, operator.work(), times(operator, limits))
+
+
+def _decode_rows(scenario: Scenario, limits: Ceilings) -> list[Row]:
+    """All decode steps at once: the context is an array, one entry per step; rows are its means."""
+    import numpy as np
+
+    first, last = scenario.prompt + 1, scenario.prompt + scenario.output - 1
+    steps = last - first + 1
+    grid = decode(scenario.batch, np.arange(first, last + 1, dtype=np.float64))
+    rows = step_rows(scenario, grid, limits, "decode")
+    return [replace(_mean(row), count=row.count * steps) for row in rows]
+
+
+def _mean(row: Row) -> Row:
+    def mean(value: Any) -> Any:
+        return float(value.mean()) if hasattr(value, "mean") else value
+
+    work, limits = row.work, row.times
+    return replace(
+        row,
+        work=replace(
+            work,
+            traffic=tuple(replace(t, bytes=mean(t.bytes)) for t in work.traffic),
+            matrix_flops=mean(work.matrix_flops),
+            vector_flops=mean(work.vector_flops),
+            special_ops=mean(work.special_ops),
+            outputs=mean(work.outputs),
+        ),
+        times=Times(
+            mean(limits.compute_s),
+            mean(limits.memory_s),
+            mean(limits.comm_s),
+            mean(limits.launch_s),
+            mean(limits.time_s),
+        ),
+    )
+
+
+def _largest(value: Any) -> float:
+    return float(value.max()) if hasattr(value, "max") else float(value)

@@ -1,0 +1,133 @@
+"""A measured run: a folder with `run.json`, Parquet tables and raw traces.
+
+Every table is written whole or not at all and `run.json` last, so that a run that was cut short
+still opens with what it has. Reports are made from it without the device.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from specfiles.errors import InputError
+from specfiles.reading import read_json
+from specfiles.strict import Strict, validated
+from specfiles.writing import atomic, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+TABLES = {
+    # One row per phase point and operator: times of one execution.
+    "operators": (
+        "phase",
+        "batch",
+        "q_len",
+        "kv_len",
+        "name",
+        "kind",
+        "where",  # model: inside the whole model; alone: as a reference kernel by itself
+        "count",  # executions per step
+        "repeats",
+        "median_s",
+        "q25_s",
+        "q75_s",
+    ),
+    # One row per phase point and way of running the whole step.
+    "steps": ("phase", "batch", "q_len", "kv_len", "instrumented", "repeats", "median_s", "q25_s", "q75_s"),
+    # One row per device kernel or host operation of a traced step.
+    "kernels": ("phase", "batch", "q_len", "kv_len", "operator", "name", "count", "time_s"),
+    # Samples of the power monitor.
+    "power": ("time_s", "power_w", "sm_clock_hz", "memory_clock_hz", "temperature_c", "throttle"),
+}
+
+
+class Head(Strict):
+    """`run.json`."""
+
+    schema_version: Literal[1] = 1
+    status: Literal["running", "complete", "failed"] = "running"
+    created: str
+    command: str
+    model: str
+    model_config_fields: dict[str, Any]
+    weights: str  # where the weights came from: a file, or random
+    phase: str
+    dtype: str
+    convention: str
+    mode: str  # eager, compile, graph
+    device: str  # the name in the device file that was measured beside it
+    environment: dict[str, Any]
+    seed: int
+    notes: list[str] = []
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder."""
+
+    path: Path
+    head: Head
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table of the run, its documented columns even when nothing was measured.
+
+        Raises InputError where the file is cut short or lacks a column.
+        """
+        import pandas as pd
+
+        columns, file = TABLES[name], self.path / f"{name}.parquet"
+        if not file.exists():
+            return pd.DataFrame(columns=list(columns))
+        try:
+            table = pd.read_parquet(file)
+        except Exception as error:  # pyarrow raises several kinds for a broken file
+            raise InputError(
+                f"{file}: cannot be read ({str(error).splitlines()[0]}); measure the run again."
+            ) from None
+        missing = [column for column in columns if column not in table]
+        if missing:
+            raise InputError(f"{file}: has no column {missing[0]!r}; expected {', '.join(columns)}.")
+        return table
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        """Write a table of the run in one step."""
+        with atomic(self.path / f"{name}.parquet") as draft:
+            table[list(TABLES[name])].to_parquet(draft, index=False)
+
+    def write_head(self, **changes: Any) -> Run:
+        """Write `run.json`, with changes, and return the run that it now describes."""
+        head = self.head.model_copy(update=changes)
+        write_text(self.path / "run.json", json.dumps(head.model_dump(), indent=1) + "\n")
+        return Run(self.path, head)
+
+
+def open_run(path: Path) -> Run:
+    """The run in a folder; an InputError says what is missing or broken."""
+    if not path.is_dir():
+        raise InputError(f"{path}: no such run folder; `roofline profile MODEL -o {path}` makes one.")
+    if not (path / "run.json").exists():
+        raise InputError(f"{path}: is not a run, it has no run.json; `roofline profile` writes one.")
+    data = read_json(path / "run.json")
+    if data.get("schema_version") != SCHEMA:
+        raise InputError(
+            f"{path / 'run.json'}: schema {data.get('schema_version')!r} is not known; expected {SCHEMA}."
+        )
+    return Run(path, validated(Head, data, str(path / "run.json")))
+
+
+def create_run(path: Path, head: Head) -> Run:
+    """A new run folder; refuses to mix with one that exists."""
+    refuse_existing(path)
+    return Run(path, head).write_head()
+
+
+def refuse_existing(path: Path) -> None:
+    """An InputError where a new run cannot stand; asked before anything long is started."""
+    if (path / "run.json").exists():
+        raise InputError(f"{path}: a run is already there; name another folder or remove it.")
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file; name a folder for the run.")

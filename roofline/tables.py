@@ -1,0 +1,100 @@
+"""Predictions as plain records and JSON: the documented columns, SI units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roofline.predict import Prediction, Row
+
+OPERATOR_COLUMNS = (
+    "name",
+    "kind",
+    "phase",
+    "count",
+    "flops",
+    "matrix_flops",
+    "vector_flops",
+    "special_ops",
+    "bytes",
+    "weight_bytes",
+    "activation_bytes",
+    "kv_bytes",
+    "comm_bytes",
+    "intensity",
+    "compute_s",
+    "memory_s",
+    "comm_s",
+    "launch_s",
+    "time_s",
+    "bound",
+)
+
+
+def record(row: Row) -> dict[str, Any]:
+    """One operator as a record in the order of OPERATOR_COLUMNS; intensity is null without bytes."""
+    work, limits = row.work, row.times
+    moved = work.bytes
+    return {
+        "name": row.name,
+        "kind": row.kind,
+        "phase": row.phase,
+        "count": row.count,
+        "flops": work.flops,
+        "matrix_flops": work.matrix_flops,
+        "vector_flops": work.vector_flops,
+        "special_ops": work.special_ops,
+        "bytes": moved,
+        "weight_bytes": work.weight_bytes,
+        "activation_bytes": work.activation_bytes,
+        "kv_bytes": work.kv_bytes,
+        "comm_bytes": work.comm_bytes,
+        "intensity": work.flops / moved if moved else None,
+        "compute_s": limits.compute_s,
+        "memory_s": limits.memory_s,
+        "comm_s": limits.comm_s,
+        "launch_s": limits.launch_s,
+        "time_s": limits.time_s,
+        "bound": limits.bound,
+    }
+
+
+def as_json(prediction: Prediction) -> dict[str, Any]:
+    """A prediction in the documented schema."""
+    scenario, setting = prediction.scenario, prediction.scenario.setting
+    precision = setting.precision
+    return {
+        "schema": 1,
+        "model": scenario.model.name,
+        "hardware": prediction.device.name,
+        "phase": scenario.phase,
+        "batch": scenario.batch,
+        "prompt": scenario.prompt,
+        "context": scenario.decode_context if scenario.phase == "decode" else scenario.longest,
+        "output": scenario.output if scenario.phase == "generate" else None,
+        "dtypes": {
+            "weights": precision.weights,
+            "activations": precision.activations,
+            "kv": precision.kv,
+        },
+        "tensor_parallel": setting.tensor_parallel,
+        "convention": setting.convention.name,
+        "fidelity": str(prediction.ceilings.fidelity),
+        "notes": list(prediction.ceilings.notes),
+        "operators": [record(row) for row in prediction.rows],
+        "totals": prediction.totals(),
+    }
+
+
+def as_csv(points: list[dict[str, Any]]) -> str:
+    """Operator rows of one or several predictions, each with its point's sizes."""
+    import csv
+    import io
+
+    sizes = ("model", "hardware", "batch", "prompt", "context", "output", "fidelity")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*sizes, *OPERATOR_COLUMNS], lineterminator="\n")
+    writer.writeheader()
+    for point in points:
+        head = {key: point[key] for key in sizes}
+        writer.writerows({**head, **row} for row in point["operators"])
+    return text.getvalue()

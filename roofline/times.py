@@ -1,0 +1,138 @@
+"""Work divided by ceilings: the limits on an operator's time and the one that binds.
+
+Every formula of time stands here. Sizes may be numbers or arrays over a grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from workloads.operators import Attention, Gemm
+
+if TYPE_CHECKING:
+    from hwspecs import Constants
+    from roofline.ceilings import Ceilings
+    from workloads.operators import Operator
+    from workloads.work import Work
+
+BOUNDS = ("compute", "memory", "communication", "launch")
+FUSED = "fused"  # costs no time of its own: it runs inside a neighbour's kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The limits on one operator's time, in seconds, and the time that follows from them."""
+
+    compute_s: Any  # the busiest unit: matrix, vector or special functions
+    memory_s: Any
+    comm_s: Any
+    launch_s: Any
+    time_s: Any
+
+    @property
+    def bound(self) -> Any:
+        """The name of the largest limit; an array of names for arrays."""
+        limits = (self.compute_s, self.memory_s, self.comm_s, self.launch_s)
+        if all(isinstance(limit, int | float) for limit in limits):
+            return BOUNDS[limits.index(max(limits))] if any(limits) else FUSED
+        import numpy as np
+
+        stacked = np.stack(np.broadcast_arrays(*limits))
+        names = np.asarray(BOUNDS)[stacked.argmax(axis=0)]
+        return np.where(stacked.any(axis=0), names, FUSED)
+
+
+def times(operator: Operator, ceilings: Ceilings) -> Times:
+    """The time of one execution at the ceilings' fidelity.
+
+    Datasheet and measured: the roofline bound max(compute, memory, communication)
+    (doi:10.1145/1498765.1498785), plus the measured launch latency where there is one. Calibrated:
+    the constants of the operator's class where the device has them, never below the bound.
+    """
+    work = operator.work()
+    bound = _bound(work, ceilings)
+    constants = ceilings.constants.get((operator_class(operator), str(work.dtype)))
+    return bound if constants is None else _refined(work, constants, bound)
+
+
+def operator_class(operator: Operator) -> str:
+    """The class whose calibrated constants apply: kinds split where libraries run other kernels."""
+    if isinstance(operator, Gemm) and _is_one(operator.m):
+        return "gemv"
+    if isinstance(operator, Attention):
+        return "attention_decode" if _is_one(operator.q_len) else "attention_prefill"
+    return operator.kind
+
+
+def _bound(work: Work, ceilings: Ceilings) -> Times:
+    compute: Any = 0.0
+    if not _is_zero(work.matrix_flops):
+        compute = work.matrix_flops / ceilings.matrix_flop_per_s(str(work.dtype))
+    # A missing vector or special-function ceiling leaves that term out: the bound stays a bound.
+    if ceilings.vector_flop_per_s:
+        compute = maximum(compute, work.vector_flops / ceilings.vector_flop_per_s)
+    if ceilings.special_op_per_s:
+        compute = maximum(compute, work.special_ops / ceilings.special_op_per_s)
+    if work.fused:  # hides beside the matrix product of the kernel it lives in
+        compute = 0.0
+    memory = work.bytes / ceilings.dram_byte_per_s
+    comm: Any = 0.0
+    if not _is_zero(work.comm_bytes):
+        comm = work.comm_bytes / ceilings.link()
+    launch = 0.0 if work.fused else ceilings.launch_s
+    return Times(compute, memory, comm, launch, maximum(maximum(compute, memory), comm) + launch)
+
+
+def _refined(work: Work, constants: Constants, bound: Times) -> Times:
+    compute, memory, time = calibrated_limits(
+        constants, work.flops, work.special_ops, work.bytes, work.outputs
+    )
+    return Times(compute, memory, bound.comm_s, constants.launch_s, maximum(time, bound.comm_s))
+
+
+def calibrated_limits(
+    constants: Constants, flops: Any, special_ops: Any, size: Any, outputs: Any
+) -> tuple[Any, Any, Any]:
+    """Compute, memory and whole time by the constants of an operator class (formula: hwspecs.Constants)."""
+    compute = flops * _inverse(constants.flop_per_s) + special_ops * _inverse(constants.special_op_per_s)
+    memory = size * _inverse(constants.byte_per_s)
+    if constants.cache_bytes is not None:
+        memory = _where(size <= constants.cache_bytes, size * _inverse(constants.cached_byte_per_s), memory)
+    memory = memory + outputs * constants.output_s
+    longer, shorter = maximum(compute, memory), minimum(compute, memory)
+    return compute, memory, constants.launch_s + longer + (1 - constants.overlap) * shorter
+
+
+def _inverse(rate: float | None) -> float:
+    return 1 / rate if rate else 0.0
+
+
+def maximum(a: Any, b: Any) -> Any:
+    """The larger; elementwise for arrays. Numbers do not import NumPy."""
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return max(a, b)
+    import numpy as np
+
+    return np.maximum(a, b)
+
+
+def minimum(a: Any, b: Any) -> Any:
+    """The smaller; elementwise for arrays."""
+    return -maximum(-a, -b)
+
+
+def _where(condition: Any, yes: Any, no: Any) -> Any:
+    if isinstance(condition, bool):
+        return yes if condition else no
+    import numpy as np
+
+    return np.where(condition, yes, no)
+
+
+def _is_one(size: Any) -> bool:
+    return bool(size == 1) if isinstance(size, int | float) else bool((size == 1).all())
+
+
+def _is_zero(size: Any) -> bool:
+    return isinstance(size, int | float) and size == 0

@@ -1,0 +1,163 @@
+"""Predicted against measured, operator by operator, with what matched neither way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from roofline.ceilings import Fidelity, ceilings
+from roofline.predict import Row, Scenario, step_rows
+from roofline.run import Run
+from workloads.config import Config
+from workloads.convention import CONVENTIONS
+from workloads.dtypes import Precision
+from workloads.families import build
+from workloads.phases import Setting, Step
+
+if TYPE_CHECKING:
+    from hwspecs import Device
+
+ABOVE = 1.05  # attained beyond this share of a measured ceiling is a bug in the model or the timer
+POINT = ["phase", "batch", "q_len", "kv_len"]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """`matched`: a row per operator of each point, with its error and attained fraction.
+
+    measured_s is the time inside the model; alone_s that of the operator's kernels by themselves
+    (what lies between is the framework's). attained = bound at the measured ceilings / measured_s:
+    the fraction of its roofline that an operator reaches; `above_ceiling` flags what exceeds it.
+    `unmatched` lists what was predicted or measured only. `layers` compares the sums of the operators
+    inside the layers, `steps` whole steps, whose measured time includes what no operator holds.
+    """
+
+    fidelity: Fidelity
+    matched: pd.DataFrame
+    unmatched: pd.DataFrame
+    layers: pd.DataFrame
+    steps: pd.DataFrame
+
+    def summary(self) -> pd.DataFrame:
+        """Errors by phase and bound class: median and mean absolute error, bias, attained fraction."""
+        if self.matched.empty:
+            return pd.DataFrame(columns=["phase", "bound", *_SCORES])
+        both = pd.concat([self.matched.assign(bound="all"), self.matched])
+        return pd.DataFrame(
+            [
+                {"phase": phase, "bound": bound, **_scores(group)}
+                for (phase, bound), group in both.groupby(["phase", "bound"], sort=False)
+            ]
+        )
+
+
+def validate(run: Run, device: Device, fidelity: Fidelity | str) -> Validation:
+    """Compare a run with the prediction for the model and sizes that it recorded."""
+    fidelity = Fidelity(fidelity)
+    operators = run.table("operators")
+    in_model = operators[operators["where"] == "model"].drop(columns=["where", "kind", "count"])
+    alone = operators.loc[operators["where"] == "alone", [*POINT, "name", "median_s"]]
+    measured = in_model.rename(columns={"median_s": "measured_s"}).merge(
+        alone.rename(columns={"median_s": "alone_s"}), on=[*POINT, "name"], how="left"
+    )
+    predicted = _predicted(run, device, fidelity, measured)
+    joined = predicted.merge(measured, on=[*POINT, "name"], how="outer", indicator="side", validate="1:1")
+    both = joined["side"] == "both"
+    matched = joined[both].drop(columns="side").reset_index(drop=True)
+    matched["error"] = matched["predicted_s"] / matched["measured_s"] - 1
+    matched["attained"] = matched["bound_s"] / matched["measured_s"]
+    matched["above_ceiling"] = matched["attained"] > ABOVE
+    rest = joined[~both].reset_index(drop=True)
+    unmatched = rest[[*POINT, "name"]].assign(
+        side=np.where(rest["side"] == "left_only", "predicted, not measured", "measured, not predicted"),
+        seconds=rest["predicted_s"].fillna(rest["measured_s"]),
+    )
+    return Validation(fidelity, matched, unmatched, _layers(matched), _steps(run, predicted, measured))
+
+
+def scenario_of(run: Run) -> Scenario:
+    """The scenario that a run recorded, at its smallest sizes."""
+    head = run.head
+    model = build(Config(head.model_config_fields, str(run.path / "run.json")), head.model)
+    setting = Setting(Precision.of(head.dtype), CONVENTIONS[head.convention])
+    return Scenario(model, "prefill", prompt=1, setting=setting)
+
+
+def _predicted(run: Run, device: Device, fidelity: Fidelity, measured: pd.DataFrame) -> pd.DataFrame:
+    scenario = scenario_of(run)
+    limits = ceilings(device, fidelity)
+    # Attained fractions refer to the measured ceilings where there are any: the roof that can be reached.
+    reference = Fidelity.MEASURED if device.measured.dram_byte_per_s else Fidelity.DATASHEET
+    roof = ceilings(device, reference)
+    rows = []
+    for phase, batch, q_len, kv_len in measured[POINT].drop_duplicates().itertuples(index=False):
+        point = {"phase": phase, "batch": batch, "q_len": q_len, "kv_len": kv_len}
+        step = Step(int(batch), int(q_len), int(kv_len))
+        asked = replace(scenario, batch=int(batch))
+        pairs = zip(step_rows(asked, step, limits, phase), step_rows(asked, step, roof, phase), strict=True)
+        rows += [{**point, **_record(row, bound)} for row, bound in pairs]
+    return pd.DataFrame(rows, columns=[*POINT, *_RECORD])
+
+
+_RECORD = ("name", "kind", "count", "flops", "bytes", "bound", "predicted_s", "bound_s")
+
+
+def _record(row: Row, roof: Row) -> dict[str, Any]:
+    values = (
+        row.name,
+        row.kind,
+        row.count,
+        row.work.flops,
+        row.work.bytes,
+        roof.times.bound,
+        row.times.time_s,
+        max(roof.times.compute_s, roof.times.memory_s),
+    )
+    return dict(zip(_RECORD, values, strict=True))
+
+
+def _layers(matched: pd.DataFrame) -> pd.DataFrame:
+    """Sums over the operators inside the layers, per point: the error of all layers together."""
+    inside = matched[matched["name"].str.startswith("layers.")]
+    inside = inside.assign(
+        predicted_s=inside["predicted_s"] * inside["count"], measured_s=inside["measured_s"] * inside["count"]
+    )
+    sums = inside.groupby(POINT, sort=False)[["predicted_s", "measured_s"]].sum().reset_index()
+    return sums.assign(error=sums["predicted_s"] / sums["measured_s"] - 1)
+
+
+def _steps(run: Run, predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """Whole steps: predicted, measured without ranges, and what of it no operator holds."""
+    steps = run.table("steps")
+    plain = steps[~steps["instrumented"].astype(bool)].rename(columns={"median_s": "measured_s"})
+    counted = predicted.assign(predicted_s=predicted["predicted_s"] * predicted["count"])
+    whole = counted.groupby(POINT, sort=False)["predicted_s"].sum().reset_index()
+    named = measured.merge(predicted[[*POINT, "name", "count"]], on=[*POINT, "name"], how="left")
+    named["in_operators_s"] = named["measured_s"] * named["count"].fillna(1)
+    held = named.groupby(POINT, sort=False)["in_operators_s"].sum().reset_index()
+    table = whole.merge(plain[[*POINT, "measured_s"]], on=POINT).merge(held, on=POINT)
+    return table.assign(
+        error=table["predicted_s"] / table["measured_s"] - 1,
+        unattributed_s=table["measured_s"] - table["in_operators_s"],
+    )
+
+
+_SCORES = ("operators", "median_ape", "mape", "bias", "time_weighted_ape", "attained", "above_ceiling")
+
+
+def _scores(group: pd.DataFrame) -> dict[str, Any]:
+    error = group["error"].abs()
+    weight = group["measured_s"] * group["count"]
+    values = (
+        len(group),
+        float(error.median()),
+        float(error.mean()),
+        float(np.expm1(np.log1p(group["error"]).mean())),
+        float((error * weight).sum() / weight.sum()),
+        float((group["attained"] * weight).sum() / weight.sum()),
+        int(group["above_ceiling"].sum()),
+    )
+    return dict(zip(_SCORES, values, strict=True))

@@ -1,0 +1,54 @@
+"""A folder of spec files that people find by name, alias or path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from specfiles.errors import InputError, choose, plain
+
+Names = Callable[[Path], list[str]]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The files `folder/*suffix`; `names` reads a file's name and aliases without loading it all."""
+
+    what: str
+    folder: Path
+    suffixes: tuple[str, ...]
+    names: Names
+
+    def paths(self) -> list[Path]:
+        """Every shipped file, in the order of its name."""
+        return sorted(p for p in self.folder.iterdir() if p.suffix in self.suffixes)
+
+    def find(self, asked: str) -> Path:
+        """The file for a path, a file stem, a name or an alias; an InputError lists the nearest."""
+        if Path(asked).is_file():
+            return Path(asked)
+        if Path(asked).is_dir():
+            raise InputError(f"{asked}: is a folder, expected a {self.what} file or name.")
+        wanted = plain(asked)
+        paths = self.paths()
+        for path in paths:  # the file's own name first: no file needs opening for it
+            if plain(path.stem) == wanted:
+                return path
+        known = {plain(name): path for path in paths for name in self.names(path)}
+        if wanted in known:
+            return known[wanted]
+        raise choose(
+            asked,
+            [self.names(path)[0] for path in paths],
+            self.what,
+            do=f"`roofline {self.listing} list` shows all; a path to a file works too.",
+        )
+
+    @property
+    def listing(self) -> str:
+        """The command group that lists this catalogue."""
+        return {"device": "hw", "model": "models"}.get(self.what, self.what + "s")
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self.paths())

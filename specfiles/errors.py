@@ -1,0 +1,33 @@
+"""The one error that a user is meant to read."""
+
+
+class InputError(ValueError):
+    """Wrong input: one sentence that says what was asked, what exists and what to do.
+
+    The command line prints it on stderr and exits with code 2; it never carries a traceback.
+    """
+
+
+def nearest(asked: str, known: list[str], *, most: int = 3) -> list[str]:
+    """The known names that `asked` was probably meant to be, best first."""
+    import difflib
+
+    by_plain = {plain(name): name for name in known}
+    close = difflib.get_close_matches(plain(asked), by_plain, n=most, cutoff=0.5)
+    return [by_plain[name] for name in close]
+
+
+def plain(name: str) -> str:
+    """The form in which names are compared: case, `-`, `_`, `.` and spaces do not matter.
+
+    >>> plain("H100-SXM5 80GB") == plain("h100_sxm5_80gb")
+    True
+    """
+    return "".join(c for c in name.casefold() if c not in "-_ .")
+
+
+def choose(asked: str, known: list[str], what: str, *, do: str = "") -> InputError:
+    """The error for a name that does not exist: it lists what would have worked."""
+    close = nearest(asked, known)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}."
+    return InputError(f"no {what} named {asked!r}; {hint}" + (f" {do}" if do else ""))

@@ -1,0 +1,84 @@
+"""The device files against a table of facts collected by others, where it lies beside the repository."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from hwspecs.loader import DEVICES, load_device
+from hwspecs.schema import Device, walk
+
+TABLE = Path(__file__).parents[2].parent / "shared" / "facts" / "hardware.csv"
+pytestmark = pytest.mark.skipif(not TABLE.is_file(), reason=f"the table of facts is not at {TABLE}")
+ROWS = list(csv.DictReader(TABLE.open(encoding="utf-8"))) if TABLE.is_file() else []
+
+COLUMNS: dict[str, tuple[float, tuple[str, ...]]] = {  # column: its unit in SI, the keys that may hold it
+    "sm_or_cu": (1, ("processors",)),
+    "boost_clock_mhz": (1e6, ("clock_hz", "vector_clock_hz")),
+    "fp64_vector_tflops": (1e12, ("vector_flop_per_s.fp64",)),
+    "fp64_matrix_tflops": (1e12, ("tensor_flop_per_s.fp64",)),
+    "fp32_tflops": (1e12, ("vector_flop_per_s.fp32", "tensor_flop_per_s.fp32")),
+    "tf32_dense_tflops": (1e12, ("tensor_flop_per_s.tf32",)),
+    "fp16_dense_tflops": (1e12, ("tensor_flop_per_s.fp16", "vector_flop_per_s.fp16")),
+    "bf16_dense_tflops": (1e12, ("tensor_flop_per_s.bf16",)),
+    "fp8_dense_tflops": (1e12, ("tensor_flop_per_s.fp8",)),
+    "int8_dense_tops": (1e12, ("tensor_flop_per_s.int8",)),
+    "fp4_dense_tflops": (1e12, ("tensor_flop_per_s.fp4",)),
+    "int4_dense_tops": (1e12, ("tensor_flop_per_s.int4",)),
+    "sparse_2to4_factor": (1, ("structured_sparsity",)),
+    "mem_gb": (1e9, ("dram.capacity_bytes",)),
+    "mem_bw_gbs": (1e9, ("dram.byte_per_s",)),
+    "l2_mb": (1e6, ("l2.capacity_bytes",)),
+    "llc_mb": (1e6, ("last_level_cache.capacity_bytes",)),
+    "smem_max_kb_per_sm": (1024, ("shared_bytes_per_processor",)),
+    "regfile_kb_per_sm": (1024, ("register_bytes_per_processor",)),
+    "link_gbs_per_direction": (
+        1e9,
+        tuple(f"links.{name}.byte_per_s" for name in ("nvlink", "xgmi", "ici", "ethernet", "chip")),
+    ),
+    "pcie_gbs_per_direction": (1e9, ("links.pcie.byte_per_s", "links.chip.byte_per_s")),
+    "tdp_w": (1, ("tdp_w",)),
+}
+FP32_ACCUMULATION = "the table has the peak with FP16 accumulation, the file the one with FP32 accumulation"
+AMX = "the table took 2048 BF16 FLOP per core and clock from memory; Intel states 1024, and 2048 for INT8"
+DIFFERENT = {
+    ("RTX-3090-24GB", "fp16_dense_tflops"): FP32_ACCUMULATION,
+    ("RTX-4090-24GB", "fp16_dense_tflops"): FP32_ACCUMULATION,
+    ("RTX-4090-24GB", "fp8_dense_tflops"): FP32_ACCUMULATION,
+    ("RTX-5090-32GB", "fp16_dense_tflops"): FP32_ACCUMULATION,
+    ("RTX-5090-32GB", "fp8_dense_tflops"): FP32_ACCUMULATION,
+    ("Xeon-Platinum-8480+ (AMX)", "bf16_dense_tflops"): AMX,
+    ("Xeon-Platinum-8480+ (AMX)", "int8_dense_tops"): AMX,
+    ("L4-24GB", "tf32_dense_tflops"): "60 in the table is from memory; half the 16-bit peak is 60.6",
+    ("TPU-v4", "mem_bw_gbs"): "both documents that were read say 1200 GB/s",
+}
+
+
+def agrees(device: Device, row: dict[str, str], column: str) -> bool | None:
+    """Whether one of the keys has the table's value, to its printed digits; None where either has none."""
+    unit, keys = COLUMNS[column]
+    stated = {key: value.value for key, value in walk(device.datasheet)}
+    found = [stated[key] for key in keys if key in stated]
+    text = row[column]
+    if not found or not text.replace(".", "", 1).isdigit():
+        return None
+    last_digit = 10.0 ** -len(text.partition(".")[2])
+    # 31 GB/s of PCIe 4.0 is 31.5 cut off; the other columns are rounded
+    slack = 0.02 if column == "pcie_gbs_per_direction" else 0.005
+    expected, tolerance = float(text), max(slack * float(text), 0.5 * last_digit if "." in text else 0)
+    return any(abs(value / unit - expected) <= tolerance * (1 + 1e-9) for value in found)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["device"])
+def test_the_file_agrees_with_the_table(row: dict[str, str]) -> None:
+    device = load_device(row["device"])
+    for column in COLUMNS:
+        verdict = agrees(device, row, column)
+        if (row["device"], column) in DIFFERENT:
+            assert verdict is False, f"{column}: no longer different, remove the exception"
+        else:
+            assert verdict is not False, f"{column}: {row[column]}"
+
+
+def test_every_row_has_a_file_of_its_own() -> None:
+    assert len({DEVICES.find(row["device"]) for row in ROWS}) == len(ROWS)

@@ -1,0 +1,145 @@
+"""What the loader refuses: each complaint is one sentence that names the file and the key."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hwspecs.loader import load_device
+from specfiles.errors import InputError
+from specfiles.reading import MOST_BYTES
+
+GOOD = """\
+schema: 1
+name: Toy
+aliases: [toy]
+vendor: Nobody
+kind: gpu
+architecture: none
+sources:
+  sheet: the only data sheet
+datasheet:
+  processors: {value: 10, source: sheet}
+  tensor_flop_per_s:
+    bf16: {value: 100.0e+12, source: sheet}
+    fp8: {value: 200.0e+12, source: sheet}
+  dram:
+    type: HBM
+    capacity_bytes: {value: 10.0e+9, source: sheet}
+    byte_per_s: {value: 1.0e+12, source: sheet}
+"""
+
+
+def refusal(path: Path, text: str) -> str:
+    """The complaint about a device file with this text; it must start with the file."""
+    path.write_text(text)
+    with pytest.raises(InputError) as error:
+        load_device(str(path))
+    sentence = str(error.value)
+    assert sentence.startswith(f"{path}: ")
+    assert "\n" not in sentence
+    return sentence
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "toy.yaml"
+
+
+def test_the_good_file_loads(file: Path) -> None:
+    file.write_text(GOOD)
+    assert load_device(file).datasheet.dram.byte_per_s.value == 1e12  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "said"),
+    [
+        ("  processors:", "  procesors:", ["'datasheet.procesors'", "did you mean 'processors'?"]),
+        ("byte_per_s: {value: 1.0e+12", "bytes_per_s: {value: 1.0e+12", ["'datasheet.dram.bytes_per_s'"]),
+        ("{value: 10, source: sheet}", "{value: 10}", ["'datasheet.processors.source' is missing"]),
+        ("{value: 10, source: sheet}", "10", ["datasheet.processors", "not 10"]),
+        (
+            "{value: 10, source: sheet}",
+            "{value: 10, source: rumour}",
+            ["datasheet.processors", "'rumour'", "sheet"],
+        ),
+        ("{value: 10, source: sheet}", "{value: -10, source: sheet}", ["datasheet.processors.value", "-10"]),
+        ("{value: 10, source: sheet}", "{value: .inf, source: sheet}", ["datasheet.processors.value"]),
+        ("value: 1.0e+12", "value: 1.0e12 B/s", ["datasheet.dram.byte_per_s.value", "'1.0e12 B/s'"]),
+        ("200.0e+12", "400.0e+12", ["datasheet.tensor_flop_per_s.fp8", "sparsity"]),
+        ("    fp8:", "    fp9:", ["datasheet.tensor_flop_per_s.fp9"]),
+        ("kind: gpu", "kind: toaster", ["kind", "'toaster'"]),
+        ("schema: 1", "schema: 2", ["schema", "2"]),
+        ("vendor: Nobody", "vendor: Nobody\nname: Twice", ["'name'", "twice"]),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_key(file: Path, good: str, bad: str, said: list[str]) -> None:
+    assert good in GOOD
+    sentence = refusal(file, GOOD.replace(good, bad, 1))
+    assert all(part in sentence for part in said), sentence
+
+
+def test_a_number_that_yaml_reads_as_text_never_becomes_another_number(file: Path) -> None:
+    """PyYAML takes `1.0e12` for text, because the exponent has no sign."""
+    file.write_text(GOOD.replace("1.0e+12", "1.0e12"))
+    try:
+        outcome = f"read as {load_device(str(file)).datasheet.dram.byte_per_s.value:g}"  # type: ignore[union-attr]
+    except InputError as error:
+        outcome = str(error)
+    assert outcome == "read as 1e+12" or "datasheet.dram.byte_per_s.value" in outcome
+
+
+def test_yaml_aliases_are_refused(file: Path) -> None:
+    """A file of 1 kB can name itself into gigabytes; a device file has no use for them."""
+    assert "aliases" in refusal(file, GOOD.replace("aliases: [toy]", "aliases: [&a toy, *a]"))
+
+
+def test_hostile_yaml_is_refused(file: Path) -> None:
+    assert "python/object" in refusal(file, GOOD.replace("Nobody", "!!python/object/apply:os.getcwd []"))
+    assert "mapping" in refusal(file, "- a list\n")
+    assert "mapping" in refusal(file, "")
+    assert "nested" in refusal(file, "sources: " + "[" * 60 + "]" * 60)
+
+
+def test_bottomless_nesting_is_refused_and_does_not_end_the_process(file: Path) -> None:
+    """In a process of its own: a recursive C parser dies of such a file instead of raising."""
+    file.write_text("sources: " + "[" * 100_000 + "]" * 100_000)
+    code = f"from hwspecs.loader import load_device; load_device({str(file)!r})"
+    root = Path(__file__).parents[2]
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 1
+    assert "InputError" in ended.stderr
+
+
+def test_a_cut_file_is_refused_with_its_line(file: Path) -> None:
+    sentence = refusal(file, GOOD[: GOOD.index("source: sheet}")])
+    assert "not valid YAML" in sentence
+    assert "line" in sentence
+
+
+def test_a_file_cut_between_keys_misses_what_is_gone(file: Path) -> None:
+    assert "'datasheet.dram' is missing" in refusal(file, GOOD[: GOOD.index("  dram:")])
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder") as error:
+        load_device(str(tmp_path))
+    assert str(tmp_path) in str(error.value)
+
+
+def test_a_huge_file_is_refused_unread(file: Path) -> None:
+    assert "too large" in refusal(file, GOOD + "#" * MOST_BYTES)
+
+
+def test_binary_is_refused(file: Path) -> None:
+    file.write_bytes(b"\xff\xfe\x00\x80" * 100)
+    with pytest.raises(InputError, match="UTF-8"):
+        load_device(str(file))
+
+
+def test_an_unknown_name_lists_the_nearest() -> None:
+    with pytest.raises(InputError, match="H100-SXM5-80GB"):
+        load_device("H100-SXM5-81GB")

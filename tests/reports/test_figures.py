@@ -1,0 +1,139 @@
+"""Figures hold what the records hold, and nothing that JSON or a logarithm cannot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from hwspecs import Device
+from reports.content import of_predictions, of_run
+from reports.figures import (
+    accuracy_figure,
+    accuracy_span,
+    plot_roofline,
+    plot_time,
+    roofline_figure,
+    time_figure,
+)
+from reports.records import Content, Point, operator_table
+from roofline.predict import Scenario, predict
+from roofline.run import Run
+from workloads.catalogue import load_model
+
+
+@pytest.fixture
+def content(make_run: Callable[..., Run], toy: Device) -> Content:
+    return of_run(make_run(), toy)
+
+
+@pytest.fixture
+def predicted(toy: Device) -> Content:
+    return of_predictions([predict(Scenario(load_model("llama-3.2-1b").model), toy)])
+
+
+def _named(figure: dict, start: str) -> list[dict]:
+    return [trace for trace in figure["data"] if trace["name"].startswith(start)]
+
+
+def test_every_figure_is_json_without_gaps(content: Content, predicted: Content) -> None:
+    figures = [f(p) for c in (content, predicted) for p in c.points for f in (roofline_figure, time_figure)]
+    span = accuracy_span(content.comparisons)
+    figures += [accuracy_figure(c, span) for c in content.comparisons]
+    for figure in figures:
+        assert "null" not in json.dumps(figure, allow_nan=False)
+
+
+def test_a_point_per_operator_filled_when_measured_hollow_when_predicted(content: Content) -> None:
+    for point in content.points:
+        figure = roofline_figure(point)
+        drawn = sum(o.drawable for o in point.operators)
+        measured, predicted = _named(figure, "measured"), _named(figure, "predicted")
+        assert sum(len(t["x"]) for t in measured) == drawn
+        assert sum(len(t["x"]) for t in predicted) == drawn
+        assert all(t["marker"]["symbol"].endswith("-open") for t in predicted)
+        assert not any(t["marker"]["symbol"].endswith("-open") for t in measured)
+
+
+def test_measured_points_lie_below_their_predictions_by_the_known_factor(content: Content) -> None:
+    point = content.points[0]
+    figure = roofline_figure(
+        replace(point, operators=tuple(o for o in point.operators if o.kind == "rmsnorm"))
+    )
+    (measured,), (predicted,) = _named(figure, "measured, bound"), _named(figure, "predicted, bound")
+    for below, above in zip(measured["y"], predicted["y"], strict=True):
+        assert above / below == pytest.approx(1.25)
+
+
+def test_roofs_meet_at_the_ridge(content: Content) -> None:
+    traces = {t["name"]: t for t in roofline_figure(content.points[0])["data"]}
+    slope = traces["memory 1.00 TB/s, data sheet"]
+    level = traces["bf16 matrix 100 TFLOP/s, data sheet"]
+    assert slope["x"][-1] == level["x"][0] == pytest.approx(100)  # FLOP/B
+    assert slope["y"][-1] == level["y"][0] == pytest.approx(100e12)
+
+
+def test_time_bars_and_the_rest_make_the_step(content: Content) -> None:
+    point = content.points[0]
+    figure = time_figure(point)
+    bars = [t for t in figure["data"] if t.get("offsetgroup") == "measured"]
+    assert sum(sum(t["x"]) for t in bars) == pytest.approx(point.measured_s)
+    assert figure["layout"]["yaxis"]["ticktext"][-1] == "unattributed"
+
+
+def test_predicted_time_bars_make_the_predicted_step(predicted: Content) -> None:
+    point = predicted.points[0]
+    assert sum(sum(t["x"]) for t in time_figure(point)["data"]) == pytest.approx(point.predicted_s)
+
+
+def test_many_operators_are_folded_into_a_last_bar(content: Content) -> None:
+    one = content.points[0].operators[0]
+    many = tuple(replace(one, name=f"op{i}") for i in range(60))
+    figure = time_figure(replace(content.points[0], operators=many, measured_s=None))
+    assert figure["layout"]["yaxis"]["ticktext"][-1] == "20 more operators"
+
+
+@pytest.mark.parametrize("figure", [roofline_figure, time_figure])
+def test_a_step_without_operators_or_roofs_still_draws(figure: Callable[[Point], dict]) -> None:
+    empty = Point(phase="decode", sizes="batch 1", tokens=1, predicted_s=None, roof_s=None)
+    assert "layout" in figure(empty)
+
+
+def test_an_operator_inside_a_neighbours_kernel_has_no_predicted_speed(predicted: Content) -> None:
+    fused = [o for o in predicted.points[0].operators if o.fused]
+    assert fused
+    assert not any(o.drawable for o in fused)
+
+
+def test_names_with_markup_are_escaped_in_every_text(content: Content) -> None:
+    point = content.points[0]
+    drawable = next(o for o in point.operators if o.drawable)
+    hostile = replace(drawable, name='<a href="javascript:alert(1)">x</a>', bound="<b>", kind="<i>")
+    for figure in (roofline_figure, time_figure):
+        text = json.dumps(figure(replace(point, operators=(hostile,))))
+        assert "<a" not in text
+        assert "&lt;a href" in text
+        assert text.count("<b>") == text.count("</b>")  # ours: they close what they open
+
+
+def test_matplotlib_draws_the_same_table(content: Content, predicted: Content) -> None:
+    from matplotlib.figure import Figure
+
+    for point in (content.points[0], predicted.points[0]):
+        table = operator_table(point.operators)
+        ax = Figure().subplots()
+        assert plot_roofline(ax, table, point.roofs) is ax
+        assert ax.get_xscale() == "log"
+        assert len(ax.lines) == len(point.roofs)
+        other = Figure().subplots()
+        assert plot_time(other, table) is other
+        assert len(other.get_yticks()) == len(table)
+
+
+def test_matplotlib_takes_an_empty_table() -> None:
+    from matplotlib.figure import Figure
+
+    assert plot_roofline(Figure().subplots(), operator_table([]), ()) is not None
+    assert plot_time(Figure().subplots(), operator_table([])) is not None

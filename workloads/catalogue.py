@@ -1,0 +1,71 @@
+"""The shipped models, and any other config that a user has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from specfiles.catalogue import Catalogue
+from specfiles.reading import read_json
+from specfiles.strict import Strict, validated
+from workloads.config import Config
+from workloads.families import build
+from workloads.model import Model
+
+Count = Annotated[int, Field(gt=0)]
+
+
+class Published(Strict):
+    """What the makers say of a model's size."""
+
+    params: Count | None = None
+    exact: bool = False  # the published count is exact, not rounded
+    source: str
+
+
+class ModelFile(Strict):
+    """A shipped model: the fields of its Hugging Face config and where they were read."""
+
+    name: str
+    aliases: list[str] = []
+    config_source: str
+    published: Published
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model and, for a shipped one, what is published of it; `config` is its raw fields."""
+
+    model: Model
+    config: dict[str, Any]
+    file: ModelFile | None = None
+
+
+def _names(path: Path) -> list[str]:
+    data = read_json(path)
+    return [str(data["name"]), *map(str, data.get("aliases", []))]
+
+
+MODELS = Catalogue("model", Path(__file__).parent / "models", (".json",), _names)
+
+
+def load_model(asked: str | Path) -> Loaded:
+    """The model for a shipped name or alias, a `config.json`, or a folder that holds one.
+
+    Raises InputError where there is none or its config is wrong; the sentence names the field.
+    """
+    path = Path(asked)
+    if path.is_dir() and (path / "config.json").exists():
+        path = path / "config.json"
+    elif not path.is_file():
+        path = MODELS.find(str(asked))
+    data = read_json(path)
+    if "config" in data and "published" in data:
+        file = validated(ModelFile, data, str(path))
+        return Loaded(build(Config(file.config, str(path)), file.name), file.config, file)
+    name = data.get("_name_or_path") or (path.parent.name if path.name == "config.json" else path.stem)
+    return Loaded(build(Config(data, str(path)), str(name)), data)

@@ -1,0 +1,98 @@
+"""Read the fields of a Hugging Face `config.json` with errors that name field, value and expectation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from specfiles.errors import InputError
+
+MOST = {"layers": 2_000, "size": 100_000_000}  # beyond any published model; a typo or an attack
+
+
+@dataclass(frozen=True)
+class Config:
+    """A model's config; `origin` (a path or a name) is named in errors."""
+
+    fields: Mapping[str, Any]
+    origin: str
+
+    def size(self, *names: str, default: int | None = None, most: int = MOST["size"]) -> int:
+        """A positive whole number under the first of `names` that is set."""
+        name, value = self._first(names)
+        if value is None:
+            if default is not None:
+                return default
+            raise InputError(
+                f"{self.origin}: field {names[0]!r} is missing; expected a positive whole number."
+            )
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
+            raise self._wrong(name, value, f"a whole number from 1 to {most}")
+        return value
+
+    def layers(self, *names: str) -> int:
+        """The number of layers."""
+        return self.size(*names, most=MOST["layers"])
+
+    def optional_size(self, *names: str) -> int | None:
+        """A positive whole number, or None where the field is absent or null."""
+        return self.size(*names) if self._first(names)[1] is not None else None
+
+    def number(self, name: str, default: float) -> float:
+        """A number in (0, 1e9]."""
+        value = self.fields.get(name)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1e9:
+            raise self._wrong(name, value, "a positive number")
+        return float(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """A truth value."""
+        value = self.fields.get(name, default)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self._wrong(name, value, "true or false")
+        return value
+
+    def text(self, *names: str, default: str) -> str:
+        """A string."""
+        name, value = self._first(names)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            raise self._wrong(name, value, "a string")
+        return value
+
+    def per_layer(self, name: str, layers: int, allowed: tuple[str, ...]) -> list[str] | None:
+        """A list with one of `allowed` per layer, or None where the field is absent."""
+        value = self.fields.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, list) or len(value) != layers:
+            found = f"{len(value)} entries" if isinstance(value, list) else repr(value)[:40]
+            raise InputError(f"{self.origin}: field {name!r} has {found}; expected one per layer, {layers}.")
+        for entry in value:
+            if entry not in allowed:
+                raise self._wrong(name, entry, f"one of {', '.join(allowed)} per layer")
+        return value
+
+    def divides(self, whole_name: str, whole: int, part_name: str, part: int) -> None:
+        """Refuse sizes that contradict each other."""
+        if whole % part:
+            raise InputError(
+                f"{self.origin}: {whole_name} {whole} is not divisible by {part_name} {part}; "
+                f"expected {part_name} to divide it."
+            )
+
+    def _first(self, names: tuple[str, ...]) -> tuple[str, Any]:
+        for name in names:
+            if self.fields.get(name) is not None:
+                return name, self.fields[name]
+        return names[0], None
+
+    def _wrong(self, name: str, value: Any, expected: str) -> InputError:
+        shown = repr(value) if len(repr(value)) <= 40 else repr(value)[:37] + "..."
+        return InputError(f"{self.origin}: field {name!r} is {shown}; expected {expected}.")

@@ -1,0 +1,89 @@
+"""Workload descriptors: the YAML file that says which model is run how, shared and versioned.
+
+It names a model with its phase, batch and lengths (each a number or a list: the grid of all
+combinations), or lists operators with their sizes for something that is not a model we know.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from specfiles.catalogue import Catalogue
+from specfiles.reading import parse_yaml, read_text, read_yaml
+from specfiles.strict import Strict, validated
+
+Count = Annotated[int, Field(gt=0, le=100_000_000)]
+Counts = Count | Annotated[list[Count], Field(min_length=1, max_length=1000)]
+MOST_POINTS = 10_000
+
+
+class Dtypes(Strict):
+    """Formats by name; what is not given follows from the weights."""
+
+    weights: str = "bf16"
+    activations: str | None = None
+    kv: str | None = None
+
+
+class Descriptor(Strict):
+    """One workload file."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: str
+    description: str = ""
+    model: str | None = None
+    phase: Literal["prefill", "decode", "generate"] = "generate"
+    batch: Counts = 1
+    prompt: Counts = 1024
+    context: Counts | None = None
+    output: Counts = 128
+    dtypes: Dtypes = Dtypes()
+    tensor_parallel: Count = 1
+    operators: list[dict[str, Any]] = Field(default=[], max_length=100_000)
+
+    @model_validator(mode="after")
+    def _one_kind_of_work(self) -> Descriptor:
+        if (self.model is None) == (not self.operators):
+            raise ValueError("give either `model` or `operators`, one of the two.")
+        if self.points_in_grid() > MOST_POINTS:
+            raise ValueError(f"the grid has {self.points_in_grid()} points; at most {MOST_POINTS}.")
+        return self
+
+    def points_in_grid(self) -> int:
+        """How many combinations of sizes the lists span."""
+        total = 1
+        for values in self._axes().values():
+            total *= len(values)
+        return total
+
+    def points(self) -> list[dict[str, int | None]]:
+        """Every combination of batch, prompt, context and output, in the order written."""
+        axes = self._axes()
+        return [dict(zip(axes, point, strict=True)) for point in product(*axes.values())]
+
+    def _axes(self) -> dict[str, list[Any]]:
+        sizes = {name: getattr(self, name) for name in ("batch", "prompt", "context", "output")}
+        return {name: value if isinstance(value, list) else [value] for name, value in sizes.items()}
+
+
+def _names(path: Path) -> list[str]:
+    line = next((line for line in read_text(path).splitlines() if line.startswith("name:")), "name: ''")
+    return [str(parse_yaml(line, str(path))["name"])]
+
+
+DESCRIPTORS = Catalogue("workload", Path(__file__).parent / "descriptors", (".yaml", ".yml"), _names)
+
+
+def load_descriptor(asked: str | Path) -> Descriptor:
+    """The descriptor for a shipped name or a path; InputError names the file and the key."""
+    path = DESCRIPTORS.find(str(asked))
+    return validated(Descriptor, read_yaml(path), str(path))
+
+
+def is_descriptor(asked: str) -> bool:
+    """Whether an argument means a workload file rather than a model: a YAML path or a shipped name."""
+    return asked.endswith(DESCRIPTORS.suffixes) or asked in {p.stem for p in DESCRIPTORS}

@@ -1,0 +1,95 @@
+"""Number formats: how many bytes an element takes in memory, and which peak computes with it.
+
+A dtype is given by name or, where a whole grid is evaluated at once, as an array of codes (indices
+into `NAMES`), so that one call covers many formats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from specfiles.errors import choose
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Size = Any  # int, float, or a NumPy array of either over a grid
+    DtypeLike = str | NDArray[np.integer[Any]]
+
+# name -> (bits per element with its share of block scales, the dtype whose peak computes it)
+FORMATS: dict[str, tuple[float, str]] = {
+    "fp64": (64, "fp64"),
+    "fp32": (32, "fp32"),
+    "tf32": (32, "tf32"),  # stored as fp32, multiplied with 10 bits of mantissa
+    "bf16": (16, "bf16"),
+    "fp16": (16, "fp16"),
+    "fp8": (8, "fp8"),
+    "int8": (8, "int8"),
+    "fp6": (6, "fp6"),
+    "int4": (4, "int4"),
+    "fp4": (4, "fp4"),
+    "mxfp4": (4.25, "fp4"),  # one 8-bit scale per 32 elements (OCP Microscaling Formats 1.0, table 1)
+    "nvfp4": (4.5, "fp4"),  # one fp8 scale per 16 elements (NVIDIA Transformer Engine, NVFP4)
+    "int3": (3, "int3"),
+    "int2": (2, "int2"),
+}
+NAMES = tuple(FORMATS)
+ALIASES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "half": "fp16", "fp8_e4m3": "fp8"}
+_BYTES = tuple(bits / 8 for bits, _ in FORMATS.values())
+
+
+def known_dtype(name: str) -> str:
+    """The name used here for a dtype; an InputError lists what exists."""
+    found = ALIASES.get(name, name)
+    if found not in FORMATS:
+        raise choose(name, list(NAMES), "dtype")
+    return found
+
+
+def bytes_per_element(dtype: DtypeLike) -> Any:
+    """Bytes that one element takes: a number for a name, an array for an array of codes."""
+    if isinstance(dtype, str):
+        return FORMATS[dtype][0] / 8
+    import numpy as np
+
+    return np.asarray(_BYTES)[dtype]
+
+
+def compute_dtype(dtype: str) -> str:
+    """The dtype whose peak applies to a multiplication in this format."""
+    return FORMATS[dtype][1]
+
+
+def codes(names: list[str]) -> NDArray[np.intp]:
+    """An array of dtype codes for a grid."""
+    import numpy as np
+
+    return np.array([NAMES.index(known_dtype(name)) for name in names])
+
+
+@dataclass(frozen=True)
+class Precision:
+    """In which formats a model is stored and run.
+
+    `activations` is what matrix units multiply in. Where it has fewer than 16 bits, results and the
+    residual stream are kept in `wide`, because accumulators are written out wide.
+    """
+
+    weights: DtypeLike = "bf16"
+    activations: DtypeLike = "bf16"
+    kv: DtypeLike = "bf16"
+    wide: DtypeLike = "bf16"
+
+    @classmethod
+    def of(cls, weights: str, activations: str | None = None, kv: str | None = None) -> Precision:
+        """Names as a user gives them: activations default to 16 bits or more, KV to the activations.
+
+        Weight-only quantisation (weights narrower than 16 bits, activations not given) multiplies in bf16.
+        """
+        weights = known_dtype(weights)
+        narrow = FORMATS[weights][0] < 16
+        activations = known_dtype(activations or ("bf16" if narrow else weights))
+        wide = activations if FORMATS[activations][0] >= 16 else "bf16"
+        return cls(weights, activations, known_dtype(kv) if kv else wide, wide)

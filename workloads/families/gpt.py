@@ -1,0 +1,59 @@
+"""GPT-2, GPT-3 and OPT: LayerNorm, biases everywhere, a table of learned positions, plain MLP."""
+
+from __future__ import annotations
+
+from workloads.config import Config
+from workloads.model import AttentionShape, Layer, MlpShape, Model, NormShape
+
+LAYER_NORM = NormShape(center=True, bias=True)
+
+
+def _gpt2(config: Config) -> Model:
+    hidden = config.size("n_embd", "hidden_size")
+    heads = config.size("n_head", "num_attention_heads")
+    config.divides("n_embd", hidden, "n_head", heads)
+    positions = config.size("n_positions", "max_position_embeddings", default=1024)
+    layer = Layer(
+        AttentionShape(heads, heads, hidden // heads, qkv_bias=True, out_bias=True, fused_qkv=True),
+        MlpShape(config.size("n_inner", default=4 * hidden), "gelu_tanh", gated=False, bias=True),
+        LAYER_NORM,
+    )
+    return Model(
+        name="",
+        family="gpt2",
+        hidden=hidden,
+        vocabulary=config.size("vocab_size"),
+        layers=(layer,) * config.layers("n_layer", "num_hidden_layers"),
+        max_position=positions,
+        tied=config.flag("tie_word_embeddings", True),
+        norm=LAYER_NORM,
+        learned_positions=positions,
+    )
+
+
+def _opt(config: Config) -> Model:
+    hidden = config.size("hidden_size")
+    heads = config.size("num_attention_heads")
+    config.divides("hidden_size", hidden, "num_attention_heads", heads)
+    positions = config.size("max_position_embeddings", default=2048)
+    layer = Layer(
+        AttentionShape(heads, heads, hidden // heads, qkv_bias=True, out_bias=True),
+        MlpShape(
+            config.size("ffn_dim"), config.text("activation_function", default="relu"), gated=False, bias=True
+        ),
+        LAYER_NORM,
+    )
+    return Model(
+        name="",
+        family="opt",
+        hidden=hidden,
+        vocabulary=config.size("vocab_size"),
+        layers=(layer,) * config.layers("num_hidden_layers"),
+        max_position=positions,
+        tied=config.flag("tie_word_embeddings", True),
+        norm=LAYER_NORM,
+        learned_positions=positions + 2,  # the first two rows are reserved (OPTLearnedPositionalEmbedding)
+    )
+
+
+FAMILY = {"gpt2": _gpt2, "opt": _opt}

@@ -1,0 +1,109 @@
+"""Llama and the decoders that vary its block: Mistral, Qwen 2 and 3, Phi 3, Gemma 1 to 3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from workloads.config import Config
+from workloads.model import AttentionShape, Layer, MlpShape, Model
+
+
+@dataclass(frozen=True)
+class Quirks:
+    """In what a family differs from Llama where its config does not say so."""
+
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    fused: bool = False  # the checkpoint keeps QKV and gate-up as one matrix each
+    post_norms: bool = False
+    tied: bool = False  # default of tie_word_embeddings
+    head_dim: int | None = None  # default where it is not hidden / heads
+    activation: str = "silu"
+    every_nth_full: int | None = None  # default pattern of full attention between sliding-window layers
+    window_needs_flag: bool = False  # sliding_window counts only where use_sliding_window is true
+
+
+QUIRKS = {
+    "llama": Quirks(),
+    "mistral": Quirks(),
+    "qwen2": Quirks(qkv_bias=True, window_needs_flag=True),
+    "qwen3": Quirks(qk_norm=True, head_dim=128, window_needs_flag=True),
+    "phi3": Quirks(fused=True),
+    "gemma": Quirks(tied=True, head_dim=256, activation="gelu_tanh"),
+    "gemma2": Quirks(tied=True, head_dim=256, activation="gelu_tanh", post_norms=True, every_nth_full=2),
+    "gemma3_text": Quirks(
+        tied=True, head_dim=256, activation="gelu_tanh", post_norms=True, qk_norm=True, every_nth_full=6
+    ),
+}
+WINDOW_TYPES = ("sliding_attention", "full_attention")
+
+
+def _model(config: Config, quirks: Quirks, kind: str) -> Model:
+    hidden = config.size("hidden_size")
+    count = config.layers("num_hidden_layers")
+    heads = config.size("num_attention_heads")
+    kv_heads = config.size("num_key_value_heads", default=heads)
+    config.divides("num_attention_heads", heads, "num_key_value_heads", kv_heads)
+    head_dim = config.optional_size("head_dim") or quirks.head_dim
+    if head_dim is None:
+        config.divides("hidden_size", hidden, "num_attention_heads", heads)
+        head_dim = hidden // heads
+    bias = config.flag("attention_bias", False)
+    attention = AttentionShape(
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        rotary_dim=int(head_dim * config.number("partial_rotary_factor", 1.0)),
+        qkv_bias=bias or quirks.qkv_bias,
+        out_bias=bias,
+        qk_norm=quirks.qk_norm,
+        fused_qkv=quirks.fused,
+    )
+    mlp = MlpShape(
+        config.size("intermediate_size"),
+        activation=_activation(config.text("hidden_activation", "hidden_act", default=quirks.activation)),
+        bias=config.flag("mlp_bias", False),
+        fused_gate_up=quirks.fused,
+    )
+    windows = _windows(config, quirks, count)
+    layers = tuple(
+        Layer(replace(attention, window=window), mlp, post_norms=quirks.post_norms) for window in windows
+    )
+    return Model(
+        name="",
+        family=kind,
+        hidden=hidden,
+        vocabulary=config.size("vocab_size"),
+        layers=layers,
+        max_position=config.size("max_position_embeddings", default=2048),
+        tied=config.flag("tie_word_embeddings", quirks.tied),
+    )
+
+
+def _windows(config: Config, quirks: Quirks, layers: int) -> list[int | None]:
+    """The sliding window of each layer, None for full attention."""
+    window = config.optional_size("sliding_window")
+    if quirks.window_needs_flag and not config.flag("use_sliding_window", False):
+        window = None
+    listed = config.per_layer("layer_types", layers, WINDOW_TYPES)
+    if window is None:
+        return [None] * layers
+    if listed is not None:
+        return [window if entry == "sliding_attention" else None for entry in listed]
+    period = config.optional_size("sliding_window_pattern") or quirks.every_nth_full
+    if period is None:
+        first = config.optional_size("max_window_layers") or 0 if quirks.window_needs_flag else 0
+        return [None if i < first else window for i in range(layers)]
+    return [None if (i + 1) % period == 0 else window for i in range(layers)]
+
+
+def _activation(name: str) -> str:
+    return {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "swish": "silu"}.get(name, name)
+
+
+def _reader(kind: str, quirks: Quirks) -> Callable[[Config], Model]:
+    return lambda config: _model(config, quirks, kind)
+
+
+FAMILY = {kind: _reader(kind, quirks) for kind, quirks in QUIRKS.items()}

@@ -1,0 +1,23 @@
+"""What every operator answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from workloads.work import Work
+
+
+class Operator(ABC):
+    """One operation of a model at given sizes. Sizes may be numbers or NumPy arrays over a grid."""
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def work(self) -> Work:
+        """FLOP by unit and bytes by tensor of one execution."""
+
+    def parameters(self) -> int:
+        """Weight elements that belong to this operator (a tied matrix belongs to the embedding)."""
+        return 0

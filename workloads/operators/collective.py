@@ -1,0 +1,44 @@
+"""Communication between the devices that share a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from workloads.dtypes import bytes_per_element
+from workloads.operators.base import Operator
+from workloads.work import Role, Traffic, Work
+
+if TYPE_CHECKING:
+    from workloads.dtypes import DtypeLike, Size
+
+
+@dataclass(frozen=True)
+class AllReduce(Operator):
+    """Sum rows[tokens, width] over `devices` devices, the result on each."""
+
+    kind: ClassVar[str] = "allreduce"
+
+    tokens: Size
+    width: Size
+    devices: Size
+    dtype: DtypeLike = "bf16"
+
+    def work(self) -> Work:
+        """Each device sends 2 (n - 1) / n of the tensor: the ring (doi:10.1016/j.jpdc.2008.09.002).
+
+        A switch that reduces in the network (NVLink SHARP) needs half of that.
+        """
+        elements = self.tokens * self.width
+        size = elements * bytes_per_element(self.dtype)
+        sent = 2 * (self.devices - 1) / self.devices * size
+        return Work(
+            dtype=self.dtype,
+            traffic=(
+                Traffic("input", Role.INPUT, size),
+                Traffic("output", Role.OUTPUT, size),
+                Traffic("wire", Role.WIRE, sent),
+            ),
+            vector_flops=elements,
+            outputs=elements,
+        )

@@ -1,0 +1,143 @@
+"""Operators that touch each element a few times: norms, RoPE, activations, residual additions.
+
+Counted as kernels of their own they stream their tensors through memory. Fused into a neighbour's
+kernel (`fused`) their activations never leave the chip and their arithmetic runs on the vector units
+beside the neighbour's matrix product, so that in a lower bound only their weights cost time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from workloads.dtypes import bytes_per_element
+from workloads.operators.base import Operator
+from workloads.work import Role, Traffic, Work
+
+if TYPE_CHECKING:
+    from workloads.dtypes import DtypeLike, Size
+
+SPECIAL_ACTIVATIONS = frozenset(
+    {"silu", "gelu", "gelu_tanh", "quick_gelu", "sigmoid"}
+)  # one exp or tanh each
+
+
+@dataclass(frozen=True)
+class Norm(Operator):
+    """RMSNorm (arXiv:1910.07467) or LayerNorm (arXiv:1607.06450) of rows[tokens, width]."""
+
+    kind: ClassVar[str] = "rmsnorm"
+
+    tokens: Size
+    width: Size
+    dtype: DtypeLike = "bf16"
+    weights: DtypeLike = "bf16"
+    center: bool = False  # LayerNorm: subtract the mean
+    scale: bool = True
+    bias: bool = False
+    fused: bool = False
+
+    def work(self) -> Work:
+        """Square, add, divide, scale: 4 FLOP per element; LayerNorm also sums and subtracts: 7 with bias."""
+        elements = self.tokens * self.width
+        element = bytes_per_element(self.dtype)
+        flops = 3 + (2 if self.center else 0) + (1 if self.scale else 0) + (1 if self.bias else 0)
+        traffic = _stream(self.fused, elements * element, elements * element)
+        if self.parameters():
+            size = self.parameters() * bytes_per_element(self.weights)
+            traffic += (Traffic("weight", Role.WEIGHT, size),)
+        return Work(
+            dtype=self.dtype,
+            traffic=traffic,
+            vector_flops=flops * elements,
+            special_ops=self.tokens,  # one root per row
+            outputs=elements,
+            fused=self.fused,
+        )
+
+    def parameters(self) -> int:
+        """A scale and perhaps a bias per column; normalised heads share one row."""
+        return int(self.width * (bool(self.scale) + bool(self.bias)))
+
+
+@dataclass(frozen=True)
+class Rope(Operator):
+    """Rotary position embedding (arXiv:2104.09864) of `heads` query and key heads per token."""
+
+    kind: ClassVar[str] = "rope"
+
+    tokens: Size
+    heads: Size  # query heads + key heads
+    rotary_dim: Size  # elements of each head that rotate
+    dtype: DtypeLike = "bf16"
+    fused: bool = False
+
+    def work(self) -> Work:
+        """x cos + rotated(x) sin: 3 FLOP per element; the cos and sin rows are shared by all heads."""
+        elements = self.tokens * self.heads * self.rotary_dim
+        size = elements * bytes_per_element(self.dtype)
+        return Work(
+            dtype=self.dtype,
+            traffic=_stream(self.fused, size, size),
+            vector_flops=3 * elements,
+            outputs=elements,
+            fused=self.fused,
+        )
+
+
+@dataclass(frozen=True)
+class Activation(Operator):
+    """f(x), or f(gate) * up of a gated MLP (arXiv:2002.05202), on rows[tokens, width]."""
+
+    kind: ClassVar[str] = "act_mul"
+
+    tokens: Size
+    width: Size
+    dtype: DtypeLike = "bf16"
+    function: str = "silu"
+    gated: bool = True
+    fused: bool = False
+
+    def work(self) -> Work:
+        """One exponential (none for ReLU) and 2 FLOP around it per element, 1 more for the gate's product."""
+        elements = self.tokens * self.width
+        size = elements * bytes_per_element(self.dtype)
+        return Work(
+            dtype=self.dtype,
+            traffic=_stream(self.fused, size * (2 if self.gated else 1), size),
+            vector_flops=(3 if self.gated else 2) * elements,
+            special_ops=elements if self.function in SPECIAL_ACTIVATIONS else 0,
+            outputs=elements,
+            fused=self.fused,
+        )
+
+
+@dataclass(frozen=True)
+class Residual(Operator):
+    """x + y on rows[tokens, width]."""
+
+    kind: ClassVar[str] = "residual"
+
+    tokens: Size
+    width: Size
+    dtype: DtypeLike = "bf16"
+    fused: bool = False
+
+    def work(self) -> Work:
+        """1 FLOP per element; two reads and one write."""
+        elements = self.tokens * self.width
+        size = elements * bytes_per_element(self.dtype)
+        return Work(
+            dtype=self.dtype,
+            traffic=_stream(self.fused, 2 * size, size),
+            vector_flops=elements,
+            outputs=elements,
+            fused=self.fused,
+        )
+
+
+def _stream(fused: bool, read: Size, written: Size) -> tuple[Traffic, ...]:
+    """The activations of an operator with its own kernel; nothing where it is fused."""
+    if fused:
+        return ()
+    return (Traffic("input", Role.INPUT, read), Traffic("output", Role.OUTPUT, written))

@@ -1,0 +1,53 @@
+"""Dense matrix product with a weight matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from workloads.dtypes import bytes_per_element
+from workloads.operators.base import Operator
+from workloads.work import Role, Traffic, Work
+
+if TYPE_CHECKING:
+    from workloads.dtypes import DtypeLike, Size
+
+
+@dataclass(frozen=True)
+class Gemm(Operator):
+    """C[m, n] = A[m, k] @ W[n, k].T (+ bias[n]).
+
+    `inputs` is the format of A and of the multiplication; narrower weights are widened on the way.
+    """
+
+    kind: ClassVar[str] = "gemm"
+
+    m: Size
+    n: Size
+    k: Size
+    inputs: DtypeLike = "bf16"
+    weights: DtypeLike = "bf16"
+    outputs: DtypeLike = "bf16"
+    bias: bool = False
+    tied: bool = False  # the matrix is another operator's (a vocabulary projection with the embedding's)
+
+    def work(self) -> Work:
+        """2 FLOP per multiply-add; A, W and bias read once, C written once. The bias add is not counted."""
+        weight = bytes_per_element(self.weights)
+        traffic = [
+            Traffic("input", Role.INPUT, self.m * self.k * bytes_per_element(self.inputs)),
+            Traffic("weight", Role.WEIGHT, self.n * self.k * weight),
+            Traffic("output", Role.OUTPUT, self.m * self.n * bytes_per_element(self.outputs)),
+        ]
+        if self.bias:
+            traffic.append(Traffic("bias", Role.WEIGHT, self.n * weight))
+        return Work(
+            dtype=self.inputs,
+            traffic=tuple(traffic),
+            matrix_flops=2 * self.m * self.n * self.k,
+            outputs=self.m * self.n,
+        )
+
+    def parameters(self) -> int:
+        """The matrix, unless it is tied, and the bias."""
+        return int((0 if self.tied else self.n * self.k) + (self.n if self.bias else 0))

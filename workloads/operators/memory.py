@@ -1,0 +1,63 @@
+"""Operators that only move data: embedding gather and KV append."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from workloads.dtypes import bytes_per_element
+from workloads.operators.base import Operator
+from workloads.work import Role, Traffic, Work
+
+if TYPE_CHECKING:
+    from workloads.dtypes import DtypeLike, Size
+
+
+@dataclass(frozen=True)
+class Embedding(Operator):
+    """Rows of table[vocabulary, width], one per token: a gather, not a GEMM."""
+
+    kind: ClassVar[str] = "embedding"
+
+    tokens: Size
+    vocabulary: Size
+    width: Size
+    weights: DtypeLike = "bf16"
+    outputs: DtypeLike = "bf16"
+
+    def work(self) -> Work:
+        """One row read and one written per token; the table as a whole is not moved."""
+        elements = self.tokens * self.width
+        return Work(
+            dtype=self.outputs,
+            traffic=(
+                Traffic("rows", Role.WEIGHT, elements * bytes_per_element(self.weights)),
+                Traffic("output", Role.OUTPUT, elements * bytes_per_element(self.outputs)),
+            ),
+            outputs=elements,
+        )
+
+    def parameters(self) -> int:
+        """The whole table."""
+        return int(self.vocabulary * self.width)
+
+
+@dataclass(frozen=True)
+class KvAppend(Operator):
+    """Write the new tokens' keys and values into the cache; what is there already stays."""
+
+    kind: ClassVar[str] = "kv_append"
+
+    tokens: Size  # new tokens of all sequences
+    kv_heads: Size
+    head_dim: Size
+    dtype: DtypeLike = "bf16"
+    kv_dtype: DtypeLike = "bf16"
+    fused: bool = False  # written by the kernel that made them
+
+    def work(self) -> Work:
+        """K and V of the new tokens: read once unless fused, written once."""
+        elements = 2 * self.tokens * self.kv_heads * self.head_dim
+        written = (Traffic("cache", Role.KV_WRITE, elements * bytes_per_element(self.kv_dtype)),)
+        read = () if self.fused else (Traffic("new", Role.INPUT, elements * bytes_per_element(self.dtype)),)
+        return Work(dtype=self.dtype, traffic=read + written, outputs=elements, fused=self.fused)

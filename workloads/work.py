@@ -1,0 +1,87 @@
+"""The work of one operator: FLOP by unit and bytes by tensor.
+
+The counting convention, once: a multiply-add is 2 FLOP; each tensor is moved once between memory and
+the chip (a lower bound); exponentials and roots are `special_ops`, one per result. FLOP of a softmax
+inside attention are its exponentials only, because its few adds never bind on any known device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workloads.dtypes import DtypeLike, Size
+
+
+class Role(StrEnum):
+    """What a tensor is to the operator that moves it."""
+
+    WEIGHT = "weight"
+    INPUT = "input"
+    OUTPUT = "output"
+    KV_READ = "kv_read"
+    KV_WRITE = "kv_write"
+    SCORES = "scores"
+    WIRE = "wire"  # bytes over a link to another device
+
+
+ACTIVATION = frozenset({Role.INPUT, Role.OUTPUT, Role.SCORES})
+KV = frozenset({Role.KV_READ, Role.KV_WRITE})
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """One tensor's bytes moved by one execution of an operator."""
+
+    tensor: str
+    role: Role
+    bytes: Size
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one execution of an operator costs; sizes are numbers or arrays over a grid."""
+
+    dtype: DtypeLike  # which matrix peak applies
+    traffic: tuple[Traffic, ...]
+    matrix_flops: Size = 0
+    vector_flops: Size = 0
+    special_ops: Size = 0
+    outputs: Size = 0  # result elements
+    fused: bool = False  # computed inside a neighbour's kernel, on units that it leaves idle
+
+    @property
+    def flops(self) -> Any:
+        """FLOP on matrix and vector units."""
+        return self.matrix_flops + self.vector_flops
+
+    def bytes_as(self, *roles: Role) -> Any:
+        """Bytes of the tensors in these roles."""
+        return sum((t.bytes for t in self.traffic if t.role in roles), start=0)
+
+    @property
+    def weight_bytes(self) -> Any:
+        """Bytes of weights read."""
+        return self.bytes_as(Role.WEIGHT)
+
+    @property
+    def activation_bytes(self) -> Any:
+        """Bytes of activations read and written, attention scores included."""
+        return self.bytes_as(*ACTIVATION)
+
+    @property
+    def kv_bytes(self) -> Any:
+        """Bytes of the KV cache read and written."""
+        return self.bytes_as(*KV)
+
+    @property
+    def comm_bytes(self) -> Any:
+        """Bytes sent over links by one device."""
+        return self.bytes_as(Role.WIRE)
+
+    @property
+    def bytes(self) -> Any:
+        """Bytes of main memory traffic: everything but the wire."""
+        return self.weight_bytes + self.activation_bytes + self.kv_bytes
