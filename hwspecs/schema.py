@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+import msgspec
 
-from specfiles.strict import Strict
+from specfiles.strict import NotNegative, Positive, Strict, Text
 
 Dtype = Literal["fp64", "tf32", "fp32", "fp16", "bf16", "fp8", "fp6", "int8", "fp4", "int4"]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
 MOST_RATIO = 3.9  # between neighbouring dtypes; 4 is twice the dense ratio: a sparse peak
-Text = Annotated[str, Field(min_length=1, max_length=4000)]
 
 
-class Sourced(Strict):
+class Sourced(Strict, frozen=True, kw_only=True):
     """One number, in SI base units, and where it was read: a key of the file's `sources`."""
 
     value: Positive
@@ -28,7 +25,7 @@ class Sourced(Strict):
     note: Text | None = None
 
 
-class Dram(Strict):
+class Dram(Strict, frozen=True, kw_only=True):
     """Main memory of the device: HBM, GDDR, LPDDR or DDR."""
 
     type: Text
@@ -38,21 +35,21 @@ class Dram(Strict):
     pin_bit_per_s: Sourced | None = None
 
 
-class Cache(Strict):
+class Cache(Strict, frozen=True, kw_only=True):
     """A cache shared by the whole device."""
 
     capacity_bytes: Sourced
     byte_per_s: Sourced | None = None
 
 
-class Link(Strict):
+class Link(Strict, frozen=True, kw_only=True):
     """A connection to other devices or the host; bandwidth in one direction, all its lanes together."""
 
     byte_per_s: Sourced
     type: Text
 
 
-class Datasheet(Strict):
+class Datasheet(Strict, frozen=True, kw_only=True):
     """What the vendor states. Peaks are dense: structured sparsity is a factor of its own."""
 
     processors: Sourced | None = None  # streaming multiprocessors, compute units, cores
@@ -73,7 +70,7 @@ class Datasheet(Strict):
     price_usd_per_hour: Sourced | None = None
 
 
-class Measured(Strict):
+class Measured(Strict, frozen=True, kw_only=True):
     """Ceilings that were reached, by the same names as in the data sheet."""
 
     tensor_flop_per_s: dict[Dtype, Sourced] = {}
@@ -86,7 +83,7 @@ class Measured(Strict):
     bandwidth_curve: list[BandwidthPoint] = []
 
 
-class BandwidthPoint(Strict):
+class BandwidthPoint(Strict, frozen=True, kw_only=True):
     """Bandwidth of one access pattern over a footprint; the steps show the caches."""
 
     pattern: Literal["copy", "triad", "read"]
@@ -95,7 +92,7 @@ class BandwidthPoint(Strict):
     spread: NotNegative  # (third quartile - first quartile) / median of the repeats
 
 
-class Constants(Strict):
+class Constants(Strict, frozen=True, kw_only=True):
     """The calibrated ceilings of one operator kind in one dtype; an absent ceiling is not a term.
 
     compute = flop / flop_per_s + special / special_op_per_s
@@ -111,22 +108,22 @@ class Constants(Strict):
     cache_bytes: Positive | None = None
     cached_byte_per_s: Positive | None = None
     output_s: NotNegative = 0.0  # per result: the start and the reduction of one dot product
-    overlap: Annotated[float, Field(ge=0, le=1)] = 1.0  # 1 takes the longer limit
-    points: int = Field(gt=0)  # measurements behind the fit
+    overlap: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0  # 1 takes the longer limit
+    points: Annotated[int, msgspec.Meta(gt=0)]  # measurements behind the fit
     median_error: NotNegative  # median |predicted / measured - 1| on shapes held out of the fit
 
 
-class Calibration(Strict):
+class Calibration(Strict, frozen=True, kw_only=True):
     """Constants by operator kind, and what they were fitted on."""
 
     source: Text
     operators: dict[str, list[Constants]]
 
 
-class Device(Strict):
+class Device(Strict, frozen=True, kw_only=True):
     """One accelerator or processor."""
 
-    schema_version: Literal[1] = Field(alias="schema")
+    schema_version: Literal[1] = msgspec.field(name="schema")
     name: Text
     aliases: list[Text] = []
     vendor: Text
@@ -138,17 +135,12 @@ class Device(Strict):
     measured: Measured = Measured()
     calibration: Calibration | None = None
 
-    @model_validator(mode="after")
-    def _sources_exist(self) -> Device:
+    def __post_init__(self) -> None:
+        """Refuse a value whose source is not listed, and a peak with sparsity written as dense."""
         for path, sourced in walk(self):
             if sourced.source not in self.sources:
                 known = ", ".join(self.sources)
                 raise ValueError(f"{path}: source {sourced.source!r} is not in `sources` (it has: {known}).")
-        return self
-
-    @model_validator(mode="after")
-    def _peaks_are_dense(self) -> Device:
-        """A narrower dtype is at most 4 times faster than one of twice its bits; more is a sparse peak."""
         peaks = {str(dtype): peak.value for dtype, peak in self.datasheet.tensor_flop_per_s.items()}
         for wide, narrow in (("bf16", "fp8"), ("fp16", "fp8"), ("tf32", "bf16")):
             if wide in peaks and narrow in peaks and peaks[narrow] > MOST_RATIO * peaks[wide]:
@@ -157,13 +149,12 @@ class Device(Strict):
                     f"{peaks[narrow] / peaks[wide]:.1f} times {wide}; "
                     "that is a peak with structured sparsity, state the dense one."
                 )
-        return self
 
 
 def walk(record: Strict, path: str = "") -> list[tuple[str, Sourced]]:
     """Every sourced value below a record, with the path of its key."""
     found: list[tuple[str, Sourced]] = []
-    for key in type(record).model_fields:
+    for key in type(record).__struct_fields__:
         value = getattr(record, key)
         here = f"{path}.{key}" if path else key
         children = value.items() if isinstance(value, dict) else [("", value)]

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from hwspecs import Calibration, Constants, Device, load_device
-from hwspecs.schema import BandwidthPoint, Datasheet, Measured, Sourced
+from hwspecs.schema import BandwidthPoint, Cache, Datasheet, Dram, Measured, Sourced
 from profiler.allocator import keep_freed_memory
 from profiler.environment import device_name, environment, last_level_cache_bytes
 from profiler.kernels import Place
@@ -25,6 +25,7 @@ from profiler.yardsticks import CPU_STEPS, GPU_STEPS, TERMS, yardsticks
 from roofline.calibrate import Measurement, fit
 from roofline.times import operator_class
 from specfiles.errors import InputError
+from specfiles.strict import plain_data
 
 MEASURED = "measured"  # the key of the file's `sources` for what was measured here
 SYSTEM = "system"
@@ -164,7 +165,7 @@ def _device(plan: Plan) -> Device:
     name = plan.name or device_name(plan.device)
     known = _known(name) if plan.device != "cpu" else None
     return Device(
-        schema=1,
+        schema_version=1,
         name=name,
         aliases=[],
         vendor=known.vendor if known else _vendor(name),
@@ -205,15 +206,13 @@ def _system_sheet(plan: Plan) -> Datasheet:
         properties = torch.cuda.get_device_properties(plan.device)
         processors, memory = properties.multi_processor_count, properties.total_memory
 
-    def told(value: float) -> dict[str, Any]:
-        return {"value": float(value), "source": SYSTEM}
+    def told(value: float) -> Sourced:
+        return Sourced(value=float(value), source=SYSTEM)
 
-    return Datasheet.model_validate(
-        {
-            "processors": told(processors),
-            "dram": {"type": "system memory", "capacity_bytes": told(memory)},
-            "last_level_cache": {"capacity_bytes": told(plan.cache_bytes)},
-        }
+    return Datasheet(
+        processors=told(processors),
+        dram=Dram(type="system memory", capacity_bytes=told(memory)),
+        last_level_cache=Cache(capacity_bytes=told(plan.cache_bytes)),
     )
 
 
@@ -225,7 +224,7 @@ def _measured(plan: Plan) -> Measured:
     curve = _curve(plan)
     beyond = [p for p in curve if p.footprint_bytes >= 2 * plan.cache_bytes]
     best = max(beyond, key=lambda p: p.byte_per_s)
-    peaks = {}
+    peaks: dict[Any, Sourced] = {}
     for dtype in plan.dtypes:
         size = min(_squares(plan.device), key=lambda s: plan.sampled(("matmul", dtype, s)).median_s / s**3)
         key = ("matmul", dtype, size)
@@ -233,18 +232,17 @@ def _measured(plan: Plan) -> Measured:
         peaks[dtype] = value(rate, key, f"matrix product of {size} x {size}, best of sizes")
     special = SPECIAL_ELEMENTS[_kind(plan.device)] / plan.sampled(("special",)).median_s
     on_vector_units = plan.device == "cpu"  # a CPU's matrix products run on its vector units
-    return Measured.model_validate(
-        {
-            ("vector_flop_per_s" if on_vector_units else "tensor_flop_per_s"): peaks,
-            "special_op_per_s": value(special, ("special",), "exp of fp32"),
-            "dram_byte_per_s": value(
-                best.byte_per_s,
-                ("bandwidth", best.pattern, int(best.footprint_bytes)),
-                f"{best.pattern} of {best.footprint_bytes:.3g} bytes",
-            ),
-            "launch_s": value(plan.sampled(("launch",)).median_s, ("launch",), "one element added in place"),
-            "bandwidth_curve": curve,
-        }
+    return Measured(
+        tensor_flop_per_s={} if on_vector_units else peaks,
+        vector_flop_per_s=peaks if on_vector_units else {},
+        special_op_per_s=value(special, ("special",), "exp of fp32"),
+        dram_byte_per_s=value(
+            best.byte_per_s,
+            ("bandwidth", best.pattern, int(best.footprint_bytes)),
+            f"{best.pattern} of {best.footprint_bytes:.3g} bytes",
+        ),
+        launch_s=value(plan.sampled(("launch",)).median_s, ("launch",), "one element added in place"),
+        bandwidth_curve=curve,
     )
 
 
@@ -293,8 +291,8 @@ def _measurement(family: str, operator: Any, timed: Sample) -> Measurement:
 
 def _rounded(constants: Constants) -> Constants:
     """Five digits: more would claim what a repeat of the measurement refutes."""
-    floats = {k: _digits(v) for k, v in constants.model_dump().items() if isinstance(v, float)}
-    return constants.model_copy(update=floats)
+    floats = {k: _digits(v) for k, v in plain_data(constants).items() if isinstance(v, float)}
+    return constants.replace(**floats)
 
 
 def _digits(value: float) -> float:
@@ -305,8 +303,7 @@ def as_yaml(device: Device) -> str:
     """A device file that the loader reads back."""
     import yaml
 
-    data = device.model_dump(by_alias=True, exclude_none=True)
-    data = {key: value for key, value in data.items() if value not in ([], {})}
+    data = {key: value for key, value in plain_data(device).items() if value not in ([], {})}
     return str(yaml.dump(data, Dumper=_dumper(), sort_keys=False, width=110, allow_unicode=True))
 
 

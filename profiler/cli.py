@@ -3,39 +3,66 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
 from specfiles.errors import InputError
 
-app = typer.Typer(
-    name="roofline",
-    help="Roofline profiler for LLM inference: how fast could this be, how fast is it, what closes the gap?",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-hw = typer.Typer(help="Devices: list, show, check.", no_args_is_help=True)
-models = typer.Typer(help="Models: list, show, check.", no_args_is_help=True)
-app.add_typer(hw, name="hw")
-app.add_typer(models, name="models")
-
-Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Model name, config.json, its folder, or a workload YAML.")
-]
-Hardware = Annotated[str, typer.Option("--hw", help="Device name, alias or YAML file.")]
-Device = Annotated[str, typer.Option(help="auto | cpu | cuda | cuda:N")]
-Threads = Annotated[
-    int, typer.Option(help="CPU threads; more than one measures the machine's other load too.")
-]
-Format = Annotated[str, typer.Option("--format", help="table | json | csv")]
-Output = Annotated[Path | None, typer.Option("-o", "--output-file", help="Write here instead of stdout.")]
-# What Typer raises for wrong usage; newer releases carry their own copy of click.
-USAGE: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 FIDELITY = "datasheet | measured | calibrated"
+OTHER_DEVICES = "a100_sxm,h100_sxm,h200_sxm,b200_sxm,l4,l40s,rtx_a6000,rtx4090,mi300x,jetson_agx_orin_64gb"
+FILE = click.Path(path_type=Path)
+Command = Callable[..., Any]
+
+model_argument = click.argument("model", metavar="MODEL")
+hardware = click.option("--hw", required=True, help="Device name, alias or YAML file.")
+output_file = click.option("-o", "--output-file", "out", type=FILE, help="Write here instead of stdout.")
+device_option = click.option("--device", default="auto", show_default=True, help="auto | cpu | cuda | cuda:N")
+threads_option = click.option(
+    "--threads",
+    type=int,
+    default=1,
+    show_default=True,
+    help="CPU threads; more than one measures the machine's other load too.",
+)
+
+
+def format_option(*formats: str) -> Callable[[Command], Command]:
+    """`--format`, the first being the default."""
+    return click.option("--format", "format", default=formats[0], show_default=True, help=" | ".join(formats))
+
+
+def size_options(command: Command) -> Command:
+    """The sizes of a scenario; what is not given comes from the workload file or the defaults."""
+    for name, text in (
+        ("output", "Tokens to generate per sequence."),
+        ("context", "Tokens a decode step attends to."),
+        ("prompt", "Prompt tokens per sequence."),
+        ("batch", "Sequences at once."),
+    ):
+        command = click.option(f"--{name}", type=int, help=text)(command)
+    return click.option("--phase", help="prefill | decode | generate (both)")(command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="llm-roofline", prog_name="roofline")
+def app() -> None:
+    """Roofline profiler for LLM inference: how fast could this be, how fast is it, what closes the gap?
+
+    MODEL is a model's name, a config.json or its folder, or a workload file (YAML, or a shipped one's name).
+    """
+
+
+@app.group()
+def hw() -> None:
+    """Devices: list, show, check."""
+
+
+@app.group()
+def models() -> None:
+    """Models: list, show, check."""
 
 
 def main() -> None:
@@ -44,11 +71,9 @@ def main() -> None:
         code = app(standalone_mode=False)
     except InputError as error:
         _fail(str(error))
-    except typer.Abort:
-        sys.exit(130)
-    except USAGE as error:
+    except click.ClickException as error:
         _fail(error.format_message())
-    except KeyboardInterrupt:
+    except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:  # the reader (head, less) has seen enough
         sys.stderr.close()
@@ -62,23 +87,18 @@ def _fail(sentence: str) -> None:
 
 
 @app.command()
-def predict(
-    model: Model,
-    hw: Hardware,
-    phase: Annotated[str | None, typer.Option(help="prefill | decode | generate")] = None,
-    batch: Annotated[int | None, typer.Option(help="Sequences at once.")] = None,
-    prompt: Annotated[int | None, typer.Option(help="Prompt tokens per sequence.")] = None,
-    context: Annotated[int | None, typer.Option(help="Tokens a decode step attends to.")] = None,
-    output: Annotated[int | None, typer.Option(help="Tokens to generate per sequence.")] = None,
-    weights: Annotated[str | None, typer.Option(help="Format of the weights.")] = None,
-    activations: Annotated[str | None, typer.Option(help="Format that matrix units multiply in.")] = None,
-    kv: Annotated[str | None, typer.Option(help="Format of the KV cache.")] = None,
-    tp: Annotated[int | None, typer.Option(help="Devices that share each layer.")] = None,
-    convention: Annotated[str | None, typer.Option(help="fused | eager | flop-counter | llm-viewer")] = None,
-    fidelity: Annotated[str, typer.Option(help=FIDELITY)] = "datasheet",
-    format: Format = "table",
-    out: Output = None,
-) -> None:
+@model_argument
+@hardware
+@size_options
+@click.option("--weights", help="Format of the weights.")
+@click.option("--activations", help="Format that matrix units multiply in.")
+@click.option("--kv", help="Format of the KV cache.")
+@click.option("--tp", type=int, help="Devices that share each layer.")
+@click.option("--convention", help="fused | eager | flop-counter | llm-viewer")
+@click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
+@format_option("table", "json", "csv")
+@output_file
+def predict(model: str, hw: str, fidelity: str, format: str, out: Path | None, **flags: Any) -> None:
     """Predict a model on a device: a row per operator, TTFT, TPOT, MFU, MBU, memory."""
     from hwspecs import load_device
     from profiler.scenarios import Asked, scenarios
@@ -86,7 +106,7 @@ def predict(
     from roofline.tables import as_json
 
     _one_of(format, "format", ("table", "json", "csv"))
-    asked = Asked(phase, batch, prompt, context, output, weights, activations, kv, tp, convention)
+    asked = Asked(**flags)
     device = load_device(hw)
     limits = _fidelity(fidelity)
     _, found = scenarios(model, asked)
@@ -109,14 +129,11 @@ def _render(points: list[dict[str, Any]], format: str) -> str:
 
 
 @app.command()
-def ops(
-    table: Annotated[
-        Path, typer.Argument(help="CSV or Parquet of operators, or a workload YAML that lists them.")
-    ],
-    hw: Hardware,
-    out: Annotated[Path, typer.Option("-o", "--output-file", help="CSV or Parquet to write.")],
-    fidelity: Annotated[str, typer.Option(help=FIDELITY)] = "datasheet",
-) -> None:
+@click.argument("table", type=FILE)
+@hardware
+@click.option("-o", "--output-file", "out", type=FILE, required=True, help="CSV or Parquet to write.")
+@click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
+def ops(table: Path, hw: str, out: Path, fidelity: str) -> None:
     """Predict operators listed in a table; appends flops, bytes_moved, predicted_us, bound and more."""
     from hwspecs import load_device
     from profiler.tables import read_table, write_table
@@ -129,15 +146,18 @@ def ops(
 
 
 @app.command("ceilings")
+@click.option("-o", "--output-file", "out", type=FILE, required=True, help="Device file (YAML) to write.")
+@device_option
+@click.option(
+    "--dtype", multiple=True, help="Format to measure, repeatable; fp32 on a CPU, also bf16 on CUDA."
+)
+@threads_option
+@click.option(
+    "--passes", type=int, default=5, show_default=True, help="Repeats of everything; medians count."
+)
+@click.option("--name", help="Name of the device in the file.")
 def ceilings_command(
-    out: Annotated[Path, typer.Option("-o", "--output-file", help="Device file (YAML) to write.")],
-    device: Device = "auto",
-    dtype: Annotated[
-        list[str] | None, typer.Option(help="Formats to measure; fp32 on a CPU, also bf16 on CUDA.")
-    ] = None,
-    threads: Threads = 1,
-    passes: Annotated[int, typer.Option(help="Repeats of everything; the median counts.")] = 5,
-    name: Annotated[str | None, typer.Option(help="Name of the device in the file.")] = None,
+    out: Path, device: str, dtype: tuple[str, ...], threads: int, passes: int, name: str | None
 ) -> None:
     """Measure this machine's ceilings and the constants of its operators; writes a device file."""
     _needs_torch()
@@ -150,7 +170,7 @@ def ceilings_command(
     check_writable(out)
     chosen = pick_device(device)
     use_threads(threads)
-    dtypes = tuple(dtype or (["fp32"] if chosen == "cpu" else ["bf16", "fp32"]))
+    dtypes = dtype or (("fp32",) if chosen == "cpu" else ("bf16", "fp32"))
     for entry in dtypes:
         known_kernel_dtype(entry)
     measured = measure_ceilings(Plan(chosen, dtypes, passes, name, _progress))
@@ -159,25 +179,27 @@ def ceilings_command(
 
 
 @app.command("profile")
+@model_argument
+@click.option("-o", "--output-folder", "out", type=FILE, required=True, help="Run folder to make.")
+@click.option("--hw", help="Device file that the run belongs to; kept with it.")
+@device_option
+@size_options
+@click.option("--dtype", help="Format of the model; fp32 on a CPU, bf16 on CUDA.")
+@threads_option
+@click.option("--repeats", type=int, default=16, show_default=True, help="Measured steps of each point.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of random weights and tokens.")
+@click.option("--alone/--no-alone", default=True, show_default=True, help="Each operator by itself, too.")
 def profile_command(
-    model: Model,
-    out: Annotated[
-        Path, typer.Option("-o", "--output-folder", help="Run folder to write; must not hold a run.")
-    ],
-    hw: Annotated[str | None, typer.Option("--hw", help="Device file that the run belongs to.")] = None,
-    device: Device = "auto",
-    phase: Annotated[str | None, typer.Option(help="prefill | decode | generate (both)")] = None,
-    batch: Annotated[int | None, typer.Option(help="Sequences at once.")] = None,
-    prompt: Annotated[int | None, typer.Option(help="Prompt tokens per sequence.")] = None,
-    context: Annotated[int | None, typer.Option(help="Tokens a decode step attends to.")] = None,
-    output: Annotated[int | None, typer.Option(help="Tokens to generate per sequence.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="Format of the model; fp32 on a CPU, bf16 on CUDA.")
-    ] = None,
-    threads: Threads = 1,
-    repeats: Annotated[int, typer.Option(help="Measured steps of each point.")] = 16,
-    seed: Annotated[int, typer.Option(help="Seed of random weights and tokens.")] = 0,
-    alone: Annotated[bool, typer.Option(help="Measure every operator alone, too.")] = True,
+    model: str,
+    out: Path,
+    hw: str | None,
+    device: str,
+    dtype: str | None,
+    threads: int,
+    repeats: int,
+    seed: int,
+    alone: bool,
+    **sizes: Any,
 ) -> None:
     """Run a model under ranges and write a run folder: steps, operators, kernels, traces."""
     _needs_torch()
@@ -193,7 +215,7 @@ def profile_command(
     refuse_existing(out)
     chosen = pick_device(device)
     wanted = known_kernel_dtype(dtype or ("fp32" if chosen == "cpu" else "bf16"))
-    asked = Asked(phase, batch, prompt, context, output, weights=wanted, activations=wanted, kv=wanted)
+    asked = Asked(**sizes, weights=wanted, activations=wanted, kv=wanted)
     loaded, found = scenarios(model, asked, default_convention="eager")
     hardware = load_device(hw) if hw else device_name(chosen)
     use_threads(threads)
@@ -206,18 +228,25 @@ def profile_command(
 
 
 @app.command("validate")
+@click.argument("run", type=FILE, metavar="RUN")
+@hardware
+@click.option(
+    "--fidelity", multiple=True, help=f"{FIDELITY}, repeatable; by default all that the device has."
+)
+@click.option(
+    "--details/--no-details", default=True, show_default=True, help="Operators of the last fidelity."
+)
+@click.option("--max-error", type=float, help="Exit 1 where a phase's median |error| is above this fraction.")
+@format_option("table", "json")
+@output_file
 def validate_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `roofline profile`.")],
-    hw: Hardware,
-    fidelity: Annotated[
-        list[str] | None, typer.Option(help=f"{FIDELITY}; by default all that the device has")
-    ] = None,
-    details: Annotated[bool, typer.Option(help="Every operator of the last fidelity.")] = True,
-    max_error: Annotated[
-        float | None, typer.Option(help="Exit 1 where a phase's median |error| is above.")
-    ] = None,
-    format: Format = "table",
-    out: Output = None,
+    run: Path,
+    hw: str,
+    fidelity: tuple[str, ...],
+    details: bool,
+    max_error: float | None,
+    format: str,
+    out: Path | None,
 ) -> None:
     """Compare measured with predicted times, operator by operator; lists what did not match."""
     from hwspecs import load_device
@@ -236,27 +265,19 @@ def validate_command(
         worst = summary.loc[summary["bound"] == "all", "median_ape"].max()
         if not worst <= max_error:  # nothing matched (NaN) fails too
             print(f"median |error| {worst:.1%} is above {max_error:.1%}", file=sys.stderr)
-            raise typer.Exit(1)
-
-
-OTHER_DEVICES = "a100_sxm,h100_sxm,h200_sxm,b200_sxm,l4,l40s,rtx_a6000,rtx4090,mi300x,jetson_agx_orin_64gb"
+            click.get_current_context().exit(1)
 
 
 @app.command("report")
-def report_command(
-    subjects: Annotated[
-        list[Path], typer.Argument(metavar="RUN|PREDICTION...", help="Run folders, or JSON of predict.")
-    ],
-    out: Annotated[Path, typer.Option("-o", "--output-file", help="HTML file to write.")] = Path(
-        "report.html"
-    ),
-    hw: Annotated[
-        str | None, typer.Option("--hw", help="Device file of the runs; by default found by name.")
-    ] = None,
-    others: Annotated[
-        str, typer.Option(help="Devices to bound the same workload on, separated by commas.")
-    ] = OTHER_DEVICES,
-) -> None:
+@click.argument("subjects", nargs=-1, required=True, type=FILE, metavar="RUN|PREDICTION...")
+@click.option(
+    "-o", "--output-file", "out", type=FILE, default=Path("report.html"), show_default=True, help="HTML."
+)
+@click.option("--hw", help="Device file of the runs; by default the one kept with them.")
+@click.option(
+    "--others", default=OTHER_DEVICES, help="Devices to bound the same workload on, comma-separated."
+)
+def report_command(subjects: tuple[Path, ...], out: Path, hw: str | None, others: str) -> None:
     """One self-contained HTML file: what bounds the run, how far it is from its roofline, what to do."""
     from profiler.report import report
     from specfiles.writing import write_text
@@ -286,7 +307,8 @@ def _positive(**values: int) -> None:
 
 
 @hw.command("list")
-def hw_list(format: Format = "table") -> None:
+@format_option("table", "json")
+def hw_list(format: str) -> None:
     """Every shipped device."""
     from hwspecs import load_device
     from hwspecs.loader import DEVICES
@@ -297,7 +319,8 @@ def hw_list(format: Format = "table") -> None:
 
 
 @hw.command("show")
-def hw_show(name: Annotated[str, typer.Argument(help="Device name, alias or YAML file.")]) -> None:
+@click.argument("name")
+def hw_show(name: str) -> None:
     """One device file, with every source."""
     from hwspecs.loader import DEVICES, load_device
     from specfiles.reading import read_text
@@ -308,9 +331,8 @@ def hw_show(name: Annotated[str, typer.Argument(help="Device name, alias or YAML
 
 
 @hw.command("check")
-def hw_check(
-    names: Annotated[list[str] | None, typer.Argument(help="Devices; all shipped ones by default.")] = None,
-) -> None:
+@click.argument("names", nargs=-1)
+def hw_check(names: tuple[str, ...]) -> None:
     """Test device files against arithmetic: ratios, SM x FLOP/clock x clock, measured against stated."""
     from hwspecs import load_device
     from hwspecs.check import check_device
@@ -320,11 +342,12 @@ def hw_check(
     findings = [f for name in names or DEVICES for f in check_device(load_device(name))]
     _emit(devices.findings(findings), None)
     if any(f.severity == "error" for f in findings):
-        raise typer.Exit(1)
+        click.get_current_context().exit(1)
 
 
 @models.command("list")
-def models_list(format: Format = "table") -> None:
+@format_option("table", "json")
+def models_list(format: str) -> None:
     """Every shipped model with its counted parameters."""
     from profiler.model_table import model_records
     from reports import models as render
@@ -334,7 +357,8 @@ def models_list(format: Format = "table") -> None:
 
 
 @models.command("show")
-def models_show(name: Model) -> None:
+@click.argument("name")
+def models_show(name: str) -> None:
     """One model: its config and what is counted from it."""
     import json
 
@@ -352,7 +376,7 @@ def models_check() -> None:
     records = model_records()
     _emit(render.check(records), None)
     if any(record["difference"] for record in records):
-        raise typer.Exit(1)
+        click.get_current_context().exit(1)
 
 
 def _fidelity(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from specfiles.strict import plain_data
 from workloads.catalogue import MODELS, load_model
 from workloads.phases import parameters
 
@@ -45,7 +46,7 @@ def describe(name: str) -> dict[str, Any]:
         "vocabulary": model.vocabulary,
         "max_position": model.max_position,
         "kv_bytes_per_token_16bit": model.kv_bytes(1, 1, 2),
-        "published": loaded.file.published.model_dump() if loaded.file else None,
+        "published": plain_data(loaded.file.published) if loaded.file else None,
         "config_source": loaded.file.config_source if loaded.file else None,
         "config": loaded.config,
     }

@@ -37,7 +37,6 @@ def _groups(checked: Validation) -> tuple[ErrorGroup, ...]:
     return tuple(
         ErrorGroup(
             phase=str(row["phase"]),
-            where=str(row["where"]),
             bound=str(row["bound"]),
             operators=int(row["operators"]),
             above_ceiling=int(row["above_ceiling"]),
@@ -63,7 +62,6 @@ def _pair(row: Mapping[Any, Any]) -> Pair | None:
         phase=str(row["phase"]),
         sizes=sizes(int(row["batch"]), int(row["q_len"]), int(row["kv_len"])),
         name=str(row["name"]),
-        where=str(row["where"]),
         bound=str(row["bound"]),
         predicted_s=predicted,
         measured_s=measured,

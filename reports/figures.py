@@ -347,7 +347,7 @@ def _pair_hover(pair: Pair) -> str:
     return "<br>".join(
         (
             f"<b>{plotly_text(pair.name)}</b>",
-            plotly_text(f"{pair.phase}, {pair.sizes}, measured in: {pair.where}"),
+            plotly_text(f"{pair.phase}, {pair.sizes}"),
             f"measured {si(pair.measured_s, 's')}, predicted {si(pair.predicted_s, 's')} "
             f"({signed(pair.predicted_s / pair.measured_s - 1)})",
         )

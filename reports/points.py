@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Key = tuple[str, int, int, int]  # phase, batch, q_len, kv_len
 Record = dict[str, Any]
 KEY = ["phase", "batch", "q_len", "kv_len"]
-PLACES = ("model", "alone")  # a point's own times are those of the first place that it has
 
 
 def best_fidelity(device: Device) -> Fidelity:
@@ -131,28 +130,20 @@ def _parts(
     measured: list[Record],
     fused: set[str],
 ) -> dict[str, Any]:
-    """Operators with both sides, in the place that the point is about; then those with one side only."""
-    present = [row["where"] for row in measured]
-    place = next((p for p in PLACES if p in present), present[0] if present else "")
-    alone = {row["name"]: finite(row["measured_s"]) for row in matched if row["where"] == "alone"}
-    here = [row for row in matched if row["where"] == place]
-    names = {row["name"] for row in here}
+    """Operators with both sides, then those with one side only."""
+    names = {row["name"] for row in matched}
     strays = [
         Stray(str(row["name"]), "measured, not predicted", _times_count(row))
         for row in measured
-        if row["where"] == place and row["name"] not in names
+        if row["where"] == "model" and row["name"] not in names
     ]
     strays += [
         Stray(str(row["name"]), str(row["side"]), finite(row["seconds"]))
         for row in unmatched
-        if not str(row["side"]).startswith("measured")
+        if not str(row["side"]).startswith("measured")  # those are above, with all their executions
     ]
     return {
-        "place": str(place),
-        "operators": tuple(
-            _operator(row, alone.get(row["name"]) if place != "alone" else None, row["name"] in fused)
-            for row in here
-        ),
+        "operators": tuple(_operator(row, row["name"] in fused) for row in matched),
         "strays": tuple(strays),
     }
 
@@ -162,7 +153,7 @@ def _times_count(row: Record) -> float | None:
     return None if seconds is None else seconds * (finite(row["count"]) or 1.0)
 
 
-def _operator(row: Record, alone_s: float | None, fused: bool) -> Operator:
+def _operator(row: Record, fused: bool) -> Operator:
     return Operator(
         name=str(row["name"]),
         kind=str(row["kind"]),
@@ -173,7 +164,7 @@ def _operator(row: Record, alone_s: float | None, fused: bool) -> Operator:
         predicted_s=finite(row["predicted_s"]) or 0.0,
         bound_s=finite(row["bound_s"]),
         measured_s=finite(row["measured_s"]),
-        alone_s=alone_s,
+        alone_s=finite(row["alone_s"]),
         error=finite(row["error"]),
         attained=finite(row["attained"]),
         above_ceiling=bool(row["above_ceiling"]),

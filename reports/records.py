@@ -111,7 +111,6 @@ class Point:
     q75_s: float | None = None
     repeats: int | None = None
     instrumented_s: float | None = None  # the whole step while its operators are timed
-    place: str = ""  # where operators were measured: in the model, or alone
     strays: tuple[Stray, ...] = ()
     kernels: tuple[Kernel, ...] = ()
     prefix: str = ""  # tells points of several predictions apart
@@ -142,8 +141,7 @@ class Point:
     @property
     def remainder_s(self) -> float | None:
         """Measured step less its operators; negative where timing them cost more than the gaps."""
-        in_model = self.operators and self.place == "model"
-        return self.measured_s - self.operators_s if self.measured_s is not None and in_model else None
+        return self.measured_s - self.operators_s if self.measured_s is not None and self.operators else None
 
     @property
     def measured_strays(self) -> tuple[Stray, ...]:
@@ -184,7 +182,6 @@ class Pair:
     phase: str
     sizes: str
     name: str
-    where: str
     bound: str
     predicted_s: float
     measured_s: float
@@ -192,10 +189,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class ErrorGroup:
-    """Errors of the operators of one phase, place and bound."""
+    """Errors of the operators of one phase and bound."""
 
     phase: str
-    where: str
     bound: str
     operators: int
     median_ape: float | None

@@ -63,7 +63,7 @@ def fit(measurements: Sequence[Measurement], dtype: str, terms: Terms) -> Consta
     best = min(candidates, key=lambda c: float(np.mean(np.abs(_errors(c, fitted)))))
     scored = [m for m in rows if m.family in held] or rows
     error = float(np.median(np.abs(_errors(best, scored))))
-    return best.model_copy(update={"points": len(fitted), "median_error": error})
+    return best.replace(points=len(fitted), median_error=error)
 
 
 def predicted_s(constants: Constants, rows: Sequence[Measurement]) -> Floats:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import Ceilings, Fidelity, ceilings
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from workloads.work import Work
 
 PHASES = ("prefill", "decode", "generate")
+LINEAR = 1e-12  # relative deviation from a line that is rounding
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ class Prediction:
         )
         tokens = scenario.batch * (scenario.prompt if scenario.phase != "decode" else 1)
         residual = tokens * scenario.model.hidden * bytes_per_element(precision.wide)
-        activations = float(max(_largest(row.work.activation_bytes) for row in self.rows) + residual)
+        activations = float(max(row.work.activation_bytes for row in self.rows) + residual)
         total = weights + kv + activations
         return {
             "weights_bytes": float(weights),
@@ -200,40 +204,69 @@ def _row(named: Named, limits: Ceilings, phase: str, count: int) -> Row:
 
 
 def _decode_rows(scenario: Scenario, limits: Ceilings) -> list[Row]:
-    """All decode steps at once: the context is an array, one entry per step; rows are its means."""
-    import numpy as np
-
+    """All decode steps together: each row is the mean over the growing context."""
     first, last = scenario.prompt + 1, scenario.prompt + scenario.output - 1
     steps = last - first + 1
-    grid = decode(scenario.batch, np.arange(first, last + 1, dtype=np.float64))
-    rows = step_rows(scenario, grid, limits, "decode")
-    return [replace(_mean(row), count=row.count * steps) for row in rows]
+
+    @cache
+    def rows_at(context: int) -> list[Row]:
+        return step_rows(scenario, decode(scenario.batch, context), limits, "decode")
+
+    def mean(index: int) -> Row:
+        sums = sum_over(lambda context: _numbers(rows_at(context)[index]), first, last)
+        row = _with_numbers(rows_at(first)[index], [value / steps for value in sums])
+        return replace(row, count=row.count * steps)
+
+    return [mean(index) for index in range(len(rows_at(first)))]
 
 
-def _mean(row: Row) -> Row:
-    def mean(value: Any) -> Any:
-        return float(value.mean()) if hasattr(value, "mean") else value
+def sum_over(values: Callable[[int], list[float]], first: int, last: int) -> list[float]:
+    """Sum of values(i) for i = first..last, in closed form: each value is linear in i between kinks.
 
+    Work and limits grow linearly with the context until a window is full or another limit takes over.
+    Where the middle lies on the line between the ends, the sum is that of an arithmetic series;
+    elsewhere the interval is halved, so that a few evaluations do for any number of steps.
+    """
+    at_first, at_last = values(first), values(last)
+    if last - first > 1:
+        middle = (first + last) // 2
+        share = (middle - first) / (last - first)
+        expected = [a + (b - a) * share for a, b in zip(at_first, at_last, strict=True)]
+        pairs = zip(values(middle), expected, strict=True)
+        if not all(math.isclose(found, line, rel_tol=LINEAR, abs_tol=0.0) for found, line in pairs):
+            halves = sum_over(values, first, middle), sum_over(values, middle + 1, last)
+            return [a + b for a, b in zip(*halves, strict=True)]
+    count = last - first + 1
+    return [(a + b) / 2 * count for a, b in zip(at_first, at_last, strict=True)]
+
+
+def _numbers(row: Row) -> list[float]:
+    """Every number of a row that may depend on the context."""
     work, limits = row.work, row.times
-    return replace(
-        row,
-        work=replace(
-            work,
-            traffic=tuple(replace(t, bytes=mean(t.bytes)) for t in work.traffic),
-            matrix_flops=mean(work.matrix_flops),
-            vector_flops=mean(work.vector_flops),
-            special_ops=mean(work.special_ops),
-            outputs=mean(work.outputs),
-        ),
-        times=Times(
-            mean(limits.compute_s),
-            mean(limits.memory_s),
-            mean(limits.comm_s),
-            mean(limits.launch_s),
-            mean(limits.time_s),
-        ),
+    return [
+        work.matrix_flops,
+        work.vector_flops,
+        work.special_ops,
+        work.outputs,
+        limits.compute_s,
+        limits.memory_s,
+        limits.comm_s,
+        limits.launch_s,
+        limits.time_s,
+        *(traffic.bytes for traffic in work.traffic),
+    ]
+
+
+def _with_numbers(row: Row, numbers: list[float]) -> Row:
+    """A row with other numbers, in the order of `_numbers`."""
+    matrix, vector, special, outputs, *limits = numbers[:9]
+    sizes = zip(row.work.traffic, numbers[9:], strict=True)
+    work = replace(
+        row.work,
+        matrix_flops=matrix,
+        vector_flops=vector,
+        special_ops=special,
+        outputs=outputs,
+        traffic=tuple(replace(traffic, bytes=size) for traffic, size in sizes),
     )
-
-
-def _largest(value: Any) -> float:
-    return float(value.max()) if hasattr(value, "max") else float(value)
+    return replace(row, work=work, times=Times(*limits))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from specfiles.errors import InputError
 from specfiles.reading import read_json
-from specfiles.strict import Strict, validated
+from specfiles.strict import Strict, plain_data, validated
 from specfiles.writing import atomic, write_text
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ TABLES = {
 }
 
 
-class Head(Strict):
+class Head(Strict, frozen=True, kw_only=True):
     """`run.json`."""
 
     schema_version: Literal[1] = 1
@@ -100,8 +100,8 @@ class Run:
 
     def write_head(self, **changes: Any) -> Run:
         """Write `run.json`, with changes, and return the run that it now describes."""
-        head = self.head.model_copy(update=changes)
-        write_text(self.path / "run.json", json.dumps(head.model_dump(), indent=1) + "\n")
+        head = self.head.replace(**changes)
+        write_text(self.path / "run.json", json.dumps(plain_data(head), indent=1) + "\n")
         return Run(self.path, head)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+import msgspec
 
 from specfiles.catalogue import Catalogue
 from specfiles.reading import read_json
@@ -15,10 +15,10 @@ from workloads.config import Config
 from workloads.families import build
 from workloads.model import Model
 
-Count = Annotated[int, Field(gt=0)]
+Count = Annotated[int, msgspec.Meta(gt=0)]
 
 
-class Published(Strict):
+class Published(Strict, frozen=True, kw_only=True):
     """What the makers say of a model's size."""
 
     params: Count | None = None
@@ -26,7 +26,7 @@ class Published(Strict):
     source: str
 
 
-class ModelFile(Strict):
+class ModelFile(Strict, frozen=True, kw_only=True):
     """A shipped model: the fields of its Hugging Face config and where they were read."""
 
     name: str

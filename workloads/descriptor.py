@@ -10,18 +10,18 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+import msgspec
 
 from specfiles.catalogue import Catalogue
 from specfiles.reading import parse_yaml, read_text, read_yaml
 from specfiles.strict import Strict, validated
 
-Count = Annotated[int, Field(gt=0, le=100_000_000)]
-Counts = Count | Annotated[list[Count], Field(min_length=1, max_length=1000)]
+Count = Annotated[int, msgspec.Meta(gt=0, le=100_000_000)]
+Counts = Count | Annotated[list[Count], msgspec.Meta(min_length=1, max_length=1000)]
 MOST_POINTS = 10_000
 
 
-class Dtypes(Strict):
+class Dtypes(Strict, frozen=True, kw_only=True):
     """Formats by name; what is not given follows from the weights."""
 
     weights: str = "bf16"
@@ -29,10 +29,10 @@ class Dtypes(Strict):
     kv: str | None = None
 
 
-class Descriptor(Strict):
+class Descriptor(Strict, frozen=True, kw_only=True):
     """One workload file."""
 
-    schema_version: Literal[1] = Field(alias="schema")
+    schema_version: Literal[1] = msgspec.field(name="schema")
     name: str
     description: str = ""
     model: str | None = None
@@ -43,15 +43,14 @@ class Descriptor(Strict):
     output: Counts = 128
     dtypes: Dtypes = Dtypes()
     tensor_parallel: Count = 1
-    operators: list[dict[str, Any]] = Field(default=[], max_length=100_000)
+    operators: Annotated[list[dict[str, Any]], msgspec.Meta(max_length=100_000)] = []
 
-    @model_validator(mode="after")
-    def _one_kind_of_work(self) -> Descriptor:
+    def __post_init__(self) -> None:
+        """Refuse a file that names two kinds of work or none, and a grid without end."""
         if (self.model is None) == (not self.operators):
             raise ValueError("give either `model` or `operators`, one of the two.")
         if self.points_in_grid() > MOST_POINTS:
             raise ValueError(f"the grid has {self.points_in_grid()} points; at most {MOST_POINTS}.")
-        return self
 
     def points_in_grid(self) -> int:
         """How many combinations of sizes the lists span."""

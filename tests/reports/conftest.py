@@ -59,6 +59,11 @@ def make_device() -> Callable[..., Device]:
 
 
 @pytest.fixture
+def toy_data() -> dict[str, Any]:
+    return device_data()
+
+
+@pytest.fixture
 def toy(make_device: Callable[..., Device]) -> Device:
     return make_device()
 

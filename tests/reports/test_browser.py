@@ -214,13 +214,12 @@ def test_print_is_light_open_and_fits_the_paper(opened: Callable[..., Opened], c
 
 
 def test_hostile_names_run_nothing_and_are_shown(
-    opened: Callable[..., Opened], make_run: Callable[..., Run], toy: Device
+    opened: Callable[..., Opened], make_run: Callable[..., Run], make_device: Callable[..., Device]
 ) -> None:
     rename = {"lm_head": EVIL, "layers.mlp.up_proj": BREAKOUT, "embedding": LINK}
-    run = make_run(
-        rename=rename, model=EVIL, weights=BREAKOUT, command=LINK, notes=[EVIL], environment={EVIL: BREAKOUT}
-    )
-    content = of_run(run, toy.model_copy(update={"name": BREAKOUT}), [toy.model_copy(update={"name": EVIL})])
+    head = {"model": EVIL, "weights": BREAKOUT, "command": LINK, "notes": [EVIL], "environment": {EVIL: LINK}}
+    run = make_run(rename=rename, **head)
+    content = of_run(run, make_device(name=BREAKOUT), [make_device(name=EVIL)])
     page = opened(content)
     page.run("document.querySelectorAll('details').forEach(d => d.open = true)")
     page.page.wait_for_timeout(300)

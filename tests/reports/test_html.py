@@ -180,15 +180,15 @@ def test_several_reports_share_a_page_and_no_id(content: Content, predicted: Con
 @pytest.mark.parametrize(
     "evil", [EVIL, BREAKOUT, "{{ 7 * 7 }}", '" onmouseover="alert(1)', "\x00\ud800\u202e"]
 )
-def test_hostile_names_are_text_everywhere(make_run: MakeRun, toy: Device, evil: str) -> None:
+def test_hostile_names_are_text_everywhere(
+    make_run: MakeRun, make_device: Callable[..., Device], evil: str
+) -> None:
     name = evil.encode("utf-8", "ignore").decode()  # Parquet knows no lone surrogates
     run = make_run(
         rename={"lm_head": name}, model=evil, weights=evil, mode=evil, command=evil, notes=[evil],
         environment={evil: {evil: [evil]}},
     )  # fmt: skip
-    device = toy.model_copy(
-        update={"name": evil, "conflicts": [evil], "sources": {"sheet": evil, "fit": evil}}
-    )
+    device = make_device(name=evil, conflicts=[evil], sources={"sheet": evil, "fit": evil})
     page = Page(render(of_run(run, device, [device])))
     assert page.open == []
     assert [tag for tag, _ in page.tags].count("script") == 3

@@ -33,6 +33,7 @@ TORCH = {
     "int8": torch.int8,
     "fp64": torch.float64,
 }
+FORMATS = list(itertools.product(["bf16", "fp8", "int8"], repeat=3))
 TOKENS, WIDTH = 7, 24
 
 
@@ -57,7 +58,7 @@ def test_gemm(dtype: str, bias: bool) -> None:
     }
 
 
-@pytest.mark.parametrize("formats", itertools.product(["bf16", "fp8", "int8"], repeat=3), ids="-".join)
+@pytest.mark.parametrize("formats", FORMATS, ids="-".join)
 def test_gemm_in_mixed_formats(formats: tuple[str, str, str]) -> None:
     inputs, weights, outputs = formats
     assert moved(Gemm(TOKENS, 10, WIDTH, inputs, weights, outputs)) == {

@@ -1,0 +1,212 @@
+"""Configs from anywhere: wrong, contradictory or hostile ones end in one sentence, never in a guess."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specfiles.errors import InputError
+from workloads.catalogue import load_model
+from workloads.config import Config
+from workloads.families import FAMILIES, build
+from workloads.phases import decode, operators, parameters
+
+GOOD: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "intermediate_size": 96,
+    "vocab_size": 100,
+    "max_position_embeddings": 512,
+}
+GPT: dict[str, Any] = {"model_type": "gpt2", "n_embd": 64, "n_layer": 4, "n_head": 8, "vocab_size": 100}
+OPT: dict[str, Any] = {
+    "model_type": "opt",
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "ffn_dim": 96,
+    "vocab_size": 100,
+}
+JUNK = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+JUNK |= st.lists(st.integers(), max_size=3) | st.dictionaries(st.text(max_size=3), st.integers(), max_size=2)
+
+
+def refusal(fields: dict[str, Any]) -> str:
+    with pytest.raises(InputError) as error:
+        build(Config(fields, "config.json"), "x")
+    sentence = str(error.value)
+    assert sentence.startswith("config.json")
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+    return sentence
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"],
+)
+@pytest.mark.parametrize(
+    "value", ["4096", 0, -1, 1.5, True, [1], {"a": 1}, 10**18, float("nan")], ids=lambda value: repr(value)
+)
+def test_a_size_that_is_none(field: str, value: Any) -> None:
+    sentence = refusal({**GOOD, field: value})
+    assert f"field '{field}' is {value!r}" in sentence
+    assert "expected a whole number from 1 to" in sentence
+
+
+@pytest.mark.parametrize("good", [GOOD, GPT, OPT], ids=lambda good: good["model_type"])
+def test_a_missing_field_is_named(good: dict[str, Any]) -> None:
+    build(Config(good, "config.json"), "x")
+    for field in set(good) - {"max_position_embeddings", "num_key_value_heads"}:
+        for fields in ({k: v for k, v in good.items() if k != field}, {**good, field: None}):
+            sentence = refusal(fields)
+            assert f"'{field}' is missing" in sentence
+
+
+def test_nobody_has_that_many_layers() -> None:
+    """Otherwise a config of a hundred bytes asks for more memory than there is."""
+    assert "'num_hidden_layers' is 1000000000000000000; expected a whole number from 1 to 2000" in refusal(
+        {**GOOD, "num_hidden_layers": 10**18}
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_key_value_heads": 3}, "num_attention_heads 8 is not divisible by num_key_value_heads 3"),
+        ({"num_key_value_heads": 16}, "num_attention_heads 8 is not divisible by num_key_value_heads 16"),
+        (
+            {"num_attention_heads": 7, "num_key_value_heads": 7},
+            "hidden_size 64 is not divisible by num_attention_heads 7",
+        ),
+        ({"head_dim": -1}, "field 'head_dim' is -1"),
+        ({"attention_bias": "yes"}, "field 'attention_bias' is 'yes'; expected true or false"),
+        ({"attention_bias": 1}, "field 'attention_bias' is 1; expected true or false"),
+        ({"tie_word_embeddings": "false"}, "field 'tie_word_embeddings' is 'false'"),
+        ({"hidden_act": 5}, "field 'hidden_act' is 5; expected a string"),
+        ({"sliding_window": "4096"}, "field 'sliding_window' is '4096'"),
+        ({"partial_rotary_factor": "half"}, "field 'partial_rotary_factor' is 'half'"),
+        ({"partial_rotary_factor": float("nan")}, "field 'partial_rotary_factor' is nan"),
+        (
+            {"layer_types": ["full_attention"] * 3},
+            "field 'layer_types' has 3 entries; expected one per layer, 4",
+        ),
+        ({"layer_types": "full_attention"}, "field 'layer_types' has 'full_attention'"),
+        (
+            {"layer_types": ["full_attention"] * 3 + ["telepathy"]},
+            "field 'layer_types' is 'telepathy'; expected one of sliding_attention, full_attention per layer",
+        ),
+        ({"layer_types": [["full_attention"]] * 4}, "field 'layer_types' is ['full_attention']"),
+    ],
+)
+def test_wrong_or_contradictory_fields(changes: dict[str, Any], said: str) -> None:
+    assert said in refusal({**GOOD, **changes})
+
+
+def test_heads_of_gpt_and_opt_divide_the_width() -> None:
+    assert "n_embd 64 is not divisible by n_head 7" in refusal({**GPT, "n_head": 7})
+    assert "hidden_size 64 is not divisible by num_attention_heads 7" in refusal(
+        {**OPT, "num_attention_heads": 7}
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("lama", "model_type 'lama' is not known; the nearest known one is 'llama'"),
+        ("qwen33", "the nearest known one is 'qwen3'"),
+        ("zzzz", f"known: {', '.join(sorted(FAMILIES))}"),
+        (None, "field 'model_type' is missing"),
+        (["llama"], "field 'model_type' is ['llama']; expected a string"),
+    ],
+)
+def test_an_unknown_kind_of_model(kind: Any, said: str) -> None:
+    assert said in refusal({**GOOD, "model_type": kind})
+
+
+def test_a_long_value_is_cut_in_the_sentence() -> None:
+    assert len(refusal({**GOOD, "hidden_size": "9" * 100_000})) < 200
+
+
+@given(
+    st.sampled_from([GOOD, GPT, OPT]).flatmap(
+        lambda good: st.tuples(st.just(good), st.sampled_from(sorted(good)), JUNK)
+    )
+)
+def test_whatever_stands_in_a_field_there_is_a_model_or_a_sentence(
+    case: tuple[dict[str, Any], str, Any],
+) -> None:
+    good, field, value = case
+    try:
+        model = build(Config({**good, field: value}, "config.json"), "x")
+    except InputError as error:
+        assert "config.json" in str(error)
+    else:
+        assert parameters(model) > 0
+        assert all(row.operator.work().bytes >= 0 for row in operators(model, decode(1, 7)))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "expected a mapping"),
+        ("{}", "field 'model_type' is missing"),
+        ('{"model_type": "llama", "model_type": "gpt2"}', "key 'model_type' stands twice"),
+        ('{"a": ' * 60 + "1" + "}" * 60, "nested deeper than"),
+        ("[" * 200_000, "nested deeper than"),
+        ('{"config": {}, "published": {}}', "key 'name' is missing"),
+    ],
+    ids=["cut", "list", "empty", "duplicate", "deep", "bottomless", "half-shipped"],
+)
+def test_a_hostile_file_is_named(tmp_path: Path, content: str, said: str) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(content)
+    with pytest.raises(InputError, match="config.json") as error:
+        load_model(tmp_path)
+    assert said in str(error.value)
+
+
+def test_a_misspelt_key_of_a_model_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    published = {"parms": 1, "source": "me"}
+    file.write_text(
+        json.dumps({"name": "m", "config_source": "me", "published": published, "config": GOOD})
+    )
+    with pytest.raises(InputError, match=r"unknown key 'published.parms'; did you mean 'params'\?"):
+        load_model(file)
+
+
+def test_a_multimodal_config_is_its_decoder() -> None:
+    vision = {"model_type": "gemma3", "vision_config": {"hidden_size": 1}, "text_config": GOOD}
+    assert parameters(build(Config(vision, "c"), "x")) == parameters(build(Config(GOOD, "c"), "x"))
+    with pytest.raises(InputError, match=r"c \(text_config\): field 'vocab_size' is 'many'"):
+        build(Config({**vision, "text_config": {**GOOD, "vocab_size": "many"}}, "c"), "x")
+
+
+def windows(**changes: Any) -> list[int | None]:
+    return [layer.attention.window for layer in build(Config({**GOOD, **changes}, "c"), "x").layers]
+
+
+def test_which_layers_have_a_window() -> None:
+    """The rules of the reference implementations, one by one."""
+    pattern = ["sliding_attention", "full_attention"] * 2
+    assert windows() == [None] * 4
+    assert windows(model_type="mistral", sliding_window=16) == [16] * 4
+    assert windows(model_type="mistral", sliding_window=None) == [None] * 4
+    assert windows(model_type="gemma2", sliding_window=16) == [16, None, 16, None]
+    assert windows(model_type="gemma3_text", num_hidden_layers=7, sliding_window=16) == [*[16] * 5, None, 16]
+    assert windows(model_type="gemma3_text", sliding_window=16, sliding_window_pattern=2) == [16, None] * 2
+    assert windows(layer_types=pattern, sliding_window=16) == [16, None, 16, None]
+    assert windows(layer_types=pattern) == [None] * 4
+    assert windows(model_type="qwen2", sliding_window=16) == [None] * 4  # the flag decides
+    flagged = dict(model_type="qwen2", sliding_window=16, use_sliding_window=True)
+    assert windows(**flagged, max_window_layers=3) == [None, None, None, 16]
