@@ -25,7 +25,7 @@ from specfiles.writing import write_text
 from workloads.catalogue import Loaded
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 
 @dataclass
@@ -50,6 +50,7 @@ class _Rows:
 
     run: Run
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {name: [] for name in TABLES})
+    notes: list[str] = field(default_factory=list)
 
     def save(self) -> None:
         import pandas as pd
@@ -86,11 +87,13 @@ def profile(request: Request) -> Run:
                 rows.save()
     except BaseException as error:
         rows.save()
-        run.write_head(status="failed", notes=[f"stopped: {type(error).__name__}: {error}"])
+        run.write_head(status="failed", notes=[*rows.notes, f"stopped: {type(error).__name__}: {error}"])
         if isinstance(error, torch.OutOfMemoryError):
             raise InputError(f"out of memory; what was measured before is in {request.out}.") from None
         raise
-    return run.write_head(status="complete", notes=_notes(rows))
+    if not nvtx_installed():
+        rows.notes.append("nvtx is not installed: no NVTX ranges were made; pip install nvtx")
+    return run.write_head(status="complete", notes=rows.notes)
 
 
 def _head(request: Request) -> Head:
@@ -115,6 +118,7 @@ def _measure_point(request: Request, subject: Subject, point: Point, rows: _Rows
     run = step(subject, point, capacity)
     timed = time_ranges(subject, run, request.repeats, plain_too=True)
     where = vars(point)
+    rows.notes.append(f"ranges change the step {_label(point)} by {timed.overhead:+.1%}")
     for with_ranges, times in ((False, timed.plain), (True, timed.ranged)):
         rows.tables["steps"].append({**where, "instrumented": with_ranges, **_quartiles(sample(times))})
     described = {named.name: named for named in operators_at(request.loaded, request.dtype, point)}
@@ -168,18 +172,3 @@ def _quartiles(timed: Sample) -> dict[str, Any]:
 
 def _label(point: Point) -> str:
     return f"{point.phase}-{point.batch}x{point.q_len}of{point.kv_len}"
-
-
-def _notes(rows: _Rows) -> list[str]:
-    """What the run says of itself: the cost of the ranges, which the plain steps show."""
-    import pandas as pd
-
-    steps: pd.DataFrame = pd.DataFrame(rows.tables["steps"])
-    notes = []
-    for keys, group in steps.groupby(["phase", "batch", "q_len", "kv_len"], sort=False):
-        plain = float(group.loc[~group["instrumented"], "median_s"].iloc[0])
-        ranged = float(group.loc[group["instrumented"], "median_s"].iloc[0])
-        notes.append(f"ranges change the {keys[0]} step of {keys[3]} tokens by {ranged / plain - 1:+.1%}")
-    if not nvtx_installed():
-        notes.append("nvtx is not installed: no NVTX ranges were made; pip install nvtx")
-    return notes

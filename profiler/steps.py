@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from profiler.instrument import instrumented
@@ -30,6 +31,11 @@ class Timed:
     plain: list[float] = field(default_factory=list)
     ranged: list[float] = field(default_factory=list)
     ranges: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def overhead(self) -> float:
+        """By how much ranges change a step: the median over pairs of neighbouring steps."""
+        return median(ranged / plain for ranged, plain in zip(self.ranged, self.plain, strict=True)) - 1
 
 
 def time_ranges(

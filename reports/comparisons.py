@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from reports.points import Key, at_step, finite, sizes
+from reports.points import Key, at_step, by_key, finite, sizes
 from reports.records import Comparison, ErrorGroup, Pair, Point, StepError
 from roofline.ceilings import Fidelity
 from roofline.validate import Validation, validate
@@ -30,7 +30,16 @@ def comparison(
         )
     except InputError as error:
         return Comparison(str(fidelity), missing=str(error))
-    return Comparison(str(fidelity), _groups(checked), _pairs(checked), steps)
+    return Comparison(
+        str(fidelity), _groups(checked), _pairs(checked), steps, tuple(_layers(checked, points))
+    )
+
+
+def _layers(checked: Validation, points: Mapping[Key, Point]) -> Iterator[StepError]:
+    sums = by_key(checked.layers)
+    for key, point in points.items():
+        for row in sums.get(key, []):
+            yield StepError(point.title, finite(row["predicted_s"]) or 0.0, finite(row["measured_s"]))
 
 
 def _groups(checked: Validation) -> tuple[ErrorGroup, ...]:

@@ -380,7 +380,7 @@ def _layout(height: int) -> Figure:
             "font": {"size": 11, "color": INK},
         },
         "xaxis": {**axis},
-        "yaxis": {**axis},
+        "yaxis": {**axis, "automargin": True},
     }
 
 
@@ -388,7 +388,7 @@ def _log_axis(title: str, span: tuple[float, float], tickformat: str) -> Figure:
     low, high = (math.log10(edge) for edge in span)
     return {
         "type": "log",
-        "title": {"text": title},
+        "title": {"text": title, "standoff": 8},
         "range": [low, high],
         "tickformat": tickformat,
         "dtick": 1,

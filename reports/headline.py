@@ -171,12 +171,12 @@ def _suspects(points: Iterable[Point]) -> str:
     flagged = [(p, o) for p in points for o in p.operators if o.above_ceiling]
     if not flagged:
         return ""
-    verb, it = ("measurement is", "it") if len(flagged) == 1 else ("measurements are", "them")
+    verb, data = ("measurement is", "its data") if len(flagged) == 1 else ("measurements are", "their data")
     named = listed([f"{o.name} in {p.phase}" for p, o in flagged[:MOST_NAMED]])
     more = " …" if len(flagged) > MOST_NAMED else ""
     return (
         f"{len(flagged)} {verb} faster than the ceiling allows ({named}{more}): "
-        f"do not trust {it} before the ceiling, the count of the work and the timer were checked."
+        f"{data} came from a cache, or the ceiling, the count of the work or the timer is wrong."
     )
 
 

@@ -53,8 +53,8 @@ def at_step(scenario: Scenario, key: Key, device: Device, fidelity: Fidelity) ->
 
 def measured_points(run: Run, device: Device, scenario: Scenario, checked: Validation) -> dict[Key, Point]:
     """Every measured step by its key, prefill first."""
-    operators, steps, kernels = (_by_key(run.table(name)) for name in ("operators", "steps", "kernels"))
-    matched, unmatched = _by_key(checked.matched), _by_key(checked.unmatched)
+    operators, steps, kernels = (by_key(run.table(name)) for name in ("operators", "steps", "kernels"))
+    matched, unmatched = by_key(checked.matched), by_key(checked.unmatched)
     points = {}
     for key in sorted({**steps, **operators}, key=_order):
         expected = at_step(scenario, key, device, checked.fidelity)
@@ -68,7 +68,7 @@ def measured_points(run: Run, device: Device, scenario: Scenario, checked: Valid
     return points
 
 
-def _by_key(table: pd.DataFrame) -> dict[Key, list[Record]]:
+def by_key(table: pd.DataFrame) -> dict[Key, list[Record]]:
     """The rows of a table by the step that they belong to, in their order."""
     found: dict[Key, list[Record]] = {}
     for row in table.to_dict("records"):

@@ -204,7 +204,7 @@ class ErrorGroup:
 
 @dataclass(frozen=True)
 class StepError:
-    """A whole step predicted and measured."""
+    """A whole step, or its layers, predicted and measured."""
 
     title: str
     predicted_s: float
@@ -224,6 +224,7 @@ class Comparison:
     groups: tuple[ErrorGroup, ...] = ()
     pairs: tuple[Pair, ...] = ()
     steps: tuple[StepError, ...] = ()
+    layers: tuple[StepError, ...] = ()  # the operators inside the layers, summed
     missing: str | None = None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 PREFIXES = (
@@ -25,7 +26,7 @@ def si(value: float | None, unit: str = "", digits: int = 3) -> str:
     if value is None:
         return "–"
     value = float(value)
-    if value == 0 or value != value:
+    if value == 0 or not math.isfinite(value):
         return f"0 {unit}".strip() if value == 0 else "–"
     scale, prefix = next(((s, p) for s, p in PREFIXES if abs(value) >= s * (1 - 1e-9)), PREFIXES[-1])
     if not unit.startswith("s") and scale < 1:
@@ -37,7 +38,7 @@ def si(value: float | None, unit: str = "", digits: int = 3) -> str:
 
 def percent(value: float | None, digits: int = 1) -> str:
     """A fraction as a percentage."""
-    return "–" if value is None or value != value else f"{100 * float(value):.{digits}f} %"
+    return "–" if value is None or not math.isfinite(value) else f"{100 * float(value):.{digits}f} %"
 
 
 def text(value: Any) -> str:

@@ -51,6 +51,7 @@ UNMATCHED: dict[str, tuple[str, terminal.Format]] = {
     "phase": ("phase", text),
     "name": ("operator", text),
     "side": ("which", text),
+    "count": ("count", lambda v: f"{v:.0f}"),
     "seconds": ("time", lambda v: si(v, "s")),
 }
 

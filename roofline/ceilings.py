@@ -38,6 +38,10 @@ class Ceilings:
     dram_byte_per_s: float
     link_byte_per_s: float | None
     launch_s: float = 0.0
+    # (capacity in bytes, bandwidth) from the nearest cache outwards: activations that fit are served there
+    caches: tuple[tuple[float, float], ...] = ()
+    # No time is below that of the data sheet: the fidelities stay ordered.
+    floor: Ceilings | None = None
     constants: Mapping[tuple[str, str], Constants] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -59,6 +63,23 @@ class Ceilings:
                 f"{self.device} has no link to other devices in its file; use --tp 1 or add `links`."
             )
         return self.link_byte_per_s
+
+
+def _caches(device: Device) -> tuple[tuple[float, float], ...]:
+    """Measured cache levels. What is reached at a footprint can be reached at every smaller one."""
+    best: dict[float, float] = {}
+    for point in device.measured.bandwidth_curve:
+        best[point.footprint_bytes] = max(point.byte_per_s, best.get(point.footprint_bytes, 0.0))
+    if device.measured.l2_byte_per_s and device.datasheet.l2:
+        best[device.datasheet.l2.capacity_bytes.value] = device.measured.l2_byte_per_s.value
+    levels: list[tuple[float, float]] = []
+    beyond = device.measured.dram_byte_per_s
+    fastest = beyond.value if beyond else 0.0
+    for footprint in sorted(best, reverse=True):
+        if best[footprint] > fastest:
+            fastest = best[footprint]
+            levels.append((footprint, fastest))
+    return tuple(reversed(levels))
 
 
 def ceilings(device: Device, fidelity: Fidelity | str = Fidelity.DATASHEET) -> Ceilings:
@@ -122,6 +143,8 @@ def ceilings(device: Device, fidelity: Fidelity | str = Fidelity.DATASHEET) -> C
         constants={(kind, c.dtype): c for kind, entries in operators.items() for c in entries}
         if fidelity is Fidelity.CALIBRATED
         else {},
+        caches=() if fidelity is Fidelity.DATASHEET else _caches(device),
+        floor=None if fidelity is Fidelity.DATASHEET or sheet.dram.byte_per_s is None else ceilings(device),
         notes=tuple(notes),
     )
 

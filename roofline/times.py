@@ -5,7 +5,7 @@ Every formula of time stands here. Sizes may be numbers or arrays over a grid.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from workloads.operators import Attention, Gemm
@@ -47,13 +47,16 @@ def times(operator: Operator, ceilings: Ceilings) -> Times:
     """The time of one execution at the ceilings' fidelity.
 
     Datasheet and measured: the roofline bound max(compute, memory, communication)
-    (doi:10.1145/1498765.1498785), plus the measured launch latency where there is one. Calibrated:
-    the constants of the operator's class where the device has them, never below the bound.
+    (doi:10.1145/1498765.1498785), the measured one by cache level and with launch latency. Calibrated:
+    the constants of the operator's class where the device has them. Neither is below the data sheet's.
     """
     work = operator.work()
     bound = _bound(work, ceilings)
     constants = ceilings.constants.get((operator_class(operator), str(work.dtype)))
-    return bound if constants is None else _refined(work, constants, bound)
+    found = bound if constants is None else _refined(work, constants, bound)
+    if ceilings.floor is None:
+        return found
+    return replace(found, time_s=maximum(found.time_s, _bound(work, ceilings.floor).time_s))
 
 
 def operator_class(operator: Operator) -> str:
@@ -76,12 +79,24 @@ def _bound(work: Work, ceilings: Ceilings) -> Times:
         compute = maximum(compute, work.special_ops / ceilings.special_op_per_s)
     if work.fused:  # hides beside the matrix product of the kernel it lives in
         compute = 0.0
-    memory = work.bytes / ceilings.dram_byte_per_s
+    memory = _memory(work, ceilings)
     comm: Any = 0.0
     if not _is_zero(work.comm_bytes):
         comm = work.comm_bytes / ceilings.link()
     launch = 0.0 if work.fused else ceilings.launch_s
     return Times(compute, memory, comm, launch, maximum(maximum(compute, memory), comm) + launch)
+
+
+def _memory(work: Work, ceilings: Ceilings) -> Any:
+    """Weights and KV come from memory; activations from the nearest cache that holds them all.
+
+    Data-sheet ceilings have no cache levels: there every tensor is moved between memory and chip.
+    """
+    activations = work.activation_bytes
+    served = activations / ceilings.dram_byte_per_s
+    for capacity, byte_per_s in reversed(ceilings.caches):
+        served = _where(activations <= capacity, activations / byte_per_s, served)
+    return (work.weight_bytes + work.kv_bytes) / ceilings.dram_byte_per_s + served
 
 
 def _refined(work: Work, constants: Constants, bound: Times) -> Times:

@@ -58,21 +58,22 @@ def validate(run: Run, device: Device, fidelity: Fidelity | str) -> Validation:
     """Compare a run with the prediction for the model and sizes that it recorded."""
     fidelity = Fidelity(fidelity)
     operators = run.table("operators")
-    in_model = operators[operators["where"] == "model"].drop(columns=["where", "kind", "count"])
+    in_model = operators[operators["where"] == "model"].drop(columns=["where", "kind"])
     alone = operators.loc[operators["where"] == "alone", [*POINT, "name", "median_s"]]
-    measured = in_model.rename(columns={"median_s": "measured_s"}).merge(
+    measured = in_model.rename(columns={"median_s": "measured_s", "count": "executions"}).merge(
         alone.rename(columns={"median_s": "alone_s"}), on=[*POINT, "name"], how="left"
     )
     predicted = _predicted(run, device, fidelity, measured)
     joined = predicted.merge(measured, on=[*POINT, "name"], how="outer", indicator="side", validate="1:1")
     both = joined["side"] == "both"
-    matched = joined[both].drop(columns="side").reset_index(drop=True)
+    matched = joined[both].drop(columns=["side", "executions"]).reset_index(drop=True)
     matched["error"] = matched["predicted_s"] / matched["measured_s"] - 1
     matched["attained"] = matched["bound_s"] / matched["measured_s"]
     matched["above_ceiling"] = matched["attained"] > ABOVE
     rest = joined[~both].reset_index(drop=True)
     unmatched = rest[[*POINT, "name"]].assign(
         side=np.where(rest["side"] == "left_only", "predicted, not measured", "measured, not predicted"),
+        count=rest["count"].fillna(rest["executions"]),
         seconds=rest["predicted_s"].fillna(rest["measured_s"]),
     )
     return Validation(fidelity, matched, unmatched, _layers(matched), _steps(run, predicted, measured))
@@ -135,8 +136,7 @@ def _steps(run: Run, predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.Data
     plain = steps[~steps["instrumented"].astype(bool)].rename(columns={"median_s": "measured_s"})
     counted = predicted.assign(predicted_s=predicted["predicted_s"] * predicted["count"])
     whole = counted.groupby(POINT, sort=False)["predicted_s"].sum().reset_index()
-    named = measured.merge(predicted[[*POINT, "name", "count"]], on=[*POINT, "name"], how="left")
-    named["in_operators_s"] = named["measured_s"] * named["count"].fillna(1)
+    named = measured.assign(in_operators_s=measured["measured_s"] * measured["executions"])
     held = named.groupby(POINT, sort=False)["in_operators_s"].sum().reset_index()
     table = whole.merge(plain[[*POINT, "measured_s"]], on=POINT).merge(held, on=POINT)
     return table.assign(

@@ -110,7 +110,7 @@ def paper_device() -> Callable[..., Device]:
     def make(
         *,
         tensor: float = 100e12,
-        bandwidth: float = 1e12,
+        bandwidth: float | None = 1e12,
         vector: float | None = 10e12,
         special: float | None = 1e12,
         link: float | None = 100e9,
@@ -120,9 +120,11 @@ def paper_device() -> Callable[..., Device]:
         dtypes = ("fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4", "int4")
         sheet: dict[str, Any] = {
             "tensor_flop_per_s": {dtype: number(tensor) for dtype in dtypes},
-            "dram": {"type": "HBM", "capacity_bytes": number(80e9), "byte_per_s": number(bandwidth)},
+            "dram": {"type": "HBM", "capacity_bytes": number(80e9)},
             "tdp_w": number(100),
         }
+        if bandwidth:
+            sheet["dram"]["byte_per_s"] = number(bandwidth)
         if vector:
             sheet["vector_flop_per_s"] = {"fp32": number(vector)}
         if special:

@@ -12,6 +12,7 @@ import pytest
 from hwspecs import Device
 from reports.content import of_predictions, of_run
 from reports.elsewhere import OTHERS, other_devices
+from reports.html import render
 from reports.points import best_fidelity
 from reports.records import Content, Point, operator_table
 from roofline.ceilings import ceilings
@@ -265,3 +266,22 @@ def test_records_draw_on_the_ceilings_of_the_device_not_on_copies(content: Conte
     for operator in _point(content, "decode").operators:
         if operator.kind == "gemm":
             assert operator.bytes / operator.predicted_s <= limits.dram_byte_per_s * (1 + 1e-12)
+
+
+def test_layers_are_summed_by_the_validation(content: Content) -> None:
+    measured = next(c for c in content.comparisons if c.fidelity == "measured")
+    assert len(measured.layers) == len(content.points)
+    for layers, steps in zip(measured.layers, measured.steps, strict=True):
+        assert layers.predicted_s < steps.predicted_s
+        assert -0.5 < (layers.error or 0) < 1 / 1.25 - 1  # between the slowest factor and the usual one
+
+
+def test_a_measurement_above_its_roof_is_said_and_marked(make_run: MakeRun, toy: Device) -> None:
+    run = make_run()
+    table = run.table("operators")
+    table.loc[table["name"] == "lm_head", "median_s"] /= 2
+    run.write_table("operators", table)
+    content = of_run(run, toy)
+    assert "lm_head in prefill" in content.sentences[-1]
+    assert "cache" in content.sentences[-1]
+    assert render(content).count('class="flagged"') == len(content.points)

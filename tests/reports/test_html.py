@@ -14,7 +14,7 @@ import pytest
 from hwspecs import Device
 from reports.content import of_predictions, of_run
 from reports.escaping import visible
-from reports.html import render
+from reports.html import HERE, render
 from reports.records import Content
 from roofline.predict import Scenario, predict
 from roofline.run import Run
@@ -204,3 +204,11 @@ def test_line_endings_of_a_checkout_do_not_break_the_policy(content: Content) ->
 
 def test_the_page_stays_small(content: Content) -> None:
     assert len(render(content).encode()) < 1.6e6
+
+
+def test_the_vendored_library_brings_its_licence() -> None:
+    assets = HERE / "assets"
+    assert (
+        "plotly.js (basic - minified) v" in (assets / "plotly-basic.min.js").read_text(encoding="utf-8")[:200]
+    )
+    assert "MIT License" in (assets / "plotly-basic.LICENSE.txt").read_text(encoding="utf-8")

@@ -185,7 +185,10 @@ def test_an_append_writes_the_new_tokens_only(kv_dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])
 def test_sampling_reads_logits_and_writes_indices(dtype: str) -> None:
     logits = rows(3, 1000, dtype=dtype)
-    assert moved(Sampling(3, 1000, dtype)) == {Role.INPUT: logits.nbytes, Role.OUTPUT: logits.argmax(-1).nbytes}
+    assert moved(Sampling(3, 1000, dtype)) == {
+        Role.INPUT: logits.nbytes,
+        Role.OUTPUT: logits.argmax(-1).nbytes,
+    }
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4, 7])

@@ -178,9 +178,7 @@ def test_a_hostile_file_is_named(tmp_path: Path, content: str, said: str) -> Non
 def test_a_misspelt_key_of_a_model_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
     published = {"parms": 1, "source": "me"}
-    file.write_text(
-        json.dumps({"name": "m", "config_source": "me", "published": published, "config": GOOD})
-    )
+    file.write_text(json.dumps({"name": "m", "config_source": "me", "published": published, "config": GOOD}))
     with pytest.raises(InputError, match=r"unknown key 'published.parms'; did you mean 'params'\?"):
         load_model(file)
 
@@ -208,5 +206,5 @@ def test_which_layers_have_a_window() -> None:
     assert windows(layer_types=pattern, sliding_window=16) == [16, None, 16, None]
     assert windows(layer_types=pattern) == [None] * 4
     assert windows(model_type="qwen2", sliding_window=16) == [None] * 4  # the flag decides
-    flagged = dict(model_type="qwen2", sliding_window=16, use_sliding_window=True)
+    flagged = {"model_type": "qwen2", "sliding_window": 16, "use_sliding_window": True}
     assert windows(**flagged, max_window_layers=3) == [None, None, None, 16]

@@ -59,10 +59,14 @@ def test_a_decode_step_writes_one_token_to_the_cache() -> None:
 def test_a_gated_mlp_has_three_matrices() -> None:
     """Counted as two, a Llama loses a fifth of its weights."""
     rows = by_name(decode(1, 2048))
-    mlp = [row for name, row in rows.items() if name.startswith("layers.mlp.") and row.operator.kind == "gemm"]
+    mlp = [
+        row for name, row in rows.items() if name.startswith("layers.mlp.") and row.operator.kind == "gemm"
+    ]
     assert sum(row.operator.parameters() for row in mlp) == 3 * HIDDEN * WIDTH
     plain = by_name(decode(1, 2048), load_model("OPT-6.7b").model)
-    two = [row for name, row in plain.items() if name.startswith("layers.mlp.") and row.operator.kind == "gemm"]
+    two = [
+        row for name, row in plain.items() if name.startswith("layers.mlp.") and row.operator.kind == "gemm"
+    ]
     assert sum(row.operator.parameters() for row in two) == 2 * 4096 * 16384 + 4096 + 16384  # with biases
 
 

@@ -119,14 +119,26 @@ def test_parameters_and_flops_of_a_whole_model(family: str) -> None:
 def small(family: str, **changes: Any) -> dict[str, Any]:
     """A config with prime-like sizes, so that a swapped dimension cannot cancel."""
     if family == "gpt2":
-        base: dict[str, Any] = dict(n_embd=60, n_layer=2, n_head=6, vocab_size=101, n_positions=128)
+        base: dict[str, Any] = {
+            "n_embd": 60,
+            "n_layer": 2,
+            "n_head": 6,
+            "vocab_size": 101,
+            "n_positions": 128,
+        }
     elif family == "opt":
-        base = dict(hidden_size=60, num_hidden_layers=2, num_attention_heads=6, ffn_dim=77, vocab_size=101)
-        base |= dict(max_position_embeddings=128, word_embed_proj_dim=60)
+        base = {
+            "hidden_size": 60,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 6,
+            "ffn_dim": 77,
+            "vocab_size": 101,
+        }
+        base |= {"max_position_embeddings": 128, "word_embed_proj_dim": 60}
     else:
-        base = dict(hidden_size=60, num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2)
-        base |= dict(intermediate_size=77, vocab_size=101, max_position_embeddings=128)
-        base |= dict(pad_token_id=0)  # the default lies beyond so small a vocabulary
+        base = {"hidden_size": 60, "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2}
+        base |= {"intermediate_size": 77, "vocab_size": 101, "max_position_embeddings": 128}
+        base |= {"pad_token_id": 0}  # the default lies beyond so small a vocabulary
     return {"model_type": family, **base, **changes}
 
 
