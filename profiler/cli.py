@@ -101,7 +101,7 @@ def _fail(sentence: str) -> None:
 def predict(model: str, hw: str, fidelity: str, format: str, out: Path | None, **flags: Any) -> None:
     """Predict a model on a device: a row per operator, TTFT, TPOT, MFU, MBU, memory."""
     from hwspecs import load_device
-    from profiler.scenarios import Asked, scenarios
+    from profiler.scenarios import Asked, listed_operators, scenarios
     from roofline.predict import predict as run
     from roofline.tables import as_json
 
@@ -109,6 +109,11 @@ def predict(model: str, hw: str, fidelity: str, format: str, out: Path | None, *
     asked = Asked(**flags)
     device = load_device(hw)
     limits = _fidelity(fidelity)
+    if listed := listed_operators(model):
+        from profiler.tables import predict_listed
+
+        _emit(predict_listed(listed, device, limits, format), out)
+        return
     _, found = scenarios(model, asked)
     points = [as_json(run(scenario, device, limits)) for scenario in found]
     _emit(_render(points, format), out)

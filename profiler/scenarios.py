@@ -34,13 +34,18 @@ class Asked:
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
+def listed_operators(target: str) -> list[dict[str, Any]]:
+    """The operators of a workload file that lists some; empty for anything else."""
+    return load_descriptor(target).operators if is_descriptor(target) else []
+
+
 def scenarios(
     target: str, asked: Asked, *, default_convention: str = "fused"
 ) -> tuple[Loaded, list[Scenario]]:
     """The model of MODEL or a workload file, and its scenarios; flags override the file."""
     file = load_descriptor(target) if is_descriptor(target) else None
     if file is not None and file.model is None:
-        raise InputError(f"{target} lists operators, not a model; predict it with `roofline ops {target}`.")
+        raise InputError(f"{target} lists operators and names no model; it can be predicted, not run.")
     loaded = load_model(file.model if file and file.model else target)
     setting = _setting(file, asked, default_convention)
     sizes = asked.given("batch", "prompt", "context", "output")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from roofline.ceilings import Fidelity, ceilings
 from specfiles.errors import InputError
 from specfiles.writing import atomic
 from workloads.descriptor import DESCRIPTORS, load_descriptor
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from hwspecs import Device
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -34,6 +37,25 @@ def read_table(path: Path) -> pd.DataFrame:
     except Exception as error:  # pandas and pyarrow raise a dozen kinds for a broken file
         raise InputError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]}).") from None
     raise InputError(f"{path}: unknown ending {path.suffix!r}; expected .csv, .parquet or .yaml.")
+
+
+def predict_listed(rows: list[dict[str, Any]], device: Device, fidelity: Fidelity, format: str) -> str:
+    """Predict the operators that a workload file lists, as a table, JSON or CSV."""
+    import json
+
+    import pandas as pd
+
+    from reports import terminal
+    from roofline.optable import predict_table
+
+    table = predict_table(pd.DataFrame(rows), ceilings(device, fidelity))
+    if format == "csv":
+        return str(table.to_csv(index=False))
+    records = json.loads(table.to_json(orient="records", double_precision=15))
+    if format == "json":
+        head = {"schema": 1, "hardware": device.name, "fidelity": str(fidelity)}
+        return json.dumps({**head, "operators": records}, indent=1)
+    return terminal.listed(records)
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

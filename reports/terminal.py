@@ -104,3 +104,21 @@ def sweep(points: Sequence[dict[str, Any]]) -> str:
     """Several predictions of one model, a line each."""
     rows = [{**point, **point["totals"]} for point in points]
     return _heading(points[0]) + table(rows, SWEEP)
+
+
+def listed(rows: Sequence[dict[str, Any]]) -> str:
+    """Operators of a table with their prediction: the sizes that any of them has, then the result."""
+    result: dict[str, tuple[str, Format]] = {
+        "flops": ("FLOP", lambda v: si(v, "FLOP")),
+        "bytes_moved": ("bytes", lambda v: si(v, "B")),
+        "compute_s": ("compute", lambda v: si(v, "s")),
+        "memory_s": ("memory", lambda v: si(v, "s")),
+        "predicted_us": ("time", lambda v: si(v * 1e-6, "s")),
+        "bound": ("bound", text),
+    }
+    sizes = [key for key in rows[0] if key not in {*result, "fidelity"}]
+    return table(rows, {**{key: (key, _size) for key in sizes}, **result})
+
+
+def _size(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else text(value)
