@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 SUM     = $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 READY   = $(VENV)/ready-$(SUM)
 
-.PHONY: demo test lint install docs clean
+.PHONY: demo gpu test lint install docs clean
 
 install: $(READY)
 
@@ -38,7 +38,17 @@ lint: install
 	$(BIN)/lint-imports
 
 test: install lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
+
+# On a machine with CUDA: the GPU tests, the device's ceilings, a profiled model in bf16, its report.
+GPU_MODEL ?= Llama-3.2-3B
+gpu: install
+	$(BIN)/python -m pytest -m gpu
+	@rm -rf demo/gpu
+	$(BIN)/roofline ceilings --device cuda -o demo/gpu/device.yaml
+	$(BIN)/roofline profile $(GPU_MODEL) --device cuda --hw demo/gpu/device.yaml --prompt 2048 --output 256 -o demo/gpu/run
+	$(BIN)/roofline validate demo/gpu/run --hw demo/gpu/device.yaml | tee demo/gpu/validation.txt
+	$(BIN)/roofline report demo/gpu/run -o demo/gpu/report.html
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info

@@ -88,10 +88,9 @@ def _probes(plan: Plan) -> Iterator[tuple[tuple[Any, ...], Probe]]:
 def _yardstick_steps(device: str, dtype: str) -> list[tuple[Subject, Point, Callable[[Any], Any]]]:
     """Every step of every yardstick, its KV cache filled, ready to be repeated."""
     steps = CPU_STEPS if device == "cpu" else GPU_STEPS
-    longest = max(kv_len for _, _, kv_len in (*steps.prefill, *steps.decode))
     subjects = [load_subject(loaded, device, dtype, seed=0) for loaded in yardsticks(device)]
     points = [Point(phase, *sizes) for phase in ("prefill", "decode") for sizes in getattr(steps, phase)]
-    return [(s, point, step(s, point, longest)) for s in subjects for point in points]
+    return [(s, point, step(s, point, point.kv_len)) for s in subjects for point in points]
 
 
 def _measure_step(plan: Plan, subject: Subject, point: Point, run: Callable[[Any], Any]) -> None:

@@ -333,3 +333,60 @@ def test_constants_belong_to_one_class_of_operators(paper_device: Callable[..., 
     assert times(Gemm(2, 64, 64), limits).time_s >= 1
     for other in (Gemm(1, 64, 64), Attention(1, 1, 64, 8, 8, 64), Norm(2, 64), Gemm(2, 64, 64, "fp16")):
         assert times(other, limits).time_s < 1e-3
+
+
+CURVE = [  # footprint in bytes, bandwidth: a fast cache, a slower one, and a dip that is noise
+    (1e5, 6e12),
+    (1e6, 4e12),
+    (2e6, 1e12),
+    (1e7, 2e12),
+    (1e9, 0.8e12),
+]
+
+
+def with_caches(paper_device: Callable[..., Device], **changes: Any) -> Ceilings:
+    """A machine without a data sheet, measured: 0.9 TB/s from memory, more from its caches."""
+    points = [
+        {"pattern": "read", "footprint_bytes": size, "byte_per_s": rate, "spread": 0.0} for size, rate in CURVE
+    ]
+    reached = {"dram_byte_per_s": {"value": 0.9e12, "source": "sheet"}, "bandwidth_curve": points}
+    return ceilings(paper_device(measured=reached, **{"bandwidth": None, **changes}), "measured")
+
+
+@pytest.mark.parametrize(
+    ("footprint", "rate"),
+    [(9e4, 6e12), (1e5, 6e12), (2e5, 4e12), (1.5e6, 2e12), (9e6, 2e12), (2e7, 0.9e12), (1e9, 0.9e12)],
+)
+def test_activations_come_from_the_nearest_cache_that_holds_them(
+    paper_device: Callable[..., Device], footprint: float, rate: float
+) -> None:
+    """What is reached at a footprint is reached at every smaller one; beyond the caches it is memory."""
+    limits = replace(with_caches(paper_device), vector_flop_per_s=None)
+    op = Residual(footprint / 6, 1)  # three tensors of 2 bytes
+    assert times(op, limits).memory_s == pytest.approx(footprint / rate, rel=1e-12)
+
+
+def test_weights_and_the_kv_cache_come_from_memory(paper_device: Callable[..., Device]) -> None:
+    limits = with_caches(paper_device)
+    gemm, core = Gemm(1, 64, 64), Attention(1, 1, 64, 8, 2, 64)
+    assert gemm.work().bytes < 1e5
+    assert times(gemm, limits).memory_s == pytest.approx(64 * 64 * 2 / 0.9e12 + 2 * 64 * 2 / 6e12)
+    cached, moved = core.work().kv_bytes, core.work().activation_bytes
+    assert times(core, limits).memory_s == pytest.approx(cached / 0.9e12 + moved / 6e12)
+
+
+@given(tokens=st.integers(1, 10**7), more=st.integers(1, 10**6))
+def test_leaving_a_cache_never_saves_time(
+    paper_device: Callable[..., Device], tokens: int, more: int
+) -> None:
+    limits = with_caches(paper_device)
+    smaller, larger = (times(Residual(n, 1), limits) for n in (tokens, tokens + more))
+    assert smaller.time_s <= larger.time_s
+
+
+def test_a_cache_does_not_beat_the_data_sheet(paper_device: Callable[..., Device]) -> None:
+    """So that the fidelities stay ordered where there is a data sheet: its roofline is the floor."""
+    limits = with_caches(paper_device, bandwidth=1e12)
+    op = Residual(10_000, 1)
+    assert times(op, limits).memory_s == pytest.approx(60_000 / 6e12)
+    assert times(op, limits).time_s == 60_000 / 1e12

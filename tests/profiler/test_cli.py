@@ -1,0 +1,418 @@
+"""The command line: results on stdout, one sentence per mistake on stderr, and nothing heavy imported."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from hwspecs.loader import DEVICES
+from profiler.cli import main
+from workloads.catalogue import MODELS
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "intermediate_size": 512,
+    "vocab_size": 1000,
+}
+WORKLOAD = "schema: 1\nname: mine\nmodel: Llama-2-7B\nphase: decode\nbatch: [1, 2]\nprompt: 100\n"
+LISTED = """\
+schema: 1
+name: listed
+operators:
+  - {op: gemm, dtype: bf16, m: 4, n: 64, k: 32, note: first}
+  - {op: attention_decode, dtype: bf16, batch: 2, kv_len: 100, n_heads: 8, n_kv_heads: 2, head_dim: 64}
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def roofline(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Ended]:
+    """Run a command in a folder of its own, in this process."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["roofline", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), out, err)
+
+    return run
+
+
+Roofline = Callable[..., Ended]
+PREDICT = ("predict", "Llama-2-7B", "--hw", "h100_sxm")
+
+
+def test_predict_as_json(roofline: Roofline) -> None:
+    ended = roofline(*PREDICT, "--phase", "decode", "--batch", 4, "--context", 100, "--format", "json")
+    assert (ended.code, ended.err) == (0, "")
+    data = ended.data
+    asked = {"model": "Llama-2-7B", "hardware": "H100-SXM5-80GB", "phase": "decode", "batch": 4}
+    assert {key: data[key] for key in asked} == asked
+    assert data["context"] == 100
+    summed = sum(row["count"] * row["time_s"] for row in data["operators"])
+    assert data["totals"]["time_s"] == pytest.approx(summed)
+    assert data["totals"]["tokens_per_s"] == pytest.approx(4 / summed)
+
+
+def test_json_has_no_number_that_json_does_not_have(roofline: Roofline) -> None:
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    for phase in ("prefill", "decode", "generate"):
+        ended = roofline(*PREDICT, "--phase", phase, "--tp", 2, "--format", "json")
+        json.loads(ended.out, parse_constant=refuse)
+
+
+def test_predict_as_csv_and_as_table(roofline: Roofline) -> None:
+    data = roofline(*PREDICT, "--phase", "prefill", "--format", "json").data
+    rows = list(csv.DictReader(io.StringIO(roofline(*PREDICT, "--phase", "prefill", "--format", "csv").out)))
+    assert [row["name"] for row in rows] == [row["name"] for row in data["operators"]]
+    table = roofline(*PREDICT, "--phase", "prefill")
+    assert table.code == 0
+    assert all(row["name"] in table.out for row in data["operators"])
+    assert "Llama-2-7B on H100-SXM5-80GB" in table.out
+    assert "TTFT" in table.out
+
+
+def test_every_flag_reaches_the_prediction(roofline: Roofline) -> None:
+    flags = ("--weights", "int4", "--activations", "fp16", "--kv", "fp8", "--tp", 2, "--convention", "eager")
+    sizes = ("--phase", "generate", "--batch", 3, "--prompt", 50, "--output", 7, "--fidelity", "measured")
+    data = roofline(*PREDICT, *flags, *sizes, "--format", "json").data
+    assert data["dtypes"] == {"weights": "int4", "activations": "fp16", "kv": "fp8"}
+    names = ("tensor_parallel", "convention", "batch", "prompt", "output", "phase", "fidelity")
+    assert [data[name] for name in names] == [2, "eager", 3, 50, 7, "generate", "measured"]
+    assert any("allreduce" in row["name"] for row in data["operators"])
+
+
+def test_names_are_found_forgivingly(roofline: Roofline) -> None:
+    data = roofline("predict", "llama 2-7b", "--hw", "H100 sxm5 80gb", "--format", "json").data
+    assert (data["model"], data["hardware"]) == ("Llama-2-7B", "H100-SXM5-80GB")
+
+
+@pytest.mark.parametrize("format", ["json", "csv", "table"])
+def test_a_file_holds_what_the_screen_would(roofline: Roofline, tmp_path: Path, format: str) -> None:
+    shown = roofline(*PREDICT, "--format", format)
+    written = roofline(*PREDICT, "--format", format, "-o", tmp_path / "new" / "out.txt")
+    assert (written.code, written.out) == (0, "")
+    assert written.err == f"written to {tmp_path / 'new' / 'out.txt'}\n"
+    assert (tmp_path / "new" / "out.txt").read_text(encoding="utf-8") == shown.out
+
+
+def test_a_config_of_your_own(roofline: Roofline, tmp_path: Path) -> None:
+    (tmp_path / "my-model").mkdir()
+    (tmp_path / "my-model" / "config.json").write_text(json.dumps(CONFIG))
+    for asked in ("my-model", "my-model/config.json"):
+        assert roofline("predict", asked, "--hw", "h100", "--format", "json").data["model"] == "my-model"
+
+
+def test_a_workload_file_is_a_grid(roofline: Roofline, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(WORKLOAD)
+    points = roofline("predict", "mine.yaml", "--hw", "h100", "--format", "json").data["points"]
+    assert [point["batch"] for point in points] == [1, 2]
+    one = roofline("predict", "mine.yaml", "--hw", "h100", "--batch", 5, "--format", "json").data
+    assert (one["batch"], one["phase"]) == (5, "decode")
+    rows = list(
+        csv.DictReader(io.StringIO(roofline("predict", "mine.yaml", "--hw", "h100", "--format", "csv").out))
+    )
+    assert {row["batch"] for row in rows} == {"1", "2"}
+    assert roofline("predict", "mine.yaml", "--hw", "h100").out.count("\n") > 3
+
+
+def test_a_shipped_workload(roofline: Roofline) -> None:
+    data = roofline("predict", "chat", "--hw", "h100", "--format", "json").data
+    assert (data["model"], data["batch"], data["prompt"], data["output"]) == ("Llama-3.1-8B", 8, 1024, 256)
+
+
+def test_listed_operators(roofline: Roofline, tmp_path: Path) -> None:
+    (tmp_path / "listed.yaml").write_text(LISTED)
+    data = roofline("predict", "listed.yaml", "--hw", "h100", "--format", "json").data
+    assert [row["op"] for row in data["operators"]] == ["gemm", "attention_decode"]
+    assert [row["flops"] for row in data["operators"]] == [2 * 4 * 64 * 32, 4 * 2 * 8 * 100 * 64]
+    assert data["operators"][0]["note"] == "first"
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> pd.DataFrame:
+    rows = [
+        {"op": "gemm", "dtype": "bfloat16", "m": m, "n": 4096, "k": 4096, "latency_us": 9.5} for m in (1, 512)
+    ]
+    return pd.DataFrame([*rows, {**rows[0], "dtype": "fp8"}]).assign(note=["a", "b", None])
+
+
+@pytest.mark.parametrize("read", ["csv", "parquet"])
+@pytest.mark.parametrize("write", ["csv", "parquet"])
+def test_a_table_of_operators_in_and_out(
+    roofline: Roofline, table: pd.DataFrame, tmp_path: Path, read: str, write: str
+) -> None:
+    table.to_csv("in.csv", index=False) if read == "csv" else table.to_parquet("in.parquet", index=False)
+    ended = roofline("ops", f"in.{read}", "--hw", "h100_sxm", "-o", f"out.{write}")
+    assert (ended.code, ended.out, ended.err) == (0, "", f"3 rows written to out.{write}\n")
+    found = pd.read_csv("out.csv") if write == "csv" else pd.read_parquet("out.parquet")
+    assert found["flops"].tolist() == [2 * m * 4096 * 4096 for m in (1, 512, 1)]
+    assert found["latency_us"].tolist() == [9.5] * 3
+    assert found["note"].tolist()[:2] == ["a", "b"]
+    stream = (4096 * 4096 + 2 * 4096) * 2 / 3.35e12 * 1e6  # the matrix, a row in and a row out
+    assert found["predicted_us"][0] == pytest.approx(stream)
+    assert (found["fidelity"] == "datasheet").all()
+    appended = "flops bytes_moved compute_s memory_s predicted_us bound fidelity".split()
+    assert list(found.columns) == [*table.columns, *appended]
+
+
+def test_devices_are_listed(roofline: Roofline) -> None:
+    records = roofline("hw", "list", "--format", "json").data
+    assert len(records) == len(DEVICES.paths())
+    for record in records:
+        assert isinstance(record["name"], str)
+        assert all(isinstance(alias, str) for alias in record["aliases"])
+    ids = {alias for record in records for alias in record["aliases"]}
+    assert {"a100_sxm", "h100_sxm", "h200_sxm", "l40s", "b200_sxm", "mi300x", "v100_pcie"} <= ids
+    shown = roofline("hw", "list")
+    assert all(record["name"] in shown.out for record in records)
+
+
+def test_a_device_is_shown_with_its_sources(roofline: Roofline) -> None:
+    ended = roofline("hw", "show", "h100_sxm")
+    assert ended.out == DEVICES.find("h100_sxm").read_text(encoding="utf-8")
+
+
+def test_devices_are_checked(roofline: Roofline, tmp_path: Path) -> None:
+    assert roofline("hw", "check").code == 0
+    wrong = DEVICES.find("h100_sxm").read_text(encoding="utf-8").replace("900.0e+9", "1.0e+9")
+    wrong = wrong.replace("byte_per_s: {value: 3.35e+12", "byte_per_s: {value: 6.7e+12")
+    (tmp_path / "wrong.yaml").write_text(wrong)
+    ended = roofline("hw", "check", "wrong.yaml")
+    assert ended.code == 1
+    assert "error" in ended.out
+
+
+def test_models_are_listed_with_their_counts(roofline: Roofline) -> None:
+    records = roofline("models", "list", "--format", "json").data
+    assert len(records) == len(MODELS.paths())
+    for record in records:
+        assert {"name", "aliases", "params", "active_params", "published_params"} <= set(record)
+        assert all(isinstance(alias, str) for alias in record["aliases"])
+        assert isinstance(record["params"], int)
+        assert isinstance(record["active_params"], int)
+        assert isinstance(record["published_params"], int | None)
+        assert 0 < record["active_params"] <= record["params"]
+    by_name = {record["name"]: record for record in records}
+    llama = by_name["Llama-2-7B"]
+    assert llama["params"] == llama["published_params"] == 6_738_415_616
+    assert "Llama-2-7B" in roofline("models", "list").out
+
+
+def test_models_are_checked_and_shown(roofline: Roofline) -> None:
+    ended = roofline("models", "check")
+    assert ended.code == 0
+    assert f"{len(MODELS.paths())} of {len(MODELS.paths())} models agree" in ended.out
+    shown = roofline("models", "show", "gpt-2").data
+    assert (shown["params"], shown["layers"], shown["hidden"]) == (124_439_808, 12, 768)
+    assert shown["config"]["model_type"] == "gpt2"
+
+
+@pytest.mark.parametrize("words", [("--help",), ("predict", "--help"), ("hw", "--help"), ("-h",)])
+def test_help_is_help(roofline: Roofline, words: tuple[str, ...]) -> None:
+    ended = roofline(*words)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("Usage: ")
+
+
+FILES = {
+    "misspelt.yaml": WORKLOAD.replace("batch", "bacth"),
+    "cut.yaml": "schema: 1\nname: [",
+    "listed.yaml": LISTED,
+    "gap/config.json": json.dumps({k: v for k, v in CONFIG.items() if k != "hidden_size"}),
+    "wrong/config.json": json.dumps({**CONFIG, "hidden_size": "256"}),
+    "odd/config.json": json.dumps({**CONFIG, "num_key_value_heads": 3}),
+    "unknown/config.json": json.dumps({**CONFIG, "model_type": "lama"}),
+    "cut/config.json": '{"model_type": ',
+    "empty/readme.txt": "no model",
+    "device.yaml": "schema: 1\nname: mine\n",
+    "good.csv": "op,dtype,m,n,k\ngemm,bf16,1,2,3\n",
+    "bad_op.csv": "op,dtype,m,n,k\ngmem,bf16,1,2,3\n",
+    "bad_size.csv": "op,dtype,m,n,k\ngemm,bf16,1,2,-3\n",
+    "no_column.csv": "op,dtype,m,n\ngemm,bf16,1,2\n",
+    "empty.csv": "",
+    "cut.parquet": "PAR1",
+    "table.txt": "op",
+}
+H100 = ("--hw", "h100_sxm")
+OPS_OUT = ("-o", "result.csv")
+MISTAKES: list[tuple[tuple[object, ...], str]] = [
+    (("predict", "Lama-2-7B", *H100), "no model named 'Lama-2-7B'; did you mean Llama-2-7B"),
+    (("predict", "zzzz", *H100), "no model named 'zzzz'; known: "),
+    (("predict", "empty", *H100), "empty: is a folder"),
+    (("predict", "Llama-2-7B"), "Missing option '--hw'"),
+    (("predict",), "Missing argument 'MODEL'"),
+    (("predict", "Llama-2-7B", "--hw", "h1000"), "no device named 'h1000'; did you mean "),
+    (("predict", "Llama-2-7B", "--hw", "device.yaml"), "device.yaml: key "),
+    ((*PREDICT, "--phase", "training"), "no phase named 'training'; known: prefill, decode, generate"),
+    ((*PREDICT, "--fidelity", "measurd"), "no fidelity named 'measurd'; did you mean measured"),
+    ((*PREDICT, "--fidelity", "calibrated"), "is not calibrated; use --fidelity measured"),
+    ((*PREDICT, "--convention", "fusd"), "no convention named 'fusd'; did you mean fused"),
+    ((*PREDICT, "--weights", "bf61"), "no dtype named 'bf61'; did you mean bf16"),
+    ((*PREDICT, "--activations", "int17"), "no dtype named 'int17'"),
+    ((*PREDICT, "--kv", "fp"), "no dtype named 'fp'"),
+    ((*PREDICT, "--activations", "fp4"), "has no dense peak for fp4 (it has: "),
+    ((*PREDICT, "--format", "xml"), "no format named 'xml'; known: table, json, csv"),
+    ((*PREDICT, "--batch", "-1"), "batch is -1; expected a positive whole number"),
+    ((*PREDICT, "--batch", "two"), "Invalid value for '--batch'"),
+    ((*PREDICT, "--batch", "1.5"), "Invalid value for '--batch'"),
+    ((*PREDICT, "--prompt", "0"), "prompt is 0; expected a positive whole number"),
+    ((*PREDICT, "--output", "0"), "output is 0; expected a positive whole number"),
+    ((*PREDICT, "--phase", "decode", "--context", "0"), "context is 0; expected a positive"),
+    ((*PREDICT, "--phase", "decode", "--context", "4097"), "positions for 4096 tokens, 4097 were asked for"),
+    ((*PREDICT, "--prompt", "4096", "--output", "2"), "positions for 4096 tokens, 4097 were asked for"),
+    ((*PREDICT, "--tp", "0"), "tp is 0; expected a positive whole number"),
+    ((*PREDICT, "--tp", "3"), "32 attention heads, which 3 devices do not divide"),
+    (("predict", "Llama-2-7B", "--hw", "l4", "--tp", "-2"), "tp is -2"),
+    ((*PREDICT, "--btach", "3"), "No such option '--btach'"),
+    ((*PREDICT, "surplus"), "unexpected extra argument"),
+    (("predict", "misspelt.yaml", *H100), "unknown key 'bacth'; did you mean 'batch'?"),
+    (("predict", "cut.yaml", *H100), "cut.yaml: not valid YAML"),
+    (("predict", "nowhere.yaml", *H100), "nowhere.yaml"),
+    (("predict", "gap", *H100), "gap/config.json: field 'hidden_size' is missing"),
+    (("predict", "wrong", *H100), "wrong/config.json: field 'hidden_size' is '256'; expected a whole number"),
+    (("predict", "odd", *H100), "num_attention_heads 8 is not divisible by num_key_value_heads 3"),
+    (("predict", "unknown", *H100), "model_type 'lama' is not known; the nearest known one is 'llama'"),
+    (("predict", "cut/config.json", *H100), "cut/config.json: not valid JSON"),
+    ((*PREDICT, "-o", "empty"), "empty: is a folder"),
+    ((*PREDICT, "-o", "good.csv/below.json"), "good.csv/below.json: cannot be written"),
+    (("ops", "nowhere.csv", *H100, *OPS_OUT), "nowhere.csv: no such file"),
+    (("ops", "good.csv", *H100), "Missing option '-o'"),
+    (("ops", "good.csv", *H100, "-o", "result.xlsx"), "result.xlsx: unknown ending '.xlsx'; expected .csv"),
+    (("ops", "good.csv", "--hw", "nothing", *OPS_OUT), "no device named 'nothing'"),
+    (("ops", "bad_op.csv", *H100, *OPS_OUT), "named 'gmem'; did you mean gemm?"),
+    (("ops", "bad_size.csv", *H100, *OPS_OUT), "row 0: k of op gemm is -3; expected a positive number"),
+    (("ops", "no_column.csv", *H100, *OPS_OUT), "op gemm needs the column 'k'; the table has none"),
+    (("ops", "empty.csv", *H100, *OPS_OUT), "empty.csv: cannot be read as a table"),
+    (("ops", "cut.parquet", *H100, *OPS_OUT), "cut.parquet: cannot be read as a table"),
+    (("ops", "table.txt", *H100, *OPS_OUT), "table.txt: unknown ending '.txt'; expected .csv, .parquet or"),
+    (("hw", "show", "nothing"), "no device named 'nothing'"),
+    (("hw", "check", "device.yaml"), "device.yaml: key "),
+    (("hw", "list", "--format", "csv"), "no format named 'csv'; known: table, json"),
+    (("models", "show", "nothing"), "no model named 'nothing'"),
+    (("models", "list", "--format", "csv"), "no format named 'csv'; known: table, json"),
+    (("validate", "empty", *H100), "empty: is not a run, it has no run.json"),
+    (("validate", "nowhere", *H100), "nowhere: no such run folder"),
+    (("prdict",), "No such command 'prdict'"),
+    (("hw", "lst"), "No such command 'lst'"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), MISTAKES, ids=lambda v: None if isinstance(v, str) else " ".join(map(str, v)))
+def test_a_mistake_is_one_sentence_and_leaves_nothing(
+    roofline: Roofline, tmp_path: Path, words: tuple[object, ...], said: str
+) -> None:
+    for name, content in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    ended = roofline(*words)
+    assert ended.code == 2
+    assert ended.out == ""
+    assert said in ended.err
+    assert ended.err.startswith("roofline: ")
+    assert ended.err.count("\n") == 1
+    assert "Traceback" not in ended.err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_bug_is_not_dressed_up_as_a_mistake(roofline: Roofline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is wrong input ends in a sentence; anything else keeps its traceback."""
+    import roofline.predict as module
+
+    def explode(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(module, "ceilings", explode)
+    with pytest.raises(ZeroDivisionError):
+        roofline(*PREDICT)
+
+
+def test_an_interrupted_command_leaves_no_half_file(
+    roofline: Roofline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import roofline.predict as module
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "ceilings", interrupt)
+    ended = roofline(*PREDICT, "-o", "out.json")
+    assert ended.code == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+HEAVY = ["torch", "transformers", "pandas", "pyarrow", "plotly", "matplotlib", "numpy", "pydantic", "typer"]
+
+
+def imported(*words: str) -> set[str]:
+    """The heavy packages that a command imports, in a process of its own."""
+    code = (
+        "import sys\n"
+        f"sys.argv = {['roofline', *words]!r}\n"
+        "from profiler.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        f"print('\\n' + ' '.join(m for m in {HEAVY!r} if m in sys.modules))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    return set(ended.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--help",),
+        ("predict", "--help"),
+        (*PREDICT, "--format", "json"),
+        (*PREDICT, "--phase", "generate", "--format", "csv"),
+        (*PREDICT,),
+    ],
+    ids=" ".join,
+)
+def test_a_prediction_imports_nothing_heavy(words: tuple[str, ...]) -> None:
+    assert imported(*words) == set()
+
+
+def test_the_check_of_imports_sees_them() -> None:
+    assert {"numpy", "pandas"} <= imported("ops", "--help") | imported_by("import pandas")
+
+
+def imported_by(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(' '.join(m for m in {HEAVY!r} if m in sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(ended.stdout.split())
