@@ -36,5 +36,7 @@ def test_every_module_loads_without_torch(package: str) -> None:
 
 def test_the_command_line_loads_without_torch() -> None:
     code = IMPORT_ALL.format(blocked=BLOCKED, package="specfiles") + "import profiler.cli\n"
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert ended.returncode == 0, ended.stderr

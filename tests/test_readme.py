@@ -18,7 +18,7 @@ def blocks() -> list[tuple[str, str]]:
 
 
 def lines(text: str) -> list[str]:
-    return [line.rstrip() for line in text.strip("\n").splitlines()]
+    return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n").splitlines()
 
 
 def test_the_readme_shows_predictions() -> None:

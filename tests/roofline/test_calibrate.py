@@ -1,4 +1,4 @@
-"""A fit finds the constants that made the times, scores itself on shapes it has not seen, and invents none."""
+"""A fit finds the constants that made the times, is scored on shapes it has not seen, and invents none."""
 
 from __future__ import annotations
 
@@ -94,7 +94,9 @@ def test_a_cache_is_found_at_its_size() -> None:
 
 def test_no_cache_is_claimed_where_there_is_none() -> None:
     known = constants(launch_s=2e-6, byte_per_s=1e12)
-    rows = [Measurement(f"f{i % 10}", 0.0, 0.0, s, 1.0, 1.0) for i, s in enumerate(np.geomspace(2e5, 1e9, 60))]
+    rows = [
+        Measurement(f"f{i % 10}", 0.0, 0.0, s, 1.0, 1.0) for i, s in enumerate(np.geomspace(2e5, 1e9, 60))
+    ]
     found = fit(timed(rows, known), "bf16", Terms(memory=True, cached=True))
     bandwidths = {found.byte_per_s, found.cached_byte_per_s} - {None}
     assert all(rate == pytest.approx(1e12, rel=1e-3) for rate in bandwidths)
@@ -146,7 +148,9 @@ def test_the_order_of_the_measurements_does_not_matter() -> None:
 
 @settings(max_examples=25)
 @given(
-    st.lists(st.tuples(st.floats(1e-7, 1e-1), st.floats(1e3, 1e12), st.floats(1e3, 1e10)), min_size=5, max_size=25),
+    st.lists(
+        st.tuples(st.floats(1e-7, 1e-1), st.floats(1e3, 1e12), st.floats(1e3, 1e10)), min_size=5, max_size=25
+    ),
     st.sampled_from([GEMM, STREAM, Terms(compute=True, memory=False), Terms(cached=True, outputs=True)]),
 )
 def test_whatever_was_measured_nothing_becomes_negative(

@@ -132,9 +132,7 @@ def test_an_empty_table_has_the_columns(empty: pd.DataFrame) -> None:
 
 def test_what_a_row_leaves_out() -> None:
     """Without a dtype bf16; without a window, or with 0 or nothing, full attention."""
-    assert_rows(
-        predict_table(gemms().drop(columns="dtype").iloc[:1], H100), [{**gemms().iloc[0].to_dict()}]
-    )
+    assert_rows(predict_table(gemms().drop(columns="dtype").iloc[:1], H100), [{**gemms().iloc[0].to_dict()}])
     row = {"op": "attention_prefill", "dtype": "bf16", "batch": 2, "q_len": 50, "kv_len": 50}
     row |= {"n_heads": 8, "n_kv_heads": 2, "head_dim": 64}
     values: list[Any] = [0, np.nan, 50, 10]
@@ -176,7 +174,9 @@ def test_a_wrong_cell_is_named(changes: dict[str, Any], said: str) -> None:
 def test_a_missing_column_is_named() -> None:
     with pytest.raises(InputError, match="op gemm needs the column 'k'; the table has none"):
         predict_table(gemms().drop(columns="k"), H100)
-    with pytest.raises(InputError, match="no column 'op'; expected the columns op, dtype and sizes, found: m"):
+    with pytest.raises(
+        InputError, match="no column 'op'; expected the columns op, dtype and sizes, found: m"
+    ):
         predict_table(pd.DataFrame({"m": [1]}), H100)
     with pytest.raises(InputError, match="found: none"):
         predict_table(pd.DataFrame(), H100)

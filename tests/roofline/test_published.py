@@ -282,7 +282,7 @@ SHAPES = {"GPT-6.7B": (32, 128, 32), "GPT-1.3B": (32, 64, 24), "GPT-350M": (16, 
 
 def test_memory_of_faster_transformer(published: Published) -> None:
     """Weights and cache fit into what was reported, which includes buffers: 42 rows."""
-    rows = [row for row in usable(published("C_ft_gpt"), "LB: weights+KV")]
+    rows = list(usable(published("C_ft_gpt"), "LB: weights+KV"))
     for row in rows:
         sizes = {"batch": int(row["batch"]), "prompt": int(row["isl"]), "output": int(row["osl"])}
         scenario = Scenario(

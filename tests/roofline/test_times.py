@@ -278,7 +278,7 @@ def test_a_measured_value_lowers_what_was_measured_and_says_what_was_not(
 def test_a_missing_ceiling_is_an_error_that_says_what_to_do(paper_device: Callable[..., Device]) -> None:
     bare = paper_device(link=None)
     limits = ceilings(bare)
-    with pytest.raises(InputError, match="no link to other devices.*--tp 1"):
+    with pytest.raises(InputError, match=r"no link to other devices.*--tp 1"):
         times(AllReduce(1, 1, 2), limits)
     with pytest.raises(
         InputError, match=r"no dense peak for int3 \(it has: .*bf16.*\); choose another dtype"
@@ -347,7 +347,8 @@ CURVE = [  # footprint in bytes, bandwidth: a fast cache, a slower one, and a di
 def with_caches(paper_device: Callable[..., Device], **changes: Any) -> Ceilings:
     """A machine without a data sheet, measured: 0.9 TB/s from memory, more from its caches."""
     points = [
-        {"pattern": "read", "footprint_bytes": size, "byte_per_s": rate, "spread": 0.0} for size, rate in CURVE
+        {"pattern": "read", "footprint_bytes": size, "byte_per_s": rate, "spread": 0.0}
+        for size, rate in CURVE
     ]
     reached = {"dram_byte_per_s": {"value": 0.9e12, "source": "sheet"}, "bandwidth_curve": points}
     return ceilings(paper_device(measured=reached, **{"bandwidth": None, **changes}), "measured")

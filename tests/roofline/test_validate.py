@@ -52,7 +52,9 @@ HEAD: dict[str, Any] = {
 @pytest.fixture
 def device(paper_device: Callable[..., Device]) -> Device:
     reached = {"dram_byte_per_s": {"value": 0.8e12, "source": "sheet"}}
-    return paper_device(measured={**reached, "tensor_flop_per_s": {"bf16": {"value": 50e12, "source": "sheet"}}})
+    return paper_device(
+        measured={**reached, "tensor_flop_per_s": {"bf16": {"value": 50e12, "source": "sheet"}}}
+    )
 
 
 def floors(device: Device, fidelity: str = "measured") -> list[dict[str, Any]]:

@@ -53,9 +53,7 @@ def refusal(fields: dict[str, Any]) -> str:
     "field",
     ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"],
 )
-@pytest.mark.parametrize(
-    "value", ["4096", 0, -1, 1.5, True, [1], {"a": 1}, 10**18, float("nan")], ids=lambda value: repr(value)
-)
+@pytest.mark.parametrize("value", ["4096", 0, -1, 1.5, True, [1], {"a": 1}, 10**18, float("nan")], ids=repr)
 def test_a_size_that_is_none(field: str, value: Any) -> None:
     sentence = refusal({**GOOD, field: value})
     assert f"field '{field}' is {value!r}" in sentence
@@ -147,11 +145,10 @@ def test_whatever_stands_in_a_field_there_is_a_model_or_a_sentence(
     good, field, value = case
     try:
         model = build(Config({**good, field: value}, "config.json"), "x")
-    except InputError as error:
-        assert "config.json" in str(error)
-    else:
-        assert parameters(model) > 0
-        assert all(row.operator.work().bytes >= 0 for row in operators(model, decode(1, 7)))
+    except InputError:  # any other exception fails the test
+        return
+    assert parameters(model) > 0
+    assert all(row.operator.work().bytes >= 0 for row in operators(model, decode(1, 7)))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +167,7 @@ def test_whatever_stands_in_a_field_there_is_a_model_or_a_sentence(
 def test_a_hostile_file_is_named(tmp_path: Path, content: str, said: str) -> None:
     file = tmp_path / "config.json"
     file.write_text(content)
-    with pytest.raises(InputError, match="config.json") as error:
+    with pytest.raises(InputError, match=r"config\.json") as error:
         load_model(tmp_path)
     assert said in str(error.value)
 
