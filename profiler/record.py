@@ -14,6 +14,7 @@ from profiler.ceilings import COLD_FACTOR, as_yaml
 from profiler.environment import command_line, environment, last_level_cache_bytes
 from profiler.kernels import TOLERANCE, Place, company, kernel
 from profiler.power import PowerMonitor
+from profiler.ranges import family
 from profiler.recorders import nvtx_installed
 from profiler.steps import operators_at, time_ranges
 from profiler.subject import Point, Subject, load_subject, step
@@ -26,6 +27,9 @@ from workloads.catalogue import Loaded
 
 if TYPE_CHECKING:
     pass
+
+
+DECODE_REPEATS = 4  # decode steps are short, and the cost of ranges shows in them only over many
 
 
 @dataclass
@@ -63,46 +67,47 @@ class _Rows:
 def profile(request: Request) -> Run:
     """Measure every point into a new run folder and return the run.
 
-    What was measured stays readable when a later point fails: the run is then marked failed, with
-    the reason among its notes.
+    Nothing is written before the model is loaded. What was measured stays readable when a later point
+    fails: the run is then marked failed, with the reason among its notes.
     """
     import torch
 
     keep_freed_memory()
-    head = _head(request)
-    run = create_run(request.out, head)
-    if isinstance(request.hardware, Device):  # kept with the run, so that reports need nothing else
-        write_text(request.out / "device.yaml", as_yaml(request.hardware))
-    rows = _Rows(run)
-    try:
-        with torch.inference_mode(), PowerMonitor(request.device) as power:
-            subject = load_subject(request.loaded, request.device, request.dtype, request.seed)
-            run = run.write_head(weights=subject.weights)
-            for point in request.points:
-                request.progress(
-                    f"{point.phase}: batch {point.batch}, {point.q_len} of {point.kv_len} tokens"
-                )
-                _measure_point(request, subject, point, rows)
-                rows.tables["power"] = power.samples()
-                rows.save()
-    except BaseException as error:
-        rows.save()
-        run.write_head(status="failed", notes=[*rows.notes, f"stopped: {type(error).__name__}: {error}"])
-        if isinstance(error, torch.OutOfMemoryError):
-            raise InputError(f"out of memory; what was measured before is in {request.out}.") from None
-        raise
+    family(request.loaded.model)  # whose parts are not known cannot be put into ranges
+    with torch.inference_mode():
+        subject = load_subject(request.loaded, request.device, request.dtype, request.seed)
+        run = create_run(request.out, _head(request, subject))
+        if isinstance(request.hardware, Device):  # kept with the run, so that reports need nothing else
+            write_text(request.out / "device.yaml", as_yaml(request.hardware))
+        rows = _Rows(run)
+        try:
+            with PowerMonitor(request.device) as power:
+                for point in request.points:
+                    request.progress(
+                        f"{point.phase}: batch {point.batch}, {point.q_len} of {point.kv_len} tokens"
+                    )
+                    _measure_point(request, subject, point, rows)
+                    rows.tables["power"] = power.samples()
+                    rows.save()
+        except BaseException as error:
+            rows.save()
+            reason = f"stopped: {type(error).__name__}: {error}"
+            run.write_head(status="failed", notes=[*rows.notes, reason])
+            if isinstance(error, torch.OutOfMemoryError):
+                raise InputError(f"out of memory; what was measured before is in {request.out}.") from None
+            raise
     if not nvtx_installed():
         rows.notes.append("nvtx is not installed: no NVTX ranges were made; pip install nvtx")
     return run.write_head(status="complete", notes=rows.notes)
 
 
-def _head(request: Request) -> Head:
+def _head(request: Request, subject: Subject) -> Head:
     return Head(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command_line(),
         model=request.loaded.model.name,
         model_config_fields=request.loaded.config,
-        weights="not loaded yet",
+        weights=subject.weights,
         phase=" ".join(dict.fromkeys(point.phase for point in request.points)),
         dtype=request.dtype,
         convention="eager",
@@ -116,7 +121,8 @@ def _head(request: Request) -> Head:
 def _measure_point(request: Request, subject: Subject, point: Point, rows: _Rows) -> None:
     capacity = max(p.kv_len for p in request.points)
     run = step(subject, point, capacity)
-    timed = time_ranges(subject, run, request.repeats, plain_too=True)
+    repeats = request.repeats * (DECODE_REPEATS if point.phase == "decode" else 1)
+    timed = time_ranges(subject, run, repeats, plain_too=True)
     where = vars(point)
     rows.notes.append(f"ranges change the step {_label(point)} by {timed.overhead:+.1%}")
     for with_ranges, times in ((False, timed.plain), (True, timed.ranged)):

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
 # The same examples in every run: a red test stays red until its cause is gone.
-settings.register_profile("tests", deadline=None, derandomize=True, max_examples=40)
+settings.register_profile("tests", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("tests")
 
 

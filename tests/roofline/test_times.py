@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwspecs import Device, load_device
@@ -51,6 +51,7 @@ def size_fields(kind: type[Operator]) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS, **IDS)
 @pytest.mark.parametrize("name", list(LIMITS))
+@settings(max_examples=12)
 @given(data=st.data())
 def test_no_operator_beats_a_ceiling(
     kind: type[Operator], name: str, data: st.DataObject, operators_of: Callable[..., Any]

@@ -1,0 +1,164 @@
+"""Models of a few kilobytes, the command line in this process, and a device file measured in seconds."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from profiler.subject import Subject, load_subject
+from workloads.catalogue import Loaded
+from workloads.config import Config
+from workloads.families import build
+
+LLAMA = {
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "intermediate_size": 80,
+    "vocab_size": 101,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,  # the defaults of some families lie beyond so small a vocabulary
+}
+FIELDS: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 48, "n_layer": 3, "n_head": 6, "vocab_size": 101, "n_positions": 128},
+    "opt": {
+        "hidden_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 6,
+        "ffn_dim": 80,
+        "vocab_size": 101,
+        "max_position_embeddings": 128,
+        "word_embed_proj_dim": 48,
+    },
+    "gemma3_text": {**LLAMA, "sliding_window": 8, "sliding_window_pattern": 2},  # both kinds of layer
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """As the command line measures; and the tests of others beside these keep their core."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., Loaded]:
+    """A model of a family with three layers."""
+
+    def make(family: str = "llama", **changes: Any) -> Loaded:
+        fields = {"model_type": family, **FIELDS.get(family, LLAMA), **changes}
+        return Loaded(build(Config(fields, "tiny"), f"tiny-{family}"), fields)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def subject(tiny: Callable[..., Loaded]) -> Callable[..., Subject]:
+    """Such a model with random weights, ready to run."""
+
+    def make(family: str = "llama", device: str = "cpu", dtype: str = "fp32", **changes: Any) -> Subject:
+        return load_subject(tiny(family, **changes), device, dtype, seed=0)
+
+    return make
+
+
+@pytest.fixture
+def cuda() -> str:
+    """A CUDA device; the test is skipped where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device")
+    return "cuda:0"
+
+
+@pytest.fixture
+def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without a GPU."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def roofline() -> Callable[..., Finished]:
+    """The command line in this process: torch is imported once for all tests."""
+
+    def run(*words: object) -> Finished:
+        from profiler.cli import main
+
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setattr("sys.argv", ["roofline", *map(str, words)])
+            with pytest.raises(SystemExit) as left:
+                main()
+        code = left.value.code
+        assert isinstance(code, int)
+        return Finished(code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def small_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a config just large enough that operators outweigh the framework around them."""
+    folder = tmp_path_factory.mktemp("small-llama")
+    fields = {
+        **LLAMA,
+        "model_type": "llama",
+        "hidden_size": 256,
+        "num_attention_heads": 8,
+        "intermediate_size": 704,
+        "vocab_size": 2000,
+    }
+    (folder / "config.json").write_text(json.dumps(fields))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def brief() -> Iterator[None]:
+    """Measuring the ceilings of a machine, cut down to a few seconds: small caches, matrices, models."""
+    from profiler.yardsticks import Size, Steps
+
+    sizes = {
+        "yardstick-a": Size(64, 4, 4, 160, 300, 2),
+        "yardstick-b": Size(128, 4, 2, 352, 500, 2),
+        "yardstick-c": Size(192, 6, 2, 512, 900, 2),
+        "yardstick-d": Size(96, 6, 3, 256, 700, 2),
+    }
+    steps = Steps(prefill=((1, 16, 16), (1, 64, 64)), decode=((1, 1, 20), (1, 1, 90)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("profiler.yardsticks.CPU_SIZES", sizes)
+        patch.setattr("profiler.ceilings.CPU_STEPS", steps)
+        patch.setattr("profiler.ceilings.last_level_cache_bytes", lambda _: 1 << 18)
+        patch.setattr("profiler.ceilings._squares", lambda _: (64, 128))
+        yield
+
+
+@pytest.fixture(scope="session")
+def measured_file(
+    brief: None, roofline: Callable[..., Finished], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The device file that `roofline ceilings` writes for this machine."""
+    file = tmp_path_factory.mktemp("ceilings") / "here.yaml"
+    done = roofline("ceilings", "-o", file, "--device", "cpu", "--passes", 1, "--name", "here")
+    assert done.code == 0, done.err
+    return file

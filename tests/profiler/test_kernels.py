@@ -1,0 +1,191 @@
+"""Every reference kernel gives what fp64 arithmetic gives, and reads memory that is really cold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from profiler.kernels import TOLERANCE, Kernel, Place, company, kernel, known_kernel_dtype
+from profiler.steps import operators_at
+from profiler.subject import Point
+from specfiles.errors import InputError
+from workloads.catalogue import Loaded
+from workloads.operators import (
+    Activation,
+    AllReduce,
+    Attention,
+    Embedding,
+    Gemm,
+    KvAppend,
+    Norm,
+    Operator,
+    Residual,
+    Rope,
+    Sampling,
+)
+
+torch = pytest.importorskip("torch")
+
+COLD = 1 << 20  # bytes: small enough for a test, larger than any tensor in it
+OPERATORS: dict[str, Callable[[str], Operator]] = {
+    "gemv": lambda d: Gemm(1, 40, 30, d, d, d),
+    "gemm": lambda d: Gemm(7, 40, 30, d, d, d),
+    "gemm with bias": lambda d: Gemm(7, 40, 30, d, d, d, bias=True),
+    "a long sum": lambda d: Gemm(3, 5, 5000, d, d, d),
+    "prefill": lambda d: Attention(2, 17, 17, 4, 4, 16, dtype=d, kv_dtype=d),
+    "prefill, grouped heads": lambda d: Attention(2, 17, 17, 6, 2, 16, dtype=d, kv_dtype=d),
+    "prefill, one KV head": lambda d: Attention(1, 17, 17, 6, 1, 16, dtype=d, kv_dtype=d),
+    "encoder": lambda d: Attention(2, 17, 17, 6, 2, 16, dtype=d, kv_dtype=d, causal=False),
+    "cross attention": lambda d: Attention(1, 5, 17, 4, 4, 16, dtype=d, kv_dtype=d, causal=False),
+    "a window that holds all": lambda d: Attention(1, 17, 17, 4, 4, 16, dtype=d, kv_dtype=d, window=17),
+    "decode": lambda d: Attention(3, 1, 90, 4, 4, 16, dtype=d, kv_dtype=d),
+    "decode, grouped heads": lambda d: Attention(3, 1, 90, 6, 2, 16, dtype=d, kv_dtype=d),
+    "decode, one KV head": lambda d: Attention(3, 1, 90, 6, 1, 16, dtype=d, kv_dtype=d),
+    "RMSNorm": lambda d: Norm(7, 48, d, d),
+    "LayerNorm": lambda d: Norm(7, 48, d, d, center=True, bias=True),
+    "RoPE": lambda d: Rope(9, 8, 16, d),
+    "RoPE of one head each": lambda d: Rope(9, 2, 16, d),
+    **{
+        f"{name}, {'gated' if gated else 'plain'}": lambda d, name=name, gated=gated: Activation(
+            5, 30, d, name, gated=gated
+        )
+        for name in ("silu", "relu", "gelu", "gelu_tanh")
+        for gated in (False, True)
+    },
+    "residual": lambda d: Residual(4, 10, d),
+    "embedding": lambda d: Embedding(6, 100, 20, d, d),
+    "append to the KV cache": lambda d: KvAppend(6, 2, 16, d, d),
+    "greedy sampling": lambda d: Sampling(2, 1000, d),
+    "softmax of the vocabulary": lambda d: Sampling(2, 1000, d, softmax=True),
+}
+
+
+@pytest.mark.parametrize("cold_bytes", [0, COLD], ids=["warm", "cold"])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_kernel_computes_what_its_operator_says(name: str, dtype: str, cold_bytes: int) -> None:
+    assert kernel(OPERATORS[name](dtype), Place("cpu", dtype, cold_bytes)).error() <= TOLERANCE[dtype]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_kernel_computes_what_its_operator_says_on_cuda(name: str, dtype: str, cuda: str) -> None:
+    assert kernel(OPERATORS[name](dtype), Place(cuda, dtype, COLD)).error() <= TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_kernel_can_be_called_again_and_again(name: str) -> None:
+    """Calls rotate over the copies of what is cold; each is a valid execution."""
+    run = kernel(OPERATORS[name]("fp32"), Place("cpu", "fp32", COLD)).run
+    shapes = {run(i).shape for i in (0, 1, 2, 1000, 1_000_003)}
+    assert len(shapes) == 1
+
+
+FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "gpt2", "opt"]
+
+
+@pytest.mark.parametrize("point", [Point("prefill", 1, 7, 7), Point("decode", 2, 1, 8)], ids=lambda p: p.phase)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_operator_of_a_family_has_a_kernel(
+    family: str, point: Point, tiny: Callable[..., Loaded]
+) -> None:
+    for named in operators_at(tiny(family), "fp32", point):
+        assert kernel(named.operator, Place("cpu")).error() <= TOLERANCE["fp32"], named.name
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_weights_read_are_those_that_the_operator_counts(family: str, tiny: Callable[..., Loaded]) -> None:
+    """A norm or a product whose bias is left out runs faster than the one in the model."""
+    import inspect
+
+    for named in operators_at(tiny(family), "fp32", Point("decode", 1, 1, 8)):
+        if isinstance(named.operator, Gemm | Norm) and named.operator.bias:
+            seen = inspect.getclosurevars(kernel(named.operator, Place("cpu")).run).nonlocals
+            assert any(torch.is_tensor(seen.get(name)) for name in ("bias", "shift")), named
+
+
+def test_the_comparison_is_sharp() -> None:
+    """One part in a thousand too much is seen in fp32, and not a number is never within tolerance."""
+    right = kernel(OPERATORS["gemm"]("fp32"), Place("cpu"))
+    assert Kernel(lambda i: 1.001 * right.run(i), right.exact).error() == pytest.approx(1e-3, rel=0.1)
+    assert not Kernel(lambda i: right.run(i) * float("nan"), right.exact).error() <= TOLERANCE["fp32"]
+
+
+@pytest.mark.parametrize(
+    ("operator", "what"),
+    [
+        (Attention(1, 17, 17, 4, 4, 16, window=16), "sliding-window attention"),
+        (Attention(1, 1, 90, 4, 4, 16, window=8), "sliding-window attention"),
+        (Attention(1, 5, 17, 4, 4, 16), "chunked prefill"),
+        (Activation(5, 30, "bf16", "swish_of_tomorrow"), "activation 'swish_of_tomorrow'"),
+        (AllReduce(5, 30, 2), "kernel for allreduce"),
+    ],
+    ids=["window, prefill", "window, decode", "chunk", "activation", "collective"],
+)
+def test_what_has_no_kernel_is_said(operator: Operator, what: str) -> None:
+    with pytest.raises(InputError, match=what):
+        kernel(operator, Place("cpu"))
+
+
+def test_an_unknown_format_lists_those_with_kernels() -> None:
+    with pytest.raises(InputError, match="fp64, fp32, bf16, fp16"):
+        known_kernel_dtype("fp8")
+    with pytest.raises(InputError, match="dtype that can be measured"):
+        kernel(Residual(1, 1), Place("cpu", "int4"))
+
+
+def spans(tensors: list[Any]) -> list[tuple[int, int]]:
+    """First and last address of each tensor, in order."""
+    return sorted((t.data_ptr(), t.data_ptr() + t.numel() * t.element_size()) for t in tensors)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.26, 0.34, 0.49, 0.51, 1.7])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_cold_tensors_do_not_overlap_and_outgrow_the_cache(share: float, dtype: str) -> None:
+    """Two thirds of `cold_bytes` at least, which is three times the last-level cache."""
+    place = Place("cpu", dtype, COLD)
+    columns = int(share * COLD) // place.torch_dtype.itemsize // 8
+    tensors = place.cold(8, columns)
+    addresses = spans(tensors)
+    assert all(t.shape == (8, columns) for t in tensors)
+    assert all(end <= begin for (_, end), (begin, _) in zip(addresses, addresses[1:], strict=False))
+    assert sum(end - begin for begin, end in addresses) >= 0.65 * COLD
+    assert len(tensors) >= 2  # what was touched last is never next
+
+
+def test_cold_windows_begin_on_cache_lines() -> None:
+    (first, _), *others = spans(Place("cpu", "fp32", COLD).cold(3, 7))
+    assert all((begin - first) % 64 == 0 for begin, _ in others)
+
+
+def test_without_a_cache_to_outgrow_there_is_one_tensor() -> None:
+    assert len(Place("cpu").cold(100, 100)) == 1
+
+
+@pytest.mark.parametrize("operator", [Attention(1, 1, 90, 6, 2, 16), Attention(1, 40, 40, 6, 2, 16)])
+def test_keys_and_values_are_different_memory(operator: Attention, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values that are the keys come from the cache that the keys have just filled."""
+    seen: list[tuple[Any, Any]] = []
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(q: Any, k: Any, v: Any, **options: Any) -> Any:
+        seen.append((k, v))
+        return sdpa(q, k, v, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    run = kernel(replace(operator, dtype="fp32", kv_dtype="fp32"), Place("cpu", "fp32", COLD)).run
+    for i in range(3):
+        run(i)
+    addresses = spans([t for pair in seen for t in pair])
+    assert all(end <= begin for (_, end), (begin, _) in zip(addresses, addresses[1:], strict=False))
+
+
+def test_company_streams_weights_on_a_cpu_and_is_absent_on_a_gpu() -> None:
+    between = company(Place("cpu", "fp32", 1 << 23))
+    assert between is not None
+    assert between(0) is not None
+    assert company(Place("cuda:0", "fp32", 1 << 23)) is None

@@ -1,0 +1,107 @@
+"""Repeats, budget and order of calls, on a clock that only the timed work moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+from profiler import timing
+from profiler.timing import SHORTEST_S, measure, sample, stopwatch
+
+
+class Clock:
+    """Seconds that pass only when told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def costs(self, seconds: float, log: list[str] | None = None, name: str = "call") -> Callable[[int], None]:
+        """A callable of so many seconds that writes its name and number into the log."""
+
+        def work(i: int) -> None:
+            self.now += seconds
+            if log is not None:
+                log.append(f"{name} {i}")
+
+        return work
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=made))
+    return made
+
+
+def test_quartiles_of_repeats() -> None:
+    found = sample([5.0, 1.0, 4.0, 2.0, 3.0])
+    assert (found.q25_s, found.median_s, found.q75_s, found.repeats) == (2.0, 3.0, 4.0, 5)
+    assert found.spread == pytest.approx(2 / 3)
+
+
+def test_one_slow_repeat_moves_no_median() -> None:
+    assert sample([1.0, 1.0, 1.0, 1.0, 1000.0]).median_s == 1.0
+
+
+def test_the_stopwatch_of_a_cpu_reads_the_host_clock(clock: Clock) -> None:
+    assert stopwatch("cpu")(lambda: clock.costs(0.25)(0)) == 0.25
+
+
+def test_only_the_call_is_timed_not_what_runs_between(clock: Clock) -> None:
+    found = measure(clock.costs(0.001), "cpu", between=clock.costs(0.5), repeats=7, budget_s=100)
+    assert found.median_s == found.q25_s == found.q75_s == pytest.approx(0.001)
+    assert found.repeats == 7
+
+
+def test_something_runs_before_each_timed_call(clock: Clock) -> None:
+    log: list[str] = []
+    measure(clock.costs(0.001, log), "cpu", between=clock.costs(0.001, log, "between"), repeats=3)
+    warm_up, *rest = log
+    assert warm_up == "call 0"
+    assert rest == ["between 1", "call 1", "between 2", "call 2", "between 3", "call 3"]
+
+
+@pytest.mark.parametrize("seconds", [1e-7, 3e-5, 1.9e-3, 2.1e-3, 0.4])
+def test_short_calls_are_grouped_until_the_clock_can_tell(clock: Clock, seconds: float) -> None:
+    log: list[str] = []
+    found = measure(clock.costs(seconds, log), "cpu", repeats=5, budget_s=100)
+    assert found.median_s == pytest.approx(seconds)
+    assert found.repeats == 5
+    assert log == [f"call {i}" for i in range(len(log))]  # buffers rotate without a jump
+    assert len(log) * seconds >= 5 * SHORTEST_S
+
+
+@pytest.mark.parametrize(("budget_s", "repeats"), [(0.0, 3), (2.5, 3), (5.5, 6), (1000.0, 9)])
+def test_the_budget_ends_repeats_but_not_before_the_third(
+    clock: Clock, budget_s: float, repeats: int
+) -> None:
+    found = measure(clock.costs(1.0), "cpu", between=lambda _: None, repeats=9, budget_s=budget_s)
+    assert found.repeats == repeats
+
+
+def test_the_first_call_is_not_counted(clock: Clock) -> None:
+    """It allocates and sets libraries up."""
+
+    def slow_at_first(i: int) -> None:
+        clock.now += 10.0 if i == 0 else 0.01
+
+    found = measure(slow_at_first, "cpu", between=lambda _: None, repeats=5, budget_s=100)
+    assert found.q75_s == pytest.approx(0.01)
+
+
+@pytest.mark.gpu
+def test_the_stopwatch_of_a_gpu_waits_for_the_device(cuda: str) -> None:
+    """A product of 4096 x 4096 takes longer than its launch, and twice as many take twice as long."""
+    import torch
+
+    a = torch.randn(4096, 4096, device=cuda)
+    seconds = stopwatch(cuda)
+    seconds(lambda: a @ a)
+    once, ten = seconds(lambda: a @ a), seconds(lambda: [a @ a for _ in range(10)])
+    assert once > 2 * 4096**3 / 200e12  # no GPU multiplies fp32 at more than 200 TFLOP/s
+    assert 5 < ten / once < 20
