@@ -262,6 +262,8 @@ def validate_command(
 
     _one_of(format, "format", ("table", "json"))
     device, opened = load_device(hw), open_run(run)
+    if device.name != opened.head.device:
+        print(f"note: measured on {opened.head.device}, predicted for {device.name}", file=sys.stderr)
     chosen = [_fidelity(name) for name in fidelity] if fidelity else available(device)
     results = [validate(opened, device, entry) for entry in chosen]
     _emit(validation.as_json(results) if format == "json" else validation.as_text(results, details), out)

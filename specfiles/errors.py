@@ -1,6 +1,9 @@
 """The one error that a user is meant to read."""
 
 
+MOST_LISTED = 15  # names in one sentence; the list command shows the rest
+
+
 class InputError(ValueError):
     """Wrong input: one sentence that says what was asked, what exists and what to do.
 
@@ -29,5 +32,7 @@ def plain(name: str) -> str:
 def choose(asked: str, known: list[str], what: str, *, do: str = "") -> InputError:
     """The error for a name that does not exist: it lists what would have worked."""
     close = nearest(asked, known)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}."
+    more = f" and {len(known) - MOST_LISTED} more" if len(known) > MOST_LISTED else ""
+    listed = f"known: {', '.join(known[:MOST_LISTED])}{more}."
+    hint = f"did you mean {' or '.join(close)}?" if close else listed
     return InputError(f"no {what} named {asked!r}; {hint}" + (f" {do}" if do else ""))

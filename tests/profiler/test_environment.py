@@ -1,0 +1,178 @@
+"""What a measurement says of its machine, and what it asks of the system; none of it needs a GPU."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from profiler import environment, power
+from profiler.allocator import keep_freed_memory
+from profiler.environment import command_line, device_name, last_level_cache_bytes, pick_device
+from profiler.power import PowerMonitor
+from roofline.run import TABLES
+from specfiles.errors import InputError
+
+torch = pytest.importorskip("torch")
+
+
+def test_facts_are_those_of_this_process() -> None:
+    facts = environment.environment("cpu")
+    assert facts["torch"] == torch.__version__
+    assert facts["threads"] == torch.get_num_threads()
+    assert facts["cores"] == os.cpu_count()
+    age = datetime.now(UTC) - datetime.fromisoformat(facts["date"])
+    assert timedelta(0) <= age + timedelta(seconds=1) < timedelta(minutes=1)
+    assert facts["processor"] == device_name("cpu")
+
+
+def test_facts_name_no_person_and_no_folder() -> None:
+    """Runs are shared: what identifies a user's machine has no place in them."""
+    told = " ".join(str(fact) for fact in environment.environment("cpu").values())
+    assert os.path.expanduser("~") not in told
+    assert os.getcwd() not in told
+
+
+def test_a_package_that_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "PACKAGES", ("torch", "a-package-that-nobody-has"))
+    facts = environment.environment("cpu")
+    assert "a-package-that-nobody-has" not in facts
+    assert None not in facts.values()
+
+
+def test_the_command_line_is_as_typed_without_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/some/where/bin/roofline", "profile", "tiny", "-o", "run"])
+    assert command_line() == "roofline profile tiny -o run"
+
+
+def test_the_last_level_cache_is_known_or_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 100_000 < last_level_cache_bytes("cpu") < 10e9
+    monkeypatch.setattr(environment, "_cache_bytes", lambda _: 0)
+    assert last_level_cache_bytes("cpu") == 32_000_000
+
+
+@pytest.mark.usefixtures("no_cuda")
+def test_without_a_gpu_the_cpu_is_picked_and_cuda_refused() -> None:
+    assert pick_device("auto") == pick_device("cpu") == "cpu"
+    for asked in ("cuda", "cuda:1"):
+        with pytest.raises(InputError, match="torch sees no CUDA device; use --device cpu"):
+            pick_device(asked)
+
+
+def test_with_two_gpus_one_is_picked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("auto") == pick_device("cuda") == "cuda:0"
+    assert pick_device("cuda:1") == "cuda:1"
+    assert pick_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize("asked", ["cuda:2", "cuda:-1", "cuda:x", "cuda:1.0", "tpu", "mps", "CUDA", ""])
+def test_what_is_no_device_is_refused_in_one_sentence(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match=r"^[^\n]*\.$"):
+        pick_device(asked)
+
+
+@pytest.mark.gpu
+def test_facts_of_a_gpu(cuda: str) -> None:
+    facts = environment.environment(cuda)
+    assert facts["gpu"] == torch.cuda.get_device_name(cuda) == device_name(cuda)
+    assert facts["multiprocessors"] > 0
+    assert last_level_cache_bytes(cuda) == facts["l2_bytes"] > 0
+
+
+def test_freed_memory_is_kept_where_the_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    import platform
+
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))  # musl, macOS
+    assert keep_freed_memory() is False
+    monkeypatch.undo()
+    if platform.libc_ver()[0] == "glibc":
+        assert keep_freed_memory() is True
+
+
+class Nvml(SimpleNamespace):
+    """NVML as far as the monitor calls it; every third reading of the power fails."""
+
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+    readings = 0
+
+    def nvmlInit(self) -> None:
+        pass
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetPowerUsage(self, _: int) -> int:
+        self.readings += 1
+        if self.readings % 3 == 0:
+            raise RuntimeError("a reading was lost")
+        return 250_000  # mW
+
+    def nvmlDeviceGetClockInfo(self, _: int, which: int) -> int:
+        return {1: 1410, 2: 1593}[which]  # MHz
+
+    def nvmlDeviceGetTemperature(self, *_: int) -> int:
+        return 55
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, _: int) -> int:
+        return 0
+
+
+def wait_for(samples: int, monitor: PowerMonitor) -> None:
+    deadline = time.monotonic() + 10
+    while len(monitor.samples()) < samples and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def test_power_is_sampled_in_the_documented_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml())  # type: ignore[arg-type]
+    monkeypatch.setattr(power, "PERIOD_S", 0.001)
+    with PowerMonitor("cuda:0") as monitor:
+        wait_for(5, monitor)
+    rows = monitor.samples()
+    assert len(rows) >= 5
+    for row in rows:
+        assert tuple(row) == TABLES["power"]
+        assert (row["power_w"], row["sm_clock_hz"], row["memory_clock_hz"]) == (250.0, 1.41e9, 1.593e9)
+    assert [row["time_s"] for row in rows] == sorted(row["time_s"] for row in rows)
+    time.sleep(0.01)
+    assert monitor.samples() == rows  # nothing is sampled behind the block
+
+
+def _no_driver() -> None:
+    raise RuntimeError("NVML Shared Library Not Found")
+
+
+@pytest.mark.parametrize("nvml", [None, SimpleNamespace(nvmlInit=_no_driver)], ids=["absent", "no driver"])
+def test_without_nvml_there_are_no_samples(nvml: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    with PowerMonitor("cuda:0") as monitor:
+        pass
+    assert monitor.samples() == []
+
+
+def test_a_cpu_has_no_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with PowerMonitor("cpu") as monitor:
+        pass
+    assert monitor.samples() == []
+
+
+def test_an_error_inside_the_block_ends_the_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml())  # type: ignore[arg-type]
+    monkeypatch.setattr(power, "PERIOD_S", 0.001)
+    monitor = PowerMonitor("cuda:0")
+    with pytest.raises(KeyboardInterrupt), monitor:
+        wait_for(1, monitor)
+        raise KeyboardInterrupt
+    rows = monitor.samples()
+    time.sleep(0.01)
+    assert monitor.samples() == rows

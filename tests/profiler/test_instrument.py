@@ -1,0 +1,232 @@
+"""Ranges bear the descriptor's names, as often as it says, change no result and leave nothing behind."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from profiler.instrument import instrumented
+from profiler.ranges import FAMILIES, family
+from profiler.recorders import HostClock, Marks, Recorder, Trace
+from profiler.steps import operators_at
+from profiler.subject import Point, Subject, greedy, load_subject, step
+from specfiles.errors import InputError
+from workloads.catalogue import Loaded
+from workloads.model import Model
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+# Gemma 2 caps its scores, which fused attention cannot: `load_subject` refuses it (tested below).
+RUNNABLE = [name for name in FAMILIES if name != "gemma2"]
+POINTS = [Point("prefill", 2, 12, 12), Point("decode", 2, 1, 13)]
+CAPACITY = 16
+
+
+class Tally:
+    """A recorder that writes down which ranges begin and end."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[str, str]] = []
+
+    def marks(self, name: str) -> Marks:
+        return (lambda: self.log.append(("begin", name)),), (lambda: self.log.append(("end", name)),)
+
+    @property
+    def begun(self) -> Counter[str]:
+        return Counter(name for what, name in self.log if what == "begin")
+
+
+def ranges_of(subject: Subject, point: Point, **options: int) -> Tally:
+    """The ranges of one step."""
+    tally = Tally()
+    with torch.inference_mode():
+        run = step(subject, point, CAPACITY)
+        with instrumented(subject, tally, greedy, **options) as watched:
+            run(watched.sampler)
+    return tally
+
+
+def pieces(model: Model, name: str) -> int:
+    """In how many ranges one execution is: a gated activation is a function of one product, then, after
+    another product has run, a multiplication. Most model code has the two apart, so it makes two ranges.
+    """
+    parts = family(model)
+    layer = [*parts.modules.values(), *(gap.name for gap in parts.gaps)]
+    return max(1, layer.count(name))
+
+
+@pytest.mark.parametrize("point", POINTS, ids=lambda p: p.phase)
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_ranges_are_the_operators_of_the_descriptor(
+    name: str, point: Point, subject: Callable[..., Subject]
+) -> None:
+    model = subject(name)
+    described = operators_at(model.loaded, "fp32", point)
+    expected = {named.name: named.count * pieces(model.loaded.model, named.name) for named in described}
+    assert ranges_of(model, point).begun == expected
+
+
+@pytest.mark.parametrize("changes", [{"attention_bias": True}, {"num_key_value_heads": 6}, {"head_dim": 20}])
+def test_shapes_do_not_change_the_ranges(changes: dict[str, Any], subject: Callable[..., Subject]) -> None:
+    plain, changed = (ranges_of(subject("llama", **c), POINTS[0]).begun for c in ({}, changes))
+    assert plain == changed
+
+
+def test_only_the_gated_activation_comes_in_two_pieces(tiny: Callable[..., Loaded]) -> None:
+    for name in FAMILIES:
+        model = tiny(name).model
+        split = {n for n in family(model).modules.values() if pieces(model, n) > 1}
+        assert split <= {"layers.mlp.act_mul"}
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_ranges_follow_each_other_and_do_not_nest(name: str, subject: Callable[..., Subject]) -> None:
+    """The clocks pair each beginning with the next ending."""
+    log = ranges_of(subject(name), POINTS[0]).log
+    assert [what for what, _ in log] == ["begin", "end"] * (len(log) // 2)
+    assert all(begin[1] == end[1] for begin, end in zip(log[::2], log[1::2], strict=True))
+
+
+def test_layers_with_a_window_have_a_range_of_their_own(subject: Callable[..., Subject]) -> None:
+    begun = ranges_of(subject("gemma3_text"), POINTS[0]).begun
+    assert (begun["layers.attention.core.window8"], begun["layers.attention.core"]) == (2, 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("point", POINTS, ids=lambda p: p.phase)
+def test_ranges_are_the_operators_on_cuda_too(
+    point: Point, cuda: str, subject: Callable[..., Subject]
+) -> None:
+    model = subject("llama", device=cuda, dtype="bf16")
+    described = operators_at(model.loaded, "bf16", point)
+    assert set(ranges_of(model, point).begun) == {named.name for named in described}
+
+
+def logits_of(subject: Subject, point: Point, recorder: Recorder | None) -> Any:
+    """The logits of one step from the same cached and new tokens each time."""
+    torch.manual_seed(7)
+    with torch.inference_mode():
+        run = step(subject, point, CAPACITY)
+        if recorder is None:
+            return run(lambda logits: logits.clone())
+        with instrumented(subject, recorder, lambda logits: logits.clone()) as watched:
+            return run(watched.sampler)
+
+
+@pytest.mark.parametrize("recorder", [HostClock, Trace, Tally])
+@pytest.mark.parametrize("point", POINTS, ids=lambda p: p.phase)
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_results_are_the_same_to_the_last_bit(
+    name: str, point: Point, recorder: type[Any], subject: Callable[..., Subject]
+) -> None:
+    model = subject(name)
+    plain, ranged = logits_of(model, point, None), logits_of(model, point, recorder())
+    assert plain.abs().max() > 0
+    assert torch.equal(plain, ranged)
+
+
+def hooks(subject: Subject) -> dict[str, Any]:
+    """Everything that instrumentation may replace, by name."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    from profiler.cache import PreallocatedLayer
+
+    modeling = sys.modules[type(subject.network).__module__]
+    own = {name: module.__dict__.get("forward") for name, module in subject.network.named_modules()}
+    return {
+        **own,
+        "update": PreallocatedLayer.update,
+        "sdpa": ALL_ATTENTION_FUNCTIONS["sdpa"],
+        "rope": getattr(modeling, "apply_rotary_pos_emb", None),
+        "names": sorted(vars(modeling)),
+    }
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_leaving_puts_everything_back(name: str, subject: Callable[..., Subject]) -> None:
+    model = subject(name)
+    before = hooks(model)
+    with instrumented(model, Tally(), greedy):
+        inside = hooks(model)
+    replaced = {name for name in before if before[name] is not inside[name] and name != "names"}
+    assert {"update", "sdpa"} <= replaced
+    assert len(replaced) > 10
+    assert hooks(model) == before
+
+
+def test_a_forward_that_was_already_replaced_is_put_back(subject: Callable[..., Subject]) -> None:
+    """As libraries do that move weights between devices."""
+    model = subject()
+    original = model.network.lm_head.forward
+    model.network.lm_head.forward = mine = lambda x: original(x)
+    assert ranges_of(model, POINTS[0]).begun["lm_head"] == 1
+    assert model.network.lm_head.forward is mine
+
+
+FAILING = ("self_attn.q_proj", "self_attn", "input_layernorm", "post_attention_layernorm", "mlp.act_fn", "mlp")
+
+
+@pytest.mark.parametrize("recorder", [HostClock, Trace, Tally])
+@pytest.mark.parametrize("path", FAILING)
+def test_an_error_inside_passes_through_and_everything_is_put_back(
+    path: str, recorder: type[Any], subject: Callable[..., Subject]
+) -> None:
+    """Memory may run out in any operator; the sentence for it needs the error as it was raised."""
+    model = subject()
+    failing = model.network.get_submodule(f"model.layers.1.{path}")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("no more")
+
+    failing.forward = fail
+    before = hooks(model)
+    with pytest.raises(torch.OutOfMemoryError, match="no more"):
+        logits_of(model, POINTS[0], recorder())
+    assert hooks(model) == before
+    del failing.forward
+    assert torch.equal(logits_of(model, POINTS[0], None), logits_of(model, POINTS[0], recorder()))
+
+
+@pytest.mark.parametrize("layers", [3, 4, 6, 9])
+def test_over_a_stride_of_repeats_every_layer_is_watched(
+    layers: int, subject: Callable[..., Subject]
+) -> None:
+    model = subject("llama", num_hidden_layers=layers)
+    seen: Counter[int] = Counter()
+    for first in range(4):
+        with instrumented(model, Tally(), greedy, first=first, stride=4) as watched:
+            here = [i for i, layer in enumerate(model.network.model.layers) if "forward" in vars(layer.mlp)]
+        assert watched.layers == len(here) > 0
+        assert watched.of_layers == layers
+        seen.update(here)
+    assert set(seen) == set(range(layers))
+
+
+def test_watched_layers_stand_for_all(subject: Callable[..., Subject]) -> None:
+    """Of eight layers two are watched: their ranges count four times, those of shared functions once."""
+    model = subject("llama", num_hidden_layers=8)
+    every, some = ranges_of(model, POINTS[0]).begun, Tally()
+    with torch.inference_mode():
+        run = step(model, POINTS[0], CAPACITY)
+        with instrumented(model, some, greedy, first=1, stride=4) as watched:
+            run(watched.sampler)
+    assert {name: count * watched.scale(name) for name, count in some.begun.items()} == every
+    assert some.begun["layers.mlp.down_proj"] == 2
+    assert some.begun["layers.attention.core"] == 8
+
+
+def test_a_family_without_parts_is_refused_with_those_that_have(tiny: Callable[..., Loaded]) -> None:
+    from dataclasses import replace
+
+    with pytest.raises(InputError, match=r"family 'mamba'.*known: llama, mistral"):
+        family(replace(tiny().model, family="mamba"))
+
+
+def test_capped_scores_are_refused_by_fused_attention(tiny: Callable[..., Loaded]) -> None:
+    with pytest.raises(InputError, match="transformers cannot build tiny-gemma2"):
+        load_subject(tiny("gemma2"), "cpu", "fp32", seed=0)
