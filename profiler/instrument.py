@@ -7,10 +7,11 @@ functions, where the model looks them up); leaving it puts everything back.
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from profiler.ranges import Family, family
@@ -34,13 +35,11 @@ class Watched:
     """What `instrumented` watches: the sampler to call, and how many layers stand for all."""
 
     sampler: Function
-    layer_names: frozenset[str]  # ranges that only the watched layers make
-    layers: int
-    of_layers: int
+    shares: Mapping[str, float]  # by range name: layers that have it / watched layers that have it
 
     def scale(self, name: str) -> float:
         """What a range's seconds are multiplied by to stand for all layers."""
-        return self.of_layers / self.layers if name in self.layer_names else 1.0
+        return self.shares.get(name, 1.0)
 
 
 @contextmanager
@@ -49,24 +48,36 @@ def instrumented(
 ) -> Iterator[Watched]:
     """The operators announce themselves to the recorder inside this block.
 
-    With a stride, only every `stride`-th layer from `first` is watched, which costs that much less;
-    the functions that layers share (attention, RoPE, the cache's update) are watched in all.
+    With a stride, only every `stride`-th layer from `first` is watched, which costs that much less.
     """
     with ExitStack() as stack:
         parts = family(subject.loaded.model)
         network = subject.network
-        layers = list(_module(network, parts.layers))
         for path, name in parts.outside.items():
             stack.enter_context(_replaced(_module(network, path), "forward", _around(recorder, name)))
-        watched = layers[first % stride :: stride] or layers
-        for layer in watched:
-            _instrument_layer(stack, layer, parts, recorder)
-        _instrument_functions(stack, subject, recorder)
-        names = frozenset([*parts.modules.values(), *(gap.name for gap in parts.gaps)])
-        yield Watched(_around(recorder, SAMPLING)(sampler), names, len(watched), len(layers))
+        layers = list(_module(network, parts.layers))
+        watched = range(first % stride, len(layers), stride) or range(len(layers))
+        gate: list[None] = []  # holds something while a watched layer runs
+        for index in watched:
+            _instrument_layer(stack, layers[index], parts, recorder, gate)
+        cores = _core_names(subject)
+        _instrument_functions(stack, subject, recorder, cores, gate)
+        in_layers = {*parts.modules.values(), *(gap.name for gap in parts.gaps), ROPE, APPEND}
+        shares = dict.fromkeys(in_layers, len(layers) / len(watched))
+        seen = Counter(cores[index] for index in watched)
+        shares |= {name: cores.count(name) / times for name, times in seen.items()}
+        yield Watched(_around(recorder, SAMPLING)(sampler), shares)
 
 
-def _instrument_layer(stack: ExitStack, layer: Any, parts: Family, recorder: Recorder) -> None:
+def _core_names(subject: Subject) -> list[str]:
+    """The range of each layer's attention: layers with a window are another operator."""
+    windows = [layer.attention.window for layer in subject.loaded.model.layers]
+    return [f"{CORE}.window{window}" if window else CORE for window in windows]
+
+
+def _instrument_layer(
+    stack: ExitStack, layer: Any, parts: Family, recorder: Recorder, gate: list[None]
+) -> None:
     """Wrap the layer's modules; a gap begins when one module returns and ends when the next is called."""
     before: dict[str, list[Call]] = defaultdict(list)
     after: dict[str, list[Call]] = defaultdict(list)
@@ -81,12 +92,16 @@ def _instrument_layer(stack: ExitStack, layer: Any, parts: Family, recorder: Rec
             before[gap.before][:0] = end  # ahead of the next module's own beginning
         else:
             after[""] += end  # the layer's own return
+    before[""].insert(0, partial(gate.append, None))
+    after[""].append(gate.pop)
     for path in {*before, *after}:
         wrap = _wrap(tuple(before[path]), tuple(after[path]))
         stack.enter_context(_replaced(_module(layer, path), "forward", wrap))
 
 
-def _instrument_functions(stack: ExitStack, subject: Subject, recorder: Recorder) -> None:
+def _instrument_functions(
+    stack: ExitStack, subject: Subject, recorder: Recorder, cores: list[str], gate: list[None]
+) -> None:
     """Attention, RoPE and the cache's update are looked up by name; wrap them where they are found."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -94,22 +109,33 @@ def _instrument_functions(stack: ExitStack, subject: Subject, recorder: Recorder
 
     modeling = sys.modules[type(subject.network).__module__]
     if hasattr(modeling, "apply_rotary_pos_emb"):
-        stack.enter_context(_replaced(modeling, "apply_rotary_pos_emb", _around(recorder, ROPE)))
-    stack.enter_context(_replaced(PreallocatedLayer, "update", _around(recorder, APPEND)))
+        stack.enter_context(_replaced(modeling, "apply_rotary_pos_emb", _around(recorder, ROPE, gate)))
+    stack.enter_context(_replaced(PreallocatedLayer, "update", _around(recorder, APPEND, gate)))
     sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
-    windows = [layer.attention.window for layer in subject.loaded.model.layers]
-    wrapped = {w: _around(recorder, f"{CORE}.window{w}" if w else CORE)(sdpa) for w in set(windows)}
+    wrapped = {name: _around(recorder, name, gate)(sdpa) for name in set(cores)}
 
     def attend(module: Any, *args: Any, **kwargs: Any) -> Any:
-        return wrapped[windows[module.layer_idx]](module, *args, **kwargs)
+        return wrapped[cores[module.layer_idx]](module, *args, **kwargs)
 
-    ALL_ATTENTION_FUNCTIONS.register("sdpa", attend if len(wrapped) > 1 else wrapped[windows[0]])
+    ALL_ATTENTION_FUNCTIONS.register("sdpa", attend if len(wrapped) > 1 else wrapped[cores[0]])
     stack.callback(ALL_ATTENTION_FUNCTIONS.register, "sdpa", sdpa)
 
 
-def _around(recorder: Recorder, name: str) -> Wrap:
-    """A decorator that puts the callable into the range `name`."""
-    return _wrap(*recorder.marks(name))
+def _around(recorder: Recorder, name: str, gate: list[None] | None = None) -> Wrap:
+    """A decorator that puts the callable into the range `name`, where a gate is given while it is open."""
+    before, after = recorder.marks(name)
+    if gate is None:
+        return _wrap(before, after)
+
+    def wrap(function: Function) -> Function:
+        ranged = _wrap(before, after)(function)
+
+        def gated(*args: Any, **kwargs: Any) -> Any:
+            return (ranged if gate else function)(*args, **kwargs)
+
+        return gated
+
+    return wrap
 
 
 def _wrap(before: tuple[Call, ...], after: tuple[Call, ...]) -> Wrap:

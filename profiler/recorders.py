@@ -124,7 +124,8 @@ class Trace:
         return (begin,), (self._end,)
 
     def _end(self) -> None:
-        self._open.pop().__exit__(None, None, None)
+        if self._open:  # empty where an error passes through a layer whose gap had not begun
+            self._open.pop().__exit__(None, None, None)
 
 
 def clock(device: str) -> HostClock | CudaClock:

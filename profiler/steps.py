@@ -57,10 +57,12 @@ def time_ranges(
     gc.disable()  # a collection would land in some step and not in others
     try:
         for repeat in range(repeats):
-            if plain_too:
-                timed.plain.append(seconds(partial(run, greedy)))
-            with instrumented(subject, recorder, greedy, first=repeat, stride=STRIDE) as watched:
-                timed.ranged.append(seconds(partial(run, watched.sampler)))
+            for with_ranges in (repeat % 2 == 0, repeat % 2 == 1) if plain_too else (True,):
+                with instrumented(subject, recorder, greedy, first=repeat, stride=STRIDE) as watched:
+                    if with_ranges:
+                        timed.ranged.append(seconds(partial(run, watched.sampler)))
+                if not with_ranges:  # after the same work as the other kind: they differ by the ranges alone
+                    timed.plain.append(seconds(partial(run, greedy)))
             for name, total in recorder.totals_s().items():
                 timed.ranges[name].append(total * watched.scale(name))
     finally:

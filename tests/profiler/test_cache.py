@@ -59,7 +59,11 @@ def test_rewinding_makes_a_step_repeatable(subject: Callable[..., Subject]) -> N
     with torch.inference_mode():
         model.network(tokens[:, :PROMPT], past_key_values=cache)
         steps = []
-        for token in (tokens[:, PROMPT : PROMPT + 1], tokens[:, PROMPT + 1 :], tokens[:, PROMPT : PROMPT + 1]):
+        for token in (
+            tokens[:, PROMPT : PROMPT + 1],
+            tokens[:, PROMPT + 1 :],
+            tokens[:, PROMPT : PROMPT + 1],
+        ):
             rewind(cache, PROMPT)
             assert cache.get_seq_length() == PROMPT
             steps.append(model.network(token, past_key_values=cache).logits)
@@ -101,7 +105,9 @@ def test_a_token_beyond_the_capacity_is_an_error_not_a_loss(subject: Callable[..
         model.network(model.tokens(1, 9), past_key_values=preallocated(model.layers, 8))
 
 
-@pytest.mark.parametrize("point", [Point("prefill", 2, 12, 12), Point("decode", 2, 1, 13)], ids=lambda p: p.phase)
+@pytest.mark.parametrize(
+    "point", [Point("prefill", 2, 12, 12), Point("decode", 2, 1, 13)], ids=lambda p: p.phase
+)
 def test_a_step_gives_the_same_token_each_time(point: Point, subject: Callable[..., Subject]) -> None:
     with torch.inference_mode():
         run = step(subject(), point, 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
@@ -98,32 +99,27 @@ def test_freed_memory_is_kept_where_the_library_can(monkeypatch: pytest.MonkeyPa
         assert keep_freed_memory() is True
 
 
-class Nvml(SimpleNamespace):
+def nvml() -> SimpleNamespace:
     """NVML as far as the monitor calls it; every third reading of the power fails."""
+    readings = itertools.count(1)
 
-    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
-    readings = 0
-
-    def nvmlInit(self) -> None:
-        pass
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        return index
-
-    def nvmlDeviceGetPowerUsage(self, _: int) -> int:
-        self.readings += 1
-        if self.readings % 3 == 0:
+    def power_mw(_: int) -> int:
+        if next(readings) % 3 == 0:
             raise RuntimeError("a reading was lost")
-        return 250_000  # mW
+        return 250_000
 
-    def nvmlDeviceGetClockInfo(self, _: int, which: int) -> int:
-        return {1: 1410, 2: 1593}[which]  # MHz
-
-    def nvmlDeviceGetTemperature(self, *_: int) -> int:
-        return 55
-
-    def nvmlDeviceGetCurrentClocksThrottleReasons(self, _: int) -> int:
-        return 0
+    return SimpleNamespace(
+        NVML_CLOCK_SM=1,
+        NVML_CLOCK_MEM=2,
+        NVML_TEMPERATURE_GPU=0,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetHandleByUUID=lambda uuid: 0,
+        nvmlDeviceGetPowerUsage=power_mw,
+        nvmlDeviceGetClockInfo=lambda _, which: {1: 1410, 2: 1593}[which],  # MHz
+        nvmlDeviceGetTemperature=lambda *_: 55,
+        nvmlDeviceGetCurrentClocksThrottleReasons=lambda _: 0,
+    )
 
 
 def wait_for(samples: int, monitor: PowerMonitor) -> None:
@@ -133,7 +129,7 @@ def wait_for(samples: int, monitor: PowerMonitor) -> None:
 
 
 def test_power_is_sampled_in_the_documented_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", Nvml())  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "pynvml", nvml())  # type: ignore[arg-type]
     monkeypatch.setattr(power, "PERIOD_S", 0.001)
     with PowerMonitor("cuda:0") as monitor:
         wait_for(5, monitor)
@@ -151,9 +147,9 @@ def _no_driver() -> None:
     raise RuntimeError("NVML Shared Library Not Found")
 
 
-@pytest.mark.parametrize("nvml", [None, SimpleNamespace(nvmlInit=_no_driver)], ids=["absent", "no driver"])
-def test_without_nvml_there_are_no_samples(nvml: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+@pytest.mark.parametrize("module", [None, SimpleNamespace(nvmlInit=_no_driver)], ids=["absent", "no driver"])
+def test_without_nvml_there_are_no_samples(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", module)
     with PowerMonitor("cuda:0") as monitor:
         pass
     assert monitor.samples() == []
@@ -167,12 +163,17 @@ def test_a_cpu_has_no_samples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_error_inside_the_block_ends_the_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", Nvml())  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "pynvml", nvml())  # type: ignore[arg-type]
     monkeypatch.setattr(power, "PERIOD_S", 0.001)
     monitor = PowerMonitor("cuda:0")
-    with pytest.raises(KeyboardInterrupt), monitor:
-        wait_for(1, monitor)
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with monitor:
+            wait_for(1, monitor)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     rows = monitor.samples()
     time.sleep(0.01)
     assert monitor.samples() == rows

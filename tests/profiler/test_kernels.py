@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -88,7 +89,9 @@ def test_a_kernel_can_be_called_again_and_again(name: str) -> None:
 FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "gpt2", "opt"]
 
 
-@pytest.mark.parametrize("point", [Point("prefill", 1, 7, 7), Point("decode", 2, 1, 8)], ids=lambda p: p.phase)
+@pytest.mark.parametrize(
+    "point", [Point("prefill", 1, 7, 7), Point("decode", 2, 1, 8)], ids=lambda p: p.phase
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_operator_of_a_family_has_a_kernel(
     family: str, point: Point, tiny: Callable[..., Loaded]
@@ -157,7 +160,7 @@ def test_cold_tensors_do_not_overlap_and_outgrow_the_cache(share: float, dtype: 
     tensors = place.cold(8, columns)
     addresses = spans(tensors)
     assert all(t.shape == (8, columns) for t in tensors)
-    assert all(end <= begin for (_, end), (begin, _) in zip(addresses, addresses[1:], strict=False))
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(addresses))
     assert sum(end - begin for begin, end in addresses) >= 0.65 * COLD
     assert len(tensors) >= 2  # what was touched last is never next
 
@@ -186,7 +189,7 @@ def test_keys_and_values_are_different_memory(operator: Attention, monkeypatch: 
     for i in range(3):
         run(i)
     addresses = spans([t for pair in seen for t in pair])
-    assert all(end <= begin for (_, end), (begin, _) in zip(addresses, addresses[1:], strict=False))
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(addresses))
 
 
 def test_company_streams_weights_on_a_cpu_and_is_absent_on_a_gpu() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -49,11 +50,9 @@ def test_steps_that_scenarios_share_are_measured_once(ask: Callable[..., Scenari
 
 
 def test_a_grid_of_a_workload_file_gives_the_steps_of_all_its_points(
-    small_llama: object, tmp_path: object
+    small_llama: Path, tmp_path: Path
 ) -> None:
-    from pathlib import Path
-
-    file = Path(str(tmp_path)) / "grid.yaml"
+    file = tmp_path / "grid.yaml"
     file.write_text(
         f"schema: 1\nname: grid\nmodel: {small_llama}\nphase: decode\nbatch: [1, 2]\ncontext: [10, 20]\n"
     )
@@ -67,7 +66,5 @@ def test_the_two_decode_steps_give_every_step_of_a_generation() -> None:
 
     model, device = load_model("llama-3.1-8b").model, load_device("h100_sxm")
     whole = predict(Scenario(model, prompt=2000, output=500), device).totals()["tpot_s"]
-    ends = [
-        predict(Scenario(model, "decode", context=context), device).time_s() for context in (2001, 2499)
-    ]
+    ends = [predict(Scenario(model, "decode", context=context), device).time_s() for context in (2001, 2499)]
     assert sum(ends) / 2 == pytest.approx(whole, rel=1e-3)

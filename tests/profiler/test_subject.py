@@ -42,7 +42,9 @@ def test_the_network_has_the_parameters_that_are_counted(
     assert not model.network.training
 
 
-@pytest.mark.parametrize(("dtype", "expected"), [("fp32", "float32"), ("bf16", "bfloat16"), ("fp16", "float16")])
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [("fp32", "float32"), ("bf16", "bfloat16"), ("fp16", "float16")]
+)
 def test_the_network_is_in_the_format_that_was_asked(
     dtype: str, expected: str, subject: Callable[..., Subject]
 ) -> None:
@@ -107,7 +109,11 @@ def test_a_decoder_inside_a_larger_config_is_built_or_refused(tiny: Callable[...
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
 )
 def test_a_model_that_does_not_fit_is_one_sentence(
     error: Exception, tiny: Callable[..., Loaded], monkeypatch: pytest.MonkeyPatch

@@ -20,7 +20,9 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def costs(self, seconds: float, log: list[str] | None = None, name: str = "call") -> Callable[[int], None]:
+    def costs(
+        self, seconds: float, log: list[str] | None = None, name: str = "call"
+    ) -> Callable[[int], None]:
         """A callable of so many seconds that writes its name and number into the log."""
 
         def work(i: int) -> None:

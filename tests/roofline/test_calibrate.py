@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from hwspecs import Constants
 from roofline.calibrate import HELD_OUT_EVERY, Measurement, Terms, fit, predicted_s
+
+close = partial(pytest.approx, rel=1e-9, abs=0)  # times are far below the default absolute tolerance
 
 GEMM = Terms(compute=True, memory=True)
 STREAM = Terms(memory=True)
@@ -46,9 +49,9 @@ KNOWN = constants(launch_s=4e-6, flop_per_s=200e12, byte_per_s=1.5e12, overlap=1
 
 def test_exact_times_give_back_the_constants() -> None:
     found = fit(timed(shapes(), KNOWN), "bf16", GEMM)
-    assert found.launch_s == pytest.approx(KNOWN.launch_s, rel=1e-6)
-    assert found.flop_per_s == pytest.approx(KNOWN.flop_per_s, rel=1e-6)
-    assert found.byte_per_s == pytest.approx(KNOWN.byte_per_s, rel=1e-6)
+    assert found.launch_s == close(KNOWN.launch_s, rel=1e-6)
+    assert found.flop_per_s == close(KNOWN.flop_per_s, rel=1e-6)
+    assert found.byte_per_s == close(KNOWN.byte_per_s, rel=1e-6)
     assert found.overlap == 1
     assert found.median_error < 1e-9
     assert found.dtype == "bf16"
@@ -58,26 +61,29 @@ def test_times_that_add_up_are_told_from_times_that_overlap() -> None:
     known = constants(launch_s=4e-6, flop_per_s=200e12, byte_per_s=1.5e12, overlap=0.0)
     found = fit(timed(shapes(), known), "bf16", GEMM)
     assert found.overlap == 0
-    assert found.flop_per_s == pytest.approx(known.flop_per_s, rel=1e-6)
-    assert found.byte_per_s == pytest.approx(known.byte_per_s, rel=1e-6)
+    assert found.flop_per_s == close(known.flop_per_s, rel=1e-6)
+    assert found.byte_per_s == close(known.byte_per_s, rel=1e-6)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_noise_moves_the_constants_little(seed: int) -> None:
     found = fit(timed(shapes(), KNOWN, noise=0.05, seed=seed), "bf16", GEMM)
-    assert found.launch_s == pytest.approx(KNOWN.launch_s, rel=0.1)
-    assert found.flop_per_s == pytest.approx(KNOWN.flop_per_s, rel=0.05)
-    assert found.byte_per_s == pytest.approx(KNOWN.byte_per_s, rel=0.1)
+    assert found.launch_s == close(KNOWN.launch_s, rel=0.1)
+    assert found.flop_per_s == close(KNOWN.flop_per_s, rel=0.05)
+    assert found.byte_per_s == close(KNOWN.byte_per_s, rel=0.1)
     # the median of |noise| at 5 % is 0.67 x 5 %
     assert 0.02 < found.median_error < 0.06
 
 
-def test_a_few_wild_times_do_not_decide() -> None:
-    """Another program on the device: every tenth time is five times too long."""
+@pytest.mark.parametrize("factor", [5.0, 1 / 3])
+def test_a_few_wild_times_do_not_decide(factor: float) -> None:
+    """Another program on the device, or a timer that missed the end: every tenth time is far off."""
     rows = timed(shapes(), KNOWN)
-    disturbed = [replace(row, time_s=row.time_s * (5 if i % 10 == 0 else 1)) for i, row in enumerate(rows)]
+    disturbed = [replace(r, time_s=r.time_s * (factor if i % 10 == 0 else 1)) for i, r in enumerate(rows)]
     found = fit(disturbed, "bf16", GEMM)
-    assert found.flop_per_s == pytest.approx(KNOWN.flop_per_s, rel=0.1)
+    assert found.flop_per_s == close(KNOWN.flop_per_s, rel=0.05)
+    assert found.byte_per_s == close(KNOWN.byte_per_s, rel=0.05)
+    assert found.launch_s == close(KNOWN.launch_s, rel=0.05)
     assert found.median_error < 0.05
 
 
@@ -86,8 +92,8 @@ def test_a_cache_is_found_at_its_size() -> None:
     sizes = np.geomspace(2e5, 1e9, 60)
     rows = [Measurement(f"f{i % 10}", 0.0, 0.0, float(size), 1.0, 1.0) for i, size in enumerate(sizes)]
     found = fit(timed(rows, known), "bf16", Terms(memory=True, cached=True))
-    assert found.byte_per_s == pytest.approx(1e12, rel=1e-3)
-    assert found.cached_byte_per_s == pytest.approx(4e12, rel=1e-3)
+    assert found.byte_per_s == close(1e12, rel=1e-3)
+    assert found.cached_byte_per_s == close(4e12, rel=1e-3)
     assert found.cache_bytes is not None
     assert 20e6 < found.cache_bytes < 45e6
 
@@ -99,7 +105,7 @@ def test_no_cache_is_claimed_where_there_is_none() -> None:
     ]
     found = fit(timed(rows, known), "bf16", Terms(memory=True, cached=True))
     bandwidths = {found.byte_per_s, found.cached_byte_per_s} - {None}
-    assert all(rate == pytest.approx(1e12, rel=1e-3) for rate in bandwidths)
+    assert all(rate == close(1e12, rel=1e-3) for rate in bandwidths)
 
 
 def test_special_functions_and_outputs_have_terms_of_their_own() -> None:
@@ -110,9 +116,9 @@ def test_special_functions_and_outputs_have_terms_of_their_own() -> None:
         rows.append(Measurement(f"f{i % 9}", 0.0, special, size, outputs, 1.0))
     known = constants(launch_s=1e-6, special_op_per_s=2e12, byte_per_s=1e12, output_s=3e-12, overlap=0.0)
     found = fit(timed(rows, known), "bf16", Terms(compute=True, special=True, outputs=True))
-    assert found.special_op_per_s == pytest.approx(2e12, rel=1e-3)
-    assert found.output_s == pytest.approx(3e-12, rel=1e-3)
-    assert found.byte_per_s == pytest.approx(1e12, rel=1e-3)
+    assert found.special_op_per_s == close(2e12, rel=1e-3)
+    assert found.output_s == close(3e-12, rel=1e-3)
+    assert found.byte_per_s == close(1e12, rel=1e-3)
     assert found.flop_per_s is None
 
 
@@ -143,7 +149,7 @@ def test_the_order_of_the_measurements_does_not_matter() -> None:
     found, again, other = (fit(measured, "bf16", GEMM) for measured in (rows, rows, shuffled))
     assert found == again
     for name in ("launch_s", "flop_per_s", "byte_per_s", "median_error"):
-        assert getattr(found, name) == pytest.approx(getattr(other, name), rel=1e-9)
+        assert getattr(found, name) == close(getattr(other, name), rel=1e-9)
 
 
 @settings(max_examples=25)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from workloads.catalogue import load_model
 from workloads.dtypes import FORMATS, Precision
 from workloads.operators import KINDS, Activation, AllReduce, Attention, Gemm, Norm, Operator, Residual
 from workloads.phases import Setting
+
+close = partial(pytest.approx, rel=1e-9, abs=0)  # times are far below the default absolute tolerance
 
 ROUNDING = 1 + 1e-12
 PEAK, BANDWIDTH, VECTOR, SPECIAL, LINK = 100e12, 1e12, 10e12, 1e12, 100e9
@@ -179,8 +182,8 @@ def test_times_of_arrays_are_arrays_of_times(
 def test_at_the_ridge_both_limits_are_equal() -> None:
     """Peak / bandwidth is 100 FLOP per byte; a square product of side n in bf16 has n / 3."""
     limit = times(Gemm(300, 300, 300), PAPER)
-    assert limit.compute_s == pytest.approx(2 * 300**3 / PEAK, rel=1e-15)
-    assert limit.compute_s == pytest.approx(limit.memory_s, rel=1e-15)
+    assert limit.compute_s == close(2 * 300**3 / PEAK, rel=1e-15)
+    assert limit.compute_s == close(limit.memory_s, rel=1e-15)
     assert times(Gemm(299, 299, 299), PAPER).bound == "memory"
     assert times(Gemm(301, 301, 301), PAPER).bound == "compute"
 
@@ -313,9 +316,9 @@ def test_calibrated_constants_by_hand(paper_device: Callable[..., Device]) -> No
     for overlap in (0.0, 0.25, 1.0):
         found = times(op, calibrated(paper_device, overlap=overlap, **given_rates))
         expected = 1e-6 + max(compute, memory) + (1 - overlap) * min(compute, memory)
-        assert found.time_s == pytest.approx(expected, rel=1e-14)
-        assert found.compute_s == pytest.approx(compute, rel=1e-14)
-        assert found.memory_s == pytest.approx(memory, rel=1e-14)
+        assert found.time_s == close(expected, rel=1e-14)
+        assert found.compute_s == close(compute, rel=1e-14)
+        assert found.memory_s == close(memory, rel=1e-14)
 
 
 def test_a_footprint_inside_the_cache_has_its_own_bandwidth(paper_device: Callable[..., Device]) -> None:
@@ -324,8 +327,8 @@ def test_a_footprint_inside_the_cache_has_its_own_bandwidth(paper_device: Callab
     rates = {"byte_per_s": 0.1e12, "cached_byte_per_s": 0.5e12}
     inside = times(op, calibrated(paper_device, cache_bytes=float(size), **rates))
     outside = times(op, calibrated(paper_device, cache_bytes=float(size - 1), **rates))
-    assert inside.memory_s == pytest.approx(size / 0.5e12, rel=1e-14)
-    assert outside.memory_s == pytest.approx(size / 0.1e12, rel=1e-14)
+    assert inside.memory_s == close(size / 0.5e12, rel=1e-14)
+    assert outside.memory_s == close(size / 0.1e12, rel=1e-14)
 
 
 def test_constants_belong_to_one_class_of_operators(paper_device: Callable[..., Device]) -> None:
@@ -365,16 +368,16 @@ def test_activations_come_from_the_nearest_cache_that_holds_them(
     """What is reached at a footprint is reached at every smaller one; beyond the caches it is memory."""
     limits = replace(with_caches(paper_device), vector_flop_per_s=None)
     op = Residual(footprint / 6, 1)  # three tensors of 2 bytes
-    assert times(op, limits).memory_s == pytest.approx(footprint / rate, rel=1e-12)
+    assert times(op, limits).memory_s == close(footprint / rate, rel=1e-12)
 
 
 def test_weights_and_the_kv_cache_come_from_memory(paper_device: Callable[..., Device]) -> None:
     limits = with_caches(paper_device)
     gemm, core = Gemm(1, 64, 64), Attention(1, 1, 64, 8, 2, 64)
     assert gemm.work().bytes < 1e5
-    assert times(gemm, limits).memory_s == pytest.approx(64 * 64 * 2 / 0.9e12 + 2 * 64 * 2 / 6e12)
+    assert times(gemm, limits).memory_s == close(64 * 64 * 2 / 0.9e12 + 2 * 64 * 2 / 6e12)
     cached, moved = core.work().kv_bytes, core.work().activation_bytes
-    assert times(core, limits).memory_s == pytest.approx(cached / 0.9e12 + moved / 6e12)
+    assert times(core, limits).memory_s == close(cached / 0.9e12 + moved / 6e12)
 
 
 @given(tokens=st.integers(1, 10**7), more=st.integers(1, 10**6))
@@ -390,5 +393,5 @@ def test_a_cache_does_not_beat_the_data_sheet(paper_device: Callable[..., Device
     """So that the fidelities stay ordered where there is a data sheet: its roofline is the floor."""
     limits = with_caches(paper_device, bandwidth=1e12)
     op = Residual(10_000, 1)
-    assert times(op, limits).memory_s == pytest.approx(60_000 / 6e12)
+    assert times(op, limits).memory_s == close(60_000 / 6e12)
     assert times(op, limits).time_s == 60_000 / 1e12

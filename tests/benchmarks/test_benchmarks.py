@@ -1,0 +1,60 @@
+"""The benchmarks run and print what they promise; how fast they find it is nobody's assertion."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
+SMALL = {"predict_speed": ("-n", "12", "-r", "1"), "cold_start": ("-n", "1")}
+
+
+def printed(path: Path, *options: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(path), *options],
+        check=False,  # what it said is worth more than that it failed
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_benchmark_is_tried_and_explained() -> None:
+    assert {path.stem for path in SCRIPTS} == set(SMALL)
+    readme = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert all(f"benchmarks/{path.name}" in readme for path in SCRIPTS)
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, dict[str, Any]]:
+    return {path.stem: json.loads(printed(path, *SMALL[path.stem], "--json")) for path in SCRIPTS}
+
+
+def test_a_grid_gives_what_single_predictions_give(results: dict[str, dict[str, Any]]) -> None:
+    found = results["predict_speed"]
+    assert found["scenarios"] == 12
+    assert found["largest_deviation"] < 1e-9
+    assert all(found[name] > 0 for name in ("grid_s", "grid_us_per_scenario", "floor_s", "single_s"))
+
+
+def test_a_cold_start_is_set_beside_python_and_numpy(results: dict[str, dict[str, Any]]) -> None:
+    found = results["cold_start"]
+    assert set(found["cpu_s"]) == {"python -c pass", "import numpy", "roofline predict"}
+    assert set(found["predict_over"]) == {"python -c pass", "import numpy"}
+    assert all(seconds > 0 for seconds in found["cpu_s"].values())
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_help_says_what_it_measures(path: Path) -> None:
+    text = printed(path, "--help")
+    assert "--repeats" in text or "--runs" in text
+    assert "?" in text  # the question that it answers

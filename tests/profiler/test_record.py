@@ -1,0 +1,349 @@
+"""A profiled run, end to end: what it holds, what can be made from it, and what a stop leaves behind."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from profiler import record
+from profiler.record import Request, profile
+from profiler.subject import Point, Subject
+from roofline.run import TABLES, open_run
+from workloads.catalogue import load_model
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+SIZES = ("--device", "cpu", "--prompt", 64, "--output", 4, "--repeats", 3)
+POINTS = [("prefill", 1, 64, 64), ("decode", 1, 1, 65), ("decode", 1, 1, 67)]
+POINT = ["phase", "batch", "q_len", "kv_len"]
+Roofline = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def run_folder(
+    small_llama: Path, measured_file: Path, roofline: Roofline, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("profile") / "run"
+    done = roofline("profile", small_llama, *SIZES, "--hw", measured_file, "--no-alone", "-o", folder)
+    assert done.code == 0, done.err
+    assert done.out == ""  # results are in the folder, progress on stderr
+    assert f"run written to {folder}" in done.err
+    return folder
+
+
+def test_the_head_says_what_ran(run_folder: Path, small_llama: Path) -> None:
+    head = json.loads((run_folder / "run.json").read_text())
+    assert head["schema_version"] == 1
+    assert head["status"] == "complete"
+    assert head["command"].startswith("roofline profile ")
+    assert head["model_config_fields"] == json.loads((small_llama / "config.json").read_text())
+    assert (head["phase"], head["dtype"], head["convention"]) == ("prefill decode", "fp32", "eager")
+    assert head["weights"].startswith("random")
+    assert head["device"] == "here"
+    assert head["environment"]["torch"] == torch.__version__
+    assert head["environment"]["threads"] == 1
+    assert sum("ranges change the step" in note for note in head["notes"]) == len(POINTS)
+
+
+def test_the_device_file_goes_along(run_folder: Path, measured_file: Path) -> None:
+    from hwspecs import load_device
+
+    assert load_device(run_folder / "device.yaml") == load_device(measured_file)
+
+
+def test_nothing_unfinished_lies_in_the_folder(run_folder: Path) -> None:
+    names = {path.name for path in run_folder.iterdir()}
+    traces = {f"trace-{phase}-{batch}x{q}of{kv}.json.gz" for phase, batch, q, kv in POINTS}
+    tables = {f"{name}.parquet" for name in ("operators", "steps", "kernels")}
+    assert names == {"run.json", "device.yaml", *tables, *traces}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_have_the_documented_columns(name: str, run_folder: Path) -> None:
+    assert list(open_run(run_folder).table(name)) == list(TABLES[name])
+
+
+def test_every_point_has_its_steps_operators_and_kernels(run_folder: Path) -> None:
+    run = open_run(run_folder)
+    for name in ("steps", "operators", "kernels"):
+        points = run.table(name)[POINT].drop_duplicates()
+        assert list(points.itertuples(index=False, name=None)) == POINTS
+    assert list(run.table("steps")["instrumented"]) == [False, True] * len(POINTS)
+
+
+def test_quartiles_are_in_order_and_positive(run_folder: Path) -> None:
+    run = open_run(run_folder)
+    for name in ("steps", "operators"):
+        table = run.table(name)
+        assert (table["repeats"] >= 3).all()
+        assert (table["q25_s"] > 0).all()
+        assert (table["q25_s"] <= table["median_s"]).all()
+        assert (table["median_s"] <= table["q75_s"]).all()
+
+
+def test_operators_of_a_step_are_shorter_than_the_step(run_folder: Path) -> None:
+    run = open_run(run_folder)
+    operators, steps = run.table("operators"), run.table("steps")
+    for point in POINTS:
+        rows = operators[(operators[POINT] == list(point)).all(axis=1)]
+        step = steps[(steps[POINT] == list(point)).all(axis=1) & steps["instrumented"]]
+        assert (rows["count"] * rows["median_s"]).sum() < 1.5 * step["q75_s"].item()
+
+
+def read_trace(path: Path) -> dict[str, Any]:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return json.load(file)
+
+
+@pytest.mark.parametrize("point", POINTS, ids=lambda p: f"{p[0]}{p[3]}")
+def test_traces_hold_the_operators_as_annotations(point: tuple[Any, ...], run_folder: Path) -> None:
+    phase, batch, q_len, kv_len = point
+    trace = read_trace(run_folder / f"trace-{phase}-{batch}x{q_len}of{kv_len}.json.gz")
+    annotated = {e["name"] for e in trace["traceEvents"] if e.get("cat") == "user_annotation"}
+    operators = open_run(run_folder).table("operators")
+    assert set(operators.loc[operators["kv_len"] == kv_len, "name"]) <= annotated
+
+
+def test_the_operators_account_for_the_time_of_a_prefill(run_folder: Path) -> None:
+    """Of the self time of all torch operations at least 95 % lies inside an operator's range."""
+    kernels = open_run(run_folder).table("kernels")
+    prefill = kernels[kernels["phase"] == "prefill"]
+    inside = prefill[prefill["operator"] != ""]
+    assert inside["time_s"].sum() >= 0.95 * prefill["time_s"].sum()
+
+
+def test_kernels_are_attributed_to_operators_that_were_measured(run_folder: Path) -> None:
+    run = open_run(run_folder)
+    kernels = run.table("kernels")
+    assert set(kernels["operator"]) - {""} <= set(run.table("operators")["name"])
+    prefill = kernels[kernels["phase"] == "prefill"]
+    linear = prefill[prefill["name"] == "aten::linear"].set_index("operator")["count"]
+    assert linear["layers.mlp.down_proj"] == linear["layers.attention.q_proj"] == 3  # layers
+    assert linear["lm_head"] == 1
+
+
+def test_it_can_be_validated(run_folder: Path, roofline: Roofline) -> None:
+    done = roofline("validate", run_folder, "--hw", run_folder / "device.yaml", "--format", "json")
+    assert done.code == 0, done.err
+    results = json.loads(done.out)
+    text = json.dumps(results)
+    assert "measured" in text
+    assert "calibrated" in text
+    table = roofline("validate", run_folder, "--hw", run_folder / "device.yaml")
+    assert table.code == 0
+    assert "layers.mlp.down_proj" in table.out
+
+
+def test_nothing_predicted_is_missing_and_nothing_measured_is_unknown(run_folder: Path) -> None:
+    from hwspecs import load_device
+    from roofline.validate import validate
+
+    found = validate(open_run(run_folder), load_device(run_folder / "device.yaml"), "calibrated")
+    assert found.unmatched.empty
+    assert len(found.matched) == len(open_run(run_folder).table("operators"))
+
+
+def test_it_can_be_reported(run_folder: Path, roofline: Roofline, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    done = roofline("report", run_folder, "-o", page, "--others", "a100_sxm")
+    assert done.code == 0, done.err
+    assert "layers.mlp.down_proj" in page.read_text(encoding="utf-8")
+
+
+def test_an_existing_run_is_never_mixed_with_another(
+    run_folder: Path, small_llama: Path, roofline: Roofline
+) -> None:
+    before = {path.name: path.read_bytes() for path in run_folder.iterdir()}
+    done = roofline("profile", small_llama, *SIZES, "-o", run_folder)
+    assert done.code == 2
+    assert "a run is already there; name another folder or remove it" in done.err
+    assert done.err.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in run_folder.iterdir()} == before
+
+
+@pytest.mark.usefixtures("no_cuda")
+def test_cuda_without_a_gpu_is_one_sentence_and_writes_nothing(
+    small_llama: Path, roofline: Roofline, tmp_path: Path
+) -> None:
+    for command in (
+        ("profile", small_llama, "-o", tmp_path / "run"),
+        ("ceilings", "-o", tmp_path / "a.yaml"),
+    ):
+        done = roofline(*command, "--device", "cuda")
+        assert done.code == 2
+        assert done.err == (
+            "roofline: cuda was asked for, and torch sees no CUDA device; use --device cpu or auto.\n"
+        )
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_profiled(small_llama: Path, roofline: Roofline, cuda: str, tmp_path: Path) -> None:
+    done = roofline("profile", small_llama, *SIZES, "--device", cuda, "-o", tmp_path / "run")
+    assert done.code == 0, done.err
+    run = open_run(tmp_path / "run")
+    assert run.head.dtype == "bf16"
+    kernels = run.table("kernels")
+    inside = kernels[kernels["operator"] != ""]["time_s"].sum()
+    assert inside >= 0.9 * kernels["time_s"].sum() > 0
+
+
+def request_for(small_llama: Path, out: Path, **options: Any) -> Request:
+    points = tuple(Point(*point) for point in POINTS)
+    chosen = {"repeats": 1, "alone": False, **options}
+    return Request(load_model(small_llama), "cpu", "fp32", points, out, "a machine", **chosen)
+
+
+def test_operators_alone_are_measured_beside_those_in_the_model(
+    small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "last_level_cache_bytes", lambda _: 1 << 18)
+    request = request_for(small_llama, tmp_path / "run", alone=True)
+    request.points = request.points[:2]
+    operators = profile(request).table("operators")
+    inside, alone = (operators[operators["where"] == where] for where in ("model", "alone"))
+    keys = [*POINT, "name", "kind", "count"]
+    assert set(alone[keys].itertuples(index=False)) == set(inside[keys].itertuples(index=False))
+    assert (alone["median_s"] > 0).all()
+
+
+def test_a_kernel_that_computes_something_else_is_not_timed(
+    small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "last_level_cache_bytes", lambda _: 1 << 18)
+    monkeypatch.setattr("profiler.kernels.Kernel.error", lambda _: float("nan"))
+    told: list[str] = []
+    request = request_for(small_llama, tmp_path / "run", alone=True, progress=told.append)
+    request.points = request.points[1:2]
+    operators = profile(request).table("operators")
+    assert set(operators["where"]) == {"model"}
+    assert sum("not measured alone: deviates by nan from fp64" in line for line in told) == len(operators)
+
+
+def test_without_nvtx_the_run_says_so(
+    small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("profiler.recorders.nvtx_installed", "profiler.record.nvtx_installed"):
+        monkeypatch.setattr(place, lambda: False)
+    request = request_for(small_llama, tmp_path / "run")
+    request.points = request.points[1:2]
+    run = profile(request)
+    assert run.head.status == "complete"
+    assert "nvtx is not installed: no NVTX ranges were made; pip install nvtx" in run.head.notes
+
+
+def fail_at_second(error: BaseException) -> Callable[..., Any]:
+    """As `trace_step`, but the second step ends in an error after its times were taken."""
+    genuine, calls = record.trace_step, []
+
+    def trace(subject: Subject, *rest: Any) -> list[dict[str, Any]]:
+        calls.append(0)
+        if len(calls) == 2:
+            raise error
+        return genuine(subject, *rest)
+
+    return trace
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (torch.OutOfMemoryError("no more"), 2, "out of memory; what was measured before is in"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "out of memory"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+    ids=["GPU memory", "CPU memory", "interrupt"],
+)
+def test_a_stop_keeps_what_was_measured(
+    error: BaseException,
+    code: int,
+    sentence: str,
+    small_llama: Path,
+    measured_file: Path,
+    roofline: Roofline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(record, "trace_step", fail_at_second(error))
+    folder = tmp_path / "run"
+    done = roofline("profile", small_llama, *SIZES, "--hw", measured_file, "--no-alone", "-o", folder)
+    assert done.code == code
+    assert sentence in done.err
+    assert "Traceback" not in done.err
+    run = open_run(folder)
+    assert run.head.status == "failed"
+    assert any(note.startswith(f"stopped: {type(error).__name__}") for note in run.head.notes)
+    for name in ("operators", "steps", "kernels"):
+        rows = run.table(name)
+        assert tuple(rows[POINT].iloc[0]) == POINTS[0]
+    assert roofline("validate", folder, "--hw", measured_file).code == 0
+    assert roofline("report", folder, "-o", tmp_path / "report.html").code == 0
+
+
+def test_an_unforeseen_error_keeps_what_was_measured_and_is_raised(
+    small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "trace_step", fail_at_second(ZeroDivisionError("a bug")))
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        profile(request_for(small_llama, tmp_path / "run"))
+    run = open_run(tmp_path / "run")
+    assert run.head.status == "failed"
+    assert "stopped: ZeroDivisionError: a bug" in run.head.notes
+    assert set(run.table("kernels")["phase"]) == {"prefill"}
+
+
+def test_a_model_that_cannot_be_built_leaves_nothing(roofline: Roofline, tmp_path: Path) -> None:
+    fields = {
+        **{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4},
+        **{"intermediate_size": 96, "vocab_size": 100, "hidden_act": "an activation of tomorrow"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    done = roofline("profile", tmp_path, *SIZES, "-o", tmp_path / "run")
+    assert done.code == 2
+    assert "transformers cannot build" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_killed_run_can_be_read(
+    small_llama: Path, measured_file: Path, roofline: Roofline, tmp_path: Path
+) -> None:
+    """SIGKILL leaves no time for anything: what was written before stands, whole."""
+    grid = tmp_path / "grid.yaml"
+    contexts = list(range(20, 120))
+    grid.write_text(f"schema: 1\nname: grid\nmodel: {small_llama}\nphase: decode\ncontext: {contexts}\n")
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "profiler", "profile", str(grid), "--device", "cpu", "--no-alone"]
+    process = subprocess.Popen(
+        [*command, "--hw", str(measured_file), "-o", str(folder)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).parents[2],
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (folder / "kernels.parquet").exists():
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    run = open_run(folder)
+    assert run.head.status == "running"
+    assert len(run.table("steps")) >= 2
+    assert isinstance(run.table("operators"), pd.DataFrame)
+    assert run.table("operators")["kv_len"].iloc[0] == 20
+    assert roofline("validate", folder, "--hw", measured_file).code == 0
+    assert roofline("report", folder, "-o", tmp_path / "report.html", "--others", "").code == 0
