@@ -19,7 +19,7 @@ def _names(path: Path) -> list[str]:
     return [str(head["name"]), *map(str, head.get("aliases", []))]
 
 
-DEVICES = Catalogue("device", Path(__file__).parent / "devices", (".yaml", ".yml"), _names)
+DEVICES = Catalogue("device", Path(__file__).parent / "devices", (".yaml", ".yml"), _names, "hw")
 
 
 def load_device(asked: str | Path) -> Device:

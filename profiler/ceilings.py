@@ -314,7 +314,7 @@ def _dumper() -> Any:
             return True  # the loader accepts none
 
     def number(dumper: Any, value: float) -> Any:
-        mantissa, _, exponent = f"{value:.12g}".partition("e")
+        mantissa, _, exponent = repr(value).partition("e")
         text = mantissa if "." in mantissa else f"{mantissa}.0"
         return dumper.represent_scalar(
             "tag:yaml.org,2002:float", text + (f"e{int(exponent):+d}" if exponent else "")

@@ -23,11 +23,12 @@ def pick_device(asked: str) -> str:
         return "cuda:0" if available else "cpu"
     if asked == "cpu":
         return asked
-    if asked.partition(":")[0] != "cuda":
+    kind, _, number = asked.partition(":")
+    if kind != "cuda" or not (asked == "cuda" or number.isdecimal()):
         raise InputError(f"no device named {asked!r}; known: auto, cpu, cuda, cuda:N.")
     if not available:
         raise InputError("cuda was asked for, and torch sees no CUDA device; use --device cpu or auto.")
-    index = int(asked.partition(":")[2] or 0)
+    index = int(number or 0)
     if index >= torch.cuda.device_count():
         raise InputError(f"cuda:{index} was asked for, and torch sees {torch.cuda.device_count()} devices.")
     return f"cuda:{index}"

@@ -146,7 +146,7 @@ def _(op: Attention, place: Place) -> Kernel:
     if op.causal and 1 < q_len < kv_len:
         raise InputError("there is no reference kernel for chunked prefill.")
     q = place.random(batch, q_len, heads, width).transpose(1, 2)
-    keys, values = (place.cold(batch, kv_heads, kv_len, width) for _ in range(2))
+    keys, values = _pairs(place, batch, kv_heads, kv_len, width)
     groups = heads // kv_heads
 
     def attend(q: Any, k: Any, v: Any) -> torch.Tensor:
@@ -173,21 +173,22 @@ def _(op: Norm, place: Place) -> Kernel:
     from torch.nn.functional import layer_norm
 
     x, scale = place.random(1, _n(op.tokens), _n(op.width)), place.random(_n(op.width))
+    bias = place.random(_n(op.width)) if op.bias else None
     if op.center:
+        wide_bias = None if bias is None else bias.double()
         return Kernel(
-            lambda _: layer_norm(x, scale.shape, scale),
-            lambda: layer_norm(x.double(), scale.shape, scale.double()),
+            lambda _: layer_norm(x, scale.shape, scale, bias),
+            lambda: layer_norm(x.double(), scale.shape, scale.double(), wide_bias),
         )
 
     def rms(x: Any, scale: Any, wide: torch.dtype) -> torch.Tensor:
-        # Step by step in fp32, as model code has it: these are several kernels, not one.
+        # Step by step in fp32 or more, as model code has it: these are several kernels, not one.
         high = x.to(wide)
         high = high * torch.rsqrt(high.pow(2).mean(-1, keepdim=True) + 1e-6)
         return scale * high.to(x.dtype)
 
-    return Kernel(
-        lambda _: rms(x, scale, torch.float32), lambda: rms(x.double(), scale.double(), torch.float64)
-    )
+    inside = torch.promote_types(x.dtype, torch.float32)
+    return Kernel(lambda _: rms(x, scale, inside), lambda: rms(x.double(), scale.double(), torch.float64))
 
 
 @kernel.register
@@ -252,7 +253,7 @@ def _(op: Embedding, place: Place) -> Kernel:
 def _(op: KvAppend, place: Place) -> Kernel:
     tokens, heads, width = _n(op.tokens), _n(op.kv_heads), _n(op.head_dim)
     new = [place.random(1, heads, tokens, width) for _ in range(2)]
-    caches = [place.cold(1, heads, 2 * tokens, width) for _ in range(2)]
+    caches = _pairs(place, 1, heads, 2 * tokens, width)
 
     def run(i: int) -> torch.Tensor:
         for cache, fresh in zip(caches, new, strict=True):
@@ -269,6 +270,12 @@ def _(op: Sampling, place: Place) -> Kernel:
     if op.softmax:
         return Kernel(lambda _: logits.softmax(-1), lambda: exact.softmax(-1))
     return Kernel(lambda _: logits.argmax(-1), lambda: exact.argmax(-1).double())
+
+
+def _pairs(place: Place, *shape: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Cold tensors for keys and for values, in memory of their own."""
+    both = place.cold(2, *shape)
+    return [pair[0] for pair in both], [pair[1] for pair in both]
 
 
 def _n(size: Any) -> int:

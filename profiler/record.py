@@ -17,7 +17,7 @@ from profiler.power import PowerMonitor
 from profiler.ranges import family
 from profiler.recorders import nvtx_installed
 from profiler.steps import operators_at, time_ranges
-from profiler.subject import Point, Subject, load_subject, step
+from profiler.subject import Point, Subject, load_subject, out_of_memory, step
 from profiler.timing import Sample, measure, sample
 from profiler.traced import trace_step
 from roofline.run import TABLES, Head, Run, create_run
@@ -93,7 +93,7 @@ def profile(request: Request) -> Run:
             rows.save()
             reason = f"stopped: {type(error).__name__}: {error}"
             run.write_head(status="failed", notes=[*rows.notes, reason])
-            if isinstance(error, torch.OutOfMemoryError):
+            if out_of_memory(error):
                 raise InputError(f"out of memory; what was measured before is in {request.out}.") from None
             raise
     if not nvtx_installed():

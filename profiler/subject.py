@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
 from collections.abc import Callable
@@ -64,11 +65,20 @@ def load_subject(loaded: Loaded, device: str, dtype: str, seed: int) -> Subject:
         else:
             network, weights = _from_config(loaded, device, wanted), RANDOM
         network = network.to(device).eval()
-    except torch.OutOfMemoryError:
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
         raise InputError(
             f"{loaded.model.name} in {dtype} does not fit into the memory of {device}; take a smaller one."
         ) from None
     return Subject(loaded, network, device, dtype, weights)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: the CPU's allocator has no error class of its own."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _quiet() -> None:
@@ -105,13 +115,16 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    fields = dict(loaded.config)
+    nested = loaded.config.get("text_config")  # of a multimodal model the decoder is run
+    fields = copy.deepcopy(nested if isinstance(nested, dict) else loaded.config)
     kind = fields.pop("model_type")
     try:
         config = AutoConfig.for_model(kind, **fields)
         with torch.device(device):
             return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
-    except (ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # its validators raise many kinds
+        if out_of_memory(error):
+            raise
         raise InputError(
             f"transformers cannot build {loaded.model.name} from its config ({str(error).splitlines()[0]})."
         ) from None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import Fidelity, ceilings
 from specfiles.errors import InputError
+from specfiles.reading import exists
 from specfiles.writing import atomic
 from workloads.descriptor import DESCRIPTORS, load_descriptor
 
@@ -27,7 +28,7 @@ def read_table(path: Path) -> pd.DataFrame:
                 f"{path} names a model, no operators; predict it with `roofline predict {path}`."
             )
         return pd.DataFrame(listed)
-    if not path.is_file():
+    if not exists(path, Path.is_file):
         raise InputError(f"{path}: no such file; give a CSV or Parquet table of operators.")
     try:
         if path.suffix == ".parquet":
@@ -46,12 +47,13 @@ def predict_listed(rows: list[dict[str, Any]], device: Device, fidelity: Fidelit
     import pandas as pd
 
     from reports import terminal
+    from reports.validation import plain_records
     from roofline.optable import predict_table
 
     table = predict_table(pd.DataFrame(rows), ceilings(device, fidelity))
     if format == "csv":
         return str(table.to_csv(index=False))
-    records = json.loads(table.to_json(orient="records", double_precision=15))
+    records = plain_records(table)
     if format == "json":
         head = {"schema": 1, "hardware": device.name, "fidelity": str(fidelity)}
         return json.dumps({**head, "operators": records}, indent=1)

@@ -62,16 +62,19 @@ def as_text(results: Sequence[Validation], details: bool) -> str:
     for result in results:
         parts += [
             f"fidelity {result.fidelity}: predicted against measured, by phase and bound",
-            terminal.table(_records(result.summary()), SUMMARY),
+            terminal.table(plain_records(result.summary()), SUMMARY),
             "all layers together",
-            terminal.table(_records(result.layers), SUMS),
+            terminal.table(plain_records(result.layers), SUMS),
             "whole steps, with what the framework spends between operators",
-            terminal.table(_records(result.steps), STEPS),
+            terminal.table(plain_records(result.steps), STEPS),
         ]
     last = results[-1]
     if details:
-        parts += [f"operators at fidelity {last.fidelity}", terminal.table(_records(last.matched), OPERATORS)]
-    unmatched = _records(last.unmatched)
+        parts += [
+            f"operators at fidelity {last.fidelity}",
+            terminal.table(plain_records(last.matched), OPERATORS),
+        ]
+    unmatched = plain_records(last.unmatched)
     parts.append(f"{len(last.matched)} operators matched, {len(unmatched)} did not.")
     if unmatched:
         parts.append(terminal.table(unmatched, UNMATCHED))
@@ -93,10 +96,10 @@ def as_json(results: Sequence[Validation]) -> str:
                 {
                     "fidelity": str(result.fidelity),
                     **{
-                        name: _records(getattr(result, name))
+                        name: plain_records(getattr(result, name))
                         for name in ("matched", "unmatched", "layers", "steps")
                     },
-                    "summary": _records(result.summary()),
+                    "summary": plain_records(result.summary()),
                 }
                 for result in results
             ],
@@ -105,9 +108,12 @@ def as_json(results: Sequence[Validation]) -> str:
     )
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows with None for what is missing."""
-    return [
-        {key: None if value != value else value for key, value in row.items()}
-        for row in json.loads(table.to_json(orient="records", double_precision=15))
-    ]
+def plain_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain Python values, with None for what is missing."""
+    rows = table.astype(object).to_dict("records")
+    return [{key: _plain(value) for key, value in row.items()} for row in rows]
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return None if value != value else value

@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from roofline.times import times
 from specfiles.errors import InputError, choose
 from workloads.operators import Activation, AllReduce, Attention, Gemm, Norm, Operator, Residual, Rope
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from roofline.ceilings import Ceilings
 
 # dtype in a table -> (multiplied in, weights stored in, results in). `_wo` is weight-only quantisation.
@@ -48,9 +47,15 @@ def _attention(causal: bool, one_query: bool) -> Callable[[Column, tuple[str, st
     def make(size: Column, dtypes: tuple[str, str, str], kv_dtype: str) -> Operator:
         window = size("window?")
         kv_len = size("kv_len")
+        q_len: Any = 1 if one_query else size("q_len")
+        if np.any(q_len > kv_len):
+            at = int(np.argmax(q_len > kv_len))
+            raise InputError(
+                f"q_len {q_len[at]:g} is above kv_len {kv_len[at]:g}; kv_len includes the new positions."
+            )
         return Attention(
             batch=size("batch"),
-            q_len=1 if one_query else size("q_len"),
+            q_len=q_len,
             kv_len=kv_len,
             heads=size("n_heads"),
             kv_heads=size("n_kv_heads"),
@@ -92,13 +97,23 @@ def predict_table(table: pd.DataFrame, limits: Ceilings) -> pd.DataFrame:
         )
     result = {name: np.full(len(table), np.nan) for name in OUTPUT_COLUMNS[:5]}
     bound = np.full(len(table), "", dtype=object)
-    keys = [
+    op, dtype, kv_dtype = (
         table[column].fillna("").astype(str).to_numpy() if column in table else np.full(len(table), "")
         for column in ("op", "dtype", "kv_dtype")
-    ]
+    )
+    if "causal" in table:  # without a mask, prefill is an encoder's attention
+        unmasked = pd.to_numeric(table["causal"], errors="coerce").eq(0).fillna(False).to_numpy(dtype=bool)
+        op = np.where(unmasked & (op == "attention_prefill"), "attention_encoder", op)
+    # Matrix-vector products are other kernels than products, with constants of their own.
+    single = (
+        table["m"].eq(1).fillna(False).to_numpy(dtype=bool)
+        if "m" in table
+        else np.zeros(len(table), dtype=bool)
+    )
+    keys = [op, dtype, kv_dtype, single]
     groups = table.groupby(keys, sort=True).indices if len(table) else {}
-    for (op, dtype, kv_dtype), rows in groups.items():
-        operator = row_operators(table, rows, str(op), str(dtype), str(kv_dtype))
+    for (kind, inputs, cache, _), rows in groups.items():
+        operator = row_operators(table, rows, str(kind), str(inputs), str(cache))
         work, limit = operator.work(), times(operator, limits)
         values = (work.flops, work.bytes, limit.compute_s, limit.memory_s, limit.time_s * 1e6)
         for name, value in zip(result, values, strict=True):

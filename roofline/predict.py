@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from workloads.work import Work
 
 PHASES = ("prefill", "decode", "generate")
+MOST = 100_000_000  # of sequences or tokens
 LINEAR = 1e-12  # relative deviation from a line that is rounding
 
 
@@ -43,10 +44,9 @@ class Scenario:
         if self.phase not in PHASES:
             raise InputError(f"no phase named {self.phase!r}; known: {', '.join(PHASES)}.")
         for name in ("batch", "prompt", "output"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; expected a positive whole number.")
-        if self.context is not None and self.context < 1:
-            raise InputError(f"context is {self.context}; expected a positive whole number.")
+            _check_size(name, getattr(self, name))
+        if self.context is not None:
+            _check_size("context", self.context)
         if self.longest > self.model.max_position:
             raise InputError(
                 f"{self.model.name} has positions for {self.model.max_position} tokens, "
@@ -66,6 +66,12 @@ class Scenario:
         if self.phase == "decode":
             return self.decode_context
         return self.prompt + (self.output - 1 if self.phase == "generate" else 0)
+
+
+def _check_size(name: str, value: int) -> None:
+    if not 0 < value <= MOST:
+        shown = value if abs(value) < 10**12 else "far too large"
+        raise InputError(f"{name} is {shown}; expected a positive whole number of at most {MOST}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,16 +230,20 @@ def sum_over(values: Callable[[int], list[float]], first: int, last: int) -> lis
     """Sum of values(i) for i = first..last, in closed form: each value is linear in i between kinks.
 
     Work and limits grow linearly with the context until a window is full or another limit takes over.
-    Where the middle lies on the line between the ends, the sum is that of an arithmetic series;
-    elsewhere the interval is halved, so that a few evaluations do for any number of steps.
+    Where the middle and the neighbours of the ends lie on the line between the ends, the sum is that of an
+    arithmetic series; elsewhere the interval is halved: a few evaluations do for any number of steps.
     """
     at_first, at_last = values(first), values(last)
     if last - first > 1:
         middle = (first + last) // 2
-        share = (middle - first) / (last - first)
-        expected = [a + (b - a) * share for a, b in zip(at_first, at_last, strict=True)]
-        pairs = zip(values(middle), expected, strict=True)
-        if not all(math.isclose(found, line, rel_tol=LINEAR, abs_tol=0.0) for found, line in pairs):
+
+        def on_the_line(i: int) -> bool:
+            share = (i - first) / (last - first)
+            lines = (a + (b - a) * share for a, b in zip(at_first, at_last, strict=True))
+            pairs = zip(values(i), lines, strict=True)
+            return all(math.isclose(found, line, rel_tol=LINEAR, abs_tol=0.0) for found, line in pairs)
+
+        if not all(on_the_line(i) for i in {first + 1, middle, last - 1}):
             halves = sum_over(values, first, middle), sum_over(values, middle + 1, last)
             return [a + b for a, b in zip(*halves, strict=True)]
     count = last - first + 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from workloads.dtypes import compute_dtype
 from workloads.operators import Attention, Gemm
 
 if TYPE_CHECKING:
@@ -48,15 +49,18 @@ def times(operator: Operator, ceilings: Ceilings) -> Times:
 
     Datasheet and measured: the roofline bound max(compute, memory, communication)
     (doi:10.1145/1498765.1498785), the measured one by cache level and with launch latency. Calibrated:
-    the constants of the operator's class where the device has them. Neither is below the data sheet's.
+    the constants of the operator's class where the device has them. No fidelity is below the one before.
     """
     work = operator.work()
     bound = _bound(work, ceilings)
     constants = ceilings.constants.get((operator_class(operator), str(work.dtype)))
-    found = bound if constants is None else _refined(work, constants, bound)
-    if ceilings.floor is None:
-        return found
-    return replace(found, time_s=maximum(found.time_s, _bound(work, ceilings.floor).time_s))
+    if constants is not None and not work.fused:
+        found = _refined(work, constants, bound)
+        bound = replace(found, time_s=maximum(found.time_s, bound.time_s))
+    floor = ceilings.floor
+    if floor is None or compute_dtype(str(work.dtype)) not in floor.matrix_by_dtype:
+        return bound
+    return replace(bound, time_s=maximum(bound.time_s, _bound(work, floor).time_s))
 
 
 def operator_class(operator: Operator) -> str:

@@ -12,7 +12,7 @@ from roofline.ceilings import Fidelity, ceilings
 from roofline.predict import Row, Scenario, step_rows
 from roofline.run import Run
 from workloads.config import Config
-from workloads.convention import CONVENTIONS
+from workloads.convention import convention
 from workloads.dtypes import Precision
 from workloads.families import build
 from workloads.phases import Setting, Step
@@ -83,7 +83,7 @@ def scenario_of(run: Run) -> Scenario:
     """The scenario that a run recorded, at its smallest sizes."""
     head = run.head
     model = build(Config(head.model_config_fields, str(run.path / "run.json")), head.model)
-    setting = Setting(Precision.of(head.dtype), CONVENTIONS[head.convention])
+    setting = Setting(Precision.of(head.dtype), convention(head.convention))
     return Scenario(model, "prefill", prompt=1, setting=setting)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from specfiles.errors import InputError, choose, plain
+from specfiles.reading import exists
 
 Names = Callable[[Path], list[str]]
 
@@ -19,6 +20,7 @@ class Catalogue:
     folder: Path
     suffixes: tuple[str, ...]
     names: Names
+    listing: str = ""  # the command group that lists the catalogue
 
     def paths(self) -> list[Path]:
         """Every shipped file, in the order of its name."""
@@ -26,10 +28,8 @@ class Catalogue:
 
     def find(self, asked: str) -> Path:
         """The file for a path, a file stem, a name or an alias; an InputError lists the nearest."""
-        if Path(asked).is_file():
+        if exists(Path(asked), Path.is_file):
             return Path(asked)
-        if Path(asked).is_dir():
-            raise InputError(f"{asked}: is a folder, expected a {self.what} file or name.")
         wanted = plain(asked)
         paths = self.paths()
         for path in paths:  # the file's own name first: no file needs opening for it
@@ -38,17 +38,15 @@ class Catalogue:
         known = {plain(name): path for path in paths for name in self.names(path)}
         if wanted in known:
             return known[wanted]
+        if exists(Path(asked), Path.is_dir):
+            raise InputError(f"{asked}: is a folder, expected a {self.what} file or name.")
         raise choose(
             asked,
             [self.names(path)[0] for path in paths],
             self.what,
-            do=f"`roofline {self.listing} list` shows all; a path to a file works too.",
+            do=(f"`roofline {self.listing} list` shows all; " if self.listing else "")
+            + "a path to a file works too.",
         )
-
-    @property
-    def listing(self) -> str:
-        """The command group that lists this catalogue."""
-        return {"device": "hw", "model": "models"}.get(self.what, self.what + "s")
 
     def __iter__(self) -> Iterator[Path]:
         return iter(self.paths())

@@ -1,6 +1,5 @@
 """The one error that a user is meant to read."""
 
-
 MOST_LISTED = 15  # names in one sentence; the list command shows the rest
 
 
@@ -21,12 +20,14 @@ def nearest(asked: str, known: list[str], *, most: int = 3) -> list[str]:
 
 
 def plain(name: str) -> str:
-    """The form in which names are compared: case, `-`, `_`, `.` and spaces do not matter.
+    """The form in which names are compared: case, `-`, `_` and spaces do not matter.
+
+    A point does: OPT-1.3b is not OPT-13b.
 
     >>> plain("H100-SXM5 80GB") == plain("h100_sxm5_80gb")
     True
     """
-    return "".join(c for c in name.casefold() if c not in "-_ .")
+    return "".join(c for c in name.casefold() if c not in "-_ ")
 
 
 def choose(asked: str, known: list[str], what: str, *, do: str = "") -> InputError:

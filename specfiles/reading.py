@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,14 @@ from specfiles.errors import InputError
 
 MOST_BYTES = 4_000_000  # the largest known config.json is 0.2 MB; a bigger file is not a spec
 MOST_DEPTH = 40  # real configs nest 4 deep
+
+
+def exists(path: Path, kind: Callable[[Path], bool]) -> bool:
+    """Whether there is a file (`Path.is_file`) or folder (`Path.is_dir`); False for an impossible name."""
+    try:
+        return kind(path)
+    except (OSError, ValueError):  # a name too long, or with a zero byte
+        return False
 
 
 def read_text(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
@@ -40,6 +49,10 @@ def parse_json(text: str, origin: str) -> dict[str, Any]:
         data = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, origin))
     except json.JSONDecodeError as error:
         raise InputError(f"{origin}: not valid JSON ({error.msg}, line {error.lineno}).") from None
+    except InputError:
+        raise
+    except ValueError as error:  # an integer of thousands of digits
+        raise InputError(f"{origin}: not valid JSON ({str(error).partition(';')[0]}).") from None
     except RecursionError:
         raise InputError(f"{origin}: JSON nested deeper than {MOST_DEPTH} levels.") from None
     return _mapping(data, origin)

@@ -98,6 +98,8 @@ def _alternative(kind: Any, data: Any) -> Any:
         kind = get_args(kind)[0] if _error(get_args(kind)[0], data) else kind
     if get_origin(kind) not in (Union, UnionType):
         return kind
+    if data is None and type(None) in get_args(kind):
+        return type(None)
     members = [member for member in get_args(kind) if member is not type(None)]
     shapes: dict[Any, Any] = {dict: (dict, msgspec.Struct), list: list}
     shape = shapes.get(type(data))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from specfiles.errors import InputError
+from specfiles.reading import exists
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def _draft(path: Path) -> Path:
-    if path.is_dir():
+    if exists(path, Path.is_dir):
         raise InputError(f"{path}: is a folder; name a file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 from specfiles.catalogue import Catalogue
-from specfiles.reading import read_json
+from specfiles.reading import exists, read_json
 from specfiles.strict import Strict, validated
 from workloads.config import Config
 from workloads.families import build
@@ -50,7 +50,7 @@ def _names(path: Path) -> list[str]:
     return [str(data["name"]), *map(str, data.get("aliases", []))]
 
 
-MODELS = Catalogue("model", Path(__file__).parent / "models", (".json",), _names)
+MODELS = Catalogue("model", Path(__file__).parent / "models", (".json",), _names, "models")
 
 
 def load_model(asked: str | Path) -> Loaded:
@@ -59,9 +59,9 @@ def load_model(asked: str | Path) -> Loaded:
     Raises InputError where there is none or its config is wrong; the sentence names the field.
     """
     path = Path(asked)
-    if path.is_dir() and (path / "config.json").exists():
+    if exists(path / "config.json", Path.is_file):
         path = path / "config.json"
-    elif not path.is_file():
+    elif not exists(path, Path.is_file):
         path = MODELS.find(str(asked))
     data = read_json(path)
     if "config" in data and "published" in data:

@@ -31,6 +31,11 @@ class Config:
             raise self._wrong(name, value, f"a whole number from 1 to {most}")
         return value
 
+    def count(self, name: str, default: int) -> int:
+        """A whole number from 0."""
+        value = self.fields.get(name)
+        return 0 if value == 0 and not isinstance(value, bool) else self.size(name, default=default)
+
     def layers(self, *names: str) -> int:
         """The number of layers."""
         return self.size(*names, most=MOST["layers"])
@@ -39,13 +44,13 @@ class Config:
         """A positive whole number, or None where the field is absent or null."""
         return self.size(*names) if self._first(names)[1] is not None else None
 
-    def number(self, name: str, default: float) -> float:
-        """A number in (0, 1e9]."""
+    def fraction(self, name: str, default: float) -> float:
+        """A number in (0, 1]."""
         value = self.fields.get(name)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1e9:
-            raise self._wrong(name, value, "a positive number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+            raise self._wrong(name, value, "a number above 0 and at most 1")
         return float(value)
 
     def flag(self, name: str, default: bool) -> bool:
@@ -86,6 +91,10 @@ class Config:
                 f"{self.origin}: {whole_name} {whole} is not divisible by {part_name} {part}; "
                 f"expected {part_name} to divide it."
             )
+
+    def wrong(self, name: str, expected: str) -> InputError:
+        """The error for a field whose value is well formed and not supported."""
+        return self._wrong(name, self.fields.get(name), expected)
 
     def _first(self, names: tuple[str, ...]) -> tuple[str, Any]:
         for name in names:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from specfiles.catalogue import Catalogue
+from specfiles.errors import plain
 from specfiles.reading import parse_yaml, read_text, read_yaml
 from specfiles.strict import Strict, validated
 
@@ -85,4 +86,4 @@ def load_descriptor(asked: str | Path) -> Descriptor:
 
 def is_descriptor(asked: str) -> bool:
     """Whether an argument means a workload file rather than a model: a YAML path or a shipped name."""
-    return asked.endswith(DESCRIPTORS.suffixes) or asked in {p.stem for p in DESCRIPTORS}
+    return asked.endswith(DESCRIPTORS.suffixes) or plain(asked) in {plain(p.stem) for p in DESCRIPTORS}

@@ -241,3 +241,9 @@ def check_split(model: Model, devices: int) -> None:
                     f"{model.name} has {size} {what}, which {devices} devices do not divide; "
                     "choose another --tp."
                 )
+        kv_heads = layer.attention.kv_heads
+        if kv_heads % devices and devices % kv_heads:  # neither shared out evenly nor copied evenly
+            raise InputError(
+                f"{model.name} has {kv_heads} KV heads, which {devices} devices can neither share nor copy "
+                "evenly; choose another --tp."
+            )

@@ -140,7 +140,7 @@ def test_what_has_no_kernel_is_said(operator: Operator, what: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["fp8", "int4"])
 def test_a_format_without_kernels_is_refused(dtype: str) -> None:
-    with pytest.raises(InputError, match=f"dtype that can be measured named '{dtype}'; did you mean"):
+    with pytest.raises(InputError, match=f"dtype that can be measured named '{dtype}'; .*fp32"):
         known_kernel_dtype(dtype)
     with pytest.raises(InputError, match=dtype):
         kernel(Residual(1, 1), Place("cpu", dtype))

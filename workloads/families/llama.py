@@ -20,22 +20,44 @@ class Quirks:
     tied: bool = False  # default of tie_word_embeddings
     head_dim: int | None = None  # default where it is not hidden / heads
     activation: str = "silu"
-    every_nth_full: int | None = None  # default pattern of full attention between sliding-window layers
+    kv_heads: int | None = None  # default where it is not the attention heads
+    windowed: bool = True  # the family's attention knows sliding windows
+    window: int | None = None  # default of sliding_window where the field is absent
+    every_nth_full: int | None = None  # pattern of full attention between sliding-window layers
     window_needs_flag: bool = False  # sliding_window counts only where use_sliding_window is true
+    first_full: int = 0  # default of max_window_layers: layers before the windows begin
 
 
 QUIRKS = {
-    "llama": Quirks(),
-    "mistral": Quirks(),
-    "qwen2": Quirks(qkv_bias=True, window_needs_flag=True),
-    "qwen3": Quirks(qk_norm=True, head_dim=128, window_needs_flag=True),
+    "llama": Quirks(windowed=False),
+    "mistral": Quirks(kv_heads=8, window=4096),
+    "qwen2": Quirks(qkv_bias=True, kv_heads=32, window_needs_flag=True, window=4096, first_full=28),
+    "qwen3": Quirks(
+        qk_norm=True, kv_heads=32, head_dim=128, window_needs_flag=True, window=4096, first_full=28
+    ),
     "phi3": Quirks(fused=True),
-    "gemma": Quirks(tied=True, head_dim=256, activation="gelu_tanh"),
-    "gemma2": Quirks(tied=True, head_dim=256, activation="gelu_tanh", post_norms=True, every_nth_full=2),
+    "gemma": Quirks(tied=True, kv_heads=16, head_dim=256, windowed=False, activation="gelu_tanh"),
+    "gemma2": Quirks(
+        tied=True,
+        kv_heads=4,
+        head_dim=256,
+        activation="gelu_tanh",
+        post_norms=True,
+        window=4096,
+        every_nth_full=2,
+    ),
     "gemma3_text": Quirks(
-        tied=True, head_dim=256, activation="gelu_tanh", post_norms=True, qk_norm=True, every_nth_full=6
+        tied=True,
+        kv_heads=4,
+        head_dim=256,
+        activation="gelu_tanh",
+        post_norms=True,
+        qk_norm=True,
+        window=4096,
+        every_nth_full=6,
     ),
 }
+GEMMA3_PERIOD = 6
 WINDOW_TYPES = ("sliding_attention", "full_attention")
 
 
@@ -43,7 +65,7 @@ def _model(config: Config, quirks: Quirks, kind: str) -> Model:
     hidden = config.size("hidden_size")
     count = config.layers("num_hidden_layers")
     heads = config.size("num_attention_heads")
-    kv_heads = config.size("num_key_value_heads", default=heads)
+    kv_heads = config.size("num_key_value_heads", default=quirks.kv_heads or heads)
     config.divides("num_attention_heads", heads, "num_key_value_heads", kv_heads)
     head_dim = config.optional_size("head_dim") or quirks.head_dim
     if head_dim is None:
@@ -54,7 +76,7 @@ def _model(config: Config, quirks: Quirks, kind: str) -> Model:
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        rotary_dim=int(head_dim * config.number("partial_rotary_factor", 1.0)),
+        rotary_dim=int(head_dim * config.fraction("partial_rotary_factor", 1.0)),
         qkv_bias=bias or quirks.qkv_bias,
         out_bias=bias,
         qk_norm=quirks.qk_norm,
@@ -82,20 +104,25 @@ def _model(config: Config, quirks: Quirks, kind: str) -> Model:
 
 
 def _windows(config: Config, quirks: Quirks, layers: int) -> list[int | None]:
-    """The sliding window of each layer, None for full attention."""
-    window = config.optional_size("sliding_window")
-    if quirks.window_needs_flag and not config.flag("use_sliding_window", False):
-        window = None
+    """The sliding window of each layer, None for full attention.
+
+    An absent field means what it means in transformers: saved configs leave defaults out.
+    """
+    given = "sliding_window" in config.fields
+    window = config.optional_size("sliding_window") if given else quirks.window
     listed = config.per_layer("layer_types", layers, WINDOW_TYPES)
-    if window is None:
+    asked = quirks.windowed and (not quirks.window_needs_flag or config.flag("use_sliding_window", False))
+    if window is None or not asked:
         return [None] * layers
     if listed is not None:
         return [window if entry == "sliding_attention" else None for entry in listed]
-    period = config.optional_size("sliding_window_pattern") or quirks.every_nth_full
-    if period is None:
-        first = config.optional_size("max_window_layers") or 0 if quirks.window_needs_flag else 0
-        return [None if i < first else window for i in range(layers)]
-    return [None if (i + 1) % period == 0 else window for i in range(layers)]
+    if quirks.every_nth_full is not None:
+        period = quirks.every_nth_full
+        if period == GEMMA3_PERIOD:  # whose config may name another
+            period = config.size("sliding_window_pattern", default=period)
+        return [None if (i + 1) % period == 0 else window for i in range(layers)]
+    first = config.count("max_window_layers", quirks.first_full) if quirks.window_needs_flag else 0
+    return [None if i < first else window for i in range(layers)]
 
 
 def _activation(name: str) -> str:

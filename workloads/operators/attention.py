@@ -19,7 +19,7 @@ class Attention(Operator):
 
     Shapes: Q[batch, heads, q_len, head_dim], K and V[batch, kv_heads, kv_len, head_dim]. Query heads
     share KV heads (GQA, arXiv:2305.13245, section 2.2; 1 KV head is MQA). Prefill is q_len == kv_len,
-    decode q_len == 1. `window` keys are seen by each query, itself included; None sees all.
+    decode q_len == 1. A causal query sees `window` keys, itself included; None sees all.
     """
 
     kind: ClassVar[str] = "attention"
@@ -39,8 +39,10 @@ class Attention(Operator):
 
     def pairs(self) -> Any:
         """Query-key pairs of one head of one sequence for which a score is computed."""
-        if not self.causal or not self.causal_exact:
-            return self.q_len * self.kv_len
+        if not self.causal:  # a window around each query; at the edges it is counted whole
+            return self.q_len * (self.kv_len if self.window is None else _minimum(self.kv_len, self.window))
+        if not self.causal_exact:
+            return self.q_len * self.keys_read()
         before = self.kv_len - self.q_len
         return _visible(self.kv_len, self.window) - _visible(before, self.window)
 

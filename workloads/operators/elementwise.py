@@ -43,8 +43,9 @@ class Norm(Operator):
         element = bytes_per_element(self.dtype)
         flops = 3 + (2 if self.center else 0) + (1 if self.scale else 0) + (1 if self.bias else 0)
         traffic = _stream(self.fused, elements * element, elements * element)
-        if self.parameters():
-            size = self.parameters() * bytes_per_element(self.weights)
+        vectors = bool(self.scale) + bool(self.bias)
+        if vectors:
+            size = vectors * self.width * bytes_per_element(self.weights)
             traffic += (Traffic("weight", Role.WEIGHT, size),)
         return Work(
             dtype=self.dtype,
