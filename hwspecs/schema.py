@@ -96,8 +96,8 @@ class Constants(Strict, frozen=True, kw_only=True):
     """The calibrated ceilings of one operator kind in one dtype; an absent ceiling is not a term.
 
     compute = flop / flop_per_s + special / special_op_per_s
-    memory  = bytes / byte_per_s, or / cached_byte_per_s where they fit into cache_bytes
-    time    = launch_s + longer + (1 - overlap) * shorter + outputs * output_s
+    memory  = bytes / byte_per_s, or / cached_byte_per_s where they fit into cache_bytes, + outputs * output_s
+    time    = launch_s + longer + (1 - overlap) * shorter
     """
 
     dtype: Dtype

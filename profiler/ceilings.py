@@ -6,7 +6,7 @@ the machine touches one repeat of each figure and not all repeats of one.
 
 from __future__ import annotations
 
-import re
+import gc
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -64,6 +64,7 @@ def measure_ceilings(plan: Plan) -> Device:
         runs = [run for dtype in plan.dtypes for run in _yardstick_steps(plan.device, dtype)]
         for subject, _, run in runs:
             time_ranges(subject, run, 0, warm_up=1)
+        gc.collect()
         for number in range(plan.passes):
             plan.progress(f"pass {number + 1} of {plan.passes}")
             for key, probe in _probes(plan):
@@ -184,7 +185,7 @@ def _device(plan: Plan) -> Device:
 def _known(name: str) -> Device | None:
     """The shipped device of this name: its data sheet goes along with what is measured."""
     try:
-        return load_device(re.sub(r"^NVIDIA ", "", name))
+        return load_device(name)
     except InputError:
         return None
 

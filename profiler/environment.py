@@ -76,7 +76,7 @@ def device_name(device: str) -> str:
     if device.startswith("cuda"):
         import torch
 
-        return str(torch.cuda.get_device_name(device))
+        return str(torch.cuda.get_device_name(device)).removeprefix("NVIDIA ")
     return processor_name()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -119,8 +120,8 @@ def _head(request: Request, subject: Subject) -> Head:
 
 
 def _measure_point(request: Request, subject: Subject, point: Point, rows: _Rows) -> None:
-    capacity = max(p.kv_len for p in request.points)
-    run = step(subject, point, capacity)
+    run = step(subject, point, point.kv_len)
+    gc.collect()
     repeats = request.repeats * (DECODE_REPEATS if point.phase == "decode" else 1)
     timed = time_ranges(subject, run, repeats, plain_too=True)
     where = vars(point)

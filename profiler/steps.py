@@ -53,7 +53,6 @@ def time_ranges(
     seconds, recorder, timed = stopwatch(subject.device), clock(subject.device), Timed()
     for _ in range(warm_up):
         run(greedy)
-    gc.collect()
     gc.disable()  # a collection would land in some step and not in others
     try:
         for repeat in range(repeats):

@@ -38,8 +38,8 @@ CPU_SIZES = {
 }
 GPU_SIZES = {
     "yardstick-a": Size(1024, 8, 8, 2816, 32_000, 12),
-    "yardstick-b": Size(2048, 16, 4, 5632, 64_000, 6),
-    "yardstick-c": Size(6144, 48, 8, 16_384, 128_000, 2),
+    "yardstick-b": Size(2048, 16, 4, 5888, 64_000, 6),
+    "yardstick-c": Size(6144, 48, 8, 15_872, 128_000, 2),
     "yardstick-d": Size(3072, 24, 6, 9216, 96_000, 4),
 }
 
