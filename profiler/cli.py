@@ -12,7 +12,6 @@ import click
 from specfiles.errors import InputError
 
 FIDELITY = "datasheet | measured | calibrated"
-OTHER_DEVICES = "a100_sxm,h100_sxm,h200_sxm,b200_sxm,l4,l40s,rtx_a6000,rtx4090,mi300x,jetson_agx_orin_64gb"
 FILE = click.Path(path_type=Path)
 Command = Callable[..., Any]
 
@@ -282,15 +281,19 @@ def validate_command(
 )
 @click.option("--hw", help="Device file of the runs; by default the one kept with them.")
 @click.option(
-    "--others", default=OTHER_DEVICES, help="Devices to bound the same workload on, comma-separated."
+    "--others", help="Devices to bound the same workload on, comma-separated; by default ten usual ones."
 )
-def report_command(subjects: tuple[Path, ...], out: Path, hw: str | None, others: str) -> None:
+def report_command(subjects: tuple[Path, ...], out: Path, hw: str | None, others: str | None) -> None:
     """One self-contained HTML file: what bounds the run, how far it is from its roofline, what to do."""
     from profiler.report import report
     from specfiles.writing import write_text
 
-    write_text(out, report(subjects, hw, [name for name in others.split(",") if name]))
+    write_text(out, report(subjects, hw, _split(others)))
     print(f"report written to {out}", file=sys.stderr)
+
+
+def _split(names: str | None) -> list[str] | None:
+    return None if names is None else [name for name in names.split(",") if name]
 
 
 def _progress(line: str) -> None:

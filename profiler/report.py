@@ -8,6 +8,7 @@ from typing import Any
 
 from hwspecs import Device, load_device
 from reports.content import of_predictions, of_run
+from reports.elsewhere import other_devices
 from reports.html import render
 from roofline.predict import Prediction, Scenario, predict
 from roofline.run import open_run
@@ -19,12 +20,12 @@ from workloads.dtypes import Precision
 from workloads.phases import Setting
 
 
-def report(subjects: Sequence[Path], hardware: str | None, others: Sequence[str]) -> str:
-    """The HTML of runs and predictions.
+def report(subjects: Sequence[Path], hardware: str | None, others: Sequence[str] | None = None) -> str:
+    """The HTML of runs and predictions, beside `others` or the usual devices.
 
     Raises InputError for what is neither, and for a device or model that is not found.
     """
-    compared = [load_device(name) for name in others]
+    compared = other_devices() if others is None else [load_device(name) for name in others]
     contents = []
     for subject in subjects:
         if subject.is_file() and subject.suffix == ".json" and subject.name != "run.json":
