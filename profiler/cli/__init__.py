@@ -1,0 +1,74 @@
+"""The command line. A command's module is imported when the command is asked for.
+
+Every import that costs more than a millisecond stands inside its command.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from specfiles.errors import InputError
+
+# Command -> the module of this package that holds it, as `command`.
+COMMANDS = {
+    "predict": "predict",
+    "ops": "ops",
+    "ceilings": "ceilings",
+    "profile": "profile",
+    "validate": "validate",
+    "report": "report",
+    "hw": "hw",
+    "models": "models",
+}
+
+
+class Lazy(click.Group):
+    """A group whose commands are modules of this package, in the order of COMMANDS."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command's name."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command's own module, or None where there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"profiler.cli.{COMMANDS[cmd_name]}")
+        command: click.Command = module.command
+        return command
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="llm-roofline", prog_name="roofline")
+def app() -> None:
+    """Roofline profiler for LLM inference: how fast could this be, how fast is it, what closes the gap?
+
+    MODEL is a model's name, a config.json or its folder, or a workload file (YAML, or a shipped one's name).
+    """
+
+
+def main() -> None:
+    """Run the command line: exit 0 done, 1 a stated check failed, 2 wrong input."""
+    try:
+        code = app(standalone_mode=False)
+    except InputError as error:
+        _fail(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        sys.exit(2)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(sentence: str) -> None:
+    print(f"roofline: {' '.join(sentence.split())}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,43 @@
+"""`roofline ceilings`: what this machine reaches."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from profiler.cli.options import FILE, device_option, needs_torch, positive, progress, threads_option
+
+
+@click.command("ceilings")
+@click.option("-o", "--output-file", "out", type=FILE, required=True, help="Device file (YAML) to write.")
+@device_option
+@click.option(
+    "--dtype", multiple=True, help="Format to measure, repeatable; fp32 on a CPU, also bf16 on CUDA."
+)
+@threads_option
+@click.option(
+    "--passes", type=int, default=5, show_default=True, help="Repeats of everything; medians count."
+)
+@click.option("--name", help="Name of the device in the file.")
+def command(
+    out: Path, device: str, dtype: tuple[str, ...], threads: int, passes: int, name: str | None
+) -> None:
+    """Measure this machine's ceilings and the constants of its operators; writes a device file."""
+    needs_torch()
+    from profiler.ceilings import Plan, as_yaml, measure_ceilings
+    from profiler.environment import pick_device, use_threads
+    from profiler.kernels import known_kernel_dtype
+    from specfiles.writing import check_writable, write_text
+
+    positive(passes=passes, threads=threads)
+    check_writable(out)
+    chosen = pick_device(device)
+    use_threads(threads)
+    dtypes = dtype or (("fp32",) if chosen == "cpu" else ("bf16", "fp32"))
+    for entry in dtypes:
+        known_kernel_dtype(entry)
+    measured = measure_ceilings(Plan(chosen, dtypes, passes, name, progress))
+    write_text(out, as_yaml(measured))
+    print(f"ceilings of {measured.name} written to {out}", file=sys.stderr)

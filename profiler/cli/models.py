@@ -1,0 +1,46 @@
+"""`roofline models`: the catalogue of models."""
+
+from __future__ import annotations
+
+import click
+
+from profiler.cli.options import emit, format_option, one_of
+
+
+@click.group("models")
+def command() -> None:
+    """Models: list, show, check."""
+
+
+@command.command("list")
+@format_option("table", "json")
+def models_list(format: str) -> None:
+    """Every shipped model with its counted parameters."""
+    from profiler.model_table import model_records
+    from reports import models as render
+
+    one_of(format, "format", ("table", "json"))
+    emit(render.listing(model_records(), format), None)
+
+
+@command.command("show")
+@click.argument("name")
+def models_show(name: str) -> None:
+    """One model: its config and what is counted from it."""
+    import json
+
+    from profiler.model_table import describe
+
+    emit(json.dumps(describe(name), indent=2) + "\n", None)
+
+
+@command.command("check")
+def models_check() -> None:
+    """Counted against published parameters, a line per shipped model."""
+    from profiler.model_table import model_records
+    from reports import models as render
+
+    records = model_records()
+    emit(render.check(records), None)
+    if any(record["difference"] for record in records):
+        click.get_current_context().exit(1)

@@ -1,0 +1,27 @@
+"""`roofline ops`: operators of a table on a device."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from profiler.cli.options import FIDELITY, FILE, hardware, known_fidelity
+
+
+@click.command("ops")
+@click.argument("table", type=FILE)
+@hardware
+@click.option("-o", "--output-file", "out", type=FILE, required=True, help="CSV or Parquet to write.")
+@click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
+def command(table: Path, hw: str, out: Path, fidelity: str) -> None:
+    """Predict operators listed in a table; appends flops, bytes_moved, predicted_us, bound and more."""
+    from hwspecs import load_device
+    from profiler.tables import read_table, write_table
+    from roofline.ceilings import ceilings
+    from roofline.optable import predict_table
+
+    result = predict_table(read_table(table), ceilings(load_device(hw), known_fidelity(fidelity)))
+    write_table(result, out)
+    print(f"{len(result)} rows written to {out}", file=sys.stderr)

@@ -1,0 +1,95 @@
+"""Options and helpers that commands share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from specfiles.errors import InputError
+
+FIDELITY = "datasheet | measured | calibrated"
+FILE = click.Path(path_type=Path)
+Command = Callable[..., Any]
+
+model_argument = click.argument("model", metavar="MODEL")
+hardware = click.option("--hw", required=True, help="Device name, alias or YAML file.")
+output_file = click.option("-o", "--output-file", "out", type=FILE, help="Write here instead of stdout.")
+device_option = click.option("--device", default="auto", show_default=True, help="auto | cpu | cuda | cuda:N")
+threads_option = click.option(
+    "--threads",
+    type=int,
+    default=1,
+    show_default=True,
+    help="CPU threads; more than one measures the machine's other load too.",
+)
+
+
+def format_option(*formats: str) -> Callable[[Command], Command]:
+    """`--format`, the first being the default."""
+    return click.option("--format", "format", default=formats[0], show_default=True, help=" | ".join(formats))
+
+
+def size_options(command: Command) -> Command:
+    """The sizes of a scenario; what is not given comes from the workload file or the defaults."""
+    for name, text in (
+        ("output", "Tokens to generate per sequence."),
+        ("context", "Tokens a decode step attends to."),
+        ("prompt", "Prompt tokens per sequence."),
+        ("batch", "Sequences at once."),
+    ):
+        command = click.option(f"--{name}", type=int, help=text)(command)
+    return click.option("--phase", help="prefill | decode | generate (both)")(command)
+
+
+def progress(line: str) -> None:
+    """A line on stderr, at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def needs_torch() -> None:
+    """Refuse to measure where torch or transformers is not installed."""
+    import importlib.util
+
+    for package in ("torch", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"measuring needs {package}, which is not installed; pip install 'llm-roofline[profile]'."
+            )
+
+
+def positive(**values: int) -> None:
+    """Refuse a number below 1, naming its option."""
+    for name, value in values.items():
+        if value < 1:
+            raise InputError(f"{name} is {value}; expected a positive whole number.")
+
+
+def known_fidelity(name: str) -> Any:
+    """The fidelity of a name; an InputError lists what exists."""
+    from roofline.ceilings import Fidelity
+
+    return Fidelity(one_of(name, "fidelity", tuple(Fidelity)))
+
+
+def one_of(value: str, what: str, known: tuple[str, ...]) -> str:
+    """The value, if it is a known one; an InputError lists what exists."""
+    if value not in known:
+        from specfiles.errors import choose
+
+        raise choose(value, list(known), what)
+    return value
+
+
+def emit(text: str, path: Path | None) -> None:
+    """Write a result to stdout, or to a file and say so on stderr."""
+    if path is None:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        return
+    from specfiles.writing import write_text
+
+    write_text(path, text if text.endswith("\n") else text + "\n")
+    print(f"written to {path}", file=sys.stderr)

@@ -1,0 +1,67 @@
+"""`roofline predict`: a model on a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from profiler.cli.options import (
+    FIDELITY,
+    emit,
+    format_option,
+    hardware,
+    known_fidelity,
+    model_argument,
+    one_of,
+    output_file,
+    size_options,
+)
+
+
+@click.command("predict")
+@model_argument
+@hardware
+@size_options
+@click.option("--weights", help="Format of the weights.")
+@click.option("--activations", help="Format that matrix units multiply in.")
+@click.option("--kv", help="Format of the KV cache.")
+@click.option("--tp", type=int, help="Devices that share each layer.")
+@click.option("--convention", help="fused | eager | flop-counter | llm-viewer")
+@click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
+@format_option("table", "json", "csv")
+@output_file
+def command(model: str, hw: str, fidelity: str, format: str, out: Path | None, **flags: Any) -> None:
+    """Predict a model on a device: a row per operator, TTFT, TPOT, MFU, MBU, memory."""
+    from hwspecs import load_device
+    from profiler.scenarios import Asked, listed_operators, scenarios
+    from roofline.predict import predict as run
+    from roofline.tables import as_json
+
+    one_of(format, "format", ("table", "json", "csv"))
+    asked = Asked(**flags)
+    device = load_device(hw)
+    limits = known_fidelity(fidelity)
+    if listed := listed_operators(model):
+        from profiler.tables import predict_listed
+
+        emit(predict_listed(listed, device, limits, format), out)
+        return
+    _, found = scenarios(model, asked)
+    points = [as_json(run(scenario, device, limits)) for scenario in found]
+    emit(_render(points, format), out)
+
+
+def _render(points: list[dict[str, Any]], format: str) -> str:
+    if format == "json":
+        import json
+
+        return json.dumps(points[0] if len(points) == 1 else {"schema": 1, "points": points}, indent=1) + "\n"
+    if format == "csv":
+        from roofline.tables import as_csv
+
+        return as_csv(points)
+    from reports import terminal
+
+    return terminal.prediction(points[0]) if len(points) == 1 else terminal.sweep(points)

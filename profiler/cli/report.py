@@ -1,0 +1,32 @@
+"""`roofline report`: one HTML file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from profiler.cli.options import FILE
+
+
+@click.command("report")
+@click.argument("subjects", nargs=-1, required=True, type=FILE, metavar="RUN|PREDICTION...")
+@click.option(
+    "-o", "--output-file", "out", type=FILE, default=Path("report.html"), show_default=True, help="HTML."
+)
+@click.option("--hw", help="Device file of the runs; by default the one kept with them.")
+@click.option(
+    "--others", help="Devices to bound the same workload on, comma-separated; by default ten usual ones."
+)
+def command(subjects: tuple[Path, ...], out: Path, hw: str | None, others: str | None) -> None:
+    """One self-contained HTML file: what bounds the run, how far it is from its roofline, what to do."""
+    from profiler.report import report
+    from specfiles.writing import write_text
+
+    write_text(out, report(subjects, hw, _split(others)))
+    print(f"report written to {out}", file=sys.stderr)
+
+
+def _split(names: str | None) -> list[str] | None:
+    return None if names is None else [name for name in names.split(",") if name]
