@@ -107,8 +107,9 @@ def _cuda_facts(device: str) -> dict[str, Any]:
     try:
         import pynvml
 
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(int(device.partition(":")[2] or 0))
+        from profiler.power import nvml_handle
+
+        handle = nvml_handle(device)
         facts["driver"] = pynvml.nvmlSystemGetDriverVersion()
         facts["power_limit_w"] = pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000
         facts["sm_clock_hz"] = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM) * 1e6

@@ -9,22 +9,34 @@ from typing import Any
 PERIOD_S = 0.05
 
 
+def nvml_handle(device: str) -> Any:
+    """NVML's handle of a CUDA device, found by its UUID.
+
+    CUDA numbers the visible devices, fastest first; NVML numbers all, by bus. Raises what NVML raises.
+    """
+    import pynvml
+    import torch
+
+    pynvml.nvmlInit()
+    uuid = torch.cuda.get_device_properties(device).uuid
+    return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+
+
 class PowerMonitor:
     """Samples while its block runs; without NVML (a CPU, a container without it) there are none."""
 
     def __init__(self, device: str) -> None:
-        self._index = int(device.partition(":")[2] or 0) if device.startswith("cuda") else None
+        self._device = device if device.startswith("cuda") else None
         self._rows: list[dict[str, Any]] = []
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> PowerMonitor:
-        if self._index is not None:
+        if self._device is not None:
             try:
                 import pynvml
 
-                pynvml.nvmlInit()
-                handle = pynvml.nvmlDeviceGetHandleByIndex(self._index)
+                handle = nvml_handle(self._device)
             except Exception:  # NVML is a bonus: time is measured without it
                 return self
             self._thread = threading.Thread(target=self._sample, args=(pynvml, handle), daemon=True)

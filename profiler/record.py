@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hwspecs import Device
 from profiler.allocator import keep_freed_memory
@@ -25,10 +25,6 @@ from roofline.run import TABLES, Head, Run, create_run
 from specfiles.errors import InputError
 from specfiles.writing import write_text
 from workloads.catalogue import Loaded
-
-if TYPE_CHECKING:
-    pass
-
 
 DECODE_REPEATS = 4  # decode steps are short, and the cost of ranges shows in them only over many
 
@@ -157,10 +153,13 @@ def _alone(request: Request, point: Point) -> list[dict[str, Any]]:
             if not error <= TOLERANCE[request.dtype]:
                 raise InputError(f"deviates by {error:.2g} from fp64")
             call = kernel(named.operator, place).run
-        except InputError as missing:
-            request.progress(f"  {named.name} not measured alone: {missing}")
+            timed = measure(call, request.device, between=between, repeats=4 * request.repeats, budget_s=0.5)
+        except Exception as missing:  # one kernel's failure loses its own row and no other
+            if not (isinstance(missing, InputError) or out_of_memory(missing)):
+                raise
+            reason = missing if isinstance(missing, InputError) else "out of memory"
+            request.progress(f"  {named.name} not measured alone: {reason}")
             continue
-        timed = measure(call, request.device, between=between, repeats=4 * request.repeats, budget_s=0.5)
         rows.append(
             {
                 "name": named.name,

@@ -51,13 +51,14 @@ def time_ranges(
     Taking turns lets a drift of the machine touch both alike: their ratio is the ranges' cost.
     """
     seconds, recorder, timed = stopwatch(subject.device), clock(subject.device), Timed()
+    stride = min(STRIDE, repeats)  # every layer is watched once at least: kinds alternate in some models
     for _ in range(warm_up):
         run(greedy)
     gc.disable()  # a collection would land in some step and not in others
     try:
         for repeat in range(repeats):
             for with_ranges in (repeat % 2 == 0, repeat % 2 == 1) if plain_too else (True,):
-                with instrumented(subject, recorder, greedy, first=repeat, stride=STRIDE) as watched:
+                with instrumented(subject, recorder, greedy, first=repeat, stride=stride) as watched:
                     if with_ranges:
                         timed.ranged.append(seconds(partial(run, watched.sampler)))
                 if not with_ranges:  # after the same work as the other kind: they differ by the ranges alone

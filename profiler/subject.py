@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,11 +81,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def _quiet() -> None:
-    """Progress bars of the libraries only where a person sees them."""
-    import sys
-
-    if not sys.stderr.isatty():
-        os.environ["TQDM_DISABLE"] = "1"
+    """No progress bars of transformers' own."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -7,6 +7,7 @@ still opens with what it has. Reports are made from it without the device.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -131,3 +132,6 @@ def refuse_existing(path: Path) -> None:
         raise InputError(f"{path}: a run is already there; name another folder or remove it.")
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file; name a folder for the run.")
+    parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: cannot be made, {parent} is not writable; name another folder.")

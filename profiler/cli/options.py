@@ -51,9 +51,16 @@ def progress(line: str) -> None:
 
 
 def needs_torch() -> None:
-    """Refuse to measure where torch or transformers is not installed."""
-    import importlib.util
+    """Refuse to measure where torch or transformers is not installed, and quieten what they print.
 
+    Asked before torch is first imported: both settings are read when its libraries load.
+    """
+    import importlib.util
+    import os
+
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its profiler logs each start and stop
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars only where a person sees them
     for package in ("torch", "transformers"):
         if importlib.util.find_spec(package) is None:
             raise InputError(

@@ -113,13 +113,21 @@ def nvml() -> SimpleNamespace:
         NVML_CLOCK_MEM=2,
         NVML_TEMPERATURE_GPU=0,
         nvmlInit=lambda: None,
-        nvmlDeviceGetHandleByIndex=lambda index: index,
-        nvmlDeviceGetHandleByUUID=lambda uuid: 0,
+        nvmlDeviceGetHandleByUUID={"GPU-0a1b": 0}.__getitem__,
         nvmlDeviceGetPowerUsage=power_mw,
         nvmlDeviceGetClockInfo=lambda _, which: {1: 1410, 2: 1593}[which],  # MHz
         nvmlDeviceGetTemperature=lambda *_: 55,
         nvmlDeviceGetCurrentClocksThrottleReasons=lambda _: 0,
     )
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CUDA device as far as its UUID goes, and an NVML that knows it."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setitem(sys.modules, "pynvml", nvml())  # type: ignore[arg-type]
+    monkeypatch.setattr(power, "PERIOD_S", 0.001)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="0a1b"))
 
 
 def wait_for(samples: int, monitor: PowerMonitor) -> None:
@@ -128,9 +136,8 @@ def wait_for(samples: int, monitor: PowerMonitor) -> None:
         time.sleep(0.001)
 
 
-def test_power_is_sampled_in_the_documented_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", nvml())  # type: ignore[arg-type]
-    monkeypatch.setattr(power, "PERIOD_S", 0.001)
+@pytest.mark.usefixtures("gpu")
+def test_power_is_sampled_in_the_documented_columns() -> None:
     with PowerMonitor("cuda:0") as monitor:
         wait_for(5, monitor)
     rows = monitor.samples()
@@ -162,9 +169,8 @@ def test_a_cpu_has_no_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     assert monitor.samples() == []
 
 
-def test_an_error_inside_the_block_ends_the_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", nvml())  # type: ignore[arg-type]
-    monkeypatch.setattr(power, "PERIOD_S", 0.001)
+@pytest.mark.usefixtures("gpu")
+def test_an_error_inside_the_block_ends_the_sampling() -> None:
     monitor = PowerMonitor("cuda:0")
 
     def interrupted() -> None:

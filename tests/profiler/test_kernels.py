@@ -42,6 +42,11 @@ OPERATORS: dict[str, Callable[[str], Operator]] = {
     "encoder": lambda d: Attention(2, 17, 17, 6, 2, 16, dtype=d, kv_dtype=d, causal=False),
     "cross attention": lambda d: Attention(1, 5, 17, 4, 4, 16, dtype=d, kv_dtype=d, causal=False),
     "a window that holds all": lambda d: Attention(1, 17, 17, 4, 4, 16, dtype=d, kv_dtype=d, window=17),
+    "a window": lambda d: Attention(2, 17, 17, 6, 2, 16, dtype=d, kv_dtype=d, window=5),
+    "a chunk": lambda d: Attention(2, 5, 17, 6, 2, 16, dtype=d, kv_dtype=d),
+    "a chunk with a window": lambda d: Attention(1, 5, 17, 4, 4, 16, dtype=d, kv_dtype=d, window=7),
+    "more queries than are checked": lambda d: Attention(1, 90, 90, 4, 2, 16, dtype=d, kv_dtype=d),
+    "decode with a window": lambda d: Attention(3, 1, 90, 6, 2, 16, dtype=d, kv_dtype=d, window=8),
     "decode": lambda d: Attention(3, 1, 90, 4, 4, 16, dtype=d, kv_dtype=d),
     "decode, grouped heads": lambda d: Attention(3, 1, 90, 6, 2, 16, dtype=d, kv_dtype=d),
     "decode, one KV head": lambda d: Attention(3, 1, 90, 6, 1, 16, dtype=d, kv_dtype=d),
@@ -125,13 +130,10 @@ def test_the_comparison_is_sharp() -> None:
 @pytest.mark.parametrize(
     ("operator", "what"),
     [
-        (Attention(1, 17, 17, 4, 4, 16, window=16), "sliding-window attention"),
-        (Attention(1, 1, 90, 4, 4, 16, window=8), "sliding-window attention"),
-        (Attention(1, 5, 17, 4, 4, 16), "chunked prefill"),
         (Activation(5, 30, "bf16", "swish_of_tomorrow"), "activation 'swish_of_tomorrow'"),
         (AllReduce(5, 30, 2), "kernel for allreduce"),
     ],
-    ids=["window, prefill", "window, decode", "chunk", "activation", "collective"],
+    ids=["activation", "collective"],
 )
 def test_what_has_no_kernel_is_said(operator: Operator, what: str) -> None:
     with pytest.raises(InputError, match=what):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from hwspecs import Device
 from roofline.ceilings import ceilings
 from roofline.predict import Scenario, step_rows
-from roofline.run import TABLES, Head, Run, create_run, open_run
+from roofline.run import TABLES, Head, Run, create_run, open_run, refuse_existing
 from roofline.validate import ABOVE, scenario_of, validate
 from specfiles.errors import InputError
 from workloads.config import Config
@@ -241,6 +242,15 @@ def test_a_run_never_mixes_with_another(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="file: is a file; name a folder"):
         create_run(tmp_path / "file", Head(**HEAD))
+
+
+def test_a_run_that_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(InputError, match=f"{tmp_path} is not writable"):
+        refuse_existing(tmp_path / "new" / "run")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
