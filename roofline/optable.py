@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from roofline.formats import DTYPES
 from roofline.times import times
 from specfiles.errors import InputError, choose
 from workloads.operators import Activation, AllReduce, Attention, Gemm, Norm, Operator, Residual, Rope
@@ -15,25 +16,6 @@ from workloads.operators import Activation, AllReduce, Attention, Gemm, Norm, Op
 if TYPE_CHECKING:
     from roofline.ceilings import Ceilings
 
-# dtype in a table -> (multiplied in, weights stored in, results in). `_wo` is weight-only quantisation.
-DTYPES = {
-    "bfloat16": ("bf16", "bf16", "bf16"),
-    "float16": ("fp16", "fp16", "fp16"),
-    "half": ("fp16", "fp16", "fp16"),
-    "float32": ("fp32", "fp32", "fp32"),
-    "bf16": ("bf16", "bf16", "bf16"),
-    "fp16": ("fp16", "fp16", "fp16"),
-    "fp32": ("fp32", "fp32", "fp32"),
-    "tf32": ("tf32", "tf32", "tf32"),
-    "fp64": ("fp64", "fp64", "fp64"),
-    "fp8": ("fp8", "fp8", "bf16"),
-    "fp8_block": ("fp8", "fp8", "bf16"),
-    "int8": ("int8", "int8", "bf16"),
-    "sq": ("int8", "int8", "bf16"),  # SmoothQuant W8A8
-    "nvfp4": ("fp4", "nvfp4", "bf16"),
-    "int8_wo": ("bf16", "int8", "bf16"),
-    "int4_wo": ("bf16", "int4", "bf16"),
-}
 OUTPUT_COLUMNS = ("flops", "bytes_moved", "compute_s", "memory_s", "predicted_us", "bound", "fidelity")
 Column = Callable[[str], Any]
 

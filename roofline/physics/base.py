@@ -1,0 +1,171 @@
+"""What every kernel model shares: named constants, the facts of a GPU, and the smooth maximum.
+
+A kernel model gives a time as a sum of named parts, each with one physical reason. The first part is the
+ideal roofline of the kernel; the rest is what the hardware or the library adds to it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from specfiles.errors import InputError, choose
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hwspecs import Device
+
+    Floats = NDArray[np.float64]
+    Columns = Mapping[str, NDArray[Any]]  # the columns of the measured tables by name, one array each
+
+# Bytes that one streaming multiprocessor takes from the L2 per clock: the width of its port to the crossbar
+# (Chips and Cheese and gpu-benches reach 80-100 % of it on Volta to Blackwell).
+L2_BYTES_PER_CLOCK = 64.0
+
+
+class Dtypes(NamedTuple):
+    """The formats of a table's row: how it is named there, and what its tensors are stored in."""
+
+    name: str  # as in the table: fp8_block, int4_wo
+    inputs: str  # activations, multiplied in
+    weights: str
+    outputs: str
+    kv: str  # the KV cache
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One named, bounded, physical constant of a kernel model; fitted in log space where low > 0.
+
+    `scales_with` says how its value is carried to a device that was not measured: see `transfer`.
+    """
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    start: float
+    why: str
+    scales_with: str = ""  # "", "clock", "1/clock", "processors", "dram", "l2", "link"
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.start <= self.high:
+            raise ValueError(f"constant {self.name}: {self.start} is outside {self.low} to {self.high}")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The facts of a device file that kernel models use: plain floats, SI units, data-sheet values.
+
+    How much of a peak is reached is a constant of the kernel, so that it can be carried to other devices.
+    """
+
+    name: str
+    capability: int  # compute capability x 10: 80 Ampere, 90 Hopper, 100 Blackwell
+    processors: float
+    clock_hz: float  # at which the tensor peaks are stated
+    boost_hz: float  # the highest clock, that short kernels run at
+    tensor_flop_per_s: Mapping[str, float]  # by compute dtype
+    vector_flop_per_s: float  # fp32
+    special_op_per_s: float
+    dram_byte_per_s: float
+    l2_bytes: float
+    l2_byte_per_s: float  # processors x clock x L2_BYTES_PER_CLOCK
+    shared_bytes: float  # per processor
+    link_byte_per_s: float | None  # to the other GPUs, one direction
+    tdp_w: float | None
+
+    @classmethod
+    def of(cls, device: Device) -> Gpu:
+        """Raises InputError where the file is not one of a GPU or lacks what every kernel model needs."""
+        sheet = device.datasheet
+        capability = re.search(r"\(sm(\d+)\)", device.architecture)
+        processors, clock, l2 = sheet.processors, sheet.clock_hz, sheet.l2
+        vector, dram = sheet.vector_flop_per_s.get("fp32"), sheet.dram.byte_per_s
+        if capability is None or not (processors and clock and l2 and vector and dram):
+            raise InputError(
+                f"the kernel models cannot predict {device.name}: they need a CUDA GPU with processors, "
+                "clock_hz, vector_flop_per_s.fp32, dram.byte_per_s and l2; use --fidelity datasheet or measured."
+            )
+        boost = max(clock.value, sheet.vector_clock_hz.value if sheet.vector_clock_hz else 0.0)
+        tensor = {**sheet.vector_flop_per_s, **sheet.tensor_flop_per_s}
+        special, link = sheet.special_op_per_s, sheet.links.get("nvlink") or sheet.links.get("pcie")
+        shared = sheet.shared_bytes_per_processor
+        return cls(
+            name=device.name,
+            capability=int(capability[1]),
+            processors=processors.value,
+            clock_hz=clock.value,
+            boost_hz=boost,
+            tensor_flop_per_s={str(dtype): peak.value for dtype, peak in tensor.items()},
+            vector_flop_per_s=vector.value,
+            # 16 results per clock and SM: CUDA C++ Programming Guide, arithmetic throughput, sm70 to sm120.
+            special_op_per_s=special.value if special else 16 * processors.value * clock.value,
+            dram_byte_per_s=dram.value,
+            l2_bytes=l2.capacity_bytes.value,
+            l2_byte_per_s=processors.value * boost * L2_BYTES_PER_CLOCK,
+            # 100 KB is the least of any CUDA GPU since Ampere (CUDA C++ Programming Guide, technical specs).
+            shared_bytes=shared.value if shared else 100e3,
+            link_byte_per_s=link.byte_per_s.value if link else None,
+            tdp_w=sheet.tdp_w.value if sheet.tdp_w else None,
+        )
+
+    def peak(self, dtype: str) -> float:
+        """Dense FLOP/s of matrix products in a compute dtype; raises InputError where it has none."""
+        if dtype not in self.tensor_flop_per_s:
+            raise choose(dtype, sorted(self.tensor_flop_per_s), f"dense peak of {self.name}")
+        return self.tensor_flop_per_s[dtype]
+
+
+class KernelModel(Protocol):
+    """Time of one kind of kernel. Vectorised over rows; constants are given, never looked up."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The `op` values that it predicts."""
+
+    @property
+    def family(self) -> tuple[str, ...]:
+        """The columns that make a shape family: rows that agree in all are held out of a fit together."""
+
+    def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
+        """The constants for a device and formats: a term that cannot occur has none."""
+
+    def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
+        """Named seconds in waterfall order, the ideal roofline first; the time is their sum.
+
+        No part is negative. `rows` holds float arrays (strings for names); absent sizes are NaN.
+        """
+
+
+def total(parts: Mapping[str, Floats]) -> Floats:
+    """The time: the sum of the parts."""
+    return np.asarray(sum(parts.values(), start=np.float64(0.0)))
+
+
+def smooth_max(limits: Sequence[Floats | float], sharpness: float) -> Floats:
+    """A p-norm: the largest limit where one dominates, more where two compete for the same time.
+
+    Neither copies nor arithmetic overlap perfectly where both are busy; p = inf is the roofline's corner,
+    p = 1 no overlap at all.
+    """
+    stacked = np.stack(np.broadcast_arrays(*limits)).astype(np.float64)
+    largest = np.maximum(stacked.max(axis=0), 1e-30)
+    return np.asarray(largest * np.sum((stacked / largest) ** sharpness, axis=0) ** (1 / sharpness))
+
+
+def ceil_div(a: Any, b: Any) -> Floats:
+    """How many pieces of size b cover a."""
+    return np.asarray(np.ceil(np.asarray(a, dtype=np.float64) / b))
+
+
+def column(rows: Columns, name: str, default: float = 0.0) -> Floats:
+    """A column of numbers; `default` where it is absent or empty."""
+    if name not in rows:
+        return np.full(len(next(iter(rows.values()))), default)
+    return np.nan_to_num(np.asarray(rows[name], dtype=np.float64), nan=default)

@@ -1,0 +1,90 @@
+"""A fit finds the constants behind exact times, within bounds, the same ones each time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hwspecs import load_device
+from roofline.physics.base import Dtypes, Gpu, ceil_div, smooth_max, total
+from roofline.physics.fit import Cell, fit, held_out_s, mape
+from roofline.physics.gemm import GemmModel
+from specfiles.errors import InputError
+
+BF16 = Dtypes("bfloat16", "bf16", "bf16", "bf16", "bf16")
+
+
+def cell(families: int = 12, each: int = 20) -> Cell:
+    """Products from memory-bound to compute-bound, no times yet."""
+    rng = np.random.default_rng(3)
+    n, k = (np.repeat(2.0 ** rng.integers(8, 14, families), each) for _ in "nk")
+    m = 2.0 ** rng.uniform(0, 14, families * each).round()
+    model, gpu = GemmModel(), Gpu.of(load_device("h100_sxm"))
+    return Cell(model, gpu, BF16, {"m": m, "n": n, "k": k}, np.ones_like(m))
+
+
+def timed(rows: Cell, constants: dict[str, float], noise: float = 0.0) -> Cell:
+    errors = np.exp(noise * np.random.default_rng(1).standard_normal(len(rows.time_s)))
+    return replace(rows, time_s=rows.predicted_s(constants) * errors)
+
+
+def known() -> dict[str, float]:
+    rows = cell()
+    return {c.name: c.start for c in rows.model.constants(rows.gpu, rows.dtype)}
+
+
+def test_exact_times_are_found_again() -> None:
+    truth = {**known(), "launch_s": 4.5e-6}
+    rows = timed(cell(), truth)
+    found = fit([rows])
+    assert mape(rows.predicted_s(found), rows.time_s) < 0.01
+    assert found["launch_s"] == pytest.approx(truth["launch_s"], rel=0.05)
+
+
+def test_a_fit_is_deterministic_and_within_bounds() -> None:
+    rows = timed(cell(), known(), noise=0.3)
+    first, second = fit([rows]), fit([rows])
+    assert first == second
+    for constant in rows.model.constants(rows.gpu, rows.dtype):
+        assert constant.low * (1 - 1e-9) <= first[constant.name] <= constant.high * (1 + 1e-9)
+
+
+def test_a_row_never_scores_constants_that_saw_its_family() -> None:
+    rows = timed(cell(families=2, each=30), known())
+    families = rows.families()
+    spoiled = replace(rows, time_s=np.where(families == 0, 3.0, 1.0) * rows.time_s)
+    predicted = held_out_s(spoiled)
+    # Either family is predicted by the other alone: three times too short, and three times too long.
+    assert np.median((predicted / spoiled.time_s)[families == 0]) == pytest.approx(1 / 3, rel=0.1)
+    assert np.median((predicted / spoiled.time_s)[families == 1]) == pytest.approx(3, rel=0.1)
+
+
+def test_a_sparse_cell_leans_on_its_prior() -> None:
+    prior = {**known(), "launch_s": 9e-6}
+    few = timed(cell(), known()).take(np.array([0, 1]))
+    assert fit([few], prior)["launch_s"] > fit([few])["launch_s"]
+
+
+def test_limits_of_the_smooth_maximum() -> None:
+    assert smooth_max([3.0, 4.0], 2.0) == pytest.approx(5.0)
+    assert smooth_max([3.0, 4.0], 1.0) == pytest.approx(7.0)
+    assert smooth_max([3.0, 4.0], 300.0) == pytest.approx(4.0)
+    assert smooth_max([0.0, 0.0], 2.0) == pytest.approx(0.0, abs=1e-20)
+
+
+def test_parts_are_never_negative() -> None:
+    rows = cell()
+    parts = rows.model.parts(rows.rows, rows.gpu, rows.dtype, known())
+    assert all((part >= 0).all() for part in parts.values())
+    assert (total(parts) >= parts["ideal"]).all()
+
+
+def test_pieces_cover() -> None:
+    assert list(ceil_div(np.array([1, 128, 129]), 128)) == [1, 1, 2]
+
+
+def test_a_processor_has_no_kernel_model() -> None:
+    with pytest.raises(InputError, match="CUDA GPU"):
+        Gpu.of(load_device("xeon_8480"))
