@@ -1,0 +1,1 @@
+"""Traces of other tools, read into one set of tables, attributed and analysed."""

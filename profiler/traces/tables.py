@@ -1,0 +1,237 @@
+"""What any trace is read into: activities of devices, the calls that launched them, ranges of the host.
+
+Times are whole nanoseconds on the trace's own clock, so that no busy or idle time is lost to rounding.
+`source` numbers the trace file within an import (ranks and tools may share process ids); a process is
+known by (source, process), a thread by (source, process, thread). -1 stands for what a trace does not
+say, in every integer column; a null name or shape likewise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from specfiles.strict import Strict
+
+WORD = pa.dictionary(pa.int32(), pa.string())
+NONE = -1
+
+# One row per kernel, copy, set or whole graph that ran on a device.
+ACTIVITIES = pa.schema(
+    [
+        ("source", pa.int16()),
+        ("process", pa.int64()),  # the host process, where the tool says it
+        ("device", pa.int32()),
+        ("stream", pa.int64()),
+        ("kind", WORD),  # kernel | copy | set | graph (a graph recorded as one row)
+        ("name", WORD),
+        ("start_ns", pa.int64()),
+        ("end_ns", pa.int64()),
+        ("launch", pa.int64()),  # row of the launches
+        ("range", pa.int64()),  # row of the innermost range around the launch
+        ("graph", pa.int64()),  # the graph, or the launch of one, that the activity belongs to
+        ("graph_node", pa.int64()),
+        ("bytes", pa.int64()),  # of copies and sets
+        ("grid_x", pa.int32()),
+        ("grid_y", pa.int32()),
+        ("grid_z", pa.int32()),
+        ("block_x", pa.int32()),
+        ("block_y", pa.int32()),
+        ("block_z", pa.int32()),
+        ("registers", pa.int32()),  # of a thread
+        ("shared_bytes", pa.int32()),  # of a block
+    ]
+)
+# One row per call of the CUDA or HIP runtime or driver.
+LAUNCHES = pa.schema(
+    [
+        ("source", pa.int16()),
+        ("process", pa.int64()),
+        ("thread", pa.int64()),
+        ("name", WORD),  # cudaLaunchKernel, hipGraphLaunch, cudaStreamSynchronize, ...
+        ("start_ns", pa.int64()),
+        ("end_ns", pa.int64()),
+        ("correlation", pa.int64()),
+        ("kernel", WORD),  # the kernel's name, where the call says it (ROCm)
+        ("range", pa.int64()),  # row of the innermost range around the call
+    ]
+)
+# One row per range of host code: operators, annotations, modules, steps.
+RANGES = pa.schema(
+    [
+        ("source", pa.int16()),
+        ("process", pa.int64()),
+        ("thread", pa.int64()),
+        ("kind", WORD),  # nvtx | annotation (record_function) | operator | module | step
+        ("name", WORD),
+        ("start_ns", pa.int64()),
+        ("end_ns", pa.int64()),
+        ("parent", pa.int64()),  # row of the range around it
+        ("shapes", WORD),  # JSON: {"dims": [[..], ..], "types": [..], "values": [..]} as recorded
+    ]
+)
+# One row per reading of something that changes: power_w, sm_clock_hz, allocated_bytes, ...
+SAMPLES = pa.schema(
+    [
+        ("source", pa.int16()),
+        ("device", pa.int32()),
+        ("time_ns", pa.int64()),
+        ("quantity", WORD),
+        ("value", pa.float64()),
+    ]
+)
+# One row per kernel whose hardware counters were read (Nsight Compute), in order of launch.
+COUNTERS = pa.schema(
+    [
+        ("source", pa.int16()),
+        ("process", pa.int64()),
+        ("device", pa.int32()),
+        ("name", WORD),
+        ("order", pa.int64()),
+        ("metric", WORD),  # time_s, flops, dram_bytes, l2_bytes, ... in SI units
+        ("value", pa.float64()),
+    ]
+)
+SCHEMAS = {
+    "activities": ACTIVITIES,
+    "launches": LAUNCHES,
+    "ranges": RANGES,
+    "samples": SAMPLES,
+    "counters": COUNTERS,
+}
+# Columns that hold a row of another table, and the table.
+ROWS = {
+    "activities": {"launch": "launches", "range": "ranges"},
+    "launches": {"range": "ranges"},
+    "ranges": {"parent": "ranges"},
+    "samples": {},
+    "counters": {},
+}
+
+
+class DeviceFacts(Strict, frozen=True, kw_only=True):
+    """What a trace says of one device; nothing where it does not say."""
+
+    source: int
+    device: int
+    name: str = ""
+    processors: int | None = None  # SMs or compute units
+    memory_bytes: int | None = None
+    byte_per_s: float | None = None
+    clock_hz: float | None = None
+    capability: str = ""
+
+
+class Origin(Strict, frozen=True, kw_only=True):
+    """One trace file: what wrote it."""
+
+    file: str
+    format: str  # kineto | nsys | ncu
+    version: str = ""
+    rank: int | None = None
+    zero_ns: int | None = None  # the clock's zero in Unix time, where the file says it
+
+
+class Loss(Strict, frozen=True, kw_only=True):
+    """Something of a trace that was dropped, repaired or could not be linked, and how often."""
+
+    what: str  # dropped | repaired | unlinked | noted
+    count: int
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One or several trace files as tables (`SCHEMAS`), with what was lost on the way."""
+
+    origins: tuple[Origin, ...]
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    devices: tuple[DeviceFacts, ...] = ()
+    losses: tuple[Loss, ...] = ()
+
+    def __getitem__(self, name: str) -> pa.Table:
+        """A table, with its documented columns even where the trace has nothing of the sort."""
+        return self.tables[name] if name in self.tables else SCHEMAS[name].empty_table()
+
+    def column(self, table: str, name: str) -> Any:
+        """A column as a NumPy array: integers as they are, words as their codes (null is -1)."""
+        values = self[table][name]
+        if pa.types.is_dictionary(values.type):
+            values = unified(values).indices.fill_null(NONE)
+        return values.to_numpy()
+
+    def words(self, table: str, name: str) -> list[str]:
+        """The words that the codes of a column stand for."""
+        found: list[str] = unified(self[table][name]).dictionary.to_pylist()
+        return found
+
+    def with_table(self, name: str, table: pa.Table) -> Trace:
+        """This trace with one table replaced."""
+        return replace(self, tables={**self.tables, name: table.cast(SCHEMAS[name])})
+
+    def with_column(self, table: str, name: str, values: Any) -> Trace:
+        """This trace with one column replaced."""
+        schema = SCHEMAS[table]
+        at = schema.get_field_index(name)
+        return self.with_table(table, self[table].set_column(at, schema.field(name), pa.array(values)))
+
+
+def unified(values: pa.ChunkedArray) -> pa.DictionaryArray:
+    """A column of words as one array with one dictionary."""
+    whole = values.unify_dictionaries().combine_chunks()
+    return whole if isinstance(whole, pa.DictionaryArray) else whole.chunk(0)
+
+
+def make_table(name: str, columns: Mapping[str, Any]) -> pa.Table:
+    """A table of SCHEMAS from arrays or lists; columns not given hold -1, null or NaN.
+
+    Words may be given as a list of strings or as a pyarrow DictionaryArray.
+    """
+    schema = SCHEMAS[name]
+    unknown = set(columns) - set(schema.names)
+    if unknown:
+        raise KeyError(f"the table {name} has no column {sorted(unknown)[0]}")
+    rows = len(next(iter(columns.values()))) if columns else 0
+    return pa.table([_column(columns.get(f.name), f.type, rows) for f in schema], schema=schema)
+
+
+def _column(values: Any, kind: pa.DataType, rows: int) -> pa.Array:
+    if values is None:
+        if pa.types.is_dictionary(kind):
+            return pa.DictionaryArray.from_arrays(pa.nulls(rows, pa.int32()), pa.array([], pa.string()))
+        fill = np.nan if pa.types.is_floating(kind) else NONE
+        return pa.array(np.full(rows, fill, dtype=kind.to_pandas_dtype()))
+    if pa.types.is_dictionary(kind) and not isinstance(values, pa.DictionaryArray):
+        return pa.array(values, pa.string()).dictionary_encode()
+    return values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
+
+
+def merge(traces: Sequence[Trace]) -> Trace:
+    """Several traces as one: sources renumbered, row numbers shifted."""
+    origins: list[Origin] = []
+    parts: dict[str, list[pa.Table]] = {name: [] for name in SCHEMAS}
+    devices: list[DeviceFacts] = []
+    before = dict.fromkeys(SCHEMAS, 0)
+    for trace in traces:
+        for name in SCHEMAS:
+            shifted = {"source": len(origins), **{c: before[to] for c, to in ROWS[name].items()}}
+            parts[name].append(_shift(trace[name], shifted))
+        for name in SCHEMAS:
+            before[name] += trace[name].num_rows
+        devices += [d.replace(source=d.source + len(origins)) for d in trace.devices]
+        origins += trace.origins
+    tables = {name: pa.concat_tables(found).unify_dictionaries() for name, found in parts.items()}
+    return Trace(tuple(origins), tables, tuple(devices), tuple(loss for t in traces for loss in t.losses))
+
+
+def _shift(table: pa.Table, by: Mapping[str, int]) -> pa.Table:
+    for name, amount in by.items():
+        at = table.schema.get_field_index(name)
+        old = table[name].to_numpy()
+        new = np.where(old >= 0, old + amount, old) if name != "source" else old + amount
+        table = table.set_column(at, table.schema.field(name), pa.array(new, table.schema.field(name).type))
+    return table
