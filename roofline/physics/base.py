@@ -90,7 +90,8 @@ class Gpu:
         if capability is None or not (processors and clock and l2 and vector and dram):
             raise InputError(
                 f"the kernel models cannot predict {device.name}: they need a CUDA GPU with processors, "
-                "clock_hz, vector_flop_per_s.fp32, dram.byte_per_s and l2; use --fidelity datasheet or measured."
+                "clock_hz, vector_flop_per_s.fp32, dram.byte_per_s and l2 in its data sheet; "
+                "use --fidelity datasheet or measured."
             )
         boost = max(clock.value, sheet.vector_clock_hz.value if sheet.vector_clock_hz else 0.0)
         tensor = {**sheet.vector_flop_per_s, **sheet.tensor_flop_per_s}
