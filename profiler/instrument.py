@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from profiler.ranges import Family, family
+from workloads.blocks import AttentionBlock
 
 if TYPE_CHECKING:
     from profiler.recorders import Call, Recorder
@@ -71,7 +72,7 @@ def instrumented(
 
 def _core_names(subject: Subject) -> list[str]:
     """The range of each layer's attention: layers with a window are another operator."""
-    windows = [layer.attention.window for layer in subject.loaded.model.layers]
+    windows = [layer.find(AttentionBlock).window for layer in subject.loaded.model.layers]
     return [f"{CORE}.window{window}" if window else CORE for window in windows]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from specfiles.strict import plain_data
 from workloads.catalogue import MODELS, load_model
-from workloads.phases import parameters
+from workloads.phases import Setting, parameters
 
 
 def model_records() -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def describe(name: str) -> dict[str, Any]:
         "layers": len(model.layers),
         "vocabulary": model.vocabulary,
         "max_position": model.max_position,
-        "kv_bytes_per_token_16bit": model.kv_bytes(1, 1, 2),
+        "kv_bytes_per_token_16bit": model.cache_bytes(1, 1, Setting()),
         "published": plain_data(loaded.file.published) if loaded.file else None,
         "config_source": loaded.file.config_source if loaded.file else None,
         "config": loaded.config,

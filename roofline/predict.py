@@ -12,7 +12,7 @@ from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.times import Times, times
 from specfiles.errors import InputError
 from workloads.dtypes import bytes_per_element
-from workloads.phases import Named, Setting, Step, check_split, decode, operators, prefill
+from workloads.phases import Named, Setting, Step, check_split, decode, operators, prefill, weight_bytes
 
 if TYPE_CHECKING:
     from hwspecs import Device
@@ -141,15 +141,8 @@ class Prediction:
         """What one device must hold, and whether it does."""
         scenario, setting = self.scenario, self.scenario.setting
         precision = setting.precision
-        named = operators(scenario.model, decode(1, 1), setting)
-        weights = sum(
-            row.count * row.operator.parameters() * bytes_per_element(row.operator.weights)  # type: ignore[attr-defined]
-            for row in named
-            if row.operator.parameters()
-        )
-        kv = scenario.model.kv_bytes(
-            scenario.batch, scenario.longest, bytes_per_element(precision.kv), setting.tensor_parallel
-        )
+        weights = weight_bytes(scenario.model, setting)
+        kv = scenario.model.cache_bytes(scenario.batch, scenario.longest, setting)
         tokens = scenario.batch * (scenario.prompt if scenario.phase != "decode" else 1)
         residual = tokens * scenario.model.hidden * bytes_per_element(precision.wide)
         activations = float(max(row.work.activation_bytes for row in self.rows) + residual)

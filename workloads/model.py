@@ -1,78 +1,82 @@
-"""What a decoder is made of: the shapes that a config fixes, whatever its family calls them."""
+"""What a model is made of: stacks of layers with what leads into them and out of them."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from workloads.blocks import RMS_NORM, Block, FinalNorm, Head, NormShape, PositionTable, TokenTable
+from workloads.layer import Layer
+
+if TYPE_CHECKING:
+    from workloads.dtypes import Size
+    from workloads.step import Setting, Step
 
 
 @dataclass(frozen=True)
-class AttentionShape:
-    """One attention block: heads, what its projections carry, and how far it sees."""
+class Stack:
+    """Layers of one width; `scope` leads the names of their ranges where a model has several stacks."""
 
-    heads: int
-    kv_heads: int
-    head_dim: int
-    rotary_dim: int = 0  # rotated elements of each head; 0 where positions enter otherwise
-    window: int | None = None
-    qkv_bias: bool = False
-    out_bias: bool = False
-    qk_norm: bool = False  # a norm of each query and key head
-    fused_qkv: bool = False  # one matrix in the checkpoint
+    hidden: int
+    layers: tuple[Layer, ...]
+    inputs: tuple[Block, ...] = ()
+    outputs: tuple[Block, ...] = ()
+    scope: str = ""  # "encoder." or "vision."
 
-
-@dataclass(frozen=True)
-class MlpShape:
-    """One feed-forward block."""
-
-    width: int
-    activation: str
-    gated: bool = True  # three matrices: act(gate(x)) * up(x), then down
-    bias: bool = False
-    fused_gate_up: bool = False
-
-
-@dataclass(frozen=True)
-class NormShape:
-    """How activations are normalised."""
-
-    center: bool = False  # LayerNorm; otherwise RMSNorm
-    bias: bool = False
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One decoder layer."""
-
-    attention: AttentionShape
-    mlp: MlpShape
-    norm: NormShape = NormShape()
-    post_norms: bool = False  # each block's result is normalised too, before the residual (Gemma 2)
+    def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
+        """Bytes that one device keeps of a sequence after `tokens` positions."""
+        return sum(n * layer.cache_bytes(tokens, setting) for layer, n in Counter(self.layers).items())
 
 
 @dataclass(frozen=True)
 class Model:
-    """A dense decoder-only model."""
+    """A model whose main stack yields tokens."""
 
     name: str
     family: str
-    hidden: int
     vocabulary: int
-    layers: tuple[Layer, ...]
     max_position: int
-    tied: bool  # the vocabulary projection is the embedding's matrix
-    norm: NormShape = NormShape()
-    learned_positions: int = 0  # rows of a position table
+    stack: Stack
 
-    def kv_bytes(self, batch: int, tokens: int, bytes_per_element: float, tensor_parallel: int = 1) -> float:
-        """Bytes of keys and values cached for `tokens` positions; a window keeps only its own."""
-        elements = sum(
-            2 * kept * heads_per_device(layer.attention.kv_heads, tensor_parallel) * layer.attention.head_dim
-            for layer in self.layers
-            for kept in [min(tokens, layer.attention.window or tokens)]
-        )
-        return batch * elements * bytes_per_element
+    @property
+    def hidden(self) -> int:
+        """Width of the residual stream."""
+        return self.stack.hidden
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Layers of the main stack."""
+        return self.stack.layers
+
+    def passes(self, step: Step) -> Iterator[tuple[Stack, Step]]:
+        """The stacks that one step runs, each with its own sizes, in order."""
+        yield self.stack, step
+
+    def cache_bytes(self, batch: Size, tokens: Size, setting: Setting) -> Any:
+        """Bytes of keys, values and states that one device keeps for `tokens` positions a sequence."""
+        return batch * self.stack.cache_bytes(tokens, setting)
 
 
-def heads_per_device(heads: int, devices: int) -> int:
-    """KV heads that one of `devices` holds; where there are fewer heads than devices they are copied."""
-    return max(1, heads // devices)
+def decoder(
+    family: str,
+    hidden: int,
+    vocabulary: int,
+    layers: tuple[Layer, ...],
+    max_position: int,
+    *,
+    tied: bool,
+    norm: NormShape = RMS_NORM,
+    learned_positions: int = 0,
+    head_bias: bool = False,
+) -> Model:
+    """A decoder-only model: tokens in, layers, a norm, the vocabulary; its name is set later."""
+    positions = (PositionTable(learned_positions),) if learned_positions else ()
+    stack = Stack(
+        hidden,
+        layers,
+        inputs=(TokenTable(vocabulary), *positions),
+        outputs=(FinalNorm(norm), Head(vocabulary, tied, head_bias)),
+    )
+    return Model("", family, vocabulary, max_position, stack)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specfiles.errors import InputError
+from workloads.blocks import AttentionBlock
 from workloads.catalogue import load_model
 from workloads.config import Config
 from workloads.families import FAMILIES, build
@@ -188,7 +189,8 @@ def test_a_multimodal_config_is_its_decoder() -> None:
 
 
 def windows(**changes: Any) -> list[int | None]:
-    return [layer.attention.window for layer in build(Config({**GOOD, **changes}, "c"), "x").layers]
+    layers = build(Config({**GOOD, **changes}, "c"), "x").layers
+    return [layer.find(AttentionBlock).window for layer in layers]
 
 
 def test_which_layers_have_a_window() -> None:

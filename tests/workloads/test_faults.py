@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from workloads.blocks import AttentionBlock
 from workloads.catalogue import MODELS, load_model
 from workloads.convention import CONVENTIONS, convention
 from workloads.dtypes import Precision
 from workloads.model import Model
+from workloads.operators import Gemm
 from workloads.phases import Named, Setting, Step, decode, operators, parameters, prefill
 
 LLAMA = load_model("Llama-3.1-8B").model
@@ -89,7 +91,16 @@ def test_a_gigabyte_is_1e9_bytes() -> None:
     rows = operators(LLAMA, decode(1, 1))
     size = sum(row.count * row.operator.parameters() * 2 for row in rows)
     assert size == 2 * 8_030_261_248
-    assert LLAMA.kv_bytes(1, 1, 2) == 2 * LAYERS * KV_HEADS * DIM * 2 == 131072  # 128 KiB a token
+    assert LLAMA.cache_bytes(1, 1, Setting()) == 2 * LAYERS * KV_HEADS * DIM * 2 == 131072  # 128 KiB a token
+
+
+def looked_up(model: Model) -> int:
+    """Elements of the tables of which a step gathers rows; one that the head multiplies by is not one."""
+    rows = by_name(decode(1, 1), model)
+    tables = {name: row.parameters() for name, row in rows.items() if row.operator.kind == "embedding"}
+    head = rows["lm_head"].operator
+    assert isinstance(head, Gemm)
+    return sum(tables.values()) - (tables["embedding"] if head.tied else 0)
 
 
 @pytest.mark.parametrize("name", list(CONVENTIONS))
@@ -104,14 +115,13 @@ def test_decode_moves_no_less_than_weights_and_cache(path: Path, name: str) -> N
     context = min(1000, model.max_position)
     rows = operators(model, decode(1, context), Setting(convention=convention(name)))
     works = [(row.count, row.operator.work()) for row in rows]
-    tables = model.learned_positions * model.hidden
-    gathered = model.hidden * (2 if model.learned_positions else 1)
-    if not model.tied:
-        tables += model.vocabulary * model.hidden
-    floor = (parameters(model) - tables) * 2
+    gathered = model.hidden * len(model.stack.inputs)
+    floor = (parameters(model) - looked_up(model)) * 2
     weights = sum(count * work.weight_bytes for count, work in works)
     assert weights == floor + gathered * 2  # and it reads nothing twice
-    cache = model.kv_bytes(1, context, 2) + model.kv_bytes(1, 1, 2)  # read, and the new token written
+    cache = model.cache_bytes(1, context, Setting()) + model.cache_bytes(
+        1, 1, Setting()
+    )  # read, and the new token written
     assert sum(count * work.kv_bytes for count, work in works) == cache
     assert sum(count * work.bytes for count, work in works) >= floor + cache
 
@@ -122,11 +132,8 @@ def test_decode_multiplies_by_every_weight(path: Path) -> None:
     model = load_model(path).model
     rows = operators(model, decode(1, 1))
     products = sum(r.count * r.operator.work().matrix_flops for r in rows if r.operator.kind == "gemm")
-    looked_up = model.learned_positions * model.hidden
-    if not model.tied:
-        looked_up += model.vocabulary * model.hidden
     vectors = 0.002  # norms and biases are not multiplied in a matrix product
-    weights = parameters(model) - looked_up
+    weights = parameters(model) - looked_up(model)
     assert 2 * weights * (1 - vectors) <= products <= 2 * weights
 
 
@@ -162,9 +169,10 @@ def test_weight_only_quantisation_shrinks_weights_and_nothing_else() -> None:
 def test_a_cache_with_a_window_holds_the_window() -> None:
     """Gemma 3: five of six layers keep 1024 (4b) tokens whatever the context."""
     model = load_model("Gemma-3-4b").model
-    windows = [layer.attention.window for layer in model.layers]
+    attention = [layer.find(AttentionBlock) for layer in model.layers]
+    windows = [block.window for block in attention]
     sliding = [w for w in windows if w]
-    per_token = 2 * model.layers[0].attention.kv_heads * model.layers[0].attention.head_dim * 2
+    per_token = 2 * attention[0].kv_heads * attention[0].head_dim * 2
     expected = per_token * (sum(sliding) + 32768 * (len(windows) - len(sliding)))
-    assert model.kv_bytes(1, 32768, 2) == expected
+    assert model.cache_bytes(1, 32768, Setting()) == expected
     assert len(sliding) == 29  # of 34

@@ -11,7 +11,7 @@ import pytest
 from specfiles.errors import InputError
 from workloads.catalogue import MODELS, load_model
 from workloads.families import FAMILIES
-from workloads.phases import parameters
+from workloads.phases import Setting, parameters
 
 FILES = MODELS.paths()
 
@@ -39,7 +39,7 @@ def test_the_counted_table_agrees(shared: Callable[[str], Path]) -> None:
             continue
         checked += 1
         assert parameters(model) == int(row["text_params_counted"]), model.name
-        assert model.kv_bytes(1, 1, 2) == int(row["kv_bytes_per_token_16bit"]), model.name
+        assert model.cache_bytes(1, 1, Setting()) == int(row["kv_bytes_per_token_16bit"]), model.name
     assert checked >= 35
 
 

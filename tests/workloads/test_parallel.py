@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from specfiles.errors import InputError
+from workloads.blocks import MlpBlock
 from workloads.catalogue import load_model
 from workloads.model import Model
 from workloads.operators import AllReduce, Gemm
@@ -96,7 +97,9 @@ def test_fewer_kv_heads_than_devices_are_copied() -> None:
     model = load_model("Llama-3.1-8B").model
     core = split(model, decode(1, 100), 16)["layers.attention.core"].operator.work()
     assert core.kv_bytes == 2 * 100 * 1 * 128 * 2
-    assert model.kv_bytes(1, 100, 2, 16) * 16 == 2 * model.kv_bytes(1, 100, 2)
+    assert model.cache_bytes(1, 100, Setting(tensor_parallel=16)) * 16 == 2 * model.cache_bytes(
+        1, 100, Setting()
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,6 +114,8 @@ def test_heads_that_do_not_divide_are_refused(name: str, devices: int, what: str
 def test_an_mlp_that_does_not_divide_is_refused() -> None:
     model = load_model("Llama-2-7B").model  # 32 heads divide by 32, the width 11008 = 344 * 32 too
     check_split(model, 32)
-    layer = replace(model.layers[0], mlp=replace(model.layers[0].mlp, width=11007))
+    attention, mlp = model.layers[0].blocks
+    assert isinstance(mlp, MlpBlock)
+    layer = replace(model.layers[0], blocks=(attention, replace(mlp, width=11007)))
     with pytest.raises(InputError, match="11007 MLP width"):
-        check_split(replace(model, layers=(layer,)), 32)
+        check_split(replace(model, stack=replace(model.stack, layers=(layer,))), 32)

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from workloads.blocks import AttentionBlock
 from workloads.catalogue import MODELS, load_model
 from workloads.config import Config
 from workloads.convention import convention
@@ -67,7 +68,8 @@ def cache_of(model: Model, config: Any, tokens: int) -> Any:
     """A KV cache that holds `tokens` positions of each sequence."""
     cache = transformers.DynamicCache(config=config)
     for index, layer in enumerate(model.layers):
-        shape = (BATCH, layer.attention.kv_heads, tokens, layer.attention.head_dim)
+        attention = layer.find(AttentionBlock)
+        shape = (BATCH, attention.kv_heads, tokens, attention.head_dim)
         keys, values = (torch.zeros(shape, dtype=torch.bfloat16, device="meta") for _ in "kv")
         cache.update(keys, values, index)
     return cache
@@ -174,7 +176,7 @@ def test_the_counter_sees_the_square_and_the_floor_the_triangle() -> None:
     model, step = ours(fields), STEPS["prefill"]
     exact = Setting(convention=convention("fused"))
     triangle = sum(row.count * row.operator.work().matrix_flops for row in operators(model, step, exact))
-    tokens, attention = int(step.q_len), model.layers[0].attention
+    tokens, attention = int(step.q_len), model.layers[0].find(AttentionBlock)
     masked = tokens * (tokens - 1) // 2
     difference = 4 * BATCH * len(model.layers) * attention.heads * attention.head_dim * masked
     assert dispatched_flops(reference(fields), model, step) - triangle == difference

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from workloads.blocks import AttentionBlock, MlpBlock, NormShape
 from workloads.config import Config
-from workloads.model import AttentionShape, Layer, MlpShape, Model, NormShape
+from workloads.layer import Layer
+from workloads.model import Model, decoder
 
 LAYER_NORM = NormShape(center=True, bias=True)
 
@@ -14,17 +16,18 @@ def _gpt2(config: Config) -> Model:
     config.divides("n_embd", hidden, "n_head", heads)
     positions = config.size("n_positions", "max_position_embeddings", default=1024)
     layer = Layer(
-        AttentionShape(heads, heads, hidden // heads, qkv_bias=True, out_bias=True, fused_qkv=True),
-        MlpShape(config.size("n_inner", default=4 * hidden), "gelu_tanh", gated=False, bias=True),
+        (
+            AttentionBlock(heads, heads, hidden // heads, qkv_bias=True, out_bias=True, fused_qkv=True),
+            MlpBlock(config.size("n_inner", default=4 * hidden), "gelu_tanh", gated=False, bias=True),
+        ),
         LAYER_NORM,
     )
-    return Model(
-        name="",
-        family="gpt2",
-        hidden=hidden,
-        vocabulary=config.size("vocab_size"),
-        layers=(layer,) * config.layers("n_layer", "num_hidden_layers"),
-        max_position=positions,
+    return decoder(
+        "gpt2",
+        hidden,
+        config.size("vocab_size"),
+        (layer,) * config.layers("n_layer", "num_hidden_layers"),
+        positions,
         tied=config.flag("tie_word_embeddings", True),
         norm=LAYER_NORM,
         learned_positions=positions,
@@ -43,19 +46,23 @@ def _opt(config: Config) -> Model:
         raise config.wrong("do_layer_norm_before", "true: norms behind the blocks are not known")
     positions = config.size("max_position_embeddings", default=2048)
     layer = Layer(
-        AttentionShape(heads, heads, hidden // heads, qkv_bias=True, out_bias=True),
-        MlpShape(
-            config.size("ffn_dim"), config.text("activation_function", default="relu"), gated=False, bias=True
+        (
+            AttentionBlock(heads, heads, hidden // heads, qkv_bias=True, out_bias=True),
+            MlpBlock(
+                config.size("ffn_dim"),
+                config.text("activation_function", default="relu"),
+                gated=False,
+                bias=True,
+            ),
         ),
         LAYER_NORM,
     )
-    return Model(
-        name="",
-        family="opt",
-        hidden=hidden,
-        vocabulary=config.size("vocab_size"),
-        layers=(layer,) * config.layers("num_hidden_layers"),
-        max_position=positions,
+    return decoder(
+        "opt",
+        hidden,
+        config.size("vocab_size"),
+        (layer,) * config.layers("num_hidden_layers"),
+        positions,
         tied=config.flag("tie_word_embeddings", True),
         norm=LAYER_NORM,
         learned_positions=positions + 2,  # the first two rows are reserved (OPTLearnedPositionalEmbedding)

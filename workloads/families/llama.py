@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from workloads.blocks import AttentionBlock, MlpBlock
 from workloads.config import Config
-from workloads.model import AttentionShape, Layer, MlpShape, Model
+from workloads.layer import Layer
+from workloads.model import Model, decoder
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def _model(config: Config, quirks: Quirks, kind: str) -> Model:
         config.divides("hidden_size", hidden, "num_attention_heads", heads)
         head_dim = hidden // heads
     bias = config.flag("attention_bias", False)
-    attention = AttentionShape(
+    attention = AttentionBlock(
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
@@ -82,7 +84,7 @@ def _model(config: Config, quirks: Quirks, kind: str) -> Model:
         qk_norm=quirks.qk_norm,
         fused_qkv=quirks.fused,
     )
-    mlp = MlpShape(
+    mlp = MlpBlock(
         config.size("intermediate_size"),
         activation=_activation(config.text("hidden_activation", "hidden_act", default=quirks.activation)),
         bias=config.flag("mlp_bias", False),
@@ -90,15 +92,14 @@ def _model(config: Config, quirks: Quirks, kind: str) -> Model:
     )
     windows = _windows(config, quirks, count)
     layers = tuple(
-        Layer(replace(attention, window=window), mlp, post_norms=quirks.post_norms) for window in windows
+        Layer((replace(attention, window=window), mlp), post_norms=quirks.post_norms) for window in windows
     )
-    return Model(
-        name="",
-        family=kind,
-        hidden=hidden,
-        vocabulary=config.size("vocab_size"),
-        layers=layers,
-        max_position=config.size("max_position_embeddings", default=2048),
+    return decoder(
+        kind,
+        hidden,
+        config.size("vocab_size"),
+        layers,
+        config.size("max_position_embeddings", default=2048),
         tied=config.flag("tie_word_embeddings", quirks.tied),
     )
 

@@ -40,7 +40,7 @@ class Attention(Operator):
     def pairs(self) -> Any:
         """Query-key pairs of one head of one sequence for which a score is computed."""
         if not self.causal:  # a window around each query; at the edges it is counted whole
-            return self.q_len * (self.kv_len if self.window is None else _minimum(self.kv_len, self.window))
+            return self.q_len * (self.kv_len if self.window is None else minimum(self.kv_len, self.window))
         if not self.causal_exact:
             return self.q_len * self.keys_read()
         before = self.kv_len - self.q_len
@@ -50,7 +50,7 @@ class Attention(Operator):
         """Keys of one sequence that at least one query sees."""
         if self.window is None:
             return self.kv_len
-        return _minimum(self.kv_len, self.window + self.q_len - 1)
+        return minimum(self.kv_len, self.window + self.q_len - 1)
 
     def work(self) -> Work:
         """QK' and PV: 4 FLOP per pair and head element; one exponential per score.
@@ -81,12 +81,12 @@ class Attention(Operator):
 
 def _visible(length: Any, window: Any) -> Any:
     """Sum over positions 1..length of min(position, window): pairs of a causal prefix."""
-    inside = length if window is None else _minimum(length, window)
+    inside = length if window is None else minimum(length, window)
     outside = 0 if window is None else (length - inside) * window
     return inside * (inside + 1) // 2 + outside
 
 
-def _minimum(a: Any, b: Any) -> Any:
+def minimum(a: Any, b: Any) -> Any:
     """min for numbers, elementwise for arrays (without importing NumPy for numbers)."""
     if isinstance(a, int | float) and isinstance(b, int | float):
         return min(a, b)

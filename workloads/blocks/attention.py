@@ -1,0 +1,92 @@
+"""Self-attention with a cache of keys and values: multi-head, grouped or with one KV head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from workloads.blocks.base import RMS_NORM, Block, Part, Place, indivisible
+from workloads.dtypes import bytes_per_element
+from workloads.operators import Attention, KvAppend, Rope
+from workloads.operators.attention import minimum
+
+if TYPE_CHECKING:
+    from workloads.dtypes import Size
+    from workloads.step import Setting
+
+
+@dataclass(frozen=True)
+class AttentionBlock(Block):
+    """Heads, what their projections carry, and how far they see."""
+
+    branch: ClassVar[str] = "attention"
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    rotary_dim: int = 0  # rotated elements of each head; 0 where positions enter otherwise
+    window: int | None = None
+    qkv_bias: bool = False
+    out_bias: bool = False
+    qk_norm: bool = False  # a norm of each query and key head
+    fused_qkv: bool = False  # one matrix in the checkpoint
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """Projections, norms of heads, rotation, the cache's append, the core, the way back."""
+        heads, kv_heads = self._heads(place.setting.tensor_parallel)
+        yield from self._inputs(place, heads, kv_heads)
+        precision, fused = place.setting.precision, place.fused
+        if self.rotary_dim:
+            rope = Rope(place.tokens, heads + kv_heads, self.rotary_dim, precision.wide, fused)
+            yield "rope", (heads, kv_heads, self.rotary_dim), rope
+        append = KvAppend(place.tokens, kv_heads, self.head_dim, precision.wide, precision.kv, fused)
+        yield "kv_append", (kv_heads, self.head_dim), append
+        name = f"core.window{self.window}" if self.window else "core"
+        yield name, self, self._core(place, heads, kv_heads)
+        width = heads * self.head_dim
+        yield "o_proj", (width, self.out_bias), place.linear(place.hidden, width, self.out_bias)
+
+    def _inputs(self, place: Place, heads: int, kv_heads: int) -> Iterator[Part]:
+        q_width, kv_width = heads * self.head_dim, kv_heads * self.head_dim
+        if self.fused_qkv:
+            width = q_width + 2 * kv_width
+            yield "qkv_proj", (width, self.qkv_bias), place.linear(width, place.hidden, self.qkv_bias)
+        else:
+            for name, width in (("q_proj", q_width), ("k_proj", kv_width), ("v_proj", kv_width)):
+                yield name, (width, self.qkv_bias), place.linear(width, place.hidden, self.qkv_bias)
+        if self.qk_norm:
+            for name, n in (("q_norm", heads), ("k_norm", kv_heads)):
+                yield name, (n, self.head_dim), place.norm(place.tokens * n, self.head_dim, RMS_NORM)
+
+    def _core(self, place: Place, heads: int, kv_heads: int) -> Attention:
+        step, precision, convention = place.step, place.setting.precision, place.setting.convention
+        return Attention(
+            step.batch,
+            step.q_len,
+            step.kv_len,
+            heads,
+            kv_heads,
+            self.head_dim,
+            dtype=precision.wide,
+            kv_dtype=precision.kv,
+            window=self.window,
+            causal_exact=convention.causal_exact,
+            fused=convention.scores_on_chip,
+        )
+
+    def _heads(self, devices: int) -> tuple[int, int]:
+        """Query and KV heads of one device; where there are fewer KV heads than devices they are copied."""
+        return self.heads // devices, max(1, self.kv_heads // devices)
+
+    def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
+        """Keys and values of every position; a window keeps only its own."""
+        kept = tokens if self.window is None else minimum(tokens, self.window)
+        _, kv_heads = self._heads(setting.tensor_parallel)
+        return 2 * kept * kv_heads * self.head_dim * bytes_per_element(setting.precision.kv)
+
+    def unsplit(self, devices: int) -> Iterator[str]:
+        """Heads are shared out evenly; KV heads shared or copied evenly."""
+        yield from indivisible("attention heads", self.heads, devices)
+        if self.kv_heads % devices and devices % self.kv_heads:
+            yield f"has {self.kv_heads} KV heads, which {devices} devices can neither share nor copy evenly"

@@ -1,0 +1,84 @@
+"""What every block answers: its operators at a place, what it caches, over how many devices it splits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from workloads.operators import Gemm, Norm, Operator
+
+if TYPE_CHECKING:
+    from workloads.dtypes import Size
+    from workloads.step import Setting, Step
+
+# A range name, what besides the name decides the operator, and the operator. Layers whose parts agree
+# on the first two share a row; sizes of the step are left out of the key, because they may be arrays.
+Part = tuple[str, object, Operator]
+
+
+@dataclass(frozen=True)
+class NormShape:
+    """How activations are normalised."""
+
+    center: bool = False  # LayerNorm; otherwise RMSNorm
+    bias: bool = False
+    scale: bool = True
+
+
+RMS_NORM = NormShape()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a block runs: the width of the residual stream, the sizes of the step, the setting."""
+
+    hidden: int
+    step: Step
+    setting: Setting
+
+    @property
+    def tokens(self) -> Size:
+        """New positions of all sequences."""
+        return self.step.tokens
+
+    @property
+    def fused(self) -> bool:
+        """Whether elementwise operators live in their neighbours' kernels."""
+        return self.setting.convention.elementwise_fused
+
+    def linear(self, n: int, k: int, bias: bool = False) -> Gemm:
+        """A projection of all new tokens from k to n features."""
+        p = self.setting.precision
+        return Gemm(self.tokens, n, k, p.activations, p.weights, p.wide, bias=bias)
+
+    def norm(self, rows: Size, width: int, shape: NormShape) -> Norm:
+        """A normalisation of rows[rows, width]."""
+        p = self.setting.precision
+        return Norm(rows, width, p.wide, p.wide, shape.center, shape.scale, shape.bias, self.fused)
+
+
+class Block(ABC):
+    """One part of a layer, or of what stands before and after the layers. Sizes are those of one device."""
+
+    branch: ClassVar[str] = ""  # of the residual stream: names its norm, its residual and its collective
+    prefix: ClassVar[str] = ""  # of its operators' names; the branch where it is empty
+
+    @abstractmethod
+    def parts(self, place: Place) -> Iterator[Part]:
+        """Its operators of one step in the order of execution."""
+
+    def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
+        """Bytes that one device keeps of a sequence after `tokens` positions."""
+        return 0
+
+    def unsplit(self, devices: int) -> Iterator[str]:
+        """What of it that many devices cannot share evenly, as 'has 28 attention heads, which ...'."""
+        return iter(())
+
+
+def indivisible(what: str, size: int, devices: int) -> Iterator[str]:
+    """The complaint about a size that devices do not divide; nothing where they do."""
+    if size % devices:
+        yield f"has {size} {what}, which {devices} devices do not divide"

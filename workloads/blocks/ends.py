@@ -1,0 +1,67 @@
+"""What stands before and after a decoder's layers: tables of embeddings, the last norm, the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from workloads.blocks.base import RMS_NORM, Block, NormShape, Part, Place
+from workloads.operators import Embedding, Gemm, Sampling
+
+
+@dataclass(frozen=True)
+class TokenTable(Block):
+    """The embedding of tokens."""
+
+    vocabulary: int
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """One row per token."""
+        yield "embedding", None, _gather(place, self.vocabulary)
+
+
+@dataclass(frozen=True)
+class PositionTable(Block):
+    """Learned positions, added to the embedding of tokens."""
+
+    rows: int
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """One row per token."""
+        yield "position_embedding", None, _gather(place, self.rows)
+
+
+def _gather(place: Place, rows: int) -> Embedding:
+    p = place.setting.precision
+    return Embedding(place.tokens, rows, place.hidden, weights=p.weights, outputs=p.wide)
+
+
+@dataclass(frozen=True)
+class FinalNorm(Block):
+    """The norm behind the last layer."""
+
+    shape: NormShape = RMS_NORM
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """Model code normalises all positions before it picks the last; a fused kernel need not."""
+        rows = place.step.batch if place.fused else place.tokens
+        yield "final_norm", None, place.norm(rows, place.hidden, self.shape)
+
+
+@dataclass(frozen=True)
+class Head(Block):
+    """The projection of each sequence's last position to the vocabulary, and the choice of a token."""
+
+    vocabulary: int
+    tied: bool = False  # its matrix is the embedding's
+    bias: bool = False
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """Split by columns; one that does not divide is rounded up."""
+        rows, p = place.step.batch, place.setting.precision
+        columns = -(-self.vocabulary // place.setting.tensor_parallel)
+        head = Gemm(
+            rows, columns, place.hidden, p.activations, p.weights, p.wide, bias=self.bias, tied=self.tied
+        )
+        yield "lm_head", None, head
+        yield "sampling", None, Sampling(rows, columns, p.wide)

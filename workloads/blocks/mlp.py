@@ -1,0 +1,39 @@
+"""The feed-forward block: two matrices, or three where the activation is gated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from workloads.blocks.base import Block, Part, Place, indivisible
+from workloads.operators import Activation
+
+
+@dataclass(frozen=True)
+class MlpBlock(Block):
+    """Its inner width, activation and matrices."""
+
+    branch: ClassVar[str] = "mlp"
+
+    width: int
+    activation: str
+    gated: bool = True  # three matrices: act(gate(x)) * up(x), then down
+    bias: bool = False
+    fused_gate_up: bool = False
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """Up (and gate), the activation, down."""
+        width = self.width // place.setting.tensor_parallel
+        if self.fused_gate_up:
+            yield "gate_up_proj", self, place.linear(2 * width, place.hidden, self.bias)
+        else:
+            for name in ("gate_proj", "up_proj") if self.gated else ("up_proj",):
+                yield name, self, place.linear(width, place.hidden, self.bias)
+        wide = place.setting.precision.wide
+        yield "act_mul", self, Activation(place.tokens, width, wide, self.activation, self.gated, place.fused)
+        yield "down_proj", self, place.linear(place.hidden, width, self.bias)
+
+    def unsplit(self, devices: int) -> Iterator[str]:
+        """The inner width is shared out evenly."""
+        yield from indivisible("MLP width", self.width, devices)

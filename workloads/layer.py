@@ -1,0 +1,87 @@
+"""How blocks make a layer: norms around them, residuals behind them, sums over devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from workloads.blocks.base import Block, NormShape, Part, Place
+from workloads.operators import AllReduce, Residual
+
+if TYPE_CHECKING:
+    from workloads.dtypes import Size
+    from workloads.step import Setting
+
+B = TypeVar("B", bound=Block)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Blocks in order, each a branch that is added to the residual stream."""
+
+    blocks: tuple[Block, ...]
+    norm: NormShape = NormShape()
+    input_norms: bool = True  # each block's input is normalised
+    post_norms: bool = False  # each block's result is normalised before it is added (Gemma 2)
+    stream_norms: bool = False  # the stream is normalised after each addition (BERT)
+    parallel: bool = False  # all blocks read the same stream, and their results are added at once (GPT-J)
+    shared_norm: bool = False  # parallel blocks share one norm of their input
+    repeats: bool = False  # runs with the weights of the layer before it
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """The operators of the layer, named from the layer on: `attention.q_proj`, `mlp_norm`."""
+        if self.parallel:
+            yield from self._parallel(place)
+            return
+        for block in self.blocks:
+            if self.input_norms:
+                yield self._norm(place, f"{block.branch}_norm")
+            yield from _prefixed(block, place)
+            yield from _summed(place, block)
+            if self.post_norms:
+                yield self._norm(place, f"{block.branch}_post_norm")
+            yield _added(place, block)
+            if self.stream_norms:
+                yield self._norm(place, f"{block.branch}_stream_norm")
+
+    def _parallel(self, place: Place) -> Iterator[Part]:
+        """The results of all blocks are summed on each device first: one collective (arXiv:2204.02311, 2)."""
+        for block in self.blocks[:1] if self.shared_norm else self.blocks:
+            yield self._norm(place, f"{block.branch}_norm")
+        for block in self.blocks:
+            yield from _prefixed(block, place)
+        yield from _summed(place, self.blocks[-1])
+        for block in self.blocks:
+            yield _added(place, block)
+
+    def _norm(self, place: Place, name: str) -> Part:
+        return name, self.norm, place.norm(place.tokens, place.hidden, self.norm)
+
+    def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
+        """Bytes that one device keeps of a sequence after `tokens` positions."""
+        return sum(block.cache_bytes(tokens, setting) for block in self.blocks)
+
+    def find(self, kind: type[B]) -> B:
+        """The first block of a kind; a LookupError where the layer has none."""
+        for block in self.blocks:
+            if isinstance(block, kind):
+                return block
+        raise LookupError(f"no {kind.__name__} in {self}")
+
+
+def _prefixed(block: Block, place: Place) -> Iterator[Part]:
+    for name, key, operator in block.parts(place):
+        yield f"{block.prefix or block.branch}.{name}", key, operator
+
+
+def _summed(place: Place, block: Block) -> Iterator[Part]:
+    devices = place.setting.tensor_parallel
+    if devices > 1:
+        reduce = AllReduce(place.tokens, place.hidden, devices, place.setting.precision.wide)
+        yield f"{block.branch}_allreduce", None, reduce
+
+
+def _added(place: Place, block: Block) -> Part:
+    residual = Residual(place.tokens, place.hidden, place.setting.precision.wide, place.fused)
+    return f"{block.branch}_residual", None, residual

@@ -1,0 +1,48 @@
+"""What is asked of a model: the sizes of one forward pass, and how the model is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from workloads.convention import CONVENTIONS, Convention
+from workloads.dtypes import Precision
+
+if TYPE_CHECKING:
+    from workloads.dtypes import Size
+
+
+@dataclass(frozen=True)
+class Step:
+    """One forward pass: `batch` sequences, `q_len` new positions each, `kv_len` visible ones."""
+
+    batch: Size
+    q_len: Size
+    kv_len: Size
+
+    @property
+    def tokens(self) -> Size:
+        """New positions of all sequences."""
+        return self.batch * self.q_len
+
+
+def prefill(batch: Size, prompt: Size) -> Step:
+    """The pass that reads a prompt and yields the first token."""
+    return Step(batch, prompt, prompt)
+
+
+def decode(batch: Size, context: Size) -> Step:
+    """The pass that yields one more token; `context` includes the token it reads."""
+    return Step(batch, 1, context)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a model is run: formats, what is counted, and over how many devices its tensors are split."""
+
+    precision: Precision = Precision()
+    convention: Convention = CONVENTIONS["fused"]
+    tensor_parallel: int = 1
+
+
+PLAIN = Setting()  # bf16, the floor's convention, one device
