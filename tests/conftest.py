@@ -85,7 +85,7 @@ def field_values(
 
 def _consistent(values: dict[str, Any]) -> dict[str, Any]:
     """A cache holds what is being computed; query heads are a multiple of KV heads."""
-    if "q_len" in values:
+    if {"q_len", "kv_len"} <= set(values):
         values["kv_len"] += values["q_len"] - 1
     if {"heads", "kv_heads"} <= set(values):
         values["heads"] *= values["kv_heads"]

@@ -1,0 +1,37 @@
+"""What operators with a recurrent state share: the state's traffic, and the pairs of a chunked scan.
+
+Two forms of the same mathematics are counted. A step of one position updates the state on the vector
+units. A longer one is cut into chunks: inside a chunk positions meet in pairs, as attention does, and
+between chunks the state is carried, both as matrix products (arXiv:2405.21060, section 6). The pairs are
+those below the diagonal: masked ones are not computed. A state lives in memory between steps, a whole
+prompt is one step, and the first step finds none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from workloads.work import Role, Traffic
+
+if TYPE_CHECKING:
+    from workloads.dtypes import Size
+
+
+def carried(name: str, size: Size, past: Size) -> tuple[Traffic, ...]:
+    """A state of `size` bytes: read where positions precede, written in any case."""
+    return (
+        Traffic(name, Role.KV_READ, size * (past > 0)),
+        Traffic(f"new {name}", Role.KV_WRITE, size),
+    )
+
+
+def chunk_pairs(length: Size, chunk: Size) -> Any:
+    """Pairs (i, j <= i) within the chunks of a sequence; the last chunk may be shorter."""
+    rest = length % chunk
+    return (length // chunk) * (chunk * (chunk + 1) // 2) + rest * (rest + 1) // 2
+
+
+def by_form(length: Size, one_step: Size, chunked: Size) -> tuple[Any, Any]:
+    """(matrix, vector) FLOP: chunks on the matrix units, a single position on the vector units."""
+    single = length == 1
+    return chunked * (1 - single), one_step * single
