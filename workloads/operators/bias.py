@@ -31,7 +31,7 @@ class RelativeBias(Operator):
     fused: bool = False
 
     def work(self) -> Work:
-        """Table read once; per pair a logarithm and 4 FLOP find the bucket, per score the entry is written."""
+        """Table read once; per pair a logarithm and 4 FLOP find the bucket, per score it is written."""
         pairs = self.q_len * self.kv_len
         scores = pairs * self.heads
         table = self.buckets * self.heads * bytes_per_element(self.weights)

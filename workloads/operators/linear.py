@@ -105,7 +105,9 @@ class GatedDelta(Operator):
         pairs = self.batch * chunk_pairs(self.q_len, self.chunk)
         below = pairs - tokens  # without the diagonal, which K K' and the solves do not have
         inside = 2 * self.key_heads * self.key_dim * (pairs + below)
-        inside = inside + 2 * self.value_heads * (pairs * self.value_dim + below * (self.key_dim + self.value_dim))
+        inside = inside + 2 * self.value_heads * (
+            pairs * self.value_dim + below * (self.key_dim + self.value_dim)
+        )
         matrix, vector = by_form(self.q_len, 7 * tokens * states, inside + 6 * tokens * states)
         element = bytes_per_element(self.dtype)
         return Work(

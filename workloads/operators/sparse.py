@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from workloads.dtypes import bytes_per_element
-from workloads.operators.attention import _minimum
+from workloads.operators.attention import minimum
 from workloads.operators.base import Operator
 from workloads.work import Role, Traffic, Work
 
@@ -40,12 +40,12 @@ class SparseAttention(Operator):
     def pairs(self) -> Any:
         """Query-key pairs of one head of one sequence; never more than all."""
         blocks = self.tokens / self.block
-        marked = _minimum(self.global_blocks, blocks)
+        marked = minimum(self.global_blocks, blocks)
         others = blocks - marked
-        side = _minimum(self.side, others - (others > 0))  # how far the band reaches among the others
+        side = minimum(self.side, others - (others > 0))  # how far the band reaches among the others
         band = others + 2 * side * others - side * (side + 1)
         seen = band + 2 * marked * others + marked * marked + self.random_blocks * others
-        return _minimum(seen, blocks * blocks) * self.block * self.block
+        return minimum(seen, blocks * blocks) * self.block * self.block
 
     def work(self) -> Work:
         """QK' and PV: 4 FLOP per pair and head element, one exponential per score; each tensor moved once."""

@@ -38,7 +38,9 @@ class CausalConv(Operator):
         """A multiply-add per element and tap, 2 FLOP and one exponential for SiLU, 1 FLOP for the bias."""
         elements = self.batch * self.q_len * self.channels
         size = elements * bytes_per_element(self.dtype)
-        rows = () if self.fused else (Traffic("input", Role.INPUT, size), Traffic("output", Role.OUTPUT, size))
+        rows = (
+            () if self.fused else (Traffic("input", Role.INPUT, size), Traffic("output", Role.OUTPUT, size))
+        )
         weights = Traffic("weight", Role.WEIGHT, self._weights() * bytes_per_element(self.weights))
         return Work(
             dtype=self.dtype,
