@@ -113,11 +113,48 @@ class Constants(Strict, frozen=True, kw_only=True):
     median_error: NotNegative  # median |predicted / measured - 1| on shapes held out of the fit
 
 
+class Kernel(Strict, frozen=True, kw_only=True):
+    """The constants of one kernel model for a format, a backend and a kernel; empty names mean any.
+
+    `op`, `dtype`, `kv_dtype`, `backend` and `kernel` are the columns of operator tables. `lower` and `upper`
+    are the quantiles of measured / predicted between which `coverage` of the held-out rows lay.
+    """
+
+    op: Text
+    dtype: Text
+    kv_dtype: str = ""
+    backend: str = ""
+    kernel: str = ""
+    values: dict[str, NotNegative]  # by the model's names of its constants
+    points: Annotated[int, msgspec.Meta(gt=0)]
+    families: Annotated[int, msgspec.Meta(gt=0)]  # shape families among the points
+    held_out_error: NotNegative | None = None  # mean |predicted / measured - 1| on families held out
+    lower: Positive | None = None
+    upper: Positive | None = None
+    coverage: NotNegative | None = None  # reached by the interval on families that did not set it
+    domain: dict[str, tuple[float, float]] = {}  # smallest and largest size seen, by column
+    source: Text
+
+
 class Calibration(Strict, frozen=True, kw_only=True):
-    """Constants by operator kind, and what they were fitted on."""
+    """Constants fitted to measured times, and what they were fitted on.
+
+    `operators` are ceilings per operator class, measured inside models on this very machine by
+    `roofline ceilings`. `kernels` are constants of the kernel models of CUDA GPUs, fitted to tables of
+    kernels by `roofline calibrate`. Where a file has both for an operator, its own machine's come first.
+    """
 
     source: Text
-    operators: dict[str, list[Constants]]
+    operators: dict[str, list[Constants]] = {}
+    kernels: list[Kernel] = []
+
+
+class Shipped(Strict, frozen=True, kw_only=True):
+    """A file of `calibrations/`: the kernels of one device, beside its device file."""
+
+    schema_version: Literal[1] = msgspec.field(name="schema")
+    device: Text
+    calibration: Calibration
 
 
 class Device(Strict, frozen=True, kw_only=True):

@@ -1,0 +1,38 @@
+"""Find the calibration of a device: in its own file, else the one that is shipped for it."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from hwspecs.schema import Calibration, Device, Kernel, Shipped
+from specfiles.errors import InputError, plain
+from specfiles.reading import read_text
+from specfiles.strict import validated
+
+FOLDER = Path(__file__).parent / "calibrations"
+MOST_BYTES = 40_000_000
+
+
+def kernels_of(device: Device) -> tuple[Kernel, ...]:
+    """The fitted kernels: those of the device's own file, then the shipped ones of its name."""
+    own = device.calibration.kernels if device.calibration else []
+    shipped = shipped_calibrations().get(plain(device.name))
+    return (*own, *(read_calibration(shipped).kernels if shipped else ()))
+
+
+def shipped_calibrations() -> dict[str, Path]:
+    """The shipped files by plain device name, which is the name of the file."""
+    return {plain(path.stem): path for path in sorted(FOLDER.glob("*.json"))}
+
+
+@cache
+def read_calibration(path: Path) -> Calibration:
+    """A calibration file; raises InputError where it breaks the schema."""
+    import msgspec
+
+    try:
+        data = msgspec.json.decode(read_text(path, most_bytes=MOST_BYTES).encode())
+    except msgspec.DecodeError as error:
+        raise InputError(f"{path}: not valid JSON ({error}).") from None
+    return validated(Shipped, data, str(path)).calibration

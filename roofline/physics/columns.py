@@ -1,0 +1,115 @@
+"""Operators of a model, and rows of a table, as the columns that kernel models read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from roofline.formats import DTYPES
+from roofline.physics.base import Dtypes
+from workloads.dtypes import FORMATS, compute_dtype
+from workloads.operators import Activation, AllReduce, Attention, Gemm, Norm, Operator, Residual, Rope
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from roofline.physics.base import Columns
+
+SIZES = (
+    *("m", "n", "k", "batch", "q_len", "kv_len", "n_heads", "n_kv_heads", "head_dim", "window", "causal"),
+    *("num_tokens", "hidden", "inter", "topk", "num_experts", "moe_tp", "moe_ep", "gated"),
+    *("bytes", "n_gpus"),
+)
+NAMES = ("distribution", "backend", "kernel")
+# Names of one format: the first is the one that calibrations use.
+_SAME = (("bfloat16", "bf16"), ("float16", "fp16", "half"), ("float32", "fp32"))
+CANONICAL = {name: names[0] for names in _SAME for name in names}
+
+
+def of_table(table: pd.DataFrame, rows: Any) -> Columns:
+    """Some rows of a table: sizes as floats (NaN where empty), names as strings."""
+    import pandas as pd
+
+    chosen: dict[str, Any] = {}
+    for name in SIZES:
+        if name in table:
+            values = pd.to_numeric(table[name].iloc[rows], errors="coerce")
+            chosen[name] = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    for name in NAMES:
+        if name in table:
+            chosen[name] = table[name].iloc[rows].fillna("").astype(str).to_numpy(dtype=object)
+    return chosen
+
+
+def dtypes_of(dtype: str, kv_dtype: str = "") -> Dtypes:
+    """The formats behind the names of a table's row."""
+    dtype = CANONICAL.get(dtype or "bfloat16", dtype or "bfloat16")
+    inputs, weights, outputs = DTYPES[dtype]
+    return Dtypes(dtype, inputs, weights, outputs, DTYPES[kv_dtype][0] if kv_dtype else inputs)
+
+
+def of_operator(operator: Operator) -> tuple[str, str, str, dict[str, Any]] | None:
+    """An operator of a model as (op, dtype, kv_dtype, sizes); None where tables have no such kind."""
+    found = _OPERATORS.get(type(operator))
+    return found(operator) if found else None
+
+
+def _gemm(op: Gemm) -> tuple[str, str, str, dict[str, Any]]:
+    return "gemm", _product(str(op.inputs), str(op.weights)), "", {"m": op.m, "n": op.n, "k": op.k}
+
+
+def _product(inputs: str, weights: str) -> str:
+    """The table's name of a product: W8A8 and the like by what is multiplied, else weight-only."""
+    if FORMATS[inputs][0] >= 16 > FORMATS[weights][0]:
+        return "int4_wo" if FORMATS[weights][0] < 6 else "int8_wo"
+    if compute_dtype(inputs) == "fp4":
+        return "nvfp4"
+    return {"int8": "sq"}.get(inputs, _name(inputs))
+
+
+def _name(dtype: str) -> str:
+    return CANONICAL.get(dtype, dtype)
+
+
+def _attention(op: Attention) -> tuple[str, str, str, dict[str, Any]]:
+    one_query = np.all(np.asarray(op.q_len) == 1)
+    kind = "attention_decode" if one_query else "attention_prefill" if op.causal else "attention_encoder"
+    sizes = {
+        "batch": op.batch,
+        "q_len": op.q_len,
+        "kv_len": op.kv_len,
+        "n_heads": op.heads,
+        "n_kv_heads": op.kv_heads,
+        "head_dim": op.head_dim,
+        "window": 0 if op.window is None else op.window,
+        "causal": float(op.causal),
+    }
+    return kind, _name(str(op.dtype)), _name(str(op.kv_dtype)), sizes
+
+
+def _rows(kind: str, *names: tuple[str, str]) -> Callable[[Any], tuple[str, str, str, dict[str, Any]]]:
+    def make(op: Any) -> tuple[str, str, str, dict[str, Any]]:
+        sizes = {column: getattr(op, field) for column, field in names}
+        return kind, _name(str(op.dtype)), "", sizes
+
+    return make
+
+
+def _allreduce(op: AllReduce) -> tuple[str, str, str, dict[str, Any]]:
+    message = op.work().comm_bytes
+    devices = np.asarray(op.devices, dtype=np.float64)
+    size = message / np.where(devices > 1, 2 * (devices - 1) / devices, 1.0)
+    return "allreduce", _name(str(op.dtype)), "", {"bytes": size, "n_gpus": op.devices}
+
+
+_OPERATORS: Mapping[type[Operator], Callable[[Any], tuple[str, str, str, dict[str, Any]]]] = {
+    Gemm: _gemm,
+    Attention: _attention,
+    AllReduce: _allreduce,
+    Norm: _rows("rmsnorm", ("num_tokens", "tokens"), ("hidden", "width")),
+    Rope: _rows("rope", ("num_tokens", "tokens"), ("n_heads", "heads"), ("head_dim", "rotary_dim")),
+    Activation: _rows("act_mul", ("num_tokens", "tokens"), ("inter", "width")),
+    Residual: _rows("elementwise_add", ("num_tokens", "tokens"), ("hidden", "width")),
+}

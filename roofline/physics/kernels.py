@@ -1,0 +1,148 @@
+"""The kernel models of one device, with the constants that apply to each row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwspecs import Kernel, kernels_of, load_device
+from hwspecs.calibrations import shipped_calibrations
+from roofline.physics import models
+from roofline.physics.base import Gpu, total
+from roofline.physics.columns import CANONICAL, dtypes_of, of_operator
+from roofline.physics.transfer import carried, distance
+
+if TYPE_CHECKING:
+    from hwspecs import Device
+    from roofline.physics.base import Columns, Floats
+    from workloads.operators import Operator
+
+# Formats that the same units run at the same rate: one stands in where the other was not measured.
+ALIKE = {"float16": ("bfloat16",), "int8": ("sq",), "sq": ("int8",), "fp8_block": ("fp8",), "nvfp4": ("fp8",)}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Constants for some rows, and where they come from."""
+
+    values: Mapping[str, float]
+    lower: float | None  # quantiles of measured / predicted
+    upper: float | None
+    provenance: str  # calibrated | calibrated (any backend) | transferred from NAME
+    domain: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """The time of some rows by a kernel model, as the parts that make it."""
+
+    parts: dict[str, Floats]
+    time_s: Floats
+    lower_s: Floats  # NaN where there is no interval
+    upper_s: Floats
+    provenance: Any  # one word or sentence per row
+
+
+class Kernels:
+    """What the kernel models say of a device: constants of its own, or carried from the nearest one."""
+
+    def __init__(self, device: Device) -> None:
+        self.gpu = Gpu.of(device)
+        self._own = kernels_of(device)
+
+    @cached_property
+    def _sources(self) -> list[tuple[Gpu, tuple[Kernel, ...]]]:
+        """This device first, then calibrated ones by likeness."""
+        others = [load_device(path.stem) for path in shipped_calibrations().values()]
+        pairs = [(Gpu.of(other), kernels_of(other)) for other in others if other.name != self.gpu.name]
+        return [(self.gpu, self._own), *sorted(pairs, key=lambda pair: distance(pair[0], self.gpu))]
+
+    @property
+    def transferred_from(self) -> str | None:
+        """The device whose constants are used where this one has none of its own."""
+        return None if self._own or len(self._sources) < 2 else self._sources[1][0].name
+
+    def choose(self, op: str, dtype: str, kv_dtype: str, backend: str, kernel: str) -> Chosen | None:
+        """The constants of a cell: the kernel's, the backend's, any backend's; of this device or the nearest.
+
+        None where no kernel model knows the kind or nobody measured it.
+        """
+        model = models().get(op)
+        if model is None:
+            return None
+        formats = [(d, kv) for d in _alike(dtype) for kv in (_alike(kv_dtype) if kv_dtype else [""])]
+        for gpu, kernels in self._sources:
+            for near, kv in formats:
+                found = _best(kernels, op, near, kv, backend, kernel)
+                if found is None:
+                    continue
+                own = gpu.name == self.gpu.name
+                constants = model.constants(self.gpu, dtypes_of(dtype, kv_dtype))
+                values = carried(found.values, constants, gpu, self.gpu)
+                exact = found.backend == backend and found.kernel == kernel
+                said = "calibrated" if exact or not backend else "calibrated (any backend)"
+                if near != dtype:
+                    said = f"transferred from {near}"
+                if not own:
+                    said = f"transferred from {gpu.name}"
+                return Chosen(values, found.lower, found.upper, said, found.domain)
+        return None
+
+    def table(self, op: str, dtype: str, kv_dtype: str, rows: Columns) -> KernelTime | None:
+        """Rows of one kind and format that agree in backend and kernel."""
+        dtype, kv_dtype = CANONICAL.get(dtype or "bfloat16", dtype), CANONICAL.get(kv_dtype, kv_dtype)
+        backend, kernel = (str(rows[name][0]) if name in rows else "" for name in ("backend", "kernel"))
+        chosen = self._cached(op, dtype, kv_dtype, backend, kernel)
+        if chosen is None:
+            return None
+        parts = models()[op].parts(rows, self.gpu, dtypes_of(dtype, kv_dtype), chosen.values)
+        time, absent = total(parts), np.nan
+        outside = _outside(rows, chosen.domain)
+        lower, upper = (
+            np.where(outside, absent, time * (ratio or absent)) for ratio in (chosen.lower, chosen.upper)
+        )
+        said = np.where(outside, f"{chosen.provenance}, extrapolated", chosen.provenance).astype(object)
+        return KernelTime(parts, time, lower, upper, said)
+
+    def operator(self, operator: Operator) -> KernelTime | None:
+        """An operator of a model, by the device's default kernels."""
+        found = of_operator(operator)
+        if found is None:
+            return None
+        op, dtype, kv_dtype, sizes = found
+        arrays = np.broadcast_arrays(*(np.atleast_1d(np.asarray(v, dtype=np.float64)) for v in sizes.values()))
+        return self.table(op, dtype, kv_dtype, dict(zip(sizes, arrays, strict=True)))
+
+    @cached_property
+    def _cached(self) -> Any:
+        return cache(self.choose)
+
+
+def _alike(dtype: str) -> list[str]:
+    return [dtype, *ALIKE.get(dtype, ())]
+
+
+def _best(
+    kernels: tuple[Kernel, ...], op: str, dtype: str, kv_dtype: str, backend: str, kernel: str
+) -> Kernel | None:
+    """The kernel asked for, else the backend's most measured one, else the one fitted to all together."""
+    fitting = [k for k in kernels if (k.op, k.dtype) == (op, dtype) and k.kv_dtype in (kv_dtype, "")]
+    for wanted in ((backend, kernel), (backend, None), ("", "")):
+        found = [k for k in fitting if k.backend == wanted[0] and wanted[1] in (None, k.kernel)]
+        if found:
+            return max(found, key=lambda k: (k.kv_dtype == kv_dtype, k.points, k.kernel))
+    return None
+
+
+def _outside(rows: Columns, domain: Mapping[str, tuple[float, float]]) -> Any:
+    """Rows with a size that the fit has not seen; a tenth beyond either end still counts as seen."""
+    count = len(next(iter(rows.values())))
+    outside = np.zeros(count, dtype=bool)
+    for name, (low, high) in domain.items():
+        if name in rows:
+            outside |= (rows[name] < low * 0.9) | (rows[name] > high * 1.1)
+    return outside
