@@ -13,13 +13,15 @@ from workloads.dtypes import compute_dtype
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from roofline.physics.kernels import Kernels
+
 
 class Fidelity(StrEnum):
     """How far a prediction goes beyond the data sheet; each includes the one before."""
 
     DATASHEET = "datasheet"  # the classic roofline: a lower bound on time
     MEASURED = "measured"  # the same with ceilings that were reached on the device
-    CALIBRATED = "calibrated"  # with constants per operator kind
+    CALIBRATED = "calibrated"  # with constants per operator kind, or the kernel models of GPUs
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Ceilings:
     # No time is below that of the data sheet: the fidelities stay ordered.
     floor: Ceilings | None = None
     constants: Mapping[tuple[str, str], Constants] = field(default_factory=dict)
+    kernels: Kernels | None = None  # of a GPU at the calibrated fidelity; `constants` come first
     notes: tuple[str, ...] = ()
 
     def matrix_flop_per_s(self, dtype: str) -> float:
@@ -99,16 +102,14 @@ def ceilings(device: Device, fidelity: Fidelity | str = Fidelity.DATASHEET) -> C
         chosen = reached or stated
         return chosen.value if chosen else None
 
-    if fidelity is not Fidelity.DATASHEET and measured.dram_byte_per_s is None:
+    kernels = _kernels(device) if fidelity is Fidelity.CALIBRATED else None
+    if fidelity is not Fidelity.DATASHEET and measured.dram_byte_per_s is None and kernels is None:
         raise InputError(
             f"{device.name} has no measured memory bandwidth; use --fidelity datasheet, "
             "or measure the device with `roofline ceilings`."
         )
-    if fidelity is Fidelity.CALIBRATED and device.calibration is None:
-        raise InputError(
-            f"{device.name} is not calibrated; use --fidelity measured, "
-            "or calibrate the device with `roofline ceilings`."
-        )
+    if kernels is not None and kernels.transferred_from:
+        notes.append(f"kernel constants transferred from {kernels.transferred_from}: not calibrated itself")
     dram = pick(sheet.dram.byte_per_s, measured.dram_byte_per_s, "memory bandwidth")
     if dram is None:
         raise InputError(
@@ -145,8 +146,27 @@ def ceilings(device: Device, fidelity: Fidelity | str = Fidelity.DATASHEET) -> C
         else {},
         caches=() if fidelity is Fidelity.DATASHEET else _caches(device),
         floor=None if fidelity is Fidelity.DATASHEET or sheet.dram.byte_per_s is None else ceilings(device),
+        kernels=kernels,
         notes=tuple(notes),
     )
+
+
+def _kernels(device: Device) -> Kernels | None:
+    """The kernel models of a GPU; None for a device that has only constants of its own operators.
+
+    Raises InputError where the device has neither.
+    """
+    from roofline.physics.kernels import Kernels
+
+    try:
+        return Kernels(device)
+    except InputError:
+        if device.calibration is not None and device.calibration.operators:
+            return None
+        raise InputError(
+            f"{device.name} is not calibrated; use --fidelity measured, "
+            "or calibrate the device with `roofline ceilings`."
+        ) from None
 
 
 def available(device: Device) -> list[Fidelity]:

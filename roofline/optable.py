@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from roofline.formats import DTYPES
+from roofline.physics.columns import of_table
 from roofline.times import times
 from specfiles.errors import InputError, choose
 from workloads.operators import Activation, AllReduce, Attention, Gemm, Norm, Operator, Residual, Rope
@@ -16,6 +17,7 @@ from workloads.operators import Activation, AllReduce, Attention, Gemm, Norm, Op
 if TYPE_CHECKING:
     from roofline.ceilings import Ceilings
 
+CALIBRATED_COLUMNS = ("lower_us", "upper_us", "provenance")  # appended where kernel models predict
 OUTPUT_COLUMNS = ("flops", "bytes_moved", "compute_s", "memory_s", "predicted_us", "bound", "fidelity")
 Column = Callable[[str], Any]
 
@@ -77,31 +79,44 @@ def predict_table(table: pd.DataFrame, limits: Ceilings) -> pd.DataFrame:
             f"the table has no column 'op'; expected the columns op, dtype and sizes, found: "
             f"{', '.join(map(str, table.columns)) or 'none'}."
         )
-    result = {name: np.full(len(table), np.nan) for name in OUTPUT_COLUMNS[:5]}
-    bound = np.full(len(table), "", dtype=object)
-    op, dtype, kv_dtype = (
-        table[column].fillna("").astype(str).to_numpy() if column in table else np.full(len(table), "")
-        for column in ("op", "dtype", "kv_dtype")
-    )
+    numbers = (*OUTPUT_COLUMNS[:5], *CALIBRATED_COLUMNS[:2])
+    result: dict[str, Any] = {name: np.full(len(table), np.nan) for name in numbers}
+    result["bound"] = np.full(len(table), "", dtype=object)
+    result["fidelity"] = str(limits.fidelity)
+    result["provenance"] = np.full(len(table), "ceilings", dtype=object)
+    for (kind, inputs, cache), rows in _groups(table, limits):
+        operator = row_operators(table, rows, kind, inputs, cache)
+        kernel = None
+        if limits.kernels is not None:
+            kernel = limits.kernels.table(kind, inputs, cache, of_table(table, rows))
+        limit = times(operator, limits, kernel)
+        work = operator.work()
+        values = (work.flops, work.bytes, limit.compute_s, limit.memory_s, limit.time_s * 1e6)
+        for name, value in zip(OUTPUT_COLUMNS, (*values, limit.bound), strict=False):
+            result[name][rows] = value
+        if limit.kernel is not None:  # an interval begins no lower than what the bound allows
+            floor = np.where(limit.time_s > limit.kernel.time_s, limit.time_s, 0.0)
+            result["lower_us"][rows] = np.maximum(limit.kernel.lower_s, floor) * 1e6
+            result["upper_us"][rows] = np.maximum(limit.kernel.upper_s, floor) * 1e6
+            result["provenance"][rows] = limit.kernel.provenance
+    columns = OUTPUT_COLUMNS if limits.kernels is None else (*OUTPUT_COLUMNS, *CALIBRATED_COLUMNS)
+    return table.assign(**{name: result[name] for name in columns})
+
+
+def _groups(table: pd.DataFrame, limits: Ceilings) -> list[tuple[tuple[str, str, str], Any]]:
+    """Rows that are evaluated at once: of one kind, formats and, where these choose constants, kernel."""
+    named = ("op", "dtype", "kv_dtype", *(("backend", "kernel") if limits.kernels else ()))
+    keys = [
+        table[name].fillna("").astype(str).to_numpy() if name in table else np.full(len(table), "")
+        for name in named
+    ]
     if "causal" in table:  # without a mask, prefill is an encoder's attention
         unmasked = pd.to_numeric(table["causal"], errors="coerce").eq(0).fillna(False).to_numpy(dtype=bool)
-        op = np.where(unmasked & (op == "attention_prefill"), "attention_encoder", op)
+        keys[0] = np.where(unmasked & (keys[0] == "attention_prefill"), "attention_encoder", keys[0])
     # Matrix-vector products are other kernels than products, with constants of their own.
-    single = (
-        table["m"].eq(1).fillna(False).to_numpy(dtype=bool)
-        if "m" in table
-        else np.zeros(len(table), dtype=bool)
-    )
-    keys = [op, dtype, kv_dtype, single]
-    groups = table.groupby(keys, sort=True).indices if len(table) else {}
-    for (kind, inputs, cache, _), rows in groups.items():
-        operator = row_operators(table, rows, str(kind), str(inputs), str(cache))
-        work, limit = operator.work(), times(operator, limits)
-        values = (work.flops, work.bytes, limit.compute_s, limit.memory_s, limit.time_s * 1e6)
-        for name, value in zip(result, values, strict=True):
-            result[name][rows] = value
-        bound[rows] = limit.bound
-    return table.assign(**result, bound=bound, fidelity=str(limits.fidelity))
+    ones = table["m"].eq(1).fillna(False).to_numpy(dtype=bool) if "m" in table else np.zeros(len(table), bool)
+    groups = table.groupby([*keys, ones], sort=True).indices if len(table) else {}
+    return [((str(key[0]), str(key[1]), str(key[2])), rows) for key, rows in groups.items()]
 
 
 def row_operators(table: pd.DataFrame, rows: Any, op: str, dtype: str, kv_dtype: str) -> Operator:

@@ -262,7 +262,8 @@ def _numbers(row: Row) -> list[float]:
 
 def _with_numbers(row: Row, numbers: list[float]) -> Row:
     """A row with other numbers, in the order of `_numbers`."""
-    matrix, vector, special, outputs, *limits = numbers[:9]
+    matrix, vector, special, outputs = numbers[:4]
+    compute, memory, comm, launch, time = numbers[4:9]
     sizes = zip(row.work.traffic, numbers[9:], strict=True)
     work = replace(
         row.work,
@@ -272,4 +273,4 @@ def _with_numbers(row: Row, numbers: list[float]) -> Row:
         outputs=outputs,
         traffic=tuple(replace(traffic, bytes=size) for traffic, size in sizes),
     )
-    return replace(row, work=work, times=Times(*limits))
+    return replace(row, work=work, times=Times(compute, memory, comm, launch, time))

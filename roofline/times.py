@@ -14,6 +14,7 @@ from workloads.operators import Attention, Gemm
 if TYPE_CHECKING:
     from hwspecs import Constants
     from roofline.ceilings import Ceilings
+    from roofline.physics.kernels import KernelTime
     from workloads.operators import Operator
     from workloads.work import Work
 
@@ -30,6 +31,7 @@ class Times:
     comm_s: Any
     launch_s: Any
     time_s: Any
+    kernel: KernelTime | None = None  # the parts and the interval, where a kernel model gave the time
 
     @property
     def bound(self) -> Any:
@@ -44,12 +46,13 @@ class Times:
         return np.where(stacked.any(axis=0), names, FUSED)
 
 
-def times(operator: Operator, ceilings: Ceilings) -> Times:
+def times(operator: Operator, ceilings: Ceilings, kernel: KernelTime | None = None) -> Times:
     """The time of one execution at the ceilings' fidelity.
 
     Datasheet and measured: the roofline bound max(compute, memory, communication)
     (doi:10.1145/1498765.1498785), the measured one by cache level and with launch latency. Calibrated:
-    the constants of the operator's class where the device has them. No fidelity is below the one before.
+    the constants of the operator's class where the device has them, else the kernel model's time
+    (`kernel`, where it was found for rows of a table). No fidelity is below the one before.
     """
     work = operator.work()
     bound = _bound(work, ceilings)
@@ -57,6 +60,8 @@ def times(operator: Operator, ceilings: Ceilings) -> Times:
     if constants is not None and not work.fused:
         found = _refined(work, constants, bound)
         bound = replace(found, time_s=maximum(found.time_s, bound.time_s))
+    elif ceilings.kernels is not None and not work.fused:
+        bound = _modelled(operator, kernel or ceilings.kernels.operator(operator), bound)
     floor = ceilings.floor
     if floor is None or compute_dtype(str(work.dtype)) not in floor.matrix_by_dtype:
         return bound
@@ -108,6 +113,18 @@ def _refined(work: Work, constants: Constants, bound: Times) -> Times:
         constants, work.flops, work.special_ops, work.bytes, work.outputs
     )
     return Times(compute, memory, bound.comm_s, constants.launch_s, maximum(time, bound.comm_s))
+
+
+def _modelled(operator: Operator, kernel: KernelTime | None, bound: Times) -> Times:
+    """The kernel model's time, not below the bound; a number where the operator's sizes are numbers."""
+    if kernel is None:
+        return bound
+    number = not any(getattr(size, "shape", ()) for size in vars(operator).values())
+    launch: Any = kernel.parts.get("launch", 0 * kernel.time_s)
+    time: Any = kernel.time_s
+    if number:
+        launch, time = float(launch[0]), float(time[0])
+    return replace(bound, launch_s=launch, time_s=maximum(time, bound.time_s), kernel=kernel)
 
 
 def calibrated_limits(

@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "predict",
     "ops": "ops",
     "ceilings": "ceilings",
+    "calibrate": "calibrate",
     "profile": "profile",
     "validate": "validate",
     "report": "report",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from specfiles.errors import InputError, choose
+from specfiles.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,7 +119,10 @@ class Gpu:
     def peak(self, dtype: str) -> float:
         """Dense FLOP/s of matrix products in a compute dtype; raises InputError where it has none."""
         if dtype not in self.tensor_flop_per_s:
-            raise choose(dtype, sorted(self.tensor_flop_per_s), f"dense peak of {self.name}")
+            known = ", ".join(sorted(self.tensor_flop_per_s))
+            raise InputError(
+                f"{self.name} has no dense peak for {dtype} (it has: {known}); choose another dtype."
+            )
         return self.tensor_flop_per_s[dtype]
 
 

@@ -35,11 +35,13 @@ class Cell:
     rows: Columns
     time_s: Floats
     name: str = ""
+    floor_s: Floats | None = None  # the data-sheet bound, below which no prediction goes
 
     def take(self, chosen: NDArray[Any]) -> Cell:
         """Some of the rows, by mask or index."""
         rows = {name: values[chosen] for name, values in self.rows.items()}
-        return replace(self, rows=rows, time_s=self.time_s[chosen])
+        floor = None if self.floor_s is None else self.floor_s[chosen]
+        return replace(self, rows=rows, time_s=self.time_s[chosen], floor_s=floor)
 
     def families(self) -> NDArray[np.intp]:
         """The shape family of each row, numbered in sorted order."""
@@ -50,7 +52,8 @@ class Cell:
 
     def predicted_s(self, constants: Mapping[str, float]) -> Floats:
         """Times by the constants."""
-        return total(self.model.parts(self.rows, self.gpu, self.dtype, constants))
+        time = total(self.model.parts(self.rows, self.gpu, self.dtype, constants))
+        return time if self.floor_s is None else np.maximum(time, self.floor_s)
 
 
 def fit(cells: Sequence[Cell], prior: Mapping[str, float] | None = None) -> dict[str, float]:

@@ -18,11 +18,14 @@ from roofline.physics.transfer import carried, distance
 
 if TYPE_CHECKING:
     from hwspecs import Device
-    from roofline.physics.base import Columns, Floats
+    from roofline.physics.base import Columns, Dtypes, Floats
     from workloads.operators import Operator
 
 # Formats that the same units run at the same rate: one stands in where the other was not measured.
 ALIKE = {"float16": ("bfloat16",), "int8": ("sq",), "sq": ("int8",), "fp8_block": ("fp8",), "nvfp4": ("fp8",)}
+
+
+CHUNK = 16_384
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,11 @@ class Kernels:
         """The device whose constants are used where this one has none of its own."""
         return None if self._own or len(self._sources) < 2 else self._sources[1][0].name
 
+    def formats(self, op: str) -> list[Dtypes]:
+        """The formats in which a kind was measured on this device."""
+        pairs = dict.fromkeys((k.dtype, k.kv_dtype) for k in self._own if k.op == op)
+        return [dtypes_of(*pair) for pair in pairs]
+
     def choose(self, op: str, dtype: str, kv_dtype: str, backend: str, kernel: str) -> Chosen | None:
         """The constants of a cell: the kernel's, the backend's, any backend's; of this device or the nearest.
 
@@ -99,7 +107,7 @@ class Kernels:
         chosen = self._cached(op, dtype, kv_dtype, backend, kernel)
         if chosen is None:
             return None
-        parts = models()[op].parts(rows, self.gpu, dtypes_of(dtype, kv_dtype), chosen.values)
+        parts = self._parts(op, dtypes_of(dtype, kv_dtype), rows, chosen.values)
         time, absent = total(parts), np.nan
         outside = _outside(rows, chosen.domain)
         lower, upper = (
@@ -108,13 +116,26 @@ class Kernels:
         said = np.where(outside, f"{chosen.provenance}, extrapolated", chosen.provenance).astype(object)
         return KernelTime(parts, time, lower, upper, said)
 
+    def _parts(self, op: str, dtype: Dtypes, rows: Columns, values: Mapping[str, float]) -> dict[str, Floats]:
+        """The parts by the kind's model, CHUNK rows at a time: candidates of tiles multiply the memory."""
+        model, count = models()[op], len(next(iter(rows.values())))
+        if count <= CHUNK:
+            return model.parts(rows, self.gpu, dtype, values)
+        pieces = [
+            model.parts({n: v[i : i + CHUNK] for n, v in rows.items()}, self.gpu, dtype, values)
+            for i in range(0, count, CHUNK)
+        ]
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
     def operator(self, operator: Operator) -> KernelTime | None:
         """An operator of a model, by the device's default kernels."""
         found = of_operator(operator)
         if found is None:
             return None
         op, dtype, kv_dtype, sizes = found
-        arrays = np.broadcast_arrays(*(np.atleast_1d(np.asarray(v, dtype=np.float64)) for v in sizes.values()))
+        arrays = np.broadcast_arrays(
+            *(np.atleast_1d(np.asarray(v, dtype=np.float64)) for v in sizes.values())
+        )
         return self.table(op, dtype, kv_dtype, dict(zip(sizes, arrays, strict=True)))
 
     @cached_property

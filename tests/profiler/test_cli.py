@@ -278,7 +278,10 @@ MISTAKES: list[tuple[tuple[object, ...], str]] = [
     (("predict", "Llama-2-7B", "--hw", "device.yaml"), "device.yaml: key "),
     ((*PREDICT, "--phase", "training"), "no phase named 'training'; known: prefill, decode, generate"),
     ((*PREDICT, "--fidelity", "measurd"), "no fidelity named 'measurd'; did you mean measured"),
-    ((*PREDICT, "--fidelity", "calibrated"), "is not calibrated; use --fidelity measured"),
+    (
+        ("predict", "Llama-2-7B", "--hw", "xeon_8480", "--fidelity", "calibrated"),
+        "is not calibrated; use --fidelity measured",
+    ),
     ((*PREDICT, "--convention", "fusd"), "no convention named 'fusd'; did you mean fused"),
     ((*PREDICT, "--weights", "bf61"), "no dtype named 'bf61'; did you mean bf16"),
     ((*PREDICT, "--activations", "int17"), "no dtype named 'int17'"),

@@ -1,0 +1,56 @@
+"""A calibration as a file, and its scores as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from reports import terminal
+from reports.units import percent, text
+from roofline.physics.calibration import calibration
+from specfiles.strict import plain_data
+
+if TYPE_CHECKING:
+    from hwspecs import Device
+    from roofline.physics.calibration import Fitted
+
+SCORES: dict[str, tuple[str, terminal.Format]] = {
+    "cell": ("cell", text),
+    "points": ("rows", text),
+    "families": ("families", text),
+    "held_out_error": ("held-out MAPE", percent),
+    "lower": ("measured/predicted from", lambda v: f"{v:.2f}"),
+    "upper": ("to", lambda v: f"{v:.2f}"),
+    "coverage": ("coverage", lambda v: text(None) if v is None else percent(v)),
+}
+
+
+def as_text(fitted: Sequence[Fitted]) -> str:
+    """A row per cell, the worst first, each scored on shape families that its fit did not see."""
+    rows = [{**plain_data(entry.kernel), "cell": _name(entry)} for entry in fitted]
+    rows.sort(key=lambda row: -row["held_out_error"])
+    return terminal.table(rows, SCORES, "error on shape families held out of the fit, worst first")
+
+
+def _name(entry: Fitted) -> str:
+    k = entry.kernel
+    named = "/".join(filter(None, (k.backend, k.kernel))) or "any backend (scored on backends held out)"
+    return " ".join(filter(None, (k.op, k.dtype, k.kv_dtype and f"KV {k.kv_dtype}", named)))
+
+
+def as_file(device: Device, fitted: list[Fitted], source: str, suffix: str) -> str:
+    """The calibration alone (JSON), or the device file with it (YAML)."""
+    import json
+
+    found = calibration(fitted, source)
+    if suffix == ".json":
+        return (
+            json.dumps({"schema": 1, "device": device.name, "calibration": plain_data(found)}, indent=1)
+            + "\n"
+        )
+    import yaml
+
+    if device.calibration is not None:  # constants of this machine's own operators stay
+        found = found.replace(operators=device.calibration.operators)
+    data: dict[str, Any] = plain_data(device.replace(calibration=found))
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)

@@ -1,0 +1,194 @@
+"""Fit every cell of a table of measured kernels on one device, and say how well it generalises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from hwspecs import Calibration, Kernel
+from roofline.ceilings import ceilings
+from roofline.optable import row_operators
+from roofline.physics import models
+from roofline.physics.base import Gpu
+from roofline.physics.columns import CANONICAL, SIZES, dtypes_of, of_table
+from roofline.physics.fit import FOLDS, Cell, fit, held_out_s, mape
+from roofline.times import times
+from specfiles.errors import InputError
+
+if TYPE_CHECKING:
+    from hwspecs import Device
+    from roofline.physics.base import Floats
+
+KEY = ("op", "dtype", "kv_dtype", "backend", "kernel")
+COVERED = 0.8  # of the rows of families that were held out lie inside an interval
+LEAST = 4  # rows; fewer say nothing about five constants or more
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One cell, its record for the calibration file, and each row's time with its family held out."""
+
+    cell: Cell
+    kernel: Kernel
+    rows: Any  # positions in the table
+    held_out_s: Floats
+
+
+def calibrate(
+    table: pd.DataFrame, device: Device, source: str, told: Callable[[str], None] = lambda _: None
+) -> list[Fitted]:
+    """The constants of each (op, dtype, kv_dtype, backend, kernel) of the table's rows for this device.
+
+    Cells of one (op, dtype, kv_dtype) share a prior, the fit to all of them together, which is kept too
+    as the constants of any backend. Raises InputError where the table has nothing to fit.
+    """
+    found: list[Fitted] = []
+    for group in _by_formats(cells(table, device)):
+        together = fit([cell for _, _, cell in group])
+        scored = []
+        for key, rows, cell in group:
+            predicted = held_out_s(cell, together if len(group) > 1 else None)
+            constants = fit([cell], together if len(group) > 1 else None)
+            kernel = _record(dict(zip(KEY, key, strict=True)), cell, constants, predicted, source)
+            scored.append(Fitted(cell, kernel, rows, predicted))
+            told(
+                f"{'/'.join(filter(None, key))}: {len(rows)} rows, held-out error {kernel.held_out_error:.1%}"
+            )
+        found += [*scored, *_any_backend(scored, together, source)]
+    if not found:
+        raise InputError(
+            f"the table has no rows to fit {device.name} on: it needs the columns op, dtype, latency_us and "
+            f"sizes, and of the kinds {', '.join(sorted(models()))}; a column gpu must name the device."
+        )
+    return found
+
+
+def cells(table: pd.DataFrame, device: Device) -> Iterator[tuple[tuple[str, ...], Any, Cell]]:
+    """The table's rows on this device by cell, as (key, positions in the table, rows)."""
+    for name in ("op", "latency_us"):
+        if name not in table:
+            raise InputError(
+                f"the table has no column {name!r}; measurements need op, dtype, sizes and latency_us."
+            )
+    gpu, limits, known = Gpu.of(device), ceilings(device), models()
+    text = {n: table[n].fillna("").astype(str) if n in table else pd.Series("", table.index) for n in KEY}
+    text["dtype"] = text["dtype"].map(lambda d: CANONICAL.get(d or "bfloat16", d))
+    text["kv_dtype"] = text["kv_dtype"].map(lambda d: CANONICAL.get(d, d))
+    usable = text["op"].isin(known).to_numpy() & _on(table, device)
+    usable &= (pd.to_numeric(table["latency_us"], errors="coerce") > 0).to_numpy()
+    positions = np.flatnonzero(usable)
+    keys = [text[name].to_numpy()[positions] for name in KEY]
+    frame = pd.DataFrame(dict(zip(KEY, keys, strict=True)))
+    for key, chosen in frame.groupby(list(KEY), sort=True).indices.items():
+        if len(chosen) < LEAST:
+            continue
+        rows, (op, dtype, kv_dtype, *_) = positions[chosen], key
+        operator = row_operators(table, rows, op, dtype, kv_dtype)
+        time = table["latency_us"].iloc[rows].to_numpy(dtype=np.float64) * 1e-6
+        floor = np.broadcast_to(times(operator, limits).time_s, time.shape)
+        columns = of_table(table, rows)
+        name = "/".join(filter(None, (device.name, *key)))
+        yield key, rows, Cell(known[op], gpu, dtypes_of(dtype, kv_dtype), columns, time, name, floor)
+
+
+def calibration(fitted: list[Fitted], source: str) -> Calibration:
+    """The record for a device or calibration file."""
+    return Calibration(source=source, kernels=[entry.kernel for entry in fitted])
+
+
+def interval(ratio: Floats) -> tuple[float, float]:
+    """Quantiles of measured / predicted that hold COVERED of the next row (conformal: n + 1 ranks)."""
+    tail, count = (1 - COVERED) / 2, len(ratio)
+    low, high = max(0.0, tail * (1 + 1 / count) - 1 / count), min(1.0, (1 - tail) * (1 + 1 / count))
+    return float(np.quantile(ratio, low)), float(np.quantile(ratio, high))
+
+
+def covered(ratio: Floats, families: Any) -> float:
+    """Share of rows inside an interval that the other folds' rows set."""
+    folds, inside = families % FOLDS, np.zeros(len(ratio), dtype=bool)
+    for fold in np.unique(folds):
+        held = folds == fold
+        if held.all():
+            return float(COVERED)
+        low, high = interval(ratio[~held])
+        inside[held] = (ratio[held] >= low) & (ratio[held] <= high)
+    return float(inside.mean())
+
+
+def _on(table: pd.DataFrame, device: Device) -> Any:
+    """Rows of this device: by the column `gpu` where there is one."""
+    from specfiles.errors import plain
+
+    if "gpu" not in table:
+        return np.ones(len(table), dtype=bool)
+    names = {plain(name) for name in (device.name, *device.aliases)}
+    return table["gpu"].fillna("").astype(str).map(lambda name: plain(name) in names).to_numpy()
+
+
+def _by_formats(found: Iterator[tuple[tuple[str, ...], Any, Cell]]) -> list[list[tuple[Any, Any, Cell]]]:
+    groups: dict[tuple[str, ...], list[tuple[Any, Any, Cell]]] = {}
+    for entry in found:
+        groups.setdefault(entry[0][:3], []).append(entry)
+    return list(groups.values())
+
+
+def _any_backend(scored: list[Fitted], together: dict[str, float], source: str) -> list[Fitted]:
+    """The constants of all backends together, for a row that names none or an unknown one.
+
+    Their error and interval are those on backends that took no part: each scored by the others' fit.
+    """
+    if not scored[0].kernel.backend and not scored[0].kernel.kernel:
+        return []
+    apart = [
+        one.cell.predicted_s(fit([o.cell for o in scored if o is not one]))
+        if len(scored) > 1
+        else one.held_out_s
+        for one in scored
+    ]
+    predicted, measured = np.concatenate(apart), np.concatenate([one.cell.time_s for one in scored])
+    names = {name: getattr(scored[0].kernel, name) for name in KEY[:3]}
+    domains = [one.kernel.domain for one in scored]
+    lower, upper = interval(measured / predicted)
+    record = Kernel(
+        **names,
+        values=together,
+        points=len(measured),
+        families=max(one.kernel.families for one in scored),
+        held_out_error=mape(predicted, measured),
+        lower=lower,
+        upper=upper,
+        domain={
+            name: (min(d[name][0] for d in domains), max(d[name][1] for d in domains)) for name in domains[0]
+        },
+        source=source,
+    )
+    return [replace(scored[0], kernel=record, rows=np.array([], dtype=int), held_out_s=predicted)]
+
+
+def _record(
+    key: dict[str, str], cell: Cell, values: dict[str, float], predicted: Floats, source: str
+) -> Kernel:
+    families, ratio = cell.families(), cell.time_s / predicted
+    lower, upper = interval(ratio)
+    return Kernel(
+        **key,
+        values={name: float(f"{value:.6g}") for name, value in values.items()},
+        points=len(ratio),
+        families=int(families.max()) + 1,
+        held_out_error=mape(predicted, cell.time_s),
+        lower=lower,
+        upper=upper,
+        coverage=covered(ratio, families),
+        domain=_domain(cell),
+        source=source,
+    )
+
+
+def _domain(cell: Cell) -> dict[str, tuple[float, float]]:
+    """The smallest and largest value of each size that varies or matters in these rows."""
+    sizes = {name: cell.rows[name] for name in SIZES if name in cell.rows}
+    return {n: (float(v.min()), float(v.max())) for n, v in sizes.items() if np.isfinite(v).all()}

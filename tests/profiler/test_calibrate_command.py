@@ -1,0 +1,68 @@
+"""`roofline calibrate` as a user meets it: what it writes can be predicted with, twice the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hwspecs import load_device
+from profiler.tables import read_table
+from roofline.ceilings import ceilings
+from roofline.optable import predict_table
+
+Roofline = Callable[..., Any]
+
+
+@pytest.fixture
+def measurements(tmp_path: Path) -> Path:
+    """Times of an imaginary kernel: a launch of 9 us, then 60 % of an H100's bandwidth or peak."""
+    rng = np.random.default_rng(5)
+    sizes = dict(zip("mnk", 2 ** rng.integers(5, 13, (3, 120)), strict=True))
+    table = pd.DataFrame({"op": "gemm", "dtype": "bfloat16", "backend": "mine", "kernel": "one", **sizes})
+    bound = predict_table(table, ceilings(load_device("h100_sxm")))["predicted_us"]
+    path = tmp_path / "times.csv"
+    table.assign(latency_us=9 + bound / 0.6, gpu="h100_sxm").to_csv(path, index=False)
+    return path
+
+
+def test_a_calibrated_file_predicts_what_it_was_fitted_to(
+    roofline: Roofline, measurements: Path, tmp_path: Path
+) -> None:
+    for name in ("mine.yaml", "again.yaml"):
+        ended = roofline("calibrate", measurements, "--hw", "h100_sxm", "-o", tmp_path / name)
+        assert ended.code == 0, ended.err
+    assert (tmp_path / "mine.yaml").read_bytes() == (tmp_path / "again.yaml").read_bytes()
+    assert "held-out MAPE" in ended.out
+    out = tmp_path / "out.csv"
+    ended = roofline(
+        "ops", measurements, "--hw", tmp_path / "mine.yaml", "--fidelity", "calibrated", "-o", out
+    )
+    assert ended.code == 0, ended.err
+    found = read_table(out)
+    assert (found["provenance"] == "calibrated").all()
+    assert (found["predicted_us"] / found["latency_us"] - 1).abs().median() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("latency_us", None, "no column 'latency_us'"),
+        ("gpu", "b200_sxm", "no rows to fit H100-SXM5-80GB on"),
+        ("op", "no such op", "no rows to fit H100-SXM5-80GB on"),
+    ],
+)
+def test_nothing_to_fit_is_said_and_nothing_written(
+    roofline: Roofline, measurements: Path, tmp_path: Path, column: str, value: str | None, said: str
+) -> None:
+    table = pd.read_csv(measurements)
+    table = table.drop(columns=column) if value is None else table.assign(**{column: value})
+    table.to_csv(measurements, index=False)
+    ended = roofline("calibrate", measurements, "--hw", "h100_sxm", "-o", tmp_path / "no.yaml")
+    assert ended.code == 2
+    assert said in ended.err
+    assert not (tmp_path / "no.yaml").exists()

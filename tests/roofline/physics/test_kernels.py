@@ -1,0 +1,127 @@
+"""Which constants a row gets, and what every time by a kernel model keeps to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwspecs import load_device
+from roofline.ceilings import ceilings
+from roofline.optable import CALIBRATED_COLUMNS, OUTPUT_COLUMNS, predict_table
+from roofline.physics import models
+from roofline.physics.base import Gpu
+from roofline.physics.transfer import QUANTITIES, carried, distance
+from specfiles.errors import InputError
+from workloads.operators import Gemm
+
+CALIBRATED = ("a100_sxm", "h100_sxm", "b200_sxm")
+TRANSFERRED = ("h200_sxm", "l40s", "rtx4090", "b300_sxm", "a100_pcie_40gb")
+LIMITS = {name: ceilings(load_device(name), "calibrated") for name in (*CALIBRATED, *TRANSFERRED)}
+SIZE = st.integers(1, 30_000)
+
+
+def gemms(**columns: Any) -> pd.DataFrame:
+    return pd.DataFrame({"op": "gemm", "dtype": "bfloat16", "m": [16, 4096], "n": 4096, "k": 4096, **columns})
+
+
+@pytest.mark.parametrize("name", list(LIMITS))
+@given(m=SIZE, n=SIZE, k=SIZE)
+def test_fidelities_stay_ordered(name: str, m: int, n: int, k: int) -> None:
+    table = gemms().assign(m=m, n=n, k=k)
+    calibrated = predict_table(table, LIMITS[name])["predicted_us"]
+    datasheet = predict_table(table, ceilings(load_device(name)))["predicted_us"]
+    assert (calibrated >= datasheet).all()
+
+
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_a_calibrated_device_speaks_for_itself(name: str) -> None:
+    result = predict_table(gemms(), LIMITS[name])
+    assert list(result.columns)[-3:] == list(CALIBRATED_COLUMNS)
+    assert (result["provenance"] == "calibrated").all()
+    assert (result["lower_us"] <= result["upper_us"]).all()
+    assert (result["fidelity"] == "calibrated").all()
+
+
+@pytest.mark.parametrize("name", TRANSFERRED)
+def test_carried_constants_are_marked(name: str) -> None:
+    result = predict_table(gemms(), LIMITS[name])
+    assert result["provenance"].str.contains("transferred from").all()
+    assert any("transferred from" in note for note in LIMITS[name].notes)
+
+
+def test_the_kernel_s_own_constants_come_before_the_backend_s_and_these_before_any() -> None:
+    device = LIMITS["h100_sxm"].kernels
+    assert device is not None
+    own = device.choose("gemm", "bfloat16", "", "sglang", "sglang")
+    backend = device.choose("gemm", "bfloat16", "", "sglang", "no such kernel")
+    anyone = device.choose("gemm", "bfloat16", "", "no such backend", "")
+    assert own is not None
+    assert backend is not None
+    assert anyone is not None
+    assert own.provenance == "calibrated"
+    assert "any backend" in anyone.provenance
+    assert len({tuple(c.values.items()) for c in (own, backend, anyone)}) == 3
+
+
+def test_a_size_beyond_the_fit_is_marked_and_has_no_interval() -> None:
+    result = predict_table(gemms(m=[16, 4_000_000]), LIMITS["h100_sxm"])
+    assert list(result["provenance"]) == ["calibrated", "calibrated, extrapolated"]
+    assert np.isnan(result["upper_us"][1])
+    assert result["predicted_us"][1] > result["predicted_us"][0]
+
+
+def test_a_row_alone_is_the_row_among_many() -> None:
+    rng = np.random.default_rng(0)
+    many = pd.DataFrame(
+        {"op": "gemm", "dtype": "bfloat16", **dict(zip("mnk", rng.integers(1, 9000, (3, 40)), strict=True))}
+    )
+    whole = predict_table(many, LIMITS["h100_sxm"])["predicted_us"]
+    alone = [predict_table(many.iloc[[i]], LIMITS["h100_sxm"])["predicted_us"].iloc[0] for i in range(40)]
+    assert list(whole) == pytest.approx(alone, rel=1e-12)
+
+
+def test_kinds_without_a_kernel_model_keep_to_the_ceilings() -> None:
+    kinds = {"rope": {"num_tokens": [64], "n_heads": 8, "n_kv_heads": 8, "head_dim": 128}}
+    unknown = [kind for kind in kinds if kind not in models()]
+    for kind in unknown:
+        table = pd.DataFrame({"op": kind, "dtype": "bfloat16", **kinds[kind]})
+        assert (predict_table(table, LIMITS["h100_sxm"])["provenance"] == "ceilings").all()
+
+
+def test_other_fidelities_have_no_new_columns() -> None:
+    table = gemms()
+    found = predict_table(table, ceilings(load_device("h100_sxm")))
+    assert list(found.columns) == [*table.columns, *OUTPUT_COLUMNS]
+
+
+def test_no_dense_peak_is_said_at_every_fidelity() -> None:
+    with pytest.raises(InputError, match="no dense peak"):
+        predict_table(gemms(dtype="nvfp4"), LIMITS["h100_sxm"])
+
+
+def test_a_device_is_its_own_nearest_and_keeps_its_constants() -> None:
+    gpus = {name: Gpu.of(load_device(name)) for name in (*CALIBRATED, *TRANSFERRED)}
+    h100 = gpus["h100_sxm"]
+    assert distance(h100, h100) == 0
+    assert min(CALIBRATED, key=lambda name: distance(gpus[name], gpus["h200_sxm"])) == "h100_sxm"
+    assert min(CALIBRATED, key=lambda name: distance(gpus[name], gpus["b300_sxm"])) == "b200_sxm"
+    for model in set(models().values()):
+        for dtype in (LIMITS["h100_sxm"].kernels or pytest.fail("no kernels")).formats(model.kinds[0]):
+            constants = model.constants(h100, dtype)
+            values = {c.name: (c.low + c.high) / 2 for c in constants}
+            assert carried(values, constants, h100, h100) == pytest.approx(values)
+            assert all(c.scales_with in QUANTITIES for c in constants)
+
+
+def test_an_operator_of_a_model_gets_the_default_kernel() -> None:
+    device = LIMITS["h100_sxm"].kernels
+    assert device is not None
+    found = device.operator(Gemm(16, 4096, 4096))
+    assert found is not None
+    row = predict_table(gemms(), LIMITS["h100_sxm"])
+    assert found.time_s[0] * 1e6 == pytest.approx(row["predicted_us"][0])
