@@ -40,12 +40,13 @@ lint: install
 test: install lint
 	$(BIN)/python -m pytest -n auto
 
-# On a machine with CUDA: the GPU tests, the device's ceilings, a profiled model in bf16, its report.
+# On a machine with CUDA: the GPU tests, a campaign (ceilings, operators), a profiled model in bf16, its report.
 GPU_MODEL ?= Llama-3.2-3B
 gpu: install
 	$(BIN)/python -m pytest -m gpu
 	@rm -rf demo/gpu
-	$(BIN)/roofline ceilings --device cuda -o demo/gpu/device.yaml
+	$(BIN)/roofline campaign --device cuda --no-models -o demo/gpu/campaign
+	cp demo/gpu/campaign/device.yaml demo/gpu/device.yaml
 	$(BIN)/roofline profile $(GPU_MODEL) --device cuda --hw demo/gpu/device.yaml --prompt 2048 --output 256 -o demo/gpu/run
 	$(BIN)/roofline validate demo/gpu/run --hw demo/gpu/device.yaml | tee demo/gpu/validation.txt
 	$(BIN)/roofline report demo/gpu/run -o demo/gpu/report.html

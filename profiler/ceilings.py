@@ -7,6 +7,7 @@ the machine touches one repeat of each figure and not all repeats of one.
 from __future__ import annotations
 
 import gc
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ class Plan:
     passes: int = 5
     name: str | None = None
     progress: Callable[[str], None] = lambda _: None
+    budget_s: float = float("inf")  # no pass begins later, but the first
+    done: int = 0  # passes so far
     times: dict[tuple[Any, ...], list[float]] = field(default_factory=lambda: defaultdict(list))
 
     @property
@@ -65,7 +68,11 @@ def measure_ceilings(plan: Plan) -> Device:
         for subject, _, run in runs:
             time_ranges(subject, run, 0, warm_up=1)
         gc.collect()
+        begin = time.monotonic()
         for number in range(plan.passes):
+            if number and time.monotonic() - begin > plan.budget_s:
+                break
+            plan.done = number + 1
             plan.progress(f"pass {number + 1} of {plan.passes}")
             for key, probe in _probes(plan):
                 plan.times[key].append(probe())
@@ -174,7 +181,7 @@ def _device(plan: Plan) -> Device:
         sources={
             **(known.sources if known else {}),
             SYSTEM: "what the operating system reports",
-            MEASURED: f"roofline ceilings, medians of {plan.passes} passes; {told}",
+            MEASURED: f"roofline ceilings, medians of {plan.done} passes; {told}",
         },
         datasheet=known.datasheet if known else _system_sheet(plan),
         measured=_measured(plan),

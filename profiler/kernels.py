@@ -294,5 +294,5 @@ def _pairs(place: Place, *shape: int) -> tuple[list[torch.Tensor], list[torch.Te
 
 
 def _n(size: Any) -> int:
-    """A size of a single operator: reference kernels take no grids."""
-    return int(size)
+    """A size of a single operator, a number or an array of one: reference kernels take no grids."""
+    return int(size.item() if hasattr(size, "item") else size)

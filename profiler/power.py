@@ -68,3 +68,20 @@ class PowerMonitor:
                 )
             except Exception:  # a sample that fails is a gap, not an end
                 continue
+
+
+# Bits of NVML's clocks-event (throttle) reasons that mean the device ran slower than it could
+# (nvml.h, nvmlClocksEventReasons); idle and a clock that somebody set are not among them.
+LIMITS = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "heat", 0x40: "heat", 0x80: "power brake"}
+
+
+def throttling(samples: list[dict[str, Any]]) -> list[str]:
+    """A sentence per reason for which clocks were held down, with its share of the samples."""
+    counts: dict[str, int] = {}
+    for row in samples:
+        for reason in {name for bit, name in LIMITS.items() if row["throttle"] & bit}:
+            counts[reason] = counts.get(reason, 0) + 1
+    return [
+        f"clocks were held down by {reason} in {count / len(samples):.0%} of {len(samples)} samples"
+        for reason, count in counts.items()
+    ]

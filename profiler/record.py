@@ -14,7 +14,7 @@ from profiler.allocator import keep_freed_memory
 from profiler.ceilings import COLD_FACTOR, as_yaml
 from profiler.environment import command_line, environment, last_level_cache_bytes
 from profiler.kernels import TOLERANCE, Place, company, kernel
-from profiler.power import PowerMonitor
+from profiler.power import PowerMonitor, throttling
 from profiler.ranges import family
 from profiler.recorders import nvtx_installed
 from profiler.steps import operators_at, time_ranges
@@ -93,6 +93,7 @@ def profile(request: Request) -> Run:
             if out_of_memory(error):
                 raise InputError(f"out of memory; what was measured before is in {request.out}.") from None
             raise
+    rows.notes += throttling(rows.tables["power"])
     if not nvtx_installed():
         rows.notes.append("nvtx is not installed: no NVTX ranges were made; pip install nvtx")
     return run.write_head(status="complete", notes=rows.notes)

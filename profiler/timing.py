@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ class Sample:
     def spread(self) -> float:
         """Interquartile range over median."""
         return (self.q75_s - self.q25_s) / self.median_s
+
+    @property
+    def uncertainty(self) -> float:
+        """Standard error of the median over the median, for a normal spread: 1.253 sigma / sqrt(n)."""
+        return 1.253 * self.spread / 1.349 / math.sqrt(self.repeats)
 
 
 def sample(times_s: Sequence[float]) -> Sample:
@@ -65,27 +71,65 @@ def measure(
     between: Callable[[int], Any] | None = None,
     repeats: int = 9,
     budget_s: float = 2.0,
+    precision: float = 0.0,
 ) -> Sample:
     """Time `call(i)`, where i counts up so that the callee can rotate its buffers.
 
     With `between`, each call is timed by itself after it: the call then finds the caches as an
     operator in a model does. Without, calls are grouped until a repeat lasts SHORTEST_S. Repeats end
-    early when the budget is spent, but never below three.
+    early when the budget is spent or the median is known to `precision`, but never below three.
     """
     seconds = stopwatch(device)
     calls = itertools.count()
     seconds(lambda: call(next(calls)))  # first touch: allocation, library set-up
     if between is None:
         size = _group_size(seconds, call, calls)
+
+    def once() -> float:
+        if between is None:
+            return seconds(partial(_repeat, call, calls, size)) / size
+        i = next(calls)
+        between(i)
+        return seconds(partial(call, i))
+
+    return _repeated(once, repeats, budget_s, precision)
+
+
+def measure_replayed(
+    call: Callable[[int], Any],
+    device: str,
+    *,
+    repeats: int = 9,
+    budget_s: float = 2.0,
+    precision: float = 0.0,
+) -> Sample:
+    """Time `call(i)` on a CUDA device by replaying a graph of many calls: without the host's launch times."""
+    import torch
+
+    seconds = stopwatch(device)
+    calls = itertools.count()
+    seconds(lambda: call(next(calls)))
+    size = min(_group_size(seconds, call, calls), MOST_REPLAYED)
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize(device)
+    with torch.cuda.device(device), torch.cuda.graph(graph):
+        _repeat(call, calls, size)
+    seconds(graph.replay)
+    return _repeated(lambda: seconds(graph.replay) / size, repeats, budget_s, precision)
+
+
+MOST_REPLAYED = 200  # calls in one graph: each keeps its results, and capturing takes time
+FEWEST = 3
+
+
+def _repeated(once: Callable[[], float], repeats: int, budget_s: float, precision: float) -> Sample:
+    """Repeat a measurement until its count, its budget or its precision is reached; none is dropped."""
     times: list[float] = []
     begin = time.perf_counter()
-    while len(times) < repeats and (len(times) < 3 or time.perf_counter() - begin < budget_s):
-        if between is None:
-            times.append(seconds(partial(_repeat, call, calls, size)) / size)
-        else:
-            i = next(calls)
-            between(i)
-            times.append(seconds(partial(call, i)))
+    while len(times) < repeats and (len(times) < FEWEST or time.perf_counter() - begin < budget_s):
+        times.append(once())
+        if len(times) > 2 * FEWEST and sample(times).uncertainty < precision:
+            break
     return sample(times)
 
 

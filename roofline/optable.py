@@ -119,6 +119,12 @@ def _groups(table: pd.DataFrame, limits: Ceilings) -> list[tuple[tuple[str, str,
     return [((str(key[0]), str(key[1]), str(key[2])), rows) for key, rows in groups.items()]
 
 
+def one_operator(row: Mapping[str, Any]) -> Operator:
+    """The operator of a single row, its sizes plain numbers."""
+    table = pd.DataFrame([row])
+    return row_operators(table, np.array([0]), row["op"], row["dtype"], row.get("kv_dtype") or "")
+
+
 def row_operators(table: pd.DataFrame, rows: Any, op: str, dtype: str, kv_dtype: str) -> Operator:
     """The rows of one kind and dtype as a single operator whose sizes are arrays."""
     if op not in BUILDERS:

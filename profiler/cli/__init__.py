@@ -19,6 +19,7 @@ COMMANDS = {
     "ceilings": "ceilings",
     "calibrate": "calibrate",
     "profile": "profile",
+    "campaign": "campaign",
     "validate": "validate",
     "report": "report",
     "hw": "hw",

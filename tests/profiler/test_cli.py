@@ -419,3 +419,11 @@ def test_a_table_does_import_pandas(tmp_path: Path) -> None:
     words = ("ops", str(tmp_path / "in.csv"), "--hw", "h100_sxm", "-o", str(tmp_path / "out.csv"))
     assert {"numpy", "pandas"} <= imported(*words)
     assert "torch" not in imported(*words)
+
+
+@pytest.mark.parametrize("budget", ["soon", "8", "-3m", "0s", "1d"])
+def test_a_campaign_needs_a_time_to_spend(roofline: Roofline, budget: str) -> None:
+    done = roofline("campaign", "-o", "there", f"--budget={budget}")
+    assert done.code == 2
+    assert f"the budget is '{budget}'; expected a time such as 90s, 8m or 1h" in done.err
+    assert not Path("there").exists()

@@ -15,7 +15,7 @@ import pytest
 from profiler import environment, power
 from profiler.allocator import keep_freed_memory
 from profiler.environment import command_line, device_name, last_level_cache_bytes, pick_device
-from profiler.power import PowerMonitor
+from profiler.power import PowerMonitor, throttling
 from roofline.run import TABLES
 from specfiles.errors import InputError
 
@@ -183,3 +183,17 @@ def test_an_error_inside_the_block_ends_the_sampling() -> None:
     rows = monitor.samples()
     time.sleep(0.01)
     assert monitor.samples() == rows
+
+
+@pytest.mark.parametrize(
+    ("bits", "said"),
+    [
+        (0x0, []),
+        (0x1, []),  # idle
+        (0x4, ["clocks were held down by power cap in 50% of 2 samples"]),
+        (0x60, ["clocks were held down by heat in 50% of 2 samples"]),  # two bits, one reason
+    ],
+)
+def test_throttling_is_told_with_its_share(bits: int, said: list[str]) -> None:
+    assert throttling([{"throttle": bits}, {"throttle": 0}]) == said
+    assert throttling([]) == []

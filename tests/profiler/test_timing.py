@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from profiler import timing
-from profiler.timing import SHORTEST_S, measure, sample, stopwatch
+from profiler.timing import SHORTEST_S, measure, measure_replayed, sample, stopwatch
 
 
 class Clock:
@@ -107,3 +107,23 @@ def test_the_stopwatch_of_a_gpu_waits_for_the_device(cuda: str) -> None:
     once, ten = seconds(lambda: a @ a), seconds(lambda: [a @ a for _ in range(10)])
     assert once > 2 * 4096**3 / 200e12  # no GPU multiplies fp32 at more than 200 TFLOP/s
     assert 5 < ten / once < 20
+
+
+def test_repeats_end_once_the_median_is_known(clock: Clock) -> None:
+    found = measure(clock.costs(0.003), "cpu", repeats=1000, budget_s=1e9, precision=0.01)
+    assert found.repeats == 7  # no spread at all: the fewest from which a spread is read
+    assert found.median_s == pytest.approx(0.003)
+
+
+def test_the_uncertainty_of_the_median_falls_with_the_root_of_the_repeats() -> None:
+    few, many = sample([1.0, 2.0, 3.0] * 4), sample([1.0, 2.0, 3.0] * 16)
+    assert few.uncertainty == pytest.approx(2 * many.uncertainty)
+
+
+@pytest.mark.gpu
+def test_replayed_calls_of_a_gpu_take_no_longer_than_launched_ones(cuda: str) -> None:
+    torch = pytest.importorskip("torch")
+    x = torch.randn(256, 256, device=cuda)
+    launched = measure(lambda _: x @ x, cuda, repeats=9)
+    replayed = measure_replayed(lambda _: x @ x, cuda, repeats=9)
+    assert 0 < replayed.median_s <= 1.2 * launched.median_s

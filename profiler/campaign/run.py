@@ -1,0 +1,237 @@
+"""Carry out a campaign: what is most valuable first, resumable, every table readable at any time."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from profiler.campaign.measure import measured_row
+from profiler.campaign.shapes import Limits, Row, rows
+from profiler.ceilings import COLD_FACTOR, Plan, as_yaml, measure_ceilings
+from profiler.environment import command_line, device_name, environment, last_level_cache_bytes
+from profiler.power import PowerMonitor, throttling
+from profiler.record import Request, profile
+from profiler.subject import Point, out_of_memory
+from specfiles.errors import InputError
+from specfiles.reading import read_json
+from specfiles.strict import Strict, plain_data, validated
+from specfiles.writing import atomic, write_text
+from workloads.catalogue import load_model
+
+SAVE_EVERY_S = 10.0
+KEY = (
+    "op", "dtype", "kv_dtype", "m", "n", "k", "batch", "q_len", "kv_len", "n_heads", "n_kv_heads",
+    "head_dim", "window", "causal", "num_tokens", "hidden", "inter", "gated",
+)  # fmt: skip
+COLUMNS = (
+    "source", "gpu", *KEY[:3], "backend", "version", "kernel", *KEY[3:],
+    "latency_us", "q25_us", "q75_us", "repeats", "max_error", "tag",
+)  # fmt: skip
+CPU_MODELS = (("SmolLM2-135M", 512, 64), ("GPT-2", 512, 64), ("Qwen3-0.6B", 256, 32))
+GPU_MODELS = (("Llama-3.2-1B", 2048, 256), ("Llama-3.1-8B", 2048, 256), ("Qwen3-4B", 4096, 256))
+# Shares of the budget: operators, then ceilings, more operators, whole models, and operators to the end.
+BEFORE_CEILINGS, AFTER_CEILINGS, BEFORE_MODELS = 0.2, 0.4, 0.6
+
+
+class Head(Strict, frozen=True, kw_only=True):
+    """`campaign.json`: on what and how a campaign ran."""
+
+    schema_version: Literal[1] = 1
+    created: str
+    command: str
+    device: str
+    dtypes: list[str]
+    environment: dict[str, Any]
+    seconds: float = 0.0  # measured so far, over all its sittings
+    operators: int = 0
+    notes: list[str] = []
+
+
+@dataclass
+class Campaign:
+    """What to measure, and for how long."""
+
+    device: str
+    dtypes: tuple[str, ...]
+    out: Path
+    budget_s: float
+    models: tuple[tuple[str, int, int], ...] | None = (
+        None  # name, prompt, output; None: those of the kind of device
+    )
+    progress: Callable[[str], None] = lambda _: None
+    begin: float = field(default_factory=time.monotonic)
+
+    def left_s(self, share: float = 1.0) -> float:
+        """Seconds until a share of the budget is spent."""
+        return self.begin + share * self.budget_s - time.monotonic()
+
+
+def run_campaign(campaign: Campaign) -> Head:
+    """Measure until the budget is spent or nothing is left; what a folder already has is not repeated.
+
+    Raises InputError where the folder holds the campaign of another device or other formats.
+    """
+    import torch
+
+    head = _open(campaign)
+    table = _Table(campaign, head)
+    notes: list[str] = []
+    with torch.inference_mode(), PowerMonitor(campaign.device) as power:
+        try:
+            queue = iter([row for row in rows(campaign.dtypes, _limits(campaign.device)) if table.lacks(row)])
+            table.measure(queue, BEFORE_CEILINGS)
+            _ceilings(campaign)
+            table.measure(queue, BEFORE_MODELS)
+            notes += _models(campaign)
+            table.measure(queue, 1.0)
+        finally:  # an interrupt, a full budget and the end of the list all leave a whole campaign
+            table.save()
+            head = head.replace(
+                seconds=head.seconds + time.monotonic() - campaign.begin,
+                operators=len(table.done),
+                notes=[*head.notes, *notes, *table.notes, *throttling(power.samples())],
+            )
+            _write(campaign.out, head)
+    return head
+
+
+def _open(campaign: Campaign) -> Head:
+    path = campaign.out / "campaign.json"
+    if not path.exists():
+        head = Head(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=command_line(),
+            device=device_name(campaign.device),
+            dtypes=list(campaign.dtypes),
+            environment=environment(campaign.device),
+        )
+        _write(campaign.out, head)
+        return head
+    head = validated(Head, read_json(path), str(path))
+    found = (head.device, tuple(head.dtypes))
+    if found != (device_name(campaign.device), campaign.dtypes):
+        raise InputError(
+            f"{campaign.out} holds the campaign of {head.device} in {', '.join(head.dtypes)}; "
+            "name another folder for this one."
+        )
+    return head
+
+
+def _write(folder: Path, head: Head) -> None:
+    write_text(folder / "campaign.json", json.dumps(plain_data(head), indent=1) + "\n")
+
+
+def _limits(device: str) -> Limits:
+    if device == "cpu":
+        return Limits(flops=1e10, bytes=5e8)
+    import torch
+
+    return Limits(flops=5e13, bytes=0.1 * torch.cuda.get_device_properties(device).total_memory)
+
+
+def _ceilings(campaign: Campaign) -> None:
+    path = campaign.out / "device.yaml"
+    if not path.exists():
+        plan = Plan(
+            campaign.device,
+            campaign.dtypes,
+            budget_s=campaign.left_s(AFTER_CEILINGS),
+            progress=campaign.progress,
+        )
+        write_text(path, as_yaml(measure_ceilings(plan)))
+
+
+def _models(campaign: Campaign) -> list[str]:
+    """Profile whole models while the budget lasts; returns why one was left out."""
+    kind = CPU_MODELS if campaign.device == "cpu" else GPU_MODELS
+    notes = []
+    for name, prompt, output in kind if campaign.models is None else campaign.models:
+        folder = campaign.out / "models" / name
+        if campaign.left_s() <= 0 or (folder / "run.json").exists():
+            continue
+        campaign.progress(f"model {name}")
+        points = (Point("prefill", 1, prompt, prompt), Point("decode", 1, 1, prompt + output))
+        request = Request(
+            load_model(name),
+            campaign.device,
+            campaign.dtypes[0],
+            points,
+            folder,
+            device_name(campaign.device),
+            alone=False,
+            progress=campaign.progress,
+        )
+        try:
+            profile(request)
+        except InputError as error:  # does not fit, cannot be built: the others can
+            notes.append(f"{name}: {error}")
+    return notes
+
+
+class _Table:
+    """The operators measured so far, in memory and in `operators.parquet`."""
+
+    def __init__(self, campaign: Campaign, head: Head) -> None:
+        import pandas as pd
+
+        self.campaign = campaign
+        self.notes: list[str] = []
+        self.path = campaign.out / "operators.parquet"
+        self.done: list[Row] = []
+        if self.path.exists():
+            try:
+                stored = pd.read_parquet(self.path)
+                self.done = stored.astype(object).where(stored.notna(), None).to_dict("records")
+            except Exception as error:  # pyarrow raises a dozen kinds for a broken file
+                raise InputError(f"{self.path}: cannot be read ({error}); remove it to go on.") from None
+        self.keys = {_key(row) for row in self.done}
+        self.same = {
+            "source": f"roofline campaign, {head.created[:10]}",
+            "gpu": head.device,
+            "backend": "torch",
+            "version": str(head.environment.get("torch")),
+            "kernel": "torch",
+            "tag": "cold, by call" if campaign.device == "cpu" else "cold, graph replay",
+        }
+
+    def lacks(self, row: Row) -> bool:
+        """Whether a row was not measured in an earlier sitting."""
+        return _key(row) not in self.keys
+
+    def measure(self, queue: Any, share: float) -> None:
+        """Measure rows of the queue until a share of the budget is spent."""
+        cold = COLD_FACTOR * last_level_cache_bytes(self.campaign.device)
+        saved = time.monotonic()
+        while self.campaign.left_s(share) > 0 and (row := next(queue, None)) is not None:
+            try:
+                self.done.append({**self.same, **measured_row(row, self.campaign.device, cold)})
+            except Exception as error:
+                if not (isinstance(error, InputError) or out_of_memory(error)):
+                    raise
+                self.notes.append(f"{_told(row)}: {str(error).splitlines()[0]}")
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                self.campaign.progress(f"{len(self.done)} operators")
+                self.save()
+                saved = time.monotonic()
+
+    def save(self) -> None:
+        """Write the table in one step."""
+        import pandas as pd
+
+        table = pd.DataFrame(self.done, columns=list(COLUMNS))
+        table = table.astype(dict.fromkeys((*KEY[3:], "repeats"), "Int64"))  # empty where a kind has no size
+        with atomic(self.path) as draft:
+            table.to_parquet(draft, index=False)
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in KEY)
+
+
+def _told(row: Row) -> str:
+    return " ".join(str(value) for value in row.values())

@@ -1,0 +1,134 @@
+"""Which operators a campaign measures, in the order of their value.
+
+Shapes are strata of real models (projections, heads) crossed with sizes. Both axes are walked in an
+order that is spread at every length, so that a campaign that ends early has few shapes of every kind
+and size, and not all shapes of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from roofline.optable import row_operators
+
+Row = dict[str, Any]  # columns of an operator table (roofline.optable)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest operator that is worth its time on a device."""
+
+    flops: float
+    bytes: float
+
+
+# (n, k) of projections: SmolLM2-135M, Qwen3-0.6B, Llama-3.2-1B and -3B, Llama-3.1-8B, Qwen2.5-32B, and
+# Llama-3.1-70B whole and over 8 devices.
+PROJECTIONS = (
+    (4096, 4096), (576, 576), (28672, 4096), (2048, 2048), (1024, 4096), (4096, 14336), (3072, 1024),
+    (8192, 8192), (6144, 4096), (1536, 576), (16384, 2048), (3072, 3072), (8192, 3584), (1280, 8192),
+    (576, 1536), (5120, 27648), (1024, 8192), (2048, 8192), (49152, 576), (10240, 5120), (128256, 4096),
+    (7168, 8192), (1024, 3072), (57344, 8192),
+)  # fmt: skip
+TOKENS = tuple(sorted({2**i for i in range(14)} | {24, 48, 96, 160, 300, 700, 1500, 3000, 5000}))
+# (query heads, KV heads, width of a head): MHA, GQA and MQA of the same models
+HEADS = (
+    (32, 8, 128), (9, 3, 64), (32, 32, 128), (64, 8, 128), (8, 1, 128),
+    (16, 8, 128), (4, 4, 128), (32, 8, 64), (24, 8, 128),
+)  # fmt: skip
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+# (hidden, MLP width, query heads, KV heads, width of a head)
+WIDTHS = (
+    (4096, 14336, 32, 8, 128), (576, 1536, 9, 3, 64), (2048, 8192, 32, 8, 64), (8192, 28672, 64, 8, 128),
+)  # fmt: skip
+WEIGHT = {"gemm": 4, "attention_decode": 2, "attention_prefill": 2, "elementwise": 1}  # rows per round
+
+
+def rows(dtypes: Sequence[str], limits: Limits) -> Iterator[Row]:
+    """Every row of a campaign, the most valuable first; those beyond the limits are left out."""
+    kinds = {
+        "gemm": _gemms(dtypes),
+        "attention_decode": _decodes(dtypes),
+        "attention_prefill": _prefills(dtypes),
+        "elementwise": _elementwise(dtypes),
+    }
+    queues = {kind: iter(_affordable(list(found), limits)) for kind, found in kinds.items()}
+    while queues:
+        for kind in list(queues):
+            for _ in range(WEIGHT[kind]):
+                row = next(queues[kind], None)
+                if row is None:
+                    del queues[kind]
+                    break
+                yield row
+
+
+def _gemms(dtypes: Sequence[str]) -> Iterator[Row]:
+    for (n, k), m, dtype in _crossed(PROJECTIONS, TOKENS, dtypes):
+        yield {"op": "gemm", "dtype": dtype, "m": m, "n": n, "k": k}
+
+
+def _decodes(dtypes: Sequence[str]) -> Iterator[Row]:
+    for heads, (batch, length), dtype in _crossed(HEADS, tuple(product(BATCHES, LENGTHS)), dtypes):
+        yield _attention("attention_decode", heads, batch, 1, length, dtype)
+
+
+def _prefills(dtypes: Sequence[str]) -> Iterator[Row]:
+    for heads, (batch, length), dtype in _crossed(HEADS, tuple(product(BATCHES[:5], LENGTHS)), dtypes):
+        yield _attention("attention_prefill", heads, batch, length, length, dtype)
+
+
+def _attention(op: str, heads: tuple[int, int, int], batch: int, q_len: int, kv_len: int, dtype: str) -> Row:
+    n_heads, n_kv_heads, head_dim = heads
+    return {
+        "op": op, "dtype": dtype, "kv_dtype": dtype, "batch": batch, "q_len": q_len, "kv_len": kv_len,
+        "n_heads": n_heads, "n_kv_heads": n_kv_heads, "head_dim": head_dim, "window": 0, "causal": 1,
+    }  # fmt: skip
+
+
+def _elementwise(dtypes: Sequence[str]) -> Iterator[Row]:
+    for (hidden, inter, heads, kv_heads, width), tokens, dtype in _crossed(WIDTHS, TOKENS, dtypes):
+        common = {"dtype": dtype, "num_tokens": tokens}
+        yield {"op": "rmsnorm", "hidden": hidden, **common}
+        yield {"op": "act_mul", "inter": inter, "gated": 1, **common}
+        yield {"op": "elementwise_add", "hidden": hidden, **common}
+        yield {"op": "rope", "n_heads": heads, "n_kv_heads": kv_heads, "head_dim": width, **common}
+
+
+def _crossed(
+    strata: Sequence[Any], sizes: Sequence[Any], dtypes: Sequence[str]
+) -> Iterator[tuple[Any, Any, str]]:
+    """Every (stratum, size, dtype): each round visits every stratum once, each time at another size."""
+    order = list(spread(len(sizes)))
+    for turn in range(len(sizes)):
+        for index, stratum in enumerate(strata):
+            size = sizes[order[(turn + index * _STEP) % len(sizes)]]
+            for dtype in dtypes:
+                yield stratum, size, dtype
+
+
+_STEP = 5  # neighbouring strata begin at sizes that are far apart
+
+
+def spread(count: int) -> Iterable[int]:
+    """0..count-1 in the order of van der Corput's sequence: any beginning covers the whole range evenly."""
+    bits = max(1, (count - 1).bit_length())
+    reversed_bits = (int(f"{i:0{bits}b}"[::-1], 2) for i in range(1 << bits))
+    return (i for i in reversed_bits if i < count)
+
+
+def _affordable(found: list[Row], limits: Limits) -> list[Row]:
+    """The rows within the limits, in their order."""
+    import numpy as np
+    import pandas as pd
+
+    table = pd.DataFrame(found)
+    fits = np.zeros(len(table), dtype=bool)
+    for (op, dtype), at in table.groupby(["op", "dtype"]).indices.items():
+        work = row_operators(table, at, str(op), str(dtype), "").work()
+        fits[at] = (work.flops <= limits.flops) & (work.bytes <= limits.bytes)
+    return [row for row, fit in zip(found, fits, strict=True) if fit]

@@ -1,0 +1,53 @@
+"""`roofline campaign`: everything worth measuring on a device, within a budget."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from profiler.cli.options import FILE, device_option, needs_torch, positive, progress, threads_option
+from specfiles.errors import InputError
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+@click.command("campaign")
+@click.option(
+    "-o", "--output-folder", "out", type=FILE, required=True, help="Folder; one that exists is continued."
+)
+@click.option("--budget", default="8m", show_default=True, help="Time to spend: 90s, 8m, 1h.")
+@device_option
+@click.option("--dtype", multiple=True, help="Format to measure, repeatable; fp32 on a CPU, bf16 on CUDA.")
+@threads_option
+@click.option("--models/--no-models", default=True, show_default=True, help="Whole models, too.")
+def command(out: Path, budget: str, device: str, dtype: tuple[str, ...], threads: int, models: bool) -> None:
+    """Measure ceilings, operators of spread shapes and three models, the most valuable first; resumable.
+
+    Its operators.parquet is a table for `roofline validate` and `roofline ops`.
+    """
+    needs_torch()
+    from profiler.campaign.run import Campaign, run_campaign
+    from profiler.environment import pick_device, use_threads
+    from profiler.kernels import known_kernel_dtype
+
+    seconds = _seconds(budget)
+    positive(threads=threads)
+    chosen = pick_device(device)
+    use_threads(threads)
+    dtypes = tuple(known_kernel_dtype(name) for name in dtype) or (
+        ("fp32",) if chosen == "cpu" else ("bf16",)
+    )
+    head = run_campaign(Campaign(chosen, dtypes, out, seconds, None if models else (), progress))
+    for note in head.notes:
+        print(note, file=sys.stderr)
+    print(f"{head.operators} operators of {head.device} in {out}", file=sys.stderr)
+
+
+def _seconds(budget: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget)
+    if not found or not float(found[1]):
+        raise InputError(f"the budget is {budget!r}; expected a time such as 90s, 8m or 1h.")
+    return float(found[1]) * UNITS[found[2]]

@@ -1,0 +1,178 @@
+"""A campaign is ordered by value, keeps to its budget, goes on where it was stopped, and mixes nothing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwspecs import load_device
+from profiler.campaign import run as module
+from profiler.campaign.run import COLUMNS, KEY, Campaign, run_campaign
+from profiler.campaign.shapes import HEADS, PROJECTIONS, TOKENS, Limits, rows, spread
+from roofline.ceilings import ceilings
+from roofline.optable import one_operator, predict_table
+from specfiles.errors import InputError
+
+pytest.importorskip("torch")
+EVERYTHING = Limits(flops=float("inf"), bytes=float("inf"))
+
+
+@given(st.integers(1, 500))
+def test_spread_is_a_permutation_whose_beginnings_are_even(count: int) -> None:
+    order = list(spread(count))
+    assert sorted(order) == list(range(count))
+    for length in (2, 4, 8, 16):
+        if length < count:
+            gaps = np.diff([-1, *sorted(order[:length]), count])
+            assert gaps.max() <= 2 * (1 << (count - 1).bit_length()) / length + 1
+
+
+def test_every_beginning_has_every_kind_and_shapes_of_all_sizes() -> None:
+    beginning = pd.DataFrame(itertools.islice(rows(("bf16",), EVERYTHING), 100))
+    counts = beginning["op"].value_counts()
+    assert counts["gemm"] > counts["attention_decode"] >= counts["attention_prefill"] > counts["rmsnorm"] >= 1
+    assert {"act_mul", "rope", "elementwise_add"} <= set(counts.index)
+    gemms = beginning[beginning["op"] == "gemm"]
+    assert len(gemms[["n", "k"]].drop_duplicates()) == len(PROJECTIONS)
+    assert gemms["m"].nunique() > len(TOKENS) / 2
+    assert len(beginning.loc[beginning["kv_len"].notna(), ["n_heads", "n_kv_heads"]].drop_duplicates()) >= 7
+
+
+def test_a_whole_campaign_has_each_row_once_and_every_combination() -> None:
+    found = list(rows(("bf16", "fp32"), EVERYTHING))
+    keys = {tuple(row.get(name) for name in KEY) for row in found}
+    assert len(keys) == len(found)
+    gemms = [row for row in found if row["op"] == "gemm"]
+    assert len(gemms) == 2 * len(PROJECTIONS) * len(TOKENS)
+    assert sum(row["op"] == "attention_decode" for row in found) == 2 * len(HEADS) * 90
+
+
+def test_what_is_beyond_the_limits_is_left_out() -> None:
+    limits = Limits(flops=1e9, bytes=1e8)
+    found = list(itertools.islice(rows(("fp32",), limits), 300))
+    works = [one_operator(row).work() for row in found]
+    assert len(found) == 300
+    assert max(float(np.max(work.flops)) for work in works) <= 1e9
+    assert max(float(np.max(work.bytes)) for work in works) <= 1e8
+
+
+def test_every_kind_of_row_can_be_predicted() -> None:
+    table = pd.DataFrame(itertools.islice(rows(("bf16",), EVERYTHING), 400))
+    predicted = predict_table(table, ceilings(load_device("h100_sxm")))
+    assert (predicted["predicted_us"] > 0).all()
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Campaign]:
+    """Campaigns of seconds: small operators, and a device file that is not measured."""
+    monkeypatch.setattr(module, "_limits", lambda _: Limits(flops=1e8, bytes=4e6))
+    monkeypatch.setattr(module, "last_level_cache_bytes", lambda _: 100_000)
+    monkeypatch.setattr(module, "_ceilings", lambda _: None)
+
+    def campaign(budget_s: float, **changes: Any) -> Campaign:
+        return Campaign("cpu", ("fp32",), tmp_path / "campaign", budget_s, **{"models": (), **changes})
+
+    return campaign
+
+
+def first_rows(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a campaign consist of its first rows."""
+
+    def few(dtypes: Any, limits: Limits) -> Iterator[dict[str, Any]]:
+        return itertools.islice(rows(dtypes, limits), count)
+
+    monkeypatch.setattr(module, "rows", few)
+
+
+def test_a_campaign_writes_the_columns_of_measured_tables(
+    small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_rows(12, monkeypatch)
+    head = run_campaign(small(60.0))
+    table = pd.read_parquet(small(1.0).out / "operators.parquet")
+    assert head.operators == len(table) == 12
+    assert tuple(table.columns) == COLUMNS
+    assert (table["latency_us"] > 0).all()
+    assert ((table["q25_us"] <= table["latency_us"]) & (table["latency_us"] <= table["q75_us"])).all()
+    assert (table["max_error"] < 1e-4).all()
+    assert {"gemm", "attention_decode", "attention_prefill", "rmsnorm"} <= set(table["op"])
+
+
+def test_a_campaign_goes_on_where_it_was_stopped(
+    small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_rows(5, monkeypatch)
+    run_campaign(small(60.0))
+    before = pd.read_parquet(small(1.0).out / "operators.parquet")
+    first_rows(9, monkeypatch)
+    head = run_campaign(small(60.0))
+    after = pd.read_parquet(small(1.0).out / "operators.parquet")
+    assert (len(before), len(after), head.operators) == (5, 9, 9)
+    pd.testing.assert_frame_equal(after.head(5), before)  # measured once, kept as it was
+    assert not after.duplicated(list(KEY)).any()
+
+
+def test_an_interrupt_keeps_what_was_measured(
+    small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured, count = module.measured_row, itertools.count()
+
+    def interrupted(*args: Any) -> Any:
+        if next(count) == 3:
+            raise KeyboardInterrupt
+        return measured(*args)
+
+    monkeypatch.setattr(module, "measured_row", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_campaign(small(60.0))
+    assert len(pd.read_parquet(small(1.0).out / "operators.parquet")) == 3
+    assert json.loads((small(1.0).out / "campaign.json").read_text())["operators"] == 3
+
+
+def test_an_operator_that_fails_is_noted_and_the_others_go_on(
+    small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_rows(4, monkeypatch)
+    measured = module.measured_row
+
+    def failing(row: dict[str, Any], *args: Any) -> Any:
+        if row["op"] == "gemm" and row["m"] == small_gemm["m"] and row["n"] == small_gemm["n"]:
+            raise InputError("the result deviates by 1 from fp64")
+        return measured(row, *args)
+
+    small_gemm = next(rows(("fp32",), Limits(flops=1e8, bytes=4e6)))
+    monkeypatch.setattr(module, "measured_row", failing)
+    head = run_campaign(small(60.0))
+    assert head.operators == 3
+    assert len([note for note in head.notes if "deviates" in note and note.startswith("gemm")]) == 1
+
+
+def test_a_spent_budget_ends_the_campaign(small: Callable[..., Campaign]) -> None:
+    head = run_campaign(small(0.0))
+    assert head.operators == 0
+    assert pd.read_parquet(small(1.0).out / "operators.parquet").empty
+
+
+def test_campaigns_do_not_mix(small: Callable[..., Campaign]) -> None:
+    run_campaign(small(0.0))
+    with pytest.raises(InputError, match=r"holds the campaign of .* in fp32; name another folder"):
+        run_campaign(replace(small(0.0), dtypes=("bf16",)))
+
+
+def test_a_broken_table_is_said_and_kept(small: Callable[..., Campaign]) -> None:
+    run_campaign(small(0.0))
+    path = small(1.0).out / "operators.parquet"
+    path.write_bytes(b"PAR1 cut short")
+    with pytest.raises(InputError, match=r"operators.parquet: cannot be read"):
+        run_campaign(small(0.0))
+    assert path.read_bytes() == b"PAR1 cut short"
