@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from profiler.recorders import Call, Recorder
     from profiler.subject import Subject
 
-CORE, APPEND, ROPE, SAMPLING = (
-    "layers.attention.core",
+APPEND, ROPE, SAMPLING = (
     "layers.attention.kv_append",
     "layers.attention.rope",
     "sampling",
@@ -72,8 +71,8 @@ def instrumented(
 
 def _core_names(subject: Subject) -> list[str]:
     """The range of each layer's attention: layers with a window are another operator."""
-    windows = [layer.find(AttentionBlock).window for layer in subject.loaded.model.layers]
-    return [f"{CORE}.window{window}" if window else CORE for window in windows]
+    blocks = [layer.find(AttentionBlock) for layer in subject.loaded.model.layers]
+    return [f"layers.attention.{block.core_name}" for block in blocks]
 
 
 def _instrument_layer(

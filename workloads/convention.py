@@ -15,6 +15,9 @@ class Convention:
     causal_exact: bool  # masked query-key pairs are not computed; otherwise the full square is
     scores_on_chip: bool  # attention is one kernel; otherwise scores go to memory and back twice
     elementwise_fused: bool  # norms, RoPE, activations, residuals live in their neighbours' kernels
+    # Latent attention decodes on the latents themselves, and sparse attention computes what it picked;
+    # otherwise keys and values are expanded and masked, as model code in PyTorch does.
+    absorbs_latents: bool
     explanation: str
 
 
@@ -22,18 +25,36 @@ CONVENTIONS = {
     c.name: c
     for c in (
         Convention(
-            "fused", True, True, True, "the least traffic that the mathematics allows: a floor on time"
+            "fused",
+            causal_exact=True,
+            scores_on_chip=True,
+            elementwise_fused=True,
+            absorbs_latents=True,
+            explanation="the least traffic that the mathematics allows: a floor on time",
         ),
-        Convention("eager", True, True, False, "one kernel per operator, fused attention: what PyTorch runs"),
         Convention(
-            "flop-counter", False, True, False, "full-square attention, as torch's FlopCounterMode counts"
+            "eager",
+            causal_exact=True,
+            scores_on_chip=True,
+            elementwise_fused=False,
+            absorbs_latents=False,
+            explanation="one kernel per operator, fused attention: what PyTorch runs",
+        ),
+        Convention(
+            "flop-counter",
+            causal_exact=False,
+            scores_on_chip=True,
+            elementwise_fused=False,
+            absorbs_latents=False,
+            explanation="full-square attention, as torch's FlopCounterMode counts",
         ),
         Convention(
             "llm-viewer",
-            False,
-            False,
-            False,
-            "full-square attention, scores written to memory (arXiv:2402.16363)",
+            causal_exact=False,
+            scores_on_chip=False,
+            elementwise_fused=False,
+            absorbs_latents=True,
+            explanation="full-square attention, scores written to memory (arXiv:2402.16363)",
         ),
     )
 }

@@ -32,6 +32,14 @@ FORMATS: dict[str, tuple[float, str]] = {
     "fp4": (4, "fp4"),
     "mxfp4": (4.25, "fp4"),  # one 8-bit scale per 32 elements (OCP Microscaling Formats 1.0, table 1)
     "nvfp4": (4.5, "fp4"),  # one fp8 scale per 16 elements (NVIDIA Transformer Engine, NVFP4)
+    # Weights in groups, each with a 16-bit scale and a zero point of as many bits as the weights (GPTQ,
+    # arXiv:2210.17323; AWQ, arXiv:2306.00978), or in tiles of 128 x 128 with a 32-bit scale (DeepSeek-V3,
+    # arXiv:2412.19437, section 3.3).
+    "int4_g128": (4 + (16 + 4) / 128, "int4"),
+    "int4_g64": (4 + (16 + 4) / 64, "int4"),
+    "int4_g32": (4 + (16 + 4) / 32, "int4"),
+    "int8_g128": (8 + (16 + 8) / 128, "int8"),
+    "fp8_block": (8 + 32 / (128 * 128), "fp8"),
     "int3": (3, "int3"),
     "int2": (2, "int2"),
 }
@@ -81,9 +89,17 @@ class Precision:
     activations: DtypeLike = "bf16"
     kv: DtypeLike = "bf16"
     wide: DtypeLike = "bf16"
+    experts: DtypeLike | None = None  # of the experts' matrices where it differs (MXFP4 of gpt-oss)
+
+    @property
+    def expert_weights(self) -> DtypeLike:
+        """In which format experts are stored."""
+        return self.weights if self.experts is None else self.experts
 
     @classmethod
-    def of(cls, weights: str, activations: str | None = None, kv: str | None = None) -> Precision:
+    def of(
+        cls, weights: str, activations: str | None = None, kv: str | None = None, experts: str | None = None
+    ) -> Precision:
         """Names as a user gives them: activations default to 16 bits or more, KV to the activations.
 
         Weight-only quantisation (weights narrower than 16 bits, activations not given) multiplies in bf16.
@@ -92,4 +108,5 @@ class Precision:
         narrow = FORMATS[weights][0] < 16
         activations = known_dtype(activations or ("bf16" if narrow else weights))
         wide = activations if FORMATS[activations][0] >= 16 else "bf16"
-        return cls(weights, activations, known_dtype(kv) if kv else wide, wide)
+        stored = known_dtype(experts) if experts else None
+        return cls(weights, activations, known_dtype(kv) if kv else wide, wide, stored)

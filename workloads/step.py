@@ -43,6 +43,24 @@ class Setting:
     precision: Precision = Precision()
     convention: Convention = CONVENTIONS["fused"]
     tensor_parallel: int = 1
+    expert_parallel: int = 1  # devices that whole experts are spread over
+    pipeline_parallel: int = 1  # stages of layers, one after the other
+    expert_skew: float = 0.0  # how popular some experts are (workloads.operators.experts.popularity)
+
+    @property
+    def replicas(self) -> int:
+        """Copies of the attention, each with its share of the batch, where experts span more devices."""
+        return max(1, self.expert_parallel // self.tensor_parallel)
+
+    @property
+    def expert_width_parallel(self) -> int:
+        """Devices that share the width of each expert."""
+        return max(1, self.tensor_parallel // self.expert_parallel)
+
+    @property
+    def devices(self) -> int:
+        """Devices in all."""
+        return max(self.tensor_parallel, self.expert_parallel) * self.pipeline_parallel
 
 
 PLAIN = Setting()  # bf16, the floor's convention, one device

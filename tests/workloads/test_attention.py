@@ -125,3 +125,46 @@ def test_the_cache_format_changes_the_cache_only(op: Attention, kv: str) -> None
     assert other.kv_bytes * 16 == base.kv_bytes * bits
     assert other.activation_bytes == base.activation_bytes
     assert other.flops == base.flops
+
+
+@given(attentions(), st.integers(1, 20))
+def test_chunks_count_the_mask(op: Attention, chunk: int) -> None:
+    """Llama 4's local layers: a position sees its own chunk, no further back."""
+    local = replace(op, window=None, chunk=chunk)
+    query = np.arange(op.kv_len - op.q_len, op.kv_len)[:, None]
+    key = np.arange(op.kv_len)[None, :]
+    visible = (key <= query) & (key // chunk == query // chunk)
+    assert local.pairs() == visible.sum()
+    assert local.keys_read() == visible.any(axis=0).sum()
+
+
+@given(attentions(), st.integers(1, 20))
+def test_picked_keys_are_as_many_as_a_window_and_lie_anywhere(op: Attention, chosen: int) -> None:
+    near, anywhere = replace(op, window=chosen), replace(op, window=chosen, scattered=True)
+    assert anywhere.pairs() == near.pairs()
+    assert near.keys_read() <= anywhere.keys_read() <= op.kv_len
+    one = replace(anywhere, q_len=1)
+    assert one.keys_read() == one.pairs() == min(chosen, op.kv_len)
+
+
+@given(attentions())
+def test_absorbed_and_expanded_latent_attention_differ_by_the_width_of_heads(op: Attention) -> None:
+    """FLOP per pair and head: 2 (latent + rope) + 2 latent against 2 (nope + rope) + 2 value."""
+    absorbed = replace(op, kv_heads=1, head_dim=72, value_dim=64, values_in_keys=True).work()
+    expanded = replace(op, kv_heads=op.heads, head_dim=24, value_dim=16, cached=False).work()
+    assert absorbed.matrix_flops * (24 + 16) == expanded.matrix_flops * (72 + 64)
+    assert expanded.kv_bytes == 0
+    assert absorbed.special_ops == expanded.special_ops
+
+
+@given(attentions())
+def test_biases_caps_and_sinks_cost_no_bytes_of_the_cache(op: Attention) -> None:
+    plain = op.work()
+    for change, vector, special in (("alibi", 2, 0), ("softcap", 2, 1)):
+        work = replace(op, **{change: True}).work()
+        assert work.vector_flops == vector * plain.special_ops  # one exponential per score
+        assert work.special_ops == (1 + special) * plain.special_ops
+        assert work.bytes == plain.bytes
+    sinks = replace(op, sinks=True).work()
+    assert sinks.special_ops - plain.special_ops == op.batch * op.q_len * op.heads
+    assert sinks.kv_bytes == plain.kv_bytes

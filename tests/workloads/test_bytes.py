@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
 from workloads.operators import (
     Activation,
     AllReduce,
+    AllToAll,
     Attention,
+    Combine,
     Embedding,
     Gemm,
+    GroupedGemm,
+    IndexScores,
     KvAppend,
     Norm,
     Operator,
+    Permute,
     Residual,
     Rope,
     Sampling,
+    TopK,
 )
 from workloads.work import Role
 
@@ -211,3 +218,120 @@ def test_a_ring_all_reduce_sends_each_part_twice_but_one(devices: int) -> None:
 )
 def test_what_is_fused_moves_its_weights_only(op: Operator) -> None:
     assert moved(op) == ({Role.WEIGHT: rows(WIDTH).nbytes} if isinstance(op, Norm) else {})
+
+
+EXPERTS, TOP_K = 8, 2
+
+
+def routed() -> tuple[Tensor, Tensor]:
+    """Hidden rows and each row's experts: five tokens of seven meet the same two, the others two more."""
+    chosen = torch.tensor([[0, 3]] * 5 + [[3, 6], [1, 6]])
+    return rows(TOKENS, WIDTH), chosen
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_experts_read_the_matrices_that_tokens_chose(bias: bool) -> None:
+    x, chosen = routed()
+    matrices, biases = rows(EXPERTS, 10, WIDTH), rows(EXPERTS, 10)
+    used = chosen.unique()
+    copies = x.repeat_interleave(TOP_K, dim=0)
+    out = torch.stack([copies[i] @ matrices[e].T for i, e in enumerate(chosen.flatten())])
+    op = GroupedGemm(len(copies), 10, WIDTH, EXPERTS, len(used), bias=bias)
+    assert moved(op) == {
+        Role.INPUT: copies.nbytes,
+        Role.WEIGHT: matrices[used].nbytes + (biases[used].nbytes if bias else 0),
+        Role.OUTPUT: out.nbytes,
+    }
+    assert op.parameters() == matrices.numel() + (biases.numel() if bias else 0)
+
+
+def test_a_kernel_that_gathers_and_sums_moves_each_token_once() -> None:
+    x, chosen = routed()
+    matrices, used = rows(EXPERTS, WIDTH, WIDTH), chosen.unique()
+    op = GroupedGemm(chosen.numel(), WIDTH, WIDTH, EXPERTS, len(used), read_rows=TOKENS, written_rows=TOKENS)
+    weights = matrices[used].nbytes
+    assert moved(op) == {Role.INPUT: x.nbytes, Role.WEIGHT: weights, Role.OUTPUT: rows(TOKENS, WIDTH).nbytes}
+
+
+def test_routing() -> None:
+    x, chosen = routed()
+    scores = rows(TOKENS, EXPERTS)
+    weights, indices = scores.topk(TOP_K)
+    assert moved(TopK(TOKENS, EXPERTS, TOP_K)) == {
+        Role.INPUT: scores.nbytes,
+        Role.OUTPUT: weights.nbytes + indices.int().nbytes,
+    }
+    copies = x[chosen.flatten() // EXPERTS]
+    summed = copies.view(TOKENS, TOP_K, WIDTH).sum(1)
+    assert moved(Permute(TOKENS, len(copies), WIDTH)) == {Role.INPUT: x.nbytes, Role.OUTPUT: copies.nbytes}
+    combined = moved(Combine(TOKENS, len(copies), WIDTH))
+    assert combined == {Role.INPUT: copies.nbytes, Role.OUTPUT: summed.nbytes}
+
+
+def test_tokens_on_their_way_to_other_devices() -> None:
+    sent = rows(5, WIDTH)
+    assert moved(AllToAll(5, WIDTH)) == {
+        Role.INPUT: sent.nbytes,
+        Role.OUTPUT: sent.nbytes,
+        Role.WIRE: sent.nbytes,
+    }
+
+
+def test_latent_attention_reads_one_vector_per_position() -> None:
+    """Absorbed: 8 heads on one cached vector of 24 + 8 elements, whose first 24 are the value too."""
+    query, latent = rows(2, 8, 1, 32), rows(2, 1, 20, 32)
+    output = torch.softmax(query @ latent.transpose(-1, -2), -1) @ latent[..., :24]
+    op = Attention(2, 1, 20, 8, 1, 32, value_dim=24, values_in_keys=True)
+    assert moved(op) == {
+        Role.INPUT: query.nbytes,
+        Role.KV_READ: latent.nbytes,
+        Role.OUTPUT: output.nbytes,
+    }
+    appended = latent[:, :, :1].contiguous()
+    assert moved(KvAppend(2, 1, 32, fused=True, latent=True)) == {Role.KV_WRITE: appended.nbytes}
+
+
+def test_expanded_keys_and_values_are_activations() -> None:
+    query, key, value = rows(2, 8, 5, 32), rows(2, 8, 5, 32), rows(2, 8, 5, 16)
+    output = F.scaled_dot_product_attention(query, key, value)
+    op = Attention(2, 5, 5, 8, 8, 32, value_dim=16, cached=False, kv_dtype="fp8")
+    assert moved(op) == {
+        Role.INPUT: query.nbytes + key.nbytes + value.nbytes,
+        Role.OUTPUT: output.nbytes,
+    }
+
+
+def test_sinks_are_one_weight_per_head() -> None:
+    plain, sinks = Attention(2, 5, 20, 8, 2, 16), rows(8)
+    op = Attention(2, 5, 20, 8, 2, 16, sinks=True)
+    assert op.parameters() == sinks.numel()
+    assert moved(op) == {**moved(plain), Role.WEIGHT: sinks.nbytes}
+
+
+def test_an_index_reads_one_key_per_position() -> None:
+    query, weights, keys = rows(2, 3, 4, 16), rows(2, 3, 4), rows(2, 20, 16, dtype="fp8")
+    assert moved(IndexScores(2, 3, 20, 4, 16, kv_dtype="fp8")) == {
+        Role.INPUT: query.nbytes + weights.nbytes,
+        Role.KV_READ: keys.nbytes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "extra"),
+    [
+        ("int4_g128", lambda: rows(10, 128, dtype="int8"), lambda: rows(10, 2)),
+        ("int8_g128", lambda: rows(10, 256, dtype="int8"), lambda: rows(10, 2)),
+        ("int4_g32", lambda: rows(10, 128, dtype="int8"), lambda: rows(10, 8)),
+    ],
+)
+def test_scales_and_zero_points_of_groups_are_weight_bytes(name: str, values: Any, extra: Any) -> None:
+    """A 16-bit scale per group, and a zero point of as many bits as a weight."""
+    scales, bits = extra(), int(name[3])
+    zeros = scales.numel() * bits / 8
+    op = Gemm(TOKENS, 10, 256, weights=name)
+    assert moved(op)[Role.WEIGHT] == values().nbytes + scales.nbytes + zeros
+
+
+def test_fp8_tiles_have_a_32_bit_scale() -> None:
+    values, scales = rows(256, 512, dtype="fp8"), rows(2, 4, dtype="fp32")
+    assert moved(Gemm(TOKENS, 256, 512, weights="fp8_block"))[Role.WEIGHT] == values.nbytes + scales.nbytes

@@ -3,7 +3,9 @@
 from workloads.blocks.attention import AttentionBlock
 from workloads.blocks.base import RMS_NORM, Block, NormShape, Part, Place
 from workloads.blocks.ends import FinalNorm, Head, PositionTable, TokenTable
+from workloads.blocks.mla import Indexer, MlaBlock
 from workloads.blocks.mlp import MlpBlock
+from workloads.blocks.moe import MoeBlock
 
 __all__ = [
     "RMS_NORM",
@@ -11,7 +13,10 @@ __all__ = [
     "Block",
     "FinalNorm",
     "Head",
+    "Indexer",
+    "MlaBlock",
     "MlpBlock",
+    "MoeBlock",
     "NormShape",
     "Part",
     "Place",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from workloads.blocks.base import RMS_NORM, Block, Part, Place, indivisible
+from workloads.blocks.base import Block, NormShape, Part, Place, indivisible
 from workloads.dtypes import bytes_per_element
 from workloads.operators import Attention, KvAppend, Rope
 from workloads.operators.attention import minimum
@@ -29,8 +29,20 @@ class AttentionBlock(Block):
     window: int | None = None
     qkv_bias: bool = False
     out_bias: bool = False
-    qk_norm: bool = False  # a norm of each query and key head
+    qk_norm: NormShape | None = None  # of each query and key head
+    qk_norm_whole: bool = False  # of all heads at once instead
     fused_qkv: bool = False  # one matrix in the checkpoint
+    chunk: int | None = None  # positions see their own chunk only
+    alibi: bool = False
+    softcap: bool = False
+    sinks: bool = False
+
+    @property
+    def core_name(self) -> str:
+        """The range of the core: attention that sees less is another operator."""
+        if self.chunk:
+            return f"core.chunk{self.chunk}"
+        return f"core.window{self.window}" if self.window else "core"
 
     def parts(self, place: Place) -> Iterator[Part]:
         """Projections, norms of heads, rotation, the cache's append, the core, the way back."""
@@ -42,8 +54,7 @@ class AttentionBlock(Block):
             yield "rope", (heads, kv_heads, self.rotary_dim), rope
         append = KvAppend(place.tokens, kv_heads, self.head_dim, precision.wide, precision.kv, fused)
         yield "kv_append", (kv_heads, self.head_dim), append
-        name = f"core.window{self.window}" if self.window else "core"
-        yield name, self, self._core(place, heads, kv_heads)
+        yield self.core_name, self, self._core(place, heads, kv_heads)
         width = heads * self.head_dim
         yield "o_proj", (width, self.out_bias), place.linear(place.hidden, width, self.out_bias)
 
@@ -55,9 +66,10 @@ class AttentionBlock(Block):
         else:
             for name, width in (("q_proj", q_width), ("k_proj", kv_width), ("v_proj", kv_width)):
                 yield name, (width, self.qkv_bias), place.linear(width, place.hidden, self.qkv_bias)
-        if self.qk_norm:
+        if self.qk_norm is not None:
             for name, n in (("q_norm", heads), ("k_norm", kv_heads)):
-                yield name, (n, self.head_dim), place.norm(place.tokens * n, self.head_dim, RMS_NORM)
+                rows, width = (1, n * self.head_dim) if self.qk_norm_whole else (n, self.head_dim)
+                yield name, (rows, width), place.norm(place.tokens * rows, width, self.qk_norm)
 
     def _core(self, place: Place, heads: int, kv_heads: int) -> Attention:
         step, precision, convention = place.step, place.setting.precision, place.setting.convention
@@ -73,6 +85,11 @@ class AttentionBlock(Block):
             window=self.window,
             causal_exact=convention.causal_exact,
             fused=convention.scores_on_chip,
+            chunk=self.chunk,
+            alibi=self.alibi,
+            softcap=self.softcap,
+            sinks=self.sinks,
+            weights=precision.wide,
         )
 
     def _heads(self, devices: int) -> tuple[int, int]:
@@ -80,8 +97,9 @@ class AttentionBlock(Block):
         return self.heads // devices, max(1, self.kv_heads // devices)
 
     def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
-        """Keys and values of every position; a window keeps only its own."""
-        kept = tokens if self.window is None else minimum(tokens, self.window)
+        """Keys and values of every position; a window or chunk keeps only its own."""
+        most = self.window or self.chunk
+        kept = tokens if most is None else minimum(tokens, most)
         _, kv_heads = self._heads(setting.tensor_parallel)
         return 2 * kept * kv_heads * self.head_dim * bytes_per_element(setting.precision.kv)
 

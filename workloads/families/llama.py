@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from workloads.blocks import AttentionBlock, MlpBlock
+from workloads.blocks import RMS_NORM, AttentionBlock, MlpBlock
 from workloads.config import Config
 from workloads.layer import Layer
 from workloads.model import Model, decoder
@@ -81,7 +81,7 @@ def _model(config: Config, quirks: Quirks, kind: str) -> Model:
         rotary_dim=int(head_dim * config.fraction("partial_rotary_factor", 1.0)),
         qkv_bias=bias or quirks.qkv_bias,
         out_bias=bias,
-        qk_norm=quirks.qk_norm,
+        qk_norm=RMS_NORM if quirks.qk_norm else None,
         fused_qkv=quirks.fused,
     )
     mlp = MlpBlock(

@@ -3,11 +3,13 @@
 from workloads.operators.attention import Attention
 from workloads.operators.base import Operator
 from workloads.operators.bias import RelativeBias
-from workloads.operators.collective import AllReduce
+from workloads.operators.collective import AllReduce, AllToAll
 from workloads.operators.elementwise import Activation, Norm, Residual, Rope
-from workloads.operators.gemm import Gemm
+from workloads.operators.gemm import Gemm, GroupedGemm
+from workloads.operators.index import IndexScores
 from workloads.operators.linear import GatedDelta, LinearAttention
 from workloads.operators.memory import Embedding, KvAppend
+from workloads.operators.routing import Combine, Permute, TopK
 from workloads.operators.rwkv import TokenShift, Wkv
 from workloads.operators.sampling import Sampling
 from workloads.operators.sparse import SparseAttention
@@ -33,21 +35,32 @@ KINDS: tuple[type[Operator], ...] = (
     Wkv,
     SparseAttention,
     RelativeBias,
+    AllToAll,
+    GroupedGemm,
+    TopK,
+    Permute,
+    Combine,
+    IndexScores,
 )
 
 __all__ = [
     "KINDS",
     "Activation",
     "AllReduce",
+    "AllToAll",
     "Attention",
     "CausalConv",
+    "Combine",
     "Embedding",
     "GatedDelta",
     "Gemm",
+    "GroupedGemm",
+    "IndexScores",
     "KvAppend",
     "LinearAttention",
     "Norm",
     "Operator",
+    "Permute",
     "RelativeBias",
     "Residual",
     "Rope",
@@ -56,5 +69,6 @@ __all__ = [
     "SparseAttention",
     "Ssd",
     "TokenShift",
+    "TopK",
     "Wkv",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,9 +18,13 @@ if TYPE_CHECKING:
 class Attention(Operator):
     """softmax(Q K') V of the last `q_len` positions over `kv_len` of them (these included).
 
-    Shapes: Q[batch, heads, q_len, head_dim], K and V[batch, kv_heads, kv_len, head_dim]. Query heads
-    share KV heads (GQA, arXiv:2305.13245, section 2.2; 1 KV head is MQA). Prefill is q_len == kv_len,
-    decode q_len == 1. A causal query sees `window` keys, itself included; None sees all.
+    Shapes: Q[batch, heads, q_len, head_dim], K[batch, kv_heads, kv_len, head_dim], V the same or with
+    `value_dim`. Query heads share KV heads (GQA, arXiv:2305.13245, section 2.2; 1 KV head is MQA). Prefill
+    is q_len == kv_len, decode q_len == 1. A causal query sees `window` keys, itself included; None sees all.
+
+    Multi-head latent attention (arXiv:2405.04434, section 2.1) is this operator twice: un-absorbed with
+    expanded keys and values (`cached` False), and absorbed as one KV head whose values are the first
+    `value_dim` elements of its keys (`values_in_keys`).
     """
 
     kind: ClassVar[str] = "attention"
@@ -36,6 +41,15 @@ class Attention(Operator):
     window: Size | None = None
     causal_exact: bool = True  # False counts masked pairs too, as some tools do
     fused: bool = True  # False writes and reads the scores around the softmax
+    value_dim: Size | None = None  # where values are not as wide as keys
+    values_in_keys: bool = False
+    cached: bool = True  # False: keys and values are activations of this step
+    scattered: bool = False  # the `window` keys of a query lie anywhere: an index chose them
+    chunk: Size | None = None  # a query sees the keys of its own chunk of positions only (Llama 4)
+    alibi: bool = False  # a bias that grows with the distance (arXiv:2108.12409)
+    softcap: bool = False  # scores pass through a tanh (arXiv:2408.00118)
+    sinks: bool = False  # one more score of each head, a weight, in the softmax's sum (gpt-oss)
+    weights: DtypeLike = "bf16"  # of the sinks
 
     def pairs(self) -> Any:
         """Query-key pairs of one head of one sequence for which a score is computed."""
@@ -44,39 +58,56 @@ class Attention(Operator):
         if not self.causal_exact:
             return self.q_len * self.keys_read()
         before = self.kv_len - self.q_len
+        if self.chunk is not None:
+            return _visible_in_chunks(self.kv_len, self.chunk) - _visible_in_chunks(before, self.chunk)
         return _visible(self.kv_len, self.window) - _visible(before, self.window)
 
     def keys_read(self) -> Any:
-        """Keys of one sequence that at least one query sees."""
+        """Keys of one sequence that at least one query sees; of scattered keys no two queries share one."""
+        if self.chunk is not None:
+            return self.kv_len - (self.kv_len - self.q_len) // self.chunk * self.chunk
         if self.window is None:
             return self.kv_len
-        return minimum(self.kv_len, self.window + self.q_len - 1)
+        seen = self.window * self.q_len if self.scattered else self.window + self.q_len - 1
+        return minimum(self.kv_len, seen)
 
     def work(self) -> Work:
-        """QK' and PV: 4 FLOP per pair and head element; one exponential per score.
+        """QK' and PV: 2 FLOP per pair and element of a key, 2 of a value; one exponential per score.
 
-        Q read, output written, each KV head's visible keys and values read once. Unfused: scores are
-        written by QK', read and written by the softmax, read by PV.
+        ALiBi scales and adds (2 FLOP per score), soft-capping scales twice around a tanh. Q read, output
+        written, each KV head's visible keys and values read once. Unfused: scores are written by QK', read
+        and written by the softmax, read by PV.
         """
+        rows = self.batch * self.q_len * self.heads
         scores = self.batch * self.heads * self.pairs()
-        queries = self.batch * self.q_len * self.heads * self.head_dim
-        cached = self.batch * self.keys_read() * self.kv_heads * self.head_dim
-        element, kv_element = bytes_per_element(self.dtype), bytes_per_element(self.kv_dtype)
-        traffic = [
-            Traffic("query", Role.INPUT, queries * element),
-            Traffic("key", Role.KV_READ, cached * kv_element),
-            Traffic("value", Role.KV_READ, cached * kv_element),
-            Traffic("output", Role.OUTPUT, queries * element),
-        ]
-        if not self.fused:
-            traffic.append(Traffic("scores", Role.SCORES, 4 * scores * element))
+        value_dim = self.head_dim if self.value_dim is None else self.value_dim
         return Work(
             dtype=self.dtype,
-            traffic=tuple(traffic),
-            matrix_flops=4 * scores * self.head_dim,
-            special_ops=scores,
-            outputs=queries,
+            traffic=tuple(self._traffic(rows, scores, value_dim)),
+            matrix_flops=2 * scores * (self.head_dim + value_dim),
+            vector_flops=2 * (self.alibi + self.softcap) * scores,
+            special_ops=scores * (1 + self.softcap) + (rows if self.sinks else 0),
+            outputs=rows * value_dim,
         )
+
+    def _traffic(self, rows: Any, scores: Any, value_dim: Any) -> Iterator[Traffic]:
+        element = bytes_per_element(self.dtype)
+        role = Role.KV_READ if self.cached else Role.INPUT
+        keys = self.batch * self.keys_read() * self.kv_heads
+        key_bytes = bytes_per_element(self.kv_dtype) if self.cached else element
+        yield Traffic("query", Role.INPUT, rows * self.head_dim * element)
+        yield Traffic("key", role, keys * self.head_dim * key_bytes)
+        if not self.values_in_keys:
+            yield Traffic("value", role, keys * value_dim * key_bytes)
+        yield Traffic("output", Role.OUTPUT, rows * value_dim * element)
+        if self.sinks:
+            yield Traffic("sinks", Role.WEIGHT, self.heads * bytes_per_element(self.weights))
+        if not self.fused:
+            yield Traffic("scores", Role.SCORES, 4 * scores * element)
+
+    def parameters(self) -> int:
+        """One score per head where it has sinks."""
+        return int(self.heads) if self.sinks else 0
 
 
 def _visible(length: Any, window: Any) -> Any:
@@ -84,6 +115,12 @@ def _visible(length: Any, window: Any) -> Any:
     inside = length if window is None else minimum(length, window)
     outside = 0 if window is None else (length - inside) * window
     return inside * (inside + 1) // 2 + outside
+
+
+def _visible_in_chunks(length: Any, chunk: Any) -> Any:
+    """The same where position p sees the p % chunk + 1 positions of its own chunk."""
+    whole, rest = length // chunk, length % chunk
+    return whole * (chunk * (chunk + 1) // 2) + rest * (rest + 1) // 2
 
 
 def minimum(a: Any, b: Any) -> Any:

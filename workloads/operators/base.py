@@ -21,3 +21,7 @@ class Operator(ABC):
     def parameters(self) -> int:
         """Weight elements that belong to this operator (a tied matrix belongs to the embedding)."""
         return 0
+
+    def active_parameters(self) -> int:
+        """Those of them that this execution uses: all, but of experts the touched ones."""
+        return self.parameters()

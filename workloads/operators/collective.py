@@ -42,3 +42,28 @@ class AllReduce(Operator):
             vector_flops=elements,
             outputs=elements,
         )
+
+
+@dataclass(frozen=True)
+class AllToAll(Operator):
+    """Send `rows` rows of `width` to other devices, and receive as many: tokens on their way to experts."""
+
+    kind: ClassVar[str] = "alltoall"
+
+    rows: Size  # that leave the device
+    width: Size
+    dtype: DtypeLike = "bf16"
+
+    def work(self) -> Work:
+        """Each row read here, sent, and written there."""
+        elements = self.rows * self.width
+        size = elements * bytes_per_element(self.dtype)
+        return Work(
+            dtype=self.dtype,
+            traffic=(
+                Traffic("input", Role.INPUT, size),
+                Traffic("output", Role.OUTPUT, size),
+                Traffic("wire", Role.WIRE, size),
+            ),
+            outputs=elements,
+        )

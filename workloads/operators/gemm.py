@@ -1,9 +1,9 @@
-"""Dense matrix product with a weight matrix."""
+"""Matrix products with weights: one matrix, or a group of them of which a step touches some."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from workloads.dtypes import bytes_per_element
 from workloads.operators.base import Operator
@@ -51,3 +51,56 @@ class Gemm(Operator):
     def parameters(self) -> int:
         """The matrix, unless it is tied, and the bias."""
         return int((0 if self.tied else self.n * self.k) + (self.n if self.bias else 0))
+
+
+@dataclass(frozen=True)
+class GroupedGemm(Operator):
+    """C[i] = A[i] @ W[g].T (+ bias[g]) with W[groups, n, k], each row i by the matrix of its own group g.
+
+    `m` rows of all groups together meet `touched` of the matrices: experts (expected number, see
+    workloads.operators.experts), or heads, of which all are touched.
+    """
+
+    kind: ClassVar[str] = "grouped_gemm"
+
+    m: Size
+    n: Size
+    k: Size
+    groups: Size
+    touched: Size
+    inputs: DtypeLike = "bf16"
+    weights: DtypeLike = "bf16"
+    outputs: DtypeLike = "bf16"
+    bias: bool = False
+    read_rows: Size | None = None  # rows of A in memory where the kernel gathers them; otherwise m
+    written_rows: Size | None = None  # rows of C in memory where the kernel sums into them; otherwise m
+
+    def work(self) -> Work:
+        """2 FLOP per multiply-add of the m rows; matrices and biases of touched groups read once."""
+        weight = bytes_per_element(self.weights)
+        read = self.m if self.read_rows is None else self.read_rows
+        written = self.m if self.written_rows is None else self.written_rows
+        traffic = [
+            Traffic("input", Role.INPUT, read * self.k * bytes_per_element(self.inputs)),
+            Traffic("weight", Role.WEIGHT, self.touched * self.n * self.k * weight),
+            Traffic("output", Role.OUTPUT, written * self.n * bytes_per_element(self.outputs)),
+        ]
+        if self.bias:
+            traffic.append(Traffic("bias", Role.WEIGHT, self.touched * self.n * weight))
+        return Work(
+            dtype=self.inputs,
+            traffic=tuple(traffic),
+            matrix_flops=2 * self.m * self.n * self.k,
+            outputs=self.m * self.n,
+        )
+
+    def parameters(self) -> int:
+        """All matrices and biases."""
+        return int(self.groups * self._each())
+
+    def active_parameters(self) -> int:
+        """Those of the touched groups."""
+        return int(self.touched * self._each() + 0.5)
+
+    def _each(self) -> Any:
+        return self.n * self.k + (self.n if self.bias else 0)

@@ -54,10 +54,11 @@ class KvAppend(Operator):
     dtype: DtypeLike = "bf16"
     kv_dtype: DtypeLike = "bf16"
     fused: bool = False  # written by the kernel that made them
+    latent: bool = False  # one vector that is key and value, instead of one of each
 
     def work(self) -> Work:
         """K and V of the new tokens: read once unless fused, written once."""
-        elements = 2 * self.tokens * self.kv_heads * self.head_dim
+        elements = (1 if self.latent else 2) * self.tokens * self.kv_heads * self.head_dim
         written = (Traffic("cache", Role.KV_WRITE, elements * bytes_per_element(self.kv_dtype)),)
         read = () if self.fused else (Traffic("new", Role.INPUT, elements * bytes_per_element(self.dtype)),)
         return Work(dtype=self.dtype, traffic=read + written, outputs=elements, fused=self.fused)

@@ -1,0 +1,176 @@
+"""Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434): one small latent cached for all heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from workloads.blocks.base import RMS_NORM, Block, NormShape, Part, Place, indivisible
+from workloads.dtypes import bytes_per_element
+from workloads.operators import Attention, Gemm, GroupedGemm, IndexScores, KvAppend, Rope, TopK
+from workloads.operators.attention import minimum
+
+if TYPE_CHECKING:
+    from workloads.dtypes import Size
+    from workloads.step import Setting
+
+
+@dataclass(frozen=True)
+class Indexer:
+    """The small attention that picks which positions the large one sees (DeepSeek-V3.2, GLM-5)."""
+
+    heads: int
+    head_dim: int
+    chosen: int
+
+
+@dataclass(frozen=True)
+class MlaBlock(Block):
+    """Queries from a latent of their own or directly, keys and values from the cached one.
+
+    Absorbed (decode): W_UK moves to the query side and W_UV behind the attention, so that the cache is
+    read as one key-value head. Otherwise keys and values of all visible positions are expanded first, as
+    PyTorch code does in every phase.
+    """
+
+    branch: ClassVar[str] = "attention"
+
+    heads: int
+    q_latent: int | None  # None projects queries directly
+    kv_latent: int
+    nope_dim: int
+    rope_dim: int
+    value_dim: int
+    bias: bool = False  # of the projections into latents and the last one
+    indexer: Indexer | None = None
+
+    @property
+    def qk_dim(self) -> int:
+        """Elements of a query or an expanded key."""
+        return self.nope_dim + self.rope_dim
+
+    @property
+    def cached_dim(self) -> int:
+        """Elements cached per position: the latent and the rotated key that all heads share."""
+        return self.kv_latent + self.rope_dim
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """Down to latents, queries up, rotation, append; the core; the way back."""
+        heads, p = self.heads // place.setting.tensor_parallel, place.setting.precision
+        yield from self._queries(place, heads)
+        yield "kv_a_proj", self, place.linear(self.cached_dim, place.hidden, self.bias)
+        yield "kv_a_norm", self.kv_latent, place.norm(place.tokens, self.kv_latent, RMS_NORM)
+        yield (
+            "rope",
+            (heads, self.rope_dim),
+            Rope(place.tokens, heads + 1, self.rope_dim, p.wide, place.fused),
+        )
+        append = KvAppend(place.tokens, 1, self.cached_dim, p.wide, p.kv, place.fused, latent=True)
+        yield "kv_append", self.cached_dim, append
+        if self.indexer is not None:
+            yield from self._index(place, self.indexer)
+        yield from self._absorbed(place, heads) if self._absorbs(place) else self._expanded(place, heads)
+        width = heads * self.value_dim
+        yield "o_proj", (width, self.bias), place.linear(place.hidden, width, self.bias)
+
+    def _queries(self, place: Place, heads: int) -> Iterator[Part]:
+        width = heads * self.qk_dim
+        if self.q_latent is None:
+            yield "q_proj", width, place.linear(width, place.hidden)
+            return
+        yield "q_a_proj", (self.q_latent, self.bias), place.linear(self.q_latent, place.hidden, self.bias)
+        yield "q_a_norm", self.q_latent, place.norm(place.tokens, self.q_latent, RMS_NORM)
+        yield "q_b_proj", (width, self.q_latent), place.linear(width, self.q_latent)
+
+    def _absorbs(self, place: Place) -> bool:
+        """One new position is cheaper absorbed; sparse attention reads latents in every phase."""
+        one_query = isinstance(place.step.q_len, int) and place.step.q_len == 1
+        return place.setting.convention.absorbs_latents and (one_query or self.indexer is not None)
+
+    def _absorbed(self, place: Place, heads: int) -> Iterator[Part]:
+        p, rows = place.setting.precision, place.tokens * heads
+        formats = (p.activations, p.weights, p.wide)
+        up = GroupedGemm(rows, self.kv_latent, self.nope_dim, heads, heads, *formats)
+        yield "q_absorb", (heads, self), up
+        core = self._core(place, heads, 1, self.cached_dim, self.kv_latent, values_in_keys=True)
+        yield self._core_name, self, core
+        down = GroupedGemm(rows, self.value_dim, self.kv_latent, heads, heads, *formats)
+        yield "v_up", (heads, self), down
+
+    def _expanded(self, place: Place, heads: int) -> Iterator[Part]:
+        p = place.setting.precision
+        visible = place.step.batch * place.step.kv_len
+        width = heads * (self.nope_dim + self.value_dim)
+        yield "kv_b_proj", width, Gemm(visible, width, self.kv_latent, p.activations, p.weights, p.wide)
+        core = self._core(place, heads, heads, self.qk_dim, self.value_dim, cached=False)
+        yield self._core_name, self, core
+
+    @property
+    def _core_name(self) -> str:
+        return f"core.top{self.indexer.chosen}" if self.indexer else "core"
+
+    def _core(self, place: Place, heads: int, kv_heads: int, qk: int, v: int, **how: Any) -> Attention:
+        step, p, convention = place.step, place.setting.precision, place.setting.convention
+        return Attention(
+            step.batch,
+            step.q_len,
+            step.kv_len,
+            heads,
+            kv_heads,
+            qk,
+            dtype=p.wide,
+            kv_dtype=p.kv,
+            window=self._seen(place),
+            scattered=self.indexer is not None,
+            causal_exact=convention.causal_exact,
+            fused=convention.scores_on_chip,
+            value_dim=v,
+            **how,
+        )
+
+    def _seen(self, place: Place) -> int | None:
+        """Positions that a query sees: all, or what the indexer picked; model code masks the others."""
+        if self.indexer is None or not place.setting.convention.absorbs_latents:
+            return None
+        return self.indexer.chosen
+
+    def _index(self, place: Place, index: Indexer) -> Iterator[Part]:
+        """Its own queries and keys, a score of every visible position, the choice (DeepSeek-V3.2, 2.1)."""
+        step, p, convention = place.step, place.setting.precision, place.setting.convention
+        width = index.heads * index.head_dim
+        yield "indexer_q_proj", index, place.linear(width, self.q_latent or place.hidden)
+        yield "indexer_k_proj", index, place.linear(index.head_dim, place.hidden)
+        norm = NormShape(center=True, bias=True)
+        yield "indexer_k_norm", index, place.norm(place.tokens, index.head_dim, norm)
+        yield "indexer_weights_proj", index, place.linear(index.heads, place.hidden)
+        rope = Rope(place.tokens, index.heads + 1, self.rope_dim, p.wide, place.fused)
+        yield "indexer_rope", index, rope
+        append = KvAppend(place.tokens, 1, index.head_dim, p.wide, p.kv, place.fused, latent=True)
+        yield "indexer_append", index, append
+        scores = IndexScores(
+            step.batch,
+            step.q_len,
+            step.kv_len,
+            index.heads,
+            index.head_dim,
+            dtype=p.wide,
+            kv_dtype=p.kv,
+            causal_exact=convention.causal_exact,
+        )
+        yield "indexer_scores", index, scores
+        # The scores' kernel hands them over on the chip where kernels are fused.
+        yield (
+            "indexer_topk",
+            index,
+            TopK(place.tokens, step.kv_len, minimum(step.kv_len, index.chosen), p.wide, place.fused),
+        )
+
+    def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
+        """One latent per position, whatever the heads; every device that shares them holds a copy."""
+        elements = self.cached_dim + (self.indexer.head_dim if self.indexer else 0)
+        return tokens * elements * bytes_per_element(setting.precision.kv)
+
+    def unsplit(self, devices: int) -> Iterator[str]:
+        """Heads are shared out evenly."""
+        yield from indivisible("attention heads", self.heads, devices)

@@ -1,0 +1,123 @@
+"""Mixture of experts: a router, the experts' matrices, and perhaps an expert that every token meets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from workloads.blocks.base import Block, Part, Place, indivisible
+from workloads.blocks.mlp import MlpBlock
+from workloads.operators import (
+    Activation,
+    AllToAll,
+    Combine,
+    Gemm,
+    GroupedGemm,
+    Permute,
+    Residual,
+    TopK,
+)
+from workloads.operators.experts import expected_devices, expected_distinct
+
+if TYPE_CHECKING:
+    from workloads.dtypes import Size
+    from workloads.step import Setting
+
+
+@dataclass(frozen=True)
+class MoeBlock(Block):
+    """Experts of one width, of which the router chooses `top_k` for each token."""
+
+    branch: ClassVar[str] = "mlp"
+    prefix: ClassVar[str] = "moe"
+
+    experts: int
+    top_k: int
+    width: int
+    activation: str = "silu"
+    gated: bool = True
+    bias: bool = False  # of the experts' matrices
+    router_bias: bool = False
+    shared: MlpBlock | None = None  # what every token goes through too
+    shared_gate: bool = False  # whose result is scaled by a sigmoid of one more projection
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """Choose, send to the experts' devices, sort, multiply, sum, send back; then the shared expert."""
+        yield "router", self.experts, _unquantised(place, self.experts, self.router_bias)
+        p = place.setting.precision
+        scores = TopK(place.tokens, self.experts, self.top_k, p.wide, place.fused)
+        yield "topk", (self.experts, self.top_k), scores
+        yield from self._sent(place, "dispatch")
+        yield from self._experts(place, _Load.of(self, place))
+        yield from self._sent(place, "return")
+        if self.shared is not None:
+            for name, key, operator in self.shared.parts(place):
+                yield f"shared_{name}", key, operator
+            if self.shared_gate:
+                yield "shared_gate", None, _unquantised(place, 1, bias=False)
+            added = Residual(place.tokens, place.hidden, p.wide, place.fused)
+            yield "shared_sum", None, added
+
+    def _experts(self, place: Place, load: _Load) -> Iterator[Part]:
+        p, hidden, fused = place.setting.precision, place.hidden, place.fused
+        yield "permute", self, Permute(load.tokens, load.rows, hidden, p.wide, fused)
+        shape = (load.groups, load.touched, p.activations, p.expert_weights, p.wide, self.bias)
+        gathered, summed = (load.tokens, load.tokens) if fused else (None, None)
+        into = load.width * (2 if self.gated else 1)
+        first = GroupedGemm(load.rows, into, hidden, *shape, read_rows=gathered)
+        yield "experts_gate_up_proj" if self.gated else "experts_up_proj", self, first
+        act = Activation(load.rows, load.width, p.wide, self.activation, self.gated, fused)
+        yield "experts_act_mul", self, act
+        last = GroupedGemm(load.rows, hidden, load.width, *shape, written_rows=summed)
+        yield "experts_down_proj", self, last
+        yield "combine", self, Combine(load.tokens, load.rows, hidden, p.wide, fused)
+
+    def _sent(self, place: Place, name: str) -> Iterator[Part]:
+        """Each token travels once to each other device that holds an expert of its, and its sums back."""
+        setting, p = place.setting, place.setting.precision
+        if setting.replicas == 1:  # all devices that share the experts have all the tokens
+            return
+        devices = setting.expert_parallel
+        reached = expected_devices(self.experts, self.top_k, devices) * (devices - 1) / devices
+        dtype = p.activations if name == "dispatch" else p.wide
+        yield f"{name}_alltoall", self, AllToAll(place.tokens * reached, place.hidden, dtype)
+
+    def unsplit(self, devices: int) -> Iterator[str]:
+        """The inner widths are shared out evenly."""
+        yield from indivisible("expert width", self.width, devices)
+        if self.shared is not None:
+            yield from self.shared.unsplit(devices)
+
+    def unspread(self, devices: int) -> Iterator[str]:
+        """Whole experts are shared out evenly."""
+        yield from indivisible("experts", self.experts, devices)
+
+
+@dataclass(frozen=True)
+class _Load:
+    """What one device's experts have to do, under balanced routing where several devices share them."""
+
+    tokens: Size  # that at least one of its experts wants
+    rows: Size  # pairs of a token and one of its experts
+    groups: int
+    touched: Size
+    width: int
+
+    @classmethod
+    def of(cls, block: MoeBlock, place: Place) -> _Load:
+        setting: Setting = place.setting
+        devices, tokens = setting.expert_parallel, place.tokens * setting.replicas
+        touched = expected_distinct(block.experts, block.top_k, tokens, setting.expert_skew)
+        width = block.width // setting.expert_width_parallel
+        if devices == 1:
+            return cls(tokens, tokens * block.top_k, block.experts, touched, width)
+        wanted = expected_devices(block.experts, block.top_k, devices) / devices
+        rows = tokens * block.top_k / devices
+        return cls(tokens * wanted, rows, block.experts // devices, touched / devices, width)
+
+
+def _unquantised(place: Place, n: int, bias: bool) -> Gemm:
+    """Routers stay wide where experts are quantised: a choice must not change."""
+    wide = place.setting.precision.wide
+    return Gemm(place.tokens, n, place.hidden, wide, wide, wide, bias=bias)

@@ -1,0 +1,104 @@
+"""What routing costs around the experts' matrices: choosing, sorting tokens by expert, summing back.
+
+Fused into the grouped products (`fused`), rows are gathered and summed by the kernels that multiply.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from workloads.dtypes import bytes_per_element
+from workloads.operators.base import Operator
+from workloads.work import Role, Traffic, Work
+
+if TYPE_CHECKING:
+    from workloads.dtypes import DtypeLike, Size
+
+INDEX_BYTES = 4  # int32 indices of experts
+
+
+@dataclass(frozen=True)
+class TopK(Operator):
+    """The `chosen` largest of each row of scores[rows, width], with their weights normalised."""
+
+    kind: ClassVar[str] = "topk"
+
+    rows: Size
+    width: Size
+    chosen: Size
+    dtype: DtypeLike = "bf16"
+    fused: bool = False
+
+    def work(self) -> Work:
+        """One exponential and one comparison per score, a sum and a division per choice."""
+        scores, choices = self.rows * self.width, self.rows * self.chosen
+        element = bytes_per_element(self.dtype)
+        traffic = (
+            Traffic("scores", Role.INPUT, scores * element),
+            Traffic("weights", Role.OUTPUT, choices * element),
+            Traffic("indices", Role.OUTPUT, choices * INDEX_BYTES),
+        )
+        return Work(
+            dtype=self.dtype,
+            traffic=() if self.fused else traffic,
+            vector_flops=scores + 2 * choices,
+            special_ops=scores,
+            outputs=choices,
+            fused=self.fused,
+        )
+
+
+@dataclass(frozen=True)
+class Permute(Operator):
+    """Copy rows[tokens, width] into the order of the experts, `copies` times in all."""
+
+    kind: ClassVar[str] = "moe_permute"
+
+    tokens: Size
+    copies: Size
+    width: Size
+    dtype: DtypeLike = "bf16"
+    fused: bool = False
+
+    def work(self) -> Work:
+        """Each row read once and written for each of its experts."""
+        element = bytes_per_element(self.dtype)
+        traffic = (
+            Traffic("input", Role.INPUT, self.tokens * self.width * element),
+            Traffic("output", Role.OUTPUT, self.copies * self.width * element),
+        )
+        return Work(
+            dtype=self.dtype,
+            traffic=() if self.fused else traffic,
+            outputs=self.copies * self.width,
+            fused=self.fused,
+        )
+
+
+@dataclass(frozen=True)
+class Combine(Operator):
+    """Sum the experts' results[copies, width] into rows[tokens, width], weighted by the router."""
+
+    kind: ClassVar[str] = "moe_combine"
+
+    tokens: Size
+    copies: Size
+    width: Size
+    dtype: DtypeLike = "bf16"
+    fused: bool = False
+
+    def work(self) -> Work:
+        """2 FLOP per element of the experts' results."""
+        element = bytes_per_element(self.dtype)
+        traffic = (
+            Traffic("input", Role.INPUT, self.copies * self.width * element),
+            Traffic("output", Role.OUTPUT, self.tokens * self.width * element),
+        )
+        return Work(
+            dtype=self.dtype,
+            traffic=() if self.fused else traffic,
+            vector_flops=2 * self.copies * self.width,
+            outputs=self.tokens * self.width,
+            fused=self.fused,
+        )
