@@ -1,8 +1,10 @@
-"""What a device can do: one YAML file per device, each value with its source. Imports nothing above."""
+"""What a device can do: a YAML file per device or node, each value with its source. Imports nothing above."""
 
 from hwspecs.calibrations import kernels_of
 from hwspecs.loader import device_names, load_device
-from hwspecs.schema import Calibration, Constants, Datasheet, Device, Kernel, Measured, Sourced
+from hwspecs.node import Node
+from hwspecs.schema import Calibration, Constants, Datasheet, Device, Kernel, Measured
+from hwspecs.values import Sourced
 
 __all__ = [
     "Calibration",
@@ -11,6 +13,7 @@ __all__ = [
     "Device",
     "Kernel",
     "Measured",
+    "Node",
     "Sourced",
     "device_names",
     "kernels_of",

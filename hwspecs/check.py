@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from hwspecs.schema import Device, Sourced, walk
+from hwspecs.schema import Device
+from hwspecs.values import Sourced, walk
 
 TOLERANCE = 0.03  # data sheets round to two or three digits
 Severity = Literal["ok", "note", "error"]
@@ -62,7 +63,7 @@ _UNKNOWN: _Row = (0, {}, 0, 0, "")
 WIDER = {"bf16": "tf32", "fp8": "bf16", "int8": "fp16", "fp4": "fp8", "int4": "int8"}  # twice the bits
 _PCIE = {"PCIe 3.0": 0.985e9, "PCIe 4.0": 1.969e9, "PCIe 5.0": 3.938e9, "PCIe 6.0": 7.563e9}
 _NVLINK = {"NVLink 2": 25e9, "NVLink 3": 25e9, "NVLink 4": 25e9, "NVLink 5": 50e9}
-LANE_BYTE_PER_S = {**_PCIE, **_NVLINK}  # one lane or link in one direction
+LANE_BYTE_PER_S = {**_PCIE, **_NVLINK, "UPI 2.0": 48e9}  # one lane or link in one direction
 _Said = Iterator[tuple[Severity, str]]
 
 
@@ -76,7 +77,8 @@ def _judged(fine: bool, note: str | None = None) -> Severity:
     return "ok" if fine else "note" if note else "error"
 
 
-def _compared(key: str, value: Sourced, expected: float, how: str) -> tuple[Severity, str]:
+def compared(key: str, value: Sourced, expected: float, how: str) -> tuple[Severity, str]:
+    """The deviation of a value from what it follows from; a note where the file explains it."""
     off = value.value / expected - 1
     return _judged(abs(off) <= TOLERANCE, value.note), f"{key}: {value.value:g} is {off:+.1%} from {how}."
 
@@ -110,7 +112,7 @@ def _peaks(device: Device) -> _Said:
             if rate and clock and sheet.processors:
                 how = f"{sheet.processors.value:g} x {rate:g} FLOP x {clock.value:g} Hz ({source})"
                 expected = sheet.processors.value * rate * clock.value
-                yield _compared(f"{unit}_flop_per_s.{dtype}", peak, expected, how)
+                yield compared(f"{unit}_flop_per_s.{dtype}", peak, expected, how)
 
 
 def _bandwidth(device: Device) -> _Said:
@@ -119,7 +121,7 @@ def _bandwidth(device: Device) -> _Said:
     if dram.byte_per_s and dram.bus_bits and dram.pin_bit_per_s:
         expected = dram.bus_bits.value * dram.pin_bit_per_s.value / 8
         how = f"{dram.bus_bits.value:g} bits x {dram.pin_bit_per_s.value:g} bit/s / 8"
-        yield _compared("dram.byte_per_s", dram.byte_per_s, expected, how)
+        yield compared("dram.byte_per_s", dram.byte_per_s, expected, how)
 
 
 def _measured(device: Device) -> _Said:
@@ -145,8 +147,21 @@ def _memory_sizes(device: Device) -> _Said:
 def _links(device: Device) -> _Said:
     """Bytes/s of one direction are at most lanes x rate; twice that counts both directions."""
     for name, link in device.datasheet.links.items():
-        lanes = re.fullmatch(r"(PCIe [\d.]+|NVLink \d)(?: x|, )(\d+)(?: links)?", link.type)
-        if lanes and lanes[1] in LANE_BYTE_PER_S:
-            most, found = int(lanes[2]) * LANE_BYTE_PER_S[lanes[1]], link.byte_per_s.value
+        if most := lanes_byte_per_s(link.type):
+            found = link.byte_per_s.value
             verdict = _judged(found <= most * (1 + TOLERANCE))
             yield verdict, f"links.{name}.byte_per_s: {found:g}; {link.type} gives {most:g} in one direction."
+
+
+def lanes_byte_per_s(type: str) -> float | None:
+    """Bytes/s in one direction of a kind of link that is named with its lanes; None for other kinds.
+
+    >>> lanes_byte_per_s("NVLink 4, 18 links"), lanes_byte_per_s("RoCE, 21 of 24 x 200 Gbit/s")
+    (450000000000.0, 525000000000.0)
+    """
+    if lanes := re.fullmatch(r"(PCIe [\d.]+|NVLink \d|UPI [\d.]+)(?: x|, )(\d+)(?: links)?", type):
+        rate = LANE_BYTE_PER_S.get(lanes[1])
+        return rate and int(lanes[2]) * rate
+    if ports := re.fullmatch(r"RoCE, (?:(\d+) of )?(\d+) x (\d+) Gbit/s", type):
+        return int(ports[1] or ports[2]) * int(ports[3]) * 1e9 / 8
+    return None

@@ -1,13 +1,14 @@
-"""Find and load device files."""
+"""Find and load the files of devices and nodes."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from hwspecs.node import Node
 from hwspecs.schema import Device
 from specfiles.catalogue import Catalogue
-from specfiles.reading import parse_yaml, read_text, read_yaml
+from specfiles.reading import exists, parse_yaml, read_text, read_yaml
 from specfiles.strict import validated
 
 _HEAD = re.compile(r"^(?:name|aliases):.*$", re.MULTILINE)
@@ -19,17 +20,32 @@ def _names(path: Path) -> list[str]:
     return [str(head["name"]), *map(str, head.get("aliases", []))]
 
 
-DEVICES = Catalogue("device", Path(__file__).parent / "devices", (".yaml", ".yml"), _names, "hw")
+_FOLDER = Path(__file__).parent
+_SUFFIXES = (".yaml", ".yml")
+DEVICES = Catalogue("device", _FOLDER / "devices", _SUFFIXES, _names, "hw")
+NODES = Catalogue("node", _FOLDER / "nodes", _SUFFIXES, _names, "hw")
+HARDWARE = Catalogue("device", DEVICES.folder, _SUFFIXES, _names, "hw", more=(NODES.folder,))
 
 
 def load_device(asked: str | Path) -> Device:
-    """The device for a name, an alias or the path of a YAML file.
+    """The device for a name, an alias or the path of a YAML file; a node's device, which then knows its node.
 
     Raises InputError where no such device exists or its file breaks the schema; the sentence names
     the file and the key.
     """
-    path = DEVICES.find(str(asked))
-    return validated(Device, read_yaml(path), str(path))
+    path = HARDWARE.find(str(asked).removeprefix("NVIDIA "))  # drivers put the vendor before the name
+    data = read_yaml(path)
+    if data.get("kind") != "node":
+        return validated(Device, data, str(path))
+    node = validated(Node, data, str(path))
+    own = path.parent / node.device  # a user's node may name a device file that lies beside it
+    return load_device(own if exists(own, Path.is_file) else node.device).replace(node=node)
+
+
+def load_node(asked: str | Path) -> Node:
+    """The node for a name, an alias or the path of a YAML file."""
+    path = NODES.find(str(asked))
+    return validated(Node, read_yaml(path), str(path))
 
 
 def device_names() -> list[str]:

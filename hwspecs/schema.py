@@ -11,18 +11,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from hwspecs.node import Node
+from hwspecs.values import LinkName, Sourced, check_sources
 from specfiles.strict import NotNegative, Positive, Strict, Text
 
 Dtype = Literal["fp64", "tf32", "fp32", "fp16", "bf16", "fp8", "fp6", "int8", "fp4", "int4"]
 MOST_RATIO = 3.9  # between neighbouring dtypes; 4 is twice the dense ratio: a sparse peak
-
-
-class Sourced(Strict, frozen=True, kw_only=True):
-    """One number, in SI base units, and where it was read: a key of the file's `sources`."""
-
-    value: Positive
-    source: Text
-    note: Text | None = None
 
 
 class Dram(Strict, frozen=True, kw_only=True):
@@ -64,7 +58,7 @@ class Datasheet(Strict, frozen=True, kw_only=True):
     last_level_cache: Cache | None = None  # behind the L2, where there is one (MI300X, CPUs)
     shared_bytes_per_processor: Sourced | None = None
     register_bytes_per_processor: Sourced | None = None
-    links: dict[Literal["nvlink", "ici", "xgmi", "pcie", "ethernet", "chip"], Link] = {}
+    links: dict[LinkName, Link] = {}
     tdp_w: Sourced | None = None
     idle_w: Sourced | None = None
     price_usd_per_hour: Sourced | None = None
@@ -79,7 +73,7 @@ class Measured(Strict, frozen=True, kw_only=True):
     dram_byte_per_s: Sourced | None = None
     l2_byte_per_s: Sourced | None = None
     launch_s: Sourced | None = None  # from one operator's end to the next one's start, nothing to compute
-    links: dict[str, Sourced] = {}
+    links: dict[LinkName, Sourced] = {}
     bandwidth_curve: list[BandwidthPoint] = []
 
 
@@ -171,13 +165,11 @@ class Device(Strict, frozen=True, kw_only=True):
     datasheet: Datasheet
     measured: Measured = Measured()
     calibration: Calibration | None = None
+    node: Node | None = None  # where it stands: the loader adds it when a node is asked for by name
 
     def __post_init__(self) -> None:
         """Refuse a value whose source is not listed, and a peak with sparsity written as dense."""
-        for path, sourced in walk(self):
-            if sourced.source not in self.sources:
-                known = ", ".join(self.sources)
-                raise ValueError(f"{path}: source {sourced.source!r} is not in `sources` (it has: {known}).")
+        check_sources(self, self.sources)
         peaks = {str(dtype): peak.value for dtype, peak in self.datasheet.tensor_flop_per_s.items()}
         for wide, narrow in (("bf16", "fp8"), ("fp16", "fp8"), ("tf32", "bf16")):
             if wide in peaks and narrow in peaks and peaks[narrow] > MOST_RATIO * peaks[wide]:
@@ -186,19 +178,3 @@ class Device(Strict, frozen=True, kw_only=True):
                     f"{peaks[narrow] / peaks[wide]:.1f} times {wide}; "
                     "that is a peak with structured sparsity, state the dense one."
                 )
-
-
-def walk(record: Strict, path: str = "") -> list[tuple[str, Sourced]]:
-    """Every sourced value below a record, with the path of its key."""
-    found: list[tuple[str, Sourced]] = []
-    for key in type(record).__struct_fields__:
-        value = getattr(record, key)
-        here = f"{path}.{key}" if path else key
-        children = value.items() if isinstance(value, dict) else [("", value)]
-        for name, child in children:
-            at = f"{here}.{name}" if name else here
-            if isinstance(child, Sourced):
-                found.append((at, child))
-            elif isinstance(child, Strict):
-                found.extend(walk(child, at))
-    return found

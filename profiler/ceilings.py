@@ -15,7 +15,8 @@ from functools import partial
 from typing import Any
 
 from hwspecs import Calibration, Constants, Device, load_device
-from hwspecs.schema import BandwidthPoint, Cache, Datasheet, Dram, Measured, Sourced
+from hwspecs.schema import BandwidthPoint, Cache, Datasheet, Dram, Measured
+from hwspecs.values import Sourced
 from profiler.allocator import keep_freed_memory
 from profiler.environment import device_name, environment, last_level_cache_bytes
 from profiler.kernels import Place

@@ -48,7 +48,9 @@ def _predictions(path: Path, hardware: str | None) -> list[Prediction]:
     data = read_json(path)
     points = data.get("points", [data])
     try:
-        return [_again(point, load_device(hardware or point["hardware"])) for point in points]
+        return [
+            _again(point, load_device(hardware or point.get("node") or point["hardware"])) for point in points
+        ]
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{path}: is not a prediction of `roofline predict --format json` (no {error})."

@@ -10,7 +10,7 @@ from reports import terminal
 from reports.units import si, text
 
 if TYPE_CHECKING:
-    from hwspecs import Device
+    from hwspecs import Device, Node
     from hwspecs.check import Finding
 
 
@@ -32,9 +32,31 @@ def _record(device: Device) -> dict[str, Any]:
     }
 
 
+def _node_record(device: Device, node: Node) -> dict[str, Any]:
+    """A node by the same keys: peaks, bandwidth and memory of all its devices together."""
+    one, n, within = _record(device), node.count, node.within
+    return {
+        **one,
+        "name": node.name,
+        "aliases": node.aliases,
+        "vendor": node.vendor,
+        "kind": node.kind,
+        "device": device.name,
+        "devices": n,
+        "dense_flop_per_s": {dtype: n * peak for dtype, peak in one["dense_flop_per_s"].items()},
+        "dram_byte_per_s": one["dram_byte_per_s"] and n * one["dram_byte_per_s"],
+        "dram_bytes": n * one["dram_bytes"],
+        "tdp_w": one["tdp_w"] and n * one["tdp_w"],
+        "link_byte_per_s": within.byte_per_s.value if within else None,
+        "topology": within.topology if within else None,
+        "bisection_byte_per_s": within.bisection(n) if within else None,
+        "network_byte_per_s": node.between.byte_per_s.value if node.between else None,
+    }
+
+
 def listing(devices: Sequence[Device], format: str) -> str:
-    """Every device with its dense bf16 peak (fp16 where it has no bf16), bandwidth and memory."""
-    records = [_record(device) for device in devices]
+    """Every device with its dense bf16 peak (fp16 where it has no bf16) and memory; then the nodes."""
+    records = [_node_record(device, device.node) if device.node else _record(device) for device in devices]
     if format == "json":
         return json.dumps(records, indent=1)
 
@@ -51,7 +73,20 @@ def listing(devices: Sequence[Device], format: str) -> str:
         "dram_bytes": ("memory", lambda v: si(v, "B")),
         "aliases": ("also known as", lambda v: ", ".join(v[:4])),
     }
-    return terminal.table([{**r, "peak": peak(r)} for r in records], columns)
+    single = terminal.table([{**r, "peak": peak(r)} for r in records if r["kind"] != "node"], columns)
+    of_nodes: dict[str, tuple[str, terminal.Format]] = {
+        "name": ("node", text),
+        "kind": ("kind", text),
+        "holds": ("devices", text),
+        "topology": ("topology", text),
+        "link_byte_per_s": ("link, one direction", lambda v: si(v, "B/s")),
+        "bisection_byte_per_s": ("bisection", lambda v: si(v, "B/s")),
+        "network_byte_per_s": ("to other nodes", lambda v: si(v, "B/s")),
+        "dram_bytes": ("memory", lambda v: si(v, "B")),
+        "aliases": ("also known as", lambda v: ", ".join(v[:3])),
+    }
+    nodes = [{**r, "holds": f"{r['devices']} x {r['device']}"} for r in records if r["kind"] == "node"]
+    return single + (terminal.table(nodes, of_nodes) if nodes else "")
 
 
 def findings(found: Sequence[Finding]) -> str:

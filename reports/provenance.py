@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hwspecs.schema import walk
+from hwspecs.values import walk
 from reports.points import finite
 from reports.records import CalibrationRow, Provenance, Source
 

@@ -65,10 +65,11 @@ def _heading(data: dict[str, Any]) -> str:
         sizes = f"batch {data['batch']}, context {data['context']}"
     if data["phase"] == "generate":
         sizes += f", output {data['output']}"
+    where = f" in {data['node']}" if data.get("node") else ""
     return (
-        f"{data['model']} on {data['hardware']}: {data['phase']}, {sizes}, weights {dtypes['weights']}, "
-        f"activations {dtypes['activations']}, KV {dtypes['kv']}; fidelity {data['fidelity']}, "
-        f"convention {data['convention']}\n"
+        f"{data['model']} on {data['hardware']}{where}: {data['phase']}, {sizes}, "
+        f"weights {dtypes['weights']}, activations {dtypes['activations']}, KV {dtypes['kv']}; "
+        f"fidelity {data['fidelity']}, convention {data['convention']}\n"
     )
 
 

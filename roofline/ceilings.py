@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hwspecs import Constants, Device, Sourced
 from specfiles.errors import InputError
@@ -13,7 +14,10 @@ from workloads.dtypes import compute_dtype
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hwspecs.values import LinkName
     from roofline.physics.kernels import Kernels
+
+LINKS: tuple[LinkName, ...] = ("nvlink", "ici", "xgmi", "chip", "ethernet", "upi", "pcie")  # to peers
 
 
 class Fidelity(StrEnum):
@@ -25,11 +29,21 @@ class Fidelity(StrEnum):
 
 
 @dataclass(frozen=True)
+class Island:
+    """The devices that a link joins directly, and the way to others."""
+
+    node: str
+    devices: int
+    mesh: bool = False  # a link of its own to each neighbour: a smaller group has fewer of them
+    network_byte_per_s: float | None = None  # to other nodes, per device and direction
+
+
+@dataclass(frozen=True)
 class Ceilings:
     """What one device can do at most, in SI units. A ceiling that no document gives is absent.
 
-    Asking for an absent one is an error, never a guess; `notes` says which values stand in for
-    others (a data-sheet value where nobody measured).
+    Asking for an absent one is an error, never a guess, except in a `floor`, where it leaves its term
+    out; `notes` says which values stand in for others (a data-sheet value where nobody measured).
     """
 
     device: str
@@ -38,12 +52,14 @@ class Ceilings:
     vector_flop_per_s: float | None
     special_op_per_s: float | None
     dram_byte_per_s: float
-    link_byte_per_s: float | None
+    link_byte_per_s: float | None  # to the other devices of its node, all links together, one direction
+    island: Island | None = None  # absent where only the device is known, not the node
     launch_s: float = 0.0
     # (capacity in bytes, bandwidth) from the nearest cache outwards: activations that fit are served there
     caches: tuple[tuple[float, float], ...] = ()
     # No time is below that of the data sheet: the fidelities stay ordered.
     floor: Ceilings | None = None
+    is_floor: bool = False
     constants: Mapping[tuple[str, str], Constants] = field(default_factory=dict)
     kernels: Kernels | None = None  # of a GPU at the calibrated fidelity; `constants` come first
     notes: tuple[str, ...] = ()
@@ -52,6 +68,8 @@ class Ceilings:
         """The dense peak of matrix products in a dtype."""
         unit = compute_dtype(dtype)
         if unit not in self.matrix_by_dtype:
+            if self.is_floor:
+                return math.inf
             known = ", ".join(sorted(self.matrix_by_dtype)) or "none"
             raise InputError(
                 f"{self.device} has no dense peak for {unit} (it has: {known}); choose another dtype "
@@ -59,12 +77,30 @@ class Ceilings:
             )
         return self.matrix_by_dtype[unit]
 
-    def link(self) -> float:
-        """Bandwidth to the other devices, one direction."""
+    def link(self, devices: Any = None) -> Any:
+        """Bandwidth of one device to the others of a group, one direction; beyond the node, its network."""
+        if not isinstance(devices, int | float | None):
+            import numpy as np
+
+            return np.vectorize(self.link, otypes=[float])(devices)
         if self.link_byte_per_s is None:
+            if self.is_floor:
+                return math.inf
             raise InputError(
                 f"{self.device} has no link to other devices in its file; use --tp 1 or add `links`."
             )
+        island = self.island
+        if island is None or devices is None or devices == island.devices:
+            return self.link_byte_per_s
+        if devices > island.devices:
+            if island.network_byte_per_s is None:
+                raise InputError(
+                    f"{island.node} joins {island.devices} devices and its file states no network to other "
+                    f"nodes; {devices} devices were asked for."
+                )
+            return min(self.link_byte_per_s, island.network_byte_per_s)
+        if island.mesh:
+            return self.link_byte_per_s * max(devices - 1, 1) / (island.devices - 1)
         return self.link_byte_per_s
 
 
@@ -91,64 +127,42 @@ def ceilings(device: Device, fidelity: Fidelity | str = Fidelity.DATASHEET) -> C
     Raises InputError where the file lacks what the fidelity needs.
     """
     fidelity = Fidelity(fidelity)
-    sheet, measured = device.datasheet, device.measured
-    notes: list[str] = []
-
-    def pick(stated: Sourced | None, reached: Sourced | None, what: str) -> float | None:
-        if fidelity is Fidelity.DATASHEET:
-            return stated.value if stated else None
-        if reached is None and stated is not None:
-            notes.append(f"{what}: data-sheet value, nobody measured it")
-        chosen = reached or stated
-        return chosen.value if chosen else None
-
     kernels = _kernels(device) if fidelity is Fidelity.CALIBRATED else None
-    if fidelity is not Fidelity.DATASHEET and measured.dram_byte_per_s is None and kernels is None:
-        raise InputError(
-            f"{device.name} has no measured memory bandwidth; use --fidelity datasheet, "
-            "or measure the device with `roofline ceilings`."
-        )
+    _check_stated(device, fidelity, kernels)
+    plain = _drawn(device, fidelity)
+    if fidelity is Fidelity.DATASHEET:
+        return plain
+    notes = plain.notes
     if kernels is not None and kernels.transferred_from:
-        notes.append(f"kernel constants transferred from {kernels.transferred_from}: not calibrated itself")
-    dram = pick(sheet.dram.byte_per_s, measured.dram_byte_per_s, "memory bandwidth")
-    if dram is None:
+        notes += (f"kernel constants transferred from {kernels.transferred_from}: not calibrated itself",)
+    return replace(
+        plain,
+        launch_s=device.measured.launch_s.value if device.measured.launch_s else 0.0,
+        caches=_caches(device),
+        constants=_constants(device) if fidelity is Fidelity.CALIBRATED else {},
+        kernels=kernels,
+        floor=replace(_drawn(device, Fidelity.DATASHEET), is_floor=True),
+        notes=notes,
+    )
+
+
+def _check_stated(device: Device, fidelity: Fidelity, kernels: Kernels | None) -> None:
+    """Refuse a fidelity that the file cannot give, and say what can be done."""
+    if fidelity is Fidelity.DATASHEET and device.datasheet.dram.byte_per_s is None:
         raise InputError(
             f"{device.name} has no data-sheet memory bandwidth; use --fidelity measured, "
             "or add dram.byte_per_s with its source to the device file."
         )
-    # Matrix products run on the tensor units where these know the dtype, else on the vector units.
-    stated_peaks = {**sheet.vector_flop_per_s, **sheet.tensor_flop_per_s}
-    reached_peaks = {**measured.vector_flop_per_s, **measured.tensor_flop_per_s}
-    matrix = {
-        dtype: pick(stated_peaks.get(dtype), reached_peaks.get(dtype), f"{dtype} peak")
-        for dtype in {**stated_peaks, **reached_peaks}
-    }
-    between = [
-        sheet.links[name]
-        for name in ("nvlink", "ici", "xgmi", "chip", "ethernet", "pcie")
-        if name in sheet.links
-    ]
-    vector = pick(
-        sheet.vector_flop_per_s.get("fp32"), measured.vector_flop_per_s.get("fp32"), "fp32 vector peak"
-    )
+    if fidelity is not Fidelity.DATASHEET and device.measured.dram_byte_per_s is None and kernels is None:
+        raise InputError(
+            f"{device.name} has no measured memory bandwidth; use --fidelity datasheet, "
+            "or measure the device with `roofline ceilings`."
+        )
+
+
+def _constants(device: Device) -> dict[tuple[str, str], Constants]:
     operators = device.calibration.operators if device.calibration else {}
-    return Ceilings(
-        device=device.name,
-        fidelity=fidelity,
-        matrix_by_dtype={dtype: peak for dtype, peak in matrix.items() if peak is not None},
-        vector_flop_per_s=vector,
-        special_op_per_s=pick(sheet.special_op_per_s, measured.special_op_per_s, "special functions"),
-        dram_byte_per_s=dram,
-        link_byte_per_s=between[0].byte_per_s.value if between else None,
-        launch_s=measured.launch_s.value if measured.launch_s and fidelity is not Fidelity.DATASHEET else 0.0,
-        constants={(kind, c.dtype): c for kind, entries in operators.items() for c in entries}
-        if fidelity is Fidelity.CALIBRATED
-        else {},
-        caches=() if fidelity is Fidelity.DATASHEET else _caches(device),
-        floor=None if fidelity is Fidelity.DATASHEET or sheet.dram.byte_per_s is None else ceilings(device),
-        kernels=kernels,
-        notes=tuple(notes),
-    )
+    return {(kind, c.dtype): c for kind, entries in operators.items() for c in entries}
 
 
 def _kernels(device: Device) -> Kernels | None:
@@ -167,6 +181,75 @@ def _kernels(device: Device) -> Kernels | None:
             f"{device.name} is not calibrated; use --fidelity measured, "
             "or calibrate the device with `roofline ceilings`."
         ) from None
+
+
+def _drawn(device: Device, fidelity: Fidelity) -> Ceilings:
+    """The plain limits: each the measured value where one is wanted and there, else the data sheet's."""
+    sheet, measured = device.datasheet, device.measured
+    notes: list[str] = []
+
+    def pick(stated: Sourced | None, reached: Sourced | None, what: str) -> float | None:
+        if fidelity is Fidelity.DATASHEET:
+            return stated.value if stated else None
+        if reached is None and stated is not None:
+            notes.append(f"{what}: data-sheet value, nobody measured it")
+        chosen = reached or stated
+        return chosen.value if chosen else None
+
+    def peak(dtype: str) -> float | None:
+        """Matrix products run on the tensor units where these know the dtype, else on the vector units.
+
+        What was reached on one kind of unit says nothing of the other.
+        """
+        tensor = dtype in sheet.tensor_flop_per_s
+        if fidelity is not Fidelity.DATASHEET:
+            tensor = tensor or dtype in measured.tensor_flop_per_s
+        stated = sheet.tensor_flop_per_s if tensor else sheet.vector_flop_per_s
+        reached = measured.tensor_flop_per_s if tensor else measured.vector_flop_per_s
+        return pick(stated.get(dtype), reached.get(dtype), f"{dtype} peak")  # type: ignore[call-overload]
+
+    known: dict[str, None] = {}
+    for peaks in (sheet.vector_flop_per_s, sheet.tensor_flop_per_s):
+        known.update(dict.fromkeys(map(str, peaks)))
+    for peaks in (measured.vector_flop_per_s, measured.tensor_flop_per_s):
+        known.update(dict.fromkeys(map(str, peaks)))
+    dram = pick(sheet.dram.byte_per_s, measured.dram_byte_per_s, "memory bandwidth")
+    matrix = {dtype: found for dtype in known if (found := peak(dtype)) is not None}
+    vector = pick(
+        sheet.vector_flop_per_s.get("fp32"), measured.vector_flop_per_s.get("fp32"), "fp32 vector peak"
+    )
+    return Ceilings(
+        device=device.name,
+        fidelity=fidelity,
+        matrix_by_dtype=matrix,
+        vector_flop_per_s=vector,
+        special_op_per_s=pick(sheet.special_op_per_s, measured.special_op_per_s, "special functions"),
+        dram_byte_per_s=math.inf if dram is None else dram,  # absent only in a floor: no term
+        link_byte_per_s=_link(device, fidelity),
+        island=_island(device),
+        notes=tuple(notes),
+    )
+
+
+def _link(device: Device, fidelity: Fidelity) -> float | None:
+    """To the other devices: the node's fabric, or the fastest kind of link that the device has."""
+    links = {name: link.byte_per_s for name, link in device.datasheet.links.items()}
+    if device.node:  # its fabric replaces what the device could have elsewhere
+        within = device.node.within
+        links = {within.link: within.byte_per_s} if within else {}
+    if fidelity is not Fidelity.DATASHEET:
+        links |= {
+            name: rate for name, rate in device.measured.links.items() if name in links or not device.node
+        }
+    return next((links[name].value for name in LINKS if name in links), None)
+
+
+def _island(device: Device) -> Island | None:
+    node = device.node
+    if node is None:
+        return None
+    mesh = node.within is not None and node.within.topology == "mesh"
+    return Island(node.name, node.count, mesh, node.between.byte_per_s.value if node.between else None)
 
 
 def available(device: Device) -> list[Fidelity]:

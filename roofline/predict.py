@@ -177,8 +177,10 @@ class Prediction:
 def predict(scenario: Scenario, device: Device, fidelity: Fidelity | str = Fidelity.DATASHEET) -> Prediction:
     """Predict a scenario on a device.
 
-    Raises InputError where the device file lacks a ceiling that the scenario needs.
+    Raises InputError where the device file lacks a ceiling that the scenario needs, and where a node has
+    fewer devices than a layer is to be shared by.
     """
+    _check_node(scenario, device)
     limits = ceilings(device, fidelity)
     rows: list[Row] = []
     if scenario.phase in ("prefill", "generate"):
@@ -188,6 +190,16 @@ def predict(scenario: Scenario, device: Device, fidelity: Fidelity | str = Fidel
     if scenario.phase == "generate" and scenario.output > 1:
         rows += _decode_rows(scenario, limits)
     return Prediction(scenario, device, limits, rows)
+
+
+def _check_node(scenario: Scenario, device: Device) -> None:
+    """Tensor parallelism stays inside a node: its sums wait for the slowest link after every block."""
+    asked, node = scenario.setting.tensor_parallel, device.node
+    if node and asked > node.count:
+        raise InputError(
+            f"{node.name} has {node.count} devices, --tp {asked} was asked for; "
+            f"choose a --tp of at most {node.count}."
+        )
 
 
 def step_rows(scenario: Scenario, step: Step, limits: Ceilings, phase: str) -> list[Row]:

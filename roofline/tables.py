@@ -66,6 +66,7 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
         "schema": 1,
         "model": scenario.model.name,
         "hardware": prediction.device.name,
+        "node": prediction.device.node.name if prediction.device.node else None,
         "phase": scenario.phase,
         "batch": scenario.batch,
         "prompt": scenario.prompt,

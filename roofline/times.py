@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from workloads.dtypes import compute_dtype
 from workloads.operators import Attention, Gemm
 
 if TYPE_CHECKING:
@@ -55,7 +54,8 @@ def times(operator: Operator, ceilings: Ceilings, kernel: KernelTime | None = No
     (`kernel`, where it was found for rows of a table). No fidelity is below the one before.
     """
     work = operator.work()
-    bound = _bound(work, ceilings)
+    devices = getattr(operator, "devices", None)  # that take part in a collective
+    bound = _bound(work, ceilings, devices)
     constants = ceilings.constants.get((operator_class(operator), str(work.dtype)))
     if constants is not None and not work.fused:
         found = _refined(work, constants, bound)
@@ -63,9 +63,9 @@ def times(operator: Operator, ceilings: Ceilings, kernel: KernelTime | None = No
     elif ceilings.kernels is not None and not work.fused:
         bound = _modelled(operator, kernel or ceilings.kernels.operator(operator), bound)
     floor = ceilings.floor
-    if floor is None or compute_dtype(str(work.dtype)) not in floor.matrix_by_dtype:
+    if floor is None:
         return bound
-    return replace(bound, time_s=maximum(bound.time_s, _bound(work, floor).time_s))
+    return replace(bound, time_s=maximum(bound.time_s, _bound(work, floor, devices).time_s))
 
 
 def operator_class(operator: Operator) -> str:
@@ -77,7 +77,7 @@ def operator_class(operator: Operator) -> str:
     return operator.kind
 
 
-def _bound(work: Work, ceilings: Ceilings) -> Times:
+def _bound(work: Work, ceilings: Ceilings, devices: int | None = None) -> Times:
     compute: Any = 0.0
     if not _is_zero(work.matrix_flops):
         compute = work.matrix_flops / ceilings.matrix_flop_per_s(str(work.dtype))
@@ -91,7 +91,7 @@ def _bound(work: Work, ceilings: Ceilings) -> Times:
     memory = _memory(work, ceilings)
     comm: Any = 0.0
     if not _is_zero(work.comm_bytes):
-        comm = work.comm_bytes / ceilings.link()
+        comm = work.comm_bytes / ceilings.link(devices)
     launch = 0.0 if work.fused else ceilings.launch_s
     return Times(compute, memory, comm, launch, maximum(maximum(compute, memory), comm) + launch)
 

@@ -21,10 +21,15 @@ class Catalogue:
     suffixes: tuple[str, ...]
     names: Names
     listing: str = ""  # the command group that lists the catalogue
+    more: tuple[Path, ...] = ()  # further folders, looked through after the first
 
     def paths(self) -> list[Path]:
         """Every shipped file, in the order of its name."""
-        return sorted(p for p in self.folder.iterdir() if p.suffix in self.suffixes)
+        return [
+            path
+            for folder in (self.folder, *self.more)
+            for path in sorted(p for p in folder.iterdir() if p.suffix in self.suffixes)
+        ]
 
     def find(self, asked: str) -> Path:
         """The file for a path, a file stem, a name or an alias; an InputError lists the nearest."""

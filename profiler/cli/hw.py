@@ -9,29 +9,29 @@ from profiler.cli.options import emit, format_option, one_of
 
 @click.group("hw")
 def command() -> None:
-    """Devices: list, show, check."""
+    """Devices and nodes: list, show, check."""
 
 
 @command.command("list")
 @format_option("table", "json")
 def hw_list(format: str) -> None:
-    """Every shipped device."""
+    """Every shipped device and node."""
     from hwspecs import load_device
-    from hwspecs.loader import DEVICES
+    from hwspecs.loader import HARDWARE
     from reports import devices
 
     one_of(format, "format", ("table", "json"))
-    emit(devices.listing([load_device(path) for path in DEVICES], format), None)
+    emit(devices.listing([load_device(path) for path in HARDWARE], format), None)
 
 
 @command.command("show")
 @click.argument("name")
 def hw_show(name: str) -> None:
-    """One device file, with every source."""
-    from hwspecs.loader import DEVICES, load_device
+    """One device or node file, with every source."""
+    from hwspecs.loader import HARDWARE, load_device
     from specfiles.reading import read_text
 
-    path = DEVICES.find(name)
+    path = HARDWARE.find(name)
     load_device(path)
     emit(read_text(path), None)
 
@@ -42,10 +42,12 @@ def hw_check(names: tuple[str, ...]) -> None:
     """Test device files against arithmetic: ratios, SM x FLOP/clock x clock, measured against stated."""
     from hwspecs import load_device
     from hwspecs.check import check_device
-    from hwspecs.loader import DEVICES
+    from hwspecs.loader import HARDWARE
+    from hwspecs.node_check import check_node
     from reports import devices
 
-    findings = [f for name in names or DEVICES for f in check_device(load_device(name))]
+    loaded = [load_device(name) for name in names or HARDWARE]
+    findings = [f for d in loaded for f in (check_node(d.node, d) if d.node else check_device(d))]
     emit(devices.findings(findings), None)
     if any(f.severity == "error" for f in findings):
         click.get_current_context().exit(1)

@@ -7,7 +7,7 @@ import pytest
 
 from hwspecs.check import check_device
 from hwspecs.loader import DEVICES, device_names, load_device
-from hwspecs.schema import walk
+from hwspecs.values import walk
 from specfiles.errors import plain
 
 FILES = DEVICES.paths()

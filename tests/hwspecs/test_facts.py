@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from hwspecs.loader import DEVICES, load_device
-from hwspecs.schema import Device, walk
+from hwspecs.schema import Device
+from hwspecs.values import walk
 
 TABLE = Path(__file__).parents[2].parent / "shared" / "facts" / "hardware.csv"
 pytestmark = pytest.mark.skipif(not TABLE.is_file(), reason=f"the table of facts is not at {TABLE}")

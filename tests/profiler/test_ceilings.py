@@ -12,7 +12,7 @@ import pytest
 
 from hwspecs import Device, load_device
 from hwspecs.loader import DEVICES
-from hwspecs.schema import walk
+from hwspecs.values import walk
 from profiler.ceilings import Plan, as_yaml, footprints, measure_ceilings
 from profiler.yardsticks import CPU_SIZES, GPU_SIZES, TERMS, yardsticks
 from roofline.ceilings import Fidelity, available, ceilings

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hwspecs.loader import DEVICES
+from hwspecs.loader import DEVICES, HARDWARE
 from profiler.cli import main
 from workloads.catalogue import MODELS
 
@@ -190,7 +190,7 @@ def test_a_table_of_operators_in_and_out(
 
 def test_devices_are_listed(roofline: Roofline) -> None:
     records = roofline("hw", "list", "--format", "json").data
-    assert len(records) == len(DEVICES.paths())
+    assert len(records) == len(HARDWARE.paths())
     for record in records:
         assert isinstance(record["name"], str)
         assert all(isinstance(alias, str) for alias in record["aliases"])
