@@ -48,7 +48,8 @@ def at_step(scenario: Scenario, key: Key, device: Device, fidelity: Fidelity) ->
     asked = "decode" if phase not in PHASES and q_len == 1 else phase if phase in PHASES else "prefill"
     sized = replace(scenario, phase=asked, batch=batch, prompt=q_len, context=kv_len, output=1)
     limits = ceilings(device, fidelity)
-    return Prediction(sized, device, limits, step_rows(sized, Step(batch, q_len, kv_len), limits, asked))
+    rows = step_rows(sized, Step(batch, q_len, kv_len), limits, asked)
+    return Prediction(sized, device, limits, sized.schedule(), rows)
 
 
 def measured_points(run: Run, device: Device, scenario: Scenario, checked: Validation) -> dict[Key, Point]:

@@ -12,7 +12,8 @@ from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.times import Times, times
 from specfiles.errors import InputError
 from workloads.dtypes import bytes_per_element
-from workloads.phases import Named, Setting, Step, check_split, decode, operators, prefill, weight_bytes
+from workloads.phases import Named, Setting, Step, check_split, operators
+from workloads.schedule import Pass, Schedule, plain
 
 if TYPE_CHECKING:
     from hwspecs import Device
@@ -67,6 +68,12 @@ class Scenario:
             return self.decode_context
         return self.prompt + (self.output - 1 if self.phase == "generate" else 0)
 
+    def schedule(self) -> Schedule:
+        """The passes that it needs."""
+        return plain(
+            self.model, self.phase, self.batch, self.prompt, self.output, self.decode_context, self.setting
+        )
+
 
 def _check_size(name: str, value: int) -> None:
     if not 0 < value <= MOST:
@@ -81,7 +88,7 @@ class Row:
     name: str
     kind: str
     phase: str
-    count: int
+    count: float  # whole but where a technique's passes are an expectation
     work: Work
     times: Times
 
@@ -98,6 +105,7 @@ class Prediction:
     scenario: Scenario
     device: Device
     ceilings: Ceilings
+    schedule: Schedule
     rows: list[Row]
 
     def total(self, quantity: str, phase: str | None = None) -> float:
@@ -139,21 +147,27 @@ class Prediction:
 
     def memory(self) -> dict[str, Any]:
         """What one device must hold, and whether it does."""
-        scenario, setting = self.scenario, self.scenario.setting
-        precision = setting.precision
-        weights = weight_bytes(scenario.model, setting)
-        kv = scenario.model.cache_bytes(scenario.batch, scenario.longest, setting)
-        tokens = scenario.batch * (scenario.prompt if scenario.phase != "decode" else 1)
-        residual = tokens * scenario.model.hidden * bytes_per_element(precision.wide)
-        activations = float(max(row.work.activation_bytes for row in self.rows) + residual)
+        residents = self.schedule.residents
+        weights = sum(resident.weight_bytes() for resident in residents)
+        kv = sum(resident.cache_bytes() for resident in residents)
+        activations = float(max(row.work.activation_bytes for row in self.rows) + self._residual_bytes())
         total = weights + kv + activations
         return {
-            "weights_bytes": float(weights),
-            "kv_cache_bytes": float(kv),
+            "weights_bytes": weights,
+            "kv_cache_bytes": kv,
             "activation_peak_bytes": activations,
-            "memory_bytes": float(total),
+            "memory_bytes": total,
             "fits": bool(total <= self.device.datasheet.dram.capacity_bytes.value),
         }
+
+    def _residual_bytes(self) -> float:
+        """The residual stream of the widest pass."""
+        return float(
+            max(
+                p.batch * p.q_len * p.model.hidden * bytes_per_element(p.setting.precision.wide)
+                for p in self.schedule.passes
+            )
+        )
 
     def bound(self, phase: str) -> str:
         """The limit that most of a phase's time is spent against."""
@@ -182,14 +196,9 @@ def predict(scenario: Scenario, device: Device, fidelity: Fidelity | str = Fidel
     """
     _check_node(scenario, device)
     limits = ceilings(device, fidelity)
-    rows: list[Row] = []
-    if scenario.phase in ("prefill", "generate"):
-        rows += step_rows(scenario, prefill(scenario.batch, scenario.prompt), limits, "prefill")
-    if scenario.phase == "decode":
-        rows += step_rows(scenario, decode(scenario.batch, scenario.decode_context), limits, "decode")
-    if scenario.phase == "generate" and scenario.output > 1:
-        rows += _decode_rows(scenario, limits)
-    return Prediction(scenario, device, limits, rows)
+    schedule = scenario.schedule()
+    rows = [row for each in schedule.passes for row in pass_rows(each, limits)]
+    return Prediction(scenario, device, limits, schedule, rows)
 
 
 def _check_node(scenario: Scenario, device: Device) -> None:
@@ -209,26 +218,28 @@ def step_rows(scenario: Scenario, step: Step, limits: Ceilings, phase: str) -> l
     ]
 
 
-def _row(named: Named, limits: Ceilings, phase: str, count: int) -> Row:
+def _row(named: Named, limits: Ceilings, phase: str, count: float) -> Row:
     operator = named.operator
     return Row(named.name, operator.kind, phase, count, operator.work(), times(operator, limits))
 
 
-def _decode_rows(scenario: Scenario, limits: Ceilings) -> list[Row]:
-    """All decode steps together: each row is the mean over the growing context."""
-    first, last = scenario.prompt + 1, scenario.prompt + scenario.output - 1
-    steps = last - first + 1
+def pass_rows(each: Pass, limits: Ceilings) -> list[Row]:
+    """One row per operator of all steps of a pass: the mean over the growing context."""
+    steps = each.last - each.first + 1
 
     @cache
     def rows_at(context: int) -> list[Row]:
-        return step_rows(scenario, decode(scenario.batch, context), limits, "decode")
+        named = each.operators(context)
+        return [_row(one, limits, each.phase, one.count * each.times) for one in named]
+
+    if steps == 1:
+        return rows_at(each.first)
 
     def mean(index: int) -> Row:
-        sums = sum_over(lambda context: _numbers(rows_at(context)[index]), first, last)
-        row = _with_numbers(rows_at(first)[index], [value / steps for value in sums])
-        return replace(row, count=row.count * steps)
+        sums = sum_over(lambda context: _numbers(rows_at(context)[index]), each.first, each.last)
+        return _with_numbers(rows_at(each.first)[index], [value / steps for value in sums])
 
-    return [mean(index) for index in range(len(rows_at(first)))]
+    return [mean(index) for index in range(len(rows_at(each.first)))]
 
 
 def sum_over(values: Callable[[int], list[float]], first: int, last: int) -> list[float]:

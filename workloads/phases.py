@@ -8,7 +8,7 @@ which attend to `kv_len` positions, themselves included. Sizes may be arrays ove
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from specfiles.errors import InputError
@@ -76,11 +76,11 @@ def parameters(model: Model) -> int:
     return sum(row.parameters() for row in operators(model, decode(1, 1)))
 
 
-def weight_bytes(model: Model, setting: Setting) -> float:
-    """Bytes of the weights that one device holds."""
+def weight_bytes(rows: Iterable[Named]) -> float:
+    """Bytes of the weights that operators own, on one device."""
     return sum(
         row.parameters() * bytes_per_element(row.operator.weights)  # type: ignore[attr-defined]
-        for row in operators(model, decode(1, 1), setting)
+        for row in rows
         if row.operator.parameters()
     )
 

@@ -19,6 +19,7 @@ class Step:
     batch: Size
     q_len: Size
     kv_len: Size
+    scored: Size = 1  # positions of each sequence that are projected to the vocabulary: the last ones
 
     @property
     def tokens(self) -> Size:

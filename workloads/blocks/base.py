@@ -44,6 +44,11 @@ class Place:
         return self.step.tokens
 
     @property
+    def scored(self) -> Size:
+        """Positions of all sequences that are projected to the vocabulary."""
+        return self.step.batch * self.step.scored
+
+    @property
     def fused(self) -> bool:
         """Whether elementwise operators live in their neighbours' kernels."""
         return self.setting.convention.elementwise_fused

@@ -44,13 +44,13 @@ class FinalNorm(Block):
 
     def parts(self, place: Place) -> Iterator[Part]:
         """Model code normalises all positions before it picks the last; a fused kernel need not."""
-        rows = place.step.batch if place.fused else place.tokens
+        rows = place.scored if place.fused else place.tokens
         yield "final_norm", None, place.norm(rows, place.hidden, self.shape)
 
 
 @dataclass(frozen=True)
 class Head(Block):
-    """The projection of each sequence's last position to the vocabulary, and the choice of a token."""
+    """The projection of each sequence's last positions to the vocabulary, and the choice of tokens."""
 
     vocabulary: int
     tied: bool = False  # its matrix is the embedding's
@@ -58,7 +58,7 @@ class Head(Block):
 
     def parts(self, place: Place) -> Iterator[Part]:
         """Split by columns; one that does not divide is rounded up."""
-        rows, p = place.step.batch, place.setting.precision
+        rows, p = place.scored, place.setting.precision
         columns = -(-self.vocabulary // place.setting.tensor_parallel)
         head = Gemm(
             rows, columns, place.hidden, p.activations, p.weights, p.wide, bias=self.bias, tied=self.tied

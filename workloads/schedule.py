@@ -1,0 +1,141 @@
+"""Which forward passes a request needs: the plain ones, or those that techniques make of them.
+
+A technique changes work: fewer passes, shorter ones, other operators in them, another model beside the
+first. A schedule is what it changes, and what a prediction is made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from workloads.model import Model
+from workloads.phases import Named, operators, weight_bytes
+from workloads.step import Setting, Step
+
+# What a technique does to the operators of a step; the step tells their sizes.
+Change = Callable[[Sequence[Named], Step], list[Named]]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Equal steps of one model but for the context, which grows evenly from `first` to `last`."""
+
+    phase: str  # prefill or decode: whether its time belongs to the first token or to the others
+    model: Model
+    setting: Setting
+    batch: int
+    q_len: int  # new positions of each sequence in each step
+    first: int  # positions that the first step sees, its own included
+    last: int
+    times: float = 1  # steps in all; an expectation need not be whole
+    scored: int = 1  # positions of each sequence that are projected to the vocabulary
+    scope: str = ""  # leads the names of its operators where a second model runs: "draft."
+    changes: tuple[Change, ...] = ()
+
+    def operators(self, kv_len: int) -> list[Named]:
+        """The operators of the step that sees `kv_len` positions."""
+        step = Step(self.batch, self.q_len, kv_len, self.scored)
+        rows = changed(operators(self.model, step, self.setting), step, self.changes)
+        return [replace(row, name=self.scope + row.name) for row in rows] if self.scope else rows
+
+
+@dataclass(frozen=True)
+class Resident:
+    """A model in memory, and how much it caches: `tokens` positions of `batch` sequences."""
+
+    model: Model
+    setting: Setting
+    batch: int
+    tokens: int
+    changes: tuple[Change, ...] = ()
+    weights_here: float = 1.0  # share of the weights in device memory; the rest is elsewhere
+    cache_here: float = 1.0
+    cache_factor: float = 1.0  # bytes over those of the plain cache: block rounding, extra summaries
+
+    def weight_bytes(self) -> float:
+        """Bytes of its weights in one device's memory."""
+        step = Step(1, 1, 1)
+        rows = changed(operators(self.model, step, self.setting), step, self.changes)
+        return float(weight_bytes(rows) * self.weights_here)
+
+    def cache_bytes(self) -> float:
+        """Bytes of keys, values and states in one device's memory."""
+        plain = self.model.cache_bytes(self.batch, self.tokens, self.setting)
+        return float(plain * self.cache_here * self.cache_factor)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The passes of a request and what stays in memory meanwhile.
+
+    `prompt` and `output` are what the user gives and gets; passes may read and write less or more.
+    """
+
+    passes: tuple[Pass, ...]
+    residents: tuple[Resident, ...]
+    batch: int
+    prompt: int
+    output: int  # tokens of each sequence
+    notes: tuple[str, ...] = ()
+
+    @property
+    def main(self) -> Resident:
+        """The model that was asked for."""
+        return self.residents[0]
+
+    def each(self, phase: str | None, edit: Callable[[Pass], Pass]) -> Schedule:
+        """The schedule with the main model's passes of a phase (or all) edited."""
+        return replace(
+            self,
+            passes=tuple(edit(p) if phase in (None, p.phase) and p.scope == "" else p for p in self.passes),
+        )
+
+    def with_change(self, change: Change, phase: str | None = None) -> Schedule:
+        """The schedule with a change of the main model's operators; of all phases, in memory too."""
+        found = self.each(phase, lambda p: replace(p, changes=(*p.changes, change)))
+        if phase is None:
+            found = found.with_main(changes=(*self.main.changes, change))
+        return found
+
+    def with_main(self, **fields: object) -> Schedule:
+        """The schedule with fields of the main resident replaced."""
+        first, *others = self.residents
+        return replace(self, residents=(replace(first, **fields), *others))  # type: ignore[arg-type]
+
+    def with_setting(self, edit: Callable[[Setting], Setting]) -> Schedule:
+        """The schedule with the main model's setting edited in every pass and in memory."""
+        found = self.each(None, lambda p: replace(p, setting=edit(p.setting)))
+        return found.with_main(setting=edit(self.main.setting))
+
+    def with_model(self, edit: Callable[[Model], Model]) -> Schedule:
+        """The schedule with the main model edited in every pass and in memory."""
+        found = self.each(None, lambda p: replace(p, model=edit(p.model)))
+        return found.with_main(model=edit(self.main.model))
+
+
+def changed(rows: Sequence[Named], step: Step, changes: Sequence[Change]) -> list[Named]:
+    """The operators of a step after every change in turn."""
+    for change in changes:
+        rows = change(rows, step)
+    return list(rows)
+
+
+def plain(
+    model: Model, phase: str, batch: int, prompt: int, output: int, context: int, setting: Setting
+) -> Schedule:
+    """The schedule without techniques: a prefill, then a step per token.
+
+    `context` is what a single decode step sees (phase decode). The prefill yields the first token.
+    """
+    passes = []
+    if phase in ("prefill", "generate"):
+        passes.append(Pass("prefill", model, setting, batch, prompt, prompt, prompt))
+    if phase == "decode":
+        passes.append(Pass("decode", model, setting, batch, 1, context, context))
+    if phase == "generate" and output > 1:
+        last = prompt + output - 1
+        passes.append(Pass("decode", model, setting, batch, 1, prompt + 1, last, output - 1))
+    tokens = max(p.last for p in passes)
+    tokens_out = output if phase == "generate" else 1
+    return Schedule(tuple(passes), (Resident(model, setting, batch, tokens),), batch, prompt, tokens_out)
