@@ -166,10 +166,11 @@ def test_a_ceiling_that_no_document_gives_only_lowers_the_bound(
 def test_times_of_arrays_are_arrays_of_times(
     kind: type[Operator], data: st.DataObject, fields_of: Callable[..., Any]
 ) -> None:
-    first = data.draw(fields_of(kind, **({"window": None} if kind is Attention else {})))
+    first = data.draw(fields_of(kind))
     names = [name for name in size_fields(kind) if first[name] is not None]
     same = {name: value for name, value in first.items() if name not in names}
-    points = [first, *data.draw(st.lists(fields_of(kind, **same), min_size=1, max_size=3))]
+    more = data.draw(st.lists(fields_of(kind, **same), min_size=1, max_size=3))
+    points = [first, *(point for point in more if None not in (point[name] for name in names))]
     arrays = {name: np.array([point[name] for point in points], dtype=np.float64) for name in names}
     whole, parts = times(kind(**{**first, **arrays}), PAPER), [times(kind(**p), PAPER) for p in points]
     for field in dataclasses.fields(Times):
