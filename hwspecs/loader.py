@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from hwspecs.node import Node
 from hwspecs.schema import Device
 from specfiles.catalogue import Catalogue
+from specfiles.errors import InputError
 from specfiles.reading import exists, parse_yaml, read_text, read_yaml
 from specfiles.strict import validated
 
+BLANK = "FILL-IN"
 _HEAD = re.compile(r"^(?:name|aliases):.*$", re.MULTILINE)
 
 
@@ -35,6 +38,7 @@ def load_device(asked: str | Path) -> Device:
     """
     path = HARDWARE.find(str(asked).removeprefix("NVIDIA "))  # drivers put the vendor before the name
     data = read_yaml(path)
+    _refuse_blanks(data, str(path))
     if data.get("kind") != "node":
         return validated(Device, data, str(path))
     node = validated(Node, data, str(path))
@@ -46,6 +50,25 @@ def load_node(asked: str | Path) -> Node:
     """The node for a name, an alias or the path of a YAML file."""
     path = NODES.find(str(asked))
     return validated(Node, read_yaml(path), str(path))
+
+
+def new_device(name: str) -> str:
+    """The text of a commented device file of this name, to be filled in."""
+    import json
+
+    template = read_text(_FOLDER / "template.yaml")
+    return template.replace("name: NAME", f"name: {json.dumps(name, ensure_ascii=False)}")
+
+
+def _refuse_blanks(value: Any, origin: str, path: str = "") -> None:
+    """An InputError for the first place that a template's reader has not filled in yet."""
+    if value == BLANK:
+        raise InputError(f"{origin}: {path} is still {BLANK}; write its value or delete the line.")
+    children = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for key, child in children:
+        _refuse_blanks(child, origin, f"{path}.{key}" if path else str(key))
 
 
 def device_names() -> list[str]:

@@ -47,6 +47,7 @@ class Plan:
     progress: Callable[[str], None] = lambda _: None
     budget_s: float = float("inf")  # no pass begins later, but the first
     done: int = 0  # passes so far
+    sheet: Device | None = None  # whose data sheet goes along; else the shipped device of this name
     times: dict[tuple[Any, ...], list[float]] = field(default_factory=lambda: defaultdict(list))
 
     @property
@@ -170,23 +171,25 @@ def _matmul(device: str, dtype: str, size: int) -> float:
 def _device(plan: Plan) -> Device:
     facts = environment(plan.device)
     told = ", ".join(f"{key} {value}" for key, value in facts.items())
-    name = plan.name or device_name(plan.device)
-    known = _known(name) if plan.device != "cpu" else None
+    name = plan.name or (plan.sheet.name if plan.sheet else device_name(plan.device))
+    known = plan.sheet or (_known(name) if plan.device != "cpu" else None)
     return Device(
         schema_version=1,
         name=name,
-        aliases=[],
+        aliases=plan.sheet.aliases if plan.sheet else [],
         vendor=known.vendor if known else _vendor(name),
-        kind="gpu" if plan.device != "cpu" else "cpu",
+        kind=known.kind if known else "gpu" if plan.device != "cpu" else "cpu",
         architecture=known.architecture if known else str(facts["processor"]),
         sources={
             **(known.sources if known else {}),
             SYSTEM: "what the operating system reports",
             MEASURED: f"roofline ceilings, medians of {plan.done} passes; {told}",
         },
+        conflicts=known.conflicts if known else [],
         datasheet=known.datasheet if known else _system_sheet(plan),
         measured=_measured(plan),
         calibration=_calibration(plan, told),
+        node=plan.sheet.node if plan.sheet else None,
     )
 
 

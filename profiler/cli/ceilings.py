@@ -21,10 +21,20 @@ from profiler.cli.options import FILE, device_option, needs_torch, positive, pro
     "--passes", type=int, default=5, show_default=True, help="Repeats of everything; medians count."
 )
 @click.option("--name", help="Name of the device in the file.")
+@click.option("--hw", help="Device whose data sheet is kept (name or file); the measured part is replaced.")
 def command(
-    out: Path, device: str, dtype: tuple[str, ...], threads: int, passes: int, name: str | None
+    out: Path,
+    device: str,
+    dtype: tuple[str, ...],
+    threads: int,
+    passes: int,
+    name: str | None,
+    hw: str | None,
 ) -> None:
     """Measure this machine's ceilings and the constants of its operators; writes a device file."""
+    from hwspecs import load_device
+
+    sheet = load_device(hw) if hw else None
     needs_torch()
     from profiler.ceilings import Plan, as_yaml, measure_ceilings
     from profiler.environment import pick_device, use_threads
@@ -38,6 +48,6 @@ def command(
     dtypes = dtype or (("fp32",) if chosen == "cpu" else ("bf16", "fp32"))
     for entry in dtypes:
         known_kernel_dtype(entry)
-    measured = measure_ceilings(Plan(chosen, dtypes, passes, name, progress))
+    measured = measure_ceilings(Plan(chosen, dtypes, passes, name, progress, sheet=sheet))
     write_text(out, as_yaml(measured))
     print(f"ceilings of {measured.name} written to {out}", file=sys.stderr)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from profiler.cli.options import emit, format_option, one_of
+from profiler.cli.options import FILE, emit, format_option, one_of
 
 
 @click.group("hw")
 def command() -> None:
-    """Devices and nodes: list, show, check."""
+    """Devices and nodes: list, show, check, new."""
 
 
 @command.command("list")
@@ -51,3 +53,19 @@ def hw_check(names: tuple[str, ...]) -> None:
     emit(devices.findings(findings), None)
     if any(f.severity == "error" for f in findings):
         click.get_current_context().exit(1)
+
+
+@command.command("new")
+@click.argument("name")
+@click.option("-o", "--output-file", "out", type=FILE, help="Write here; stdout by default.")
+def hw_new(name: str, out: Path | None) -> None:
+    """A commented device file to fill in; `roofline ceilings --hw FILE` adds what the machine reaches."""
+    from hwspecs.loader import new_device
+    from specfiles.errors import InputError
+    from specfiles.reading import exists
+
+    if not name.strip():
+        raise InputError("the device needs a name, for example: roofline hw new 'My GPU' -o my-gpu.yaml")
+    if out is not None and exists(out, Path.exists):
+        raise InputError(f"{out}: exists already; name another file.")
+    emit(new_device(name.strip()), out)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hwspecs import Device, load_device
-from hwspecs.loader import DEVICES
+from hwspecs.loader import HARDWARE
 from hwspecs.values import walk
 from profiler.ceilings import Plan, as_yaml, footprints, measure_ceilings
 from profiler.yardsticks import CPU_SIZES, GPU_SIZES, TERMS, yardsticks
@@ -48,7 +48,19 @@ def test_the_file_is_the_device(in_memory: tuple[Device, list[str]]) -> None:
     assert reloaded(in_memory[0]) == in_memory[0]
 
 
-@pytest.mark.parametrize("path", DEVICES.paths(), ids=lambda path: path.stem)
+def test_a_given_data_sheet_is_kept_and_its_measured_part_replaced(
+    brief: None, paper_device: Callable[..., Device]
+) -> None:
+    sheet = paper_device(measured={"dram_byte_per_s": {"value": 1.0, "source": "sheet"}}, aliases=["p"])
+    found = measure_ceilings(Plan("cpu", ("fp32",), passes=1, sheet=sheet))
+    assert (found.name, found.aliases, found.datasheet) == (sheet.name, sheet.aliases, sheet.datasheet)
+    assert found.measured.dram_byte_per_s is not None
+    assert found.measured.dram_byte_per_s.source == "measured"
+    assert {value.source for _, value in walk(found.measured)} == {"measured"}
+    assert reloaded(found) == found
+
+
+@pytest.mark.parametrize("path", HARDWARE.paths(), ids=lambda path: path.stem)
 def test_every_shipped_device_survives_being_written(path: Path) -> None:
     """A run keeps a copy of the device file that it belongs to."""
     device = load_device(path)

@@ -427,3 +427,16 @@ def test_a_campaign_needs_a_time_to_spend(roofline: Roofline, budget: str) -> No
     assert done.code == 2
     assert f"the budget is '{budget}'; expected a time such as 90s, 8m or 1h" in done.err
     assert not Path("there").exists()
+
+
+def test_a_new_device_is_written_once(roofline: Roofline, tmp_path: Path) -> None:
+    assert roofline("hw", "new", "Mine", "-o", "mine.yaml").code == 0
+    written = (tmp_path / "mine.yaml").read_text(encoding="utf-8")
+    assert roofline("hw", "new", "Mine").out == written
+    again = roofline("hw", "new", "Other", "-o", "mine.yaml")
+    assert again.code == 2
+    assert "mine.yaml: exists already" in again.err
+    assert (tmp_path / "mine.yaml").read_text(encoding="utf-8") == written
+    used = roofline("predict", "Llama-3.1-8B", "--hw", "mine.yaml")
+    assert used.code == 2
+    assert "vendor is still FILL-IN" in used.err
