@@ -46,8 +46,47 @@ TABLES = {
 }
 
 
+class Origin(Strict, frozen=True, kw_only=True):
+    """One trace file: what wrote it."""
+
+    file: str
+    format: str  # kineto | nsys | ncu
+    version: str = ""
+    rank: int | None = None
+    zero_ns: int | None = None  # the clock's zero in Unix time, where the file says it
+
+
+class DeviceFacts(Strict, frozen=True, kw_only=True):
+    """What a trace says of one device; nothing where it does not say."""
+
+    source: int  # which of the trace files
+    device: int
+    name: str = ""
+    processors: int | None = None  # SMs or compute units
+    memory_bytes: int | None = None
+    byte_per_s: float | None = None
+    clock_hz: float | None = None
+    capability: str = ""
+
+
+class Loss(Strict, frozen=True, kw_only=True):
+    """Something of a trace that was dropped, repaired or could not be linked, and how often."""
+
+    what: str  # dropped | repaired | unlinked | noted
+    count: int
+    sentence: str
+
+
+class Imported(Strict, frozen=True, kw_only=True):
+    """What traces of other tools said of themselves, beside the tables made from them."""
+
+    origins: list[Origin]
+    devices: list[DeviceFacts] = []
+    losses: list[Loss] = []
+
+
 class Head(Strict, frozen=True, kw_only=True):
-    """`run.json`."""
+    """`run.json`. An imported run leaves empty what its traces do not say."""
 
     schema_version: Literal[1] = 1
     status: Literal["running", "complete", "failed"] = "running"
@@ -64,6 +103,7 @@ class Head(Strict, frozen=True, kw_only=True):
     environment: dict[str, Any]
     seed: int
     notes: list[str] = []
+    imported: Imported | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ COMMANDS = {
     "calibrate": "calibrate",
     "profile": "profile",
     "campaign": "campaign",
+    "import": "import_",
+    "show": "show",
     "validate": "validate",
     "report": "report",
     "hw": "hw",

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from specfiles.strict import Strict
+from roofline.run import DeviceFacts, Loss, Origin
 
+__all__ = ["DeviceFacts", "Loss", "Origin", "Trace", "make_table", "merge"]
 WORD = pa.dictionary(pa.int32(), pa.string())
 NONE = -1
 
@@ -96,12 +97,33 @@ COUNTERS = pa.schema(
         ("value", pa.float64()),
     ]
 )
+# One row per activity, in their order: what it was for.
+ATTRIBUTION = pa.schema(
+    [
+        ("operator", WORD),  # the innermost operator or range that explains it; null where nothing does
+        ("kind", WORD),  # operator kind of workloads/operators, or of kernel_rules.yaml; unknown
+        ("phase", WORD),  # prefill | decode | mixed; null where it cannot be told
+        ("layer", pa.int32()),
+        ("step", pa.int32()),
+        ("instance", pa.int64()),  # activities of one execution of an operator share it
+        ("how", WORD),  # where the work comes from: shapes | capture | model; null: no model of its work
+        ("dtype", WORD),  # the format that matrix units multiply in
+        # Work of the whole instance, on its longest activity; 0 on the others of the instance.
+        ("matrix_flops", pa.float64()),
+        ("vector_flops", pa.float64()),
+        ("special_ops", pa.float64()),
+        ("work_bytes", pa.float64()),
+        ("comm_bytes", pa.float64()),
+        ("warning", WORD),  # why a ceiling may not apply: sparse tensor cores, ...
+    ]
+)
 SCHEMAS = {
     "activities": ACTIVITIES,
     "launches": LAUNCHES,
     "ranges": RANGES,
     "samples": SAMPLES,
     "counters": COUNTERS,
+    "attribution": ATTRIBUTION,
 }
 # Columns that hold a row of another table, and the table.
 ROWS = {
@@ -110,38 +132,8 @@ ROWS = {
     "ranges": {"parent": "ranges"},
     "samples": {},
     "counters": {},
+    "attribution": {"instance": "activities"},
 }
-
-
-class DeviceFacts(Strict, frozen=True, kw_only=True):
-    """What a trace says of one device; nothing where it does not say."""
-
-    source: int
-    device: int
-    name: str = ""
-    processors: int | None = None  # SMs or compute units
-    memory_bytes: int | None = None
-    byte_per_s: float | None = None
-    clock_hz: float | None = None
-    capability: str = ""
-
-
-class Origin(Strict, frozen=True, kw_only=True):
-    """One trace file: what wrote it."""
-
-    file: str
-    format: str  # kineto | nsys | ncu
-    version: str = ""
-    rank: int | None = None
-    zero_ns: int | None = None  # the clock's zero in Unix time, where the file says it
-
-
-class Loss(Strict, frozen=True, kw_only=True):
-    """Something of a trace that was dropped, repaired or could not be linked, and how often."""
-
-    what: str  # dropped | repaired | unlinked | noted
-    count: int
-    sentence: str
 
 
 @dataclass(frozen=True)
@@ -217,8 +209,10 @@ def merge(traces: Sequence[Trace]) -> Trace:
     devices: list[DeviceFacts] = []
     before = dict.fromkeys(SCHEMAS, 0)
     for trace in traces:
-        for name in SCHEMAS:
-            shifted = {"source": len(origins), **{c: before[to] for c, to in ROWS[name].items()}}
+        for name, schema in SCHEMAS.items():
+            shifted = {c: before[to] for c, to in ROWS[name].items()}
+            if "source" in schema.names:
+                shifted["source"] = len(origins)
             parts[name].append(_shift(trace[name], shifted))
         for name in SCHEMAS:
             before[name] += trace[name].num_rows

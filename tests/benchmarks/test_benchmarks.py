@@ -12,7 +12,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
-SMALL = {"predict_speed": ("-n", "12", "-r", "1"), "cold_start": ("-n", "1")}
+SMALL = {
+    "predict_speed": ("-n", "12", "-r", "1"),
+    "cold_start": ("-n", "1"),
+    "trace_speed": ("-n", "1", "--megabytes", "3"),
+}
 
 
 def printed(path: Path, *options: str) -> str:
@@ -44,6 +48,13 @@ def test_a_grid_gives_what_single_predictions_give(results: dict[str, dict[str, 
     assert found["scenarios"] == 12
     assert found["largest_deviation"] < 1e-9
     assert all(found[name] > 0 for name in ("grid_s", "grid_us_per_scenario", "floor_s", "single_s"))
+
+
+def test_a_trace_is_set_beside_unpacking_and_decoding(results: dict[str, dict[str, Any]]) -> None:
+    found = results["trace_speed"]
+    assert set(found["stages"]) == {"unpack", "decode", "kernels", "import"}
+    assert found["events"] > 1000
+    assert all(stage["wall_s"] > 0 and stage["memory_bytes"] > 0 for stage in found["stages"].values())
 
 
 def test_a_cold_start_is_set_beside_python_and_numpy(results: dict[str, dict[str, Any]]) -> None:

@@ -1,0 +1,30 @@
+"""`roofline show`: tables of a run, measured or imported, or of a trace as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from profiler.cli.options import FIDELITY, FILE, emit, format_option, known_fidelity, one_of, output_file
+
+
+@click.command("show")
+@click.argument("subject", type=FILE, metavar="RUN|TRACE")
+@click.option(
+    "--by", default="operator", show_default=True, help="operator | kernel | layer | phase | stream | kind"
+)
+@click.option("--hw", help="Device whose ceilings to compare with; by default the run's own, if it is known.")
+@click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
+@format_option("table", "json", "csv")
+@output_file
+def command(subject: Path, by: str, hw: str | None, fidelity: str, format: str, out: Path | None) -> None:
+    """Where the time went: by operator, kernel, layer, phase or stream; idle time and its causes."""
+    from profiler.traces.showing import BY, shown
+    from reports import show
+
+    one_of(format, "format", ("table", "json", "csv"))
+    one_of(by, "grouping", BY)
+    found: dict[str, Any] = shown(subject, by, hw, known_fidelity(fidelity))
+    emit({"table": show.as_text, "json": show.as_json, "csv": show.as_csv}[format](found), out)

@@ -1,0 +1,140 @@
+"""Kernels of a replayed graph to the operators that were captured into it.
+
+A replay is one launch with many kernels, in the order in which the capture recorded them. Which capture a
+replay is of shows in the number of kernels, in their names where the capture has them (ROCm), and in the
+size that it was captured for.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from profiler.traces.steps import StepFacts
+from profiler.traces.tables import Loss, Trace
+
+BEGIN, END = re.compile("StreamBeginCapture"), re.compile("StreamEndCapture")
+NODE = re.compile("Launch(Cooperative)?Kernel|LaunchKernelEx|MemcpyAsync|MemsetAsync|Memcpy.*Async")
+SAME = 0.9  # of the kernels' names, where both sides have them
+SIZE = re.compile(r"capture\D*(\d+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Capture:
+    """The calls that one capture recorded, as rows of the launches."""
+
+    source: int
+    rows: Any
+    size: int  # tokens that it was captured for, where its annotation says it
+
+
+def captures(trace: Trace) -> list[Capture]:
+    """Every capture of a trace, in order of time."""
+    names = trace.words("launches", "name")
+    code = trace.column("launches", "name")
+    if not any(BEGIN.search(name) for name in names):
+        return []
+    begins, ends, nodes = (np.isin(code, _matching(names, p)) for p in (BEGIN, END, NODE))
+    place = [trace.column("launches", key) for key in ("source", "process", "thread")]
+    found = []
+    for begin in np.flatnonzero(begins).tolist():
+        here = np.ones(len(code), bool)
+        for column in place:
+            here &= column == column[begin]
+        after = np.flatnonzero(here & ends)
+        stop = int(after[after > begin][0]) if (after > begin).any() else len(code)
+        inside = np.flatnonzero(here & nodes)
+        rows = inside[(inside > begin) & (inside < stop)]
+        found.append(Capture(int(place[0][begin]), rows, _size(trace, begin)))
+    return found
+
+
+def link_captures(trace: Trace, step_of: Any, facts: list[StepFacts]) -> tuple[Trace, Any]:
+    """Give the kernels of replays the ranges of their capture; and which activities got one.
+
+    `step_of` is the step of each activity (-1: none) and `facts` what is known of the steps.
+    """
+    graph, launch = trace.column("activities", "graph"), trace.column("activities", "launch")
+    linked = np.zeros(len(graph), bool)
+    known = captures(trace)
+    if not known or not len(graph):
+        return trace, linked
+    ranges = trace.column("activities", "range").copy()
+    around = trace.column("launches", "range")
+    start = trace.column("activities", "start_ns")
+    names = _names(trace, "activities", "name")
+    captured = _names(trace, "launches", "kernel")
+    turns: dict[int, int] = {}
+    for each in np.unique(launch[(graph >= 0) & (launch >= 0)]).tolist():
+        rows = np.flatnonzero(launch == each)
+        rows = rows[np.argsort(start[rows], kind="stable")]
+        step = facts[step_of[rows[0]]] if step_of[rows[0]] >= 0 else StepFacts()
+        match = _best(known, [names[r] for r in rows], captured, step, turns)
+        if match is not None:
+            inner = around[match.rows]
+            ranges[rows] = np.where(inner >= 0, inner, ranges[rows])
+            linked[rows] = inner >= 0
+    return trace.with_column("activities", "range", ranges), linked
+
+
+def without_captures(trace: Trace) -> Trace:
+    """Without the activities of files that only capture: what they ran is no part of what was measured."""
+    sources = {capture.source for capture in captures(trace)}
+    source, launch = trace.column("activities", "source"), trace.column("activities", "launch")
+    replayed = set(source[(trace.column("activities", "graph") >= 0) & (launch >= 0)].tolist())
+    drop = np.isin(source, sorted(sources - replayed))
+    if not replayed or not drop.any():
+        return trace
+    kept = trace.with_table("activities", trace["activities"].filter(~drop))
+    sentence = (
+        "activities of files that only capture graphs: their operators are used, their time is not counted"
+    )
+    return Trace(
+        kept.origins,
+        kept.tables,
+        kept.devices,
+        (*kept.losses, Loss(what="noted", count=int(drop.sum()), sentence=sentence)),
+    )
+
+
+def _best(
+    known: list[Capture], names: list[str], captured: list[str], step: StepFacts, turns: dict[int, int]
+) -> Capture | None:
+    fitting = [c for c in known if len(c.rows) == len(names) and _alike(names, [captured[r] for r in c.rows])]
+    wanted = step.padded or step.sequences
+    sized = [c for c in fitting if c.size >= wanted > 0]
+    if sized:
+        least = min(c.size for c in sized)
+        fitting = [c for c in sized if c.size == least]
+    if not fitting:
+        return None
+    turn = turns.get(len(names), 0)  # pieces of a model that look alike are replayed in the order of capture
+    turns[len(names)] = turn + 1
+    return fitting[turn % len(fitting)]
+
+
+def _alike(names: list[str], captured: list[str]) -> bool:
+    pairs = [(a, b) for a, b in zip(names, captured, strict=True) if a and b]
+    return not pairs or sum(a == b for a, b in pairs) >= SAME * len(pairs)
+
+
+def _matching(names: list[str], pattern: re.Pattern[str]) -> list[int]:
+    return [code for code, name in enumerate(names) if pattern.search(name)]
+
+
+def _names(trace: Trace, table: str, column: str) -> list[str]:
+    words = [*trace.words(table, column), ""]
+    return [words[code] for code in trace.column(table, column)]
+
+
+def _size(trace: Trace, launch: int) -> int:
+    row, words = int(trace.column("launches", "range")[launch]), trace.words("ranges", "name")
+    names, parents = trace.column("ranges", "name"), trace.column("ranges", "parent")
+    while row >= 0:
+        if found := SIZE.search(words[names[row]]):
+            return int(found.group(1)[:9])
+        row = int(parents[row])
+    return 0

@@ -1,0 +1,136 @@
+"""Lists of whatever JSON held, as clean columns: whole nanoseconds, integers, words with a code each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+NONE = -1
+BAD = np.iinfo(np.int64).min  # a time that is none
+MOST_NS = 4e18
+# A float64 of microseconds still tells the three decimals of a nanosecond below this.
+EXACT_US = 9.0e12
+MOST_WORD = 2000
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class InexactTimesError(Exception):
+    """Microseconds since 1970 with decimals: too long for a float."""
+
+
+class Words:
+    """Distinct words and their codes; control characters replaced, very long words cut (and counted)."""
+
+    def __init__(self) -> None:
+        self.cleaned = 0
+        self._codes = _Codes(self)
+        self.known: list[str] = []
+
+    def codes(self, words: Sequence[Any]) -> Any:
+        """The code of each word as int32; -1 for None."""
+        return np.fromiter(map(self._codes.__getitem__, words), np.int32, len(words))
+
+    def array(self, codes: Any) -> pa.DictionaryArray:
+        """Codes as a column of words."""
+        indices = pa.array(codes, pa.int32(), mask=codes < 0)
+        return pa.DictionaryArray.from_arrays(indices, pa.array(self.known, pa.string()))
+
+    def new(self, word: Any) -> int:
+        """The code of a word that was not seen before."""
+        if word is None:
+            return NONE
+        text = word if isinstance(word, str) else str(word)
+        clean = UNPRINTABLE.sub("\ufffd", text[:MOST_WORD])
+        if len(text) > MOST_WORD:  # distinct words stay distinct
+            clean += f"… ({len(text)} characters, {hash_of(text)})"
+        self.cleaned += clean != text
+        self.known.append(clean)
+        return len(self.known) - 1
+
+
+class _Codes(dict[Any, int]):
+    def __init__(self, words: Words) -> None:
+        self._words = words
+
+    def __missing__(self, word: Any) -> int:
+        code = self[word] = self._words.new(word)
+        return code
+
+
+def hash_of(text: str) -> str:
+    """A short name for a long text."""
+    import zlib
+
+    return f"{zlib.crc32(text.encode('utf-8', 'replace')):08x}"
+
+
+def integers(values: Sequence[Any]) -> Any:
+    """int64; numbers in strings are read, and what is no number is -1."""
+    try:
+        return np.array(values, dtype=np.int64)
+    except (TypeError, ValueError, OverflowError):
+        return np.fromiter(map(integer, values), np.int64, len(values))
+
+
+def integer(value: Any) -> int:
+    """A whole number, or -1."""
+    try:
+        found = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return NONE
+    return found if abs(found) < 2**62 else NONE
+
+
+def identities(values: Sequence[Any], words: Words) -> Any:
+    """Process and thread ids: integers as they are, words ("Spans") numbered from -2 downwards."""
+    try:
+        return np.array(values, dtype=np.int64)
+    except (TypeError, ValueError, OverflowError):
+        found = [integer(v) if not isinstance(v, str) or v.isdecimal() else None for v in values]
+        codes = words.codes([v if isinstance(v, str) else None for v in values])
+        return np.array([-2 - c if f is None else f for f, c in zip(found, codes, strict=True)], np.int64)
+
+
+def nanoseconds(values: Sequence[Any], *, exact: bool = False, short: bool = False) -> Any:
+    """Microseconds as whole nanoseconds; BAD where a value is missing, NaN or beyond any clock.
+
+    Raises InexactTimesError where a float cannot tell nanoseconds; `exact` takes raw JSON instead;
+    `short` ones are durations, which are never so long.
+    """
+    if exact:
+        return np.fromiter(map(_exact, values), np.int64, len(values))
+    try:
+        floats = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        floats = np.fromiter(map(_float, values), np.float64, len(values))
+    large = np.abs(floats) >= EXACT_US
+    if not short and large.any() and any(type(value) is float for value in values):
+        raise InexactTimesError
+    scaled = np.rint(floats * 1000)
+    good = np.abs(scaled) < MOST_NS  # False for NaN
+    return np.where(good, scaled, 0).astype(np.int64) + np.where(good, 0, BAD)
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
+
+
+def _exact(raw: Any) -> int:
+    text = bytes(raw).strip(b'" ') if isinstance(raw, msgspec.Raw) else b""
+    whole, _, decimals = text.partition(b".")
+    if decimals.isdigit() and whole.isdigit() and len(decimals) <= 3:
+        return int(whole) * 1000 + int(decimals.ljust(3, b"0"))
+    try:
+        value = int((Decimal(text.decode("ascii", "replace")) * 1000).to_integral_value())
+    except (InvalidOperation, ValueError, OverflowError):
+        return int(BAD)
+    return value if abs(value) < MOST_NS else int(BAD)

@@ -1,0 +1,207 @@
+"""Chrome trace JSON as typed events, chunk by chunk: quick where it is sound, tolerant where it is not.
+
+A chunk is cut where one event ends and the next begins. Whether a cut is right is decided by decoding:
+what stands before it must be a whole list. Only chunks that fail are looked at more closely.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from profiler.traces.bytestream import ByteStream
+from profiler.traces.structure import BETWEEN, list_begin, mended, spans
+from specfiles.errors import InputError
+
+E = TypeVar("E", bound=msgspec.Struct)
+MOST_HEADER = 64 << 20  # what stands before the events
+MOST_EVENT = 32 << 20  # one event: longer is rubbish, or a string that never ends
+TAIL = 1 << 16
+
+
+class Events(Generic[E]):
+    """Events of a trace file as records of a type; afterwards what was dropped or repaired.
+
+    `header` holds the values beside the events. `dropped` counts events that could not be read,
+    `repaired` those read after mending; `broken` says how the file ended too early ("" if it did not).
+    """
+
+    def __init__(self, stream: ByteStream, kind: type[E]) -> None:
+        self.stream = stream
+        self.kind = kind
+        self.header: dict[str, Any] = {}
+        self.dropped = self.repaired = 0
+        self.broken = ""
+        self._typed = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
+        self._one = msgspec.json.Decoder(kind)
+        self._closed = False
+
+    def __iter__(self) -> Iterator[list[E]]:
+        """Lists of events in the file's order; an InputError where the file is no Chrome trace."""
+        pieces = iter(self.stream)
+        rest, opening = self._begin(pieces)
+        with _no_collection():
+            for piece in pieces:
+                rest += piece
+                events, rest = self._cut(rest)
+                if events:
+                    yield events
+                if self._closed:
+                    break
+            if not self._closed:
+                events, rest = self._last(rest)
+                yield events
+        trailer = rest
+        while self._closed and len(trailer) < MOST_HEADER and (piece := next(pieces, b"")):
+            trailer += piece
+        if opening == b"{" and self._closed:
+            self._read_header(b"{" + trailer.lstrip(b", \n\r\t"))
+        self.broken = self.stream.broken or (
+            "" if self._closed or opening == b"[" else "the JSON ends too early"
+        )
+
+    def _begin(self, pieces: Iterator[bytes]) -> tuple[bytes, bytes]:
+        """The bytes from the first event on, and whether the file is a list or an object."""
+        buffer = b""
+        for piece in pieces:
+            buffer += piece
+            text = buffer.removeprefix(b"\xef\xbb\xbf").lstrip()
+            opening = text[:1]
+            if opening == b"[":
+                return text[1:], opening
+            if text and opening != b"{":
+                break
+            if (at := list_begin(text, b"traceEvents")) >= 0:
+                self._read_header(text[:at] + b"]}")
+                return text[at:], opening
+            if len(buffer) > MOST_HEADER:
+                break
+        name = self.stream.path
+        if not buffer.strip():
+            why = f"; {self.stream.broken}" if self.stream.broken else ""
+            raise InputError(f"{name}: holds no trace, it is empty{why}.")
+        raise InputError(f"{name}: is not a Chrome or Kineto trace; expected JSON with a list `traceEvents`.")
+
+    def _read_header(self, text: bytes) -> None:
+        for attempt in (text, mended(text)):
+            try:
+                found = msgspec.json.decode(attempt)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                continue
+            if isinstance(found, dict):
+                self.header.update({k: v for k, v in found.items() if k != "traceEvents"})
+            return
+
+    def _cut(self, buffer: bytes) -> tuple[list[E], bytes]:
+        """The whole events of a buffer, and the bytes that are left."""
+        found = list(BETWEEN.finditer(buffer, max(0, len(buffer) - TAIL)))
+        if found:
+            last = found[-1]
+            try:
+                return self._typed.decode(b"[" + buffer[: last.start() + 1] + b"]"), buffer[last.end() :]
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                pass  # the cut is wrong, the list ends here, or something is odd
+        return self._careful(buffer)
+
+    def _careful(self, buffer: bytes) -> tuple[list[E], bytes]:
+        found, end = spans(buffer)
+        if not len(found) and end < 0 and len(buffer) > MOST_EVENT:
+            return self._salvage(buffer), b""  # e.g. a quote too many: brackets cannot be trusted
+        self._closed = end >= 0
+        stop = int(found[-1][1]) if len(found) else 0
+        rest = buffer[end + 1 :] if self._closed else buffer[stop:].lstrip(b", \n\r\t")
+        if not len(found):
+            return [], rest
+        whole = b"[" + buffer[int(found[0][0]) : stop] + b"]"
+        for text in (whole, mended(whole)):
+            try:
+                events = self._typed.decode(text)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                continue
+            return events, rest
+        return [event for a, b in found for event in self._single(buffer[int(a) : int(b)])], rest
+
+    def _last(self, buffer: bytes) -> tuple[list[E], bytes]:
+        """What is left where the file ends: whole events, then an event that is cut off."""
+        if not buffer.strip():
+            return [], b""
+        events, rest = self._careful(buffer)
+        if not self._closed and rest.strip(b", \n\r\t"):
+            if BETWEEN.search(rest):
+                events += self._salvage(rest)
+            else:
+                self.dropped += 1
+            rest = b""
+        return events, rest
+
+    def _salvage(self, buffer: bytes) -> list[E]:
+        """Events between places that look like borders, where brackets and quotes do not balance."""
+        ends = [match.start() + 1 for match in BETWEEN.finditer(buffer)]
+        begins = [0, *(match.end() for match in BETWEEN.finditer(buffer))]
+        events: list[E] = []
+        for begin, end in zip(begins, [*ends, len(buffer)], strict=True):
+            events += self._single(buffer[begin:end], split=False)
+        return events
+
+    def _single(self, text: bytes, split: bool = True) -> list[E]:
+        """One event on its own: as it is, mended, or with its odd values put aside."""
+        try:
+            return [self._one.decode(text)]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass
+        if split and BETWEEN.search(text):
+            return self._salvage(text)
+        try:
+            plain = msgspec.json.decode(mended(text))
+            event = _converted(plain, self.kind)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            event = None
+        if event is None:
+            self.dropped += 1
+            return []
+        self.repaired += 1
+        return [event]
+
+
+def _converted(plain: Any, kind: type[E]) -> E | None:
+    """A decoded event as a record: fields whose values are of another type are left out."""
+    if not isinstance(plain, dict):
+        return None
+    kept: dict[str, Any] = {}
+    for field in msgspec.structs.fields(kind):
+        value = plain.get(field.encode_name)
+        if value is None:
+            continue
+        try:
+            kept[field.name] = msgspec.convert(_raw(value, field.type), field.type)
+        except msgspec.ValidationError:
+            if isinstance(value, dict) and isinstance(nested := _struct_in(field.type), type):
+                kept[field.name] = _converted(value, nested)
+    return kind(**kept)
+
+
+def _raw(value: Any, kind: Any) -> Any:
+    if kind is msgspec.Raw or msgspec.Raw in getattr(kind, "__args__", ()):
+        return msgspec.Raw(msgspec.json.encode(value))
+    return value
+
+
+def _struct_in(kind: Any) -> Any:
+    members = getattr(kind, "__args__", (kind,))
+    return next((m for m in members if isinstance(m, type) and issubclass(m, msgspec.Struct)), None)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the cyclic collector: events hold no cycles, and walking them costs as much as decoding."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

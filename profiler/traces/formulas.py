@@ -1,0 +1,384 @@
+"""From the recorded inputs of an operator to its work: sizes in, an operator of `workloads` out.
+
+The formulas of work themselves stand in `workloads/operators`; here it is only said which input is what.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from workloads.operators import Attention, Embedding, Gemm, KvAppend, Operator, Rope
+from workloads.work import Role, Traffic, Work
+
+# Types as PyTorch prints them -> the format here, or bytes of an element where no format matters.
+TYPES: Mapping[str, str] = {
+    "c10::BFloat16": "bf16",
+    "c10::Half": "fp16",
+    "float": "fp32",
+    "double": "fp64",
+    "c10::Float8_e4m3fn": "fp8",
+    "c10::Float8_e4m3fnuz": "fp8",
+    "c10::Float8_e5m2": "fp8",
+    "c10::Float8_e5m2fnuz": "fp8",
+    "signed char": "int8",
+}
+ELEMENT_BYTES: Mapping[str, float] = {
+    "bf16": 2,
+    "fp16": 2,
+    "fp32": 4,
+    "fp64": 8,
+    "fp8": 1,
+    "int8": 1,
+    "unsigned char": 1,
+    "bool": 1,
+    "short int": 2,
+    "short": 2,
+    "int": 4,
+    "long int": 8,
+    "long": 8,
+    "c10::Float8_e8m0fnu": 1,
+    "c10::Float4_e2m1fn_x2": 1,
+    "c10::complex<float>": 8,
+}
+
+
+@dataclass(frozen=True)
+class Streamed(Operator):
+    """Whatever only moves its tensors: each read or written once, one FLOP per result element."""
+
+    kind: ClassVar[str] = "elementwise"
+
+    read_bytes: float
+    written_bytes: float
+    results: float
+    dtype: str = "fp32"
+
+    def work(self) -> Work:
+        """Bytes as recorded; arithmetic on vector units."""
+        return Work(
+            dtype=self.dtype,
+            traffic=(
+                Traffic("inputs", Role.INPUT, self.read_bytes),
+                Traffic("outputs", Role.OUTPUT, self.written_bytes),
+            ),
+            vector_flops=self.results,
+            outputs=self.results,
+        )
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """The sizes and type of one recorded input."""
+
+    dims: tuple[int, ...]
+    type: str
+
+    @property
+    def elements(self) -> int:
+        """How many; 1 for a scalar."""
+        return math.prod(self.dims)
+
+    @property
+    def dtype(self) -> str:
+        """The format; fp32 where the type is none that matrix units know."""
+        return TYPES.get(self.type, "fp32")
+
+    @property
+    def bytes(self) -> float:
+        """Of all elements."""
+        return self.elements * ELEMENT_BYTES.get(TYPES.get(self.type, self.type), 4)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a trace recorded of one call: tensors (None for what is none), and lengths from around it."""
+
+    inputs: tuple[Tensor | None, ...]
+    lists: Mapping[int, tuple[Tensor, ...]]
+    values: Sequence[Any]
+    sequences: int = 0  # of the step, where an annotation says it; 0 otherwise
+    kv_tokens: float = 0  # visible positions summed over the sequences
+
+    def tensors(self, at: Sequence[int]) -> list[Tensor]:
+        """The inputs at these positions. KeyError where one is missing or no tensor."""
+        found = [self.inputs[i] if i < len(self.inputs) else None for i in at]
+        if any(tensor is None or not tensor.dims for tensor in found):
+            raise KeyError(at)
+        return [tensor for tensor in found if tensor is not None]
+
+    def all_tensors(self) -> list[Tensor]:
+        """Every input that is a tensor."""
+        return [tensor for tensor in self.inputs if tensor is not None and tensor.dims]
+
+
+Formula = Callable[[Recorded, Sequence[int]], Operator | None]
+
+
+def product(call: Recorded, at: Sequence[int]) -> Operator | None:
+    """A[..., m, k] @ B[..., k, n]; a batch is as many products, B counted once where it is not batched."""
+    a, b = call.tensors(at)
+    m = a.dims[-2] if len(a.dims) > 1 else 1
+    k, n = (b.dims[-2], b.dims[-1]) if len(b.dims) > 1 else (b.dims[0], 1)
+    if a.dims[-1] != k or not k:
+        return None
+    batch = math.prod(b.dims[:-2])
+    if batch > 1:  # every pair of matrices is moved once: that is what a batched product reads
+        return _batched(a, b, m, n, k, math.prod(a.dims[:-2]))
+    return Gemm(a.elements // k if len(a.dims) > 2 else m, n, k, _multiplied(a, b), b.dtype, _wide(a))
+
+
+def linear(call: Recorded, at: Sequence[int]) -> Operator | None:
+    """x[..., k] @ W[n, k].T."""
+    x, weight = call.tensors(at)
+    if len(weight.dims) != 2 or x.dims[-1] != weight.dims[1] or not x.dims[-1]:
+        return None
+    n, k = weight.dims
+    return Gemm(x.elements // k, n, k, _multiplied(x, weight), weight.dtype, _wide(x))
+
+
+def heads_first(call: Recorded, at: Sequence[int]) -> Operator | None:
+    """Q[batch, heads, q_len, head_dim], K[batch, kv_heads, kv_len, head_dim]."""
+    q, k, _ = call.tensors(at)
+    if len(q.dims) != 4 or len(k.dims) != 4:
+        return None
+    batch, heads, q_len, width = q.dims
+    return _attention(call, (batch, q_len, k.dims[2], heads, k.dims[1], width), q)
+
+
+def heads_last(call: Recorded, at: Sequence[int]) -> Operator | None:
+    """Q[batch, q_len, heads, head_dim]; where sequences are packed, Q[tokens, heads, head_dim]."""
+    q, k, _ = call.tensors(at)
+    if len(q.dims) == 4 and len(k.dims) == 4:
+        batch, q_len, heads, width = q.dims
+        return _attention(call, (batch, q_len, k.dims[1], heads, k.dims[2], width), q)
+    if len(q.dims) == 3 and len(k.dims) == 3:
+        sequences = max(1, call.sequences)
+        each, visible = q.dims[0] / sequences, k.dims[0] / sequences
+        return _attention(call, (sequences, each, visible, q.dims[1], k.dims[1], q.dims[2]), q)
+    return None
+
+
+def cached(call: Recorded, at: Sequence[int]) -> Operator | None:
+    """Q[tokens, heads, head_dim] over a paged cache; how far it reaches is said by the step's annotation."""
+    q, k = call.tensors(at)
+    if len(q.dims) != 3 or len(k.dims) != 3 or not call.kv_tokens or not call.sequences:
+        return None
+    tokens, heads, width = q.dims
+    return Attention(
+        batch=call.sequences,
+        q_len=max(1.0, tokens / call.sequences),
+        kv_len=max(call.kv_tokens, tokens) / call.sequences,
+        heads=heads,
+        kv_heads=k.dims[1],
+        head_dim=width,
+        dtype=_matrix(q.dtype),
+        kv_dtype=_matrix(q.dtype),
+    )
+
+
+def paged(call: Recorded, at: Sequence[int]) -> Operator | None:
+    """Decode over a paged cache: Q[sequences, heads, head_dim], keys[blocks, kv_heads, ...]."""
+    q, k = call.tensors(at)
+    if len(q.dims) != 3 or len(k.dims) < 3 or not call.kv_tokens:
+        return None
+    sequences, heads, width = q.dims
+    lengths = (sequences, 1, call.kv_tokens / sequences, heads, k.dims[1], width)
+    return Attention(*lengths, dtype=_matrix(q.dtype), kv_dtype=_matrix(k.dtype))
+
+
+def experts(call: Recorded, at: Sequence[int]) -> Operator | None:
+    """x[tokens, hidden], w1[experts, 2 inter, hidden], w2[experts, hidden, inter], ids[tokens, topk].
+
+    Each expert that a token is likely to pick (drawn evenly) has its weights read once.
+    """
+    x, first, second, ids = call.tensors(at)
+    if len(first.dims) != 3 or len(second.dims) != 3 or len(x.dims) != 2 or len(ids.dims) != 2:
+        return None
+    tokens, topk, count = x.dims[0], ids.dims[1], first.dims[0]
+    touched = count * (1 - (1 - min(1.0, topk / count)) ** tokens)
+    weights = (first.bytes + second.bytes) * touched / count
+    per_pair = 2 * (math.prod(first.dims[1:]) + math.prod(second.dims[1:]))
+    return Experts(2 * x.bytes, weights, tokens * topk * per_pair, _multiplied(x, first), x.elements)
+
+
+@dataclass(frozen=True)
+class Experts(Operator):
+    """Both products of a layer of experts."""
+
+    kind: ClassVar[str] = "grouped_gemm"
+
+    activation_bytes: float
+    weight_bytes: float
+    matrix_flops: float
+    dtype: str
+    results: float
+
+    def work(self) -> Work:
+        """Activations in and out once, the weights of the experts in use once."""
+        return Work(
+            dtype=self.dtype,
+            traffic=(
+                Traffic("tokens", Role.INPUT, self.activation_bytes),
+                Traffic("weights", Role.WEIGHT, self.weight_bytes),
+            ),
+            matrix_flops=self.matrix_flops,
+            outputs=self.results,
+        )
+
+
+def rotated(call: Recorded, at: Sequence[int]) -> Operator | None:
+    """Queries and keys [tokens, heads x head_dim], turned in place."""
+    q, k = call.tensors(at)
+    tokens = q.dims[0]
+    return Rope(tokens, (q.elements + k.elements) // max(tokens, 1), 1, _matrix(q.dtype))
+
+
+def appended(call: Recorded, at: Sequence[int]) -> Operator | None:
+    """New keys and values [tokens, kv_heads, head_dim]."""
+    key, _ = call.tensors(at)
+    if len(key.dims) != 3:
+        return None
+    return KvAppend(*key.dims, _matrix(key.dtype), _matrix(key.dtype))
+
+
+def looked_up(call: Recorded, at: Sequence[int]) -> Operator | None:
+    """Rows of a table[vocabulary, width]; index_select names its rows third."""
+    table = call.tensors(at[:1])[0]
+    rows = next((t for t in call.all_tensors()[1:] if "long" in t.type or t.type == "int"), None)
+    if len(table.dims) != 2 or rows is None:
+        return None
+    return Embedding(rows.elements, *table.dims, table.dtype, table.dtype)
+
+
+def streamed(call: Recorded, at: Sequence[int]) -> Operator | None:
+    """All tensors that are given, outputs among them, each moved once."""
+    tensors = call.all_tensors()
+    if not tensors:
+        return None
+    largest = max(tensors, key=lambda t: t.elements)
+    return Streamed(sum(t.bytes for t in tensors), 0.0, largest.elements, largest.dtype)
+
+
+def mapped(call: Recorded, at: Sequence[int]) -> Operator | None:
+    """Element by element: all tensor inputs read, a result of their common shape written in the widest."""
+    tensors = call.tensors(at) if at else call.all_tensors()
+    if not tensors:
+        return None
+    elements = _broadcast([t.dims for t in tensors])
+    if elements is None:
+        return None
+    width = max(t.bytes / max(t.elements, 1) for t in tensors)
+    dtype = max(tensors, key=lambda t: t.elements).dtype
+    return Streamed(sum(t.bytes for t in tensors), elements * width, elements, dtype)
+
+
+def reduced(call: Recorded, at: Sequence[int]) -> Operator | None:
+    """One tensor read; the result is small."""
+    (tensor,) = call.tensors(at)
+    return Streamed(tensor.bytes, 0.0, tensor.elements, tensor.dtype)
+
+
+def copied(call: Recorded, at: Sequence[int]) -> Operator | None:
+    """The second tensor into the first."""
+    target, source = call.tensors(at)
+    return Streamed(source.bytes, target.bytes, 0.0, target.dtype)
+
+
+def filled(call: Recorded, at: Sequence[int]) -> Operator | None:
+    """One tensor written."""
+    (tensor,) = call.tensors(at)
+    return Streamed(0.0, tensor.bytes, 0.0, tensor.dtype)
+
+
+def joined(call: Recorded, at: Sequence[int]) -> Operator | None:
+    """A list of tensors into one."""
+    parts = call.lists.get(at[0])
+    if not parts:
+        return None
+    size = sum(t.bytes for t in parts)
+    return Streamed(size, size, 0.0, parts[0].dtype)
+
+
+def nothing(call: Recorded, at: Sequence[int]) -> Operator | None:
+    """The kind is known, the inputs do not say the work."""
+    return None
+
+
+FORMULAS: Mapping[str, Formula] = {
+    f.__name__: f
+    for f in (
+        product,
+        linear,
+        heads_first,
+        heads_last,
+        cached,
+        paged,
+        experts,
+        rotated,
+        appended,
+        looked_up,
+        streamed,
+        mapped,
+        reduced,
+        copied,
+        filled,
+        joined,
+        nothing,
+    )
+}
+
+
+def _attention(call: Recorded, sizes: tuple[Any, ...], q: Tensor) -> Operator | None:
+    batch, q_len, kv_len, heads, kv_heads, width = sizes
+    if not all(size > 0 for size in sizes):
+        return None
+    causal = q_len > 1 and q_len <= kv_len and any(str(v) == "True" for v in call.values)
+    return Attention(
+        batch,
+        q_len,
+        kv_len,
+        heads,
+        kv_heads,
+        width,
+        dtype=_matrix(q.dtype),
+        kv_dtype=_matrix(q.dtype),
+        causal=causal or q_len == 1,
+    )
+
+
+def _batched(a: Tensor, b: Tensor, m: int, n: int, k: int, batch: int) -> Operator:
+    """Independent products as one: work is the sum."""
+    return Experts(
+        a.bytes + batch * m * n * a.bytes / max(a.elements, 1),
+        b.bytes,
+        2.0 * batch * m * n * k,
+        _multiplied(a, b),
+        batch * m * n,
+    )
+
+
+def _multiplied(a: Tensor, b: Tensor) -> str:
+    """The format that is multiplied in: the wider of both, of those that matrix units know."""
+    return max((_matrix(a.dtype), _matrix(b.dtype)), key=lambda d: ELEMENT_BYTES[d])
+
+
+def _matrix(dtype: str) -> str:
+    return dtype if dtype in ELEMENT_BYTES else "fp32"
+
+
+def _wide(tensor: Tensor) -> str:
+    return "bf16" if tensor.dtype in ("fp8", "int8") else tensor.dtype
+
+
+def _broadcast(shapes: Sequence[tuple[int, ...]]) -> int | None:
+    size = max((len(shape) for shape in shapes), default=0)
+    total = 1
+    for axis in range(1, size + 1):
+        widths = {shape[-axis] for shape in shapes if len(shape) >= axis} - {1}
+        if len(widths) > 1:
+            return None
+        total *= widths.pop() if widths else 1
+    return total

@@ -1,0 +1,152 @@
+"""Why a device stood still, how deep its queue was, and whether communication hid behind computation."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from profiler.traces.intervals import common, length, union
+from profiler.traces.nesting import threads
+from profiler.traces.rules import COMMUNICATION, known_kernel
+from profiler.traces.tables import Trace
+from profiler.traces.totals import is_kind
+
+SYNCHRONISE = re.compile("Synchronize|StreamWaitEvent|EventQuery|StreamQuery|DeviceReset", re.IGNORECASE)
+COPY = re.compile("Memcpy|Memset", re.IGNORECASE)
+# cause -> what it means
+CAUSES = {
+    "host": "the host launched too late",
+    "synchronisation": "the host waited for the device before it launched more",
+    "copy": "the host was inside a copy call",
+    "launch latency": "launched after the device went idle, not yet started",
+    "queued": "launched before: waiting for data, for another stream, or starting up",
+    "unknown": "no launch is recorded",
+}
+
+
+def idle_causes(trace: Trace) -> dict[str, float]:
+    """Seconds of idle time by cause; their sum is the idle time of all devices."""
+    found = dict.fromkeys(CAUSES, 0)
+    source, device = trace.column("activities", "source"), trace.column("activities", "device")
+    start, end = trace.column("activities", "start_ns"), trace.column("activities", "end_ns")
+    calls = _Calls(trace)
+    for s, d in sorted(set(zip(source.tolist(), device.tolist(), strict=True))):
+        rows = np.flatnonzero((source == s) & (device == d) & (end > start))
+        rows = rows[np.argsort(start[rows], kind="stable")]
+        begins, ends = union(start[rows], end[rows])
+        following = rows[np.searchsorted(start[rows], begins[1:])]
+        for cause, value in calls.explain(ends[:-1], begins[1:], following).items():
+            found[cause] += value
+    return {cause: value / 1e9 for cause, value in found.items()}
+
+
+class _Calls:
+    """Calls of the host, by thread."""
+
+    def __init__(self, trace: Trace) -> None:
+        place = tuple(trace.column("launches", name) for name in ("source", "process", "thread"))
+        (self.thread,) = threads(place)
+        self.start, self.end = trace.column("launches", "start_ns"), trace.column("launches", "end_ns")
+        self.launch = trace.column("activities", "launch")
+        names, code = trace.words("launches", "name"), trace.column("launches", "name")
+        self.kinds = {
+            kind: np.isin(code, [c for c, name in enumerate(names) if pattern.search(name)])
+            for kind, pattern in (("synchronisation", SYNCHRONISE), ("copy", COPY))
+        }
+
+    def explain(self, begin: Any, end: Any, following: Any) -> dict[str, int]:
+        """Nanoseconds by cause of the gaps from `begin` to `end`, each before the activity `following`."""
+        found = dict.fromkeys(CAUSES, 0)
+        launch = self.launch[following]
+        known = launch >= 0
+        found["unknown"] = int((end - begin)[~known].sum())
+        begin, end, launch = begin[known], end[known], launch[known]
+        if not len(launch):
+            return found
+        called = self.start[launch]
+        late = np.clip(called, begin, end)  # the gap up to here is the host's, the rest the launch's
+        for thread in np.unique(self.thread[launch]):
+            mine = self.thread[launch] == thread
+            for kind, which in self.kinds.items():
+                rows = np.flatnonzero(which & (self.thread == thread))
+                covered = _covered(self.start[rows], self.end[rows])
+                found[kind] += int((covered(late[mine]) - covered(begin[mine])).sum())
+        found["host"] = int((late - begin).sum()) - found["synchronisation"] - found["copy"]
+        queued = called < begin
+        found["queued"] = int((end - late)[queued].sum())
+        found["launch latency"] = int((end - late)[~queued].sum())
+        return found
+
+
+def _covered(start: Any, end: Any) -> Any:
+    """A function of time: nanoseconds before it that intervals cover."""
+    start, end = union(start, end)
+    total = np.concatenate([[0], np.cumsum(end - start)])
+
+    def before(time: Any) -> Any:
+        at = np.searchsorted(start, time, "right")
+        if not len(start):
+            return np.zeros(len(time), np.int64)
+        inside = np.minimum(time, end[np.maximum(at - 1, 0)]) - start[np.maximum(at - 1, 0)]
+        return np.where(at > 0, total[np.maximum(at - 1, 0)] + inside, 0)
+
+    return before
+
+
+def launching(trace: Trace) -> dict[str, float | int | None]:
+    """What launches cost: seconds of a call and from call to start (medians), and kernels in queue."""
+    kernel = is_kind(trace, "kernel")
+    launch = trace.column("activities", "launch")
+    graph = trace.column("activities", "graph")
+    rows = np.flatnonzero(kernel & (launch >= 0) & (graph < 0))
+    if not len(rows):
+        return {"calls": 0, "call_s": None, "delay_s": None, "queue_depth": None, "deepest_queue": None}
+    calls = launch[rows]
+    begin, end = trace.column("launches", "start_ns")[calls], trace.column("launches", "end_ns")[calls]
+    start = trace.column("activities", "start_ns")[rows]
+    depth = np.searchsorted(np.sort(begin), begin, "right") - np.searchsorted(np.sort(start), begin, "right")
+    return {
+        "calls": len(rows),
+        "call_s": float(np.median(end - begin)) / 1e9,
+        "delay_s": float(np.median(np.maximum(start - end, 0))) / 1e9,
+        "queue_depth": float(depth.mean()),
+        "deepest_queue": int(depth.max()),
+    }
+
+
+def overlap(trace: Trace) -> dict[str, float]:
+    """Seconds in which communication ran, and of those, seconds in which computation ran beside it."""
+    names, code = trace.words("activities", "name"), trace.column("activities", "name")
+    wire = np.array([known_kernel(n).kind in COMMUNICATION for n in names] or [False])[code] & is_kind(
+        trace, "kernel"
+    )
+    compute = is_kind(trace, "kernel") & ~wire
+    source, device = trace.column("activities", "source"), trace.column("activities", "device")
+    start, end = trace.column("activities", "start_ns"), trace.column("activities", "end_ns")
+    total = hidden = 0
+    for s, d in set(zip(source.tolist(), device.tolist(), strict=True)):
+        here = (source == s) & (device == d)
+        wires = union(start[here & wire], end[here & wire])
+        total += length(*wires)
+        hidden += common(wires, union(start[here & compute], end[here & compute]))
+    return {"communication_s": total / 1e9, "overlapped_s": hidden / 1e9, "exposed_s": (total - hidden) / 1e9}
+
+
+def small_grids_s(trace: Trace) -> float:
+    """Seconds of kernels with fewer blocks than the device has processors: they cannot fill it."""
+    processors = {(d.source, d.device): d.processors for d in trace.devices if d.processors}
+    blocks = np.ones(trace["activities"].num_rows)
+    for axis in "xyz":
+        blocks *= trace.column("activities", f"grid_{axis}").astype(float)
+    pairs = zip(
+        trace.column("activities", "source").tolist(),
+        trace.column("activities", "device").tolist(),
+        strict=True,
+    )
+    most = np.array([processors.get(pair, 0) for pair in pairs])
+    # ROCm counts work items, not blocks, in some versions: what it calls a grid may be larger, never smaller.
+    few = is_kind(trace, "kernel") & (blocks > 0) & (blocks < most)
+    spent = trace.column("activities", "end_ns") - trace.column("activities", "start_ns")
+    return int(spent[few].sum()) / 1e9

@@ -1,0 +1,32 @@
+"""Unions and gaps of intervals of whole nanoseconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def union(start: Any, end: Any) -> tuple[Any, Any]:
+    """The union of intervals as disjoint ones in order: their starts and ends. Empty intervals vanish."""
+    real = end > start
+    start, end = start[real], end[real]
+    if not len(start):
+        return start, end
+    order = np.argsort(start, kind="stable")
+    start, reached = start[order], np.maximum.accumulate(end[order])
+    begins = np.concatenate([[True], start[1:] > reached[:-1]])
+    ends = np.concatenate([begins[1:], [True]])
+    return start[begins], reached[ends]
+
+
+def length(start: Any, end: Any) -> int:
+    """Nanoseconds that a union covers."""
+    start, end = union(start, end)
+    return int((end - start).sum())
+
+
+def common(one: tuple[Any, Any], other: tuple[Any, Any]) -> int:
+    """Nanoseconds that lie in both of two unions: |A| + |B| - |A or B|."""
+    both = np.concatenate([one[0], other[0]]), np.concatenate([one[1], other[1]])
+    return length(*one) + length(*other) - length(*both)

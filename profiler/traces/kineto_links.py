@@ -1,0 +1,98 @@
+"""Kineto's links: kernels to calls by correlation, to operators by external id, modules to their threads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from profiler.traces.linking import link_ranges
+from profiler.traces.nesting import NONE, latest_before
+from profiler.traces.tables import Trace
+
+MOST_KERNELS_PER_CALL = 8  # of a call that launches no graph
+Columns = Mapping[str, Any]
+
+
+def linked(
+    trace: Trace, columns: Mapping[str, Columns], words: Mapping[str, Sequence[str]]
+) -> tuple[Trace, int]:
+    """The trace with its links, and how many activities share a correlation id that links nothing.
+
+    `columns` are those of the tables with Kineto's own `correlation` and `external` ids, `words` what
+    their codes stand for.
+    """
+    activities, launches, ranges = (columns.get(name) for name in ("activities", "launches", "ranges"))
+    wrong = 0
+    if ranges is not None:
+        process, thread = _host_threads(ranges, launches, words)
+        trace = trace.with_column("ranges", "process", process).with_column("ranges", "thread", thread)
+    if activities is not None and launches is not None:
+        launch, graph, wrong = _launches_of(activities, launches, words["launches"])
+        trace = trace.with_column("activities", "launch", launch).with_column("activities", "graph", graph)
+        known = launch >= 0
+        process = np.where(known, launches["process"][np.maximum(launch, 0)], NONE)
+        trace = trace.with_column("activities", "process", process)
+    if activities is not None and ranges is not None:
+        trace = trace.with_column(
+            "activities", "range", _by_external(activities, ranges, words["range kind"])
+        )
+    return link_ranges(trace), wrong
+
+
+def _launches_of(activities: Columns, launches: Columns, names: Sequence[str]) -> tuple[Any, Any, int]:
+    """The call with an activity's correlation id; the latest before it, where ids are used again."""
+    rows = np.flatnonzero(launches["correlation"] > 0)
+    found = latest_before(
+        launches["correlation"][rows],
+        launches["start_ns"][rows],
+        activities["correlation"],
+        activities["start_ns"],
+    )
+    found[activities["correlation"] <= 0] = NONE
+    launch = np.where(found >= 0, rows[np.maximum(found, 0)], NONE) if len(rows) else found
+    graphs = np.array(["graph" in name.casefold() for name in names], bool)[launches["name"]]
+    count = np.bincount(launch[launch >= 0], minlength=len(graphs))
+    # Only a graph's launch starts many kernels: others that seem to are one id that was given to all.
+    wrong = (launch >= 0) & ((count > MOST_KERNELS_PER_CALL) & ~graphs)[np.maximum(launch, 0)]
+    launch = np.where(wrong, NONE, launch)
+    of_graph = (launch >= 0) & graphs[np.maximum(launch, 0)]
+    graph = np.where((activities["graph"] <= 0) & of_graph, launch, activities["graph"])
+    return launch, graph, int(wrong.sum())
+
+
+def _by_external(activities: Columns, ranges: Columns, kinds: Sequence[str]) -> Any:
+    """The operator with an activity's external id."""
+    operator = ranges["kind"] == (list(kinds).index("operator") if "operator" in kinds else -2)
+    rows = np.flatnonzero(operator & (ranges["external"] > 0))
+    found = latest_before(
+        ranges["external"][rows], ranges["start_ns"][rows], activities["external"], activities["start_ns"]
+    )
+    found[activities["external"] <= 0] = NONE
+    return np.where(found >= 0, rows[np.maximum(found, 0)], NONE) if len(rows) else found
+
+
+def _host_threads(
+    ranges: Columns, launches: Columns | None, words: Mapping[str, Sequence[str]]
+) -> tuple[Any, Any]:
+    """Process and thread of each range. Python numbers the threads of modules in its own way, so modules
+    are put on the thread most of whose operators lie inside them."""
+    process, thread = ranges["process"].copy(), ranges["thread"].copy()
+    kinds = words["range kind"]
+    module = ranges["kind"] == (list(kinds).index("module") if "module" in kinds else -2)
+    if not module.any() or module.all():
+        return process, thread
+    sources = [{key: ranges[key][~module] for key in ("start_ns", "process", "thread")}]
+    sources += [dict(launches)] if launches is not None else []
+    at, pids, tids = (np.concatenate([s[key] for s in sources]) for key in ("start_ns", "process", "thread"))
+    places, place = np.unique(np.stack([pids, tids]), axis=1, return_inverse=True)
+    for each in np.unique(np.stack([process[module], thread[module]]), axis=1).T:
+        mine = module & (process == each[0]) & (thread == each[1])
+        if ((places[0] == each[0]) & (places[1] == each[1])).any():
+            continue
+        inside = (at >= ranges["start_ns"][mine].min()) & (at <= ranges["end_ns"][mine].max())
+        if inside.any():
+            host = places[:, np.bincount(place[inside]).argmax()]
+            process[mine], thread[mine] = host
+    return process, thread

@@ -1,0 +1,123 @@
+"""Layers and steps from the order of kernels alone, where no range says them.
+
+Every layer of a decoder mixes tokens once: its attention (or scan) kernel is the anchor. Between two
+anchors lie the end of one layer and the beginning of the next, the same each time, except where a step
+ends: there come the vocabulary's projection, sampling and the next embedding.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+ANCHORS = ("attention", "selective_scan", "ssd", "gated_delta", "linear_attention", "wkv")
+BORDERS = ("embedding", "sampling")
+FEWEST = 4  # anchors, below which nothing repeats
+NONE = -1
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Kernels in order of time: kind by name, whether they only help another, and their names' codes."""
+
+    kind: list[str]
+    helper: list[bool]
+    name: Any
+
+    def anchors(self) -> list[int]:
+        """Positions of the kernels that mix tokens, one per layer."""
+        return [i for i, kind in enumerate(self.kind) if kind in ANCHORS and not self.helper[i]]
+
+
+def layers_and_steps(sequence: Sequence) -> tuple[Any, Any]:
+    """The layer (within its step) and the step of each kernel; -1 outside of them, or where nothing repeats.
+
+    What comes before the first layer of a step or after its last is in the step and in no layer.
+    """
+    count = len(sequence.kind)
+    layer, step = np.full(count, NONE, np.int64), np.full(count, NONE, np.int64)
+    anchors = _one_per_layer(sequence)
+    if len(anchors) < FEWEST:
+        return layer, step
+    ends = _step_ends(sequence, anchors)
+    begins = [
+        _layer_begin(sequence, previous + 1, anchor)
+        for previous, anchor in zip([-1, *anchors], anchors, strict=False)
+    ]
+    number = current = 0
+    for index, anchor in enumerate(anchors):
+        last = index + 1 == len(anchors)
+        stop = count if last else begins[index + 1]
+        if ends[index] or last:  # after a step's last layer: the layer as long as others are, then the head
+            stop = min(stop, _layer_end(sequence, anchor, count if last else anchors[index + 1]))
+        layer[begins[index] : stop] = number
+        step[begins[index] : count if last else begins[index + 1]] = current
+        number += 1
+        if ends[index]:
+            number, current = 0, current + 1
+    step[: begins[0]] = 0
+    _embeddings_lead(sequence, step, anchors, ends)
+    return layer, step
+
+
+def _one_per_layer(sequence: Sequence) -> list[int]:
+    """Anchors with a matrix product between them: several attention kernels in a row are one layer's."""
+    found: list[int] = []
+    for at in sequence.anchors():
+        between = sequence.kind[found[-1] + 1 : at] if found else []
+        if not found or "gemm" in between or "grouped_gemm" in between:
+            found.append(at)
+    return found
+
+
+def _step_ends(sequence: Sequence, anchors: list[int]) -> list[bool]:
+    """For each anchor, whether its step ends before the next anchor."""
+    gaps = list(pairwise(anchors))
+    kinds = [set(sequence.kind[a + 1 : b]) for a, b in gaps]
+    marked = [bool(found & set(BORDERS)) for found in kinds]
+    if any(marked) and not all(marked):
+        return [*marked, False]
+    # No kernel of a step's end is known by name: the gap that is longer than, and unlike, the usual ones.
+    signs = [tuple(sequence.name[a + 1 : b].tolist()) for a, b in gaps]
+    usual = Counter(signs)
+    typical = float(np.median([len(sign) for sign in signs]))
+    rare = max(1, len(signs) // FEWEST)
+    return [*(usual[sign] <= rare and len(sign) > typical * 1.2 for sign in signs), False]
+
+
+def _layer_begin(sequence: Sequence, low: int, anchor: int) -> int:
+    """Where the layer of an anchor begins: at the norm in front of the projection to Q, K and V."""
+    seen_product = False
+    for at in range(anchor - 1, low - 1, -1):
+        kind = sequence.kind[at]
+        seen_product = seen_product or (kind == "gemm" and not sequence.helper[at])
+        if seen_product and kind == "rmsnorm":
+            return at
+        if kind in BORDERS or kind in ("grouped_gemm", "moe_combine", "act_mul"):
+            return at + 1
+    return low
+
+
+def _layer_end(sequence: Sequence, anchor: int, high: int) -> int:
+    """Where the last layer of a step ends: after its feed-forward's last product, before the final norm."""
+    products = [
+        at for at in range(anchor + 1, high) if sequence.kind[at] in ("gemm", "grouped_gemm", "moe_combine")
+    ]
+    norms = [at for at in range(anchor + 1, high) if sequence.kind[at] == "rmsnorm"]
+    final = [at for at in norms if any(p < at for p in products[1:])]
+    return final[-1] if final and final[-1] > anchor else high
+
+
+def _embeddings_lead(sequence: Sequence, step: Any, anchors: list[int], ends: list[bool]) -> None:
+    """An embedding between two steps opens the later one."""
+    for index, ended in enumerate(ends[:-1]):
+        if not ended:
+            continue
+        gap = range(anchors[index] + 1, anchors[index + 1])
+        opening = [at for at in gap if sequence.kind[at] == "embedding"]
+        if opening:
+            step[opening[-1] : anchors[index + 1]] = step[anchors[index + 1]]

@@ -1,0 +1,112 @@
+"""`show` for a run that was measured here: its operators or kernels, one step of each point."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from profiler.traces.summary import ROW
+from roofline.run import Run
+from specfiles.errors import InputError
+
+if TYPE_CHECKING:
+    from roofline.ceilings import Ceilings
+
+POINT = ["phase", "batch", "q_len", "kv_len"]
+
+
+def show_measured(run: Run, by: str, ceilings: Ceilings | None) -> dict[str, Any]:
+    """The documented JSON: times of one step of every point; totals are those of the traced kernels."""
+    if by in ("layer", "stream"):
+        raise InputError(
+            f"{run.path}: was measured operator by operator and knows no {by} of a kernel; "
+            "choose --by operator, kernel, phase or kind."
+        )
+    kernels = run.table("kernels")
+    table = kernels.assign(kind=None) if by == "kernel" else _operators(run, ceilings)
+    key = {"kernel": "name", "operator": "name", "phase": "phase", "kind": "kind"}[by]
+    whole = float(table["time_s"].sum())
+    rows = [
+        _row(by, name, group, whole)
+        for name, group in table.groupby([key, "phase"], dropna=False, sort=False)
+    ]
+    total = float(kernels["time_s"].sum())
+    return {
+        "schema": 1,
+        "by": by,
+        "devices": [],
+        "hardware": ceilings.device if ceilings else None,
+        "totals": {
+            "kernels": int(kernels["count"].sum()),
+            "kernel_time_s": total,
+            "gpu_busy_s": None,
+            "gpu_span_s": None,
+            "gpu_idle_s": None,
+            "unattributed_s": float(kernels.loc[kernels["operator"].fillna("") == "", "time_s"].sum()),
+            "dropped_events": 0,
+            "repaired_events": 0,
+        },
+        "rows": sorted(rows, key=lambda row: -row["time_s"]),
+    }
+
+
+def _operators(run: Run, ceilings: Ceilings | None) -> pd.DataFrame:
+    table = run.table("operators")
+    table = table[table["where"] == "model"]
+    table = table.assign(
+        time_s=table["median_s"] * table["count"], flops=None, bytes=None, bound_s=None, bound=None
+    )
+    if ceilings is None or not len(table):
+        return table
+    from dataclasses import replace
+
+    from roofline.predict import step_rows
+    from roofline.validate import scenario_of
+    from workloads.phases import Step
+
+    scenario = scenario_of(run)
+    known: dict[Any, Any] = {}
+    for point in table[POINT].drop_duplicates().itertuples(index=False):
+        step = Step(int(point.batch), int(point.q_len), int(point.kv_len))
+        asked = replace(scenario, batch=int(point.batch))
+        for row in step_rows(asked, step, ceilings, point.phase):
+            known[(*point, row.name)] = row
+    found = [known.get((*key,)) for key in table[[*POINT, "name"]].itertuples(index=False, name=None)]
+    return table.assign(
+        flops=[r.work.flops * r.count if r else None for r in found],
+        bytes=[r.work.bytes * r.count if r else None for r in found],
+        bound_s=[max(r.times.compute_s, r.times.memory_s) * r.count if r else None for r in found],
+        bound=[r.times.bound if r else None for r in found],
+    )
+
+
+def _row(by: str, name: Any, group: pd.DataFrame, whole: float) -> dict[str, Any]:
+    time = float(group["time_s"].sum())
+    bound_s = (
+        group["bound_s"].astype(float).sum()
+        if "bound_s" in group and group["bound_s"].notna().any()
+        else None
+    )
+    kinds, bounds = (
+        group["kind"].dropna().unique(),
+        group["bound"].dropna().unique() if "bound" in group else [],
+    )
+    has_work = "flops" in group and group["flops"].notna().any()
+    values = (
+        str(name[0]),
+        str(kinds[0]) if len(kinds) == 1 else None,
+        str(name[1]),
+        None,
+        int(group["count"].sum()),
+        time,
+        time / whole if whole else 0.0,
+        float(group["flops"].astype(float).sum()) if has_work else None,
+        float(group["bytes"].astype(float).sum()) if has_work else None,
+        bound_s / time if bound_s is not None and time else None,
+        1.0 if has_work else 0.0,
+        str(bounds[0]) if len(bounds) == 1 else None,
+        max(0.0, time - bound_s) if bound_s is not None else None,
+        None,
+    )
+    return dict(zip(ROW, values, strict=True))

@@ -1,0 +1,89 @@
+"""Which range of a thread is the innermost at a moment, for many ranges and moments at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+NONE = -1
+
+
+def parents(thread: Any, start: Any, end: Any) -> Any:
+    """The row of the range around each range on its thread; -1 where there is none.
+
+    The one around is the latest begun that is still open: ranges need not nest properly.
+    """
+    found = np.full(len(start), NONE, np.int64)
+    order = np.lexsort((-end, start, thread)).tolist()
+    threads, starts, ends = thread.tolist(), start.tolist(), end.tolist()
+    open_rows: list[int] = []
+    current = None
+    for row in order:
+        if threads[row] != current:
+            open_rows.clear()
+            current = threads[row]
+        begin = starts[row]
+        while open_rows and ends[open_rows[-1]] < begin:
+            open_rows.pop()
+        # Zero-length ranges at a border belong to what ends there, like any other.
+        if open_rows:
+            found[row] = open_rows[-1]
+        open_rows.append(row)
+    return found
+
+
+def innermost(thread: Any, start: Any, end: Any, parent: Any, at_thread: Any, at: Any) -> Any:
+    """The row of the innermost range open on a thread at each moment; -1 where none is."""
+    found = np.full(len(at), NONE, np.int64)
+    if not len(start) or not len(at):
+        return found
+    order = np.lexsort((-end, start, thread))
+    keys = thread[order]
+    for each in np.unique(at_thread):
+        low, high = np.searchsorted(keys, each), np.searchsorted(keys, each, "right")
+        if low == high:
+            continue
+        asked = np.flatnonzero(at_thread == each)
+        rows = order[low:high]
+        last = np.searchsorted(start[rows], at[asked], "right") - 1
+        row = np.where(last >= 0, rows[np.maximum(last, 0)], NONE)
+        while True:  # climb out of the ranges that have ended; each turn is one level
+            over = (row >= 0) & (end[np.maximum(row, 0)] < at[asked])
+            if not over.any():
+                break
+            row = np.where(over, parent[np.maximum(row, 0)], row)
+        found[asked] = row
+    return found
+
+
+def threads(*tables: tuple[Any, ...]) -> list[Any]:
+    """One number per distinct (source, process, thread), the same over all the given tables."""
+    sizes = [len(columns[0]) for columns in tables]
+    stacked = [np.concatenate(column) for column in zip(*tables, strict=True)]
+    if not sum(sizes):
+        return [np.zeros(0, np.int64) for _ in tables]
+    codes = np.zeros(sum(sizes), np.int64)
+    for column in stacked:
+        values, inverse = np.unique(column, return_inverse=True)
+        codes = codes * len(values) + inverse
+    return list(np.split(codes, np.cumsum(sizes)[:-1]))
+
+
+def latest_before(key: Any, time: Any, asked_key: Any, asked_time: Any) -> Any:
+    """Of the rows with the same key, the latest not after each moment, else the first; -1 without any."""
+    found = np.full(len(asked_key), NONE, np.int64)
+    if not len(key) or not len(asked_key):
+        return found
+    order = np.lexsort((time, key))
+    keys = key[order]
+    first, stop = np.searchsorted(keys, asked_key), np.searchsorted(keys, asked_key, "right")
+    known = stop > first
+    row = first.copy()
+    several = known & (stop - first > 1)
+    if several.any():  # ids that are used again: a process's counter wraps, or there are several processes
+        for at in np.flatnonzero(several):
+            times = time[order[first[at] : stop[at]]]
+            row[at] = first[at] + max(0, int(np.searchsorted(times, asked_time[at], "right")) - 1)
+    found[known] = order[row[known]]
+    return found

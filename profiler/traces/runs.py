@@ -1,0 +1,69 @@
+"""An imported run: a run folder whose tables are those of a trace."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from profiler.traces.tables import SCHEMAS, Trace
+from roofline.run import Head, Imported, Run, create_run
+from specfiles.errors import InputError
+from specfiles.writing import atomic
+
+
+def save(trace: Trace, path: Path, *, command: str, device: str = "", **head: Any) -> Run:
+    """Write a trace as a new run folder, `run.json` complete last; nothing secret of the trace's
+    metadata (environment variables, command lines) is taken over."""
+    names = dict.fromkeys(d.name for d in trace.devices if d.name and _used(trace, d.source, d.device))
+    fields = {"model": "", "model_config_fields": {}, "dtype": "", **head}
+    run = create_run(
+        path,
+        Head(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=command,
+            weights="",
+            phase=" ".join(word for word in trace.words("attribution", "phase")),
+            convention="eager",
+            mode="",
+            device=device or ", ".join(names),
+            environment={},
+            seed=0,
+            imported=Imported(
+                origins=list(trace.origins), devices=list(trace.devices), losses=list(trace.losses)
+            ),
+            **fields,
+        ),
+    )
+    for name in SCHEMAS:
+        if trace[name].num_rows:
+            with atomic(path / f"{name}.parquet") as draft:
+                pq.write_table(trace[name], draft, compression="zstd")
+    return run.write_head(status="complete")
+
+
+def load(run: Run) -> Trace:
+    """The trace of an imported run; an InputError where a table is broken, or the run was not imported."""
+    if run.head.imported is None:
+        raise InputError(f"{run.path}: was measured here, not imported; it has no trace tables.")
+    imported = run.head.imported
+    tables = {name: _read(run.path / f"{name}.parquet", schema) for name, schema in SCHEMAS.items()}
+    return Trace(tuple(imported.origins), tables, tuple(imported.devices), tuple(imported.losses))
+
+
+def _read(file: Path, schema: pa.Schema) -> pa.Table:
+    if not file.exists():
+        return schema.empty_table()
+    try:
+        return pq.read_table(file).select(schema.names).cast(schema)
+    except Exception as error:  # pyarrow raises several kinds for a broken file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{file}: cannot be read ({reason}); import the traces again.") from None
+
+
+def _used(trace: Trace, source: int, device: int) -> bool:
+    mine = (trace.column("activities", "source") == source) & (trace.column("activities", "device") == device)
+    return bool(mine.any())

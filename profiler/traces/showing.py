@@ -1,0 +1,61 @@
+"""What `roofline show` shows: of an imported run, of a run measured here, or of a trace file as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from profiler.traces.tables import Trace
+from roofline.ceilings import Ceilings, Fidelity, ceilings
+from roofline.run import Run, open_run
+from specfiles.errors import InputError
+from specfiles.reading import exists
+
+if TYPE_CHECKING:
+    from hwspecs import Device
+
+BY = ("operator", "kernel", "layer", "phase", "stream", "kind")
+
+
+def shown(subject: Path, by: str, hardware: str | None, fidelity: Fidelity) -> dict[str, Any]:
+    """The documented JSON. Raises InputError for what is neither a run nor a trace."""
+    from profiler.traces.summary import show
+
+    if exists(subject, Path.is_file):
+        from profiler.traces.attribution import attribute
+        from profiler.traces.reading import read_brief
+
+        # A breakdown by kernel or stream needs no launches and no ranges, and is read several times faster.
+        trace = attribute(read_brief(subject, needs_links=by not in ("kernel", "stream", "kind")))
+        return show(trace, by, _limits(_device(hardware, trace, None), fidelity))
+    run = open_run(subject)
+    if run.head.imported is None:
+        from profiler.traces.measured import show_measured
+
+        return show_measured(run, by, _limits(_device(hardware, None, run), fidelity))
+    from profiler.traces.runs import load
+
+    trace = load(run)
+    return show(trace, by, _limits(_device(hardware, trace, run), fidelity))
+
+
+def _limits(device: Device | None, fidelity: Fidelity) -> Ceilings | None:
+    return ceilings(device, fidelity) if device else None
+
+
+def _device(hardware: str | None, trace: Trace | None, run: Run | None) -> Device | None:
+    """The device that was asked for, the file kept with the run, or the known one of the recorded name."""
+    from hwspecs import load_device
+
+    if hardware:
+        return load_device(hardware)
+    if run is not None and (run.path / "device.yaml").exists():
+        return load_device(str(run.path / "device.yaml"))
+    names = [run.head.device] if run is not None else []
+    names += list(dict.fromkeys(d.name for d in trace.devices)) if trace is not None else []
+    for name in filter(None, names):
+        try:
+            return load_device(name)
+        except InputError:  # a name that no file has: times without ceilings
+            continue
+    return None

@@ -1,0 +1,79 @@
+"""What the annotation around a step says of it: phase, sequences, lengths. The expressions are data."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from specfiles.reading import read_yaml
+from specfiles.strict import Strict, Text, validated
+
+TABLE = Path(__file__).with_name("step_rules.yaml")
+
+
+class StepRule(Strict, frozen=True, kw_only=True):
+    """Annotations that match the expression as a whole."""
+
+    name: Text
+    phase: Literal["", "prefill", "decode"] = ""
+
+
+class StepFile(Strict, frozen=True, kw_only=True):
+    """The rules; the first that matches decides."""
+
+    schema: Literal[1]
+    rules: list[StepRule]
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """What is known of one step; zeros where nothing is said."""
+
+    phase: str = ""
+    prefill: int = 0  # sequences that read their prompt
+    decode: int = 0  # sequences that yield one more token
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+    kv: int = 0  # visible positions of the decoding sequences, summed
+    prefill_kv: int = 0
+    padded: int = 0  # tokens that the step was padded to
+
+    @property
+    def sequences(self) -> int:
+        """All of them."""
+        return self.prefill + self.decode
+
+    @property
+    def kv_tokens(self) -> int:
+        """Visible positions of all sequences, summed."""
+        return self.kv + self.prefill_kv
+
+    @property
+    def known(self) -> bool:
+        """Whether anything is said."""
+        return bool(self.phase)
+
+
+@cache
+def _rules() -> list[tuple[re.Pattern[str], str]]:
+    table = validated(StepFile, read_yaml(TABLE), str(TABLE))
+    return [(re.compile(rule.name), rule.phase) for rule in table.rules]
+
+
+@cache
+def step_facts(annotation: str) -> StepFacts:
+    """The facts in an annotation's text; phase "" where it says nothing of a step."""
+    text = annotation[:300]
+    for pattern, phase in _rules():
+        if found := pattern.fullmatch(text):
+            numbers = {k: int(v) for k, v in found.groupdict().items() if v and len(v) < 16}
+            return StepFacts(phase or _phase(numbers), **numbers)
+    return StepFacts()
+
+
+def _phase(numbers: dict[str, int]) -> str:
+    prefill, decode = numbers.get("prefill", 0), numbers.get("decode", 0)
+    return "mixed" if prefill and decode else "prefill" if prefill else "decode" if decode else ""

@@ -1,0 +1,232 @@
+"""Tables of a run, by kernel, operator, layer, phase or stream, each with its roofline if work is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from profiler.traces.idle import idle_causes, launching, overlap, small_grids_s
+from profiler.traces.rules import known_kernel
+from profiler.traces.tables import Trace
+from profiler.traces.totals import totals
+from roofline.times import times
+from specfiles.errors import InputError
+from workloads.operators import Operator
+from workloads.work import Role, Traffic, Work
+
+if TYPE_CHECKING:
+    from roofline.ceilings import Ceilings
+
+BY = ("operator", "kernel", "layer", "phase", "stream", "kind")
+ABOVE = 1.05  # of a ceiling: the work or the timer is wrong, or the data were in a cache
+ROW = (
+    "name",
+    "kind",
+    "phase",
+    "layer",
+    "count",
+    "time_s",
+    "share",
+    "flops",
+    "bytes",
+    "attained",
+    "modelled_share",
+    "bound",
+    "saving_s",
+    "warning",
+)
+WORK = ("matrix_flops", "vector_flops", "special_ops", "work_bytes", "comm_bytes")
+
+
+@dataclass(frozen=True)
+class Given(Operator):
+    """An operator whose work is already known."""
+
+    kind: ClassVar[str] = "given"
+
+    given: Work
+
+    def work(self) -> Work:
+        """As given."""
+        return self.given
+
+
+def frame(trace: Trace) -> pd.DataFrame:
+    """One row per activity with what it was for; missing words are None."""
+    table = trace["activities"].select(["source", "device", "stream", "kind", "name", "graph"])
+    activities = table.to_pandas(strings_to_categorical=False, types_mapper=None)
+    activities = activities.rename(columns={"kind": "activity", "name": "kernel"})
+    attribution = trace["attribution"].to_pandas()
+    spent = trace.column("activities", "end_ns") - trace.column("activities", "start_ns")
+    return pd.concat([activities, attribution], axis=1).assign(time_s=spent / 1e9)
+
+
+def limits(rows: pd.DataFrame, ceilings: Ceilings | None) -> pd.DataFrame:
+    """The rows with `bound_s` (NaN without work or ceilings) and `bound`, of each instance's own work."""
+    bound_s = np.full(len(rows), np.nan)
+    bound = np.full(len(rows), None, dtype=object)
+    if ceilings is not None:
+        modelled = rows["how"].notna().to_numpy()
+        for dtype, at in rows[modelled].groupby("dtype", observed=True).indices.items():
+            where = np.flatnonzero(modelled)[at]
+            values = {name: rows[name].to_numpy()[where] for name in WORK}
+            try:
+                limit = times(Given(_work(str(dtype), values)), ceilings)
+            except InputError:  # a format without a peak: nothing is claimed
+                continue
+            bound_s[where] = np.broadcast_to(
+                np.maximum(np.maximum(limit.compute_s, limit.memory_s), limit.comm_s), len(where)
+            )
+            bound[where] = limit.bound
+    whole = rows.groupby("instance")["time_s"].transform("sum").to_numpy()  # of the execution's kernels
+    return rows.assign(bound_s=bound_s, bound=bound, above=bound_s > ABOVE * whole)
+
+
+def _work(dtype: str, values: dict[str, Any]) -> Work:
+    traffic = (
+        Traffic("all", Role.INPUT, values["work_bytes"]),
+        Traffic("wire", Role.WIRE, values["comm_bytes"]),
+    )
+    return Work(dtype, traffic, values["matrix_flops"], values["vector_flops"], values["special_ops"])
+
+
+def show(trace: Trace, by: str, ceilings: Ceilings | None = None) -> dict[str, Any]:
+    """The documented JSON of `roofline show`."""
+    rows = limits(frame(trace), ceilings)
+    found = grouped(rows, by)
+    wires = overlap(trace)
+    return {
+        "schema": 1,
+        "by": by,
+        "devices": _devices(trace),
+        "hardware": ceilings.device if ceilings else None,
+        "totals": {**totals(trace), **modelled(rows), **wires, "small_grids_s": small_grids_s(trace)},
+        "idle": idle_causes(trace),
+        "launches": launching(trace),
+        "losses": [{"what": x.what, "count": x.count, "sentence": x.sentence} for x in trace.losses],
+        "unknown_kernels": _unknown(rows),
+        "rows": found,
+    }
+
+
+def grouped(rows: pd.DataFrame, by: str) -> list[dict[str, Any]]:
+    """A record (ROW) per group, the longest first; layers in their order."""
+    key = {
+        "kernel": ["kernel"],
+        "operator": ["operator", "kind", "phase"],
+        "layer": ["layer"],
+        "phase": ["phase"],
+        "stream": ["source", "device", "stream"],
+        "kind": ["kind"],
+    }[by]
+    whole = float(rows["time_s"].sum())
+    plain = rows.astype({c: object for c in rows if isinstance(rows[c].dtype, pd.CategoricalDtype)})
+    if by == "operator":  # what no operator explains goes by its kernel's kind
+        plain["operator"] = plain["operator"].where(
+            plain["operator"].notna(), "(" + plain["kind"].fillna("unknown") + ")"
+        )
+    records = [
+        _record(by, name, group, whole) for name, group in plain.groupby(key, dropna=False, sort=False)
+    ]
+    if by == "layer":
+        return sorted(records, key=lambda r: (r["layer"] is None, r["layer"]))
+    return sorted(records, key=lambda r: -r["time_s"])
+
+
+def _record(by: str, name: Any, group: pd.DataFrame, whole: float) -> dict[str, Any]:
+    time = float(group["time_s"].sum())
+    known = group["how"].notna() & group["bound_s"].notna()
+    spent, bound_s = float(group.loc[known, "time_s"].sum()), float(group.loc[known, "bound_s"].sum())
+    attained = bound_s / spent if spent and bound_s else None
+    modelled_s = float(group.loc[group["how"].notna(), "time_s"].sum())
+    limits = group.loc[known].groupby("bound", sort=False)["bound_s"].sum() if known.any() else None
+    values = (
+        _name(by, name),
+        _only(group["kind"]) if by != "kernel" else known_kernel(str(name[0])).kind,
+        _only(group["phase"]),
+        _layer(group["layer"]) if by != "phase" else None,
+        len(group),
+        time,
+        time / whole if whole else 0.0,
+        float(group["matrix_flops"].sum() + group["vector_flops"].sum()) if modelled_s else None,
+        float(group["work_bytes"].sum()) if modelled_s else None,
+        attained,
+        modelled_s / time if time else 0.0,
+        str(limits.idxmax()) if limits is not None and len(limits) else None,
+        max(0.0, spent - bound_s) if attained is not None else None,
+        _warning(group),
+    )
+    return dict(zip(ROW, values, strict=True))
+
+
+def _warning(group: pd.DataFrame) -> str | None:
+    said = [str(warning) for warning in group["warning"].dropna().unique()]
+    above = int(group["above"].sum())
+    if above:
+        attention = "attention" in set(group.loc[group["above"], "kind"].dropna())
+        why = "a sliding window or shared prefix sees fewer positions, or " if attention else ""
+        said.append(
+            f"ABOVE CEILING in {above}: {why}the data were in a cache, or the work or the timer is wrong"
+        )
+    return "; ".join(said) or None
+
+
+def _name(by: str, name: Any) -> str:
+    first = name[0] if isinstance(name, tuple) else name
+    if by == "stream":
+        source, device, stream = name
+        return f"trace {source}, device {device}, stream {stream}"
+    if by == "layer":
+        return "outside the layers" if first < 0 else f"layer {int(first)}"
+    return "unknown" if first is None or first != first else str(first)
+
+
+def _only(values: pd.Series) -> str | None:
+    found = values.dropna().unique()
+    return str(found[0]) if len(found) == 1 else None
+
+
+def _layer(values: pd.Series) -> int | None:
+    found = values.unique()
+    return int(found[0]) if len(found) == 1 and found[0] >= 0 else None
+
+
+def modelled(rows: pd.DataFrame) -> dict[str, Any]:
+    """How much of the activities' time has a model of its work, and what reaching its ceilings would save."""
+    whole, known = float(rows["time_s"].sum()), rows["how"].notna()
+    return {
+        "modelled_share": float(rows.loc[known, "time_s"].sum()) / whole if whole else None,
+        "unmodelled_s": float(rows.loc[~known, "time_s"].sum()),
+    }
+
+
+def _unknown(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Kernels that no rule knows, with their share of all time."""
+    whole = float(rows["time_s"].sum())
+    kernels = rows[rows["activity"].isin(["kernel"])]
+    sums = kernels.groupby("kernel", observed=True)["time_s"].sum()
+    found = [(n, t) for n, t in sums.items() if known_kernel(str(n)).kind == "unknown"]
+    return [{"name": n, "time_s": t, "share": t / whole} for n, t in sorted(found, key=lambda x: -x[1])[:50]]
+
+
+def _devices(trace: Trace) -> list[dict[str, Any]]:
+    from profiler.traces.totals import device_totals
+
+    names = {(d.source, d.device): d.name for d in trace.devices}
+    return [
+        {
+            "source": d.source,
+            "trace": trace.origins[d.source].file if d.source < len(trace.origins) else None,
+            "device": d.device,
+            "name": names.get((d.source, d.device)) or None,
+            "kernels": d.kernels,
+            "kernel_time_s": d.kernel_time_s,
+            "gpu_busy_s": d.gpu_busy_s,
+            "gpu_span_s": d.gpu_span_s,
+            "gpu_idle_s": d.gpu_idle_s,
+        }
+        for d in device_totals(trace)
+    ]

@@ -1,0 +1,81 @@
+"""What a trace says in total: kernel time, busy, span and idle time of the devices, and what was lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from profiler.traces.intervals import length
+from profiler.traces.tables import Trace
+
+
+@dataclass(frozen=True)
+class DeviceTotals:
+    """One device of one trace file, in seconds."""
+
+    source: int
+    device: int
+    kernels: int
+    kernel_time_s: float
+    gpu_busy_s: float  # union of kernels, copies, sets and graphs over all streams
+    gpu_span_s: float  # from the first start to the last end
+
+    @property
+    def gpu_idle_s(self) -> float:
+        """Time inside the span in which nothing ran."""
+        return self.gpu_span_s - self.gpu_busy_s
+
+
+def device_totals(trace: Trace) -> list[DeviceTotals]:
+    """A row per device that ran anything."""
+    source, device = trace.column("activities", "source"), trace.column("activities", "device")
+    start, end = trace.column("activities", "start_ns"), trace.column("activities", "end_ns")
+    kernel = is_kind(trace, "kernel")
+    found = []
+    for s, d in sorted(set(zip(source.tolist(), device.tolist(), strict=True))):
+        mine = (source == s) & (device == d)
+        found.append(
+            DeviceTotals(
+                source=s,
+                device=d,
+                kernels=int((mine & kernel).sum()),
+                kernel_time_s=int((end - start)[mine & kernel].sum()) / 1e9,
+                gpu_busy_s=length(start[mine], end[mine]) / 1e9,
+                gpu_span_s=int(end[mine].max() - start[mine].min()) / 1e9,
+            )
+        )
+    return found
+
+
+def totals(trace: Trace) -> dict[str, Any]:
+    """Sums over the devices, with what was not attributed, dropped and repaired."""
+    devices = device_totals(trace)
+    names = ("kernels", "kernel_time_s", "gpu_busy_s", "gpu_span_s", "gpu_idle_s")
+    sums = {name: sum(getattr(d, name) for d in devices) for name in names}
+    lost = {
+        what: sum(loss.count for loss in trace.losses if loss.what == what)
+        for what in ("dropped", "repaired")
+    }
+    return {
+        **sums,
+        "unattributed_s": unattributed_s(trace),
+        "dropped_events": lost["dropped"],
+        "repaired_events": lost["repaired"],
+    }
+
+
+def unattributed_s(trace: Trace) -> float:
+    """Kernel time that neither a launch nor a range of the host explains."""
+    kernel = is_kind(trace, "kernel")
+    loose = kernel & (trace.column("activities", "launch") < 0) & (trace.column("activities", "range") < 0)
+    start, end = trace.column("activities", "start_ns"), trace.column("activities", "end_ns")
+    return int((end - start)[loose].sum()) / 1e9
+
+
+def is_kind(trace: Trace, *kinds: str) -> Any:
+    """Which activities are of these kinds."""
+    codes = trace.column("activities", "kind")
+    wanted = [code for code, word in enumerate(trace.words("activities", "kind")) if word in kinds]
+    return np.isin(codes, wanted)

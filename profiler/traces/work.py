@@ -1,0 +1,111 @@
+"""The work of recorded operators: the rule of an operator's name applied to the inputs it was given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from profiler.traces.formulas import FORMULAS, Recorded, Tensor
+from profiler.traces.steps import StepFacts
+from specfiles.errors import choose
+from specfiles.reading import read_yaml
+from specfiles.strict import Strict, Text, validated
+from workloads.operators import Operator
+
+TABLE = Path(__file__).with_name("operator_rules.yaml")
+MOST_DIMENSION = 2**48
+NO_STEP = StepFacts()
+
+
+class OperatorRule(Strict, frozen=True, kw_only=True):
+    """Operators whose whole name matches; their formula and the inputs it takes."""
+
+    name: Text
+    kind: Text
+    formula: Text
+    at: list[int]
+
+
+class OperatorFile(Strict, frozen=True, kw_only=True):
+    """The rules; the first that matches decides."""
+
+    schema: Literal[1]
+    rules: list[OperatorRule]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule, ready to use."""
+
+    kind: str
+    formula: str
+    at: tuple[int, ...]
+
+
+@cache
+def _rules() -> list[tuple[re.Pattern[str], Rule]]:
+    table = validated(OperatorFile, read_yaml(TABLE), str(TABLE))
+    for rule in table.rules:
+        if rule.formula not in FORMULAS:
+            raise choose(rule.formula, list(FORMULAS), f"formula ({TABLE})")
+    return [(re.compile(r.name), Rule(r.kind, r.formula, tuple(r.at))) for r in table.rules]
+
+
+@cache
+def operator_rule(name: str) -> Rule | None:
+    """The rule of an operator's name; None where there is none."""
+    return next((rule for pattern, rule in _rules() if pattern.fullmatch(name[:300])), None)
+
+
+def recorded_work(rule: Rule, shapes: str, step: StepFacts = NO_STEP) -> Operator | None:
+    """The operator that a recorded call was; None where its inputs do not say."""
+    try:
+        call = _recorded(shapes, step)
+        found = FORMULAS[rule.formula](call, rule.at)
+    except (
+        KeyError,
+        ValueError,
+        TypeError,
+        ZeroDivisionError,
+        IndexError,
+        OverflowError,
+        msgspec.DecodeError,
+    ):
+        return None  # inputs that are not what the rule expects: nothing is claimed
+    return found
+
+
+def _recorded(shapes: str, step: StepFacts) -> Recorded:
+    data = msgspec.json.decode(shapes.encode())
+    dims, types, values = (_list(data.get(key)) for key in ("dims", "types", "values"))
+    inputs: list[Tensor | None] = []
+    lists: dict[int, tuple[Tensor, ...]] = {}
+    for index, entry in enumerate(dims):
+        kind = str(types[index]) if index < len(types) else ""
+        inputs.append(_tensor(entry, kind))
+        if isinstance(entry, list) and entry and isinstance(entry[0], list):
+            found = [
+                _tensor(part, kind if kind and kind != "TensorList" else _first_type(types)) for part in entry
+            ]
+            lists[index] = tuple(t for t in found if t is not None)
+    return Recorded(tuple(inputs), lists, values, step.sequences, step.kv_tokens)
+
+
+def _list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _first_type(types: Sequence[Any]) -> str:
+    return next((str(t) for t in types if str(t).startswith("c10::") or t == "float"), "float")
+
+
+def _tensor(entry: Any, kind: str) -> Tensor | None:
+    if not isinstance(entry, list) or not all(type(n) is int and 0 <= n < MOST_DIMENSION for n in entry):
+        return None
+    return Tensor(tuple(entry), kind)

@@ -1,0 +1,328 @@
+"""Kineto traces: exact times, every layout, and nothing lost in silence."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from profiler.traces import kineto
+from profiler.traces.reading import read_traces
+from profiler.traces.tables import Trace
+from profiler.traces.totals import totals
+from specfiles.errors import InputError
+
+Write = Callable[..., Path]
+
+
+def busy(trace: Trace) -> int:
+    return round(totals(trace)["gpu_busy_s"] * 1e9)
+
+
+def sentences(trace: Trace) -> str:
+    return "\n".join(f"{loss.what} {loss.count} {loss.sentence}" for loss in trace.losses)
+
+
+def two_kernels(made: Any, base: float = 1000.0) -> Any:
+    """Two kernels that overlap on two streams: 10.5 and 4 us, busy 12.25 us, span 12.25 us."""
+    made.kernel("gemm_a", base + 10.125, 10.5, launched=base)
+    made.kernel("gemm_b", base + 18.375, 4.0, launched=base + 3, stream=8)
+    return made
+
+
+PLAIN = {
+    "kernels": 2,
+    "kernel_time_s": 14.5e-6,
+    "gpu_busy_s": 12.25e-6,
+    "gpu_span_s": 12.25e-6,
+    "gpu_idle_s": 0.0,
+}
+
+
+def check(trace: Trace) -> None:
+    found = totals(trace)
+    assert {name: found[name] for name in PLAIN} == pytest.approx(PLAIN, abs=1e-15)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["json", "gzip"])
+@pytest.mark.parametrize("name", ["trace.json", "trace.json.gz", "trace"])
+def test_content_decides_not_the_name(made: Any, write: Write, packed: bool, name: str) -> None:
+    check(read_traces([write(two_kernels(made).text(), name, packed)]))
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda e: json.dumps({"traceEvents": e}),
+        lambda e: json.dumps({"traceEvents": e}, indent=4),
+        lambda e: json.dumps({"traceEvents": e}, separators=(",", ":")),
+        lambda e: json.dumps(e),
+        lambda e: json.dumps(e, indent=1)[:-1],  # Chrome needs no closing bracket
+        lambda e: (
+            "\ufeff"
+            + json.dumps({"a": [1, {"traceEvents": [{}]}], "b": '"traceEvents": [', "traceEvents": e})
+        ),
+        lambda e: json.dumps({"traceEvents": e, "deviceProperties": [{"id": 0}, {"id": 1}], "z": {"y": []}}),
+        lambda e: (
+            "\r\n\t "
+            + json.dumps([{k: x[k] for k in reversed(list(x))} for x in e]).replace("}, {", "}\t,\r\n{")
+        ),
+    ],
+    ids=["object", "indented", "dense", "list", "open list", "decoys", "trailer", "reversed"],
+)
+def test_any_layout(made: Any, write: Write, layout: Callable[[list[Any]], str]) -> None:
+    trace = read_traces([write(layout(two_kernels(made).events))])
+    check(trace)
+    assert trace.losses == ()
+
+
+@pytest.mark.parametrize(
+    "base", [0.0, 6520618853487.0, 1751410836123456.0], ids=["zero", "months", "since 1970"]
+)
+def test_nanoseconds_are_exact(write: Write, base: float) -> None:
+    # 0.001 us apart: a float of microseconds since 1970 cannot tell them.
+    whole = int(base)
+    times = [(f"{whole}.{n:03d}", "0.001") for n in (0, 1, 3, 998)]
+    events = ",".join(
+        f'{{"ph":"X","cat":"kernel","name":"k","pid":0,"tid":7,"ts":{ts},"dur":{dur},"args":{{"stream":7}}}}'
+        for ts, dur in times
+    )
+    trace = kineto.read(write(f'{{"traceEvents":[{events}]}}'))
+    starts = trace.column("activities", "start_ns").tolist()
+    assert starts == [whole * 1000 + n for n in (0, 1, 3, 998)]
+    assert busy(trace) == 4
+
+
+def test_kernels_find_their_operators(made: Any, write: Write) -> None:
+    made.add("user_annotation", "outer", 0.0, 100.0)
+    made.add("cpu_op", "aten::mm", 10.0, 20.0)
+    made.kernel("gemm", 50.0, 5.0, launched=15.0)
+    made.kernel("copy", 60.0, 5.0, launched=40.0)
+    made.add("cpu_op", "other thread", 10.0, 20.0, tid=8)
+    trace = read_traces([write(made.text())])
+    words, names = trace.words("ranges", "name"), trace.column("ranges", "name")
+    around = [words[names[row]] for row in trace.column("activities", "range")]
+    assert around == ["aten::mm", "outer"]
+    assert totals(trace)["unattributed_s"] == 0
+
+
+def test_the_same_id_twice_means_the_launch_before(made: Any, write: Write) -> None:
+    made.add("cpu_op", "first", 0.0, 9.0)
+    made.add("cpu_op", "second", 100.0, 9.0)
+    for at in (1.0, 101.0):
+        made.add("cuda_runtime", "cudaLaunchKernel", at, 2.0, correlation=5)
+        made.add("kernel", f"k{at}", at + 20, 5.0, pid=0, stream=7, correlation=5)
+    trace = read_traces([write(made.text())])
+    words, names = trace.words("ranges", "name"), trace.column("ranges", "name")
+    assert [words[names[row]] for row in trace.column("activities", "range")] == ["first", "second"]
+
+
+def test_one_id_for_all_links_nothing(made: Any, write: Write) -> None:
+    made.add("cuda_runtime", "cudaLaunchKernel", 0.0, 2.0, correlation=5)
+    for at in range(20):
+        made.add("kernel", "k", 10.0 * at, 5.0, pid=0, stream=7, correlation=5)
+    trace = read_traces([write(made.text())])
+    assert set(trace.column("activities", "launch").tolist()) == {-1}
+    assert "unlinked 20" in sentences(trace)
+    assert totals(trace)["unattributed_s"] == pytest.approx(100e-6)
+
+
+def test_the_kernels_of_a_graph_share_its_launch(made: Any, write: Write) -> None:
+    made.add("cuda_runtime", "cudaGraphLaunch", 0.0, 2.0, correlation=5)
+    for at in range(20):
+        made.add("kernel", "k", 10.0 + 10 * at, 5.0, pid=0, stream=7, correlation=5)
+    trace = read_traces([write(made.text())])
+    assert set(trace.column("activities", "launch").tolist()) == {0}
+    assert set(trace.column("activities", "graph").tolist()) == {0}
+
+
+def odd(**changes: Any) -> Callable[[Any], Any]:
+    """One more kernel, with some fields changed or (None) left out."""
+
+    def change(made: Any) -> Any:
+        made.kernel("odd", 5000.0, 7.0, launched=4990.0)
+        event = made.events[-1]
+        for key, value in changes.items():
+            place = event["args"] if key in event["args"] else event
+            place.pop(key, None) if value is None else place.__setitem__(key, value)
+        return made
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "counted", "says"),
+    [
+        (odd(dur=-3.0), False, "dropped 1 events of negative duration"),
+        (odd(dur=1e13), False, "dropped 1 events longer than an hour"),
+        (odd(dur=None), False, "dropped 1 events without a time"),
+        (odd(ts=None), False, "dropped 1 events without a time"),
+        (odd(ts="soon"), False, "dropped 1 events without a time"),
+        (odd(ts=1e300), False, "dropped 1 events without a time"),
+        (odd(ts=float("nan")), False, "dropped 1 events without a time"),
+        (odd(ts=8e12), False, "dropped 1 events more than a week"),
+        (odd(ts="5000.0", dur="7.0"), True, ""),
+        (odd(stream=None), True, ""),
+        (odd(correlation="103"), True, ""),
+        (odd(args=None), True, ""),
+        (odd(args=[1, 2]), True, "repaired 1"),
+        (odd(name=None), True, ""),
+        (odd(name=17), True, ""),
+        (odd(pid={"a": 1}), True, "repaired 1"),
+        (odd(grid="many", block=["1", "2", "3"]), True, ""),
+        (odd(cat=None), True, "repaired 1 events without a category"),
+        (odd(name="x" * 1_000_000), True, "noted 1 names that were cut"),
+        (odd(name="a\u0000b\u001b[31m"), True, "noted 1 names that were cut or had control"),
+    ],
+)
+def test_an_odd_event_is_used_or_counted_as_lost(
+    made: Any, write: Write, change: Callable[[Any], Any], counted: bool, says: str
+) -> None:
+    trace = read_traces([write(change(two_kernels(made)).text())])
+    found = totals(trace)
+    assert found["kernels"] == 2 + counted
+    assert found["kernel_time_s"] == pytest.approx(14.5e-6 + 7e-6 * counted)
+    assert says in sentences(trace)
+    assert all(char.isprintable() for name in trace.words("activities", "name") for char in name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"gemm_b"', b'"gemm\x01_b"'),
+        (b'"gemm_b"', b'"gemm\n_b"'),
+        (b'"gemm_b"', b'"gemm_\xff\xfe"'),
+        (b'"gemm_b"', rb'"C:\Users\gemm"'),
+        (b'"stream": 8', b'"stream": 8, "x": NaN, "y": -Infinity'),
+    ],
+    ids=["control", "newline", "not utf-8", "backslash", "nan"],
+)
+def test_broken_characters_are_mended(made: Any, write: Write, old: bytes, new: bytes) -> None:
+    check(read_traces([write(two_kernels(made).text().encode().replace(old, new))]))
+
+
+def test_a_stray_quote_costs_its_event_only(made: Any, write: Write) -> None:
+    for at in range(50):
+        made.kernel("even", 100.0 * at, 10.0, launched=100.0 * at - 50)
+    text = made.text().replace('"even"', '"od"d"', 1)
+    trace = read_traces([write(text)])
+    found = totals(trace)
+    assert 48 <= found["kernels"] <= 49
+    assert found["dropped_events"] >= 1
+
+
+def test_what_is_recorded_twice_counts_once(made: Any, write: Write) -> None:
+    two_kernels(made)
+    made.events += [dict(event) for event in made.events]
+    trace = read_traces([write(made.text())])
+    check(trace)
+    assert "repaired 2 activities recorded twice, counted once" in sentences(trace)
+
+
+def test_order_does_not_matter(made: Any, write: Write) -> None:
+    two_kernels(made).events.reverse()
+    check(read_traces([write(made.text())]))
+
+
+def test_begin_and_end_make_a_range(made: Any, write: Write) -> None:
+    for ph, name, ts in (("B", "outer", 0.0), ("B", "inner", 10.0), ("E", "", 30.0), ("B", "open", 60.0)):
+        made.events.append({"ph": ph, "cat": "user_annotation", "name": name, "pid": 7, "tid": 7, "ts": ts})
+    made.kernel("k", 100.0, 5.0, launched=12.0)
+    trace = read_traces([write(made.text())])
+    found = dict(zip(trace["ranges"]["name"].to_pylist(), trace["ranges"]["end_ns"].to_pylist(), strict=True))
+    assert found["inner"] == 30_000
+    assert "repaired 2 ranges that never end" in sentences(trace)
+
+
+def test_a_cut_file_gives_what_is_whole(made: Any, write: Write) -> None:
+    for at in range(2000):
+        made.kernel("k", 100.0 * at, 10.0)
+    packed = gzip.compress(made.text().encode())
+    trace = read_traces([write(packed[: len(packed) // 2])])
+    count = totals(trace)["kernels"]
+    assert 100 < count < 2000
+    assert busy(trace) == 10_000 * count
+    assert "ends too early" in "".join(
+        loss.sentence for loss in trace.losses
+    ) or "end too early" in sentences(trace)
+    half = made.text()[: len(made.text()) // 2]
+    trace = read_traces([write(half)])
+    assert totals(trace)["kernels"] == half.count('"k"') - (not half.rstrip().endswith("}"))
+    assert "the JSON ends too early" in sentences(trace)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "it is empty"),
+        (b"   \n", "it is empty"),
+        (b"\x1f\x8b", "gzip data end too early"),
+        (b"{}", "not a Chrome or Kineto trace"),
+        (b"hello", "not a Chrome or Kineto trace"),
+        (b"<html></html>", "not a Chrome or Kineto trace"),
+        (b"[]", "no event"),
+        (b'{"traceEvents": []}', "no event"),
+        (b'{"traceEvents": 5}', "not a Chrome or Kineto trace"),
+        (b"[" * 100_000, "no event"),
+        (b'{"a":' * 100_000, "not a Chrome or Kineto trace"),
+        (b"\x00" * 10_000, "not a Chrome or Kineto trace"),
+    ],
+)
+def test_what_is_no_trace_is_said_in_a_sentence(write: Write, content: bytes, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        read_traces([write(content)])
+
+
+def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_traces([tmp_path / "absent.json"])
+    with pytest.raises(InputError, match="is a folder"):
+        read_traces([tmp_path])
+
+
+@pytest.mark.slow
+def test_a_bomb_is_left_alone(write: Write) -> None:
+    bomb = gzip.compress(b'{"traceEvents": [' + b" " * (300 << 20), 9)
+    with pytest.raises(InputError, match=r"grow by more than 300 times|no event"):
+        read_traces([write(bomb)])
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel_ms", "busy_ms", "span_ms", "loose"),
+    [
+        ("kineto_h100_qwen1.5-0.5b_prefill", 45.432698, 45.6473, 49.652832, 436),
+        ("kineto_h100_bert-small", 0.307197, 0.309437, 3.907825, 0),
+    ],
+)
+def test_real_traces(
+    shared: Callable[[str], Path], name: str, kernel_ms: float, busy_ms: float, span_ms: float, loose: int
+) -> None:
+    path = shared(f"traces/{name}.json.gz")
+    trace = read_traces([path])
+    found = totals(trace)
+    assert found["kernel_time_s"] == pytest.approx(kernel_ms / 1e3, rel=1e-9)
+    assert found["gpu_span_s"] == pytest.approx(span_ms / 1e3, rel=1e-9)
+    assert found["gpu_busy_s"] == pytest.approx(busy_ms / 1e3, rel=1e-9) == union_by_hand(path)
+    kernels = [kind == "kernel" for kind in trace["activities"]["kind"].to_pylist()]
+    linked = trace.column("activities", "launch") >= 0
+    assert sum(k and not link for k, link in zip(kernels, linked, strict=True)) == loose
+    assert totals(kineto.read(path, brief=True))["gpu_busy_s"] == found["gpu_busy_s"]
+
+
+def union_by_hand(path: Path) -> float:
+    """Busy seconds by the plainest sweep over whole nanoseconds."""
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    spans = sorted(
+        (round(e["ts"] * 1000), round(e["ts"] * 1000) + round(e["dur"] * 1000))
+        for e in events
+        if e.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")
+    )
+    total, reached = 0, 0
+    for start, end in spans:
+        total += max(0, end - max(start, reached))
+        reached = max(reached, end)
+    return total / 1e9
