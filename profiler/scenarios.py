@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from roofline.predict import Scenario
 from specfiles.errors import InputError
@@ -12,6 +12,9 @@ from workloads.convention import convention
 from workloads.descriptor import Descriptor, is_descriptor, load_descriptor
 from workloads.dtypes import Precision
 from workloads.phases import Setting
+
+if TYPE_CHECKING:
+    from workloads.techniques.base import Technique
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Asked:
     kv: str | None = None
     tp: int | None = None
     convention: str | None = None
+    techniques: tuple[str, ...] = ()
 
     def given(self, *names: str) -> dict[str, Any]:
         """The flags among `names` that the user gave."""
@@ -51,8 +55,21 @@ def scenarios(
     sizes = asked.given("batch", "prompt", "context", "output")
     phase = asked.phase or (file.phase if file else None) or "generate"
     points: list[dict[str, Any]] = file.points() if file else [{}]
-    found = [Scenario(loaded.model, phase, setting=setting, **{**_set(point), **sizes}) for point in points]
+    used = techniques(asked.techniques)
+    found = [
+        Scenario(loaded.model, phase, setting=setting, techniques=used, **{**_set(point), **sizes})
+        for point in points
+    ]
     return loaded, list(dict.fromkeys(found))  # a flag may fold grid points into one
+
+
+def techniques(words: tuple[str, ...]) -> tuple[Technique, ...]:
+    """The techniques of `--with`; nothing is imported where there are none."""
+    if not words:
+        return ()
+    from workloads.techniques.registry import parse
+
+    return tuple(map(parse, words))
 
 
 def _set(point: dict[str, Any]) -> dict[str, Any]:

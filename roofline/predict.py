@@ -18,6 +18,7 @@ from workloads.schedule import Pass, Schedule, plain
 if TYPE_CHECKING:
     from hwspecs import Device
     from workloads.model import Model
+    from workloads.techniques.base import Target, Technique
     from workloads.work import Work
 
 PHASES = ("prefill", "decode", "generate")
@@ -40,6 +41,7 @@ class Scenario:
     context: int | None = None
     output: int = 128
     setting: Setting = Setting()
+    techniques: tuple[Technique, ...] = ()
 
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
@@ -68,11 +70,16 @@ class Scenario:
             return self.decode_context
         return self.prompt + (self.output - 1 if self.phase == "generate" else 0)
 
-    def schedule(self) -> Schedule:
-        """The passes that it needs."""
-        return plain(
+    def schedule(self, device: Device | None = None) -> Schedule:
+        """The passes that it needs, with its techniques where a device is given to judge them by."""
+        asked = plain(
             self.model, self.phase, self.batch, self.prompt, self.output, self.decode_context, self.setting
         )
+        if device is None or not self.techniques:
+            return asked
+        from workloads.techniques.compose import compose
+
+        return compose(self.techniques, asked, target(device))
 
 
 def _check_size(name: str, value: int) -> None:
@@ -196,7 +203,7 @@ def predict(scenario: Scenario, device: Device, fidelity: Fidelity | str = Fidel
     """
     _check_node(scenario, device)
     limits = ceilings(device, fidelity)
-    schedule = scenario.schedule()
+    schedule = scenario.schedule(device)
     rows = [row for each in schedule.passes for row in pass_rows(each, limits)]
     return Prediction(scenario, device, limits, schedule, rows)
 
@@ -209,6 +216,22 @@ def _check_node(scenario: Scenario, device: Device) -> None:
             f"{node.name} has {node.count} devices, --tp {asked} was asked for; "
             f"choose a --tp of at most {node.count}."
         )
+
+
+def target(device: Device) -> Target:
+    """What techniques may ask of a device."""
+    from workloads.techniques.base import Target
+
+    sheet = device.datasheet
+    peaks = {**sheet.tensor_flop_per_s, **sheet.vector_flop_per_s, **device.measured.vector_flop_per_s}
+    host = sheet.links.get("pcie") or sheet.links.get("chip")
+    return Target(
+        device.name,
+        frozenset(map(str, peaks)),
+        sheet.structured_sparsity.value if sheet.structured_sparsity else None,
+        host.byte_per_s.value if host else None,
+        sheet.dram.capacity_bytes.value,
+    )
 
 
 def step_rows(scenario: Scenario, step: Step, limits: Ceilings, phase: str) -> list[Row]:

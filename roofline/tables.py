@@ -77,6 +77,7 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
             "activations": precision.activations,
             "kv": precision.kv,
         },
+        "techniques": [technique.told() for technique in scenario.techniques],
         "tensor_parallel": setting.tensor_parallel,
         "convention": setting.convention.name,
         "fidelity": str(prediction.ceilings.fidelity),

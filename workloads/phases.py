@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 from specfiles.errors import InputError
 from workloads.blocks import Part, Place
-from workloads.dtypes import bytes_per_element
 from workloads.model import Model, Stack
 from workloads.operators import Operator
 from workloads.step import PLAIN, Setting, Step, decode, prefill
@@ -37,12 +36,12 @@ class Named:
 
     name: str
     operator: Operator
-    count: int
+    count: float  # whole, but where a technique runs it for some tokens only
     repeated: int = 0  # of them with the weights of another execution
 
     def parameters(self) -> int:
         """Weight elements of all executions, shared ones once."""
-        return (self.count - self.repeated) * self.operator.parameters()
+        return round((self.count - self.repeated) * self.operator.parameters())
 
 
 def operators(model: Model, step: Step, setting: Setting = PLAIN) -> list[Named]:
@@ -78,11 +77,7 @@ def parameters(model: Model) -> int:
 
 def weight_bytes(rows: Iterable[Named]) -> float:
     """Bytes of the weights that operators own, on one device."""
-    return sum(
-        row.parameters() * bytes_per_element(row.operator.weights)  # type: ignore[attr-defined]
-        for row in rows
-        if row.operator.parameters()
-    )
+    return sum((row.count - row.repeated) * row.operator.stored_bytes() for row in rows)
 
 
 def _distinct(rows: list[Named]) -> list[Named]:

@@ -15,6 +15,7 @@ from specfiles.errors import InputError
 # Command -> the module of this package that holds it, as `command`.
 COMMANDS = {
     "predict": "predict",
+    "whatif": "whatif",
     "ops": "ops",
     "ceilings": "ceilings",
     "calibrate": "calibrate",
@@ -26,6 +27,7 @@ COMMANDS = {
     "report": "report",
     "hw": "hw",
     "models": "models",
+    "techniques": "techniques",
 }
 
 

@@ -45,6 +45,26 @@ def size_options(command: Command) -> Command:
     return click.option("--phase", help="prefill | decode | generate (both)")(command)
 
 
+def scenario_options(command: Command) -> Command:
+    """How a scenario is run: formats, devices, techniques, and what is counted."""
+    for option in (
+        click.option("--convention", help="fused | eager | flop-counter | llm-viewer"),
+        click.option(
+            "--with",
+            "techniques",
+            multiple=True,
+            metavar="TECHNIQUE[:k=v,..]",
+            help="Optimisation method, repeatable; `roofline techniques list` shows all.",
+        ),
+        click.option("--tp", type=int, help="Devices that share each layer."),
+        click.option("--kv", help="Format of the KV cache."),
+        click.option("--activations", help="Format that matrix units multiply in."),
+        click.option("--weights", help="Format of the weights."),
+    ):
+        command = option(command)
+    return command
+
+
 def progress(line: str) -> None:
     """A line on stderr, at once."""
     print(line, file=sys.stderr, flush=True)

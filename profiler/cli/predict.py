@@ -16,6 +16,7 @@ from profiler.cli.options import (
     model_argument,
     one_of,
     output_file,
+    scenario_options,
     size_options,
 )
 
@@ -24,11 +25,7 @@ from profiler.cli.options import (
 @model_argument
 @hardware
 @size_options
-@click.option("--weights", help="Format of the weights.")
-@click.option("--activations", help="Format that matrix units multiply in.")
-@click.option("--kv", help="Format of the KV cache.")
-@click.option("--tp", type=int, help="Devices that share each layer.")
-@click.option("--convention", help="fused | eager | flop-counter | llm-viewer")
+@scenario_options
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
 @format_option("table", "json", "csv")
 @output_file

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
+from workloads.dtypes import bytes_per_element
+
 if TYPE_CHECKING:
     from workloads.work import Work
 
@@ -25,3 +27,8 @@ class Operator(ABC):
     def active_parameters(self) -> int:
         """Those of them that this execution uses: all, but of experts the touched ones."""
         return self.parameters()
+
+    def stored_bytes(self) -> float:
+        """Bytes that its weights take in memory."""
+        owned = self.parameters()
+        return owned * bytes_per_element(self.weights) if owned else 0.0  # type: ignore[attr-defined]

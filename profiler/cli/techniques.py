@@ -1,0 +1,33 @@
+"""`roofline techniques`: the methods of efficient inference that `--with` takes."""
+
+from __future__ import annotations
+
+import click
+
+from profiler.cli.options import emit, format_option, one_of
+
+
+@click.group("techniques")
+def command() -> None:
+    """Techniques: list, show."""
+
+
+@command.command("list")
+@format_option("table", "json")
+def techniques_list(format: str) -> None:
+    """Every technique with its level, category and paper."""
+    from reports import techniques as render
+    from workloads.techniques.registry import known
+
+    one_of(format, "format", ("table", "json"))
+    emit(render.listing(list(known().values()), format), None)
+
+
+@command.command("show")
+@click.argument("name")
+def techniques_show(name: str) -> None:
+    """One technique: what it removes, what it adds, what it needs, its parameters."""
+    from reports import techniques as render
+    from workloads.techniques.registry import find
+
+    emit(render.page(find(name)), None)

@@ -1,0 +1,74 @@
+"""Techniques as text, JSON and Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from typing import TYPE_CHECKING, Any
+
+from reports import terminal
+from reports.units import text
+
+if TYPE_CHECKING:
+    from workloads.techniques.base import Technique
+
+FACTS = ("level", "category", "paper", "removes", "adds", "needs", "quality")
+
+
+def record(technique: type[Technique]) -> dict[str, Any]:
+    """What a technique states, and its parameters."""
+    return {
+        "name": technique.name,
+        "aliases": list(technique.aliases),
+        "summary": " ".join((technique.__doc__ or "").split()),
+        **{fact: getattr(technique, fact) for fact in FACTS},
+        "decides": technique.slot,
+        "parameters": [
+            {
+                "name": option.name,
+                "default": None if option.default is MISSING else option.default,
+                "allowed": _allowed(option.metadata),
+                "why": option.metadata["why"],
+            }
+            for option in fields(technique)  # type: ignore[arg-type]
+        ],
+    }
+
+
+def _allowed(metadata: Any) -> str:
+    if metadata["among"]:
+        return ", ".join(metadata["among"])
+    return "a name" if metadata["low"] is None else f"{metadata['low']:g} to {metadata['high']:g}"
+
+
+def listing(techniques: Sequence[type[Technique]], format: str) -> str:
+    """Every technique: name, level, category, quality, paper."""
+    records = [record(technique) for technique in techniques]
+    if format == "json":
+        return json.dumps(records, indent=1)
+    columns: dict[str, tuple[str, terminal.Format]] = {
+        "name": ("technique", text),
+        "level": ("level", text),
+        "category": ("category", text),
+        "quality": ("output", text),
+        "paper": ("paper", text),
+    }
+    return terminal.table(records, columns) + f"{len(records)} techniques; `roofline techniques show NAME`.\n"
+
+
+def page(technique: type[Technique]) -> str:
+    """One technique as Markdown: the same text in a terminal and in the documentation."""
+    found = record(technique)
+    lines = [f"# {found['name']}", "", found["summary"], ""]
+    lines += [f"- **{fact}**: {found[fact]}" for fact in FACTS]
+    lines += [f"- **decides**: {found['decides']} (one technique of a kind)"]
+    if found["aliases"]:
+        lines += [f"- **also called**: {', '.join(found['aliases'])}"]
+    if found["parameters"]:
+        lines += ["", "| parameter | default | allowed | why |", "| --- | --- | --- | --- |"]
+        lines += [
+            f"| `{p['name']}` | {p['default']} | {p['allowed']} | {p['why']} |" for p in found["parameters"]
+        ]
+    example = technique().told()  # with every default spelt out
+    return "\n".join([*lines, "", f"`roofline predict MODEL --hw HW --with {example}`", ""])

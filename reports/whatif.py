@@ -1,0 +1,58 @@
+"""Techniques ranked by what they would gain, as text or JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from reports import terminal
+from reports.units import si, text
+
+if TYPE_CHECKING:
+    from roofline.whatif import WhatIf
+
+
+def as_json(found: WhatIf) -> dict[str, Any]:
+    """The baseline, the outcomes from the fastest, and what was not applicable."""
+    from roofline.tables import as_json as prediction
+
+    baseline = prediction(found.baseline)
+    return {
+        "schema": 1,
+        **{
+            key: baseline[key]
+            for key in ("model", "hardware", "phase", "batch", "prompt", "output", "fidelity")
+        },
+        "baseline": baseline["totals"],
+        "outcomes": [outcome.record() for outcome in found.outcomes],
+        "not_applicable": found.refused,
+    }
+
+
+COLUMNS: dict[str, tuple[str, terminal.Format]] = {
+    "named": ("technique", text),
+    "speedup": ("speedup", lambda v: f"{v:.2f}x"),
+    "ttft_s": ("TTFT", lambda v: si(v, "s")),
+    "tpot_s": ("TPOT", lambda v: si(v, "s")),
+    "tokens_per_s": ("tokens/s", lambda v: f"{v:.4g}"),
+    "memory_bytes": ("memory", lambda v: si(v, "B")),
+    "energy_j": ("energy", lambda v: si(v, "J")),
+    "quality": ("output", text),
+}
+
+
+def as_text(found: WhatIf) -> str:
+    """A table of numbers, then a sentence of why for each line, then what was not applicable."""
+    data = as_json(found)
+    rows = [
+        {**outcome, "named": " + ".join(word.partition(":")[0] for word in outcome["techniques"])}
+        for outcome in data["outcomes"]
+    ]
+    base = {**data["baseline"], "named": "(as asked)", "speedup": 1.0, "quality": ""}
+    lines = [f"- {row['named']}: {row['why']}" for row in rows]
+    lines += ["", "not applicable:"] if data["not_applicable"] else []
+    lines += [f"- {name}: {reason}" for name, reason in data["not_applicable"].items()]
+    title = (
+        f"{data['model']} on {data['hardware']}: {data['phase']}, batch {data['batch']}, "
+        f"prompt {data['prompt']}; fidelity {data['fidelity']}"
+    )
+    return terminal.table([base, *rows], COLUMNS, title) + "\n".join([*lines, ""])

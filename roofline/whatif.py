@@ -1,0 +1,157 @@
+"""Which technique moves the bottleneck: every applicable one, and the best of them in pairs, ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from roofline.ceilings import Fidelity
+from roofline.predict import Prediction, Scenario, predict
+from specfiles.errors import InputError
+
+if TYPE_CHECKING:
+    from hwspecs import Device
+    from workloads.techniques.base import Technique
+
+PAIRED = 10  # of the best single techniques, all pairs are tried
+SAME = 1e-6  # relative change that is rounding
+# What a technique can save, by the limit that it relieves.
+QUANTITIES = {
+    "matrix_flops": "FLOP on matrix units",
+    "weight_bytes": "bytes of weights",
+    "kv_bytes": "bytes of the KV cache",
+    "activation_bytes": "bytes of activations",
+    "comm_bytes": "bytes over links",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A prediction with some techniques beside the one without."""
+
+    techniques: tuple[Technique, ...]
+    before: Prediction
+    after: Prediction
+
+    @property
+    def speedup(self) -> float:
+        """Time without over time with them."""
+        return self.before.time_s() / self.after.time_s()
+
+    def why(self) -> str:
+        """The phase whose time changed most, what of its work changed most, and what binds it now."""
+        phases = [p for p in ("prefill", "decode") if self.before.time_s(p)]
+        phase = max(phases, key=lambda p: abs(self.after.time_s(p) - self.before.time_s(p)))
+        ratio = self.after.time_s(phase) / self.before.time_s(phase)
+        bound, now = self.before.bound(phase), self.after.bound(phase)
+        moved = f"{bound}-bound" if now == bound else f"{bound}-bound before, {now}-bound now"
+        if abs(ratio - 1) < SAME:
+            return f"nothing that binds changes; {phase} stays {bound}-bound"
+        return f"{phase} takes {_change(ratio)} time: {self._cause(phase)}; {moved}"
+
+    def _cause(self, phase: str) -> str:
+        """The quantity whose change weighs most: by its share of the time where it stands."""
+        changes = {}
+        for quantity in QUANTITIES:
+            before, after = (p.total(quantity, phase) for p in (self.before, self.after))
+            if before:
+                changes[quantity] = (after - before) * _cost(self.before, quantity)
+        if not changes:
+            return "its work is another"
+        quantity = max(changes, key=lambda q: abs(changes[q]))
+        before, after = (p.total(quantity, phase) for p in (self.before, self.after))
+        return f"{_change(after / before)} {QUANTITIES[quantity]}"
+
+    def record(self) -> dict[str, Any]:
+        """The outcome in plain values; `record` of the baseline has a speedup of 1."""
+        totals = self.after.totals()
+        phases = [p for p in ("prefill", "decode") if self.after.time_s(p)]
+        return {
+            "techniques": [t.told() for t in self.techniques],
+            "quality": _worst([t.quality for t in self.techniques]),
+            "speedup": self.speedup,
+            **{key: totals[key] for key in ("time_s", "ttft_s", "tpot_s", "tokens_per_s", "memory_bytes")},
+            "fits": totals["fits"],
+            "energy_j": totals["energy_j"],
+            "bound_before": {p: self.before.bound(p) for p in phases},
+            "bound_after": {p: self.after.bound(p) for p in phases},
+            "why": self.why() if self.techniques else "",
+        }
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """The baseline, what each technique makes of it, and why some make nothing."""
+
+    baseline: Prediction
+    outcomes: list[Outcome]  # the fastest first
+    refused: dict[str, str]  # name -> reason
+
+
+def whatif(
+    scenario: Scenario,
+    device: Device,
+    fidelity: Fidelity | str = Fidelity.DATASHEET,
+    techniques: Sequence[Technique] | None = None,
+) -> WhatIf:
+    """Try techniques (by default every one with its defaults) alone and the best of them in pairs.
+
+    Techniques that the scenario has already stay in the baseline and in every outcome.
+    """
+    from workloads.techniques.registry import known
+
+    offered = [each() for each in known().values()] if techniques is None else techniques
+    baseline = predict(scenario, device, fidelity)
+    singles: list[Outcome] = []
+    refused: dict[str, str] = {}
+    for technique in offered:
+        try:
+            singles.append(_outcome(baseline, (technique,), device, fidelity))
+        except InputError as error:
+            refused[technique.name] = str(error).removeprefix(f"{technique.name} is not applicable: ")
+    singles.sort(key=lambda outcome: -outcome.speedup)
+    pairs = []
+    for one, other in combinations([o for o in singles[:PAIRED] if o.speedup > 1 + SAME], 2):
+        try:
+            pair = _outcome(baseline, one.techniques + other.techniques, device, fidelity)
+        except InputError:  # they exclude each other, which their own lines do not need to say
+            continue
+        if pair.speedup > max(one.speedup, other.speedup) * (1 + SAME):  # otherwise one of them does it all
+            pairs.append(pair)
+    return WhatIf(baseline, sorted([*singles, *pairs], key=lambda outcome: -outcome.speedup), refused)
+
+
+def _outcome(
+    baseline: Prediction, techniques: tuple[Technique, ...], device: Device, fidelity: Fidelity | str
+) -> Outcome:
+    scenario = baseline.scenario
+    asked = replace(scenario, techniques=(*scenario.techniques, *techniques))
+    return Outcome(techniques, baseline, predict(asked, device, fidelity))
+
+
+def _cost(prediction: Prediction, quantity: str) -> float:
+    """Seconds per unit of a quantity on the device, to weigh FLOP against bytes."""
+    limits = prediction.ceilings
+    if quantity == "matrix_flops":
+        return 1 / limits.matrix_flop_per_s(str(prediction.scenario.setting.precision.activations))
+    if quantity == "comm_bytes":
+        return float(1 / limits.link())
+    return 1 / limits.dram_byte_per_s
+
+
+def _change(ratio: float) -> str:
+    """A ratio in words: 30 % less, 2.5 times the."""
+    return (
+        f"{1 - ratio:.0%} less"
+        if ratio < 1
+        else f"{ratio - 1:.0%} more"
+        if ratio < 2
+        else f"{ratio:.1f} times the"
+    )
+
+
+def _worst(labels: Sequence[str]) -> str:
+    """The label of several techniques together."""
+    return max(labels, key=("exact", "lossy", "retrained").index, default="exact")

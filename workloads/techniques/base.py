@@ -1,0 +1,71 @@
+"""What every technique states and does."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from workloads.schedule import Schedule
+
+# In which order techniques apply, whatever order they are asked in: what is asked, what the model is made of,
+# what of it is left out, its formats, its cache, how tokens are made, kernels, memory.
+REQUEST, STRUCTURE, SPARSITY, FORMAT, CACHE, TOKENS, KERNELS, MEMORY = range(10, 90, 10)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What techniques ask of the device that a schedule is to run on."""
+
+    name: str
+    dtypes: frozenset[str]  # that its matrix units multiply in
+    structured_sparsity: float | None  # peak with 2:4 sparsity over the dense peak
+    host_byte_per_s: float | None  # of the link to the host, one direction
+    memory_bytes: float
+
+
+class Technique(ABC):
+    """One optimisation method; the fields of a subclass, a frozen dataclass, are its parameters."""
+
+    name: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    level: ClassVar[Literal["algorithm", "model", "system"]]
+    category: ClassVar[str]
+    paper: ClassVar[str]
+    removes: ClassVar[str]
+    adds: ClassVar[str]
+    needs: ClassVar[str]  # hardware, kernels, training
+    quality: ClassVar[Literal["exact", "lossy", "retrained"]]  # of the output: a label, never a number
+    slot: ClassVar[str]  # what it decides: of the techniques that decide the same, one can be applied
+    order: ClassVar[int]
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """Why it cannot be applied here; None where it can."""
+        return None
+
+    @abstractmethod
+    def apply(self, schedule: Schedule) -> Schedule:
+        """The schedule with the technique."""
+
+    def told(self) -> str:
+        """Its name and parameters as the command line takes them."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        given = ",".join(
+            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in values.items()
+        )
+        return f"{self.name}:{given}" if given else self.name
+
+
+def parameter(
+    default: Any,
+    why: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    among: Sequence[str] = (),
+) -> Any:
+    """A parameter: its default, where that comes from, and what else is allowed."""
+    return field(default=default, metadata={"why": why, "low": low, "high": high, "among": tuple(among)})

@@ -1,0 +1,72 @@
+"""What techniques share: changes of operators, and questions about a schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from workloads.operators import Attention, Operator
+
+if TYPE_CHECKING:
+    from workloads.phases import Named
+    from workloads.schedule import Change, Schedule
+    from workloads.step import Step
+    from workloads.work import Work
+
+IN_LAYERS = "layers."  # the names of operators inside layers; the embedding and the vocabulary are outside
+
+
+def on(
+    kinds: type[Operator] | tuple[type[Operator], ...], edit: Callable[[Any], Operator], where: str = ""
+) -> Change:
+    """A change of every operator of some kinds whose name contains `where`."""
+
+    def change(rows: Sequence[Named], step: Step) -> list[Named]:
+        return [
+            replace(row, operator=edit(row.operator))
+            if isinstance(row.operator, kinds) and where in row.name
+            else row
+            for row in rows
+        ]
+
+    return change
+
+
+def also(make: Callable[[Sequence[Named], Step], list[Named]]) -> Change:
+    """A change that adds operators behind the others."""
+    return lambda rows, step: [*rows, *make(rows, step)]
+
+
+@dataclass(frozen=True)
+class Changed(Operator):
+    """An operator whose work a technique changes in a way that its own sizes cannot say."""
+
+    kind: ClassVar[str] = "changed"
+
+    operator: Operator
+    edit: Callable[[Work], Work]
+    stored: float = 1.0  # bytes of its weights in memory over those of the operator
+
+    def work(self) -> Work:
+        """The work of the operator, edited."""
+        return self.edit(self.operator.work())
+
+    def parameters(self) -> int:
+        """Those of the operator."""
+        return self.operator.parameters()
+
+    def stored_bytes(self) -> float:
+        """Bytes that its weights take in memory."""
+        return self.operator.stored_bytes() * self.stored
+
+
+def attends(schedule: Schedule) -> bool:
+    """Whether the main model attends to a cache of keys and values."""
+    first = schedule.passes[0]
+    return any(isinstance(row.operator, Attention) for row in first.operators(first.last))
+
+
+def decodes(schedule: Schedule) -> bool:
+    """Whether tokens are decoded one step after another."""
+    return any(p.phase == "decode" for p in schedule.passes)

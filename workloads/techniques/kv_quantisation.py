@@ -1,0 +1,51 @@
+"""KV-cache quantisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from workloads.dtypes import FORMATS, bytes_per_element
+from workloads.schedule import Schedule
+from workloads.step import Setting
+from workloads.techniques.base import CACHE, Target, Technique, parameter
+from workloads.techniques.changes import attends
+
+
+@dataclass(frozen=True)
+class KvQuantisation(Technique):
+    """Keys and values are written in few bits and widened when they are read."""
+
+    name = "kv-quantisation"
+    aliases = ("kv-cache-quantisation", "kivi", "kvquant")
+    level = "model"
+    category = "quantisation"
+    paper = "KIVI arXiv:2402.02750; KVQuant arXiv:2401.18079"
+    removes = "bytes of the KV cache, in memory and in every decode step"
+    adds = "widening inside the attention kernel; quantisation when keys and values are appended"
+    needs = "an attention kernel that reads the format"
+    quality = "lossy"
+    slot = "the format of the KV cache"
+    order = CACHE
+
+    format: str = parameter(
+        "int4",
+        "bits of a key or value (KIVI, section 4: 2 and 4)",
+        among=("fp8", "int8", "int4", "int2", "bf16"),
+    )
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """There must be a cache in a wider format."""
+        if not attends(schedule):
+            return "the model keeps no keys and values"
+        kv = schedule.main.setting.precision.kv
+        if bytes_per_element(kv) < FORMATS[self.format][0] / 8:
+            return f"the cache in {kv} is narrower than {self.format} already"
+        return None
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """The format of the cache, in every pass and in memory."""
+
+        def narrow(setting: Setting) -> Setting:
+            return replace(setting, precision=replace(setting.precision, kv=self.format))
+
+        return schedule.with_setting(narrow)

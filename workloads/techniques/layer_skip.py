@@ -1,0 +1,58 @@
+"""Early exit and layer skipping: easy tokens leave before the last layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from workloads.schedule import Schedule
+from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
+from workloads.techniques.changes import IN_LAYERS, decodes
+
+if TYPE_CHECKING:
+    from workloads.phases import Named
+    from workloads.step import Step
+
+
+@dataclass(frozen=True)
+class EarlyExit(Technique):
+    """On average a token needs a share of the layers; a classifier behind each tells when to leave."""
+
+    name = "early-exit"
+    aliases = ("calm", "layer-skipping", "depth-adaptive")
+    level = "model"
+    category = "dynamic inference"
+    paper = "CALM arXiv:2207.07061; Depth-adaptive transformer arXiv:1910.10073"
+    removes = "layers of decode steps"
+    adds = "keys and values of the skipped layers, which later tokens attend to (CALM, section 3.4)"
+    needs = "a confidence measure and a model trained to exit"
+    quality = "lossy"
+    slot = "which layers run"
+    order = STRUCTURE
+
+    layers: float = parameter(
+        0.5, "mean share of layers that run (CALM, table 2: 0.25 to 0.6)", low=0, high=1
+    )
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """Tokens of a prompt leave at different layers; only decode can stop early."""
+        return None if decodes(schedule) else "nothing is decoded"
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """A batch leaves together when its last sequence does; `layers` is the share that the batch runs."""
+
+        def fewer(rows: Sequence[Named], step: Step) -> list[Named]:
+            return [
+                replace(row, count=row.count * (1.0 if _copied(row) else self.layers))
+                if IN_LAYERS in row.name
+                else row
+                for row in rows
+            ]
+
+        return schedule.with_change(fewer, "decode")
+
+
+def _copied(row: Named) -> bool:
+    """Keys and values of all layers are made from the last computed state."""
+    return row.name.endswith((".k_proj", ".v_proj", ".kv_append"))

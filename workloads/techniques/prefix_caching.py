@@ -1,0 +1,46 @@
+"""Prefix caching: keys and values of a shared beginning are kept between requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from workloads.schedule import Pass, Schedule
+from workloads.techniques.base import MEMORY, Target, Technique, parameter
+from workloads.techniques.changes import attends
+
+
+@dataclass(frozen=True)
+class PrefixCaching(Technique):
+    """A share of the prompt was read for an earlier request; its keys and values are still there."""
+
+    name = "prefix-caching"
+    aliases = ("radix-attention", "automatic-prefix-caching", "prompt-caching")
+    level = "system"
+    category = "memory management"
+    paper = "SGLang RadixAttention arXiv:2312.07104; vLLM PagedAttention arXiv:2309.06180, section 4.4"
+    removes = "the prefill of the cached share of the prompt"
+    adds = "memory for prefixes that wait for the next request"
+    needs = "requests that begin alike"
+    quality = "exact"
+    slot = "reuse of prefixes"
+    order = MEMORY
+
+    hit: float = parameter(
+        0.5, "share of prompt tokens found in the cache (SGLang, figure 5: 0.5 to 0.99)", low=0, high=1
+    )
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """Only a prefill can be skipped, and only what is a function of the prefix alone can be reused."""
+        if not any(p.phase == "prefill" for p in schedule.passes):
+            return "no prompt is read in this phase; ask for prefill or generate"
+        if not attends(schedule):
+            return "the model keeps no keys and values by position"
+        return None
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """New positions are fewer and see as much as before; the last one is always computed."""
+
+        def rest(p: Pass) -> Pass:
+            return replace(p, q_len=max(1, round(p.q_len * (1 - self.hit))))
+
+        return schedule.each("prefill", rest)

@@ -1,0 +1,74 @@
+"""Quest: attend to the pages of the cache that matter to this query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from workloads.operators import Attention, Gemm
+from workloads.operators.attention import minimum
+from workloads.schedule import Schedule
+from workloads.techniques.base import CACHE, Target, Technique, parameter
+from workloads.techniques.changes import Changed, attends, decodes
+from workloads.work import Role, Traffic, Work
+
+if TYPE_CHECKING:
+    from workloads.phases import Named
+    from workloads.step import Step
+
+
+@dataclass(frozen=True)
+class Quest(Technique):
+    """Each page of keys has an upper bound on its score; a query reads only the pages with the highest."""
+
+    name = "quest"
+    aliases = ("kv-selection", "query-aware-sparsity")
+    level = "model"
+    category = "dynamic inference"
+    paper = "Quest arXiv:2406.10774"
+    removes = "reads of pages whose keys cannot matter, in decode"
+    adds = "the smallest and largest key of each page: read in every step, kept in memory; scores of pages"
+    needs = "an attention kernel over chosen pages; the whole cache stays in memory"
+    quality = "lossy"
+    slot = "which positions are attended to"
+    order = CACHE
+
+    budget: int = parameter(2048, "tokens read per step (section 4.3: 512 to 4096)", low=1, high=10_000_000)
+    page: int = parameter(16, "tokens of a page (section 3.3)", low=1, high=4096)
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """It acts on decode steps of attention."""
+        if not decodes(schedule):
+            return "nothing is decoded"
+        return None if attends(schedule) else "the model keeps no keys and values"
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """Decode reads the bounds of all pages, then the chosen ones."""
+        seen = schedule.with_change(self._select, "decode")
+        return seen.with_main(cache_factor=schedule.main.cache_factor * (1 + 1 / self.page))
+
+    def _select(self, rows: Sequence[Named], step: Step) -> list[Named]:
+        found: list[Named] = []
+        for row in rows:
+            core = row.operator
+            if isinstance(core, Attention):
+                found.append(replace(row, name=f"{row.name}.page_scores", operator=self._scores(core)))
+                core = replace(core, kv_len=minimum(core.kv_len, self.budget))
+            found.append(replace(row, operator=core))
+        return found
+
+    def _scores(self, core: Attention) -> Changed:
+        """Both bounds of every page times the query: two products per query head (section 3.2)."""
+        pages: Any = core.kv_len / self.page
+        bounds = 2 * core.batch * pages * core.kv_heads * core.head_dim
+        products = Gemm(core.batch * core.q_len, core.heads * pages, 2 * core.head_dim, core.dtype)
+
+        def edit(work: Work) -> Work:
+            from workloads.dtypes import bytes_per_element
+
+            read = Traffic("page bounds", Role.KV_READ, bounds * bytes_per_element(core.kv_dtype))
+            rest = tuple(t for t in work.traffic if t.role is not Role.WEIGHT)
+            return replace(work, traffic=(*rest, read))
+
+        return Changed(products, edit)

@@ -1,0 +1,56 @@
+"""2:4 structured sparsity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from workloads.dtypes import bytes_per_element
+from workloads.operators import Gemm
+from workloads.schedule import Schedule
+from workloads.techniques.base import SPARSITY, Target, Technique
+from workloads.techniques.changes import IN_LAYERS, Changed, on
+from workloads.work import Role, Work
+
+KEPT = 0.5
+INDEX_BITS = 2  # of each kept weight: where among four it stood
+
+
+@dataclass(frozen=True)
+class TwoOfFour(Technique):
+    """Of every four weights along the inner dimension two are zero, and the matrix units skip them."""
+
+    name = "sparsity-2:4"
+    aliases = ("2:4", "semi-structured-sparsity", "sparsity-2-4")
+    level = "model"
+    category = "sparsification"
+    paper = "Mishra et al. arXiv:2104.08378; SparseGPT arXiv:2301.00774; Wanda arXiv:2306.11695"
+    removes = "half of the multiplications and of the weights of the layers' projections"
+    adds = "two index bits per kept weight"
+    needs = "matrix units with 2:4 sparsity; pruning with calibration data"
+    quality = "lossy"
+    slot = "which weights are zero"
+    order = SPARSITY
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """Units without 2:4 gain nothing from zeros."""
+        if not target.structured_sparsity:
+            return f"{target.name} has no matrix units for 2:4 sparsity"
+        return None
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """The zeros are neither stored nor multiplied: at the dense rate, half the time."""
+        return schedule.with_change(on(Gemm, _halved, IN_LAYERS))
+
+
+def _halved(product: Any) -> Changed:
+    share = KEPT * (1 + INDEX_BITS / (8 * bytes_per_element(product.weights)))
+
+    def edit(work: Work) -> Work:
+        traffic = tuple(
+            replace(t, bytes=t.bytes * share) if t.role is Role.WEIGHT and t.tensor == "weight" else t
+            for t in work.traffic
+        )
+        return replace(work, matrix_flops=work.matrix_flops * KEPT, traffic=traffic)
+
+    return Changed(product, edit, stored=share)

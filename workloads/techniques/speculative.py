@@ -1,0 +1,99 @@
+"""Speculative decoding: a small model drafts, the model verifies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from workloads.catalogue import MODELS, load_model
+from workloads.schedule import Pass, Resident, Schedule
+from workloads.techniques.base import TOKENS, Target, Technique, parameter
+from workloads.techniques.changes import decodes
+
+if TYPE_CHECKING:
+    from workloads.model import Model
+
+
+def expected_tokens(accept: float, drafted: int) -> float:
+    """Tokens that one verification yields: 1 + a + ... + a^k (arXiv:2211.17192, equation 1)."""
+    return sum(accept**i for i in range(drafted + 1))
+
+
+@dataclass(frozen=True)
+class Speculative(Technique):
+    """A small model drafts k tokens; the model reads them in one pass and keeps those it would have said."""
+
+    name = "speculative-decoding"
+    aliases = ("speculative", "speculative-sampling", "draft-model")
+    level = "algorithm"
+    category = "efficient decoding"
+    paper = "Leviathan et al. arXiv:2211.17192; Chen et al. arXiv:2302.01318"
+    removes = "decode passes of the model: its weights are read once for several tokens"
+    adds = "k passes of the draft model per verification, its prefill, its weights and its cache"
+    needs = "a draft model with the same vocabulary"
+    quality = "exact"
+    slot = "how tokens are made"
+    order = TOKENS
+
+    k: int = parameter(4, "drafted tokens (Chen et al., section 5: 4 for Chinchilla)", low=1, high=64)
+    accept: float = parameter(
+        0.75, "chance that a drafted token is kept (Leviathan et al., table 2: 0.62 to 0.82)", low=0, high=1
+    )
+    draft: str = parameter(
+        "auto", "the model that drafts; auto: the smallest shipped one with this vocabulary"
+    )
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """It needs decode steps, and a model to draft with."""
+        if not decodes(schedule):
+            return "nothing is decoded"
+        if self.draft == "auto" and smallest_alike(schedule.main.model) is None:
+            return "no smaller shipped model has this vocabulary; name one with draft=MODEL"
+        return None
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """Verifications of k + 1 positions instead of steps of one; k draft steps before each."""
+        draft = self._draft(schedule.main.model)
+        setting = schedule.main.setting
+        passes: list[Pass] = []
+        for plain in schedule.passes:
+            if plain.phase == "prefill":
+                passes += [plain, replace(plain, model=draft, scope="draft.", changes=())]
+                continue
+            rounds = plain.times / expected_tokens(self.accept, self.k)
+            drafting = replace(plain, model=draft, scope="draft.", times=rounds * self.k, changes=())
+            passes += [drafting, verification(plain, self.k + 1, rounds)]
+        main = schedule.main
+        beside = Resident(draft, setting, main.batch, main.tokens + self.k)
+        held = replace(schedule, passes=tuple(passes), residents=(*schedule.residents, beside))
+        return held.with_main(tokens=main.tokens + self.k)
+
+    def _draft(self, model: Model) -> Model:
+        found = load_model(self.draft).model if self.draft != "auto" else smallest_alike(model)
+        assert found is not None  # refused before
+        return found
+
+
+def verification(plain: Pass, positions: int, rounds: float) -> Pass:
+    """A pass over so many new positions of each sequence at once, all of them projected to the vocabulary."""
+    return replace(
+        plain,
+        q_len=positions,
+        scored=positions,
+        first=plain.first + positions - 1,
+        last=plain.last + positions - 1,
+        times=rounds,
+    )
+
+
+def smallest_alike(model: Model) -> Model | None:
+    """The smallest shipped model with this vocabulary, if it is smaller than the model."""
+    from workloads.phases import parameters
+
+    alike = [
+        found
+        for found in (load_model(path).model for path in MODELS)
+        if found.vocabulary == model.vocabulary and found.name != model.name
+    ]
+    smallest = min(alike, key=parameters, default=None)
+    return smallest if smallest is not None and parameters(smallest) < parameters(model) else None

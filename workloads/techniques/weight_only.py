@@ -1,0 +1,50 @@
+"""Weight-only quantisation: GPTQ, AWQ and NF4 store weights in few bits and multiply in 16."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from workloads.dtypes import FORMATS, bytes_per_element
+from workloads.operators import Gemm
+from workloads.schedule import Schedule
+from workloads.techniques.base import FORMAT, Target, Technique, parameter
+from workloads.techniques.changes import IN_LAYERS, on
+
+
+@dataclass(frozen=True)
+class WeightOnly(Technique):
+    """Weights of the layers' projections in groups of few bits with a scale and a zero point each."""
+
+    name = "weight-only-quantisation"
+    aliases = ("awq", "gptq", "w4a16", "weight-only")
+    level = "model"
+    category = "quantisation"
+    paper = "GPTQ arXiv:2210.17323; AWQ arXiv:2306.00978"
+    removes = "most of the bytes of the layers' weights"
+    adds = "scales and zero points; widening of each weight on the vector units, inside the product's kernel"
+    needs = "a kernel that widens weights on the way (Marlin, AWQ); calibration data"
+    quality = "lossy"
+    slot = "the format of weights"
+    order = FORMAT
+
+    format: str = parameter(
+        "int4_g128",
+        "bits and group size (AWQ, section 4: INT4 in groups of 128)",
+        among=("int4_g128", "int4_g64", "int4_g32", "int8_g128", "int8", "int4", "int3", "int2", "bf16"),
+    )
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """Weights that are narrower already are not widened."""
+        precision = schedule.main.setting.precision
+        if bytes_per_element(precision.weights) < FORMATS[self.format][0] / 8:
+            return f"weights in {precision.weights} are narrower than {self.format} already"
+        return None
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """The embedding, the vocabulary projection and the norms stay as they are."""
+
+        def narrow(product: Any) -> Gemm:
+            return replace(product, weights=self.format)  # type: ignore[no-any-return]
+
+        return schedule.with_change(on(Gemm, narrow, IN_LAYERS))
