@@ -35,12 +35,35 @@ def reader_of(path: Path) -> Reader:
     if not exists(path, Path.is_file):
         what = "is a folder; name its trace files" if exists(path, Path.is_dir) else "no such file"
         raise InputError(f"{path}: {what}.")
-    return kineto.read
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
+    return _binary(head) or _page(path, head) or kineto.read
+
+
+def _binary(head: bytes) -> Reader | None:
+    """The reader of a binary format, by the bytes that it begins with."""
+    from profiler.traces import database, ncurep, nsys, nsysrep
+
+    readers = {database.MAGIC: nsys.read, nsysrep.MAGIC: nsysrep.read, ncurep.MAGIC: ncurep.read}
+    return next((reader for magic, reader in readers.items() if head.startswith(magic)), None)
+
+
+def _page(path: Path, head: bytes) -> Reader | None:
+    """The reader of ncu's CSV, whose header may stand behind what a program printed."""
+    from profiler.traces import bytestream, ncu
+
+    return ncu.read if not head.startswith(bytestream.GZIP) and ncu.is_page(path) else None
 
 
 def read_brief(path: Path, *, needs_links: bool) -> Trace:
     """One trace file; without launches and ranges where they are not needed and the format allows."""
-    from profiler.traces import kineto
+    from profiler.traces import kineto, nsys, nsysrep
 
     reader = reader_of(path)
-    return kineto.read(path, brief=True) if reader is kineto.read and not needs_links else reader(path)
+    for brief in (kineto.read, nsys.read, nsysrep.read):
+        if reader is brief and not needs_links:
+            return brief(path, brief=True)
+    return reader(path)

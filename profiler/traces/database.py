@@ -1,0 +1,150 @@
+"""An untrusted SQLite file, read only, into Arrow batches: nothing in it is executed, nothing is written.
+
+Large tables are scanned through ADBC by a thread per part of the rows: SQLite unpacks rows without the
+interpreter, and a row never becomes Python objects (the `sqlite3` module takes ten times as long).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from specfiles.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MAGIC = b"SQLite format 3\0"
+BATCH_ROWS = 1 << 13  # a batch fits the cache
+BLOCK_BATCHES = 1 << 6  # so many batches are put together at once, lest memory be full of small pieces
+PART_ROWS = 1 << 19  # fewer are not worth a second thread
+# Views and triggers of the file may call no function with side effects; wrong pages are found, not followed.
+PRAGMAS = ("trusted_schema = OFF", "query_only = ON", "cell_size_check = ON")
+T = TypeVar("T")
+
+
+class Database:
+    """The plain tables of an SQLite file. Views, virtual tables and generated columns are not among them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.columns: dict[str, dict[str, str]] = {}  # by table: column and its declared type
+        _refuse_unfinished(path)
+        try:
+            with closing(self._small()) as connection:
+                for (name,) in connection.execute(
+                    "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0"
+                ):
+                    info = connection.execute(f"PRAGMA table_info({quoted(name)})")
+                    self.columns[name] = {row[1]: row[2] for row in info}
+        except sqlite3.Error as error:
+            raise self._damaged(error) from None
+
+    def has(self, table: str, *columns: str) -> bool:
+        """Whether there is such a table with these columns."""
+        return table in self.columns and all(column in self.columns[table] for column in columns)
+
+    def rows(self, table: str, *columns: str, most: int = 100_000) -> list[tuple[Any, ...]]:
+        """A small table's rows, text decoded whatever is in it; None for columns that it lacks."""
+        if table not in self.columns:
+            return []
+        asked = ", ".join(quoted(c) if self.has(table, c) else "NULL" for c in columns)
+        try:
+            with closing(self._small()) as connection:
+                return connection.execute(f"SELECT {asked} FROM {quoted(table)} LIMIT {most}").fetchall()
+        except sqlite3.Error as error:
+            raise self._damaged(error) from None
+
+    def scan(
+        self,
+        table: str,
+        asked: dict[str, str],
+        shape: Callable[[pa.RecordBatch], T],
+        join: Callable[[list[T]], T],
+    ) -> list[T]:
+        """Every row of `asked` (column name -> SQL) in the order of the file.
+
+        Each batch is reshaped at once, many reshaped ones are joined. Raises InputError where the file
+        is damaged or a column changes its type half way.
+        """
+        listed = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in asked.items())
+        sql = f"SELECT {listed} FROM {quoted(table)}"
+        parts = [f"{sql} WHERE rowid BETWEEN {low} AND {high}" for low, high in self._parts(table)]
+        with ThreadPoolExecutor(len(parts)) as pool:
+            found = list(pool.map(lambda part: self._read(part, shape, join), parts))
+        return [block for blocks in found for block in blocks]
+
+    def _parts(self, table: str) -> Sequence[tuple[int, int]]:
+        try:
+            with closing(self._small()) as connection:
+                low, high = connection.execute(
+                    f"SELECT min(rowid), max(rowid) FROM {quoted(table)}"
+                ).fetchone()
+        except sqlite3.Error as error:
+            raise self._damaged(error) from None
+        if low is None:
+            return [(0, 0)]
+        count = max(1, min(os.cpu_count() or 1, 4, (high - low) // PART_ROWS))
+        edges = [low + (high + 1 - low) * i // count for i in range(count + 1)]
+        return [(start, end - 1) for start, end in pairwise(edges)]
+
+    def _read(self, sql: str, shape: Callable[[pa.RecordBatch], T], join: Callable[[list[T]], T]) -> list[T]:
+        import pyarrow as pa
+        from adbc_driver_manager import Error
+        from adbc_driver_sqlite import dbapi
+
+        try:
+            with dbapi.connect(self._uri()) as connection, connection.cursor() as cursor:
+                for pragma in PRAGMAS:
+                    cursor.execute(f"PRAGMA {pragma}")
+                cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(BATCH_ROWS)})
+                cursor.execute(sql)
+                batches = (batch for batch in cursor.fetch_record_batch() if batch.num_rows)
+                blocks = []
+                while pieces := [shape(batch) for batch in islice(batches, BLOCK_BATCHES)]:
+                    blocks.append(join(pieces))
+                return blocks
+        except (Error, pa.ArrowException, OSError) as error:
+            raise self._damaged(error) from None
+
+    def _small(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._uri(), uri=True)
+        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        for pragma in PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    def _uri(self) -> str:
+        # immutable: no journal beside the file is looked for, nothing is ever written back.
+        return f"{self.path.absolute().as_uri()}?mode=ro&immutable=1"
+
+    def _damaged(self, error: Exception) -> InputError:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return InputError(f"{self.path}: the SQLite file cannot be read ({reason[:200]}); export it again.")
+
+
+def is_database(path: Path) -> bool:
+    """Whether a file begins as SQLite files do."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def quoted(name: str) -> str:
+    """A name of a table or column for SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _refuse_unfinished(path: Path) -> None:
+    """A journal beside the file holds changes that the file alone does not show."""
+    for ending in ("-wal", "-journal"):
+        beside = path.with_name(path.name + ending)
+        if beside.exists() and beside.stat().st_size:
+            raise InputError(
+                f"{path}: is still being written ({beside.name} is beside it); wait for its end."
+            )

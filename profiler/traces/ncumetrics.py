@@ -1,0 +1,192 @@
+"""What the metrics of Nsight Compute say of a kernel: FLOP by unit, bytes by level, time, in SI units."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+
+Readings = dict[str, float]  # by ncu's name of the metric
+
+PREFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15}
+SECONDS = {"s": 1.0, "second": 1.0, "sec": 1.0, "ms": 1e-3, "msecond": 1e-3, "us": 1e-6, "usecond": 1e-6}
+SECONDS |= {"ns": 1e-9, "nsecond": 1e-9, "min": 60.0, "minute": 60.0}
+COUNTED = ("byte", "sector", "inst", "cycle", "hz", "request", "warp", "thread", "block", "flop", "op", "ops")
+# Thousands are grouped with commas; a metric of several instances lists them in brackets behind its value.
+NUMBER = re.compile(r"(?P<whole>[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][+-]?\d+)?)(?:\s*[(;{].*)?")
+# Details pages label metrics for people. Only these are of use; the rest of a page is not kept.
+LABELS = {
+    "Duration": "gpu__time_duration.sum",
+    "Elapsed Cycles": "sm__cycles_elapsed.max",
+    "SM Frequency": "sm__cycles_elapsed.avg.per_second",
+    "DRAM Bandwidth": "dram__bytes.sum.per_second",
+    "Achieved Occupancy": "sm__warps_active.avg.pct_of_peak_sustained_active",
+    "Predicated-On FADD Thread Instructions Executed Per Cycle": "fadd",
+    "Predicated-On FMUL Thread Instructions Executed Per Cycle": "fmul",
+    "Predicated-On FFMA Thread Instructions Executed Per Cycle": "ffma",
+    "Predicated-On DADD Thread Instructions Executed Per Cycle": "dadd",
+    "Predicated-On DMUL Thread Instructions Executed Per Cycle": "dmul",
+    "Predicated-On DFMA Thread Instructions Executed Per Cycle": "dfma",
+}
+PER_CYCLE = "smsp__sass_thread_inst_executed_op_{}_pred_on.sum.per_cycle_elapsed"
+LABELS = {label: name if "__" in name else PER_CYCLE.format(name) for label, name in LABELS.items()}
+WANTED = re.compile(
+    r"gpu__time_duration|sm(?:sp)?__cycles_elapsed|dram__(bytes|sectors)|lts__t_(bytes|sectors)|"
+    r"(derived__)?sm(?:sp)?__sass_thread_inst_executed_op_[fhd](add|mul|fma)_pred_on|"
+    r"sm__ops_path_tensor_|sm__warps_active\.avg\.pct"
+)
+# FLOP of one thread instruction. Half precision works on pairs (HADD2, HFMA2), as ncu's own roofline counts.
+PIPES = {
+    "fp32": {"fadd": 1, "fmul": 1, "ffma": 2},
+    "fp16": {"hadd": 2, "hmul": 2, "hfma": 4},
+    "fp64": {"dadd": 1, "dmul": 1, "dfma": 2},
+}
+SECTOR_BYTES = 32
+TENSOR = re.compile(r"(sm__ops_path_tensor_\w+)\.sum(?:\.per_cycle_elapsed|\.per_second)?$")
+
+
+def reading(metric: str, value: str, unit: str) -> tuple[str, float] | tuple[()] | None:
+    """A metric's own name and its value in SI units; () for one of no use, None for what cannot be read."""
+    name = LABELS.get(metric, metric)
+    if not WANTED.match(name):
+        return ()
+    number = NUMBER.fullmatch(value.strip())
+    if number is None or not number["whole"].strip("+-"):
+        return None
+    try:
+        found = float(number["whole"].replace(",", ""))
+    except ValueError:
+        return None
+    scale = unit_scale(unit.strip(), name)
+    if scale is None or not math.isfinite(found) or found < 0:
+        return None
+    return name, found * scale
+
+
+def unit_scale(unit: str, metric: str = "") -> float | None:
+    """What a value is multiplied by to be in SI units; None for a unit that is not known.
+
+    >>> unit_scale("Kbyte"), unit_scale("Gbyte/s"), unit_scale("cycle/nsecond"), unit_scale("us")
+    (1000.0, 1000000000.0, 1000000000.0, 1e-06)
+    """
+    if not unit:  # pages stripped of their units are in ncu's base units: nanoseconds, bytes, counts
+        return 1e-9 if "time_duration" in metric else 1.0
+    above, _, below = unit.partition("/")
+    scales = [_one_scale(part) for part in (above, below or "1")]
+    return None if None in scales else scales[0] / scales[1]  # type: ignore[operator]
+
+
+def _one_scale(unit: str) -> float | None:
+    word = unit.strip().lower()
+    if word in ("1", ""):
+        return 1.0
+    if word in ("%", "percent"):
+        return 0.01
+    if word in SECONDS:
+        return SECONDS[word]
+    for counted in COUNTED:
+        for ending in (counted, counted + "s"):
+            if word.endswith(ending) and word[: -len(ending)] in PREFIXES:
+                return PREFIXES[word[: -len(ending)]]
+    return None
+
+
+def derived(metrics: Readings) -> Readings:
+    """What is known of a kernel, in SI units, under our names; what was not measured is not there.
+
+    `flops` stands only where the vector units and the tensor units were both counted.
+    """
+    time_s = _first(metrics, ("gpu__time_duration.sum", "gpu__time_duration.max", "gpu__time_duration.avg"))
+    cycles = _cycles(metrics, time_s)
+    found: dict[str, float | None] = {"time_s": time_s}
+    for pipe, weights in PIPES.items():
+        found[f"{pipe}_flops"] = _pipe(metrics, weights, time_s, cycles)
+    found["tensor_flops"] = _tensor(metrics, time_s, cycles)
+    parts = [found["fp32_flops"], found["tensor_flops"]]
+    if None not in parts:  # half and double precision are no part of ncu's smaller sets
+        found["flops"] = sum(v for k, v in found.items() if k.endswith("_flops") and v is not None)
+    read = _bytes(metrics, "dram__{}_read", "dram__{}_op_read", time_s, cycles)
+    write = _bytes(metrics, "dram__{}_write", "dram__{}_op_write", time_s, cycles)
+    both = read + write if read is not None and write is not None else None
+    found |= {"dram_read_bytes": read, "dram_write_bytes": write}
+    whole = _bytes(metrics, "dram__{}", "dram__{}_op", time_s, cycles)
+    found["dram_bytes"] = whole if whole is not None else both
+    found["l2_bytes"] = _bytes(metrics, "lts__t_{}", "lts__t_{}_op", time_s, cycles)
+    found["sm_clock_hz"] = _clock(metrics, time_s)
+    found["occupancy"] = metrics.get("sm__warps_active.avg.pct_of_peak_sustained_active")
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _first(metrics: Readings, names: Iterable[str]) -> float | None:
+    return next((metrics[name] for name in names if name in metrics), None)
+
+
+def _sum(metrics: Readings, name: str, time_s: float | None, cycles: float | None) -> float | None:
+    """A sum over the chip: as it is, per second or per cycle (ncu's sets hold rates)."""
+    if f"{name}.sum" in metrics:
+        return metrics[f"{name}.sum"]
+    if time_s is not None and f"{name}.sum.per_second" in metrics:
+        return metrics[f"{name}.sum.per_second"] * time_s
+    if cycles is not None and f"{name}.sum.per_cycle_elapsed" in metrics:
+        return metrics[f"{name}.sum.per_cycle_elapsed"] * cycles
+    return None
+
+
+def _cycles(metrics: Readings, time_s: float | None) -> float | None:
+    """Cycles of the SMs from the kernel's begin to its end."""
+    names = [f"{unit}__cycles_elapsed.{how}" for unit in ("sm", "smsp") for how in ("max", "avg")]
+    found = _first(metrics, names)
+    clock = _first(metrics, [f"{name}.per_second" for name in names])
+    return clock * time_s if found is None and clock is not None and time_s is not None else found
+
+
+def _clock(metrics: Readings, time_s: float | None) -> float | None:
+    names = [f"{unit}__cycles_elapsed.{how}" for unit in ("sm", "smsp") for how in ("avg", "max")]
+    clock, cycles = _first(metrics, [f"{name}.per_second" for name in names]), _first(metrics, names)
+    return cycles / time_s if clock is None and cycles is not None and time_s else clock
+
+
+def _pipe(
+    metrics: Readings, weights: dict[str, int], time_s: float | None, cycles: float | None
+) -> float | None:
+    """FLOP of a vector unit; None unless additions, products and multiply-adds were all counted."""
+    total = 0.0
+    for operation, weight in weights.items():
+        count = None
+        for unit in ("smsp", "sm"):
+            name = f"{unit}__sass_thread_inst_executed_op_{operation}_pred_on"
+            count = _sum(metrics, name, time_s, cycles) if count is None else count
+            weighted = metrics.get(f"derived__{name}_x{weight}")  # per cycle, in ncu's roofline sections
+            if count is None and weighted is not None and cycles is not None:
+                count = weighted * cycles / weight
+        if count is None:
+            return None
+        total += weight * count
+    return total
+
+
+def _tensor(metrics: Readings, time_s: float | None, cycles: float | None) -> float | None:
+    """FLOP of the tensor units: only metrics that are no part of another (dense and sparse of one format).
+
+    The peaks beside them are not used: on an H100 that of `src_bf16_dst_fp32` is the sparse one.
+    """
+    names = {match[1] for name in metrics if (match := TENSOR.match(name))}
+    by_source = {name for name in names if name.startswith("sm__ops_path_tensor_src_")}
+    names = by_source or names
+    whole = [name for name in names if not any(name.startswith(f"{other}_") for other in names)]
+    found = [_sum(metrics, name, time_s, cycles) for name in whole]
+    return sum(value for value in found if value is not None) if any(v is not None for v in found) else None
+
+
+def _bytes(
+    metrics: Readings, name: str, other: str, time_s: float | None, cycles: float | None
+) -> float | None:
+    """Bytes of a level of memory, counted in bytes or in sectors."""
+    for pattern in (name, other):
+        found = _sum(metrics, pattern.format("bytes"), time_s, cycles)
+        if found is not None:
+            return found
+        sectors = _sum(metrics, pattern.format("sectors"), time_s, cycles)
+        if sectors is not None:
+            return sectors * SECTOR_BYTES
+    return None

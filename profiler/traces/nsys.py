@@ -1,0 +1,332 @@
+"""Reports of Nsight Systems, as the SQLite file that `nsys export` writes, as common tables.
+
+Every table of such a file may be absent (they are made when the first event of their kind comes), and
+columns come and go with versions; only the start and the end of an event are always there. Activities
+belong to a call of the runtime by correlation id *and* process: by the id alone two processes mix.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from profiler.traces.database import Database
+from profiler.traces.linking import link_ranges
+from profiler.traces.nsysfacts import EXPORTED, DeviceNumbers, devices, origin, samples
+from profiler.traces.nsysnames import Strings, copy_name, range_names
+from profiler.traces.sound import Columns, Losses, constant, in_order, is_constant, joined, sound_times
+from profiler.traces.tables import NONE, SCHEMAS, Trace
+from specfiles.errors import InputError
+
+KERNEL = "CUPTI_ACTIVITY_KIND_KERNEL"
+COPY = "CUPTI_ACTIVITY_KIND_MEMCPY"
+SET = "CUPTI_ACTIVITY_KIND_MEMSET"
+GRAPH = "CUPTI_ACTIVITY_KIND_GRAPH_TRACE"
+RUNTIME = "CUPTI_ACTIVITY_KIND_RUNTIME"
+NVTX = "NVTX_EVENTS"
+KINDS = {KERNEL: "kernel", COPY: "copy", SET: "set", GRAPH: "graph"}
+RANGE_TYPES = (59, 60, 70, 71)  # push/pop and start/end, of NVTX and of its text form
+DOMAIN_MADE = 75
+UNSEEN = (
+    "NVTX domains without any range: the recorded program's nvtx speaks to a newer nsys "
+    "(record with nvtx 0.2.11 or older, or with a newer nsys)"
+)
+TIMES = {"start_ns": ("start",), "end_ns": ("end",)}
+PLACE = {
+    **TIMES,
+    "process": ("globalPid",),
+    "device": ("deviceId",),
+    "stream": ("streamId",),
+    "correlation": ("correlationId",),
+}
+CALL = {**TIMES, "process": ("globalTid",), "thread": ("globalTid",)}
+# Our column -> the columns of their table that hold it, best first.
+WANTED: dict[str, dict[str, tuple[str, ...]]] = {
+    KERNEL: {
+        **PLACE,
+        "name": ("demangledName", "shortName", "mangledName"),
+        "graph": ("graphId",),
+        "graph_node": ("graphNodeId",),
+        **{f"{what}_{axis.lower()}": (f"{what}{axis}",) for what in ("grid", "block") for axis in "XYZ"},
+        "registers": ("registersPerThread",),
+        "shared_bytes": ("staticSharedMemory",),
+        "dynamic": ("dynamicSharedMemory",),
+    },
+    COPY: {**PLACE, "name": ("copyKind",), "bytes": ("bytes",), "graph_node": ("graphNodeId",)},
+    SET: {**PLACE, "bytes": ("bytes",), "graph_node": ("graphNodeId",)},
+    GRAPH: {**PLACE, "name": ("graphId",), "graph": ("graphId",)},
+    RUNTIME: {**CALL, "correlation": ("correlationId",), "name": ("nameId",)},
+    NVTX: {**CALL, "type": ("eventType",), "text": ("text",), "text_id": ("textId",)},
+}
+BRIEF = (*TIMES, "device", "stream", "name")
+VERSION = re.compile(r"_v\d+$")  # cudaLaunchKernel_v7000: the tool's mark of an interface's version
+ID_BITS = 24  # a global id holds the machine, the process and the thread, from high bits to low
+TEXT = "substr(coalesce({}, ''), 1, 4000)"  # an event's own name; megabytes of it help nobody
+
+
+def read(path: Path, *, brief: bool = False) -> Trace:
+    """An SQLite export of Nsight Systems. `brief` reads activities only, for a breakdown by kernel.
+
+    What was dropped, repaired or not linked is among the losses. Raises InputError for a file that is
+    no such export, is damaged, or lacks the times of its events.
+    """
+    return _Report(path, brief).trace()
+
+
+class _Report:
+    """One file on its way into tables."""
+
+    def __init__(self, path: Path, brief: bool) -> None:
+        self.database = Database(path)
+        if not any(table in self.database.columns for table in (*EXPORTED, *WANTED)):
+            raise InputError(
+                f"{path}: is an SQLite file, but no export of Nsight Systems (none of its tables is there); "
+                "`nsys export --type sqlite REPORT.nsys-rep` makes one."
+            )
+        self.losses = Losses()
+        self.domains = 0
+        self.strings = Strings(self.database)
+        self.numbers = DeviceNumbers(self.database)
+        self.brief = (*BRIEF, "process") if brief and self.numbers else BRIEF if brief else ()
+
+    def trace(self) -> Trace:
+        tables: dict[str, pa.Table] = {}
+        calls = None
+        if not self.brief:
+            launches, names = self._launches()
+            calls = _Calls(launches)
+            self.losses.note("noted", calls.twice, "calls that share a correlation id; the first was taken")
+            tables["launches"] = _table("launches", launches, {"name": names})
+            tables["ranges"] = self._ranges()
+            tables["samples"] = samples(self.database)
+        tables["activities"] = self._activities(calls)
+        self.losses.note("noted", self.strings.cleaned, "names that were cut or had control characters")
+        about, facts = origin(self.database), devices(self.database)
+        trace = Trace((about,), tables, facts, self.losses.found())
+        return trace if self.brief else link_ranges(trace)
+
+    def _activities(self, calls: _Calls | None) -> pa.Table:
+        words: list[str] = []
+        parts = []
+        for code, table in enumerate(KINDS):
+            columns = self._scan(table, lambda batch: self._placed(batch, calls))
+            if not len(columns["start_ns"]):
+                continue
+            codes, names = self._names(table, columns)
+            columns["name"] = codes + np.int32(len(words))
+            columns["kind"] = constant(np.int32(code), len(codes))
+            words += names
+            parts.append(columns)
+        columns = in_order(_stacked(parts), self.losses, distinct=True)
+        if calls is not None:
+            unlinked = int((columns["launch"] < 0).sum()) if parts else 0
+            self.losses.note("unlinked", unlinked, "activities whose launching call was not recorded")
+        self.losses.note("noted", int(not parts), "report without any kernel, copy or set")
+        return _table("activities", columns, {"name": words, "kind": list(KINDS.values())})
+
+    def _placed(self, batch: pa.RecordBatch, calls: _Calls | None) -> Columns:
+        """A batch of activities: the call that launched each, and the device that it ran on."""
+        columns = sound_times(_integers(batch), self.losses)
+        rows = len(columns["start_ns"])
+        process = columns.get("process", constant(NONE, rows))
+        if calls is not None:
+            correlation = columns.pop("correlation", constant(NONE, rows))
+            columns["launch"] = calls.rows(process, correlation)
+        if "device" in columns:
+            columns["device"] = self.numbers.of(process, columns["device"])
+        if "dynamic" in columns:
+            columns["shared_bytes"] = columns.get("shared_bytes", 0) + columns.pop("dynamic")
+        return _compact("activities", columns)
+
+    def _names(self, table: str, columns: Columns) -> tuple[Any, list[str]]:
+        """Codes of the activities' names, and the names."""
+        rows = len(columns["start_ns"])
+        if "name" not in columns:
+            only = {KERNEL: "(no name)", COPY: "memcpy", SET: "memset", GRAPH: "CUDA graph"}[table]
+            return np.zeros(rows, np.int32), [only]
+        if table == KERNEL:
+            return self.strings.used(columns["name"])
+        known, codes = np.unique(columns["name"], return_inverse=True)
+        names = [copy_name(value) if table == COPY else f"CUDA graph {value}" for value in known.tolist()]
+        return codes.astype(np.int32), names
+
+    def _launches(self) -> tuple[Columns, list[str]]:
+        columns = self._scan(
+            RUNTIME, lambda batch: _compact("launches", sound_times(_integers(batch), self.losses))
+        )
+        columns = in_order(columns, self.losses)
+        numbers = columns.pop("name", constant(NONE, len(columns["start_ns"])))
+        columns["name"], names = self.strings.used(numbers, VERSION)
+        return columns, names
+
+    def _ranges(self) -> pa.Table:
+        parts = self._batches(NVTX, self._ranged)
+        texts = [chunk for part in parts for chunk in part.pop("text").chunks]
+        columns = _joined(parts)
+        if not len(columns["start_ns"]):
+            self.losses.note("noted", self.domains, UNSEEN)
+            return SCHEMAS["ranges"].empty_table()
+        found = range_names(texts)
+        words = {"name": found.name.words, "kind": found.kind.words, "shapes": found.shapes.words}
+        columns |= {"name": found.name.codes, "kind": found.kind.codes, "shapes": found.shapes.codes}
+        self.losses.note("noted", found.cleaned, "names that were cut or had control characters")
+        columns = in_order(columns, self.losses)
+        unclosed = columns["end_ns"] == NONE
+        last = max(int(columns["end_ns"].max()), int(columns["start_ns"].max()))
+        self.losses.note("repaired", unclosed.sum(), "ranges never closed, taken to last to the end")
+        columns["end_ns"] = np.where(unclosed, last, columns["end_ns"])
+        return _table("ranges", columns, words)
+
+    def _ranged(self, batch: pa.RecordBatch) -> Columns:
+        """A batch of NVTX events: ranges only; an end that is missing stays -1."""
+        if "type" in batch.schema.names:
+            self.domains += pc.sum(pc.equal(batch["type"], DOMAIN_MADE)).as_py() or 0
+            batch = batch.filter(pc.is_in(batch["type"], pa.array(RANGE_TYPES, pa.int64())))
+            batch = batch.drop_columns(["type"])
+        texts = self.strings.texts(batch)
+        columns = _integers(batch.select([n for n in batch.schema.names if n not in ("text", "text_id")]))
+        columns = sound_times({**columns, "row": np.arange(batch.num_rows)}, self.losses, ranges=True)
+        texts = texts.take(pa.array(columns.pop("row")))
+        return {**_compact("ranges", columns), "text": pa.chunked_array([texts])}
+
+    def _scan(self, table: str, shape: Callable[[pa.RecordBatch], Columns]) -> Columns:
+        return _joined(self._batches(table, shape))
+
+    def _batches(self, table: str, shape: Callable[[pa.RecordBatch], Columns]) -> list[Columns]:
+        """A table's batches, reshaped; none where there is no such table. Required: start and end."""
+        if table not in self.database.columns:
+            return []
+        asked = {}
+        for ours, theirs in WANTED[table].items():
+            found = next((column for column in theirs if self.database.has(table, column)), None)
+            if found is not None and (not self.brief or ours in self.brief):
+                asked[ours] = TEXT.format(found) if ours == "text" else f'"{found}"'
+        for ours, (needed,) in TIMES.items():
+            if ours not in asked:
+                has = ", ".join(list(self.database.columns[table])[:12])
+                raise InputError(
+                    f"{self.database.path}: {table} has no column {needed!r} (it has: {has}); "
+                    "export the report again."
+                )
+        return self.database.scan(table, asked, shape, _joined)
+
+
+class _Calls:
+    """Rows of the launches by process and correlation id."""
+
+    def __init__(self, launches: Columns) -> None:
+        count = len(launches["start_ns"])
+        correlation = launches.get("correlation", constant(NONE, count))
+        keys = _key(launches.get("process", constant(NONE, count)), correlation)
+        rows = np.arange(count, dtype=np.int32)
+        if count and correlation.min() <= 0:  # calls that launched nothing
+            keys, rows = keys[correlation > 0], rows[correlation > 0]
+        if (
+            keys[1:] < keys[:-1]
+        ).any():  # launches stand in order of time: of equal keys the first stays first
+            order = np.argsort(keys, kind="stable")
+            keys, rows = keys[order], rows[order]
+        self._keys, self._rows = keys, rows
+        self.twice = int((keys[1:] == keys[:-1]).sum())
+
+    def rows(self, process: Any, correlation: Any) -> Any:
+        """The row of each activity's call, -1 where there is none."""
+        if not len(self._keys):
+            return np.full(len(process), NONE)
+        keys = _key(process, correlation)
+        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.where(self._keys[at] == keys, self._rows[at], NONE)
+
+
+def _key(process: Any, correlation: Any) -> Any:
+    return process << 32 | correlation & 0xFFFFFFFF
+
+
+def _integers(batch: pa.RecordBatch) -> Columns:
+    """Columns as int64 of their own, -1 for NULL; an ArrowTypeError where something else stands."""
+    columns = {}
+    for name, values in zip(batch.schema.names, batch.columns, strict=True):
+        if not pa.types.is_integer(values.type):
+            raise pa.ArrowTypeError(f"column {name} holds values of type {values.type}, expected integers")
+        numbers = (values.fill_null(NONE) if values.null_count else values).to_numpy()
+        if name in ("process", "thread"):
+            numbers = (numbers >> (ID_BITS if name == "process" else 0)) & ((1 << ID_BITS) - 1)
+        columns[name] = numbers
+    return columns
+
+
+def _compact(table: str, columns: Columns) -> Columns:
+    """Columns in the width of their table, what does not change as a constant, nothing of the batch kept.
+
+    A number that does not fit becomes the nearest that does.
+    """
+    schema = SCHEMAS[table]
+    for name, values in columns.items():
+        kind = schema.field(name).type if name in schema.names else pa.int64()
+        width = np.dtype(np.int64 if pa.types.is_dictionary(kind) else kind.to_pandas_dtype())
+        low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+        if low == high and len(values):
+            columns[name] = constant(width.type(min(max(low, NONE), np.iinfo(width).max)), len(values))
+        elif low < NONE or high > np.iinfo(width).max:
+            columns[name] = values.clip(NONE, np.iinfo(width).max).astype(width)
+        else:
+            columns[name] = values.astype(width)
+    return columns
+
+
+def _joined(parts: Sequence[Columns]) -> Columns:
+    """Batches of one table, one under the other."""
+    if not parts:
+        return {name: np.empty(0, np.int64) for name in TIMES}
+    found: Columns = {}
+    for name in list(parts[0]):
+        pieces = [part.pop(name) for part in parts]
+        texts = isinstance(pieces[0], pa.ChunkedArray)
+        found[name] = pa.chunked_array([c for p in pieces for c in p.chunks]) if texts else joined(pieces)
+    return found
+
+
+def _stacked(parts: Sequence[Columns]) -> Columns:
+    """Columns of several kinds of activities; what a kind lacks is -1."""
+    widths = {name: values.dtype for part in parts for name, values in part.items()}
+    for part in parts:
+        rows = len(part["start_ns"])
+        part.update({n: constant(w.type(NONE), rows) for n, w in widths.items() if n not in part})
+    return _joined(parts)
+
+
+def _table(name: str, columns: Columns, words: dict[str, list[str]]) -> pa.Table:
+    """Columns as a table of SCHEMAS; what is missing is -1, in pieces that share their memory."""
+    rows = len(columns["start_ns"])
+    arrays = []
+    for field in SCHEMAS[name]:
+        values = columns.pop(field.name, None)
+        if values is not None and is_constant(values) and field.name not in words:
+            arrays.append(_same(field.type, int(values[0]), rows))
+        elif field.name in words and values is not None:
+            indices = pa.array(values.astype(np.int32, copy=False), mask=values < 0)
+            known = pa.array(words[field.name], pa.string())
+            arrays.append(pa.chunked_array([pa.DictionaryArray.from_arrays(indices, known)]))
+        elif values is not None:
+            arrays.append(pa.chunked_array([pa.array(values, field.type)]))
+        else:
+            arrays.append(_same(field.type, 0 if field.name == "source" else NONE, rows))
+    return pa.table(arrays, schema=SCHEMAS[name])
+
+
+def _same(kind: pa.DataType, value: int, rows: int, piece: int = 1 << 16) -> pa.ChunkedArray:
+    """One value for every row."""
+    if pa.types.is_dictionary(kind):
+        nothing = pa.DictionaryArray.from_arrays(
+            pa.nulls(min(rows, piece), pa.int32()), pa.array([], pa.string())
+        )
+    else:
+        nothing = pa.array(np.full(min(rows, piece), value, kind.to_pandas_dtype()), kind)
+    pieces = [nothing.slice(0, min(piece, rows - at)) for at in range(0, rows, piece)]
+    return pa.chunked_array(pieces, kind)

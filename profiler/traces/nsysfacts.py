@@ -1,0 +1,148 @@
+"""What a report of Nsight Systems says beside its events: version, clock, GPUs, sampled metrics."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from profiler.traces.database import Database
+from profiler.traces.tables import SCHEMAS, DeviceFacts, Origin, make_table
+
+EXPORTED = ("META_DATA_EXPORT", "EXPORT_META_DATA")  # the latter up to 2023.1
+MOST_INT = 2**62
+# "GPC Clock Frequency [MHz]": what it is, and its unit.
+METRIC = re.compile(r"(?P<what>.*?)\s*(?:\[(?P<unit>[^\]]*)\])?")
+QUANTITIES = {
+    "GPC Clock Frequency": "sm_clock_hz",
+    "SYS Clock Frequency": "system_clock_hz",
+    "SMs Active": "sm_active",
+    "SM Issue": "sm_issue",
+    "Tensor Active": "tensor_active",
+    "DRAM Read Bandwidth": "dram_read_share",
+    "DRAM Write Bandwidth": "dram_write_share",
+}
+SCALES = {"Hz": 1.0, "kHz": 1e3, "MHz": 1e6, "GHz": 1e9, "Throughput %": 0.01, "%": 0.01}
+
+
+READING = pa.schema(
+    [
+        ("timestamp", pa.int64()),
+        ("typeId", pa.int64()),
+        ("metricId", pa.int64()),
+        ("value", pa.float64()),
+    ]
+)
+
+
+def origin(database: Database) -> Origin:
+    """The report's version and the Unix time of its clock's zero."""
+    table = next((name for name in EXPORTED if name in database.columns), EXPORTED[0])
+    said = {str(key): value for key, value in database.rows(table, "name", "value", most=1000)}
+    began = database.rows("TARGET_INFO_SESSION_START_TIME", "utcEpochNs", most=1)
+    zero = began[0][0] if began else None
+    return Origin(
+        file=database.path.name,
+        format="nsys",
+        version=str(said.get("EXPORT_PRODUCT_VERSION", ""))[:100],
+        zero_ns=zero if isinstance(zero, int) and 0 <= zero < MOST_INT else None,
+    )
+
+
+class DeviceNumbers:
+    """GPU numbers of the machine by process and number in the process (CUDA_VISIBLE_DEVICES renumbers)."""
+
+    def __init__(self, database: Database) -> None:
+        rows = database.rows("TARGET_INFO_CUDA_DEVICE", "pid", "cudaId", "gpuId")
+        self.known = {
+            (pid, cuda): gpu
+            for pid, cuda, gpu in rows
+            if all(isinstance(value, int) and 0 <= value < 2**31 for value in (pid, cuda, gpu))
+        }
+
+    def __bool__(self) -> bool:
+        return any(cuda != gpu for (_, cuda), gpu in self.known.items())
+
+    def of(self, process: Any, device: Any) -> Any:
+        """The GPU of each activity; its own number where nothing is said."""
+        found = device.copy() if self else device
+        for (pid, cuda), gpu in self.known.items():
+            if cuda != gpu:
+                found[(process == pid) & (device == cuda)] = gpu
+        return found
+
+
+def devices(database: Database) -> tuple[DeviceFacts, ...]:
+    """Facts of each GPU."""
+    names = (
+        "id",
+        "name",
+        "smCount",
+        "totalMemory",
+        "memoryBandwidth",
+        "clockRate",
+        "computeMajor",
+        "computeMinor",
+    )
+    found = []
+    for row in database.rows("TARGET_INFO_GPU", *names, most=1024):
+        said = dict(zip(names, row, strict=True))
+        if not isinstance(said["id"], int):
+            continue
+        bandwidth, clock = _count(said["memoryBandwidth"]), _count(said["clockRate"])
+        found.append(
+            DeviceFacts(
+                source=0,
+                device=said["id"],
+                name=str(said["name"] or "")[:200],
+                processors=_count(said["smCount"]),
+                memory_bytes=_count(said["totalMemory"]),
+                byte_per_s=float(bandwidth) if bandwidth else None,
+                clock_hz=float(clock) if clock else None,
+                capability=f"{said['computeMajor']}.{said['computeMinor']}"
+                if _count(said["computeMajor"])
+                else "",
+            )
+        )
+    return tuple(found)
+
+
+def samples(database: Database) -> pa.Table:
+    """Sampled metrics that are known: clocks in Hz, shares of a peak as fractions."""
+    if not database.has("GPU_METRICS", *READING.names):
+        return SCHEMAS["samples"].empty_table()
+    known = {}
+    for kind, metric, name in database.rows("TARGET_INFO_GPU_METRICS", "typeId", "metricId", "metricName"):
+        parsed = METRIC.fullmatch(str(name))
+        if parsed and parsed["what"] in QUANTITIES and parsed["unit"] in SCALES:
+            known[kind, metric] = QUANTITIES[parsed["what"]], SCALES[parsed["unit"]]
+    asked = {name: name for name in READING.names}
+    parts = database.scan("GPU_METRICS", asked, _readings, pa.concat_tables)
+    if not parts:
+        return SCHEMAS["samples"].empty_table()
+    table = pa.concat_tables(parts)
+    whole = {name: table[name].to_numpy() for name in asked}
+    found: dict[str, list[Any]] = {name: [] for name in ("device", "time_ns", "quantity", "value")}
+    for (kind, metric), (quantity, scale) in known.items():
+        rows = np.flatnonzero((whole["typeId"] == kind) & (whole["metricId"] == metric))
+        device = kind & 0xFF  # the rest of the type says what sort of source it is
+        found["device"].append(np.full(len(rows), device, np.int32))
+        found["time_ns"].append(whole["timestamp"][rows])
+        found["value"].append(whole["value"][rows] * scale)
+        found["quantity"] += [quantity] * len(rows)
+    if not found["quantity"]:
+        return SCHEMAS["samples"].empty_table()
+    arrays = {name: np.concatenate(v) if name != "quantity" else v for name, v in found.items()}
+    source = np.zeros(len(found["quantity"]), np.int16)
+    return make_table("samples", {"source": source, **arrays}).sort_by("time_ns")
+
+
+def _readings(batch: pa.RecordBatch) -> pa.Table:
+    """A batch of readings; an ArrowInvalid where something is no number."""
+    return pa.Table.from_batches([batch]).cast(READING)
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and 0 <= value < MOST_INT else None

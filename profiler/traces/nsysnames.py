@@ -1,0 +1,162 @@
+"""Names in reports of Nsight Systems: the table of strings, ranges with PyTorch's annotations, copies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from profiler.traces.columns import Words
+from profiler.traces.database import Database
+from profiler.traces.sound import constant, is_constant
+from profiler.traces.tables import NONE
+
+MOST_CHARACTERS = 4000
+UNNAMED = "(no name)"
+# emit_nvtx of torch: "aten::mm, seq = 3, op_id = 12, sizes = [[4, 5], [5, 6]], input_op_ids = [..]"
+ANNOTATED = re.compile(
+    r"(?P<name>.*?)(?:, seq = \d+)?(?:, op_id = \d+)?(?:, sizes = (?P<sizes>\[[\d, \[\]]*\]))?"
+    r"(?:, input_op_ids = .*)?",
+    re.DOTALL,
+)
+MARKS = (", seq = ", ", op_id = ", ", sizes = ")
+COPIES = {
+    1: "HtoD",
+    2: "DtoH",
+    3: "HtoA",
+    4: "AtoH",
+    5: "AtoA",
+    6: "AtoD",
+    7: "DtoA",
+    8: "DtoD",
+    9: "HtoH",
+    10: "PtoP",
+    11: "unified HtoD",
+    12: "unified DtoH",
+    13: "unified DtoD",
+}
+
+
+def copy_name(kind: int) -> str:
+    """The name of a copy by CUPTI's kind of copy."""
+    return f"memcpy {COPIES[kind]}" if kind in COPIES else "memcpy"
+
+
+class Strings:
+    """StringIds: most names of a report stand once, under a number."""
+
+    def __init__(self, database: Database) -> None:
+        self._ids: Any = np.empty(0, np.int64)
+        self._values = pa.array([], pa.binary())
+        self.cleaned = 0
+        if database.has("StringIds", "id", "value"):
+            text = f"substr(coalesce(value, ''), 1, {MOST_CHARACTERS})"
+            tables = database.scan("StringIds", {"id": "id", "value": text}, _strings, pa.concat_tables)
+            if tables:
+                whole = pa.concat_tables(tables).sort_by("id").combine_chunks()
+                self._ids = whole["id"].to_numpy()
+                self._values = whole["value"].combine_chunks()
+
+    def used(self, numbers: Any, without: re.Pattern[str] | None = None) -> tuple[Any, list[str]]:
+        """Numbers as codes from 0, and the strings that the codes stand for, without a pattern in them."""
+        known, codes = _unique(numbers)
+        rows = self._rows(known)
+        words = Words()
+        found = self._values.take(pa.array(np.maximum(rows, 0))).to_pylist() if len(self._ids) else []
+        texts = [
+            decoded(found[i]) if row >= 0 else UNNAMED if number < 0 else f"(string {number})"
+            for i, (row, number) in enumerate(zip(rows, known.tolist(), strict=True))
+        ]
+        to = words.codes([without.sub("", text) for text in texts] if without else texts)
+        self.cleaned += words.cleaned
+        if is_constant(codes):
+            return constant(to[0], len(codes)), words.known
+        return to[codes] if len(to) else codes.astype(np.int32), words.known
+
+    def texts(self, batch: pa.RecordBatch) -> pa.Array:
+        """The text of NVTX events, their own or a registered one, as a dictionary of bytes."""
+        own = pa.nulls(batch.num_rows, pa.binary())
+        if "text" in batch.schema.names:
+            own = _bytes(batch["text"])
+            own = pc.if_else(pc.equal(pc.binary_length(own), 0), pa.scalar(None, pa.binary()), own)
+        if "text_id" in batch.schema.names and len(self._ids) and own.null_count:
+            rows = self._rows(batch["text_id"].fill_null(NONE).to_numpy())
+            registered = self._values.take(pa.array(rows, mask=rows < 0))
+            own = pc.coalesce(own, registered)
+        return own.fill_null(UNNAMED.encode()).dictionary_encode()
+
+    def _rows(self, numbers: Any) -> Any:
+        if not len(self._ids):
+            return np.full(len(numbers), NONE)
+        at = np.minimum(np.searchsorted(self._ids, numbers), len(self._ids) - 1)
+        return np.where(self._ids[at] == numbers, at, NONE)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A column of words: its codes, -1 for none, and the words."""
+
+    codes: Any
+    words: list[str]
+
+
+@dataclass(frozen=True)
+class RangeNames:
+    """Names, kinds and shapes of ranges, and how many names were cleaned."""
+
+    name: Named
+    kind: Named
+    shapes: Named
+    cleaned: int
+
+
+def range_names(texts: Sequence[pa.DictionaryArray]) -> RangeNames:
+    """Texts of ranges taken apart: what PyTorch appended to a name becomes shapes."""
+    whole = pa.chunked_array(texts, pa.dictionary(pa.int32(), pa.binary())).unify_dictionaries()
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in whole.chunks])
+    raw = whole.chunk(0).dictionary.to_pylist()
+    names, shapes = Words(), Words()
+    kinds = np.empty(len(raw), np.int32)
+    plain, sized = [], []
+    for i, text in enumerate(map(decoded, raw)):
+        annotated = any(mark in text for mark in MARKS)
+        found = ANNOTATED.fullmatch(text) if annotated else None
+        plain.append(found["name"] if found else text)
+        sized.append(f'{{"dims":{found["sizes"]}}}' if found and found["sizes"] else None)
+        kinds[i] = annotated
+    to_name, to_shape = names.codes(plain), shapes.codes(sized)
+    return RangeNames(
+        Named(to_name[codes], names.known),
+        Named(kinds[codes], ["nvtx", "operator"]),
+        Named(to_shape[codes], shapes.known),
+        names.cleaned,
+    )
+
+
+def decoded(raw: bytes | None) -> str:
+    """Text of any bytes."""
+    return (raw or b"").decode("utf-8", "replace")
+
+
+def _unique(numbers: Any) -> tuple[Any, Any]:
+    """Distinct numbers and each one's place among them, by hashing: there are few names and many rows."""
+    if is_constant(numbers):
+        return np.unique(numbers[:1]), constant(np.int32(0), len(numbers))
+    encoded = pa.array(numbers).dictionary_encode()
+    return encoded.dictionary.to_numpy(), encoded.indices.to_numpy()
+
+
+def _strings(batch: pa.RecordBatch) -> pa.Table:
+    return pa.table([batch["id"], _bytes(batch["value"])], ["id", "value"])
+
+
+def _bytes(column: pa.Array) -> pa.Array:
+    """Text as bytes: nobody promises that it is UTF-8."""
+    if pa.types.is_binary(column.type):
+        return column
+    return pa.Array.from_buffers(pa.binary(), len(column), column.buffers(), offset=column.offset)

@@ -1,0 +1,116 @@
+"""What is wrong with recorded events, taken out or mended and counted: nothing goes without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from mmap import mmap
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from profiler.traces.tables import NONE, Loss
+
+Columns = dict[str, Any]  # NumPy arrays of one length
+LONGEST_NS = 3600 * 10**9  # nothing that runs on a GPU takes an hour
+FARTHEST_NS = 7 * 86400 * 10**9  # nor does a recording last a week
+IDENTITY = ("start_ns", "end_ns", "process", "device", "stream", "name", "correlation")
+
+
+class Losses:
+    """Counts by sentence, from several threads at once."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def note(self, what: str, count: int, sentence: str) -> None:
+        """Add to what was dropped, repaired, unlinked or noted."""
+        if count:
+            with self._lock:
+                self._counts[what, sentence] = self._counts.get((what, sentence), 0) + int(count)
+
+    def found(self) -> tuple[Loss, ...]:
+        """All that was noted."""
+        return tuple(Loss(what=w, count=n, sentence=s) for (w, s), n in sorted(self._counts.items()))
+
+
+def sound_times(columns: Columns, losses: Losses, *, ranges: bool = False) -> Columns:
+    """Events with a start, an end and a length that can be; ranges may last, and lack an end (-1)."""
+    start, end = columns["start_ns"], columns["end_ns"]
+    length = end - start
+    if not len(start) or (start.min() > NONE and 0 <= length.min() <= length.max() <= LONGEST_NS):
+        return columns
+    missing = (start == NONE) | ((end == NONE) & (not ranges))
+    negative = ~missing & (length < 0) & (end != NONE)
+    absurd = ~missing & (length > (FARTHEST_NS if ranges else LONGEST_NS))
+    losses.note("dropped", missing.sum(), "events without a start or an end")
+    losses.note("dropped", negative.sum(), "events of negative duration")
+    losses.note("dropped", absurd.sum(), "events longer than an hour")
+    return _kept(columns, ~(missing | negative | absurd))
+
+
+def in_order(columns: Columns, losses: Losses, *, distinct: bool = False) -> Columns:
+    """Columns in order of start, without what lies a week from the rest and, if asked, without repeats."""
+    start = columns["start_ns"]
+    if len(start) and int(start.max()) - int(start.min()) > FARTHEST_NS:
+        near = np.abs(start - np.median(start)) <= FARTHEST_NS
+        losses.note("dropped", (~near).sum(), "events more than a week from the others")
+        columns = _kept(columns, near)
+    start = columns["start_ns"]
+    if (start[1:] < start[:-1]).any():
+        order = np.argsort(start, kind="stable").astype(np.int32 if len(start) < 2**31 else np.int64)
+        for name, values in columns.items():
+            columns[name] = values if is_constant(values) else values[order]
+    if not distinct:
+        return columns
+    again = _repeated(columns)
+    losses.note("repaired", again.sum(), "activities recorded twice, counted once")
+    return _kept(columns, ~again)
+
+
+def _repeated(columns: Mapping[str, Any]) -> Any:
+    """Rows that say again what another row says: a stream runs nothing twice at the same instant."""
+    start = columns["start_ns"]
+    repeated = np.zeros(len(start), bool)
+    same = start[1:] == start[:-1]
+    rows = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False)) if len(start) else start
+    if len(rows):
+        keys = [columns[name][rows] for name in IDENTITY if name in columns]
+        order = np.lexsort(keys)
+        alike = np.logical_and.reduce([key[order][1:] == key[order][:-1] for key in keys])
+        repeated[rows[order[1:][alike]]] = True
+    return repeated
+
+
+def _kept(columns: Columns, keep: Any) -> Columns:
+    if keep.all():
+        return columns
+    return {
+        name: constant(values[0], int(keep.sum())) if is_constant(values) else values[keep]
+        for name, values in columns.items()
+    }
+
+
+def constant(value: Any, rows: int) -> Any:
+    """A column of one value, which takes no memory: most traces have one process, one device."""
+    return np.broadcast_to(value, rows)
+
+
+def is_constant(values: Any) -> bool:
+    """Whether an array is such a column."""
+    return len(values) > 0 and values.strides == (0,)
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Arrays one behind the other; constant where all are the same constant."""
+    rows = sum(map(len, parts))
+    if all(is_constant(part) and part[0] == parts[0][0] for part in parts if len(part)) and rows:
+        return constant(next(part[0] for part in parts if len(part)), rows)
+    if len(parts) == 1 and not is_constant(parts[0]):
+        return parts[0]
+    width = np.result_type(*parts)
+    # In pages of its own, which go back to the system with it: a heap would keep what the parts had.
+    whole = np.frombuffer(mmap(-1, max(1, rows * width.itemsize)), width, rows)
+    np.concatenate(parts, out=whole)
+    return whole
