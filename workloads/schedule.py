@@ -91,10 +91,13 @@ class Schedule:
             passes=tuple(edit(p) if phase in (None, p.phase) and p.scope == "" else p for p in self.passes),
         )
 
-    def with_change(self, change: Change, phase: str | None = None) -> Schedule:
-        """The schedule with a change of the main model's operators; of all phases, in memory too."""
+    def with_change(self, change: Change, phase: str | None = None, *, held: bool | None = None) -> Schedule:
+        """The schedule with a change of the main model's operators.
+
+        `held` says whether it changes what is in memory, too: by default where it is of all phases.
+        """
         found = self.each(phase, lambda p: replace(p, changes=(*p.changes, change)))
-        if phase is None:
+        if phase is None if held is None else held:
             found = found.with_main(changes=(*self.main.changes, change))
         return found
 

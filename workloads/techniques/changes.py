@@ -38,6 +38,20 @@ def also(make: Callable[[Sequence[Named], Step], list[Named]]) -> Change:
     return lambda rows, step: [*rows, *make(rows, step)]
 
 
+def share_of_layers(share: float, spared: tuple[str, ...] = ()) -> Change:
+    """A change that runs a share of the layers; operators whose names end in `spared` run in all."""
+
+    def change(rows: Sequence[Named], step: Step) -> list[Named]:
+        return [
+            replace(row, count=row.count * share)
+            if IN_LAYERS in row.name and not row.name.endswith(spared or ("\0",))
+            else row
+            for row in rows
+        ]
+
+    return change
+
+
 @dataclass(frozen=True)
 class Changed(Operator):
     """An operator whose work a technique changes in a way that its own sizes cannot say."""

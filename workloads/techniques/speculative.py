@@ -9,14 +9,10 @@ from workloads.catalogue import MODELS, load_model
 from workloads.schedule import Pass, Resident, Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
 from workloads.techniques.changes import decodes
+from workloads.techniques.decoding import expected_tokens, in_rounds
 
 if TYPE_CHECKING:
     from workloads.model import Model
-
-
-def expected_tokens(accept: float, drafted: int) -> float:
-    """Tokens that one verification yields: 1 + a + ... + a^k (arXiv:2211.17192, equation 1)."""
-    return sum(accept**i for i in range(drafted + 1))
 
 
 @dataclass(frozen=True)
@@ -54,36 +50,21 @@ class Speculative(Technique):
     def apply(self, schedule: Schedule) -> Schedule:
         """Verifications of k + 1 positions instead of steps of one; k draft steps before each."""
         draft = self._draft(schedule.main.model)
-        setting = schedule.main.setting
-        passes: list[Pass] = []
-        for plain in schedule.passes:
-            if plain.phase == "prefill":
-                passes += [plain, replace(plain, model=draft, scope="draft.", changes=())]
-                continue
-            rounds = plain.times / expected_tokens(self.accept, self.k)
-            drafting = replace(plain, model=draft, scope="draft.", times=rounds * self.k, changes=())
-            passes += [drafting, verification(plain, self.k + 1, rounds)]
-        main = schedule.main
-        beside = Resident(draft, setting, main.batch, main.tokens + self.k)
-        held = replace(schedule, passes=tuple(passes), residents=(*schedule.residents, beside))
-        return held.with_main(tokens=main.tokens + self.k)
+
+        def beside(plain: Pass, times: float) -> Pass:
+            return replace(plain, model=draft, scope="draft.", times=times, changes=())
+
+        tokens = expected_tokens(self.accept, self.k)
+        found = in_rounds(schedule, self.k + 1, tokens, lambda p, rounds: [beside(p, rounds * self.k)])
+        reading = [beside(p, p.times) for p in schedule.passes if p.phase == "prefill" and p.scope == ""]
+        main = found.main
+        held = Resident(draft, main.setting, main.batch, main.tokens)
+        return replace(found, passes=(*reading, *found.passes), residents=(*found.residents, held))
 
     def _draft(self, model: Model) -> Model:
         found = load_model(self.draft).model if self.draft != "auto" else smallest_alike(model)
         assert found is not None  # refused before
         return found
-
-
-def verification(plain: Pass, positions: int, rounds: float) -> Pass:
-    """A pass over so many new positions of each sequence at once, all of them projected to the vocabulary."""
-    return replace(
-        plain,
-        q_len=positions,
-        scored=positions,
-        first=plain.first + positions - 1,
-        last=plain.last + positions - 1,
-        times=rounds,
-    )
 
 
 def smallest_alike(model: Model) -> Model | None:

@@ -18,8 +18,8 @@ from workloads.catalogue import load_model
 from workloads.convention import CONVENTIONS
 from workloads.step import Setting
 from workloads.techniques.base import Technique
+from workloads.techniques.decoding import expected_tokens
 from workloads.techniques.registry import known, parse
-from workloads.techniques.speculative import expected_tokens
 
 MODEL = load_model("Llama-3.1-8B").model
 DEVICE = load_device("h100_sxm")
@@ -89,6 +89,8 @@ NEUTRAL = [
     "kv-quantisation:format=bf16",
     "streaming-llm:sinks=0,window=5000",
     "early-exit:layers=1",
+    "blockwise:k=1,accepted=1",
+    "next-k-tokens:k=1",
 ]
 
 
@@ -152,6 +154,53 @@ def test_the_draft_model_stays_in_memory() -> None:
     assert more - numbers(BASE)["weights_bytes"] == 2 * 1_235_814_400
     assert draft.file is not None
     assert draft.file.published.params == 1_235_814_400
+
+
+def test_drafting_with_all_layers_is_decoding() -> None:
+    """Every draft kept: k steps and a verification yield k + 1 tokens; nothing is gained."""
+    drafted = predicted("self-speculative-decoding:k=4,layers=1,accept=1")
+    assert drafted.time_s("decode") == pytest.approx(BASE.time_s("decode"), rel=0.02)
+
+
+def test_drafting_with_no_layers_leaves_the_verification() -> None:
+    drafted = predicted("self-speculative-decoding:k=4,layers=0,accept=1")
+    verified = sum(r.total_s for r in drafted.rows if r.phase == "decode" and "draft." not in r.name)
+    assert verified == pytest.approx(BASE.time_s("decode") / 5, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "words", ["medusa:accepted=1", "eagle:accepted=1", "lookahead:accepted=1", "blockwise:accepted=1,k=4"]
+)
+def test_a_pass_that_yields_one_token_gains_nothing(words: str) -> None:
+    assert predicted(words).time_s("decode") > BASE.time_s("decode")
+
+
+def test_medusa_heads_are_its_own_weights() -> None:
+    """Each head: a layer h x h with a bias and a projection to the vocabulary (arXiv:2401.10774, 2.1.1)."""
+    more = predicted("medusa:heads=3").memory()["weights_bytes"] - BASE.memory()["weights_bytes"]
+    h, v = MODEL.hidden, MODEL.vocabulary
+    assert more == 2 * 3 * (h * h + h + h * v)
+
+
+def test_the_draft_of_eagle_is_a_layer_and_a_projection() -> None:
+    """Embedding and vocabulary projection are shared with the model (arXiv:2401.15077, section 3.1)."""
+    more = predicted("eagle").memory()["weights_bytes"] - BASE.memory()["weights_bytes"]
+    layer = (8_030_261_248 - 2 * MODEL.vocabulary * MODEL.hidden - MODEL.hidden) // 32
+    assert more == 2 * (layer + 2 * MODEL.hidden * MODEL.hidden + MODEL.hidden)
+
+
+def test_lookahead_computes_its_window_and_its_guesses() -> None:
+    """(W + G)(N - 1) positions beside the current token (arXiv:2402.02057, section 3.3)."""
+    found = predicted("lookahead:window=7,n=4,guesses=3,accepted=2")
+    up = next(r for r in found.rows if r.phase == "decode" and r.name.endswith("up_proj"))
+    assert up.work.outputs == 4 * (1 + 10 * 3) * 14336
+    assert up.count == pytest.approx(32 * 99 / 2)
+
+
+def test_more_tokens_than_were_proposed_are_refused() -> None:
+    for words in ("medusa:heads=2,accepted=4", "eagle:depth=2,accepted=4", "blockwise:k=3,accepted=4"):
+        with pytest.raises(InputError, match="not applicable: 4 tokens cannot"):
+            predicted(words)
 
 
 def test_a_cached_prefix_is_not_computed_again() -> None:

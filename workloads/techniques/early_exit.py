@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from workloads.schedule import Schedule
 from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
-from workloads.techniques.changes import IN_LAYERS, decodes
-
-if TYPE_CHECKING:
-    from workloads.phases import Named
-    from workloads.step import Step
+from workloads.techniques.changes import decodes, share_of_layers
 
 
 @dataclass(frozen=True)
@@ -40,19 +34,10 @@ class EarlyExit(Technique):
         return None if decodes(schedule) else "nothing is decoded"
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """A batch leaves together when its last sequence does; `layers` is the share that the batch runs."""
+        """A batch leaves together when its last sequence does; `layers` is the share that the batch runs.
 
-        def fewer(rows: Sequence[Named], step: Step) -> list[Named]:
-            return [
-                replace(row, count=row.count * (1.0 if _copied(row) else self.layers))
-                if IN_LAYERS in row.name
-                else row
-                for row in rows
-            ]
-
-        return schedule.with_change(fewer, "decode")
-
-
-def _copied(row: Named) -> bool:
-    """Keys and values of all layers are made from the last computed state."""
-    return row.name.endswith((".k_proj", ".v_proj", ".kv_append"))
+        Keys and values of all layers are made from the last computed state.
+        """
+        return schedule.with_change(
+            share_of_layers(self.layers, (".k_proj", ".v_proj", ".kv_append")), "decode"
+        )

@@ -1,0 +1,86 @@
+"""EAGLE: a layer drafts from features, one pass verifies the tree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from workloads.operators import Gemm
+from workloads.phases import Named
+from workloads.schedule import Pass, Resident, Schedule
+from workloads.techniques.base import TOKENS, Target, Technique, parameter
+from workloads.techniques.changes import decodes
+from workloads.techniques.decoding import in_rounds, verification
+
+if TYPE_CHECKING:
+    from workloads.model import Model
+    from workloads.step import Step
+
+
+@dataclass(frozen=True)
+class Eagle(Technique):
+    """One decoder layer drafts a tree from the features of the model; one pass over the tree verifies it."""
+
+    name = "eagle"
+    aliases = ("eagle-2", "feature-drafting")
+    level = "algorithm"
+    category = "efficient decoding"
+    paper = "EAGLE arXiv:2401.15077"
+    removes = "decode passes: one reads the weights for several tokens"
+    adds = "passes of a one-layer draft with the vocabulary projection; a pass over all nodes of the tree"
+    needs = "a trained draft layer; an attention kernel with a tree mask"
+    quality = "exact"
+    slot = "how tokens are made"
+    order = TOKENS
+
+    depth: int = parameter(5, "draft passes, the depth of the tree (section 4.3)", low=1, high=32)
+    nodes: int = parameter(26, "nodes that a pass verifies (appendix A)", low=2, high=1024)
+    accepted: float = parameter(
+        3.5, "mean tokens of a pass, at most depth + 1 (measure yours; 1 is no gain)", low=1, high=33
+    )
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """It needs decode steps, and keeps at most a token of each level and its own."""
+        if self.accepted > self.depth + 1:
+            return f"{self.accepted:g} tokens cannot come of a tree {self.depth} levels deep"
+        return None if decodes(schedule) else "nothing is decoded"
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """The draft is a layer of the model between its own embedding and vocabulary projection."""
+        draft = _one_layer(schedule.main.model)
+        level = max(1, self.nodes // self.depth)
+
+        def beside(plain: Pass, positions: int, times: float) -> Pass:
+            at = verification(plain, positions, times)
+            return replace(at, model=draft, scope="draft.", changes=(_joined,))
+
+        found = in_rounds(
+            schedule, self.nodes, self.accepted, lambda p, rounds: [beside(p, level, rounds * self.depth)]
+        )
+        reading = [
+            replace(p, model=draft, scope="draft.", changes=(_joined,))
+            for p in schedule.passes
+            if p.phase == "prefill" and p.scope == ""
+        ]
+        main = found.main
+        held = Resident(draft, main.setting, main.batch, main.tokens, changes=(_joined, _own))
+        return replace(found, passes=(*reading, *found.passes), residents=(*found.residents, held))
+
+
+def _one_layer(model: Model) -> Model:
+    stack = replace(model.stack, layers=model.layers[-1:])
+    return replace(model, name=f"a layer of {model.name}", stack=stack)
+
+
+def _joined(rows: Sequence[Named], step: Step) -> list[Named]:
+    """A projection joins the embedding of a token with the feature before it: from 2h to h (section 3.1)."""
+    head = next(row.operator for row in rows if row.name == "lm_head")
+    assert isinstance(head, Gemm)
+    joining = Gemm(step.tokens, head.k, 2 * head.k, head.inputs, head.weights, head.outputs, bias=True)
+    return [Named("join_proj", joining, 1), *rows]
+
+
+def _own(rows: Sequence[Named], step: Step) -> list[Named]:
+    """The embedding and the vocabulary projection are the model's: the draft stores its layer only."""
+    return [row for row in rows if row.name.startswith("layers.") or row.name == "join_proj"]

@@ -1,0 +1,43 @@
+"""Lookahead (Jacobi) decoding: the model drafts for itself, in parallel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from workloads.schedule import Schedule
+from workloads.techniques.base import TOKENS, Target, Technique, parameter
+from workloads.techniques.changes import decodes
+from workloads.techniques.decoding import in_rounds
+
+
+@dataclass(frozen=True)
+class Lookahead(Technique):
+    """Jacobi iterations over a window collect n-grams, which the same pass verifies."""
+
+    name = "lookahead-decoding"
+    aliases = ("lookahead", "jacobi-decoding")
+    level = "algorithm"
+    category = "efficient decoding"
+    paper = "Lookahead decoding arXiv:2402.02057; Jacobi decoding arXiv:2305.10427"
+    removes = "decode passes: one reads the weights for several tokens"
+    adds = "(window + guesses) x (n - 1) positions in every pass"
+    needs = "an attention kernel with the mask of the window"
+    quality = "exact"
+    slot = "how tokens are made"
+    order = TOKENS
+
+    window: int = parameter(15, "positions of the look-ahead window W", low=1, high=512)
+    n: int = parameter(5, "length of the n-grams N", low=2, high=32)
+    guesses: int = parameter(15, "n-grams G verified at once", low=0, high=512)
+    accepted: float = parameter(1.8, "mean tokens of a pass (measure yours; 1 is no gain)", low=1, high=32)
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """It needs decode steps, and keeps at most an n-gram."""
+        if self.accepted > self.n:
+            return f"{self.accepted:g} tokens cannot come of n-grams of {self.n}"
+        return None if decodes(schedule) else "nothing is decoded"
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """One pass holds the current token, the window's trajectories and the n-grams to verify."""
+        positions = 1 + (self.window + self.guesses) * (self.n - 1)
+        return in_rounds(schedule, positions, self.accepted, lambda plain, rounds: [])

@@ -1,0 +1,53 @@
+"""Next-k-token prediction: several tokens per pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from workloads.phases import Named
+from workloads.schedule import Schedule
+from workloads.techniques.base import TOKENS, Target, Technique, parameter
+from workloads.techniques.changes import also, decodes
+from workloads.techniques.decoding import in_rounds
+
+if TYPE_CHECKING:
+    from workloads.step import Step
+
+
+@dataclass(frozen=True)
+class NextK(Technique):
+    """The model yields k tokens per pass through k heads on a shared trunk, without verification."""
+
+    name = "next-k-tokens"
+    aliases = ("multi-token-prediction", "mtp")
+    level = "algorithm"
+    category = "alternative paradigms"
+    paper = "Gloeckle et al. arXiv:2404.19737"
+    removes = "decode passes: one for every k tokens"
+    adds = "a head of one layer per further token; the vocabulary projection for each"
+    needs = "a model trained to predict several tokens"
+    quality = "retrained"
+    slot = "how tokens are made"
+    order = TOKENS
+
+    k: int = parameter(4, "tokens per pass (section 3: 2 to 8, best 4)", low=1, high=32)
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """It needs decode steps."""
+        return None if decodes(schedule) else "nothing is decoded"
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """A pass reads the last k tokens, and each head adds a layer and a projection (section 2)."""
+        found = in_rounds(schedule, self.k, self.k, lambda plain, rounds: [])
+        return found.with_change(also(self._heads), "decode", held=True) if self.k > 1 else found
+
+    def _heads(self, rows: Sequence[Named], step: Step) -> list[Named]:
+        """k - 1 further layers; the head of the first token is the model's last layer."""
+        inside = [row for row in rows if row.name.startswith("layers.")]
+        layers = max((row.count for row in inside), default=1)
+        more = [
+            replace(row, name=f"heads.{row.name}", count=(self.k - 1) * row.count / layers) for row in inside
+        ]
+        return more
