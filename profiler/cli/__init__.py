@@ -23,6 +23,7 @@ COMMANDS = {
     "campaign": "campaign",
     "import": "import_",
     "show": "show",
+    "diff": "diff",
     "validate": "validate",
     "report": "report",
     "hw": "hw",

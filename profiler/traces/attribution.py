@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from profiler.traces.capture import link_captures, without_captures
+from profiler.traces.counters import counted
 from profiler.traces.layers import ANCHORS, Sequence, layers_and_steps
 from profiler.traces.rules import COMMUNICATION, UNKNOWN, Known, known_kernel
 from profiler.traces.steps import StepFacts, step_facts
@@ -34,7 +35,7 @@ def attribute(trace: Trace) -> Trace:
     if shrunk is not trace:
         sources = shrunk.column("activities", "source")
         keep_rows = np.flatnonzero(np.isin(trace.column("activities", "source"), np.unique(sources)))
-    return _Attribution(shrunk, found, step[keep_rows], facts, captured[keep_rows]).trace()
+    return counted(_Attribution(shrunk, found, step[keep_rows], facts, captured[keep_rows]).trace())
 
 
 class _Ranges:

@@ -42,6 +42,7 @@ PIPES = {
     "fp64": {"dadd": 1, "dmul": 1, "dfma": 2},
 }
 SECTOR_BYTES = 32
+SOURCE = "sm__ops_path_tensor_src_"
 TENSOR = re.compile(r"(sm__ops_path_tensor_\w+)\.sum(?:\.per_cycle_elapsed|\.per_second)?$")
 
 
@@ -101,10 +102,12 @@ def derived(metrics: Readings) -> Readings:
     found: dict[str, float | None] = {"time_s": time_s}
     for pipe, weights in PIPES.items():
         found[f"{pipe}_flops"] = _pipe(metrics, weights, time_s, cycles)
-    found["tensor_flops"] = _tensor(metrics, time_s, cycles)
-    parts = [found["fp32_flops"], found["tensor_flops"]]
-    if None not in parts:  # half and double precision are no part of ncu's smaller sets
-        found["flops"] = sum(v for k, v in found.items() if k.endswith("_flops") and v is not None)
+    found |= _tensor(metrics, time_s, cycles)
+    if found["fp32_flops"] is not None and found["tensor_flops"] is not None:
+        # Half and double precision are no part of ncu's smaller sets, and little of any language model.
+        found["flops"] = sum(
+            found[name] or 0.0 for name in (*(f"{pipe}_flops" for pipe in PIPES), "tensor_flops")
+        )
     read = _bytes(metrics, "dram__{}_read", "dram__{}_op_read", time_s, cycles)
     write = _bytes(metrics, "dram__{}_write", "dram__{}_op_write", time_s, cycles)
     both = read + write if read is not None and write is not None else None
@@ -165,17 +168,24 @@ def _pipe(
     return total
 
 
-def _tensor(metrics: Readings, time_s: float | None, cycles: float | None) -> float | None:
-    """FLOP of the tensor units: only metrics that are no part of another (dense and sparse of one format).
+def _tensor(metrics: Readings, time_s: float | None, cycles: float | None) -> dict[str, float | None]:
+    """FLOP of the tensor units, whole and by source format.
 
-    The peaks beside them are not used: on an H100 that of `src_bf16_dst_fp32` is the sparse one.
+    Only metrics that are no part of another count (dense and sparse of one format). The peaks beside
+    them are not used: on an H100 that of `src_bf16_dst_fp32` is the sparse one.
     """
     names = {match[1] for name in metrics if (match := TENSOR.match(name))}
-    by_source = {name for name in names if name.startswith("sm__ops_path_tensor_src_")}
+    by_source = {name for name in names if name.startswith(SOURCE)}
     names = by_source or names
     whole = [name for name in names if not any(name.startswith(f"{other}_") for other in names)]
-    found = [_sum(metrics, name, time_s, cycles) for name in whole]
-    return sum(value for value in found if value is not None) if any(v is not None for v in found) else None
+    found: dict[str, float | None] = {}
+    for name in sorted(whole):
+        value = _sum(metrics, name, time_s, cycles)
+        if value is not None:
+            source = re.sub(r"_dst_.*|_sparsity_.*", "", name.removeprefix(SOURCE))
+            key = f"tensor_{source}_flops" if name in by_source else "tensor_other_flops"
+            found[key] = (found.get(key) or 0.0) + value
+    return {**found, "tensor_flops": sum(v or 0.0 for v in found.values()) if found else None}
 
 
 def _bytes(

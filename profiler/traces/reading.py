@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from profiler.traces.counters import timed
 from profiler.traces.tables import Trace, merge
 from specfiles.errors import InputError
 from specfiles.reading import exists
@@ -18,14 +19,14 @@ def read_trace(path: Path) -> Trace:
 
     Raises InputError for what is no trace.
     """
-    return reader_of(path)(path)
+    return timed(reader_of(path)(path))
 
 
 def read_traces(paths: Sequence[Path]) -> Trace:
     """Several trace files (ranks, tools) as one trace."""
     if not paths:
         raise InputError("no trace was named; give at least one file.")
-    return merge([read_trace(path) for path in paths])
+    return timed(merge([reader_of(path)(path) for path in paths]))
 
 
 def reader_of(path: Path) -> Reader:
@@ -66,4 +67,4 @@ def read_brief(path: Path, *, needs_links: bool) -> Trace:
     for brief in (kineto.read, nsys.read, nsysrep.read):
         if reader is brief and not needs_links:
             return brief(path, brief=True)
-    return reader(path)
+    return timed(reader(path))

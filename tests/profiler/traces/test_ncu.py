@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler.traces import ncu, ncurep
+from profiler.traces.attribution import attribute
+from profiler.traces.counters import base_name, timed
 from profiler.traces.ncumetrics import derived, reading, unit_scale
-from profiler.traces.tables import Trace
+from profiler.traces.tables import Origin, Trace, make_table, merge
 from specfiles.errors import InputError
 
 LEAD = ["ID", "Process ID", "Process Name", "Host Name", "Kernel Name", "Context", "Stream", "Block Size"]
@@ -185,7 +187,7 @@ def test_what_is_no_number_is_no_zero(page: Callable[..., Path], value: str, sai
     trace = ncu.read(
         page(LONG, [*lead(0), "dram__bytes.sum", "byte", value], [*lead(0), f"{BF16}.sum", "", "8"])
     )
-    assert counters(trace) == [{"name": "gemm", "tensor_flops": 8}]
+    assert counters(trace) == [{"name": "gemm", "tensor_bf16_flops": 8, "tensor_flops": 8}]
     assert lost(trace, "dropped") == said
 
 
@@ -274,6 +276,70 @@ def test_any_bytes_end_in_a_sentence_or_in_numbers(
     except InputError:
         return
     assert all(value >= 0 for kernel in found for name, value in kernel.items() if name != "name")
+
+
+# --- with a timeline --------------------------------------------------------------------------------
+
+
+def kernels(*names: str) -> Trace:
+    """A timeline of kernels, a microsecond each."""
+    starts = [1000 * i for i in range(len(names))]
+    table = {"source": [0] * len(names), "device": [0] * len(names), "name": list(names)}
+    table |= {"kind": ["kernel"] * len(names), "start_ns": starts, "end_ns": [s + 1000 for s in starts]}
+    return Trace((Origin(file="t", format="nsys"),), {"activities": make_table("activities", table)})
+
+
+def test_counters_find_their_kernels_by_name_and_order(page: Callable[..., Path]) -> None:
+    timeline = kernels(
+        "void a::gemm<(int)4>(T1)", "other()", "void a::gemm<(int)8>(T1)", "void a::gemm<(int)4>(T1)"
+    )
+    rows = [
+        [*lead(i, name), metric, unit, value]
+        for i, (name, flop) in enumerate(
+            [("void a::gemm<4>(T1)", "11"), ("gemm<8>(T1)", "12"), ("void a::gemm<4>(T1)", "13")]
+        )
+        for metric, unit, value in [
+            *((m, "inst", "0") for m in (ADD, MUL, FMA)),
+            (f"{BF16}.sum", "", flop),
+            ("dram__bytes.sum", "Kbyte", flop),
+        ]
+    ]
+    trace = attribute(merge([timeline, ncu.read(page(LONG, *rows))]))
+    assert trace["activities"].num_rows == 4
+    found = trace["attribution"].select(["how", "dtype", "matrix_flops", "work_bytes"]).to_pylist()
+    assert [(r["how"], r["dtype"], r["matrix_flops"], r["work_bytes"]) for r in found] == [
+        ("counters", "bf16", 11, 11000),
+        (None, None, 0, 0),
+        ("counters", "bf16", 12, 12000),
+        ("counters", "bf16", 13, 13000),
+    ]
+    assert trace["activities"]["end_ns"].to_pylist() == [
+        1000,
+        2000,
+        3000,
+        4000,
+    ]  # ncu's times are not the program's
+
+
+def test_counters_alone_are_kernels_one_behind_the_other(page: Callable[..., Path]) -> None:
+    trace = attribute(timed(ncu.read(page(*raw("2", "2", "500", "10", "20", "30", "4096")))))
+    assert trace["activities"]["start_ns"].to_pylist() == [0, 2000]
+    assert trace["attribution"]["vector_flops"].to_pylist() == [90, 90]
+    assert any("no timeline" in loss.sentence for loss in trace.losses)
+
+
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [
+        ("enable_if<!T7, void>::type kernel<int, P<const float>>(T13)", "kernel"),
+        ("unnamed>::gemm_naive_kernel(const float *, int)", "gemm_naive_kernel"),
+        ("(anonymous namespace)::softmax_warp<float, 8>(float*)", "softmax_warp"),
+        ("sm90_xmma_gemm_bf16bf16", "sm90_xmma_gemm_bf16bf16"),
+        ("", ""),
+    ],
+)
+def test_a_kernel_is_known_by_its_own_name(name: str, base: str) -> None:
+    assert base_name(name) == base
 
 
 # --- .ncu-rep ---------------------------------------------------------------------------------------

@@ -1,0 +1,61 @@
+"""`roofline diff`: what got slower between two runs, and why."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from profiler.cli.options import FILE, emit, format_option, one_of, output_file
+from specfiles.errors import InputError
+
+
+@click.command("diff")
+@click.argument("before", type=FILE, metavar="RUN_A")
+@click.argument("after", type=FILE, metavar="RUN_B")
+@click.option("--by", default="operator", show_default=True, help="operator (and layer) | kernel")
+@click.option("--fail-above", help="Exit 1 where RUN_B is slower by more than this: 5% or 0.05.")
+@click.option(
+    "--each/--no-each", default=False, help="Let single operators fail it, too, not only whole and phases."
+)
+@format_option("table", "json")
+@output_file
+def command(
+    before: Path, after: Path, by: str, fail_above: str | None, each: bool, format: str, out: Path | None
+) -> None:
+    """Compare two runs (measured or imported) or traces: time, counts, kernels and shapes by operator."""
+    from profiler.comparing import BY, side
+    from reports import diff as render
+    from roofline.diff import diff, per_execution, same_scale
+
+    one_of(format, "format", ("table", "json"))
+    one_of(by, "grouping", BY)
+    above = None if fail_above is None else fraction(fail_above)
+    sides = side(before, by), side(after, by)
+    found, notes = diff(*sides), []
+    if factor := same_scale(found):
+        found = diff(sides[0], per_execution(sides[1], factor))
+        notes.append(f"{after} executes everything {factor:g} times as often: its times are divided by that.")
+    regressions = found.regressions(above, each=each) if above is not None else []
+    write = render.as_json if format == "json" else render.as_text
+    emit(write(found, regressions, above, notes), out)
+    if regressions:
+        print(f"slower than allowed: {'; '.join(regressions)}", file=sys.stderr)
+        click.get_current_context().exit(1)
+
+
+def fraction(text: str) -> float:
+    """A share from `5%` or `0.05`; an InputError for anything else.
+
+    >>> fraction("5%"), fraction("0.05")
+    (0.05, 0.05)
+    """
+    digits = text.strip().removesuffix("%")
+    try:
+        value = float(digits) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e3:
+        raise InputError(f"--fail-above is {text!r}; expected a share such as 5% or 0.05.")
+    return value

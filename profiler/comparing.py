@@ -1,0 +1,121 @@
+"""The sides of a comparison: runs measured here, imported runs, and traces as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from roofline.diff import SIDE
+from roofline.run import Run, open_run
+from specfiles.errors import InputError
+from specfiles.reading import exists
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from profiler.traces.tables import Trace
+
+POINT = ["phase", "batch", "q_len", "kv_len"]
+BY = ("operator", "kernel")
+
+
+def side(subject: Path, by: str) -> pd.DataFrame:
+    """A run or trace as a table of roofline.diff.SIDE; an InputError where it is neither or holds nothing."""
+    if exists(subject, Path.is_file):
+        from profiler.traces.attribution import attribute
+        from profiler.traces.reading import read_trace
+
+        found = traced(attribute(read_trace(subject)), by)
+    else:
+        run = open_run(subject)
+        if run.head.imported is None:
+            found = measured_kernels(run) if by == "kernel" else measured(run)
+        else:
+            from profiler.traces.runs import load
+
+            found = traced(load(run), by)
+    if not len(found):
+        raise InputError(f"{subject}: holds nothing to compare (no {by} was measured).")
+    return found
+
+
+def measured(run: Run) -> pd.DataFrame:
+    """The operators of a run measured here: one step of each point, points counted within their phase."""
+    table = run.table("operators")
+    table = _numbered(table[table["where"] == "model"])
+    kernels = run.table("kernels").groupby([*POINT, "operator"])["name"].agg(frozenset)
+    ran = [kernels.get((*key,), frozenset()) for key in table[[*POINT, "name"]].itertuples(index=False)]
+    return table.assign(
+        phase=table["numbered"],
+        layer=-1,
+        time_s=table["median_s"] * table["count"],
+        spread_s=(table["q75_s"] - table["q25_s"]) / 2 * table["count"],
+        kernels=ran,
+        shapes=_points(table),
+    )[SIDE]
+
+
+def measured_kernels(run: Run) -> pd.DataFrame:
+    """The kernels of the traced steps of a run measured here."""
+    table = _numbered(run.table("kernels"))
+    table = table.groupby(["numbered", "name", *POINT], sort=False)[["count", "time_s"]].sum().reset_index()
+    return table.assign(
+        phase=table["numbered"],
+        layer=-1,
+        spread_s=np.nan,
+        kernels=[frozenset()] * len(table),
+        shapes=_points(table),
+    )[SIDE]
+
+
+def traced(trace: Trace, by: str) -> pd.DataFrame:
+    """The operators by layer, or the kernels, of an imported trace."""
+    from profiler.traces.summary import frame
+
+    rows = frame(trace)
+    rows = rows.astype({c: object for c in rows if rows[c].dtype == "category"})
+    known = rows["operator"].where(rows["operator"].notna(), "(" + rows["kind"].fillna("unknown") + ")")
+    rows = rows.assign(
+        name=rows["kernel"] if by == "kernel" else known,
+        phase=rows["phase"].fillna("") if by == "operator" else "",
+        layer=rows["layer"] if by == "operator" else -1,
+        shapes=_shapes(trace),
+    )
+    groups = rows.groupby(["phase", "name", "layer"], sort=False)
+    found = groups["time_s"].agg(["size", "sum"]).rename(columns={"size": "count", "sum": "time_s"})
+    found["kernels"] = groups["kernel"].agg(
+        lambda names: frozenset(names) if by == "operator" else frozenset()
+    )
+    found["shapes"] = groups["shapes"].agg(lambda said: frozenset(said.dropna()))
+    return found.reset_index().assign(spread_s=np.nan)[SIDE]
+
+
+def _shapes(trace: Trace) -> list[str | None]:
+    """The recorded inputs of the nearest range around each activity that has any."""
+    row, parent = trace.column("activities", "range").copy(), trace.column("ranges", "parent")
+    code, words = trace.column("ranges", "shapes"), trace.words("ranges", "shapes")
+    if not len(code):
+        return [None] * len(row)
+    while (up := (row >= 0) & (code[np.maximum(row, 0)] < 0)).any():
+        row[up] = parent[row[up]]
+    return [words[code[r]] if r >= 0 else None for r in row.tolist()]
+
+
+def _numbered(table: pd.DataFrame) -> pd.DataFrame:
+    """Points by their place within the phase: runs of other sizes are compared too, as other shapes."""
+    points = table[POINT].drop_duplicates()
+    place = points.groupby("phase", sort=False).cumcount()
+    several = points.groupby("phase")["phase"].transform("size") > 1
+    labels: list[Any] = [
+        f"{phase} {k + 1}" if many else phase
+        for phase, k, many in zip(points["phase"], place, several, strict=True)
+    ]
+    return table.merge(points.assign(numbered=labels), on=POINT, how="left")
+
+
+def _points(table: pd.DataFrame) -> list[frozenset[str]]:
+    return [
+        frozenset({f"batch {row.batch}, {row.q_len} of {row.kv_len} tokens"}) for row in table.itertuples()
+    ]

@@ -1,0 +1,94 @@
+"""A comparison of two runs as text or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from reports import terminal
+from reports.units import percent, si, text
+from reports.validation import plain_records
+
+if TYPE_CHECKING:
+    from roofline.diff import Diff
+
+COLUMNS: dict[str, tuple[str, terminal.Format]] = {
+    "phase": ("phase", text),
+    "name": ("name", lambda v: _short(text(v), 60)),
+    "layer": ("layer", lambda v: "–" if v is None or v < 0 else str(v)),
+    "count_a": ("count", text),
+    "count_b": ("then", text),
+    "time_a_s": ("time", lambda v: si(v, "s")),
+    "time_b_s": ("then", lambda v: si(v, "s")),
+    "change_s": ("change", lambda v: ("+" if v > 0 else "") + si(v, "s")),
+    "ratio": ("", lambda v: "–" if v is None else ("+" if v > 0 else "") + percent(v)),
+    "why": ("what else changed", text),
+}
+SUMS = {key: COLUMNS[key] for key in ("phase", "time_a_s", "time_b_s", "change_s", "ratio")}
+MOST_ROWS = 40
+
+
+def as_text(found: Diff, regressions: Sequence[str], above: float | None, notes: Sequence[str] = ()) -> str:
+    """The sums, the largest changes, kernels that came and went, and the verdict."""
+    rows = plain_records(found.rows)
+    moved = [row for row in rows if row["change_s"] or row["why"]]
+    shown = {
+        key: value for key, value in COLUMNS.items() if key not in ("phase", "layer") or _varies(rows, key)
+    }
+    whole = {"phase": "all", "time_a_s": found.total_a_s, "time_b_s": found.total_b_s, "ratio": found.ratio}
+    whole["change_s"] = found.total_b_s - found.total_a_s
+    parts = [terminal.table([*plain_records(found.phases), whole], SUMS, "time, then and now")]
+    parts.append(
+        terminal.table(moved[:MOST_ROWS], shown, "the largest changes") if moved else "nothing changed."
+    )
+    if len(moved) > MOST_ROWS:
+        parts.append(f"{len(moved) - MOST_ROWS} smaller changes; --format json lists all.")
+    for row in moved[:MOST_ROWS]:
+        for what in ("kernels", "shapes"):
+            gone, new = row[f"{what}_gone"], row[f"{what}_new"]
+            if gone or new:
+                parts.append(f"{row['name']}: {what} {_listed(gone)} -> {_listed(new)}")
+    return "\n".join([*parts, *notes, *_verdict(regressions, above)]) + "\n"
+
+
+def as_json(found: Diff, regressions: Sequence[str], above: float | None, notes: Sequence[str] = ()) -> str:
+    """Every row, in the documented schema."""
+    return json.dumps(
+        {
+            "schema": 1,
+            "totals": {
+                "time_a_s": found.total_a_s,
+                "time_b_s": found.total_b_s,
+                "change_s": found.total_b_s - found.total_a_s,
+                "ratio": found.ratio,
+            },
+            "fail_above": above,
+            "regressions": list(regressions),
+            "notes": list(notes),
+            "phases": plain_records(found.phases),
+            "rows": plain_records(found.rows),
+        },
+        indent=1,
+        allow_nan=False,
+    )
+
+
+def _verdict(regressions: Sequence[str], above: float | None) -> list[str]:
+    if above is None:
+        return []
+    limit = f"more than {percent(above)} slower"
+    return [f"REGRESSION, {limit}: {'; '.join(regressions)}" if regressions else f"nothing is {limit}."]
+
+
+def _varies(rows: Sequence[dict[str, Any]], key: str) -> bool:
+    return len({row[key] for row in rows}) > 1
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(_short(name, 60) for name in names[:3])
+    return (shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")) or "none"
+
+
+def _short(name: str, most: int) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"

@@ -1,0 +1,101 @@
+"""`roofline diff` over runs measured here and imported ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from profiler.cli.diff import fraction
+from roofline.run import TABLES, Head, create_run
+from specfiles.errors import InputError
+
+Roofline = Callable[..., Any]
+
+
+def run(path: Path, times: dict[str, float], prompt: int = 512, kernel: str = "gemm_a") -> Path:
+    """A run measured here: operators of one prefill, each with one kernel."""
+    fields = dict.fromkeys(
+        ("created", "command", "model", "weights", "dtype", "convention", "mode", "device"), "x"
+    )
+    made = create_run(path, Head(**fields, phase="prefill", model_config_fields={}, environment={}, seed=0))
+    point = {"phase": "prefill", "batch": 1, "q_len": prompt, "kv_len": prompt}
+    rows = [
+        {**point, "name": n, "kind": "gemm", "where": "model", "count": 2, "repeats": 5, "median_s": t / 2}
+        for n, t in times.items()
+    ]
+    table = pd.DataFrame(rows).assign(q25_s=lambda d: d["median_s"], q75_s=lambda d: d["median_s"])
+    made.write_table("operators", table[list(TABLES["operators"])])
+    kernels = [{**point, "operator": n, "name": kernel, "count": 2, "time_s": t} for n, t in times.items()]
+    made.write_table("kernels", pd.DataFrame(kernels))
+    return path
+
+
+def trace(path: Path, *kernels: tuple[str, float]) -> Path:
+    """A Kineto trace of kernels one behind the other: names and microseconds."""
+    events, at = [], 0.0
+    for name, us in kernels:
+        place = {"cat": "kernel", "name": name, "pid": 0, "tid": 7, "args": {"device": 0, "stream": 7}}
+        events.append({"ph": "X", "ts": at, "dur": us, **place})
+        at += us + 1
+    path.write_text(json.dumps({"traceEvents": events}))
+    return path
+
+
+def test_a_slower_run_fails(roofline: Roofline, tmp_path: Path) -> None:
+    before = run(tmp_path / "a", {"qkv": 0.5, "mlp": 0.5})
+    after = run(tmp_path / "b", {"qkv": 0.5, "mlp": 0.6}, kernel="gemm_b")
+    done = roofline("diff", before, after, "--fail-above", "5%", "--format", "json")
+    assert done.code == 1
+    data = json.loads(done.out)
+    assert data["totals"]["ratio"] == pytest.approx(0.1)
+    assert data["regressions"] == ["the whole: +10.0%"]
+    first = data["rows"][0]
+    assert (first["name"], first["kernels_gone"], first["kernels_new"]) == ("mlp", ["gemm_a"], ["gemm_b"])
+    assert roofline("diff", after, before, "--fail-above", "5%").code == 0
+    assert roofline("diff", before, after, "--fail-above", "0.2").code == 0
+    assert roofline("diff", before, after).code == 0
+
+
+def test_other_sizes_are_other_shapes(roofline: Roofline, tmp_path: Path) -> None:
+    sides = run(tmp_path / "a", {"qkv": 0.5}), run(tmp_path / "b", {"qkv": 1.0}, prompt=1024)
+    data = json.loads(roofline("diff", *sides, "--format", "json").out)
+    assert data["rows"][0]["shapes_new"] == ["batch 1, 1024 of 1024 tokens"]
+
+
+def test_traces_are_compared_as_they_are_and_imported(roofline: Roofline, tmp_path: Path) -> None:
+    before = trace(tmp_path / "a.json", ("gemm_x", 100), ("rms_norm_kernel", 10))
+    after = trace(tmp_path / "b.json", ("gemm_y", 80), ("rms_norm_kernel", 10), ("rms_norm_kernel", 10))
+    for of in (before, after):
+        assert roofline("import", of, "-o", of.with_suffix("")).code == 0
+    for pair in ((before, after), (before.with_suffix(""), after.with_suffix(""))):
+        data = json.loads(roofline("diff", *pair, "--by", "kernel", "--format", "json").out)
+        rows = {row["name"]: row for row in data["rows"]}
+        assert rows["gemm_x"]["side"] == "gone"
+        assert rows["gemm_y"]["side"] == "new"
+        assert (rows["rms_norm_kernel"]["count_a"], rows["rms_norm_kernel"]["count_b"]) == (1, 2)
+        assert data["totals"]["change_s"] == pytest.approx(-10e-6)
+
+
+def test_a_table_names_what_changed(roofline: Roofline, tmp_path: Path) -> None:
+    before = trace(tmp_path / "a.json", ("gemm_x", 100))
+    done = roofline("diff", before, trace(tmp_path / "b.json", ("gemm_y", 120)), "--fail-above", "10%")
+    assert done.code == 1
+    assert "REGRESSION" in done.out
+    assert "slower than allowed" in done.err
+
+
+@pytest.mark.parametrize("share", ["", "five", "-1%", "nan", "1e9"])
+def test_a_share_that_is_none(share: str) -> None:
+    with pytest.raises(InputError, match=r"expected a share such as 5% or 0\.05"):
+        fraction(share)
+
+
+def test_what_is_no_run(roofline: Roofline, tmp_path: Path) -> None:
+    done = roofline("diff", tmp_path / "none", tmp_path / "none")
+    assert done.code == 2
+    assert "no such" in done.err
