@@ -35,10 +35,8 @@ class Blockwise(Technique):
     slot = "how tokens are made"
     order = TOKENS
 
-    k: int = parameter(8, "positions proposed at once (table 1: 2 to 10)", low=1, high=64)
-    accepted: float = parameter(
-        4.0, "mean tokens kept of a block, at most k (table 1: 1.8 to 4.7)", low=1, high=64
-    )
+    k: int = parameter(8, "positions proposed at once (the paper: 2 to 10)", low=1, high=64)
+    accepted: float = parameter(4.0, "mean tokens kept of a block, at most k (measure yours)", low=1, high=64)
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """It needs decode steps, and keeps no more than it proposes."""
@@ -47,12 +45,12 @@ class Blockwise(Technique):
         return None if decodes(schedule) else "nothing is decoded"
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """Verification and proposal are one pass over k positions (section 4)."""
+        """Verification and proposal are one pass over k positions."""
         found = in_rounds(schedule, self.k, self.accepted, lambda plain, rounds: [])
         return found.with_change(also(self._heads), "decode", held=self.k > 1) if self.k > 1 else found
 
     def _heads(self, rows: Sequence[Named], step: Step) -> list[Named]:
-        """k - 1 heads from h to 4h and back, each with a residual, behind the last layer (section 6)."""
+        """k - 1 heads from h to 4h and back, each with a residual, behind the last layer."""
         head = next(row.operator for row in rows if row.name == "lm_head")
         assert isinstance(head, Gemm)
         tokens, hidden, wide = step.batch * step.q_len, head.k, WIDTH * head.k

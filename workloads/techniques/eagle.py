@@ -34,8 +34,8 @@ class Eagle(Technique):
     slot = "how tokens are made"
     order = TOKENS
 
-    depth: int = parameter(5, "draft passes, the depth of the tree (section 4.3)", low=1, high=32)
-    nodes: int = parameter(26, "nodes that a pass verifies (appendix A)", low=2, high=1024)
+    depth: int = parameter(5, "draft passes, the depth of the tree", low=1, high=32)
+    nodes: int = parameter(26, "nodes that a pass verifies", low=2, high=1024)
     accepted: float = parameter(
         3.5, "mean tokens of a pass, at most depth + 1 (measure yours; 1 is no gain)", low=1, high=33
     )
@@ -74,7 +74,7 @@ def _one_layer(model: Model) -> Model:
 
 
 def _joined(rows: Sequence[Named], step: Step) -> list[Named]:
-    """A projection joins the embedding of a token with the feature before it: from 2h to h (section 3.1)."""
+    """A projection joins the embedding of a token with the feature before it: from 2h to h."""
     head = next(row.operator for row in rows if row.name == "lm_head")
     assert isinstance(head, Gemm)
     joining = Gemm(step.tokens, head.k, 2 * head.k, head.inputs, head.weights, head.outputs, bias=True)

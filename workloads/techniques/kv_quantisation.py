@@ -29,7 +29,7 @@ class KvQuantisation(Technique):
 
     format: str = parameter(
         "int4",
-        "bits of a key or value (KIVI, section 4: 2 and 4)",
+        "format of keys and values (KIVI: 2 and 4 bits)",
         among=("fp8", "int8", "int4", "int2", "bf16"),
     )
 

@@ -33,8 +33,8 @@ class Medusa(Technique):
     slot = "how tokens are made"
     order = TOKENS
 
-    heads: int = parameter(5, "heads (section 2.1.1: five)", low=1, high=16)
-    nodes: int = parameter(64, "nodes of the tree that a pass verifies (section 2.3.3: 64)", low=2, high=1024)
+    heads: int = parameter(5, "heads (the paper finds five sufficient)", low=1, high=16)
+    nodes: int = parameter(64, "nodes of the tree that a pass verifies", low=2, high=1024)
     accepted: float = parameter(
         3.0, "mean tokens of a pass, at most heads + 1 (measure yours; 1 is no gain)", low=1, high=17
     )
@@ -51,7 +51,7 @@ class Medusa(Technique):
         return found.with_change(also(self._heads), "decode", held=True)
 
     def _heads(self, rows: Sequence[Named], step: Step) -> list[Named]:
-        """Per head: a residual layer h x h and a vocabulary projection of its own (section 2.1.1)."""
+        """Per head: a residual layer h x h and a vocabulary projection of its own."""
         head = next(row.operator for row in rows if row.name == "lm_head")
         assert isinstance(head, Gemm)
         layer = Gemm(step.batch, head.k, head.k, head.inputs, head.weights, head.outputs, bias=True)

@@ -32,14 +32,14 @@ class NextK(Technique):
     slot = "how tokens are made"
     order = TOKENS
 
-    k: int = parameter(4, "tokens per pass (section 3: 2 to 8, best 4)", low=1, high=32)
+    k: int = parameter(4, "tokens per pass (the paper: 4)", low=1, high=32)
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """It needs decode steps."""
         return None if decodes(schedule) else "nothing is decoded"
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """A pass reads the last k tokens, and each head adds a layer and a projection (section 2)."""
+        """A pass reads the last k tokens, and each head adds a layer and a projection."""
         found = in_rounds(schedule, self.k, self.k, lambda plain, rounds: [])
         return found.with_change(also(self._heads), "decode", held=True) if self.k > 1 else found
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from workloads.schedule import Pass, Schedule
 from workloads.techniques.base import MEMORY, Target, Technique, parameter
 from workloads.techniques.changes import attends
+from workloads.techniques.requests import NO_PROMPT, reads_a_prompt
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,12 @@ class PrefixCaching(Technique):
     slot = "reuse of prefixes"
     order = MEMORY
 
-    hit: float = parameter(
-        0.5, "share of prompt tokens found in the cache (SGLang, figure 5: 0.5 to 0.99)", low=0, high=1
-    )
+    hit: float = parameter(0.5, "share of prompt tokens found in the cache (measure yours)", low=0, high=1)
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """Only a prefill can be skipped, and only what is a function of the prefix alone can be reused."""
-        if not any(p.phase == "prefill" for p in schedule.passes):
-            return "no prompt is read in this phase; ask for prefill or generate"
+        if not reads_a_prompt(schedule):
+            return NO_PROMPT
         if not attends(schedule):
             return "the model keeps no keys and values by position"
         return None

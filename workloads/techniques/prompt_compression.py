@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from workloads.catalogue import load_model
 from workloads.schedule import Pass, Resident, Schedule
 from workloads.techniques.base import REQUEST, Target, Technique, parameter
+from workloads.techniques.requests import NO_PROMPT, reads_a_prompt, shortened
 
 
 @dataclass(frozen=True)
@@ -25,36 +26,23 @@ class PromptCompression(Technique):
     slot = "what of the prompt is read"
     order = REQUEST
 
-    ratio: float = parameter(
-        4.0, "prompt tokens over kept ones (LLMLingua, table 1: 2 to 20)", low=1, high=100
-    )
-    scorer: str = parameter("GPT-2", "model that scores tokens (LLMLingua, section 4.3: GPT-2 or Alpaca-7B)")
+    ratio: float = parameter(4.0, "prompt tokens over kept ones (LLMLingua: up to 20)", low=1, high=100)
+    scorer: str = parameter("GPT-2", "model that scores tokens (LLMLingua: GPT-2 or Alpaca-7B)")
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """It acts on the prefill, and through it on what later steps see."""
-        if not any(p.phase == "prefill" for p in schedule.passes):
-            return "no prompt is read in this phase; ask for prefill or generate"
-        return None
+        return None if reads_a_prompt(schedule) else NO_PROMPT
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Score the prompt in pieces that the scorer has positions for, then read what is kept."""
         kept = max(1, round(schedule.prompt / self.ratio))
-        dropped = schedule.prompt - kept
-        if not dropped:  # a ratio of 1 keeps every token and needs no scores
+        if kept == schedule.prompt:  # a ratio of 1 keeps every token and needs no scores
             return schedule
         scorer = load_model(self.scorer).model
         piece = min(schedule.prompt, scorer.max_position)
         setting, batch = schedule.main.setting, schedule.batch
         pieces = schedule.prompt / piece
         scoring = Pass("prefill", scorer, setting, batch, piece, piece, piece, pieces, piece, "scorer.")
-        shorter = [
-            replace(p, q_len=p.q_len - dropped, first=p.first - dropped, last=p.last - dropped)
-            if p.phase == "prefill"
-            else replace(p, first=p.first - dropped, last=p.last - dropped)
-            for p in schedule.passes
-        ]
+        read = shortened(schedule, kept)
         beside = Resident(scorer, setting, batch, 0)
-        held = replace(
-            schedule, passes=(scoring, *shorter), residents=(*schedule.residents, beside), prompt=kept
-        )
-        return held.with_main(tokens=schedule.main.tokens - dropped)
+        return replace(read, passes=(scoring, *read.passes), residents=(*read.residents, beside))

@@ -34,8 +34,8 @@ class Quest(Technique):
     slot = "which positions are attended to"
     order = CACHE
 
-    budget: int = parameter(2048, "tokens read per step (section 4.3: 512 to 4096)", low=1, high=10_000_000)
-    page: int = parameter(16, "tokens of a page (section 3.3)", low=1, high=4096)
+    budget: int = parameter(2048, "tokens read per step", low=1, high=10_000_000)
+    page: int = parameter(16, "tokens of a page (the paper: 16)", low=1, high=4096)
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """It acts on decode steps of attention."""
@@ -59,7 +59,7 @@ class Quest(Technique):
         return found
 
     def _scores(self, core: Attention) -> Changed:
-        """Both bounds of every page times the query: two products per query head (section 3.2)."""
+        """Both bounds of every page times the query: two products per query head."""
         pages: Any = core.kv_len / self.page
         bounds = 2 * core.batch * pages * core.kv_heads * core.head_dim
         products = Gemm(core.batch * core.q_len, core.heads * pages, 2 * core.head_dim, core.dtype)

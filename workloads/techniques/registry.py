@@ -14,7 +14,9 @@ from specfiles.errors import InputError, choose, plain
 from workloads import techniques
 from workloads.techniques.base import Technique
 
-SHARED = frozenset({"base", "changes", "compose", "decoding", "registry"})  # modules that hold no technique
+SHARED = frozenset(
+    {"base", "branches", "changes", "compose", "decoding", "registry", "requests"}
+)  # modules that hold no technique
 
 
 @cache

@@ -31,9 +31,9 @@ class Speculative(Technique):
     slot = "how tokens are made"
     order = TOKENS
 
-    k: int = parameter(4, "drafted tokens (Chen et al., section 5: 4 for Chinchilla)", low=1, high=64)
+    k: int = parameter(4, "drafted tokens (Chen et al.: 4)", low=1, high=64)
     accept: float = parameter(
-        0.75, "chance that a drafted token is kept (Leviathan et al., table 2: 0.62 to 0.82)", low=0, high=1
+        0.75, "chance that a drafted token is kept (Leviathan et al., T5: 0.53 to 0.82)", low=0, high=1
     )
     draft: str = parameter(
         "auto", "the model that drafts; auto: the smallest shipped one with this vocabulary"

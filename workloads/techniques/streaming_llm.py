@@ -28,8 +28,8 @@ class StreamingLlm(Technique):
     slot = "which positions are attended to"
     order = CACHE
 
-    sinks: int = parameter(4, "first tokens that stay (section 3.2)", low=0, high=1024)
-    window: int = parameter(1020, "last tokens that stay (table 2: 4 + 1020)", low=1, high=10_000_000)
+    sinks: int = parameter(4, "first tokens that stay (the paper: 4)", low=0, high=1024)
+    window: int = parameter(1020, "last tokens that stay", low=1, high=10_000_000)
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """There must be a cache by position."""

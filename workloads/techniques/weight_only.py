@@ -30,7 +30,7 @@ class WeightOnly(Technique):
 
     format: str = parameter(
         "int4_g128",
-        "bits and group size (AWQ, section 4: INT4 in groups of 128)",
+        "bits and group size (AWQ: 4 bits in groups of 128)",
         among=("int4_g128", "int4_g64", "int4_g32", "int8_g128", "int8", "int4", "int3", "int2", "bf16"),
     )
 

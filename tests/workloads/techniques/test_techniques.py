@@ -89,6 +89,11 @@ NEUTRAL = [
     "kv-quantisation:format=bf16",
     "streaming-llm:sinks=0,window=5000",
     "early-exit:layers=1",
+    "gist-tokens:ratio=1",
+    "summaries:ratio=1",
+    "skeleton-of-thought:skeleton=1,points=1,instruction=0,longest=1",
+    "apar:head=0,branches=1,longest=1",
+    "skeleton-graph-decoding:points=3,levels=3,instruction=0",
     "blockwise:k=1,accepted=1",
     "next-k-tokens:k=1",
 ]
@@ -201,6 +206,58 @@ def test_more_tokens_than_were_proposed_are_refused() -> None:
     for words in ("medusa:heads=2,accepted=4", "eagle:depth=2,accepted=4", "blockwise:k=3,accepted=4"):
         with pytest.raises(InputError, match="not applicable: 4 tokens cannot"):
             predicted(words)
+
+
+def test_a_compressed_prompt_is_a_shorter_one_after_scoring() -> None:
+    short = predict(replace(SCENARIO, prompt=750), DEVICE)
+    found = predicted("prompt-compression:ratio=4,scorer=GPT-2")
+    scored = sum(r.total_s for r in found.rows if r.name.startswith("scorer."))
+    assert scored > 0
+    assert found.time_s() - scored == pytest.approx(short.time_s(), rel=1e-9)
+    assert found.memory()["kv_cache_bytes"] == short.memory()["kv_cache_bytes"]
+
+
+def test_a_gist_costs_its_share_of_reading_the_prompt_once() -> None:
+    short = predict(replace(SCENARIO, prompt=300), DEVICE)
+    found = predicted("gist-tokens:ratio=10,requests=50")
+    expected = short.time_s() + BASE.time_s("prefill") / 50
+    assert found.time_s() == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_summariser_reads_all_and_writes_what_is_kept() -> None:
+    found = predicted("summaries:ratio=10,summariser=GPT-2-large")  # 3,300 tokens in 4 pieces of 1,024
+    rows = [r for r in found.rows if r.name == "summariser.layers.mlp.up_proj"]
+    reading, writing = rows
+    assert reading.work.outputs == 4 * 4 * 750 * 5120
+    assert writing.count == 36 * (75 - 1)
+
+
+def test_retrieval_reads_every_vector_of_the_index() -> None:
+    found = predicted("retrieval:passages=5,words=100,question=50,vectors=1e6,width=768")
+    search = next(r for r in found.rows if r.name.endswith("search"))
+    assert search.work.weight_bytes == 1e6 * 768 * 4
+    assert found.time_s("decode") == pytest.approx(
+        predict(replace(SCENARIO, prompt=550), DEVICE).time_s("decode")
+    )
+
+
+def test_summary_vectors_stand_for_all_segments_but_the_last() -> None:
+    found = predicted("autocompressor:segment=1000,summary=50")
+    tokens = [r.work.outputs / 14336 / 4 for r in found.rows if r.name == "layers.mlp.up_proj"]
+    assert tokens == [1050, 1050, 1000, 1]
+    assert (
+        found.memory()["kv_cache_bytes"]
+        == predict(replace(SCENARIO, prompt=1100), DEVICE).memory()["kv_cache_bytes"]
+    )
+
+
+def test_branches_share_the_weights_and_write_as_many_tokens() -> None:
+    """100 tokens one by one, or 20 and then 4 x 20 at once: 40 steps read the weights."""
+    asked = replace(SCENARIO, output=101)
+    found = predicted("apar:head=20,branches=4,longest=1", scenario=asked)
+    assert decode_counts(found, "lm_head") == 40
+    tokens = sum(r.count * r.work.outputs for r in found.rows if r.phase == "decode" and r.name == "lm_head")
+    assert tokens == 4 * 100 * MODEL.vocabulary
 
 
 def test_a_cached_prefix_is_not_computed_again() -> None:

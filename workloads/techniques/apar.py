@@ -1,0 +1,38 @@
+"""APAR: the model forks its own answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from workloads.schedule import Schedule
+from workloads.techniques.base import TOKENS, Target, Technique, parameter
+from workloads.techniques.branches import ONE_STEP, in_branches
+
+
+@dataclass(frozen=True)
+class Apar(Technique):
+    """The model itself marks where its answer forks, and the branches are written at once."""
+
+    name = "apar"
+    aliases = ("auto-parallel",)
+    level = "algorithm"
+    category = "output organisation"
+    paper = "APAR arXiv:2401.06761"
+    removes = "decode steps: parts of the answer share each read of the weights"
+    adds = "a cache for each part"
+    needs = "a model fine-tuned to mark forks"
+    quality = "retrained"
+    slot = "how the answer is organised"
+    order = TOKENS
+
+    branches: float = parameter(2.0, "branches written at once, on average", low=1, high=100)
+    head: int = parameter(10, "tokens before the first fork", low=0, high=10_000)
+    longest: float = parameter(1.3, "longest branch over the mean", low=1, high=100)
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """A whole answer is needed: one step has no parts."""
+        return None if sum(p.times for p in schedule.passes if p.phase == "decode") > 1 else ONE_STEP
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """Parts are sequences of one batch that share what stands before them."""
+        return in_branches(schedule, self.head, self.branches, 0, self.longest)

@@ -1,0 +1,39 @@
+"""What techniques that write parts of an answer in parallel share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from workloads.schedule import Pass, Schedule
+
+ONE_STEP = "an answer of one token has no parts; ask for generate"
+
+
+def in_branches(schedule: Schedule, head: int, branches: float, instruction: int, longest: float) -> Schedule:
+    """Write `head` tokens one by one, then the rest in branches that see the prompt and the head.
+
+    Each branch first reads an instruction of so many tokens; `longest` is the longest branch over their mean,
+    because the answer is complete when the last branch is. Branches share the cache of what they all see.
+    """
+    passes: list[Pass] = []
+    for plain in schedule.passes:
+        if plain.phase != "decode" or plain.scope != "":
+            passes.append(plain)
+            continue
+        tokens = round(plain.times)
+        leading = min(head, tokens)
+        if leading:
+            passes.append(replace(plain, last=plain.first + leading - 1, times=leading))
+        each = (tokens - leading) / branches * longest  # steps until the longest branch ends
+        if each <= 0:
+            continue
+        many = round(plain.batch * branches)
+        seen = plain.first + leading - 1
+        if instruction:
+            read = replace(plain, batch=many, q_len=instruction, times=1)
+            passes.append(replace(read, first=seen + instruction, last=seen + instruction))
+        first = seen + instruction + 1
+        passes.append(
+            replace(plain, batch=many, first=first, last=first + max(0, round(each) - 1), times=each)
+        )
+    return replace(schedule, passes=tuple(passes))

@@ -1,0 +1,56 @@
+"""RECOMP: a summary in place of the documents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from workloads.catalogue import load_model
+from workloads.schedule import Pass, Resident, Schedule
+from workloads.techniques.base import REQUEST, Target, Technique, parameter
+from workloads.techniques.requests import NO_PROMPT, reads_a_prompt, shortened
+
+
+@dataclass(frozen=True)
+class Recomp(Technique):
+    """A smaller model writes a summary of the retrieved documents, and the model reads the summary."""
+
+    name = "summaries"
+    aliases = ("recomp", "abstractive-compression")
+    level = "algorithm"
+    category = "input compression"
+    paper = "RECOMP arXiv:2310.04408"
+    removes = "prompt tokens: their prefill, and their keys and values in every later step"
+    adds = "the summariser: its prefill over the documents, its decode steps, its weights and cache"
+    needs = "a summariser"
+    quality = "lossy"
+    slot = "what of the prompt is read"
+    order = REQUEST
+
+    ratio: float = parameter(
+        10.0, "document tokens over summary tokens (abstract: compresses to 6 %)", low=1, high=1000
+    )
+    summariser: str = parameter("GPT-2-large", "model that writes (the paper: T5-large, as many parameters)")
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """It acts on the prefill, and through it on what later steps see."""
+        return None if reads_a_prompt(schedule) else NO_PROMPT
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """Documents longer than the summariser has positions for are summarised in pieces."""
+        kept = max(1, round(schedule.prompt / self.ratio))
+        if kept == schedule.prompt:
+            return schedule
+        writer = load_model(self.summariser).model
+        pieces = -(-(schedule.prompt + kept) // writer.max_position)
+        documents, written = -(-schedule.prompt // pieces), -(-kept // pieces)
+        setting, batch = schedule.main.setting, schedule.batch * pieces
+        reading = Pass(
+            "prefill", writer, setting, batch, documents, documents, documents, scope="summariser."
+        )
+        steps = max(1, written - 1)
+        writing = Pass(
+            "prefill", writer, setting, batch, 1, documents + 1, documents + steps, steps, scope="summariser."
+        )
+        read = shortened(schedule, kept)
+        beside = Resident(writer, setting, batch, documents + written)
+        return replace(read, passes=(reading, writing, *read.passes), residents=(*read.residents, beside))
