@@ -18,7 +18,8 @@ import numpy as np
 
 from hwspecs import load_device
 from roofline.ceilings import Ceilings, ceilings
-from roofline.predict import Scenario, predict
+from roofline.predict import predict
+from roofline.scenario import Scenario
 from roofline.tables import as_json
 from roofline.times import times
 from workloads.catalogue import load_model

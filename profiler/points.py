@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from profiler.subject import Point
-from roofline.predict import Scenario
+from roofline.scenario import Scenario
 
 
 def points(scenarios: Sequence[Scenario]) -> tuple[Point, ...]:

@@ -10,8 +10,9 @@ from hwspecs import Device, load_device
 from reports.content import of_predictions, of_run
 from reports.elsewhere import other_devices
 from reports.html import render
-from roofline.predict import Prediction, Scenario, predict
+from roofline.predict import Prediction, predict
 from roofline.run import open_run
+from roofline.scenario import Scenario
 from specfiles.errors import InputError
 from specfiles.reading import read_json
 from workloads.catalogue import load_model
@@ -72,5 +73,7 @@ def _again(point: dict[str, Any], device: Device) -> Prediction:
         point["context"] if point["phase"] == "decode" else None,
         point["output"] or 1,
         setting,
+        steps=point.get("steps"),
+        images=point.get("images", 0),
     )
     return predict(scenario, device, point["fidelity"])

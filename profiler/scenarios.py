@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from roofline.predict import Scenario
+from roofline.scenario import Scenario
 from specfiles.errors import InputError
 from workloads.catalogue import Loaded, load_model
 from workloads.convention import convention
@@ -26,6 +26,8 @@ class Asked:
     prompt: int | None = None
     context: int | None = None
     output: int | None = None
+    steps: int | None = None
+    images: int | None = None
     weights: str | None = None
     activations: str | None = None
     kv: str | None = None
@@ -52,8 +54,8 @@ def scenarios(
         raise InputError(f"{target} lists operators and names no model; it can be predicted, not run.")
     loaded = load_model(file.model if file and file.model else target)
     setting = _setting(file, asked, default_convention)
-    sizes = asked.given("batch", "prompt", "context", "output")
-    phase = asked.phase or (file.phase if file else None) or "generate"
+    sizes = asked.given("batch", "prompt", "context", "output", "steps", "images")
+    phase = asked.phase or (file.phase if file else None) or loaded.model.usual_phase
     points: list[dict[str, Any]] = file.points() if file else [{}]
     used = techniques(asked.techniques)
     found = [

@@ -13,8 +13,8 @@ from specfiles.errors import InputError
 
 if TYPE_CHECKING:
     from hwspecs import Device
-    from roofline.predict import Scenario
     from roofline.run import Run
+    from roofline.scenario import Scenario
 
 
 def comparison(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from reports.points import Key, at_step
 from reports.records import Elsewhere
 from roofline.ceilings import Fidelity, ceilings
-from roofline.predict import Prediction, Scenario, predict
+from roofline.predict import Prediction, predict
+from roofline.scenario import Scenario
 from specfiles.errors import InputError
 from workloads.dtypes import Precision
 

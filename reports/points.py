@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from reports.records import Kernel, Operator, Origin, Point, Roof, RoofKind, Stray
 from roofline.ceilings import Fidelity, ceilings
-from roofline.predict import PHASES, Prediction, Row, Scenario, predict, step_rows
+from roofline.predict import Prediction, Row, predict, step_rows
+from roofline.scenario import PHASES, Scenario
 from specfiles.errors import InputError
 from workloads.dtypes import Precision, compute_dtype
-from workloads.phases import Step, decode, prefill
+from workloads.phases import Step
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -225,22 +226,22 @@ def _again(prediction: Prediction, fidelity: Fidelity) -> Prediction:
 
 def _steps(prediction: Prediction, phase: str) -> int:
     """How many steps the rows of a phase stand for."""
+    if phase == "denoise":
+        return prediction.scenario.denoise_steps if prediction.scenario.phase == "generate" else 1
     tpot = prediction.totals()["tpot_s"] if phase == "decode" else None
     return round(prediction.time_s("decode") / tpot) if tpot else 1
 
 
 def _tokens(scenario: Scenario, phase: str) -> float:
-    one = (
-        prefill(scenario.batch, scenario.prompt)
-        if phase == "prefill"
-        else decode(scenario.batch, scenario.longest)
-    )
-    return float(one.tokens)
+    positions = {"prefill": scenario.prompt, "denoise": scenario.longest}
+    return float(scenario.batch * positions.get(phase, 1))
 
 
 def _predicted_sizes(scenario: Scenario, phase: str, steps: int) -> str:
     if phase == "prefill":
         return sizes(scenario.batch, scenario.prompt, scenario.prompt)
+    if phase == "denoise":
+        return sizes(scenario.batch, scenario.longest, scenario.longest)
     if steps == 1:
         return sizes(
             scenario.batch, 1, scenario.decode_context if scenario.phase == "decode" else scenario.longest

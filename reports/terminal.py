@@ -65,6 +65,10 @@ def _heading(data: dict[str, Any]) -> str:
         sizes = f"batch {data['batch']}, context {data['context']}"
     if data["phase"] == "generate":
         sizes += f", output {data['output']}"
+    if data["steps"] is not None:
+        sizes += f", {data['steps']} denoising steps"
+    if data["images"]:
+        sizes += f", {data['images']} images"
     where = f" in {data['node']}" if data.get("node") else ""
     return (
         f"{data['model']} on {data['hardware']}{where}: {data['phase']}, {sizes}, "

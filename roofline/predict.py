@@ -9,83 +9,18 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import Ceilings, Fidelity, ceilings
+from roofline.scenario import Scenario
 from roofline.times import Times, times
 from specfiles.errors import InputError
 from workloads.dtypes import bytes_per_element
-from workloads.phases import Named, Setting, Step, check_split, operators
-from workloads.schedule import Pass, Schedule, plain
+from workloads.phases import Named, Step, operators
+from workloads.schedule import Pass, Schedule
 
 if TYPE_CHECKING:
     from hwspecs import Device
-    from workloads.model import Model
-    from workloads.techniques.base import Target, Technique
     from workloads.work import Work
 
-PHASES = ("prefill", "decode", "generate")
-MOST = 100_000_000  # of sequences or tokens
 LINEAR = 1e-12  # relative deviation from a line that is rounding
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """What is asked: a model in a phase, at sizes, under a setting.
-
-    `prompt` tokens are read at once; decode attends to `context` tokens, the one it reads included
-    (by default the first after the prompt); generate yields `output` tokens, one from the prefill.
-    """
-
-    model: Model
-    phase: str = "generate"
-    batch: int = 1
-    prompt: int = 1024
-    context: int | None = None
-    output: int = 128
-    setting: Setting = Setting()
-    techniques: tuple[Technique, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.phase not in PHASES:
-            raise InputError(f"no phase named {self.phase!r}; known: {', '.join(PHASES)}.")
-        for name in ("batch", "prompt", "output"):
-            _check_size(name, getattr(self, name))
-        if self.context is not None:
-            _check_size("context", self.context)
-        if self.longest > self.model.max_position:
-            raise InputError(
-                f"{self.model.name} has positions for {self.model.max_position} tokens, "
-                f"{self.longest} were asked for; shorten --prompt, --context or --output."
-            )
-        if self.setting.tensor_parallel > 1:
-            check_split(self.model, self.setting.tensor_parallel)
-
-    @property
-    def decode_context(self) -> int:
-        """Tokens that a decode step attends to."""
-        return self.context if self.context is not None else self.prompt + 1
-
-    @property
-    def longest(self) -> int:
-        """The most tokens that one sequence has in this scenario."""
-        if self.phase == "decode":
-            return self.decode_context
-        return self.prompt + (self.output - 1 if self.phase == "generate" else 0)
-
-    def schedule(self, device: Device | None = None) -> Schedule:
-        """The passes that it needs, with its techniques where a device is given to judge them by."""
-        asked = plain(
-            self.model, self.phase, self.batch, self.prompt, self.output, self.decode_context, self.setting
-        )
-        if device is None or not self.techniques:
-            return asked
-        from workloads.techniques.compose import compose
-
-        return compose(self.techniques, asked, target(device))
-
-
-def _check_size(name: str, value: int) -> None:
-    if not 0 < value <= MOST:
-        shown = value if abs(value) < 10**12 else "far too large"
-        raise InputError(f"{name} is {shown}; expected a positive whole number of at most {MOST}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +63,11 @@ class Prediction:
 
         mfu: matrix FLOP / (time x dense peak). mbu: bytes / (time x bandwidth); both against the data
         sheet where it states them. energy_j: time x TDP, an upper limit. activation_peak_bytes: the
-        largest operator's inputs and outputs plus the residual stream.
+        largest operator's inputs and outputs plus the residual stream. A diffusion model yields its tokens
+        with the last step: its time to the first is that of all.
         """
         scenario, time = self.scenario, self.time_s()
-        has_prefill, steps = scenario.phase != "decode", self._decode_steps()
+        has_first, steps = scenario.phase in ("prefill", "generate"), self._decode_steps()
         reference = self._reference()
         dtype = str(scenario.setting.precision.activations)
         tokens = scenario.batch * (scenario.prompt if scenario.phase == "prefill" else scenario.output)
@@ -143,7 +79,7 @@ class Prediction:
             "flops": self.total("flops"),
             "bytes": self.total("bytes"),
             "time_s": time,
-            "ttft_s": self.time_s("prefill") if has_prefill else None,
+            "ttft_s": (self.time_s("prefill") or time) if has_first else None,
             "tpot_s": self.time_s("decode") / steps if steps else None,
             "tokens_per_s": tokens / time,
             "mfu": self.total("matrix_flops") / (time * reference.matrix_flop_per_s(dtype)),
@@ -185,8 +121,10 @@ class Prediction:
         return max(share, key=share.__getitem__)
 
     def _decode_steps(self) -> int:
-        phase = self.scenario.phase
-        return 1 if phase == "decode" else self.scenario.output - 1 if phase == "generate" else 0
+        scenario = self.scenario
+        if scenario.denoises:
+            return 0
+        return {"decode": 1, "generate": scenario.output - 1}.get(scenario.phase, 0)
 
     def _reference(self) -> Ceilings:
         try:
@@ -216,22 +154,6 @@ def _check_node(scenario: Scenario, device: Device) -> None:
             f"{node.name} has {node.count} devices, --tp {asked} was asked for; "
             f"choose a --tp of at most {node.count}."
         )
-
-
-def target(device: Device) -> Target:
-    """What techniques may ask of a device."""
-    from workloads.techniques.base import Target
-
-    sheet = device.datasheet
-    peaks = {**sheet.tensor_flop_per_s, **sheet.vector_flop_per_s, **device.measured.vector_flop_per_s}
-    host = sheet.links.get("pcie") or sheet.links.get("chip")
-    return Target(
-        device.name,
-        frozenset(map(str, peaks)),
-        sheet.structured_sparsity.value if sheet.structured_sparsity else None,
-        host.byte_per_s.value if host else None,
-        sheet.dram.capacity_bytes.value,
-    )
 
 
 def step_rows(scenario: Scenario, step: Step, limits: Ceilings, phase: str) -> list[Row]:

@@ -71,7 +71,9 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
         "batch": scenario.batch,
         "prompt": scenario.prompt,
         "context": scenario.decode_context if scenario.phase == "decode" else scenario.longest,
-        "output": scenario.output if scenario.phase == "generate" else None,
+        "output": scenario.output if scenario.phase in ("generate", "denoise") else None,
+        "steps": scenario.denoise_steps if scenario.denoises else None,
+        "images": scenario.images,
         "dtypes": {
             "weights": precision.weights,
             "activations": precision.activations,

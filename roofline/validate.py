@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from roofline.ceilings import Fidelity, ceilings
-from roofline.predict import Row, Scenario, step_rows
+from roofline.predict import Row, step_rows
 from roofline.run import Run
+from roofline.scenario import Scenario
 from workloads.config import Config
 from workloads.convention import convention
 from workloads.dtypes import Precision

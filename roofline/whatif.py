@@ -8,7 +8,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import Fidelity
-from roofline.predict import Prediction, Scenario, predict
+from roofline.predict import Prediction, predict
+from roofline.scenario import Scenario
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:

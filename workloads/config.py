@@ -44,6 +44,17 @@ class Config:
         """A positive whole number, or None where the field is absent or null."""
         return self.size(*names) if self._first(names)[1] is not None else None
 
+    def sizes(self, name: str, layers: int, default: int) -> list[int]:
+        """A positive whole number for each layer: one for all, or a list."""
+        value = self.fields.get(name)
+        if not isinstance(value, list):
+            return [self.size(name, default=default)] * layers
+        if len(value) != layers:
+            raise InputError(
+                f"{self.origin}: field {name!r} has {len(value)} entries; expected one per layer, {layers}."
+            )
+        return [Config({name: entry}, self.origin).size(name) for entry in value]
+
     def fraction(self, name: str, default: float) -> float:
         """A number in (0, 1]."""
         value = self.fields.get(name)

@@ -37,11 +37,13 @@ class Descriptor(Strict, frozen=True, kw_only=True):
     name: str
     description: str = ""
     model: str | None = None
-    phase: Literal["prefill", "decode", "generate"] = "generate"
+    phase: Literal["prefill", "decode", "generate", "denoise"] | None = None  # the model's own by default
     batch: Counts = 1
     prompt: Counts = 1024
     context: Counts | None = None
     output: Counts = 128
+    steps: Count | None = None
+    images: Annotated[int, msgspec.Meta(ge=0, le=100_000_000)] = 0
     dtypes: Dtypes = Dtypes()
     tensor_parallel: Count = 1
     operators: Annotated[list[dict[str, Any]], msgspec.Meta(max_length=100_000)] = []
@@ -61,9 +63,9 @@ class Descriptor(Strict, frozen=True, kw_only=True):
         return total
 
     def points(self) -> list[dict[str, int | None]]:
-        """Every combination of batch, prompt, context and output, in the order written."""
-        axes = self._axes()
-        return [dict(zip(axes, point, strict=True)) for point in product(*axes.values())]
+        """Every combination of batch, prompt, context and output, in the order written, and what is fixed."""
+        axes, fixed = self._axes(), {"steps": self.steps, "images": self.images}
+        return [{**dict(zip(axes, point, strict=True)), **fixed} for point in product(*axes.values())]
 
     def _axes(self) -> dict[str, list[Any]]:
         sizes = {name: getattr(self, name) for name in ("batch", "prompt", "context", "output")}

@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from workloads.blocks import RMS_NORM, Block, FinalNorm, Head, NormShape, PositionTable, TokenTable
+from workloads.blocks import (
+    RMS_NORM,
+    Block,
+    EmbeddingNorm,
+    FinalNorm,
+    Head,
+    NormShape,
+    PositionTable,
+    TokenTable,
+)
 from workloads.layer import Layer
 
 if TYPE_CHECKING:
     from workloads.dtypes import Size
     from workloads.step import Setting, Step
+
+
+UNLIMITED = 100_000_000  # positions of a model that has no table and no rule for them
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,21 @@ class Model:
     max_position: int
     stack: Stack
 
+    phases: ClassVar[tuple[str, ...]] = ("prefill", "decode", "generate")
+    manner: ClassVar[str] = "is a decoder"
+    has_memory: ClassVar[bool] = False  # decode steps attend to an encoder's result
+    image_tokens: ClassVar[int] = 0  # prompt positions that one image becomes
+
+    @property
+    def usual_phase(self) -> str:
+        """What is asked of it where nobody says."""
+        return "generate" if "generate" in self.phases else self.phases[0]
+
+    @property
+    def stacks(self) -> tuple[Stack, ...]:
+        """All stacks, whichever a step runs."""
+        return (self.stack,)
+
     @property
     def hidden(self) -> int:
         """Width of the residual stream."""
@@ -54,8 +81,11 @@ class Model:
         """The stacks that one step runs, each with its own sizes, in order."""
         yield self.stack, step
 
-    def cache_bytes(self, batch: Size, tokens: Size, setting: Setting) -> Any:
-        """Bytes of keys, values and states that one device keeps for `tokens` positions a sequence."""
+    def cache_bytes(self, batch: Size, tokens: Size, setting: Setting, memory: Size = 0) -> Any:
+        """Bytes of keys, values and states that one device keeps for `tokens` positions a sequence.
+
+        `memory` of them are an encoder's, where the model has one.
+        """
         return batch * self.stack.cache_bytes(tokens, setting)
 
 
@@ -70,13 +100,15 @@ def decoder(
     norm: NormShape = RMS_NORM,
     learned_positions: int = 0,
     head_bias: bool = False,
+    embedding_norm: NormShape | None = None,
 ) -> Model:
     """A decoder-only model: tokens in, layers, a norm, the vocabulary; its name is set later."""
     positions = (PositionTable(learned_positions),) if learned_positions else ()
+    norms = (EmbeddingNorm(embedding_norm),) if embedding_norm else ()
     stack = Stack(
         hidden,
         layers,
-        inputs=(TokenTable(vocabulary), *positions),
+        inputs=(TokenTable(vocabulary), *positions, *norms),
         outputs=(FinalNorm(norm), Head(vocabulary, tied, head_bias)),
     )
     return Model("", family, vocabulary, max_position, stack)

@@ -24,6 +24,7 @@ __all__ = [
     "check_split",
     "decode",
     "operators",
+    "owners",
     "parameters",
     "prefill",
     "weight_bytes",
@@ -46,8 +47,17 @@ class Named:
 
 def operators(model: Model, step: Step, setting: Setting = PLAIN) -> list[Named]:
     """Every operator of one step in the order of first execution, on one of the devices."""
+    return _rows(model.passes(step), setting)
+
+
+def owners(model: Model, setting: Setting = PLAIN) -> list[Named]:
+    """The operators of all stacks at one position: whoever owns a weight is among them."""
+    return _rows([(stack, Step(1, 1, 1, memory=1)) for stack in model.stacks], setting)
+
+
+def _rows(passes: Iterable[tuple[Stack, Step]], setting: Setting) -> list[Named]:
     rows: dict[tuple[str, object], Named] = {}
-    for stack, sizes in model.passes(step):
+    for stack, sizes in passes:
         for (name, key, operator), count, repeated in _executions(stack, Place(stack.hidden, sizes, setting)):
             row = rows.get((name, key), Named(name, operator, 0))
             rows[name, key] = replace(
@@ -72,7 +82,7 @@ def _executions(stack: Stack, place: Place) -> Iterator[tuple[Part, int, int]]:
 
 def parameters(model: Model) -> int:
     """Weight elements of the model: the sum of what its operators own."""
-    return sum(row.parameters() for row in operators(model, decode(1, 1)))
+    return sum(row.parameters() for row in owners(model))
 
 
 def weight_bytes(rows: Iterable[Named]) -> float:
@@ -93,7 +103,7 @@ def _distinct(rows: list[Named]) -> list[Named]:
 
 def check_split(model: Model, devices: int) -> None:
     """Refuse a tensor-parallel degree that the model's shapes do not divide by."""
-    for layer in set(model.layers):
+    for layer in {layer for stack in model.stacks for layer in stack.layers}:
         for block in layer.blocks:
             for complaint in block.unsplit(devices):
                 raise InputError(f"{model.name} {complaint}; choose another --tp.")

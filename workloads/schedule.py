@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from workloads.model import Model
-from workloads.phases import Named, operators, weight_bytes
+from workloads.phases import Named, operators, owners, weight_bytes
 from workloads.step import Setting, Step
 
 # What a technique does to the operators of a step; the step tells their sizes.
@@ -21,7 +21,7 @@ Change = Callable[[Sequence[Named], Step], list[Named]]
 class Pass:
     """Equal steps of one model but for the context, which grows evenly from `first` to `last`."""
 
-    phase: str  # prefill or decode: whether its time belongs to the first token or to the others
+    phase: str  # prefill, decode or denoise: whether its time belongs to the first token or to the others
     model: Model
     setting: Setting
     batch: int
@@ -32,10 +32,12 @@ class Pass:
     scored: int = 1  # positions of each sequence that are projected to the vocabulary
     scope: str = ""  # leads the names of its operators where a second model runs: "draft."
     changes: tuple[Change, ...] = ()
+    memory: int = 0  # of the positions seen, those of an encoder
+    images: int = 0  # of each sequence
 
     def operators(self, kv_len: int) -> list[Named]:
         """The operators of the step that sees `kv_len` positions."""
-        step = Step(self.batch, self.q_len, kv_len, self.scored)
+        step = Step(self.batch, self.q_len, kv_len, self.scored, self.memory, self.images)
         rows = changed(operators(self.model, step, self.setting), step, self.changes)
         return [replace(row, name=self.scope + row.name) for row in rows] if self.scope else rows
 
@@ -52,16 +54,16 @@ class Resident:
     weights_here: float = 1.0  # share of the weights in device memory; the rest is elsewhere
     cache_here: float = 1.0
     cache_factor: float = 1.0  # bytes over those of the plain cache: block rounding, extra summaries
+    memory: int = 0  # of the tokens, those of an encoder
 
     def weight_bytes(self) -> float:
         """Bytes of its weights in one device's memory."""
-        step = Step(1, 1, 1)
-        rows = changed(operators(self.model, step, self.setting), step, self.changes)
+        rows = changed(owners(self.model, self.setting), Step(1, 1, 1), self.changes)
         return float(weight_bytes(rows) * self.weights_here)
 
     def cache_bytes(self) -> float:
         """Bytes of keys, values and states in one device's memory."""
-        plain = self.model.cache_bytes(self.batch, self.tokens, self.setting)
+        plain = self.model.cache_bytes(self.batch, self.tokens, self.setting, self.memory)
         return float(plain * self.cache_here * self.cache_factor)
 
 
@@ -125,20 +127,36 @@ def changed(rows: Sequence[Named], step: Step, changes: Sequence[Change]) -> lis
 
 
 def plain(
-    model: Model, phase: str, batch: int, prompt: int, output: int, context: int, setting: Setting
+    model: Model,
+    phase: str,
+    batch: int,
+    prompt: int,
+    output: int,
+    context: int,
+    setting: Setting,
+    *,
+    images: int = 0,
 ) -> Schedule:
     """The schedule without techniques: a prefill, then a step per token.
 
     `context` is what a single decode step sees (phase decode). The prefill yields the first token.
     """
-    passes = []
+    passes, memory = [], prompt if model.has_memory else 0
     if phase in ("prefill", "generate"):
-        passes.append(Pass("prefill", model, setting, batch, prompt, prompt, prompt))
+        passes.append(Pass("prefill", model, setting, batch, prompt, prompt, prompt, images=images))
     if phase == "decode":
-        passes.append(Pass("decode", model, setting, batch, 1, context, context))
+        passes.append(Pass("decode", model, setting, batch, 1, context, context, memory=memory))
     if phase == "generate" and output > 1:
         last = prompt + output - 1
-        passes.append(Pass("decode", model, setting, batch, 1, prompt + 1, last, output - 1))
+        passes.append(Pass("decode", model, setting, batch, 1, prompt + 1, last, output - 1, memory=memory))
     tokens = max(p.last for p in passes)
     tokens_out = output if phase == "generate" else 1
-    return Schedule(tuple(passes), (Resident(model, setting, batch, tokens),), batch, prompt, tokens_out)
+    resident = Resident(model, setting, batch, tokens, memory=memory)
+    return Schedule(tuple(passes), (resident,), batch, prompt, tokens_out)
+
+
+def denoising(model: Model, batch: int, prompt: int, output: int, steps: int, setting: Setting) -> Schedule:
+    """The schedule of a diffusion model: `steps` passes over prompt and answer, every position projected."""
+    tokens = prompt + output
+    each = Pass("denoise", model, setting, batch, tokens, tokens, tokens, steps, scored=tokens)
+    return Schedule((each,), (Resident(model, setting, batch, tokens),), batch, prompt, output)

@@ -14,17 +14,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Step:
-    """One forward pass: `batch` sequences, `q_len` new positions each, `kv_len` visible ones."""
+    """One forward pass: `batch` sequences, `q_len` new positions each, `kv_len` visible ones.
+
+    Of an encoder-decoder, `memory` of the visible ones are the encoder's. Of a model that sees, each
+    sequence begins with `images`.
+    """
 
     batch: Size
     q_len: Size
     kv_len: Size
     scored: Size = 1  # positions of each sequence that are projected to the vocabulary: the last ones
+    memory: Size = 0
+    images: Size = 0
 
     @property
     def tokens(self) -> Size:
         """New positions of all sequences."""
         return self.batch * self.q_len
+
+    @property
+    def past(self) -> Size:
+        """Positions of a sequence before the new ones."""
+        return self.kv_len - self.q_len
+
+    @property
+    def begins(self) -> bool:
+        """Whether nothing precedes the new positions (of any sequence of a grid)."""
+        past = self.past
+        return bool(past == 0) if isinstance(past, int | float) else not past.any()
 
 
 def prefill(batch: Size, prompt: Size) -> Step:

@@ -36,13 +36,17 @@ def format_option(*formats: str) -> Callable[[Command], Command]:
 def size_options(command: Command) -> Command:
     """The sizes of a scenario; what is not given comes from the workload file or the defaults."""
     for name, text in (
+        ("images", "Images per sequence of a multimodal model, among its prompt tokens."),
+        ("steps", "Denoising steps of a diffusion model [default: one per output token]."),
         ("output", "Tokens to generate per sequence."),
         ("context", "Tokens a decode step attends to."),
         ("prompt", "Prompt tokens per sequence."),
         ("batch", "Sequences at once."),
     ):
         command = click.option(f"--{name}", type=int, help=text)(command)
-    return click.option("--phase", help="prefill | decode | generate (both)")(command)
+    return click.option(
+        "--phase", help="prefill | decode | generate (both) | denoise (one step of a diffusion model)"
+    )(command)
 
 
 def scenario_options(command: Command) -> Command:

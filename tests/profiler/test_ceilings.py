@@ -16,7 +16,8 @@ from hwspecs.values import walk
 from profiler.ceilings import Plan, as_yaml, footprints, measure_ceilings
 from profiler.yardsticks import CPU_SIZES, GPU_SIZES, TERMS, yardsticks
 from roofline.ceilings import Fidelity, available, ceilings
-from roofline.predict import Scenario, predict
+from roofline.predict import predict
+from roofline.scenario import Scenario
 from roofline.times import operator_class
 from specfiles.reading import parse_yaml
 from specfiles.strict import validated

@@ -10,7 +10,8 @@ import pytest
 from profiler.points import points
 from profiler.scenarios import Asked, scenarios
 from profiler.subject import Point
-from roofline.predict import Scenario, predict
+from roofline.predict import predict
+from roofline.scenario import Scenario
 from workloads.catalogue import Loaded, load_model
 
 

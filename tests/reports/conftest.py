@@ -11,8 +11,9 @@ import pytest
 
 from hwspecs import Device
 from roofline.ceilings import ceilings
-from roofline.predict import Scenario, step_rows
+from roofline.predict import step_rows
 from roofline.run import Head, Run, create_run
+from roofline.scenario import Scenario
 from roofline.validate import scenario_of
 from specfiles.strict import validated
 from workloads.catalogue import load_model

@@ -15,8 +15,9 @@ from hwspecs import Device
 from reports.content import of_predictions, of_run
 from reports.html import render
 from reports.records import Content
-from roofline.predict import Scenario, predict
+from roofline.predict import predict
 from roofline.run import Run
+from roofline.scenario import Scenario
 from workloads.catalogue import load_model
 
 pytestmark = pytest.mark.browser

@@ -16,8 +16,9 @@ from reports.html import render
 from reports.points import best_fidelity
 from reports.records import Content, Point, operator_table
 from roofline.ceilings import ceilings
-from roofline.predict import Scenario, predict
+from roofline.predict import predict
 from roofline.run import Run
+from roofline.scenario import Scenario
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
 

@@ -19,8 +19,9 @@ from reports.figures import (
     time_figure,
 )
 from reports.records import Content, Point, operator_table
-from roofline.predict import Scenario, predict
+from roofline.predict import predict
 from roofline.run import Run
+from roofline.scenario import Scenario
 from workloads.catalogue import load_model
 
 

@@ -16,8 +16,9 @@ from reports.content import of_predictions, of_run
 from reports.escaping import visible
 from reports.html import HERE, render
 from reports.records import Content
-from roofline.predict import Scenario, predict
+from roofline.predict import predict
 from roofline.run import Run
+from roofline.scenario import Scenario
 from workloads.catalogue import load_model
 
 MakeRun = Callable[..., Run]

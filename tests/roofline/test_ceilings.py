@@ -11,7 +11,8 @@ import pytest
 
 from hwspecs import Device, load_device
 from roofline.ceilings import Ceilings, Island, ceilings
-from roofline.predict import Scenario, predict
+from roofline.predict import predict
+from roofline.scenario import Scenario
 from roofline.times import times
 from specfiles.errors import InputError
 from workloads.catalogue import load_model

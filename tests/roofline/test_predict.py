@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from hwspecs import Device, load_device
 from roofline.ceilings import ceilings
-from roofline.predict import Scenario, predict, step_rows
+from roofline.predict import predict, step_rows
+from roofline.scenario import Scenario
 from roofline.tables import OPERATOR_COLUMNS, as_csv, as_json
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
@@ -263,7 +264,7 @@ def test_the_largest_share_of_time_names_the_phase() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"phase": "train"}, r"no phase named 'train'; known: prefill, decode, generate\."),
+        ({"phase": "train"}, r"no phase named 'train'; known: prefill, decode, generate, denoise\."),
         ({"batch": 0}, "batch is 0; expected a positive whole number"),
         ({"prompt": -1}, "prompt is -1; expected a positive whole number"),
         ({"output": 0}, "output is 0; expected a positive whole number"),

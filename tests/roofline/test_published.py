@@ -11,7 +11,8 @@ import pytest
 
 from hwspecs import Device, load_device
 from roofline.ceilings import ceilings
-from roofline.predict import Scenario, predict
+from roofline.predict import predict
+from roofline.scenario import Scenario
 from workloads.catalogue import load_model
 from workloads.config import Config
 from workloads.convention import convention

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hwspecs import Device, load_device
 from hwspecs.loader import DEVICES
 from roofline.ceilings import Ceilings, Fidelity, ceilings
-from roofline.predict import Scenario, predict
+from roofline.predict import predict
+from roofline.scenario import Scenario
 from roofline.times import Times, times
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
@@ -95,7 +96,8 @@ def test_the_bound_is_tight(
 def test_more_of_anything_never_takes_less_time(
     kind: type[Operator], data: st.DataObject, operators_of: Callable[..., Any]
 ) -> None:
-    op = data.draw(operators_of(kind))
+    fixed = {"chunk": None} if kind is Attention else {}  # a longer context may begin a new chunk
+    op = data.draw(operators_of(kind, **fixed))
     names = [name for name in size_fields(kind) if getattr(op, name) is not None]
     name = data.draw(st.sampled_from(names))
     changes = {name: getattr(op, name) + data.draw(st.integers(1, 1000))}
@@ -104,6 +106,13 @@ def test_more_of_anything_never_takes_less_time(
     if isinstance(op, Attention) and name == "kv_heads":
         changes["heads"] = op.heads // op.kv_heads * changes[name]
     assert times(replace(op, **changes), PAPER).time_s >= times(op, PAPER).time_s  # type: ignore[type-var]
+
+
+def test_attention_in_chunks_begins_anew_at_each() -> None:
+    """The first position of a chunk sees itself, the last one the whole chunk: time falls in between."""
+    full, restarted = (Attention(1, 1, context, 32, 8, 128, chunk=64) for context in (64, 65))
+    assert (full.keys_read(), restarted.keys_read()) == (64, 1)
+    assert times(restarted, PAPER).time_s < times(full, PAPER).time_s
 
 
 @pytest.mark.parametrize("kind", KINDS, **IDS)

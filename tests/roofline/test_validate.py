@@ -14,8 +14,9 @@ import pytest
 
 from hwspecs import Device
 from roofline.ceilings import ceilings
-from roofline.predict import Scenario, step_rows
+from roofline.predict import step_rows
 from roofline.run import TABLES, Head, Run, create_run, open_run, refuse_existing
+from roofline.scenario import Scenario
 from roofline.validate import ABOVE, scenario_of, validate
 from specfiles.errors import InputError
 from workloads.config import Config

@@ -170,7 +170,7 @@ def test_causal_convolution_keeps_all_but_one_of_its_taps() -> None:
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_linear_attention(causal: bool) -> None:
-    """Equations 9 to 12 with tensors: both sums are its state, and their products are what is counted."""
+    """The definition with tensors: both sums are its state, and their products are what is counted."""
     heads, features, dim = 6, 5, 4
     q, k, v = (rand(BATCH, heads, TOKENS, n) for n in (features, features, dim))
 

@@ -125,7 +125,7 @@ def test_the_step_of_linear_attention(normalised: bool) -> None:
 
 
 def test_the_step_of_wkv() -> None:
-    """Appendix D of the paper, line by line, as the reference implementation computes it."""
+    """Line by line as the reference implementation of transformers computes it."""
 
     def token() -> None:
         key, value, decay, first, num, den, most = (array(CHANNELS) for _ in range(7))
@@ -217,7 +217,7 @@ def test_sums_over_all_positions_have_no_state() -> None:
 
 
 def test_linear_attention_overtakes_softmax_attention_where_the_context_exceeds_its_features() -> None:
-    """4 T^2 d against 8 T f d and the chunks: the reason for the method (arXiv:2006.16236, section 3.2)."""
+    """4 T^2 d against 8 T f d and the chunks: the reason for the method (arXiv:2006.16236)."""
     from workloads.operators import Attention
 
     def ratio(tokens: int) -> float:

@@ -33,7 +33,7 @@ def test_random_blocks_are_seen_by_all_but_the_global_ones(blocks: int, more: in
 
 
 def test_longformer_and_bigbird_on_paper() -> None:
-    """Longformer-base: 512 of 4096 keys; BigBird-base: 3 + 2 + 3 of 64 blocks (their tables of settings)."""
+    """Longformer-base: 512 of 4096 keys; BigBird-base: 3 + 2 + 3 of 64 blocks (the shipped configs)."""
     longformer = SparseAttention(1, 4096, 12, 64, 256, 0, 0, 1)
     assert longformer.pairs() == 4096 * 513 - 256 * 257
     bigbird = SparseAttention(1, 4096, 12, 64, 1, 2, 3, 64)

@@ -2,24 +2,44 @@
 
 from workloads.blocks.attention import AttentionBlock
 from workloads.blocks.base import RMS_NORM, Block, NormShape, Part, Place
-from workloads.blocks.ends import FinalNorm, Head, PositionTable, TokenTable
+from workloads.blocks.delta import DeltaBlock, GatedAttentionBlock
+from workloads.blocks.encoder import CrossAttentionBlock, EncoderAttentionBlock, RelativePositions, Sparsity
+from workloads.blocks.ends import EmbeddingNorm, FinalNorm, Head, Pooler, PositionTable, TokenTable, TypeTable
+from workloads.blocks.mamba import Mamba2Block, MambaBlock
 from workloads.blocks.mla import Indexer, MlaBlock
 from workloads.blocks.mlp import MlpBlock
 from workloads.blocks.moe import MoeBlock
+from workloads.blocks.rwkv import ChannelMixBlock, TimeMixBlock
+from workloads.blocks.vision import PatchEmbedding, PatchMerger
 
 __all__ = [
     "RMS_NORM",
     "AttentionBlock",
     "Block",
+    "ChannelMixBlock",
+    "CrossAttentionBlock",
+    "DeltaBlock",
+    "EmbeddingNorm",
+    "EncoderAttentionBlock",
     "FinalNorm",
+    "GatedAttentionBlock",
     "Head",
     "Indexer",
+    "Mamba2Block",
+    "MambaBlock",
     "MlaBlock",
     "MlpBlock",
     "MoeBlock",
     "NormShape",
     "Part",
+    "PatchEmbedding",
+    "PatchMerger",
     "Place",
+    "Pooler",
     "PositionTable",
+    "RelativePositions",
+    "Sparsity",
+    "TimeMixBlock",
     "TokenTable",
+    "TypeTable",
 ]

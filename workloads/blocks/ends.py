@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from workloads.blocks.base import RMS_NORM, Block, NormShape, Part, Place
-from workloads.operators import Embedding, Gemm, Sampling
+from workloads.operators import Activation, Embedding, Gemm, Sampling
 
 
 @dataclass(frozen=True)
@@ -14,10 +14,11 @@ class TokenTable(Block):
     """The embedding of tokens."""
 
     vocabulary: int
+    tied: bool = False  # the table is another stack's
 
     def parts(self, place: Place) -> Iterator[Part]:
         """One row per token."""
-        yield "embedding", None, _gather(place, self.vocabulary)
+        yield "embedding", None, _gather(place, self.vocabulary, self.tied)
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,31 @@ class PositionTable(Block):
         yield "position_embedding", None, _gather(place, self.rows)
 
 
-def _gather(place: Place, rows: int) -> Embedding:
+def _gather(place: Place, rows: int, tied: bool = False) -> Embedding:
     p = place.setting.precision
-    return Embedding(place.tokens, rows, place.hidden, weights=p.weights, outputs=p.wide)
+    return Embedding(place.tokens, rows, place.hidden, weights=p.weights, outputs=p.wide, tied=tied)
+
+
+@dataclass(frozen=True)
+class TypeTable(Block):
+    """The segment of each token, added to its embedding."""
+
+    rows: int
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """One row per token."""
+        yield "type_embedding", None, _gather(place, self.rows)
+
+
+@dataclass(frozen=True)
+class EmbeddingNorm(Block):
+    """The norm before the first layer."""
+
+    shape: NormShape = RMS_NORM
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """All positions."""
+        yield "embedding_norm", None, place.norm(place.tokens, place.hidden, self.shape)
 
 
 @dataclass(frozen=True)
@@ -65,3 +88,15 @@ class Head(Block):
         )
         yield "lm_head", None, head
         yield "sampling", None, Sampling(rows, columns, p.wide)
+
+
+@dataclass(frozen=True)
+class Pooler(Block):
+    """The first position of each sequence through a layer of its own (arXiv:1810.04805)."""
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """A product and a tanh."""
+        rows, p = place.step.batch, place.setting.precision
+        pooler = Gemm(rows, place.hidden, place.hidden, p.activations, p.weights, p.wide, bias=True)
+        yield "pooler", None, pooler
+        yield "pooler_act", None, Activation(rows, place.hidden, p.wide, "tanh", False, place.fused)

@@ -7,10 +7,18 @@ from dataclasses import replace
 
 from specfiles.errors import InputError, nearest
 from workloads.config import Config
-from workloads.families import gpt, llama
+from workloads.families import diffusion, encoders, gpt, hybrid, llama, recurrent, t5, vision
 from workloads.model import Model
 
-FAMILIES: dict[str, Callable[[Config], Model]] = {**llama.FAMILY, **gpt.FAMILY}
+FAMILIES: dict[str, Callable[[Config], Model]] = {
+    **llama.FAMILY,
+    **gpt.FAMILY,
+    **recurrent.FAMILY,
+    **hybrid.FAMILY,
+    **encoders.FAMILY,
+    **t5.FAMILY,
+    **diffusion.FAMILY,
+}
 
 
 def build(config: Config, name: str) -> Model:
@@ -18,6 +26,7 @@ def build(config: Config, name: str) -> Model:
 
     Raises InputError for an unknown `model_type` and for a missing, wrong or contradictory field.
     """
+    tower = config.fields.get("vision_config")
     nested = config.fields.get("text_config")  # multimodal configs keep the decoder's fields there
     if isinstance(nested, dict) and "hidden_size" in nested:
         config = Config(nested, f"{config.origin} (text_config)")
@@ -27,4 +36,7 @@ def build(config: Config, name: str) -> Model:
         hint = f"the nearest known one is {close[0]!r}" if close else f"known: {', '.join(sorted(FAMILIES))}"
         what = f"model_type {kind!r} is not known" if kind else "field 'model_type' is missing"
         raise InputError(f"{config.origin}: {what}; {hint}.")
-    return replace(FAMILIES[kind](config), name=name)
+    model = FAMILIES[kind](config)
+    if kind in vision.TOWERS and isinstance(tower, dict):
+        model = vision.behind_tower(model, Config(tower, f"{config.origin} (vision_config)"))
+    return replace(model, name=name)

@@ -1,4 +1,4 @@
-"""Relative positions as a learned bias on attention scores (T5, arXiv:1910.10683, section 2.1)."""
+"""Relative positions as a learned bias on attention scores (T5, arXiv:1910.10683)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from workloads.dtypes import DtypeLike, Size
 
 SPECIAL_ACTIVATIONS = frozenset(
-    {"silu", "gelu", "gelu_tanh", "quick_gelu", "sigmoid"}
+    {"silu", "gelu", "gelu_tanh", "quick_gelu", "sigmoid", "tanh"}
 )  # one exp or tanh each
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LinearAttention(Operator):
-    """y = f(q) S / f(q) z with S = sum f(k) v' and z = sum f(k) (arXiv:2006.16236, equations 9 to 12).
+    """y = f(q) S / f(q) z with S = sum f(k) v' and z = sum f(k) (arXiv:2006.16236).
 
     q, k[batch, q_len, heads, features] behind the feature map f; v, y[batch, q_len, heads, value_dim];
     S[batch, heads, features, value_dim]. Causal sums grow along the sequence and are its state; otherwise
@@ -74,7 +74,7 @@ class LinearAttention(Operator):
 
 @dataclass(frozen=True)
 class GatedDelta(Operator):
-    """S = a S (I - b k k') + b v k', y = S q: the gated delta rule (arXiv:2412.06464, equation 10).
+    """S = a S (I - b k k') + b v k', y = S q: the gated delta rule (arXiv:2412.06464).
 
     q, k[batch, q_len, key_heads, key_dim] are normalised here; v, y[batch, q_len, value_heads, value_dim];
     S[batch, value_heads, key_dim, value_dim]. Value heads share key heads.
@@ -95,7 +95,7 @@ class GatedDelta(Operator):
     state_dtype: DtypeLike = "bf16"
 
     def work(self) -> Work:
-        """In chunks (arXiv:2406.06484, section 3.2), per pair: K K' and Q K' per key head; two triangular
+        """In chunks (arXiv:2406.06484), per pair: K K' and Q K' per key head; two triangular
         solves and scores x values per value head; per token three products with S: read by k, read by q,
         update. One position: a S, S k, S q, and the update: 7 FLOP per state.
         """

@@ -24,6 +24,7 @@ class Embedding(Operator):
     width: Size
     weights: DtypeLike = "bf16"
     outputs: DtypeLike = "bf16"
+    tied: bool = False  # the table is another operator's
 
     def work(self) -> Work:
         """One row read and one written per token; the table as a whole is not moved."""
@@ -38,8 +39,8 @@ class Embedding(Operator):
         )
 
     def parameters(self) -> int:
-        """The whole table."""
-        return int(self.vocabulary * self.width)
+        """The whole table, unless it is tied."""
+        return 0 if self.tied else int(self.vocabulary * self.width)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Two forms of the same mathematics are counted. A step of one position updates the state on the vector
 units. A longer one is cut into chunks: inside a chunk positions meet in pairs, as attention does, and
-between chunks the state is carried, both as matrix products (arXiv:2405.21060, section 6). The pairs are
+between chunks the state is carried, both as matrix products (arXiv:2405.21060). The pairs are
 those below the diagonal: masked ones are not computed. A state lives in memory between steps, a whole
 prompt is one step, and the first step finds none.
 """

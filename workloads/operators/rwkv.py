@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenShift(Operator):
-    """m x + (1 - m) x_before for `mixes` vectors m, on rows[batch, q_len, width] (section 3.1.1).
+    """m x + (1 - m) x_before for `mixes` vectors m, on rows[batch, q_len, width].
 
     The state is the last row of each sequence.
     """
@@ -61,10 +61,10 @@ class TokenShift(Operator):
 
 @dataclass(frozen=True)
 class Wkv(Operator):
-    """The weighted mean of values by decaying exponentials of keys, per channel (equation 16).
+    """The weighted mean of values by decaying exponentials of keys, per channel.
 
     key, value, output[batch, q_len, channels]. The state is numerator, denominator and the largest
-    exponent so far, in fp32 (appendix D): three numbers per channel. The recurrence has no chunked form.
+    exponent so far, in fp32: three numbers per channel. The recurrence has no chunked form.
     """
 
     kind: ClassVar[str] = "wkv"
@@ -78,7 +78,7 @@ class Wkv(Operator):
     state_dtype: DtypeLike = "fp32"
 
     def work(self) -> Work:
-        """Output 10 FLOP, update 9, four exponentials per channel and token (appendix D)."""
+        """Output 10 FLOP, update 9, four exponentials per channel and token, as in transformers 5.23.0."""
         elements = self.batch * self.q_len * self.channels
         element = bytes_per_element(self.dtype)
         return Work(

@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 class SparseAttention(Operator):
     """softmax(Q K') V over a band, global and random blocks of `block` positions.
 
-    Q, K, V[batch, tokens, heads, head_dim]. A query block sees `side` blocks on either side of its own,
-    all `global_blocks` (which see everything) and `random_blocks` more. Longformer (arXiv:2004.05150,
-    section 3.1): blocks of one position, side = window / 2. BigBird (arXiv:2007.14062, section 2): blocks of
-    64, side 1, two global blocks and three random ones. The last block may be shorter and is counted by its
-    share.
+    Q, K, V[batch, tokens, heads, head_dim]. A query block sees `side` blocks on either side of its own, all
+    `global_blocks` (which see everything) and `random_blocks` more. Longformer (arXiv:2004.05150): blocks of
+    one position, side = window / 2. BigBird (arXiv:2007.14062): blocks of 64, side 1, two global blocks and
+    three random ones. The last block may be shorter and is counted by its share.
     """
 
     kind: ClassVar[str] = "sparse_attention"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class CausalConv(Operator):
     """Depthwise convolution of rows[batch, q_len, channels] over `kernel` positions, then SiLU.
 
-    The state is the last kernel - 1 inputs of each sequence (arXiv:2312.00752, section 3.4); some
+    The state is the last kernel - 1 inputs of each sequence (arXiv:2312.00752); some
     programs keep `kernel`, which is more than the mathematics needs.
     """
 
@@ -65,10 +65,10 @@ class CausalConv(Operator):
 
 @dataclass(frozen=True)
 class SelectiveScan(Operator):
-    """h = exp(dt A) h + dt B x; y = C h + D x, gated by SiLU(z) (Mamba, arXiv:2312.00752, algorithm 2).
+    """h = exp(dt A) h + dt B x; y = C h + D x, gated by SiLU(z) (Mamba, arXiv:2312.00752).
 
     x, dt, z, y[batch, q_len, channels]; B, C[batch, q_len, state]; h[batch, channels, state]. The
-    discretised A and B never leave the chip (section 3.3.2): states move only at the ends of a step.
+    discretised A and B never leave the chip: states move only at the ends of a step.
     """
 
     kind: ClassVar[str] = "selective_scan"
@@ -121,7 +121,7 @@ class Ssd(Operator):
     """The state-space dual of Mamba-2: one decay per head, so that the scan is made of matrix products.
 
     x, y[batch, q_len, heads, head_dim]; B, C[batch, q_len, groups, state]; h[batch, heads, head_dim, state]
-    (arXiv:2405.21060, sections 6 and 7). Heads of a group share B and C.
+    (arXiv:2405.21060). Heads of a group share B and C.
     """
 
     kind: ClassVar[str] = "ssd"

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwspecs import load_device
-from roofline.predict import Prediction, Scenario, predict
+from roofline.predict import Prediction, predict
+from roofline.scenario import Scenario
 from roofline.whatif import whatif
 from specfiles.errors import InputError
 from workloads.catalogue import load_model

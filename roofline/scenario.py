@@ -1,0 +1,148 @@
+"""What is asked of a prediction: a model in a phase, at sizes, under a setting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from specfiles.errors import InputError
+from workloads.phases import Setting, check_split
+from workloads.schedule import Schedule, denoising, plain
+
+if TYPE_CHECKING:
+    from hwspecs import Device
+    from workloads.model import Model
+    from workloads.techniques.base import Target, Technique
+
+PHASES = ("prefill", "decode", "generate", "denoise")
+MOST = 100_000_000  # of sequences or tokens
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is asked: a model in a phase, at sizes, under a setting.
+
+    `prompt` tokens are read at once; decode attends to `context` tokens, the one it reads included
+    (by default the first after the prompt); generate yields `output` tokens, one from the prefill. A
+    diffusion model denoises prompt and output together, `steps` times in generate (by default one per token).
+    Each prompt of a model that sees begins with `images`, whose tokens are among its `prompt`.
+    """
+
+    model: Model
+    phase: str = "generate"
+    batch: int = 1
+    prompt: int = 1024
+    context: int | None = None
+    output: int = 128
+    setting: Setting = Setting()
+    techniques: tuple[Technique, ...] = ()
+    steps: int | None = None
+    images: int = 0
+
+    def __post_init__(self) -> None:
+        if self.phase not in PHASES:
+            raise InputError(f"no phase named {self.phase!r}; known: {', '.join(PHASES)}.")
+        if self.phase not in self.model.phases:
+            raise InputError(
+                f"{self.model.name} {self.model.manner}; it has no phase {self.phase!r}, choose --phase "
+                f"{' or '.join(self.model.phases)}."
+            )
+        self._check_extras()
+        for name in ("batch", "prompt", "output"):
+            _check_size(name, getattr(self, name))
+        if self.context is not None:
+            _check_size("context", self.context)
+        if self.longest > self.model.max_position:
+            raise InputError(
+                f"{self.model.name} has positions for {self.model.max_position} tokens, "
+                f"{self.longest} were asked for; shorten --prompt, --context or --output."
+            )
+        if self.setting.tensor_parallel > 1:
+            check_split(self.model, self.setting.tensor_parallel)
+
+    def _check_extras(self) -> None:
+        """Refuse what this model has no use for."""
+        if self.techniques and "decode" not in self.model.phases:
+            raise InputError(f"{self.model.name} {self.model.manner}; techniques are for models that decode.")
+        if self.steps is not None:
+            _check_size("steps", self.steps)
+            if not self.denoises:
+                raise InputError(f"{self.model.name} {self.model.manner}; --steps is for diffusion models.")
+        if self.model.has_memory and self.phase == "decode" and self.decode_context <= self.prompt:
+            raise InputError(
+                f"context is {self.decode_context}; that of an encoder-decoder includes the {self.prompt} "
+                "tokens that its encoder reads (--prompt)."
+            )
+        if self.images:
+            _check_size("images", self.images)
+            taken = self.images * self.model.image_tokens
+            if not taken:
+                raise InputError(f"{self.model.name} has no vision tower here; leave --images out.")
+            if taken > self.prompt:
+                raise InputError(
+                    f"{self.images} images take {taken} of the prompt's tokens, which are {self.prompt}; "
+                    "give a longer --prompt."
+                )
+
+    @property
+    def denoise_steps(self) -> int:
+        """How often generate denoises."""
+        return self.steps if self.steps is not None else self.output
+
+    @property
+    def denoises(self) -> bool:
+        """Whether the model fills in all positions at once, step by step."""
+        return "denoise" in self.model.phases
+
+    @property
+    def decode_context(self) -> int:
+        """Tokens that a decode step attends to."""
+        return self.context if self.context is not None else self.prompt + 1
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that one sequence has in this scenario."""
+        if self.phase == "decode":
+            return self.decode_context
+        if self.denoises:
+            return self.prompt + self.output
+        return self.prompt + (self.output - 1 if self.phase == "generate" else 0)
+
+    def schedule(self, device: Device | None = None) -> Schedule:
+        """The passes that it needs, with its techniques where a device is given to judge them by."""
+        asked = self._plain()
+        if device is None or not self.techniques:
+            return asked
+        from workloads.techniques.compose import compose
+
+        return compose(self.techniques, asked, target(device))
+
+    def _plain(self) -> Schedule:
+        sizes = self.batch, self.prompt, self.output
+        if self.denoises:
+            steps = self.denoise_steps if self.phase == "generate" else 1
+            return denoising(self.model, *sizes, steps, self.setting)
+        context, images = self.decode_context, self.images
+        return plain(self.model, self.phase, *sizes, context, self.setting, images=images)
+
+
+def target(device: Device) -> Target:
+    """What techniques may ask of a device."""
+    from workloads.techniques.base import Target
+
+    sheet = device.datasheet
+    peaks = {**sheet.tensor_flop_per_s, **sheet.vector_flop_per_s, **device.measured.vector_flop_per_s}
+    host = sheet.links.get("pcie") or sheet.links.get("chip")
+    return Target(
+        device.name,
+        frozenset(map(str, peaks)),
+        sheet.structured_sparsity.value if sheet.structured_sparsity else None,
+        host.byte_per_s.value if host else None,
+        sheet.dram.capacity_bytes.value,
+    )
+
+
+def _check_size(name: str, value: int) -> None:
+    if not 0 < value <= MOST:
+        shown = value if abs(value) < 10**12 else "far too large"
+        raise InputError(f"{name} is {shown}; expected a positive whole number of at most {MOST}.")

@@ -1,0 +1,164 @@
+"""Attention that is no decoder's: over all positions of a sequence at once, or over an encoder's result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from workloads.blocks.base import Block, Part, Place, indivisible
+from workloads.dtypes import bytes_per_element
+from workloads.operators import Attention, Gemm, KvAppend, Operator, RelativeBias, Rope, SparseAttention
+
+if TYPE_CHECKING:
+    from workloads.dtypes import Size
+    from workloads.step import Setting
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """Which keys a query sees besides its own block (see SparseAttention)."""
+
+    block: int
+    side: int
+    global_blocks: int
+    random_blocks: int = 0
+
+
+@dataclass(frozen=True)
+class EncoderAttentionBlock(Block):
+    """Every position sees every other, or a sparse choice of them; nothing is cached."""
+
+    branch: ClassVar[str] = "attention"
+
+    heads: int
+    head_dim: int
+    bias: bool = False
+    out_bias: bool | None = None  # as `bias` where it is not said
+    rotary_dim: int = 0
+    fused_qkv: bool = False
+    sparsity: Sparsity | None = None
+    global_projections: bool = False  # global positions have projections of their own (Longformer)
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """Projections, rotation, the core, the way back."""
+        heads = self.heads // place.setting.tensor_parallel
+        width = heads * self.head_dim
+        names = (
+            {"qkv_proj": 3 * width}
+            if self.fused_qkv
+            else dict.fromkeys(("q_proj", "k_proj", "v_proj"), width)
+        )
+        for name, n in names.items():
+            yield name, self, place.linear(n, place.hidden, self.bias)
+        if self.global_projections and self.sparsity:
+            yield from self._of_global_positions(place, width)
+        if self.rotary_dim:
+            wide = place.setting.precision.wide
+            yield "rope", self, Rope(place.tokens, 2 * heads, self.rotary_dim, wide, place.fused)
+        yield "core", self, self._core(place, heads)
+        out_bias = self.bias if self.out_bias is None else self.out_bias
+        yield "o_proj", self, place.linear(place.hidden, width, out_bias)
+
+    def _of_global_positions(self, place: Place, width: int) -> Iterator[Part]:
+        """Queries of the global positions, keys and values of all (arXiv:2004.05150)."""
+        assert self.sparsity is not None
+        p = place.setting.precision
+        rows = place.step.batch * self.sparsity.global_blocks * self.sparsity.block
+        query = Gemm(rows, width, place.hidden, p.activations, p.weights, p.wide, bias=self.bias)
+        yield "global_q_proj", self, query
+        for name in ("global_k_proj", "global_v_proj"):
+            yield name, self, place.linear(width, place.hidden, self.bias)
+
+    def _core(self, place: Place, heads: int) -> Operator:
+        step, p, convention = place.step, place.setting.precision, place.setting.convention
+        if self.sparsity is None:
+            return Attention(
+                step.batch,
+                step.q_len,
+                step.kv_len,
+                heads,
+                heads,
+                self.head_dim,
+                dtype=p.wide,
+                kv_dtype=p.wide,
+                causal=False,
+                fused=convention.scores_on_chip,
+                cached=False,
+            )
+        s = self.sparsity
+        return SparseAttention(
+            step.batch,
+            step.q_len,
+            heads,
+            self.head_dim,
+            s.side,
+            s.global_blocks,
+            s.random_blocks,
+            s.block,
+            p.wide,
+        )
+
+    def unsplit(self, devices: int) -> Iterator[str]:
+        """Heads are shared out evenly."""
+        yield from indivisible("attention heads", self.heads, devices)
+
+
+@dataclass(frozen=True)
+class CrossAttentionBlock(Block):
+    """A decoder's queries on an encoder's result, whose keys and values are made once and kept."""
+
+    branch: ClassVar[str] = "cross_attention"
+
+    heads: int
+    head_dim: int
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """Keys and values of the memory where the sequence begins; then queries, the core, the way back."""
+        step, p = place.step, place.setting.precision
+        heads = self.heads // place.setting.tensor_parallel
+        width = heads * self.head_dim
+        if step.begins:
+            rows = step.batch * step.memory
+            for name in ("k_proj", "v_proj"):
+                yield name, self, Gemm(rows, width, place.hidden, p.activations, p.weights, p.wide)
+            yield "kv_append", self, KvAppend(rows, heads, self.head_dim, p.wide, p.kv, place.fused)
+        yield "q_proj", self, place.linear(width, place.hidden)
+        core = Attention(
+            step.batch,
+            step.q_len,
+            step.memory,
+            heads,
+            heads,
+            self.head_dim,
+            dtype=p.wide,
+            kv_dtype=p.kv,
+            causal=False,
+            fused=place.setting.convention.scores_on_chip,
+        )
+        yield "core", self, core
+        yield "o_proj", self, place.linear(place.hidden, width)
+
+    def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
+        """Keys and values of `tokens` positions of the memory."""
+        heads = self.heads // setting.tensor_parallel
+        return 2 * tokens * heads * self.head_dim * bytes_per_element(setting.precision.kv)
+
+    def unsplit(self, devices: int) -> Iterator[str]:
+        """Heads are shared out evenly."""
+        yield from indivisible("attention heads", self.heads, devices)
+
+
+@dataclass(frozen=True)
+class RelativePositions(Block):
+    """T5's bias on scores, which all layers of a stack share."""
+
+    heads: int
+    buckets: int
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """Once per step."""
+        step, p = place.step, place.setting.precision
+        heads = self.heads // place.setting.tensor_parallel
+        bias = RelativeBias(step.q_len, step.kv_len, heads, self.buckets, p.wide, p.wide, place.fused)
+        yield "relative_bias", None, bias

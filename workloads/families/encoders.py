@@ -1,0 +1,122 @@
+"""Encoders of the kind of BERT: learned positions, biases everywhere, norms behind each addition."""
+
+from __future__ import annotations
+
+from workloads.architectures import Encoder
+from workloads.blocks import (
+    Block,
+    EmbeddingNorm,
+    EncoderAttentionBlock,
+    MlpBlock,
+    NormShape,
+    Pooler,
+    PositionTable,
+    Sparsity,
+    TokenTable,
+    TypeTable,
+)
+from workloads.config import Config
+from workloads.layer import Layer
+from workloads.model import Model, Stack
+
+LAYER_NORM = NormShape(center=True, bias=True)
+GLOBAL_TOKENS = 1  # the first one, which stands for the sequence (arXiv:2004.05150)
+
+
+def _encoder(
+    config: Config,
+    family: str,
+    attention: list[EncoderAttentionBlock],
+    mlp: MlpBlock,
+    *,
+    hidden: int,
+    positions: int,
+    reserved: int = 0,
+    types: int = 0,
+    pooled: bool = True,
+) -> Model:
+    vocabulary = config.size("vocab_size")
+    inputs: list[Block] = [TokenTable(vocabulary), PositionTable(positions)]
+    if types:
+        inputs.append(TypeTable(types))
+    layers = tuple(
+        Layer((block, mlp), LAYER_NORM, input_norms=False, stream_norms=True) for block in attention
+    )
+    outputs = (Pooler(),) if pooled else ()
+    stack = Stack(hidden, layers, (*inputs, EmbeddingNorm(LAYER_NORM)), outputs)
+    return Encoder("", family, vocabulary, positions - reserved, stack)
+
+
+def _bert(config: Config, family: str = "bert", reserved: int = 0) -> Model:
+    hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
+    heads = config.size("num_attention_heads")
+    config.divides("hidden_size", hidden, "num_attention_heads", heads)
+    block = EncoderAttentionBlock(heads, hidden // heads, bias=True)
+    return _encoder(
+        config,
+        family,
+        _attention(config, family, block, count),
+        MlpBlock(config.size("intermediate_size"), _activation(config, "hidden_act"), gated=False, bias=True),
+        hidden=hidden,
+        positions=config.size("max_position_embeddings", default=512),
+        reserved=reserved,
+        types=config.size("type_vocab_size", default=2),
+    )
+
+
+def _attention(
+    config: Config, family: str, block: EncoderAttentionBlock, layers: int
+) -> list[EncoderAttentionBlock]:
+    """The attention of each layer: full, a band with global positions, or blocks."""
+    if family == "longformer":
+        windows = config.sizes("attention_window", layers, default=512)
+        return [
+            EncoderAttentionBlock(
+                block.heads,
+                block.head_dim,
+                bias=True,
+                sparsity=Sparsity(1, window // 2, GLOBAL_TOKENS),
+                global_projections=True,
+            )
+            for window in windows
+        ]
+    if family == "big_bird" and config.text("attention_type", default="block_sparse") == "block_sparse":
+        # two global blocks, the first and the last; the band has a neighbour on either side
+        size, random = config.size("block_size", default=64), config.size("num_random_blocks", default=3)
+        sparsity = Sparsity(size, 1, 2, random)
+        block = EncoderAttentionBlock(block.heads, block.head_dim, bias=True, sparsity=sparsity)
+    return [block] * layers
+
+
+def _distilbert(config: Config) -> Model:
+    hidden, count = config.size("dim", "hidden_size"), config.layers("n_layers", "num_hidden_layers")
+    heads = config.size("n_heads", "num_attention_heads")
+    config.divides("dim", hidden, "n_heads", heads)
+    return _encoder(
+        config,
+        "distilbert",
+        [EncoderAttentionBlock(heads, hidden // heads, bias=True)] * count,
+        MlpBlock(
+            config.size("hidden_dim", "intermediate_size"),
+            _activation(config, "activation"),
+            gated=False,
+            bias=True,
+        ),
+        hidden=hidden,
+        positions=config.size("max_position_embeddings", default=512),
+        pooled=False,
+    )
+
+
+def _activation(config: Config, name: str) -> str:
+    given = config.text(name, default="gelu")
+    return {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}.get(given, given)
+
+
+FAMILY = {
+    "bert": _bert,
+    "roberta": lambda config: _bert(config, "roberta", 2),  # positions begin behind the padding's
+    "longformer": lambda config: _bert(config, "longformer", 2),
+    "big_bird": lambda config: _bert(config, "big_bird"),
+    "distilbert": _distilbert,
+}
