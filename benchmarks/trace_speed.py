@@ -36,7 +36,7 @@ def events(steps: int) -> Iterator[str]:
         for layer in range(24):
             module = f"nn.Module: DecoderLayer_{layer}"
             yield _event(
-                "python_function", module, 7, clock, 900, f'"Python id": {number}, "Ev Idx": {number}'
+                "python_function", module, 7, clock, 760, f'"Python id": {number}, "Ev Idx": {number}'
             )
             for at in range(11):
                 number += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,25 +16,47 @@ from profiler.cli.options import FILE, progress
 @click.option("-o", "--output-folder", "out", type=FILE, required=True, help="Run folder to make.")
 @click.option("--model", help="The model that ran: its name, config.json or folder.")
 @click.option("--hw", help="Device that it ran on: name, alias or YAML file.")
-def command(traces: tuple[Path, ...], out: Path, model: str | None, hw: str | None) -> None:
+@click.option("--weights", help="Format of the model's weights.")
+@click.option("--activations", help="Format that matrix units multiply in.")
+@click.option("--kv", help="Format of the KV cache.")
+@click.option("--tp", type=int, help="Devices that share each layer.")
+@click.option("--batch", type=int, default=0, help="Sequences of a step, where the trace does not say.")
+@click.option("--prompt", type=int, default=0, help="Tokens of a prompt, where the trace does not say.")
+@click.option("--context", type=int, default=0, help="Tokens that decode attends to, likewise.")
+def command(
+    traces: tuple[Path, ...],
+    out: Path,
+    model: str | None,
+    hw: str | None,
+    batch: int,
+    prompt: int,
+    context: int,
+    **formats: Any,
+) -> None:
     """Read traces of Kineto, Nsight Systems or Nsight Compute (known by content) into a run folder.
 
     Several files (ranks, tools, the capture of a graph and its replay) make one run.
     """
     from hwspecs import load_device
     from profiler.environment import command_line
-    from profiler.traces.attribution import attribute
+    from profiler.scenarios import Asked, scenarios
+    from profiler.traces.attribution import Question, attribute
+    from profiler.traces.model_match import Lengths
     from profiler.traces.reading import read_traces
     from profiler.traces.runs import save
     from roofline.run import refuse_existing
-    from workloads.catalogue import load_model
 
     refuse_existing(out)
     device = load_device(hw) if hw else None
-    loaded = load_model(model) if model else None
+    question, fields = None, {}
+    if model:
+        loaded, found = scenarios(model, Asked(**formats), default_convention="eager")
+        setting = found[0].setting
+        question = Question(loaded.model, setting, Lengths(batch, prompt, context))
+        dtype = str(setting.precision.weights)
+        fields = {"model": loaded.model.name, "model_config_fields": loaded.config, "dtype": dtype}
     progress(f"reading {len(traces)} file{'s' if len(traces) > 1 else ''}")
-    trace = attribute(read_traces(traces))
-    fields = {"model": loaded.model.name, "model_config_fields": loaded.config} if loaded else {}
+    trace = attribute(read_traces(traces), question)
     run = save(trace, out, command=command_line(), device=device.name if device else "", **fields)
     for loss in trace.losses:
         print(f"{loss.what} {loss.count}: {loss.sentence}", file=sys.stderr)

@@ -12,21 +12,34 @@ import pyarrow as pa
 from profiler.traces.capture import link_captures, without_captures
 from profiler.traces.counters import counted
 from profiler.traces.layers import ANCHORS, Sequence, layers_and_steps
+from profiler.traces.model_match import Lengths, match_model
+from profiler.traces.neighbours import known_by_neighbours, signatures
 from profiler.traces.rules import COMMUNICATION, UNKNOWN, Known, known_kernel
 from profiler.traces.steps import StepFacts, step_facts
 from profiler.traces.tables import ATTRIBUTION, NONE, Trace
 from profiler.traces.work import operator_rule, recorded_work
+from workloads.model import Model
 from workloads.operators import Attention, Operator
-from workloads.work import Work
+from workloads.step import Setting
 
 LAYER = re.compile(r"(?:\w*(?:Layer|Block)_|(?:^|[./: ])(?:layers?|blocks?|h)[._](?=\d))(\d{1,4})(?:\D|$)")
 ANY_STEP = StepFacts("decode", decode=1, decode_tokens=1, kv=1)
+WORK = ("matrix_flops", "vector_flops", "special_ops", "work_bytes", "comm_bytes")
 # Kinds that say less than the operator around a kernel does.
 VAGUE = ("elementwise", "copy", "set", "index", "reduce", "residual", "other", UNKNOWN)
 
 
-def attribute(trace: Trace) -> Trace:
-    """The trace with its attribution table, one row per activity."""
+@dataclass(frozen=True)
+class Question:
+    """What the user says of a trace: the model that ran, how, and lengths that the trace does not say."""
+
+    model: Model
+    setting: Setting
+    lengths: Lengths = Lengths()
+
+
+def attribute(trace: Trace, question: Question | None = None) -> Trace:
+    """The trace with its attribution table, a row per activity; with a model's operators if it is named."""
     found = _Ranges(trace)
     step, facts = found.steps(trace)
     trace, captured = link_captures(trace, step, facts)
@@ -35,7 +48,10 @@ def attribute(trace: Trace) -> Trace:
     if shrunk is not trace:
         sources = shrunk.column("activities", "source")
         keep_rows = np.flatnonzero(np.isin(trace.column("activities", "source"), np.unique(sources)))
-    return counted(_Attribution(shrunk, found, step[keep_rows], facts, captured[keep_rows]).trace())
+    done = _Attribution(shrunk, found, step[keep_rows], facts, captured[keep_rows]).trace()
+    if question is not None:
+        done = match_model(done, question.model, question.setting, facts, question.lengths)
+    return counted(done)
 
 
 class _Ranges:
@@ -93,6 +109,7 @@ class _Attribution:
         self.activity_kinds = [*base.words("activities", "kind"), ""]
         self.range = base.column("activities", "range")
         self.owner, works = self._owners()
+        self._neighbours(set(works))
         self._instances()
         kinds = self._kinds()
         layer = self._module_layers()
@@ -145,57 +162,78 @@ class _Attribution:
         works: dict[int, Operator] = {}
         rows = np.flatnonzero(owner >= 0)
         if len(rows):
-            steps = len(self.facts) + 1
-            keys = pairs[owner[rows]] * steps + self.step[rows] + 1
+            # Steps that say the same ask for the same work.
+            said = list(dict.fromkeys([StepFacts(), *self.facts]))
+            fact = np.array([*(said.index(f) for f in self.facts), 0])[self.step[rows]]
+            steps = len(said)
+            keys = pairs[owner[rows]] * steps + fact
             combos, where = np.unique(keys, return_inverse=True)
             self.combination[rows] = where
             for at, key in enumerate(combos.tolist()):
-                pair, step = key // steps, key % steps - 1
+                pair, step = key // steps, key % steps
                 rule = operator_rule(ranges.words[pair // width])
-                facts = self.facts[step] if step >= 0 else StepFacts()
-                work = recorded_work(rule, shape_words[pair % width - 1], facts) if rule else None
+                work = recorded_work(rule, shape_words[pair % width - 1], said[step]) if rule else None
                 if work is not None:
                     works[at] = work
         return owner, works
 
+    def _neighbours(self, works: set[int]) -> None:
+        """Executions that no range explains, by those that have the same kernels around them."""
+        base, count = self.base, self.count
+        self.twin = np.full(count, NONE, np.int64)  # an activity that is explained and looks the same
+        self.around = self.owner  # the range of the work, a twin's where there is none
+        explained = (self.owner >= 0) & np.isin(self.combination, list(works))
+        if not explained.any():
+            return
+        group = _numbered(*(base.column("activities", c) for c in ("source", "device", "stream")))
+        sizes = [base.column("activities", f"{what}_{axis}") for what in ("grid", "block") for axis in "xyz"]
+        signature = signatures(_numbered(self.name, *sizes), group, np.lexsort((self.start, group)))
+        combination = known_by_neighbours(signature, np.where(explained, self.combination, NONE))
+        alike = (combination >= 0) & (self.range < 0)
+        first = np.full(signature.max() + 1, NONE, np.int64)
+        first[signature[explained]] = np.flatnonzero(explained)
+        self.twin = np.where(alike, first[signature], NONE)
+        self.combination = np.where(alike, combination, self.combination)
+        self.around = np.where(self.owner >= 0, self.owner, np.where(alike, self.owner[self.twin], NONE))
+
     def _instances(self) -> None:
         """One number per execution of an operator: replays of a graph share ranges, not instances."""
-        launch = self.base.column("activities", "launch")
-        replay = np.where(self.captured, launch, NONE)
-        own = self.count + np.arange(self.count)
-        key = np.where(self.owner >= 0, 0, own + 1)
-        _, self.instance = np.unique(np.stack([self.owner, replay, key]), axis=1, return_inverse=True)
+        replay = np.where(self.captured, self.base.column("activities", "launch"), NONE)
+        own = np.where(self.owner >= 0, 0, self._runs() + 1)
+        self.instance = _numbered(self.owner, replay, own)
+
+    def _runs(self) -> Any:
+        """A number per activity, the same for neighbours whose twins are of one execution."""
+        twin_owner = np.where(self.twin >= 0, self.around, NONE)
+        place = [self.base.column("activities", c) for c in ("stream", "device", "source")]
+        order = np.lexsort((self.start, *place))
+        owner = twin_owner[order]
+        new = np.ones(self.count, bool)
+        new[1:] = (owner[1:] != owner[:-1]) | (owner[1:] < 0)
+        found = np.empty(self.count, np.int64)
+        found[order] = np.cumsum(new)
+        return found
 
     def _kinds(self) -> list[str]:
-        by_owner = {
-            r: rule.kind
-            for r in np.unique(self.owner[self.owner >= 0]).tolist()
-            if (rule := operator_rule(self.ranges.words[self.ranges.name[r]]))
+        """By the kernel's name; where that says little, by the operator around it."""
+        rules = {
+            r: operator_rule(self.ranges.words[self.ranges.name[r]])
+            for r in np.unique(self.around[self.around >= 0]).tolist()
         }
-        found = []
-        for name, activity, owner in zip(
-            self.name.tolist(), self.activity.tolist(), self.owner.tolist(), strict=True
-        ):
-            kernel, what = self.known[name], self.activity_kinds[activity]
-            kind = kernel.kind if what in ("kernel", "graph") else what
-            kind = "graph" if what == "graph" and kind == UNKNOWN else kind
-            around = by_owner.get(owner)
-            if around and kind not in COMMUNICATION and (kind in VAGUE or around not in VAGUE):
-                kind = around
-            found.append(kind)
-        return found
+        by_range = {r: rule.kind for r, rule in rules.items() if rule}
+        rows = zip(self.name.tolist(), self.activity.tolist(), self.around.tolist(), strict=True)
+        return [
+            _kind(self.known[name].kind, self.activity_kinds[activity], by_range.get(around))
+            for name, activity, around in rows
+        ]
 
     def _operators(self) -> list[str | None]:
         """The owner's name, else the innermost operator's, else that of a range that is no step."""
         ranges = self.ranges
         operator = ranges.up(self.range, ranges.is_kind("operator"))
-        says = (
-            np.array([f.known for f in ranges.facts] or [False], bool)[ranges.name]
-            if len(ranges.name)
-            else np.zeros(0, bool)
-        )
+        says = np.array([*(f.known for f in ranges.facts), False], bool)[ranges.name]
         plain = ranges.up(self.range, ranges.is_kind("annotation", "nvtx") & ~says)
-        row = np.where(self.owner >= 0, self.owner, np.where(operator >= 0, operator, plain))
+        row = np.where(self.around >= 0, self.around, np.where(operator >= 0, operator, plain))
         return [ranges.words[ranges.name[r]] if r >= 0 else None for r in row.tolist()]
 
     def _module_layers(self) -> Any:
@@ -250,30 +288,58 @@ class _Attribution:
         return any(self.known[code].kind in ANCHORS for code in np.unique(self.name[mine]))
 
     def _work_columns(self, works: dict[int, Operator]) -> dict[str, Any]:
-        done: dict[int, Work] = {at: op.work() for at, op in works.items()}
-        how: list[str | None] = [None] * self.count
-        dtype: list[str | None] = [None] * self.count
-        numbers = {
-            c: np.zeros(self.count)
-            for c in ("matrix_flops", "vector_flops", "special_ops", "work_bytes", "comm_bytes")
+        size = max(works, default=-1) + 1
+        table = np.zeros((len(WORK), size + 1))
+        dtypes = [""] * (size + 1)
+        for at, operator in works.items():
+            work = operator.work()
+            values = (work.matrix_flops, work.vector_flops, work.special_ops, work.bytes, work.comm_bytes)
+            table[:, at] = [float(value) for value in values]
+            dtypes[at] = str(work.dtype)
+        known = np.isin(self.combination, list(works))
+        place = np.where(known, self.combination, size)
+        main = known & self._longest()
+        how = np.where(known, np.where(self.twin >= 0, 2, np.where(self.captured, 1, 0)), NONE).astype(
+            np.int32
+        )
+        distinct = list(dict.fromkeys(dtypes))
+        code = np.array([distinct.index(d) for d in dtypes], np.int32)[place]
+        return {
+            "how": _coded(how, ["shapes", "capture", "neighbours"]),
+            "dtype": _coded(np.where(known, code, NONE), distinct),
+            **{name: np.where(main, row[place], 0.0) for name, row in zip(WORK, table, strict=True)},
         }
-        order = np.lexsort((self.start - self.end, self.instance))  # the longest of each instance first
+
+    def _longest(self) -> Any:
+        """Which activity is the longest of its instance: it carries the instance's work."""
+        order = np.lexsort((self.start - self.end, self.instance))
         first = np.ones(len(order), bool)
         first[1:] = self.instance[order][1:] != self.instance[order][:-1]
-        main = np.zeros(self.count, bool)
-        main[order[first]] = True
-        for row, at in enumerate(self.combination.tolist()):
-            work = done.get(at)
-            if work is None:
-                continue
-            how[row] = "capture" if self.captured[row] else "shapes"
-            dtype[row] = str(work.dtype)
-            if main[row]:
-                values = (work.matrix_flops, work.vector_flops, work.special_ops, work.bytes, work.comm_bytes)
-                for column, value in zip(numbers.values(), values, strict=True):
-                    column[row] = float(value)
-        words = {"how": how, "dtype": dtype}
-        return {**{k: pa.array(v, pa.string()).dictionary_encode() for k, v in words.items()}, **numbers}
+        found = np.zeros(self.count, bool)
+        found[order[first]] = True
+        return found
+
+
+def _kind(kernel: str, activity: str, around: str | None) -> str:
+    """The kind of an activity from its name, from what sort of activity it is, and from its operator."""
+    kind = kernel if activity == "kernel" else activity
+    if activity == "graph":
+        return "graph"
+    if around and kind not in COMMUNICATION and (kind in VAGUE or around not in VAGUE):
+        return around
+    return kind
+
+
+def _numbered(*columns: Any) -> Any:
+    """A number per row, equal where all columns are."""
+    if not len(columns[0]):
+        return np.zeros(0, np.int64)
+    return np.unique(np.stack(columns), axis=1, return_inverse=True)[1]
+
+
+def _coded(codes: Any, words: list[str]) -> pa.DictionaryArray:
+    indices = pa.array(codes, pa.int32(), mask=codes < 0)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(words, pa.string()))
 
 
 def _layer(word: str) -> int:

@@ -75,6 +75,8 @@ def integers(values: Sequence[Any]) -> Any:
     try:
         return np.array(values, dtype=np.int64)
     except (TypeError, ValueError, OverflowError):
+        if all(value is None for value in values):
+            return np.full(len(values), NONE, np.int64)
         return np.fromiter(map(integer, values), np.int64, len(values))
 
 

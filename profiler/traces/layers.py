@@ -48,14 +48,18 @@ def layers_and_steps(sequence: Sequence) -> tuple[Any, Any]:
         _layer_begin(sequence, previous + 1, anchor)
         for previous, anchor in zip([-1, *anchors], anchors, strict=False)
     ]
+    tails = {
+        tuple(sequence.name[anchor:begin].tolist())
+        for anchor, begin, ended in zip(anchors, begins[1:], ends, strict=False)
+        if not ended
+    }
     number = current = 0
     for index, anchor in enumerate(anchors):
         last = index + 1 == len(anchors)
-        stop = count if last else begins[index + 1]
-        if ends[index] or last:  # after a step's last layer: the layer as long as others are, then the head
-            stop = min(stop, _layer_end(sequence, anchor, count if last else anchors[index + 1]))
+        following = count if last else begins[index + 1]
+        stop = _layer_end(sequence, anchor, following, tails) if ends[index] or last else following
         layer[begins[index] : stop] = number
-        step[begins[index] : count if last else begins[index + 1]] = current
+        step[begins[index] : following] = current
         number += 1
         if ends[index]:
             number, current = 0, current + 1
@@ -102,14 +106,18 @@ def _layer_begin(sequence: Sequence, low: int, anchor: int) -> int:
     return low
 
 
-def _layer_end(sequence: Sequence, anchor: int, high: int) -> int:
-    """Where the last layer of a step ends: after its feed-forward's last product, before the final norm."""
-    products = [
-        at for at in range(anchor + 1, high) if sequence.kind[at] in ("gemm", "grouped_gemm", "moe_combine")
-    ]
-    norms = [at for at in range(anchor + 1, high) if sequence.kind[at] == "rmsnorm"]
-    final = [at for at in norms if any(p < at for p in products[1:])]
-    return final[-1] if final and final[-1] > anchor else high
+def _layer_end(sequence: Sequence, anchor: int, high: int, tails: set[tuple[int, ...]]) -> int:
+    """Where the last layer of a step ends: as another layer did that began so, else before the next norm
+    behind its feed-forward's products."""
+    for tail in sorted(tails, key=len, reverse=True):
+        if tuple(sequence.name[anchor : anchor + len(tail)].tolist()) == tail:
+            return anchor + len(tail)
+    products = 0
+    for at in range(anchor + 1, high):
+        products += sequence.kind[at] in ("gemm", "grouped_gemm", "moe_combine")
+        if sequence.kind[at] == "rmsnorm" and products > 1:
+            return at
+    return high
 
 
 def _embeddings_lead(sequence: Sequence, step: Any, anchors: list[int], ends: list[bool]) -> None:

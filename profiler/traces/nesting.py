@@ -7,26 +7,30 @@ from typing import Any
 import numpy as np
 
 NONE = -1
+JITTER_NS = 1000
 
 
 def parents(thread: Any, start: Any, end: Any) -> Any:
     """The row of the range around each range on its thread; -1 where there is none.
 
-    The one around is the latest begun that is still open: ranges need not nest properly.
+    The one around encloses it: of those, the latest begun. An end that passes its surrounding's by less
+    than JITTER_NS is taken to be the same moment.
     """
     found = np.full(len(start), NONE, np.int64)
     order = np.lexsort((-end, start, thread)).tolist()
     threads, starts, ends = thread.tolist(), start.tolist(), end.tolist()
-    open_rows: list[int] = []
+    open_rows: list[int] = []  # each encloses the next: their ends fall
     current = None
     for row in order:
         if threads[row] != current:
             open_rows.clear()
             current = threads[row]
-        begin = starts[row]
-        while open_rows and ends[open_rows[-1]] < begin:
-            open_rows.pop()
-        # Zero-length ranges at a border belong to what ends there, like any other.
+        while open_rows and ends[open_rows[-1]] < ends[row]:
+            last = ends[open_rows[-1]]
+            if last >= starts[row] and ends[row] - last <= JITTER_NS:
+                ends[row] = last
+                break
+            open_rows.pop()  # whatever it would enclose from here on, this row encloses too
         if open_rows:
             found[row] = open_rows[-1]
         open_rows.append(row)
@@ -76,14 +80,18 @@ def latest_before(key: Any, time: Any, asked_key: Any, asked_time: Any) -> Any:
     if not len(key) or not len(asked_key):
         return found
     order = np.lexsort((time, key))
-    keys = key[order]
-    first, stop = np.searchsorted(keys, asked_key), np.searchsorted(keys, asked_key, "right")
-    known = stop > first
-    row = first.copy()
-    several = known & (stop - first > 1)
-    if several.any():  # ids that are used again: a process's counter wraps, or there are several processes
-        for at in np.flatnonzero(several):
-            times = time[order[first[at] : stop[at]]]
-            row[at] = first[at] + max(0, int(np.searchsorted(times, asked_time[at], "right")) - 1)
-    found[known] = order[row[known]]
+    first = np.searchsorted(key[order], asked_key)
+    known = first < len(key)
+    known &= key[order][np.minimum(first, len(key) - 1)] == asked_key
+    found[known] = order[first[known]]
+    # Ids are used again: rows and questions in one order, each question looks back to the last row.
+    keys, times = np.concatenate([key, asked_key]), np.concatenate([time, asked_time])
+    question = np.arange(len(keys)) >= len(key)
+    both = np.lexsort((question, times, keys))
+    last = np.maximum.accumulate(np.where(question[both], NONE, np.arange(len(both))))
+    before = np.where(last >= 0, both[np.maximum(last, 0)], NONE)
+    asked = question[both]
+    row, at = before[asked], both[asked] - len(key)
+    same = (row >= 0) & (key[np.maximum(row, 0)] == asked_key[at])
+    found[at[same]] = row[same]
     return found

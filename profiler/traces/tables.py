@@ -106,10 +106,7 @@ ATTRIBUTION = pa.schema(
         ("layer", pa.int32()),
         ("step", pa.int32()),
         ("instance", pa.int64()),  # activities of one execution of an operator share it
-        (
-            "how",
-            WORD,
-        ),  # where the work comes from: shapes | capture | model | counters; null: no model of its work
+        ("how", WORD),  # the source of its work: shapes | capture | neighbours | model | counters; null: none
         ("dtype", WORD),  # the format that matrix units multiply in
         # Work of the whole instance, on its longest activity; 0 on the others of the instance.
         ("matrix_flops", pa.float64()),

@@ -1,0 +1,253 @@
+"""Kernels of a step to the operators of a model, by their order: for graphs and traces without ranges.
+
+Within a layer kernels and operators come in the same order and are of the same kinds; what differs is how
+many operators one kernel does (Q, K and V in one product) or how many kernels one operator takes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from profiler.traces.layers import ANCHORS
+from profiler.traces.rules import UNKNOWN, known_kernel
+from profiler.traces.steps import StepFacts
+from profiler.traces.tables import Loss, Trace
+from workloads.blocks import Place
+from workloads.model import Model
+from workloads.operators import Gemm, Operator
+from workloads.step import Setting, Step
+
+MIXERS = (*ANCHORS, "sparse_attention")
+WORK = ("matrix_flops", "vector_flops", "special_ops", "work_bytes", "comm_bytes")
+AGREE = 0.02  # recorded and predicted FLOP of one product may differ by this, no more
+
+
+@dataclass(frozen=True)
+class Target:
+    """An operator of the model that kernels may belong to."""
+
+    name: str
+    operator: Operator
+
+    @property
+    def kind(self) -> str:
+        """Of the operator."""
+        return self.operator.kind
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """What the user says of steps whose trace does not."""
+
+    batch: int = 0
+    prompt: int = 0
+    context: int = 0
+
+
+Match = tuple[list[int], list[Target]]  # kernels (positions in the order given) and what they compute
+
+
+def match_layer(kinds: Sequence[str], helper: Sequence[bool], targets: Sequence[Target]) -> list[Match]:
+    """Kernels of one layer, by kind, with the operators that they are; what is left out matches nothing.
+
+    Products are matched before and after the mixer separately, so that one too many costs one side only.
+    """
+    main = [i for i, h in enumerate(helper) if not h]
+    mixer = next((i for i in main if kinds[i] in MIXERS), None)
+    middle = next((j for j, t in enumerate(targets) if t.kind in MIXERS), None)
+    found: list[Match] = []
+    for kind in dict.fromkeys(t.kind for t in targets):
+        mine = [i for i in main if kinds[i] == kind or (kind in MIXERS and kinds[i] in MIXERS)]
+        theirs = [j for j, t in enumerate(targets) if t.kind == kind]
+        sides: list[tuple[list[int], list[int]]] = [(mine, theirs)]
+        if kind == "gemm" and mixer is not None and middle is not None:
+            sides = [
+                ([i for i in mine if i < mixer], [j for j in theirs if j < middle]),
+                ([i for i in mine if i > mixer], [j for j in theirs if j > middle]),
+            ]
+        for kernels, operators in sides:
+            found += pair(kernels, [targets[j] for j in operators])
+    return [_with_helpers(match, kinds, helper) for match in found]
+
+
+def pair(kernels: list[int], targets: list[Target]) -> list[Match]:
+    """Both in order: neighbours of the same input are merged until there are as many as kernels."""
+    if not kernels or not targets:
+        return []
+    groups = [[target] for target in targets]
+    while len(groups) > len(kernels):
+        at = next(
+            (i for i, (a, b) in enumerate(_neighbours(groups)) if _same_input(a[-1], b[0])), len(groups) - 2
+        )
+        groups[at : at + 2] = [groups[at] + groups[at + 1]]
+    share = [i * len(groups) // len(kernels) for i in range(len(kernels))]
+    return [
+        ([k for k, s in zip(kernels, share, strict=True) if s == g], group) for g, group in enumerate(groups)
+    ]
+
+
+def _neighbours(groups: list[list[Target]]) -> Iterator[tuple[list[Target], list[Target]]]:
+    return pairwise(groups)
+
+
+def _same_input(a: Target, b: Target) -> bool:
+    one, other = a.operator, b.operator
+    return isinstance(one, Gemm) and isinstance(other, Gemm) and (one.m, one.k) == (other.m, other.k)
+
+
+def _with_helpers(match: Match, kinds: Sequence[str], helper: Sequence[bool]) -> Match:
+    """Kernels that prepare or end another's work belong to what they stand beside."""
+    kernels, targets = match
+    taken = list(kernels)
+    at = kernels[-1] + 1
+    while at < len(kinds) and helper[at] and kinds[at] == kinds[kernels[-1]]:
+        taken.append(at)
+        at += 1
+    return taken, targets
+
+
+def joined_name(targets: Sequence[Target]) -> str:
+    """One name for what one kernel does: `layers.attention.q_proj + k_proj + v_proj`."""
+    head, *rest = (target.name for target in targets)
+    return " + ".join([head, *(name.rpartition(".")[2] for name in rest)])
+
+
+class ModelMatch:
+    """Match the steps of a trace with a model."""
+
+    def __init__(
+        self, trace: Trace, model: Model, setting: Setting, facts: Sequence[StepFacts], lengths: Lengths
+    ) -> None:
+        self.trace, self.model, self.setting = trace, model, setting
+        self.facts, self.lengths = facts, lengths
+        self.notes: dict[str, int] = defaultdict(int)
+        names, code = trace.words("activities", "name"), trace.column("activities", "name")
+        known = [*(known_kernel(name) for name in names)]
+        # What stands around a kernel (an operator of the framework) may know its kind better than its name.
+        words = [*trace.words("attribution", "kind"), UNKNOWN]
+        around = trace.column("attribution", "kind")
+        self.kinds = [
+            known[c].kind if known[c].kind != UNKNOWN else words[a] for c, a in zip(code, around, strict=True)
+        ]
+        self.helper = [known[c].helper for c in code]
+        self.start, self.end = trace.column("activities", "start_ns"), trace.column("activities", "end_ns")
+        self.layer, self.step = trace.column("attribution", "layer"), trace.column("attribution", "step")
+        self.table = {f.name: trace["attribution"][f.name].to_pylist() for f in trace["attribution"].schema}
+        self.next = int(max(self.table["instance"], default=-1)) + 1
+
+    def run(self) -> Trace:
+        """The trace with operator names, work and instances of the model where they match."""
+        place = [self.trace.column("activities", key) for key in ("source", "device")]
+        keys = np.stack([*place, self.step], axis=1)
+        for key in np.unique(keys[self.step >= 0], axis=0):
+            rows = np.flatnonzero((keys == key).all(axis=1))
+            self._step(rows[np.argsort(self.start[rows], kind="stable")], int(key[2]))
+        schema = self.trace["attribution"].schema
+        arrays = [
+            pa.array(self.table[f.name], pa.string() if pa.types.is_dictionary(f.type) else f.type)
+            for f in schema
+        ]
+        arrays = [a.dictionary_encode() if pa.types.is_string(a.type) else a for a in arrays]
+        trace = self.trace.with_table("attribution", pa.table(arrays, names=schema.names))
+        losses = [Loss(what="noted", count=n, sentence=s) for s, n in self.notes.items()]
+        return replace(trace, losses=(*trace.losses, *losses))
+
+    def _step(self, rows: Any, step: int) -> None:
+        layers = self.layer[rows]
+        if not (layers >= 0).any():
+            return
+        seen, wanted = int(layers.max()) + 1, len(self.model.layers)
+        if seen != wanted:
+            self.notes[f"steps show {seen} layers, {self.model.name} has {wanted}: not matched"] += 1
+            return
+        sizes = self._sizes(step, rows)
+        if sizes is None:
+            self.notes[
+                "steps whose batch and lengths are not known; give --batch, --prompt or --context"
+            ] += 1
+            return
+        for number, layer in enumerate(self.model.layers):
+            self._match(rows[layers == number], self._targets(layer, sizes))
+        self._ends(rows, layers, sizes)
+
+    def _sizes(self, step: int, rows: Any) -> Step | None:
+        """The pass that a step is. A mixed one is no single pass: it stays with what was recorded."""
+        facts = self.facts[step] if step < len(self.facts) else StepFacts()
+        given = self.lengths
+        phases = {self.table["phase"][row] for row in rows.tolist()}
+        phase = facts.phase or next((p for p in phases if p), "")
+        if phase == "decode":
+            batch, kv = facts.decode or given.batch, given.context
+            if facts.kv and facts.decode:
+                kv = round(facts.kv / facts.decode)
+            return Step(batch, 1, kv) if batch and kv else None
+        if phase == "prefill":
+            batch, length = facts.prefill or given.batch, given.prompt
+            if facts.prefill_tokens and facts.prefill:
+                length = round(facts.prefill_tokens / facts.prefill)
+            return Step(batch, length, length) if batch and length else None
+        return None
+
+    @cache  # noqa: B019  (a match lives for one import)
+    def _targets(self, layer: Any, sizes: Step) -> tuple[Target, ...]:
+        place = Place(self.model.hidden, sizes, self.setting)
+        return tuple(Target(f"layers.{name}", operator) for name, _, operator in layer.parts(place))
+
+    def _match(self, rows: Any, targets: Sequence[Target]) -> None:
+        kinds = [self.kinds[row] for row in rows.tolist()]
+        helper = [self.helper[row] for row in rows.tolist()]
+        for kernels, found in match_layer(kinds, helper, targets):
+            self._write([int(rows[k]) for k in kernels], found)
+
+    def _ends(self, rows: Any, layers: Any, sizes: Step) -> None:
+        """What stands before the first layer and after the last."""
+        place = Place(self.model.hidden, sizes, self.setting)
+        inside = np.flatnonzero(layers >= 0)
+        before, after = rows[: inside[0]], rows[inside[-1] + 1 :]
+        stack = self.model.stack
+        for part, blocks in ((before, stack.inputs), (after, stack.outputs)):
+            targets = [Target(name, operator) for block in blocks for name, _, operator in block.parts(place)]
+            self._match(part, targets)
+
+    def _write(self, rows: list[int], targets: Sequence[Target]) -> None:
+        works = [target.operator.work() for target in targets]
+        values = [
+            [w.matrix_flops for w in works],
+            [w.vector_flops for w in works],
+            [w.special_ops for w in works],
+            [w.bytes for w in works],
+            [w.comm_bytes for w in works],
+        ]
+        recorded = sum(self.table["matrix_flops"][row] for row in rows)
+        predicted = float(sum(values[0]))
+        kind = targets[0].kind
+        if kind == "gemm" and recorded and abs(recorded - predicted) > AGREE * predicted:
+            self.notes[
+                f"executions whose recorded sizes are not those of {self.model.name}: recorded ones kept"
+            ] += 1
+            return
+        longest = max(rows, key=lambda row: self.end[row] - self.start[row])
+        for row in rows:
+            self.table["operator"][row] = joined_name(targets)
+            self.table["kind"][row] = kind
+            self.table["instance"][row] = self.next
+            self.table["how"][row] = "model"
+            self.table["dtype"][row] = str(works[0].dtype)
+            for column, numbers in zip(WORK, values, strict=True):
+                self.table[column][row] = float(sum(numbers)) if row == longest else 0.0
+        self.next += 1
+
+
+def match_model(
+    trace: Trace, model: Model, setting: Setting, facts: Sequence[StepFacts], lengths: Lengths
+) -> Trace:
+    """The attributed trace with the model's operators; what did not match stays as it was, and is said."""
+    return ModelMatch(trace, model, setting, facts, lengths).run()

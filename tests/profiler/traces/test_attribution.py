@@ -1,0 +1,246 @@
+"""What kernels were for: operators, layers, phases and work, by ranges, captures, neighbours and models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from profiler.traces.attribution import Question, attribute
+from profiler.traces.model_match import Lengths, Target, match_layer, pair
+from profiler.traces.reading import read_traces
+from profiler.traces.summary import frame, show
+from profiler.traces.tables import Trace
+from roofline.ceilings import Fidelity, ceilings
+from workloads.catalogue import load_model
+from workloads.convention import convention
+from workloads.operators import Gemm
+from workloads.phases import Setting, decode, operators
+
+Write = Callable[..., Path]
+BF16 = "c10::BFloat16"
+LAYER = (  # a decoder layer as vLLM runs it
+    "void vllm::fused_add_rms_norm_kernel<c10::BFloat16, 8>(...)",
+    "nvjet_tst_64x8_64x16_1x4_h_bz_TNT",
+    "void vllm::rotary_embedding_kernel<c10::BFloat16, true>(...)",
+    "void vllm::reshape_and_cache_flash_kernel<__nv_bfloat16>(...)",
+    "void flash::flash_fwd_splitkv_kernel<Flash_fwd_kernel_traits<64>>(...)",
+    "void flash::flash_fwd_splitkv_combine_kernel<64>(...)",
+    "nvjet_tst_64x8_64x16_4x1_v_bz_TNT",
+    "void vllm::fused_add_rms_norm_kernel<c10::BFloat16, 8>(...)",
+    "nvjet_tst_128x8_64x12_2x1_v_bz_TNT",
+    "void vllm::act_and_mul_kernel<c10::BFloat16, silu>(...)",
+    "nvjet_tst_64x8_64x16_2x1_v_bz_splitK_TNT",
+    "void cublasLt::splitKreduce_kernel<32, 16, int>(...)",
+)
+HEAD = (
+    "void vllm::rms_norm_kernel<c10::BFloat16>(...)",
+    "nvjet_tst_256x8_64x4_1x2_h_bz_TNT",
+    "at::native::argmax_kernel",
+)
+FIRST = "void at::native::vectorized_gather_kernel<16, long>(...)"
+
+
+def graph_decode(made: Any, layers: int, steps: int = 2, annotated: bool = False) -> None:
+    """Decode steps in replayed graphs: no operators, only kernels in order, of 10 us each."""
+    at = 1000.0
+    for step in range(steps):
+        begin = at
+        made.correlation += 1
+        made.add("cuda_runtime", "cudaGraphLaunch", at, 5.0, correlation=made.correlation)
+        for name in (FIRST, *LAYER * layers, *HEAD):
+            at += 10.0
+            args = {"device": 0, "stream": 7, "correlation": made.correlation}
+            made.add("kernel", name, at, 10.0, pid=0, **args)
+        at += 100.0
+        if annotated:
+            text = "execute_8_context_0(sq0sk0sqsq0sqsk0)_generation_8(sq8sk8192sqsq8sqsk8192)"
+            made.add("user_annotation", text, begin - 1, 90.0, **{"External id": step})
+
+
+def table(trace: Trace) -> Any:
+    return frame(trace)
+
+
+def test_layers_and_steps_show_in_the_order_of_kernels(made: Any, write: Write) -> None:
+    graph_decode(made, layers=16, steps=3)
+    found = table(attribute(read_traces([write(made.text())])))
+    assert sorted(set(found["layer"])) == [-1, *range(16)]
+    assert found[found["layer"] >= 0].groupby(["step", "layer"]).size().eq(len(LAYER)).all()
+    assert found.groupby("step").size().tolist() == [1 + 16 * len(LAYER) + len(HEAD)] * 3
+    assert set(found["phase"]) == {"decode"}
+
+
+@pytest.mark.parametrize("annotated", [True, False])
+def test_decode_in_graphs_has_a_model_of_nine_tenths_of_its_time(
+    made: Any, write: Write, annotated: bool
+) -> None:
+    loaded = load_model("Llama-3.2-1B")
+    setting = Setting(convention=convention("eager"))
+    graph_decode(made, layers=len(loaded.model.layers), annotated=annotated)
+    lengths = Lengths() if annotated else Lengths(batch=8, context=1024)
+    trace = attribute(read_traces([write(made.text())]), Question(loaded.model, setting, lengths))
+    found = table(trace)
+    assert found.loc[found["how"].notna(), "time_s"].sum() >= 0.9 * found["time_s"].sum()
+    # All FLOP of two steps, counted once: what the model says of one, times two.
+    named = operators(loaded.model, decode(8, 1024), setting)
+    wanted = sum(row.count * row.operator.work().matrix_flops for row in named)
+    assert found["matrix_flops"].sum() == pytest.approx(2 * wanted)
+    weights = sum(
+        row.count * row.operator.work().weight_bytes for row in named if row.operator.kind == "gemm"
+    )
+    assert found.loc[found["kind"] == "gemm", "work_bytes"].sum() >= 2 * weights
+    merged = found.loc[found["operator"].astype(str).str.startswith("layers.attention.q_proj"), "operator"]
+    assert merged.iloc[0] == "layers.attention.q_proj + k_proj + v_proj"
+
+
+def test_a_model_of_another_depth_matches_nothing_and_says_so(made: Any, write: Write) -> None:
+    graph_decode(made, layers=10)
+    question = Question(load_model("Llama-3.2-1B").model, Setting(), Lengths(batch=8, context=1024))
+    trace = attribute(read_traces([write(made.text())]), question)
+    assert "model" not in set(table(trace)["how"].dropna())
+    assert any("10 layers, Llama-3.2-1B has 16" in loss.sentence for loss in trace.losses)
+
+
+def test_unknown_lengths_are_asked_for(made: Any, write: Write) -> None:
+    graph_decode(made, layers=16)
+    trace = attribute(
+        read_traces([write(made.text())]), Question(load_model("Llama-3.2-1B").model, Setting())
+    )
+    assert any("give --batch" in loss.sentence for loss in trace.losses)
+
+
+def gemm(name: str, n: int, k: int) -> Target:
+    return Target(name, Gemm(4, n, k))
+
+
+def test_operators_of_one_input_merge_first() -> None:
+    targets = [gemm("o", 64, 32), gemm("gate", 128, 64), gemm("up", 128, 64), gemm("down", 64, 128)]
+    assert [[t.name for t in found] for _, found in pair([0, 1, 2], targets)] == [
+        ["o"],
+        ["gate", "up"],
+        ["down"],
+    ]
+
+
+def test_more_kernels_than_operators_share_one() -> None:
+    assert [kernels for kernels, _ in pair([5, 6, 7], [gemm("only", 8, 8)])] == [[5, 6, 7]]
+
+
+def test_helpers_follow_what_they_help() -> None:
+    kinds, helper = ["gemm", "gemm", "rope"], [False, True, False]
+    assert match_layer(kinds, helper, [gemm("a", 8, 8)])[0][0] == [0, 1]
+
+
+def mm(made: Any, ts: float, m: int, k: int, n: int, op: str = "aten::mm") -> None:
+    shapes = {"Input Dims": [[m, k], [k, n]], "Input type": [BF16, BF16]}
+    made.add("cpu_op", op, ts, 20.0, **shapes)
+
+
+def test_work_follows_from_recorded_shapes(made: Any, write: Write) -> None:
+    mm(made, 0.0, 128, 256, 512)
+    made.kernel("ampere_bf16_s16816gemm", 50.0, 10.0, launched=5.0)
+    made.kernel("splitKreduce_kernel", 60.0, 2.0, launched=8.0)
+    found = table(attribute(read_traces([write(made.text())])))
+    assert found["matrix_flops"].tolist() == [2 * 128 * 256 * 512, 0]  # on the longest kernel, once
+    assert found["work_bytes"].sum() == 2 * (128 * 256 + 256 * 512 + 128 * 512)
+    assert found["instance"].nunique() == 1
+    assert found["kind"].tolist() == ["gemm", "gemm"]
+
+
+def test_what_looks_the_same_is_the_same_operator(made: Any, write: Write) -> None:
+    names = ["rms_norm_kernel", "my_gemm_a", "silu_and_mul", "my_gemm_b", "fill"]
+    for cycle in range(3):
+        for at, name in enumerate(names):
+            ts = 1000.0 * cycle + 100 * at
+            recorded = cycle < 2
+            if recorded and "gemm" in name:
+                mm(made, ts, 8, 16, 32 if name.endswith("a") else 64)
+            made.kernel(name, ts + 50, 10.0, launched=ts + 5 if recorded else None, grid=[4, 1, 1])
+    found = table(attribute(read_traces([write(made.text())])))
+    last = found[found["kernel"].astype(str).str.startswith("my_gemm")].tail(2)
+    assert last["how"].tolist()[0] == "neighbours"
+    assert last["matrix_flops"].tolist()[0] == 2 * 8 * 16 * 32
+
+
+def test_a_replayed_graph_finds_the_operators_of_its_capture(made: Any, write: Write) -> None:
+    made.add("user_annotation", "capture_4", 0.0, 500.0)
+    made.add("cuda_runtime", "cudaStreamBeginCapture", 1.0, 1.0, correlation=1)
+    for at in range(3):
+        mm(made, 100.0 * at + 10, 4, 16, 32 * (at + 1))
+        made.add("cuda_runtime", "cudaLaunchKernel", 100.0 * at + 15, 2.0, correlation=10 + at)
+    made.add("cuda_runtime", "cudaStreamEndCapture", 400.0, 1.0, correlation=2)
+    for replay in range(2):
+        made.add("cuda_runtime", "cudaGraphLaunch", 1000.0 * (replay + 1), 5.0, correlation=50 + replay)
+        for at in range(3):
+            ts = 1000.0 * (replay + 1) + 20 * at + 10
+            made.add("kernel", f"gemm_{at}", ts, 5.0, pid=0, stream=7, correlation=50 + replay)
+    found = table(attribute(read_traces([write(made.text())])))
+    assert found["how"].tolist() == ["capture"] * 6
+    assert found["matrix_flops"].tolist() == [2 * 4 * 16 * 32 * n for n in (1, 2, 3)] * 2
+    assert found["instance"].nunique() == 6
+
+
+def test_phases_by_annotation_by_name_and_mixed(made: Any, write: Write) -> None:
+    for at, (text, kernel) in enumerate(
+        [
+            ("step[DECODE bs=4]", "gemm"),
+            ("execute_new_2_cached_3", "gemm"),
+            ("anything", "BatchPrefillWithRaggedKVCacheKernel"),
+        ]
+    ):
+        made.add("user_annotation", text, 1000.0 * at, 500.0)
+        made.kernel(kernel, 1000.0 * at + 600, 5.0, launched=1000.0 * at + 5)
+    found = table(attribute(read_traces([write(made.text())])))
+    assert found["phase"].tolist() == ["decode", "mixed", "prefill"]
+
+
+def test_nothing_above_a_peak_goes_unflagged(made: Any, write: Write, paper_device: Any) -> None:
+    mm(made, 0.0, 1000, 1000, 1000)  # 2 GFLOP at 100 TFLOP/s: 20 us
+    made.kernel("gemm", 50.0, 10.0, launched=5.0)
+    mm(made, 100.0, 1000, 1000, 1000)
+    made.kernel("gemm", 150.0, 1000.0, launched=105.0)
+    trace = attribute(read_traces([write(made.text())]))
+    (row,) = show(trace, "operator", ceilings(paper_device(), Fidelity.DATASHEET))["rows"]
+    assert row["attained"] == pytest.approx(40 / 1010)  # fine on average, and yet
+    assert row["warning"].startswith("ABOVE CEILING in 1")
+    assert row["saving_s"] == pytest.approx(970e-6)
+
+
+@pytest.mark.parametrize("by", ["kernel", "operator", "layer", "phase", "stream", "kind"])
+def test_every_grouping_holds_all_of_the_time(made: Any, write: Write, by: str) -> None:
+    graph_decode(made, layers=4)
+    made.kernel("odd", 1.0, 3.0, stream=9)
+    trace = attribute(read_traces([write(made.text())]))
+    shown = show(trace, by)
+    assert sum(row["time_s"] for row in shown["rows"]) == pytest.approx(shown["totals"]["kernel_time_s"])
+    assert sum(row["share"] for row in shown["rows"]) == pytest.approx(1)
+    assert sum(row["count"] for row in shown["rows"]) == shown["totals"]["kernels"]
+    assert sum(shown["idle"].values()) == pytest.approx(shown["totals"]["gpu_idle_s"])
+    assert [k["name"] for k in shown["unknown_kernels"]] == ["odd"]
+
+
+def test_real_prefill_is_modelled_though_a_third_has_no_launch(shared: Callable[[str], Path]) -> None:
+    trace = attribute(read_traces([shared("traces/kineto_h100_qwen1.5-0.5b_prefill.json.gz")]))
+    found = table(trace)
+    assert found.loc[found["how"].notna(), "time_s"].sum() >= 0.99 * found["time_s"].sum()
+    assert set(found["layer"]) == {-1, *range(24)}
+
+
+def test_real_graph_decode_has_its_layers_with_and_without_capture(shared: Callable[[str], Path]) -> None:
+    folder = shared("traces/kineto_mi300x_vllm_gptoss_decode_graph")
+    replay, capture = folder / "graph_execution.json.gz", folder / "capture.json.gz"
+    for files in ([replay], [replay, capture], [capture, replay]):
+        trace = attribute(read_traces(files))
+        found = table(trace)
+        assert set(found["layer"]) == {-1, *range(24)}
+        assert set(found["phase"]) == {"decode"}
+        assert len(found) == 434
+        if len(files) == 2:
+            gemms = found[(found["kind"] == "gemm") & (found["how"] == "capture")]
+            assert len(gemms) == 72
+            # QKV, output and router of 24 layers at batch 32 (width 2880, 64 + 2 x 8 heads of 64, 32 experts)
+            per_layer = 2 * 32 * (2880 * 5120 + 4096 * 2880 + 2880 * 32)
+            assert gemms["matrix_flops"].sum() == 24 * per_layer
