@@ -30,14 +30,18 @@ def nvtx_installed() -> bool:
     return importlib.util.find_spec("nvtx") is not None
 
 
-def nvtx_marks(name: str) -> Marks:
-    """Push and pop of an NVTX range in the domain `roofline`; nothing without nvtx."""
+def nvtx_marks(name: str, payload: int | None = None) -> Marks:
+    """Push and pop of an NVTX range in the domain `roofline`; nothing without nvtx.
+
+    The payload is the number of tokens in the step: with the name it tells the operator's shapes.
+    """
     if not nvtx_installed():
         return (), ()
     import nvtx
 
     domain = nvtx.get_domain(DOMAIN)
-    attributes = domain.get_event_attributes(message=name)
+    more = {} if payload is None else {"payload": payload}
+    attributes = domain.get_event_attributes(message=name, **more)
     if hasattr(domain, "push_range"):  # nvtx >= 0.2.12
         return (partial(domain.push_range, attributes),), (domain.pop_range,)
     from nvtx.nvtx import libnvtx_pop_range, libnvtx_push_range

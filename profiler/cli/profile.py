@@ -19,6 +19,8 @@ from profiler.cli.options import (
     threads_option,
 )
 
+REPLAYED = 3  # steps of each point under a tool
+
 
 @click.command("profile")
 @model_argument
@@ -31,6 +33,9 @@ from profiler.cli.options import (
 @click.option("--repeats", type=int, default=16, show_default=True, help="Measured steps of each point.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random weights and tokens.")
 @click.option("--alone/--no-alone", default=True, show_default=True, help="Each operator by itself, too.")
+@click.option("--nsys", is_flag=True, help="Record the steps under Nsight Systems, too: RUN/nsight.")
+@click.option("--ncu", is_flag=True, help="Count FLOP and bytes of each kernel under Nsight Compute, too.")
+@click.option("--replay", is_flag=True, hidden=True)  # only the steps, for a tool that watches from outside
 def command(
     model: str,
     out: Path,
@@ -41,6 +46,9 @@ def command(
     repeats: int,
     seed: int,
     alone: bool,
+    nsys: bool,
+    ncu: bool,
+    replay: bool,
     **sizes: Any,
 ) -> None:
     """Run a model under ranges and write a run folder: steps, operators, kernels, traces."""
@@ -54,16 +62,40 @@ def command(
     from roofline.run import refuse_existing
 
     positive(repeats=repeats, threads=threads)
-    refuse_existing(out)
+    tools = [tool for tool, asked in (("nsys", nsys), ("ncu", ncu)) if asked]
     chosen = pick_device(device)
+    if not replay:
+        refuse_existing(out)
+    if tools:
+        from profiler.nsight import installed
+
+        installed(tools, chosen)
     wanted = known_kernel_dtype(dtype or ("fp32" if chosen == "cpu" else "bf16"))
     asked = Asked(**sizes, weights=wanted, activations=wanted, kv=wanted)
     loaded, found = scenarios(model, asked, default_convention="eager")
-    hardware = load_device(hw) if hw else device_name(chosen)
     use_threads(threads)
+    if replay:
+        from profiler.replay import replay as play
+
+        play(loaded, chosen, wanted, points(found), repeats, seed)
+        return
+    hardware = load_device(hw) if hw else device_name(chosen)
     run = profile(
         Request(loaded, chosen, wanted, points(found), out, hardware, repeats, seed, alone, progress)
     )
     for note in run.head.notes:
         print(note, file=sys.stderr)
+    if tools:
+        from profiler.nsight import record
+
+        given = {
+            "device": chosen,
+            "dtype": wanted,
+            "threads": threads,
+            "seed": seed,
+            "repeats": REPLAYED,
+            **sizes,
+        }
+        options = [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
+        record(tools, [model, "-o", str(out), *options], run, loaded, chosen, progress)
     print(f"run written to {out}", file=sys.stderr)

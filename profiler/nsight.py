@@ -1,0 +1,106 @@
+"""A model's steps under Nsight Systems or Nsight Compute: the command runs itself again inside the tool."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from profiler.traces import nsysrep
+from profiler.traces.attribution import attribute
+from profiler.traces.reading import read_traces
+from profiler.traces.runs import save
+from roofline.run import Run
+from specfiles.errors import InputError
+from workloads.catalogue import Loaded
+
+FOLDER = "nsight"  # the imported run inside the run that was measured without a tool
+NSYS = ("profile", "--trace=nvtx,cuda,osrt", "--sample=none", "--cpuctxsw=none", "--force-overwrite=true")
+ON_CUDA = ("--capture-range=cudaProfilerApi", "--capture-range-end=stop")  # else loading is recorded too
+NCU = ("--nvtx", "--set", "roofline", "--clock-control", "none", "--profile-from-start", "off", "-f")
+WHERE = {
+    "nsys": "Nsight Systems is part of the CUDA toolkit and of Debian's package nsight-systems",
+    "ncu": "Nsight Compute is part of the CUDA toolkit",
+}
+UNSEEN = (
+    "nsys recorded no NVTX range: this nsys does not see the installed nvtx package (nvtx 0.2.12 and newer "
+    "need a newer nsys); pip install 'nvtx<0.2.12' or update nsys."
+)
+
+
+def installed(tools: Sequence[str], device: str) -> None:
+    """An InputError where a tool is missing, or cannot do anything on the device; asked before all else."""
+    for tool in tools:
+        if shutil.which(tool) is None:
+            raise InputError(f"--{tool} needs {tool}, which is not on PATH; {WHERE[tool]}.")
+    if "ncu" in tools and not device.startswith("cuda"):
+        raise InputError(f"--ncu counts what GPU kernels do, and the model would run on {device}; use CUDA.")
+
+
+def record(
+    tools: Sequence[str],
+    words: Sequence[str],
+    run: Run,
+    loaded: Loaded,
+    device: str,
+    progress: Callable[[str], None],
+) -> Run:
+    """Run `roofline profile --replay` under each tool and import what they wrote into one run.
+
+    The reports stay beside its tables. Raises InputError with the tool's own words where it fails.
+    """
+    folder = run.path / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    program = [sys.executable, "-m", "profiler", "profile", *words, "--replay"]
+    files = []
+    for tool in tools:
+        progress(f"under {tool}")
+        files.append(_nsys(program, folder, device) if tool == "nsys" else _ncu(program, folder))
+    trace = attribute(read_traces(files))
+    for file in files:  # made from the reports that stay, and a SQLite export holds the whole environment
+        file.unlink()
+    head = run.head
+    imported = save(
+        trace,
+        folder,
+        command=head.command,
+        device=head.device,
+        model=head.model,
+        model_config_fields=loaded.config,
+        dtype=head.dtype,
+    )
+    if "nsys" in tools and not trace["ranges"].num_rows:
+        run.write_head(notes=[*head.notes, UNSEEN])
+        progress(UNSEEN)
+    return imported
+
+
+def _nsys(program: Sequence[str], folder: Path, device: str) -> Path:
+    report = folder / "report.nsys-rep"
+    only = ON_CUDA if device.startswith("cuda") else ()
+    _run(["nsys", *NSYS, *only, f"--output={report.with_suffix('')}", *program], report)
+    exported = folder / "report.sqlite"
+    nsysrep.export(report, exported)
+    return exported
+
+
+def _ncu(program: Sequence[str], folder: Path) -> Path:
+    report, page = folder / "report.ncu-rep", folder / "report.ncu.csv"
+    _run(["ncu", *NCU, "-o", str(report.with_suffix("")), *program], report)
+    page.write_text(
+        _run(["ncu", "--import", str(report), "--csv", "--page", "raw"], report), encoding="utf-8"
+    )
+    return page
+
+
+def _run(command: Sequence[str], written: Path) -> str:
+    """What the tool printed; an InputError where it fails or writes no report."""
+    ended = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+    )
+    if ended.returncode or not written.exists():
+        said = " ".join((ended.stderr or ended.stdout).split())[-500:] or f"it ended with {ended.returncode}"
+        raise InputError(f"{command[0]} wrote no report: {said}")
+    return ended.stdout

@@ -1,0 +1,191 @@
+"""`profile --nsys` and `--ncu`: under a real nsys where one can be had, under stand-ins for refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from profiler import nsight
+from profiler.traces.nsysrep import export
+from profiler.traces.runs import load
+from roofline.run import open_run
+from specfiles.errors import InputError
+
+PACKAGES = ("nsight-systems", "nsight-systems-target", "libssh-4")
+ORDER = (
+    "layers.attention_norm",
+    "layers.attention.q_proj",
+    "layers.attention.core",
+    "layers.attention.o_proj",
+    "layers.mlp.down_proj",
+)
+
+
+@pytest.fixture(scope="session")
+def nsys(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
+    """A folder with an nsys: the installed one or Debian's, unpacked aside; skipped where there is none."""
+    if found := shutil.which("nsys"):
+        return Path(found).parent
+    if not shutil.which("apt-get") or not shutil.which("dpkg"):
+        pytest.skip("nsys is not installed, and this is no Debian to get it from")
+    assert pytestconfig.cache is not None
+    home = pytestconfig.cache.mkdir("nsys") / "root"
+    program = home / "bin" / "nsys"
+    if not program.exists():
+        unpacked = _unpacked(tmp_path_factory.mktemp("apt"))
+        if not home.exists():  # another worker of these tests may have been faster
+            shutil.move(unpacked, home)
+        folder = home / "usr" / "lib" / "x86_64-linux-gnu"
+        if not (folder / "nsight-systems" / "target-linux-x64" / "nsys").exists():
+            pytest.skip("Debian's nsight-systems holds no nsys for this processor")
+        host = folder / "nsight-systems" / "host-linux-x64"  # looked for beside the target's folder
+        if not host.is_symlink():
+            host.symlink_to(home / "usr" / "lib" / "nsight-systems" / "host-linux-x64")
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(
+            f'#!/bin/sh\nLD_LIBRARY_PATH="{folder}:$LD_LIBRARY_PATH" '
+            f'exec "{folder}/nsight-systems/target-linux-x64/nsys" "$@"\n'
+        )
+        program.chmod(0o755)
+    return program.parent
+
+
+def _unpacked(work: Path) -> Path:
+    """Debian's non-free packages in a folder, through a package list of their own: nothing is installed."""
+    said = {
+        key: value.strip('"')
+        for key, _, value in (
+            line.partition("=") for line in Path("/etc/os-release").read_text().splitlines()
+        )
+    }
+    if said.get("ID") != "debian":
+        pytest.skip("nsys is not installed, and only Debian has a package of it")
+    targets = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(RELEASE) $(SITE)"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    codename = said["VERSION_CODENAME"]
+    sites = [line.split()[1] for line in targets.splitlines() if line.split()[:1] == [codename]]
+    for folder in ("lists/partial", "cache/archives/partial", "debs"):
+        (work / folder).mkdir(parents=True)
+    key = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
+    site = sites[0] if sites else "http://deb.debian.org/debian"
+    (work / "sources.list").write_text(f"deb {key} {site} {codename} main non-free\n")
+    options = [f"-oDir::Etc::sourcelist={work}/sources.list", "-oDir::Etc::sourceparts=/dev/null"]
+    options += [f"-oDir::State::lists={work}/lists", f"-oDir::Cache={work}/cache", "-oAcquire::Retries=2"]
+    for command in (["update"], ["download", *PACKAGES]):
+        try:
+            done = subprocess.run(
+                ["apt-get", *options, *command],
+                cwd=work / "debs",
+                capture_output=True,
+                timeout=240,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            pytest.skip("nsys is not installed, and Debian's mirror does not answer in time")
+        if done.returncode:
+            pytest.skip(
+                f"nsys is not installed, and apt-get {command[0]} failed: {done.stderr.decode()[-200:]}"
+            )
+    (work / "root").mkdir()
+    for package in (work / "debs").glob("*.deb"):
+        subprocess.run(["dpkg", "-x", str(package), str(work / "root")], check=True)
+    return work / "root"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    fields = {"model_type": "llama", "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6}
+    fields |= {"num_key_value_heads": 2, "intermediate_size": 80, "vocab_size": 101, "pad_token_id": 0}
+    (tmp_path / "config.json").write_text(json.dumps({**fields, "max_position_embeddings": 128}))
+    return tmp_path / "config.json"
+
+
+SIZES = ("--phase", "decode", "--context", "9", "--repeats", "2", "--no-alone", "--device", "cpu")
+
+
+@pytest.mark.slow
+def test_ranges_under_a_real_nsys(
+    nsys: Path, config: Path, roofline: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("nvtx", reason="without nvtx there are no ranges to see")
+    monkeypatch.setenv("PATH", f"{nsys}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(Path(nsight.__file__).parents[1]))
+    done = roofline("profile", config, "-o", tmp_path / "run", *SIZES, "--nsys")
+    assert done.code == 0, done.err
+    run = open_run(tmp_path / "run" / nsight.FOLDER)
+    ranges = load(run)["ranges"].to_pylist()
+    if not ranges:  # this nsys cannot see this nvtx: then it must have been said
+        assert nsight.UNSEEN in done.err
+        return
+    names = Counter(row["name"] for row in ranges)
+    assert names["decode 1x1 of 9"] == 3
+    assert all(names[name] == 3 * 3 for name in ORDER)  # three steps of three layers
+    assert names["lm_head"] == 3
+    step = next(row for row in ranges if row["name"] == "decode 1x1 of 9")
+    inside = [r for r in ranges if step["start_ns"] <= r["start_ns"] and r["end_ns"] <= step["end_ns"]]
+    seen = [r["name"] for r in sorted(inside, key=lambda r: r["start_ns"]) if r["name"] in ORDER]
+    assert seen == list(ORDER) * 3
+    assert all(ranges[row["parent"]]["name"] == "decode 1x1 of 9" for row in inside if row["name"] in ORDER)
+    kept = {path.suffix for path in run.path.iterdir()}
+    assert kept == {".json", ".parquet", ".nsys-rep"}
+
+
+@pytest.mark.slow
+def test_a_real_nsys_refuses_rubbish(nsys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{nsys}:{os.environ['PATH']}")
+    report = tmp_path / "x.nsys-rep"
+    report.write_bytes(b"NVIDIA Tegra Profiler Report 1.\n" + b"\x00\x07" * 500)
+    with pytest.raises(InputError, match="nsys export failed"):
+        export(report, tmp_path / "x.sqlite")
+
+
+@pytest.mark.parametrize("tool", ["nsys", "ncu"])
+def test_a_missing_tool_is_said_before_anything_runs(
+    tool: str, config: Path, roofline: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    done = roofline("profile", config, "-o", tmp_path / "run", *SIZES, f"--{tool}")
+    assert done.code == 2
+    assert f"--{tool} needs {tool}, which is not on PATH" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_counting_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/ncu")
+    with pytest.raises(InputError, match="the model would run on cpu"):
+        nsight.installed(["ncu"], "cpu")
+    nsight.installed(["ncu", "nsys"], "cuda:0")
+
+
+def test_what_a_tool_says_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ncu").write_text("#!/bin/sh\necho 'ERR_NVGPUCTRPERM: no permission' >&2\nexit 1\n")
+    (tmp_path / "ncu").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(InputError, match="ncu wrote no report: ERR_NVGPUCTRPERM"):
+        nsight._ncu(["true"], tmp_path)
+
+
+def test_pages_of_ncu_come_from_its_own_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in that answers the two calls of ncu that are made, with the options they need."""
+    (tmp_path / "ncu").write_text(
+        '#!/bin/sh\ncase "$*" in\n'
+        '*"--import"*"--csv --page raw"*) echo \'"ID","Kernel Name","gpu__time_duration.sum"\' ;;\n'
+        '*"--set roofline --clock-control none --profile-from-start off"*"-o "*)'
+        ' : > "${0%/*}/report.ncu-rep" ;;\n'
+        "*) exit 9 ;;\nesac\n"
+    )
+    (tmp_path / "ncu").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert nsight._ncu(["true"], tmp_path).read_text().startswith('"ID","Kernel Name"')
