@@ -5,32 +5,49 @@ from __future__ import annotations
 from typing import Any
 
 from specfiles.strict import plain_data
-from workloads.catalogue import MODELS, load_model
-from workloads.phases import Setting, parameters
+from workloads.catalogue import MODELS, Published, agrees, load_model
+from workloads.phases import ActiveConvention, Setting, active_parameters, parameters
 
 
 def model_records() -> list[dict[str, Any]]:
-    """One record per shipped model; `active_params` equals `params` for dense models."""
+    """One record per shipped model; `active_params` as its maker counts them."""
     records = []
     for path in MODELS:
         loaded = load_model(path)
         assert loaded.file is not None  # every shipped file has its published counts
         counted, published = parameters(loaded.model), loaded.file.published
+        stated = published.active
+        convention: ActiveConvention = stated.convention if stated else "all"
+        active = active_parameters(loaded.model, convention)
         records.append(
             {
                 "name": loaded.file.name,
                 "aliases": loaded.file.aliases,
                 "family": loaded.model.family,
                 "params": counted,
-                "active_params": counted,
+                "active_params": active,
+                "active_convention": convention,
+                "published_active": stated.rounded if stated else None,
+                "active_source": stated.source if stated else None,
+                "active_agrees": agrees(active, stated.rounded) if stated else None,
                 "published_params": published.params,
                 "published_exact": published.exact,
+                "published_rounded": published.rounded,
                 "published_source": published.source,
                 "config_source": loaded.file.config_source,
-                "difference": counted - published.params if published.params is not None else None,
+                "difference": _difference(counted, published),
             }
         )
     return records
+
+
+def _difference(counted: int, published: Published) -> int | None:
+    """From the published count; from a rounded one 0 where it agrees."""
+    if published.params is not None:
+        return counted - published.params
+    if published.rounded is None:
+        return None
+    return 0 if agrees(counted, published.rounded) else counted
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -41,6 +58,7 @@ def describe(name: str) -> dict[str, Any]:
         "name": model.name,
         "family": model.family,
         "params": parameters(model),
+        "active_params": active_parameters(model),
         "hidden": model.hidden,
         "layers": len(model.layers),
         "vocabulary": model.vocabulary,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from reports import terminal
@@ -11,7 +11,7 @@ from reports.units import si, text
 
 
 def listing(records: Sequence[dict[str, Any]], format: str) -> str:
-    """Every model: name, family, parameters."""
+    """Every model: name, family, parameters, and those that one token meets."""
     if format == "json":
         return json.dumps(list(records), indent=1)
     columns: dict[str, tuple[str, terminal.Format]] = {
@@ -19,20 +19,50 @@ def listing(records: Sequence[dict[str, Any]], format: str) -> str:
         "family": ("family", text),
         "params": ("parameters", lambda v: f"{v:,}"),
         "short": ("", text),
+        "active": ("active", text),
     }
-    return terminal.table([{**r, "short": si(r["params"])} for r in records], columns)
+    shown = [
+        {**r, "short": si(r["params"]), "active": "" if _dense(r) else si(r["active_params"])}
+        for r in records
+    ]
+    return terminal.table(shown, columns)
+
+
+def _dense(record: dict[str, Any]) -> bool:
+    return bool(record["active_params"] == record["params"])
 
 
 def check(records: Sequence[dict[str, Any]]) -> str:
-    """Counted against published, and whose count it is."""
+    """Counted against published, and whose count it is; then the same of what one token meets."""
     columns: dict[str, tuple[str, terminal.Format]] = {
         "name": ("model", text),
-        "params": ("counted", lambda v: f"{v:,}"),
-        "published_params": ("reference", lambda v: text(v) if v is None else f"{v:,}"),
+        "params": ("counted", _grouped),
+        "reference": ("reference", _grouped),
         "difference": ("difference", text),
         "published_source": ("reference source", text),
     }
-    agreed = sum(record["difference"] == 0 for record in records)
-    return (
-        terminal.table(records, columns) + f"{agreed} of {len(records)} models agree to the last parameter.\n"
-    )
+    active: dict[str, tuple[str, terminal.Format]] = {
+        "name": ("model", text),
+        "active_params": ("active, counted", _grouped),
+        "published_active": ("published", text),
+        "active_convention": ("counting", text),
+        "active_source": ("source", text),
+    }
+    shown = [{**r, "reference": r["published_params"] or r["published_rounded"]} for r in records]
+    stated = [record for record in records if record["published_active"] is not None]
+    tables = terminal.table(shown, columns) + "\n" + terminal.table(stated, active)
+    return tables + "\n".join([*_agreements(records, stated), ""])
+
+
+def _agreements(records: Sequence[dict[str, Any]], stated: Sequence[dict[str, Any]]) -> Iterator[str]:
+    exact = [record["difference"] == 0 for record in records if record["published_params"] is not None]
+    rounded = [record["difference"] == 0 for record in records if record["published_params"] is None]
+    yield f"{sum(exact)} of {len(exact)} models agree to the last parameter."
+    if rounded:
+        yield f"{sum(rounded)} of {len(rounded)} agree with a count that is published rounded."
+    near = [bool(record["active_agrees"]) for record in stated]
+    yield f"{sum(near)} of {len(near)} active counts agree with the published digits."
+
+
+def _grouped(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else text(value)

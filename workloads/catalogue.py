@@ -14,8 +14,17 @@ from specfiles.strict import Strict, validated
 from workloads.config import Config
 from workloads.families import build
 from workloads.model import Model
+from workloads.phases import ActiveConvention
 
 Count = Annotated[int, msgspec.Meta(gt=0)]
+
+
+class Active(Strict, frozen=True, kw_only=True):
+    """What the makers say of the weights that one token meets."""
+
+    rounded: str  # as they print it: 12.9B
+    convention: ActiveConvention  # which tables they count, found by counting all three ways
+    source: str
 
 
 class Published(Strict, frozen=True, kw_only=True):
@@ -23,7 +32,16 @@ class Published(Strict, frozen=True, kw_only=True):
 
     params: Count | None = None
     exact: bool = False  # the published count is exact, not rounded
+    rounded: str | None = None  # where only a rounded count is published
+    active: Active | None = None
     source: str
+
+
+def agrees(counted: int, rounded: str) -> bool:
+    """Whether a count is what is printed as 12.9B: rounded or cut at the last digit."""
+    digits, unit = rounded[:-1], {"M": 10**6, "B": 10**9, "T": 10**12}[rounded[-1]]
+    last: float = unit / 10 ** len(digits.partition(".")[2])
+    return abs(counted - float(digits) * unit) < last
 
 
 class ModelFile(Strict, frozen=True, kw_only=True):

@@ -88,12 +88,67 @@ class Config:
         if value is None:
             return None
         if not isinstance(value, list) or len(value) != layers:
-            found = f"{len(value)} entries" if isinstance(value, list) else repr(value)[:40]
-            raise InputError(f"{self.origin}: field {name!r} has {found}; expected one per layer, {layers}.")
+            raise self._not_per_layer(name, value, layers)
         for entry in value:
             if entry not in allowed:
                 raise self._wrong(name, entry, f"one of {', '.join(allowed)} per layer")
         return value
+
+    def indices(self, name: str, layers: int) -> list[int] | None:
+        """A list of whole numbers from 0 below the number of layers, or None where the field is absent."""
+        value = self.fields.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, list):
+            raise self._wrong(name, value, "a list of layers")
+        for entry in value:
+            if isinstance(entry, bool) or not isinstance(entry, int) or not 0 <= entry < layers:
+                raise self._wrong(name, entry, f"layers from 0 to {layers - 1}")
+        return value
+
+    def flags(self, name: str, layers: int) -> list[bool] | None:
+        """A list with a truth value, or 0 or 1, per layer, or None where the field is absent or empty."""
+        value = self.fields.get(name)
+        if value is None or value == []:
+            return None
+        if not isinstance(value, list) or len(value) != layers:
+            raise self._not_per_layer(name, value, layers)
+        for entry in value:
+            if entry not in (0, 1) or isinstance(entry, float):
+                raise self._wrong(name, entry, "0 or 1 per layer")
+        return [bool(entry) for entry in value]
+
+    def nested(self, name: str) -> Config:
+        """The config inside a field; an empty one where the field is absent."""
+        value = self.fields.get(name)
+        if value is None:
+            value = {}
+        if not isinstance(value, Mapping):
+            raise self._wrong(name, value, "a mapping")
+        return Config(value, f"{self.origin} ({name})")
+
+    def each_layer(self, name: str, layers: int) -> list[Config]:
+        """The configs in a list with one per layer."""
+        value = self.fields.get(name)
+        if value is None:
+            raise InputError(f"{self.origin}: field {name!r} is missing; expected one entry per layer.")
+        if not isinstance(value, list) or len(value) != layers:
+            raise self._not_per_layer(name, value, layers)
+        return [Config({name: entry}, self.origin).nested(name) for entry in value]
+
+    def positive(self, name: str, most: float) -> float:
+        """A number above 0."""
+        value = self.fields.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+            raise self._wrong(name, value, f"a number above 0 and at most {most:g}")
+        return float(value)
+
+    def within(self, part_name: str, part: int, whole_name: str, whole: int) -> None:
+        """Refuse a part that is larger than the whole."""
+        if part > whole:
+            raise InputError(
+                f"{self.origin}: {part_name} {part} is above {whole_name} {whole}; expected at most as many."
+            )
 
     def divides(self, whole_name: str, whole: int, part_name: str, part: int) -> None:
         """Refuse sizes that contradict each other."""
@@ -106,6 +161,10 @@ class Config:
     def wrong(self, name: str, expected: str) -> InputError:
         """The error for a field whose value is well formed and not supported."""
         return self._wrong(name, self.fields.get(name), expected)
+
+    def _not_per_layer(self, name: str, value: Any, layers: int) -> InputError:
+        found = f"{len(value)} entries" if isinstance(value, list) else repr(value)[:40]
+        return InputError(f"{self.origin}: field {name!r} has {found}; expected one per layer, {layers}.")
 
     def _first(self, names: tuple[str, ...]) -> tuple[str, Any]:
         for name in names:

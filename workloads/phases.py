@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from specfiles.errors import InputError
 from workloads.blocks import Part, Place
@@ -18,9 +19,12 @@ from workloads.operators import Operator
 from workloads.step import PLAIN, Setting, Step, decode, prefill
 
 __all__ = [
+    "ACTIVE_CONVENTIONS",
+    "ActiveConvention",
     "Named",
     "Setting",
     "Step",
+    "active_parameters",
     "check_split",
     "decode",
     "operators",
@@ -80,9 +84,32 @@ def _executions(stack: Stack, place: Place) -> Iterator[tuple[Part, int, int]]:
             yield (stack.scope + name, key, operator), 1, 0
 
 
+ActiveConvention = Literal["all", "without input embedding", "without embeddings"]
+ACTIVE_CONVENTIONS: dict[ActiveConvention, tuple[str, ...]] = {
+    "all": (),
+    "without input embedding": ("embedding",),
+    "without embeddings": ("embedding", "lm_head"),
+}
+
+
 def parameters(model: Model) -> int:
     """Weight elements of the model: the sum of what its operators own."""
     return sum(row.parameters() for row in owners(model))
+
+
+def active_parameters(model: Model, convention: ActiveConvention = "all") -> int:
+    """Weight elements that one token meets: of experts those it is sent to.
+
+    Makers differ on whether the table of input embeddings, of which a token meets one row, and the
+    vocabulary projection count too. A projection that shares the table counts as one.
+    """
+    rows = operators(model, decode(1, 1))
+    left_out = ACTIVE_CONVENTIONS[convention]
+    return sum(
+        (row.count - row.repeated) * row.operator.active_parameters()
+        for row in rows
+        if row.name not in left_out
+    )
 
 
 def weight_bytes(rows: Iterable[Named]) -> float:

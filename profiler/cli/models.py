@@ -42,5 +42,5 @@ def models_check() -> None:
 
     records = model_records()
     emit(render.check(records), None)
-    if any(record["difference"] for record in records):
+    if any(record["difference"] or record["active_agrees"] is False for record in records):
         click.get_current_context().exit(1)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from specfiles.errors import InputError
-from workloads.catalogue import MODELS, load_model
+from workloads.catalogue import MODELS, _names, agrees, load_model
 from workloads.families import FAMILIES
-from workloads.phases import Setting, parameters
+from workloads.phases import Setting, active_parameters, parameters
 
 FILES = MODELS.paths()
 
@@ -20,7 +20,43 @@ FILES = MODELS.paths()
 def test_counted_parameters_are_the_published_ones(path: Path) -> None:
     loaded = load_model(path)
     assert loaded.file is not None
-    assert parameters(loaded.model) == loaded.file.published.params
+    published, counted = loaded.file.published, parameters(loaded.model)
+    if published.params is None:
+        assert published.rounded is not None
+        assert agrees(counted, published.rounded)
+    else:
+        assert counted == published.params
+    if published.active is not None:
+        active = active_parameters(loaded.model, published.active.convention)
+        assert agrees(active, published.active.rounded), active
+
+
+@pytest.mark.parametrize(
+    ("counted", "rounded", "same"),
+    [
+        (12_879_925_248, "12.9B", True),
+        (12_879_925_248, "12.8B", True),  # cut instead of rounded
+        (12_879_925_248, "12.7B", False),
+        (12_879_925_248, "13B", True),
+        (124_635_456, "124.6M", True),
+        (1_026_408_209_408, "1T", True),
+    ],
+)
+def test_a_printed_count_is_rounded_or_cut(counted: int, rounded: str, same: bool) -> None:
+    assert agrees(counted, rounded) is same
+
+
+def test_experts_that_a_token_does_not_meet_are_not_active() -> None:
+    """Mixtral-8x7B: 2 of 8 experts in each of 32 layers; gpt-oss without the table of inputs."""
+    model = load_model("Mixtral-8x7B").model
+    expert = 3 * 4096 * 14336
+    assert parameters(model) - active_parameters(model) == 32 * 6 * expert
+    oss = load_model("gpt-oss-20b").model
+    table = 201088 * 2880
+    assert active_parameters(oss) - active_parameters(oss, "without input embedding") == table
+    assert active_parameters(oss) - active_parameters(oss, "without embeddings") == 2 * table
+    dense = load_model("Llama-3.1-8B").model
+    assert active_parameters(dense) == parameters(dense)
 
 
 def test_every_family_has_a_shipped_model() -> None:
@@ -31,20 +67,23 @@ def test_the_counted_table_agrees(shared: Callable[[str], Path]) -> None:
     """Parameters and KV bytes per token against another count, by the reference implementation."""
     with shared("facts/models.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["model"].lower(): row for row in csv.DictReader(file)}
+    ours = {str(name).lower(): path for path in FILES for name in _names(path)}
     checked = 0
-    for path in FILES:
-        model = load_model(path).model
-        row = rows.get(model.name.lower())
-        if row is None:
-            continue
+    for name in rows.keys() & ours.keys():
+        model, row = load_model(ours[name]).model, rows[name]
         checked += 1
-        assert parameters(model) == int(row["total_params_counted"]), model.name
+        sees = len(model.stacks) > 1 or "vision_config" in load_model(ours[name]).config
+        assert parameters(model) == int(row["total_params_counted" if sees else "text_params_counted"]), name
         growth = model.cache_bytes(1, 2, Setting()) - model.cache_bytes(1, 1, Setting())  # states stay
         if row["kv_bytes_per_token_16bit"]:
             assert growth == int(row["kv_bytes_per_token_16bit"]), model.name
         else:  # of a state-space model, an encoder, a diffusion model
             assert growth == 0, model.name
-    assert checked >= 35
+        if row["active_params_counted_incl_emb"]:
+            assert active_parameters(model) == int(row["active_params_counted_incl_emb"]), model.name
+            without = active_parameters(model, "without input embedding")
+            assert without == int(row["active_params_minus_input_emb"]), model.name
+    assert checked >= 76
 
 
 @pytest.mark.parametrize(

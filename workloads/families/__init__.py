@@ -7,7 +7,20 @@ from dataclasses import replace
 
 from specfiles.errors import InputError, nearest
 from workloads.config import Config
-from workloads.families import diffusion, encoders, gpt, hybrid, llama, recurrent, t5, vision
+from workloads.families import (
+    alibi,
+    diffusion,
+    encoders,
+    gpt,
+    hybrid,
+    latent,
+    llama,
+    parallel,
+    recurrent,
+    t5,
+    varied,
+    vision,
+)
 from workloads.model import Model
 
 FAMILIES: dict[str, Callable[[Config], Model]] = {
@@ -18,6 +31,10 @@ FAMILIES: dict[str, Callable[[Config], Model]] = {
     **encoders.FAMILY,
     **t5.FAMILY,
     **diffusion.FAMILY,
+    **parallel.FAMILY,
+    **alibi.FAMILY,
+    **latent.FAMILY,
+    **varied.FAMILY,
 }
 
 

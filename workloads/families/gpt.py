@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from workloads.blocks import AttentionBlock, MlpBlock, NormShape
+from workloads.blocks import AttentionBlock, MlpBlock
 from workloads.config import Config
+from workloads.families.common import LAYER_NORM
 from workloads.layer import Layer
 from workloads.model import Model, decoder
-
-LAYER_NORM = NormShape(center=True, bias=True)
 
 
 def _gpt2(config: Config) -> Model:

@@ -1,0 +1,115 @@
+"""Which layers have experts, and of what shape: every family says it in fields of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from workloads.blocks import Block, MlpBlock, MoeBlock
+from workloads.config import Config
+from workloads.families.common import activation
+
+if TYPE_CHECKING:
+    FeedForward = Callable[[Config, int], list[Block]]  # config and number of layers -> one block per layer
+
+
+def every_layer(config: Config, layers: int) -> list[Block]:
+    """Mixtral: `num_local_experts` in each layer."""
+    return [_experts(config, "num_local_experts", default=8)] * layers
+
+
+def phimoe(config: Config, layers: int) -> list[Block]:
+    """Phi-3.5-MoE: the same, 16 by default."""
+    return [_experts(config, "num_local_experts", default=16)] * layers
+
+
+def minimax(config: Config, layers: int) -> list[Block]:
+    """MiniMax-M2: the same, 8 of 256 by default."""
+    return [_experts(config, "num_local_experts", default=256, top_k=8)] * layers
+
+
+def olmoe(config: Config, layers: int) -> list[Block]:
+    """OLMoE: `num_experts` in each layer."""
+    return [_experts(config, "num_experts", default=64, top_k=8)] * layers
+
+
+def gpt_oss(config: Config, layers: int) -> list[Block]:
+    """gpt-oss: experts and router with biases, activation clamped."""
+    count = config.size("num_local_experts", default=128)
+    top_k = _top_k(config, "num_local_experts", count, 4)
+    width = config.size("intermediate_size")
+    return [MoeBlock(count, top_k, width, bias=True, router_bias=True)] * layers
+
+
+def qwen(config: Config, layers: int) -> list[Block]:
+    """Qwen MoE: every `decoder_sparse_step`-th layer but `mlp_only_layers`; Qwen 2 shares an expert."""
+    step = config.size("decoder_sparse_step", default=1)
+    dense = set(config.indices("mlp_only_layers", layers) or ())
+    second = config.text("model_type", default="") == "qwen2_moe"
+    shared = config.count("shared_expert_intermediate_size", 5632) if second else 0
+    default = (60, 4) if shared else (128, 8)
+    names = ("num_experts", "num_local_experts")
+    sparse = _experts(
+        config,
+        *names,
+        width="moe_intermediate_size",
+        default=default[0],
+        top_k=default[1],
+        shared=MlpBlock(shared, "silu") if shared else None,
+        shared_gate=shared > 0,
+    )
+    is_sparse = [i not in dense and (i + 1) % step == 0 for i in range(layers)]
+    return [sparse if here else dense_block(config) for here in is_sparse]
+
+
+def deepseek(config: Config, layers: int) -> list[Block]:
+    """DeepSeek, Kimi, GLM: dense layers first, then experts of which some every token meets."""
+    kind = config.text("model_type", default="")
+    first = config.count("first_k_dense_replace", DEFAULT_FIRST.get(kind, 3))
+    every = config.size("moe_layer_freq", default=1)
+    listed = config.per_layer("mlp_layer_types", layers, ("dense", "sparse"))
+    width = config.size("moe_intermediate_size")
+    shared = config.count("n_shared_experts", 2 if kind == "deepseek_v2" else 1)
+    sparse = _experts(
+        config,
+        "n_routed_experts",
+        width="moe_intermediate_size",
+        default=None,
+        top_k=8,
+        shared=MlpBlock(shared * width, "silu") if shared else None,
+    )
+    if listed is not None:
+        is_sparse = [kind == "sparse" for kind in listed]
+    else:
+        is_sparse = [i >= first and i % every == 0 for i in range(layers)]
+    return [sparse if here else dense_block(config) for here in is_sparse]
+
+
+DEFAULT_FIRST = {"deepseek_v2": 0, "glm4_moe": 1}  # of first_k_dense_replace; 3 in the others
+
+
+def dense_block(config: Config) -> Block:
+    """The gated MLP of layers without experts."""
+    width = config.size("intermediate_size")
+    return MlpBlock(width, activation(config, "hidden_act", default="silu"))
+
+
+def _experts(
+    config: Config,
+    *names: str,
+    width: str = "intermediate_size",
+    default: int | None = 8,
+    top_k: int = 2,
+    shared: MlpBlock | None = None,
+    shared_gate: bool = False,
+) -> MoeBlock:
+    count = config.size(*names, default=default)
+    chosen = _top_k(config, names[0], count, top_k)
+    act = activation(config, "hidden_act", default="silu")
+    return MoeBlock(count, chosen, config.size(width), act, shared=shared, shared_gate=shared_gate)
+
+
+def _top_k(config: Config, name: str, experts: int, default: int) -> int:
+    chosen = config.size("num_experts_per_tok", default=default)
+    config.within("num_experts_per_tok", chosen, name, experts)
+    return chosen

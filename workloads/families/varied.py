@@ -1,0 +1,148 @@
+"""Decoders that say layer by layer what they are made of: Llama 4, DBRX, Llama-Nemotron, MobileLLM."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from workloads.blocks import AttentionBlock, Block, MlpBlock, MoeBlock, NormShape
+from workloads.config import Config
+from workloads.families.common import BARE_LAYER_NORM, activation, head_dim_of
+from workloads.layer import Layer
+from workloads.model import Model, decoder
+
+
+def _llama4(config: Config) -> Model:
+    """Llama 4: most layers attend within chunks, every fourth to all, unrotated; experts interleaved."""
+    hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
+    heads = config.size("num_attention_heads")
+    kv_heads = config.size("num_key_value_heads", default=8)
+    config.divides("num_attention_heads", heads, "num_key_value_heads", kv_heads)
+    bias, dim = config.flag("attention_bias", False), head_dim_of(config, hidden, heads, 128)
+    full = AttentionBlock(heads, kv_heads, dim, qkv_bias=bias, out_bias=bias)
+    unscaled = NormShape(scale=False) if config.flag("use_qk_norm", True) else None
+    chunk = config.size("attention_chunk_size", default=8192)
+    local = replace(full, rotary_dim=dim, chunk=chunk, qk_norm=unscaled)
+    every = config.size("no_rope_layer_interval", default=4)
+    rotates = config.flags("no_rope_layers", count) or [(i + 1) % every != 0 for i in range(count)]
+    moe = _llama4_experts(config)
+    dense = MlpBlock(config.size("intermediate_size_mlp", default=16384), moe.activation)
+    step = config.size("interleave_moe_layer_step", default=1)
+    listed = config.indices("moe_layers", count)
+    sparse = set(range(step - 1, count, step) if listed is None else listed)
+    layers = [Layer((local if rotates[i] else full, moe if i in sparse else dense)) for i in range(count)]
+    return decoder(
+        "llama4_text",
+        hidden,
+        config.size("vocab_size"),
+        tuple(layers),
+        config.size("max_position_embeddings", default=131072),
+        tied=config.flag("tie_word_embeddings", False),
+    )
+
+
+def _llama4_experts(config: Config) -> MoeBlock:
+    width, experts = config.size("intermediate_size"), config.size("num_local_experts", default=16)
+    top_k = config.size("num_experts_per_tok", default=1)
+    config.within("num_experts_per_tok", top_k, "num_local_experts", experts)
+    act = activation(config, "hidden_act", default="silu")
+    return MoeBlock(experts, top_k, width, act, shared=MlpBlock(width, act))
+
+
+def _dbrx(config: Config) -> Model:
+    """DBRX: fine-grained experts, one matrix for QKV, LayerNorm without bias."""
+    hidden = config.size("d_model", "hidden_size")
+    heads = config.size("n_heads", "num_attention_heads")
+    config.divides("d_model", hidden, "n_heads", heads)
+    kv_heads = config.nested("attn_config").size("kv_n_heads", default=1)
+    config.divides("n_heads", heads, "kv_n_heads", kv_heads)
+    attention = AttentionBlock(heads, kv_heads, hidden // heads, rotary_dim=hidden // heads, fused_qkv=True)
+    inner = config.nested("ffn_config")
+    experts, top_k = inner.size("moe_num_experts", default=4), inner.size("moe_top_k", default=1)
+    inner.within("moe_top_k", top_k, "moe_num_experts", experts)
+    act = activation(inner.nested("ffn_act_fn"), "name", default="silu")
+    moe = MoeBlock(experts, top_k, inner.size("ffn_hidden_size", default=3584), act)
+    return decoder(
+        "dbrx",
+        hidden,
+        config.size("vocab_size"),
+        (Layer((attention, moe), BARE_LAYER_NORM),) * config.layers("n_layers", "num_hidden_layers"),
+        config.size("max_seq_len", "max_position_embeddings", default=2048),
+        tied=config.flag("tie_word_embeddings", False),
+        norm=BARE_LAYER_NORM,
+    )
+
+
+def _nemotron_nas(config: Config) -> Model:
+    """Llama-Nemotron: a search chose each layer's KV heads and MLP width, and left some out (2411.19146)."""
+    hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
+    heads = config.size("num_attention_heads")
+    config.divides("hidden_size", hidden, "num_attention_heads", heads)
+    bias = config.flag("attention_bias", False)
+
+    def attention(shape: Config) -> list[Block]:
+        if _left_out(shape):
+            return []
+        group = shape.size("n_heads_in_group")
+        shape.divides("num_attention_heads", heads, "n_heads_in_group", group)
+        dim, window = hidden // heads, shape.optional_size("window_length")
+        block = AttentionBlock(heads, heads // group, dim, dim, window, qkv_bias=bias, out_bias=bias)
+        return [block]
+
+    def mlp(shape: Config) -> list[Block]:
+        if _left_out(shape):
+            return []
+        width = _rounded(int(2 * shape.positive("ffn_mult", 1000) * hidden / 3))
+        act = activation(config, "hidden_act", default="silu")
+        return [MlpBlock(width, act, bias=config.flag("mlp_bias", False))]
+
+    shapes = config.each_layer("block_configs", count)
+    layers = (Layer((*attention(s.nested("attention")), *mlp(s.nested("ffn")))) for s in shapes)
+    return decoder(
+        "nemotron-nas",
+        hidden,
+        config.size("vocab_size"),
+        tuple(layers),
+        config.size("max_position_embeddings", default=2048),
+        tied=config.flag("tie_word_embeddings", False),
+    )
+
+
+def _left_out(shape: Config) -> bool:
+    if shape.flag("replace_with_linear", False):
+        raise shape.wrong("replace_with_linear", "false: blocks replaced by one matrix are not known")
+    return shape.flag("no_op", False)
+
+
+def _rounded(width: int) -> int:
+    """Widths are multiples of 256, rounded up (`_ffn_mult_to_intermediate_size` of the model's code)."""
+    return -(-width // 256) * 256
+
+
+def _mobilellm(config: Config) -> Model:
+    """MobileLLM: a thin, deep Llama; with `layer_sharing` each layer runs twice (arXiv:2402.14905, 2.2.3)."""
+    hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
+    heads = config.size("num_attention_heads")
+    kv_heads = config.size("num_key_value_heads", default=heads)
+    config.divides("num_attention_heads", heads, "num_key_value_heads", kv_heads)
+    dim = head_dim_of(config, hidden, heads)
+    act = activation(config, "hidden_act", default="silu")
+    layer = Layer(
+        (AttentionBlock(heads, kv_heads, dim, dim), MlpBlock(config.size("intermediate_size"), act))
+    )
+    pair = (layer, replace(layer, repeats=True)) if config.flag("layer_sharing", False) else (layer,)
+    return decoder(
+        "mobilellm",
+        hidden,
+        config.size("vocab_size"),
+        pair * count,
+        config.size("max_position_embeddings", default=2048),
+        tied=config.flag("share_embedding", config.flag("tie_word_embeddings", True)),
+    )
+
+
+FAMILY = {
+    "llama4_text": _llama4,
+    "dbrx": _dbrx,
+    "nemotron-nas": _nemotron_nas,
+    "mobilellm": _mobilellm,
+}
