@@ -48,6 +48,10 @@ class Named:
         """Weight elements of all executions, shared ones once."""
         return round((self.count - self.repeated) * self.operator.parameters())
 
+    def active_parameters(self) -> int:
+        """Those of them that the executions use."""
+        return round((self.count - self.repeated) * self.operator.active_parameters())
+
 
 def operators(model: Model, step: Step, setting: Setting = PLAIN) -> list[Named]:
     """Every operator of one step in the order of first execution, on one of the devices."""
@@ -105,11 +109,7 @@ def active_parameters(model: Model, convention: ActiveConvention = "all") -> int
     """
     rows = operators(model, decode(1, 1))
     left_out = ACTIVE_CONVENTIONS[convention]
-    return sum(
-        (row.count - row.repeated) * row.operator.active_parameters()
-        for row in rows
-        if row.name not in left_out
-    )
+    return sum(row.active_parameters() for row in rows if row.name not in left_out)
 
 
 def weight_bytes(rows: Iterable[Named]) -> float:

@@ -84,9 +84,19 @@ class MlaBlock(Block):
         yield "q_b_proj", (width, self.q_latent), place.linear(width, self.q_latent)
 
     def _absorbs(self, place: Place) -> bool:
-        """One new position is cheaper absorbed; sparse attention reads latents in every phase."""
-        one_query = isinstance(place.step.q_len, int) and place.step.q_len == 1
-        return place.setting.convention.absorbs_latents and (one_query or self.indexer is not None)
+        """Where that needs fewer FLOP: few new positions that see many. Sparse attention always does.
+
+        Absorbed, each query is projected up and down and meets wider keys; expanded, each key is.
+        """
+        if not place.setting.convention.absorbs_latents or self.indexer is not None:
+            return place.setting.convention.absorbs_latents
+        queries, keys = place.step.q_len, place.step.kv_len
+        if not isinstance(queries, int):  # a grid of prompts
+            return False
+        fewest = keys if isinstance(keys, int | float) else keys.min()
+        projection = self.kv_latent * (self.nope_dim + self.value_dim)
+        wider = 2 * self.kv_latent - self.nope_dim - self.value_dim
+        return bool(queries == 1 or queries * (projection + fewest * wider) < fewest * projection)
 
     def _absorbed(self, place: Place, heads: int) -> Iterator[Part]:
         p, rows = place.setting.precision, place.tokens * heads
