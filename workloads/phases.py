@@ -107,8 +107,9 @@ def active_parameters(model: Model, convention: ActiveConvention = "all") -> int
     Makers differ on whether the table of input embeddings, of which a token meets one row, and the
     vocabulary projection count too. A projection that shares the table counts as one.
     """
-    rows = operators(model, decode(1, 1))
     left_out = ACTIVE_CONVENTIONS[convention]
+    # An encoder works for every token of the decoder; a tower for images alone.
+    rows = owners(model) if model.has_memory else operators(model, decode(1, 1))
     return sum(row.active_parameters() for row in rows if row.name not in left_out)
 
 

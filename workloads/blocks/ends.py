@@ -60,17 +60,6 @@ class EmbeddingNorm(Block):
 
 
 @dataclass(frozen=True)
-class EmbeddingNorm(Block):
-    """The norm before the first layer."""
-
-    shape: NormShape = RMS_NORM
-
-    def parts(self, place: Place) -> Iterator[Part]:
-        """All positions."""
-        yield "embedding_norm", None, place.norm(place.tokens, place.hidden, self.shape)
-
-
-@dataclass(frozen=True)
 class FinalNorm(Block):
     """The norm behind the last layer."""
 
