@@ -24,6 +24,7 @@ COMMANDS = {
     "import": "import_",
     "show": "show",
     "diff": "diff",
+    "export": "export",
     "validate": "validate",
     "report": "report",
     "hw": "hw",

@@ -39,6 +39,30 @@ def shown(subject: Path, by: str, hardware: str | None, fidelity: Fidelity) -> d
     return show(trace, by, _limits(_device(hardware, trace, run), fidelity))
 
 
+def exported(subject: Path, to: Path, hardware: str | None, fidelity: Fidelity) -> None:
+    """Write a run or a trace for other tools; an InputError where it is neither."""
+    from profiler.traces.export import export, export_measured
+
+    if exists(subject, Path.is_file):
+        from profiler.traces.attribution import attribute
+        from profiler.traces.reading import read_trace
+
+        run = None
+        trace: Trace | None = attribute(read_trace(subject))
+    else:
+        from profiler.traces.runs import load
+
+        run = open_run(subject)
+        trace = load(run) if run.head.imported is not None else None
+    device = _device(hardware, trace, run)
+    if trace is not None:
+        export(trace, to, _limits(device, fidelity))
+    elif run is not None and device is not None:
+        export_measured(run, to, device, fidelity)
+    else:
+        raise InputError(f"{subject}: belongs to no known device to predict for; name one with --hw.")
+
+
 def _limits(device: Device | None, fidelity: Fidelity) -> Ceilings | None:
     return ceilings(device, fidelity) if device else None
 

@@ -1,0 +1,23 @@
+"""`roofline export`: a run for Perfetto, Chrome, pandas."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from profiler.cli.options import FIDELITY, FILE, known_fidelity
+
+
+@click.command("export")
+@click.argument("subject", type=FILE, metavar="RUN|TRACE")
+@click.option("-o", "--output-file", "out", type=FILE, required=True, help=".json, .json.gz or .parquet")
+@click.option("--hw", help="Device to predict for; by default the run's own, if it is known.")
+@click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
+def command(subject: Path, out: Path, hw: str | None, fidelity: str) -> None:
+    """Write a timeline (for ui.perfetto.dev) with predicted above measured tracks, or a flat table."""
+    from profiler.traces.showing import exported
+
+    exported(subject, out, hw, known_fidelity(fidelity))
+    print(f"written to {out}", file=sys.stderr)
