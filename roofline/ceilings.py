@@ -64,7 +64,7 @@ class Ceilings:
     kernels: Kernels | None = None  # of a GPU at the calibrated fidelity; `constants` come first
     notes: tuple[str, ...] = ()
 
-    def matrix_flop_per_s(self, dtype: str) -> float:
+    def matrix_flop_per_s(self, dtype: Any) -> Any:
         """The dense peak of matrix products in a dtype."""
         unit = compute_dtype(dtype)
         if unit not in self.matrix_by_dtype:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hwspecs import Device
     from workloads.work import Work
 
+MEMORY = ("weights_bytes", "kv_cache_bytes", "activation_peak_bytes", "memory_bytes", "fits")
 LINEAR = 1e-12  # relative deviation from a line that is rounding
 
 
@@ -66,42 +67,34 @@ class Prediction:
         largest operator's inputs and outputs plus the residual stream. A diffusion model yields its tokens
         with the last step: its time to the first is that of all.
         """
-        scenario, time = self.scenario, self.time_s()
-        has_first, steps = scenario.phase in ("prefill", "generate"), self._decode_steps()
-        reference = self._reference()
-        dtype = str(scenario.setting.precision.activations)
-        tokens = scenario.batch * (scenario.prompt if scenario.phase == "prefill" else scenario.output)
-        if scenario.phase == "decode":
-            tokens = scenario.batch
-        memory = self.memory()
-        tdp = self.device.datasheet.tdp_w
-        return {
-            "flops": self.total("flops"),
-            "bytes": self.total("bytes"),
-            "time_s": time,
-            "ttft_s": (self.time_s("prefill") or time) if has_first else None,
-            "tpot_s": self.time_s("decode") / steps if steps else None,
-            "tokens_per_s": tokens / time,
-            "mfu": self.total("matrix_flops") / (time * reference.matrix_flop_per_s(dtype)),
-            "mbu": self.total("bytes") / (time * reference.dram_byte_per_s),
-            **memory,
-            "energy_j": time * tdp.value * scenario.setting.tensor_parallel if tdp else None,
-        }
+        scenario, steps = self.scenario, self._decode_steps()
+        out = {"prefill": scenario.prompt, "decode": 1}.get(scenario.phase, scenario.output)
+        sums = {name: self.total(name) for name in ("flops", "matrix_flops", "bytes")}
+        sums |= {"time_s": self.time_s(), "decode_s": self.time_s("decode")}
+        sums["first_s"] = self.time_s("prefill") or sums["time_s"]  # a diffusion model has no first token alone
+        scale, tdp = reference(self.device, self.ceilings), self.device.datasheet.tdp_w
+        return summary(
+            scenario.phase,
+            scenario.batch * out,
+            steps,
+            sums,
+            self._memory(),
+            (scale.matrix_flop_per_s(scenario.setting.precision.activations), scale.dram_byte_per_s),
+            self.device.datasheet.dram.capacity_bytes.value,
+            tdp.value * scenario.setting.tensor_parallel if tdp else None,
+        )
 
     def memory(self) -> dict[str, Any]:
         """What one device must hold, and whether it does."""
+        totals = self.totals()
+        return {name: totals[name] for name in MEMORY}
+
+    def _memory(self) -> tuple[float, float, float]:
+        """Weights, cache and activations on one device, in bytes."""
         residents = self.schedule.residents
         weights = sum(resident.weight_bytes() for resident in residents)
-        kv = sum(resident.cache_bytes() for resident in residents)
-        activations = float(max(row.work.activation_bytes for row in self.rows) + self._residual_bytes())
-        total = weights + kv + activations
-        return {
-            "weights_bytes": weights,
-            "kv_cache_bytes": kv,
-            "activation_peak_bytes": activations,
-            "memory_bytes": total,
-            "fits": bool(total <= self.device.datasheet.dram.capacity_bytes.value),
-        }
+        cache = sum(resident.cache_bytes() for resident in residents)
+        return weights, cache, float(max(r.work.activation_bytes for r in self.rows) + self._residual_bytes())
 
     def _residual_bytes(self) -> float:
         """The residual stream of the widest pass."""
@@ -126,11 +119,61 @@ class Prediction:
             return 0
         return {"decode": 1, "generate": scenario.output - 1}.get(scenario.phase, 0)
 
-    def _reference(self) -> Ceilings:
-        try:
-            return ceilings(self.device, Fidelity.DATASHEET)
-        except InputError:  # a machine without a data sheet: utilisation of what was measured
-            return ceilings(self.device, Fidelity.MEASURED)
+
+def reference(device: Device, known: Ceilings | None = None) -> Ceilings:
+    """What utilisation is measured against: the data sheet, or what was measured where there is none."""
+    if known is not None and known.fidelity is Fidelity.DATASHEET:
+        return known
+    try:
+        return ceilings(device, Fidelity.DATASHEET)
+    except InputError:
+        return ceilings(device, Fidelity.MEASURED)
+
+
+def summary(
+    phase: str,
+    tokens: Any,
+    steps: Any,
+    sums: Mapping[str, Any],
+    memory: tuple[Any, Any, Any],
+    peaks: tuple[Any, Any],
+    capacity_bytes: Any,
+    watts: Any,
+) -> dict[str, Any]:
+    """The totals (`Prediction.totals`) from sums over operators; all numbers, or all arrays over points.
+
+    `tokens` are those of all sequences that the phase reads or yields, `steps` the decode steps, `memory`
+    bytes of weights, cache and activations, `peaks` FLOP/s and bytes/s, `watts` those of all devices.
+    """
+    time = sums["time_s"]
+    weights, cached, activations = memory
+    flop_per_s, byte_per_s = peaks
+    total = weights + cached + activations
+    return {
+        "flops": sums["flops"],
+        "bytes": sums["bytes"],
+        "time_s": time,
+        "ttft_s": sums["first_s"] if phase in ("prefill", "generate") else None,
+        "tpot_s": _ratio(sums["decode_s"], steps),
+        "tokens_per_s": tokens / time,
+        "mfu": sums["matrix_flops"] / (time * flop_per_s),
+        "mbu": sums["bytes"] / (time * byte_per_s),
+        "weights_bytes": weights,
+        "kv_cache_bytes": cached,
+        "activation_peak_bytes": activations,
+        "memory_bytes": total,
+        "fits": total <= capacity_bytes,
+        "energy_j": None if watts is None else time * watts,
+    }
+
+
+def _ratio(part: Any, whole: Any) -> Any:
+    """part / whole; None for a number, NaN in an array, where the whole is 0."""
+    if isinstance(whole, int | float):
+        return part / whole if whole else None
+    import numpy as np
+
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
 
 def predict(scenario: Scenario, device: Device, fidelity: Fidelity | str = Fidelity.DATASHEET) -> Prediction:
@@ -139,14 +182,14 @@ def predict(scenario: Scenario, device: Device, fidelity: Fidelity | str = Fidel
     Raises InputError where the device file lacks a ceiling that the scenario needs, and where a node has
     fewer devices than a layer is to be shared by.
     """
-    _check_node(scenario, device)
+    check_node(scenario, device)
     limits = ceilings(device, fidelity)
     schedule = scenario.schedule(device)
     rows = [row for each in schedule.passes for row in pass_rows(each, limits)]
     return Prediction(scenario, device, limits, schedule, rows)
 
 
-def _check_node(scenario: Scenario, device: Device) -> None:
+def check_node(scenario: Scenario, device: Device) -> None:
     """Tensor parallelism stays inside a node: its sums wait for the slowest link after every block."""
     asked, node = scenario.setting.tensor_parallel, device.node
     if node and asked > node.count:
@@ -164,27 +207,29 @@ def step_rows(scenario: Scenario, step: Step, limits: Ceilings, phase: str) -> l
 
 
 def _row(named: Named, limits: Ceilings, phase: str, count: float) -> Row:
-    operator = named.operator
-    return Row(named.name, operator.kind, phase, count, operator.work(), times(operator, limits))
+    operator, work = named.operator, named.operator.work()
+    return Row(named.name, operator.kind, phase, count, work, times(operator, limits, work=work))
 
 
 def pass_rows(each: Pass, limits: Ceilings) -> list[Row]:
     """One row per operator of all steps of a pass: the mean over the growing context."""
     steps = each.last - each.first + 1
 
-    @cache
-    def rows_at(context: int) -> list[Row]:
-        named = each.operators(context)
-        return [_row(one, limits, each.phase, one.count * each.times) for one in named]
+    named_at = cache(each.operators)
 
-    if steps == 1:
-        return rows_at(each.first)
+    @cache
+    def row_at(index: int, context: int) -> Row:
+        one = named_at(context)[index]
+        return _row(one, limits, each.phase, one.count * each.times)
 
     def mean(index: int) -> Row:
-        sums = sum_over(lambda context: _numbers(rows_at(context)[index]), each.first, each.last)
-        return _with_numbers(rows_at(each.first)[index], [value / steps for value in sums])
+        first, last = (named_at(context)[index].operator for context in (each.first, each.last))
+        if first == last:  # most operators do not see the context: every step does the same
+            return row_at(index, each.first)
+        sums = sum_over(lambda context: _numbers(row_at(index, context)), each.first, each.last)
+        return _with_numbers(row_at(index, each.first), [value / steps for value in sums])
 
-    return [mean(index) for index in range(len(rows_at(each.first)))]
+    return [mean(index) for index in range(len(named_at(each.first)))]
 
 
 def sum_over(values: Callable[[int], list[float]], first: int, last: int) -> list[float]:

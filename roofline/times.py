@@ -45,18 +45,23 @@ class Times:
         return np.where(stacked.any(axis=0), names, FUSED)
 
 
-def times(operator: Operator, ceilings: Ceilings, kernel: KernelTime | None = None) -> Times:
+def times(
+    operator: Operator, ceilings: Ceilings, kernel: KernelTime | None = None, work: Work | None = None
+) -> Times:
     """The time of one execution at the ceilings' fidelity.
 
     Datasheet and measured: the roofline bound max(compute, memory, communication)
     (doi:10.1145/1498765.1498785), the measured one by cache level and with launch latency. Calibrated:
     the constants of the operator's class where the device has them, else the kernel model's time
-    (`kernel`, where it was found for rows of a table). No fidelity is below the one before.
+    (`kernel`, where it was found for rows of a table). No fidelity is below the one before. `work` is the
+    operator's, where the caller has it already.
     """
-    work = operator.work()
+    work = work or operator.work()
     devices = getattr(operator, "devices", None)  # that take part in a collective
     bound = _bound(work, ceilings, devices)
-    constants = ceilings.constants.get((operator_class(operator), str(work.dtype)))
+    constants = None
+    if ceilings.constants:
+        constants = ceilings.constants.get((operator_class(operator), str(work.dtype)))
     if constants is not None and not work.fused:
         found = _refined(work, constants, bound)
         bound = replace(found, time_s=maximum(found.time_s, bound.time_s))
@@ -80,18 +85,18 @@ def operator_class(operator: Operator) -> str:
 def _bound(work: Work, ceilings: Ceilings, devices: int | None = None) -> Times:
     compute: Any = 0.0
     if not _is_zero(work.matrix_flops):
-        compute = work.matrix_flops / ceilings.matrix_flop_per_s(str(work.dtype))
+        compute = work.matrix_flops / ceilings.matrix_flop_per_s(work.dtype)
     # A missing vector or special-function ceiling leaves that term out: the bound stays a bound.
-    if ceilings.vector_flop_per_s:
+    if ceilings.vector_flop_per_s is not None:
         compute = maximum(compute, work.vector_flops / ceilings.vector_flop_per_s)
-    if ceilings.special_op_per_s:
+    if ceilings.special_op_per_s is not None:
         compute = maximum(compute, work.special_ops / ceilings.special_op_per_s)
     if work.fused:  # hides beside the matrix product of the kernel it lives in
         compute = 0.0
     memory = _memory(work, ceilings)
     comm: Any = 0.0
-    if not _is_zero(work.comm_bytes):
-        comm = work.comm_bytes / ceilings.link(devices)
+    if not _is_zero(sent := work.comm_bytes):
+        comm = sent / ceilings.link(devices)
     launch = 0.0 if work.fused else ceilings.launch_s
     return Times(compute, memory, comm, launch, maximum(maximum(compute, memory), comm) + launch)
 
@@ -101,6 +106,8 @@ def _memory(work: Work, ceilings: Ceilings) -> Any:
 
     Data-sheet ceilings have no cache levels: there every tensor is moved between memory and chip.
     """
+    if not ceilings.caches:
+        return work.bytes / ceilings.dram_byte_per_s
     activations = work.activation_bytes
     served = activations / ceilings.dram_byte_per_s
     for capacity, byte_per_s in reversed(ceilings.caches):

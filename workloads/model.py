@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from workloads.blocks import (
@@ -37,9 +38,14 @@ class Stack:
     outputs: tuple[Block, ...] = ()
     scope: str = ""  # "encoder." or "vision."
 
+    @cached_property
+    def distinct(self) -> Counter[Layer]:
+        """Its different layers and how many there are of each: eighty are compared only once."""
+        return Counter(self.layers)
+
     def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
         """Bytes that one device keeps of a sequence after `tokens` positions."""
-        return sum(n * layer.cache_bytes(tokens, setting) for layer, n in Counter(self.layers).items())
+        return sum(n * layer.cache_bytes(tokens, setting) for layer, n in self.distinct.items())
 
 
 @dataclass(frozen=True)

@@ -67,10 +67,9 @@ def _rows(passes: Iterable[tuple[Stack, Step]], setting: Setting) -> list[Named]
     rows: dict[tuple[str, object], Named] = {}
     for stack, sizes in passes:
         for (name, key, operator), count, repeated in _executions(stack, Place(stack.hidden, sizes, setting)):
-            row = rows.get((name, key), Named(name, operator, 0))
-            rows[name, key] = replace(
-                row, operator=operator, count=row.count + count, repeated=row.repeated + repeated
-            )
+            before = rows.get((name, key))
+            already, shared = (before.count, before.repeated) if before else (0, 0)
+            rows[name, key] = Named(name, operator, already + count, shared + repeated)
     return _distinct(list(rows.values()))
 
 
@@ -79,7 +78,7 @@ def _executions(stack: Stack, place: Place) -> Iterator[tuple[Part, int, int]]:
     for block in stack.inputs:
         for name, key, operator in block.parts(place):
             yield (stack.scope + name, key, operator), 1, 0
-    for layer, count in Counter(stack.layers).items():
+    for layer, count in stack.distinct.items():
         for name, key, operator in layer.parts(place):
             part = (f"{stack.scope}layers.{name}", key, operator)
             yield part, count, count if layer.repeats else 0
@@ -124,8 +123,8 @@ def _distinct(rows: list[Named]) -> list[Named]:
     named = []
     for row in rows:
         seen[row.name] += 1
-        name = row.name if seen[row.name] == 1 else f"{row.name}.{seen[row.name]}"
-        named.append(replace(row, name=name))
+        first = seen[row.name] == 1
+        named.append(row if first else replace(row, name=f"{row.name}.{seen[row.name]}"))
     return named
 
 

@@ -27,8 +27,8 @@ class Role(StrEnum):
     WIRE = "wire"  # bytes over a link to another device
 
 
-ACTIVATION = frozenset({Role.INPUT, Role.OUTPUT, Role.SCORES})
-KV = frozenset({Role.KV_READ, Role.KV_WRITE})
+ACTIVATION = (Role.INPUT, Role.OUTPUT, Role.SCORES)
+KV = (Role.KV_READ, Role.KV_WRITE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Work:
 
     def bytes_as(self, *roles: Role) -> Any:
         """Bytes of the tensors in these roles."""
-        return sum((t.bytes for t in self.traffic if t.role in roles), start=0)
+        return sum([t.bytes for t in self.traffic if t.role in roles])
 
     @property
     def weight_bytes(self) -> Any:
@@ -84,4 +84,4 @@ class Work:
     @property
     def bytes(self) -> Any:
         """Bytes of main memory traffic: everything but the wire."""
-        return self.weight_bytes + self.activation_bytes + self.kv_bytes
+        return sum([t.bytes for t in self.traffic if t.role is not Role.WIRE])

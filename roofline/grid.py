@@ -1,0 +1,302 @@
+"""Thousands of scenarios of one model at once: sizes, formats and devices are arrays over points.
+
+The formulas are those of one prediction (operators, times, summary), called once per operator with arrays
+instead of once per point. Points whose model is cut differently (tensor parallelism, convention) are
+evaluated group by group; points of a chunk at a time, so that memory does not grow with the grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from roofline.ceilings import Ceilings, Fidelity, ceilings
+from roofline.many import ManyCeilings, many
+from roofline.predict import LINEAR, Scenario, check_node, reference, summary
+from roofline.times import times
+from workloads.dtypes import Precision, bytes_per_element, codes
+from workloads.phases import Named, Setting, Step, operators, weight_bytes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hwspecs import Device
+    from workloads.model import Model
+
+    Floats = NDArray[Any]
+    Indices = NDArray[np.intp]
+    Table = dict[str, NDArray[Any]]
+
+CHUNK = 16_384  # points evaluated at once: arrays of 128 kB stay in a second-level cache
+SUMS = ("flops", "matrix_flops", "bytes", "activation_bytes", "time_s")  # what totals are made of
+LIMITS = ("compute_s", "memory_s", "comm_s", "launch_s", "time_s")
+WORK = ("flops", "matrix_flops", "vector_flops", "special_ops", "bytes", "weight_bytes", "activation_bytes")
+ROWS = (*WORK, "kv_bytes", "comm_bytes", *LIMITS)  # numbers of one row per operator
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Points of one phase. Sizes are arrays; each point has one of `settings` and one of `devices`."""
+
+    phase: str
+    batch: Floats
+    prompt: Floats
+    context: Floats  # that a decode step sees
+    output: Floats
+    settings: tuple[Setting, ...]
+    setting: Indices
+    devices: tuple[Device, ...]
+    device: Indices
+
+    @classmethod
+    def of(cls, scenarios: Sequence[Scenario], devices: Sequence[Device]) -> Grid:
+        """The grid of scenarios of one phase, each on the device of its place (or all on the only one)."""
+        settings = {setting: i for i, setting in enumerate(dict.fromkeys(s.setting for s in scenarios))}
+        unique = {id(d): d for d in devices}
+        places = {key: i for i, key in enumerate(unique)}
+        each = devices if len(devices) > 1 else list(devices) * len(scenarios)
+        sizes = ("batch", "prompt", "decode_context", "output")
+        batch, prompt, context, output = np.array(
+            [[getattr(s, name) for s in scenarios] for name in sizes], dtype=float
+        )
+        return cls(
+            scenarios[0].phase,
+            batch,
+            prompt,
+            context,
+            output,
+            tuple(settings),
+            np.array([settings[s.setting] for s in scenarios]),
+            tuple(unique.values()),
+            np.array([places[id(d)] for d in each]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def take(self, index: Indices) -> Grid:
+        """Some of the points."""
+        arrays: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v[index] for k, v in arrays.items() if isinstance(v, np.ndarray)})
+
+    def check(self, model: Model) -> None:
+        """Refuse what one scenario would be refused for: the extremes of each setting stand for all."""
+        longest = {"prefill": self.prompt, "decode": self.context}.get(self.phase, self.prompt + self.output)
+        for code in np.unique(self.setting):
+            here = np.flatnonzero(self.setting == code)
+            sizes = (self.batch, self.prompt, self.context, self.output, longest)
+            extremes = {int(here[pick(s[here])]) for s in sizes for pick in (np.argmin, np.argmax)}
+            for i in extremes:
+                size = {n: int(getattr(self, n)[i]) for n in ("batch", "prompt", "context", "output")}
+                if self.phase != "decode":
+                    size.pop("context")
+                scenario = Scenario(model, self.phase, setting=self.settings[code], **size)
+                for device in np.unique(self.device[here]):
+                    check_node(scenario, self.devices[device])
+
+
+@dataclass(frozen=True)
+class _Points:
+    """Points that one call evaluates: they agree in everything of the setting but the formats."""
+
+    model: Model
+    grid: Grid
+    limits: Ceilings
+    setting: Setting  # with arrays of dtype codes where formats differ
+
+    @classmethod
+    def of(cls, model: Model, grid: Grid, limits: Sequence[Ceilings]) -> _Points:
+        precision = _precision([s.precision for s in grid.settings], grid.setting)
+        setting = replace(grid.settings[grid.setting[0]], precision=precision)
+        return cls(model, grid, _limits(limits, grid.device), setting)
+
+    def operators(self, step: Step) -> list[Named]:
+        return operators(self.model, step, self.setting)
+
+
+def predict_grid(model: Model, grid: Grid, fidelity: Fidelity | str = Fidelity.DATASHEET) -> Table:
+    """The totals of every point, by the names of `Prediction.totals`; NaN stands for its None.
+
+    Raises InputError where a single prediction of one of the points would.
+    """
+    grid.check(model)
+    limits = [ceilings(device, fidelity) for device in grid.devices]
+    columns: Table = {}
+    for chunk in _chunks(len(grid)):
+        for index in _groups(grid, chunk, limits):
+            points = _Points.of(model, grid.take(index), limits)
+            for name, values in _totals(points).items():
+                column = columns.setdefault(name, np.empty(len(grid), dtype=np.asarray(values).dtype))
+                column[index] = values
+    return columns
+
+
+def grid_rows(model: Model, grid: Grid, fidelity: Fidelity | str = Fidelity.DATASHEET) -> Iterator[Table]:
+    """A row per operator and point, a table per operator and chunk: `point` is the index in the grid."""
+    grid.check(model)
+    limits = [ceilings(device, fidelity) for device in grid.devices]
+    for chunk in _chunks(len(grid)):
+        for index in _groups(grid, chunk, limits):
+            points = _Points.of(model, grid.take(index), limits)
+            for phase, named, count, values in _rows(points, ROWS):
+                n = len(index)
+                text = {"name": named.name, "kind": named.operator.kind, "phase": phase}
+                columns: Table = {"point": index, **{k: np.full(n, v) for k, v in text.items()}}
+                columns["count"] = np.broadcast_to(np.asarray(count, dtype=float), n)
+                yield columns | {k: np.broadcast_to(v, n) for k, v in zip(ROWS, values, strict=True)}
+
+
+def _chunks(size: int) -> Iterator[Indices]:
+    for start in range(0, size, CHUNK):
+        yield np.arange(start, min(start + CHUNK, size))
+
+
+def _groups(grid: Grid, chunk: Indices, limits: Sequence[Ceilings]) -> Iterator[Indices]:
+    """Points that one call can evaluate.
+
+    What is calibrated has no arrays over devices and formats, and has classes of its own for one row.
+    """
+    shapes = [replace(s, precision=Precision()) for s in grid.settings]
+    shape = {s: i for i, s in enumerate(dict.fromkeys(shapes))}
+    keys = [np.array([shape[s] for s in shapes])[grid.setting[chunk]]]
+    if limits[0].fidelity is Fidelity.CALIBRATED:
+        keys += [grid.setting[chunk], grid.device[chunk], grid.batch[chunk] == 1, grid.prompt[chunk] == 1]
+    group = np.zeros(len(chunk), dtype=int)
+    for key in keys:  # numbered one after the other, so that the numbers stay small
+        _, group = np.unique(group * (int(key.max()) + 1) + key, return_inverse=True)
+    for number in range(int(group.max()) + 1):
+        yield chunk[group == number]
+
+
+def _limits(of: Sequence[Ceilings], device: Indices) -> Ceilings:
+    """Plain ceilings where all points have one device."""
+    return of[device[0]] if (device == device[0]).all() else many(of, device)
+
+
+def _precision(known: Sequence[Precision], index: Indices) -> Precision:
+    """The formats of points: a name where all agree, else an array of codes."""
+
+    def column(name: str) -> Any:
+        names = [str(getattr(p, name)) for p in known]
+        used = {names[i] for i in np.unique(index)}
+        return used.pop() if len(used) == 1 else codes(names)[index]
+
+    parts = {name: column(name) for name in ("weights", "activations", "kv", "wide")}
+    plain = all(p.experts is None for p in known)
+    return Precision(**parts, experts=None if plain else column("expert_weights"))
+
+
+def _totals(points: _Points) -> Table:
+    grid, model, setting = points.grid, points.model, points.setting
+    n = len(grid)
+    sums = {name: np.zeros(n) for name in ("flops", "matrix_flops", "bytes", "prefill_s", "decode_s")}
+    peak = np.zeros(n)
+    for phase, _, count, (flops, matrix, moved, activations, time) in _rows(points, SUMS):
+        for name, value in (("flops", flops), ("matrix_flops", matrix), ("bytes", moved)):
+            sums[name] += count * value
+        sums[f"{phase}_s"] += count * time
+        np.maximum(peak, activations, out=peak)
+    sums |= {"time_s": sums["prefill_s"] + sums["decode_s"], "first_s": sums["prefill_s"]}
+    steps = _decode_steps(grid)
+    new = np.where(grid.phase == "decode", 1.0, grid.prompt)
+    residual = grid.batch * new * model.hidden * bytes_per_element(setting.precision.wide)
+    tokens = np.where(grid.phase == "decode", grid.context, grid.prompt + steps)
+    weights = weight_bytes(points.operators(Step(1, 1, 1)))
+    out = {"prefill": grid.prompt, "decode": 1.0}.get(grid.phase, grid.output)
+    watts = [d.datasheet.tdp_w.value if d.datasheet.tdp_w else np.nan for d in grid.devices]
+    stated = [reference(d) for d in grid.devices]
+    scale = _limits(stated, grid.device)
+    capacity = np.array([d.datasheet.dram.capacity_bytes.value for d in grid.devices])
+    found = summary(
+        grid.phase,
+        grid.batch * out,
+        steps,
+        sums,
+        (np.broadcast_to(weights, n), model.cache_bytes(grid.batch, tokens, setting), peak + residual),
+        (scale.matrix_flop_per_s(setting.precision.activations), scale.dram_byte_per_s),
+        capacity[grid.device],
+        np.array(watts)[grid.device] * setting.tensor_parallel,
+    )
+    return {k: np.full(n, np.nan) if v is None else np.asarray(v) for k, v in found.items()}
+
+
+def _decode_steps(grid: Grid) -> Floats:
+    if grid.phase == "generate":
+        return grid.output - 1
+    return np.full(len(grid), 1.0 if grid.phase == "decode" else 0.0)
+
+
+def _rows(points: _Points, names: Sequence[str]) -> Iterator[tuple[str, Named, Any, Any]]:
+    """Each operator of each phase: how often it runs, and its numbers (a mean over growing contexts)."""
+    grid = points.grid
+    if grid.phase in ("prefill", "generate"):
+        for named in points.operators(Step(grid.batch, grid.prompt, grid.prompt)):
+            yield "prefill", named, named.count, _numbers(named, points.limits, names)
+    if grid.phase == "decode":
+        for named in points.operators(Step(grid.batch, 1, grid.context)):
+            yield "decode", named, named.count, _numbers(named, points.limits, names)
+    if grid.phase == "generate" and (grid.output > 1).any():
+        yield from _generated(points, names)
+
+
+def _generated(points: _Points, names: Sequence[str]) -> Iterator[tuple[str, Named, Any, Any]]:
+    grid, steps = points.grid, _decode_steps(points.grid)
+    first = grid.prompt + 1
+    last = np.maximum(grid.prompt + steps, first)  # points without a step count it zero times
+    ends = (points.operators(Step(grid.batch, 1, context)) for context in (first, last))
+    for place, (named, other) in enumerate(zip(*ends, strict=True)):
+        values: Any
+        if _same(named.operator, other.operator):
+            values = _numbers(named, points.limits, names)
+        else:
+            values = _summed(points, place, names, first, last) / np.maximum(steps, 1)
+        yield "decode", named, named.count * steps, values
+
+
+def _same(one: Any, other: Any) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(vars(one).values(), vars(other).values(), strict=True))
+
+
+def _numbers(named: Named, limits: Ceilings, names: Sequence[str]) -> list[Any]:
+    work = named.operator.work()
+    found = times(named.operator, limits, work=work)
+    return [getattr(found if name in LIMITS else work, name) for name in names]
+
+
+def _summed(points: _Points, place: int, names: Sequence[str], first: Floats, last: Floats) -> Floats:
+    """Sums over the contexts first..last of each point: `roofline.predict.sum_over`, all points in step.
+
+    Intervals on whose ends, their neighbours and middle the numbers lie on a line are summed as such; the
+    others are halved, until none is left.
+    """
+    sums = np.zeros((len(names), len(first)))
+    point, low, high = np.arange(len(first)), first, last
+    while len(point):
+        middle = (low + high) // 2
+        probes = np.concatenate([low, high, middle, np.minimum(low + 1, high), np.maximum(high - 1, low)])
+        values = _at(points, place, names, np.tile(point, 5), probes).reshape(len(names), 5, -1)
+        start, end = values[:, 0], values[:, 1]
+        share = (probes.reshape(5, -1) - low) / np.maximum(high - low, 1)
+        line = start[:, None] + (end - start)[:, None] * share
+        off = np.abs(values - line) > LINEAR * np.maximum(np.abs(values), np.abs(line))
+        straight = ~off[:, 2:].any(axis=(0, 1)) | (high - low <= 1)
+        count = high - low + 1
+        for row, total in zip(sums, (start + end) / 2 * count, strict=True):
+            np.add.at(row, point[straight], total[straight])
+        point, low, middle, high = (a[~straight] for a in (point, low, middle, high))
+        point = np.concatenate([point, point])
+        low, high = np.concatenate([low, middle + 1]), np.concatenate([middle, high])
+    return sums
+
+
+def _at(points: _Points, place: int, names: Sequence[str], index: Indices, context: Floats) -> Floats:
+    """Numbers of one operator at other contexts of some points."""
+    grid = points.grid.take(index)
+    limits = many(points.limits.of, grid.device) if isinstance(points.limits, ManyCeilings) else points.limits
+    known = points.grid.settings
+    setting = replace(points.setting, precision=_precision([s.precision for s in known], grid.setting))
+    named = operators(points.model, Step(grid.batch, 1, context), setting)[place]
+    return np.stack([np.broadcast_to(v, len(index)) for v in _numbers(named, limits, names)])
