@@ -1,8 +1,9 @@
 """How fast are many predictions at once, and one by itself?
 
-A grid of batch sizes and lengths is evaluated in one call: the sizes of every operator are arrays. Beside
-it stands a floor: NumPy multiplying two arrays once per operator, in the same process, with the same
-number of points. No array program over this grid is faster than a few of those.
+A grid in which everything varies - batch, lengths, formats and devices - is evaluated in one call: all
+operators of a prefill and of a decode step of an 80-layer model, totals of both. Beside it stands a floor:
+NumPy multiplying two arrays once per operator, in the same process, with the same number of points. No array
+program over this grid is faster than a few of those.
 """
 
 from __future__ import annotations
@@ -17,61 +18,76 @@ from typing import Any
 import numpy as np
 
 from hwspecs import load_device
-from roofline.ceilings import Ceilings, ceilings
+from roofline.grid import Grid, predict_grid
 from roofline.predict import predict
 from roofline.scenario import Scenario
 from roofline.tables import as_json
-from roofline.times import times
 from workloads.catalogue import load_model
+from workloads.dtypes import Precision
 from workloads.model import Model
-from workloads.phases import decode, operators, prefill
+from workloads.phases import Setting, decode, operators, prefill
+
+DEVICES = ("h100_sxm", "a100_sxm", "b200_sxm", "l40s", "mi300x", "h200_sxm", "a40", "l4")
+FORMATS = [(weights, kv) for weights in ("bf16", "int8", "int4") for kv in ("bf16", "fp8")]
 
 
-def grid(count: int) -> tuple[Any, Any, Any]:
-    """Batch sizes, prompt lengths and contexts of `count` different scenarios."""
+def grid(phase: str, count: int) -> Grid:
+    """`count` different points of a phase; the same in every run."""
     random = np.random.default_rng(0)
-    return (
-        random.integers(1, 257, count),
-        random.integers(16, 8193, count),
-        random.integers(16, 32_769, count),
+
+    def sizes(most: int) -> Any:
+        return random.integers(1, most, count).astype(float)
+
+    return Grid(
+        phase,
+        sizes(257),
+        sizes(8193),
+        sizes(32_769),
+        sizes(513) + 1,
+        tuple(Setting(Precision.of(weights, None, kv)) for weights, kv in FORMATS),
+        random.integers(0, len(FORMATS), count),
+        tuple(map(load_device, DEVICES)),
+        random.integers(0, len(DEVICES), count),
     )
 
 
-def evaluate(model: Model, limits: Ceilings, batch: Any, prompt: Any, context: Any) -> tuple[Any, Any]:
-    """TTFT and TPOT of every scenario: the sum over operators of count x time."""
-    return tuple(  # type: ignore[return-value]
-        sum(named.count * times(named.operator, limits).time_s for named in operators(model, step))
-        for step in (prefill(batch, prompt), decode(batch, context))
-    )
-
-
-def floor(batch: Any, multiplications: int) -> None:
+def floor(points: int, multiplications: int) -> None:
     """As many multiplications of whole arrays as there are operators."""
-    a, b = batch.astype(float), batch.astype(float)
+    a, b = np.ones(points), np.ones(points)
     for _ in range(multiplications):
         a * b
 
 
-def seconds(call: Callable[[], Any], repeats: int) -> float:
-    """Median wall time of a call, after one that is not counted."""
+def seconds(call: Callable[[], Any], repeats: int) -> tuple[float, float]:
+    """Median wall and CPU time of a call, after one that is not counted."""
     call()
     found = []
     for _ in range(repeats):
-        begin = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         call()
-        found.append(time.perf_counter() - begin)
-    return median(found)
+        found.append((time.perf_counter() - wall, time.process_time() - cpu))
+    return median(wall for wall, _ in found), median(cpu for _, cpu in found)
 
 
-def check(model: Model, limits: Ceilings, device: Any, sizes: tuple[Any, Any, Any]) -> float:
-    """Largest relative deviation of the arrays from the same scenarios predicted one by one."""
-    ttft, tpot = evaluate(model, limits, *sizes)
-    worst = 0.0
-    for i in range(0, len(ttft), max(1, len(ttft) // 5)):
-        batch, prompt, context = (int(size[i]) for size in sizes)
-        one = predict(Scenario(model, "prefill", batch, prompt), device).time_s()
-        other = predict(Scenario(model, "decode", batch, context=context), device).time_s()
-        worst = max(worst, abs(ttft[i] / one - 1), abs(tpot[i] / other - 1))
+def check(model: Model, asked: Grid) -> float:
+    """Largest relative deviation of times and memory from the same points predicted one by one."""
+    totals, worst = predict_grid(model, asked), 0.0
+    for i in range(0, len(asked), max(1, len(asked) // 5)):
+        batch, prompt, context, output = (
+            int(size[i]) for size in (asked.batch, asked.prompt, asked.context, asked.output)
+        )
+        scenario = Scenario(
+            model,
+            asked.phase,
+            batch,
+            prompt,
+            context if asked.phase == "decode" else None,
+            output,
+            asked.settings[asked.setting[i]],
+        )
+        alone = predict(scenario, asked.devices[asked.device[i]]).totals()
+        for name in ("time_s", "flops", "bytes", "memory_bytes"):
+            worst = max(worst, abs(totals[name][i] / alone[name] - 1))
     return worst
 
 
@@ -83,37 +99,56 @@ def main() -> None:
     parser.add_argument("-n", "--scenarios", type=int, default=10_000)
     parser.add_argument("-r", "--repeats", type=int, default=9, help="the median counts")
     parser.add_argument("--model", default="Llama-3.1-70B")
-    parser.add_argument("--hw", default="h100_sxm")
+    parser.add_argument("--hw", default="h100_sxm", help="of the single predictions")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
 
     model, device = load_model(options.model).model, load_device(options.hw)
-    limits, sizes = ceilings(device), grid(options.scenarios)
+    grids = {phase: grid(phase, options.scenarios) for phase in ("prefill", "decode", "generate")}
     count = sum(len(operators(model, step)) for step in (prefill(1, 16), decode(1, 16)))
-    whole = seconds(lambda: evaluate(model, limits, *sizes), options.repeats)
-    least = seconds(lambda: floor(sizes[0], count), options.repeats)
-    scenario = Scenario(model, "generate", batch=8, prompt=2048, output=256)
-    single = seconds(lambda: as_json(predict(scenario, device)), options.repeats)
+    both = seconds(
+        lambda: [predict_grid(model, grids[phase]) for phase in ("prefill", "decode")], options.repeats
+    )
+    whole = seconds(lambda: predict_grid(model, grids["generate"]), options.repeats)
+    least = seconds(lambda: floor(options.scenarios, count), options.repeats)
+    alone = {
+        phase: seconds(
+            lambda phase=phase: as_json(predict(Scenario(model, phase, 8, 2048, output=256), device)),  # type: ignore[misc]
+            10 * options.repeats,
+        )
+        for phase in grids
+    }
     result = {
         "model": model.name,
-        "hardware": device.name,
+        "devices": len(DEVICES),
+        "formats": len(FORMATS),
         "scenarios": options.scenarios,
         "operators_per_scenario": count,
-        "grid_s": whole,
-        "grid_us_per_scenario": whole / options.scenarios * 1e6,
-        "floor_s": least,
-        "ratio_to_floor": whole / least,
-        "single_s": single,
-        "largest_deviation": check(model, limits, device, sizes),
+        "grid_s": both[0],
+        "grid_cpu_s": both[1],
+        "grid_us_per_scenario": both[0] / options.scenarios * 1e6,
+        "generate_grid_s": whole[0],
+        "floor_s": least[0],
+        "ratio_to_floor": both[1] / least[1],
+        "single_s": alone["decode"][0],
+        "single": {phase: {"wall_s": wall, "cpu_s": cpu} for phase, (wall, cpu) in alone.items()},
+        "largest_deviation": max(check(model, asked) for asked in grids.values()),
     }
     if options.json:
         print(json.dumps(result, indent=1))
         return
-    print(f"{model.name} on {device.name}, prefill and decode, {options.scenarios:,} scenarios at once")
-    print(f"  all of them                        {whole:.4f} s")
-    print(f"  one of them                        {result['grid_us_per_scenario']:.3f} us")
-    print(f"  floor: {count} array products in NumPy  {least:.4f} s, {whole / least:.0f} times less")
-    print(f"  one prediction by itself, warm     {single * 1e3:.2f} ms, its totals and rows included")
+    print(
+        f"{model.name}, {options.scenarios:,} scenarios at once on {len(DEVICES)} devices in {len(FORMATS)} "
+        "pairs of formats"
+    )
+    print(f"  prefill and decode, all            {both[0]:.4f} s, of which CPU {both[1]:.4f} s")
+    print(f"  one of them                        {result['grid_us_per_scenario']:.2f} us")
+    print(f"  floor: {count} array products in NumPy  {least[0]:.4f} s, {both[1] / least[1]:.0f} times less")
+    print(f"  generations of 2 to 513 tokens     {whole[0]:.4f} s")
+    for phase, (wall, cpu) in alone.items():
+        print(
+            f"  one {phase:8} by itself, warm      {wall * 1e3:.2f} ms (CPU {cpu * 1e3:.2f}), totals and rows"
+        )
     print(f"  arrays against one by one          largest deviation {result['largest_deviation']:.1e}")
 
 

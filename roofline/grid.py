@@ -17,6 +17,7 @@ from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.many import ManyCeilings, many
 from roofline.predict import LINEAR, Scenario, check_node, reference, summary
 from roofline.times import times
+from specfiles.errors import InputError
 from workloads.dtypes import Precision, bytes_per_element, codes
 from workloads.phases import Named, Setting, Step, operators, weight_bytes
 
@@ -53,7 +54,12 @@ class Grid:
 
     @classmethod
     def of(cls, scenarios: Sequence[Scenario], devices: Sequence[Device]) -> Grid:
-        """The grid of scenarios of one phase, each on the device of its place (or all on the only one)."""
+        """The grid of scenarios of one phase, each on the device of its place (or all on the only one).
+
+        Raises InputError where a scenario has techniques: each makes a schedule of its own.
+        """
+        if any(s.techniques for s in scenarios):
+            raise InputError("a grid has no techniques; predict its points one by one.")
         settings = {setting: i for i, setting in enumerate(dict.fromkeys(s.setting for s in scenarios))}
         unique = {id(d): d for d in devices}
         places = {key: i for i, key in enumerate(unique)}
@@ -79,8 +85,9 @@ class Grid:
 
     def take(self, index: Indices) -> Grid:
         """Some of the points."""
-        arrays: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v[index] for k, v in arrays.items() if isinstance(v, np.ndarray)})
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        cut: dict[str, Any] = {k: v[index] for k, v in values.items() if isinstance(v, np.ndarray)}
+        return replace(self, **cut)
 
     def check(self, model: Model) -> None:
         """Refuse what one scenario would be refused for: the extremes of each setting stand for all."""
@@ -90,10 +97,9 @@ class Grid:
             sizes = (self.batch, self.prompt, self.context, self.output, longest)
             extremes = {int(here[pick(s[here])]) for s in sizes for pick in (np.argmin, np.argmax)}
             for i in extremes:
-                size = {n: int(getattr(self, n)[i]) for n in ("batch", "prompt", "context", "output")}
-                if self.phase != "decode":
-                    size.pop("context")
-                scenario = Scenario(model, self.phase, setting=self.settings[code], **size)
+                batch, prompt, output = (int(s[i]) for s in (self.batch, self.prompt, self.output))
+                context = int(self.context[i]) if self.phase == "decode" else None
+                scenario = Scenario(model, self.phase, batch, prompt, context, output, self.settings[code])
                 for device in np.unique(self.device[here]):
                     check_node(scenario, self.devices[device])
 
@@ -111,7 +117,7 @@ class _Points:
     def of(cls, model: Model, grid: Grid, limits: Sequence[Ceilings]) -> _Points:
         precision = _precision([s.precision for s in grid.settings], grid.setting)
         setting = replace(grid.settings[grid.setting[0]], precision=precision)
-        return cls(model, grid, _limits(limits, grid.device), setting)
+        return cls(model, grid, _limits(limits, grid.device, precision), setting)
 
     def operators(self, step: Step) -> list[Named]:
         return operators(self.model, step, self.setting)
@@ -145,8 +151,8 @@ def grid_rows(model: Model, grid: Grid, fidelity: Fidelity | str = Fidelity.DATA
                 n = len(index)
                 text = {"name": named.name, "kind": named.operator.kind, "phase": phase}
                 columns: Table = {"point": index, **{k: np.full(n, v) for k, v in text.items()}}
-                columns["count"] = np.broadcast_to(np.asarray(count, dtype=float), n)
-                yield columns | {k: np.broadcast_to(v, n) for k, v in zip(ROWS, values, strict=True)}
+                numbers = zip(("count", *ROWS), (count, *values), strict=True)
+                yield columns | {k: np.broadcast_to(np.asarray(v, dtype=float), n) for k, v in numbers}
 
 
 def _chunks(size: int) -> Iterator[Indices]:
@@ -171,9 +177,10 @@ def _groups(grid: Grid, chunk: Indices, limits: Sequence[Ceilings]) -> Iterator[
         yield chunk[group == number]
 
 
-def _limits(of: Sequence[Ceilings], device: Indices) -> Ceilings:
-    """Plain ceilings where all points have one device."""
-    return of[device[0]] if (device == device[0]).all() else many(of, device)
+def _limits(of: Sequence[Ceilings], device: Indices, precision: Precision) -> Ceilings:
+    """Plain ceilings where all points have one device and agree in what they multiply in."""
+    plain = (device == device[0]).all() and all(isinstance(d, str | None) for d in vars(precision).values())
+    return of[device[0]] if plain else many(of, device)
 
 
 def _precision(known: Sequence[Precision], index: Indices) -> Precision:
@@ -208,7 +215,7 @@ def _totals(points: _Points) -> Table:
     out = {"prefill": grid.prompt, "decode": 1.0}.get(grid.phase, grid.output)
     watts = [d.datasheet.tdp_w.value if d.datasheet.tdp_w else np.nan for d in grid.devices]
     stated = [reference(d) for d in grid.devices]
-    scale = _limits(stated, grid.device)
+    scale = _limits(stated, grid.device, setting.precision)
     capacity = np.array([d.datasheet.dram.capacity_bytes.value for d in grid.devices])
     found = summary(
         grid.phase,

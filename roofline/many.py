@@ -74,7 +74,7 @@ def many(of: Sequence[Ceilings], index: NDArray[np.intp]) -> ManyCeilings:
         dram_byte_per_s=each(lambda c: c.dram_byte_per_s),
         link_byte_per_s=None,
         launch_s=each(lambda c: c.launch_s),
-        caches=tuple((padded[index, level, 0], padded[index, level, 1]) for level in range(depth)),  # type: ignore[misc]
+        caches=tuple((padded[index, level, 0], padded[index, level, 1]) for level in range(depth)),
         floor=replace(many(floors, index), is_floor=True) if len(floors) == len(of) else None,
         is_floor=of[0].is_floor,
         of=tuple(of),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from roofline.predict import Prediction, Row
+from roofline.predict import Prediction, Row, Scenario
+
+if TYPE_CHECKING:
+    from hwspecs import Device
+    from roofline.ceilings import Ceilings
 
 OPERATOR_COLUMNS = (
     "name",
@@ -60,13 +65,32 @@ def record(row: Row) -> dict[str, Any]:
 
 def as_json(prediction: Prediction) -> dict[str, Any]:
     """A prediction in the documented schema."""
-    scenario, setting = prediction.scenario, prediction.scenario.setting
+    return {
+        **_asked(prediction.scenario, prediction.device, prediction.ceilings),
+        "operators": [record(row) for row in prediction.rows],
+        "totals": prediction.totals(),
+    }
+
+
+def of_points(
+    scenarios: Sequence[Scenario], device: Device, limits: Ceilings, totals: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The points of a grid in the documented schema, without operators; `totals` are arrays over them."""
+    columns = {name: [None if v != v else v for v in values.tolist()] for name, values in totals.items()}
+    return [
+        {**_asked(scenario, device, limits), "totals": {name: values[i] for name, values in columns.items()}}
+        for i, scenario in enumerate(scenarios)
+    ]
+
+
+def _asked(scenario: Scenario, device: Device, limits: Ceilings) -> dict[str, Any]:
+    setting = scenario.setting
     precision = setting.precision
     return {
         "schema": 1,
         "model": scenario.model.name,
-        "hardware": prediction.device.name,
-        "node": prediction.device.node.name if prediction.device.node else None,
+        "hardware": device.name,
+        "node": device.node.name if device.node else None,
         "phase": scenario.phase,
         "batch": scenario.batch,
         "prompt": scenario.prompt,
@@ -82,10 +106,8 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
         "techniques": [technique.told() for technique in scenario.techniques],
         "tensor_parallel": setting.tensor_parallel,
         "convention": setting.convention.name,
-        "fidelity": str(prediction.ceilings.fidelity),
-        "notes": list(prediction.ceilings.notes),
-        "operators": [record(row) for row in prediction.rows],
-        "totals": prediction.totals(),
+        "fidelity": str(limits.fidelity),
+        "notes": list(limits.notes),
     }
 
 

@@ -136,7 +136,7 @@ def _cost(prediction: Prediction, quantity: str) -> float:
     """Seconds per unit of a quantity on the device, to weigh FLOP against bytes."""
     limits = prediction.ceilings
     if quantity == "matrix_flops":
-        return 1 / limits.matrix_flop_per_s(str(prediction.scenario.setting.precision.activations))
+        return float(1 / limits.matrix_flop_per_s(prediction.scenario.setting.precision.activations))
     if quantity == "comm_bytes":
         return float(1 / limits.link())
     return 1 / limits.dram_byte_per_s

@@ -16,6 +16,7 @@ from profiler.cli.options import (
     model_argument,
     one_of,
     output_file,
+    progress,
     scenario_options,
     size_options,
 )
@@ -46,8 +47,32 @@ def command(model: str, hw: str, fidelity: str, format: str, out: Path | None, *
         emit(predict_listed(listed, device, limits, format), out)
         return
     _, found = scenarios(model, asked)
+    if len(found) > 1 and _as_grid(found, device, limits, format, out):
+        return
     points = [as_json(run(scenario, device, limits)) for scenario in found]
     emit(_render(points, format), out)
+
+
+def _as_grid(found: list[Any], device: Any, limits: Any, format: str, out: Path | None) -> bool:
+    """Many points at once, where what is asked for is a line for each, or a Parquet file of all rows."""
+    rows = out is not None and out.suffix == ".parquet"
+    if any(scenario.techniques for scenario in found) or not (rows or format == "table"):
+        return False
+    from reports import terminal
+    from roofline.ceilings import ceilings
+    from roofline.grid import Grid, predict_grid
+    from roofline.tables import of_points
+
+    model, grid = found[0].model, Grid.of(found, [device])
+    if rows and out is not None:
+        from roofline.gridfile import write_rows
+
+        written = write_rows(model, grid, out, limits)
+        progress(f"{written} rows of {len(found)} points written to {out}")
+    else:
+        totals = predict_grid(model, grid, limits)
+        emit(terminal.sweep(of_points(found, device, ceilings(device, limits), totals)), out)
+    return True
 
 
 def _render(points: list[dict[str, Any]], format: str) -> str:

@@ -1,0 +1,184 @@
+"""A grid is its points predicted one by one: totals, rows, errors, and the file of all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwspecs import Device, load_device
+from roofline import grid as module
+from roofline.grid import ROWS, Grid, grid_rows, predict_grid
+from roofline.gridfile import write_rows
+from roofline.predict import Scenario, predict
+from roofline.tables import record
+from specfiles.errors import InputError
+from workloads.catalogue import MODELS, load_model
+from workloads.config import Config
+from workloads.convention import CONVENTIONS
+from workloads.dtypes import Precision
+from workloads.families import build
+from workloads.model import Model
+from workloads.phases import Setting
+
+ROUNDING = 1e-12
+NAMES = ("h100_sxm", "a100_sxm", "b200_sxm", "l40s", "mi300x", "MI300X-8GPU", "dgx_h100")
+DEVICES = [load_device(name) for name in NAMES]
+FIELDS = {"hidden_size": 64, "num_hidden_layers": 4, "vocab_size": 100, "num_attention_heads": 4}
+FIELDS |= {"num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 96, "sliding_window": 50}
+FIELDS |= {"sliding_window_pattern": 2, "max_position_embeddings": 100_000}
+GEMMA = build(Config({"model_type": "gemma3_text", **FIELDS}, "small"), "small")
+LLAMA = load_model("Llama-3.1-8B").model
+
+SETTINGS = st.builds(
+    lambda weights, kv, devices, convention: Setting(
+        Precision.of(weights, None, kv), CONVENTIONS[convention], devices
+    ),
+    st.sampled_from(["bf16", "fp16", "int8", "int4"]),
+    st.sampled_from([None, "fp8", "bf16"]),
+    st.sampled_from([1, 2]),
+    st.sampled_from(list(CONVENTIONS)),
+)
+
+
+def scenarios(model: Model, phase: str) -> st.SearchStrategy[Scenario]:
+    size = st.integers(1, 400)
+    return st.builds(
+        lambda batch, prompt, context, output, setting: Scenario(
+            model, phase, batch, prompt, context if phase == "decode" else None, output, setting
+        ),
+        size,
+        size,
+        size,
+        size,
+        SETTINGS,
+    )
+
+
+def assert_is_one_by_one(found: list[Scenario], devices: list[Device], fidelity: str = "datasheet") -> None:
+    totals = predict_grid(found[0].model, Grid.of(found, devices), fidelity)
+    for i, (scenario, device) in enumerate(zip(found, devices, strict=True)):
+        for name, expected in predict(scenario, device, fidelity).totals().items():
+            value = totals[name][i]
+            if expected is None:
+                assert np.isnan(value), name
+            else:
+                assert value == pytest.approx(expected, rel=ROUNDING, abs=0), name
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode", "generate"])
+@pytest.mark.parametrize("model", [GEMMA, LLAMA], ids=["windows", "Llama"])
+@given(data=st.data())
+def test_a_grid_is_its_points(model: Model, phase: str, data: st.DataObject) -> None:
+    found = data.draw(st.lists(scenarios(model, phase), min_size=1, max_size=6))
+    devices = [data.draw(st.sampled_from(DEVICES)) for _ in found]
+    assert_is_one_by_one(found, devices)
+
+
+@pytest.mark.parametrize("fidelity", ["measured", "calibrated"])
+@settings(max_examples=6)
+@given(data=st.data())
+def test_a_grid_with_what_was_measured(fidelity: str, data: st.DataObject) -> None:
+    """Caches by device, floors, kernel models: also where a batch of one runs other kernels."""
+    sizes = st.sampled_from([1, 2, 40])
+    found = [
+        Scenario(LLAMA, "generate", data.draw(sizes), data.draw(sizes), output=data.draw(sizes))
+        for _ in range(3)
+    ]
+    devices = [data.draw(st.sampled_from(DEVICES[:3])) for _ in found]
+    assert_is_one_by_one(found, devices, fidelity)
+
+
+@given(
+    phase=st.sampled_from(["prefill", "decode", "generate"]),
+    vector=st.sampled_from([1e9, 1e10, 1e13]),
+    special=st.sampled_from([1e8, 1e10, 1e13]),
+    data=st.data(),
+)
+def test_a_grid_of_generations_bends_where_each_of_them_does(
+    paper_device: Callable[..., Device], phase: str, vector: float, special: float, data: st.DataObject
+) -> None:
+    """Windows fill up and other limits take over at different steps of different points."""
+    found = data.draw(st.lists(scenarios(GEMMA, phase), min_size=2, max_size=4))
+    kinds = [paper_device(vector=vector, special=special), paper_device(vector=None, special=None)]
+    assert_is_one_by_one(found, [data.draw(st.sampled_from(kinds)) for _ in found])
+
+
+@pytest.mark.parametrize("path", MODELS.paths(), ids=lambda path: path.stem)
+def test_every_model_can_be_a_grid(path: Path) -> None:
+    """No operator of any family takes arrays for numbers in the wrong place."""
+    model = load_model(path).model
+    found = [
+        Scenario(model, "generate", batch, prompt, output=9, setting=Setting(Precision.of("bf16", None, kv)))
+        for batch, prompt, kv in ((1, 7, None), (5, 30, "fp8"))
+    ]
+    assert_is_one_by_one(found, DEVICES[:2])
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode", "generate"])
+def test_rows_of_a_grid_are_rows_of_its_points(phase: str) -> None:
+    found = [Scenario(LLAMA, phase, batch, 200, output=30) for batch in (1, 3, 64)]
+    tables = list(grid_rows(LLAMA, Grid.of(found, DEVICES[:1])))
+    for i, scenario in enumerate(found):
+        expected = [record(row) for row in predict(scenario, DEVICES[0]).rows]
+        assert [(t["phase"][0], t["name"][0]) for t in tables] == [(r["phase"], r["name"]) for r in expected]
+        for table, row in zip(tables, expected, strict=True):
+            for name in ("count", *ROWS):
+                assert table[name][i] == pytest.approx(row[name], rel=ROUNDING, abs=0), (row["name"], name)
+
+
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    found = [Scenario(LLAMA, "decode", batch, context=100 + batch) for batch in range(1, 30)]
+    grid = Grid.of(found, [DEVICES[i % 3] for i in range(29)])
+    whole = predict_grid(LLAMA, grid)
+    write_rows(LLAMA, grid, tmp_path / "whole.parquet")
+    monkeypatch.setattr(module, "CHUNK", 7)
+    monkeypatch.setattr("roofline.gridfile.ROW_GROUP", 50)
+    parts = predict_grid(LLAMA, grid)
+    written = write_rows(LLAMA, grid, tmp_path / "parts.parquet")
+    assert all(np.array_equal(whole[name], parts[name], equal_nan=True) for name in whole)
+    one, many = (
+        pq.read_table(tmp_path / f"{name}.parquet").to_pandas().sort_values(["name", "point"])
+        for name in ("whole", "parts")
+    )
+    assert pq.ParquetFile(tmp_path / "parts.parquet").num_row_groups > 5
+    assert len(one) == len(many) == written == 29 * len(predict(found[0], DEVICES[0]).rows)
+    assert (one.reset_index(drop=True) == many.reset_index(drop=True)).drop(columns="node").all().all()
+    times = (many["count"] * many["time_s"]).groupby(many["point"]).sum()
+    np.testing.assert_allclose(times, whole["time_s"], rtol=ROUNDING)
+    assert list(many.loc[many["point"] == 4, "hardware"].unique()) == [DEVICES[1].name]
+
+
+@pytest.mark.parametrize(
+    ("change", "device", "said"),
+    [
+        (
+            {"setting": Setting(Precision.of("fp8", "fp8"))},
+            "a100_sxm",
+            "A100-SXM4-80GB has no dense peak for fp8",
+        ),
+        ({"setting": Setting(tensor_parallel=16)}, "dgx_h100", "DGX-H100 has 8 devices, --tp 16"),
+    ],
+)
+def test_a_point_is_refused_as_it_would_be_alone(change: dict[str, Any], device: str, said: str) -> None:
+    model = load_model("Llama-3.1-405B").model
+    found = [Scenario(model, "decode"), Scenario(model, "decode", 2, **change)]
+    with pytest.raises(InputError, match=said):
+        predict_grid(model, Grid.of(found, [load_device(device)]))
+
+
+def test_a_grid_built_by_hand_is_checked() -> None:
+    grid = Grid.of([Scenario(LLAMA, "decode", context=n) for n in (10, 20)], DEVICES[:1])
+    far = Grid(**{**vars(grid), "context": np.array([10.0, 131_073.0])})
+    with pytest.raises(InputError, match="131073 were asked for"):
+        predict_grid(LLAMA, far)
+    none = Grid(**{**vars(grid), "batch": np.array([0.0, 1.0])})
+    with pytest.raises(InputError, match="batch is 0"):
+        predict_grid(LLAMA, none)
