@@ -15,7 +15,8 @@ import numpy as np
 
 from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.many import ManyCeilings, many
-from roofline.predict import LINEAR, Scenario, check_node, reference, summary
+from roofline.predict import LINEAR, check_node, reference, summary
+from roofline.scenario import Scenario
 from roofline.times import times
 from specfiles.errors import InputError
 from workloads.dtypes import Precision, bytes_per_element, codes
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     Indices = NDArray[np.intp]
     Table = dict[str, NDArray[Any]]
 
+DECODER = ("prefill", "decode", "generate")  # its phases
 CHUNK = 16_384  # points evaluated at once: arrays of 128 kB stay in a second-level cache
 SUMS = ("flops", "matrix_flops", "bytes", "activation_bytes", "time_s")  # what totals are made of
 LIMITS = ("compute_s", "memory_s", "comm_s", "launch_s", "time_s")
@@ -56,10 +58,13 @@ class Grid:
     def of(cls, scenarios: Sequence[Scenario], devices: Sequence[Device]) -> Grid:
         """The grid of scenarios of one phase, each on the device of its place (or all on the only one).
 
-        Raises InputError where a scenario has techniques: each makes a schedule of its own.
+        Raises InputError where scenarios cannot be a grid (`fits`).
         """
-        if any(s.techniques for s in scenarios):
-            raise InputError("a grid has no techniques; predict its points one by one.")
+        if not cls.fits(scenarios):
+            raise InputError(
+                "a grid holds scenarios of one decoder and phase, without techniques, images or an encoder; "
+                "predict them one by one."
+            )
         settings = {setting: i for i, setting in enumerate(dict.fromkeys(s.setting for s in scenarios))}
         unique = {id(d): d for d in devices}
         places = {key: i for i, key in enumerate(unique)}
@@ -78,6 +83,17 @@ class Grid:
             np.array([settings[s.setting] for s in scenarios]),
             tuple(unique.values()),
             np.array([places[id(d)] for d in each]),
+        )
+
+    @staticmethod
+    def fits(scenarios: Sequence[Scenario]) -> bool:
+        """Whether they are a prefill and a step per token of one decoder: the schedule that a grid knows."""
+        model = scenarios[0].model
+        return not (
+            model.phases != DECODER
+            or model.has_memory
+            or any(s.techniques or s.images for s in scenarios)
+            or len({s.phase for s in scenarios}) > 1
         )
 
     def __len__(self) -> int:

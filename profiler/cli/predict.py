@@ -55,12 +55,13 @@ def command(model: str, hw: str, fidelity: str, format: str, out: Path | None, *
 
 def _as_grid(found: list[Any], device: Any, limits: Any, format: str, out: Path | None) -> bool:
     """Many points at once, where what is asked for is a line for each, or a Parquet file of all rows."""
+    from roofline.grid import Grid, predict_grid
+
     rows = out is not None and out.suffix == ".parquet"
-    if any(scenario.techniques for scenario in found) or not (rows or format == "table"):
+    if not (rows or format == "table") or not Grid.fits(found):
         return False
     from reports import terminal
     from roofline.ceilings import ceilings
-    from roofline.grid import Grid, predict_grid
     from roofline.tables import of_points
 
     model, grid = found[0].model, Grid.of(found, [device])
