@@ -20,7 +20,7 @@ from roofline.scenario import Scenario
 from roofline.times import times
 from specfiles.errors import InputError
 from workloads.dtypes import Precision, bytes_per_element, codes
-from workloads.phases import Named, Setting, Step, operators, weight_bytes
+from workloads.phases import Named, Setting, Step, operators, owners, weight_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -227,7 +227,7 @@ def _totals(points: _Points) -> Table:
     new = np.where(grid.phase == "decode", 1.0, grid.prompt)
     residual = grid.batch * new * model.hidden * bytes_per_element(setting.precision.wide)
     tokens = np.where(grid.phase == "decode", grid.context, grid.prompt + steps)
-    weights = weight_bytes(points.operators(Step(1, 1, 1)))
+    weights = weight_bytes(owners(model, setting))
     out = {"prefill": grid.prompt, "decode": 1.0}.get(grid.phase, grid.output)
     watts = [d.datasheet.tdp_w.value if d.datasheet.tdp_w else np.nan for d in grid.devices]
     stated = [reference(d) for d in grid.devices]

@@ -71,7 +71,9 @@ class Prediction:
         out = {"prefill": scenario.prompt, "decode": 1}.get(scenario.phase, scenario.output)
         sums = {name: self.total(name) for name in ("flops", "matrix_flops", "bytes")}
         sums |= {"time_s": self.time_s(), "decode_s": self.time_s("decode")}
-        sums["first_s"] = self.time_s("prefill") or sums["time_s"]  # a diffusion model has no first token alone
+        sums["first_s"] = (
+            self.time_s("prefill") or sums["time_s"]
+        )  # a diffusion model has no first token alone
         scale, tdp = reference(self.device, self.ceilings), self.device.datasheet.tdp_w
         return summary(
             scenario.phase,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from roofline.predict import Prediction, Row, Scenario
+from roofline.predict import Prediction, Row
+from roofline.scenario import Scenario
 
 if TYPE_CHECKING:
     from hwspecs import Device
