@@ -88,6 +88,35 @@ SMALL: dict[str, dict[str, Any]] = {
         "vocab_size": 101,
     },
 }
+ROUTED: dict[str, dict[str, Any]] = {
+    "jamba": {
+        "hidden_size": 60,
+        "num_hidden_layers": 10,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "intermediate_size": 77,
+        "vocab_size": 101,
+        "num_experts": 5,
+    },
+    "qwen3_next": {
+        **SMALL["qwen3_5_text"],
+        "num_experts": 7,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 22,
+        "shared_expert_intermediate_size": 26,
+    },
+    "switch_transformers": {**SMALL["t5"], "num_sparse_encoder_layers": 1, "num_experts": 5},
+}
+ROUTED["switch_transformers"] |= {"num_decoder_layers": 4, "num_sparse_decoder_layers": 2}
+ROUTED["qwen3_5_moe_text"] = ROUTED["qwen3_next"]
+ROUTED["nemotron_h"] = {
+    **SMALL["nemotron_h"],
+    "hybrid_override_pattern": "ME*M",
+    "n_routed_experts": 7,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 22,
+    "moe_shared_expert_intermediate_size": 26,
+}
 SMALL["roberta"] = {**SMALL["bert"], "pad_token_id": 0}
 HYBRIDS = ("nemotron_h", "qwen3_5_text")
 ENCODERS = ("bert", "roberta", "distilbert")
@@ -162,6 +191,18 @@ def tokens(length: int, device: str = "meta") -> Any:
 def test_parameters(family: str) -> None:
     network = reference(family)
     assert sum(p.numel() for p in network.parameters()) == parameters(ours(family))
+
+
+@pytest.mark.parametrize("family", list(ROUTED))
+def test_parameters_with_experts(family: str) -> None:
+    """Products of experts are compared where every family's are; here what they own, and where they stand."""
+    config = transformers.AutoConfig.for_model(family, **ROUTED[family])
+    seq2seq = family == "switch_transformers"
+    kind = transformers.AutoModelForSeq2SeqLM if seq2seq else transformers.AutoModelForCausalLM
+    with torch.device("meta"):
+        network = kind.from_config(config)
+    model = build(Config({"model_type": family, **ROUTED[family]}, "test"), "test")
+    assert sum(p.numel() for p in network.parameters()) == parameters(model)
 
 
 @pytest.mark.parametrize("family", ["mamba", "mamba2", "rwkv", "nemotron_h", "qwen3_5_text"])

@@ -1,7 +1,8 @@
-"""Hybrids of attention and recurrent mixers: Nemotron-H, Qwen3.5."""
+"""Hybrids of attention and recurrent mixers: Nemotron-H, Jamba, Qwen3-Next, Qwen3.5."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from workloads.blocks import (
@@ -12,13 +13,15 @@ from workloads.blocks import (
     GatedAttentionBlock,
     Mamba2Block,
     MlpBlock,
+    MoeBlock,
 )
 from workloads.config import Config
+from workloads.families.recurrent import mamba_block
 from workloads.layer import Layer
 from workloads.model import Model, decoder
 
 STATE_FORMATS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-NEMOTRON = {"M": "mamba", "*": "attention", "-": "mlp"}
+NEMOTRON = {"M": "mamba", "*": "attention", "-": "mlp", "E": "experts"}
 QWEN = ("linear_attention", "full_attention")
 
 
@@ -28,22 +31,97 @@ def _nemotron_h(config: Config) -> Model:
     pattern = config.text("hybrid_override_pattern", default="")
     if len(pattern) != count or set(pattern) - set(NEMOTRON):
         raise config.wrong("hybrid_override_pattern", f"one of {', '.join(NEMOTRON)} per layer, {count}")
-    blocks: dict[str, Block] = {
-        "M": _nemotron_mamba(config),
-        "*": attention(config, hidden, rotary=False),
-        "-": MlpBlock(
-            config.size("intermediate_size"),
-            config.text("mlp_hidden_act", default="relu2"),
-            gated=False,
-            bias=config.flag("mlp_bias", False),
-        ),
+    makers: dict[str, Callable[[], Block]] = {
+        "M": lambda: _nemotron_mamba(config),
+        "*": lambda: attention(config, hidden, rotary=False),
+        "-": lambda: _nemotron_mlp(config, config.size("intermediate_size")),
+        "E": lambda: _nemotron_experts(config),
     }
+    blocks = {letter: makers[letter]() for letter in sorted(set(pattern))}
     return decoder(
         "nemotron_h",
         hidden,
         config.size("vocab_size"),
         tuple(Layer((blocks[letter],)) for letter in pattern),
         config.size("max_position_embeddings", default=4096),
+        tied=config.flag("tie_word_embeddings", False),
+    )
+
+
+def _nemotron_mlp(config: Config, width: int) -> MlpBlock:
+    activation = config.text("mlp_hidden_act", default="relu2")
+    return MlpBlock(width, activation, gated=False, bias=config.flag("mlp_bias", False))
+
+
+def _nemotron_experts(config: Config) -> MoeBlock:
+    if config.optional_size("moe_latent_size") is not None:
+        raise config.wrong("moe_latent_size", "no such field: experts of a latent are not known")
+    mlp = _nemotron_mlp(config, config.size("moe_intermediate_size"))
+    shared = config.count("n_shared_experts", 1)
+    return MoeBlock(
+        config.size("n_routed_experts"),
+        config.size("num_experts_per_tok"),
+        mlp.width,
+        mlp.activation,
+        gated=False,
+        bias=mlp.bias,
+        shared=_nemotron_mlp(config, config.size("moe_shared_expert_intermediate_size")) if shared else None,
+    )
+
+
+def _jamba(config: Config) -> Model:
+    """Attention every eighth layer, experts every second (arXiv:2403.19887); no positions."""
+    hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
+    mamba = mamba_block(config, hidden, "mamba_")
+    attends = attention(config, hidden, rotary=False)
+    dense = MlpBlock(config.size("intermediate_size"), config.text("hidden_act", default="silu"))
+    sparse = _experts(config, dense.width, "num_experts", 16, 2)
+    at, every = config.count("attn_layer_offset", 4), config.size("attn_layer_period", default=8)
+    first, period = config.count("expert_layer_offset", 1), config.size("expert_layer_period", default=2)
+    layers = tuple(
+        Layer((attends if i % every == at else mamba, sparse if i % period == first else dense))
+        for i in range(count)
+    )
+    return decoder(
+        "jamba",
+        hidden,
+        config.size("vocab_size"),
+        layers,
+        config.size("max_position_embeddings", default=262144),
+        tied=config.flag("tie_word_embeddings", False),
+    )
+
+
+def _experts(config: Config, width: int, name: str, experts: int, top_k: int) -> MoeBlock | MlpBlock:
+    """Gated experts; with one expert there is nothing to route."""
+    activation = config.text("hidden_act", default="silu")
+    number = config.size(name, "num_local_experts", default=experts)
+    if number == 1:
+        return MlpBlock(width, activation)
+    chosen = config.size("num_experts_per_tok", default=top_k)
+    if chosen > number:
+        raise config.wrong("num_experts_per_tok", f"at most {name}, {number}")
+    return MoeBlock(number, chosen, width, activation)
+
+
+def _qwen_moe(config: Config, kind: str, together: bool) -> Model:
+    """The mixers of Qwen3.5 with experts in every layer, of which one is shared and gated."""
+    hidden = config.size("hidden_size")
+    only, step = config.fields.get("mlp_only_layers") or [], config.size("decoder_sparse_step", default=1)
+    if only or step != 1:
+        raise config.wrong("mlp_only_layers" if only else "decoder_sparse_step", "experts in every layer")
+    routed = _experts(config, config.size("moe_intermediate_size", default=512), "num_experts", 512, 10)
+    shared = MlpBlock(
+        config.size("shared_expert_intermediate_size", default=512), config.text("hidden_act", default="silu")
+    )
+    experts = replace(routed, shared=shared, shared_gate=True) if isinstance(routed, MoeBlock) else routed
+    mixers = qwen_mixers(config, hidden, together)
+    return decoder(
+        kind,
+        hidden,
+        config.size("vocab_size"),
+        tuple(Layer((mixer, experts)) for mixer in mixers),
+        config.size("max_position_embeddings", default=32768),
         tied=config.flag("tie_word_embeddings", False),
     )
 
@@ -128,4 +206,10 @@ def state_format(config: Config, name: str) -> str | None:
     return STATE_FORMATS.get(given)
 
 
-FAMILY = {"nemotron_h": _nemotron_h, "qwen3_5_text": _qwen3_5}
+FAMILY: dict[str, Callable[[Config], Model]] = {
+    "nemotron_h": _nemotron_h,
+    "jamba": _jamba,
+    "qwen3_5_text": _qwen3_5,
+    "qwen3_next": lambda config: _qwen_moe(config, "qwen3_next", together=True),
+    "qwen3_5_moe_text": lambda config: _qwen_moe(config, "qwen3_5_moe_text", together=False),
+}

@@ -1,9 +1,10 @@
-"""T5: an encoder and a decoder with relative positions, no biases, RMSNorm (arXiv:1910.10683)."""
+"""T5 (arXiv:1910.10683) and Switch (arXiv:2101.03961), T5 with experts: relative positions, no biases."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from specfiles.errors import InputError
 from workloads.architectures import EncoderDecoder
 from workloads.blocks import (
     AttentionBlock,
@@ -13,6 +14,7 @@ from workloads.blocks import (
     FinalNorm,
     Head,
     MlpBlock,
+    MoeBlock,
     RelativePositions,
     TokenTable,
 )
@@ -35,6 +37,43 @@ def _t5(config: Config) -> Model:
         (encoder,) * count,
         (decoder,) * config.size("num_decoder_layers", default=count, most=2000),
     )
+
+
+def _switch(config: Config) -> Model:
+    """Of `num_sparse_encoder_layers` evenly spaced layers the MLP is a choice of one expert."""
+    hidden, heads = config.size("d_model"), config.size("num_heads")
+    head_dim, count = config.size("d_kv"), config.layers("num_layers")
+    width, activation = config.size("d_ff"), config.text("dense_act_fn", default="relu")
+    dense = MlpBlock(width, activation, gated=False)
+    experts = MoeBlock(
+        config.size("num_experts", default=8),
+        1,
+        width,
+        activation,
+        gated=False,
+        router_bias=config.flag("router_bias", False),
+    )
+
+    def layers(number: int, sparse: int, *mixers: Block) -> tuple[Layer, ...]:
+        if sparse > number:
+            raise InputError(
+                f"{config.origin}: {sparse} sparse layers of {number}; expected at most {number}."
+            )
+        step = number // sparse if sparse else 0
+        chosen = [bool(step) and (i % step == 1 or step == 1) for i in range(number)]
+        return tuple(Layer((*mixers, experts if routed else dense)) for routed in chosen)
+
+    cross = CrossAttentionBlock(heads, head_dim)
+    encoder = layers(
+        count, config.count("num_sparse_encoder_layers", 3), EncoderAttentionBlock(heads, head_dim)
+    )
+    decoder = layers(
+        config.size("num_decoder_layers", default=count, most=2000),
+        config.count("num_sparse_decoder_layers", 3),
+        AttentionBlock(heads, heads, head_dim),
+        cross,
+    )
+    return encoder_decoder(config, "switch_transformers", hidden, heads, encoder, decoder)
 
 
 def encoder_decoder(
@@ -64,4 +103,4 @@ def _mlp(config: Config) -> MlpBlock:
     return MlpBlock(config.size("d_ff"), name, gated=gated)
 
 
-FAMILY = {"t5": _t5}
+FAMILY = {"t5": _t5, "switch_transformers": _switch}
