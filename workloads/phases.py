@@ -109,7 +109,8 @@ def active_parameters(model: Model, convention: ActiveConvention = "all") -> int
     left_out = ACTIVE_CONVENTIONS[convention]
     # An encoder works for every token of the decoder; a tower for images alone.
     rows = owners(model) if model.has_memory else operators(model, decode(1, 1))
-    return sum(row.active_parameters() for row in rows if row.name not in left_out)
+    unscoped = ((row, row.name.removeprefix("encoder.").removeprefix("decoder.")) for row in rows)
+    return sum(row.active_parameters() for row, name in unscoped if name not in left_out)
 
 
 def weight_bytes(rows: Iterable[Named]) -> float:

@@ -266,3 +266,32 @@ def test_a_vision_tower_is_counted() -> None:
     tower = sum(p.numel() for p in network.model.visual.parameters())
     decoder = build(Config(loaded.config["text_config"], "text"), "text")
     assert parameters(loaded.model) - parameters(decoder) == tower
+
+
+def test_no_family_is_compared_nowhere() -> None:
+    """What test_transformers leaves out is here, but LLaDA, which transformers does not implement."""
+    from workloads.families import FAMILIES
+
+    here = {*SMALL, *ROUTED, "longformer", "big_bird", "llada"}
+    assert here <= set(FAMILIES)
+    mixed = {load_model(name).model.family for name in ("Mamba-1-2.8B", "BERT-base-uncased", "LLaDA-8B")}
+    assert mixed <= here
+
+
+def test_llada_is_a_llama_without_a_mask() -> None:
+    """Parameters and products of the Llama of its sizes, which transformers has."""
+    fields = load_model("LLaDA-8B").config
+    config = transformers.LlamaConfig(
+        hidden_size=fields["d_model"],
+        intermediate_size=fields["mlp_hidden_size"],
+        num_attention_heads=fields["n_heads"],
+        num_hidden_layers=2,
+        vocab_size=fields["embedding_size"],
+        tie_word_embeddings=False,
+    )
+    with torch.device("meta"):
+        network = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+    model = build(Config({**fields, "n_layers": 2}, "test"), "test")
+    assert sum(p.numel() for p in network.parameters()) == parameters(model)
+    whole = Step(BATCH, TOKENS, TOKENS, scored=TOKENS)
+    assert dispatched(network, input_ids=tokens(TOKENS)) == counted(model, whole)
