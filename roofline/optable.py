@@ -53,11 +53,35 @@ def _attention(causal: bool, one_query: bool) -> Callable[[Column, tuple[str, st
     return make
 
 
+def _mla(absorbed: bool) -> Callable[[Column, tuple[str, str, str], str], Operator]:
+    """Latent attention with the sizes of DeepSeek-V2 and V3, which the measured tables have."""
+
+    def make(size: Column, dtypes: tuple[str, str, str], kv_dtype: str) -> Operator:
+        heads = size("n_heads")
+        return Attention(
+            batch=size("batch"),
+            q_len=1 if absorbed else size("q_len"),
+            kv_len=size("kv_len"),
+            heads=heads,
+            kv_heads=1 if absorbed else heads,
+            head_dim=576 if absorbed else 192,
+            dtype=dtypes[0],
+            kv_dtype=kv_dtype or dtypes[0],
+            value_dim=512 if absorbed else 128,
+            values_in_keys=absorbed,
+            cached=absorbed,
+        )
+
+    return make
+
+
 BUILDERS: Mapping[str, Callable[[Column, tuple[str, str, str], str], Operator]] = {
     "gemm": _gemm,
     "attention_prefill": _attention(causal=True, one_query=False),
     "attention_decode": _attention(causal=True, one_query=True),
     "attention_encoder": _attention(causal=False, one_query=False),
+    "mla_prefill": _mla(absorbed=False),
+    "mla_decode": _mla(absorbed=True),
     "rmsnorm": lambda size, d, _: Norm(size("num_tokens"), size("hidden"), d[2], d[2]),
     "rope": lambda size, d, _: Rope(
         size("num_tokens"), size("n_heads") + size("n_kv_heads"), size("head_dim"), d[2]

@@ -12,9 +12,18 @@ if TYPE_CHECKING:
 
 def models() -> dict[str, KernelModel]:
     """The model of each operator kind; a new one is one entry here."""
+    from roofline.physics.decode import DecodeModel
     from roofline.physics.gemm import GemmModel
+    from roofline.physics.mla import MlaDecodeModel, MlaPrefillModel
+    from roofline.physics.prefill import PrefillModel
 
-    known: list[KernelModel] = [GemmModel()]
+    known: list[KernelModel] = [
+        GemmModel(),
+        PrefillModel(),
+        DecodeModel(),
+        MlaPrefillModel(),
+        MlaDecodeModel(),
+    ]
     return {kind: model for model in known for kind in model.kinds}
 
 

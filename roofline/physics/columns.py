@@ -73,9 +73,13 @@ def _name(dtype: str) -> str:
     return CANONICAL.get(dtype, dtype)
 
 
-def _attention(op: Attention) -> tuple[str, str, str, dict[str, Any]]:
+def _attention(op: Attention) -> tuple[str, str, str, dict[str, Any]] | None:
     one_query = np.all(np.asarray(op.q_len) == 1)
     kind = "attention_decode" if one_query else "attention_prefill" if op.causal else "attention_encoder"
+    if op.value_dim is not None and op.value_dim != op.head_dim:
+        return _latent_attention(op)
+    if op.scattered or op.chunk is not None:
+        return None  # no kernel of these was measured
     sizes = {
         "batch": op.batch,
         "q_len": op.q_len,
@@ -86,6 +90,17 @@ def _attention(op: Attention) -> tuple[str, str, str, dict[str, Any]]:
         "window": 0 if op.window is None else op.window,
         "causal": float(op.causal),
     }
+    return kind, _name(str(op.dtype)), _name(str(op.kv_dtype)), sizes
+
+
+def _latent_attention(op: Attention) -> tuple[str, str, str, dict[str, Any]] | None:
+    """MLA of DeepSeek's sizes, absorbed for one query and expanded for prompts; others were not measured."""
+    kinds: dict[tuple[Any, ...], str] = {(576, 512, True): "mla_decode", (192, 128, False): "mla_prefill"}
+    kind = kinds.get((op.head_dim, op.value_dim, op.values_in_keys))
+    one_query = bool(np.all(np.asarray(op.q_len) == 1))
+    if kind is None or op.scattered or one_query != (kind == "mla_decode"):
+        return None
+    sizes = {"batch": op.batch, "q_len": op.q_len, "kv_len": op.kv_len, "n_heads": op.heads}
     return kind, _name(str(op.dtype)), _name(str(op.kv_dtype)), sizes
 
 
@@ -104,7 +119,7 @@ def _allreduce(op: AllReduce) -> tuple[str, str, str, dict[str, Any]]:
     return "allreduce", _name(str(op.dtype)), "", {"bytes": size, "n_gpus": op.devices}
 
 
-_OPERATORS: Mapping[type[Operator], Callable[[Any], tuple[str, str, str, dict[str, Any]]]] = {
+_OPERATORS: Mapping[type[Operator], Callable[[Any], tuple[str, str, str, dict[str, Any]] | None]] = {
     Gemm: _gemm,
     Attention: _attention,
     AllReduce: _allreduce,

@@ -29,6 +29,8 @@ COLUMNS = {  # of each kind, as the measured tables have them
     "attention_prefill": ("batch", "q_len", "kv_len", "n_heads", "n_kv_heads", "head_dim", "window"),
     "attention_decode": ("batch", "q_len", "kv_len", "n_heads", "n_kv_heads", "head_dim", "window"),
     "attention_encoder": ("batch", "q_len", "kv_len", "n_heads", "n_kv_heads", "head_dim"),
+    "mla_prefill": ("batch", "q_len", "kv_len", "n_heads"),
+    "mla_decode": ("batch", "q_len", "kv_len", "n_heads"),
     "rmsnorm": ("num_tokens", "hidden"),
     "rope": ("num_tokens", "n_heads", "n_kv_heads", "head_dim"),
     "act_mul": ("num_tokens", "inter"),
@@ -58,6 +60,8 @@ def alone(row: dict[str, Any]) -> Operator:
             causal=row["op"] != "attention_encoder",
             window=row.get("window") or None,
         )
+    if row["op"].startswith("mla"):
+        return latent(row)
     if row["op"] == "rope":
         return Rope(row["num_tokens"], row["n_heads"] + row["n_kv_heads"], row["head_dim"], wide)
     if row["op"] == "allreduce":
@@ -65,6 +69,17 @@ def alone(row: dict[str, Any]) -> Operator:
     kinds: dict[str, Any] = {"rmsnorm": Norm, "act_mul": Activation, "elementwise_add": Residual}
     width = row["inter"] if row["op"] == "act_mul" else row["hidden"]
     return kinds[row["op"]](row["num_tokens"], width, wide)  # type: ignore[no-any-return]
+
+
+def latent(row: dict[str, Any]) -> Operator:
+    """DeepSeek-V2 (arXiv:2405.04434, section 2.1): 128 elements and 64 rotated ones, 512 + 64 cached."""
+    decode, heads = row["op"] == "mla_decode", row["n_heads"]
+    formats = {"dtype": MULTIPLIED[row["dtype"]], "kv_dtype": MULTIPLIED[row["kv_dtype"] or row["dtype"]]}
+    if decode:
+        sizes = (row["batch"], 1, row["kv_len"], heads, 1, 512 + 64)
+        return Attention(*sizes, value_dim=512, values_in_keys=True, **formats)
+    sizes = (row["batch"], row["q_len"], row["kv_len"], heads, heads, 128 + 64)
+    return Attention(*sizes, value_dim=128, cached=False, **formats)
 
 
 def test_every_kind_of_row_is_tested() -> None:

@@ -1,0 +1,125 @@
+"""What the attention kernels share: the sizes of their rows, where their bytes come from, their tiles.
+
+Flash attention (arXiv:2205.14135, 2307.08691, 2407.08608): a block of threads takes a tile of query rows and
+walks over blocks of keys. Prefill, decode and latent attention differ in what fills the tiles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from roofline.physics.base import column
+from workloads.dtypes import bytes_per_element, compute_dtype
+from workloads.operators import Attention
+
+if TYPE_CHECKING:
+    from roofline.physics.base import Columns, Dtypes, Floats, Gpu
+
+NO_WINDOW = 1e18  # keys
+LATENT, ROTATED, NOPE, VALUE = 512.0, 64.0, 128.0, 128.0  # elements; DeepSeek-V2/V3, the measured MLA
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of some rows of attention, one array each."""
+
+    batch: Floats
+    q_len: Floats
+    kv_len: Floats
+    heads: Floats
+    kv_heads: Floats
+    key_dim: Floats
+    value_dim: Floats
+    cached_dim: Floats  # elements stored per position and KV head: key and value, or one latent for both
+    window: Floats  # keys that a query sees, itself included; NO_WINDOW for all
+    causal: Any
+
+    @classmethod
+    def of(cls, rows: Columns, value_dim: Floats | None = None) -> Shape:
+        """The columns of the measured tables; a window of 0 is none."""
+        head_dim, window = column(rows, "head_dim"), column(rows, "window")
+        value_dim = head_dim if value_dim is None else value_dim
+        return cls(
+            batch=column(rows, "batch"),
+            q_len=column(rows, "q_len", 1.0),
+            kv_len=column(rows, "kv_len"),
+            heads=column(rows, "n_heads"),
+            kv_heads=column(rows, "n_kv_heads"),
+            key_dim=head_dim,
+            value_dim=value_dim,
+            cached_dim=head_dim + value_dim,
+            window=np.where(window > 0, window, NO_WINDOW),
+            causal=column(rows, "causal", 1.0) > 0,
+        )
+
+    @property
+    def group(self) -> Floats:
+        """Query heads that share a KV head."""
+        return self.heads / self.kv_heads
+
+    @property
+    def flop_per_pair(self) -> Floats:
+        """QK' and PV of one query row and one key."""
+        return 2 * (self.key_dim + self.value_dim)
+
+    @property
+    def windowed(self) -> Any:
+        """Rows of which some query does not see all earlier keys."""
+        return self.kv_len > self.window
+
+    def operator(self, dtype: Dtypes, causal: bool) -> Attention:
+        """The same as an operator, whose work makes the ideal time."""
+        return Attention(
+            self.batch,
+            self.q_len,
+            self.kv_len,
+            self.heads,
+            self.kv_heads,
+            self.key_dim,
+            dtype.inputs,
+            dtype.kv,
+            causal=causal,
+            window=np.minimum(self.window, self.kv_len),
+            value_dim=self.value_dim,
+            values_in_keys=bool(np.all(self.cached_dim < self.key_dim + self.value_dim)),
+        )
+
+    def ideal_s(self, gpu: Gpu, dtype: Dtypes) -> Floats:
+        """The roofline at data-sheet peaks."""
+        exact = self.operator(dtype, causal=True).work()
+        square = self.operator(dtype, causal=False).work().flops
+        flops = np.where(self.causal, exact.flops, square)
+        compute_s = flops / gpu.peak(compute_dtype(dtype.inputs))
+        return np.asarray(np.maximum(compute_s, exact.bytes / gpu.dram_byte_per_s))
+
+
+def kernel_of(rows: Columns) -> str:
+    """The kernel that all rows of a cell share; empty where none is named."""
+    return str(rows["kernel"][0]) if "kernel" in rows else ""
+
+
+def element(dtype: str) -> float:
+    """Bytes of one element."""
+    return float(bytes_per_element(dtype))
+
+
+def missed(size: Floats, capacity: float) -> Floats:
+    """Share of a working set, used again and again, that comes from memory.
+
+    All of it hits while it fits. Beyond, the oldest lines are the next ones needed, so that hits die out
+    before the set is half again as large.
+    """
+    return np.clip(2 * (size / capacity - 1), 0.0, 1.0)
+
+
+def row_s(shape: Shape, gpu: Gpu, peak: float, tensor_share: float, softmax_share: float) -> Floats:
+    """Seconds of one processor per query row and key: products and softmax, one after the other.
+
+    Tensor cores and special-function units work side by side, but one warp group's softmax waits for its
+    own scores; how much of it hides shows in shares above 1.
+    """
+    products = shape.flop_per_pair / (peak / gpu.processors * tensor_share)
+    return products + gpu.processors / (gpu.special_op_per_s * softmax_share)

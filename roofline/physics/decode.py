@@ -1,0 +1,147 @@
+"""Attention of one query per sequence over its KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from roofline.physics.attention import Shape, element, kernel_of, missed, row_s
+from roofline.physics.base import Constant, ceil_div, smooth_max
+from workloads.dtypes import compute_dtype
+
+if TYPE_CHECKING:
+    from roofline.physics.base import Columns, Dtypes, Floats, Gpu
+
+BLOCK_KEYS = 128.0  # that a thread block loads at once; also the step to which pages are rounded
+TILE_ROWS = 128.0  # query heads of one KV head that a thread block takes, at most
+PLAIN_HEADS = 32.0  # of one group that TensorRT-LLM's grouped kernel (XQA) takes before Blackwell
+SORTED_BATCH = 992.0  # sequences that FlashAttention 3's scheduler kernel prepares (32 warps of 31)
+
+CONSTANTS = (
+    Constant("launch_s", "s", 1e-6, 5e-5, 8e-6, "start of the kernels, one after the other, and the append"),
+    Constant("cta_s", "s", 1e-7, 2e-5, 2e-6, "first loads and last stores of a thread block", "1/clock"),
+    Constant("block_s", "s", 1e-8, 2e-5, 3e-7, "latency of one block of keys of 128 elements", "1/clock"),
+    Constant("tile_share", "", 0.02, 2.0, 0.5, "share of tensor and special-function peaks inside a tile"),
+    Constant("dram_share", "", 0.3, 1.0, 0.9, "share of the memory bandwidth"),
+    Constant("l2_share", "", 0.1, 1.5, 0.5, "share of the L2 bandwidth"),
+    Constant("l2_fill", "", 0.2, 1.0, 0.6, "share of the L2 that keeps the cache from one step to the next"),
+    Constant("sharpness", "", 1.0, 20.0, 3.0, "how well latency hides behind the stream of keys"),
+    Constant("most_splits", "", 4.0, 256.0, 48.0, "thread blocks that share one sequence and head, at most"),
+    Constant("split_keys", "", 32.0, 1024.0, 150.0, "keys below which they are not split further"),
+    Constant("combine_s", "s", 1e-8, 2e-5, 1e-6, "start of adding up the splits' results"),
+    Constant("split_s", "s", 1e-10, 1e-6, 5e-8, "adding up one split", "1/clock"),
+    Constant("sequence_s", "s", 1e-11, 1e-7, 1e-9, "scheduling one more sequence of the batch", "1/clock"),
+    Constant("window_s", "s", 1e-8, 1e-5, 1e-7, "masking the edges of a window"),
+)
+# Ampere's FlashAttention 2 and, before Blackwell, TensorRT-LLM's kernel of one thread block per query head.
+SWAP = Constant("swap_s", "s", 1e-8, 2e-5, 1e-7, "copies that bring grouped heads into one tile")
+PLAIN = (
+    Constant("plain_launch_s", "s", 1e-6, 5e-5, 8e-6, "launch_s of the kernel without grouped heads"),
+    Constant("plain_cta_s", "s", 1e-7, 2e-5, 2e-6, "cta_s of the same", "1/clock"),
+    Constant("plain_block_s", "s", 1e-8, 2e-5, 5e-7, "block_s of the same", "1/clock"),
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a kernel lays its work over thread blocks, one array each."""
+
+    tiles: Floats  # thread blocks per sequence and KV head before splitting
+    rows: Floats  # that a tile computes, used or not
+    most_splits: Floats
+    launch_s: Any
+    cta_s: Any
+    block_s: Any
+
+
+class DecodeModel:
+    """Thread blocks over (sequence, KV head, split), a stream of keys and values, and the combination."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("attention_decode",)
+    family: ClassVar[tuple[str, ...]] = ("n_heads", "n_kv_heads", "head_dim", "window")
+
+    def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
+        """Older generations have kernels besides that their libraries still take for some shapes."""
+        older = PLAIN if gpu.capability < 100 else ()
+        return (*CONSTANTS, *older, *((SWAP,) if gpu.capability < 90 else ()))
+
+    def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
+        """Ideal roofline, what the stream reaches of it, waves, splits, and the kernels around."""
+        kernel, shape = kernel_of(rows), Shape.of(rows)
+        parts = decode_parts(shape, _grid(shape, kernel, gpu, c), kernel, gpu, dtype, c)
+        if gpu.capability < 90:
+            swapped = (shape.group > 1) * c["swap_s"] * (kernel == "vllm_flash_attn")
+            parts["launch"] = parts["launch"] + swapped
+        return parts
+
+
+def _grid(shape: Shape, kernel: str, gpu: Gpu, c: Mapping[str, float]) -> Grid:
+    group, seen = shape.group, np.minimum(shape.kv_len, shape.window)
+    most = np.minimum(c["most_splits"], np.maximum(1.0, seen / c["split_keys"]))
+    if kernel == "vllm_flash_attn":  # FlashAttention 2 splits only where it swaps heads into rows
+        most = np.where(group == 1, 1.0, most)
+    tiles, rows = ceil_div(group, TILE_ROWS), tile_rows(group, gpu)
+    launch: Any = c["launch_s"]
+    cta: Any = c["cta_s"]
+    block: Any = c["block_s"]
+    if kernel == "torch_flow" and gpu.capability < 100:
+        plain = (group == 1) | (group > PLAIN_HEADS)
+        tiles, rows = np.where(plain, group, tiles), np.where(plain, 1.0, rows)
+        launch = np.where(plain, c["plain_launch_s"], launch)
+        cta = np.where(plain, c["plain_cta_s"], cta)
+        block = np.where(plain, c["plain_block_s"], block)
+    return Grid(tiles, rows, most, launch, cta, block)
+
+
+def tile_rows(heads: Floats, gpu: Gpu) -> Floats:
+    """Rows of the product that hold so many query heads: tensor cores before Blackwell take 64, padded."""
+    least = 8.0 if gpu.capability >= 100 else 64.0
+    return np.minimum(np.maximum(least, np.exp2(np.ceil(np.log2(heads)))), TILE_ROWS)
+
+
+def decode_parts(
+    shape: Shape, grid: Grid, kernel: str, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]
+) -> dict[str, Floats]:
+    """The parts of any kernel that streams a cache past one query."""
+    units = shape.batch * shape.kv_heads * grid.tiles
+    splits = np.clip(gpu.processors / units, 1.0, grid.most_splits)
+    latency = _latency_s(shape, grid, units, splits, gpu, dtype, c)
+    stream = _stream_s(shape, grid, gpu, dtype, c)
+    attended = smooth_max([latency, stream], c["sharpness"])
+    ideal = np.minimum(shape.ideal_s(gpu, dtype), attended)  # a warm L2 can beat the memory's roofline
+    reached = np.maximum(stream, ideal)
+    scheduled = np.where(("fa3" in kernel) & (shape.batch > SORTED_BATCH), 0.0, shape.batch)
+    return {
+        "ideal": ideal,
+        "reached": reached - ideal,
+        "waves": np.maximum(attended, reached) - reached,
+        "combine": np.clip(splits - 1, 0.0, 1.0) * (c["combine_s"] + c["split_s"] * splits),
+        "schedule": scheduled * c["sequence_s"] + shape.windowed * c["window_s"],
+        "launch": grid.launch_s + grid.cta_s + 0 * ideal,
+    }
+
+
+def _latency_s(
+    shape: Shape, grid: Grid, units: Floats, splits: Floats, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]
+) -> Floats:
+    """Waves of thread blocks where memory is no limit; the first one's start counts as launch."""
+    blocks = ceil_div(np.minimum(shape.kv_len, shape.window), BLOCK_KEYS) + shape.windowed
+    walked = np.maximum(blocks / splits, 1.0)
+    peak = gpu.peak(compute_dtype(dtype.inputs))
+    arithmetic = grid.rows * BLOCK_KEYS * row_s(shape, gpu, peak, c["tile_share"], c["tile_share"])
+    waves = ceil_div(units * splits, gpu.processors)
+    block_s = grid.block_s * shape.cached_dim / 256 + arithmetic
+    return np.asarray((waves - 1) * grid.cta_s + waves * walked * block_s)
+
+
+def _stream_s(shape: Shape, grid: Grid, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> Floats:
+    """Keys and values once from memory, and once per tile from the L2, which keeps small caches warm."""
+    seen = np.minimum(shape.kv_len, shape.window)
+    cache = shape.batch * seen * shape.kv_heads * shape.cached_dim * element(dtype.kv)
+    queries = shape.batch * shape.heads * (shape.key_dim + shape.value_dim) * element(dtype.outputs)
+    moved = cache + queries
+    from_memory = moved * missed(cache, gpu.l2_bytes * c["l2_fill"]) / (gpu.dram_byte_per_s * c["dram_share"])
+    return np.maximum(from_memory, moved * grid.tiles / (gpu.l2_byte_per_s * c["l2_share"]))

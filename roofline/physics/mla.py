@@ -1,0 +1,97 @@
+"""Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434): prompts un-absorbed, decode on the latent.
+
+Sizes are those of DeepSeek-V2 and V3, which the measured tables have: keys of 192 and values of 128 elements
+per head un-absorbed; absorbed, one cached vector of 576 elements whose first 512 are also the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from roofline.physics.attention import LATENT, NOPE, ROTATED, VALUE, Shape, element, kernel_of
+from roofline.physics.base import Constant, ceil_div, column
+from roofline.physics.decode import CONSTANTS as DECODE
+from roofline.physics.decode import Grid, decode_parts
+from roofline.physics.prefill import CONSTANTS as PREFILL
+from roofline.physics.prefill import Tiling, prefill_parts
+
+if TYPE_CHECKING:
+    from roofline.physics.base import Columns, Dtypes, Floats, Gpu
+
+# Heads that one tile of decode holds, and computes whether used or not: more heads read the cache again.
+LATENT_ROWS: Mapping[int, float] = {8: 64.0, 9: 64.0, 10: 128.0}
+ABSORBED = "flash_attention"  # SGLang's kernel on Hopper serves prompts on the latent cache too
+# By generation, the tiles that leave the least error on the measured rows.
+TILINGS: Mapping[int, Tiling] = {8: Tiling(128, 64), 9: Tiling(128, 64), 10: Tiling(256, 64)}
+LATENT_TILING = Tiling(64, 64, packed=True)
+CONVERT = Constant("convert_share", "", 0.05, 1.0, 0.5, "memory bandwidth of widening an fp8 cache for bf16")
+
+
+class MlaPrefillModel:
+    """Attention of prompts with expanded keys and values, or on the latent where the kernel does so."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("mla_prefill",)
+    family: ClassVar[tuple[str, ...]] = ("n_heads",)
+
+    def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
+        """Those of other attention."""
+        return PREFILL
+
+    def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
+        """The parts of prefill, with the sizes of MLA."""
+        kernel = kernel_of(rows)
+        absorbed = kernel == ABSORBED and gpu.capability < 100
+        shape = latent_shape(rows) if absorbed else expanded_shape(rows)
+        tiling = LATENT_TILING if absorbed else TILINGS[min(max(gpu.capability // 10, 8), 10)]
+        parts = prefill_parts(shape, tiling, kernel, gpu, dtype, c)
+        ideal = np.minimum(expanded_shape(rows).ideal_s(gpu, dtype), parts["ideal"])
+        return {**parts, "ideal": ideal, "reached": parts["reached"] + parts["ideal"] - ideal}
+
+
+class MlaDecodeModel:
+    """One cached vector per position, read once for all heads of a tile."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("mla_decode",)
+    family: ClassVar[tuple[str, ...]] = ("n_heads",)
+
+    def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
+        """Those of other decode attention; Hopper's kernel of SGLang has no fp8 and widens the cache."""
+        return (*DECODE, *((CONVERT,) if gpu.capability == 90 and dtype.kv == "fp8" else ()))
+
+    def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
+        """The parts of decode, with the sizes of MLA, and the widening of the cache."""
+        kernel, shape = kernel_of(rows), latent_shape(rows)
+        splits = np.minimum(c["most_splits"], np.maximum(1.0, shape.kv_len / c["split_keys"]))
+        if gpu.capability < 90:  # TensorRT-LLM's kernel of Ampere does not split sequences
+            splits = np.ones_like(splits)
+        held = LATENT_ROWS[min(max(gpu.capability // 10, 8), 10)]
+        tiles, filled = ceil_div(shape.heads, held), np.full_like(splits, held)
+        grid = Grid(tiles, filled, splits, c["launch_s"], c["cta_s"], c["block_s"])
+        widens = "convert_share" in c and kernel == ABSORBED
+        read = dtype._replace(kv=dtype.inputs) if widens else dtype
+        parts = decode_parts(shape, grid, kernel, gpu, read, c)
+        if widens:
+            moved = (
+                shape.batch * shape.kv_len * shape.cached_dim * (element(dtype.kv) + element(dtype.inputs))
+            )
+            parts["convert"] = moved / (gpu.dram_byte_per_s * c["convert_share"])
+        return parts
+
+
+def expanded_shape(rows: Columns) -> Shape:
+    """Keys and values of every head, as large as the projections make them."""
+    heads = column(rows, "n_heads")
+    dims = {"n_kv_heads": heads, "head_dim": np.full_like(heads, NOPE + ROTATED)}
+    return Shape.of({**rows, **dims, "causal": np.ones_like(heads)}, value_dim=np.full_like(heads, VALUE))
+
+
+def latent_shape(rows: Columns) -> Shape:
+    """One cached vector for all heads."""
+    heads = column(rows, "n_heads")
+    dims = {"n_kv_heads": np.ones_like(heads), "head_dim": np.full_like(heads, LATENT + ROTATED)}
+    shape = Shape.of({**rows, **dims, "causal": np.ones_like(heads)}, value_dim=np.full_like(heads, LATENT))
+    return replace(shape, cached_dim=shape.key_dim)

@@ -1,0 +1,188 @@
+"""Attention of many queries at once: prompts, chunks of prompts, encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import numpy as np
+
+from roofline.physics.attention import Shape, element, kernel_of, missed, row_s
+from roofline.physics.base import Constant, ceil_div, smooth_max
+from workloads.dtypes import compute_dtype
+
+if TYPE_CHECKING:
+    from roofline.physics.base import Columns, Dtypes, Floats, Gpu
+
+HEAT_S = 3e-3  # of full load until the power limit lowers the clock
+APPEND_THREADS = 512.0  # of the block that appends one token to the cache, at most
+PROCESSOR_THREADS = 2048.0  # resident on one processor (CUDA C++ Programming Guide, technical specifications)
+
+
+class Tiling(NamedTuple):
+    """What a kernel's thread block computes at once."""
+
+    rows: float  # queries, times heads where they share a tile
+    keys: float  # of one step of its loop: a last step is computed whole
+    packed: bool = False  # the query heads of one KV head share a tile
+
+
+# By generation; names are those of the measured tables. Tiles of the kernels' sources where these are public
+# (FlashAttention 2 paged: 64 rows; 3: 128; 4 and trtllm-gen: two tiles of 128), else the size that leaves
+# the least error on the measured rows.
+TILINGS: Mapping[int, Mapping[str, Tiling]] = {
+    8: {
+        "": Tiling(128, 64),
+        "vllm_flash_attn": Tiling(64, 64),
+        "flash_attention": Tiling(128, 64, packed=True),
+        "torch_flow": Tiling(128, 32),
+    },
+    9: {
+        "": Tiling(128, 64),
+        "fa3": Tiling(128, 64, packed=True),
+        "vllm_flash_attn_fa3": Tiling(128, 64, packed=True),
+        "torch_flow": Tiling(64, 32),
+        "triton": Tiling(64, 64),
+    },
+    10: {
+        "": Tiling(256, 64),
+        "torch_flow": Tiling(128, 32),
+        "triton": Tiling(64, 64),
+        "vllm_triton_attn": Tiling(64, 64),
+        "vllm_flashinfer_trtllmdecode": Tiling(64, 32, packed=True),
+    },
+}
+
+CONSTANTS = (
+    Constant("launch_s", "s", 1e-6, 5e-5, 1e-5, "start of the kernels, one after the other"),
+    Constant("cta_s", "s", 1e-8, 2e-5, 2e-6, "first loads and last stores of a tile", "1/clock"),
+    Constant("tensor_share", "", 0.02, 1.5, 0.7, "share of the tensor peak inside a tile"),
+    Constant("softmax_share", "", 0.05, 20.0, 1.0, "rate of exponentials, of the special-function units'"),
+    Constant("dram_share", "", 0.2, 1.0, 0.8, "share of the memory bandwidth"),
+    Constant("l2_share", "", 0.05, 1.5, 0.3, "share of the L2 bandwidth"),
+    Constant("l2_fill", "", 0.2, 1.0, 0.6, "share of the L2 that keeps tensors between two kernels"),
+    Constant("sharpness", "", 1.0, 20.0, 2.0, "how well copies hide behind arithmetic"),
+    Constant("pack_share", "", 0.05, 2.0, 1.0, "bandwidth of rotation and append, of the kernel's own"),
+    Constant("token_s", "s", 1e-8, 1e-5, 5e-7, "a block of threads that appends one token", "1/clock"),
+    Constant("sustained", "", 0.0, 0.3, 0.05, "clock lost under the power limit"),
+    Constant("tail", "", 0.0, 1.0, 0.7, "of the last wave's idle processors that nothing fills"),
+    Constant("order", "", 0.0, 1.0, 0.5, "of a long tile's excess that ends after all others"),
+)
+SWAP = Constant("swap_s", "s", 1e-8, 2e-5, 1e-6, "copies that bring grouped heads of one query into a tile")
+PADDING = Constant("padding_s", "s", 1e-8, 2e-5, 1e-6, "copies that pad heads of a size without a kernel")
+
+
+class PrefillModel:
+    """Tiles of queries in waves over the processors, each against the keys that its mask leaves."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("attention_prefill", "attention_encoder")
+    family: ClassVar[tuple[str, ...]] = ("n_heads", "n_kv_heads", "head_dim", "window")
+
+    def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
+        """Kernels that move heads into tiles are of Ampere, those that pad of later generations."""
+        return (*CONSTANTS, SWAP if gpu.capability < 90 else PADDING)
+
+    def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
+        """Ideal roofline, what the kernel reaches of it, waves, copies that do not hide, other kernels."""
+        kernel = kernel_of(rows)
+        shape = Shape.of(rows)
+        if "triton" in kernel:  # its loop masks what lies before the window instead of skipping it
+            shape = Shape.of({**rows, "window": np.zeros_like(shape.window)})
+        parts = prefill_parts(shape, tiling_of(kernel, gpu), kernel, gpu, dtype, c)
+        if gpu.capability < 90:
+            swapped = (shape.q_len == 1) & (shape.group > 1) & (shape.batch > 1)
+            around = swapped * c["swap_s"] * ("vllm" in kernel)
+        else:
+            around = (np.log2(shape.key_dim) % 1 > 0) * c["padding_s"] * ("triton" in kernel)
+        return {**parts, "launch": parts["launch"] + around}
+
+
+def tiling_of(kernel: str, gpu: Gpu) -> Tiling:
+    """The kernel's tiles; those of the generation's usual kernel where it has no entry."""
+    generation = TILINGS[min(max(gpu.capability // 10, 8), 10)]
+    return generation.get(kernel, generation[""])
+
+
+def prefill_parts(
+    shape: Shape, tiling: Tiling, kernel: str, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]
+) -> dict[str, Floats]:
+    """The parts of any kernel that tiles queries."""
+    balanced, makespan = _tiles_s(shape, tiling, kernel, gpu, dtype, c)
+    hot = 1 + c["sustained"] * makespan / (makespan + HEAT_S)
+    balanced, makespan = balanced * hot, makespan * hot
+    queries = shape.batch * shape.q_len * shape.heads
+    cached = shape.batch * shape.kv_len * shape.kv_heads * shape.cached_dim * element(dtype.kv)
+    out = queries * shape.value_dim * element(dtype.outputs)
+    moved = queries * shape.key_dim * element(dtype.inputs) + out + cached
+    miss = missed(moved, gpu.l2_bytes * c["l2_fill"])
+    per_byte = miss / (gpu.dram_byte_per_s * c["dram_share"])
+    per_byte = per_byte + (1 - miss) / (gpu.l2_byte_per_s * c["l2_share"])
+    overlapped = smooth_max([makespan, moved * per_byte], c["sharpness"])
+    ideal = np.minimum(shape.ideal_s(gpu, dtype), overlapped)  # a warm L2 can beat the memory's roofline
+    reached, waited = np.maximum(balanced, ideal), np.maximum(makespan, ideal)
+    return {
+        "ideal": ideal,
+        "reached": reached - ideal,
+        "waves": waited - reached,
+        "copies": np.maximum(overlapped, waited) - waited,
+        "append": _append_s(shape, kernel, gpu, dtype, c, per_byte / c["pack_share"]),
+        "launch": np.full(len(ideal), c["launch_s"]),
+    }
+
+
+def _tiles_s(
+    shape: Shape, tiling: Tiling, kernel: str, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]
+) -> tuple[Floats, Floats]:
+    """All tiles' time spread evenly over the processors, and the time until the last one ends."""
+    packed = np.full(shape.q_len.shape, tiling.packed)
+    if kernel.startswith("vllm"):  # a single query runs in the decode kernel, which packs
+        packed = packed | (shape.q_len == 1)
+    together = np.where(packed, shape.group, 1.0)
+    positions = tiling.rows / together
+    count = ceil_div(shape.q_len, positions)
+    keys, longest = keys_per_tile(shape, positions, count, tiling.keys)
+    peak = gpu.peak("fp8" if _multiplies_in_kv(kernel, dtype) else compute_dtype(dtype.inputs))
+    step = tiling.rows * row_s(shape, gpu, peak, c["tensor_share"], c["softmax_share"])
+    mean_s, longest_s = c["cta_s"] + keys / count * step, c["cta_s"] + longest * step
+    waves = shape.batch * shape.heads / together * count / gpu.processors
+    balanced = waves * mean_s
+    idle = (np.ceil(waves) - waves) * mean_s
+    makespan = balanced + c["tail"] * idle + c["order"] * (longest_s - mean_s)
+    return balanced, np.maximum(makespan, longest_s)
+
+
+def keys_per_tile(shape: Shape, positions: Floats, count: Floats, step: float) -> tuple[Floats, Floats]:
+    """Keys that the tiles of one head compute together, and those of the longest tile.
+
+    A causal tile i of `positions` queries sees all keys before its last query, at most those of the window
+    and of its own queries; rounded up to the kernel's step. Sums over i in closed form.
+    """
+    before = shape.kv_len - shape.q_len
+    most = shape.window + positions
+    last = np.minimum(shape.kv_len, np.where(shape.causal, most, shape.kv_len))
+    longest = ceil_div(last, step) * step
+    growing = np.clip((most - before) / positions, 0, count - 1)
+    grown = growing * before + positions * growing * (growing + 1) / 2
+    cut = count - 1 - growing
+    rounding = np.maximum(step - positions, 0) / 2 * (count - 1)
+    causal = grown + np.where(cut > 0, cut * np.minimum(most, shape.kv_len), 0) + rounding + longest
+    return np.where(shape.causal, causal, count * longest), longest
+
+
+def _multiplies_in_kv(kernel: str, dtype: Dtypes) -> bool:
+    """vLLM quantises queries to the cache's fp8 and multiplies in it, except in its Triton kernel."""
+    return dtype.kv == "fp8" and kernel.startswith("vllm_fl")
+
+
+def _append_s(
+    shape: Shape, kernel: str, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float], per_byte: Floats
+) -> Floats:
+    """The kernel before: new keys and values into the cache; TensorRT-LLM rotates and moves queries too."""
+    tokens = shape.batch * shape.q_len
+    new = tokens * shape.kv_heads * shape.cached_dim
+    moved = new * (element(dtype.outputs) + element(dtype.kv))
+    if kernel.startswith("torch_flow"):
+        queries = tokens * shape.heads * shape.key_dim
+        moved = moved + queries * (element(dtype.outputs) + element(dtype.inputs))
+    threads = np.minimum(shape.kv_heads * shape.key_dim, APPEND_THREADS)
+    return moved * per_byte + tokens * threads / PROCESSOR_THREADS * c["token_s"] / gpu.processors

@@ -1,0 +1,197 @@
+"""Attention kernels: limits known on paper, and what every time keeps to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwspecs import load_device
+from roofline.physics import model_of
+from roofline.physics.attention import NO_WINDOW, Shape, missed
+from roofline.physics.base import Dtypes, Gpu, total
+from roofline.physics.calibration import cells
+from roofline.physics.fit import held_out_s, mape
+from roofline.physics.prefill import keys_per_tile
+from workloads.operators import Attention
+
+GPUS = {name: Gpu.of(load_device(name)) for name in ("a100_sxm", "h100_sxm", "b200_sxm")}
+BF16 = Dtypes("bfloat16", "bf16", "bf16", "bf16", "bf16")
+FP8_CACHE = Dtypes("bfloat16", "bf16", "bf16", "bf16", "fp8")
+KINDS = ("attention_prefill", "attention_decode", "attention_encoder", "mla_prefill", "mla_decode")
+NO_LATENCY = {"block_s": 1e-9, "tile_share": 20.0, "sharpness": 20.0}
+KERNELS = ("", "fa3", "torch_flow", "vllm_flash_attn", "triton", "flash_attention")
+
+
+def rows(**sizes: Any) -> Mapping[str, Any]:
+    """Columns of one or more rows; a Llama-3-8B layer where nothing else is said."""
+    default = {"batch": 1, "q_len": 1, "kv_len": 1024, "n_heads": 32, "n_kv_heads": 8, "head_dim": 128}
+    merged = {**default, "window": 0, "causal": 1, **sizes}
+    names = {name: merged.pop(name) for name in ("kernel", "backend") if name in merged}
+    arrays = np.broadcast_arrays(*(np.atleast_1d(np.asarray(v, dtype=float)) for v in merged.values()))
+    columns = dict(zip(merged, arrays, strict=True))
+    return {**columns, **{n: np.full(len(arrays[0]), v, dtype=object) for n, v in names.items()}}
+
+
+def time_s(
+    kind: str, gpu: str = "h100_sxm", dtype: Dtypes = BF16, change: Any = None, **sizes: Any
+) -> np.ndarray[Any, Any]:
+    """Times by the constants' starting values."""
+    model = model_of(kind)
+    constants = {c.name: c.start for c in model.constants(GPUS[gpu], dtype)}
+    return total(model.parts(rows(**sizes), GPUS[gpu], dtype, {**constants, **(change or {})}))
+
+
+SIZES = {
+    "batch": st.integers(1, 512),
+    "q_len": st.integers(1, 9000),
+    "before": st.integers(0, 9000),
+    "n_kv_heads": st.sampled_from([1, 2, 4, 8]),
+    "group": st.sampled_from([1, 3, 8, 64]),
+    "head_dim": st.sampled_from([64, 128, 192, 256]),
+    "window": st.sampled_from([0, 128, 4096]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("gpu", list(GPUS))
+@given(st.fixed_dictionaries(SIZES), st.sampled_from(KERNELS), st.sampled_from([BF16, FP8_CACHE]))
+def test_parts_are_never_negative(
+    kind: str, gpu: str, sizes: dict[str, int], kernel: str, dtype: Dtypes
+) -> None:
+    before, group = sizes.pop("before"), sizes.pop("group")
+    sizes["q_len"] = 1 if kind.endswith("decode") else sizes["q_len"]
+    sizes |= {"kv_len": sizes["q_len"] + before, "n_heads": sizes["n_kv_heads"] * group}
+    model = model_of(kind)
+    constants = {c.name: c.start for c in model.constants(GPUS[gpu], dtype)}
+    columns = rows(**sizes, kernel=kernel, causal=kind != "attention_encoder")
+    parts = model.parts(columns, GPUS[gpu], dtype, constants)
+    assert all(np.isfinite(part).all() and (part >= 0).all() for part in parts.values())
+    assert next(iter(parts)) == "ideal"
+
+
+def test_one_query_over_endless_keys_runs_at_the_memory_s_bandwidth() -> None:
+    gpu, share = GPUS["h100_sxm"], {**NO_LATENCY, "dram_share": 1.0}
+    sizes = {"batch": 64, "kv_len": 1_000_000}
+    cache = 64 * 1e6 * 8 * 2 * 128 * 2
+    found = time_s("attention_decode", change=share, **sizes)[0]
+    assert found == pytest.approx(cache / gpu.dram_byte_per_s, rel=0.02)
+
+
+def test_half_the_cache_s_bytes_take_half_the_time_in_the_limit() -> None:
+    sizes = {"batch": 64, "kv_len": 1_000_000}
+    whole, half = (
+        time_s("attention_decode", dtype=d, change=NO_LATENCY, **sizes)[0] for d in (BF16, FP8_CACHE)
+    )
+    assert whole / half == pytest.approx(2, rel=0.03)
+
+
+def test_a_long_causal_prompt_takes_half_of_the_full_square() -> None:
+    sizes = {"q_len": 131_072, "kv_len": 131_072}
+    causal = time_s("attention_prefill", **sizes, causal=1)[0]
+    full = time_s("attention_encoder", **sizes, causal=0)[0]
+    assert full / causal == pytest.approx(2, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["attention_prefill", "attention_decode"])
+def test_a_window_that_holds_all_is_no_window(kind: str) -> None:
+    q_len = 1 if kind == "attention_decode" else 2048
+    sizes = {"q_len": q_len, "kv_len": 2048}
+    assert time_s(kind, **sizes, window=2048 + q_len) == pytest.approx(time_s(kind, **sizes, window=0))
+    assert time_s(kind, **sizes, window=128)[0] <= time_s(kind, **sizes, window=0)[0]
+
+
+def test_time_grows_by_a_wave_where_heads_outnumber_processors() -> None:
+    gpu = GPUS["h100_sxm"]
+    heads = np.array([gpu.processors, gpu.processors + 1, 2 * gpu.processors, 2 * gpu.processors + 1])
+    sizes = {"n_heads": heads, "n_kv_heads": heads, "kv_len": 64}
+    time = time_s("attention_decode", change={"most_splits": 4.0}, **sizes)
+    steps = np.diff(time)
+    assert steps[0] > 10 * steps[1] >= 0
+    assert steps[2] == pytest.approx(steps[0], rel=0.1)
+
+
+def test_long_prompts_reach_the_tensor_share() -> None:
+    gpu, only_products = GPUS["h100_sxm"], {"softmax_share": 20.0, "sustained": 0.0, "tensor_share": 0.7}
+    sizes = {"q_len": 65_536, "kv_len": 65_536, "n_heads": 32, "n_kv_heads": 1}
+    found = time_s("attention_prefill", change=only_products, **sizes)[0]
+    flop = 4 * 128 * 32 * 65_536 * 65_537 / 2
+    assert flop / found / gpu.peak("bf16") == pytest.approx(0.7, rel=0.07)
+
+
+@given(
+    st.integers(1, 3000), st.integers(0, 3000), st.sampled_from([64, 128]), st.sampled_from([None, 128, 1000])
+)
+def test_keys_of_tiles_cover_the_visible_pairs(
+    q_len: int, before: int, tile: int, window: int | None
+) -> None:
+    kv_len = q_len + before
+    columns = rows(q_len=q_len, kv_len=kv_len, window=window or 0)
+    shape = Shape.of(columns)
+    count = np.ceil(shape.q_len / tile)
+    keys, longest = keys_per_tile(shape, np.full(1, float(tile)), count, 32.0)
+    pairs = Attention(1, q_len, kv_len, 1, 1, 128, window=window).pairs()
+    assert keys[0] * tile >= pairs
+    assert keys[0] <= count[0] * longest[0] * (1 + 1e-9)
+    assert keys[0] * tile <= pairs + q_len * (tile + 32) + (tile + 32) * (kv_len + tile + 32)
+
+
+def test_what_fits_into_the_l2_is_read_from_there() -> None:
+    assert missed(np.array([0.0, 1.0, 1.25, 9.0]), 1.0) == pytest.approx([0, 0, 0.5, 1])
+    gpu = GPUS["h100_sxm"]
+    sizes = np.array([0.25, 8.0]) * gpu.l2_bytes
+    keys = np.round(sizes / (32 * 8 * 2 * 128 * 2))
+    time = time_s("attention_decode", batch=32, kv_len=keys)
+    assert sizes[0] / time[0] < sizes[1] / time[1] < gpu.dram_byte_per_s
+    shape = Shape.of(rows(window=[0, 7]))
+    assert list(shape.window) == [NO_WINDOW, 7]
+
+
+def test_heads_of_a_group_share_one_pass_over_the_latent_cache() -> None:
+    few, many = time_s("mla_decode", batch=64, kv_len=32_768, n_heads=np.array([16, 64]))
+    assert many / few == pytest.approx(1, rel=0.15)
+    cache = 64 * 32_768 * 576 * 2
+    assert few > cache / GPUS["h100_sxm"].dram_byte_per_s
+
+
+def test_prompts_of_latent_attention_cost_what_attention_of_its_sizes_costs() -> None:
+    sizes = {"q_len": 16_384, "kv_len": 16_384, "n_heads": 128, "n_kv_heads": 128}
+    latent = time_s("mla_prefill", **sizes)[0]
+    narrow = time_s("attention_prefill", **sizes, head_dim=128)[0]
+    wide = time_s("attention_prefill", **sizes, head_dim=192)[0]
+    assert narrow < latent < wide
+
+
+MEASURED = {  # one kernel of each kind: (device, table, op, backend, kernel, kv_dtype, most error)
+    "prefill": (
+        "a100_sxm",
+        "aic_attn_prefill",
+        "attention_prefill",
+        "vllm",
+        "vllm_flash_attn",
+        "bfloat16",
+        0.06,
+    ),
+    "decode": ("h100_sxm", "aic_attn_decode", "attention_decode", "sglang", "fa3", "bfloat16", 0.08),
+    "mla": ("h100_sxm", "aic_mla", "mla_prefill", "trtllm", "default", "fp8", 0.08),
+}
+
+
+@pytest.mark.parametrize("kind", list(MEASURED))
+def test_shapes_that_no_constant_saw_are_predicted(kind: str, shared: Callable[[str], Path]) -> None:
+    pytest.importorskip("scipy")
+    device, file, *wanted, most = MEASURED[kind]
+    table = pd.read_parquet(shared(f"data/{file}.parquet"))
+    names = ("gpu", "op", "backend", "kernel", "kv_dtype")
+    for name, value in zip(names, (device, *wanted), strict=True):
+        table = table[table[name].astype(str) == value]
+    found = list(cells(table.iloc[::2], load_device(device)))
+    assert len(found) == 1
+    cell = found[0][2]
+    assert mape(held_out_s(cell, folds=2), cell.time_s) < most
