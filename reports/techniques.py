@@ -57,6 +57,24 @@ def listing(techniques: Sequence[type[Technique]], format: str) -> str:
     return terminal.table(records, columns) + f"{len(records)} techniques; `roofline techniques show NAME`.\n"
 
 
+def book(techniques: Sequence[type[Technique]]) -> str:
+    """All techniques as one Markdown document, by level and category."""
+    lines = [
+        "# Techniques",
+        "",
+        "What `--with` takes and `roofline whatif` tries, as `roofline techniques list --format markdown`",
+        "prints it. Output quality is a label: what a lossy technique costs depends on the model and",
+        "the task, and no number here claims to know it.",
+    ]
+    at: tuple[str, ...] = ()
+    for technique in techniques:
+        if at != (technique.level, technique.category):
+            at = (technique.level, technique.category)
+            lines += ["", f"## {at[0].capitalize()} level: {at[1]}"]
+        lines += ["", page(technique).replace("# ", "### ", 1).rstrip()]
+    return "\n".join([*lines, ""])
+
+
 def page(technique: type[Technique]) -> str:
     """One technique as Markdown: the same text in a terminal and in the documentation."""
     found = record(technique)

@@ -43,10 +43,7 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
 def as_text(found: WhatIf) -> str:
     """A table of numbers, then a sentence of why for each line, then what was not applicable."""
     data = as_json(found)
-    rows = [
-        {**outcome, "named": " + ".join(word.partition(":")[0] for word in outcome["techniques"])}
-        for outcome in data["outcomes"]
-    ]
+    rows = [{**outcome, "named": " + ".join(outcome["names"])} for outcome in data["outcomes"]]
     base = {**data["baseline"], "named": "(as asked)", "speedup": 1.0, "quality": ""}
     lines = [f"- {row['named']}: {row['why']}" for row in rows]
     lines += ["", "not applicable:"] if data["not_applicable"] else []

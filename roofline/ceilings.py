@@ -28,6 +28,9 @@ class Fidelity(StrEnum):
     CALIBRATED = "calibrated"  # with constants per operator kind, or the kernel models of GPUs
 
 
+HOST_LINKS: tuple[LinkName, ...] = ("chip", "pcie")
+
+
 @dataclass(frozen=True)
 class Island:
     """The devices that a link joins directly, and the way to others."""
@@ -54,6 +57,7 @@ class Ceilings:
     dram_byte_per_s: float
     link_byte_per_s: float | None  # to the other devices of its node, all links together, one direction
     island: Island | None = None  # absent where only the device is known, not the node
+    host_byte_per_s: float | None = None  # to the host's memory, one direction
     launch_s: float = 0.0
     # (capacity in bytes, bandwidth) from the nearest cache outwards: activations that fit are served there
     caches: tuple[tuple[float, float], ...] = ()
@@ -76,6 +80,14 @@ class Ceilings:
                 "or add the peak with its source to the device file."
             )
         return self.matrix_by_dtype[unit]
+
+    def host(self) -> float:
+        """Bandwidth to the host's memory, one direction."""
+        if self.host_byte_per_s is None:
+            if self.is_floor:
+                return math.inf
+            raise InputError(f"{self.device} has no link to a host in its file; add `links.pcie`.")
+        return self.host_byte_per_s
 
     def link(self, devices: Any = None) -> Any:
         """Bandwidth of one device to the others of a group, one direction; beyond the node, its network."""
@@ -226,6 +238,7 @@ def _drawn(device: Device, fidelity: Fidelity) -> Ceilings:
         special_op_per_s=pick(sheet.special_op_per_s, measured.special_op_per_s, "special functions"),
         dram_byte_per_s=math.inf if dram is None else dram,  # absent only in a floor: no term
         link_byte_per_s=_link(device, fidelity),
+        host_byte_per_s=_host(device, fidelity),
         island=_island(device),
         notes=tuple(notes),
     )
@@ -242,6 +255,14 @@ def _link(device: Device, fidelity: Fidelity) -> float | None:
             name: rate for name, rate in device.measured.links.items() if name in links or not device.node
         }
     return next((links[name].value for name in LINKS if name in links), None)
+
+
+def _host(device: Device, fidelity: Fidelity) -> float | None:
+    """To the host's memory: the chip's own link where it has one, else PCIe."""
+    links = {name: link.byte_per_s for name, link in device.datasheet.links.items()}
+    if fidelity is not Fidelity.DATASHEET:
+        links |= {name: rate for name, rate in device.measured.links.items() if name in HOST_LINKS}
+    return next((links[name].value for name in HOST_LINKS if name in links), None)
 
 
 def _island(device: Device) -> Island | None:

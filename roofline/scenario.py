@@ -128,11 +128,12 @@ class Scenario:
 
 def target(device: Device) -> Target:
     """What techniques may ask of a device."""
+    from roofline.ceilings import HOST_LINKS
     from workloads.techniques.base import Target
 
     sheet = device.datasheet
     peaks = {**sheet.tensor_flop_per_s, **sheet.vector_flop_per_s, **device.measured.vector_flop_per_s}
-    host = sheet.links.get("pcie") or sheet.links.get("chip")
+    host = next((sheet.links[name] for name in HOST_LINKS if name in sheet.links), None)
     return Target(
         device.name,
         frozenset(map(str, peaks)),

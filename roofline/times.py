@@ -97,6 +97,8 @@ def _bound(work: Work, ceilings: Ceilings, devices: int | None = None) -> Times:
     comm: Any = 0.0
     if not _is_zero(sent := work.comm_bytes):
         comm = sent / ceilings.link(devices)
+    if not _is_zero(streamed := work.host_bytes):
+        comm = maximum(comm, streamed / ceilings.host())
     launch = 0.0 if work.fused else ceilings.launch_s
     return Times(compute, memory, comm, launch, maximum(maximum(compute, memory), comm) + launch)
 

@@ -24,7 +24,8 @@ QUANTITIES = {
     "weight_bytes": "bytes of weights",
     "kv_bytes": "bytes of the KV cache",
     "activation_bytes": "bytes of activations",
-    "comm_bytes": "bytes over links",
+    "comm_bytes": "bytes over links between devices",
+    "host_bytes": "bytes over the link to the host",
 }
 
 
@@ -57,12 +58,14 @@ class Outcome:
         changes = {}
         for quantity in QUANTITIES:
             before, after = (p.total(quantity, phase) for p in (self.before, self.after))
-            if before:
-                changes[quantity] = (after - before) * _cost(self.before, quantity)
+            if before or after:
+                changes[quantity] = (after - before) * _cost(self.after, quantity)
         if not changes:
             return "its work is another"
         quantity = max(changes, key=lambda q: abs(changes[q]))
         before, after = (p.total(quantity, phase) for p in (self.before, self.after))
+        if not before:
+            return f"{QUANTITIES[quantity]}, of which there were none"
         return f"{_change(after / before)} {QUANTITIES[quantity]}"
 
     def record(self) -> dict[str, Any]:
@@ -71,6 +74,7 @@ class Outcome:
         phases = [p for p in ("prefill", "decode") if self.after.time_s(p)]
         return {
             "techniques": [t.told() for t in self.techniques],
+            "names": [t.name for t in self.techniques],
             "quality": _worst([t.quality for t in self.techniques]),
             "speedup": self.speedup,
             **{key: totals[key] for key in ("time_s", "ttft_s", "tpot_s", "tokens_per_s", "memory_bytes")},
@@ -139,6 +143,8 @@ def _cost(prediction: Prediction, quantity: str) -> float:
         return float(1 / limits.matrix_flop_per_s(prediction.scenario.setting.precision.activations))
     if quantity == "comm_bytes":
         return float(1 / limits.link())
+    if quantity == "host_bytes":
+        return 1 / limits.host()
     return 1 / limits.dram_byte_per_s
 
 

@@ -25,10 +25,12 @@ class Role(StrEnum):
     KV_WRITE = "kv_write"
     SCORES = "scores"
     WIRE = "wire"  # bytes over a link to another device
+    HOST = "host"  # bytes over the link to the host's memory
 
 
 ACTIVATION = (Role.INPUT, Role.OUTPUT, Role.SCORES)
 KV = (Role.KV_READ, Role.KV_WRITE)
+LINKS = (Role.WIRE, Role.HOST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,11 @@ class Work:
         return self.bytes_as(Role.WIRE)
 
     @property
+    def host_bytes(self) -> Any:
+        """Bytes that come from the host's memory or go there."""
+        return self.bytes_as(Role.HOST)
+
+    @property
     def bytes(self) -> Any:
-        """Bytes of main memory traffic: everything but the wire."""
-        return sum([t.bytes for t in self.traffic if t.role is not Role.WIRE])
+        """Bytes of main memory traffic: everything but what goes over links."""
+        return sum([t.bytes for t in self.traffic if t.role not in LINKS])

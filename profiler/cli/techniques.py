@@ -13,14 +13,15 @@ def command() -> None:
 
 
 @command.command("list")
-@format_option("table", "json")
+@format_option("table", "json", "markdown")
 def techniques_list(format: str) -> None:
     """Every technique with its level, category and paper."""
     from reports import techniques as render
     from workloads.techniques.registry import known
 
-    one_of(format, "format", ("table", "json"))
-    emit(render.listing(list(known().values()), format), None)
+    one_of(format, "format", ("table", "json", "markdown"))
+    every = list(known().values())
+    emit(render.book(every) if format == "markdown" else render.listing(every, format), None)
 
 
 @command.command("show")

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from workloads.schedule import Schedule
 
 # In which order techniques apply, whatever order they are asked in: what is asked, what the model is made of,
-# what of it is left out, its formats, its cache, how tokens are made, kernels, memory.
-REQUEST, STRUCTURE, SPARSITY, FORMAT, CACHE, TOKENS, KERNELS, MEMORY = range(10, 90, 10)
+# its formats, what of the weights is zero, its cache, how tokens are made, kernels, memory.
+REQUEST, STRUCTURE, FORMAT, SPARSITY, CACHE, TOKENS, KERNELS, MEMORY = range(10, 90, 10)
 
 
 @dataclass(frozen=True)

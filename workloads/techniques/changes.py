@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from workloads.blocks import Block
 from workloads.operators import Attention, Operator
+from workloads.work import Role, Work
 
 if TYPE_CHECKING:
+    from workloads.layer import Layer
+    from workloads.model import Model
     from workloads.phases import Named
     from workloads.schedule import Change, Schedule
     from workloads.step import Step
-    from workloads.work import Work
 
+B = TypeVar("B", bound=Block)
 IN_LAYERS = "layers."  # the names of operators inside layers; the embedding and the vocabulary are outside
 
 
@@ -36,6 +40,23 @@ def on(
 def also(make: Callable[[Sequence[Named], Step], list[Named]]) -> Change:
     """A change that adds operators behind the others."""
     return lambda rows, step: [*rows, *make(rows, step)]
+
+
+def with_blocks(schedule: Schedule, kind: type[B], edit: Callable[[B], Block]) -> Schedule:
+    """The schedule with every block of a kind in the main model's layers edited."""
+
+    def layer(old: Layer) -> Layer:
+        return replace(old, blocks=tuple(edit(b) if isinstance(b, kind) else b for b in old.blocks))
+
+    def model(old: Model) -> Model:
+        return replace(old, stack=replace(old.stack, layers=tuple(map(layer, old.layers))))
+
+    return schedule.with_model(model)
+
+
+def blocks(schedule: Schedule, kind: type[B]) -> list[B]:
+    """The blocks of a kind in the main model's layers."""
+    return [b for layer in schedule.main.model.layers for b in layer.blocks if isinstance(b, kind)]
 
 
 def share_of_layers(share: float, spared: tuple[str, ...] = ()) -> Change:
@@ -73,6 +94,19 @@ class Changed(Operator):
     def stored_bytes(self) -> float:
         """Bytes that its weights take in memory."""
         return self.operator.stored_bytes() * self.stored
+
+
+def with_weights(product: Operator, weights: float, matrix_flops: float = 1.0) -> Changed:
+    """An operator whose matrix takes a share of its bytes and of its products."""
+
+    def edit(work: Work) -> Work:
+        traffic = tuple(
+            replace(t, bytes=t.bytes * weights) if t.role is Role.WEIGHT and t.tensor == "weight" else t
+            for t in work.traffic
+        )
+        return replace(work, matrix_flops=work.matrix_flops * matrix_flops, traffic=traffic)
+
+    return Changed(product, edit, stored=weights)
 
 
 def attends(schedule: Schedule) -> bool:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from workloads.dtypes import bytes_per_element
 from workloads.operators import Gemm
 from workloads.schedule import Schedule
 from workloads.techniques.base import SPARSITY, Target, Technique
-from workloads.techniques.changes import IN_LAYERS, Changed, on
-from workloads.work import Role, Work
+from workloads.techniques.changes import IN_LAYERS, Changed, on, with_weights
 
 KEPT = 0.5
 INDEX_BITS = 2  # of each kept weight: where among four it stood
@@ -44,13 +43,5 @@ class TwoOfFour(Technique):
 
 
 def _halved(product: Any) -> Changed:
-    share = KEPT * (1 + INDEX_BITS / (8 * bytes_per_element(product.weights)))
-
-    def edit(work: Work) -> Work:
-        traffic = tuple(
-            replace(t, bytes=t.bytes * share) if t.role is Role.WEIGHT and t.tensor == "weight" else t
-            for t in work.traffic
-        )
-        return replace(work, matrix_flops=work.matrix_flops * KEPT, traffic=traffic)
-
-    return Changed(product, edit, stored=share)
+    index = INDEX_BITS / (8 * bytes_per_element(product.weights))
+    return with_weights(product, KEPT * (1 + index), KEPT)

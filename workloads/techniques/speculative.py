@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from workloads.catalogue import MODELS, load_model
+from workloads.phases import parameters
 from workloads.schedule import Pass, Resident, Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
 from workloads.techniques.changes import decodes
@@ -69,12 +71,12 @@ class Speculative(Technique):
 
 def smallest_alike(model: Model) -> Model | None:
     """The smallest shipped model with this vocabulary, if it is smaller than the model."""
-    from workloads.phases import parameters
+    alike = _smallest(model.vocabulary)
+    return alike if alike is not None and parameters(alike) < parameters(model) else None
 
-    alike = [
-        found
-        for found in (load_model(path).model for path in MODELS)
-        if found.vocabulary == model.vocabulary and found.name != model.name
-    ]
-    smallest = min(alike, key=parameters, default=None)
-    return smallest if smallest is not None and parameters(smallest) < parameters(model) else None
+
+@cache
+def _smallest(vocabulary: int) -> Model | None:
+    """The smallest shipped model with a vocabulary; the catalogue is read once."""
+    alike = [found for found in (load_model(path).model for path in MODELS) if found.vocabulary == vocabulary]
+    return min(alike, key=parameters, default=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import MISSING, fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwspecs import load_device
+from reports.techniques import book
+from roofline.ceilings import ceilings
 from roofline.predict import Prediction, predict
 from roofline.scenario import Scenario
 from roofline.whatif import whatif
@@ -90,6 +93,19 @@ NEUTRAL = [
     "kv-quantisation:format=bf16",
     "streaming-llm:sinks=0,window=5000",
     "early-exit:layers=1",
+    "grouped-query-attention:kv_heads=8",
+    "window-attention:window=5000",
+    "layer-sharing:shared=1",
+    "structured-pruning:ratio=0",
+    "layer-pruning:ratio=0",
+    "low-rank:ratio=1",
+    "unstructured-sparsity:stored=dense",
+    "unstructured-sparsity:sparsity=0",
+    "block-sparsity:sparsity=0",
+    "h2o:share=1",
+    "mixture-of-attention:span=1",
+    "weight-offloading:share=0",
+    "kv-offloading:share=0",
     "gist-tokens:ratio=1",
     "summaries:ratio=1",
     "skeleton-of-thought:skeleton=1,points=1,instruction=0,longest=1",
@@ -327,20 +343,172 @@ def test_flash_attention_takes_the_scores_off_the_memory() -> None:
     )
 
 
+def test_one_expert_of_one_is_the_dense_block() -> None:
+    """Its router aside, which has one score to give."""
+    found = predicted("mixture-of-experts:experts=1,top_k=1")
+    products = sum(r.count * r.work.matrix_flops for r in found.rows if not r.name.endswith("router"))
+    assert products == pytest.approx(BASE.total("matrix_flops"))
+
+
+def test_experts_keep_what_they_are_said_to_keep() -> None:
+    active, total = (predicted(f"moe:experts=8,top_k=2,equal={what}") for what in ("active", "total"))
+    mlp = 3 * 14336 * MODEL.hidden * 32
+    router = 8 * MODEL.hidden * 32
+    weights = BASE.memory()["weights_bytes"]
+    assert active.memory()["weights_bytes"] == weights + 2 * (3 * mlp + router)
+    assert total.memory()["weights_bytes"] == weights + 2 * router
+    routed = 2 * 2 * router * 3000 * 4 / 2
+    assert active.total("matrix_flops", "prefill") == pytest.approx(
+        BASE.total("matrix_flops", "prefill") + routed
+    )
+
+
+def test_fewer_key_value_heads_cache_and_read_less() -> None:
+    found = predicted("grouped-query-attention:kv_heads=2")
+    assert found.memory()["kv_cache_bytes"] == BASE.memory()["kv_cache_bytes"] / 4
+    assert found.total("kv_bytes", "decode") == pytest.approx(BASE.total("kv_bytes", "decode") / 4)
+
+
+def test_a_latent_cache_is_a_latent_and_a_key() -> None:
+    """576 elements a position and layer (arXiv:2405.04434, section 2.1)."""
+    found = predicted("multi-head-latent-attention")
+    assert found.memory()["kv_cache_bytes"] == 2 * 4 * 3099 * 32 * (512 + 64)
+
+
+def test_half_the_layers_are_half_the_layers() -> None:
+    found = predicted("distillation:student=half")
+    outside = 2 * (2 * MODEL.vocabulary * MODEL.hidden + MODEL.hidden)
+    whole = BASE.memory()["weights_bytes"] - outside
+    assert found.memory()["weights_bytes"] == outside + whole / 2
+    assert predicted("distillation:student=Llama-3.2-1B").time_s() == pytest.approx(
+        predict(replace(SCENARIO, model=load_model("Llama-3.2-1B").model), DEVICE).time_s()
+    )
+
+
+def test_shared_layers_are_stored_once_and_read_as_often() -> None:
+    found = predicted("layer-sharing:shared=2")
+    outside = 2 * (2 * MODEL.vocabulary * MODEL.hidden + MODEL.hidden)
+    whole = BASE.memory()["weights_bytes"] - outside
+    assert found.memory()["weights_bytes"] == outside + whole / 2
+    assert found.total("weight_bytes") == pytest.approx(BASE.total("weight_bytes"))
+    assert found.memory()["kv_cache_bytes"] == BASE.memory()["kv_cache_bytes"]
+
+
+def test_thin_matrices_keep_their_share_of_parameters() -> None:
+    found = predicted("low-rank:ratio=0.5")
+    outside = 2 * (2 * MODEL.vocabulary * MODEL.hidden + (2 * 32 + 1) * MODEL.hidden)
+    plain = BASE.memory()["weights_bytes"] - outside
+    assert found.memory()["weights_bytes"] - outside == pytest.approx(plain / 2, rel=1e-3)
+
+
+def test_single_zeros_save_bytes_and_no_products() -> None:
+    found = predicted("unstructured-sparsity:sparsity=0.5")
+    assert found.total("matrix_flops") == BASE.total("matrix_flops")
+    outside = 2 * (2 * MODEL.vocabulary * MODEL.hidden + (2 * 32 + 1) * MODEL.hidden)
+    plain = BASE.memory()["weights_bytes"]
+    assert found.memory()["weights_bytes"] == pytest.approx(outside + (plain - outside) * (0.5 + 1 / 16))
+
+
+def test_few_zeros_are_not_worth_a_bitmap() -> None:
+    few = predicted("unstructured-sparsity:sparsity=0.05")
+    assert few.memory()["weights_bytes"] == pytest.approx(BASE.memory()["weights_bytes"])
+
+
+def test_eviction_keeps_its_budget_in_memory_and_in_every_step() -> None:
+    found = predicted("h2o:share=0.2")
+    assert found.memory()["kv_cache_bytes"] == pytest.approx(BASE.memory()["kv_cache_bytes"] * 600 / 3099)
+    assert found.time_s("prefill") == BASE.time_s("prefill")
+    core = next(r for r in found.rows if r.phase == "decode" and r.name.endswith("core"))
+    assert core.work.kv_bytes == 2 * 2 * 4 * 600 * 8 * 128
+
+
+def test_offloaded_weights_pass_the_link_in_every_step() -> None:
+    """A pass takes no less than the layers' weights over the link (arXiv:2303.06865)."""
+    found = predicted("weight-offloading")
+    layers = 2 * (8_030_261_248 - 2 * MODEL.vocabulary * MODEL.hidden - (2 * 32 + 1) * MODEL.hidden)
+    link = ceilings(DEVICE).host()
+    assert found.time_s("decode") / 99 == pytest.approx(layers / link, rel=0.05)
+    assert found.time_s("decode") / 99 >= layers / link
+    assert found.memory()["weights_bytes"] == pytest.approx(BASE.memory()["weights_bytes"] - layers)
+    halved = predicted("weight-offloading:share=0.5").time_s("decode")
+    assert halved == pytest.approx(found.time_s("decode") / 2, rel=0.05)
+
+
+def test_an_offloaded_cache_comes_in_for_every_step_and_goes_out_once() -> None:
+    found = predicted("kv-offloading")
+    per_token = 2 * 2 * 32 * 8 * 128
+    assert found.total("host_bytes", "prefill") == 4 * 3000 * per_token
+    contexts = sum(range(3001, 3100))
+    assert found.total("host_bytes", "decode") == pytest.approx(4 * (contexts + 99) * per_token)
+    assert found.memory()["kv_cache_bytes"] == 0
+
+
+def test_blocks_round_a_sequence_up() -> None:
+    found = predicted("paged-attention:block=1000")  # 3,099 tokens
+    per_token = 2 * 2 * 32 * 8 * 128
+    assert found.memory()["kv_cache_bytes"] == pytest.approx(4 * (4000 * per_token + 4 * 4))
+    assert any("131072 tokens a sequence" in note for note in found.schedule.notes)
+
+
+def test_fused_projections_do_the_same_work_and_read_their_input_once() -> None:
+    found = predicted("fused-projections")
+    names = {row.name for row in found.rows}
+    assert {"layers.attention.q_k_v_proj", "layers.mlp.gate_up_proj"} <= names
+    assert not {"layers.attention.k_proj", "layers.mlp.up_proj"} & names
+    assert found.total("matrix_flops") == BASE.total("matrix_flops")
+    assert found.total("weight_bytes") == BASE.total("weight_bytes")
+    saved = BASE.total("activation_bytes", "prefill") - found.total("activation_bytes", "prefill")
+    assert saved == 32 * (2 + 1) * 4 * 3000 * MODEL.hidden * 2
+
+
+def test_fusing_what_is_eager_gives_the_fused_convention() -> None:
+    eager = replace(SCENARIO, setting=Setting(convention=CONVENTIONS["eager"]))
+    assert numbers(predicted("fused-elementwise", scenario=eager)) == pytest.approx(numbers(BASE))
+
+
+def test_outliers_are_multiplied_twice() -> None:
+    none, some = predicted("llm-int8:outliers=0"), predicted("llm-int8:outliers=0.01")
+    assert numbers(none) == pytest.approx(numbers(predicted("w8a8:format=int8")))
+    layers = none.total("matrix_flops", "prefill") - sum(
+        r.count * r.work.matrix_flops
+        for r in none.rows
+        if r.phase == "prefill" and (r.kind != "gemm" or r.name == "lm_head")
+    )
+    extra = some.total("matrix_flops", "prefill") - none.total("matrix_flops", "prefill")
+    assert extra == pytest.approx(0.01 * layers)
+    assert some.memory()["weights_bytes"] == none.memory()["weights_bytes"]
+
+
+def test_sparse_weights_in_four_bits_save_what_torchao_stores() -> None:
+    """Bytes of Llama-3-8B in int4 with groups of 64, then 2:4: 3.56 and 4.92 times fewer than bf16."""
+    narrow, both = predicted("awq:format=int4_g64"), predicted("awq:format=int4_g64", "sparsity-2:4")
+    sizes = [p.memory()["weights_bytes"] for p in (narrow, both)]
+    outside = 2 * (2 * MODEL.vocabulary * MODEL.hidden + (2 * 32 + 1) * MODEL.hidden)
+    assert (sizes[1] - outside) / (sizes[0] - outside) == pytest.approx(0.5 * (1 + 2 / (4 + 20 / 64)))
+    assert (sizes[1] - outside) / (sizes[0] - outside) == pytest.approx(3.56 / 4.92, abs=0.02)
+
+
 PAIRS = [
     pair for pair in itertools.combinations(known(), 2) if known()[pair[0]].slot != known()[pair[1]].slot
 ]
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=" + ".join)
-def test_the_order_of_the_question_does_not_matter(pair: tuple[str, str]) -> None:
-    def ask(*words: str) -> Any:
-        try:
-            return numbers(predicted(*words))
-        except InputError as error:
-            return str(error)
+ONE_STEP = replace(SCENARIO, phase="decode", context=3000)
 
-    assert ask(*pair) == ask(*reversed(pair))
+
+def asked(*words: str) -> Any:
+    """The totals, or the reason why there are none."""
+    try:
+        return numbers(predicted(*words, scenario=ONE_STEP))
+    except InputError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("name", known())
+def test_the_order_of_the_question_does_not_matter(name: str) -> None:
+    for one, other in PAIRS:
+        if one == name:
+            assert asked(one, other) == asked(other, one)
 
 
 def test_techniques_that_decide_the_same_are_refused_together() -> None:
@@ -366,6 +534,11 @@ def test_techniques_that_decide_the_same_are_refused_together() -> None:
 def test_wrong_words_are_said(words: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         predicted(words)
+
+
+def test_the_documentation_is_what_the_techniques_say() -> None:
+    page = Path(__file__).resolve().parents[3] / "docs" / "techniques.md"
+    assert page.read_text(encoding="utf-8") == book(list(known().values()))
 
 
 def test_whatif_tries_all_and_ranks_them() -> None:

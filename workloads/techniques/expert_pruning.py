@@ -1,0 +1,44 @@
+"""Pruning of experts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from workloads.blocks import MoeBlock
+from workloads.schedule import Schedule
+from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
+from workloads.techniques.changes import blocks, with_blocks
+
+
+@dataclass(frozen=True)
+class ExpertPruning(Technique):
+    """Experts that are chosen least are removed for good."""
+
+    name = "expert-pruning"
+    aliases = ("moe-pruning",)
+    level = "model"
+    category = "sparsification"
+    paper = "Lu et al. arXiv:2402.14800"
+    removes = "experts: their weights in memory, and reads of them at a batch"
+    adds = "nothing"
+    needs = "a count of how often each expert is chosen"
+    quality = "lossy"
+    slot = "how many experts there are"
+    order = STRUCTURE
+
+    kept: float = parameter(
+        0.75, "share of experts that stay (Lu et al.: 6 or 4 of Mixtral's 8)", low=0.001, high=1
+    )
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """There must be experts."""
+        return None if blocks(schedule, MoeBlock) else "the model has no experts"
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """A token still meets as many, if as many are left."""
+
+        def fewer(b: MoeBlock) -> MoeBlock:
+            experts = max(1, round(b.experts * self.kept))
+            return replace(b, experts=experts, top_k=min(b.top_k, experts))
+
+        return with_blocks(schedule, MoeBlock, fewer)

@@ -1,0 +1,43 @@
+"""Fusion of elementwise operators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from workloads.schedule import Schedule
+from workloads.step import Setting
+from workloads.techniques.base import KERNELS, Target, Technique
+
+
+@dataclass(frozen=True)
+class FusedElementwise(Technique):
+    """Norms, rotations, activations, residuals and the cache append run inside their neighbours' kernels."""
+
+    name = "fused-elementwise"
+    aliases = ("operator-fusion", "kernel-fusion", "epilogue-fusion")
+    level = "system"
+    category = "graph and operator"
+    paper = "ByteTransformer arXiv:2210.03052; torch.compile: doi:10.1145/3620665.3640366"
+    removes = "writes and reads of activations between kernels, and launches"
+    adds = "nothing"
+    needs = "fused kernels or a compiler that makes them"
+    quality = "exact"
+    slot = "how elementwise operators are launched"
+    order = KERNELS
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """What is counted already cannot be saved again."""
+        convention = schedule.main.setting.convention
+        if convention.elementwise_fused:
+            return (
+                f"the convention {convention.name} counts them as fused already; ask for --convention eager"
+            )
+        return None
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """The convention of everything else stays."""
+
+        def fuse(setting: Setting) -> Setting:
+            return replace(setting, convention=replace(setting.convention, elementwise_fused=True))
+
+        return schedule.with_setting(fuse)

@@ -1,0 +1,64 @@
+"""LLM.int8(): 8 bits with a path for outliers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from workloads.dtypes import bytes_per_element
+from workloads.operators import Gemm
+from workloads.schedule import Schedule
+from workloads.techniques.base import FORMAT, Target, Technique, parameter
+from workloads.techniques.changes import IN_LAYERS, with_weights
+
+if TYPE_CHECKING:
+    from workloads.phases import Named
+    from workloads.step import Step
+
+
+@dataclass(frozen=True)
+class Int8Outliers(Technique):
+    """Products in 8 bits, but for the few columns with outliers, which stay in 16."""
+
+    name = "llm-int8"
+    aliases = ("bitsandbytes-int8",)
+    level = "model"
+    category = "quantisation"
+    paper = "LLM.int8() arXiv:2208.07339"
+    removes = "bytes of weights; time on the matrix units"
+    adds = "a second product over the outlier columns; quantisation of activations"
+    needs = "matrix units for int8"
+    quality = "lossy"
+    slot = "the format of weights"
+    order = FORMAT
+
+    outliers: float = parameter(0.001, "share of columns with outliers (the paper: 0.1 %)", low=0, high=1)
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """The matrix units must know int8, and weights must be wider."""
+        if "int8" not in target.dtypes:
+            return f"{target.name} has no matrix peak for int8"
+        weights = schedule.main.setting.precision.weights
+        if bytes_per_element(weights) < 1:
+            return f"weights in {weights} are narrower than int8 already"
+        return None
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """Both products run one after the other, and the second reads its columns again (section 3.2)."""
+        return schedule.with_change(self._split)
+
+    def _split(self, rows: Sequence[Named], step: Step) -> list[Named]:
+        found: list[Named] = []
+        for row in rows:
+            product = row.operator
+            if not isinstance(product, Gemm) or IN_LAYERS not in row.name:
+                found.append(row)
+                continue
+            narrow = replace(product, inputs="int8", weights="int8")
+            columns = product.k * self.outliers
+            wide = with_weights(replace(product, k=columns, weights="int8", bias=False, tied=True), 1.0)
+            found.append(replace(row, operator=narrow))
+            if columns:
+                found.append(replace(row, name=f"{row.name}.outliers", operator=wide))
+        return found

@@ -1,0 +1,52 @@
+"""KV offloading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from workloads.operators import Attention, KvAppend, Operator
+from workloads.schedule import Schedule
+from workloads.techniques.base import MEMORY, Target, Technique, parameter
+from workloads.techniques.changes import IN_LAYERS, Changed, attends, on
+from workloads.work import KV, Role, Traffic, Work
+
+CACHES = (Attention, KvAppend, Changed)
+
+
+@dataclass(frozen=True)
+class KvOffload(Technique):
+    """Keys and values stay in the host's memory and are streamed in for every step."""
+
+    name = "kv-offloading"
+    aliases = ("kv-cache-offload",)
+    level = "system"
+    category = "offloading"
+    paper = "FlexGen arXiv:2303.06865"
+    removes = "the cache from device memory"
+    adds = "its transfer over the host link in every decode step"
+    needs = "host memory"
+    quality = "exact"
+    slot = "where the cache is kept"
+    order = MEMORY
+
+    share: float = parameter(1.0, "share of the cache in host memory", low=0, high=1)
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """There must be a cache, and a link to the host."""
+        if not attends(schedule):
+            return "the model keeps no keys and values"
+        return None if target.host_byte_per_s else f"{target.name} has no link to a host in its file"
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """What a prefill or a step makes goes out; what earlier steps made comes in for a decode step."""
+        found = schedule.with_change(on(CACHES, self._streamed(Role.KV_WRITE), IN_LAYERS), "prefill")
+        found = found.with_change(on(CACHES, self._streamed(*KV), IN_LAYERS), "decode")
+        return found.with_main(cache_here=schedule.main.cache_here * (1 - self.share))
+
+    def _streamed(self, *roles: Role) -> Callable[[Operator], Operator]:
+        def edit(work: Work) -> Work:
+            moved = Traffic("offloaded cache", Role.HOST, work.bytes_as(*roles) * self.share)
+            return replace(work, traffic=(*work.traffic, moved))
+
+        return lambda operator: Changed(operator, edit)

@@ -1,0 +1,41 @@
+"""Pruning of whole layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from workloads.schedule import Schedule
+from workloads.techniques.base import STRUCTURE, Technique, parameter
+
+if TYPE_CHECKING:
+    from workloads.model import Model
+
+
+@dataclass(frozen=True)
+class LayerPruning(Technique):
+    """Layers that change the residual stream least are removed for good."""
+
+    name = "layer-pruning"
+    aliases = ("shortgpt", "depth-pruning")
+    level = "model"
+    category = "sparsification"
+    paper = "ShortGPT arXiv:2403.03853"
+    removes = "whole layers: their weights, their work and their cache"
+    adds = "nothing"
+    needs = "a measure of what a layer changes; perhaps a little training"
+    quality = "lossy"
+    slot = "how many layers there are"
+    order = STRUCTURE
+
+    ratio: float = parameter(0.25, "share of layers removed (ShortGPT: 0.25)", low=0, high=0.95)
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """The layers that stay are spread evenly, so that every kind keeps its share."""
+
+        def model(old: Model) -> Model:
+            kept = max(1, round(len(old.layers) * (1 - self.ratio)))
+            layers = tuple(old.layers[index * len(old.layers) // kept] for index in range(kept))
+            return replace(old, stack=replace(old.stack, layers=layers))
+
+        return schedule.with_model(model)

@@ -1,0 +1,55 @@
+"""Low-rank projections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from workloads.operators import Gemm
+from workloads.schedule import Schedule
+from workloads.techniques.base import STRUCTURE, Technique, parameter
+from workloads.techniques.changes import IN_LAYERS
+
+if TYPE_CHECKING:
+    from workloads.phases import Named
+    from workloads.step import Step
+
+
+@dataclass(frozen=True)
+class LowRank(Technique):
+    """Each projection of the layers becomes a product of two thin matrices."""
+
+    name = "low-rank"
+    aliases = ("svd", "asvd", "svd-llm")
+    level = "model"
+    category = "sparsification"
+    paper = "ASVD arXiv:2312.05821; SVD-LLM arXiv:2403.07378"
+    removes = "weights and work of the projections"
+    adds = "a second, thin product for each"
+    needs = "a decomposition with calibration data"
+    quality = "lossy"
+    slot = "the rank of projections"
+    order = STRUCTURE + 5  # before formats, which then apply to both matrices
+
+    ratio: float = parameter(
+        0.8, "parameters that stay of each projection (ASVD: 0.7 to 0.9)", low=0.01, high=1
+    )
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """Rank r = ratio n k / (n + k) leaves that share of the parameters."""
+        return schedule.with_change(self._split) if self.ratio < 1 else schedule
+
+    def _split(self, rows: Sequence[Named], step: Step) -> list[Named]:
+        found: list[Named] = []
+        for row in rows:
+            product = row.operator
+            if not isinstance(product, Gemm) or IN_LAYERS not in row.name:
+                found.append(row)
+                continue
+            rank = max(1, round(self.ratio * product.n * product.k / (product.n + product.k)))
+            down = replace(product, n=rank, bias=False)
+            up = replace(product, k=rank)
+            found += [replace(row, name=f"{row.name}.down", operator=down)]
+            found += [replace(row, name=f"{row.name}.up", operator=up)]
+        return found
