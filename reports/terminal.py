@@ -127,3 +127,29 @@ def listed(rows: Sequence[dict[str, Any]]) -> str:
 
 def _size(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else text(value)
+
+
+LEDGER: dict[str, tuple[str, Format]] = {
+    "operator": ("operator", text),
+    "tensor": ("tensor", text),
+    "role": ("role", text),
+    "elements": ("elements", si),
+    "bytes_per_element": ("B each", lambda v: text(None) if v is None else f"{v:.4g}"),
+    "bytes": ("bytes", lambda v: si(v, "B")),
+    "count": ("count", lambda v: f"{v:g}"),
+    "total_bytes": ("x count", lambda v: si(v, "B")),
+    "assumption": ("because", text),
+}
+
+
+def ledger(data: dict[str, Any]) -> str:
+    """The byte ledger (its JSON form): a line per tensor, the sums, and what each kind of operator counts."""
+    parts = [_heading(data)]
+    for phase in dict.fromkeys(row["phase"] for row in data["ledger"]):
+        parts.append(table([row for row in data["ledger"] if row["phase"] == phase], LEDGER, phase))
+    sums = dict(data["totals"])
+    whole = sums.pop("bytes")
+    by_role = ", ".join(f"{role} {si(size, 'B')}" for role, size in sums.items() if size)
+    parts.append(f"memory traffic {whole:,.0f} B: {by_role}")
+    parts += [f"{kind}: {formula}" for kind, formula in data["formulas"].items()]
+    return "\n".join(parts) + "\n"

@@ -69,7 +69,7 @@ def record(row: Row) -> dict[str, Any]:
 def as_json(prediction: Prediction) -> dict[str, Any]:
     """A prediction in the documented schema."""
     return {
-        **_asked(prediction.scenario, prediction.device, prediction.ceilings),
+        **asked(prediction.scenario, prediction.device, prediction.ceilings),
         "operators": [record(row) for row in prediction.rows],
         "totals": prediction.totals(),
     }
@@ -81,12 +81,13 @@ def of_points(
     """The points of a grid in the documented schema, without operators; `totals` are arrays over them."""
     columns = {name: [None if v != v else v for v in values.tolist()] for name, values in totals.items()}
     return [
-        {**_asked(scenario, device, limits), "totals": {name: values[i] for name, values in columns.items()}}
+        {**asked(scenario, device, limits), "totals": {name: values[i] for name, values in columns.items()}}
         for i, scenario in enumerate(scenarios)
     ]
 
 
-def _asked(scenario: Scenario, device: Device, limits: Ceilings) -> dict[str, Any]:
+def asked(scenario: Scenario, device: Device, limits: Ceilings) -> dict[str, Any]:
+    """What was asked, in the documented schema."""
     setting = scenario.setting
     precision = setting.precision
     return {

@@ -20,6 +20,7 @@ from profiler.cli.options import (
     scenario_options,
     size_options,
 )
+from specfiles.errors import InputError
 
 
 @click.command("predict")
@@ -28,9 +29,12 @@ from profiler.cli.options import (
 @size_options
 @scenario_options
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
+@click.option("--ledger", is_flag=True, help="Every byte instead: a line per tensor and why it counts.")
 @format_option("table", "json", "csv")
 @output_file
-def command(model: str, hw: str, fidelity: str, format: str, out: Path | None, **flags: Any) -> None:
+def command(
+    model: str, hw: str, fidelity: str, ledger: bool, format: str, out: Path | None, **flags: Any
+) -> None:
     """Predict a model on a device: a row per operator, TTFT, TPOT, MFU, MBU, memory."""
     from hwspecs import load_device
     from profiler.scenarios import Asked, listed_operators, scenarios
@@ -47,17 +51,37 @@ def command(model: str, hw: str, fidelity: str, format: str, out: Path | None, *
         emit(predict_listed(listed, device, limits, format), out)
         return
     _, found = scenarios(model, asked)
-    if len(found) > 1 and _as_grid(found, device, limits, format, out):
+    if ledger:
+        from profiler.ledger import render
+
+        emit(render(run(_only(found), device, limits), format), out)
+        return
+    if (len(found) > 1 or _is_table(out)) and _as_grid(found, device, limits, format, out):
         return
     points = [as_json(run(scenario, device, limits)) for scenario in found]
     emit(_render(points, format), out)
+
+
+def _only(found: list[Any]) -> Any:
+    if len(found) > 1:
+        raise InputError(
+            f"--ledger explains one point, and the workload file has {len(found)}; choose one with --batch, "
+            "--prompt, --context and --output."
+        )
+    return found[0]
+
+
+def _is_table(out: Path | None) -> bool:
+    return out is not None and out.suffix == ".parquet"
 
 
 def _as_grid(found: list[Any], device: Any, limits: Any, format: str, out: Path | None) -> bool:
     """Many points at once, where what is asked for is a line for each, or a Parquet file of all rows."""
     from roofline.grid import Grid, predict_grid
 
-    rows = out is not None and out.suffix == ".parquet"
+    rows = _is_table(out)
+    if rows and not Grid.fits(found):
+        raise InputError("a Parquet file holds the rows of decoders without techniques; choose --format csv.")
     if not (rows or format == "table") or not Grid.fits(found):
         return False
     from reports import terminal

@@ -442,3 +442,35 @@ def test_a_new_device_is_written_once(roofline: Roofline, tmp_path: Path) -> Non
     used = roofline("predict", "Llama-3.1-8B", "--hw", "mine.yaml")
     assert used.code == 2
     assert "vendor is still FILL-IN" in used.err
+
+
+def test_the_ledger_is_printed_in_every_format(roofline: Roofline) -> None:
+    asked = ("predict", "Llama-3.1-8B", "--hw", "h100_sxm", "--phase", "decode", "--ledger")
+    data = roofline(*asked, "--format", "json").data
+    plain = roofline(*asked[:-1], "--format", "json").data
+    assert data["totals"]["bytes"] == plain["totals"]["bytes"]
+    assert sum(r["total_bytes"] for r in data["ledger"] if r["role"] != "wire") == data["totals"]["bytes"]
+    lines = roofline(*asked, "--format", "csv").out.splitlines()
+    assert lines[0].startswith(
+        "phase,operator,kind,tensor,role,elements,bytes_per_element,bytes,count,total_bytes"
+    )
+    assert len(lines) == len(data["ledger"]) + 1
+    shown = roofline(*asked).out
+    assert f"{data['totals']['bytes']:,.0f} B" in shown
+    assert "each KV head's visible positions, once" in shown
+
+
+def test_a_grid_is_a_line_per_point_or_a_file_of_rows(roofline: Roofline, tmp_path: Path) -> None:
+    (tmp_path / "grid.yaml").write_text(
+        "schema: 1\nname: grid\nmodel: Llama-3.1-8B\nphase: decode\nbatch: [1, 8]\ncontext: [100, 900]\n"
+    )
+    points = roofline("predict", "grid.yaml", "--hw", "h100", "--format", "json").data["points"]
+    shown = roofline("predict", "grid.yaml", "--hw", "h100").out
+    assert all(f"{point['totals']['tokens_per_s']:.4g}" in shown for point in points)
+    assert roofline("predict", "grid.yaml", "--hw", "h100", "-o", "rows.parquet").code == 0
+    rows = pd.read_parquet(tmp_path / "rows.parquet")
+    times = (rows["count"] * rows["time_s"]).groupby(rows["point"]).sum()
+    assert times.to_list() == pytest.approx([point["totals"]["time_s"] for point in points])
+    many = roofline("predict", "grid.yaml", "--hw", "h100", "--ledger")
+    assert many.code == 2
+    assert "--ledger explains one point, and the workload file has 4" in many.err

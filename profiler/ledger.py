@@ -1,0 +1,34 @@
+"""The byte ledger of a prediction as text, JSON or CSV."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from roofline.predict import Prediction
+
+
+def render(prediction: Prediction, format: str) -> str:
+    """Every tensor with its bytes and the assumption behind them, and the sums by role."""
+    from roofline.ledger import COLUMNS, formulas, ledger, totals
+    from roofline.tables import asked
+
+    rows = ledger(prediction)
+    if format == "csv":
+        import csv
+        import io
+
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+    head = asked(prediction.scenario, prediction.device, prediction.ceilings)
+    data = {**head, "ledger": rows, "totals": totals(rows), "formulas": formulas(prediction)}
+    if format == "json":
+        import json
+
+        return json.dumps(data, indent=1) + "\n"
+    from reports import terminal
+
+    return terminal.ledger(data)
