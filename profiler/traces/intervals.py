@@ -10,11 +10,14 @@ import numpy as np
 def union(start: Any, end: Any) -> tuple[Any, Any]:
     """The union of intervals as disjoint ones in order: their starts and ends. Empty intervals vanish."""
     real = end > start
-    start, end = start[real], end[real]
+    if not real.all():
+        start, end = start[real], end[real]
     if not len(start):
         return start, end
-    order = np.argsort(start, kind="stable")
-    start, reached = start[order], np.maximum.accumulate(end[order])
+    if (start[1:] < start[:-1]).any():
+        order = np.argsort(start, kind="stable")
+        start, end = start[order], end[order]
+    reached = np.maximum.accumulate(end)
     begins = np.concatenate([[True], start[1:] > reached[:-1]])
     ends = np.concatenate([begins[1:], [True]])
     return start[begins], reached[ends]

@@ -23,10 +23,15 @@ def shown(subject: Path, by: str, hardware: str | None, fidelity: Fidelity) -> d
 
     if exists(subject, Path.is_file):
         from profiler.traces.attribution import attribute
+        from profiler.traces.breakdown import LARGE, breakdown
         from profiler.traces.reading import read_brief
 
         # A breakdown by kernel or stream needs no launches and no ranges, and is read several times faster.
-        trace = attribute(read_brief(subject, needs_links=by not in ("kernel", "stream", "kind")))
+        brief = by in ("kernel", "stream", "kind")
+        trace = read_brief(subject, needs_links=not brief)
+        if brief and trace["activities"].num_rows >= LARGE:
+            return breakdown(trace, by)
+        trace = attribute(trace)
         return show(trace, by, _limits(_device(hardware, trace, None), fidelity))
     run = open_run(subject)
     if run.head.imported is None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from profiler.traces.intervals import length
 from profiler.traces.tables import Trace
@@ -34,7 +35,10 @@ def device_totals(trace: Trace) -> list[DeviceTotals]:
     start, end = trace.column("activities", "start_ns"), trace.column("activities", "end_ns")
     kernel = is_kind(trace, "kernel")
     found = []
-    for s, d in sorted(set(zip(source.tolist(), device.tolist(), strict=True))):
+    places = pa.array(source.astype(np.int64) << 32 | device.astype(np.uint32)).unique()
+    for s, d in sorted(
+        (place >> 32, (place & 0xFFFFFFFF ^ 1 << 31) - (1 << 31)) for place in places.to_pylist()
+    ):
         mine = (source == s) & (device == d)
         found.append(
             DeviceTotals(

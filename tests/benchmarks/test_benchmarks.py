@@ -15,6 +15,7 @@ SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
 SMALL = {
     "predict_speed": ("-n", "12", "-r", "1"),
     "cold_start": ("-n", "1"),
+    "nsys_speed": ("-n", "1", "--kernels", "3000"),
     "trace_speed": ("-n", "1", "--megabytes", "3"),
 }
 
@@ -30,6 +31,12 @@ def printed(path: Path, *options: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_an_export_is_read_beside_sqlite(results: dict[str, dict[str, Any]]) -> None:
+    found = results["nsys_speed"]
+    assert set(found["stages"]) == {"floor", "kernels", "linked"}
+    assert all(stage["wall_s"] > 0 and stage["memory_bytes"] > 0 for stage in found["stages"].values())
 
 
 def test_every_benchmark_is_tried_and_explained() -> None:

@@ -1,0 +1,126 @@
+"""Time by kernel, kind or stream of a recording too large to attribute row by row while somebody waits.
+
+Sums over codes of names, nothing per activity: five million kernels take a second. Phases, layers and
+work need launches and ranges; `roofline import` finds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from profiler.traces.rules import known_kernel
+from profiler.traces.summary import ROW
+from profiler.traces.tables import Trace
+from profiler.traces.totals import DeviceTotals, device_totals
+
+LARGE = 200_000  # activities
+PIECE = 1 << 20
+SPARSE = "sparse tensor cores: dense peaks are no ceiling"
+NOTE = "phases, layers and work were left out of so large a trace; `roofline import` finds them"
+
+
+def breakdown(trace: Trace, by: str) -> dict[str, Any]:
+    """The documented JSON of `show`, without what needs attribution."""
+    devices = device_totals(trace)
+    sums = {name: sum(getattr(d, name) for d in devices) for name in _SUMS}
+    lost = {w: sum(loss.count for loss in trace.losses if loss.what == w) for w in ("dropped", "repaired")}
+    totals = {
+        **sums,
+        "unattributed_s": sums["kernel_time_s"],
+        "dropped_events": lost["dropped"],
+        "repaired_events": lost["repaired"],
+        "modelled_share": None,
+        "unmodelled_s": None,
+    }
+    losses = [{"what": x.what, "count": x.count, "sentence": x.sentence} for x in trace.losses]
+    return {
+        "schema": 1,
+        "by": by,
+        "devices": [_device(trace, device) for device in devices],
+        "hardware": None,
+        "totals": totals,
+        "idle": {},
+        "launches": {},
+        "losses": [*losses, {"what": "noted", "count": trace["activities"].num_rows, "sentence": NOTE}],
+        "unknown_kernels": [],
+        "rows": rows(trace, by),
+    }
+
+
+_SUMS = ("kernels", "kernel_time_s", "gpu_busy_s", "gpu_span_s", "gpu_idle_s")
+
+
+def rows(trace: Trace, by: str) -> list[dict[str, Any]]:
+    """A row per kernel, kind or stream, the longest first."""
+    names = [_Named(word) for word in trace.words("activities", "name")]
+    activity = trace.words("activities", "kind")
+    keys = ("source", "device", "stream") if by == "stream" else ("name", "kind")
+    found: dict[tuple[str, str | None, str | None], list[int]] = {}
+    for key, (count, time_ns) in _summed(trace, keys).items():
+        if by == "stream":
+            label: Any = ("trace {}, device {}, stream {}".format(*key), None, None)
+        else:  # an activity's kind is that of its kernel's name, or what it is: a copy, a set, a graph
+            named, what = names[key[0]], activity[key[1]]
+            kind = named.kind if what == "kernel" else what
+            label = (
+                (named.word, kind, SPARSE if named.sparse else None) if by == "kernel" else (kind, kind, None)
+            )
+        sums = found.setdefault(label, [0, 0])
+        sums[0] += count
+        sums[1] += time_ns
+    whole = sum(time_ns for _, time_ns in found.values()) or 1
+    records = [
+        dict.fromkeys(ROW)
+        | {"name": name, "kind": kind, "warning": warning, "count": count, "modelled_share": 0.0}
+        | {"time_s": time_ns / 1e9, "share": time_ns / whole}
+        for (name, kind, warning), (count, time_ns) in found.items()
+    ]
+    return sorted(records, key=lambda record: -record["time_s"])
+
+
+def _summed(trace: Trace, keys: Sequence[str]) -> dict[tuple[int, ...], tuple[int, int]]:
+    """Rows and nanoseconds by the codes of some columns, a piece at a time."""
+    found: dict[tuple[int, ...], tuple[int, int]] = {}
+    table = trace["activities"]
+    for at in range(0, table.num_rows, PIECE):
+        piece = Trace(trace.origins, {"activities": table.slice(at, PIECE)})
+        spent = piece.column("activities", "end_ns") - piece.column("activities", "start_ns")
+        known: list[tuple[int, ...]] = [()]
+        codes = np.zeros(len(spent), np.int64)
+        for column in keys:
+            values, places = _unique(piece.column("activities", column))
+            pairs, codes = _unique(codes * len(values) + places)
+            known = [(*known[int(p) // len(values)], int(values[int(p) % len(values)])) for p in pairs]
+        counts = np.bincount(codes, minlength=len(known))
+        times = np.bincount(codes, weights=spent, minlength=len(known))  # exact: whole numbers below 2**53
+        for key, count, time_ns in zip(known, counts.tolist(), times.tolist(), strict=True):
+            before = found.get(key, (0, 0))
+            found[key] = before[0] + count, before[1] + int(time_ns)
+    return found
+
+
+class _Named:
+    """A kernel's name and what the rules know of it."""
+
+    def __init__(self, word: str) -> None:
+        known = known_kernel(word)
+        self.word, self.kind, self.sparse = word, known.kind, known.sparse
+
+
+def _unique(values: Any) -> tuple[Any, Any]:
+    """Distinct values and each row's place among them, by hashing."""
+    import pyarrow as pa
+
+    encoded = pa.array(values).dictionary_encode()
+    return encoded.dictionary.to_numpy(), encoded.indices.to_numpy()
+
+
+def _device(trace: Trace, device: DeviceTotals) -> dict[str, Any]:
+    names = {(d.source, d.device): d.name for d in trace.devices}
+    file = trace.origins[device.source].file if device.source < len(trace.origins) else None
+    place = {"source": device.source, "trace": file, "device": device.device}
+    sums = {name: getattr(device, name) for name in _SUMS}
+    return {**place, "name": names.get((device.source, device.device)) or None, **sums}
