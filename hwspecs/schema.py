@@ -73,6 +73,7 @@ class Measured(Strict, frozen=True, kw_only=True):
     dram_byte_per_s: Sourced | None = None
     l2_byte_per_s: Sourced | None = None
     launch_s: Sourced | None = None  # from one operator's end to the next one's start, nothing to compute
+    graph_launch_s: Sourced | None = None  # the same between operators of a replayed graph
     links: dict[LinkName, Sourced] = {}
     bandwidth_curve: list[BandwidthPoint] = []
 

@@ -22,7 +22,7 @@ from profiler.environment import device_name, environment, last_level_cache_byte
 from profiler.kernels import Place
 from profiler.steps import operators_at, time_ranges
 from profiler.subject import Point, Subject, load_subject, step
-from profiler.timing import Sample, measure, sample
+from profiler.timing import Sample, measure, measure_replayed, sample
 from profiler.yardsticks import CPU_STEPS, GPU_STEPS, TERMS, yardsticks
 from roofline.calibrate import Measurement, fit
 from roofline.times import operator_class
@@ -86,6 +86,8 @@ def measure_ceilings(plan: Plan) -> Device:
 def _probes(plan: Plan) -> Iterator[tuple[tuple[Any, ...], Probe]]:
     """Every plain ceiling that one pass measures, under its key."""
     yield ("launch",), partial(_launch, plan.device)
+    if plan.device != "cpu":
+        yield ("graph_launch",), partial(_graph_launch, plan.device)
     yield ("special",), partial(_special, plan.device)
     for pattern in ("copy", "triad"):
         for size in footprints(plan.cache_bytes):
@@ -141,6 +143,13 @@ def _launch(device: str) -> float:
 
     x = torch.ones(1, device=device)
     return _once(lambda _: x.add_(1.0), device)
+
+
+def _graph_launch(device: str) -> float:
+    import torch
+
+    x = torch.ones(1, device=device)
+    return measure_replayed(lambda _: x.add_(1.0), device, repeats=3, budget_s=0.0).median_s
 
 
 SPECIAL_ELEMENTS = {"cpu": 4096, "cuda": 1 << 24}  # first-level cache; enough threads to fill a GPU
@@ -253,6 +262,11 @@ def _measured(plan: Plan) -> Measured:
             f"{best.pattern} of {best.footprint_bytes:.3g} bytes",
         ),
         launch_s=value(plan.sampled(("launch",)).median_s, ("launch",), "one element added in place"),
+        graph_launch_s=None
+        if on_vector_units
+        else value(
+            plan.sampled(("graph_launch",)).median_s, ("graph_launch",), "the same in a replayed graph"
+        ),
         bandwidth_curve=curve,
     )
 

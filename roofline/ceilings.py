@@ -59,6 +59,7 @@ class Ceilings:
     island: Island | None = None  # absent where only the device is known, not the node
     host_byte_per_s: float | None = None  # to the host's memory, one direction
     launch_s: float = 0.0
+    graph_launch_s: float | None = None  # of a node of a replayed graph
     # (capacity in bytes, bandwidth) from the nearest cache outwards: activations that fit are served there
     caches: tuple[tuple[float, float], ...] = ()
     # No time is below that of the data sheet: the fidelities stay ordered.
@@ -150,6 +151,7 @@ def ceilings(device: Device, fidelity: Fidelity | str = Fidelity.DATASHEET) -> C
     return replace(
         plain,
         launch_s=device.measured.launch_s.value if device.measured.launch_s else 0.0,
+        graph_launch_s=device.measured.graph_launch_s.value if device.measured.graph_launch_s else None,
         caches=_caches(device),
         constants=_constants(device) if fidelity is Fidelity.CALIBRATED else {},
         kernels=kernels,

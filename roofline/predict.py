@@ -216,6 +216,7 @@ def _row(named: Named, limits: Ceilings, phase: str, count: float) -> Row:
 def pass_rows(each: Pass, limits: Ceilings) -> list[Row]:
     """One row per operator of all steps of a pass: the mean over the growing context."""
     steps = each.last - each.first + 1
+    limits = _launched(limits, each.launch)
 
     named_at = cache(each.operators)
 
@@ -232,6 +233,13 @@ def pass_rows(each: Pass, limits: Ceilings) -> list[Row]:
         return _with_numbers(row_at(index, each.first), [value / steps for value in sums])
 
     return [mean(index) for index in range(len(named_at(each.first)))]
+
+
+def _launched(limits: Ceilings, how: str) -> Ceilings:
+    """The ceilings with the launch latency of a way to launch."""
+    if how == "each":
+        return limits
+    return replace(limits, launch_s=limits.graph_launch_s or 0.0 if how == "graph" else 0.0)
 
 
 def sum_over(values: Callable[[int], list[float]], first: int, last: int) -> list[float]:

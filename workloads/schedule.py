@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from workloads.model import Model
 from workloads.phases import Named, operators, owners, weight_bytes
@@ -34,6 +35,7 @@ class Pass:
     changes: tuple[Change, ...] = ()
     memory: int = 0  # of the positions seen, those of an encoder
     images: int = 0  # of each sequence
+    launch: Literal["each", "graph", "none"] = "each"  # how kernels are launched
 
     def operators(self, kv_len: int) -> list[Named]:
         """The operators of the step that sees `kv_len` positions."""

@@ -109,6 +109,11 @@ def with_weights(product: Operator, weights: float, matrix_flops: float = 1.0) -
     return Changed(product, edit, stored=weights)
 
 
+def both_ways(core: Attention) -> Attention:
+    """Attention in which every position sees every other."""
+    return replace(core, causal=False)
+
+
 def attends(schedule: Schedule) -> bool:
     """Whether the main model attends to a cache of keys and values."""
     first = schedule.passes[0]

@@ -51,7 +51,7 @@ class Speculative(Technique):
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Verifications of k + 1 positions instead of steps of one; k draft steps before each."""
-        draft = self._draft(schedule.main.model)
+        draft = self.drafter(schedule.main.model)
 
         def beside(plain: Pass, times: float) -> Pass:
             return replace(plain, model=draft, scope="draft.", times=times, changes=())
@@ -63,7 +63,8 @@ class Speculative(Technique):
         held = Resident(draft, main.setting, main.batch, main.tokens)
         return replace(found, passes=(*reading, *found.passes), residents=(*found.residents, held))
 
-    def _draft(self, model: Model) -> Model:
+    def drafter(self, model: Model) -> Model:
+        """The model that drafts for a model."""
         found = load_model(self.draft).model if self.draft != "auto" else smallest_alike(model)
         assert found is not None  # refused before
         return found

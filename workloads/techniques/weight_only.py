@@ -17,10 +17,10 @@ class WeightOnly(Technique):
     """Weights of the layers' projections in groups of few bits with a scale and a zero point each."""
 
     name = "weight-only-quantisation"
-    aliases = ("awq", "gptq", "w4a16", "weight-only")
+    aliases = ("awq", "gptq", "w4a16", "weight-only", "qlora-storage")
     level = "model"
     category = "quantisation"
-    paper = "GPTQ arXiv:2210.17323; AWQ arXiv:2306.00978"
+    paper = "GPTQ arXiv:2210.17323; AWQ arXiv:2306.00978; NF4: QLoRA arXiv:2305.14314"
     removes = "most of the bytes of the layers' weights"
     adds = "scales and zero points; widening of each weight on the vector units, inside the product's kernel"
     needs = "a kernel that widens weights on the way (Marlin, AWQ); calibration data"
@@ -31,7 +31,19 @@ class WeightOnly(Technique):
     format: str = parameter(
         "int4_g128",
         "bits and group size (AWQ: 4 bits in groups of 128)",
-        among=("int4_g128", "int4_g64", "int4_g32", "int8_g128", "int8", "int4", "int3", "int2", "bf16"),
+        among=(
+            "int4_g128",
+            "int4_g64",
+            "int4_g32",
+            "int8_g128",
+            "nf4",
+            "mxfp4",
+            "int8",
+            "int4",
+            "int3",
+            "int2",
+            "bf16",
+        ),
     )
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwspecs import load_device
+from hwspecs import Device, load_device
 from reports.techniques import book
 from roofline.ceilings import ceilings
 from roofline.predict import Prediction, predict
@@ -106,6 +107,9 @@ NEUTRAL = [
     "mixture-of-attention:span=1",
     "weight-offloading:share=0",
     "kv-offloading:share=0",
+    "mixture-of-depths:capacity=1",
+    "bigbird:window=3000,first=50,random=50",
+    "state-space:attention=1",
     "gist-tokens:ratio=1",
     "summaries:ratio=1",
     "skeleton-of-thought:skeleton=1,points=1,instruction=0,longest=1",
@@ -441,6 +445,113 @@ def test_an_offloaded_cache_comes_in_for_every_step_and_goes_out_once() -> None:
     contexts = sum(range(3001, 3100))
     assert found.total("host_bytes", "decode") == pytest.approx(4 * (contexts + 99) * per_token)
     assert found.memory()["kv_cache_bytes"] == 0
+
+
+def test_a_step_per_token_without_a_cache_is_a_prefill_per_token() -> None:
+    """LLaDA (arXiv:2502.09992): every pass over prompt and answer, every position seen by all."""
+    found = predicted("diffusion-generation:steps=1")
+    passes = [r for r in found.rows if r.name == "layers.mlp.up_proj"]
+    assert sum(r.count for r in passes) == 32 * 100
+    assert passes[0].work.outputs == 4 * 3100 * 14336
+    core = next(r for r in found.rows if r.name.endswith("core"))
+    assert core.work.matrix_flops == 4 * 4 * 32 * 128 * 3100**2  # nothing is masked
+    assert found.memory()["kv_cache_bytes"] == 0
+
+
+def test_a_block_cache_leaves_one_whole_pass_per_block() -> None:
+    found = predicted("diffusion-generation:steps=1,block=20")
+    rows = [r for r in found.rows if r.name == "layers.mlp.up_proj"]
+    whole = sum(r.count for r in rows if r.work.outputs == 4 * 3100 * 14336)
+    parts = sum(r.count for r in rows if r.work.outputs == 4 * 20 * 14336)
+    assert (whole, parts) == (32 * 5, 32 * 95)
+
+
+def test_drafts_of_a_diffusion_model_see_context_and_window() -> None:
+    found = predicted("speculative-diffusion:k=7,steps=2,accept=1,draft=Llama-3.2-1B")
+    drafts = next(r for r in found.rows if r.name == "draft.layers.mlp.up_proj")
+    assert drafts.count == pytest.approx(16 * 2 * 99 / 8)
+    assert drafts.work.outputs == 4 * (3050 + 7) * 8192
+
+
+def test_states_do_not_grow_with_the_context() -> None:
+    short, long = (
+        predicted("state-space", scenario=replace(SCENARIO, phase="decode", context=n))
+        for n in (100, 100_000)
+    )
+    assert short.memory()["kv_cache_bytes"] == long.memory()["kv_cache_bytes"] > 0
+    assert short.time_s() == pytest.approx(long.time_s())
+
+
+def test_a_hybrid_caches_one_layer_in_eight() -> None:
+    pure, hybrid = (predicted(f"state-space:attention={n}").memory()["kv_cache_bytes"] for n in (0, 8))
+    assert hybrid - pure * 28 / 32 == pytest.approx(BASE.memory()["kv_cache_bytes"] * 4 / 32)
+
+
+def test_one_layer_again_and_again_is_stored_once() -> None:
+    found = predicted("universal-transformer:iterations=1")
+    outside = 2 * (2 * MODEL.vocabulary * MODEL.hidden + MODEL.hidden)
+    assert found.memory()["weights_bytes"] - outside == (BASE.memory()["weights_bytes"] - outside) / 32
+    assert found.time_s() == pytest.approx(BASE.time_s())
+
+
+def test_tokens_that_pass_by_are_not_processed() -> None:
+    """Half the layers take an eighth of the tokens (arXiv:2404.02258): 0.5625 of the projections."""
+    found = predicted("mixture-of-depths:capacity=0.125,every=2")
+
+    def products(prediction: Prediction) -> float:
+        return sum(
+            r.count * r.work.matrix_flops
+            for r in prediction.rows
+            if r.phase == "prefill" and r.name.endswith("up_proj")
+        )
+
+    assert products(found) / products(BASE) == pytest.approx(0.5 + 0.5 / 8)
+
+
+def test_only_chosen_experts_pass_the_link() -> None:
+    mixtral = replace(SCENARIO, model=load_model("Mixtral-8x7B").model, phase="decode", batch=1, context=100)
+    found = predicted("expert-offloading", scenario=mixtral)
+    assert found.total("host_bytes") == pytest.approx(2 * 32 * 2 * 3 * 4096 * 14336)  # 2 experts of 8
+    cached = predicted("expert-offloading:cached=0.5", scenario=mixtral)
+    assert cached.total("host_bytes") == pytest.approx(found.total("host_bytes") / 2)
+
+
+def test_four_bit_weights_multiply_in_eight() -> None:
+    w4a8, w4, w8 = (predicted(words) for words in ("w4a8", "awq:format=int4_g128", "w8a8:format=int8"))
+    assert w4a8.memory()["weights_bytes"] == w4.memory()["weights_bytes"]
+    assert w4a8.time_s("prefill") == pytest.approx(w8.time_s("prefill"), rel=0.02)
+
+
+def test_training_for_it_changes_nothing_in_inference() -> None:
+    assert numbers(predicted("qat:format=fp8")) == numbers(predicted("w8a8:format=fp8"))
+
+
+def test_packed_prompts_count_their_own_lengths() -> None:
+    assert predicted("varlen-packing:mean=0.5").time_s("prefill") == pytest.approx(
+        predict(replace(SCENARIO, prompt=1500, phase="prefill"), DEVICE).time_s()
+    )
+
+
+def test_graphs_launch_what_was_measured_and_a_persistent_kernel_nothing(
+    paper_device: Callable[..., Device],
+) -> None:
+    rates = {"dram_byte_per_s": 1e12, "launch_s": 5e-6, "graph_launch_s": 1e-6}
+    device = paper_device(measured={k: {"value": v, "source": "sheet"} for k, v in rates.items()})
+    step = replace(SCENARIO, phase="decode", setting=Setting(convention=CONVENTIONS["eager"]))
+    times = {}
+    for words in ((), ("cuda-graphs",), ("persistent-kernel",)):
+        asked = replace(step, techniques=tuple(map(parse, words)))
+        times[words] = predict(asked, device, "measured")
+    launches = sum(row.count for row in times[()].rows)
+    saved = [
+        times[()].time_s() - times[words].time_s() for words in (("cuda-graphs",), ("persistent-kernel",))
+    ]
+    assert saved == pytest.approx([launches * 4e-6, launches * 5e-6])
+
+
+def test_latencies_that_nobody_measured_are_not_guessed() -> None:
+    with pytest.raises(InputError, match="launch latency with and without graphs was not measured on H100"):
+        predicted("cuda-graphs")
 
 
 def test_blocks_round_a_sequence_up() -> None:

@@ -1,0 +1,70 @@
+"""Mixture-of-Depths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from workloads.schedule import Pass, Schedule
+from workloads.techniques.base import STRUCTURE, Technique, parameter
+from workloads.techniques.changes import IN_LAYERS, share_of_layers
+
+if TYPE_CHECKING:
+    from workloads.phases import Named
+    from workloads.step import Step
+
+
+@dataclass(frozen=True)
+class DepthRouting(Technique):
+    """In every second layer only a part of the tokens is processed; the others pass by."""
+
+    name = "mixture-of-depths"
+    aliases = ("mod",)
+    level = "model"
+    category = "dynamic inference"
+    paper = "Mixture-of-Depths arXiv:2404.02258"
+    removes = "work and cache of the tokens that pass by"
+    adds = "a router per routed layer"
+    needs = "a model trained with it"
+    quality = "retrained"
+    slot = "which layers run"
+    order = STRUCTURE
+
+    capacity: float = parameter(
+        0.125, "share of tokens that a routed layer takes (the paper: 12.5 %)", low=0.001, high=1
+    )
+    every: int = parameter(2, "every so many layers one routes (the paper: 2)", low=1, high=1000)
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """Routed layers as a pass of their own, over fewer tokens."""
+        if self.capacity == 1:
+            return schedule
+        share = 1 / self.every
+        passes: list[Pass] = []
+        for p in schedule.passes:
+            if p.scope:
+                passes.append(p)
+                continue
+            passes.append(replace(p, changes=(*p.changes, share_of_layers(1 - share))))
+            routed = replace(p, changes=(*p.changes, _layers_only, share_of_layers(share)), scope="routed.")
+            passes.append(self._fewer(routed))
+        kept = 1 - share * (1 - self.capacity)
+        found = replace(schedule, passes=tuple(passes))
+        return found.with_main(cache_factor=schedule.main.cache_factor * kept)
+
+    def _fewer(self, p: Pass) -> Pass:
+        """A prompt is shorter; of a decoding batch a part takes part, and at times nobody does."""
+        if p.q_len > 1:
+            kept = max(1, round(p.q_len * self.capacity))
+            dropped = p.q_len - kept
+            return replace(p, q_len=kept, first=p.first - dropped, last=p.last - dropped)
+        expected = p.batch * self.capacity
+        batch = max(1, round(expected))
+        some = 1 - (1 - self.capacity) ** p.batch  # that at least one token of the batch is taken
+        seen = [max(1, round(kv * self.capacity)) for kv in (p.first, p.last)]
+        return replace(p, batch=batch, first=seen[0], last=seen[1], times=p.times * some)
+
+
+def _layers_only(rows: Sequence[Named], step: Step) -> list[Named]:
+    return [row for row in rows if IN_LAYERS in row.name]

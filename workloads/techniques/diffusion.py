@@ -1,0 +1,59 @@
+"""Diffusion generation, with and without a block cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from workloads.operators import Attention
+from workloads.schedule import Schedule
+from workloads.techniques.base import TOKENS, Target, Technique, parameter
+from workloads.techniques.changes import both_ways, decodes, on
+from workloads.techniques.requests import reads_a_prompt
+
+
+@dataclass(frozen=True)
+class Diffusion(Technique):
+    """Prompt and answer are denoised together in a few passes, in which every position sees every other."""
+
+    name = "diffusion-generation"
+    aliases = ("masked-diffusion", "ar-diffusion")
+    level = "algorithm"
+    category = "alternative paradigms"
+    paper = "LLaDA arXiv:2502.09992; SEDD arXiv:2310.16834; AR-Diffusion 2305.09515; Fast-dLLM 2505.22618"
+    removes = "decode steps: a pass yields several tokens"
+    adds = "whole passes over prompt and answer, without a cache or with one that each block makes anew"
+    needs = "a model trained to denoise"
+    quality = "retrained"
+    slot = "how tokens are made"
+    order = TOKENS
+
+    steps: float = parameter(0.5, "passes over tokens of the answer (1: a pass per token)", low=0.001, high=4)
+    block: int = parameter(0, "tokens of a block whose context is cached; 0: no cache", low=0, high=1_000_000)
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """A whole answer is denoised, from a prompt."""
+        if not (decodes(schedule) and reads_a_prompt(schedule)):
+            return "a whole answer is needed; ask for generate"
+        return None
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """The first block's passes come before the first token, those of the others after it."""
+        first = next(p for p in schedule.passes if p.phase == "prefill" and p.scope == "")
+        others = tuple(p for p in schedule.passes if p.scope != "")
+        seen = first.last + schedule.output
+        block = self.block or schedule.output
+        count = -(-schedule.output // block)
+        changes = (*first.changes, on(Attention, both_ways))
+        whole = replace(first, q_len=seen, first=seen, last=seen, scored=block, changes=changes)
+        passes = []
+        for index in range(count):
+            phase = "prefill" if index == 0 else "decode"
+            steps = max(1.0, self.steps * block)
+            full = (
+                1 if self.block else steps
+            )  # with a cache the rest of a block's passes see its positions only
+            passes.append(replace(whole, phase=phase, times=full))
+            if steps > full:
+                part = replace(whole, phase=phase, q_len=block, times=steps - full)
+                passes.append(part)
+        return replace(schedule, passes=(*others, *passes)).with_main(tokens=seen if self.block else 0)

@@ -1,0 +1,49 @@
+"""W4A8 quantisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from workloads.operators import Gemm
+from workloads.schedule import Schedule
+from workloads.techniques.base import FORMAT, Target, Technique, parameter
+from workloads.techniques.changes import IN_LAYERS, on
+
+
+@dataclass(frozen=True)
+class WeightFourActivationEight(Technique):
+    """Weights in 4 bits in groups, products in 8: weights are widened to 8 bits on the way."""
+
+    name = "w4a8"
+    aliases = ("qserve", "qoq")
+    level = "model"
+    category = "quantisation"
+    paper = "QServe arXiv:2405.04532"
+    removes = "bytes of weights; time on the matrix units"
+    adds = "scales in two steps; widening inside the product's kernel; quantisation of activations"
+    needs = "matrix units for the format of activations; a kernel that widens"
+    quality = "lossy"
+    slot = "the format of weights"
+    order = FORMAT
+
+    weights: str = parameter(
+        "int4_g128",
+        "format of weights (QServe: 4 bits in groups of 128)",
+        among=("int4_g128", "int4_g64", "int4"),
+    )
+    activations: str = parameter("int8", "in which products multiply", among=("int8", "fp8"))
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """The matrix units must know the format of activations."""
+        if self.activations not in target.dtypes:
+            return f"{target.name} has no matrix peak for {self.activations}"
+        return None
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """The embedding, the vocabulary projection, attention and norms stay as they are."""
+
+        def narrow(product: Any) -> Gemm:
+            return replace(product, inputs=self.activations, weights=self.weights)  # type: ignore[no-any-return]
+
+        return schedule.with_change(on(Gemm, narrow, IN_LAYERS))

@@ -1,0 +1,35 @@
+"""Persistent kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from workloads.schedule import Schedule
+from workloads.techniques.base import KERNELS, Target, Technique
+
+
+@dataclass(frozen=True)
+class PersistentKernel(Technique):
+    """One kernel stays on the device for the whole step and runs operator after operator."""
+
+    name = "persistent-kernel"
+    aliases = ("megakernel",)
+    level = "system"
+    category = "graph and operator"
+    paper = "Look Ma, No Bubbles! (Hazy Research 2025); Mirage arXiv:2405.05751"
+    removes = "launch latency between operators"
+    adds = "synchronisation inside the kernel"
+    needs = "a kernel generated for the model and the device"
+    quality = "exact"
+    slot = "how kernels are launched"
+    order = KERNELS
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """The latency of a launch must have been measured; the data sheet knows none."""
+        if target.launch_s is None:
+            return f"launch latency was not measured on {target.name}"
+        return None
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """A step is one launch, too short to count beside it."""
+        return schedule.each(None, lambda p: replace(p, launch="none"))

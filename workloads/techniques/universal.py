@@ -1,0 +1,48 @@
+"""Universal transformers: one layer, applied adaptively."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from workloads.schedule import Schedule
+from workloads.techniques.base import STRUCTURE, Technique, parameter
+from workloads.techniques.changes import share_of_layers
+
+if TYPE_CHECKING:
+    from workloads.model import Model
+
+
+@dataclass(frozen=True)
+class Universal(Technique):
+    """One layer is applied again and again, as often as a token needs."""
+
+    name = "universal-transformer"
+    aliases = ("adaptive-computation-time",)
+    level = "model"
+    category = "dynamic inference"
+    paper = "Universal Transformers arXiv:1807.03819"
+    removes = "the weights of all layers but one; iterations of easy tokens"
+    adds = "nothing"
+    needs = "a model trained with it"
+    quality = "retrained"
+    slot = "which layers run"
+    order = STRUCTURE
+
+    iterations: float = parameter(
+        0.5, "mean iterations over the layers that the model has", low=0.001, high=10
+    )
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """One layer's weights in every place; each iteration reads them and caches its own."""
+
+        def model(old: Model) -> Model:
+            first, *others = (old.layers[0] for _ in old.layers)
+            layers = (first, *(replace(layer, repeats=True) for layer in others))
+            return replace(old, stack=replace(old.stack, layers=layers))
+
+        found = schedule.with_model(model)
+        if self.iterations == 1:
+            return found
+        found = found.with_change(share_of_layers(self.iterations), held=False)
+        return found.with_main(cache_factor=schedule.main.cache_factor * self.iterations)

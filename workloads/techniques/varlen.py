@@ -1,0 +1,40 @@
+"""Packing of sequences of different lengths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from workloads.schedule import Schedule
+from workloads.techniques.base import KERNELS, Target, Technique, parameter
+from workloads.techniques.requests import NO_PROMPT, reads_a_prompt, shortened
+
+
+@dataclass(frozen=True)
+class Varlen(Technique):
+    """Sequences of a batch are packed without padding to the longest one."""
+
+    name = "varlen-packing"
+    aliases = ("bytetransformer", "padding-free")
+    level = "system"
+    category = "graph and operator"
+    paper = "ByteTransformer arXiv:2210.03052"
+    removes = "work on padding"
+    adds = "offsets of sequences; kernels that read them"
+    needs = "kernels for packed sequences"
+    quality = "exact"
+    slot = "how sequences are batched"
+    order = KERNELS
+
+    mean: float = parameter(
+        0.6, "mean length of prompts over the longest (ByteTransformer: 0.6)", low=0.001, high=1
+    )
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """Several prompts of different lengths are needed."""
+        if not reads_a_prompt(schedule):
+            return NO_PROMPT
+        return None if schedule.batch > 1 else "one sequence has no padding"
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """The prompt asked for is the longest; packed, each counts its own length."""
+        return shortened(schedule, max(1, round(schedule.prompt * self.mean)))
