@@ -24,7 +24,8 @@ KERNEL_COLUMNS = (
     "mangledName launchType cacheConfig registersPerThread gridX gridY gridZ blockX blockY blockZ "
     "staticSharedMemory dynamicSharedMemory localMemoryPerThread localMemoryTotal gridId "
     "sharedMemoryExecuted graphNodeId sharedMemoryLimitConfig qmdBulkReleaseDone qmdPreexitDone "
-    "qmdLastCtaDone graphId clusterX clusterY clusterZ clusterSchedulingPolicy maxPotentialClusterSize maxActiveClusters"
+    "qmdLastCtaDone graphId clusterX clusterY clusterZ clusterSchedulingPolicy "
+    "maxPotentialClusterSize maxActiveClusters"
 )
 PROCESS = "(16777216 + 144 + i % 2) * 16777216"  # a global id: machine, process, thread
 COUNT = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {} - 1) "
