@@ -16,8 +16,11 @@ from roofline.scenario import Scenario
 from specfiles.errors import InputError
 from specfiles.reading import read_json
 from workloads.catalogue import load_model
+from workloads.config import Config
 from workloads.convention import convention
 from workloads.dtypes import Precision
+from workloads.families import build
+from workloads.model import Model
 from workloads.phases import Setting
 
 
@@ -58,15 +61,25 @@ def _predictions(path: Path, hardware: str | None) -> list[Prediction]:
         ) from None
 
 
+def _model(point: dict[str, Any]) -> Model:
+    """The shipped model of that name, or the one whose config the prediction carries."""
+    if "config" in point:
+        return build(Config(dict(point["config"]), str(point["model"])), str(point["model"]))
+    return load_model(point["model"]).model
+
+
 def _again(point: dict[str, Any], device: Device) -> Prediction:
     dtypes = point["dtypes"]
     setting = Setting(
-        Precision.of(dtypes["weights"], dtypes["activations"], dtypes["kv"]),
+        Precision.of(dtypes["weights"], dtypes["activations"], dtypes["kv"], dtypes.get("experts")),
         convention(point["convention"]),
         point["tensor_parallel"],
+        point.get("expert_parallel", 1),
+        point.get("pipeline_parallel", 1),
+        point.get("expert_skew", 0.0),
     )
     scenario = Scenario(
-        load_model(point["model"]).model,
+        _model(point),
         point["phase"],
         point["batch"],
         point["prompt"],

@@ -31,7 +31,11 @@ class Asked:
     weights: str | None = None
     activations: str | None = None
     kv: str | None = None
+    expert_weights: str | None = None
     tp: int | None = None
+    ep: int | None = None
+    pp: int | None = None
+    expert_skew: float | None = None
     convention: str | None = None
     techniques: tuple[str, ...] = ()
 
@@ -81,9 +85,19 @@ def _set(point: dict[str, Any]) -> dict[str, Any]:
 def _setting(file: Descriptor | None, asked: Asked, default_convention: str) -> Setting:
     dtypes = {name: getattr(file.dtypes, name) for name in ("weights", "activations", "kv")} if file else {}
     dtypes = {**_set(dtypes), **asked.given("weights", "activations", "kv")}
-    precision = Precision.of(dtypes.pop("weights", "bf16"), **dtypes)
-    parallel = asked.tp if asked.tp is not None else (file.tensor_parallel if file else 1)
-    if parallel < 1:
-        raise InputError(f"tp is {parallel}; expected a positive whole number.")
-    setting = Setting(precision, tensor_parallel=parallel)
+    precision = Precision.of(dtypes.pop("weights", "bf16"), experts=asked.expert_weights, **dtypes)
+    shared = {"tp": file.tensor_parallel if file else 1, "ep": 1, "pp": 1, **asked.given("tp", "ep", "pp")}
+    for name, devices in shared.items():
+        if devices < 1:
+            raise InputError(f"{name} is {devices}; expected a positive whole number.")
+    skew = asked.expert_skew or 0.0
+    if not 0 <= skew <= 10:
+        raise InputError(f"expert skew is {skew}; expected a number from 0 (uniform) to 10.")
+    setting = Setting(
+        precision,
+        tensor_parallel=shared["tp"],
+        expert_parallel=shared["ep"],
+        pipeline_parallel=shared["pp"],
+        expert_skew=skew,
+    )
     return replace(setting, convention=convention(asked.convention or default_convention))

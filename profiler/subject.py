@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from profiler.kernels import TORCH_DTYPES
 from specfiles.errors import InputError
 from workloads.catalogue import Loaded
+from workloads.families import decoder_fields
 
 if TYPE_CHECKING:
     import torch
@@ -110,8 +111,7 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    nested = loaded.config.get("text_config")  # of a multimodal model the decoder is run
-    fields = copy.deepcopy(nested if isinstance(nested, dict) else loaded.config)
+    fields = copy.deepcopy(dict(decoder_fields(loaded.config)))  # of a multimodal model the decoder is run
     kind = fields.pop("model_type")
     try:
         config = AutoConfig.for_model(kind, **fields)

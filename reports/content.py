@@ -112,7 +112,8 @@ def _prediction_facts(predictions: Sequence[Prediction]) -> tuple[tuple[str, str
         ("Weights", _each(str(s.precision.weights) for s in settings)),
         ("Activations", _each(str(s.precision.activations) for s in settings)),
         ("KV cache", _each(str(s.precision.kv) for s in settings)),
-        ("Devices per layer", _each(str(s.tensor_parallel) for s in settings)),
+        ("Devices per layer", _each(str(max(s.tensor_parallel, s.expert_parallel)) for s in settings)),
+        ("Stages of layers", _each(str(s.pipeline_parallel) for s in settings)),
         ("Fidelity", _each(str(p.ceilings.fidelity) for p in predictions)),
         ("Measured", "nothing: every number is predicted"),
     )

@@ -75,6 +75,10 @@ def _conventions(limits: Ceilings, setting: Setting) -> Iterator[tuple[str, str]
         f"results {precision.wide}",
     )
     yield "Devices that share each layer", str(setting.tensor_parallel)
+    if setting.expert_parallel > 1:
+        yield "Devices that experts are spread over", str(setting.expert_parallel)
+    if setting.pipeline_parallel > 1:
+        yield "Stages of layers", str(setting.pipeline_parallel)
 
 
 def _measuring(run: Run) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from roofline.times import times
 from specfiles.errors import InputError
 from workloads.dtypes import Precision, bytes_per_element, codes
 from workloads.phases import Named, Setting, Step, operators, owners, weight_bytes
+from workloads.sharing import stages
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -225,9 +227,13 @@ def _totals(points: _Points) -> Table:
     sums |= {"time_s": sums["prefill_s"] + sums["decode_s"], "first_s": sums["prefill_s"]}
     steps = _decode_steps(grid)
     new = np.where(grid.phase == "decode", 1.0, grid.prompt)
-    residual = grid.batch * new * model.hidden * bytes_per_element(setting.precision.wide)
+    residual = grid.batch / setting.replicas * new * model.hidden * bytes_per_element(setting.precision.wide)
     tokens = np.where(grid.phase == "decode", grid.context, grid.prompt + steps)
-    weights = weight_bytes(owners(model, setting))
+    # Of a pipeline the fullest stage counts.
+    held = stages(model, setting)
+    weights = max(weight_bytes(owners(stage, setting)) for stage in held)
+    own = grid.batch / setting.replicas
+    cache = reduce(np.maximum, (stage.cache_bytes(own, tokens, setting) for stage in held))
     out = {"prefill": grid.prompt, "decode": 1.0}.get(grid.phase, grid.output)
     watts = [d.datasheet.tdp_w.value if d.datasheet.tdp_w else np.nan for d in grid.devices]
     stated = [reference(d) for d in grid.devices]
@@ -238,10 +244,10 @@ def _totals(points: _Points) -> Table:
         grid.batch * out,
         steps,
         sums,
-        (np.broadcast_to(weights, n), model.cache_bytes(grid.batch, tokens, setting), peak + residual),
+        (np.broadcast_to(weights, n), cache, peak + residual),
         (scale.matrix_flop_per_s(setting.precision.activations), scale.dram_byte_per_s),
         capacity[grid.device],
-        np.array(watts)[grid.device] * setting.tensor_parallel,
+        np.array(watts)[grid.device] * setting.devices,
     )
     return {k: np.full(n, np.nan) if v is None else np.asarray(v) for k, v in found.items()}
 

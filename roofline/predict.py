@@ -83,7 +83,7 @@ class Prediction:
             self._memory(),
             (scale.matrix_flop_per_s(scenario.setting.precision.activations), scale.dram_byte_per_s),
             self.device.datasheet.dram.capacity_bytes.value,
-            tdp.value * scenario.setting.tensor_parallel if tdp else None,
+            tdp.value * scenario.setting.devices if tdp else None,
         )
 
     def memory(self) -> dict[str, Any]:
@@ -102,7 +102,11 @@ class Prediction:
         """The residual stream of the widest pass."""
         return float(
             max(
-                p.batch * p.q_len * p.model.hidden * bytes_per_element(p.setting.precision.wide)
+                p.batch
+                / p.setting.replicas
+                * p.q_len
+                * p.model.hidden
+                * bytes_per_element(p.setting.precision.wide)
                 for p in self.schedule.passes
             )
         )
@@ -192,13 +196,14 @@ def predict(scenario: Scenario, device: Device, fidelity: Fidelity | str = Fidel
 
 
 def check_node(scenario: Scenario, device: Device) -> None:
-    """Tensor parallelism stays inside a node: its sums wait for the slowest link after every block."""
-    asked, node = scenario.setting.tensor_parallel, device.node
-    if node and asked > node.count:
-        raise InputError(
-            f"{node.name} has {node.count} devices, --tp {asked} was asked for; "
-            f"choose a --tp of at most {node.count}."
-        )
+    """Devices of a layer stay inside a node: they wait for the slowest link after every block."""
+    setting, node = scenario.setting, device.node
+    for option, asked in (("--tp", setting.tensor_parallel), ("--ep", setting.expert_parallel)):
+        if node and asked > node.count:
+            raise InputError(
+                f"{node.name} has {node.count} devices, {option} {asked} was asked for; "
+                f"choose a {option} of at most {node.count}."
+            )
 
 
 def step_rows(scenario: Scenario, step: Step, limits: Ceilings, phase: str) -> list[Row]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from specfiles.errors import InputError
-from workloads.phases import Setting, check_split
+from workloads.phases import Setting
 from workloads.schedule import Schedule, denoising, plain
+from workloads.sharing import check_sharing
 
 if TYPE_CHECKING:
     from hwspecs import Device
@@ -57,8 +58,7 @@ class Scenario:
                 f"{self.model.name} has positions for {self.model.max_position} tokens, "
                 f"{self.longest} were asked for; shorten --prompt, --context or --output."
             )
-        if self.setting.tensor_parallel > 1:
-            check_split(self.model, self.setting.tensor_parallel)
+        check_sharing(self.model, self.setting, self.batch)
 
     def _check_extras(self) -> None:
         """Refuse what this model has no use for."""

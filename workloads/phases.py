@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from specfiles.errors import InputError
 from workloads.blocks import Part, Place
 from workloads.model import Model, Stack
-from workloads.operators import Operator
+from workloads.operators import Operator, Send
 from workloads.step import PLAIN, Setting, Step, decode, prefill
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "Setting",
     "Step",
     "active_parameters",
-    "check_split",
     "decode",
     "operators",
     "owners",
@@ -55,6 +53,8 @@ class Named:
 
 def operators(model: Model, step: Step, setting: Setting = PLAIN) -> list[Named]:
     """Every operator of one step in the order of first execution, on one of the devices."""
+    if setting.replicas > 1:  # each has its own part of the batch
+        step = replace(step, batch=step.batch // setting.replicas)
     return _rows(model.passes(step), setting)
 
 
@@ -82,6 +82,9 @@ def _executions(stack: Stack, place: Place) -> Iterator[tuple[Part, int, int]]:
         for name, key, operator in layer.parts(place):
             part = (f"{stack.scope}layers.{name}", key, operator)
             yield part, count, count if layer.repeats else 0
+    if sends := place.setting.pipeline_parallel - 1:
+        send = Send(place.tokens / place.setting.tensor_parallel, place.hidden, place.setting.precision.wide)
+        yield (f"{stack.scope}stage_send", None, send), sends, 0
     for block in stack.outputs:
         for name, key, operator in block.parts(place):
             yield (stack.scope + name, key, operator), 1, 0
@@ -127,11 +130,3 @@ def _distinct(rows: list[Named]) -> list[Named]:
         first = seen[row.name] == 1
         named.append(row if first else replace(row, name=f"{row.name}.{seen[row.name]}"))
     return named
-
-
-def check_split(model: Model, devices: int) -> None:
-    """Refuse a tensor-parallel degree that the model's shapes do not divide by."""
-    for layer in {layer for stack in model.stacks for layer in stack.layers}:
-        for block in layer.blocks:
-            for complaint in block.unsplit(devices):
-                raise InputError(f"{model.name} {complaint}; choose another --tp.")

@@ -12,6 +12,7 @@ from typing import Literal
 
 from workloads.model import Model
 from workloads.phases import Named, operators, owners, weight_bytes
+from workloads.sharing import stages
 from workloads.step import Setting, Step
 
 # What a technique does to the operators of a step; the step tells their sizes.
@@ -59,14 +60,21 @@ class Resident:
     memory: int = 0  # of the tokens, those of an encoder
 
     def weight_bytes(self) -> float:
-        """Bytes of its weights in one device's memory."""
-        rows = changed(owners(self.model, self.setting), Step(1, 1, 1), self.changes)
-        return float(weight_bytes(rows) * self.weights_here)
+        """Bytes of its weights in one device's memory: of a pipeline the fullest stage's."""
+        held = (
+            weight_bytes(changed(owners(stage, self.setting), Step(1, 1, 1), self.changes))
+            for stage in stages(self.model, self.setting)
+        )
+        return float(max(held) * self.weights_here)
 
     def cache_bytes(self) -> float:
-        """Bytes of keys, values and states in one device's memory."""
-        plain = self.model.cache_bytes(self.batch, self.tokens, self.setting, self.memory)
-        return float(plain * self.cache_here * self.cache_factor)
+        """Bytes of keys, values and states in one device's memory: of a pipeline the fullest stage's."""
+        batch = self.batch / self.setting.replicas
+        held = (
+            stage.cache_bytes(batch, self.tokens, self.setting, self.memory)
+            for stage in stages(self.model, self.setting)
+        )
+        return float(max(held) * self.cache_here * self.cache_factor)
 
 
 @dataclass(frozen=True)

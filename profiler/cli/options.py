@@ -60,9 +60,13 @@ def scenario_options(command: Command) -> Command:
             metavar="TECHNIQUE[:k=v,..]",
             help="Optimisation method, repeatable; `roofline techniques list` shows all.",
         ),
+        click.option("--expert-skew", type=float, help="Experts' popularity falls as rank^-skew."),
+        click.option("--pp", type=int, help="Stages of layers; the latency of a step passes all of them."),
+        click.option("--ep", type=int, help="Devices that whole experts are spread over."),
         click.option("--tp", type=int, help="Devices that share each layer."),
         click.option("--kv", help="Format of the KV cache."),
         click.option("--activations", help="Format that matrix units multiply in."),
+        click.option("--expert-weights", help="Format of the experts' weights, where another."),
         click.option("--weights", help="Format of the weights."),
     ):
         command = option(command)

@@ -50,7 +50,7 @@ def command(
 
         emit(predict_listed(listed, device, limits, format), out)
         return
-    _, found = scenarios(model, asked)
+    loaded, found = scenarios(model, asked)
     if ledger:
         from profiler.ledger import render
 
@@ -58,7 +58,9 @@ def command(
         return
     if (len(found) > 1 or _is_table(out)) and _as_grid(found, device, limits, format, out):
         return
-    points = [as_json(run(scenario, device, limits)) for scenario in found]
+    # A config of the user's travels along, so that a report can be made from the prediction alone.
+    own = {} if loaded.file else {"config": loaded.config}
+    points = [{**as_json(run(scenario, device, limits)), **own} for scenario in found]
     emit(_render(points, format), out)
 
 

@@ -108,10 +108,22 @@ def test_every_flag_reaches_the_prediction(roofline: Roofline) -> None:
     flags = ("--weights", "int4", "--activations", "fp16", "--kv", "fp8", "--tp", 2, "--convention", "eager")
     sizes = ("--phase", "generate", "--batch", 3, "--prompt", 50, "--output", 7, "--fidelity", "measured")
     data = roofline(*PREDICT, *flags, *sizes, "--format", "json").data
-    assert data["dtypes"] == {"weights": "int4", "activations": "fp16", "kv": "fp8"}
+    assert data["dtypes"] == {"weights": "int4", "activations": "fp16", "kv": "fp8", "experts": "int4"}
     names = ("tensor_parallel", "convention", "batch", "prompt", "output", "phase", "fidelity")
     assert [data[name] for name in names] == [2, "eager", 3, 50, 7, "generate", "measured"]
     assert any("allreduce" in row["name"] for row in data["operators"])
+
+
+def test_experts_are_spread_as_asked(roofline: Roofline, tmp_path: Path) -> None:
+    """And a report made from the prediction says the same."""
+    flags = ("--ep", 4, "--pp", 2, "--expert-weights", "mxfp4", "--expert-skew", 1, "--batch", 8)
+    asked = ("predict", "gpt-oss-20b", "--hw", "h100", "--phase", "decode", *flags, "--format", "json")
+    data = roofline(*asked, "-o", tmp_path / "p.json") and json.loads((tmp_path / "p.json").read_text())
+    assert (data["expert_parallel"], data["pipeline_parallel"], data["expert_skew"]) == (4, 2, 1)
+    assert data["dtypes"]["experts"] == "mxfp4"
+    assert {"layers.moe.dispatch_alltoall", "stage_send"} <= {row["name"] for row in data["operators"]}
+    assert roofline("report", tmp_path / "p.json", "-o", tmp_path / "r.html").code == 0
+    assert "Devices that experts are spread over" in (tmp_path / "r.html").read_text()
 
 
 def test_names_are_found_forgivingly(roofline: Roofline) -> None:
@@ -133,6 +145,17 @@ def test_a_config_of_your_own(roofline: Roofline, tmp_path: Path) -> None:
     (tmp_path / "my-model" / "config.json").write_text(json.dumps(CONFIG))
     for asked in ("my-model", "my-model/config.json"):
         assert roofline("predict", asked, "--hw", "h100", "--format", "json").data["model"] == "my-model"
+
+
+def test_a_prediction_of_your_own_config_is_reported_without_it(roofline: Roofline, tmp_path: Path) -> None:
+    config = tmp_path / "my-model.json"
+    config.write_text(json.dumps(CONFIG))
+    assert (
+        roofline("predict", config, "--hw", "h100", "--format", "json", "-o", tmp_path / "p.json").code == 0
+    )
+    config.unlink()
+    assert roofline("report", tmp_path / "p.json", "-o", tmp_path / "r.html").code == 0
+    assert "my-model" in (tmp_path / "r.html").read_text()
 
 
 def test_a_workload_file_is_a_grid(roofline: Roofline, tmp_path: Path) -> None:

@@ -335,3 +335,12 @@ def test_scales_and_zero_points_of_groups_are_weight_bytes(name: str, values: An
 def test_fp8_tiles_have_a_32_bit_scale() -> None:
     values, scales = rows(256, 512, dtype="fp8"), rows(2, 4, dtype="fp32")
     assert moved(Gemm(TOKENS, 256, 512, weights="fp8_block"))[Role.WEIGHT] == values.nbytes + scales.nbytes
+
+
+@pytest.mark.parametrize("experts", [False, True])
+def test_a_bias_stays_wide_where_weights_are_quantised(experts: bool) -> None:
+    values, bias = rows(10, WIDTH, dtype="int8"), rows(10)
+    op: Operator = Gemm(TOKENS, 10, WIDTH, weights="int8", bias=True)
+    if experts:
+        op = GroupedGemm(TOKENS, 10, WIDTH, 1, 1, weights="int8", bias=True)
+    assert moved(op)[Role.WEIGHT] == op.stored_bytes() == values.nbytes + bias.nbytes

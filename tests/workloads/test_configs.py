@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specfiles.errors import InputError
 from workloads.blocks import AttentionBlock
-from workloads.catalogue import load_model
+from workloads.catalogue import MODELS, load_model
 from workloads.config import Config
-from workloads.families import FAMILIES, build
-from workloads.phases import decode, operators, parameters
+from workloads.families import FAMILIES, build, decoder_fields
+from workloads.phases import active_parameters, decode, operators, parameters
 
 GOOD: dict[str, Any] = {
     "model_type": "llama",
@@ -121,6 +121,7 @@ def test_heads_of_gpt_and_opt_divide_the_width() -> None:
     ("kind", "said"),
     [
         ("lama", "model_type 'lama' is not known; the nearest known one is 'llama'"),
+        ("lama", "or trace its module with --from-module MODULE:FUNCTION."),
         ("qwen33", "the nearest known one is 'qwen3'"),
         ("zzzz", f"known: {', '.join(sorted(FAMILIES))}"),
         (None, "field 'model_type' is missing"),
@@ -150,6 +151,88 @@ def test_whatever_stands_in_a_field_there_is_a_model_or_a_sentence(
         return
     assert parameters(model) > 0
     assert all(row.operator.work().bytes >= 0 for row in operators(model, decode(1, 7)))
+
+
+ONE_EACH = {loaded.model.family: decoder_fields(loaded.config) for loaded in map(load_model, MODELS)}
+
+
+@settings(max_examples=400)
+@given(st.sampled_from(sorted(ONE_EACH)), st.data())
+def test_any_family_with_anything_in_any_field(family: str, data: st.DataObject) -> None:
+    """Also in what a field holds: a shipped config of each family, one of its values exchanged."""
+    fields = dict(ONE_EACH[family])
+    field = data.draw(st.sampled_from(sorted(fields)))
+    inner = fields[field]
+    if isinstance(inner, dict) and inner and data.draw(st.booleans()):
+        value: Any = {**inner, data.draw(st.sampled_from(sorted(inner))): data.draw(JUNK)}
+    elif isinstance(inner, list) and inner and data.draw(st.booleans()):
+        value = [*inner[:-1], data.draw(JUNK)]
+    else:
+        value = data.draw(JUNK)
+    try:
+        model = build(Config({**fields, field: value}, "config.json"), "x")
+    except InputError as error:  # any other exception fails the test
+        sentence = str(error)
+        assert sentence.startswith("config.json")
+        assert sentence.endswith(".")
+        assert "\n" not in sentence
+        return
+    assert parameters(model) >= active_parameters(model) > 0
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "said"),
+    [
+        ("mixtral", {"num_experts_per_tok": 9}, "num_experts_per_tok 9 is above num_local_experts 8"),
+        ("mixtral", {"num_local_experts": "8"}, "field 'num_local_experts' is '8'; expected a whole number"),
+        (
+            "deepseek_v3",
+            {"num_experts_per_tok": 300},
+            "num_experts_per_tok 300 is above n_routed_experts",
+        ),
+        ("deepseek_v3", {"first_k_dense_replace": -1}, "field 'first_k_dense_replace' is -1"),
+        ("deepseek_v3", {"kv_lora_rank": 10**18}, "field 'kv_lora_rank' is 1000000000000000000"),
+        (
+            "qwen3_moe",
+            {"mlp_only_layers": [99]},
+            "field 'mlp_only_layers' is 99; expected layers from 0 to",
+        ),
+        ("qwen3_moe", {"mlp_only_layers": 3}, "field 'mlp_only_layers' is 3; expected a list of layers"),
+        ("llama4_text", {"moe_layers": [48]}, "field 'moe_layers' is 48; expected layers from 0 to 47"),
+        (
+            "llama4_text",
+            {"no_rope_layers": [1] * 47},
+            "'no_rope_layers' has 47 entries; expected one per layer",
+        ),
+        (
+            "llama4_text",
+            {"no_rope_layers": [2] * 48},
+            "'no_rope_layers' is 2; expected 0 or 1 per layer",
+        ),
+        (
+            "gpt_oss",
+            {"layer_types": ["full_attention"]},
+            "'layer_types' has 1 entries; expected one per",
+        ),
+        ("dbrx", {"ffn_config": 3}, "field 'ffn_config' is 3; expected a mapping"),
+        ("dbrx", {"attn_config": {"kv_n_heads": 7}}, "n_heads 48 is not divisible by kv_n_heads 7"),
+        (
+            "falcon",
+            {"num_attention_heads": 70},
+            "4544 is not divisible by num_attention_heads 70",
+        ),
+        (
+            "nemotron-nas",
+            {"block_configs": []},
+            "'block_configs' has 0 entries; expected one per layer",
+        ),
+        ("nemotron-nas", {"block_configs": [None] * 80}, "field 'n_heads_in_group' is missing"),
+        ("mpt", {"no_bias": False}, "field 'no_bias' is False; expected true"),
+        ("deepseek_v4", {}, "model_type 'deepseek_v4' compresses its cache"),
+    ],
+)
+def test_fields_of_experts_and_layers(family: str, changes: dict[str, Any], said: str) -> None:
+    assert said in refusal({**ONE_EACH.get(family, GOOD), "model_type": family, **changes})
 
 
 @pytest.mark.parametrize(

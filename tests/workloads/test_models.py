@@ -9,9 +9,19 @@ from pathlib import Path
 import pytest
 
 from specfiles.errors import InputError
+from workloads.blocks import MlpBlock
 from workloads.catalogue import MODELS, _names, agrees, load_model
+from workloads.dtypes import Precision
 from workloads.families import FAMILIES
-from workloads.phases import Setting, active_parameters, parameters
+from workloads.phases import (
+    Setting,
+    active_parameters,
+    decode,
+    operators,
+    owners,
+    parameters,
+    weight_bytes,
+)
 
 FILES = MODELS.paths()
 
@@ -118,3 +128,30 @@ def test_a_folder_with_a_config_is_a_model(tmp_path: Path) -> None:
         assert loaded.file is None
     # embedding and head, q k v o, gate up down, two norms, the last norm
     assert parameters(loaded.model) == 2 * 10 * 8 + 4 * 8 * 8 + 3 * 8 * 16 + 2 * 8 + 8
+
+
+@pytest.mark.parametrize(("name", "gibibytes"), [("gpt-oss-20b", 12.8), ("gpt-oss-120b", 60.8)])
+def test_mxfp4_checkpoints_are_as_large_as_published(name: str, gibibytes: float) -> None:
+    """OpenAI, gpt-oss model card, table 1: experts in MXFP4, all else in bf16."""
+    setting = Setting(Precision.of("bf16", experts="mxfp4"))
+    size = weight_bytes(owners(load_model(name).model, setting))
+    assert round(size / 2**30, 1) == gibibytes
+
+
+def test_a_layer_that_runs_twice_is_held_once() -> None:
+    """MobileLLM-LS (arXiv:2402.14905, section 2.2.3): twice the work of MobileLLM, no parameter more."""
+    plain, shared = (load_model(f"MobileLLM-{kind}125M").model for kind in ("", "LS-"))
+    assert parameters(shared) == parameters(plain)
+    assert shared.cache_bytes(1, 100, Setting()) == 2 * plain.cache_bytes(1, 100, Setting())
+    once, twice = ({row.name: row for row in operators(m, decode(1, 100))} for m in (plain, shared))
+    assert twice["layers.mlp.up_proj"].count == 2 * once["layers.mlp.up_proj"].count == 60
+    assert twice["lm_head"].count == 1
+
+
+def test_layers_of_a_search_equal_llama_where_it_changed_nothing() -> None:
+    """Llama-3.3-Nemotron-Super-49B: no layer is more than Llama-3.3-70B's, some blocks are left out."""
+    found, llama = load_model("Llama-3.3-Nemotron-Super-49B").model, load_model("Llama-3.3-70B").model
+    whole = llama.layers[0]
+    assert whole in found.layers
+    assert sum(len(layer.blocks) for layer in found.layers) < 2 * len(llama.layers)
+    assert max(layer.find(MlpBlock).width for layer in found.layers if len(layer.blocks) == 2) == 28672

@@ -10,8 +10,9 @@ from specfiles.errors import InputError
 from workloads.blocks import MlpBlock
 from workloads.catalogue import load_model
 from workloads.model import Model
-from workloads.operators import AllReduce, Gemm
-from workloads.phases import Named, Setting, Step, check_split, decode, operators, prefill
+from workloads.operators import AllReduce, AllToAll, Gemm, GroupedGemm, Send
+from workloads.phases import Named, Setting, Step, decode, operators, parameters, prefill
+from workloads.sharing import check_sharing, stages
 
 SPLIT = [  # model and a number of devices that divides its heads, KV heads and MLP
     ("Llama-2-7B", 2),
@@ -36,7 +37,7 @@ def split(model: Model, step: Step, devices: int) -> dict[str, Named]:
 @pytest.mark.parametrize(("name", "devices"), SPLIT)
 def test_the_parts_of_a_matrix_add_up_to_it(name: str, devices: int) -> None:
     model, step = load_model(name).model, decode(3, 100)
-    check_split(model, devices)
+    check_sharing(model, Setting(tensor_parallel=devices), 1)
     whole, part = split(model, step, 1), split(model, step, devices)
     for key, row in whole.items():
         one, own = row.operator, part[key].operator
@@ -108,14 +109,107 @@ def test_fewer_kv_heads_than_devices_are_copied() -> None:
 )
 def test_heads_that_do_not_divide_are_refused(name: str, devices: int, what: str) -> None:
     with pytest.raises(InputError, match=f"{name} has {what}.*{devices} devices do not divide"):
-        check_split(load_model(name).model, devices)
+        check_sharing(load_model(name).model, Setting(tensor_parallel=devices), 1)
 
 
 def test_an_mlp_that_does_not_divide_is_refused() -> None:
     model = load_model("Llama-2-7B").model  # 32 heads divide by 32, the width 11008 = 344 * 32 too
-    check_split(model, 32)
+    check_sharing(model, Setting(tensor_parallel=32), 1)
     attention, mlp = model.layers[0].blocks
     assert isinstance(mlp, MlpBlock)
     layer = replace(model.layers[0], blocks=(attention, replace(mlp, width=11007)))
     with pytest.raises(InputError, match="11007 MLP width"):
-        check_split(replace(model, stack=replace(model.stack, layers=(layer,))), 32)
+        check_sharing(
+            replace(model, stack=replace(model.stack, layers=(layer,))), Setting(tensor_parallel=32), 1
+        )
+
+
+SPARSE = ("Mixtral-8x7B", "DeepSeek-V3", "Llama-4-Scout-17B-16E", "gpt-oss-120b")
+
+
+def shared(model: Model, step: Step, **how: int) -> dict[str, Named]:
+    setting = Setting(**how)  # type: ignore[arg-type]
+    check_sharing(model, setting, int(step.batch))
+    return {row.name: row for row in operators(model, step, setting)}
+
+
+@pytest.mark.parametrize("name", SPARSE)
+@pytest.mark.parametrize(
+    "how", [{"expert_parallel": 4}, {"tensor_parallel": 4}, {"tensor_parallel": 4, "expert_parallel": 2}]
+)
+def test_experts_are_shared_out_whole_or_by_width(name: str, how: dict[str, int]) -> None:
+    """Four devices together hold every matrix once and do all of the multiplications."""
+    model, step = load_model(name).model, decode(8, 100)
+    whole, part = shared(model, step), shared(model, step, **how)
+    compared = 0
+    for key, row in whole.items():
+        one, own = row.operator, part[key].operator
+        if not isinstance(one, GroupedGemm) or ".moe." not in key:
+            continue
+        assert isinstance(own, GroupedGemm)
+        compared += 1
+        assert own.groups * how.get("expert_parallel", 1) == one.groups
+        assert own.work().matrix_flops * 4 == pytest.approx(one.work().matrix_flops)
+        matrices = own.groups * own.n * own.k
+        assert matrices * 4 == one.groups * one.n * one.k
+        touched = own.touched * own.n * own.k
+        assert touched * 4 == pytest.approx(one.touched * one.n * one.k)  # all tokens choose among all
+    assert compared >= 2
+
+
+def test_tokens_travel_where_the_attention_is_not_shared() -> None:
+    """DeepSeek-V3 over 8 devices, 64 sequences: each has 8 and sends them to the devices of their experts."""
+    model, step = load_model("DeepSeek-V3").model, decode(64, 100)
+    rows = shared(model, step, expert_parallel=8)
+    sent = [row for row in rows.values() if isinstance(row.operator, AllToAll)]
+    assert [row.name for row in sent] == ["layers.moe.dispatch_alltoall", "layers.moe.return_alltoall"]
+    spared = 1.0  # 8 experts of 256, none of a device's 32
+    for drawn in range(8):
+        spared *= (224 - drawn) / (256 - drawn)
+    for row in sent:
+        assert row.count == 58
+        assert row.operator.work().comm_bytes == pytest.approx(8 * 7 * (1 - spared) * 7168 * 2)
+    assert not [row for row in rows.values() if isinstance(row.operator, AllReduce)]
+    one = shared(model, decode(8, 100))  # the attention is that of a device's own 8 sequences
+    for key in ("layers.attention.q_b_proj", "layers.attention.core", "lm_head"):
+        assert rows[key].operator == one[key].operator
+
+
+def test_devices_that_have_all_tokens_need_no_journey() -> None:
+    rows = shared(load_model("Mixtral-8x7B").model, decode(8, 100), tensor_parallel=8, expert_parallel=8)
+    assert not [row for row in rows.values() if isinstance(row.operator, AllToAll)]
+    assert rows["layers.mlp_allreduce"].count == 32
+
+
+@pytest.mark.parametrize("name", ["Llama-3.1-8B", "DeepSeek-V3", "Gemma-2-2b"])
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_stages_hold_the_model_together(name: str, count: int) -> None:
+    """Every layer in one stage; a table that embedding and head share is held by both ends."""
+    model, setting = load_model(name).model, Setting(pipeline_parallel=count)
+    parts = stages(model, setting)
+    assert sum((part.layers for part in parts), start=()) == model.layers
+    assert max(len(p.layers) for p in parts) - min(len(p.layers) for p in parts) <= 1
+    copied = model.vocabulary * model.hidden if name.startswith("Gemma") else 0
+    assert sum(parameters(part) for part in parts) == parameters(model) + copied
+    plain, split = operators(model, decode(3, 50)), operators(model, decode(3, 50), setting)
+    sends = [row for row in split if isinstance(row.operator, Send)]
+    assert [row.count for row in sends] == [count - 1]
+    assert sends[0].operator.work().comm_bytes == 3 * model.hidden * 2
+    assert [row for row in split if row not in sends] == plain  # a token passes every stage
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "said"),
+    [
+        ("Llama-3.1-8B", {"expert_parallel": 2}, "has no experts to spread over --ep 2"),
+        ("Mixtral-8x7B", {"expert_parallel": 3}, "has 8 experts, which 3 devices do not divide"),
+        ("Mixtral-8x7B", {"expert_parallel": 8}, "batch 4 is not divisible by 8"),
+        ("Mixtral-8x7B", {"expert_parallel": 4, "tensor_parallel": 2}, "--ep 4 does not fit --tp 2"),
+        ("Mixtral-8x7B", {"expert_parallel": 3, "tensor_parallel": 4}, "--ep 3 does not fit --tp 4"),
+        ("Llama-3.1-8B", {"pipeline_parallel": 33}, "has 32 layers, which --pp 33 stages cannot share"),
+        ("T5-small", {"pipeline_parallel": 2}, "has 2 stacks of layers; --pp is known for one"),
+    ],
+)
+def test_sharing_that_does_not_fit_is_refused(name: str, how: dict[str, int], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        check_sharing(load_model(name).model, Setting(**how), 4)  # type: ignore[arg-type]

@@ -84,14 +84,14 @@ class MoeBlock(Block):
         yield f"{name}_alltoall", self, AllToAll(place.tokens * reached, place.hidden, dtype)
 
     def unsplit(self, devices: int) -> Iterator[str]:
-        """The inner widths are shared out evenly."""
-        yield from indivisible("expert width", self.width, devices)
+        """The width of the expert that every token meets is shared out evenly."""
         if self.shared is not None:
             yield from self.shared.unsplit(devices)
 
-    def unspread(self, devices: int) -> Iterator[str]:
-        """Whole experts are shared out evenly."""
-        yield from indivisible("experts", self.experts, devices)
+    def unspread(self, setting: Setting) -> Iterator[str]:
+        """Whole experts are shared out evenly, and the width of each by the devices that share it."""
+        yield from indivisible("experts", self.experts, setting.expert_parallel)
+        yield from indivisible("expert width", self.width, setting.expert_width_parallel)
 
 
 @dataclass(frozen=True)

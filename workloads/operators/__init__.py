@@ -3,7 +3,7 @@
 from workloads.operators.attention import Attention
 from workloads.operators.base import Operator
 from workloads.operators.bias import RelativeBias
-from workloads.operators.collective import AllReduce, AllToAll
+from workloads.operators.collective import AllReduce, AllToAll, Send
 from workloads.operators.elementwise import Activation, Norm, Residual, Rope
 from workloads.operators.gemm import Gemm, GroupedGemm
 from workloads.operators.index import IndexScores
@@ -36,6 +36,7 @@ KINDS: tuple[type[Operator], ...] = (
     SparseAttention,
     RelativeBias,
     AllToAll,
+    Send,
     GroupedGemm,
     TopK,
     Permute,
@@ -66,6 +67,7 @@ __all__ = [
     "Rope",
     "Sampling",
     "SelectiveScan",
+    "Send",
     "SparseAttention",
     "Ssd",
     "TokenShift",

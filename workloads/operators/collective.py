@@ -67,3 +67,10 @@ class AllToAll(Operator):
             ),
             outputs=elements,
         )
+
+
+@dataclass(frozen=True)
+class Send(AllToAll):
+    """The same to one device: activations on their way to the next stage of layers."""
+
+    kind: ClassVar[str] = "sendrecv"

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Gemm(Operator):
     """C[m, n] = A[m, k] @ W[n, k].T (+ bias[n]).
 
-    `inputs` is the format of A and of the multiplication; narrower weights are widened on the way.
+    `inputs` is the format of A and of the multiplication; narrower weights are widened on the way. A bias
+    has the format of the outputs: quantisation leaves it alone.
     """
 
     kind: ClassVar[str] = "gemm"
@@ -40,7 +41,7 @@ class Gemm(Operator):
             Traffic("output", Role.OUTPUT, self.m * self.n * bytes_per_element(self.outputs)),
         ]
         if self.bias:
-            traffic.append(Traffic("bias", Role.WEIGHT, self.n * weight))
+            traffic.append(Traffic("bias", Role.WEIGHT, self.n * bytes_per_element(self.outputs)))
         return Work(
             dtype=self.inputs,
             traffic=tuple(traffic),
@@ -51,6 +52,11 @@ class Gemm(Operator):
     def parameters(self) -> int:
         """The matrix, unless it is tied, and the bias."""
         return int((0 if self.tied else self.n * self.k) + (self.n if self.bias else 0))
+
+    def stored_bytes(self) -> Any:
+        """The same, each in its format."""
+        matrix = 0 if self.tied else self.n * self.k * bytes_per_element(self.weights)
+        return matrix + (self.n * bytes_per_element(self.outputs) if self.bias else 0)
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,8 @@ class GroupedGemm(Operator):
             Traffic("output", Role.OUTPUT, written * self.n * bytes_per_element(self.outputs)),
         ]
         if self.bias:
-            traffic.append(Traffic("bias", Role.WEIGHT, self.touched * self.n * weight))
+            bias = self.touched * self.n * bytes_per_element(self.outputs)
+            traffic.append(Traffic("bias", Role.WEIGHT, bias))
         return Work(
             dtype=self.inputs,
             traffic=tuple(traffic),
@@ -97,6 +104,11 @@ class GroupedGemm(Operator):
     def parameters(self) -> int:
         """All matrices and biases."""
         return int(self.groups * self._each())
+
+    def stored_bytes(self) -> Any:
+        """The same, each in its format."""
+        bias = self.n * bytes_per_element(self.outputs) if self.bias else 0
+        return self.groups * (self.n * self.k * bytes_per_element(self.weights) + bias)
 
     def active_parameters(self) -> int:
         """Those of the touched groups."""
