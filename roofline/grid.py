@@ -231,7 +231,7 @@ def _totals(points: _Points) -> Table:
     tokens = np.where(grid.phase == "decode", grid.context, grid.prompt + steps)
     # Of a pipeline the fullest stage counts.
     held = stages(model, setting)
-    weights = max(weight_bytes(owners(stage, setting)) for stage in held)
+    weights = reduce(np.maximum, (weight_bytes(owners(stage, setting)) for stage in held))
     own = grid.batch / setting.replicas
     cache = reduce(np.maximum, (stage.cache_bytes(own, tokens, setting) for stage in held))
     out = {"prefill": grid.prompt, "decode": 1.0}.get(grid.phase, grid.output)

@@ -185,3 +185,23 @@ def test_a_grid_built_by_hand_is_checked() -> None:
     none = Grid(**{**vars(grid), "batch": np.array([0.0, 1.0])})
     with pytest.raises(InputError, match="batch is 0"):
         predict_grid(LLAMA, none)
+
+
+@pytest.mark.parametrize(
+    "how", [{"expert_parallel": 8, "pipeline_parallel": 3}, {"tensor_parallel": 8, "expert_parallel": 4}]
+)
+@pytest.mark.parametrize("phase", ["prefill", "decode", "generate"])
+def test_shared_experts_and_stages_are_the_same_one_by_one(phase: str, how: dict[str, int]) -> None:
+    """Latent attention, experts in several formats, stages: memory and time of each point."""
+    model, device = load_model("DeepSeek-V3").model, load_device("h200_sxm")
+    asked = [
+        Scenario(model, phase, b, p, None, 20, Setting(Precision.of("fp8", "fp8", experts=e), **how))  # type: ignore[arg-type]
+        for b in (8, 64)
+        for p in (1, 100, 3000)
+        for e in ("fp8", "mxfp4", "int4_g128")
+    ]
+    table = predict_grid(model, Grid.of(asked, [device]), "datasheet")
+    for place, scenario in enumerate(asked):
+        for name, value in predict(scenario, device).totals().items():
+            if value is not None:
+                assert table[name][place] == pytest.approx(value, rel=1e-9), (scenario, name)

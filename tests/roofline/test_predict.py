@@ -170,7 +170,7 @@ def test_the_documented_head_of_the_json() -> None:
     }
     expected |= {"context": 700, "fidelity": "datasheet", "convention": "fused", "tensor_parallel": 1}
     assert {key: data[key] for key in expected} == expected
-    assert data["dtypes"] == {"weights": "int4", "activations": "bf16", "kv": "bf16"}
+    assert data["dtypes"] == {"weights": "int4", "activations": "bf16", "kv": "bf16", "experts": "int4"}
 
 
 def test_a_generation_is_a_prefill_and_its_decode_steps() -> None:

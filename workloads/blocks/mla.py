@@ -93,10 +93,13 @@ class MlaBlock(Block):
         queries, keys = place.step.q_len, place.step.kv_len
         if not isinstance(queries, int):  # a grid of prompts
             return False
-        fewest = keys if isinstance(keys, int | float) else keys.min()
+        one = isinstance(keys, int | float)
+        if queries == 1:
+            return not one or bool(keys > 1)
+        fewest = keys if one else keys.min()
         projection = self.kv_latent * (self.nope_dim + self.value_dim)
         wider = 2 * self.kv_latent - self.nope_dim - self.value_dim
-        return bool(queries == 1 or queries * (projection + fewest * wider) < fewest * projection)
+        return bool(queries * (projection + fewest * wider) < fewest * projection)
 
     def _absorbed(self, place: Place, heads: int) -> Iterator[Part]:
         p, rows = place.setting.precision, place.tokens * heads
