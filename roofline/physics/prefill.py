@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -41,17 +42,25 @@ TILINGS: Mapping[int, Mapping[str, Tiling]] = {
         "": Tiling(128, 64),
         "fa3": Tiling(128, 64, packed=True),
         "vllm_flash_attn_fa3": Tiling(128, 64, packed=True),
+        "vllm_vit_flash_attn_fa3": Tiling(128, 128),
+        "flash_attention_v3": Tiling(128, 128),
         "torch_flow": Tiling(64, 32),
         "triton": Tiling(64, 64),
     },
     10: {
         "": Tiling(256, 64),
+        "vllm_vit_flash_attn_fa4": Tiling(256, 128),
+        "flash_attention_v4": Tiling(256, 128),
         "torch_flow": Tiling(128, 32),
         "triton": Tiling(64, 64),
         "vllm_triton_attn": Tiling(64, 64),
         "vllm_flashinfer_trtllmdecode": Tiling(64, 32, packed=True),
     },
 }
+
+# Head sizes that a kernel exists for; others are padded. Beyond the last, and on Blackwell, multiples of 16.
+HEADS = (64.0, 96.0, 128.0, 192.0, 256.0)
+HEADS_OF_TENSORRT = (64.0, 128.0, 256.0)
 
 CONSTANTS = (
     Constant("launch_s", "s", 1e-6, 5e-5, 1e-5, "start of the kernels, one after the other"),
@@ -69,6 +78,9 @@ CONSTANTS = (
     Constant("order", "", 0.0, 1.0, 0.5, "of a long tile's excess that ends after all others"),
 )
 SWAP = Constant("swap_s", "s", 1e-8, 2e-5, 1e-6, "copies that bring grouped heads of one query into a tile")
+FALLBACK = Constant(
+    "fallback_share", "", 0.05, 1.0, 0.5, "rate of the kernel for head sizes with none, of its own"
+)
 PADDING = Constant("padding_s", "s", 1e-8, 2e-5, 1e-6, "copies that pad heads of a size without a kernel")
 
 
@@ -79,8 +91,10 @@ class PrefillModel:
     family: ClassVar[tuple[str, ...]] = ("n_heads", "n_kv_heads", "head_dim", "window")
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
-        """Kernels that move heads into tiles are of Ampere, those that pad of later generations."""
-        return (*CONSTANTS, SWAP if gpu.capability < 90 else PADDING)
+        """Ampere has kernels that move heads into tiles; later generations some that pad or fall back."""
+        if gpu.capability < 90:
+            return (*CONSTANTS, SWAP)
+        return (*CONSTANTS, PADDING, *((FALLBACK,) if gpu.capability >= 100 else ()))
 
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
         """Ideal roofline, what the kernel reaches of it, waves, copies that do not hide, other kernels."""
@@ -142,13 +156,32 @@ def _tiles_s(
     count = ceil_div(shape.q_len, positions)
     keys, longest = keys_per_tile(shape, positions, count, tiling.keys)
     peak = gpu.peak("fp8" if _multiplies_in_kv(kernel, dtype) else compute_dtype(dtype.inputs))
-    step = tiling.rows * row_s(shape, gpu, peak, c["tensor_share"], c["softmax_share"])
+    padded, rate = _padded(shape, kernel, gpu, c)
+    step = tiling.rows * row_s(padded, gpu, peak, c["tensor_share"], c["softmax_share"]) / rate
     mean_s, longest_s = c["cta_s"] + keys / count * step, c["cta_s"] + longest * step
     waves = shape.batch * shape.heads / together * count / gpu.processors
     balanced = waves * mean_s
     idle = (np.ceil(waves) - waves) * mean_s
     makespan = balanced + c["tail"] * idle + c["order"] * (longest_s - mean_s)
     return balanced, np.maximum(makespan, longest_s)
+
+
+def _padded(shape: Shape, kernel: str, gpu: Gpu, c: Mapping[str, float]) -> tuple[Shape, Any]:
+    """The sizes that are computed, and the rate of a kernel that stands in for a missing one."""
+    tensorrt = kernel == "torch_flow"
+    if gpu.capability >= 100:
+        rate = np.where(tensorrt & (shape.key_dim % 16 > 0), c.get("fallback_share", 1.0), 1.0)
+        return replace(shape, key_dim=_up(shape.key_dim, ()), value_dim=_up(shape.value_dim, ())), rate
+    known = HEADS_OF_TENSORRT if tensorrt else HEADS
+    return replace(shape, key_dim=_up(shape.key_dim, known), value_dim=_up(shape.value_dim, known)), 1.0
+
+
+def _up(size: Floats, known: tuple[float, ...]) -> Floats:
+    """The next known size, else the next multiple of 16."""
+    found = np.ceil(size / 16) * 16
+    for step in reversed(known):
+        found = np.where(size <= step, step, found)
+    return np.asarray(found)
 
 
 def keys_per_tile(shape: Shape, positions: Floats, count: Floats, step: float) -> tuple[Floats, Floats]:
