@@ -8,6 +8,10 @@ from reports import terminal
 from reports.units import si, text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from roofline.scenario import Scenario
+    from roofline.target import Answer
     from roofline.whatif import WhatIf
 
 
@@ -53,3 +57,46 @@ def as_text(found: WhatIf) -> str:
         f"prompt {data['prompt']}; fidelity {data['fidelity']}"
     )
     return terminal.table([base, *rows], COLUMNS, title) + "\n".join([*lines, ""])
+
+
+def answers_json(found: Sequence[Answer], scenario: Scenario, target: str) -> dict[str, Any]:
+    """Devices and techniques that meet a target, those of the least power first."""
+    return {
+        "schema": 1,
+        "model": scenario.model.name,
+        "batch": scenario.batch,
+        "prompt": scenario.prompt,
+        "output": scenario.output,
+        "target": target,
+        "answers": [
+            {
+                "hardware": answer.device.name,
+                "devices": answer.devices,
+                "tdp_w": answer.watts,
+                "techniques": [t.told() for t in answer.techniques],
+                "names": [t.name for t in answer.techniques],
+                **{k: v for k, v in answer.prediction.totals().items() if k in ANSWERED},
+            }
+            for answer in found
+        ],
+    }
+
+
+ANSWERED = ("ttft_s", "tpot_s", "tokens_per_s", "memory_bytes")
+
+
+def answers_text(found: Sequence[Answer], scenario: Scenario, target: str) -> str:
+    """The same as a table."""
+    rows = answers_json(found, scenario, target)["answers"]
+    if not rows:
+        return f"no device meets {target}, alone or by up to eight, with the techniques that were tried\n"
+    columns: dict[str, tuple[str, terminal.Format]] = {
+        "hardware": ("device", text),
+        "devices": ("devices", text),
+        "tdp_w": ("power", lambda v: si(v, "W")),
+        "named": ("techniques", text),
+        **{key: COLUMNS[key] for key in ANSWERED},
+    }
+    rows = [{**row, "named": " + ".join(row["names"]) or "none"} for row in rows]
+    title = f"{scenario.model.name}, batch {scenario.batch}: what meets {target}, the least power first"
+    return terminal.table(rows, columns, title)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +13,6 @@ from profiler.cli.options import (
     FIDELITY,
     emit,
     format_option,
-    hardware,
     known_fidelity,
     model_argument,
     one_of,
@@ -20,16 +21,37 @@ from profiler.cli.options import (
     size_options,
 )
 
+if TYPE_CHECKING:
+    from hwspecs import Device
+
 
 @click.command("whatif")
 @model_argument
-@hardware
+@click.option("--hw", help="Device name, alias or YAML file; with --target, all shipped ones by default.")
+@click.option(
+    "--target", help="Find devices and techniques that meet it: tpot=20ms,ttft=500ms,throughput=1000."
+)
+@click.option(
+    "--quality",
+    default="lossy",
+    show_default=True,
+    help="Of techniques for a target: exact | lossy | retrained.",
+)
 @size_options
 @scenario_options
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
 @format_option("table", "json")
 @output_file
-def command(model: str, hw: str, fidelity: str, format: str, out: Path | None, **flags: Any) -> None:
+def command(
+    model: str,
+    hw: str | None,
+    target: str | None,
+    quality: str,
+    fidelity: str,
+    format: str,
+    out: Path | None,
+    **flags: Any,
+) -> None:
     """Try every technique, and the best of them in pairs: gain, memory, energy, what binds, and why."""
     from hwspecs import load_device
     from profiler.scenarios import Asked, scenarios
@@ -43,10 +65,34 @@ def command(model: str, hw: str, fidelity: str, format: str, out: Path | None, *
         raise InputError(
             f"{model} asks for {len(found)} points; whatif compares at one: give --batch, --prompt, --output."
         )
-    result = whatif(found[0], load_device(hw), known_fidelity(fidelity))
-    if format == "json":
-        import json
+    limits = known_fidelity(fidelity)
+    if target is not None:
+        from roofline.target import QUALITIES, Target, answers
 
-        emit(json.dumps(render.as_json(result), indent=1), out)
+        one_of(quality, "quality", QUALITIES)
+        goal = Target.parse(target)
+        met = answers(found[0], _devices(hw), goal, limits, quality)
+        as_json, as_text = (
+            render.answers_json(met, found[0], target),
+            render.answers_text(met, found[0], target),
+        )
+    elif hw is None:
+        raise InputError("whatif needs a device: give --hw, or --target to look for one.")
     else:
-        emit(render.as_text(result), out)
+        result = whatif(found[0], load_device(hw), limits)
+        as_json, as_text = render.as_json(result), render.as_text(result)
+    emit(json.dumps(as_json, indent=1) if format == "json" else as_text, out)
+
+
+def _devices(hw: str | None) -> Iterator[Device]:
+    """The device that was named, or every shipped one."""
+    from hwspecs import load_device
+    from hwspecs.loader import DEVICES
+
+    if hw is not None:
+        yield load_device(hw)
+        return
+    for path in DEVICES:
+        device = load_device(path)
+        if device.node is None:
+            yield device
