@@ -103,6 +103,7 @@ class Head(Strict, frozen=True, kw_only=True):
     environment: dict[str, Any]
     seed: int
     notes: list[str] = []
+    tensor_parallel: int = 1  # devices that shared each layer
     imported: Imported | None = None
 
 

@@ -12,6 +12,7 @@ from roofline.ceilings import Fidelity, ceilings
 from roofline.predict import Row, step_rows
 from roofline.run import Run
 from roofline.scenario import Scenario
+from specfiles.errors import InputError
 from workloads.config import Config
 from workloads.convention import convention
 from workloads.dtypes import Precision
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from hwspecs import Device
 
 ABOVE = 1.05  # attained beyond this share of a measured ceiling is a bug in the model or the timer
+JOIN = " + "  # between the names of operators that one kernel does
 POINT = ["phase", "batch", "q_len", "kv_len"]
 
 
@@ -64,7 +66,11 @@ def validate(run: Run, device: Device, fidelity: Fidelity | str) -> Validation:
     measured = in_model.rename(columns={"median_s": "measured_s", "count": "executions"}).merge(
         alone.rename(columns={"median_s": "alone_s"}), on=[*POINT, "name"], how="left"
     )
-    predicted = _predicted(run, device, fidelity, measured)
+    if measured.empty and run.head.imported is not None:
+        raise InputError(
+            f"{run.path}: no kernel matched a model's operators; import its traces with --model."
+        )
+    predicted = _merged(_predicted(run, device, fidelity, measured), measured)
     joined = predicted.merge(measured, on=[*POINT, "name"], how="outer", indicator="side", validate="1:1")
     both = joined["side"] == "both"
     matched = joined[both].drop(columns=["side", "executions"]).reset_index(drop=True)
@@ -83,9 +89,40 @@ def validate(run: Run, device: Device, fidelity: Fidelity | str) -> Validation:
 def scenario_of(run: Run) -> Scenario:
     """The scenario that a run recorded, at its smallest sizes."""
     head = run.head
+    if not head.model_config_fields:
+        raise InputError(f"{run.path}: names no model; import its traces again with --model.")
     model = build(Config(head.model_config_fields, str(run.path / "run.json")), head.model)
-    setting = Setting(Precision.of(head.dtype), convention(head.convention))
+    setting = Setting(Precision.of(head.dtype), convention(head.convention), head.tensor_parallel)
     return Scenario(model, "prefill", prompt=1, setting=setting)
+
+
+def _merged(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """Predicted operators that one measured kernel does, as one: `q_proj + k_proj + v_proj`.
+
+    A kernel launches once: its prediction is the sum of work at the ceilings, an upper limit of the
+    fused bound.
+    """
+    for point, group in measured[measured["name"].astype(str).str.contains(JOIN, regex=False)].groupby(
+        POINT, sort=False
+    ):
+        here = (predicted[POINT] == list(point)).all(axis=1)
+        for name in group["name"]:
+            first, *others = name.split(JOIN)
+            parts = [first, *(f"{first.rpartition('.')[0]}.{other}".lstrip(".") for other in others)]
+            rows = here & predicted["name"].isin(parts)
+            if rows.sum() != len(parts) or predicted.loc[rows, "count"].nunique() != 1:
+                continue
+            whole = (
+                predicted[rows]
+                .iloc[[0]]
+                .assign(
+                    name=name,
+                    **{c: predicted.loc[rows, c].sum() for c in ("flops", "bytes", "predicted_s", "bound_s")},
+                )
+            )
+            predicted = pd.concat([predicted[~rows], whole], ignore_index=True)
+            here = (predicted[POINT] == list(point)).all(axis=1)
+    return predicted
 
 
 def _predicted(run: Run, device: Device, fidelity: Fidelity, measured: pd.DataFrame) -> pd.DataFrame:

@@ -48,13 +48,15 @@ def command(
 
     refuse_existing(out)
     device = load_device(hw) if hw else None
-    question, fields = None, {}
+    question: Question | None = None
+    fields: dict[str, Any] = {}
     if model:
         loaded, found = scenarios(model, Asked(**formats), default_convention="eager")
         setting = found[0].setting
         question = Question(loaded.model, setting, Lengths(batch, prompt, context))
         dtype = str(setting.precision.weights)
         fields = {"model": loaded.model.name, "model_config_fields": loaded.config, "dtype": dtype}
+        fields["tensor_parallel"] = setting.tensor_parallel
     progress(f"reading {len(traces)} file{'s' if len(traces) > 1 else ''}")
     trace = attribute(read_traces(traces), question)
     run = save(trace, out, command=command_line(), device=device.name if device else "", **fields)

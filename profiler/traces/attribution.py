@@ -60,12 +60,12 @@ class _Ranges:
     def __init__(self, trace: Trace) -> None:
         self.parent = trace.column("ranges", "parent")
         self.name = trace.column("ranges", "name")
-        self.words = trace.words("ranges", "name")
+        self.words = [*trace.words("ranges", "name"), ""]  # code -1: no name
         kinds = trace.words("ranges", "kind")
         self.kind = trace.column("ranges", "kind")
         self.kinds = {kind: code for code, kind in enumerate(kinds)}
         self.facts = [step_facts(word) for word in self.words]
-        self.layers = np.array([_layer(word) for word in self.words] or [NONE])
+        self.layers = np.array([_layer(word) for word in self.words])
 
     def is_kind(self, *kinds: str) -> Any:
         """Which ranges are of these kinds."""
@@ -82,7 +82,7 @@ class _Ranges:
 
     def steps(self, trace: Trace) -> tuple[Any, list[StepFacts]]:
         """The step of each activity and the facts of each step, from annotations around the launch."""
-        says = np.array([f.known for f in self.facts] or [False], bool)[self.name] & ~self.is_kind("operator")
+        says = np.array([f.known for f in self.facts], bool)[self.name] & ~self.is_kind("operator")
         steps = says | self.is_kind("step")
         rows = self.up(trace.column("activities", "range"), steps)
         known, index = np.unique(rows[rows >= 0], return_inverse=True)
@@ -231,7 +231,7 @@ class _Attribution:
         """The owner's name, else the innermost operator's, else that of a range that is no step."""
         ranges = self.ranges
         operator = ranges.up(self.range, ranges.is_kind("operator"))
-        says = np.array([*(f.known for f in ranges.facts), False], bool)[ranges.name]
+        says = np.array([f.known for f in ranges.facts], bool)[ranges.name]
         plain = ranges.up(self.range, ranges.is_kind("annotation", "nvtx") & ~says)
         row = np.where(self.around >= 0, self.around, np.where(operator >= 0, operator, plain))
         return [ranges.words[ranges.name[r]] if r >= 0 else None for r in row.tolist()]

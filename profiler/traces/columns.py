@@ -114,7 +114,8 @@ def nanoseconds(values: Sequence[Any], *, exact: bool = False, short: bool = Fal
     large = np.abs(floats) >= EXACT_US
     if not short and large.any() and any(type(value) is float for value in values):
         raise InexactTimesError
-    scaled = np.rint(floats * 1000)
+    with np.errstate(over="ignore"):
+        scaled = np.rint(floats * 1000)
     good = np.abs(scaled) < MOST_NS  # False for NaN
     return np.where(good, scaled, 0).astype(np.int64) + np.where(good, 0, BAD)
 

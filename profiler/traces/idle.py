@@ -37,8 +37,13 @@ def idle_causes(trace: Trace) -> dict[str, float]:
         rows = rows[np.argsort(start[rows], kind="stable")]
         begins, ends = union(start[rows], end[rows])
         following = rows[np.searchsorted(start[rows], begins[1:])]
-        for cause, value in calls.explain(ends[:-1], begins[1:], following).items():
+        causes = calls.explain(ends[:-1], begins[1:], following)
+        for cause, value in causes.items():
             found[cause] += value
+        # Before the first and after the last that took any time may stand some that took none.
+        here = (source == s) & (device == d)
+        idle = int(end[here].max() - start[here].min()) - length(begins, ends)
+        found["unknown"] += idle - sum(causes.values())
     return {cause: value / 1e9 for cause, value in found.items()}
 
 

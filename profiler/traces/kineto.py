@@ -75,7 +75,7 @@ class Event(msgspec.Struct, gc=False):
     name: str | int | float | None = None
     pid: Number = None
     tid: Number = None
-    ts: Any = None
+    ts: Number = None
     dur: Number = None
     args: Arguments | None = None
 
@@ -83,7 +83,7 @@ class Event(msgspec.Struct, gc=False):
 class ExactEvent(Event, gc=False):
     """The same with `ts` as it is written: digits that a float would lose."""
 
-    ts: Raw = msgspec.UNSET
+    ts: Raw = msgspec.UNSET  # type: ignore[assignment]
 
 
 class BriefArguments(msgspec.Struct, gc=False):
@@ -519,7 +519,7 @@ def _sizes(what: str, values: list[Any]) -> dict[str, Any]:
     """Grid or block, given as a list of three; "[1, 2, 3]" and lists of strings occur."""
     triples = [v if isinstance(v, list) and len(v) == 3 else (NONE, NONE, NONE) for v in values]
     try:
-        found = np.array(triples, dtype=np.int64)
+        found = np.array(triples, dtype=np.int64).reshape(len(triples), 3)
     except (TypeError, ValueError, OverflowError):
         found = np.stack([integers([t[i] for t in triples]) for i in range(3)], axis=1)
     found = found.clip(NONE, 2**31 - 1).astype(np.int32)

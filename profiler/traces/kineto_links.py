@@ -25,16 +25,16 @@ def linked(
     """
     activities, launches, ranges = (columns.get(name) for name in ("activities", "launches", "ranges"))
     wrong = 0
-    if ranges is not None:
+    if ranges is not None and len(ranges["name"]):
         process, thread = _host_threads(ranges, launches, words)
         trace = trace.with_column("ranges", "process", process).with_column("ranges", "thread", thread)
-    if activities is not None and launches is not None:
+    if activities is not None and launches is not None and len(launches["name"]):
         launch, graph, wrong = _launches_of(activities, launches, words["launches"])
         trace = trace.with_column("activities", "launch", launch).with_column("activities", "graph", graph)
         known = launch >= 0
         process = np.where(known, launches["process"][np.maximum(launch, 0)], NONE)
         trace = trace.with_column("activities", "process", process)
-    if activities is not None and ranges is not None:
+    if activities is not None and ranges is not None and len(ranges["name"]):
         trace = trace.with_column(
             "activities", "range", _by_external(activities, ranges, words["range kind"])
         )
@@ -52,7 +52,7 @@ def _launches_of(activities: Columns, launches: Columns, names: Sequence[str]) -
     )
     found[activities["correlation"] <= 0] = NONE
     launch = np.where(found >= 0, rows[np.maximum(found, 0)], NONE) if len(rows) else found
-    graphs = np.array(["graph" in name.casefold() for name in names], bool)[launches["name"]]
+    graphs = np.array([*("graph" in name.casefold() for name in names), False])[launches["name"]]
     count = np.bincount(launch[launch >= 0], minlength=len(graphs))
     # Only a graph's launch starts many kernels: others that seem to are one id that was given to all.
     wrong = (launch >= 0) & ((count > MOST_KERNELS_PER_CALL) & ~graphs)[np.maximum(launch, 0)]

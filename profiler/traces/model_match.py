@@ -7,7 +7,7 @@ many operators one kernel does (Q, K and V in one product) or how many kernels o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
@@ -19,7 +19,8 @@ import pyarrow as pa
 from profiler.traces.layers import ANCHORS
 from profiler.traces.rules import UNKNOWN, known_kernel
 from profiler.traces.steps import StepFacts
-from profiler.traces.tables import Loss, Trace
+from profiler.traces.tables import SCHEMAS, Loss, Trace, make_table
+from roofline.validate import JOIN
 from workloads.blocks import Place
 from workloads.model import Model
 from workloads.operators import Gemm, Operator
@@ -79,14 +80,17 @@ def match_layer(kinds: Sequence[str], helper: Sequence[bool], targets: Sequence[
 
 
 def pair(kernels: list[int], targets: list[Target]) -> list[Match]:
-    """Both in order: neighbours of the same input are merged until there are as many as kernels."""
+    """Both in order: neighbours of one block are merged until there are as many as kernels, those of the
+    same input first. Where that does not suffice nothing is claimed."""
     if not kernels or not targets:
         return []
     groups = [[target] for target in targets]
     while len(groups) > len(kernels):
-        at = next(
-            (i for i, (a, b) in enumerate(_neighbours(groups)) if _same_input(a[-1], b[0])), len(groups) - 2
-        )
+        beside = [i for i, (a, b) in enumerate(pairwise(groups)) if _block(a[-1]) == _block(b[0])]
+        alike = [i for i in beside if _input(groups[i][-1]) == _input(groups[i + 1][0]) is not None]
+        if not beside:
+            return []
+        at = (alike or beside)[0]
         groups[at : at + 2] = [groups[at] + groups[at + 1]]
     share = [i * len(groups) // len(kernels) for i in range(len(kernels))]
     return [
@@ -94,13 +98,14 @@ def pair(kernels: list[int], targets: list[Target]) -> list[Match]:
     ]
 
 
-def _neighbours(groups: list[list[Target]]) -> Iterator[tuple[list[Target], list[Target]]]:
-    return pairwise(groups)
+def _block(target: Target) -> str:
+    return target.name.rpartition(".")[0]
 
 
-def _same_input(a: Target, b: Target) -> bool:
-    one, other = a.operator, b.operator
-    return isinstance(one, Gemm) and isinstance(other, Gemm) and (one.m, one.k) == (other.m, other.k)
+def _input(target: Target) -> tuple[Any, Any] | None:
+    """What a product reads besides its weights, by its sizes."""
+    operator = target.operator
+    return (operator.m, operator.k) if isinstance(operator, Gemm) else None
 
 
 def _with_helpers(match: Match, kinds: Sequence[str], helper: Sequence[bool]) -> Match:
@@ -117,7 +122,7 @@ def _with_helpers(match: Match, kinds: Sequence[str], helper: Sequence[bool]) ->
 def joined_name(targets: Sequence[Target]) -> str:
     """One name for what one kernel does: `layers.attention.q_proj + k_proj + v_proj`."""
     head, *rest = (target.name for target in targets)
-    return " + ".join([head, *(name.rpartition(".")[2] for name in rest)])
+    return JOIN.join([head, *(name.rpartition(".")[2] for name in rest)])
 
 
 class ModelMatch:
@@ -141,6 +146,7 @@ class ModelMatch:
         self.start, self.end = trace.column("activities", "start_ns"), trace.column("activities", "end_ns")
         self.layer, self.step = trace.column("attribution", "layer"), trace.column("attribution", "step")
         self.table = {f.name: trace["attribution"][f.name].to_pylist() for f in trace["attribution"].schema}
+        self.passes: dict[int, tuple[str, Step]] = {}
         self.next = int(max(self.table["instance"], default=-1)) + 1
 
     def run(self) -> Trace:
@@ -157,8 +163,14 @@ class ModelMatch:
         ]
         arrays = [a.dictionary_encode() if pa.types.is_string(a.type) else a for a in arrays]
         trace = self.trace.with_table("attribution", pa.table(arrays, names=schema.names))
+        trace = trace.with_table("passes", self._passes())
         losses = [Loss(what="noted", count=n, sentence=s) for s, n in self.notes.items()]
         return replace(trace, losses=(*trace.losses, *losses))
+
+    def _passes(self) -> pa.Table:
+        found = [(step, phase, s.batch, s.q_len, s.kv_len) for step, (phase, s) in self.passes.items()]
+        columns = zip(*found, strict=True) if found else [[]] * len(SCHEMAS["passes"])
+        return make_table("passes", dict(zip(SCHEMAS["passes"].names, map(list, columns), strict=True)))
 
     def _step(self, rows: Any, step: int) -> None:
         layers = self.layer[rows]
@@ -174,6 +186,7 @@ class ModelMatch:
                 "steps whose batch and lengths are not known; give --batch, --prompt or --context"
             ] += 1
             return
+        self.passes[step] = ("decode" if sizes.q_len == 1 else "prefill", sizes)
         for number, layer in enumerate(self.model.layers):
             self._match(rows[layers == number], self._targets(layer, sizes))
         self._ends(rows, layers, sizes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +13,11 @@ from profiler.traces.tables import SCHEMAS, Trace
 from roofline.run import Head, Imported, Run, create_run
 from specfiles.errors import InputError
 from specfiles.writing import atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+POINT = ["phase", "batch", "q_len", "kv_len"]
 
 
 def save(trace: Trace, path: Path, *, command: str, device: str = "", **head: Any) -> Run:
@@ -42,7 +47,46 @@ def save(trace: Trace, path: Path, *, command: str, device: str = "", **head: An
         if trace[name].num_rows:
             with atomic(path / f"{name}.parquet") as draft:
                 pq.write_table(trace[name], draft, compression="zstd")
+    if trace["passes"].num_rows:
+        for name, table in executions(trace).items():
+            run.write_table(name, table)
     return run.write_head(status="complete")
+
+
+def executions(trace: Trace) -> dict[str, pd.DataFrame]:
+    """The tables `operators` and `steps` that a measured run has, from kernels that match a model.
+
+    An operator's time is that of its kernels; a step's lasts from its first activity to its last.
+    """
+    import pandas as pd
+
+    passes = trace["passes"].to_pandas().astype({"phase": str})
+    rows = trace["attribution"].select(["operator", "kind", "step", "instance", "how"]).to_pandas()
+    start, end = trace.column("activities", "start_ns"), trace.column("activities", "end_ns")
+    rows = rows.assign(start=start, end=end, time_s=(end - start) / 1e9).merge(passes, on="step")
+    known = rows[rows["how"] == "model"].astype({"operator": str, "kind": str})
+    each = known.groupby(["step", *POINT, "operator", "kind", "instance"], observed=True)["time_s"].sum()
+    operators = [
+        {
+            **dict(zip([*POINT, "name", "kind"], key, strict=True)),
+            **_quartiles(group),
+            "where": "model",
+            "count": round(len(group) / group.index.get_level_values("step").nunique()),
+        }
+        for key, group in each.groupby([*POINT, "operator", "kind"], sort=False)
+    ]
+    spans = rows.groupby(["step", *POINT], observed=True).agg(start=("start", "min"), end=("end", "max"))
+    lasting = (spans["end"] - spans["start"]) / 1e9
+    steps = [
+        {**dict(zip(POINT, key, strict=True)), **_quartiles(group), "instrumented": False}
+        for key, group in lasting.groupby(POINT, sort=False)
+    ]
+    return {"operators": pd.DataFrame(operators), "steps": pd.DataFrame(steps)}
+
+
+def _quartiles(times: pd.Series) -> dict[str, Any]:
+    quarters = times.quantile([0.25, 0.5, 0.75]).tolist()
+    return {"repeats": len(times), **dict(zip(("q25_s", "median_s", "q75_s"), quarters, strict=True))}
 
 
 def load(run: Run) -> Trace:

@@ -38,6 +38,7 @@ def spans(buffer: bytes) -> tuple[Any, int]:
         marks, opens, depth = marks[: ended[0]], opens[: ended[0]], depth[: ended[0]]
     closed = np.flatnonzero(~opens & (depth == 0) & (data[marks] == 125))
     opened = np.flatnonzero(opens & (depth == 1) & (data[marks] == 123))[: len(closed)]
+    closed = closed[: len(opened)]  # `[ ... }` closes what it did not open: decoding will tell
     return np.stack([marks[opened], marks[closed] + 1], axis=1), end
 
 

@@ -209,7 +209,10 @@ def _unknown(rows: pd.DataFrame) -> list[dict[str, Any]]:
     kernels = rows[rows["activity"].isin(["kernel"])]
     sums = kernels.groupby("kernel", observed=True)["time_s"].sum()
     found = [(n, t) for n, t in sums.items() if known_kernel(str(n)).kind == "unknown"]
-    return [{"name": n, "time_s": t, "share": t / whole} for n, t in sorted(found, key=lambda x: -x[1])[:50]]
+    return [
+        {"name": n, "time_s": t, "share": t / whole if whole else 0.0}
+        for n, t in sorted(found, key=lambda x: -x[1])[:50]
+    ]
 
 
 def _devices(trace: Trace) -> list[dict[str, Any]]:

@@ -117,6 +117,16 @@ ATTRIBUTION = pa.schema(
         ("warning", WORD),  # why a ceiling may not apply: sparse tensor cores, ...
     ]
 )
+# One row per step whose sizes are known.
+PASSES = pa.schema(
+    [
+        ("step", pa.int32()),
+        ("phase", WORD),
+        ("batch", pa.int64()),
+        ("q_len", pa.int64()),  # new positions of each sequence
+        ("kv_len", pa.int64()),  # visible ones, these included; the mean over the sequences
+    ]
+)
 SCHEMAS = {
     "activities": ACTIVITIES,
     "launches": LAUNCHES,
@@ -124,6 +134,7 @@ SCHEMAS = {
     "samples": SAMPLES,
     "counters": COUNTERS,
     "attribution": ATTRIBUTION,
+    "passes": PASSES,
 }
 # Columns that hold a row of another table, and the table.
 ROWS = {
@@ -133,6 +144,7 @@ ROWS = {
     "samples": {},
     "counters": {},
     "attribution": {"instance": "activities"},
+    "passes": {},
 }
 
 

@@ -94,6 +94,7 @@ def test_decode_in_graphs_has_a_model_of_nine_tenths_of_its_time(
     assert found.loc[found["kind"] == "gemm", "work_bytes"].sum() >= 2 * weights
     merged = found.loc[found["operator"].astype(str).str.startswith("layers.attention.q_proj"), "operator"]
     assert merged.iloc[0] == "layers.attention.q_proj + k_proj + v_proj"
+    assert "layers.mlp.gate_proj + up_proj" in set(found["operator"])
 
 
 def test_a_model_of_another_depth_matches_nothing_and_says_so(made: Any, write: Write) -> None:
@@ -116,13 +117,17 @@ def gemm(name: str, n: int, k: int) -> Target:
     return Target(name, Gemm(4, n, k))
 
 
-def test_operators_of_one_input_merge_first() -> None:
-    targets = [gemm("o", 64, 32), gemm("gate", 128, 64), gemm("up", 128, 64), gemm("down", 64, 128)]
-    assert [[t.name for t in found] for _, found in pair([0, 1, 2], targets)] == [
-        ["o"],
-        ["gate", "up"],
-        ["down"],
+def test_operators_of_one_input_and_block_merge_first() -> None:
+    # The output projection reads as much as gate and up do, and is another block's.
+    targets = [
+        gemm("a.o", 64, 64),
+        gemm("mlp.gate", 128, 64),
+        gemm("mlp.up", 128, 64),
+        gemm("mlp.down", 64, 128),
     ]
+    found = [[t.name for t in group] for _, group in pair([0, 1, 2], targets)]
+    assert found == [["a.o"], ["mlp.gate", "mlp.up"], ["mlp.down"]]
+    assert pair([0], targets) == []  # two blocks in one kernel: nothing is claimed
 
 
 def test_more_kernels_than_operators_share_one() -> None:

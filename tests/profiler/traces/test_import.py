@@ -1,0 +1,175 @@
+"""`roofline import` and `show`: a run of traces, read back, validated and reported like a measured one."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from profiler.cli import main
+from profiler.traces.reading import read_traces
+from profiler.traces.runs import load
+from profiler.traces.totals import totals
+from roofline.run import open_run
+from tests.profiler.traces.test_attribution import graph_decode
+
+Write = Callable[..., Path]
+TOTALS = {
+    "kernels",
+    "kernel_time_s",
+    "gpu_busy_s",
+    "gpu_span_s",
+    "gpu_idle_s",
+    "unattributed_s",
+    "dropped_events",
+    "repaired_events",
+}
+ROW = {"name", "kind", "phase", "layer", "count", "time_s", "share", "flops", "bytes", "attained"}
+
+
+@pytest.fixture
+def roofline(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    def run(*words: Any) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["roofline", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def decode(made: Any, write: Write) -> Path:
+    graph_decode(made, layers=16, steps=3, annotated=True)
+    return write(made.text(deviceProperties=[{"id": 0, "name": "NVIDIA H100 80GB HBM3", "numSms": 132}]))
+
+
+def test_a_run_keeps_what_the_trace_said(roofline: Any, decode: Path, tmp_path: Path) -> None:
+    code, out, err = roofline("import", decode, "-o", tmp_path / "run")
+    assert (code, out) == (0, ""), err
+    kept = load(open_run(tmp_path / "run"))
+    assert totals(kept) == totals(read_traces([decode]))
+    code, shown, _ = roofline("show", tmp_path / "run", "--format", "json")
+    data = json.loads(shown)
+    assert code == 0
+    assert set(data["totals"]) >= TOTALS
+    assert all(set(row) >= ROW for row in data["rows"])
+    assert data["schema"] == 1
+    assert data["devices"][0]["name"] == "NVIDIA H100 80GB HBM3"
+
+
+@pytest.mark.parametrize("by", ["operator", "kernel", "layer", "phase", "stream", "kind"])
+def test_a_run_and_its_trace_show_the_same(roofline: Any, decode: Path, tmp_path: Path, by: str) -> None:
+    roofline("import", decode, "-o", tmp_path / "run")
+    of_run, of_trace = (
+        json.loads(roofline("show", subject, "--by", by, "--format", "json")[1])["rows"]
+        for subject in (tmp_path / "run", decode)
+    )
+    assert [(r["name"], r["count"], r["time_s"]) for r in of_run] == [
+        (r["name"], r["count"], r["time_s"]) for r in of_trace
+    ]
+    rows = list(csv.DictReader(io.StringIO(roofline("show", decode, "--by", by, "--format", "csv")[1])))
+    assert len(rows) == len(of_trace)
+
+
+def test_with_its_model_a_run_is_validated_and_reported(roofline: Any, decode: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert roofline("import", decode, "-o", run, "--model", "Llama-3.2-1B", "--hw", "h100_sxm")[0] == 0
+    operators = open_run(run).table("operators")
+    assert set(operators["batch"]) == {8}
+    assert set(operators["kv_len"]) == {1024}
+    one = operators.set_index("name")
+    assert one.loc["layers.mlp.down_proj", "count"] == 16
+    assert one.loc["layers.mlp.down_proj", "median_s"] == pytest.approx(20e-6)  # with its split-K reduction
+    code, text, _ = roofline(
+        "validate", run, "--hw", "h100_sxm", "--fidelity", "datasheet", "--format", "json"
+    )
+    assert code == 0
+    (result,) = json.loads(text)["fidelities"]
+    matched = pd.DataFrame(result["matched"]).set_index("name")
+    assert "layers.attention.q_proj + k_proj + v_proj" in matched.index
+    assert {row["name"] for row in result["unmatched"]} <= {
+        "layers.attention_residual",
+        "layers.mlp_residual",
+    }
+    code, _, err = roofline("report", run, "-o", tmp_path / "r.html", "--hw", "h100_sxm", "--others", "")
+    assert code == 0, err
+    assert "Llama-3.2-1B" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_without_a_model_validation_says_what_to_do(roofline: Any, decode: Path, tmp_path: Path) -> None:
+    roofline("import", decode, "-o", tmp_path / "run")
+    for command in (
+        ["validate", tmp_path / "run", "--hw", "h100_sxm"],
+        ["report", tmp_path / "run", "--hw", "h100_sxm"],
+    ):
+        code, _, err = roofline(*command)
+        assert code == 2
+        assert "--model" in err or "model" in err
+
+
+def test_several_ranks_make_one_run(roofline: Any, made: Any, write: Write, tmp_path: Path) -> None:
+    graph_decode(made, layers=4)
+    files = [write(made.text(distributedInfo={"rank": rank}), f"rank{rank}.json") for rank in (0, 1)]
+    roofline("import", *files, "-o", tmp_path / "both")
+    roofline("import", files[0], "-o", tmp_path / "one")
+    both, one = (
+        json.loads(roofline("show", tmp_path / name, "--format", "json")[1]) for name in ("both", "one")
+    )
+    assert len(both["devices"]) == 2
+    assert both["totals"]["gpu_busy_s"] == pytest.approx(2 * one["totals"]["gpu_busy_s"])
+    assert [o.rank for o in open_run(tmp_path / "both").head.imported.origins] == [0, 1]  # type: ignore[union-attr]
+
+
+def test_secrets_of_a_trace_stay_in_it(roofline: Any, made: Any, write: Write, tmp_path: Path) -> None:
+    made.kernel("k", 0.0, 1.0)
+    trace = write(made.text(metadata={"env": {"TOKEN": "very-secret-word"}}, cmdline="very-secret-word"))
+    roofline("import", trace, "-o", tmp_path / "run")
+    for file in (tmp_path / "run").iterdir():
+        assert b"very-secret-word" not in file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["import", "absent.json", "-o", "run"], "no such file"),
+        (["show", "absent"], "no such run folder"),
+        (["import", "TRACE", "-o", "run", "--model", "Llama-9"], "no model named"),
+        (["import", "TRACE", "-o", "run", "--hw", "h1000"], "no device named"),
+        (["show", "TRACE", "--by", "colour"], "no grouping named 'colour'"),
+        (["show", "TRACE", "--format", "xml"], "no format named"),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    roofline: Any, decode: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = roofline(*(decode if word == "TRACE" else word for word in words))
+    assert (code, out) == (2, "")
+    assert says in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_overwritten(roofline: Any, decode: Path, tmp_path: Path) -> None:
+    roofline("import", decode, "-o", tmp_path / "run")
+    code, _, err = roofline("import", decode, "-o", tmp_path / "run")
+    assert code == 2
+    assert "already there" in err
+
+
+def test_a_broken_table_is_named(roofline: Any, decode: Path, tmp_path: Path) -> None:
+    roofline("import", decode, "-o", tmp_path / "run")
+    (tmp_path / "run" / "activities.parquet").write_bytes(b"PAR1 no")
+    code, _, err = roofline("show", tmp_path / "run")
+    assert code == 2
+    assert "activities.parquet" in err
