@@ -63,7 +63,7 @@ def describe(name: str) -> dict[str, Any]:
         "layers": len(model.layers),
         "vocabulary": model.vocabulary,
         "max_position": model.max_position,
-        "kv_bytes_per_token_16bit": model.cache_bytes(1, 1, Setting()),
+        "kv_bytes_per_token_16bit": int(model.cache_bytes(1, 1, Setting())),
         "published": plain_data(loaded.file.published) if loaded.file else None,
         "config_source": loaded.file.config_source if loaded.file else None,
         "config": loaded.config,

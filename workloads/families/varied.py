@@ -119,7 +119,10 @@ def _rounded(width: int) -> int:
 
 
 def _mobilellm(config: Config) -> Model:
-    """MobileLLM: a thin, deep Llama; with `layer_sharing` each layer runs twice (arXiv:2402.14905, 2.2.3)."""
+    """MobileLLM: a thin, deep Llama; with `layer_sharing` each layer runs twice (arXiv:2402.14905, 2.2.3).
+
+    Each run is counted as reading the weights; a cache that holds a whole layer would save the second time.
+    """
     hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
     heads = config.size("num_attention_heads")
     kv_heads = config.size("num_key_value_heads", default=heads)
