@@ -16,6 +16,7 @@ SMALL = {
     "predict_speed": ("-n", "12", "-r", "1"),
     "cold_start": ("-n", "1"),
     "nsys_speed": ("-n", "1", "--kernels", "3000"),
+    "conformance": (),
     "trace_speed": ("-n", "1", "--megabytes", "3"),
 }
 
@@ -71,8 +72,26 @@ def test_a_cold_start_is_set_beside_python_and_numpy(results: dict[str, dict[str
     assert all(seconds > 0 for seconds in found["cpu_s"].values())
 
 
+def test_hand_checked_floors_are_explained_to_the_last_term(results: dict[str, dict[str, Any]]) -> None:
+    found = results["conformance"]
+    assert len(found["rows"]) == 16
+    for row in found["rows"]:
+        assert abs(row["deviation"]) < 0.02
+        last_digit = 10.0 ** -len(row["reference_ms"].partition(".")[2])
+        assert abs(row["by_hand_s"] * 1e3 - float(row["reference_ms"])) < last_digit
+        assert abs(row["unexplained_s"]) < 1e-12 * row["predicted_s"]
+        assert all(term >= 0 for term in row["terms_s"].values())
+
+
+def test_the_page_of_conformance_is_what_the_script_prints(results: dict[str, dict[str, Any]]) -> None:
+    page = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
+    assert page == printed(ROOT / "benchmarks" / "conformance.py")
+    tests = (ROOT / "tests" / "workloads" / "test_faults.py").read_text(encoding="utf-8")
+    assert all(f"def {test}(" in tests for test in results["conformance"]["faults"].values())
+
+
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_help_says_what_it_measures(path: Path) -> None:
     text = printed(path, "--help")
-    assert "--repeats" in text or "--runs" in text
+    assert "--repeats" in text or "--runs" in text or path.stem == "conformance"  # which measures no time
     assert "?" in text  # the question that it answers

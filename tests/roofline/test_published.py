@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 
 import pytest
 
@@ -27,16 +29,11 @@ Published = Callable[[str], list[dict[str, str]]]
 
 # Prefill and decode time per token in ms: prompt and context 2048, causal attention, the head on the last
 # token, data-sheet ceilings. Computed independently of this program from parameters and cache sizes.
-FLOORS = [
-    ("Llama-2-7B", "a100_sxm", 1, 88.5, 7.01),
-    ("Llama-2-7B", "a100_sxm", 16, 1417, 14.91),
-    ("Llama-2-7B", "h100_sxm", 1, 27.9, 4.27),
-    ("Llama-2-7B", "h100_sxm", 16, 447, 9.07),
-    ("Llama-3.1-8B", "a100_sxm", 1, 95.2, 7.49),
-    ("Llama-3.1-8B", "a100_sxm", 16, 1523, 9.47),
-    ("Llama-3.1-8B", "h100_sxm", 1, 30.0, 4.56),
-    ("Llama-3.1-8B", "h100_sxm", 16, 480, 5.76),
-]
+with (Path(__file__).parents[2] / "benchmarks" / "floors.csv").open(encoding="utf-8", newline="") as _table:
+    FLOORS = [
+        (r["model"], r["device"], int(r["batch"]), float(r["prefill_ms"]), float(r["decode_ms"]))
+        for r in csv.DictReader(_table)
+    ]
 
 
 @pytest.mark.parametrize(("name", "device", "batch", "prefill_ms", "decode_ms"), FLOORS)

@@ -73,6 +73,19 @@ def test_a_gated_mlp_has_three_matrices() -> None:
     assert sum(row.operator.parameters() for row in two) == 2 * 4096 * 16384 + 4096 + 16384  # with biases
 
 
+def test_a_token_multiplies_by_its_chosen_experts_only() -> None:
+    """Mixtral: two of eight experts a token; counted on all of them its MLP would be four times the FLOP."""
+    mixtral = load_model("Mixtral-8x7B").model
+    for tokens in (1, 7, 500):
+        experts = [
+            row
+            for row in by_name(prefill(1, tokens), mixtral).values()
+            if row.operator.kind == "grouped_gemm"
+        ]
+        flops = sum(row.count * row.operator.work().matrix_flops for row in experts)
+        assert flops == 32 * tokens * 2 * (3 * 2 * 4096 * 14336)
+
+
 def test_the_activation_is_as_wide_as_the_mlp() -> None:
     """LLM-Viewer takes the hidden size."""
     assert by_name(decode(1, 2048))["layers.mlp.act_mul"].operator.work().outputs == WIDTH
