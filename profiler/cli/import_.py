@@ -17,6 +17,7 @@ from profiler.cli.options import FILE, progress
 @click.option("--model", help="The model that ran: its name, config.json or folder.")
 @click.option("--hw", help="Device that it ran on: name, alias or YAML file.")
 @click.option("--weights", help="Format of the model's weights.")
+@click.option("--expert-weights", help="Format of the experts, where it is another; kernels may name it.")
 @click.option("--activations", help="Format that matrix units multiply in.")
 @click.option("--kv", help="Format of the KV cache.")
 @click.option("--tp", type=int, help="Devices that share each layer.")

@@ -6,6 +6,7 @@ many operators one kernel does (Q, K and V in one product) or how many kernels o
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from workloads.step import Setting, Step
 
 MIXERS = (*ANCHORS, "sparse_attention")
 WORK = ("matrix_flops", "vector_flops", "special_ops", "work_bytes", "comm_bytes")
+FORMAT = re.compile("mxfp4|nvfp4")
 AGREE = 0.02  # recorded and predicted FLOP of one product may differ by this, no more
 
 
@@ -131,7 +133,7 @@ class ModelMatch:
     def __init__(
         self, trace: Trace, model: Model, setting: Setting, facts: Sequence[StepFacts], lengths: Lengths
     ) -> None:
-        self.trace, self.model, self.setting = trace, model, setting
+        self.trace, self.model, self.setting = trace, model, _stored_as_named(setting, trace)
         self.facts, self.lengths = facts, lengths
         self.notes: dict[str, int] = defaultdict(int)
         names, code = trace.words("activities", "name"), trace.column("activities", "name")
@@ -257,6 +259,15 @@ class ModelMatch:
             for column, numbers in zip(WORK, values, strict=True):
                 self.table[column][row] = float(sum(numbers)) if row == longest else 0.0
         self.next += 1
+
+
+def _stored_as_named(setting: Setting, trace: Trace) -> Setting:
+    """The setting with experts in the format that their kernels' names hold, where none was given."""
+    names = trace.words("activities", "name")
+    found = {f.group() for n in names if known_kernel(n).kind == "grouped_gemm" and (f := FORMAT.search(n))}
+    if setting.precision.experts is not None or len(found) != 1:
+        return setting
+    return replace(setting, precision=replace(setting.precision, experts=found.pop()))
 
 
 def match_model(

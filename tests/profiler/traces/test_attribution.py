@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hwspecs import load_device
 from profiler.traces.attribution import Question, attribute
 from profiler.traces.model_match import Lengths, Target, match_layer, pair
 from profiler.traces.reading import read_traces
@@ -232,6 +233,23 @@ def test_real_prefill_is_modelled_though_a_third_has_no_launch(shared: Callable[
     found = table(trace)
     assert found.loc[found["how"].notna(), "time_s"].sum() >= 0.99 * found["time_s"].sum()
     assert set(found["layer"]) == {-1, *range(24)}
+
+
+def test_real_decode_of_experts_is_modelled_with_and_without_its_capture(
+    shared: Callable[[str], Path],
+) -> None:
+    folder = shared("traces/kineto_mi300x_vllm_gptoss_decode_graph")
+    model = load_model("gpt-oss-20b").model
+    question = Question(model, Setting(convention=convention("eager")))
+    replay, capture = folder / "graph_execution.json.gz", folder / "capture.json.gz"
+    for files in ([replay], [replay, capture]):
+        trace = attribute(read_traces(files), question)
+        found = table(trace)
+        assert found.loc[found["how"].notna(), "time_s"].sum() >= 0.95 * found["time_s"].sum()
+        windows = found["operator"].astype(str).str.contains("core.window128")
+        assert found[windows].groupby("layer").ngroups == 12  # every second layer sees 128 positions
+        rows = show(trace, "operator", ceilings(load_device("mi300x"), Fidelity.DATASHEET))["rows"]
+        assert not [row["name"] for row in rows if row["warning"]]
 
 
 def test_real_graph_decode_has_its_layers_with_and_without_capture(shared: Callable[[str], Path]) -> None:
