@@ -127,6 +127,9 @@ class Kernel(Strict, frozen=True, kw_only=True):
     lower: Positive | None = None
     upper: Positive | None = None
     coverage: NotNegative | None = None  # reached by the interval on families that did not set it
+    carried_error: NotNegative | None = None  # mean |error| on devices whose own rows took no part
+    carried_lower: Positive | None = None  # the interval there
+    carried_upper: Positive | None = None
     domain: dict[str, tuple[float, float]] = {}  # smallest and largest size seen, by column
     source: Text
 

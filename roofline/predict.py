@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MEMORY = ("weights_bytes", "kv_cache_bytes", "activation_peak_bytes", "memory_bytes", "fits")
 LINEAR = 1e-12  # relative deviation from a line that is rounding
+SMOOTH = 1e-3  # the same where times are curves with steps: far below the error of a kernel model
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +235,8 @@ def pass_rows(each: Pass, limits: Ceilings) -> list[Row]:
         first, last = (named_at(context)[index].operator for context in (each.first, each.last))
         if first == last:  # most operators do not see the context: every step does the same
             return row_at(index, each.first)
-        sums = sum_over(lambda context: _numbers(row_at(index, context)), each.first, each.last)
+        tolerance = LINEAR if limits.kernels is None else SMOOTH
+        sums = sum_over(lambda context: _numbers(row_at(index, context)), each.first, each.last, tolerance)
         return _with_numbers(row_at(index, each.first), [value / steps for value in sums])
 
     return [mean(index) for index in range(len(named_at(each.first)))]
@@ -247,7 +249,9 @@ def _launched(limits: Ceilings, how: str) -> Ceilings:
     return replace(limits, launch_s=limits.graph_launch_s or 0.0 if how == "graph" else 0.0)
 
 
-def sum_over(values: Callable[[int], list[float]], first: int, last: int) -> list[float]:
+def sum_over(
+    values: Callable[[int], list[float]], first: int, last: int, tolerance: float = LINEAR
+) -> list[float]:
     """Sum of values(i) for i = first..last, in closed form: each value is linear in i between kinks.
 
     Work and limits grow linearly with the context until a window is full or another limit takes over.
@@ -262,10 +266,13 @@ def sum_over(values: Callable[[int], list[float]], first: int, last: int) -> lis
             share = (i - first) / (last - first)
             lines = (a + (b - a) * share for a, b in zip(at_first, at_last, strict=True))
             pairs = zip(values(i), lines, strict=True)
-            return all(math.isclose(found, line, rel_tol=LINEAR, abs_tol=0.0) for found, line in pairs)
+            return all(math.isclose(found, line, rel_tol=tolerance, abs_tol=0.0) for found, line in pairs)
 
         if not all(on_the_line(i) for i in {first + 1, middle, last - 1}):
-            halves = sum_over(values, first, middle), sum_over(values, middle + 1, last)
+            halves = (
+                sum_over(values, first, middle, tolerance),
+                sum_over(values, middle + 1, last, tolerance),
+            )
             return [a + b for a, b in zip(*halves, strict=True)]
     count = last - first + 1
     return [(a + b) / 2 * count for a, b in zip(at_first, at_last, strict=True)]

@@ -15,13 +15,19 @@ from profiler.cli.options import FIDELITY, FILE, hardware, known_fidelity
 @hardware
 @click.option("-o", "--output-file", "out", type=FILE, required=True, help="CSV or Parquet to write.")
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
-def command(table: Path, hw: str, out: Path, fidelity: str) -> None:
+@click.option("--backend", help="Whose kernels, for rows that name none: trtllm, vllm, sglang (calibrated).")
+def command(table: Path, hw: str, out: Path, fidelity: str, backend: str | None) -> None:
     """Predict operators listed in a table; appends flops, bytes_moved, predicted_us, bound and more."""
     from hwspecs import load_device
     from profiler.tables import read_table, write_table
     from roofline.ceilings import ceilings
     from roofline.optable import predict_table
 
-    result = predict_table(read_table(table), ceilings(load_device(hw), known_fidelity(fidelity)))
+    rows = read_table(table)
+    if backend is not None:
+        given = rows["backend"].fillna("").astype(str) if "backend" in rows else ""
+        rows = rows.assign(backend=given)
+        rows.loc[rows["backend"] == "", "backend"] = backend
+    result = predict_table(rows, ceilings(load_device(hw), known_fidelity(fidelity)))
     write_table(result, out)
     print(f"{len(result)} rows written to {out}", file=sys.stderr)

@@ -30,10 +30,18 @@ from specfiles.errors import InputError
 @scenario_options
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
 @click.option("--ledger", is_flag=True, help="Every byte instead: a line per tensor and why it counts.")
+@click.option("--explain", metavar="OPERATOR", help="The terms that make an operator's time (calibrated).")
 @format_option("table", "json", "csv")
 @output_file
 def command(
-    model: str, hw: str, fidelity: str, ledger: bool, format: str, out: Path | None, **flags: Any
+    model: str,
+    hw: str,
+    fidelity: str,
+    ledger: bool,
+    explain: str | None,
+    format: str,
+    out: Path | None,
+    **flags: Any,
 ) -> None:
     """Predict a model on a device: a row per operator, TTFT, TPOT, MFU, MBU, memory."""
     from hwspecs import load_device
@@ -55,6 +63,13 @@ def command(
         from profiler.ledger import render
 
         emit(render(run(_only(found), device, limits), format), out)
+        return
+    if explain is not None:
+        from reports.waterfall import as_text as waterfall
+        from roofline.explain import explained
+
+        one_of(format, "format", ("table",))
+        emit("\n".join(waterfall(explained(one, device, limits, explain)) for one in found), out)
         return
     if (len(found) > 1 or _is_table(out)) and _as_grid(found, device, limits, format, out):
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,7 +21,7 @@ from profiler.cli.options import (
 
 
 @click.command("validate")
-@click.argument("run", type=FILE, metavar="RUN")
+@click.argument("run", type=FILE, metavar="RUN|TABLE")
 @hardware
 @click.option(
     "--fidelity", multiple=True, help=f"{FIDELITY}, repeatable; by default all that the device has."
@@ -40,7 +41,11 @@ def command(
     format: str,
     out: Path | None,
 ) -> None:
-    """Compare measured with predicted times, operator by operator; lists what did not match."""
+    """Compare measured with predicted times, operator by operator; lists what did not match.
+
+    A TABLE (CSV or Parquet, the columns of `roofline ops` and latency_us) is scored per op, dtype, backend,
+    kernel and regime.
+    """
     from hwspecs import load_device
     from reports import validation
     from roofline.ceilings import available
@@ -48,15 +53,38 @@ def command(
     from roofline.validate import validate
 
     one_of(format, "format", ("table", "json"))
-    device, opened = load_device(hw), open_run(run)
+    device = load_device(hw)
+    if run.suffix in (".csv", ".parquet"):
+        worst = _table(run, device, fidelity, format, out)
+        _stop_above(max_error, worst)
+        return
+    opened = open_run(run)
     if device.name != opened.head.device:
         print(f"note: measured on {opened.head.device}, predicted for {device.name}", file=sys.stderr)
     chosen = [known_fidelity(name) for name in fidelity] if fidelity else available(device)
     results = [validate(opened, device, entry) for entry in chosen]
     emit(validation.as_json(results) if format == "json" else validation.as_text(results, details), out)
-    if max_error is not None:
-        summary = results[-1].summary()
-        worst = summary.loc[summary["bound"] == "all", "median_ape"].max()
-        if not worst <= max_error:  # nothing matched (NaN) fails too
-            print(f"median |error| {worst:.1%} is above {max_error:.1%}", file=sys.stderr)
-            click.get_current_context().exit(1)
+    summary = results[-1].summary()
+    _stop_above(max_error, summary.loc[summary["bound"] == "all", "median_ape"].max())
+
+
+def _table(path: Path, device: Any, fidelity: tuple[str, ...], format: str, out: Path | None) -> float:
+    """Score a table of measured kernels; the worst cell's median |error|."""
+    from profiler.tables import read_table
+    from reports import scores
+    from roofline.ceilings import available
+    from roofline.scores import score_table
+
+    table = read_table(path)
+    chosen = [known_fidelity(name) for name in fidelity] if fidelity else available(device)
+    results = [score_table(table, device, entry) for entry in chosen]
+    emit(scores.as_json(results) if format == "json" else scores.as_text(results), out)
+    summary = results[-1].summary()
+    return float(summary.loc[summary["regime"] == "all", "median_ape"].max())
+
+
+def _stop_above(most: float | None, worst: float) -> None:
+    """Exit 1 where the error is above what was allowed; nothing matched (NaN) fails too."""
+    if most is not None and not worst <= most:
+        print(f"median |error| {worst:.1%} is above {most:.1%}", file=sys.stderr)
+        click.get_current_context().exit(1)

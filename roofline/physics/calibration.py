@@ -15,7 +15,7 @@ from roofline.optable import row_operators
 from roofline.physics import models
 from roofline.physics.base import Gpu
 from roofline.physics.columns import CANONICAL, SIZES, dtypes_of, of_table
-from roofline.physics.fit import FOLDS, Cell, fit, held_out_s, mape
+from roofline.physics.fit import FOLDS, Cell, fit, held_out_together, mape
 from roofline.times import times
 from specfiles.errors import InputError
 
@@ -50,10 +50,10 @@ def calibrate(
     for group in _by_formats(cells(table, device)):
         together = fit([cell for _, _, cell in group])
         scored = []
-        for key, rows, cell in group:
-            predicted = held_out_s(cell, together if len(group) > 1 else None)
+        held_out = held_out_together([cell for _, _, cell in group])
+        for (key, rows, cell), predicted in zip(group, held_out, strict=True):
             constants = fit([cell], together if len(group) > 1 else None)
-            kernel = _record(dict(zip(KEY, key, strict=True)), cell, constants, predicted, source)
+            kernel = _record(key, cell, constants, predicted, source)
             scored.append(Fitted(cell, kernel, rows, predicted))
             told(
                 f"{'/'.join(filter(None, key))}: {len(rows)} rows, held-out error {kernel.held_out_error:.1%}"
@@ -78,7 +78,7 @@ def cells(table: pd.DataFrame, device: Device) -> Iterator[tuple[tuple[str, ...]
     text = {n: table[n].fillna("").astype(str) if n in table else pd.Series("", table.index) for n in KEY}
     text["dtype"] = text["dtype"].map(lambda d: CANONICAL.get(d or "bfloat16", d))
     text["kv_dtype"] = text["kv_dtype"].map(lambda d: CANONICAL.get(d, d))
-    usable = text["op"].isin(known).to_numpy() & _on(table, device)
+    usable = text["op"].isin(known).to_numpy() & measured_on(table, device)
     usable &= (pd.to_numeric(table["latency_us"], errors="coerce") > 0).to_numpy()
     positions = np.flatnonzero(usable)
     keys = [text[name].to_numpy()[positions] for name in KEY]
@@ -119,7 +119,7 @@ def covered(ratio: Floats, families: Any) -> float:
     return float(inside.mean())
 
 
-def _on(table: pd.DataFrame, device: Device) -> Any:
+def measured_on(table: pd.DataFrame, device: Device) -> Any:
     """Rows of this device: by the column `gpu` where there is one."""
     from specfiles.errors import plain
 
@@ -150,11 +150,12 @@ def _any_backend(scored: list[Fitted], together: dict[str, float], source: str) 
         for one in scored
     ]
     predicted, measured = np.concatenate(apart), np.concatenate([one.cell.time_s for one in scored])
-    names = {name: getattr(scored[0].kernel, name) for name in KEY[:3]}
     domains = [one.kernel.domain for one in scored]
     lower, upper = interval(measured / predicted)
     record = Kernel(
-        **names,
+        op=scored[0].kernel.op,
+        dtype=scored[0].kernel.dtype,
+        kv_dtype=scored[0].kernel.kv_dtype,
         values=together,
         points=len(measured),
         families=max(one.kernel.families for one in scored),
@@ -170,12 +171,16 @@ def _any_backend(scored: list[Fitted], together: dict[str, float], source: str) 
 
 
 def _record(
-    key: dict[str, str], cell: Cell, values: dict[str, float], predicted: Floats, source: str
+    key: tuple[str, ...], cell: Cell, values: dict[str, float], predicted: Floats, source: str
 ) -> Kernel:
     families, ratio = cell.families(), cell.time_s / predicted
     lower, upper = interval(ratio)
     return Kernel(
-        **key,
+        op=key[0],
+        dtype=key[1],
+        kv_dtype=key[2],
+        backend=key[3],
+        kernel=key[4],
         values={name: float(f"{value:.6g}") for name, value in values.items()},
         points=len(ratio),
         families=int(families.max()) + 1,

@@ -6,7 +6,7 @@ that a few odd rows do not steer a constant. A cell with few rows leans on a pri
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 FOLDS = 5
 SOFT = 0.05  # errors beyond 5 % count linearly: harnesses differ by that much
-MOST_ROWS = 1500  # of a cell that a fit looks at, evenly spread
+MOST_ROWS = 400  # of a cell that a fit looks at, evenly spread
+STEP = 0.004  # of a bound's range: tiles and splits are discrete, smaller steps see only their noise
+ROUNDS = 1  # of looking for a way out of a local minimum
+LEAST_GAIN = 0.002  # of the loss, for which a round is worth its time
 PRIOR_ROWS = 10.0  # a constant one prior width away weighs as much as so many rows, one SOFT wrong
 
 
@@ -45,10 +48,12 @@ class Cell:
 
     def families(self) -> NDArray[np.intp]:
         """The shape family of each row, numbered in sorted order."""
-        keys = [np.asarray(self.rows[name]) for name in self.model.family if name in self.rows]
-        pairs = list(zip(*(values.tolist() for values in keys), strict=True))
-        number = {key: i for i, key in enumerate(sorted(set(pairs), key=repr))}
-        return np.array([number[key] for key in pairs], dtype=np.intp)
+        return _numbered([self])[0]
+
+    def family_keys(self) -> list[tuple[Any, ...]]:
+        """What makes each row's shape family."""
+        names = [name for name in self.model.family if name in self.rows]
+        return list(zip(*(np.asarray(self.rows[name]).tolist() for name in names), strict=True))
 
     def predicted_s(self, constants: Mapping[str, float]) -> Floats:
         """Times by the constants."""
@@ -61,30 +66,44 @@ def fit(cells: Sequence[Cell], prior: Mapping[str, float] | None = None) -> dict
     from scipy.optimize import least_squares
 
     constants = cells[0].model.constants(cells[0].gpu, cells[0].dtype)
-    cells = [_thinned(cell) for cell in cells]
-    low, high = (np.array([_forward(c, bound) for c in constants]) for bound in ("low", "high"))
-    start = np.array([_forward(c, "start") for c in constants])
-    centre = start if prior is None else np.array([_scale(c, prior.get(c.name, c.start)) for c in constants])
-    width = np.maximum(high - low, 1e-9) / 4
-    weight = np.sqrt(PRIOR_ROWS) * SOFT * (0.1 if prior is None else 1.0)
+    cells = [_thinned(cell, MOST_ROWS // min(len(cells), 2)) for cell in cells]
+    centre = np.array([_inside(c, (prior or {}).get(c.name, c.start)) for c in constants])
+    weight = np.sqrt(PRIOR_ROWS) * SOFT * 4 * (0.1 if prior is None else 1.0)
 
     def residuals(x: Floats) -> Floats:
         values = _values(constants, x)
         errors = [np.log(np.maximum(cell.predicted_s(values), 1e-12) / cell.time_s) for cell in cells]
-        return np.concatenate([*errors, weight * (x - centre) / width])
+        return np.concatenate([*errors, weight * (x - centre)])
 
-    inner = 1e-6 * (high - low)
-    found = least_squares(
-        residuals,
-        np.clip(centre, low + inner, high - inner),
-        bounds=(low, high + 1e-12),
-        loss="soft_l1",
-        f_scale=SOFT,
-        x_scale=width,
-        diff_step=1e-3,  # tiles and splits are discrete: a smaller step sees only noise of rounding
-        max_nfev=60,
-    )
-    return _values(constants, np.clip(found.x, low, high))
+    def descend(x: Floats) -> Floats:
+        options = {"loss": "soft_l1", "f_scale": SOFT, "diff_step": STEP, "max_nfev": 16, "xtol": 1e-4}
+        start = np.clip(x, 1 + 1e-6, 2 - 1e-6)
+        return np.asarray(least_squares(residuals, start, bounds=(1.0, 2.0), ftol=1e-4, **options).x)
+
+    x = descend(centre)
+    for _ in range(ROUNDS):
+        better = _scan(lambda x: _loss(residuals(x)), x)
+        if better is None:
+            break
+        x = descend(better)
+    return _values(constants, x)
+
+
+def _loss(residuals: Floats) -> float:
+    """Soft-L1, as least_squares sums it."""
+    return float(np.sum(np.sqrt(1 + (residuals / SOFT) ** 2) - 1))
+
+
+def _scan(loss: Callable[[Floats], float], x: Floats) -> Floats | None:
+    """A better point that differs in one constant, anywhere in its range: a way out of a local minimum."""
+    least, best = loss(x) * (1 - LEAST_GAIN), None
+    for index in range(len(x)):
+        for share in np.linspace(1.1, 1.9, 5):
+            moved = x.copy()
+            moved[index] = share
+            if (found := loss(moved)) < least:
+                least, best = found, moved
+    return best
 
 
 def held_out_s(cell: Cell, prior: Mapping[str, float] | None = None, folds: int = FOLDS) -> Floats:
@@ -98,27 +117,50 @@ def held_out_s(cell: Cell, prior: Mapping[str, float] | None = None, folds: int 
     return predicted
 
 
+def held_out_together(cells: Sequence[Cell], folds: int = FOLDS) -> list[Floats]:
+    """`held_out_s` of cells that share a prior, which did not see the held-out families either."""
+    if len(cells) == 1:
+        return [held_out_s(cells[0], None, folds)]
+    numbered = [families % folds for families in _numbered(cells)]
+    predicted = [np.full(len(cell.time_s), np.nan) for cell in cells]
+    for fold in range(folds):
+        known = [cell.take(f != fold) for cell, f in zip(cells, numbered, strict=True) if (f != fold).any()]
+        prior = fit(known or cells)
+        for cell, f, found in zip(cells, numbered, predicted, strict=True):
+            if (f == fold).any():
+                constants = fit([cell.take(f != fold)], prior) if (f != fold).any() else prior
+                found[f == fold] = cell.take(f == fold).predicted_s(constants)
+    return predicted
+
+
+def _numbered(cells: Sequence[Cell]) -> list[NDArray[np.intp]]:
+    """The shape families of the cells' rows, numbered in one sorted order."""
+    keys = [cell.family_keys() for cell in cells]
+    number = {key: i for i, key in enumerate(sorted({key for each in keys for key in each}, key=repr))}
+    return [np.array([number[key] for key in each], dtype=np.intp) for each in keys]
+
+
 def mape(predicted: Floats, measured: Floats) -> float:
     """Mean absolute relative error."""
     return float(np.mean(np.abs(predicted / measured - 1)))
 
 
-def _thinned(cell: Cell) -> Cell:
+def _thinned(cell: Cell, most: int) -> Cell:
     count = len(cell.time_s)
-    if count <= MOST_ROWS:
-        return cell
-    return cell.take(np.unique(np.linspace(0, count - 1, MOST_ROWS).astype(np.intp)))
+    return cell if count <= most else cell.take(np.linspace(0, count - 1, most).astype(np.intp))
 
 
-def _forward(constant: Constant, which: str) -> float:
-    return _scale(constant, getattr(constant, which))
-
-
-def _scale(constant: Constant, value: float) -> float:
-    value = min(max(value, constant.low), constant.high)
-    return float(np.log(value)) if constant.low > 0 else float(value)
+def _inside(constant: Constant, value: float) -> float:
+    """Where a value lies between its bounds, from 1 to 2: of logarithms where the lower one is above 0."""
+    low, high, value = constant.low, constant.high, min(max(value, constant.low), constant.high)
+    if low > 0:
+        low, high, value = np.log([low, high, value])
+    return 1 + float((value - low) / (high - low)) if high > low else 1.0
 
 
 def _values(constants: Sequence[Constant], x: Floats) -> dict[str, float]:
-    pairs = zip(constants, x, strict=True)
-    return {c.name: float(np.exp(v)) if c.low > 0 else float(v) for c, v in pairs}
+    pairs = zip(constants, np.asarray(x) - 1, strict=True)
+    return {
+        c.name: float(c.low * (c.high / c.low) ** share if c.low > 0 else c.low + share * (c.high - c.low))
+        for c, share in pairs
+    }

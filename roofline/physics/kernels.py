@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 ALIKE = {"float16": ("bfloat16",), "int8": ("sq",), "sq": ("int8",), "fp8_block": ("fp8",), "nvfp4": ("fp8",)}
 
 
-CHUNK = 16_384
+CHUNK = 4096  # rows: candidates multiply the memory, and a chunk of them stays in the cache
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,16 @@ class KernelTime:
     lower_s: Floats  # NaN where there is no interval
     upper_s: Floats
     provenance: Any  # one word or sentence per row
+    why: Mapping[str, str]  # the reason of each part
 
 
 class Kernels:
     """What the kernel models say of a device: constants of its own, or carried from the nearest one."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, *, unseen: bool = False) -> None:
+        """`unseen` leaves out the device's own constants, as if nobody had measured it."""
         self.gpu = Gpu.of(device)
-        self._own = kernels_of(device)
+        self._own = () if unseen else kernels_of(device)
 
     @cached_property
     def _sources(self) -> list[tuple[Gpu, tuple[Kernel, ...]]]:
@@ -97,7 +101,8 @@ class Kernels:
                     said = f"transferred from {near}"
                 if not own:
                     said = f"transferred from {gpu.name}"
-                return Chosen(values, found.lower, found.upper, said, found.domain)
+                band = (found.lower, found.upper) if own else (found.carried_lower, found.carried_upper)
+                return Chosen(values, *band, said, found.domain)
         return None
 
     def table(self, op: str, dtype: str, kv_dtype: str, rows: Columns) -> KernelTime | None:
@@ -114,17 +119,20 @@ class Kernels:
             np.where(outside, absent, time * (ratio or absent)) for ratio in (chosen.lower, chosen.upper)
         )
         said = np.where(outside, f"{chosen.provenance}, extrapolated", chosen.provenance).astype(object)
-        return KernelTime(parts, time, lower, upper, said)
+        return KernelTime(parts, time, lower, upper, said, getattr(models()[op], "why", {}))
 
     def _parts(self, op: str, dtype: Dtypes, rows: Columns, values: Mapping[str, float]) -> dict[str, Floats]:
-        """The parts by the kind's model, CHUNK rows at a time: candidates of tiles multiply the memory."""
+        """The parts by the kind's model, CHUNK rows at a time."""
         model, count = models()[op], len(next(iter(rows.values())))
         if count <= CHUNK:
             return model.parts(rows, self.gpu, dtype, values)
-        pieces = [
-            model.parts({n: v[i : i + CHUNK] for n, v in rows.items()}, self.gpu, dtype, values)
-            for i in range(0, count, CHUNK)
-        ]
+
+        def piece(begin: int) -> dict[str, Floats]:
+            chunk = {name: column[begin : begin + CHUNK] for name, column in rows.items()}
+            return model.parts(chunk, self.gpu, dtype, values)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy works outside the interpreter's lock
+            pieces = list(pool.map(piece, range(0, count, CHUNK)))
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
     def operator(self, operator: Operator) -> KernelTime | None:

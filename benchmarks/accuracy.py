@@ -1,0 +1,253 @@
+"""How far off is the calibrated fidelity? Every cell of the measured tables, the bad ones first.
+
+    python -m benchmarks.accuracy TABLES --work build/accuracy --write
+
+TABLES is a folder of measured operator tables (the columns of `roofline ops` and latency_us). Each device is
+fitted on each table; every row is predicted by constants that did not see its shape family, and again by
+constants that did not see its device. With --write the constants go to hwspecs/calibrations/ and the page to
+docs/accuracy.md. What stands in --work is not fitted again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hwspecs import Calibration, Device, Kernel, load_device
+from hwspecs.calibrations import FOLDER, read_calibration
+from reports.calibration import as_file
+from reports.scores import cell_name
+from roofline.ceilings import ceilings
+from roofline.optable import CALIBRATED_COLUMNS, OUTPUT_COLUMNS, predict_table
+from roofline.physics import models
+from roofline.physics.calibration import Fitted, calibrate, interval, measured_on
+from roofline.physics.kernels import Kernels
+from roofline.scores import REGIMES, compared, scores
+from specfiles.errors import InputError
+from specfiles.writing import write_text
+
+ROOT = Path(__file__).parents[1]
+DEVICES = ("a100_sxm", "h100_sxm", "b200_sxm")
+AIC = "aiconfigurator-core 0.12.0 (NVIDIA, Apache-2.0), measured table"
+SOURCES = {"vidur_ops": "Vidur (microsoft/vidur@7d47513, MIT), profiling tables"}
+TARGETS = {
+    ("gemm", "bfloat16"): 0.07,
+    ("gemm", "fp8"): 0.09,
+    ("attention_prefill", ""): 0.06,
+    ("attention_decode", ""): 0.06,
+    ("moe", ""): 0.10,
+    ("mla", ""): 0.10,
+    ("collectives", ""): 0.08,
+}
+UNSEEN = 0.13  # the next generation, which nobody has measured
+COLLECTIVES = ("allreduce", "allgather", "reduce_scatter", "alltoall", "sendrecv")
+
+
+def fitted_rows(path: Path, name: str, work: Path) -> tuple[list[Kernel], pd.DataFrame]:
+    """The constants of one device on one table, and the rows with their held-out prediction."""
+    stored = _stored(path, name, work)
+    device, table = load_device(name), pd.read_parquet(path)
+    if not stored.exists():
+        source = SOURCES.get(path.stem, f"{AIC} {path.stem}")
+        try:
+            found = calibrate(table, device, source, lambda line: print(f"{name}: {line}", flush=True))
+        except InputError:  # the table has no row of this device
+            found = []
+        work.mkdir(parents=True, exist_ok=True)
+        write_text(stored.with_suffix(".json"), as_file(device, found, source, ".json"))
+        _held_out(table, found).to_parquet(stored)
+    kernels = read_calibration(stored.with_suffix(".json")).kernels
+    return kernels, pd.read_parquet(stored)
+
+
+def _stored(path: Path, name: str, work: Path) -> Path:
+    return work / f"{name}-{path.stem}.parquet"
+
+
+def _held_out(table: pd.DataFrame, found: list[Fitted]) -> pd.DataFrame:
+    pieces = [
+        table.iloc[one.rows].assign(
+            predicted_us=one.held_out_s * 1e6,
+            lower_us=one.held_out_s * 1e6 * (one.kernel.lower or np.nan),
+            upper_us=one.held_out_s * 1e6 * (one.kernel.upper or np.nan),
+            coverage_claimed=one.kernel.coverage,
+        )
+        for one in found
+        if len(one.rows)
+    ]
+    return pd.concat(pieces) if pieces else table.iloc[:0].assign(predicted_us=[])
+
+
+def unseen(path: Path, name: str) -> pd.DataFrame:
+    """The rows of a device, predicted by constants of the other devices alone."""
+    device, table = load_device(name), pd.read_parquet(path)
+    kinds = table["op"].isin(models()).to_numpy() & (table["latency_us"] > 0).to_numpy()
+    rows = table[measured_on(table, device) & kinds]
+    limits = replace(ceilings(device, "calibrated"), kernels=Kernels(device, unseen=True))
+    return predict_table(rows, limits) if len(rows) else rows.assign(predicted_us=[])
+
+
+def cells_of(rows: pd.DataFrame, name: str) -> list[dict[str, Any]]:
+    """Scores per cell with those of each regime."""
+    if rows.empty:
+        return []
+    plain = rows[[n for n in rows if n not in (set(OUTPUT_COLUMNS) - {"predicted_us"}) | {"provenance"}]]
+    table = compared(plain, load_device(name))
+    keys = ["op", "dtype", "kv_dtype", "backend", "kernel", "distribution"]
+    found = []
+    for key, group in table.groupby(keys, sort=True):
+        one = {**dict(zip(keys, key, strict=True)), "gpu": name, **scores(group)}
+        one |= {r: scores(g)["mape"] if len(g := group[group["regime"] == r]) else None for r in REGIMES}
+        found.append(one)
+    return found
+
+
+def with_bands(kernels: list[Kernel], carried: pd.DataFrame) -> list[Kernel]:
+    """Kernels with the error band of being carried: by kind and format, else by kind."""
+    done = []
+    for kernel in kernels:
+        kind = carried[carried["op"] == kernel.op] if len(carried) else carried
+        same = kind[kind["dtype"] == kernel.dtype] if len(kind) else kind
+        rows = same if len(same) >= 30 else kind
+        if len(rows) < 30:
+            done.append(kernel)
+            continue
+        ratio = (rows["latency_us"] / rows["predicted_us"]).to_numpy(dtype=float)
+        lower, upper = interval(ratio)
+        error = float(np.mean(np.abs(1 / ratio - 1)))
+        done.append(kernel.replace(carried_error=error, carried_lower=lower, carried_upper=upper))
+    return done
+
+
+def write_calibration(device: Device, kernels: list[Kernel]) -> None:
+    """The shipped file of one device."""
+    from specfiles.strict import plain_data
+
+    record = Calibration(source="; ".join(dict.fromkeys(k.source for k in kernels)), kernels=kernels)
+    file = {"schema": 1, "device": device.name, "calibration": plain_data(record)}
+    write_text(FOLDER / f"{device.name}.json", json.dumps(file, separators=(",", ":")) + "\n")
+    read_calibration.cache_clear()
+
+
+def _group(op: str) -> str:
+    return "collectives" if op in COLLECTIVES else "mla" if op.startswith("mla") else op
+
+
+def medians(cells: list[dict[str, Any]], everywhere: float | None = None) -> list[str]:
+    """Median over cells by kind and format against its target, or one for all kinds."""
+    table = pd.DataFrame(cells).assign(group=lambda t: t["op"].map(_group))
+    lines = [
+        "| kind | format | cells | rows | median of MAPE | worst | target |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    by_kind = [((group, ""), rows) for group, rows in table.groupby("group")]
+    by_format = [((group, dtype), rows) for (group, dtype), rows in table.groupby(["group", "dtype"])]
+    for (group, dtype), rows in sorted([*by_kind, *by_format], key=lambda pair: pair[0]):
+        target = TARGETS.get((group, dtype)) if everywhere is None else None if dtype else everywhere
+        errors = f"{rows['mape'].median():.1%} | {rows['mape'].max():.1%}"
+        counts = f"{len(rows)} | {rows['rows'].sum()}"
+        wanted = f"{target:.0%}" if target else ""
+        lines.append(f"| {group} | {dtype or 'all'} | {counts} | {errors} | {wanted} |")
+    return lines
+
+
+def listing(cells: list[dict[str, Any]]) -> list[str]:
+    """Every cell, the worst first."""
+    lines = [
+        "| cell | rows | MAPE | median | bias | R2 of log | compute | memory | tiny | in interval |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for one in sorted(cells, key=lambda cell: -cell["mape"]):
+        regimes = " | ".join("" if one[r] is None else f"{one[r]:.1%}" for r in REGIMES)
+        inside = "" if one["coverage"] != one["coverage"] else f"{one['coverage']:.0%}"
+        lines.append(
+            f"| {one['gpu']} {cell_name(one)} | {one['rows']} | {one['mape']:.1%} | {one['median_ape']:.1%} "
+            f"| {one['bias']:+.1%} | {one['r2']:.3f} | {regimes} | {inside} |"
+        )
+    return lines
+
+
+def page(held: list[dict[str, Any]], carried: list[dict[str, Any]], claims: list[float]) -> str:
+    """The whole page."""
+    inside = np.average([c["coverage"] for c in held], weights=[c["rows"] for c in held])
+    spread = f"{np.min(claims):.0%} to {np.max(claims):.0%}"
+    return "\n".join(
+        [
+            "# Accuracy of the calibrated fidelity",
+            "",
+            "Made by `python -m benchmarks.accuracy TABLES --work build/accuracy --write` from public",
+            "measurements that each calibration names as its source. A cell is one GPU, operator kind,",
+            "format, backend, kernel and distribution of tokens. MAPE is the mean absolute relative error",
+            "over its rows. No cell is left out, but one of fewer than four rows is not fitted.",
+            "",
+            "## Shapes that the fit has not seen",
+            "",
+            "Every row is predicted by constants that were fitted without its shape family (five folds over",
+            "families, never over rows; the prior that cells share is fitted without it too).",
+            "",
+            *medians(held),
+            "",
+            f"Intervals claim 80 %. On folds that did not set them they hold {np.mean(claims):.0%} of the",
+            f"rows (mean over cells; {spread}); over all rows {inside:.0%}.",
+            "",
+            "## Devices that the fit has not seen",
+            "",
+            "Each of the three generations is predicted by the constants of the nearest other one, carried",
+            "over by the scaling that each constant states. Kernels of a backend stand in for each other.",
+            "",
+            *(medians(carried, UNSEEN) if carried else ["nothing was carried"]),
+            "",
+            "## Every cell: shapes not seen, worst first",
+            "",
+            *listing(held),
+            "",
+            "## Every cell: device not seen, worst first",
+            "",
+            *listing(carried),
+            "",
+        ]
+    )
+
+
+def main() -> None:
+    """Fit what is missing, then print the medians or write everything."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("tables", type=Path, help="folder of measured tables (Parquet)")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "accuracy")
+    parser.add_argument("--only", help="fit tables whose name contains this; others only from --work")
+    parser.add_argument("--write", action="store_true", help="write the constants and docs/accuracy.md")
+    options = parser.parse_args()
+    paths = [p for p in sorted(options.tables.glob("*.parquet")) if "latency_us" in pd.read_parquet(p)]
+    asked = [p for p in paths if (options.only or "") in p.stem]
+    known = [p for p in paths if p in asked or all(_stored(p, n, options.work).exists() for n in DEVICES)]
+    found = {(n, p): fitted_rows(p, n, options.work) for n in DEVICES for p in known}
+    kernels = {n: [k for p in known for k in found[n, p][0]] for n in DEVICES}
+    if options.write:
+        for name in DEVICES:
+            write_calibration(load_device(name), kernels[name])
+    carried = {(n, p): unseen(p, n) for n in DEVICES for p in known}
+    everything = pd.concat(
+        [rows.drop(columns=list(CALIBRATED_COLUMNS), errors="ignore") for rows in carried.values()]
+    )
+    if options.write:
+        for name in DEVICES:
+            write_calibration(load_device(name), with_bands(kernels[name], everything))
+    held_cells = [c for n in DEVICES for p in known for c in cells_of(found[n, p][1], n)]
+    carried_cells = [c for n in DEVICES for p in known for c in cells_of(carried[n, p], n)]
+    claims = [k.coverage for ks in kernels.values() for k in ks if k.coverage is not None]
+    text = page(held_cells, carried_cells, claims)
+    if options.write:
+        write_text(ROOT / "docs" / "accuracy.md", text)
+    print("\n".join([*medians(held_cells), "", *(medians(carried_cells, UNSEEN) if carried_cells else [])]))
+
+
+if __name__ == "__main__":
+    main()

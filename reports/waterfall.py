@@ -1,0 +1,41 @@
+"""The terms of a time as a waterfall for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from reports import terminal
+from reports.units import percent, si, text
+
+if TYPE_CHECKING:
+    from roofline.explain import Explained
+
+WIDTH = 30  # characters of the whole time
+TERMS: dict[str, tuple[str, terminal.Format]] = {
+    "name": ("term", text),
+    "seconds": ("time", lambda v: si(v, "s")),
+    "share": ("share", percent),
+    "bar": ("", text),
+    "why": ("why", text),
+}
+
+
+def as_text(found: Sequence[Explained]) -> str:
+    """Per phase the terms in order, each bar beginning where the one before ends."""
+    parts = []
+    for one in found:
+        rows: list[dict[str, Any]] = []
+        before = 0.0
+        for term in one.terms:
+            begin, end = (round(WIDTH * s / one.time_s) for s in (before, before + term.seconds))
+            bar = " " * begin + "#" * (end - begin) + " " * (WIDTH - end)
+            share = term.seconds / one.time_s
+            rows.append(
+                {"name": term.name, "seconds": term.seconds, "share": share, "bar": bar, "why": term.why}
+            )
+            before += term.seconds
+        where = f"{one.phase}, {one.context} positions seen"
+        title = f"{one.operator} in {where}: {si(one.time_s, 's')} ({one.provenance})"
+        parts.append(terminal.table(rows, TERMS, title))
+    return "\n".join(parts)

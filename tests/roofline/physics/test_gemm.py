@@ -1,0 +1,113 @@
+"""Limits of the product's model that are known on paper, and its error on shapes that it has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwspecs import load_device
+from roofline.physics.base import Dtypes, Gpu, total
+from roofline.physics.calibration import cells
+from roofline.physics.columns import dtypes_of
+from roofline.physics.fit import held_out_s, mape
+from roofline.physics.gemm import GemmModel
+
+MODEL = GemmModel()
+GPUS = {name: Gpu.of(load_device(name)) for name in ("a100_sxm", "h100_sxm", "b200_sxm", "l40s")}
+H100, BF16 = GPUS["h100_sxm"], dtypes_of("bfloat16")
+SIZE = st.integers(1, 40_000)
+
+
+def started(gpu: Gpu, dtype: Dtypes, **values: float) -> dict[str, float]:
+    return {c.name: c.start for c in MODEL.constants(gpu, dtype)} | values
+
+
+def parts(m: Any, n: Any, k: Any, gpu: Gpu = H100, dtype: Dtypes = BF16, **values: float) -> dict[str, Any]:
+    rows = {name: np.atleast_1d(np.asarray(v, dtype=float)) for name, v in (("m", m), ("n", n), ("k", k))}
+    return MODEL.parts(rows, gpu, dtype, started(gpu, dtype, **values))
+
+
+@pytest.mark.parametrize("name", list(GPUS))
+@pytest.mark.parametrize("dtype", ["bfloat16", "fp8", "fp8_block", "int8_wo", "int4_wo", "sq", "nvfp4"])
+@given(m=SIZE, n=SIZE, k=SIZE)
+def test_parts_are_seconds_and_none_is_negative(name: str, dtype: str, m: int, n: int, k: int) -> None:
+    formats = dtypes_of(dtype)
+    if {"fp8": "fp8", "fp4": "fp4"}.get(formats.inputs, "bf16") not in GPUS[name].tensor_flop_per_s:
+        return
+    found = parts(m, n, k, GPUS[name], formats)
+    assert all(np.isfinite(part).all() and (part >= 0).all() for part in found.values())
+    assert total(found)[0] > 1e-6
+
+
+def test_a_huge_product_runs_at_its_share_of_the_peak() -> None:
+    size = 49_152.0  # many whole waves of every tile
+    time = total(parts(size, size, size, compute_share=0.8, swept_columns=64.0))
+    assert time[0] == pytest.approx(2 * size**3 / (0.8 * H100.peak("bf16")), rel=0.05)
+
+
+def test_one_row_streams_the_weights_at_the_share_of_the_bandwidth() -> None:
+    n = k = 65_536.0
+    time = total(parts(1, n, k, memory_share=0.9))
+    assert time[0] == pytest.approx(2 * n * k / (0.9 * H100.dram_byte_per_s), rel=0.05)
+
+
+def test_nothing_to_do_costs_a_launch() -> None:
+    found = parts(1, 8, 8)
+    assert total(found)[0] == pytest.approx(found["launch"][0], rel=0.35)
+
+
+def test_one_tile_more_than_a_wave_costs_part_of_a_wave() -> None:
+    """132 processors: 132 tiles of 128 x 256 fill a wave, 133 begin a second one."""
+    only = {"choice": 2.0, "small_tiles": 0.5, "tall_tiles": 100.0, "split_s": 1e-3}
+    within, beyond = (total(parts(128 * tiles, 256, 8192, felt_waves=1.0, **only))[0] for tiles in (132, 133))
+    smooth = total(parts(128 * 133, 256, 8192, felt_waves=0.02, **only))[0]
+    assert beyond > 1.3 * within
+    assert smooth < 1.1 * within
+
+
+def test_weights_that_stay_in_the_l2_are_not_read_from_memory() -> None:
+    small = parts(16, 1024, 1024)  # 5.5 copies of 2 MB
+    assert small["ideal"][0] < 2 * 1024 * 1024 / H100.dram_byte_per_s / 3
+    assert small["first loads"][0] < 1e-8
+
+
+def test_narrow_formats_pay_for_the_quantise_kernel() -> None:
+    wide, narrow = parts(8192, 64, 4096), parts(8192, 64, 4096, dtype=dtypes_of("fp8"))
+    assert "quantise kernel" not in wide
+    least = 8192 * 4096 * (2 + 1) / H100.dram_byte_per_s
+    assert narrow["quantise kernel"][0] > least
+
+
+def test_time_grows_with_every_size() -> None:
+    sizes = 2.0 ** np.arange(4, 16)
+    for one in range(3):
+        grid = [np.full(len(sizes), 4096.0)] * 3
+        grid[one] = sizes
+        assert (np.diff(total(parts(*grid))) > -1e-8).all()
+
+
+def test_every_constant_says_why_and_every_part_too() -> None:
+    for dtype in ("bfloat16", "fp8", "int8_wo"):
+        formats = dtypes_of(dtype)
+        assert all(c.why for c in MODEL.constants(H100, formats))
+        assert set(parts(8, 8, 8, dtype=formats)) <= set(MODEL.why)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "backend", "most"),
+    [("h100_sxm", "bfloat16", "trtllm", 0.06), ("h100_sxm", "fp8", "trtllm", 0.05)],
+)
+def test_error_on_shape_families_held_out(
+    shared: Callable[[str], Path], device: str, dtype: str, backend: str, most: float
+) -> None:
+    table = pd.read_parquet(shared("data/aic_gemm.parquet"))
+    table = table[(table["gpu"] == device) & (table["dtype"] == dtype) & (table["backend"] == backend)]
+    ((_, _, cell),) = cells(table, load_device(device))
+    assert mape(held_out_s(cell), cell.time_s) < most
