@@ -173,11 +173,9 @@ class MlaBlock(Block):
         )
         yield "indexer_scores", index, scores
         # The scores' kernel hands them over on the chip where kernels are fused.
-        yield (
-            "indexer_topk",
-            index,
-            TopK(place.tokens, step.kv_len, minimum(step.kv_len, index.chosen), p.wide, place.fused),
-        )
+        chosen = minimum(step.kv_len, index.chosen)
+        pick = TopK(place.tokens, step.kv_len, chosen, p.wide, place.fused, normalised=False)
+        yield "indexer_topk", index, pick
 
     def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
         """One latent per position, whatever the heads; every device that shares them holds a copy."""

@@ -20,7 +20,7 @@ INDEX_BYTES = 4  # int32 indices of experts
 
 @dataclass(frozen=True)
 class TopK(Operator):
-    """The `chosen` largest of each row of scores[rows, width], with their weights normalised."""
+    """The `chosen` largest of each row of scores[rows, width], their weights normalised or as they are."""
 
     kind: ClassVar[str] = "topk"
 
@@ -29,9 +29,10 @@ class TopK(Operator):
     chosen: Size
     dtype: DtypeLike = "bf16"
     fused: bool = False
+    normalised: bool = True  # a router's; an index only picks
 
     def work(self) -> Work:
-        """One exponential and one comparison per score, a sum and a division per choice."""
+        """One comparison per score; normalised also an exponential, and a sum and a division per choice."""
         scores, choices = self.rows * self.width, self.rows * self.chosen
         element = bytes_per_element(self.dtype)
         traffic = (
@@ -42,8 +43,8 @@ class TopK(Operator):
         return Work(
             dtype=self.dtype,
             traffic=() if self.fused else traffic,
-            vector_flops=scores + 2 * choices,
-            special_ops=scores,
+            vector_flops=scores + (2 * choices if self.normalised else 0),
+            special_ops=scores if self.normalised else 0,
             outputs=choices,
             fused=self.fused,
         )
