@@ -20,4 +20,6 @@ DTYPES = {
     "nvfp4": ("fp4", "nvfp4", "bf16"),
     "int8_wo": ("bf16", "int8", "bf16"),
     "int4_wo": ("bf16", "int4", "bf16"),
+    "w4a16_mxfp4": ("bf16", "mxfp4", "bf16"),
+    "w4a8_mxfp4_mxfp8": ("fp8", "mxfp4", "bf16"),
 }

@@ -10,9 +10,22 @@ import pandas as pd
 
 from roofline.formats import DTYPES
 from roofline.physics.columns import of_table
+from roofline.physics.expert_load import expert_load, exponent
 from roofline.times import times
 from specfiles.errors import InputError, choose
-from workloads.operators import Activation, AllReduce, Attention, Gemm, Norm, Operator, Residual, Rope
+from workloads.operators import (
+    Activation,
+    AllReduce,
+    Attention,
+    Collective,
+    Gemm,
+    Norm,
+    Operator,
+    Residual,
+    Rope,
+    RoutedExperts,
+)
+from workloads.operators.collective import PATTERNS
 
 if TYPE_CHECKING:
     from roofline.ceilings import Ceilings
@@ -75,6 +88,34 @@ def _mla(absorbed: bool) -> Callable[[Column, tuple[str, str, str], str], Operat
     return make
 
 
+def _activation(size: Column, dtypes: tuple[str, str, str], _: str) -> Operator:
+    """The width stands in `inter`, or in `hidden` where a table knows the kernel's row alone."""
+    inner, row = size("inter?0"), size("hidden?0")
+    width: Any = np.where(inner > 0, inner, row)
+    return Activation(size("num_tokens"), width if width.all() else size("inter"), dtypes[2])
+
+
+def _moe(size: Column, dtypes: tuple[str, str, str], _: str) -> Operator:
+    """The experts of rank 0; without moe_tp and moe_ep the layer is whole, without `gated` it has a gate."""
+    tokens, experts, top_k = size("num_tokens"), size("num_experts"), size("topk")
+    split, ranks = (np.maximum(size(name), 1) for name in ("moe_tp?1", "moe_ep?1"))
+    if (wrong := (top_k > experts) | (experts % ranks > 0)).any():
+        at = int(np.argmax(wrong))
+        raise InputError(
+            f"{experts[at]:g} experts cannot give {top_k[at]:g} to a token on {ranks[at]:g} ranks; topk must "
+            "not be above num_experts, and moe_ep must divide it."
+        )
+    load = expert_load(tokens, experts, top_k, ranks, size("distribution"))
+    inputs, weights, outputs = dtypes
+    matrices = 2 + (size("gated?1") > 0)
+    shape = (size("hidden"), size("inter") / split, matrices)
+    return RoutedExperts(load.tokens, load.chosen, load.touched, *shape, inputs, weights, outputs)
+
+
+def _collective(pattern: str) -> Callable[[Column, tuple[str, str, str], str], Operator]:
+    return lambda size, d, _: Collective(pattern, size("bytes"), size("n_gpus"))
+
+
 BUILDERS: Mapping[str, Callable[[Column, tuple[str, str, str], str], Operator]] = {
     "gemm": _gemm,
     "attention_prefill": _attention(causal=True, one_query=False),
@@ -86,8 +127,10 @@ BUILDERS: Mapping[str, Callable[[Column, tuple[str, str, str], str], Operator]] 
     "rope": lambda size, d, _: Rope(
         size("num_tokens"), size("n_heads") + size("n_kv_heads"), size("head_dim"), d[2]
     ),
-    "act_mul": lambda size, d, _: Activation(size("num_tokens"), size("inter"), d[2]),
+    "act_mul": _activation,
     "elementwise_add": lambda size, d, _: Residual(size("num_tokens"), size("hidden"), d[2]),
+    "moe": _moe,
+    **{pattern: _collective(pattern) for pattern in PATTERNS},
     "allreduce": lambda size, d, _: AllReduce(size("bytes") / 2, 1, size("n_gpus"), "bf16"),
 }
 
@@ -158,16 +201,19 @@ def row_operators(table: pd.DataFrame, rows: Any, op: str, dtype: str, kv_dtype:
             raise choose(given, list(DTYPES), f"dtype (op {op}, row {_label(table, rows)})")
 
     def size(column: str) -> Any:
-        optional, column = column.endswith("?"), column.removesuffix("?")
+        if column == "distribution":
+            return _exponents(table, rows)
+        column, optional, absent = column.partition("?")  # NAME?, or NAME?VALUE for one that may be empty
         if column not in table:
             if optional:
-                return None
+                return np.full(len(rows), float(absent)) if absent else None
             raise InputError(f"op {op} needs the column {column!r}; the table has none.")
         try:
-            values = table[column].to_numpy()[rows].astype(np.float64)
+            given = pd.to_numeric(table[column].iloc[rows])
+            values = given.to_numpy(dtype=np.float64, na_value=np.nan)
         except (TypeError, ValueError):
             raise InputError(f"column {column!r} of op {op} holds something that is no number.") from None
-        values = np.nan_to_num(values, nan=0.0) if optional else values
+        values = np.nan_to_num(values, nan=float(absent or 0)) if optional else values
         wrong = ~(values >= 0) if optional else ~((values > 0) & np.isfinite(values))
         if wrong.any():
             at = np.asarray(rows)[wrong][0]
@@ -179,6 +225,13 @@ def row_operators(table: pd.DataFrame, rows: Any, op: str, dtype: str, kv_dtype:
 
     default = DTYPES[dtype or "bfloat16"]
     return BUILDERS[op](size, default, DTYPES[kv_dtype][0] if kv_dtype else "")
+
+
+def _exponents(table: pd.DataFrame, rows: Any) -> Any:
+    """The exponent of each row's routing: 0 where tokens are spread evenly."""
+    if "distribution" not in table:
+        return np.zeros(len(rows))
+    return table["distribution"].iloc[rows].fillna("").astype(str).map(exponent).to_numpy(dtype=np.float64)
 
 
 def _label(table: pd.DataFrame, rows: Any) -> str:

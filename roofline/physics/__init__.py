@@ -12,9 +12,12 @@ if TYPE_CHECKING:
 
 def models() -> dict[str, KernelModel]:
     """The model of each operator kind; a new one is one entry here."""
+    from roofline.physics.collectives import CollectiveModel
     from roofline.physics.decode import DecodeModel
+    from roofline.physics.elementwise import ElementwiseModel
     from roofline.physics.gemm import GemmModel
     from roofline.physics.mla import MlaDecodeModel, MlaPrefillModel
+    from roofline.physics.moe import MoeModel
     from roofline.physics.prefill import PrefillModel
 
     known: list[KernelModel] = [
@@ -23,6 +26,9 @@ def models() -> dict[str, KernelModel]:
         DecodeModel(),
         MlaPrefillModel(),
         MlaDecodeModel(),
+        MoeModel(),
+        CollectiveModel(),
+        ElementwiseModel(),
     ]
     return {kind: model for model in known for kind in model.kinds}
 

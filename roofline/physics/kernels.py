@@ -39,6 +39,7 @@ class Chosen:
     upper: float | None
     provenance: str  # calibrated | calibrated (any backend) | transferred from NAME
     domain: Mapping[str, tuple[float, float]]
+    kernel: str = ""  # whose constants they are
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Kernels:
                 if not own:
                     said = f"transferred from {gpu.name}"
                 band = (found.lower, found.upper) if own else (found.carried_lower, found.carried_upper)
-                return Chosen(values, *band, said, found.domain)
+                return Chosen(values, *band, said, found.domain, found.kernel)
         return None
 
     def table(self, op: str, dtype: str, kv_dtype: str, rows: Columns) -> KernelTime | None:
@@ -112,7 +113,9 @@ class Kernels:
         chosen = self._cached(op, dtype, kv_dtype, backend, kernel)
         if chosen is None:
             return None
-        parts = self._parts(op, dtypes_of(dtype, kv_dtype), rows, chosen.values)
+        count = len(next(iter(rows.values())))
+        named = {"op": np.full(count, op, object), "kernel": np.full(count, chosen.kernel or kernel, object)}
+        parts = self._parts(op, dtypes_of(dtype, kv_dtype), {**rows, **named}, chosen.values)
         time, absent = total(parts), np.nan
         outside = _outside(rows, chosen.domain)
         lower, upper = (

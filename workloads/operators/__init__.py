@@ -3,12 +3,13 @@
 from workloads.operators.attention import Attention
 from workloads.operators.base import Operator
 from workloads.operators.bias import RelativeBias
-from workloads.operators.collective import AllReduce, AllToAll, Send
+from workloads.operators.collective import AllReduce, AllToAll, Collective, Send
 from workloads.operators.elementwise import Activation, Norm, Residual, Rope
 from workloads.operators.gemm import Gemm, GroupedGemm
 from workloads.operators.index import IndexScores
 from workloads.operators.linear import GatedDelta, LinearAttention
 from workloads.operators.memory import Embedding, KvAppend
+from workloads.operators.routed import RoutedExperts
 from workloads.operators.routing import Combine, Permute, TopK
 from workloads.operators.rwkv import TokenShift, Wkv
 from workloads.operators.sampling import Sampling
@@ -42,6 +43,8 @@ KINDS: tuple[type[Operator], ...] = (
     Permute,
     Combine,
     IndexScores,
+    Collective,
+    RoutedExperts,
 )
 
 __all__ = [
@@ -51,6 +54,7 @@ __all__ = [
     "AllToAll",
     "Attention",
     "CausalConv",
+    "Collective",
     "Combine",
     "Embedding",
     "GatedDelta",
@@ -65,6 +69,7 @@ __all__ = [
     "RelativeBias",
     "Residual",
     "Rope",
+    "RoutedExperts",
     "Sampling",
     "SelectiveScan",
     "Send",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from workloads.dtypes import bytes_per_element
 from workloads.operators.base import Operator
@@ -11,6 +11,20 @@ from workloads.work import Role, Traffic, Work
 
 if TYPE_CHECKING:
     from workloads.dtypes import DtypeLike, Size
+
+
+PATTERNS = ("allreduce", "allgather", "reduce_scatter", "alltoall", "sendrecv")
+
+
+def sent_share(pattern: str, devices: Size) -> Any:
+    """What each of `devices` devices sends, as a share of the message (doi:10.1016/j.jpdc.2008.09.002).
+
+    The message is the whole tensor: the gathered one, the one before it is scattered.
+    """
+    if pattern == "sendrecv":
+        return 1.0 * (devices > 1)
+    once = (devices - 1) / devices
+    return 2 * once if pattern == "allreduce" else once
 
 
 @dataclass(frozen=True)
@@ -31,7 +45,7 @@ class AllReduce(Operator):
         """
         elements = self.tokens * self.width
         size = elements * bytes_per_element(self.dtype)
-        sent = 2 * (self.devices - 1) / self.devices * size
+        sent = sent_share("allreduce", self.devices) * size
         return Work(
             dtype=self.dtype,
             traffic=(
@@ -74,3 +88,27 @@ class Send(AllToAll):
     """The same to one device: activations on their way to the next stage of layers."""
 
     kind: ClassVar[str] = "sendrecv"
+
+
+@dataclass(frozen=True)
+class Collective(Operator):
+    """A message of so many bytes in one of PATTERNS, as communication benchmarks state it."""
+
+    kind: ClassVar[str] = "collective"
+
+    pattern: str
+    message_bytes: Size
+    devices: Size
+
+    def work(self) -> Work:
+        """The part that stays on the device is read and written there; the rest is sent. No FLOP."""
+        gathered, scattered = self.pattern == "allgather", self.pattern == "reduce_scatter"
+        part = self.message_bytes / self.devices
+        return Work(
+            dtype="bf16",
+            traffic=(
+                Traffic("input", Role.INPUT, part if gathered else self.message_bytes),
+                Traffic("output", Role.OUTPUT, part if scattered else self.message_bytes),
+                Traffic("wire", Role.WIRE, sent_share(self.pattern, self.devices) * self.message_bytes),
+            ),
+        )

@@ -1,0 +1,176 @@
+"""The routed-experts layer of one rank: routing, permutation, two grouped products, activation, combination.
+
+Each expert's tokens are padded to whole tiles; tiles are served in waves by the processors; a tile is fed
+from the L2 and the weights of touched experts come from memory, again for each row of tiles where one
+expert's matrix does not fit into the L2. The tile's rows are those that the model itself finds fastest,
+except where the library takes the next power of two above the average tokens per expert (trtllm-gen).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from roofline.physics.base import L2_BYTES_PER_CLOCK, Constant, ceil_div, column
+from roofline.physics.expert_load import TILES, Load, expert_load, exponent
+from workloads.dtypes import bytes_per_element, compute_dtype
+
+if TYPE_CHECKING:
+    from roofline.physics.base import Columns, Dtypes, Floats, Gpu
+
+WIDTHS = (64.0, 128.0, 256.0)  # columns of a tile
+AVERAGE_TILE = (8.0, 64.0)  # least and most rows of a tile that is chosen by the average load
+L2_SHARE = 0.5  # of the L2 that one matrix can keep beside activations and results
+BLOCK_CHOICES = 256.0  # choices that one block of threads sorts at once
+
+CONSTANTS = (
+    Constant("launch_s", "s", 3e-6, 2e-4, 2e-5, "the layer's small kernels, one after the other"),
+    Constant("memory_share", "", 0.25, 1.0, 0.85, "share of the memory bandwidth of streamed weights"),
+    Constant("compute_share", "", 0.1, 1.0, 0.7, "share of the tensor peak inside a tile"),
+    Constant("l2_share", "", 0.1, 1.5, 0.8, "share of the L2 port that feeds a tile"),
+    Constant("tile_s", "s", 1e-7, 3e-5, 1e-6, "first loads and last stores of a tile", "1/clock"),
+    Constant("least_rows", "", 8.0, 200.0, 16.0, "rows that the smallest tile computes, used or not"),
+    Constant("reread", "", 0.03, 1.2, 0.3, "of the rows of tiles that read a large matrix again from memory"),
+    Constant("passes", "", 0.05, 20.0, 1.0, "times that rows are moved by permuting, quantising, combining"),
+    Constant("choice_s", "s", 1e-11, 2e-8, 1e-9, "sorting one choice of the router", "1/clock"),
+    Constant("sort_s", "s", 1e-7, 2e-5, 2e-6, "further kernels that sort more choices than one block can"),
+    Constant("elsewhere", "", 1e-3, 1.3, 0.05, "cost of a token's choice that another rank serves"),
+)
+
+
+class MoeModel:
+    """See the module; the constants say what each term is."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("moe",)
+    family: ClassVar[tuple[str, ...]] = ("hidden", "inter", "topk", "num_experts")
+    why: ClassVar[Mapping[str, str]] = {
+        "ideal": "the experts' products and weights at the data sheet's peaks",
+        "reached": "shares of the peaks that the grouped products reach",
+        "tiles": "experts' tokens padded to tiles, waves of them, matrices that are read again",
+        "around": "rows moved by permuting, quantising, activating and combining",
+        "routing": "sorting the router's choices",
+        "launch": "start of the layer's kernels",
+    }
+
+    def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
+        """The same for all formats."""
+        return CONSTANTS
+
+    def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
+        """Ideal roofline, what shares of the peaks cost, tiles and waves, then the kernels around them."""
+        layer = _Layer(rows, gpu, dtype, c)
+        compute = layer.flops / gpu.peak(compute_dtype(dtype.inputs))
+        memory = layer.weight_bytes / gpu.dram_byte_per_s
+        ideal = np.maximum(compute, memory)
+        reached = _overlapped(compute / c["compute_share"], memory / c["memory_share"])
+        products = layer.products_s()
+        around = c["passes"] * layer.moved_bytes / gpu.dram_byte_per_s
+        return {
+            "ideal": ideal,
+            "reached": reached - ideal,
+            "tiles": np.maximum(products - reached, 0.0),
+            "around": around,
+            "routing": layer.routing_s(),
+            "launch": np.full(len(ideal), c["launch_s"]),
+        }
+
+
+class _Layer:
+    """The sizes of the rows' layers on this rank, and the time of their two grouped products."""
+
+    def __init__(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> None:
+        self.gpu, self.dtype, self.c = gpu, dtype, c
+        self.tokens, self.top_k = column(rows, "num_tokens"), column(rows, "topk")
+        self.experts, ranks = column(rows, "num_experts"), column(rows, "moe_ep", 1.0)
+        self.hidden = column(rows, "hidden")
+        self.width = column(rows, "inter") / column(rows, "moe_tp", 1.0)
+        self.load = rank_load(rows)
+        self.rank_experts = self.experts / ranks
+        self.by_average = _says(rows, "trtllm_", "min_latency", "mxfp4_flashinfer") & ~_says(rows, "cutlass")
+        # Triton's fused kernel knows gated layers only: a layer without a gate runs at the gate's width.
+        gated = (column(rows, "gated", 1.0) > 0) | _says(rows, "fused_moe", "triton")
+        self.ups = np.where(gated, 2.0, 1.0)
+        far = np.maximum(self.load.tokens * self.top_k - self.load.chosen, 0.0)
+        self.far = c["elsewhere"] * far  # rows of other ranks' experts that the kernel does not skip
+        self.rows = self.load.chosen + self.far
+        self.weight = float(bytes_per_element(dtype.weights))
+        self.matrix = np.stack([self.ups * self.width * self.hidden, self.hidden * self.width])
+        self.weight_bytes = self.load.touched * self.matrix.sum(axis=0) * self.weight
+        self.flops = 2 * self.load.chosen * self.matrix.sum(axis=0)
+
+    @property
+    def moved_bytes(self) -> Any:
+        """Rows in and out of the layer, and between its kernels, at two bytes each."""
+        between = self.rows * (2 * self.hidden + (self.ups + 1) * self.width)
+        return 2 * (self.tokens * self.hidden + between)
+
+    def routing_s(self) -> Any:
+        """Sorting the choices: further kernels beyond what one block sorts, and a part per choice."""
+        choices = self.tokens * self.top_k
+        return self.c["sort_s"] * choices / (choices + BLOCK_CHOICES) + self.c["choice_s"] * choices
+
+    def products_s(self) -> Floats:
+        """Both products by the tile that the library takes."""
+        times = self._by_tile().sum(axis=0)  # [tiles, rows]
+        fastest = times.min(axis=0)
+        if not self.by_average.any():
+            return np.asarray(fastest)
+        average = np.maximum(self.tokens * self.top_k / self.experts, 1.0)
+        size = np.clip(np.exp2(np.ceil(np.log2(average))), *AVERAGE_TILE)
+        taken = (np.log2(size) - np.log2(TILES[0])).astype(np.intp)
+        return np.asarray(
+            np.where(self.by_average, np.take_along_axis(times, taken[None], axis=0)[0], fastest)
+        )
+
+    def _by_tile(self) -> Floats:
+        """[product, tile, row] seconds: tiles in waves beside the stream of weights."""
+        c, gpu = self.c, self.gpu
+        size = np.array(TILES, dtype=np.float64)[:, None]
+        tiles = self.load.tiles + self.far / size
+        n = np.stack([self.ups * self.width, self.hidden])[:, None]
+        k = np.stack([self.hidden, self.width])[:, None]
+        element = float(bytes_per_element(self.dtype.inputs))
+        expert = (self.matrix * self.weight)[:, None]
+        missed = np.clip(1 - L2_SHARE * gpu.l2_bytes / expert, 0.0, 1.0)
+        again = c["reread"] * missed * np.maximum(tiles - self.load.touched, 0.0)
+        streamed = (self.load.touched + again) * expert + self.rows * (element * k + 2 * n)
+        per_wave = tiles / gpu.processors
+        busy: Any = np.inf
+        for width in WIDTHS:
+            waves = np.maximum(1.0, per_wave * ceil_div(n, width))
+            busy = np.minimum(busy, waves * (k * self._step_s(size, width, element) + c["tile_s"]))
+        return _overlapped(busy, streamed / (c["memory_share"] * gpu.dram_byte_per_s))
+
+    def _step_s(self, size: Floats, width: float, element: float) -> Any:
+        """[tile, 1] seconds per element of k of one tile on one processor."""
+        c, gpu = self.c, self.gpu
+        rows = np.maximum(size, c["least_rows"])
+        peak = c["compute_share"] * gpu.peak(compute_dtype(self.dtype.inputs)) / gpu.processors
+        port = c["l2_share"] * L2_BYTES_PER_CLOCK * gpu.clock_hz
+        return np.maximum(2 * rows * width / peak, (rows * element + width * self.weight) / port)
+
+
+def _overlapped(busy: Floats, streamed: Floats) -> Floats:
+    """The 3-norm of tiles and streams of weights: grouped products hide most of the shorter one."""
+    return np.asarray(np.cbrt(busy * busy * busy + streamed * streamed * streamed))
+
+
+def rank_load(rows: Columns) -> Load:
+    """The load of the measured rank of each row."""
+    names = np.asarray(rows.get("distribution", np.full(len(rows["num_tokens"]), "")))
+    alpha = np.zeros(len(names))
+    for name in set(names.tolist()):
+        alpha[names == name] = exponent(str(name))
+    tokens, experts, top_k = (column(rows, name) for name in ("num_tokens", "num_experts", "topk"))
+    return expert_load(tokens, experts, top_k, column(rows, "moe_ep", 1.0), alpha)
+
+
+def _says(rows: Columns, *words: str) -> Any:
+    """Where the kernel's name has one of the words."""
+    if "kernel" not in rows:
+        return np.zeros(len(rows["num_tokens"]), dtype=bool)
+    names = np.asarray(rows["kernel"])
+    chosen = [name for name in set(names.tolist()) if any(word in name for word in words)]
+    return np.isin(names, chosen)

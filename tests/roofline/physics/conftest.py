@@ -1,0 +1,35 @@
+"""Held-out error on cells of the shared measurements, thinned so that a test can fit them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hwspecs import load_device
+from roofline.physics.base import Gpu, KernelModel
+from roofline.physics.columns import dtypes_of, of_table
+from roofline.physics.fit import Cell, held_out_s, mape
+
+
+@pytest.fixture(scope="session")
+def held_out_error(shared: Callable[[str], Path]) -> Any:
+    """The error of a cell's rows by constants fitted without their shape family."""
+    return lambda table, model, rows, **chosen: _error(shared(f"data/{table}.parquet"), model, rows, chosen)
+
+
+def _error(path: Path, model: KernelModel, rows: int, chosen: dict[str, str]) -> float:
+    measured = pd.read_parquet(path)
+    for name, value in chosen.items():
+        measured = measured[measured[name] == value]
+    assert len(measured) > 0, chosen
+    measured = measured.iloc[np.unique(np.linspace(0, len(measured) - 1, rows).astype(int))]
+    columns = of_table(measured, np.arange(len(measured)))
+    time = measured["latency_us"].to_numpy(dtype=np.float64) * 1e-6
+    dtype = dtypes_of(chosen["dtype"])
+    cell = Cell(model, Gpu.of(load_device(chosen["gpu"])), dtype, columns, time)
+    return mape(held_out_s(cell), time)

@@ -1,0 +1,102 @@
+"""Collectives: limits known on paper, and held-out error on public measurements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwspecs import load_device
+from roofline.physics.base import Gpu, total
+from roofline.physics.collectives import CollectiveModel
+from roofline.physics.columns import dtypes_of
+from workloads.operators.collective import PATTERNS, Collective, sent_share
+
+H100, A100 = (Gpu.of(load_device(name)) for name in ("h100_sxm", "a100_sxm"))
+BYTES = 2.0 ** np.arange(8, 31)
+START = {c.name: c.start for c in CollectiveModel().constants(H100, dtypes_of("bfloat16"))}
+OWN = "vLLM_custom_graph"
+
+
+def parts(gpu: Gpu = H100, c: Any = None, **columns: Any) -> dict[str, Any]:
+    count = max((np.size(v) for v in columns.values() if not isinstance(v, str)), default=1)
+    rows = {
+        n: np.full(count, v, dtype=object if isinstance(v, str) else np.float64) if np.ndim(v) == 0 else v
+        for n, v in columns.items()
+    }
+    return CollectiveModel().parts(rows, gpu, dtypes_of("bfloat16"), c or START)
+
+
+@pytest.mark.parametrize("op", PATTERNS)
+@pytest.mark.parametrize("kernel", ["NCCL", OWN])
+def test_one_gpu_has_nothing_to_send(op: str, kernel: str) -> None:
+    assert total(parts(op=op, bytes=BYTES, n_gpus=1, kernel=kernel)).max() == 0
+
+
+@pytest.mark.parametrize("op", PATTERNS)
+@pytest.mark.parametrize("gpus", [2, 4, 8])
+def test_larger_messages_take_longer(op: str, gpus: int) -> None:
+    found = parts(op=op, bytes=BYTES, n_gpus=gpus, kernel="NCCL")
+    assert (np.diff(total(found)) > 0).all()
+    assert all((seconds >= 0).all() for seconds in found.values())
+
+
+@pytest.mark.parametrize("op", PATTERNS)
+@given(st.integers(256, 2**30), st.integers(2, 8))
+def test_never_faster_than_the_link(op: str, size: int, gpus: int) -> None:
+    sent = Collective(op, float(size), gpus).work().comm_bytes
+    assert H100.link_byte_per_s is not None
+    for kernel in ("NCCL", OWN):
+        found = total(parts(op=op, bytes=float(size), n_gpus=gpus, kernel=kernel))
+        assert found >= sent / H100.link_byte_per_s
+
+
+def test_a_long_ring_sends_twice_what_it_gathers() -> None:
+    """2 (n - 1) / n of the message around the ring against (n - 1) / n, both at the link's share."""
+    c = {**START, "local_share": 1e9, "fill": 0.0}
+    sums, gathered = (
+        total(parts(A100, c, op=op, bytes=1e12, n_gpus=4, kernel="NCCL")) for op in ("allreduce", "allgather")
+    )
+    assert sums == pytest.approx(2 * gathered, rel=1e-3)
+    assert A100.link_byte_per_s is not None
+    assert sums == pytest.approx(1.5e12 / A100.link_byte_per_s / START["link_share"], rel=1e-3)
+
+
+def test_a_switch_that_reduces_takes_each_message_once() -> None:
+    """(1 + 1 / n) of the message at the switch's share of the link, against 2 (n - 1) / n in the ring."""
+    c = {**START, "local_share": 1e9, "fill": 0.0}
+    two, eight = (total(parts(H100, c, op="allreduce", bytes=1e12, n_gpus=n, kernel="NCCL")) for n in (2, 8))
+    assert eight / two == pytest.approx((1 + 1 / 8) * START["link_share"] / START["switch_share"], rel=1e-3)
+
+
+def test_engines_kernels_are_quick_for_short_messages_only() -> None:
+    short, long = (
+        [total(parts(op="allreduce", bytes=size, n_gpus=8, kernel=kernel)) for kernel in (OWN, "NCCL")]
+        for size in (4096.0, 1e9)
+    )
+    assert short[0] < short[1]
+    assert long[0] == pytest.approx(long[1], rel=1e-3)
+
+
+def test_shares_of_a_message() -> None:
+    assert [sent_share(p, 4) for p in PATTERNS] == [1.5, 0.75, 0.75, 0.75, 1.0]
+    assert [sent_share(p, 1) for p in PATTERNS] == [0.0] * 5
+
+
+CELLS = [
+    ("a100_sxm", "allreduce", "half", "NCCL", 0.09),
+    ("a100_sxm", "allgather", "half", "NCCL", 0.11),
+    ("h100_sxm", "reduce_scatter", "half", "NCCL", 0.11),
+    ("h100_sxm", "allreduce", "bfloat16", OWN, 0.09),
+]
+
+
+@pytest.mark.parametrize(("gpu", "op", "dtype", "kernel", "most"), CELLS)
+def test_held_out_sizes_are_predicted(
+    held_out_error: Any, gpu: str, op: str, dtype: str, kernel: str, most: float
+) -> None:
+    cell = {"gpu": gpu, "op": op, "dtype": dtype, "kernel": kernel}
+    assert held_out_error("aic_comm", CollectiveModel(), 250, **cell) <= most

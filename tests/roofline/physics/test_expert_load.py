@@ -1,0 +1,100 @@
+"""How many tokens reach the experts of a rank: counts known on paper, and draws that quantiles stand for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from roofline.physics.expert_load import TILES, Load, expert_load, exponent
+from specfiles.errors import InputError
+
+SHAPE = st.sampled_from([(8, 2), (16, 1), (128, 8), (256, 8), (512, 10)])
+TOKENS = st.integers(1, 20_000)
+ALPHA = st.sampled_from([0.0, 1.01, 1.2])
+
+
+def load(tokens: float, experts: float, top_k: float, ranks: float = 1, alpha: float = 0.0) -> Load:
+    return expert_load(*(np.array([float(v)]) for v in (tokens, experts, top_k, ranks, alpha)))
+
+
+@given(SHAPE)
+def test_one_token_touches_exactly_its_choices(shape: tuple[int, int]) -> None:
+    found = load(1, *shape)
+    assert found.touched == found.chosen == shape[1]
+
+
+@given(TOKENS, st.sampled_from([2, 8, 16]))
+def test_all_experts_chosen_is_a_dense_layer(tokens: int, experts: int) -> None:
+    found = load(tokens, experts, experts)
+    assert found.touched == experts
+    assert found.chosen == tokens * experts
+    for size, tiles in zip(TILES, found.tiles, strict=True):
+        assert tiles == experts * np.ceil(tokens / size)
+
+
+@given(TOKENS, SHAPE, st.sampled_from([1, 2, 4, 8]), ALPHA)
+def test_a_rank_holds_no_more_than_there_is(
+    tokens: int, shape: tuple[int, int], ranks: int, alpha: float
+) -> None:
+    experts, top_k = shape
+    found = load(tokens, experts, top_k, ranks, alpha)
+    assert 0 <= found.touched <= experts / ranks + 1e-9
+    assert found.touched <= found.chosen + 1e-9
+    assert found.chosen <= tokens * min(top_k, experts / ranks) * 1.03 + 1  # whole tokens: rounding
+    assert found.tokens <= tokens + 1e-9
+    assert (np.diff(found.tiles, axis=0) <= 1e-9).all()  # larger tiles, fewer of them
+    assert (found.tiles * np.array(TILES)[:, None] >= found.chosen - 1e-6).all()
+
+
+@given(TOKENS, SHAPE, ALPHA)
+def test_one_rank_has_all_choices(tokens: int, shape: tuple[int, int], alpha: float) -> None:
+    found = load(tokens, *shape, alpha=alpha)
+    assert found.chosen == pytest.approx(tokens * shape[1], rel=0.06, abs=2)
+
+
+@given(st.integers(64, 20_000), SHAPE, st.sampled_from([2, 4, 8]), st.sampled_from([1.01, 1.2]))
+def test_the_hottest_rank_has_more_than_its_share(
+    tokens: int, shape: tuple[int, int], ranks: int, alpha: float
+) -> None:
+    assert load(tokens, *shape, ranks, alpha).chosen >= tokens * shape[1] / ranks * 0.98
+
+
+def drawn(tokens: int, experts: int, top_k: int, ranks: int, alpha: float) -> Any:
+    """Mean choices and tiles of 64 on the hottest rank, over random draws of the law itself."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(200):
+        power, high = 1 - alpha, 0.8 * tokens
+        loads = ((high**power - 1) * rng.random(experts) + 1) ** (1 / power)
+        loads *= tokens * top_k / loads.sum()
+        for _ in range(50):
+            over = np.maximum(loads - tokens, 0).sum()
+            loads = np.minimum(loads, tokens)
+            loads[loads < tokens] += over / max((loads < tokens).sum(), 1)
+        sums = loads.reshape(ranks, -1)
+        hottest = np.round(sums[sums.sum(axis=1).argmax()])
+        found.append((hottest.sum(), np.ceil(hottest / 64).sum()))
+    return np.mean(found, axis=0)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 8])
+@pytest.mark.parametrize("shape", [(8, 2), (128, 8), (256, 8)])
+@pytest.mark.parametrize("alpha", [1.01, 1.2])
+@pytest.mark.parametrize("tokens", [1024, 16384])
+def test_quantiles_are_what_draws_average_to(
+    tokens: int, shape: tuple[int, int], ranks: int, alpha: float
+) -> None:
+    found = load(tokens, *shape, ranks, alpha)
+    expected = drawn(tokens, *shape, ranks, alpha)
+    assert [found.chosen[0], found.tiles[TILES.index(64)][0]] == pytest.approx(expected, rel=0.16)
+
+
+def test_exponents_are_read_and_nonsense_is_refused() -> None:
+    assert exponent("balanced") == exponent("") == 0
+    assert exponent("power_law_1.2") == 1.2
+    for name in ("power_law_", "power_law_-1", "power_law_nan", "zipf"):
+        with pytest.raises(InputError, match="power_law_A"):
+            exponent(name)

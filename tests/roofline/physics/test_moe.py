@@ -1,0 +1,98 @@
+"""The layer of routed experts: limits known on paper, and held-out error on public measurements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwspecs import load_device
+from roofline.physics.base import Gpu, total
+from roofline.physics.columns import dtypes_of
+from roofline.physics.moe import CONSTANTS, MoeModel
+
+GPU = Gpu.of(load_device("h100_sxm"))
+START = {c.name: c.start for c in CONSTANTS}
+ANY = st.fixed_dictionaries({c.name: st.floats(c.low, c.high) for c in CONSTANTS})
+
+
+def parts(dtype: str = "bfloat16", c: Any = None, **sizes: Any) -> dict[str, Any]:
+    names = {"num_tokens": 64, "hidden": 2048, "inter": 768, "topk": 8, "num_experts": 128, **sizes}
+    count = max(np.size(v) for v in names.values())
+    rows = {
+        n: np.full(count, v, dtype=object if isinstance(v, str) else np.float64) if np.ndim(v) == 0 else v
+        for n, v in names.items()
+    }
+    return MoeModel().parts(rows, GPU, dtypes_of(dtype), c or START)
+
+
+def time(dtype: str = "bfloat16", c: Any = None, **sizes: Any) -> Any:
+    return total(parts(dtype, c, **sizes))
+
+
+@given(
+    ANY, st.integers(1, 30_000), st.sampled_from([1, 2, 8]), st.sampled_from(["balanced", "power_law_1.2"])
+)
+def test_parts_are_never_negative_and_begin_with_the_roofline(
+    c: dict[str, float], tokens: int, ranks: int, distribution: str
+) -> None:
+    found = parts(c=c, num_tokens=tokens, moe_ep=ranks, distribution=distribution)
+    assert next(iter(found)) == "ideal"
+    for name, seconds in found.items():
+        assert np.isfinite(seconds).all(), name
+        assert (seconds >= 0).all(), name
+
+
+@pytest.mark.parametrize("kernel", ["", "vllm_flashinfer_trtllm_moe_fp4"])
+def test_many_tokens_approach_the_share_of_the_peak(kernel: str) -> None:
+    alone = {**START, "passes": 0.05, "choice_s": 1e-11, "reread": 0.03, "l2_share": 1.5, "tile_s": 1e-7}
+    found = parts(c=alone, num_tokens=100_000, kernel=kernel)
+    assert total(found) == pytest.approx(found["ideal"] / alone["compute_share"], rel=0.35)
+
+
+def test_few_tokens_stream_the_weights_of_the_experts_they_touch() -> None:
+    """One token of a layer reads topk experts: 8 of 128 take less than all by what streams at the peak."""
+    one, all_ = (time(num_tokens=tokens, hidden=8192, inter=8192) for tokens in (1, 4096))
+    weights = 3 * 8192 * 8192 * 2
+    streamed = 8 * weights / (START["memory_share"] * GPU.dram_byte_per_s)
+    assert one == pytest.approx(streamed, rel=0.1)
+    assert all_ > 16 * one * 0.9
+
+
+def test_more_tokens_take_longer_within_one_kind_of_routing() -> None:
+    tokens = np.array([1.0, 2, 4, 8, 16, 64, 256, 1024, 4096, 16384])
+    assert (np.diff(time(num_tokens=tokens)) > 0).all()
+
+
+def test_a_skewed_batch_on_its_hottest_rank_takes_longer_than_a_balanced_one() -> None:
+    even, skewed = (
+        time(num_tokens=8192, moe_ep=8, distribution=name) for name in ("balanced", "power_law_1.2")
+    )
+    assert skewed > 1.4 * even
+
+
+def test_a_layer_without_a_gate_has_two_matrices_of_three_unless_the_kernel_knows_gates_only() -> None:
+    gated, plain = (parts(num_tokens=16384, gated=flag)["ideal"] for flag in (1, 0))
+    assert plain == pytest.approx(gated * 2 / 3)
+    assert time(num_tokens=64, gated=0, kernel="vllm_fused_moe") == time(
+        num_tokens=64, kernel="vllm_fused_moe"
+    )
+
+
+CELLS = [
+    ("h100_sxm", "sglang_fused_moe_triton", "fp8_block", 0.18),
+    ("h100_sxm", "vllm_fp8moe_triton_tritonexperts", "fp8_block", 0.08),
+    ("h100_sxm", "moe_torch_flow_cutlass", "bfloat16", 0.15),
+    ("b200_sxm", "vllm_unquantizedfusedmoe_flashinfer_trtllm_trtllmbf16experts", "bfloat16", 0.15),
+    ("a100_sxm", "sglang_marlin_moe", "int4_wo", 0.11),
+]
+
+
+@pytest.mark.parametrize(("gpu", "kernel", "dtype", "most"), CELLS)
+def test_held_out_shapes_are_predicted(
+    held_out_error: Any, gpu: str, kernel: str, dtype: str, most: float
+) -> None:
+    assert held_out_error("aic_moe", MoeModel(), 150, gpu=gpu, kernel=kernel, dtype=dtype) <= most
