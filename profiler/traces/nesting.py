@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+
+from profiler.traces.tables import unified
 
 NONE = -1
 JITTER_NS = 1000
@@ -94,13 +97,11 @@ def innermost(thread: Any, start: Any, end: Any, parent: Any, at_thread: Any, at
 def threads(*tables: tuple[Any, ...]) -> list[Any]:
     """One number per distinct (source, process, thread), the same over all the given tables."""
     sizes = [len(columns[0]) for columns in tables]
-    stacked = [np.concatenate(column) for column in zip(*tables, strict=True)]
-    if not sum(sizes):
-        return [np.zeros(0, np.int64) for _ in tables]
     codes = np.zeros(sum(sizes), np.int64)
-    for column in stacked:
-        values, inverse = np.unique(column, return_inverse=True)
-        codes = codes * len(values) + inverse
+    for column in zip(*tables, strict=True):  # by hashing: there are few threads and many rows
+        encoded = unified(pa.chunked_array([pa.array(part) for part in column]).dictionary_encode())
+        codes *= max(1, len(encoded.dictionary))
+        codes += encoded.indices.to_numpy()
     return list(np.split(codes, np.cumsum(sizes)[:-1]))
 
 
