@@ -446,7 +446,9 @@ class _Reader:
         events, counts = self.events, self.counts
         cleaned = sum(words.cleaned for words in self.words.values())
         name = self.path.name
+        host = len(self.columns.get("ranges", {}).get("name", ())) if "activities" not in self.columns else 0
         sentences: Sequence[tuple[str, int, str]] = (
+            ("noted", host, "ranges of the host and no activity of a device: no GPU was recorded"),
             ("dropped", int(bool(events.broken)), f"{name}: {events.broken}; everything complete was used"),
             ("dropped", events.dropped, "events that are no JSON, even mended"),
             ("repaired", events.repaired, "events with characters or values mended"),

@@ -326,3 +326,10 @@ def union_by_hand(path: Path) -> float:
         total += max(0, end - max(start, reached))
         reached = max(reached, end)
     return total / 1e9
+
+
+def test_a_trace_of_the_host_alone_is_said_to_be_one(made: Any, write: Write) -> None:
+    made.add("cpu_op", "aten::mm", 0.0, 10.0)
+    trace = read_traces([write(made.text())])
+    assert totals(trace)["gpu_busy_s"] == 0
+    assert "noted 1 ranges of the host and no activity of a device" in sentences(trace)
