@@ -69,6 +69,11 @@ def _model(point: dict[str, Any]) -> Model:
 
 
 def _again(point: dict[str, Any], device: Device) -> Prediction:
+    if point.get("family") == "traced":
+        raise InputError(
+            f"{point['model']} is a traced module, and a report imports no code; draw it with "
+            f"`roofline predict --from-module {point['model']} --format html`."
+        )
     dtypes = point["dtypes"]
     setting = Setting(
         Precision.of(dtypes["weights"], dtypes["activations"], dtypes["kv"], dtypes.get("experts")),

@@ -93,6 +93,7 @@ def asked(scenario: Scenario, device: Device, limits: Ceilings) -> dict[str, Any
     return {
         "schema": 1,
         "model": scenario.model.name,
+        "family": scenario.model.family,
         "hardware": device.name,
         "node": device.node.name if device.node else None,
         "phase": scenario.phase,

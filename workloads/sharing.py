@@ -50,7 +50,7 @@ def _complaints(model: Model, setting: Setting, batch: int) -> Iterator[str]:
         )
     if stages > 1 and len(model.stacks) > 1:
         yield f"{model.name} has {len(model.stacks)} stacks of layers; --pp is known for one"
-    if stages > len(model.layers):
+    if stages > max(1, len(model.layers)):
         yield f"{model.name} has {len(model.layers)} layers, which --pp {stages} stages cannot share"
 
 
@@ -60,7 +60,7 @@ def stages(model: Model, setting: Setting) -> list[Model]:
     The first has the embeddings, the last the head; where they share a table each holds it.
     """
     count = min(setting.pipeline_parallel, len(model.layers))
-    if count == 1:
+    if count <= 1:
         return [model]
     cuts = [len(model.layers) * i // count for i in range(count + 1)]
     return [replace(model, stack=_stage(model.stack, *ends)) for ends in pairwise(cuts)]

@@ -13,7 +13,6 @@ from profiler.cli.options import (
     format_option,
     hardware,
     known_fidelity,
-    model_argument,
     one_of,
     output_file,
     progress,
@@ -24,17 +23,23 @@ from specfiles.errors import InputError
 
 
 @click.command("predict")
-@model_argument
+@click.argument("model", metavar="MODEL", required=False)
+@click.option(
+    "--from-module",
+    metavar="MODULE:FUNCTION",
+    help="Trace a torch.nn.Module instead: imports MODULE from here; FUNCTION returns (module, inputs).",
+)
 @hardware
 @size_options
 @scenario_options
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
 @click.option("--ledger", is_flag=True, help="Every byte instead: a line per tensor and why it counts.")
 @click.option("--explain", metavar="OPERATOR", help="The terms that make an operator's time (calibrated).")
-@format_option("table", "json", "csv")
+@format_option("table", "json", "csv", "html")
 @output_file
 def command(
-    model: str,
+    model: str | None,
+    from_module: str | None,
     hw: str,
     fidelity: str,
     ledger: bool,
@@ -49,11 +54,26 @@ def command(
     from roofline.predict import predict as run
     from roofline.tables import as_json
 
-    one_of(format, "format", ("table", "json", "csv"))
+    one_of(format, "format", ("table", "json", "csv", "html"))
+    if (model is None) == (from_module is None):
+        raise click.UsageError("give either MODEL or --from-module, one of the two.")
+    if ledger and format == "html":
+        raise InputError("--ledger is a table of bytes; choose --format table, json or csv.")
+    if explain is not None and from_module is not None:
+        raise InputError("--explain is for described models; leave it out with --from-module.")
     asked = Asked(**flags)
     device = load_device(hw)
     limits = known_fidelity(fidelity)
-    if listed := listed_operators(model):
+    if from_module is not None:
+        from profiler.module_predict import predict_module
+
+        _emit_module(predict_module(from_module, asked, device, limits), ledger, format, out)
+        return
+    assert model is not None
+    listed = listed_operators(model)
+    if format == "html" and listed:
+        raise InputError("--format html draws predictions of a model; choose table, json or csv here.")
+    if listed:
         from profiler.tables import predict_listed
 
         emit(predict_listed(listed, device, limits, format), out)
@@ -71,12 +91,26 @@ def command(
         one_of(format, "format", ("table",))
         emit("\n".join(waterfall(explained(one, device, limits, explain)) for one in found), out)
         return
+    if format == "html":
+        emit(_page([run(scenario, device, limits) for scenario in found]), out)
+        return
     if (len(found) > 1 or _is_table(out)) and _as_grid(found, device, limits, format, out):
         return
     # A config of the user's travels along, so that a report can be made from the prediction alone.
     own = {} if loaded.file else {"config": loaded.config}
     points = [{**as_json(run(scenario, device, limits)), **own} for scenario in found]
     emit(_render(points, format), out)
+
+
+def _emit_module(made: Any, ledger: bool, format: str, out: Path | None) -> None:
+    from roofline.tables import as_json
+
+    if ledger:
+        from profiler.ledger import render
+
+        emit(render(made, format), out)
+        return
+    emit(_page([made]) if format == "html" else _render([as_json(made)], format), out)
 
 
 def _only(found: list[Any]) -> Any:
@@ -115,6 +149,14 @@ def _as_grid(found: list[Any], device: Any, limits: Any, format: str, out: Path 
         totals = predict_grid(model, grid, limits)
         emit(terminal.sweep(of_points(found, device, ceilings(device, limits), totals)), out)
     return True
+
+
+def _page(predictions: list[Any]) -> str:
+    """The report of `roofline report`, at once: for a traced module, which no file can make again."""
+    from reports.content import of_predictions
+    from reports.html import render
+
+    return render(of_predictions(predictions))
 
 
 def _render(points: list[dict[str, Any]], format: str) -> str:
