@@ -91,8 +91,9 @@ class _Message:
             share = np.where(self.op == op, sent_share(op, self.gpus), share)
         self.sent = self.bytes * share
         self.reduces = self.op == "allreduce"
-        own = np.asarray(rows["kernel"]) if "kernel" in rows else np.full(len(self.bytes), "NCCL")
-        self.own_kernel = self.reduces & (own != "NCCL") & (own != "")
+        # Inference engines sum with kernels of their own: a row that names none is one of theirs.
+        named = np.asarray(rows["kernel"]) if "kernel" in rows else np.full(len(self.bytes), "")
+        self.own_kernel = self.reduces & (named != "NCCL")
 
     @property
     def steps(self) -> Any:
