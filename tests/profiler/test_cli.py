@@ -344,7 +344,7 @@ MISTAKES: list[tuple[tuple[object, ...], str]] = [
     (("ops", "good.csv", *H100), "Missing option '-o'"),
     (("ops", "good.csv", *H100, "-o", "result.xlsx"), "result.xlsx: unknown ending '.xlsx'; expected .csv"),
     (("ops", "good.csv", "--hw", "nothing", *OPS_OUT), "no device named 'nothing'"),
-    (("ops", "bad_op.csv", *H100, *OPS_OUT), "named 'gmem'; did you mean gemm?"),
+    (("ops", "bad_op.csv", *H100, *OPS_OUT), "named 'gmem'; did you mean gemm"),
     (("ops", "bad_size.csv", *H100, *OPS_OUT), "row 0: k of op gemm is -3; expected a positive number"),
     (("ops", "no_column.csv", *H100, *OPS_OUT), "op gemm needs the column 'k'; the table has none"),
     (("ops", "empty.csv", *H100, *OPS_OUT), "empty.csv: cannot be read as a table"),
