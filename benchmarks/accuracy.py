@@ -24,7 +24,7 @@ from hwspecs.calibrations import FOLDER, read_calibration
 from reports.calibration import as_file
 from reports.scores import cell_name
 from roofline.ceilings import ceilings
-from roofline.optable import CALIBRATED_COLUMNS, OUTPUT_COLUMNS, predict_table
+from roofline.optable import OUTPUT_COLUMNS, predict_table
 from roofline.physics import models
 from roofline.physics.calibration import Fitted, calibrate, interval, measured_on
 from roofline.physics.kernels import Kernels
@@ -234,9 +234,8 @@ def main() -> None:
         for name in DEVICES:
             write_calibration(load_device(name), kernels[name])
     carried = {(n, p): unseen(p, n) for n in DEVICES for p in known}
-    everything = pd.concat(
-        [rows.drop(columns=list(CALIBRATED_COLUMNS), errors="ignore") for rows in carried.values()]
-    )
+    everything = pd.concat([rows for rows in carried.values() if len(rows)])
+    everything = everything[everything["provenance"].str.startswith("transferred")]
     if options.write:
         for name in DEVICES:
             write_calibration(load_device(name), with_bands(kernels[name], everything))

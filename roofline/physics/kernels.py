@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from workloads.operators import Operator
 
 # Formats that the same units run at the same rate: one stands in where the other was not measured.
-ALIKE = {"float16": ("bfloat16",), "int8": ("sq",), "sq": ("int8",), "fp8_block": ("fp8",), "nvfp4": ("fp8",)}
+ALIKE = {
+    "float16": ("bfloat16",),
+    "int8": ("sq", "fp8"),
+    "sq": ("int8", "fp8"),
+    "fp8_block": ("fp8",),
+    "nvfp4": ("fp8",),
+    "int4_wo": ("int8_wo",),
+    "int8_wo": ("int4_wo",),
+}
 
 
 CHUNK = 4096  # rows: candidates multiply the memory, and a chunk of them stays in the cache
@@ -96,8 +104,7 @@ class Kernels:
                 own = gpu.name == self.gpu.name
                 constants = model.constants(self.gpu, dtypes_of(dtype, kv_dtype))
                 values = carried(found.values, constants, gpu, self.gpu)
-                exact = found.backend == backend and found.kernel == kernel
-                said = "calibrated" if exact or not backend else "calibrated (any backend)"
+                said = "calibrated" if found.backend == backend else "calibrated (any backend)"
                 if near != dtype:
                     said = f"transferred from {near}"
                 if not own:
