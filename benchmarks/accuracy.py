@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hwspecs import Calibration, Device, Kernel, load_device
+from hwspecs import Calibration, Device, Kernel, kernels_of, load_device
 from hwspecs.calibrations import FOLDER, read_calibration
 from reports.calibration import as_file
 from reports.scores import cell_name
@@ -56,7 +57,9 @@ def fitted_rows(path: Path, name: str, work: Path) -> tuple[list[Kernel], pd.Dat
     if not stored.exists():
         source = SOURCES.get(path.stem, f"{AIC} {path.stem}")
         try:
-            found = calibrate(table, device, source, lambda line: print(f"{name}: {line}", flush=True))
+            found = calibrate(
+                table, device, source, lambda line: print(f"{name}: {line}", file=sys.stderr, flush=True)
+            )
         except InputError:  # the table has no row of this device
             found = []
         work.mkdir(parents=True, exist_ok=True)
@@ -173,7 +176,32 @@ def listing(cells: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def page(held: list[dict[str, Any]], carried: list[dict[str, Any]], claims: list[float]) -> str:
+def elsewhere(others: dict[str, list[Kernel]]) -> list[str]:
+    """Cells that stand in calibration files but whose tables were not fitted for this page."""
+    rows = [(n, k) for n, each in others.items() for k in each if k.held_out_error is not None and k.backend]
+    if not rows:
+        return []
+    lines = [
+        "## Kinds whose tables were not fitted again",
+        "",
+        "From the calibration files, worst first.",
+        "",
+    ]
+    lines += ["| cell | rows | MAPE on families held out | interval holds |", "|---|---|---|---|"]
+    for name, k in sorted(rows, key=lambda pair: -(pair[1].held_out_error or 0.0)):
+        kv = f" KV {k.kv_dtype}" if k.kv_dtype else ""
+        inside = "" if k.coverage is None else f"{k.coverage:.0%}"
+        cell = f"{name} {k.op} {k.dtype}{kv} {k.backend} {k.kernel}"
+        lines.append(f"| {cell} | {k.points} | {k.held_out_error:.1%} | {inside} |")
+    return [*lines, ""]
+
+
+def page(
+    held: list[dict[str, Any]],
+    carried: list[dict[str, Any]],
+    claims: list[float],
+    others: dict[str, list[Kernel]],
+) -> str:
     """The whole page."""
     inside = np.average([c["coverage"] for c in held], weights=[c["rows"] for c in held])
     spread = f"{np.min(claims):.0%} to {np.max(claims):.0%}"
@@ -203,6 +231,7 @@ def page(held: list[dict[str, Any]], carried: list[dict[str, Any]], claims: list
             "",
             *(medians(carried, UNSEEN) if carried else ["nothing was carried"]),
             "",
+            *elsewhere(others),
             "## Every cell: shapes not seen, worst first",
             "",
             *listing(held),
@@ -224,12 +253,16 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "accuracy")
     parser.add_argument("--only", help="fit tables whose name contains this; others only from --work")
     parser.add_argument("--write", action="store_true", help="write the constants and docs/accuracy.md")
+    parser.add_argument("--json", action="store_true", help="print every cell as one JSON object")
     options = parser.parse_args()
     paths = [p for p in sorted(options.tables.glob("*.parquet")) if "latency_us" in pd.read_parquet(p)]
     asked = [p for p in paths if (options.only or "") in p.stem]
     known = [p for p in paths if p in asked or all(_stored(p, n, options.work).exists() for n in DEVICES)]
     found = {(n, p): fitted_rows(p, n, options.work) for n in DEVICES for p in known}
     kernels = {n: [k for p in known for k in found[n, p][0]] for n in DEVICES}
+    fitted = {k.op for each in kernels.values() for k in each}
+    others = {n: [k for k in kernels_of(load_device(n)) if k.op not in fitted] for n in DEVICES}
+    kernels = {n: [*kernels[n], *others[n]] for n in DEVICES}
     if options.write:
         for name in DEVICES:
             write_calibration(load_device(name), kernels[name])
@@ -242,9 +275,12 @@ def main() -> None:
     held_cells = [c for n in DEVICES for p in known for c in cells_of(found[n, p][1], n)]
     carried_cells = [c for n in DEVICES for p in known for c in cells_of(carried[n, p], n)]
     claims = [k.coverage for ks in kernels.values() for k in ks if k.coverage is not None]
-    text = page(held_cells, carried_cells, claims)
+    text = page(held_cells, carried_cells, claims, others)
     if options.write:
         write_text(ROOT / "docs" / "accuracy.md", text)
+    if options.json:
+        print(json.dumps({"shapes_not_seen": held_cells, "device_not_seen": carried_cells}, indent=1))
+        return
     print("\n".join([*medians(held_cells), "", *(medians(carried_cells, UNSEEN) if carried_cells else [])]))
 
 

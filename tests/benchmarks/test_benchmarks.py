@@ -8,7 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+
+from hwspecs import load_device
+from roofline.ceilings import ceilings
+from roofline.optable import predict_table
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
@@ -41,14 +47,18 @@ def test_an_export_is_read_beside_sqlite(results: dict[str, dict[str, Any]]) -> 
 
 
 def test_every_benchmark_is_tried_and_explained() -> None:
-    assert {path.stem for path in SCRIPTS} == set(SMALL)
+    assert {path.stem for path in SCRIPTS} == {*SMALL, "accuracy"}  # which needs tables
     readme = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     assert all(f"benchmarks/{path.name}" in readme for path in SCRIPTS)
 
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, dict[str, Any]]:
-    return {path.stem: json.loads(printed(path, *SMALL[path.stem], "--json")) for path in SCRIPTS}
+    return {
+        path.stem: json.loads(printed(path, *SMALL[path.stem], "--json"))
+        for path in SCRIPTS
+        if path.stem in SMALL
+    }
 
 
 def test_a_grid_gives_what_single_predictions_give(results: dict[str, dict[str, Any]]) -> None:
@@ -93,5 +103,27 @@ def test_the_page_of_conformance_is_what_the_script_prints(results: dict[str, di
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_help_says_what_it_measures(path: Path) -> None:
     text = printed(path, "--help")
-    assert "--repeats" in text or "--runs" in text or path.stem == "conformance"  # which measures no time
+    assert (
+        "--repeats" in text or "--runs" in text or path.stem in ("conformance", "accuracy")
+    )  # which measure no time
     assert "?" in text  # the question that it answers
+
+
+def test_accuracy_lists_every_cell_on_shapes_and_devices_not_seen(tmp_path: Path) -> None:
+    """Two imaginary backends that reach half of the data sheet, ten shape families each."""
+    rng = np.random.default_rng(0)
+    sizes = dict(zip("mnk", 2 ** rng.integers(6, 12, (3, 40)), strict=True))
+    table = pd.DataFrame({"op": "gemm", "dtype": "bfloat16", "gpu": "h100_sxm", **sizes})
+    bound = predict_table(table, ceilings(load_device("h100_sxm")))["predicted_us"]
+    table = pd.concat([table.assign(backend=name, latency_us=5 + 2 * bound) for name in ("one", "two")])
+    (tmp_path / "tables").mkdir()
+    table.to_parquet(tmp_path / "tables" / "products.parquet")
+    path = ROOT / "benchmarks" / "accuracy.py"
+    found = json.loads(printed(path, str(tmp_path / "tables"), "--work", str(tmp_path / "work"), "--json"))
+    for part in ("shapes_not_seen", "device_not_seen"):
+        assert {(cell["gpu"], cell["backend"], cell["rows"]) for cell in found[part]} == {
+            ("h100_sxm", "one", 40),
+            ("h100_sxm", "two", 40),
+        }
+    assert all(cell["mape"] < 0.2 for cell in found["shapes_not_seen"])
+    assert len(list((tmp_path / "work").iterdir())) == 6  # constants and rows of each shipped device
