@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwspecs import load_device
+from hwspecs import kernels_of, load_device
 from roofline.ceilings import ceilings
 from roofline.optable import CALIBRATED_COLUMNS, OUTPUT_COLUMNS, predict_table
 from roofline.physics import models
 from roofline.physics.base import Gpu
+from roofline.physics.columns import dtypes_of
 from roofline.physics.transfer import QUANTITIES, carried, distance
 from specfiles.errors import InputError
 from workloads.operators import Gemm
@@ -125,3 +126,13 @@ def test_an_operator_of_a_model_gets_the_default_kernel() -> None:
     assert found is not None
     row = predict_table(gemms(), LIMITS["h100_sxm"])
     assert found.time_s[0] * 1e6 == pytest.approx(row["predicted_us"][0])
+
+
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_shipped_constants_are_those_that_the_models_ask_for(name: str) -> None:
+    """A model that changed its constants needs a new fit: old ones would be used for something else."""
+    device = load_device(name)
+    for kernel in kernels_of(device):
+        model, formats = models()[kernel.op], dtypes_of(kernel.dtype, kernel.kv_dtype)
+        assert set(kernel.values) == {c.name for c in model.constants(Gpu.of(device), formats)}
+        assert kernel.source
