@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from workloads.blocks.base import Block, NormShape, Part, Place
+from workloads.blocks.condition import modulated, of_sequences
 from workloads.operators import AllReduce, Residual
 
 if TYPE_CHECKING:
@@ -28,19 +29,27 @@ class Layer:
     parallel: bool = False  # all blocks read the same stream, and their results are added at once (GPT-J)
     shared_norm: bool = False  # parallel blocks share one norm of their input
     repeats: bool = False  # runs with the weights of the layer before it
+    condition: int = 0  # width of what shifts, scales and gates each block (adaLN, arXiv:2212.09748)
 
     def parts(self, place: Place) -> Iterator[Part]:
         """The operators of the layer, named from the layer on: `attention.q_proj`, `mlp_norm`."""
         if self.parallel:
             yield from self._parallel(place)
             return
+        if self.condition:
+            width = 3 * len(self.blocks) * place.hidden  # shift, scale and gate of each
+            yield "modulation", None, of_sequences(place, width, self.condition)
         for block in self.blocks:
             if self.input_norms:
                 yield self._norm(place, f"{block.branch}_norm")
+            if self.condition:
+                yield f"{block.branch}_shift_scale", None, modulated(place)
             yield from _prefixed(block, place)
             yield from _summed(place, block)
             if self.post_norms:
                 yield self._norm(place, f"{block.branch}_post_norm")
+            if self.condition:
+                yield f"{block.branch}_gate", None, modulated(place, gate=True)
             yield _added(place, block)
             if self.stream_norms:
                 yield self._norm(place, f"{block.branch}_stream_norm")

@@ -269,10 +269,10 @@ def test_a_vision_tower_is_counted() -> None:
 
 
 def test_no_family_is_compared_nowhere() -> None:
-    """What test_transformers leaves out is here, but LLaDA, which transformers does not implement."""
+    """What test_transformers leaves out is here, but diffusion models, which transformers has not."""
     from workloads.families import FAMILIES
 
-    here = {*SMALL, *ROUTED, "longformer", "big_bird", "llada"}
+    here = {*SMALL, *ROUTED, "longformer", "big_bird", "llada", "sedd"}
     assert here <= set(FAMILIES)
     mixed = {load_model(name).model.family for name in ("Mamba-1-2.8B", "BERT-base-uncased", "LLaDA-8B")}
     assert mixed <= here

@@ -2,6 +2,7 @@
 
 from workloads.blocks.attention import AttentionBlock
 from workloads.blocks.base import RMS_NORM, Block, NormShape, Part, Place
+from workloads.blocks.condition import FinalModulation, NoiseLevel
 from workloads.blocks.delta import DeltaBlock, GatedAttentionBlock
 from workloads.blocks.encoder import CrossAttentionBlock, EncoderAttentionBlock, RelativePositions, Sparsity
 from workloads.blocks.ends import EmbeddingNorm, FinalNorm, Head, Pooler, PositionTable, TokenTable, TypeTable
@@ -21,6 +22,7 @@ __all__ = [
     "DeltaBlock",
     "EmbeddingNorm",
     "EncoderAttentionBlock",
+    "FinalModulation",
     "FinalNorm",
     "GatedAttentionBlock",
     "Head",
@@ -30,6 +32,7 @@ __all__ = [
     "MlaBlock",
     "MlpBlock",
     "MoeBlock",
+    "NoiseLevel",
     "NormShape",
     "Part",
     "PatchEmbedding",

@@ -1,13 +1,16 @@
-"""Diffusion language models: LLaDA, a Llama block without a mask."""
+"""Diffusion language models: LLaDA, a Llama without a mask, and SEDD, which knows its noise level."""
 
 from __future__ import annotations
 
 from workloads.architectures import Diffusion
 from workloads.blocks import (
     EncoderAttentionBlock,
+    FinalModulation,
     FinalNorm,
     Head,
     MlpBlock,
+    NoiseLevel,
+    NormShape,
     TokenTable,
 )
 from workloads.config import Config
@@ -37,4 +40,38 @@ def _llada(config: Config) -> Model:
     return Diffusion("", "llada", vocabulary, config.size("max_sequence_length", default=4096), stack)
 
 
-FAMILY = {"llada": _llada}
+NOISE_WAVES = 256  # sines and cosines of the noise level (the reference's TimestepEmbedder)
+
+
+def _sedd(config: Config) -> Model:
+    """Score entropy discrete diffusion (arXiv:2310.16834) as its authors' SEDD module has it.
+
+    Fields are those of their `config.json`: sizes under `model`, and one token more where `graph` absorbs.
+    """
+    sizes, graph = config.nested("model"), config.nested("graph")
+    hidden, heads = sizes.size("hidden_size"), sizes.size("n_heads")
+    sizes.divides("hidden_size", hidden, "n_heads", heads)
+    kind = graph.text("type", default="absorb")
+    if kind not in ("absorb", "uniform"):
+        raise graph.wrong("type", "absorb or uniform")
+    vocabulary = config.size("tokens") + (kind == "absorb")
+    condition, head_dim = sizes.size("cond_dim"), hidden // heads
+    norm = NormShape(center=True)
+    layer = Layer(
+        (
+            EncoderAttentionBlock(heads, head_dim, rotary_dim=head_dim, fused_qkv=True),
+            MlpBlock(4 * hidden, "gelu_tanh", gated=False, bias=True),
+        ),
+        norm,
+        condition=condition,
+    )
+    stack = Stack(
+        hidden,
+        (layer,) * sizes.layers("n_blocks"),
+        (TokenTable(vocabulary), NoiseLevel(NOISE_WAVES, condition)),
+        (FinalNorm(norm), FinalModulation(condition), Head(vocabulary, bias=True)),
+    )
+    return Diffusion("", "sedd", vocabulary, sizes.size("length", default=1024), stack)
+
+
+FAMILY = {"llada": _llada, "sedd": _sedd}

@@ -9,6 +9,7 @@ from workloads.operators.gemm import Gemm, GroupedGemm
 from workloads.operators.index import IndexScores
 from workloads.operators.linear import GatedDelta, LinearAttention
 from workloads.operators.memory import Embedding, KvAppend
+from workloads.operators.modulation import Modulation
 from workloads.operators.routed import RoutedExperts
 from workloads.operators.routing import Combine, Permute, TopK
 from workloads.operators.rwkv import TokenShift, Wkv
@@ -45,6 +46,7 @@ KINDS: tuple[type[Operator], ...] = (
     IndexScores,
     Collective,
     RoutedExperts,
+    Modulation,
 )
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "IndexScores",
     "KvAppend",
     "LinearAttention",
+    "Modulation",
     "Norm",
     "Operator",
     "Permute",
