@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workloads.operators import Attention, Embedding, Gemm, KvAppend, Operator, Rope
+from workloads.operators.experts import expected_distinct
 from workloads.work import Role, Traffic, Work
 
 # Types as PyTorch prints them -> the format here, or bytes of an element where no format matters.
@@ -198,7 +199,7 @@ def experts(call: Recorded, at: Sequence[int]) -> Operator | None:
     if len(first.dims) != 3 or len(second.dims) != 3 or len(x.dims) != 2 or len(ids.dims) != 2:
         return None
     tokens, topk, count = x.dims[0], ids.dims[1], first.dims[0]
-    touched = count * (1 - (1 - min(1.0, topk / count)) ** tokens)
+    touched = expected_distinct(count, min(topk, count), tokens)
     weights = (first.bytes + second.bytes) * touched / count
     per_pair = 2 * (math.prod(first.dims[1:]) + math.prod(second.dims[1:]))
     return Experts(2 * x.bytes, weights, tokens * topk * per_pair, _multiplied(x, first), x.elements)

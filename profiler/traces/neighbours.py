@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from profiler.traces.grouping import numbered
+
 REACH = 2  # kernels on each side
 
 
@@ -27,11 +29,8 @@ def signatures(name: Any, group: Any, order: Any) -> Any:
             same = where[there] == where[begin:end]
             moved[begin:end] = np.where(same, code[there], -1)
         rows.append(moved)
-    if not len(code):
-        return np.zeros(0, np.int64)
-    _, found = np.unique(np.stack(rows), axis=1, return_inverse=True)
     result = np.empty(len(code), np.int64)
-    result[order] = found
+    result[order] = numbered(*rows)
     return result
 
 

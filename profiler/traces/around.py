@@ -1,0 +1,72 @@
+"""What lies around a row of a trace: the ranges above it, and the step and layer that they name."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from profiler.traces.steps import StepFacts, step_facts
+from profiler.traces.tables import NONE, Trace
+
+LAYER = re.compile(r"(?:\w*(?:Layer|Block)_|(?:^|[./: ])(?:layers?|blocks?|h)[._](?=\d))(\d{1,4})(?:\D|$)")
+
+
+class Ranges:
+    """The ranges of a trace, and questions about what lies around a row."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.parent = trace.column("ranges", "parent")
+        self.name = trace.column("ranges", "name")
+        self.words = [*trace.words("ranges", "name"), ""]  # code -1: no name
+        kinds = trace.words("ranges", "kind")
+        self.kind = trace.column("ranges", "kind")
+        self.kinds = {kind: code for code, kind in enumerate(kinds)}
+        self.facts = [step_facts(word) for word in self.words]
+        self.layers = np.array([_layer(word) for word in self.words])
+
+    def is_kind(self, *kinds: str) -> Any:
+        """Which ranges are of these kinds."""
+        return np.isin(self.kind, [self.kinds[k] for k in kinds if k in self.kinds])
+
+    def up(self, rows: Any, good: Any) -> Any:
+        """The nearest range at or around each row for which `good` holds; -1 where there is none."""
+        rows = rows.copy()
+        if not len(good):
+            return np.full(len(rows), NONE)
+        while (lost := (rows >= 0) & ~good[np.maximum(rows, 0)]).any():
+            rows[lost] = self.parent[rows[lost]]
+        return rows
+
+    def steps(self, trace: Trace) -> tuple[Any, list[StepFacts]]:
+        """The step of each activity and the facts of each step, from annotations around the launch."""
+        says = np.array([f.known for f in self.facts], bool)[self.name] & ~self.is_kind("operator")
+        steps = says | self.is_kind("step")
+        rows = self.up(trace.column("activities", "range"), steps)
+        known, index = np.unique(rows[rows >= 0], return_inverse=True)
+        step = np.full(len(rows), NONE, np.int64)
+        step[rows >= 0] = index
+        return step, [self.facts[self.name[row]] for row in known]
+
+    def module_layers(self, rows: Any) -> Any:
+        """The layer that the names of the ranges around each row number; -1 where none does."""
+        if not len(self.name):
+            return np.full(len(rows), NONE, np.int64)
+        numbered = (self.layers[self.name] >= 0) & ~self.is_kind("operator")
+        row = self.up(rows, numbered)
+        return np.where(row >= 0, self.layers[self.name[np.maximum(row, 0)]], NONE)
+
+    def operators(self, rows: Any, around: Any) -> Any:
+        """The code of the name that says what each row was for: of the range `around` it that its work is
+        known by, else of the innermost operator, else of a range that is no step; -1 without any."""
+        operator = self.up(rows, self.is_kind("operator"))
+        says = np.array([f.known for f in self.facts], bool)[self.name]
+        plain = self.up(rows, self.is_kind("annotation", "nvtx") & ~says)
+        row = np.where(around >= 0, around, np.where(operator >= 0, operator, plain))
+        return np.where(row >= 0, self.name[np.maximum(row, 0)], NONE) if len(self.name) else row
+
+
+def _layer(word: str) -> int:
+    found = LAYER.search(word)
+    return int(found.group(1)) if found else NONE

@@ -1,0 +1,146 @@
+"""Which execution of an operator each activity belongs to, and the work of it by recorded shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from profiler.traces.around import Ranges
+from profiler.traces.grouping import numbered, worded
+from profiler.traces.neighbours import known_by_neighbours, signatures
+from profiler.traces.steps import StepFacts
+from profiler.traces.tables import NONE, Trace
+from profiler.traces.work import operator_rule, recorded_work
+from workloads.operators import Operator
+
+ANY_STEP = StepFacts("decode", decode=1, decode_tokens=1, kv=1)
+WORK = ("matrix_flops", "vector_flops", "special_ops", "work_bytes", "comm_bytes")
+HOW = ("shapes", "capture", "neighbours")
+
+
+class Executions:
+    """Arrays with an entry per activity, -1 for none: `owner` is the range that its work is known by,
+    `around` the same or that of its `twin` (an activity that looks the same and is explained),
+    `combination` the key of its operator in `works`, and `instance` a number that activities of one
+    execution share.
+
+    `step` is the step of each activity, `facts` what is known of the steps, and `captured` says which
+    activities got their range from a capture.
+    """
+
+    def __init__(self, base: Trace, ranges: Ranges, step: Any, facts: list[StepFacts], captured: Any) -> None:
+        self.base, self.ranges, self.step, self.facts, self.captured = base, ranges, step, facts, captured
+        self.count = base["activities"].num_rows
+        self.start, self.end = base.column("activities", "start_ns"), base.column("activities", "end_ns")
+        self.name, self.range = base.column("activities", "name"), base.column("activities", "range")
+        self.owner, self.works = self._owners()
+        self._neighbours()
+        self._instances()
+
+    def columns(self) -> dict[str, Any]:
+        """Columns of the attribution: how the work is known, its format, and the work itself."""
+        size = max(self.works, default=-1) + 1
+        table = np.zeros((len(WORK), size + 1))
+        dtypes = [""] * (size + 1)
+        for at, operator in self.works.items():
+            work = operator.work()
+            values = (work.matrix_flops, work.vector_flops, work.special_ops, work.bytes, work.comm_bytes)
+            table[:, at] = [float(value) for value in values]
+            dtypes[at] = str(work.dtype)
+        known = np.isin(self.combination, list(self.works))
+        place = np.where(known, self.combination, size)
+        main = known & self._longest()
+        how = np.where(known, np.where(self.twin >= 0, 2, np.where(self.captured, 1, 0)), NONE)
+        distinct = list(dict.fromkeys(dtypes))
+        code = np.array([distinct.index(d) for d in dtypes])[place]
+        return {
+            "how": worded(how, HOW),
+            "dtype": worded(np.where(known, code, NONE), distinct),
+            **{name: np.where(main, row[place], 0.0) for name, row in zip(WORK, table, strict=True)},
+        }
+
+    def _owners(self) -> tuple[Any, dict[int, Operator]]:
+        """The range that each activity's work is known by, and the work by activity's combination code."""
+        ranges, base = self.ranges, self.base
+        shapes, shape_words = base.column("ranges", "shapes"), [*base.words("ranges", "shapes"), "{}"]
+        width = len(shape_words) + 1
+        pairs = ranges.name * width + shapes + 1
+        distinct, index = np.unique(pairs, return_inverse=True)
+        possible = np.zeros(len(distinct), bool)
+        for at, pair in enumerate(distinct.tolist()):
+            rule = operator_rule(ranges.words[pair // width]) if pair >= 0 else None
+            shape = pair % width - 1
+            possible[at] = (
+                rule is not None
+                and shape >= 0
+                and recorded_work(rule, shape_words[shape], ANY_STEP) is not None
+            )
+        good = (
+            possible[index] & ranges.is_kind("operator", "annotation") if len(distinct) else np.zeros(0, bool)
+        )
+        owner = ranges.up(self.range, good)
+        self.combination = np.full(self.count, NONE, np.int64)
+        works: dict[int, Operator] = {}
+        rows = np.flatnonzero(owner >= 0)
+        if len(rows):
+            # Steps that say the same ask for the same work.
+            said = list(dict.fromkeys([StepFacts(), *self.facts]))
+            fact = np.array([*(said.index(f) for f in self.facts), 0])[self.step[rows]]
+            steps = len(said)
+            keys = pairs[owner[rows]] * steps + fact
+            combos, where = np.unique(keys, return_inverse=True)
+            self.combination[rows] = where
+            for at, key in enumerate(combos.tolist()):
+                pair, step = key // steps, key % steps
+                rule = operator_rule(ranges.words[pair // width])
+                work = recorded_work(rule, shape_words[pair % width - 1], said[step]) if rule else None
+                if work is not None:
+                    works[at] = work
+        return owner, works
+
+    def _neighbours(self) -> None:
+        """Executions that no range explains, by those that have the same kernels around them."""
+        base, count = self.base, self.count
+        self.twin = np.full(count, NONE, np.int64)  # an activity that is explained and looks the same
+        self.around = self.owner  # the range of the work, a twin's where there is none
+        explained = (self.owner >= 0) & np.isin(self.combination, list(self.works))
+        if not explained.any():
+            return
+        group = numbered(*(base.column("activities", c) for c in ("source", "device", "stream")))
+        sizes = [base.column("activities", f"{what}_{axis}") for what in ("grid", "block") for axis in "xyz"]
+        signature = signatures(numbered(self.name, *sizes), group, np.lexsort((self.start, group)))
+        combination = known_by_neighbours(signature, np.where(explained, self.combination, NONE))
+        alike = (combination >= 0) & (self.range < 0)
+        first = np.full(signature.max() + 1, NONE, np.int64)
+        first[signature[explained]] = np.flatnonzero(explained)
+        self.twin = np.where(alike, first[signature], NONE)
+        self.combination = np.where(alike, combination, self.combination)
+        self.around = np.where(self.owner >= 0, self.owner, np.where(alike, self.owner[self.twin], NONE))
+
+    def _instances(self) -> None:
+        """One number per execution of an operator: replays of a graph share ranges, not instances."""
+        replay = np.where(self.captured, self.base.column("activities", "launch"), NONE)
+        own = np.where(self.owner >= 0, 0, self._runs() + 1)
+        self.instance = numbered(self.owner, replay, own)
+
+    def _runs(self) -> Any:
+        """A number per activity, the same for neighbours whose twins are of one execution."""
+        twin_owner = np.where(self.twin >= 0, self.around, NONE)
+        place = [self.base.column("activities", c) for c in ("stream", "device", "source")]
+        order = np.lexsort((self.start, *place))
+        owner = twin_owner[order]
+        new = np.ones(self.count, bool)
+        new[1:] = (owner[1:] != owner[:-1]) | (owner[1:] < 0)
+        found = np.empty(self.count, np.int64)
+        found[order] = np.cumsum(new)
+        return found
+
+    def _longest(self) -> Any:
+        """Which activity is the longest of its instance: it carries the instance's work."""
+        order = np.lexsort((self.start - self.end, self.instance))
+        first = np.ones(len(order), bool)
+        first[1:] = self.instance[order][1:] != self.instance[order][:-1]
+        found = np.zeros(self.count, bool)
+        found[order[first]] = True
+        return found
