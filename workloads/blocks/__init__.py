@@ -6,6 +6,7 @@ from workloads.blocks.condition import FinalModulation, NoiseLevel
 from workloads.blocks.delta import DeltaBlock, GatedAttentionBlock
 from workloads.blocks.encoder import CrossAttentionBlock, EncoderAttentionBlock, RelativePositions, Sparsity
 from workloads.blocks.ends import EmbeddingNorm, FinalNorm, Head, Pooler, PositionTable, TokenTable, TypeTable
+from workloads.blocks.kernel import KernelAttentionBlock
 from workloads.blocks.mamba import Mamba2Block, MambaBlock
 from workloads.blocks.mla import Indexer, MlaBlock
 from workloads.blocks.mlp import MlpBlock
@@ -27,6 +28,7 @@ __all__ = [
     "GatedAttentionBlock",
     "Head",
     "Indexer",
+    "KernelAttentionBlock",
     "Mamba2Block",
     "MambaBlock",
     "MlaBlock",

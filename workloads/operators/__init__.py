@@ -5,6 +5,7 @@ from workloads.operators.base import Operator
 from workloads.operators.bias import RelativeBias
 from workloads.operators.collective import AllReduce, AllToAll, Collective, Send
 from workloads.operators.elementwise import Activation, Norm, Residual, Rope
+from workloads.operators.features import FeatureMap
 from workloads.operators.gemm import Gemm, GroupedGemm
 from workloads.operators.index import IndexScores
 from workloads.operators.linear import GatedDelta, LinearAttention
@@ -47,6 +48,7 @@ KINDS: tuple[type[Operator], ...] = (
     Collective,
     RoutedExperts,
     Modulation,
+    FeatureMap,
 )
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "Collective",
     "Combine",
     "Embedding",
+    "FeatureMap",
     "GatedDelta",
     "Gemm",
     "GroupedGemm",

@@ -19,6 +19,7 @@ from roofline.predict import Prediction, predict
 from roofline.scenario import Scenario
 from roofline.whatif import whatif
 from specfiles.errors import InputError
+from workloads.blocks import AttentionBlock
 from workloads.catalogue import load_model
 from workloads.convention import CONVENTIONS
 from workloads.step import Setting
@@ -485,6 +486,58 @@ def test_states_do_not_grow_with_the_context() -> None:
 def test_a_hybrid_caches_one_layer_in_eight() -> None:
     pure, hybrid = (predicted(f"state-space:attention={n}").memory()["kv_cache_bytes"] for n in (0, 8))
     assert hybrid - pure * 28 / 32 == pytest.approx(BASE.memory()["kv_cache_bytes"] * 4 / 32)
+
+
+@pytest.mark.parametrize(
+    ("words", "features"),
+    [
+        ("linear-attention", MODEL.layers[0].find(AttentionBlock).head_dim),
+        ("linear-attention:function=positive,features=256", 256),
+        ("linear-attention:function=trigonometric,features=64", 64),
+    ],
+)
+def test_sums_take_the_place_of_the_cache(words: str, features: int) -> None:
+    """A matrix and a normaliser per head, whatever the context (arXiv:2006.16236)."""
+    short, long = (
+        predicted(words, scenario=replace(SCENARIO, phase="decode", context=n)) for n in (100, 100_000)
+    )
+    heads = MODEL.layers[0].find(AttentionBlock).heads
+    held = 2 * 4 * len(MODEL.layers) * heads * features * (128 + 1)
+    assert short.memory()["kv_cache_bytes"] == long.memory()["kv_cache_bytes"] == held
+    assert short.time_s() == pytest.approx(long.time_s())
+    assert short.total("kv_bytes") == 2 * held  # read and written by the step
+
+
+def test_kernel_attention_has_keys_and_values_of_every_query_head() -> None:
+    """8 key-value heads of Llama-3.1 become 32; what is drawn is no weight."""
+    more = 2 * 2 * len(MODEL.layers) * (32 - 8) * 128 * MODEL.hidden
+    for words in ("linear-attention", "linear-attention:function=positive"):
+        assert predicted(words).memory()["weights_bytes"] - BASE.memory()["weights_bytes"] == more
+
+
+def test_prompts_of_kernel_attention_grow_in_proportion() -> None:
+    """Per token a constant, where softmax attention pays for every earlier position: whole chunks of 256."""
+
+    def core(words: tuple[str, ...], prompt: int) -> float:
+        found = predicted(*words, scenario=replace(SCENARIO, phase="prefill", prompt=prompt))
+        rows = [r for r in found.rows if r.name == "layers.attention.core"]
+        return sum(r.count * r.work.matrix_flops for r in rows)
+
+    assert core(("linear-attention",), 8192) == 4 * core(("linear-attention",), 2048)
+    assert core((), 8192) == pytest.approx(16 * core((), 2048), rel=1e-3)
+
+
+def test_biases_stay_where_attention_becomes_linear() -> None:
+    """Qwen2.5 has biases on queries, keys and values and none on the way back: 14 heads of 64 for 2."""
+    qwen = replace(SCENARIO, model=load_model("Qwen2.5-0.5B").model)
+    before, after = (predicted(*words, scenario=qwen) for words in ((), ("linear-attention",)))
+    more = 2 * 2 * 24 * (14 - 2) * 64 * (896 + 1)
+    assert after.memory()["weights_bytes"] - before.memory()["weights_bytes"] == more
+
+
+def test_half_a_pair_of_waves_is_refused() -> None:
+    with pytest.raises(InputError, match="7 features are no pairs of a sine and a cosine"):
+        predicted("linear-attention:function=trigonometric,features=7")
 
 
 def test_one_layer_again_and_again_is_stored_once() -> None:

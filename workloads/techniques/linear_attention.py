@@ -1,0 +1,64 @@
+"""Kernel attention: Linear Transformer, Performer, RFA."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from workloads.blocks import AttentionBlock, KernelAttentionBlock
+from workloads.operators.features import FEATURE_KINDS
+from workloads.schedule import Schedule
+from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
+from workloads.techniques.changes import blocks
+
+if TYPE_CHECKING:
+    from workloads.layer import Layer
+    from workloads.model import Model
+
+
+@dataclass(frozen=True)
+class LinearAttention(Technique):
+    """Features of queries and keys replace the softmax, so that sums of fixed size replace the cache."""
+
+    name = "linear-attention"
+    aliases = ("linear-transformer", "performer", "rfa", "kernel-attention")
+    level = "model"
+    category = "efficient structure"
+    paper = "Linear Transformer arXiv:2006.16236; Performer arXiv:2009.14794; RFA arXiv:2103.02143"
+    removes = "attention that grows with the context, and its cache"
+    adds = (
+        "the feature map; sums per sequence and head that every step reads and writes; a key per query head"
+    )
+    needs = "a model trained with it"
+    quality = "retrained"
+    slot = "the kind of attention"
+    order = STRUCTURE
+
+    function: str = parameter(
+        "elu", "Linear Transformer: elu; Performer: positive; RFA: trigonometric", among=FEATURE_KINDS
+    )
+    features: int = parameter(256, "random features of a head, which elu has not", low=2, high=65536)
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """It replaces attention with key-value heads; sines and cosines come in pairs."""
+        if self.function == "trigonometric" and self.features % 2:
+            return f"{self.features} features are no pairs of a sine and a cosine"
+        return None if blocks(schedule, AttentionBlock) else "the model has no attention with key-value heads"
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """Every head has queries, keys and values of its own, without rotation or norms, as in the papers."""
+
+        def layer(old: Layer) -> Layer:
+            return replace(
+                old, blocks=tuple(self._of(b) if isinstance(b, AttentionBlock) else b for b in old.blocks)
+            )
+
+        def model(old: Model) -> Model:
+            return replace(old, stack=replace(old.stack, layers=tuple(map(layer, old.layers))))
+
+        return schedule.with_model(model)
+
+    def _of(self, old: AttentionBlock) -> KernelAttentionBlock:
+        function = next(kind for kind in FEATURE_KINDS if kind == self.function)
+        features = old.head_dim if function == "elu" else self.features
+        return KernelAttentionBlock(old.heads, old.head_dim, features, function, old.qkv_bias, old.out_bias)
