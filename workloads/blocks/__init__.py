@@ -7,6 +7,7 @@ from workloads.blocks.delta import DeltaBlock, GatedAttentionBlock
 from workloads.blocks.encoder import CrossAttentionBlock, EncoderAttentionBlock, RelativePositions, Sparsity
 from workloads.blocks.ends import EmbeddingNorm, FinalNorm, Head, Pooler, PositionTable, TokenTable, TypeTable
 from workloads.blocks.kernel import KernelAttentionBlock
+from workloads.blocks.linformer import LinformerBlock
 from workloads.blocks.mamba import Mamba2Block, MambaBlock
 from workloads.blocks.mla import Indexer, MlaBlock
 from workloads.blocks.mlp import MlpBlock
@@ -29,6 +30,7 @@ __all__ = [
     "Head",
     "Indexer",
     "KernelAttentionBlock",
+    "LinformerBlock",
     "Mamba2Block",
     "MambaBlock",
     "MlaBlock",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from workloads.architectures import Encoder
 from workloads.blocks import (
     Block,
     EmbeddingNorm,
     EncoderAttentionBlock,
+    LinformerBlock,
     MlpBlock,
     NormShape,
     Pooler,
@@ -26,7 +29,7 @@ GLOBAL_TOKENS = 1  # the first one, which stands for the sequence (arXiv:2004.05
 def _encoder(
     config: Config,
     family: str,
-    attention: list[EncoderAttentionBlock],
+    attention: Sequence[Block],
     mlp: MlpBlock,
     *,
     hidden: int,
@@ -64,10 +67,8 @@ def _bert(config: Config, family: str = "bert", reserved: int = 0) -> Model:
     )
 
 
-def _attention(
-    config: Config, family: str, block: EncoderAttentionBlock, layers: int
-) -> list[EncoderAttentionBlock]:
-    """The attention of each layer: full, a band with global positions, or blocks."""
+def _attention(config: Config, family: str, block: EncoderAttentionBlock, layers: int) -> Sequence[Block]:
+    """The attention of each layer: full, a band with global positions, blocks, or of low rank."""
     if family == "longformer":
         windows = config.sizes("attention_window", layers, default=512)
         return [
@@ -85,7 +86,21 @@ def _attention(
         size, random = config.size("block_size", default=64), config.size("num_random_blocks", default=3)
         sparsity = Sparsity(size, 1, 2, random)
         block = EncoderAttentionBlock(block.heads, block.head_dim, bias=True, sparsity=sparsity)
+    if family == "linformer":
+        return [_shortened(config, block)] * layers
     return [block] * layers
+
+
+def _shortened(config: Config, block: EncoderAttentionBlock) -> LinformerBlock:
+    """Linformer (arXiv:2006.04768): BERT's fields, `projected_length` and how `sharing` its matrices."""
+    sharing = config.text("sharing", default="headwise")
+    if sharing not in ("headwise", "key-value"):
+        raise config.wrong("sharing", "headwise or key-value")
+    longest = config.size("max_position_embeddings", default=512)
+    rank = config.size("projected_length")
+    config.within("projected_length", rank, "max_position_embeddings", longest)
+    shared = sharing == "key-value"
+    return LinformerBlock(block.heads, block.head_dim, rank, longest, shared, bias=True, out_bias=True)
 
 
 def _distilbert(config: Config) -> Model:
@@ -118,5 +133,6 @@ FAMILY = {
     "roberta": lambda config: _bert(config, "roberta", 2),  # positions begin behind the padding's
     "longformer": lambda config: _bert(config, "longformer", 2),
     "big_bird": lambda config: _bert(config, "big_bird"),
+    "linformer": lambda config: _bert(config, "linformer"),
     "distilbert": _distilbert,
 }

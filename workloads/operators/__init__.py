@@ -11,6 +11,7 @@ from workloads.operators.index import IndexScores
 from workloads.operators.linear import GatedDelta, LinearAttention
 from workloads.operators.memory import Embedding, KvAppend
 from workloads.operators.modulation import Modulation
+from workloads.operators.positions import PositionProjection
 from workloads.operators.routed import RoutedExperts
 from workloads.operators.routing import Combine, Permute, TopK
 from workloads.operators.rwkv import TokenShift, Wkv
@@ -49,6 +50,7 @@ KINDS: tuple[type[Operator], ...] = (
     RoutedExperts,
     Modulation,
     FeatureMap,
+    PositionProjection,
 )
 
 __all__ = [
@@ -72,6 +74,7 @@ __all__ = [
     "Norm",
     "Operator",
     "Permute",
+    "PositionProjection",
     "RelativeBias",
     "Residual",
     "Rope",
