@@ -65,7 +65,7 @@ class Executions:
         ranges, base = self.ranges, self.base
         shapes, shape_words = base.column("ranges", "shapes"), [*base.words("ranges", "shapes"), "{}"]
         width = len(shape_words) + 1
-        pairs = ranges.name * width + shapes + 1
+        pairs = ranges.name.astype(np.int64) * width + shapes + 1
         distinct, index = np.unique(pairs, return_inverse=True)
         possible = np.zeros(len(distinct), bool)
         for at, pair in enumerate(distinct.tolist()):

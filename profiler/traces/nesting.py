@@ -11,6 +11,7 @@ from profiler.traces.tables import unified
 
 NONE = -1
 JITTER_NS = 1000
+PIECE = 1 << 18  # so many moments are asked at once: what stands between is small beside the table
 
 
 def parents(thread: Any, start: Any, end: Any) -> Any:
@@ -42,14 +43,14 @@ def _nested(thread: Any, start: Any, end: Any) -> Any:
             return None
         candidate[rows] = candidate[candidate[rows]]
         rows = rows[candidate[rows] >= 0]
-    found = np.full(len(order), NONE, np.int64)
+    found = np.full(len(order), NONE, np.int32)
     found[order] = np.where(candidate >= 0, order[np.maximum(candidate, 0)], NONE)
     return found
 
 
 def _stacked(thread: Any, start: Any, end: Any) -> Any:
     """The parents of any ranges, one after the other."""
-    found = np.full(len(start), NONE, np.int64)
+    found = np.full(len(start), NONE, np.int32)
     order = np.lexsort((-end, start, thread)).tolist()
     threads, starts, ends = thread.tolist(), start.tolist(), end.tolist()
     open_rows: list[int] = []  # each encloses the next: their ends fall
@@ -72,34 +73,42 @@ def _stacked(thread: Any, start: Any, end: Any) -> Any:
 
 def innermost(thread: Any, start: Any, end: Any, parent: Any, at_thread: Any, at: Any) -> Any:
     """The row of the innermost range open on a thread at each moment; -1 where none is."""
-    found = np.full(len(at), NONE, np.int64)
+    found = np.full(len(at), NONE, np.int32)
     if not len(start) or not len(at):
         return found
     order = np.lexsort((-end, start, thread))
     keys = thread[order]
-    for each in np.unique(at_thread):
-        low, high = np.searchsorted(keys, each), np.searchsorted(keys, each, "right")
-        if low == high:
-            continue
-        asked = np.flatnonzero(at_thread == each)
-        rows = order[low:high]
-        last = np.searchsorted(start[rows], at[asked], "right") - 1
-        row = np.where(last >= 0, rows[np.maximum(last, 0)], NONE)
-        while True:  # climb out of the ranges that have ended; each turn is one level
-            over = (row >= 0) & (end[np.maximum(row, 0)] < at[asked])
-            if not over.any():
-                break
-            row = np.where(over, parent[np.maximum(row, 0)], row)
-        found[asked] = row
+    bounds = {each: np.searchsorted(keys, [each, each + 1]) for each in np.unique(keys).tolist()}
+    for first in range(0, len(at), PIECE):
+        piece = slice(first, first + PIECE)
+        for each in np.unique(at_thread[piece]).tolist():
+            if each in bounds:
+                low, high = bounds[each]
+                asked = np.flatnonzero(at_thread[piece] == each) + first
+                found[asked] = _open(order[low:high], start, end, parent, at[asked])
     return found
+
+
+def _open(rows: Any, start: Any, end: Any, parent: Any, at: Any) -> Any:
+    """The innermost of one thread's ranges, given by row in order of start, open at each moment."""
+    last = np.searchsorted(start[rows], at, "right") - 1
+    row = np.where(last >= 0, rows[np.maximum(last, 0)], NONE)
+    while True:  # climb out of the ranges that have ended; each turn is one level
+        over = (row >= 0) & (end[np.maximum(row, 0)] < at)
+        if not over.any():
+            return row
+        row = np.where(over, parent[np.maximum(row, 0)], row)
 
 
 def threads(*tables: tuple[Any, ...]) -> list[Any]:
     """One number per distinct (source, process, thread), the same over all the given tables."""
     sizes = [len(columns[0]) for columns in tables]
-    codes = np.zeros(sum(sizes), np.int64)
+    codes, distinct = np.zeros(sum(sizes), np.int32), 1
     for column in zip(*tables, strict=True):  # by hashing: there are few threads and many rows
         encoded = unified(pa.chunked_array([pa.array(part) for part in column]).dictionary_encode())
+        distinct *= max(1, len(encoded.dictionary))
+        if distinct > np.iinfo(codes.dtype).max:
+            codes = codes.astype(np.int64)
         codes *= max(1, len(encoded.dictionary))
         codes += encoded.indices.to_numpy()
     return list(np.split(codes, np.cumsum(sizes)[:-1]))

@@ -45,7 +45,7 @@ PLACE = {
     "stream": ("streamId",),
     "correlation": ("correlationId",),
 }
-CALL = {**TIMES, "process": ("globalTid",), "thread": ("globalTid",)}
+CALL = {**TIMES, "thread": ("globalTid",)}  # the process is part of it
 # Our column -> the columns of their table that hold it, best first.
 WANTED: dict[str, dict[str, tuple[str, ...]]] = {
     KERNEL: {
@@ -67,6 +67,7 @@ WANTED: dict[str, dict[str, tuple[str, ...]]] = {
 BRIEF = (*TIMES, "device", "stream", "name")
 VERSION = re.compile(r"_v\d+$")  # cudaLaunchKernel_v7000: the tool's mark of an interface's version
 ID_BITS = 24  # a global id holds the machine, the process and the thread, from high bits to low
+LOW_BITS = (1 << ID_BITS) - 1
 TEXT = "substr(coalesce({}, ''), 1, 4000)"  # an event's own name; megabytes of it help nobody
 
 
@@ -106,6 +107,7 @@ class _Report:
             tables["ranges"] = self._ranges()
             tables["samples"] = samples(self.database)
         tables["activities"] = self._activities(calls)
+        del calls  # as large as what is still to be linked
         self.losses.note("noted", self.strings.cleaned, "names that were cut or had control characters")
         about, facts = origin(self.database), devices(self.database)
         trace = Trace((about,), tables, facts, self.losses.found())
@@ -238,10 +240,10 @@ class _Calls:
     def rows(self, process: Any, correlation: Any) -> Any:
         """The row of each activity's call, -1 where there is none."""
         if not len(self._keys):
-            return np.full(len(process), NONE)
+            return np.full(len(process), np.int32(NONE))
         keys = _key(process, correlation)
         at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return np.where(self._keys[at] == keys, self._rows[at], NONE)
+        return np.where(self._keys[at] == keys, self._rows[at], np.int32(NONE))
 
 
 def _key(process: Any, correlation: Any) -> Any:
@@ -256,8 +258,9 @@ def _integers(batch: pa.RecordBatch) -> Columns:
             raise pa.ArrowTypeError(f"column {name} holds values of type {values.type}, expected integers")
         numbers = (values.fill_null(NONE) if values.null_count else values).to_numpy()
         if name in ("process", "thread"):
-            numbers = (numbers >> (ID_BITS if name == "process" else 0)) & ((1 << ID_BITS) - 1)
-        columns[name] = numbers
+            columns["process"] = numbers >> ID_BITS & LOW_BITS
+        if name != "process":
+            columns[name] = numbers & LOW_BITS if name == "thread" else numbers
     return columns
 
 

@@ -32,8 +32,8 @@ ACTIVITIES = pa.schema(
         ("name", WORD),
         ("start_ns", pa.int64()),
         ("end_ns", pa.int64()),
-        ("launch", pa.int64()),  # row of the launches
-        ("range", pa.int64()),  # row of the innermost range around the launch
+        ("launch", pa.int32()),  # row of the launches
+        ("range", pa.int32()),  # row of the innermost range around the launch
         ("graph", pa.int64()),  # the graph, or the launch of one, that the activity belongs to
         ("graph_node", pa.int64()),
         ("bytes", pa.int64()),  # of copies and sets
@@ -58,7 +58,7 @@ LAUNCHES = pa.schema(
         ("end_ns", pa.int64()),
         ("correlation", pa.int64()),
         ("kernel", WORD),  # the kernel's name, where the call says it (ROCm)
-        ("range", pa.int64()),  # row of the innermost range around the call
+        ("range", pa.int32()),  # row of the innermost range around the call
     ]
 )
 # One row per range of host code: operators, annotations, modules, steps.
@@ -71,7 +71,7 @@ RANGES = pa.schema(
         ("name", WORD),
         ("start_ns", pa.int64()),
         ("end_ns", pa.int64()),
-        ("parent", pa.int64()),  # row of the range around it
+        ("parent", pa.int32()),  # row of the range around it
         ("shapes", WORD),  # JSON: {"dims": [[..], ..], "types": [..], "values": [..]} as recorded
     ]
 )
@@ -179,9 +179,9 @@ class Trace:
 
     def with_column(self, table: str, name: str, values: Any) -> Trace:
         """This trace with one column replaced."""
-        schema = SCHEMAS[table]
-        at = schema.get_field_index(name)
-        return self.with_table(table, self[table].set_column(at, schema.field(name), pa.array(values)))
+        at = SCHEMAS[table].get_field_index(name)
+        kept = SCHEMAS[table].field(at)
+        return self.with_table(table, self[table].set_column(at, kept, pa.array(values, kept.type)))
 
 
 def unified(values: pa.ChunkedArray) -> pa.DictionaryArray:
