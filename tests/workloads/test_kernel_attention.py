@@ -6,10 +6,15 @@ from typing import Any
 
 import pytest
 
+from specfiles.errors import InputError
 from workloads.blocks import KernelAttentionBlock, Place
+from workloads.catalogue import load_model
+from workloads.config import Config
+from workloads.families import build
+from workloads.model import Model
 from workloads.operators import FeatureMap
 from workloads.operators.features import FeatureKind
-from workloads.phases import Setting, Step
+from workloads.phases import Setting, Step, parameters
 from workloads.work import Role
 
 torch = pytest.importorskip("torch")
@@ -57,3 +62,31 @@ def test_products_of_the_block_over_all_positions(function: FeatureKind, feature
     assert sum(op.work().matrix_flops for _, _, op in rows) == counter.get_total_flops()
     assert sum(op.parameters() for _, _, op in rows) == 4 * HIDDEN * HIDDEN
     assert block.cache_bytes(TOKENS, Setting()) == 0
+
+
+def transformer(**changes: Any) -> Model:
+    return build(Config({**load_model("Linear-Transformer-GPT-2").config, **changes}, "test"), "test")
+
+
+@pytest.mark.parametrize(("function", "features"), [("elu", 64), ("positive", 256), ("trigonometric", 128)])
+def test_a_decoder_keeps_sums_and_has_the_parameters_of_softmax_attention(
+    function: str, features: int
+) -> None:
+    """12 layers of 12 heads, a matrix and a normaliser each in 2 bytes; GPT-2's weights to the last."""
+    model = transformer(feature_map=function, num_features=features)
+    assert parameters(model) == parameters(load_model("GPT-2").model)
+    for tokens in (1, 1000):
+        assert model.cache_bytes(3, tokens, Setting()) == 3 * 2 * 12 * 12 * features * (64 + 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"feature_map": "cosine"}, "field 'feature_map' is 'cosine'; expected one of elu, positive, trig"),
+        ({"feature_map": "positive"}, "field 'num_features' is missing"),
+        ({"feature_map": "trigonometric", "num_features": 7}, "num_features 7 is not divisible by"),
+    ],
+)
+def test_a_config_that_contradicts_itself_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        transformer(**changes)

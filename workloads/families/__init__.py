@@ -14,6 +14,7 @@ from workloads.families import (
     encoders,
     gpt,
     hybrid,
+    kernel,
     latent,
     llama,
     parallel,
@@ -36,6 +37,7 @@ FAMILIES: dict[str, Callable[[Config], Model]] = {
     **alibi.FAMILY,
     **latent.FAMILY,
     **varied.FAMILY,
+    **kernel.FAMILY,
 }
 
 
