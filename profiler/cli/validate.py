@@ -13,16 +13,16 @@ from profiler.cli.options import (
     FILE,
     emit,
     format_option,
-    hardware,
     known_fidelity,
     one_of,
     output_file,
 )
+from specfiles.errors import InputError
 
 
 @click.command("validate")
 @click.argument("run", type=FILE, metavar="RUN|TABLE")
-@hardware
+@click.option("--hw", help="Device name, alias or YAML file; a table of TTFT and TPOT names its own.")
 @click.option(
     "--fidelity", multiple=True, help=f"{FIDELITY}, repeatable; by default all that the device has."
 )
@@ -34,7 +34,7 @@ from profiler.cli.options import (
 @output_file
 def command(
     run: Path,
-    hw: str,
+    hw: str | None,
     fidelity: tuple[str, ...],
     details: bool,
     max_error: float | None,
@@ -44,7 +44,7 @@ def command(
     """Compare measured with predicted times, operator by operator; lists what did not match.
 
     A TABLE (CSV or Parquet, the columns of `roofline ops` and latency_us) is scored per op, dtype, backend,
-    kernel and regime.
+    kernel and regime; one with TTFT and TPOT per model, device, engine, format and tp.
     """
     from hwspecs import load_device
     from reports import validation
@@ -53,11 +53,12 @@ def command(
     from roofline.validate import validate
 
     one_of(format, "format", ("table", "json"))
-    device = load_device(hw)
+    device = load_device(hw) if hw else None
     if run.suffix in (".csv", ".parquet"):
-        worst = _table(run, device, fidelity, format, out)
-        _stop_above(max_error, worst)
+        _stop_above(max_error, _table(run, device, fidelity, format, out))
         return
+    if device is None:
+        raise InputError("a run is compared with a device; give it with --hw.")
     opened = open_run(run)
     if device.name != opened.head.device:
         print(f"note: measured on {opened.head.device}, predicted for {device.name}", file=sys.stderr)
@@ -73,14 +74,30 @@ def _table(path: Path, device: Any, fidelity: tuple[str, ...], format: str, out:
     from profiler.tables import read_table
     from reports import scores
     from roofline.ceilings import available
+    from roofline.endtoend import is_end_to_end
     from roofline.scores import score_table
 
     table = read_table(path)
+    if is_end_to_end(table):
+        return _end_to_end(table, device, fidelity, format, out)
+    if device is None:
+        raise InputError("a table of kernels is compared with one device; give it with --hw.")
     chosen = [known_fidelity(name) for name in fidelity] if fidelity else available(device)
     results = [score_table(table, device, entry) for entry in chosen]
     emit(scores.as_json(results) if format == "json" else scores.as_text(results), out)
     summary = results[-1].summary()
     return float(summary.loc[summary["regime"] == "all", "median_ape"].max())
+
+
+def _end_to_end(table: Any, device: Any, fidelity: tuple[str, ...], format: str, out: Path | None) -> float:
+    """Score a table of TTFT and TPOT; the worst cell's median |error|."""
+    from reports import end_to_end
+    from roofline.endtoend import score_end_to_end
+
+    chosen = [known_fidelity(name) for name in fidelity or ("datasheet", "calibrated")]
+    results = [score_end_to_end(table, entry, device) for entry in chosen]
+    emit(end_to_end.as_json(results) if format == "json" else end_to_end.as_text(results), out)
+    return float(results[-1].summary()["median_ape"].max())
 
 
 def _stop_above(most: float | None, worst: float) -> None:

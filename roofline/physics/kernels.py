@@ -65,9 +65,13 @@ class KernelTime:
 class Kernels:
     """What the kernel models say of a device: constants of its own, or carried from the nearest one."""
 
-    def __init__(self, device: Device, *, unseen: bool = False) -> None:
-        """`unseen` leaves out the device's own constants, as if nobody had measured it."""
+    def __init__(self, device: Device, *, unseen: bool = False, backend: str = "") -> None:
+        """`unseen` leaves out the device's own constants, as if nobody had measured it.
+
+        `backend` is the library whose kernels run the operators of a model.
+        """
         self.gpu = Gpu.of(device)
+        self._backend = backend
         self._own = () if unseen else kernels_of(device)
 
     @cached_property
@@ -154,7 +158,10 @@ class Kernels:
         arrays = np.broadcast_arrays(
             *(np.atleast_1d(np.asarray(v, dtype=np.float64)) for v in sizes.values())
         )
-        return self.table(op, dtype, kv_dtype, dict(zip(sizes, arrays, strict=True)))
+        rows: dict[str, Any] = dict(zip(sizes, arrays, strict=True))
+        if self._backend:
+            rows["backend"] = np.full(len(arrays[0]), self._backend, object)
+        return self.table(op, dtype, kv_dtype, rows)
 
     @cached_property
     def _cached(self) -> Any:

@@ -1,0 +1,208 @@
+"""Measured TTFT and TPOT of inference engines against their prediction, per model, device and setting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from hwspecs import load_device
+from hwspecs.serving import Overheads, overheads_for
+from roofline.ceilings import Fidelity
+from roofline.serving import Load, Steps, steps, waits
+from specfiles.errors import InputError
+from workloads.catalogue import load_model
+from workloads.dtypes import Precision
+from workloads.phases import Setting
+
+if TYPE_CHECKING:
+    from hwspecs import Device
+
+# The columns of published tables under the names that are used here.
+NAMES = {
+    "model_path": "model",
+    "system": "gpu",
+    "hardware": "gpu",
+    "precision": "dtype",
+    "isl": "prompt",
+    "prompt_size": "prompt",
+    "osl": "output",
+    "token_size": "output",
+    "tp_size": "tp",
+    "tensor_parallel": "tp",
+    "pp_size": "pp",
+    "moe_ep_size": "ep",
+    "attention_dp_size": "dp",
+    "silicon_ttft_ms": "ttft_ms",
+    "prompt_time": "ttft_ms",
+    "silicon_tpot_ms": "tpot_ms",
+    "token_time": "tpot_ms",
+}
+SIZES = ("prompt", "output", "concurrency")
+NUMBERS = (*SIZES, "tp", "pp", "ep", "dp", "moe_tp_size", "ttft_ms", "tpot_ms")
+CELL = ["model", "gpu", "backend", "dtype", "tp"]
+MEASURED = ("ttft", "tpot")
+WITHIN = 0.2  # coverage: the share of rows predicted within this of what was measured
+
+
+@dataclass(frozen=True)
+class EndToEnd:
+    """`rows`: those predicted, with {ttft,tpot}_s, predicted_{..}_s and {..}_error; others by reason."""
+
+    fidelity: Fidelity
+    rows: pd.DataFrame
+    left_out: dict[str, int]
+
+    def summary(self) -> pd.DataFrame:
+        """Per cell and quantity, the worst median first."""
+        lines = [
+            {**dict(zip(CELL, cell, strict=True)), **line}
+            for cell, group in self.rows.groupby(CELL, sort=True)
+            for line in _scores(group)
+        ]
+        return pd.DataFrame(lines).sort_values("median_ape", ascending=False, kind="stable")
+
+    def totals(self) -> pd.DataFrame:
+        """Of all rows together."""
+        return pd.DataFrame(_scores(self.rows))
+
+
+def is_end_to_end(table: pd.DataFrame) -> bool:
+    """Whether a table has times to the first token and per token."""
+    return {"ttft_ms", "tpot_ms"} <= {NAMES.get(name, name) for name in table}
+
+
+def score_end_to_end(table: pd.DataFrame, fidelity: Fidelity | str, device: Device | None = None) -> EndToEnd:
+    """Predict every row that can be, on `device` alone or each row's own; others are counted by reason.
+
+    Raises InputError where no row is left.
+    """
+    fidelity = Fidelity(fidelity)
+    rows, left_out = composed(table, fidelity, device)
+    if rows.empty:
+        said = "; ".join(f"{count} {why}" for why, count in left_out.items()) or "it is empty"
+        raise InputError(f"no row of the table can be predicted: {said}.")
+    ttft, tpot = np.empty(len(rows)), np.empty(len(rows))
+    for (model, backend), at in rows.groupby(["model", "backend"]).indices.items():
+        known = Overheads()  # the other fidelities are bounds: kernels alone
+        if fidelity is Fidelity.CALIBRATED:
+            known = overheads_for(str(model), str(backend)).overheads
+        ttft[at], tpot[at] = applied(rows.iloc[at], known)
+    rows = rows.assign(predicted_ttft_s=ttft, predicted_tpot_s=tpot)
+    for name in MEASURED:
+        rows[f"{name}_error"] = rows[f"predicted_{name}_s"] / rows[f"{name}_s"] - 1
+    return EndToEnd(fidelity, rows, left_out)
+
+
+def applied(rows: pd.DataFrame, overheads: Overheads) -> tuple[Any, Any]:
+    """TTFT and TPOT of composed rows with given overheads."""
+    column = {name: rows[name].to_numpy() for name in rows}
+    found = Steps(*(column[n] for n in ("prefill_s", "prefill_kernels", "decode_s", "decode_kernels")))
+    static = column["static"].astype(bool)
+    return waits(found, column["concurrency"], column["output"], static, ~static, overheads)
+
+
+def composed(
+    table: pd.DataFrame, fidelity: Fidelity | str, device: Device | None = None
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The rows whose steps can be predicted, with the times of the steps; and how many others, by reason."""
+    table = _named(table)
+    timed = cache(lambda load, gpu: steps(load, load_device(gpu), fidelity))
+    kept, left_out = [], dict[str, int]()
+    for row in table.to_dict("records"):
+        try:
+            load, own = _load(row)
+            if device is not None and own.name != device.name:
+                raise InputError(f"measured on another device than {device.name}.")
+            found = timed(load, str(row["gpu"]))
+        except InputError as error:
+            left_out[str(error)] = left_out.get(str(error), 0) + 1
+            continue
+        kept.append(_line(row, load, own, found))
+    return pd.DataFrame(kept), left_out
+
+
+def _line(row: dict[str, Any], load: Load, device: Device, found: Steps) -> dict[str, Any]:
+    return {
+        "model": load.model.name,
+        "gpu": device.name,
+        "backend": load.backend,
+        "dtype": row["dtype"],
+        "tp": load.setting.tensor_parallel,
+        "concurrency": load.concurrency,
+        "prompt": load.prompt,
+        "output": load.output,
+        "static": load.static,
+        **vars(found),
+        **{f"{name}_s": float(row[f"{name}_ms"]) * 1e-3 for name in MEASURED},
+    }
+
+
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    """The table under the names used here; a table of batches says `batch_size` and no `concurrency`."""
+    static = "concurrency" not in table
+    named = table.rename(columns={k: v for k, v in NAMES.items() if k in table and v not in table})
+    if static and "batch_size" in named:
+        named = named.assign(concurrency=named["batch_size"])
+    for name in ("model", "gpu", *SIZES):
+        if name not in named:
+            raise InputError(f"the table has no column {name!r}; expected model, gpu, {', '.join(SIZES)}.")
+    absent = {"tp": 1, "pp": 1, "ep": 1, "dp": 1, "backend": "", "dtype": "fp16", "mode": "agg"}
+    for name, value in absent.items():
+        named[name] = named[name].fillna(value) if name in named else value
+    numbers = {name: pd.to_numeric(named[name], errors="coerce") for name in NUMBERS if name in named}
+    return named.assign(static=static, **numbers)
+
+
+def _load(row: dict[str, Any]) -> tuple[Load, Device]:
+    """What a row ran, and where; an InputError says why it cannot be predicted."""
+    for name in MEASURED:
+        if not float(row[f"{name}_ms"]) > 0:
+            raise InputError(f"without a measured {name.upper()}.")
+    if row["mode"] != "agg":
+        raise InputError("prefill and decode on devices of their own (disaggregated).")
+    if row["pp"] > 1 or row["dp"] > 1:
+        raise InputError("pipeline stages or attention on parts of the batch.")
+    prompt, output, concurrency, tp, ep = (_whole(row, name) for name in (*SIZES, "tp", "ep"))
+    if row.get("moe_tp_size", 0) * ep > tp:
+        raise InputError("the experts' devices (moe_tp x moe_ep) are not those of the layer (tp).")
+    device = load_device(str(row["gpu"]))
+    setting = Setting(_precision(row, device), tensor_parallel=tp, expert_parallel=ep)
+    model = load_model(str(row["model"])).model
+    static, backend = bool(row["static"]), str(row["backend"])
+    return Load(model, setting, prompt, output, concurrency, static, backend=backend), device
+
+
+def _whole(row: dict[str, Any], name: str) -> int:
+    value = float(row[name])
+    if not (value >= 1 and value.is_integer()):
+        raise InputError(f"without a whole {name}.")
+    return int(value)
+
+
+def _precision(row: dict[str, Any], device: Device) -> Precision:
+    """The formats behind a table's short name; without 4-bit units only experts' weights have 4 bits."""
+    name = str(row["dtype"])
+    if name == "fp8":
+        experts = "fp8_block" if row.get("moe_quant_mode") == "fp8_block" else None
+        return Precision.of("fp8", "fp8", "bf16", experts)
+    if name in ("fp4", "nvfp4"):
+        if "fp4" in device.datasheet.tensor_flop_per_s:
+            return Precision.of("nvfp4", "nvfp4", "bf16")
+        return Precision.of("bf16", experts="mxfp4")
+    return Precision.of(name)
+
+
+def _scores(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """A line for TTFT and one for TPOT: mean and median |error|, geometric bias, share within 20 %."""
+    lines = []
+    for name in MEASURED:
+        error = rows[f"{name}_error"]
+        log = np.log(rows[f"predicted_{name}_s"] / rows[f"{name}_s"])
+        line = {"quantity": name.upper(), "rows": len(rows), "median_ape": float(error.abs().median())}
+        line |= {"mape": float(error.abs().mean()), "bias": float(np.expm1(log.mean()))}
+        lines.append({**line, "within": float((error.abs() <= WITHIN).mean())})
+    return lines

@@ -1,0 +1,86 @@
+"""From kernels to what a client waits for: TTFT and TPOT of an inference engine under load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from roofline.ceilings import ceilings
+from roofline.physics.kernels import Kernels
+from roofline.predict import check_node, pass_rows
+from roofline.scenario import Scenario
+
+if TYPE_CHECKING:
+    from hwspecs import Device
+    from hwspecs.serving import Overheads
+    from roofline.ceilings import Ceilings, Fidelity
+    from workloads.model import Model
+    from workloads.phases import Setting
+
+
+@dataclass(frozen=True)
+class Load:
+    """`concurrency` requests of `prompt` and `output` tokens are always in flight, on one engine.
+
+    static: they start together and are read as one batch (a batch by hand). Otherwise a prompt is read
+    alone when it arrives, while the others' decoding waits (continuous batching, prompts first).
+    """
+
+    model: Model
+    setting: Setting
+    prompt: int
+    output: int
+    concurrency: int
+    static: bool = False
+    graphs: bool = True  # decode steps are replayed CUDA graphs; prompts are launched kernel by kernel
+    backend: str = ""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Time on the device, and launched kernels, of one prefill and of one decode step; arrays or numbers."""
+
+    prefill_s: Any
+    prefill_kernels: Any
+    decode_s: Any
+    decode_kernels: Any
+
+
+def steps(load: Load, device: Device, fidelity: Fidelity | str) -> Steps:
+    """The two steps: the sum of their operators, decode at the middle of the answer."""
+    limits = ceilings(device, fidelity)
+    if limits.kernels is not None and load.backend:
+        limits = replace(limits, kernels=Kernels(device, backend=load.backend))
+    at_once = load.concurrency if load.static else 1
+    prefill = Scenario(load.model, "prefill", at_once, load.prompt, setting=load.setting)
+    middle = load.prompt + max(1, load.output // 2)
+    decode = Scenario(load.model, "decode", load.concurrency, load.prompt, middle, setting=load.setting)
+    return Steps(*_step(prefill, device, limits), *_step(decode, device, limits))
+
+
+def _step(scenario: Scenario, device: Device, limits: Ceilings) -> tuple[float, float]:
+    """Seconds on the device and kernels of a scenario of one step."""
+    check_node(scenario, device)
+    rows = [row for each in scenario.schedule().passes for row in pass_rows(each, limits)]
+    return sum(row.total_s for row in rows), sum(row.count for row in rows if not row.work.fused)
+
+
+def waits(
+    steps: Steps, concurrency: Any, output: Any, static: Any, graphs: Any, overheads: Overheads
+) -> tuple[Any, Any]:
+    """(TTFT, TPOT) in seconds; sizes may be arrays over rows.
+
+    A step launched kernel by kernel takes as long as the slower of host and device, a replayed graph as
+    long as the device; either is followed by the host's own work. Between two tokens of a request the other
+    concurrency - 1 requests have their prompts read once per `output` tokens. A prompt waits for half a
+    decode step, and for half of the prompts that arrive with it.
+    """
+    import numpy as np
+
+    host_s = overheads.launch_s
+    prefill = np.maximum(steps.prefill_s, steps.prefill_kernels * host_s) + overheads.step_s
+    launched = np.where(graphs, 0.0, steps.decode_kernels * host_s)
+    decode = np.maximum(steps.decode_s, launched) + overheads.step_s
+    others = np.where(static, 0, concurrency - 1)
+    queued = np.where(static, 0.0, decode / 2) + overheads.together * others / 2 * prefill
+    return overheads.request_s + queued + prefill, decode + others * prefill / output

@@ -1,0 +1,143 @@
+"""TTFT and TPOT are what their steps say on paper; rows that cannot be predicted are told, not dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from hwspecs import load_device
+from hwspecs.serving import Overheads, overheads_for
+from profiler.tables import read_table
+from roofline.endtoend import applied, is_end_to_end, score_end_to_end
+from roofline.predict import predict
+from roofline.scenario import Scenario
+from roofline.serving import Load, Steps, steps, waits
+from roofline.serving_fit import fit
+from specfiles.errors import InputError
+from workloads.catalogue import load_model
+from workloads.phases import Setting
+
+close = partial(pytest.approx, rel=1e-9)
+PAPER = Steps(prefill_s=0.1, prefill_kernels=500, decode_s=0.02, decode_kernels=400)
+ROW: dict[str, Any] = {
+    "model": "Llama-3.1-8B",
+    "gpu": "h100_sxm",
+    "dtype": "bf16",
+    "tp": 1,
+    "prompt": 512,
+    "output": 128,
+    "concurrency": 4,
+    "ttft_ms": 30.0,
+    "tpot_ms": 8.0,
+}
+
+
+def test_without_overheads_a_step_is_the_sum_of_its_operators() -> None:
+    model, device = load_model("Llama-3.1-8B").model, load_device("h100_sxm")
+    found = steps(Load(model, Setting(), 512, 128, 4, static=True), device, "datasheet")
+    prefill = predict(Scenario(model, "prefill", batch=4, prompt=512), device)
+    decode = predict(Scenario(model, "decode", batch=4, context=512 + 64), device)
+    assert found.prefill_s == close(sum(row.total_s for row in prefill.rows))
+    assert found.decode_s == close(sum(row.total_s for row in decode.rows))
+    ttft, tpot = waits(found, 4, 128, True, True, Overheads())
+    assert (float(ttft), float(tpot)) == (close(found.prefill_s), close(found.decode_s))
+
+
+def test_the_host_works_once_per_step() -> None:
+    alone = waits(PAPER, 1, 10, True, True, Overheads())
+    ttft, tpot = waits(PAPER, 1, 10, True, True, Overheads(step_s=0.003))
+    assert (ttft - alone[0], tpot - alone[1]) == (close(0.003), close(0.003))
+
+
+def test_launches_count_where_the_host_is_slower_and_no_graph_replays_them() -> None:
+    slow = Overheads(launch_s=1e-4)
+    assert waits(PAPER, 1, 10, True, False, slow)[1] == close(400 * 1e-4)
+    assert waits(PAPER, 1, 10, True, True, slow)[1] == close(0.02)
+    assert waits(PAPER, 1, 10, True, False, Overheads(launch_s=1e-5))[1] == close(0.02)
+
+
+def test_other_requests_prompts_are_read_between_tokens() -> None:
+    ttft, tpot = waits(PAPER, 5, 100, False, True, Overheads(request_s=0.01, together=0.5))
+    assert tpot == close(0.02 + 4 * 0.1 / 100)
+    assert ttft == close(0.01 + 0.02 / 2 + 0.5 * 4 / 2 * 0.1 + 0.1)
+
+
+def test_rows_that_cannot_be_predicted_are_listed_with_the_reason() -> None:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"model": "no such model"},
+        {"gpu": "no such device"},
+        {"mode": "disagg"},
+        {"tpot_ms": None},
+        {"concurrency": 2.5},
+        {"prompt": "many"},
+        {"output": float("inf")},
+        {"tp": 3},
+    ]
+    table = pd.DataFrame([{"mode": "agg", **ROW, **change} for change in changes])
+    assert is_end_to_end(table)
+    result = score_end_to_end(table, "datasheet")
+    assert len(result.rows) == 1
+    assert sum(result.left_out.values()) == len(changes) - 1
+    for said in (
+        "no such model",
+        "no such device",
+        "disaggregated",
+        "TPOT",
+        "whole concurrency",
+        "whole prompt",
+        "whole output",
+        "--tp",
+    ):
+        assert any(said in reason for reason in result.left_out), said
+
+
+def test_a_table_without_any_predictable_row_says_why() -> None:
+    with pytest.raises(InputError, match="1 measured on another device than A100"):
+        score_end_to_end(pd.DataFrame([ROW]), "datasheet", load_device("a100_sxm"))
+
+
+def test_errors_by_hand() -> None:
+    """A table that holds the prediction itself, and one of twice the time per token."""
+    first = score_end_to_end(pd.DataFrame([ROW]), "datasheet").rows.iloc[0]
+    exact = {"ttft_ms": first["predicted_ttft_s"] * 1e3, "tpot_ms": first["predicted_tpot_s"] * 1e3}
+    table = pd.DataFrame([{**ROW, **exact, "tpot_ms": exact["tpot_ms"] * 2}])
+    totals = score_end_to_end(table, "datasheet").totals().set_index("quantity")
+    assert totals.loc["TTFT", "median_ape"] == pytest.approx(0, abs=1e-9)
+    assert totals.loc["TPOT", "median_ape"] == close(0.5)
+    assert totals.loc["TPOT", "bias"] == close(-0.5)
+
+
+@pytest.mark.parametrize("model", ["Llama-2-70B", "gpt-oss-120b", "Qwen3.5-397B-A17B", "never measured"])
+@pytest.mark.parametrize("backend", ["", "vllm", "sglang", "trtllm"])
+def test_no_constant_is_scored_on_the_model_it_was_fitted_to(model: str, backend: str) -> None:
+    found = overheads_for(model, backend)
+    assert model not in found.models
+    assert found.backend in ("", backend)
+
+
+def test_a_fit_finds_the_overheads_that_made_the_times() -> None:
+    truth = Overheads(launch_s=6e-5, step_s=0.002, request_s=0.03, together=0.3)
+    rows = pd.DataFrame(
+        {"model": "one", "concurrency": c, "output": 100, "static": c < 8, **vars(PAPER), "prefill_s": p}
+        for c in (1, 4, 16, 64)
+        for p in (0.01, 0.03, 0.2)
+    )
+    ttft, tpot = applied(rows, truth)
+    found = fit(rows.assign(ttft_s=ttft, tpot_s=tpot))
+    for name in ("launch_s", "step_s", "request_s", "together"):
+        assert getattr(found, name) == pytest.approx(getattr(truth, name), rel=0.02), name
+
+
+def test_a_model_that_no_constant_was_fitted_to(shared: Callable[[str], Path]) -> None:
+    """Llama-2-70B on two to eight A100, one prompt at a time, by constants of other models."""
+    table = read_table(shared("data/splitwise_e2e.parquet"))
+    one = table[(table["batch_size"] == 1) & (table["token_size"] == 128) & (table["prompt_size"] <= 2048)]
+    totals = score_end_to_end(one, "calibrated").totals().set_index("quantity")
+    assert totals.loc["TTFT", "median_ape"] < 0.15
+    assert totals.loc["TPOT", "median_ape"] < 0.25
