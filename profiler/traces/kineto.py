@@ -15,97 +15,22 @@ import pyarrow as pa
 from profiler.traces.bytestream import ByteStream
 from profiler.traces.columns import BAD, NONE, InexactTimesError, Words, identities, integers, nanoseconds
 from profiler.traces.events import Events
+from profiler.traces.kineto_events import (
+    EMPTY,
+    BriefEvent,
+    BriefExactEvent,
+    Event,
+    ExactEvent,
+    closed,
+    shapes_of,
+    sizes,
+    small,
+    sort_of,
+)
+from profiler.traces.kineto_facts import devices, origin
 from profiler.traces.kineto_links import linked
-from profiler.traces.tables import SCHEMAS, DeviceFacts, Loss, Origin, Trace
+from profiler.traces.tables import SCHEMAS, Loss, Trace
 from specfiles.errors import InputError
-
-Number = int | float | str | None
-Raw = msgspec.Raw | msgspec.UnsetType
-NAMES = {
-    "external": "External id",
-    "external_old": "external id",
-    "registers": "registers per thread",
-    "shared": "shared memory",
-    "graph_node": "graph node id",
-    "graph": "graph id",
-    "dims": "Input Dims",
-    "types": "Input type",
-    "values": "Concrete Inputs",
-    "dims_old": "Input dims",
-    "types_old": "Input types",
-    "allocated": "Total Allocated",
-    "reserved": "Total Reserved",
-    "memory_device": "Device Id",
-    "memory_type": "Device Type",
-}
-
-
-class Arguments(msgspec.Struct, gc=False, rename=NAMES):
-    """What an event's `args` may hold that matters here."""
-
-    external: Number = None
-    external_old: Number = None
-    device: Number = None
-    stream: Number = None
-    correlation: Number = None
-    grid: Any = None
-    block: Any = None
-    registers: Number = None
-    shared: Number = None
-    bytes: Number = None
-    graph_node: Number = None
-    graph: Number = None
-    kernel: str | None = None
-    dims: Raw = msgspec.UNSET
-    types: Raw = msgspec.UNSET
-    values: Raw = msgspec.UNSET
-    dims_old: Raw = msgspec.UNSET
-    types_old: Raw = msgspec.UNSET
-    allocated: Number = None
-    reserved: Number = None
-    memory_device: Number = None
-    memory_type: Number = None
-
-
-class Event(msgspec.Struct, gc=False):
-    """One Chrome event."""
-
-    ph: str | None = None
-    cat: str | None = None
-    name: str | int | float | None = None
-    pid: Number = None
-    tid: Number = None
-    ts: Number = None
-    dur: Number = None
-    args: Arguments | None = None
-
-
-class ExactEvent(Event, gc=False):
-    """The same with `ts` as it is written: digits that a float would lose."""
-
-    ts: Raw = msgspec.UNSET  # type: ignore[assignment]
-
-
-class BriefArguments(msgspec.Struct, gc=False):
-    """What a breakdown by kernel needs."""
-
-    device: Number = None
-    stream: Number = None
-    correlation: Number = None
-    bytes: Number = None
-
-
-class BriefEvent(Event, gc=False):
-    """An event without shapes."""
-
-    args: BriefArguments | None = None  # type: ignore[assignment]
-
-
-class BriefExactEvent(ExactEvent, gc=False):
-    """The same with `ts` as it is written."""
-
-    args: BriefArguments | None = None  # type: ignore[assignment]
-
 
 # Categories, by every name that versions of Kineto and its forks gave them.
 ACTIVITY = {
@@ -130,7 +55,6 @@ MODULE = "nn.Module: "
 STEP = "ProfilerStep"
 LONGEST_NS = 3600 * 10**9  # nothing that runs on a GPU takes an hour
 FARTHEST_NS = 7 * 86400 * 10**9  # nor does a trace last a week
-EMPTY = Arguments()
 
 
 def read(path: Path, *, brief: bool = False) -> Trace:
@@ -171,7 +95,7 @@ class _Reader:
             why = f" ({self.events.broken})" if self.events.broken else ""
             raise InputError(f"{self.path}: holds no event of a Chrome or Kineto trace{why}.")
         tables = {name: self._table(name) for name in ("activities", "launches", "ranges", "samples")}
-        trace = Trace((self._origin(),), tables, self._devices())
+        trace = Trace((origin(self.path, self.events.header),), tables, devices(self.events.header))
         if not self.brief:
             trace = self._linked(trace)
         return replace(trace, losses=tuple(self._losses()))
@@ -207,7 +131,7 @@ class _Reader:
         """Events without `cat`: what they are shows in their names and arguments."""
         sorts: dict[str, list[Any]] = defaultdict(list)
         for event in self._whole([e for e in group if e.ph not in ("M", "i")]):
-            sorts[_sort(event)].append(event)
+            sorts[sort_of(event)].append(event)
         for sort, found in sorts.items():
             if sort in ("kernel", "copy", "set"):
                 self._activities(sort, found)
@@ -232,7 +156,7 @@ class _Reader:
                 self.open[event.pid, event.tid].append(event)
             elif event.ph == "E" and self.open[event.pid, event.tid]:
                 begun = self.open[event.pid, event.tid].pop()
-                found.append(_closed(begun, event.ts, self.exact))
+                found.append(closed(begun, event.ts, self.exact))
         return found
 
     def _close_open(self) -> None:
@@ -243,11 +167,11 @@ class _Reader:
         ends = [p["end_ns"].max() for parts in self.parts.values() for p in parts if len(p.get("end_ns", ()))]
         last = f"{max(ends) / 1000:.3f}" if ends else None
         self.counts["never closed"] += len(left)
-        closed = [
-            _closed(e, msgspec.Raw(last.encode()) if self.exact and last else last, self.exact) for e in left
+        ended = [
+            closed(e, msgspec.Raw(last.encode()) if self.exact and last else last, self.exact) for e in left
         ]
         groups: dict[Any, list[Any]] = defaultdict(list)
-        for event in closed:
+        for event in ended:
             groups[event.cat].append(event)
         self.open.clear()
         for category, group in groups.items():
@@ -288,10 +212,10 @@ class _Reader:
                 "external": external,
                 "graph": integers([a.graph for a in args]),
                 "graph_node": integers([a.graph_node for a in args]),
-                **_sizes("grid", [a.grid for a in args]),
-                **_sizes("block", [a.block for a in args]),
-                "registers": _small([a.registers for a in args]),
-                "shared_bytes": _small([a.shared for a in args]),
+                **sizes("grid", [a.grid for a in args]),
+                **sizes("block", [a.block for a in args]),
+                "registers": small([a.registers for a in args]),
+                "shared_bytes": small([a.shared for a in args]),
             }
         self.parts["activities"].append(part)
 
@@ -320,7 +244,7 @@ class _Reader:
                 **self._where(group),
                 "kind": self.words["range kind"].codes(kinds),
                 "name": self.words["ranges"].codes([e.name for e in group]),
-                "shapes": self.words["shapes"].codes([_shapes(a) for a in args]),
+                "shapes": self.words["shapes"].codes([shapes_of(a) for a in args]),
                 "external": integers(external),
                 **self._times(group),
             }
@@ -411,37 +335,6 @@ class _Reader:
         self.counts["one id"] += wrong
         return trace
 
-    def _origin(self) -> Origin:
-        header = self.events.header
-        rank = _inside(header, "distributedInfo", "rank")
-        zero = header.get("baseTimeNanoseconds")
-        versions = {key: header[key] for key in header if str(key).endswith("_version")}
-        return Origin(
-            file=self.path.name,
-            format="kineto",
-            version=", ".join(f"{k} {str(v)[:40]}" for k, v in list(versions.items())[:8]),
-            rank=rank if isinstance(rank, int) and not isinstance(rank, bool) else None,
-            zero_ns=zero if isinstance(zero, int) and 0 <= zero < MOST_INT else None,
-        )
-
-    def _devices(self) -> tuple[DeviceFacts, ...]:
-        listed = self.events.header.get("deviceProperties")
-        found = []
-        for entry in listed if isinstance(listed, list) else []:
-            if isinstance(entry, dict) and isinstance(entry.get("id"), int):
-                major, minor = entry.get("computeMajor"), entry.get("computeMinor")
-                found.append(
-                    DeviceFacts(
-                        source=0,
-                        device=entry["id"],
-                        name=str(entry.get("name") or "")[:200],
-                        processors=_count(entry.get("numSms")),
-                        memory_bytes=_count(entry.get("totalGlobalMem")),
-                        capability=f"{major}.{minor}" if major is not None else "",
-                    )
-                )
-        return tuple(found[:1024])
-
     def _losses(self) -> Iterable[Loss]:
         events, counts = self.events, self.counts
         cleaned = sum(words.cleaned for words in self.words.values())
@@ -471,79 +364,3 @@ class _Reader:
         for category, count in sorted(self.skipped.items())[:20]:
             if not self.brief:
                 yield Loss(what="noted", count=count, sentence=f"events of category {category!r} not used")
-
-
-MOST_INT = 2**62
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and 0 <= value < MOST_INT else None
-
-
-def _inside(data: Any, *keys: str) -> Any:
-    for key in keys:
-        data = data.get(key) if isinstance(data, dict) else None
-    return data
-
-
-def _sort(event: Any) -> str:
-    """What an event without a category is; "" where it cannot be told."""
-    name, args = str(event.name), event.args
-    if name.startswith(("Memcpy ", "Memset ")):
-        return "copy" if name.startswith("Memcpy") else "set"
-    if args is None:
-        return ""
-    if args.stream is not None or getattr(args, "grid", None) is not None:
-        return "kernel"
-    if name.startswith(("cuda", "cu", "hip")) and args.correlation is not None:
-        return "runtime"
-    return "operator" if "::" in name else ""
-
-
-def _closed(begun: Any, end: Any, exact: bool) -> Any:
-    """A begin and its end as one complete event."""
-    start = nanoseconds([begun.ts], exact=exact)[0]
-    stop = nanoseconds([end], exact=exact)[0]
-    duration = None if BAD in (start, stop) else max(0, int(stop - start)) / 1000
-    return type(begun)(
-        ph="X",
-        cat=begun.cat,
-        name=begun.name,
-        pid=begun.pid,
-        tid=begun.tid,
-        ts=begun.ts,
-        dur=duration,
-        args=begun.args,
-    )
-
-
-def _sizes(what: str, values: list[Any]) -> dict[str, Any]:
-    """Grid or block, given as a list of three; "[1, 2, 3]" and lists of strings occur."""
-    triples = [v if isinstance(v, list) and len(v) == 3 else (NONE, NONE, NONE) for v in values]
-    try:
-        found = np.array(triples, dtype=np.int64).reshape(len(triples), 3)
-    except (TypeError, ValueError, OverflowError):
-        found = np.stack([integers([t[i] for t in triples]) for i in range(3)], axis=1)
-    found = found.clip(NONE, 2**31 - 1).astype(np.int32)
-    return {f"{what}_{axis}": found[:, i] for i, axis in enumerate("xyz")}
-
-
-def _small(values: list[Any]) -> Any:
-    return integers(values).clip(NONE, 2**31 - 1).astype(np.int32)
-
-
-def _shapes(args: Any) -> str | None:
-    """Inputs of an operator as one JSON text, as recorded."""
-    dims = args.dims if args.dims is not msgspec.UNSET else args.dims_old
-    if dims is msgspec.UNSET:
-        return None
-    types = args.types if args.types is not msgspec.UNSET else args.types_old
-    parts = [b'{"dims":', bytes(dims)]
-    if types is not msgspec.UNSET:
-        parts += [b',"types":', bytes(types)]
-    if args.values is not msgspec.UNSET:
-        parts += [b',"values":', bytes(args.values)]
-    text = b"".join([*parts, b"}"])
-    if b"\n" in text:  # printed over several lines
-        text = msgspec.json.format(text, indent=-1)
-    return text.decode("utf-8", "replace")

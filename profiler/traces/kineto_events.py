@@ -1,0 +1,164 @@
+"""One event of a Chrome trace: its fields under every name that they had, and what it means on its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from profiler.traces.columns import BAD, NONE, integers, nanoseconds
+
+Number = int | float | str | None
+Raw = msgspec.Raw | msgspec.UnsetType
+NAMES = {
+    "external": "External id",
+    "external_old": "external id",
+    "registers": "registers per thread",
+    "shared": "shared memory",
+    "graph_node": "graph node id",
+    "graph": "graph id",
+    "dims": "Input Dims",
+    "types": "Input type",
+    "values": "Concrete Inputs",
+    "dims_old": "Input dims",
+    "types_old": "Input types",
+    "allocated": "Total Allocated",
+    "reserved": "Total Reserved",
+    "memory_device": "Device Id",
+    "memory_type": "Device Type",
+}
+
+
+class Arguments(msgspec.Struct, gc=False, rename=NAMES):
+    """What an event's `args` may hold that matters here."""
+
+    external: Number = None
+    external_old: Number = None
+    device: Number = None
+    stream: Number = None
+    correlation: Number = None
+    grid: Any = None
+    block: Any = None
+    registers: Number = None
+    shared: Number = None
+    bytes: Number = None
+    graph_node: Number = None
+    graph: Number = None
+    kernel: str | None = None
+    dims: Raw = msgspec.UNSET
+    types: Raw = msgspec.UNSET
+    values: Raw = msgspec.UNSET
+    dims_old: Raw = msgspec.UNSET
+    types_old: Raw = msgspec.UNSET
+    allocated: Number = None
+    reserved: Number = None
+    memory_device: Number = None
+    memory_type: Number = None
+
+
+class Event(msgspec.Struct, gc=False):
+    """One Chrome event."""
+
+    ph: str | None = None
+    cat: str | None = None
+    name: str | int | float | None = None
+    pid: Number = None
+    tid: Number = None
+    ts: Number = None
+    dur: Number = None
+    args: Arguments | None = None
+
+
+class ExactEvent(Event, gc=False):
+    """The same with `ts` as it is written: digits that a float would lose."""
+
+    ts: Raw = msgspec.UNSET  # type: ignore[assignment]
+
+
+class BriefArguments(msgspec.Struct, gc=False):
+    """What a breakdown by kernel needs."""
+
+    device: Number = None
+    stream: Number = None
+    correlation: Number = None
+    bytes: Number = None
+
+
+class BriefEvent(Event, gc=False):
+    """An event without shapes."""
+
+    args: BriefArguments | None = None  # type: ignore[assignment]
+
+
+class BriefExactEvent(ExactEvent, gc=False):
+    """The same with `ts` as it is written."""
+
+    args: BriefArguments | None = None  # type: ignore[assignment]
+
+
+EMPTY = Arguments()
+
+
+def sort_of(event: Any) -> str:
+    """What an event without a category is; "" where it cannot be told."""
+    name, args = str(event.name), event.args
+    if name.startswith(("Memcpy ", "Memset ")):
+        return "copy" if name.startswith("Memcpy") else "set"
+    if args is None:
+        return ""
+    if args.stream is not None or getattr(args, "grid", None) is not None:
+        return "kernel"
+    if name.startswith(("cuda", "cu", "hip")) and args.correlation is not None:
+        return "runtime"
+    return "operator" if "::" in name else ""
+
+
+def closed(begun: Any, end: Any, exact: bool) -> Any:
+    """A begin and its end as one complete event."""
+    start = nanoseconds([begun.ts], exact=exact)[0]
+    stop = nanoseconds([end], exact=exact)[0]
+    duration = None if BAD in (start, stop) else max(0, int(stop - start)) / 1000
+    return type(begun)(
+        ph="X",
+        cat=begun.cat,
+        name=begun.name,
+        pid=begun.pid,
+        tid=begun.tid,
+        ts=begun.ts,
+        dur=duration,
+        args=begun.args,
+    )
+
+
+def sizes(what: str, values: list[Any]) -> dict[str, Any]:
+    """Grid or block, given as a list of three; "[1, 2, 3]" and lists of strings occur."""
+    triples = [v if isinstance(v, list) and len(v) == 3 else (NONE, NONE, NONE) for v in values]
+    try:
+        found = np.array(triples, dtype=np.int64).reshape(len(triples), 3)
+    except (TypeError, ValueError, OverflowError):
+        found = np.stack([integers([t[i] for t in triples]) for i in range(3)], axis=1)
+    found = found.clip(NONE, 2**31 - 1).astype(np.int32)
+    return {f"{what}_{axis}": found[:, i] for i, axis in enumerate("xyz")}
+
+
+def small(values: list[Any]) -> Any:
+    """Integers of 32 bits; what does not fit becomes the nearest that does."""
+    return integers(values).clip(NONE, 2**31 - 1).astype(np.int32)
+
+
+def shapes_of(args: Any) -> str | None:
+    """Inputs of an operator as one JSON text, as recorded."""
+    dims = args.dims if args.dims is not msgspec.UNSET else args.dims_old
+    if dims is msgspec.UNSET:
+        return None
+    types = args.types if args.types is not msgspec.UNSET else args.types_old
+    parts = [b'{"dims":', bytes(dims)]
+    if types is not msgspec.UNSET:
+        parts += [b',"types":', bytes(types)]
+    if args.values is not msgspec.UNSET:
+        parts += [b',"values":', bytes(args.values)]
+    text = b"".join([*parts, b"}"])
+    if b"\n" in text:  # printed over several lines
+        text = msgspec.json.format(text, indent=-1)
+    return text.decode("utf-8", "replace")
