@@ -16,7 +16,7 @@ import numpy as np
 
 from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.many import ManyCeilings, many
-from roofline.predict import LINEAR, check_node, reference, summary
+from roofline.predict import check_node, reference, straightness, summary
 from roofline.scenario import Scenario
 from roofline.times import times
 from specfiles.errors import InputError
@@ -302,6 +302,7 @@ def _summed(points: _Points, place: int, names: Sequence[str], first: Floats, la
     others are halved, until none is left.
     """
     sums = np.zeros((len(names), len(first)))
+    tolerance = straightness(points.limits)
     point, low, high = np.arange(len(first)), first, last
     while len(point):
         middle = (low + high) // 2
@@ -310,7 +311,7 @@ def _summed(points: _Points, place: int, names: Sequence[str], first: Floats, la
         start, end = values[:, 0], values[:, 1]
         share = (probes.reshape(5, -1) - low) / np.maximum(high - low, 1)
         line = start[:, None] + (end - start)[:, None] * share
-        off = np.abs(values - line) > LINEAR * np.maximum(np.abs(values), np.abs(line))
+        off = np.abs(values - line) > tolerance * np.maximum(np.abs(values), np.abs(line))
         straight = ~off[:, 2:].any(axis=(0, 1)) | (high - low <= 1)
         count = high - low + 1
         for row, total in zip(sums, (start + end) / 2 * count, strict=True):

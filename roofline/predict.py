@@ -235,7 +235,7 @@ def pass_rows(each: Pass, limits: Ceilings) -> list[Row]:
         first, last = (named_at(context)[index].operator for context in (each.first, each.last))
         if first == last:  # most operators do not see the context: every step does the same
             return row_at(index, each.first)
-        tolerance = LINEAR if limits.kernels is None else SMOOTH
+        tolerance = straightness(limits)
         sums = sum_over(lambda context: _numbers(row_at(index, context)), each.first, each.last, tolerance)
         return _with_numbers(row_at(index, each.first), [value / steps for value in sums])
 
@@ -247,6 +247,11 @@ def _launched(limits: Ceilings, how: str) -> Ceilings:
     if how == "each":
         return limits
     return replace(limits, launch_s=limits.graph_launch_s or 0.0 if how == "graph" else 0.0)
+
+
+def straightness(limits: Any) -> float:
+    """How far from a line numbers may lie that are summed as one: the times of kernel models are curves."""
+    return LINEAR if limits.kernels is None else SMOOTH
 
 
 def sum_over(

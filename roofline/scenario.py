@@ -62,8 +62,6 @@ class Scenario:
 
     def _check_extras(self) -> None:
         """Refuse what this model has no use for."""
-        if self.techniques and "decode" not in self.model.phases:
-            raise InputError(f"{self.model.name} {self.model.manner}; techniques are for models that decode.")
         if self.steps is not None:
             _check_size("steps", self.steps)
             if not self.denoises:

@@ -44,8 +44,10 @@ class Outcome:
 
     def why(self) -> str:
         """The phase whose time changed most, what of its work changed most, and what binds it now."""
-        phases = [p for p in ("prefill", "decode") if self.before.time_s(p)]
+        phases = dict.fromkeys(row.phase for row in (*self.before.rows, *self.after.rows))
         phase = max(phases, key=lambda p: abs(self.after.time_s(p) - self.before.time_s(p)))
+        if not (self.before.time_s(phase) and self.after.time_s(phase)):
+            return f"its time moves to or from {phase}: the passes are others"
         ratio = self.after.time_s(phase) / self.before.time_s(phase)
         bound, now = self.before.bound(phase), self.after.bound(phase)
         moved = f"{bound}-bound" if now == bound else f"{bound}-bound before, {now}-bound now"
@@ -71,7 +73,7 @@ class Outcome:
     def record(self) -> dict[str, Any]:
         """The outcome in plain values; `record` of the baseline has a speedup of 1."""
         totals = self.after.totals()
-        phases = [p for p in ("prefill", "decode") if self.after.time_s(p)]
+        phases = list(dict.fromkeys(row.phase for row in self.after.rows))
         return {
             "techniques": [t.told() for t in self.techniques],
             "names": [t.name for t in self.techniques],
@@ -80,7 +82,7 @@ class Outcome:
             **{key: totals[key] for key in ("time_s", "ttft_s", "tpot_s", "tokens_per_s", "memory_bytes")},
             "fits": totals["fits"],
             "energy_j": totals["energy_j"],
-            "bound_before": {p: self.before.bound(p) for p in phases},
+            "bound_before": {p: self.before.bound(p) for p in phases if self.before.time_s(p)},
             "bound_after": {p: self.after.bound(p) for p in phases},
             "why": self.why() if self.techniques else "",
         }

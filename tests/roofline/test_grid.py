@@ -15,7 +15,7 @@ from hwspecs import Device, load_device
 from roofline import grid as module
 from roofline.grid import ROWS, Grid, grid_rows, predict_grid
 from roofline.gridfile import write_rows
-from roofline.predict import predict
+from roofline.predict import SMOOTH, predict
 from roofline.scenario import Scenario
 from roofline.tables import record
 from specfiles.errors import InputError
@@ -61,7 +61,12 @@ def scenarios(model: Model, phase: str) -> st.SearchStrategy[Scenario]:
     )
 
 
-def assert_is_one_by_one(found: list[Scenario], devices: list[Device], fidelity: str = "datasheet") -> None:
+def assert_is_one_by_one(
+    found: list[Scenario],
+    devices: list[Device],
+    fidelity: str = "datasheet",
+    tolerance: float = ROUNDING,
+) -> None:
     totals = predict_grid(found[0].model, Grid.of(found, devices), fidelity)
     for i, (scenario, device) in enumerate(zip(found, devices, strict=True)):
         for name, expected in predict(scenario, device, fidelity).totals().items():
@@ -69,7 +74,7 @@ def assert_is_one_by_one(found: list[Scenario], devices: list[Device], fidelity:
             if expected is None:
                 assert np.isnan(value), name
             else:
-                assert value == pytest.approx(expected, rel=ROUNDING, abs=0), name
+                assert value == pytest.approx(expected, rel=tolerance, abs=0), name
 
 
 @pytest.mark.parametrize("phase", ["prefill", "decode", "generate"])
@@ -81,10 +86,11 @@ def test_a_grid_is_its_points(model: Model, phase: str, data: st.DataObject) -> 
     assert_is_one_by_one(found, devices)
 
 
-@pytest.mark.parametrize("fidelity", ["measured", "calibrated"])
-@settings(max_examples=6)
+# Times of kernel models are curves, whose sums over a growing context are near, not equal.
+@pytest.mark.parametrize(("fidelity", "tolerance"), [("measured", ROUNDING), ("calibrated", 2 * SMOOTH)])
+@settings(max_examples=4)
 @given(data=st.data())
-def test_a_grid_with_what_was_measured(fidelity: str, data: st.DataObject) -> None:
+def test_a_grid_with_what_was_measured(fidelity: str, tolerance: float, data: st.DataObject) -> None:
     """Caches by device, floors, kernel models: also where a batch of one runs other kernels."""
     sizes = st.sampled_from([1, 2, 40])
     found = [
@@ -92,7 +98,7 @@ def test_a_grid_with_what_was_measured(fidelity: str, data: st.DataObject) -> No
         for _ in range(3)
     ]
     devices = [data.draw(st.sampled_from(DEVICES[:3])) for _ in found]
-    assert_is_one_by_one(found, devices, fidelity)
+    assert_is_one_by_one(found, devices, fidelity, tolerance)
 
 
 @given(

@@ -10,7 +10,7 @@ from workloads.operators import Gemm
 from workloads.phases import Named
 from workloads.schedule import Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import also, decodes
+from workloads.techniques.changes import also, decodes, vocabulary_projection
 from workloads.techniques.decoding import in_rounds
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class Blockwise(Technique):
 
     def _heads(self, rows: Sequence[Named], step: Step) -> list[Named]:
         """k - 1 heads from h to 4h and back, each with a residual, behind the last layer."""
-        head = next(row.operator for row in rows if row.name == "lm_head")
-        assert isinstance(head, Gemm)
+        head = vocabulary_projection(rows)
+        assert head is not None  # every model that decodes has one
         tokens, hidden, wide = step.batch * step.q_len, head.k, WIDTH * head.k
         up = Gemm(tokens, wide, hidden, head.inputs, head.weights, head.outputs, bias=True)
         down = Gemm(tokens, hidden, wide, head.inputs, head.weights, head.outputs, bias=True)

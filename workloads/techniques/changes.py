@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from workloads.blocks import Block
-from workloads.operators import Attention, Operator
+from workloads.operators import Attention, Gemm, Operator
 from workloads.work import Role, Work
 
 if TYPE_CHECKING:
@@ -115,9 +115,24 @@ def both_ways(core: Attention) -> Attention:
 
 
 def attends(schedule: Schedule) -> bool:
+    """Whether the main model attends to anything."""
+    return any(
+        isinstance(row.operator, Attention)
+        for p in schedule.passes
+        if p.scope == ""
+        for row in p.operators(p.last)
+    )
+
+
+def caches(schedule: Schedule) -> bool:
     """Whether the main model attends to a cache of keys and values."""
-    first = schedule.passes[0]
-    return any(isinstance(row.operator, Attention) for row in first.operators(first.last))
+    return attends(schedule) and schedule.main.model.cache_bytes(1, 1, schedule.main.setting) > 0
+
+
+def vocabulary_projection(rows: Sequence[Named]) -> Gemm | None:
+    """The product that scores the vocabulary; None in a model that has none."""
+    found = (row.operator for row in rows if row.name.endswith("lm_head"))
+    return next((product for product in found if isinstance(product, Gemm)), None)
 
 
 def decodes(schedule: Schedule) -> bool:

@@ -10,7 +10,7 @@ from workloads.operators import Gemm
 from workloads.phases import Named
 from workloads.schedule import Pass, Resident, Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import decodes
+from workloads.techniques.changes import IN_LAYERS, decodes, vocabulary_projection
 from workloads.techniques.decoding import in_rounds, verification
 
 if TYPE_CHECKING:
@@ -75,12 +75,12 @@ def _one_layer(model: Model) -> Model:
 
 def _joined(rows: Sequence[Named], step: Step) -> list[Named]:
     """A projection joins the embedding of a token with the feature before it: from 2h to h."""
-    head = next(row.operator for row in rows if row.name == "lm_head")
-    assert isinstance(head, Gemm)
+    head = vocabulary_projection(rows)
+    assert head is not None  # every model that decodes has one
     joining = Gemm(step.tokens, head.k, 2 * head.k, head.inputs, head.weights, head.outputs, bias=True)
     return [Named("join_proj", joining, 1), *rows]
 
 
 def _own(rows: Sequence[Named], step: Step) -> list[Named]:
     """The embedding and the vocabulary projection are the model's: the draft stores its layer only."""
-    return [row for row in rows if row.name.startswith("layers.") or row.name == "join_proj"]
+    return [row for row in rows if IN_LAYERS in row.name or row.name == "join_proj"]

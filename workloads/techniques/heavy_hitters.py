@@ -10,7 +10,7 @@ from workloads.operators import Attention, Residual
 from workloads.operators.attention import minimum
 from workloads.schedule import Schedule
 from workloads.techniques.base import CACHE, Target, Technique, parameter
-from workloads.techniques.changes import attends, decodes
+from workloads.techniques.changes import caches, decodes
 
 if TYPE_CHECKING:
     from workloads.phases import Named
@@ -39,7 +39,7 @@ class HeavyHitters(Technique):
         """It acts on decode steps of attention."""
         if not decodes(schedule):
             return "nothing is decoded"
-        return None if attends(schedule) else "the model keeps no keys and values"
+        return None if caches(schedule) else "the model keeps no keys and values"
 
     def apply(self, schedule: Schedule) -> Schedule:
         """A budget from the prompt's length; the prefill sees everything and drops afterwards."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from workloads.operators import Attention, KvAppend, Operator
 from workloads.schedule import Schedule
 from workloads.techniques.base import MEMORY, Target, Technique, parameter
-from workloads.techniques.changes import IN_LAYERS, Changed, attends, on
+from workloads.techniques.changes import IN_LAYERS, Changed, caches, on
 from workloads.work import KV, Role, Traffic, Work
 
 CACHES = (Attention, KvAppend, Changed)
@@ -34,7 +34,7 @@ class KvOffload(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """There must be a cache, and a link to the host."""
-        if not attends(schedule):
+        if not caches(schedule):
             return "the model keeps no keys and values"
         return None if target.host_byte_per_s else f"{target.name} has no link to a host in its file"
 

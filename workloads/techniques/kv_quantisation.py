@@ -8,7 +8,7 @@ from workloads.dtypes import FORMATS, bytes_per_element
 from workloads.schedule import Schedule
 from workloads.step import Setting
 from workloads.techniques.base import CACHE, Target, Technique, parameter
-from workloads.techniques.changes import attends
+from workloads.techniques.changes import caches
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class KvQuantisation(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """There must be a cache in a wider format."""
-        if not attends(schedule):
+        if not caches(schedule):
             return "the model keeps no keys and values"
         kv = schedule.main.setting.precision.kv
         if bytes_per_element(kv) < FORMATS[self.format][0] / 8:

@@ -10,7 +10,7 @@ from workloads.operators import Gemm
 from workloads.phases import Named
 from workloads.schedule import Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import also, decodes
+from workloads.techniques.changes import also, decodes, vocabulary_projection
 from workloads.techniques.decoding import in_rounds
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ class Medusa(Technique):
 
     def _heads(self, rows: Sequence[Named], step: Step) -> list[Named]:
         """Per head: a residual layer h x h and a vocabulary projection of its own."""
-        head = next(row.operator for row in rows if row.name == "lm_head")
-        assert isinstance(head, Gemm)
+        head = vocabulary_projection(rows)
+        assert head is not None  # every model that decodes has one
         layer = Gemm(step.batch, head.k, head.k, head.inputs, head.weights, head.outputs, bias=True)
         projection = replace(head, m=step.batch, tied=False)
         return [

@@ -9,7 +9,7 @@ from workloads.operators import Attention
 from workloads.operators.attention import minimum
 from workloads.schedule import Schedule
 from workloads.techniques.base import CACHE, Target, Technique, parameter
-from workloads.techniques.changes import attends, on
+from workloads.techniques.changes import caches, on
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class MixtureOfAttention(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """There must be a cache by position."""
-        return None if attends(schedule) else "the model keeps no keys and values"
+        return None if caches(schedule) else "the model keeps no keys and values"
 
     def apply(self, schedule: Schedule) -> Schedule:
         """On average every head sees this share of what it saw."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from workloads.phases import Named
 from workloads.schedule import Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import also, decodes
+from workloads.techniques.changes import IN_LAYERS, also, decodes
 from workloads.techniques.decoding import in_rounds
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class NextK(Technique):
 
     def _heads(self, rows: Sequence[Named], step: Step) -> list[Named]:
         """k - 1 further layers; the head of the first token is the model's last layer."""
-        inside = [row for row in rows if row.name.startswith("layers.")]
+        inside = [row for row in rows if IN_LAYERS in row.name]
         layers = max((row.count for row in inside), default=1)
         more = [
             replace(row, name=f"heads.{row.name}", count=(self.k - 1) * row.count / layers) for row in inside

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from workloads.schedule import Schedule
 from workloads.techniques.base import MEMORY, Target, Technique, parameter
-from workloads.techniques.changes import attends
+from workloads.techniques.changes import caches
 
 BLOCK_ENTRY_BYTES = 4  # a 32-bit block number
 
@@ -37,7 +37,7 @@ class PagedAttention(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """There must be a cache that grows."""
-        if not attends(schedule):
+        if not caches(schedule):
             return "the model keeps no keys and values"
         if 0 < self.reserved < schedule.main.tokens:
             return f"{schedule.main.tokens} tokens need more than the {self.reserved} that are reserved"

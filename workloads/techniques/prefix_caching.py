@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from workloads.schedule import Pass, Schedule
 from workloads.techniques.base import MEMORY, Target, Technique, parameter
-from workloads.techniques.changes import attends
+from workloads.techniques.changes import caches
 from workloads.techniques.requests import NO_PROMPT, reads_a_prompt
 
 
@@ -32,7 +32,7 @@ class PrefixCaching(Technique):
         """Only a prefill can be skipped, and only what is a function of the prefix alone can be reused."""
         if not reads_a_prompt(schedule):
             return NO_PROMPT
-        if not attends(schedule):
+        if not caches(schedule):
             return "the model keeps no keys and values by position"
         return None
 

@@ -10,7 +10,7 @@ from workloads.operators import Attention, Gemm
 from workloads.operators.attention import minimum
 from workloads.schedule import Schedule
 from workloads.techniques.base import CACHE, Target, Technique, parameter
-from workloads.techniques.changes import Changed, attends, decodes
+from workloads.techniques.changes import Changed, caches, decodes
 from workloads.work import Role, Traffic, Work
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Quest(Technique):
         """It acts on decode steps of attention."""
         if not decodes(schedule):
             return "nothing is decoded"
-        return None if attends(schedule) else "the model keeps no keys and values"
+        return None if caches(schedule) else "the model keeps no keys and values"
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Decode reads the bounds of all pages, then the chosen ones."""

@@ -714,3 +714,15 @@ def test_whatif_tries_all_and_ranks_them() -> None:
     assert speedups == sorted(speedups, reverse=True)
     for outcome in found.outcomes:
         assert outcome.after.time_s() == predicted(*(t.name for t in outcome.techniques)).time_s()
+
+
+@pytest.mark.parametrize(
+    "name", ["t5-small", "bert-base-uncased", "llada-8b", "mamba-2-2.7b", "jamba-v0.1", "deepseek-v3"]
+)
+def test_every_architecture_takes_what_applies_and_is_told_why_the_rest_does_not(name: str) -> None:
+    model = load_model(name).model
+    for phase in model.phases:
+        found = whatif(Scenario(model, phase, batch=2, prompt=300, output=20), DEVICE)
+        assert "weight-only-quantisation" not in found.refused
+        assert all(outcome.why() and outcome.record()["bound_after"] for outcome in found.outcomes)
+        assert all(found.refused.values())
