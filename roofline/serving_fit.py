@@ -19,6 +19,7 @@ BOUNDS: dict[str, tuple[float, float, float]] = {
     "together": (1e-3, 1e-1, 1.0),  # arrivals spread evenly; all at once
 }
 LAUNCHES_S = (1e-5, 3e-5, 1e-4)
+PRINTED = 5  # decimals of seconds: what a rounded copy of a measurement still has
 LEAST = 20  # rows of an engine, below which four constants would be read off noise
 SCALE = 0.1  # errors well above this count less than by their square: repeats and harnesses differ by it
 
@@ -36,11 +37,15 @@ def fit_all(rows: pd.DataFrame, source: str) -> list[Fit]:
 
 
 def across_settings(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with predicted_{ttft,tpot}_s by their own model's and engine's fit to its other dtypes and tp."""
+    """Rows with predicted_{ttft,tpot}_s by their own model's and engine's fit to its other dtypes and tp.
+
+    Published tables repeat one measurement under several splits, some rounded: copies take no part either.
+    """
     found = []
     for _, group in rows.groupby(["model", "backend"], sort=True):
         for _, scored in group.groupby(["dtype", "tp"], sort=True):
             others = group.drop(scored.index)
+            others = others[~others["tpot_s"].round(PRINTED).isin(scored["tpot_s"].round(PRINTED))]
             if len(others):
                 ttft, tpot = applied(scored, fit(others))
                 found.append(scored.assign(predicted_ttft_s=ttft, predicted_tpot_s=tpot))
