@@ -1,4 +1,4 @@
-"""Fit the overheads of inference engines to tables of TTFT and TPOT.
+"""How far off are TTFT and TPOT of inference engines, with overheads fitted to other formats and splits?
 
 Prints the error that a fit to other formats and splits of the same model on the same engine has; with --write
 also makes hwspecs/serving/overheads.json. `roofline validate TABLE` prints the error on other models.
