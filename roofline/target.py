@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from roofline.ceilings import Fidelity
 from roofline.predict import Prediction, predict
 from specfiles.errors import InputError, choose
+from workloads.techniques.base import QUALITIES
 
 if TYPE_CHECKING:
     from hwspecs import Device
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0}
 GOALS = {"ttft": "ttft_s", "tpot": "tpot_s", "throughput": "tokens_per_s"}
-QUALITIES = ("exact", "lossy", "retrained")
 SHARED_BY = (1, 2, 4, 8)  # devices that are tried for each layer
 TRIED = 8  # techniques of each quality that gain most on the first device; their pairs are tried, too
 

@@ -11,6 +11,7 @@ from roofline.ceilings import Fidelity
 from roofline.predict import Prediction, predict
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
+from workloads.techniques.base import QUALITIES
 
 if TYPE_CHECKING:
     from hwspecs import Device
@@ -163,4 +164,4 @@ def _change(ratio: float) -> str:
 
 def _worst(labels: Sequence[str]) -> str:
     """The label of several techniques together."""
-    return max(labels, key=("exact", "lossy", "retrained").index, default="exact")
+    return max(labels, key=QUALITIES.index, default="exact")

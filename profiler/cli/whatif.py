@@ -67,7 +67,8 @@ def command(
         )
     limits = known_fidelity(fidelity)
     if target is not None:
-        from roofline.target import QUALITIES, Target, answers
+        from roofline.target import Target, answers
+        from workloads.techniques.base import QUALITIES
 
         one_of(quality, "quality", QUALITIES)
         goal = Target.parse(target)

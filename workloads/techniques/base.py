@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 if TYPE_CHECKING:
     from workloads.schedule import Schedule
 
+QUALITIES = ("exact", "lossy", "retrained")  # labels of the output, from the mildest
 # In which order techniques apply, whatever order they are asked in: what is asked, what the model is made of,
 # its formats, what of the weights is zero, its cache, how tokens are made, kernels, memory.
 REQUEST, STRUCTURE, FORMAT, SPARSITY, CACHE, TOKENS, KERNELS, MEMORY = range(10, 90, 10)

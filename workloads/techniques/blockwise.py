@@ -10,7 +10,7 @@ from workloads.operators import Gemm
 from workloads.phases import Named
 from workloads.schedule import Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import also, decodes, vocabulary_projection
+from workloads.techniques.changes import NOTHING_DECODED, also, decodes, vocabulary_projection
 from workloads.techniques.decoding import in_rounds
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Blockwise(Technique):
         """It needs decode steps, and keeps no more than it proposes."""
         if self.accepted > self.k:
             return f"{self.accepted:g} tokens cannot be kept of {self.k}"
-        return None if decodes(schedule) else "nothing is decoded"
+        return None if decodes(schedule) else NOTHING_DECODED
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Verification and proposal are one pass over k positions."""

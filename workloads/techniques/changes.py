@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from workloads.step import Step
 
 B = TypeVar("B", bound=Block)
+NOTHING_DECODED = "nothing is decoded"
 IN_LAYERS = "layers."  # the names of operators inside layers; the embedding and the vocabulary are outside
 
 

@@ -10,7 +10,7 @@ from workloads.operators import Gemm
 from workloads.phases import Named
 from workloads.schedule import Pass, Resident, Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import IN_LAYERS, decodes, vocabulary_projection
+from workloads.techniques.changes import IN_LAYERS, NOTHING_DECODED, decodes, vocabulary_projection
 from workloads.techniques.decoding import in_rounds, verification
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Eagle(Technique):
         """It needs decode steps, and keeps at most a token of each level and its own."""
         if self.accepted > self.depth + 1:
             return f"{self.accepted:g} tokens cannot come of a tree {self.depth} levels deep"
-        return None if decodes(schedule) else "nothing is decoded"
+        return None if decodes(schedule) else NOTHING_DECODED
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The draft is a layer of the model between its own embedding and vocabulary projection."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workloads.schedule import Schedule
 from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
-from workloads.techniques.changes import decodes, share_of_layers
+from workloads.techniques.changes import NOTHING_DECODED, decodes, share_of_layers
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class EarlyExit(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """Tokens of a prompt leave at different layers; only decode can stop early."""
-        return None if decodes(schedule) else "nothing is decoded"
+        return None if decodes(schedule) else NOTHING_DECODED
 
     def apply(self, schedule: Schedule) -> Schedule:
         """A batch leaves together when its last sequence does; `layers` is the share that the batch runs.

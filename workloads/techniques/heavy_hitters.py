@@ -10,7 +10,7 @@ from workloads.operators import Attention, Residual
 from workloads.operators.attention import minimum
 from workloads.schedule import Schedule
 from workloads.techniques.base import CACHE, Target, Technique, parameter
-from workloads.techniques.changes import caches, decodes
+from workloads.techniques.changes import NOTHING_DECODED, caches, decodes
 
 if TYPE_CHECKING:
     from workloads.phases import Named
@@ -38,7 +38,7 @@ class HeavyHitters(Technique):
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """It acts on decode steps of attention."""
         if not decodes(schedule):
-            return "nothing is decoded"
+            return NOTHING_DECODED
         return None if caches(schedule) else "the model keeps no keys and values"
 
     def apply(self, schedule: Schedule) -> Schedule:

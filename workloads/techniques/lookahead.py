@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workloads.schedule import Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import decodes
+from workloads.techniques.changes import NOTHING_DECODED, decodes
 from workloads.techniques.decoding import in_rounds
 
 
@@ -35,7 +35,7 @@ class Lookahead(Technique):
         """It needs decode steps, and keeps at most an n-gram."""
         if self.accepted > self.n:
             return f"{self.accepted:g} tokens cannot come of n-grams of {self.n}"
-        return None if decodes(schedule) else "nothing is decoded"
+        return None if decodes(schedule) else NOTHING_DECODED
 
     def apply(self, schedule: Schedule) -> Schedule:
         """One pass holds the current token, the window's trajectories and the n-grams to verify."""

@@ -10,7 +10,7 @@ from workloads.operators import Gemm
 from workloads.phases import Named
 from workloads.schedule import Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import also, decodes, vocabulary_projection
+from workloads.techniques.changes import NOTHING_DECODED, also, decodes, vocabulary_projection
 from workloads.techniques.decoding import in_rounds
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Medusa(Technique):
         """It needs decode steps, and keeps at most a token of each head and its own."""
         if self.accepted > self.heads + 1:
             return f"{self.accepted:g} tokens cannot come of {self.heads} heads and one step"
-        return None if decodes(schedule) else "nothing is decoded"
+        return None if decodes(schedule) else NOTHING_DECODED
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The heads run on the last kept position of each sequence, in the pass that verifies."""

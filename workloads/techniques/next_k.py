@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from workloads.phases import Named
 from workloads.schedule import Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import IN_LAYERS, also, decodes
+from workloads.techniques.changes import IN_LAYERS, NOTHING_DECODED, also, decodes
 from workloads.techniques.decoding import in_rounds
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class NextK(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """It needs decode steps."""
-        return None if decodes(schedule) else "nothing is decoded"
+        return None if decodes(schedule) else NOTHING_DECODED
 
     def apply(self, schedule: Schedule) -> Schedule:
         """A pass reads the last k tokens, and each head adds a layer and a projection."""

@@ -10,7 +10,7 @@ from workloads.operators import Attention, Gemm
 from workloads.operators.attention import minimum
 from workloads.schedule import Schedule
 from workloads.techniques.base import CACHE, Target, Technique, parameter
-from workloads.techniques.changes import Changed, caches, decodes
+from workloads.techniques.changes import NOTHING_DECODED, Changed, caches, decodes
 from workloads.work import Role, Traffic, Work
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Quest(Technique):
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """It acts on decode steps of attention."""
         if not decodes(schedule):
-            return "nothing is decoded"
+            return NOTHING_DECODED
         return None if caches(schedule) else "the model keeps no keys and values"
 
     def apply(self, schedule: Schedule) -> Schedule:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from workloads.schedule import Pass, Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import decodes, share_of_layers
+from workloads.techniques.changes import NOTHING_DECODED, decodes, share_of_layers
 from workloads.techniques.decoding import expected_tokens, in_rounds
 
 
@@ -32,7 +32,7 @@ class SelfSpeculative(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """It needs decode steps."""
-        return None if decodes(schedule) else "nothing is decoded"
+        return None if decodes(schedule) else NOTHING_DECODED
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Drafts use the model's own weights and cache; skipped layers write no keys until they verify."""

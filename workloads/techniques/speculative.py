@@ -10,7 +10,7 @@ from workloads.catalogue import MODELS, load_model
 from workloads.phases import parameters
 from workloads.schedule import Pass, Resident, Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import decodes
+from workloads.techniques.changes import NOTHING_DECODED, decodes
 from workloads.techniques.decoding import expected_tokens, in_rounds
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Speculative(Technique):
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """It needs decode steps, and a model to draft with."""
         if not decodes(schedule):
-            return "nothing is decoded"
+            return NOTHING_DECODED
         if self.draft == "auto" and smallest_alike(schedule.main.model) is None:
             return "no smaller shipped model has this vocabulary; name one with draft=MODEL"
         return None
