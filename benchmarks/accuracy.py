@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hwspecs import Calibration, Device, Kernel, kernels_of, load_device
+from hwspecs import Device, Kernel, kernels_of, load_device
 from hwspecs.calibrations import FOLDER, read_calibration
 from reports.calibration import as_file
 from reports.scores import cell_name
 from roofline.ceilings import ceilings
 from roofline.optable import OUTPUT_COLUMNS, predict_table
 from roofline.physics import models
-from roofline.physics.calibration import Fitted, calibrate, interval, measured_on
+from roofline.physics.calibration import Fitted, calibrate, calibration, interval, measured_on
 from roofline.physics.kernels import Kernels
 from roofline.scores import REGIMES, compared, scores
 from specfiles.errors import InputError
@@ -63,7 +63,8 @@ def fitted_rows(path: Path, name: str, work: Path) -> tuple[list[Kernel], pd.Dat
         except InputError:  # the table has no row of this device
             found = []
         work.mkdir(parents=True, exist_ok=True)
-        write_text(stored.with_suffix(".json"), as_file(device, found, source, ".json"))
+        record = calibration(one.kernel for one in found)
+        write_text(stored.with_suffix(".json"), as_file(device, record, ".json"))
         _held_out(table, found).to_parquet(stored)
     kernels = read_calibration(stored.with_suffix(".json")).kernels
     return kernels, pd.read_parquet(stored)
@@ -130,11 +131,7 @@ def with_bands(kernels: list[Kernel], carried: pd.DataFrame) -> list[Kernel]:
 
 def write_calibration(device: Device, kernels: list[Kernel]) -> None:
     """The shipped file of one device."""
-    from specfiles.strict import plain_data
-
-    record = Calibration(source="; ".join(dict.fromkeys(k.source for k in kernels)), kernels=kernels)
-    file = {"schema": 1, "device": device.name, "calibration": plain_data(record)}
-    write_text(FOLDER / f"{device.name}.json", json.dumps(file, separators=(",", ":")) + "\n")
+    write_text(FOLDER / f"{device.name}.json", as_file(device, calibration(kernels), ".json"))
     read_calibration.cache_clear()
 
 

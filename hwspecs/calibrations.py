@@ -28,11 +28,16 @@ def shipped_calibrations() -> dict[str, Path]:
 
 @cache
 def read_calibration(path: Path) -> Calibration:
-    """A calibration file; raises InputError where it breaks the schema."""
+    """What a calibration file holds; raises InputError where it breaks the schema."""
+    return read_shipped(path).calibration
+
+
+def read_shipped(path: Path) -> Shipped:
+    """A calibration file with the name of its device; raises InputError where it breaks the schema."""
     import msgspec
 
     try:
         data = msgspec.json.decode(read_text(path, most_bytes=MOST_BYTES).encode())
     except msgspec.DecodeError as error:
         raise InputError(f"{path}: not valid JSON ({error}).") from None
-    return validated(Shipped, data, str(path)).calibration
+    return validated(Shipped, data, str(path))

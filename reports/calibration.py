@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from reports import terminal
 from reports.units import percent, text
-from roofline.physics.calibration import calibration
 from specfiles.strict import plain_data
 
 if TYPE_CHECKING:
-    from hwspecs import Device
+    from hwspecs import Calibration, Device
     from roofline.physics.calibration import Fitted
 
 SCORES: dict[str, tuple[str, terminal.Format]] = {
@@ -38,19 +37,24 @@ def _name(entry: Fitted) -> str:
     return " ".join(filter(None, (k.op, k.dtype, k.kv_dtype and f"KV {k.kv_dtype}", named)))
 
 
-def as_file(device: Device, fitted: list[Fitted], source: str, suffix: str) -> str:
+def as_file(device: Device, found: Calibration, suffix: str) -> str:
     """The calibration alone (JSON), or the device file with it (YAML)."""
-    import json
-
-    found = calibration(fitted, source)
     if suffix == ".json":
-        return (
-            json.dumps({"schema": 1, "device": device.name, "calibration": plain_data(found)}, indent=1)
-            + "\n"
-        )
+        return _one_kernel_a_line(device.name, found)
     import yaml
 
-    if device.calibration is not None:  # constants of this machine's own operators stay
-        found = found.replace(operators=device.calibration.operators)
     data: dict[str, Any] = plain_data(device.replace(calibration=found))
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _one_kernel_a_line(device: str, found: Calibration) -> str:
+    """Compact, and yet a kernel that is fitted again changes its own line alone."""
+    import json
+
+    def compact(value: Any) -> str:
+        return json.dumps(value, separators=(",", ":"))
+
+    data = plain_data(found)
+    kernels = ",\n".join(compact(kernel) for kernel in data.pop("kernels"))
+    head = compact({"schema": 1, "device": device, "calibration": data})
+    return f'{head[:-2]},"kernels":[\n{kernels}\n]}}}}\n'

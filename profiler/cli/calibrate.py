@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from profiler.cli.options import FILE, hardware, progress
+
+if TYPE_CHECKING:
+    from hwspecs import Calibration, Device
 
 
 @click.command("calibrate")
@@ -21,8 +25,19 @@ from profiler.cli.options import FILE, hardware, progress
     required=True,
     help="Device file (.yaml) with the constants in it, or the calibration alone (.json).",
 )
+@click.option(
+    "--only", "kinds", multiple=True, metavar="KIND", help="Fit rows of this operator kind; repeatable."
+)
+@click.option("--update", is_flag=True, help="Keep the other kinds' constants of the output file.")
 @click.option("--source", help="Where the measurements come from; stands in the file.")
-def command(measurements: tuple[Path, ...], hw: str, out: Path, source: str | None) -> None:
+def command(
+    measurements: tuple[Path, ...],
+    hw: str,
+    out: Path,
+    kinds: tuple[str, ...],
+    update: bool,
+    source: str | None,
+) -> None:
     """Fit constants per operator kind, format, backend and kernel; prints the error on held-out shapes.
 
     MEASUREMENTS are CSV or Parquet tables with the columns of `roofline ops` and latency_us; rows of other
@@ -33,7 +48,7 @@ def command(measurements: tuple[Path, ...], hw: str, out: Path, source: str | No
     from hwspecs import load_device
     from profiler.tables import read_table
     from reports.calibration import as_file, as_text
-    from roofline.physics.calibration import calibrate
+    from roofline.physics.calibration import calibrate, calibration
     from specfiles.errors import InputError
     from specfiles.writing import check_writable, write_text
 
@@ -44,12 +59,37 @@ def command(measurements: tuple[Path, ...], hw: str, out: Path, source: str | No
     if out.suffix not in (".json", ".yaml", ".yml"):
         raise InputError(f"{out}: unknown ending {out.suffix!r}; expected .yaml or .json.")
     device, fitted = load_device(hw), []
+    kept = _kept(out, device, update)
     check_writable(out)
     for path in measurements:
         told = source or f"{path.name}, {device.name}"
-        fitted += calibrate(read_table(path), device, told, progress)
-    write_text(
-        out, as_file(device, fitted, source or ", ".join(path.name for path in measurements), out.suffix)
-    )
+        fitted += calibrate(read_table(path), device, told, progress, kinds)
+    found = calibration((entry.kernel for entry in fitted), kept)
+    write_text(out, as_file(device, found, out.suffix))
     print(as_text(fitted), end="")
     print(f"{len(fitted)} sets of constants written to {out}", file=sys.stderr)
+
+
+def _kept(out: Path, device: Device, update: bool) -> Calibration | None:
+    """What of an earlier record stays: the machine's own operators, and with `update` the file's kernels."""
+    if not update:
+        own = device.calibration if out.suffix != ".json" else None
+        return own.replace(kernels=[]) if own else None
+    name, kept = _stands_in(out)
+    if name != device.name:
+        from specfiles.errors import InputError
+
+        raise InputError(f"{out} holds constants of {name}, not of {device.name}; name another output file.")
+    return kept
+
+
+def _stands_in(path: Path) -> tuple[str, Calibration | None]:
+    """The device that a file of either form is of, and its calibration."""
+    from hwspecs import load_device
+    from hwspecs.calibrations import read_shipped
+
+    if path.suffix == ".json":
+        found = read_shipped(path)
+        return found.device, found.calibration
+    device = load_device(str(path))
+    return device.name, device.calibration

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from roofline.physics.base import Gpu
 from roofline.physics.columns import CANONICAL, SIZES, dtypes_of, of_table
 from roofline.physics.fit import FOLDS, Cell, fit, held_out_together, mape
 from roofline.times import times
-from specfiles.errors import InputError
+from specfiles.errors import InputError, choose
 
 if TYPE_CHECKING:
     from hwspecs import Device
@@ -39,15 +39,20 @@ class Fitted:
 
 
 def calibrate(
-    table: pd.DataFrame, device: Device, source: str, told: Callable[[str], None] = lambda _: None
+    table: pd.DataFrame,
+    device: Device,
+    source: str,
+    told: Callable[[str], None] = lambda _: None,
+    kinds: Collection[str] = (),
 ) -> list[Fitted]:
     """The constants of each (op, dtype, kv_dtype, backend, kernel) of the table's rows for this device.
 
     Cells of one (op, dtype, kv_dtype) share a prior, the fit to all of them together, which is kept too
-    as the constants of any backend. Raises InputError where the table has nothing to fit.
+    as the constants of any backend. `kinds`, where given, are the only ones to be fitted. Raises InputError
+    where the table has nothing to fit.
     """
-    found: list[Fitted] = []
-    for group in _by_formats(cells(table, device)):
+    kinds, found = _known(kinds), []
+    for group in _by_formats(cells(table[table["op"].isin(kinds)] if "op" in table else table, device)):
         together = fit([cell for _, _, cell in group])
         scored = []
         held_out = held_out_together([cell for _, _, cell in group])
@@ -62,7 +67,7 @@ def calibrate(
     if not found:
         raise InputError(
             f"the table has no rows to fit {device.name} on: it needs the columns op, dtype, latency_us and "
-            f"sizes, and of the kinds {', '.join(sorted(models()))}; a column gpu must name the device."
+            f"sizes, and of the kinds {', '.join(sorted(kinds))}; a column gpu must name the device."
         )
     return found
 
@@ -95,9 +100,25 @@ def cells(table: pd.DataFrame, device: Device) -> Iterator[tuple[tuple[str, ...]
         yield key, rows, Cell(known[op], gpu, dtypes_of(dtype, kv_dtype), columns, time, name, floor)
 
 
-def calibration(fitted: list[Fitted], source: str) -> Calibration:
-    """The record for a device or calibration file."""
-    return Calibration(source=source, kernels=[entry.kernel for entry in fitted])
+def calibration(kernels: Iterable[Kernel], kept: Calibration | None = None) -> Calibration:
+    """The record for a device or calibration file, in the order of its cells.
+
+    Of `kept`, the record that it takes the place of, operators stay and kernels of other kinds.
+    """
+    new = list(kernels)
+    fitted = {kernel.op for kernel in new}
+    old = [kernel for kernel in kept.kernels if kernel.op not in fitted] if kept else []
+    found = sorted([*new, *old], key=lambda kernel: [getattr(kernel, name) for name in KEY])
+    sources = "; ".join(dict.fromkeys(kernel.source for kernel in found))
+    return Calibration(source=sources, operators=kept.operators if kept else {}, kernels=found)
+
+
+def _known(kinds: Collection[str]) -> Collection[str]:
+    """The kinds that kernel models know, or those of them that were asked for."""
+    for kind in kinds:
+        if kind not in models():
+            raise choose(kind, list(models()), "operator kind with a kernel model")
+    return kinds or models()
 
 
 def interval(ratio: Floats) -> tuple[float, float]:

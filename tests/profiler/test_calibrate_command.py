@@ -66,3 +66,44 @@ def test_nothing_to_fit_is_said_and_nothing_written(
     assert ended.code == 2
     assert said in ended.err
     assert not (tmp_path / "no.yaml").exists()
+
+
+def test_an_update_changes_no_other_kind(roofline: Roofline, measurements: Path, tmp_path: Path) -> None:
+    """Two kinds in one file; fitting one again leaves the other's line as it was, to the byte."""
+    table, out = pd.read_csv(measurements), tmp_path / "both.json"
+    norms = table.assign(op="rmsnorm", num_tokens=table["m"], hidden=table["k"], latency_us=9.0)
+    pd.concat([table, norms.head(40)]).to_csv(measurements, index=False)
+    found = []
+    for more in ((), ("--update", "--only", "gemm")):
+        ended = roofline("calibrate", measurements, "--hw", "h100_sxm", "-o", out, *more)
+        assert ended.code == 0, ended.err
+        found.append(out.read_text().splitlines())
+        slower = table.assign(latency_us=2 * table["latency_us"])
+        pd.concat([slower, norms]).to_csv(measurements, index=False)
+    changed = [new for old, new in zip(*found, strict=True) if old != new]
+    assert len(changed) == 2  # the kernel, and any backend's
+    assert all('"op":"gemm"' in line for line in changed)
+    assert any('"op":"rmsnorm"' in line for line in found[1])
+
+
+@pytest.mark.parametrize(
+    ("hw", "more", "said"),
+    [
+        (
+            "h100_sxm",
+            ("--only", "gem"),
+            "operator kind with a kernel model named 'gem'; did you mean gemm",
+        ),
+        ("b200_sxm", ("--update",), "holds constants of H100-SXM5-80GB, not of B200"),
+    ],
+)
+def test_a_wrong_update_is_refused(
+    roofline: Roofline, measurements: Path, tmp_path: Path, hw: str, more: tuple[str, ...], said: str
+) -> None:
+    out = tmp_path / "file.json"
+    text = '{"schema":1,"device":"H100-SXM5-80GB","calibration":{"source":"mine","kernels":[]}}'
+    out.write_text(text)
+    ended = roofline("calibrate", measurements, "--hw", hw, "-o", out, *more)
+    assert ended.code == 2
+    assert said in ended.err
+    assert out.read_text() == text
