@@ -25,13 +25,13 @@ TRIED = 8  # techniques of each quality that gain most on the first device; thei
 
 
 @dataclass(frozen=True)
-class Target:
+class Goal:
     """Totals that a prediction must reach: times at most, throughput at least."""
 
     goals: dict[str, float]
 
     @classmethod
-    def parse(cls, text: str) -> Target:
+    def parse(cls, text: str) -> Goal:
         """From `tpot=20ms,ttft=500ms,throughput=1000`; an InputError says what is wrong."""
         goals = {}
         for part in text.split(","):
@@ -75,7 +75,7 @@ class Answer:
 def answers(
     scenario: Scenario,
     devices: Iterable[Device],
-    target: Target,
+    goal: Goal,
     fidelity: Fidelity | str = Fidelity.DATASHEET,
     quality: str = "lossy",
 ) -> list[Answer]:
@@ -87,7 +87,7 @@ def answers(
     sets: list[tuple[Technique, ...]] = []
     for device in sorted(devices, key=_watts):
         sets = sets or _sets(scenario, device, fidelity, quality)
-        answer = next(_meeting(scenario, device, target, fidelity, sets or [()]), None)
+        answer = next(_meeting(scenario, device, goal, fidelity, sets or [()]), None)
         if answer is not None:
             found.append(answer)
     return sorted(found, key=lambda answer: answer.watts)
@@ -96,7 +96,7 @@ def answers(
 def _meeting(
     scenario: Scenario,
     device: Device,
-    target: Target,
+    goal: Goal,
     fidelity: Fidelity | str,
     sets: Sequence[tuple[Technique, ...]],
 ) -> Iterator[Answer]:
@@ -104,7 +104,7 @@ def _meeting(
     for count in SHARED_BY:
         for techniques in sets:
             prediction = _tried(scenario, device, fidelity, techniques, count)
-            if prediction is not None and target.met(prediction.totals()):
+            if prediction is not None and goal.met(prediction.totals()):
                 yield Answer(device, count, techniques, prediction)
 
 

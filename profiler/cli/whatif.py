@@ -67,11 +67,11 @@ def command(
         )
     limits = known_fidelity(fidelity)
     if target is not None:
-        from roofline.target import Target, answers
+        from roofline.target import Goal, answers
         from workloads.techniques.base import QUALITIES
 
         one_of(quality, "quality", QUALITIES)
-        goal = Target.parse(target)
+        goal = Goal.parse(target)
         met = answers(found[0], _devices(hw), goal, limits, quality)
         as_json, as_text = (
             render.answers_json(met, found[0], target),

@@ -9,7 +9,7 @@ import pytest
 from hwspecs import load_device
 from roofline.predict import predict
 from roofline.scenario import Scenario
-from roofline.target import Target, answers
+from roofline.target import Goal, answers
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
 
@@ -26,7 +26,7 @@ DEVICES = [load_device(name) for name in ("l4", "a100_sxm", "h100_sxm")]
     ],
 )
 def test_targets_are_read_in_si_units(text: str, goals: dict[str, float]) -> None:
-    assert Target.parse(text).goals == pytest.approx(goals)
+    assert Goal.parse(text).goals == pytest.approx(goals)
 
 
 @pytest.mark.parametrize(
@@ -34,11 +34,11 @@ def test_targets_are_read_in_si_units(text: str, goals: dict[str, float]) -> Non
 )
 def test_a_target_that_cannot_be_read_is_said(text: str) -> None:
     with pytest.raises(InputError, match="target"):
-        Target.parse(text)
+        Goal.parse(text)
 
 
 def test_what_is_answered_meets_the_target_and_nothing_milder_does() -> None:
-    goal = Target.parse("tpot=6ms,ttft=300ms")
+    goal = Goal.parse("tpot=6ms,ttft=300ms")
     found = answers(SCENARIO, DEVICES, goal)
     assert found
     assert [a.watts for a in found] == sorted(a.watts for a in found)
@@ -58,20 +58,20 @@ def test_what_is_answered_meets_the_target_and_nothing_milder_does() -> None:
 
 
 def test_a_device_that_meets_it_alone_needs_no_technique() -> None:
-    (answer,) = answers(SCENARIO, [load_device("h100_sxm")], Target.parse("tpot=100ms"))
+    (answer,) = answers(SCENARIO, [load_device("h100_sxm")], Goal.parse("tpot=100ms"))
     assert (answer.devices, answer.techniques) == (1, ())
 
 
 def test_what_no_device_meets_has_no_answer() -> None:
-    assert answers(SCENARIO, DEVICES[:1], Target.parse("tpot=1us")) == []
+    assert answers(SCENARIO, DEVICES[:1], Goal.parse("tpot=1us")) == []
 
 
 def test_only_techniques_of_the_asked_quality_are_tried() -> None:
-    goal = Target.parse("tpot=3ms")
+    goal = Goal.parse("tpot=3ms")
     for answer in answers(SCENARIO, DEVICES[1:2], goal, quality="exact"):
         assert {t.quality for t in answer.techniques} <= {"exact"}
 
 
 def test_a_phase_without_a_first_token_has_no_ttft() -> None:
     with pytest.raises(InputError, match="no ttft; ask for generate"):
-        answers(replace(SCENARIO, phase="decode"), DEVICES[2:], Target.parse("ttft=1s"))
+        answers(replace(SCENARIO, phase="decode"), DEVICES[2:], Goal.parse("ttft=1s"))
