@@ -20,7 +20,8 @@ def record(technique: type[Technique]) -> dict[str, Any]:
     """What a technique states, and its parameters."""
     return {
         "name": technique.name,
-        "aliases": list(technique.aliases),
+        "aliases": [*technique.aliases, *technique.variants],
+        "variants": {name: dict(meant) for name, meant in technique.variants.items()},
         "summary": " ".join((technique.__doc__ or "").split()),
         **{fact: getattr(technique, fact) for fact in FACTS},
         "decides": technique.slot,
@@ -57,6 +58,12 @@ def listing(techniques: Sequence[type[Technique]], format: str) -> str:
     return terminal.table(records, columns) + f"{len(records)} techniques; `roofline techniques show NAME`.\n"
 
 
+def _said(found: dict[str, Any], name: str) -> str:
+    """A name, and the parameters that it sets."""
+    meant = ", ".join(f"{key}={value}" for key, value in found["variants"].get(name, {}).items())
+    return f"{name} ({meant})" if meant else name
+
+
 def book(techniques: Sequence[type[Technique]]) -> str:
     """All techniques as one Markdown document, by level and category."""
     lines = [
@@ -82,7 +89,7 @@ def page(technique: type[Technique]) -> str:
     lines += [f"- **{fact}**: {found[fact]}" for fact in FACTS]
     lines += [f"- **decides**: {found['decides']} (one technique of a kind)"]
     if found["aliases"]:
-        lines += [f"- **also called**: {', '.join(found['aliases'])}"]
+        lines += [f"- **also called**: {', '.join(_said(found, name) for name in found['aliases'])}"]
     if found["parameters"]:
         lines += ["", "| parameter | default | allowed | why |", "| --- | --- | --- | --- |"]
         lines += [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -34,6 +34,8 @@ class Technique(ABC):
 
     name: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()
+    # Names of it with other parameters: what people ask for by name and what it means here.
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     level: ClassVar[Literal["algorithm", "model", "system"]]
     category: ClassVar[str]
     paper: ClassVar[str]

@@ -19,7 +19,7 @@ class BlockSparsity(Technique):
     """Whole blocks of the projections are zero; kernels skip them."""
 
     name = "block-sparsity"
-    aliases = ("bsr",)
+    aliases = ("bsr", "block-sparse-weights")
     level = "model"
     category = "sparsification"
     paper = "Gray et al., GPU kernels for block-sparse weights, OpenAI 2017"

@@ -17,7 +17,7 @@ class DiffusionDrafting(Technique):
     """A small diffusion model drafts all tokens of a window at once, and the model verifies them."""
 
     name = "speculative-diffusion"
-    aliases = ("specdiff",)
+    aliases = ("specdiff", "speculative-diffusion-drafting", "diffusion-drafting")
     level = "algorithm"
     category = "efficient decoding"
     paper = "Speculative Diffusion Decoding arXiv:2408.05636"

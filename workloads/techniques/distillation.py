@@ -18,7 +18,7 @@ class Distillation(Technique):
     """A smaller student, trained on what the model says, answers in its place."""
 
     name = "distillation"
-    aliases = ("student", "distilbert", "minillm")
+    aliases = ("student", "distilbert", "minillm", "smaller-model")
     level = "model"
     category = "knowledge distillation"
     paper = "DistilBERT arXiv:1910.01108; MiniLLM arXiv:2306.08543"

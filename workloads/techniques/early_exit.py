@@ -14,7 +14,7 @@ class EarlyExit(Technique):
     """On average a token needs a share of the layers; a classifier behind each tells when to leave."""
 
     name = "early-exit"
-    aliases = ("calm", "layer-skipping", "depth-adaptive")
+    aliases = ("calm", "layer-skipping", "depth-adaptive", "depth-adaptive-transformer")
     level = "model"
     category = "dynamic inference"
     paper = "CALM arXiv:2207.07061; Depth-adaptive transformer arXiv:1910.10073"

@@ -18,7 +18,7 @@ class ExpertOffload(Technique):
     """Experts stay in the host's memory; those that a step chose are streamed in."""
 
     name = "expert-offloading"
-    aliases = ("cpu-experts", "mixtral-offloading")
+    aliases = ("cpu-experts", "mixtral-offloading", "expert-offload")
     level = "system"
     category = "offloading"
     paper = "Eliseev and Mazur arXiv:2312.17238; KTransformers doi:10.1145/3731569.3764843"

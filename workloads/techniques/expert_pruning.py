@@ -15,7 +15,7 @@ class ExpertPruning(Technique):
     """Experts that are chosen least are removed for good."""
 
     name = "expert-pruning"
-    aliases = ("moe-pruning",)
+    aliases = ("moe-pruning", "experts-pruning")
     level = "model"
     category = "sparsification"
     paper = "Lu et al. arXiv:2402.14800"

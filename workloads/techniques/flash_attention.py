@@ -16,7 +16,7 @@ class FlashAttention(Technique):
     """Attention as one kernel over tiles: no score is written to memory."""
 
     name = "flash-attention"
-    aliases = ("flashattention", "fused-attention")
+    aliases = ("fused-attention", "sdpa")
     level = "system"
     category = "graph and operator"
     paper = "FlashAttention arXiv:2205.14135"

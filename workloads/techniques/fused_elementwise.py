@@ -14,7 +14,14 @@ class FusedElementwise(Technique):
     """Norms, rotations, activations, residuals and the cache append run inside their neighbours' kernels."""
 
     name = "fused-elementwise"
-    aliases = ("operator-fusion", "kernel-fusion", "epilogue-fusion")
+    aliases = (
+        "fusion",
+        "operator-fusion",
+        "kernel-fusion",
+        "epilogue-fusion",
+        "torch-compile",
+        "residual-norm-fusion",
+    )
     level = "system"
     category = "graph and operator"
     paper = "ByteTransformer arXiv:2210.03052; torch.compile: doi:10.1145/3620665.3640366"

@@ -20,7 +20,7 @@ class FusedProjections(Technique):
     """Projections that read the same input become one product: queries with keys and values, gate with up."""
 
     name = "fused-projections"
-    aliases = ("qkv-fusion", "gate-up-fusion")
+    aliases = ("qkv-fusion", "fused-qkv", "gate-up-fusion")
     level = "system"
     category = "graph and operator"
     paper = "Megatron-LM arXiv:1909.08053 and every serving engine since"

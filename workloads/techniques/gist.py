@@ -14,7 +14,7 @@ class Gist(Technique):
     """A prompt that many requests share is read once and kept as a few trained tokens."""
 
     name = "gist-tokens"
-    aliases = ("soft-prompts", "gisting")
+    aliases = ("soft-prompts", "gisting", "gist", "soft-tokens")
     level = "algorithm"
     category = "input compression"
     paper = "Gist tokens arXiv:2304.08467"

@@ -15,7 +15,8 @@ class GroupedQuery(Technique):
     """Query heads share fewer key-value heads; one head shared by all is multi-query attention."""
 
     name = "grouped-query-attention"
-    aliases = ("gqa", "mqa", "multi-query-attention")
+    aliases = ("gqa",)
+    variants = {"mqa": {"kv_heads": 1}, "multi-query-attention": {"kv_heads": 1}}
     level = "model"
     category = "efficient structure"
     paper = "MQA arXiv:1911.02150; GQA arXiv:2305.13245"

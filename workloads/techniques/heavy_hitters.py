@@ -22,7 +22,7 @@ class HeavyHitters(Technique):
     """The cache keeps the last tokens and those that were attended to most; the others are dropped."""
 
     name = "h2o"
-    aliases = ("heavy-hitter-oracle", "kv-eviction")
+    aliases = ("heavy-hitter-oracle", "kv-eviction", "kv-cache-eviction")
     level = "model"
     category = "dynamic inference"
     paper = "H2O arXiv:2306.14048"

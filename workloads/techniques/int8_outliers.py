@@ -22,7 +22,7 @@ class Int8Outliers(Technique):
     """Products in 8 bits, but for the few columns with outliers, which stay in 16."""
 
     name = "llm-int8"
-    aliases = ("bitsandbytes-int8",)
+    aliases = ("llm-int8()", "bitsandbytes-int8")
     level = "model"
     category = "quantisation"
     paper = "LLM.int8() arXiv:2208.07339"

@@ -19,7 +19,7 @@ class KvOffload(Technique):
     """Keys and values stay in the host's memory and are streamed in for every step."""
 
     name = "kv-offloading"
-    aliases = ("kv-cache-offload",)
+    aliases = ("kv-offload", "kv-cache-offload")
     level = "system"
     category = "offloading"
     paper = "FlexGen arXiv:2303.06865"

@@ -17,6 +17,12 @@ class KvQuantisation(Technique):
 
     name = "kv-quantisation"
     aliases = ("kv-cache-quantisation", "kivi", "kvquant")
+    variants = {
+        "kv8": {"format": "int8"},
+        "kv-fp8": {"format": "fp8"},
+        "kv4": {"format": "int4"},
+        "kv2": {"format": "int2"},
+    }
     level = "model"
     category = "quantisation"
     paper = "KIVI arXiv:2402.02750; KVQuant arXiv:2401.18079"

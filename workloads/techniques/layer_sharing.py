@@ -17,7 +17,7 @@ class LayerSharing(Technique):
     """Neighbouring layers run with the same weights."""
 
     name = "layer-sharing"
-    aliases = ("mobilellm-ls", "block-wise-sharing")
+    aliases = ("mobilellm", "mobilellm-ls", "block-wise-sharing")
     level = "model"
     category = "efficient structure"
     paper = "MobileLLM arXiv:2402.14905; ALBERT arXiv:1909.11942"

@@ -21,7 +21,12 @@ class LinearAttention(Technique):
     """Features of queries and keys replace the softmax, so that sums of fixed size replace the cache."""
 
     name = "linear-attention"
-    aliases = ("linear-transformer", "performer", "rfa", "kernel-attention")
+    aliases = ("linear-transformer", "kernel-attention")
+    variants = {
+        "performer": {"function": "positive"},
+        "rfa": {"function": "trigonometric"},
+        "random-feature-attention": {"function": "trigonometric"},
+    }
     level = "model"
     category = "efficient structure"
     paper = "Linear Transformer arXiv:2006.16236; Performer arXiv:2009.14794; RFA arXiv:2103.02143"

@@ -15,7 +15,7 @@ class Lookahead(Technique):
     """Jacobi iterations over a window collect n-grams, which the same pass verifies."""
 
     name = "lookahead-decoding"
-    aliases = ("lookahead", "jacobi-decoding")
+    aliases = ("lookahead", "jacobi-decoding", "jacobi")
     level = "algorithm"
     category = "efficient decoding"
     paper = "Lookahead decoding arXiv:2402.02057; Jacobi decoding arXiv:2305.10427"

@@ -21,7 +21,7 @@ class LowRank(Technique):
     """Each projection of the layers becomes a product of two thin matrices."""
 
     name = "low-rank"
-    aliases = ("svd", "asvd", "svd-llm")
+    aliases = ("svd", "asvd", "svd-llm", "low-rank-factorisation")
     level = "model"
     category = "sparsification"
     paper = "ASVD arXiv:2312.05821; SVD-LLM arXiv:2403.07378"

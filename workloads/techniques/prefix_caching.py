@@ -15,7 +15,7 @@ class PrefixCaching(Technique):
     """A share of the prompt was read for an earlier request; its keys and values are still there."""
 
     name = "prefix-caching"
-    aliases = ("radix-attention", "automatic-prefix-caching", "prompt-caching")
+    aliases = ("radix-attention", "automatic-prefix-caching", "prompt-caching", "prefix-reuse")
     level = "system"
     category = "memory management"
     paper = "SGLang RadixAttention arXiv:2312.07104; vLLM PagedAttention arXiv:2309.06180, section 4.4"

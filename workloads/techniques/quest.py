@@ -23,7 +23,7 @@ class Quest(Technique):
     """Each page of keys has an upper bound on its score; a query reads only the pages with the highest."""
 
     name = "quest"
-    aliases = ("kv-selection", "query-aware-sparsity")
+    aliases = ("kv-selection", "kv-cache-selection", "query-aware-sparsity")
     level = "model"
     category = "dynamic inference"
     paper = "Quest arXiv:2406.10774"

@@ -15,7 +15,7 @@ class Recomp(Technique):
     """A smaller model writes a summary of the retrieved documents, and the model reads the summary."""
 
     name = "summaries"
-    aliases = ("recomp", "abstractive-compression")
+    aliases = ("recomp", "abstractive-compression", "summary")
     level = "algorithm"
     category = "input compression"
     paper = "RECOMP arXiv:2310.04408"

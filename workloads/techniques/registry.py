@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import Field, fields
 from functools import cache
 from importlib import import_module
@@ -44,25 +44,66 @@ def _classes() -> Iterator[type[Technique]]:
             )
 
 
+# Methods that decide about many requests at once: no technique of one, and what to ask instead.
+SERVING = {
+    ("continuous-batching", "in-flight-batching", "orca"): (
+        "decides which requests share a step: predict with the --batch that it keeps running"
+    ),
+    ("chunked-prefill", "sarathi", "stall-free-batching"): (
+        "reads pieces of prompts in the decode steps of other requests: predict both phases and "
+        "add what a step has room for"
+    ),
+    ("disaggregation", "splitwise", "distserve", "prefill-decode-disaggregation"): (
+        "runs prefill and decode on different devices: predict --phase prefill on one and --phase decode "
+        "on the other"
+    ),
+}
+
+
 def find(name: str) -> type[Technique]:
-    """The technique of a name or alias; an InputError lists the nearest."""
-    wanted = plain(name)
+    """The technique of a name, alias or variant; an InputError lists the nearest."""
+    return _named(name)[0]
+
+
+def _named(name: str) -> tuple[type[Technique], Mapping[str, Any]]:
+    """A technique and the parameters that go with the name."""
+    found = names().get(spoken(name))
+    if found is not None:
+        return found
+    for methods, instead in SERVING.items():
+        if spoken(name) in map(spoken, methods):
+            raise InputError(
+                f"{methods[0]} is a method of serving, no technique of one request: it {instead}."
+            )
+    every = [called for t in known().values() for called in (t.name, *t.aliases, *t.variants)]
+    raise choose(name, every, "technique", do="`roofline techniques list` shows all.")
+
+
+@cache
+def names() -> dict[str, tuple[type[Technique], Mapping[str, Any]]]:
+    """Every name in the form in which names are compared: the technique, and what the name says of it."""
+    found: dict[str, tuple[type[Technique], Mapping[str, Any]]] = {}
     for technique in known().values():
-        if wanted in map(plain, (technique.name, *technique.aliases)):
-            return technique
-    raise choose(name, list(known()), "technique", do="`roofline techniques list` shows all.")
+        for name in (technique.name, *technique.aliases, *technique.variants):
+            found[spoken(name)] = (technique, technique.variants.get(name, {}))
+    return found
+
+
+def spoken(name: str) -> str:
+    """The form in which names are compared: plain, in one spelling, without points and the plural's s."""
+    return plain(name).replace("iz", "is").replace(".", "").removesuffix("s")
 
 
 def parse(text: str) -> Technique:
-    """A technique from `name` or `name:parameter=value,parameter=value`.
+    """A technique from `name` or `name:parameter=value,parameter=value`; a variant's name sets some itself.
 
     Raises InputError for an unknown name or parameter, and for a value that is out of range.
     """
     name, given = re.fullmatch(r"(.*?)(?::(\w+=.*))?", text, re.DOTALL).groups()  # type: ignore[union-attr]
-    technique = find(name)
+    technique, meant = _named(name)
     types = get_type_hints(technique)
     options = {f.name: f for f in fields(technique)}  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = dict(meant)
     for setting in filter(None, (given or "").split(",")):
         key, equals, value = setting.partition("=")
         if key not in options:

@@ -23,7 +23,7 @@ class Retrieval(Technique):
     """Of a long text only the passages that an index finds for the question are read."""
 
     name = "retrieval"
-    aliases = ("rag", "retrieval-augmented-generation")
+    aliases = ("rag", "retrieval-augmented-generation", "dense-retrieval")
     level = "algorithm"
     category = "input compression"
     paper = "Lewis et al. arXiv:2005.11401"

@@ -15,7 +15,7 @@ class SelfSpeculative(Technique):
     """The model drafts k tokens with some of its layers left out, and verifies them with all."""
 
     name = "self-speculative-decoding"
-    aliases = ("draft-and-verify", "layer-skip-drafting")
+    aliases = ("self-speculation", "self-speculative", "draft-and-verify", "layer-skip-drafting", "layerskip")
     level = "algorithm"
     category = "efficient decoding"
     paper = "Draft & Verify arXiv:2309.08168; LayerSkip arXiv:2404.16710"

@@ -14,7 +14,7 @@ class SkeletonGraph(Technique):
     """Points name the points they depend on; those without open dependencies are expanded at once."""
 
     name = "skeleton-graph-decoding"
-    aliases = ("sgd",)
+    aliases = ("sgd", "skeleton-graph")
     level = "algorithm"
     category = "output organisation"
     paper = "Adaptive Skeleton Graph Decoding arXiv:2402.12280"

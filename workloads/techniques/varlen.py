@@ -14,7 +14,7 @@ class Varlen(Technique):
     """Sequences of a batch are packed without padding to the longest one."""
 
     name = "varlen-packing"
-    aliases = ("bytetransformer", "padding-free")
+    aliases = ("bytetransformer", "varlen", "padding-free")
     level = "system"
     category = "graph and operator"
     paper = "ByteTransformer arXiv:2210.03052"

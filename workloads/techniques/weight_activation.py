@@ -17,7 +17,8 @@ class WeightActivation(Technique):
     """Weights and activations of the layers' projections in one narrow format, results in 16 bits."""
 
     name = "weight-activation-quantisation"
-    aliases = ("smoothquant", "w8a8", "fp8", "nvfp4-w4a4")
+    aliases = ("smoothquant", "w8a8")
+    variants = {"fp8": {"format": "fp8"}, "w8a8-fp8": {"format": "fp8"}, "nvfp4": {"format": "nvfp4"}}
     level = "model"
     category = "quantisation"
     paper = "SmoothQuant arXiv:2211.10438; FP8 formats arXiv:2209.05433; NVFP4: NVIDIA Transformer Engine"

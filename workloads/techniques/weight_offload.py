@@ -17,7 +17,7 @@ class WeightOffload(Technique):
     """Weights that do not fit stay in the host's memory and are streamed in for every pass."""
 
     name = "weight-offloading"
-    aliases = ("flexgen", "zero-inference", "layer-streaming")
+    aliases = ("offloading", "weight-offload", "flexgen", "layer-streaming")
     level = "system"
     category = "offloading"
     paper = "FlexGen arXiv:2303.06865; ZeRO-Inference arXiv:2207.00032"

@@ -17,7 +17,14 @@ class WeightOnly(Technique):
     """Weights of the layers' projections in groups of few bits with a scale and a zero point each."""
 
     name = "weight-only-quantisation"
-    aliases = ("awq", "gptq", "w4a16", "weight-only", "qlora-storage")
+    aliases = ("awq", "gptq", "w4a16", "weight-only")
+    variants = {
+        "nf4": {"format": "nf4"},
+        "qlora": {"format": "nf4"},
+        "mxfp4": {"format": "mxfp4"},
+        "int8-weight-only": {"format": "int8"},
+        "w8a16": {"format": "int8"},
+    }
     level = "model"
     category = "quantisation"
     paper = "GPTQ arXiv:2210.17323; AWQ arXiv:2306.00978; NF4: QLoRA arXiv:2305.14314"

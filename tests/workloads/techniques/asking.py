@@ -1,0 +1,30 @@
+"""One model on one device, and predictions of it with techniques: what the tests of techniques ask."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hwspecs import load_device
+from roofline.predict import Prediction, predict
+from roofline.scenario import Scenario
+from workloads.catalogue import load_model
+from workloads.convention import CONVENTIONS
+from workloads.step import Setting
+from workloads.techniques.registry import parse
+
+MODEL = load_model("Llama-3.1-8B").model
+DEVICE = load_device("h100_sxm")
+SCENARIO = Scenario(MODEL, batch=4, prompt=3000, output=100)
+EAGER = replace(SCENARIO, setting=Setting(convention=CONVENTIONS["llm-viewer"]))
+
+
+def predicted(*words: str, scenario: Scenario = SCENARIO) -> Prediction:
+    return predict(replace(scenario, techniques=tuple(map(parse, words))), DEVICE)
+
+
+BASE = predicted()
+
+
+def numbers(prediction: Prediction) -> dict[str, Any]:
+    return prediction.totals()

@@ -1,0 +1,191 @@
+"""Limits known on paper: how tokens are made, what of the prompt is read, how answers are organised."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from roofline.predict import Prediction, predict
+from specfiles.errors import InputError
+from tests.workloads.techniques.asking import BASE, DEVICE, MODEL, SCENARIO, numbers, predicted
+from workloads.catalogue import load_model
+from workloads.techniques.decoding import expected_tokens
+
+
+@given(st.floats(0.0, 0.999), st.integers(1, 30))
+def test_expected_tokens_are_those_of_the_paper(accept: float, drafted: int) -> None:
+    """(1 - a^(k+1)) / (1 - a), arXiv:2211.17192, equation 1."""
+    assert expected_tokens(accept, drafted) == pytest.approx((1 - accept ** (drafted + 1)) / (1 - accept))
+
+
+def decode_counts(prediction: Prediction, name: str) -> float:
+    return sum(row.count for row in prediction.rows if row.phase == "decode" and row.name == name)
+
+
+def test_with_no_draft_accepted_every_token_costs_a_verification() -> None:
+    never = predicted("speculative-decoding:k=4,accept=0,draft=Llama-3.2-1B")
+    assert decode_counts(never, "lm_head") == 99
+    assert decode_counts(never, "draft.lm_head") == 4 * 99
+    assert never.time_s("decode") > BASE.time_s("decode")
+
+
+def test_with_every_draft_accepted_a_verification_yields_all_and_one_more() -> None:
+    always = predicted("speculative-decoding:k=4,accept=1,draft=Llama-3.2-1B")
+    assert decode_counts(always, "lm_head") == pytest.approx(99 / 5)
+    assert decode_counts(always, "draft.lm_head") == pytest.approx(4 * 99 / 5)
+    # Weights are read once for five tokens; five positions at batch 4 are far from compute-bound.
+    main = sum(r.total_s for r in always.rows if r.phase == "decode" and not r.name.startswith("draft."))
+    assert main == pytest.approx(BASE.time_s("decode") / 5, rel=0.02)
+
+
+def test_verification_projects_every_drafted_position() -> None:
+    rows = {row.name: row for row in predicted("speculative-decoding:k=3,draft=Llama-3.2-1B").rows}
+    decoded = [
+        r for r in predicted("speculative-decoding:k=3,draft=Llama-3.2-1B").rows if r.name == "lm_head"
+    ]
+    assert rows["lm_head"].phase == "decode"
+    assert decoded[-1].work.matrix_flops == 4 * 4 * 2 * MODEL.hidden * MODEL.vocabulary
+
+
+def test_speculation_where_decode_is_compute_bound_does_not_gain() -> None:
+    crowded = replace(SCENARIO, batch=512, prompt=64)
+    gain = predicted(scenario=crowded).time_s("decode") / predicted(
+        "speculative-decoding:k=4,accept=0.7,draft=Llama-3.2-1B", scenario=crowded
+    ).time_s("decode")
+    assert gain < 1
+
+
+def test_the_draft_model_stays_in_memory() -> None:
+    draft = load_model("Llama-3.2-1B")
+    more = numbers(predicted("speculative-decoding:draft=Llama-3.2-1B"))["weights_bytes"]
+    assert more - numbers(BASE)["weights_bytes"] == 2 * 1_235_814_400
+    assert draft.file is not None
+    assert draft.file.published.params == 1_235_814_400
+
+
+def test_drafting_with_all_layers_is_decoding() -> None:
+    """Every draft kept: k steps and a verification yield k + 1 tokens; nothing is gained."""
+    drafted = predicted("self-speculative-decoding:k=4,layers=1,accept=1")
+    assert drafted.time_s("decode") == pytest.approx(BASE.time_s("decode"), rel=0.02)
+
+
+def test_drafting_with_no_layers_leaves_the_verification() -> None:
+    drafted = predicted("self-speculative-decoding:k=4,layers=0,accept=1")
+    verified = sum(r.total_s for r in drafted.rows if r.phase == "decode" and "draft." not in r.name)
+    assert verified == pytest.approx(BASE.time_s("decode") / 5, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "words", ["medusa:accepted=1", "eagle:accepted=1", "lookahead:accepted=1", "blockwise:accepted=1,k=4"]
+)
+def test_a_pass_that_yields_one_token_gains_nothing(words: str) -> None:
+    assert predicted(words).time_s("decode") > BASE.time_s("decode")
+
+
+def test_medusa_heads_are_its_own_weights() -> None:
+    """Each head: a layer h x h with a bias and a projection to the vocabulary (arXiv:2401.10774, 2.1.1)."""
+    more = predicted("medusa:heads=3").memory()["weights_bytes"] - BASE.memory()["weights_bytes"]
+    h, v = MODEL.hidden, MODEL.vocabulary
+    assert more == 2 * 3 * (h * h + h + h * v)
+
+
+def test_the_draft_of_eagle_is_a_layer_and_a_projection() -> None:
+    """Embedding and vocabulary projection are shared with the model (arXiv:2401.15077, section 3.1)."""
+    more = predicted("eagle").memory()["weights_bytes"] - BASE.memory()["weights_bytes"]
+    layer = (8_030_261_248 - 2 * MODEL.vocabulary * MODEL.hidden - MODEL.hidden) // 32
+    assert more == 2 * (layer + 2 * MODEL.hidden * MODEL.hidden + MODEL.hidden)
+
+
+def test_lookahead_computes_its_window_and_its_guesses() -> None:
+    """(W + G)(N - 1) positions beside the current token (arXiv:2402.02057, section 3.3)."""
+    found = predicted("lookahead:window=7,n=4,guesses=3,accepted=2")
+    up = next(r for r in found.rows if r.phase == "decode" and r.name.endswith("up_proj"))
+    assert up.work.outputs == 4 * (1 + 10 * 3) * 14336
+    assert up.count == pytest.approx(32 * 99 / 2)
+
+
+def test_more_tokens_than_were_proposed_are_refused() -> None:
+    for words in ("medusa:heads=2,accepted=4", "eagle:depth=2,accepted=4", "blockwise:k=3,accepted=4"):
+        with pytest.raises(InputError, match="not applicable: 4 tokens cannot"):
+            predicted(words)
+
+
+def test_a_compressed_prompt_is_a_shorter_one_after_scoring() -> None:
+    short = predict(replace(SCENARIO, prompt=750), DEVICE)
+    found = predicted("prompt-compression:ratio=4,scorer=GPT-2")
+    scored = sum(r.total_s for r in found.rows if r.name.startswith("scorer."))
+    assert scored > 0
+    assert found.time_s() - scored == pytest.approx(short.time_s(), rel=1e-9)
+    assert found.memory()["kv_cache_bytes"] == short.memory()["kv_cache_bytes"]
+
+
+def test_a_gist_costs_its_share_of_reading_the_prompt_once() -> None:
+    short = predict(replace(SCENARIO, prompt=300), DEVICE)
+    found = predicted("gist-tokens:ratio=10,requests=50")
+    expected = short.time_s() + BASE.time_s("prefill") / 50
+    assert found.time_s() == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_summariser_reads_all_and_writes_what_is_kept() -> None:
+    found = predicted("summaries:ratio=10,summariser=GPT-2-large")  # 3,300 tokens in 4 pieces of 1,024
+    rows = [r for r in found.rows if r.name == "summariser.layers.mlp.up_proj"]
+    reading, writing = rows
+    assert reading.work.outputs == 4 * 4 * 750 * 5120
+    assert writing.count == 36 * (75 - 1)
+
+
+def test_retrieval_reads_every_vector_of_the_index() -> None:
+    found = predicted("retrieval:passages=5,words=100,question=50,vectors=1e6,width=768")
+    search = next(r for r in found.rows if r.name.endswith("search"))
+    assert search.work.weight_bytes == 1e6 * 768 * 4
+    assert found.time_s("decode") == pytest.approx(
+        predict(replace(SCENARIO, prompt=550), DEVICE).time_s("decode")
+    )
+
+
+def test_summary_vectors_stand_for_all_segments_but_the_last() -> None:
+    found = predicted("autocompressor:segment=1000,summary=50")
+    tokens = [r.work.outputs / 14336 / 4 for r in found.rows if r.name == "layers.mlp.up_proj"]
+    assert tokens == [1050, 1050, 1000, 1]
+    assert (
+        found.memory()["kv_cache_bytes"]
+        == predict(replace(SCENARIO, prompt=1100), DEVICE).memory()["kv_cache_bytes"]
+    )
+
+
+def test_branches_share_the_weights_and_write_as_many_tokens() -> None:
+    """100 tokens one by one, or 20 and then 4 x 20 at once: 40 steps read the weights."""
+    asked = replace(SCENARIO, output=101)
+    found = predicted("apar:head=20,branches=4,longest=1", scenario=asked)
+    assert decode_counts(found, "lm_head") == 40
+    tokens = sum(r.count * r.work.outputs for r in found.rows if r.phase == "decode" and r.name == "lm_head")
+    assert tokens == 4 * 100 * MODEL.vocabulary
+
+
+def test_a_step_per_token_without_a_cache_is_a_prefill_per_token() -> None:
+    """LLaDA (arXiv:2502.09992): every pass over prompt and answer, every position seen by all."""
+    found = predicted("diffusion-generation:steps=1")
+    passes = [r for r in found.rows if r.name == "layers.mlp.up_proj"]
+    assert sum(r.count for r in passes) == 32 * 100
+    assert passes[0].work.outputs == 4 * 3100 * 14336
+    core = next(r for r in found.rows if r.name.endswith("core"))
+    assert core.work.matrix_flops == 4 * 4 * 32 * 128 * 3100**2  # nothing is masked
+    assert found.memory()["kv_cache_bytes"] == 0
+
+
+def test_a_block_cache_leaves_one_whole_pass_per_block() -> None:
+    found = predicted("diffusion-generation:steps=1,block=20")
+    rows = [r for r in found.rows if r.name == "layers.mlp.up_proj"]
+    whole = sum(r.count for r in rows if r.work.outputs == 4 * 3100 * 14336)
+    parts = sum(r.count for r in rows if r.work.outputs == 4 * 20 * 14336)
+    assert (whole, parts) == (32 * 5, 32 * 95)
+
+
+def test_drafts_of_a_diffusion_model_see_context_and_window() -> None:
+    found = predicted("speculative-diffusion:k=7,steps=2,accept=1,draft=Llama-3.2-1B")
+    drafts = next(r for r in found.rows if r.name == "draft.layers.mlp.up_proj")
+    assert drafts.count == pytest.approx(16 * 2 * 99 / 8)
+    assert drafts.work.outputs == 4 * (3050 + 7) * 8192

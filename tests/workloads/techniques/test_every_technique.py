@@ -1,0 +1,269 @@
+"""What is true of every technique: facts, names, neutral parameters, refusals, order, ranking."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import MISSING, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reports.techniques import book
+from roofline.scenario import Scenario
+from roofline.whatif import whatif
+from specfiles.errors import InputError
+from tests.workloads.techniques.asking import BASE, DEVICE, EAGER, SCENARIO, numbers, predicted
+from workloads.catalogue import load_model
+from workloads.techniques.base import Technique
+from workloads.techniques.registry import known, parse, spoken
+
+
+@pytest.mark.parametrize("technique", known().values(), ids=list(known()))
+def test_every_technique_says_what_it_is(technique: type[Technique]) -> None:
+    for fact in ("category", "paper", "removes", "adds", "needs", "slot"):
+        assert getattr(technique, fact).strip()
+    assert technique.level in ("algorithm", "model", "system")
+    assert technique.quality in ("exact", "lossy", "retrained")
+    assert technique.__doc__
+    for option in fields(technique):  # type: ignore[arg-type]
+        assert option.default is not MISSING
+        assert option.metadata["why"]
+        low, high, among = (option.metadata[key] for key in ("low", "high", "among"))
+        if among:
+            assert option.default in among
+        elif low is not None:
+            assert low <= option.default <= high
+
+
+def test_names_and_aliases_are_of_one_technique_each() -> None:
+    called = [name for t in known().values() for name in (t.name, *t.aliases, *t.variants)]
+    assert len(set(map(spoken, called))) == len(called)
+
+
+# Names of methods as people write them, and what is meant.
+MEANT = {
+    "speculative-decoding": "Speculative Decoding, speculative sampling, draft model",
+    "blockwise-parallel-decoding": "blockwise parallel decoding",
+    "medusa": "Medusa",
+    "eagle": "EAGLE, EAGLE-2",
+    "lookahead-decoding": "lookahead, Jacobi decoding",
+    "self-speculative-decoding": "self-speculation, LayerSkip",
+    "speculative-diffusion": "speculative diffusion drafting",
+    "skeleton-of-thought": "Skeleton-of-Thought, SoT",
+    "apar": "APAR",
+    "skeleton-graph-decoding": "skeleton graph",
+    "prompt-compression": "LLMLingua, Selective Context",
+    "gist-tokens": "gist, soft tokens, soft prompts",
+    "autocompressor": "AutoCompressors",
+    "summaries": "RECOMP, summary",
+    "retrieval": "RAG",
+    "next-k-tokens": "next-k-token, multi-token prediction",
+    "diffusion-generation": "AR-Diffusion, masked diffusion, discrete diffusion",
+    "mixture-of-experts": "MoE, GRIN",
+    "mixture-of-experts:top_k=1": "Switch Transformer",
+    "grouped-query-attention": "GQA",
+    "grouped-query-attention:kv_heads=1": "MQA, multi-query attention",
+    "multi-head-latent-attention": "MLA",
+    "linear-attention": "Linear Transformer, kernel attention",
+    "linear-attention:function=trigonometric": "RFA",
+    "linear-attention:function=positive": "Performer",
+    "linformer": "Linformer, low-rank attention",
+    "state-space": "Mamba-2, SSM",
+    "state-space:attention=8": "Jamba, hybrid",
+    "state-space:mixer=rwkv-4": "RWKV",
+    "layer-sharing": "MobileLLM",
+    "weight-only-quantisation": "GPTQ, AWQ, W4A16, weight-only quantization",
+    "weight-only-quantisation:format=nf4": "NF4, QLoRA",
+    "weight-only-quantisation:format=mxfp4": "MXFP4",
+    "llm-int8": "LLM.int8, LLM.int8()",
+    "weight-activation-quantisation": "SmoothQuant, W8A8",
+    "weight-activation-quantisation:format=fp8": "FP8",
+    "weight-activation-quantisation:format=nvfp4": "NVFP4",
+    "w4a8": "W4A8, QServe",
+    "kv-quantisation": "KIVI, KV cache quantization",
+    "kv-quantisation:format=int8": "KV8",
+    "kv-quantisation:format=int2": "KV2",
+    "quantisation-aware-training": "QAT",
+    "unstructured-sparsity": "SparseGPT, Wanda",
+    "sparsity-2:4": "2:4, semi-structured sparsity",
+    "block-sparsity": "block sparsity",
+    "window-attention": "Longformer, sliding window attention",
+    "bigbird": "BigBird",
+    "streaming-llm": "StreamingLLM",
+    "mixture-of-attention": "MoA",
+    "structured-pruning": "LLM-Pruner",
+    "low-rank": "ASVD, SVD",
+    "expert-pruning": "expert pruning",
+    "distillation": "DistilBERT, MiniLLM",
+    "h2o": "H2O, KV eviction",
+    "quest": "Quest, KV selection",
+    "early-exit": "CALM, depth-adaptive, layer skipping",
+    "mixture-of-depths": "Mixture of Depths, MoD",
+    "universal-transformer": "universal transformers",
+    "fused-projections": "QKV fusion, gate-up fusion",
+    "fused-elementwise": "fusion, epilogue fusion",
+    "flash-attention": "FlashAttention",
+    "flash-decoding": "Flash-Decoding, split-KV",
+    "flat-gemm": "FlashDecoding++, flat GEMM",
+    "varlen-packing": "ByteTransformer, varlen packing",
+    "cuda-graphs": "CUDA graphs",
+    "persistent-kernel": "persistent kernels, mega kernels",
+    "weight-offloading": "FlexGen, layer streaming",
+    "expert-offloading": "CPU experts",
+    "paged-attention": "PagedAttention",
+    "prefix-caching": "prefix caching",
+    "kv-offloading": "KV offload",
+}
+
+
+@pytest.mark.parametrize("meant", MEANT)
+def test_methods_are_found_by_the_names_that_people_use(meant: str) -> None:
+    for written in MEANT[meant].split(", "):
+        assert parse(written) == parse(meant), written
+
+
+def test_every_technique_is_meant_by_some_name() -> None:
+    assert {parse(meant).name for meant in MEANT} == set(known()) - {"layer-pruning"}
+    assert parse("ShortGPT").name == "layer-pruning"
+
+
+@pytest.mark.parametrize("name", ["Continuous Batching", "chunked prefill", "disaggregation", "Splitwise"])
+def test_methods_of_serving_are_answered_by_name(name: str) -> None:
+    said = r"is a method of serving, no technique of one request: it .* predict"
+    with pytest.raises(InputError, match=said):
+        parse(name)
+
+
+@pytest.mark.parametrize("name", known())
+def test_what_a_technique_says_of_itself_makes_it_again(name: str) -> None:
+    technique = parse(name)
+    assert parse(technique.told()) == technique
+
+
+@pytest.mark.parametrize("name", known())
+def test_a_technique_applies_or_says_why_not(name: str) -> None:
+    for scenario in (SCENARIO, EAGER, replace(SCENARIO, phase="prefill"), replace(SCENARIO, phase="decode")):
+        try:
+            found = numbers(predicted(name, scenario=scenario))
+        except InputError as error:
+            said = str(error)
+        else:
+            assert found["time_s"] > 0
+            assert found["memory_bytes"] > 0
+            continue
+        assert said.startswith(f"{parse(name).name} is not applicable: ")
+
+
+# Parameters at which a technique does nothing: the prediction is that without it.
+NEUTRAL = [
+    "prompt-compression:ratio=1",
+    "prefix-caching:hit=0",
+    "weight-only-quantisation:format=bf16",
+    "weight-activation-quantisation:format=bf16",
+    "kv-quantisation:format=bf16",
+    "streaming-llm:sinks=0,window=5000",
+    "early-exit:layers=1",
+    "grouped-query-attention:kv_heads=8",
+    "window-attention:window=5000",
+    "layer-sharing:shared=1",
+    "structured-pruning:ratio=0",
+    "layer-pruning:ratio=0",
+    "low-rank:ratio=1",
+    "unstructured-sparsity:stored=dense",
+    "unstructured-sparsity:sparsity=0",
+    "block-sparsity:sparsity=0",
+    "h2o:share=1",
+    "mixture-of-attention:span=1",
+    "weight-offloading:share=0",
+    "kv-offloading:share=0",
+    "mixture-of-depths:capacity=1",
+    "bigbird:window=3000,first=50,random=50",
+    "state-space:attention=1",
+    "gist-tokens:ratio=1",
+    "summaries:ratio=1",
+    "skeleton-of-thought:skeleton=1,points=1,instruction=0,longest=1",
+    "apar:head=0,branches=1,longest=1",
+    "skeleton-graph-decoding:points=3,levels=3,instruction=0",
+    "blockwise:k=1,accepted=1",
+    "next-k-tokens:k=1",
+]
+
+
+@pytest.mark.parametrize("words", NEUTRAL)
+def test_at_its_neutral_parameters_a_technique_changes_nothing(words: str) -> None:
+    assert numbers(predicted(words)) == pytest.approx(numbers(BASE), rel=1e-12)
+
+
+PAIRS = [
+    pair for pair in itertools.combinations(known(), 2) if known()[pair[0]].slot != known()[pair[1]].slot
+]
+ONE_STEP = replace(SCENARIO, phase="decode", context=3000)
+
+
+def asked(*words: str) -> Any:
+    """The totals, or the reason why there are none."""
+    try:
+        return numbers(predicted(*words, scenario=ONE_STEP))
+    except InputError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("name", known())
+def test_the_order_of_the_question_does_not_matter(name: str) -> None:
+    for one, other in PAIRS:
+        if one == name:
+            assert asked(one, other) == asked(other, one)
+
+
+def test_techniques_that_decide_the_same_are_refused_together() -> None:
+    with pytest.raises(InputError, match="combined: each decides the format of weights; choose one"):
+        predicted("awq", "smoothquant")
+    with pytest.raises(InputError, match="cannot be combined"):
+        predicted("awq", "awq:format=int8")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("awk", "no technique named 'awk'; did you mean awq|no technique named 'awk'"),
+        ("quest:budgets=3", "no parameter of quest named 'budgets'; did you mean budget"),
+        ("quest:budget=few", "quest:budget is 'few'; expected int from 1 to 1e\\+07"),
+        ("quest:budget=0", "quest:budget is '0'; expected int from 1"),
+        ("speculative:accept=1.5", "speculative-decoding:accept is '1.5'; expected float from 0 to 1"),
+        ("speculative:accept=nan", "accept is 'nan'"),
+        ("awq:format=int5", "format is 'int5'; expected one of int4_g128"),
+        ("speculative:draft=Lama", "no model named 'Lama'"),
+    ],
+)
+def test_wrong_words_are_said(words: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        predicted(words)
+
+
+def test_the_documentation_is_what_the_techniques_say() -> None:
+    page = Path(__file__).resolve().parents[3] / "docs" / "techniques.md"
+    assert page.read_text(encoding="utf-8") == book(list(known().values()))
+
+
+def test_whatif_tries_all_and_ranks_them() -> None:
+    found = whatif(SCENARIO, DEVICE)
+    singles = {o.techniques[0].name for o in found.outcomes if len(o.techniques) == 1}
+    assert singles | set(found.refused) == set(known())
+    assert not singles & set(found.refused)
+    speedups = [outcome.speedup for outcome in found.outcomes]
+    assert speedups == sorted(speedups, reverse=True)
+    for outcome in found.outcomes:
+        assert outcome.after.time_s() == predicted(*(t.name for t in outcome.techniques)).time_s()
+
+
+@pytest.mark.parametrize(
+    "name", ["t5-small", "bert-base-uncased", "llada-8b", "mamba-2-2.7b", "jamba-v0.1", "deepseek-v3"]
+)
+def test_every_architecture_takes_what_applies_and_is_told_why_the_rest_does_not(name: str) -> None:
+    model = load_model(name).model
+    for phase in model.phases:
+        found = whatif(Scenario(model, phase, batch=2, prompt=300, output=20), DEVICE)
+        assert "weight-only-quantisation" not in found.refused
+        assert all(outcome.why() and outcome.record()["bound_after"] for outcome in found.outcomes)
+        assert all(found.refused.values())
