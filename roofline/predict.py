@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -220,11 +220,30 @@ def _row(named: Named, limits: Ceilings, phase: str, count: float) -> Row:
 
 
 def pass_rows(each: Pass, limits: Ceilings) -> list[Row]:
-    """One row per operator of all steps of a pass: the mean over the growing context."""
-    steps = each.last - each.first + 1
-    limits = _launched(limits, each.launch)
+    """One row per operator of all steps of a pass: the mean over the growing context.
 
+    Where the operators themselves change with the context, as latent attention absorbs its projections
+    only when many positions are seen, operators that run on both sides have one row.
+    """
+    limits = _launched(limits, each.launch)
     named_at = cache(each.operators)
+    return _joined(row for part in _alike(each, named_at) for row in _mean_rows(part, limits, named_at))
+
+
+def _alike(each: Pass, named_at: Callable[[int], list[Named]]) -> Iterator[Pass]:
+    """The pass in parts, each of which has one list of operators at its first, middle and last step."""
+    middle = (each.first + each.last) // 2
+    first, *others = ([row.name for row in named_at(at)] for at in (each.first, middle, each.last))
+    if all(other == first for other in others):
+        yield each
+        return
+    share = (middle - each.first + 1) / (each.last - each.first + 1)
+    yield from _alike(replace(each, last=middle, times=each.times * share), named_at)
+    yield from _alike(replace(each, first=middle + 1, times=each.times * (1 - share)), named_at)
+
+
+def _mean_rows(each: Pass, limits: Ceilings, named_at: Callable[[int], list[Named]]) -> list[Row]:
+    steps = each.last - each.first + 1
 
     @cache
     def row_at(index: int, context: int) -> Row:
@@ -240,6 +259,22 @@ def pass_rows(each: Pass, limits: Ceilings) -> list[Row]:
         return _with_numbers(row_at(index, each.first), [value / steps for value in sums])
 
     return [mean(index) for index in range(len(named_at(each.first)))]
+
+
+def _joined(rows: Iterable[Row]) -> list[Row]:
+    """Rows of one name and the same tensors as one: the mean of all their executions."""
+    found: dict[tuple[str, ...], Row] = {}
+    for row in rows:
+        key = (row.name, *(traffic.tensor for traffic in row.work.traffic))
+        before = found.get(key)
+        if before is None:
+            found[key] = row
+            continue
+        count = before.count + row.count
+        pairs = zip(_numbers(before), _numbers(row), strict=True)
+        mean = [(a * before.count + b * row.count) / count for a, b in pairs]
+        found[key] = _with_numbers(replace(before, count=count), mean)
+    return list(found.values())
 
 
 def _launched(limits: Ceilings, how: str) -> Ceilings:

@@ -40,7 +40,7 @@ class Named:
     name: str
     operator: Operator
     count: float  # whole, but where a technique runs it for some tokens only
-    repeated: int = 0  # of them with the weights of another execution
+    repeated: float = 0  # of them with the weights of another execution
 
     def parameters(self) -> int:
         """Weight elements of all executions, shared ones once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from hwspecs import Device, load_device
 from roofline.ceilings import ceilings
-from roofline.predict import predict, step_rows
+from roofline.predict import pass_rows, predict, step_rows
 from roofline.scenario import Scenario
 from roofline.tables import OPERATOR_COLUMNS, as_csv, as_json
 from specfiles.errors import InputError
@@ -23,6 +24,7 @@ from workloads.dtypes import Precision
 from workloads.families import build
 from workloads.model import Model
 from workloads.phases import Setting, decode, parameters
+from workloads.schedule import Pass
 
 close = partial(pytest.approx, rel=1e-9, abs=0)  # times are far below the default absolute tolerance
 
@@ -122,6 +124,24 @@ def test_a_generation_is_its_steps_when_calibrated(
 def test_a_real_generation_is_its_steps(name: str, device: str) -> None:
     scenario = Scenario(load_model(name).model, "generate", 2, 450, output=130)
     assert_generates_step_by_step(scenario, load_device(device))
+
+
+def test_operators_that_change_with_the_context_are_summed_apart() -> None:
+    """Verifying four positions, latent attention expands few keys and absorbs its projections beside many."""
+    setting, model = Setting(), load_model("DeepSeek-V3").model
+    limits = ceilings(load_device("h100_sxm"), "datasheet")
+    verify = Pass("decode", model, setting, batch=2, q_len=4, first=4, last=300, times=297)
+    rows = pass_rows(verify, limits)
+    names = [row.name for row in rows]
+    assert {"layers.attention.q_absorb", "layers.attention.kv_b_proj"} <= set(names)
+    assert {name for name in names if names.count(name) > 1} == {"layers.attention.core"}  # other tensors
+    alone = [pass_rows(replace(verify, first=at, last=at, times=1), limits) for at in range(4, 301)]
+    for total in ("matrix_flops", "bytes"):
+        steps = sum(row.count * getattr(row.work, total) for step in alone for row in step)
+        assert sum(row.count * getattr(row.work, total) for row in rows) == pytest.approx(steps, rel=1e-9)
+    assert sum(row.total_s for row in rows) == pytest.approx(
+        sum(row.total_s for step in alone for row in step), rel=1e-9
+    )
 
 
 def test_a_long_generation_costs_no_more_to_predict_than_a_short_one(

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from workloads.schedule import Schedule
 
 QUALITIES = ("exact", "lossy", "retrained")  # labels of the output, from the mildest
-# In which order techniques apply, whatever order they are asked in: what is asked, what the model is made of,
-# its formats, what of the weights is zero, its cache, how tokens are made, kernels, memory.
-REQUEST, STRUCTURE, FORMAT, SPARSITY, CACHE, TOKENS, KERNELS, MEMORY = range(10, 90, 10)
+# In which order techniques apply, whatever order they are asked in: how long requests are, what of them is
+# read, what the model is made of, its formats, what of the weights is zero, its cache, how tokens are made,
+# kernels, memory.
+LENGTHS, REQUEST, STRUCTURE, FORMAT, SPARSITY, CACHE, TOKENS, KERNELS, MEMORY = range(0, 90, 10)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def share_of_layers(share: float, spared: tuple[str, ...] = ()) -> Change:
 
     def change(rows: Sequence[Named], step: Step) -> list[Named]:
         return [
-            replace(row, count=row.count * share)
+            replace(row, count=row.count * share, repeated=row.repeated * share)
             if IN_LAYERS in row.name and not row.name.endswith(spared or ("\0",))
             else row
             for row in rows
@@ -126,8 +126,9 @@ def attends(schedule: Schedule) -> bool:
 
 
 def caches(schedule: Schedule) -> bool:
-    """Whether the main model attends to a cache of keys and values."""
-    return attends(schedule) and schedule.main.model.cache_bytes(1, 1, schedule.main.setting) > 0
+    """Whether the main model attends to keys and values that stay in memory."""
+    main = schedule.main
+    return attends(schedule) and main.tokens > 0 and main.model.cache_bytes(1, 1, main.setting) > 0
 
 
 def vocabulary_projection(rows: Sequence[Named]) -> Gemm | None:

@@ -48,6 +48,7 @@ class NextK(Technique):
         inside = [row for row in rows if IN_LAYERS in row.name]
         layers = max((row.count for row in inside), default=1)
         more = [
-            replace(row, name=f"heads.{row.name}", count=(self.k - 1) * row.count / layers) for row in inside
+            replace(row, name=f"heads.{row.name}", count=(self.k - 1) * row.count / layers, repeated=0)
+            for row in inside
         ]
         return more

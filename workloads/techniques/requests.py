@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from workloads.schedule import Schedule
+from workloads.schedule import Pass, Schedule
 
 NO_PROMPT = "no prompt is read in this phase; ask for prefill or generate"
 
@@ -15,15 +15,12 @@ def reads_a_prompt(schedule: Schedule) -> bool:
 
 
 def shortened(schedule: Schedule, kept: int) -> Schedule:
-    """The schedule with `kept` positions of the prompt read, seen and cached instead of all."""
+    """The schedule with `kept` positions of the prompt read, seen and cached by the main model."""
     dropped = schedule.prompt - kept
-    passes = tuple(
-        replace(
-            p,
-            q_len=p.q_len - dropped if p.phase == "prefill" else p.q_len,
-            first=p.first - dropped,
-            last=p.last - dropped,
-        )
-        for p in schedule.passes
-    )
-    return replace(schedule, passes=passes, prompt=kept).with_main(tokens=schedule.main.tokens - dropped)
+
+    def shorter(p: Pass) -> Pass:
+        read = p.q_len - dropped if p.phase == "prefill" else p.q_len
+        return replace(p, q_len=read, first=p.first - dropped, last=p.last - dropped)
+
+    found = replace(schedule.each(None, shorter), prompt=kept)
+    return found.with_main(tokens=schedule.main.tokens - dropped)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workloads.schedule import Schedule
-from workloads.techniques.base import KERNELS, Target, Technique, parameter
+from workloads.techniques.base import LENGTHS, Target, Technique, parameter
 from workloads.techniques.requests import NO_PROMPT, reads_a_prompt, shortened
 
 
@@ -23,7 +23,7 @@ class Varlen(Technique):
     needs = "kernels for packed sequences"
     quality = "exact"
     slot = "how sequences are batched"
-    order = KERNELS
+    order = LENGTHS
 
     mean: float = parameter(
         0.6, "mean length of prompts over the longest (ByteTransformer: 0.6)", low=0.001, high=1
