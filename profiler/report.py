@@ -33,11 +33,11 @@ def report(subjects: Sequence[Path], hardware: str | None, others: Sequence[str]
     contents = []
     for subject in subjects:
         if subject.is_file() and subject.suffix == ".json" and subject.name != "run.json":
-            contents.append(of_predictions(_predictions(subject, hardware), compared))
+            contents.append(of_predictions(_predictions(subject, hardware), compared, advise=True))
         else:
             run = open_run(subject)
             device = load_device(hardware or _device_beside(subject, run.head.device))
-            contents.append(of_run(run, device, compared))
+            contents.append(of_run(run, device, compared, advise=True))
     return render(*contents)
 
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reports import headline, provenance
+from reports.advice import advice
 from reports.elsewhere import floors, floors_of_steps
-from reports.points import best_fidelity, measured_points, predicted_points, reference_fidelity
+from reports.points import best_fidelity, measured_points, predicted_points, reference_fidelity, sized
 from reports.records import Content, Totals
 from roofline.ceilings import Fidelity, ceilings
 from specfiles.errors import InputError
@@ -18,15 +19,22 @@ if TYPE_CHECKING:
     from roofline.predict import Prediction
     from roofline.run import Run
 
+MOST_ADVISED = 4  # of several predictions: each tries every technique, which takes a second
 REFERENCE = {Fidelity.DATASHEET: "data-sheet ceilings", Fidelity.MEASURED: "measured ceilings"}
 
 
 def of_run(
-    run: Run, device: Device, others: Sequence[Device] = (), fidelity: Fidelity | str | None = None
+    run: Run,
+    device: Device,
+    others: Sequence[Device] = (),
+    fidelity: Fidelity | str | None = None,
+    *,
+    advise: bool = False,
 ) -> Content:
     """A report on a measured run beside the prediction for the device that it was measured on.
 
-    `others` are devices on which to bound the same workload. Raises InputError where the device file
+    `others` are devices on which to bound the same workload; `advise` tries every technique on each phase,
+    which takes a second. Raises InputError where the device file
     lacks what the fidelity needs.
     """
     from reports.comparisons import comparison
@@ -46,6 +54,10 @@ def of_run(
         measured=True,
     )
     keys = [key for key, point in points.items() if point in content.headline]
+    whole = [key for key in keys if key[2] in (1, key[3])]  # a chunk is no scenario of its own
+    if advise:
+        found = (advice(points[key].title, sized(scenario, key), device, chosen) for key in whole)
+        content = replace(content, advice=tuple(found))
     return replace(
         content,
         cards=headline.cards(content),
@@ -55,8 +67,13 @@ def of_run(
     )
 
 
-def of_predictions(predictions: Sequence[Prediction], others: Sequence[Device] = ()) -> Content:
-    """A report on predictions without a run; `others` are devices on which to bound the first's workload."""
+def of_predictions(
+    predictions: Sequence[Prediction], others: Sequence[Device] = (), *, advise: bool = False
+) -> Content:
+    """A report on predictions without a run.
+
+    `others` are devices on which to bound the first's workload; `advise` tries every technique.
+    """
     if not predictions:
         raise InputError(
             "a report needs at least one run or prediction; `roofline predict` makes predictions."
@@ -77,6 +94,10 @@ def of_predictions(predictions: Sequence[Prediction], others: Sequence[Device] =
         fidelity=_each(str(p.ceilings.fidelity) for p in predictions),
         reference="ceilings of the prediction",
         totals=totals,
+        advice=tuple(
+            advice(t.title, p.scenario, p.device, p.ceilings.fidelity)
+            for t, p in zip(totals, predictions[: MOST_ADVISED * advise], strict=False)
+        ),
         provenance=tuple(
             provenance.of_device(p.device, p.ceilings, p.scenario.setting)
             for p in {p.device.name: p for p in predictions}.values()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-from reports.records import Card, Content, Operator, Point, Totals
+from reports.records import Advice, Card, Content, Operator, Point, Totals
 from reports.units import percent, si
 from reports.wording import listed, rate, signed
 
@@ -69,7 +69,16 @@ def sentences(content: Content) -> tuple[str, ...]:
         said += [_recoverable(points), _suspects(content.points)]
     else:
         said += [_largest(points)]
+    said += [_helpful(advice) for advice in content.advice]
     return tuple(sentence for sentence in said if sentence)
+
+
+def _helpful(advice: Advice) -> str:
+    """The best method that keeps the output, and the best that does not ask for training."""
+    labels = (("exact", "with the same output"), ("lossy", "with another output"))
+    found = [(advice.best(quality), words) for quality, words in labels]
+    told = [f"{row.name} ({row.speedup:.2f} ×, {words})" for row, words in found if row]
+    return f"{advice.title}: what would help most is predicted to be {listed(told)}." if told else ""
 
 
 def _best(totals: Iterable[Totals]) -> Iterator[str]:

@@ -45,12 +45,17 @@ def reference_fidelity(device: Device) -> Fidelity:
 
 def at_step(scenario: Scenario, key: Key, device: Device, fidelity: Fidelity) -> Prediction:
     """The prediction for one step, which may also be a chunk (q_len < kv_len)."""
+    _, batch, q_len, kv_len = key
+    asked, limits = sized(scenario, key), ceilings(device, fidelity)
+    rows = step_rows(asked, Step(batch, q_len, kv_len), limits, asked.phase)
+    return Prediction(asked, device, limits, asked.schedule(), rows)
+
+
+def sized(scenario: Scenario, key: Key) -> Scenario:
+    """The scenario of one step; of a chunk, the scenario of a prompt as long as the chunk."""
     phase, batch, q_len, kv_len = key
     asked = "decode" if phase not in PHASES and q_len == 1 else phase if phase in PHASES else "prefill"
-    sized = replace(scenario, phase=asked, batch=batch, prompt=q_len, context=kv_len, output=1)
-    limits = ceilings(device, fidelity)
-    rows = step_rows(sized, Step(batch, q_len, kv_len), limits, asked)
-    return Prediction(sized, device, limits, sized.schedule(), rows)
+    return replace(scenario, phase=asked, batch=batch, prompt=q_len, context=kv_len, output=1)
 
 
 def measured_points(run: Run, device: Device, scenario: Scenario, checked: Validation) -> dict[Key, Point]:

@@ -243,6 +243,33 @@ class Elsewhere:
 
 
 @dataclass(frozen=True)
+class Advised:
+    """One technique, or a pair, and what it makes of a workload."""
+
+    name: str
+    options: str  # the parameters that it was tried with
+    quality: str  # of the output: exact, lossy or retrained
+    speedup: float  # time without / time with
+    time_s: float
+    memory_bytes: float
+    why: str
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What would help one workload, the exact techniques first; `missing` says why nothing could be tried."""
+
+    title: str
+    rows: tuple[Advised, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()  # name and reason
+    missing: str | None = None
+
+    def best(self, quality: str) -> Advised | None:
+        """The one that gains most of those with one label."""
+        return next((row for row in self.rows if row.quality == quality), None)
+
+
+@dataclass(frozen=True)
 class Totals:
     """The totals of one prediction."""
 
@@ -317,6 +344,7 @@ class Content:
     sentences: tuple[str, ...] = ()
     totals: tuple[Totals, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    advice: tuple[Advice, ...] = ()
     elsewhere: tuple[Elsewhere, ...] = ()
     elsewhere_for: str = ""
     provenance: tuple[Provenance, ...] = ()

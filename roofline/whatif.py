@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -57,7 +58,7 @@ class Outcome:
         return f"{phase} takes {_change(ratio)} time: {self._cause(phase)}; {moved}"
 
     def _cause(self, phase: str) -> str:
-        """The quantity whose change weighs most: by its share of the time where it stands."""
+        """The quantity whose change weighs most of those that changed the way the time did."""
         changes = {}
         for quantity in QUANTITIES:
             before, after = (p.total(quantity, phase) for p in (self.before, self.after))
@@ -65,7 +66,10 @@ class Outcome:
                 changes[quantity] = (after - before) * _cost(self.after, quantity)
         if not changes:
             return "its work is another"
-        quantity = max(changes, key=lambda q: abs(changes[q]))
+        sign = math.copysign(1, self.after.time_s(phase) - self.before.time_s(phase))
+        quantity = max(changes, key=lambda q: sign * changes[q])
+        if sign * changes[quantity] <= 0:
+            return "its operators are others"
         before, after = (p.total(quantity, phase) for p in (self.before, self.after))
         if not before:
             return f"{QUANTITIES[quantity]}, of which there were none"

@@ -162,7 +162,8 @@ def plain(
     tokens = max(p.last for p in passes)
     tokens_out = output if phase == "generate" else 1
     resident = Resident(model, setting, batch, tokens, memory=memory)
-    return Schedule(tuple(passes), (resident,), batch, prompt, tokens_out)
+    # what a single decode step sees is all that is known of the prompt
+    return Schedule(tuple(passes), (resident,), batch, context if phase == "decode" else prompt, tokens_out)
 
 
 def denoising(model: Model, batch: int, prompt: int, output: int, steps: int, setting: Setting) -> Schedule:

@@ -1,0 +1,47 @@
+"""What would help: the techniques that shorten a workload, ranked within what they do to its output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from reports.records import Advice, Advised
+from roofline.whatif import whatif
+from specfiles.errors import InputError
+from workloads.techniques.base import QUALITIES
+
+if TYPE_CHECKING:
+    from hwspecs import Device
+    from roofline.ceilings import Fidelity
+    from roofline.scenario import Scenario
+    from roofline.whatif import WhatIf
+
+MOST = 6  # techniques that a report shows of each label of quality, and the best pair after them
+WORTH_SHOWING = 1.01  # of a gain: less is below the error of any prediction
+
+
+def advice(title: str, scenario: Scenario, device: Device, fidelity: Fidelity) -> Advice:
+    """Every technique that applies to a workload and the best pairs; why there is none where it has none."""
+    try:
+        found = whatif(scenario, device, fidelity)
+    except InputError as error:
+        return Advice(title, missing=str(error))
+    rows = [row for quality in QUALITIES for row in _ranked(found, quality)]
+    return Advice(title, tuple(rows), tuple(found.refused.items()))
+
+
+def _ranked(found: WhatIf, quality: str) -> Iterator[Advised]:
+    """The best of one label by themselves, then the best pair, where it beats them."""
+    records = [outcome.record() for outcome in found.outcomes if outcome.speedup > WORTH_SHOWING]
+    alike = [record for record in records if record["quality"] == quality]
+    singles = [record for record in alike if len(record["names"]) == 1]
+    pairs = [record for record in alike if len(record["names"]) > 1]
+    for record in singles[:MOST] + pairs[:1]:
+        numbers = (record[name] for name in ("speedup", "time_s", "memory_bytes", "why"))
+        yield Advised(" + ".join(record["names"]), _options(record["techniques"]), quality, *numbers)
+
+
+def _options(told: Sequence[str]) -> str:
+    """`ratio=26, requests=100; block=64` of techniques in the words of the command line."""
+    given = (words.partition(":")[2].replace(",", ", ") for words in told)
+    return "; ".join(filter(None, given))
