@@ -12,7 +12,7 @@ from specfiles.errors import InputError
 from workloads.dtypes import compute_dtype
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from hwspecs.values import LinkName
     from roofline.physics.kernels import Kernels
@@ -58,6 +58,7 @@ class Ceilings:
     link_byte_per_s: float | None  # to the other devices of its node, all links together, one direction
     island: Island | None = None  # absent where only the device is known, not the node
     host_byte_per_s: float | None = None  # to the host's memory, one direction
+    disk_byte_per_s: float | None = None  # of the host's disks, for this device alone
     launch_s: float = 0.0
     graph_launch_s: float | None = None  # of a node of a replayed graph
     # (capacity in bytes, bandwidth) from the nearest cache outwards: activations that fit are served there
@@ -89,6 +90,14 @@ class Ceilings:
                 return math.inf
             raise InputError(f"{self.device} has no link to a host in its file; add `links.pcie`.")
         return self.host_byte_per_s
+
+    def disk(self) -> float:
+        """Bandwidth of the host's disks."""
+        if self.disk_byte_per_s is None:
+            if self.is_floor:
+                return math.inf
+            raise InputError(f"{self.device} has no disk in its file; add `links.disk`.")
+        return self.disk_byte_per_s
 
     def link(self, devices: Any = None) -> Any:
         """Bandwidth of one device to the others of a group, one direction; beyond the node, its network."""
@@ -240,7 +249,8 @@ def _drawn(device: Device, fidelity: Fidelity) -> Ceilings:
         special_op_per_s=pick(sheet.special_op_per_s, measured.special_op_per_s, "special functions"),
         dram_byte_per_s=math.inf if dram is None else dram,  # absent only in a floor: no term
         link_byte_per_s=_link(device, fidelity),
-        host_byte_per_s=_host(device, fidelity),
+        host_byte_per_s=_to_host(device, fidelity, HOST_LINKS),
+        disk_byte_per_s=_to_host(device, fidelity, ("disk",)),
         island=_island(device),
         notes=tuple(notes),
     )
@@ -259,12 +269,12 @@ def _link(device: Device, fidelity: Fidelity) -> float | None:
     return next((links[name].value for name in LINKS if name in links), None)
 
 
-def _host(device: Device, fidelity: Fidelity) -> float | None:
-    """To the host's memory: the chip's own link where it has one, else PCIe."""
+def _to_host(device: Device, fidelity: Fidelity, kinds: Sequence[LinkName]) -> float | None:
+    """To the host's memory, where the chip's own link comes before PCIe, or to its disks."""
     links = {name: link.byte_per_s for name, link in device.datasheet.links.items()}
     if fidelity is not Fidelity.DATASHEET:
-        links |= {name: rate for name, rate in device.measured.links.items() if name in HOST_LINKS}
-    return next((links[name].value for name in HOST_LINKS if name in links), None)
+        links |= {name: rate for name, rate in device.measured.links.items() if name in kinds}
+    return next((links[name].value for name in kinds if name in links), None)
 
 
 def _island(device: Device) -> Island | None:

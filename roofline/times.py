@@ -99,6 +99,8 @@ def _bound(work: Work, ceilings: Ceilings, devices: int | None = None) -> Times:
         comm = sent / ceilings.link(devices)
     if not _is_zero(streamed := work.host_bytes):
         comm = maximum(comm, streamed / ceilings.host())
+    if not _is_zero(read := work.disk_bytes):
+        comm = maximum(comm, read / ceilings.disk())
     launch = 0.0 if work.fused else ceilings.launch_s
     return Times(compute, memory, comm, launch, maximum(maximum(compute, memory), comm) + launch)
 

@@ -28,6 +28,7 @@ QUANTITIES = {
     "activation_bytes": "bytes of activations",
     "comm_bytes": "bytes over links between devices",
     "host_bytes": "bytes over the link to the host",
+    "disk_bytes": "bytes of the host's disks",
 }
 
 
@@ -152,6 +153,8 @@ def _cost(prediction: Prediction, quantity: str) -> float:
         return float(1 / limits.link())
     if quantity == "host_bytes":
         return 1 / limits.host()
+    if quantity == "disk_bytes":
+        return 1 / limits.disk()
     return 1 / limits.dram_byte_per_s
 
 

@@ -26,11 +26,12 @@ class Role(StrEnum):
     SCORES = "scores"
     WIRE = "wire"  # bytes over a link to another device
     HOST = "host"  # bytes over the link to the host's memory
+    DISK = "disk"  # bytes that the host reads from its disks or writes there
 
 
 ACTIVATION = (Role.INPUT, Role.OUTPUT, Role.SCORES)
 KV = (Role.KV_READ, Role.KV_WRITE)
-LINKS = (Role.WIRE, Role.HOST)
+LINKS = (Role.WIRE, Role.HOST, Role.DISK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,11 @@ class Work:
     def host_bytes(self) -> Any:
         """Bytes that come from the host's memory or go there."""
         return self.bytes_as(Role.HOST)
+
+    @property
+    def disk_bytes(self) -> Any:
+        """Bytes that come from the host's disks or go there."""
+        return self.bytes_as(Role.DISK)
 
     @property
     def bytes(self) -> Any:

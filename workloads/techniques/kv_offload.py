@@ -30,12 +30,15 @@ class KvOffload(Technique):
     slot = "where the cache is kept"
     order = MEMORY
 
-    share: float = parameter(1.0, "share of the cache in host memory", low=0, high=1)
+    share: float = parameter(1.0, "share of the cache outside device memory", low=0, high=1)
+    disk: float = parameter(0.0, "share of that which lies on the host's disks", low=0, high=1)
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """There must be a cache, and a link to the host."""
         if not caches(schedule):
             return "the model keeps no keys and values"
+        if self.disk and not target.disk:
+            return f"{target.name} has no disk in its file; add `links.disk`"
         return None if target.host_byte_per_s else f"{target.name} has no link to a host in its file"
 
     def apply(self, schedule: Schedule) -> Schedule:
@@ -46,7 +49,9 @@ class KvOffload(Technique):
 
     def _streamed(self, *roles: Role) -> Callable[[Operator], Operator]:
         def edit(work: Work) -> Work:
-            moved = Traffic("offloaded cache", Role.HOST, work.bytes_as(*roles) * self.share)
-            return replace(work, traffic=(*work.traffic, moved))
+            moved = work.bytes_as(*roles) * self.share
+            fetched = {Role.HOST: moved, Role.DISK: moved * self.disk}
+            more = (Traffic("offloaded cache", role, size) for role, size in fetched.items() if size)
+            return replace(work, traffic=(*work.traffic, *more))
 
         return lambda operator: Changed(operator, edit)
