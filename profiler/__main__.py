@@ -2,4 +2,5 @@
 
 from profiler.cli import main
 
-main()
+if __name__ == "__main__":  # processes that are started for collectives import this file, too
+    main()

@@ -18,12 +18,15 @@ from workloads.operators import (
     AllReduce,
     Attention,
     Collective,
+    Copy,
     Gemm,
+    GroupedGemm,
     Norm,
     Operator,
     Residual,
     Rope,
     RoutedExperts,
+    Sampling,
 )
 from workloads.operators.collective import PATTERNS
 
@@ -112,6 +115,14 @@ def _moe(size: Column, dtypes: tuple[str, str, str], _: str) -> Operator:
     return RoutedExperts(load.tokens, load.chosen, load.touched, *shape, inputs, weights, outputs)
 
 
+def _grouped(size: Column, dtypes: tuple[str, str, str], _: str) -> Operator:
+    """Rows spread evenly over the experts: as many of these are met as there are rows for."""
+    inputs, weights, outputs = dtypes
+    m, experts = size("m"), size("num_experts")
+    met: Any = np.minimum(m, experts)
+    return GroupedGemm(m, size("n"), size("k"), experts, met, inputs, weights, outputs)
+
+
 def _collective(pattern: str) -> Callable[[Column, tuple[str, str, str], str], Operator]:
     return lambda size, d, _: Collective(pattern, size("bytes"), size("n_gpus"))
 
@@ -129,7 +140,10 @@ BUILDERS: Mapping[str, Callable[[Column, tuple[str, str, str], str], Operator]] 
     ),
     "act_mul": _activation,
     "elementwise_add": lambda size, d, _: Residual(size("num_tokens"), size("hidden"), d[2]),
+    "grouped_gemm": _grouped,
     "moe": _moe,
+    "sampling": lambda size, d, _: Sampling(size("num_tokens"), size("n"), d[2], softmax=True),
+    "copy": lambda size, d, _: Copy(size("bytes")),
     **{pattern: _collective(pattern) for pattern in PATTERNS},
     "allreduce": lambda size, d, _: AllReduce(size("bytes") / 2, 1, size("n_gpus"), "bf16"),
 }

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from profiler.campaign.measure import measured_row
+from profiler.campaign.measure import measured_row, way
 from profiler.campaign.shapes import Limits, Row, rows
 from profiler.ceilings import COLD_FACTOR, Plan, as_yaml, measure_ceilings
+from profiler.collectives import collective_rows, measure_collectives
 from profiler.environment import command_line, device_name, environment, last_level_cache_bytes
+from profiler.kernels import FP8
 from profiler.power import PowerMonitor, throttling
 from profiler.record import Request, profile
 from profiler.subject import Point, out_of_memory
@@ -26,16 +28,20 @@ from workloads.catalogue import load_model
 SAVE_EVERY_S = 10.0
 KEY = (
     "op", "dtype", "kv_dtype", "m", "n", "k", "batch", "q_len", "kv_len", "n_heads", "n_kv_heads",
-    "head_dim", "window", "causal", "num_tokens", "hidden", "inter", "gated",
+    "head_dim", "window", "causal", "num_tokens", "hidden", "inter", "topk", "num_experts", "moe_tp",
+    "moe_ep", "distribution", "gated", "bytes", "n_gpus", "page", "tag",
 )  # fmt: skip
+TEXT = ("op", "dtype", "kv_dtype", "distribution", "tag")  # of the key; the others are whole numbers
 COLUMNS = (
     "source", "gpu", *KEY[:3], "backend", "version", "kernel", *KEY[3:],
-    "latency_us", "q25_us", "q75_us", "repeats", "max_error", "tag",
+    "latency_us", "q25_us", "q75_us", "repeats", "max_error",
 )  # fmt: skip
 CPU_MODELS = (("SmolLM2-135M", 512, 64), ("GPT-2", 512, 64), ("Qwen3-0.6B", 256, 32))
 GPU_MODELS = (("Llama-3.2-1B", 2048, 256), ("Llama-3.1-8B", 2048, 256), ("Qwen3-4B", 4096, 256))
 # Shares of the budget: operators, then ceilings, more operators, whole models, and operators to the end.
 BEFORE_CEILINGS, AFTER_CEILINGS, BEFORE_MODELS = 0.2, 0.4, 0.6
+COLLECTIVES = 0.05  # between the ceilings and more operators, where there are several devices
+MOST_MESSAGE = {"cpu": 1 << 24, "cuda": 1 << 28}  # bytes
 
 
 class Head(Strict, frozen=True, kw_only=True):
@@ -83,9 +89,10 @@ def run_campaign(campaign: Campaign) -> Head:
     notes: list[str] = []
     with torch.inference_mode(), PowerMonitor(campaign.device) as power:
         try:
-            queue = iter([row for row in rows(campaign.dtypes, _limits(campaign.device)) if table.lacks(row)])
+            queue = iter(list(table.wanted(rows(campaign.dtypes, _limits(campaign.device)))))
             table.measure(queue, BEFORE_CEILINGS)
             _ceilings(campaign)
+            table.add(_collectives(campaign, table), notes)
             table.measure(queue, BEFORE_MODELS)
             notes += _models(campaign)
             table.measure(queue, 1.0)
@@ -146,6 +153,22 @@ def _ceilings(campaign: Campaign) -> None:
         write_text(path, as_yaml(measure_ceilings(plan)))
 
 
+def _collectives(campaign: Campaign, table: _Table) -> Iterator[Row]:
+    """Between all GPUs of the machine, or two processes of a CPU; nothing where there is one GPU."""
+    kind, count = "cpu", 2
+    if campaign.device != "cpu":
+        import torch
+
+        kind, count = "cuda", torch.cuda.device_count()
+    budget = COLLECTIVES * campaign.budget_s
+    if count > 1 and campaign.left_s() > budget:
+        most = MOST_MESSAGE[kind]
+        wanted = list(table.wanted(collective_rows(_models_dtype(campaign), count, most)))
+        if wanted:
+            campaign.progress(f"collectives of {count}")
+            yield from measure_collectives(wanted, kind, count, budget)
+
+
 def _models(campaign: Campaign) -> list[str]:
     """Profile whole models while the budget lasts; returns why one was left out."""
     kind = CPU_MODELS if campaign.device == "cpu" else GPU_MODELS
@@ -159,7 +182,7 @@ def _models(campaign: Campaign) -> list[str]:
         request = Request(
             load_model(name),
             campaign.device,
-            campaign.dtypes[0],
+            _models_dtype(campaign),
             points,
             folder,
             device_name(campaign.device),
@@ -171,6 +194,10 @@ def _models(campaign: Campaign) -> list[str]:
         except InputError as error:  # does not fit, cannot be built: the others can
             notes.append(f"{name}: {error}")
     return notes
+
+
+def _models_dtype(campaign: Campaign) -> str:
+    return next((dtype for dtype in campaign.dtypes if dtype != FP8), "bf16")
 
 
 class _Table:
@@ -189,19 +216,20 @@ class _Table:
                 self.done = stored.astype(object).where(stored.notna(), None).to_dict("records")
             except Exception as error:  # pyarrow raises a dozen kinds for a broken file
                 raise InputError(f"{self.path}: cannot be read ({error}); remove it to go on.") from None
-        self.keys = {_key(row) for row in self.done}
         self.same = {
             "source": f"roofline campaign, {head.created[:10]}",
             "gpu": head.device,
-            "backend": "torch",
             "version": str(head.environment.get("torch")),
-            "kernel": "torch",
-            "tag": "cold, by call" if campaign.device == "cpu" else "cold, graph replay",
         }
 
-    def lacks(self, row: Row) -> bool:
-        """Whether a row was not measured in an earlier sitting."""
-        return _key(row) not in self.keys
+    def wanted(self, found: Iterable[Row]) -> Iterator[Row]:
+        """The rows that were not measured in an earlier sitting, each once."""
+        seen = {_key(row) for row in self.done}
+        for row in found:
+            key = _key({**row, "tag": way(self.campaign.device, row.get("tag"))})
+            if key not in seen:
+                seen.add(key)
+                yield row
 
     def measure(self, queue: Any, share: float) -> None:
         """Measure rows of the queue until a share of the budget is spent."""
@@ -219,12 +247,20 @@ class _Table:
                 self.save()
                 saved = time.monotonic()
 
+    def add(self, measured: Iterable[Row], notes: list[str]) -> None:
+        """Rows that were measured elsewhere; a failure there becomes a note."""
+        try:
+            self.done += [{**self.same, **row} for row in measured]
+        except InputError as error:
+            notes.append(str(error))
+
     def save(self) -> None:
         """Write the table in one step."""
         import pandas as pd
 
         table = pd.DataFrame(self.done, columns=list(COLUMNS))
-        table = table.astype(dict.fromkeys((*KEY[3:], "repeats"), "Int64"))  # empty where a kind has no size
+        whole = [*(name for name in KEY if name not in TEXT), "repeats"]  # empty where a kind has no size
+        table = table.astype({**dict.fromkeys(whole, "Int64"), **dict.fromkeys(TEXT, "string")})
         with atomic(self.path) as draft:
             table.to_parquet(draft, index=False)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 from roofline.optable import row_operators
@@ -45,16 +45,34 @@ LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 WIDTHS = (
     (4096, 14336, 32, 8, 128), (576, 1536, 9, 3, 64), (2048, 8192, 32, 8, 64), (8192, 28672, 64, 8, 128),
 )  # fmt: skip
-WEIGHT = {"gemm": 4, "attention_decode": 2, "attention_prefill": 2, "elementwise": 1}  # rows per round
+# (experts, choices per token, hidden, width of an expert): Mixtral 8x7B, Qwen3-30B-A3B, Granite 3.1 1B-A400M,
+# OLMoE, DeepSeek-V2-Lite
+EXPERTS = (
+    (8, 2, 4096, 14336), (128, 8, 2048, 768), (32, 8, 1024, 512), (64, 8, 2048, 1024), (64, 6, 2048, 1408),
+)  # fmt: skip
+PAGE = 16  # positions of a block: what vLLM and FlashInfer start with
+VOCABULARIES = (128_256, 32_000, 151_936, 49_152)
+COPIES = tuple(2**i for i in range(12, 29, 2))  # as many as batches: a copy goes with each
+# Rows per round; how warm caches and launches from the host change a row is asked of each seventh product.
+WEIGHT = {
+    "gemm": 6, "attention_decode": 3, "attention_prefill": 3, "experts": 2, "paged": 1, "elementwise": 1,
+    "memory": 1, "ways": 1,
+}  # fmt: skip
+GROUPED = "grouped_gemm"
 
 
 def rows(dtypes: Sequence[str], limits: Limits) -> Iterator[Row]:
     """Every row of a campaign, the most valuable first; those beyond the limits are left out."""
+    wide = [dtype for dtype in dtypes if dtype != "fp8"]  # of which there are only products
     kinds = {
         "gemm": _gemms(dtypes),
-        "attention_decode": _decodes(dtypes),
-        "attention_prefill": _prefills(dtypes),
-        "elementwise": _elementwise(dtypes),
+        "attention_decode": _decodes(wide),
+        "attention_prefill": _prefills(wide),
+        "experts": _experts(wide),
+        "paged": _paged(wide),
+        "elementwise": _elementwise(wide),
+        "memory": _memory(wide),
+        "ways": _ways(wide),
     }
     queues = {kind: iter(_affordable(list(found), limits)) for kind, found in kinds.items()}
     while queues:
@@ -88,6 +106,37 @@ def _attention(op: str, heads: tuple[int, int, int], batch: int, q_len: int, kv_
         "op": op, "dtype": dtype, "kv_dtype": dtype, "batch": batch, "q_len": q_len, "kv_len": kv_len,
         "n_heads": n_heads, "n_kv_heads": n_kv_heads, "head_dim": head_dim, "window": 0, "causal": 1,
     }  # fmt: skip
+
+
+def _paged(dtypes: Sequence[str]) -> Iterator[Row]:
+    for row in _decodes(dtypes):
+        yield {**row, "page": PAGE}
+
+
+def _experts(dtypes: Sequence[str]) -> Iterator[Row]:
+    """A layer's experts as one operator, and the wider of their products by itself."""
+    for (experts, chosen, hidden, inter), tokens, dtype in _crossed(EXPERTS, TOKENS, dtypes):
+        shape = {"hidden": hidden, "inter": inter, "topk": chosen, "num_experts": experts}
+        yield {
+            "op": "moe", "dtype": dtype, "num_tokens": tokens, **shape, "moe_tp": 1, "moe_ep": 1,
+            "distribution": "balanced", "gated": 1,
+        }  # fmt: skip
+        product = {"m": tokens * chosen, "n": 2 * inter, "k": hidden}
+        yield {"op": GROUPED, "dtype": dtype, **product, "num_experts": experts}
+
+
+def _memory(dtypes: Sequence[str]) -> Iterator[Row]:
+    for vocabulary, tokens, dtype in _crossed(VOCABULARIES, BATCHES, dtypes):
+        yield {"op": "sampling", "dtype": dtype, "num_tokens": tokens, "n": vocabulary}
+        if vocabulary == VOCABULARIES[0]:
+            yield {"op": "copy", "dtype": dtype, "bytes": COPIES[BATCHES.index(tokens)]}
+
+
+def _ways(dtypes: Sequence[str]) -> Iterator[Row]:
+    """Products with their weights left in the cache, or launched one by one from the host."""
+    for row in islice(_gemms(dtypes), 0, None, 7):
+        for tag in ("warm", "by call"):
+            yield {**row, "tag": tag}
 
 
 def _elementwise(dtypes: Sequence[str]) -> Iterator[Row]:

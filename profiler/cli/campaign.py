@@ -20,7 +20,11 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 )
 @click.option("--budget", default="8m", show_default=True, help="Time to spend: 90s, 8m, 1h.")
 @device_option
-@click.option("--dtype", multiple=True, help="Format to measure, repeatable; fp32 on a CPU, bf16 on CUDA.")
+@click.option(
+    "--dtype",
+    multiple=True,
+    help="Format to measure, repeatable; fp32 on a CPU, bf16 (and fp8 products) on CUDA.",
+)
 @threads_option
 @click.option("--models/--no-models", default=True, show_default=True, help="Whole models, too.")
 def command(out: Path, budget: str, device: str, dtype: tuple[str, ...], threads: int, models: bool) -> None:
@@ -31,15 +35,14 @@ def command(out: Path, budget: str, device: str, dtype: tuple[str, ...], threads
     needs_torch()
     from profiler.campaign.run import Campaign, run_campaign
     from profiler.environment import pick_device, use_threads
-    from profiler.kernels import known_kernel_dtype
+    from profiler.kernels import FP8, has_fp8, known_product_dtype
 
     seconds = _seconds(budget)
     positive(threads=threads)
     chosen = pick_device(device)
     use_threads(threads)
-    dtypes = tuple(known_kernel_dtype(name) for name in dtype) or (
-        ("fp32",) if chosen == "cpu" else ("bf16",)
-    )
+    default = ("fp32",) if chosen == "cpu" else ("bf16", FP8) if has_fp8(chosen) else ("bf16",)
+    dtypes = tuple(known_product_dtype(name, chosen) for name in dtype) or default
     head = run_campaign(Campaign(chosen, dtypes, out, seconds, None if models else (), progress))
     for note in head.notes:
         print(note, file=sys.stderr)

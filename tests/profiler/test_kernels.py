@@ -8,8 +8,21 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from profiler.kernels import TOLERANCE, Kernel, Place, company, kernel, known_kernel_dtype
+from profiler.kernels import (
+    TOLERANCE,
+    TORCH_DTYPES,
+    Kernel,
+    Place,
+    company,
+    kernel,
+    known_kernel_dtype,
+    paged,
+)
+from profiler.kernels.groups import Groups
+from profiler.kernels.paged import BACKENDS, _Cache
 from profiler.steps import operators_at
 from profiler.subject import Point
 from specfiles.errors import InputError
@@ -18,14 +31,20 @@ from workloads.operators import (
     Activation,
     AllReduce,
     Attention,
+    Combine,
+    Copy,
     Embedding,
     Gemm,
+    GroupedGemm,
     KvAppend,
     Norm,
     Operator,
+    Permute,
     Residual,
     Rope,
+    RoutedExperts,
     Sampling,
+    TopK,
 )
 
 torch = pytest.importorskip("torch")
@@ -61,6 +80,16 @@ OPERATORS: dict[str, Callable[[str], Operator]] = {
         for name in ("silu", "relu", "gelu", "gelu_tanh")
         for gated in (False, True)
     },
+    "experts' product, a row each": lambda d: GroupedGemm(3, 40, 30, 8, 3, d, d, d),
+    "experts' product": lambda d: GroupedGemm(29, 40, 32, 8, 8, d, d, d),
+    "experts' product with bias": lambda d: GroupedGemm(29, 40, 32, 8, 5, d, d, d, bias=True),
+    "experts' layer": lambda d: RoutedExperts(9, 18, 5, 32, 24, 3, d, d, d),
+    "experts' layer without a gate": lambda d: RoutedExperts(9, 18, 5, 32, 24, 2, d, d, d),
+    "router's choice": lambda d: TopK(7, 16, 4, d),
+    "index's choice": lambda d: TopK(7, 16, 4, d, normalised=False),
+    "rows for experts": lambda d: Permute(7, 14, 20, d),
+    "experts' sum": lambda d: Combine(7, 14, 20, d),
+    "copy": lambda _: Copy(4096),
     "residual": lambda d: Residual(4, 10, d),
     "embedding": lambda d: Embedding(6, 100, 20, d, d),
     "append to the KV cache": lambda d: KvAppend(6, 2, 16, d, d),
@@ -70,7 +99,7 @@ OPERATORS: dict[str, Callable[[str], Operator]] = {
 
 
 @pytest.mark.parametrize("cold_bytes", [0, COLD], ids=["warm", "cold"])
-@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("dtype", TORCH_DTYPES)
 @pytest.mark.parametrize("name", OPERATORS)
 def test_a_kernel_computes_what_its_operator_says(name: str, dtype: str, cold_bytes: int) -> None:
     assert kernel(OPERATORS[name](dtype), Place("cpu", dtype, cold_bytes)).error() <= TOLERANCE[dtype]
@@ -199,3 +228,96 @@ def test_company_streams_weights_on_a_cpu_and_is_absent_on_a_gpu() -> None:
     assert between is not None
     assert between(0) is not None
     assert company(Place("cuda:0", "fp32", 1 << 23)) is None
+
+
+PAGES = [1, 16, 64]
+PAGED = Attention(3, 1, 90, 6, 2, 16, dtype="fp32", kv_dtype="fp32")
+
+
+@pytest.mark.parametrize("cold_bytes", [0, COLD], ids=["warm", "cold"])
+@pytest.mark.parametrize("dtype", TORCH_DTYPES)
+@pytest.mark.parametrize("page", PAGES)
+def test_paged_attention_finds_its_blocks(page: int, dtype: str, cold_bytes: int) -> None:
+    made = paged(PAGED, Place("cpu", dtype, cold_bytes), page)
+    assert made.error() <= TOLERANCE[dtype]
+    assert (made.backend, made.name) == ("torch", "paged")
+
+
+def test_the_fp64_reference_of_paged_attention_is_that_of_contiguous_attention() -> None:
+    """The gather that kernel and reference share is held to positions laid out by hand."""
+    cache = _Cache(PAGED, Place("cpu", "fp64"), 16)
+    keys, values = (copies[0] for copies in cache.blocks)
+    q = cache.queries
+    for sequence in range(3):
+        at = [(int(cache.table[sequence, position // 16]), position % 16) for position in range(90)]
+        for head in range(6):
+            k, v = (torch.stack([blocks[b, p, head // 3] for b, p in at]) for blocks in (keys, values))
+            expected = (k @ q[sequence, head] / 4.0).softmax(0) @ v
+            torch.testing.assert_close(cache.exact()[sequence, head], expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("page", [16, 256])
+def test_paged_attention_finds_its_blocks_on_cuda(page: int, backend: str, cuda: str) -> None:
+    if backend != "torch":
+        pytest.importorskip(backend)
+    if backend == "flash_attn" and page % 256:
+        pytest.skip("FlashAttention takes blocks of 256 positions")
+    operator = Attention(3, 1, 900, 16, 4, 128, dtype="bf16", kv_dtype="bf16")
+    cache = _Cache(operator, Place(cuda, "bf16", COLD), page)
+    assert Kernel(BACKENDS[backend](cache), cache.exact).error() <= TOLERANCE["bf16"]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [({"q_len": 5}, "decode steps"), ({"window": 8}, "without a window")],
+    ids=["chunk", "window"],
+)
+def test_paged_attention_is_decode_over_everything(change: dict[str, int], what: str) -> None:
+    with pytest.raises(InputError, match=what):
+        paged(replace(PAGED, **change), Place("cpu"), 16)
+
+
+@given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 40))
+def test_groups_share_their_rows_evenly(rows: int, count: int, touched: int) -> None:
+    groups = Groups(Place("cpu"), rows, count, touched)
+    owners = [group for group, _, _ in groups.spans]
+    sizes = [end - begin for _, begin, end in groups.spans]
+    assert len(owners) == len(set(owners)) == min(rows, count, touched)
+    assert set(owners) <= set(range(count))
+    assert sum(sizes) == rows
+    assert max(sizes) - min(sizes) <= 1
+    offsets = groups._offsets.tolist()
+    assert len(offsets) == count
+    assert offsets[-1] == rows
+    assert [offsets[g] - (offsets[g - 1] if g else 0) for g in owners] == sizes
+
+
+@pytest.mark.gpu
+def test_experts_are_one_kernel_where_pytorch_has_one(cuda: str) -> None:
+    if torch.cuda.get_device_capability(cuda)[0] not in (9, 10):
+        pytest.skip("one grouped kernel exists for Hopper and Blackwell data-center GPUs")
+    made = kernel(GroupedGemm(500, 256, 128, 16, 16), Place(cuda, "bf16", COLD))
+    assert made.name == "torch._grouped_mm"
+    assert made.error() <= TOLERANCE["bf16"]
+
+
+def test_products_in_fp8_are_those_of_their_rounded_inputs() -> None:
+    made = kernel(Gemm(7, 48, 32, "fp8", "fp8", "bf16"), Place("cpu", "fp8", COLD))
+    assert made.error() <= 4e-3  # the result's bf16; rounding inputs again would cost 4e-2
+    assert made.run(0).dtype == torch.bfloat16
+
+
+@pytest.mark.gpu
+def test_products_in_fp8_are_those_of_their_rounded_inputs_on_cuda(cuda: str) -> None:
+    if torch.cuda.get_device_capability(cuda) < (8, 9):
+        pytest.skip("the device has no fp8 units")
+    for m in (1, 17, 512):
+        assert kernel(Gemm(m, 1024, 4096, "fp8", "fp8", "bf16"), Place(cuda, "fp8", COLD)).error() <= 2e-2
+
+
+@pytest.mark.parametrize("operator", [Gemm(7, 40, 32), Gemm(7, 48, 30), Gemm(7, 48, 32, bias=True)])
+def test_fp8_says_which_sizes_it_needs(operator: Operator) -> None:
+    with pytest.raises(InputError, match="multiples of 16 and no bias"):
+        kernel(operator, Place("cpu", "fp8"))

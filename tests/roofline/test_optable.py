@@ -23,12 +23,15 @@ from workloads.operators import (
     AllReduce,
     Attention,
     Collective,
+    Copy,
     Gemm,
+    GroupedGemm,
     Norm,
     Operator,
     Residual,
     Rope,
     RoutedExperts,
+    Sampling,
 )
 from workloads.operators.collective import PATTERNS
 
@@ -48,6 +51,9 @@ COLUMNS = {  # of each kind, as the measured tables have them
     "act_mul": ("num_tokens", "inter"),
     "elementwise_add": ("num_tokens", "hidden"),
     "moe": ("num_tokens", "hidden", "inter", "topk", "num_experts"),
+    "grouped_gemm": ("m", "n", "k", "num_experts"),
+    "sampling": ("num_tokens", "n"),
+    "copy": ("bytes",),
     **dict.fromkeys(PATTERNS, ("bytes", "n_gpus")),
 }
 WIDE = {"bfloat16": "bf16", "float16": "fp16", "fp8": "bf16", "int8_wo": "bf16", "sq": "bf16"}
@@ -81,6 +87,14 @@ def alone(row: dict[str, Any]) -> Operator:
         return AllReduce(row["bytes"] / 2, 1, row["n_gpus"])
     if row["op"] in PATTERNS:
         return Collective(row["op"], row["bytes"], row["n_gpus"])
+    if row["op"] == "grouped_gemm":
+        met = min(row["m"], row["num_experts"])  # rows are spread evenly
+        sizes = (row["m"], row["n"], row["k"], row["num_experts"], met)
+        return GroupedGemm(*sizes, multiplied, STORED[row["dtype"]], wide)
+    if row["op"] == "sampling":
+        return Sampling(row["num_tokens"], row["n"], wide, softmax=True)
+    if row["op"] == "copy":
+        return Copy(row["bytes"])
     if row["op"] == "moe":
         choices, experts = row["num_tokens"] * row["topk"], row["num_experts"]
         load = (

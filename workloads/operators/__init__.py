@@ -9,7 +9,7 @@ from workloads.operators.features import FeatureMap
 from workloads.operators.gemm import Gemm, GroupedGemm
 from workloads.operators.index import IndexScores
 from workloads.operators.linear import GatedDelta, LinearAttention
-from workloads.operators.memory import Embedding, KvAppend
+from workloads.operators.memory import Copy, Embedding, KvAppend
 from workloads.operators.modulation import Modulation
 from workloads.operators.positions import PositionProjection
 from workloads.operators.routed import RoutedExperts
@@ -51,6 +51,7 @@ KINDS: tuple[type[Operator], ...] = (
     Modulation,
     FeatureMap,
     PositionProjection,
+    Copy,
 )
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "CausalConv",
     "Collective",
     "Combine",
+    "Copy",
     "Embedding",
     "FeatureMap",
     "GatedDelta",

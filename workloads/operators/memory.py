@@ -1,4 +1,4 @@
-"""Operators that only move data: embedding gather and KV append."""
+"""Operators that only move data: embedding gather, KV append, copies."""
 
 from __future__ import annotations
 
@@ -63,3 +63,22 @@ class KvAppend(Operator):
         written = (Traffic("cache", Role.KV_WRITE, elements * bytes_per_element(self.kv_dtype)),)
         read = () if self.fused else (Traffic("new", Role.INPUT, elements * bytes_per_element(self.dtype)),)
         return Work(dtype=self.dtype, traffic=read + written, outputs=elements, fused=self.fused)
+
+
+@dataclass(frozen=True)
+class Copy(Operator):
+    """Bytes of the device's memory written to another place in it."""
+
+    kind: ClassVar[str] = "copy"
+
+    size_bytes: Size
+
+    def work(self) -> Work:
+        """Read once, written once. No FLOP."""
+        return Work(
+            dtype="bf16",
+            traffic=(
+                Traffic("source", Role.INPUT, self.size_bytes),
+                Traffic("target", Role.OUTPUT, self.size_bytes),
+            ),
+        )

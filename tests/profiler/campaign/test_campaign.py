@@ -41,7 +41,11 @@ def test_every_beginning_has_every_kind_and_shapes_of_all_sizes() -> None:
     beginning = pd.DataFrame(itertools.islice(rows(("bf16",), EVERYTHING), 100))
     counts = beginning["op"].value_counts()
     assert counts["gemm"] > counts["attention_decode"] >= counts["attention_prefill"] > counts["rmsnorm"] >= 1
-    assert {"act_mul", "rope", "elementwise_add"} <= set(counts.index)
+    assert {"act_mul", "rope", "elementwise_add", "moe", "grouped_gemm", "sampling", "copy"} <= set(
+        counts.index
+    )
+    assert {"warm", "by call"} <= set(beginning["tag"])
+    assert (beginning["page"] > 0).any()
     gemms = beginning[beginning["op"] == "gemm"]
     assert len(gemms[["n", "k"]].drop_duplicates()) == len(PROJECTIONS)
     assert gemms["m"].nunique() > len(TOKENS) / 2
@@ -52,9 +56,25 @@ def test_a_whole_campaign_has_each_row_once_and_every_combination() -> None:
     found = list(rows(("bf16", "fp32"), EVERYTHING))
     keys = {tuple(row.get(name) for name in KEY) for row in found}
     assert len(keys) == len(found)
-    gemms = [row for row in found if row["op"] == "gemm"]
+    gemms = [row for row in found if row["op"] == "gemm" and "tag" not in row]
     assert len(gemms) == 2 * len(PROJECTIONS) * len(TOKENS)
-    assert sum(row["op"] == "attention_decode" for row in found) == 2 * len(HEADS) * 90
+    decodes = [row for row in found if row["op"] == "attention_decode"]
+    assert (
+        sum("page" not in row for row in decodes)
+        == sum("page" in row for row in decodes)
+        == 2 * len(HEADS) * 90
+    )
+
+
+def test_fp8_is_asked_of_products_alone() -> None:
+    found = list(rows(("bf16", "fp8"), EVERYTHING))
+    assert {row["op"] for row in found if row["dtype"] == "fp8"} == {"gemm"}
+    assert {row["op"] for row in found if row["dtype"] == "bf16"} >= {
+        "gemm",
+        "moe",
+        "attention_decode",
+        "copy",
+    }
 
 
 def test_what_is_beyond_the_limits_is_left_out() -> None:
@@ -78,6 +98,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Camp
     monkeypatch.setattr(module, "_limits", lambda _: Limits(flops=1e8, bytes=4e6))
     monkeypatch.setattr(module, "last_level_cache_bytes", lambda _: 100_000)
     monkeypatch.setattr(module, "_ceilings", lambda _: None)
+    monkeypatch.setattr(module, "COLLECTIVES", float("inf"))  # no budget holds them
 
     def campaign(budget_s: float, **changes: Any) -> Campaign:
         return Campaign("cpu", ("fp32",), tmp_path / "campaign", budget_s, **{"models": (), **changes})
@@ -97,15 +118,18 @@ def first_rows(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_campaign_writes_the_columns_of_measured_tables(
     small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first_rows(12, monkeypatch)
+    first_rows(20, monkeypatch)
     head = run_campaign(small(60.0))
     table = pd.read_parquet(small(1.0).out / "operators.parquet")
-    assert head.operators == len(table) == 12
+    assert head.operators == len(table)
+    assert len(table) >= 18  # on a CPU every call is launched by the host: that way is no row of its own
     assert tuple(table.columns) == COLUMNS
     assert (table["latency_us"] > 0).all()
     assert ((table["q25_us"] <= table["latency_us"]) & (table["latency_us"] <= table["q75_us"])).all()
     assert (table["max_error"] < 1e-4).all()
-    assert {"gemm", "attention_decode", "attention_prefill", "rmsnorm"} <= set(table["op"])
+    assert {"gemm", "attention_decode", "attention_prefill", "rmsnorm", "sampling"} <= set(table["op"])
+    assert {"torch", "paged", "torch (warm)"} <= set(table["kernel"])
+    assert not table.duplicated(list(KEY)).any()
 
 
 def test_a_campaign_goes_on_where_it_was_stopped(
@@ -120,6 +144,46 @@ def test_a_campaign_goes_on_where_it_was_stopped(
     assert (len(before), len(after), head.operators) == (5, 9, 9)
     pd.testing.assert_frame_equal(after.head(5), before)  # measured once, kept as it was
     assert not after.duplicated(list(KEY)).any()
+
+
+def test_collectives_are_rows_of_the_same_table(
+    small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured once: tag and numbers of devices are part of what a row is."""
+
+    def stand_in(
+        wanted: list[dict[str, Any]], kind: str, count: int, budget_s: float
+    ) -> list[dict[str, Any]]:
+        asked.append((len(wanted), kind, count))
+        way = {"backend": "gloo", "kernel": "gloo", "tag": "warm, by call"}
+        return [{**row, **way, "latency_us": 1.0, "repeats": 3} for row in wanted[:7]]
+
+    asked: list[tuple[int, str, int]] = []
+    monkeypatch.setattr(module, "COLLECTIVES", 0.01)
+    monkeypatch.setattr(module, "measure_collectives", stand_in)
+    first_rows(1, monkeypatch)
+    assert run_campaign(small(60.0)).operators == 8
+    assert run_campaign(small(60.0)).operators == 15
+    (before, *where), (after, *_) = asked
+    assert where == ["cpu", 2]
+    assert after == before - 7
+    table = pd.read_parquet(small(1.0).out / "operators.parquet")
+    assert set(table.loc[table["n_gpus"].notna(), "backend"]) == {"gloo"}
+    assert not table.duplicated(list(KEY)).any()
+
+
+def test_collectives_that_fail_are_noted(
+    small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any) -> Any:
+        raise InputError("collectives between 2 processes failed: no network")
+
+    monkeypatch.setattr(module, "COLLECTIVES", 0.01)
+    monkeypatch.setattr(module, "measure_collectives", failing)
+    first_rows(1, monkeypatch)
+    head = run_campaign(small(60.0))
+    assert head.operators == 1
+    assert "collectives between 2 processes failed: no network" in head.notes
 
 
 def test_an_interrupt_keeps_what_was_measured(

@@ -1,0 +1,222 @@
+"""Collectives between processes: NCCL between GPUs, gloo between two processes of a CPU.
+
+The processes are started here and meet through a file. Each result is compared with what fp64 arithmetic
+gives for it before it is timed; a repeat's time is that of its slowest process.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from profiler.kernels import TOLERANCE, TORCH_DTYPES
+from profiler.timing import SHORTEST_S, sample, stopwatch
+from specfiles.errors import InputError, choose
+from workloads.operators.collective import PATTERNS
+
+if TYPE_CHECKING:
+    import torch
+
+Row = dict[str, Any]
+REPEATS = 15
+SIZES = tuple(2**i for i in range(9, 29, 2))  # bytes of the message
+BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
+NAMES = {"gloo": "gloo", "nccl": "NCCL"}  # of kernels in the measured tables
+
+
+def collective_rows(dtype: str, processes: int, most_bytes: float) -> list[Row]:
+    """What is worth measuring between so many devices: every pattern at spread sizes."""
+    fitting = [size for size in SIZES if size <= most_bytes]
+    order = [*fitting[1::3], *fitting[2::3], *fitting[::3]]
+    shared = {"dtype": dtype, "n_gpus": processes, "tag": "warm, by call"}
+    return [{"op": pattern, **shared, "bytes": size} for size in order for pattern in PATTERNS]
+
+
+def measure_collectives(rows: Sequence[Row], kind: str, processes: int, budget_s: float) -> list[Row]:
+    """The rows with their times, as many as the budget allows; `kind` is cpu or cuda.
+
+    Raises InputError where a process fails, in its own words, and where a pattern is not known.
+    """
+    import torch.multiprocessing as spawning
+
+    for row in rows:
+        if row["op"] not in PATTERNS:
+            raise choose(row["op"], list(PATTERNS), "collective")
+    with tempfile.TemporaryDirectory() as folder:
+        job = _Job(tuple(rows), kind, processes, budget_s, folder)
+        try:
+            spawning.spawn(_process, args=(job,), nprocs=processes)
+        except (spawning.ProcessRaisedException, spawning.ProcessExitedException) as error:
+            said = str(error).strip().splitlines()[-1]
+            raise InputError(f"collectives between {processes} processes failed: {said}") from None
+        found: list[Row] = json.loads(job.results.read_text())
+        return found
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every process is told."""
+
+    rows: tuple[Row, ...]
+    kind: str
+    processes: int
+    budget_s: float
+    folder: str
+
+    @property
+    def results(self) -> Path:
+        """Where the first process writes its rows."""
+        return Path(self.folder) / "rows.json"
+
+
+def _process(rank: int, job: _Job) -> None:
+    """One of the processes: joins the others, measures every row with them, leaves."""
+    import torch
+    import torch.distributed as dist
+
+    backend = BACKENDS[job.kind]
+    device = job.kind if job.kind == "cpu" else f"cuda:{rank}"
+    if job.kind == "cuda":
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(1)
+    meeting = f"file://{job.folder}/meeting"
+    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=job.processes)
+    try:
+        begin, found = time.monotonic(), []
+        for row in job.rows:
+            if _slowest(time.monotonic() - begin, device) > job.budget_s:
+                break
+            timed = _measured(row, rank, job.processes, device)
+            found.append(
+                {**row, **timed, "backend": backend, "kernel": NAMES[backend], "tag": "warm, by call"}
+            )
+        if rank == 0:
+            job.results.write_text(json.dumps(found))
+    finally:
+        dist.destroy_process_group()
+
+
+def _measured(row: Row, rank: int, processes: int, device: str) -> Row:
+    """Check and time one collective; every process takes part, all return the same times."""
+    call = Exchange(row["op"], row["bytes"], row["dtype"], rank, processes, device)
+    error = _slowest(call.error(), device)
+    if not error <= TOLERANCE[row["dtype"]]:
+        raise InputError(f"{row['op']} of {row['bytes']} bytes deviates by {error:.2g} from fp64")
+    seconds = stopwatch(device)
+    once = _slowest(seconds(call.run), device)
+    size = max(1, min(1000, round(SHORTEST_S / max(once, 1e-7))))
+    times = []
+    for _ in range(REPEATS):
+        _together()
+        times.append(_slowest(seconds(partial(_repeat, call.run, size)) / size, device))
+    timed = sample(times)
+    return {
+        "latency_us": timed.median_s * 1e6,
+        "q25_us": timed.q25_s * 1e6,
+        "q75_us": timed.q75_s * 1e6,
+        "repeats": timed.repeats,
+        "max_error": error,
+    }
+
+
+def _repeat(run: Callable[[], Any], size: int) -> None:
+    for _ in range(size):
+        run()
+
+
+def _together() -> None:
+    import torch.distributed as dist
+
+    dist.barrier()
+
+
+def _slowest(value: float, device: str) -> float:
+    """The largest of the processes' values."""
+    import torch
+    import torch.distributed as dist
+
+    shared = torch.tensor([value], dtype=torch.float64, device=device)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    return float(shared)
+
+
+class Exchange:
+    """One collective of a message of `size_bytes`: the whole tensor, as nccl-tests counts it."""
+
+    def __init__(
+        self, pattern: str, size_bytes: int, dtype: str, rank: int, processes: int, device: str
+    ) -> None:
+        import torch
+
+        self.pattern, self.rank, self.processes = pattern, rank, processes
+        wanted: torch.dtype = getattr(torch, TORCH_DTYPES[dtype])
+        self.part = max(1, size_bytes // wanted.itemsize // processes)
+        self.of_ranks = [_numbers(r, self.part * processes).to(wanted) for r in range(processes)]
+        mine = self.of_ranks[rank]
+        self.source = (mine[: self.part] if pattern == "allgather" else mine).to(device).clone()
+        length = self.part if pattern == "reduce_scatter" else self.part * processes
+        self.target = torch.empty(length, dtype=wanted, device=device)
+        self.run = self._calls()[pattern]
+
+    def _calls(self) -> dict[str, Callable[[], Any]]:
+        import torch.distributed as dist
+
+        source, target = self.source, self.target
+        # Newer PyTorch has other names for the two, and warns of these.
+        gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+        scatter = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
+        return {
+            "allreduce": lambda: dist.all_reduce(source),
+            "allgather": lambda: gather(target, source),
+            "reduce_scatter": lambda: scatter(target, source),
+            "alltoall": lambda: dist.all_to_all_single(target, source),
+            "sendrecv": self._send_around,
+        }
+
+    def _send_around(self) -> None:
+        """Each process sends to the next one and receives from the one before."""
+        import torch.distributed as dist
+
+        to, of = (self.rank + 1) % self.processes, (self.rank - 1) % self.processes
+        sent = dist.P2POp(dist.isend, self.source, to)
+        received = dist.P2POp(dist.irecv, self.target, of)
+        for request in dist.batch_isend_irecv([sent, received]):
+            request.wait()
+
+    def error(self) -> float:
+        """Largest deviation from fp64 of one call, relative to the largest element."""
+        self.run()
+        exact = self.exact()
+        found = self.source if self.pattern == "allreduce" else self.target
+        return float((found.cpu().double() - exact).abs().max() / exact.abs().max())
+
+    def exact(self) -> torch.Tensor:
+        """What this process has after the first call, in fp64."""
+        import torch
+
+        mine = slice(self.rank * self.part, (self.rank + 1) * self.part)
+        whole = [numbers.double() for numbers in self.of_ranks]
+        total = torch.stack(whole).sum(0)
+        if self.pattern == "allreduce":
+            return total
+        if self.pattern == "allgather":
+            return torch.cat([numbers[: self.part] for numbers in whole])
+        if self.pattern == "reduce_scatter":
+            return total[mine]
+        if self.pattern == "alltoall":
+            return torch.cat([numbers[mine] for numbers in whole])
+        return whole[(self.rank - 1) % self.processes]
+
+
+def _numbers(rank: int, count: int) -> torch.Tensor:
+    """The numbers of a process, which every other can make too."""
+    import torch
+
+    return torch.randn(count, generator=torch.Generator().manual_seed(rank))

@@ -1,0 +1,28 @@
+"""Every operator alone, as the kernels that a model runs for it, each with an fp64 reference."""
+
+from profiler.kernels import attention, experts, matrix, memory, rows  # noqa: F401 - each registers its kinds
+from profiler.kernels.base import TOLERANCE, Kernel, kernel
+from profiler.kernels.paged import paged
+from profiler.kernels.place import (
+    FP8,
+    TORCH_DTYPES,
+    Place,
+    company,
+    has_fp8,
+    known_kernel_dtype,
+    known_product_dtype,
+)
+
+__all__ = [
+    "FP8",
+    "TOLERANCE",
+    "TORCH_DTYPES",
+    "Kernel",
+    "Place",
+    "company",
+    "has_fp8",
+    "kernel",
+    "known_kernel_dtype",
+    "known_product_dtype",
+    "paged",
+]

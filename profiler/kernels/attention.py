@@ -1,0 +1,57 @@
+"""Attention over contiguous keys and values: PyTorch's scaled_dot_product_attention."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from profiler.kernels.base import Kernel, build, whole
+from profiler.kernels.place import Place, pairs
+from workloads.operators import Attention
+
+if TYPE_CHECKING:
+    import torch
+
+CHECKED = 64  # query positions compared with fp64: the scores of all would not fit for a long prompt
+
+
+@build.register
+def _(op: Attention, place: Place) -> Kernel:
+    from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+    batch, heads, kv_heads = whole(op.batch), whole(op.heads), whole(op.kv_heads)
+    q_len, kv_len, width = whole(op.q_len), whole(op.kv_len), whole(op.head_dim)
+    window = kv_len if op.window is None else min(kv_len, whole(op.window))
+    q = place.random(batch, q_len, heads, width).transpose(1, 2)
+    keys, values = pairs(place, batch, kv_heads, kv_len, width)
+    groups = heads // kv_heads
+    plain = window == kv_len and (q_len == kv_len or not op.causal)  # masks that a kernel makes by itself
+    mask = None if plain or q_len == 1 else visible(q_len, kv_len, window, op.causal, place.device)
+
+    def attend(q: Any, k: Any, v: Any) -> torch.Tensor:
+        if q_len == 1:  # the queries of a KV head become its rows: no masking, no copies of K and V
+            seen = (t[:, :, -window:] for t in (k, v))
+            packed = sdpa(q.reshape(batch, kv_heads, groups, width), *seen)
+            return packed.reshape(batch, 1, heads * width)
+        causal = op.causal and mask is None
+        mixed = sdpa(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=groups > 1)
+        return mixed.transpose(1, 2).reshape(batch, q_len, heads * width)
+
+    def exact() -> torch.Tensor:
+        checked = min(q_len, CHECKED)
+        k, v = (t[0].double().repeat_interleave(groups, dim=1) for t in (keys, values))
+        scores = q[:, :, -checked:].double() @ k.transpose(2, 3) / math.sqrt(width)
+        scores = scores.masked_fill(~visible(checked, kv_len, window, op.causal, place.device), -math.inf)
+        return (scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, checked, heads * width)
+
+    return Kernel(lambda i: attend(q, keys[i % len(keys)], values[i % len(values)]), exact)
+
+
+def visible(q_len: int, kv_len: int, window: int, causal: bool, device: str) -> torch.Tensor:
+    """Which of `kv_len` positions each of the last `q_len` attends to: bool[q_len, kv_len]."""
+    import torch
+
+    query = torch.arange(kv_len - q_len, kv_len, device=device)[:, None]
+    key = torch.arange(kv_len, device=device)
+    ahead = key > query if causal else torch.zeros(q_len, kv_len, dtype=torch.bool, device=device)
+    return ~ahead & (key > query - window)

@@ -1,0 +1,86 @@
+"""Routed experts: choosing, sorting rows by expert, the experts' matrices, summing back."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from profiler.kernels.base import Kernel, build, whole
+from profiler.kernels.groups import Groups
+from profiler.kernels.place import Place
+from workloads.operators import Combine, Permute, RoutedExperts, TopK
+
+if TYPE_CHECKING:
+    import torch
+
+
+@build.register
+def _(op: TopK, place: Place) -> Kernel:
+    scores = place.random(whole(op.rows), whole(op.width))
+
+    def choose(scores: Any) -> torch.Tensor:
+        if not op.normalised:
+            return scores.topk(whole(op.chosen)).values
+        weights = scores.softmax(-1).topk(whole(op.chosen)).values
+        return weights / weights.sum(-1, keepdim=True)
+
+    return Kernel(lambda _: choose(scores), lambda: choose(scores.double()))
+
+
+@build.register
+def _(op: Permute, place: Place) -> Kernel:
+    x, index = place.random(whole(op.tokens), whole(op.width)), _rows(op, place)
+    return Kernel(lambda _: x[index], lambda: x.double()[index])
+
+
+@build.register
+def _(op: Combine, place: Place) -> Kernel:
+    results, index = place.random(whole(op.copies), whole(op.width)), _rows(op, place)
+    weights = place.random(whole(op.copies), 1)
+    tokens = whole(op.tokens)
+    return Kernel(
+        lambda _: _summed(results * weights, index, tokens),
+        lambda: _summed(results.double() * weights.double(), index, tokens),
+    )
+
+
+@build.register
+def _(op: RoutedExperts, place: Place) -> Kernel:
+    """Gather, products by group, the gate, products by group, sum: the routing itself is given."""
+    from torch.nn.functional import silu
+
+    tokens, hidden, width = whole(op.tokens), whole(op.hidden), whole(op.width)
+    choices, gated = whole(op.choices + 0.5), whole(op.matrices) > 2
+    index = _spread(place, tokens, choices)
+    groups = Groups(place, choices, whole(op.touched + 0.5), whole(op.touched + 0.5))
+    x = place.random(tokens, hidden) / math.sqrt(hidden)  # fp16 would overflow behind the gate
+    wide = place.cold(groups.count, (1 + gated) * width, hidden)
+    narrow = place.cold(groups.count, hidden, width)
+
+    def between(rows: Any) -> torch.Tensor:
+        return silu(rows[:, :width]) * rows[:, width:] if gated else silu(rows)
+
+    def run(i: int) -> torch.Tensor:
+        inner = between(groups.multiply(x[index], wide[i % len(wide)]))
+        return _summed(groups.multiply(inner, narrow[i % len(narrow)]), index, tokens)
+
+    def exact() -> torch.Tensor:
+        inner = between(groups.exact(x.double()[index], wide[0]))
+        return _summed(groups.exact(inner, narrow[0]), index, tokens)
+
+    return Kernel(run, exact, name=groups.kernel(width, hidden))
+
+
+def _rows(op: Permute | Combine, place: Place) -> torch.Tensor:
+    return _spread(place, whole(op.tokens), whole(op.copies))
+
+
+def _spread(place: Place, tokens: int, copies: int) -> torch.Tensor:
+    """The token of each row behind the routing: each token as often as any other, in no order."""
+    import torch
+
+    return torch.arange(tokens).repeat(-(-copies // tokens))[torch.randperm(copies)].to(place.device)
+
+
+def _summed(rows: torch.Tensor, index: torch.Tensor, tokens: int) -> torch.Tensor:
+    return rows.new_zeros(tokens, rows.shape[1]).index_add_(0, index, rows)

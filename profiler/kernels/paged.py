@@ -1,0 +1,161 @@
+"""Decode attention over a paged KV cache: blocks of positions in any order, found through a table.
+
+FlashInfer or FlashAttention where they are installed and take the block size; else blocks are gathered and
+scaled_dot_product_attention reads the copy, which is what PyTorch alone can do.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from profiler.kernels.base import Kernel, whole
+from profiler.kernels.place import known_kernel_dtype, pairs
+from specfiles.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from profiler.kernels.place import Place
+    from workloads.operators import Attention
+
+FLASH_ATTENTION_BLOCK = 256  # positions: its paged kernels take multiples of this
+WORKSPACE_BYTES = 128 << 20  # what FlashInfer's documentation recommends for its scratch memory
+
+
+def paged(op: Attention, place: Place, page: int) -> Kernel:
+    """One query per sequence over blocks of `page` positions; an InputError where the operator is another."""
+    if whole(op.q_len) != 1 or op.values_in_keys or not op.cached:
+        raise InputError("paged attention is measured for decode steps of heads with keys and values.")
+    if op.window is not None and whole(op.window) < whole(op.kv_len):
+        raise InputError("paged attention is measured without a window.")
+    known_kernel_dtype(place.dtype)
+    cache = _Cache(op, place, page)
+    backend = _backend(place, page)
+    return Kernel(BACKENDS[backend](cache), cache.exact, backend, "paged")
+
+
+def _backend(place: Place, page: int) -> str:
+    """The library that reads blocks in place, where one is installed and can."""
+    if place.device.startswith("cuda") and place.dtype in ("bf16", "fp16"):
+        if importlib.util.find_spec("flashinfer"):
+            return "flashinfer"
+        if importlib.util.find_spec("flash_attn") and page % FLASH_ATTENTION_BLOCK == 0:
+            return "flash_attn"
+    return "torch"
+
+
+@dataclass(frozen=True)
+class _Cache:
+    """Queries, blocks of keys and values, and the table of each sequence's blocks."""
+
+    op: Attention
+    place: Place
+    page: int
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Sequences, query heads, KV heads, width of a head."""
+        op = self.op
+        return whole(op.batch), whole(op.heads), whole(op.kv_heads), whole(op.head_dim)
+
+    @cached_property
+    def length(self) -> int:
+        """Positions of each sequence."""
+        return whole(self.op.kv_len)
+
+    @cached_property
+    def table(self) -> torch.Tensor:
+        """int32[sequences, blocks of one]: block numbers, as scattered as an allocator leaves them."""
+        import torch
+
+        batch, blocks = self.shape[0], -(-self.length // self.page)
+        order = torch.randperm(batch * blocks, device=self.place.device)
+        return order.view(batch, blocks).to(torch.int32)
+
+    @cached_property
+    def queries(self) -> torch.Tensor:
+        """[sequences, query heads, width]."""
+        batch, heads, _, width = self.shape
+        return self.place.random(batch, heads, width)
+
+    @cached_property
+    def blocks(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Cold copies of the keys and of the values: [blocks, page, KV heads, width]."""
+        return pairs(self.place, self.table.numel(), self.page, *self.shape[2:])
+
+    def gathered(self, blocks: torch.Tensor) -> torch.Tensor:
+        """[sequences, KV heads, positions, width] in the order of the positions."""
+        return blocks[self.table].flatten(1, 2)[:, : self.length].transpose(1, 2)
+
+    def exact(self) -> torch.Tensor:
+        """softmax(Q K') V in fp64."""
+        batch, heads, kv_heads, width = self.shape
+        keys, values = (self.gathered(copies[0]).double() for copies in self.blocks)
+        queries = self.queries.double().view(batch, kv_heads, heads // kv_heads, width)
+        return ((queries @ keys.transpose(2, 3) / math.sqrt(width)).softmax(-1) @ values).view(
+            batch, heads, width
+        )
+
+
+def _torch(cache: _Cache) -> Callable[[int], torch.Tensor]:
+    from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+    batch, heads, kv_heads, width = cache.shape
+    queries = cache.queries.view(batch, kv_heads, heads // kv_heads, width)
+    keys, values = cache.blocks
+
+    def run(i: int) -> torch.Tensor:
+        k, v = (cache.gathered(copies[i % len(copies)]) for copies in (keys, values))
+        return sdpa(queries, k, v).view(batch, heads, width)
+
+    return run
+
+
+def _flash_attention(cache: _Cache) -> Callable[[int], torch.Tensor]:
+    import torch
+    from flash_attn import flash_attn_with_kvcache
+
+    queries = cache.queries[:, None]
+    lengths = torch.full(cache.shape[:1], cache.length, dtype=torch.int32, device=cache.place.device)
+    keys, values = cache.blocks
+
+    def run(i: int) -> Any:
+        blocks = (keys[i % len(keys)], values[i % len(values)])
+        mixed = flash_attn_with_kvcache(
+            queries, *blocks, cache_seqlens=lengths, block_table=cache.table, causal=True
+        )
+        return mixed[:, 0]
+
+    return run
+
+
+def _flashinfer(cache: _Cache) -> Callable[[int], torch.Tensor]:
+    import torch
+    from flashinfer import BatchDecodeWithPagedKVCacheWrapper
+
+    device = cache.place.device
+    (batch, heads, kv_heads, width), blocks = cache.shape, cache.table.shape[1]
+    scratch = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=device)
+    wrapper = BatchDecodeWithPagedKVCacheWrapper(scratch, "NHD")
+    starts = torch.arange(0, (batch + 1) * blocks, blocks, dtype=torch.int32, device=device)
+    last = cache.length - (blocks - 1) * cache.page
+    lasts = torch.full((batch,), last, dtype=torch.int32, device=device)
+    dtype = cache.place.torch_dtype
+    wrapper.plan(
+        starts, cache.table.flatten(), lasts, heads, kv_heads, width, cache.page,
+        q_data_type=dtype, kv_data_type=dtype,
+    )  # fmt: skip
+    keys, values = cache.blocks
+    return lambda i: wrapper.run(cache.queries, (keys[i % len(keys)], values[i % len(values)]))
+
+
+BACKENDS: dict[str, Callable[[_Cache], Callable[[int], torch.Tensor]]] = {
+    "torch": _torch,
+    "flash_attn": _flash_attention,
+    "flashinfer": _flashinfer,
+}

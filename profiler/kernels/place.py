@@ -1,0 +1,112 @@
+"""Where reference kernels run, and the memory they run on: weights and caches that are really cold.
+
+Weights and KV caches are rotated over windows of a pool larger than the last-level cache, because in a
+model each layer's come from memory; activations stay warm, as the operator before has just made them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from specfiles.errors import InputError, choose
+
+if TYPE_CHECKING:
+    import torch
+
+TORCH_DTYPES = {"fp64": "float64", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+FP8 = "fp8"  # OCP e4m3 (arXiv:2209.05433), for matrix products alone
+_STORED = {**TORCH_DTYPES, FP8: "float8_e4m3fn"}
+
+
+def known_kernel_dtype(name: str) -> str:
+    """The dtype, where PyTorch has kernels for all operators in it; an InputError lists them."""
+    if name not in TORCH_DTYPES:
+        raise choose(name, list(TORCH_DTYPES), "dtype that can be measured")
+    return name
+
+
+def known_product_dtype(name: str, device: str) -> str:
+    """The same for matrix products, which a device with fp8 units also does in fp8."""
+    if name == FP8 and has_fp8(device):
+        return name
+    if name == FP8:
+        raise InputError(f"{device} has no fp8 units that PyTorch uses; leave fp8 out.")
+    return known_kernel_dtype(name)
+
+
+def has_fp8(device: str) -> bool:
+    """Whether PyTorch multiplies in fp8 on a device's matrix units: compute capability 8.9 and later."""
+    import torch
+
+    return device.startswith("cuda") and torch.cuda.get_device_capability(device) >= (8, 9)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and in what format kernels run, and how much memory makes a buffer cold."""
+
+    device: str
+    dtype: str = "fp32"
+    cold_bytes: float = 0.0  # 0 keeps every buffer warm
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The torch dtype; an InputError names those that reference kernels have."""
+        import torch
+
+        name = self.dtype if self.dtype == FP8 else known_kernel_dtype(self.dtype)
+        return getattr(torch, _STORED[name])
+
+    def random(self, *shape: int) -> torch.Tensor:
+        """A tensor of normal random numbers; zeros would draw less power and run faster."""
+        import torch
+
+        return torch.randn(*shape, device=self.device).to(self.torch_dtype)
+
+    def cold(self, *shape: int) -> list[torch.Tensor]:
+        """Random tensors, enough that each is out of the cache when its turn comes again."""
+        elements = math.prod(shape)
+        pool = _pool(self)
+        if elements > len(pool) // 2:  # larger than the cache by itself
+            return [self.random(*shape) for _ in range(2 if self.cold_bytes else 1)]
+        stride = -(-elements // ALIGN) * ALIGN
+        return [pool[at : at + elements].view(shape) for at in range(0, len(pool) - elements + 1, stride)]
+
+
+ALIGN = 64  # elements: windows start on cache lines
+
+
+@lru_cache(maxsize=2)
+def _pool(place: Place) -> torch.Tensor:
+    """Random numbers that all the cold tensors of a place are windows of."""
+    itemsize = place.torch_dtype.itemsize
+    return place.random(max(ALIGN, int(place.cold_bytes) // itemsize))
+
+
+COMPANY = (1024, 512)  # a weight matrix of 2 MB in fp32
+
+
+def company(place: Place) -> Callable[[int], object] | None:
+    """What runs between timed calls on a CPU: a matrix-vector product that streams weights.
+
+    In a model the operator before has just pushed code and data of the next one out of the nearer
+    caches. Timed back to back, an operator of one token looks up to five times faster than it is. A
+    GPU's launch does not depend on it: there, None.
+    """
+    if place.device != "cpu":
+        return None
+    from torch.nn.functional import linear
+
+    rows, columns = COMPANY
+    x, weights = place.random(1, columns), place.cold(rows, columns)
+    return lambda i: linear(x, weights[i % len(weights)])
+
+
+def pairs(place: Place, *shape: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Cold tensors for keys and for values, in memory of their own."""
+    both = place.cold(2, *shape)
+    return [pair[0] for pair in both], [pair[1] for pair in both]

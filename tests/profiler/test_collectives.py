@@ -1,0 +1,76 @@
+"""Collectives are what fp64 says they are, take time, and end with their processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import pytest
+
+from profiler.collectives import Exchange, collective_rows, measure_collectives
+from roofline.optable import one_operator
+from specfiles.errors import InputError
+from workloads.operators.collective import PATTERNS
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.mark.slow
+def test_every_pattern_between_two_processes() -> None:
+    """An error above the tolerance would have ended them; 32 MB take longer than 512 bytes."""
+    rows = [
+        {"op": pattern, "dtype": "fp32", "bytes": size, "n_gpus": 2}
+        for size in (512, 32 << 20)
+        for pattern in PATTERNS
+    ]
+    found = measure_collectives(rows, "cpu", 2, budget_s=300.0)
+    assert [(row["op"], row["bytes"]) for row in found] == [(row["op"], row["bytes"]) for row in rows]
+    assert {row["backend"] for row in found} == {"gloo"}
+    times = {(row["op"], row["bytes"]): row["latency_us"] for row in found}
+    assert all(times[pattern, 32 << 20] > times[pattern, 512] > 0 for pattern in PATTERNS)
+    assert all(row["q25_us"] <= row["latency_us"] <= row["q75_us"] for row in found)
+    assert all(row["max_error"] < 1e-6 for row in found)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_every_pattern_between_gpus(cuda: str) -> None:
+    count = torch.cuda.device_count()
+    if count < 2:
+        pytest.skip("there is one GPU")
+    rows = collective_rows("bf16", count, 1 << 24)
+    assert len(measure_collectives(rows, "cuda", count, budget_s=120.0)) == len(rows)
+
+
+@pytest.mark.slow
+def test_what_a_process_says_is_passed_on() -> None:
+    row = {"op": "allreduce", "dtype": "none such", "bytes": 64, "n_gpus": 2}
+    with pytest.raises(InputError, match=r"collectives between 2 processes failed: .*none such"):
+        measure_collectives([row], "cpu", 2, budget_s=10.0)
+
+
+def test_an_unknown_pattern_is_refused_before_processes_start() -> None:
+    with pytest.raises(InputError, match=r"collective named 'broadcast'.*allreduce"):
+        measure_collectives([{"op": "broadcast"}], "cpu", 2, budget_s=1.0)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_exact_results_on_paper(pattern: str) -> None:
+    """Three processes whose numbers are 0..5, 10..15 and 20..25; the second one's result."""
+    exchange = Exchange(pattern, 24, "fp32", rank=1, processes=3, device="cpu")
+    exchange.of_ranks = [torch.arange(6.0) + 10 * rank for rank in range(3)]
+    expected = {
+        "allreduce": [30.0, 33.0, 36.0, 39.0, 42.0, 45.0],
+        "allgather": [0.0, 1.0, 10.0, 11.0, 20.0, 21.0],
+        "reduce_scatter": [36.0, 39.0],
+        "alltoall": [2.0, 3.0, 12.0, 13.0, 22.0, 23.0],
+        "sendrecv": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
+    }
+    assert exchange.exact().tolist() == expected[pattern]
+
+
+def test_every_row_is_an_operator_whose_message_is_sent() -> None:
+    rows = collective_rows("bf16", 4, 1 << 28)
+    assert len({(row["op"], row["bytes"]) for row in rows}) == len(rows)
+    assert {row["op"] for row in rows[:5]} == set(PATTERNS)
+    assert all(one_operator(row).work().comm_bytes > 0 for row in rows)
