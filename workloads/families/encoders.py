@@ -61,7 +61,7 @@ def _bert(config: Config, family: str = "bert", reserved: int = 0) -> Model:
         _attention(config, family, block, count),
         MlpBlock(config.size("intermediate_size"), _activation(config, "hidden_act"), gated=False, bias=True),
         hidden=hidden,
-        positions=config.size("max_position_embeddings", default=512),
+        positions=config.size("max_position_embeddings", default=4096 if family == "big_bird" else 512),
         reserved=reserved,
         types=config.size("type_vocab_size", default=2),
     )

@@ -75,7 +75,8 @@ def _jamba(config: Config) -> Model:
     mamba = mamba_block(config, hidden, "mamba_")
     attends = attention(config, hidden, rotary=False)
     dense = MlpBlock(config.size("intermediate_size"), config.text("hidden_act", default="silu"))
-    sparse = _experts(config, dense.width, "num_experts", 16, 2)
+    alone = config.size("num_experts", "num_local_experts", default=16) == 1  # nothing to route
+    sparse = dense if alone else _experts(config, dense.width, "num_experts", 16, 2)
     at, every = config.count("attn_layer_offset", 4), config.size("attn_layer_period", default=8)
     first, period = config.count("expert_layer_offset", 1), config.size("expert_layer_period", default=2)
     layers = tuple(
@@ -92,16 +93,12 @@ def _jamba(config: Config) -> Model:
     )
 
 
-def _experts(config: Config, width: int, name: str, experts: int, top_k: int) -> MoeBlock | MlpBlock:
-    """Gated experts; with one expert there is nothing to route."""
-    activation = config.text("hidden_act", default="silu")
+def _experts(config: Config, width: int, name: str, experts: int, top_k: int) -> MoeBlock:
+    """Gated experts."""
     number = config.size(name, "num_local_experts", default=experts)
-    if number == 1:
-        return MlpBlock(width, activation)
     chosen = config.size("num_experts_per_tok", default=top_k)
-    if chosen > number:
-        raise config.wrong("num_experts_per_tok", f"at most {name}, {number}")
-    return MoeBlock(number, chosen, width, activation)
+    config.within("num_experts_per_tok", chosen, name, number)
+    return MoeBlock(number, chosen, width, config.text("hidden_act", default="silu"))
 
 
 def _qwen_moe(config: Config, kind: str, together: bool) -> Model:
@@ -114,7 +111,7 @@ def _qwen_moe(config: Config, kind: str, together: bool) -> Model:
     shared = MlpBlock(
         config.size("shared_expert_intermediate_size", default=512), config.text("hidden_act", default="silu")
     )
-    experts = replace(routed, shared=shared, shared_gate=True) if isinstance(routed, MoeBlock) else routed
+    experts = replace(routed, shared=shared, shared_gate=True)
     mixers = qwen_mixers(config, hidden, together)
     return decoder(
         kind,
