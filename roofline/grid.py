@@ -1,4 +1,4 @@
-"""Thousands of scenarios of one model at once: sizes, formats and devices are arrays over points.
+"""Thousands of scenarios of one model, of any family, at once: sizes, formats and devices are arrays.
 
 The formulas are those of one prediction (operators, times, summary), called once per operator with arrays
 instead of once per point. Points whose model is cut differently (tensor parallelism, convention) are
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     Indices = NDArray[np.intp]
     Table = dict[str, NDArray[Any]]
 
-DECODER = ("prefill", "decode", "generate")  # its phases
 CHUNK = 16_384  # points evaluated at once: arrays of 128 kB stay in a second-level cache
 SUMS = ("flops", "matrix_flops", "bytes", "activation_bytes", "time_s")  # what totals are made of
 LIMITS = ("compute_s", "memory_s", "comm_s", "launch_s", "time_s")
@@ -55,6 +54,8 @@ class Grid:
     setting: Indices
     devices: tuple[Device, ...]
     device: Indices
+    images: int = 0  # that each prompt begins with, the same number at all points
+    steps: Floats | float = 1.0  # of a diffusion model
 
     @classmethod
     def of(cls, scenarios: Sequence[Scenario], devices: Sequence[Device]) -> Grid:
@@ -64,15 +65,15 @@ class Grid:
         """
         if not cls.fits(scenarios):
             raise InputError(
-                "a grid holds scenarios of one decoder and phase, without techniques, images or an encoder; "
+                "a grid holds scenarios of one model and phase, with the same images and no techniques; "
                 "predict them one by one."
             )
         settings = {setting: i for i, setting in enumerate(dict.fromkeys(s.setting for s in scenarios))}
         unique = {id(d): d for d in devices}
         places = {key: i for i, key in enumerate(unique)}
         each = devices if len(devices) > 1 else list(devices) * len(scenarios)
-        sizes = ("batch", "prompt", "decode_context", "output")
-        batch, prompt, context, output = np.array(
+        sizes = ("batch", "prompt", "decode_context", "output", "denoise_steps")
+        batch, prompt, context, output, steps = np.array(
             [[getattr(s, name) for s in scenarios] for name in sizes], dtype=float
         )
         return cls(
@@ -85,18 +86,15 @@ class Grid:
             np.array([settings[s.setting] for s in scenarios]),
             tuple(unique.values()),
             np.array([places[id(d)] for d in each]),
+            scenarios[0].images,
+            steps if scenarios[0].phase == "generate" else 1.0,
         )
 
     @staticmethod
     def fits(scenarios: Sequence[Scenario]) -> bool:
-        """Whether they are a prefill and a step per token of one decoder: the schedule that a grid knows."""
-        model = scenarios[0].model
-        return not (
-            model.phases != DECODER
-            or model.has_memory
-            or any(s.techniques or s.images for s in scenarios)
-            or len({s.phase for s in scenarios}) > 1
-        )
+        """Whether they are plain schedules of one model and phase, alike in their images."""
+        alike = {(id(s.model), s.phase, s.images) for s in scenarios}
+        return len(alike) == 1 and not any(s.techniques for s in scenarios)
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -110,14 +108,17 @@ class Grid:
     def check(self, model: Model) -> None:
         """Refuse what one scenario would be refused for: the extremes of each setting stand for all."""
         longest = {"prefill": self.prompt, "decode": self.context}.get(self.phase, self.prompt + self.output)
+        past = self.context - self.prompt  # what a decoder with an encoder's memory has written
         for code in np.unique(self.setting):
             here = np.flatnonzero(self.setting == code)
-            sizes = (self.batch, self.prompt, self.context, self.output, longest)
+            sizes = (self.batch, self.prompt, self.context, self.output, longest, past)
             extremes = {int(here[pick(s[here])]) for s in sizes for pick in (np.argmin, np.argmax)}
             for i in extremes:
                 batch, prompt, output = (int(s[i]) for s in (self.batch, self.prompt, self.output))
                 context = int(self.context[i]) if self.phase == "decode" else None
-                scenario = Scenario(model, self.phase, batch, prompt, context, output, self.settings[code])
+                scenario = Scenario(
+                    model, self.phase, batch, prompt, context, output, self.settings[code], images=self.images
+                )
                 for device in np.unique(self.device[here]):
                     check_node(scenario, self.devices[device])
 
@@ -137,8 +138,21 @@ class _Points:
         setting = replace(grid.settings[grid.setting[0]], precision=precision)
         return cls(model, grid, _limits(limits, grid.device, precision), setting)
 
+    @property
+    def denoises(self) -> bool:
+        return "denoise" in self.model.phases
+
+    @property
+    def memory(self) -> Floats | int:
+        """Positions that an encoder keeps for the decoder."""
+        return self.grid.prompt if self.model.has_memory else 0
+
     def operators(self, step: Step) -> list[Named]:
         return operators(self.model, step, self.setting)
+
+    def decoding(self, context: Floats) -> list[Named]:
+        """The operators of a step of one position."""
+        return self.operators(Step(self.grid.batch, 1, context, memory=self.memory))
 
 
 def predict_grid(model: Model, grid: Grid, fidelity: Fidelity | str = Fidelity.DATASHEET) -> Table:
@@ -217,23 +231,26 @@ def _precision(known: Sequence[Precision], index: Indices) -> Precision:
 def _totals(points: _Points) -> Table:
     grid, model, setting = points.grid, points.model, points.setting
     n = len(grid)
-    sums = {name: np.zeros(n) for name in ("flops", "matrix_flops", "bytes", "prefill_s", "decode_s")}
+    times = ("prefill_s", "decode_s", "denoise_s")
+    sums = {name: np.zeros(n) for name in ("flops", "matrix_flops", "bytes", *times)}
     peak = np.zeros(n)
     for phase, _, count, (flops, matrix, moved, activations, time) in _rows(points, SUMS):
         for name, value in (("flops", flops), ("matrix_flops", matrix), ("bytes", moved)):
             sums[name] += count * value
         sums[f"{phase}_s"] += count * time
         np.maximum(peak, activations, out=peak)
-    sums |= {"time_s": sums["prefill_s"] + sums["decode_s"], "first_s": sums["prefill_s"]}
-    steps = _decode_steps(grid)
-    new = np.where(grid.phase == "decode", 1.0, grid.prompt)
+    sums["first_s"] = sums["prefill_s"] + sums["denoise_s"]  # of a model that has either
+    sums["time_s"] = sums["first_s"] + sums["decode_s"]
+    steps = _decode_steps(points)
+    written = grid.output if points.denoises else steps
+    new = grid.prompt + written if points.denoises else np.where(grid.phase == "decode", 1.0, grid.prompt)
     residual = grid.batch / setting.replicas * new * model.hidden * bytes_per_element(setting.precision.wide)
-    tokens = np.where(grid.phase == "decode", grid.context, grid.prompt + steps)
+    tokens = np.where(grid.phase == "decode", grid.context, grid.prompt + written)
     # Of a pipeline the fullest stage counts.
     held = stages(model, setting)
     weights = reduce(np.maximum, (weight_bytes(owners(stage, setting)) for stage in held))
     own = grid.batch / setting.replicas
-    cache = reduce(np.maximum, (stage.cache_bytes(own, tokens, setting) for stage in held))
+    cache = reduce(np.maximum, (s.cache_bytes(own, tokens, setting, points.memory) for s in held))
     out = {"prefill": grid.prompt, "decode": 1.0}.get(grid.phase, grid.output)
     watts = [d.datasheet.tdp_w.value if d.datasheet.tdp_w else np.nan for d in grid.devices]
     stated = [reference(d) for d in grid.devices]
@@ -244,7 +261,7 @@ def _totals(points: _Points) -> Table:
         grid.batch * out,
         steps,
         sums,
-        (np.broadcast_to(weights, n), cache, peak + residual),
+        (np.broadcast_to(weights, n), np.broadcast_to(cache, n), peak + residual),
         (scale.matrix_flop_per_s(setting.precision.activations), scale.dram_byte_per_s),
         capacity[grid.device],
         np.array(watts)[grid.device] * setting.devices,
@@ -252,8 +269,9 @@ def _totals(points: _Points) -> Table:
     return {k: np.full(n, np.nan) if v is None else np.asarray(v) for k, v in found.items()}
 
 
-def _decode_steps(grid: Grid) -> Floats:
-    if grid.phase == "generate":
+def _decode_steps(points: _Points) -> Floats:
+    grid = points.grid
+    if grid.phase == "generate" and not points.denoises:
         return grid.output - 1
     return np.full(len(grid), 1.0 if grid.phase == "decode" else 0.0)
 
@@ -261,21 +279,26 @@ def _decode_steps(grid: Grid) -> Floats:
 def _rows(points: _Points, names: Sequence[str]) -> Iterator[tuple[str, Named, Any, Any]]:
     """Each operator of each phase: how often it runs, and its numbers (a mean over growing contexts)."""
     grid = points.grid
+    if points.denoises:
+        tokens = grid.prompt + grid.output
+        for named in points.operators(Step(grid.batch, tokens, tokens, scored=tokens)):
+            yield "denoise", named, named.count * grid.steps, _numbers(named, points.limits, names)
+        return
     if grid.phase in ("prefill", "generate"):
-        for named in points.operators(Step(grid.batch, grid.prompt, grid.prompt)):
+        for named in points.operators(Step(grid.batch, grid.prompt, grid.prompt, images=grid.images)):
             yield "prefill", named, named.count, _numbers(named, points.limits, names)
     if grid.phase == "decode":
-        for named in points.operators(Step(grid.batch, 1, grid.context)):
+        for named in points.decoding(grid.context):
             yield "decode", named, named.count, _numbers(named, points.limits, names)
     if grid.phase == "generate" and (grid.output > 1).any():
         yield from _generated(points, names)
 
 
 def _generated(points: _Points, names: Sequence[str]) -> Iterator[tuple[str, Named, Any, Any]]:
-    grid, steps = points.grid, _decode_steps(points.grid)
+    grid, steps = points.grid, _decode_steps(points)
     first = grid.prompt + 1
     last = np.maximum(grid.prompt + steps, first)  # points without a step count it zero times
-    ends = (points.operators(Step(grid.batch, 1, context)) for context in (first, last))
+    ends = (points.decoding(context) for context in (first, last))
     for place, (named, other) in enumerate(zip(*ends, strict=True)):
         values: Any
         if _same(named.operator, other.operator):
@@ -328,5 +351,6 @@ def _at(points: _Points, place: int, names: Sequence[str], index: Indices, conte
     limits = many(points.limits.of, grid.device) if isinstance(points.limits, ManyCeilings) else points.limits
     known = points.grid.settings
     setting = replace(points.setting, precision=_precision([s.precision for s in known], grid.setting))
-    named = operators(points.model, Step(grid.batch, 1, context), setting)[place]
+    some = replace(points, grid=grid, limits=limits, setting=setting)
+    named = some.decoding(context)[place]
     return np.stack([np.broadcast_to(v, len(index)) for v in _numbers(named, limits, names)])

@@ -252,7 +252,7 @@ def _mean_rows(each: Pass, limits: Ceilings, named_at: Callable[[int], list[Name
 
     def mean(index: int) -> Row:
         first, last = (named_at(context)[index].operator for context in (each.first, each.last))
-        if first == last:  # most operators do not see the context: every step does the same
+        if first is last or first == last:  # most operators do not see the context: every step does the same
             return row_at(index, each.first)
         tolerance = straightness(limits)
         sums = sum_over(lambda context: _numbers(row_at(index, context)), each.first, each.last, tolerance)

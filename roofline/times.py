@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from workloads.operators import Operator
     from workloads.work import Work
 
+NUMBER = (int, float)
 BOUNDS = ("compute", "memory", "communication", "launch")
 FUSED = "fused"  # costs no time of its own: it runs inside a neighbour's kernel
 
@@ -36,7 +37,7 @@ class Times:
     def bound(self) -> Any:
         """The name of the largest limit; an array of names for arrays."""
         limits = (self.compute_s, self.memory_s, self.comm_s, self.launch_s)
-        if all(isinstance(limit, int | float) for limit in limits):
+        if isinstance(self.time_s, NUMBER):
             return BOUNDS[limits.index(max(limits))] if any(limits) else FUSED
         import numpy as np
 
@@ -157,8 +158,8 @@ def _inverse(rate: float | None) -> float:
 
 def maximum(a: Any, b: Any) -> Any:
     """The larger; elementwise for arrays. Numbers do not import NumPy."""
-    if isinstance(a, int | float) and isinstance(b, int | float):
-        return max(a, b)
+    if isinstance(a, NUMBER) and isinstance(b, NUMBER):
+        return a if a >= b else b
     import numpy as np
 
     return np.maximum(a, b)
@@ -178,8 +179,8 @@ def _where(condition: Any, yes: Any, no: Any) -> Any:
 
 
 def _is_one(size: Any) -> bool:
-    return bool(size == 1) if isinstance(size, int | float) else bool((size == 1).all())
+    return bool(size == 1) if isinstance(size, NUMBER) else bool((size == 1).all())
 
 
 def _is_zero(size: Any) -> bool:
-    return isinstance(size, int | float) and size == 0
+    return isinstance(size, NUMBER) and size == 0

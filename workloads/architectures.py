@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -56,7 +55,7 @@ class EncoderDecoder(Model):
         own = tokens - memory + 1
         return batch * sum(
             count * block.cache_bytes(memory if isinstance(block, CrossAttentionBlock) else own, setting)
-            for layer, count in Counter(self.stack.layers).items()
+            for layer, count in self.stack.distinct.items()
             for block in layer.blocks
         )
 

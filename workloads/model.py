@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -82,6 +82,11 @@ class Model:
     def layers(self) -> tuple[Layer, ...]:
         """Layers of the main stack."""
         return self.stack.layers
+
+    @cached_property
+    def owned(self) -> dict[Setting, Sequence[Any]]:
+        """The operators that own its weights, by setting (`workloads.phases.owners` fills it)."""
+        return {}
 
     def passes(self, step: Step) -> Iterator[tuple[Stack, Step]]:
         """The stacks that one step runs, each with its own sizes, in order."""

@@ -59,7 +59,20 @@ def operators(model: Model, step: Step, setting: Setting = PLAIN) -> list[Named]
 
 
 def owners(model: Model, setting: Setting = PLAIN) -> list[Named]:
-    """The operators of all stacks at one position: whoever owns a weight is among them."""
+    """The operators of all stacks at one position: whoever owns a weight is among them.
+
+    They depend on nothing else and are kept with the model, but where formats are arrays over a grid.
+    """
+    try:
+        known = model.owned.get(setting)
+    except TypeError:  # arrays have no hash
+        return _owners(model, setting)
+    if known is None:
+        known = model.owned[setting] = _owners(model, setting)
+    return list(known)
+
+
+def _owners(model: Model, setting: Setting) -> list[Named]:
     return _rows([(stack, Step(1, 1, 1, memory=1)) for stack in model.stacks], setting)
 
 

@@ -27,7 +27,7 @@ def check_sharing(model: Model, setting: Setting, batch: int) -> None:
 def _complaints(model: Model, setting: Setting, batch: int) -> Iterator[str]:
     tensor, spread, stages = setting.tensor_parallel, setting.expert_parallel, setting.pipeline_parallel
     blocks = dict.fromkeys(
-        block for stack in model.stacks for layer in dict.fromkeys(stack.layers) for block in layer.blocks
+        block for stack in model.stacks for layer in stack.distinct for block in layer.blocks
     )
     for block in blocks if tensor > 1 else ():
         for complaint in block.unsplit(tensor):

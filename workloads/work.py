@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Traffic:
     bytes: Size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Work:
     """What one execution of an operator costs; sizes are numbers or arrays over a grid."""
 
@@ -64,30 +65,52 @@ class Work:
         """Bytes of the tensors in these roles."""
         return sum([t.bytes for t in self.traffic if t.role in roles])
 
+    @cached_property
+    def _sums(self) -> tuple[Any, Any, Any, Any, Any]:
+        """Bytes of weights, activations, cache, wires and the host: asked for often, summed up once."""
+        weights: Any = 0
+        activations: Any = 0
+        cached: Any = 0
+        sent: Any = 0
+        host: Any = 0
+        for tensor in self.traffic:
+            role, size = tensor.role, tensor.bytes
+            if role is Role.WEIGHT:
+                weights = weights + size
+            elif role is Role.WIRE:
+                sent = sent + size
+            elif role is Role.HOST:
+                host = host + size
+            elif role in KV:
+                cached = cached + size
+            else:
+                activations = activations + size
+        return weights, activations, cached, sent, host
+
     @property
     def weight_bytes(self) -> Any:
         """Bytes of weights read."""
-        return self.bytes_as(Role.WEIGHT)
+        return self._sums[0]
 
     @property
     def activation_bytes(self) -> Any:
         """Bytes of activations read and written, attention scores included."""
-        return self.bytes_as(*ACTIVATION)
+        return self._sums[1]
 
     @property
     def kv_bytes(self) -> Any:
         """Bytes of the KV cache read and written."""
-        return self.bytes_as(*KV)
+        return self._sums[2]
 
     @property
     def comm_bytes(self) -> Any:
         """Bytes sent over links by one device."""
-        return self.bytes_as(Role.WIRE)
+        return self._sums[3]
 
     @property
     def host_bytes(self) -> Any:
         """Bytes that come from the host's memory or go there."""
-        return self.bytes_as(Role.HOST)
+        return self._sums[4]
 
     @property
     def disk_bytes(self) -> Any:
@@ -97,4 +120,5 @@ class Work:
     @property
     def bytes(self) -> Any:
         """Bytes of main memory traffic: everything but what goes over links."""
-        return sum([t.bytes for t in self.traffic if t.role not in LINKS])
+        weights, activations, cached, _, _ = self._sums
+        return weights + activations + cached

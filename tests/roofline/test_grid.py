@@ -120,13 +120,38 @@ def test_a_grid_of_generations_bends_where_each_of_them_does(
 def test_every_model_can_be_a_grid(path: Path) -> None:
     """No operator of any family takes arrays for numbers in the wrong place."""
     model = load_model(path).model
-    if not Grid.fits([Scenario(model, model.usual_phase, prompt=7)]):
-        pytest.skip(f"{model.name} {model.manner}")
-    found = [
-        Scenario(model, "generate", batch, prompt, output=9, setting=Setting(Precision.of("bf16", None, kv)))
-        for batch, prompt, kv in ((1, 7, None), (5, 30, "fp8"))
-    ]
-    assert_is_one_by_one(found, DEVICES[:2])
+    for phase in model.phases:
+        found = [
+            Scenario(model, phase, batch, prompt, None, 9, Setting(Precision.of("bf16", None, kv)))
+            for batch, prompt, kv in ((1, 7, None), (5, 30, "fp8"))
+        ]
+        assert_is_one_by_one(found, DEVICES[:2])
+
+
+def test_a_grid_of_diffusion_has_steps_of_its_own() -> None:
+    model = load_model("LLaDA-8B").model
+    sizes = [(1, 100, 32, None), (4, 30, 64, 8), (2, 30, 64, 1)]
+    found = [Scenario(model, "generate", b, p, output=o, steps=s) for b, p, o, s in sizes]
+    assert_is_one_by_one(found, DEVICES[:3])
+
+
+@pytest.mark.parametrize("phase", ["prefill", "generate"])
+def test_a_grid_of_prompts_with_images(phase: str) -> None:
+    model = load_model("Qwen3.5-27B").model
+    taken = model.image_tokens
+    found = [Scenario(model, phase, b, 2 * taken + b, output=5, images=2) for b in (1, 3, 8)]
+    assert_is_one_by_one(found, DEVICES[:3])
+    with pytest.raises(InputError, match="same images"):
+        Grid.of([*found, Scenario(model, phase, images=1)], DEVICES[:1])
+
+
+def test_contexts_of_a_grid_go_on_behind_the_memory() -> None:
+    """The longest prompt and the shortest context may stand at different points: their difference counts."""
+    model = load_model("T5-small").model
+    grid = Grid.of([Scenario(model, "decode", 1, p, c) for p, c in ((10, 12), (40, 90))], DEVICES[:1])
+    short = Grid(**{**vars(grid), "prompt": np.array([10.0, 95.0])})
+    with pytest.raises(InputError, match="context is 90"):
+        predict_grid(model, short)
 
 
 @pytest.mark.parametrize("phase", ["prefill", "decode", "generate"])
@@ -211,3 +236,37 @@ def test_shared_experts_and_stages_are_the_same_one_by_one(phase: str, how: dict
         for name, value in predict(scenario, device).totals().items():
             if value is not None:
                 assert table[name][place] == pytest.approx(value, rel=1e-9), (scenario, name)
+
+
+def test_rows_are_streamed_and_totals_are_linear(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Eight times the points: the file grows by as much, memory by no more than the totals."""
+    import tracemalloc
+
+    import pyarrow as pa
+
+    monkeypatch.setattr(module, "CHUNK", 512)
+    monkeypatch.setattr("roofline.gridfile.ROW_GROUP", 4096)
+    device, per_point = DEVICES[0], len(predict(Scenario(LLAMA, "decode"), DEVICES[0]).rows)
+
+    def peaks(points: int) -> tuple[int, int, int]:
+        sizes = np.arange(1.0, points + 1)
+        one = (Setting(),), np.zeros(points, dtype=int), (device,), np.zeros(points, dtype=int)
+        grid = Grid("decode", sizes, sizes, sizes + 1, sizes, *one)
+        found = []
+        for run in (
+            lambda: write_rows(LLAMA, grid, tmp_path / f"{points}.parquet"),
+            lambda: len(predict_grid(LLAMA, grid)["time_s"]),
+        ):
+            tracemalloc.start()
+            before = pa.total_allocated_bytes()
+            count = run()
+            found.append(tracemalloc.get_traced_memory()[1] + pa.total_allocated_bytes() - before)
+            tracemalloc.stop()
+            assert count == points * (per_point if not found[1:] else 1)
+        return found[0], found[1], (tmp_path / f"{points}.parquet").stat().st_size
+
+    peaks(100)  # what is imported and kept the first time
+    few, many = peaks(2_000), peaks(16_000)
+    assert many[0] < 1.5 * few[0]
+    assert many[1] - few[1] < 8 * (14 + 8) * 14_000  # fourteen totals, and less than as much beside them
+    assert many[2] > 4 * few[2]
