@@ -132,7 +132,7 @@ def _as_grid(found: list[Any], device: Any, limits: Any, format: str, out: Path 
 
     rows = _is_table(out)
     if rows and not Grid.fits(found):
-        raise InputError("a Parquet file holds the rows of plain predictions, without techniques; choose --format csv.")
+        raise InputError("a Parquet file holds predictions without techniques; choose --format csv.")
     if not (rows or format == "table") or not Grid.fits(found):
         return False
     from reports import terminal
