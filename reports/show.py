@@ -77,9 +77,15 @@ def _totals(shown: dict[str, Any]) -> str:
     if totals.get("modelled_share") is not None:
         lines.append(
             f"{percent(totals['modelled_share'])} of the time has a model of its FLOP and bytes, "
-            f"{si(totals['unmodelled_s'], 's')} has none; "
-            f"{si(totals['unattributed_s'], 's')} of kernels belongs to no recorded operator"
+            f"{si(totals['unmodelled_s'], 's')} has none"
+            + (
+                f"; {si(totals['unattributed_s'], 's')} of kernels belongs to no recorded operator"
+                if totals["kernels"]
+                else ""
+            )
         )
+    if totals.get("host_time_s"):
+        lines.append(f"no device was recorded: {si(totals['host_time_s'], 's')} in operators of the host")
     idle = {cause: value for cause, value in shown.get("idle", {}).items() if value}
     if idle:
         lines.append(
@@ -97,6 +103,14 @@ def _totals(shown: dict[str, Any]) -> str:
         lines.append(
             f"communication {si(totals['communication_s'], 's')}, "
             f"{si(totals['exposed_s'], 's')} of it beside no computation"
+        )
+    for each in shown.get("memory", []):
+        place = f"device {each['device']}" if each["device"] >= 0 else "the host"
+        reserved = each["peak_reserved_bytes"]
+        lines.append(
+            f"memory of {place}: at most {si(each['peak_allocated_bytes'], 'B')} allocated "
+            f"({si(each['peak_s'], 's')} after the first reading)"
+            + (f", {si(reserved, 'B')} reserved" if reserved else "")
         )
     if totals.get("small_grids_s"):
         lines.append(f"kernels with fewer blocks than processors: {si(totals['small_grids_s'], 's')}")

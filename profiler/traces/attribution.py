@@ -24,7 +24,7 @@ from workloads.operators import Attention
 from workloads.step import Setting
 
 # Kinds that say less than the operator around a kernel does.
-VAGUE = ("elementwise", "copy", "set", "index", "reduce", "residual", "other", UNKNOWN)
+VAGUE = ("host", "elementwise", "copy", "set", "index", "reduce", "residual", "other", UNKNOWN)
 
 
 @dataclass(frozen=True)

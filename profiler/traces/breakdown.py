@@ -30,6 +30,7 @@ def breakdown(trace: Trace, by: str) -> dict[str, Any]:
     totals = {
         **sums,
         "unattributed_s": sums["kernel_time_s"],
+        "host_time_s": 0.0,
         "dropped_events": lost["dropped"],
         "repaired_events": lost["repaired"],
         "modelled_share": None,
@@ -44,6 +45,7 @@ def breakdown(trace: Trace, by: str) -> dict[str, Any]:
         "totals": totals,
         "idle": {},
         "launches": {},
+        "memory": [],
         "losses": [*losses, {"what": "noted", "count": trace["activities"].num_rows, "sentence": NOTE}],
         "unknown_kernels": [],
         "rows": rows(trace, by),

@@ -35,6 +35,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.columns: dict[str, dict[str, str]] = {}  # by table: column and its declared type
+        self.views: set[str] = set()  # their SQL is not run
         _refuse_unfinished(path)
         try:
             with closing(self._small()) as connection:
@@ -43,6 +44,8 @@ class Database:
                 ):
                     info = connection.execute(f"PRAGMA table_info({quoted(name)})")
                     self.columns[name] = {row[1]: row[2] for row in info}
+                views = connection.execute("SELECT name FROM sqlite_master WHERE type = 'view'")
+                self.views = {name for (name,) in views}
         except sqlite3.Error as error:
             raise self._damaged(error) from None
 
@@ -74,25 +77,31 @@ class Database:
         is damaged or a column changes its type half way.
         """
         listed = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in asked.items())
-        sql = f"SELECT {listed} FROM {quoted(table)}"
-        parts = [f"{sql} WHERE rowid BETWEEN {low} AND {high}" for low, high in self._parts(table)]
+        parts = [f"SELECT {listed} FROM {quoted(table)} {which}" for which in self._parts(table)]
         with ThreadPoolExecutor(len(parts)) as pool:
             found = list(pool.map(lambda part: self._read(part, shape, join), parts))
         return [block for blocks in found for block in blocks]
 
-    def _parts(self, table: str) -> Sequence[tuple[int, int]]:
+    def _parts(self, table: str) -> Sequence[str]:
+        """Conditions that part a table's rows; one part where rows have no number of their own."""
+        if "rowid" in (name.casefold() for name in self.columns[table]):
+            return [""]
         try:
             with closing(self._small()) as connection:
                 low, high = connection.execute(
                     f"SELECT min(rowid), max(rowid) FROM {quoted(table)}"
                 ).fetchone()
+        except sqlite3.OperationalError as error:
+            if "no such column" in str(error):  # a table WITHOUT ROWID
+                return [""]
+            raise self._damaged(error) from None
         except sqlite3.Error as error:
             raise self._damaged(error) from None
         if low is None:
-            return [(0, 0)]
+            return ["LIMIT 0"]
         count = max(1, min(os.cpu_count() or 1, 4, (high - low) // PART_ROWS))
         edges = [low + (high + 1 - low) * i // count for i in range(count + 1)]
-        return [(start, end - 1) for start, end in pairwise(edges)]
+        return [f"WHERE rowid BETWEEN {start} AND {end - 1}" for start, end in pairwise(edges)]
 
     def _read(self, sql: str, shape: Callable[[pa.RecordBatch], T], join: Callable[[list[T]], T]) -> list[T]:
         import pyarrow as pa

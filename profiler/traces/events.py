@@ -59,10 +59,21 @@ class Events(Generic[E]):
         while self._closed and len(trailer) < MOST_HEADER and (piece := next(pieces, b"")):
             trailer += piece
         if opening == b"{" and self._closed:
-            self._read_header(b"{" + trailer.lstrip(b", \n\r\t"))
-        self.broken = self.stream.broken or (
-            "" if self._closed or opening == b"[" else "the JSON ends too early"
-        )
+            trailer = self._end(b"{" + trailer.lstrip(b", \n\r\t"))
+        self.broken = self.stream.broken or self._why(opening, trailer)
+
+    def _end(self, text: bytes) -> bytes:
+        """Take what stands behind the events for the header; returns what stands behind its end."""
+        found, _ = spans(text)
+        if not len(found):
+            return b""
+        self._read_header(text[: int(found[0][1])])
+        return text[int(found[0][1]) :]
+
+    def _why(self, opening: bytes, behind: bytes) -> str:
+        if not self._closed:
+            return "" if opening == b"[" else "the JSON ends too early"
+        return "the file goes on behind the end of its JSON" if behind.strip(b" \n\r\t\0") else ""
 
     def _begin(self, pieces: Iterator[bytes]) -> tuple[bytes, bytes]:
         """The bytes from the first event on, and whether the file is a list or an object."""

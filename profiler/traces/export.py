@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from roofline.run import Run
 
 ENDINGS = (".json", ".json.gz", ".parquet")
-CATEGORY = {"kernel": "kernel", "copy": "gpu_memcpy", "set": "gpu_memset", "graph": "kernel"}
+CATEGORY = {
+    "host": "cpu_op",
+    "kernel": "kernel",
+    "copy": "gpu_memcpy",
+    "set": "gpu_memset",
+    "graph": "kernel",
+}
 RANGE_CATEGORY = {"operator": "cpu_op", "module": "python_function", "nvtx": "nvtx"}  # as Kineto names them
 WORK = {"matrix_flops": "matrix FLOP", "vector_flops": "vector FLOP", "work_bytes": "bytes"}
 POINT = ["phase", "batch", "q_len", "kv_len"]
@@ -90,9 +96,9 @@ def events(trace: Trace, rows: pd.DataFrame) -> Iterator[Event]:
     places = list(dict.fromkeys(zip(rows["source"], rows["device"], strict=True)))
     numbers = {place: 2 * at for at, place in enumerate(places)}
     names = {(d.source, d.device): d.name for d in trace.devices}
-    predicted = rows["bound_s"].notna().any()
+    predicted, host = rows["bound_s"].notna().any(), (rows["activity"] == "host").any()
     for (source, device), number in numbers.items():
-        label = f"device {device} {names.get((source, device), '')}".strip()
+        label = f"device {device} {names.get((source, device), '')}".strip() if not host else "host"
         label += f" of {trace.origins[source].file}" if len(trace.origins) > 1 else ""
         yield from _named(number + 1, f"{label}: measured", 2 * number + 1)
         if predicted:

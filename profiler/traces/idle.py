@@ -32,6 +32,8 @@ def idle_causes(trace: Trace) -> dict[str, float]:
     source, device = trace.column("activities", "source"), trace.column("activities", "device")
     start, end = trace.column("activities", "start_ns"), trace.column("activities", "end_ns")
     calls = _Calls(trace)
+    if is_kind(trace, "host").any():  # no device was recorded
+        return dict.fromkeys(CAUSES, 0.0)
     for s, d in sorted(set(zip(source.tolist(), device.tolist(), strict=True))):
         rows = np.flatnonzero((source == s) & (device == d) & (end > start))
         rows = rows[np.argsort(start[rows], kind="stable")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import msgspec
@@ -114,21 +115,45 @@ def sort_of(event: Any) -> str:
     return "operator" if "::" in name else ""
 
 
-def closed(begun: Any, end: Any, exact: bool) -> Any:
-    """A begin and its end as one complete event."""
-    start = nanoseconds([begun.ts], exact=exact)[0]
-    stop = nanoseconds([end], exact=exact)[0]
-    duration = None if BAD in (start, stop) else max(0, int(stop - start)) / 1000
-    return type(begun)(
-        ph="X",
-        cat=begun.cat,
-        name=begun.name,
-        pid=begun.pid,
-        tid=begun.tid,
-        ts=begun.ts,
-        dur=duration,
-        args=begun.args,
-    )
+class Pairs:
+    """Begins (`B`) and their ends (`E`), which belong to the latest open begin of their thread."""
+
+    def __init__(self, exact: bool) -> None:
+        self.exact = exact
+        self.ends = 0  # without a begin
+        self._open: dict[tuple[Any, Any], list[Event]] = defaultdict(list)
+
+    def joined(self, events: list[Any]) -> list[Any]:
+        """The events with pairs as complete ones, in the order of their ends."""
+        if not {event.ph for event in events} & {"B", "E"}:
+            return events
+        found = []
+        for event in events:
+            if event.ph == "B":
+                self._open[event.pid, event.tid].append(event)
+            elif event.ph != "E":
+                found.append(event)
+            elif self._open[event.pid, event.tid]:
+                found.append(self._closed(self._open[event.pid, event.tid].pop(), event.ts))
+            else:
+                self.ends += 1
+        return found
+
+    def left(self, last_ns: int | None) -> list[Any]:
+        """Begins without an end, as lasting until a moment; without a duration where none is given."""
+        last: Any = None if last_ns is None else f"{last_ns / 1000:.3f}"
+        if last is not None and self.exact:
+            last = msgspec.Raw(last.encode())
+        found = [self._closed(event, last) for events in self._open.values() for event in events]
+        self._open.clear()
+        return found
+
+    def _closed(self, begun: Any, end: Any) -> Any:
+        """A begin and its end as one complete event."""
+        start = nanoseconds([begun.ts], exact=self.exact)[0]
+        stop = nanoseconds([end], exact=self.exact)[0]
+        duration = None if BAD in (start, stop) else max(0, int(stop - start)) / 1000
+        return msgspec.structs.replace(begun, ph="X", dur=duration)
 
 
 def sizes(what: str, values: list[Any]) -> dict[str, Any]:

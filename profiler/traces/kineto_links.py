@@ -9,6 +9,7 @@ import numpy as np
 
 from profiler.traces.linking import link_ranges
 from profiler.traces.nesting import NONE, latest_before
+from profiler.traces.sound import Losses
 from profiler.traces.tables import Trace
 
 MOST_KERNELS_PER_CALL = 8  # of a call that launches no graph
@@ -16,20 +17,19 @@ Columns = Mapping[str, Any]
 
 
 def linked(
-    trace: Trace, columns: Mapping[str, Columns], words: Mapping[str, Sequence[str]]
-) -> tuple[Trace, int]:
-    """The trace with its links, and how many activities share a correlation id that links nothing.
+    trace: Trace, columns: Mapping[str, Columns], words: Mapping[str, Sequence[str]], losses: Losses
+) -> Trace:
+    """The trace with its links; what ids cannot tell is among the losses.
 
     `columns` are those of the tables with Kineto's own `correlation` and `external` ids, `words` what
     their codes stand for.
     """
     activities, launches, ranges = (columns.get(name) for name in ("activities", "launches", "ranges"))
-    wrong = 0
     if ranges is not None and len(ranges["name"]):
         process, thread = _host_threads(ranges, launches, words)
         trace = trace.with_column("ranges", "process", process).with_column("ranges", "thread", thread)
     if activities is not None and launches is not None and len(launches["name"]):
-        launch, graph, wrong = _launches_of(activities, launches, words["launches"])
+        launch, graph = _launches_of(activities, launches, words["launches"], losses)
         trace = trace.with_column("activities", "launch", launch).with_column("activities", "graph", graph)
         known = launch >= 0
         process = np.where(known, launches["process"][np.maximum(launch, 0)], NONE)
@@ -38,10 +38,12 @@ def linked(
         trace = trace.with_column(
             "activities", "range", _by_external(activities, ranges, words["range kind"])
         )
-    return link_ranges(trace), wrong
+    return link_ranges(trace)
 
 
-def _launches_of(activities: Columns, launches: Columns, names: Sequence[str]) -> tuple[Any, Any, int]:
+def _launches_of(
+    activities: Columns, launches: Columns, names: Sequence[str], losses: Losses
+) -> tuple[Any, Any]:
     """The call with an activity's correlation id; the latest before it, where ids are used again."""
     rows = np.flatnonzero(launches["correlation"] > 0)
     found = latest_before(
@@ -59,7 +61,23 @@ def _launches_of(activities: Columns, launches: Columns, names: Sequence[str]) -
     launch = np.where(wrong, NONE, launch)
     of_graph = (launch >= 0) & graphs[np.maximum(launch, 0)]
     graph = np.where((activities["graph"] <= 0) & of_graph, launch, activities["graph"])
-    return launch, graph, int(wrong.sum())
+    losses.note("unlinked", wrong.sum(), "activities that share one correlation with many others: not linked")
+    losses.note(
+        "noted",
+        _ambiguous(activities, launches, rows),
+        "activities whose correlation id several processes used; the latest call before each was taken",
+    )
+    return launch, graph
+
+
+def _ambiguous(activities: Columns, launches: Columns, rows: Any) -> int:
+    """How many activities have a correlation id that calls of more than one process have."""
+    processes = np.unique(launches["process"][rows])
+    if len(processes) < 2:
+        return 0
+    ids = [np.unique(launches["correlation"][rows][launches["process"][rows] == p]) for p in processes]
+    known, count = np.unique(np.concatenate(ids), return_counts=True)
+    return int(np.isin(activities["correlation"], known[count > 1]).sum())
 
 
 def _by_external(activities: Columns, ranges: Columns, kinds: Sequence[str]) -> Any:

@@ -39,7 +39,7 @@ def _nested(thread: Any, start: Any, end: Any) -> Any:
     while len(rows):
         over = ends[candidate[rows]] < ends[rows]
         rows = rows[over]
-        if (ends[candidate[rows]] >= starts[rows]).any():
+        if (ends[candidate[rows]] > starts[rows]).any():
             return None
         candidate[rows] = candidate[candidate[rows]]
         rows = rows[candidate[rows] >= 0]
@@ -61,7 +61,7 @@ def _stacked(thread: Any, start: Any, end: Any) -> Any:
             current = threads[row]
         while open_rows and ends[open_rows[-1]] < ends[row]:
             last = ends[open_rows[-1]]
-            if last >= starts[row] and ends[row] - last <= JITTER_NS:
+            if last > starts[row] and ends[row] - last <= JITTER_NS:
                 ends[row] = last
                 break
             open_rows.pop()  # whatever it would enclose from here on, this row encloses too

@@ -16,9 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from profiler.traces.columns import BAD
 from profiler.traces.database import Database
 from profiler.traces.linking import link_ranges
 from profiler.traces.nsysfacts import EXPORTED, DeviceNumbers, devices, origin, samples
+from profiler.traces.nsysmemory import allocations
 from profiler.traces.nsysnames import Strings, copy_name, range_names
 from profiler.traces.sound import Columns, Losses, constant, in_order, is_constant, joined, sound_times
 from profiler.traces.tables import NONE, SCHEMAS, Trace
@@ -105,7 +107,8 @@ class _Report:
             self.losses.note("noted", calls.twice, "calls that share a correlation id; the first was taken")
             tables["launches"] = _table("launches", launches, {"name": names})
             tables["ranges"] = self._ranges()
-            tables["samples"] = samples(self.database)
+            kept = allocations(self.database, self.numbers)
+            tables["samples"] = pa.concat_tables([samples(self.database), kept]).unify_dictionaries()
         tables["activities"] = self._activities(calls)
         del calls  # as large as what is still to be linked
         self.losses.note("noted", self.strings.cleaned, "names that were cut or had control characters")
@@ -130,11 +133,13 @@ class _Report:
             unlinked = int((columns["launch"] < 0).sum()) if parts else 0
             self.losses.note("unlinked", unlinked, "activities whose launching call was not recorded")
         self.losses.note("noted", int(not parts), "report without any kernel, copy or set")
+        views = len(self.database.views & {*KINDS, RUNTIME, NVTX})
+        self.losses.note("dropped", views, "views in the place of tables: what they ask for is not run")
         return _table("activities", columns, {"name": words, "kind": list(KINDS.values())})
 
     def _placed(self, batch: pa.RecordBatch, calls: _Calls | None) -> Columns:
         """A batch of activities: the call that launched each, and the device that it ran on."""
-        columns = sound_times(_integers(batch), self.losses)
+        columns = sound_times(self._numbers(batch), self.losses)
         rows = len(columns["start_ns"])
         process = columns.get("process", constant(NONE, rows))
         if calls is not None:
@@ -145,6 +150,13 @@ class _Report:
         if "dynamic" in columns:
             columns["shared_bytes"] = columns.get("shared_bytes", 0) + columns.pop("dynamic")
         return _compact("activities", columns)
+
+    def _numbers(self, batch: pa.RecordBatch) -> Columns:
+        """A batch as integers, names that are written out (and not in StringIds) among them."""
+        at = batch.schema.get_field_index("name")
+        if at >= 0 and pa.types.is_string(batch.schema.field(at).type):
+            batch = batch.set_column(at, "name", self.strings.numbers(batch.column(at)))
+        return _integers(batch)
 
     def _names(self, table: str, columns: Columns) -> tuple[Any, list[str]]:
         """Codes of the activities' names, and the names."""
@@ -160,7 +172,7 @@ class _Report:
 
     def _launches(self) -> tuple[Columns, list[str]]:
         columns = self._scan(
-            RUNTIME, lambda batch: _compact("launches", sound_times(_integers(batch), self.losses))
+            RUNTIME, lambda batch: _compact("launches", sound_times(self._numbers(batch), self.losses))
         )
         columns = in_order(columns, self.losses)
         numbers = columns.pop("name", constant(NONE, len(columns["start_ns"])))
@@ -179,7 +191,7 @@ class _Report:
         columns |= {"name": found.name.codes, "kind": found.kind.codes, "shapes": found.shapes.codes}
         self.losses.note("noted", found.cleaned, "names that were cut or had control characters")
         columns = in_order(columns, self.losses)
-        unclosed = columns["end_ns"] == NONE
+        unclosed = columns["end_ns"] == BAD
         last = max(int(columns["end_ns"].max()), int(columns["start_ns"].max()))
         self.losses.note("repaired", unclosed.sum(), "ranges never closed, taken to last to the end")
         columns["end_ns"] = np.where(unclosed, last, columns["end_ns"])
@@ -251,12 +263,13 @@ def _key(process: Any, correlation: Any) -> Any:
 
 
 def _integers(batch: pa.RecordBatch) -> Columns:
-    """Columns as int64 of their own, -1 for NULL; an ArrowTypeError where something else stands."""
+    """Columns as int64 of their own, -1 for NULL (BAD in times); an ArrowTypeError for anything else."""
     columns = {}
     for name, values in zip(batch.schema.names, batch.columns, strict=True):
         if not pa.types.is_integer(values.type):
             raise pa.ArrowTypeError(f"column {name} holds values of type {values.type}, expected integers")
-        numbers = (values.fill_null(NONE) if values.null_count else values).to_numpy()
+        absent = BAD if name in TIMES else NONE
+        numbers = (values.fill_null(absent) if values.null_count else values).to_numpy()
         if name in ("process", "thread"):
             columns["process"] = numbers >> ID_BITS & LOW_BITS
         if name != "process":
@@ -274,10 +287,12 @@ def _compact(table: str, columns: Columns) -> Columns:
         kind = schema.field(name).type if name in schema.names else pa.int64()
         width = np.dtype(np.int64 if pa.types.is_dictionary(kind) else kind.to_pandas_dtype())
         low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+        # A clock may begin before its zero; names that stand in the table have numbers below it.
+        least = np.iinfo(width).min if name in (*TIMES, "name") else NONE
         if low == high and len(values):
-            columns[name] = constant(width.type(min(max(low, NONE), np.iinfo(width).max)), len(values))
-        elif low < NONE or high > np.iinfo(width).max:
-            columns[name] = values.clip(NONE, np.iinfo(width).max).astype(width)
+            columns[name] = constant(width.type(min(max(low, least), np.iinfo(width).max)), len(values))
+        elif low < least or high > np.iinfo(width).max:
+            columns[name] = values.clip(least, np.iinfo(width).max).astype(width)
         else:
             columns[name] = values.astype(width)
     return columns

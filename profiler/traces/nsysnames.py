@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from profiler.traces.tables import NONE
 
 MOST_CHARACTERS = 4000
 UNNAMED = "(no name)"
+FIRST_OWN = -2  # names without a number of their report are numbered from here downwards
 # emit_nvtx of torch: "aten::mm, seq = 3, op_id = 12, sizes = [[4, 5], [5, 6]], input_op_ids = [..]"
 ANNOTATED = re.compile(
     r"(?P<name>.*?)(?:, seq = \d+)?(?:, op_id = \d+)?(?:, sizes = (?P<sizes>\[[\d, \[\]]*\]))?"
@@ -53,6 +55,8 @@ class Strings:
     def __init__(self, database: Database) -> None:
         self._ids: Any = np.empty(0, np.int64)
         self._values = pa.array([], pa.binary())
+        self._own: dict[bytes, int] = {}  # names that stand in the tables themselves
+        self._lock = Lock()
         self.cleaned = 0
         if database.has("StringIds", "id", "value"):
             text = f"substr(coalesce(value, ''), 1, {MOST_CHARACTERS})"
@@ -68,8 +72,13 @@ class Strings:
         rows = self._rows(known)
         words = Words()
         found = self._values.take(pa.array(np.maximum(rows, 0))).to_pylist() if len(self._ids) else []
+        own = list(self._own)
         texts = [
-            decoded(found[i]) if row >= 0 else UNNAMED if number < 0 else f"(string {number})"
+            decoded(found[i] if row >= 0 else own[FIRST_OWN - number])
+            if row >= 0 or number <= FIRST_OWN
+            else UNNAMED
+            if number < 0
+            else f"(string {number})"
             for i, (row, number) in enumerate(zip(rows, known.tolist(), strict=True))
         ]
         to = words.codes([without.sub("", text) for text in texts] if without else texts)
@@ -77,6 +86,14 @@ class Strings:
         if is_constant(codes):
             return constant(to[0], len(codes)), words.known
         return to[codes] if len(to) else codes.astype(np.int32), words.known
+
+    def numbers(self, texts: pa.Array) -> pa.Array:
+        """Names written out in a table as numbers that `used` understands."""
+        found = _bytes(texts).dictionary_encode()
+        with self._lock:
+            to = [self._own.setdefault(text, len(self._own)) for text in found.dictionary.to_pylist()]
+        numbers = pa.array([FIRST_OWN - place for place in to], pa.int64())
+        return numbers.take(found.indices)
 
     def texts(self, batch: pa.RecordBatch) -> pa.Array:
         """The text of NVTX events, their own or a registered one, as a dictionary of bytes."""

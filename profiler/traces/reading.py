@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from profiler.traces.counters import timed
+from profiler.traces.host import hosted
+from profiler.traces.ranks import aligned
 from profiler.traces.tables import Trace, merge
 from specfiles.errors import InputError
 from specfiles.reading import exists
 
 HEAD_BYTES = 4096
+PACKED = {b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2"}
 Reader = Callable[[Path], Trace]
 
 
@@ -19,14 +22,14 @@ def read_trace(path: Path) -> Trace:
 
     Raises InputError for what is no trace.
     """
-    return timed(reader_of(path)(path))
+    return hosted(timed(reader_of(path)(path)))
 
 
 def read_traces(paths: Sequence[Path]) -> Trace:
-    """Several trace files (ranks, tools) as one trace."""
+    """Several trace files (ranks, tools) as one trace, on one clock."""
     if not paths:
         raise InputError("no trace was named; give at least one file.")
-    return timed(merge([reader_of(path)(path) for path in paths]))
+    return hosted(aligned(timed(merge([reader_of(path)(path) for path in paths]))))
 
 
 def reader_of(path: Path) -> Reader:
@@ -41,6 +44,8 @@ def reader_of(path: Path) -> Reader:
             head = file.read(HEAD_BYTES)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
+    if packer := next((name for magic, name in PACKED.items() if head.startswith(magic)), None):
+        raise InputError(f"{path}: is packed with {packer}; unpack it first (only gzip is read as it is).")
     return _binary(head) or _page(path, head) or kineto.read
 
 
@@ -67,4 +72,4 @@ def read_brief(path: Path, *, needs_links: bool) -> Trace:
     for brief in (kineto.read, nsys.read, nsysrep.read):
         if reader is brief and not needs_links:
             return brief(path, brief=True)
-    return timed(reader(path))
+    return hosted(timed(reader(path)))

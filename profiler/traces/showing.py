@@ -24,11 +24,13 @@ def shown(subject: Path, by: str, hardware: str | None, fidelity: Fidelity) -> d
     if exists(subject, Path.is_file):
         from profiler.traces.attribution import attribute
         from profiler.traces.breakdown import LARGE, breakdown
-        from profiler.traces.reading import read_brief
+        from profiler.traces.reading import read_brief, read_trace
 
         # A breakdown by kernel or stream needs no launches and no ranges, and is read several times faster.
         brief = by in ("kernel", "stream", "kind")
         trace = read_brief(subject, needs_links=not brief)
+        if brief and not trace["activities"].num_rows:  # what ran may be operators of the host
+            trace = read_trace(subject)
         if brief and trace["activities"].num_rows >= LARGE:
             return breakdown(trace, by)
         trace = attribute(trace)

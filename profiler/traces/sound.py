@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from profiler.traces.tables import NONE, Loss
+from profiler.traces.columns import BAD
+from profiler.traces.tables import Loss
 
 Columns = dict[str, Any]  # NumPy arrays of one length
 LONGEST_NS = 3600 * 10**9  # nothing that runs on a GPU takes an hour
@@ -36,14 +37,16 @@ class Losses:
 
 
 def sound_times(columns: Columns, losses: Losses, *, ranges: bool = False) -> Columns:
-    """Events with a start, an end and a length that can be; ranges may last, and lack an end (-1)."""
+    """Events with a start, an end and a length that can be; ranges may last, and lack an end (BAD)."""
     start, end = columns["start_ns"], columns["end_ns"]
-    length = end - start
-    if not len(start) or (start.min() > NONE and 0 <= length.min() <= length.max() <= LONGEST_NS):
+    if not len(start):
         return columns
-    missing = (start == NONE) | ((end == NONE) & (not ranges))
-    negative = ~missing & (length < 0) & (end != NONE)
-    absurd = ~missing & (length > (FARTHEST_NS if ranges else LONGEST_NS))
+    length = end - start
+    if min(start.min(), end.min()) > BAD and 0 <= length.min() <= length.max() <= LONGEST_NS:
+        return columns
+    missing, unclosed = (start == BAD) | ((end == BAD) & (not ranges)), end == BAD
+    negative = ~missing & ~unclosed & (length < 0)
+    absurd = ~missing & ~unclosed & (length > (FARTHEST_NS if ranges else LONGEST_NS))
     losses.note("dropped", missing.sum(), "events without a start or an end")
     losses.note("dropped", negative.sum(), "events of negative duration")
     losses.note("dropped", absurd.sum(), "events longer than an hour")

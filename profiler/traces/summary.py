@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from profiler.traces.idle import idle_causes, launching, overlap, small_grids_s
+from profiler.traces.memory import memory
 from profiler.traces.rules import known_kernel
 from profiler.traces.tables import Trace
 from profiler.traces.totals import totals
@@ -106,6 +107,7 @@ def show(trace: Trace, by: str, ceilings: Ceilings | None = None) -> dict[str, A
         "totals": {**totals(trace), **modelled(rows), **wires, "small_grids_s": small_grids_s(trace)},
         "idle": idle_causes(trace),
         "launches": launching(trace),
+        "memory": memory(trace),
         "losses": [{"what": x.what, "count": x.count, "sentence": x.sentence} for x in trace.losses],
         "unknown_kernels": _unknown(rows),
         "rows": found,
@@ -145,7 +147,7 @@ def _record(by: str, name: Any, group: pd.DataFrame, whole: float) -> dict[str, 
     limits = group.loc[known].groupby("bound", sort=False)["bound_s"].sum() if known.any() else None
     values = (
         _name(by, name),
-        _only(group["kind"]) if by != "kernel" else known_kernel(str(name[0])).kind,
+        _only(group["kind"]) if by != "kernel" or "host" in set(group["activity"]) else _named_kind(name),
         _only(group["phase"]),
         _layer(group["layer"]) if by != "phase" else None,
         len(group),
@@ -160,6 +162,10 @@ def _record(by: str, name: Any, group: pd.DataFrame, whole: float) -> dict[str, 
         _warning(group),
     )
     return dict(zip(ROW, values, strict=True))
+
+
+def _named_kind(name: Any) -> str:
+    return known_kernel(str(name[0])).kind
 
 
 def _warning(group: pd.DataFrame) -> str | None:

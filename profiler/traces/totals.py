@@ -33,7 +33,9 @@ def device_totals(trace: Trace) -> list[DeviceTotals]:
     """A row per device that ran anything."""
     source, device = trace.column("activities", "source"), trace.column("activities", "device")
     start, end = trace.column("activities", "start_ns"), trace.column("activities", "end_ns")
-    kernel = is_kind(trace, "kernel")
+    kernel, host = is_kind(trace, "kernel"), is_kind(trace, "host")
+    if host.any():  # of a trace that has nothing else
+        return []
     found = []
     places = pa.array(source.astype(np.int64) << 32 | device.astype(np.uint32)).unique()
     for s, d in sorted(
@@ -65,9 +67,17 @@ def totals(trace: Trace) -> dict[str, Any]:
     return {
         **sums,
         "unattributed_s": unattributed_s(trace),
+        "host_time_s": host_time_s(trace),
         "dropped_events": lost["dropped"],
         "repaired_events": lost["repaired"],
     }
+
+
+def host_time_s(trace: Trace) -> float:
+    """Time in operators of the host, of a trace without any device; summed over its threads."""
+    host = is_kind(trace, "host")
+    spent = trace.column("activities", "end_ns") - trace.column("activities", "start_ns")
+    return int(spent[host].sum()) / 1e9
 
 
 def unattributed_s(trace: Trace) -> float:

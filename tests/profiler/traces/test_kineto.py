@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from profiler.traces import kineto
+from profiler.traces.memory import memory
 from profiler.traces.reading import read_traces
 from profiler.traces.tables import Trace
 from profiler.traces.totals import totals
@@ -333,3 +334,63 @@ def test_a_trace_of_the_host_alone_is_said_to_be_one(made: Any, write: Write) ->
     trace = read_traces([write(made.text())])
     assert totals(trace)["gpu_busy_s"] == 0
     assert "noted 1 ranges of the host and no activity of a device" in sentences(trace)
+
+
+def test_ends_without_a_category_close_what_is_open_on_their_thread(write: Write) -> None:
+    events = []
+    for at in range(10):
+        begin = {"ph": "B", "cat": "kernel", "name": "k", "pid": 0, "tid": 7, "ts": at * 1.0}
+        events += [{**begin, "args": {"device": 0, "stream": 7}}]
+        events += [{"ph": "B", "cat": "cpu_op", "name": "aten::mm", "pid": 5, "tid": 5, "ts": at * 1.0}]
+        events += [{"ph": "E", "pid": pid, "tid": tid, "ts": at + 0.7} for pid, tid in ((0, 7), (5, 5))]
+    path = write(json.dumps({"traceEvents": [*events, {"ph": "E", "pid": 9, "tid": 9, "ts": 3.0}]}))
+    for brief in (False, True):
+        trace = kineto.read(path, brief=brief)
+        assert totals(trace)["gpu_busy_s"] == pytest.approx(10 * 0.7e-6)
+        assert "dropped 1 ends of ranges that never began" in sentences(trace)
+
+
+def test_what_stands_behind_the_end_of_the_json_is_said(made: Any, write: Write) -> None:
+    made.kernel("k", 0.0, 1.0)
+    trace = kineto.read(write(made.text() + "\n" + made.text()))
+    assert trace["activities"].num_rows == 1
+    assert "goes on behind the end of its JSON" in sentences(trace)
+
+
+@pytest.mark.parametrize("magic", [b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh9"])
+def test_other_packers_are_named(write: Write, magic: bytes) -> None:
+    with pytest.raises(InputError, match="unpack it first"):
+        read_traces([write(magic + b"rest")])
+
+
+def test_ids_that_two_processes_use_are_said(write: Write) -> None:
+    events = [
+        {
+            "ph": "X",
+            "cat": "cuda_runtime",
+            "name": "cudaLaunchKernel",
+            "pid": pid,
+            "tid": 1,
+            "ts": pid,
+            "dur": 1,
+        }
+        | {"args": {"correlation": 5}}
+        for pid in (10, 20)
+    ]
+    kernel = {"ph": "X", "cat": "kernel", "name": "k", "pid": 0, "tid": 7, "ts": 30, "dur": 1}
+    events += [{**kernel, "args": {"device": 0, "stream": 7, "correlation": 5}}]
+    trace = kineto.read(write(json.dumps(events)))
+    assert "several processes used" in sentences(trace)
+
+
+def test_memory_has_a_highest_point(made: Any, write: Write) -> None:
+    made.kernel("k", 0.0, 1.0)
+    readings = [(0, 1, 100, 500), (1, 1, 900, 1000), (2, 1, 300, 1000), (3, 0, 7000, 0)]
+    for ts, kind, allocated, reserved in readings:
+        args = {"Device Type": kind, "Device Id": 2, "Total Allocated": allocated, "Total Reserved": reserved}
+        event = {"ph": "i", "cat": "cpu_instant_event", "name": "[memory]", "pid": 1, "tid": 1, "ts": ts}
+        made.events.append({**event, "s": "t", "args": args})
+    device, host = memory(read_traces([write(made.text())]))
+    assert (device["device"], device["peak_allocated_bytes"], device["peak_reserved_bytes"]) == (2, 900, 1000)
+    assert (device["peak_s"], device["last_allocated_bytes"]) == (pytest.approx(1e-6), 300)
+    assert (host["device"], host["peak_allocated_bytes"]) == (-1, 7000)

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler.traces import kineto, ncu, ncurep, nsys, nsysrep
+from profiler.traces.memory import memory
 from profiler.traces.reading import reader_of
 from profiler.traces.tables import SCHEMAS, Trace
 from specfiles.errors import InputError
@@ -459,3 +460,62 @@ def test_what_nsys_says_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(shutil, "which", lambda _: str(program))
     with pytest.raises(InputError, match="unsupported version"):
         nsysrep.read(tmp_path / "x.nsys-rep")
+
+
+def test_a_clock_may_begin_before_its_zero(report: Callable[..., Path]) -> None:
+    rows = [kernel(-500, -400), kernel(-1, 5), kernel(100, 200)]
+    assert times(nsys.read(report(**{KERNEL: rows}))) == [(-500, -400), (-1, 5), (100, 200)]
+
+
+def test_names_may_stand_in_the_table_itself(report: Callable[..., Path]) -> None:
+    rows = [{**kernel(10 * i, 10 * i + 5, i + 1), "demangledName": f"gemm_{i % 2}"} for i in range(4)]
+    calls = [{**call(10 * i, 10 * i + 1, i + 1), "nameId": "cudaLaunchKernel_v7000"} for i in range(4)]
+    for brief in (False, True):
+        trace = nsys.read(report(**{KERNEL: rows, RUNTIME: calls}), brief=brief)
+        assert trace["activities"]["name"].to_pylist() == ["gemm_0", "gemm_1"] * 2
+    assert (
+        nsys.read(report(**{KERNEL: rows, RUNTIME: calls}))["launches"]["name"].to_pylist()
+        == ["cudaLaunchKernel"] * 4
+    )
+
+
+def test_a_view_is_not_run_and_said(report: Callable[..., Path]) -> None:
+    path = report(**{"other": [kernel(0, 5)]})
+    with sqlite3.connect(path) as file:
+        file.execute(f"CREATE VIEW {KERNEL} AS SELECT * FROM other")
+        file.execute(f"CREATE TABLE {RUNTIME} (start INTEGER, end INTEGER)")
+    file.close()
+    assert lost(nsys.read(path), "dropped") == {
+        "views in the place of tables: what they ask for is not run": 1
+    }
+
+
+@pytest.mark.parametrize("declared", ["start INTEGER PRIMARY KEY, end INTEGER) WITHOUT ROWID", "*"])
+def test_rows_need_no_number(report: Callable[..., Path], declared: str) -> None:
+    path = report()
+    columns = "start INTEGER, end INTEGER, rowid INTEGER)" if declared == "*" else declared
+    with sqlite3.connect(path) as file:
+        file.execute(f"CREATE TABLE {KERNEL} ({columns}")
+        file.executemany(f"INSERT INTO {KERNEL} (start, end) VALUES (?, ?)", [(0, 5), (10, 15)])
+    file.close()
+    assert times(nsys.read(path)) == [(0, 5), (10, 15)]
+
+
+def test_memory_is_what_was_allocated_and_not_yet_freed(report: Callable[..., Path]) -> None:
+    def event(start: int, address: int, size: int, freed: int, kind: int = 2, pid: int = 7) -> Row:
+        place = {"deviceId": 0, "globalPid": process(pid), "address": address}
+        return {"start": start, **place, "bytes": size, "memKind": kind, "memoryOperationType": freed}
+
+    events = [
+        event(1, 64, 1000, 0),
+        event(2, 128, 5000, 0),
+        event(3, 64, 0, 1),  # a freeing need not say its size
+        event(4, 999, 4000, 1),  # allocated before the recording: never counted, never taken away
+        event(5, 64, 200, 0, pid=8),  # another process has addresses of its own
+        event(6, 256, 10**9, 0, kind=1),  # pinned memory of the host
+    ]
+    trace = nsys.read(report(**{KERNEL: [kernel(0, 5)], "CUDA_GPU_MEMORY_USAGE_EVENTS": events}))
+    assert [row["value"] for row in trace["samples"].to_pylist()] == [1000, 6000, 5000, 5200]
+    (found,) = memory(trace)
+    assert found["peak_allocated_bytes"] == 6000
+    assert found["peak_reserved_bytes"] is None

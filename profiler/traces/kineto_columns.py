@@ -1,0 +1,176 @@
+"""Kineto's events of one sort as columns, chunk by chunk, and the columns as tables."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from profiler.traces.columns import BAD, NONE, Words, identities, integers, nanoseconds
+from profiler.traces.kineto_events import EMPTY, shapes_of, sizes, small
+from profiler.traces.sound import LONGEST_NS, Losses, in_order
+from profiler.traces.tables import SCHEMAS
+
+STEP = "ProfilerStep"
+WORDS = {  # whose codes a column holds
+    "activities": {"kind": "kind", "name": "activities"},
+    "launches": {"name": "launches", "kernel": "activities"},
+    "ranges": {"kind": "range kind", "name": "ranges", "shapes": "shapes"},
+    "samples": {"quantity": "quantity"},
+}
+
+
+class KinetoColumns:
+    """Columns as they grow; afterwards `tables`. What is no time, or recorded twice, is among the losses."""
+
+    def __init__(self, losses: Losses, *, exact: bool, brief: bool) -> None:
+        self.losses, self.exact, self.brief = losses, exact, brief
+        self.words: dict[str, Words] = defaultdict(Words)
+        self.columns: dict[str, dict[str, Any]] = {}  # of the tables made, with Kineto's own ids
+        self._parts: dict[str, list[dict[str, Any]]] = defaultdict(list)
+
+    def __bool__(self) -> bool:
+        return any(
+            len(part["name"]) for name in ("activities", "launches", "ranges") for part in self._parts[name]
+        )
+
+    @property
+    def cleaned(self) -> int:
+        """Names that were cut or had control characters."""
+        return sum(words.cleaned for words in self.words.values())
+
+    @property
+    def last_ns(self) -> int | None:
+        """The end of the last event so far."""
+        ends = [p["end_ns"].max() for ps in self._parts.values() for p in ps if len(p.get("end_ns", ()))]
+        return int(max(ends)) if ends and max(ends) != BAD else None
+
+    def add_activities(self, kind: str, group: list[Any]) -> None:
+        """Kernels, copies or sets."""
+        if not group:
+            return
+        args = [e.args or EMPTY for e in group]
+        processes = integers([e.pid for e in group])
+        device = integers([a.device for a in args])
+        stream = integers([a.stream for a in args])
+        threads = integers([e.tid for e in group])
+        self.losses.note("noted", (stream < 0).sum(), "activities without a stream; their thread stands in")
+        part = {
+            "device": np.where(device < 0, processes, device).clip(NONE, 2**31 - 1).astype(np.int32),
+            "stream": np.where(stream < 0, threads, stream),
+            "kind": self.words["kind"].codes([kind] * len(group)),
+            "name": self.words["activities"].codes([e.name for e in group]),
+            "bytes": integers([a.bytes for a in args]),
+            "correlation": integers([a.correlation for a in args]),
+            **self._times(group),
+        }
+        if not self.brief:
+            external = integers([a.external if a.external is not None else a.external_old for a in args])
+            part |= {
+                "external": external,
+                "graph": integers([a.graph for a in args]),
+                "graph_node": integers([a.graph_node for a in args]),
+                **sizes("grid", [a.grid for a in args]),
+                **sizes("block", [a.block for a in args]),
+                "registers": small([a.registers for a in args]),
+                "shared_bytes": small([a.shared for a in args]),
+            }
+        self._parts["activities"].append(part)
+
+    def add_launches(self, group: list[Any]) -> None:
+        """Calls of the runtime or driver."""
+        if not group:
+            return
+        args = [e.args or EMPTY for e in group]
+        self._parts["launches"].append(
+            {
+                **self._where(group),
+                "name": self.words["launches"].codes([e.name for e in group]),
+                "correlation": integers([a.correlation for a in args]),
+                "kernel": self.words["activities"].codes([a.kernel for a in args]),
+                **self._times(group),
+            }
+        )
+
+    def add_ranges(self, kind: str, group: list[Any]) -> None:
+        """Operators, annotations, modules; those that profiler steps are named by are steps."""
+        if not group:
+            return
+        args = [e.args or EMPTY for e in group]
+        kinds = ["step" if kind == "annotation" and str(e.name).startswith(STEP) else kind for e in group]
+        external = [a.external if a.external is not None else a.external_old for a in args]
+        self._parts["ranges"].append(
+            {
+                **self._where(group),
+                "kind": self.words["range kind"].codes(kinds),
+                "name": self.words["ranges"].codes([e.name for e in group]),
+                "shapes": self.words["shapes"].codes([shapes_of(a) for a in args]),
+                "external": integers(external),
+                **self._times(group),
+            }
+        )
+
+    def add_memory(self, group: list[Any]) -> None:
+        """What the allocator held after each allocation."""
+        group = [e for e in group if e.args.allocated is not None]
+        if not group:
+            return
+        on_device = integers([e.args.memory_type for e in group]) > 0
+        device = np.where(on_device, integers([e.args.memory_device for e in group]), NONE).astype(np.int32)
+        time = nanoseconds([e.ts for e in group], exact=self.exact)
+        for quantity, field in (("allocated_bytes", "allocated"), ("reserved_bytes", "reserved")):
+            values = integers([getattr(e.args, field) for e in group]).astype(float)
+            codes = self.words["quantity"].codes([quantity] * len(group))
+            self._parts["samples"].append(
+                {"device": device, "time_ns": time, "quantity": codes, "value": values}
+            )
+
+    def table(self, name: str) -> pa.Table:
+        """The parts of a table as one, bad times and repeats taken out, in order of time."""
+        parts = self._parts.pop(name, [])
+        if not parts:
+            return SCHEMAS[name].empty_table()
+        columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        parts.clear()
+        good = columns["time_ns" if name == "samples" else "end_ns"] != BAD
+        columns = {key: values[good] for key, values in columns.items()}
+        if name == "samples":
+            order = np.argsort(columns["time_ns"], kind="stable")
+            columns = {key: values[order] for key, values in columns.items()}
+        else:
+            columns = in_order(columns, self.losses, distinct=name == "activities")
+        self.columns[name] = columns
+        return self._arrow(name)
+
+    def _arrow(self, name: str) -> pa.Table:
+        columns, words = self.columns[name], WORDS[name]
+        rows = len(next(iter(columns.values())))
+        arrays = []
+        for field in SCHEMAS[name]:
+            if field.name in words:
+                arrays.append(self.words[words[field.name]].array(columns[field.name]))
+            elif field.name in columns:
+                arrays.append(pa.array(columns[field.name], field.type))
+            else:
+                arrays.append(pa.array(np.full(rows, 0 if field.name == "source" else NONE), field.type))
+        return pa.table(arrays, schema=SCHEMAS[name])
+
+    def _where(self, group: list[Any]) -> dict[str, Any]:
+        return {
+            "process": identities([e.pid for e in group], self.words["places"]),
+            "thread": identities([e.tid for e in group], self.words["places"]),
+        }
+
+    def _times(self, group: list[Any]) -> dict[str, Any]:
+        start = nanoseconds([e.ts for e in group], exact=self.exact)
+        duration = nanoseconds([e.dur for e in group], short=True)
+        missing = (start == BAD) | (duration == BAD)
+        negative, absurd = ~missing & (duration < 0), ~missing & (duration > LONGEST_NS)
+        self.losses.note("dropped", missing.sum(), "events without a time or a duration")
+        self.losses.note("dropped", negative.sum(), "events of negative duration")
+        self.losses.note("dropped", absurd.sum(), "events longer than an hour")
+        bad = missing | negative | absurd
+        end = np.where(bad, BAD, np.where(bad, 0, start) + np.where(bad, 0, duration))
+        return {"start_ns": start, "end_ns": end}

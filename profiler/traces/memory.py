@@ -1,0 +1,46 @@
+"""How much memory was taken: the highest points of what allocators recorded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from profiler.traces.grouping import encoded
+from profiler.traces.tables import Trace
+
+ALLOCATED, RESERVED = "allocated_bytes", "reserved_bytes"
+HOST = -1
+
+
+def memory(trace: Trace) -> list[dict[str, Any]]:
+    """A record per device (-1: the host) of each trace file whose allocations were recorded.
+
+    `peak_allocated_bytes` is the most that tensors held, `peak_s` when, in seconds after the first reading;
+    `peak_reserved_bytes` the most that the allocator held, None where it does not say.
+    """
+    words, quantity = trace.words("samples", "quantity"), trace.column("samples", "quantity")
+    value, time = trace.column("samples", "value"), trace.column("samples", "time_ns")
+    rows: dict[str, Any] = {
+        name: np.flatnonzero((quantity == words.index(name)) & (value >= 0)) if name in words else []
+        for name in (ALLOCATED, RESERVED)
+    }
+    source, device = (trace.column("samples", key).astype(np.int64) for key in ("source", "device"))
+    place, places = encoded(source << 32 | (device & 0xFFFFFFFF))
+    found = []
+    for at in np.argsort(places).tolist():  # the host comes last
+        allocated, reserved = ([row for row in rows[name] if place[row] == at] for name in rows)
+        if not allocated:
+            continue
+        highest = max(allocated, key=lambda row: value[row])
+        found.append(
+            {
+                "source": int(source[highest]),
+                "device": int(device[highest]),
+                "peak_allocated_bytes": float(value[highest]),
+                "peak_reserved_bytes": float(max(value[reserved])) if reserved else None,
+                "peak_s": int(time[highest] - time[allocated[0]]) / 1e9,
+                "last_allocated_bytes": float(value[allocated[-1]]),
+            }
+        )
+    return found
