@@ -8,7 +8,7 @@ evaluated group by group; points of a chunk at a time, so that memory does not g
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -309,7 +309,9 @@ def _generated(points: _Points, names: Sequence[str]) -> Iterator[tuple[str, Nam
 
 
 def _same(one: Any, other: Any) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(vars(one).values(), vars(other).values(), strict=True))
+    """Whether two operators, or two parts of theirs, agree in every size."""
+    pairs = zip(vars(one).values(), vars(other).values(), strict=True)
+    return all(_same(a, b) if is_dataclass(a) else np.array_equal(a, b) for a, b in pairs)
 
 
 def _numbers(named: Named, limits: Ceilings, names: Sequence[str]) -> list[Any]:

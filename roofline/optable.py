@@ -10,7 +10,7 @@ import pandas as pd
 
 from roofline.formats import DTYPES
 from roofline.physics.columns import of_table
-from roofline.physics.expert_load import expert_load, exponent
+from roofline.physics.expert_load import expert_load, exponents
 from roofline.times import times
 from specfiles.errors import InputError, choose
 from workloads.operators import (
@@ -245,7 +245,7 @@ def _exponents(table: pd.DataFrame, rows: Any) -> Any:
     """The exponent of each row's routing: 0 where tokens are spread evenly."""
     if "distribution" not in table:
         return np.zeros(len(rows))
-    return table["distribution"].iloc[rows].fillna("").astype(str).map(exponent).to_numpy(dtype=np.float64)
+    return exponents(table["distribution"].iloc[rows].fillna("").astype(str).to_numpy(dtype=object))
 
 
 def _label(table: pd.DataFrame, rows: Any) -> str:

@@ -25,12 +25,12 @@ SWITCH_GPUS = 8.0  # from how many GPUs on NCCL reduces in the switch (NVLS), wh
 SWITCH_CAPABILITY = 90  # NVLink SHARP came with Hopper's switches
 
 CONSTANTS = (
-    Constant("launch_s", "s", 1e-6, 3e-5, 5e-6, "start of the kernel and meeting the peers"),
-    Constant("step_s", "s", 1e-8, 5e-6, 8e-7, "one step of the ring"),
+    Constant("launch_s", "s", 1e-6, 3e-5, 5e-6, "start of the kernel and meeting the peers", "1/clock"),
+    Constant("step_s", "s", 1e-8, 5e-6, 8e-7, "one step of the ring", "1/clock"),
     Constant("spread", "", 0.01, 2.0, 0.3, "more latency of messages that are spread over more channels"),
     Constant("spread_bytes", "B", 2e3, 2e5, 2e4, "a message that is spread over half of the channels"),
     Constant("flagged_share", "", 0.02, 1.0, 0.25, "of the link by words that carry their own flag"),
-    Constant("pipeline_s", "s", 1e-7, 5e-5, 5e-6, "start of the pipeline of chunks"),
+    Constant("pipeline_s", "s", 1e-7, 5e-5, 5e-6, "start of the pipeline of chunks", "1/clock"),
     Constant("link_share", "", 0.3, 1.0, 0.85, "of the link by long messages"),
     Constant("local_share", "", 0.05, 3.0, 0.4, "of the memory bandwidth of the copies on each GPU"),
     Constant("fill", "", 0.01, 2.0, 0.3, "of a message's time on the link that filling the pipeline adds"),
@@ -38,10 +38,18 @@ CONSTANTS = (
 )
 IN_SWITCH = Constant("switch_share", "", 0.2, 1.0, 0.6, "of the link by reductions in the switch")
 DIRECT = (
-    Constant("peer_s", "s", 1e-6, 3e-5, 4e-6, "start and barriers of a kernel that reads its peers' memory"),
-    Constant("peer_step_s", "s", 1e-8, 3e-6, 1e-7, "each further peer at the barriers"),
+    Constant(
+        "peer_s",
+        "s",
+        1e-6,
+        3e-5,
+        4e-6,
+        "start and barriers of a kernel that reads peers' memory",
+        "1/clock",
+    ),
+    Constant("peer_step_s", "s", 1e-8, 3e-6, 1e-7, "each further peer at the barriers", "1/clock"),
     Constant("one_shot_share", "", 0.1, 1.0, 0.6, "of the link where all messages are read whole"),
-    Constant("second_s", "s", 1e-7, 2e-5, 2e-6, "the second shot: one more barrier"),
+    Constant("second_s", "s", 1e-7, 2e-5, 2e-6, "the second shot: one more barrier", "1/clock"),
     Constant("two_shot_share", "", 0.1, 1.0, 0.7, "of the link where slices are read"),
     Constant("direct_bytes", "B", 2.5e5, 1e8, 8.4e6, "largest message of the engine's own kernels"),
 )

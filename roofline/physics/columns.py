@@ -9,8 +9,19 @@ import numpy as np
 
 from roofline.formats import DTYPES
 from roofline.physics.base import Dtypes
+from roofline.physics.expert_load import INDEPENDENT
 from workloads.dtypes import FORMATS, compute_dtype
-from workloads.operators import Activation, AllReduce, Attention, Gemm, Norm, Operator, Residual, Rope
+from workloads.operators import (
+    Activation,
+    AllReduce,
+    Attention,
+    Gemm,
+    GroupedGemm,
+    Norm,
+    Operator,
+    Residual,
+    Rope,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +84,37 @@ def _name(dtype: str) -> str:
     return CANONICAL.get(dtype, dtype)
 
 
+def _experts(op: GroupedGemm) -> tuple[str, str, str, dict[str, Any]] | None:
+    """One product of a layer of routed experts: its part of the layer, which kernels are measured by."""
+    layer = op.layer
+    if layer is None:
+        return None
+    matrices = 3 if layer.gated else 2
+    first = op.read_rows is not None
+    # A popularity that falls as rank^-s has a density of loads that falls as load^-(1 + 1/s).
+    exponent = 1 + 1 / layer.skew if layer.skew else INDEPENDENT
+    sizes = {
+        "num_tokens": layer.tokens,
+        "hidden": layer.hidden,
+        "inter": layer.width,
+        "topk": layer.top_k,
+        "num_experts": layer.experts,
+        "moe_tp": layer.width_parallel,
+        "moe_ep": layer.expert_parallel,
+        "gated": float(layer.gated),
+        "exponent": exponent,
+        "share": (matrices - 1 if first else 1) / matrices,
+    }
+    return "moe", _expert_format(str(op.inputs), str(op.weights)), "", sizes
+
+
+def _expert_format(inputs: str, weights: str) -> str:
+    """The table's name of the experts' formats."""
+    if weights == "mxfp4":
+        return "w4a16_mxfp4" if FORMATS[inputs][0] >= 16 else "w4a8_mxfp4_mxfp8"
+    return weights if weights == "fp8_block" else _product(inputs, weights)
+
+
 def _attention(op: Attention) -> tuple[str, str, str, dict[str, Any]] | None:
     one_query = np.all(np.asarray(op.q_len) == 1)
     kind = "attention_decode" if one_query else "attention_prefill" if op.causal else "attention_encoder"
@@ -121,6 +163,7 @@ def _allreduce(op: AllReduce) -> tuple[str, str, str, dict[str, Any]]:
 
 _OPERATORS: Mapping[type[Operator], Callable[[Any], tuple[str, str, str, dict[str, Any]] | None]] = {
     Gemm: _gemm,
+    GroupedGemm: _experts,
     Attention: _attention,
     AllReduce: _allreduce,
     Norm: _rows("rmsnorm", ("num_tokens", "tokens"), ("hidden", "width")),

@@ -3,7 +3,8 @@
 `balanced`: the choices of token t are spaced evenly over the experts and move on by one with each token, as
 the measured tables define it. `power_law_A`: the loads of experts follow a density x^-A cut at 1 and 0.8
 tokens (at 0.01 and 2 where there are fewer choices than experts), no expert is chosen twice by a token, and
-rank 0 is the hottest of the ranks.
+rank 0 is the hottest of the ranks. `independent`: each token chooses by itself, every expert as likely as
+any other, so that an expert's load is binomial; it stands for a trained router whose popularity is unknown.
 
 The loads of a power law are its quantiles, which is what many draws average to. The hottest of `ranks` sums
 of g loads lies, by the Cornish-Fisher expansion (z of its order statistic, corrected for the skew of the sum
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
     from roofline.physics.base import Floats
 
 TILES = (8, 16, 32, 64, 128, 256)  # rows of a tile that libraries offer for few tokens per expert
+INDEPENDENT = -1.0  # in place of an exponent
+FEW_ROWS = 50_000  # more are kept for one more question only
 _NODES = 64  # loads that stand for all experts of a rank
 _GRID = 256  # points of a quantile function
+_Z = np.array([NormalDist().inv_cdf((j + 0.5) / _NODES) for j in range(_NODES)])
 
 
 class Load(NamedTuple):
@@ -39,42 +43,72 @@ class Load(NamedTuple):
 
 
 def exponent(distribution: str) -> float:
-    """The exponent of `power_law_A`; 0 for balanced routing."""
+    """The exponent of `power_law_A`; 0 for balanced and INDEPENDENT for independent routing."""
     if distribution in ("", "balanced"):
         return 0.0
+    if distribution == "independent":
+        return INDEPENDENT
     try:
         alpha = float(distribution.removeprefix("power_law_"))
     except ValueError:
         alpha = 0.0
     if not distribution.startswith("power_law_") or not 0 < alpha < 10:
         raise InputError(
-            f"distribution {distribution!r} is not known; use balanced or power_law_A with 0 < A < 10, "
-            "for example power_law_1.2."
+            f"distribution {distribution!r} is not known; use balanced, independent or power_law_A with "
+            "0 < A < 10, for example power_law_1.2."
         )
     return alpha + 1e-6 if alpha == 1 else alpha
+
+
+def exponents(distributions: Any) -> Floats:
+    """The exponents of an array of names."""
+    found = {name: exponent(str(name)) for name in set(distributions.tolist())}
+    return np.array([found[name] for name in distributions.tolist()], dtype=np.float64)
 
 
 def expert_load(tokens: Any, experts: Any, top_k: Any, ranks: Any, alpha: Any) -> Load:
     """The load of rank 0 of `ranks`, each with experts / ranks experts. Sizes are arrays of one length."""
     keys = np.stack(np.broadcast_arrays(tokens, experts, top_k, ranks, alpha)).astype(np.float64)
-    return _cached(keys.tobytes())
+    counted = _cached if keys.shape[1] <= FEW_ROWS else _last
+    return unpacked(counted(keys.tobytes()))
 
 
-@lru_cache(maxsize=64)  # a fit asks for the same rows at each step
-def _cached(sizes: bytes) -> Load:
+def unpacked(rows: Floats) -> Load:
+    """A Load from its rows one below the other."""
+    return Load(rows[0], rows[1], rows[2], rows[3:])
+
+
+def _counted(sizes: bytes) -> Floats:
     keys = np.frombuffer(sizes).reshape(5, -1)
     below, above = _neighbours(keys)
-    distinct, row = np.unique(np.concatenate([below, above], axis=1), axis=1, return_inverse=True)
+    distinct, row = _distinct(np.concatenate([below, above], axis=1))
     found = np.zeros((3 + len(TILES), distinct.shape[1]))
-    even = distinct[4] == 0
-    for chosen, of in ((even, _balanced), (~even, _skewed)):
+    alpha = distinct[4]
+    for chosen, of in ((alpha == 0, _balanced), (alpha > 0, _skewed), (alpha < 0, _independent)):
         if chosen.any():
             found[:, chosen] = _summed(*of(*distinct[:, chosen]))
-    low, high = (found[:, part] for part in np.split(np.asarray(row).ravel(), 2))
+    low, high = (found[:, part] for part in np.split(row, 2))
     part = (keys[0] - below[0]) / np.maximum(above[0] - below[0], 1.0)
-    result = low + (high - low) * part
+    result: Floats = low + (high - low) * part
     result.setflags(write=False)
-    return Load(result[0], result[1], result[2], result[3:])
+    return result
+
+
+_cached = lru_cache(maxsize=64)(_counted)  # a fit asks for the same rows at each step
+_last = lru_cache(maxsize=1)(_counted)  # a large table asks twice: for its work and for its time
+
+
+def _distinct(keys: Floats) -> tuple[Floats, Any]:
+    """The different columns, and which of them each column is: by hashing, which is faster than sorting."""
+    import pandas as pd
+
+    code = np.zeros(keys.shape[1], dtype=np.int64)
+    for values in keys:
+        number, kinds = pd.factorize(values)
+        code, _ = pd.factorize(code * len(kinds) + number)
+    first = np.full(int(code.max(initial=-1)) + 1, -1)
+    first[code[::-1]] = np.arange(len(code))[::-1]
+    return keys[:, first], code
 
 
 def _neighbours(keys: Floats) -> tuple[Floats, Floats]:
@@ -109,6 +143,24 @@ def _balanced(tokens: Floats, experts: Floats, top_k: Floats, ranks: Floats, _: 
     loads = np.stack([low, low + 1], axis=1)
     share = np.stack([1 - (mean - low), mean - low], axis=1)
     return loads, touched[:, None] * share, np.where(held >= stride, tokens, np.minimum(chosen, tokens))
+
+
+def _independent(tokens: Floats, experts: Floats, top_k: Floats, ranks: Floats, _: Floats) -> tuple[Any, ...]:
+    """Binomial loads: exactly where they are small, else by the quantiles of the normal law."""
+    held, share = experts / ranks, top_k / experts
+    mean = tokens * share
+    small = (mean <= _NODES / 3) & (share < 1)
+    odds = np.where(small, share / np.maximum(1 - share, 1e-12), 0.0)
+    one = np.where(small, tokens * np.log1p(-np.minimum(share, 1 - 1e-12)), 0.0)
+    at = np.arange(1, _NODES + 1)[None]
+    steps = np.maximum(tokens[:, None] - at + 1, 0.0) / at * odds[:, None]
+    exact = np.exp(one)[:, None] * np.cumprod(steps, axis=1)  # P(load = 1, 2, ...)
+    spread = np.sqrt(np.maximum(mean * (1 - share), 0.0))[:, None]
+    wide = np.maximum(np.round(mean[:, None] + spread * _Z), 1.0)
+    loads = np.where(small[:, None], at, wide)
+    counts = np.where(small[:, None], exact, 1 / _NODES) * held[:, None]
+    spared = (1 - 1 / ranks) ** top_k
+    return loads, counts, tokens * np.where(ranks > 1, 1 - spared, 1.0)
 
 
 def _skewed(tokens: Floats, experts: Floats, top_k: Floats, ranks: Floats, alpha: Floats) -> tuple[Any, ...]:

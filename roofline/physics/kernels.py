@@ -140,9 +140,11 @@ class Kernels:
         model, count = models()[op], len(next(iter(rows.values())))
         if count <= CHUNK:
             return model.parts(rows, self.gpu, dtype, values)
+        if prepared := getattr(model, "prepared", None):  # what is better done for all rows at once
+            rows = prepared(rows)
 
         def piece(begin: int) -> dict[str, Floats]:
-            chunk = {name: column[begin : begin + CHUNK] for name, column in rows.items()}
+            chunk = {name: column[..., begin : begin + CHUNK] for name, column in rows.items()}
             return model.parts(chunk, self.gpu, dtype, values)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy works outside the interpreter's lock

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from roofline.physics.base import L2_BYTES_PER_CLOCK, Constant, ceil_div, column
-from roofline.physics.expert_load import TILES, Load, expert_load, exponent
+from roofline.physics.expert_load import TILES, Load, expert_load, exponents, unpacked
 from workloads.dtypes import bytes_per_element, compute_dtype
 
 if TYPE_CHECKING:
@@ -58,8 +58,16 @@ class MoeModel:
         """The same for all formats."""
         return CONSTANTS
 
+    def prepared(self, rows: Columns) -> Columns:
+        """The rows with their loads, which are counted once for all rows that differ."""
+        load = rank_load(rows)
+        return {**rows, "load": np.vstack([load.chosen, load.touched, load.tokens, load.tiles])}
+
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
-        """Ideal roofline, what shares of the peaks cost, tiles and waves, then the kernels around them."""
+        """Ideal roofline, what shares of the peaks cost, tiles and waves, then the kernels around them.
+
+        A row with a `share` is that part of a layer: one of its two products, where they are listed apart.
+        """
         layer = _Layer(rows, gpu, dtype, c)
         compute = layer.flops / gpu.peak(compute_dtype(dtype.inputs))
         memory = layer.weight_bytes / gpu.dram_byte_per_s
@@ -67,7 +75,8 @@ class MoeModel:
         reached = _overlapped(compute / c["compute_share"], memory / c["memory_share"])
         products = layer.products_s()
         around = c["passes"] * layer.moved_bytes / gpu.dram_byte_per_s
-        return {
+        share = column(rows, "share", 1.0)
+        found = {
             "ideal": ideal,
             "reached": reached - ideal,
             "tiles": np.maximum(products - reached, 0.0),
@@ -75,6 +84,7 @@ class MoeModel:
             "routing": layer.routing_s(),
             "launch": np.full(len(ideal), c["launch_s"]),
         }
+        return {name: share * seconds for name, seconds in found.items()}
 
 
 class _Layer:
@@ -86,7 +96,7 @@ class _Layer:
         self.experts, ranks = column(rows, "num_experts"), column(rows, "moe_ep", 1.0)
         self.hidden = column(rows, "hidden")
         self.width = column(rows, "inter") / column(rows, "moe_tp", 1.0)
-        self.load = rank_load(rows)
+        self.load = unpacked(rows["load"]) if "load" in rows else rank_load(rows)
         self.rank_experts = self.experts / ranks
         self.by_average = _says(rows, "trtllm_", "min_latency", "mxfp4_flashinfer") & ~_says(rows, "cutlass")
         # Triton's fused kernel knows gated layers only: a layer without a gate runs at the gate's width.
@@ -158,13 +168,14 @@ def _overlapped(busy: Floats, streamed: Floats) -> Floats:
 
 
 def rank_load(rows: Columns) -> Load:
-    """The load of the measured rank of each row."""
-    names = np.asarray(rows.get("distribution", np.full(len(rows["num_tokens"]), "")))
-    alpha = np.zeros(len(names))
-    for name in set(names.tolist()):
-        alpha[names == name] = exponent(str(name))
+    """The load of the measured rank of each row: by the name of its distribution, else by its exponent."""
     tokens, experts, top_k = (column(rows, name) for name in ("num_tokens", "num_experts", "topk"))
-    return expert_load(tokens, experts, top_k, column(rows, "moe_ep", 1.0), alpha)
+    ranks = column(rows, "moe_ep", 1.0)
+    if "exponent" in rows:
+        return expert_load(tokens, experts, top_k, ranks, column(rows, "exponent"))
+    names = np.asarray(rows.get("distribution", np.full(len(rows["num_tokens"]), "")))
+    alpha = exponents(names)
+    return expert_load(tokens, experts, top_k, ranks, alpha)
 
 
 def _says(rows: Columns, *words: str) -> Any:

@@ -327,7 +327,10 @@ def test_one_rank_of_several_has_its_share_of_a_balanced_layer_and_more_of_a_ske
     [
         ({"topk": 9}, "8 experts cannot give 9 to a token on 1 ranks"),
         ({"moe_ep": 3}, "moe_ep must divide it"),
-        ({"distribution": "zipf"}, "distribution 'zipf' is not known; use balanced or power_law_A"),
+        (
+            {"distribution": "zipf"},
+            "distribution 'zipf' is not known; use balanced, independent or power_law_A",
+        ),
     ],
 )
 def test_a_layer_that_cannot_be_is_refused(changes: dict[str, Any], said: str) -> None:

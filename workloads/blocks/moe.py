@@ -16,6 +16,7 @@ from workloads.operators import (
     GroupedGemm,
     Permute,
     Residual,
+    RoutedLayer,
     TopK,
 )
 from workloads.operators.experts import expected_devices, expected_distinct
@@ -63,15 +64,29 @@ class MoeBlock(Block):
         p, hidden, fused = place.setting.precision, place.hidden, place.fused
         yield "permute", self, Permute(load.tokens, load.rows, hidden, p.wide, fused)
         shape = (load.groups, load.touched, p.activations, p.expert_weights, p.wide, self.bias)
-        gathered, summed = (load.tokens, load.tokens) if fused else (None, None)
+        gathered, summed, layer = (load.tokens, load.tokens, self._layer(place)) if fused else (None,) * 3
         into = load.width * (2 if self.gated else 1)
-        first = GroupedGemm(load.rows, into, hidden, *shape, read_rows=gathered)
+        first = GroupedGemm(load.rows, into, hidden, *shape, read_rows=gathered, layer=layer)
         yield "experts_gate_up_proj" if self.gated else "experts_up_proj", self, first
         act = Activation(load.rows, load.width, p.wide, self.activation, self.gated, fused)
         yield "experts_act_mul", self, act
-        last = GroupedGemm(load.rows, hidden, load.width, *shape, written_rows=summed)
+        last = GroupedGemm(load.rows, hidden, load.width, *shape, written_rows=summed, layer=layer)
         yield "experts_down_proj", self, last
         yield "combine", self, Combine(load.tokens, load.rows, hidden, p.wide, fused)
+
+    def _layer(self, place: Place) -> RoutedLayer:
+        setting = place.setting
+        return RoutedLayer(
+            place.tokens * setting.replicas,
+            place.hidden,
+            self.width,
+            self.top_k,
+            self.experts,
+            setting.expert_width_parallel,
+            setting.expert_parallel,
+            self.gated,
+            setting.expert_skew,
+        )
 
     def _sent(self, place: Place, name: str) -> Iterator[Part]:
         """Each token travels once to each other device that holds an expert of its, and its sums back."""

@@ -12,7 +12,7 @@ from workloads.operators.linear import GatedDelta, LinearAttention
 from workloads.operators.memory import Copy, Embedding, KvAppend
 from workloads.operators.modulation import Modulation
 from workloads.operators.positions import PositionProjection
-from workloads.operators.routed import RoutedExperts
+from workloads.operators.routed import RoutedExperts, RoutedLayer
 from workloads.operators.routing import Combine, Permute, TopK
 from workloads.operators.rwkv import TokenShift, Wkv
 from workloads.operators.sampling import Sampling
@@ -81,6 +81,7 @@ __all__ = [
     "Residual",
     "Rope",
     "RoutedExperts",
+    "RoutedLayer",
     "Sampling",
     "SelectiveScan",
     "Send",

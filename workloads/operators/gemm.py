@@ -11,6 +11,7 @@ from workloads.work import Role, Traffic, Work
 
 if TYPE_CHECKING:
     from workloads.dtypes import DtypeLike, Size
+    from workloads.operators.routed import RoutedLayer
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class GroupedGemm(Operator):
     bias: bool = False
     read_rows: Size | None = None  # rows of A in memory where the kernel gathers them; otherwise m
     written_rows: Size | None = None  # rows of C in memory where the kernel sums into them; otherwise m
+    layer: RoutedLayer | None = None  # of routed experts, where one kernel gathers, multiplies and sums
 
     def work(self) -> Work:
         """2 FLOP per multiply-add of the m rows; matrices and biases of touched groups read once."""

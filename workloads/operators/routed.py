@@ -1,4 +1,4 @@
-"""The experts' matrices of one layer on one rank, as one operator: what a fused kernel of them has to do."""
+"""The routed experts of one layer: its sizes, and what a fused kernel of one rank's experts has to do."""
 
 from __future__ import annotations
 
@@ -11,6 +11,21 @@ from workloads.work import Role, Traffic, Work
 
 if TYPE_CHECKING:
     from workloads.dtypes import DtypeLike, Size
+
+
+@dataclass(frozen=True)
+class RoutedLayer:
+    """The layer that grouped products belong to, before it is shared out: kernels are measured by layers."""
+
+    tokens: Size
+    hidden: Size
+    width: Size  # of one expert
+    top_k: int
+    experts: int
+    width_parallel: int = 1  # devices that share the width of each expert
+    expert_parallel: int = 1  # devices that share the experts
+    gated: bool = True
+    skew: float = 0.0  # how popular some experts are (workloads.operators.experts.popularity)
 
 
 @dataclass(frozen=True)

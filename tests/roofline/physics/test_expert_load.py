@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roofline.physics.expert_load import TILES, Load, expert_load, exponent
+from roofline.physics.expert_load import INDEPENDENT, TILES, Load, expert_load, exponent
 from specfiles.errors import InputError
+from workloads.operators.experts import expected_distinct
 
 SHAPE = st.sampled_from([(8, 2), (16, 1), (128, 8), (256, 8), (512, 10)])
 TOKENS = st.integers(1, 20_000)
-ALPHA = st.sampled_from([0.0, 1.01, 1.2])
+ALPHA = st.sampled_from([0.0, 1.01, 1.2, INDEPENDENT])
 
 
 def load(tokens: float, experts: float, top_k: float, ranks: float = 1, alpha: float = 0.0) -> Load:
@@ -92,9 +93,28 @@ def test_quantiles_are_what_draws_average_to(
     assert [found.chosen[0], found.tiles[TILES.index(64)][0]] == pytest.approx(expected, rel=0.16)
 
 
+@pytest.mark.parametrize("shape", [(8, 2), (128, 8), (512, 10)])
+@pytest.mark.parametrize("tokens", [1, 16, 300, 5000])
+def test_tokens_that_choose_for_themselves(tokens: int, shape: tuple[int, int]) -> None:
+    """Counts of drawn routings, and the closed form of the experts that are touched."""
+    experts, top_k = shape
+    rng = np.random.default_rng(1)
+    drawn = [
+        np.bincount(np.argsort(rng.random((tokens, experts)))[:, :top_k].ravel(), minlength=experts)
+        for _ in range(20)
+    ]
+    found = load(tokens, experts, top_k, alpha=INDEPENDENT)
+    assert found.chosen == pytest.approx(tokens * top_k, rel=0.005)
+    assert found.touched == pytest.approx(expected_distinct(experts, top_k, tokens), rel=1e-6)
+    for size in (16, 64):
+        tiles = np.mean([np.ceil(loads / size).sum() for loads in drawn])
+        assert found.tiles[TILES.index(size)] == pytest.approx(tiles, rel=0.06), size
+
+
 def test_exponents_are_read_and_nonsense_is_refused() -> None:
     assert exponent("balanced") == exponent("") == 0
     assert exponent("power_law_1.2") == 1.2
+    assert exponent("independent") == INDEPENDENT
     for name in ("power_law_", "power_law_-1", "power_law_nan", "zipf"):
         with pytest.raises(InputError, match="power_law_A"):
             exponent(name)

@@ -5,14 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hwspecs import load_device
+from roofline.ceilings import ceilings
+from roofline.optable import predict_table
 from roofline.physics.base import Gpu, total
 from roofline.physics.columns import dtypes_of
 from roofline.physics.moe import CONSTANTS, MoeModel
+from roofline.predict import predict
+from roofline.scenario import Scenario
+from workloads.catalogue import load_model
+from workloads.phases import Setting
 
 GPU = Gpu.of(load_device("h100_sxm"))
 START = {c.name: c.start for c in CONSTANTS}
@@ -96,3 +103,17 @@ def test_held_out_shapes_are_predicted(
     held_out_error: Any, gpu: str, kernel: str, dtype: str, most: float
 ) -> None:
     assert held_out_error("aic_moe", MoeModel(), 150, gpu=gpu, kernel=kernel, dtype=dtype) <= most
+
+
+def test_the_products_of_a_model_take_the_time_of_its_layer() -> None:
+    """Gate and up, and down, of a layer on two devices by experts sum to the row of a table."""
+    model, device = load_model("Qwen3-30B-A3B").model, load_device("h100_sxm")
+    setting = Setting(tensor_parallel=2, expert_parallel=2)
+    scenario = Scenario(model, "decode", batch=64, prompt=1024, context=1025, setting=setting)
+    rows = {row.name.split(".")[-1]: row for row in predict(scenario, device, "calibrated").rows}
+    up, down = (rows[f"experts_{name}_proj"].times.time_s for name in ("gate_up", "down"))
+    layer = {"num_tokens": 64, "hidden": 2048, "inter": 768, "topk": 8, "num_experts": 128, "moe_ep": 2}
+    table = pd.DataFrame([{"op": "moe", "dtype": "bf16", "distribution": "independent", **layer}])
+    whole = predict_table(table, ceilings(device, "calibrated"))["predicted_us"][0] * 1e-6
+    assert up + down == pytest.approx(whole)
+    assert up == pytest.approx(2 * down)
