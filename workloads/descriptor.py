@@ -16,6 +16,7 @@ from specfiles.catalogue import Catalogue
 from specfiles.errors import plain
 from specfiles.reading import parse_yaml, read_text, read_yaml
 from specfiles.strict import Strict, validated
+from workloads.traffic import Traffic
 
 Count = Annotated[int, msgspec.Meta(gt=0, le=100_000_000)]
 Counts = Count | Annotated[list[Count], msgspec.Meta(min_length=1, max_length=1000)]
@@ -46,6 +47,7 @@ class Descriptor(Strict, frozen=True, kw_only=True):
     images: Annotated[int, msgspec.Meta(ge=0, le=100_000_000)] = 0
     dtypes: Dtypes = Dtypes()
     tensor_parallel: Count = 1
+    traffic: Traffic | None = None
     operators: Annotated[list[dict[str, Any]], msgspec.Meta(max_length=100_000)] = []
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from specfiles.errors import InputError
 COMMANDS = {
     "predict": "predict",
     "whatif": "whatif",
+    "serve": "serve",
     "ops": "ops",
     "ceilings": "ceilings",
     "calibrate": "calibrate",

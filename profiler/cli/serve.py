@@ -1,0 +1,74 @@
+"""`roofline serve`: requests that arrive over time, what each waits for; at which rate it is too long."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from profiler.cli.options import (
+    FIDELITY,
+    FILE,
+    emit,
+    format_option,
+    hardware,
+    known_fidelity,
+    model_argument,
+    one_of,
+    output_file,
+    scenario_options,
+)
+
+
+@click.command("serve")
+@model_argument
+@hardware
+@click.option("--workload", type=FILE, help="Workload file with the lengths and the `traffic` of requests.")
+@click.option("--trace", type=FILE, help="Recorded requests: CSV or Parquet of arrival_s, prompt, output.")
+@click.option("--rate", help="Requests per second, one or several: 0.5,1,2.")
+@click.option("--slo", help="Limits to serve within: ttft=500ms,tpot=50ms. Without --rate: up to which rate?")
+@click.option("--prompt", type=int, help="Mean prompt tokens.")
+@click.option("--output", type=int, help="Mean answer tokens.")
+@click.option("--requests", type=int, help="Requests to simulate [default: 500].")
+@click.option("--seed", type=int, help="Of arrivals and lengths [default: 0].")
+@click.option(
+    "--batching",
+    default="continuous",
+    show_default=True,
+    help="static | continuous | chunked; several, separated by commas, are compared.",
+)
+@click.option("--max-batch", type=int, default=256, show_default=True, help="Sequences at once.")
+@click.option("--budget", type=int, help="New tokens per step [default: 8192; chunked: 512].")
+@click.option("--engines", type=int, default=1, show_default=True, help="Copies of the model.")
+@click.option(
+    "--readers", type=int, default=0, show_default=True, help="Further copies that only read prompts."
+)
+@click.option(
+    "--step-overhead",
+    type=click.FloatRange(0, 10),
+    default=0.0,
+    help="Seconds that the engine itself takes per step [default: 0].",
+)
+@scenario_options
+@click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
+@format_option("table", "json", "csv")
+@output_file
+def command(model: str, hw: str, fidelity: str, format: str, out: Path | None, **flags: Any) -> None:
+    """Simulate serving: TTFT, TPOT and throughput by rate, and the highest rate within limits.
+
+    MODEL may be a workload file itself. Times of steps are predictions: at fidelity datasheet waits are
+    floors and rates ceilings.
+    """
+    from hwspecs import load_device
+    from profiler.scenarios import Asked
+    from profiler.serving import Served, serve
+    from reports import serving as render
+
+    one_of(format, "format", ("table", "json", "csv"))
+    of_scenario = {field.name for field in fields(Asked)}
+    asked = Asked(**{name: value for name, value in flags.items() if name in of_scenario})
+    others = {name: value for name, value in flags.items() if name not in of_scenario}
+    found = serve(Served(model, asked, **others), load_device(hw), known_fidelity(fidelity))
+    emit({"json": render.as_json, "csv": render.as_csv, "table": render.as_text}[format](found), out)

@@ -1,0 +1,184 @@
+"""From the words of `roofline serve` to requests, engines, and what came of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from profiler.scenarios import Asked, scenarios
+from roofline.ceilings import Ceilings, Fidelity, ceilings
+from roofline.predict import predict
+from roofline.serve.capacity import capacity
+from roofline.serve.cluster import Cluster
+from roofline.serve.engine import BATCHINGS, Policy
+from roofline.serve.memory import Room
+from roofline.serve.outcome import Limits, Serving, outcome
+from roofline.serve.requests import Requests, drawn, recorded
+from roofline.serve.step_times import StepTimes
+from roofline.target import Goal
+from specfiles.errors import InputError, choose
+from workloads.catalogue import load_model
+from workloads.descriptor import is_descriptor, load_descriptor
+from workloads.traffic import Traffic
+
+if TYPE_CHECKING:
+    from hwspecs import Device
+    from roofline.scenario import Scenario
+
+BUDGETS = {"chunked": 512}  # Sarathi-Serve's
+USUAL_BUDGET = 8192  # of those that read prompts whole: vLLM's default max_num_batched_tokens
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is asked of `roofline serve`; None where the user gave no flag."""
+
+    model: str
+    scenario: Asked
+    workload: Path | None = None
+    trace: Path | None = None
+    rate: str | None = None
+    slo: str | None = None
+    requests: int | None = None
+    seed: int | None = None
+    batching: str = "continuous"
+    max_batch: int = 256
+    budget: int | None = None
+    engines: int = 1
+    readers: int = 0
+    step_overhead: float = 0.0
+
+
+def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
+    """Simulate every batching at every rate; without a rate, find the highest within the limits.
+
+    Raises InputError for what cannot be read, does not fit, or is no engine's way to serve.
+    """
+    scenario, traffic = _scenario(asked)
+    policies = [_policy(name, asked) for name in asked.batching.split(",")]
+    limits, requests = _limits(asked.slo), _requests(asked, scenario, traffic)
+    rates = _rates(asked, traffic)
+    if not (rates or asked.trace or asked.slo):
+        raise InputError(
+            "serve needs to know how fast requests come: give --rate, a workload file with `traffic`, or "
+            "--slo to look for the highest rate."
+        )
+    rows = []
+    drawn_ceilings = ceilings(device, fidelity)
+    times = StepTimes(scenario.schedule(device), drawn_ceilings)
+    for policy in policies:
+        cluster = _cluster(asked, scenario, device, drawn_ceilings, times, policy, requests)
+        found = (
+            [outcome(requests.at_rate(rate), cluster, limits) for rate in rates]
+            if rates
+            else [capacity(requests, cluster, limits)]
+            if asked.slo
+            else [outcome(requests, cluster, limits)]
+        )
+        rows += [{"batching": policy.batching, **record} for record in found]
+    return Serving(
+        scenario.model.name,
+        device.name,
+        str(fidelity),
+        scenario.setting.devices * (asked.engines + asked.readers),
+        limits,
+        float(requests.prompt.mean()),
+        float(requests.output.mean()),
+        len(requests),
+        rows,
+    )
+
+
+def _scenario(asked: Served) -> tuple[Scenario, Traffic]:
+    """The mean request as a scenario, and how requests come, from flags and workload file."""
+    file = asked.workload or (Path(asked.model) if is_descriptor(asked.model) else None)
+    words = replace(asked.scenario, phase="generate", batch=1)
+    _, found = scenarios(str(file or asked.model), words)
+    if len(found) != 1:
+        raise InputError(
+            f"{file} asks for {len(found)} points; serve simulates one: give --prompt and --output."
+        )
+    scenario = found[0]
+    if asked.workload is not None and not is_descriptor(asked.model):
+        scenario = replace(scenario, model=load_model(asked.model).model)
+    traffic = (load_descriptor(file).traffic if file else None) or Traffic()
+    given = {name: getattr(asked, name) for name in ("requests", "seed") if getattr(asked, name) is not None}
+    for name, value in given.items():
+        if value < (name == "requests") or value > 1_000_000:
+            raise InputError(f"{name} is {value}; expected a whole number up to 1000000.")
+    setting = scenario.setting
+    if setting.pipeline_parallel > 1 or setting.replicas > 1:
+        raise InputError(
+            "serving is simulated on devices that share every layer; leave out --pp, and --ep beyond --tp."
+        )
+    return scenario, traffic.replace(**given)
+
+
+def _policy(name: str, asked: Served) -> Policy:
+    if name not in BATCHINGS:
+        raise choose(name, list(BATCHINGS), "batching")
+    for option in ("max_batch", "engines"):
+        if getattr(asked, option) < 1:
+            raise InputError(f"{option.replace('_', '-')} is {getattr(asked, option)}; expected at least 1.")
+    budget = BUDGETS.get(name, USUAL_BUDGET) if asked.budget is None else asked.budget
+    if budget < 1 or asked.readers < 0:
+        raise InputError(f"budget is {budget} and readers {asked.readers}; expected at least 1 and 0.")
+    if name == "chunked" and budget <= asked.max_batch and asked.budget is not None:
+        raise InputError(
+            f"a budget of {budget} tokens leaves a full batch of {asked.max_batch} none for prompts; "
+            "choose a larger --budget or a smaller --max-batch."
+        )
+    return Policy(BATCHINGS[name], asked.max_batch, budget, asked.step_overhead)
+
+
+def _limits(slo: str | None) -> Limits:
+    if slo is None:
+        return Limits()
+    goals = Goal.parse(slo).goals
+    if "throughput" in goals:
+        raise InputError(
+            "a request is served within --slo ttft=.. and tpot=..; throughput is no limit of it."
+        )
+    return Limits(goals.get("ttft"), goals.get("tpot"))
+
+
+def _requests(asked: Served, scenario: Scenario, traffic: Traffic) -> Requests:
+    longest = scenario.model.max_position
+    if asked.trace is None:
+        return drawn(traffic, scenario.prompt, scenario.output, longest)
+    from profiler.tables import read_table
+
+    return recorded(read_table(asked.trace), asked.trace, longest)
+
+
+def _rates(asked: Served, traffic: Traffic) -> list[float]:
+    if asked.rate is None:
+        return [] if asked.slo and not asked.workload else traffic.rates
+    try:
+        rates = [float(word) for word in asked.rate.split(",")]
+    except ValueError:
+        rates = [0.0]
+    if not all(0 < rate <= 1e6 for rate in rates):
+        raise InputError(f"--rate is {asked.rate!r}; expected requests per second, such as 0.5,1,2.")
+    return rates
+
+
+def _cluster(
+    asked: Served,
+    scenario: Scenario,
+    device: Device,
+    limits: Ceilings,
+    times: StepTimes,
+    policy: Policy,
+    requests: Requests,
+) -> Cluster:
+    """The engines, each with room for what its weights and its largest step leave."""
+    largest = replace(scenario, phase="prefill", prompt=min(policy.budget, scenario.model.max_position))
+    activations = predict(largest, device, limits.fidelity).totals()["activation_peak_bytes"]
+    longest = int((requests.prompt + requests.output).max())
+    room = Room.of(scenario.schedule(device), device, activations, longest)
+    room.check(requests.prompt, requests.output)
+    count = scenario.setting.devices * (asked.engines + asked.readers)
+    link = float(limits.link(count)) if asked.readers else 0.0
+    return Cluster(times, room, policy, asked.engines, asked.readers, link)

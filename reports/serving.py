@@ -1,0 +1,71 @@
+"""What serving came to, as text, CSV or JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from reports import terminal
+from reports.units import percent, si, text
+
+if TYPE_CHECKING:
+    from roofline.serve.outcome import Serving
+
+COLUMNS: dict[str, tuple[str, terminal.Format]] = {
+    "batching": ("batching", text),
+    "rate_per_s": ("requests/s", lambda v: f"{v:.4g}"),
+    "served_per_s": ("served/s", lambda v: f"{v:.4g}"),
+    "tokens_per_s": ("tokens/s", lambda v: f"{v:.4g}"),
+    "ttft_p50_s": ("TTFT p50", lambda v: si(v, "s")),
+    "ttft_p99_s": ("p99", lambda v: si(v, "s")),
+    "tpot_p50_s": ("TPOT p50", lambda v: si(v, "s")),
+    "tpot_p99_s": ("p99", lambda v: si(v, "s")),
+    "itl_p99_s": ("ITL p99", lambda v: si(v, "s")),
+    "within_limits": ("in time", percent),
+    "goodput_per_s": ("goodput/s", lambda v: f"{v:.4g}"),
+    "mean_batch": ("batch", lambda v: f"{v:.1f}"),
+    "cache_peak": ("cache", lambda v: percent(v, 0)),
+    "preempted": ("preempted", text),
+    "queue": ("queue", text),
+}
+
+
+def as_json(found: Serving) -> str:
+    """Everything, in SI units."""
+    return json.dumps({"schema": 1, **asdict(found)}, indent=1)
+
+
+def as_csv(found: Serving) -> str:
+    """A line per batching and rate."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(found.rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found.rows)
+    return out.getvalue()
+
+
+def as_text(found: Serving) -> str:
+    """A table, and what its columns mean."""
+    rows = [{**row, "queue": "steady" if row["keeps_up"] else "grows"} for row in found.rows]
+    limits = [
+        f"{name} at most {si(value, 's')}"
+        for name, value in (("TTFT", found.limits.ttft_s), ("TPOT", found.limits.tpot_s))
+        if value is not None
+    ]
+    columns = dict(COLUMNS)
+    if not limits:
+        del columns["within_limits"], columns["goodput_per_s"]
+    title = (
+        f"{found.model} on {found.devices} x {found.hardware}: {found.requests} requests of "
+        f"{found.prompt:.0f} + {found.output:.0f} tokens on average; fidelity {found.fidelity}"
+    )
+    notes = [
+        f"in time: {', '.join(limits)}." if limits else "",
+        "Where the queue grows, requests come faster than they leave: waits depend on how many there are."
+        if any(not row["keeps_up"] for row in found.rows)
+        else "",
+    ]
+    return terminal.table(rows, columns, title) + "".join(f"{note}\n" for note in notes if note)

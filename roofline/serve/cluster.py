@@ -1,0 +1,72 @@
+"""Engines side by side: copies that share the requests, or some that read and others that decode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from roofline.serve.engine import Engine, Log, Policy
+from roofline.serve.requests import Requests
+
+if TYPE_CHECKING:
+    from roofline.serve.memory import Room
+    from roofline.serve.step_times import StepTimes
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Engines of one model, each on devices of its own.
+
+    With `readers`, those engines read prompts and send the cache over `link_byte_per_s` to the `engines`,
+    which decode (disaggregation: Splitwise arXiv:2311.18677, DistServe arXiv:2401.09670); without, every
+    engine does both. Requests are dealt in turn.
+    """
+
+    times: StepTimes
+    room: Room
+    policy: Policy
+    engines: int = 1
+    readers: int = 0
+    link_byte_per_s: float = 0.0
+
+    @property
+    def count(self) -> int:
+        """Engines in all."""
+        return self.engines + self.readers
+
+    def serve(self, requests: Requests) -> tuple[Log, list[Log]]:
+        """The moments of all requests, and the log of each engine, those that read first."""
+        if not self.readers:
+            return _together(requests, self._engines(requests, self.engines, self.policy))
+        alone = replace(requests, output=np.ones_like(requests.output))
+        read, readers = _together(requests, self._engines(alone, self.readers, self.policy))
+        moved = self.room.held[requests.prompt] / self.link_byte_per_s
+        order = np.argsort(read.first_s + moved, kind="stable")
+        sent = Requests((read.first_s + moved)[order], requests.prompt[order], requests.output[order] - 1)
+        more = np.flatnonzero(sent.output > 0)
+        last = read.first_s.copy()
+        decoded, decoders = _together(
+            sent.take(more), self._engines(sent.take(more), self.engines, self.policy, read=True)
+        )
+        last[order[more]] = decoded.last_s
+        both = Log(read.first_s, last, decoded.gaps_s, decoded.weights)
+        return both, readers + decoders
+
+    def _engines(
+        self, requests: Requests, count: int, policy: Policy, *, read: bool = False
+    ) -> list[tuple[np.ndarray, Log]]:
+        engine = Engine(self.times, self.room, policy, read=read)
+        dealt = [index for index in requests.dealt(count) if len(index)]
+        return [(index, engine.serve(requests.take(index))) for index in dealt]
+
+
+def _together(requests: Requests, served: list[tuple[np.ndarray, Log]]) -> tuple[Log, list[Log]]:
+    """One log of all requests from the logs of engines that served some each."""
+    whole = Log(np.full(len(requests), np.nan), np.full(len(requests), np.nan))
+    for index, log in served:
+        whole.first_s[index], whole.last_s[index] = log.first_s, log.last_s
+        whole.gaps_s += log.gaps_s
+        whole.weights += log.weights
+    return whole, [log for _, log in served]

@@ -1,0 +1,266 @@
+"""One engine serving requests step by step: who is in which step is decided as inference engines do.
+
+Between two events (an arrival that could be admitted, an answer that ends, a full cache) every step decodes
+the same sequences; such a run of steps is computed at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from roofline.serve.memory import Room
+    from roofline.serve.requests import Requests
+    from roofline.serve.step_times import StepTimes
+
+Batching = Literal["static", "continuous", "chunked"]
+BATCHINGS: dict[str, Batching] = {"static": "static", "continuous": "continuous", "chunked": "chunked"}
+LONGEST_RUN = 4096  # steps computed at once
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How steps are filled.
+
+    static: a batch is read together and decoded until its last answer ends; nobody joins (FasterTransformer).
+    continuous: whoever waits is read before anybody decodes on (Orca, OSDI 2022; vLLM without chunks).
+    chunked: every step decodes all and fills the rest of its budget with chunks of prompts (Sarathi-Serve,
+    OSDI 2024).
+    """
+
+    batching: Batching = "continuous"
+    max_batch: int = 256  # sequences at once
+    budget: int = 8192  # new tokens of a step that reads prompts
+    step_s: float = 0.0  # of the engine itself per step: scheduling, sampling, copying tokens
+
+
+@dataclass
+class Log:
+    """When each request got its first and its last token, and what the engine did meanwhile."""
+
+    first_s: NDArray[np.float64]
+    last_s: NDArray[np.float64]
+    gaps_s: list[NDArray[np.float64]] = field(default_factory=list)  # between tokens of running requests
+    weights: list[NDArray[np.float64]] = field(default_factory=list)  # how many requests waited each gap
+    busy_s: float = 0.0
+    decoding: float = 0.0  # integral of sequences over time
+    peak_bytes: float = 0.0
+    preempted: int = 0
+
+
+class Engine:
+    """A simulation of one engine; `read` says that prompts come with their cache and are not read here."""
+
+    def __init__(self, times: StepTimes, room: Room, policy: Policy, *, read: bool = False) -> None:
+        self.times, self.room, self.policy, self.read = times, room, policy, read
+
+    def serve(self, requests: Requests) -> Log:
+        """Serve all requests; every one fits the room alone (`Room.check`)."""
+        return _Run(self, requests).log
+
+
+class _Run:
+    """The state of one simulation. Sequences that decode stand in parallel arrays."""
+
+    def __init__(self, engine: Engine, requests: Requests) -> None:
+        self.engine, self.requests, self.policy = engine, requests, engine.policy
+        count = len(requests)
+        self.log = Log(np.full(count, np.nan), np.full(count, np.nan))
+        self.now = 0.0
+        self.arrived = 0
+        self.waiting: deque[int] = deque()
+        self.done = np.zeros(count, np.int64)  # tokens of each request whose keys and values are held
+        self.left = requests.output.copy()  # tokens that each is still to get
+        self.token_s = np.zeros(count)  # when each got its last token so far
+        self.running = np.empty(0, np.int64)  # requests that decode, the oldest first
+        self.slots = 0  # of a static batch: those whose answers have ended still take part
+        # Engines that cannot take a place back keep room for a whole answer from the start.
+        self.reserves = engine.read or self.policy.batching == "static"
+        while self.arrived < count or self.waiting or len(self.running):
+            self._step()
+
+    def _step(self) -> None:
+        self._arrive()
+        if not self.waiting and not len(self.running):
+            self.now = float(self.requests.arrival_s[self.arrived])
+            self._arrive()
+        if self.engine.read:
+            self._join()
+            self._decode()
+        elif self.policy.batching == "chunked":
+            self._fill()
+        elif chosen := self._admitted():
+            self._read(chosen)
+        else:
+            self._decode()
+
+    def _arrive(self) -> None:
+        arrival = self.requests.arrival_s
+        while self.arrived < len(arrival) and arrival[self.arrived] <= self.now:
+            self.waiting.append(self.arrived)
+            self.arrived += 1
+
+    def _goal(self, request: int) -> int:
+        """Tokens that reading a request takes: its prompt, and what it had got when it was preempted."""
+        return int(self.requests.prompt[request] + self.requests.output[request] - self.left[request])
+
+    def _held(self, requests: NDArray[np.int64], more: int = 0) -> float:
+        """Bytes of cache of some requests, after `more` tokens each."""
+        return float(self.engine.room.held[self.done[requests] + more].sum())
+
+    def _claimed(self) -> float:
+        """Bytes that the running and the half-read are sure to need."""
+        whole = self.requests.prompt[self.running] + self.requests.output[self.running]
+        if self.reserves:
+            return float(self.engine.room.held[whole].sum())
+        half = [request for request in (self.waiting[0],) if self.done[request]] if self.waiting else []
+        return self._held(self.running, 1) + self._held(np.array(half, np.int64))
+
+    def _needed(self, request: int) -> float:
+        """Bytes that must be free for a request to be read."""
+        whole = self.requests.prompt[request] + self.requests.output[request]
+        return float(self.engine.room.held[whole if self.reserves else self._goal(request) + 1])
+
+    def _admitted(self) -> list[int]:
+        """Requests to read now: first come, first served."""
+        chosen: list[int] = []
+        static = self.policy.batching == "static"
+        if static and len(self.running):
+            return chosen
+        used, tokens = self._claimed(), 0
+        while self.waiting and len(self.running) + len(chosen) < self.policy.max_batch:
+            head = self.waiting[0]
+            used += self._needed(head)
+            tokens += self._goal(head)
+            over = tokens > self.policy.budget and chosen and not (static or self.engine.read)
+            if used > self.engine.room.bytes or over:
+                break
+            chosen.append(self.waiting.popleft())
+        return chosen
+
+    def _join(self) -> None:
+        """Requests that come with their cache and their first token decode at once."""
+        chosen = self._admitted()
+        self.token_s[chosen] = self.requests.arrival_s[chosen]
+        self.done[chosen] = [self._goal(request) for request in chosen]
+        self.running = np.append(self.running, np.array(chosen, np.int64))
+
+    def _read(self, chosen: list[int]) -> None:
+        """One step that reads whole prompts; each of them yields a token."""
+        chunks = [(self._goal(request), 0) for request in chosen]
+        self._pass(self.engine.times.mixed_s(0, 0.0, chunks, len(chosen)))
+        for request, (size, _) in zip(chosen, chunks, strict=True):
+            self.done[request] = size
+        self._begin(chosen)
+
+    def _fill(self) -> None:
+        """One step that decodes all and reads as much of the prompts as its budget leaves."""
+        chunks, complete = self._chunks()
+        if not chunks:
+            self._decode()
+            return
+        size = len(self.running)
+        context = float(self.done[self.running].mean()) + 1 if size else 0.0
+        self._pass(self.engine.times.mixed_s(size, context, chunks, len(complete)))
+        if size:
+            self._tokens(np.array([self.now]), 1)
+        self._begin(complete)
+
+    def _chunks(self) -> tuple[list[tuple[int, int]], list[int]]:
+        """Chunks of the prompts in line (new positions, positions before), and who is complete with them."""
+        free = self.policy.budget - len(self.running)
+        used = self._claimed()
+        chunks: list[tuple[int, int]] = []
+        complete: list[int] = []
+        while self.waiting and free > 0 and len(self.running) + len(complete) < self.policy.max_batch:
+            request = self.waiting[0]
+            goal, before = self._goal(request), int(self.done[request])
+            used += self._needed(request) - (float(self.engine.room.held[before]) if before else 0.0)
+            if used > self.engine.room.bytes:
+                break
+            new = min(free, goal - before)
+            chunks.append((new, before))
+            self.done[request] += new
+            free -= new
+            if before + new == goal:
+                complete.append(self.waiting.popleft())
+        return chunks, complete
+
+    def _begin(self, chosen: list[int]) -> None:
+        """Prompts that were read yield a token now; who needs more decodes on."""
+        for request in chosen:
+            if np.isnan(self.log.first_s[request]):
+                self.log.first_s[request] = self.now
+            self.left[request] -= 1
+            self.token_s[request] = self.now
+        self.running = np.append(self.running, np.array(chosen, np.int64))
+        self.slots = len(chosen)
+        self._note_peak()
+        self._leave()
+
+    def _decode(self) -> None:
+        """Steps that decode all running sequences, until something else is to be done."""
+        if not len(self.running):
+            return
+        steps = int(min(self.left[self.running].min(), LONGEST_RUN))
+        others = self._claimed() - self._held(self.running, 1) if not self.reserves else 0.0
+        while steps and self._held(self.running, steps) + others > self.engine.room.bytes:
+            steps //= 2
+        if not steps:
+            self._preempt()
+            return
+        contexts = float(self.done[self.running].mean()) + 1 + np.arange(steps, dtype=np.float64)
+        size = self.slots if self.policy.batching == "static" else len(self.running)
+        each = self.engine.times.decode_s(size, contexts) + self.policy.step_s
+        ends = self.now + np.cumsum(each)
+        open_to = self.policy.batching != "static" and len(self.running) < self.policy.max_batch
+        if open_to and self.arrived < len(self.requests):
+            steps = min(steps, int(np.searchsorted(ends, self.requests.arrival_s[self.arrived])) + 1)
+            ends = ends[:steps]
+        self._busy(float(ends[-1]) - self.now)
+        self._tokens(ends, steps)
+
+    def _tokens(self, ends: NDArray[np.float64], steps: int) -> None:
+        """`steps` tokens for each running sequence, at these moments."""
+        self.log.gaps_s += [ends[0] - self.token_s[self.running], np.diff(ends)]
+        self.log.weights += [np.ones(len(self.running)), np.full(steps - 1, float(len(self.running)))]
+        self.token_s[self.running] = self.now
+        self.done[self.running] += steps
+        self.left[self.running] -= steps
+        self._note_peak()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Whose answer has ended gives its place up."""
+        ended = self.running[self.left[self.running] == 0]
+        self.log.last_s[ended] = self.now
+        self.done[ended] = 0
+        self.running = self.running[self.left[self.running] > 0]
+
+    def _pass(self, device_s: float) -> None:
+        self._busy(device_s + self.policy.step_s)
+
+    def _busy(self, seconds: float) -> None:
+        self.now += seconds
+        self.log.busy_s += seconds
+        self.log.decoding += seconds * len(self.running)
+
+    def _note_peak(self) -> None:
+        self.log.peak_bytes = max(self.log.peak_bytes, self._held(self.running))
+
+    def _preempt(self) -> None:
+        """The cache is full: who is being read, else the youngest, gives its place up (vLLM's recompute)."""
+        if self.waiting and self.done[self.waiting[0]]:
+            self.done[self.waiting[0]] = 0
+        else:
+            youngest = int(self.running[-1])
+            self.running = self.running[:-1]
+            self.done[youngest] = 0
+            self.waiting.appendleft(youngest)
+        self.log.preempted += 1

@@ -1,0 +1,56 @@
+"""What one engine has for the cache, and what sequences take of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from specfiles.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hwspecs import Device
+    from workloads.schedule import Schedule
+
+UTILISATION = 0.9  # of the memory that an engine takes for itself (vLLM's default gpu_memory_utilization)
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes for the cache on one device, and what a sequence takes of them by its length."""
+
+    bytes: float
+    held: NDArray[np.float64]  # held[t]: bytes of a sequence of t tokens
+
+    @classmethod
+    def of(cls, schedule: Schedule, device: Device, activations: float, longest: int) -> Room:
+        """What weights and the activations of the largest step (in bytes) leave of the device's memory.
+
+        Raises InputError where they do not fit.
+        """
+        main = schedule.main
+        usable = device.datasheet.dram.capacity_bytes.value * UTILISATION
+        weights = main.weight_bytes()
+        free = usable - weights - activations
+        if free <= 0:
+            raise InputError(
+                f"{main.model.name} takes {weights / 1e9:.1f} GB of weights and {activations / 1e9:.1f} GB "
+                f"of activations per device, and {UTILISATION:.0%} of the memory of {device.name} is "
+                f"{usable / 1e9:.1f} GB; choose --tp, other --weights, a smaller --budget or another device."
+            )
+        each = main.model.cache_bytes(1, np.arange(longest + 1), main.setting)
+        held = np.asarray(each, float) * main.cache_here * main.cache_factor
+        return cls(float(free), np.broadcast_to(held, longest + 1))
+
+    def check(self, prompt: NDArray[Any], output: NDArray[Any]) -> None:
+        """Refuse requests that would not fit even alone."""
+        whole = self.held[prompt + output]
+        row = int(whole.argmax())
+        if whole[row] > self.bytes:
+            raise InputError(
+                f"a request of {prompt[row]} + {output[row]} tokens needs {whole[row] / 1e9:.1f} GB of "
+                f"cache, and {self.bytes / 1e9:.1f} GB are free; choose --tp, --kv or shorter requests."
+            )

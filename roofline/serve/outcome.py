@@ -1,0 +1,117 @@
+"""What requests waited for, and how many of them in time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from roofline.serve.cluster import Cluster
+    from roofline.serve.engine import Log
+    from roofline.serve.requests import Requests
+
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+WARM_UP = 0.1  # of the requests, the first: they meet an emptier server than the others
+BEHIND = 0.9  # answers per arrival, while requests arrive, below which the queue is taken to grow on
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request must be served within; None: no matter how long."""
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+
+    def met(self, ttft_s: NDArray[np.float64], tpot_s: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which requests are within both; an answer of one token has no time per further token."""
+        within = np.ones(len(ttft_s), bool)
+        if self.ttft_s is not None:
+            within &= ttft_s <= self.ttft_s
+        if self.tpot_s is not None:
+            within &= ~(tpot_s > self.tpot_s)
+        return within
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What was simulated, and a record per batching and rate (see `outcome`)."""
+
+    model: str
+    hardware: str
+    fidelity: str
+    devices: int  # of all engines
+    limits: Limits
+    prompt: float  # mean tokens
+    output: float
+    requests: int
+    rows: list[dict[str, Any]]
+
+
+def outcome(requests: Requests, cluster: Cluster, limits: Limits) -> dict[str, Any]:
+    """Serve the requests and sum up: latencies of those after the warm-up, rates of all.
+
+    ttft: from arrival to the first token. tpot: mean time of the others of a request. itl: time between two
+    tokens of a request, over all tokens. goodput: requests per second within the limits.
+    """
+    whole, logs = cluster.serve(requests)
+    warm = slice(int(WARM_UP * len(requests)), None)
+    ttft = (whole.first_s - requests.arrival_s)[warm]
+    more = np.maximum(requests.output - 1, 1)
+    tpot = np.where(requests.output > 1, (whole.last_s - whole.first_s) / more, np.nan)[warm]
+    span = float(whole.last_s.max() - requests.arrival_s[0])
+    within = float(limits.met(ttft, tpot).mean())
+    served = len(requests) / span
+    return {
+        "rate_per_s": requests.rate_per_s,
+        "served_per_s": served,
+        "keeps_up": _keeps_up(requests, whole.last_s),
+        "tokens_per_s": float(requests.output.sum()) / span,
+        **_quantiles("ttft", ttft),
+        **_quantiles("tpot", tpot[~np.isnan(tpot)]),
+        **_quantiles("latency", (whole.last_s - requests.arrival_s)[warm]),
+        "itl_p99_s": _weighted(whole, 0.99),
+        "within_limits": within,
+        "goodput_per_s": within * served,
+        **_engines(logs, cluster, span),
+    }
+
+
+def _engines(logs: list[Log], cluster: Cluster, span: float) -> dict[str, Any]:
+    busy = sum(log.busy_s for log in logs)
+    return {
+        "mean_batch": sum(log.decoding for log in logs) / busy if busy else 0.0,
+        "busy": busy / (span * cluster.count),
+        "cache_peak": max(log.peak_bytes for log in logs) / cluster.room.bytes,
+        "preempted": sum(log.preempted for log in logs),
+    }
+
+
+def _quantiles(name: str, values: NDArray[np.float64]) -> dict[str, float | None]:
+    """The quantiles of a latency; null where no request has one."""
+    return {
+        f"{name}_{label}_s": float(np.quantile(values, share)) if len(values) else None
+        for label, share in QUANTILES.items()
+    }
+
+
+def _weighted(log: Log, share: float) -> float | None:
+    """A quantile of the gaps between tokens, each counted for every request that waited for it."""
+    if not log.gaps_s:
+        return None
+    gaps, weights = np.concatenate(log.gaps_s), np.concatenate(log.weights)
+    order = np.argsort(gaps)
+    reached = np.cumsum(weights[order])
+    return float(gaps[order][np.searchsorted(reached, share * reached[-1])])
+
+
+def _keeps_up(requests: Requests, last_s: NDArray[np.float64]) -> bool:
+    """Whether requests leave as fast as they come, from the end of the warm-up to the last arrival."""
+    arrival = requests.arrival_s
+    start, end = arrival[int(WARM_UP * len(requests))], arrival[-1]
+    came = int(((arrival > start) & (arrival <= end)).sum())
+    left = int(((last_s > start) & (last_s <= end)).sum())
+    return left >= BEHIND * came

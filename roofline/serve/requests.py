@@ -1,0 +1,132 @@
+"""Requests over time: drawn from a described traffic, or read from a recorded one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from specfiles.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from workloads.traffic import Traffic
+
+MOST_REQUESTS = 1_000_000
+# Columns of public traces beside our own names (Azure LLM inference traces 2023 and 2024).
+COLUMNS = {
+    "arrival_s": ("arrival_s", "TIMESTAMP", "timestamp"),
+    "prompt": ("prompt", "ContextTokens", "prompt_tokens"),
+    "output": ("output", "GeneratedTokens", "output_tokens"),
+}
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Requests in order of arrival: when each comes, how many tokens it brings and how many it asks for."""
+
+    arrival_s: NDArray[np.float64]
+    prompt: NDArray[np.int64]
+    output: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.arrival_s)
+
+    @property
+    def rate_per_s(self) -> float:
+        """Arrivals per second: the gaps between them, not counting what comes after the last."""
+        span = float(self.arrival_s[-1] - self.arrival_s[0]) if len(self) > 1 else 0.0
+        return (len(self) - 1) / span if span else math.inf
+
+    def at_rate(self, rate_per_s: float) -> Requests:
+        """The same requests in the same order and rhythm, faster or slower."""
+        scale = self.rate_per_s / rate_per_s
+        if not math.isfinite(scale):
+            raise InputError("requests that all arrive at once have no rate to change; leave out --rate.")
+        return replace(self, arrival_s=self.arrival_s * scale)
+
+    def dealt(self, engines: int) -> list[NDArray[np.int64]]:
+        """The indices of the requests that each of some engines gets, dealt in turn."""
+        return [np.arange(first, len(self), engines) for first in range(engines)]
+
+    def take(self, index: NDArray[Any]) -> Requests:
+        """Some of the requests."""
+        return Requests(self.arrival_s[index], self.prompt[index], self.output[index])
+
+
+def drawn(traffic: Traffic, prompt: int, output: int, longest: int) -> Requests:
+    """Requests at one per second on average, from the traffic's seed; `at_rate` makes them faster.
+
+    Gaps between arrivals are gamma distributed with the coefficient of variation `burstiness` (1: a Poisson
+    process, 0: evenly spaced); lengths are log-normal with the means `prompt` and `output`. What does not
+    fit the model's `longest` context is cut, the prompt first.
+    """
+    random = np.random.default_rng(traffic.seed)
+    count = traffic.requests
+    gaps = _gamma(random, traffic.burstiness, count)
+    prompts = _lengths(random, prompt, traffic.prompt_cv, count)
+    outputs = np.minimum(_lengths(random, output, traffic.output_cv, count), longest - 1)
+    return Requests(np.cumsum(gaps) - gaps[0], np.minimum(prompts, longest - outputs), outputs)
+
+
+def _gamma(random: np.random.Generator, variation: float, count: int) -> NDArray[np.float64]:
+    if variation == 0:
+        return np.ones(count)
+    shape = 1 / variation**2
+    return random.gamma(shape, 1 / shape, count)
+
+
+def _lengths(random: np.random.Generator, mean: int, variation: float, count: int) -> NDArray[np.int64]:
+    if variation == 0:
+        return np.full(count, mean)
+    spread = math.sqrt(math.log1p(variation**2))
+    drawn = random.lognormal(math.log(mean) - spread**2 / 2, spread, count)
+    return np.maximum(1, np.rint(drawn)).astype(np.int64)
+
+
+def recorded(table: pd.DataFrame, path: Path, longest: int) -> Requests:
+    """Requests of a recorded table with columns arrival_s (seconds or dates), prompt and output.
+
+    Raises InputError naming the column or row of `path` where it holds something else.
+    """
+    if not 0 < len(table) <= MOST_REQUESTS:
+        raise InputError(f"{path}: has {len(table)} requests; expected 1 to {MOST_REQUESTS}.")
+    arrival, prompt, output = (_column(table, path, name) for name in COLUMNS)
+    order = np.argsort(arrival, kind="stable")
+    found = Requests(
+        arrival[order] - arrival.min(), prompt[order].astype(np.int64), output[order].astype(np.int64)
+    )
+    too_long = found.prompt + found.output > longest
+    if too_long.any():
+        row = int(order[np.argmax(too_long)])
+        raise InputError(
+            f"{path}: request {row} has {prompt[row]:.0f} + {output[row]:.0f} tokens, and the model has "
+            f"positions for {longest}; take such requests out or choose another model."
+        )
+    return found
+
+
+def _column(table: Any, path: Path, name: str) -> NDArray[np.float64]:
+    import pandas as pd
+
+    known = next((column for column in COLUMNS[name] if column in table.columns), None)
+    if known is None:
+        raise InputError(f"{path}: has no column {name!r}; it has {', '.join(map(str, table.columns))}.")
+    values = table[known]
+    if name == "arrival_s" and not pd.api.types.is_numeric_dtype(values):
+        dates = pd.to_datetime(values, errors="coerce", format="ISO8601")
+        values = (dates - dates.min()).dt.total_seconds()
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(float)
+    least = 0.0 if name == "arrival_s" else 1.0
+    bad = ~(np.isfinite(numbers) & (numbers >= least))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InputError(
+            f"{path}: row {row} has {known} = {table[known].iloc[row]!r}; expected a number from {least:g}."
+        )
+    return np.asarray(numbers, float)

@@ -1,0 +1,199 @@
+"""How long one engine step takes, whatever mixture of sequences it serves.
+
+A step may read chunks of several prompts and yield a token for each of many other sequences, every one
+with a context of its own. Operators fall in three classes, found by asking the model and not by their names:
+
+- of tokens: the same for so many new tokens, whichever sequences they are of (projections, norms, experts);
+- of scored positions: the vocabulary projection and sampling, once per sequence that yields a token;
+- of sequences: what looks back (attention, states), apart for decoding sequences and for each chunk.
+
+Each class is predicted at a few sizes and interpolated between them: times are linear in the sizes between
+kinks. At fidelity calibrated they are stairs (tiles, waves), which the line between two sizes smooths.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from roofline.times import times
+from specfiles.errors import InputError
+from workloads.phases import Named, operators
+from workloads.step import Step, prefill
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from roofline.ceilings import Ceilings
+    from workloads.schedule import Pass, Schedule
+
+    Floats = NDArray[np.float64]
+
+TOKENS, SCORED, SEQUENCES = "tokens", "scored", "sequences"
+FINE, COARSE = 1.12, 1.5  # ratio of neighbouring sizes: of tokens and sequences, of contexts
+MOST = 200_000_000  # tokens
+PROMPT = 4096  # tokens of a prompt that is read at once, to see which operators run then
+
+
+class StepTimes:
+    """Times of the steps of one schedule: a prefill pass and a decode pass of one model."""
+
+    def __init__(self, schedule: Schedule, limits: Ceilings) -> None:
+        """Raises InputError where a technique makes other passes than one per token."""
+        self._prefill, self._decode = _two_passes(schedule)
+        self._limits = limits
+        self._classes = _classes(self._prefill)
+        self._tokens = {p.phase: _Line(self._at_tokens(p), FINE) for p in (self._prefill, self._decode)}
+        self._scored = _Line(self._at_scored, FINE)
+        self._reading = _Plane(self._at_chunk)
+        self._looking = _Plane(self._at_decode)
+
+    def mixed_s(
+        self, decoding: int, context: float, chunks: Iterable[tuple[int, int]], finished: int
+    ) -> float:
+        """A step of `decoding` sequences that see `context` positions on average, and of prompts' chunks.
+
+        chunks: (new positions, positions before them) of each; `finished` of them yield a first token.
+        """
+        parts = list(chunks)
+        new = decoding + sum(size for size, _ in parts)
+        phase = "prefill" if parts else "decode"
+        time = self._tokens[phase](new) + self._scored(decoding + finished)
+        if decoding:
+            time += self._looking.at(decoding, context)
+        return time + sum(self._reading.at(size, past) for size, past in parts)
+
+    def decode_s(self, sequences: int, contexts: Floats) -> Floats:
+        """Steps of `sequences` tokens each, at each of some mean contexts (shape: as `contexts`)."""
+        fixed = self._tokens["decode"](sequences) + self._scored(sequences)
+        return fixed + self._looking(sequences, contexts)
+
+    def _at_tokens(self, of: Pass) -> Callable[[int], float]:
+        if of.phase == "prefill":
+            return lambda n: self._sum(replace(of, batch=1, q_len=n), n, TOKENS)
+        return lambda n: self._sum(replace(of, batch=n), of.last, TOKENS)
+
+    def _at_scored(self, n: int) -> float:
+        return self._sum(replace(self._decode, batch=n), 1, SCORED) if n else 0.0
+
+    def _at_decode(self, sequences: int, context: int) -> float:
+        return self._sum(replace(self._decode, batch=sequences), max(1, context), SEQUENCES)
+
+    def _at_chunk(self, size: int, past: int) -> float:
+        return self._sum(replace(self._prefill, batch=1, q_len=size), past + size, SEQUENCES)
+
+    def _sum(self, of: Pass, context: int, which: str) -> float:
+        rows = (row for row in of.operators(context) if self._class(row.name) == which)
+        return float(sum(row.count * times(row.operator, self._limits).time_s for row in rows))
+
+    @cache  # noqa: B019 (lives as long as the object that it belongs to)
+    def _class(self, name: str) -> str:
+        """The class of an operator; what a technique adds belongs to the one whose name leads its own.
+
+        An operator that only some contexts have (latent attention expands or absorbs) is of sequences.
+        """
+        leading = [known for known in self._classes if name == known or name.startswith(known + ".")]
+        return self._classes[max(leading, key=len)] if leading else SEQUENCES
+
+
+def _two_passes(schedule: Schedule) -> tuple[Pass, Pass]:
+    """The prefill and the decode pass; a sentence where there are others."""
+    passes = {p.phase: p for p in schedule.passes}
+    plain = (
+        len(schedule.passes) == 2 and len(schedule.residents) == 1 and set(passes) == {"prefill", "decode"}
+    )
+    if (
+        not plain
+        or passes["decode"].q_len != 1
+        or passes["decode"].times != passes["decode"].last - passes["decode"].first + 1
+    ):
+        raise InputError(
+            "serving is simulated with one pass per token of one model, which these techniques change; "
+            "leave out those that draft, verify, compress or skip."
+        )
+    return passes["prefill"], passes["decode"]
+
+
+def _classes(of: Pass) -> dict[str, str]:
+    """Each operator's class, by what changes it: the shape of the tokens, or how many are scored."""
+    n = 8
+
+    def at(step: Step) -> dict[str, Named]:
+        return {row.name: row for row in operators(of.model, step, of.setting)}
+
+    plain, longer = at(Step(n, 1, 2 * n)), at(Step(n, 1, 4 * n))
+    chunk, scored = at(Step(1, n, 2 * n)), at(Step(1, n, 2 * n, scored=n))
+    prompt = at(prefill(1, PROMPT))
+    found = {}
+    for name in {**plain, **chunk, **prompt}:
+        shapes = [rows.get(name) for rows in (plain, longer, scored)]
+        if name not in prompt or any(row is None or row != shapes[0] for row in shapes):
+            found[name] = SEQUENCES
+        else:
+            found[name] = TOKENS if chunk[name] == scored[name] else SCORED
+    return found
+
+
+class _Sizes:
+    """Whole numbers that grow by a ratio: where a curve is predicted."""
+
+    def __init__(self, ratio: float) -> None:
+        count = math.ceil(math.log(MOST, ratio)) + 1
+        self.all = sorted({0, *(round(ratio**i) for i in range(count))})
+
+    def around(self, value: float) -> tuple[int, int]:
+        """The neighbours of a value, equal where it is one of the sizes."""
+        place = bisect_left(self.all, value)
+        high = self.all[min(place, len(self.all) - 1)]
+        return (high, high) if high <= value else (self.all[place - 1], high)
+
+
+class _Line:
+    """A function of one whole number, evaluated where asked between sizes that are predicted once."""
+
+    def __init__(self, exact: Callable[[int], float], ratio: float) -> None:
+        self._sizes, self._exact = _Sizes(ratio), cache(exact)
+
+    def __call__(self, n: int) -> float:
+        return sum(part * self._exact(known) for known, part in _parts(*self._sizes.around(n), n))
+
+
+def _parts(low: int, high: int, value: float) -> list[tuple[int, float]]:
+    """What each neighbour of a value weighs; nothing takes no time."""
+    share = (value - low) / (high - low) if high > low else 1.0
+    return [(known, part) for known, part in ((low, 1 - share), (high, share)) if known and part]
+
+
+class _Plane:
+    """A function of a number of sequences or tokens and of a context, linear between predicted sizes."""
+
+    def __init__(self, exact: Callable[[int, int], float]) -> None:
+        self._sizes, self._contexts, self._exact = _Sizes(FINE), _Sizes(COARSE), cache(exact)
+
+    def at(self, size: int, context: float) -> float:
+        """The value at one context."""
+        low, high = self._contexts.around(context)
+        share = (context - low) / (high - low) if high > low else 1.0
+        return sum(
+            weight * part * self._exact(known, place)
+            for known, part in _parts(*self._sizes.around(size), size)
+            for place, weight in ((low, 1 - share), (high, share))
+            if weight
+        )
+
+    def __call__(self, size: int, contexts: Floats) -> Floats:
+        """The values at several contexts of one size."""
+        parts = _parts(*self._sizes.around(size), size)
+        return sum((part * self._along(known, contexts) for known, part in parts), np.zeros(len(contexts)))
+
+    def _along(self, size: int, contexts: Floats) -> Floats:
+        first = bisect_left(self._contexts.all, float(contexts.min()))
+        last = bisect_left(self._contexts.all, float(contexts.max()))
+        known = self._contexts.all[max(0, first - 1) : last + 1]
+        return np.interp(contexts, known, [self._exact(size, at) for at in known])

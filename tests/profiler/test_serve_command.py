@@ -1,0 +1,100 @@
+"""`roofline serve` as a user meets it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from profiler.cli.serve import command
+from specfiles.errors import InputError
+
+SHORT = ("--hw", "h100", "--prompt", "200", "--output", "20", "--requests", "40")
+
+
+def run(*words: str) -> str:
+    result = CliRunner().invoke(command, [*words], catch_exceptions=False, standalone_mode=False)
+    if result.exception:
+        raise result.exception
+    return result.output
+
+
+def test_a_row_for_each_batching_and_rate() -> None:
+    data = json.loads(
+        run("Llama-3.1-8B", *SHORT, "--rate", "1,5", "--batching", "continuous,chunked", "--format", "json")
+    )
+    assert [(row["batching"], round(row["rate_per_s"], 6)) for row in data["rows"]] == [
+        ("continuous", 1), ("continuous", 5), ("chunked", 1), ("chunked", 5),
+    ]  # fmt: skip
+    assert data["devices"] == 1
+    assert all(row["ttft_p99_s"] >= row["ttft_p50_s"] > 0 for row in data["rows"])
+
+
+def test_limits_without_a_rate_ask_for_the_highest() -> None:
+    words = ("Llama-3.1-8B", *SHORT, "--slo", "ttft=200ms,tpot=10ms")
+    (row,) = json.loads(run(*words, "--format", "json"))["rows"]
+    assert row["within_limits"] >= 0.9
+    assert row["tpot_p90_s"] <= 0.010
+    assert "in time: TTFT at most 200 ms, TPOT at most 10.0 ms." in run(*words)
+
+
+def test_a_shipped_workload_with_traffic_is_all_that_is_needed() -> None:
+    rows = list(
+        csv.DictReader(io.StringIO(run("chat", "--hw", "h100", "--requests", "30", "--format", "csv")))
+    )
+    assert [round(float(row["rate_per_s"]), 6) for row in rows] == [1, 4, 16]
+
+
+def test_a_workload_lends_its_traffic_to_another_model() -> None:
+    words = ("Qwen3-8B", "--workload", "chat", "--hw", "h100", "--requests", "30", "--format", "json")
+    data = json.loads(run(*words))
+    assert data["model"] == "Qwen3-8B"
+    assert len(data["rows"]) == 3
+
+
+def test_a_recorded_trace_is_served_as_it_came_or_at_another_rate(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("arrival_s,prompt,output\n0,100,10\n1,200,5\n2,300,1\n")
+    words = ("Llama-3.1-8B", "--hw", "h100", "--trace", str(trace), "--format", "json")
+    assert json.loads(run(*words))["rows"][0]["rate_per_s"] == 1.0
+    assert json.loads(run(*words, "--rate", "4"))["rows"][0]["rate_per_s"] == pytest.approx(4)
+
+
+def test_more_devices_and_readers_are_counted() -> None:
+    words = ("Llama-3.1-70B", *SHORT[2:], "--hw", "dgx-h100", "--tp", "4", "--readers", "1", "--rate", "2")
+    assert json.loads(run(*words, "--format", "json"))["devices"] == 8
+
+
+def test_the_engines_own_time_per_step_is_added_to_every_token() -> None:
+    def tpot(*words: str) -> float:
+        found = run("Llama-3.1-8B", *SHORT, "--rate", "0.1", "--format", "json", *words)
+        return float(json.loads(found)["rows"][0]["tpot_p50_s"])
+
+    assert tpot("--step-overhead", "0.002") - tpot() == pytest.approx(0.002, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("Llama-3.1-8B", *SHORT), "give --rate"),
+        (("Llama-3.1-8B", *SHORT, "--rate", "fast"), "requests per second"),
+        (("Llama-3.1-8B", *SHORT, "--rate", "-1"), "requests per second"),
+        (("Llama-3.1-8B", *SHORT, "--rate", "1", "--batching", "chunky"), "chunked"),
+        (("Llama-3.1-8B", *SHORT, "--rate", "1", "--slo", "throughput=3"), "no limit of it"),
+        (("Llama-3.1-8B", *SHORT, "--rate", "1", "--max-batch", "0"), "max-batch is 0"),
+        (("Llama-3.1-8B", *SHORT, "--rate", "1", "--batching", "chunked", "--budget", "9"), "leaves a full"),
+        (("Llama-3.1-8B", *SHORT, "--rate", "1", "--pp", "2"), "leave out --pp"),
+        (("Llama-3.1-8B", *SHORT, "--rate", "1", "--with", "medusa"), "one pass per token"),
+        (("Llama-3.1-70B", *SHORT, "--rate", "1"), "choose --tp"),
+        (("BERT-base-uncased", *SHORT, "--rate", "1"), "encoder"),
+        (("Llama-3.1-8B", *SHORT, "--trace", "nowhere.csv"), "no such file"),
+        (("Llama-3.1-8B", *SHORT[:-2], "--requests", "0", "--rate", "1"), "requests is 0"),
+    ],
+)  # fmt: skip
+def test_wrong_words_get_a_sentence(words: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        run(*words)

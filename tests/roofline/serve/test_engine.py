@@ -1,0 +1,170 @@
+"""Engines against queueing theory, limits known on paper, and what must be conserved."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwspecs import load_device
+from roofline.ceilings import ceilings
+from roofline.predict import predict
+from roofline.scenario import Scenario
+from roofline.serve.capacity import capacity
+from roofline.serve.cluster import Cluster
+from roofline.serve.engine import BATCHINGS, Engine, Log, Policy
+from roofline.serve.memory import Room
+from roofline.serve.outcome import Limits, outcome
+from roofline.serve.requests import Requests, drawn
+from roofline.serve.step_times import StepTimes
+from specfiles.errors import InputError
+from workloads.catalogue import load_model
+from workloads.traffic import Traffic
+
+DEVICE = load_device("h100_sxm")
+SCENARIO = Scenario(load_model("Llama-3.1-8B").model, "generate", 1, 1000, output=100)
+SCHEDULE = SCENARIO.schedule(DEVICE)
+TIMES = StepTimes(SCHEDULE, ceilings(DEVICE, "datasheet"))
+ROOM = Room.of(SCHEDULE, DEVICE, 1e9, 20_000)
+PREFILL_S = TIMES.mixed_s(0, 0.0, [(1000, 0)], 1)
+
+
+def requests(count: int, prompt: int = 1000, output: int = 100, **traffic: float) -> Requests:
+    return drawn(Traffic(requests=count, **traffic), prompt, output, 20_000)  # type: ignore[arg-type]
+
+
+def served(policy: Policy, asked: Requests, room: Room = ROOM) -> Log:
+    return Engine(TIMES, room, policy).serve(asked)
+
+
+@pytest.mark.parametrize("batching", BATCHINGS.values())
+def test_a_request_alone_waits_for_its_own_steps_only(batching: str) -> None:
+    asked = requests(3, burstiness=0).at_rate(0.01)
+    log = served(Policy(batching, budget=8192), asked)  # type: ignore[arg-type]
+    totals = predict(SCENARIO, DEVICE).totals()
+    assert log.first_s - asked.arrival_s == pytest.approx(totals["ttft_s"], rel=0.01)
+    assert (log.last_s - log.first_s) / 99 == pytest.approx(totals["tpot_s"], rel=0.01)
+
+
+@pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
+def test_prompts_one_at_a_time_are_an_m_d_1_queue(load: float) -> None:
+    """Pollaczek and Khinchine: the mean wait before a fixed service s is load * s / (2 * (1 - load))."""
+    asked = requests(10_000, output=1, seed=3).at_rate(load / PREFILL_S)
+    log = served(Policy(max_batch=1, budget=1), asked)
+    wait = (log.first_s - asked.arrival_s - PREFILL_S).mean()
+    assert wait == pytest.approx(load * PREFILL_S / (2 * (1 - load)), rel=0.12)
+    assert log.busy_s == pytest.approx(10_000 * PREFILL_S)
+
+
+@pytest.mark.parametrize("batching", BATCHINGS.values())
+def test_requests_at_once_leave_at_the_pace_of_a_full_batch(batching: str) -> None:
+    """Equal requests that come together are a batch: as quick as `predict` says of one that size."""
+    asked = replace(requests(32), arrival_s=np.zeros(32))
+    log = served(Policy(batching, budget=40_000), asked)  # type: ignore[arg-type]
+    batch = predict(replace(SCENARIO, batch=32), DEVICE)
+    assert log.last_s.max() == pytest.approx(batch.time_s(), rel=0.02)
+
+
+@settings(deadline=None)
+@given(
+    batching=st.sampled_from(list(BATCHINGS.values())),
+    rate=st.floats(0.5, 200),
+    seed=st.integers(0, 1000),
+    tokens=st.integers(3000, 20_000),
+    max_batch=st.integers(1, 64),
+)
+def test_every_request_is_served_once_in_order_and_within_the_room(
+    batching: str, rate: float, seed: int, tokens: int, max_batch: int
+) -> None:
+    """Also in a room so small that running requests are preempted."""
+    asked = requests(60, 700, 200, prompt_cv=0.7, output_cv=0.7, seed=seed).at_rate(rate)
+    whole = asked.prompt + asked.output
+    room = replace(ROOM, bytes=float(ROOM.held[max(tokens, int(whole.max()))]))
+    log = served(Policy(batching, max_batch, budget=512), asked, room)  # type: ignore[arg-type]
+    assert (log.first_s > asked.arrival_s).all()
+    assert (log.last_s >= log.first_s).all()
+    assert log.peak_bytes <= room.bytes
+    if not log.preempted:  # else some are read again, later than others and for a token more
+        assert (np.diff(log.first_s) >= 0).all()
+        assert sum(weights.sum() for weights in log.weights) == (asked.output - 1).sum()
+    assert log.busy_s <= log.last_s.max() - asked.arrival_s[0] + 1e-9
+
+
+def test_littles_law() -> None:
+    """Requests in the system on average = their rate x the time that each spends there."""
+    asked = requests(2000, 600, 150, prompt_cv=0.5, output_cv=0.5).at_rate(15)
+    log = served(Policy("chunked", budget=512), asked)
+    times = np.linspace(asked.arrival_s[200], asked.arrival_s[1800], 4001)
+    inside = [((asked.arrival_s <= t) & (log.last_s > t)).sum() for t in times]
+    spent = (log.last_s - asked.arrival_s)[200:1800].mean()
+    assert np.mean(inside) == pytest.approx(15 * spent, rel=0.1)
+
+
+def test_chunks_bound_the_wait_for_the_next_token_and_whole_prompts_do_not() -> None:
+    """Sarathi-Serve's point: nobody who decodes waits for a whole prompt."""
+    asked = requests(300, 4000, 100, prompt_cv=0.3).at_rate(5)
+    whole = served(Policy("continuous"), asked)
+    chunked = served(Policy("chunked", budget=512), asked)
+    longest = max(gaps.max() for gaps in chunked.gaps_s if len(gaps))
+    assert longest < 1.5 * TIMES.mixed_s(64, 4000.0, [(448, 8000)], 1)
+    assert max(gaps.max() for gaps in whole.gaps_s if len(gaps)) > TIMES.mixed_s(0, 0.0, [(4000, 0)], 1)
+    assert np.median(chunked.first_s - asked.arrival_s) > np.median(whole.first_s - asked.arrival_s)
+
+
+def test_a_static_batch_keeps_newcomers_waiting_for_its_longest_answer() -> None:
+    asked = Requests(np.array([0.0, 0.001, 0.002]), np.full(3, 500), np.array([10, 400, 10]))
+    log = served(Policy("static", max_batch=2), asked)
+    joined = served(Policy("continuous", max_batch=3), asked)
+    assert log.first_s[1] > log.last_s[0]
+    assert log.first_s[2] == pytest.approx(log.first_s[1])  # both waited for the first to end
+    assert joined.first_s[2] < joined.last_s[1]
+
+
+def test_readers_free_decoding_from_prompts() -> None:
+    asked = requests(200, 3000, 100).at_rate(16)
+    together = Cluster(TIMES, ROOM, Policy(), engines=2)
+    apart = Cluster(TIMES, ROOM, Policy(), engines=1, readers=1, link_byte_per_s=50e9)
+    before, after = (outcome(asked, cluster, Limits()) for cluster in (together, apart))
+    assert after["itl_p99_s"] < before["itl_p99_s"] / 2
+    whole, _ = apart.serve(asked)
+    sent = ROOM.held[3000] / 50e9
+    assert ((whole.last_s - whole.first_s) > sent).all()
+
+
+def test_copies_share_the_load() -> None:
+    """Each of two engines sees half of the requests, in turn: as one does at half the rate."""
+    asked = requests(400, burstiness=0).at_rate(10)
+    two = outcome(asked, Cluster(TIMES, ROOM, Policy(), engines=2), Limits())
+    one = outcome(requests(200, burstiness=0).at_rate(5), Cluster(TIMES, ROOM, Policy()), Limits())
+    assert two["tpot_p50_s"] == pytest.approx(one["tpot_p50_s"], rel=1e-6)
+    assert two["ttft_p99_s"] == pytest.approx(one["ttft_p99_s"], rel=1e-3)
+
+
+def test_the_capacity_is_the_edge_of_the_limits() -> None:
+    asked, limits = requests(300, prompt_cv=0.3, output_cv=0.3), Limits(ttft_s=0.5, tpot_s=0.012)
+    cluster = Cluster(TIMES, ROOM, Policy("chunked", budget=512))
+    edge = capacity(asked, cluster, limits)
+    assert edge["within_limits"] >= 0.9
+    assert edge["keeps_up"]
+    beyond = outcome(asked.at_rate(edge["rate_per_s"] * 1.1), cluster, limits)
+    assert beyond["within_limits"] < 0.9 or not beyond["keeps_up"]
+
+
+def test_limits_that_no_request_meets_alone_have_no_capacity() -> None:
+    with pytest.raises(InputError, match="no rate is within the limits"):
+        capacity(requests(50), Cluster(TIMES, ROOM, Policy()), Limits(tpot_s=1e-4))
+
+
+def test_weights_that_do_not_fit_leave_no_room() -> None:
+    scenario = replace(SCENARIO, model=load_model("Llama-3.1-70B").model)
+    with pytest.raises(InputError, match="choose --tp"):
+        Room.of(scenario.schedule(DEVICE), DEVICE, 0.0, 100)
+
+
+def test_a_request_longer_than_the_room_is_refused_by_its_sizes() -> None:
+    room = replace(ROOM, bytes=float(ROOM.held[500]))
+    with pytest.raises(InputError, match=r"400 \+ 200 tokens"):
+        room.check(np.array([10, 400]), np.array([10, 200]))

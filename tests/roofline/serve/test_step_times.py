@@ -1,0 +1,74 @@
+"""A step of a mixture is what the same model predicts, operator by operator, for its parts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwspecs import load_device
+from roofline.ceilings import ceilings
+from roofline.predict import predict
+from roofline.scenario import Scenario
+from roofline.serve.step_times import StepTimes
+from specfiles.errors import InputError
+from workloads.catalogue import load_model
+from workloads.techniques.registry import parse
+
+DEVICE = load_device("h100_sxm")
+LIMITS = ceilings(DEVICE, "datasheet")
+MODELS = ["Llama-3.1-8B", "Mixtral-8x7B", "DeepSeek-V3", "Qwen3-Next-80B-A3B", "gpt-oss-20b", "Mamba-2.8B"]
+
+
+def step_times(name: str, *techniques: str) -> tuple[Scenario, StepTimes]:
+    scenario = Scenario(load_model(name).model, "generate", 4, 1000, output=100)
+    scenario = replace(scenario, techniques=tuple(map(parse, techniques)))
+    return scenario, StepTimes(scenario.schedule(DEVICE), LIMITS)
+
+
+LLAMA = step_times("Llama-3.1-8B")[1]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_steps_of_one_kind_are_those_of_predict(name: str) -> None:
+    scenario, times = step_times(name)
+    for prompt in (1, 513, 1900):
+        alone = predict(replace(scenario, phase="prefill", batch=1, prompt=prompt), DEVICE)
+        assert times.mixed_s(0, 0.0, [(prompt, 0)], 1) == pytest.approx(alone.time_s(), rel=0.01)
+    for batch, context in ((1, 900), (13, 1500), (100, 777)):
+        alone = predict(replace(scenario, phase="decode", batch=batch, context=context), DEVICE)
+        found = times.decode_s(batch, np.array([float(context)]))
+        assert found[0] == pytest.approx(alone.time_s(), rel=0.01)
+        assert times.mixed_s(batch, context, [], 0) == pytest.approx(found[0])
+
+
+def test_a_technique_changes_steps_as_it_changes_predictions() -> None:
+    scenario, times = step_times("Llama-3.1-8B", "awq", "kv-cache-quantisation")
+    alone = predict(replace(scenario, phase="decode", batch=8, context=2000), DEVICE)
+    assert times.decode_s(8, np.array([2000.0]))[0] == pytest.approx(alone.time_s(), rel=0.01)
+
+
+@pytest.mark.parametrize("technique", ["speculative-decoding", "medusa", "mixture-of-depths"])
+def test_techniques_with_other_passes_are_refused(technique: str) -> None:
+    with pytest.raises(InputError, match="one pass per token"):
+        step_times("Llama-3.1-8B", technique)
+
+
+@given(
+    decoding=st.integers(0, 300),
+    context=st.integers(1, 8000),
+    chunks=st.lists(st.tuples(st.integers(1, 3000), st.integers(0, 9000)), max_size=3),
+)
+def test_together_is_quicker_than_one_after_the_other(
+    decoding: int, context: int, chunks: list[tuple[int, int]]
+) -> None:
+    """Weights are read once for all, and nobody is quicker for the company."""
+    together = LLAMA.mixed_s(decoding, context, chunks, len(chunks))
+    alone = [LLAMA.mixed_s(0, 0.0, [chunk], 1) for chunk in chunks]
+    if decoding:
+        alone.append(LLAMA.mixed_s(decoding, context, [], 0))
+    assert together <= sum(alone) * 1.0001
+    assert together >= max(alone, default=0.0) * 0.9999
