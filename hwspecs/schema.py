@@ -69,6 +69,7 @@ class Measured(Strict, frozen=True, kw_only=True):
 
     tensor_flop_per_s: dict[Dtype, Sourced] = {}
     vector_flop_per_s: dict[Dtype, Sourced] = {}
+    steady_flop_per_s: dict[Dtype, Sourced] = {}  # of products after seconds of load: power holds clocks down
     special_op_per_s: Sourced | None = None
     dram_byte_per_s: Sourced | None = None
     l2_byte_per_s: Sourced | None = None
@@ -81,7 +82,7 @@ class Measured(Strict, frozen=True, kw_only=True):
 class BandwidthPoint(Strict, frozen=True, kw_only=True):
     """Bandwidth of one access pattern over a footprint; the steps show the caches."""
 
-    pattern: Literal["copy", "triad", "read"]
+    pattern: Literal["copy", "triad", "read", "write"]
     footprint_bytes: Positive
     byte_per_s: Positive
     spread: NotNegative  # (third quartile - first quartile) / median of the repeats

@@ -9,9 +9,8 @@ from __future__ import annotations
 import gc
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from hwspecs import Calibration, Constants, Device, load_device
@@ -19,10 +18,12 @@ from hwspecs.schema import BandwidthPoint, Cache, Datasheet, Dram, Measured
 from hwspecs.values import Sourced
 from profiler.allocator import keep_freed_memory
 from profiler.environment import device_name, environment, last_level_cache_bytes
-from profiler.kernels import Place
+from profiler.kernels import FP8
+from profiler.power import PowerMonitor, clocks, throttling
+from profiler.probes import PINNED_BYTES, STEADY_S, Probe, fma_flops, probes, special_ops
 from profiler.steps import operators_at, time_ranges
-from profiler.subject import Point, Subject, load_subject, step
-from profiler.timing import Sample, measure, measure_replayed, sample
+from profiler.subject import Point, Subject, load_subject, out_of_memory, step
+from profiler.timing import Sample, sample
 from profiler.yardsticks import CPU_STEPS, GPU_STEPS, TERMS, yardsticks
 from roofline.calibrate import Measurement, fit
 from roofline.times import operator_class
@@ -33,7 +34,8 @@ MEASURED = "measured"  # the key of the file's `sources` for what was measured h
 SYSTEM = "system"
 PREFILLS, DECODES = 1, 4  # repeats of a yardstick's step in one pass
 COLD_FACTOR = 3  # buffers this many times the last-level cache are cold
-Probe = Callable[[], float]  # seconds of one call
+NEEDED = ("launch", "bandwidth", "matmul")  # without which there is no device file
+VECTOR = ("fp32",)  # formats in which a GPU's products run on its vector units (PyTorch's default: no TF32)
 
 
 @dataclass
@@ -49,6 +51,7 @@ class Plan:
     done: int = 0  # passes so far
     sheet: Device | None = None  # whose data sheet goes along; else the shipped device of this name
     times: dict[tuple[Any, ...], list[float]] = field(default_factory=lambda: defaultdict(list))
+    failed: dict[tuple[Any, ...], str] = field(default_factory=dict)  # what could not be measured, and why
 
     @property
     def cache_bytes(self) -> int:
@@ -65,8 +68,9 @@ def measure_ceilings(plan: Plan) -> Device:
     import torch
 
     keep_freed_memory()
-    with torch.inference_mode():
-        runs = [run for dtype in plan.dtypes for run in _yardstick_steps(plan.device, dtype)]
+    with torch.inference_mode(), PowerMonitor(plan.device) as power:
+        models = [dtype for dtype in plan.dtypes if dtype != FP8]
+        runs = [run for dtype in models for run in _yardstick_steps(plan.device, dtype)]
         for subject, _, run in runs:
             time_ranges(subject, run, 0, warm_up=1)
         gc.collect()
@@ -76,25 +80,26 @@ def measure_ceilings(plan: Plan) -> Device:
                 break
             plan.done = number + 1
             plan.progress(f"pass {number + 1} of {plan.passes}")
-            for key, probe in _probes(plan):
-                plan.times[key].append(probe())
+            for key, probe in probes(plan.device, plan.dtypes, plan.cache_bytes):
+                _try(plan, key, probe)
             for subject, point, run in runs:
                 _measure_step(plan, subject, point, run)
-    return _device(plan)
+    held = [*clocks(power.samples()), *throttling(power.samples())]
+    return _device(plan, [*held, *power.notes])
 
 
-def _probes(plan: Plan) -> Iterator[tuple[tuple[Any, ...], Probe]]:
-    """Every plain ceiling that one pass measures, under its key."""
-    yield ("launch",), partial(_launch, plan.device)
-    if plan.device != "cpu":
-        yield ("graph_launch",), partial(_graph_launch, plan.device)
-    yield ("special",), partial(_special, plan.device)
-    for pattern in ("copy", "triad"):
-        for size in footprints(plan.cache_bytes):
-            yield ("bandwidth", pattern, size), partial(_stream, plan.device, pattern, size)
-    for dtype in plan.dtypes:
-        for size in _squares(plan.device):
-            yield ("matmul", dtype, size), partial(_matmul, plan.device, dtype, size)
+def _try(plan: Plan, key: tuple[Any, ...], probe: Probe) -> None:
+    """Measure one ceiling; a GPU's optional ones may fail (no compiler, no memory to lock) and are named."""
+    if key in plan.failed:
+        return
+    try:
+        plan.times[key].append(probe())
+    except Exception as error:
+        if key[0] in NEEDED and not out_of_memory(error):
+            raise
+        plan.times.pop(key, None)
+        plan.failed[key] = str(error).splitlines()[0]
+        plan.progress(f"  {' '.join(map(str, key))} cannot be measured: {plan.failed[key]}")
 
 
 def _yardstick_steps(device: str, dtype: str) -> list[tuple[Subject, Point, Callable[[Any], Any]]]:
@@ -114,72 +119,10 @@ def _measure_step(plan: Plan, subject: Subject, point: Point, run: Callable[[Any
         plan.times[key] += [total / named.count for total in timed.ranges[named.name]]
 
 
-def _once(call: Callable[[int], Any], device: str) -> float:
-    return measure(call, device, repeats=3, budget_s=0.0).median_s
-
-
-def footprints(cache_bytes: int) -> list[int]:
-    """Bytes touched, by factors of two from a first-level cache to well beyond the last level."""
-    sizes, size = [], 16_384
-    while size < 8 * cache_bytes:
-        sizes.append(size)
-        size *= 2
-    return sizes
-
-
-def _stream(device: str, pattern: str, footprint: int) -> float:
-    import torch
-
-    arrays = {"copy": 2, "triad": 3}[pattern]
-    a, *rest = (torch.ones(footprint // (4 * arrays), device=device) for _ in range(arrays))
-    if pattern == "copy":
-        return _once(lambda _: a.copy_(rest[0]), device)
-    b, c = rest
-    return _once(lambda _: torch.add(b, c, alpha=3.0, out=a), device)
-
-
-def _launch(device: str) -> float:
-    import torch
-
-    x = torch.ones(1, device=device)
-    return _once(lambda _: x.add_(1.0), device)
-
-
-def _graph_launch(device: str) -> float:
-    import torch
-
-    x = torch.ones(1, device=device)
-    return measure_replayed(lambda _: x.add_(1.0), device, repeats=3, budget_s=0.0).median_s
-
-
-SPECIAL_ELEMENTS = {"cpu": 4096, "cuda": 1 << 24}  # first-level cache; enough threads to fill a GPU
-
-
-def _special(device: str) -> float:
-    import torch
-
-    x = torch.rand(SPECIAL_ELEMENTS[_kind(device)], device=device)
-    out = torch.empty_like(x)
-    return _once(lambda _: torch.exp(x, out=out), device)
-
-
-def _kind(device: str) -> str:
-    return device.partition(":")[0]
-
-
-def _squares(device: str) -> tuple[int, ...]:
-    return (256, 512, 1024, 1536) if device == "cpu" else (1024, 2048, 4096, 8192, 16384)
-
-
-def _matmul(device: str, dtype: str, size: int) -> float:
-    place = Place(device, dtype)
-    a, b = place.random(size, size), place.random(size, size)
-    return _once(lambda _: a @ b, device)
-
-
-def _device(plan: Plan) -> Device:
+def _device(plan: Plan, state: list[str]) -> Device:
+    """The file; `state` says at which clocks it was measured."""
     facts = environment(plan.device)
-    told = ", ".join(f"{key} {value}" for key, value in facts.items())
+    told = ", ".join([*(f"{key} {value}" for key, value in facts.items()), *state])
     name = plan.name or (plan.sheet.name if plan.sheet else device_name(plan.device))
     known = plan.sheet or (_known(name) if plan.device != "cpu" else None)
     return Device(
@@ -244,31 +187,81 @@ def _measured(plan: Plan) -> Measured:
     curve = _curve(plan)
     beyond = [p for p in curve if p.footprint_bytes >= 2 * plan.cache_bytes]
     best = max(beyond, key=lambda p: p.byte_per_s)
-    peaks: dict[Any, Sourced] = {}
-    for dtype in plan.dtypes:
-        size = min(_squares(plan.device), key=lambda s: plan.sampled(("matmul", dtype, s)).median_s / s**3)
-        key = ("matmul", dtype, size)
-        rate = 2 * size**3 / plan.sampled(key).median_s
-        peaks[dtype] = value(rate, key, f"matrix product of {size} x {size}, best of sizes")
-    special = SPECIAL_ELEMENTS[_kind(plan.device)] / plan.sampled(("special",)).median_s
     on_vector_units = plan.device == "cpu"  # a CPU's matrix products run on its vector units
+    peaks = _peaks(plan, value)
+    vector = {dtype: peak for dtype, peak in peaks.items() if on_vector_units or dtype in VECTOR}
+    if ("fma",) in plan.times:
+        rate = fma_flops() / plan.sampled(("fma",)).median_s
+        if "fp32" not in vector or rate > vector["fp32"].value:
+            vector["fp32"] = value(rate, ("fma",), "chained multiply-adds of fp32")
+
+    def timed(name: str, note: str) -> Sourced | None:
+        return value(plan.sampled((name,)).median_s, (name,), note) if (name,) in plan.times else None
+
+    special = ("special",) in plan.times
     return Measured(
-        tensor_flop_per_s={} if on_vector_units else peaks,
-        vector_flop_per_s=peaks if on_vector_units else {},
-        special_op_per_s=value(special, ("special",), "exp of fp32"),
+        tensor_flop_per_s={dtype: peak for dtype, peak in peaks.items() if dtype not in vector},
+        vector_flop_per_s=vector,
+        steady_flop_per_s={
+            key[1]: value(
+                2 * key[2] ** 3 / plan.sampled(key).median_s,
+                key,
+                f"after {STEADY_S:.0f} s of it",
+            )
+            for key in plan.times
+            if key[0] == "steady"
+        },
+        special_op_per_s=value(
+            special_ops(plan.device) / plan.sampled(("special",)).median_s, ("special",), "exp of fp32"
+        )
+        if special
+        else None,
         dram_byte_per_s=value(
             best.byte_per_s,
             ("bandwidth", best.pattern, int(best.footprint_bytes)),
             f"{best.pattern} of {best.footprint_bytes:.3g} bytes",
         ),
-        launch_s=value(plan.sampled(("launch",)).median_s, ("launch",), "one element added in place"),
-        graph_launch_s=None
-        if on_vector_units
-        else value(
-            plan.sampled(("graph_launch",)).median_s, ("graph_launch",), "the same in a replayed graph"
-        ),
+        l2_byte_per_s=None if on_vector_units else _l2(plan, curve, value),
+        launch_s=timed("launch", "one element added in place"),
+        graph_launch_s=timed("graph_launch", "the same in a replayed graph"),
+        links=_links(plan, value),
         bandwidth_curve=curve,
     )
+
+
+Value = Callable[[float, tuple[Any, ...], str], Sourced]
+
+
+def _peaks(plan: Plan, value: Value) -> dict[Any, Sourced]:
+    """The best product of each format, over the sizes."""
+    peaks: dict[Any, Sourced] = {}
+    for dtype in plan.dtypes:
+        keys = [key for key in plan.times if key[:2] == ("matmul", dtype)]
+        rates = {key: 2 * key[2] ** 3 / plan.sampled(key).median_s for key in keys}
+        if rates:
+            key = max(rates, key=lambda k: rates[k])
+            peaks[dtype] = value(rates[key], key, f"matrix product of {key[2]} x {key[2]}, best of sizes")
+    return peaks
+
+
+def _l2(plan: Plan, curve: list[BandwidthPoint], value: Value) -> Sourced | None:
+    """The best of footprints that the L2 holds, with as much again to spare."""
+    inside = [p for p in curve if p.footprint_bytes <= plan.cache_bytes / 2]
+    best = max(inside, key=lambda p: p.byte_per_s, default=None)
+    if best is None:
+        return None
+    key = ("bandwidth", best.pattern, int(best.footprint_bytes))
+    return value(best.byte_per_s, key, f"{best.pattern} of {best.footprint_bytes:.3g} bytes")
+
+
+def _links(plan: Plan, value: Value) -> dict[Any, Sourced]:
+    """The slower direction of the link to the host, page-locked memory; nothing on a CPU."""
+    keys = [key for key in plan.times if key[0] == "pcie"]
+    if not keys:
+        return {}
+    slower = max(keys, key=lambda key: plan.sampled(key).median_s)
+    rate = PINNED_BYTES / plan.sampled(slower).median_s
+    return {"pcie": value(rate, slower, f"page-locked memory {slower[1]}, the slower direction")}
 
 
 def _curve(plan: Plan) -> list[BandwidthPoint]:

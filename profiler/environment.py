@@ -20,7 +20,7 @@ def pick_device(asked: str) -> str:
 
     available = torch.cuda.is_available()
     if asked == "auto":
-        return "cuda:0" if available else "cpu"
+        return pick_device("cuda") if available else "cpu"
     if asked == "cpu":
         return asked
     kind, _, number = asked.partition(":")
@@ -31,6 +31,7 @@ def pick_device(asked: str) -> str:
     index = int(number or 0)
     if index >= torch.cuda.device_count():
         raise InputError(f"cuda:{index} was asked for, and torch sees {torch.cuda.device_count()} devices.")
+    torch.cuda.set_device(index)  # events are recorded on the current device's stream
     return f"cuda:{index}"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 PERIOD_S = 0.05
@@ -22,6 +24,16 @@ def nvml_handle(device: str) -> Any:
     return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
 
 
+READERS: dict[str, Callable[[Any, Any], float]] = {  # by column of the table `power`
+    "power_w": lambda nvml, handle: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+    "sm_clock_hz": lambda nvml, handle: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM) * 1e6,
+    "memory_clock_hz": lambda nvml, handle: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM) * 1e6,
+    "temperature_c": lambda nvml, handle: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+    "throttle": lambda nvml, handle: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
+}
+LOST_AFTER = 20  # samples in a row without any value: a second in which NVML answered nothing
+
+
 class PowerMonitor:
     """Samples while its block runs; without NVML (a CPU, a container without it) there are none."""
 
@@ -30,6 +42,7 @@ class PowerMonitor:
         self._rows: list[dict[str, Any]] = []
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self.notes: list[str] = []  # why there are no samples, or no more
 
     def __enter__(self) -> PowerMonitor:
         if self._device is not None:
@@ -37,7 +50,8 @@ class PowerMonitor:
                 import pynvml
 
                 handle = nvml_handle(self._device)
-            except Exception:  # NVML is a bonus: time is measured without it
+            except Exception as error:  # NVML is a bonus: time is measured without it
+                self.notes.append(f"NVML is not available ({error}): no power, no clocks")
                 return self
             self._thread = threading.Thread(target=self._sample, args=(pynvml, handle), daemon=True)
             self._thread.start()
@@ -49,25 +63,41 @@ class PowerMonitor:
             self._thread.join(timeout=1)
 
     def samples(self) -> list[dict[str, Any]]:
-        """The samples so far, a row each."""
+        """The samples so far, a row each; a value that the device does not give is None."""
         return list(self._rows)
 
     def _sample(self, nvml: Any, handle: Any) -> None:
-        begin = time.perf_counter()
+        begin, silent = time.perf_counter(), 0
         while not self._stop.wait(PERIOD_S):
-            try:
-                self._rows.append(
-                    {
-                        "time_s": time.perf_counter() - begin,
-                        "power_w": nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
-                        "sm_clock_hz": nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM) * 1e6,
-                        "memory_clock_hz": nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM) * 1e6,
-                        "temperature_c": nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
-                        "throttle": nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
-                    }
-                )
-            except Exception:  # a sample that fails is a gap, not an end
-                continue
+            row = {column: _read(reader, nvml, handle) for column, reader in READERS.items()}
+            silent = silent + 1 if set(row.values()) == {None} else 0
+            if not silent:
+                self._rows.append({"time_s": time.perf_counter() - begin, **row})
+            elif silent == LOST_AFTER:
+                seconds = time.perf_counter() - begin
+                self.notes.append(f"NVML answered no more {seconds:.0f} s after the beginning")
+                return
+
+
+def _read(reader: Callable[[Any, Any], float], nvml: Any, handle: Any) -> float | None:
+    """One value, or None where this device or driver does not give it."""
+    try:
+        return reader(nvml, handle)
+    except Exception:
+        return None
+
+
+def clocks(samples: list[dict[str, Any]]) -> list[str]:
+    """The median clock and power while something was measured, for whoever reads the result."""
+    found = []
+    for column, what, scale, unit in (
+        ("sm_clock_hz", "SM clock", 1e6, "MHz"),
+        ("power_w", "power", 1.0, "W"),
+    ):
+        values = [row[column] for row in samples if row[column] is not None]
+        if values:
+            found.append(f"median {what} {median(values) / scale:.0f} {unit} of {len(values)} samples")
+    return found
 
 
 # Bits of NVML's clocks-event (throttle) reasons that mean the device ran slower than it could
@@ -79,7 +109,7 @@ def throttling(samples: list[dict[str, Any]]) -> list[str]:
     """A sentence per reason for which clocks were held down, with its share of the samples."""
     counts: dict[str, int] = {}
     for row in samples:
-        for reason in {name for bit, name in LIMITS.items() if row["throttle"] & bit}:
+        for reason in {name for bit, name in LIMITS.items() if int(row["throttle"] or 0) & bit}:
             counts[reason] = counts.get(reason, 0) + 1
     return [
         f"clocks were held down by {reason} in {count / len(samples):.0%} of {len(samples)} samples"

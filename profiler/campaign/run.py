@@ -101,7 +101,7 @@ def run_campaign(campaign: Campaign) -> Head:
             head = head.replace(
                 seconds=head.seconds + time.monotonic() - campaign.begin,
                 operators=len(table.done),
-                notes=[*head.notes, *notes, *table.notes, *throttling(power.samples())],
+                notes=[*head.notes, *notes, *table.notes, *throttling(power.samples()), *power.notes],
             )
             _write(campaign.out, head)
     return head

@@ -14,7 +14,9 @@ from profiler.cli.options import FILE, device_option, needs_torch, positive, pro
 @click.option("-o", "--output-file", "out", type=FILE, required=True, help="Device file (YAML) to write.")
 @device_option
 @click.option(
-    "--dtype", multiple=True, help="Format to measure, repeatable; fp32 on a CPU, also bf16 on CUDA."
+    "--dtype",
+    multiple=True,
+    help="Format to measure, repeatable; fp32 on a CPU, also bf16 (and fp8) on CUDA.",
 )
 @threads_option
 @click.option(
@@ -38,16 +40,15 @@ def command(
     needs_torch()
     from profiler.ceilings import Plan, as_yaml, measure_ceilings
     from profiler.environment import pick_device, use_threads
-    from profiler.kernels import known_kernel_dtype
+    from profiler.kernels import FP8, has_fp8, known_product_dtype
     from specfiles.writing import check_writable, write_text
 
     positive(passes=passes, threads=threads)
     check_writable(out)
     chosen = pick_device(device)
     use_threads(threads)
-    dtypes = dtype or (("fp32",) if chosen == "cpu" else ("bf16", "fp32"))
-    for entry in dtypes:
-        known_kernel_dtype(entry)
+    default = ("fp32",) if chosen == "cpu" else ("bf16", "fp32", *([FP8] if has_fp8(chosen) else []))
+    dtypes = tuple(known_product_dtype(entry, chosen) for entry in dtype) or default
     measured = measure_ceilings(Plan(chosen, dtypes, passes, name, progress, sheet=sheet))
     write_text(out, as_yaml(measured))
     print(f"ceilings of {measured.name} written to {out}", file=sys.stderr)

@@ -159,7 +159,7 @@ def brief() -> Iterator[None]:
         patch.setattr("profiler.yardsticks.CPU_SIZES", sizes)
         patch.setattr("profiler.ceilings.CPU_STEPS", steps)
         patch.setattr("profiler.ceilings.last_level_cache_bytes", lambda _: 1 << 18)
-        patch.setattr("profiler.ceilings._squares", lambda _: (64, 128))
+        patch.setattr("profiler.probes.squares", lambda _: (64, 128))
         yield
 
 

@@ -13,7 +13,8 @@ import pytest
 from hwspecs import Device, load_device
 from hwspecs.loader import HARDWARE
 from hwspecs.values import walk
-from profiler.ceilings import Plan, as_yaml, footprints, measure_ceilings
+from profiler.ceilings import Plan, as_yaml, measure_ceilings
+from profiler.probes import ARRAYS, footprints
 from profiler.yardsticks import CPU_SIZES, GPU_SIZES, TERMS, yardsticks
 from roofline.ceilings import Fidelity, available, ceilings
 from roofline.predict import predict
@@ -125,7 +126,7 @@ def test_numbers_are_those_of_a_computer(here: Device) -> None:
 
 def test_the_curve_goes_from_a_first_level_cache_to_memory(here: Device) -> None:
     curve = here.measured.bandwidth_curve
-    for pattern in ("copy", "triad"):
+    for pattern in ARRAYS:
         sizes = [p.footprint_bytes for p in curve if p.pattern == pattern]
         assert sizes == [float(size) for size in footprints(1 << 18)]
     assert here.measured.dram_byte_per_s is not None

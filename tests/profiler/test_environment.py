@@ -68,8 +68,11 @@ def test_without_a_gpu_the_cpu_is_picked_and_cuda_refused() -> None:
 def test_with_two_gpus_one_is_picked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    current: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
     assert pick_device("auto") == pick_device("cuda") == "cuda:0"
     assert pick_device("cuda:1") == "cuda:1"
+    assert current == [0, 0, 1]  # events are recorded on the current device
     assert pick_device("cpu") == "cpu"
 
 
@@ -144,10 +147,38 @@ def test_power_is_sampled_in_the_documented_columns() -> None:
     assert len(rows) >= 5
     for row in rows:
         assert tuple(row) == TABLES["power"]
-        assert (row["power_w"], row["sm_clock_hz"], row["memory_clock_hz"]) == (250.0, 1.41e9, 1.593e9)
+        assert row["power_w"] in (250.0, None)  # a reading that is lost costs its own value
+        assert (row["sm_clock_hz"], row["memory_clock_hz"]) == (1.41e9, 1.593e9)
+    assert {row["power_w"] for row in rows} == {250.0, None}
     assert [row["time_s"] for row in rows] == sorted(row["time_s"] for row in rows)
     time.sleep(0.01)
     assert monitor.samples() == rows  # nothing is sampled behind the block
+
+
+@pytest.mark.usefixtures("gpu")
+def test_an_nvml_that_is_lost_ends_the_sampling_and_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sampled before stays; what is measured meanwhile goes on."""
+    readings = itertools.count()
+
+    def falls_off_the_bus(*_: Any) -> float:
+        if next(readings) >= 3 * len(power.READERS):
+            raise RuntimeError("GPU is lost")
+        return 1.0
+
+    monkeypatch.setattr(power, "READERS", dict.fromkeys(power.READERS, falls_off_the_bus))
+    with PowerMonitor("cuda:0") as monitor:
+        deadline = time.monotonic() + 10
+        while not monitor.notes and time.monotonic() < deadline:
+            time.sleep(0.001)
+    assert len(monitor.samples()) == 3
+    assert len(monitor.notes) == 1
+    assert monitor.notes[0].startswith("NVML answered no more")
+
+
+def test_clocks_are_medians_of_what_was_read() -> None:
+    rows = [{"sm_clock_hz": clock, "power_w": None} for clock in (1.98e9, 1.2e9, 1.5e9)]
+    assert power.clocks(rows) == ["median SM clock 1500 MHz of 3 samples"]
+    assert power.clocks([]) == []
 
 
 def _no_driver() -> None:
@@ -160,6 +191,7 @@ def test_without_nvml_there_are_no_samples(module: Any, monkeypatch: pytest.Monk
     with PowerMonitor("cuda:0") as monitor:
         pass
     assert monitor.samples() == []
+    assert "NVML is not available" in monitor.notes[0]
 
 
 def test_a_cpu_has_no_samples(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,149 @@
+"""Probes of ceilings: what they count is what they do, and one that fails costs the file one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hwspecs import load_device
+from profiler import ceilings as module
+from profiler import probes
+from profiler.ceilings import Plan, as_yaml, measure_ceilings
+
+torch = pytest.importorskip("torch")
+
+
+def test_a_gpu_is_asked_for_everything_that_its_file_has_a_place_for() -> None:
+    keys = [key for key, _ in probes.probes("cuda:0", ("bf16", "fp32", "fp8"), 50_000_000)]
+    assert len(keys) == len(set(keys))
+    assert {key[0] for key in keys} == {
+        "launch", "graph_launch", "bandwidth", "matmul", "steady", "special", "fma", "pcie",
+    }  # fmt: skip
+    assert {key[1] for key in keys if key[0] == "steady"} == {"bf16", "fp32", "fp8"}
+    assert {key[1] for key in keys if key[0] == "bandwidth"} == set(probes.ARRAYS)
+
+
+@pytest.mark.parametrize("pattern", probes.ARRAYS)
+def test_a_pattern_touches_its_footprint_and_no_more(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    rand = torch.rand
+
+    def counted(count: int, **options: Any) -> Any:
+        made.append(count)
+        return rand(count, **options)
+
+    monkeypatch.setattr(torch, "rand", counted)
+    assert probes._stream("cpu", pattern, 120_000) > 0
+    assert 4 * sum(made) == 120_000
+
+
+def fake(seconds: dict[str, float]) -> Callable[..., Any]:
+    """Probes of a GPU that take so many seconds; None fails."""
+
+    def all_of(device: str, dtypes: Any, cache_bytes: int) -> Any:
+        for key, _ in probes.probes(device, dtypes, cache_bytes):
+            yield key, lambda key=key: taken(key)
+
+    def taken(key: Any) -> float:
+        if key[0] not in seconds:
+            raise RuntimeError(f"no {key[0]} here\nand more")
+        return seconds[key[0]]
+
+    return all_of
+
+
+@pytest.fixture
+def gpu_plan(monkeypatch: pytest.MonkeyPatch, paper_device: Callable[..., Any]) -> Plan:
+    """Ceilings of a GPU whose probes are stand-ins: everything but the measuring is real."""
+    monkeypatch.setattr(module, "_yardstick_steps", lambda *_: [])
+    monkeypatch.setattr(module, "last_level_cache_bytes", lambda _: 1 << 20)
+    monkeypatch.setattr(module, "environment", lambda _: {"processor": "none"})
+    return Plan("cuda:0", ("bf16", "fp32", "fp8"), passes=2, sheet=paper_device())
+
+
+SECONDS = {
+    "launch": 4e-6, "graph_launch": 1e-6, "bandwidth": 1e-3, "matmul": 1.0, "steady": 2.0, "special": 1e-3,
+    "fma": 1e-3, "pcie": 1e-2,
+}  # fmt: skip
+
+
+def test_every_probe_lands_in_its_place(gpu_plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "probes", fake(SECONDS))
+    measured = measure_ceilings(gpu_plan).measured
+    largest = 2 * 16384**3
+    assert measured.tensor_flop_per_s["bf16"].value == pytest.approx(largest, rel=1e-4)
+    assert measured.tensor_flop_per_s["fp8"].value == pytest.approx(largest, rel=1e-4)
+    assert "fp32" not in measured.tensor_flop_per_s  # without TF32 they run on the vector units
+    assert measured.vector_flop_per_s["fp32"].value == pytest.approx(max(largest, 2 * 2**32 / 1e-3), rel=1e-4)
+    assert measured.steady_flop_per_s["bf16"].value == pytest.approx(2 * 8192**3 / 2.0, rel=1e-4)
+    assert measured.special_op_per_s is not None
+    assert measured.special_op_per_s.value == pytest.approx(2**32 / 1e-3, rel=1e-4)
+    assert measured.links["pcie"].value == pytest.approx(2**28 / 1e-2, rel=1e-4)
+    assert measured.l2_byte_per_s is not None
+    assert measured.l2_byte_per_s.value == pytest.approx(2**19 / 1e-3, rel=1e-4)  # the half of the cache
+    assert measured.graph_launch_s is not None
+    assert measured.graph_launch_s.value < SECONDS["launch"]
+
+
+def test_what_a_gpu_cannot_do_is_left_out_and_said(
+    gpu_plan: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """No compiler for chains, no memory to lock: the other ceilings stand."""
+    told: list[str] = []
+    gpu_plan.progress = told.append
+    monkeypatch.setattr(module, "probes", fake({k: SECONDS[k] for k in ("launch", "bandwidth", "matmul")}))
+    device = measure_ceilings(gpu_plan)
+    (tmp_path / "gpu.yaml").write_text(as_yaml(device))
+    measured = load_device(tmp_path / "gpu.yaml").measured
+    assert measured.special_op_per_s is measured.graph_launch_s is None
+    assert measured.links == measured.steady_flop_per_s == {}
+    assert measured.dram_byte_per_s is not None
+    assert (
+        len([line for line in told if "fma cannot be measured: no fma here" in line]) == 1
+    )  # once, not per pass
+
+
+def test_a_ceiling_that_is_needed_ends_the_measurement(
+    gpu_plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "probes", fake({"launch": 1e-6}))
+    with pytest.raises(RuntimeError, match="no bandwidth here"):
+        measure_ceilings(gpu_plan)
+
+
+@pytest.mark.gpu
+def test_chains_compute_what_they_say(cuda: str) -> None:
+    x = torch.rand(1000, device=cuda)
+    expected = x.double()
+    for _ in range(probes.CHAIN):
+        expected = expected * 0.999 + 0.001
+    torch.testing.assert_close(
+        probes.chain("x * T(0.999) + T(0.001)")(x).double(), expected, rtol=1e-4, atol=1e-4
+    )
+    omega = 0.5671432904  # exp(-x) = x
+    assert (probes.chain("exp(-x)")(x) - omega).abs().max() < 1e-5
+
+
+@pytest.mark.gpu
+def test_probes_of_a_gpu_are_of_a_gpu(cuda: str) -> None:
+    """Each runs, and none is faster than the fastest chip there is (B300) by an order of magnitude."""
+    cache = torch.cuda.get_device_properties(cuda).L2_cache_size
+    most = {"bandwidth": 2e14, "matmul": 5e16, "steady": 5e16, "special": 1e14, "fma": 1e15, "pcie": 1e12}
+    for key, probe in probes.probes(cuda, ("bf16",), cache):
+        work = {
+            "bandwidth": key[-1],
+            "matmul": 2 * key[-1] ** 3 if key[0] == "matmul" else 0,
+            "steady": 2 * 8192**3,
+            "special": probes.special_ops(cuda),
+            "fma": probes.fma_flops(),
+            "pcie": probes.PINNED_BYTES,
+        }.get(key[0], 1)
+        assert 0 < work / probe() < most.get(key[0], 1e7), key
+
+
+def test_fp8_is_refused_where_there_are_no_units_for_it(roofline: Callable[..., Any], tmp_path: Any) -> None:
+    done = roofline("ceilings", "--device", "cpu", "--dtype", "fp8", "-o", tmp_path / "x.yaml")
+    assert done.code == 2
+    assert "cpu has no fp8 units that PyTorch uses; leave fp8 out" in done.err
