@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "predict",
     "whatif": "whatif",
     "serve": "serve",
+    "sweep": "sweep",
     "ops": "ops",
     "ceilings": "ceilings",
     "calibrate": "calibrate",

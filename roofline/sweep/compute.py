@@ -1,0 +1,118 @@
+"""One task of a sweep as a table: a row per point, with a sentence where a point has no prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from hwspecs import load_device
+from roofline.ceilings import Fidelity, ceilings
+from roofline.grid import Grid, predict_grid
+from roofline.predict import predict
+from roofline.scenario import Scenario
+from roofline.sweep.spec import Task, listed
+from roofline.tables import asked
+from specfiles.errors import InputError
+from workloads.catalogue import load_model
+from workloads.convention import convention
+from workloads.dtypes import Precision
+from workloads.step import Setting
+from workloads.techniques.registry import parse
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hwspecs import Device
+
+TOTALS = (
+    "flops", "bytes", "time_s", "ttft_s", "tpot_s", "tokens_per_s", "mfu", "mbu", "weights_bytes",
+    "kv_cache_bytes", "activation_peak_bytes", "memory_bytes", "fits", "energy_j",
+)  # fmt: skip
+ASKED = ("model", "hardware", "node", "phase", "batch", "prompt", "context", "output", "tensor_parallel")
+COLUMNS = (*ASKED, "weights", "activations", "kv", "techniques", "fidelity", *TOTALS, "error")
+
+
+def compute(task: Task) -> pd.DataFrame:
+    """All points of a task, COLUMNS each; what a point lacks is its `error`."""
+    import pandas as pd
+
+    device, fidelity = load_device(task.hardware), Fidelity(task.spec.fidelity)
+    rows: list[dict[str, Any]] = []
+    for setting in _settings(task):
+        scenarios, refused = _scenarios(task, setting)
+        rows += refused
+        rows += _predicted(task, scenarios, device, fidelity)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _settings(task: Task) -> Iterable[Setting]:
+    spec = task.spec
+    for dtypes, devices in product(spec.dtypes, listed(spec.tensor_parallel)):
+        precision = Precision.of(dtypes.weights, dtypes.activations, dtypes.kv)
+        yield Setting(precision, convention(spec.convention), tensor_parallel=devices)
+
+
+def _scenarios(task: Task, setting: Setting) -> tuple[list[Scenario], list[dict[str, Any]]]:
+    """The scenarios of a setting, and rows for the sizes that the model has no scenario of."""
+    model, techniques = load_model(task.model).model, tuple(map(parse, task.techniques))
+    found, refused = [], []
+    for sizes in task.spec.sizes():
+        try:
+            found.append(Scenario(model, task.spec.phase, **sizes, setting=setting, techniques=techniques))
+        except InputError as error:
+            refused.append(_words(task, setting) | {**sizes, "phase": task.spec.phase, "error": str(error)})
+    return found, refused
+
+
+def _predicted(
+    task: Task, scenarios: Sequence[Scenario], device: Device, fidelity: Fidelity
+) -> list[dict[str, Any]]:
+    """Rows of scenarios that differ in their sizes: at once where they are a grid, else one by one."""
+    if not scenarios:
+        return []
+    if len(scenarios) > 1 and Grid.fits(scenarios):
+        try:
+            totals = predict_grid(scenarios[0].model, Grid.of(scenarios, [device]), fidelity)
+        except InputError:  # of one of them: each is told for itself below
+            pass
+        else:
+            numbers = {name: totals[name].tolist() for name in TOTALS}
+            return [
+                _row(task, scenario, device, fidelity) | {name: values[i] for name, values in numbers.items()}
+                for i, scenario in enumerate(scenarios)
+            ]
+    return [_alone(task, scenario, device, fidelity) for scenario in scenarios]
+
+
+def _alone(task: Task, scenario: Scenario, device: Device, fidelity: Fidelity) -> dict[str, Any]:
+    try:
+        totals = predict(scenario, device, fidelity).totals()
+    except InputError as error:
+        plain = replace(scenario, techniques=())
+        return _words(task, scenario.setting) | _sizes(plain) | {"error": str(error)}
+    return _row(task, scenario, device, fidelity) | {name: totals[name] for name in TOTALS}
+
+
+def _row(task: Task, scenario: Scenario, device: Device, fidelity: Fidelity) -> dict[str, Any]:
+    said = asked(scenario, device, ceilings(device, fidelity))
+    return _words(task, scenario.setting) | {name: said[name] for name in ASKED}
+
+
+def _sizes(scenario: Scenario) -> dict[str, Any]:
+    return {name: getattr(scenario, name) for name in ("phase", "batch", "prompt", "context", "output")}
+
+
+def _words(task: Task, setting: Setting) -> dict[str, Any]:
+    precision = setting.precision
+    return {
+        "model": task.model,
+        "hardware": task.hardware,
+        "tensor_parallel": setting.tensor_parallel,
+        "weights": str(precision.weights),
+        "activations": str(precision.activations),
+        "kv": str(precision.kv),
+        "techniques": " ".join(task.techniques),
+        "fidelity": task.spec.fidelity,
+    }

@@ -1,0 +1,87 @@
+"""The file that describes a sweep: lists, of which every combination is predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from specfiles.strict import Strict
+from workloads.descriptor import Count, Counts, Dtypes
+
+MOST_POINTS = 100_000_000
+Words = Annotated[list[str], msgspec.Meta(min_length=1, max_length=10_000)]
+
+
+class Spec(Strict, frozen=True, kw_only=True):
+    """A sweep.
+
+    models, hardware: names or paths. batch, prompt, context, output: one size or several. dtypes: formats to
+    compare. techniques: lists of techniques that apply together, `[]` for none of them.
+    """
+
+    schema_version: Literal[1] = msgspec.field(name="schema")
+    name: str
+    description: str = ""
+    models: Words
+    hardware: Words
+    phase: Literal["prefill", "decode", "generate"] = "generate"
+    batch: Counts = 1
+    prompt: Counts = 1024
+    context: Counts | None = None
+    output: Counts = 128
+    dtypes: Annotated[list[Dtypes], msgspec.Meta(min_length=1, max_length=1000)] = msgspec.field(
+        default_factory=lambda: [Dtypes()]
+    )
+    tensor_parallel: Counts = 1
+    techniques: Annotated[list[list[str]], msgspec.Meta(min_length=1, max_length=1000)] = msgspec.field(
+        default_factory=lambda: [[]]
+    )
+    fidelity: Literal["datasheet", "measured", "calibrated"] = "datasheet"
+    convention: str = "fused"
+
+    def __post_init__(self) -> None:
+        """Refuse more points than a disk would hold."""
+        if self.points() > MOST_POINTS:
+            raise ValueError(f"the sweep has {self.points()} points; at most {MOST_POINTS}.")
+
+    def sizes(self) -> list[dict[str, int]]:
+        """Every combination of batch, prompt, context and output."""
+        axes = {name: getattr(self, name) for name in ("batch", "prompt", "context", "output")}
+        given = {name: listed(value) for name, value in axes.items() if value is not None}
+        return [dict(zip(given, point, strict=True)) for point in product(*given.values())]
+
+    def points(self) -> int:
+        """How many predictions it asks for."""
+        sizes = 1
+        for name in ("batch", "prompt", "context", "output", "tensor_parallel"):
+            sizes *= max(1, len(listed(getattr(self, name))))
+        return sizes * len(self.models) * len(self.hardware) * len(self.dtypes) * len(self.techniques)
+
+    def tasks(self) -> Iterator[Task]:
+        """What is computed, and kept, at once: one model on one device with one set of techniques."""
+        for model, hardware, techniques in product(self.models, self.hardware, self.techniques):
+            yield Task(self, model, hardware, tuple(techniques))
+
+
+class Task(Strict, frozen=True, kw_only=False):
+    """A part of a sweep: all sizes, formats and splits of one model on one device."""
+
+    spec: Spec
+    model: str
+    hardware: str
+    techniques: tuple[str, ...]
+
+    def key(self) -> str:
+        """A name for its file that differs where anything of the task does."""
+        import hashlib
+
+        said: Any = msgspec.to_builtins(self)
+        return hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()[:16]
+
+
+def listed(value: Counts | None) -> list[Count]:
+    """A size or several as a list; none as an empty one."""
+    return [] if value is None else value if isinstance(value, list) else [value]

@@ -1,0 +1,146 @@
+"""Sweeps: every point once, equal to its own prediction, resumed after any interruption."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hwspecs import load_device
+from reports.sweep import best_points, counts
+from roofline.predict import predict
+from roofline.scenario import Scenario
+from roofline.sweep.run import in_processes, load_spec, on_dask, one_by_one, run_sweep
+from roofline.sweep.spec import Spec, Task
+from specfiles.errors import InputError
+from workloads.catalogue import load_model
+from workloads.dtypes import Precision
+from workloads.step import Setting
+from workloads.techniques.registry import parse
+
+TEXT = """
+schema: 1
+name: small
+models: [SmolLM2-135M, Mamba-2.8B]
+hardware: [h100, l4]
+batch: [1, 16]
+prompt: [128, 999]
+output: 32
+dtypes: [{weights: bf16}, {weights: fp8}]
+techniques: [[], [awq]]
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Spec:
+    path = tmp_path / "spec.yaml"
+    path.write_text(TEXT)
+    return load_spec(path)
+
+
+def quiet(line: str) -> None:
+    assert line
+
+
+def test_every_combination_is_a_row_and_equals_its_own_prediction(spec: Spec, tmp_path: Path) -> None:
+    table = run_sweep(spec, tmp_path / "out", one_by_one, quiet)
+    assert len(table) == spec.points() == 64
+    keys = ["model", "hardware", "batch", "prompt", "weights", "techniques"]
+    assert not table.duplicated(keys).any()
+    for row in table.sample(12, random_state=0).to_dict("records"):
+        scenario = Scenario(
+            load_model(row["model"]).model,
+            "generate",
+            row["batch"],
+            row["prompt"],
+            output=32,
+            setting=Setting(Precision.of(row["weights"])),
+            techniques=tuple(map(parse, row["techniques"].split())),
+        )
+        totals = predict(scenario, load_device(row["hardware"])).totals()
+        for name in ("time_s", "ttft_s", "tpot_s", "tokens_per_s", "memory_bytes", "energy_j"):
+            assert row[name] == pytest.approx(totals[name], rel=1e-9), (name, row)
+
+
+def test_an_interrupted_sweep_goes_on_where_it_was(spec: Spec, tmp_path: Path) -> None:
+    def until_the_third(tasks: list[tuple[Task, str]]) -> Iterator[int]:
+        for number, rows in enumerate(one_by_one(tasks)):
+            yield rows
+            if number == 2:
+                raise KeyboardInterrupt
+
+    folder = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(spec, folder, until_the_third, quiet)
+    assert not (folder / "points.parquet").exists()
+    computed: list[Task] = []
+
+    def noting(tasks: list[tuple[Task, str]]) -> Iterable[int]:
+        computed.extend(task for task, _ in tasks)
+        return one_by_one(tasks)
+
+    table = run_sweep(spec, folder, noting, quiet)
+    assert len(computed) == 8 - 3
+    pd.testing.assert_frame_equal(table, run_sweep(spec, tmp_path / "whole", one_by_one, quiet))
+
+
+def test_processes_and_dask_compute_the_same(spec: Spec, tmp_path: Path) -> None:
+    here = run_sweep(spec, tmp_path / "here", one_by_one, quiet)
+    pd.testing.assert_frame_equal(here, run_sweep(spec, tmp_path / "two", in_processes(2), quiet))
+    distributed = pytest.importorskip("distributed", reason="dask is not installed")
+    with (
+        distributed.LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        on_dask(cluster.scheduler_address) as mapper,
+    ):
+        pd.testing.assert_frame_equal(here, run_sweep(spec, tmp_path / "dask", mapper, quiet))
+
+
+def test_a_point_without_a_prediction_is_told_and_loses_no_other(spec: Spec, tmp_path: Path) -> None:
+    """L4 has no fp4, Mamba no speculative cache to quantise, and 9000 tokens are beyond both models."""
+    wide = spec.replace(prompt=[128, 9000], techniques=[[]], models=["SmolLM2-135M"])
+    table = run_sweep(wide, tmp_path / "out", one_by_one, quiet)
+    told = table[table["error"].notna()]
+    assert set(told["prompt"]) == {9000}
+    assert told["error"].str.contains("positions").all()
+    assert counts(table) == {"points": 16, "fit": 8, "without_prediction": 8}
+
+
+def test_the_best_points_fit_and_are_ranked(spec: Spec, tmp_path: Path) -> None:
+    table = run_sweep(spec, tmp_path / "out", one_by_one, quiet)
+    fastest = best_points(table, 5, "tpot_s")
+    assert [row["tpot_s"] for row in fastest] == sorted(table["tpot_s"])[:5]
+    most = best_points(table, 1, "tokens_per_s")[0]
+    assert most["tokens_per_s"] == table["tokens_per_s"].max()
+
+
+def test_a_folder_holds_one_sweep(spec: Spec, tmp_path: Path) -> None:
+    run_sweep(spec, tmp_path / "out", one_by_one, quiet)
+    with pytest.raises(InputError, match="holds another sweep"):
+        run_sweep(spec.replace(batch=3), tmp_path / "out", one_by_one, quiet)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("models: []", "models"),
+        ("hardware: h100", "hardware"),
+        ("batch: [0]", "batch"),
+        ("speed: 3", "speed"),
+        ("prompt: [" + ", ".join(["7"] * 1001) + "]", "prompt"),
+    ],
+)
+def test_a_wrong_file_gets_a_sentence(tmp_path: Path, line: str, words: str) -> None:
+    path = tmp_path / "spec.yaml"
+    kept = [old for old in TEXT.splitlines() if old.split(":")[0] != line.split(":", maxsplit=1)[0]]
+    path.write_text("\n".join([*kept, line]))
+    with pytest.raises(InputError, match=words):
+        load_spec(path)
+
+
+def test_names_are_checked_before_anything_is_written(spec: Spec, tmp_path: Path) -> None:
+    for wrong in (spec.replace(models=["Lama"]), spec.replace(techniques=[["awk"]])):
+        with pytest.raises(InputError):
+            run_sweep(wrong, tmp_path / "out", one_by_one, quiet)
+    assert not (tmp_path / "out").exists()
