@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from profiler.instrument import instrumented
 from profiler.recorders import Trace
 from profiler.subject import greedy
+from specfiles.errors import InputError
 from specfiles.writing import atomic
 
 if TYPE_CHECKING:
@@ -36,7 +37,22 @@ def trace_step(subject: Subject, run: Callable[[Any], Any], path: Path) -> list[
         run(watched.sampler)
     with atomic(path) as draft:
         traced.export_chrome_trace(str(draft))
+        _check_whole(draft, path)
     return _kernels(traced.events(), recorder.names, on_device=len(activities) > 1)
+
+
+def _check_whole(draft: Path, path: Path) -> None:
+    """An InputError where the trace lacks its end: the profiler says nothing when its disk is full."""
+    from isal import igzip
+
+    end = b""
+    with igzip.open(draft, "rb") as trace:
+        while block := trace.read(1 << 20):
+            end = (end + block)[-64:]
+    if not end.rstrip().endswith(b"}"):
+        raise InputError(
+            f"{path}: was cut short while it was written, most likely by a full disk; make room."
+        )
 
 
 def _kernels(events: Any, ranges: set[str], on_device: bool) -> list[dict[str, Any]]:

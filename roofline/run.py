@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from specfiles.errors import InputError
 from specfiles.reading import read_json
 from specfiles.strict import Strict, plain_data, validated
-from specfiles.writing import atomic, write_text
+from specfiles.writing import atomic, write_new, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,8 +143,12 @@ class Run:
     def write_head(self, **changes: Any) -> Run:
         """Write `run.json`, with changes, and return the run that it now describes."""
         head = self.head.replace(**changes)
-        write_text(self.path / "run.json", json.dumps(plain_data(head), indent=1) + "\n")
+        write_text(self.path / "run.json", _as_json(head))
         return Run(self.path, head)
+
+
+def _as_json(head: Head) -> str:
+    return json.dumps(plain_data(head), indent=1) + "\n"
 
 
 def open_run(path: Path) -> Run:
@@ -162,9 +166,10 @@ def open_run(path: Path) -> Run:
 
 
 def create_run(path: Path, head: Head) -> Run:
-    """A new run folder; refuses to mix with one that exists."""
+    """A new run folder; refuses to mix with one that exists, also with one that was begun just now."""
     refuse_existing(path)
-    return Run(path, head).write_head()
+    write_new(path / "run.json", _as_json(head))
+    return Run(path, head)
 
 
 def refuse_existing(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,10 +12,20 @@ from pathlib import Path
 from specfiles.errors import InputError
 from specfiles.reading import exists
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # a disk, a quota or a file that has no more room
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without error."""
+    with _finished(path) as draft:
+        yield draft
+    draft.replace(path)
+
+
+@contextmanager
+def _finished(path: Path) -> Iterator[Path]:
+    """A draft beside `path`, whole and on the disk when the block ends; removed where it does not."""
     draft = _draft(path)
     try:
         yield draft
@@ -23,9 +34,14 @@ def atomic(path: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         draft.chmod(0o666 & ~umask)  # mkstemp makes private files; results are to be shared
-        draft.replace(path)
-    finally:
+    except OSError as error:
         draft.unlink(missing_ok=True)
+        if error.errno in FULL:
+            raise InputError(f"{path}: cannot be written ({os.strerror(error.errno)}); make room.") from None
+        raise
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def _draft(path: Path) -> Path:
@@ -38,6 +54,47 @@ def _draft(path: Path) -> Path:
         raise InputError(f"{path}: cannot be written ({error.strerror}).") from None
     os.close(handle)
     return Path(name)
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a file that is not there yet, in one step; an InputError where another writer was faster."""
+    with _finished(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+    try:
+        os.link(draft, path)  # unlike a rename it never replaces
+    except FileExistsError:
+        raise InputError(f"{path}: is already there; name another folder or remove it.") from None
+    except OSError:  # a file system without links: the two writers' race stays, no file is lost in it
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Holds a folder against a second command; an InputError where one holds it already.
+
+    The system lets go of it when the process ends, however it ends. Where there are no such locks, nothing
+    is held.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise InputError(
+            f"{folder}: another command is writing there; wait for its end or name another folder."
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def check_writable(path: Path) -> None:

@@ -18,14 +18,16 @@ from profiler.environment import command_line, device_name, environment, last_le
 from profiler.kernels import FP8
 from profiler.power import PowerMonitor, throttling
 from profiler.record import Request, profile
-from profiler.subject import Point, out_of_memory
+from profiler.subject import Point
 from specfiles.errors import InputError
 from specfiles.reading import read_json
 from specfiles.strict import Strict, plain_data, validated
-from specfiles.writing import atomic, write_text
+from specfiles.writing import atomic, sole_writer, write_text
 from workloads.catalogue import load_model
 
 SAVE_EVERY_S = 10.0
+KERNEL_ERRORS = (InputError, RuntimeError, MemoryError)  # PyTorch's own, out of memory among them
+MOST_FAILED = 30
 KEY = (
     "op", "dtype", "kv_dtype", "m", "n", "k", "batch", "q_len", "kv_len", "n_heads", "n_kv_heads",
     "head_dim", "window", "causal", "num_tokens", "hidden", "inter", "topk", "num_experts", "moe_tp",
@@ -82,6 +84,11 @@ def run_campaign(campaign: Campaign) -> Head:
 
     Raises InputError where the folder holds the campaign of another device or other formats.
     """
+    with sole_writer(campaign.out):
+        return _measured(campaign)
+
+
+def _measured(campaign: Campaign) -> Head:
     import torch
 
     head = _open(campaign)
@@ -91,7 +98,7 @@ def run_campaign(campaign: Campaign) -> Head:
         try:
             queue = iter(list(table.wanted(rows(campaign.dtypes, _limits(campaign.device)))))
             table.measure(queue, BEFORE_CEILINGS)
-            _ceilings(campaign)
+            notes += _ceilings(campaign)
             table.add(_collectives(campaign, table), notes)
             table.measure(queue, BEFORE_MODELS)
             notes += _models(campaign)
@@ -141,16 +148,18 @@ def _limits(device: str) -> Limits:
     return Limits(flops=5e13, bytes=0.1 * torch.cuda.get_device_properties(device).total_memory)
 
 
-def _ceilings(campaign: Campaign) -> None:
+def _ceilings(campaign: Campaign) -> list[str]:
+    """Write the device file, where there is none yet; returns why there is none."""
     path = campaign.out / "device.yaml"
-    if not path.exists():
-        plan = Plan(
-            campaign.device,
-            campaign.dtypes,
-            budget_s=campaign.left_s(AFTER_CEILINGS),
-            progress=campaign.progress,
-        )
-        write_text(path, as_yaml(measure_ceilings(plan)))
+    if path.exists():
+        return []
+    left, say = campaign.left_s(AFTER_CEILINGS), campaign.progress
+    try:
+        measured = measure_ceilings(Plan(campaign.device, campaign.dtypes, budget_s=left, progress=say))
+    except KERNEL_ERRORS as error:  # operators can be measured all the same
+        return [f"ceilings: {str(error).splitlines()[0]}"]
+    write_text(path, as_yaml(measured))
+    return []
 
 
 def _collectives(campaign: Campaign, table: _Table) -> Iterator[Row]:
@@ -191,8 +200,8 @@ def _models(campaign: Campaign) -> list[str]:
         )
         try:
             profile(request)
-        except InputError as error:  # does not fit, cannot be built: the others can
-            notes.append(f"{name}: {error}")
+        except KERNEL_ERRORS as error:  # does not fit, cannot be built: the others can
+            notes.append(f"{name}: {str(error).splitlines()[0]}")
     return notes
 
 
@@ -234,14 +243,16 @@ class _Table:
     def measure(self, queue: Any, share: float) -> None:
         """Measure rows of the queue until a share of the budget is spent."""
         cold = COLD_FACTOR * last_level_cache_bytes(self.campaign.device)
-        saved = time.monotonic()
+        saved, failed = time.monotonic(), 0
         while self.campaign.left_s(share) > 0 and (row := next(queue, None)) is not None:
             try:
                 self.done.append({**self.same, **measured_row(row, self.campaign.device, cold)})
-            except Exception as error:
-                if not (isinstance(error, InputError) or out_of_memory(error)):
-                    raise
+                failed = 0
+            except KERNEL_ERRORS as error:
                 self.notes.append(f"{_told(row)}: {str(error).splitlines()[0]}")
+                failed += 1
+                if failed == MOST_FAILED:  # a device that is lost answers nothing any more
+                    raise InputError(f"{failed} operators in a row failed, the last with: {error}") from None
             if time.monotonic() - saved > SAVE_EVERY_S:
                 self.campaign.progress(f"{len(self.done)} operators")
                 self.save()

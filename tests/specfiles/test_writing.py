@@ -1,12 +1,15 @@
 """A reader sees the old content or the new, whatever happens in between."""
 
+import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from specfiles.errors import InputError
-from specfiles.writing import atomic, write_text
+from specfiles.writing import atomic, sole_writer, write_new, write_text
 
 
 def test_the_text_is_there_and_nothing_else(tmp_path: Path) -> None:
@@ -64,3 +67,57 @@ def test_where_no_file_can_be_the_path_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match=r"file/below\.txt: cannot be written"):
         write_text(tmp_path / "file" / "below.txt", "y")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_one_sentence_and_the_old_content_stays(tmp_path: Path, code: int) -> None:
+    path = tmp_path / "result.json"
+    write_text(path, "old")
+
+    def cut_short() -> None:
+        with atomic(path) as draft:
+            draft.write_text("half")
+            raise OSError(code, "no more")
+
+    with pytest.raises(InputError, match=r"result.json: cannot be written \(.*\); make room"):
+        cut_short()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_another_error_of_the_system_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionResetError), atomic(tmp_path / "x"):
+        raise ConnectionResetError
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_two_writers_of_a_new_file_one_is_refused(tmp_path: Path) -> None:
+    write_new(tmp_path / "run.json", "first")
+    with pytest.raises(InputError, match=r"run.json: is already there"):
+        write_new(tmp_path / "run.json", "second")
+    assert (tmp_path / "run.json").read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_folder_has_one_writer_at_a_time(tmp_path: Path) -> None:
+    with sole_writer(tmp_path / "run"), pytest.raises(InputError, match="another command is writing there"):
+        sole_writer(tmp_path / "run").__enter__()
+    with sole_writer(tmp_path / "run"):
+        pass
+
+
+def test_a_killed_writer_holds_nothing(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from specfiles.writing import sole_writer\n"
+        f"with sole_writer(Path({str(tmp_path)!r})): print(flush=True); input()"
+    )
+    root = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", code], cwd=root, stdin=-1, stdout=-1) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(InputError, match="another command"), sole_writer(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+        with sole_writer(tmp_path):
+            pass

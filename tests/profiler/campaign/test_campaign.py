@@ -22,8 +22,10 @@ from profiler.campaign.shapes import HEADS, PROJECTIONS, TOKENS, Limits, rows, s
 from roofline.ceilings import ceilings
 from roofline.optable import one_operator, predict_table
 from specfiles.errors import InputError
+from specfiles.writing import sole_writer
 
 pytest.importorskip("torch")
+CEILINGS = module._ceilings
 EVERYTHING = Limits(flops=float("inf"), bytes=float("inf"))
 
 
@@ -97,7 +99,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Camp
     """Campaigns of seconds: small operators, and a device file that is not measured."""
     monkeypatch.setattr(module, "_limits", lambda _: Limits(flops=1e8, bytes=4e6))
     monkeypatch.setattr(module, "last_level_cache_bytes", lambda _: 100_000)
-    monkeypatch.setattr(module, "_ceilings", lambda _: None)
+    monkeypatch.setattr(module, "_ceilings", lambda _: [])
     monkeypatch.setattr(module, "COLLECTIVES", float("inf"))  # no budget holds them
 
     def campaign(budget_s: float, **changes: Any) -> Campaign:
@@ -219,6 +221,65 @@ def test_an_operator_that_fails_is_noted_and_the_others_go_on(
     head = run_campaign(small(60.0))
     assert head.operators == 3
     assert len([note for note in head.notes if "deviates" in note and note.startswith("gemm")]) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("CUDA error: misaligned address\nmore"), MemoryError("no memory")]
+)
+def test_a_kernel_that_fails_costs_its_own_row(
+    error: Exception, small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_rows(4, monkeypatch)
+    measured, count = module.measured_row, itertools.count()
+
+    def failing(*args: Any) -> Any:
+        if next(count) == 1:
+            raise error
+        return measured(*args)
+
+    monkeypatch.setattr(module, "measured_row", failing)
+    head = run_campaign(small(60.0))
+    assert head.operators == 3
+    assert [note for note in head.notes if note.endswith(str(error).splitlines()[0])]
+
+
+def test_a_device_that_is_lost_ends_the_campaign_with_what_it_has(
+    small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_rows(60, monkeypatch)
+    measured, count = module.measured_row, itertools.count()
+
+    def lost(*args: Any) -> Any:
+        if next(count) >= 2:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        return measured(*args)
+
+    monkeypatch.setattr(module, "measured_row", lost)
+    with pytest.raises(InputError, match="30 operators in a row failed, the last with: CUDA error"):
+        run_campaign(small(60.0))
+    assert len(pd.read_parquet(small(1.0).out / "operators.parquet")) == 2
+    assert next(count) == 2 + 30
+
+
+def test_two_campaigns_at_once_do_not_share_a_folder(small: Callable[..., Campaign]) -> None:
+    with sole_writer(small(1.0).out), pytest.raises(InputError, match="another command is writing there"):
+        run_campaign(small(0.0))
+    run_campaign(small(0.0))  # the other one has ended
+
+
+def test_ceilings_that_fail_are_noted_and_operators_measured(
+    small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_: Any) -> Any:
+        raise RuntimeError("CUDA error: no kernel image")
+
+    monkeypatch.setattr(module, "_ceilings", CEILINGS)
+    monkeypatch.setattr(module, "measure_ceilings", failing)
+    first_rows(2, monkeypatch)
+    head = run_campaign(small(60.0))
+    assert head.operators == 2
+    assert "ceilings: CUDA error: no kernel image" in head.notes
+    assert not (small(1.0).out / "device.yaml").exists()
 
 
 def test_a_spent_budget_ends_the_campaign(small: Callable[..., Campaign]) -> None:

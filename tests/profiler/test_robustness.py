@@ -1,0 +1,217 @@
+"""A command that is stopped, killed or out of room leaves what opens; two at once do not mix."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from profiler.campaign import run as campaigns
+from profiler.campaign.run import COLUMNS
+from profiler.campaign.shapes import Limits
+from roofline.run import open_run
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+if not hasattr(os, "fork"):
+    pytest.skip("processes are forked here", allow_module_level=True)
+
+PATIENCE_S = 120.0
+
+
+@dataclass
+class Child:
+    """A command in a process of its own, forked so that torch is imported already."""
+
+    pid: int
+    log: Path
+    ended: list[int] = field(default_factory=list)
+
+    def wait(self) -> int:
+        """Its exit code; minus the signal that ended it."""
+        if not self.ended:
+            self.ended.append(os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]))
+        return self.ended[0]
+
+    def send(self, number: int) -> int:
+        """Send a signal and return how it ended."""
+        os.kill(self.pid, number)
+        return self.wait()
+
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        if not self.ended:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.ended += [os.waitstatus_to_exitcode(status)] if pid else []
+        return not self.ended
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Child]]:
+    """Start commands; those that still run at the end are killed."""
+    children: list[Child] = []
+
+    def begin(*words: object, most_bytes: int | None = None) -> Child:
+        log = tmp_path / f"log-{len(children)}"
+        if pid := os.fork():
+            children.append(Child(pid, log))
+            return children[-1]
+        _become(words, log, most_bytes)
+        raise AssertionError("not reached")
+
+    yield begin
+    for child in children:
+        if child.running():
+            child.send(signal.SIGKILL)
+
+
+def _become(words: tuple[object, ...], log: Path, most_bytes: int | None) -> None:
+    """Be the command: its output goes to `log`, no file may grow beyond `most_bytes`."""
+    from profiler.cli import main
+
+    code: Any = 1
+    try:
+        os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY), 2)
+        sys.stderr = os.fdopen(2, "w", buffering=1)
+        sys.stdout = sys.stderr
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.argv = ["roofline", *map(str, words)]
+        if most_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+        main()
+    except SystemExit as left:
+        code = left.code
+    finally:
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
+
+
+def until(true: Callable[[], bool], child: Child) -> None:
+    """Wait for something that the child does."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        assert child.running(), child.log.read_text()
+        assert time.monotonic() < deadline, child.log.read_text()
+        time.sleep(0.01)
+
+
+PROFILE = ("--device", "cpu", "--phase", "decode", "--context", "40", "--no-alone", "--repeats")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupt", "kill"])
+def test_a_profile_that_is_ended_opens(
+    number: int, start: Callable[..., Child], roofline: Callable[..., Any], small_llama: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    child = start("profile", small_llama, "-o", out, *PROFILE, 100_000)
+    until((out / "run.json").exists, child)
+    time.sleep(0.3)  # in the middle of its steps
+    assert child.send(number) == (130 if number == signal.SIGINT else -number)
+    run = open_run(out)
+    assert run.head.status == ("failed" if number == signal.SIGINT else "running")
+    assert run.table("steps").empty
+    for command in ("show", "validate", "report"):
+        words = (out, *(("-o", tmp_path / "r.html") if command == "report" else ()))
+        done = roofline(command, *words)
+        assert done.code in (0, 2)
+        assert "Traceback" not in done.err
+        assert done.code == 0 or len(done.err.strip().splitlines()) == 1
+
+
+@pytest.fixture
+def small_campaign(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operators of milliseconds, no ceilings, a table that is written often."""
+    monkeypatch.setattr(campaigns, "_limits", lambda _: Limits(flops=1e8, bytes=4e6))
+    monkeypatch.setattr(campaigns, "last_level_cache_bytes", lambda _: 100_000)
+    monkeypatch.setattr(campaigns, "_ceilings", lambda _: [])
+    monkeypatch.setattr(campaigns, "COLLECTIVES", float("inf"))
+    monkeypatch.setattr(campaigns, "SAVE_EVERY_S", 0.2)
+
+
+@pytest.mark.usefixtures("small_campaign")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupt", "kill"])
+def test_a_campaign_that_is_ended_goes_on(
+    number: int, start: Callable[..., Child], roofline: Callable[..., Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "campaign"
+    words = ("campaign", "--device", "cpu", "--no-models", "-o", out)
+    child = start(*words, "--budget", "1h")
+    until((out / "operators.parquet").exists, child)
+    assert child.send(number) == (130 if number == signal.SIGINT else -number)
+    before = pd.read_parquet(out / "operators.parquet")
+    assert tuple(before.columns) == COLUMNS
+    assert len(before) > 0
+    done = roofline(*words, "--budget", "1s")
+    assert done.code == 0, done.err
+    after = pd.read_parquet(out / "operators.parquet")
+    assert len(after) > len(before)
+    pd.testing.assert_frame_equal(after.head(len(before)), before)
+
+
+@pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupt", "kill"])
+def test_ceilings_that_are_ended_leave_the_old_file(
+    number: int, start: Callable[..., Child], tmp_path: Path
+) -> None:
+    (tmp_path / "here.yaml").write_text("old")
+    child = start("ceilings", "--device", "cpu", "--passes", 1000, "-o", tmp_path / "here.yaml")
+    until(lambda: child.log.exists() and "pass 1" in child.log.read_text(), child)
+    assert child.send(number) == (130 if number == signal.SIGINT else -number)
+    assert (tmp_path / "here.yaml").read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} == {"here.yaml", child.log.name}
+
+
+@pytest.mark.parametrize(
+    ("most_bytes", "sentence"),
+    [(2_000, "cannot be written (File too large); make room"), (9_000, "was cut short while it was written")],
+)
+def test_a_full_disk_ends_a_profile_in_one_sentence(
+    most_bytes: int, sentence: str, start: Callable[..., Child], small_llama: Path, tmp_path: Path
+) -> None:
+    """The first limit holds run.json but no table, the second tables but no trace."""
+    out = tmp_path / "run"
+    child = start("profile", small_llama, "-o", out, *PROFILE, 3, most_bytes=most_bytes)
+    assert child.wait() == 2, child.log.read_text()
+    said = child.log.read_text().strip().splitlines()
+    assert sentence in said[-1]
+    assert not any("Traceback" in line for line in said)
+    assert open_run(out).head.status in ("running", "failed")
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.usefixtures("small_campaign")
+def test_a_full_disk_ends_a_campaign_in_one_sentence(start: Callable[..., Child], tmp_path: Path) -> None:
+    out = tmp_path / "campaign"
+    child = start("campaign", "--device", "cpu", "--no-models", "-o", out, "--budget", "1h", most_bytes=3_000)
+    assert child.wait() == 2, child.log.read_text()
+    assert "operators.parquet: cannot be written (File too large); make room" in child.log.read_text()
+
+
+def test_of_two_profiles_into_one_folder_one_is_refused(
+    start: Callable[..., Child], small_llama: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    both = [start("profile", small_llama, "-o", out, *PROFILE, 2) for _ in range(2)]
+    assert sorted(child.wait() for child in both) == [0, 2]
+    refused = next(child for child in both if child.wait() == 2)
+    assert "already there" in refused.log.read_text()
+    assert open_run(out).head.status == "complete"
+    assert len(open_run(out).table("steps")) == 2  # with ranges and without
+
+
+@pytest.mark.usefixtures("small_campaign")
+def test_of_two_campaigns_into_one_folder_one_is_refused(start: Callable[..., Child], tmp_path: Path) -> None:
+    words = ("campaign", "--device", "cpu", "--no-models", "-o", tmp_path / "campaign", "--budget", "3s")
+    both = [start(*words) for _ in range(2)]
+    assert sorted(child.wait() for child in both) == [0, 2]
+    refused = next(child for child in both if child.wait() == 2)
+    assert "another command is writing there" in refused.log.read_text()
