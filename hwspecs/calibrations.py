@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+from hwspecs.measured import measured_file
 from hwspecs.schema import Calibration, Device, Kernel, Shipped
 from specfiles.errors import InputError, plain
 from specfiles.reading import read_text
@@ -15,10 +16,10 @@ MOST_BYTES = 40_000_000
 
 
 def kernels_of(device: Device) -> tuple[Kernel, ...]:
-    """The fitted kernels: those of the device's own file, then the shipped ones of its name."""
+    """The fitted kernels: of the device's own file, of its shipped campaign, of the tables of others."""
     own = device.calibration.kernels if device.calibration else []
-    shipped = shipped_calibrations().get(plain(device.name))
-    return (*own, *(read_calibration(shipped).kernels if shipped else ()))
+    files = (measured_file(device.name, "calibration.json"), shipped_calibrations().get(plain(device.name)))
+    return (*own, *(kernel for file in files if file for kernel in read_calibration(file).kernels))
 
 
 def shipped_calibrations() -> dict[str, Path]:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from hwspecs.measured import with_measured
 from hwspecs.node import Node
 from hwspecs.schema import Device
 from specfiles.catalogue import Catalogue
@@ -40,7 +41,8 @@ def load_device(asked: str | Path) -> Device:
     data = read_yaml(path)
     _refuse_blanks(data, str(path))
     if data.get("kind") != "node":
-        return validated(Device, data, str(path))
+        device = validated(Device, data, str(path))
+        return with_measured(device) if path.parent == DEVICES.folder else device
     node = validated(Node, data, str(path))
     own = path.parent / node.device  # a user's node may name a device file that lies beside it
     return load_device(own if exists(own, Path.is_file) else node.device).replace(node=node)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from profiler.campaign.folder import DEVICE, HEAD, OPERATORS, Head
 from profiler.campaign.measure import measured_row, way
 from profiler.campaign.shapes import Limits, Row, rows
 from profiler.ceilings import COLD_FACTOR, Plan, as_yaml, measure_ceilings
@@ -21,7 +22,7 @@ from profiler.record import Request, profile
 from profiler.subject import Point
 from specfiles.errors import InputError
 from specfiles.reading import read_json
-from specfiles.strict import Strict, plain_data, validated
+from specfiles.strict import plain_data, validated
 from specfiles.writing import atomic, sole_writer, write_text
 from workloads.catalogue import load_model
 
@@ -44,20 +45,6 @@ GPU_MODELS = (("Llama-3.2-1B", 2048, 256), ("Llama-3.1-8B", 2048, 256), ("Qwen3-
 BEFORE_CEILINGS, AFTER_CEILINGS, BEFORE_MODELS = 0.2, 0.4, 0.6
 COLLECTIVES = 0.05  # between the ceilings and more operators, where there are several devices
 MOST_MESSAGE = {"cpu": 1 << 24, "cuda": 1 << 28}  # bytes
-
-
-class Head(Strict, frozen=True, kw_only=True):
-    """`campaign.json`: on what and how a campaign ran."""
-
-    schema_version: Literal[1] = 1
-    created: str
-    command: str
-    device: str
-    dtypes: list[str]
-    environment: dict[str, Any]
-    seconds: float = 0.0  # measured so far, over all its sittings
-    operators: int = 0
-    notes: list[str] = []
 
 
 @dataclass
@@ -115,7 +102,7 @@ def _measured(campaign: Campaign) -> Head:
 
 
 def _open(campaign: Campaign) -> Head:
-    path = campaign.out / "campaign.json"
+    path = campaign.out / HEAD
     if not path.exists():
         head = Head(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -137,7 +124,7 @@ def _open(campaign: Campaign) -> Head:
 
 
 def _write(folder: Path, head: Head) -> None:
-    write_text(folder / "campaign.json", json.dumps(plain_data(head), indent=1) + "\n")
+    write_text(folder / HEAD, json.dumps(plain_data(head), indent=1) + "\n")
 
 
 def _limits(device: str) -> Limits:
@@ -150,7 +137,7 @@ def _limits(device: str) -> Limits:
 
 def _ceilings(campaign: Campaign) -> list[str]:
     """Write the device file, where there is none yet; returns why there is none."""
-    path = campaign.out / "device.yaml"
+    path = campaign.out / DEVICE
     if path.exists():
         return []
     left, say = campaign.left_s(AFTER_CEILINGS), campaign.progress
@@ -217,7 +204,7 @@ class _Table:
 
         self.campaign = campaign
         self.notes: list[str] = []
-        self.path = campaign.out / "operators.parquet"
+        self.path = campaign.out / OPERATORS
         self.done: list[Row] = []
         if self.path.exists():
             try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from profiler.cli.options import FILE, hardware, progress
+from profiler.cli.options import FILE, progress
 
 if TYPE_CHECKING:
     from hwspecs import Calibration, Device
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @click.command("calibrate")
 @click.argument("measurements", type=FILE, nargs=-1, required=True)
-@hardware
+@click.option("--hw", help="Device name, alias or YAML file; a campaign knows its own.")
 @click.option(
     "-o",
     "--output-file",
     "out",
     type=FILE,
-    required=True,
-    help="Device file (.yaml) with the constants in it, or the calibration alone (.json).",
+    help="Device file (.yaml) with the constants in it, or the calibration alone (.json) "
+    "[default: calibration.json in the campaign's folder].",
 )
 @click.option(
     "--only", "kinds", multiple=True, metavar="KIND", help="Fit rows of this operator kind; repeatable."
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 @click.option("--source", help="Where the measurements come from; stands in the file.")
 def command(
     measurements: tuple[Path, ...],
-    hw: str,
-    out: Path,
+    hw: str | None,
+    out: Path | None,
     kinds: tuple[str, ...],
     update: bool,
     source: str | None,
@@ -41,11 +41,12 @@ def command(
     """Fit constants per operator kind, format, backend and kernel; prints the error on held-out shapes.
 
     MEASUREMENTS are CSV or Parquet tables with the columns of `roofline ops` and latency_us; rows of other
-    devices (column gpu) are left out.
+    devices (column gpu) are left out. The folder of a campaign is one, too.
     """
     import importlib.util
 
     from hwspecs import load_device
+    from profiler.campaign.folder import CALIBRATION, OPERATORS, open_campaign
     from profiler.tables import read_table
     from reports.calibration import as_file, as_text
     from roofline.physics.calibration import calibrate, calibration
@@ -56,14 +57,24 @@ def command(
         raise InputError(
             "fitting needs scipy, which is not installed; pip install 'llm-roofline[calibrate]'."
         )
+    campaigns = {path: open_campaign(path) for path in measurements if path.is_dir()}
+    if campaigns:
+        folder, head = next(iter(campaigns.items()))
+        hw, out = hw or head.device, out or folder / CALIBRATION
+    if hw is None or out is None:
+        raise InputError(
+            f"a table does not say its {'device' if hw is None else 'output'}: add "
+            f"{'--hw NAME' if hw is None else '-o FILE.json'}, or give the folder of a campaign."
+        )
     if out.suffix not in (".json", ".yaml", ".yml"):
         raise InputError(f"{out}: unknown ending {out.suffix!r}; expected .yaml or .json.")
     device, fitted = load_device(hw), []
     kept = _kept(out, device, update)
     check_writable(out)
     for path in measurements:
-        told = source or f"{path.name}, {device.name}"
-        fitted += calibrate(read_table(path), device, told, progress, kinds)
+        known = campaigns.get(path)
+        told = source or (known.source if known else f"{path.name}, {device.name}")
+        fitted += calibrate(read_table(path / OPERATORS if known else path), device, told, progress, kinds)
     found = calibration((entry.kernel for entry in fitted), kept)
     write_text(out, as_file(device, found, out.suffix))
     print(as_text(fitted), end="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,13 @@ import pandas as pd
 import pytest
 
 from hwspecs import load_device
+from hwspecs.calibrations import read_shipped
+from profiler.campaign.folder import CALIBRATION, HEAD, OPERATORS, Head
+from profiler.campaign.shapes import Limits, rows
 from profiler.tables import read_table
 from roofline.ceilings import ceilings
 from roofline.optable import predict_table
+from specfiles.strict import plain_data
 
 Roofline = Callable[..., Any]
 
@@ -107,3 +112,58 @@ def test_a_wrong_update_is_refused(
     assert ended.code == 2
     assert said in ended.err
     assert out.read_text() == text
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Path:
+    """The folder of a campaign on an H100 whose operators need twice their floor and a launch."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    found = [row for row, _ in zip(rows(("bf16",), Limits(1e13, 8e9)), range(700), strict=False)]
+    table = pd.DataFrame(found).assign(backend="torch", kernel="torch", gpu="H100 80GB HBM3")
+    floor = predict_table(table, ceilings(load_device("h100_sxm")))["predicted_us"]
+    table.assign(latency_us=5 + 2 * floor).to_parquet(folder / OPERATORS)
+    head = Head(
+        created="2026-01-02T03:04:05+00:00", command="roofline campaign", device="H100 80GB HBM3",
+        dtypes=["bf16"], environment={"torch": "2.11.0", "driver": "580.1"},
+    )  # fmt: skip
+    (folder / HEAD).write_text(json.dumps(plain_data(head)))
+    return folder
+
+
+def test_a_campaign_calibrates_its_device_by_itself(roofline: Roofline, campaign: Path) -> None:
+    """Kinds without a kernel model (copies, sampling) are in its table, too, and are left out."""
+    ended = roofline("calibrate", campaign)
+    assert ended.code == 0, ended.err
+    shipped = read_shipped(campaign / CALIBRATION)
+    assert shipped.device == "H100-SXM5-80GB"
+    kernels = shipped.calibration.kernels
+    assert {"gemm", "attention_decode", "attention_prefill"} <= {kernel.op for kernel in kernels}
+    assert {kernel.source for kernel in kernels} == {
+        "roofline campaign of 2026-01-02 on H100 80GB HBM3, torch 2.11.0, driver 580.1"
+    }
+    gemm = next(k for k in kernels if k.op == "gemm" and k.backend == "torch")
+    assert gemm.held_out_error is not None
+    assert gemm.held_out_error < 0.25
+
+
+def test_a_folder_that_is_no_campaign_is_said(roofline: Roofline, campaign: Path, tmp_path: Path) -> None:
+    ended = roofline("calibrate", tmp_path)
+    assert (ended.code, "is no campaign, it has no campaign.json" in ended.err) == (2, True)
+    (campaign / OPERATORS).unlink()
+    ended = roofline("calibrate", campaign)
+    assert (ended.code, "has no operators.parquet" in ended.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "a table does not say its device: add --hw NAME"),
+        (("--hw", "a100"), "does not say its output: add -o"),
+    ],
+)
+def test_a_table_needs_device_and_output(
+    words: tuple[str, ...], said: str, roofline: Roofline, measurements: Path
+) -> None:
+    ended = roofline("calibrate", measurements, *words)
+    assert (ended.code, said in ended.err) == (2, True), ended.err
