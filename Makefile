@@ -31,6 +31,10 @@ demo: install
 	$(BIN)/roofline report demo/run -o demo/report.html
 	@echo; echo "Open demo/report.html"
 
+# The documentation as a site, in build/site.
+docs: install
+	$(BIN)/mkdocs build --strict
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
