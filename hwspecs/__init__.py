@@ -3,7 +3,7 @@
 from hwspecs.calibrations import kernels_of
 from hwspecs.loader import device_names, load_device
 from hwspecs.node import Node
-from hwspecs.schema import Calibration, Constants, Datasheet, Device, Kernel, Measured
+from hwspecs.schema import Calibration, Constants, Datasheet, Device, Kernel, Measured, Reference
 from hwspecs.values import Sourced
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Kernel",
     "Measured",
     "Node",
+    "Reference",
     "Sourced",
     "device_names",
     "kernels_of",

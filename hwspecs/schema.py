@@ -77,6 +77,24 @@ class Measured(Strict, frozen=True, kw_only=True):
     graph_launch_s: Sourced | None = None  # the same between operators of a replayed graph
     links: dict[LinkName, Sourced] = {}
     bandwidth_curve: list[BandwidthPoint] = []
+    references: list[Reference] = []
+
+
+class Reference(Strict, frozen=True, kw_only=True):
+    """A short step of a small model of no published sizes, timed while everything else was measured.
+
+    Who repeats the same work later learns how fast the machine is then, relative to this file.
+    """
+
+    phase: Literal["prefill", "decode"]
+    dtype: Dtype
+    model: Text
+    flops: Positive  # of the step: with the bytes they tell whether it is the same work
+    bytes: Positive
+    median_s: Positive
+    q25_s: Positive
+    q75_s: Positive
+    repeats: Annotated[int, msgspec.Meta(gt=0)]
 
 
 class BandwidthPoint(Strict, frozen=True, kw_only=True):

@@ -14,17 +14,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hwspecs import Calibration, Constants, Device, load_device
-from hwspecs.schema import BandwidthPoint, Cache, Datasheet, Dram, Measured
+from hwspecs.schema import BandwidthPoint, Cache, Datasheet, Dram, Measured, Reference
 from hwspecs.values import Sourced
 from profiler.allocator import keep_freed_memory
 from profiler.environment import device_name, environment, last_level_cache_bytes
 from profiler.kernels import FP8
 from profiler.power import PowerMonitor, clocks, throttling
 from profiler.probes import PINNED_BYTES, STEADY_S, Probe, fma_flops, probes, special_ops
+from profiler.references import ReferenceStep, visit
 from profiler.steps import operators_at, time_ranges
 from profiler.subject import Point, Subject, load_subject, out_of_memory, step
 from profiler.timing import Sample, sample
-from profiler.yardsticks import CPU_STEPS, GPU_STEPS, TERMS, yardsticks
+from profiler.yardsticks import TERMS, steps_of, yardsticks
 from roofline.calibrate import Measurement, fit
 from roofline.times import operator_class
 from specfiles.errors import InputError
@@ -32,7 +33,6 @@ from specfiles.strict import plain_data
 
 MEASURED = "measured"  # the key of the file's `sources` for what was measured here
 SYSTEM = "system"
-PREFILLS, DECODES = 1, 4  # repeats of a yardstick's step in one pass
 COLD_FACTOR = 3  # buffers this many times the last-level cache are cold
 NEEDED = ("launch", "bandwidth", "matmul")  # without which there is no device file
 VECTOR = ("fp32",)  # formats in which a GPU's products run on its vector units (PyTorch's default: no TF32)
@@ -104,7 +104,7 @@ def _try(plan: Plan, key: tuple[Any, ...], probe: Probe) -> None:
 
 def _yardstick_steps(device: str, dtype: str) -> list[tuple[Subject, Point, Callable[[Any], Any]]]:
     """Every step of every yardstick, its KV cache filled, ready to be repeated."""
-    steps = CPU_STEPS if device == "cpu" else GPU_STEPS
+    steps = steps_of(device)
     subjects = [load_subject(loaded, device, dtype, seed=0) for loaded in yardsticks(device)]
     points = [Point(phase, *sizes) for phase in ("prefill", "decode") for sizes in getattr(steps, phase)]
     return [(s, point, step(s, point, point.kv_len)) for s in subjects for point in points]
@@ -112,11 +112,13 @@ def _yardstick_steps(device: str, dtype: str) -> list[tuple[Subject, Point, Call
 
 def _measure_step(plan: Plan, subject: Subject, point: Point, run: Callable[[Any], Any]) -> None:
     """Run a step and note the time of each operator in it, under its class, model and shape."""
-    repeats = PREFILLS if point.phase == "prefill" else DECODES
-    timed = time_ranges(subject, run, repeats, warm_up=0)
+    timed = visit(subject, point, run)
     for named in operators_at(subject.loaded, subject.dtype, point):
         key = ("class", subject.dtype, subject.loaded.model.name, named)
         plan.times[key] += [total / named.count for total in timed.ranges[named.name]]
+    made = ReferenceStep(subject, point, run)
+    if made.is_reference:
+        plan.times["reference", *made.identity.items()] += timed.ranged
 
 
 def _device(plan: Plan, state: list[str]) -> Device:
@@ -226,6 +228,11 @@ def _measured(plan: Plan) -> Measured:
         graph_launch_s=timed("graph_launch", "the same in a replayed graph"),
         links=_links(plan, value),
         bandwidth_curve=curve,
+        references=[
+            Reference(**dict(key[1:]), **_rounded_quartiles(plan.sampled(key)))
+            for key in plan.times
+            if key[0] == "reference"
+        ],
     )
 
 
@@ -262,6 +269,11 @@ def _links(plan: Plan, value: Value) -> dict[Any, Sourced]:
     slower = max(keys, key=lambda key: plan.sampled(key).median_s)
     rate = PINNED_BYTES / plan.sampled(slower).median_s
     return {"pcie": value(rate, slower, f"page-locked memory {slower[1]}, the slower direction")}
+
+
+def _rounded_quartiles(timed: Sample) -> dict[str, Any]:
+    quartiles = {name: _digits(getattr(timed, name)) for name in ("median_s", "q25_s", "q75_s")}
+    return {**quartiles, "repeats": timed.repeats}
 
 
 def _curve(plan: Plan) -> list[BandwidthPoint]:

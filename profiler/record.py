@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,16 +18,20 @@ from profiler.kernels import TOLERANCE, Place, company, kernel
 from profiler.power import PowerMonitor, throttling
 from profiler.ranges import family
 from profiler.recorders import nvtx_installed
-from profiler.steps import operators_at, time_ranges
-from profiler.subject import Point, Subject, load_subject, out_of_memory, step
+from profiler.references import ReferenceStep, reference_steps, visit
+from profiler.steps import Timed, operators_at
+from profiler.subject import Point, Subject, greedy, load_subject, out_of_memory, step
 from profiler.timing import Sample, measure, sample
 from profiler.traced import trace_step
 from roofline.run import TABLES, Head, Run, create_run
 from specfiles.errors import InputError
 from specfiles.writing import write_text
 from workloads.catalogue import Loaded
+from workloads.dtypes import Precision
+from workloads.phases import Setting
 
-DECODE_REPEATS = 4  # decode steps are short, and the cost of ranges shows in them only over many
+SAVE_EVERY_S = 10.0
+TOGETHER_BYTES = 1e9  # KV caches of points that are measured in turn; what needs more is measured after them
 
 
 @dataclass
@@ -45,20 +50,46 @@ class Request:
     progress: Callable[[str], None] = lambda _: None
 
 
+Tables = dict[str, list[dict[str, Any]]]
+
+
 @dataclass
 class _Rows:
-    """Tables as they grow; written to the run after each point, so that a stop loses one point."""
+    """Tables as they grow; written to the run now and then, so that a stop loses seconds."""
 
     run: Run
-    tables: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {name: [] for name in TABLES})
+    tables: Tables = field(default_factory=lambda: {name: [] for name in TABLES})
     notes: list[str] = field(default_factory=list)
+    under_way: list[_Measured] = field(default_factory=list)
+    saved: float = float("-inf")
 
-    def save(self) -> None:
+    def close(self) -> None:
+        """Points that were under way are measured."""
+        for measured in self._begun():
+            point = measured.point
+            self.notes.append(f"ranges change the step {_label(point)} by {measured.timed.overhead:+.1%}")
+        self.tables, self.under_way = self._grown(), []
+
+    def save(self, every_s: float = 0.0) -> None:
+        """Write every table as far as it has grown, unless that was done just before."""
         import pandas as pd
 
-        for name, rows in self.tables.items():
+        if time.monotonic() - self.saved < every_s:
+            return
+        for name, rows in self._grown().items():
             if rows:
                 self.run.write_table(name, pd.DataFrame(rows, columns=list(TABLES[name])))
+        self.saved = time.monotonic()
+
+    def _begun(self) -> list[_Measured]:
+        return [measured for measured in self.under_way if measured.timed.plain and measured.timed.ranged]
+
+    def _grown(self) -> Tables:
+        grown = {name: list(rows) for name, rows in self.tables.items()}
+        for measured in self._begun():
+            for name, rows in _point_rows(measured).items():
+                grown[name] += rows
+        return grown
 
 
 def profile(request: Request) -> Run:
@@ -79,14 +110,13 @@ def profile(request: Request) -> Run:
         rows = _Rows(run)
         try:
             with PowerMonitor(request.device) as power:
-                for point in request.points:
-                    request.progress(
-                        f"{point.phase}: batch {point.batch}, {point.q_len} of {point.kv_len} tokens"
-                    )
-                    _measure_point(request, subject, point, rows)
+                references = _references(request, rows)
+                for group in _groups(request):
+                    _measure_group(request, subject, group, references, rows)
                     rows.tables["power"] = power.samples()
                     rows.save()
         except BaseException as error:
+            rows.close()
             rows.save()
             reason = f"stopped: {type(error).__name__}: {error}"
             run.write_head(status="failed", notes=[*rows.notes, reason])
@@ -116,27 +146,120 @@ def _head(request: Request, subject: Subject) -> Head:
     )
 
 
-def _measure_point(request: Request, subject: Subject, point: Point, rows: _Rows) -> None:
-    run = step(subject, point, point.kv_len)
+@dataclass
+class _Measured:
+    """A point ready to run, and its times and those of its reference step so far."""
+
+    request: Request
+    point: Point
+    run: Callable[[Any], Any]
+    reference: ReferenceStep | None
+    timed: Timed = field(default_factory=Timed)
+    beside: Timed = field(default_factory=Timed)
+
+    def time(self, subject: Subject) -> None:
+        """One turn: the reference step, then the point."""
+        self.time_reference()
+        visit(subject, self.point, self.run, self.timed, plain_too=True)
+
+    def time_reference(self) -> None:
+        """The reference step alone, as after the last turn."""
+        if self.reference:
+            self.reference.time(self.beside)
+
+
+def _references(request: Request, rows: _Rows) -> dict[str, ReferenceStep]:
+    """Reference steps by phase; without them where they find no place beside the model."""
+    try:
+        return {made.point.phase: made for made in reference_steps(request.device, request.dtype)}
+    except Exception as error:
+        if not (isinstance(error, InputError) or out_of_memory(error)):
+            raise
+        rows.notes.append("no reference steps were run: they found no place in memory beside the model")
+        return {}
+
+
+def _groups(request: Request) -> list[list[Point]]:
+    """Points in their order, as many together as their KV caches find place."""
+    groups: list[list[Point]] = []
+    held = float("inf")
+    setting = Setting(Precision.of(request.dtype))
+    for point in request.points:
+        size = float(request.loaded.model.cache_bytes(point.batch, point.kv_len, setting))
+        if held + size > TOGETHER_BYTES:
+            groups.append([])
+            held = 0.0
+        groups[-1].append(point)
+        held += size
+    return groups
+
+
+def _measure_group(
+    request: Request,
+    subject: Subject,
+    points: Sequence[Point],
+    references: Mapping[str, ReferenceStep],
+    rows: _Rows,
+) -> None:
+    """Measure points in turn, round by round: what the machine does meanwhile touches all of them alike."""
+    for point in points:
+        request.progress(_words(point))
+        run = step(subject, point, point.kv_len)
+        run(greedy)  # what is allocated and compiled once
+        rows.under_way.append(_Measured(request, point, run, references.get(point.phase)))
     gc.collect()
-    repeats = request.repeats * (DECODE_REPEATS if point.phase == "decode" else 1)
-    timed = time_ranges(subject, run, repeats, plain_too=True)
+    for turn in range(request.repeats):
+        request.progress(f"round {turn + 1} of {request.repeats}")
+        for measured in rows.under_way:
+            measured.time(subject)
+        rows.save(SAVE_EVERY_S)
+    for measured in rows.under_way:
+        measured.time_reference()
+    group = list(rows.under_way)
+    rows.close()
+    for measured in group:
+        _look_inside(request, subject, measured, rows)
+        rows.save()
+
+
+def _words(point: Point) -> str:
+    return f"{point.phase} of batch {point.batch}, {point.q_len} of {point.kv_len} tokens"
+
+
+def _point_rows(measured: _Measured) -> Tables:
+    """The rows of a point's steps, of the operators inside, and of the reference step beside it."""
+    point, timed, beside = measured.point, measured.timed, measured.beside
     where = vars(point)
-    rows.notes.append(f"ranges change the step {_label(point)} by {timed.overhead:+.1%}")
-    for with_ranges, times in ((False, timed.plain), (True, timed.ranged)):
-        rows.tables["steps"].append({**where, "instrumented": with_ranges, **_quartiles(sample(times))})
-    described = {named.name: named for named in operators_at(request.loaded, request.dtype, point)}
+    steps = [
+        {**where, "instrumented": with_ranges, "waited_s": waited_s, **_quartiles(sample(times))}
+        for with_ranges, times, waited_s in (
+            (False, timed.plain, sample(timed.waited).median_s),
+            (True, timed.ranged, None),
+        )
+    ]
+    described = {n.name: n for n in operators_at(measured.request.loaded, measured.request.dtype, point)}
+    operators = []
     for name, totals in timed.ranges.items():
         known = described.get(name)
         kind, count = (known.operator.kind, known.count) if known else ("", 1)
         each = sample([total / count for total in totals])
-        rows.tables["operators"].append(
+        operators.append(
             {**where, "name": name, "kind": kind, "where": "model", "count": count, **_quartiles(each)}
         )
-    request.progress("  trace")
-    rows.tables["kernels"] += [
-        {**where, **row} for row in trace_step(subject, run, request.out / f"trace-{_label(point)}.json.gz")
-    ]
+    references = (
+        [{**measured.reference.identity, **where, **_quartiles(sample(beside.ranged))}]
+        if measured.reference
+        else []
+    )
+    return {"steps": steps, "operators": operators, "references": references}
+
+
+def _look_inside(request: Request, subject: Subject, measured: _Measured, rows: _Rows) -> None:
+    """A trace of the step, and each of its operators by itself."""
+    point, where = measured.point, vars(measured.point)
+    request.progress(f"trace: {_words(point)}")
+    trace = request.out / f"trace-{_label(point)}.json.gz"
+    rows.tables["kernels"] += [{**where, **row} for row in trace_step(subject, measured.run, trace)]
     if request.alone:
         request.progress("  operators alone")
         rows.tables["operators"] += [{**where, **row} for row in _alone(request, point)]

@@ -7,11 +7,12 @@ caches, so on the host they are bound C functions: no Python frame, nothing to l
 from __future__ import annotations
 
 import importlib.util
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
+
+from profiler.timing import host_clock
 
 DOMAIN = "roofline"
 Call = Callable[[], object]
@@ -51,12 +52,12 @@ def nvtx_marks(name: str, payload: int | None = None) -> Marks:
 
 
 class HostClock:
-    """Seconds per range name on the host clock: the device's time where work is synchronous."""
+    """Seconds per range name on the host's clock: the device's time where work is synchronous."""
 
     def __init__(self) -> None:
         self._events: list[Any] = []  # name, begin, end, name, begin, end, ...
         # Appends a clock reading without a Python frame: the map calls both functions from C.
-        self._tick = map(self._events.append, iter(time.perf_counter_ns, None)).__next__
+        self._tick = map(self._events.append, iter(host_clock(), None)).__next__
 
     def marks(self, name: str) -> Marks:
         """Clock readings inside an NVTX range."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from profiler.instrument import instrumented
 from profiler.recorders import clock
 from profiler.subject import Point, Subject, greedy
-from profiler.timing import stopwatch
+from profiler.timing import laps
 from workloads.convention import CONVENTIONS
 from workloads.dtypes import Precision
 from workloads.phases import Named, Setting, Step, operators
@@ -26,10 +26,14 @@ STRIDE = 4  # layers watched per repeat: one in four, other ones each time; watc
 
 @dataclass
 class Timed:
-    """Seconds of each repeat: whole steps without and with ranges, and the sum of each range's name."""
+    """Seconds of each repeat: whole steps without and with ranges, and the sum of each range's name.
+
+    `waited` is what the steps of `plain` took beyond that, on a shared machine: waits for a processor.
+    """
 
     plain: list[float] = field(default_factory=list)
     ranged: list[float] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
     ranges: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     @property
@@ -45,24 +49,28 @@ def time_ranges(
     *,
     plain_too: bool = False,
     warm_up: int = 1,
+    timed: Timed | None = None,
 ) -> Timed:
     """Run a step `repeats` times with ranges, each time also without when `plain_too`.
 
-    Taking turns lets a drift of the machine touch both alike: their ratio is the ranges' cost.
+    Taking turns lets a drift of the machine touch both alike: their ratio is the ranges' cost. Repeats may
+    be taken in several calls: they are added to `timed`.
     """
-    seconds, recorder, timed = stopwatch(subject.device), clock(subject.device), Timed()
+    lap, recorder, timed = laps(subject.device), clock(subject.device), timed or Timed()
     stride = min(STRIDE, repeats)  # every layer is watched once at least: kinds alternate in some models
     for _ in range(warm_up):
         run(greedy)
     gc.disable()  # a collection would land in some step and not in others
     try:
-        for repeat in range(repeats):
+        for repeat in range(len(timed.ranged), len(timed.ranged) + repeats):
             for with_ranges in (repeat % 2 == 0, repeat % 2 == 1) if plain_too else (True,):
                 with instrumented(subject, recorder, greedy, first=repeat, stride=stride) as watched:
                     if with_ranges:
-                        timed.ranged.append(seconds(partial(run, watched.sampler)))
+                        timed.ranged.append(lap(partial(run, watched.sampler)).work_s)
                 if not with_ranges:  # after the same work as the other kind: they differ by the ranges alone
-                    timed.plain.append(seconds(partial(run, greedy)))
+                    whole = lap(partial(run, greedy))
+                    timed.plain.append(whole.work_s)
+                    timed.waited.append(whole.waited_s)
             for name, total in recorder.totals_s().items():
                 timed.ranges[name].append(total * watched.scale(name))
     finally:

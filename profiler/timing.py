@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 SHORTEST_S = 2e-3  # one repeat lasts at least this long, so that the clock's resolution does not matter
 
@@ -41,27 +41,58 @@ def sample(times_s: Sequence[float]) -> Sample:
     return Sample(float(median), float(q25), float(q75), len(times_s))
 
 
-def stopwatch(device: str) -> Callable[[Callable[[], Any]], float]:
-    """A function that returns the seconds that a callable takes on a device."""
-    if not device.startswith("cuda"):
-        return _host_seconds
+class Lap(NamedTuple):
+    """One timed call: seconds of work, and what passed beyond them while it waited for a processor."""
+
+    work_s: float
+    waited_s: float = 0.0
+
+    @property
+    def passed_s(self) -> float:
+        """By the wall's clock."""
+        return self.work_s + self.waited_s
+
+
+def host_clock() -> Callable[[], int]:
+    """Nanoseconds of work on the host: time that the thread ran, without its waits for a processor.
+
+    On a shared machine a step may wait longer than it runs, and the waits say nothing about its operators.
+    Where torch uses several threads no clock of one thread tells their time, and the wall clock is read.
+    """
     import torch
 
-    def cuda_seconds(work: Callable[[], Any]) -> float:
+    return time.thread_time_ns if torch.get_num_threads() == 1 else time.perf_counter_ns
+
+
+def laps(device: str) -> Callable[[Callable[[], Any]], Lap]:
+    """A function that times a callable on a device and tells work from waiting."""
+    if not device.startswith("cuda"):
+        return partial(_host_lap, host_clock())
+    import torch
+
+    def cuda_lap(work: Callable[[], Any]) -> Lap:
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         begin.record()
         work()
         end.record()
         end.synchronize()
-        return float(begin.elapsed_time(end)) * 1e-3
+        return Lap(float(begin.elapsed_time(end)) * 1e-3)
 
-    return cuda_seconds
+    return cuda_lap
 
 
-def _host_seconds(work: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
+def stopwatch(device: str) -> Callable[[Callable[[], Any]], float]:
+    """A function that returns the seconds of work that a callable is on a device."""
+    lap = laps(device)
+    return lambda work: lap(work).work_s
+
+
+def _host_lap(clock: Callable[[], int], work: Callable[[], Any]) -> Lap:
+    wall, begin = time.perf_counter_ns(), clock()
     work()
-    return time.perf_counter() - begin
+    worked = clock() - begin
+    passed = time.perf_counter_ns() - wall
+    return Lap(worked * 1e-9, max(0, passed - worked) * 1e-9 if clock is time.thread_time_ns else 0.0)
 
 
 def measure(

@@ -62,6 +62,11 @@ GPU_STEPS = Steps(
 )
 
 
+def steps_of(device: str) -> Steps:
+    """The steps that a yardstick runs on a kind of device."""
+    return CPU_STEPS if device == "cpu" else GPU_STEPS
+
+
 def yardsticks(device: str) -> Iterator[Loaded]:
     """The yardstick models of a kind of device."""
     for name, size in (CPU_SIZES if device == "cpu" else GPU_SIZES).items():

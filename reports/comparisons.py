@@ -24,14 +24,21 @@ def comparison(
     try:
         checked = validate(run, device, fidelity)
         steps = tuple(
-            StepError(point.title, at_step(scenario, key, device, fidelity).time_s(), point.measured_s)
+            StepError(
+                point.title, at_step(scenario, key, device, fidelity).time_s(), point.measured_s, point.drift
+            )
             for key, point in points.items()
             if point.measured_s is not None
         )
     except InputError as error:
         return Comparison(str(fidelity), missing=str(error))
     return Comparison(
-        str(fidelity), _groups(checked), _pairs(checked), steps, tuple(_layers(checked, points))
+        str(fidelity),
+        _groups(checked),
+        _pairs(checked),
+        steps,
+        tuple(_layers(checked, points)),
+        drift_unknown=checked.drift_unknown,
     )
 
 
@@ -39,7 +46,8 @@ def _layers(checked: Validation, points: Mapping[Key, Point]) -> Iterator[StepEr
     sums = by_key(checked.layers)
     for key, point in points.items():
         for row in sums.get(key, []):
-            yield StepError(point.title, finite(row["predicted_s"]) or 0.0, finite(row["measured_s"]))
+            predicted = finite(row["predicted_s"]) or 0.0
+            yield StepError(point.title, predicted, finite(row["measured_s"]), finite(row["drift"]))
 
 
 def _groups(checked: Validation) -> tuple[ErrorGroup, ...]:

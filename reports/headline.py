@@ -66,7 +66,7 @@ def sentences(content: Content) -> tuple[str, ...]:
     said = [_pace(point) for point in points]
     if content.measured:
         said += [_forecast(points, content.fidelity), _headroom(points, content.reference)]
-        said += [_recoverable(points), _suspects(content.points)]
+        said += [_recoverable(points), _machine(points), _suspects(content.points)]
     else:
         said += [_largest(points)]
     said += [_helpful(advice) for advice in content.advice]
@@ -173,6 +173,21 @@ def _recoverable(points: Iterable[Point]) -> str:
             said.append(
                 f"{point.phase} spends {si(excess, 's')} above its operators' ceilings, most of it in {named}"
             )
+    return _start("; ".join(said)) + "." if said else ""
+
+
+def _machine(points: Iterable[Point]) -> str:
+    """Whether the machine had another speed than when its ceilings were measured, or others used it."""
+    said = []
+    for p in points:
+        if p.drift and abs(p.drift - 1) > WORTH_SAYING:
+            pace = "slower" if p.drift > 1 else "faster"
+            said.append(
+                f"beside {p.phase} the machine was {percent(abs(p.drift - 1), 0)} {pace} than its file says"
+            )
+        if p.waited_s and p.measured_s and p.waited_s > WORTH_SAYING * p.measured_s:
+            wait = f"{si(p.waited_s, 's')} per {p.phase} step"
+            said.append(f"other load let the process wait {wait}, which is in no time here")
     return _start("; ".join(said)) + "." if said else ""
 
 

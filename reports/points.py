@@ -62,6 +62,7 @@ def measured_points(run: Run, device: Device, scenario: Scenario, checked: Valid
     """Every measured step by its key, prefill first."""
     operators, steps, kernels = (by_key(run.table(name)) for name in ("operators", "steps", "kernels"))
     matched, unmatched = by_key(checked.matched), by_key(checked.unmatched)
+    drifts = {key: finite(rows[0]["drift"]) for key, rows in by_key(checked.drift).items()}
     points = {}
     for key in sorted({**steps, **operators}, key=_order):
         expected = at_step(scenario, key, device, checked.fidelity)
@@ -71,6 +72,7 @@ def measured_points(run: Run, device: Device, scenario: Scenario, checked: Valid
             **_whole_step(steps.get(key, [])),
             **_parts(matched.get(key, []), unmatched.get(key, []), operators.get(key, []), fused),
             kernels=_kernels(kernels.get(key, [])),
+            drift=drifts.get(key),
         )
     return points
 
@@ -128,6 +130,7 @@ def _whole_step(rows: list[Record]) -> dict[str, Any]:
         "q75_s": finite(plain["q75_s"]) if plain else None,
         "repeats": int(finite(plain["repeats"]) or 0) if plain else None,
         "instrumented_s": finite(instrumented["median_s"]) if instrumented else None,
+        "waited_s": finite(plain["waited_s"]) if plain else None,
     }
 
 

@@ -111,6 +111,8 @@ class Point:
     q75_s: float | None = None
     repeats: int | None = None
     instrumented_s: float | None = None  # the whole step while its operators are timed
+    waited_s: float | None = None  # how much longer the step took while it waited for a processor
+    drift: float | None = None  # the machine beside this step / when its device file was made; 1.1 is slower
     strays: tuple[Stray, ...] = ()
     kernels: tuple[Kernel, ...] = ()
     prefix: str = ""  # tells points of several predictions apart
@@ -209,11 +211,17 @@ class StepError:
     title: str
     predicted_s: float
     measured_s: float | None
+    drift: float | None = None
 
     @property
     def error(self) -> float | None:
         """Predicted / measured - 1."""
         return self.predicted_s / self.measured_s - 1 if self.measured_s else None
+
+    @property
+    def error_after_drift(self) -> float | None:
+        """The error of the prediction for a machine as fast as it was beside the measured step."""
+        return None if self.error is None or self.drift is None else (1 + self.error) * self.drift - 1
 
 
 @dataclass(frozen=True)
@@ -226,6 +234,7 @@ class Comparison:
     steps: tuple[StepError, ...] = ()
     layers: tuple[StepError, ...] = ()  # the operators inside the layers, summed
     missing: str | None = None
+    drift_unknown: str = ""  # why there is no drift to take out
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,18 @@ if TYPE_CHECKING:
 
     from roofline.validate import Validation
 
+
+def _drift(ratio: float | None) -> str:
+    """By how much longer than in the device file the machine takes for the same work."""
+    return percent(None if ratio is None else ratio - 1)
+
+
 SUMMARY: dict[str, tuple[str, terminal.Format]] = {
     "phase": ("phase", text),
     "bound": ("bound", text),
     "operators": ("operators", text),
     "median_ape": ("median |error|", percent),
+    "after_drift": ("after drift", percent),
     "mape": ("mean |error|", percent),
     "bias": ("bias", percent),
     "time_weighted_ape": ("|error| by time", percent),
@@ -45,8 +52,24 @@ SUMS: dict[str, tuple[str, terminal.Format]] = {
     "predicted_s": ("predicted", lambda v: si(v, "s")),
     "measured_s": ("measured", lambda v: si(v, "s")),
     "error": ("error", percent),
+    "drift": ("drift", _drift),
+    "error_after_drift": ("error after drift", percent),
 }
-STEPS = {**SUMS, "unattributed_s": ("in no operator", lambda v: si(v, "s"))}
+STEPS = {
+    **SUMS,
+    "unattributed_s": ("in no operator", lambda v: si(v, "s")),
+    "waited_s": ("waited besides", lambda v: si(v, "s")),
+}
+DRIFT: dict[str, tuple[str, terminal.Format]] = {
+    "phase": ("phase", text),
+    "batch": ("batch", text),
+    "kv_len": ("tokens", text),
+    "filed_s": ("reference in the file", lambda v: si(v, "s")),
+    "beside_s": ("beside the point", lambda v: si(v, "s")),
+    "drift": ("drift", _drift),
+    "drift_q25": ("first quartile", _drift),
+    "drift_q75": ("third", _drift),
+}
 UNMATCHED: dict[str, tuple[str, terminal.Format]] = {
     "phase": ("phase", text),
     "name": ("operator", text),
@@ -69,6 +92,7 @@ def as_text(results: Sequence[Validation], details: bool) -> str:
             terminal.table(plain_records(result.steps), STEPS),
         ]
     last = results[-1]
+    parts += _drift_told(last)
     if details:
         parts += [
             f"operators at fidelity {last.fidelity}",
@@ -87,6 +111,15 @@ def as_text(results: Sequence[Validation], details: bool) -> str:
     return "\n".join(parts) + "\n"
 
 
+def _drift_told(result: Validation) -> list[str]:
+    if result.drift_unknown:
+        return [f"The machine's drift is not known: {result.drift_unknown}.\n"]
+    told = (
+        "drift of the machine: the same reference step with the ceilings and beside each point, of work only"
+    )
+    return [told, terminal.table(plain_records(result.drift), DRIFT)]
+
+
 def as_json(results: Sequence[Validation]) -> str:
     """Every table of every fidelity."""
     return json.dumps(
@@ -97,8 +130,9 @@ def as_json(results: Sequence[Validation]) -> str:
                     "fidelity": str(result.fidelity),
                     **{
                         name: plain_records(getattr(result, name))
-                        for name in ("matched", "unmatched", "layers", "steps")
+                        for name in ("matched", "unmatched", "layers", "steps", "drift")
                     },
+                    "drift_unknown": result.drift_unknown,
                     "summary": plain_records(result.summary()),
                 }
                 for result in results

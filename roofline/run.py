@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
+POINT = ["phase", "batch", "q_len", "kv_len"]  # what tells the measured points of a run apart
 TABLES = {
     # One row per phase point and operator: times of one execution.
     "operators": (
@@ -38,12 +39,42 @@ TABLES = {
         "q75_s",
     ),
     # One row per phase point and way of running the whole step.
-    "steps": ("phase", "batch", "q_len", "kv_len", "instrumented", "repeats", "median_s", "q25_s", "q75_s"),
+    # Times are of work; waited_s is how much longer the median step took while it waited for a processor.
+    "steps": (
+        "phase",
+        "batch",
+        "q_len",
+        "kv_len",
+        "instrumented",
+        "repeats",
+        "median_s",
+        "q25_s",
+        "q75_s",
+        "waited_s",
+    ),
+    # One row per phase point: reference steps (profiler/references.py) repeated beside it.
+    "references": (
+        "phase",
+        "batch",
+        "q_len",
+        "kv_len",
+        "model",
+        "dtype",
+        "flops",
+        "bytes",
+        "repeats",
+        "median_s",
+        "q25_s",
+        "q75_s",
+    ),
     # One row per device kernel or host operation of a traced step.
     "kernels": ("phase", "batch", "q_len", "kv_len", "operator", "name", "count", "time_s"),
     # Samples of the power monitor.
     "power": ("time_s", "power_w", "sm_clock_hz", "memory_clock_hz", "temperature_c", "throttle"),
 }
+
+
+LATER = {"steps": ("waited_s",)}  # columns that older runs and imported ones do not have
 
 
 class Origin(Strict, frozen=True, kw_only=True):
@@ -130,6 +161,7 @@ class Run:
             raise InputError(
                 f"{file}: cannot be read ({str(error).splitlines()[0]}); measure the run again."
             ) from None
+        table = _with_later(name, table)
         missing = [column for column in columns if column not in table]
         if missing:
             raise InputError(f"{file}: has no column {missing[0]!r}; expected {', '.join(columns)}.")
@@ -138,7 +170,7 @@ class Run:
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Write a table of the run in one step."""
         with atomic(self.path / f"{name}.parquet") as draft:
-            table[list(TABLES[name])].to_parquet(draft, index=False)
+            _with_later(name, table)[list(TABLES[name])].to_parquet(draft, index=False)
 
     def write_head(self, **changes: Any) -> Run:
         """Write `run.json`, with changes, and return the run that it now describes."""
@@ -149,6 +181,11 @@ class Run:
 
 def _as_json(head: Head) -> str:
     return json.dumps(plain_data(head), indent=1) + "\n"
+
+
+def _with_later(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The table with its later columns, empty where it was made without them."""
+    return table.assign(**{column: float("nan") for column in LATER.get(name, ()) if column not in table})
 
 
 def open_run(path: Path) -> Run:

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from roofline.ceilings import Fidelity, ceilings
+from roofline.drift import drifts, with_drift
 from roofline.predict import Row, step_rows
-from roofline.run import Run
+from roofline.run import POINT, Run
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
 from workloads.config import Config
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 ABOVE = 1.05  # attained beyond this share of a measured ceiling is a bug in the model or the timer
 JOIN = " + "  # between the names of operators that one kernel does
-POINT = ["phase", "batch", "q_len", "kv_len"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Validation:
     the fraction of its roofline that an operator reaches; `above_ceiling` flags what exceeds it.
     `unmatched` lists what was predicted or measured only. `layers` compares the sums of the operators
     inside the layers, `steps` whole steps, whose measured time includes what no operator holds.
+    `drift` says how fast the machine was beside each point (roofline/drift.py), or is empty and
+    `drift_unknown` says why; errors are as measured, error_after_drift with the drift taken out.
     """
 
     fidelity: Fidelity
@@ -43,9 +45,11 @@ class Validation:
     unmatched: pd.DataFrame
     layers: pd.DataFrame
     steps: pd.DataFrame
+    drift: pd.DataFrame
+    drift_unknown: str
 
     def summary(self) -> pd.DataFrame:
-        """Errors by phase and bound class: median and mean absolute error, bias, attained fraction."""
+        """Errors by phase and bound class: median (also with drift taken out), mean, bias, attained."""
         if self.matched.empty:
             return pd.DataFrame(columns=["phase", "bound", *_SCORES])
         both = pd.concat([self.matched.assign(bound="all"), self.matched])
@@ -73,7 +77,8 @@ def validate(run: Run, device: Device, fidelity: Fidelity | str) -> Validation:
     predicted = _merged(_predicted(run, device, fidelity, measured), measured)
     joined = predicted.merge(measured, on=[*POINT, "name"], how="outer", indicator="side", validate="1:1")
     both = joined["side"] == "both"
-    matched = joined[both].drop(columns=["side", "executions"]).reset_index(drop=True)
+    drift, unknown = drifts(run, device)
+    matched = with_drift(joined[both].drop(columns=["side", "executions"]), drift)
     matched["error"] = matched["predicted_s"] / matched["measured_s"] - 1
     matched["attained"] = matched["bound_s"] / matched["measured_s"]
     matched["above_ceiling"] = matched["attained"] > ABOVE
@@ -83,7 +88,10 @@ def validate(run: Run, device: Device, fidelity: Fidelity | str) -> Validation:
         count=rest["count"].fillna(rest["executions"]),
         seconds=rest["predicted_s"].fillna(rest["measured_s"]),
     )
-    return Validation(fidelity, matched, unmatched, _layers(matched), _steps(run, predicted, measured))
+    layers, steps = (
+        with_drift(table, drift) for table in (_layers(matched), _steps(run, predicted, measured))
+    )
+    return Validation(fidelity, matched, unmatched, layers, steps, drift, unknown)
 
 
 def scenario_of(run: Run) -> Scenario:
@@ -169,21 +177,30 @@ def _layers(matched: pd.DataFrame) -> pd.DataFrame:
 
 
 def _steps(run: Run, predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
-    """Whole steps: predicted, measured without ranges, and what of it no operator holds."""
+    """Whole steps: predicted, measured without ranges, waits beside that, and what no operator holds."""
     steps = run.table("steps")
     plain = steps[~steps["instrumented"].astype(bool)].rename(columns={"median_s": "measured_s"})
     counted = predicted.assign(predicted_s=predicted["predicted_s"] * predicted["count"])
     whole = counted.groupby(POINT, sort=False)["predicted_s"].sum().reset_index()
     named = measured.assign(in_operators_s=measured["measured_s"] * measured["executions"])
     held = named.groupby(POINT, sort=False)["in_operators_s"].sum().reset_index()
-    table = whole.merge(plain[[*POINT, "measured_s"]], on=POINT).merge(held, on=POINT)
+    table = whole.merge(plain[[*POINT, "measured_s", "waited_s"]], on=POINT).merge(held, on=POINT)
     return table.assign(
         error=table["predicted_s"] / table["measured_s"] - 1,
         unattributed_s=table["measured_s"] - table["in_operators_s"],
     )
 
 
-_SCORES = ("operators", "median_ape", "mape", "bias", "time_weighted_ape", "attained", "above_ceiling")
+_SCORES = (
+    "operators",
+    "median_ape",
+    "after_drift",
+    "mape",
+    "bias",
+    "time_weighted_ape",
+    "attained",
+    "above_ceiling",
+)
 
 
 def _scores(group: pd.DataFrame) -> dict[str, Any]:
@@ -192,6 +209,7 @@ def _scores(group: pd.DataFrame) -> dict[str, Any]:
     values = (
         len(group),
         float(error.median()),
+        float(group["error_after_drift"].abs().median()),
         float(error.mean()),
         float(np.expm1(np.log1p(group["error"]).mean())),
         float((error * weight).sum() / weight.sum()),

@@ -157,7 +157,7 @@ def brief() -> Iterator[None]:
     steps = Steps(prefill=((1, 16, 16), (1, 64, 64)), decode=((1, 1, 20), (1, 1, 90)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("profiler.yardsticks.CPU_SIZES", sizes)
-        patch.setattr("profiler.ceilings.CPU_STEPS", steps)
+        patch.setattr("profiler.yardsticks.CPU_STEPS", steps)
         patch.setattr("profiler.ceilings.last_level_cache_bytes", lambda _: 1 << 18)
         patch.setattr("profiler.probes.squares", lambda _: (64, 128))
         yield

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 
 from profiler import timing
-from profiler.timing import SHORTEST_S, measure, measure_replayed, sample, stopwatch
+from profiler.timing import SHORTEST_S, laps, measure, measure_replayed, sample, stopwatch
 
 
 class Clock:
@@ -16,9 +17,16 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.waited = 0.0
 
     def __call__(self) -> float:
-        return self.now
+        return self.now + self.waited
+
+    def worked_ns(self) -> int:
+        return round(self.now * 1e9)
+
+    def wall_ns(self) -> int:
+        return round(self() * 1e9)
 
     def costs(
         self, seconds: float, log: list[str] | None = None, name: str = "call"
@@ -36,7 +44,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=made))
+    ticks = {"perf_counter": made, "perf_counter_ns": made.wall_ns, "thread_time_ns": made.worked_ns}
+    monkeypatch.setattr(timing, "time", SimpleNamespace(**ticks))
     return made
 
 
@@ -50,8 +59,39 @@ def test_one_slow_repeat_moves_no_median() -> None:
     assert sample([1.0, 1.0, 1.0, 1.0, 1000.0]).median_s == 1.0
 
 
-def test_the_stopwatch_of_a_cpu_reads_the_host_clock(clock: Clock) -> None:
-    assert stopwatch("cpu")(lambda: clock.costs(0.25)(0)) == 0.25
+def test_the_stopwatch_of_a_cpu_tells_work_from_waiting(clock: Clock) -> None:
+    def work() -> None:
+        clock.costs(0.25)(0)
+        clock.waited += 0.5
+
+    assert laps("cpu")(work) == (0.25, 0.5)
+
+
+def test_several_threads_are_timed_by_the_wall(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of one thread does not tell what the others do."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+
+    def work() -> None:
+        clock.costs(0.25)(0)
+        clock.waited += 0.5
+
+    assert laps("cpu")(work) == (0.75, 0.0)
+
+
+def test_sleep_is_no_work() -> None:
+    """On the real clocks: a nap of 50 ms is waiting, a busy loop of the same length is work."""
+    nap = laps("cpu")(lambda: time.sleep(0.05))
+    assert nap.work_s < 0.01
+    assert nap.work_s + nap.waited_s >= 0.05
+
+    def loop() -> None:
+        begin = time.thread_time()
+        while time.thread_time() - begin < 0.05:
+            pass
+
+    busy = laps("cpu")(loop)
+    assert busy.work_s == pytest.approx(0.05, rel=0.2)
 
 
 def test_only_the_call_is_timed_not_what_runs_between(clock: Clock) -> None:

@@ -1,0 +1,79 @@
+"""Reference steps: short steps of a yardstick, timed with the ceilings and again beside every measured point.
+
+A shared machine changes its speed within minutes. The ratio of the two times says by how much, for work that
+is neither the profiled model's nor part of the fit: the yardstick is the one that is held out of it. Both
+commands time the steps with the same function, among steps of other models and without warming up again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from profiler import yardsticks
+from profiler.steps import Timed, operators_at, time_ranges
+from profiler.subject import Point, Subject, load_subject, step
+
+MODEL = "yardstick-d"
+PREFILLS, DECODES = 1, 4  # repeats of a step in one visit; decode steps are short
+
+
+@dataclass
+class ReferenceStep:
+    """A step of the reference model, ready to be repeated."""
+
+    subject: Subject
+    point: Point
+    run: Callable[[Any], Any]
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether this step of a yardstick is one of those that are repeated beside measured points."""
+        return self.subject.loaded.model.name == MODEL and self.point in reference_points(self.subject.device)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What was run: equal work is what makes two times comparable."""
+        named = operators_at(self.subject.loaded, self.subject.dtype, self.point)
+        works = [(entry.count, entry.operator.work()) for entry in named]
+        return {
+            "phase": self.point.phase,
+            "dtype": self.subject.dtype,
+            "model": self.subject.loaded.model.name,
+            "flops": float(sum(count * work.flops for count, work in works)),
+            "bytes": float(sum(count * work.bytes for count, work in works)),
+        }
+
+    def time(self, timed: Timed | None = None) -> Timed:
+        """Visit the step once; the repeats are added to `timed`."""
+        return visit(self.subject, self.point, self.run, timed)
+
+
+def visit(
+    subject: Subject,
+    point: Point,
+    run: Callable[[Any], Any],
+    timed: Timed | None = None,
+    *,
+    plain_too: bool = False,
+) -> Timed:
+    """Repeat a step a few times, as always between steps of other models and without warming up."""
+    repeats = PREFILLS if point.phase == "prefill" else DECODES
+    return time_ranges(subject, run, repeats, plain_too=plain_too, warm_up=0, timed=timed)
+
+
+def reference_points(device: str) -> tuple[Point, Point]:
+    """The reference steps: of middle size among those that every yardstick runs."""
+    steps = yardsticks.steps_of(device)
+    return Point("prefill", *steps.prefill[1]), Point("decode", *steps.decode[1])
+
+
+def reference_steps(device: str, dtype: str) -> Iterator[ReferenceStep]:
+    """Build the reference model and its steps. Raises InputError where memory does not hold it."""
+    loaded = next(entry for entry in yardsticks.yardsticks(device) if entry.model.name == MODEL)
+    subject = load_subject(loaded, device, dtype, seed=0)
+    for point in reference_points(device):
+        made = ReferenceStep(subject, point, step(subject, point, point.kv_len))
+        time_ranges(subject, made.run, 0, warm_up=1)
+        yield made

@@ -1,0 +1,50 @@
+"""Reference steps: the same work with the ceilings and beside a run, and nobody else's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hwspecs import load_device
+from profiler import yardsticks
+from profiler.references import DECODES, MODEL, PREFILLS, reference_points, reference_steps
+from roofline.calibrate import HELD_OUT_EVERY
+from workloads.catalogue import MODELS, load_model
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_the_reference_is_no_published_model_and_takes_no_part_in_the_fit(device: str) -> None:
+    names = sorted(entry.model.name for entry in yardsticks.yardsticks(device))
+    assert MODEL in names[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
+    made = next(entry for entry in yardsticks.yardsticks(device) if entry.model.name == MODEL)
+    shapes = {
+        (c.get("hidden_size"), c.get("intermediate_size"))
+        for c in (load_model(path.stem).config for path in sorted(MODELS.paths()))
+    }
+    assert len(shapes) > 50
+    assert (made.config["hidden_size"], made.config["intermediate_size"]) not in shapes
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_reference_steps_are_among_the_steps_of_every_yardstick(device: str) -> None:
+    """So they cost the ceilings nothing: they are measured anyway."""
+    prefill, decode = reference_points(device)
+    steps = yardsticks.steps_of(device)
+    assert (prefill.batch, prefill.q_len, prefill.kv_len) in steps.prefill
+    assert (decode.batch, decode.q_len, decode.kv_len) in steps.decode
+    assert prefill.q_len == prefill.kv_len > 1 == decode.q_len
+
+
+def test_the_file_holds_the_work_that_a_run_repeats(measured_file: Path) -> None:
+    filed = {entry.phase: entry for entry in load_device(measured_file).measured.references}
+    with torch.inference_mode():
+        for made in reference_steps("cpu", "fp32"):
+            entry = filed[made.point.phase]
+            assert made.identity == {name: getattr(entry, name) for name in made.identity}
+            assert entry.q25_s <= entry.median_s <= entry.q75_s
+            assert len(made.time().ranged) == entry.repeats  # of one pass
+    assert {entry.repeats for entry in filed.values()} == {PREFILLS, DECODES}

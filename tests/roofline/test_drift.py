@@ -1,0 +1,170 @@
+"""A machine changes its speed between its device file and a run: the drift says so, the raw error stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from hwspecs import Device
+from roofline.ceilings import ceilings
+from roofline.drift import drifts
+from roofline.predict import step_rows
+from roofline.run import POINT, TABLES, Head, Run, create_run
+from roofline.scenario import Scenario
+from roofline.validate import validate
+from workloads.config import Config
+from workloads.convention import convention
+from workloads.dtypes import Precision
+from workloads.families import build
+from workloads.phases import Setting, Step
+
+close = partial(pytest.approx, rel=1e-9)
+CONFIG: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 256,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "intermediate_size": 512,
+    "vocab_size": 1000,
+}
+POINTS = (("prefill", 2, 64, 64), ("decode", 2, 1, 65))
+SLOWER = {"prefill": 1.25, "decode": 0.5}  # the machine during the run, relative to its file
+FILED = {"prefill": 0.2, "decode": 0.01}
+WORK = {"model": "yardstick-d", "dtype": "bf16", "flops": 1e9, "bytes": 1e6}
+
+
+def filed(**changes: Any) -> list[dict[str, Any]]:
+    quartiles = [{"median_s": s, "q25_s": 0.9 * s, "q75_s": 1.1 * s} for s in FILED.values()]
+    return [
+        {"phase": phase, **WORK, "repeats": 5, **times, **changes}
+        for phase, times in zip(FILED, quartiles, strict=True)
+    ]
+
+
+@pytest.fixture
+def made(paper_device: Callable[..., Device]) -> Callable[..., Device]:
+    def make(references: list[dict[str, Any]]) -> Device:
+        reached = {"dram_byte_per_s": {"value": 0.8e12, "source": "sheet"}, "references": references}
+        return paper_device(
+            measured={**reached, "tensor_flop_per_s": {"bf16": {"value": 50e12, "source": "sheet"}}}
+        )
+
+    return make
+
+
+def run_on(path: Path, made_for: Device, references: bool = True, **head: Any) -> Run:
+    """A run whose every operator took its predicted time, times how slow the machine was."""
+    setting = Setting(Precision.of("bf16"), convention("eager"))
+    scenario = Scenario(build(Config(CONFIG, "c"), "small"), "prefill", prompt=1, setting=setting)
+    operators, steps, beside = [], [], []
+    for phase, batch, q_len, kv_len in POINTS:
+        point = dict(zip(POINT, (phase, batch, q_len, kv_len), strict=True))
+        whole = 0.0
+        for row in step_rows(scenario, Step(batch, q_len, kv_len), ceilings(made_for, "measured"), phase):
+            second = SLOWER[phase] * row.times.time_s
+            whole += row.count * second
+            known = {"name": row.name, "kind": row.kind, "count": row.count, "where": "model"}
+            operators.append({**point, **known, **spread(second)})
+        steps.append({**point, "instrumented": False, **spread(whole), "waited_s": 3 * whole})
+        beside.append({**point, **WORK, **spread(SLOWER[phase] * FILED[phase])})
+    told = {"created": "", "command": "", "model": "small", "model_config_fields": CONFIG, "weights": ""}
+    same = {
+        "phase": "prefill",
+        "dtype": "bf16",
+        "convention": "eager",
+        "mode": "eager",
+        "device": made_for.name,
+    }
+    run = create_run(path, Head(**{**told, **same, "environment": {}, "seed": 0, **head}))
+    tables = {"operators": operators, "steps": steps, "references": beside if references else []}
+    for name, rows in tables.items():
+        run.write_table(name, pd.DataFrame(rows, columns=list(TABLES[name])))
+    return run
+
+
+def spread(median_s: float) -> dict[str, Any]:
+    return {"repeats": 5, "median_s": median_s, "q25_s": 0.8 * median_s, "q75_s": 1.2 * median_s}
+
+
+def test_the_raw_error_stays_and_without_drift_nothing_is_left(
+    tmp_path: Path, made: Callable[..., Device]
+) -> None:
+    """The prediction is exact for the machine as it was; every error is the drift's."""
+    device = made(filed())
+    found = validate(run_on(tmp_path / "run", device), device, "measured")
+    for table in (found.matched, found.layers, found.steps):
+        assert len(table) >= len(POINTS)
+        for row in table.to_dict("records"):
+            assert row["drift"] == close(SLOWER[row["phase"]])
+            assert row["error"] == close(1 / SLOWER[row["phase"]] - 1)
+            assert row["error_after_drift"] == pytest.approx(0, abs=1e-9)
+    summary = found.summary().set_index(["phase", "bound"])
+    for phase, slower in SLOWER.items():
+        assert summary.loc[(phase, "all"), "median_ape"] == close(abs(1 / slower - 1))
+        assert summary.loc[(phase, "all"), "after_drift"] == pytest.approx(0, abs=1e-9)
+    assert found.drift_unknown == ""
+
+
+def test_the_spread_is_that_of_the_repeats_beside_the_point(
+    tmp_path: Path, made: Callable[..., Device]
+) -> None:
+    device = made(filed())
+    drift, _ = drifts(run_on(tmp_path / "run", device), device)
+    assert list(drift["drift_q25"] / drift["drift"]) == close([0.8, 0.8])
+    assert list(drift["drift_q75"] / drift["drift"]) == close([1.2, 1.2])
+
+
+def test_waits_are_no_part_of_a_step(tmp_path: Path, made: Callable[..., Device]) -> None:
+    """A process that waited three times as long as it worked was not slower at its work."""
+    device = made(filed())
+    steps = validate(run_on(tmp_path / "run", device), device, "measured").steps
+    assert (steps["waited_s"] / steps["measured_s"]).tolist() == close([3.0, 3.0])
+    assert steps["unattributed_s"].tolist() == pytest.approx([0, 0], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("references", "beside", "head", "reason"),
+    [
+        (filed(), False, {}, "the run has no reference steps; profile the model again"),
+        ([], True, {}, "the file of Paper has no reference steps; measure its ceilings again"),
+        (filed(bytes=2e6), True, {}, "are others than the run's"),
+        (filed(dtype="fp32"), True, {}, "are others than the run's"),
+        (filed(), True, {"device": "another"}, "the run was measured on another, not on Paper"),
+    ],
+    ids=["run without", "file without", "other work", "other format", "other machine"],
+)
+def test_where_the_drift_is_not_known_it_says_so(
+    references: list[dict[str, Any]],
+    beside: bool,
+    head: dict[str, Any],
+    reason: str,
+    tmp_path: Path,
+    made: Callable[..., Device],
+) -> None:
+    from reports.validation import as_text
+
+    device = made(references)
+    found = validate(run_on(tmp_path / "run", device, beside, **head), device, "measured")
+    assert reason in found.drift_unknown
+    assert found.drift.empty
+    assert found.layers["error_after_drift"].isna().all()
+    assert found.layers["error"].notna().all()
+    assert f"The machine's drift is not known: {found.drift_unknown}." in as_text([found], details=False)
+
+
+def test_both_errors_stand_in_the_text(tmp_path: Path, made: Callable[..., Device]) -> None:
+    from reports.validation import as_text
+
+    device = made(filed())
+    text = as_text([validate(run_on(tmp_path / "run", device), device, "measured")], details=False)
+    layers = text.partition("all layers together")[2].partition("whole steps")[0]
+    prefill = next(line for line in layers.splitlines() if "prefill" in line)
+    assert "-20.0 %" in prefill  # 1 / 1.25 - 1
+    assert "25.0 %" in prefill
+    assert "0.0 %" in prefill
