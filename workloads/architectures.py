@@ -81,6 +81,7 @@ class Seeing(Model):
     vision: Stack
     patches: int  # of one image
     merged: int  # neighbouring patches that become one prompt position
+    others: int = 0  # positions of the tower beside the patches of an image: a class token
 
     @property
     def image_tokens(self) -> int:  # type: ignore[override]
@@ -95,5 +96,6 @@ class Seeing(Model):
     def passes(self, step: Step) -> Iterator[tuple[Stack, Step]]:
         """The tower where the step has images, then the decoder."""
         if step.images:
-            yield self.vision, Step(step.batch * step.images, self.patches, self.patches)
+            positions = self.patches + self.others
+            yield self.vision, Step(step.batch * step.images, positions, positions)
         yield self.stack, replace(step, images=0)

@@ -184,9 +184,7 @@ def test_a_decoder_behind_a_vision_tower() -> None:
     assert isinstance(model, Seeing)
     assert model.image_tokens == 16
     assert_parameters(network, model)
-    prompt = tokens(TOKENS)
-    prompt[prompt == 7] = 8
-    prompt[:, :16] = 7
+    prompt = prompt_with_images()
     seen = products(
         network,
         input_ids=prompt,
@@ -198,6 +196,110 @@ def test_a_decoder_behind_a_vision_tower() -> None:
     )
     expected = counted(model, replace(prefill(BATCH, TOKENS), images=1))
     assert (seen.weights, seen.activations) == (expected.weights, expected.activations)
+
+
+IMAGE = 8  # patches on a side: 64 become 16 tokens
+
+
+def test_llama_4_behind_its_tower() -> None:
+    """A class token beside the patches, pixels shuffled into channels, three matrices behind the layers."""
+    text = {
+        "model_type": "llama4_text",
+        "hidden_size": 60,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "head_dim": 10,
+        "intermediate_size": 77,
+        "intermediate_size_mlp": 81,
+        "num_local_experts": 1,
+        "vocab_size": 101,
+        "pad_token_id": 0,
+    }
+    tower = {
+        "hidden_size": 48,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 3,
+        "intermediate_size": 192,
+        "image_size": 4 * IMAGE,
+        "patch_size": 4,
+        "projector_input_dim": 58,
+        "projector_output_dim": 58,
+        "vision_output_dim": 58,
+    }
+    fields = {"text_config": text, "vision_config": tower, "image_token_index": 7}
+    network = reference(transformers.AutoModelForImageTextToText, "llama4", fields)
+    model = ours("llama4", fields)
+    assert isinstance(model, Seeing)
+    assert model.image_tokens == 16
+    assert_parameters(network, model)
+    seen = products(
+        network,
+        input_ids=prompt_with_images(),
+        pixel_values=torch.zeros(BATCH, 3, 4 * IMAGE, 4 * IMAGE),
+        logits_to_keep=1,
+        use_cache=False,
+    )
+    assert seen == counted(model, replace(prefill(BATCH, TOKENS), images=1))
+
+
+def test_kimi_behind_its_tower() -> None:
+    """MoonViT: two norms of every patch, then an MLP over 2 x 2 of them; the decoder is DeepSeek-V3's."""
+    text = {
+        "model_type": "deepseek_v3",
+        "hidden_size": 60,
+        "num_hidden_layers": 2,
+        "first_k_dense_replace": 2,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 6,
+        "intermediate_size": 77,
+        "vocab_size": 101,
+        "q_lora_rank": 21,
+        "kv_lora_rank": 23,
+        "qk_nope_head_dim": 14,
+        "qk_rope_head_dim": 10,
+        "v_head_dim": 13,
+        "moe_intermediate_size": 35,
+        "n_routed_experts": 8,
+        "tie_word_embeddings": False,
+    }
+    tower = {
+        "hidden_size": 48,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 3,
+        "intermediate_size": 66,
+        "patch_size": 4,
+        "pos_emb_height": IMAGE,
+        "pos_emb_width": IMAGE,
+    }
+    fields = {
+        "text_config": text,
+        "vision_config": tower,
+        "projection_hidden_size": 48,
+        "image_token_id": 7,
+        "tie_word_embeddings": False,
+    }
+    network = reference(transformers.AutoModelForImageTextToText, "kimi_k25", fields)
+    model = ours("kimi_k25", fields)
+    assert isinstance(model, Seeing)
+    assert_parameters(network, model)
+    seen = products(
+        network,
+        input_ids=prompt_with_images(),
+        pixel_values=torch.zeros(BATCH * IMAGE**2, 3, 4, 4),
+        image_grid_thw=torch.tensor([[1, IMAGE, IMAGE]] * BATCH),
+        logits_to_keep=1,
+        use_cache=False,
+    )
+    assert seen == counted(model, replace(prefill(BATCH, TOKENS), images=1))
+
+
+def prompt_with_images() -> Any:
+    """Prompts whose first 16 tokens are those of one image."""
+    prompt = tokens(TOKENS)
+    prompt[prompt == 7] = 8
+    prompt[:, :16] = 7
+    return prompt
 
 
 def test_parameters_of_a_shipped_vision_tower() -> None:

@@ -13,13 +13,14 @@ from workloads.blocks.mla import Indexer, MlaBlock
 from workloads.blocks.mlp import MlpBlock
 from workloads.blocks.moe import MoeBlock
 from workloads.blocks.rwkv import ChannelMixBlock, TimeMixBlock
-from workloads.blocks.vision import PatchEmbedding, PatchMerger
+from workloads.blocks.vision import ClassToken, PatchEmbedding, PatchMerger
 
 __all__ = [
     "RMS_NORM",
     "AttentionBlock",
     "Block",
     "ChannelMixBlock",
+    "ClassToken",
     "CrossAttentionBlock",
     "DeltaBlock",
     "EmbeddingNorm",

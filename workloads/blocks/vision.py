@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from workloads.blocks.base import Block, NormShape, Part, Place
-from workloads.operators import Activation, Gemm
+from workloads.operators import Activation, Embedding, Gemm
 
 
 @dataclass(frozen=True)
@@ -14,26 +14,46 @@ class PatchEmbedding(Block):
     """A convolution whose stride is its kernel: a product with each patch (arXiv:2010.11929)."""
 
     elements: int  # of a patch: channels x frames x height x width
+    bias: bool = True
+    others: int = 0  # positions of an image that are no patch
 
     def parts(self, place: Place) -> Iterator[Part]:
         """One row per patch."""
-        yield "patch_embed", None, place.linear(place.hidden, self.elements, bias=True)
+        rows, p = place.step.batch * (place.step.q_len - self.others), place.setting.precision
+        product = Gemm(rows, place.hidden, self.elements, p.activations, p.weights, p.wide, bias=self.bias)
+        yield "patch_embed", None, product
+
+
+@dataclass(frozen=True)
+class ClassToken(Block):
+    """One learned row that stands among the patches of each image."""
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """The row, once per image."""
+        p = place.setting.precision
+        row = Embedding(place.step.batch, 1, place.hidden, weights=p.weights, outputs=p.wide)
+        yield "class_embedding", None, row
 
 
 @dataclass(frozen=True)
 class PatchMerger(Block):
-    """A norm of patches, then `merged` neighbours as one row through an MLP to the decoder's width."""
+    """Norms of patches, then `merged` neighbours as one row through matrices to the decoder's width."""
 
     merged: int
-    outputs: int
+    widths: tuple[int, ...]  # of the matrices' results
     norm: NormShape
+    norms: int = 1
+    activated: int = 1  # matrices that a GELU follows
+    bias: bool = True
 
     def parts(self, place: Place) -> Iterator[Part]:
-        """In the order of execution."""
-        rows, width = place.tokens // self.merged, place.hidden * self.merged
-        p = place.setting.precision
-        yield "merger.norm", None, place.norm(place.tokens, place.hidden, self.norm)
-        for name, n in (("linear_fc1", width), ("linear_fc2", self.outputs)):
-            yield f"merger.{name}", None, Gemm(rows, n, width, p.activations, p.weights, p.wide, bias=True)
-            if name == "linear_fc1":
-                yield "merger.act", None, Activation(rows, width, p.wide, "gelu", False, place.fused)
+        """In the order of execution; positions that fill no group of neighbours are left behind."""
+        rows, p = place.step.batch * (place.step.q_len // self.merged), place.setting.precision
+        for _ in range(self.norms):
+            yield "merger.norm", None, place.norm(place.tokens, place.hidden, self.norm)
+        inputs = (place.hidden * self.merged, *self.widths)
+        for i, (k, n) in enumerate(zip(inputs, self.widths, strict=False), start=1):
+            product = Gemm(rows, n, k, p.activations, p.weights, p.wide, bias=self.bias)
+            yield f"merger.linear_fc{i}", None, product
+            if i <= self.activated:
+                yield "merger.act", n, Activation(rows, n, p.wide, "gelu", False, place.fused)
