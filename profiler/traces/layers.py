@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-ANCHORS = ("attention", "selective_scan", "ssd", "gated_delta", "linear_attention", "wkv")
+RECURRENCES = ("selective_scan", "ssd", "gated_delta", "linear_attention", "wkv", "matrix_wkv", "delta_wkv")
+ANCHORS = ("attention", *RECURRENCES)
 BORDERS = ("embedding", "sampling")
 FEWEST = 4  # anchors, below which nothing repeats
 NONE = -1

@@ -15,7 +15,10 @@ from workloads.operators import (
     KINDS,
     CausalConv,
     Collective,
+    Copy,
+    DeltaWkv,
     FeatureMap,
+    MatrixWkv,
     Modulation,
     Operator,
     PositionProjection,
@@ -70,6 +73,57 @@ def test_token_shift(past: int) -> None:
         Role.OUTPUT: size(*mixed),
         Role.KV_WRITE: last.nbytes,
         **({Role.KV_READ: last.nbytes} if past else {}),
+    }
+
+
+@pytest.mark.parametrize("moving", [False, True])
+@pytest.mark.parametrize("past", [0, 5])
+def test_a_matrix_valued_wkv(moving: bool, past: int) -> None:
+    """The recurrence of RWKV-5 and 6 on tensors: states of 6 heads in fp32, a decay of weights or of rows."""
+    r, k, v, w = (rows(BATCH, TOKENS, 6, 4) for _ in "rkvw")
+    bonus, fixed, s = rows(6, 4), rows(6, 4), rows(BATCH, 6, 4, 4, dtype="float32")
+    output = []
+    for t in range(TOKENS):
+        new = k[:, t, :, :, None] * v[:, t, :, None]
+        output.append((r[:, t, :, None] @ (s.bfloat16() + bonus[..., None] * new))[:, :, 0])
+        s = (w[:, t] if moving else fixed)[..., None] * s + new
+    op = MatrixWkv(BATCH, TOKENS, past, 6, 4, moving)
+    weights = (bonus,) if moving else (bonus, fixed)
+    assert op.parameters() == sum(t.numel() for t in weights)
+    assert moved(op) == {
+        Role.INPUT: size(r, k, v, *((w,) if moving else ())),
+        Role.WEIGHT: size(*weights),
+        Role.OUTPUT: torch.stack(output, dim=1).nbytes,
+        Role.KV_WRITE: s.nbytes,
+        **({Role.KV_READ: s.nbytes} if past else {}),
+    }
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_generalised_delta_rule(mixed: bool) -> None:
+    """RWKV-7: beside r, k, v, decay and rate, the first layer's values and how much of them."""
+    r, k, v, w, a, first, share = (rows(BATCH, TOKENS, 6, 4) for _ in range(7))
+    removal, update, bonus = (rows(6, 4) for _ in range(3))
+    s, output = rows(BATCH, 6, 4, 4, dtype="float32"), []
+    values = v + (first - v) * share if mixed else v
+    for t in range(TOKENS):
+        key = torch.nn.functional.normalize(k[:, t] * removal, dim=-1)
+        new = k[:, t] * (1 + (a[:, t] - 1) * update)
+        found = s @ key[..., None].float()
+        s = (
+            s * w[:, t, :, None]
+            - found * (key * a[:, t])[:, :, None]
+            + values[:, t, ..., None] * new[:, :, None]
+        )
+        extra = (r[:, t] * new * bonus).sum(-1, keepdim=True) * values[:, t]
+        output.append((s.bfloat16() @ r[:, t, ..., None])[..., 0] + extra)
+    op = DeltaWkv(BATCH, TOKENS, 0, 6, 4, mixed)
+    assert op.parameters() == sum(t.numel() for t in (removal, update, bonus))
+    assert moved(op) == {
+        Role.INPUT: size(r, k, v, w, a, *((first, share) if mixed else ())),
+        Role.WEIGHT: size(removal, update, bonus),
+        Role.OUTPUT: torch.stack(output, dim=1).nbytes,
+        Role.KV_WRITE: s.nbytes,
     }
 
 
@@ -157,6 +211,11 @@ def test_a_stage_sends_its_rows() -> None:
         Role.OUTPUT: sent.nbytes,
         Role.WIRE: sent.nbytes,
     }
+
+
+def test_a_copy_is_read_and_written() -> None:
+    source = rows(5, WIDTH)
+    assert moved(Copy(source.nbytes)) == {Role.INPUT: source.nbytes, Role.OUTPUT: source.clone().nbytes}
 
 
 @pytest.mark.parametrize("devices", [2, 4])

@@ -123,7 +123,16 @@ DECODERS = [  # an encoder has no decode step; a decoder behind an encoder has t
     for model in [load_model(path).model]
     if "decode" in model.phases and not model.has_memory
 ]
-VECTOR_KINDS = ("causal_conv1d", "selective_scan", "ssd", "gated_delta", "token_shift", "wkv")
+VECTOR_KINDS = (
+    "causal_conv1d",
+    "selective_scan",
+    "ssd",
+    "gated_delta",
+    "token_shift",
+    "wkv",
+    "matrix_wkv",
+    "delta_wkv",
+)
 
 
 def decoding(model: Model) -> int:

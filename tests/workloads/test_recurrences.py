@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from workloads.operators import (
     CausalConv,
+    DeltaWkv,
     GatedDelta,
     LinearAttention,
+    MatrixWkv,
     Operator,
     SelectiveScan,
     Ssd,
@@ -147,6 +149,48 @@ def test_the_step_of_wkv() -> None:
     assert (work.vector_flops, work.special_ops) == tally(token)
 
 
+@pytest.mark.parametrize("moving", [False, True])
+def test_the_step_of_a_matrix_valued_wkv(moving: bool) -> None:
+    """RWKV-5 and 6: a bonus before the position's own product is added, a decay before it is kept."""
+
+    def token() -> None:
+        s, r, u, w = array(HEADS, DIM, DIM), *(array(HEADS, DIM, 1) for _ in "ruw")
+        new = array(HEADS, DIM, 1) * array(HEADS, 1, DIM)
+        total((s + u * new) * r, axis=1)
+        if moving:
+            w = special(special(w))
+        w * s + new
+
+    work = MatrixWkv(1, 1, 1, HEADS, DIM, moving).work()
+    flops, exponentials = tally(token)
+    assert (work.vector_flops, work.special_ops) == (flops, exponentials)
+    assert work.matrix_flops == 0
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_step_of_the_generalised_delta_rule(mixed: bool) -> None:
+    """RWKV-7: what the key finds is removed, then the value is written; line by line as its paper has it."""
+
+    def token() -> None:
+        s = array(HEADS, DIM, DIM)  # values x keys
+        r, k, v, w, a, scale, update, bonus = (array(HEADS, DIM) for _ in range(8))
+        found_by = k * scale
+        found_by = found_by * special(total(found_by * found_by, axis=1))[:, None]
+        w, a = special(special(w)), special(a)
+        k = k * ((a - x) * update + x)
+        if mixed:
+            v = v + (array(HEADS, DIM) - v) * special(array(HEADS, DIM))
+        found = total(s * found_by[:, None], axis=2)
+        s = s * w[:, None] - found[..., None] * (found_by * a)[:, None] + v[..., None] * k[:, None]
+        y = total(s * r[:, None], axis=2)
+        y + total(r * k * bonus, axis=1)[:, None] * v
+
+    work = DeltaWkv(1, 1, 1, HEADS, DIM, mixed).work()
+    flops, specials = tally(token)
+    assert (work.vector_flops, work.special_ops) == (flops, specials)
+    assert work.matrix_flops == 0
+
+
 def test_a_token_shift_and_a_convolution() -> None:
     def shift() -> None:
         m, row, before = array(2, CHANNELS), array(CHANNELS), array(CHANNELS)
@@ -180,6 +224,8 @@ CHUNKED: list[Operator] = [
     Ssd(2, 40, 0, 4, 8, 2, 16, chunk=8),
     LinearAttention(2, 40, 0, 4, 8, 16, chunk=8),
     GatedDelta(2, 40, 0, 4, 2, 8, 16, chunk=8),
+    MatrixWkv(2, 40, 0, 4, 8, moving=True, chunk=8),
+    DeltaWkv(2, 40, 0, 4, 8, chunk=8),
 ]
 
 

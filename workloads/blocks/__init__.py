@@ -13,6 +13,7 @@ from workloads.blocks.mla import Indexer, MlaBlock
 from workloads.blocks.mlp import MlpBlock
 from workloads.blocks.moe import MoeBlock
 from workloads.blocks.rwkv import ChannelMixBlock, TimeMixBlock
+from workloads.blocks.rwkv_heads import EagleBlock, FinchBlock, GooseBlock
 from workloads.blocks.vision import ClassToken, PatchEmbedding, PatchMerger
 
 __all__ = [
@@ -23,11 +24,14 @@ __all__ = [
     "ClassToken",
     "CrossAttentionBlock",
     "DeltaBlock",
+    "EagleBlock",
     "EmbeddingNorm",
     "EncoderAttentionBlock",
     "FinalModulation",
     "FinalNorm",
+    "FinchBlock",
     "GatedAttentionBlock",
+    "GooseBlock",
     "Head",
     "Indexer",
     "KernelAttentionBlock",

@@ -1,15 +1,21 @@
-"""Models without attention, whose memory does not grow: Mamba, Mamba-2 and RWKV-4."""
+"""Models without attention, whose memory does not grow: Mamba, Mamba-2 and RWKV-4 to 7."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from workloads.blocks import (
+    Block,
     ChannelMixBlock,
+    EagleBlock,
+    FinchBlock,
+    GooseBlock,
     Mamba2Block,
     MambaBlock,
-    NormShape,
     TimeMixBlock,
 )
 from workloads.config import Config
+from workloads.families.common import LAYER_NORM
 from workloads.layer import Layer
 from workloads.model import UNLIMITED, Model, decoder
 
@@ -66,24 +72,65 @@ def _mamba2(config: Config) -> Model:
 
 def _rwkv(config: Config) -> Model:
     hidden = config.size("hidden_size")
-    norm = NormShape(center=True, bias=True)
-    layer = Layer(
-        (
-            TimeMixBlock(hidden, config.size("attention_hidden_size", default=hidden)),
-            ChannelMixBlock(hidden, config.size("intermediate_size", default=4 * hidden)),
-        ),
-        norm,
-    )
+    mixer = TimeMixBlock(hidden, config.size("attention_hidden_size", default=hidden))
+    mlp = ChannelMixBlock(hidden, config.size("intermediate_size", default=4 * hidden))
+    return _rwkv_of(config, "rwkv", [(mixer, mlp)] * config.layers("num_hidden_layers"))
+
+
+def _rwkv_of(config: Config, kind: str, layers: list[tuple[Block, Block]]) -> Model:
     return decoder(
-        "rwkv",
-        hidden,
+        kind,
+        config.size("hidden_size"),
         config.size("vocab_size"),
-        (layer,) * config.layers("num_hidden_layers"),
+        tuple(Layer(blocks, LAYER_NORM) for blocks in layers),
         UNLIMITED,
         tied=config.flag("tie_word_embeddings", False),
-        norm=norm,
-        embedding_norm=norm,
+        norm=LAYER_NORM,
+        embedding_norm=LAYER_NORM,
     )
 
 
-FAMILY = {"mamba": _mamba, "mamba2": _mamba2, "rwkv": _rwkv}
+def _heads(config: Config) -> tuple[int, int, int]:
+    """Width, channels and elements of a head."""
+    hidden = config.size("hidden_size")
+    channels = config.size("attention_hidden_size", default=hidden)
+    head = config.size("head_size", "head_dim", default=64)
+    config.divides("attention_hidden_size", channels, "head_size", head)
+    return hidden, channels, head
+
+
+def _eagle_or_finch(config: Config, kind: str) -> Model:
+    """RWKV-5 and 6 (arXiv:2404.05892): an MLP of 3.5 times the width, in steps of 32.
+
+    Ranks of RWKV-6 are no fields: 32 and 64, twice that from a width of 4096 on (rwkv_v6_demo.py and
+    RWKV-v5/src/model.py of github.com/BlinkDL/RWKV-LM).
+    """
+    hidden, channels, head = sizes = _heads(config)
+    width = config.size("intermediate_size", default=max(32, hidden * 7 // 2 // 32 * 32))
+    ranks = (64, 128) if hidden >= 4096 else (32, 64)
+    mixer = EagleBlock(*sizes) if kind == "rwkv5" else FinchBlock(hidden, channels, head, *ranks)
+    blocks = (mixer, ChannelMixBlock(hidden, width))
+    return _rwkv_of(config, kind, [blocks] * config.layers("num_hidden_layers"))
+
+
+def _goose(config: Config) -> Model:
+    """RWKV-7 (arXiv:2503.14456), by the fields of the flash-linear-attention package."""
+    hidden, channels, head = _heads(config)
+    names = ("decay_low_rank_dim", "a_low_rank_dim", "v_low_rank_dim", "gate_low_rank_dim")
+    decay, rate, value, gate = (config.size(name) for name in names)
+    mlp = ChannelMixBlock(hidden, config.size("intermediate_size", default=4 * hidden), gated=False)
+    first, *others = (
+        (GooseBlock(hidden, channels, head, decay, rate, value if i else 0, gate), mlp)
+        for i in range(config.layers("num_hidden_layers"))
+    )
+    return _rwkv_of(config, "rwkv7", [first, *others])
+
+
+FAMILY: dict[str, Callable[[Config], Model]] = {
+    "mamba": _mamba,
+    "mamba2": _mamba2,
+    "rwkv": _rwkv,
+    "rwkv5": lambda config: _eagle_or_finch(config, "rwkv5"),
+    "rwkv6": lambda config: _eagle_or_finch(config, "rwkv6"),
+    "rwkv7": _goose,
+}

@@ -15,6 +15,7 @@ from workloads.operators.positions import PositionProjection
 from workloads.operators.routed import RoutedExperts, RoutedLayer
 from workloads.operators.routing import Combine, Permute, TopK
 from workloads.operators.rwkv import TokenShift, Wkv
+from workloads.operators.rwkv_heads import DeltaWkv, MatrixWkv
 from workloads.operators.sampling import Sampling
 from workloads.operators.sparse import SparseAttention
 from workloads.operators.ssm import CausalConv, SelectiveScan, Ssd
@@ -37,6 +38,8 @@ KINDS: tuple[type[Operator], ...] = (
     GatedDelta,
     TokenShift,
     Wkv,
+    MatrixWkv,
+    DeltaWkv,
     SparseAttention,
     RelativeBias,
     AllToAll,
@@ -64,6 +67,7 @@ __all__ = [
     "Collective",
     "Combine",
     "Copy",
+    "DeltaWkv",
     "Embedding",
     "FeatureMap",
     "GatedDelta",
@@ -72,6 +76,7 @@ __all__ = [
     "IndexScores",
     "KvAppend",
     "LinearAttention",
+    "MatrixWkv",
     "Modulation",
     "Norm",
     "Operator",
