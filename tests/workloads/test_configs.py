@@ -292,3 +292,60 @@ def test_which_layers_have_a_window() -> None:
     assert windows(model_type="qwen2", sliding_window=16) == [None] * 4  # the flag decides
     flagged = {"model_type": "qwen2", "sliding_window": 16, "use_sliding_window": True}
     assert windows(**flagged, max_window_layers=3) == [None, None, None, 16]
+
+
+TOWER = {
+    "hidden_size": 48,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "intermediate_size": 192,
+    "image_size": 32,
+    "patch_size": 4,
+    "projector_input_dim": 58,
+    "projector_output_dim": 58,
+}
+CONTRADICTIONS: list[tuple[str, dict[str, Any], str]] = [
+    ("Jamba-v0.1", {"attn_layer_offset": 8}, "attn_layer_offset 8 is above attn_layer_period - 1 = 7"),
+    ("Jamba-v0.1", {"hidden_act": "x"}, "field 'hidden_act' is 'x'; expected one of gelu, gelu_fast"),
+    ("T5-small", {"feed_forward_proj": "gated-x"}, "field 'feed_forward_proj' is 'x'; expected one of"),
+    ("OPT-125m", {"activation_function": ""}, "field 'activation_function' is ''; expected one of"),
+    ("Longformer-base-4096", {"attention_window": 511}, "field 'attention_window' is 511; expected even"),
+    ("Llama-3.1-8B", {"rotary_dim": 129}, "rotary_dim 129 is above head_dim 128"),
+    ("GPT-J-6B", {"rotary_dim": 257}, "rotary_dim 257 is above n_embd / n_head = 256"),
+    ("Qwen3-Next-80B-A3B", {"rope_parameters": [1]}, "field 'rope_parameters' is [1]; expected a mapping"),
+    ("Qwen3.5-27B", {"vision_config": {"spatial_merge_size": 10**7}}, "is not divisible by merged patches"),
+    (
+        "Qwen3.5-27B",
+        {"vision_config": {"out_hidden_size": 3}},
+        "out_hidden_size is 3; expected the decoder's",
+    ),
+    ("Llama-4-Scout", {"vision_config": [1]}, "field 'vision_config' is [1]; expected a mapping"),
+    ("Llama-4-Scout", {"vision_config": {**TOWER, "patch_size": 33}}, "patch_size 33 is above image_size 32"),
+    (
+        "Llama-4-Scout",
+        {"vision_config": {**TOWER, "pixel_shuffle_ratio": 1e-300}},
+        "field 'pixel_shuffle_ratio' is 1e-300; expected at least 1 / 8",
+    ),
+    (
+        "Llama-4-Scout",
+        {"vision_config": {**TOWER, "intermediate_size": 191}},
+        "field 'intermediate_size' is 191; expected hidden_size x 4 shuffled patches, 192",
+    ),
+    (
+        "DeepSeek-V3",
+        {"vision_config": {**TOWER, "merge_kernel_size": [2, -2]}},
+        "field 'merge_kernel_size' is -2; expected a whole number from 1 to 64",
+    ),
+    ("RWKV-7-0.1B", {"head_dim": 7}, "attention_hidden_size 768 is not divisible by head_size 7"),
+    ("RWKV-7-0.1B", {"a_low_rank_dim": None}, "field 'a_low_rank_dim' is missing"),
+    ("Qwen3-Next-80B-A3B", {"num_experts": 9}, "num_experts_per_tok 10 is above num_experts 9"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "said"), CONTRADICTIONS)
+def test_what_contradicts_itself_is_not_guessed(name: str, changes: dict[str, Any], said: str) -> None:
+    fields = dict(load_model(name).config)
+    for key, value in changes.items():
+        inner = fields.get(key)
+        fields[key] = {**inner, **value} if isinstance(inner, dict) and isinstance(value, dict) else value
+    assert said in refusal(fields)

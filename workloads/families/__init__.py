@@ -69,6 +69,7 @@ def build(config: Config, name: str) -> Model:
     Raises InputError for an unknown `model_type` and for a missing, wrong or contradictory field.
     """
     tower = config.fields.get("vision_config")
+    whole = config
     inner = decoder_fields(config.fields)
     if inner is not config.fields:
         config = Config(inner, f"{config.origin} (text_config)")
@@ -76,6 +77,6 @@ def build(config: Config, name: str) -> Model:
     if kind not in FAMILIES:
         raise _unknown(config.origin, kind)
     model = FAMILIES[kind](config)
-    if kind in vision.TOWERS and isinstance(tower, dict):
-        model = vision.behind_tower(model, Config(tower, f"{config.origin} (vision_config)"))
+    if kind in vision.TOWERS and tower is not None:
+        model = vision.behind_tower(model, whole.nested("vision_config"))
     return replace(model, name=name)

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 from workloads.blocks import NormShape
 from workloads.config import Config
+from workloads.operators.elementwise import SPECIAL_ACTIVATIONS
 
 LAYER_NORM = NormShape(center=True, bias=True)
 BARE_LAYER_NORM = NormShape(center=True)
-ACTIVATIONS = {
+SYNONYMS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
+    "gelu_python": "gelu",
     "swish": "silu",
 }
+ACTIVATIONS = {*SPECIAL_ACTIVATIONS, "relu", "relu2", "relu6"}
 
 
 def activation(config: Config, *names: str, default: str) -> str:
-    """An activation's name under the first of `names` that is set."""
-    name = config.text(*names, default=default)
-    return ACTIVATIONS.get(name, name)
+    """An activation's name under the first of `names` that is set.
+
+    Raises InputError for one whose cost is not known.
+    """
+    given = config.text(*names, default=default)
+    name = SYNONYMS.get(given, given)
+    if name not in ACTIVATIONS:
+        field = next(field for field in names if config.fields.get(field) is not None)
+        raise config.wrong(field, f"one of {', '.join(sorted({*ACTIVATIONS, *SYNONYMS} - {'gelu_tanh'}))}")
+    return name
 
 
 def rotated(config: Config, head_dim: int, default: float = 1.0) -> int:
     """Elements of a head that rotate: a number, or a share of the head."""
     given = config.optional_size("rotary_dim")
     if given is not None:
+        config.within("rotary_dim", given, "head_dim", head_dim)
         return given
     inside = config.nested("rope_parameters")
     for place in (config, inside):

@@ -11,7 +11,6 @@ from workloads.blocks import (
     EncoderAttentionBlock,
     LinformerBlock,
     MlpBlock,
-    NormShape,
     Pooler,
     PositionTable,
     Sparsity,
@@ -19,10 +18,10 @@ from workloads.blocks import (
     TypeTable,
 )
 from workloads.config import Config
+from workloads.families.common import LAYER_NORM, activation
 from workloads.layer import Layer
 from workloads.model import Model, Stack
 
-LAYER_NORM = NormShape(center=True, bias=True)
 GLOBAL_TOKENS = 1  # the first one, which stands for the sequence (arXiv:2004.05150)
 
 
@@ -59,7 +58,12 @@ def _bert(config: Config, family: str = "bert", reserved: int = 0) -> Model:
         config,
         family,
         _attention(config, family, block, count),
-        MlpBlock(config.size("intermediate_size"), _activation(config, "hidden_act"), gated=False, bias=True),
+        MlpBlock(
+            config.size("intermediate_size"),
+            activation(config, "hidden_act", default="gelu"),
+            gated=False,
+            bias=True,
+        ),
         hidden=hidden,
         positions=config.size("max_position_embeddings", default=4096 if family == "big_bird" else 512),
         reserved=reserved,
@@ -71,6 +75,8 @@ def _attention(config: Config, family: str, block: EncoderAttentionBlock, layers
     """The attention of each layer: full, a band with global positions, blocks, or of low rank."""
     if family == "longformer":
         windows = config.sizes("attention_window", layers, default=512)
+        if any(window % 2 for window in windows):
+            raise config.wrong("attention_window", "even numbers, a half of each on either side")
         return [
             EncoderAttentionBlock(
                 block.heads,
@@ -113,7 +119,7 @@ def _distilbert(config: Config) -> Model:
         [EncoderAttentionBlock(heads, hidden // heads, bias=True)] * count,
         MlpBlock(
             config.size("hidden_dim", "intermediate_size"),
-            _activation(config, "activation"),
+            activation(config, "activation", default="gelu"),
             gated=False,
             bias=True,
         ),
@@ -121,11 +127,6 @@ def _distilbert(config: Config) -> Model:
         positions=config.size("max_position_embeddings", default=512),
         pooled=False,
     )
-
-
-def _activation(config: Config, name: str) -> str:
-    given = config.text(name, default="gelu")
-    return {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}.get(given, given)
 
 
 FAMILY = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from workloads.blocks import AttentionBlock, MlpBlock
 from workloads.config import Config
-from workloads.families.common import LAYER_NORM
+from workloads.families.common import LAYER_NORM, activation
 from workloads.layer import Layer
 from workloads.model import Model, decoder
 
@@ -49,7 +49,7 @@ def _opt(config: Config) -> Model:
             AttentionBlock(heads, heads, hidden // heads, qkv_bias=True, out_bias=True),
             MlpBlock(
                 config.size("ffn_dim"),
-                config.text("activation_function", default="relu"),
+                activation(config, "activation_function", default="relu"),
                 gated=False,
                 bias=True,
             ),

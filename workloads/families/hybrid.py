@@ -16,6 +16,7 @@ from workloads.blocks import (
     MoeBlock,
 )
 from workloads.config import Config
+from workloads.families.common import activation, rotated
 from workloads.families.recurrent import mamba_block
 from workloads.layer import Layer
 from workloads.model import Model, decoder
@@ -49,8 +50,8 @@ def _nemotron_h(config: Config) -> Model:
 
 
 def _nemotron_mlp(config: Config, width: int) -> MlpBlock:
-    activation = config.text("mlp_hidden_act", default="relu2")
-    return MlpBlock(width, activation, gated=False, bias=config.flag("mlp_bias", False))
+    act = activation(config, "mlp_hidden_act", default="relu2")
+    return MlpBlock(width, act, gated=False, bias=config.flag("mlp_bias", False))
 
 
 def _nemotron_experts(config: Config) -> MoeBlock:
@@ -74,11 +75,13 @@ def _jamba(config: Config) -> Model:
     hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
     mamba = mamba_block(config, hidden, "mamba_")
     attends = attention(config, hidden, rotary=False)
-    dense = MlpBlock(config.size("intermediate_size"), config.text("hidden_act", default="silu"))
+    dense = MlpBlock(config.size("intermediate_size"), activation(config, "hidden_act", default="silu"))
     alone = config.size("num_experts", "num_local_experts", default=16) == 1  # nothing to route
     sparse = dense if alone else _experts(config, dense.width, "num_experts", 16, 2)
     at, every = config.count("attn_layer_offset", 4), config.size("attn_layer_period", default=8)
     first, period = config.count("expert_layer_offset", 1), config.size("expert_layer_period", default=2)
+    for name, offset, length in (("attn", at, every), ("expert", first, period)):
+        config.within(f"{name}_layer_offset", offset, f"{name}_layer_period - 1 =", length - 1)
     layers = tuple(
         Layer((attends if i % every == at else mamba, sparse if i % period == first else dense))
         for i in range(count)
@@ -98,7 +101,7 @@ def _experts(config: Config, width: int, name: str, experts: int, top_k: int) ->
     number = config.size(name, "num_local_experts", default=experts)
     chosen = config.size("num_experts_per_tok", default=top_k)
     config.within("num_experts_per_tok", chosen, name, number)
-    return MoeBlock(number, chosen, width, config.text("hidden_act", default="silu"))
+    return MoeBlock(number, chosen, width, activation(config, "hidden_act", default="silu"))
 
 
 def _qwen_moe(config: Config, kind: str, together: bool) -> Model:
@@ -109,7 +112,8 @@ def _qwen_moe(config: Config, kind: str, together: bool) -> Model:
         raise config.wrong("mlp_only_layers" if only else "decoder_sparse_step", "experts in every layer")
     routed = _experts(config, config.size("moe_intermediate_size", default=512), "num_experts", 512, 10)
     shared = MlpBlock(
-        config.size("shared_expert_intermediate_size", default=512), config.text("hidden_act", default="silu")
+        config.size("shared_expert_intermediate_size", default=512),
+        activation(config, "hidden_act", default="silu"),
     )
     experts = replace(routed, shared=shared, shared_gate=True)
     mixers = qwen_mixers(config, hidden, together)
@@ -142,7 +146,7 @@ def _nemotron_mamba(config: Config) -> Mamba2Block:
 def _qwen3_5(config: Config) -> Model:
     """Three of four layers are gated delta nets, the fourth attention with a gate."""
     hidden = config.size("hidden_size")
-    mlp = MlpBlock(config.size("intermediate_size"), config.text("hidden_act", default="silu"))
+    mlp = MlpBlock(config.size("intermediate_size"), activation(config, "hidden_act", default="silu"))
     layers = tuple(Layer((mixer, mlp)) for mixer in qwen_mixers(config, hidden, together=False))
     return decoder(
         "qwen3_5_text",
@@ -173,10 +177,7 @@ def qwen_mixers(config: Config, hidden: int, together: bool) -> list[Block]:
         state_format(config, "mamba_ssm_dtype") or "fp32",
     )
     gated = attention(config, hidden, rotary=True, kind=GatedAttentionBlock)
-    rope = config.fields.get("rope_parameters")
-    nested = Config(rope, f"{config.origin} (rope_parameters)") if isinstance(rope, dict) else config
-    share = nested.fraction("partial_rotary_factor", config.fraction("partial_rotary_factor", 0.25))
-    gated = replace(gated, rotary_dim=int(gated.head_dim * share), qk_norm=RMS_NORM)
+    gated = replace(gated, rotary_dim=rotated(config, gated.head_dim, 0.25), qk_norm=RMS_NORM)
     return [delta if kind == QWEN[0] else gated for kind in types]
 
 

@@ -16,6 +16,7 @@ def _gptj(config: Config) -> Model:
     width = config.size("n_inner", default=4 * hidden)
     act = activation(config, "activation_function", default="gelu_tanh")
     rotary = config.size("rotary_dim", default=64)
+    config.within("rotary_dim", rotary, "n_embd / n_head =", hidden // heads)
     attention = AttentionBlock(heads, heads, hidden // heads, rotary_dim=rotary)
     mlp = MlpBlock(width, act, gated=False, bias=True)
     return decoder(

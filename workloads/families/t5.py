@@ -19,6 +19,7 @@ from workloads.blocks import (
     TokenTable,
 )
 from workloads.config import Config
+from workloads.families.common import activation
 from workloads.layer import Layer
 from workloads.model import UNLIMITED, Model, Stack
 
@@ -43,13 +44,13 @@ def _switch(config: Config) -> Model:
     """Of `num_sparse_encoder_layers` evenly spaced layers the MLP is a choice of one expert."""
     hidden, heads = config.size("d_model"), config.size("num_heads")
     head_dim, count = config.size("d_kv"), config.layers("num_layers")
-    width, activation = config.size("d_ff"), config.text("dense_act_fn", default="relu")
-    dense = MlpBlock(width, activation, gated=False)
+    width, act = config.size("d_ff"), activation(config, "dense_act_fn", default="relu")
+    dense = MlpBlock(width, act, gated=False)
     experts = MoeBlock(
         config.size("num_experts", default=8),
         1,
         width,
-        activation,
+        act,
         gated=False,
         router_bias=config.flag("router_bias", False),
     )
@@ -99,8 +100,10 @@ def _mlp(config: Config) -> MlpBlock:
     """`gated-gelu` in T5 v1.1, `relu` before."""
     given = config.text("feed_forward_proj", default="relu")
     gated, name = given.startswith("gated-"), given.removeprefix("gated-")
-    name = {"gelu_new": "gelu_tanh"}.get(name, "gelu_tanh" if gated and name == "gelu" else name)
-    return MlpBlock(config.size("d_ff"), name, gated=gated)
+    if gated and name == "gelu":
+        name = "gelu_new"  # what the reference takes it for
+    inner = Config({"feed_forward_proj": name}, config.origin)
+    return MlpBlock(config.size("d_ff"), activation(inner, "feed_forward_proj", default="relu"), gated=gated)
 
 
 FAMILY = {"t5": _t5, "switch_transformers": _switch}

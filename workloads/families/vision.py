@@ -40,6 +40,7 @@ def _qwen(config: Config, width: int) -> Tower:
     """Qwen3.5: patches of two frames, one matrix for q, k and v, four neighbours through an MLP."""
     hidden, merge = config.size("hidden_size"), config.size("spatial_merge_size", default=2)
     patches, frames = config.size("num_position_embeddings"), config.size("temporal_patch_size", default=1)
+    config.divides("num_position_embeddings", patches, "merged patches", merge**2)
     elements = config.size("in_channels", default=3) * frames * config.size("patch_size") ** 2
     merger = PatchMerger(merge**2, (hidden * merge**2, config.size("out_hidden_size")), LAYER_NORM)
     layer = _layer(config, "num_heads", fused_qkv=True)
@@ -50,7 +51,11 @@ def _qwen(config: Config, width: int) -> Tower:
 def _llama4(config: Config, width: int) -> Tower:
     """Llama 4: a class token beside the patches, pixels shuffled into channels, three matrices."""
     hidden, side = config.size("hidden_size"), config.size("image_size") // config.size("patch_size")
-    merged = round(config.fraction("pixel_shuffle_ratio", 0.5) ** -2)
+    config.within("patch_size", config.size("patch_size"), "image_size", config.size("image_size"))
+    ratio = config.fraction("pixel_shuffle_ratio", 0.5)
+    if side * ratio < 1:
+        raise config.wrong("pixel_shuffle_ratio", f"at least 1 / {side}, one over the patches of a side")
+    merged = round(ratio**-2)
     if hidden * merged != config.size("intermediate_size"):
         raise config.wrong("intermediate_size", f"hidden_size x {merged} shuffled patches, {hidden * merged}")
     inner = config.size("projector_input_dim")
