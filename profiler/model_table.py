@@ -29,6 +29,7 @@ def model_records() -> list[dict[str, Any]]:
                 "active_convention": convention,
                 "published_active": stated.rounded if stated else None,
                 "active_source": stated.source if stated else None,
+                "active_source_opened": stated.opened if stated else None,
                 "active_agrees": agrees(active, stated.rounded) if stated else None,
                 "published_params": published.params,
                 "published_exact": published.exact,

@@ -28,6 +28,9 @@ def listing(records: Sequence[dict[str, Any]], format: str) -> str:
     return terminal.table(shown, columns)
 
 
+UNOPENED = " (not opened)"
+
+
 def _dense(record: dict[str, Any]) -> bool:
     return bool(record["active_params"] == record["params"])
 
@@ -49,7 +52,11 @@ def check(records: Sequence[dict[str, Any]]) -> str:
         "active_source": ("source", text),
     }
     shown = [{**r, "reference": r["published_params"] or r["published_rounded"]} for r in records]
-    stated = [record for record in records if record["published_active"] is not None]
+    stated = [
+        {**r, "active_source": r["active_source"] + ("" if r["active_source_opened"] else UNOPENED)}
+        for r in records
+        if r["published_active"] is not None
+    ]
     tables = terminal.table(shown, columns) + "\n" + terminal.table(stated, active)
     return tables + "\n".join([*_agreements(records, stated), ""])
 
@@ -62,6 +69,8 @@ def _agreements(records: Sequence[dict[str, Any]], stated: Sequence[dict[str, An
         yield f"{sum(rounded)} of {len(rounded)} agree with a count that is published rounded."
     near = [bool(record["active_agrees"]) for record in stated]
     yield f"{sum(near)} of {len(near)} active counts agree with the published digits."
+    if unread := sum(record["active_source_opened"] is False for record in stated):
+        yield f"{unread} of these are said to stand in a document that was not opened to check it."
 
 
 def _grouped(value: Any) -> str:

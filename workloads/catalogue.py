@@ -25,6 +25,7 @@ class Active(Strict, frozen=True, kw_only=True):
     rounded: str  # as they print it: 12.9B
     convention: ActiveConvention  # which tables they count, found by counting all three ways
     source: str
+    opened: bool = True  # the source was read; otherwise it is where the number is said to stand
 
 
 class Published(Strict, frozen=True, kw_only=True):
