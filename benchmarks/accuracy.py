@@ -63,10 +63,12 @@ def fitted_rows(path: Path, name: str, work: Path) -> tuple[list[Kernel], pd.Dat
         except InputError:  # the table has no row of this device
             found = []
         work.mkdir(parents=True, exist_ok=True)
-        record = calibration(one.kernel for one in found)
-        write_text(stored.with_suffix(".json"), as_file(device, record, ".json"))
+        if found:
+            record = calibration(one.kernel for one in found)
+            write_text(stored.with_suffix(".json"), as_file(device, record, ".json"))
         _held_out(table, found).to_parquet(stored)
-    kernels = read_calibration(stored.with_suffix(".json")).kernels
+    constants = stored.with_suffix(".json")
+    kernels = read_calibration(constants).kernels if constants.exists() else []
     return kernels, pd.read_parquet(stored)
 
 

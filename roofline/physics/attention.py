@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from roofline.physics.base import column
+from roofline.physics.base import column, smooth_max
 from workloads.dtypes import bytes_per_element, compute_dtype
 from workloads.operators import Attention
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from roofline.physics.base import Columns, Dtypes, Floats, Gpu
 
 NO_WINDOW = 1e18  # keys
+OVERLAP = 4.0  # sharpness of the corner between tensor cores and special-function units inside a tile
 LATENT, ROTATED, NOPE, VALUE = 512.0, 64.0, 128.0, 128.0  # elements; DeepSeek-V2/V3, the measured MLA
 
 
@@ -116,10 +117,10 @@ def missed(size: Floats, capacity: float) -> Floats:
 
 
 def row_s(shape: Shape, gpu: Gpu, peak: float, tensor_share: float, softmax_share: float) -> Floats:
-    """Seconds of one processor per query row and key: products and softmax, one after the other.
+    """Seconds of one processor per query row and key: products beside exponentials.
 
-    Tensor cores and special-function units work side by side, but one warp group's softmax waits for its
-    own scores; how much of it hides shows in shares above 1.
+    One tile's softmax runs beside another's products, so that the slower unit decides; where both are
+    busy, some of the other shows.
     """
     products = shape.flop_per_pair / (peak / gpu.processors * tensor_share)
-    return products + gpu.processors / (gpu.special_op_per_s * softmax_share)
+    return smooth_max([products, gpu.processors / (gpu.special_op_per_s * softmax_share)], OVERLAP)

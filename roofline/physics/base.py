@@ -116,6 +116,15 @@ class Gpu:
             tdp_w=sheet.tdp_w.value if sheet.tdp_w else None,
         )
 
+    @property
+    def generation(self) -> int:
+        """Whose kernels run on it: 7 Volta and Turing, 8 Ampere, Ada and sm12x, 9 Hopper, 10 Blackwell.
+
+        Blackwell without tensor memory (sm12x) multiplies as Ampere does (mma.sync; PTX ISA, tcgen05 and
+        wgmma are sm10x and sm90 only), and libraries ship it kernels of that kind.
+        """
+        return 8 if self.capability >= 120 else min(self.capability // 10, 10)
+
     def peak(self, dtype: str) -> float:
         """Dense FLOP/s of matrix products in a compute dtype; raises InputError where it has none."""
         if dtype not in self.tensor_flop_per_s:

@@ -17,16 +17,18 @@ if TYPE_CHECKING:
 
 BLOCK_KEYS = 128.0  # that a thread block loads at once; also the step to which pages are rounded
 TILE_ROWS = 128.0  # query heads of one KV head that a thread block takes, at most
-PLAIN_HEADS = 32.0  # of one group that TensorRT-LLM's grouped kernel (XQA) takes before Blackwell
+GROUPED_HEADS = 32.0  # of one group that TensorRT-LLM's grouped kernel (XQA) takes before Blackwell
+GROUPED_SHARE = 0.25  # of the processors that it must fill, at a block per 128 keys, to be taken
 SORTED_BATCH = 992.0  # sequences that FlashAttention 3's scheduler kernel prepares (32 warps of 31)
 
 CONSTANTS = (
     Constant("launch_s", "s", 1e-6, 5e-5, 8e-6, "start of the kernels, one after the other, and the append"),
     Constant("cta_s", "s", 1e-7, 2e-5, 2e-6, "first loads and last stores of a thread block", "1/clock"),
+    Constant("head_s", "s", 1e-10, 1e-6, 1e-8, "of cta_s for each query head of 128 elements", "1/clock"),
     Constant("block_s", "s", 1e-8, 2e-5, 3e-7, "latency of one block of keys of 128 elements", "1/clock"),
     Constant("tile_share", "", 0.02, 2.0, 0.5, "share of tensor and special-function peaks inside a tile"),
     Constant("dram_share", "", 0.3, 1.0, 0.9, "share of the memory bandwidth"),
-    Constant("l2_share", "", 0.1, 1.5, 0.5, "share of the L2 bandwidth"),
+    Constant("l2_share", "", 0.25, 1.5, 0.5, "share of the L2 bandwidth"),
     Constant("l2_fill", "", 0.2, 1.0, 0.6, "share of the L2 that keeps the cache from one step to the next"),
     Constant("sharpness", "", 1.0, 20.0, 3.0, "how well latency hides behind the stream of keys"),
     Constant("most_splits", "", 4.0, 256.0, 48.0, "thread blocks that share one sequence and head, at most"),
@@ -41,7 +43,9 @@ SWAP = Constant("swap_s", "s", 1e-8, 2e-5, 1e-7, "copies that bring grouped head
 PLAIN = (
     Constant("plain_launch_s", "s", 1e-6, 5e-5, 8e-6, "launch_s of the kernel without grouped heads"),
     Constant("plain_cta_s", "s", 1e-7, 2e-5, 2e-6, "cta_s of the same", "1/clock"),
-    Constant("plain_block_s", "s", 1e-8, 2e-5, 5e-7, "block_s of the same", "1/clock"),
+    Constant("plain_block_s", "s", 1e-8, 2e-5, 2e-6, "block_s of the same", "1/clock"),
+    Constant("grouped_waves", "", 0.25, 16.0, 1.0, "thread blocks per processor up to which XQA splits"),
+    Constant("plain_fill", "", 0.1, 2.0, 0.5, "thread blocks per processor up to which the same splits"),
 )
 
 
@@ -51,7 +55,8 @@ class Grid:
 
     tiles: Floats  # thread blocks per sequence and KV head before splitting
     rows: Floats  # that a tile computes, used or not
-    most_splits: Floats
+    heads: Floats  # queries that a tile loads and results that it stores
+    splits: Floats  # of a sequence
     launch_s: Any
     cta_s: Any
     block_s: Any
@@ -62,43 +67,74 @@ class DecodeModel:
 
     kinds: ClassVar[tuple[str, ...]] = ("attention_decode",)
     family: ClassVar[tuple[str, ...]] = ("n_heads", "n_kv_heads", "head_dim", "window")
+    start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Older generations have kernels besides that their libraries still take for some shapes."""
-        older = PLAIN if gpu.capability < 100 else ()
-        return (*CONSTANTS, *older, *((SWAP,) if gpu.capability < 90 else ()))
+        older = PLAIN if gpu.generation < 10 else ()
+        return (*CONSTANTS, *older, *((SWAP,) if gpu.generation < 9 else ()))
 
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
         """Ideal roofline, what the stream reaches of it, waves, splits, and the kernels around."""
         kernel, shape = kernel_of(rows), Shape.of(rows)
-        parts = decode_parts(shape, _grid(shape, kernel, gpu, c), kernel, gpu, dtype, c)
-        if gpu.capability < 90:
-            swapped = (shape.group > 1) * c["swap_s"] * (kernel == "vllm_flash_attn")
-            parts["launch"] = parts["launch"] + swapped
+        parts = decode_parts(shape, _grid(shape, kernel, gpu, dtype, c), kernel, gpu, dtype, c)
+        if gpu.generation < 9:
+            swapped = (shape.group > 1) & (shape.kv_heads > 1) & (shape.batch > 1)  # else a view serves
+            parts["launch"] = parts["launch"] + swapped * c["swap_s"] * (kernel == "vllm_flash_attn")
         return parts
 
 
-def _grid(shape: Shape, kernel: str, gpu: Gpu, c: Mapping[str, float]) -> Grid:
+def _grid(shape: Shape, kernel: str, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> Grid:
     group, seen = shape.group, np.minimum(shape.kv_len, shape.window)
-    most = np.minimum(c["most_splits"], np.maximum(1.0, seen / c["split_keys"]))
-    if kernel == "vllm_flash_attn":  # FlashAttention 2 splits only where it swaps heads into rows
-        most = np.where(group == 1, 1.0, most)
     tiles, rows = ceil_div(group, TILE_ROWS), tile_rows(group, gpu)
-    launch: Any = c["launch_s"]
-    cta: Any = c["cta_s"]
-    block: Any = c["block_s"]
-    if kernel == "torch_flow" and gpu.capability < 100:
-        plain = (group == 1) | (group > PLAIN_HEADS)
-        tiles, rows = np.where(plain, group, tiles), np.where(plain, 1.0, rows)
-        launch = np.where(plain, c["plain_launch_s"], launch)
-        cta = np.where(plain, c["plain_cta_s"], cta)
-        block = np.where(plain, c["plain_block_s"], block)
-    return Grid(tiles, rows, most, launch, cta, block)
+    units = shape.batch * shape.kv_heads * tiles
+    splits = even_splits(units, seen, gpu, c)
+    if kernel == "vllm_flash_attn":  # FlashAttention 2 splits only where it swaps heads into rows
+        splits = np.where(group == 1, 1.0, splits)
+    heads = np.minimum(group, TILE_ROWS)
+    grid = Grid(tiles, rows, heads, splits, c["launch_s"], c["cta_s"], c["block_s"])
+    if kernel == "torch_flow" and gpu.generation < 10:
+        return _tensorrt_grid(shape, seen, grid, gpu, dtype, c)
+    return grid
+
+
+def even_splits(units: Floats, seen: Floats, gpu: Gpu, c: Mapping[str, float]) -> Floats:
+    """As many splits as fill the processors, none shorter than `split_keys`."""
+    most = np.minimum(c["most_splits"], np.maximum(1.0, seen / c["split_keys"]))
+    return np.asarray(np.clip(gpu.processors / units, 1.0, most))
+
+
+def _tensorrt_grid(
+    shape: Shape, seen: Floats, grid: Grid, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]
+) -> Grid:
+    """TensorRT-LLM before Blackwell: XQA where heads share a KV head, else a kernel of one query head.
+
+    Its dispatcher takes XQA where thread blocks of 128 keys would fill a quarter of the processors, and
+    always on Hopper where the cache is fp8, for which it has a kernel of its own.
+    """
+    group, units = shape.group, shape.batch * shape.kv_heads
+    pieces = np.maximum(1.0, np.floor(seen / BLOCK_KEYS))
+    own = dtype.kv == "fp8" and gpu.generation >= 9
+    plain = (group == 1) | (group > GROUPED_HEADS)
+    if not own:
+        plain |= units * pieces < GROUPED_SHARE * gpu.processors
+    rows = np.maximum(8.0 if own else 16.0, np.exp2(np.ceil(np.log2(group))))
+    grouped = np.clip(c["grouped_waves"] * gpu.processors / units, 1.0, pieces)
+    alone = np.clip(c["plain_fill"] * gpu.processors / (units * group), 1.0, pieces)
+    return Grid(
+        tiles=np.where(plain, group, grid.tiles),
+        rows=np.where(plain, 1.0, rows),
+        heads=np.where(plain, 1.0, rows),
+        splits=np.where(plain, alone, grouped),
+        launch_s=np.where(plain, c["plain_launch_s"], grid.launch_s),
+        cta_s=np.where(plain, c["plain_cta_s"], grid.cta_s),
+        block_s=np.where(plain, c["plain_block_s"], grid.block_s),
+    )
 
 
 def tile_rows(heads: Floats, gpu: Gpu) -> Floats:
     """Rows of the product that hold so many query heads: tensor cores before Blackwell take 64, padded."""
-    least = 8.0 if gpu.capability >= 100 else 64.0
+    least = 8.0 if gpu.generation >= 10 else 64.0
     return np.minimum(np.maximum(least, np.exp2(np.ceil(np.log2(heads)))), TILE_ROWS)
 
 
@@ -107,8 +143,9 @@ def decode_parts(
 ) -> dict[str, Floats]:
     """The parts of any kernel that streams a cache past one query."""
     units = shape.batch * shape.kv_heads * grid.tiles
-    splits = np.clip(gpu.processors / units, 1.0, grid.most_splits)
-    latency = _latency_s(shape, grid, units, splits, gpu, dtype, c)
+    splits = grid.splits
+    start_s = grid.cta_s + c["head_s"] * grid.heads * shape.key_dim / 128
+    latency = _latency_s(shape, grid, units, start_s, gpu, dtype, c)
     stream = _stream_s(shape, grid, gpu, dtype, c)
     attended = smooth_max([latency, stream], c["sharpness"])
     ideal = np.minimum(shape.ideal_s(gpu, dtype), attended)  # a warm L2 can beat the memory's roofline
@@ -120,21 +157,21 @@ def decode_parts(
         "waves": np.maximum(attended, reached) - reached,
         "combine": np.clip(splits - 1, 0.0, 1.0) * (c["combine_s"] + c["split_s"] * splits),
         "schedule": scheduled * c["sequence_s"] + shape.windowed * c["window_s"],
-        "launch": grid.launch_s + grid.cta_s + 0 * ideal,
+        "launch": grid.launch_s + start_s + 0 * ideal,
     }
 
 
 def _latency_s(
-    shape: Shape, grid: Grid, units: Floats, splits: Floats, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]
+    shape: Shape, grid: Grid, units: Floats, start_s: Floats, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]
 ) -> Floats:
     """Waves of thread blocks where memory is no limit; the first one's start counts as launch."""
     blocks = ceil_div(np.minimum(shape.kv_len, shape.window), BLOCK_KEYS) + shape.windowed
-    walked = np.maximum(blocks / splits, 1.0)
+    walked = np.maximum(blocks / grid.splits, 1.0)
     peak = gpu.peak(compute_dtype(dtype.inputs))
     arithmetic = grid.rows * BLOCK_KEYS * row_s(shape, gpu, peak, c["tile_share"], c["tile_share"])
-    waves = ceil_div(units * splits, gpu.processors)
+    waves = ceil_div(units * grid.splits, gpu.processors)
     block_s = grid.block_s * shape.cached_dim / 256 + arithmetic
-    return np.asarray((waves - 1) * grid.cta_s + waves * walked * block_s)
+    return np.asarray((waves - 1) * start_s + waves * walked * block_s)
 
 
 def _stream_s(shape: Shape, grid: Grid, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> Floats:

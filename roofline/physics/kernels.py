@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -16,11 +16,11 @@ from hwspecs.calibrations import shipped_calibrations
 from roofline.physics import models
 from roofline.physics.base import Gpu, total
 from roofline.physics.columns import CANONICAL, dtypes_of, of_operator
-from roofline.physics.transfer import carried, distance
+from roofline.physics.transfer import averaged, carried, distance
 
 if TYPE_CHECKING:
     from hwspecs import Device
-    from roofline.physics.base import Columns, Dtypes, Floats
+    from roofline.physics.base import Columns, Constant, Dtypes, Floats
     from workloads.operators import Operator
 
 # Formats that the same units run at the same rate: one stands in where the other was not measured.
@@ -34,6 +34,10 @@ ALIKE = {
     "int8_wo": ("int4_wo",),
 }
 
+
+# The same for attention, whose kernels differ less by format than by generation.
+ALIKE_IN_ATTENTION = {**ALIKE, "fp8": ("bfloat16",), "bfloat16": ("fp8",)}
+MEASURED_WELL = 100  # rows, from which a kernel may speak for those of another generation
 
 CHUNK = 4096  # rows: candidates multiply the memory, and a chunk of them stays in the cache
 
@@ -99,22 +103,62 @@ class Kernels:
         model = models().get(op)
         if model is None:
             return None
-        formats = [(d, kv) for d in _alike(dtype) for kv in (_alike(kv_dtype) if kv_dtype else [""])]
+        attends = op.startswith(("attention", "mla"))
+        alike = ALIKE_IN_ATTENTION if attends else ALIKE
+        kv_formats = [kv_dtype, *alike.get(kv_dtype, ())] if kv_dtype else [""]
+        formats = [(d, kv) for d in (dtype, *alike.get(dtype, ())) for kv in kv_formats]
+        constants = model.constants(self.gpu, dtypes_of(dtype, kv_dtype))
         for gpu, kernels in self._sources:
+            if gpu.generation != self.gpu.generation:
+                continue
             for near, kv in formats:
                 found = _best(kernels, op, near, kv, backend, kernel)
                 if found is None:
                     continue
                 own = gpu.name == self.gpu.name
-                constants = model.constants(self.gpu, dtypes_of(dtype, kv_dtype))
+                if attends and not own and found.kernel != kernel and self._measured(op, backend, kernel):
+                    break  # attention differs more by kernel than by generation
                 values = carried(found.values, constants, gpu, self.gpu)
                 said = "calibrated" if found.backend == backend else "calibrated (any backend)"
-                if near != dtype:
-                    said = f"transferred from {near}"
+                if (near, kv) != (dtype, kv_dtype):
+                    said = f"transferred from {near}" + (f" with a cache of {kv}" if kv else "")
                 if not own:
                     said = f"transferred from {gpu.name}"
                 band = (found.lower, found.upper) if own else (found.carried_lower, found.carried_upper)
                 return Chosen(values, *band, said, found.domain, found.kernel)
+        return self._from_other_generations(op, formats, constants, backend, kernel)
+
+    def _measured(self, op: str, backend: str, kernel: str) -> bool:
+        """Whether this very kernel was measured well on any device."""
+        wanted = (op, backend, kernel)
+        return any(
+            (k.op, k.backend, k.kernel) == wanted and k.points >= MEASURED_WELL
+            for _, kernels in self._sources
+            for k in kernels
+        )
+
+    def _from_other_generations(
+        self,
+        op: str,
+        formats: Sequence[tuple[str, str]],
+        constants: Sequence[Constant],
+        backend: str,
+        kernel: str,
+    ) -> Chosen | None:
+        """The mean of the same kernel's constants on other devices, else of all kernels that do the same."""
+        every = [(gpu, k) for gpu, kernels in self._sources for k in kernels if k.op == op and k.backend]
+        same = [(gpu, k) for gpu, k in every if (k.backend, k.kernel) == (backend, kernel)]
+        well = [(gpu, k) for gpu, k in every if k.points >= MEASURED_WELL]
+        for pool in (same, well, every):
+            for near, kv in formats:
+                found = [(gpu, k) for gpu, k in pool if k.dtype == near and k.kv_dtype in (kv, "")]
+                if found:
+                    values = averaged([(gpu, k.values) for gpu, k in found], constants, self.gpu)
+                    names = dict.fromkeys(gpu.name for gpu, _ in found)
+                    most = max((k for _, k in found), key=lambda k: k.points)
+                    band = (most.carried_lower, most.carried_upper)
+                    said = f"transferred from {' and '.join(names)}"
+                    return Chosen(values, *band, said, most.domain, kernel or most.kernel)
         return None
 
     def table(self, op: str, dtype: str, kv_dtype: str, rows: Columns) -> KernelTime | None:
@@ -168,10 +212,6 @@ class Kernels:
     @cached_property
     def _cached(self) -> Any:
         return cache(self.choose)
-
-
-def _alike(dtype: str) -> list[str]:
-    return [dtype, *ALIKE.get(dtype, ())]
 
 
 def _best(

@@ -15,7 +15,7 @@ import numpy as np
 from roofline.physics.attention import LATENT, NOPE, ROTATED, VALUE, Shape, element, kernel_of
 from roofline.physics.base import Constant, ceil_div, column
 from roofline.physics.decode import CONSTANTS as DECODE
-from roofline.physics.decode import Grid, decode_parts
+from roofline.physics.decode import Grid, decode_parts, even_splits
 from roofline.physics.prefill import CONSTANTS as PREFILL
 from roofline.physics.prefill import Tiling, prefill_parts
 
@@ -36,6 +36,7 @@ class MlaPrefillModel:
 
     kinds: ClassVar[tuple[str, ...]] = ("mla_prefill",)
     family: ClassVar[tuple[str, ...]] = ("n_heads",)
+    start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Those of other attention."""
@@ -44,9 +45,9 @@ class MlaPrefillModel:
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
         """The parts of prefill, with the sizes of MLA."""
         kernel = kernel_of(rows)
-        absorbed = kernel == ABSORBED and gpu.capability < 100
+        absorbed = kernel == ABSORBED and gpu.generation < 10
         shape = latent_shape(rows) if absorbed else expanded_shape(rows)
-        tiling = LATENT_TILING if absorbed else TILINGS[min(max(gpu.capability // 10, 8), 10)]
+        tiling = LATENT_TILING if absorbed else TILINGS[max(gpu.generation, 8)]
         parts = prefill_parts(shape, tiling, kernel, gpu, dtype, c)
         ideal = np.minimum(expanded_shape(rows).ideal_s(gpu, dtype), parts["ideal"])
         return {**parts, "ideal": ideal, "reached": parts["reached"] + parts["ideal"] - ideal}
@@ -57,20 +58,23 @@ class MlaDecodeModel:
 
     kinds: ClassVar[tuple[str, ...]] = ("mla_decode",)
     family: ClassVar[tuple[str, ...]] = ("n_heads",)
+    start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Those of other decode attention; Hopper's kernel of SGLang has no fp8 and widens the cache."""
-        return (*DECODE, *((CONVERT,) if gpu.capability == 90 and dtype.kv == "fp8" else ()))
+        return (*DECODE, *((CONVERT,) if gpu.generation == 9 and dtype.kv == "fp8" else ()))
 
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
         """The parts of decode, with the sizes of MLA, and the widening of the cache."""
         kernel, shape = kernel_of(rows), latent_shape(rows)
-        splits = np.minimum(c["most_splits"], np.maximum(1.0, shape.kv_len / c["split_keys"]))
-        if gpu.capability < 90:  # TensorRT-LLM's kernel of Ampere does not split sequences
+        held = LATENT_ROWS[max(gpu.generation, 8)]
+        tiles, filled = ceil_div(shape.heads, held), np.full_like(shape.heads, held)
+        splits = even_splits(shape.batch * tiles, shape.kv_len, gpu, c)
+        if gpu.generation < 9:  # TensorRT-LLM's kernel of Ampere does not split sequences
             splits = np.ones_like(splits)
-        held = LATENT_ROWS[min(max(gpu.capability // 10, 8), 10)]
-        tiles, filled = ceil_div(shape.heads, held), np.full_like(splits, held)
-        grid = Grid(tiles, filled, splits, c["launch_s"], c["cta_s"], c["block_s"])
+        grid = Grid(
+            tiles, filled, np.minimum(shape.heads, held), splits, c["launch_s"], c["cta_s"], c["block_s"]
+        )
         widens = "convert_share" in c and kernel == ABSORBED
         read = dtype._replace(kv=dtype.inputs) if widens else dtype
         parts = decode_parts(shape, grid, kernel, gpu, read, c)

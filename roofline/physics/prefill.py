@@ -28,9 +28,9 @@ class Tiling(NamedTuple):
     packed: bool = False  # the query heads of one KV head share a tile
 
 
-# By generation; names are those of the measured tables. Tiles of the kernels' sources where these are public
-# (FlashAttention 2 paged: 64 rows; 3: 128; 4 and trtllm-gen: two tiles of 128), else the size that leaves
-# the least error on the measured rows.
+# By generation; names are those of the measured tables, "fp8" where the cache is. Tiles of the kernels'
+# sources where these are public (FlashAttention 2 paged: 64 rows; 3: 128; 4 and trtllm-gen: two tiles of
+# 128), else the size that leaves the least error on the measured rows.
 TILINGS: Mapping[int, Mapping[str, Tiling]] = {
     8: {
         "": Tiling(128, 64),
@@ -45,6 +45,7 @@ TILINGS: Mapping[int, Mapping[str, Tiling]] = {
         "vllm_vit_flash_attn_fa3": Tiling(128, 128),
         "flash_attention_v3": Tiling(128, 128),
         "torch_flow": Tiling(64, 32),
+        "torch_flow fp8": Tiling(128, 32),
         "triton": Tiling(64, 64),
     },
     10: {
@@ -52,6 +53,7 @@ TILINGS: Mapping[int, Mapping[str, Tiling]] = {
         "vllm_vit_flash_attn_fa4": Tiling(256, 128),
         "flash_attention_v4": Tiling(256, 128),
         "torch_flow": Tiling(128, 32),
+        "trtllm_mha fp8": Tiling(128, 32),
         "triton": Tiling(64, 64),
         "vllm_triton_attn": Tiling(64, 64),
         "vllm_flashinfer_trtllmdecode": Tiling(64, 32, packed=True),
@@ -60,15 +62,19 @@ TILINGS: Mapping[int, Mapping[str, Tiling]] = {
 
 # Head sizes that a kernel exists for; others are padded. Beyond the last, and on Blackwell, multiples of 16.
 HEADS = (64.0, 96.0, 128.0, 192.0, 256.0)
+HEADS_OF_SGLANG = (64.0, 96.0, 128.0, 256.0)
 HEADS_OF_TENSORRT = (64.0, 128.0, 256.0)
 
 CONSTANTS = (
     Constant("launch_s", "s", 1e-6, 5e-5, 1e-5, "start of the kernels, one after the other"),
+    Constant("single_launch_s", "s", 1e-6, 5e-5, 8e-6, "launch_s where a decode kernel takes single queries"),
     Constant("cta_s", "s", 1e-8, 2e-5, 2e-6, "first loads and last stores of a tile", "1/clock"),
-    Constant("tensor_share", "", 0.02, 1.5, 0.7, "share of the tensor peak inside a tile"),
-    Constant("softmax_share", "", 0.05, 20.0, 1.0, "rate of exponentials, of the special-function units'"),
+    Constant("tensor_share", "", 0.02, 1.2, 0.7, "share of the tensor peak inside a tile"),
+    Constant("wide_share", "", 0.3, 1.5, 0.9, "rate for heads of more than 128 elements, of the others'"),
+    Constant("solo_share", "", 0.3, 1.0, 0.9, "rate of a tile that has a processor alone, of several tiles'"),
+    Constant("softmax_share", "", 0.05, 2.5, 0.8, "rate of exponentials, of the special-function units'"),
     Constant("dram_share", "", 0.2, 1.0, 0.8, "share of the memory bandwidth"),
-    Constant("l2_share", "", 0.05, 1.5, 0.3, "share of the L2 bandwidth"),
+    Constant("l2_share", "", 0.2, 1.5, 0.4, "share of the L2 bandwidth"),
     Constant("l2_fill", "", 0.2, 1.0, 0.6, "share of the L2 that keeps tensors between two kernels"),
     Constant("sharpness", "", 1.0, 20.0, 2.0, "how well copies hide behind arithmetic"),
     Constant("pack_share", "", 0.05, 2.0, 1.0, "bandwidth of rotation and append, of the kernel's own"),
@@ -81,6 +87,7 @@ SWAP = Constant("swap_s", "s", 1e-8, 2e-5, 1e-6, "copies that bring grouped head
 FALLBACK = Constant(
     "fallback_share", "", 0.05, 1.0, 0.5, "rate of the kernel for head sizes with none, of its own"
 )
+PADDED = Constant("padded_cta_s", "s", 1e-9, 2e-5, 1e-7, "of cta_s where a tile pads its heads", "1/clock")
 PADDING = Constant("padding_s", "s", 1e-8, 2e-5, 1e-6, "copies that pad heads of a size without a kernel")
 
 
@@ -89,12 +96,13 @@ class PrefillModel:
 
     kinds: ClassVar[tuple[str, ...]] = ("attention_prefill", "attention_encoder")
     family: ClassVar[tuple[str, ...]] = ("n_heads", "n_kv_heads", "head_dim", "window")
+    start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Ampere has kernels that move heads into tiles; later generations some that pad or fall back."""
-        if gpu.capability < 90:
+        if gpu.generation < 9:
             return (*CONSTANTS, SWAP)
-        return (*CONSTANTS, PADDING, *((FALLBACK,) if gpu.capability >= 100 else ()))
+        return (*CONSTANTS, PADDED, PADDING, *((FALLBACK,) if gpu.generation >= 10 else ()))
 
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
         """Ideal roofline, what the kernel reaches of it, waves, copies that do not hide, other kernels."""
@@ -102,8 +110,8 @@ class PrefillModel:
         shape = Shape.of(rows)
         if "triton" in kernel:  # its loop masks what lies before the window instead of skipping it
             shape = Shape.of({**rows, "window": np.zeros_like(shape.window)})
-        parts = prefill_parts(shape, tiling_of(kernel, gpu), kernel, gpu, dtype, c)
-        if gpu.capability < 90:
+        parts = prefill_parts(shape, tiling_of(kernel, gpu, dtype), kernel, gpu, dtype, c)
+        if gpu.generation < 9:
             swapped = (shape.q_len == 1) & (shape.group > 1) & (shape.batch > 1)
             around = swapped * c["swap_s"] * ("vllm" in kernel)
         else:
@@ -111,10 +119,11 @@ class PrefillModel:
         return {**parts, "launch": parts["launch"] + around}
 
 
-def tiling_of(kernel: str, gpu: Gpu) -> Tiling:
+def tiling_of(kernel: str, gpu: Gpu, dtype: Dtypes) -> Tiling:
     """The kernel's tiles; those of the generation's usual kernel where it has no entry."""
-    generation = TILINGS[min(max(gpu.capability // 10, 8), 10)]
-    return generation.get(kernel, generation[""])
+    generation = TILINGS[max(gpu.generation, 8)]
+    usual = generation.get(kernel, generation[""])
+    return generation.get(f"{kernel} fp8", usual) if dtype.kv == "fp8" else usual
 
 
 def prefill_parts(
@@ -132,6 +141,7 @@ def prefill_parts(
     per_byte = miss / (gpu.dram_byte_per_s * c["dram_share"])
     per_byte = per_byte + (1 - miss) / (gpu.l2_byte_per_s * c["l2_share"])
     overlapped = smooth_max([makespan, moved * per_byte], c["sharpness"])
+    appends = shape.causal | kernel.startswith("torch_flow")  # encoders keep no cache, but TensorRT-LLM packs
     ideal = np.minimum(shape.ideal_s(gpu, dtype), overlapped)  # a warm L2 can beat the memory's roofline
     reached, waited = np.maximum(balanced, ideal), np.maximum(makespan, ideal)
     return {
@@ -139,8 +149,8 @@ def prefill_parts(
         "reached": reached - ideal,
         "waves": waited - reached,
         "copies": np.maximum(overlapped, waited) - waited,
-        "append": _append_s(shape, kernel, gpu, dtype, c, per_byte / c["pack_share"]),
-        "launch": np.full(len(ideal), c["launch_s"]),
+        "append": appends * _append_s(shape, kernel, gpu, dtype, c, per_byte / c["pack_share"]),
+        "launch": np.where(shape.q_len == 1, c["single_launch_s"], c["launch_s"]),
     }
 
 
@@ -155,10 +165,12 @@ def _tiles_s(
     positions = tiling.rows / together
     count = ceil_div(shape.q_len, positions)
     keys, longest = keys_per_tile(shape, positions, count, tiling.keys)
-    peak = gpu.peak("fp8" if _multiplies_in_kv(kernel, dtype) else compute_dtype(dtype.inputs))
+    peak = gpu.peak("fp8" if _multiplies_in_kv(kernel, gpu, dtype) else compute_dtype(dtype.inputs))
     padded, rate = _padded(shape, kernel, gpu, c)
+    rate = rate * np.where(padded.key_dim > 128, c["wide_share"], 1.0)
     step = tiling.rows * row_s(padded, gpu, peak, c["tensor_share"], c["softmax_share"]) / rate
-    mean_s, longest_s = c["cta_s"] + keys / count * step, c["cta_s"] + longest * step
+    start_s = c["cta_s"] + (padded.key_dim > shape.key_dim) * c.get(PADDED.name, 0.0)
+    mean_s, longest_s = start_s + keys / count * step, start_s + longest * step / c["solo_share"]
     waves = shape.batch * shape.heads / together * count / gpu.processors
     balanced = waves * mean_s
     idle = (np.ceil(waves) - waves) * mean_s
@@ -169,10 +181,10 @@ def _tiles_s(
 def _padded(shape: Shape, kernel: str, gpu: Gpu, c: Mapping[str, float]) -> tuple[Shape, Any]:
     """The sizes that are computed, and the rate of a kernel that stands in for a missing one."""
     tensorrt = kernel == "torch_flow"
-    if gpu.capability >= 100:
+    if gpu.generation >= 10:
         rate = np.where(tensorrt & (shape.key_dim % 16 > 0), c.get("fallback_share", 1.0), 1.0)
         return replace(shape, key_dim=_up(shape.key_dim, ()), value_dim=_up(shape.value_dim, ())), rate
-    known = HEADS_OF_TENSORRT if tensorrt else HEADS
+    known = HEADS_OF_TENSORRT if tensorrt else HEADS_OF_SGLANG if kernel == "fa3" else HEADS
     return replace(shape, key_dim=_up(shape.key_dim, known), value_dim=_up(shape.value_dim, known)), 1.0
 
 
@@ -202,9 +214,10 @@ def keys_per_tile(shape: Shape, positions: Floats, count: Floats, step: float) -
     return np.where(shape.causal, causal, count * longest), longest
 
 
-def _multiplies_in_kv(kernel: str, dtype: Dtypes) -> bool:
-    """vLLM quantises queries to the cache's fp8 and multiplies in it, except in its Triton kernel."""
-    return dtype.kv == "fp8" and kernel.startswith("vllm_fl")
+def _multiplies_in_kv(kernel: str, gpu: Gpu, dtype: Dtypes) -> bool:
+    """vLLM, but for its Triton kernel, and TensorRT-LLM quantise queries too and multiply in fp8."""
+    multiplies = kernel.startswith("vllm_fl") or kernel == "torch_flow"
+    return dtype.kv == "fp8" and multiplies and "fp8" in gpu.tensor_flop_per_s
 
 
 def _append_s(

@@ -1,4 +1,4 @@
-"""Carry fitted constants to a GPU that nobody measured: from the nearest one, scaled by their physics."""
+"""Carry fitted constants to a GPU that nobody measured: from those measured, scaled by their physics."""
 
 from __future__ import annotations
 
@@ -33,9 +33,36 @@ def carried(
     return found
 
 
+def averaged(
+    sources: Sequence[tuple[Gpu, Mapping[str, float]]], constants: Sequence[Constant], target: Gpu
+) -> dict[str, float]:
+    """The constants of several devices on one of another generation: what they have in common.
+
+    Geometric means, as latencies and shares spread by factors; each generation further off counts half, and
+    a device counts once, however many of its kernels are given.
+    """
+    given = [(carried(values, constants, gpu, target), gpu, values) for gpu, values in sources]
+    found = {}
+    for c in constants:
+        known = [(at[c.name], gpu) for at, gpu, values in given if c.name in values]
+        weights = [
+            2.0 ** -abs(gpu.generation - target.generation) / sum(g is gpu for _, g in known)
+            for _, gpu in known
+        ]
+        if not known:
+            found[c.name] = c.start
+        elif c.low > 0:
+            logs = sum(w * math.log(value) for w, (value, _) in zip(weights, known, strict=True))
+            found[c.name] = math.exp(logs / sum(weights))
+        else:
+            means = sum(w * value for w, (value, _) in zip(weights, known, strict=True))
+            found[c.name] = means / sum(weights)
+    return found
+
+
 def distance(source: Gpu, target: Gpu) -> float:
     """How unlike two GPUs are: generations first, then the ratio of their peaks and bandwidths."""
-    generations = abs(source.capability // 10 - target.capability // 10)
+    generations = abs(source.generation - target.generation)
     ratios = (
         (source.processors, target.processors),
         (source.dram_byte_per_s, target.dram_byte_per_s),

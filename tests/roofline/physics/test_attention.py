@@ -117,6 +117,40 @@ def test_time_grows_by_a_wave_where_heads_outnumber_processors() -> None:
     assert steps[2] == pytest.approx(steps[0], rel=0.1)
 
 
+@pytest.mark.parametrize(("gpu", "blocks"), [("a100_sxm", 27), ("h100_sxm", 33)])
+def test_tensorrt_groups_heads_where_blocks_of_128_keys_fill_a_quarter_of_the_processors(
+    gpu: str, blocks: int
+) -> None:
+    launches = {"launch_s": 1e-6, "plain_launch_s": 5e-5}
+    keys = np.array([128 * blocks - 1, 128 * blocks])
+    sizes = {"n_heads": 16, "n_kv_heads": 1, "kv_len": keys, "kernel": "torch_flow", "change": launches}
+    plain, grouped = time_s("attention_decode", gpu, **sizes)
+    assert plain - grouped > 4e-5
+    alone = time_s("attention_decode", gpu, **{**sizes, "n_heads": 1})
+    assert (alone > 5e-5).all()  # nothing to group
+
+
+def test_tensorrt_always_groups_heads_over_an_fp8_cache_on_hopper() -> None:
+    launches = {"launch_s": 1e-6, "plain_launch_s": 5e-5}
+    sizes = {"n_heads": 16, "n_kv_heads": 1, "kv_len": 16, "kernel": "torch_flow", "change": launches}
+    assert (
+        time_s("attention_decode", dtype=FP8_CACHE, **sizes)[0]
+        < 5e-5
+        < time_s("attention_decode", **sizes)[0]
+    )
+
+
+def test_a_tile_alone_on_its_processor_may_be_slower_than_one_of_many() -> None:
+    one = {"n_heads": 1, "n_kv_heads": 1, "q_len": 128, "kv_len": 16_384, "causal": 0}
+    many = {**one, "q_len": 131_072}
+    for sizes, ratio in ((one, 2.0), (many, 1.0)):
+        fast, slow = (
+            time_s("attention_encoder", change={"solo_share": s, "sharpness": 20.0}, **sizes)[0]
+            for s in (1, 0.5)
+        )
+        assert slow / fast == pytest.approx(ratio, rel=0.1)
+
+
 def test_long_prompts_reach_the_tensor_share() -> None:
     gpu, only_products = GPUS["h100_sxm"], {"softmax_share": 20.0, "sustained": 0.0, "tensor_share": 0.7}
     sizes = {"q_len": 65_536, "kv_len": 65_536, "n_heads": 32, "n_kv_heads": 1}

@@ -88,3 +88,13 @@ def test_pieces_cover() -> None:
 def test_a_processor_has_no_kernel_model() -> None:
     with pytest.raises(InputError, match="CUDA GPU"):
         Gpu.of(load_device("xeon_8480"))
+
+
+def test_rows_that_beat_the_data_sheet_steer_no_constant() -> None:
+    truth = known()
+    rows = timed(cell(), truth)
+    odd = np.arange(len(rows.time_s)) % 3 == 0
+    floor = np.where(odd, rows.time_s / 2, rows.time_s * 0.5)
+    impossible = replace(rows, time_s=np.where(odd, floor * 0.4, rows.time_s), floor_s=floor)
+    with_them, without = fit([impossible]), fit([impossible.take(~odd)])
+    assert with_them == without

@@ -1,0 +1,135 @@
+"""Constants on devices that nobody measured: how they are carried, and what the carried times keep to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hwspecs import device_names, load_device
+from roofline.ceilings import ceilings
+from roofline.optable import predict_table
+from roofline.physics.base import Constant, Gpu
+from roofline.physics.transfer import averaged, carried, distance
+from specfiles.errors import InputError
+
+A100, H100, B200 = (Gpu.of(load_device(name)) for name in ("a100_sxm", "h100_sxm", "b200_sxm"))
+SHARE = Constant("share", "", 0.01, 1.0, 0.5, "a share")
+LATENCY = Constant("latency_s", "s", 1e-9, 1e-3, 1e-6, "a latency", "1/clock")
+PART = Constant("part", "", 0.0, 1.0, 0.5, "a part that may be none")
+
+
+def gpus() -> dict[str, Gpu]:
+    """All devices that kernel models know."""
+    found = {}
+    for name in device_names():
+        try:
+            found[name] = Gpu.of(load_device(name))
+        except InputError:
+            continue
+    return found
+
+
+GPUS = gpus()
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("h200_sxm", "H100-SXM5-80GB"),
+        ("h20", "H100-SXM5-80GB"),
+        ("gh200", "H100-SXM5-80GB"),
+        ("gb200", "B200-SXM-180GB"),
+        ("b300_sxm", "B200-SXM-180GB"),
+        ("l40s", "A100-SXM4-80GB"),
+        ("rtx4090", "A100-SXM4-80GB"),
+        ("a40", "A100-SXM4-80GB"),
+        ("l4", "A100-SXM4-80GB"),
+        ("rtx_pro_6000_server", "A100-SXM4-80GB"),  # Blackwell without tensor memory runs Ampere's kernels
+    ],
+)
+def test_the_nearest_device_runs_the_same_kernels(name: str, nearest: str) -> None:
+    gpu = Gpu.of(load_device(name))
+    found = min((A100, H100, B200), key=lambda known: distance(known, gpu))
+    assert found.name == nearest
+    assert found.generation == gpu.generation
+
+
+def test_one_source_is_carried_as_it_is() -> None:
+    values = {"share": 0.3, "latency_s": 2e-6, "part": 0.1}
+    constants = (SHARE, LATENCY, PART)
+    found = averaged([(A100, values)], constants, H100)
+    assert found == pytest.approx(carried(values, constants, A100, H100))
+    assert found["latency_s"] == pytest.approx(2e-6 * A100.boost_hz / H100.boost_hz)
+
+
+def test_shares_of_two_neighbours_meet_in_the_geometric_middle() -> None:
+    given = [(A100, {"share": 0.2, "part": 0.2}), (B200, {"share": 0.8, "part": 0.8})]
+    found = averaged(given, (SHARE, PART), H100)
+    assert found == pytest.approx({"share": 0.4, "part": 0.5})
+
+
+def test_a_device_counts_once_and_a_generation_further_half() -> None:
+    once = averaged([(A100, {"share": 0.2}), (B200, {"share": 0.8})], (SHARE,), H100)
+    twice = averaged([(A100, {"share": 0.2}), (A100, {"share": 0.2}), (B200, {"share": 0.8})], (SHARE,), H100)
+    assert once == pytest.approx(twice)
+    further = averaged([(A100, {"share": 0.2}), (H100, {"share": 0.8})], (SHARE,), B200)
+    assert further["share"] == pytest.approx(math.exp((math.log(0.2) + 2 * math.log(0.8)) / 3))
+
+
+def test_what_no_source_has_keeps_its_start() -> None:
+    assert averaged([(A100, {"share": 0.2})], (SHARE, LATENCY), H100)["latency_s"] == LATENCY.start
+
+
+def attention(**columns: Any) -> pd.DataFrame:
+    """Rows of a Llama-3-8B layer."""
+    heads = {"n_heads": 32, "n_kv_heads": 8, "head_dim": 128, "causal": 1}
+    table = pd.DataFrame({"q_len": 1, **heads, **columns})
+    return table.assign(dtype="float16", kv_dtype="float16")
+
+
+def times_us(name: str, table: pd.DataFrame, fidelity: str = "calibrated") -> np.ndarray[Any, Any]:
+    found = predict_table(table, ceilings(load_device(name), fidelity))["predicted_us"]
+    return found.to_numpy(dtype=float)
+
+
+LENGTHS = np.exp2(np.arange(7, 18))
+BATCHES = np.exp2(np.arange(0, 10))
+
+
+@pytest.mark.parametrize("name", list(GPUS))
+def test_more_work_takes_no_less_time_on_any_gpu(name: str) -> None:
+    longer = attention(op="attention_decode", batch=8, kv_len=LENGTHS)
+    wider = attention(op="attention_decode", batch=BATCHES, kv_len=2048)
+    prompts = attention(op="attention_prefill", batch=1, kv_len=LENGTHS).assign(q_len=LENGTHS)
+    for table in (longer, wider, prompts):
+        assert (np.diff(np.log(times_us(name, table))) > -0.03).all()  # splits fill processors unevenly
+
+
+@pytest.mark.parametrize("name", list(GPUS))
+def test_large_attention_reaches_a_plausible_share_of_the_ceiling(name: str) -> None:
+    cache = attention(op="attention_decode", batch=[64], kv_len=65_536)
+    prompt = attention(op="attention_prefill", batch=[1], kv_len=32_768).assign(q_len=32_768)
+    stream, products = (
+        (times_us(name, table, "datasheet") / times_us(name, table))[0] for table in (cache, prompt)
+    )
+    assert 0.5 < stream <= 1  # of the bandwidth: measured kernels reach 0.7 to 0.95
+    assert 0.25 < products <= 1  # of the tensor peak: 0.4 to 0.75
+
+
+@pytest.mark.parametrize("name", list(GPUS))
+def test_the_least_attention_costs_a_launch(name: str) -> None:
+    least = times_us(name, attention(op="attention_decode", batch=[1], kv_len=16))[0]
+    assert 3 < least < 40  # us in a CUDA graph, two or three kernels in series
+
+
+def test_more_bandwidth_alone_helps_long_caches_only() -> None:
+    assert replace(H100, dram_byte_per_s=4.8e12).generation == H100.generation
+    table = attention(op="attention_decode", batch=[64, 1], kv_len=[65_536, 128])
+    old, new = times_us("h100_sxm", table), times_us("h200_sxm", table)
+    assert 1.2 < old[0] / new[0] < 4.8 / 3.35 * 1.01
+    assert old[1] / new[1] == pytest.approx(1, rel=0.03)
