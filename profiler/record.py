@@ -23,12 +23,14 @@ from profiler.steps import Timed, operators_at
 from profiler.subject import Point, Subject, greedy, load_subject, out_of_memory, step
 from profiler.timing import Sample, measure, sample
 from profiler.traced import trace_step
+from profiler.treatments.measure import measured
 from roofline.run import TABLES, Head, Run, create_run
 from specfiles.errors import InputError
 from specfiles.writing import write_text
 from workloads.catalogue import Loaded
 from workloads.dtypes import Precision
 from workloads.phases import Setting
+from workloads.techniques.base import Technique
 
 SAVE_EVERY_S = 10.0
 TOGETHER_BYTES = 1e9  # KV caches of points that are measured in turn; what needs more is measured after them
@@ -47,6 +49,7 @@ class Request:
     repeats: int = 15
     seed: int = 0
     alone: bool = True
+    techniques: tuple[Technique, ...] = ()  # to measure beside the plain steps
     progress: Callable[[str], None] = lambda _: None
 
 
@@ -260,9 +263,25 @@ def _look_inside(request: Request, subject: Subject, measured: _Measured, rows: 
     request.progress(f"trace: {_words(point)}")
     trace = request.out / f"trace-{_label(point)}.json.gz"
     rows.tables["kernels"] += [{**where, **row} for row in trace_step(subject, measured.run, trace)]
+    rows.tables["techniques"] += [{**where, **row} for row in _techniques(request, subject, point)]
     if request.alone:
         request.progress("  operators alone")
         rows.tables["operators"] += [{**where, **row} for row in _alone(request, point)]
+
+
+def _techniques(request: Request, subject: Subject, point: Point) -> list[dict[str, Any]]:
+    """The step with each technique beside the same without; what a point does not allow loses its own row."""
+    rows = []
+    for technique in request.techniques:
+        request.progress(f"  {technique.name}")
+        try:
+            row = measured(technique, subject, point, request.repeats)
+        except InputError as reason:
+            request.progress(f"  {technique.name} not measured: {reason}")
+            continue
+        if row is not None:
+            rows.append(row)
+    return rows
 
 
 def _alone(request: Request, point: Point) -> list[dict[str, Any]]:

@@ -37,7 +37,9 @@ def of_run(
     which takes a second. Raises InputError where the device file
     lacks what the fidelity needs.
     """
+    from reports import gains as measured_gains
     from reports.comparisons import comparison
+    from roofline.gains import gains
     from roofline.validate import scenario_of, validate
 
     chosen = Fidelity(fidelity) if fidelity else best_fidelity(device)
@@ -49,6 +51,7 @@ def of_run(
         points=tuple(points.values()),
         fidelity=str(chosen),
         reference=f"{REFERENCE[reference_fidelity(device)]} of {device.name}",
+        gains=measured_gains.records(gains(run, device, chosen)),
         comparisons=tuple(comparison(run, device, scenario, f, points) for f in Fidelity),
         provenance=(provenance.of_run(run, device, ceilings(device, chosen), scenario.setting),),
         measured=True,

@@ -304,6 +304,23 @@ class Card:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """A technique in a measured step: time without over time with, measured and predicted."""
+
+    step: str
+    technique: str
+    base_s: float
+    treated_s: float
+    gain: float
+    gain_q25: float
+    gain_q75: float
+    predicted_gain: float | None
+    error: float | None
+    deviation: float | None  # of results
+    note: str  # why nothing is predicted
+
+
+@dataclass(frozen=True)
 class Source:
     """A number of the device file and where it was read."""
 
@@ -353,6 +370,7 @@ class Content:
     sentences: tuple[str, ...] = ()
     totals: tuple[Totals, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    gains: tuple[Gain, ...] = ()
     advice: tuple[Advice, ...] = ()
     elsewhere: tuple[Elsewhere, ...] = ()
     elsewhere_for: str = ""

@@ -120,8 +120,8 @@ def _drift_told(result: Validation) -> list[str]:
     return [told, terminal.table(plain_records(result.drift), DRIFT)]
 
 
-def as_json(results: Sequence[Validation]) -> str:
-    """Every table of every fidelity."""
+def as_json(results: Sequence[Validation], gains: Sequence[pd.DataFrame]) -> str:
+    """Every table of every fidelity, with the gains of techniques at each."""
     return json.dumps(
         {
             "schema": 1,
@@ -134,8 +134,9 @@ def as_json(results: Sequence[Validation]) -> str:
                     },
                     "drift_unknown": result.drift_unknown,
                     "summary": plain_records(result.summary()),
+                    "techniques": plain_records(gained),
                 }
-                for result in results
+                for result, gained in zip(results, gains, strict=True)
             ],
         },
         indent=1,

@@ -69,6 +69,22 @@ TABLES = {
     ),
     # One row per device kernel or host operation of a traced step.
     "kernels": ("phase", "batch", "q_len", "kv_len", "operator", "name", "count", "time_s"),
+    # One row per phase point and technique: the step without and with it, measured in turn.
+    "techniques": (
+        "phase",
+        "batch",
+        "q_len",
+        "kv_len",
+        "technique",  # as the command line takes it, with what was measured of its parameters
+        "convention",  # by which the step without it is counted
+        "repeats",
+        "base_s",
+        "treated_s",
+        "gain",  # median of base / treated of neighbours
+        "gain_q25",
+        "gain_q75",
+        "deviation",  # of results: largest difference over largest value, or share of tokens
+    ),
     # Samples of the power monitor.
     "power": ("time_s", "power_w", "sm_clock_hz", "memory_clock_hz", "temperature_c", "throttle"),
 }

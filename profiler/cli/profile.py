@@ -33,6 +33,9 @@ REPLAYED = 3  # steps of each point under a tool
 @click.option("--repeats", type=int, default=16, show_default=True, help="Measured steps of each point.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random weights and tokens.")
 @click.option("--alone/--no-alone", default=True, show_default=True, help="Each operator by itself, too.")
+@click.option(
+    "--with", "words", multiple=True, metavar="TECHNIQUE[:k=v,..]", help="Measure with and without it, too."
+)
 @click.option("--nsys", is_flag=True, help="Record the steps under Nsight Systems, too: RUN/nsight.")
 @click.option("--ncu", is_flag=True, help="Count FLOP and bytes of each kernel under Nsight Compute, too.")
 @click.option("--replay", is_flag=True, hidden=True)  # only the steps, for a tool that watches from outside
@@ -46,6 +49,7 @@ def command(
     repeats: int,
     seed: int,
     alone: bool,
+    words: tuple[str, ...],
     nsys: bool,
     ncu: bool,
     replay: bool,
@@ -59,7 +63,9 @@ def command(
     from profiler.points import points
     from profiler.record import Request, profile
     from profiler.scenarios import Asked, scenarios
+    from profiler.treatments.measure import treatment
     from roofline.run import refuse_existing
+    from workloads.techniques.registry import parse
 
     positive(repeats=repeats, threads=threads)
     tools = [tool for tool, asked in (("nsys", nsys), ("ncu", ncu)) if asked]
@@ -79,9 +85,13 @@ def command(
 
         play(loaded, chosen, wanted, points(found), repeats, seed)
         return
+    techniques = tuple(map(parse, words))
+    steps = points(found)
+    for technique in techniques:
+        treatment(technique, chosen, wanted, [point.phase for point in steps])
     hardware = load_device(hw) if hw else device_name(chosen)
     run = profile(
-        Request(loaded, chosen, wanted, points(found), out, hardware, repeats, seed, alone, progress)
+        Request(loaded, chosen, wanted, steps, out, hardware, repeats, seed, alone, techniques, progress)
     )
     for note in run.head.notes:
         print(note, file=sys.stderr)

@@ -47,8 +47,10 @@ def command(
     kernel and regime; one with TTFT and TPOT per model, device, engine, format and tp.
     """
     from hwspecs import load_device
+    from reports import gains as measured_gains
     from reports import validation
     from roofline.ceilings import available
+    from roofline.gains import gains
     from roofline.run import open_run
     from roofline.validate import validate
 
@@ -64,7 +66,9 @@ def command(
         print(f"note: measured on {opened.head.device}, predicted for {device.name}", file=sys.stderr)
     chosen = [known_fidelity(name) for name in fidelity] if fidelity else available(device)
     results = [validate(opened, device, entry) for entry in chosen]
-    emit(validation.as_json(results) if format == "json" else validation.as_text(results, details), out)
+    techniques = [gains(opened, device, entry) for entry in chosen]
+    as_text = validation.as_text(results, details) + measured_gains.as_text(techniques[-1])
+    emit(validation.as_json(results, techniques) if format == "json" else as_text, out)
     summary = results[-1].summary()
     _stop_above(max_error, summary.loc[summary["bound"] == "all", "median_ape"].max())
 

@@ -20,7 +20,7 @@ class FlashAttention(Technique):
     level = "system"
     category = "graph and operator"
     paper = "FlashAttention arXiv:2205.14135"
-    removes = "writes and reads of scores and probabilities"
+    removes = "writes and reads of scores and probabilities; tiles in which everything is masked"
     adds = "nothing in inference"
     needs = "a kernel for the head size and the mask"
     quality = "exact"
@@ -40,9 +40,9 @@ class FlashAttention(Technique):
         return None
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """The same products without the traffic of scores."""
+        """The same products without the traffic of scores, and without the pairs above the diagonal."""
 
         def fuse(core: Any) -> Attention:
-            return replace(core, fused=True)  # type: ignore[no-any-return]
+            return replace(core, fused=True, causal_exact=True)  # type: ignore[no-any-return]
 
         return schedule.with_change(on(Attention, fuse))

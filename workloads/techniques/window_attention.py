@@ -15,7 +15,7 @@ class WindowAttention(Technique):
     """Every position sees a window of the last ones, in prefill and decode."""
 
     name = "window-attention"
-    aliases = ("longformer", "sliding-window-attention")
+    aliases = ("window", "longformer", "sliding-window-attention")
     level = "model"
     category = "sparsification"
     paper = "Longformer arXiv:2004.05150; Mistral 7B arXiv:2310.06825"

@@ -1,0 +1,1 @@
+"""Techniques run on the device at hand: the same step without and with one, in turn."""

@@ -1,0 +1,34 @@
+"""Attention in one kernel against attention in several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from profiler.subject import Point, Subject, step
+from profiler.treatments.base import Pair, Treatment, logits
+
+
+class FlashAttention(Treatment):
+    """PyTorch's fused attention against the model's own matrix products and softmax."""
+
+    name = "flash-attention"
+    tolerance = 1e-2  # of bf16; fp32 differs by less than 1e-4
+
+    def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
+        """The same step; what attends is exchanged."""
+        run = partial(step(subject, point, point.kv_len), logits)
+        around = partial(_attending, subject.network, "eager")
+        return Pair(run, run, technique, around_plain=around, convention="llm-viewer")
+
+
+@contextmanager
+def _attending(network: Any, implementation: str) -> Iterator[None]:
+    before = network.config._attn_implementation
+    network.set_attn_implementation(implementation)
+    try:
+        yield
+    finally:
+        network.set_attn_implementation(before)

@@ -1,0 +1,80 @@
+"""What every treatment answers: whether it runs here, and a step without and with its technique."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from profiler.ranges import family
+from profiler.subject import Point, Subject
+from workloads.techniques.base import Technique
+
+Around = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A step without and with a technique, ready to be run in turn.
+
+    Each returns what it computed; what must hold while it runs is entered around it and not timed.
+    """
+
+    plain: Callable[[], Any]
+    treated: Callable[[], Any]
+    technique: Technique  # with what was found of its parameters
+    around_plain: Around = nullcontext
+    around_treated: Around = nullcontext
+    check: Callable[[], Any] | None = None  # gives the expected result where the plain step does not
+    tokens: int = 1  # decode steps' worth of work in each run
+    convention: str = "eager"  # how the step without it is counted
+
+
+class Treatment(ABC):
+    """How a technique is run with PyTorch's public kernels."""
+
+    name: ClassVar[str]  # of the technique
+    phases: ClassVar[tuple[str, ...]] = ("prefill", "decode")
+    # How far results may differ, over the largest; None where the technique gives other results by intent.
+    tolerance: ClassVar[float | None] = None
+    compared: ClassVar[bool] = True  # False where other weights make any comparison of results idle
+
+    def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
+        """Why it cannot be run here; None where it can."""
+        return None
+
+    @abstractmethod
+    def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
+        """The steps to compare. Raises InputError where the model or the point does not allow it."""
+
+
+def logits(output: Any) -> Any:
+    """A sampler that keeps everything: what steps are compared by."""
+    return output
+
+
+def layers(subject: Subject) -> Any:
+    """The module list of the model's layers, and the module that holds it."""
+    path = family(subject.loaded.model).layers
+    parent = subject.network.get_submodule(path.rpartition(".")[0])
+    return parent, path.rpartition(".")[2]
+
+
+@contextmanager
+def swapped(places: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Attributes of modules exchanged inside the block: (module, name, what stands there instead)."""
+    before = [getattr(module, name) for module, name, _ in places]
+    for module, name, other in places:
+        setattr(module, name, other)
+    try:
+        yield
+    finally:
+        for (module, name, _), old in zip(places, before, strict=True):
+            setattr(module, name, old)
+
+
+def with_found(technique: Technique, **found: Any) -> Technique:
+    """The technique with parameters that were measured."""
+    return replace(technique, **found)  # type: ignore[type-var]

@@ -1,0 +1,104 @@
+"""Measure a technique: the step without and with it in turn, after both were compared."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from typing import Any
+
+from profiler.subject import Point, Subject
+from profiler.timing import sample, stopwatch
+from profiler.treatments.attention import FlashAttention
+from profiler.treatments.base import Pair, Treatment
+from profiler.treatments.grouped_query import GroupedQuery
+from profiler.treatments.prefix import Prefix
+from profiler.treatments.pruning import LayerPruning
+from profiler.treatments.self_speculation import SelfSpeculative
+from profiler.treatments.weight_only import WeightOnly
+from profiler.treatments.window import Window
+from specfiles.errors import InputError
+from workloads.techniques.base import Technique
+
+TREATMENTS: dict[str, Treatment] = {
+    treatment.name: treatment
+    for treatment in (
+        WeightOnly(),
+        FlashAttention(),
+        Window(),
+        GroupedQuery(),
+        Prefix(),
+        SelfSpeculative(),
+        LayerPruning(),
+    )
+}
+
+
+def treatment(technique: Technique, device: str, dtype: str, phases: Sequence[str]) -> Treatment:
+    """How a technique is run. Raises InputError where it cannot be measured here, with the reason."""
+    known = TREATMENTS.get(technique.name)
+    if known is None:
+        listed = ", ".join(TREATMENTS)
+        raise InputError(f"{technique.name} is not measured by `profile --with`, which knows: {listed}.")
+    reason = known.refuse(technique, device, dtype)
+    if reason is None and not set(known.phases) & set(phases):
+        reason = f"it is measured in {' and '.join(known.phases)}, and no such step was asked for"
+    if reason is not None:
+        raise InputError(f"{technique.name} cannot be measured here: {reason}.")
+    return known
+
+
+def measured(technique: Technique, subject: Subject, point: Point, repeats: int) -> dict[str, Any] | None:
+    """One row: times without and with the technique, and the gain; None where it does not concern the phase.
+
+    Raises InputError where the results of a technique that should not change them differ.
+    """
+    how = TREATMENTS[technique.name]
+    if point.phase not in how.phases:
+        return None
+    pair = how.pair(technique, subject, point)
+    difference = deviation(pair) if how.compared else None
+    if difference is not None and how.tolerance is not None and not difference <= how.tolerance:
+        raise InputError(
+            f"{technique.name} was not timed: its results differ by {difference:.2g} of the largest, "
+            f"{how.tolerance:g} is allowed."
+        )
+    base, treated = _in_turn(pair, subject.device, repeats)
+    gains = sample([a / b for a, b in zip(base, treated, strict=True)])
+    return {
+        "technique": pair.technique.told(),
+        "convention": pair.convention,
+        "repeats": repeats,
+        "base_s": sample(base).median_s / pair.tokens,
+        "treated_s": sample(treated).median_s / pair.tokens,
+        "gain": gains.median_s,
+        "gain_q25": gains.q25_s,
+        "gain_q75": gains.q75_s,
+        "deviation": difference,
+    }
+
+
+def deviation(pair: Pair) -> float:
+    """The largest difference of results over the largest result; of tokens the share that differ."""
+    with pair.around_plain():
+        expected = (pair.check or pair.plain)()
+    with pair.around_treated():
+        found = pair.treated()
+    if not expected.is_floating_point():
+        return float((expected != found).float().mean())
+    return float((expected - found).abs().max() / expected.abs().max())
+
+
+def _in_turn(pair: Pair, device: str, repeats: int) -> tuple[list[float], list[float]]:
+    """Seconds of each run; the order alternates, so that a drift of the machine touches both alike."""
+    seconds = stopwatch(device)
+    times: dict[bool, list[float]] = {False: [], True: []}
+    gc.collect()
+    gc.disable()  # a collection would land in some step and not in others
+    try:
+        for repeat in range(repeats):
+            for treated in (repeat % 2 == 0, repeat % 2 == 1):
+                with pair.around_treated() if treated else pair.around_plain():
+                    times[treated].append(seconds(pair.treated if treated else pair.plain))
+    finally:
+        gc.enable()
+    return times[False], times[True]

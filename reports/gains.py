@@ -1,0 +1,54 @@
+"""What techniques gained in a run beside what was predicted, as text or records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reports import terminal
+from reports.records import Gain
+from reports.units import percent, si, text
+from reports.validation import plain_records
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def _times(gain: float | None) -> str:
+    return "–" if gain is None else f"{gain:.2f}x"
+
+
+COLUMNS: dict[str, tuple[str, terminal.Format]] = {
+    "phase": ("phase", text),
+    "kv_len": ("tokens", text),
+    "technique": ("technique", text),
+    "base_s": ("measured without", lambda v: si(v, "s")),
+    "treated_s": ("with", lambda v: si(v, "s")),
+    "gain": ("measured gain", _times),
+    "predicted_gain": ("predicted gain", _times),
+    "error": ("error", percent),
+    "deviation": ("results differ by", lambda v: "–" if v is None else f"{v:.1g}"),
+}
+
+
+def as_text(gains: pd.DataFrame) -> str:
+    """A table, and a sentence for each technique that cannot be predicted; nothing without any."""
+    rows = plain_records(gains)
+    if not rows:
+        return ""
+    notes = sorted({f"not predicted: {row['note']}" for row in rows if row["note"]})
+    head = "techniques: the same step without and with each, measured in turn, beside the prediction"
+    return "\n".join(["", head, terminal.table(rows, COLUMNS), *notes, ""]).rstrip("\n") + "\n"
+
+
+def records(gains: pd.DataFrame) -> tuple[Gain, ...]:
+    """The same for a report."""
+    names = ("technique", "base_s", "treated_s", "gain", "gain_q25", "gain_q75", "predicted_gain", "error")
+    return tuple(
+        Gain(
+            f"{row['phase']}, batch {row['batch']}, {row['q_len']} of {row['kv_len']} tokens",
+            **{name: row[name] for name in names},
+            deviation=row["deviation"],
+            note=row["note"],
+        )
+        for row in plain_records(gains)
+    )

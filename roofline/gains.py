@@ -1,0 +1,64 @@
+"""What techniques gained in a run, beside what they were predicted to gain."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from roofline.ceilings import Fidelity
+from roofline.predict import predict
+from roofline.run import Run
+from roofline.scenario import Scenario
+from roofline.validate import POINT, scenario_of
+from specfiles.errors import InputError
+from workloads.convention import convention
+from workloads.techniques.registry import parse
+
+if TYPE_CHECKING:
+    from hwspecs import Device
+
+MEASURED = ["technique", "base_s", "treated_s", "gain", "gain_q25", "gain_q75", "deviation"]
+PREDICTED = ["predicted_base_s", "predicted_s", "predicted_gain", "error", "note"]
+
+
+def gains(run: Run, device: Device, fidelity: Fidelity | str) -> pd.DataFrame:
+    """One row per point and technique of a run: measured and predicted times and gains, base over treated.
+
+    `error` is that of the gain, predicted / measured - 1. Predicted times are those of the operators,
+    measured ones of whole steps. Where nothing can be predicted, `note` says why.
+    """
+    table = run.table("techniques")
+    if table.empty:
+        return pd.DataFrame(columns=[*POINT, *MEASURED, *PREDICTED])
+    scenario = scenario_of(run)
+    rows = []
+    for row in table.itertuples():
+        setting = replace(scenario.setting, convention=convention(str(row.convention)))
+        batch, q_len, kv_len = int(row.batch), int(row.q_len), int(row.kv_len)
+        asked = replace(
+            scenario,
+            phase=str(row.phase),
+            batch=batch,
+            prompt=q_len,
+            context=kv_len,
+            output=1,
+            setting=setting,
+        )
+        rows.append(_predicted(asked, str(row.technique), device, fidelity))
+    found = pd.concat([table[[*POINT, *MEASURED]], pd.DataFrame(rows, index=table.index)], axis=1)
+    return found.assign(error=found["predicted_gain"] / found["gain"] - 1)[[*POINT, *MEASURED, *PREDICTED]]
+
+
+def _predicted(
+    asked: Scenario, words: str, device: Device, fidelity: Fidelity | str
+) -> dict[str, float | str | None]:
+    """Times of the step without and with a technique."""
+    base = predict(asked, device, fidelity).time_s()
+    try:
+        treated = predict(replace(asked, techniques=(parse(words),)), device, fidelity).time_s()
+    except InputError as reason:
+        nothing: dict[str, float | str | None] = dict.fromkeys(("predicted_s", "predicted_gain"))
+        return {"predicted_base_s": base, **nothing, "note": str(reason)}
+    return {"predicted_base_s": base, "predicted_s": treated, "predicted_gain": base / treated, "note": ""}

@@ -1,0 +1,209 @@
+"""Techniques run on a tiny model: results are those that they should be, and the model is as before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specfiles.errors import InputError
+from workloads.techniques.decoding import expected_tokens
+from workloads.techniques.registry import known, parse
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from profiler.subject import Point, Subject, step  # noqa: E402
+from profiler.treatments import measure  # noqa: E402
+from profiler.treatments.base import Pair, logits  # noqa: E402
+from profiler.treatments.measure import TREATMENTS, deviation, measured, treatment  # noqa: E402
+from profiler.treatments.self_speculation import TOKENS, acceptance  # noqa: E402
+from profiler.treatments.weight_only import _grouped, _packed  # noqa: E402
+
+MakeSubject = Callable[..., Subject]
+PREFILL, DECODE = Point("prefill", 2, 40, 40), Point("decode", 1, 1, 61)
+EXACT = {
+    "flash-attention": "flash-attention",
+    "window-attention": "window-attention:window=16",
+    "prefix-caching": "prefix-caching:hit=0.7",
+    "self-speculative-decoding": "self-speculative:layers=0.7,k=3",
+}
+
+
+def pair(words: str, subject: Subject, point: Point) -> Pair:
+    technique = parse(words)
+    return TREATMENTS[technique.name].pair(technique, subject, point)
+
+
+@pytest.fixture(autouse=True)
+def inference() -> Any:
+    with torch.inference_mode():
+        yield
+
+
+@pytest.mark.parametrize("words", EXACT.values())
+def test_what_should_change_nothing_changes_nothing(words: str, subject: MakeSubject) -> None:
+    how = TREATMENTS[parse(words).name]
+    for point in (PREFILL, DECODE):
+        if point.phase in how.phases:
+            assert deviation(pair(words, subject(max_position_embeddings=256), point)) < 1e-5
+
+
+def test_every_treatment_is_of_a_technique_and_exact_ones_are_checked() -> None:
+    for name, how in TREATMENTS.items():
+        assert known()[name].name == name
+        assert (how.tolerance is not None) == (name in EXACT)
+        assert known()[name].quality != "exact" or how.tolerance is not None
+
+
+@pytest.mark.parametrize(
+    "words", [*EXACT.values(), "weight-only:format=int8", "layer-pruning:ratio=0.5", "gqa:kv_heads=1"]
+)
+def test_the_model_is_as_before(words: str, subject: MakeSubject) -> None:
+    ours = subject(max_position_embeddings=256)
+    run = partial(step(ours, DECODE, DECODE.kv_len), logits)
+    before = run()
+    measured(parse(words), ours, DECODE, 2)
+    assert torch.equal(run(), before)
+
+
+def test_a_window_that_sees_too_much_is_found_out(subject: MakeSubject) -> None:
+    """The comparison can fail: against the step that sees everything, the results differ."""
+    found = pair("window-attention:window=16", subject(), DECODE)
+    assert deviation(Pair(found.plain, found.treated, found.technique)) > 1e-3
+
+
+def test_wrong_results_are_not_timed(subject: MakeSubject, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = subject()
+    wrong = Pair(lambda: torch.ones(3), lambda: torch.tensor([1.0, 1.0, 1.1]), parse("flash-attention"))
+    monkeypatch.setattr(TREATMENTS["flash-attention"], "pair", lambda *_: wrong, raising=False)
+    monkeypatch.setattr(measure, "_in_turn", None)
+    with pytest.raises(
+        InputError, match=r"was not timed: its results differ by 0\.1 of the largest, 0\.01 is"
+    ):
+        measured(parse("flash-attention"), ours, PREFILL, 3)
+
+
+def test_int8_weights_give_nearly_the_same(subject: MakeSubject) -> None:
+    for dtype in ("fp32", "bf16"):
+        difference = deviation(pair("weight-only:format=int8", subject(dtype=dtype), PREFILL))
+        assert 1e-4 < difference < 0.2
+
+
+def test_int4_weights_in_groups_are_multiplied_as_they_are_stored() -> None:
+    linear = torch.nn.Linear(128, 64, bias=True).to(torch.bfloat16)
+    rows = torch.randn(3, 5, 128, dtype=torch.bfloat16)
+    _, scales = _grouped(linear.weight.float(), 32, torch.bfloat16)
+    assert scales.shape == (4, 64, 2)
+    step_size = scales[..., 0].float().max()
+    found = _packed(linear, "int4_g32")(rows)
+    assert found.shape == (3, 5, 64)
+    most = rows.float().abs().sum(-1, keepdim=True) * (step_size / 2 + 0.01)  # half a step per weight
+    assert ((found.float() - linear(rows).float()).abs() <= most).all()
+    identity = torch.eye(128, dtype=torch.bfloat16)
+    stored = (_packed(linear, "int4_g32")(identity) - linear.bias).float().T
+    assert (stored - linear.weight.float()).abs().max() <= step_size / 2 + 0.01
+    with pytest.raises(InputError, match="64 x 128 has no whole groups of 96"):
+        _grouped(linear.weight.float(), 96, torch.bfloat16)
+
+
+def test_drafts_by_all_layers_are_all_kept(subject: MakeSubject) -> None:
+    found = pair("self-speculative:layers=1,k=3", subject(max_position_embeddings=256), DECODE)
+    assert found.technique.accept == pytest.approx(1)  # type: ignore[attr-defined]
+    assert found.tokens == TOKENS
+    assert found.plain().shape == found.treated().shape == (1, TOKENS + 1)
+
+
+@given(st.floats(0.01, 0.99), st.integers(1, 12))
+def test_the_acceptance_is_the_one_that_yields_as_many_tokens(accept: float, k: int) -> None:
+    assert acceptance(expected_tokens(accept, k), k) == pytest.approx(accept, abs=1e-6)
+
+
+def test_half_the_layers_are_run(subject: MakeSubject) -> None:
+    ours = subject(num_hidden_layers=4)
+    found, ran = pair("layer-pruning:ratio=0.5", ours, PREFILL), []
+    hooks = [
+        layer.register_forward_hook(lambda *_, i=i: ran.append(i))
+        for i, layer in enumerate(ours.network.model.layers)
+    ]
+    with found.around_treated():
+        found.treated()
+    assert ran == [0, 2]
+    ran.clear()
+    found.plain()
+    assert ran == [0, 1, 2, 3]
+    for hook in hooks:
+        hook.remove()
+
+
+def test_times_are_of_runs_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that slows down evenly: neighbours differ by the technique alone, whatever came first."""
+    order: list[str] = []
+    monkeypatch.setattr(measure, "stopwatch", lambda _: lambda work: work() * (1 + len(order) / 1e6))
+    both = Pair(
+        lambda: order.append("plain") or 3.0, lambda: order.append("treated") or 1.5, parse("flash-attention")
+    )
+    base, treated = measure._in_turn(both, "cpu", 4)
+    assert order in (
+        ["treated", "plain", "plain", "treated"] * 2,
+        ["plain", "treated", "treated", "plain"] * 2,
+    )
+    assert [a / b for a, b in zip(base, treated, strict=True)] == pytest.approx([2.0] * 4, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "dtype", "said"),
+    [
+        ("medusa", "fp32", "medusa is not measured by `profile --with`, which knows: weight-only"),
+        ("awq", "fp32", "no kernel for rows in fp32 and weights in int4_g128 .it has int8"),
+        ("nf4", "bf16", "no kernel for rows in bf16 and weights in nf4"),
+        ("self-speculative", "fp32", "it is measured in decode, and no such step was asked for"),
+    ],
+)
+def test_what_cannot_be_measured_says_why(words: str, dtype: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        treatment(parse(words), "cpu", dtype, ["prefill"])
+
+
+def test_a_run_holds_gains_and_validate_and_report_show_them(
+    small_llama: Path, measured_file: Path, roofline: Callable[..., Any], tmp_path: Path
+) -> None:
+    import json
+
+    run = tmp_path / "run"
+    sizes = ("--device", "cpu", "--prompt", 64, "--output", 2, "--repeats", 3, "--no-alone")
+    words = ("--with", "prefix-caching", "--with", "layer-pruning:ratio=0.5")
+    done = roofline("profile", small_llama, *sizes, *words, "--hw", measured_file, "-o", run)
+    assert done.code == 0, done.err
+    table = pd.read_parquet(run / "techniques.parquet")
+    assert table[["phase", "technique"]].to_numpy().tolist() == [
+        ["prefill", "prefix-caching:hit=0.5"],
+        ["prefill", "layer-pruning:ratio=0.5"],
+        ["decode", "layer-pruning:ratio=0.5"],
+    ]
+    assert (table[["base_s", "treated_s", "gain"]] > 0).all(axis=None)
+    shown = roofline("validate", run, "--hw", measured_file)
+    assert "techniques: the same step without and with each" in shown.out
+    entry = json.loads(roofline("validate", run, "--hw", measured_file, "--format", "json").out)
+    for row in entry["fidelities"][-1]["techniques"]:
+        assert row["predicted_gain"] == pytest.approx(row["predicted_base_s"] / row["predicted_s"])
+        assert row["error"] == pytest.approx(row["predicted_gain"] / row["gain"] - 1)
+    page = tmp_path / "report.html"
+    assert roofline("report", run, "-o", page).code == 0
+    assert "layer-pruning:ratio=0.5" in page.read_text()
+
+
+def test_wrong_techniques_stop_before_anything_is_written(
+    small_llama: Path, roofline: Callable[..., Any], tmp_path: Path
+) -> None:
+    sizes = ("--device", "cpu", "--prompt", 64, "--output", 2)
+    done = roofline("profile", small_llama, *sizes, "--with", "2:4", "-o", tmp_path / "run")
+    assert done.code == 2
+    assert "sparsity-2:4 is not measured" in done.err
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,98 @@
+"""Gains of techniques in a run written by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from hwspecs import Device
+from reports.gains import as_text, records
+from roofline.gains import gains
+from roofline.predict import predict
+from roofline.run import TABLES, Run
+from roofline.scenario import Scenario
+from roofline.validate import scenario_of
+from tests.roofline.test_validate import device, write
+from workloads.convention import convention
+from workloads.techniques.registry import parse
+
+__all__ = ["device"]  # a fixture
+STEPS = {"prefill": (64, 64), "decode": (1, 65)}
+
+
+def asked(run: Run, phase: str, counted: str = "eager") -> Scenario:
+    q_len, kv_len = STEPS[phase]
+    scenario = replace(scenario_of(run), batch=2, prompt=q_len, context=kv_len, output=1)
+    return replace(scenario, phase=phase, setting=replace(scenario.setting, convention=convention(counted)))
+
+
+def row(
+    phase: str, technique: str, base_s: float, treated_s: float, counted: str = "eager"
+) -> dict[str, Any]:
+    q_len, kv_len = STEPS[phase]
+    values = (
+        phase,
+        2,
+        q_len,
+        kv_len,
+        technique,
+        counted,
+        5,
+        base_s,
+        treated_s,
+        *[base_s / treated_s] * 3,
+        0.0,
+    )
+    return dict(zip(TABLES["techniques"], values, strict=True))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return write(tmp_path / "run", [])
+
+
+def with_table(run: Run, *rows: dict[str, Any]) -> Run:
+    run.write_table("techniques", pd.DataFrame(rows, columns=list(TABLES["techniques"])))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("phase", "words", "counted"),
+    [
+        ("decode", "layer-pruning:ratio=0.5", "eager"),
+        ("prefill", "flash-attention", "llm-viewer"),
+        ("prefill", "prefix-caching:hit=0.5", "eager"),
+    ],
+)
+def test_a_run_as_fast_as_predicted_has_no_error(
+    run: Run, device: Device, phase: str, words: str, counted: str
+) -> None:
+    plain = asked(run, phase, counted)
+    base = predict(plain, device, "measured").time_s()
+    treated = predict(replace(plain, techniques=(parse(words),)), device, "measured").time_s()
+    assert base > treated
+    table = with_table(run, row(phase, words, 3 * base, 3 * treated, counted))
+    found = gains(table, device, "measured").iloc[0]
+    assert found["predicted_base_s"] == pytest.approx(base, abs=0)
+    assert found["predicted_gain"] == pytest.approx(base / treated)
+    assert found["error"] == pytest.approx(0, abs=1e-9)
+
+
+def test_what_cannot_be_predicted_says_why(run: Run, device: Device) -> None:
+    table = gains(with_table(run, row("decode", "cuda-graphs", 2.0, 1.0)), device, "datasheet")
+    assert table["predicted_gain"].isna().all()
+    (shown,) = records(table)
+    assert shown.predicted_gain is None
+    assert "launch latency" in shown.note
+    assert "not predicted: cuda-graphs is not applicable" in as_text(table)
+
+
+def test_a_run_without_techniques_has_no_table(run: Run, device: Device) -> None:
+    table = gains(run, device, "datasheet")
+    assert table.empty
+    assert as_text(table) == ""
+    assert records(table) == ()
