@@ -23,7 +23,7 @@ from profiler.steps import Timed, operators_at
 from profiler.subject import Point, Subject, greedy, load_subject, out_of_memory, step
 from profiler.timing import Sample, measure, sample
 from profiler.traced import trace_step
-from profiler.treatments.measure import measured
+from profiler.treatments.measure import measured as with_technique
 from roofline.run import TABLES, Head, Run, create_run
 from specfiles.errors import InputError
 from specfiles.writing import write_text
@@ -275,7 +275,7 @@ def _techniques(request: Request, subject: Subject, point: Point) -> list[dict[s
     for technique in request.techniques:
         request.progress(f"  {technique.name}")
         try:
-            row = measured(technique, subject, point, request.repeats)
+            row = with_technique(technique, subject, point, request.repeats)
         except InputError as reason:
             request.progress(f"  {technique.name} not measured: {reason}")
             continue

@@ -9,9 +9,9 @@ import pandas as pd
 
 from roofline.ceilings import Fidelity
 from roofline.predict import predict
-from roofline.run import Run
+from roofline.run import POINT, Run
 from roofline.scenario import Scenario
-from roofline.validate import POINT, scenario_of
+from roofline.validate import scenario_of
 from specfiles.errors import InputError
 from workloads.convention import convention
 from workloads.techniques.registry import parse

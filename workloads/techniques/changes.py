@@ -132,7 +132,7 @@ def caches(schedule: Schedule) -> bool:
 
 
 def vocabulary_projection(rows: Sequence[Named]) -> Gemm | None:
-    """The product that scores the vocabulary; None in a model that has none."""
+    """The product that scores the vocabulary; None in a model or a stage that has none."""
     found = (row.operator for row in rows if row.name.endswith("lm_head"))
     return next((product for product in found if isinstance(product, Gemm)), None)
 

@@ -44,19 +44,11 @@ def _classes() -> Iterator[type[Technique]]:
             )
 
 
-# Methods that decide about many requests at once: no technique of one, and what to ask instead.
+# Methods that decide about many requests at once, and how they are asked for.
 SERVING = {
-    ("continuous-batching", "in-flight-batching", "orca"): (
-        "decides which requests share a step: predict with the --batch that it keeps running"
-    ),
-    ("chunked-prefill", "sarathi", "stall-free-batching"): (
-        "reads pieces of prompts in the decode steps of other requests: predict both phases and "
-        "add what a step has room for"
-    ),
-    ("disaggregation", "splitwise", "distserve", "prefill-decode-disaggregation"): (
-        "runs prefill and decode on different devices: predict --phase prefill on one and --phase decode "
-        "on the other"
-    ),
+    ("continuous-batching", "in-flight-batching", "orca"): "--batching continuous",
+    ("chunked-prefill", "sarathi", "stall-free-batching"): "--batching chunked",
+    ("disaggregation", "splitwise", "distserve", "prefill-decode-disaggregation"): "--readers N",
 }
 
 
@@ -73,7 +65,8 @@ def _named(name: str) -> tuple[type[Technique], Mapping[str, Any]]:
     for methods, instead in SERVING.items():
         if spoken(name) in map(spoken, methods):
             raise InputError(
-                f"{methods[0]} is a method of serving, no technique of one request: it {instead}."
+                f"{methods[0]} is a method of serving, no technique of one request: "
+                f"ask `roofline serve` with {instead}."
             )
     every = [called for t in known().values() for called in (t.name, *t.aliases, *t.variants)]
     raise choose(name, every, "technique", do="`roofline techniques list` shows all.")

@@ -130,7 +130,7 @@ def test_every_technique_is_meant_by_some_name() -> None:
 
 @pytest.mark.parametrize("name", ["Continuous Batching", "chunked prefill", "disaggregation", "Splitwise"])
 def test_methods_of_serving_are_answered_by_name(name: str) -> None:
-    said = r"is a method of serving, no technique of one request: it .* predict"
+    said = r"is a method of serving, no technique of one request: ask `roofline serve` with --"
     with pytest.raises(InputError, match=said):
         parse(name)
 
@@ -267,3 +267,12 @@ def test_every_architecture_takes_what_applies_and_is_told_why_the_rest_does_not
         assert "weight-only-quantisation" not in found.refused
         assert all(outcome.why() and outcome.record()["bound_after"] for outcome in found.outcomes)
         assert all(found.refused.values())
+
+
+@pytest.mark.parametrize("words", ["medusa", "blockwise", "eagle"])
+def test_heads_are_on_the_last_stage_of_a_pipeline(words: str) -> None:
+    """Two stages hold together what one device holds: the heads stand beside the vocabulary projection."""
+    staged = replace(SCENARIO, setting=replace(SCENARIO.setting, pipeline_parallel=2))
+    whole = numbers(predicted(words))["weights_bytes"] - numbers(BASE)["weights_bytes"]
+    before, after = (numbers(predicted(*w, scenario=staged))["weights_bytes"] for w in ((), (words,)))
+    assert after - before == pytest.approx(whole)
