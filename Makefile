@@ -44,16 +44,49 @@ lint: install
 test: install lint
 	$(BIN)/python -m pytest -n auto
 
-# On a machine with CUDA: the GPU tests, a campaign (ceilings, operators), a profiled model in bf16, its report.
-GPU_MODEL ?= Llama-3.2-3B
+# On a machine with CUDA: tests, ceilings, campaign, calibration, a profiled model, counters, validation, report.
+# Each step is a target, takes less than ten minutes, keeps what it said in $(GPU_OUT)/STEP.txt and its exit code
+# in $(GPU_OUT)/steps.txt; one that fails does not stop the others, and everything lies under $(GPU_OUT).
+# Where nothing can be installed: make gpu-steps RUN=python3. Without a GPU, to try it: GPU_DEVICE=cpu.
+GPU_DEVICE ?= cuda
+GPU_MODEL  ?= Llama-3.2-3B
+GPU_SIZES  ?= --prompt 2048 --output 256
+GPU_BUDGET ?= 8m
+GPU_PASSES ?= 5
+GPU_OUT    ?= demo/gpu
+RUN        ?= $(BIN)/python
+ROOFLINE    = $(RUN) -m profiler
+FILE        = $(GPU_OUT)/campaign/device.yaml
+GPU_STEPS   = gpu-tests gpu-ceilings gpu-campaign gpu-calibrate gpu-profile gpu-counters gpu-validate gpu-report
+step = @mkdir -p $(GPU_OUT); echo "$@ ..."; timeout 590 sh -c '$(1)' > $(GPU_OUT)/$@.txt 2>&1; \
+       code=$$?; tail -n 3 $(GPU_OUT)/$@.txt; echo "$@ $$code" >> $(GPU_OUT)/steps.txt
+
+.PHONY: gpu-steps $(GPU_STEPS)
 gpu: install
-	$(BIN)/python -m pytest -m gpu
-	@rm -rf demo/gpu
-	$(BIN)/roofline campaign --device cuda --no-models -o demo/gpu/campaign
-	cp demo/gpu/campaign/device.yaml demo/gpu/device.yaml
-	$(BIN)/roofline profile $(GPU_MODEL) --device cuda --hw demo/gpu/device.yaml --prompt 2048 --output 256 -o demo/gpu/run
-	$(BIN)/roofline validate demo/gpu/run --hw demo/gpu/device.yaml | tee demo/gpu/validation.txt
-	$(BIN)/roofline report demo/gpu/run -o demo/gpu/report.html
+	@rm -rf $(GPU_OUT)
+	@$(MAKE) --no-print-directory gpu-steps
+
+gpu-steps: $(GPU_STEPS)
+	@cat $(GPU_OUT)/steps.txt; ! grep -qv ' 0$$' $(GPU_OUT)/steps.txt
+
+gpu-tests:
+	$(call step,$(RUN) -m pytest -m gpu tests/profiler)
+gpu-ceilings:
+	$(call step,$(ROOFLINE) ceilings --device $(GPU_DEVICE) --passes $(GPU_PASSES) -o $(FILE))
+gpu-campaign:
+	$(call step,$(ROOFLINE) campaign --device $(GPU_DEVICE) --no-models --budget $(GPU_BUDGET) -o $(GPU_OUT)/campaign)
+gpu-calibrate:
+	$(call step,test $(GPU_DEVICE) = cpu || $(ROOFLINE) calibrate $(GPU_OUT)/campaign --hw $(FILE))
+gpu-profile:
+	$(call step,$(ROOFLINE) profile $(GPU_MODEL) --device $(GPU_DEVICE) --hw $(FILE) $(GPU_SIZES) -o $(GPU_OUT)/run)
+gpu-counters:
+	$(call step,if [ $(GPU_DEVICE) = cpu ] || ! command -v ncu; then echo no ncu: nothing is counted; else \
+	  $(ROOFLINE) profile Llama-3.2-1B --device $(GPU_DEVICE) --ncu --no-alone --repeats 2 --prompt 512 --output 1 \
+	  -o $(GPU_OUT)/counted && $(ROOFLINE) validate $(GPU_OUT)/counted/nsight --hw $(FILE); fi)
+gpu-validate:
+	$(call step,$(ROOFLINE) validate $(GPU_OUT)/run --hw $(FILE))
+gpu-report:
+	$(call step,$(ROOFLINE) report $(GPU_OUT)/run -o $(GPU_OUT)/report.html)
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info

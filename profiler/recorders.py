@@ -31,18 +31,21 @@ def nvtx_installed() -> bool:
     return importlib.util.find_spec("nvtx") is not None
 
 
-def nvtx_marks(name: str, payload: int | None = None) -> Marks:
+def nvtx_marks(name: str, payload: int | None = None, sizes: str | None = None) -> Marks:
     """Push and pop of an NVTX range in the domain `roofline`; nothing without nvtx.
 
-    The payload is the number of tokens in the step: with the name it tells the operator's shapes.
+    NVTX's payload is one number: the tokens of the step. An operator's sizes are a text, so they are the
+    range's category: named once, and then a number in each event.
     """
     if not nvtx_installed():
         return (), ()
     import nvtx
 
     domain = nvtx.get_domain(DOMAIN)
-    more = {} if payload is None else {"payload": payload}
-    attributes = domain.get_event_attributes(message=name, **more)
+    given = {"payload": payload, "category": sizes}
+    attributes = domain.get_event_attributes(
+        message=name, **{key: value for key, value in given.items() if value is not None}
+    )
     if hasattr(domain, "push_range"):  # nvtx >= 0.2.12
         return (partial(domain.push_range, attributes),), (domain.pop_range,)
     from nvtx.nvtx import libnvtx_pop_range, libnvtx_push_range

@@ -6,31 +6,43 @@ and end, so that loading the model and warming up are no part of what they recor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, cast
 
 from profiler.instrument import instrumented
 from profiler.ranges import family
 from profiler.recorders import Marks, nvtx_installed, nvtx_marks
+from profiler.steps import operators_at
 from profiler.subject import Point, greedy, load_subject, step
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:
     from workloads.catalogue import Loaded
+    from workloads.operators import Operator
 
 WARM_UP = 2
 
 
 class NvtxOnly:
-    """A recorder of NVTX ranges alone; their payload is the number of tokens of the step."""
+    """A recorder of NVTX ranges alone, which carry the tokens of the step and the sizes of the operator."""
 
-    def __init__(self, tokens: int) -> None:
-        self.tokens = tokens
+    def __init__(self, tokens: int, described: Mapping[str, Operator]) -> None:
+        self.tokens, self.described = tokens, described
 
     def marks(self, name: str) -> Marks:
         """Push and pop."""
-        return nvtx_marks(name, self.tokens)
+        operator = self.described.get(name)
+        return nvtx_marks(name, self.tokens, None if operator is None else sizes(operator))
+
+
+def sizes(operator: Operator) -> str:
+    """Kind and sizes of an operator as JSON: {"kind":"gemm","m":1,"n":576,"k":576,"inputs":"bf16",..}."""
+    given = {field.name: getattr(operator, field.name) for field in fields(cast(Any, operator))}
+    told = {name: value for name, value in given.items() if value is not None and value is not False}
+    return json.dumps({"kind": operator.kind, **told}, separators=(",", ":"))
 
 
 def replay(loaded: Loaded, device: str, dtype: str, points: Sequence[Point], repeats: int, seed: int) -> None:
@@ -51,7 +63,8 @@ def replay(loaded: Loaded, device: str, dtype: str, points: Sequence[Point], rep
                 run(greedy)
         with _watched(device):
             for point, run in runs:
-                recorder = NvtxOnly(point.batch * point.q_len)
+                described = {named.name: named.operator for named in operators_at(loaded, dtype, point)}
+                recorder = NvtxOnly(point.batch * point.q_len, described)
                 with instrumented(subject, recorder, greedy) as watched:
                     for _ in range(repeats):
                         _in_range(step_name(point), run, watched.sampler)

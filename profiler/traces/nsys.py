@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from profiler.traces.columns import BAD
 from profiler.traces.database import Database
 from profiler.traces.linking import link_ranges
+from profiler.traces.nsyscategories import Categories
 from profiler.traces.nsysfacts import EXPORTED, DeviceNumbers, devices, origin, samples
 from profiler.traces.nsysmemory import allocations
 from profiler.traces.nsysnames import Strings, copy_name, range_names
@@ -64,7 +65,14 @@ WANTED: dict[str, dict[str, tuple[str, ...]]] = {
     SET: {**PLACE, "bytes": ("bytes",), "graph_node": ("graphNodeId",)},
     GRAPH: {**PLACE, "name": ("graphId",), "graph": ("graphId",)},
     RUNTIME: {**CALL, "correlation": ("correlationId",), "name": ("nameId",)},
-    NVTX: {**CALL, "type": ("eventType",), "text": ("text",), "text_id": ("textId",)},
+    NVTX: {
+        **CALL,
+        "type": ("eventType",),
+        "text": ("text",),
+        "text_id": ("textId",),
+        "domain": ("domainId",),
+        "category": ("category",),
+    },
 }
 BRIEF = (*TIMES, "device", "stream", "name")
 VERSION = re.compile(r"_v\d+$")  # cudaLaunchKernel_v7000: the tool's mark of an interface's version
@@ -94,6 +102,7 @@ class _Report:
             )
         self.losses = Losses()
         self.domains = 0
+        self.categories = Categories()
         self.strings = Strings(self.database)
         self.numbers = DeviceNumbers(self.database)
         self.brief = (*BRIEF, "process") if brief and self.numbers else BRIEF if brief else ()
@@ -188,7 +197,12 @@ class _Report:
             return SCHEMAS["ranges"].empty_table()
         found = range_names(texts)
         words = {"name": found.name.words, "kind": found.kind.words, "shapes": found.shapes.words}
-        columns |= {"name": found.name.codes, "kind": found.kind.codes, "shapes": found.shapes.codes}
+        shapes, sizes = found.shapes.codes, found.shapes.words
+        if self.categories.named:
+            codes, known = self.categories.sizes(columns)
+            shapes = np.where((shapes < 0) & (codes >= 0), codes + len(sizes), shapes)
+            words["shapes"] = [*sizes, *known]
+        columns |= {"name": found.name.codes, "kind": found.kind.codes, "shapes": shapes}
         self.losses.note("noted", found.cleaned, "names that were cut or had control characters")
         columns = in_order(columns, self.losses)
         unclosed = columns["end_ns"] == BAD
@@ -200,6 +214,7 @@ class _Report:
     def _ranged(self, batch: pa.RecordBatch) -> Columns:
         """A batch of NVTX events: ranges only; an end that is missing stays -1."""
         if "type" in batch.schema.names:
+            self.categories.add(batch, self.strings)
             self.domains += pc.sum(pc.equal(batch["type"], DOMAIN_MADE)).as_py() or 0
             batch = batch.filter(pc.is_in(batch["type"], pa.array(RANGE_TYPES, pa.int64())))
             batch = batch.drop_columns(["type"])

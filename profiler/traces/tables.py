@@ -72,7 +72,8 @@ RANGES = pa.schema(
         ("start_ns", pa.int64()),
         ("end_ns", pa.int64()),
         ("parent", pa.int32()),  # row of the range around it
-        ("shapes", WORD),  # JSON: {"dims": [[..], ..], "types": [..], "values": [..]} as recorded
+        ("shapes", WORD),  # JSON: {"dims": [[..], ..], "types": [..], "values": [..]} as recorded,
+        # or kind and sizes of an operator: {"kind": "gemm", "m": .., ..}
     ]
 )
 # One row per reading of something that changes: power_w, sm_clock_hz, allocated_bytes, ...

@@ -138,6 +138,13 @@ def test_ranges_under_a_real_nsys(
     seen = [r["name"] for r in sorted(inside, key=lambda r: r["start_ns"]) if r["name"] in ORDER]
     assert seen == list(ORDER) * 3
     assert all(ranges[row["parent"]]["name"] == "decode 1x1 of 9" for row in inside if row["name"] in ORDER)
+    sized = {row["name"]: json.loads(row["shapes"]) for row in ranges if row["shapes"]}
+    assert {sizes["kind"] for sizes in sized.values()} >= {"gemm", "attention", "rmsnorm", "sampling"}
+    queries = sized["layers.attention.q_proj"]
+    assert (queries["m"], queries["n"], queries["k"]) == (1, 48, 48)
+    assert sized["layers.attention.core"]["kv_len"] == 9
+    assert (sized["lm_head"]["n"], sized["lm_head"]["k"]) == (101, 48)
+    assert step["shapes"] is None  # a step is no operator
     kept = {path.suffix for path in run.path.iterdir()}
     assert kept == {".json", ".parquet", ".nsys-rep"}
 
