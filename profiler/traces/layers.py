@@ -14,9 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from profiler.traces.rules import COMMUNICATION
+
 RECURRENCES = ("selective_scan", "ssd", "gated_delta", "linear_attention", "wkv", "matrix_wkv", "delta_wkv")
 ANCHORS = ("attention", *RECURRENCES)
 BORDERS = ("embedding", "sampling")
+FEED_FORWARD = ("act_mul", "grouped_gemm", "moe_combine")
+NORMS = ("rmsnorm", "reduce")  # a mean of squares is part of a norm, too
 FEWEST = 4  # anchors, below which nothing repeats
 NONE = -1
 
@@ -95,16 +99,55 @@ def _step_ends(sequence: Sequence, anchors: list[int]) -> list[bool]:
 
 
 def _layer_begin(sequence: Sequence, low: int, anchor: int) -> int:
-    """Where the layer of an anchor begins: at the norm in front of the projection to Q, K and V."""
+    """Where the layer of an anchor begins: at the norm before the first product behind what ended the
+    layer before. Without a sign of that end, at the norm before the last products in front of the anchor."""
+    marks = [at for at in range(low, anchor) if sequence.kind[at] in (*BORDERS, *FEED_FORWARD)]
+    for mark in reversed(marks):
+        begin = _norm_before_product(sequence, mark + 1, anchor)
+        if begin is not None:
+            return begin
+        if sequence.kind[mark] in BORDERS:  # no layer reaches over the beginning of its step
+            break
+    if marks:
+        return _behind_feed_forward(sequence, marks[-1], anchor)
     seen_product = False
     for at in range(anchor - 1, low - 1, -1):
-        kind = sequence.kind[at]
-        seen_product = seen_product or (kind == "gemm" and not sequence.helper[at])
-        if seen_product and kind == "rmsnorm":
-            return at
-        if kind in BORDERS or kind in ("grouped_gemm", "moe_combine", "act_mul"):
-            return at + 1
+        seen_product = seen_product or _is_product(sequence, at)
+        if seen_product and sequence.kind[at] in NORMS:
+            return _norm_begin(sequence, at, low)
     return low
+
+
+def _behind_feed_forward(sequence: Sequence, mark: int, high: int) -> int:
+    """Behind the last product of a feed-forward, and behind its collective, into which norms may be fused."""
+    products = [at for at in range(mark + 1, high) if _is_product(sequence, at)]
+    at = products[0] + 1 if sequence.kind[mark] == "act_mul" and len(products) > 1 else mark + 1
+    while at < high and (sequence.helper[at] or sequence.kind[at] in (*COMMUNICATION, "residual")):
+        at += 1
+    return at
+
+
+def _is_product(sequence: Sequence, at: int) -> bool:
+    return sequence.kind[at] == "gemm" and not sequence.helper[at]
+
+
+def _norm_before_product(sequence: Sequence, low: int, high: int) -> int | None:
+    """The last norm (of several in a row) before the first product that follows a norm."""
+    norm = None
+    for at in range(low, high):
+        if sequence.kind[at] in NORMS:
+            norm = at
+        elif norm is not None and _is_product(sequence, at):
+            return _norm_begin(sequence, norm, low)
+    return None
+
+
+def _norm_begin(sequence: Sequence, norm: int, low: int) -> int:
+    """The first kernel of a norm: one that is no single kernel casts and squares before it reduces."""
+    if sequence.kind[norm] == "reduce":
+        while norm > low and sequence.kind[norm - 1] in ("elementwise", "copy"):
+            norm -= 1
+    return norm
 
 
 def _layer_end(sequence: Sequence, anchor: int, high: int, tails: set[tuple[int, ...]]) -> int:

@@ -24,12 +24,16 @@ from profiler.traces.tables import SCHEMAS, Loss, Trace, make_table
 from roofline.validate import JOIN
 from workloads.blocks import Place
 from workloads.model import Model
-from workloads.operators import Gemm, Operator
+from workloads.operators import Gemm, GroupedGemm, Operator
 from workloads.step import Setting, Step
 
 MIXERS = (*ANCHORS, "sparse_attention")
+HEAVY = (*MIXERS, "gemm", "grouped_gemm")
+# What frameworks spread a norm, a rotation or an activation over.
+SPREAD = ("elementwise", "reduce", "copy", "set", "index", "residual", "rmsnorm", "rope", "act_mul")
 WORK = ("matrix_flops", "vector_flops", "special_ops", "work_bytes", "comm_bytes")
 FORMAT = re.compile("mxfp4|nvfp4")
+LATENT = re.compile("mla", re.IGNORECASE)
 AGREE = 0.02  # recorded and predicted FLOP of one product may differ by this, no more
 
 
@@ -42,8 +46,9 @@ class Target:
 
     @property
     def kind(self) -> str:
-        """Of the operator."""
-        return self.operator.kind
+        """Of the operator; a product for each attention head is a plain one to those who run it."""
+        alone = isinstance(self.operator, GroupedGemm) and _block(self).endswith("attention")
+        return "gemm" if alone else self.operator.kind
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ Match = tuple[list[int], list[Target]]  # kernels (positions in the order given)
 def match_layer(kinds: Sequence[str], helper: Sequence[bool], targets: Sequence[Target]) -> list[Match]:
     """Kernels of one layer, by kind, with the operators that they are; what is left out matches nothing.
 
-    Products are matched before and after the mixer separately, so that one too many costs one side only.
+    What stands before and after the mixer is matched separately, so that one too many costs one side only.
     """
     main = [i for i, h in enumerate(helper) if not h]
     mixer = next((i for i in main if kinds[i] in MIXERS), None)
@@ -71,33 +76,72 @@ def match_layer(kinds: Sequence[str], helper: Sequence[bool], targets: Sequence[
         mine = [i for i in main if kinds[i] == kind or (kind in MIXERS and kinds[i] in MIXERS)]
         theirs = [j for j, t in enumerate(targets) if t.kind == kind]
         sides: list[tuple[list[int], list[int]]] = [(mine, theirs)]
-        if kind == "gemm" and mixer is not None and middle is not None:
+        if kind not in MIXERS and mixer is not None and middle is not None:
             sides = [
                 ([i for i in mine if i < mixer], [j for j in theirs if j < middle]),
                 ([i for i in mine if i > mixer], [j for j in theirs if j > middle]),
             ]
         for kernels, operators in sides:
             found += pair(kernels, [targets[j] for j in operators])
-    return [_with_helpers(match, kinds, helper) for match in found]
+    return _between([_with_helpers(match, kinds, helper) for match in found], kinds, targets)
+
+
+def _between(found: list[Match], kinds: Sequence[str], targets: Sequence[Target]) -> list[Match]:
+    """The matches, and what is left on both sides between two heavy kernels and their operators: a norm or a
+    rotation that frameworks spread over many small kernels."""
+    place = {target.name: at for at, target in enumerate(targets)}
+    heavy = sorted((m for m in found if m[1][0].kind in HEAVY), key=lambda match: match[0])
+    edges = [(-1, -1, -1, -1)]
+    for kernels, operators in heavy:
+        at = [place[target.name] for target in operators]
+        edges.append((min(kernels), max(kernels), min(at), max(at)))
+    edges.append((len(kinds), len(kinds), len(targets), len(targets)))
+    taken = {kernel for kernels, _ in found for kernel in kernels}
+    named = {target.name for _, operators in found for target in operators}
+    taken |= {at for at, kind in enumerate(kinds) if kind not in SPREAD}
+    named |= {target.name for target in targets if target.kind in HEAVY}
+    more: list[Match] = []
+    for (_, after, _, behind), (before, _, ahead, _) in pairwise(edges):
+        kernels = [kernel for kernel in range(after + 1, before) if kernel not in taken]
+        operators = [target for target in targets[behind + 1 : ahead] if target.name not in named]
+        if kernels and operators:
+            more.append((kernels, operators))
+    return [*found, *more]
 
 
 def pair(kernels: list[int], targets: list[Target]) -> list[Match]:
-    """Both in order: neighbours of one block are merged until there are as many as kernels, those of the
-    same input first. Where that does not suffice nothing is claimed."""
+    """Both in order: neighbours of one block are merged until there are as many as kernels, projections of
+    the same input first. Where that does not suffice, or products are too many, nothing is claimed."""
     if not kernels or not targets:
         return []
-    groups = [[target] for target in targets]
+    groups = [[target] for target in _by_input(targets)]
     while len(groups) > len(kernels):
         beside = [i for i, (a, b) in enumerate(pairwise(groups)) if _block(a[-1]) == _block(b[0])]
         alike = [i for i in beside if _input(groups[i][-1]) == _input(groups[i + 1][0]) is not None]
+        together = [i for i in alike if all(t.name.endswith("_proj") for t in groups[i] + groups[i + 1])]
         if not beside:
             return []
-        at = (alike or beside)[0]
+        at = (together or alike or beside)[0]
         groups[at : at + 2] = [groups[at] + groups[at + 1]]
+    if targets[0].kind in ("gemm", "grouped_gemm") and len(kernels) % len(groups):
+        return []
     share = [i * len(groups) // len(kernels) for i in range(len(kernels))]
     return [
         ([k for k, s in zip(kernels, share, strict=True) if s == g], group) for g, group in enumerate(groups)
     ]
+
+
+def _by_input(targets: Sequence[Target]) -> list[Target]:
+    """Products of one block that read the same stand together, as those who fuse them run them."""
+    found: list[Target] = []
+    for target in targets:
+        same = [
+            i
+            for i, other in enumerate(found)
+            if _input(target) == _input(other) is not None and _block(target) == _block(other)
+        ]
+        found.insert(same[-1] + 1 if same else len(found), target)
+    return found
 
 
 def _block(target: Target) -> str:
@@ -133,7 +177,8 @@ class ModelMatch:
     def __init__(
         self, trace: Trace, model: Model, setting: Setting, facts: Sequence[StepFacts], lengths: Lengths
     ) -> None:
-        self.trace, self.model, self.setting = trace, model, _stored_as_named(setting, trace)
+        self.trace, self.model = trace, model
+        self.setting = _absorbed_as_named(_stored_as_named(setting, trace), trace)
         self.facts, self.lengths = facts, lengths
         self.notes: dict[str, int] = defaultdict(int)
         names, code = trace.words("activities", "name"), trace.column("activities", "name")
@@ -268,6 +313,15 @@ def _stored_as_named(setting: Setting, trace: Trace) -> Setting:
     if setting.precision.experts is not None or len(found) != 1:
         return setting
     return replace(setting, precision=replace(setting.precision, experts=found.pop()))
+
+
+def _absorbed_as_named(setting: Setting, trace: Trace) -> Setting:
+    """The setting with latents absorbed where an attention kernel ran that reads them as they are cached."""
+    names = trace.words("activities", "name")
+    absorbs = any(known_kernel(name).kind == "attention" and LATENT.search(name) for name in names)
+    if not absorbs or setting.convention.absorbs_latents:
+        return setting
+    return replace(setting, convention=replace(setting.convention, absorbs_latents=True))
 
 
 def match_model(
