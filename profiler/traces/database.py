@@ -15,6 +15,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from profiler.traces.pages import NotPlainError, Pages
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ MAGIC = b"SQLite format 3\0"
 BATCH_ROWS = 1 << 13  # a batch fits the cache
 BLOCK_BATCHES = 1 << 6  # so many batches are put together at once, lest memory be full of small pieces
 PART_ROWS = 1 << 19  # fewer are not worth a second thread
+LARGE_BYTES = 1 << 26  # a file from which on tables of integers are read from their pages
+PIECE_PAGES = 1 << 10  # read at once
 # Views and triggers of the file may call no function with side effects; wrong pages are found, not followed.
 PRAGMAS = ("trusted_schema = OFF", "query_only = ON", "cell_size_check = ON")
 T = TypeVar("T")
@@ -58,9 +61,13 @@ class Database:
         if table not in self.columns:
             return []
         asked = ", ".join(quoted(c) if self.has(table, c) else "NULL" for c in columns)
+        return self._told(f"SELECT {asked} FROM {quoted(table)} LIMIT {most}")
+
+    def _told(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """All rows of a small answer."""
         try:
             with closing(self._small()) as connection:
-                return connection.execute(f"SELECT {asked} FROM {quoted(table)} LIMIT {most}").fetchall()
+                return connection.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise self._damaged(error) from None
 
@@ -77,10 +84,58 @@ class Database:
         is damaged or a column changes its type half way.
         """
         listed = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in asked.items())
-        parts = [f"SELECT {listed} FROM {quoted(table)} {which}" for which in self._parts(table)]
+        sql = f"SELECT {listed} FROM {quoted(table)}"
+        if (plain := self._plain_columns(table, asked)) and self._size() >= LARGE_BYTES:
+            try:
+                return self._read_pages(table, plain, sql, shape, join)
+            except NotPlainError:
+                pass  # nothing was read yet
+        parts = [f"{sql} {which}" for which in self._parts(table)]
         with ThreadPoolExecutor(len(parts)) as pool:
             found = list(pool.map(lambda part: self._read(part, shape, join), parts))
         return [block for blocks in found for block in blocks]
+
+    def _size(self) -> int:
+        return self.path.stat().st_size
+
+    def _plain_columns(self, table: str, asked: dict[str, str]) -> dict[str, int]:
+        """Places in the table's rows by name; none where expressions are asked for, or rows are not plain."""
+        info = self._told(f"PRAGMA table_xinfo({quoted(table)})")
+        places = {quoted(row[1]): row[0] for row in info}
+        if any(row[5] or row[6] for row in info) or not all(sql in places for sql in asked.values()):
+            return {}  # keys stand elsewhere than in the row, generated columns nowhere
+        return {name: places[sql] for name, sql in asked.items()}
+
+    def _read_pages(
+        self,
+        table: str,
+        columns: dict[str, int],
+        sql: str,
+        shape: Callable[[pa.RecordBatch], T],
+        join: Callable[[list[T]], T],
+    ) -> list[T]:
+        """A table page by page; rows on pages that are not plain are asked of SQLite by their numbers."""
+        import pyarrow as pa
+
+        ((root,),) = self._told("SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = ?", table)
+        with Pages(self.path) as pages:
+            leaves = pages.leaves(root)
+            pieces = [leaves[at : at + PIECE_PAGES] for at in range(0, len(leaves), PIECE_PAGES)]
+            first = [pages.first_row(int(piece[0])) for piece in pieces]
+            bounds = list(zip([None, *first[1:]], [*first[1:], None], strict=True))
+
+            def block(at: int) -> list[T]:
+                try:
+                    found = pages.columns(pieces[at], list(columns.values()))
+                except NotPlainError:
+                    low, high = bounds[at]
+                    which = [f"rowid >= {low}"] * (low is not None) + [f"rowid < {high}"] * (high is not None)
+                    return self._read(f"{sql} WHERE {' AND '.join(which) or 'TRUE'}", shape, join)
+                arrays = [pa.array(values, mask=nulls if nulls.any() else None) for values, nulls in found]
+                return [shape(pa.RecordBatch.from_arrays(arrays, names=list(columns)))]
+
+            with ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, 4))) as pool:
+                return [each for blocks in pool.map(block, range(len(pieces))) for each in blocks]
 
     def _parts(self, table: str) -> Sequence[str]:
         """Conditions that part a table's rows; one part where rows have no number of their own."""
