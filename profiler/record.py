@@ -14,7 +14,7 @@ from hwspecs import Device
 from profiler.allocator import keep_freed_memory
 from profiler.ceilings import COLD_FACTOR, as_yaml
 from profiler.environment import command_line, environment, last_level_cache_bytes
-from profiler.kernels import TOLERANCE, Place, company, kernel
+from profiler.kernels import KERNEL_ERRORS, TOLERANCE, Place, company, kernel
 from profiler.power import PowerMonitor, throttling
 from profiler.ranges import family
 from profiler.recorders import nvtx_installed
@@ -126,7 +126,7 @@ def profile(request: Request) -> Run:
             if out_of_memory(error):
                 raise InputError(f"out of memory; what was measured before is in {request.out}.") from None
             raise
-    rows.notes += throttling(rows.tables["power"])
+    rows.notes += [*throttling(rows.tables["power"]), *power.notes]
     if not nvtx_installed():
         rows.notes.append("nvtx is not installed: no NVTX ranges were made; pip install nvtx")
     return run.write_head(status="complete", notes=rows.notes)
@@ -297,10 +297,8 @@ def _alone(request: Request, point: Point) -> list[dict[str, Any]]:
                 raise InputError(f"deviates by {error:.2g} from fp64")
             call = kernel(named.operator, place).run
             timed = measure(call, request.device, between=between, repeats=4 * request.repeats, budget_s=0.5)
-        except Exception as missing:  # one kernel's failure loses its own row and no other
-            if not (isinstance(missing, InputError) or out_of_memory(missing)):
-                raise
-            reason = missing if isinstance(missing, InputError) else "out of memory"
+        except KERNEL_ERRORS as missing:  # one kernel's failure loses its own row and no other
+            reason = "out of memory" if out_of_memory(missing) else str(missing).splitlines()[0]
             request.progress(f"  {named.name} not measured alone: {reason}")
             continue
         rows.append(

@@ -16,7 +16,7 @@ from profiler.campaign.shapes import Limits, Row, rows
 from profiler.ceilings import COLD_FACTOR, Plan, as_yaml, measure_ceilings
 from profiler.collectives import collective_rows, measure_collectives
 from profiler.environment import command_line, device_name, environment, last_level_cache_bytes
-from profiler.kernels import FP8
+from profiler.kernels import FP8, KERNEL_ERRORS
 from profiler.power import PowerMonitor, throttling
 from profiler.record import Request, profile
 from profiler.subject import Point
@@ -27,7 +27,6 @@ from specfiles.writing import atomic, sole_writer, write_text
 from workloads.catalogue import load_model
 
 SAVE_EVERY_S = 10.0
-KERNEL_ERRORS = (InputError, RuntimeError, MemoryError)  # PyTorch's own, out of memory among them
 MOST_FAILED = 30
 KEY = (
     "op", "dtype", "kv_dtype", "m", "n", "k", "batch", "q_len", "kv_len", "n_heads", "n_kv_heads",

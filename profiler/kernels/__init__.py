@@ -1,7 +1,7 @@
 """Every operator alone, as the kernels that a model runs for it, each with an fp64 reference."""
 
 from profiler.kernels import attention, experts, matrix, memory, rows  # noqa: F401 - each registers its kinds
-from profiler.kernels.base import TOLERANCE, Kernel, kernel
+from profiler.kernels.base import KERNEL_ERRORS, TOLERANCE, Kernel, kernel
 from profiler.kernels.paged import paged
 from profiler.kernels.place import (
     FP8,
@@ -15,6 +15,7 @@ from profiler.kernels.place import (
 
 __all__ = [
     "FP8",
+    "KERNEL_ERRORS",
     "TOLERANCE",
     "TORCH_DTYPES",
     "Kernel",

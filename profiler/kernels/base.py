@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from profiler.kernels.place import Place
 
 
+KERNEL_ERRORS = (InputError, RuntimeError, MemoryError)  # what a kernel fails with, out of memory among them
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A callable per execution number (it selects the copy of rotated buffers), and what it should give."""

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from profiler import record
 from profiler.campaign import run as campaigns
 from profiler.campaign.run import COLUMNS
 from profiler.campaign.shapes import Limits
@@ -102,6 +103,29 @@ def until(true: Callable[[], bool], child: Child) -> None:
         assert child.running(), child.log.read_text()
         assert time.monotonic() < deadline, child.log.read_text()
         time.sleep(0.01)
+
+
+def test_a_kernel_that_fails_alone_costs_its_own_row(
+    roofline: Callable[..., Any], small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever PyTorch raises: its errors are RuntimeErrors."""
+    genuine = record.kernel
+
+    def failing(operator: Any, place: Any) -> Any:
+        if operator.kind == "attention":
+            raise RuntimeError("CUDA error: no kernel image is available\nCompile with ...")
+        return genuine(operator, place)
+
+    monkeypatch.setattr(record, "kernel", failing)
+    monkeypatch.setattr(record, "last_level_cache_bytes", lambda _: 1 << 18)
+    sizes = ("--device", "cpu", "--phase", "decode", "--context", 40, "--repeats", 1)
+    done = roofline("profile", small_llama, "-o", tmp_path / "run", *sizes)
+    assert done.code == 0, done.err
+    assert "layers.attention.core not measured alone: CUDA error: no kernel image is available\n" in done.err
+    operators = open_run(tmp_path / "run").table("operators")
+    alone = set(operators.loc[operators["where"] == "alone", "kind"])
+    assert "gemm" in alone
+    assert "attention" not in alone
 
 
 PROFILE = ("--device", "cpu", "--phase", "decode", "--context", "40", "--no-alone", "--repeats")
