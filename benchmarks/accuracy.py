@@ -27,7 +27,8 @@ from reports.scores import cell_name
 from roofline.ceilings import ceilings
 from roofline.optable import OUTPUT_COLUMNS, predict_table
 from roofline.physics import models
-from roofline.physics.calibration import Fitted, calibrate, calibration, interval, measured_on
+from roofline.physics.calibration import Fitted, calibrate, calibration, measured_on
+from roofline.physics.intervals import interval, within
 from roofline.physics.kernels import Kernels
 from roofline.scores import REGIMES, compared, scores
 from specfiles.errors import InputError
@@ -77,16 +78,13 @@ def _stored(path: Path, name: str, work: Path) -> Path:
 
 
 def _held_out(table: pd.DataFrame, found: list[Fitted]) -> pd.DataFrame:
-    pieces = [
-        table.iloc[one.rows].assign(
-            predicted_us=one.held_out_s * 1e6,
-            lower_us=one.held_out_s * 1e6 * (one.kernel.lower or np.nan),
-            upper_us=one.held_out_s * 1e6 * (one.kernel.upper or np.nan),
-            coverage_claimed=one.kernel.coverage,
-        )
-        for one in found
-        if len(one.rows)
-    ]
+    pieces = []
+    for one in found:
+        if len(one.rows):
+            lower, upper = within(one.kernel.bands, one.held_out_s)
+            times = {"predicted_us": 1.0, "lower_us": lower, "upper_us": upper}
+            times = {name: one.held_out_s * 1e6 * ratio for name, ratio in times.items()}
+            pieces.append(table.iloc[one.rows].assign(**times, coverage_claimed=one.kernel.coverage))
     return pd.concat(pieces) if pieces else table.iloc[:0].assign(predicted_us=[])
 
 
@@ -125,7 +123,7 @@ def with_bands(kernels: list[Kernel], carried: pd.DataFrame) -> list[Kernel]:
             done.append(kernel)
             continue
         ratio = (rows["latency_us"] / rows["predicted_us"]).to_numpy(dtype=float)
-        lower, upper = interval(ratio)
+        lower, upper = interval(ratio, rows["gpu"].to_numpy())
         error = float(np.mean(np.abs(1 / ratio - 1)))
         done.append(kernel.replace(carried_error=error, carried_lower=lower, carried_upper=upper))
     return done

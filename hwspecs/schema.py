@@ -145,7 +145,8 @@ class Kernel(Strict, frozen=True, kw_only=True):
     held_out_error: NotNegative | None = None  # mean |predicted / measured - 1| on families held out
     lower: Positive | None = None
     upper: Positive | None = None
-    coverage: NotNegative | None = None  # reached by the interval on families that did not set it
+    bands: list[tuple[float, float, float]] = []  # up to this predicted time in s; lower, upper there
+    coverage: NotNegative | None = None  # reached by the bands on families that did not set them
     carried_error: NotNegative | None = None  # mean |error| on devices whose own rows took no part
     carried_lower: Positive | None = None  # the interval there
     carried_upper: Positive | None = None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hwspecs import Device
+    from hwspecs.values import LinkName
 
     Floats = NDArray[np.float64]
     Columns = Mapping[str, NDArray[Any]]  # the columns of the measured tables by name, one array each
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 # Bytes that one streaming multiprocessor takes from the L2 per clock: the width of its port to the crossbar
 # (Chips and Cheese and gpu-benches reach 80-100 % of it on Volta to Blackwell).
 L2_BYTES_PER_CLOCK = 64.0
+
+
+LINKS: tuple[LinkName, ...] = ("nvlink", "xgmi", "pcie")  # to other GPUs, the fastest first
 
 
 class Dtypes(NamedTuple):
@@ -42,7 +46,7 @@ class Dtypes(NamedTuple):
 class Constant:
     """One named, bounded, physical constant of a kernel model; fitted in log space where low > 0.
 
-    `scales_with` says how its value is carried to a device that was not measured: see `transfer`.
+    `scales_with` names what its value follows to a device that was not measured: words of `transfer`.
     """
 
     name: str
@@ -51,7 +55,7 @@ class Constant:
     high: float
     start: float
     why: str
-    scales_with: str = ""  # "", "clock", "1/clock", "processors", "dram", "l2", "link"
+    scales_with: str = ""
 
     def __post_init__(self) -> None:
         if not self.low <= self.start <= self.high:
@@ -66,7 +70,7 @@ class Gpu:
     """
 
     name: str
-    capability: int  # compute capability x 10: 80 Ampere, 90 Hopper, 100 Blackwell
+    capability: int  # compute capability x 10: 80 Ampere, 90 Hopper, 100 Blackwell; AMD counts as Ampere
     processors: float
     clock_hz: float  # at which the tensor peaks are stated
     boost_hz: float  # the highest clock, that short kernels run at
@@ -80,26 +84,39 @@ class Gpu:
     link_byte_per_s: float | None  # to the other GPUs, one direction
     tdp_w: float | None
 
+    @property
+    def joule_per_flop(self) -> float | None:
+        """Joules that its power limit leaves for each FLOP of the 16-bit peak; None if either is unknown."""
+        peak = self.tensor_flop_per_s.get("fp16") or self.tensor_flop_per_s.get("bf16")
+        return self.tdp_w / peak if self.tdp_w and peak else None
+
+    @property
+    def grouped(self) -> bool:
+        """Whether warp groups multiply and clusters of blocks share operands (see `generation`)."""
+        return self.generation >= 9
+
     @classmethod
     def of(cls, device: Device) -> Gpu:
         """Raises InputError where the file is not one of a GPU or lacks what every kernel model needs."""
         sheet = device.datasheet
-        capability = re.search(r"\(sm(\d+)\)", device.architecture)
+        capability = re.search(r"\((sm|gfx)(\w+)\)", device.architecture)
         processors, clock, l2 = sheet.processors, sheet.clock_hz, sheet.l2
         vector, dram = sheet.vector_flop_per_s.get("fp32"), sheet.dram.byte_per_s
         if capability is None or not (processors and clock and l2 and vector and dram):
             raise InputError(
-                f"the kernel models cannot predict {device.name}: they need a CUDA GPU with processors, "
-                "clock_hz, vector_flop_per_s.fp32, dram.byte_per_s and l2 in its data sheet; "
+                f"the kernel models cannot predict {device.name}: they need a CUDA or ROCm GPU with "
+                "processors, clock_hz, vector_flop_per_s.fp32, dram.byte_per_s and l2 in its data sheet; "
                 "use --fidelity datasheet or measured."
             )
         boost = max(clock.value, sheet.vector_clock_hz.value if sheet.vector_clock_hz else 0.0)
         tensor = {**sheet.vector_flop_per_s, **sheet.tensor_flop_per_s}
-        special, link = sheet.special_op_per_s, sheet.links.get("nvlink") or sheet.links.get("pcie")
+        special = sheet.special_op_per_s
+        link = next((sheet.links[name] for name in LINKS if name in sheet.links), None)
         shared = sheet.shared_bytes_per_processor
         return cls(
             name=device.name,
-            capability=int(capability[1]),
+            # AMD's compute units, as Ampere's processors, share no operands and multiply by single waves.
+            capability=int(capability[2]) if capability[1] == "sm" else 80,
             processors=processors.value,
             clock_hz=clock.value,
             boost_hz=boost,

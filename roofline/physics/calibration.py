@@ -15,7 +15,8 @@ from roofline.optable import row_operators
 from roofline.physics import models
 from roofline.physics.base import Gpu
 from roofline.physics.columns import CANONICAL, SIZES, dtypes_of, of_table
-from roofline.physics.fit import FOLDS, Cell, fit, held_out_together, mape
+from roofline.physics.fit import Cell, fit, held_out_together, mape
+from roofline.physics.intervals import bands, covered, interval
 from roofline.times import times
 from specfiles.errors import InputError, choose
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from roofline.physics.base import Floats
 
 KEY = ("op", "dtype", "kv_dtype", "backend", "kernel")
-COVERED = 0.8  # of the rows of families that were held out lie inside an interval
 LEAST = 4  # rows; fewer say nothing about five constants or more
 
 
@@ -121,25 +121,6 @@ def _known(kinds: Collection[str]) -> Collection[str]:
     return kinds or models()
 
 
-def interval(ratio: Floats) -> tuple[float, float]:
-    """Quantiles of measured / predicted that hold COVERED of the next row (conformal: n + 1 ranks)."""
-    tail, count = (1 - COVERED) / 2, len(ratio)
-    low, high = max(0.0, tail * (1 + 1 / count) - 1 / count), min(1.0, (1 - tail) * (1 + 1 / count))
-    return float(np.quantile(ratio, low)), float(np.quantile(ratio, high))
-
-
-def covered(ratio: Floats, families: Any) -> float:
-    """Share of rows inside an interval that the other folds' rows set."""
-    folds, inside = families % FOLDS, np.zeros(len(ratio), dtype=bool)
-    for fold in np.unique(folds):
-        held = folds == fold
-        if held.all():
-            return float(COVERED)
-        low, high = interval(ratio[~held])
-        inside[held] = (ratio[held] >= low) & (ratio[held] <= high)
-    return float(inside.mean())
-
-
 def measured_on(table: pd.DataFrame, device: Device) -> Any:
     """Rows of this device: by the column `gpu` where there is one."""
     from specfiles.errors import plain
@@ -172,7 +153,8 @@ def _any_backend(scored: list[Fitted], together: dict[str, float], source: str) 
     ]
     predicted, measured = np.concatenate(apart), np.concatenate([one.cell.time_s for one in scored])
     domains = [one.kernel.domain for one in scored]
-    lower, upper = interval(measured / predicted)
+    families = np.concatenate([one.cell.families() for one in scored])
+    lower, upper = interval(measured / predicted, families)
     record = Kernel(
         op=scored[0].kernel.op,
         dtype=scored[0].kernel.dtype,
@@ -183,6 +165,7 @@ def _any_backend(scored: list[Fitted], together: dict[str, float], source: str) 
         held_out_error=mape(predicted, measured),
         lower=lower,
         upper=upper,
+        bands=bands(predicted, measured / predicted, families),
         domain={
             name: (min(d[name][0] for d in domains), max(d[name][1] for d in domains)) for name in domains[0]
         },
@@ -195,7 +178,7 @@ def _record(
     key: tuple[str, ...], cell: Cell, values: dict[str, float], predicted: Floats, source: str
 ) -> Kernel:
     families, ratio = cell.families(), cell.time_s / predicted
-    lower, upper = interval(ratio)
+    lower, upper = interval(ratio, families)
     return Kernel(
         op=key[0],
         dtype=key[1],
@@ -208,7 +191,8 @@ def _record(
         held_out_error=mape(predicted, cell.time_s),
         lower=lower,
         upper=upper,
-        coverage=covered(ratio, families),
+        bands=bands(predicted, ratio, families),
+        coverage=covered(predicted, cell.time_s, families),
         domain=_domain(cell),
         source=source,
     )

@@ -16,6 +16,7 @@ from hwspecs.calibrations import shipped_calibrations
 from roofline.physics import models
 from roofline.physics.base import Gpu, total
 from roofline.physics.columns import CANONICAL, dtypes_of, of_operator
+from roofline.physics.intervals import within
 from roofline.physics.transfer import averaged, carried, distance
 
 if TYPE_CHECKING:
@@ -47,8 +48,7 @@ class Chosen:
     """Constants for some rows, and where they come from."""
 
     values: Mapping[str, float]
-    lower: float | None  # quantiles of measured / predicted
-    upper: float | None
+    bands: Sequence[tuple[float, float, float]]  # up to this time in s; measured / predicted from, to
     provenance: str  # calibrated | calibrated (any backend) | transferred from NAME
     domain: Mapping[str, tuple[float, float]]
     kernel: str = ""  # whose constants they are
@@ -124,8 +124,7 @@ class Kernels:
                     said = f"transferred from {near}" + (f" with a cache of {kv}" if kv else "")
                 if not own:
                     said = f"transferred from {gpu.name}"
-                band = (found.lower, found.upper) if own else (found.carried_lower, found.carried_upper)
-                return Chosen(values, *band, said, found.domain, found.kernel)
+                return Chosen(values, _bands(found, own), said, found.domain, found.kernel)
         return self._from_other_generations(op, formats, constants, backend, kernel)
 
     def _measured(self, op: str, backend: str, kernel: str) -> bool:
@@ -156,9 +155,8 @@ class Kernels:
                     values = averaged([(gpu, k.values) for gpu, k in found], constants, self.gpu)
                     names = dict.fromkeys(gpu.name for gpu, _ in found)
                     most = max((k for _, k in found), key=lambda k: k.points)
-                    band = (most.carried_lower, most.carried_upper)
                     said = f"transferred from {' and '.join(names)}"
-                    return Chosen(values, *band, said, most.domain, kernel or most.kernel)
+                    return Chosen(values, _bands(most, False), said, most.domain, kernel or most.kernel)
         return None
 
     def table(self, op: str, dtype: str, kv_dtype: str, rows: Columns) -> KernelTime | None:
@@ -171,11 +169,8 @@ class Kernels:
         count = len(next(iter(rows.values())))
         named = {"op": np.full(count, op, object), "kernel": np.full(count, chosen.kernel or kernel, object)}
         parts = self._parts(op, dtypes_of(dtype, kv_dtype), {**rows, **named}, chosen.values)
-        time, absent = total(parts), np.nan
-        outside = _outside(rows, chosen.domain)
-        lower, upper = (
-            np.where(outside, absent, time * (ratio or absent)) for ratio in (chosen.lower, chosen.upper)
-        )
+        time, outside = total(parts), _outside(rows, chosen.domain)
+        lower, upper = (np.where(outside, np.nan, time * ratio) for ratio in within(chosen.bands, time))
         said = np.where(outside, f"{chosen.provenance}, extrapolated", chosen.provenance).astype(object)
         return KernelTime(parts, time, lower, upper, said, getattr(models()[op], "why", {}))
 
@@ -212,6 +207,14 @@ class Kernels:
     @cached_property
     def _cached(self) -> Any:
         return cache(self.choose)
+
+
+def _bands(kernel: Kernel, own: bool) -> list[tuple[float, float, float]]:
+    """The intervals of a kernel's times, on its own device or carried to another; none where it has none."""
+    if own and kernel.bands:
+        return kernel.bands
+    lower, upper = (kernel.lower, kernel.upper) if own else (kernel.carried_lower, kernel.carried_upper)
+    return [(np.inf, lower or np.nan, upper or np.nan)]
 
 
 def _best(

@@ -9,16 +9,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from roofline.physics.base import Constant, Gpu
 
-# What a constant may follow; the constant's `scales_with` names one.
-QUANTITIES: Mapping[str, Callable[[Gpu], float]] = {
-    "": lambda gpu: 1.0,
+# How many more operands a processor's port delivers where clusters of blocks share them, and what is left of
+# the wait between waves where kernels are persistent, since Hopper: as one model was fitted to A100, H100 and
+# B200 (l2_share 0.6, 1.1, 1.4; felt_waves, wave_s). They follow the programming model, not a data sheet.
+SHARED_OPERANDS = {9: 1.75, 10: 2.25}
+PERSISTENT_WAIT = 0.08
+
+# What a constant may follow; its `scales_with` names some. None where a data sheet does not say.
+QUANTITIES: Mapping[str, Callable[[Gpu], float | None]] = {
     "clock": lambda gpu: gpu.boost_hz,
     "1/clock": lambda gpu: 1 / gpu.boost_hz,
     "processors": lambda gpu: gpu.processors,
     "dram": lambda gpu: gpu.dram_byte_per_s,
     "l2": lambda gpu: gpu.l2_byte_per_s,
-    "link": lambda gpu: gpu.link_byte_per_s or 1.0,
+    "link": lambda gpu: gpu.link_byte_per_s,
+    "clusters": lambda gpu: SHARED_OPERANDS.get(gpu.generation, 1.0),
+    "persistent": lambda gpu: PERSISTENT_WAIT if gpu.grouped else 1.0,
+    # At its power limit a GPU lowers clock and voltage together, and power goes with the cube of them.
+    "power": lambda gpu: gpu.joule_per_flop and gpu.joule_per_flop ** (1 / 3),
 }
+MOST_SHARE = 0.95  # of a tensor peak, however much power there is: main loops have their own losses
 
 
 def carried(
@@ -27,8 +37,12 @@ def carried(
     """The constants of `source` on `target`: within their bounds; one that `source` lacks starts afresh."""
     found = {}
     for constant in constants:
-        follows = QUANTITIES[constant.scales_with]
-        value = values.get(constant.name, constant.start) * follows(target) / follows(source)
+        before = value = values.get(constant.name, constant.start)
+        for name in constant.scales_with.split():
+            here, there = (QUANTITIES[name](gpu) for gpu in (source, target))
+            value *= there / here if here and there else 1.0
+        if "power" in constant.scales_with:
+            value = min(value, max(before, MOST_SHARE))
         found[constant.name] = min(max(value, constant.low), constant.high)
     return found
 

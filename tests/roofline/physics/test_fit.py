@@ -86,7 +86,7 @@ def test_pieces_cover() -> None:
 
 
 def test_a_processor_has_no_kernel_model() -> None:
-    with pytest.raises(InputError, match="CUDA GPU"):
+    with pytest.raises(InputError, match="CUDA or ROCm GPU"):
         Gpu.of(load_device("xeon_8480"))
 
 
