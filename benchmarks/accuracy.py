@@ -263,14 +263,14 @@ def main() -> None:
     if options.write:
         for name in DEVICES:
             write_calibration(load_device(name), kernels[name])
-    carried = {(n, p): unseen(p, n) for n in DEVICES for p in known}
+    carried = {(n, p): unseen(p, n) for n in DEVICES for p in paths}
     everything = pd.concat([rows for rows in carried.values() if len(rows)])
     everything = everything[everything["provenance"].str.startswith("transferred")]
     if options.write:
         for name in DEVICES:
             write_calibration(load_device(name), with_bands(kernels[name], everything))
     held_cells = [c for n in DEVICES for p in known for c in cells_of(found[n, p][1], n)]
-    carried_cells = [c for n in DEVICES for p in known for c in cells_of(carried[n, p], n)]
+    carried_cells = [c for n in DEVICES for p in paths for c in cells_of(carried[n, p], n)]
     claims = [k.coverage for ks in kernels.values() for k in ks if k.coverage is not None]
     text = page(held_cells, carried_cells, claims, others)
     if options.write:

@@ -1,7 +1,7 @@
-"""How far off are TTFT and TPOT of inference engines, with overheads fitted to other formats and splits?
+"""How far off are TTFT and TPOT of inference engines, with overheads fitted to other rows?
 
-Prints the error that a fit to other formats and splits of the same model on the same engine has; with --write
-also makes hwspecs/serving/overheads.json. `roofline validate TABLE` prints the error on other models.
+Prints the errors of fits to other formats and splits of the same model on the same engine, and to all other
+models; with --write also makes hwspecs/serving/overheads.json from all rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pandas as pd
 from hwspecs.serving import FILE, Fits
 from profiler.tables import read_table
 from roofline.endtoend import composed
-from roofline.serving_fit import across_settings, fit_all
+from roofline.serving_fit import across_models, across_settings, fit_all
 from specfiles.writing import atomic
 
 
@@ -27,12 +27,14 @@ def main(paths: list[Path], write: bool) -> None:
         print(f"{path.name}: {len(rows)} rows, left out: {left_out or 'none'}")
         parts.append(rows)
     rows = pd.concat(parts, ignore_index=True)
-    for (model, backend), group in across_settings(rows).groupby(["model", "backend"]):
-        errors = (
-            f"{name} {(group[f'predicted_{name}_s'] / group[f'{name}_s'] - 1).abs().median():.1%}"
-            for name in ("ttft", "tpot")
-        )
-        print(f"{model} {backend or 'unnamed'}: {len(group)} rows, median |error| {', '.join(errors)}")
+    for what, held_out in (("settings", across_settings(rows)), ("models", across_models(rows))):
+        print(f"other {what}, median |error|:")
+        for (model, engine), group in held_out.groupby(["model", "engine"]):
+            errors = (
+                f"{name} {(group[f'predicted_{name}_s'] / group[f'{name}_s'] - 1).abs().median():.1%}"
+                for name in ("ttft", "tpot")
+            )
+            print(f"  {model} {engine}: {len(group)} rows, {', '.join(errors)}")
     if write:
         fits = fit_all(rows, ", ".join(path.name for path in paths))
         text = msgspec.json.format(msgspec.json.encode(Fits(schema=1, fits=fits)), indent=1)

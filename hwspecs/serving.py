@@ -1,4 +1,4 @@
-"""Overheads of inference engines beyond their kernels, fitted to measured TTFT and TPOT."""
+"""What was fitted to served models: overheads of engines, and what of its power a device draws."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from specfiles.reading import read_text
 from specfiles.strict import NotNegative, Strict, Text, validated
 
 FILE = Path(__file__).parent / "serving" / "overheads.json"
+POWER_FILE = FILE.with_name("power.json")
 MOST_BYTES = 1_000_000
 
 
@@ -29,6 +30,9 @@ class Overheads(Strict, frozen=True, kw_only=True):
     together: NotNegative = 0.0
 
 
+BY_HAND = "by hand"  # the engine of a batch that a script runs: kernels launched one by one, no scheduler
+
+
 class Fit(Strict, frozen=True, kw_only=True):
     """Overheads, and the engine (empty: all of them together) and models of the rows they were fitted to."""
 
@@ -39,19 +43,34 @@ class Fit(Strict, frozen=True, kw_only=True):
 
 
 class Fits(Strict, frozen=True, kw_only=True):
-    """The shipped fits: of every engine, of all together, and of all together without each model."""
+    """The shipped fits: of every engine, and of all together."""
 
     schema: Literal[1]
     fits: list[Fit]
 
 
-def overheads_for(model: str, backend: str) -> Fit:
-    """The engine's own fit, else that of all, to the most models among which this one is not.
+def overheads_for(engine: str) -> Fit:
+    """The engine's own fit, else that of all engines together."""
+    fits = {fit.backend: fit for fit in _shipped().fits}
+    return fits.get(engine, fits[""])
 
-    No constant is scored on the model it was fitted to.
-    """
-    unseen = [fit for fit in _shipped().fits if model not in fit.models and fit.backend in (backend, "")]
-    return max(unseen, key=lambda fit: (bool(fit.backend), len(fit.models)))
+
+class Power(Strict, frozen=True, kw_only=True):
+    """Shares of the TDP: drawn while the device waits, added by a full memory, added by full matrix units."""
+
+    idle: NotNegative
+    memory: NotNegative
+    compute: NotNegative
+    source: Text
+
+
+@cache
+def power() -> Power:
+    """The shipped shares, fitted to measured power."""
+    import msgspec
+
+    data = msgspec.json.decode(read_text(POWER_FILE, most_bytes=MOST_BYTES).encode())
+    return validated(Power, data, str(POWER_FILE))
 
 
 @cache

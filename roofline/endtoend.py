@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hwspecs import load_device
-from hwspecs.serving import Overheads, overheads_for
+from hwspecs.serving import BY_HAND, Overheads, overheads_for
 from roofline.ceilings import Fidelity
 from roofline.serving import Load, Steps, steps, waits
 from specfiles.errors import InputError
@@ -86,10 +86,10 @@ def score_end_to_end(table: pd.DataFrame, fidelity: Fidelity | str, device: Devi
         said = "; ".join(f"{count} {why}" for why, count in left_out.items()) or "it is empty"
         raise InputError(f"no row of the table can be predicted: {said}.")
     ttft, tpot = np.empty(len(rows)), np.empty(len(rows))
-    for (model, backend), at in rows.groupby(["model", "backend"]).indices.items():
+    for name, at in rows.groupby("engine").indices.items():
         known = Overheads()  # the other fidelities are bounds: kernels alone
         if fidelity is Fidelity.CALIBRATED:
-            known = overheads_for(str(model), str(backend)).overheads
+            known = overheads_for(str(name)).overheads
         ttft[at], tpot[at] = applied(rows.iloc[at], known)
     rows = rows.assign(predicted_ttft_s=ttft, predicted_tpot_s=tpot)
     for name in MEASURED:
@@ -136,6 +136,7 @@ def _line(row: dict[str, Any], load: Load, device: Device, found: Steps) -> dict
         "prompt": load.prompt,
         "output": load.output,
         "static": load.static,
+        "engine": load.backend or (BY_HAND if load.static else ""),
         **vars(found),
         **{f"{name}_s": float(row[f"{name}_ms"]) * 1e-3 for name in MEASURED},
     }

@@ -16,7 +16,7 @@ import numpy as np
 
 from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.many import ManyCeilings, many
-from roofline.predict import check_node, reference, straightness, summary
+from roofline.predict import check_node, power_of, reference, straightness, summary
 from roofline.scenario import Scenario
 from roofline.times import times
 from specfiles.errors import InputError
@@ -265,6 +265,7 @@ def _totals(points: _Points) -> Table:
         (scale.matrix_flop_per_s(setting.precision.activations), scale.dram_byte_per_s),
         capacity[grid.device],
         np.array(watts)[grid.device] * setting.devices,
+        power_of(points.limits),
     )
     return {k: np.full(n, np.nan) if v is None else np.asarray(v) for k, v in found.items()}
 

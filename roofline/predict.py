@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import Ceilings, Fidelity, ceilings
+from roofline.energy import drawn
 from roofline.scenario import Scenario
 from roofline.times import Times, times
 from specfiles.errors import InputError
@@ -18,6 +19,7 @@ from workloads.schedule import Pass, Schedule
 
 if TYPE_CHECKING:
     from hwspecs import Device
+    from hwspecs.serving import Power
     from workloads.work import Work
 
 MEMORY = ("weights_bytes", "kv_cache_bytes", "activation_peak_bytes", "memory_bytes", "fits")
@@ -64,9 +66,10 @@ class Prediction:
         """Totals of the phase; null where the phase or the device file does not say.
 
         mfu: matrix FLOP / (time x dense peak). mbu: bytes / (time x bandwidth); both against the data
-        sheet where it states them. energy_j: time x TDP, an upper limit. activation_peak_bytes: the
-        largest operator's inputs and outputs plus the residual stream. A diffusion model yields its tokens
-        with the last step: its time to the first is that of all.
+        sheet where it states them. energy_j: time x TDP, an upper limit; by what is used
+        (`roofline.energy`) where kernel models give the times. activation_peak_bytes: the largest
+        operator's inputs and outputs plus the residual stream. A diffusion model yields its tokens with
+        the last step: its time to the first is that of all.
         """
         scenario, steps = self.scenario, self._decode_steps()
         out = {"prefill": scenario.prompt, "decode": 1}.get(scenario.phase, scenario.output)
@@ -85,6 +88,7 @@ class Prediction:
             (scale.matrix_flop_per_s(scenario.setting.precision.activations), scale.dram_byte_per_s),
             self.device.datasheet.dram.capacity_bytes.value,
             tdp.value * scenario.setting.devices if tdp else None,
+            power_of(self.ceilings),
         )
 
     def memory(self) -> dict[str, Any]:
@@ -127,6 +131,15 @@ class Prediction:
         return {"decode": 1, "generate": scenario.output - 1}.get(scenario.phase, 0)
 
 
+def power_of(limits: Ceilings) -> Power | None:
+    """How much of its TDP a device draws: known where times are those of kernels and not bounds."""
+    if limits.kernels is None:
+        return None
+    from hwspecs.serving import power
+
+    return power()
+
+
 def reference(device: Device, known: Ceilings | None = None) -> Ceilings:
     """What utilisation is measured against: the data sheet, or what was measured where there is none."""
     if known is not None and known.fidelity is Fidelity.DATASHEET:
@@ -146,8 +159,11 @@ def summary(
     peaks: tuple[Any, Any],
     capacity_bytes: Any,
     watts: Any,
+    power: Power | None = None,
 ) -> dict[str, Any]:
     """The totals (`Prediction.totals`) from sums over operators; all numbers, or all arrays over points.
+
+    Without `power` a device is taken to draw all its TDP.
 
     `tokens` are those of all sequences that the phase reads or yields, `steps` the decode steps, `memory`
     bytes of weights, cache and activations, `peaks` FLOP/s and bytes/s, `watts` those of all devices.
@@ -156,6 +172,8 @@ def summary(
     weights, cached, activations = memory
     flop_per_s, byte_per_s = peaks
     total = weights + cached + activations
+    mfu, mbu = sums["matrix_flops"] / (time * flop_per_s), sums["bytes"] / (time * byte_per_s)
+    share = 1.0 if power is None else drawn(power, mbu, mfu)
     return {
         "flops": sums["flops"],
         "bytes": sums["bytes"],
@@ -163,14 +181,14 @@ def summary(
         "ttft_s": sums["first_s"] if phase in ("prefill", "generate") else None,
         "tpot_s": _ratio(sums["decode_s"], steps),
         "tokens_per_s": tokens / time,
-        "mfu": sums["matrix_flops"] / (time * flop_per_s),
-        "mbu": sums["bytes"] / (time * byte_per_s),
+        "mfu": mfu,
+        "mbu": mbu,
         "weights_bytes": weights,
         "kv_cache_bytes": cached,
         "activation_peak_bytes": activations,
         "memory_bytes": total,
         "fits": total <= capacity_bytes,
-        "energy_j": None if watts is None else time * watts,
+        "energy_j": None if watts is None else time * watts * share,
     }
 
 

@@ -9,6 +9,7 @@ from roofline.ceilings import ceilings
 from roofline.physics.kernels import Kernels
 from roofline.predict import check_node, pass_rows
 from roofline.scenario import Scenario
+from workloads.techniques.fused_projections import FusedProjections
 
 if TYPE_CHECKING:
     from hwspecs import Device
@@ -47,21 +48,25 @@ class Steps:
 
 
 def steps(load: Load, device: Device, fidelity: Fidelity | str) -> Steps:
-    """The two steps: the sum of their operators, decode at the middle of the answer."""
+    """The two steps: the sum of their operators, decode at the middle of the answer.
+
+    Engines multiply queries, keys and values in one product, and gate and up in another.
+    """
     limits = ceilings(device, fidelity)
     if limits.kernels is not None and load.backend:
         limits = replace(limits, kernels=Kernels(device, backend=load.backend))
     at_once = load.concurrency if load.static else 1
-    prefill = Scenario(load.model, "prefill", at_once, load.prompt, setting=load.setting)
+    asked: dict[str, Any] = {"setting": load.setting, "techniques": (FusedProjections(),)}
+    prefill = Scenario(load.model, "prefill", at_once, load.prompt, **asked)
     middle = load.prompt + max(1, load.output // 2)
-    decode = Scenario(load.model, "decode", load.concurrency, load.prompt, middle, setting=load.setting)
+    decode = Scenario(load.model, "decode", load.concurrency, load.prompt, middle, **asked)
     return Steps(*_step(prefill, device, limits), *_step(decode, device, limits))
 
 
 def _step(scenario: Scenario, device: Device, limits: Ceilings) -> tuple[float, float]:
     """Seconds on the device and kernels of a scenario of one step."""
     check_node(scenario, device)
-    rows = [row for each in scenario.schedule().passes for row in pass_rows(each, limits)]
+    rows = [row for each in scenario.schedule(device).passes for row in pass_rows(each, limits)]
     return sum(row.total_s for row in rows), sum(row.count for row in rows if not row.work.fused)
 
 

@@ -1,4 +1,4 @@
-"""Fit the overheads of inference engines, with each model held out once."""
+"""Fit the overheads of inference engines, and say how they do on settings and models that took no part."""
 
 from __future__ import annotations
 
@@ -25,11 +25,9 @@ SCALE = 0.1  # errors well above this count less than by their square: repeats a
 
 
 def fit_all(rows: pd.DataFrame, source: str) -> list[Fit]:
-    """Of composed rows: a fit of all, of all without each model, and of every engine with enough rows."""
-    models = sorted(set(rows["model"]))
+    """Of composed rows: a fit of all, and of every engine with enough rows."""
     pools = [("", rows)]
-    pools += [("", rows[rows["model"] != out]) for out in models if len(models) > 1]
-    pools += [(str(name), group) for name, group in rows.groupby("backend") if name and len(group) >= LEAST]
+    pools += [(str(name), group) for name, group in rows.groupby("engine") if name and len(group) >= LEAST]
     return [
         Fit(backend=name, models=sorted(set(pool["model"])), overheads=fit(pool), source=source)
         for name, pool in pools
@@ -42,13 +40,22 @@ def across_settings(rows: pd.DataFrame) -> pd.DataFrame:
     Published tables repeat one measurement under several splits, some rounded: copies take no part either.
     """
     found = []
-    for _, group in rows.groupby(["model", "backend"], sort=True):
+    for _, group in rows.groupby(["model", "engine"], sort=True):
         for _, scored in group.groupby(["dtype", "tp"], sort=True):
             others = group.drop(scored.index)
             others = others[~others["tpot_s"].round(PRINTED).isin(scored["tpot_s"].round(PRINTED))]
             if len(others):
                 ttft, tpot = applied(scored, fit(others))
                 found.append(scored.assign(predicted_ttft_s=ttft, predicted_tpot_s=tpot))
+    return pd.concat(found)
+
+
+def across_models(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same by the fit to all rows of other models, whatever their engine."""
+    found = []
+    for model, group in rows.groupby("model", sort=True):
+        ttft, tpot = applied(group, fit(rows[rows["model"] != model]))
+        found.append(group.assign(predicted_ttft_s=ttft, predicted_tpot_s=tpot))
     return pd.concat(found)
 
 

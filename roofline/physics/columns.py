@@ -91,8 +91,6 @@ def _experts(op: GroupedGemm) -> tuple[str, str, str, dict[str, Any]] | None:
         return None
     matrices = 3 if layer.gated else 2
     first = op.read_rows is not None
-    # A popularity that falls as rank^-s has a density of loads that falls as load^-(1 + 1/s).
-    exponent = 1 + 1 / layer.skew if layer.skew else INDEPENDENT
     sizes = {
         "num_tokens": layer.tokens,
         "hidden": layer.hidden,
@@ -102,7 +100,7 @@ def _experts(op: GroupedGemm) -> tuple[str, str, str, dict[str, Any]] | None:
         "moe_tp": layer.width_parallel,
         "moe_ep": layer.expert_parallel,
         "gated": float(layer.gated),
-        "exponent": exponent,
+        "exponent": INDEPENDENT - layer.skew,
         "share": (matrices - 1 if first else 1) / matrices,
     }
     return "moe", _expert_format(str(op.inputs), str(op.weights)), "", sizes

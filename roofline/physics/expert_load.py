@@ -4,7 +4,8 @@
 the measured tables define it. `power_law_A`: the loads of experts follow a density x^-A cut at 1 and 0.8
 tokens (at 0.01 and 2 where there are fewer choices than experts), no expert is chosen twice by a token, and
 rank 0 is the hottest of the ranks. `independent`: each token chooses by itself, every expert as likely as
-any other, so that an expert's load is binomial; it stands for a trained router whose popularity is unknown.
+any other, so that an expert's load is binomial; it stands for a router whose favourites are unknown. Where
+they are known (`--expert-skew`), popularity falls with an expert's rank as in workloads.operators.experts.
 
 The loads of a power law are its quantiles, which is what many draws average to. The hottest of `ranks` sums
 of g loads lies, by the Cornish-Fisher expansion (z of its order statistic, corrected for the skew of the sum
@@ -21,12 +22,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from specfiles.errors import InputError
+from workloads.operators.experts import popularity
 
 if TYPE_CHECKING:
     from roofline.physics.base import Floats
 
 TILES = (8, 16, 32, 64, 128, 256)  # rows of a tile that libraries offer for few tokens per expert
-INDEPENDENT = -1.0  # in place of an exponent
+INDEPENDENT = -1.0  # in place of an exponent; below it by the skew of popularity
 FEW_ROWS = 50_000  # more are kept for one more question only
 _NODES = 64  # loads that stand for all experts of a rank
 _GRID = 256  # points of a quantile function
@@ -84,7 +86,8 @@ def _counted(sizes: bytes) -> Floats:
     distinct, row = _distinct(np.concatenate([below, above], axis=1))
     found = np.zeros((3 + len(TILES), distinct.shape[1]))
     alpha = distinct[4]
-    for chosen, of in ((alpha == 0, _balanced), (alpha > 0, _skewed), (alpha < 0, _independent)):
+    kinds = ((alpha == 0, _balanced), (alpha > 0, _skewed), (alpha == INDEPENDENT, _independent))
+    for chosen, of in (*kinds, (alpha < INDEPENDENT, _popular)):
         if chosen.any():
             found[:, chosen] = _summed(*of(*distinct[:, chosen]))
     low, high = (found[:, part] for part in np.split(row, 2))
@@ -161,6 +164,18 @@ def _independent(tokens: Floats, experts: Floats, top_k: Floats, ranks: Floats, 
     counts = np.where(small[:, None], exact, 1 / _NODES) * held[:, None]
     spared = (1 - 1 / ranks) ** top_k
     return loads, counts, tokens * np.where(ranks > 1, 1 - spared, 1.0)
+
+
+def _popular(tokens: Floats, experts: Floats, top_k: Floats, ranks: Floats, alpha: Floats) -> tuple[Any, ...]:
+    """A node per expert: what it gets where it is chosen at all, and how likely that is; the mean rank."""
+    p = np.zeros((len(tokens), int(experts.max())))
+    for count, chosen, code in set(zip(experts, top_k, alpha, strict=True)):
+        same = (experts == count) & (top_k == chosen) & (alpha == code)
+        p[same, : int(count)] = popularity(int(count), int(chosen), float(INDEPENDENT - code))
+    touched = 1 - (1 - p) ** tokens[:, None]
+    loads = np.where(touched > 0, p * tokens[:, None] / np.maximum(touched, 1e-300), 0.0)
+    spared = (1 - 1 / ranks) ** top_k
+    return loads, touched / ranks[:, None], tokens * np.where(ranks > 1, 1 - spared, 1.0)
 
 
 def _skewed(tokens: Floats, experts: Floats, top_k: Floats, ranks: Floats, alpha: Floats) -> tuple[Any, ...]:

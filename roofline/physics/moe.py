@@ -24,19 +24,20 @@ WIDTHS = (64.0, 128.0, 256.0)  # columns of a tile
 AVERAGE_TILE = (8.0, 64.0)  # least and most rows of a tile that is chosen by the average load
 L2_SHARE = 0.5  # of the L2 that one matrix can keep beside activations and results
 BLOCK_CHOICES = 256.0  # choices that one block of threads sorts at once
-
 CONSTANTS = (
     Constant("launch_s", "s", 3e-6, 2e-4, 2e-5, "the layer's small kernels, one after the other"),
-    Constant("memory_share", "", 0.25, 1.0, 0.85, "share of the memory bandwidth of streamed weights"),
-    Constant("compute_share", "", 0.1, 1.0, 0.7, "share of the tensor peak inside a tile"),
-    Constant("l2_share", "", 0.1, 1.5, 0.8, "share of the L2 port that feeds a tile"),
-    Constant("tile_s", "s", 1e-7, 3e-5, 1e-6, "first loads and last stores of a tile", "1/clock"),
+    Constant("memory_share", "", 0.6, 1.0, 0.87, "share of the memory bandwidth of streamed weights"),
+    Constant("compute_share", "", 0.02, 1.0, 0.6, "share of the tensor peak inside a tile"),
+    Constant("l2_share", "", 0.03, 1.5, 0.7, "share of the L2 port that feeds a tile"),
+    Constant("tile_s", "s", 1e-7, 3e-5, 5e-7, "first loads and last stores of a tile", "1/clock"),
     Constant("least_rows", "", 8.0, 200.0, 16.0, "rows that the smallest tile computes, used or not"),
     Constant("reread", "", 0.03, 1.2, 0.3, "of the rows of tiles that read a large matrix again from memory"),
-    Constant("passes", "", 0.05, 20.0, 1.0, "times that rows are moved by permuting, quantising, combining"),
-    Constant("choice_s", "s", 1e-11, 2e-8, 1e-9, "sorting one choice of the router", "1/clock"),
-    Constant("sort_s", "s", 1e-7, 2e-5, 2e-6, "further kernels that sort more choices than one block can"),
-    Constant("elsewhere", "", 1e-3, 1.3, 0.05, "cost of a token's choice that another rank serves"),
+    Constant("passes", "", 0.2, 10.0, 1.0, "times that chosen rows are moved by sorting and activating"),
+    Constant("token_passes", "", 0.1, 20.0, 1.0, "times that all tokens are quantised, copied and summed"),
+    Constant("expert_s", "s", 1e-9, 1e-6, 3e-8, "offsets and descriptors of one of its experts", "1/clock"),
+    Constant("choice_s", "s", 1e-11, 2e-8, 5e-10, "sorting one choice of the router", "1/clock"),
+    Constant("sort_s", "s", 1e-7, 2e-5, 5e-6, "further kernels that sort more choices than one block can"),
+    Constant("elsewhere", "", 1e-3, 1.3, 0.03, "cost of a token's choice that another rank serves"),
 )
 
 
@@ -74,13 +75,12 @@ class MoeModel:
         ideal = np.maximum(compute, memory)
         reached = _overlapped(compute / c["compute_share"], memory / c["memory_share"])
         products = layer.products_s()
-        around = c["passes"] * layer.moved_bytes / gpu.dram_byte_per_s
         share = column(rows, "share", 1.0)
         found = {
             "ideal": ideal,
             "reached": reached - ideal,
             "tiles": np.maximum(products - reached, 0.0),
-            "around": around,
+            "around": layer.around_s(),
             "routing": layer.routing_s(),
             "launch": np.full(len(ideal), c["launch_s"]),
         }
@@ -110,16 +110,17 @@ class _Layer:
         self.weight_bytes = self.load.touched * self.matrix.sum(axis=0) * self.weight
         self.flops = 2 * self.load.chosen * self.matrix.sum(axis=0)
 
-    @property
-    def moved_bytes(self) -> Any:
-        """Rows in and out of the layer, and between its kernels, at two bytes each."""
+    def around_s(self) -> Any:
+        """Passes over all tokens, wherever their experts are, and over rows of this rank, at two bytes."""
         between = self.rows * (2 * self.hidden + (self.ups + 1) * self.width)
-        return 2 * (self.tokens * self.hidden + between)
+        moved = self.c["token_passes"] * self.tokens * self.hidden + self.c["passes"] * between
+        return 2 * moved / self.gpu.dram_byte_per_s
 
     def routing_s(self) -> Any:
-        """Sorting the choices: further kernels beyond what one block sorts, and a part per choice."""
-        choices = self.tokens * self.top_k
-        return self.c["sort_s"] * choices / (choices + BLOCK_CHOICES) + self.c["choice_s"] * choices
+        """Sorting the choices: further kernels beyond what one block sorts, a part per choice and expert."""
+        c, choices = self.c, self.tokens * self.top_k
+        sorting = c["sort_s"] * choices / (choices + BLOCK_CHOICES) + c["choice_s"] * choices
+        return sorting + c["expert_s"] * self.rank_experts
 
     def products_s(self) -> Floats:
         """Both products by the tile that the library takes."""

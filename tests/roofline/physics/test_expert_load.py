@@ -111,6 +111,16 @@ def test_tokens_that_choose_for_themselves(tokens: int, shape: tuple[int, int]) 
         assert found.tiles[TILES.index(size)] == pytest.approx(tiles, rel=0.06), size
 
 
+@pytest.mark.parametrize("skew", [0.25, 0.75, 1.0])
+@pytest.mark.parametrize("tokens", [1, 32, 1000])
+def test_favourites_leave_fewer_experts_to_touch(tokens: int, skew: float) -> None:
+    found = load(tokens, 128, 4, alpha=INDEPENDENT - skew)
+    even = load(tokens, 128, 4, alpha=INDEPENDENT)
+    assert found.chosen == pytest.approx(4 * tokens)
+    assert found.touched == pytest.approx(expected_distinct(128, 4, tokens, skew))
+    assert found.touched <= even.touched
+
+
 def test_exponents_are_read_and_nonsense_is_refused() -> None:
     assert exponent("balanced") == exponent("") == 0
     assert exponent("power_law_1.2") == 1.2
