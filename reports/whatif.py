@@ -39,7 +39,7 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "tpot_s": ("TPOT", lambda v: si(v, "s")),
     "tokens_per_s": ("tokens/s", lambda v: f"{v:.4g}"),
     "memory_bytes": ("memory", lambda v: si(v, "B")),
-    "energy_j": ("energy", lambda v: si(v, "J")),
+    "energy_j": ("energy at TDP", lambda v: si(v, "J")),
     "quality": ("output", text),
 }
 
@@ -73,6 +73,7 @@ def answers_json(found: Sequence[Answer], scenario: Scenario, target: str) -> di
                 "hardware": answer.device.name,
                 "devices": answer.devices,
                 "tdp_w": answer.watts,
+                "usd_per_hour": answer.usd_per_hour,
                 "techniques": [t.told() for t in answer.techniques],
                 "names": [t.name for t in answer.techniques],
                 **{k: v for k, v in answer.prediction.totals().items() if k in ANSWERED},
@@ -85,18 +86,25 @@ def answers_json(found: Sequence[Answer], scenario: Scenario, target: str) -> di
 ANSWERED = ("ttft_s", "tpot_s", "tokens_per_s", "memory_bytes")
 
 
+def _price(price: float | None) -> str:
+    return "–" if price is None else f"{price:.2f}"
+
+
 def answers_text(found: Sequence[Answer], scenario: Scenario, target: str) -> str:
     """The same as a table."""
     rows = answers_json(found, scenario, target)["answers"]
     if not rows:
         return f"no device meets {target}, alone or by up to eight, with the techniques that were tried\n"
+    priced = any(row["usd_per_hour"] is not None for row in rows)
     columns: dict[str, tuple[str, terminal.Format]] = {
         "hardware": ("device", text),
         "devices": ("devices", text),
         "tdp_w": ("power", lambda v: si(v, "W")),
+        **({"usd_per_hour": ("USD per hour", _price)} if priced else {}),
         "named": ("techniques", text),
         **{key: COLUMNS[key] for key in ANSWERED},
     }
     rows = [{**row, "named": " + ".join(row["names"]) or "none"} for row in rows]
-    title = f"{scenario.model.name}, batch {scenario.batch}: what meets {target}, the least power first"
+    first = "cheapest" if priced else "the least power"
+    title = f"{scenario.model.name}, batch {scenario.batch}: what meets {target}, {first} first"
     return terminal.table(rows, columns, title)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,7 @@ class Answer:
     devices: int
     techniques: tuple[Technique, ...]
     prediction: Prediction
+    usd_per_hour: float | None = None  # of all devices; None where nobody gave a price
 
     @property
     def watts(self) -> float:
@@ -78,9 +79,12 @@ def answers(
     goal: Goal,
     fidelity: Fidelity | str = Fidelity.DATASHEET,
     quality: str = "lossy",
+    prices: Mapping[str, float] | None = None,
 ) -> list[Answer]:
     """For each device the fewest of them that meet the target, with the mildest techniques, cheapest first.
 
+    `prices` are USD per hour by device name; they come before those of device files. What has a price comes
+    before what has none, and among those what takes the least power is first.
     Without a technique before with one, exact before lossy before retrained, one before two.
     """
     found = []
@@ -89,8 +93,9 @@ def answers(
         sets = sets or _sets(scenario, device, fidelity, quality)
         answer = next(_meeting(scenario, device, goal, fidelity, sets or [()]), None)
         if answer is not None:
-            found.append(answer)
-    return sorted(found, key=lambda answer: answer.watts)
+            price = _price(device, prices or {})
+            found.append(replace(answer, usd_per_hour=None if price is None else price * answer.devices))
+    return sorted(found, key=lambda a: (a.usd_per_hour is None, a.usd_per_hour or 0.0, a.watts))
 
 
 def _meeting(
@@ -104,6 +109,8 @@ def _meeting(
     for count in SHARED_BY:
         for techniques in sets:
             prediction = _tried(scenario, device, fidelity, techniques, count)
+            if prediction is None and not techniques:
+                break  # what the device or the split does not allow is left alone
             if prediction is not None and goal.met(prediction.totals()):
                 yield Answer(device, count, techniques, prediction)
 
@@ -156,6 +163,11 @@ def _sets(
         key=lambda pair: (max(QUALITIES.index(t.quality) for t in pair), -gains[pair[:1]] * gains[pair[1:]])
     )
     return [(), *best, *pairs[: 2 * TRIED]]
+
+
+def _price(device: Device, prices: Mapping[str, float]) -> float | None:
+    stated = device.datasheet.price_usd_per_hour
+    return prices.get(device.name, stated.value if stated else None)
 
 
 def _watts(device: Device) -> float:

@@ -11,6 +11,7 @@ import click
 
 from profiler.cli.options import (
     FIDELITY,
+    FILE,
     emit,
     format_option,
     known_fidelity,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of techniques for a target: exact | lossy | retrained.",
 )
+@click.option("--prices", type=FILE, help="YAML of USD per hour by device, to rank what meets a target.")
 @size_options
 @scenario_options
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
@@ -47,6 +49,7 @@ def command(
     hw: str | None,
     target: str | None,
     quality: str,
+    prices: Path | None,
     fidelity: str,
     format: str,
     out: Path | None,
@@ -72,17 +75,34 @@ def command(
 
         one_of(quality, "quality", QUALITIES)
         goal = Goal.parse(target)
-        met = answers(found[0], _devices(hw), goal, limits, quality)
+        met = answers(found[0], _devices(hw), goal, limits, quality, _prices(prices))
         as_json, as_text = (
             render.answers_json(met, found[0], target),
             render.answers_text(met, found[0], target),
         )
+    elif prices is not None:
+        raise InputError("prices rank what meets a target; give --target, too.")
     elif hw is None:
         raise InputError("whatif needs a device: give --hw, or --target to look for one.")
     else:
         result = whatif(found[0], load_device(hw), limits)
         as_json, as_text = render.as_json(result), render.as_text(result)
     emit(json.dumps(as_json, indent=1) if format == "json" else as_text, out)
+
+
+def _prices(path: Path | None) -> dict[str, float]:
+    """USD per hour by the device's own name, from a YAML mapping of names or aliases."""
+    from hwspecs import load_device
+    from specfiles.errors import InputError
+    from specfiles.reading import read_yaml
+
+    given = {} if path is None else read_yaml(path)
+    prices = {}
+    for name, price in given.items():
+        if isinstance(price, bool) or not isinstance(price, int | float) or not 0 < price < float("inf"):
+            raise InputError(f"{path}: the price of {name} is {price!r}; expected USD per hour, above zero.")
+        prices[load_device(str(name)).name] = float(price)
+    return prices
 
 
 def _devices(hw: str | None) -> Iterator[Device]:

@@ -62,6 +62,14 @@ def test_a_device_that_meets_it_alone_needs_no_technique() -> None:
     assert (answer.devices, answer.techniques) == (1, ())
 
 
+def test_prices_rank_and_what_has_none_comes_last() -> None:
+    """Nobody's prices: the H100 is said to be the cheapest, nothing is said of the L4."""
+    prices = {"H100-SXM5-80GB": 1.0, "A100-SXM4-80GB": 2.0}
+    found = answers(SCENARIO, DEVICES, Goal.parse("tpot=20ms"), prices=prices)
+    assert [a.device.name for a in found] == ["H100-SXM5-80GB", "A100-SXM4-80GB", "L4-24GB"]
+    assert [a.usd_per_hour for a in found] == [1.0 * found[0].devices, 2.0 * found[1].devices, None]
+
+
 def test_what_no_device_meets_has_no_answer() -> None:
     assert answers(SCENARIO, DEVICES[:1], Goal.parse("tpot=1us")) == []
 
