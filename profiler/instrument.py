@@ -111,14 +111,30 @@ def _instrument_functions(
     if hasattr(modeling, "apply_rotary_pos_emb"):
         stack.enter_context(_replaced(modeling, "apply_rotary_pos_emb", _around(recorder, ROPE, gate)))
     stack.enter_context(_replaced(PreallocatedLayer, "update", _around(recorder, APPEND, gate)))
+    if subject.attention == "eager":
+        _wrap_eager(stack, modeling, recorder, cores, gate)
+        return
     sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
-    wrapped = {name: _around(recorder, name, gate)(sdpa) for name in set(cores)}
+    ALL_ATTENTION_FUNCTIONS.register("sdpa", _attention(sdpa, recorder, cores, gate))
+    stack.callback(ALL_ATTENTION_FUNCTIONS.register, "sdpa", sdpa)
+
+
+def _wrap_eager(
+    stack: ExitStack, modeling: Any, recorder: Recorder, cores: list[str], gate: list[None]
+) -> None:
+    """Attention of separate kernels is a function of the model's own file."""
+    wrap = partial(_attention, recorder=recorder, cores=cores, gate=gate)
+    stack.enter_context(_replaced(modeling, "eager_attention_forward", wrap))
+
+
+def _attention(function: Function, recorder: Recorder, cores: list[str], gate: list[None]) -> Function:
+    """Attention in the range of the layer that calls it."""
+    wrapped = {name: _around(recorder, name, gate)(function) for name in set(cores)}
 
     def attend(module: Any, *args: Any, **kwargs: Any) -> Any:
         return wrapped[cores[module.layer_idx]](module, *args, **kwargs)
 
-    ALL_ATTENTION_FUNCTIONS.register("sdpa", attend if len(wrapped) > 1 else wrapped[cores[0]])
-    stack.callback(ALL_ATTENTION_FUNCTIONS.register, "sdpa", sdpa)
+    return attend if len(wrapped) > 1 else wrapped[cores[0]]
 
 
 def _around(recorder: Recorder, name: str, gate: list[None] | None = None) -> Wrap:

@@ -15,16 +15,17 @@ from profiler.allocator import keep_freed_memory
 from profiler.ceilings import COLD_FACTOR, as_yaml
 from profiler.environment import command_line, environment, last_level_cache_bytes
 from profiler.kernels import KERNEL_ERRORS, TOLERANCE, Place, company, kernel
+from profiler.overhead import overhead
 from profiler.power import PowerMonitor, throttling
 from profiler.ranges import family
 from profiler.recorders import nvtx_installed
 from profiler.references import ReferenceStep, reference_steps, visit
 from profiler.steps import Timed, operators_at
-from profiler.subject import Point, Subject, greedy, load_subject, out_of_memory, step
+from profiler.subject import Point, Subject, convention_of, greedy, load_subject, out_of_memory, step
 from profiler.timing import Sample, measure, sample
 from profiler.traced import trace_step
 from profiler.treatments.measure import measured as with_technique
-from roofline.run import TABLES, Head, Run, create_run
+from roofline.run import TABLES, Head, Overhead, Run, create_run
 from specfiles.errors import InputError
 from specfiles.writing import write_text
 from workloads.catalogue import Loaded
@@ -63,14 +64,19 @@ class _Rows:
     run: Run
     tables: Tables = field(default_factory=lambda: {name: [] for name in TABLES})
     notes: list[str] = field(default_factory=list)
+    overheads: list[Overhead] = field(default_factory=list)
     under_way: list[_Measured] = field(default_factory=list)
     saved: float = float("-inf")
 
     def close(self) -> None:
         """Points that were under way are measured."""
         for measured in self._begun():
-            point = measured.point
-            self.notes.append(f"ranges change the step {_label(point)} by {measured.timed.overhead:+.1%}")
+            cost = overhead(measured.point, measured.timed)
+            self.overheads.append(cost)
+            self.notes.append(
+                f"ranges change the step {_label(measured.point)} by {cost.fraction:+.1%} "
+                f"({cost.low:+.1%} to {cost.high:+.1%} at 95 %)"
+            )
         self.tables, self.under_way = self._grown(), []
 
     def save(self, every_s: float = 0.0) -> None:
@@ -122,14 +128,18 @@ def profile(request: Request) -> Run:
             rows.close()
             rows.save()
             reason = f"stopped: {type(error).__name__}: {error}"
-            run.write_head(status="failed", notes=[*rows.notes, reason])
+            run.write_head(status="failed", notes=[*rows.notes, reason], overheads=rows.overheads)
             if out_of_memory(error):
                 raise InputError(f"out of memory; what was measured before is in {request.out}.") from None
             raise
+    if subject.attention != "sdpa":
+        rows.notes.append(
+            "attention ran as separate kernels, its scores in memory: the fused one cannot cap them"
+        )
     rows.notes += [*throttling(rows.tables["power"]), *power.notes]
     if not nvtx_installed():
         rows.notes.append("nvtx is not installed: no NVTX ranges were made; pip install nvtx")
-    return run.write_head(status="complete", notes=rows.notes)
+    return run.write_head(status="complete", notes=rows.notes, overheads=rows.overheads)
 
 
 def _head(request: Request, subject: Subject) -> Head:
@@ -141,7 +151,7 @@ def _head(request: Request, subject: Subject) -> Head:
         weights=subject.weights,
         phase=" ".join(dict.fromkeys(point.phase for point in request.points)),
         dtype=request.dtype,
-        convention="eager",
+        convention=convention_of(request.loaded.model),
         mode="eager",
         device=request.hardware if isinstance(request.hardware, str) else request.hardware.name,
         environment=environment(request.device),

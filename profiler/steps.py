@@ -7,12 +7,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from profiler.instrument import instrumented
 from profiler.recorders import clock
-from profiler.subject import Point, Subject, greedy
+from profiler.subject import Point, Subject, convention_of, greedy
 from profiler.timing import laps
 from workloads.convention import CONVENTIONS
 from workloads.dtypes import Precision
@@ -35,11 +34,6 @@ class Timed:
     ranged: list[float] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
     ranges: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-    @property
-    def overhead(self) -> float:
-        """By how much ranges change a step: the median over pairs of neighbouring steps."""
-        return median(ranged / plain for ranged, plain in zip(self.ranged, self.plain, strict=True)) - 1
 
 
 def time_ranges(
@@ -79,6 +73,6 @@ def time_ranges(
 
 
 def operators_at(loaded: Loaded, dtype: str, point: Point) -> Sequence[Named]:
-    """The descriptor's operators of a point as PyTorch runs them: one kernel or more each."""
-    setting = Setting(Precision.of(dtype), CONVENTIONS["eager"])
+    """The descriptor's operators of a point as they are run here: one kernel or more each."""
+    setting = Setting(Precision.of(dtype), CONVENTIONS[convention_of(loaded.model)])
     return operators(loaded.model, Step(point.batch, point.q_len, point.kv_len), setting)

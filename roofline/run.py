@@ -132,6 +132,19 @@ class Imported(Strict, frozen=True, kw_only=True):
     losses: list[Loss] = []
 
 
+class Overhead(Strict, frozen=True, kw_only=True):
+    """What ranges cost a step: the median over pairs of steps with and without, and its 95 % interval."""
+
+    phase: str
+    batch: int
+    q_len: int
+    kv_len: int
+    fraction: float  # 0.01: a step with ranges takes 1 % longer
+    low: float
+    high: float
+    pairs: int
+
+
 class Head(Strict, frozen=True, kw_only=True):
     """`run.json`. An imported run leaves empty what its traces do not say."""
 
@@ -150,6 +163,7 @@ class Head(Strict, frozen=True, kw_only=True):
     environment: dict[str, Any]
     seed: int
     notes: list[str] = []
+    overheads: list[Overhead] = []
     tensor_parallel: int = 1  # devices that shared each layer
     imported: Imported | None = None
 

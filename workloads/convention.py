@@ -41,6 +41,14 @@ CONVENTIONS = {
             explanation="one kernel per operator, fused attention: what PyTorch runs",
         ),
         Convention(
+            "unfused",
+            causal_exact=False,
+            scores_on_chip=False,
+            elementwise_fused=False,
+            absorbs_latents=False,
+            explanation="eager with attention as separate kernels: full square, scores written to memory",
+        ),
+        Convention(
             "flop-counter",
             causal_exact=False,
             scores_on_chip=True,

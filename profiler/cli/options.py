@@ -52,7 +52,7 @@ def size_options(command: Command) -> Command:
 def scenario_options(command: Command) -> Command:
     """How a scenario is run: formats, devices, techniques, and what is counted."""
     for option in (
-        click.option("--convention", help="fused | eager | flop-counter | llm-viewer"),
+        click.option("--convention", help="fused | eager | unfused | flop-counter | llm-viewer"),
         click.option(
             "--with",
             "techniques",

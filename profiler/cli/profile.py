@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,9 @@ from profiler.cli.options import (
     size_options,
     threads_option,
 )
+
+if TYPE_CHECKING:
+    from roofline.run import Overhead
 
 REPLAYED = 3  # steps of each point under a tool
 
@@ -36,6 +39,12 @@ REPLAYED = 3  # steps of each point under a tool
 @click.option(
     "--with", "words", multiple=True, metavar="TECHNIQUE[:k=v,..]", help="Measure with and without it, too."
 )
+@click.option(
+    "--overhead",
+    type=float,
+    metavar="FRACTION",
+    help="Print what ranges cost each step; exit 1 where the median is above this, as 0.03.",
+)
 @click.option("--nsys", is_flag=True, help="Record the steps under Nsight Systems, too: RUN/nsight.")
 @click.option("--ncu", is_flag=True, help="Count FLOP and bytes of each kernel under Nsight Compute, too.")
 @click.option("--replay", is_flag=True, hidden=True)  # only the steps, for a tool that watches from outside
@@ -50,6 +59,7 @@ def command(
     seed: int,
     alone: bool,
     words: tuple[str, ...],
+    overhead: float | None,
     nsys: bool,
     ncu: bool,
     replay: bool,
@@ -95,6 +105,8 @@ def command(
     )
     for note in run.head.notes:
         print(note, file=sys.stderr)
+    if overhead is not None:
+        _costs(run.head.overheads)
     if tools:
         from profiler.nsight import record
 
@@ -109,3 +121,24 @@ def command(
         options = [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
         record(tools, [model, "-o", str(out), *options], run, loaded, chosen, progress)
     print(f"run written to {out}", file=sys.stderr)
+    if overhead is not None and (worst := max(c.fraction for c in run.head.overheads)) > overhead:
+        print(f"ranges cost {worst:.1%} of a step, above {overhead:.1%}", file=sys.stderr)
+        click.get_current_context().exit(1)
+
+
+def _costs(costs: list[Overhead]) -> None:
+    """What ranges cost each point, on stdout."""
+    from reports import terminal
+    from reports.units import percent, text
+    from specfiles.strict import plain_data
+
+    columns: dict[str, tuple[str, terminal.Format]] = {
+        "phase": ("phase", text),
+        "batch": ("batch", text),
+        "kv_len": ("tokens", text),
+        "fraction": ("cost of ranges", percent),
+        "low": ("95 % from", percent),
+        "high": ("to", percent),
+        "pairs": ("pairs", text),
+    }
+    print(terminal.table([plain_data(cost) for cost in costs], columns))

@@ -1,4 +1,7 @@
-"""Attention over contiguous keys and values: PyTorch's scaled_dot_product_attention."""
+"""Attention over contiguous keys and values: PyTorch's scaled_dot_product_attention.
+
+It cannot cap scores; models that do so (arXiv:2408.00118) run separate kernels, and so does their reference.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from workloads.operators import Attention
 if TYPE_CHECKING:
     import torch
 
+CAP = 50.0  # of Gemma 2's scores; time does not depend on it
 CHECKED = 64  # query positions compared with fp64: the scores of all would not fit for a long prompt
 
 
@@ -37,14 +41,30 @@ def _(op: Attention, place: Place) -> Kernel:
         mixed = sdpa(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=groups > 1)
         return mixed.transpose(1, 2).reshape(batch, q_len, heads * width)
 
+    def separately(q: Any, k: Any, v: Any) -> torch.Tensor:
+        scores = q @ k.repeat_interleave(groups, dim=1).transpose(2, 3) / math.sqrt(width)
+        scores = _capped(scores)
+        if q_len > 1 or window < kv_len:
+            scores = scores.masked_fill(hidden, -math.inf)
+        mixed = scores.softmax(-1) @ v.repeat_interleave(groups, dim=1)
+        return mixed.transpose(1, 2).reshape(batch, q_len, heads * width)
+
+    hidden = ~visible(q_len, kv_len, window, op.causal, place.device) if op.softcap else None
+    run = separately if op.softcap else attend
+
     def exact() -> torch.Tensor:
         checked = min(q_len, CHECKED)
         k, v = (t[0].double().repeat_interleave(groups, dim=1) for t in (keys, values))
         scores = q[:, :, -checked:].double() @ k.transpose(2, 3) / math.sqrt(width)
+        scores = _capped(scores) if op.softcap else scores
         scores = scores.masked_fill(~visible(checked, kv_len, window, op.causal, place.device), -math.inf)
         return (scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, checked, heads * width)
 
-    return Kernel(lambda i: attend(q, keys[i % len(keys)], values[i % len(values)]), exact)
+    return Kernel(lambda i: run(q, keys[i % len(keys)], values[i % len(values)]), exact)
+
+
+def _capped(scores: torch.Tensor) -> torch.Tensor:
+    return CAP * (scores / CAP).tanh()
 
 
 def visible(q_len: int, kv_len: int, window: int, causal: bool, device: str) -> torch.Tensor:

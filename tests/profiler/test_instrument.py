@@ -13,16 +13,15 @@ from profiler.instrument import instrumented
 from profiler.ranges import FAMILIES, family
 from profiler.recorders import HostClock, Marks, Recorder, Trace
 from profiler.steps import operators_at
-from profiler.subject import Point, Subject, greedy, load_subject, step
+from profiler.subject import Point, Subject, greedy, step
 from specfiles.errors import InputError
 from workloads.catalogue import Loaded
 from workloads.model import Model
+from workloads.work import Role
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-# Gemma 2 caps its scores, which fused attention cannot: `load_subject` refuses it (tested below).
-RUNNABLE = [name for name in FAMILIES if name != "gemma2"]
 POINTS = [Point("prefill", 2, 12, 12), Point("decode", 2, 1, 13)]
 CAPACITY = 16
 
@@ -61,7 +60,7 @@ def pieces(model: Model, name: str) -> int:
 
 
 @pytest.mark.parametrize("point", POINTS, ids=lambda p: p.phase)
-@pytest.mark.parametrize("name", RUNNABLE)
+@pytest.mark.parametrize("name", list(FAMILIES))
 def test_ranges_are_the_operators_of_the_descriptor(
     name: str, point: Point, subject: Callable[..., Subject]
 ) -> None:
@@ -84,7 +83,7 @@ def test_only_the_gated_activation_comes_in_two_pieces(tiny: Callable[..., Loade
         assert split <= {"layers.mlp.act_mul"}
 
 
-@pytest.mark.parametrize("name", RUNNABLE)
+@pytest.mark.parametrize("name", list(FAMILIES))
 def test_ranges_follow_each_other_and_do_not_nest(name: str, subject: Callable[..., Subject]) -> None:
     """The clocks pair each beginning with the next ending."""
     log = ranges_of(subject(name), POINTS[0]).log
@@ -120,7 +119,7 @@ def logits_of(subject: Subject, point: Point, recorder: Recorder | None) -> Any:
 
 @pytest.mark.parametrize("recorder", [HostClock, Trace, Tally])
 @pytest.mark.parametrize("point", POINTS, ids=lambda p: p.phase)
-@pytest.mark.parametrize("name", RUNNABLE)
+@pytest.mark.parametrize("name", list(FAMILIES))
 def test_results_are_the_same_to_the_last_bit(
     name: str, point: Point, recorder: type[Any], subject: Callable[..., Subject]
 ) -> None:
@@ -142,19 +141,20 @@ def hooks(subject: Subject) -> dict[str, Any]:
         **own,
         "update": PreallocatedLayer.update,
         "sdpa": ALL_ATTENTION_FUNCTIONS["sdpa"],
+        "eager": getattr(modeling, "eager_attention_forward", None),
         "rope": getattr(modeling, "apply_rotary_pos_emb", None),
         "names": sorted(vars(modeling)),
     }
 
 
-@pytest.mark.parametrize("name", RUNNABLE)
+@pytest.mark.parametrize("name", list(FAMILIES))
 def test_leaving_puts_everything_back(name: str, subject: Callable[..., Subject]) -> None:
     model = subject(name)
     before = hooks(model)
     with instrumented(model, Tally(), greedy):
         inside = hooks(model)
     replaced = {name for name in before if before[name] is not inside[name] and name != "names"}
-    assert {"update", "sdpa"} <= replaced
+    assert {"update", model.attention} <= replaced
     assert len(replaced) > 10
     assert hooks(model) == before
 
@@ -246,6 +246,17 @@ def test_a_family_without_parts_is_refused_with_those_that_have(tiny: Callable[.
         family(replace(tiny().model, family="mamba"))
 
 
-def test_capped_scores_are_refused_by_fused_attention(tiny: Callable[..., Loaded]) -> None:
-    with pytest.raises(InputError, match="transformers cannot build tiny-gemma2"):
-        load_subject(tiny("gemma2"), "cpu", "fp32", seed=0)
+def test_capped_scores_are_computed_apart_and_counted_so(subject: Callable[..., Subject]) -> None:
+    """Fused attention cannot cap them; what is predicted is what was run: scores written to memory."""
+    model = subject("gemma2")
+    assert (model.attention, model.network.config._attn_implementation) == ("eager", "eager")
+    for point in POINTS:
+        cores = [n.operator.work() for n in operators_at(model.loaded, "fp32", point) if ".core" in n.name]
+        pairs = point.batch * 6 * point.q_len * point.kv_len  # heads; masked pairs are computed too
+        assert [work.special_ops for work in cores] == [2 * pairs] * len(cores)
+        assert {t.role for work in cores for t in work.traffic} >= {Role.SCORES}
+
+
+def test_other_models_keep_fused_attention(subject: Callable[..., Subject]) -> None:
+    assert subject("llama").attention == "sdpa"
+    assert subject("gemma3_text").attention == "sdpa"

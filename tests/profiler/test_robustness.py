@@ -142,7 +142,7 @@ def test_a_profile_that_is_ended_opens(
     assert child.send(number) == (130 if number == signal.SIGINT else -number)
     run = open_run(out)
     assert run.head.status == ("failed" if number == signal.SIGINT else "running")
-    assert run.table("steps").empty
+    assert len(run.table("steps")) in (0, 2)  # where a round was over, its steps without and with ranges
     for command in ("show", "validate", "report"):
         words = (out, *(("-o", tmp_path / "r.html") if command == "report" else ()))
         done = roofline(command, *words)

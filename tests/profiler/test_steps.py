@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from profiler.steps import Timed, operators_at, time_ranges
+from profiler.steps import operators_at, time_ranges
 from profiler.subject import Point, Subject, greedy, step
 
 torch = pytest.importorskip("torch")
@@ -53,11 +53,6 @@ def test_without_plain_steps_only_ranges_are_timed(model: Subject) -> None:
     timed = time_ranges(model, run, repeats=3, warm_up=2)
     assert (timed.plain, len(timed.ranged), len(calls)) == ([], 3, 5)
     assert list(timed.ranges) == ["sampling"]
-
-
-def test_the_overhead_is_the_median_over_neighbouring_pairs() -> None:
-    """A machine that halves its speed halfway changes no pair."""
-    assert Timed(plain=[1.0, 2.0, 2.0], ranged=[1.1, 2.2, 9.0]).overhead == pytest.approx(0.1)
 
 
 def test_garbage_collection_rests_while_timing_and_goes_on_after_an_error(model: Subject) -> None:
