@@ -1,4 +1,4 @@
-"""Sample power, clocks, temperature and throttling of a CUDA device in a thread of its own."""
+"""Sample power, clocks, temperature and throttling of a CUDA device, or power of a CPU, in an own thread."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
+from profiler.rapl import Rapl, open_rapl
+
 PERIOD_S = 0.05
+CPU_PERIOD_S = 0.25  # the samples are taken on the measured processor
 
 
 def nvml_handle(device: str) -> Any:
@@ -35,17 +38,17 @@ LOST_AFTER = 20  # samples in a row without any value: a second in which NVML an
 
 
 class PowerMonitor:
-    """Samples while its block runs; without NVML (a CPU, a container without it) there are none."""
+    """Samples while its block runs; without NVML or, on a CPU, energy counters there are none."""
 
     def __init__(self, device: str) -> None:
-        self._device = device if device.startswith("cuda") else None
+        self._device = device
         self._rows: list[dict[str, Any]] = []
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.notes: list[str] = []  # why there are no samples, or no more
 
     def __enter__(self) -> PowerMonitor:
-        if self._device is not None:
+        if self._device.startswith("cuda"):
             try:
                 import pynvml
 
@@ -53,9 +56,18 @@ class PowerMonitor:
             except Exception as error:  # NVML is a bonus: time is measured without it
                 self.notes.append(f"NVML is not available ({error}): no power, no clocks")
                 return self
-            self._thread = threading.Thread(target=self._sample, args=(pynvml, handle), daemon=True)
-            self._thread.start()
+            self._start(self._sample, pynvml, handle)
+        else:
+            rapl, reason = open_rapl()
+            if rapl is None:
+                self.notes.append(reason)
+            else:
+                self._start(self._sample_cpu, rapl)
         return self
+
+    def _start(self, target: Callable[..., None], *args: Any) -> None:
+        self._thread = threading.Thread(target=target, args=args, daemon=True)
+        self._thread.start()
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
@@ -77,6 +89,16 @@ class PowerMonitor:
                 seconds = time.perf_counter() - begin
                 self.notes.append(f"NVML answered no more {seconds:.0f} s after the beginning")
                 return
+
+    def _sample_cpu(self, rapl: Rapl) -> None:
+        begin = time.perf_counter()
+        while not self._stop.wait(CPU_PERIOD_S):
+            try:
+                row = {**dict.fromkeys(READERS), "power_w": rapl.power_w()}
+            except (OSError, ValueError) as error:
+                self.notes.append(f"the processor's energy is read no more ({error})")
+                return
+            self._rows.append({"time_s": time.perf_counter() - begin, **row})
 
 
 def _read(reader: Callable[[Any, Any], float], nvml: Any, handle: Any) -> float | None:

@@ -16,7 +16,7 @@ from profiler.ceilings import COLD_FACTOR, as_yaml
 from profiler.environment import command_line, environment, last_level_cache_bytes
 from profiler.kernels import KERNEL_ERRORS, TOLERANCE, Place, company, kernel
 from profiler.overhead import overhead
-from profiler.power import PowerMonitor, throttling
+from profiler.power import PowerMonitor, clocks, throttling
 from profiler.ranges import family
 from profiler.recorders import nvtx_installed
 from profiler.references import ReferenceStep, reference_steps, visit
@@ -136,7 +136,7 @@ def profile(request: Request) -> Run:
         rows.notes.append(
             "attention ran as separate kernels, its scores in memory: the fused one cannot cap them"
         )
-    rows.notes += [*throttling(rows.tables["power"]), *power.notes]
+    rows.notes += [*power.notes, *clocks(rows.tables["power"]), *throttling(rows.tables["power"])]
     if not nvtx_installed():
         rows.notes.append("nvtx is not installed: no NVTX ranges were made; pip install nvtx")
     return run.write_head(status="complete", notes=rows.notes, overheads=rows.overheads)

@@ -194,7 +194,7 @@ def test_without_nvml_there_are_no_samples(module: Any, monkeypatch: pytest.Monk
     assert "NVML is not available" in monitor.notes[0]
 
 
-def test_a_cpu_has_no_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_asks_no_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with PowerMonitor("cpu") as monitor:
         pass

@@ -1,0 +1,57 @@
+"""Energy of the processor's packages, from the counters that Linux shows under powercap (RAPL)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ZONES = Path("/sys/class/powercap")  # docs.kernel.org/power/powercap/powercap.html
+
+
+@dataclass
+class Package:
+    """The counter of one package: microjoules, beginning anew after `wraps_at`."""
+
+    counter: Path
+    wraps_at: int
+    last: int
+
+    def spent_j(self) -> float:
+        """Joules since the last call."""
+        now = int(self.counter.read_text())
+        spent = now - self.last if now >= self.last else now + self.wraps_at - self.last
+        self.last = now
+        return spent * 1e-6
+
+
+class Rapl:
+    """The mean power of all packages between two readings."""
+
+    def __init__(self, packages: list[Package]) -> None:
+        self.packages = packages
+        self.read_at = time.perf_counter()
+
+    def power_w(self) -> float:
+        """Watt since the last reading. Raises OSError where a counter is read no more."""
+        joules = sum(package.spent_j() for package in self.packages)
+        now = time.perf_counter()
+        seconds, self.read_at = now - self.read_at, now
+        return joules / seconds
+
+
+def open_rapl() -> tuple[Rapl | None, str]:
+    """The counters of this machine; where there are none to read, none and the reason."""
+    zones = sorted(zone for zone in ZONES.glob("*-rapl:*") if zone.name.count(":") == 1)  # not their parts
+    packages = []
+    for zone in zones:
+        try:
+            counter, most = zone / "energy_uj", int((zone / "max_energy_range_uj").read_text())
+            packages.append(Package(counter, most, int(counter.read_text())))
+        except PermissionError:
+            return None, f"{zone / 'energy_uj'} may be read by root only: no power of the processor"
+        except (OSError, ValueError):
+            continue
+    if not packages:
+        return None, "this machine shows no energy counters (RAPL): no power of the processor"
+    return Rapl(packages), ""
