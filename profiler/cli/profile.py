@@ -18,6 +18,7 @@ from profiler.cli.options import (
     size_options,
     threads_option,
 )
+from specfiles.errors import InputError
 
 if TYPE_CHECKING:
     from roofline.run import Overhead
@@ -78,6 +79,8 @@ def command(
     from workloads.techniques.registry import parse
 
     positive(repeats=repeats, threads=threads)
+    if overhead is not None and not 0 <= overhead < float("inf"):
+        raise InputError(f"overhead is {overhead}; expected a fraction of a step, as 0.03.")
     tools = [tool for tool, asked in (("nsys", nsys), ("ncu", ncu)) if asked]
     chosen = pick_device(device)
     if not replay:

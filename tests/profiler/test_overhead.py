@@ -13,7 +13,7 @@ import pytest
 from profiler.overhead import median_interval, overhead
 from profiler.steps import Timed
 from profiler.subject import Point
-from roofline.run import open_run
+from roofline.run import Overhead, open_run
 
 pytest.importorskip("torch")
 
@@ -51,13 +51,33 @@ def test_a_torn_pair_is_left_out() -> None:
 SIZES = ("--device", "cpu", "--phase", "prefill", "--prompt", 16, "--repeats", 3, "--no-alone")
 
 
-@pytest.mark.parametrize(("limit", "code"), [(1e6, 0), (-0.999, 1)])
+@pytest.mark.parametrize(("limit", "code"), [(0.03, 0), (0.01, 1)])
 def test_the_limit_is_a_check(
-    limit: float, code: int, small_llama: Path, brief: None, roofline: Callable[..., Any], tmp_path: Path
+    limit: float,
+    code: int,
+    small_llama: Path,
+    brief: None,
+    roofline: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def cost(point: Point, timed: Timed) -> Overhead:
+        return overhead(point, timed).replace(fraction=0.02, low=0.015, high=0.025)
+
+    monkeypatch.setattr("profiler.record.overhead", cost)
     done = roofline("profile", small_llama, *SIZES, "--overhead", limit, "-o", tmp_path / "run")
     assert done.code == code, done.err
     (found,) = open_run(tmp_path / "run").head.overheads
-    assert found.low <= found.fraction <= found.high
-    assert f"{100 * found.fraction:.1f} %" in done.out
-    assert ("above" in done.err) == bool(code)
+    assert (found.fraction, found.pairs) == (0.02, 3)
+    assert [word for word in done.out.split() if "." in word] == ["2.0", "1.5", "2.5"]
+    assert ("ranges cost 2.0% of a step, above 1.0%" in done.err) == bool(code)
+
+
+@pytest.mark.parametrize("limit", ["nan", "-0.1", "inf"])
+def test_a_limit_that_is_none_is_refused(
+    limit: str, small_llama: Path, roofline: Callable[..., Any], tmp_path: Path
+) -> None:
+    done = roofline("profile", small_llama, *SIZES, "--overhead", limit, "-o", tmp_path / "run")
+    assert done.code == 2
+    assert "expected a fraction of a step, as 0.03" in done.err
+    assert not (tmp_path / "run").exists()
