@@ -39,7 +39,7 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "tpot_s": ("TPOT", lambda v: si(v, "s")),
     "tokens_per_s": ("tokens/s", lambda v: f"{v:.4g}"),
     "memory_bytes": ("memory", lambda v: si(v, "B")),
-    "energy_j": ("energy at TDP", lambda v: si(v, "J")),
+    "energy_j": ("energy", lambda v: si(v, "J")),
     "quality": ("output", text),
 }
 
