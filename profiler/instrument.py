@@ -26,6 +26,7 @@ APPEND, ROPE, SAMPLING = (
     "layers.attention.rope",
     "sampling",
 )
+ROTATIONS = ("apply_rotary_pos_emb", "apply_rotary_pos_emb_interleave", "apply_rotary_emb")
 Function = Callable[..., Any]
 Wrap = Callable[[Function], Function]
 
@@ -62,8 +63,10 @@ def instrumented(
             _instrument_layer(stack, layers[index], parts, recorder, gate)
         cores = _core_names(subject)
         _instrument_functions(stack, subject, recorder, cores, gate)
-        in_layers = {*parts.modules.values(), *(gap.name for gap in parts.gaps), ROPE, APPEND}
-        shares = dict.fromkeys(in_layers, len(layers) / len(watched))
+        having = [_names(layer, parts) for layer in layers]
+        every = Counter(name for names in having for name in names)
+        some = Counter(name for index in watched for name in having[index])
+        shares = {name: every[name] / times for name, times in some.items()}
         seen = Counter(cores[index] for index in watched)
         shares |= {name: cores.count(name) / times for name, times in seen.items()}
         yield Watched(_around(recorder, SAMPLING)(sampler), shares)
@@ -71,8 +74,20 @@ def instrumented(
 
 def _core_names(subject: Subject) -> list[str]:
     """The range of each layer's attention: layers with a window are another operator."""
-    blocks = [layer.find(AttentionBlock) for layer in subject.loaded.model.layers]
-    return [f"layers.attention.{block.core_name}" for block in blocks]
+    names = [
+        block.core_name if isinstance(block, AttentionBlock) else "core"  # latent attention has one
+        for layer in subject.loaded.model.layers
+        for block in layer.blocks
+        if block.branch == AttentionBlock.branch
+    ]
+    return [f"layers.attention.{name}" for name in names]
+
+
+def _names(layer: Any, parts: Family) -> set[str]:
+    """The ranges that a layer has: dense layers have no experts."""
+    modules = {name for path, name in parts.modules.items() if _has(layer, path)}
+    gaps = {gap.name for gap in parts.gaps if _has(layer, gap.after) and _has(layer, gap.before)}
+    return modules | gaps | {ROPE, APPEND}
 
 
 def _instrument_layer(
@@ -82,13 +97,19 @@ def _instrument_layer(
     before: dict[str, list[Call]] = defaultdict(list)
     after: dict[str, list[Call]] = defaultdict(list)
     for path, name in parts.modules.items():
+        if not _has(layer, path):
+            continue
         begin, end = recorder.marks(name)
         before[path] += begin
         after[path] += end
     for gap in parts.gaps:
+        if not (_has(layer, gap.after) and _has(layer, gap.before)):
+            continue
         begin, end = recorder.marks(gap.name)
         after[gap.after] += begin  # behind the module's own end
-        if gap.before:
+        if gap.inside:
+            after[gap.before][:0] = end  # ahead of what begins behind that module
+        elif gap.before:
             before[gap.before][:0] = end  # ahead of the next module's own beginning
         else:
             after[""] += end  # the layer's own return
@@ -108,8 +129,8 @@ def _instrument_functions(
     from profiler.cache import PreallocatedLayer
 
     modeling = sys.modules[type(subject.network).__module__]
-    if hasattr(modeling, "apply_rotary_pos_emb"):
-        stack.enter_context(_replaced(modeling, "apply_rotary_pos_emb", _around(recorder, ROPE, gate)))
+    for name in filter(partial(hasattr, modeling), ROTATIONS):
+        stack.enter_context(_replaced(modeling, name, _around(recorder, ROPE, gate)))
     stack.enter_context(_replaced(PreallocatedLayer, "update", _around(recorder, APPEND, gate)))
     if subject.attention == "eager":
         _wrap_eager(stack, modeling, recorder, cores, gate)
@@ -184,6 +205,14 @@ def _replaced(owner: Any, attribute: str, wrap: Wrap) -> Iterator[None]:
             setattr(owner, attribute, own)
         else:
             delattr(owner, attribute)
+
+
+def _has(layer: Any, path: str) -> bool:
+    """Whether a layer has a module; it may have its name with nothing in it."""
+    try:
+        return _module(layer, path) is not None
+    except AttributeError:
+        return False
 
 
 def _module(root: Any, path: str) -> Any:

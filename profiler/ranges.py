@@ -2,12 +2,14 @@
 
 A family lists the modules that are operators, and the gaps between modules in which operators live
 that are no modules: a residual addition stands between the end of one module and the start of the
-next. Adding a family is adding an entry.
+next. A module that does several operators bears all their names, joined as `roofline.validate` takes
+them apart. What a layer has not is left out of it, so that dense layers and those with experts are one
+entry. Adding a family is adding an entry.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from specfiles.errors import InputError
 from workloads.model import Model
@@ -15,11 +17,15 @@ from workloads.model import Model
 
 @dataclass(frozen=True)
 class Gap:
-    """The time from the end of `after` to the start of `before` ("" is the end of the layer)."""
+    """The time from the end of `after` to the start of `before` ("" is the end of the layer).
+
+    `inside` a module the time ends where that module does: `before` is the module, then.
+    """
 
     after: str
     before: str
     name: str
+    inside: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,79 @@ _OPT = Family(
     },
 )
 
+_EXPERTS = ("permute", "experts_gate_up_proj", "experts_act_mul", "experts_down_proj", "combine")
+_MOE = Family(
+    "model.layers",
+    {
+        **_LLAMA.modules,
+        **_QK_NORMS,
+        "mlp.gate": "layers.moe.router + topk",
+        "mlp.experts": f"layers.moe.{' + '.join(_EXPERTS)}",
+    },
+    _LLAMA.gaps,
+    _OUTSIDE,
+)
+
+
+def _sharing(family: Family, shared: str, last: str) -> Family:
+    """A family whose tokens all meet the expert `shared`, and whose sum begins behind `last`."""
+    matrices = {f"mlp.{shared}.{n}_proj": f"layers.moe.shared_{n}_proj" for n in ("gate", "up", "down")}
+    more = {**matrices, f"mlp.{shared}.act_fn": "layers.moe.shared_act_mul"}
+    product = Gap(f"mlp.{shared}.up_proj", f"mlp.{shared}.down_proj", "layers.moe.shared_act_mul")
+    total = Gap(f"mlp.{last}", "mlp", "layers.moe.shared_sum", inside=True)
+    return replace(family, modules={**family.modules, **more}, gaps=(*family.gaps, product, total))
+
+
+_PHIMOE = replace(
+    _MOE,
+    modules={("mlp.router" if path == "mlp.gate" else path): name for path, name in _MOE.modules.items()},
+)
+_GATED = replace(_MOE, modules={**_MOE.modules, "mlp.shared_expert_gate": "layers.moe.shared_gate"})
+_QWEN2_MOE = _sharing(_GATED, "shared_expert", "shared_expert_gate")
+_SHARED_EXPERTS = _sharing(_MOE, "shared_experts", "shared_experts")
+_LATENT = replace(
+    _SHARED_EXPERTS,
+    modules={
+        **_SHARED_EXPERTS.modules,
+        **{f"self_attn.{name}": f"layers.attention.{name}" for name in ("q_a_proj", "q_b_proj", "kv_b_proj")},
+        "self_attn.kv_a_proj_with_mqa": "layers.attention.kv_a_proj",
+        "self_attn.q_a_layernorm": "layers.attention.q_a_norm",
+        "self_attn.kv_a_layernorm": "layers.attention.kv_a_norm",
+    },
+)
+_BOTH_RESIDUALS = "layers.attention_residual + mlp_residual"
+_PHI = Family(
+    "model.layers",
+    {
+        **{f"self_attn.{n}_proj": f"layers.attention.{n}_proj" for n in "qkv"},
+        "self_attn.dense": "layers.attention.o_proj",
+        "mlp.fc1": "layers.mlp.up_proj",
+        "mlp.activation_fn": "layers.mlp.act_mul",
+        "mlp.fc2": "layers.mlp.down_proj",
+        "input_layernorm": "layers.attention_norm",
+    },
+    (Gap("mlp", "", _BOTH_RESIDUALS),),
+    {"model.embed_tokens": "embedding", "model.final_layernorm": "final_norm", "lm_head": "lm_head"},
+)
+_NEOX = Family(
+    "gpt_neox.layers",
+    {
+        "attention.query_key_value": "layers.attention.qkv_proj",
+        "attention.dense": "layers.attention.o_proj",
+        "mlp.dense_h_to_4h": "layers.mlp.up_proj",
+        "mlp.act": "layers.mlp.act_mul",
+        "mlp.dense_4h_to_h": "layers.mlp.down_proj",
+        "input_layernorm": "layers.attention_norm",
+        "post_attention_layernorm": "layers.mlp_norm",
+    },
+    (Gap("mlp", "", _BOTH_RESIDUALS),),
+    {
+        "gpt_neox.embed_in": "embedding",
+        "gpt_neox.final_layer_norm": "final_norm",
+        "lm_head": "lm_head",
+    },
+)
+
 FAMILIES = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
@@ -135,6 +214,16 @@ FAMILIES = {
     "gemma3_text": _GEMMA3,
     "gpt2": _GPT2,
     "opt": _OPT,
+    "phi": _PHI,
+    "gpt_neox": _NEOX,
+    "mixtral": _MOE,
+    "olmoe": _MOE,
+    "qwen3_moe": _MOE,
+    "phimoe": _PHIMOE,
+    "qwen2_moe": _QWEN2_MOE,
+    "glm4_moe": _SHARED_EXPERTS,
+    "deepseek_v2": _LATENT,
+    "deepseek_v3": _LATENT,
 }
 
 

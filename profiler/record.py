@@ -26,6 +26,7 @@ from profiler.timing import Sample, measure, sample
 from profiler.traced import trace_step
 from profiler.treatments.measure import measured as with_technique
 from roofline.run import TABLES, Head, Overhead, Run, create_run
+from roofline.validate import JOIN
 from specfiles.errors import InputError
 from specfiles.writing import write_text
 from workloads.catalogue import Loaded
@@ -253,7 +254,7 @@ def _point_rows(measured: _Measured) -> Tables:
     described = {n.name: n for n in operators_at(measured.request.loaded, measured.request.dtype, point)}
     operators = []
     for name, totals in timed.ranges.items():
-        known = described.get(name)
+        known = described.get(name.partition(JOIN)[0])  # of operators in one range the first
         kind, count = (known.operator.kind, known.count) if known else ("", 1)
         each = sample([total / count for total in totals])
         operators.append(

@@ -29,6 +29,19 @@ LLAMA = {
     "max_position_embeddings": 128,
     "pad_token_id": 0,  # the defaults of some families lie beyond so small a vocabulary
 }
+EXPERTS = {"num_experts": 5, "num_local_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+LATENT = {
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 8,
+    "n_routed_experts": 4,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+    "num_key_value_heads": 6,
+}
 FIELDS: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": 48, "n_layer": 3, "n_head": 6, "vocab_size": 101, "n_positions": 128},
     "opt": {
@@ -40,6 +53,16 @@ FIELDS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 128,
         "word_embed_proj_dim": 48,
     },
+    "phi": {**LLAMA, "num_key_value_heads": 6},
+    "gpt_neox": {**LLAMA},
+    "mixtral": {**LLAMA, **EXPERTS},
+    "phimoe": {**LLAMA, **EXPERTS},
+    "olmoe": {**LLAMA, **EXPERTS},
+    "qwen3_moe": {**LLAMA, **EXPERTS, "mlp_only_layers": [1]},  # dense layers among those with experts
+    "qwen2_moe": {**LLAMA, **EXPERTS, "shared_expert_intermediate_size": 32},
+    "glm4_moe": {**LLAMA, **EXPERTS, "n_routed_experts": 5, "first_k_dense_replace": 1},
+    "deepseek_v2": {**LLAMA, **EXPERTS, **LATENT},
+    "deepseek_v3": {**LLAMA, **EXPERTS, **LATENT, "q_lora_rank": None},
     "gemma3_text": {**LLAMA, "sliding_window": 8, "sliding_window_pattern": 2},  # both kinds of layer
 }
 

@@ -25,6 +25,24 @@ class Sparsity:
     random_blocks: int = 0
 
 
+def unmasked(place: Place, keys: Size, heads: int, head_dim: int, cached: bool = False) -> Attention:
+    """New positions that all see `keys` keys: of this step, or of a cache."""
+    step, p = place.step, place.setting.precision
+    return Attention(
+        step.batch,
+        step.q_len,
+        keys,
+        heads,
+        heads,
+        head_dim,
+        dtype=p.wide,
+        kv_dtype=p.kv if cached else p.wide,
+        causal=False,
+        fused=place.setting.convention.scores_on_chip,
+        cached=cached,
+    )
+
+
 @dataclass(frozen=True)
 class EncoderAttentionBlock(Block):
     """Every position sees every other, or a sparse choice of them; nothing is cached."""
@@ -71,22 +89,9 @@ class EncoderAttentionBlock(Block):
             yield name, self, place.linear(width, place.hidden, self.bias)
 
     def _core(self, place: Place, heads: int) -> Operator:
-        step, p, convention = place.step, place.setting.precision, place.setting.convention
-        if self.sparsity is None:
-            return Attention(
-                step.batch,
-                step.q_len,
-                step.kv_len,
-                heads,
-                heads,
-                self.head_dim,
-                dtype=p.wide,
-                kv_dtype=p.wide,
-                causal=False,
-                fused=convention.scores_on_chip,
-                cached=False,
-            )
-        s = self.sparsity
+        step, p, s = place.step, place.setting.precision, self.sparsity
+        if s is None:
+            return unmasked(place, step.kv_len, heads, self.head_dim)
         return SparseAttention(
             step.batch,
             step.q_len,
@@ -124,19 +129,7 @@ class CrossAttentionBlock(Block):
                 yield name, self, Gemm(rows, width, place.hidden, p.activations, p.weights, p.wide)
             yield "kv_append", self, KvAppend(rows, heads, self.head_dim, p.wide, p.kv, place.fused)
         yield "q_proj", self, place.linear(width, place.hidden)
-        core = Attention(
-            step.batch,
-            step.q_len,
-            step.memory,
-            heads,
-            heads,
-            self.head_dim,
-            dtype=p.wide,
-            kv_dtype=p.kv,
-            causal=False,
-            fused=place.setting.convention.scores_on_chip,
-        )
-        yield "core", self, core
+        yield "core", self, unmasked(place, step.memory, heads, self.head_dim, cached=True)
         yield "o_proj", self, place.linear(place.hidden, width)
 
     def cache_bytes(self, tokens: Size, setting: Setting) -> Any:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from workloads.blocks.base import Block, Part, Place, indivisible
-from workloads.operators import Attention, PositionProjection
+from workloads.blocks.encoder import unmasked
+from workloads.operators import PositionProjection
 
 
 @dataclass(frozen=True)
@@ -49,20 +50,7 @@ class LinformerBlock(Block):
                     positions=self.positions,
                 ),
             )
-        core = Attention(
-            step.batch,
-            step.q_len,
-            self.rank,
-            heads,
-            heads,
-            self.head_dim,
-            dtype=p.wide,
-            kv_dtype=p.wide,
-            causal=False,
-            fused=place.setting.convention.scores_on_chip,
-            cached=False,
-        )
-        yield "core", self, core
+        yield "core", self, unmasked(place, self.rank, heads, self.head_dim)
         yield "o_proj", self, place.linear(place.hidden, width, self.out_bias)
 
     def unsplit(self, devices: int) -> Iterator[str]:

@@ -42,7 +42,7 @@ class Norm(Operator):
         elements = self.tokens * self.width
         element = bytes_per_element(self.dtype)
         flops = 3 + (2 if self.center else 0) + (1 if self.scale else 0) + (1 if self.bias else 0)
-        traffic = _stream(self.fused, elements * element, elements * element)
+        traffic = stream(self.fused, elements * element, elements * element)
         vectors = bool(self.scale) + bool(self.bias)
         if vectors:
             size = vectors * self.width * bytes_per_element(self.weights)
@@ -79,7 +79,7 @@ class Rope(Operator):
         size = elements * bytes_per_element(self.dtype)
         return Work(
             dtype=self.dtype,
-            traffic=_stream(self.fused, size, size),
+            traffic=stream(self.fused, size, size),
             vector_flops=3 * elements,
             outputs=elements,
             fused=self.fused,
@@ -105,7 +105,7 @@ class Activation(Operator):
         size = elements * bytes_per_element(self.dtype)
         return Work(
             dtype=self.dtype,
-            traffic=_stream(self.fused, size * (2 if self.gated else 1), size),
+            traffic=stream(self.fused, size * (2 if self.gated else 1), size),
             vector_flops=(3 if self.gated else 2) * elements,
             special_ops=elements if self.function in SPECIAL_ACTIVATIONS else 0,
             outputs=elements,
@@ -130,14 +130,14 @@ class Residual(Operator):
         size = elements * bytes_per_element(self.dtype)
         return Work(
             dtype=self.dtype,
-            traffic=_stream(self.fused, 2 * size, size),
+            traffic=stream(self.fused, 2 * size, size),
             vector_flops=elements,
             outputs=elements,
             fused=self.fused,
         )
 
 
-def _stream(fused: bool, read: Size, written: Size) -> tuple[Traffic, ...]:
+def stream(fused: bool, read: Size, written: Size) -> tuple[Traffic, ...]:
     """The activations of an operator with its own kernel; nothing where it is fused."""
     if fused:
         return ()

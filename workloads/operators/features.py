@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from workloads.dtypes import bytes_per_element
 from workloads.operators.base import Operator
-from workloads.work import Role, Traffic, Work
+from workloads.operators.elementwise import stream
+from workloads.work import Work
 
 if TYPE_CHECKING:
     from workloads.dtypes import DtypeLike, Size
@@ -40,13 +41,9 @@ class FeatureMap(Operator):
         own = self.rows * self.head_dim
         read = {"elu": own, "positive": made + own, "trigonometric": made / 2}[self.function]
         around = {"elu": 2 * made, "positive": 2 * made + 2 * own, "trigonometric": made}[self.function]
-        rows = (
-            Traffic("input", Role.INPUT, read * element),
-            Traffic("output", Role.OUTPUT, made * element),
-        )
         return Work(
             dtype=self.dtype,
-            traffic=() if self.fused else rows,
+            traffic=stream(self.fused, read * element, made * element),
             vector_flops=around,
             special_ops=made,
             outputs=made,

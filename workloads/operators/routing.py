@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from workloads.dtypes import bytes_per_element
 from workloads.operators.base import Operator
+from workloads.operators.elementwise import stream
 from workloads.work import Role, Traffic, Work
 
 if TYPE_CHECKING:
@@ -65,13 +66,10 @@ class Permute(Operator):
     def work(self) -> Work:
         """Each row read once and written for each of its experts."""
         element = bytes_per_element(self.dtype)
-        traffic = (
-            Traffic("input", Role.INPUT, self.tokens * self.width * element),
-            Traffic("output", Role.OUTPUT, self.copies * self.width * element),
-        )
+        read, written = self.tokens * self.width * element, self.copies * self.width * element
         return Work(
             dtype=self.dtype,
-            traffic=() if self.fused else traffic,
+            traffic=stream(self.fused, read, written),
             outputs=self.copies * self.width,
             fused=self.fused,
         )
@@ -92,13 +90,10 @@ class Combine(Operator):
     def work(self) -> Work:
         """2 FLOP per element of the experts' results."""
         element = bytes_per_element(self.dtype)
-        traffic = (
-            Traffic("input", Role.INPUT, self.copies * self.width * element),
-            Traffic("output", Role.OUTPUT, self.tokens * self.width * element),
-        )
+        read, written = self.copies * self.width * element, self.tokens * self.width * element
         return Work(
             dtype=self.dtype,
-            traffic=() if self.fused else traffic,
+            traffic=stream(self.fused, read, written),
             vector_flops=2 * self.copies * self.width,
             outputs=self.tokens * self.width,
             fused=self.fused,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from workloads.dtypes import bytes_per_element
 from workloads.operators.base import Operator
+from workloads.operators.elementwise import stream
 from workloads.operators.recurrence import by_form, carried, chunk_pairs
 from workloads.work import Role, Traffic, Work
 
@@ -38,13 +39,14 @@ class CausalConv(Operator):
         """A multiply-add per element and tap, 2 FLOP and one exponential for SiLU, 1 FLOP for the bias."""
         elements = self.batch * self.q_len * self.channels
         size = elements * bytes_per_element(self.dtype)
-        rows = (
-            () if self.fused else (Traffic("input", Role.INPUT, size), Traffic("output", Role.OUTPUT, size))
-        )
         weights = Traffic("weight", Role.WEIGHT, self._weights() * bytes_per_element(self.weights))
         return Work(
             dtype=self.dtype,
-            traffic=(*rows, weights, *carried("inputs", self.state_bytes(), self.past)),
+            traffic=(
+                *stream(self.fused, size, size),
+                weights,
+                *carried("inputs", self.state_bytes(), self.past),
+            ),
             vector_flops=(2 * self.kernel + 2 + bool(self.bias)) * elements,
             special_ops=elements,
             outputs=elements,

@@ -97,17 +97,24 @@ class Changed(Operator):
         return self.operator.stored_bytes() * self.stored
 
 
-def with_weights(product: Operator, weights: float, matrix_flops: float = 1.0) -> Changed:
-    """An operator whose matrix takes a share of its bytes and of its products."""
+@dataclass(frozen=True)
+class _Thinned:
+    """The edit of a matrix to a share of its bytes and of its products: equal shares are equal edits."""
 
-    def edit(work: Work) -> Work:
+    weights: float
+    matrix_flops: float
+
+    def __call__(self, work: Work) -> Work:
         traffic = tuple(
-            replace(t, bytes=t.bytes * weights) if t.role is Role.WEIGHT and t.tensor == "weight" else t
+            replace(t, bytes=t.bytes * self.weights) if t.role is Role.WEIGHT and t.tensor == "weight" else t
             for t in work.traffic
         )
-        return replace(work, matrix_flops=work.matrix_flops * matrix_flops, traffic=traffic)
+        return replace(work, matrix_flops=work.matrix_flops * self.matrix_flops, traffic=traffic)
 
-    return Changed(product, edit, stored=weights)
+
+def with_weights(product: Operator, weights: float, matrix_flops: float = 1.0) -> Changed:
+    """An operator whose matrix takes a share of its bytes and of its products."""
+    return Changed(product, _Thinned(weights, matrix_flops), stored=weights)
 
 
 def both_ways(core: Attention) -> Attention:
