@@ -150,6 +150,8 @@ def test_a_campaign_calibrates_its_device_by_itself(roofline: Roofline, campaign
 def test_a_folder_that_is_no_campaign_is_said(roofline: Roofline, campaign: Path, tmp_path: Path) -> None:
     ended = roofline("calibrate", tmp_path)
     assert (ended.code, "is no campaign, it has no campaign.json" in ended.err) == (2, True)
+    ended = roofline("calibrate", tmp_path / "nowhere")
+    assert (ended.code, "nowhere: no such file or folder" in ended.err) == (2, True)
     (campaign / OPERATORS).unlink()
     ended = roofline("calibrate", campaign)
     assert (ended.code, "has no operators.parquet" in ended.err) == (2, True)
