@@ -53,7 +53,7 @@ class Subject:
 
 def attention_of(model: Model) -> str:
     """PyTorch's fused attention, or transformers' separate kernels for scores that it cannot compute."""
-    blocks = [block for layer in model.layers if (block := layer.find(AttentionBlock))]
+    blocks = [b for layer in model.layers for b in layer.blocks if isinstance(b, AttentionBlock)]
     return "eager" if any(block.softcap or block.sinks for block in blocks) else "sdpa"
 
 
