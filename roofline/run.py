@@ -165,6 +165,11 @@ class Head(Strict, frozen=True, kw_only=True):
     notes: list[str] = []
     overheads: list[Overhead] = []
     tensor_parallel: int = 1  # devices that shared each layer
+    # What follows from `dtype` and `convention` where it is empty or null.
+    activations: str = ""
+    kv: str = ""
+    experts: str = ""
+    absorbs_latents: bool | None = None
     imported: Imported | None = None
 
 

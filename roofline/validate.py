@@ -100,7 +100,11 @@ def scenario_of(run: Run) -> Scenario:
     if not head.model_config_fields:
         raise InputError(f"{run.path}: names no model; import its traces again with --model.")
     model = build(Config(head.model_config_fields, str(run.path / "run.json")), head.model)
-    setting = Setting(Precision.of(head.dtype), convention(head.convention), head.tensor_parallel)
+    formats = (word or None for word in (head.activations, head.kv, head.experts))
+    counting = convention(head.convention)
+    if head.absorbs_latents is not None:
+        counting = replace(counting, absorbs_latents=head.absorbs_latents)
+    setting = Setting(Precision.of(head.dtype, *formats), counting, head.tensor_parallel)
     return Scenario(model, "prefill", prompt=1, setting=setting)
 
 

@@ -42,24 +42,23 @@ def command(
     from profiler.environment import command_line
     from profiler.scenarios import Asked, scenarios
     from profiler.traces.attribution import Question, attribute
-    from profiler.traces.model_match import Lengths
+    from profiler.traces.model_match import Lengths, as_named
     from profiler.traces.reading import read_traces
-    from profiler.traces.runs import save
+    from profiler.traces.runs import recorded, save
     from roofline.run import refuse_existing
 
     refuse_existing(out)
     device = load_device(hw) if hw else None
     question: Question | None = None
     fields: dict[str, Any] = {}
-    if model:
-        loaded, found = scenarios(model, Asked(**formats), default_convention="eager")
-        setting = found[0].setting
-        question = Question(loaded.model, setting, Lengths(batch, prompt, context))
-        dtype = str(setting.precision.weights)
-        fields = {"model": loaded.model.name, "model_config_fields": loaded.config, "dtype": dtype}
-        fields["tensor_parallel"] = setting.tensor_parallel
+    loaded, found = scenarios(model, Asked(**formats), default_convention="eager") if model else (None, [])
     progress(f"reading {len(traces)} file{'s' if len(traces) > 1 else ''}")
-    trace = attribute(read_traces(traces), question)
+    trace = read_traces(traces)
+    if loaded is not None:
+        setting = as_named(found[0].setting, trace)
+        question = Question(loaded.model, setting, Lengths(batch, prompt, context))
+        fields = {"model": loaded.model.name, "model_config_fields": loaded.config, **recorded(setting)}
+    trace = attribute(trace, question)
     run = save(trace, out, command=command_line(), device=device.name if device else "", **fields)
     for loss in trace.losses:
         print(f"{loss.what} {loss.count}: {loss.sentence}", file=sys.stderr)

@@ -177,8 +177,7 @@ class ModelMatch:
     def __init__(
         self, trace: Trace, model: Model, setting: Setting, facts: Sequence[StepFacts], lengths: Lengths
     ) -> None:
-        self.trace, self.model = trace, model
-        self.setting = _absorbed_as_named(_stored_as_named(setting, trace), trace)
+        self.trace, self.model, self.setting = trace, model, as_named(setting, trace)
         self.facts, self.lengths = facts, lengths
         self.notes: dict[str, int] = defaultdict(int)
         names, code = trace.words("activities", "name"), trace.column("activities", "name")
@@ -304,6 +303,11 @@ class ModelMatch:
             for column, numbers in zip(WORK, values, strict=True):
                 self.table[column][row] = float(sum(numbers)) if row == longest else 0.0
         self.next += 1
+
+
+def as_named(setting: Setting, trace: Trace) -> Setting:
+    """The setting with what the names of the kernels that ran say of it."""
+    return _absorbed_as_named(_stored_as_named(setting, trace), trace)
 
 
 def _stored_as_named(setting: Setting, trace: Trace) -> Setting:

@@ -17,6 +17,8 @@ from specfiles.writing import atomic
 if TYPE_CHECKING:
     import pandas as pd
 
+    from workloads.step import Setting
+
 POINT = ["phase", "batch", "q_len", "kv_len"]
 
 
@@ -51,6 +53,19 @@ def save(trace: Trace, path: Path, *, command: str, device: str = "", **head: An
         for name, table in executions(trace).items():
             run.write_table(name, table)
     return run.write_head(status="complete")
+
+
+def recorded(setting: Setting) -> dict[str, Any]:
+    """How a model ran, as fields of a run's head."""
+    precision = setting.precision
+    return {
+        "dtype": str(precision.weights),
+        "activations": str(precision.activations),
+        "kv": str(precision.kv),
+        "experts": str(precision.experts or ""),
+        "tensor_parallel": setting.tensor_parallel,
+        "absorbs_latents": setting.convention.absorbs_latents,
+    }
 
 
 def executions(trace: Trace) -> dict[str, pd.DataFrame]:

@@ -17,6 +17,7 @@ from profiler.traces.reading import read_traces
 from profiler.traces.runs import load
 from profiler.traces.totals import totals
 from roofline.run import open_run
+from roofline.validate import scenario_of
 from tests.profiler.traces.test_attribution import graph_decode
 
 Write = Callable[..., Path]
@@ -104,6 +105,27 @@ def test_with_its_model_a_run_is_validated_and_reported(roofline: Any, decode: P
     code, _, err = roofline("report", run, "-o", tmp_path / "r.html", "--hw", "h100_sxm", "--others", "")
     assert code == 0, err
     assert "Llama-3.2-1B" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_validation_predicts_in_the_formats_of_the_import(
+    roofline: Any, decode: Path, tmp_path: Path
+) -> None:
+    model = ["--model", "Llama-3.2-1B", "--hw", "h100_sxm"]
+    formats = ["--weights", "int4", "--activations", "fp8", "--kv", "fp8"]
+    bytes_moved = []
+    for name, more in (("plain", []), ("narrow", formats)):
+        assert roofline("import", decode, "-o", tmp_path / name, *model, *more)[0] == 0
+        asked = ["--hw", "h100_sxm", "--fidelity", "datasheet", "--format", "json"]
+        (result,) = json.loads(roofline("validate", tmp_path / name, *asked)[1])["fidelities"]
+        matched = pd.DataFrame(result["matched"]).set_index("name")
+        bytes_moved.append(matched.loc[["layers.attention.core", "layers.mlp.down_proj"], "bytes"])
+    setting = scenario_of(open_run(tmp_path / "narrow")).setting.precision
+    assert (setting.weights, setting.activations, setting.kv) == ("int4", "fp8", "fp8")
+    plain, narrow = bytes_moved
+    assert (narrow / plain)["layers.attention.core"] == pytest.approx(
+        0.5, abs=0.01
+    )  # the cache is most of it
+    assert (narrow / plain)["layers.mlp.down_proj"] < 0.3
 
 
 def test_without_a_model_validation_says_what_to_do(roofline: Any, decode: Path, tmp_path: Path) -> None:
