@@ -58,7 +58,8 @@ def dtypes_of(dtype: str, kv_dtype: str = "") -> Dtypes:
     """The formats behind the names of a table's row."""
     dtype = CANONICAL.get(dtype or "bfloat16", dtype or "bfloat16")
     inputs, weights, outputs = DTYPES[dtype]
-    return Dtypes(dtype, inputs, weights, outputs, DTYPES[kv_dtype][0] if kv_dtype else inputs)
+    kept = DTYPES[kv_dtype][0] if kv_dtype in DTYPES else kv_dtype or inputs  # caches know more formats
+    return Dtypes(dtype, inputs, weights, outputs, kept)
 
 
 def of_operator(operator: Operator) -> tuple[str, str, str, dict[str, Any]] | None:
