@@ -28,6 +28,8 @@ class Tiling(NamedTuple):
     packed: bool = False  # the query heads of one KV head share a tile
 
 
+VLLM_TRITON = Tiling(16, 32, packed=True)  # vLLM's unified attention in Triton, on any GPU
+
 # By generation; names are those of the measured tables, "fp8" where the cache is. Tiles of the kernels'
 # sources where these are public (FlashAttention 2 paged: 64 rows; 3: 128; 4 and trtllm-gen: two tiles of
 # 128), else the size that leaves the least error on the measured rows.
@@ -37,6 +39,8 @@ TILINGS: Mapping[int, Mapping[str, Tiling]] = {
         "vllm_flash_attn": Tiling(64, 64),
         "flash_attention": Tiling(128, 64, packed=True),
         "torch_flow": Tiling(128, 32),
+        "triton": Tiling(64, 64),
+        "vllm_triton_attn": VLLM_TRITON,
     },
     9: {
         "": Tiling(128, 64),
@@ -47,6 +51,7 @@ TILINGS: Mapping[int, Mapping[str, Tiling]] = {
         "torch_flow": Tiling(64, 32),
         "torch_flow fp8": Tiling(128, 32),
         "triton": Tiling(64, 64),
+        "vllm_triton_attn": VLLM_TRITON,
     },
     10: {
         "": Tiling(256, 64),
@@ -55,7 +60,7 @@ TILINGS: Mapping[int, Mapping[str, Tiling]] = {
         "torch_flow": Tiling(128, 32),
         "trtllm_mha fp8": Tiling(128, 32),
         "triton": Tiling(64, 64),
-        "vllm_triton_attn": Tiling(64, 64),
+        "vllm_triton_attn": VLLM_TRITON,
         "vllm_flashinfer_trtllmdecode": Tiling(64, 32, packed=True),
     },
 }
@@ -108,7 +113,7 @@ class PrefillModel:
         """Ideal roofline, what the kernel reaches of it, waves, copies that do not hide, other kernels."""
         kernel = kernel_of(rows)
         shape = Shape.of(rows)
-        if "triton" in kernel:  # its loop masks what lies before the window instead of skipping it
+        if kernel == "triton":  # SGLang's loop masks what lies before the window instead of skipping it
             shape = Shape.of({**rows, "window": np.zeros_like(shape.window)})
         parts = prefill_parts(shape, tiling_of(kernel, gpu, dtype), kernel, gpu, dtype, c)
         if gpu.generation < 9:
@@ -216,7 +221,7 @@ def keys_per_tile(shape: Shape, positions: Floats, count: Floats, step: float) -
 
 def _multiplies_in_kv(kernel: str, gpu: Gpu, dtype: Dtypes) -> bool:
     """vLLM, but for its Triton kernel, and TensorRT-LLM quantise queries too and multiply in fp8."""
-    multiplies = kernel.startswith("vllm_fl") or kernel == "torch_flow"
+    multiplies = kernel.startswith(("vllm_fl", "torch_flow"))
     return dtype.kv == "fp8" and multiplies and "fp8" in gpu.tensor_flop_per_s
 
 

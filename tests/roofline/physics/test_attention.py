@@ -151,6 +151,16 @@ def test_a_tile_alone_on_its_processor_may_be_slower_than_one_of_many() -> None:
         assert slow / fast == pytest.approx(ratio, rel=0.1)
 
 
+def test_one_triton_kernel_skips_what_lies_before_a_window_and_the_other_masks_it() -> None:
+    sizes = {"q_len": 16_384, "kv_len": 16_384, "window": np.array([0, 128])}
+    skips, masks = (
+        time_s("attention_prefill", "b200_sxm", kernel=name, **sizes)
+        for name in ("vllm_triton_attn", "triton")
+    )
+    assert skips[1] < 0.3 * skips[0]
+    assert masks[1] == pytest.approx(masks[0], rel=0.05)
+
+
 def test_long_prompts_reach_the_tensor_share() -> None:
     gpu, only_products = GPUS["h100_sxm"], {"softmax_share": 20.0, "sustained": 0.0, "tensor_share": 0.7}
     sizes = {"q_len": 65_536, "kv_len": 65_536, "n_heads": 32, "n_kv_heads": 1}
