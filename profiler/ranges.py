@@ -220,6 +220,7 @@ FAMILIES = {
     "olmoe": _MOE,
     "qwen3_moe": _MOE,
     "phimoe": _PHIMOE,
+    "gpt_oss": _PHIMOE,
     "qwen2_moe": _QWEN2_MOE,
     "glm4_moe": _SHARED_EXPERTS,
     "deepseek_v2": _LATENT,

@@ -57,6 +57,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "gpt_neox": {**LLAMA},
     "mixtral": {**LLAMA, **EXPERTS},
     "phimoe": {**LLAMA, **EXPERTS},
+    "gpt_oss": {**LLAMA, **EXPERTS, "head_dim": 8, "sliding_window": 8},
     "olmoe": {**LLAMA, **EXPERTS},
     "qwen3_moe": {**LLAMA, **EXPERTS, "mlp_only_layers": [1]},  # dense layers among those with experts
     "qwen2_moe": {**LLAMA, **EXPERTS, "shared_expert_intermediate_size": 32},
