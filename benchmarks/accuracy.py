@@ -81,7 +81,7 @@ def _held_out(table: pd.DataFrame, found: list[Fitted]) -> pd.DataFrame:
     pieces = []
     for one in found:
         if len(one.rows):
-            lower, upper = within(one.kernel.bands, one.held_out_s)
+            lower, upper = within(one.kernel.bands or [], one.held_out_s)
             times = {"predicted_us": 1.0, "lower_us": lower, "upper_us": upper}
             times = {name: one.held_out_s * 1e6 * ratio for name, ratio in times.items()}
             pieces.append(table.iloc[one.rows].assign(**times, coverage_claimed=one.kernel.coverage))

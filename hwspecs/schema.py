@@ -145,7 +145,9 @@ class Kernel(Strict, frozen=True, kw_only=True):
     held_out_error: NotNegative | None = None  # mean |predicted / measured - 1| on families held out
     lower: Positive | None = None
     upper: Positive | None = None
-    bands: list[tuple[float, float, float]] = []  # up to this predicted time in s; lower, upper there
+    bands: list[tuple[float, float, float]] | None = (
+        None  # up to this predicted time in s; lower, upper there
+    )
     coverage: NotNegative | None = None  # reached by the bands on families that did not set them
     carried_error: NotNegative | None = None  # mean |error| on devices whose own rows took no part
     carried_lower: Positive | None = None  # the interval there

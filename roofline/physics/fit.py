@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 FOLDS = 5
 SOFT = 0.05  # errors beyond 5 % count linearly: harnesses differ by that much
-MOST_ROWS = 400  # of a cell that a fit looks at, evenly spread
+MOST_ROWS = 300  # of a cell that a fit looks at, evenly spread
 STEP = 0.004  # of a bound's range: tiles and splits are discrete, smaller steps see only their noise
+STARTS, TRIED = 32, 1  # points that a fit without a prior looks at, and those that it descends from
+SPREAD = 0.5  # of a bound's range that these points span
 ROUNDS = 1  # of looking for a way out of a local minimum
 LEAST_GAIN = 0.002  # of the loss, for which a round is worth its time
-START_WEIGHT = 0.1  # of the starting values, of a prior's; a model may say better how sure it is of them
 PRIOR_ROWS = 10.0  # a constant one prior width away weighs as much as so many rows, one SOFT wrong
 
 
@@ -67,10 +68,9 @@ def fit(cells: Sequence[Cell], prior: Mapping[str, float] | None = None) -> dict
     from scipy.optimize import least_squares
 
     constants = cells[0].model.constants(cells[0].gpu, cells[0].dtype)
-    cells = [_thinned(_possible(cell), MOST_ROWS // min(len(cells), 2)) for cell in cells]
+    cells = [_thinned(cell, MOST_ROWS // min(len(cells), 2)) for cell in cells]
     centre = np.array([_inside(c, (prior or {}).get(c.name, c.start)) for c in constants])
-    alone = getattr(cells[0].model, "start_weight", START_WEIGHT)
-    weight = np.sqrt(PRIOR_ROWS) * SOFT * 4 * (alone if prior is None else 1.0)
+    weight = np.sqrt(PRIOR_ROWS) * SOFT * 4 * (0.1 if prior is None else 1.0)
 
     def residuals(x: Floats) -> Floats:
         values = _values(constants, x)
@@ -82,13 +82,22 @@ def fit(cells: Sequence[Cell], prior: Mapping[str, float] | None = None) -> dict
         start = np.clip(x, 1 + 1e-6, 2 - 1e-6)
         return np.asarray(least_squares(residuals, start, bounds=(1.0, 2.0), ftol=1e-4, **options).x)
 
-    x = descend(centre)
+    starts = [centre] if prior else _starts(centre, lambda x: _loss(residuals(x)))
+    x = min((descend(start) for start in starts), key=lambda x: _loss(residuals(x)))
     for _ in range(ROUNDS):
         better = _scan(lambda x: _loss(residuals(x)), x)
         if better is None:
             break
         x = descend(better)
     return _values(constants, x)
+
+
+def _starts(centre: Floats, loss: Callable[[Floats], float]) -> list[Floats]:
+    """The centre and the best of points spread around it: descents from one end in local minima."""
+    from scipy.stats import qmc
+
+    around = centre + SPREAD * (qmc.Sobol(len(centre), seed=0).random(STARTS) - 0.5)
+    return [centre, *sorted(np.clip(around, 1, 2), key=loss)[:TRIED]]
 
 
 def _loss(residuals: Floats) -> float:
@@ -145,13 +154,6 @@ def _numbered(cells: Sequence[Cell]) -> list[NDArray[np.intp]]:
 def mape(predicted: Floats, measured: Floats) -> float:
     """Mean absolute relative error."""
     return float(np.mean(np.abs(predicted / measured - 1)))
-
-
-def _possible(cell: Cell) -> Cell:
-    """Without rows that beat the data sheet: whatever they measured, it was not this work on this device."""
-    if cell.floor_s is None or not (possible := cell.time_s >= cell.floor_s).any():
-        return cell
-    return cell.take(possible)
 
 
 def _thinned(cell: Cell, most: int) -> Cell:

@@ -27,7 +27,9 @@ TILES = (
 PAIRED = (256, 256)  # two processors on one tile, since Blackwell (CUTLASS, tcgen05 cta_group::2)
 SPLITS = (1, 2, 4, 8, 16)  # parts of the sum over k
 DEPTH_BYTES = 128  # of k per step of the main loop: the widest swizzle of shared memory
-LEAST_ROWS = 64  # that one matrix instruction of a warp group multiplies (PTX ISA, wgmma); smaller tiles pad
+# Rows that one matrix instruction multiplies at least, smaller tiles pad: mma.sync, then wgmma and tcgen05
+# (PTX ISA).
+LEAST_ROWS = 16, 64
 SPAN = 128  # rows; a tile as tall as this is tall enough
 COPIES = 5.5  # weights are rotated over 5 or 6 copies where the shipped constants were measured
 EDGE = 8  # sharpness of the edge between what stays in the L2 and what does not
@@ -35,7 +37,7 @@ QUANTISED = frozenset({"fp8", "fp8_block", "nvfp4"})  # rows of tables include t
 
 
 class _Cut(NamedTuple):
-    """Candidates against rows: seconds of one tile's limits, and how many waves of tiles there are."""
+    """Candidates (tiles x splits) against rows: seconds of one tile's limits, and how many waves."""
 
     multiply: Any
     load: Any
@@ -61,6 +63,7 @@ class GemmModel:
         "imperfect overlap": "loads do not hide wholly behind arithmetic where both are long",
         "split over k": "few tiles: the sum over k is split and its parts are added up",
         "first loads": "latency of memory before the first product",
+        "another kernel for one row": "some libraries run a slower one where the product is a vector's",
         "launch": "start and end of the kernel",
         "quantise kernel": "A is brought to the narrow format by a kernel of its own",
     }
@@ -68,80 +71,99 @@ class GemmModel:
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Of the product; of the quantise kernel and of widening weights where the format has them."""
-        found = [*PRODUCT]
-        if dtype.name in QUANTISED:
-            found += QUANTISE
+        found = {constant.name: constant for constant in PRODUCT}
+        if _narrows(dtype):
+            found |= {constant.name: constant for constant in QUANTISE}
         if dtype.name.endswith("_wo"):
-            found += WIDEN
-        return tuple(found)
+            found |= {constant.name: constant for constant in WIDEN}
+        return tuple(found.values())
 
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
-        """Seconds, from the roofline of what lies in memory to launch and quantise kernel."""
-        m, n, k = (column(rows, name).astype(np.float32)[:, None] for name in ("m", "n", "k"))
+        """Seconds, from the roofline of what lies in memory to launch and quantise kernel.
+
+        Arrays are (tiles, splits, rows): sums over candidates then run along contiguous rows.
+        """
+        m, n, k = (column(rows, name).astype(np.float32) for name in ("m", "n", "k"))
         a, w, o = (bytes_per_element(d) for d in (dtype.inputs, dtype.weights, dtype.outputs))
-        absent = _absent(COPIES * n * k * w + m * k * a + m * n * o, c["resident"] * gpu.l2_bytes)
-        moved = absent * (m * k * a + n * k * w + m * n * o) / gpu.dram_byte_per_s
+        c32 = {name: np.float32(value) for name, value in c.items()}
+        size = m * k * a + n * k * w + m * n * o
+        absent = _absent(size + (COPIES - 1) * n * k * w, c["resident"] * gpu.l2_bytes)
+        moved = absent * size / gpu.dram_byte_per_s
         compute = 2 * m * n * k / gpu.peak(compute_dtype(dtype.inputs))
-        cut = _cut(m, n, k, gpu, dtype, c)
-        memory = moved / c["memory_share"]
-        again = memory + cut.again * absent / (gpu.dram_byte_per_s * c["memory_share"])
-        tile = cut.multiply
-        fed = np.maximum(np.maximum(tile, cut.load), cut.widen)
-        body = cut.waves * (fed + cut.store + c["wave_s"])
+        hits = (1 - absent) * size / (gpu.l2_byte_per_s * c32["slices_share"])
+        memory = moved / c32["memory_share"] + hits
+        cut = _cut(m, n, k, gpu, dtype, c32)
+        again = memory + cut.again * absent / (gpu.dram_byte_per_s * c32["memory_share"])
+        fed = np.maximum(np.maximum(cut.multiply, cut.load), cut.widen)
+        body = cut.waves * (fed + cut.store + c32["wave_s"])
         longer, shorter = np.maximum(body, again), np.minimum(body, again)
-        whole = longer * (1 + (shorter / longer) ** c["sharpness"]) ** (1 / c["sharpness"]) + cut.split
-        score = cut.liked - c["choice"] * np.log(whole)
-        weight = np.exp(score - score.max(axis=1, keepdims=True))
-        weight /= weight.sum(axis=1, keepdims=True)
+        # A p-norm by logarithms: a power, or log1p, costs five times an exponential.
+        sharpness = c32["sharpness"]
+        overlap = np.log(1 + np.exp(sharpness * np.log(shorter / longer))) / sharpness
+        joined = longer * np.exp(overlap)
+        whole = joined + cut.split
+        score = cut.liked - c32["choice"] * np.log(whole)
+        weight = np.exp(score - score.max(axis=(0, 1)))
+        weight /= weight.sum(axis=(0, 1))
         # Each step adds one effect; the differences are the parts.
         steps = {
             "ideal": np.maximum(compute, moved),
-            "reached peaks": np.maximum(compute / c["compute_share"], memory),
-            "tiles and waves": np.maximum(cut.waves * tile, memory),
+            "reached peaks": np.maximum(compute / c32["compute_share"], memory),
+            "tiles and waves": np.maximum(cut.waves * cut.multiply, memory),
             "operand delivery": np.maximum(cut.waves * fed, memory),
             "wave fill and epilogue": np.maximum(body, memory),
             "activations read again": longer,
-            "imperfect overlap": whole - cut.split,
+            "imperfect overlap": joined,
             "split over k": whole,
         }
         parts, before = {}, np.zeros(len(m))
         for name, seconds in steps.items():
-            mean = np.asarray((seconds * weight).sum(axis=1, dtype=np.float64))
-            mean = np.maximum(mean, before)
+            mean = seconds if seconds.ndim == 1 else np.einsum("tsr,tsr->r", seconds, weight)
+            mean = np.maximum(mean.astype(np.float64), before)
             parts[name], before = mean - before, mean
-        parts["first loads"] = c["first_load_s"] * absent[:, 0].astype(np.float64)
+        parts["first loads"] = c["first_load_s"] * absent.astype(np.float64)
         parts["launch"] = np.full(len(m), c["launch_s"])
-        if dtype.name in QUANTISED:
-            size = (m * k)[:, 0].astype(np.float64) * (2 + a) / (gpu.dram_byte_per_s * c["quantise_share"])
-            parts["quantise kernel"] = c["quantise_s"] + c["quantise_row_s"] * m[:, 0] + size
+        parts["another kernel for one row"] = np.where(m == 1, c["vector_s"], 0.0)
+        if _narrows(dtype):
+            read = (m * k).astype(np.float64) * (2 + a) / (gpu.dram_byte_per_s * c["quantise_share"])
+            parts["quantise kernel"] = c["quantise_s"] + c["quantise_row_s"] * m + read
         return parts
 
 
-def _cut(m: Any, n: Any, k: Any, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> _Cut:
+def _narrows(dtype: Dtypes) -> bool:
+    """Formats whose rows include a quantise kernel; weight-only ones where a library multiplies integers."""
+    return dtype.name in QUANTISED or dtype.name.endswith("_wo")
+
+
+def _cut(m: Any, n: Any, k: Any, gpu: Gpu, dtype: Dtypes, c: Mapping[str, Any]) -> _Cut:
     """Every candidate's limits. One processor has its share of the tensor peak and one port to the L2."""
-    tiles = (*TILES, PAIRED) if gpu.capability >= 100 else TILES
-    bm, bn, s = np.array([(*t, s) for t in tiles for s in SPLITS], dtype=np.float32).T[:, None, :]
+    tiles = np.array((*TILES, PAIRED) if gpu.generation >= 10 else TILES, dtype=np.float32)
+    bm, bn = tiles.T[:, :, None, None]
+    s = np.array(SPLITS, dtype=np.float32)[:, None]
     a, w, o = (bytes_per_element(d) for d in (dtype.inputs, dtype.weights, dtype.outputs))
     step = DEPTH_BYTES / a
-    depth = np.ceil(k / (s * step)) * step
+    depth = np.ceil(k / (s * step)) * np.float32(step)
     down, across = np.ceil(m / bm), np.ceil(n / bn)
-    full = np.maximum(down * across * s / gpu.processors, 1)
+    full = np.maximum(down * across / gpu.processors * s, np.float32(1))
     port = gpu.l2_byte_per_s / gpu.processors
     peak = gpu.peak(compute_dtype(dtype.inputs)) / gpu.processors * c["compute_share"]
+    padded = np.maximum(bm, LEAST_ROWS[gpu.grouped])
     halvings = np.log2(32_768 / np.maximum(bm * bn, 4096)).clip(0)
     swept = np.maximum(c["swept_columns"], gpu.processors / down)
     beyond = _absent(m * k * a, gpu.l2_bytes)
+    arriving = np.minimum(bm, m) * a + np.minimum(bn, n) * w  # bytes of one element of k
+    added = 8 * m * n * s  # bytes of partial results, written and read
     widen: Any = np.float32(0)
     if "widen_share" in c:  # each weight of a tile: one conversion, one multiplication with its scale
-        widen = 2 * bn * depth / (gpu.vector_flop_per_s / gpu.processors * c["widen_share"])
+        widen = 2 * bn / (gpu.vector_flop_per_s / gpu.processors * c["widen_share"]) * depth
     return _Cut(
-        multiply=2 * np.maximum(bm, LEAST_ROWS) * bn * depth / (peak * c["small_tiles"] ** halvings),
-        load=(bm * a + bn * w) * depth / (port * c["l2_share"]),
+        multiply=2 * padded * bn / (peak * c["small_tiles"] ** halvings) * depth,
+        load=np.maximum(arriving / (port * c["l2_share"]), c["step_s"] / np.float32(step)) * depth,
         widen=widen,
         store=bm * bn * o / (port * c["store_share"]),
         waves=full + c["felt_waves"] * (np.ceil(full) - full),
-        split=np.where(s > 1, c["split_s"] + 8 * m * n * s / (gpu.l2_byte_per_s * c["l2_share"]), 0),
-        again=m * k * a * beyond * np.maximum(across / swept - 1, 0),
+        split=np.where(s > 1, c["split_s"] + added / (gpu.l2_byte_per_s * c["l2_share"]), np.float32(0)),
+        again=m * k * a * beyond * np.maximum(across / swept - 1, np.float32(0)),
         liked=c["tall_tiles"] * np.log(np.minimum(bm / np.clip(m, 16, SPAN), 1)),
     )
 
@@ -153,19 +175,18 @@ def _absent(size: Any, capacity: float) -> Any:
 
 PRODUCT = (
     Constant("launch_s", "s", 1e-6, 4e-5, 2.5e-6, "start and end of the kernel inside a CUDA graph"),
+    Constant("vector_s", "s", 1e-9, 4e-5, 1e-8, "what the library's kernel for a single row takes more"),
     Constant("first_load_s", "s", 1e-8, 5e-6, 5e-7, "latency of the first loads, those from memory"),
-    Constant(
-        "wave_s", "s", 1e-8, 3e-6, 2e-7, "filling the pipeline of a tile and draining it, per wave", "1/clock"
-    ),
-    Constant("compute_share", "", 0.3, 1.1, 0.8, "share of the tensor peak in main loops: power, issue"),
+    Constant("wave_s", "s", 1e-8, 3e-6, 2e-7, "filling and draining a tile's pipeline", "1/clock persistent"),
+    Constant("step_s", "s", 1e-9, 8e-8, 4e-8, "latency of a step of the main loop", "1/clock"),
+    Constant("compute_share", "", 0.3, 1.1, 0.8, "share of the tensor peak: power, issue slots", "power"),
     Constant("memory_share", "", 0.5, 1.05, 0.85, "share of the memory bandwidth that a stream reaches"),
-    Constant(
-        "l2_share", "", 0.1, 2.0, 0.7, "share of a processor's L2 port; above 1 clusters share their operands"
-    ),
+    Constant("l2_share", "", 0.1, 2.0, 0.7, "share of a processor's L2 port; more by clusters", "clusters"),
+    Constant("slices_share", "", 0.25, 1.0, 0.4, "what the L2's slices deliver, as a share of all its ports"),
     Constant("store_share", "", 0.05, 5.0, 0.4, "share of the port when results are written"),
     Constant("split_s", "s", 1e-8, 1e-3, 2e-6, "adding up parts of a split sum; large where none is"),
-    Constant("felt_waves", "", 0.02, 1.0, 0.5, "share of an unfilled wave that is lost: less with stream-K"),
-    Constant("resident", "", 0.1, 3.0, 0.7, "share of the L2 that keeps operands between runs"),
+    Constant("felt_waves", "", 0.02, 1.0, 0.5, "share of an unfilled wave that is lost", "persistent"),
+    Constant("resident", "", 0.1, 8.0, 0.7, "share of the L2 that keeps operands between runs"),
     Constant("swept_columns", "", 0.5, 64.0, 4.0, "columns of tiles that are computed together, of one A"),
     Constant("small_tiles", "", 0.5, 1.0, 0.95, "efficiency that each halving of a tile leaves"),
     Constant("tall_tiles", "", 0.01, 100.0, 0.5, "how much the library wants tiles as tall as m"),
@@ -177,4 +198,7 @@ QUANTISE = (
     Constant("quantise_row_s", "s", 1e-11, 1e-7, 3e-10, "a thread block per row: its latency / all blocks"),
     Constant("quantise_share", "", 0.02, 2.0, 0.5, "share of the memory bandwidth when A is quantised"),
 )
-WIDEN = (Constant("widen_share", "", 0.01, 10.0, 0.3, "share of the vector peak that widens weights"),)
+WIDEN = (
+    Constant("compute_share", "", 0.3, 2.2, 0.8, "of the 16-bit peak; above 1 with integers", "power"),
+    Constant("widen_share", "", 0.01, 10.0, 0.3, "share of the vector peak that widens weights"),
+)

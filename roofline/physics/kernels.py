@@ -113,7 +113,7 @@ class Kernels:
                 continue
             for near, kv in formats:
                 found = _best(kernels, op, near, kv, backend, kernel)
-                if found is None:
+                if found is None or self._another_algorithm(found, dtype, backend):
                     continue
                 own = gpu.name == self.gpu.name
                 if attends and not own and found.kernel != kernel and self._measured(op, backend, kernel):
@@ -126,6 +126,16 @@ class Kernels:
                     said = f"transferred from {gpu.name}"
                 return Chosen(values, _bands(found, own), said, found.domain, found.kernel)
         return self._from_other_generations(op, formats, constants, backend, kernel)
+
+    def _another_algorithm(self, found: Kernel, dtype: str, backend: str) -> bool:
+        """Weight-only formats are widened by one library and multiplied as integers by another.
+
+        So a library's kernel of another generation comes before another library's of this one.
+        """
+        if not dtype.endswith("_wo") or found.backend == backend:
+            return False
+        wanted = (found.op, dtype, backend)
+        return any((k.op, k.dtype, k.backend) == wanted for _, kernels in self._sources for k in kernels)
 
     def _measured(self, op: str, backend: str, kernel: str) -> bool:
         """Whether this very kernel was measured well on any device."""

@@ -78,6 +78,27 @@ def test_weights_that_stay_in_the_l2_are_not_read_from_memory() -> None:
     assert small["first loads"][0] < 1e-8
 
 
+def test_what_the_l2_keeps_comes_at_the_rate_of_its_slices() -> None:
+    """16 MB of weights for two rows: halving the rate doubles their time, where nothing else is slow."""
+    fast = {"resident": 8.0, "compute_share": 1.1, "l2_share": 2.0, "store_share": 5.0, "choice": 200.0}
+    fast |= {"wave_s": 1e-8, "step_s": 1e-9, "sharpness": 20.0, "small_tiles": 1.0, "felt_waves": 0.02}
+    half, quarter = (total(parts(2, 32_768, 256, slices_share=s, **fast))[0] for s in (0.5, 0.25))
+    size = (2 * 256 + 32_768 * 256 + 2 * 32_768) * 2
+    assert quarter - half == pytest.approx(2 * size / H100.l2_byte_per_s, rel=0.1)
+
+
+def test_a_single_tile_takes_the_latency_of_all_its_steps() -> None:
+    """1,024 steps of 128 bytes of k; splitting the sum is made too dear, arithmetic fast."""
+    fast = {"compute_share": 1.1, "small_tiles": 1.0, "choice": 200.0, "split_s": 1e-3}
+    one, two = (total(parts(8, 8, 65_536, GPUS["b200_sxm"], step_s=s, **fast))[0] for s in (4e-8, 8e-8))
+    assert two - one == pytest.approx(1024 * 4e-8, rel=0.05)
+
+
+def test_one_row_alone_pays_for_another_kernel() -> None:
+    one, two = (total(parts(rows, 512, 512, vector_s=1e-5))[0] for rows in (1, 2))
+    assert one - two == pytest.approx(1e-5, rel=0.01)
+
+
 def test_narrow_formats_pay_for_the_quantise_kernel() -> None:
     wide, narrow = parts(8192, 64, 4096), parts(8192, 64, 4096, dtype=dtypes_of("fp8"))
     assert "quantise kernel" not in wide
@@ -102,7 +123,11 @@ def test_every_constant_says_why_and_every_part_too() -> None:
 
 @pytest.mark.parametrize(
     ("device", "dtype", "backend", "most"),
-    [("h100_sxm", "bfloat16", "trtllm", 0.06), ("h100_sxm", "fp8", "trtllm", 0.05)],
+    [
+        ("h100_sxm", "bfloat16", "trtllm", 0.06),
+        ("h100_sxm", "fp8", "trtllm", 0.05),
+        ("h100_sxm", "int8_wo", "sglang", 0.12),  # quantises activations and multiplies integers
+    ],
 )
 def test_error_on_shape_families_held_out(
     shared: Callable[[str], Path], device: str, dtype: str, backend: str, most: float
