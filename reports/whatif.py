@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports import terminal
 from reports.units import si, text
+from workloads.techniques.base import QUALITIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,23 +41,45 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "tokens_per_s": ("tokens/s", lambda v: f"{v:.4g}"),
     "memory_bytes": ("memory", lambda v: si(v, "B")),
     "energy_j": ("energy", lambda v: si(v, "J")),
-    "quality": ("output", text),
 }
 
 
-def as_text(found: WhatIf) -> str:
-    """A table of numbers, then a sentence of why for each line, then what was not applicable."""
+LABELS = {
+    "exact": "with the same output",
+    "lossy": "with another output",
+    "retrained": "with another output, after training",
+}
+
+
+def as_text(found: WhatIf, quality: str = "retrained", top: int = 10) -> str:
+    """A table for each label of quality up to one, the reason of each line, then what was not applicable.
+
+    Each shows the `top` fastest techniques and the best of their pairs.
+    """
     data = as_json(found)
-    rows = [{**outcome, "named": " + ".join(outcome["names"])} for outcome in data["outcomes"]]
-    base = {**data["baseline"], "named": "(as asked)", "speedup": 1.0, "quality": ""}
-    lines = [f"- {row['named']}: {row['why']}" for row in rows]
-    lines += ["", "not applicable:"] if data["not_applicable"] else []
-    lines += [f"- {name}: {reason}" for name, reason in data["not_applicable"].items()]
-    title = (
+    head = (
         f"{data['model']} on {data['hardware']}: {data['phase']}, batch {data['batch']}, "
         f"prompt {data['prompt']}; fidelity {data['fidelity']}"
     )
-    return terminal.table([base, *rows], COLUMNS, title) + "\n".join([*lines, ""])
+    base = {**data["baseline"], "named": "(as asked)", "speedup": 1.0}
+    parts = [f"{head}\n\n", terminal.table([base], COLUMNS)]
+    for label in QUALITIES[: QUALITIES.index(quality) + 1]:
+        rows = [outcome for outcome in data["outcomes"] if outcome["quality"] == label]
+        shown = _shown(rows, top)
+        if shown:
+            more = f"; {len(rows) - len(shown)} more with --top" if len(rows) > len(shown) else ""
+            parts.append(terminal.table(shown, COLUMNS, f"{LABELS[label]} ({label}){more}"))
+            parts.append("".join(f"- {row['named']}: {row['why']}\n" for row in shown) + "\n")
+    lines = [f"- {name}: {reason}" for name, reason in data["not_applicable"].items()]
+    return "".join(parts) + "\n".join([*(["not applicable:"] if lines else []), *lines, ""])
+
+
+def _shown(outcomes: Sequence[dict[str, Any]], top: int) -> list[dict[str, Any]]:
+    """The fastest alone, and a third as many pairs, from the fastest."""
+    pairs = [outcome for outcome in outcomes if len(outcome["names"]) > 1]
+    alone = [outcome for outcome in outcomes if len(outcome["names"]) == 1]
+    chosen = sorted(alone[:top] + pairs[: -(-top // 3)], key=lambda outcome: -outcome["speedup"])
+    return [{**outcome, "named": " + ".join(outcome["names"])} for outcome in chosen]
 
 
 def answers_json(found: Sequence[Answer], scenario: Scenario, target: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hwspecs import Device
     from workloads.techniques.base import Technique
 
-PAIRED = 10  # of the best single techniques, all pairs are tried
+PAIRED = 7  # of the best single techniques up to each label of quality, all pairs are tried
 SAME = 1e-6  # relative change that is rounding
 # What a technique can save, by the limit that it relieves.
 QUANTITIES = {
@@ -126,7 +126,7 @@ def whatif(
             refused[technique.name] = str(error).removeprefix(f"{technique.name} is not applicable: ")
     singles.sort(key=lambda outcome: -outcome.speedup)
     pairs = []
-    for one, other in combinations([o for o in singles[:PAIRED] if o.speedup > 1 + SAME], 2):
+    for one, other in _promising(singles):
         try:
             pair = _outcome(baseline, one.techniques + other.techniques, device, fidelity)
         except InputError:  # they exclude each other, which their own lines do not need to say
@@ -134,6 +134,20 @@ def whatif(
         if pair.speedup > max(one.speedup, other.speedup) * (1 + SAME):  # otherwise one of them does it all
             pairs.append(pair)
     return WhatIf(baseline, sorted([*singles, *pairs], key=lambda outcome: -outcome.speedup), refused)
+
+
+def _promising(singles: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
+    """Pairs to try: of the best that keep the output, of the best that may change it, of the best of all.
+
+    Asked for all alike, pairs of methods that need training would leave no place to the others.
+    """
+    gaining = [outcome for outcome in singles if outcome.speedup > 1 + SAME]
+    pairs: dict[tuple[str, str], tuple[Outcome, Outcome]] = {}
+    for worst in range(len(QUALITIES)):
+        allowed = [o for o in gaining if QUALITIES.index(o.techniques[0].quality) <= worst]
+        for one, other in combinations(allowed[:PAIRED], 2):
+            pairs.setdefault((one.techniques[0].name, other.techniques[0].name), (one, other))
+    return list(pairs.values())
 
 
 def _outcome(

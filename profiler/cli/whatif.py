@@ -18,6 +18,7 @@ from profiler.cli.options import (
     model_argument,
     one_of,
     output_file,
+    positive,
     scenario_options,
     size_options,
 )
@@ -34,10 +35,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--quality",
-    default="lossy",
-    show_default=True,
-    help="Of techniques for a target: exact | lossy | retrained.",
+    help="Of the output, at worst: exact | lossy | retrained [default: retrained; for a target lossy].",
 )
+@click.option("--top", type=int, default=10, show_default=True, help="Lines of each quality to print.")
 @click.option("--prices", type=FILE, help="YAML of USD per hour by device, to rank what meets a target.")
 @size_options
 @scenario_options
@@ -48,7 +48,8 @@ def command(
     model: str,
     hw: str | None,
     target: str | None,
-    quality: str,
+    quality: str | None,
+    top: int,
     prices: Path | None,
     fidelity: str,
     format: str,
@@ -61,8 +62,11 @@ def command(
     from reports import whatif as render
     from roofline.whatif import whatif
     from specfiles.errors import InputError
+    from workloads.techniques.base import QUALITIES
 
     one_of(format, "format", ("table", "json"))
+    one_of(quality or "exact", "quality", QUALITIES)
+    positive(top=top)
     _, found = scenarios(model, Asked(**flags))
     if len(found) != 1:
         raise InputError(
@@ -71,11 +75,9 @@ def command(
     limits = known_fidelity(fidelity)
     if target is not None:
         from roofline.target import Goal, answers
-        from workloads.techniques.base import QUALITIES
 
-        one_of(quality, "quality", QUALITIES)
         goal = Goal.parse(target)
-        met = answers(found[0], _devices(hw), goal, limits, quality, _prices(prices))
+        met = answers(found[0], _devices(hw), goal, limits, quality or "lossy", _prices(prices))
         as_json, as_text = (
             render.answers_json(met, found[0], target),
             render.answers_text(met, found[0], target),
@@ -86,7 +88,7 @@ def command(
         raise InputError("whatif needs a device: give --hw, or --target to look for one.")
     else:
         result = whatif(found[0], load_device(hw), limits)
-        as_json, as_text = render.as_json(result), render.as_text(result)
+        as_json, as_text = render.as_json(result), render.as_text(result, quality or "retrained", top)
     emit(json.dumps(as_json, indent=1) if format == "json" else as_text, out)
 
 

@@ -1,0 +1,58 @@
+"""`roofline whatif` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from profiler.cli.whatif import command
+from specfiles.errors import InputError
+
+ASKED = ("Llama-3.1-8B", "--hw", "h100", "--batch", "4", "--prompt", "512", "--output", "32")
+
+
+def run(*words: str) -> str:
+    result = CliRunner().invoke(command, [*words], catch_exceptions=False, standalone_mode=False)
+    if result.exception:
+        raise result.exception
+    return result.output
+
+
+def test_methods_that_keep_the_output_stand_apart_from_those_that_need_training() -> None:
+    text = run(*ASKED)
+    same, other, trained = (
+        text.index(label) for label in ("(exact)", "with another output (lossy)", "(retrained)")
+    )
+    assert same < text.index("- speculative-decoding: ") < other
+    assert other < text.index("- weight-only-quantisation: ") < trained < text.index("- distillation: ")
+
+
+def test_quality_and_top_limit_what_is_shown_and_not_what_is_known() -> None:
+    text = run(*ASKED, "--quality", "exact", "--top", "2")
+    assert "lossy" not in text
+    assert "more with --top" in text
+    outcomes = json.loads(run(*ASKED, "--quality", "exact", "--top", "2", "--format", "json"))["outcomes"]
+    assert {outcome["quality"] for outcome in outcomes} == {"exact", "lossy", "retrained"}
+
+
+def test_pairs_are_tried_within_each_quality() -> None:
+    outcomes = json.loads(run(*ASKED, "--format", "json"))["outcomes"]
+    paired = {outcome["quality"] for outcome in outcomes if len(outcome["names"]) == 2}
+    assert paired == {"exact", "lossy", "retrained"}
+    gains = [outcome["speedup"] for outcome in outcomes]
+    assert gains == sorted(gains, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--quality", "best"), "exact"),
+        (("--top", "0"), "top is 0"),
+        (("--target", "speed=3"), "tpot"),
+    ],
+)
+def test_wrong_words_get_a_sentence(words: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        run(*ASKED, *words)
