@@ -1,4 +1,7 @@
-"""Keep freed memory with the process, so that the heap's growth is not timed as an operator's work."""
+"""What becomes of freed memory: kept with the process, or returned to the system.
+
+Kept, the heap's growth is not timed as an operator's work; returned, a large file takes what its tables take.
+"""
 
 from __future__ import annotations
 
@@ -19,3 +22,12 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(M_MMAP_THRESHOLD, LARGEST) and mallopt(M_TRIM_THRESHOLD, LARGEST))
+
+
+def return_freed_memory() -> None:
+    """Give back the pages of what was freed: Arrow's pool, and the heaps of glibc, keep them for later."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

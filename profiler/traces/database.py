@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from itertools import islice, pairwise
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,10 +25,10 @@ if TYPE_CHECKING:
 
 MAGIC = b"SQLite format 3\0"
 BATCH_ROWS = 1 << 13  # a batch fits the cache
-BLOCK_BATCHES = 1 << 6  # so many batches are put together at once, lest memory be full of small pieces
-PART_ROWS = 1 << 19  # fewer are not worth a second thread
+PART_ROWS = 1 << 17  # fewer are not worth a question of their own
+MOST_PARTS = 1 << 8  # rows may be numbered up to 2**63
 LARGE_BYTES = 1 << 26  # a file from which on tables of integers are read from their pages
-PIECE_PAGES = 1 << 10  # read at once
+PIECE_PAGES = 1 << 9  # read at once: more take more memory and hardly less time
 # Views and triggers of the file may call no function with side effects; wrong pages are found, not followed.
 PRAGMAS = ("trusted_schema = OFF", "query_only = ON", "cell_size_check = ON")
 T = TypeVar("T")
@@ -71,29 +73,21 @@ class Database:
         except sqlite3.Error as error:
             raise self._damaged(error) from None
 
-    def scan(
-        self,
-        table: str,
-        asked: dict[str, str],
-        shape: Callable[[pa.RecordBatch], T],
-        join: Callable[[list[T]], T],
-    ) -> list[T]:
-        """Every row of `asked` (column name -> SQL) in the order of the file.
+    def scan(self, table: str, asked: dict[str, str], shape: Callable[[pa.RecordBatch], T]) -> Iterator[T]:
+        """Every row of `asked` (column name -> SQL) in the order of the file, batch by batch.
 
-        Each batch is reshaped at once, many reshaped ones are joined. Raises InputError where the file
-        is damaged or a column changes its type half way.
+        Each batch is reshaped at once, a few ahead of the one that is handed out. Raises InputError where
+        the file is damaged or a column changes its type half way.
         """
         listed = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in asked.items())
         sql = f"SELECT {listed} FROM {quoted(table)}"
-        if (plain := self._plain_columns(table, asked)) and self._size() >= LARGE_BYTES:
-            try:
-                return self._read_pages(table, plain, sql, shape, join)
-            except NotPlainError:
-                pass  # nothing was read yet
-        parts = [f"{sql} {which}" for which in self._parts(table)]
-        with ThreadPoolExecutor(len(parts)) as pool:
-            found = list(pool.map(lambda part: self._read(part, shape, join), parts))
-        return [block for blocks in found for block in blocks]
+        with Pages(self.path) as pages:
+            blocks = self._page_blocks(pages, table, asked, sql, shape)
+            if not blocks:
+                parts = [f"{sql} {which}" for which in self._parts(table)]
+                blocks = [partial(self._read, part, shape) for part in parts]
+            for batches in _in_turn(blocks):
+                yield from batches
 
     def _size(self) -> int:
         return self.path.stat().st_size
@@ -106,36 +100,41 @@ class Database:
             return {}  # keys stand elsewhere than in the row, generated columns nowhere
         return {name: places[sql] for name, sql in asked.items()}
 
-    def _read_pages(
+    def _page_blocks(
         self,
+        pages: Pages,
         table: str,
-        columns: dict[str, int],
+        asked: dict[str, str],
         sql: str,
         shape: Callable[[pa.RecordBatch], T],
-        join: Callable[[list[T]], T],
-    ) -> list[T]:
-        """A table page by page; rows on pages that are not plain are asked of SQLite by their numbers."""
+    ) -> list[Callable[[], list[T]]]:
+        """What reads a table piece by piece from its pages; nothing where SQLite must read the whole.
+
+        Rows on pages that are not plain are asked of SQLite by their numbers.
+        """
         import pyarrow as pa
 
+        if self._size() < LARGE_BYTES or not (columns := self._plain_columns(table, asked)):
+            return []
         ((root,),) = self._told("SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = ?", table)
-        with Pages(self.path) as pages:
+        try:
             leaves = pages.leaves(root)
             pieces = [leaves[at : at + PIECE_PAGES] for at in range(0, len(leaves), PIECE_PAGES)]
             first = [pages.first_row(int(piece[0])) for piece in pieces]
-            bounds = list(zip([None, *first[1:]], [*first[1:], None], strict=True))
+        except NotPlainError:
+            return []
 
-            def block(at: int) -> list[T]:
-                try:
-                    found = pages.columns(pieces[at], list(columns.values()))
-                except NotPlainError:
-                    low, high = bounds[at]
-                    which = [f"rowid >= {low}"] * (low is not None) + [f"rowid < {high}"] * (high is not None)
-                    return self._read(f"{sql} WHERE {' AND '.join(which) or 'TRUE'}", shape, join)
-                arrays = [pa.array(values, mask=nulls if nulls.any() else None) for values, nulls in found]
-                return [shape(pa.RecordBatch.from_arrays(arrays, names=list(columns)))]
+        def block(piece: Any, low: int | None, high: int | None) -> list[T]:
+            try:
+                found = pages.columns(piece, list(columns.values()))
+            except NotPlainError:
+                which = [f"rowid >= {low}"] * (low is not None) + [f"rowid < {high}"] * (high is not None)
+                return self._read(f"{sql} WHERE {' AND '.join(which) or 'TRUE'}", shape)
+            arrays = [pa.array(values, mask=nulls if nulls.any() else None) for values, nulls in found]
+            return [shape(pa.RecordBatch.from_arrays(arrays, names=list(columns)))]
 
-            with ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, 4))) as pool:
-                return [each for blocks in pool.map(block, range(len(pieces))) for each in blocks]
+        bounds = pairwise([None, *first[1:], None])
+        return [partial(block, piece, *bound) for piece, bound in zip(pieces, bounds, strict=True)]
 
     def _parts(self, table: str) -> Sequence[str]:
         """Conditions that part a table's rows; one part where rows have no number of their own."""
@@ -154,26 +153,27 @@ class Database:
             raise self._damaged(error) from None
         if low is None:
             return ["LIMIT 0"]
-        count = max(1, min(os.cpu_count() or 1, 4, (high - low) // PART_ROWS))
+        count = max(1, min(MOST_PARTS, (high - low) // PART_ROWS))
         edges = [low + (high + 1 - low) * i // count for i in range(count + 1)]
         return [f"WHERE rowid BETWEEN {start} AND {end - 1}" for start, end in pairwise(edges)]
 
-    def _read(self, sql: str, shape: Callable[[pa.RecordBatch], T], join: Callable[[list[T]], T]) -> list[T]:
+    def _read(self, sql: str, shape: Callable[[pa.RecordBatch], T]) -> list[T]:
         import pyarrow as pa
-        from adbc_driver_manager import Error
-        from adbc_driver_sqlite import dbapi
+        from adbc_driver_manager import AdbcConnection, AdbcStatement, Error  # its dbapi imports pandas
+        from adbc_driver_sqlite import connect
 
         try:
-            with dbapi.connect(self._uri()) as connection, connection.cursor() as cursor:
+            with connect(self._uri()) as file, AdbcConnection(file) as opened, AdbcStatement(opened) as asked:
+
+                def answer(question: str) -> pa.RecordBatchReader:
+                    asked.set_sql_query(question)
+                    return pa.RecordBatchReader.from_stream(asked.execute_query()[0])
+
                 for pragma in PRAGMAS:
-                    cursor.execute(f"PRAGMA {pragma}")
-                cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(BATCH_ROWS)})
-                cursor.execute(sql)
-                batches = (batch for batch in cursor.fetch_record_batch() if batch.num_rows)
-                blocks = []
-                while pieces := [shape(batch) for batch in islice(batches, BLOCK_BATCHES)]:
-                    blocks.append(join(pieces))
-                return blocks
+                    answer(f"PRAGMA {pragma}").close()
+                asked.set_options(**{"adbc.sqlite.query.batch_rows": str(BATCH_ROWS)})
+                with answer(sql) as batches:
+                    return [shape(batch) for batch in batches if batch.num_rows]
         except (Error, pa.ArrowException, OSError) as error:
             raise self._damaged(error) from None
 
@@ -191,6 +191,19 @@ class Database:
     def _damaged(self, error: Exception) -> InputError:
         reason = " ".join(str(error).split()) or type(error).__name__
         return InputError(f"{self.path}: the SQLite file cannot be read ({reason[:200]}); export it again.")
+
+
+def _in_turn(blocks: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """What each block finds, in their order: some threads work ahead of what was taken, but not far."""
+    threads = max(1, min(os.cpu_count() or 1, 4))
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for block in blocks:
+            waiting.append(pool.submit(block))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def is_database(path: Path) -> bool:

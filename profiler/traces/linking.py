@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from profiler.traces.nesting import NONE, innermost, parents, threads
+from profiler.traces.nesting import NONE, PIECE, innermost, parents, threads
 from profiler.traces.tables import Trace
 
 
@@ -15,6 +13,11 @@ def link_ranges(trace: Trace) -> Trace:
 
     A range owns the calls made inside it on its own thread, and so the activities that they launch.
     """
+    return link_activities(link_launches(trace))
+
+
+def link_launches(trace: Trace) -> Trace:
+    """Fill `parent` of ranges and `range` of launches."""
     place = ("source", "process", "thread")
     of_range, of_launch = threads(
         *(tuple(trace.column(table, name) for name in place) for table in ("ranges", "launches"))
@@ -22,11 +25,15 @@ def link_ranges(trace: Trace) -> Trace:
     start, end = trace.column("ranges", "start_ns"), trace.column("ranges", "end_ns")
     parent = parents(of_range, start, end)
     around = innermost(of_range, start, end, parent, of_launch, trace.column("launches", "start_ns"))
-    launch = trace.column("activities", "launch")
-    known: Any = trace.column("activities", "range")
-    through = np.where(launch >= 0, around[np.maximum(launch, 0)], NONE) if len(around) else known
-    return (
-        trace.with_column("ranges", "parent", parent)
-        .with_column("launches", "range", around)
-        .with_column("activities", "range", np.where(through >= 0, through, known))
-    )
+    return trace.with_column("ranges", "parent", parent).with_column("launches", "range", around)
+
+
+def link_activities(trace: Trace) -> Trace:
+    """Fill `range` of activities, where it is still -1, with that of their launches."""
+    launch, around = trace.column("activities", "launch"), trace.column("launches", "range")
+    found = np.array(trace.column("activities", "range"))
+    for first in range(0, len(found) if len(around) else 0, PIECE):
+        piece = slice(first, first + PIECE)
+        through = np.where(launch[piece] >= 0, around[np.maximum(launch[piece], 0)], NONE)
+        found[piece] = np.where(through >= 0, through, found[piece])
+    return trace.with_column("activities", "range", found)

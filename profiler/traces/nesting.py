@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-
-from profiler.traces.tables import unified
+import pyarrow.compute as pc
 
 NONE = -1
 JITTER_NS = 1000
@@ -102,16 +101,21 @@ def _open(rows: Any, start: Any, end: Any, parent: Any, at: Any) -> Any:
 
 def threads(*tables: tuple[Any, ...]) -> list[Any]:
     """One number per distinct (source, process, thread), the same over all the given tables."""
-    sizes = [len(columns[0]) for columns in tables]
-    codes, distinct = np.zeros(sum(sizes), np.int32), 1
-    for column in zip(*tables, strict=True):  # by hashing: there are few threads and many rows
-        encoded = unified(pa.chunked_array([pa.array(part) for part in column]).dictionary_encode())
-        distinct *= max(1, len(encoded.dictionary))
-        if distinct > np.iinfo(codes.dtype).max:
-            codes = codes.astype(np.int64)
-        codes *= max(1, len(encoded.dictionary))
-        codes += encoded.indices.to_numpy()
-    return list(np.split(codes, np.cumsum(sizes)[:-1]))
+    codes, distinct = [np.zeros(len(columns[0]), np.int32) for columns in tables], 1
+    for column in zip(*tables, strict=True):
+        found = [np.empty(0, np.int64)]
+        for part in column:  # by hashing: there are few threads and many rows
+            for first in range(0, len(part), PIECE):
+                found.append(pc.unique(pa.array(part[first : first + PIECE])).to_numpy())
+        known = np.unique(np.concatenate(found))
+        distinct *= max(1, len(known))
+        if distinct > np.iinfo(np.int32).max:
+            codes = [each.astype(np.int64) for each in codes]
+        for each, part in zip(codes, column, strict=True):
+            for first in range(0, len(part), PIECE):
+                piece = slice(first, first + PIECE)
+                each[piece] = each[piece] * len(known) + np.searchsorted(known, part[piece])
+    return codes
 
 
 def latest_before(key: Any, time: Any, asked_key: Any, asked_time: Any) -> Any:

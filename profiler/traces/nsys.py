@@ -8,17 +8,19 @@ belong to a call of the runtime by correlation id *and* process: by the id alone
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from profiler.allocator import return_freed_memory
 from profiler.traces.columns import BAD
 from profiler.traces.database import Database
-from profiler.traces.linking import link_ranges
+from profiler.traces.linking import link_activities, link_launches
 from profiler.traces.nsyscategories import Categories
 from profiler.traces.nsysfacts import EXPORTED, DeviceNumbers, devices, origin, samples
 from profiler.traces.nsysmemory import allocations
@@ -75,9 +77,12 @@ WANTED: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 BRIEF = (*TIMES, "device", "stream", "name")
+T = TypeVar("T")
 VERSION = re.compile(r"_v\d+$")  # cudaLaunchKernel_v7000: the tool's mark of an interface's version
 ID_BITS = 24  # a global id holds the machine, the process and the thread, from high bits to low
 LOW_BITS = (1 << ID_BITS) - 1
+ID = np.int64((1 << 32) - 1)  # the bits of a correlation id
+HALF = 1 << 31  # numbers below it are kept in half the bytes until they stand in their table
 TEXT = "substr(coalesce({}, ''), 1, 4000)"  # an event's own name; megabytes of it help nobody
 
 
@@ -106,39 +111,41 @@ class _Report:
         self.strings = Strings(self.database)
         self.numbers = DeviceNumbers(self.database)
         self.brief = (*BRIEF, "process") if brief and self.numbers else BRIEF if brief else ()
+        self.calls: _Calls | None = None
 
     def trace(self) -> Trace:
-        tables: dict[str, pa.Table] = {}
-        calls = None
-        if not self.brief:
-            launches, names = self._launches()
-            calls = _Calls(launches)
-            self.losses.note("noted", calls.twice, "calls that share a correlation id; the first was taken")
-            tables["launches"] = _table("launches", launches, {"name": names})
-            tables["ranges"] = self._ranges()
-            kept = allocations(self.database, self.numbers)
-            tables["samples"] = pa.concat_tables([samples(self.database), kept]).unify_dictionaries()
-        tables["activities"] = self._activities(calls)
-        del calls  # as large as what is still to be linked
-        self.losses.note("noted", self.strings.cleaned, "names that were cut or had control characters")
         about, facts = origin(self.database), devices(self.database)
-        trace = Trace((about,), tables, facts, self.losses.found())
-        return trace if self.brief else link_ranges(trace)
+        trace = Trace((about,), {} if self.brief else self._host(), facts)
+        trace = trace.with_table("activities", self._activities())
+        self.losses.note("noted", self.strings.cleaned, "names that were cut or had control characters")
+        trace = replace(trace, losses=self.losses.found())
+        return trace if self.brief else link_activities(trace)
 
-    def _activities(self, calls: _Calls | None) -> pa.Table:
+    def _host(self) -> dict[str, pa.Table]:
+        """Launches in their ranges, and samples: linked before activities take memory."""
+        read = {"launches": self._launches(), "ranges": self._ranges()}
+        tables = dict(link_launches(Trace((), read)).tables)
+        kept = allocations(self.database, self.numbers)
+        tables["samples"] = pa.concat_tables([samples(self.database), kept]).unify_dictionaries()
+        return_freed_memory()
+        return tables
+
+    def _activities(self) -> pa.Table:
+        found = {table: self._scan(table, self._placed) for table in KINDS}
+        linked, self.calls = self.calls is not None, None  # as large as what is still to be done
+        return_freed_memory()
         words: list[str] = []
         parts = []
-        for code, table in enumerate(KINDS):
-            columns = self._scan(table, lambda batch: self._placed(batch, calls))
+        for code, (table, columns) in enumerate(found.items()):
             if not len(columns["start_ns"]):
                 continue
             codes, names = self._names(table, columns)
-            columns["name"] = codes + np.int32(len(words))
+            columns["name"] = codes + np.int32(len(words)) if words else codes
             columns["kind"] = constant(np.int32(code), len(codes))
             words += names
             parts.append(columns)
         columns = in_order(_stacked(parts), self.losses, distinct=True)
-        if calls is not None:
+        if linked:
             unlinked = int((columns["launch"] < 0).sum()) if parts else 0
             self.losses.note("unlinked", unlinked, "activities whose launching call was not recorded")
         self.losses.note("noted", int(not parts), "report without any kernel, copy or set")
@@ -146,14 +153,14 @@ class _Report:
         self.losses.note("dropped", views, "views in the place of tables: what they ask for is not run")
         return _table("activities", columns, {"name": words, "kind": list(KINDS.values())})
 
-    def _placed(self, batch: pa.RecordBatch, calls: _Calls | None) -> Columns:
+    def _placed(self, batch: pa.RecordBatch) -> Columns:
         """A batch of activities: the call that launched each, and the device that it ran on."""
         columns = sound_times(self._numbers(batch), self.losses)
         rows = len(columns["start_ns"])
         process = columns.get("process", constant(NONE, rows))
-        if calls is not None:
+        if self.calls is not None:
             correlation = columns.pop("correlation", constant(NONE, rows))
-            columns["launch"] = calls.rows(process, correlation)
+            columns["launch"] = self.calls.rows(process, correlation)
         if "device" in columns:
             columns["device"] = self.numbers.of(process, columns["device"])
         if "dynamic" in columns:
@@ -179,19 +186,27 @@ class _Report:
         names = [copy_name(value) if table == COPY else f"CUDA graph {value}" for value in known.tolist()]
         return codes.astype(np.int32), names
 
-    def _launches(self) -> tuple[Columns, list[str]]:
+    def _launches(self) -> pa.Table:
+        """Calls of the runtime; their correlation ids are kept by process, until activities are linked."""
         columns = self._scan(
             RUNTIME, lambda batch: _compact("launches", sound_times(self._numbers(batch), self.losses))
         )
         columns = in_order(columns, self.losses)
-        numbers = columns.pop("name", constant(NONE, len(columns["start_ns"])))
-        columns["name"], names = self.strings.used(numbers, VERSION)
-        return columns, names
+        nothing = constant(NONE, len(columns["start_ns"]))
+        self.calls = _Calls(columns.get("process", nothing), columns.pop("correlation", nothing))
+        twice = self.calls.twice
+        self.losses.note("noted", twice, "calls that share a correlation id; the first was taken")
+        columns["name"], names = self.strings.used(columns.pop("name", nothing), VERSION)
+        return _table("launches", columns, {"name": names})
 
     def _ranges(self) -> pa.Table:
-        parts = self._batches(NVTX, self._ranged)
-        texts = [chunk for part in parts for chunk in part.pop("text").chunks]
-        columns = _joined(parts)
+        texts: list[pa.DictionaryArray] = []
+
+        def numbers(part: tuple[Columns, pa.DictionaryArray]) -> Columns:
+            texts.append(part[1])
+            return part[0]
+
+        columns = _joined(map(numbers, self._batches(NVTX, self._ranged)))
         if not len(columns["start_ns"]):
             self.losses.note("noted", self.domains, UNSEEN)
             return SCHEMAS["ranges"].empty_table()
@@ -211,8 +226,8 @@ class _Report:
         columns["end_ns"] = np.where(unclosed, last, columns["end_ns"])
         return _table("ranges", columns, words)
 
-    def _ranged(self, batch: pa.RecordBatch) -> Columns:
-        """A batch of NVTX events: ranges only; an end that is missing stays -1."""
+    def _ranged(self, batch: pa.RecordBatch) -> tuple[Columns, pa.DictionaryArray]:
+        """A batch of NVTX events, ranges only, and their texts; an end that is missing stays BAD."""
         if "type" in batch.schema.names:
             self.categories.add(batch, self.strings)
             self.domains += pc.sum(pc.equal(batch["type"], DOMAIN_MADE)).as_py() or 0
@@ -222,15 +237,15 @@ class _Report:
         columns = _integers(batch.select([n for n in batch.schema.names if n not in ("text", "text_id")]))
         columns = sound_times({**columns, "row": np.arange(batch.num_rows)}, self.losses, ranges=True)
         texts = texts.take(pa.array(columns.pop("row")))
-        return {**_compact("ranges", columns), "text": pa.chunked_array([texts])}
+        return _compact("ranges", columns), texts
 
     def _scan(self, table: str, shape: Callable[[pa.RecordBatch], Columns]) -> Columns:
         return _joined(self._batches(table, shape))
 
-    def _batches(self, table: str, shape: Callable[[pa.RecordBatch], Columns]) -> list[Columns]:
+    def _batches(self, table: str, shape: Callable[[pa.RecordBatch], T]) -> Iterator[T]:
         """A table's batches, reshaped; none where there is no such table. Required: start and end."""
         if table not in self.database.columns:
-            return []
+            return iter(())
         asked = {}
         for ours, theirs in WANTED[table].items():
             found = next((column for column in theirs if self.database.has(table, column)), None)
@@ -243,22 +258,19 @@ class _Report:
                     f"{self.database.path}: {table} has no column {needed!r} (it has: {has}); "
                     "export the report again."
                 )
-        return self.database.scan(table, asked, shape, _joined)
+        return self.database.scan(table, asked, shape)
 
 
 class _Calls:
-    """Rows of the launches by process and correlation id."""
+    """Rows of the launches by process and correlation id: eight bytes for each, in most reports."""
 
-    def __init__(self, launches: Columns) -> None:
-        count = len(launches["start_ns"])
-        correlation = launches.get("correlation", constant(NONE, count))
-        keys = _key(launches.get("process", constant(NONE, count)), correlation)
-        rows = np.arange(count, dtype=np.int32)
-        if count and correlation.min() <= 0:  # calls that launched nothing
-            keys, rows = keys[correlation > 0], rows[correlation > 0]
-        if (
-            keys[1:] < keys[:-1]
-        ).any():  # launches stand in order of time: of equal keys the first stays first
+    def __init__(self, process: Any, correlation: Any) -> None:
+        rows = np.flatnonzero(correlation > 0).astype(np.int32)  # others launched nothing
+        self._processes = np.unique(process[:1] if is_constant(process) else process)
+        self._ids = int((correlation & ID).max(initial=0)) + 1
+        keys = self._keys_of(process, correlation)[0][rows]
+        if (keys[1:] < keys[:-1]).any():
+            # Launches stand in order of time: of equal keys the first stays first.
             order = np.argsort(keys, kind="stable")
             keys, rows = keys[order], rows[order]
         self._keys, self._rows = keys, rows
@@ -268,13 +280,18 @@ class _Calls:
         """The row of each activity's call, -1 where there is none."""
         if not len(self._keys):
             return np.full(len(process), np.int32(NONE))
-        keys = _key(process, correlation)
+        keys, known = self._keys_of(process, correlation)
         at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return np.where(self._keys[at] == keys, self._rows[at], np.int32(NONE))
+        return np.where(known & (self._keys[at] == keys), self._rows[at], np.int32(NONE))
 
-
-def _key(process: Any, correlation: Any) -> Any:
-    return process << 32 | correlation & 0xFFFFFFFF
+    def _keys_of(self, process: Any, correlation: Any) -> tuple[Any, Any]:
+        """One number for process and id, and whether launches have such a process and so high an id."""
+        place = np.searchsorted(self._processes, process)
+        np.minimum(place, len(self._processes) - 1, out=place)
+        known = (self._processes[place] == process) & (correlation > 0) & (correlation & ID < self._ids)
+        place *= self._ids
+        place += correlation & ID
+        return place.astype(np.min_scalar_type(self._ids * len(self._processes))), known
 
 
 def _integers(batch: pa.RecordBatch) -> Columns:
@@ -302,6 +319,8 @@ def _compact(table: str, columns: Columns) -> Columns:
         kind = schema.field(name).type if name in schema.names else pa.int64()
         width = np.dtype(np.int64 if pa.types.is_dictionary(kind) else kind.to_pandas_dtype())
         low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+        if name not in TIMES and low >= -HALF and high < HALF:
+            width = np.dtype(np.int32)
         # A clock may begin before its zero; names that stand in the table have numbers below it.
         least = np.iinfo(width).min if name in (*TIMES, "name") else NONE
         if low == high and len(values):
@@ -313,16 +332,9 @@ def _compact(table: str, columns: Columns) -> Columns:
     return columns
 
 
-def _joined(parts: Sequence[Columns]) -> Columns:
-    """Batches of one table, one under the other."""
-    if not parts:
-        return {name: np.empty(0, np.int64) for name in TIMES}
-    found: Columns = {}
-    for name in list(parts[0]):
-        pieces = [part.pop(name) for part in parts]
-        texts = isinstance(pieces[0], pa.ChunkedArray)
-        found[name] = pa.chunked_array([c for p in pieces for c in p.chunks]) if texts else joined(pieces)
-    return found
+def _joined(parts: Iterable[Columns]) -> Columns:
+    """Batches of one table, one under the other; no rows where there are none."""
+    return joined(parts) or {name: np.empty(0, np.int64) for name in TIMES}
 
 
 def _stacked(parts: Sequence[Columns]) -> Columns:
@@ -340,26 +352,26 @@ def _table(name: str, columns: Columns, words: dict[str, list[str]]) -> pa.Table
     arrays = []
     for field in SCHEMAS[name]:
         values = columns.pop(field.name, None)
-        if values is not None and is_constant(values) and field.name not in words:
-            arrays.append(_same(field.type, int(values[0]), rows))
+        known = pa.array(words.get(field.name, []), pa.string())
+        if values is not None and is_constant(values):
+            arrays.append(_same(field.type, int(values[0]), rows, known))
         elif field.name in words and values is not None:
             indices = pa.array(values.astype(np.int32, copy=False), mask=values < 0)
-            known = pa.array(words[field.name], pa.string())
             arrays.append(pa.chunked_array([pa.DictionaryArray.from_arrays(indices, known)]))
         elif values is not None:
             arrays.append(pa.chunked_array([pa.array(values, field.type)]))
         else:
-            arrays.append(_same(field.type, 0 if field.name == "source" else NONE, rows))
+            arrays.append(_same(field.type, 0 if field.name == "source" else NONE, rows, known))
     return pa.table(arrays, schema=SCHEMAS[name])
 
 
-def _same(kind: pa.DataType, value: int, rows: int, piece: int = 1 << 16) -> pa.ChunkedArray:
-    """One value for every row."""
+def _same(kind: pa.DataType, value: int, rows: int, words: pa.Array, piece: int = 1 << 16) -> pa.ChunkedArray:
+    """One value, or the word of one code (-1: null), for every row."""
+    some = min(rows, piece)
     if pa.types.is_dictionary(kind):
-        nothing = pa.DictionaryArray.from_arrays(
-            pa.nulls(min(rows, piece), pa.int32()), pa.array([], pa.string())
-        )
+        codes = pa.array(np.full(some, value, np.int32), mask=np.full(some, value < 0))
+        values = pa.DictionaryArray.from_arrays(codes, words)
     else:
-        nothing = pa.array(np.full(min(rows, piece), value, kind.to_pandas_dtype()), kind)
-    pieces = [nothing.slice(0, min(piece, rows - at)) for at in range(0, rows, piece)]
+        values = pa.array(np.full(some, value, kind.to_pandas_dtype()), kind)
+    pieces = [values.slice(0, min(piece, rows - at)) for at in range(0, rows, piece)]
     return pa.chunked_array(pieces, kind)

@@ -119,7 +119,7 @@ def samples(database: Database) -> pa.Table:
         if parsed and parsed["what"] in QUANTITIES and parsed["unit"] in SCALES:
             known[kind, metric] = QUANTITIES[parsed["what"]], SCALES[parsed["unit"]]
     asked = {name: name for name in READING.names}
-    parts = database.scan("GPU_METRICS", asked, _readings, pa.concat_tables)
+    parts = list(database.scan("GPU_METRICS", asked, _readings))
     if not parts:
         return SCHEMAS["samples"].empty_table()
     table = pa.concat_tables(parts)

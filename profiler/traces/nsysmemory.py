@@ -23,12 +23,8 @@ def allocations(database: Database, numbers: DeviceNumbers) -> pa.Table:
     if not database.has(TABLE, *ASKED):
         return SCHEMAS["samples"].empty_table()
     schema = pa.schema([(name, pa.int64()) for name in ASKED])
-    parts = database.scan(
-        TABLE,
-        {name: f'coalesce("{name}", -1)' for name in ASKED},
-        lambda batch: pa.Table.from_batches([batch]).cast(schema),
-        pa.concat_tables,
-    )
+    asked = {name: f'coalesce("{name}", -1)' for name in ASKED}
+    parts = list(database.scan(TABLE, asked, lambda batch: pa.Table.from_batches([batch]).cast(schema)))
     if not parts:
         return SCHEMAS["samples"].empty_table()
     table = pa.concat_tables(parts).sort_by("start")

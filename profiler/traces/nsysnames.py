@@ -60,7 +60,7 @@ class Strings:
         self.cleaned = 0
         if database.has("StringIds", "id", "value"):
             text = f"substr(coalesce(value, ''), 1, {MOST_CHARACTERS})"
-            tables = database.scan("StringIds", {"id": "id", "value": text}, _strings, pa.concat_tables)
+            tables = list(database.scan("StringIds", {"id": "id", "value": text}, _strings))
             if tables:
                 whole = pa.concat_tables(tables).sort_by("id").combine_chunks()
                 self._ids = whole["id"].to_numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from mmap import mmap
 from threading import Lock
 from typing import Any
@@ -15,6 +15,7 @@ from profiler.traces.tables import Loss
 Columns = dict[str, Any]  # NumPy arrays of one length
 LONGEST_NS = 3600 * 10**9  # nothing that runs on a GPU takes an hour
 FARTHEST_NS = 7 * 86400 * 10**9  # nor does a recording last a week
+BLOCK_ROWS = 1 << 20
 IDENTITY = ("start_ns", "end_ns", "process", "device", "stream", "name", "correlation")
 
 
@@ -105,15 +106,61 @@ def is_constant(values: Any) -> bool:
     return len(values) > 0 and values.strides == (0,)
 
 
-def joined(parts: Sequence[Any]) -> Any:
-    """Arrays one behind the other; constant where all are the same constant."""
-    rows = sum(map(len, parts))
-    if all(is_constant(part) and part[0] == parts[0][0] for part in parts if len(part)) and rows:
-        return constant(next(part[0] for part in parts if len(part)), rows)
-    if len(parts) == 1 and not is_constant(parts[0]):
-        return parts[0]
-    width = np.result_type(*parts)
-    # In pages of its own, which go back to the system with it: a heap would keep what the parts had.
-    whole = np.frombuffer(mmap(-1, max(1, rows * width.itemsize)), width, rows)
-    np.concatenate(parts, out=whole)
-    return whole
+def joined(parts: Iterable[Columns]) -> Columns:
+    """Columns one under the other, each part forgotten as soon as it is copied; the parts are used up."""
+    found: dict[str, Growing] = {}
+    for part in parts:
+        for name in list(part):
+            found.setdefault(name, Growing()).add(part.pop(name))
+    return {name: column.whole() for name, column in found.items()}
+
+
+class Growing:
+    """A column to which parts are added; constant as long as all are the same constant.
+
+    It lies in pages of its own, which go back to the system with it: a heap would keep what it outgrew.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[Any] = []
+        self._filled = 0  # rows of the last block, if that is no constant
+
+    def add(self, part: Any) -> None:
+        """Put a part behind the others."""
+        last = self._blocks[-1] if self._blocks else None
+        if is_constant(part) and (last is None or is_constant(last)):
+            if last is not None and last[0] == part[0]:
+                part = constant(last[0], len(self._blocks.pop()) + len(part))
+            self._blocks.append(part)
+            return
+        while len(part):
+            if last is None or is_constant(last) or last.dtype != part.dtype or self._filled == len(last):
+                self._close()
+                last = _in_pages(BLOCK_ROWS, part.dtype)
+                self._blocks.append(last)
+            some = part[: len(last) - self._filled]
+            last[self._filled : self._filled + len(some)] = some
+            self._filled += len(some)
+            part = part[len(some) :]
+
+    def whole(self) -> Any:
+        """All parts as one array; the column is empty afterwards."""
+        self._close()
+        if len(self._blocks) == 1:
+            return self._blocks.pop()
+        rows = sum(map(len, self._blocks))
+        whole = _in_pages(rows, np.result_type(*self._blocks)) if rows else np.empty(0, np.int64)
+        while self._blocks:  # from the last: each goes as soon as it is copied
+            block = self._blocks.pop()
+            whole[rows - len(block) : rows] = block
+            rows -= len(block)
+        return whole
+
+    def _close(self) -> None:
+        if self._blocks and not is_constant(self._blocks[-1]):
+            self._blocks[-1] = self._blocks[-1][: self._filled]
+        self._filled = 0
+
+
+def _in_pages(rows: int, width: Any) -> Any:
+    return np.frombuffer(mmap(-1, rows * width.itemsize), width, rows)

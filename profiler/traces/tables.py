@@ -56,7 +56,7 @@ LAUNCHES = pa.schema(
         ("name", WORD),  # cudaLaunchKernel, hipGraphLaunch, cudaStreamSynchronize, ...
         ("start_ns", pa.int64()),
         ("end_ns", pa.int64()),
-        ("correlation", pa.int64()),
+        ("correlation", pa.int64()),  # the tool's id; of Nsight Systems the links alone are kept
         ("kernel", WORD),  # the kernel's name, where the call says it (ROCm)
         ("range", pa.int32()),  # row of the innermost range around the call
     ]

@@ -199,6 +199,24 @@ def test_correlation_ids_of_two_processes_do_not_mix(report: Callable[..., Path]
     assert [row["name"] for row in launches] == ["cudaLaunchKernel", "cudaLaunchKernel"]
 
 
+@pytest.mark.parametrize("highest", [2**32 - 1, 2**63 - 1])
+def test_any_correlation_id_is_compared_whole_within_its_32_bits(
+    report: Callable[..., Path], highest: int
+) -> None:
+    """The keys of many processes with the highest ids are beyond 32 bits; a missing id links nothing."""
+    pids = range(1, 9)
+    calls = [call(pid * 10, pid * 10 + 5, highest, pid) for pid in pids] + [call(200, 205, 3, 2)]
+    kernels = [kernel(pid * 10 + 300, pid * 10 + 305, highest, pid) for pid in pids]
+    others = [
+        kernel(600, 605, 3, 2),
+        kernel(700, 705, 3, 1),
+        kernel(800, 805, -1, 1),
+        kernel(900, 905, 3, 99),
+    ]
+    trace = nsys.read(report(**{KERNEL: kernels + others, RUNTIME: calls}))
+    assert trace.column("activities", "launch").tolist() == [*range(8), 8, -1, -1, -1]
+
+
 def test_every_kernel_of_a_graph_launch_has_that_call(report: Callable[..., Path]) -> None:
     kernels = [kernel(10 * i, 10 * i + 5, 9, graphNodeId=i) for i in range(1, 6)]
     path = report(CUPTI_ACTIVITY_KIND_KERNEL=kernels, CUPTI_ACTIVITY_KIND_RUNTIME=[call(1, 2, 9)])

@@ -26,7 +26,7 @@ ROW = st.tuples(WIDE, st.one_of(WIDE, st.text(max_size=90)), WIDE)
 
 def scanned(path: Path, columns: tuple[str, ...] = ("a", "c")) -> list[tuple[Any, ...]]:
     asked = {name: f'"{name}"' for name in columns}
-    tables = Database(path).scan("t", asked, lambda b: pa.Table.from_batches([b]), pa.concat_tables)
+    tables = Database(path).scan("t", asked, lambda b: pa.Table.from_batches([b]))
     return [tuple(row.values()) for table in tables for row in table.to_pylist()]
 
 

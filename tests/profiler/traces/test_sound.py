@@ -1,0 +1,42 @@
+"""Columns put together from parts are the parts, whatever their widths, constant or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from profiler.traces import sound
+from profiler.traces.sound import constant, is_constant, joined
+
+WIDTHS = (np.int32, np.int64)
+PART = st.one_of(
+    st.tuples(st.integers(-2, 2), st.integers(1, 9), st.sampled_from(WIDTHS)).map(
+        lambda drawn: constant(drawn[2](drawn[0]), drawn[1])
+    ),
+    st.tuples(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=9), st.sampled_from(WIDTHS)).map(
+        lambda drawn: np.array(drawn[0], drawn[1])
+    ),
+)
+
+
+@pytest.fixture(autouse=True)
+def in_short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sound, "BLOCK_ROWS", 4)
+
+
+@given(st.lists(PART, max_size=8))
+@settings(max_examples=200)
+def test_a_column_is_its_parts_one_behind_the_other(parts: list[Any]) -> None:
+    expected = [value for part in parts for value in part.tolist()]
+    found = joined({"column": part} for part in parts).get("column", np.empty(0))
+    assert found.tolist() == expected
+
+
+def test_one_constant_stays_one() -> None:
+    found = joined([{"device": constant(np.int32(3), rows)} for rows in (5, 1, 700)])["device"]
+    assert len(found) == 706
+    assert is_constant(found)
