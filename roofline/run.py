@@ -67,6 +67,8 @@ TABLES = {
         "q25_s",
         "q75_s",
     ),
+    # One row per operator of a traced module: what a pass does where no described model says it.
+    "traced": ("name", "kind", "count", "flops", "bytes", "fields"),  # fields: the operator's, as JSON
     # One row per device kernel or host operation of a traced step.
     "kernels": ("phase", "batch", "q_len", "kv_len", "operator", "name", "count", "time_s"),
     # One row per phase point and technique: the step without and with it, measured in turn.

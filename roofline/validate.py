@@ -13,6 +13,7 @@ from roofline.drift import drifts, with_drift
 from roofline.predict import Row, step_rows
 from roofline.run import POINT, Run
 from roofline.scenario import Scenario
+from roofline.traced import model_of
 from specfiles.errors import InputError
 from workloads.config import Config
 from workloads.convention import convention
@@ -22,6 +23,7 @@ from workloads.phases import Setting, Step
 
 if TYPE_CHECKING:
     from hwspecs import Device
+    from workloads.model import Model
 
 ABOVE = 1.05  # attained beyond this share of a measured ceiling is a bug in the model or the timer
 JOIN = " + "  # between the names of operators that one kernel does
@@ -96,16 +98,24 @@ def validate(run: Run, device: Device, fidelity: Fidelity | str) -> Validation:
 
 def scenario_of(run: Run) -> Scenario:
     """The scenario that a run recorded, at its smallest sizes."""
-    head = run.head
-    if not head.model_config_fields:
-        raise InputError(f"{run.path}: names no model; import its traces again with --model.")
-    model = build(Config(head.model_config_fields, str(run.path / "run.json")), head.model)
+    head, model = run.head, _model(run)
     formats = (word or None for word in (head.activations, head.kv, head.experts))
     counting = convention(head.convention)
     if head.absorbs_latents is not None:
         counting = replace(counting, absorbs_latents=head.absorbs_latents)
     setting = Setting(Precision.of(head.dtype, *formats), counting, head.tensor_parallel)
     return Scenario(model, "prefill", prompt=1, setting=setting)
+
+
+def _model(run: Run) -> Model:
+    """The model that a run names by its config, or whose operators it holds because it was traced."""
+    head = run.head
+    if head.model_config_fields:
+        return build(Config(head.model_config_fields, str(run.path / "run.json")), head.model)
+    traced = run.table("traced")
+    if traced.empty:
+        raise InputError(f"{run.path}: names no model; import its traces again with --model.")
+    return model_of(traced, head.model, str(run.path / "traced.parquet"))
 
 
 def _merged(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:

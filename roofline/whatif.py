@@ -13,6 +13,7 @@ from roofline.predict import Prediction, predict
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
 from workloads.techniques.base import QUALITIES
+from workloads.traced_model import TracedModel
 
 if TYPE_CHECKING:
     from hwspecs import Device
@@ -111,10 +112,15 @@ def whatif(
 ) -> WhatIf:
     """Try techniques (by default every one with its defaults) alone and the best of them in pairs.
 
-    Techniques that the scenario has already stay in the baseline and in every outcome.
+    Techniques that the scenario has already stay in the baseline and in every outcome. Raises InputError for
+    a traced module, of which no layer is known.
     """
     from workloads.techniques.registry import known
 
+    if isinstance(scenario.model, TracedModel):
+        raise InputError(
+            f"{scenario.model.name} is a traced module; techniques change the layers of described models."
+        )
     offered = [each() for each in known().values()] if techniques is None else techniques
     baseline = predict(scenario, device, fidelity)
     singles: list[Outcome] = []

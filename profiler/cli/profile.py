@@ -11,7 +11,6 @@ import click
 from profiler.cli.options import (
     FILE,
     device_option,
-    model_argument,
     needs_torch,
     positive,
     progress,
@@ -21,13 +20,13 @@ from profiler.cli.options import (
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:
-    from roofline.run import Overhead
+    from roofline.run import Overhead, Run
 
 REPLAYED = 3  # steps of each point under a tool
 
 
 @click.command("profile")
-@model_argument
+@click.argument("model", metavar="MODEL|MODULE:FUNCTION")
 @click.option("-o", "--output-folder", "out", type=FILE, required=True, help="Run folder to make.")
 @click.option("--hw", help="Device file that the run belongs to; kept with it.")
 @device_option
@@ -66,11 +65,16 @@ def command(
     replay: bool,
     **sizes: Any,
 ) -> None:
-    """Run a model under ranges and write a run folder: steps, operators, kernels, traces."""
+    """Run a model under ranges and write a run folder: steps, operators, kernels, traces.
+
+    MODULE:FUNCTION is any torch.nn.Module: MODULE is imported from here, FUNCTION returns (module, inputs),
+    and one pass is measured, each operation by itself.
+    """
     needs_torch()
     from hwspecs import load_device
     from profiler.environment import device_name, pick_device, use_threads
     from profiler.kernels import known_kernel_dtype
+    from profiler.module_source import names_module
     from profiler.points import points
     from profiler.record import Request, profile
     from profiler.scenarios import Asked, scenarios
@@ -85,6 +89,12 @@ def command(
     chosen = pick_device(device)
     if not replay:
         refuse_existing(out)
+    if names_module(model):
+        flags = {**sizes, "dtype": dtype, "with": words, "nsys": nsys, "ncu": ncu}
+        _refuse(model, [name for name, value in flags.items() if value])
+        use_threads(threads)
+        _profile_module(model, chosen, out, hw, repeats, seed, overhead)
+        return
     if tools:
         from profiler.nsight import installed
 
@@ -106,10 +116,7 @@ def command(
     run = profile(
         Request(loaded, chosen, wanted, steps, out, hardware, repeats, seed, alone, techniques, progress)
     )
-    for note in run.head.notes:
-        print(note, file=sys.stderr)
-    if overhead is not None:
-        _costs(run.head.overheads)
+    _tell(run, overhead)
     if tools:
         from profiler.nsight import record
 
@@ -123,7 +130,48 @@ def command(
         }
         options = [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
         record(tools, [model, "-o", str(out), *options], run, loaded, chosen, progress)
-    print(f"run written to {out}", file=sys.stderr)
+    _finish(run, overhead)
+
+
+def _refuse(target: str, flags: list[str]) -> None:
+    """Flags that would change what a module's function decides."""
+    if flags:
+        raise InputError(
+            f"--{flags[0]} does not go with {target}: sizes and formats are those of what it returns; "
+            "leave it out."
+        )
+
+
+def _profile_module(
+    target: str,
+    device: str,
+    out: Path,
+    hw: str | None,
+    repeats: int,
+    seed: int,
+    overhead: float | None,
+) -> None:
+    from hwspecs import load_device
+    from profiler.environment import device_name
+    from profiler.module_record import ModuleRequest, profile_module
+
+    hardware = load_device(hw) if hw else device_name(device)
+    run = profile_module(ModuleRequest(target, device, out, hardware, repeats, seed, progress))
+    _tell(run, overhead)
+    _finish(run, overhead)
+
+
+def _tell(run: Run, overhead: float | None) -> None:
+    """What a reader must know of the run, and what its ranges cost where that was asked."""
+    for note in run.head.notes:
+        print(note, file=sys.stderr)
+    if overhead is not None:
+        _costs(run.head.overheads)
+
+
+def _finish(run: Run, overhead: float | None) -> None:
+    """Where the run is; exit 1 where its ranges cost more than was allowed."""
+    print(f"run written to {run.path}", file=sys.stderr)
     if overhead is not None and (worst := max(c.fraction for c in run.head.overheads)) > overhead:
         print(f"ranges cost {worst:.1%} of a step, above {overhead:.1%}", file=sys.stderr)
         click.get_current_context().exit(1)

@@ -200,7 +200,7 @@ def test_what_cannot_be_traced_is_one_sentence(made: Callable[[], Any], said: st
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("mine", "is 'mine'; expected module:function"),
+        ("mine", "'mine' names no function; expected module:function"),
         ("nowhere_at_all:f", "no module named 'nowhere_at_all'"),
         ("mine:biuld", "no function of mine named 'biuld'; did you mean build"),
         ("broken:f", "importing broken failed: SyntaxError"),

@@ -1,0 +1,169 @@
+"""Profile a user's module: its traced operators and their times, in a run that needs its code no more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwspecs import Device
+from profiler.allocator import keep_freed_memory
+from profiler.ceilings import as_yaml
+from profiler.environment import command_line, environment
+from profiler.module_run import Watch, distinct, quiet_inputs, time_passes, watch
+from profiler.module_trace import TracePass, trace
+from profiler.overhead import overhead
+from profiler.power import PowerMonitor, clocks, throttling
+from profiler.subject import Point
+from profiler.timing import Sample, sample
+from roofline.run import TABLES, Head, Overhead, Run, create_run
+from roofline.traced import table_rows
+from specfiles.writing import write_text
+from workloads.convention import CONVENTIONS
+
+if TYPE_CHECKING:
+    from profiler.steps import Timed
+    from workloads.phases import Named
+
+PASS = Point(
+    "prefill", 1, 1, 1
+)  # a module has no sizes of its own: its one pass stands as a prompt of one token
+CONVENTION = "eager"
+SAVE_EVERY_S = 10.0
+
+
+@dataclass(frozen=True)
+class ModuleRequest:
+    """Which module to profile, where, and how often."""
+
+    target: str
+    device: str
+    out: Path
+    hardware: Device | str  # the file that the run belongs to, or a name where there is none
+    repeats: int = 16
+    seed: int = 0
+    progress: Callable[[str], None] = lambda _: None
+
+
+def profile_module(request: ModuleRequest) -> Run:
+    """Measure one pass of `module:function` into a new run folder and return the run.
+
+    Nothing is written before the module was traced and has run once. Raises InputError for whatever keeps it
+    from that; a later failure leaves the run with what was measured and the reason in its notes.
+    """
+    exact = CONVENTIONS[CONVENTION].causal_exact
+    keep_freed_memory()
+    request.progress("tracing it on the meta device")
+    traced = trace(request.target, exact)
+    request.progress(f"building it on {request.device}")
+    watched = watch(request.target, request.device, traced.calls, exact, request.seed)
+    described = distinct(traced.calls)
+    run = create_run(request.out, _head(request, traced))
+    if isinstance(request.hardware, Device):  # kept with the run, so that reports need nothing else
+        write_text(request.out / "device.yaml", as_yaml(request.hardware))
+    _save(run, {"traced": table_rows(described)})
+    notes = [*traced.notes, *_notes(watched, described)]
+    with PowerMonitor(request.device) as power:
+        timed, failure = _timed(request, watched, run)
+    costs, samples = [overhead(PASS, timed)] if timed else [], power.samples()
+    _save(run, {**(_tables(watched, timed) if timed else {}), "power": samples})
+    notes += [*power.notes, *clocks(samples), *throttling(samples)]
+    if failure is not None:
+        reason = f"stopped: {type(failure).__name__}: {failure}"
+        run.write_head(status="failed", notes=[*notes, reason], overheads=costs)
+        raise failure
+    notes.append(_cost(costs[0]))
+    return run.write_head(status="complete", notes=notes, overheads=costs)
+
+
+def _timed(request: ModuleRequest, watched: Watch, run: Run) -> tuple[Timed | None, BaseException | None]:
+    """What was timed, saved now and then, and what stopped it."""
+    timed, saved = None, time.monotonic()
+    try:
+        for repeat, timed in enumerate(time_passes(watched, request.repeats), 1):
+            request.progress(f"pass {repeat} of {request.repeats}")
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                _save(run, _tables(watched, timed))
+                saved = time.monotonic()
+    except BaseException as error:  # an interrupt, too, leaves what was measured
+        return timed, error
+    return timed, None
+
+
+def _head(request: ModuleRequest, traced: TracePass) -> Head:
+    return Head(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command_line(),
+        model=request.target,
+        model_config_fields={},
+        weights=f"as {request.target} makes them",
+        phase=PASS.phase,
+        dtype=traced.dtype,
+        convention=CONVENTION,
+        mode="eager",
+        device=request.hardware if isinstance(request.hardware, str) else request.hardware.name,
+        environment=environment(request.device),
+        seed=request.seed,
+    )
+
+
+def _notes(watched: Watch, described: Sequence[Named]) -> list[str]:
+    """Where the pass on the device is another than the traced one, and what its data are."""
+    counts = watched.counts
+    notes = [
+        f"{entry.name} ran {counts[entry.name]} times, {entry.count} times in the trace"
+        for entry in described
+        if counts[entry.name] not in (0, entry.count)  # what did not run at all is listed by validate
+    ]
+    if quiet_inputs(watched.source):
+        notes.append("an input holds one value throughout, which a GPU may multiply faster than real data")
+    return notes
+
+
+def _cost(cost: Overhead) -> str:
+    return (
+        f"watching changes the pass by {cost.fraction:+.1%} ({cost.low:+.1%} to {cost.high:+.1%} at 95 %), "
+        "between the operators: each is timed by itself"
+    )
+
+
+def _save(run: Run, tables: dict[str, list[dict[str, Any]]]) -> None:
+    import pandas as pd
+
+    for name, rows in tables.items():
+        if rows:
+            run.write_table(name, pd.DataFrame(rows, columns=list(TABLES[name])))
+
+
+def _tables(watched: Watch, timed: Timed) -> dict[str, list[dict[str, Any]]]:
+    """Whole passes, and each operator of a pass."""
+    where, counts = vars(PASS), watched.counts
+    steps = [
+        {
+            **where,
+            "instrumented": False,
+            "waited_s": sample(timed.waited).median_s,
+            **_quartiles(timed.plain),
+        },
+        {**where, "instrumented": True, "waited_s": None, **_quartiles(timed.ranged)},
+    ]
+    operators = [
+        {
+            **where,
+            "name": name,
+            "kind": watched.kinds[name],
+            "where": "model",
+            "count": counts[name],
+            **_quartiles([total / counts[name] for total in totals]),
+        }
+        for name, totals in timed.ranges.items()
+    ]
+    return {"steps": steps, "operators": operators}
+
+
+def _quartiles(times_s: list[float]) -> dict[str, Any]:
+    found: Sample = sample(times_s)
+    return {name: getattr(found, name) for name in ("repeats", "median_s", "q25_s", "q75_s")}

@@ -1,0 +1,174 @@
+"""Measure one pass of a user's module: plain and watched in turn, each traced operator by its name."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from profiler.module_hearing import Run, hearing, plainly
+from profiler.module_source import Built, attempt, built
+from profiler.module_trace import ATTENTION, Recorder
+from profiler.recorders import Marks, clock
+from profiler.steps import Timed
+from profiler.timing import laps
+from roofline.validate import JOIN
+from specfiles.errors import InputError
+from workloads.phases import operators, prefill
+from workloads.traced_model import Call, traced_model
+
+if TYPE_CHECKING:
+    from workloads.phases import Named
+
+NOT_HEARD: Marks = ((), ())
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A module ready to be timed: its operations in order, each under the name of what it counts as."""
+
+    source: Built
+    device: str
+    functions: tuple[Any, ...]
+    names: tuple[str, ...]  # of each, empty where it costs nothing
+    kinds: Mapping[str, str]  # by name; of operators in one kernel the first's
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How often each name runs in a pass."""
+        return Counter(name for name in self.names if name)
+
+
+def watch(target: str, device: str, traced: Sequence[Call], causal_exact: bool, seed: int) -> Watch:
+    """Build `module:function` on a device and hear one pass of it.
+
+    Operations get the names that `traced`, the same pass on the meta device, gives them. Raises InputError
+    where it cannot be built or run.
+    """
+    import torch
+
+    torch.manual_seed(seed)
+    source = built(target, device)
+    recorder = Recorder(source.module, causal_exact)
+    with attempt(target, f"running it on {device}"):
+        with plainly(device):
+            source()  # what is made once: no part of any other pass
+        recorder.run(source, device)
+    heard = recorder.heard
+    calls = _as_traced(recorder.rows, traced)
+    names = _names([*traced, *calls])
+    following = iter(names[call] for call in calls)
+    joined = tuple(_joined([next(following) for _ in entry.rows]) for entry in heard)
+    kinds = {name: entry.rows[0][1].kind for name, entry in zip(joined, heard, strict=True) if name}
+    return Watch(source, device, tuple(entry.function for entry in heard), joined, kinds)
+
+
+def _as_traced(calls: Sequence[Call], traced: Sequence[Call]) -> list[Call]:
+    """Calls of a pass as its trace has them, wherever both make equally many of one name.
+
+    Side results have other formats on other devices: the mean in a bf16 layer norm is bf16 on a CPU.
+    """
+    known: dict[str, list[Call]] = defaultdict(list)
+    for call in traced:
+        known[call[0]].append(call)
+    made = Counter(name for name, _ in calls)
+    same = {name: iter(found) for name, found in known.items() if len(found) == made[name]}
+    return [next(same[call[0]]) if call[0] in same else call for call in calls]
+
+
+def distinct(calls: Sequence[Call]) -> list[Named]:
+    """Calls as a prediction names and counts them."""
+    return operators(traced_model("", calls), prefill(1, 1))
+
+
+def _names(calls: Sequence[Call]) -> dict[Call, str]:
+    """The name of each different call: those that were traced come first and keep theirs."""
+    different = list(dict.fromkeys(calls))
+    return {call: named.name for call, named in zip(different, distinct(different), strict=True)}
+
+
+def _joined(names: Sequence[str]) -> str:
+    """The name of a kernel that does several operators of one module, as `validate` takes it apart."""
+    return JOIN.join([*names[:1], *(name.rpartition(".")[2] for name in names[1:])])
+
+
+def time_passes(watched: Watch, repeats: int) -> Iterator[Timed]:
+    """Run the pass `repeats` times plain and as often watched, in turn; yields after each pair what is known.
+
+    On one thread of a CPU times are of work; on CUDA they lie between events, launches included.
+    """
+    lap, recorder, timed = laps(watched.device), clock(watched.device), Timed()
+    marks = {name: recorder.marks(name) for name in watched.kinds}
+    order = [marks.get(name, NOT_HEARD) for name in watched.names]
+    for repeat in range(repeats):
+        gc.collect()
+        gc.disable()  # a collection would land in some pass and not in others
+        try:
+            for with_ranges in (repeat % 2 == 0, repeat % 2 == 1):
+                stopwatch = _Stopwatch(watched, order)
+                with (
+                    attempt(watched.source.target, f"running it on {watched.device}"),
+                    plainly(watched.device),
+                    hearing(stopwatch) if with_ranges else nullcontext(),
+                ):
+                    whole = lap(watched.source)
+                if with_ranges:
+                    stopwatch.check_end()
+                    timed.ranged.append(whole.work_s)
+                else:
+                    timed.plain.append(whole.work_s)
+                    timed.waited.append(whole.waited_s)
+            for name, total in recorder.totals_s().items():
+                timed.ranges[name].append(total)
+        finally:
+            gc.enable()
+        yield timed
+
+
+class _Stopwatch:
+    """Times each operation under the name that its place in the pass gives it."""
+
+    def __init__(self, watched: Watch, order: Sequence[Marks]) -> None:
+        self.watched, self.order, self.passed = watched, order, count()
+
+    def operation(self, run: Run, func: Any, args: Any, kwargs: Any) -> Any:
+        return self._timed(run, func)
+
+    def attention(self, run: Run, query: Any, key: Any, value: Any, mask: Any, causal: bool) -> Any:
+        return self._timed(run, ATTENTION)
+
+    def check_end(self) -> None:
+        """Every operation came."""
+        if next(self.passed) != len(self.order):
+            raise self._other()
+
+    def _timed(self, run: Run, function: Any) -> Any:
+        at = next(self.passed)
+        if at >= len(self.order) or self.watched.functions[at] is not function:
+            raise self._other()
+        before, after = self.order[at]
+        for call in before:
+            call()
+        result = run()
+        for call in after:
+            call()
+        return result
+
+    def _other(self) -> InputError:
+        return InputError(
+            f"{self.watched.source.target}: its passes run different operations each time; "
+            "a pass must repeat itself to be measured."
+        )
+
+
+def quiet_inputs(source: Built) -> bool:
+    """Whether some input of real numbers holds one value throughout: a GPU multiplies that in less time."""
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    tensors = (leaf for leaf in tree_leaves((source.args, source.kwargs)) if isinstance(leaf, torch.Tensor))
+    return any(t.is_floating_point() and t.numel() > 1 and bool((t == t.flatten()[0]).all()) for t in tensors)

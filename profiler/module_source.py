@@ -1,0 +1,154 @@
+"""The module and the inputs that a user's function makes, on a device or without data.
+
+The function is imported from the current directory because the user names it; nothing else is. Whatever its
+code raises becomes one sentence.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from specfiles.errors import InputError, choose
+
+if TYPE_CHECKING:
+    import torch
+
+USERS = (Exception, SystemExit)  # what a user's code may raise: a script may end the program when imported
+SPREAD = 0.02  # standard deviation of weights that were left without values
+
+
+@dataclass(frozen=True)
+class Built:
+    """A module in eval mode and what to call it with, all on one device."""
+
+    target: str
+    module: torch.nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def __call__(self) -> Any:
+        """One pass."""
+        return self.module(*self.args, **self.kwargs)
+
+
+def names_module(words: str) -> bool:
+    """Whether words are module:function, and no file of that name."""
+    return re.fullmatch(r"[^\W\d]\w*(\.\w+)*:[^\W\d]\w*", words) is not None and not Path(words).exists()
+
+
+def built(target: str, device: str) -> Built:
+    """What `module:function` makes under a device; the function returns (module, inputs).
+
+    `inputs` is a tensor, a sequence (positional), a mapping (by name), or a function that returns one of
+    these. On any device but meta, tensors that were made without data get random data. Raises InputError
+    where nothing can be imported or built.
+    """
+    import torch
+    from torch.utils._pytree import tree_map_only
+
+    function = _imported(target)
+    with attempt(target, "building it"), torch.device(device):
+        made = function()
+        shaped = isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module)
+        if not shaped:
+            raise InputError(
+                f"{target} returned {type(made).__name__}; expected (module, inputs) with a torch.nn.Module."
+            )
+        module, inputs = made
+        inputs = inputs() if callable(inputs) and not isinstance(inputs, torch.Tensor) else inputs
+    if isinstance(inputs, torch.Tensor):
+        inputs = (inputs,)
+    if not isinstance(inputs, tuple | list | dict):
+        raise InputError(
+            f"{target} returned inputs of type {type(inputs).__name__}; "
+            "expected a tensor, a tuple or a mapping."
+        )
+    with attempt(target, f"moving it to {device}"), torch.no_grad():
+        inputs = tree_map_only(torch.Tensor, lambda tensor: _placed(tensor, device), inputs)
+        module = _module_on(module, device, target).eval()
+    if isinstance(inputs, dict):
+        return Built(target, module, (), inputs)
+    return Built(target, module, tuple(inputs), {})
+
+
+def _module_on(module: torch.nn.Module, device: str, target: str) -> torch.nn.Module:
+    """The module on the device; weights that were left on the meta device get small random values."""
+    tensors = [*module.parameters(), *module.buffers()]
+    bare = sum(tensor.is_meta for tensor in tensors)
+    if device == "meta" or not bare:
+        return module.to(device)
+    if bare < len(tensors):
+        raise InputError(
+            f"{target} makes {bare} of {len(tensors)} weights and buffers on the meta device; "
+            "make all of them there or none."
+        )
+    module = module.to_empty(device=device)
+    for tensor in (*module.parameters(), *module.buffers()):
+        _fill(tensor, SPREAD)
+    return module
+
+
+def _placed(tensor: torch.Tensor, device: str) -> torch.Tensor:
+    import torch
+
+    if device == "meta" or not tensor.is_meta:
+        return tensor.to(device)
+    return _fill(torch.empty_like(tensor, device=device), 1.0)
+
+
+def _fill(tensor: torch.Tensor, spread: float) -> torch.Tensor:
+    """Normal values; zeros in whole numbers, which may be indices of anything."""
+    if not tensor.is_floating_point():
+        return tensor.zero_()
+    values = tensor.new_empty(tensor.shape) if tensor.element_size() > 1 else tensor.float()
+    return tensor.copy_(values.normal_(0.0, spread))
+
+
+def _imported(target: str) -> Callable[[], Any]:
+    name, _, function = target.partition(":")
+    if not name or not function:
+        raise InputError(f"{target!r} names no function; expected module:function, as in my_model:build.")
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not name.startswith(error.name):
+            raise InputError(f"importing {name} failed: {error}.") from None
+        raise InputError(f"no module named {name!r} in {here} or among the installed ones.") from None
+    except USERS as error:
+        raise InputError(f"importing {name} failed: {_first_line(error)}.") from None
+    finally:
+        sys.path.remove(here)
+    found = getattr(module, function, None)
+    if not callable(found):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise choose(function, known, f"function of {name}")
+    return found  # type: ignore[no-any-return]
+
+
+@contextmanager
+def attempt(target: str, doing: str) -> Iterator[None]:
+    """Whatever the user's code raises, as one sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except USERS as error:
+        text = _first_line(error)
+        if any(word in text for word in ("meta tensor", "data-dependent", "item()", "aten::nonzero")):
+            text = f"its control flow depends on data, which a meta tensor does not have ({text})"
+        raise InputError(f"{target}: {doing} failed: {text}.") from None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
