@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +258,24 @@ def test_what_was_made_without_data_gets_random_data(users: Path) -> None:
     assert all(t.device.type == "cpu" and t.isfinite().all() and t.std() > 0 for t in tensors)
     assert not quiet_inputs(made)
     assert quiet_inputs(built("users_net:masked", "cpu"))
+
+
+def test_the_command_measures_a_module_and_refuses_what_its_function_decides(
+    users: Path, roofline: Callable[..., Any]
+) -> None:
+    done = roofline("profile", "users_net:build", "-o", "run", "--device", "cpu", "--repeats", 2)
+    assert (done.code, done.out) == (0, "")
+    assert done.err.endswith("run written to run\n")
+    shown = json.loads(roofline("show", "run", "--hw", "a100_sxm", "--format", "json").out)
+    assert "layers.mlp.gelu" in [row["name"] for row in shown["rows"]]
+    for flag, value in (("--batch", 4), ("--dtype", "bf16"), ("--with", "kv-int8"), ("--phase", "decode")):
+        refused = roofline("profile", "users_net:build", "-o", "other", flag, value)
+        assert refused.code == 2
+        assert f"{flag} does not go with users_net:build" in refused.err
+    assert roofline("profile", "users_net:raises", "-o", "other", "--device", "cpu").code == 2
+    assert roofline("report", "run", "--hw", "a100_sxm", "--others", "l4", "-o", "r.html").code == 0
+    assert "users_net:build" in Path("r.html").read_text()
+    assert not Path("other").exists()
 
 
 def test_only_a_module_and_a_function_name_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
