@@ -95,6 +95,7 @@ class Reference(Strict, frozen=True, kw_only=True):
     q25_s: Positive
     q75_s: Positive
     repeats: Annotated[int, msgspec.Meta(gt=0)]
+    layers_s: Positive | None = None  # median of the operators in its layers; older files do not have it
 
 
 class BandwidthPoint(Strict, frozen=True, kw_only=True):

@@ -119,6 +119,7 @@ def _measure_step(plan: Plan, subject: Subject, point: Point, run: Callable[[Any
     made = ReferenceStep(subject, point, run)
     if made.is_reference:
         plan.times["reference", *made.identity.items()] += timed.ranged
+        plan.times["reference layers", *made.identity.items()] += timed.in_layers
 
 
 def _device(plan: Plan, state: list[str]) -> Device:
@@ -229,7 +230,11 @@ def _measured(plan: Plan) -> Measured:
         links=_links(plan, value),
         bandwidth_curve=curve,
         references=[
-            Reference(**dict(key[1:]), **_rounded_quartiles(plan.sampled(key)))
+            Reference(
+                **dict(key[1:]),
+                **_rounded_quartiles(plan.sampled(key)),
+                layers_s=_digits(plan.sampled(("reference layers", *key[1:])).median_s),
+            )
             for key in plan.times
             if key[0] == "reference"
         ],

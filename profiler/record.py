@@ -242,7 +242,7 @@ def _words(point: Point) -> str:
 
 def _point_rows(measured: _Measured) -> Tables:
     """The rows of a point's steps, of the operators inside, and of the reference step beside it."""
-    point, timed, beside = measured.point, measured.timed, measured.beside
+    point, timed = measured.point, measured.timed
     where = vars(point)
     steps = [
         {**where, "instrumented": with_ranges, "waited_s": waited_s, **_quartiles(sample(times))}
@@ -260,12 +260,16 @@ def _point_rows(measured: _Measured) -> Tables:
         operators.append(
             {**where, "name": name, "kind": kind, "where": "model", "count": count, **_quartiles(each)}
         )
-    references = (
-        [{**measured.reference.identity, **where, **_quartiles(sample(beside.ranged))}]
-        if measured.reference
-        else []
-    )
-    return {"steps": steps, "operators": operators, "references": references}
+    return {"steps": steps, "operators": operators, "references": _reference_rows(measured)}
+
+
+def _reference_rows(measured: _Measured) -> list[dict[str, Any]]:
+    """The reference step beside a point, where there is one: whole, and the operators in its layers."""
+    if not measured.reference:
+        return []
+    whole, layers = sample(measured.beside.ranged), sample(measured.beside.in_layers)
+    where = vars(measured.point)
+    return [{**measured.reference.identity, **where, **_quartiles(whole), "layers_s": layers.median_s}]
 
 
 def _look_inside(request: Request, subject: Subject, measured: _Measured, rows: _Rows) -> None:

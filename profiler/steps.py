@@ -16,6 +16,7 @@ from profiler.timing import laps
 from workloads.convention import CONVENTIONS
 from workloads.dtypes import Precision
 from workloads.phases import Named, Setting, Step, operators
+from workloads.techniques.changes import IN_LAYERS
 
 if TYPE_CHECKING:
     from workloads.catalogue import Loaded
@@ -34,6 +35,12 @@ class Timed:
     ranged: list[float] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
     ranges: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def in_layers(self) -> list[float]:
+        """Seconds of all operators in the layers together, by repeat, of a model whose layers are alike."""
+        inside = (times for name, times in self.ranges.items() if name.startswith(IN_LAYERS))
+        return [sum(times) for times in zip(*inside, strict=False)]  # without a repeat that a stop cut short
 
 
 def time_ranges(

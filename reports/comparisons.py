@@ -39,6 +39,7 @@ def comparison(
         steps,
         tuple(_layers(checked, points)),
         drift_unknown=checked.drift_unknown,
+        layers_drift_unknown=checked.layers_drift_unknown,
     )
 
 

@@ -235,6 +235,7 @@ class Comparison:
     layers: tuple[StepError, ...] = ()  # the operators inside the layers, summed
     missing: str | None = None
     drift_unknown: str = ""  # why there is no drift to take out
+    layers_drift_unknown: str = ""  # why that of whole steps is taken out of layers, too
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,9 @@ DRIFT: dict[str, tuple[str, terminal.Format]] = {
     "drift": ("drift", _drift),
     "drift_q25": ("first quartile", _drift),
     "drift_q75": ("third", _drift),
+    "filed_layers_s": ("its layers in the file", lambda v: si(v, "s")),
+    "beside_layers_s": ("beside", lambda v: si(v, "s")),
+    "layers_drift": ("drift in layers", _drift),
 }
 UNMATCHED: dict[str, tuple[str, terminal.Format]] = {
     "phase": ("phase", text),
@@ -114,10 +117,24 @@ def as_text(results: Sequence[Validation], details: bool) -> str:
 def _drift_told(result: Validation) -> list[str]:
     if result.drift_unknown:
         return [f"The machine's drift is not known: {result.drift_unknown}.\n"]
-    told = (
-        "drift of the machine: the same reference step with the ceilings and beside each point, of work only"
+    return [
+        "drift of the machine: the same reference step with the ceilings and beside each point, of work only",
+        terminal.table(plain_records(result.drift), DRIFT),
+        f"{_which_drift(result.layers_drift_unknown)}\n",
+    ]
+
+
+def _which_drift(layers_drift_unknown: str) -> str:
+    """Which drift is taken out of what: a sentence."""
+    if not layers_drift_unknown:
+        return (
+            "Whole steps have the drift of whole reference steps taken out, layers and operators that of the "
+            "operators in their layers."
+        )
+    return (
+        "Whole steps, layers and operators have the drift of whole reference steps taken out, code of the "
+        f"framework included: {layers_drift_unknown}."
     )
-    return [told, terminal.table(plain_records(result.drift), DRIFT)]
 
 
 def as_json(results: Sequence[Validation], gains: Sequence[pd.DataFrame]) -> str:
@@ -133,6 +150,7 @@ def as_json(results: Sequence[Validation], gains: Sequence[pd.DataFrame]) -> str
                         for name in ("matched", "unmatched", "layers", "steps", "drift")
                     },
                     "drift_unknown": result.drift_unknown,
+                    "layers_drift_unknown": result.layers_drift_unknown,
                     "summary": plain_records(result.summary()),
                     "techniques": plain_records(gained),
                 }

@@ -2,10 +2,14 @@
 
 Both hold the times of the same short reference steps, whose work is the profiled model's in nothing: a ratio
 above 1 says that the machine has become slower. It corrects no measurement; it stands beside the error.
+
+Operators and the framework's code between them need not become slower alike, so there are two ratios: that of
+whole reference steps for whole steps, and that of the operators in their layers for operators and layers.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -17,40 +21,81 @@ if TYPE_CHECKING:
     from roofline.run import Run
 
 SAME = ["phase", "model", "dtype", "flops", "bytes"]  # two times of equal work can be compared
+RATIOS = {  # what was measured beside the point, over what the file has of the same step
+    "drift": ("beside_s", "filed_s"),
+    "drift_q25": ("q25_s", "filed_s"),
+    "drift_q75": ("q75_s", "filed_s"),
+    "layers_drift": ("beside_layers_s", "filed_layers_s"),
+}
 COLUMNS = [*POINT, "model", "filed_s", "beside_s", "drift", "drift_q25", "drift_q75"]
+COLUMNS += ["filed_layers_s", "beside_layers_s", "layers_drift"]
 
 
-def drifts(run: Run, device: Device) -> tuple[pd.DataFrame, str]:
-    """Per point, the reference step's time beside it over that in the file; else none, and the reason.
+@dataclass(frozen=True)
+class Drifts:
+    """Per point, the reference step's time beside it over that in the file: whole, and within its layers.
 
     `drift_q25` and `drift_q75` are the quartiles of the repeats beside the point over the file's median.
+    Where there is none, `unknown` says why; where there is none within layers, `layers_unknown`.
     """
-    nothing = pd.DataFrame(columns=COLUMNS)
-    filed = pd.DataFrame([[getattr(r, c) for c in [*SAME, "median_s"]] for r in device.measured.references])
+
+    table: pd.DataFrame
+    unknown: str = ""
+    layers_unknown: str = ""
+
+    def beside_steps(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Whole steps with the drift of whole reference steps."""
+        return _corrected(table, self.table[[*POINT, "drift"]])
+
+    def beside_layers(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Operators, or sums of them, with the drift within layers; where none is known, with the step's."""
+        known = self.table["layers_drift"].fillna(self.table["drift"])
+        return _corrected(table, self.table[POINT].assign(drift=known))
+
+
+def drifts(run: Run, device: Device) -> Drifts:
+    """How fast the machine was beside each point of a run, relative to its device file."""
+    filed = pd.DataFrame(
+        [[*(getattr(r, c) for c in SAME), r.median_s, r.layers_s] for r in device.measured.references]
+    )
     beside = run.table("references")
     if run.head.device != device.name:
-        return nothing, f"the run was measured on {run.head.device}, not on {device.name}"
+        return _none(f"the run was measured on {run.head.device}, not on {device.name}")
     if beside.empty:
-        return nothing, "the run has no reference steps; profile the model again"
+        return _none("the run has no reference steps; profile the model again")
     if filed.empty:
-        return nothing, f"the file of {device.name} has no reference steps; measure its ceilings again"
-    filed.columns = pd.Index([*SAME, "filed_s"])
+        return _none(f"the file of {device.name} has no reference steps; measure its ceilings again")
+    filed.columns = pd.Index([*SAME, "filed_s", "filed_layers_s"])
+    beside = beside.rename(columns={"median_s": "beside_s", "layers_s": "beside_layers_s"})
     joined = beside.merge(filed.drop_duplicates(SAME), on=SAME)
     if joined.empty:
-        return nothing, f"the reference steps in the file of {device.name} are others than the run's"
+        return _none(f"the reference steps in the file of {device.name} are others than the run's")
     ratios = {
-        name: joined[column] / joined["filed_s"]
-        for name, column in (("drift", "median_s"), ("drift_q25", "q25_s"), ("drift_q75", "q75_s"))
+        name: joined[above].astype(float) / joined[below].astype(float)
+        for name, (above, below) in RATIOS.items()
     }
-    return joined.rename(columns={"median_s": "beside_s"}).assign(**ratios)[COLUMNS], ""
+    return Drifts(joined.assign(**ratios)[COLUMNS], layers_unknown=_no_layers(joined, device))
 
 
-def with_drift(table: pd.DataFrame, drift: pd.DataFrame) -> pd.DataFrame:
+def _none(reason: str) -> Drifts:
+    return Drifts(pd.DataFrame(columns=COLUMNS), reason)
+
+
+def _no_layers(joined: pd.DataFrame, device: Device) -> str:
+    """Why the drift within layers is not known of some point, or nothing."""
+    if joined["filed_layers_s"].isna().any():
+        return f"the file of {device.name} has no times within their layers; measure its ceilings again"
+    if joined["beside_layers_s"].isna().any():
+        return "the run has no times within their layers; profile the model again"
+    return ""
+
+
+def _corrected(table: pd.DataFrame, drift: pd.DataFrame) -> pd.DataFrame:
     """Predicted and measured seconds with the point's drift, and their error once it is taken out.
 
     The prediction is for the machine as it was when its file was made; times the drift it is for the
     machine as it was when the run was measured. Both are empty where the drift is not known.
     """
-    found = table.merge(drift[[*POINT, "drift"]], on=POINT, how="left")
+    found = table.merge(drift, on=POINT, how="left")
     found["drift"] = found["drift"].astype(float)
     return found.assign(error_after_drift=found["predicted_s"] * found["drift"] / found["measured_s"] - 1)

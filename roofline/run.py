@@ -53,6 +53,7 @@ TABLES = {
         "waited_s",
     ),
     # One row per phase point: reference steps (profiler/references.py) repeated beside it.
+    # layers_s is the median time of the operators in their layers alone.
     "references": (
         "phase",
         "batch",
@@ -66,6 +67,7 @@ TABLES = {
         "median_s",
         "q25_s",
         "q75_s",
+        "layers_s",
     ),
     # One row per operator of a traced module: what a pass does where no described model says it.
     "traced": ("name", "kind", "count", "flops", "bytes", "fields"),  # fields: the operator's, as JSON
@@ -92,7 +94,8 @@ TABLES = {
 }
 
 
-LATER = {"steps": ("waited_s",)}  # columns that older runs and imported ones do not have
+# Columns that older runs and imported ones do not have.
+LATER = {"steps": ("waited_s",), "references": ("layers_s",)}
 
 
 class Origin(Strict, frozen=True, kw_only=True):

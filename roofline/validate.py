@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from roofline.ceilings import Fidelity, ceilings
-from roofline.drift import drifts, with_drift
+from roofline.drift import drifts
 from roofline.predict import Row, step_rows
 from roofline.run import POINT, Run
 from roofline.scenario import Scenario
@@ -20,6 +20,7 @@ from workloads.convention import convention
 from workloads.dtypes import Precision
 from workloads.families import build
 from workloads.phases import Setting, Step
+from workloads.techniques.changes import IN_LAYERS
 
 if TYPE_CHECKING:
     from hwspecs import Device
@@ -39,7 +40,9 @@ class Validation:
     `unmatched` lists what was predicted or measured only. `layers` compares the sums of the operators
     inside the layers, `steps` whole steps, whose measured time includes what no operator holds.
     `drift` says how fast the machine was beside each point (roofline/drift.py), or is empty and
-    `drift_unknown` says why; errors are as measured, error_after_drift with the drift taken out.
+    `drift_unknown` says why; errors are as measured, error_after_drift with the drift taken out: of
+    `steps` that of the whole reference step, of `matched` and `layers` that of the operators in its
+    layers, or where `layers_drift_unknown` says why not, the whole step's, too.
     """
 
     fidelity: Fidelity
@@ -49,6 +52,7 @@ class Validation:
     steps: pd.DataFrame
     drift: pd.DataFrame
     drift_unknown: str
+    layers_drift_unknown: str
 
     def summary(self) -> pd.DataFrame:
         """Errors by phase and bound class: median (also with drift taken out), mean, bias, attained."""
@@ -79,8 +83,8 @@ def validate(run: Run, device: Device, fidelity: Fidelity | str) -> Validation:
     predicted = _merged(_predicted(run, device, fidelity, measured), measured)
     joined = predicted.merge(measured, on=[*POINT, "name"], how="outer", indicator="side", validate="1:1")
     both = joined["side"] == "both"
-    drift, unknown = drifts(run, device)
-    matched = with_drift(joined[both].drop(columns=["side", "executions"]), drift)
+    drift = drifts(run, device)
+    matched = drift.beside_layers(joined[both].drop(columns=["side", "executions"]))
     matched["error"] = matched["predicted_s"] / matched["measured_s"] - 1
     matched["attained"] = matched["bound_s"] / matched["measured_s"]
     matched["above_ceiling"] = matched["attained"] > ABOVE
@@ -90,10 +94,11 @@ def validate(run: Run, device: Device, fidelity: Fidelity | str) -> Validation:
         count=rest["count"].fillna(rest["executions"]),
         seconds=rest["predicted_s"].fillna(rest["measured_s"]),
     )
-    layers, steps = (
-        with_drift(table, drift) for table in (_layers(matched), _steps(run, predicted, measured))
+    layers = drift.beside_layers(_layers(matched))
+    steps = drift.beside_steps(_steps(run, predicted, measured))
+    return Validation(
+        fidelity, matched, unmatched, layers, steps, drift.table, drift.unknown, drift.layers_unknown
     )
-    return Validation(fidelity, matched, unmatched, layers, steps, drift, unknown)
 
 
 def scenario_of(run: Run) -> Scenario:
@@ -182,7 +187,7 @@ def _record(row: Row, roof: Row) -> dict[str, Any]:
 
 def _layers(matched: pd.DataFrame) -> pd.DataFrame:
     """Sums over the operators inside the layers, per point: the error of all layers together."""
-    inside = matched[matched["name"].str.startswith("layers.")]
+    inside = matched[matched["name"].str.startswith(IN_LAYERS)]
     inside = inside.assign(
         predicted_s=inside["predicted_s"] * inside["count"], measured_s=inside["measured_s"] * inside["count"]
     )

@@ -88,6 +88,8 @@ def test_the_reference_step_was_repeated_before_between_and_after_the_rounds(run
     rounds = 3  # --repeats
     assert rows["repeats"].to_dict() == {64: (rounds + 1) * 1, 65: (rounds + 1) * 4, 67: (rounds + 1) * 4}
     assert rows["model"].unique().tolist() == ["yardstick-d"]
+    assert (rows["layers_s"] > 0).all()
+    assert rows.loc[64, "layers_s"] < rows.loc[64, "median_s"]  # all layers of a prefill are watched
 
 
 def test_the_machine_s_drift_is_told(run_folder: Path, roofline: Roofline) -> None:
@@ -95,9 +97,12 @@ def test_the_machine_s_drift_is_told(run_folder: Path, roofline: Roofline) -> No
     done = roofline("validate", run_folder, "--hw", run_folder / "device.yaml", "--format", "json")
     (*_, last) = json.loads(done.out)["fidelities"]
     assert [(row["phase"], row["batch"], row["q_len"], row["kv_len"]) for row in last["drift"]] == POINTS
-    for row in last["layers"]:
-        assert row["drift"] > 0
-        assert row["error_after_drift"] == pytest.approx((1 + row["error"]) * row["drift"] - 1)
+    assert last["layers_drift_unknown"] == ""
+    for name, ratio in (("layers", "layers_drift"), ("steps", "drift")):
+        told = {row["kv_len"]: row[ratio] for row in last["drift"]}
+        for row in last[name]:
+            assert row["drift"] == told[row["kv_len"]] > 0
+            assert row["error_after_drift"] == pytest.approx((1 + row["error"]) * row["drift"] - 1)
 
 
 def test_quartiles_are_in_order_and_positive(run_folder: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hwspecs import load_device
 from profiler import yardsticks
 from profiler.references import DECODES, MODEL, PREFILLS, reference_points, reference_steps
+from profiler.steps import Timed
 from roofline.calibrate import HELD_OUT_EVERY
 from workloads.catalogue import MODELS, load_model
 
@@ -46,5 +47,19 @@ def test_the_file_holds_the_work_that_a_run_repeats(measured_file: Path) -> None
             entry = filed[made.point.phase]
             assert made.identity == {name: getattr(entry, name) for name in made.identity}
             assert entry.q25_s <= entry.median_s <= entry.q75_s
-            assert len(made.time().ranged) == entry.repeats  # of one pass
+            assert entry.layers_s is not None
+            timed = made.time()
+            assert len(timed.ranged) == len(timed.in_layers) == entry.repeats  # of one pass
+            assert all(layers_s > 0 for layers_s in (entry.layers_s, *timed.in_layers))
+            if made.point.phase == "prefill":  # all layers are watched: they are a part of the step
+                assert entry.layers_s < entry.median_s
+                assert sum(timed.in_layers) < sum(timed.ranged)
     assert {entry.repeats for entry in filed.values()} == {PREFILLS, DECODES}
+
+
+def test_layers_are_summed_by_repeat_without_one_that_was_cut_short() -> None:
+    timed = Timed()
+    timed.ranges |= {"layers.mlp": [1.0, 2.0], "lm_head": [9.0, 9.0], "layers.attention": [3.0, 5.0]}
+    assert timed.in_layers == [4.0, 7.0]
+    timed.ranges["layers.mlp"].append(1.0)  # a stop came before the other range's time
+    assert timed.in_layers == [4.0, 7.0]
