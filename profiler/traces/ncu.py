@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from profiler.traces.columns import Words
-from profiler.traces.ncumetrics import Readings, derived, reading
+from profiler.traces.ncumetrics import DECIMAL_COMMA, Readings, derived, reading
 from profiler.traces.sound import Losses
 from profiler.traces.tables import Origin, Trace, make_table
 from specfiles.errors import InputError
@@ -47,10 +47,16 @@ def read(path: Path) -> Trace:
             )
         rows = _records(lines, header, losses)
         take = _long_rows if METRIC in header else _raw_rows
-        for key, kernel in take(rows, header, losses, kernels):
-            kernels[key] = kernel
-            if len(kernels) > MOST_KERNELS:
-                raise InputError(f"{path}: holds more than {MOST_KERNELS} kernels; export fewer.")
+        try:
+            for key, kernel in take(rows, header, losses, kernels):
+                kernels[key] = kernel
+                if len(kernels) > MOST_KERNELS:
+                    raise InputError(f"{path}: holds more than {MOST_KERNELS} kernels; export fewer.")
+        except _DecimalCommaError as error:
+            raise InputError(
+                f"{path}: has numbers with decimal commas ({str(error)[:40]}), where 1.234 may be 1234; "
+                "export it in the C locale: `LC_ALL=C ncu --import REPORT.ncu-rep --csv --page raw`."
+            ) from None
     return as_trace(path, list(kernels.values()), losses)
 
 
@@ -119,7 +125,12 @@ def _records(lines: TextIO, header: list[str], losses: Losses) -> Iterator[dict[
             losses.note("noted", 1, _OTHER)
 
 
+class _DecimalCommaError(Exception):
+    """A number that only a locale of decimal commas explains."""
+
+
 _BROKEN = "rows of the CSV that are cut short or too long"
+_NUMBERLESS = "rows of the CSV whose ID is no number of a kernel"
 _OTHER = "lines of the profiled program among the rows"
 _UNREADABLE = "metrics whose value or unit cannot be read"
 
@@ -140,6 +151,7 @@ def _long_rows(
     """A row per kernel and metric; rows of rules have no metric."""
     for row in rows:
         if not (key := _key(row)):
+            losses.note("dropped", int(bool(row[ID].strip())), _NUMBERLESS)
             continue
         kernel = kernels.get(key) or _kernel(row)
         yield key, kernel
@@ -160,6 +172,7 @@ def _raw_rows(
             units = row
             continue
         if not (key := _key(row)):
+            losses.note("dropped", int(bool(row[ID].strip())), _NUMBERLESS)
             continue
         kernel = _kernel(row)
         for name in metrics:
@@ -171,6 +184,8 @@ def _take(kernel: Measured, metric: str, value: str, unit: str, losses: Losses) 
     if not metric or value.strip().lower() in ("", "n/a", "nan", "(null)"):
         return
     found = reading(metric, value, unit)
+    if found is None and DECIMAL_COMMA.fullmatch(value.strip()):
+        raise _DecimalCommaError(value.strip())
     if found is None:
         losses.note("dropped", 1, _UNREADABLE)
     elif found:
@@ -179,8 +194,8 @@ def _take(kernel: Measured, metric: str, value: str, unit: str, losses: Losses) 
 
 def _key(row: dict[str, str]) -> tuple[int, int] | None:
     """Ids are counted per process; pages of several processes follow each other."""
-    number = row[ID].strip()
-    return (_integer(row.get("Process ID", "")), int(number)) if number.isdecimal() else None
+    number = _integer(row[ID])
+    return (_integer(row.get("Process ID", "")), number) if number >= 0 else None
 
 
 def _kernel(row: dict[str, str]) -> Measured:

@@ -14,6 +14,8 @@ SECONDS |= {"ns": 1e-9, "nsecond": 1e-9, "min": 60.0, "minute": 60.0}
 COUNTED = ("byte", "sector", "inst", "cycle", "hz", "request", "warp", "thread", "block", "flop", "op", "ops")
 # Thousands are grouped with commas; a metric of several instances lists them in brackets behind its value.
 NUMBER = re.compile(r"(?P<whole>[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][+-]?\d+)?)(?:\s*[(;{].*)?")
+# What only a locale that writes 1.234,5 or 1 234,5 explains: all numbers of the page are in doubt then.
+DECIMAL_COMMA = re.compile(r"[+-]?(?:(?:\d{1,3}(?:[.\s'’]\d{3})+|\d+),\d+|\d{1,3}(?:\.\d{3}){2,})")
 # Details pages label metrics for people. Only these are of use; the rest of a page is not kept.
 LABELS = {
     "Duration": "gpu__time_duration.sum",

@@ -180,15 +180,33 @@ def test_nvtx_adds_a_column(page: Callable[..., Path]) -> None:
     assert counters(ncu.read(page(header, row)))[0]["dram_bytes"] == 1.5e9
 
 
-@pytest.mark.parametrize(
-    ("value", "said"), [("n/a", 0), ("", 0), ("many", 1), ("1,5", 1), ("-3", 1), ("1e999", 1)]
-)
+@pytest.mark.parametrize(("value", "said"), [("n/a", 0), ("", 0), ("many", 1), ("-3", 1), ("1e999", 1)])
 def test_what_is_no_number_is_no_zero(page: Callable[..., Path], value: str, said: int) -> None:
     trace = ncu.read(
         page(LONG, [*lead(0), "dram__bytes.sum", "byte", value], [*lead(0), f"{BF16}.sum", "", "8"])
     )
     assert counters(trace) == [{"name": "gemm", "tensor_bf16_flops": 8, "tensor_flops": 8}]
     assert lost(trace, "dropped") == said
+
+
+@pytest.mark.parametrize("value", ["1,5", "1.234,5", "1 234,5", "1\u202f234,5", "1.234.567"])
+def test_decimal_commas_are_refused(page: Callable[..., Path], value: str) -> None:
+    """Beside such a number 1.234 may be 1234: a guess could be wrong by a thousand."""
+    with pytest.raises(InputError, match=r"page\.csv: has numbers with decimal commas .*LC_ALL=C"):
+        ncu.read(page(LONG, [*lead(0), "dram__bytes.sum", "byte", value]))
+
+
+def test_an_id_of_any_length_is_dropped_and_counted(page: Callable[..., Path]) -> None:
+    rows = [[*lead(number), "dram__bytes.sum", "byte", "1,234,567.5"] for number in (0, "9" * 5000, "x")]
+    trace = ncu.read(page(LONG, *rows))
+    assert [kernel["dram_bytes"] for kernel in counters(trace)] == [1_234_567.5]
+    assert lost(trace, "dropped") == 2
+
+
+def test_kernels_of_several_contexts_are_each_one(page: Callable[..., Path]) -> None:
+    header, units, first, second = raw("1", "2", "3", "4", "5", "6", "7")
+    second[header.index("Context")] = "2"
+    assert len(counters(ncu.read(page(header, units, first, second)))) == 2
 
 
 def test_an_unknown_unit_is_no_number(page: Callable[..., Path]) -> None:
