@@ -7,17 +7,13 @@ are the same, the call that launched each, and a range around every five calls (
 
 from __future__ import annotations
 
-import argparse
 import json
-import resource
 import sqlite3
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from stages import Stages, line, measured, parser_of, run
 
 KERNEL_COLUMNS = (
     "start end deviceId contextId greenContextId streamId correlationId globalPid demangledName shortName "
@@ -89,55 +85,23 @@ def everything(path: Path) -> None:
     nsys.read(path)
 
 
-STAGES: dict[str, Callable[[Path], None]] = {"floor": grouped, "kernels": kernels, "linked": everything}
-
-
-def measured(stage: str, path: Path) -> dict[str, Any]:
-    """A stage in a process of its own: wall and CPU seconds, and the most memory it held."""
-    command = [sys.executable, __file__, "--stage", stage, "--trace", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
-
-
-def run_stage(stage: str, path: Path) -> None:
-    """Inside that process."""
-    before, began = time.process_time(), time.perf_counter()
-    STAGES[stage](path)
-    found = {
-        "wall_s": time.perf_counter() - began,
-        "cpu_s": time.process_time() - before,
-        "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }
-    print(json.dumps(found))
+STAGES: Stages = {"floor": grouped, "kernels": kernels, "linked": everything}
 
 
 def main() -> None:
     """Make an export, measure every stage, print them beside the floor."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("-n", "--runs", type=int, default=3, help="runs of each stage; the median counts")
+    parser = parser_of(__doc__, STAGES)
     parser.add_argument("--kernels", type=int, default=5_000_000)
-    parser.add_argument("--trace", type=Path, help="an export to read instead of a made one")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.stage:
-        run_stage(options.stage, options.trace)
+        run(STAGES[options.stage], options.trace)
         return
     with tempfile.TemporaryDirectory() as folder:
         path = options.trace or Path(folder) / "made.sqlite"
         if not options.trace:
             write(path, options.kernels)
-        found: dict[str, list[dict[str, Any]]] = {stage: [] for stage in STAGES}
-        for _ in range(options.runs):  # in turn: a slow minute of the machine touches all of them
-            for stage, runs in found.items():
-                runs.append(measured(stage, path))
+        stages = measured(__file__, STAGES, path, options.runs)
         size = path.stat().st_size
-    stages = {
-        stage: sorted(runs, key=lambda run: run["wall_s"])[len(runs) // 2] for stage, runs in found.items()
-    }
     for values in stages.values():
         values["over_floor"] = values["wall_s"] / stages["floor"]["wall_s"]
     if options.json:
@@ -145,10 +109,7 @@ def main() -> None:
         return
     print(f"{size / 1e6:.0f} MB; median of {options.runs}")
     for stage, values in stages.items():
-        print(
-            f"  {stage:8} {values['wall_s']:7.2f} s wall {values['cpu_s']:7.2f} s CPU "
-            f"{values['memory_bytes'] / 1e6:7.0f} MB   {values['over_floor']:.2f} of SQLite's own sums"
-        )
+        print(line(stage, values, values["over_floor"]), "of SQLite's own sums")
 
 
 if __name__ == "__main__":

@@ -7,17 +7,14 @@ unpack them, and to decode them into typed records without keeping any.
 
 from __future__ import annotations
 
-import argparse
 import json
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from stages import Stages, line, measured, parser_of, run
 
 EVENTS_PER_STEP = 24 * 11 * 12
 SHAPES = (
@@ -153,7 +150,7 @@ def everything(path: Path) -> None:
     totals(attribute(read_traces([path])))
 
 
-STAGES: dict[str, Callable[[Path], None]] = {
+STAGES: Stages = {
     "unpack": unpack,
     "decode": decode,
     "kernels": kernels,
@@ -161,65 +158,27 @@ STAGES: dict[str, Callable[[Path], None]] = {
 }
 
 
-def measured(stage: str, path: Path) -> dict[str, Any]:
-    """A stage in a process of its own: wall and CPU seconds, and the most memory it held."""
-    command = [sys.executable, __file__, "--stage", stage, "--trace", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
-
-
-def run_stage(stage: str, path: Path) -> None:
-    """Inside that process."""
-    import numpy  # noqa: F401  (what every stage needs is not its cost)
-    import pyarrow  # noqa: F401
-
-    before, began = time.process_time(), time.perf_counter()
-    STAGES[stage](path)
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    found = {
-        "wall_s": time.perf_counter() - began,
-        "cpu_s": time.process_time() - before,
-        "memory_bytes": usage.ru_maxrss * 1024,
-    }
-    print(json.dumps(found))
-
-
 def main() -> None:
     """Make a trace, measure every stage, print them beside the floors."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("-n", "--runs", type=int, default=3, help="runs of each stage; the median counts")
+    parser = parser_of(__doc__, STAGES)
     parser.add_argument("--megabytes", type=float, default=500, help="of JSON")
-    parser.add_argument("--trace", type=Path, help="a trace to read instead of a made one")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.stage:
-        run_stage(options.stage, options.trace)
+        run(STAGES[options.stage], options.trace)
         return
     with tempfile.TemporaryDirectory() as folder:
         path = options.trace or Path(folder) / "made.json.gz"
         count = None if options.trace else write(path, options.megabytes)
-        found = {stage: _median([measured(stage, path) for _ in range(options.runs)]) for stage in STAGES}
+        stages = measured(__file__, STAGES, path, options.runs)
         packed = path.stat().st_size
-    floor = found["decode"]["cpu_s"]
-    for values in found.values():
-        values["over_decode"] = values["cpu_s"] / floor
+    for values in stages.values():
+        values["over_decode"] = values["cpu_s"] / stages["decode"]["cpu_s"]
     if options.json:
-        print(json.dumps({"events": count, "packed_bytes": packed, "stages": found}, indent=1))
+        print(json.dumps({"events": count, "packed_bytes": packed, "stages": stages}, indent=1))
         return
     print(f"{count or 'given'} events, {packed / 1e6:.1f} MB packed; median of {options.runs}")
-    for stage, values in found.items():
-        print(
-            f"  {stage:8} {values['wall_s']:7.2f} s wall {values['cpu_s']:7.2f} s CPU "
-            f"{values['memory_bytes'] / 1e6:7.0f} MB   {values['over_decode']:.2f} of decoding (CPU)"
-        )
-
-
-def _median(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    return sorted(runs, key=lambda run: run["wall_s"])[len(runs) // 2]
+    for stage, values in stages.items():
+        print(line(stage, values, values["over_decode"]), "of decoding (CPU)")
 
 
 if __name__ == "__main__":
