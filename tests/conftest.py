@@ -74,6 +74,7 @@ def field_values(
         "DtypeLike": st.sampled_from(dtypes),
         "bool": st.booleans(),
         "str": st.sampled_from(["silu", "gelu_tanh", "relu"]),
+        "RoutedLayer | None": st.none(),  # how kernels of whole layers see it, which changes no work
         "FeatureKind": st.sampled_from(["elu", "positive", "trigonometric"]),
     }
     assert dataclasses.is_dataclass(kind)

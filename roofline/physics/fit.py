@@ -25,6 +25,7 @@ MOST_ROWS = 300  # of a cell that a fit looks at, evenly spread
 STEP = 0.004  # of a bound's range: tiles and splits are discrete, smaller steps see only their noise
 STARTS, TRIED = 32, 1  # points that a fit without a prior looks at, and those that it descends from
 SPREAD = 0.5  # of a bound's range that these points span
+START_WEIGHT = 0.1  # of the starting values, of a prior's; a model may say better how sure it is of them
 ROUNDS = 1  # of looking for a way out of a local minimum
 LEAST_GAIN = 0.002  # of the loss, for which a round is worth its time
 PRIOR_ROWS = 10.0  # a constant one prior width away weighs as much as so many rows, one SOFT wrong
@@ -68,9 +69,10 @@ def fit(cells: Sequence[Cell], prior: Mapping[str, float] | None = None) -> dict
     from scipy.optimize import least_squares
 
     constants = cells[0].model.constants(cells[0].gpu, cells[0].dtype)
-    cells = [_thinned(cell, MOST_ROWS // min(len(cells), 2)) for cell in cells]
+    cells = [_thinned(_possible(cell), MOST_ROWS // min(len(cells), 2)) for cell in cells]
     centre = np.array([_inside(c, (prior or {}).get(c.name, c.start)) for c in constants])
-    weight = np.sqrt(PRIOR_ROWS) * SOFT * 4 * (0.1 if prior is None else 1.0)
+    alone = getattr(cells[0].model, "start_weight", START_WEIGHT)
+    weight = np.sqrt(PRIOR_ROWS) * SOFT * 4 * (alone if prior is None else 1.0)
 
     def residuals(x: Floats) -> Floats:
         values = _values(constants, x)
@@ -159,6 +161,13 @@ def mape(predicted: Floats, measured: Floats) -> float:
 def _thinned(cell: Cell, most: int) -> Cell:
     count = len(cell.time_s)
     return cell if count <= most else cell.take(np.linspace(0, count - 1, most).astype(np.intp))
+
+
+def _possible(cell: Cell) -> Cell:
+    """Without rows that beat the data sheet: whatever they measured, it was not this work on this device."""
+    if cell.floor_s is None or not (possible := cell.time_s >= cell.floor_s).any():
+        return cell
+    return cell.take(possible)
 
 
 def _inside(constant: Constant, value: float) -> float:
