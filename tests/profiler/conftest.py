@@ -170,6 +170,7 @@ def small_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def brief() -> Iterator[None]:
     """Measuring the ceilings of a machine, cut down to a few seconds: small caches, matrices, models."""
+    from profiler.probes import squares
     from profiler.yardsticks import Size, Steps
 
     sizes = {
@@ -183,7 +184,8 @@ def brief() -> Iterator[None]:
         patch.setattr("profiler.yardsticks.CPU_SIZES", sizes)
         patch.setattr("profiler.yardsticks.CPU_STEPS", steps)
         patch.setattr("profiler.ceilings.last_level_cache_bytes", lambda _: 1 << 18)
-        patch.setattr("profiler.probes.squares", lambda _: (64, 128))
+        # for the whole session, so a GPU's stay as they are for the tests of its probes
+        patch.setattr("profiler.probes.squares", lambda d: (64, 128) if d == "cpu" else squares(d))
         yield
 
 

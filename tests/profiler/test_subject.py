@@ -83,7 +83,6 @@ def test_a_format_without_kernels_is_refused(tiny: Callable[..., Loaded]) -> Non
 @pytest.mark.parametrize(
     "changes",
     [
-        {"hidden_act": "an activation of tomorrow"},
         {"rope_scaling": {"rope_type": "a rope of tomorrow"}},
         {"attention_dropout": "much"},
         {"pad_token_id": 500},
