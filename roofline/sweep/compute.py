@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from hwspecs import load_device
-from roofline.ceilings import Fidelity, ceilings
+from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.grid import Grid, predict_grid
 from roofline.predict import predict
 from roofline.scenario import Scenario
@@ -78,9 +77,10 @@ def _predicted(
         except InputError:  # of one of them: each is told for itself below
             pass
         else:
+            limits = ceilings(device, fidelity)
             numbers = {name: totals[name].tolist() for name in TOTALS}
             return [
-                _row(task, scenario, device, fidelity) | {name: values[i] for name, values in numbers.items()}
+                _row(task, scenario, device, limits) | {name: values[i] for name, values in numbers.items()}
                 for i, scenario in enumerate(scenarios)
             ]
     return [_alone(task, scenario, device, fidelity) for scenario in scenarios]
@@ -88,15 +88,15 @@ def _predicted(
 
 def _alone(task: Task, scenario: Scenario, device: Device, fidelity: Fidelity) -> dict[str, Any]:
     try:
-        totals = predict(scenario, device, fidelity).totals()
+        prediction = predict(scenario, device, fidelity)
+        totals = prediction.totals()
     except InputError as error:
-        plain = replace(scenario, techniques=())
-        return _words(task, scenario.setting) | _sizes(plain) | {"error": str(error)}
-    return _row(task, scenario, device, fidelity) | {name: totals[name] for name in TOTALS}
+        return _words(task, scenario.setting) | _sizes(scenario) | {"error": str(error)}
+    return _row(task, scenario, device, prediction.ceilings) | {name: totals[name] for name in TOTALS}
 
 
-def _row(task: Task, scenario: Scenario, device: Device, fidelity: Fidelity) -> dict[str, Any]:
-    said = asked(scenario, device, ceilings(device, fidelity))
+def _row(task: Task, scenario: Scenario, device: Device, limits: Ceilings) -> dict[str, Any]:
+    said = asked(scenario, device, limits)
     return _words(task, scenario.setting) | {name: said[name] for name in ASKED}
 
 

@@ -107,6 +107,17 @@ def test_a_point_without_a_prediction_is_told_and_loses_no_other(spec: Spec, tmp
     assert counts(table) == {"points": 16, "fit": 8, "without_prediction": 8}
 
 
+def test_a_device_without_measured_ceilings_costs_its_own_points(spec: Spec, tmp_path: Path) -> None:
+    asked = spec.replace(
+        models=["SmolLM2-135M"], techniques=[[]], hardware=["l4", "h100"], fidelity="measured"
+    )
+    table = run_sweep(asked, tmp_path / "out", one_by_one, quiet)
+    told = table["hardware"] == "l4"
+    assert told.sum() == len(table) / 2
+    assert table.loc[told, "error"].notna().all()
+    assert table.loc[~told, "error"].isna().all()
+
+
 def test_the_best_points_fit_and_are_ranked(spec: Spec, tmp_path: Path) -> None:
     table = run_sweep(spec, tmp_path / "out", one_by_one, quiet)
     fastest = best_points(table, 5, "tpot_s")
