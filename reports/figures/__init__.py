@@ -1,0 +1,24 @@
+"""Figures from records: plotly's JSON as plain dictionaries for the page, matplotlib axes for notebooks.
+
+One grammar in all of them: filled is measured, hollow is predicted; colour and shape say what bounds
+an operator. Nothing is computed here but the place on the page.
+"""
+
+from reports.figures.accuracy import accuracy_figure, accuracy_span
+from reports.figures.axes import plot_roofline, plot_time
+from reports.figures.roofline import roofline_figure
+from reports.figures.steptime import time_figure
+from reports.figures.style import COLOURS, DARK, MARKERS, Figure
+
+__all__ = [
+    "COLOURS",
+    "DARK",
+    "MARKERS",
+    "Figure",
+    "accuracy_figure",
+    "accuracy_span",
+    "plot_roofline",
+    "plot_time",
+    "roofline_figure",
+    "time_figure",
+]

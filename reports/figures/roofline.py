@@ -1,0 +1,131 @@
+"""Operators of a step under the roofs of its device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from reports.escaping import plotly_text
+from reports.figures.style import COLOURS, DASHES, GREY, INK, MUTED, SYMBOLS, Figure, framed, log_axis, spread
+from reports.records import Operator, Point, Roof
+from reports.units import percent, si
+
+
+def roofline_figure(point: Point) -> Figure:
+    """Operators of a step under the roofs of the device, on logarithmic axes."""
+    drawn = [o for o in point.operators if o.drawable]
+    x_range, y_range = _window(drawn, point.roofs)
+    traces = roof_traces(point.roofs, x_range)
+    shares = _share_of(drawn)
+    if any(o.measured_s is not None for o in drawn):
+        traces += _cloud(drawn, shares, measured=True)
+    traces += _cloud(drawn, shares, measured=False)
+    layout = framed(height=500)
+    layout["xaxis"] |= log_axis("Arithmetic intensity [FLOP/B]", x_range, "~g")
+    layout["yaxis"] |= log_axis("Performance [FLOP/s]", y_range, "~s")
+    return {"data": traces, "layout": layout}
+
+
+def _share_of(operators: Iterable[Operator]) -> dict[str, float]:
+    total = sum(o.total_s for o in operators)
+    return {o.name: o.total_s / total if total else 0.0 for o in operators}
+
+
+def _window(
+    operators: Sequence[Operator], roofs: Sequence[Roof]
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The part of the plane that holds every operator and the ridge, with some air around."""
+    peaks = [r.per_s for r in roofs if r.kind != "memory"]
+    slopes = [r.per_s for r in roofs if r.kind == "memory"]
+    ridges = [max(peaks) / slope for slope in slopes] if peaks else []
+    xs = [o.flops / o.bytes for o in operators] + ridges
+    predicted = [o.flops / o.predicted_s for o in operators if o.predicted_s and not o.fused]
+    ys = [*predicted, *(o.flops / o.measured_s for o in operators if o.measured_s), *peaks]
+    return spread(xs, 4.0), spread(ys, 2.5)
+
+
+def roof_traces(roofs: Sequence[Roof], x_range: tuple[float, float]) -> list[Figure]:
+    """Slopes up to the highest peak of their origin, peaks from their ridge to the right edge."""
+    traces = []
+    for roof in roofs:
+        slope, peak = _partners(roof, roofs)
+        if roof.kind == "memory":
+            xs = (x_range[0], peak / roof.per_s if peak else x_range[1])
+            ys = (xs[0] * roof.per_s, xs[1] * roof.per_s)
+        else:
+            xs, ys = (roof.per_s / slope if slope else x_range[0], x_range[1]), (roof.per_s, roof.per_s)
+        traces.append(_roof_trace(roof, xs, ys))
+    return traces
+
+
+def _partners(roof: Roof, roofs: Sequence[Roof]) -> tuple[float, float]:
+    """The bandwidth and the highest peak that a roof meets: of its own origin, else of any."""
+
+    def best(*kinds: str) -> float:
+        found = [r for r in roofs if r.kind in kinds]
+        own = [r for r in found if r.origin == roof.origin] or found
+        return max((r.per_s for r in own), default=0.0)
+
+    return best("memory"), best("matrix", "vector")
+
+
+def _roof_trace(roof: Roof, xs: tuple[float, float], ys: tuple[float, float]) -> Figure:
+    unit = "B/s" if roof.kind == "memory" else "FLOP/s"
+    name = f"{roof.label} {si(roof.per_s, unit)}, {roof.origin}"
+    middle = math.sqrt(xs[0] * xs[1])  # a third point, so that the line can be hovered over
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [xs[0], middle, xs[1]],
+        "y": [ys[0], math.sqrt(ys[0] * ys[1]), ys[1]],
+        "name": plotly_text(name),
+        "hoverinfo": "text",
+        "hovertext": plotly_text(name),
+        "line": {"color": MUTED if roof.kind == "vector" else INK, "width": 1.5, "dash": DASHES[roof.origin]},
+        "legendgroup": "roofs",
+    }
+
+
+def _cloud(operators: Sequence[Operator], shares: dict[str, float], *, measured: bool) -> list[Figure]:
+    """Operators as markers, a trace per bound: filled at their measured, hollow at their predicted speed."""
+    traces = []
+    for bound in dict.fromkeys(o.bound for o in operators):
+        seconds = [(o, o.measured_s if measured else o.predicted_s) for o in operators if o.bound == bound]
+        here = [(o, s) for o, s in seconds if s and (measured or not o.fused)]
+        colour = COLOURS.get(bound, GREY)
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": [o.intensity for o, _ in here],
+                "y": [o.flops / s for o, s in here],
+                "name": plotly_text(f"{'measured' if measured else 'predicted'}, bound: {bound}"),
+                "hoverinfo": "text",
+                "hovertext": [_hover(o, shares[o.name], measured) for o, _ in here],
+                "legendgroup": "operators",
+                "marker": {
+                    "size": [8 + 26 * math.sqrt(shares[o.name]) for o, _ in here],
+                    "symbol": SYMBOLS.get(bound, "circle") + ("" if measured else "-open"),
+                    "color": colour,
+                    "opacity": 0.7 if measured else 1.0,
+                    "line": {"color": colour, "width": 1 if measured else 1.5},
+                },
+            }
+        )
+    return [trace for trace in traces if trace["x"]]
+
+
+def _hover(operator: Operator, share: float, measured: bool) -> str:
+    seconds = operator.measured_s if measured else operator.predicted_s
+    each = "" if operator.count == 1 else f" × {operator.count:g}"
+    lines = [
+        f"<b>{plotly_text(operator.name)}</b>",
+        f"{'measured' if measured else 'predicted'} {si(seconds, 's')}{each}, {percent(share)} of the time",
+        f"{si(operator.flops, 'FLOP')}, {si(operator.bytes, 'B')}: {operator.intensity or 0:.3g} FLOP/B",
+        f"bound: {plotly_text(operator.bound)}",
+    ]
+    if seconds:
+        lines.insert(3, f"{si(operator.flops / seconds, 'FLOP/s')}, {si(operator.bytes / seconds, 'B/s')}")
+    if measured and operator.attained is not None:
+        lines.insert(4, f"{percent(operator.attained)} of its ceiling")
+    return "<br>".join(lines)

@@ -1,0 +1,98 @@
+"""What all figures share: colours, shapes, axes, room around points."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from reports.escaping import plotly_text
+
+Figure = dict[str, Any]
+
+# Okabe-Ito: told apart by people with any of the common kinds of colour blindness.
+COLOURS = {
+    "compute": "#0072B2",
+    "memory": "#E69F00",
+    "communication": "#009E73",
+    "launch": "#CC79A7",
+    "fused": "#8A939C",
+}
+SYMBOLS = {
+    "compute": "circle",
+    "memory": "square",
+    "communication": "diamond",
+    "launch": "triangle-up",
+    "fused": "x",
+}
+MARKERS = {
+    "compute": "o",
+    "memory": "s",
+    "communication": "D",
+    "launch": "^",
+    "fused": "x",
+}  # matplotlib's names
+INK, MUTED, GRID, GREY, CLEAR = "#1C2128", "#57606A", "#E1E6EB", "#8A939C", "rgba(0,0,0,0)"
+DARK = {
+    INK: "#E3E8EE",
+    MUTED: "#9AA4AF",
+    GRID: "#2B333C",
+    GREY: "#77818B",
+    "#0072B2": "#3D9BDC",
+}  # light -> dark
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+DASHES = {"data sheet": "solid", "measured": "dash"}
+
+
+def spread(values: Sequence[float], air: float) -> tuple[float, float]:
+    """Limits of a logarithmic axis: the positive values with a factor of `air` around them."""
+    known = [v for v in values if v > 0]
+    return (min(known) / air, max(known) * air) if known else (0.1, 1000.0)
+
+
+def short(name: str) -> str:
+    """A name that fits beside an axis; the hover box has it whole."""
+    return plotly_text(name.removeprefix("layers."), 32)
+
+
+def framed(height: int) -> Figure:
+    """The layout that all figures begin with; `height` in pixels."""
+    axis = {
+        "gridcolor": GRID,
+        "linecolor": MUTED,
+        "zerolinecolor": GRID,
+        "tickcolor": GRID,
+        "ticks": "outside",
+    }
+    return {
+        "height": height,
+        "autosize": True,
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "font": {"family": FONT, "size": 12, "color": INK},
+        "margin": {"l": 60, "r": 12, "t": 8, "b": 48},
+        "hovermode": "closest",
+        "showlegend": True,
+        "hoverlabel": {"align": "left", "font": {"family": FONT, "size": 12}},
+        "legend": {
+            "orientation": "h",
+            "y": 1,
+            "yanchor": "bottom",
+            "x": 0,
+            "font": {"size": 11, "color": INK},
+        },
+        "xaxis": {**axis},
+        "yaxis": {**axis, "automargin": True},
+    }
+
+
+def log_axis(title: str, span: tuple[float, float], tickformat: str) -> Figure:
+    """A logarithmic axis over `span`, a tick per decade."""
+    low, high = (math.log10(edge) for edge in span)
+    return {
+        "type": "log",
+        "title": {"text": title, "standoff": 8},
+        "range": [low, high],
+        "tickformat": tickformat,
+        "dtick": 1,
+    }
