@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.workloads.tensors import moved, rows, size
 from tests.workloads.test_mixers_in_transformers import CACHE, CASES, batch_of, case_id, ours, reference
 from workloads.dtypes import Precision
 from workloads.operators import (
@@ -20,7 +21,6 @@ from workloads.operators import (
     FeatureMap,
     MatrixWkv,
     Modulation,
-    Operator,
     PositionProjection,
     RelativeBias,
     RoutedExperts,
@@ -35,19 +35,6 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 BATCH, TOKENS, WIDTH = 2, 12, 24
-
-
-def rows(*shape: int, dtype: str = "bfloat16") -> Any:
-    return torch.rand(shape, dtype=getattr(torch, dtype))
-
-
-def size(*tensors: Any) -> int:
-    return sum(tensor.nbytes for tensor in tensors)
-
-
-def moved(op: Operator) -> dict[Role, float]:
-    work = op.work()
-    return {role: work.bytes_as(role) for role in Role if work.bytes_as(role)}
 
 
 @pytest.mark.parametrize("past", [0, 5])
@@ -87,7 +74,7 @@ def test_a_matrix_valued_wkv(moving: bool, past: int) -> None:
         new = k[:, t, :, :, None] * v[:, t, :, None]
         output.append((r[:, t, :, None] @ (s.bfloat16() + bonus[..., None] * new))[:, :, 0])
         s = (w[:, t] if moving else fixed)[..., None] * s + new
-    op = MatrixWkv(BATCH, TOKENS, past, 6, 4, moving)
+    op = MatrixWkv(BATCH, TOKENS, past, 6, 4, moving=moving)
     weights = (bonus,) if moving else (bonus, fixed)
     assert op.parameters() == sum(t.numel() for t in weights)
     assert moved(op) == {
@@ -117,7 +104,7 @@ def test_the_generalised_delta_rule(mixed: bool) -> None:
         )
         extra = (r[:, t] * new * bonus).sum(-1, keepdim=True) * values[:, t]
         output.append((s.bfloat16() @ r[:, t, ..., None])[..., 0] + extra)
-    op = DeltaWkv(BATCH, TOKENS, 0, 6, 4, mixed)
+    op = DeltaWkv(BATCH, TOKENS, 0, 6, 4, mixed=mixed)
     assert op.parameters() == sum(t.numel() for t in (removal, update, bonus))
     assert moved(op) == {
         Role.INPUT: size(r, k, v, w, a, *((first, share) if mixed else ())),

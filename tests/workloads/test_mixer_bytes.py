@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from workloads.operators import CausalConv, GatedDelta, LinearAttention, Operator, SelectiveScan, Ssd, Wkv
+from tests.workloads.tensors import moved, rows, size
+from workloads.operators import CausalConv, GatedDelta, LinearAttention, SelectiveScan, Ssd, Wkv
 from workloads.work import Role
 
 torch = pytest.importorskip("torch")
@@ -27,19 +28,6 @@ from transformers.models.rwkv.modeling_rwkv import rwkv_linear_attention_cpu  # 
 BATCH, TOKENS, CHUNK = 2, 24, 8
 
 
-def rand(*shape: int, dtype: str = "bfloat16") -> Any:
-    return torch.rand(shape, dtype=getattr(torch, dtype))
-
-
-def size(*tensors: Any) -> int:
-    return sum(tensor.nbytes for tensor in tensors)
-
-
-def moved(op: Operator) -> dict[Role, float]:
-    work = op.work()
-    return {role: work.bytes_as(role) for role in Role if work.bytes_as(role)}
-
-
 def products(function: Any, *args: Any, **named: Any) -> int:
     with FlopCounterMode(display=False) as counter:
         function(*args, **named)
@@ -49,9 +37,9 @@ def products(function: Any, *args: Any, **named: Any) -> int:
 @pytest.mark.parametrize("past", [0, 5])
 def test_selective_scan(past: int) -> None:
     channels, state = 12, 4
-    x, dt, z = (rand(BATCH, channels, TOKENS) for _ in "xdz")
-    b, c = (rand(BATCH, state, TOKENS) for _ in "bc")
-    a, d = rand(channels, state), rand(channels)
+    x, dt, z = (rows(BATCH, channels, TOKENS) for _ in "xdz")
+    b, c = (rows(BATCH, state, TOKENS) for _ in "bc")
+    a, d = rows(channels, state), rows(channels)
     y, h = mamba_selective_scan(x, dt, a.float(), b, c, D=d, z=z, return_last_state=True)
     op = SelectiveScan(BATCH, TOKENS, past, channels, state)
     assert op.parameters() == a.numel() + d.numel()
@@ -68,10 +56,10 @@ def test_selective_scan(past: int) -> None:
 
 def ssd() -> tuple[list[Any], dict[str, Any]]:
     heads, dim, state = 6, 4, 5
-    x, dt = rand(BATCH, TOKENS, heads, dim), rand(BATCH, TOKENS, heads)
-    b, c = (rand(BATCH, TOKENS, heads, state) for _ in "bc")  # as many groups as heads
-    weights = {"D": rand(heads), "dt_bias": rand(heads), "return_final_states": True}
-    return [x, dt, rand(heads), b, c, CHUNK], weights
+    x, dt = rows(BATCH, TOKENS, heads, dim), rows(BATCH, TOKENS, heads)
+    b, c = (rows(BATCH, TOKENS, heads, state) for _ in "bc")  # as many groups as heads
+    weights = {"D": rows(heads), "dt_bias": rows(heads), "return_final_states": True}
+    return [x, dt, rows(heads), b, c, CHUNK], weights
 
 
 def test_state_space_dual() -> None:
@@ -99,13 +87,13 @@ def test_products_of_the_state_space_dual() -> None:
 
 def delta(tokens: int) -> list[Any]:
     heads, key_dim, value_dim = 6, 4, 5
-    q, k = (rand(BATCH, tokens, heads, key_dim) for _ in "qk")
+    q, k = (rows(BATCH, tokens, heads, key_dim) for _ in "qk")
     return [
         q,
         k,
-        rand(BATCH, tokens, heads, value_dim),
-        -rand(BATCH, tokens, heads),
-        rand(BATCH, tokens, heads),
+        rows(BATCH, tokens, heads, value_dim),
+        -rows(BATCH, tokens, heads),
+        rows(BATCH, tokens, heads),
     ]
 
 
@@ -136,8 +124,8 @@ def test_products_of_the_gated_delta_rule() -> None:
 
 def test_wkv() -> None:
     channels = 12
-    key, value = (rand(BATCH, TOKENS, channels) for _ in "kv")
-    decay, first = rand(channels), rand(channels)
+    key, value = (rows(BATCH, TOKENS, channels) for _ in "kv")
+    decay, first = rows(channels), rows(channels)
     y, states = rwkv_linear_attention_cpu(decay, first, key, value, return_state=True)
     op = Wkv(BATCH, TOKENS, 0, channels)
     assert op.parameters() == decay.numel() + first.numel()
@@ -151,11 +139,11 @@ def test_wkv() -> None:
 
 def test_causal_convolution_keeps_all_but_one_of_its_taps() -> None:
     channels, kernel = 12, 4
-    x = rand(BATCH, channels, TOKENS)
+    x = rows(BATCH, channels, TOKENS)
     conv = torch.nn.Conv1d(channels, channels, kernel, groups=channels, padding=kernel - 1, dtype=x.dtype)
     y = conv(x)[..., :TOKENS].contiguous()
     kept = x[..., -(kernel - 1) :].contiguous()
-    again = conv(torch.cat([kept, rand(BATCH, channels, 1)], dim=-1))  # all that the next output needs
+    again = conv(torch.cat([kept, rows(BATCH, channels, 1)], dim=-1))  # all that the next output needs
     assert again.shape[-1] == 2 * kernel - 1
     op = CausalConv(BATCH, TOKENS, 3, channels, kernel)
     assert op.parameters() == sum(p.numel() for p in conv.parameters())
@@ -172,7 +160,7 @@ def test_causal_convolution_keeps_all_but_one_of_its_taps() -> None:
 def test_linear_attention(causal: bool) -> None:
     """The definition with tensors: both sums are its state, and their products are what is counted."""
     heads, features, dim = 6, 5, 4
-    q, k, v = (rand(BATCH, heads, TOKENS, n) for n in (features, features, dim))
+    q, k, v = (rows(BATCH, heads, TOKENS, n) for n in (features, features, dim))
 
     def attend() -> tuple[Any, Any]:
         values = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)

@@ -161,7 +161,7 @@ def test_the_step_of_a_matrix_valued_wkv(moving: bool) -> None:
             w = special(special(w))
         w * s + new
 
-    work = MatrixWkv(1, 1, 1, HEADS, DIM, moving).work()
+    work = MatrixWkv(1, 1, 1, HEADS, DIM, moving=moving).work()
     flops, exponentials = tally(token)
     assert (work.vector_flops, work.special_ops) == (flops, exponentials)
     assert work.matrix_flops == 0
@@ -185,7 +185,7 @@ def test_the_step_of_the_generalised_delta_rule(mixed: bool) -> None:
         y = total(s * r[:, None], axis=2)
         y + total(r * k * bonus, axis=1)[:, None] * v
 
-    work = DeltaWkv(1, 1, 1, HEADS, DIM, mixed).work()
+    work = DeltaWkv(1, 1, 1, HEADS, DIM, mixed=mixed).work()
     flops, specials = tally(token)
     assert (work.vector_flops, work.special_ops) == (flops, specials)
     assert work.matrix_flops == 0

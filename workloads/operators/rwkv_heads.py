@@ -19,7 +19,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MatrixWkv(Operator):
+class HeadStates(Operator):
+    """Rows [batch, q_len, heads, head_dim] that update a state S[batch, heads, head_dim, head_dim]."""
+
+    batch: Size
+    q_len: Size
+    past: Size
+    heads: Size
+    head_dim: Size
+    chunk: Size = 64
+    dtype: DtypeLike = "bf16"
+    weights: DtypeLike = "bf16"
+    state_dtype: DtypeLike = "fp32"
+
+    def state_bytes(self) -> Any:
+        """Bytes of S of all sequences."""
+        states = self.batch * self.heads * self.head_dim**2
+        return states * bytes_per_element(self.state_dtype)
+
+
+@dataclass(frozen=True)
+class MatrixWkv(HeadStates):
     """y = r (S + u k' v), S = w S + k' v (arXiv:2404.05892): a decay w and a bonus u per channel.
 
     r, k, v, y[batch, q_len, heads, head_dim]; S[batch, heads, head_dim, head_dim]. The decay is a weight
@@ -28,16 +48,7 @@ class MatrixWkv(Operator):
 
     kind: ClassVar[str] = "matrix_wkv"
 
-    batch: Size
-    q_len: Size
-    past: Size
-    heads: Size
-    head_dim: Size
     moving: bool = False
-    chunk: Size = 64
-    dtype: DtypeLike = "bf16"
-    weights: DtypeLike = "bf16"
-    state_dtype: DtypeLike = "fp32"
 
     def work(self) -> Work:
         """One position: k'v, times u, plus S, times r (2), w S plus k'v (2): 7 FLOP per state. In chunks per
@@ -65,11 +76,6 @@ class MatrixWkv(Operator):
             outputs=elements,
         )
 
-    def state_bytes(self) -> Any:
-        """Bytes of S of all sequences."""
-        states = self.batch * self.heads * self.head_dim**2
-        return states * bytes_per_element(self.state_dtype)
-
     def parameters(self) -> int:
         """A bonus per channel, and its decay where that is a weight."""
         return int(self._weights())
@@ -79,7 +85,7 @@ class MatrixWkv(Operator):
 
 
 @dataclass(frozen=True)
-class DeltaWkv(Operator):
+class DeltaWkv(HeadStates):
     """S = S (diag(w) - k'(a k)) + v'k, y = S r, and a bonus r (rho k) v (arXiv:2503.14456, RWKV-7).
 
     r, k, v, w, a, y[batch, q_len, heads, head_dim]; S[batch, heads, head_dim, head_dim]. What is removed is
@@ -88,16 +94,7 @@ class DeltaWkv(Operator):
 
     kind: ClassVar[str] = "delta_wkv"
 
-    batch: Size
-    q_len: Size
-    past: Size
-    heads: Size
-    head_dim: Size
     mixed: bool = True
-    chunk: Size = 64
-    dtype: DtypeLike = "bf16"
-    weights: DtypeLike = "bf16"
-    state_dtype: DtypeLike = "fp32"
 
     def work(self) -> Work:
         """One position: S k (2), w S (1), minus what was found (2), v'k (2), S r (2): 9 FLOP per state. In
@@ -126,11 +123,6 @@ class DeltaWkv(Operator):
             special_ops=(3 + mixed) * elements + tokens * self.heads,
             outputs=elements,
         )
-
-    def state_bytes(self) -> Any:
-        """Bytes of S of all sequences."""
-        states = self.batch * self.heads * self.head_dim**2
-        return states * bytes_per_element(self.state_dtype)
 
     def parameters(self) -> int:
         """Per channel the scales of the removal key, of the key's update and of the bonus."""
