@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from profiler.steps import Timed, operators_at
 from profiler.subject import Point, Subject, convention_of, greedy, load_subject, out_of_memory, step
 from profiler.timing import Sample, measure, sample
 from profiler.traced import trace_step
+from profiler.treatments.measure import TREATMENTS
 from profiler.treatments.measure import measured as with_technique
 from roofline.run import TABLES, Head, Overhead, Run, create_run
 from roofline.validate import JOIN
@@ -114,9 +116,12 @@ def profile(request: Request) -> Run:
     family(request.loaded.model)  # whose parts are not known cannot be put into ranges
     with torch.inference_mode():
         subject = load_subject(request.loaded, request.device, request.dtype, request.seed)
+        configs = _configs(request)
         run = create_run(request.out, _head(request, subject))
         if isinstance(request.hardware, Device):  # kept with the run, so that reports need nothing else
             write_text(request.out / "device.yaml", as_yaml(request.hardware))
+        for name, fields in configs.items():
+            write_text(request.out / name, json.dumps(fields, indent=1) + "\n")
         rows = _Rows(run)
         try:
             with PowerMonitor(request.device) as power:
@@ -141,6 +146,16 @@ def profile(request: Request) -> Run:
     if not nvtx_installed():
         rows.notes.append("nvtx is not installed: no NVTX ranges were made; pip install nvtx")
     return run.write_head(status="complete", notes=rows.notes, overheads=rows.overheads)
+
+
+def _configs(request: Request) -> dict[str, dict[str, Any]]:
+    """Configs of the other models that techniques run, by the file that keeps them."""
+    found: dict[str, dict[str, Any]] = {}
+    for technique in request.techniques:
+        for name, fields in TREATMENTS[technique.name].configs(technique).items():
+            if found.setdefault(name, fields) != fields:
+                raise InputError(f"two draft models are named {name}; call one of the files otherwise.")
+    return found
 
 
 def _head(request: Request, subject: Subject) -> Head:
@@ -278,21 +293,24 @@ def _look_inside(request: Request, subject: Subject, measured: _Measured, rows: 
     request.progress(f"trace: {_words(point)}")
     trace = request.out / f"trace-{_label(point)}.json.gz"
     rows.tables["kernels"] += [{**where, **row} for row in trace_step(subject, measured.run, trace)]
-    rows.tables["techniques"] += [{**where, **row} for row in _techniques(request, subject, point)]
+    rows.tables["techniques"] += [
+        {**where, **row} for row in _techniques(request, subject, point, rows.notes)
+    ]
     if request.alone:
         request.progress("  operators alone")
         rows.tables["operators"] += [{**where, **row} for row in _alone(request, point)]
 
 
-def _techniques(request: Request, subject: Subject, point: Point) -> list[dict[str, Any]]:
-    """The step with each technique beside the same without; what a point does not allow loses its own row."""
+def _techniques(request: Request, subject: Subject, point: Point, notes: list[str]) -> list[dict[str, Any]]:
+    """The step with each technique beside the same without; one that fails loses its own row, with a note."""
     rows = []
     for technique in request.techniques:
         request.progress(f"  {technique.name}")
         try:
             row = with_technique(technique, subject, point, request.repeats)
-        except InputError as reason:
-            request.progress(f"  {technique.name} not measured: {reason}")
+        except KERNEL_ERRORS as missing:
+            reason = "out of memory" if out_of_memory(missing) else str(missing).splitlines()[0]
+            notes.append(f"{technique.told()} not measured in {_words(point)}: {reason}")
             continue
         if row is not None:
             rows.append(row)

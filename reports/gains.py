@@ -35,9 +35,10 @@ def as_text(gains: pd.DataFrame) -> str:
     rows = plain_records(gains)
     if not rows:
         return ""
-    notes = sorted({f"not predicted: {row['note']}" for row in rows if row["note"]})
+    notes = [f"{row['technique']}: {row['remark']}" for row in rows if row["remark"]]
+    notes += [f"not predicted: {row['note']}" for row in rows if row["note"]]
     head = "techniques: the same step without and with each, measured in turn, beside the prediction"
-    return "\n".join(["", head, terminal.table(rows, COLUMNS), *notes, ""]).rstrip("\n") + "\n"
+    return "\n".join(["", head, terminal.table(rows, COLUMNS), *dict.fromkeys(notes), ""]).rstrip("\n") + "\n"
 
 
 def records(gains: pd.DataFrame) -> tuple[Gain, ...]:
@@ -49,6 +50,7 @@ def records(gains: pd.DataFrame) -> tuple[Gain, ...]:
             **{name: row[name] for name in names},
             deviation=row["deviation"],
             note=row["note"],
+            remark=row["remark"] or "",
         )
         for row in plain_records(gains)
     )

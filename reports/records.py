@@ -319,6 +319,7 @@ class Gain:
     error: float | None
     deviation: float | None  # of results
     note: str  # why nothing is predicted
+    remark: str = ""  # what of it was measured and what assumed
 
 
 @dataclass(frozen=True)

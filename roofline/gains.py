@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -18,8 +20,9 @@ from workloads.techniques.registry import parse
 
 if TYPE_CHECKING:
     from hwspecs import Device
+    from workloads.techniques.base import Technique
 
-MEASURED = ["technique", "base_s", "treated_s", "gain", "gain_q25", "gain_q75", "deviation"]
+MEASURED = ["technique", "base_s", "treated_s", "gain", "gain_q25", "gain_q75", "deviation", "remark"]
 PREDICTED = ["predicted_base_s", "predicted_s", "predicted_gain", "error", "note"]
 
 
@@ -46,18 +49,32 @@ def gains(run: Run, device: Device, fidelity: Fidelity | str) -> pd.DataFrame:
             output=1,
             setting=setting,
         )
-        rows.append(_predicted(asked, str(row.technique), device, fidelity))
+        rows.append(_predicted(asked, _of_run(run, str(row.technique)), device, fidelity))
     found = pd.concat([table[[*POINT, *MEASURED]], pd.DataFrame(rows, index=table.index)], axis=1)
     return found.assign(error=found["predicted_gain"] / found["gain"] - 1)[[*POINT, *MEASURED, *PREDICTED]]
 
 
+def _of_run(run: Run, words: str) -> Callable[[], Technique]:
+    """The technique that words name, with the draft model whose config the run keeps."""
+
+    def parsed() -> Technique:
+        technique = parse(words)
+        named = str(getattr(technique, "draft", ""))
+        kept = run.path / named
+        if named.endswith(".json") and named == Path(named).name and kept.is_file():
+            return replace(technique, draft=str(kept))  # type: ignore[type-var]
+        return technique
+
+    return parsed
+
+
 def _predicted(
-    asked: Scenario, words: str, device: Device, fidelity: Fidelity | str
+    asked: Scenario, technique: Callable[[], Technique], device: Device, fidelity: Fidelity | str
 ) -> dict[str, float | str | None]:
     """Times of the step without and with a technique."""
     base = predict(asked, device, fidelity).time_s()
     try:
-        treated = predict(replace(asked, techniques=(parse(words),)), device, fidelity).time_s()
+        treated = predict(replace(asked, techniques=(technique(),)), device, fidelity).time_s()
     except InputError as reason:
         nothing: dict[str, float | str | None] = dict.fromkeys(("predicted_s", "predicted_gain"))
         return {"predicted_base_s": base, **nothing, "note": str(reason)}

@@ -87,7 +87,8 @@ TABLES = {
         "gain",  # median of base / treated of neighbours
         "gain_q25",
         "gain_q75",
-        "deviation",  # of results: largest difference over largest value, or share of tokens
+        "deviation",  # of results: largest difference over largest value
+        "remark",  # what of it was measured and what assumed
     ),
     # Samples of the power monitor.
     "power": ("time_s", "power_w", "sm_clock_hz", "memory_clock_hz", "temperature_c", "throttle"),
@@ -95,7 +96,7 @@ TABLES = {
 
 
 # Columns that older runs and imported ones do not have.
-LATER = {"steps": ("waited_s",), "references": ("layers_s",)}
+LATER = {"steps": ("waited_s",), "references": ("layers_s",), "techniques": ("remark",)}
 
 
 class Origin(Strict, frozen=True, kw_only=True):

@@ -27,9 +27,13 @@ class Pair:
     technique: Technique  # with what was found of its parameters
     around_plain: Around = nullcontext
     around_treated: Around = nullcontext
-    check: Callable[[], Any] | None = None  # gives the expected result where the plain step does not
-    tokens: int = 1  # decode steps' worth of work in each run
+    difference: Callable[[], float] | None = None  # of results, where not those of the timed steps tell it
+    tokens: float = 1  # decode steps' worth of work in each run
+    treated_tokens: float | None = None  # the same of a run with the technique, where that is another number
     convention: str = "eager"  # how the step without it is counted
+    remark: str = (
+        ""  # what of it is measured and what assumed, where a reader could mistake one for the other
+    )
 
 
 class Treatment(ABC):
@@ -45,6 +49,10 @@ class Treatment(ABC):
         """Why it cannot be run here; None where it can."""
         return None
 
+    def configs(self, technique: Any) -> dict[str, dict[str, Any]]:
+        """Configs of other models that it runs, by the file of the run folder that keeps them."""
+        return {}
+
     @abstractmethod
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
         """The steps to compare. Raises InputError where the model or the point does not allow it."""
@@ -53,6 +61,11 @@ class Treatment(ABC):
 def logits(output: Any) -> Any:
     """A sampler that keeps everything: what steps are compared by."""
     return output
+
+
+def apart(expected: Any, found: Any) -> float:
+    """The largest difference of two results over the largest value."""
+    return float((expected - found).abs().max() / expected.abs().max())
 
 
 def layers(subject: Subject) -> Any:

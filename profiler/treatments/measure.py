@@ -9,11 +9,12 @@ from typing import Any
 from profiler.subject import Point, Subject
 from profiler.timing import sample, stopwatch
 from profiler.treatments.attention import FlashAttention
-from profiler.treatments.base import Pair, Treatment
+from profiler.treatments.base import Pair, Treatment, apart
 from profiler.treatments.grouped_query import GroupedQuery
 from profiler.treatments.prefix import Prefix
 from profiler.treatments.pruning import LayerPruning
 from profiler.treatments.self_speculation import SelfSpeculative
+from profiler.treatments.speculation import Speculative
 from profiler.treatments.weight_only import WeightOnly
 from profiler.treatments.window import Window
 from specfiles.errors import InputError
@@ -27,6 +28,7 @@ TREATMENTS: dict[str, Treatment] = {
         Window(),
         GroupedQuery(),
         Prefix(),
+        Speculative(),
         SelfSpeculative(),
         LayerPruning(),
     )
@@ -63,29 +65,37 @@ def measured(technique: Technique, subject: Subject, point: Point, repeats: int)
             f"{how.tolerance:g} is allowed."
         )
     base, treated = _in_turn(pair, subject.device, repeats)
-    gains = sample([a / b for a, b in zip(base, treated, strict=True)])
+    base_s, treated_s = per_token(pair, base, treated)
+    gains = sample([a / b for a, b in zip(base_s, treated_s, strict=True)])
     return {
         "technique": pair.technique.told(),
         "convention": pair.convention,
         "repeats": repeats,
-        "base_s": sample(base).median_s / pair.tokens,
-        "treated_s": sample(treated).median_s / pair.tokens,
+        "base_s": sample(base_s).median_s,
+        "treated_s": sample(treated_s).median_s,
         "gain": gains.median_s,
         "gain_q25": gains.q25_s,
         "gain_q75": gains.q75_s,
         "deviation": difference,
+        "remark": pair.remark,
     }
 
 
+def per_token(pair: Pair, base: Sequence[float], treated: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Seconds of each run over the decode steps that it is worth."""
+    worth = pair.treated_tokens or pair.tokens
+    return [seconds / pair.tokens for seconds in base], [seconds / worth for seconds in treated]
+
+
 def deviation(pair: Pair) -> float:
-    """The largest difference of results over the largest result; of tokens the share that differ."""
+    """The largest difference of results over the largest result."""
+    if pair.difference is not None:
+        return pair.difference()
     with pair.around_plain():
-        expected = (pair.check or pair.plain)()
+        expected = pair.plain()
     with pair.around_treated():
         found = pair.treated()
-    if not expected.is_floating_point():
-        return float((expected != found).float().mean())
-    return float((expected - found).abs().max() / expected.abs().max())
+    return apart(expected, found)
 
 
 def _in_turn(pair: Pair, device: str, repeats: int) -> tuple[list[float], list[float]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from profiler.cache import preallocated, rewind
 from profiler.subject import Point, Subject
-from profiler.treatments.base import Pair, Treatment, logits
+from profiler.treatments.base import Pair, Treatment, apart, logits
 from specfiles.errors import InputError
 
 
@@ -43,5 +43,7 @@ class Window(Treatment):
             options = {"use_cache": True, "logits_to_keep": 1, "position_ids": at, **masked}
             return logits(network(token, past_key_values=cache, **options).logits)
 
-        masked = partial(run, full, before, attention_mask=seen)
-        return Pair(partial(run, full, before), partial(run, rolling, kept), technique, check=masked)
+        masked, treated = partial(run, full, before, attention_mask=seen), partial(run, rolling, kept)
+        return Pair(
+            partial(run, full, before), treated, technique, difference=lambda: apart(masked(), treated())
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specfiles.errors import InputError
+from tests.profiler.conftest import LLAMA
 from workloads.techniques.decoding import expected_tokens
 from workloads.techniques.registry import known, parse
 
@@ -20,10 +22,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from profiler.subject import Point, Subject, step  # noqa: E402
-from profiler.treatments import measure  # noqa: E402
+from profiler.treatments import measure, speculation  # noqa: E402
 from profiler.treatments.base import Pair, logits  # noqa: E402
-from profiler.treatments.measure import TREATMENTS, deviation, measured, treatment  # noqa: E402
-from profiler.treatments.self_speculation import TOKENS, acceptance  # noqa: E402
+from profiler.treatments.drafting import TOKENS, Decoder, acceptance  # noqa: E402
+from profiler.treatments.measure import TREATMENTS, deviation, measured, per_token, treatment  # noqa: E402
+from profiler.treatments.speculation import _beside, _Drafter  # noqa: E402
 from profiler.treatments.weight_only import _grouped, _packed  # noqa: E402
 
 MakeSubject = Callable[..., Subject]
@@ -33,7 +36,22 @@ EXACT = {
     "window-attention": "window-attention:window=16",
     "prefix-caching": "prefix-caching:hit=0.7",
     "self-speculative-decoding": "self-speculative:layers=0.7,k=3",
+    "speculative-decoding": "speculative:k=3,draft=one-layer.json",
 }
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the config of a draft model: one layer, and the vocabulary of the tiny models."""
+    folder = tmp_path_factory.mktemp("models")
+    fields = {**LLAMA, "model_type": "llama", "num_hidden_layers": 1, "max_position_embeddings": 256}
+    (folder / "one-layer.json").write_text(json.dumps(fields))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def beside_models(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(models)
 
 
 def pair(words: str, subject: Subject, point: Point) -> Pair:
@@ -120,6 +138,91 @@ def test_drafts_by_all_layers_are_all_kept(subject: MakeSubject) -> None:
     assert found.plain().shape == found.treated().shape == (1, TOKENS + 1)
 
 
+def test_drafts_change_no_token_whoever_drafts(subject: MakeSubject) -> None:
+    """Speculative decoding is greedy decoding: with a model's drafts, right ones, wrong ones, and some."""
+    ours = subject(max_position_embeddings=256)
+    decoder = Decoder(ours, ours.tokens(1, 40), k=3)
+    plain = decoder.plain()
+
+    def right(tokens: list[Any], k: int) -> Any:
+        behind = torch.cat([plain, plain[:, :1].expand(1, k)], 1)  # beyond the end anything
+        return behind[:, len(tokens) : len(tokens) + k]
+
+    def wrong(tokens: list[Any], k: int) -> Any:
+        return (right(tokens, k) + 1) % 101
+
+    def first(tokens: list[Any], k: int) -> Any:
+        return torch.cat([right(tokens, 1), wrong(tokens, k)[:, 1:]], 1)
+
+    rounds = {}
+    for draft in (right, wrong, first):
+        found, rounds[draft] = decoder.drafted(draft)
+        assert torch.equal(found, plain)
+    assert rounds == {right: TOKENS // 4, wrong: TOKENS, first: TOKENS // 2}
+    assert decoder.shortfall(plain) < 1e-6
+    assert decoder.shortfall((plain + 1) % 101) > 0.1  # other tokens are found out
+
+
+def test_a_model_that_drafts_for_itself_is_always_right(
+    subject: MakeSubject, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cache holds the right tokens after every round, also where all drafts were kept."""
+    ours = subject(max_position_embeddings=256)
+    decoder, own = _beside(ours, ours, 1, 40, 3)
+    found, rounds = decoder.drafted(own)
+    assert rounds == TOKENS // 4
+    assert torch.equal(found, decoder.plain())
+
+
+def test_a_draft_that_is_kept_in_part_forgets_the_rest(subject: MakeSubject) -> None:
+    """What it drafts next is what it would say behind the tokens that stayed."""
+    ours = subject(max_position_embeddings=256)
+    context, first = ours.tokens(1, 20), torch.tensor([[5]])
+    small, fresh = (_Drafter(ours, context, 4) for _ in range(2))
+    drafts = small([first], 4)
+    behind = [first, drafts[:, :1], (drafts[:, 1:2] + 1) % 101]
+    assert torch.equal(small(behind, 4), fresh(behind, 4))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_round_is_timed_and_its_yield_assumed_where_weights_are_random(
+    subject: MakeSubject, batch: int
+) -> None:
+    at = Point("decode", batch, 1, 41)
+    words = "speculative:k=3,accept=0.5,draft=one-layer.json"
+    found = pair(words, subject(max_position_embeddings=256), at)
+    said, kept = found.treated()
+    assert said.shape == (batch, 4)
+    assert len(kept) == batch
+    assert found.treated_tokens == pytest.approx(1 + 0.5 + 0.25 + 0.125)
+    assert "assumed (accept=0.5)" in found.remark
+    assert found.technique == parse("speculative:k=3,accept=0.5,draft=draft-one-layer.json")
+    base, treated = per_token(found, [2.0, 3.0], [3.75, 1.875])
+    assert base == [2.0, 3.0]
+    assert treated == pytest.approx([2.0, 1.0])
+
+
+def test_the_yield_is_measured_where_weights_are_trained(
+    subject: MakeSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = subject(max_position_embeddings=256)
+    monkeypatch.setattr(ours, "weights", "a file")
+    monkeypatch.setattr(speculation, "load_subject", lambda *_, **__: ours)
+    found = pair("speculative:k=3,accept=0.1,draft=one-layer.json", ours, DECODE)
+    assert found.technique.accept == pytest.approx(1)  # type: ignore[attr-defined]
+    assert found.treated_tokens == pytest.approx(4)
+    assert "is measured" in found.remark
+
+
+def test_a_draft_needs_the_same_vocabulary(subject: MakeSubject) -> None:
+    with pytest.raises(
+        InputError, match="49152 tokens in its vocabulary, tiny-llama 101; a draft model needs"
+    ):
+        pair("speculative:draft=SmolLM2-135M", subject(), DECODE)
+    with pytest.raises(InputError, match="no shipped model is smaller than tiny-llama and has its vocab"):
+        pair("speculative", subject(), DECODE)
+
+
 @given(st.floats(0.01, 0.99), st.integers(1, 12))
 def test_the_acceptance_is_the_one_that_yields_as_many_tokens(accept: float, k: int) -> None:
     assert acceptance(expected_tokens(accept, k), k) == pytest.approx(accept, abs=1e-6)
@@ -174,11 +277,13 @@ def test_what_cannot_be_measured_says_why(words: str, dtype: str, said: str) -> 
 def test_a_run_holds_gains_and_validate_and_report_show_them(
     small_llama: Path, measured_file: Path, roofline: Callable[..., Any], tmp_path: Path
 ) -> None:
-    import json
-
     run = tmp_path / "run"
     sizes = ("--device", "cpu", "--prompt", 64, "--output", 2, "--repeats", 3, "--no-alone")
-    words = ("--with", "prefix-caching", "--with", "layer-pruning:ratio=0.5")
+    small = tmp_path / "small.json"
+    fields = json.loads((small_llama / "config.json").read_text())
+    small.write_text(json.dumps({**fields, "num_hidden_layers": 1}))
+    speculative = f"speculative:k=2,draft={small}"
+    words = ("--with", "prefix-caching", "--with", "layer-pruning:ratio=0.5", "--with", speculative)
     done = roofline("profile", small_llama, *sizes, *words, "--hw", measured_file, "-o", run)
     assert done.code == 0, done.err
     table = pd.read_parquet(run / "techniques.parquet")
@@ -186,11 +291,14 @@ def test_a_run_holds_gains_and_validate_and_report_show_them(
         ["prefill", "prefix-caching:hit=0.5"],
         ["prefill", "layer-pruning:ratio=0.5"],
         ["decode", "layer-pruning:ratio=0.5"],
+        ["decode", "speculative-decoding:k=2,accept=0.75,draft=draft-small.json"],
     ]
+    small.unlink()  # the run keeps what it needs
     assert (table[["base_s", "treated_s", "gain"]] > 0).all(axis=None)
     shown = roofline("validate", run, "--hw", measured_file)
     assert "techniques: the same step without and with each" in shown.out
     entry = json.loads(roofline("validate", run, "--hw", measured_file, "--format", "json").out)
+    assert entry["fidelities"][-1]["techniques"][-1]["remark"].startswith("the cost of a round is measured")
     for row in entry["fidelities"][-1]["techniques"]:
         assert row["predicted_gain"] == pytest.approx(row["predicted_base_s"] / row["predicted_s"])
         assert row["error"] == pytest.approx(row["predicted_gain"] / row["gain"] - 1)

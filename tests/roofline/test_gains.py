@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def row(
         treated_s,
         *[base_s / treated_s] * 3,
         0.0,
+        f"of {technique}",
     )
     return dict(zip(TABLES["techniques"], values, strict=True))
 
@@ -80,6 +82,28 @@ def test_a_run_as_fast_as_predicted_has_no_error(
     assert found["predicted_base_s"] == pytest.approx(base, abs=0)
     assert found["predicted_gain"] == pytest.approx(base / treated)
     assert found["error"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_draft_model_is_the_one_that_the_run_keeps(run: Run, device: Device, tmp_path: Path) -> None:
+    """A config of the same name elsewhere, or outside the run, is not looked at."""
+    config = run.head.model_config_fields
+    small = {**config, "num_hidden_layers": 1}
+    (run.path / "draft-small.json").write_text(json.dumps(small))
+    words = "speculative-decoding:k=3,accept=0.5,draft=draft-small.json"
+    found = gains(with_table(run, row("decode", words, 2.0, 1.0)), device, "measured").iloc[0]
+    plain = asked(run, "decode")
+    named = parse(words.replace("draft-small.json", str(run.path / "draft-small.json")))
+    assert found["predicted_s"] == predict(replace(plain, techniques=(named,)), device, "measured").time_s()
+    (run.path / "draft-small.json").unlink()
+    missing = gains(run, device, "measured")
+    assert missing["predicted_gain"].isna().all()
+    assert "draft-small.json" in missing["note"].iloc[0]
+
+
+def test_remarks_stand_below_the_table(run: Run, device: Device) -> None:
+    table = gains(with_table(run, row("decode", "layer-pruning:ratio=0.5", 2.0, 1.0)), device, "measured")
+    assert "layer-pruning:ratio=0.5: of layer-pruning:ratio=0.5" in as_text(table)
+    assert records(table)[0].remark == "of layer-pruning:ratio=0.5"
 
 
 def test_what_cannot_be_predicted_says_why(run: Run, device: Device) -> None:

@@ -1,0 +1,108 @@
+"""Speculative decoding: drafts by a small model of its own, verified by the model."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Any
+
+from profiler.cache import preallocated, rewind
+from profiler.subject import RANDOM, Point, Subject, greedy, load_subject, step
+from profiler.treatments.base import Pair, Treatment, with_found
+from profiler.treatments.drafting import TIE, TOKENS, Decoder, acceptance, row, said
+from specfiles.errors import InputError
+from workloads.catalogue import Loaded, load_model
+from workloads.model import Model
+from workloads.techniques.decoding import expected_tokens
+from workloads.techniques.speculative import smallest_alike
+
+
+class Speculative(Treatment):
+    """A round of k drafts and their verification against a decode step.
+
+    What a round costs is measured. What it yields is measured where both models have trained weights;
+    random ones agree on nothing, and the yield is then that of the technique's acceptance. Before that
+    tokens are generated in rounds: they must be the model's own.
+    """
+
+    name = "speculative-decoding"
+    phases = ("decode",)
+    tolerance = TIE
+
+    def configs(self, technique: Any) -> dict[str, dict[str, Any]]:
+        """Of a draft model that is not shipped: the report predicts its passes, too."""
+        if technique.draft == "auto":
+            return {}
+        loaded = load_model(technique.draft)
+        return {} if loaded.file else {_file(loaded): loaded.config}
+
+    def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
+        """The draft model in the subject's format, both behind the same context."""
+        loaded = drafter(technique.draft, subject.loaded.model)
+        draft = load_subject(loaded, subject.device, subject.dtype, seed=1)
+        k, before = technique.k, point.kv_len - 1
+        one, small = _beside(subject, draft, 1, before, k)
+        generated, rounds = one.drafted(small)
+        trained = RANDOM not in (subject.weights, draft.weights)
+        accept = acceptance(TOKENS / rounds, k) if trained else technique.accept
+        yielded = expected_tokens(accept, k)
+        why = "measured" if trained else f"assumed (accept={accept:g}): random weights agree on nothing"
+        timed, beside = _beside(subject, draft, point.batch, before, k)
+        return Pair(
+            partial(step(subject, point, point.kv_len), greedy),
+            partial(timed.round, [timed.first], beside),
+            with_found(technique, accept=accept, draft=loaded.file.name if loaded.file else _file(loaded)),
+            difference=lambda: one.shortfall(generated),
+            treated_tokens=yielded,
+            remark=f"the cost of a round is measured; its yield, {yielded:.2f} tokens, is {why}",
+        )
+
+
+class _Drafter:
+    """The draft model with a cache of its own: it reads what it has not seen, then its own drafts."""
+
+    def __init__(self, draft: Subject, context: Any, k: int) -> None:
+        self.network, self.before = draft.network, context.shape[1]
+        self.cache = preallocated(draft.layers, self.before + TOKENS + k + 1)
+        said(self.network, self.cache, context, 1)
+        self.seen = 0  # of the tokens after the context, those that are cached and were kept
+
+    def __call__(self, tokens: list[Any], k: int) -> Any:
+        """So many drafts [batch, k] behind the context and `tokens`."""
+        self.seen = min(self.seen, len(tokens) - 1)
+        rewind(self.cache, self.before + self.seen)
+        drafts = [said(self.network, self.cache, row(tokens[self.seen :]), 1)]
+        while len(drafts) < k:
+            drafts.append(said(self.network, self.cache, drafts[-1], 1))
+        self.seen = len(tokens) + k - 1
+        return row(drafts)
+
+
+def _beside(subject: Subject, draft: Subject, batch: int, before: int, k: int) -> tuple[Decoder, _Drafter]:
+    """Both models behind the same context."""
+    context = subject.tokens(batch, before)
+    return Decoder(subject, context, k), _Drafter(draft, context, k)
+
+
+def drafter(asked: str, model: Model) -> Loaded:
+    """The model that drafts. Raises InputError where there is none or its vocabulary is another."""
+    if asked == "auto":
+        smallest = smallest_alike(model)
+        if smallest is None:
+            raise InputError(
+                f"no shipped model is smaller than {model.name} and has its vocabulary; "
+                "name the config.json of one with draft=FILE."
+            )
+        asked = smallest.name
+    found = load_model(asked)
+    if found.model.vocabulary != model.vocabulary:
+        raise InputError(
+            f"{found.model.name} has {found.model.vocabulary} tokens in its vocabulary, {model.name} "
+            f"{model.vocabulary}; a draft model needs the same."
+        )
+    return found
+
+
+def _file(loaded: Loaded) -> str:
+    """The name of a draft model's config in the run folder."""
+    return f"draft-{re.sub('[^A-Za-z0-9.-]+', '-', loaded.model.name)}.json"
