@@ -209,13 +209,13 @@ def _kernels(device: Device) -> Kernels | None:
 def _drawn(device: Device, fidelity: Fidelity) -> Ceilings:
     """The plain limits: each the measured value where one is wanted and there, else the data sheet's."""
     sheet, measured = device.datasheet, device.measured
-    notes: list[str] = []
+    unmeasured: list[str] = []
 
     def pick(stated: Sourced | None, reached: Sourced | None, what: str) -> float | None:
         if fidelity is Fidelity.DATASHEET:
             return stated.value if stated else None
         if reached is None and stated is not None:
-            notes.append(f"{what}: data-sheet value, nobody measured it")
+            unmeasured.append(what)
         chosen = reached or stated
         return chosen.value if chosen else None
 
@@ -252,7 +252,7 @@ def _drawn(device: Device, fidelity: Fidelity) -> Ceilings:
         host_byte_per_s=_to_host(device, fidelity, HOST_LINKS),
         disk_byte_per_s=_to_host(device, fidelity, ("disk",)),
         island=_island(device),
-        notes=tuple(notes),
+        notes=(f"data-sheet values, nobody measured them: {', '.join(unmeasured)}",) if unmeasured else (),
     )
 
 
