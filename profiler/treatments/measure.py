@@ -10,11 +10,15 @@ from profiler.subject import Point, Subject
 from profiler.timing import sample, stopwatch
 from profiler.treatments.attention import FlashAttention
 from profiler.treatments.base import Pair, Treatment, apart
+from profiler.treatments.eight_bit import WeightActivation
 from profiler.treatments.grouped_query import GroupedQuery
+from profiler.treatments.kv_offload import KvOffload
 from profiler.treatments.prefix import Prefix
 from profiler.treatments.pruning import LayerPruning
 from profiler.treatments.self_speculation import SelfSpeculative
+from profiler.treatments.sparsity import TwoOfFour
 from profiler.treatments.speculation import Speculative
+from profiler.treatments.weight_offload import WeightOffload
 from profiler.treatments.weight_only import WeightOnly
 from profiler.treatments.window import Window
 from specfiles.errors import InputError
@@ -24,6 +28,8 @@ TREATMENTS: dict[str, Treatment] = {
     treatment.name: treatment
     for treatment in (
         WeightOnly(),
+        WeightActivation(),
+        TwoOfFour(),
         FlashAttention(),
         Window(),
         GroupedQuery(),
@@ -31,6 +37,8 @@ TREATMENTS: dict[str, Treatment] = {
         Speculative(),
         SelfSpeculative(),
         LayerPruning(),
+        WeightOffload(),
+        KvOffload(),
     )
 }
 

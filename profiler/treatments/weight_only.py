@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from profiler.subject import Point, Subject, step
-from profiler.treatments.base import Pair, Treatment, layers, logits, swapped
+from profiler.treatments.base import Pair, Treatment, logits
+from profiler.treatments.products import exchanged, product
 from specfiles.errors import InputError
 
 GROUPS = {"int4_g128": 128, "int4_g64": 64, "int4_g32": 32}
@@ -34,21 +35,12 @@ class WeightOnly(Treatment):
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
         """The same step; narrow projections stand in the place of the wide ones."""
-        import torch
 
         def make(linear: Any) -> Any:
             return _dynamic(linear) if subject.dtype == "fp32" else _packed(linear, technique.format)
 
-        parent, name = layers(subject)
-        places = [
-            (module, child, make(linear))
-            for layer in getattr(parent, name)
-            for module in layer.modules()
-            for child, linear in module.named_children()
-            if isinstance(linear, torch.nn.Linear)
-        ]
         run = partial(step(subject, point, point.kv_len), logits)
-        return Pair(run, run, technique, around_treated=lambda: swapped(places))
+        return Pair(run, run, technique, around_treated=exchanged(subject, make))
 
 
 def _dynamic(linear: Any) -> Any:
@@ -65,20 +57,14 @@ def _packed(linear: Any, format: str) -> Any:
     """A module that multiplies by the weight in INT8 by rows, or in INT4 by groups."""
     import torch
 
-    weight, bias = linear.weight.detach().float(), linear.bias
+    weight = linear.weight.detach().float()
     if format == "int8":
         scale = weight.abs().amax(1).clamp(min=1e-12) / 127
         narrow = (weight / scale[:, None]).round().to(torch.int8)
         multiply = partial(_int8, narrow, scale.to(linear.weight.dtype))
     else:
         multiply = partial(_int4, *_grouped(weight, GROUPS[format], linear.weight.dtype), GROUPS[format])
-
-    class Narrow(torch.nn.Module):  # type: ignore[misc]  # torch has no types here
-        def forward(self, rows: Any) -> Any:
-            found = multiply(rows.flatten(0, -2)).unflatten(0, rows.shape[:-1])
-            return found if bias is None else found + bias
-
-    return Narrow()
+    return product(multiply, linear.bias)
 
 
 def _int8(weight: Any, scale: Any, rows: Any) -> Any:

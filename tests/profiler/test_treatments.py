@@ -23,9 +23,12 @@ pytest.importorskip("transformers")
 
 from profiler.subject import Point, Subject, step  # noqa: E402
 from profiler.treatments import measure, speculation  # noqa: E402
-from profiler.treatments.base import Pair, logits  # noqa: E402
+from profiler.treatments.base import Pair, apart, logits  # noqa: E402
 from profiler.treatments.drafting import TOKENS, Decoder, acceptance  # noqa: E402
+from profiler.treatments.eight_bit import narrow  # noqa: E402
 from profiler.treatments.measure import TREATMENTS, deviation, measured, per_token, treatment  # noqa: E402
+from profiler.treatments.products import checked  # noqa: E402
+from profiler.treatments.sparsity import halved  # noqa: E402
 from profiler.treatments.speculation import _beside, _Drafter  # noqa: E402
 from profiler.treatments.weight_only import _grouped, _packed  # noqa: E402
 
@@ -37,6 +40,8 @@ EXACT = {
     "prefix-caching": "prefix-caching:hit=0.7",
     "self-speculative-decoding": "self-speculative:layers=0.7,k=3",
     "speculative-decoding": "speculative:k=3,draft=one-layer.json",
+    "weight-offloading": "weight-offloading:share=0.7",
+    "kv-offloading": "kv-offloading",
 }
 
 
@@ -112,6 +117,66 @@ def test_int8_weights_give_nearly_the_same(subject: MakeSubject) -> None:
     for dtype in ("fp32", "bf16"):
         difference = deviation(pair("weight-only:format=int8", subject(dtype=dtype), PREFILL))
         assert 1e-4 < difference < 0.2
+
+
+def test_of_every_four_weights_the_larger_two_stay() -> None:
+    weight = torch.randn(16, 64)
+    found = halved(weight)
+    kept = found != 0
+    assert (kept.view(-1, 4).sum(1) == 2).all()
+    assert torch.equal(found[kept], weight[kept])
+    smallest_kept = found.abs().view(-1, 4).sort(1, descending=True).values[:, 1]
+    assert (weight.abs().masked_fill(kept, 0).view(-1, 4).amax(1) <= smallest_kept).all()
+    assert torch.equal(halved(torch.tensor([[1.0, -4.0, 3.0, 2.0]])), torch.tensor([[0.0, -4.0, 3.0, 0.0]]))
+
+
+def test_fp8_products_are_those_of_rounded_numbers() -> None:
+    """e4m3 keeps three bits behind the first: a product of sums of random signs is off by a few per cent."""
+    linear = torch.nn.Linear(128, 64).to(torch.bfloat16)
+    rows = torch.randn(2, 3, 128, dtype=torch.bfloat16)
+    exact = linear(rows).float()
+    found = narrow(linear, rows.abs().max(), "bf16")(rows).float()
+    assert found.shape == (2, 3, 64)
+    assert 1e-3 < apart(exact, found) < 0.08
+    cut = narrow(linear, rows.abs().max() / 4, "bf16")(rows).float()
+    assert apart(exact, cut) > 2 * apart(exact, found)  # inputs beyond the largest that was seen
+    with pytest.raises(InputError, match=r"multiples of 16; one is .64, 100."):
+        narrow(torch.nn.Linear(100, 64), rows.abs().max(), "bf16")
+
+
+def test_fp8_is_scaled_by_what_each_projection_reads(subject: MakeSubject) -> None:
+    ours = subject(dtype="bf16", num_attention_heads=4, hidden_size=64)
+    for point in (PREFILL, DECODE):
+        assert 1e-3 < deviation(pair("fp8", ours, point)) < 0.3
+
+
+def test_a_product_that_is_not_what_it_stores_is_refused() -> None:
+    weight = torch.randn(32, 64)
+    with pytest.raises(InputError, match=r"a product of .32, 64. differs by .* of the largest result"):
+        checked(lambda rows: rows @ weight.t() * 1.1, weight, "fp32")
+    assert checked(lambda rows: rows @ weight.t(), weight, "fp32") is not None
+
+
+def test_models_without_projections_to_exchange_say_so(subject: MakeSubject) -> None:
+    with pytest.raises(InputError, match=r"the layers of tiny-gpt2 have no torch.nn.Linear to exchange"):
+        pair("weight-only:format=int8", subject("gpt2"), DECODE)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("words", ["2:4", "fp8"])
+@pytest.mark.parametrize("point", [PREFILL, DECODE])
+def test_a_gpu_multiplies_in_narrow_formats(
+    words: str, point: Point, subject: MakeSubject, cuda: str
+) -> None:
+    """Products are compared with plain ones before; with half the weights left out logits are others."""
+    technique = parse(words)
+    if reason := TREATMENTS[technique.name].refuse(technique, cuda, "bf16"):
+        pytest.skip(reason)
+    sizes = {"hidden_size": 256, "num_attention_heads": 8, "intermediate_size": 512}
+    row = measured(technique, subject(device=cuda, dtype="bf16", **sizes), point, 3)
+    assert row is not None
+    assert 1e-3 < row["deviation"] < 2
+    assert min(row["base_s"], row["treated_s"]) > 0
 
 
 def test_int4_weights_in_groups_are_multiplied_as_they_are_stored() -> None:
@@ -265,6 +330,9 @@ def test_times_are_of_runs_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("medusa", "fp32", "medusa is not measured by `profile --with`, which knows: weight-only"),
         ("awq", "fp32", "no kernel for rows in fp32 and weights in int4_g128 .it has int8"),
+        ("2:4", "bf16", "PyTorch has no 2:4 kernels for a CPU; it needs CUDA"),
+        ("fp8", "bf16", "it needs a CUDA device with fp8 units"),
+        ("smoothquant", "bf16", "public kernels multiply in fp8, not in int8; take format=fp8"),
         ("nf4", "bf16", "no kernel for rows in bf16 and weights in nf4"),
         ("self-speculative", "fp32", "it is measured in decode, and no such step was asked for"),
     ],
@@ -313,5 +381,5 @@ def test_wrong_techniques_stop_before_anything_is_written(
     sizes = ("--device", "cpu", "--prompt", 64, "--output", 2)
     done = roofline("profile", small_llama, *sizes, "--with", "2:4", "-o", tmp_path / "run")
     assert done.code == 2
-    assert "sparsity-2:4 is not measured" in done.err
+    assert "sparsity-2:4 cannot be measured here: PyTorch has no 2:4 kernels for a CPU" in done.err
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,90 @@
+"""Weights and activations in fp8 on the matrix units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from profiler.kernels.matrix import FP8_MULTIPLE
+from profiler.kernels.place import has_fp8
+from profiler.subject import Point, Subject, step
+from profiler.treatments.base import Pair, Treatment, logits
+from profiler.treatments.products import checked, exchanged, product, projections
+from specfiles.errors import InputError
+
+FP8 = "fp8"
+
+
+class WeightActivation(Treatment):
+    """The layers' projections by torch._scaled_mm, each matrix and each input with one scale.
+
+    Inputs' scales are those of a step before (SmoothQuant's static scales): what quantises them is a kernel
+    or two per product here, where an engine does it inside the kernel before. Results differ, by how much
+    is reported and judged by no one; each product is compared with that of the rounded numbers.
+    """
+
+    name = "weight-activation-quantisation"
+
+    def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
+        """fp8 where the matrix units multiply in it."""
+        if technique.format != FP8:
+            return f"PyTorch's public kernels multiply in fp8, not in {technique.format}; take format=fp8"
+        if not has_fp8(device):
+            return "it needs a CUDA device with fp8 units: compute capability 8.9 or later"
+        return None if dtype in ("bf16", "fp16") else "its results are in 16 bits; take --dtype bf16"
+
+    def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
+        """The same step; projections and their inputs are narrow."""
+        run = partial(step(subject, point, point.kv_len), logits)
+        largest = _largest_inputs([linear for *_, linear in projections(subject)], run)
+        around = exchanged(subject, lambda linear: narrow(linear, largest[linear], subject.dtype))
+        remark = "inputs are quantised by kernels of their own; products checked against plain ones"
+        return Pair(run, run, technique, around_treated=around, remark=remark)
+
+
+def _largest_inputs(linears: list[Any], run: Callable[[], Any]) -> dict[Any, Any]:
+    """The largest magnitude of each module's inputs in a step."""
+    largest: dict[Any, Any] = {}
+
+    def hear(linear: Any, inputs: tuple[Any, ...]) -> None:
+        largest[linear] = inputs[0].detach().abs().max()
+
+    hooks = [linear.register_forward_pre_hook(hear) for linear in linears]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return largest
+
+
+def narrow(linear: Any, largest: Any, dtype: str) -> Any:
+    """A module that multiplies in fp8; inputs beyond `largest` are cut off there."""
+    import torch
+
+    kind = torch.float8_e4m3fn
+    most = torch.finfo(kind).max
+    weight = linear.weight.detach()
+    if any(size % FP8_MULTIPLE for size in weight.shape):
+        raise InputError(
+            f"fp8 products need sizes in multiples of {FP8_MULTIPLE}; one is {tuple(weight.shape)}."
+        )
+    scale = weight.abs().max().float().clamp(min=1e-12) / most
+    stored = (weight.float() / scale).to(kind)
+    stretch = largest.float().clamp(min=1e-12) / most
+
+    def quantised(rows: Any, stretch: Any) -> Any:
+        return (rows / stretch.to(rows.dtype)).clamp(-most, most).to(kind)
+
+    def multiply(rows: Any, stretch: Any = stretch) -> Any:
+        return torch._scaled_mm(
+            quantised(rows, stretch), stored.t(), scale_a=stretch, scale_b=scale, out_dtype=rows.dtype
+        )
+
+    def alone(rows: Any) -> Any:
+        """Of rows as they are made up, which have another largest value than a step's."""
+        return multiply(rows, rows.abs().max().float() / most)
+
+    checked(alone, (stored.float() * scale).to(weight.dtype), FP8)
+    return product(multiply, linear.bias)

@@ -1,0 +1,67 @@
+"""2:4 sparsity with PyTorch's semi-structured tensors."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import Any
+
+from profiler.subject import Point, Subject, step
+from profiler.treatments.base import Pair, Treatment, logits
+from profiler.treatments.products import checked, exchanged, product
+
+DTYPES = ("bf16", "fp16")
+FIRST = (8, 0)  # compute capability of the first matrix units that skip zeros
+
+
+class TwoOfFour(Treatment):
+    """The layers' projections by cuSPARSELt, or by CUTLASS where PyTorch was built without it.
+
+    Of every four weights the two largest stay. That changes results, by how much is reported and judged by
+    no one; each product is compared with the dense one of the weights that stay before anything is timed.
+    """
+
+    name = "sparsity-2:4"
+
+    def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
+        """Matrix units since Ampere, in 16 bits."""
+        if not device.startswith("cuda"):
+            return "PyTorch has no 2:4 kernels for a CPU; it needs CUDA"
+        import torch
+
+        if torch.cuda.get_device_capability(device) < FIRST:
+            return f"{torch.cuda.get_device_name(device)} has no matrix units for 2:4 sparsity"
+        if dtype not in DTYPES:
+            return f"its kernels multiply in {' or '.join(DTYPES)}; take --dtype {DTYPES[0]}"
+        return None
+
+    def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
+        """The same step; half of each projection's weights are left out."""
+        run = partial(step(subject, point, point.kv_len), logits)
+        with warnings.catch_warnings():  # it says that it is a prototype
+            warnings.simplefilter("ignore")
+            around = exchanged(subject, partial(_sparse, subject.dtype))
+        remark = "the smaller two of every four weights left out; products checked against dense ones"
+        return Pair(run, run, technique, around_treated=around, remark=remark)
+
+
+def _sparse(dtype: str, linear: Any) -> Any:
+    import torch
+    from torch.sparse import to_sparse_semi_structured
+
+    kept = halved(linear.weight.detach())
+    packed = to_sparse_semi_structured(kept)
+
+    def multiply(rows: Any) -> Any:
+        return torch.nn.functional.linear(rows, packed)
+
+    return product(checked(multiply, kept, dtype), linear.bias)
+
+
+def halved(weight: Any) -> Any:
+    """Zeros in the place of the two smallest of every four weights of a row [outputs, inputs]."""
+    import torch
+
+    fours = weight.reshape(-1, 4)
+    smaller = fours.abs().topk(2, dim=1, largest=False).indices
+    return torch.scatter(fours, 1, smaller, 0).view(weight.shape)
