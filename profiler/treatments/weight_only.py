@@ -1,4 +1,4 @@
-"""Weight-only quantisation with PyTorch's CPU kernels."""
+"""Weight-only quantisation with PyTorch's own kernels."""
 
 from __future__ import annotations
 
@@ -8,39 +8,50 @@ from typing import Any
 
 from profiler.subject import Point, Subject, step
 from profiler.treatments.base import Pair, Treatment, logits
-from profiler.treatments.products import exchanged, product
+from profiler.treatments.products import checked, exchanged, product
 from specfiles.errors import InputError
 
 GROUPS = {"int4_g128": 128, "int4_g64": 64, "int4_g32": 32}
+INNER_TILES = (8, 4, 2)  # of 16 inputs, that a GPU's kernel for INT4 takes at once
 
 
 class WeightOnly(Treatment):
     """The layers' projections by kernels that read narrow weights: nothing is widened in memory.
 
     FBGEMM's product of fp32 rows and INT8 weights quantises the rows on the way, each product anew; the
-    bf16 kernels widen weights. Outputs differ, by how much is reported and judged by no one.
+    bf16 kernels widen weights. Outputs differ, by how much is reported and judged by no one; each product
+    of bf16 rows is compared with that of the weights as they are stored.
     """
 
     name = "weight-only-quantisation"
 
     def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
-        """PyTorch's own kernels: INT8 for fp32 and bf16 rows, INT4 in groups for bf16 rows."""
-        if device.startswith("cuda"):
-            return "its kernels here are those of CPUs; on CUDA it needs Marlin or torchao"
-        wanted = {"fp32": ("int8",), "bf16": ("int8", *GROUPS)}.get(dtype, ())
+        """PyTorch's own kernels: INT8 and INT4 in groups for bf16 rows, on a CPU INT8 for fp32 rows."""
+        kernels = {"bf16": ("int8", *GROUPS)} | ({} if device.startswith("cuda") else {"fp32": ("int8",)})
+        wanted = kernels.get(dtype, ())
         if technique.format not in wanted:
-            known = f"it has {', '.join(wanted)}" if wanted else "take --dtype fp32 or bf16"
+            known = (
+                f"it has {', '.join(wanted)}" if wanted else f"take --dtype {' or '.join(sorted(kernels))}"
+            )
             return f"PyTorch has no kernel for rows in {dtype} and weights in {technique.format} ({known})"
         return None
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
         """The same step; narrow projections stand in the place of the wide ones."""
+        fp32 = subject.dtype == "fp32"
 
         def make(linear: Any) -> Any:
-            return _dynamic(linear) if subject.dtype == "fp32" else _packed(linear, technique.format)
+            return _dynamic(linear) if fp32 else _packed(linear, technique.format)
 
         run = partial(step(subject, point, point.kv_len), logits)
-        return Pair(run, run, technique, around_treated=exchanged(subject, make))
+        around = exchanged(subject, make)
+        return Pair(run, run, technique, around_treated=around, remark=ROWS_TOO if fp32 else "")
+
+
+ROWS_TOO = (
+    "FBGEMM quantises the rows, too, and multiplies in INT8: with many rows it gains where weight-only "
+    "products, as predicted, gain nothing"
+)
 
 
 def _dynamic(linear: Any) -> Any:
@@ -57,14 +68,16 @@ def _packed(linear: Any, format: str) -> Any:
     """A module that multiplies by the weight in INT8 by rows, or in INT4 by groups."""
     import torch
 
-    weight = linear.weight.detach().float()
+    weight, dtype = linear.weight.detach().float(), linear.weight.dtype
     if format == "int8":
-        scale = weight.abs().amax(1).clamp(min=1e-12) / 127
-        narrow = (weight / scale[:, None]).round().to(torch.int8)
-        multiply = partial(_int8, narrow, scale.to(linear.weight.dtype))
+        scale = (weight.abs().amax(1).clamp(min=1e-12) / 127).to(dtype)
+        q = (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+        multiply, stored = partial(_int8, q, scale), q * scale[:, None]
     else:
-        multiply = partial(_int4, *_grouped(weight, GROUPS[format], linear.weight.dtype), GROUPS[format])
-    return product(multiply, linear.bias)
+        q, scales = _grouped(weight, GROUPS[format], dtype)
+        pack, by = (_for_gpu, _int4_gpu) if weight.is_cuda else (_for_cpu, _int4_cpu)
+        multiply, stored = partial(by, pack(q), scales, GROUPS[format]), _widened(q, scales)
+    return product(checked(multiply, stored.to(dtype), "bf16"), linear.bias)
 
 
 def _int8(weight: Any, scale: Any, rows: Any) -> Any:
@@ -74,7 +87,7 @@ def _int8(weight: Any, scale: Any, rows: Any) -> Any:
 
 
 def _grouped(weight: Any, group: int, dtype: Any) -> tuple[Any, Any]:
-    """Weights as PyTorch packs them, and [groups, outputs, (scale, zero)]: value = (q - 8) scale + zero."""
+    """Weights in four bits, and [groups, outputs, (scale, zero)]: value = (q - 8) scale + zero."""
     import torch
 
     outputs, inputs = weight.shape
@@ -85,11 +98,40 @@ def _grouped(weight: Any, group: int, dtype: Any) -> tuple[Any, Any]:
     scale = ((high - low) / 15).clamp(min=1e-12)
     zero = low + 8 * scale
     q = ((parts - low[..., None]) / scale[..., None]).round().clamp(0, 15).to(torch.int32)
-    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(q.view(outputs, inputs), 1)
-    return packed, torch.stack([scale.T, zero.T], 2).to(dtype).contiguous()
+    return q.view(outputs, inputs), torch.stack([scale.T, zero.T], 2).to(dtype).contiguous()
 
 
-def _int4(packed: Any, scales: Any, group: int, rows: Any) -> Any:
+def _widened(q: Any, scales: Any) -> Any:
+    """The weights that four bits and scales stand for."""
+    parts = q.view(q.shape[0], scales.shape[0], -1) - 8.0
+    scale, zero = (scales[..., which].T.float()[..., None] for which in range(2))
+    return (parts * scale + zero).view(q.shape)
+
+
+def _for_cpu(q: Any) -> Any:
+    import torch
+
+    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(q, 1)
+
+
+def _for_gpu(q: Any) -> Any:
+    """Two weights to the byte, the even ones high, in the tiles of the matrix units."""
+    import torch
+
+    tiles = next((tiles for tiles in INNER_TILES if q.shape[1] % (16 * tiles) == 0), None)
+    if tiles is None:
+        raise InputError(f"INT4 products on a GPU need inputs in multiples of 32; one has {q.shape[1]}.")
+    bytes_of_two = (q[:, ::2] << 4 | q[:, 1::2]).to(torch.uint8).contiguous()
+    return torch.ops.aten._convert_weight_to_int4pack(bytes_of_two, tiles)
+
+
+def _int4_cpu(packed: Any, scales: Any, group: int, rows: Any) -> Any:
     import torch
 
     return torch.ops.aten._weight_int4pack_mm_for_cpu(rows, packed, group, scales)
+
+
+def _int4_gpu(packed: Any, scales: Any, group: int, rows: Any) -> Any:
+    import torch
+
+    return torch.ops.aten._weight_int4pack_mm(rows, packed, group, scales)

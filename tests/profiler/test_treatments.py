@@ -22,7 +22,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from profiler.subject import Point, Subject, step  # noqa: E402
-from profiler.treatments import measure, speculation  # noqa: E402
+from profiler.treatments import measure, speculation, weight_only  # noqa: E402
 from profiler.treatments.base import Pair, apart, logits  # noqa: E402
 from profiler.treatments.drafting import TOKENS, Decoder, acceptance  # noqa: E402
 from profiler.treatments.eight_bit import narrow  # noqa: E402
@@ -150,6 +150,18 @@ def test_fp8_is_scaled_by_what_each_projection_reads(subject: MakeSubject) -> No
         assert 1e-3 < deviation(pair("fp8", ours, point)) < 0.3
 
 
+@pytest.mark.parametrize("format", ["int8", "int4_g32"])
+def test_narrow_products_in_bf16_are_checked(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that reads its weights otherwise than they are stored is found out before it is timed."""
+    linear = torch.nn.Linear(128, 64, bias=False).to(torch.bfloat16)
+    _packed(linear, format)
+    for name in ("_int8", "_int4_cpu"):
+        right = getattr(weight_only, name)
+        monkeypatch.setattr(weight_only, name, lambda *given, right=right: right(*given).flip(1))
+    with pytest.raises(InputError, match="from the plain one with the same numbers, "):
+        _packed(linear, format)
+
+
 def test_a_product_that_is_not_what_it_stores_is_refused() -> None:
     weight = torch.randn(32, 64)
     with pytest.raises(InputError, match=r"a product of .32, 64. differs by .* of the largest result"):
@@ -163,7 +175,7 @@ def test_models_without_projections_to_exchange_say_so(subject: MakeSubject) -> 
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("words", ["2:4", "fp8"])
+@pytest.mark.parametrize("words", ["2:4", "fp8", "weight-only:format=int4_g64", "weight-only:format=int8"])
 @pytest.mark.parametrize("point", [PREFILL, DECODE])
 def test_a_gpu_multiplies_in_narrow_formats(
     words: str, point: Point, subject: MakeSubject, cuda: str
@@ -333,6 +345,7 @@ def test_times_are_of_runs_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
         ("2:4", "bf16", "PyTorch has no 2:4 kernels for a CPU; it needs CUDA"),
         ("fp8", "bf16", "it needs a CUDA device with fp8 units"),
         ("smoothquant", "bf16", "public kernels multiply in fp8, not in int8; take format=fp8"),
+        ("awq", "fp16", "weights in int4_g128 .take --dtype bf16 or fp32"),
         ("nf4", "bf16", "no kernel for rows in bf16 and weights in nf4"),
         ("self-speculative", "fp32", "it is measured in decode, and no such step was asked for"),
     ],
