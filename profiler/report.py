@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hwspecs import Device, load_device
+from profiler.scenarios import techniques
 from reports.content import of_predictions, of_run
 from reports.elsewhere import other_devices
 from reports.html import render
@@ -33,12 +34,17 @@ def report(subjects: Sequence[Path], hardware: str | None, others: Sequence[str]
     contents = []
     for subject in subjects:
         if subject.is_file() and subject.suffix == ".json" and subject.name != "run.json":
-            contents.append(of_predictions(_predictions(subject, hardware), compared, advise=True))
+            contents.append(of_predictions(predictions_of(subject, hardware), compared, advise=True))
         else:
             run = open_run(subject)
             device = load_device(hardware or _device_beside(subject, run.head.device))
             contents.append(of_run(run, device, compared, advise=True))
     return render(*contents)
+
+
+def page(predictions: Sequence[Prediction]) -> str:
+    """The same of predictions at hand, a traced module's among them, which no file can make again."""
+    return render(of_predictions(predictions, other_devices(), advise=True))
 
 
 def _device_beside(run: Path, name: str) -> str:
@@ -47,8 +53,11 @@ def _device_beside(run: Path, name: str) -> str:
     return str(file) if file.exists() else name
 
 
-def _predictions(path: Path, hardware: str | None) -> list[Prediction]:
-    """Predictions made again from their JSON: it says everything that was asked."""
+def predictions_of(path: Path, hardware: str | None = None) -> list[Prediction]:
+    """Predictions made again from their JSON: it says everything that was asked.
+
+    Raises InputError for another file, a model or device that is not found, and a traced module.
+    """
     data = read_json(path)
     points = data.get("points", [data])
     try:
@@ -91,6 +100,7 @@ def _again(point: dict[str, Any], device: Device) -> Prediction:
         point["context"] if point["phase"] == "decode" else None,
         point["output"] or 1,
         setting,
+        techniques=techniques(tuple(point.get("techniques", ()))),
         steps=point.get("steps"),
         images=point.get("images", 0),
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hwspecs import Device
     from roofline.predict import Prediction
     from roofline.run import Run
+    from roofline.scenario import Scenario
 
 MOST_ADVISED = 4  # of several predictions: each tries every technique, which takes a second
 REFERENCE = {Fidelity.DATASHEET: "data-sheet ceilings", Fidelity.MEASURED: "measured ceilings"}
@@ -130,17 +131,33 @@ def _run_facts(run: Run) -> tuple[tuple[str, str], ...]:
 
 def _prediction_facts(predictions: Sequence[Prediction]) -> tuple[tuple[str, str], ...]:
     settings = [p.scenario.setting for p in predictions]
+    used = _each(technique.told() for p in predictions for technique in p.scenario.techniques)
     return (
         ("Model", _each(p.scenario.model.name for p in predictions)),
-        ("Device", _each(p.device.name for p in predictions)),
+        ("Device", _each(_devices(p) for p in predictions)),
         ("Weights", _each(str(s.precision.weights) for s in settings)),
         ("Activations", _each(str(s.precision.activations) for s in settings)),
         ("KV cache", _each(str(s.precision.kv) for s in settings)),
         ("Devices per layer", _each(str(max(s.tensor_parallel, s.expert_parallel)) for s in settings)),
         ("Stages of layers", _each(str(s.pipeline_parallel) for s in settings)),
-        ("Fidelity", _each(str(p.ceilings.fidelity) for p in predictions)),
+        *([("Techniques", used)] if used else []),
+        ("Fidelity", _each(_fidelity(p) for p in predictions)),
         ("Measured", "nothing: every number is predicted"),
     )
+
+
+def _devices(prediction: Prediction) -> str:
+    """`8 x NAME (NODE)`: how many devices share the work, and where they stand."""
+    device, count = prediction.device, prediction.scenario.setting.devices
+    return (
+        (f"{count} x " if count > 1 else "") + device.name + (f" ({device.node.name})" if device.node else "")
+    )
+
+
+def _fidelity(prediction: Prediction) -> str:
+    kernels = prediction.ceilings.kernels
+    carried = f", constants of {kernels.transferred_from}" if kernels and kernels.transferred_from else ""
+    return f"{prediction.ceilings.fidelity}{carried}"
 
 
 def _each(words: Iterable[str]) -> str:
@@ -149,16 +166,19 @@ def _each(words: Iterable[str]) -> str:
 
 def _totals(prediction: Prediction) -> Totals:
     scenario, totals = prediction.scenario, prediction.totals()
-    lengths = {
-        "prefill": f"{scenario.prompt:,} tokens",
-        "decode": f"context {scenario.decode_context:,}",
-        "generate": f"prompt {scenario.prompt:,}, output {scenario.output:,}",
-    }
     what = f"{scenario.model.name} on {prediction.device.name}, {scenario.phase}"
     names = ("ttft_s", "tpot_s", "tokens_per_s", "mfu", "mbu", "memory_bytes", "fits")
     return Totals(
-        title=f"{what}, batch {scenario.batch}, {lengths[scenario.phase]}",
+        title=f"{what}, batch {scenario.batch}, {_lengths(scenario)}",
         device=prediction.device.name,
         fidelity=str(prediction.ceilings.fidelity),
         **{name: totals[name] for name in names},
     )
+
+
+def _lengths(scenario: Scenario) -> str:
+    if scenario.phase == "prefill":
+        return f"{scenario.prompt:,} tokens"
+    if scenario.phase == "decode":
+        return f"context {scenario.decode_context:,}"
+    return f"prompt {scenario.prompt:,}, output {scenario.output:,}"

@@ -92,7 +92,9 @@ def command(
         emit("\n".join(waterfall(explained(one, device, limits, explain)) for one in found), out)
         return
     if format == "html":
-        emit(_page([run(scenario, device, limits) for scenario in found]), out)
+        from profiler.report import page
+
+        emit(page([run(scenario, device, limits) for scenario in found]), out)
         return
     if (len(found) > 1 or _is_table(out)) and _as_grid(found, device, limits, format, out):
         return
@@ -110,7 +112,12 @@ def _emit_module(made: Any, ledger: bool, format: str, out: Path | None) -> None
 
         emit(render(made, format), out)
         return
-    emit(_page([made]) if format == "html" else _render([as_json(made)], format), out)
+    if format == "html":
+        from profiler.report import page
+
+        emit(page([made]), out)
+        return
+    emit(_render([as_json(made)], format), out)
 
 
 def _only(found: list[Any]) -> Any:
@@ -149,14 +156,6 @@ def _as_grid(found: list[Any], device: Any, limits: Any, format: str, out: Path 
         totals = predict_grid(model, grid, limits)
         emit(terminal.sweep(of_points(found, device, ceilings(device, limits), totals)), out)
     return True
-
-
-def _page(predictions: list[Any]) -> str:
-    """The report of `roofline report`, at once: for a traced module, which no file can make again."""
-    from reports.content import of_predictions
-    from reports.html import render
-
-    return render(of_predictions(predictions))
 
 
 def _render(points: list[dict[str, Any]], format: str) -> str:

@@ -1,0 +1,65 @@
+"""A report says of a prediction what the prediction said, whatever was asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwspecs import load_device
+from profiler.report import page, predictions_of
+from profiler.scenarios import Asked, scenarios
+from roofline.predict import Prediction, predict
+from roofline.tables import as_json
+
+ASKED: list[tuple[str, str, str, dict[str, Any]]] = [
+    (
+        "Llama-3.1-8B",
+        "h100",
+        "datasheet",
+        {"techniques": ("awq", "speculative:k=4"), "batch": 4, "output": 9},
+    ),
+    ("DeepSeek-V3", "dgx-h100", "datasheet", {"tp": 8, "ep": 8, "batch": 8, "weights": "fp8", "output": 3}),
+    ("Llama-3.2-1B", "dgx-h200", "calibrated", {"tp": 8, "phase": "decode"}),
+    ("Mixtral-8x7B", "b200", "measured", {"expert_weights": "nvfp4", "expert_skew": 1.0, "phase": "decode"}),
+    ("Gemma-2-9B", "a100", "datasheet", {"convention": "unfused", "phase": "prefill", "pp": 2, "batch": 2}),
+    ("LLaDA-8B", "h100", "datasheet", {"phase": "denoise", "steps": 5, "output": 32}),
+    ("LLaDA-8B", "h100", "datasheet", {"steps": 5, "output": 32}),
+    ("BERT-large", "a100", "datasheet", {"batch": 8, "prompt": 128}),
+    ("T5-small", "a100", "datasheet", {"batch": 8, "prompt": 128, "output": 8}),
+    ("Mamba-2.8B", "l40s", "datasheet", {"batch": 2, "output": 4}),
+]
+
+
+def predicted(model: str, device: str, fidelity: str, flags: dict[str, Any]) -> list[Prediction]:
+    return [predict(one, load_device(device), fidelity) for one in scenarios(model, Asked(**flags))[1]]
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "fidelity", "flags"), ASKED, ids=[f"{a[0]}-{i}" for i, a in enumerate(ASKED)]
+)
+def test_a_prediction_is_made_again_from_its_json(
+    model: str, device: str, fidelity: str, flags: dict[str, Any], tmp_path: Path
+) -> None:
+    """Every operator and total, and what was asked: nothing is dropped on the way."""
+    (first,) = predicted(model, device, fidelity, flags)
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(as_json(first)))
+    (again,) = predictions_of(path)
+    assert as_json(again) == as_json(first)
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "fidelity", "flags"), ASKED, ids=[f"{a[0]}-{i}" for i, a in enumerate(ASKED)]
+)
+def test_a_page_says_what_was_asked(model: str, device: str, fidelity: str, flags: dict[str, Any]) -> None:
+    html = page(predicted(model, device, fidelity, flags))
+    for technique in predicted(model, device, fidelity, flags)[0].scenario.techniques:
+        assert technique.told() in html
+    assert "What would help" in html
+    assert "L40S-48GB" in html, "one of the devices to compare with"
+    if device == "dgx-h200":
+        assert "8 x H200-SXM-141GB (DGX-H200)" in html
+        assert "constants of H100-SXM5-80GB" in html
