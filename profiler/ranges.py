@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from profiler.ranks.share import SUM
 from specfiles.errors import InputError
 from workloads.model import Model
 
@@ -42,6 +43,10 @@ _ATTENTION = {
     f"self_attn.{name}": f"layers.attention.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")
 }
 _MLP = {f"mlp.{name}": f"layers.mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj")}
+_SUMS = {  # of a model that processes share (profiler/ranks/share.py)
+    f"self_attn.{SUM}": "layers.attention_allreduce",
+    f"mlp.{SUM}": "layers.mlp_allreduce",
+}
 _GATED_ACTIVATION = {"mlp.act_fn": "layers.mlp.act_mul"}
 _PRODUCT = Gap("mlp.up_proj", "mlp.down_proj", "layers.mlp.act_mul")
 _OUTSIDE = {"model.embed_tokens": "embedding", "model.norm": "final_norm", "lm_head": "lm_head"}
@@ -64,7 +69,7 @@ _SANDWICH_RESIDUALS = (
 
 _LLAMA = Family(
     "model.layers",
-    {**_ATTENTION, **_MLP, **_GATED_ACTIVATION, **_NORMS},
+    {**_ATTENTION, **_MLP, **_GATED_ACTIVATION, **_NORMS, **_SUMS},
     (*_RESIDUALS, _PRODUCT),
     _OUTSIDE,
 )

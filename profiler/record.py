@@ -33,9 +33,12 @@ from specfiles.errors import InputError
 from specfiles.writing import write_text
 from workloads.catalogue import Loaded
 from workloads.dtypes import Precision
-from workloads.phases import Setting
+from workloads.operators.collective import PATTERNS
+from workloads.phases import Named, Setting
 from workloads.techniques.base import Technique
 
+# From a model, its step and the names of its collectives to the rows of table `arrivals`.
+Meetings = Callable[[Subject, Callable[[Any], Any], Sequence[str]], list[dict[str, Any]]]
 SAVE_EVERY_S = 10.0
 TOGETHER_BYTES = 1e9  # KV caches of points that are measured in turn; what needs more is measured after them
 
@@ -55,6 +58,8 @@ class Request:
     alone: bool = True
     techniques: tuple[Technique, ...] = ()  # to measure beside the plain steps
     progress: Callable[[str], None] = lambda _: None
+    tensor_parallel: int = 1  # processes that share the model
+    meetings: Meetings | None = None  # how collectives are watched, where there are several processes
 
 
 Tables = dict[str, list[dict[str, Any]]]
@@ -115,7 +120,9 @@ def profile(request: Request) -> Run:
     keep_freed_memory()
     family(request.loaded.model)  # whose parts are not known cannot be put into ranges
     with torch.inference_mode():
-        subject = load_subject(request.loaded, request.device, request.dtype, request.seed)
+        subject = load_subject(
+            request.loaded, request.device, request.dtype, request.seed, request.tensor_parallel
+        )
         configs = _configs(request)
         run = create_run(request.out, _head(request, subject))
         if isinstance(request.hardware, Device):  # kept with the run, so that reports need nothing else
@@ -172,6 +179,7 @@ def _head(request: Request, subject: Subject) -> Head:
         device=request.hardware if isinstance(request.hardware, str) else request.hardware.name,
         environment=environment(request.device),
         seed=request.seed,
+        tensor_parallel=request.tensor_parallel,
     )
 
 
@@ -266,7 +274,7 @@ def _point_rows(measured: _Measured) -> Tables:
             (True, timed.ranged, None),
         )
     ]
-    described = {n.name: n for n in operators_at(measured.request.loaded, measured.request.dtype, point)}
+    described = {n.name: n for n in _described(measured.request, point)}
     operators = []
     for name, totals in timed.ranges.items():
         known = described.get(name.partition(JOIN)[0])  # of operators in one range the first
@@ -276,6 +284,11 @@ def _point_rows(measured: _Measured) -> Tables:
             {**where, "name": name, "kind": kind, "where": "model", "count": count, **_quartiles(each)}
         )
     return {"steps": steps, "operators": operators, "references": _reference_rows(measured)}
+
+
+def _described(request: Request, point: Point) -> Sequence[Named]:
+    """The operators of a point, as one process runs them."""
+    return operators_at(request.loaded, request.dtype, point, request.tensor_parallel)
 
 
 def _reference_rows(measured: _Measured) -> list[dict[str, Any]]:
@@ -296,6 +309,10 @@ def _look_inside(request: Request, subject: Subject, measured: _Measured, rows: 
     rows.tables["techniques"] += [
         {**where, **row} for row in _techniques(request, subject, point, rows.notes)
     ]
+    if request.meetings:
+        collectives = [n.name for n in _described(request, point) if n.operator.kind in PATTERNS]
+        met = request.meetings(subject, measured.run, collectives) if collectives else []
+        rows.tables["arrivals"] += [{**where, **row} for row in met]
     if request.alone:
         request.progress("  operators alone")
         rows.tables["operators"] += [{**where, **row} for row in _alone(request, point)]
@@ -323,7 +340,7 @@ def _alone(request: Request, point: Point) -> list[dict[str, Any]]:
     place = Place(request.device, request.dtype, cold)
     between = company(place)
     rows = []
-    for named in operators_at(request.loaded, request.dtype, point):
+    for named in _described(request, point):
         try:
             error = kernel(named.operator, Place(request.device, request.dtype)).error()
             if not error <= TOLERANCE[request.dtype]:

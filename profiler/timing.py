@@ -57,11 +57,13 @@ def host_clock() -> Callable[[], int]:
     """Nanoseconds of work on the host: time that the thread ran, without its waits for a processor.
 
     On a shared machine a step may wait longer than it runs, and the waits say nothing about its operators.
-    Where torch uses several threads no clock of one thread tells their time, and the wall clock is read.
+    Where torch uses several threads no clock of one thread tells their time, and the wall clock is read; so
+    where several processes run a step together: then waiting for each other is part of it.
     """
     import torch
 
-    return time.thread_time_ns if torch.get_num_threads() == 1 else time.perf_counter_ns
+    one = torch.get_num_threads() == 1 and not torch.distributed.is_initialized()
+    return time.thread_time_ns if one else time.perf_counter_ns
 
 
 def laps(device: str) -> Callable[[Callable[[], Any]], Lap]:

@@ -90,6 +90,38 @@ TABLES = {
         "deviation",  # of results: largest difference over largest value
         "remark",  # what of it was measured and what assumed
     ),
+    # One row per collective that a process saw: when it came and left, on the clock of the first process.
+    "arrivals": (
+        "phase",
+        "batch",
+        "q_len",
+        "kv_len",
+        "name",
+        "repeat",
+        "index",  # among the collectives of the step
+        "begin_s",
+        "end_s",
+        "uncertainty_s",  # of the clock
+    ),
+    # One row per phase point and collective of a merged run: medians over occurrences that all ranks have.
+    "collectives": (
+        "phase",
+        "batch",
+        "q_len",
+        "kv_len",
+        "name",
+        "ranks",
+        "count",  # per step
+        "repeats",
+        "wait_s",  # from the first rank's arrival to the last's
+        "mean_wait_s",  # of a rank for the last
+        "median_s",  # from the last arrival to the last end, as are the quartiles
+        "q25_s",
+        "q75_s",
+        "last_rank",  # that came last most often
+        "last_share",  # of the occurrences
+        "uncertainty_s",
+    ),
     # Samples of the power monitor.
     "power": ("time_s", "power_w", "sm_clock_hz", "memory_clock_hz", "temperature_c", "throttle"),
 }
@@ -151,6 +183,14 @@ class Overhead(Strict, frozen=True, kw_only=True):
     pairs: int
 
 
+class Part(Strict, frozen=True, kw_only=True):
+    """What one process contributed to a run of several: the folder rank0, rank1, ... beside its tables."""
+
+    rank: int
+    status: Literal["running", "complete", "failed", "missing"] = "running"
+    device: str = ""
+
+
 class Head(Strict, frozen=True, kw_only=True):
     """`run.json`. An imported run leaves empty what its traces do not say."""
 
@@ -177,6 +217,7 @@ class Head(Strict, frozen=True, kw_only=True):
     experts: str = ""
     absorbs_latents: bool | None = None
     imported: Imported | None = None
+    parts: list[Part] = []  # of a run of several processes
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from profiler.cli.options import (
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:
+    from profiler.ranks.group import Ranks
+    from profiler.record import Request
     from roofline.run import Overhead, Run
 
 REPLAYED = 3  # steps of each point under a tool
@@ -33,6 +35,9 @@ REPLAYED = 3  # steps of each point under a tool
 @size_options
 @click.option("--dtype", help="Format of the model; fp32 on a CPU, bf16 on CUDA.")
 @threads_option
+@click.option(
+    "--tp", type=int, default=1, show_default=True, help="Processes of torchrun that share the model."
+)
 @click.option("--repeats", type=int, default=16, show_default=True, help="Measured steps of each point.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random weights and tokens.")
 @click.option("--alone/--no-alone", default=True, show_default=True, help="Each operator by itself, too.")
@@ -55,6 +60,7 @@ def command(
     device: str,
     dtype: str | None,
     threads: int,
+    tp: int,
     repeats: int,
     seed: int,
     alone: bool,
@@ -67,6 +73,9 @@ def command(
 ) -> None:
     """Run a model under ranges and write a run folder: steps, operators, kernels, traces.
 
+    Under `torchrun --nproc-per-node N -m profiler profile MODEL` each process measures its part, with --tp N
+    its share of the model, and the first merges them.
+
     MODULE:FUNCTION is any torch.nn.Module: MODULE is imported from here, FUNCTION returns (module, inputs),
     and one pass is measured, each operation by itself.
     """
@@ -76,21 +85,27 @@ def command(
     from profiler.kernels import known_kernel_dtype
     from profiler.module_source import names_module
     from profiler.points import points
-    from profiler.record import Request, profile
+    from profiler.ranks.group import check_asked, started
+    from profiler.ranks.share import check_share
+    from profiler.record import Request
     from profiler.scenarios import Asked, scenarios
     from profiler.treatments.measure import treatment
     from roofline.run import refuse_existing
     from workloads.techniques.registry import parse
 
-    positive(repeats=repeats, threads=threads)
+    positive(repeats=repeats, threads=threads, tp=tp)
+    ranks = started()
+    check_asked(
+        ranks, tp, alone={"--nsys": nsys, "--ncu": ncu, "--with": bool(words), model: names_module(model)}
+    )
     if overhead is not None and not 0 <= overhead < float("inf"):
         raise InputError(f"overhead is {overhead}; expected a fraction of a step, as 0.03.")
     tools = [tool for tool, asked in (("nsys", nsys), ("ncu", ncu)) if asked]
-    chosen = pick_device(device)
-    if not replay:
+    chosen = pick_device(ranks.device(device) if ranks else device)
+    if not replay and ranks is None:  # of several processes the first makes the folder, and all hear it
         refuse_existing(out)
     if names_module(model):
-        flags = {**sizes, "dtype": dtype, "with": words, "nsys": nsys, "ncu": ncu}
+        flags = {**sizes, "dtype": dtype, "with": words, "nsys": nsys, "ncu": ncu, "tp": tp > 1}
         _refuse(model, [name for name, value in flags.items() if value])
         use_threads(threads)
         _profile_module(model, chosen, out, hw, repeats, seed, overhead)
@@ -112,25 +127,39 @@ def command(
     steps = points(found)
     for technique in techniques:
         treatment(technique, chosen, wanted, [point.phase for point in steps])
+    check_share(loaded.model, tp, [point.batch for point in steps])
     hardware = load_device(hw) if hw else device_name(chosen)
-    run = profile(
-        Request(loaded, chosen, wanted, steps, out, hardware, repeats, seed, alone, techniques, progress)
+    request = Request(
+        loaded, chosen, wanted, steps, out, hardware, repeats, seed, alone, techniques, progress, tp
     )
+    run = _profiled(request, ranks)
+    if run is None:
+        return
     _tell(run, overhead)
     if tools:
-        from profiler.nsight import record
-
-        given = {
-            "device": chosen,
-            "dtype": wanted,
-            "threads": threads,
-            "seed": seed,
-            "repeats": REPLAYED,
-            **sizes,
-        }
-        options = [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
-        record(tools, [model, "-o", str(out), *options], run, loaded, chosen, progress)
+        _record(tools, model, run, request, {"threads": threads, **sizes})
     _finish(run, overhead)
+
+
+def _profiled(request: Request, ranks: Ranks | None) -> Run | None:
+    """The run; of several processes the merged one, which the first of them returns."""
+    from profiler.record import profile
+
+    if ranks is None:
+        return profile(request)
+    from profiler.ranks.run import profile_ranks
+
+    return profile_ranks(request, ranks)
+
+
+def _record(tools: list[str], model: str, run: Run, request: Request, flags: dict[str, Any]) -> None:
+    """The same steps again under each tool."""
+    from profiler.nsight import record
+
+    asked = {"device": request.device, "dtype": request.dtype, "seed": request.seed, "repeats": REPLAYED}
+    given = {**asked, **flags}
+    options = [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
+    record(tools, [model, "-o", str(run.path), *options], run, request.loaded, request.device, progress)
 
 
 def _refuse(target: str, flags: list[str]) -> None:

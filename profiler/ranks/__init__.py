@@ -1,0 +1,1 @@
+"""Several processes that torchrun started for one run: each measures its part, the first merges them."""

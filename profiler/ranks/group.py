@@ -1,0 +1,133 @@
+"""The processes of one run: what torchrun told them, how they meet and leave, what a stop does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from specfiles.errors import InputError
+
+BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
+STOPPED = 128 + signal.SIGTERM  # exit code of a process that was told to end
+GRACE_S = 5.0  # to end in order; torchrun kills after 30 s
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of the run."""
+
+    rank: int
+    count: int
+    local: int  # among those of this machine
+
+    @property
+    def first(self) -> bool:
+        """Whether it is this process that merges the parts."""
+        return self.rank == 0
+
+    def device(self, asked: str) -> str:
+        """The device of this process in the words of `--device`; on CUDA each takes its own."""
+        if asked.startswith("cuda:"):
+            raise InputError(f"{asked} was asked for, and {self.count} processes run; use --device cuda.")
+        if asked == "auto":
+            import torch
+
+            asked = "cuda" if torch.cuda.is_available() else "cpu"
+        return f"cuda:{self.local}" if asked == "cuda" else asked
+
+
+def started() -> Ranks | None:
+    """What torchrun told this process in its environment; None where it runs alone."""
+    told = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
+    if not all(value.isdecimal() for value in told) or int(told[1]) < 2:
+        return None
+    return Ranks(*map(int, told))
+
+
+def check_asked(ranks: Ranks | None, tensor_parallel: int, alone: Mapping[str, bool]) -> None:
+    """An InputError where the model shall be shared by another number of devices than there are processes.
+
+    `alone` says what was asked for that one process does alone.
+    """
+    count = ranks.count if ranks else 1
+    for what in [name for name, asked in alone.items() if asked and count > 1]:
+        raise InputError(f"{what} runs in one process, and torchrun started {count}; start it without.")
+    if tensor_parallel not in (1, count):
+        raise InputError(
+            f"--tp {tensor_parallel} needs {tensor_parallel} processes, and there "
+            f"{'is' if count == 1 else 'are'} {count}; start them with "
+            f"torchrun --nproc-per-node {tensor_parallel} -m profiler profile ..."
+        )
+
+
+@dataclass(frozen=True)
+class Group:
+    """The process group: its default group shares results on devices, `talk` numbers between hosts."""
+
+    ranks: Ranks
+    talk: Any
+
+    def all(self, value: bool) -> bool:
+        """Whether it is true in every process; all of them ask at the same place."""
+        import torch
+        import torch.distributed as dist
+
+        told = torch.tensor([int(value)])
+        dist.all_reduce(told, dist.ReduceOp.MIN, group=self.talk)
+        return bool(told)
+
+    def meet(self) -> None:
+        """Wait for the others. Raises RuntimeError where one of them has died."""
+        self.all(True)
+
+
+@contextmanager
+def joined(ranks: Ranks, device: str) -> Iterator[Group]:
+    """The group while the block runs. One that fails leaves without a word to the others, who may hang."""
+    import torch
+    import torch.distributed as dist
+
+    kind = device.partition(":")[0]
+    own = torch.device(device) if kind == "cuda" else None
+    dist.init_process_group(BACKENDS[kind], device_id=own)
+    yield Group(ranks, dist.new_group(backend="gloo"))
+    dist.destroy_process_group()
+
+
+@contextmanager
+def when_stopped(act: Callable[[], object]) -> Iterator[None]:
+    """Do something and leave when SIGTERM comes: torchrun sends it to all where one process dies.
+
+    The process may wait in a collective at that moment, where no Python signal handler runs: the signal's
+    byte wakes a thread. A block that fails by itself just then, as its neighbour is gone, is left to do so.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    woken_before = signal.set_wakeup_fd(writing)
+    left = threading.Event()
+
+    def wait() -> None:
+        while came := os.read(reading, 1):
+            if came[0] == signal.SIGTERM and not left.wait(GRACE_S):
+                try:
+                    act()
+                finally:
+                    os._exit(STOPPED)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        left.set()
+        signal.set_wakeup_fd(woken_before)
+        signal.signal(signal.SIGTERM, before)
+        os.close(writing)
+        thread.join()
+        os.close(reading)

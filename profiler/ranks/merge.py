@@ -1,0 +1,190 @@
+"""The parts of a run, a folder each, as one run that says which parts it lacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from roofline.run import POINT, TABLES, Head, Part, Run, open_run
+from specfiles.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KEY = [*POINT, "name", "kind", "where"]
+QUARTILES = ["median_s", "q25_s", "q75_s"]
+OF_ONE = ("references", "kernels", "techniques", "power")  # tables that are taken from the first whole part
+
+
+def part_folder(out: Path, rank: int) -> Path:
+    """Where a process writes its part: a run of its own."""
+    return out / f"rank{rank}"
+
+
+def merge(out: Path, begun: Head) -> Run:
+    """Write the tables and the head of the run in `out` from its parts, as far as they got.
+
+    Operators are medians over ranks, of collectives the time after the last arrival; a step takes as
+    long as on its slowest rank. The parts stay.
+    """
+    runs = {part.rank: _opened(part_folder(out, part.rank)) for part in begun.parts}
+    found = [run for run in runs.values() if run is not None]
+    parts = [_part(part, runs[part.rank]) for part in begun.parts]
+    head = begun if not found else _like(found[0].head, begun)
+    run = Run(out, head)
+    matched = _collectives(found, len(parts))
+    tables = {name: found[0].table(name) for name in OF_ONE} if found else {}
+    tables["steps"] = _slowest(_all_of(found, "steps"))
+    tables["operators"] = _with_transfers(_medians(_all_of(found, "operators")), matched)
+    tables["collectives"] = matched
+    for name, table in tables.items():
+        if len(table):
+            run.write_table(name, table)
+    whole = all(part.status == "complete" for part in parts)
+    return run.write_head(
+        status="complete" if whole else "failed", parts=parts, notes=_notes(found, parts, head, matched)
+    )
+
+
+def _opened(folder: Path) -> Run | None:
+    """The part's run; None where it wrote none, or one that cannot be read."""
+    try:
+        run = open_run(folder)
+        for name in TABLES:
+            run.table(name)
+    except InputError:
+        return None
+    return run
+
+
+def _part(part: Part, run: Run | None) -> Part:
+    if run is None:
+        return part.replace(status="missing")
+    return part.replace(status=run.head.status, device=str(run.head.environment.get("gpu", run.head.device)))
+
+
+def _like(head: Head, begun: Head) -> Head:
+    """The head of a part as that of the whole."""
+    return head.replace(created=begun.created, command=begun.command, parts=begun.parts, notes=[])
+
+
+def _all_of(runs: list[Run], name: str) -> pd.DataFrame:
+    import pandas as pd
+
+    tables = [run.table(name) for run in runs]
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(TABLES[name]))
+
+
+def _medians(operators: pd.DataFrame) -> pd.DataFrame:
+    """A row per operator: the median over ranks of each quartile; repeats are those of the fewest."""
+    how = {"count": "first", "repeats": "min", **dict.fromkeys(QUARTILES, "median")}
+    return operators.groupby(KEY, sort=False, as_index=False).agg(how)
+
+
+def _slowest(steps: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the slowest rank of each point: a step has ended when it has ended everywhere."""
+    return steps.loc[steps.groupby([*POINT, "instrumented"], sort=False)["median_s"].idxmax()]
+
+
+def _collectives(runs: list[Run], ranks: int) -> pd.DataFrame:
+    """A row per point and collective: how long ranks wait for the last, and what then remains.
+
+    Occurrences are matched by repeat and place in the step, where every rank has them.
+    """
+    import pandas as pd
+
+    each = pd.concat(
+        [_all_of([run], "arrivals").assign(rank=rank) for rank, run in enumerate(runs)]
+        or [_all_of([], "arrivals")]
+    )
+    place = [*POINT, "repeat", "index", "name"]
+    rows = []
+    for key, met in each.groupby(place, sort=False):
+        if len(met) != ranks:
+            continue
+        last = met["begin_s"].max()
+        rows.append(
+            {
+                **dict(zip(place, key, strict=True)),
+                "wait_s": last - met["begin_s"].min(),
+                "mean_wait_s": last - met["begin_s"].mean(),
+                "transfer_s": max(0.0, met["end_s"].max() - last),
+                "last_rank": int(met.loc[met["begin_s"] == last, "rank"].iloc[0]),
+                "uncertainty_s": met["uncertainty_s"].max(),
+            }
+        )
+    if not rows:
+        return pd.DataFrame(columns=list(TABLES["collectives"]))
+    return _summed(pd.DataFrame(rows), ranks)
+
+
+def _summed(occurrences: pd.DataFrame, ranks: int) -> pd.DataFrame:
+    """Medians and quartiles over the occurrences of each collective of a point."""
+    found = []
+    for key, group in occurrences.groupby([*POINT, "name"], sort=False):
+        quarters = group["transfer_s"].quantile([0.25, 0.5, 0.75]).tolist()
+        lasts = group["last_rank"].mode()
+        repeats = group["repeat"].nunique()
+        found.append(
+            {
+                **dict(zip([*POINT, "name"], key, strict=True)),
+                "ranks": ranks,
+                "count": round(len(group) / repeats),
+                "repeats": repeats,
+                "wait_s": group["wait_s"].median(),
+                "mean_wait_s": group["mean_wait_s"].median(),
+                **dict(zip(["q25_s", "median_s", "q75_s"], quarters, strict=True)),
+                "last_rank": int(lasts.iloc[0]),
+                "last_share": float((group["last_rank"] == lasts.iloc[0]).mean()),
+                "uncertainty_s": group["uncertainty_s"].max(),
+            }
+        )
+    import pandas as pd
+
+    return pd.DataFrame(found)
+
+
+def _with_transfers(operators: pd.DataFrame, matched: pd.DataFrame) -> pd.DataFrame:
+    """Operators whose collectives take what is left when the last rank has come: waits are no transfer."""
+    if not len(matched):
+        return operators
+    place = [*POINT, "name"]
+    known = operators.merge(matched[[*place, *QUARTILES]], on=place, how="left", suffixes=("", "_after"))
+    inside = (known["where"] == "model") & known["median_s_after"].notna()
+    for name in QUARTILES:
+        known[name] = known[f"{name}_after"].where(inside, known[name])
+    return known[list(TABLES["operators"])]
+
+
+def _notes(runs: list[Run], parts: list[Part], head: Head, matched: pd.DataFrame) -> list[str]:
+    """What a reader of the merged run must know, and each part's own notes under its name."""
+    how = "shared the model" if head.tensor_parallel > 1 else "ran the whole model each, side by side"
+    notes = [
+        f"{len(parts)} ranks {how}; their parts are in rank0 to rank{len(parts) - 1}: operators are medians "
+        "over ranks, steps those of the slowest"
+    ]
+    notes += [f"rank {part.rank} {_REASONS[part.status]}" for part in parts if part.status != "complete"]
+    for row in matched.to_dict("records"):
+        notes.append(
+            f"{row['phase']} of {row['batch']}x{row['q_len']} at {row['kv_len']}: {row['name']} waits "
+            f"{row['wait_s'] * 1e6:.1f} us from the first to the last rank (rank {row['last_rank']} in "
+            f"{row['last_share']:.0%}), then takes {row['median_s'] * 1e6:.1f} us; clocks agree within "
+            f"{row['uncertainty_s'] * 1e6:.1f} us"
+        )
+    if head.tensor_parallel > 1 and not len(matched):
+        notes.append("no collective was seen on every rank: none is matched, their times hold the waits")
+    return notes + [
+        f"rank {part.rank}: {note}"
+        for part in parts
+        for run in runs
+        if run.path.name == f"rank{part.rank}"
+        for note in run.head.notes
+    ]
+
+
+_REASONS = {
+    "missing": "is missing: it wrote nothing that can be read",
+    "running": "is missing its end: it was killed, what it measured before is here",
+    "failed": "failed; what it measured before is here",
+}

@@ -1,0 +1,98 @@
+"""Profile a model in the processes that torchrun started: a part each, merged by the first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+from profiler.environment import command_line, environment
+from profiler.ranks.arrivals import arrivals
+from profiler.ranks.group import Group, Ranks, joined, when_stopped
+from profiler.ranks.merge import merge, part_folder
+from profiler.record import Request, profile
+from profiler.subject import convention_of
+from roofline.run import Head, Part, Run, create_run
+from specfiles.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def profile_ranks(request: Request, ranks: Ranks) -> Run | None:
+    """Measure this process's part and, in the first process, return the merged run; None in the others.
+
+    A process that fails, or loses the others, leaves its part as far as it got; the first merges then, too.
+    Raises what `profile` raises.
+    """
+    begun = _begun(request, ranks)
+    with joined(ranks, request.device) as group:
+        _refused_together(group, request.out, begun)
+        own = replace(
+            request,
+            out=part_folder(request.out, ranks.rank),
+            meetings=partial(arrivals, group=group),
+            progress=request.progress if ranks.first else _silent,
+        )
+        finish = partial(merge, request.out, begun) if ranks.first else _nothing
+        with when_stopped(finish):
+            try:
+                profile(own)
+                group.meet()  # every part is written
+            except BaseException as error:
+                finish()
+                if _alone(error):
+                    raise InputError(
+                        f"{request.out}: another process of the run ended early; what was measured is there."
+                    ) from None
+                raise
+            return finish()
+
+
+def _begun(request: Request, ranks: Ranks) -> Head:
+    """What is said of the run before anything is measured."""
+    return Head(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command_line(),
+        model=request.loaded.model.name,
+        model_config_fields=request.loaded.config,
+        weights="",
+        phase=" ".join(dict.fromkeys(point.phase for point in request.points)),
+        dtype=request.dtype,
+        convention=convention_of(request.loaded.model),
+        mode="eager",
+        device=request.hardware if isinstance(request.hardware, str) else request.hardware.name,
+        environment=environment(request.device),
+        seed=request.seed,
+        tensor_parallel=request.tensor_parallel,
+        parts=[Part(rank=rank) for rank in range(ranks.count)],
+        notes=[f"{ranks.count} ranks began; not merged yet: their parts are in rank0, rank1, ..."],
+    )
+
+
+def _refused_together(group: Group, out: Path, begun: Head) -> None:
+    """Make the folder in the first process; where it cannot be made, all processes say so and end."""
+    reason: InputError | None = None
+    if group.ranks.first:
+        try:
+            create_run(out, begun)
+        except InputError as error:
+            reason = error
+    if not group.all(reason is None):
+        raise reason or InputError(f"{out}: the first process could not make the run.")
+
+
+def _alone(error: BaseException) -> bool:
+    """Whether an error says that others of the group are gone: gloo has no error class of its own."""
+    import torch.distributed as dist
+
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def _silent(_: str) -> None:
+    """Progress of all but the first process."""
+
+
+def _nothing() -> None:
+    """What all but the first process do at the end."""

@@ -1,0 +1,207 @@
+"""A model that processes share, from the command to the validated run."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hwspecs import load_device
+from hwspecs.values import Sourced
+from profiler.ranges import FAMILIES as RANGES
+from profiler.ranks import share
+from profiler.ranks.group import Ranks, joined
+from profiler.ranks.share import check_share
+from profiler.steps import operators_at
+from profiler.subject import Point, load_subject
+from roofline.run import POINT, open_run
+from roofline.validate import validate
+from specfiles.errors import InputError
+from workloads.catalogue import Loaded, load_model
+from workloads.operators import Gemm
+from workloads.operators.collective import PATTERNS
+
+SIZES = ("--device", "cpu", "--prompt", 12, "--output", 3, "--repeats", 2, "--no-alone")
+ROWS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "lm_head")  # cut by rows of the weight
+COLUMNS = ("o_proj", "down_proj")
+TINY = {
+    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 4,
+    "intermediate_size": 96, "vocab_size": 160, "max_position_embeddings": 64, "pad_token_id": 0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def model(tmp_path: Path, brief: None) -> Path:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", **TINY}))
+    return folder
+
+
+def cut(name: str, whole: torch.Tensor, rank: int, count: int) -> torch.Tensor:
+    """What a rank holds of a parameter."""
+    kind = name.split(".")[-2]
+    if kind in ROWS:
+        return whole.chunk(count)[rank]
+    return whole.chunk(count, dim=1)[rank] if kind in COLUMNS and whole.ndim > 1 else whole
+
+
+def shares_add_up(rank: int, loaded: Loaded, count: int) -> None:
+    """The ranks' logits side by side are those of the whole model, whose parameters they hold parts of."""
+    whole = load_subject(loaded, "cpu", "fp64", seed=3)
+    with joined(Ranks(rank, count, rank), "cpu") as _, torch.inference_mode():
+        part = load_subject(loaded, "cpu", "fp64", seed=3, tensor_parallel=count)
+        for name, held in part.network.named_parameters():
+            held.copy_(cut(name, whole.network.get_parameter(name), rank, count))
+        tokens = whole.tokens(2, 9)
+        torch.distributed.broadcast(tokens, 0)
+        own = part.network(tokens).logits
+        every = [torch.empty_like(own) for _ in range(count)]
+        torch.distributed.all_gather(every, own.contiguous())
+        torch.testing.assert_close(torch.cat(every, -1), whole.network(tokens).logits, rtol=1e-9, atol=1e-9)
+        point = Point("prefill", 2, 9, 9)
+        parts = RANGES[loaded.model.family]
+        modules = {name: path for path, name in parts.modules.items()}
+        layer = part.network.model.layers[0]
+        for named in operators_at(loaded, "fp64", point, count):
+            if isinstance(named.operator, Gemm) and named.name in modules:
+                weight = layer.get_submodule(modules[named.name]).weight
+                assert tuple(weight.shape) == (named.operator.n, named.operator.k), named.name
+
+
+@pytest.mark.parametrize("family", share.FAMILIES)
+def test_shares_compute_what_the_whole_model_does(
+    family: str, tiny: Callable[..., Loaded], processes: Callable[..., Any]
+) -> None:
+    loaded = tiny(family, **TINY, head_dim=8, attention_bias=True)
+    found = processes(lambda rank: shares_add_up(rank, loaded, 2))
+    assert found.wait() == [0, 0], found.said()
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "sentence"),
+    [
+        ("SmolLM2-135M", 2, r"9 attention heads, which 2 devices do not divide; choose another --tp"),
+        ("GPT-2", 2, r"of family 'gpt2'; models that several processes share are of llama, .*leave --tp out"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(name: str, devices: int, sentence: str) -> None:
+    model = load_model(name).model
+    with pytest.raises(InputError, match=sentence):
+        check_share(model, devices, [1])
+    check_share(model, 1, [1])
+
+
+def linked(file: Path) -> Any:
+    """The device of a file with a link between processes: 5 GB/s through shared memory."""
+    device = load_device(file)
+    rate = Sourced(value=5e9, source=next(iter(device.sources)))
+    return device.replace(measured=device.measured.replace(links={"pcie": rate}))
+
+
+@pytest.mark.slow
+def test_a_shared_model_is_profiled_and_validated(
+    model: Path, measured_file: Path, torchrun: Callable[..., Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    found = torchrun("profile", model, "--tp", 2, *SIZES, "-o", out)
+    assert found.wait() == [0, 0], found.said()
+    run = open_run(out)
+    assert (run.head.status, run.head.tensor_parallel) == ("complete", 2)
+    loaded = load_model(model)
+    operators = run.table("operators")
+    for point, group in operators.groupby(POINT):
+        described = operators_at(loaded, "fp32", Point(*point), 2)  # type: ignore[misc]
+        assert set(group["name"]) == {named.name for named in described}
+        assert set(group["kind"]) & set(PATTERNS) == {"allreduce"}
+    matched = run.table("collectives")
+    assert set(matched["name"]) == {"layers.attention_allreduce", "layers.mlp_allreduce"}
+    assert (matched["count"] == len(loaded.model.layers)).all()
+    assert (matched["uncertainty_s"] == 0).all()  # one machine, one clock
+    nobody_leaves_before_the_last_has_come(out)
+    checked = validate(run, linked(measured_file), "calibrated")
+    assert checked.unmatched.empty
+    assert (checked.matched["measured_s"] > 0).all()
+
+
+def nobody_leaves_before_the_last_has_come(out: Path) -> None:
+    """An all-reduce needs everyone's numbers."""
+    both = [open_run(out / f"rank{rank}").table("arrivals") for rank in (0, 1)]
+    place = [*POINT, "name", "repeat", "index"]
+    met = both[0].merge(both[1], on=place, validate="1:1")
+    assert len(met) == len(both[0]) == len(both[1]) > 0
+    last = met[["begin_s_x", "begin_s_y"]].max(axis=1)
+    assert (met[["end_s_x", "end_s_y"]].min(axis=1) >= last).all()
+
+
+@pytest.mark.slow
+def test_replicas_run_side_by_side(model: Path, torchrun: Callable[..., Any], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    found = torchrun("profile", model, *SIZES, "-o", out)
+    assert found.wait() == [0, 0], found.said()
+    run = open_run(out)
+    assert (run.head.status, run.head.tensor_parallel) == ("complete", 1)
+    assert run.table("collectives").empty
+    steps = [open_run(out / f"rank{rank}").table("steps") for rank in (0, 1)]
+    slowest = steps[0]["median_s"].combine(steps[1]["median_s"], max)
+    assert sorted(run.table("steps")["median_s"]) == sorted(slowest)
+    again = torchrun("profile", model, *SIZES, "-o", out)
+    assert again.wait() == [2, 2]
+    assert "a run is already there" in again.said()
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_named(model: Path, torchrun: Callable[..., Any], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = [word if word != 2 else 100_000 for word in SIZES]
+    found = torchrun("profile", model, "--tp", 2, *words, "-o", out)
+    deadline = time.monotonic() + 120
+    while not (out / "rank1" / "operators.parquet").exists():
+        assert time.monotonic() < deadline, found.said()
+        assert len(found.running()) == 2, found.said()
+        time.sleep(0.02)
+    found.send(1, signal.SIGKILL)
+    assert found.wait() == [2, -signal.SIGKILL], found.said()
+    assert "another process of the run ended early; what was measured is there" in found.said()
+    run = open_run(out)
+    assert run.head.status == "failed"
+    assert [part.status for part in run.head.parts] == ["failed", "running"]
+    assert any(note.startswith("rank 1 is missing its end") for note in run.head.notes)
+    assert not run.table("operators").empty
+
+
+def test_processes_are_asked_for_before_anything_runs(
+    roofline: Callable[..., Any], model: Path, tmp_path: Path
+) -> None:
+    done = roofline("profile", model, "--tp", 2, *SIZES, "-o", tmp_path / "run")
+    assert done.code == 2
+    assert "torchrun --nproc-per-node 2 -m profiler profile" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_a_model_is_shared_by_gpus(model: Path, cuda: str, tmp_path: Path) -> None:
+    """Processes of their own: CUDA does not survive a fork."""
+    if torch.cuda.device_count() < 2:
+        pytest.skip("there is one GPU")
+    out = tmp_path / "run"
+    words = [str(word) if word != "cpu" else "cuda" for word in SIZES]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "profiler"]
+    command = [*torchrun, "profile", str(model), "--tp", "2", *words, "-o", str(out)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    run = open_run(out)
+    assert [part.status for part in run.head.parts] == ["complete", "complete"]
+    matched = run.table("collectives")
+    assert (matched["count"] == TINY["num_hidden_layers"]).all()
+    assert ((matched["median_s"] > 0) & (matched["median_s"] < 0.01)).all()
+    assert (matched["uncertainty_s"] < 1e-3).all()
