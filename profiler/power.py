@@ -1,4 +1,4 @@
-"""Sample power, clocks, temperature and throttling of a CUDA device, or power of a CPU, in an own thread."""
+"""Sample power, energy, clocks, heat, throttling and memory of a GPU, or power of a CPU, in an own thread."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from profiler.rapl import Rapl, open_rapl
+from roofline.throttle import reasons
 
 PERIOD_S = 0.05
 CPU_PERIOD_S = 0.25  # the samples are taken on the measured processor
@@ -33,6 +34,8 @@ READERS: dict[str, Callable[[Any, Any], float]] = {  # by column of the table `p
     "memory_clock_hz": lambda nvml, handle: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM) * 1e6,
     "temperature_c": lambda nvml, handle: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
     "throttle": lambda nvml, handle: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
+    "energy_j": lambda nvml, handle: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000,
+    "memory_used_bytes": lambda nvml, handle: nvml.nvmlDeviceGetMemoryInfo(handle).used,
 }
 LOST_AFTER = 20  # samples in a row without any value: a second in which NVML answered nothing
 
@@ -122,16 +125,11 @@ def clocks(samples: list[dict[str, Any]]) -> list[str]:
     return found
 
 
-# Bits of NVML's clocks-event (throttle) reasons that mean the device ran slower than it could
-# (nvml.h, nvmlClocksEventReasons); idle and a clock that somebody set are not among them.
-LIMITS = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "heat", 0x40: "heat", 0x80: "power brake"}
-
-
 def throttling(samples: list[dict[str, Any]]) -> list[str]:
     """A sentence per reason for which clocks were held down, with its share of the samples."""
     counts: dict[str, int] = {}
     for row in samples:
-        for reason in {name for bit, name in LIMITS.items() if int(row["throttle"] or 0) & bit}:
+        for reason in reasons(row["throttle"]):
             counts[reason] = counts.get(reason, 0) + 1
     return [
         f"clocks were held down by {reason} in {count / len(samples):.0%} of {len(samples)} samples"

@@ -26,11 +26,17 @@ class Package:
 
 
 class Rapl:
-    """The mean power of all packages between two readings."""
+    """The mean power of all packages between two readings, or their energy since the first."""
 
     def __init__(self, packages: list[Package]) -> None:
         self.packages = packages
+        self.spent_j = 0.0
         self.read_at = time.perf_counter()
+
+    def total_j(self) -> float:
+        """Joules of all packages since the counters were opened, in calls that come often enough."""
+        self.spent_j += sum(package.spent_j() for package in self.packages)
+        return self.spent_j
 
     def power_w(self) -> float:
         """Watt since the last reading. Raises OSError where a counter is read no more."""

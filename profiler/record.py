@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hwspecs import Device
 from profiler.allocator import keep_freed_memory
 from profiler.ceilings import COLD_FACTOR, as_yaml
+from profiler.energy import Counter, energy_rows, open_counter
 from profiler.environment import command_line, environment, last_level_cache_bytes
 from profiler.kernels import KERNEL_ERRORS, TOLERANCE, Place, company, kernel
 from profiler.overhead import overhead
@@ -74,6 +76,7 @@ class _Rows:
     notes: list[str] = field(default_factory=list)
     overheads: list[Overhead] = field(default_factory=list)
     under_way: list[_Measured] = field(default_factory=list)
+    counter: Counter | None = None  # of the device's energy
     saved: float = float("-inf")
 
     def close(self) -> None:
@@ -129,7 +132,7 @@ def profile(request: Request) -> Run:
             write_text(request.out / "device.yaml", as_yaml(request.hardware))
         for name, fields in configs.items():
             write_text(request.out / name, json.dumps(fields, indent=1) + "\n")
-        rows = _Rows(run)
+        rows = _Rows(run, counter=_counter(request))
         try:
             with PowerMonitor(request.device) as power:
                 references = _references(request, rows)
@@ -203,6 +206,13 @@ class _Measured:
         """The reference step alone, as after the last turn."""
         if self.reference:
             self.reference.time(self.beside)
+
+
+def _counter(request: Request) -> Counter | None:
+    """The energy counter, where it counts what this process does and no other process must keep step."""
+    if request.tensor_parallel > 1 or (request.meetings and request.device == "cpu"):
+        return None
+    return open_counter(request.device)[0]  # why there is none, the power monitor says
 
 
 def _references(request: Request, rows: _Rows) -> dict[str, ReferenceStep]:
@@ -308,6 +318,12 @@ def _look_inside(request: Request, subject: Subject, measured: _Measured, rows: 
     rows.tables["kernels"] += [{**where, **row} for row in trace_step(subject, measured.run, trace)]
     rows.tables["techniques"] += [
         {**where, **row} for row in _techniques(request, subject, point, rows.notes)
+    ]
+    rows.tables["energy"] += [
+        {**where, **row}
+        for row in energy_rows(
+            partial(measured.run, greedy), rows.counter, request.device, _words(point), rows.notes
+        )
     ]
     if request.meetings:
         collectives = [n.name for n in _described(request, point) if n.operator.kind in PATTERNS]

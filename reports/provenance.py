@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hwspecs.values import walk
 from reports.points import finite
 from reports.records import CalibrationRow, Provenance, Source
+from roofline.throttle import reasons
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,9 +108,8 @@ def _power(samples: pd.DataFrame) -> Iterator[tuple[str, str]]:
     for column, what, scale, shown, unit in columns:
         found = _range(samples[column], shown, scale)
         yield what, found if found == NOTHING else found + unit
-    throttled = samples["throttle"].dropna().astype(str)
-    reasons = sorted({reason for reason in throttled if reason not in ("", "0", "none", "None")})
-    yield "Throttling", ", ".join(reasons[:10]) or "none seen"
+    seen = {reason for bits in samples["throttle"] for reason in reasons(bits)}
+    yield "Throttling", ", ".join(sorted(seen)) or "none seen"
 
 
 NOTHING = "–"

@@ -123,12 +123,38 @@ TABLES = {
         "uncertainty_s",
     ),
     # Samples of the power monitor.
-    "power": ("time_s", "power_w", "sm_clock_hz", "memory_clock_hz", "temperature_c", "throttle"),
+    "power": (
+        "time_s",
+        "power_w",
+        "sm_clock_hz",
+        "memory_clock_hz",
+        "temperature_c",
+        "throttle",  # bits of nvmlClocksEventReasons
+        "energy_j",  # a counter since the driver was loaded
+        "memory_used_bytes",  # of the device, by all processes
+    ),
+    # One row per phase point: the mean energy of a step, from the device's counter.
+    "energy": (
+        "phase",
+        "batch",
+        "q_len",
+        "kv_len",
+        "energy_j",
+        "power_w",
+        "steps",
+        "window_s",
+        "uncertainty",  # relative: the steps in which the counter jumped
+    ),
 }
 
 
 # Columns that older runs and imported ones do not have.
-LATER = {"steps": ("waited_s",), "references": ("layers_s",), "techniques": ("remark",)}
+LATER = {
+    "steps": ("waited_s",),
+    "references": ("layers_s",),
+    "power": ("energy_j", "memory_used_bytes"),
+    "techniques": ("remark",),
+}
 
 
 class Origin(Strict, frozen=True, kw_only=True):

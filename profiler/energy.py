@@ -1,0 +1,108 @@
+"""The energy of a step, from a counter that the device keeps: NVML's on a GPU, RAPL's on a CPU.
+
+Both counters move in jumps, every 20 to 100 ms on a GPU. So steps are repeated, and the window is cut where
+the counter jumps: what it then says is exact to the step in which each jump fell.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from profiler.rapl import open_rapl
+
+WINDOW_S = 2.0  # of steps between the first jump that counts and the last
+PATIENCE_S = 6.0  # without two jumps in this time the counter stands still
+Counter = Callable[[], float]  # joules since some moment
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Joules of a step, and of how many it is the mean."""
+
+    energy_j: float
+    power_w: float
+    steps: int
+    window_s: float
+    uncertainty: float  # two steps of the window, in which the jumps fell
+
+
+def open_counter(device: str) -> tuple[Counter | None, str]:
+    """The counter of a device; where there is none, none and the reason."""
+    if not device.startswith("cuda"):
+        rapl, reason = open_rapl()
+        return (rapl.total_j if rapl else None), reason
+    try:
+        import pynvml
+
+        from profiler.power import nvml_handle
+
+        handle = nvml_handle(device)
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)  # NVMLError_NotSupported before Volta
+    except Exception as error:  # NVML is a bonus: time is measured without it
+        return None, f"NVML gives no energy of {device} ({error})"
+    return lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) * 1e-3, ""  # millijoules
+
+
+def energy_rows(
+    run: Callable[[], Any], counter: Counter | None, device: str, what: str, notes: list[str]
+) -> list[dict[str, Any]]:
+    """The row of a step in the table `energy`, and a note of it; no row where there is no counter."""
+    if counter is None:
+        return []
+    try:
+        found = energy_of(_waited_for(run, device), counter)
+    except Exception as error:  # a GPU that is lost to NVML, a counter that may be read no more
+        notes.append(f"the energy of {what} was not measured: {error}")
+        return []
+    if found is None:
+        notes.append(f"the energy of {what} was not measured: its counter stood still")
+        return []
+    notes.append(
+        f"{what} takes {found.energy_j:.4g} J (within {found.uncertainty:.1%}), {found.power_w:.0f} W over "
+        f"{found.steps} steps"
+    )
+    return [asdict(found)]
+
+
+def _waited_for(run: Callable[[], Any], device: str) -> Callable[[], None]:
+    """The call, returning when the device has done it."""
+
+    def step() -> None:
+        run()
+        if device.startswith("cuda"):
+            import torch
+
+            torch.cuda.synchronize(device)
+
+    return step
+
+
+def energy_of(step: Callable[[], Any], counter: Counter, window_s: float = WINDOW_S) -> Energy | None:
+    """The mean energy of a step that waits for the device, repeated for a while.
+
+    None where the counter stands still or begins anew: no number is better than a wrong one. Raises what the
+    counter raises where it is read no more.
+    """
+    begin = time.perf_counter()
+    jumps: list[tuple[float, float, int]] = []  # seconds, joules, steps done
+    last, done = counter(), 0
+    while True:
+        step()
+        done += 1
+        now, read = time.perf_counter(), counter()
+        if read != last:
+            jumps.append((now, read, done))
+            last = read
+        if len(jumps) > 1 and jumps[-1][0] - jumps[0][0] >= window_s:
+            break
+        if now - begin > PATIENCE_S + window_s:
+            break
+    if len(jumps) < 2:
+        return None
+    (t0, e0, n0), (t1, e1, n1) = jumps[0], jumps[-1]
+    if not (e1 > e0 and n1 > n0):
+        return None
+    return Energy((e1 - e0) / (n1 - n0), (e1 - e0) / (t1 - t0), n1 - n0, t1 - t0, 2 / (n1 - n0))
