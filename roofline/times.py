@@ -79,7 +79,10 @@ def operator_class(operator: Operator) -> str:
     if isinstance(operator, Gemm) and _is_one(operator.m):
         return "gemv"
     if isinstance(operator, Attention):
-        return "attention_decode" if _is_one(operator.q_len) else "attention_prefill"
+        if _is_one(operator.q_len):
+            return "attention_decode"
+        # With its scores in memory it is matrix products, which run as fast as others, and passes over them.
+        return "attention_prefill" if operator.fused else "gemm"
     return operator.kind
 
 

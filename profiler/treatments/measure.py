@@ -72,6 +72,8 @@ def measured(technique: Technique, subject: Subject, point: Point, repeats: int)
             f"{technique.name} was not timed: its results differ by {difference:.2g} of the largest, "
             f"{how.tolerance:g} is allowed."
         )
+    if pair.difference is not None or not how.compared:  # otherwise both have run already
+        _warm(pair)
     base, treated = _in_turn(pair, subject.device, repeats)
     base_s, treated_s = per_token(pair, base, treated)
     gains = sample([a / b for a, b in zip(base_s, treated_s, strict=True)])
@@ -104,6 +106,14 @@ def deviation(pair: Pair) -> float:
     with pair.around_treated():
         found = pair.treated()
     return apart(expected, found)
+
+
+def _warm(pair: Pair) -> None:
+    """Run both once: memory is allocated and kernels are chosen then."""
+    with pair.around_plain():
+        pair.plain()
+    with pair.around_treated():
+        pair.treated()
 
 
 def _in_turn(pair: Pair, device: str, repeats: int) -> tuple[list[float], list[float]]:

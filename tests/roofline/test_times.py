@@ -349,6 +349,19 @@ def test_constants_belong_to_one_class_of_operators(paper_device: Callable[..., 
         assert times(other, limits).time_s < 1e-3
 
 
+def test_attention_with_its_scores_in_memory_takes_as_long_as_other_products(
+    paper_device: Callable[..., Device],
+) -> None:
+    """What was fitted to the one fused kernel says nothing of matrix products; of one query it still does."""
+    limits = calibrated(paper_device, launch_s=1e-3, flop_per_s=1e12, byte_per_s=1e10, overlap=0.0)
+    fused = Attention(1, 64, 64, 8, 8, 64)
+    apart = replace(fused, fused=False, causal_exact=False)
+    work = apart.work()
+    assert times(apart, limits).time_s == close(1e-3 + work.flops / 1e12 + work.bytes / 1e10, rel=1e-12)
+    for other in (fused, replace(apart, q_len=1)):
+        assert times(other, limits).time_s < 1e-4
+
+
 CURVE = [  # footprint in bytes, bandwidth: a fast cache, a slower one, and a dip that is noise
     (1e5, 6e12),
     (1e6, 4e12),
