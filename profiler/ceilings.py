@@ -20,7 +20,7 @@ from profiler.allocator import keep_freed_memory
 from profiler.environment import device_name, environment, last_level_cache_bytes
 from profiler.kernels import FP8
 from profiler.power import PowerMonitor, clocks, throttling
-from profiler.probes import PINNED_BYTES, STEADY_S, Probe, fma_flops, probes, special_ops
+from profiler.probes import BEYOND, PINNED_BYTES, STEADY_S, Probe, fma_flops, probes, special_ops
 from profiler.references import ReferenceStep, visit
 from profiler.steps import operators_at, time_ranges
 from profiler.subject import Point, Subject, load_subject, out_of_memory, step
@@ -188,7 +188,8 @@ def _measured(plan: Plan) -> Measured:
         return Sourced(value=_digits(number), source=MEASURED, note=f"{note}; spread {spread:.1%}")
 
     curve = _curve(plan)
-    beyond = [p for p in curve if p.footprint_bytes >= 2 * plan.cache_bytes]
+    far = BEYOND[plan.device.partition(":")[0]] * plan.cache_bytes
+    beyond = [p for p in curve if p.footprint_bytes >= far]
     best = max(beyond, key=lambda p: p.byte_per_s)
     on_vector_units = plan.device == "cpu"  # a CPU's matrix products run on its vector units
     peaks = _peaks(plan, value)
@@ -247,12 +248,11 @@ Value = Callable[[float, tuple[Any, ...], str], Sourced]
 def _peaks(plan: Plan, value: Value) -> dict[Any, Sourced]:
     """The best product of each format, over the sizes."""
     peaks: dict[Any, Sourced] = {}
-    for dtype in plan.dtypes:
+    for dtype in dict.fromkeys(key[1] for key in plan.times if key[0] == "matmul"):
         keys = [key for key in plan.times if key[:2] == ("matmul", dtype)]
         rates = {key: 2 * key[2] ** 3 / plan.sampled(key).median_s for key in keys}
-        if rates:
-            key = max(rates, key=lambda k: rates[k])
-            peaks[dtype] = value(rates[key], key, f"matrix product of {key[2]} x {key[2]}, best of sizes")
+        key = max(rates, key=lambda k: rates[k])
+        peaks[dtype] = value(rates[key], key, f"matrix product of {key[2]} x {key[2]}, best of sizes")
     return peaks
 
 
@@ -267,13 +267,16 @@ def _l2(plan: Plan, curve: list[BandwidthPoint], value: Value) -> Sourced | None
 
 
 def _links(plan: Plan, value: Value) -> dict[Any, Sourced]:
-    """The slower direction of the link to the host, page-locked memory; nothing on a CPU."""
-    keys = [key for key in plan.times if key[0] == "pcie"]
-    if not keys:
-        return {}
-    slower = max(keys, key=lambda key: plan.sampled(key).median_s)
-    rate = PINNED_BYTES / plan.sampled(slower).median_s
-    return {"pcie": value(rate, slower, f"page-locked memory {slower[1]}, the slower direction")}
+    """To the host the slower direction, page-locked memory; to another GPU where there is one."""
+    links = {}
+    notes = {"pcie": "page-locked memory {}, the slower direction", "nvlink": "a copy to {}"}
+    for link, note in notes.items():
+        keys = [key for key in plan.times if key[0] == link]
+        if keys:
+            slower = max(keys, key=lambda key: plan.sampled(key).median_s)
+            rate = PINNED_BYTES / plan.sampled(slower).median_s
+            links[link] = value(rate, slower, note.format(slower[1]))
+    return links
 
 
 def _rounded_quartiles(timed: Sample) -> dict[str, Any]:

@@ -7,6 +7,7 @@ gives for it before it is timed; a repeat's time is that of its slowest process.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -106,14 +107,16 @@ def _process(rank: int, job: _Job) -> None:
 def _measured(row: Row, rank: int, processes: int, device: str) -> Row:
     """Check and time one collective; every process takes part, all return the same times."""
     call = Exchange(row["op"], row["bytes"], row["dtype"], rank, processes, device)
+    most = most_calls(row["op"], row["dtype"], processes)
     error = _slowest(call.error(), device)
     if not error <= TOLERANCE[row["dtype"]]:
         raise InputError(f"{row['op']} of {row['bytes']} bytes deviates by {error:.2g} from fp64")
     lap = laps(device)  # waiting for the other processes is part of a collective: all that passed counts
     once = _slowest(lap(call.run).passed_s, device)
-    size = max(1, min(1000, round(SHORTEST_S / max(once, 1e-7))))
+    size = max(1, min(most, round(SHORTEST_S / max(once, 1e-7))))
     times = []
     for _ in range(REPEATS):
+        call.refresh()
         _together()
         times.append(_slowest(lap(partial(_repeat, call.run, size)).passed_s / size, device))
     timed = sample(times)
@@ -124,6 +127,21 @@ def _measured(row: Row, rank: int, processes: int, device: str) -> Row:
         "repeats": timed.repeats,
         "max_error": error,
     }
+
+
+# Where the numbers of an all-reduce begin, and what they may grow to: each call multiplies them by the number
+# of processes, and they shall stay finite. fp16 ends at 2^16, the others at 2^128.
+SMALLEST = {"fp64": 2.0**-60, "fp32": 2.0**-60, "bf16": 2.0**-60, "fp16": 2.0**-8}
+LARGEST = {"fp64": 2.0**120, "fp32": 2.0**120, "bf16": 2.0**120, "fp16": 2.0**12}
+MOST_CALLS = 1000
+
+
+def most_calls(pattern: str, dtype: str, processes: int) -> int:
+    """How often a collective may be repeated on its own results."""
+    if pattern != "allreduce":
+        return MOST_CALLS
+    doublings = math.log2(LARGEST[dtype] / SMALLEST[dtype])
+    return max(1, min(MOST_CALLS, int(doublings / math.log2(processes)) - 1))
 
 
 def _repeat(run: Callable[[], Any], size: int) -> None:
@@ -158,9 +176,11 @@ class Exchange:
         self.pattern, self.rank, self.processes = pattern, rank, processes
         wanted: torch.dtype = getattr(torch, TORCH_DTYPES[dtype])
         self.part = max(1, size_bytes // wanted.itemsize // processes)
-        self.of_ranks = [_numbers(r, self.part * processes).to(wanted) for r in range(processes)]
+        scale = SMALLEST[dtype] if pattern == "allreduce" else 1.0
+        self.of_ranks = [(scale * _numbers(r, self.part * processes)).to(wanted) for r in range(processes)]
         mine = self.of_ranks[rank]
-        self.source = (mine[: self.part] if pattern == "allgather" else mine).to(device).clone()
+        self.original = (mine[: self.part] if pattern == "allgather" else mine).to(device)
+        self.source = self.original.clone()
         length = self.part if pattern == "reduce_scatter" else self.part * processes
         self.target = torch.empty(length, dtype=wanted, device=device)
         self.run = self._calls()[pattern]
@@ -189,6 +209,10 @@ class Exchange:
         received = dist.P2POp(dist.irecv, self.target, of)
         for request in dist.batch_isend_irecv([sent, received]):
             request.wait()
+
+    def refresh(self) -> None:
+        """The numbers of the beginning: an all-reduce writes its sums over its input, and they grow."""
+        self.source.copy_(self.original)
 
     def error(self) -> float:
         """Largest deviation from fp64 of one call, relative to the largest element."""

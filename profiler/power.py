@@ -28,6 +28,23 @@ def nvml_handle(device: str) -> Any:
     return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
 
 
+def nvlinks(device: str) -> int:
+    """How many of a GPU's NVLinks are up; 0 where it has none or NVML does not say."""
+    try:
+        import pynvml
+
+        handle = nvml_handle(device)
+    except Exception:  # NVML is a bonus
+        return 0
+    up = 0
+    for link in range(pynvml.NVML_NVLINK_MAX_LINKS):
+        try:
+            up += pynvml.nvmlDeviceGetNvLinkState(handle, link) == pynvml.NVML_FEATURE_ENABLED
+        except pynvml.NVMLError:  # fewer links than NVML knows of
+            break
+    return up
+
+
 READERS: dict[str, Callable[[Any, Any], float]] = {  # by column of the table `power`
     "power_w": lambda nvml, handle: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
     "sm_clock_hz": lambda nvml, handle: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM) * 1e6,

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from profiler.kernels import Kernel, Place, kernel
+from profiler.power import nvlinks
 from profiler.timing import measure, measure_replayed, stopwatch
 from workloads.operators import Gemm
 
@@ -21,6 +22,11 @@ Probe = Callable[[], float]  # seconds of one call
 Key = tuple[Any, ...]
 ARRAYS = {"copy": 2, "triad": 3, "read": 1, "write": 1}  # of each pattern of access
 STEADY_S = 2.0  # of load before a product counts as steady
+BURST = 50  # products between two looks at the clock meanwhile
+# Footprints in sizes of the last-level cache: the largest, and from which on what it keeps no longer matters.
+# A GPU's L2 keeps a part of each array from one replay to the next; a CPU would take minutes for such arrays.
+LARGEST = {"cpu": 8, "cuda": 64}
+BEYOND = {"cpu": 2, "cuda": 16}
 CHAIN, CHAINED = 1024, 1 << 22  # steps of one thread's chain, and threads' elements
 SPECIAL_ELEMENTS = 4096  # of fp32: in a CPU's first-level cache
 PINNED_BYTES = 1 << 28
@@ -30,11 +36,14 @@ def probes(device: str, dtypes: Sequence[str], cache_bytes: int) -> Iterator[tup
     """Every plain ceiling that one pass measures, under its key."""
     yield ("launch",), partial(_launch, device)
     for pattern in ARRAYS:
-        for size in footprints(cache_bytes):
+        for size in footprints(cache_bytes, LARGEST[device.partition(":")[0]]):
             yield ("bandwidth", pattern, size), partial(_stream, device, pattern, size)
     for dtype in dtypes:
         for size in squares(device):
             yield ("matmul", dtype, size), partial(_matmul, device, dtype, size)
+    if "fp32" in dtypes and has_tf32(device):
+        for size in squares(device):
+            yield ("matmul", TF32, size), partial(_matmul_tf32, device, size)
     if device == "cpu":
         yield ("special",), partial(_exponentials, device)
         return
@@ -46,12 +55,14 @@ def probes(device: str, dtypes: Sequence[str], cache_bytes: int) -> Iterator[tup
         yield ("steady", dtype, size), partial(_steady, device, dtype, size)
     for direction in ("to device", "to host"):
         yield ("pcie", direction), partial(_across, device, direction)
+    if (other := nvlink_peer(device)) is not None:
+        yield ("nvlink", other), partial(_to_peer, device, other)
 
 
-def footprints(cache_bytes: int) -> list[int]:
-    """Bytes touched, by factors of two from a first-level cache to well beyond the last level."""
+def footprints(cache_bytes: int, largest: int = LARGEST["cpu"]) -> list[int]:
+    """Bytes touched, by factors of two from a first-level cache to below `largest` times the last level."""
     sizes, size = [], 16_384
-    while size < 8 * cache_bytes:
+    while size < largest * cache_bytes:
         sizes.append(size)
         size *= 2
     return sizes
@@ -146,15 +157,45 @@ def _matmul(device: str, dtype: str, size: int) -> float:
     return measure(square(device, dtype, size).run, device, repeats=3, budget_s=0.0).median_s
 
 
+TF32 = "tf32"
+
+
+def has_tf32(device: str) -> bool:
+    """Whether a GPU multiplies fp32 on its matrix units, rounded to tf32: compute capability 8.0 on."""
+    import torch
+
+    return (
+        device != "cpu" and torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (8, 0)
+    )
+
+
+def _matmul_tf32(device: str, size: int) -> float:
+    """The product of fp32 matrices with PyTorch's leave to round them."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        return _matmul(device, "fp32", size)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def _steady(device: str, dtype: str, size: int) -> float:
     """The same product after seconds of nothing else."""
     run = square(device, dtype, size).run
     seconds = stopwatch(device)
     spent, last = 0.0, 0.0
     while spent < STEADY_S:
-        last = seconds(lambda: [run(i) for i in range(50)]) / 50
-        spent += 50 * last
+        last = seconds(partial(_products, run)) / BURST
+        spent += BURST * last
     return last
+
+
+def _products(run: Callable[[int], Any]) -> None:
+    """A burst of products, each result freed: together they would fill a small device."""
+    for i in range(BURST):
+        run(i)
 
 
 def _across(device: str, direction: str) -> float:
@@ -167,3 +208,22 @@ def _across(device: str, direction: str) -> float:
     return measure(
         lambda _: target.copy_(source, non_blocking=True), device, repeats=3, budget_s=0.0
     ).median_s
+
+
+def nvlink_peer(device: str) -> str | None:
+    """Another GPU that this one writes to over NVLink; None where there is none, or NVML does not say."""
+    import torch
+
+    own = torch.device(device).index or 0
+    others = [i for i in range(torch.cuda.device_count()) if i != own]
+    reached = [i for i in others if torch.cuda.can_device_access_peer(own, i)]
+    return f"cuda:{reached[0]}" if reached and nvlinks(device) else None
+
+
+def _to_peer(device: str, other: str) -> float:
+    """From one GPU's memory to another's, in one direction."""
+    import torch
+
+    here = torch.empty(PINNED_BYTES, dtype=torch.uint8, device=device)
+    there = torch.empty(PINNED_BYTES, dtype=torch.uint8, device=other)
+    return measure(lambda _: there.copy_(here, non_blocking=True), device, repeats=3, budget_s=0.0).median_s

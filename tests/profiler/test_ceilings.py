@@ -217,7 +217,7 @@ def test_ceilings_of_a_gpu_are_below_its_data_sheet(cuda: str, monkeypatch: pyte
 
     sizes = {name: Size(256 * i, 4 * i, 2 * i, 512 * i, 1000 * i, 2) for i, name in enumerate("abcd", 1)}
     monkeypatch.setattr("profiler.yardsticks.GPU_SIZES", sizes)
-    monkeypatch.setattr("profiler.ceilings.GPU_STEPS", Steps(((1, 64, 64),), ((1, 1, 64), (4, 1, 256))))
+    monkeypatch.setattr("profiler.yardsticks.GPU_STEPS", Steps(((1, 64, 64),), ((1, 1, 64), (4, 1, 256))))
     measured = measure_ceilings(Plan(cuda, ("bf16",), passes=1))
     assert reloaded(measured) == measured
     stated = measured.datasheet

@@ -6,7 +6,8 @@ import multiprocessing
 
 import pytest
 
-from profiler.collectives import Exchange, collective_rows, measure_collectives
+from profiler.collectives import SMALLEST, Exchange, collective_rows, measure_collectives, most_calls
+from profiler.kernels import TORCH_DTYPES
 from roofline.optable import one_operator
 from specfiles.errors import InputError
 from workloads.operators.collective import PATTERNS
@@ -30,6 +31,27 @@ def test_every_pattern_between_two_processes() -> None:
     assert all(row["q25_us"] <= row["latency_us"] <= row["q75_us"] for row in found)
     assert all(row["max_error"] < 1e-6 for row in found)
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("processes", [2, 3, 8, 64])
+@pytest.mark.parametrize("dtype", SMALLEST)
+def test_sums_of_sums_stay_finite(dtype: str, processes: int) -> None:
+    """A check, a first look at the time and a repeat: each call multiplies what is there by the processes."""
+    numbers = 6 * SMALLEST[dtype] * torch.tensor([-1.0, 1.0]).to(getattr(torch, TORCH_DTYPES[dtype]))
+    for _ in range(max(2, most_calls("allreduce", dtype, processes))):
+        numbers = numbers * processes
+    assert numbers.isfinite().all()
+    assert numbers.abs().min() > 0
+    assert most_calls("alltoall", dtype, processes) == 1000
+
+
+def test_an_all_reduce_begins_anew() -> None:
+    exchange = Exchange("allreduce", 24, "fp32", rank=1, processes=3, device="cpu")
+    begun = exchange.source.clone()
+    exchange.source.mul_(3)
+    exchange.refresh()
+    assert torch.equal(exchange.source, begun)
+    assert torch.equal(exchange.of_ranks[1], begun)
 
 
 @pytest.mark.gpu

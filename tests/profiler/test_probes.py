@@ -9,18 +9,28 @@ import pytest
 
 from hwspecs import load_device
 from profiler import ceilings as module
-from profiler import probes
+from profiler import power, probes
 from profiler.ceilings import Plan, as_yaml, measure_ceilings
+from tests.profiler.nvml import LOST, Driver, install
 
 torch = pytest.importorskip("torch")
 
 
+@pytest.fixture
+def hopper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU with tf32 units and a neighbour on NVLink, as far as the list of probes asks."""
+    monkeypatch.setattr(probes, "has_tf32", lambda device: device != "cpu")
+    monkeypatch.setattr(probes, "nvlink_peer", lambda _: "cuda:1")
+
+
+@pytest.mark.usefixtures("hopper")
 def test_a_gpu_is_asked_for_everything_that_its_file_has_a_place_for() -> None:
     keys = [key for key, _ in probes.probes("cuda:0", ("bf16", "fp32", "fp8"), 50_000_000)]
     assert len(keys) == len(set(keys))
     assert {key[0] for key in keys} == {
-        "launch", "graph_launch", "bandwidth", "matmul", "steady", "special", "fma", "pcie",
+        "launch", "graph_launch", "bandwidth", "matmul", "steady", "special", "fma", "pcie", "nvlink",
     }  # fmt: skip
+    assert {key[1] for key in keys if key[0] == "matmul"} == {"bf16", "fp32", "fp8", "tf32"}
     assert {key[1] for key in keys if key[0] == "steady"} == {"bf16", "fp32", "fp8"}
     assert {key[1] for key in keys if key[0] == "bandwidth"} == set(probes.ARRAYS)
 
@@ -65,10 +75,11 @@ def gpu_plan(monkeypatch: pytest.MonkeyPatch, paper_device: Callable[..., Any]) 
 
 SECONDS = {
     "launch": 4e-6, "graph_launch": 1e-6, "bandwidth": 1e-3, "matmul": 1.0, "steady": 2.0, "special": 1e-3,
-    "fma": 1e-3, "pcie": 1e-2,
+    "fma": 1e-3, "pcie": 1e-2, "nvlink": 1e-3,
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("hopper")
 def test_every_probe_lands_in_its_place(gpu_plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "probes", fake(SECONDS))
     measured = measure_ceilings(gpu_plan).measured
@@ -76,6 +87,14 @@ def test_every_probe_lands_in_its_place(gpu_plan: Plan, monkeypatch: pytest.Monk
     assert measured.tensor_flop_per_s["bf16"].value == pytest.approx(largest, rel=1e-4)
     assert measured.tensor_flop_per_s["fp8"].value == pytest.approx(largest, rel=1e-4)
     assert "fp32" not in measured.tensor_flop_per_s  # without TF32 they run on the vector units
+    assert measured.tensor_flop_per_s["tf32"].value == pytest.approx(largest, rel=1e-4)
+    assert measured.links["nvlink"].value == pytest.approx(2**28 / 1e-3, rel=1e-4)
+    assert measured.links["nvlink"].note is not None
+    assert measured.links["nvlink"].note.startswith("a copy to cuda:1;")
+    far = max(p.footprint_bytes for p in measured.bandwidth_curve)
+    assert far >= 32 << 20  # of which the L2 of 1 MiB holds at most 3 %
+    assert measured.dram_byte_per_s is not None
+    assert measured.dram_byte_per_s.value == pytest.approx(far / 1e-3, rel=1e-4)
     assert measured.vector_flop_per_s["fp32"].value == pytest.approx(max(largest, 2 * 2**32 / 1e-3), rel=1e-4)
     assert measured.steady_flop_per_s["bf16"].value == pytest.approx(2 * 8192**3 / 2.0, rel=1e-4)
     assert measured.special_op_per_s is not None
@@ -113,6 +132,54 @@ def test_a_ceiling_that_is_needed_ends_the_measurement(
         measure_ceilings(gpu_plan)
 
 
+def test_tf32_is_asked_for_one_product_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was set before holds again, also where the product fails."""
+    seen: list[str] = []
+
+    def product(*_: Any) -> float:
+        seen.append(torch.get_float32_matmul_precision())
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(probes, "_matmul", product)
+    before = torch.get_float32_matmul_precision()
+    with pytest.raises(RuntimeError, match="no memory"):
+        probes._matmul_tf32("cuda:0", 64)
+    assert seen == ["high"]
+    assert torch.get_float32_matmul_precision() == before != "high"
+
+
+@pytest.mark.parametrize(("links", "up"), [((1, 1, 0, 1), 3), ((), 0), ((0, 0), 0)])
+def test_nvlinks_are_those_that_are_up(
+    links: tuple[int, ...], up: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVML refuses a number beyond the device's links."""
+    driver = install(Driver(), monkeypatch)
+    genuine = driver.function
+
+    def function(name: str) -> Any:
+        def state(_: Any, link: int, value: Any) -> int:
+            if link >= len(links):
+                return 2  # NVML_ERROR_INVALID_ARGUMENT
+            value._obj.value = links[link]
+            return 0
+
+        return state if name == "nvmlDeviceGetNvLinkState" else genuine(name)
+
+    monkeypatch.setattr("pynvml._nvmlGetFunctionPointer", function)
+    assert power.nvlinks("cuda:0") == up
+    driver.codes["nvmlDeviceGetHandleByUUID"] = LOST
+    assert power.nvlinks("cuda:0") == 0
+
+
+@pytest.mark.gpu
+def test_tf32_products_are_rounded_and_faster(cuda: str) -> None:
+    """tf32 keeps 10 bits of the mantissa; on the matrix units it is several times as fast as fp32."""
+    if not probes.has_tf32(cuda):
+        pytest.skip("the device has no tf32 units")
+    size = 4096
+    assert probes._matmul_tf32(cuda, size) < 0.7 * probes._matmul(cuda, "fp32", size)
+
+
 @pytest.mark.gpu
 def test_chains_compute_what_they_say(cuda: str) -> None:
     x = torch.rand(1000, device=cuda)
@@ -131,7 +198,8 @@ def test_probes_of_a_gpu_are_of_a_gpu(cuda: str) -> None:
     """Each runs, and none is faster than the fastest chip there is (B300) by an order of magnitude."""
     cache = torch.cuda.get_device_properties(cuda).L2_cache_size
     most = {"bandwidth": 2e14, "matmul": 5e16, "steady": 5e16, "special": 1e14, "fma": 1e15, "pcie": 1e12}
-    for key, probe in probes.probes(cuda, ("bf16",), cache):
+    most["nvlink"] = 1e13
+    for key, probe in probes.probes(cuda, ("bf16", "fp32"), cache):
         work = {
             "bandwidth": key[-1],
             "matmul": 2 * key[-1] ** 3 if key[0] == "matmul" else 0,
@@ -139,6 +207,7 @@ def test_probes_of_a_gpu_are_of_a_gpu(cuda: str) -> None:
             "special": probes.special_ops(cuda),
             "fma": probes.fma_flops(),
             "pcie": probes.PINNED_BYTES,
+            "nvlink": probes.PINNED_BYTES,
         }.get(key[0], 1)
         assert 0 < work / probe() < most.get(key[0], 1e7), key
 
