@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from roofline.physics.base import Floats
 
 KEY = ("op", "dtype", "kv_dtype", "backend", "kernel")
+MEASURED_WELL = 100  # rows of others, from which they speak for a library
 LEAST = 4  # rows; fewer say nothing about five constants or more
+Entry = tuple[tuple[str, ...], Any, Cell]  # key, positions in the table, rows
 
 
 @dataclass(frozen=True)
@@ -48,22 +50,25 @@ def calibrate(
     """The constants of each (op, dtype, kv_dtype, backend, kernel) of the table's rows for this device.
 
     Cells of one (op, dtype, kv_dtype) share a prior, the fit to all of them together, which is kept too
-    as the constants of any backend. `kinds`, where given, are the only ones to be fitted. Raises InputError
-    where the table has nothing to fit.
+    as the constants of any backend; where a model tells libraries apart, a prior is one library's. `kinds`,
+    where given, are the only ones to be fitted. Raises InputError where the table has nothing to fit.
     """
     kinds, found = _known(kinds), []
-    for group in _by_formats(cells(table[table["op"].isin(kinds)] if "op" in table else table, device)):
-        together = fit([cell for _, _, cell in group])
-        scored = []
-        held_out = held_out_together([cell for _, _, cell in group])
-        for (key, rows, cell), predicted in zip(group, held_out, strict=True):
-            constants = fit([cell], together if len(group) > 1 else None)
+    for group in _groups(cells(table[table["op"].isin(kinds)] if "op" in table else table, device)):
+        every, scored, kin = [cell for _, _, cell in group], list[Fitted](), _kin(group)
+        priors = {own: fit([every[i] for i in own]) for own in dict.fromkeys(kin)}
+        held_out = held_out_together(every, kin=kin)
+        for (key, rows, cell), predicted, own in zip(group, held_out, kin, strict=True):
+            constants = fit([cell], priors[own] if len(own) > 1 else None)
             kernel = _record(key, cell, constants, predicted, source)
             scored.append(Fitted(cell, kernel, rows, predicted))
             told(
                 f"{'/'.join(filter(None, key))}: {len(rows)} rows, held-out error {kernel.held_out_error:.1%}"
             )
-        found += [*scored, *_any_backend(scored, together, source)]
+        found += scored
+        for own in dict.fromkeys(tuple(_of_format(group, key)) for key, _, _ in group):
+            together = priors.get(own) or fit([every[i] for i in own])
+            found += _any_backend([scored[i] for i in own], together, source)
     if not found:
         raise InputError(
             f"the table has no rows to fit {device.name} on: it needs the columns op, dtype, latency_us and "
@@ -72,7 +77,7 @@ def calibrate(
     return found
 
 
-def cells(table: pd.DataFrame, device: Device) -> Iterator[tuple[tuple[str, ...], Any, Cell]]:
+def cells(table: pd.DataFrame, device: Device) -> Iterator[Entry]:
     """The table's rows on this device by cell, as (key, positions in the table, rows)."""
     for name in ("op", "latency_us"):
         if name not in table:
@@ -131,11 +136,34 @@ def measured_on(table: pd.DataFrame, device: Device) -> Any:
     return table["gpu"].fillna("").astype(str).map(lambda name: plain(name) in names).to_numpy()
 
 
-def _by_formats(found: Iterator[tuple[tuple[str, ...], Any, Cell]]) -> list[list[tuple[Any, Any, Cell]]]:
-    groups: dict[tuple[str, ...], list[tuple[Any, Any, Cell]]] = {}
+def _groups(found: Iterator[Entry]) -> list[list[Entry]]:
+    """Cells that may share a prior: of one kind and its formats, or of a kind whose model knows libraries."""
+    groups: dict[tuple[str, ...], list[Entry]] = {}
     for entry in found:
-        groups.setdefault(entry[0][:3], []).append(entry)
+        libraries = hasattr(entry[2].model, "library")
+        groups.setdefault(entry[0][: 1 if libraries else 3], []).append(entry)
     return list(groups.values())
+
+
+def _of_format(group: Sequence[Entry], key: tuple[str, ...]) -> list[int]:
+    return [i for i, (other, _, _) in enumerate(group) if other[:3] == key[:3]]
+
+
+def _kin(group: Sequence[Entry]) -> list[tuple[int, ...]]:
+    """Of each cell, those that its prior is fitted to.
+
+    The library's kernels of the same formats where enough of others was measured, else its kernels of any
+    format, else all kernels of the formats: a library's overheads differ less than libraries do.
+    """
+    found = []
+    for i, (key, _, cell) in enumerate(group):
+        same_format = _of_format(group, key)
+        library = getattr(cell.model, "library", lambda _: "")
+        mine = [j for j, (other, _, _) in enumerate(group) if library(other[4]) == library(key[4])]
+        pools = ([j for j in mine if j in same_format], mine)
+        enough = (p for p in pools if sum(len(group[j][1]) for j in p if j != i) >= MEASURED_WELL)
+        found.append(tuple(next(enough, same_format)))
+    return found
 
 
 def _any_backend(scored: list[Fitted], together: dict[str, float], source: str) -> list[Fitted]:

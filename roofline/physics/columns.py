@@ -33,7 +33,7 @@ SIZES = (
     *("num_tokens", "hidden", "inter", "topk", "num_experts", "moe_tp", "moe_ep", "gated"),
     *("bytes", "n_gpus"),
 )
-NAMES = ("op", "distribution", "backend", "kernel")
+NAMES = ("op", "distribution", "backend", "kernel", "version")
 # Names of one format: the first is the one that calibrations use.
 _SAME = (("bfloat16", "bf16"), ("float16", "fp16", "half"), ("float32", "fp32"))
 CANONICAL = {name: names[0] for names in _SAME for name in names}

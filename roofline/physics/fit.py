@@ -130,19 +130,30 @@ def held_out_s(cell: Cell, prior: Mapping[str, float] | None = None, folds: int 
     return predicted
 
 
-def held_out_together(cells: Sequence[Cell], folds: int = FOLDS) -> list[Floats]:
-    """`held_out_s` of cells that share a prior, which did not see the held-out families either."""
+def held_out_together(
+    cells: Sequence[Cell], folds: int = FOLDS, kin: Sequence[Sequence[int]] | None = None
+) -> list[Floats]:
+    """`held_out_s` of cells that share a prior, which did not see the held-out families either.
+
+    kin: of each cell, those that its prior is fitted to; all of them where it is not given.
+    """
     if len(cells) == 1:
         return [held_out_s(cells[0], None, folds)]
+    kin = kin or [range(len(cells))] * len(cells)
     numbered = [families % folds for families in _numbered(cells)]
     predicted = [np.full(len(cell.time_s), np.nan) for cell in cells]
     for fold in range(folds):
-        known = [cell.take(f != fold) for cell, f in zip(cells, numbered, strict=True) if (f != fold).any()]
-        prior = fit(known or cells)
-        for cell, f, found in zip(cells, numbered, predicted, strict=True):
-            if (f == fold).any():
-                constants = fit([cell.take(f != fold)], prior) if (f != fold).any() else prior
-                found[f == fold] = cell.take(f == fold).predicted_s(constants)
+        priors: dict[tuple[int, ...], dict[str, float]] = {}
+        for cell, f, found, own in zip(cells, numbered, predicted, kin, strict=True):
+            if not (f == fold).any():
+                continue
+            prior = priors.setdefault(tuple(own), {}) or fit(
+                [cells[i].take(numbered[i] != fold) for i in own if (numbered[i] != fold).any()]
+                or [cells[i] for i in own]
+            )
+            priors[tuple(own)] = prior
+            constants = fit([cell.take(f != fold)], prior) if (f != fold).any() else prior
+            found[f == fold] = cell.take(f == fold).predicted_s(constants)
     return predicted
 
 

@@ -33,6 +33,8 @@ ALIKE = {
     "nvfp4": ("fp8",),
     "int4_wo": ("int8_wo",),
     "int8_wo": ("int4_wo",),
+    "w4a16_mxfp4": ("int4_wo",),
+    "w4a8_mxfp4_mxfp8": ("nvfp4", "fp8"),
 }
 
 
@@ -158,7 +160,8 @@ class Kernels:
         every = [(gpu, k) for gpu, kernels in self._sources for k in kernels if k.op == op and k.backend]
         same = [(gpu, k) for gpu, k in every if (k.backend, k.kernel) == (backend, kernel)]
         well = [(gpu, k) for gpu, k in every if k.points >= MEASURED_WELL]
-        for pool in (same, well, every):
+        alike = [(gpu, k) for gpu, k in every if _library(op, k.kernel) == _library(op, kernel)]
+        for pool in (same, alike if kernel else [], well, every):
             for near, kv in formats:
                 found = [(gpu, k) for gpu, k in pool if k.dtype == near and k.kv_dtype in (kv, "")]
                 if found:
@@ -230,13 +233,22 @@ def _bands(kernel: Kernel, own: bool) -> list[tuple[float, float, float]]:
 def _best(
     kernels: tuple[Kernel, ...], op: str, dtype: str, kv_dtype: str, backend: str, kernel: str
 ) -> Kernel | None:
-    """The kernel asked for, else the backend's most measured one, else the one fitted to all together."""
+    """The kernel asked for, else one of its library, else the backend's most measured one, else all's fit."""
     fitting = [k for k in kernels if (k.op, k.dtype) == (op, dtype) and k.kv_dtype in (kv_dtype, "")]
-    for wanted in ((backend, kernel), (backend, None), ("", "")):
-        found = [k for k in fitting if k.backend == wanted[0] and wanted[1] in (None, k.kernel)]
+    same = [k for k in fitting if (k.backend, k.kernel) == (backend, kernel)]
+    library = _library(op, kernel) if kernel else None
+    alike = [k for k in fitting if k.backend and library and _library(op, k.kernel) == library]
+    of_backend = [k for k in fitting if k.backend == backend]
+    for found in (same, alike, of_backend, [k for k in fitting if not (k.backend or k.kernel)]):
         if found:
             return max(found, key=lambda k: (k.kv_dtype == kv_dtype, k.points, k.kernel))
     return None
+
+
+def _library(op: str, kernel: str) -> str | None:
+    """Whose products a kernel runs, of the kinds whose model tells libraries apart."""
+    library = getattr(models()[op], "library", None)
+    return library(kernel) if library else None
 
 
 def _outside(rows: Columns, domain: Mapping[str, tuple[float, float]]) -> Any:

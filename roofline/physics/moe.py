@@ -8,13 +8,15 @@ except where the library takes the next power of two above the average tokens pe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from roofline.physics.base import L2_BYTES_PER_CLOCK, Constant, ceil_div, column
 from roofline.physics.expert_load import TILES, Load, expert_load, exponents, unpacked
+from roofline.physics.libraries import library, of_engine, says, since
+from roofline.physics.triton_tiles import DEFAULT_ROWS, DEFAULT_WIDTH, tuned
 from workloads.dtypes import bytes_per_element, compute_dtype
 
 if TYPE_CHECKING:
@@ -59,6 +61,10 @@ class MoeModel:
         """The same for all formats."""
         return CONSTANTS
 
+    def library(self, kernel: str) -> str:
+        """The library of a kernel: what its constants have in common with those of others."""
+        return library(kernel)
+
     def prepared(self, rows: Columns) -> Columns:
         """The rows with their loads, which are counted once for all rows that differ."""
         load = rank_load(rows)
@@ -93,22 +99,42 @@ class _Layer:
     def __init__(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> None:
         self.gpu, self.dtype, self.c = gpu, dtype, c
         self.tokens, self.top_k = column(rows, "num_tokens"), column(rows, "topk")
-        self.experts, ranks = column(rows, "num_experts"), column(rows, "moe_ep", 1.0)
+        self.experts, ranks = column(rows, "num_experts"), _ranks(rows)
         self.hidden = column(rows, "hidden")
         self.width = column(rows, "inter") / column(rows, "moe_tp", 1.0)
         self.load = unpacked(rows["load"]) if "load" in rows else rank_load(rows)
-        self.rank_experts = self.experts / ranks
-        self.by_average = _says(rows, "trtllm_", "min_latency", "mxfp4_flashinfer") & ~_says(rows, "cutlass")
+        self.by_average = says(rows, "trtllm_", "min_latency", "mxfp4_flashinfer") & ~says(rows, "cutlass")
         # Triton's fused kernel knows gated layers only: a layer without a gate runs at the gate's width.
-        gated = (column(rows, "gated", 1.0) > 0) | _says(rows, "fused_moe", "triton")
+        gated = (column(rows, "gated", 1.0) > 0) | says(rows, "fused_moe", "triton")
         self.ups = np.where(gated, 2.0, 1.0)
+        self.rank_experts = self.experts / ranks
+        self.by_default = self._untuned(rows)
+        # SGLang serves the choices of other ranks as those of one more expert of its own: up to
+        # 0.5.10 it multiplied them, since then it only reads weights for them.
+        strangers = of_engine(rows, "sglang") & says(rows, "fused_moe") & (ranks > 1)
+        self.touched = self.load.touched + strangers
         far = np.maximum(self.load.tokens * self.top_k - self.load.chosen, 0.0)
+        skipped = (strangers & since(rows, 0, 5, 11)) | (of_engine(rows, "vllm") & says(rows, "marlin"))
+        far = np.where(skipped, 0.0, far)
         self.far = c["elsewhere"] * far  # rows of other ranks' experts that the kernel does not skip
         self.rows = self.load.chosen + self.far
         self.weight = float(bytes_per_element(dtype.weights))
         self.matrix = np.stack([self.ups * self.width * self.hidden, self.hidden * self.width])
-        self.weight_bytes = self.load.touched * self.matrix.sum(axis=0) * self.weight
+        self.weight_bytes = self.touched * self.matrix.sum(axis=0) * self.weight
         self.flops = 2 * self.load.chosen * self.matrix.sum(axis=0)
+
+    def _untuned(self, rows: Columns) -> Any:
+        """Rows of a fused Triton kernel at 16 bits whose tile its engine did not tune.
+
+        SGLang, and vLLM before 0.15, take one tile for all of these; later ones go by the number of tokens.
+        """
+        plain = self.dtype.inputs == self.dtype.weights == "bf16"
+        fixed = of_engine(rows, "sglang") | (of_engine(rows, "vllm") & ~since(rows, 0, 15))
+        fixed &= says(rows, "fused_moe") & plain
+        if not fixed.any():
+            return fixed
+        recent = since(rows, 0, 5, 11)
+        return fixed & ~tuned(self.gpu.name, self.rank_experts, self.width, recent)
 
     def around_s(self) -> Any:
         """Passes over all tokens, wherever their experts are, and over rows of this rank, at two bytes."""
@@ -124,8 +150,13 @@ class _Layer:
 
     def products_s(self) -> Floats:
         """Both products by the tile that the library takes."""
-        times = self._by_tile().sum(axis=0)  # [tiles, rows]
+        times = self._by_tile(WIDTHS).sum(axis=0)  # [tiles, rows]
         fastest = times.min(axis=0)
+        if self.by_default.any():
+            few, many = (TILES.index(int(size)) for size in DEFAULT_ROWS)
+            small = self._by_tile((DEFAULT_WIDTH,)).sum(axis=0)
+            small = np.where(self.tokens <= self.rank_experts, small[few], small[many])
+            fastest = np.where(self.by_default, small, fastest)
         if not self.by_average.any():
             return np.asarray(fastest)
         average = np.maximum(self.tokens * self.top_k / self.experts, 1.0)
@@ -135,7 +166,7 @@ class _Layer:
             np.where(self.by_average, np.take_along_axis(times, taken[None], axis=0)[0], fastest)
         )
 
-    def _by_tile(self) -> Floats:
+    def _by_tile(self, widths: Sequence[float]) -> Floats:
         """[product, tile, row] seconds: tiles in waves beside the stream of weights."""
         c, gpu = self.c, self.gpu
         size = np.array(TILES, dtype=np.float64)[:, None]
@@ -145,11 +176,11 @@ class _Layer:
         element = float(bytes_per_element(self.dtype.inputs))
         expert = (self.matrix * self.weight)[:, None]
         missed = np.clip(1 - L2_SHARE * gpu.l2_bytes / expert, 0.0, 1.0)
-        again = c["reread"] * missed * np.maximum(tiles - self.load.touched, 0.0)
-        streamed = (self.load.touched + again) * expert + self.rows * (element * k + 2 * n)
+        again = c["reread"] * missed * np.maximum(tiles - self.touched, 0.0)
+        streamed = (self.touched + again) * expert + self.rows * (element * k + 2 * n)
         per_wave = tiles / gpu.processors
         busy: Any = np.inf
-        for width in WIDTHS:
+        for width in widths:
             waves = np.maximum(1.0, per_wave * ceil_div(n, width))
             busy = np.minimum(busy, waves * (k * self._step_s(size, width, element) + c["tile_s"]))
         return _overlapped(busy, streamed / (c["memory_share"] * gpu.dram_byte_per_s))
@@ -171,7 +202,7 @@ def _overlapped(busy: Floats, streamed: Floats) -> Floats:
 def rank_load(rows: Columns) -> Load:
     """The load of the measured rank of each row: by the name of its distribution, else by its exponent."""
     tokens, experts, top_k = (column(rows, name) for name in ("num_tokens", "num_experts", "topk"))
-    ranks = column(rows, "moe_ep", 1.0)
+    ranks = _ranks(rows)
     if "exponent" in rows:
         return expert_load(tokens, experts, top_k, ranks, column(rows, "exponent"))
     names = np.asarray(rows.get("distribution", np.full(len(rows["num_tokens"]), "")))
@@ -179,10 +210,6 @@ def rank_load(rows: Columns) -> Load:
     return expert_load(tokens, experts, top_k, ranks, alpha)
 
 
-def _says(rows: Columns, *words: str) -> Any:
-    """Where the kernel's name has one of the words."""
-    if "kernel" not in rows:
-        return np.zeros(len(rows["num_tokens"]), dtype=bool)
-    names = np.asarray(rows["kernel"])
-    chosen = [name for name in set(names.tolist()) if any(word in name for word in words)]
-    return np.isin(names, chosen)
+def _ranks(rows: Columns) -> Any:
+    """Ranks that experts are spread over; one kernel holds them all, whatever its caller asks for."""
+    return np.where(says(rows, "vllm_mxfp4_moe"), 1.0, column(rows, "moe_ep", 1.0))

@@ -89,8 +89,39 @@ def test_a_layer_without_a_gate_has_two_matrices_of_three_unless_the_kernel_know
     )
 
 
+@given(ANY, st.integers(1, 30_000))
+def test_the_engine_s_one_tile_is_never_faster_than_the_best(c: dict[str, float], tokens: int) -> None:
+    """Of width 800 nobody tuned 128 experts for H100; today's vLLM goes by the number of tokens."""
+    sizes = {"kernel": "sglang_fused_moe_triton", "num_tokens": tokens, "inter": 800}
+    one, best = (time(c=c, backend=engine, **sizes) for engine in ("sglang", "vllm"))
+    assert best <= one * (1 + 1e-9)
+
+
+def test_a_long_prompt_of_an_untuned_size_takes_up_to_twice_as_long() -> None:
+    """A tile of 64 x 64 needs twice the operands of one of 128 x 128 for each product."""
+    named = {"backend": "sglang", "kernel": "sglang_fused_moe_triton", "num_tokens": 16_384}
+    tuned, untuned = time(inter=768, **named), time(inter=800, **named)
+    assert 1.1 < untuned / tuned * 768 / 800 < 2.5
+    few = {**named, "num_tokens": 8}
+    assert time(inter=800, **few) / time(inter=768, **few) < 1.15
+
+
+def test_sglang_multiplied_the_choices_of_other_ranks_until_0_5_10() -> None:
+    named = {"backend": "sglang", "kernel": "sglang_fused_moe_triton", "num_tokens": 16_384}
+    all_ = {**START, "elsewhere": 1.0}
+    before, since = (time(c=all_, moe_ep=8, version=name, **named) for name in ("0.5.10", "0.5.14"))
+    assert before > 3 * since
+    assert time(c=all_, version="0.5.10", **named) == time(c=all_, version="0.5.14", **named)
+
+
+def test_a_kernel_that_holds_all_experts_takes_no_notice_of_ranks() -> None:
+    alone, spread = (time(kernel="vllm_mxfp4_moe", moe_ep=ranks) for ranks in (1, 32))
+    assert alone == spread
+
+
 CELLS = [
     ("h100_sxm", "sglang_fused_moe_triton", "fp8_block", 0.18),
+    ("h100_sxm", "sglang_fused_moe_triton", "bfloat16", 0.16),
     ("h100_sxm", "vllm_fp8moe_triton_tritonexperts", "fp8_block", 0.08),
     ("h100_sxm", "moe_torch_flow_cutlass", "bfloat16", 0.15),
     ("b200_sxm", "vllm_unquantizedfusedmoe_flashinfer_trtllm_trtllmbf16experts", "bfloat16", 0.15),

@@ -1,0 +1,59 @@
+"""What the names of a table's backend, kernel and version tell of a kernel for routed experts."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from roofline.physics.base import Columns
+
+# Words of a kernel's name, the most telling first, and the library whose products it runs.
+LIBRARIES = (
+    ("marlin", "Marlin"),
+    ("deepgemm", "DeepGEMM"),
+    ("cutlass", "CUTLASS"),
+    ("nongated", "CUTLASS"),  # TensorRT-LLM's generated kernels know gated layers only
+    ("trtllm_", "trtllm-gen"),
+    ("min_latency", "trtllm-gen"),
+    ("triton", "Triton"),
+    ("fused_moe", "Triton"),
+    ("mxfp4_moe", "Triton"),
+)
+
+
+def library(kernel: str) -> str:
+    """Whose products a kernel runs; its own name where that is not known."""
+    return next((name for word, name in LIBRARIES if word in kernel), kernel)
+
+
+def says(rows: Columns, *words: str) -> Any:
+    """Where the kernel's name has one of the words."""
+    return _named(rows, "kernel", lambda name: any(word in name for word in words))
+
+
+def of_engine(rows: Columns, engine: str) -> Any:
+    """Where the backend is this engine."""
+    return _named(rows, "backend", lambda name: name == engine)
+
+
+def since(rows: Columns, *least: int) -> Any:
+    """Where the version is the one given or later; rows that name none are of today's."""
+    found = _named(rows, "version", lambda name: not name or numbers(name) >= least)
+    return found if "version" in rows else ~found
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: 0.5.10rc1 is (0, 5, 10)."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+
+
+def _named(rows: Columns, column: str, wanted: Any) -> Any:
+    """Where a column of names has one that is wanted; nowhere without the column."""
+    if column not in rows:
+        return np.zeros(len(rows["num_tokens"]), dtype=bool)
+    names = np.asarray(rows[column])
+    chosen = [name for name in set(names.tolist()) if wanted(name)]
+    return np.isin(names, chosen)

@@ -1,0 +1,91 @@
+"""What names tell of kernels for experts, on names that stand in published tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwspecs import load_device
+from roofline.physics.base import Gpu
+from roofline.physics.calibration import MEASURED_WELL, _kin
+from roofline.physics.columns import dtypes_of
+from roofline.physics.fit import Cell, held_out_together
+from roofline.physics.libraries import library, numbers, of_engine, says, since
+from roofline.physics.moe import CONSTANTS, MoeModel
+from roofline.physics.triton_tiles import tuned
+
+GPU = Gpu.of(load_device("h100_sxm"))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "name"),
+    [
+        ("sglang_marlin_moe", "Marlin"),
+        ("vllm_compressedtensorsw4a4mxfp4moe_marlin_marlinexperts", "Marlin"),
+        ("vllm_modeloptfp8moe_flashinfer_cutlass_flashinferexperts", "CUTLASS"),
+        ("moe_torch_flow_cutlass", "CUTLASS"),
+        ("moe_torch_flow_min_latency", "trtllm-gen"),
+        ("vllm_flashinfer_trtllm_moe_fp4", "trtllm-gen"),
+        ("vllm_fp8moe_triton_tritonexperts", "Triton"),
+        ("sglang_fused_moe_triton", "Triton"),
+        ("deepgemm", "DeepGEMM"),
+        ("a kernel of tomorrow", "a kernel of tomorrow"),
+    ],
+)
+def test_a_kernel_s_name_tells_its_library(kernel: str, name: str) -> None:
+    assert library(kernel) == name
+
+
+def test_versions_compare_by_their_numbers_and_none_is_of_today() -> None:
+    assert numbers("1.3.0rc10") == (1, 3, 0)
+    rows = {"num_tokens": np.ones(4), "version": np.array(["0.5.9", "0.5.10", "0.5.14", ""], object)}
+    assert since(rows, 0, 5, 10).tolist() == [False, True, True, True]
+    assert since({"num_tokens": np.ones(2)}, 0, 5, 10).all()
+
+
+def test_absent_columns_say_nothing() -> None:
+    rows = {"num_tokens": np.ones(3)}
+    assert not says(rows, "triton").any()
+    assert not of_engine(rows, "sglang").any()
+
+
+def test_tiles_are_tuned_for_a_gpu_s_sizes_alone() -> None:
+    """sglang ships E=128,N=768 for H100, E=64,N=768 only since 0.5.10, and nothing for 100 experts."""
+    experts, width = np.array([128.0, 64.0, 64.0, 100.0]), np.array([768.0] * 4)
+    recent = np.array([False, False, True, True])
+    assert tuned("H100-SXM5-80GB", experts, width, recent).tolist() == [True, False, True, False]
+    assert not tuned("GB200", experts, width, recent).any()
+
+
+def layer(kernel: str, rows: int, dtype: str = "bfloat16", hidden: float = 2048) -> tuple[Any, Any, Cell]:
+    """Layers of growing batches, timed by the starting constants twice over."""
+    tokens = np.round(np.geomspace(1, 16_384, rows))
+    sizes = {"hidden": hidden, "inter": 768.0, "topk": 8.0, "num_experts": 128.0}
+    columns = {"num_tokens": tokens, **{n: np.full(rows, v) for n, v in sizes.items()}}
+    cell = Cell(MoeModel(), GPU, dtypes_of(dtype), columns, np.ones(rows), kernel)
+    time = 2 * cell.predicted_s({c.name: c.start for c in CONSTANTS})
+    found = Cell(cell.model, cell.gpu, cell.dtype, columns, time, kernel)
+    return ("moe", dtype, "", "engine", kernel), np.arange(rows), found
+
+
+def test_a_prior_is_the_library_s_of_the_format_then_of_any_format_then_the_format_s() -> None:
+    group = [
+        layer("sglang_marlin_moe", MEASURED_WELL, "int4_wo"),
+        layer("another_marlin", 10, "w4a16_mxfp4"),
+        layer("sglang_fused_moe_triton", MEASURED_WELL),
+        layer("vllm_fused_moe", 10),
+        layer("deepgemm", 10),
+    ]
+    assert _kin(group) == [(0,), (0, 1), (2, 3, 4), (2, 3), (2, 3, 4)]
+
+
+def test_a_family_held_out_is_not_in_the_prior_of_another_format_either() -> None:
+    """One family in two formats: its rows are predicted without either, hence by the starting values."""
+    cells = [layer("a_marlin", 30, dtype)[2] for dtype in ("int4_wo", "w4a16_mxfp4")]
+    other = layer("a_marlin", 30, "int4_wo", hidden=4096)[2]
+    spoiled = [Cell(c.model, c.gpu, c.dtype, c.rows, 3 * c.time_s, c.name) for c in cells]
+    kin = [(0, 1, 2)] * 3
+    kept, seen = (held_out_together([*pair, other], kin=kin)[0] for pair in (cells, spoiled))
+    assert kept == pytest.approx(seen, rel=1e-6)
