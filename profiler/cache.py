@@ -19,6 +19,7 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         super().__init__()
         self.capacity = capacity
         self.length = 0
+        self.fixed = False  # an update then leaves the length as it is: every repeat finds the same cache
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Set the buffers aside on first use, when shape, dtype and device are known."""
@@ -40,6 +41,9 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         begin, end = self.length, self.length + key_states.shape[-2]
         for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[:, :, begin:end] = states
+        if self.fixed:
+            keys, values = self.buffers
+            return keys[:, :, :end], values[:, :, :end]
         self._show(end)
         return self.keys, self.values
 
@@ -66,3 +70,9 @@ def rewind(cache: Cache, length: int) -> None:
     """Set every layer of a cache back to `length` tokens."""
     for layer in cache.layers:
         layer.rewind(length)
+
+
+def fix(cache: Cache) -> None:
+    """Let steps add to the cache without its length growing, as compiled code and replayed graphs do."""
+    for layer in cache.layers:
+        layer.fixed = True

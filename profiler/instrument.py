@@ -55,13 +55,13 @@ def instrumented(
         parts = family(subject.loaded.model)
         network = subject.network
         for path, name in parts.outside.items():
-            stack.enter_context(_replaced(_module(network, path), "forward", _around(recorder, name)))
+            stack.enter_context(replaced(_module(network, path), "forward", _around(recorder, name)))
         layers = list(_module(network, parts.layers))
         watched = range(first % stride, len(layers), stride) or range(len(layers))
         gate: list[None] = []  # holds something while a watched layer runs
         for index in watched:
             _instrument_layer(stack, layers[index], parts, recorder, gate)
-        cores = _core_names(subject)
+        cores = core_names(subject)
         _instrument_functions(stack, subject, recorder, cores, gate)
         having = [_names(layer, parts) for layer in layers]
         every = Counter(name for names in having for name in names)
@@ -72,7 +72,7 @@ def instrumented(
         yield Watched(_around(recorder, SAMPLING)(sampler), shares)
 
 
-def _core_names(subject: Subject) -> list[str]:
+def core_names(subject: Subject) -> list[str]:
     """The range of each layer's attention: layers with a window are another operator."""
     names = [
         block.core_name if isinstance(block, AttentionBlock) else "core"  # latent attention has one
@@ -117,7 +117,7 @@ def _instrument_layer(
     after[""].append(gate.pop)
     for path in {*before, *after}:
         wrap = _wrap(tuple(before[path]), tuple(after[path]))
-        stack.enter_context(_replaced(_module(layer, path), "forward", wrap))
+        stack.enter_context(replaced(_module(layer, path), "forward", wrap))
 
 
 def _instrument_functions(
@@ -130,8 +130,8 @@ def _instrument_functions(
 
     modeling = sys.modules[type(subject.network).__module__]
     for name in filter(partial(hasattr, modeling), ROTATIONS):
-        stack.enter_context(_replaced(modeling, name, _around(recorder, ROPE, gate)))
-    stack.enter_context(_replaced(PreallocatedLayer, "update", _around(recorder, APPEND, gate)))
+        stack.enter_context(replaced(modeling, name, _around(recorder, ROPE, gate)))
+    stack.enter_context(replaced(PreallocatedLayer, "update", _around(recorder, APPEND, gate)))
     if subject.attention == "eager":
         _wrap_eager(stack, modeling, recorder, cores, gate)
         return
@@ -145,7 +145,7 @@ def _wrap_eager(
 ) -> None:
     """Attention of separate kernels is a function of the model's own file."""
     wrap = partial(_attention, recorder=recorder, cores=cores, gate=gate)
-    stack.enter_context(_replaced(modeling, "eager_attention_forward", wrap))
+    stack.enter_context(replaced(modeling, "eager_attention_forward", wrap))
 
 
 def _attention(function: Function, recorder: Recorder, cores: list[str], gate: list[None]) -> Function:
@@ -194,7 +194,7 @@ def _wrap(before: tuple[Call, ...], after: tuple[Call, ...]) -> Wrap:
 
 
 @contextmanager
-def _replaced(owner: Any, attribute: str, wrap: Wrap) -> Iterator[None]:
+def replaced(owner: Any, attribute: str, wrap: Wrap) -> Iterator[None]:
     """An attribute wrapped inside the block and put back after it."""
     own = vars(owner).get(attribute)
     setattr(owner, attribute, wrap(getattr(owner, attribute)))

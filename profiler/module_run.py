@@ -16,7 +16,7 @@ from profiler.module_trace import ATTENTION, Recorder
 from profiler.recorders import Marks, clock
 from profiler.steps import Timed
 from profiler.timing import laps
-from roofline.validate import JOIN
+from roofline.together import joined
 from specfiles.errors import InputError
 from workloads.phases import operators, prefill
 from workloads.traced_model import Call, traced_model
@@ -92,8 +92,8 @@ def _names(calls: Sequence[Call]) -> dict[Call, str]:
 
 
 def _joined(names: Sequence[str]) -> str:
-    """The name of a kernel that does several operators of one module, as `validate` takes it apart."""
-    return JOIN.join([*names[:1], *(name.rpartition(".")[2] for name in names[1:])])
+    """The name of a kernel that does several operators of one module; empty where it counts as none."""
+    return joined(names) if names else ""
 
 
 def time_passes(watched: Watch, repeats: int) -> Iterator[Timed]:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,21 @@ from profiler.allocator import keep_freed_memory
 from profiler.ceilings import COLD_FACTOR, as_yaml
 from profiler.energy import Counter, energy_rows, open_counter
 from profiler.environment import command_line, environment, last_level_cache_bytes
+from profiler.kernel_times import shares
 from profiler.kernels import KERNEL_ERRORS, TOLERANCE, Place, company, kernel
 from profiler.overhead import overhead
 from profiler.power import PowerMonitor, clocks, throttling
 from profiler.ranges import family
 from profiler.recorders import nvtx_installed
-from profiler.references import ReferenceStep, reference_steps, visit
+from profiler.references import ReferenceStep, reference_steps
 from profiler.steps import Timed, operators_at
-from profiler.subject import Point, Subject, convention_of, greedy, load_subject, out_of_memory, step
+from profiler.subject import Point, Subject, convention_of, load_subject, out_of_memory
 from profiler.timing import Sample, measure, sample
-from profiler.traced import trace_step
 from profiler.treatments.measure import TREATMENTS
 from profiler.treatments.measure import measured as with_technique
-from roofline.run import TABLES, Head, Overhead, Run, create_run
-from roofline.validate import JOIN
+from profiler.ways import WAYS, Eager, Way
+from roofline.run import TABLES, Attributed, Compilation, Head, Overhead, Run, create_run
+from roofline.together import parts
 from specfiles.errors import InputError
 from specfiles.writing import write_text
 from workloads.catalogue import Loaded
@@ -62,6 +62,7 @@ class Request:
     progress: Callable[[str], None] = lambda _: None
     tensor_parallel: int = 1  # processes that share the model
     meetings: Meetings | None = None  # how collectives are watched, where there are several processes
+    mode: str = "eager"  # eager, compile or graph
 
 
 Tables = dict[str, list[dict[str, Any]]]
@@ -75,6 +76,8 @@ class _Rows:
     tables: Tables = field(default_factory=lambda: {name: [] for name in TABLES})
     notes: list[str] = field(default_factory=list)
     overheads: list[Overhead] = field(default_factory=list)
+    compilations: list[Compilation] = field(default_factory=list)
+    attributed: list[Attributed] = field(default_factory=list)
     under_way: list[_Measured] = field(default_factory=list)
     counter: Counter | None = None  # of the device's energy
     saved: float = float("-inf")
@@ -85,9 +88,12 @@ class _Rows:
             cost = overhead(measured.point, measured.timed)
             self.overheads.append(cost)
             self.notes.append(
-                f"ranges change the step {_label(measured.point)} by {cost.fraction:+.1%} "
+                f"{measured.way.watching} change the step {_label(measured.point)} by {cost.fraction:+.1%} "
                 f"({cost.low:+.1%} to {cost.high:+.1%} at 95 %)"
             )
+            if (compilation := measured.way.compilation) is not None:
+                self.compilations.append(compilation)
+                self.notes.append(_compiled_words(compilation))
         self.tables, self.under_way = self._grown(), []
 
     def save(self, every_s: float = 0.0) -> None:
@@ -100,6 +106,15 @@ class _Rows:
             if rows:
                 self.run.write_table(name, pd.DataFrame(rows, columns=list(TABLES[name])))
         self.saved = time.monotonic()
+
+    def facts(self) -> dict[str, Any]:
+        """What the tables do not hold, as fields of the run's head."""
+        return {
+            "notes": self.notes,
+            "overheads": self.overheads,
+            "compilations": self.compilations,
+            "attributed": self.attributed,
+        }
 
     def _begun(self) -> list[_Measured]:
         return [measured for measured in self.under_way if measured.timed.plain and measured.timed.ranged]
@@ -143,8 +158,8 @@ def profile(request: Request) -> Run:
         except BaseException as error:
             rows.close()
             rows.save()
-            reason = f"stopped: {type(error).__name__}: {error}"
-            run.write_head(status="failed", notes=[*rows.notes, reason], overheads=rows.overheads)
+            rows.notes.append(f"stopped: {type(error).__name__}: {error}")
+            run.write_head(status="failed", **rows.facts())
             if out_of_memory(error):
                 raise InputError(f"out of memory; what was measured before is in {request.out}.") from None
             raise
@@ -155,7 +170,7 @@ def profile(request: Request) -> Run:
     rows.notes += [*power.notes, *clocks(rows.tables["power"]), *throttling(rows.tables["power"])]
     if not nvtx_installed():
         rows.notes.append("nvtx is not installed: no NVTX ranges were made; pip install nvtx")
-    return run.write_head(status="complete", notes=rows.notes, overheads=rows.overheads)
+    return run.write_head(status="complete", **rows.facts())
 
 
 def _configs(request: Request) -> dict[str, dict[str, Any]]:
@@ -177,8 +192,8 @@ def _head(request: Request, subject: Subject) -> Head:
         weights=subject.weights,
         phase=" ".join(dict.fromkeys(point.phase for point in request.points)),
         dtype=request.dtype,
-        convention=convention_of(request.loaded.model),
-        mode="eager",
+        convention=convention_of(request.loaded.model, request.mode),
+        mode=request.mode,
         device=request.hardware if isinstance(request.hardware, str) else request.hardware.name,
         environment=environment(request.device),
         seed=request.seed,
@@ -192,15 +207,15 @@ class _Measured:
 
     request: Request
     point: Point
-    run: Callable[[Any], Any]
+    way: Way
     reference: ReferenceStep | None
     timed: Timed = field(default_factory=Timed)
     beside: Timed = field(default_factory=Timed)
 
-    def time(self, subject: Subject) -> None:
+    def time(self) -> None:
         """One turn: the reference step, then the point."""
         self.time_reference()
-        visit(subject, self.point, self.run, self.timed, plain_too=True)
+        self.way.visit(self.timed)
 
     def time_reference(self) -> None:
         """The reference step alone, as after the last turn."""
@@ -251,14 +266,13 @@ def _measure_group(
     """Measure points in turn, round by round: what the machine does meanwhile touches all of them alike."""
     for point in points:
         request.progress(_words(point))
-        run = step(subject, point, point.kv_len)
-        run(greedy)  # what is allocated and compiled once
-        rows.under_way.append(_Measured(request, point, run, references.get(point.phase)))
+        way = WAYS[request.mode](subject, point)
+        rows.under_way.append(_Measured(request, point, way, references.get(point.phase)))
     gc.collect()
     for turn in range(request.repeats):
         request.progress(f"round {turn + 1} of {request.repeats}")
         for measured in rows.under_way:
-            measured.time(subject)
+            measured.time()
         rows.save(SAVE_EVERY_S)
     for measured in rows.under_way:
         measured.time_reference()
@@ -267,6 +281,21 @@ def _measure_group(
     for measured in group:
         _look_inside(request, subject, measured, rows)
         rows.save()
+
+
+def _compiled_words(made: Compilation) -> str:
+    pieces = f"{made.graphs} graph{'s' if made.graphs != 1 else ''}"
+    again = f"{made.recompilations} recompilations" if made.recompilations else "never compiled again"
+    broken = f"; broken by: {'; '.join(made.breaks)}" if made.breaks else ""
+    where = _label(Point(made.phase, made.batch, made.q_len, made.kv_len))
+    took = f"compiling the step {where} took {made.seconds:.1f} s, in no measured time"
+    return f"{took}: {pieces}, {again}{broken}"
+
+
+def _attributed_words(point: Point, inside_s: float, all_s: float, device: str) -> str:
+    what = "kernels" if device.startswith("cuda") else "operations"
+    share = inside_s / all_s if all_s else 0.0
+    return f"of the {what} of the step {_label(point)}, {all_s * 1e3:.3g} ms, {share:.1%} belong to operators"
 
 
 def _words(point: Point) -> str:
@@ -287,8 +316,10 @@ def _point_rows(measured: _Measured) -> Tables:
     described = {n.name: n for n in _described(measured.request, point)}
     operators = []
     for name, totals in timed.ranges.items():
-        known = described.get(name.partition(JOIN)[0])  # of operators in one range the first
-        kind, count = (known.operator.kind, known.count) if known else ("", 1)
+        together = [described[part] for part in parts(name, described) if part in described]
+        kind = together[0].operator.kind if together else ""  # of operators in one range the first
+        counts = {entry.count for entry in together}
+        count = counts.pop() if len(counts) == 1 else 1  # of different counts: all of a step together
         each = sample([total / count for total in totals])
         operators.append(
             {**where, "name": name, "kind": kind, "where": "model", "count": count, **_quartiles(each)}
@@ -315,19 +346,21 @@ def _look_inside(request: Request, subject: Subject, measured: _Measured, rows: 
     point, where = measured.point, vars(measured.point)
     request.progress(f"trace: {_words(point)}")
     trace = request.out / f"trace-{_label(point)}.json.gz"
-    rows.tables["kernels"] += [{**where, **row} for row in trace_step(subject, measured.run, trace)]
+    kernels = measured.way.trace(trace)
+    inside_s, all_s = shares(kernels, on_device=request.device.startswith("cuda"))
+    rows.attributed.append(Attributed(**where, in_operators_s=inside_s, of_s=all_s))
+    rows.notes.append(_attributed_words(point, inside_s, all_s, request.device))
+    rows.tables["kernels"] += [{**where, **row} for row in kernels]
     rows.tables["techniques"] += [
         {**where, **row} for row in _techniques(request, subject, point, rows.notes)
     ]
     rows.tables["energy"] += [
         {**where, **row}
-        for row in energy_rows(
-            partial(measured.run, greedy), rows.counter, request.device, _words(point), rows.notes
-        )
+        for row in energy_rows(measured.way.once, rows.counter, request.device, _words(point), rows.notes)
     ]
-    if request.meetings:
+    if request.meetings and isinstance(measured.way, Eager):
         collectives = [n.name for n in _described(request, point) if n.operator.kind in PATTERNS]
-        met = request.meetings(subject, measured.run, collectives) if collectives else []
+        met = request.meetings(subject, measured.way.run, collectives) if collectives else []
         rows.tables["arrivals"] += [{**where, **row} for row in met]
     if request.alone:
         request.progress("  operators alone")

@@ -59,8 +59,12 @@ def visit(
     plain_too: bool = False,
 ) -> Timed:
     """Repeat a step a few times, as always between steps of other models and without warming up."""
-    repeats = PREFILLS if point.phase == "prefill" else DECODES
-    return time_ranges(subject, run, repeats, plain_too=plain_too, warm_up=0, timed=timed)
+    return time_ranges(subject, run, repeats_of(point), plain_too=plain_too, warm_up=0, timed=timed)
+
+
+def repeats_of(point: Point) -> int:
+    """How often a step is repeated in one visit."""
+    return PREFILLS if point.phase == "prefill" else DECODES
 
 
 def reference_points(device: str) -> tuple[Point, Point]:

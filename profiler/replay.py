@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from profiler.instrument import instrumented
 from profiler.ranges import family
 from profiler.recorders import Marks, nvtx_installed, nvtx_marks
 from profiler.steps import operators_at
-from profiler.subject import Point, greedy, load_subject, step
+from profiler.subject import Point, fixed_step, greedy, load_subject, step
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:
+    from profiler.subject import Subject
     from workloads.catalogue import Loaded
     from workloads.operators import Operator
 
@@ -45,10 +47,19 @@ def sizes(operator: Operator) -> str:
     return json.dumps({"kind": operator.kind, **told}, separators=(",", ":"))
 
 
-def replay(loaded: Loaded, device: str, dtype: str, points: Sequence[Point], repeats: int, seed: int) -> None:
+def replay(
+    loaded: Loaded,
+    device: str,
+    dtype: str,
+    points: Sequence[Point],
+    repeats: int,
+    seed: int,
+    mode: str = "eager",
+) -> None:
     """Run every point `repeats` times, each step and each operator in it in a range of its own.
 
-    Raises InputError where no NVTX range can be made.
+    Compiled steps have no ranges inside; those in a graph are made once, while it is captured, which the
+    tools see, too. Raises InputError where no NVTX range can be made.
     """
     import torch
 
@@ -57,17 +68,49 @@ def replay(loaded: Loaded, device: str, dtype: str, points: Sequence[Point], rep
     family(loaded.model)
     with torch.inference_mode():
         subject = load_subject(loaded, device, dtype, seed)
-        runs = [(point, step(subject, point, point.kv_len)) for point in points]
-        for _, run in runs:
-            for _ in range(WARM_UP):
-                run(greedy)
-        with _watched(device):
-            for point, run in runs:
-                described = {named.name: named.operator for named in operators_at(loaded, dtype, point)}
-                recorder = NvtxOnly(point.batch * point.q_len, described)
-                with instrumented(subject, recorder, greedy) as watched:
-                    for _ in range(repeats):
-                        _in_range(step_name(point), run, watched.sampler)
+        play = {"eager": _eager, "compile": _compiled, "graph": _graphed}[mode]
+        with ExitStack() as stack:
+            play(subject, points, repeats, stack)
+
+
+def _eager(subject: Subject, points: Sequence[Point], repeats: int, stack: ExitStack) -> None:
+    runs = [(point, step(subject, point, point.kv_len)) for point in points]
+    for _, run in runs:
+        for _ in range(WARM_UP):
+            run(greedy)
+    stack.enter_context(_watched(subject.device))
+    for point, run in runs:
+        with instrumented(subject, nvtx_only(subject, point), greedy) as watched:
+            _repeat(point, partial(run, watched.sampler), repeats)
+
+
+def _compiled(subject: Subject, points: Sequence[Point], repeats: int, stack: ExitStack) -> None:
+    from profiler.compiled import CompiledStep
+
+    runs = [(point, CompiledStep(subject, fixed_step(subject, point))) for point in points]
+    stack.enter_context(_watched(subject.device))
+    for point, run in runs:
+        _repeat(point, partial(run, greedy), repeats)
+
+
+def _graphed(subject: Subject, points: Sequence[Point], repeats: int, stack: ExitStack) -> None:
+    from profiler.graphs import GraphedStep
+
+    stack.enter_context(_watched(subject.device))  # a graph's nodes are known to tools that saw its capture
+    for point in points:
+        captured = GraphedStep(subject, fixed_step(subject, point), nvtx_only(subject, point))
+        _repeat(point, captured, repeats)
+
+
+def _repeat(point: Point, run: Callable[[], Any], repeats: int) -> None:
+    for _ in range(repeats):
+        in_range(step_name(point), run)
+
+
+def nvtx_only(subject: Subject, point: Point) -> NvtxOnly:
+    """A recorder for a point, which knows the sizes of its operators."""
+    named = operators_at(subject.loaded, subject.dtype, point)
+    return NvtxOnly(point.batch * point.q_len, {entry.name: entry.operator for entry in named})
 
 
 def step_name(point: Point) -> str:
@@ -75,11 +118,12 @@ def step_name(point: Point) -> str:
     return f"{point.phase} {point.batch}x{point.q_len} of {point.kv_len}"
 
 
-def _in_range(name: str, run: Callable[[Any], Any], sampler: Any) -> None:
+def in_range(name: str, run: Callable[[], Any]) -> None:
+    """Run something in an NVTX range."""
     begin, end = nvtx_marks(name)
     for call in begin:
         call()
-    run(sampler)
+    run()
     for call in end:
         call()
 

@@ -57,9 +57,11 @@ def attention_of(model: Model) -> str:
     return "eager" if any(block.softcap or block.sinks for block in blocks) else "sdpa"
 
 
-def convention_of(model: Model) -> str:
-    """The convention that counts a model as it is run here."""
-    return "unfused" if attention_of(model) == "eager" else "eager"
+def convention_of(model: Model, mode: str = "eager") -> str:
+    """The convention that counts a model as it is run here: a compiler fuses what stands between products."""
+    if attention_of(model) == "eager":
+        return "unfused"
+    return "fused" if mode == "compile" else "eager"
 
 
 def load_subject(loaded: Loaded, device: str, dtype: str, seed: int, tensor_parallel: int = 1) -> Subject:
@@ -164,7 +166,10 @@ class Point:
     kv_len: int
 
 
-def step(subject: Subject, point: Point, capacity: int) -> Callable[[Callable[[Any], Any]], Any]:
+Step = Callable[[Callable[[Any], Any]], Any]
+
+
+def step(subject: Subject, point: Point, capacity: int) -> Step:
     """A repeatable step at a point. Called with a sampler, it runs the model and samples a token."""
     from profiler.cache import preallocated, rewind
 
@@ -177,6 +182,24 @@ def step(subject: Subject, point: Point, capacity: int) -> Callable[[Callable[[A
     def run(sampler: Callable[[Any], Any]) -> Any:
         rewind(cache, before)
         output = subject.network(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return sampler(output.logits)
+
+    return run
+
+
+def fixed_step(subject: Subject, point: Point) -> Step:
+    """The same with a cache whose length and memory never change, for compiled code and graphs."""
+    from profiler.cache import fix, preallocated, rewind
+
+    cache = preallocated(subject.layers, point.kv_len)
+    _fill(subject, cache, point.batch, point.kv_len)  # all of it: buffers are made where nothing is captured
+    rewind(cache, point.kv_len - point.q_len)
+    fix(cache)
+    tokens = subject.tokens(point.batch, point.q_len)
+    network = subject.network
+
+    def run(sampler: Callable[[Any], Any]) -> Any:
+        output = network(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return sampler(output.logits)
 
     return run

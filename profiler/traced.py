@@ -35,10 +35,15 @@ def trace_step(subject: Subject, run: Callable[[Any], Any], path: Path) -> list[
         profile(activities=activities, acc_events=True) as traced,
     ):
         run(watched.sampler)
+    keep(traced, path)
+    return _kernels(traced.events(), recorder.names, on_device=len(activities) > 1)
+
+
+def keep(traced: Any, path: Path) -> None:
+    """Write the profiler's trace; an InputError where the disk did not take all of it."""
     with atomic(path) as draft:
         traced.export_chrome_trace(str(draft))
         _check_whole(draft, path)
-    return _kernels(traced.events(), recorder.names, on_device=len(activities) > 1)
 
 
 def _check_whole(draft: Path, path: Path) -> None:
@@ -61,7 +66,7 @@ def _kernels(events: Any, ranges: set[str], on_device: bool) -> list[dict[str, A
     for event in events:
         if event.name in ranges:
             continue
-        operator = _enclosing(event, ranges)
+        operator = enclosing(event, ranges)
         if on_device:
             for kernel in event.kernels:
                 key = (operator, kernel.name)
@@ -76,7 +81,7 @@ def _kernels(events: Any, ranges: set[str], on_device: bool) -> list[dict[str, A
     ]
 
 
-def _enclosing(event: Any, ranges: set[str]) -> str:
+def enclosing(event: Any, ranges: set[str]) -> str:
     """The innermost of our ranges around an event."""
     parent = event.cpu_parent
     while parent is not None:

@@ -243,7 +243,7 @@ def pass_rows(each: Pass, limits: Ceilings) -> list[Row]:
     Where the operators themselves change with the context, as latent attention absorbs its projections
     only when many positions are seen, operators that run on both sides have one row.
     """
-    limits = _launched(limits, each.launch)
+    limits = launched(limits, each.launch)
     named_at = cache(each.operators)
     return _joined(row for part in _alike(each, named_at) for row in _mean_rows(part, limits, named_at))
 
@@ -295,11 +295,18 @@ def _joined(rows: Iterable[Row]) -> list[Row]:
     return list(found.values())
 
 
-def _launched(limits: Ceilings, how: str) -> Ceilings:
-    """The ceilings with the launch latency of a way to launch."""
+def launched(limits: Ceilings, how: str) -> Ceilings:
+    """The ceilings with the launch latency of a way to launch: each kernel, a graph of them, or nothing.
+
+    Constants were fitted to operators that were launched one by one; in a graph they keep the rest.
+    """
     if how == "each":
         return limits
-    return replace(limits, launch_s=limits.graph_launch_s or 0.0 if how == "graph" else 0.0)
+    most = limits.graph_launch_s or 0.0 if how == "graph" else 0.0
+    constants = limits.constants and {
+        key: each.replace(launch_s=min(each.launch_s, most)) for key, each in limits.constants.items()
+    }
+    return replace(limits, launch_s=most, constants=constants)
 
 
 def straightness(limits: Any) -> float:

@@ -217,6 +217,30 @@ class Part(Strict, frozen=True, kw_only=True):
     device: str = ""
 
 
+class Compilation(Strict, frozen=True, kw_only=True):
+    """What compiling the step of a point took; no measured time holds it."""
+
+    phase: str
+    batch: int
+    q_len: int
+    kv_len: int
+    seconds: float  # of the first run, in which the step was compiled
+    graphs: int  # pieces that the step was compiled in: one where nothing broke it
+    recompilations: int  # after the first run
+    breaks: list[str] = []  # why the graph was broken
+
+
+class Attributed(Strict, frozen=True, kw_only=True):
+    """How much of a traced step belongs to operators: kernels on a device, operations on a processor."""
+
+    phase: str
+    batch: int
+    q_len: int
+    kv_len: int
+    in_operators_s: float
+    of_s: float  # of all kernels or operations
+
+
 class Head(Strict, frozen=True, kw_only=True):
     """`run.json`. An imported run leaves empty what its traces do not say."""
 
@@ -236,6 +260,8 @@ class Head(Strict, frozen=True, kw_only=True):
     seed: int
     notes: list[str] = []
     overheads: list[Overhead] = []
+    compilations: list[Compilation] = []
+    attributed: list[Attributed] = []
     tensor_parallel: int = 1  # devices that shared each layer
     # What follows from `dtype` and `convention` where it is empty or null.
     activations: str = ""

@@ -10,9 +10,11 @@ import pandas as pd
 
 from roofline.ceilings import Fidelity, ceilings
 from roofline.drift import drifts
-from roofline.predict import Row, step_rows
+from roofline.predict import Row, launched, step_rows
 from roofline.run import POINT, Run
 from roofline.scenario import Scenario
+from roofline.times import FUSED
+from roofline.together import JOIN, parts
 from roofline.traced import model_of
 from specfiles.errors import InputError
 from workloads.config import Config
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from workloads.model import Model
 
 ABOVE = 1.05  # attained beyond this share of a measured ceiling is a bug in the model or the timer
-JOIN = " + "  # between the names of operators that one kernel does
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Validation:
         """Errors by phase and bound class: median (also with drift taken out), mean, bias, attained."""
         if self.matched.empty:
             return pd.DataFrame(columns=["phase", "bound", *_SCORES])
-        both = pd.concat([self.matched.assign(bound="all"), self.matched])
+        own = self.matched[self.matched["bound"] != FUSED]  # what hides in others has no time to compare
+        both = pd.concat([own.assign(bound="all"), self.matched])
         return pd.DataFrame(
             [
                 {"phase": phase, "bound": bound, **_scores(group)}
@@ -127,34 +129,34 @@ def _merged(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     """Predicted operators that one measured kernel does, as one: `q_proj + k_proj + v_proj`.
 
     A kernel launches once: its prediction is the sum of work at the ceilings, an upper limit of the
-    fused bound.
+    fused bound. Where compiled kernels do operators of different counts together, a step has one of them.
     """
-    for point, group in measured[measured["name"].astype(str).str.contains(JOIN, regex=False)].groupby(
-        POINT, sort=False
-    ):
+    named = measured["name"].astype(str)
+    for point, group in measured[named.str.contains(JOIN, regex=False)].groupby(POINT, sort=False):
         here = (predicted[POINT] == list(point)).all(axis=1)
         for name in group["name"]:
-            first, *others = name.split(JOIN)
-            parts = [first, *(f"{first.rpartition('.')[0]}.{other}".lstrip(".") for other in others)]
-            rows = here & predicted["name"].isin(parts)
-            if rows.sum() != len(parts) or predicted.loc[rows, "count"].nunique() != 1:
+            operators = parts(name, set(predicted.loc[here, "name"]))
+            rows = here & predicted["name"].isin(operators)
+            if rows.sum() != len(operators):
                 continue
-            whole = (
-                predicted[rows]
-                .iloc[[0]]
-                .assign(
-                    name=name,
-                    **{c: predicted.loc[rows, c].sum() for c in ("flops", "bytes", "predicted_s", "bound_s")},
-                )
-            )
+            whole = _together(name, predicted[rows])
             predicted = pd.concat([predicted[~rows], whole], ignore_index=True)
             here = (predicted[POINT] == list(point)).all(axis=1)
     return predicted
 
 
+def _together(name: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Operators as one: per execution where all run equally often, else their sum in a step."""
+    alike = rows["count"].nunique() == 1
+    times = 1 if alike else rows["count"]
+    sums = {c: (rows[c] * times).sum() for c in ("flops", "bytes", "predicted_s", "bound_s")}
+    longest = (rows["bound_s"] * times).idxmax()
+    return rows.loc[[longest]].assign(name=name, count=rows["count"].iloc[0] if alike else 1, **sums)
+
+
 def _predicted(run: Run, device: Device, fidelity: Fidelity, measured: pd.DataFrame) -> pd.DataFrame:
     scenario = scenario_of(run)
-    limits = ceilings(device, fidelity)
+    limits = launched(ceilings(device, fidelity), "graph" if run.head.mode == "graph" else "each")
     # Attained fractions refer to the measured ceilings where there are any: the roof that can be reached.
     reference = Fidelity.MEASURED if device.measured.dram_byte_per_s else Fidelity.DATASHEET
     roof = ceilings(device, reference)
@@ -225,12 +227,13 @@ _SCORES = (
 def _scores(group: pd.DataFrame) -> dict[str, Any]:
     error = group["error"].abs()
     weight = group["measured_s"] * group["count"]
+    told = group.loc[group["error"] > -1, "error"]  # a prediction of no time at all has no logarithm
     values = (
         len(group),
         float(error.median()),
         float(group["error_after_drift"].abs().median()),
         float(error.mean()),
-        float(np.expm1(np.log1p(group["error"]).mean())),
+        float(np.expm1(np.log1p(told).mean())),
         float((error * weight).sum() / weight.sum()),
         float((group["attained"] * weight).sum() / weight.sum()),
         int(group["above_ceiling"].sum()),

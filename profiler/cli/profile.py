@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from profiler.ranks.group import Ranks
     from profiler.record import Request
     from roofline.run import Overhead, Run
+    from workloads.techniques.base import Technique
 
 REPLAYED = 3  # steps of each point under a tool
 
@@ -34,6 +35,9 @@ REPLAYED = 3  # steps of each point under a tool
 @device_option
 @size_options
 @click.option("--dtype", help="Format of the model; fp32 on a CPU, bf16 on CUDA.")
+@click.option(
+    "--mode", default="eager", show_default=True, help="eager | compile (torch.compile) | graph (CUDA graph)."
+)
 @threads_option
 @click.option(
     "--tp", type=int, default=1, show_default=True, help="Processes of torchrun that share the model."
@@ -59,6 +63,7 @@ def command(
     hw: str | None,
     device: str,
     dtype: str | None,
+    mode: str,
     threads: int,
     tp: int,
     repeats: int,
@@ -89,23 +94,30 @@ def command(
     from profiler.ranks.share import check_share
     from profiler.record import Request
     from profiler.scenarios import Asked, scenarios
-    from profiler.treatments.measure import treatment
+    from profiler.ways import check_mode
     from roofline.run import refuse_existing
     from workloads.techniques.registry import parse
 
     positive(repeats=repeats, threads=threads, tp=tp)
-    ranks = started()
-    check_asked(
-        ranks, tp, alone={"--nsys": nsys, "--ncu": ncu, "--with": bool(words), model: names_module(model)}
-    )
-    if overhead is not None and not 0 <= overhead < float("inf"):
-        raise InputError(f"overhead is {overhead}; expected a fraction of a step, as 0.03.")
+    ranks, other = started(), mode != "eager"
+    alone_only = {"--nsys": nsys, "--ncu": ncu, "--with": bool(words), f"--mode {mode}": other}
+    check_asked(ranks, tp, alone={**alone_only, model: names_module(model)})
+    _check_fraction(overhead)
     tools = [tool for tool, asked in (("nsys", nsys), ("ncu", ncu)) if asked]
     chosen = pick_device(ranks.device(device) if ranks else device)
+    check_mode(mode, chosen)
     if not replay and ranks is None:  # of several processes the first makes the folder, and all hear it
         refuse_existing(out)
     if names_module(model):
-        flags = {**sizes, "dtype": dtype, "with": words, "nsys": nsys, "ncu": ncu, "tp": tp > 1}
+        flags = {
+            **sizes,
+            "dtype": dtype,
+            "mode": other,
+            "with": words,
+            "nsys": nsys,
+            "ncu": ncu,
+            "tp": tp > 1,
+        }
         _refuse(model, [name for name, value in flags.items() if value])
         use_threads(threads)
         _profile_module(model, chosen, out, hw, repeats, seed, overhead)
@@ -121,24 +133,46 @@ def command(
     if replay:
         from profiler.replay import replay as play
 
-        play(loaded, chosen, wanted, points(found), repeats, seed)
+        play(loaded, chosen, wanted, points(found), repeats, seed, mode)
         return
-    techniques = tuple(map(parse, words))
-    steps = points(found)
-    for technique in techniques:
-        treatment(technique, chosen, wanted, [point.phase for point in steps])
+    techniques, steps = tuple(map(parse, words)), points(found)
+    _check_techniques(techniques, chosen, wanted, [point.phase for point in steps])
     check_share(loaded.model, tp, [point.batch for point in steps])
     hardware = load_device(hw) if hw else device_name(chosen)
     request = Request(
-        loaded, chosen, wanted, steps, out, hardware, repeats, seed, alone, techniques, progress, tp
+        loaded,
+        chosen,
+        wanted,
+        steps,
+        out,
+        hardware,
+        repeats,
+        seed,
+        alone,
+        techniques,
+        progress,
+        tp,
+        mode=mode,
     )
     run = _profiled(request, ranks)
     if run is None:
         return
     _tell(run, overhead)
     if tools:
-        _record(tools, model, run, request, {"threads": threads, **sizes})
+        _record(tools, model, run, request, {"threads": threads, "mode": mode, **sizes})
     _finish(run, overhead)
+
+
+def _check_fraction(overhead: float | None) -> None:
+    if overhead is not None and not 0 <= overhead < float("inf"):
+        raise InputError(f"overhead is {overhead}; expected a fraction of a step, as 0.03.")
+
+
+def _check_techniques(techniques: tuple[Technique, ...], device: str, dtype: str, phases: list[str]) -> None:
+    from profiler.treatments.measure import treatment
+
+    for technique in techniques:
+        treatment(technique, device, dtype, phases)
 
 
 def _profiled(request: Request, ranks: Ranks | None) -> Run | None:

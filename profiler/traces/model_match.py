@@ -21,7 +21,7 @@ from profiler.traces.layers import ANCHORS
 from profiler.traces.rules import UNKNOWN, known_kernel
 from profiler.traces.steps import StepFacts
 from profiler.traces.tables import SCHEMAS, Loss, Trace, make_table
-from roofline.validate import JOIN
+from roofline.together import joined
 from workloads.blocks import Place
 from workloads.model import Model
 from workloads.operators import Gemm, GroupedGemm, Operator
@@ -167,8 +167,7 @@ def _with_helpers(match: Match, kinds: Sequence[str], helper: Sequence[bool]) ->
 
 def joined_name(targets: Sequence[Target]) -> str:
     """One name for what one kernel does: `layers.attention.q_proj + k_proj + v_proj`."""
-    head, *rest = (target.name for target in targets)
-    return JOIN.join([head, *(name.rpartition(".")[2] for name in rest)])
+    return joined([target.name for target in targets])
 
 
 class ModelMatch:

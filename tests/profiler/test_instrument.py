@@ -14,7 +14,7 @@ from profiler.ranges import FAMILIES, family
 from profiler.recorders import HostClock, Marks, Recorder, Trace
 from profiler.steps import operators_at
 from profiler.subject import Point, Subject, greedy, step
-from roofline.validate import JOIN
+from roofline.together import JOIN
 from specfiles.errors import InputError
 from workloads.catalogue import Loaded
 from workloads.model import Model

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from profiler import record
+from profiler import record, ways
 from profiler.record import Request, profile
 from profiler.subject import Point, Subject
 from roofline.run import TABLES, open_run
@@ -268,7 +268,7 @@ def test_without_nvtx_the_run_says_so(
 
 def fail_at_second(error: BaseException) -> Callable[..., Any]:
     """As `trace_step`, but the second step ends in an error after its times were taken."""
-    genuine, calls = record.trace_step, []
+    genuine, calls = ways.trace_step, []
 
     def trace(subject: Subject, *rest: Any) -> list[dict[str, Any]]:
         calls.append(0)
@@ -298,7 +298,7 @@ def test_a_stop_keeps_what_was_measured(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(record, "trace_step", fail_at_second(error))
+    monkeypatch.setattr(ways, "trace_step", fail_at_second(error))
     folder = tmp_path / "run"
     done = roofline("profile", small_llama, *SIZES, "--hw", measured_file, "--no-alone", "-o", folder)
     assert done.code == code
@@ -318,7 +318,7 @@ def test_a_stop_keeps_what_was_measured(
 def test_an_unforeseen_error_keeps_what_was_measured_and_is_raised(
     small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(record, "trace_step", fail_at_second(ZeroDivisionError("a bug")))
+    monkeypatch.setattr(ways, "trace_step", fail_at_second(ZeroDivisionError("a bug")))
     with pytest.raises(ZeroDivisionError, match="a bug"):
         profile(request_for(small_llama, tmp_path / "run"))
     run = open_run(tmp_path / "run")
@@ -330,7 +330,7 @@ def test_an_unforeseen_error_keeps_what_was_measured_and_is_raised(
 def test_a_stop_among_the_rounds_keeps_the_rounds_before(
     small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    genuine, calls = record.visit, []
+    genuine, calls = ways.visit, []
 
     def visit(*args: Any, **options: Any) -> Any:
         calls.append(0)
@@ -338,7 +338,7 @@ def test_a_stop_among_the_rounds_keeps_the_rounds_before(
             raise KeyboardInterrupt
         return genuine(*args, **options)
 
-    monkeypatch.setattr(record, "visit", visit)
+    monkeypatch.setattr(ways, "visit", visit)
     with pytest.raises(KeyboardInterrupt):
         profile(request_for(small_llama, tmp_path / "run", repeats=3))
     steps = open_run(tmp_path / "run").table("steps")

@@ -1,0 +1,239 @@
+"""A model's step under torch.compile: what compiling took, and which operators each compiled kernel does.
+
+Ranges do not survive compilation. While torch's compiler writes its code, each kernel's call is heard with
+the graph's nodes that it came from, and through these (`profiler/origins.py`) it is known by its operators.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+from profiler.instrument import replaced
+from profiler.origins import operators_of
+from profiler.subject import Step, greedy, out_of_memory
+from specfiles.errors import InputError
+
+if TYPE_CHECKING:
+    from profiler.subject import Subject
+
+CONFIG = {
+    "fx_graph_cache": False,  # a graph from the cache is not compiled, and nothing would be heard of it
+    "cpp.enable_kernel_profile": True,  # the profiler sees a processor's kernels
+}
+# Nodes that name other tensors' memory and compute nothing.
+VIEWS = frozenset(
+    [
+        *("reshape", "view", "_unsafe_view", "permute", "transpose", "t", "expand", "unsqueeze", "squeeze"),
+        *("slice", "select", "alias"),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One call in the compiled code: the name that the profiler gives it, and the operators that it does."""
+
+    name: str
+    operators: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call as it was heard, with the nodes that it came from."""
+
+    name: str
+    nodes: tuple[Any, ...]
+    library: bool  # a library's function: it does one node alone
+
+
+def refuse_uncompilable(device: str) -> None:
+    """An InputError where torch.compile has no compiler for a device; asked before anything long is begun."""
+    if device.startswith("cuda"):
+        from torch.utils._triton import has_triton
+
+        if not has_triton():
+            raise InputError(
+                "--mode compile needs Triton on CUDA, which does not work here; pip install triton."
+            )
+        return
+    asked = os.environ.get("CXX", "")
+    if not any(map(shutil.which, filter(None, (asked, "g++", "clang++")))):
+        raise InputError(
+            "--mode compile needs a C++ compiler on a CPU, and none is on PATH; install g++, or set CXX."
+        )
+
+
+class CompiledStep:
+    """A step that torch.compile has compiled. Its cache must have a fixed size (`subject.fixed_step`)."""
+
+    def __init__(self, subject: Subject, run: Step) -> None:
+        """Compile a step and run it once. Raises InputError where torch cannot compile it."""
+        import torch
+
+        self.subject = subject
+        self.sites: list[Site] = []
+        self.graphs = 0
+        self._function = torch.compile(_own_code(run), backend=self._compile, dynamic=False)
+        breaks = Counter(_breaks())
+        begin = time.perf_counter()
+        try:
+            self._function(greedy)
+            if subject.device.startswith("cuda"):
+                torch.cuda.synchronize(subject.device)
+        except Exception as error:  # of the compiler's many kinds
+            if out_of_memory(error):
+                raise
+            raise InputError(
+                f"torch.compile cannot compile {subject.loaded.model.name} here ({_first_line(error)})."
+            ) from None
+        self.compile_s = time.perf_counter() - begin
+        self.breaks = Counter(_breaks())
+        self.breaks.subtract(breaks)
+        self.breaks = +self.breaks
+        self._graphs_at_first = self.graphs
+
+    def __call__(self, sampler: Callable[[Any], Any]) -> Any:
+        """Run the compiled step; another sampler than `greedy` is compiled when it is first used."""
+        return self._function(sampler)
+
+    @property
+    def recompilations(self) -> int:
+        """Graphs that were compiled after the first run: its times hold them."""
+        return self.graphs - self._graphs_at_first
+
+    def _compile(self, graph: Any, inputs: Any) -> Any:
+        """torch.compile's own backend, listened to."""
+        import torch._functorch.config as functorch
+        import torch._inductor.config as inductor
+        from torch._inductor.compile_fx import compile_fx
+
+        calls: list[_Call] = []
+        named = operators_of(graph.graph.nodes, self.subject)
+        with inductor.patch(CONFIG), functorch.patch(enable_autograd_cache=False), _heard(calls):
+            made = compile_fx(graph, inputs)
+        self.graphs += 1
+        self.sites += _sites(calls, named)
+        return made
+
+
+def _own_code(function: Any) -> Any:
+    """The function with code of its own: torch.compile keeps what it compiled by code, and points differ."""
+    return FunctionType(
+        function.__code__.replace(),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+
+
+def _breaks() -> dict[str, int]:
+    from torch._dynamo.utils import counters
+
+    return dict(counters["graph_break"])
+
+
+@contextmanager
+def _heard(calls: list[_Call]) -> Iterator[None]:
+    """Every kernel call that the compiler writes inside is added to `calls`, in order.
+
+    Where a version of torch has none of these functions nothing is heard, and kernels have no operator.
+    """
+    with ExitStack() as stack:
+        with contextlib.suppress(ImportError, AttributeError):
+            from torch._inductor.codegen.cpp import CppScheduling
+            from torch._inductor.codegen.triton import TritonScheduling
+            from torch._inductor.ir import ExternKernel
+
+            for scheduling in (CppScheduling, TritonScheduling):
+                stack.enter_context(replaced(scheduling, "define_kernel", _hears_kernels(calls)))
+            stack.enter_context(replaced(ExternKernel, "codegen_comment", _hears_libraries(calls)))
+        yield
+
+
+def _hears_kernels(calls: list[_Call]) -> Callable[[Any], Any]:
+    def wrap(function: Any) -> Any:
+        def define(self: Any, source: str, schedule: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
+            name = function(self, source, schedule, *args, **kwargs)
+            made = (getattr(entry, "node", None) for entry in schedule)
+            nodes = dict.fromkeys(node for each in made if each is not None for node in each.origins)
+            calls.append(_Call(str(name), tuple(nodes), library=False))
+            return name
+
+        return define
+
+    return wrap
+
+
+def _hears_libraries(calls: list[_Call]) -> Callable[[Any], Any]:
+    def wrap(function: Any) -> Any:
+        def comment(self: Any, *args: Any, **kwargs: Any) -> Any:
+            calls.append(_Call(_library_name(self), _own_node(self), library=True))
+            return function(self, *args, **kwargs)
+
+        return comment
+
+    return wrap
+
+
+def _library_name(kernel: Any) -> str:
+    """`aten::mm`, as the profiler records it, of a call of torch's own functions."""
+    overload = getattr(kernel, "op_overload", None)
+    if overload is not None and hasattr(overload, "_schema"):
+        return str(overload._schema.name)
+    words = str(getattr(kernel, "python_kernel_name", "") or "").removeprefix("torch.ops.").split(".")
+    space = words[0] if len(words) > 2 else "aten"
+    return f"{space}::{words[1] if len(words) > 2 else words[-1]}"
+
+
+def _own_node(kernel: Any) -> tuple[Any, ...]:
+    """The one node that a library's function computes; its inputs' nodes are named beside it."""
+    if getattr(kernel, "origin_node", None) is not None:
+        return (kernel.origin_node,)
+    packet = getattr(getattr(kernel, "op_overload", None), "overloadpacket", None)
+    return tuple(node for node in kernel.origins if getattr(node.target, "overloadpacket", None) is packet)
+
+
+def _sites(calls: Sequence[_Call], named: dict[str, str]) -> Iterator[Site]:
+    """The operators of each call; a kernel that repeats another's arithmetic is known by what it adds."""
+    elsewhere = {node for call in calls if call.library for node in call.nodes}
+    done: set[Any] = set()
+    for call in calls:
+        nodes = [n for n in call.nodes if not _is_view(n) and (call.library or n not in elsewhere)]
+        new = [node for node in nodes if node not in done]
+        done.update(nodes)
+        operators = _operators(new, named) or _operators(nodes, named)
+        yield Site(call.name, operators)
+
+
+def _operators(nodes: Iterable[Any], named: dict[str, str]) -> tuple[str, ...]:
+    found = (named.get(_captured(node)) for node in nodes)
+    return tuple(dict.fromkeys(name for name in found if name))
+
+
+def _captured(node: Any) -> str:
+    """The name of the node of the captured graph that a node of the compiler's graph was made from."""
+    source = node.meta.get("from_node") or ()
+    if not source:
+        return ""
+    return str(getattr(source[0], "name", None) or source[0][0])
+
+
+def _is_view(node: Any) -> bool:
+    packet = getattr(node.target, "overloadpacket", None)
+    return getattr(packet, "__name__", "") in VIEWS
+
+
+def _first_line(error: BaseException) -> str:
+    cause = getattr(error, "inner_exception", None) or error
+    lines = str(cause).strip().splitlines()
+    return f"{type(cause).__name__}: {lines[0].rstrip('.:')}" if lines else type(cause).__name__

@@ -1,0 +1,193 @@
+"""The time of each operator in a traced step without ranges, through the calls that started its kernels."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roofline.together import joined
+
+if TYPE_CHECKING:
+    from profiler.compiled import Site
+
+UNATTRIBUTED = ""  # the operator of time that none is known of
+GRAPH = re.compile(r"^graph_\d+_")  # before the name of a compiled kernel of a processor
+Run = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """A kernel or host operation of a traced step, and whose it is."""
+
+    operator: str
+    name: str
+    seconds: float
+
+
+def labels(sites: Iterable[Site], order: Sequence[str]) -> dict[str, str]:
+    """The label under which each operator is timed: those that share kernels are timed together.
+
+    `order` is that of the operators in a step; in a label those of the layers stand first.
+    """
+    groups: dict[str, set[str]] = {}
+    for site in sites:
+        members = set(site.operators).union(*(groups.get(name, {name}) for name in site.operators))
+        groups.update(dict.fromkeys(members, members))
+    place = {name: (not name.startswith("layers."), at) for at, name in enumerate(order)}
+    last = (True, len(place))
+    return {
+        name: joined(sorted(members, key=lambda each: (*place.get(each, last), each)))
+        for name, members in groups.items()
+    }
+
+
+def by_call(
+    events: Iterable[Any], sites: Sequence[Site], label: dict[str, str], *, on_device: bool
+) -> list[KernelTime]:
+    """The kernels of a traced step in which the calls of `sites` ran once, in their order.
+
+    The k-th execution of a name is its k-th call. Where a name ran more or less often than it is called,
+    nothing is known of its executions.
+    """
+    called: dict[str, list[str]] = defaultdict(list)
+    for site in sites:
+        called[site.name].append(label[site.operators[0]] if site.operators else UNATTRIBUTED)
+    found = list(_outermost(_roots(events), called))
+    ran = Counter(name for name, _, known in found if known)
+    turn: Counter[str] = Counter()
+    rows: list[KernelTime] = []
+    for name, event, known in found:
+        operator = UNATTRIBUTED
+        if known and ran[name] == len(called[name]):
+            operator = called[name][turn[name]]
+            turn[name] += 1
+        rows += (_on_device if on_device else _of_host)(event, name, operator, known)
+    return rows
+
+
+def by_order(events: Iterable[Any], kernels: Sequence[tuple[str, str]]) -> list[KernelTime]:
+    """The device's kernels of a replayed graph, which run in the order in which they were captured.
+
+    `kernels` are name and operator of those that the same step launches one by one. What stands between
+    equal names in both is attributed.
+    """
+    from difflib import SequenceMatcher
+
+    ran = sorted(device_events(events), key=lambda event: event.time_range.start)
+    names = [event.name for event in ran]
+    operators = [UNATTRIBUTED] * len(ran)
+    matcher = SequenceMatcher(None, [name for name, _ in kernels], names, autojunk=False)
+    for before, after, size in matcher.get_matching_blocks():
+        for k in range(size):
+            operators[after + k] = kernels[before + k][1]
+    return [
+        KernelTime(operator, event.name, event.time_range.elapsed_us() * 1e-6)
+        for event, operator in zip(ran, operators, strict=True)
+    ]
+
+
+def launched_kernels(events: Iterable[Any], ranges: set[str]) -> list[tuple[str, str]]:
+    """Name and operator of the kernels of a step traced under ranges, in the order of their launches."""
+    from profiler.traced import enclosing
+
+    calls = sorted((e for e in events if _on_host(e)), key=lambda event: event.time_range.start)
+    return [(kernel.name, enclosing(event, ranges)) for event in calls for kernel in event.kernels]
+
+
+def device_events(events: Iterable[Any]) -> Iterator[Any]:
+    """What ran on the device; ranges that the profiler draws there, too, did not."""
+    for event in events:
+        if not _on_host(event) and not getattr(event, "is_user_annotation", False):
+            yield event
+
+
+def seconds_by_operator(rows: Iterable[KernelTime]) -> dict[str, float]:
+    """Sums over the operators that are known."""
+    sums: dict[str, float] = defaultdict(float)
+    for row in rows:
+        if row.operator:
+            sums[row.operator] += row.seconds
+    return dict(sums)
+
+
+def as_table(rows: Iterable[KernelTime]) -> list[dict[str, Any]]:
+    """Rows of a run's table `kernels`: longest first."""
+    seconds: dict[tuple[str, str], float] = defaultdict(float)
+    counts: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        seconds[row.operator, row.name] += row.seconds
+        counts[row.operator, row.name] += 1
+    return [
+        {"operator": operator, "name": name, "count": counts[operator, name], "time_s": total}
+        for (operator, name), total in sorted(seconds.items(), key=lambda item: -item[1])
+    ]
+
+
+def shares(rows: Iterable[dict[str, Any]], *, on_device: bool) -> tuple[float, float]:
+    """Seconds of a table's rows that belong to operators, and of all kernels or operations.
+
+    On a host the framework's own frames are no operations: those have a `::` in their names.
+    """
+    known = [row for row in rows if row["operator"] or on_device or "::" in row["name"]]
+    return sum(row["time_s"] for row in known if row["operator"]), sum(row["time_s"] for row in known)
+
+
+def traced(device: str, run: Run, path: Path | None = None) -> Any:
+    """The events of one run under torch.profiler, kept as a trace where a path is given."""
+    from torch.profiler import ProfilerActivity, profile
+
+    from profiler.traced import keep
+
+    activities = [ProfilerActivity.CPU]
+    if device.startswith("cuda"):
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities, acc_events=True) as found:
+        run()
+    if path is not None:
+        keep(found, path)
+    return found.events()
+
+
+def _roots(events: Iterable[Any]) -> list[Any]:
+    tops = [event for event in events if _on_host(event) and event.cpu_parent is None]
+    return sorted(tops, key=lambda event: event.time_range.start)
+
+
+def _on_host(event: Any) -> bool:
+    from torch.autograd import DeviceType
+
+    return bool(event.device_type == DeviceType.CPU)
+
+
+def _outermost(events: Iterable[Any], called: dict[str, list[str]]) -> Iterator[tuple[str, Any, bool]]:
+    """Name, event and whether it is a call of the compiled code, whose own parts are not walked into."""
+    for event in events:
+        name = GRAPH.sub("", event.name)
+        yield name, event, name in called
+        if name not in called:
+            children = sorted(event.cpu_children, key=lambda child: child.time_range.start)
+            yield from _outermost(children, called)
+
+
+def _on_device(event: Any, name: str, operator: str, whole: bool) -> Iterator[KernelTime]:
+    """A row per kernel that an operation started, of its own or with those of its parts."""
+    for kernel in _kernels(event, whole):
+        yield KernelTime(operator, kernel.name, kernel.duration * 1e-6)
+
+
+def _of_host(event: Any, name: str, operator: str, whole: bool) -> Iterator[KernelTime]:
+    """A row for an operation, of its own time or with its parts."""
+    micros = event.cpu_time_total if whole else event.self_cpu_time_total
+    if micros > 0:
+        yield KernelTime(operator, name, micros * 1e-6)
+
+
+def _kernels(event: Any, whole: bool) -> Iterator[Any]:
+    yield from event.kernels
+    if whole:
+        for child in event.cpu_children:
+            yield from _kernels(child, whole)

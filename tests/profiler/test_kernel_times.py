@@ -1,0 +1,134 @@
+"""Whose the kernels of a traced step are, where it has no ranges: events made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch.autograd import DeviceType  # noqa: E402
+
+from profiler.compiled import Site  # noqa: E402
+from profiler.kernel_times import (  # noqa: E402
+    as_table,
+    by_call,
+    by_order,
+    labels,
+    seconds_by_operator,
+    shares,
+)
+
+ORDER = ["embedding", "layers.norm", "layers.proj", "layers.residual", "final_norm"]
+
+
+@dataclass
+class Event:
+    """What torch.profiler says of an operation."""
+
+    name: str
+    start: float
+    micros: float
+    cpu_children: list[Event] = field(default_factory=list)
+    cpu_parent: Event | None = None
+    kernels: list[Any] = field(default_factory=list)
+    device_type: Any = DeviceType.CPU
+
+    @property
+    def time_range(self) -> Any:
+        return SimpleNamespace(start=self.start, elapsed_us=lambda: self.micros)
+
+    @property
+    def cpu_time_total(self) -> float:
+        return self.micros
+
+    @property
+    def self_cpu_time_total(self) -> float:
+        return self.micros - sum(child.micros for child in self.cpu_children)
+
+
+def tree(*tops: Event) -> list[Event]:
+    """All events of a tree, in the order in which they ended: the profiler promises none."""
+    found: list[Event] = []
+    for top in tops:
+        for child in top.cpu_children:
+            child.cpu_parent = top
+        found += [*tree(*top.cpu_children), top]
+    return found
+
+
+SITES = [
+    Site("cpp_fused_0", ("embedding", "layers.norm")),
+    Site("aten::mm", ("layers.proj",)),
+    Site("cpp_fused_1", ("layers.residual", "layers.norm")),
+    Site("aten::mm", ("layers.proj",)),
+    Site("cpp_fused_2", ("layers.residual", "final_norm")),
+]
+TOGETHER = "layers.norm + residual + embedding + final_norm"
+
+
+def test_operators_that_share_kernels_are_timed_together() -> None:
+    label = labels(SITES, ORDER)
+    assert label == {
+        "layers.proj": "layers.proj",
+        **dict.fromkeys(("embedding", "layers.norm", "layers.residual", "final_norm"), TOGETHER),
+    }
+
+
+def step(missing: int = 0) -> list[Event]:
+    """A step of 100 us: 5 in the first kernel, 20 + 30 in products, 10 + 10 in others, 7 in a copy."""
+    parts = [Event("aten::copy_", 21, 4)]
+    inside = [
+        Event("graph_0_cpp_fused_0", 0, 5),
+        Event("aten::mm", 5, 20, parts),
+        Event("graph_0_cpp_fused_1", 30, 10),
+        Event("aten::mm", 40, 30),
+        Event("graph_0_cpp_fused_2", 70, 10),
+    ]
+    compiled = Event("Torch-Compiled Region: 0/0", 0, 93, inside[: len(inside) - missing])
+    return tree(compiled, Event("aten::copy_", 95, 7))
+
+
+def test_the_kth_execution_is_the_kth_call_and_every_microsecond_is_somewhere() -> None:
+    rows = by_call(step(), SITES, labels(SITES, ORDER), on_device=False)
+    assert seconds_by_operator(rows) == pytest.approx({"layers.proj": 50e-6, TOGETHER: 25e-6})
+    assert sum(row.seconds for row in rows) == pytest.approx(100e-6)
+    table = as_table(rows)
+    assert {(row["operator"], row["name"]): row["count"] for row in table}[("layers.proj", "aten::mm")] == 2
+    # The copy belongs to none; the region's own 18 us are the framework's and no operation.
+    assert shares(table, on_device=False) == pytest.approx((75e-6, 82e-6))
+
+
+def test_of_a_name_that_ran_less_often_than_it_is_called_nothing_is_claimed() -> None:
+    """Without the last product nobody knows which of the two ran."""
+    events = [event for event in step() if not (event.name == "aten::mm" and event.start == 40)]
+    region = next(event for event in events if event.cpu_children and event.name.startswith("Torch"))
+    region.cpu_children = [child for child in region.cpu_children if child.start != 40]
+    rows = by_call(events, SITES, labels(SITES, ORDER), on_device=False)
+    assert set(seconds_by_operator(rows)) == {TOGETHER}
+    assert sum(row.seconds for row in rows if row.name == "aten::mm") == pytest.approx(20e-6)
+
+
+def test_on_a_device_the_kernels_of_a_call_count_with_those_of_its_parts() -> None:
+    kernel = SimpleNamespace(name="gemm", duration=8.0)
+    copy = SimpleNamespace(name="memcpy", duration=2.0)
+    call = Event("aten::mm", 0, 20, [Event("aten::copy_", 1, 3, kernels=[copy])], kernels=[kernel])
+    sites = [Site("aten::mm", ("layers.proj",))]
+    rows = by_call(tree(call), sites, labels(sites, ORDER), on_device=True)
+    assert [(row.operator, row.name, row.seconds) for row in rows] == [
+        ("layers.proj", "gemm", pytest.approx(8e-6)),
+        ("layers.proj", "memcpy", pytest.approx(2e-6)),
+    ]
+
+
+def test_replayed_kernels_are_known_by_their_order() -> None:
+    """A kernel that the capture did not launch belongs to none, and those behind it are still known."""
+    launched = [("norm", "layers.norm"), ("gemm", "layers.proj"), ("add", "layers.residual")]
+    ran = [("norm", 0, 1), ("memset", 1, 2), ("gemm", 3, 5), ("add", 8, 1)]
+    events = [Event(name, at, micros, device_type=DeviceType.CUDA) for name, at, micros in reversed(ran)]
+    rows = by_order(events, launched)
+    assert [row.operator for row in rows] == ["layers.norm", "", "layers.proj", "layers.residual"]
+    assert shares(as_table(rows), on_device=True) == pytest.approx((7e-6, 9e-6))

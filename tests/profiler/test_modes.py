@@ -1,0 +1,146 @@
+"""Steps compiled and captured: what a run holds of them, and what cannot run here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from profiler.subject import Point, Subject, fixed_step
+from roofline.run import Run, open_run
+from roofline.together import parts
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+Roofline = Callable[..., Any]
+POINT = Point("decode", 1, 1, 40)
+
+
+@pytest.mark.parametrize("point", [Point("prefill", 2, 7, 7), POINT, Point("decode", 2, 1, 9)])
+def test_a_cache_of_fixed_size_gives_what_the_whole_sequence_gives(
+    point: Point, subject: Callable[..., Subject]
+) -> None:
+    """And every repeat of the step finds the same cache."""
+    model, before = subject("llama"), point.kv_len - point.q_len
+    with torch.inference_mode():
+        torch.manual_seed(3)
+        run = fixed_step(model, point)
+        torch.manual_seed(3)
+        cached, new = model.tokens(point.batch, point.kv_len), model.tokens(point.batch, point.q_len)
+        expected = model.network(torch.cat([cached[:, :before], new], 1), logits_to_keep=1).logits
+        for _ in range(2):
+            torch.testing.assert_close(run(lambda logits: logits), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def runs(
+    small_llama: Path, roofline: Roofline, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Run]:
+    """The same decode step eager and compiled."""
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("no C++ compiler to compile a model with")
+    made: dict[str, Run] = {}
+
+    def run(mode: str) -> Run:
+        if mode not in made:
+            folder = tmp_path_factory.mktemp(mode) / "run"
+            asked = ("--phase", "decode", "--context", 39, "--device", "cpu", "--repeats", 2, "--no-alone")
+            done = roofline("profile", small_llama, *asked, "--mode", mode, "-o", folder)
+            assert done.code == 0, done.err
+            made[mode] = open_run(folder)
+        return made[mode]
+
+    return run
+
+
+def test_a_compiled_step_is_attributed_to_its_operators(runs: Callable[[str], Run]) -> None:
+    """Each operator of the model once, alone or beside those that it shares kernels with."""
+    run = runs("compile")
+    assert (run.head.mode, run.head.convention) == ("compile", "fused")
+    (share,) = run.head.attributed
+    assert share.in_operators_s >= 0.95 * share.of_s > 0
+    eager = set(runs("eager").table("operators")["name"])
+    found = [part for name in run.table("operators")["name"] for part in parts(name, eager)]
+    assert sorted(found) == sorted(eager)
+
+
+def test_products_and_attention_keep_their_own_rows_and_small_operators_share_theirs(
+    runs: Callable[[str], Run],
+) -> None:
+    operators = runs("compile").table("operators").set_index("name")
+    alone = {"q_proj", "k_proj", "v_proj", "core", "o_proj"}
+    assert {f"layers.attention.{name}" for name in alone} <= set(operators.index)
+    assert operators.loc["layers.mlp.down_proj", "count"] == 3
+    together = [name for name in operators.index if "final_norm" in name]
+    assert together == ["layers.attention_norm + mlp_residual + embedding + final_norm"]
+    assert operators.loc[together[0], "count"] == 1  # its operators run 3, 3, 1 and 1 times
+
+
+def test_compiling_is_stated_apart_and_was_done_once(runs: Callable[[str], Run]) -> None:
+    run = runs("compile")
+    (made,) = run.head.compilations
+    assert (made.graphs, made.recompilations, made.breaks) == (1, 0, [])
+    steps = run.table("steps")
+    assert made.seconds > 100 * steps["median_s"].max()
+    assert any("never compiled again" in note for note in run.head.notes)
+    assert runs("eager").head.compilations == []
+
+
+def test_a_compiled_run_is_validated_and_compared_with_an_eager_one(
+    runs: Callable[[str], Run], measured_file: Path, roofline: Roofline
+) -> None:
+    compiled, eager = runs("compile"), runs("eager")
+    done = roofline(
+        "validate", compiled.path, "--hw", measured_file, "--fidelity", "measured", "--format", "json"
+    )
+    assert done.code == 0, done.err
+    (found,) = json.loads(done.out)["fidelities"]
+    assert {row["name"] for row in found["matched"]} == set(compiled.table("operators")["name"])
+    assert found["unmatched"] == []
+    done = roofline("diff", eager.path, compiled.path)
+    assert done.code == 0, done.err
+    assert "layers.mlp.gate_proj" in done.out
+
+
+def test_modes_are_refused_in_one_sentence(
+    small_llama: Path, roofline: Roofline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(mode: str) -> str:
+        done = roofline("profile", small_llama, "--device", "cpu", "--mode", mode, "-o", tmp_path / "run")
+        assert (done.code, done.out, (tmp_path / "run").exists()) == (2, "", False)
+        return str(done.err)
+
+    assert "use --device cuda, or --mode eager or compile" in refused("graph")
+    assert "known: eager, compile, graph" in refused("fast")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert "install g++" in refused("compile")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["compile", "graph"])
+def test_on_a_gpu_a_mode_gives_the_eager_tokens_and_its_kernels_have_operators(
+    mode: str, cuda: str, subject: Callable[..., Subject], tmp_path: Path
+) -> None:
+    from profiler.kernel_times import shares
+    from profiler.steps import Timed
+    from profiler.subject import greedy
+    from profiler.ways import WAYS
+
+    model = subject("llama", cuda, "bf16")
+    with torch.inference_mode():
+        torch.manual_seed(1)
+        expected = fixed_step(model, POINT)(greedy)
+        torch.manual_seed(1)
+        way, timed = WAYS[mode](model, POINT), Timed()
+        assert torch.equal(way.once(), expected)  # type: ignore[attr-defined]
+        way.visit(timed)
+        inside_s, all_s = shares(way.trace(tmp_path / "trace.json.gz"), on_device=True)
+    assert min(timed.plain) > 0
+    assert inside_s >= 0.95 * all_s > 0
+    assert "layers.attention.core" in timed.ranges
