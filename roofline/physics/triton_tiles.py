@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from roofline.physics.base import Floats
+
+    Mask = NDArray[np.bool_]
 
 DEFAULT_ROWS = (16.0, 64.0)  # of the tile up to as many tokens as experts, and beyond
 DEFAULT_WIDTH = 64.0
@@ -107,13 +111,13 @@ TUNED_SINCE: dict[str, dict[int, tuple[int, ...]]] = {
 }
 
 
-def tuned(gpu: str, experts: Floats, width: Floats, recent: Floats) -> Floats:
+def tuned(gpu: str, experts: Floats, width: Floats, recent: Mask) -> Mask:
     """Where the engine has tuned tiles for so many experts of such a width; `recent`: it is after 0.5.10."""
     found = _listed(TUNED, gpu, experts, width)
     return found | (_listed(TUNED_SINCE, gpu, experts, width) & recent)
 
 
-def _listed(sizes: dict[str, dict[int, tuple[int, ...]]], gpu: str, experts: Floats, width: Floats) -> Floats:
+def _listed(sizes: dict[str, dict[int, tuple[int, ...]]], gpu: str, experts: Floats, width: Floats) -> Mask:
     found = np.zeros(np.broadcast(experts, width).shape, dtype=bool)
     for count, widths in sizes.get(gpu, {}).items():
         found |= (experts == count) & np.isin(width, widths)
