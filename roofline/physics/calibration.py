@@ -56,10 +56,10 @@ def calibrate(
     kinds, found = _known(kinds), []
     for group in _groups(cells(table[table["op"].isin(kinds)] if "op" in table else table, device)):
         every, scored, kin = [cell for _, _, cell in group], list[Fitted](), _kin(group)
-        priors = {own: fit([every[i] for i in own]) for own in dict.fromkeys(kin)}
+        priors = {own: fit([every[i] for i in own]) for own in dict.fromkeys(kin) if len(own) > 1}
         held_out = held_out_together(every, kin=kin)
         for (key, rows, cell), predicted, own in zip(group, held_out, kin, strict=True):
-            constants = fit([cell], priors[own] if len(own) > 1 else None)
+            constants = fit([cell], priors.get(own))
             kernel = _record(key, cell, constants, predicted, source)
             scored.append(Fitted(cell, kernel, rows, predicted))
             told(

@@ -131,29 +131,28 @@ def held_out_s(cell: Cell, prior: Mapping[str, float] | None = None, folds: int 
 
 
 def held_out_together(
-    cells: Sequence[Cell], folds: int = FOLDS, kin: Sequence[Sequence[int]] | None = None
+    cells: Sequence[Cell], folds: int = FOLDS, kin: Sequence[tuple[int, ...]] | None = None
 ) -> list[Floats]:
     """`held_out_s` of cells that share a prior, which did not see the held-out families either.
 
-    kin: of each cell, those that its prior is fitted to; all of them where it is not given.
+    kin: of each cell, those that its prior is fitted to, itself among them; all where it is not given.
     """
-    if len(cells) == 1:
-        return [held_out_s(cells[0], None, folds)]
-    kin = kin or [range(len(cells))] * len(cells)
-    numbered = [families % folds for families in _numbered(cells)]
+    kin = kin or [tuple(range(len(cells)))] * len(cells)
     predicted = [np.full(len(cell.time_s), np.nan) for cell in cells]
-    for fold in range(folds):
-        priors: dict[tuple[int, ...], dict[str, float]] = {}
-        for cell, f, found, own in zip(cells, numbered, predicted, kin, strict=True):
-            if not (f == fold).any():
-                continue
-            prior = priors.setdefault(tuple(own), {}) or fit(
-                [cells[i].take(numbered[i] != fold) for i in own if (numbered[i] != fold).any()]
-                or [cells[i] for i in own]
-            )
-            priors[tuple(own)] = prior
-            constants = fit([cell.take(f != fold)], prior) if (f != fold).any() else prior
-            found[f == fold] = cell.take(f == fold).predicted_s(constants)
+    for own in dict.fromkeys(kin):
+        pool = [cells[i] for i in own]
+        if len(pool) == 1:
+            predicted[own[0]] = held_out_s(pool[0], None, folds)
+            continue
+        numbered = [families % folds for families in _numbered(pool)]
+        scored = [(i, f) for i, f in zip(own, numbered, strict=True) if kin[i] == own]
+        for fold in range(folds):
+            known = [c.take(f != fold) for c, f in zip(pool, numbered, strict=True) if (f != fold).any()]
+            prior = fit(known or pool)
+            for i, f in scored:
+                if (f == fold).any():
+                    constants = fit([cells[i].take(f != fold)], prior) if (f != fold).any() else prior
+                    predicted[i][f == fold] = cells[i].take(f == fold).predicted_s(constants)
     return predicted
 
 
