@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from profiler.cli.options import FILE, progress
+from specfiles.errors import InputError
 
 if TYPE_CHECKING:
     from hwspecs import Calibration, Device
+    from profiler.campaign.folder import Head
 
 
 @click.command("calibrate")
@@ -50,7 +52,6 @@ def command(
     from profiler.tables import read_table
     from reports.calibration import as_file, as_text
     from roofline.physics.calibration import calibrate, calibration
-    from specfiles.errors import InputError
     from specfiles.writing import check_writable, write_text
 
     if importlib.util.find_spec("scipy") is None:
@@ -63,7 +64,7 @@ def command(
     campaigns = {path: open_campaign(path) for path in measurements if path.is_dir()}
     if campaigns:
         folder, head = next(iter(campaigns.items()))
-        hw, out = hw or head.device, out or folder / CALIBRATION
+        hw, out = hw or _own_device(folder, head), out or folder / CALIBRATION
     if hw is None or out is None:
         raise InputError(
             f"a table does not say its {'device' if hw is None else 'output'}: add "
@@ -84,6 +85,27 @@ def command(
     print(f"{len(fitted)} sets of constants written to {out}", file=sys.stderr)
 
 
+def _own_device(folder: Path, head: Head) -> str:
+    """The shipped device of a campaign's name, else the file that the campaign measured.
+
+    Raises InputError where it is a processor, which has no kernel models.
+    """
+    from hwspecs import load_device
+    from profiler.campaign.folder import DEVICE
+
+    if "gpu" not in head.environment:
+        raise InputError(
+            f"{folder} is the campaign of a processor, whose constants are fitted by operator class as its "
+            f"ceilings are measured: {folder / DEVICE} has them; kernel models are those of GPUs."
+        )
+    try:
+        return load_device(head.device).name
+    except InputError:
+        if not (folder / DEVICE).exists():
+            raise
+        return str(folder / DEVICE)
+
+
 def _kept(out: Path, device: Device, update: bool) -> Calibration | None:
     """What of an earlier record stays: the machine's own operators, and with `update` the file's kernels."""
     if not update:
@@ -91,8 +113,6 @@ def _kept(out: Path, device: Device, update: bool) -> Calibration | None:
         return own.replace(kernels=[]) if own else None
     name, kept = _stands_in(out)
     if name != device.name:
-        from specfiles.errors import InputError
-
         raise InputError(f"{out} holds constants of {name}, not of {device.name}; name another output file.")
     return kept
 

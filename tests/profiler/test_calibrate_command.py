@@ -13,8 +13,9 @@ import pytest
 
 from hwspecs import load_device
 from hwspecs.calibrations import read_shipped
-from profiler.campaign.folder import CALIBRATION, HEAD, OPERATORS, Head
+from profiler.campaign.folder import CALIBRATION, DEVICE, HEAD, OPERATORS, Head
 from profiler.campaign.shapes import Limits, rows
+from profiler.ceilings import as_yaml
 from profiler.tables import read_table
 from roofline.ceilings import ceilings
 from roofline.optable import predict_table
@@ -125,7 +126,7 @@ def campaign(tmp_path: Path) -> Path:
     table.assign(latency_us=5 + 2 * floor).to_parquet(folder / OPERATORS)
     head = Head(
         created="2026-01-02T03:04:05+00:00", command="roofline campaign", device="H100 80GB HBM3",
-        dtypes=["bf16"], environment={"torch": "2.11.0", "driver": "580.1"},
+        dtypes=["bf16"], environment={"gpu": "NVIDIA H100 80GB HBM3", "torch": "2.11.0", "driver": "580.1"},
     )  # fmt: skip
     (folder / HEAD).write_text(json.dumps(plain_data(head)))
     return folder
@@ -145,6 +146,36 @@ def test_a_campaign_calibrates_its_device_by_itself(roofline: Roofline, campaign
     gemm = next(k for k in kernels if k.op == "gemm" and k.backend == "torch")
     assert gemm.held_out_error is not None
     assert gemm.held_out_error < 0.25
+
+
+def renamed(campaign: Path, **changes: Any) -> None:
+    """The campaign of a device of another name."""
+    head = json.loads((campaign / HEAD).read_text())
+    (campaign / HEAD).write_text(json.dumps({**head, **changes}))
+    table = pd.read_parquet(campaign / OPERATORS)
+    table.assign(gpu=changes.get("device", head["device"])).to_parquet(campaign / OPERATORS)
+
+
+def test_a_gpu_that_nobody_shipped_is_the_one_that_the_campaign_measured(
+    roofline: Roofline, campaign: Path
+) -> None:
+    renamed(campaign, device="H100 of a lab")
+    ended = roofline("calibrate", campaign, "--only", "gemm")
+    assert (ended.code, "no device named 'H100 of a lab'" in ended.err) == (2, True)
+    found = load_device("h100_sxm").replace(name="H100 of a lab", aliases=[])
+    (campaign / DEVICE).write_text(as_yaml(found))
+    ended = roofline("calibrate", campaign, "--only", "gemm")
+    assert ended.code == 0, ended.err
+    assert read_shipped(campaign / CALIBRATION).device == "H100 of a lab"
+
+
+def test_a_processor_has_no_kernel_models_to_fit(roofline: Roofline, campaign: Path) -> None:
+    renamed(campaign, device="AMD EPYC", environment={"torch": "2.11.0"})
+    ended = roofline("calibrate", campaign)
+    assert ended.code == 2
+    assert "the campaign of a processor" in ended.err
+    assert "device.yaml has them" in ended.err
+    assert not (campaign / CALIBRATION).exists()
 
 
 def test_a_folder_that_is_no_campaign_is_said(roofline: Roofline, campaign: Path, tmp_path: Path) -> None:
