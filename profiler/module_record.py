@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwspecs import Device
 from profiler.allocator import keep_freed_memory
+from profiler.alone import ALONE_FACTOR, alone
 from profiler.ceilings import as_yaml
 from profiler.environment import command_line, environment
 from profiler.module_run import Watch, distinct, quiet_inputs, time_passes, watch
 from profiler.module_trace import TracePass, trace
 from profiler.overhead import overhead
 from profiler.power import PowerMonitor, clocks, throttling
-from profiler.subject import Point
+from profiler.references import ReferenceStep, reference_steps
+from profiler.steps import Timed
+from profiler.subject import Point, out_of_memory
 from profiler.timing import Sample, sample
 from roofline.run import TABLES, Head, Overhead, Run, create_run
 from roofline.traced import table_rows
+from specfiles.errors import InputError
 from specfiles.writing import write_text
 from workloads.convention import CONVENTIONS
+from workloads.operators.traced import Traced
 
 if TYPE_CHECKING:
-    from profiler.steps import Timed
     from workloads.phases import Named
 
 PASS = Point(
@@ -45,6 +49,7 @@ class ModuleRequest:
     hardware: Device | str  # the file that the run belongs to, or a name where there is none
     repeats: int = 16
     seed: int = 0
+    alone: bool = True
     progress: Callable[[str], None] = lambda _: None
 
 
@@ -66,10 +71,14 @@ def profile_module(request: ModuleRequest) -> Run:
         write_text(request.out / "device.yaml", as_yaml(request.hardware))
     _save(run, {"traced": table_rows(described)})
     notes = [*traced.notes, *_notes(watched, described)]
+    reference = _reference(request, traced.dtype, notes)
     with PowerMonitor(request.device) as power:
-        timed, failure = _timed(request, watched, run)
+        timed, failure = _timed(request, watched, reference, run)
     costs, samples = [overhead(PASS, timed)] if timed else [], power.samples()
-    _save(run, {**(_tables(watched, timed) if timed else {}), "power": samples})
+    tables = _tables(watched, timed, reference) if timed else {}
+    if request.alone and failure is None:
+        tables["operators"] += _alone(request, described)
+    _save(run, {**tables, "power": samples})
     notes += [*power.notes, *clocks(samples), *throttling(samples)]
     if failure is not None:
         reason = f"stopped: {type(failure).__name__}: {failure}"
@@ -79,14 +88,47 @@ def profile_module(request: ModuleRequest) -> Run:
     return run.write_head(status="complete", notes=notes, overheads=costs)
 
 
-def _timed(request: ModuleRequest, watched: Watch, run: Run) -> tuple[Timed | None, BaseException | None]:
+@dataclass
+class _Reference:
+    """The reference step beside the module, and its times so far."""
+
+    step: ReferenceStep
+    timed: Timed = field(default_factory=Timed)
+
+
+def _reference(request: ModuleRequest, dtype: str, notes: list[str]) -> _Reference | None:
+    """The reference step of a prompt in the module's format; a note says why there is none."""
+    import torch
+
+    try:
+        with torch.inference_mode():
+            steps = list(reference_steps(request.device, dtype))
+    except InputError as reason:
+        notes.append(f"no reference steps were run: {reason}")
+        return None
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        notes.append("no reference steps were run: they found no place in memory beside the module")
+        return None
+    return _Reference(next(step for step in steps if step.point.phase == PASS.phase))
+
+
+def _timed(
+    request: ModuleRequest, watched: Watch, reference: _Reference | None, run: Run
+) -> tuple[Timed | None, BaseException | None]:
     """What was timed, saved now and then, and what stopped it."""
+    import torch
+
     timed, saved = None, time.monotonic()
     try:
         for repeat, timed in enumerate(time_passes(watched, request.repeats), 1):
             request.progress(f"pass {repeat} of {request.repeats}")
+            if reference:
+                with torch.inference_mode():
+                    reference.step.time(reference.timed)
             if time.monotonic() - saved > SAVE_EVERY_S:
-                _save(run, _tables(watched, timed))
+                _save(run, _tables(watched, timed, reference))
                 saved = time.monotonic()
     except BaseException as error:  # an interrupt, too, leaves what was measured
         return timed, error
@@ -138,8 +180,16 @@ def _save(run: Run, tables: dict[str, list[dict[str, Any]]]) -> None:
             run.write_table(name, pd.DataFrame(rows, columns=list(TABLES[name])))
 
 
-def _tables(watched: Watch, timed: Timed) -> dict[str, list[dict[str, Any]]]:
-    """Whole passes, and each operator of a pass."""
+def _alone(request: ModuleRequest, described: Sequence[Named]) -> list[dict[str, Any]]:
+    """The operators that have reference kernels, by themselves: of others only their bytes are known."""
+    request.progress("operators alone")
+    known = [entry for entry in described if not isinstance(entry.operator, Traced)]
+    found = alone(known, request.device, None, ALONE_FACTOR * request.repeats, request.progress)
+    return [{**vars(PASS), **row} for row in found]
+
+
+def _tables(watched: Watch, timed: Timed, reference: _Reference | None) -> dict[str, list[dict[str, Any]]]:
+    """Whole passes, each operator of a pass, and the reference step beside them."""
     where, counts = vars(PASS), watched.counts
     steps = [
         {
@@ -161,7 +211,15 @@ def _tables(watched: Watch, timed: Timed) -> dict[str, list[dict[str, Any]]]:
         }
         for name, totals in timed.ranges.items()
     ]
-    return {"steps": steps, "operators": operators}
+    return {"steps": steps, "operators": operators, "references": _reference_rows(reference)}
+
+
+def _reference_rows(reference: _Reference | None) -> list[dict[str, Any]]:
+    if reference is None or not reference.timed.ranged:
+        return []
+    layers = sample(reference.timed.in_layers).median_s
+    identity = reference.step.identity
+    return [{**identity, **vars(PASS), **_quartiles(reference.timed.ranged), "layers_s": layers}]
 
 
 def _quartiles(times_s: list[float]) -> dict[str, Any]:

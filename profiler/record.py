@@ -13,11 +13,12 @@ from typing import Any
 
 from hwspecs import Device
 from profiler.allocator import keep_freed_memory
-from profiler.ceilings import COLD_FACTOR, as_yaml
+from profiler.alone import ALONE_FACTOR, alone
+from profiler.ceilings import as_yaml
 from profiler.energy import Counter, energy_rows, open_counter
-from profiler.environment import command_line, environment, last_level_cache_bytes
+from profiler.environment import command_line, environment
 from profiler.kernel_times import shares
-from profiler.kernels import KERNEL_ERRORS, TOLERANCE, Place, company, kernel
+from profiler.kernels import KERNEL_ERRORS
 from profiler.overhead import overhead
 from profiler.power import PowerMonitor, clocks, throttling
 from profiler.ranges import family
@@ -25,7 +26,7 @@ from profiler.recorders import nvtx_installed
 from profiler.references import ReferenceStep, reference_steps
 from profiler.steps import Timed, operators_at
 from profiler.subject import Point, Subject, convention_of, load_subject, out_of_memory
-from profiler.timing import Sample, measure, sample
+from profiler.timing import Sample, sample
 from profiler.treatments.measure import TREATMENTS
 from profiler.treatments.measure import measured as with_technique
 from profiler.ways import WAYS, Eager, Way
@@ -364,7 +365,14 @@ def _look_inside(request: Request, subject: Subject, measured: _Measured, rows: 
         rows.tables["arrivals"] += [{**where, **row} for row in met]
     if request.alone:
         request.progress("  operators alone")
-        rows.tables["operators"] += [{**where, **row} for row in _alone(request, point)]
+        found = alone(
+            _described(request, point),
+            request.device,
+            request.dtype,
+            ALONE_FACTOR * request.repeats,
+            request.progress,
+        )
+        rows.tables["operators"] += [{**where, **row} for row in found]
 
 
 def _techniques(request: Request, subject: Subject, point: Point, notes: list[str]) -> list[dict[str, Any]]:
@@ -380,35 +388,6 @@ def _techniques(request: Request, subject: Subject, point: Point, notes: list[st
             continue
         if row is not None:
             rows.append(row)
-    return rows
-
-
-def _alone(request: Request, point: Point) -> list[dict[str, Any]]:
-    """Every operator as a reference kernel by itself, with cold weights, checked before it is timed."""
-    cold = COLD_FACTOR * last_level_cache_bytes(request.device)
-    place = Place(request.device, request.dtype, cold)
-    between = company(place)
-    rows = []
-    for named in _described(request, point):
-        try:
-            error = kernel(named.operator, Place(request.device, request.dtype)).error()
-            if not error <= TOLERANCE[request.dtype]:
-                raise InputError(f"deviates by {error:.2g} from fp64")
-            call = kernel(named.operator, place).run
-            timed = measure(call, request.device, between=between, repeats=4 * request.repeats, budget_s=0.5)
-        except KERNEL_ERRORS as missing:  # one kernel's failure loses its own row and no other
-            reason = "out of memory" if out_of_memory(missing) else str(missing).splitlines()[0]
-            request.progress(f"  {named.name} not measured alone: {reason}")
-            continue
-        rows.append(
-            {
-                "name": named.name,
-                "kind": named.operator.kind,
-                "where": "alone",
-                "count": named.count,
-                **_quartiles(timed),
-            }
-        )
     return rows
 
 

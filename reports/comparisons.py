@@ -25,7 +25,10 @@ def comparison(
         checked = validate(run, device, fidelity)
         steps = tuple(
             StepError(
-                point.title, at_step(scenario, key, device, fidelity).time_s(), point.measured_s, point.drift
+                point.title,
+                at_step(scenario, key, device, fidelity, run.head.mode).time_s(),
+                point.measured_s,
+                point.drift,
             )
             for key, point in points.items()
             if point.measured_s is not None

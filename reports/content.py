@@ -109,7 +109,7 @@ def of_predictions(
     )
     return replace(
         content,
-        cards=() if several else headline.predicted_cards(totals[0]),
+        cards=() if several else headline.predicted_cards(totals[0], content.points[0].unit),
         sentences=headline.sentences(content),
         elsewhere=floors(first.scenario, [first.device, *others]),
         elsewhere_for=totals[0].title,

@@ -33,23 +33,28 @@ def _cards(point: Point) -> Iterator[Card]:
     if point.predicted_s:
         note += f" ({signed(point.predicted_s / time - 1)})"
     yield Card(_latency_name(point), si(time, "s"), note)
-    yield Card(f"{point.phase.capitalize()} tokens/s", rate(point.tokens / time), point.sizes)
+    label = "Passes/s" if point.unit == "passes" else f"{point.phase.capitalize()} tokens/s"
+    yield Card(label, rate(point.tokens / time), point.sizes)
     if point.headroom:
         note = f"what {point.phase} would take at the ceilings, {si(point.roof_s, 's')}"
         yield Card("Head-room", f"{point.headroom:.2f} ×", note)
 
 
 def _latency_name(point: Point) -> str:
-    return {"prefill": "TTFT", "decode": "TPOT"}.get(point.phase, f"{point.phase} step")
+    other = "One pass" if point.unit == "passes" else f"{point.phase} step"
+    return {"prefill": "TTFT", "decode": "TPOT"}.get(point.phase, other)
 
 
-def predicted_cards(totals: Totals) -> tuple[Card, ...]:
-    """The numbers to see first in a prediction."""
+def predicted_cards(totals: Totals, unit: str = "tokens") -> tuple[Card, ...]:
+    """The numbers to see first in a prediction; its steps make `unit`s."""
     fits = "fits the device's memory" if totals.fits else "does NOT fit the device's memory"
-    times = (("TTFT", "time to first token", totals.ttft_s), ("TPOT", "time per output token", totals.tpot_s))
+    first = ("TTFT", "time to first token") if unit == "tokens" else ("One pass", "of its inputs")
+    times = ((*first, totals.ttft_s), ("TPOT", "time per output token", totals.tpot_s))
     return (
         *(Card(label, si(value, "s"), note) for label, note, value in times if value is not None),
-        Card("Tokens/s", rate(totals.tokens_per_s), "all sequences together"),
+        Card(
+            f"{unit.capitalize()}/s", rate(totals.tokens_per_s), "all sequences together" * (unit == "tokens")
+        ),
         Card("MFU", percent(totals.mfu), "of the dense peak"),
         Card("MBU", percent(totals.mbu), "of the memory bandwidth"),
         Card("Memory", si(totals.memory_bytes, "B"), fits),
@@ -106,7 +111,7 @@ def _pace(point: Point) -> str:
     if point.measured and point.measured_s is None:
         verb = "was not timed whole; its operators sum to"
     step = f"{point.phase.capitalize()} ({point.sizes})"
-    text = f"{step} {verb} {si(time, 's')}{each}, {rate(point.tokens / time)} tokens/s."
+    text = f"{step} {verb} {si(time, 's')}{each}, {rate(point.tokens / time)} {point.unit}/s."
     return " ".join(filter(None, (text, _bound(point), _outside(point))))
 
 

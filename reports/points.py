@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from reports.records import Kernel, Operator, Origin, Point, Roof, RoofKind, Stray
+from reports.records import PASS, Kernel, Operator, Origin, Point, Roof, RoofKind, Stray
 from roofline.ceilings import Fidelity, ceilings
-from roofline.predict import Prediction, Row, predict, step_rows
+from roofline.predict import Prediction, Row, in_mode, predict, step_rows
 from roofline.scenario import PHASES, Scenario
 from specfiles.errors import InputError
 from workloads.dtypes import Precision, compute_dtype
 from workloads.phases import Step
+from workloads.traced_model import TRACED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from roofline.run import Run
     from roofline.validate import Validation
 
+INPUTS = "its own inputs"  # of a module: what its function returned
 Key = tuple[str, int, int, int]  # phase, batch, q_len, kv_len
 Record = dict[str, Any]
 KEY = ["phase", "batch", "q_len", "kv_len"]
@@ -43,10 +45,12 @@ def reference_fidelity(device: Device) -> Fidelity:
     return Fidelity.MEASURED if device.measured.dram_byte_per_s else Fidelity.DATASHEET
 
 
-def at_step(scenario: Scenario, key: Key, device: Device, fidelity: Fidelity) -> Prediction:
+def at_step(
+    scenario: Scenario, key: Key, device: Device, fidelity: Fidelity, mode: str = "eager"
+) -> Prediction:
     """The prediction for one step, which may also be a chunk (q_len < kv_len)."""
     _, batch, q_len, kv_len = key
-    asked, limits = sized(scenario, key), ceilings(device, fidelity)
+    asked, limits = sized(scenario, key), in_mode(ceilings(device, fidelity), mode)
     rows = step_rows(asked, Step(batch, q_len, kv_len), limits, asked.phase)
     return Prediction(asked, device, limits, asked.schedule(), rows)
 
@@ -65,7 +69,7 @@ def measured_points(run: Run, device: Device, scenario: Scenario, checked: Valid
     drifts = {key: finite(rows[0]["drift"]) for key, rows in by_key(checked.drift).items()}
     points = {}
     for key in sorted({**steps, **operators}, key=_order):
-        expected = at_step(scenario, key, device, checked.fidelity)
+        expected = at_step(scenario, key, device, checked.fidelity, run.head.mode)
         fused = {row.name for row in expected.rows if row.work.fused}
         points[key] = replace(
             _expected(scenario, key, device, expected.time_s()),
@@ -94,9 +98,10 @@ def _order(key: Key) -> int:
 
 def _expected(scenario: Scenario, key: Key, device: Device, predicted_s: float) -> Point:
     phase, batch, q_len, kv_len = key
+    passes = scenario.model.family == TRACED
     return Point(
-        phase=phase,
-        sizes=sizes(batch, q_len, kv_len),
+        phase=PASS if passes else phase,
+        sizes=INPUTS if passes else sizes(batch, q_len, kv_len),
         tokens=float(Step(batch, q_len, kv_len).tokens),
         predicted_s=predicted_s,
         roof_s=_roof_s(at_step(scenario, key, device, reference_fidelity(device))),
@@ -210,9 +215,10 @@ def predicted_points(prediction: Prediction, prefix: str = "") -> Iterator[Point
             for row, at_roof in zip(prediction.rows, roof.rows, strict=True)
             if row.phase == phase
         ]
+        passes = prediction.scenario.model.family == TRACED
         yield Point(
-            phase=phase,
-            sizes=_predicted_sizes(prediction.scenario, phase, steps),
+            phase=PASS if passes else phase,
+            sizes=INPUTS if passes else _predicted_sizes(prediction.scenario, phase, steps),
             tokens=_tokens(prediction.scenario, phase),
             predicted_s=prediction.time_s(phase) / steps,
             roof_s=_roof_s(roof, phase) / steps,

@@ -95,6 +95,9 @@ class Kernel:
     time_s: float | None
 
 
+PASS = "pass"  # the phase of a module: it has one pass, and no tokens
+
+
 @dataclass(frozen=True)
 class Point:
     """One phase at one size: a step, its operators, and what did not match."""
@@ -116,6 +119,11 @@ class Point:
     strays: tuple[Stray, ...] = ()
     kernels: tuple[Kernel, ...] = ()
     prefix: str = ""  # tells points of several predictions apart
+
+    @property
+    def unit(self) -> str:
+        """What a step makes: a module's pass is the whole of it."""
+        return "passes" if self.phase == PASS else "tokens"
 
     @property
     def title(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from reports.units import percent, si, text
+from workloads.traced_model import TRACED
 
 Format = Callable[[Any], str]
 PREDICTION: dict[str, tuple[str, Format]] = {
@@ -63,15 +64,18 @@ def _heading(data: dict[str, Any]) -> str:
     sizes = f"batch {data['batch']}, prompt {data['prompt']}"
     if data["phase"] == "decode":
         sizes = f"batch {data['batch']}, context {data['context']}"
+    if data["family"] == TRACED:
+        sizes = "its own inputs"
     if data["phase"] == "generate":
         sizes += f", output {data['output']}"
     if data["steps"] is not None:
         sizes += f", {data['steps']} denoising steps"
     if data["images"]:
         sizes += f", {data['images']} images"
+    phase = "one pass" if data["family"] == TRACED else data["phase"]
     where = f" in {data['node']}" if data.get("node") else ""
     return (
-        f"{data['model']} on {data['hardware']}{where}: {data['phase']}, {sizes}, "
+        f"{data['model']} on {data['hardware']}{where}: {phase}, {sizes}, "
         f"weights {dtypes['weights']}, activations {dtypes['activations']}, KV {dtypes['kv']}; "
         f"fidelity {data['fidelity']}, convention {data['convention']}\n"
     )
@@ -81,9 +85,11 @@ def summary(data: dict[str, Any]) -> str:
     """The totals in a few lines."""
     t = data["totals"]
     fits = "fits" if t["fits"] else "DOES NOT FIT"
+    passes = data["family"] == TRACED
+    each = "" if passes else f"TTFT {si(t['ttft_s'], 's')}   TPOT {si(t['tpot_s'], 's')}   "
+    pace = f"{t['tokens_per_s']:.4g} {'passes' if passes else 'tokens'}/s"
     lines = [
-        f"time {si(t['time_s'], 's')}   TTFT {si(t['ttft_s'], 's')}   TPOT {si(t['tpot_s'], 's')}   "
-        f"{t['tokens_per_s']:.4g} tokens/s   MFU {percent(t['mfu'])}   MBU {percent(t['mbu'])}",
+        f"time {si(t['time_s'], 's')}   {each}{pace}   MFU {percent(t['mfu'])}   MBU {percent(t['mbu'])}",
         f"memory {si(t['memory_bytes'], 'B')}: weights {si(t['weights_bytes'], 'B')}, "
         f"KV cache {si(t['kv_cache_bytes'], 'B')}, activations {si(t['activation_peak_bytes'], 'B')}; {fits}",
     ]

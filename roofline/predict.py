@@ -309,6 +309,11 @@ def launched(limits: Ceilings, how: str) -> Ceilings:
     return replace(limits, launch_s=most, constants=constants)
 
 
+def in_mode(limits: Ceilings, mode: str) -> Ceilings:
+    """The ceilings for a run in a mode: a replayed graph launches no kernel by itself."""
+    return launched(limits, "graph" if mode == "graph" else "each")
+
+
 def straightness(limits: Any) -> float:
     """How far from a line numbers may lie that are summed as one: the times of kernel models are curves."""
     return LINEAR if limits.kernels is None else SMOOTH

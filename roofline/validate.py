@@ -10,7 +10,7 @@ import pandas as pd
 
 from roofline.ceilings import Fidelity, ceilings
 from roofline.drift import drifts
-from roofline.predict import Row, launched, step_rows
+from roofline.predict import Row, in_mode, step_rows
 from roofline.run import POINT, Run
 from roofline.scenario import Scenario
 from roofline.times import FUSED
@@ -156,7 +156,7 @@ def _together(name: str, rows: pd.DataFrame) -> pd.DataFrame:
 
 def _predicted(run: Run, device: Device, fidelity: Fidelity, measured: pd.DataFrame) -> pd.DataFrame:
     scenario = scenario_of(run)
-    limits = launched(ceilings(device, fidelity), "graph" if run.head.mode == "graph" else "each")
+    limits = in_mode(ceilings(device, fidelity), run.head.mode)
     # Attained fractions refer to the measured ceilings where there are any: the roof that can be reached.
     reference = Fidelity.MEASURED if device.measured.dram_byte_per_s else Fidelity.DATASHEET
     roof = ceilings(device, reference)

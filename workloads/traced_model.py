@@ -10,6 +10,7 @@ from workloads.blocks import Block, Part, Place
 from workloads.model import UNLIMITED, Model, Stack
 from workloads.operators import Operator
 
+TRACED = "traced"  # the family of modules that were traced
 Call = tuple[str, Operator]  # the name of the module that made it with the operation's, and what it counts as
 
 
@@ -35,4 +36,4 @@ class TracedModel(Model):
 
 def traced_model(name: str, calls: Sequence[Call]) -> TracedModel:
     """The model of a module's calls."""
-    return TracedModel(name, "traced", 0, UNLIMITED, Stack(0, (), inputs=(Calls(tuple(calls)),)))
+    return TracedModel(name, TRACED, 0, UNLIMITED, Stack(0, (), inputs=(Calls(tuple(calls)),)))

@@ -120,7 +120,7 @@ def command(
         }
         _refuse(model, [name for name, value in flags.items() if value])
         use_threads(threads)
-        _profile_module(model, chosen, out, hw, repeats, seed, overhead)
+        _profile_module(model, chosen, out, hw, repeats, seed, alone, overhead)
         return
     if tools:
         from profiler.nsight import installed
@@ -212,6 +212,7 @@ def _profile_module(
     hw: str | None,
     repeats: int,
     seed: int,
+    alone: bool,
     overhead: float | None,
 ) -> None:
     from hwspecs import load_device
@@ -219,7 +220,7 @@ def _profile_module(
     from profiler.module_record import ModuleRequest, profile_module
 
     hardware = load_device(hw) if hw else device_name(device)
-    run = profile_module(ModuleRequest(target, device, out, hardware, repeats, seed, progress))
+    run = profile_module(ModuleRequest(target, device, out, hardware, repeats, seed, alone, progress))
     _tell(run, overhead)
     _finish(run, overhead)
 

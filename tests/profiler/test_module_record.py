@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hwspecs import load_device
+from hwspecs import Device, load_device
 from reports.content import of_run
 from roofline.run import Run, open_run
 from roofline.validate import scenario_of, validate
@@ -131,7 +131,8 @@ def ends():
 
 
 @pytest.fixture
-def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def users(brief: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("profiler.alone.last_level_cache_bytes", lambda _: 1 << 18)
     (tmp_path / "users_net.py").write_text(SOURCE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "users_net", raising=False)
@@ -147,9 +148,10 @@ def one_thread() -> Any:
     torch.set_num_threads(before)
 
 
-def profiled(function: str, repeats: int = 3) -> Run:
+def profiled(function: str, repeats: int = 3, **options: Any) -> Run:
+    hardware = load_device("a100_sxm")
     return profile_module(
-        ModuleRequest(f"users_net:{function}", "cpu", Path("run"), load_device("a100_sxm"), repeats)
+        ModuleRequest(f"users_net:{function}", "cpu", Path("run"), hardware, repeats, **options)
     )
 
 
@@ -169,11 +171,16 @@ def test_a_run_needs_no_code_of_its_user(
     assert run.head.status == "complete"
     checked = validate(run, device, Fidelity.DATASHEET)
     assert checked.unmatched.empty
+    assert content_says_pass(run, device)
     traced = operators(scenario_of(run).model, prefill(1, 1))
     assert dict(zip(checked.matched["name"], checked.matched["count"], strict=True)) == {
         entry.name: entry.count for entry in traced
     }
-    measured = run.table("operators").set_index("name")
+    measured, alone = (
+        run.table("operators").query("where == @place").set_index("name") for place in ("model", "alone")
+    )
+    assert {"layers.mlp.addmm", "layers.attention.scaled_dot_product_attention"} <= set(alone.index)
+    assert (alone["median_s"] > 0).all()
     assert measured.loc["layers.mlp.addmm", "count"] == 3
     assert measured.loc["embed.embedding", "count"] == 1
     for entry in traced:  # a layout of attention's results may save a copy on this device
@@ -188,6 +195,23 @@ def test_a_run_needs_no_code_of_its_user(
     flops = {row["name"]: row["flops"] for row in shown["rows"]}
     assert flops["layers.mlp.addmm"] == 3 * 2 * (2 * 12) * 32 * 96
     assert "users_net" not in sys.modules
+
+
+def content_says_pass(run: Run, device: Device) -> bool:
+    """A module has passes, no tokens and no time to the first of them."""
+    content = of_run(run, device)
+    labels = [card.label for card in content.cards]
+    words = " ".join([*labels, *content.sentences, content.points[0].title])
+    return labels[:2] == ["One pass", "Passes/s"] and not {"TTFT", "tokens/s"} & set(words.split())
+
+
+def test_reference_steps_stand_beside_the_passes(users: Path, one_thread: None) -> None:
+    """One after each pass, so that the machine's drift is known of a module, too; `--no-alone` is heard."""
+    run = profiled("build", 3, alone=False)
+    (row,) = run.table("references").to_dict("records")
+    assert (row["model"], row["phase"], row["dtype"], row["repeats"]) == ("yardstick-d", "prefill", "fp32", 3)
+    assert 0 < row["layers_s"] < row["median_s"]
+    assert set(run.table("operators")["where"]) == {"model"}
 
 
 def test_operators_of_a_pass_fit_into_it(users: Path, one_thread: None) -> None:

@@ -231,7 +231,7 @@ def request_for(small_llama: Path, out: Path, **options: Any) -> Request:
 def test_operators_alone_are_measured_beside_those_in_the_model(
     small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(record, "last_level_cache_bytes", lambda _: 1 << 18)
+    monkeypatch.setattr("profiler.alone.last_level_cache_bytes", lambda _: 1 << 18)
     request = request_for(small_llama, tmp_path / "run", alone=True)
     request.points = request.points[:2]
     operators = profile(request).table("operators")
@@ -244,7 +244,7 @@ def test_operators_alone_are_measured_beside_those_in_the_model(
 def test_a_kernel_that_computes_something_else_is_not_timed(
     small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(record, "last_level_cache_bytes", lambda _: 1 << 18)
+    monkeypatch.setattr("profiler.alone.last_level_cache_bytes", lambda _: 1 << 18)
     monkeypatch.setattr("profiler.kernels.Kernel.error", lambda _: float("nan"))
     told: list[str] = []
     request = request_for(small_llama, tmp_path / "run", alone=True, progress=told.append)
