@@ -41,8 +41,8 @@ class Treatment(ABC):
 
     name: ClassVar[str]  # of the technique
     phases: ClassVar[tuple[str, ...]] = ("prefill", "decode")
-    # How far results may differ, over the largest; None where the technique gives other results by intent.
-    tolerance: ClassVar[float | None] = None
+    # Results are those of the step without it but for rounding; otherwise how far they differ is stated.
+    exact: ClassVar[bool] = False
     compared: ClassVar[bool] = True  # False where other weights make any comparison of results idle
 
     def refuse(self, technique: Any, device: str, dtype: str) -> str | None:

@@ -10,9 +10,6 @@ from profiler.subject import Subject
 from workloads.techniques.decoding import expected_tokens
 
 TOKENS = 24  # generated each time: rounds are whole, and the last one counts as far as it goes
-# Of the largest logit: how far below the best a token may lie that is still the model's own. Kernels for
-# one row and for several round differently, and of two equally likely tokens either is right.
-TIE = 1e-2
 
 Draft = Callable[[list[Any], int], Any]  # of the tokens after the context, so many drafts [batch, k]
 
@@ -56,7 +53,10 @@ class Decoder:
         return said, (said[:, :-1] == drafts).long().cumprod(1).sum(1).tolist()
 
     def shortfall(self, tokens: Any) -> float:
-        """How far the tokens' logits lie below the best ones, over the largest: 0 for the model's own."""
+        """How far the tokens' logits lie below the best ones, over the largest: 0 for the model's own.
+
+        Kernels for one row and for several round differently: of two equally likely tokens either is right.
+        """
         rewind(self.cache, self.before)
         output = self.network(
             tokens[:, :-1], past_key_values=self.cache, use_cache=True, logits_to_keep=TOKENS
@@ -85,6 +85,8 @@ def row(tokens: list[Any]) -> Any:
 
 def acceptance(tokens: float, k: int) -> float:
     """The chance of a draft at which a round of k yields so many tokens on average, by halving."""
+    if tokens <= 1:
+        return 0.0
     low, high = 0.0, 1.0
     for _ in range(50):
         middle = (low + high) / 2

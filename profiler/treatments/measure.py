@@ -6,6 +6,7 @@ import gc
 from collections.abc import Sequence
 from typing import Any
 
+from profiler.kernels import TOLERANCE
 from profiler.subject import Point, Subject
 from profiler.timing import sample, stopwatch
 from profiler.treatments.attention import FlashAttention
@@ -67,10 +68,11 @@ def measured(technique: Technique, subject: Subject, point: Point, repeats: int)
         return None
     pair = how.pair(technique, subject, point)
     difference = deviation(pair) if how.compared else None
-    if difference is not None and how.tolerance is not None and not difference <= how.tolerance:
+    allowed = TOLERANCE[subject.dtype]
+    if difference is not None and how.exact and not difference <= allowed:
         raise InputError(
             f"{technique.name} was not timed: its results differ by {difference:.2g} of the largest, "
-            f"{how.tolerance:g} is allowed."
+            f"{allowed:g} is allowed."
         )
     if pair.difference is not None or not how.compared:  # otherwise both have run already
         _warm(pair)

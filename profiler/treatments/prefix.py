@@ -15,7 +15,7 @@ class Prefix(Treatment):
 
     name = "prefix-caching"
     phases = ("prefill",)
-    tolerance = 1e-2
+    exact = True
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
         """The same prompt from its beginning, and from where the cache ends."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from profiler.subject import Point, Subject
 from profiler.treatments.base import Pair, Treatment, swapped, with_found
-from profiler.treatments.drafting import TIE, TOKENS, Decoder, acceptance, row
+from profiler.treatments.drafting import TOKENS, Decoder, acceptance, row
 from profiler.treatments.pruning import fewer
 from specfiles.errors import InputError
 
@@ -19,7 +19,7 @@ class SelfSpeculative(Treatment):
 
     name = "self-speculative-decoding"
     phases = ("decode",)
-    tolerance = TIE
+    exact = True
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
         """Sequences of a batch would be accepted by different lengths, so there is one."""

@@ -9,7 +9,7 @@ from typing import Any
 from profiler.cache import preallocated, rewind
 from profiler.subject import RANDOM, Point, Subject, greedy, load_subject, step
 from profiler.treatments.base import Pair, Treatment, with_found
-from profiler.treatments.drafting import TIE, TOKENS, Decoder, acceptance, row, said
+from profiler.treatments.drafting import TOKENS, Decoder, acceptance, row, said
 from specfiles.errors import InputError
 from workloads.catalogue import Loaded, load_model
 from workloads.model import Model
@@ -27,7 +27,7 @@ class Speculative(Treatment):
 
     name = "speculative-decoding"
     phases = ("decode",)
-    tolerance = TIE
+    exact = True
 
     def configs(self, technique: Any) -> dict[str, dict[str, Any]]:
         """Of a draft model that is not shipped: the report predicts its passes, too."""

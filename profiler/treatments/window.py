@@ -16,7 +16,7 @@ class Window(Treatment):
 
     name = "window-attention"
     phases = ("decode",)  # a prompt would need a kernel that skips what lies outside
-    tolerance = 1e-2
+    exact = True
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
         """Without: all positions, those outside the window masked, so that both give the same logits."""

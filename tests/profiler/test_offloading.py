@@ -156,7 +156,6 @@ def test_a_gpu_gives_the_same(words: str, subject: MakeSubject, cuda: str) -> No
     ours = subject(device=cuda, dtype="bf16", num_hidden_layers=5, hidden_size=384, intermediate_size=1024)
     row = measured(parse(words), ours, POINTS["decode"], 5)
     assert row is not None
-    assert row["deviation"] <= 1e-2
     assert row["treated_s"] > 0
 
 

@@ -81,8 +81,9 @@ def test_what_should_change_nothing_changes_nothing(words: str, subject: MakeSub
 def test_every_treatment_is_of_a_technique_and_exact_ones_are_checked() -> None:
     for name, how in TREATMENTS.items():
         assert known()[name].name == name
-        assert (how.tolerance is not None) == (name in EXACT)
-        assert known()[name].quality != "exact" or how.tolerance is not None
+        assert (
+            how.exact == (name in EXACT) == (known()[name].quality == "exact" or name == "window-attention")
+        )
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_wrong_results_are_not_timed(subject: MakeSubject, monkeypatch: pytest.M
     monkeypatch.setattr(TREATMENTS["flash-attention"], "pair", lambda *_: wrong, raising=False)
     monkeypatch.setattr(measure, "_in_turn", None)
     with pytest.raises(
-        InputError, match=r"was not timed: its results differ by 0\.1 of the largest, 0\.01 is"
+        InputError, match=r"was not timed: its results differ by 0\.1 of the largest, 0\.0001 is"
     ):
         measured(parse("flash-attention"), ours, PREFILL, 3)
 
@@ -305,6 +306,15 @@ def test_the_acceptance_is_the_one_that_yields_as_many_tokens(accept: float, k: 
     assert acceptance(expected_tokens(accept, k), k) == pytest.approx(accept, abs=1e-6)
 
 
+def test_a_round_that_yields_nothing_more_keeps_no_draft() -> None:
+    assert acceptance(1.0, 4) == 0.0
+
+
+def test_copies_for_shared_heads_are_told(subject: MakeSubject) -> None:
+    assert "copied for each head" in pair("sdpa", subject(), DECODE).remark
+    assert pair("sdpa", subject(num_key_value_heads=6), DECODE).remark == ""
+
+
 def test_half_the_layers_are_run(subject: MakeSubject) -> None:
     ours = subject(num_hidden_layers=4)
     found, ran = pair("layer-pruning:ratio=0.5", ours, PREFILL), []
@@ -385,7 +395,7 @@ def test_a_run_holds_gains_and_validate_and_report_show_them(
         assert row["error"] == pytest.approx(row["predicted_gain"] / row["gain"] - 1)
     page = tmp_path / "report.html"
     assert roofline("report", run, "-o", page).code == 0
-    assert "layer-pruning:ratio=0.5" in page.read_text()
+    assert 'layer-pruning<br><small class="quiet">ratio=0.5</small>' in page.read_text()
 
 
 def test_wrong_techniques_stop_before_anything_is_written(
