@@ -62,13 +62,13 @@ def refuse_uncompilable(device: str) -> None:
 
         if not has_triton():
             raise InputError(
-                "--mode compile needs Triton on CUDA, which does not work here; pip install triton."
+                "torch.compile needs Triton on CUDA, which does not work here; pip install triton."
             )
         return
     asked = os.environ.get("CXX", "")
     if not any(map(shutil.which, filter(None, (asked, "g++", "clang++")))):
         raise InputError(
-            "--mode compile needs a C++ compiler on a CPU, and none is on PATH; install g++, or set CXX."
+            "torch.compile needs a C++ compiler on a CPU, and none is on PATH; install g++, or set CXX."
         )
 
 

@@ -138,11 +138,11 @@ def profile(request: Request) -> Run:
 
     keep_freed_memory()
     family(request.loaded.model)  # whose parts are not known cannot be put into ranges
+    configs = _configs(request)
     with torch.inference_mode():
         subject = load_subject(
             request.loaded, request.device, request.dtype, request.seed, request.tensor_parallel
         )
-        configs = _configs(request)
         run = create_run(request.out, _head(request, subject))
         if isinstance(request.hardware, Device):  # kept with the run, so that reports need nothing else
             write_text(request.out / "device.yaml", as_yaml(request.hardware))
@@ -178,7 +178,7 @@ def _configs(request: Request) -> dict[str, dict[str, Any]]:
     """Configs of the other models that techniques run, by the file that keeps them."""
     found: dict[str, dict[str, Any]] = {}
     for technique in request.techniques:
-        for name, fields in TREATMENTS[technique.name].configs(technique).items():
+        for name, fields in TREATMENTS[technique.name].configs(technique, request.loaded.model).items():
             if found.setdefault(name, fields) != fields:
                 raise InputError(f"two draft models are named {name}; call one of the files otherwise.")
     return found

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from profiler.ranges import family
 from profiler.subject import Point, Subject
+from workloads.model import Model
 from workloads.techniques.base import Technique
 
 Around = Callable[[], AbstractContextManager[None]]
@@ -30,7 +31,7 @@ class Pair:
     difference: Callable[[], float] | None = None  # of results, where not those of the timed steps tell it
     tokens: float = 1  # decode steps' worth of work in each run
     treated_tokens: float | None = None  # the same of a run with the technique, where that is another number
-    convention: str = "eager"  # how the step without it is counted
+    convention: str | None = None  # how the step without it is counted; None: as the model runs
     remark: str = (
         ""  # what of it is measured and what assumed, where a reader could mistake one for the other
     )
@@ -49,8 +50,11 @@ class Treatment(ABC):
         """Why it cannot be run here; None where it can."""
         return None
 
-    def configs(self, technique: Any) -> dict[str, dict[str, Any]]:
-        """Configs of other models that it runs, by the file of the run folder that keeps them."""
+    def configs(self, technique: Any, model: Model) -> dict[str, dict[str, Any]]:
+        """Configs of other models that it runs beside one, by the file of the run folder that keeps them.
+
+        Raises InputError where they do not go together.
+        """
         return {}
 
     @abstractmethod

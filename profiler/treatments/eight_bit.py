@@ -38,7 +38,11 @@ class WeightActivation(Treatment):
         """The same step; projections and their inputs are narrow."""
         run = partial(step(subject, point, point.kv_len), logits)
         largest = _largest_inputs([linear for *_, linear in projections(subject)], run)
-        around = exchanged(subject, lambda linear: narrow(linear, largest[linear], subject.dtype))
+
+        def make(linear: Any) -> Any:  # what a step does not reach stays as it is
+            return narrow(linear, largest[linear]) if linear in largest else linear
+
+        around = exchanged(subject, make)
         remark = "inputs are quantised by kernels of their own; products checked against plain ones"
         return Pair(run, run, technique, around_treated=around, remark=remark)
 
@@ -59,7 +63,7 @@ def _largest_inputs(linears: list[Any], run: Callable[[], Any]) -> dict[Any, Any
     return largest
 
 
-def narrow(linear: Any, largest: Any, dtype: str) -> Any:
+def narrow(linear: Any, largest: Any) -> Any:
     """A module that multiplies in fp8; inputs beyond `largest` are cut off there."""
     import torch
 

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from profiler.kernels import TOLERANCE
-from profiler.subject import Point, Subject
+from profiler.subject import Point, Subject, convention_of
 from profiler.timing import sample, stopwatch
 from profiler.treatments.attention import FlashAttention
 from profiler.treatments.base import Pair, Treatment, apart
+from profiler.treatments.compilation import FusedElementwise
 from profiler.treatments.eight_bit import WeightActivation
+from profiler.treatments.graphs import CudaGraphs
 from profiler.treatments.grouped_query import GroupedQuery
 from profiler.treatments.kv_offload import KvOffload
 from profiler.treatments.prefix import Prefix
@@ -32,6 +34,8 @@ TREATMENTS: dict[str, Treatment] = {
         WeightActivation(),
         TwoOfFour(),
         FlashAttention(),
+        FusedElementwise(),
+        CudaGraphs(),
         Window(),
         GroupedQuery(),
         Prefix(),
@@ -81,7 +85,7 @@ def measured(technique: Technique, subject: Subject, point: Point, repeats: int)
     gains = sample([a / b for a, b in zip(base_s, treated_s, strict=True)])
     return {
         "technique": pair.technique.told(),
-        "convention": pair.convention,
+        "convention": pair.convention or convention_of(subject.loaded.model),
         "repeats": repeats,
         "base_s": sample(base_s).median_s,
         "treated_s": sample(treated_s).median_s,

@@ -29,11 +29,9 @@ class Speculative(Treatment):
     phases = ("decode",)
     exact = True
 
-    def configs(self, technique: Any) -> dict[str, dict[str, Any]]:
+    def configs(self, technique: Any, model: Model) -> dict[str, dict[str, Any]]:
         """Of a draft model that is not shipped: the report predicts its passes, too."""
-        if technique.draft == "auto":
-            return {}
-        loaded = load_model(technique.draft)
+        loaded = drafter(technique.draft, model)
         return {} if loaded.file else {_file(loaded): loaded.config}
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,7 @@ EXACT = {
     "weight-offloading": "weight-offloading:share=0.7",
     "kv-offloading": "kv-offloading",
 }
+COMPILED, CAPTURED = "fused-elementwise", "cuda-graphs"  # need a compiler, a GPU
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +83,8 @@ def test_what_should_change_nothing_changes_nothing(words: str, subject: MakeSub
 def test_every_treatment_is_of_a_technique_and_exact_ones_are_checked() -> None:
     for name, how in TREATMENTS.items():
         assert known()[name].name == name
-        assert (
-            how.exact == (name in EXACT) == (known()[name].quality == "exact" or name == "window-attention")
-        )
+        assert how.exact == (name in EXACT or name in (COMPILED, CAPTURED))
+        assert how.exact == (known()[name].quality == "exact" or name == "window-attention")
 
 
 @pytest.mark.parametrize(
@@ -120,6 +121,35 @@ def test_int8_weights_give_nearly_the_same(subject: MakeSubject) -> None:
         assert 1e-4 < difference < 0.2
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_a_compiled_step_gives_the_same(subject: MakeSubject) -> None:
+    row = measured(parse("torch-compile"), subject(num_hidden_layers=1), DECODE, 2)
+    assert row is not None
+    assert row["deviation"] < 1e-5
+    assert row["remark"].startswith("compiled in ")
+    assert row["convention"] == "eager"
+
+
+def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(InputError, match=r"cannot be measured here: torch.compile needs a C\+\+ comp"):
+        treatment(parse("torch-compile"), "cpu", "fp32", ["decode"])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("words", ["cuda-graphs", "torch-compile"])
+@pytest.mark.parametrize("point", [PREFILL, DECODE])
+def test_a_gpu_replays_and_compiles_the_same(
+    words: str, point: Point, subject: MakeSubject, cuda: str
+) -> None:
+    row = measured(parse(words), subject(device=cuda, dtype="bf16", num_hidden_layers=8), point, 9)
+    assert row is not None
+    if words == "cuda-graphs":
+        assert row["deviation"] < 1e-3  # the same kernels
+        assert row["gain"] > 1  # of kernels this small the launches are nearly all
+
+
 def test_of_every_four_weights_the_larger_two_stay() -> None:
     weight = torch.randn(16, 64)
     found = halved(weight)
@@ -136,13 +166,13 @@ def test_fp8_products_are_those_of_rounded_numbers() -> None:
     linear = torch.nn.Linear(128, 64).to(torch.bfloat16)
     rows = torch.randn(2, 3, 128, dtype=torch.bfloat16)
     exact = linear(rows).float()
-    found = narrow(linear, rows.abs().max(), "bf16")(rows).float()
+    found = narrow(linear, rows.abs().max())(rows).float()
     assert found.shape == (2, 3, 64)
     assert 1e-3 < apart(exact, found) < 0.08
-    cut = narrow(linear, rows.abs().max() / 4, "bf16")(rows).float()
+    cut = narrow(linear, rows.abs().max() / 4)(rows).float()
     assert apart(exact, cut) > 2 * apart(exact, found)  # inputs beyond the largest that was seen
     with pytest.raises(InputError, match=r"multiples of 16; one is .64, 100."):
-        narrow(torch.nn.Linear(100, 64), rows.abs().max(), "bf16")
+        narrow(torch.nn.Linear(100, 64), rows.abs().max())
 
 
 def test_fp8_is_scaled_by_what_each_projection_reads(subject: MakeSubject) -> None:
@@ -353,6 +383,7 @@ def test_times_are_of_runs_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
         ("medusa", "fp32", "medusa is not measured by `profile --with`, which knows: weight-only"),
         ("awq", "fp32", "no kernel for rows in fp32 and weights in int4_g128 .it has int8"),
         ("2:4", "bf16", "PyTorch has no 2:4 kernels for a CPU; it needs CUDA"),
+        ("cuda-graphs", "bf16", "a CPU has no CUDA graphs"),
         ("fp8", "bf16", "it needs a CUDA device with fp8 units"),
         ("smoothquant", "bf16", "public kernels multiply in fp8, not in int8; take format=fp8"),
         ("awq", "fp16", "weights in int4_g128 .take --dtype bf16 or fp32"),
@@ -402,6 +433,10 @@ def test_wrong_techniques_stop_before_anything_is_written(
     small_llama: Path, roofline: Callable[..., Any], tmp_path: Path
 ) -> None:
     sizes = ("--device", "cpu", "--prompt", 64, "--output", 2)
+    done = roofline("profile", small_llama, *sizes, "--with", "speculative", "-o", tmp_path / "run")
+    assert done.code == 2
+    assert "no shipped model is smaller than small-llama" in done.err
+    assert "draft=FILE" in done.err
     done = roofline("profile", small_llama, *sizes, "--with", "2:4", "-o", tmp_path / "run")
     assert done.code == 2
     assert "sparsity-2:4 cannot be measured here: PyTorch has no 2:4 kernels for a CPU" in done.err

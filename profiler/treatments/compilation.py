@@ -1,0 +1,34 @@
+"""Operators fused by torch.compile."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from profiler.compiled import CompiledStep, refuse_uncompilable
+from profiler.subject import Point, Subject, fixed_step, greedy
+from profiler.treatments.base import Pair, Treatment, logits
+from specfiles.errors import InputError
+
+
+class FusedElementwise(Treatment):
+    """The step as it is, and as torch.compile makes it: what stands between products in few kernels."""
+
+    name = "fused-elementwise"
+    exact = True
+
+    def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
+        """A compiler must be there."""
+        try:
+            refuse_uncompilable(device)
+        except InputError as reason:
+            return str(reason).rstrip(".")
+        return None
+
+    def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
+        """Both over the same cache; what compiling takes is no part of a step."""
+        run = partial(fixed_step(subject, point), logits)
+        compiled = CompiledStep(subject, lambda _: run())  # logits, whatever sampler it is given
+        breaks = f", graph broken by {'; '.join(compiled.breaks)}" if compiled.breaks else ""
+        remark = f"compiled in {compiled.compile_s:.0f} s, apart from its times{breaks}"
+        return Pair(run, partial(compiled, greedy), technique, remark=remark)

@@ -1,0 +1,26 @@
+"""A step's kernels launched together as a CUDA graph."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from profiler.graphs import GraphedStep
+from profiler.subject import Point, Subject, fixed_step
+from profiler.treatments.base import Pair, Treatment, logits
+
+
+class CudaGraphs(Treatment):
+    """The step launched kernel by kernel, and replayed as it was captured."""
+
+    name = "cuda-graphs"
+    exact = True
+
+    def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
+        """A CPU launches nothing."""
+        return None if device.startswith("cuda") else "a CPU has no CUDA graphs"
+
+    def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
+        """Both over the same cache."""
+        run = partial(fixed_step(subject, point), logits)
+        return Pair(run, GraphedStep(subject, lambda _: run()), technique)
