@@ -27,6 +27,12 @@ def shipped_calibrations() -> dict[str, Path]:
     return {plain(path.stem): path for path in sorted(FOLDER.glob("*.json"))}
 
 
+def measured_backends() -> tuple[str, ...]:
+    """The libraries whose kernels some shipped calibration knows."""
+    kernels = (k for path in shipped_calibrations().values() for k in read_calibration(path).kernels)
+    return tuple(sorted({kernel.backend for kernel in kernels} - {""}))
+
+
 @cache
 def read_calibration(path: Path) -> Calibration:
     """What a calibration file holds; raises InputError where it breaks the schema."""

@@ -104,4 +104,4 @@ def _again(point: dict[str, Any], device: Device) -> Prediction:
         steps=point.get("steps"),
         images=point.get("images", 0),
     )
-    return predict(scenario, device, point["fidelity"])
+    return predict(scenario, device, point["fidelity"], point.get("backend", ""))

@@ -40,8 +40,13 @@ def read_table(path: Path) -> pd.DataFrame:
     raise InputError(f"{path}: unknown ending {path.suffix!r}; expected .csv, .parquet or .yaml.")
 
 
-def predict_listed(rows: list[dict[str, Any]], device: Device, fidelity: Fidelity, format: str) -> str:
-    """Predict the operators that a workload file lists, as a table, JSON or CSV."""
+def predict_listed(
+    rows: list[dict[str, Any]], device: Device, fidelity: Fidelity, format: str, backend: str = ""
+) -> str:
+    """Predict the operators that a workload file lists, as a table, JSON or CSV.
+
+    `backend` is that of rows that name none.
+    """
     import json
 
     import pandas as pd
@@ -50,7 +55,9 @@ def predict_listed(rows: list[dict[str, Any]], device: Device, fidelity: Fidelit
     from reports.validation import plain_records
     from roofline.optable import predict_table
 
-    table = predict_table(pd.DataFrame(rows), ceilings(device, fidelity))
+    listed = pd.DataFrame(rows)
+    listed = with_backend(listed, backend) if backend else listed
+    table = predict_table(listed, ceilings(device, fidelity))
     if format == "csv":
         return str(table.to_csv(index=False))
     records = plain_records(table)
@@ -58,6 +65,14 @@ def predict_listed(rows: list[dict[str, Any]], device: Device, fidelity: Fidelit
         head = {"schema": 1, "hardware": device.name, "fidelity": str(fidelity)}
         return json.dumps({**head, "operators": records}, indent=1)
     return terminal.listed(records)
+
+
+def with_backend(rows: pd.DataFrame, backend: str) -> pd.DataFrame:
+    """The rows, those that name no backend with this one."""
+    given = rows["backend"].fillna("").astype(str) if "backend" in rows else ""
+    rows = rows.assign(backend=given)
+    rows.loc[rows["backend"] == "", "backend"] = backend
+    return rows
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

@@ -11,7 +11,7 @@ from reports.advice import advice
 from reports.elsewhere import floors, floors_of_steps
 from reports.points import best_fidelity, measured_points, predicted_points, reference_fidelity, sized
 from reports.records import Content, Totals
-from roofline.ceilings import Fidelity, ceilings
+from roofline.ceilings import EXPLAINED, Fidelity, ceilings
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def of_run(
         fidelity=str(chosen),
         reference=f"{REFERENCE[reference_fidelity(device)]} of {device.name}",
         gains=measured_gains.records(gains(run, device, chosen)),
-        comparisons=tuple(comparison(run, device, scenario, f, points) for f in Fidelity),
+        comparisons=tuple(comparison(run, device, scenario, f, points) for f in EXPLAINED),
         provenance=(provenance.of_run(run, device, ceilings(device, chosen), scenario.setting),),
         measured=True,
     )

@@ -231,7 +231,7 @@ def predicted_points(prediction: Prediction, prefix: str = "") -> Iterator[Point
 def _reference_of(prediction: Prediction) -> Fidelity:
     """What a prediction's own times are compared with: the ceilings that it starts from."""
     fidelity = prediction.ceilings.fidelity
-    return Fidelity.MEASURED if fidelity is Fidelity.CALIBRATED else fidelity
+    return Fidelity.MEASURED if fidelity.calibrates else fidelity
 
 
 def _again(prediction: Prediction, fidelity: Fidelity) -> Prediction:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from reports import terminal
 from reports.units import percent, text
 from reports.validation import plain_records
+from roofline.ceilings import Fidelity
 
 if TYPE_CHECKING:
     from roofline.scores import Scores
@@ -50,6 +51,9 @@ def as_text(results: Sequence[Scores]) -> str:
             terminal.table(rows, CELLS),
             terminal.table(plain_records(result.medians()), MEDIANS),
         ]
+        if result.fidelity is Fidelity.CORRECTED:
+            said = f"{result.corrected} of {len(result.rows)} rows are corrected, the others calibrated."
+            parts.append(f"{said} Rows that trained a corrector flatter it; docs/accuracy.md holds them out.")
     last = results[-1]
     parts += [f"{count} rows left out: {why}." for why, count in last.left_out.items()]
     above = last.rows[last.rows["above_ceiling"]].sort_values("attained", ascending=False)
@@ -86,6 +90,7 @@ def as_json(results: Sequence[Scores]) -> str:
                     "cells": plain_records(result.summary()),
                     "medians": plain_records(result.medians()),
                     "left_out": result.left_out,
+                    **({"corrected": result.corrected} if result.fidelity is Fidelity.CORRECTED else {}),
                     "above_ceiling": [
                         {"row": str(label), "attained": float(row["attained"])}
                         for label, row in result.rows[result.rows["above_ceiling"]].iterrows()

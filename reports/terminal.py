@@ -55,8 +55,15 @@ def prediction(data: dict[str, Any]) -> str:
         ]
         whole = sum(row["total_s"] for row in rows)
         rows = [{**row, "share": row["total_s"] / whole if whole else 0.0} for row in rows]
-        parts.append(table(rows, PREDICTION, f"{phase}: {si(whole, 's')}"))
+        parts.append(table(rows, _columns(rows), f"{phase}: {si(whole, 's')}"))
     return "\n".join([_heading(data), *parts, summary(data)])
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[str, Format]]:
+    """Those of a prediction; whether a time is corrected, where some may be."""
+    if not any("corrected" in row for row in rows):
+        return PREDICTION
+    return {**PREDICTION, "corrected": ("corrected", lambda v: "yes" if v else "no")}
 
 
 def _heading(data: dict[str, Any]) -> str:

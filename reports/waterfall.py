@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from reports import terminal
@@ -26,9 +27,12 @@ def as_text(found: Sequence[Explained]) -> str:
     parts = []
     for one in found:
         rows: list[dict[str, Any]] = []
-        before = 0.0
+        before, whole = (
+            0.0,
+            max(accumulate(term.seconds for term in one.terms)),
+        )  # a last term may be negative
         for term in one.terms:
-            begin, end = (round(WIDTH * s / one.time_s) for s in (before, before + term.seconds))
+            begin, end = sorted(round(WIDTH * s / whole) for s in (before, before + term.seconds))
             bar = " " * begin + "#" * (end - begin) + " " * (WIDTH - end)
             share = term.seconds / one.time_s
             rows.append(

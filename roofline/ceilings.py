@@ -26,6 +26,15 @@ class Fidelity(StrEnum):
     DATASHEET = "datasheet"  # the classic roofline: a lower bound on time
     MEASURED = "measured"  # the same with ceilings that were reached on the device
     CALIBRATED = "calibrated"  # with constants per operator kind, or the kernel models of GPUs
+    CORRECTED = "corrected"  # with what was learned beside the kernel models; only where it is asked for
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether constants of operators or kernel models take part."""
+        return self in (Fidelity.CALIBRATED, Fidelity.CORRECTED)
+
+
+EXPLAINED = (Fidelity.DATASHEET, Fidelity.MEASURED, Fidelity.CALIBRATED)  # every term has a physical reason
 
 
 HOST_LINKS: tuple[LinkName, ...] = ("chip", "pcie")
@@ -143,13 +152,13 @@ def _caches(device: Device) -> tuple[tuple[float, float], ...]:
     return tuple(reversed(levels))
 
 
-def ceilings(device: Device, fidelity: Fidelity | str = Fidelity.DATASHEET) -> Ceilings:
-    """The ceilings of a device at a fidelity.
+def ceilings(device: Device, fidelity: Fidelity | str = Fidelity.DATASHEET, backend: str = "") -> Ceilings:
+    """The ceilings of a device at a fidelity; `backend` names the library whose kernels its models time.
 
     Raises InputError where the file lacks what the fidelity needs.
     """
     fidelity = Fidelity(fidelity)
-    kernels = _kernels(device) if fidelity is Fidelity.CALIBRATED else None
+    kernels = _kernels(device, fidelity, backend) if fidelity.calibrates else None
     _check_stated(device, fidelity, kernels)
     plain = _drawn(device, fidelity)
     if fidelity is Fidelity.DATASHEET:
@@ -157,12 +166,14 @@ def ceilings(device: Device, fidelity: Fidelity | str = Fidelity.DATASHEET) -> C
     notes = plain.notes
     if kernels is not None and kernels.transferred_from:
         notes += (f"kernel constants transferred from {kernels.transferred_from}: not calibrated itself",)
+    if fidelity is Fidelity.CORRECTED:
+        notes += ("corrected: learned corrections where an operator says so, else its calibrated time",)
     return replace(
         plain,
         launch_s=device.measured.launch_s.value if device.measured.launch_s else 0.0,
         graph_launch_s=device.measured.graph_launch_s.value if device.measured.graph_launch_s else None,
         caches=_caches(device),
-        constants=_constants(device) if fidelity is Fidelity.CALIBRATED else {},
+        constants=_constants(device) if fidelity.calibrates else {},
         kernels=kernels,
         floor=replace(_drawn(device, Fidelity.DATASHEET), is_floor=True),
         notes=notes,
@@ -188,16 +199,21 @@ def _constants(device: Device) -> dict[tuple[str, str], Constants]:
     return {(kind, c.dtype): c for kind, entries in operators.items() for c in entries}
 
 
-def _kernels(device: Device) -> Kernels | None:
+def _kernels(device: Device, fidelity: Fidelity, backend: str) -> Kernels | None:
     """The kernel models of a GPU; None for a device that has only constants of its own operators.
 
-    Raises InputError where the device has neither.
+    Raises InputError where the device has neither, or no kernel models to correct.
     """
     from roofline.physics.kernels import Kernels
 
     try:
-        return Kernels(device)
+        return Kernels(device, backend=backend, corrects=fidelity is Fidelity.CORRECTED)
     except InputError:
+        if fidelity is Fidelity.CORRECTED:
+            raise InputError(
+                f"nothing can be corrected on {device.name}: corrections are learned beside the kernel "
+                "models of GPUs; use --fidelity calibrated or measured."
+            ) from None
         if device.calibration is not None and device.calibration.operators:
             return None
         raise InputError(
@@ -286,9 +302,9 @@ def _island(device: Device) -> Island | None:
 
 
 def available(device: Device) -> list[Fidelity]:
-    """The fidelities that a device file can give, from the least to the most."""
+    """The explained fidelities that a device file can give, from the least to the most."""
     found = []
-    for fidelity in Fidelity:
+    for fidelity in EXPLAINED:
         try:
             ceilings(device, fidelity)
         except InputError:

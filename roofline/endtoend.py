@@ -88,7 +88,7 @@ def score_end_to_end(table: pd.DataFrame, fidelity: Fidelity | str, device: Devi
     ttft, tpot = np.empty(len(rows)), np.empty(len(rows))
     for name, at in rows.groupby("engine").indices.items():
         known = Overheads()  # the other fidelities are bounds: kernels alone
-        if fidelity is Fidelity.CALIBRATED:
+        if fidelity.calibrates:
             known = overheads_for(str(name)).overheads
         ttft[at], tpot[at] = applied(rows.iloc[at], known)
     rows = rows.assign(predicted_ttft_s=ttft, predicted_tpot_s=tpot)

@@ -35,12 +35,14 @@ class Explained:
     provenance: str
 
 
-def explained(scenario: Scenario, device: Device, fidelity: Fidelity | str, operator: str) -> list[Explained]:
-    """The operator in the first step of each phase that has it.
+def explained(
+    scenario: Scenario, device: Device, fidelity: Fidelity | str, operator: str, backend: str = ""
+) -> list[Explained]:
+    """The operator in the first step of each phase that has it, by the kernels of `backend` if given.
 
     Raises InputError where no phase has the operator.
     """
-    limits, found, names = ceilings(device, fidelity), [], []
+    limits, found, names = ceilings(device, fidelity, backend), [], []
     for each in scenario.schedule(device).passes:
         rows = pass_rows(replace(each, last=each.first), limits)
         names += [row.name for row in rows]

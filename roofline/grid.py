@@ -200,7 +200,7 @@ def _groups(grid: Grid, chunk: Indices, limits: Sequence[Ceilings]) -> Iterator[
     shapes = [replace(s, precision=Precision()) for s in grid.settings]
     shape = {s: i for i, s in enumerate(dict.fromkeys(shapes))}
     keys = [np.array([shape[s] for s in shapes])[grid.setting[chunk]]]
-    if limits[0].fidelity is Fidelity.CALIBRATED:
+    if limits[0].fidelity.calibrates:
         keys += [grid.setting[chunk], grid.device[chunk], grid.batch[chunk] == 1, grid.prompt[chunk] == 1]
     group = np.zeros(len(chunk), dtype=int)
     for key in keys:  # numbered one after the other, so that the numbers stay small

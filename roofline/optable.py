@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from roofline.ceilings import Fidelity
 from roofline.formats import DTYPES
 from roofline.physics.columns import of_table
 from roofline.physics.expert_load import expert_load, exponents
@@ -163,7 +164,9 @@ def predict_table(table: pd.DataFrame, limits: Ceilings) -> pd.DataFrame:
     numbers = (*OUTPUT_COLUMNS[:5], *CALIBRATED_COLUMNS[:2])
     result: dict[str, Any] = {name: np.full(len(table), np.nan) for name in numbers}
     result["bound"] = np.full(len(table), "", dtype=object)
-    result["fidelity"] = str(limits.fidelity)
+    result["fidelity"] = np.full(len(table), str(limits.fidelity), dtype=object)
+    if limits.fidelity is Fidelity.CORRECTED:  # said of rows that are
+        result["fidelity"][:] = str(Fidelity.CALIBRATED)
     result["provenance"] = np.full(len(table), "ceilings", dtype=object)
     for (kind, inputs, cache), rows in _groups(table, limits):
         operator = row_operators(table, rows, kind, inputs, cache)
@@ -180,6 +183,8 @@ def predict_table(table: pd.DataFrame, limits: Ceilings) -> pd.DataFrame:
             result["lower_us"][rows] = np.maximum(limit.kernel.lower_s, floor) * 1e6
             result["upper_us"][rows] = np.maximum(limit.kernel.upper_s, floor) * 1e6
             result["provenance"][rows] = limit.kernel.provenance
+            if limit.kernel.corrected is not None:
+                result["fidelity"][rows[limit.kernel.corrected]] = str(Fidelity.CORRECTED)
     columns = OUTPUT_COLUMNS if limits.kernels is None else (*OUTPUT_COLUMNS, *CALIBRATED_COLUMNS)
     return table.assign(**{name: result[name] for name in columns})
 

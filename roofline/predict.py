@@ -201,14 +201,16 @@ def _ratio(part: Any, whole: Any) -> Any:
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
 
-def predict(scenario: Scenario, device: Device, fidelity: Fidelity | str = Fidelity.DATASHEET) -> Prediction:
-    """Predict a scenario on a device.
+def predict(
+    scenario: Scenario, device: Device, fidelity: Fidelity | str = Fidelity.DATASHEET, backend: str = ""
+) -> Prediction:
+    """Predict a scenario on a device, where kernel models give the times with the kernels of `backend`.
 
     Raises InputError where the device file lacks a ceiling that the scenario needs, and where a node has
     fewer devices than a layer is to be shared by.
     """
     check_node(scenario, device)
-    limits = ceilings(device, fidelity)
+    limits = ceilings(device, fidelity, backend)
     schedule = scenario.schedule(device)
     rows = [row for each in schedule.passes for row in pass_rows(each, limits)]
     return Prediction(scenario, device, limits, schedule, rows)
@@ -378,4 +380,6 @@ def _with_numbers(row: Row, numbers: list[float]) -> Row:
         outputs=outputs,
         traffic=tuple(replace(traffic, bytes=size) for traffic, size in sizes),
     )
-    return replace(row, work=work, times=Times(compute, memory, comm, launch, time))
+    return replace(
+        row, work=work, times=Times(compute, memory, comm, launch, time, corrected=row.times.corrected)
+    )

@@ -34,6 +34,11 @@ class Scores:
     rows: pd.DataFrame
     left_out: dict[str, int]
 
+    @property
+    def corrected(self) -> int:
+        """How many rows have a learned correction."""
+        return int((self.rows["fidelity"] == str(Fidelity.CORRECTED)).sum())
+
     def summary(self) -> pd.DataFrame:
         """Per cell, the worst first: all regimes together, then each."""
         if self.rows.empty:

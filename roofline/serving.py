@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import ceilings
-from roofline.physics.kernels import Kernels
 from roofline.predict import check_node, pass_rows
 from roofline.scenario import Scenario
 from workloads.techniques.fused_projections import FusedProjections
@@ -52,9 +51,7 @@ def steps(load: Load, device: Device, fidelity: Fidelity | str) -> Steps:
 
     Engines multiply queries, keys and values in one product, and gate and up in another.
     """
-    limits = ceilings(device, fidelity)
-    if limits.kernels is not None and load.backend:
-        limits = replace(limits, kernels=Kernels(device, backend=load.backend))
+    limits = ceilings(device, fidelity, load.backend)
     at_once = load.concurrency if load.static else 1
     asked: dict[str, Any] = {"setting": load.setting, "techniques": (FusedProjections(),)}
     prefill = Scenario(load.model, "prefill", at_once, load.prompt, **asked)

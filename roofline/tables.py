@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from roofline.ceilings import Fidelity
 from roofline.predict import Prediction, Row
 from roofline.scenario import Scenario
 
@@ -69,10 +70,14 @@ def record(row: Row) -> dict[str, Any]:
 
 
 def as_json(prediction: Prediction) -> dict[str, Any]:
-    """A prediction in the documented schema."""
+    """A prediction in the documented schema; at fidelity corrected its operators say whether they are."""
+    corrects = prediction.ceilings.fidelity is Fidelity.CORRECTED
     return {
         **asked(prediction.scenario, prediction.device, prediction.ceilings),
-        "operators": [record(row) for row in prediction.rows],
+        "operators": [
+            {**record(row), **({"corrected": row.times.corrected} if corrects else {})}
+            for row in prediction.rows
+        ],
         "totals": prediction.totals(),
     }
 
@@ -118,6 +123,7 @@ def asked(scenario: Scenario, device: Device, limits: Ceilings) -> dict[str, Any
         "expert_skew": setting.expert_skew,
         "convention": setting.convention.name,
         "fidelity": str(limits.fidelity),
+        **({"backend": limits.kernels.backend} if limits.kernels and limits.kernels.backend else {}),
         "notes": list(limits.notes),
     }
 
@@ -129,7 +135,9 @@ def as_csv(points: list[dict[str, Any]]) -> str:
 
     sizes = ("model", "hardware", "batch", "prompt", "context", "output", "fidelity")
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*sizes, *OPERATOR_COLUMNS], lineterminator="\n")
+    corrects = any("corrected" in row for point in points for row in point["operators"])
+    columns = [*sizes, *OPERATOR_COLUMNS, *(("corrected",) if corrects else ())]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for point in points:
         head = {key: point[key] for key in sizes}

@@ -32,6 +32,7 @@ class Times:
     launch_s: Any
     time_s: Any
     kernel: KernelTime | None = None  # the parts and the interval, where a kernel model gave the time
+    corrected: bool = False  # whether a learned correction is in all of it
 
     @property
     def bound(self) -> Any:
@@ -139,7 +140,9 @@ def _modelled(operator: Operator, kernel: KernelTime | None, bound: Times) -> Ti
     time: Any = kernel.time_s
     if number:
         launch, time = float(launch[0]), float(time[0])
-    return replace(bound, launch_s=launch, time_s=maximum(time, bound.time_s), kernel=kernel)
+    learned = kernel.corrected is not None and bool(kernel.corrected.all())
+    time = maximum(time, bound.time_s)
+    return replace(bound, launch_s=launch, time_s=time, kernel=kernel, corrected=learned)
 
 
 def calibrated_limits(

@@ -19,15 +19,13 @@ from profiler.cli.options import FIDELITY, FILE, hardware, known_fidelity
 def command(table: Path, hw: str, out: Path, fidelity: str, backend: str | None) -> None:
     """Predict operators listed in a table; appends flops, bytes_moved, predicted_us, bound and more."""
     from hwspecs import load_device
-    from profiler.tables import read_table, write_table
+    from profiler.tables import read_table, with_backend, write_table
     from roofline.ceilings import ceilings
     from roofline.optable import predict_table
 
     rows = read_table(table)
     if backend is not None:
-        given = rows["backend"].fillna("").astype(str) if "backend" in rows else ""
-        rows = rows.assign(backend=given)
-        rows.loc[rows["backend"] == "", "backend"] = backend
+        rows = with_backend(rows, backend)
     result = predict_table(rows, ceilings(load_device(hw), known_fidelity(fidelity)))
     write_table(result, out)
     print(f"{len(result)} rows written to {out}", file=sys.stderr)

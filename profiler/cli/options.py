@@ -11,7 +11,7 @@ import click
 
 from specfiles.errors import InputError
 
-FIDELITY = "datasheet | measured | calibrated"
+FIDELITY = "datasheet | measured | calibrated | corrected"
 FILE = click.Path(path_type=Path)
 Command = Callable[..., Any]
 

@@ -33,6 +33,7 @@ from specfiles.errors import InputError
 @size_options
 @scenario_options
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
+@click.option("--backend", help="Whose kernels: trtllm, vllm, sglang (calibrated, corrected).")
 @click.option("--ledger", is_flag=True, help="Every byte instead: a line per tensor and why it counts.")
 @click.option("--explain", metavar="OPERATOR", help="The terms that make an operator's time (calibrated).")
 @format_option("table", "json", "csv", "html")
@@ -42,6 +43,7 @@ def command(
     from_module: str | None,
     hw: str,
     fidelity: str,
+    backend: str | None,
     ledger: bool,
     explain: str | None,
     format: str,
@@ -59,11 +61,13 @@ def command(
         raise click.UsageError("give either MODEL or --from-module, one of the two.")
     if ledger and format == "html":
         raise InputError("--ledger is a table of bytes; choose --format table, json or csv.")
-    if explain is not None and from_module is not None:
-        raise InputError("--explain is for described models; leave it out with --from-module.")
+    for option, given in (("--explain", explain), ("--backend", backend)):
+        if given is not None and from_module is not None:
+            raise InputError(f"{option} is for described models; leave it out with --from-module.")
     asked = Asked(**flags)
     device = load_device(hw)
     limits = known_fidelity(fidelity)
+    whose = _known_backend(backend, limits)
     if from_module is not None:
         from profiler.module_predict import predict_module
 
@@ -76,7 +80,7 @@ def command(
     if listed:
         from profiler.tables import predict_listed
 
-        emit(predict_listed(listed, device, limits, format), out)
+        emit(predict_listed(listed, device, limits, format, whose), out)
         return
     loaded, found = scenarios(model, asked)
     if ledger:
@@ -89,18 +93,20 @@ def command(
         from roofline.explain import explained
 
         one_of(format, "format", ("table",))
-        emit("\n".join(waterfall(explained(one, device, limits, explain)) for one in found), out)
+        emit("\n".join(waterfall(explained(one, device, limits, explain, whose)) for one in found), out)
         return
     if format == "html":
         from profiler.report import page
 
-        emit(page([run(scenario, device, limits) for scenario in found]), out)
+        emit(page([run(scenario, device, limits, whose) for scenario in found]), out)
         return
-    if (len(found) > 1 or _is_table(out)) and _as_grid(found, device, limits, format, out):
+    if whose and _is_table(out):
+        raise InputError("a Parquet file holds predictions without --backend; choose --format csv.")
+    if not whose and (len(found) > 1 or _is_table(out)) and _as_grid(found, device, limits, format, out):
         return
     # A config of the user's travels along, so that a report can be made from the prediction alone.
     own = {} if loaded.file else {"config": loaded.config}
-    points = [{**as_json(run(scenario, device, limits)), **own} for scenario in found]
+    points = [{**as_json(run(scenario, device, limits, whose)), **own} for scenario in found]
     emit(_render(points, format), out)
 
 
@@ -118,6 +124,17 @@ def _emit_module(made: Any, ledger: bool, format: str, out: Path | None) -> None
         emit(page([made]), out)
         return
     emit(_render([as_json(made)], format), out)
+
+
+def _known_backend(backend: str | None, fidelity: Any) -> str:
+    """A library whose kernels were measured, on any device; an InputError lists those."""
+    if backend is None:
+        return ""
+    if not fidelity.calibrates:
+        raise InputError(f"--backend chooses kernels, and fidelity {fidelity} knows none; use calibrated.")
+    from hwspecs.calibrations import measured_backends
+
+    return one_of(backend, "backend", measured_backends())
 
 
 def _only(found: list[Any]) -> Any:

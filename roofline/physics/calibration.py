@@ -15,7 +15,7 @@ from roofline.optable import row_operators
 from roofline.physics import models
 from roofline.physics.base import Gpu
 from roofline.physics.columns import CANONICAL, SIZES, dtypes_of, of_table
-from roofline.physics.fit import Cell, fit, held_out_together, mape
+from roofline.physics.fit import Cell, CrossFit, cross_fitted, fit, mape
 from roofline.physics.intervals import bands, covered, interval
 from roofline.times import times
 from specfiles.errors import InputError, choose
@@ -38,6 +38,7 @@ class Fitted:
     kernel: Kernel
     rows: Any  # positions in the table
     held_out_s: Floats
+    folds: CrossFit  # the fits that predicted it
 
 
 def calibrate(
@@ -57,11 +58,12 @@ def calibrate(
     for group in _groups(cells(table[table["op"].isin(kinds)] if "op" in table else table, device)):
         every, scored, kin = [cell for _, _, cell in group], list[Fitted](), _kin(group)
         priors = {own: fit([every[i] for i in own]) for own in dict.fromkeys(kin) if len(own) > 1}
-        held_out = held_out_together(every, kin=kin)
-        for (key, rows, cell), predicted, own in zip(group, held_out, kin, strict=True):
+        crossed = cross_fitted(every, kin=kin)
+        for (key, rows, cell), folds, own in zip(group, crossed, kin, strict=True):
+            predicted = folds.predicted_s(cell)
             constants = fit([cell], priors.get(own))
             kernel = _record(key, cell, constants, predicted, source)
-            scored.append(Fitted(cell, kernel, rows, predicted))
+            scored.append(Fitted(cell, kernel, rows, predicted, folds))
             told(
                 f"{'/'.join(filter(None, key))}: {len(rows)} rows, held-out error {kernel.held_out_error:.1%}"
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,41 +120,72 @@ def _scan(loss: Callable[[Floats], float], x: Floats) -> Floats | None:
     return best
 
 
+@dataclass(frozen=True)
+class CrossFit:
+    """A cell fitted once per fold of its shape families, each time without the fold's."""
+
+    fold: NDArray[np.intp]  # of each row
+    constants: dict[int, dict[str, float]]  # by fold; fitted without it
+
+    def predicted_s(self, cell: Cell) -> Floats:
+        """Each row's time by constants that were fitted without its shape family."""
+        predicted = np.full(len(cell.time_s), np.nan)
+        for fold, values in self.constants.items():
+            held = self.fold == fold
+            predicted[held] = cell.take(held).predicted_s(values)
+        return predicted
+
+
 def held_out_s(cell: Cell, prior: Mapping[str, float] | None = None, folds: int = FOLDS) -> Floats:
     """Each row's time by constants that were fitted without its shape family."""
-    families = cell.families()
-    predicted = np.full(len(cell.time_s), np.nan)
-    for fold in range(min(folds, int(families.max()) + 1)):
-        held = families % folds == fold
-        known = cell.take(~held) if not held.all() else cell
-        predicted[held] = cell.take(held).predicted_s(fit([known], prior))
-    return predicted
+    return _cross_fit(cell, cell.families() % folds, lambda _: prior).predicted_s(cell)
 
 
-def held_out_together(
+def cross_fitted(
     cells: Sequence[Cell], folds: int = FOLDS, kin: Sequence[tuple[int, ...]] | None = None
-) -> list[Floats]:
-    """`held_out_s` of cells that share a prior, which did not see the held-out families either.
+) -> list[CrossFit]:
+    """Every cell fitted by folds; the prior that cells share did not see the held-out families either.
 
     kin: of each cell, those that its prior is fitted to, itself among them; all where it is not given.
     """
     kin = kin or [tuple(range(len(cells)))] * len(cells)
-    predicted = [np.full(len(cell.time_s), np.nan) for cell in cells]
+    found: dict[int, CrossFit] = {}
     for own in dict.fromkeys(kin):
         pool = [cells[i] for i in own]
-        if len(pool) == 1:
-            predicted[own[0]] = held_out_s(pool[0], None, folds)
-            continue
         numbered = [families % folds for families in _numbered(pool)]
+        prior = _shared_prior(pool, numbered)
         scored = [(i, f) for i, f in zip(own, numbered, strict=True) if kin[i] == own]
-        for fold in range(folds):
-            known = [c.take(f != fold) for c, f in zip(pool, numbered, strict=True) if (f != fold).any()]
-            prior = fit(known or pool)
-            for i, f in scored:
-                if (f == fold).any():
-                    constants = fit([cells[i].take(f != fold)], prior) if (f != fold).any() else prior
-                    predicted[i][f == fold] = cells[i].take(f == fold).predicted_s(constants)
-    return predicted
+        found |= {i: _cross_fit(cells[i], f, prior) for i, f in scored}
+    return [found[i] for i in range(len(cells))]
+
+
+def _shared_prior(
+    pool: Sequence[Cell], numbered: Sequence[NDArray[np.intp]]
+) -> Callable[[int], dict[str, float] | None]:
+    """The constants of all cells together without a fold's families, fitted when asked; None of one cell."""
+
+    @cache
+    def prior(fold: int) -> dict[str, float] | None:
+        if len(pool) == 1:
+            return None
+        known = [cell.take(f != fold) for cell, f in zip(pool, numbered, strict=True) if (f != fold).any()]
+        return fit(known or pool)
+
+    return prior
+
+
+def _cross_fit(
+    cell: Cell, fold: NDArray[np.intp], prior: Callable[[int], Mapping[str, float] | None]
+) -> CrossFit:
+    """A cell of one fold alone has its prior, or without one what fits the cell itself."""
+    constants: dict[int, dict[str, float]] = {}
+    for held in np.unique(fold).tolist():
+        known, shared = fold != held, prior(held)
+        if not known.any() and shared is not None:
+            constants[held] = dict(shared)
+        else:
+            constants[held] = fit([cell.take(known) if known.any() else cell], shared)
+    return CrossFit(fold, constants)
 
 
 def _numbered(cells: Sequence[Cell]) -> list[NDArray[np.intp]]:

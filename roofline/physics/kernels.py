@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,12 @@ import numpy as np
 
 from hwspecs import Kernel, kernels_of, load_device
 from hwspecs.calibrations import shipped_calibrations
+from hwspecs.correctors import Corrector, correctors_of, fingerprint
 from roofline.physics import models
 from roofline.physics.base import Gpu, total
 from roofline.physics.columns import CANONICAL, dtypes_of, of_operator
+from roofline.physics.corrector.correction import TERM, WHY, Correction
+from roofline.physics.corrector.features import prepared
 from roofline.physics.intervals import within
 from roofline.physics.transfer import averaged, carried, distance
 
@@ -54,6 +57,7 @@ class Chosen:
     provenance: str  # calibrated | calibrated (any backend) | transferred from NAME
     domain: Mapping[str, tuple[float, float]]
     kernel: str = ""  # whose constants they are
+    correction: Correction | None = None  # learned beside these very constants
 
 
 @dataclass(frozen=True)
@@ -66,19 +70,25 @@ class KernelTime:
     upper_s: Floats
     provenance: Any  # one word or sentence per row
     why: Mapping[str, str]  # the reason of each part
+    corrected: Any = None  # per row whether a learned correction applies; None where none was asked for
 
 
 class Kernels:
     """What the kernel models say of a device: constants of its own, or carried from the nearest one."""
 
-    def __init__(self, device: Device, *, unseen: bool = False, backend: str = "") -> None:
+    def __init__(
+        self, device: Device, *, unseen: bool = False, backend: str = "", corrects: bool = False
+    ) -> None:
         """`unseen` leaves out the device's own constants, as if nobody had measured it.
 
-        `backend` is the library whose kernels run the operators of a model.
+        `backend` is the library whose kernels run the operators of a model. `corrects` adds what was learned
+        beside the device's own constants.
         """
         self.gpu = Gpu.of(device)
-        self._backend = backend
+        self.backend = backend
         self._own = () if unseen else kernels_of(device)
+        self.corrects = corrects
+        self._correctors = correctors_of(device.name) if corrects else ()
 
     @cached_property
     def _sources(self) -> list[tuple[Gpu, tuple[Kernel, ...]]]:
@@ -126,8 +136,15 @@ class Kernels:
                     said = f"transferred from {near}" + (f" with a cache of {kv}" if kv else "")
                 if not own:
                     said = f"transferred from {gpu.name}"
-                return Chosen(values, _bands(found, own), said, found.domain, found.kernel)
+                learned = self._correction(found) if said == "calibrated" else None
+                return Chosen(values, _bands(found, own), said, found.domain, found.kernel, learned)
         return self._from_other_generations(op, formats, constants, backend, kernel)
+
+    def _correction(self, kernel: Kernel) -> Correction | None:
+        """What was learned beside these constants of this device; others are none of its business."""
+        wanted = (*_names(kernel), fingerprint(kernel)) if self._correctors else ()
+        found = next((c for c in self._correctors if (*_names(c), c.beside) == wanted), None)
+        return Correction(found) if found else None
 
     def _another_algorithm(self, found: Kernel, dtype: str, backend: str) -> bool:
         """Weight-only formats are widened by one library and multiplied as integers by another.
@@ -181,23 +198,32 @@ class Kernels:
             return None
         count = len(next(iter(rows.values())))
         named = {"op": np.full(count, op, object), "kernel": np.full(count, chosen.kernel or kernel, object)}
-        parts = self._parts(op, dtypes_of(dtype, kv_dtype), {**rows, **named}, chosen.values)
-        time, outside = total(parts), _outside(rows, chosen.domain)
-        lower, upper = (np.where(outside, np.nan, time * ratio) for ratio in within(chosen.bands, time))
+        parts = self._parts(op, dtypes_of(dtype, kv_dtype), {**rows, **named}, chosen)
+        outside, learned = _outside(rows, chosen.domain), parts.pop(TERM, None)
+        calibrated = total(parts)
+        lower, upper = (
+            np.where(outside, np.nan, calibrated * ratio) for ratio in within(chosen.bands, calibrated)
+        )
         said = np.where(outside, f"{chosen.provenance}, extrapolated", chosen.provenance).astype(object)
-        return KernelTime(parts, time, lower, upper, said, getattr(models()[op], "why", {}))
+        found = KernelTime(parts, calibrated, lower, upper, said, getattr(models()[op], "why", {}))
+        return _corrected(found, chosen, learned, outside) if self.corrects else found
 
-    def _parts(self, op: str, dtype: Dtypes, rows: Columns, values: Mapping[str, float]) -> dict[str, Floats]:
-        """The parts by the kind's model, CHUNK rows at a time."""
+    def _parts(self, op: str, dtype: Dtypes, rows: Columns, chosen: Chosen) -> dict[str, Floats]:
+        """The parts by the kind's model and, where there is one, the correction, CHUNK rows at a time."""
         model, count = models()[op], len(next(iter(rows.values())))
-        if count <= CHUNK:
-            return model.parts(rows, self.gpu, dtype, values)
-        if prepared := getattr(model, "prepared", None):  # what is better done for all rows at once
-            rows = prepared(rows)
+
+        def parts(rows: Columns) -> dict[str, Floats]:
+            found = model.parts(rows, self.gpu, dtype, chosen.values)
+            if chosen.correction is None:
+                return found
+            return {**found, TERM: chosen.correction.seconds(rows, self.gpu, found)}
+
+        if count <= CHUNK and chosen.correction is None:
+            return parts(rows)
+        rows = prepared(op, rows)  # what is better done once, and for all rows at once
 
         def piece(begin: int) -> dict[str, Floats]:
-            chunk = {name: column[..., begin : begin + CHUNK] for name, column in rows.items()}
-            return model.parts(chunk, self.gpu, dtype, values)
+            return parts({name: column[..., begin : begin + CHUNK] for name, column in rows.items()})
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy works outside the interpreter's lock
             pieces = list(pool.map(piece, range(0, count, CHUNK)))
@@ -213,13 +239,37 @@ class Kernels:
             *(np.atleast_1d(np.asarray(v, dtype=np.float64)) for v in sizes.values())
         )
         rows: dict[str, Any] = dict(zip(sizes, arrays, strict=True))
-        if self._backend:
-            rows["backend"] = np.full(len(arrays[0]), self._backend, object)
+        if self.backend:
+            rows["backend"] = np.full(len(arrays[0]), self.backend, object)
         return self.table(op, dtype, kv_dtype, rows)
 
     @cached_property
     def _cached(self) -> Any:
         return cache(self.choose)
+
+
+def _names(record: Kernel | Corrector) -> tuple[str, ...]:
+    return record.op, record.dtype, record.kv_dtype, record.backend, record.kernel
+
+
+def _corrected(found: KernelTime, chosen: Chosen, learned: Any, outside: Any) -> KernelTime:
+    """The time with what was learned where that applies; the others say why not and stay as they are."""
+    if chosen.correction is None or learned is None:
+        said = found.provenance + ", not corrected: nothing was learned beside these constants"
+        return replace(found, provenance=said, corrected=np.zeros(len(said), dtype=bool))
+    applies = ~(np.isnan(learned) | outside)
+    time = found.time_s + np.where(applies, learned, 0.0)
+    lower, upper = within(chosen.correction.corrector.bands, time)
+    elsewhere = found.provenance + ", not corrected: outside the rows that it was learned on"
+    return KernelTime(
+        {**found.parts, TERM: np.where(applies, learned, 0.0)},
+        time,
+        np.where(applies, time * lower, found.lower_s),
+        np.where(applies, time * upper, found.upper_s),
+        np.where(applies, "corrected", elsewhere).astype(object),
+        {**found.why, TERM: WHY},
+        applies,
+    )
 
 
 def _bands(kernel: Kernel, own: bool) -> list[tuple[float, float, float]]:

@@ -39,7 +39,7 @@ class Spec(Strict, frozen=True, kw_only=True):
     techniques: Annotated[list[list[str]], msgspec.Meta(min_length=1, max_length=1000)] = msgspec.field(
         default_factory=lambda: [[]]
     )
-    fidelity: Literal["datasheet", "measured", "calibrated"] = "datasheet"
+    fidelity: Literal["datasheet", "measured", "calibrated", "corrected"] = "datasheet"
     convention: str = "fused"
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from hwspecs import load_device
 from roofline.physics.base import Gpu
 from roofline.physics.calibration import MEASURED_WELL, _kin
 from roofline.physics.columns import dtypes_of
-from roofline.physics.fit import Cell, held_out_together
+from roofline.physics.fit import Cell, cross_fitted
 from roofline.physics.libraries import library, numbers, of_engine, says, since
 from roofline.physics.moe import CONSTANTS, MoeModel
 from roofline.physics.triton_tiles import tuned
@@ -87,5 +87,5 @@ def test_a_family_held_out_is_not_in_the_prior_of_another_format_either() -> Non
     other = layer("a_marlin", 30, "int4_wo", hidden=4096)[2]
     spoiled = [Cell(c.model, c.gpu, c.dtype, c.rows, 3 * c.time_s, c.name) for c in cells]
     kin = [(0, 1, 2)] * 3
-    kept, seen = (held_out_together([*pair, other], kin=kin)[0] for pair in (cells, spoiled))
+    kept, seen = (cross_fitted([*pair, other], kin=kin)[0].predicted_s(pair[0]) for pair in (cells, spoiled))
     assert kept == pytest.approx(seen, rel=1e-6)
