@@ -41,12 +41,12 @@ def attribute(trace: Trace, question: Question | None = None) -> Trace:
     found = Ranges(trace)
     step, facts = found.steps(trace)
     trace, captured = link_captures(trace, step, facts)
-    keep_rows = np.arange(trace["activities"].num_rows)
     shrunk = without_captures(trace)
     if shrunk is not trace:
         sources = shrunk.column("activities", "source")
-        keep_rows = np.flatnonzero(np.isin(trace.column("activities", "source"), np.unique(sources)))
-    done = _Attribution(shrunk, found, step[keep_rows], facts, captured[keep_rows]).trace()
+        kept = np.isin(trace.column("activities", "source"), np.unique(sources))
+        step, captured = step[kept], captured[kept]
+    done = _Attribution(shrunk, found, step, facts, captured).trace()
     if question is not None:
         done = match_model(done, question.model, question.setting, facts, question.lengths)
     return counted(done)

@@ -17,6 +17,7 @@ MOST_NS = 4e18
 # A float64 of microseconds still tells the three decimals of a nanosecond below this.
 EXACT_US = 9.0e12
 MOST_WORD = 2000
+MOST_PROCESS = 2**31 - 1
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -97,6 +98,15 @@ def identities(values: Sequence[Any], words: Words) -> Any:
         found = [integer(v) if not isinstance(v, str) or v.isdecimal() else None for v in values]
         codes = words.codes([v if isinstance(v, str) else None for v in values])
         return np.array([-2 - c if f is None else f for f, c in zip(found, codes, strict=True)], np.int64)
+
+
+def processes(values: Sequence[Any], words: Words) -> Any:
+    """Ids of processes in 32 bits; those that no system gives, larger ones, are words."""
+    found = identities(values, words)
+    large = np.abs(found) >= MOST_PROCESS
+    if large.any():
+        found[large] = -2 - words.codes([str(number) for number in found[large].tolist()])
+    return found
 
 
 def nanoseconds(values: Sequence[Any], *, exact: bool = False, short: bool = False) -> Any:

@@ -28,9 +28,10 @@ BATCH_ROWS = 1 << 13  # a batch fits the cache
 PART_ROWS = 1 << 17  # fewer are not worth a question of their own
 MOST_PARTS = 1 << 8  # rows may be numbered up to 2**63
 LARGE_BYTES = 1 << 26  # a file from which on tables of integers are read from their pages
-PIECE_PAGES = 1 << 9  # read at once: more take more memory and hardly less time
+PIECE_PAGES = 1 << 8  # read at once: more take more memory and hardly less time
 # Views and triggers of the file may call no function with side effects; wrong pages are found, not followed.
 PRAGMAS = ("trusted_schema = OFF", "query_only = ON", "cell_size_check = ON")
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # its message may quote names that are no UTF-8
 T = TypeVar("T")
 
 
@@ -51,7 +52,7 @@ class Database:
                     self.columns[name] = {row[1]: row[2] for row in info}
                 views = connection.execute("SELECT name FROM sqlite_master WHERE type = 'view'")
                 self.views = {name for (name,) in views}
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             raise self._damaged(error) from None
 
     def has(self, table: str, *columns: str) -> bool:
@@ -70,7 +71,7 @@ class Database:
         try:
             with closing(self._small()) as connection:
                 return connection.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             raise self._damaged(error) from None
 
     def scan(self, table: str, asked: dict[str, str], shape: Callable[[pa.RecordBatch], T]) -> Iterator[T]:
@@ -149,7 +150,7 @@ class Database:
             if "no such column" in str(error):  # a table WITHOUT ROWID
                 return [""]
             raise self._damaged(error) from None
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             raise self._damaged(error) from None
         if low is None:
             return ["LIMIT 0"]

@@ -80,7 +80,7 @@ class Executions:
             possible[index] & ranges.is_kind("operator", "annotation") if len(distinct) else np.zeros(0, bool)
         )
         owner = ranges.up(self.range, good)
-        self.combination = np.full(self.count, NONE, np.int64)
+        self.combination = np.full(self.count, NONE, np.int32)
         works: dict[int, Operator] = {}
         rows = np.flatnonzero(owner >= 0)
         if len(rows):
@@ -102,7 +102,7 @@ class Executions:
     def _neighbours(self) -> None:
         """Executions that no range explains, by those that have the same kernels around them."""
         base, count = self.base, self.count
-        self.twin = np.full(count, NONE, np.int64)  # an activity that is explained and looks the same
+        self.twin = np.full(count, NONE, np.int32)  # an activity that is explained and looks the same
         self.around = self.owner  # the range of the work, a twin's where there is none
         explained = (self.owner >= 0) & np.isin(self.combination, list(self.works))
         if not explained.any():
@@ -114,15 +114,16 @@ class Executions:
         alike = (combination >= 0) & (self.range < 0)
         first = np.full(signature.max() + 1, NONE, np.int64)
         first[signature[explained]] = np.flatnonzero(explained)
-        self.twin = np.where(alike, first[signature], NONE)
-        self.combination = np.where(alike, combination, self.combination)
-        self.around = np.where(self.owner >= 0, self.owner, np.where(alike, self.owner[self.twin], NONE))
+        self.twin[alike] = first[signature[alike]]
+        self.combination[alike] = combination[alike]
+        self.around = np.where(alike, self.owner[self.twin], self.owner)
 
     def _instances(self) -> None:
         """One number per execution of an operator: replays of a graph share ranges, not instances."""
-        replay = np.where(self.captured, self.base.column("activities", "launch"), NONE)
-        own = np.where(self.owner >= 0, 0, self._runs() + 1)
-        self.instance = numbered(self.owner, replay, own)
+        owned = self.owner >= 0
+        replay = np.where(self.captured, self.base.column("activities", "launch"), NONE)[owned]
+        self.instance = self._runs()
+        self.instance[owned] = numbered(self.owner[owned], replay) + self.count
 
     def _runs(self) -> Any:
         """A number per activity, the same for neighbours whose twins are of one execution."""

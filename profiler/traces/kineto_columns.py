@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from profiler.traces.columns import BAD, NONE, Words, identities, integers, nanoseconds
+from profiler.traces.columns import BAD, NONE, Words, identities, integers, nanoseconds, processes
 from profiler.traces.kineto_events import EMPTY, shapes_of, sizes, small
 from profiler.traces.sound import LONGEST_NS, Losses, in_order
 from profiler.traces.tables import SCHEMAS
@@ -159,7 +159,7 @@ class KinetoColumns:
 
     def _where(self, group: list[Any]) -> dict[str, Any]:
         return {
-            "process": identities([e.pid for e in group], self.words["places"]),
+            "process": processes([e.pid for e in group], self.words["places"]),
             "thread": identities([e.tid for e in group], self.words["places"]),
         }
 

@@ -31,7 +31,7 @@ def link_launches(trace: Trace) -> Trace:
 def link_activities(trace: Trace) -> Trace:
     """Fill `range` of activities, where it is still -1, with that of their launches."""
     launch, around = trace.column("activities", "launch"), trace.column("launches", "range")
-    found = np.array(trace.column("activities", "range"))
+    found = np.require(trace.column("activities", "range"), requirements="W")  # a copy only of what is a view
     for first in range(0, len(found) if len(around) else 0, PIECE):
         piece = slice(first, first + PIECE)
         through = np.where(launch[piece] >= 0, around[np.maximum(launch[piece], 0)], NONE)

@@ -25,7 +25,16 @@ from profiler.traces.nsyscategories import Categories
 from profiler.traces.nsysfacts import EXPORTED, DeviceNumbers, devices, origin, samples
 from profiler.traces.nsysmemory import allocations
 from profiler.traces.nsysnames import Strings, copy_name, range_names
-from profiler.traces.sound import Columns, Losses, constant, in_order, is_constant, joined, sound_times
+from profiler.traces.sound import (
+    BLOCK_ROWS,
+    Columns,
+    Losses,
+    constant,
+    in_order,
+    is_constant,
+    joined,
+    sound_times,
+)
 from profiler.traces.tables import NONE, SCHEMAS, Trace
 from specfiles.errors import InputError
 
@@ -81,8 +90,8 @@ T = TypeVar("T")
 VERSION = re.compile(r"_v\d+$")  # cudaLaunchKernel_v7000: the tool's mark of an interface's version
 ID_BITS = 24  # a global id holds the machine, the process and the thread, from high bits to low
 LOW_BITS = (1 << ID_BITS) - 1
-ID = np.int64((1 << 32) - 1)  # the bits of a correlation id
-HALF = 1 << 31  # numbers below it are kept in half the bytes until they stand in their table
+MOST_ID = np.int64((1 << 32) - 1)  # the bits of a correlation id
+SPARSEST = 4  # places for ids, for each id that is there
 TEXT = "substr(coalesce({}, ''), 1, 4000)"  # an event's own name; megabytes of it help nobody
 
 
@@ -117,6 +126,7 @@ class _Report:
         about, facts = origin(self.database), devices(self.database)
         trace = Trace((about,), {} if self.brief else self._host(), facts)
         trace = trace.with_table("activities", self._activities())
+        return_freed_memory()
         self.losses.note("noted", self.strings.cleaned, "names that were cut or had control characters")
         trace = replace(trace, losses=self.losses.found())
         return trace if self.brief else link_activities(trace)
@@ -144,6 +154,7 @@ class _Report:
             columns["kind"] = constant(np.int32(code), len(codes))
             words += names
             parts.append(columns)
+        return_freed_memory()
         columns = in_order(_stacked(parts), self.losses, distinct=True)
         if linked:
             unlinked = int((columns["launch"] < 0).sum()) if parts else 0
@@ -262,36 +273,50 @@ class _Report:
 
 
 class _Calls:
-    """Rows of the launches by process and correlation id: eight bytes for each, in most reports."""
+    """Rows of the launches by process and correlation id.
+
+    Ids of a report lie close together: a row for each of them takes less memory, and a question less time,
+    than ids in order do. Those are for reports whose ids do not.
+    """
 
     def __init__(self, process: Any, correlation: Any) -> None:
         rows = np.flatnonzero(correlation > 0).astype(np.int32)  # others launched nothing
+        ids = correlation[rows] & MOST_ID
         self._processes = np.unique(process[:1] if is_constant(process) else process)
-        self._ids = int((correlation & ID).max(initial=0)) + 1
-        keys = self._keys_of(process, correlation)[0][rows]
-        if (keys[1:] < keys[:-1]).any():
-            # Launches stand in order of time: of equal keys the first stays first.
-            order = np.argsort(keys, kind="stable")
-            keys, rows = keys[order], rows[order]
-        self._keys, self._rows = keys, rows
-        self.twice = int((keys[1:] == keys[:-1]).sum())
+        self._least = int(ids.min()) if len(ids) else 0
+        self._width = int(ids.max()) - self._least + 1 if len(ids) else 1
+        keys = self._keys(process[rows], ids)
+        self._ordered: Any = None
+        if self._width * len(self._processes) <= SPARSEST * len(rows):
+            self._rows = np.full(self._width * len(self._processes), np.int32(NONE))
+            self._rows[keys[::-1]] = rows[::-1]  # launches stand in order of time: the first stays
+            self.twice = len(rows) - int((self._rows >= 0).sum())
+            return
+        order = np.argsort(keys, kind="stable")
+        self._ordered, self._rows = keys[order], rows[order]
+        self.twice = int((self._ordered[1:] == self._ordered[:-1]).sum())
 
     def rows(self, process: Any, correlation: Any) -> Any:
         """The row of each activity's call, -1 where there is none."""
-        if not len(self._keys):
+        if not len(self._rows):
             return np.full(len(process), np.int32(NONE))
-        keys, known = self._keys_of(process, correlation)
-        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return np.where(known & (self._keys[at] == keys), self._rows[at], np.int32(NONE))
+        place = np.minimum(np.searchsorted(self._processes, process), len(self._processes) - 1)
+        ids = (correlation & MOST_ID) - self._least
+        known = (self._processes[place] == process) & (correlation > 0) & (ids >= 0) & (ids < self._width)
+        keys = np.where(known, place * self._width + ids, 0)
+        if self._ordered is None:
+            return np.where(known, self._rows[keys], np.int32(NONE))
+        at = np.minimum(np.searchsorted(self._ordered, keys), len(self._ordered) - 1)
+        return np.where(known & (self._ordered[at] == keys), self._rows[at], np.int32(NONE))
 
-    def _keys_of(self, process: Any, correlation: Any) -> tuple[Any, Any]:
-        """One number for process and id, and whether launches have such a process and so high an id."""
-        place = np.searchsorted(self._processes, process)
-        np.minimum(place, len(self._processes) - 1, out=place)
-        known = (self._processes[place] == process) & (correlation > 0) & (correlation & ID < self._ids)
-        place *= self._ids
-        place += correlation & ID
-        return place.astype(np.min_scalar_type(self._ids * len(self._processes))), known
+    def _keys(self, process: Any, ids: Any) -> Any:
+        """One number for process and id."""
+        keys = np.empty(len(ids), np.int64)
+        for at in range(0, len(ids), BLOCK_ROWS):
+            piece = slice(at, at + BLOCK_ROWS)
+            place = np.searchsorted(self._processes, process[piece])
+            keys[piece] = place * self._width + (ids[piece] - self._least)
+        return keys
 
 
 def _integers(batch: pa.RecordBatch) -> Columns:
@@ -310,26 +335,31 @@ def _integers(batch: pa.RecordBatch) -> Columns:
 
 
 def _compact(table: str, columns: Columns) -> Columns:
-    """Columns in the width of their table, what does not change as a constant, nothing of the batch kept.
+    """Columns as narrow as their numbers, what does not change as a constant, nothing of the batch kept.
 
-    A number that does not fit becomes the nearest that does.
+    A number that its table has no room for becomes the nearest that it has.
     """
     schema = SCHEMAS[table]
     for name, values in columns.items():
         kind = schema.field(name).type if name in schema.names else pa.int64()
-        width = np.dtype(np.int64 if pa.types.is_dictionary(kind) else kind.to_pandas_dtype())
-        low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
-        if name not in TIMES and low >= -HALF and high < HALF:
-            width = np.dtype(np.int32)
+        most = np.iinfo(np.int32 if pa.types.is_int32(kind) else np.int64)
         # A clock may begin before its zero; names that stand in the table have numbers below it.
-        least = np.iinfo(width).min if name in (*TIMES, "name") else NONE
-        if low == high and len(values):
-            columns[name] = constant(width.type(min(max(low, least), np.iinfo(width).max)), len(values))
-        elif low < least or high > np.iinfo(width).max:
-            columns[name] = values.clip(least, np.iinfo(width).max).astype(width)
-        else:
-            columns[name] = values.astype(width)
+        least = most.min if name in (*TIMES, "name") else NONE
+        low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+        if low < least or high > most.max:
+            values = values.clip(least, most.max)  # noqa: PLW2901
+            low, high = max(low, least), min(high, most.max)
+        width = np.int64 if name in TIMES else _width(low, high)
+        columns[name] = (
+            constant(width(low), len(values)) if low == high and len(values) else values.astype(width)
+        )
     return columns
+
+
+def _width(low: int, high: int) -> type[np.signedinteger[Any]]:
+    """The narrowest integers that hold these."""
+    fitting = (w for w in (np.int8, np.int16, np.int32) if np.iinfo(w).min <= low and high <= np.iinfo(w).max)
+    return next(fitting, np.int64)
 
 
 def _joined(parts: Iterable[Columns]) -> Columns:

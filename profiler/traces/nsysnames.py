@@ -19,6 +19,7 @@ from profiler.traces.tables import NONE
 
 MOST_CHARACTERS = 4000
 UNNAMED = "(no name)"
+PIECE = 1 << 20  # so many rows are looked up at once
 FIRST_OWN = -2  # names without a number of their report are numbered from here downwards
 # emit_nvtx of torch: "aten::mm, seq = 3, op_id = 12, sizes = [[4, 5], [5, 6]], input_op_ids = [..]"
 ANNOTATED = re.compile(
@@ -68,24 +69,32 @@ class Strings:
 
     def used(self, numbers: Any, without: re.Pattern[str] | None = None) -> tuple[Any, list[str]]:
         """Numbers as codes from 0, and the strings that the codes stand for, without a pattern in them."""
-        known, codes = _unique(numbers)
-        rows = self._rows(known)
-        words = Words()
-        found = self._values.take(pa.array(np.maximum(rows, 0))).to_pylist() if len(self._ids) else []
-        own = list(self._own)
-        texts = [
-            decoded(found[i] if row >= 0 else own[FIRST_OWN - number])
-            if row >= 0 or number <= FIRST_OWN
-            else UNNAMED
-            if number < 0
-            else f"(string {number})"
-            for i, (row, number) in enumerate(zip(rows, known.tolist(), strict=True))
-        ]
-        to = words.codes([without.sub("", text) for text in texts] if without else texts)
+        words, known = Words(), dict[int, int]()
+        same = is_constant(numbers)
+        codes = np.empty(1 if same else len(numbers), np.int32)
+        for at in range(0, len(codes), PIECE):
+            piece = slice(at, min(at + PIECE, len(codes)))
+            distinct, places = _unique(numbers[piece])
+            new = np.array([number for number in distinct.tolist() if number not in known], np.int64)
+            texts = self._texts(new)
+            found = words.codes([without.sub("", text) for text in texts] if without else texts)
+            known.update(zip(new.tolist(), found.tolist(), strict=True))
+            codes[piece] = np.array([known[number] for number in distinct.tolist()], np.int32)[places]
         self.cleaned += words.cleaned
-        if is_constant(codes):
-            return constant(to[0], len(codes)), words.known
-        return to[codes] if len(to) else codes.astype(np.int32), words.known
+        return constant(codes[0], len(numbers)) if same else codes, words.known
+
+    def _texts(self, numbers: Any) -> list[str]:
+        rows, own = self._rows(numbers), list(self._own)
+        found = self._values.take(pa.array(np.maximum(rows, 0))).to_pylist() if len(self._ids) else []
+        texts = []
+        for at, (row, number) in enumerate(zip(rows.tolist(), numbers.tolist(), strict=True)):
+            if row >= 0:
+                texts.append(decoded(found[at]))
+            elif 0 <= FIRST_OWN - number < len(own):
+                texts.append(decoded(own[FIRST_OWN - number]))
+            else:
+                texts.append(f"(string {number})" if number >= 0 else UNNAMED)
+        return texts
 
     def numbers(self, texts: pa.Array) -> pa.Array:
         """Names written out in a table as numbers that `used` understands."""
@@ -162,8 +171,6 @@ def decoded(raw: bytes | None) -> str:
 
 def _unique(numbers: Any) -> tuple[Any, Any]:
     """Distinct numbers and each one's place among them, by hashing: there are few names and many rows."""
-    if is_constant(numbers):
-        return np.unique(numbers[:1]), constant(np.int32(0), len(numbers))
     encoded = pa.array(numbers).dictionary_encode()
     return encoded.dictionary.to_numpy(), encoded.indices.to_numpy()
 

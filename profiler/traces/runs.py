@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from profiler.allocator import return_freed_memory
 from profiler.traces.tables import SCHEMAS, Trace
 from roofline.run import Head, Imported, Run, create_run
 from specfiles.errors import InputError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from workloads.step import Setting
 
 POINT = ["phase", "batch", "q_len", "kv_len"]
+GROUP_ROWS = 1 << 17  # written at once: what is encoded waits in memory
 
 
 def save(trace: Trace, path: Path, *, command: str, device: str = "", **head: Any) -> Run:
@@ -45,10 +47,11 @@ def save(trace: Trace, path: Path, *, command: str, device: str = "", **head: An
             **fields,
         ),
     )
+    return_freed_memory()  # what attributing took, before writing takes its own
     for name in SCHEMAS:
         if trace[name].num_rows:
             with atomic(path / f"{name}.parquet") as draft:
-                pq.write_table(trace[name], draft, compression="zstd")
+                pq.write_table(trace[name], draft, compression="zstd", row_group_size=GROUP_ROWS)
     if trace["passes"].num_rows:
         for name, table in executions(trace).items():
             run.write_table(name, table)

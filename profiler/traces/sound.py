@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from profiler.allocator import return_freed_memory
 from profiler.traces.columns import BAD
 from profiler.traces.tables import Loss
 
@@ -77,8 +78,8 @@ def _repeated(columns: Mapping[str, Any]) -> Any:
     """Rows that say again what another row says: a stream runs nothing twice at the same instant."""
     start = columns["start_ns"]
     repeated = np.zeros(len(start), bool)
-    same = start[1:] == start[:-1]
-    rows = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False)) if len(start) else start
+    first = np.flatnonzero(start[1:] == start[:-1])
+    rows = np.union1d(first, first + 1)
     if len(rows):
         keys = [columns[name][rows] for name in IDENTITY if name in columns]
         order = np.lexsort(keys)
@@ -112,6 +113,7 @@ def joined(parts: Iterable[Columns]) -> Columns:
     for part in parts:
         for name in list(part):
             found.setdefault(name, Growing()).add(part.pop(name))
+    return_freed_memory()  # what reading the parts took, before columns become whole
     return {name: column.whole() for name, column in found.items()}
 
 
@@ -132,6 +134,11 @@ class Growing:
             if last is not None and last[0] == part[0]:
                 part = constant(last[0], len(self._blocks.pop()) + len(part))
             self._blocks.append(part)
+            return
+        if len(part) >= BLOCK_ROWS:  # large enough to stay where it lies
+            self._close()
+            self._blocks.append(part)
+            self._filled = len(part)
             return
         while len(part):
             if last is None or is_constant(last) or last.dtype != part.dtype or self._filled == len(last):

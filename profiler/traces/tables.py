@@ -25,7 +25,7 @@ NONE = -1
 ACTIVITIES = pa.schema(
     [
         ("source", pa.int16()),
-        ("process", pa.int64()),  # the host process, where the tool says it
+        ("process", pa.int32()),  # the host process, where the tool says it
         ("device", pa.int32()),
         ("stream", pa.int64()),
         ("kind", WORD),  # kernel | copy | set | graph (a graph recorded as one row)
@@ -51,7 +51,7 @@ ACTIVITIES = pa.schema(
 LAUNCHES = pa.schema(
     [
         ("source", pa.int16()),
-        ("process", pa.int64()),
+        ("process", pa.int32()),
         ("thread", pa.int64()),
         ("name", WORD),  # cudaLaunchKernel, hipGraphLaunch, cudaStreamSynchronize, ...
         ("start_ns", pa.int64()),

@@ -21,6 +21,7 @@ from profiler.traces.tables import SCHEMAS, Trace
 from specfiles.errors import InputError
 
 CORPUS = Path(__file__).parent / "corpus"
+FOUND = Path(__file__).parent / "found"  # what fuzz.py broke once
 ODD: st.SearchStrategy[Any] = st.one_of(
     st.none(),
     st.booleans(),
@@ -210,3 +211,9 @@ def test_the_corpus_is_read(name: str) -> None:
     assert trace is not None
     adds_up(trace)
     assert trace["activities"].num_rows > 0
+
+
+@pytest.mark.parametrize("file", sorted(FOUND.iterdir()), ids=lambda file: file.name)
+def test_what_was_found_by_fuzzing_is_read_or_refused(file: Path) -> None:
+    if (trace := read(file.read_bytes())) is not None:
+        adds_up(trace)

@@ -394,3 +394,15 @@ def test_memory_has_a_highest_point(made: Any, write: Write) -> None:
     assert (device["device"], device["peak_allocated_bytes"], device["peak_reserved_bytes"]) == (2, 900, 1000)
     assert (device["peak_s"], device["last_allocated_bytes"]) == (pytest.approx(1e-6), 300)
     assert (host["device"], host["peak_allocated_bytes"]) == (-1, 7000)
+
+
+def test_process_ids_that_no_system_gives_stay_apart(made: Any, write: Callable[..., Path]) -> None:
+    """Ids of 64 bits as some exporters invent them: two processes, each kernel linked to its own call."""
+    for process, at in ((2**40, 10.0), (2**40 + 1, 20.0)):
+        made.add("cuda_runtime", "cudaLaunchKernel", at, 2.0, pid=process, correlation=int(at))
+        made.add("kernel", "gemm", at + 5, 1.0, pid=0, device=0, stream=7, correlation=int(at))
+    trace = read_traces([write(made.text())])
+    processes = trace.column("launches", "process").tolist()
+    assert len(set(processes)) == 2
+    launches = trace.column("activities", "launch").tolist()
+    assert trace.column("activities", "process").tolist() == [processes[row] for row in launches]
