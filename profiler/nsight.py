@@ -7,14 +7,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from profiler.counted import counted_rows, told
 from profiler.traces import nsysrep
 from profiler.traces.attribution import attribute
 from profiler.traces.reading import read_traces
 from profiler.traces.runs import save
-from roofline.run import Run
+from roofline.run import TABLES, Run
 from specfiles.errors import InputError
 from workloads.catalogue import Loaded
+
+if TYPE_CHECKING:
+    from profiler.subject import Point
 
 FOLDER = "nsight"  # the imported run inside the run that was measured without a tool
 NSYS = ("profile", "--trace=nvtx,cuda,osrt", "--sample=none", "--cpuctxsw=none", "--force-overwrite=true")
@@ -45,6 +50,8 @@ def record(
     run: Run,
     loaded: Loaded,
     device: str,
+    points: Sequence[Point],
+    repeats: int,
     progress: Callable[[str], None],
 ) -> Run:
     """Run `roofline profile --replay` under each tool and import what they wrote into one run.
@@ -59,6 +66,11 @@ def record(
         progress(f"under {tool}")
         files.append(_nsys(program, folder, device) if tool == "nsys" else _ncu(program, folder))
     trace = attribute(read_traces(files))
+    notes = []
+    if "ncu" in tools:
+        rows = counted_rows(files[tools.index("ncu")], loaded, run.head.dtype, points, repeats)
+        _keep(rows, run)
+        notes += told(rows)
     for file in files:  # made from the reports that stay, and a SQLite export holds the whole environment
         file.unlink()
     head = run.head
@@ -72,9 +84,17 @@ def record(
         dtype=head.dtype,
     )
     if "nsys" in tools and not trace["ranges"].num_rows:
-        run.write_head(notes=[*head.notes, UNSEEN])
-        progress(UNSEEN)
+        notes.append(UNSEEN)
+    for note in notes:
+        progress(note)
+    run.write_head(notes=[*head.notes, *notes])
     return imported
+
+
+def _keep(rows: list[dict[str, Any]], run: Run) -> None:
+    import pandas as pd
+
+    run.write_table("counted", pd.DataFrame(rows, columns=list(TABLES["counted"])))
 
 
 def _nsys(program: Sequence[str], folder: Path, device: str) -> Path:

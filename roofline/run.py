@@ -122,6 +122,20 @@ TABLES = {
         "last_share",  # of the occurrences
         "uncertainty_s",
     ),
+    # One row per phase point and operator, its executions in a step together: work counted by Nsight Compute.
+    "counted": (
+        "phase",
+        "batch",
+        "q_len",
+        "kv_len",
+        "name",  # empty: kernels in no operator's range
+        "kind",
+        "kernels",
+        "flops",  # by the descriptor
+        "counted_flops",
+        "bytes",
+        "counted_bytes",  # of DRAM; caches are flushed before each kernel
+    ),
     # Samples of the power monitor.
     "power": (
         "time_s",

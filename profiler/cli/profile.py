@@ -193,7 +193,8 @@ def _record(tools: list[str], model: str, run: Run, request: Request, flags: dic
     asked = {"device": request.device, "dtype": request.dtype, "seed": request.seed, "repeats": REPLAYED}
     given = {**asked, **flags}
     options = [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
-    record(tools, [model, "-o", str(run.path), *options], run, request.loaded, request.device, progress)
+    words = [model, "-o", str(run.path), *options]
+    record(tools, words, run, request.loaded, request.device, request.points, REPLAYED, progress)
 
 
 def _refuse(target: str, flags: list[str]) -> None:

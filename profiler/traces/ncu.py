@@ -7,6 +7,7 @@ with a unit of its own. Lines of the profiled program and of ncu itself (==PROF=
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,9 @@ from profiler.traces.tables import Origin, Trace, make_table
 from specfiles.errors import InputError
 
 ID, KERNEL, METRIC, UNIT, VALUE = "ID", "Kernel Name", "Metric Name", "Metric Unit", "Metric Value"
+# The column of `ncu --nvtx`: a thread's number and, quoted, each open range's domain, name and attributes.
+RANGES = "thread Domain:Push/Pop_Range:PL_Type:PL_Value:CLR_Type:Color:Msg_Type:Msg"
+_RANGE = re.compile(r'"roofline:([^:"]+):[^"]*"')
 MOST_PROLOGUE = 1 << 22  # characters that a program may print before the header
 MOST_LINE = 1 << 20
 MOST_KERNELS = 1_000_000
@@ -26,17 +30,26 @@ MOST_KERNELS = 1_000_000
 
 @dataclass
 class Measured:
-    """One profiled kernel: where it ran, and its metrics in SI units by ncu's names."""
+    """One profiled kernel: where it ran, and its metrics in SI units by ncu's names.
+
+    `ranges` are the NVTX ranges of the domain `roofline` that its launch stood in, the outermost first.
+    """
 
     process: int
     device: int
     name: str
+    ranges: tuple[str, ...] = ()
     metrics: Readings = field(default_factory=dict)
 
 
 def read(path: Path) -> Trace:
     """The counters of a CSV page; an InputError where the file is none."""
     losses = Losses()
+    return as_trace(path, profiled(path, losses), losses)
+
+
+def profiled(path: Path, losses: Losses) -> list[Measured]:
+    """The kernels of a CSV page, in order of launch; an InputError where the file is none."""
     kernels: dict[tuple[int, int], Measured] = {}
     with opened(path) as lines:
         header = _header(lines)
@@ -57,7 +70,7 @@ def read(path: Path) -> Trace:
                 f"{path}: has numbers with decimal commas ({str(error)[:40]}), where 1.234 may be 1234; "
                 "export it in the C locale: `LC_ALL=C ncu --import REPORT.ncu-rep --csv --page raw`."
             ) from None
-    return as_trace(path, list(kernels.values()), losses)
+    return list(kernels.values())
 
 
 def as_trace(path: Path, kernels: list[Measured], losses: Losses, version: str = "") -> Trace:
@@ -199,7 +212,8 @@ def _key(row: dict[str, str]) -> tuple[int, int] | None:
 
 
 def _kernel(row: dict[str, str]) -> Measured:
-    return Measured(_integer(row.get("Process ID", "")), _integer(row.get("Device", "")), row[KERNEL])
+    process, device = _integer(row.get("Process ID", "")), _integer(row.get("Device", ""))
+    return Measured(process, device, row[KERNEL], tuple(_RANGE.findall(row.get(RANGES) or "")))
 
 
 def _integer(text: str) -> int:

@@ -1,0 +1,115 @@
+"""FLOP and bytes that Nsight Compute counted, beside those of the descriptor: operator by operator.
+
+A kernel belongs to the innermost NVTX range that its launch stood in; the outermost says which step it was.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from profiler.replay import step_name
+from profiler.steps import operators_at
+from profiler.traces.ncu import Measured, profiled
+from profiler.traces.ncumetrics import derived
+from profiler.traces.sound import Losses
+
+if TYPE_CHECKING:
+    from profiler.subject import Point
+    from workloads.catalogue import Loaded
+    from workloads.phases import Named
+
+COUNTED = ("flops", "dram_bytes")
+NO_OPERATOR = ""  # kernels in a step and in no operator: the framework's own
+AGREE = {"gemm": 0.03, "attention": 0.10}  # within which FLOP should be those of the descriptor
+
+
+def counted_rows(
+    page: Path, loaded: Loaded, dtype: str, points: Sequence[Point], repeats: int
+) -> list[dict[str, Any]]:
+    """The rows of the table `counted`: each operator's kernels in one step, and the descriptor's work.
+
+    Counts are of all the operator's executions in a step, the mean over `repeats` steps; what ncu did not
+    count is None. Operators without a kernel have no row.
+    """
+    sums = _sums(profiled(page, Losses()))
+    rows = []
+    for point in points:
+        described = {named.name: named for named in operators_at(loaded, dtype, point)}
+        for name, found in sums.get(step_name(point), {}).items():
+            known = described.get(name)
+            rows.append({**vars(point), "name": name, **_row(found, known, repeats)})
+    return rows
+
+
+def _row(kernels: list[Mapping[str, float]], known: Named | None, repeats: int) -> dict[str, Any]:
+    work = known.operator.work() if known else None
+    count = known.count if known else 0
+    totals = {metric: _total(kernels, metric) for metric in COUNTED}
+    return {
+        "kind": known.operator.kind if known else "",
+        "kernels": round(len(kernels) / repeats),
+        "flops": None if work is None else float(count * work.flops),
+        "counted_flops": totals["flops"] and totals["flops"] / repeats,
+        "bytes": None if work is None else float(count * work.bytes),
+        "counted_bytes": totals["dram_bytes"] and totals["dram_bytes"] / repeats,
+    }
+
+
+def _total(kernels: Iterable[Mapping[str, float]], metric: str) -> float | None:
+    """The sum over kernels; None where one of them was not counted: a part would pass for the whole."""
+    values = [kernel.get(metric) for kernel in kernels]
+    return None if None in values else sum(value for value in values if value is not None)
+
+
+def _sums(kernels: Iterable[Measured]) -> dict[str, dict[str, list[Mapping[str, float]]]]:
+    """The counters of the kernels of each step and operator."""
+    found: dict[str, dict[str, list[Mapping[str, float]]]] = defaultdict(lambda: defaultdict(list))
+    for kernel in kernels:
+        if kernel.ranges:
+            step, *inside = kernel.ranges
+            found[step][inside[-1] if inside else NO_OPERATOR].append(derived(kernel.metrics))
+    return found
+
+
+def told(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How far FLOP and bytes of each kind are from the descriptor's, and which operators lie beyond."""
+    notes = []
+    kinds = dict.fromkeys(row["kind"] for row in rows if row["kind"])
+    for kind in kinds:
+        same = [row for row in rows if row["kind"] == kind]
+        flops, moved = _ratios(same, "flops"), _ratios(same, "bytes")
+        if flops or moved:
+            told_of = [
+                f"{what} {_off(ratios)}" for what, ratios in (("FLOP", flops), ("bytes", moved)) if ratios
+            ]
+            notes.append(f"{kind}, counted by ncu against the descriptor, median: {', '.join(told_of)}")
+        beyond = [name for name, ratio in flops.items() if abs(ratio - 1) > AGREE.get(kind, float("inf"))]
+        if beyond:
+            notes.append(
+                f"FLOP of {', '.join(beyond)} differ by more than {AGREE[kind]:.0%} from the descriptor's "
+                "(units compute whole tiles)"
+            )
+    if not kinds and rows:
+        notes.append("ncu saw kernels in the steps and none in an operator's range")
+    if not rows:
+        notes.append(
+            "ncu saw no kernel in a step: it does not see the installed nvtx package, or nothing ran"
+        )
+    return notes
+
+
+def _ratios(rows: Iterable[Mapping[str, Any]], what: str) -> dict[str, float]:
+    """Counted over described, by operator and step."""
+    return {
+        f"{row['name']} ({row['phase']} at {row['kv_len']})": row[f"counted_{what}"] / row[what]
+        for row in rows
+        if row[f"counted_{what}"] and row[what]
+    }
+
+
+def _off(ratios: Mapping[str, float]) -> str:
+    return f"{median(ratios.values()) - 1:+.1%}"
