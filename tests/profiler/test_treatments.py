@@ -206,6 +206,16 @@ def test_models_without_projections_to_exchange_say_so(subject: MakeSubject) -> 
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("words", EXACT.values())
+def test_a_gpu_changes_nothing_either(words: str, subject: MakeSubject, cuda: str) -> None:
+    """Or `measured` refuses to time it."""
+    ours = subject(device=cuda, dtype="bf16", max_position_embeddings=256)
+    points = [point for point in (PREFILL, DECODE) if point.phase in TREATMENTS[parse(words).name].phases]
+    for point in points:
+        assert measured(parse(words), ours, point, 3) is not None
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("words", ["2:4", "fp8", "weight-only:format=int4_g64", "weight-only:format=int8"])
 @pytest.mark.parametrize("point", [PREFILL, DECODE])
 def test_a_gpu_multiplies_in_narrow_formats(
