@@ -24,7 +24,8 @@ def record(technique: type[Technique]) -> dict[str, Any]:
         "variants": {name: dict(meant) for name, meant in technique.variants.items()},
         "summary": " ".join((technique.__doc__ or "").split()),
         **{fact: getattr(technique, fact) for fact in FACTS},
-        "decides": technique.slot,
+        "decides": "; ".join(technique.decides()),
+        "assumes": ", ".join(technique.assumed),
         "parameters": [
             {
                 "name": option.name,
@@ -87,6 +88,8 @@ def page(technique: type[Technique]) -> str:
     found = record(technique)
     lines = [f"# {found['name']}", "", found["summary"], ""]
     lines += [f"- **{fact}**: {found[fact]}" for fact in FACTS]
+    if found["assumes"]:
+        lines += [f"- **assumes**: {found['assumes']} (nobody can choose it: measure yours)"]
     lines += [f"- **decides**: {found['decides']} (one technique of a kind)"]
     if found["aliases"]:
         lines += [f"- **also called**: {', '.join(_said(found, name) for name in found['aliases'])}"]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from roofline.scenario import Scenario
-    from roofline.target import Answer
+    from roofline.target import Answer, Found, Goal
     from roofline.whatif import WhatIf
 
 
@@ -27,7 +27,9 @@ def as_json(found: WhatIf) -> dict[str, Any]:
             key: baseline[key]
             for key in ("model", "hardware", "phase", "batch", "prompt", "output", "fidelity")
         },
+        "energy_by": found.baseline.energy_by,
         "baseline": baseline["totals"],
+        "bound": {phase: found.baseline.bound(phase) for phase in found.baseline.phases},
         "outcomes": [outcome.record() for outcome in found.outcomes],
         "not_applicable": found.refused,
     }
@@ -39,9 +41,11 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "ttft_s": ("TTFT", lambda v: si(v, "s")),
     "tpot_s": ("TPOT", lambda v: si(v, "s")),
     "tokens_per_s": ("tokens/s", lambda v: f"{v:.4g}"),
-    "memory_bytes": ("memory", lambda v: si(v, "B")),
+    "held": ("memory", text),
     "energy_j": ("energy", lambda v: si(v, "J")),
+    "bound": ("bound by", text),
 }
+TOO_MUCH = "*"  # behind memory that the device has not
 
 
 LABELS = {
@@ -61,8 +65,15 @@ def as_text(found: WhatIf, quality: str = "retrained", top: int = 10) -> str:
         f"{data['model']} on {data['hardware']}: {data['phase']}, batch {data['batch']}, "
         f"prompt {data['prompt']}; fidelity {data['fidelity']}"
     )
-    base = {**data["baseline"], "named": "(as asked)", "speedup": 1.0}
+    before = data["bound"]
+    base = _row({**data["baseline"], "bound_before": before, "bound_after": before}, "(as asked)")
+    capacity = found.baseline.device.datasheet.dram.capacity_bytes.value
     parts = [f"{head}\n\n", terminal.table([base], COLUMNS)]
+    parts.append(
+        f"Bound by: the limit on most of each phase ({', '.join(before)}). "
+        f"Energy: {found.baseline.energy_by}.\n"
+        f"{TOO_MUCH} more than the {si(capacity, 'B')} of a device: times are those of one that holds it.\n\n"
+    )
     for label in QUALITIES[: QUALITIES.index(quality) + 1]:
         rows = [outcome for outcome in data["outcomes"] if outcome["quality"] == label]
         shown = _shown(rows, top)
@@ -79,11 +90,21 @@ def _shown(outcomes: Sequence[dict[str, Any]], top: int) -> list[dict[str, Any]]
     pairs = [outcome for outcome in outcomes if len(outcome["names"]) > 1]
     alone = [outcome for outcome in outcomes if len(outcome["names"]) == 1]
     chosen = sorted(alone[:top] + pairs[: -(-top // 3)], key=lambda outcome: -outcome["speedup"])
-    return [{**outcome, "named": " + ".join(outcome["names"])} for outcome in chosen]
+    return [_row(outcome, " + ".join(outcome["names"])) for outcome in chosen]
 
 
-def answers_json(found: Sequence[Answer], scenario: Scenario, target: str) -> dict[str, Any]:
-    """Devices and techniques that meet a target, those of the least power first."""
+def _row(record: dict[str, Any], named: str) -> dict[str, Any]:
+    """A record with its name, its memory and its bounds as text."""
+    held = si(record["memory_bytes"], "B") + ("" if record["fits"] else TOO_MUCH)
+    before, after = record["bound_before"], record["bound_after"]
+    moved = (
+        now if before.get(phase, now) == now else f"{before[phase]} > {now}" for phase, now in after.items()
+    )
+    return {"speedup": 1.0, **record, "named": named, "held": held, "bound": ", ".join(moved)}
+
+
+def answers_json(found: Found, scenario: Scenario, goal: Goal, target: str) -> dict[str, Any]:
+    """Devices and techniques that meet a target, those of the least power first; else what comes nearest."""
     return {
         "schema": 1,
         "model": scenario.model.name,
@@ -91,19 +112,29 @@ def answers_json(found: Sequence[Answer], scenario: Scenario, target: str) -> di
         "prompt": scenario.prompt,
         "output": scenario.output,
         "target": target,
-        "answers": [
-            {
-                "hardware": answer.device.name,
-                "devices": answer.devices,
-                "tdp_w": answer.watts,
-                "usd_per_hour": answer.usd_per_hour,
-                "techniques": [t.told() for t in answer.techniques],
-                "names": [t.name for t in answer.techniques],
-                **{k: v for k, v in answer.prediction.totals().items() if k in ANSWERED},
-            }
-            for answer in found
-        ],
+        "answers": [_answer(answer) for answer in found.met],
+        "nearest": [_answer(answer) | _missing(answer, goal) for answer in found.nearest],
     }
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    return {
+        "hardware": answer.device.name,
+        "devices": answer.devices,
+        "tdp_w": answer.watts,
+        "usd_per_hour": answer.usd_per_hour,
+        "techniques": [t.told() for t in answer.techniques],
+        "names": [t.name for t in answer.techniques],
+        **{k: v for k, v in answer.totals.items() if k in ANSWERED},
+    }
+
+
+def _missing(answer: Answer, goal: Goal) -> dict[str, Any]:
+    """The goal that is missed by most, by how much, and what binds the phases."""
+    misses = goal.misses(answer.totals)
+    worst = max(misses, key=lambda name: float(misses[name]))
+    bounds = {phase: answer.prediction.bound(phase) for phase in answer.prediction.phases}
+    return {"missed": {"goal": worst, "times": float(misses[worst])}, "bound": bounds}
 
 
 ANSWERED = ("ttft_s", "tpot_s", "tokens_per_s", "memory_bytes")
@@ -113,11 +144,13 @@ def _price(price: float | None) -> str:
     return "–" if price is None else f"{price:.2f}"
 
 
-def answers_text(found: Sequence[Answer], scenario: Scenario, target: str) -> str:
+def answers_text(found: Found, scenario: Scenario, goal: Goal, target: str) -> str:
     """The same as a table."""
-    rows = answers_json(found, scenario, target)["answers"]
+    data = answers_json(found, scenario, goal, target)
+    met = bool(data["answers"])
+    rows = data["answers"] or data["nearest"]
     if not rows:
-        return f"no device meets {target}, alone or by up to eight, with the techniques that were tried\n"
+        return f"no device meets {target}: none can run {scenario.model.name} as asked\n"
     priced = any(row["usd_per_hour"] is not None for row in rows)
     columns: dict[str, tuple[str, terminal.Format]] = {
         "hardware": ("device", text),
@@ -125,9 +158,22 @@ def answers_text(found: Sequence[Answer], scenario: Scenario, target: str) -> st
         "tdp_w": ("power", lambda v: si(v, "W")),
         **({"usd_per_hour": ("USD per hour", _price)} if priced else {}),
         "named": ("techniques", text),
-        **{key: COLUMNS[key] for key in ANSWERED},
+        **{key: COLUMNS[key] for key in ANSWERED if key in COLUMNS},
+        "memory_bytes": ("memory", lambda v: si(v, "B")),
+        **({} if met else {"short": ("misses", text), "binds": ("bound by", text)}),
     }
-    rows = [{**row, "named": " + ".join(row["names"]) or "none"} for row in rows]
+    rows = [_answer_row(row) for row in rows]
     first = "cheapest" if priced else "the least power"
     title = f"{scenario.model.name}, batch {scenario.batch}: what meets {target}, {first} first"
+    if not met:
+        title = f"No device meets {target}, alone or by up to eight, with the techniques tried; nearest are"
     return terminal.table(rows, columns, title)
+
+
+def _answer_row(row: dict[str, Any]) -> dict[str, Any]:
+    named = " + ".join(row["names"]) or "none"
+    if "missed" not in row:
+        return {**row, "named": named}
+    missed = row["missed"]
+    binds = ", ".join(row["bound"].values())
+    return {**row, "named": named, "short": f"{missed['goal']} {missed['times']:.3g} times", "binds": binds}

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from hwspecs.values import LinkName
     from roofline.physics.kernels import Kernels
+    from roofline.times import Times
+    from workloads.operators import Operator
+    from workloads.work import Work
 
 LINKS: tuple[LinkName, ...] = ("nvlink", "ici", "xgmi", "chip", "ethernet", "upi", "pcie")  # to peers
 
@@ -78,6 +81,8 @@ class Ceilings:
     constants: Mapping[tuple[str, str], Constants] = field(default_factory=dict)
     kernels: Kernels | None = None  # of a GPU at the calibrated fidelity; `constants` come first
     notes: tuple[str, ...] = ()
+    # Work and times of operators that were met before, where many predictions are made under one roof.
+    known: dict[Operator, tuple[Work, Times]] | None = field(default=None, compare=False, repr=False)
 
     def matrix_flop_per_s(self, dtype: Any) -> Any:
         """The dense peak of matrix products in a dtype."""

@@ -43,6 +43,14 @@ class ManyCeilings(Ceilings):
             self.of[self.index[first]].matrix_flop_per_s(NAMES[codes[first]])  # raises
         return found
 
+    def host(self) -> Any:
+        """Bandwidth of each point's device to its host's memory."""
+        return np.array([c.host() for c in self.of])[self.index]
+
+    def disk(self) -> Any:
+        """Bandwidth of the disks of each point's host."""
+        return np.array([c.disk() for c in self.of])[self.index]
+
     def link(self, devices: Any = None) -> Any:
         """Bandwidth of each point's device to the others of a group."""
         used = np.unique(self.index)

@@ -20,6 +20,7 @@ from workloads.schedule import Pass, Schedule
 if TYPE_CHECKING:
     from hwspecs import Device
     from hwspecs.serving import Power
+    from workloads.operators import Operator
     from workloads.work import Work
 
 MEMORY = ("weights_bytes", "kv_cache_bytes", "activation_peak_bytes", "memory_bytes", "fits")
@@ -71,8 +72,7 @@ class Prediction:
         operator's inputs and outputs plus the residual stream. A diffusion model yields its tokens with
         the last step: its time to the first is that of all.
         """
-        scenario, steps = self.scenario, self._decode_steps()
-        out = {"prefill": scenario.prompt, "decode": 1}.get(scenario.phase, scenario.output)
+        scenario = self.scenario
         sums = {name: self.total(name) for name in ("flops", "matrix_flops", "bytes")}
         sums |= {"time_s": self.time_s(), "decode_s": self.time_s("decode")}
         sums["first_s"] = (
@@ -81,8 +81,8 @@ class Prediction:
         scale, tdp = reference(self.device, self.ceilings), self.device.datasheet.tdp_w
         return summary(
             scenario.phase,
-            scenario.batch * out,
-            steps,
+            scenario.batch * scenario.tokens_each,
+            scenario.decode_steps,
             sums,
             self._memory(),
             (scale.matrix_flop_per_s(scenario.setting.precision.activations), scale.dram_byte_per_s),
@@ -91,30 +91,29 @@ class Prediction:
             power_of(self.ceilings),
         )
 
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """Its phases, in order."""
+        return tuple(dict.fromkeys(row.phase for row in self.rows))
+
+    @property
+    def energy_by(self) -> str:
+        """Where `energy_j` comes from."""
+        power = power_of(self.ceilings)
+        if power is None:
+            return "TDP x time, as if all power were drawn"
+        return (
+            f"TDP x time x what is drawn: {power.idle:.0%}, {power.memory:.0%} of MBU and "
+            f"{power.compute:.0%} of MFU, at most all ({power.source})"
+        )
+
     def memory(self) -> dict[str, Any]:
         """What one device must hold, and whether it does."""
         totals = self.totals()
         return {name: totals[name] for name in MEMORY}
 
     def _memory(self) -> tuple[float, float, float]:
-        """Weights, cache and activations on one device, in bytes."""
-        residents = self.schedule.residents
-        weights = sum(resident.weight_bytes() for resident in residents)
-        cache = sum(resident.cache_bytes() for resident in residents)
-        return weights, cache, float(max(r.work.activation_bytes for r in self.rows) + self._residual_bytes())
-
-    def _residual_bytes(self) -> float:
-        """The residual stream of the widest pass."""
-        return float(
-            max(
-                p.batch
-                / p.setting.replicas
-                * p.q_len
-                * p.model.hidden
-                * bytes_per_element(p.setting.precision.wide)
-                for p in self.schedule.passes
-            )
-        )
+        return held_bytes(self.schedule, max(r.work.activation_bytes for r in self.rows))
 
     def bound(self, phase: str) -> str:
         """The limit that most of a phase's time is spent against."""
@@ -124,11 +123,16 @@ class Prediction:
                 share[row.times.bound] = share.get(row.times.bound, 0.0) + row.total_s
         return max(share, key=share.__getitem__)
 
-    def _decode_steps(self) -> int:
-        scenario = self.scenario
-        if scenario.denoises:
-            return 0
-        return {"decode": 1, "generate": scenario.output - 1}.get(scenario.phase, 0)
+
+def held_bytes(schedule: Schedule, widest: float) -> tuple[float, float, float]:
+    """Weights, cache and activations on one device; `widest` are those of the largest operator."""
+    weights = sum(resident.weight_bytes() for resident in schedule.residents)
+    cache = sum(resident.cache_bytes() for resident in schedule.residents)
+    stream = max(
+        p.batch / p.setting.replicas * p.q_len * p.model.hidden * bytes_per_element(p.setting.precision.wide)
+        for p in schedule.passes
+    )
+    return weights, cache, float((widest + stream) * schedule.activations_here)
 
 
 def power_of(limits: Ceilings) -> Power | None:
@@ -202,15 +206,21 @@ def _ratio(part: Any, whole: Any) -> Any:
 
 
 def predict(
-    scenario: Scenario, device: Device, fidelity: Fidelity | str = Fidelity.DATASHEET, backend: str = ""
+    scenario: Scenario,
+    device: Device,
+    fidelity: Fidelity | str = Fidelity.DATASHEET,
+    backend: str = "",
+    limits: Ceilings | None = None,
 ) -> Prediction:
     """Predict a scenario on a device, where kernel models give the times with the kernels of `backend`.
+
+    `limits` are the device's ceilings where the caller has drawn them before.
 
     Raises InputError where the device file lacks a ceiling that the scenario needs, and where a node has
     fewer devices than a layer is to be shared by.
     """
     check_node(scenario, device)
-    limits = ceilings(device, fidelity, backend)
+    limits = limits or ceilings(device, fidelity, backend)
     schedule = scenario.schedule(device)
     rows = [row for each in schedule.passes for row in pass_rows(each, limits)]
     return Prediction(scenario, device, limits, schedule, rows)
@@ -235,8 +245,20 @@ def step_rows(scenario: Scenario, step: Step, limits: Ceilings, phase: str) -> l
 
 
 def _row(named: Named, limits: Ceilings, phase: str, count: float) -> Row:
-    operator, work = named.operator, named.operator.work()
-    return Row(named.name, operator.kind, phase, count, work, times(operator, limits, work=work))
+    work, found = _priced(named.operator, limits)
+    return Row(named.name, named.operator.kind, phase, count, work, found)
+
+
+def _priced(operator: Operator, limits: Ceilings) -> tuple[Work, Times]:
+    """The work of an operator and its times, once where the ceilings remember."""
+    known = limits.known
+    found = None if known is None else known.get(operator)
+    if found is None:
+        work = operator.work()
+        found = work, times(operator, limits, work=work)
+        if known is not None:
+            known[operator] = found
+    return found
 
 
 def pass_rows(each: Pass, limits: Ceilings) -> list[Row]:
@@ -308,7 +330,7 @@ def launched(limits: Ceilings, how: str) -> Ceilings:
     constants = limits.constants and {
         key: each.replace(launch_s=min(each.launch_s, most)) for key, each in limits.constants.items()
     }
-    return replace(limits, launch_s=most, constants=constants)
+    return replace(limits, launch_s=most, constants=constants, known=None)
 
 
 def in_mode(limits: Ceilings, mode: str) -> Ceilings:

@@ -108,14 +108,27 @@ class Scenario:
 
     def schedule(self, device: Device | None = None) -> Schedule:
         """The passes that it needs, with its techniques where a device is given to judge them by."""
-        asked = self._plain()
+        asked = self.plain()
         if device is None or not self.techniques:
             return asked
         from workloads.techniques.compose import compose
 
         return compose(self.techniques, asked, target(device))
 
-    def _plain(self) -> Schedule:
+    @property
+    def decode_steps(self) -> int:
+        """Steps that yield a token after the first."""
+        if self.denoises:
+            return 0
+        return {"decode": 1, "generate": self.output - 1}.get(self.phase, 0)
+
+    @property
+    def tokens_each(self) -> int:
+        """Tokens of each sequence that the phase reads or yields."""
+        return {"prefill": self.prompt, "decode": 1}.get(self.phase, self.output)
+
+    def plain(self) -> Schedule:
+        """The passes that it needs without techniques."""
         sizes = self.batch, self.prompt, self.output
         if self.denoises:
             steps = self.denoise_steps if self.phase == "generate" else 1

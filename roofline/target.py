@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import Fidelity
 from roofline.predict import Prediction, predict
+from roofline.times import maximum
 from specfiles.errors import InputError, choose
 from workloads.techniques.base import QUALITIES
 
 if TYPE_CHECKING:
     from hwspecs import Device
+    from roofline.bounds import Bounds
     from roofline.scenario import Scenario
     from workloads.techniques.base import Technique
 
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0}
 GOALS = {"ttft": "ttft_s", "tpot": "tpot_s", "throughput": "tokens_per_s"}
 SHARED_BY = (1, 2, 4, 8)  # devices that are tried for each layer
-TRIED = 8  # techniques of each quality that gain most on the first device; their pairs are tried, too
+TRIED = 8  # techniques of each quality that gain most; their pairs are tried, too
+NEAREST = 5  # devices that are told where none meets the target
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,41 @@ class Goal:
             goals[name] = float(found[1]) * UNITS[found[2]]
         return cls(goals)
 
-    def met(self, totals: dict[str, Any]) -> bool:
-        """Whether a prediction reaches every goal, and fits."""
-        return bool(totals["fits"]) and all(self._reached(totals, name) for name in self.goals)
+    def misses(self, totals: Mapping[str, Any]) -> dict[str, Any]:
+        """By how much each goal is missed, and the memory of the device: at most 1 where they are met.
 
-    def _reached(self, totals: dict[str, Any], name: str) -> bool:
-        value = totals[GOALS[name]]
-        if value is None:
-            raise InputError(f"the phase has no {name}; ask for generate.")
-        return bool(value >= self.goals[name] if name == "throughput" else value <= self.goals[name])
+        Totals are numbers, or arrays over devices.
+        """
+        found = {"memory": totals["memory_bytes"] / totals["capacity_bytes"]}
+        for name, wanted in self.goals.items():
+            value = totals[GOALS[name]]
+            if value is None:
+                raise InputError(f"the phase has no {name}; ask for generate.")
+            found[name] = wanted / value if name == "throughput" else value / wanted
+        return found
+
+    def missed(self, totals: Mapping[str, Any]) -> Any:
+        """By how much the worst of them is missed."""
+        worst: Any = 0.0
+        for ratio in self.misses(totals).values():
+            worst = maximum(worst, ratio)
+        return worst
+
+
+@dataclass(frozen=True)
+class Option:
+    """So many devices for each layer, and techniques."""
+
+    devices: int
+    techniques: tuple[Technique, ...] = ()
+
+    def of(self, scenario: Scenario) -> Scenario:
+        """The scenario with it; techniques that it has already stay."""
+        return replace(
+            scenario,
+            setting=replace(scenario.setting, tensor_parallel=self.devices),
+            techniques=(*scenario.techniques, *self.techniques),
+        )
 
 
 @dataclass(frozen=True)
@@ -68,9 +97,23 @@ class Answer:
     usd_per_hour: float | None = None  # of all devices; None where nobody gave a price
 
     @property
+    def totals(self) -> dict[str, Any]:
+        """Those of the prediction, and what the device could hold."""
+        capacity = self.device.datasheet.dram.capacity_bytes.value
+        return {**self.prediction.totals(), "capacity_bytes": capacity}
+
+    @property
     def watts(self) -> float:
         """Power of all devices by the data sheet: what stands for their cost where no price is known."""
         return _watts(self.device) * self.devices
+
+
+@dataclass(frozen=True)
+class Found:
+    """What meets a target, cheapest first; where nothing does, what comes nearest on each device."""
+
+    met: list[Answer]
+    nearest: list[Answer]
 
 
 def answers(
@@ -80,89 +123,77 @@ def answers(
     fidelity: Fidelity | str = Fidelity.DATASHEET,
     quality: str = "lossy",
     prices: Mapping[str, float] | None = None,
-) -> list[Answer]:
+) -> Found:
     """For each device the fewest of them that meet the target, with the mildest techniques, cheapest first.
 
     `prices` are USD per hour by device name; they come before those of device files. What has a price comes
-    before what has none, and among those what takes the least power is first.
-    Without a technique before with one, exact before lossy before retrained, one before two.
+    before what has none, and among those what takes the least power is first. Without a technique before
+    with one, exact before lossy before retrained, one before two. Methods whose gain is a property of the
+    requests are left to the scenario: nobody can choose them.
+
+    What the floors of all devices rule out is not predicted one by one (`roofline.bounds`).
     """
+    from roofline.bounds import Bounds
+
+    bounds = Bounds(scenario, sorted(devices, key=_watts), goal)
+    options = _options(bounds, quality)
+    missed = [bounds.missed(option) for option in options]
     found = []
-    sets: list[tuple[Technique, ...]] = []
-    for device in sorted(devices, key=_watts):
-        sets = sets or _sets(scenario, device, fidelity, quality)
-        answer = next(_meeting(scenario, device, goal, fidelity, sets or [()]), None)
+    for index, device in enumerate(bounds.devices):
+        promising = (option for option, by in zip(options, missed, strict=True) if by[index] <= 1)
+        tried = (_tried(scenario, device, fidelity, option, prices or {}) for option in promising)
+        answer = next((a for a in tried if a is not None and goal.missed(a.totals) <= 1), None)
         if answer is not None:
-            price = _price(device, prices or {})
-            found.append(replace(answer, usd_per_hour=None if price is None else price * answer.devices))
-    return sorted(found, key=lambda a: (a.usd_per_hour is None, a.usd_per_hour or 0.0, a.watts))
-
-
-def _meeting(
-    scenario: Scenario,
-    device: Device,
-    goal: Goal,
-    fidelity: Fidelity | str,
-    sets: Sequence[tuple[Technique, ...]],
-) -> Iterator[Answer]:
-    """Answers of one device, the fewest devices first."""
-    for count in SHARED_BY:
-        for techniques in sets:
-            prediction = _tried(scenario, device, fidelity, techniques, count)
-            if prediction is None and not techniques:
-                break  # what the device or the split does not allow is left alone
-            if prediction is not None and goal.met(prediction.totals()):
-                yield Answer(device, count, techniques, prediction)
+            found.append(answer)
+    met = sorted(found, key=lambda a: (a.usd_per_hour is None, a.usd_per_hour or 0.0, a.watts))
+    if met:
+        return Found(met, [])
+    best = [min(range(len(options)), key=lambda i: missed[i][d]) for d in range(len(bounds.devices))]
+    order = sorted(range(len(best)), key=lambda d: missed[best[d]][d])
+    tried = (
+        _tried(scenario, bounds.devices[d], fidelity, options[best[d]], prices or {}) for d in order[:NEAREST]
+    )
+    return Found([], sorted((a for a in tried if a), key=lambda a: goal.missed(a.totals)))
 
 
 def _tried(
-    scenario: Scenario,
-    device: Device,
-    fidelity: Fidelity | str,
-    techniques: tuple[Technique, ...],
-    count: int,
-) -> Prediction | None:
-    """A prediction, or None where the device, the split or a technique does not allow it."""
+    scenario: Scenario, device: Device, fidelity: Fidelity | str, option: Option, prices: Mapping[str, float]
+) -> Answer | None:
+    """A prediction of an option, or None where the device file lacks something that it needs."""
     try:
-        asked = replace(
-            scenario,
-            setting=replace(scenario.setting, tensor_parallel=count),
-            techniques=(*scenario.techniques, *techniques),
-        )
-        return predict(asked, device, fidelity)
+        prediction = predict(option.of(scenario), device, fidelity)
     except InputError:
         return None
+    price = _price(device, prices)
+    usd = None if price is None else price * option.devices
+    return Answer(device, option.devices, option.techniques, prediction, usd)
 
 
-def _sets(
-    scenario: Scenario, device: Device, fidelity: Fidelity | str, quality: str
-) -> list[tuple[Technique, ...]]:
-    """Sets of techniques from the mildest: none, the best of each quality alone, then in pairs.
-
-    Which ones are best is found on one device: what they save is the model's and not the device's.
-    """
+def _options(bounds: Bounds, quality: str) -> list[Option]:
+    """What is tried, the fewest devices first: no technique, the best of each quality, then pairs."""
     from workloads.techniques.registry import known
 
     allowed = QUALITIES[: QUALITIES.index(quality) + 1]
-    base = _tried(scenario, device, fidelity, (), 1)
-    if base is None:
-        return []
+    counts = [count for count in SHARED_BY if bounds.possible(Option(count))]
+    if not counts:
+        bounds.require(Option(SHARED_BY[0]))
     gains: dict[tuple[Technique, ...], float] = {}
     for kind in known().values():
-        one = (kind(),)
-        tried = _tried(scenario, device, fidelity, one, 1) if kind.quality in allowed else None
-        if tried is not None and tried.time_s() < base.time_s():
-            gains[one] = base.time_s() / tried.time_s()
+        if kind.quality in allowed and not kind.of_requests:
+            gain = bounds.gain(Option(counts[-1], (kind(),)))
+            if gain > 1:
+                gains[kind(),] = gain
     best = [
         one
         for label in allowed
         for one in sorted((g for g in gains if g[0].quality == label), key=lambda g: -gains[g])[:TRIED]
     ]
-    pairs = [a + b for a, b in combinations(best, 2) if a[0].slot != b[0].slot]
+    pairs = [a + b for a, b in combinations(best, 2) if not {*a[0].decides()} & {*b[0].decides()}]
     pairs.sort(
         key=lambda pair: (max(QUALITIES.index(t.quality) for t in pair), -gains[pair[:1]] * gains[pair[1:]])
     )
-    return [(), *best, *pairs[: 2 * TRIED]]
+    sets = [(), *best, *pairs[: 2 * TRIED]]
+    return [Option(count, techniques) for count in counts for techniques in sets]
 
 
 def _price(device: Device, prices: Mapping[str, float]) -> float | None:

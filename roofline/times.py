@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from workloads.operators import Attention, Gemm
+from workloads.operators import Attention, Changed, Gemm
 
 if TYPE_CHECKING:
     from hwspecs import Constants
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NUMBER = (int, float)
 BOUNDS = ("compute", "memory", "communication", "launch")
+_TINY_S = 1e-30  # keeps an operator without work from dividing by nothing
 FUSED = "fused"  # costs no time of its own: it runs inside a neighbour's kernel
 
 
@@ -61,6 +62,8 @@ def times(
     work = work or operator.work()
     devices = getattr(operator, "devices", None)  # that take part in a collective
     bound = _bound(work, ceilings, devices)
+    if isinstance(operator, Changed) and (ceilings.constants or ceilings.kernels) and not work.fused:
+        return _floored(_changed(operator, ceilings, bound), work, ceilings, devices)
     constants = None
     if ceilings.constants:
         constants = ceilings.constants.get((operator_class(operator), str(work.dtype)))
@@ -69,10 +72,29 @@ def times(
         bound = replace(found, time_s=maximum(found.time_s, bound.time_s))
     elif ceilings.kernels is not None and not work.fused:
         bound = _modelled(operator, kernel or ceilings.kernels.operator(operator), bound)
-    floor = ceilings.floor
-    if floor is None:
-        return bound
-    return replace(bound, time_s=maximum(bound.time_s, _bound(work, floor, devices).time_s))
+    return _floored(bound, work, ceilings, devices)
+
+
+def _floored(found: Times, work: Work, ceilings: Ceilings, devices: int | None) -> Times:
+    """The times, not below those of the floor that the ceilings stand on."""
+    if ceilings.floor is None:
+        return found
+    return replace(found, time_s=maximum(found.time_s, _bound(work, ceilings.floor, devices).time_s))
+
+
+def _changed(operator: Changed, ceilings: Ceilings, bound: Times) -> Times:
+    """The time of an operator whose work a technique changed, from that of the operator as it was.
+
+    No kernel of it was measured. What the operator took above its limit it takes in proportion to what is
+    left of that limit, its launch in full; what passes links overlaps.
+    """
+    plain = operator.unchanged()
+    before, limits = times(plain, ceilings), _bound(plain.work(), ceilings)
+    limit, left = (maximum(t.compute_s, t.memory_s) for t in (limits, bound))
+    above = maximum(before.time_s - before.launch_s - limit, 0.0)
+    share = minimum(left / (limit + _TINY_S), 1.0)
+    time = maximum(left + above * share + before.launch_s, bound.comm_s)
+    return replace(bound, launch_s=before.launch_s, time_s=maximum(time, bound.time_s))
 
 
 def operator_class(operator: Operator) -> str:

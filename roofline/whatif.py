@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from roofline.ceilings import Fidelity
+from roofline.ceilings import Fidelity, ceilings
 from roofline.predict import Prediction, predict
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from workloads.techniques.base import Technique
 
 PAIRED = 7  # of the best single techniques up to each label of quality, all pairs are tried
+TOLD = 0.01  # changes of a rate that a reason tells
 SAME = 1e-6  # relative change that is rounding
 # What a technique can save, by the limit that it relieves.
 QUANTITIES = {
@@ -46,8 +47,20 @@ class Outcome:
         """Time without over time with them."""
         return self.before.time_s() / self.after.time_s()
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether every total stays: the model or the device has it already, or nothing is long enough."""
+        return (
+            self.after.totals() == self.before.totals()
+            and self.after.schedule.notes == self.before.schedule.notes
+        )
+
     def why(self) -> str:
-        """The phase whose time changed most, what of its work changed most, and what binds it now."""
+        """The phase whose time changed most, what of its work did, what binds it now, what is assumed."""
+        assumed = ", ".join(filter(None, (t.assumes() for t in self.techniques)))
+        return self._reason() + (f"; assumed {assumed}" if assumed else "")
+
+    def _reason(self) -> str:
         phases = dict.fromkeys(row.phase for row in (*self.before.rows, *self.after.rows))
         phase = max(phases, key=lambda p: abs(self.after.time_s(p) - self.before.time_s(p)))
         if not (self.before.time_s(phase) and self.after.time_s(phase)):
@@ -63,9 +76,9 @@ class Outcome:
         """The quantity whose change weighs most of those that changed the way the time did."""
         changes = {}
         for quantity in QUANTITIES:
-            before, after = (p.total(quantity, phase) for p in (self.before, self.after))
+            before, after = (_seconds(p, quantity, phase) for p in (self.before, self.after))
             if before or after:
-                changes[quantity] = (after - before) * _cost(self.after, quantity)
+                changes[quantity] = after - before
         if not changes:
             return "its work is another"
         sign = math.copysign(1, self.after.time_s(phase) - self.before.time_s(phase))
@@ -75,7 +88,13 @@ class Outcome:
         before, after = (p.total(quantity, phase) for p in (self.before, self.after))
         if not before:
             return f"{QUANTITIES[quantity]}, of which there were none"
-        return f"{_change(after / before)} {QUANTITIES[quantity]}"
+        if quantity == "matrix_flops":
+            rates = (self.before, before), (self.after, after)
+            old, new = (flops / _seconds(p, quantity, phase) for p, flops in rates)
+            if abs(new / old - 1) > TOLD:  # faster units, perhaps for fewer of them
+                fewer = f"{_counted(after / before)} " if abs(after / before - 1) > TOLD else ""
+                return f"{fewer}FLOP on matrix units at {new / old:.2g} times the rate"
+        return f"{_counted(after / before)} {QUANTITIES[quantity]}"
 
     def record(self) -> dict[str, Any]:
         """The outcome in plain values; `record` of the baseline has a speedup of 1."""
@@ -122,19 +141,25 @@ def whatif(
             f"{scenario.model.name} is a traced module; techniques change the layers of described models."
         )
     offered = [each() for each in known().values()] if techniques is None else techniques
-    baseline = predict(scenario, device, fidelity)
+    limits = replace(ceilings(device, fidelity), known={})
+    baseline = predict(scenario, device, limits=limits)
     singles: list[Outcome] = []
     refused: dict[str, str] = {}
     for technique in offered:
         try:
-            singles.append(_outcome(baseline, (technique,), device, fidelity))
+            single = _outcome(baseline, (technique,), device)
         except InputError as error:
             refused[technique.name] = str(error).removeprefix(f"{technique.name} is not applicable: ")
+            continue
+        if single.changes_nothing:
+            refused[technique.name] = f"{technique.told()} changes nothing here."
+        else:
+            singles.append(single)
     singles.sort(key=lambda outcome: -outcome.speedup)
     pairs = []
     for one, other in _promising(singles):
         try:
-            pair = _outcome(baseline, one.techniques + other.techniques, device, fidelity)
+            pair = _outcome(baseline, one.techniques + other.techniques, device)
         except InputError:  # they exclude each other, which their own lines do not need to say
             continue
         if pair.speedup > max(one.speedup, other.speedup) * (1 + SAME):  # otherwise one of them does it all
@@ -145,9 +170,10 @@ def whatif(
 def _promising(singles: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
     """Pairs to try: of the best that keep the output, of the best that may change it, of the best of all.
 
-    Asked for all alike, pairs of methods that need training would leave no place to the others.
+    Asked for all alike, pairs of methods that need training would leave no place to the others. What is a
+    property of the requests is asked for by name.
     """
-    gaining = [outcome for outcome in singles if outcome.speedup > 1 + SAME]
+    gaining = [o for o in singles if o.speedup > 1 + SAME and not o.techniques[0].of_requests]
     pairs: dict[tuple[str, str], tuple[Outcome, Outcome]] = {}
     for worst in range(len(QUALITIES)):
         allowed = [o for o in gaining if QUALITIES.index(o.techniques[0].quality) <= worst]
@@ -156,37 +182,43 @@ def _promising(singles: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
     return list(pairs.values())
 
 
-def _outcome(
-    baseline: Prediction, techniques: tuple[Technique, ...], device: Device, fidelity: Fidelity | str
-) -> Outcome:
+def _outcome(baseline: Prediction, techniques: tuple[Technique, ...], device: Device) -> Outcome:
     scenario = baseline.scenario
     asked = replace(scenario, techniques=(*scenario.techniques, *techniques))
-    return Outcome(techniques, baseline, predict(asked, device, fidelity))
+    return Outcome(techniques, baseline, predict(asked, device, limits=baseline.ceilings))
 
 
-def _cost(prediction: Prediction, quantity: str) -> float:
-    """Seconds per unit of a quantity on the device, to weigh FLOP against bytes."""
+def _seconds(prediction: Prediction, quantity: str, phase: str) -> float:
+    """What a quantity of a phase takes at its own ceiling, to weigh FLOP against bytes."""
     limits = prediction.ceilings
     if quantity == "matrix_flops":
-        return float(1 / limits.matrix_flop_per_s(prediction.scenario.setting.precision.activations))
-    if quantity == "comm_bytes":
-        return float(1 / limits.link())
-    if quantity == "host_bytes":
-        return 1 / limits.host()
-    if quantity == "disk_bytes":
-        return 1 / limits.disk()
-    return 1 / limits.dram_byte_per_s
+        return sum(
+            float(row.count * row.work.matrix_flops / limits.matrix_flop_per_s(row.work.dtype))
+            for row in prediction.rows
+            if row.phase == phase and row.work.matrix_flops
+        )
+    total = prediction.total(quantity, phase)
+    if not total:
+        return 0.0
+    rates = {"comm_bytes": limits.link, "host_bytes": limits.host, "disk_bytes": limits.disk}
+    return float(total / (rates[quantity]() if quantity in rates else limits.dram_byte_per_s))
 
 
 def _change(ratio: float) -> str:
-    """A ratio in words: 30 % less, 2.5 times the."""
+    """A ratio in words: 30 % less, 2.5 times the; shares below a per cent with the digit that tells."""
+    if ratio >= 2:
+        return f"{ratio:.1f} times the"
+    share = abs(ratio - 1)
     return (
-        f"{1 - ratio:.0%} less"
-        if ratio < 1
-        else f"{ratio - 1:.0%} more"
-        if ratio < 2
-        else f"{ratio:.1f} times the"
+        f"{share:.0%} {'less' if ratio < 1 else 'more'}"
+        if share >= 0.01
+        else (f"{100 * share:.1g}% {'less' if ratio < 1 else 'more'}")
     )
+
+
+def _counted(ratio: float) -> str:
+    """The same of things that are counted: 30 % fewer."""
+    return _change(ratio).replace("less", "fewer")
 
 
 def _worst(labels: Sequence[str]) -> str:

@@ -90,6 +90,7 @@ class Schedule:
     prompt: int
     output: int  # tokens of each sequence
     notes: tuple[str, ...] = ()
+    activations_here: float = 1.0  # share of a pass's activations in device memory
 
     @property
     def main(self) -> Resident:

@@ -54,6 +54,15 @@ def _complaints(model: Model, setting: Setting, batch: int) -> Iterator[str]:
         yield f"{model.name} has {len(model.layers)} layers, which --pp {stages} stages cannot share"
 
 
+def beside(model: Model, setting: Setting) -> Setting:
+    """The setting of a second model on the same devices: whole on each where they cannot share it."""
+    tensor = setting.tensor_parallel
+    blocks = {block for stack in model.stacks for layer in stack.distinct for block in layer.blocks}
+    if tensor > 1 and any(True for block in blocks for _ in block.unsplit(tensor)):
+        return replace(setting, tensor_parallel=1, expert_parallel=1)
+    return setting
+
+
 def stages(model: Model, setting: Setting) -> list[Model]:
     """The model cut into stages of as equal numbers of layers as there are.
 

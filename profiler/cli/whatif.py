@@ -79,8 +79,8 @@ def command(
         goal = Goal.parse(target)
         met = answers(found[0], _devices(hw), goal, limits, quality or "lossy", _prices(prices))
         as_json, as_text = (
-            render.answers_json(met, found[0], target),
-            render.answers_text(met, found[0], target),
+            render.answers_json(met, found[0], goal, target),
+            render.answers_text(met, found[0], goal, target),
         )
     elif prices is not None:
         raise InputError("prices rank what meets a target; give --target, too.")

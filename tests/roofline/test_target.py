@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from hwspecs import load_device
+from roofline.bounds import Bounds
 from roofline.predict import predict
 from roofline.scenario import Scenario
-from roofline.target import Goal, answers
+from roofline.target import Goal, Option, answers
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
+from workloads.techniques.registry import parse
 
 SCENARIO = Scenario(load_model("Llama-3.1-8B").model, batch=2, prompt=1000, output=50)
 DEVICES = [load_device(name) for name in ("l4", "a100_sxm", "h100_sxm")]
@@ -39,7 +42,7 @@ def test_a_target_that_cannot_be_read_is_said(text: str) -> None:
 
 def test_what_is_answered_meets_the_target_and_nothing_milder_does() -> None:
     goal = Goal.parse("tpot=6ms,ttft=300ms")
-    found = answers(SCENARIO, DEVICES, goal)
+    found = answers(SCENARIO, DEVICES, goal).met
     assert found
     assert [a.watts for a in found] == sorted(a.watts for a in found)
     for answer in found:
@@ -58,25 +61,86 @@ def test_what_is_answered_meets_the_target_and_nothing_milder_does() -> None:
 
 
 def test_a_device_that_meets_it_alone_needs_no_technique() -> None:
-    (answer,) = answers(SCENARIO, [load_device("h100_sxm")], Goal.parse("tpot=100ms"))
+    (answer,) = answers(SCENARIO, [load_device("h100_sxm")], Goal.parse("tpot=100ms")).met
     assert (answer.devices, answer.techniques) == (1, ())
 
 
 def test_prices_rank_and_what_has_none_comes_last() -> None:
     """Nobody's prices: the H100 is said to be the cheapest, nothing is said of the L4."""
     prices = {"H100-SXM5-80GB": 1.0, "A100-SXM4-80GB": 2.0}
-    found = answers(SCENARIO, DEVICES, Goal.parse("tpot=20ms"), prices=prices)
+    found = answers(SCENARIO, DEVICES, Goal.parse("tpot=20ms"), prices=prices).met
     assert [a.device.name for a in found] == ["H100-SXM5-80GB", "A100-SXM4-80GB", "L4-24GB"]
     assert [a.usd_per_hour for a in found] == [1.0 * found[0].devices, 2.0 * found[1].devices, None]
 
 
-def test_what_no_device_meets_has_no_answer() -> None:
-    assert answers(SCENARIO, DEVICES[:1], Goal.parse("tpot=1us")) == []
+def test_where_no_device_meets_it_the_nearest_are_told() -> None:
+    """The fastest first, with the goal that is missed most: no set of techniques brings a step to 1 us."""
+    goal = Goal.parse("tpot=1us,ttft=10s")
+    found = answers(SCENARIO, DEVICES, goal)
+    assert found.met == []
+    assert found.nearest[0].device.name == "H100-SXM5-80GB"
+    missed = [goal.missed(answer.totals) for answer in found.nearest]
+    assert missed == sorted(missed)
+    for answer in found.nearest:
+        misses = goal.misses(answer.totals)
+        assert misses["tpot"] == pytest.approx(answer.totals["tpot_s"] / 1e-6) == max(misses.values())
+        assert misses["ttft"] < 1
+        assert misses["memory"] < 1
+
+
+def test_too_little_memory_is_a_goal_that_is_missed() -> None:
+    """Llama-3.1-405B takes four times the memory of eight L4; from the host its weights come even later."""
+    large = replace(SCENARIO, model=load_model("Llama-3.1-405B").model)
+    goal = Goal.parse("tpot=500ms")
+    found = answers(large, [load_device("l4")], goal, quality="exact")
+    assert found.met == []
+    (nearest,) = found.nearest
+    assert goal.missed(nearest.totals) == goal.misses(nearest.totals)["memory"] > 4
+
+
+WORDS = (
+    "",
+    "w4a8",
+    "eagle",
+    "prompt-compression",
+    "h2o",
+    "quest",
+    "streaming-llm",
+    "weight-offloading",
+    "mla",
+)
+
+
+@pytest.mark.parametrize("words", WORDS)
+@pytest.mark.parametrize("count", [1, 2])
+def test_bounds_are_below_every_prediction(words: str, count: int) -> None:
+    """Nothing that could meet a goal is ruled out: each floor is at most what is predicted."""
+    long = replace(SCENARIO, output=2000)
+    goal = Goal.parse("tpot=1ms,ttft=1ms,throughput=1000")
+    option = Option(count, (parse(words),) if words else ())
+    missed = Bounds(long, DEVICES, goal).missed(option)
+    for device, bound in zip(DEVICES, missed, strict=True):
+        try:
+            prediction = predict(option.of(long), device)
+        except InputError:
+            assert bound == np.inf
+            continue
+        totals = {**prediction.totals(), "capacity_bytes": device.datasheet.dram.capacity_bytes.value}
+        assert 0.5 * goal.missed(totals) <= bound <= goal.missed(totals) * (1 + 1e-9)
+
+
+def test_what_requests_have_in_common_is_not_offered() -> None:
+    """Nobody can choose that prompts begin alike or that half of them is short."""
+    found = answers(SCENARIO, DEVICES, Goal.parse("tpot=20ms,ttft=20ms"), quality="retrained")
+    names = {t.name for answer in (*found.met, *found.nearest) for t in answer.techniques}
+    assert names
+    assert not names & {"varlen-packing", "prefix-caching", "gist-tokens"}
 
 
 def test_only_techniques_of_the_asked_quality_are_tried() -> None:
     goal = Goal.parse("tpot=3ms")
-    for answer in answers(SCENARIO, DEVICES[1:2], goal, quality="exact"):
+    found = answers(SCENARIO, DEVICES[1:2], goal, quality="exact")
+    for answer in (*found.met, *found.nearest):
         assert {t.quality for t in answer.techniques} <= {"exact"}
 
 

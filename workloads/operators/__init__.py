@@ -3,6 +3,7 @@
 from workloads.operators.attention import Attention
 from workloads.operators.base import Operator
 from workloads.operators.bias import RelativeBias
+from workloads.operators.changed import Changed
 from workloads.operators.collective import AllReduce, AllToAll, Collective, Send
 from workloads.operators.elementwise import Activation, Norm, Residual, Rope
 from workloads.operators.features import FeatureMap
@@ -64,6 +65,7 @@ __all__ = [
     "AllToAll",
     "Attention",
     "CausalConv",
+    "Changed",
     "Collective",
     "Combine",
     "Copy",

@@ -24,6 +24,10 @@ class Apar(Technique):
     quality = "retrained"
     slot = "how the answer is organised"
     order = TOKENS
+    assumed = (
+        "branches",
+        "longest",
+    )
 
     branches: float = parameter(2.0, "branches written at once, on average", low=1, high=100)
     head: int = parameter(10, "tokens before the first fork", low=0, high=10_000)

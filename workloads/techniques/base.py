@@ -46,7 +46,11 @@ class Technique(ABC):
     needs: ClassVar[str]  # hardware, kernels, training
     quality: ClassVar[Literal["exact", "lossy", "retrained"]]  # of the output: a label, never a number
     slot: ClassVar[str]  # what it decides: of the techniques that decide the same, one can be applied
+    also_decides: ClassVar[tuple[str, ...]] = ()  # slots that it takes beside its own
     order: ClassVar[int]
+    # Parameters that nobody can choose: what the model, its training or the requests make of them.
+    assumed: ClassVar[tuple[str, ...]] = ()
+    of_requests: ClassVar[bool] = False  # what it saves is a property of the requests
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """Why it cannot be applied here; None where it can."""
@@ -55,6 +59,15 @@ class Technique(ABC):
     @abstractmethod
     def apply(self, schedule: Schedule) -> Schedule:
         """The schedule with the technique."""
+
+    @classmethod
+    def decides(cls) -> tuple[str, ...]:
+        """Everything that it decides."""
+        return (cls.slot, *cls.also_decides)
+
+    def assumes(self) -> str:
+        """What its gain hangs on, as `accept=0.75`; nothing where all of it is a choice."""
+        return ", ".join(f"{name}={getattr(self, name):g}" for name in self.assumed)
 
     def told(self) -> str:
         """Its name and parameters as the command line takes them."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from workloads.dtypes import bytes_per_element
-from workloads.operators import Gemm
+from workloads.operators import Changed
 from workloads.schedule import Schedule
 from workloads.techniques.base import SPARSITY, Technique, parameter
-from workloads.techniques.changes import IN_LAYERS, Changed, on, with_weights
+from workloads.techniques.changes import on_projections, with_weights
 
 INDEX_BYTES = 4
 
@@ -35,7 +35,7 @@ class BlockSparsity(Technique):
 
     def apply(self, schedule: Schedule) -> Schedule:
         """A block that stays runs at the dense rate."""
-        return schedule.with_change(on(Gemm, self._skip, IN_LAYERS)) if self.sparsity else schedule
+        return schedule.with_change(on_projections(self._skip)) if self.sparsity else schedule
 
     def _skip(self, product: Any) -> Changed:
         index = INDEX_BYTES / (self.block**2 * bytes_per_element(product.weights))

@@ -34,6 +34,7 @@ class Blockwise(Technique):
     quality = "retrained"
     slot = "how tokens are made"
     order = TOKENS
+    assumed = ("accepted",)
 
     k: int = parameter(8, "positions proposed at once (the paper: 2 to 10)", low=1, high=64)
     accepted: float = parameter(4.0, "mean tokens kept of a block, at most k (measure yours)", low=1, high=64)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from workloads.blocks import Block
-from workloads.operators import Attention, Gemm, Operator
+from workloads.dtypes import bytes_per_element
+from workloads.operators import Attention, Changed, Gemm, GroupedGemm, Operator
 from workloads.work import Role, Work
 
 if TYPE_CHECKING:
@@ -18,7 +20,12 @@ if TYPE_CHECKING:
     from workloads.step import Step
 
 B = TypeVar("B", bound=Block)
+Product = TypeVar("Product", Gemm, GroupedGemm)
+PRODUCTS = (Gemm, GroupedGemm)
+KEYS = (".k_proj", ".v_proj", ".kv_a_proj", ".kv_a_norm", ".kv_append")  # what makes keys and values
+CHOOSING = ("router", "shared_gate")  # of experts
 NOTHING_DECODED = "nothing is decoded"
+NO_BRANCHES = "a recurrent state follows one sequence, and not the branches of a tree"
 IN_LAYERS = "layers."  # the names of operators inside layers; the embedding and the vocabulary are outside
 
 
@@ -38,6 +45,31 @@ def on(
     return change
 
 
+def on_projections(edit: Callable[[Any], Operator]) -> Change:
+    """A change of every product with weights in the layers, experts' ones too; routers stay as they are."""
+
+    def change(rows: Sequence[Named], step: Step) -> list[Named]:
+        return [replace(row, operator=edit(row.operator)) if is_projection(row) else row for row in rows]
+
+    return change
+
+
+def is_projection(row: Named) -> bool:
+    """Whether a row is a product with weights of the layers that formats and sparsity may change.
+
+    What chooses experts is left alone: a choice must not change.
+    """
+    inside = IN_LAYERS in row.name and not row.name.endswith(CHOOSING)
+    return inside and isinstance(row.operator, PRODUCTS)
+
+
+def in_format(product: Product, weights: str, inputs: str | None = None) -> Product:
+    """A product with its weights in a format, and multiplying in another; narrower weights are left alone."""
+    if bytes_per_element(product.weights) < bytes_per_element(weights):
+        return product
+    return replace(product, weights=weights, inputs=inputs or product.inputs)
+
+
 def also(make: Callable[[Sequence[Named], Step], list[Named]]) -> Change:
     """A change that adds operators behind the others."""
     return lambda rows, step: [*rows, *make(rows, step)]
@@ -51,6 +83,23 @@ def with_blocks(schedule: Schedule, kind: type[B], edit: Callable[[B], Block]) -
 
     def model(old: Model) -> Model:
         return replace(old, stack=replace(old.stack, layers=tuple(map(layer, old.layers))))
+
+    return schedule.with_model(model)
+
+
+def with_fewer_layers(schedule: Schedule, share: float) -> Schedule:
+    """The schedule with a share of the main model's layers, and as large a share of each kind of them."""
+
+    def model(old: Model) -> Model:
+        seen: Counter[Layer] = Counter()
+        kept = []
+        for layer in old.layers:
+            there = old.stack.distinct[layer]
+            left, before = max(1, int(share * there + 0.5)), seen[layer]
+            seen[layer] += 1
+            if (before + 1) * left // there > before * left // there:
+                kept.append(layer)
+        return replace(old, stack=replace(old.stack, layers=tuple(kept)))
 
     return schedule.with_model(model)
 
@@ -72,29 +121,6 @@ def share_of_layers(share: float, spared: tuple[str, ...] = ()) -> Change:
         ]
 
     return change
-
-
-@dataclass(frozen=True)
-class Changed(Operator):
-    """An operator whose work a technique changes in a way that its own sizes cannot say."""
-
-    kind: ClassVar[str] = "changed"
-
-    operator: Operator
-    edit: Callable[[Work], Work]
-    stored: float = 1.0  # bytes of its weights in memory over those of the operator
-
-    def work(self) -> Work:
-        """The work of the operator, edited."""
-        return self.edit(self.operator.work())
-
-    def parameters(self) -> int:
-        """Those of the operator."""
-        return self.operator.parameters()
-
-    def stored_bytes(self) -> float:
-        """Bytes that its weights take in memory."""
-        return self.operator.stored_bytes() * self.stored
 
 
 @dataclass(frozen=True)
@@ -136,6 +162,17 @@ def caches(schedule: Schedule) -> bool:
     """Whether the main model attends to keys and values that stay in memory."""
     main = schedule.main
     return attends(schedule) and main.tokens > 0 and main.model.cache_bytes(1, 1, main.setting) > 0
+
+
+def keeps_states(schedule: Schedule) -> bool:
+    """Whether layers of the main model keep a state of one size, whatever the number of positions."""
+    main = schedule.main
+    sizes = (
+        [block.cache_bytes(tokens, main.setting) for tokens in (1, 2)]
+        for layer in main.model.stack.distinct
+        for block in layer.blocks
+    )
+    return any(one == two > 0 for one, two in sizes)
 
 
 def vocabulary_projection(rows: Sequence[Named]) -> Gemm | None:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from specfiles.errors import InputError
+from workloads.sharing import check_sharing
 
 if TYPE_CHECKING:
     from workloads.schedule import Schedule
     from workloads.techniques.base import Target, Technique
+
+
+def _check_shapes(technique: Technique, schedule: Schedule) -> None:
+    """Refuse shapes that the devices which share the model cannot share any more."""
+    main = schedule.main
+    try:
+        check_sharing(main.model, main.setting, main.batch)
+    except InputError as error:
+        raise InputError(f"{technique.name} is not applicable: with it {error}") from None
 
 
 def compose(techniques: Iterable[Technique], schedule: Schedule, target: Target) -> Schedule:
@@ -17,18 +27,42 @@ def compose(techniques: Iterable[Technique], schedule: Schedule, target: Target)
 
     Raises InputError where two exclude each other or one is not applicable, with the reason.
     """
-    chosen = sorted(techniques, key=lambda t: (t.order, t.name))
-    taken: dict[str, Technique] = {}
-    for technique in chosen:
-        other = taken.setdefault(technique.slot, technique)
-        if other is not technique:
-            raise InputError(
-                f"{other.name} and {technique.name} cannot be combined: each decides {technique.slot}; "
-                "choose one."
-            )
-    for technique in chosen:
+    for technique in _in_order(techniques):
         reason = technique.refuse(schedule, target)
         if reason is not None:
             raise InputError(f"{technique.name} is not applicable: {reason}.")
         schedule = technique.apply(schedule)
+        _check_shapes(technique, schedule)
     return schedule
+
+
+def compose_for(
+    techniques: Iterable[Technique], schedule: Schedule, targets: Sequence[Target]
+) -> tuple[Schedule, list[bool]]:
+    """The schedule with all techniques, which is the same on every device, and which devices allow it.
+
+    Raises InputError where none does, with the first one's reason.
+    """
+    allowed = [True] * len(targets)
+    for technique in _in_order(techniques):
+        reasons = [technique.refuse(schedule, target) for target in targets]
+        allowed = [was and reason is None for was, reason in zip(allowed, reasons, strict=True)]
+        if None not in reasons:
+            raise InputError(f"{technique.name} is not applicable: {reasons[0]}.")
+        schedule = technique.apply(schedule)
+        _check_shapes(technique, schedule)
+    return schedule, allowed
+
+
+def _in_order(techniques: Iterable[Technique]) -> list[Technique]:
+    """Techniques as they apply; an InputError says which exclude each other."""
+    chosen = sorted(techniques, key=lambda t: (t.order, t.name))
+    taken: dict[str, Technique] = {}
+    for technique in chosen:
+        for slot in technique.decides():
+            other = taken.setdefault(slot, technique)
+            if other is not technique:
+                raise InputError(
+                    f"{other.name} and {technique.name} cannot be combined: each decides {slot}; choose one."
+                )
+    return chosen

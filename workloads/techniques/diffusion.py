@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from workloads.operators import Attention
 from workloads.schedule import Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import both_ways, decodes, on
+from workloads.techniques.changes import both_ways, decodes, keeps_states, on
 from workloads.techniques.requests import reads_a_prompt
 
 
@@ -26,6 +26,7 @@ class Diffusion(Technique):
     quality = "retrained"
     slot = "how tokens are made"
     order = TOKENS
+    assumed = ("steps",)
 
     steps: float = parameter(0.5, "passes over tokens of the answer (1: a pass per token)", low=0.001, high=4)
     block: int = parameter(0, "tokens of a block whose context is cached; 0: no cache", low=0, high=1_000_000)
@@ -34,6 +35,8 @@ class Diffusion(Technique):
         """A whole answer is denoised, from a prompt."""
         if not (decodes(schedule) and reads_a_prompt(schedule)):
             return "a whole answer is needed; ask for generate"
+        if schedule.main.model.has_memory or keeps_states(schedule):
+            return "every position must be able to see every other, which takes attention in every layer"
         return None
 
     def apply(self, schedule: Schedule) -> Schedule:

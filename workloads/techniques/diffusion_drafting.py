@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from workloads.operators import Attention
 from workloads.schedule import Pass, Resident, Schedule
+from workloads.sharing import beside
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
 from workloads.techniques.changes import both_ways, on
 from workloads.techniques.decoding import expected_tokens, in_rounds
@@ -27,6 +28,7 @@ class DiffusionDrafting(Technique):
     quality = "exact"
     slot = "how tokens are made"
     order = TOKENS
+    assumed = ("accept",)
 
     k: int = parameter(15, "drafted tokens", low=1, high=512)
     steps: int = parameter(2, "denoising passes of a draft", low=1, high=512)
@@ -42,13 +44,16 @@ class DiffusionDrafting(Technique):
     def apply(self, schedule: Schedule) -> Schedule:
         """A draft pass computes context and window, because a diffusion model caches nothing."""
         draft = Speculative(draft=self.draft).drafter(schedule.main.model)
+        setting = beside(draft, schedule.main.setting)
 
         def drafting(plain: Pass, rounds: float) -> list[Pass]:
             middle = (plain.first + plain.last) // 2 + self.k
             whole = replace(plain, q_len=middle, first=middle, last=middle, times=rounds * self.steps)
             both = on(Attention, both_ways)
-            return [replace(whole, model=draft, scope="draft.", scored=self.k, changes=(both,))]
+            return [
+                replace(whole, model=draft, setting=setting, scope="draft.", scored=self.k, changes=(both,))
+            ]
 
         found = in_rounds(schedule, self.k + 1, expected_tokens(self.accept, self.k), drafting)
-        beside = Resident(draft, found.main.setting, found.main.batch, 0)
-        return replace(found, residents=(*found.residents, beside))
+        held = Resident(draft, setting, found.main.batch, 0)
+        return replace(found, residents=(*found.residents, held))

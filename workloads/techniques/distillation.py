@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from workloads.catalogue import load_model
 from workloads.schedule import Schedule
 from workloads.techniques.base import STRUCTURE, Technique, parameter
-
-if TYPE_CHECKING:
-    from workloads.model import Model
+from workloads.techniques.changes import with_fewer_layers
 
 
 @dataclass(frozen=True)
@@ -30,16 +27,12 @@ class Distillation(Technique):
     order = STRUCTURE
 
     student: str = parameter(
-        "half", "the model that answers; half: the same with every second layer (DistilBERT)"
+        "half", "the model that answers; half: the same with half its layers (DistilBERT)"
     )
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The student reads the same prompt and writes as many tokens."""
         if self.student == "half":
-            return schedule.with_model(_half)
+            return with_fewer_layers(schedule, 0.5)
         student = load_model(self.student).model
         return schedule.with_model(lambda _: student)
-
-
-def _half(model: Model) -> Model:
-    return replace(model, name=f"half of {model.name}", stack=replace(model.stack, layers=model.layers[::2]))

@@ -10,7 +10,14 @@ from workloads.operators import Gemm
 from workloads.phases import Named
 from workloads.schedule import Pass, Resident, Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import IN_LAYERS, NOTHING_DECODED, decodes, vocabulary_projection
+from workloads.techniques.changes import (
+    IN_LAYERS,
+    NO_BRANCHES,
+    NOTHING_DECODED,
+    decodes,
+    keeps_states,
+    vocabulary_projection,
+)
 from workloads.techniques.decoding import in_rounds, verification
 
 if TYPE_CHECKING:
@@ -33,6 +40,7 @@ class Eagle(Technique):
     quality = "exact"
     slot = "how tokens are made"
     order = TOKENS
+    assumed = ("accepted",)
 
     depth: int = parameter(5, "draft passes, the depth of the tree", low=1, high=32)
     nodes: int = parameter(26, "nodes that a pass verifies", low=2, high=1024)
@@ -44,6 +52,8 @@ class Eagle(Technique):
         """It needs decode steps, and keeps at most a token of each level and its own."""
         if self.accepted > self.depth + 1:
             return f"{self.accepted:g} tokens cannot come of a tree {self.depth} levels deep"
+        if keeps_states(schedule):
+            return NO_BRANCHES
         return None if decodes(schedule) else NOTHING_DECODED
 
     def apply(self, schedule: Schedule) -> Schedule:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workloads.schedule import Schedule
 from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
-from workloads.techniques.changes import NOTHING_DECODED, decodes, share_of_layers
+from workloads.techniques.changes import KEYS, NOTHING_DECODED, decodes, share_of_layers
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class EarlyExit(Technique):
     quality = "lossy"
     slot = "which layers run"
     order = STRUCTURE
+    assumed = ("layers",)
 
     layers: float = parameter(
         0.5, "mean share of layers that run (CALM: up to three times as fast)", low=0, high=1
@@ -38,6 +39,4 @@ class EarlyExit(Technique):
 
         Keys and values of all layers are made from the last computed state.
         """
-        return schedule.with_change(
-            share_of_layers(self.layers, (".k_proj", ".v_proj", ".kv_append")), "decode"
-        )
+        return schedule.with_change(share_of_layers(self.layers, KEYS), "decode")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from workloads.blocks import MoeBlock
-from workloads.operators import GroupedGemm
+from workloads.operators import Changed, GroupedGemm
 from workloads.schedule import Schedule
 from workloads.techniques.base import MEMORY, Target, Technique, parameter
-from workloads.techniques.changes import Changed, blocks, on
-from workloads.work import Role, Traffic, Work
+from workloads.techniques.changes import blocks, on
+from workloads.techniques.streaming import Streamed
+from workloads.work import Role
+
+EXPERTS = ".moe.experts_"  # leads the names of their products
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class ExpertOffload(Technique):
     quality = "exact"
     slot = "where weights are kept"
     order = MEMORY
+    assumed = ("cached",)
 
     share: float = parameter(1.0, "share of the experts in host memory", low=0, high=1)
     cached: float = parameter(0.0, "share of chosen experts found in a cache on the device", low=0, high=1)
@@ -40,12 +43,7 @@ class ExpertOffload(Technique):
 
     def apply(self, schedule: Schedule) -> Schedule:
         """What a step touches of the offloaded experts passes the link, but for what is cached."""
-
-        def streamed(product: Any) -> Changed:
-            def edit(work: Work) -> Work:
-                moved = work.weight_bytes * self.share * (1 - self.cached)
-                return replace(work, traffic=(*work.traffic, Traffic("offloaded experts", Role.HOST, moved)))
-
-            return Changed(product, edit, stored=1 - self.share)
-
-        return schedule.with_change(on(GroupedGemm, streamed, ".moe."))
+        edit = Streamed("offloaded experts", (Role.WEIGHT,), host=self.share * (1 - self.cached))
+        return schedule.with_change(
+            on((GroupedGemm, Changed), lambda product: Changed(product, edit, stored=1 - self.share), EXPERTS)
+        )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-from workloads.operators import Gemm
 from workloads.schedule import Schedule
 from workloads.techniques.base import FORMAT, Target, Technique, parameter
-from workloads.techniques.changes import IN_LAYERS, on
+from workloads.techniques.changes import in_format, on_projections
 
 
 @dataclass(frozen=True)
@@ -41,9 +39,8 @@ class WeightFourActivationEight(Technique):
         return None
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """The embedding, the vocabulary projection, attention and norms stay as they are."""
+        """The embedding, the vocabulary projection, attention, norms and routers stay as they are."""
 
-        def narrow(product: Any) -> Gemm:
-            return replace(product, inputs=self.activations, weights=self.weights)  # type: ignore[no-any-return]
-
-        return schedule.with_change(on(Gemm, narrow, IN_LAYERS))
+        return schedule.with_change(
+            on_projections(lambda product: in_format(product, self.weights, self.activations))
+        )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from workloads.operators import Gemm, Operator
+from workloads.operators import Gemm
 from workloads.schedule import Schedule
 from workloads.techniques.base import KERNELS, Technique
 
@@ -36,26 +36,33 @@ class FusedProjections(Technique):
         return schedule.with_change(_joined)
 
 
-GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+FOLLOWS = {"k": "q", "v": "k", "up": "gate"}  # a product, and the one before it that reads the same
 
 
 def _joined(rows: Sequence[Named], step: Step) -> list[Named]:
     found: list[Named] = []
     for row in rows:
-        stem, _, last = row.name.rpartition(".")
-        group = next((g for g in GROUPS if last in g), None)
         before = found[-1] if found else None
-        name = f"{stem}.{'_'.join(part.removesuffix('_proj') for part in group)}_proj" if group else ""
-        if group and before is not None and before.name == name and _alike(before.operator, row.operator):
+        stem, _, last = row.name.removesuffix("_proj").rpartition(".")
+        leads = f"{FOLLOWS.get(last)}_proj"
+        if (
+            before is not None
+            and before.name.startswith(f"{stem}.")
+            and before.name.endswith(leads)
+            and _alike(before, row)
+        ):
             wider = replace(before.operator, n=before.operator.n + row.operator.n)  # type: ignore[attr-defined, type-var]
-            found[-1] = replace(before, operator=wider)
+            found[-1] = replace(
+                before, name=f"{before.name.removesuffix('_proj')}_{last}_proj", operator=wider
+            )
         else:
-            found.append(replace(row, name=name) if group and isinstance(row.operator, Gemm) else row)
+            found.append(row)
     return found
 
 
-def _alike(one: Operator, other: Operator) -> bool:
-    """Whether two products differ in their columns only."""
-    if not isinstance(one, Gemm) or not isinstance(other, Gemm):
+def _alike(one: Named, other: Named) -> bool:
+    """Whether two products differ in their columns only, and run as often."""
+    if not isinstance(one.operator, Gemm) or not isinstance(other.operator, Gemm):
         return False
-    return replace(one, n=0, m=0) == replace(other, n=0, m=0)
+    same = replace(one.operator, n=0) == replace(other.operator, n=0)
+    return same and (one.count, one.repeated) == (other.count, other.repeated)

@@ -24,6 +24,8 @@ class Gist(Technique):
     quality = "retrained"
     slot = "what of the prompt is read"
     order = REQUEST
+    assumed = ("requests",)
+    of_requests = True
 
     ratio: float = parameter(26.0, "prompt tokens over gist tokens (abstract: up to 26)", low=1, high=1000)
     requests: float = parameter(100.0, "requests that share a prompt", low=1, high=1e9)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workloads.dtypes import bytes_per_element
-from workloads.operators import Gemm
 from workloads.schedule import Schedule
 from workloads.techniques.base import FORMAT, Target, Technique, parameter
-from workloads.techniques.changes import IN_LAYERS, with_weights
+from workloads.techniques.changes import in_format, is_projection, with_weights
 
 if TYPE_CHECKING:
     from workloads.phases import Named
@@ -32,6 +31,7 @@ class Int8Outliers(Technique):
     quality = "lossy"
     slot = "the format of weights"
     order = FORMAT
+    assumed = ("outliers",)
 
     outliers: float = parameter(0.001, "share of columns with outliers (the paper: 0.1 %)", low=0, high=1)
 
@@ -51,14 +51,12 @@ class Int8Outliers(Technique):
     def _split(self, rows: Sequence[Named], step: Step) -> list[Named]:
         found: list[Named] = []
         for row in rows:
-            product = row.operator
-            if not isinstance(product, Gemm) or IN_LAYERS not in row.name:
-                found.append(row)
-                continue
-            narrow = replace(product, inputs="int8", weights="int8")
-            columns = product.k * self.outliers
-            wide = with_weights(replace(product, k=columns, weights="int8", bias=False, tied=True), 1.0)
+            product: Any = row.operator
+            narrow = in_format(product, "int8", "int8") if is_projection(row) else product
             found.append(replace(row, operator=narrow))
-            if columns:
-                found.append(replace(row, name=f"{row.name}.outliers", operator=wide))
+            if narrow is product or not self.outliers:
+                continue
+            columns = replace(product, k=product.k * self.outliers, weights="int8", bias=False)
+            again = replace(with_weights(columns, 1.0), stored=0.0)
+            found.append(replace(row, name=f"{row.name}.outliers", operator=again))
         return found

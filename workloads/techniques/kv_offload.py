@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from workloads.operators import Attention, KvAppend, Operator
-from workloads.schedule import Schedule
+from workloads.schedule import Change, Schedule
 from workloads.techniques.base import MEMORY, Target, Technique, parameter
-from workloads.techniques.changes import IN_LAYERS, Changed, caches, on
-from workloads.work import KV, Role, Traffic, Work
-
-CACHES = (Attention, KvAppend, Changed)
+from workloads.techniques.changes import caches
+from workloads.techniques.streaming import Streamed, streamed_cache
+from workloads.work import KV, Role
 
 
 @dataclass(frozen=True)
@@ -43,15 +40,9 @@ class KvOffload(Technique):
 
     def apply(self, schedule: Schedule) -> Schedule:
         """What a prefill or a step makes goes out; what earlier steps made comes in for a decode step."""
-        found = schedule.with_change(on(CACHES, self._streamed(Role.KV_WRITE), IN_LAYERS), "prefill")
-        found = found.with_change(on(CACHES, self._streamed(*KV), IN_LAYERS), "decode")
+        found = schedule.with_change(self._streamed(Role.KV_WRITE), "prefill")
+        found = found.with_change(self._streamed(*KV), "decode")
         return found.with_main(cache_here=schedule.main.cache_here * (1 - self.share))
 
-    def _streamed(self, *roles: Role) -> Callable[[Operator], Operator]:
-        def edit(work: Work) -> Work:
-            moved = work.bytes_as(*roles) * self.share
-            fetched = {Role.HOST: moved, Role.DISK: moved * self.disk}
-            more = (Traffic("offloaded cache", role, size) for role, size in fetched.items() if size)
-            return replace(work, traffic=(*work.traffic, *more))
-
-        return lambda operator: Changed(operator, edit)
+    def _streamed(self, *roles: Role) -> Change:
+        return streamed_cache(Streamed("offloaded cache", roles, self.share, self.share * self.disk))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from workloads.schedule import Schedule
 from workloads.techniques.base import STRUCTURE, Technique, parameter
-
-if TYPE_CHECKING:
-    from workloads.model import Model
+from workloads.techniques.changes import with_fewer_layers
 
 
 @dataclass(frozen=True)
@@ -31,11 +28,5 @@ class LayerPruning(Technique):
     ratio: float = parameter(0.25, "share of layers removed (ShortGPT: 0.25)", low=0, high=0.95)
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """The layers that stay are spread evenly, so that every kind keeps its share."""
-
-        def model(old: Model) -> Model:
-            kept = max(1, round(len(old.layers) * (1 - self.ratio)))
-            layers = tuple(old.layers[index * len(old.layers) // kept] for index in range(kept))
-            return replace(old, stack=replace(old.stack, layers=layers))
-
-        return schedule.with_model(model)
+        """Every kind of layer keeps its share."""
+        return with_fewer_layers(schedule, 1 - self.ratio)

@@ -31,11 +31,13 @@ class LayerSharing(Technique):
     shared: int = parameter(2, "neighbours that share (MobileLLM: 2)", low=1, high=1000)
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """Of each group only the first layer owns its weights; keys and values are each layer's own."""
+        """The first layer of a group owns the weights; another kind of layer has its own, as have caches."""
 
         def model(old: Model) -> Model:
             layers = tuple(
-                replace(layer, repeats=True) if index % self.shared else layer
+                replace(layer, repeats=True)
+                if index % self.shared and layer == old.layers[index - index % self.shared]
+                else layer
                 for index, layer in enumerate(old.layers)
             )
             return replace(old, stack=replace(old.stack, layers=layers))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workloads.schedule import Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import NOTHING_DECODED, decodes
+from workloads.techniques.changes import NO_BRANCHES, NOTHING_DECODED, decodes, keeps_states
 from workloads.techniques.decoding import in_rounds
 
 
@@ -25,6 +25,7 @@ class Lookahead(Technique):
     quality = "exact"
     slot = "how tokens are made"
     order = TOKENS
+    assumed = ("accepted",)
 
     window: int = parameter(15, "positions of the look-ahead window W", low=1, high=512)
     n: int = parameter(5, "length of the n-grams N", low=2, high=32)
@@ -35,6 +36,8 @@ class Lookahead(Technique):
         """It needs decode steps, and keeps at most an n-gram."""
         if self.accepted > self.n:
             return f"{self.accepted:g} tokens cannot come of n-grams of {self.n}"
+        if keeps_states(schedule):
+            return NO_BRANCHES
         return None if decodes(schedule) else NOTHING_DECODED
 
     def apply(self, schedule: Schedule) -> Schedule:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from workloads.operators import Gemm
+from workloads.operators import Gemm, Operator
 from workloads.schedule import Schedule
 from workloads.techniques.base import STRUCTURE, Technique, parameter
-from workloads.techniques.changes import IN_LAYERS
+from workloads.techniques.changes import is_projection
 
 if TYPE_CHECKING:
     from workloads.phases import Named
@@ -43,13 +43,17 @@ class LowRank(Technique):
     def _split(self, rows: Sequence[Named], step: Step) -> list[Named]:
         found: list[Named] = []
         for row in rows:
-            product = row.operator
-            if not isinstance(product, Gemm) or IN_LAYERS not in row.name:
+            if not is_projection(row):
                 found.append(row)
                 continue
-            rank = max(1, round(self.ratio * product.n * product.k / (product.n + product.k)))
-            down = replace(product, n=rank, bias=False)
-            up = replace(product, k=rank)
-            found += [replace(row, name=f"{row.name}.down", operator=down)]
-            found += [replace(row, name=f"{row.name}.up", operator=up)]
+            for name, thin in zip(("down", "up"), self._thin(row.operator), strict=True):
+                found.append(replace(row, name=f"{row.name}.{name}", operator=thin))
         return found
+
+    def _thin(self, product: Any) -> tuple[Operator, Operator]:
+        rank = max(1, round(self.ratio * product.n * product.k / (product.n + product.k)))
+        down, up = replace(product, n=rank, bias=False), replace(product, k=rank)
+        if isinstance(product, Gemm):
+            return down, up
+        # Two kernels where one was: what lies between them has a row for every choice of an expert.
+        return replace(down, written_rows=None, layer=None), replace(up, read_rows=None, layer=None)

@@ -10,7 +10,14 @@ from workloads.operators import Gemm
 from workloads.phases import Named
 from workloads.schedule import Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import NOTHING_DECODED, also, decodes, vocabulary_projection
+from workloads.techniques.changes import (
+    NO_BRANCHES,
+    NOTHING_DECODED,
+    also,
+    decodes,
+    keeps_states,
+    vocabulary_projection,
+)
 from workloads.techniques.decoding import in_rounds
 
 if TYPE_CHECKING:
@@ -32,6 +39,7 @@ class Medusa(Technique):
     quality = "lossy"
     slot = "how tokens are made"
     order = TOKENS
+    assumed = ("accepted",)
 
     heads: int = parameter(5, "heads (the paper finds five sufficient)", low=1, high=16)
     nodes: int = parameter(64, "nodes of the tree that a pass verifies", low=2, high=1024)
@@ -43,6 +51,8 @@ class Medusa(Technique):
         """It needs decode steps, and keeps at most a token of each head and its own."""
         if self.accepted > self.heads + 1:
             return f"{self.accepted:g} tokens cannot come of {self.heads} heads and one step"
+        if keeps_states(schedule):
+            return NO_BRANCHES
         return None if decodes(schedule) else NOTHING_DECODED
 
     def apply(self, schedule: Schedule) -> Schedule:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from workloads.phases import Named
 from workloads.schedule import Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import IN_LAYERS, NOTHING_DECODED, also, decodes
+from workloads.techniques.changes import IN_LAYERS, KEYS, NOTHING_DECODED, also, decodes
 from workloads.techniques.decoding import in_rounds
 
 if TYPE_CHECKING:
     from workloads.step import Step
+
+OTHER_STACKS = ("encoder.", "vision.")  # which yield no tokens
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,11 @@ class NextK(Technique):
 
     def _heads(self, rows: Sequence[Named], step: Step) -> list[Named]:
         """k - 1 further layers; the head of the first token is the model's last layer."""
-        inside = [row for row in rows if IN_LAYERS in row.name]
-        layers = max((row.count for row in inside), default=1)
-        more = [
-            replace(row, name=f"heads.{row.name}", count=(self.k - 1) * row.count / layers, repeated=0)
-            for row in inside
+        inside = [row for row in rows if IN_LAYERS in row.name and not row.name.startswith(OTHER_STACKS)]
+        # Of layers that a token skips keys and values are made all the same; a head is a layer for itself.
+        layers = max((row.count for row in inside if not row.name.endswith(KEYS)), default=1)
+        shares = ((row, min(row.count, layers) / layers) for row in inside)
+        return [
+            replace(row, name=f"heads.{row.name}", count=(self.k - 1) * share, repeated=0)
+            for row, share in shares
         ]
-        return more

@@ -25,6 +25,8 @@ class PrefixCaching(Technique):
     quality = "exact"
     slot = "reuse of prefixes"
     order = MEMORY
+    assumed = ("hit",)
+    of_requests = True
 
     hit: float = parameter(0.5, "share of prompt tokens found in the cache (measure yours)", low=0, high=1)
 
@@ -34,6 +36,8 @@ class PrefixCaching(Technique):
             return NO_PROMPT
         if not caches(schedule):
             return "the model keeps no keys and values by position"
+        if schedule.main.model.has_memory:
+            return "what an encoder makes of a prefix depends on all that follows"
         return None
 
     def apply(self, schedule: Schedule) -> Schedule:

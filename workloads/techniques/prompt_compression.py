@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from workloads.catalogue import load_model
 from workloads.schedule import Pass, Resident, Schedule
+from workloads.sharing import beside
 from workloads.techniques.base import REQUEST, Target, Technique, parameter
 from workloads.techniques.requests import NO_PROMPT, reads_a_prompt, shortened
 
@@ -40,9 +41,9 @@ class PromptCompression(Technique):
             return schedule
         scorer = load_model(self.scorer).model
         piece = min(schedule.prompt, scorer.max_position)
-        setting, batch = schedule.main.setting, schedule.batch
+        setting, batch = beside(scorer, schedule.main.setting), schedule.batch
         pieces = schedule.prompt / piece
         scoring = Pass("prefill", scorer, setting, batch, piece, piece, piece, pieces, piece, "scorer.")
         read = shortened(schedule, kept)
-        beside = Resident(scorer, setting, batch, 0)
-        return replace(read, passes=(scoring, *read.passes), residents=(*read.residents, beside))
+        held = Resident(scorer, setting, batch, 0)
+        return replace(read, passes=(scoring, *read.passes), residents=(*read.residents, held))

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from workloads.operators import Attention, Gemm
+from workloads.dtypes import bytes_per_element
+from workloads.operators import Attention, Changed, Gemm
 from workloads.operators.attention import minimum
 from workloads.schedule import Schedule
 from workloads.techniques.base import CACHE, Target, Technique, parameter
-from workloads.techniques.changes import NOTHING_DECODED, Changed, caches, decodes
+from workloads.techniques.changes import NOTHING_DECODED, caches, decodes
 from workloads.work import Role, Traffic, Work
 
 if TYPE_CHECKING:
@@ -63,12 +64,17 @@ class Quest(Technique):
         pages: Any = core.kv_len / self.page
         bounds = 2 * core.batch * pages * core.kv_heads * core.head_dim
         products = Gemm(core.batch * core.q_len, core.heads * pages, 2 * core.head_dim, core.dtype)
+        return Changed(products, _FromCache("page bounds", bounds * bytes_per_element(core.kv_dtype)))
 
-        def edit(work: Work) -> Work:
-            from workloads.dtypes import bytes_per_element
 
-            read = Traffic("page bounds", Role.KV_READ, bounds * bytes_per_element(core.kv_dtype))
-            rest = tuple(t for t in work.traffic if t.role is not Role.WEIGHT)
-            return replace(work, traffic=(*rest, read))
+@dataclass(frozen=True)
+class _FromCache:
+    """The edit of a product whose matrix is no weight: so many bytes of the cache."""
 
-        return Changed(products, edit)
+    tensor: str
+    size_bytes: Any
+
+    def __call__(self, work: Work) -> Work:
+        """The work with its matrix read from the cache."""
+        rest = tuple(t for t in work.traffic if t.role is not Role.WEIGHT)
+        return replace(work, traffic=(*rest, Traffic(self.tensor, Role.KV_READ, self.size_bytes)))

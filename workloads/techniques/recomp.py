@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from workloads.catalogue import load_model
 from workloads.schedule import Pass, Resident, Schedule
+from workloads.sharing import beside
 from workloads.techniques.base import REQUEST, Target, Technique, parameter
 from workloads.techniques.requests import NO_PROMPT, reads_a_prompt, shortened
 
@@ -43,7 +44,7 @@ class Recomp(Technique):
         writer = load_model(self.summariser).model
         pieces = -(-(schedule.prompt + kept) // writer.max_position)
         documents, written = -(-schedule.prompt // pieces), -(-kept // pieces)
-        setting, batch = schedule.main.setting, schedule.batch * pieces
+        setting, batch = beside(writer, schedule.main.setting), schedule.batch * pieces
         reading = Pass(
             "prefill", writer, setting, batch, documents, documents, documents, scope="summariser."
         )
@@ -52,5 +53,5 @@ class Recomp(Technique):
             "prefill", writer, setting, batch, 1, documents + 1, documents + steps, steps, scope="summariser."
         )
         read = shortened(schedule, kept)
-        beside = Resident(writer, setting, batch, documents + written)
-        return replace(read, passes=(reading, writing, *read.passes), residents=(*read.residents, beside))
+        held = Resident(writer, setting, batch, documents + written)
+        return replace(read, passes=(reading, writing, *read.passes), residents=(*read.residents, held))

@@ -10,6 +10,7 @@ from workloads.catalogue import load_model
 from workloads.operators import Gemm
 from workloads.phases import Named
 from workloads.schedule import Pass, Resident, Schedule
+from workloads.sharing import beside
 from workloads.techniques.base import REQUEST, Target, Technique, parameter
 from workloads.techniques.changes import also
 from workloads.techniques.requests import NO_PROMPT, reads_a_prompt, shortened
@@ -58,14 +59,14 @@ class Retrieval(Technique):
     def apply(self, schedule: Schedule) -> Schedule:
         """Embed the question, search the index, read what was found; passages were embedded before."""
         encoder = load_model(self.encoder).model
-        setting, batch = schedule.main.setting, schedule.batch
+        setting, batch = beside(encoder, schedule.main.setting), schedule.batch
         embedding = Pass(
             "prefill", encoder, setting, batch, self.question, self.question, self.question, scored=0,
             scope="retrieval.", changes=(also(self._search),),
         )  # fmt: skip
         read = shortened(schedule, self._kept)
-        beside = Resident(encoder, setting, batch, 0, changes=(also(self._search),))
-        return replace(read, passes=(embedding, *read.passes), residents=(*read.residents, beside))
+        held = Resident(encoder, setting, batch, 0, changes=(also(self._search),))
+        return replace(read, passes=(embedding, *read.passes), residents=(*read.residents, held))
 
     def _search(self, rows: Sequence[Named], step: Step) -> list[Named]:
         """An exact search: a product of the question with every vector, kept in fp32."""

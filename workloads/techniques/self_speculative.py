@@ -25,6 +25,7 @@ class SelfSpeculative(Technique):
     quality = "exact"
     slot = "how tokens are made"
     order = TOKENS
+    assumed = ("accept",)
 
     k: int = parameter(4, "drafted tokens", low=1, high=64)
     layers: float = parameter(0.5, "share of the layers that draft", low=0, high=1)

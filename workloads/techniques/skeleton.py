@@ -24,6 +24,10 @@ class SkeletonOfThought(Technique):
     quality = "lossy"
     slot = "how the answer is organised"
     order = TOKENS
+    assumed = (
+        "points",
+        "longest",
+    )
 
     skeleton: int = parameter(
         40, "tokens of the skeleton: 3 to 10 points of 3 to 5 words", low=1, high=10_000

@@ -24,6 +24,10 @@ class SkeletonGraph(Technique):
     quality = "lossy"
     slot = "how the answer is organised"
     order = TOKENS
+    assumed = (
+        "points",
+        "levels",
+    )
 
     skeleton: int = parameter(60, "tokens of the skeleton and its dependencies", low=1, high=10_000)
     points: float = parameter(6.0, "points of the answer", low=1, high=100)

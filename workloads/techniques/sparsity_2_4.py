@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from workloads.dtypes import bytes_per_element
-from workloads.operators import Gemm
+from workloads.operators import Changed
 from workloads.schedule import Schedule
 from workloads.techniques.base import SPARSITY, Target, Technique
-from workloads.techniques.changes import IN_LAYERS, Changed, on, with_weights
+from workloads.techniques.changes import on_projections, with_weights
 
 KEPT = 0.5
 INDEX_BITS = 2  # of each kept weight: where among four it stood
@@ -39,7 +39,7 @@ class TwoOfFour(Technique):
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The zeros are neither stored nor multiplied: at the dense rate, half the time."""
-        return schedule.with_change(on(Gemm, _halved, IN_LAYERS))
+        return schedule.with_change(on_projections(_halved))
 
 
 def _halved(product: Any) -> Changed:

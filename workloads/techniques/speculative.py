@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from workloads.catalogue import MODELS, load_model
 from workloads.phases import parameters
 from workloads.schedule import Pass, Resident, Schedule
+from workloads.sharing import beside
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
 from workloads.techniques.changes import NOTHING_DECODED, decodes
 from workloads.techniques.decoding import expected_tokens, in_rounds
@@ -32,6 +34,7 @@ class Speculative(Technique):
     quality = "exact"
     slot = "how tokens are made"
     order = TOKENS
+    assumed = ("accept",)
 
     k: int = parameter(4, "drafted tokens (Chen et al.: 4)", low=1, high=64)
     accept: float = parameter(
@@ -52,15 +55,16 @@ class Speculative(Technique):
     def apply(self, schedule: Schedule) -> Schedule:
         """Verifications of k + 1 positions instead of steps of one; k draft steps before each."""
         draft = self.drafter(schedule.main.model)
+        setting = beside(draft, schedule.main.setting)
 
-        def beside(plain: Pass, times: float) -> Pass:
-            return replace(plain, model=draft, scope="draft.", times=times, changes=())
+        def drafted(plain: Pass, times: float) -> Pass:
+            return replace(plain, model=draft, setting=setting, scope="draft.", times=times, changes=())
 
         tokens = expected_tokens(self.accept, self.k)
-        found = in_rounds(schedule, self.k + 1, tokens, lambda p, rounds: [beside(p, rounds * self.k)])
-        reading = [beside(p, p.times) for p in schedule.passes if p.phase == "prefill" and p.scope == ""]
+        found = in_rounds(schedule, self.k + 1, tokens, lambda p, rounds: [drafted(p, rounds * self.k)])
+        reading = [drafted(p, p.times) for p in schedule.passes if p.phase == "prefill" and p.scope == ""]
         main = found.main
-        held = Resident(draft, main.setting, main.batch, main.tokens)
+        held = Resident(draft, setting, main.batch, main.tokens)
         return replace(found, passes=(*reading, *found.passes), residents=(*found.residents, held))
 
     def drafter(self, model: Model) -> Model:
@@ -71,13 +75,32 @@ class Speculative(Technique):
 
 
 def smallest_alike(model: Model) -> Model | None:
-    """The smallest shipped model with this vocabulary, if it is smaller than the model."""
-    alike = _smallest(model.vocabulary)
-    return alike if alike is not None and parameters(alike) < parameters(model) else None
+    """The smallest shipped model with this vocabulary, if it is less than half as large as the model.
+
+    Vocabularies are taken to be the same where their sizes are, and the families are of one maker.
+    """
+    alike = _smallest(model.vocabulary, _kin(model))
+    return alike if alike is not None and 2 * parameters(alike) < parameters(model) else None
 
 
 @cache
-def _smallest(vocabulary: int) -> Model | None:
-    """The smallest shipped model with a vocabulary; the catalogue is read once."""
-    alike = [found for found in (load_model(path).model for path in MODELS) if found.vocabulary == vocabulary]
+def _smallest(vocabulary: int, kin: frozenset[str]) -> Model | None:
+    """The smallest shipped model with a vocabulary among families; the catalogue is read once."""
+    shipped = (load_model(path).model for path in MODELS)
+    alike = [found for found in shipped if found.vocabulary == vocabulary and _kin(found) == kin]
     return min(alike, key=parameters, default=None)
+
+
+# Families of other names that share a vocabulary; 32,000 tokens of Llama 2 and of Mistral are others.
+RELATED = tuple(
+    map(
+        frozenset,
+        (("llama", "mobilellm", "nemotron"), ("mistral", "mixtral"), ("gpt", "mpt"), ("phi", "phimoe")),
+    )
+)
+
+
+def _kin(model: Model) -> frozenset[str]:
+    """Families that may share the vocabulary of a model: `qwen` of `qwen3_moe`, and those related."""
+    stem = "".join(takewhile(str.isalpha, model.family.lower()))
+    return next((related for related in RELATED if stem in related), frozenset((stem,)))

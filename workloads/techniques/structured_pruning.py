@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from workloads.blocks import AttentionBlock, MlpBlock
+from workloads.blocks import AttentionBlock, MlaBlock, MlpBlock, MoeBlock
 from workloads.schedule import Schedule
 from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
 from workloads.techniques.changes import blocks, with_blocks
@@ -32,17 +32,28 @@ class StructuredPruning(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """There must be heads or channels to remove."""
-        if any(blocks(schedule, kind) for kind in (AttentionBlock, MlpBlock)):
+        if any(blocks(schedule, kind) for kind in (AttentionBlock, MlaBlock, MlpBlock, MoeBlock)):
             return None
-        return "the model has no dense attention or feed-forward block"
+        return "the model has no attention heads or feed-forward channels that are known here"
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """Groups of query heads leave with their key-value head, as far as whole groups go."""
+        """Groups of query heads leave with their key-value head, as far as whole groups go.
+
+        Every expert loses its share of channels.
+        """
         kept = 1 - self.ratio
 
         def heads(b: AttentionBlock) -> AttentionBlock:
             groups = max(1, round(b.kv_heads * kept))
             return replace(b, heads=b.heads // b.kv_heads * groups, kv_heads=groups)
 
-        narrow = with_blocks(schedule, AttentionBlock, heads)
-        return with_blocks(narrow, MlpBlock, lambda b: replace(b, width=max(1, round(b.width * kept))))
+        def channels(b: MlpBlock) -> MlpBlock:
+            return replace(b, width=max(1, round(b.width * kept)))
+
+        def experts(b: MoeBlock) -> MoeBlock:
+            shared = channels(b.shared) if b.shared else None
+            return replace(b, width=max(1, round(b.width * kept)), shared=shared)
+
+        found = with_blocks(schedule, AttentionBlock, heads)
+        found = with_blocks(found, MlaBlock, lambda b: replace(b, heads=max(1, round(b.heads * kept))))
+        return with_blocks(with_blocks(found, MlpBlock, channels), MoeBlock, experts)

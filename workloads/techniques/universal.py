@@ -28,17 +28,18 @@ class Universal(Technique):
     quality = "retrained"
     slot = "which layers run"
     order = STRUCTURE
+    assumed = ("iterations",)
 
     iterations: float = parameter(
         0.5, "mean iterations over the layers that the model has", low=0.001, high=10
     )
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """One layer's weights in every place; each iteration reads them and caches its own."""
+        """The most frequent layer's weights in every place; each iteration reads them and caches its own."""
 
         def model(old: Model) -> Model:
-            first, *others = (old.layers[0] for _ in old.layers)
-            layers = (first, *(replace(layer, repeats=True) for layer in others))
+            usual, _ = old.stack.distinct.most_common(1)[0]
+            layers = (usual, *(replace(usual, repeats=True) for _ in old.layers[1:]))
             return replace(old, stack=replace(old.stack, layers=layers))
 
         found = schedule.with_model(model)

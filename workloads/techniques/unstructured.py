@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from workloads.dtypes import bytes_per_element
-from workloads.operators import Gemm
+from workloads.operators import Changed
 from workloads.schedule import Schedule
 from workloads.techniques.base import SPARSITY, Technique, parameter
-from workloads.techniques.changes import IN_LAYERS, Changed, on, with_weights
+from workloads.techniques.changes import on_projections, with_weights
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Unstructured(Technique):
         """The products stay: dense units cannot skip single zeros."""
         if self.stored == "dense" or not self.sparsity:
             return schedule
-        return schedule.with_change(on(Gemm, self._packed, IN_LAYERS))
+        return schedule.with_change(on_projections(self._packed))
 
     def _packed(self, product: Any) -> Changed:
         bits = 8 * bytes_per_element(product.weights)

@@ -24,6 +24,8 @@ class Varlen(Technique):
     quality = "exact"
     slot = "how sequences are batched"
     order = LENGTHS
+    assumed = ("mean",)
+    of_requests = True
 
     mean: float = parameter(
         0.6, "mean length of prompts over the longest (ByteTransformer: 0.6)", low=0.001, high=1

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from workloads.dtypes import FORMATS, bytes_per_element, compute_dtype
-from workloads.operators import Gemm
 from workloads.schedule import Schedule
 from workloads.techniques.base import FORMAT, Target, Technique, parameter
-from workloads.techniques.changes import IN_LAYERS, on
+from workloads.techniques.changes import in_format, on_projections
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,8 @@ class WeightActivation(Technique):
         return None
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """The embedding, the vocabulary projection, attention and norms stay as they are."""
+        """The embedding, the vocabulary projection, attention, norms and routers stay as they are."""
 
-        def narrow(product: Any) -> Gemm:
-            return replace(product, inputs=self.format, weights=self.format)  # type: ignore[no-any-return]
-
-        return schedule.with_change(on(Gemm, narrow, IN_LAYERS))
+        return schedule.with_change(
+            on_projections(lambda product: in_format(product, self.format, self.format))
+        )

@@ -1,15 +1,13 @@
-"""Weight offloading: FlexGen, ZeRO-Inference."""
+"""Weight offloading: ZeRO-Inference."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-from workloads.operators import Gemm, GroupedGemm, Operator
 from workloads.schedule import Schedule
 from workloads.techniques.base import MEMORY, Target, Technique, parameter
-from workloads.techniques.changes import IN_LAYERS, Changed, on
-from workloads.work import Role, Traffic, Work
+from workloads.techniques.streaming import Streamed, streamed_weights
+from workloads.work import Role
 
 
 @dataclass(frozen=True)
@@ -17,10 +15,10 @@ class WeightOffload(Technique):
     """Weights that do not fit stay in the host's memory and are streamed in for every pass."""
 
     name = "weight-offloading"
-    aliases = ("offloading", "weight-offload", "flexgen", "zero-inference", "layer-streaming")
+    aliases = ("offloading", "weight-offload", "zero-inference", "layer-streaming")
     level = "system"
     category = "offloading"
-    paper = "FlexGen arXiv:2303.06865; ZeRO-Inference arXiv:2207.00032"
+    paper = "ZeRO-Inference arXiv:2207.00032"
     removes = "weights from device memory"
     adds = "their transfer over the host link or from disks in every pass, beside the computation"
     needs = "host memory; pinned buffers and prefetch"
@@ -44,20 +42,15 @@ class WeightOffload(Technique):
         return None if target.host_byte_per_s else f"{target.name} has no link to a host in its file"
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """A weight is read from device memory after it came; both at once bound the operator."""
-        return schedule.with_change(on((Gemm, GroupedGemm, Changed), self._streamed, IN_LAYERS))
+        """Prefetched: transfers and computation of an operator overlap.
 
-    def _streamed(self, product: Any) -> Operator:
-        """Prefetched: transfers and computation of an operator overlap; disks serve all devices together."""
-
-        def edit(work: Work) -> Work:
-            moved = work.weight_bytes * self.share
-            fetched = {
-                Role.HOST: moved / self.devices,
-                Role.DISK: moved * self.disk,
-                Role.WIRE: moved * (1 - 1 / self.devices),
-            }
-            more = (Traffic("offloaded weights", role, size) for role, size in fetched.items() if size)
-            return replace(work, traffic=(*work.traffic, *more))
-
-        return Changed(product, edit, stored=1 - self.share)
+        A weight is read from device memory after it came.
+        """
+        edit = Streamed(
+            "offloaded weights",
+            (Role.WEIGHT,),
+            host=self.share / self.devices,
+            disk=self.share * self.disk,  # disks serve all devices together
+            wire=self.share * (1 - 1 / self.devices),
+        )
+        return schedule.with_change(streamed_weights(edit, 1 - self.share))

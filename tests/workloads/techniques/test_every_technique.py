@@ -109,7 +109,8 @@ MEANT = {
     "varlen-packing": "ByteTransformer, varlen packing",
     "cuda-graphs": "CUDA graphs",
     "persistent-kernel": "persistent kernels, mega kernels",
-    "weight-offloading": "FlexGen, layer streaming",
+    "weight-offloading": "ZeRO-Inference, layer streaming",
+    "flexgen": "FlexGen",
     "expert-offloading": "CPU experts",
     "paged-attention": "PagedAttention",
     "prefix-caching": "prefix caching",
@@ -196,7 +197,9 @@ def test_at_its_neutral_parameters_a_technique_changes_nothing(words: str) -> No
 
 
 PAIRS = [
-    pair for pair in itertools.combinations(known(), 2) if known()[pair[0]].slot != known()[pair[1]].slot
+    pair
+    for pair in itertools.combinations(known(), 2)
+    if not {*known()[pair[0]].decides()} & {*known()[pair[1]].decides()}
 ]
 ONE_STEP = replace(SCENARIO, phase="decode", context=3000)
 

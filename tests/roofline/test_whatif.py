@@ -1,0 +1,163 @@
+"""What-if: reasons say what the numbers say, and nothing is gained from nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from hwspecs import load_device
+from reports.whatif import as_json, as_text
+from roofline.predict import predict
+from roofline.scenario import Scenario
+from roofline.whatif import Outcome, WhatIf, whatif
+from workloads.catalogue import load_model
+from workloads.step import Setting
+from workloads.techniques.registry import parse
+
+MODELS = ("Llama-3.1-8B", "Mixtral-8x7B", "Mamba-2-2.7B", "Jamba-v0.1", "T5-small", "LLaDA-8B")
+
+
+@cache
+def found(name: str, hardware: str = "h100_sxm", fidelity: str = "datasheet") -> WhatIf:
+    model = load_model(name).model
+    prompt = min(1000, model.max_position - 100)
+    asked = Scenario(model, model.usual_phase, batch=16, prompt=prompt, output=64)
+    return whatif(asked, load_device(hardware), fidelity)
+
+
+def outcome(result: WhatIf, *names: str) -> Outcome:
+    return next(o for o in result.outcomes if [t.name for t in o.techniques] == list(names))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_whoever_does_no_less_is_no_faster(name: str) -> None:
+    """A gain has a cause: fewer FLOP, fewer bytes, faster units, or none of the launches."""
+    result = found(name)
+    for each in result.outcomes:
+        if each.speedup <= 1 + 1e-9:
+            continue
+        quantities = ("matrix_flops", "vector_flops", "bytes", "comm_bytes")
+        less = any(each.after.total(q) < each.before.total(q) for q in quantities)
+        faster = {row.work.dtype for row in each.after.rows} != {row.work.dtype for row in each.before.rows}
+        assert less or faster, each.techniques
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_prediction_beats_the_device(name: str) -> None:
+    """In every outcome bytes and FLOP pass at the stated ceilings or below, and memory is taken."""
+    for each in found(name).outcomes:
+        limits, time = each.after.ceilings, each.after.time_s()
+        assert each.after.total("bytes") <= time * limits.dram_byte_per_s * (1 + 1e-9)
+        peak = max(limits.matrix_flop_per_s(row.work.dtype) for row in each.after.rows)
+        assert each.after.total("matrix_flops") <= time * peak * (1 + 1e-9)
+        totals = each.record()
+        assert totals["memory_bytes"] > 0
+        assert totals["energy_j"] > 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_pairs_save_no_byte_twice(name: str) -> None:
+    """What is left of the weights' bytes is at least the product of what each leaves."""
+    result = found(name)
+    left = {
+        o.techniques[0].name: o.after.total("weight_bytes") for o in result.outcomes if len(o.techniques) == 1
+    }
+    whole = result.baseline.total("weight_bytes")
+    for each in result.outcomes:
+        if len(each.techniques) == 2:
+            one, other = (left[t.name] / whole for t in each.techniques)
+            assert each.after.total("weight_bytes") >= whole * one * other * 0.98, each.techniques
+
+
+def test_narrow_products_gain_by_faster_units_and_the_reason_says_so() -> None:
+    """Prompts of many sequences are compute-bound: the FLOP stay, the units are twice as fast."""
+    prompt = Scenario(load_model("Llama-3.1-8B").model, "prefill", batch=16, prompt=1000)
+    result = whatif(prompt, load_device("h100_sxm"), techniques=[parse("fp8"), parse("sparsity-2:4")])
+    fast, sparse = outcome(result, "weight-activation-quantisation"), outcome(result, "sparsity-2:4")
+    assert "FLOP on matrix units at 2" in fast.why() or "FLOP on matrix units at 1.9" in fast.why()
+    assert "fewer FLOP on matrix units; compute-bound" in sparse.why()
+
+
+def test_what_changes_nothing_is_told_and_not_ranked() -> None:
+    refused = found("Llama-3.1-8B").refused
+    assert refused["grouped-query-attention"] == "grouped-query-attention:kv_heads=8 changes nothing here."
+    assert "changes nothing here" in refused["window-attention"]
+
+
+def test_what_nobody_can_choose_is_told_with_the_gain_and_left_out_of_pairs() -> None:
+    result = found("Llama-3.1-8B")
+    assert outcome(result, "prefix-caching").why().endswith("; assumed hit=0.5")
+    assert outcome(result, "eagle").why().endswith("; assumed accepted=3.5")
+    assert "assumed" not in outcome(result, "weight-only-quantisation").why()
+    paired = {t.name for o in result.outcomes if len(o.techniques) == 2 for t in o.techniques}
+    assert not paired & {"prefix-caching", "varlen-packing", "gist-tokens"}
+
+
+def test_memory_that_a_device_has_not_is_marked() -> None:
+    asked = Scenario(load_model("Llama-3.1-70B").model, batch=1, prompt=500, output=32)
+    result = whatif(asked, load_device("h100_sxm"), techniques=[parse("awq"), parse("eagle")])
+    text = as_text(result)
+    assert "142 GB*" in text or "141 GB*" in text
+    four_bits = next(line for line in text.splitlines() if line.lstrip().startswith("weight-only"))
+    assert "*" not in four_bits
+    assert "* more than the 80.0 GB of a device" in text
+    assert [o["fits"] for o in as_json(result)["outcomes"] if o["names"] == ["eagle"]] == [False]
+
+
+def test_every_line_says_what_bound_before_and_what_binds_now() -> None:
+    text = as_text(found("Llama-3.1-8B"))
+    line = next(line for line in text.splitlines() if line.lstrip().startswith("kv-offloading "))
+    assert line.rstrip().endswith("compute, memory > communication")
+
+
+def test_energy_is_told_with_its_source() -> None:
+    """All power by the data sheet; by what is used where kernel models give the times."""
+    assert as_json(found("Llama-3.1-8B"))["energy_by"] == "TDP x time, as if all power were drawn"
+    asked = Scenario(load_model("Llama-3.1-8B").model, "decode", batch=1, context=1000)
+    device = load_device("a100_sxm")
+    by_use = predict(asked, device, "calibrated")
+    assert "of MBU" in by_use.energy_by
+    assert by_use.totals()["energy_j"] < by_use.time_s() * device.datasheet.tdp_w.value  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("words", ["unstructured-sparsity", "weight-offloading", "kv-offloading"])
+def test_calibrated_gains_are_those_of_one_model_of_time(words: str) -> None:
+    """An operator that a technique changed is timed as it was but for what changed.
+
+    Single zeros and transfers save no FLOP: a prompt that computes is read no faster with them.
+    """
+    asked = Scenario(load_model("Llama-3.1-8B").model, "prefill", batch=32, prompt=1000)
+    device = load_device("h100_sxm")
+    before, after = (
+        predict(replace(asked, techniques=techniques), device, "calibrated")
+        for techniques in ((), (parse(words),))
+    )
+    assert after.time_s() >= before.time_s() * (1 - 1e-9)
+    assert after.time_s() <= before.time_s() * 1.2
+
+
+def test_halved_products_take_half_above_their_launch() -> None:
+    """2:4 in a prompt at the calibrated fidelity: between all and half of the time of each projection."""
+    asked = Scenario(load_model("Llama-3.1-8B").model, "prefill", batch=4, prompt=1000)
+    device = load_device("h100_sxm")
+    before, after = (
+        predict(replace(asked, techniques=techniques), device, "calibrated")
+        for techniques in ((), (parse("sparsity-2:4"),))
+    )
+    was = {row.name: row for row in before.rows}
+    changed = [row for row in after.rows if row.kind == "changed"]
+    assert changed
+    for row in changed:
+        assert row.times.time_s / was[row.name].times.time_s == pytest.approx(0.5, abs=0.03)
+
+
+def test_devices_that_share_a_layer_keep_what_they_share() -> None:
+    """Eight devices: every technique that applies leaves shapes that eight can share."""
+    asked = Scenario(
+        load_model("Llama-3.1-70B").model, batch=8, prompt=500, output=32, setting=Setting(tensor_parallel=8)
+    )
+    result = whatif(asked, load_device("h100_sxm"))
+    assert "6 KV heads, which 8 devices" in result.refused["structured-pruning"]
+    assert all(each.after.time_s() > 0 for each in result.outcomes)
