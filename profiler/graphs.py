@@ -61,11 +61,14 @@ class GraphedStep:
         return self.output
 
 
-def captured_kernels(subject: Subject, run: Step) -> list[tuple[str, str]]:
+def captured_kernels(
+    subject: Subject, run: Step, heard: Callable[[Any], object] = lambda events: None
+) -> list[tuple[str, str]]:
     """Name and operator of the kernels that a step launches, in order, from one traced run under ranges."""
     recorder = Trace()
     with instrumented(subject, recorder, greedy) as watched:
         events = traced(subject.device, lambda: run(watched.sampler))
+    heard(events)
     return launched_kernels(events, recorder.names)
 
 

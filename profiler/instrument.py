@@ -135,9 +135,10 @@ def _instrument_functions(
     if subject.attention == "eager":
         _wrap_eager(stack, modeling, recorder, cores, gate)
         return
-    sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
-    ALL_ATTENTION_FUNCTIONS.register("sdpa", _attention(sdpa, recorder, cores, gate))
-    stack.callback(ALL_ATTENTION_FUNCTIONS.register, "sdpa", sdpa)
+    name = subject.attention
+    fused = ALL_ATTENTION_FUNCTIONS[name]
+    ALL_ATTENTION_FUNCTIONS.register(name, _attention(fused, recorder, cores, gate))
+    stack.callback(ALL_ATTENTION_FUNCTIONS.register, name, fused)
 
 
 def _wrap_eager(

@@ -14,6 +14,7 @@ from typing import Any
 from hwspecs import Device
 from profiler.allocator import keep_freed_memory
 from profiler.alone import ALONE_FACTOR, alone
+from profiler.attending import AUTO, IN_MEMORY, attending, set_attention
 from profiler.ceilings import as_yaml
 from profiler.energy import Counter, energy_rows, open_counter
 from profiler.environment import command_line, environment
@@ -43,6 +44,7 @@ from workloads.techniques.base import Technique
 # From a model, its step and the names of its collectives to the rows of table `arrivals`.
 Meetings = Callable[[Subject, Callable[[Any], Any], Sequence[str]], list[dict[str, Any]]]
 SAVE_EVERY_S = 10.0
+LONG_WAIT = 0.1  # of a step, in which it did not run: its trace shows that time in its operators
 TOGETHER_BYTES = 1e9  # KV caches of points that are measured in turn; what needs more is measured after them
 
 
@@ -64,6 +66,7 @@ class Request:
     tensor_parallel: int = 1  # processes that share the model
     meetings: Meetings | None = None  # how collectives are watched, where there are several processes
     mode: str = "eager"  # eager, compile or graph
+    attention: str = AUTO  # what shall compute it, of profiler.attending.CHOICES
 
 
 Tables = dict[str, list[dict[str, Any]]]
@@ -79,6 +82,7 @@ class _Rows:
     overheads: list[Overhead] = field(default_factory=list)
     compilations: list[Compilation] = field(default_factory=list)
     attributed: list[Attributed] = field(default_factory=list)
+    attended: set[str] = field(default_factory=set)
     under_way: list[_Measured] = field(default_factory=list)
     counter: Counter | None = None  # of the device's energy
     saved: float = float("-inf")
@@ -95,6 +99,8 @@ class _Rows:
             if (compilation := measured.way.compilation) is not None:
                 self.compilations.append(compilation)
                 self.notes.append(_compiled_words(compilation))
+            if measured.way.by_wall and (words := _waiting_words(measured)):
+                self.notes.append(words)
         self.tables, self.under_way = self._grown(), []
 
     def save(self, every_s: float = 0.0) -> None:
@@ -115,6 +121,7 @@ class _Rows:
             "overheads": self.overheads,
             "compilations": self.compilations,
             "attributed": self.attributed,
+            "attention": ", ".join(sorted(self.attended)),
         }
 
     def _begun(self) -> list[_Measured]:
@@ -143,6 +150,7 @@ def profile(request: Request) -> Run:
         subject = load_subject(
             request.loaded, request.device, request.dtype, request.seed, request.tensor_parallel
         )
+        set_attention(subject, request.attention)
         run = create_run(request.out, _head(request, subject))
         if isinstance(request.hardware, Device):  # kept with the run, so that reports need nothing else
             write_text(request.out / "device.yaml", as_yaml(request.hardware))
@@ -164,10 +172,7 @@ def profile(request: Request) -> Run:
             if out_of_memory(error):
                 raise InputError(f"out of memory; what was measured before is in {request.out}.") from None
             raise
-    if subject.attention != "sdpa":
-        rows.notes.append(
-            "attention ran as separate kernels, its scores in memory: the fused one cannot cap them"
-        )
+    rows.notes.append(_attention_words(request, subject, rows.attended))
     rows.notes += [*power.notes, *clocks(rows.tables["power"]), *throttling(rows.tables["power"])]
     if not nvtx_installed():
         rows.notes.append("nvtx is not installed: no NVTX ranges were made; pip install nvtx")
@@ -193,7 +198,9 @@ def _head(request: Request, subject: Subject) -> Head:
         weights=subject.weights,
         phase=" ".join(dict.fromkeys(point.phase for point in request.points)),
         dtype=request.dtype,
-        convention=convention_of(request.loaded.model, request.mode),
+        convention=convention_of(
+            request.loaded.model, request.mode, scores_in_memory=request.attention in IN_MEMORY
+        ),
         mode=request.mode,
         device=request.hardware if isinstance(request.hardware, str) else request.hardware.name,
         environment=environment(request.device),
@@ -216,7 +223,8 @@ class _Measured:
     def time(self) -> None:
         """One turn: the reference step, then the point."""
         self.time_reference()
-        self.way.visit(self.timed)
+        with attending(self.request.attention):  # the reference step attends as it did for the device file
+            self.way.visit(self.timed)
 
     def time_reference(self) -> None:
         """The reference step alone, as after the last turn."""
@@ -267,7 +275,8 @@ def _measure_group(
     """Measure points in turn, round by round: what the machine does meanwhile touches all of them alike."""
     for point in points:
         request.progress(_words(point))
-        way = WAYS[request.mode](subject, point)
+        with attending(request.attention):
+            way = WAYS[request.mode](subject, point)
         rows.under_way.append(_Measured(request, point, way, references.get(point.phase)))
     gc.collect()
     for turn in range(request.repeats):
@@ -291,6 +300,28 @@ def _compiled_words(made: Compilation) -> str:
     where = _label(Point(made.phase, made.batch, made.q_len, made.kv_len))
     took = f"compiling the step {where} took {made.seconds:.1f} s, in no measured time"
     return f"{took}: {pieces}, {again}{broken}"
+
+
+def _waiting_words(measured: _Measured) -> str:
+    """That operators timed by the wall's clock hold waits for a processor, where those are long."""
+    waited_s, step_s = sample(measured.timed.waited).median_s, sample(measured.timed.plain).median_s
+    if waited_s < LONG_WAIT * step_s:
+        return ""
+    where = _label(measured.point)
+    return (
+        f"operators of the step {where} are timed by the wall's clock and look slower than they are: "
+        f"a step of {step_s * 1e3:.3g} ms waited {waited_s * 1e3:.3g} ms besides for a processor"
+    )
+
+
+def _attention_words(request: Request, subject: Subject, attended: set[str]) -> str:
+    """What computed attention."""
+    if subject.attention == "eager":
+        why = "as asked" if request.attention != AUTO else "the fused one cannot cap them"
+        return f"attention ran as separate kernels, its scores in memory: {why}"
+    if not attended:
+        return "attention: no operation of it was seen in the traces, as where a compiler takes it apart"
+    return f"attention was computed by: {', '.join(sorted(attended))}"
 
 
 def _attributed_words(point: Point, inside_s: float, all_s: float, device: str) -> str:
@@ -347,7 +378,9 @@ def _look_inside(request: Request, subject: Subject, measured: _Measured, rows: 
     point, where = measured.point, vars(measured.point)
     request.progress(f"trace: {_words(point)}")
     trace = request.out / f"trace-{_label(point)}.json.gz"
-    kernels = measured.way.trace(trace)
+    with attending(request.attention):
+        kernels = measured.way.trace(trace)
+    rows.attended |= measured.way.attended
     inside_s, all_s = shares(kernels, on_device=request.device.startswith("cuda"))
     rows.attributed.append(Attributed(**where, in_operators_s=inside_s, of_s=all_s))
     rows.notes.append(_attributed_words(point, inside_s, all_s, request.device))

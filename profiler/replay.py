@@ -13,6 +13,7 @@ from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from profiler.attending import attending, set_attention
 from profiler.instrument import instrumented
 from profiler.ranges import family
 from profiler.recorders import Marks, nvtx_installed, nvtx_marks
@@ -55,6 +56,7 @@ def replay(
     repeats: int,
     seed: int,
     mode: str = "eager",
+    attention: str = "auto",
 ) -> None:
     """Run every point `repeats` times, each step and each operator in it in a range of its own.
 
@@ -69,7 +71,8 @@ def replay(
     with torch.inference_mode():
         subject = load_subject(loaded, device, dtype, seed)
         play = {"eager": _eager, "compile": _compiled, "graph": _graphed}[mode]
-        with ExitStack() as stack:
+        set_attention(subject, attention)
+        with ExitStack() as stack, attending(attention):
             play(subject, points, repeats, stack)
 
 

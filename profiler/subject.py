@@ -37,7 +37,7 @@ class Subject:
     @property
     def attention(self) -> str:
         """What computes attention, by its name in transformers."""
-        return attention_of(self.loaded.model)
+        return str(self.network.config._attn_implementation)
 
     @property
     def layers(self) -> int:
@@ -57,9 +57,9 @@ def attention_of(model: Model) -> str:
     return "eager" if any(block.softcap or block.sinks for block in blocks) else "sdpa"
 
 
-def convention_of(model: Model, mode: str = "eager") -> str:
+def convention_of(model: Model, mode: str = "eager", *, scores_in_memory: bool = False) -> str:
     """The convention that counts a model as it is run here: a compiler fuses what stands between products."""
-    if attention_of(model) == "eager":
+    if scores_in_memory or attention_of(model) == "eager":
         return "unfused"
     return "fused" if mode == "compile" else "eager"
 

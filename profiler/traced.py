@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 UNATTRIBUTED = ""  # the operator of time that no range holds
 
 
-def trace_step(subject: Subject, run: Callable[[Any], Any], path: Path) -> list[dict[str, Any]]:
+def trace_step(
+    subject: Subject,
+    run: Callable[[Any], Any],
+    path: Path,
+    heard: Callable[[Any], object] = lambda events: None,
+) -> list[dict[str, Any]]:
     """Trace one step into `path` and return a row per operator and kernel: count and seconds.
 
     On CUDA a kernel's time is the device's; on a CPU it is the self time of each torch operation.
@@ -36,6 +41,7 @@ def trace_step(subject: Subject, run: Callable[[Any], Any], path: Path) -> list[
     ):
         run(watched.sampler)
     keep(traced, path)
+    heard(traced.events())
     return _kernels(traced.events(), recorder.names, on_device=len(activities) > 1)
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from profiler.attending import attended
 from profiler.compiled import CompiledStep, refuse_uncompilable
 from profiler.graphs import GraphedStep, captured_kernels, refuse_graphs
 from profiler.kernel_times import KernelTime, as_table, by_call, by_order, labels, seconds_by_operator, traced
@@ -31,10 +32,16 @@ class Way(ABC):
     """A point, ready to be run again and again."""
 
     watching = "ranges"  # what watches the step, whose cost is stated
+    by_wall = False  # whether operators are timed by the wall's clock, waits for a processor among them
     compilation: Compilation | None = None
 
     def __init__(self, subject: Subject, point: Point) -> None:
         self.subject, self.point = subject, point
+        self.attended: set[str] = set()  # what computed attention in the traced steps
+
+    def hear(self, events: Any) -> None:
+        """Learn from a traced step what attended."""
+        self.attended |= attended(events)
 
     @abstractmethod
     def once(self) -> Any:
@@ -67,7 +74,7 @@ class Eager(Way):
 
     def trace(self, path: Path) -> Rows:
         """Under ranges, too."""
-        return trace_step(self.subject, self.run, path)
+        return trace_step(self.subject, self.run, path, self.hear)
 
 
 class _Traced(Way):
@@ -102,13 +109,16 @@ class _Traced(Way):
 
     def trace(self, path: Path) -> Rows:
         """One step by itself."""
-        return as_table(self.kernels(traced(self.subject.device, self.once, path)))
+        events = traced(self.subject.device, self.once, path)
+        self.hear(events)
+        return as_table(self.kernels(events))
 
 
 class Compiled(_Traced):
     """The step as torch.compile makes it."""
 
     watching = "the profiler's records"
+    by_wall = True
 
     def __init__(self, subject: Subject, point: Point) -> None:
         super().__init__(subject, point)
@@ -143,7 +153,7 @@ class Graphed(_Traced):
         super().__init__(subject, point)
         run = fixed_step(subject, point)
         run(greedy)
-        self.captured = captured_kernels(subject, run)
+        self.captured = captured_kernels(subject, run, self.hear)
         self.step = GraphedStep(subject, run, nvtx_only(subject, point))
 
     def once(self) -> Any:

@@ -269,6 +269,7 @@ class Head(Strict, frozen=True, kw_only=True):
     dtype: str
     convention: str
     mode: str  # eager, compile, graph
+    attention: str = ""  # what computed it in the traced steps: flash, efficient, cudnn, math, ...
     device: str  # the name in the device file that was measured beside it
     environment: dict[str, Any]
     seed: int

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from profiler.ranks.group import Ranks
     from profiler.record import Request
     from roofline.run import Overhead, Run
-    from workloads.techniques.base import Technique
 
 REPLAYED = 3  # steps of each point under a tool
 
@@ -37,6 +36,12 @@ REPLAYED = 3  # steps of each point under a tool
 @click.option("--dtype", help="Format of the model; fp32 on a CPU, bf16 on CUDA.")
 @click.option(
     "--mode", default="eager", show_default=True, help="eager | compile (torch.compile) | graph (CUDA graph)."
+)
+@click.option(
+    "--attention",
+    default="auto",
+    show_default=True,
+    help="auto | flash | efficient | cudnn | math | flash-attention-2 | flash-attention-3 | eager.",
 )
 @threads_option
 @click.option(
@@ -64,6 +69,7 @@ def command(
     device: str,
     dtype: str | None,
     mode: str,
+    attention: str,
     threads: int,
     tp: int,
     repeats: int,
@@ -91,7 +97,6 @@ def command(
     from profiler.module_source import names_module
     from profiler.points import points
     from profiler.ranks.group import check_asked, started
-    from profiler.ranks.share import check_share
     from profiler.record import Request
     from profiler.scenarios import Asked, scenarios
     from profiler.ways import check_mode
@@ -113,6 +118,7 @@ def command(
             **sizes,
             "dtype": dtype,
             "mode": other,
+            "attention": attention != "auto",
             "with": words,
             "nsys": nsys,
             "ncu": ncu,
@@ -133,11 +139,9 @@ def command(
     if replay:
         from profiler.replay import replay as play
 
-        play(loaded, chosen, wanted, points(found), repeats, seed, mode)
+        play(loaded, chosen, wanted, points(found), repeats, seed, mode, attention)
         return
     techniques, steps = tuple(map(parse, words)), points(found)
-    _check_techniques(techniques, chosen, wanted, [point.phase for point in steps])
-    check_share(loaded.model, tp, [point.batch for point in steps])
     hardware = load_device(hw) if hw else device_name(chosen)
     request = Request(
         loaded,
@@ -153,13 +157,16 @@ def command(
         progress,
         tp,
         mode=mode,
+        attention=attention,
     )
+    _check_request(request)
     run = _profiled(request, ranks)
     if run is None:
         return
     _tell(run, overhead)
     if tools:
-        _record(tools, model, run, request, {"threads": threads, "mode": mode, **sizes})
+        how = {"threads": threads, "mode": mode, "attention": attention}
+        _record(tools, model, run, request, {**how, **sizes})
     _finish(run, overhead)
 
 
@@ -168,11 +175,16 @@ def _check_fraction(overhead: float | None) -> None:
         raise InputError(f"overhead is {overhead}; expected a fraction of a step, as 0.03.")
 
 
-def _check_techniques(techniques: tuple[Technique, ...], device: str, dtype: str, phases: list[str]) -> None:
+def _check_request(request: Request) -> None:
+    """What can be known to be refused before a model is built."""
+    from profiler.attending import check_attention
+    from profiler.ranks.share import check_share
     from profiler.treatments.measure import treatment
 
-    for technique in techniques:
-        treatment(technique, device, dtype, phases)
+    for technique in request.techniques:
+        treatment(technique, request.device, request.dtype, [point.phase for point in request.points])
+    check_share(request.loaded.model, request.tensor_parallel, [point.batch for point in request.points])
+    check_attention(request.attention, request.loaded.model, request.device)
 
 
 def _profiled(request: Request, ranks: Ranks | None) -> Run | None:

@@ -1,0 +1,89 @@
+"""What computes attention: which of PyTorch's fused kernels, an installed package, or separate kernels."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from profiler.subject import attention_of
+from specfiles.errors import InputError, choose
+
+if TYPE_CHECKING:
+    from profiler.subject import Subject
+    from workloads.model import Model
+
+AUTO, SEPARATE = "auto", "eager"
+# PyTorch's own, by torch.nn.attention.SDPBackend; a processor has the first two.
+BACKENDS = {
+    "flash": "FLASH_ATTENTION",
+    "math": "MATH",
+    "efficient": "EFFICIENT_ATTENTION",
+    "cudnn": "CUDNN_ATTENTION",
+}
+ON_CPU = (AUTO, SEPARATE, "flash", "math")
+PACKAGES = {  # by their names in transformers, and the module that they install
+    "flash-attention-2": ("flash_attention_2", "flash_attn"),
+    "flash-attention-3": ("flash_attention_3", "flash_attn_interface"),
+}
+CHOICES = (AUTO, *BACKENDS, *PACKAGES, SEPARATE)
+IN_MEMORY = ("math", SEPARATE)  # scores go to memory and back
+OPERATION = re.compile(r"^aten::_scaled_dot_product_(?:(\w+)_attention(?:_for_cpu)?|attention_(math)\w*)$")
+REFUSED = re.compile("No available kernel|No viable backend")  # in torch's words, by device
+PACKAGED = re.compile(r"flash_attn")
+
+
+def check_attention(name: str, model: Model, device: str) -> None:
+    """An InputError where a way to attend is not known, not installed or cannot compute a model's scores."""
+    if name not in CHOICES:
+        raise choose(name, list(CHOICES), "attention")
+    if name not in ON_CPU and not device.startswith("cuda"):
+        raise InputError(f"attention by {name} runs on CUDA; on {device} there are {', '.join(ON_CPU)}.")
+    if name in PACKAGES and importlib.util.find_spec(PACKAGES[name][1]) is None:
+        raise InputError(f"--attention {name} needs the module {PACKAGES[name][1]}, which is not installed.")
+    if attention_of(model) == SEPARATE and name not in (AUTO, SEPARATE):
+        raise InputError(
+            f"{model.name} caps its scores or has sinks, which {name} attention cannot compute; "
+            "leave --attention out."
+        )
+
+
+def set_attention(subject: Subject, name: str) -> None:
+    """Let a loaded model attend as it was asked to."""
+    if name in PACKAGES:
+        subject.network.set_attn_implementation(PACKAGES[name][0])
+    elif name == SEPARATE:
+        subject.network.set_attn_implementation(SEPARATE)
+
+
+@contextmanager
+def attending(name: str) -> Iterator[None]:
+    """Inside, PyTorch's fused attention is the one of that name. InputError where it refuses the tensors."""
+    if name not in BACKENDS:
+        yield
+        return
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    try:
+        with sdpa_kernel(getattr(SDPBackend, BACKENDS[name])):
+            yield
+    except RuntimeError as error:
+        if not REFUSED.search(str(error)):
+            raise
+        raise InputError(
+            f"PyTorch's {name} attention does not take these sizes or this format here; "
+            "choose another with --attention."
+        ) from None
+
+
+def attended(events: Iterable[Any]) -> set[str]:
+    """What attended in a traced step, by the operations that were called."""
+    found = set()
+    for event in events:
+        if operation := OPERATION.match(event.name):
+            found.add(operation.group(1) or operation.group(2))
+        elif PACKAGED.search(event.name):
+            found.add("flash_attn")
+    return found
