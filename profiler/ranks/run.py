@@ -61,7 +61,7 @@ def _begun(request: Request, ranks: Ranks) -> Head:
         phase=" ".join(dict.fromkeys(point.phase for point in request.points)),
         dtype=request.dtype,
         convention=convention_of(request.loaded.model),
-        mode="eager",
+        mode=request.mode,
         device=request.hardware if isinstance(request.hardware, str) else request.hardware.name,
         environment=environment(request.device),
         seed=request.seed,
