@@ -248,8 +248,9 @@ def correction(held: list[dict[str, Any]], learned: list[Corrector]) -> list[str
         "leave on the other folds, and only then both predict it. A corrector is shipped where its kernel's",
         "error falls by 3 % of itself or more, and in most folds; that the printed score chose it flatters",
         "the column a little. Rows outside the box of the other folds stay as calibrated, and are counted",
-        f"so ({applied:.0%} are inside). Tried in {len(tried)} cells, shipped in {shipped}, worse than",
-        f"calibrated in {worse}. Intervals that claim 80 % hold {np.mean(claims):.0%} of the rows on folds",
+        f"so ({applied:.0%} are inside). Tried in {len(tried)} of {len(held)} cells, those whose fits kept",
+        f"their folds: shipped in {shipped}, worse than calibrated in {worse}. Intervals that claim 80 %",
+        f"hold {np.mean(claims):.0%} of the rows on folds",
         f"that did not set them (mean; {np.min(claims):.0%} to {np.max(claims):.0%}).",
         "",
     ]
