@@ -44,7 +44,7 @@ lint: install
 test: install lint
 	$(BIN)/python -m pytest -n auto
 
-# On a machine with CUDA: tests, ceilings, campaign, calibration, a profiled model, techniques, counters, validation, report.
+# On a machine with CUDA: tests, ceilings, campaign, calibration, a profiled model, techniques, counters, two GPUs, validation, report.
 # Each step is a target, takes less than ten minutes, keeps what it said in $(GPU_OUT)/STEP.txt and its exit code
 # in $(GPU_OUT)/steps.txt; one that fails does not stop the others, and everything lies under $(GPU_OUT).
 # Where nothing can be installed: make gpu-steps RUN=python3. Without a GPU, to try it: GPU_DEVICE=cpu.
@@ -57,7 +57,7 @@ GPU_OUT    ?= demo/gpu
 RUN        ?= $(BIN)/python
 ROOFLINE    = $(RUN) -m profiler
 FILE        = $(GPU_OUT)/campaign/device.yaml
-GPU_STEPS   = gpu-tests gpu-ceilings gpu-campaign gpu-calibrate gpu-profile gpu-techniques gpu-counters gpu-validate gpu-report
+GPU_STEPS   = gpu-tests gpu-ceilings gpu-campaign gpu-calibrate gpu-profile gpu-techniques gpu-counters gpu-ranks gpu-validate gpu-report
 # Measured with and without; a device that lacks one refuses it by name: leave it out there.
 GPU_WITH   ?= cuda-graphs torch-compile flash-attention weight-only:format=int4_g128 fp8 2:4 gqa:kv_heads=2 speculative:k=4 \
               window-attention:window=512 prefix-caching:hit=0.75 layer-pruning weight-offloading kv-offloading
@@ -91,6 +91,10 @@ gpu-counters:
 	$(call step,if [ $(GPU_DEVICE) = cpu ] || ! command -v ncu; then echo no ncu: nothing is counted; else \
 	  $(ROOFLINE) profile Llama-3.2-1B --device $(GPU_DEVICE) --ncu --no-alone --repeats 2 --prompt 512 --output 1 \
 	  -o $(GPU_OUT)/counted; fi)
+gpu-ranks:
+	$(call step,if [ `$(RUN) -c "import torch; print(torch.cuda.device_count())"` -lt 2 ]; then echo one GPU: nothing is shared; else \
+	  $(RUN) -m torch.distributed.run --nproc-per-node 2 -m profiler profile Llama-3.2-1B --device $(GPU_DEVICE) --tp 2 \
+	  --no-alone --prompt 2048 --output 64 -o $(GPU_OUT)/shared && $(ROOFLINE) validate $(GPU_OUT)/shared --hw $(FILE); fi)
 gpu-validate:
 	$(call step,$(ROOFLINE) validate $(GPU_OUT)/run --hw $(FILE))
 gpu-report:
