@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from profiler.subject import Point, Subject, step
+from profiler.attending import SEPARATE
+from profiler.subject import Point, Subject, attention_of, step
 from profiler.treatments.base import Pair, Treatment, logits
+from specfiles.errors import InputError
 
 
 class FlashAttention(Treatment):
@@ -19,10 +21,20 @@ class FlashAttention(Treatment):
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
         """The same step; what attends is exchanged."""
+        if attention_of(subject.loaded.model) == SEPARATE:
+            raise InputError(
+                f"{subject.loaded.model.name} caps its scores or has sinks, which PyTorch's fused attention "
+                "cannot compute."
+            )
         run = partial(step(subject, point, point.kv_len), logits)
-        around = partial(_attending, subject.network, "eager")
         return Pair(
-            run, run, technique, around_plain=around, convention="llm-viewer", remark=_copies(subject.network)
+            run,
+            run,
+            technique,
+            around_plain=partial(_attending, subject.network, SEPARATE),
+            around_treated=partial(_attending, subject.network, "sdpa"),
+            convention="llm-viewer",
+            remark=_copies(subject.network),
         )
 
 

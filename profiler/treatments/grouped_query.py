@@ -28,7 +28,7 @@ class GroupedQuery(Treatment):
         config.num_key_value_heads = technique.kv_heads
         with torch.device(subject.device):
             other = AutoModelForCausalLM.from_config(
-                config, dtype=subject.network.dtype, attn_implementation="sdpa"
+                config, dtype=subject.network.dtype, attn_implementation=subject.attention
             )
         shared = Subject(subject.loaded, other.eval(), subject.device, subject.dtype, "random")
         plain, treated = (partial(step(s, point, point.kv_len), logits) for s in (subject, shared))

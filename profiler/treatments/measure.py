@@ -6,6 +6,7 @@ import gc
 from collections.abc import Sequence
 from typing import Any
 
+from profiler.attending import SEPARATE
 from profiler.kernels import TOLERANCE
 from profiler.subject import Point, Subject, convention_of
 from profiler.timing import sample, stopwatch
@@ -85,7 +86,7 @@ def measured(technique: Technique, subject: Subject, point: Point, repeats: int)
     gains = sample([a / b for a, b in zip(base_s, treated_s, strict=True)])
     return {
         "technique": pair.technique.told(),
-        "convention": pair.convention or convention_of(subject.loaded.model),
+        "convention": pair.convention or _convention(subject),
         "repeats": repeats,
         "base_s": sample(base_s).median_s,
         "treated_s": sample(treated_s).median_s,
@@ -95,6 +96,11 @@ def measured(technique: Technique, subject: Subject, point: Point, repeats: int)
         "deviation": difference,
         "remark": pair.remark,
     }
+
+
+def _convention(subject: Subject) -> str:
+    """The one that counts the model as it runs."""
+    return convention_of(subject.loaded.model, scores_in_memory=subject.attention == SEPARATE)
 
 
 def per_token(pair: Pair, base: Sequence[float], treated: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -355,6 +355,25 @@ def test_copies_for_shared_heads_are_told(subject: MakeSubject) -> None:
     assert pair("sdpa", subject(num_key_value_heads=6), DECODE).remark == ""
 
 
+def test_the_fused_kernel_is_compared_with_separate_ones_however_the_model_attends(
+    subject: MakeSubject,
+) -> None:
+    ours = subject()
+    for attention in ("sdpa", "eager"):
+        ours.network.set_attn_implementation(attention)
+        found = pair("sdpa", ours, DECODE)
+        with found.around_plain():
+            assert ours.attention == "eager"
+        with found.around_treated():
+            assert ours.attention == "sdpa"
+        assert ours.attention == attention
+    row = measured(parse("layer-pruning"), ours, DECODE, 1)
+    assert row is not None
+    assert row["convention"] == "unfused"
+    with pytest.raises(InputError, match="tiny-gpt_oss caps its scores or has sinks, which PyTorch's fused"):
+        pair("sdpa", subject("gpt_oss"), DECODE)
+
+
 def test_half_the_layers_are_run(subject: MakeSubject) -> None:
     ours = subject(num_hidden_layers=4)
     found, ran = pair("layer-pruning:ratio=0.5", ours, PREFILL), []
