@@ -20,21 +20,25 @@ class Overheads(Strict, frozen=True, kw_only=True):
     launch_s: the host's time per kernel it launches, hidden where the device is slower.
     step_s: the host's time per step that nothing hides: scheduling, sampling, copying tokens.
     request_s: per request, once: HTTP, tokenising, admission.
-    together: the share of requests that arrive at the same moment, because those before them had equal
-    lengths and ended together; 0 for arrivals that are spread evenly.
+    together: the share of requests that arrive at the same moment: a benchmark's first round, and those
+    whose predecessors had equal lengths and ended together; 0 for arrivals that are spread evenly.
+    poll_steps: decode steps between two looks at who has arrived.
+    prompt_stretch: a prompt under load takes so many times its kernels: eager code, chunks beside decoding.
     """
 
     launch_s: NotNegative = 0.0
     step_s: NotNegative = 0.0
     request_s: NotNegative = 0.0
     together: NotNegative = 0.0
+    poll_steps: NotNegative = 1.0
+    prompt_stretch: NotNegative = 1.0
 
 
 BY_HAND = "by hand"  # the engine of a batch that a script runs: kernels launched one by one, no scheduler
 
 
 class Fit(Strict, frozen=True, kw_only=True):
-    """Overheads, and the engine (empty: all of them together) and models of the rows they were fitted to."""
+    """Overheads, and the engine (empty: any that was not measured) and models of the rows they come from."""
 
     backend: str
     models: list[str]
@@ -43,14 +47,14 @@ class Fit(Strict, frozen=True, kw_only=True):
 
 
 class Fits(Strict, frozen=True, kw_only=True):
-    """The shipped fits: of every engine, and of all together."""
+    """The shipped fits: of every engine, and what is assumed of any other."""
 
     schema: Literal[1]
     fits: list[Fit]
 
 
 def overheads_for(engine: str) -> Fit:
-    """The engine's own fit, else that of all engines together."""
+    """The engine's own fit, else what is assumed of an engine that nobody measured."""
     fits = {fit.backend: fit for fit in _shipped().fits}
     return fits.get(engine, fits[""])
 

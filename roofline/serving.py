@@ -74,15 +74,17 @@ def waits(
 
     A step launched kernel by kernel takes as long as the slower of host and device, a replayed graph as
     long as the device; either is followed by the host's own work. Between two tokens of a request the other
-    concurrency - 1 requests have their prompts read once per `output` tokens. A prompt waits for half a
-    decode step, and for half of the prompts that arrive with it.
+    concurrency - 1 requests have their prompts read once per `output` tokens. A prompt waits for half of the
+    time between two looks of the engine at who has arrived, and for half of the prompts that arrive with it.
     """
     import numpy as np
 
     host_s = overheads.launch_s
-    prefill = np.maximum(steps.prefill_s, steps.prefill_kernels * host_s) + overheads.step_s
+    stretch = np.where(static, 1.0, overheads.prompt_stretch)
+    prefill = np.maximum(steps.prefill_s * stretch, steps.prefill_kernels * host_s) + overheads.step_s
     launched = np.where(graphs, 0.0, steps.decode_kernels * host_s)
     decode = np.maximum(steps.decode_s, launched) + overheads.step_s
     others = np.where(static, 0, concurrency - 1)
-    queued = np.where(static, 0.0, decode / 2) + overheads.together * others / 2 * prefill
-    return overheads.request_s + queued + prefill, decode + others * prefill / output
+    tpot = decode + others * prefill / output
+    polled = np.where(static, 0.0, overheads.poll_steps * tpot / 2)
+    return overheads.request_s + polled + (1 + overheads.together * others / 2) * prefill, tpot

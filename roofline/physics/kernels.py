@@ -177,8 +177,17 @@ class Kernels:
         every = [(gpu, k) for gpu, kernels in self._sources for k in kernels if k.op == op and k.backend]
         same = [(gpu, k) for gpu, k in every if (k.backend, k.kernel) == (backend, kernel)]
         well = [(gpu, k) for gpu, k in every if k.points >= MEASURED_WELL]
-        alike = [(gpu, k) for gpu, k in every if _library(op, k.kernel) == _library(op, kernel)]
-        for pool in (same, alike if kernel else [], well, every):
+        pools = [same, well, every]
+        if (library := _library(op, kernel)) is not None:  # of few rows the library's overheads are not known
+            alike = [(gpu, k) for gpu, k in every if _library(op, k.kernel) == library]
+            pools = [
+                *([pair for pair in pool if pair in well] for pool in (same, alike)),
+                well,
+                same,
+                alike,
+                every,
+            ]
+        for pool in pools:
             for near, kv in formats:
                 found = [(gpu, k) for gpu, k in pool if k.dtype == near and k.kv_dtype in (kv, "")]
                 if found:

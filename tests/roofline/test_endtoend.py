@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
 import pytest
 
@@ -17,7 +18,7 @@ from roofline.endtoend import applied, composed, is_end_to_end, score_end_to_end
 from roofline.predict import predict
 from roofline.scenario import Scenario
 from roofline.serving import Load, Steps, steps, waits
-from roofline.serving_fit import across_settings, fit
+from roofline.serving_fit import ASSUMED, BOUNDS, across_settings, assumed, fit
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
 from workloads.phases import Setting
@@ -66,7 +67,19 @@ def test_launches_count_where_the_host_is_slower_and_no_graph_replays_them() -> 
 def test_other_requests_prompts_are_read_between_tokens() -> None:
     ttft, tpot = waits(PAPER, 5, 100, False, True, Overheads(request_s=0.01, together=0.5))
     assert tpot == close(0.02 + 4 * 0.1 / 100)
-    assert ttft == close(0.01 + 0.02 / 2 + 0.5 * 4 / 2 * 0.1 + 0.1)
+    assert ttft == close(0.01 + tpot / 2 + 0.5 * 4 / 2 * 0.1 + 0.1)
+
+
+def test_an_engine_that_looks_seldom_keeps_arrivals_waiting() -> None:
+    often, seldom = (waits(PAPER, 5, 100, False, True, Overheads(poll_steps=n)) for n in (1, 31))
+    assert seldom[0] - often[0] == close(15 * often[1])
+    assert seldom[1] == often[1]
+
+
+def test_prompts_under_load_stretch_and_a_batch_by_hand_does_not() -> None:
+    slow, plain = Overheads(prompt_stretch=2), Overheads()
+    assert waits(PAPER, 5, 100, False, True, slow)[1] == close(0.02 + 4 * 0.2 / 100)
+    assert waits(PAPER, 5, 100, True, True, slow) == waits(PAPER, 5, 100, True, True, plain)
 
 
 def test_rows_that_cannot_be_predicted_are_listed_with_the_reason() -> None:
@@ -116,23 +129,42 @@ def test_errors_by_hand() -> None:
 
 
 @pytest.mark.parametrize("engine", ["", "vllm", "sglang", "by hand", "never measured"])
-def test_an_engine_has_its_own_overheads_or_those_of_all(engine: str) -> None:
+def test_an_engine_has_its_own_overheads_or_what_is_assumed_of_any(engine: str) -> None:
     found = overheads_for(engine)
     assert found.backend in ("", engine)
     assert len(overheads_for("never measured").models) >= len(found.models)
+    assert 1 <= found.overheads.prompt_stretch <= 3
+
+
+def test_an_engine_that_nobody_measured_takes_nothing_but_the_stretch_from_others() -> None:
+    assert assumed(pd.DataFrame({"static": [True] * 40, "engine": "by hand"})).request_s == ASSUMED.request_s
+    truth = Overheads(launch_s=1e-5, step_s=0.001, request_s=0.1, together=0.2, prompt_stretch=2)
+    rows = timed(truth, [1, 4, 16, 64, 256]).assign(engine="another")
+    found = assumed(pd.concat([rows, rows.assign(output=300)]))
+    assert found.prompt_stretch > BOUNDS["prompt_stretch"][1]
+    assert msgspec.structs.replace(found, prompt_stretch=1.0) == msgspec.structs.replace(
+        ASSUMED, prompt_stretch=1.0
+    )
 
 
 def test_a_fit_finds_the_overheads_that_made_the_times() -> None:
-    truth = Overheads(launch_s=6e-5, step_s=0.002, request_s=0.03, together=0.3)
+    truth = Overheads(
+        launch_s=6e-5, step_s=0.002, request_s=0.03, together=0.3, poll_steps=5, prompt_stretch=1.7
+    )
+    found = fit(timed(truth, [1, 4, 16, 64]))
+    for name in ("launch_s", "step_s", "request_s", "together", "poll_steps", "prompt_stretch"):
+        assert getattr(found, name) == pytest.approx(getattr(truth, name), rel=0.05), name
+
+
+def timed(truth: Overheads, concurrencies: list[int]) -> pd.DataFrame:
+    """Rows of one model whose measured times are those of known overheads."""
     rows = pd.DataFrame(
-        {"model": "one", "concurrency": c, "output": 100, "static": c < 8, **vars(PAPER), "prefill_s": p}
-        for c in (1, 4, 16, 64)
-        for p in (0.01, 0.03, 0.2)
+        {"model": "one", "concurrency": c, "output": 100, "static": c == 4, **vars(PAPER), "prefill_s": p}
+        for c in concurrencies
+        for p in (0.01, 0.03, 0.2, 0.5)
     )
     ttft, tpot = applied(rows, truth)
-    found = fit(rows.assign(ttft_s=ttft, tpot_s=tpot))
-    for name in ("launch_s", "step_s", "request_s", "together"):
-        assert getattr(found, name) == pytest.approx(getattr(truth, name), rel=0.02), name
+    return rows.assign(ttft_s=ttft, tpot_s=tpot)
 
 
 def test_splits_that_no_constant_was_fitted_to(shared: Callable[[str], Path]) -> None:

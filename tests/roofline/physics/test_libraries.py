@@ -12,6 +12,7 @@ from roofline.physics.base import Gpu
 from roofline.physics.calibration import MEASURED_WELL, _kin
 from roofline.physics.columns import dtypes_of
 from roofline.physics.fit import Cell, cross_fitted
+from roofline.physics.kernels import Kernels
 from roofline.physics.libraries import library, numbers, of_engine, says, since
 from roofline.physics.moe import CONSTANTS, MoeModel
 from roofline.physics.triton_tiles import tuned
@@ -79,6 +80,19 @@ def test_a_prior_is_the_library_s_of_the_format_then_of_any_format_then_the_form
         layer("deepgemm", 10),
     ]
     assert _kin(group) == [(0,), (0, 1), (2, 3, 4), (2, 3), (2, 3, 4)]
+
+
+def test_a_kernel_that_no_other_device_has_is_stood_in_for_by_its_library() -> None:
+    """An unknown Marlin kernel on A100 follows those of H100 and B200, not what else they multiply with."""
+    kernels = Kernels(load_device("a100_sxm"), unseen=True)
+    found = kernels.choose("moe", "int4_wo", "", "tomorrow", "tomorrow_s_marlin")
+    assert found is not None
+    assert found.provenance == "transferred from H100-SXM5-80GB and B200-SXM-180GB"
+    one = kernels.choose("moe", "bfloat16", "", "tomorrow", "tomorrow_s_triton")
+    other = kernels.choose("moe", "bfloat16", "", "tomorrow", "tomorrow_s_cutlass")
+    assert one is not None
+    assert other is not None
+    assert one.values != other.values
 
 
 def test_a_family_held_out_is_not_in_the_prior_of_another_format_either() -> None:
