@@ -158,18 +158,40 @@ def test_replicas_run_side_by_side(model: Path, torchrun: Callable[..., Any], tm
     assert "a run is already there" in again.said()
 
 
-@pytest.mark.slow
-def test_a_process_that_is_killed_is_named(model: Path, torchrun: Callable[..., Any], tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    words = [word if word != 2 else 100_000 for word in SIZES]
-    found = torchrun("profile", model, "--tp", 2, *words, "-o", out)
-    deadline = time.monotonic() + 120
-    while not (out / "rank1" / "operators.parquet").exists():
+def killed(victim: int, found: Any, out: Path) -> list[int]:
+    """Kill one of two processes in the middle of its measurement; how both ended."""
+    deadline = time.monotonic() + 240
+    while not all((out / f"rank{rank}" / "operators.parquet").exists() for rank in (0, 1)):
         assert time.monotonic() < deadline, found.said()
         assert len(found.running()) == 2, found.said()
         time.sleep(0.02)
-    found.send(1, signal.SIGKILL)
-    assert found.wait() == [2, -signal.SIGKILL], found.said()
+    found.send(victim, signal.SIGKILL)
+    codes: list[int] = found.wait()
+    return codes
+
+
+ENDLESS = [word if word != 2 else 100_000 for word in SIZES]
+
+
+@pytest.mark.slow
+def test_the_parts_stand_where_the_first_process_is_killed(
+    model: Path, torchrun: Callable[..., Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    found = torchrun("profile", model, "--tp", 2, *ENDLESS, "-o", out)
+    assert killed(0, found, out) == [-signal.SIGKILL, 2], found.said()
+    run, part = open_run(out), open_run(out / "rank1")
+    assert run.head.status == "running"
+    assert run.head.notes == ["2 ranks began; not merged yet: their parts are in rank0, rank1, ..."]
+    assert part.head.status == "failed"
+    assert not part.table("operators").empty
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_named(model: Path, torchrun: Callable[..., Any], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    found = torchrun("profile", model, "--tp", 2, *ENDLESS, "-o", out)
+    assert killed(1, found, out) == [2, -signal.SIGKILL], found.said()
     assert "another process of the run ended early; what was measured is there" in found.said()
     run = open_run(out)
     assert run.head.status == "failed"
