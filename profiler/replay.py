@@ -43,8 +43,9 @@ class NvtxOnly:
 
 def sizes(operator: Operator) -> str:
     """Kind and sizes of an operator as JSON: {"kind":"gemm","m":1,"n":576,"k":576,"inputs":"bf16",..}."""
-    given = {field.name: getattr(operator, field.name) for field in fields(cast(Any, operator))}
-    told = {name: value for name, value in given.items() if value is not None and value is not False}
+    told = {field.name: getattr(operator, field.name) for field in fields(cast(Any, operator))}
+    usual = {field.name: field.default for field in fields(cast(Any, operator))}
+    told = {n: v for n, v in told.items() if v is not None and not (v is False and usual[n] is False)}
     return json.dumps({"kind": operator.kind, **told}, separators=(",", ":"))
 
 

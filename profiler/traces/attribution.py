@@ -93,7 +93,7 @@ class _Attribution:
         outer = np.full(len(around), NONE, np.int64)
         outer[around >= 0] = ranges.name[around[around >= 0]]
         rules = {code: operator_rule(ranges.words[code]) for code in np.unique(outer[outer >= 0]).tolist()}
-        by_range = {code: rule.kind for code, rule in rules.items() if rule}
+        by_range = self.runs.told | {code: rule.kind for code, rule in rules.items() if rule}
         code = numbered(self.name, self.activity, outer)
         first = np.full(code.max(initial=NONE) + 1, NONE, np.int64)
         first[code[::-1]] = np.arange(len(code))[::-1]

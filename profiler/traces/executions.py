@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from profiler.traces.around import Ranges
+from profiler.traces.described import described
 from profiler.traces.grouping import numbered, worded
 from profiler.traces.neighbours import known_by_neighbours, signatures
 from profiler.traces.steps import StepFacts
@@ -34,6 +35,7 @@ class Executions:
         self.count = base["activities"].num_rows
         self.start, self.end = base.column("activities", "start_ns"), base.column("activities", "end_ns")
         self.name, self.range = base.column("activities", "name"), base.column("activities", "range")
+        self.told: dict[int, str] = {}  # kinds that ranges tell, by the code of their names
         self.owner, self.works = self._owners()
         self._neighbours()
         self._instances()
@@ -62,23 +64,14 @@ class Executions:
 
     def _owners(self) -> tuple[Any, dict[int, Operator]]:
         """The range that each activity's work is known by, and the work by activity's combination code."""
-        ranges, base = self.ranges, self.base
-        shapes, shape_words = base.column("ranges", "shapes"), [*base.words("ranges", "shapes"), "{}"]
-        width = len(shape_words) + 1
-        pairs = ranges.name.astype(np.int64) * width + shapes + 1
+        ranges = self.ranges
+        self.shapes = self.base.words("ranges", "shapes")
+        width = len(self.shapes) + 1  # a pair is the code of a name and that of sizes, 0 for none
+        pairs = ranges.name.astype(np.int64) * width + self.base.column("ranges", "shapes") + 1
         distinct, index = np.unique(pairs, return_inverse=True)
-        possible = np.zeros(len(distinct), bool)
-        for at, pair in enumerate(distinct.tolist()):
-            rule = operator_rule(ranges.words[pair // width]) if pair >= 0 else None
-            shape = pair % width - 1
-            possible[at] = (
-                rule is not None
-                and shape >= 0
-                and recorded_work(rule, shape_words[shape], ANY_STEP) is not None
-            )
-        good = (
-            possible[index] & ranges.is_kind("operator", "annotation") if len(distinct) else np.zeros(0, bool)
-        )
+        possible = np.array([self._work(pair, ANY_STEP) is not None for pair in distinct.tolist()], bool)
+        sized = ranges.is_kind("operator", "annotation", "nvtx")
+        good = possible[index] & sized if len(distinct) else np.zeros(0, bool)
         owner = ranges.up(self.range, good)
         self.combination = np.full(self.count, NONE, np.int32)
         works: dict[int, Operator] = {}
@@ -92,12 +85,21 @@ class Executions:
             combos, where = np.unique(keys, return_inverse=True)
             self.combination[rows] = where
             for at, key in enumerate(combos.tolist()):
-                pair, step = key // steps, key % steps
-                rule = operator_rule(ranges.words[pair // width])
-                work = recorded_work(rule, shape_words[pair % width - 1], said[step]) if rule else None
-                if work is not None:
-                    works[at] = work
+                found = self._work(key // steps, said[key % steps])
+                if found is not None:
+                    works[at] = found
         return owner, works
+
+    def _work(self, pair: int, step: StepFacts) -> Operator | None:
+        """What a range of this name and these sizes ran; None where they do not say."""
+        name, sizes = divmod(pair, len(self.shapes) + 1)
+        if pair < 0 or sizes == 0:
+            return None
+        if (told := described(self.shapes[sizes - 1])) is not None:
+            self.told[name] = told.kind
+            return told
+        rule = operator_rule(self.ranges.words[name])
+        return recorded_work(rule, self.shapes[sizes - 1], step) if rule else None
 
     def _neighbours(self) -> None:
         """Executions that no range explains, by those that have the same kernels around them."""

@@ -8,7 +8,7 @@ belong to a call of the runtime by correlation id *and* process: by the id alone
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,20 +21,13 @@ from profiler.allocator import return_freed_memory
 from profiler.traces.columns import BAD
 from profiler.traces.database import Database
 from profiler.traces.linking import link_activities, link_launches
+from profiler.traces.nsyscalls import Calls
 from profiler.traces.nsyscategories import Categories
+from profiler.traces.nsyscolumns import as_table, compact, integers, stacked, whole
 from profiler.traces.nsysfacts import EXPORTED, DeviceNumbers, devices, origin, samples
 from profiler.traces.nsysmemory import allocations
 from profiler.traces.nsysnames import Strings, copy_name, range_names
-from profiler.traces.sound import (
-    BLOCK_ROWS,
-    Columns,
-    Losses,
-    constant,
-    in_order,
-    is_constant,
-    joined,
-    sound_times,
-)
+from profiler.traces.sound import Columns, Losses, constant, in_order, sound_times
 from profiler.traces.tables import NONE, SCHEMAS, Trace
 from specfiles.errors import InputError
 
@@ -88,10 +81,6 @@ WANTED: dict[str, dict[str, tuple[str, ...]]] = {
 BRIEF = (*TIMES, "device", "stream", "name")
 T = TypeVar("T")
 VERSION = re.compile(r"_v\d+$")  # cudaLaunchKernel_v7000: the tool's mark of an interface's version
-ID_BITS = 24  # a global id holds the machine, the process and the thread, from high bits to low
-LOW_BITS = (1 << ID_BITS) - 1
-MOST_ID = np.int64((1 << 32) - 1)  # the bits of a correlation id
-SPARSEST = 4  # places for ids, for each id that is there
 TEXT = "substr(coalesce({}, ''), 1, 4000)"  # an event's own name; megabytes of it help nobody
 
 
@@ -120,7 +109,7 @@ class _Report:
         self.strings = Strings(self.database)
         self.numbers = DeviceNumbers(self.database)
         self.brief = (*BRIEF, "process") if brief and self.numbers else BRIEF if brief else ()
-        self.calls: _Calls | None = None
+        self.calls: Calls | None = None
 
     def trace(self) -> Trace:
         about, facts = origin(self.database), devices(self.database)
@@ -155,14 +144,14 @@ class _Report:
             words += names
             parts.append(columns)
         return_freed_memory()
-        columns = in_order(_stacked(parts), self.losses, distinct=True)
+        columns = in_order(stacked(parts), self.losses, distinct=True)
         if linked:
             unlinked = int((columns["launch"] < 0).sum()) if parts else 0
             self.losses.note("unlinked", unlinked, "activities whose launching call was not recorded")
         self.losses.note("noted", int(not parts), "report without any kernel, copy or set")
         views = len(self.database.views & {*KINDS, RUNTIME, NVTX})
         self.losses.note("dropped", views, "views in the place of tables: what they ask for is not run")
-        return _table("activities", columns, {"name": words, "kind": list(KINDS.values())})
+        return as_table("activities", columns, {"name": words, "kind": list(KINDS.values())})
 
     def _placed(self, batch: pa.RecordBatch) -> Columns:
         """A batch of activities: the call that launched each, and the device that it ran on."""
@@ -176,14 +165,14 @@ class _Report:
             columns["device"] = self.numbers.of(process, columns["device"])
         if "dynamic" in columns:
             columns["shared_bytes"] = columns.get("shared_bytes", 0) + columns.pop("dynamic")
-        return _compact("activities", columns)
+        return compact("activities", columns)
 
     def _numbers(self, batch: pa.RecordBatch) -> Columns:
         """A batch as integers, names that are written out (and not in StringIds) among them."""
         at = batch.schema.get_field_index("name")
         if at >= 0 and pa.types.is_string(batch.schema.field(at).type):
             batch = batch.set_column(at, "name", self.strings.numbers(batch.column(at)))
-        return _integers(batch)
+        return integers(batch)
 
     def _names(self, table: str, columns: Columns) -> tuple[Any, list[str]]:
         """Codes of the activities' names, and the names."""
@@ -200,15 +189,15 @@ class _Report:
     def _launches(self) -> pa.Table:
         """Calls of the runtime; their correlation ids are kept by process, until activities are linked."""
         columns = self._scan(
-            RUNTIME, lambda batch: _compact("launches", sound_times(self._numbers(batch), self.losses))
+            RUNTIME, lambda batch: compact("launches", sound_times(self._numbers(batch), self.losses))
         )
         columns = in_order(columns, self.losses)
         nothing = constant(NONE, len(columns["start_ns"]))
-        self.calls = _Calls(columns.get("process", nothing), columns.pop("correlation", nothing))
+        self.calls = Calls(columns.get("process", nothing), columns.pop("correlation", nothing))
         twice = self.calls.twice
         self.losses.note("noted", twice, "calls that share a correlation id; the first was taken")
         columns["name"], names = self.strings.used(columns.pop("name", nothing), VERSION)
-        return _table("launches", columns, {"name": names})
+        return as_table("launches", columns, {"name": names})
 
     def _ranges(self) -> pa.Table:
         texts: list[pa.DictionaryArray] = []
@@ -217,7 +206,7 @@ class _Report:
             texts.append(part[1])
             return part[0]
 
-        columns = _joined(map(numbers, self._batches(NVTX, self._ranged)))
+        columns = whole(map(numbers, self._batches(NVTX, self._ranged)))
         if not len(columns["start_ns"]):
             self.losses.note("noted", self.domains, UNSEEN)
             return SCHEMAS["ranges"].empty_table()
@@ -235,7 +224,7 @@ class _Report:
         last = max(int(columns["end_ns"].max()), int(columns["start_ns"].max()))
         self.losses.note("repaired", unclosed.sum(), "ranges never closed, taken to last to the end")
         columns["end_ns"] = np.where(unclosed, last, columns["end_ns"])
-        return _table("ranges", columns, words)
+        return as_table("ranges", columns, words)
 
     def _ranged(self, batch: pa.RecordBatch) -> tuple[Columns, pa.DictionaryArray]:
         """A batch of NVTX events, ranges only, and their texts; an end that is missing stays BAD."""
@@ -245,13 +234,13 @@ class _Report:
             batch = batch.filter(pc.is_in(batch["type"], pa.array(RANGE_TYPES, pa.int64())))
             batch = batch.drop_columns(["type"])
         texts = self.strings.texts(batch)
-        columns = _integers(batch.select([n for n in batch.schema.names if n not in ("text", "text_id")]))
+        columns = integers(batch.select([n for n in batch.schema.names if n not in ("text", "text_id")]))
         columns = sound_times({**columns, "row": np.arange(batch.num_rows)}, self.losses, ranges=True)
         texts = texts.take(pa.array(columns.pop("row")))
-        return _compact("ranges", columns), texts
+        return compact("ranges", columns), texts
 
     def _scan(self, table: str, shape: Callable[[pa.RecordBatch], Columns]) -> Columns:
-        return _joined(self._batches(table, shape))
+        return whole(self._batches(table, shape))
 
     def _batches(self, table: str, shape: Callable[[pa.RecordBatch], T]) -> Iterator[T]:
         """A table's batches, reshaped; none where there is no such table. Required: start and end."""
@@ -270,138 +259,3 @@ class _Report:
                     "export the report again."
                 )
         return self.database.scan(table, asked, shape)
-
-
-class _Calls:
-    """Rows of the launches by process and correlation id.
-
-    Ids of a report lie close together: a row for each of them takes less memory, and a question less time,
-    than ids in order do. Those are for reports whose ids do not.
-    """
-
-    def __init__(self, process: Any, correlation: Any) -> None:
-        rows = np.flatnonzero(correlation > 0).astype(np.int32)  # others launched nothing
-        ids = correlation[rows] & MOST_ID
-        self._processes = np.unique(process[:1] if is_constant(process) else process)
-        self._least = int(ids.min()) if len(ids) else 0
-        self._width = int(ids.max()) - self._least + 1 if len(ids) else 1
-        keys = self._keys(process[rows], ids)
-        self._ordered: Any = None
-        if self._width * len(self._processes) <= SPARSEST * len(rows):
-            self._rows = np.full(self._width * len(self._processes), np.int32(NONE))
-            self._rows[keys[::-1]] = rows[::-1]  # launches stand in order of time: the first stays
-            self.twice = len(rows) - int((self._rows >= 0).sum())
-            return
-        order = np.argsort(keys, kind="stable")
-        self._ordered, self._rows = keys[order], rows[order]
-        self.twice = int((self._ordered[1:] == self._ordered[:-1]).sum())
-
-    def rows(self, process: Any, correlation: Any) -> Any:
-        """The row of each activity's call, -1 where there is none."""
-        if not len(self._rows):
-            return np.full(len(process), np.int32(NONE))
-        place = np.minimum(np.searchsorted(self._processes, process), len(self._processes) - 1)
-        ids = (correlation & MOST_ID) - self._least
-        known = (self._processes[place] == process) & (correlation > 0) & (ids >= 0) & (ids < self._width)
-        keys = np.where(known, place * self._width + ids, 0)
-        if self._ordered is None:
-            return np.where(known, self._rows[keys], np.int32(NONE))
-        at = np.minimum(np.searchsorted(self._ordered, keys), len(self._ordered) - 1)
-        return np.where(known & (self._ordered[at] == keys), self._rows[at], np.int32(NONE))
-
-    def _keys(self, process: Any, ids: Any) -> Any:
-        """One number for process and id."""
-        keys = np.empty(len(ids), np.int64)
-        for at in range(0, len(ids), BLOCK_ROWS):
-            piece = slice(at, at + BLOCK_ROWS)
-            place = np.searchsorted(self._processes, process[piece])
-            keys[piece] = place * self._width + (ids[piece] - self._least)
-        return keys
-
-
-def _integers(batch: pa.RecordBatch) -> Columns:
-    """Columns as int64 of their own, -1 for NULL (BAD in times); an ArrowTypeError for anything else."""
-    columns = {}
-    for name, values in zip(batch.schema.names, batch.columns, strict=True):
-        if not pa.types.is_integer(values.type):
-            raise pa.ArrowTypeError(f"column {name} holds values of type {values.type}, expected integers")
-        absent = BAD if name in TIMES else NONE
-        numbers = (values.fill_null(absent) if values.null_count else values).to_numpy()
-        if name in ("process", "thread"):
-            columns["process"] = numbers >> ID_BITS & LOW_BITS
-        if name != "process":
-            columns[name] = numbers & LOW_BITS if name == "thread" else numbers
-    return columns
-
-
-def _compact(table: str, columns: Columns) -> Columns:
-    """Columns as narrow as their numbers, what does not change as a constant, nothing of the batch kept.
-
-    A number that its table has no room for becomes the nearest that it has.
-    """
-    schema = SCHEMAS[table]
-    for name, values in columns.items():
-        kind = schema.field(name).type if name in schema.names else pa.int64()
-        most = np.iinfo(np.int32 if pa.types.is_int32(kind) else np.int64)
-        # A clock may begin before its zero; names that stand in the table have numbers below it.
-        least = most.min if name in (*TIMES, "name") else NONE
-        low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
-        if low < least or high > most.max:
-            values = values.clip(least, most.max)  # noqa: PLW2901
-            low, high = max(low, least), min(high, most.max)
-        width = np.int64 if name in TIMES else _width(low, high)
-        columns[name] = (
-            constant(width(low), len(values)) if low == high and len(values) else values.astype(width)
-        )
-    return columns
-
-
-def _width(low: int, high: int) -> type[np.signedinteger[Any]]:
-    """The narrowest integers that hold these."""
-    fitting = (w for w in (np.int8, np.int16, np.int32) if np.iinfo(w).min <= low and high <= np.iinfo(w).max)
-    return next(fitting, np.int64)
-
-
-def _joined(parts: Iterable[Columns]) -> Columns:
-    """Batches of one table, one under the other; no rows where there are none."""
-    return joined(parts) or {name: np.empty(0, np.int64) for name in TIMES}
-
-
-def _stacked(parts: Sequence[Columns]) -> Columns:
-    """Columns of several kinds of activities; what a kind lacks is -1."""
-    widths = {name: values.dtype for part in parts for name, values in part.items()}
-    for part in parts:
-        rows = len(part["start_ns"])
-        part.update({n: constant(w.type(NONE), rows) for n, w in widths.items() if n not in part})
-    return _joined(parts)
-
-
-def _table(name: str, columns: Columns, words: dict[str, list[str]]) -> pa.Table:
-    """Columns as a table of SCHEMAS; what is missing is -1, in pieces that share their memory."""
-    rows = len(columns["start_ns"])
-    arrays = []
-    for field in SCHEMAS[name]:
-        values = columns.pop(field.name, None)
-        known = pa.array(words.get(field.name, []), pa.string())
-        if values is not None and is_constant(values):
-            arrays.append(_same(field.type, int(values[0]), rows, known))
-        elif field.name in words and values is not None:
-            indices = pa.array(values.astype(np.int32, copy=False), mask=values < 0)
-            arrays.append(pa.chunked_array([pa.DictionaryArray.from_arrays(indices, known)]))
-        elif values is not None:
-            arrays.append(pa.chunked_array([pa.array(values, field.type)]))
-        else:
-            arrays.append(_same(field.type, 0 if field.name == "source" else NONE, rows, known))
-    return pa.table(arrays, schema=SCHEMAS[name])
-
-
-def _same(kind: pa.DataType, value: int, rows: int, words: pa.Array, piece: int = 1 << 16) -> pa.ChunkedArray:
-    """One value, or the word of one code (-1: null), for every row."""
-    some = min(rows, piece)
-    if pa.types.is_dictionary(kind):
-        codes = pa.array(np.full(some, value, np.int32), mask=np.full(some, value < 0))
-        values = pa.DictionaryArray.from_arrays(codes, words)
-    else:
-        values = pa.array(np.full(some, value, kind.to_pandas_dtype()), kind)
-    pieces = [values.slice(0, min(piece, rows - at)) for at in range(0, rows, piece)]
-    return pa.chunked_array(pieces, kind)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from profiler.traces.nsyscolumns import ID_BITS, LOW_BITS
 from profiler.traces.nsysnames import decoded
 from profiler.traces.tables import NONE
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 MADE = 33  # the type of the event that names a category
 MOST = 100_000  # names kept: a program that makes more of them names no operators
-ID_BITS, LOW_BITS = 24, (1 << 24) - 1  # a global id holds the machine, the process and the thread
 
 
 class Categories:

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from profiler.traces.formulas import FORMULAS, Recorded, Tensor
+from profiler.traces.formulas import FORMULAS
+from profiler.traces.recorded import Recorded, Tensor
 from profiler.traces.steps import StepFacts
 from specfiles.errors import choose
 from specfiles.reading import read_yaml

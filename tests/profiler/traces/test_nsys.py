@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler.traces import kineto, ncu, ncurep, nsys, nsysrep
+from profiler.traces.attribution import attribute
 from profiler.traces.memory import memory
 from profiler.traces.reading import reader_of
 from profiler.traces.tables import SCHEMAS, Trace
@@ -289,6 +290,29 @@ def test_ranges_of_every_sort(report: Callable[..., Path]) -> None:
         ("(no name)", "nvtx", 6, 7, None),
     ]
     assert lost(trace, "repaired") == {"ranges never closed, taken to last to the end": 1}
+
+
+def test_sizes_that_a_range_tells_are_the_work_of_its_kernels(report: Callable[..., Path]) -> None:
+    """A product of 2 x 3 x 5, 60 FLOP and 2 (6 + 15 + 10) bytes; two ranges whose sizes cannot be."""
+    told = ['{"kind":"gemm","m":2,"n":5,"k":3}', '{"kind":"gemm","m":"2","n":5,"k":3}', '{"kind":"gemm"}']
+    named = [nvtx(0, None, text, kind=33, domainId=1, category=i) for i, text in enumerate(told, 1)]
+    ranges = [nvtx(100 * i, 100 * i + 50, f"op_{i}", domainId=1, category=i) for i in (1, 2, 3)]
+    trace = nsys.read(
+        report(
+            CUPTI_ACTIVITY_KIND_KERNEL=[
+                row
+                for i in (1, 2, 3)
+                for row in (kernel(100 * i + 50, 100 * i + 59, i), kernel(100 * i + 60, 100 * i + 80, i))
+            ],
+            CUPTI_ACTIVITY_KIND_RUNTIME=[call(100 * i + 5, 100 * i + 6, i) for i in (1, 2, 3)],
+            NVTX_EVENTS=named + ranges,
+        )
+    )
+    rows = attribute(trace)["attribution"].to_pylist()
+    assert [row["operator"] for row in rows] == [f"op_{i}" for i in (1, 1, 2, 2, 3, 3)]
+    assert [row["matrix_flops"] for row in rows] == [0, 60, 0, 0, 0, 0]  # on the longest kernel of the range
+    assert [row["work_bytes"] for row in rows] == [0, 62, 0, 0, 0, 0]
+    assert [row["how"] for row in rows] == ["shapes"] * 2 + [None] * 4
 
 
 def test_ranges_that_the_tool_could_not_see_are_said(report: Callable[..., Path]) -> None:

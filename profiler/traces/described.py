@@ -1,0 +1,51 @@
+"""Operators that a range tells whole: kind and sizes as JSON, as `roofline profile --nsys` writes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from specfiles.errors import InputError
+from workloads.operators import KINDS, Operator
+
+MOST_SIZE = 2**48
+MARK = '{"kind":'
+BY_KIND = {kind.kind: kind for kind in KINDS}
+TYPES: dict[str, tuple[type, ...]] = {
+    "Size": (int, float),
+    "Size | None": (int, float),
+    "DtypeLike": (str,),
+    "bool": (bool,),
+    "str": (str,),
+    "FeatureKind": (str,),
+}
+
+
+@cache
+def described(shapes: str) -> Operator | None:
+    """The operator; None where no such one exists, or its sizes are none that can be."""
+    if not shapes.startswith(MARK):
+        return None
+    try:
+        told = msgspec.json.decode(shapes.encode())
+        kind = BY_KIND[told.pop("kind")]
+        types = {field.name: str(field.type) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        if not all(_is_a(value, types[name]) for name, value in told.items()):
+            return None
+        operator = kind(**told)
+        work = operator.work()
+        sums = (work.matrix_flops, work.vector_flops, work.special_ops, work.bytes, work.comm_bytes)
+        known = all(0 <= float(value) < math.inf for value in sums)
+    except (KeyError, TypeError, ValueError, ArithmeticError, msgspec.DecodeError, InputError):
+        return None
+    return operator if known else None
+
+
+def _is_a(value: Any, kind: str) -> bool:
+    """Whether a value is of a field's type; a text would multiply where a size is meant."""
+    number = type(value) in (int, float)
+    return type(value) in TYPES.get(kind, ()) and (not number or 0 <= value <= MOST_SIZE)
