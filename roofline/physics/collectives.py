@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 STEEP = 8.0  # of the change between kernels around a size: versions of a library differ in it
 SWITCH_GPUS = 8.0  # from how many GPUs on NCCL reduces in the switch (NVLS), where there is one
+HOST_GPUS = 8.0  # of one host, among which nothing is quicker than the ring for short messages
 SWITCH_CAPABILITY = 90  # NVLink SHARP came with Hopper's switches
 
 CONSTANTS = (
@@ -105,8 +106,12 @@ class _Message:
 
     @property
     def steps(self) -> Any:
-        """Of the ring: around once, twice where the sum is shared again; all at once for all-to-all."""
-        around = np.where(self.reduces, 2 * self.peers, self.peers)
+        """Of the ring: around once, twice where the sum is shared again; all at once for all-to-all.
+
+        Sums over more GPUs than a host has go up and down a tree of hosts (NCCL 2.4, double binary trees).
+        """
+        chain = np.minimum(self.peers, HOST_GPUS - 1) + np.log2(np.maximum(self.gpus / HOST_GPUS, 1.0))
+        around = np.where(self.reduces, 2 * chain, self.peers)
         return np.where((self.op == "alltoall") | (self.op == "sendrecv"), 1.0, around)
 
     def library(self, c: Mapping[str, float]) -> tuple[Any, Any]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hwspecs import load_device
+from roofline.ceilings import ceilings
+from roofline.optable import predict_table
 from roofline.physics.base import Gpu, total
 from roofline.physics.collectives import CollectiveModel
 from roofline.physics.columns import dtypes_of
@@ -63,6 +66,27 @@ def test_a_long_ring_sends_twice_what_it_gathers() -> None:
     assert sums == pytest.approx(2 * gathered, rel=1e-3)
     assert A100.link_byte_per_s is not None
     assert sums == pytest.approx(1.5e12 / A100.link_byte_per_s / START["link_share"], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["l40s", "gb200", "h100_pcie", "mi300x", "rtx_pro_6000", "v100_sxm2"])
+def test_on_unmeasured_links_short_sums_wait_and_long_ones_approach_the_link(name: str) -> None:
+    """By the constants that each GPU gets, from 2 to 72 of them; PCIe boxes and racks of one fabric alike."""
+    device = load_device(name)
+    table = pd.DataFrame({"op": "allreduce", "dtype": "bf16", "kernel": "NCCL", "bytes": [1e3, 4e9]})
+    for gpus in (2, 8, 16, 72):
+        rows = table.assign(n_gpus=gpus)
+        time = predict_table(rows, ceilings(device, "calibrated"))["predicted_us"].to_numpy()
+        floor = predict_table(rows, ceilings(device))["predicted_us"].to_numpy()
+        assert 2 < time[0] < 120, gpus
+        assert 1 <= time[1] / floor[1] < 1.8, gpus
+
+
+def test_a_short_sum_over_hosts_climbs_a_tree_not_a_ring() -> None:
+    eight, sixteen, rack = (
+        float(parts(op="allreduce", bytes=256.0, n_gpus=n, kernel="NCCL")["latency"][0]) for n in (8, 16, 64)
+    )
+    assert sixteen - eight == pytest.approx((rack - eight) / 3)  # one level more, and three
+    assert rack < 2 * eight
 
 
 def test_a_switch_that_reduces_takes_each_message_once() -> None:
