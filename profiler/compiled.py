@@ -25,10 +25,8 @@ from specfiles.errors import InputError
 if TYPE_CHECKING:
     from profiler.subject import Subject
 
-CONFIG = {
-    "fx_graph_cache": False,  # a graph from the cache is not compiled, and nothing would be heard of it
-    "cpp.enable_kernel_profile": True,  # the profiler sees a processor's kernels
-}
+UNCACHED = {"fx_graph_cache": False}  # a cached graph is not compiled, and nothing would be heard of it
+ON_CPU = {"cpp.enable_kernel_profile": True}  # the profiler sees a device's kernels without being told
 # Nodes that name other tensors' memory and compute nothing.
 VIEWS = frozenset(
     [
@@ -118,7 +116,8 @@ class CompiledStep:
 
         calls: list[_Call] = []
         named = operators_of(graph.graph.nodes, self.subject)
-        with inductor.patch(CONFIG), functorch.patch(enable_autograd_cache=False), _heard(calls):
+        config = UNCACHED if self.subject.device.startswith("cuda") else {**UNCACHED, **ON_CPU}
+        with inductor.patch(config), functorch.patch(enable_autograd_cache=False), _heard(calls):
             made = compile_fx(graph, inputs)
         self.graphs += 1
         self.sites += _sites(calls, named)

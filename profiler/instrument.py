@@ -18,11 +18,12 @@ from profiler.ranges import Family, family
 from workloads.blocks import AttentionBlock
 
 if TYPE_CHECKING:
-    from profiler.recorders import Call, Recorder
+    from profiler.recorders import Call, Marks, Recorder
     from profiler.subject import Subject
 
-APPEND, ROPE, SAMPLING = (
+APPEND, CORE, ROPE, SAMPLING = (
     "layers.attention.kv_append",
+    "layers.attention.core",
     "layers.attention.rope",
     "sampling",
 )
@@ -113,6 +114,8 @@ def _instrument_layer(
             before[gap.before][:0] = end  # ahead of the next module's own beginning
         else:
             after[""] += end  # the layer's own return
+    if parts.attends_until:
+        before[parts.attends_until][:0] = recorder.marks(CORE)[1]
     before[""].insert(0, partial(gate.append, None))
     after[""].append(gate.pop)
     for path in {*before, *after}:
@@ -131,6 +134,11 @@ def _instrument_functions(
     modeling = sys.modules[type(subject.network).__module__]
     for name in filter(partial(hasattr, modeling), ROTATIONS):
         stack.enter_context(replaced(modeling, name, _around(recorder, ROPE, gate)))
+    if family(subject.loaded.model).attends_until:  # attention begins where the cache was updated
+        begin, end = recorder.marks(APPEND)
+        marks = begin, (*end, *recorder.marks(CORE)[0])
+        stack.enter_context(replaced(PreallocatedLayer, "update", _gated(marks, gate)))
+        return
     stack.enter_context(replaced(PreallocatedLayer, "update", _around(recorder, APPEND, gate)))
     if subject.attention == "eager":
         _wrap_eager(stack, modeling, recorder, cores, gate)
@@ -161,9 +169,13 @@ def _attention(function: Function, recorder: Recorder, cores: list[str], gate: l
 
 def _around(recorder: Recorder, name: str, gate: list[None] | None = None) -> Wrap:
     """A decorator that puts the callable into the range `name`, where a gate is given while it is open."""
-    before, after = recorder.marks(name)
-    if gate is None:
-        return _wrap(before, after)
+    marks = recorder.marks(name)
+    return _wrap(*marks) if gate is None else _gated(marks, gate)
+
+
+def _gated(marks: Marks, gate: list[None]) -> Wrap:
+    """A decorator that makes calls before and after the callable while the gate is open."""
+    before, after = marks
 
     def wrap(function: Function) -> Function:
         ranged = _wrap(before, after)(function)

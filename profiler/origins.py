@@ -40,6 +40,7 @@ class _Placing:
         self.parts, self.cores = parts, cores
         self.modules = sorted(parts.modules.items(), key=lambda item: -len(item[0]))
         self.ended = ""  # the module of the layer that ran last, relative to the layer
+        self.attends = False  # between the cache's update and what ends attention, in code of the model's own
 
     def operator(self, node: Any) -> str | None:
         """The operator of the next node."""
@@ -58,10 +59,14 @@ class _Placing:
         for part, name in self.modules:
             if _within(inner, part):
                 self.ended = inner
+                self.attends = self.attends and not _within(inner, self.parts.attends_until)
                 return name
         for function, name in ((CACHING, APPEND), (_named(*ROTATIONS), ROPE), (ATTEND, self.cores[layer])):
             if function.search(trace):
+                self.attends = name == APPEND and bool(self.parts.attends_until)
                 return name
+        if self.attends and inner == self.parts.attends_until.rpartition(".")[0]:
+            return self.cores[layer]
         gaps = [
             gap
             for gap in self.parts.gaps

