@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 FOLDER = "nsight"  # the imported run inside the run that was measured without a tool
 NSYS = ("profile", "--trace=nvtx,cuda,osrt", "--sample=none", "--cpuctxsw=none", "--force-overwrite=true")
-ON_CUDA = ("--capture-range=cudaProfilerApi", "--capture-range-end=stop")  # else loading is recorded too
+ON_CUDA = (
+    "--capture-range=cudaProfilerApi",  # else loading is recorded too
+    "--capture-range-end=stop",
+    "--cuda-graph-trace=node",  # else a replayed graph is one row
+)
 NCU = ("--nvtx", "--set", "roofline", "--clock-control", "none", "--profile-from-start", "off", "-f")
 WHERE = {
     "nsys": "Nsight Systems is part of the CUDA toolkit and of Debian's package nsight-systems",
