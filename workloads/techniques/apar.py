@@ -23,7 +23,7 @@ class Apar(Technique):
     needs = "a model fine-tuned to mark forks"
     quality = "retrained"
     slot = "how the answer is organised"
-    order = TOKENS
+    order = TOKENS - 5  # parts are of tokens, which may then be made several at once
     assumed = (
         "branches",
         "longest",

@@ -34,7 +34,7 @@ def in_rounds(
     """
     passes: list[Pass] = []
     for plain in schedule.passes:
-        if plain.phase == "decode" and plain.scope == "":
+        if plain.phase == "decode" and plain.scope == "" and plain.q_len == 1:
             rounds = plain.times / tokens
             passes += [*drafting(plain, rounds), verification(plain, positions, rounds)]
         else:

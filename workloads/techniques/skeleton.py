@@ -23,7 +23,7 @@ class SkeletonOfThought(Technique):
     needs = "answers that consist of independent points"
     quality = "lossy"
     slot = "how the answer is organised"
-    order = TOKENS
+    order = TOKENS - 5  # parts are of tokens, which may then be made several at once
     assumed = (
         "points",
         "longest",

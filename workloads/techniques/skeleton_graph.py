@@ -23,7 +23,7 @@ class SkeletonGraph(Technique):
     needs = "answers whose points depend on few others"
     quality = "lossy"
     slot = "how the answer is organised"
-    order = TOKENS
+    order = TOKENS - 5  # parts are of tokens, which may then be made several at once
     assumed = (
         "points",
         "levels",
