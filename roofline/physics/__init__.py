@@ -18,11 +18,12 @@ def models() -> dict[str, KernelModel]:
     from roofline.physics.gemm import GemmModel
     from roofline.physics.mla import MlaDecodeModel, MlaPrefillModel
     from roofline.physics.moe import MoeModel
-    from roofline.physics.prefill import PrefillModel
+    from roofline.physics.prefill import EncoderModel, PrefillModel
 
     known: list[KernelModel] = [
         GemmModel(),
         PrefillModel(),
+        EncoderModel(),
         DecodeModel(),
         MlaPrefillModel(),
         MlaDecodeModel(),

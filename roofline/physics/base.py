@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 # Bytes that one streaming multiprocessor takes from the L2 per clock: the width of its port to the crossbar
 # (Chips and Cheese and gpu-benches reach 80-100 % of it on Volta to Blackwell).
 L2_BYTES_PER_CLOCK = 64.0
+# What the slices behind the ports deliver together, as a share of the ports: dies with stacked memory have
+# two partitions of slices (5.4 of 9.7 TB/s on an A100, 7.0 of 12.8 on an H100 PCIe), dies for graphics one
+# and fewer (5.2 of 22.9 TB/s on an L40; all gpu-benches, gpu-l2-cache).
+SLICES_OF_STACKS, SLICES_OF_GRAPHICS = 0.55, 0.23
 
+HEAT_S = 3e-3  # of full load until the power limit lowers the clock
 
 LINKS: tuple[LinkName, ...] = ("nvlink", "xgmi", "pcie")  # to other GPUs, the fastest first
 
@@ -83,6 +88,19 @@ class Gpu:
     shared_bytes: float  # per processor
     link_byte_per_s: float | None  # to the other GPUs, one direction
     tdp_w: float | None
+    stacked: bool = True  # memory in stacks beside the die (HBM), behind an L2 of two partitions
+    # Measured shares of peaks ("dram": of the memory's) and how they were measured.
+    reached: Mapping[str, tuple[float, str]] = field(default_factory=dict)
+
+    @property
+    def slices(self) -> float:
+        """What the slices of the L2 deliver, as a share of all processors' ports."""
+        return SLICES_OF_STACKS if self.stacked else SLICES_OF_GRAPHICS
+
+    @property
+    def partitions(self) -> int:
+        """Of the L2: each caches for its own processors, so that what all read stands in both."""
+        return 2 if self.stacked and self.capability >= 80 else 1
 
     @property
     def joule_per_flop(self) -> float | None:
@@ -131,6 +149,8 @@ class Gpu:
             shared_bytes=shared.value if shared else 100e3,
             link_byte_per_s=link.byte_per_s.value if link else None,
             tdp_w=sheet.tdp_w.value if sheet.tdp_w else None,
+            stacked="HBM" in sheet.dram.type,
+            reached=_reached(device),
         )
 
     @property
@@ -150,6 +170,19 @@ class Gpu:
                 f"{self.name} has no dense peak for {dtype} (it has: {known}); choose another dtype."
             )
         return self.tensor_flop_per_s[dtype]
+
+
+def _reached(device: Device) -> dict[str, tuple[float, str]]:
+    """What was measured on the device itself, as shares of its data sheet, and how."""
+    sheet, measured = device.datasheet, device.measured
+    found = {
+        str(name): (value.value / sheet.tensor_flop_per_s[name].value, value.source)
+        for name, value in measured.tensor_flop_per_s.items()
+        if name in sheet.tensor_flop_per_s
+    }
+    if (stream := measured.dram_byte_per_s) and sheet.dram.byte_per_s:
+        found["dram"] = (stream.value / sheet.dram.byte_per_s.value, stream.source)
+    return found
 
 
 class KernelModel(Protocol):

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 BLOCK_KEYS = 128.0  # that a thread block loads at once; also the step to which pages are rounded
 TILE_ROWS = 128.0  # query heads of one KV head that a thread block takes, at most
-GROUPED_HEADS = 32.0  # of one group that TensorRT-LLM's grouped kernel (XQA) takes before Blackwell
+GROUPED_HEADS = 32.0  # of one group that TensorRT-LLM's grouped kernels take (XQA; trtllm-gen on Blackwell)
+SORTED_BATCH = 992.0  # sequences that vLLM's FlashAttention 3 prepares in a kernel of 32 warps of 31
 GROUPED_SHARE = 0.25  # of the processors that it must fill, at a block per 128 keys, to be taken
-SORTED_BATCH = 992.0  # sequences that FlashAttention 3's scheduler kernel prepares (32 warps of 31)
 
 CONSTANTS = (
     Constant("launch_s", "s", 1e-6, 5e-5, 8e-6, "start of the kernels, one after the other, and the append"),
@@ -27,9 +27,9 @@ CONSTANTS = (
     Constant("head_s", "s", 1e-10, 1e-6, 1e-8, "of cta_s for each query head of 128 elements", "1/clock"),
     Constant("block_s", "s", 1e-8, 2e-5, 3e-7, "latency of one block of keys of 128 elements", "1/clock"),
     Constant("tile_share", "", 0.02, 2.0, 0.5, "share of tensor and special-function peaks inside a tile"),
-    Constant("dram_share", "", 0.3, 1.0, 0.9, "share of the memory bandwidth"),
-    Constant("l2_share", "", 0.25, 1.5, 0.5, "share of the L2 bandwidth"),
-    Constant("l2_fill", "", 0.2, 1.0, 0.6, "share of the L2 that keeps the cache from one step to the next"),
+    Constant("dram_share", "", 0.3, 1.0, 0.9, "share of the memory bandwidth", "stream"),
+    Constant("l2_share", "", 0.1, 1.0, 0.5, "share of the L2 bandwidth", "slices"),
+    Constant("l2_fill", "", 0.2, 1.0, 0.6, "share of the L2 that keeps the cache between steps", "whole"),
     Constant("sharpness", "", 1.0, 20.0, 3.0, "how well latency hides behind the stream of keys"),
     Constant("most_splits", "", 4.0, 256.0, 48.0, "thread blocks that share one sequence and head, at most"),
     Constant("split_keys", "", 32.0, 1024.0, 150.0, "keys below which they are not split further"),
@@ -38,7 +38,7 @@ CONSTANTS = (
     Constant("sequence_s", "s", 1e-11, 1e-7, 1e-9, "scheduling one more sequence of the batch", "1/clock"),
     Constant("window_s", "s", 1e-8, 1e-5, 1e-7, "masking the edges of a window"),
 )
-# Ampere's FlashAttention 2 and, before Blackwell, TensorRT-LLM's kernel of one thread block per query head.
+# Ampere's FlashAttention 2; TensorRT-LLM's kernel of one thread block per query head; FlashAttention 3.
 SWAP = Constant("swap_s", "s", 1e-8, 2e-5, 1e-7, "copies that bring grouped heads into one tile")
 PLAIN = (
     Constant("plain_launch_s", "s", 1e-6, 5e-5, 8e-6, "launch_s of the kernel without grouped heads"),
@@ -46,6 +46,11 @@ PLAIN = (
     Constant("plain_block_s", "s", 1e-8, 2e-5, 2e-6, "block_s of the same", "1/clock"),
     Constant("grouped_waves", "", 0.25, 16.0, 1.0, "thread blocks per processor up to which XQA splits"),
     Constant("plain_fill", "", 0.1, 2.0, 0.5, "thread blocks per processor up to which the same splits"),
+)
+# Since Hopper.
+WIDE = Constant("wide_share", "", 0.3, 1.2, 0.9, "rate for heads of more than 128 elements, of the others'")
+PADDING = Constant(
+    "padding_s", "s", 1e-8, 2e-5, 1e-6, "kernels around heads of a size that is no power of two"
 )
 
 
@@ -68,11 +73,11 @@ class DecodeModel:
     kinds: ClassVar[tuple[str, ...]] = ("attention_decode",)
     family: ClassVar[tuple[str, ...]] = ("n_heads", "n_kv_heads", "head_dim", "window")
     start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places
+    most_rows: ClassVar[int] = 600
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
-        """Older generations have kernels besides that their libraries still take for some shapes."""
-        older = PLAIN if gpu.generation < 10 else ()
-        return (*CONSTANTS, *older, *((SWAP,) if gpu.generation < 9 else ()))
+        """Some generations have kernels besides that their libraries take for some shapes."""
+        return (*CONSTANTS, *PLAIN, *((SWAP,) if gpu.generation < 9 else (WIDE, PADDING)))
 
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
         """Ideal roofline, what the stream reaches of it, waves, splits, and the kernels around."""
@@ -81,6 +86,8 @@ class DecodeModel:
         if gpu.generation < 9:
             swapped = (shape.group > 1) & (shape.kv_heads > 1) & (shape.batch > 1)  # else a view serves
             parts["launch"] = parts["launch"] + swapped * c["swap_s"] * (kernel == "vllm_flash_attn")
+        elif kernel == "fa3":  # SGLang's
+            parts["launch"] = parts["launch"] + (np.log2(shape.key_dim) % 1 > 0) * c["padding_s"]
         return parts
 
 
@@ -93,7 +100,7 @@ def _grid(shape: Shape, kernel: str, gpu: Gpu, dtype: Dtypes, c: Mapping[str, fl
         splits = np.where(group == 1, 1.0, splits)
     heads = np.minimum(group, TILE_ROWS)
     grid = Grid(tiles, rows, heads, splits, c["launch_s"], c["cta_s"], c["block_s"])
-    if kernel == "torch_flow" and gpu.generation < 10:
+    if kernel == "torch_flow":
         return _tensorrt_grid(shape, seen, grid, gpu, dtype, c)
     return grid
 
@@ -107,24 +114,29 @@ def even_splits(units: Floats, seen: Floats, gpu: Gpu, c: Mapping[str, float]) -
 def _tensorrt_grid(
     shape: Shape, seen: Floats, grid: Grid, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]
 ) -> Grid:
-    """TensorRT-LLM before Blackwell: XQA where heads share a KV head, else a kernel of one query head.
+    """TensorRT-LLM: a kernel that packs the heads of a KV head, else one of one query head.
 
-    Its dispatcher takes XQA where thread blocks of 128 keys would fill a quarter of the processors, and
-    always on Hopper where the cache is fp8, for which it has a kernel of its own.
+    Before Blackwell the first is XQA. Its dispatcher takes it where heads share a KV head and thread blocks
+    of 128 keys would fill a quarter of the processors, and always on Hopper where the cache is fp8, for which
+    it has a kernel of its own. Blackwell's takes all groups up to GROUPED_HEADS.
     """
     group, units = shape.group, shape.batch * shape.kv_heads
     pieces = np.maximum(1.0, np.floor(seen / BLOCK_KEYS))
-    own = dtype.kv == "fp8" and gpu.generation >= 9
-    plain = (group == 1) | (group > GROUPED_HEADS)
+    own = gpu.generation >= 10 or (dtype.kv == "fp8" and gpu.generation >= 9)
+    plain = group > GROUPED_HEADS
+    if gpu.generation < 10:
+        plain |= group == 1
     if not own:
         plain |= units * pieces < GROUPED_SHARE * gpu.processors
     rows = np.maximum(8.0 if own else 16.0, np.exp2(np.ceil(np.log2(group))))
     grouped = np.clip(c["grouped_waves"] * gpu.processors / units, 1.0, pieces)
+    if gpu.generation >= 10:
+        rows, grouped = grid.rows, grid.splits
     alone = np.clip(c["plain_fill"] * gpu.processors / (units * group), 1.0, pieces)
     return Grid(
         tiles=np.where(plain, group, grid.tiles),
         rows=np.where(plain, 1.0, rows),
-        heads=np.where(plain, 1.0, rows),
+        heads=np.where(plain, 1.0, rows if gpu.generation < 10 else grid.heads),
         splits=np.where(plain, alone, grouped),
         launch_s=np.where(plain, c["plain_launch_s"], grid.launch_s),
         cta_s=np.where(plain, c["plain_cta_s"], grid.cta_s),
@@ -147,10 +159,12 @@ def decode_parts(
     start_s = grid.cta_s + c["head_s"] * grid.heads * shape.key_dim / 128
     latency = _latency_s(shape, grid, units, start_s, gpu, dtype, c)
     stream = _stream_s(shape, grid, gpu, dtype, c)
+    rate = np.where(shape.key_dim > 128, c.get(WIDE.name, 1.0), 1.0)
+    latency, stream = latency / rate, stream / rate
     attended = smooth_max([latency, stream], c["sharpness"])
     ideal = np.minimum(shape.ideal_s(gpu, dtype), attended)  # a warm L2 can beat the memory's roofline
     reached = np.maximum(stream, ideal)
-    scheduled = np.where(("fa3" in kernel) & (shape.batch > SORTED_BATCH), 0.0, shape.batch)
+    scheduled = np.where((kernel == "vllm_flash_attn_fa3") & (shape.batch > SORTED_BATCH), 0.0, shape.batch)
     return {
         "ideal": ideal,
         "reached": reached - ideal,

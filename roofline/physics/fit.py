@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FOLDS = 5
 SOFT = 0.05  # errors beyond 5 % count linearly: harnesses differ by that much
-MOST_ROWS = 300  # of a cell that a fit looks at, evenly spread
+MOST_ROWS = 300  # of a cell that a fit looks at, evenly spread; a model that is quick may say more
 STEP = 0.004  # of a bound's range: tiles and splits are discrete, smaller steps see only their noise
 STARTS, TRIED = 32, 1  # points that a fit without a prior looks at, and those that it descends from
 SPREAD = 0.5  # of a bound's range that these points span
@@ -70,7 +70,8 @@ def fit(cells: Sequence[Cell], prior: Mapping[str, float] | None = None) -> dict
     from scipy.optimize import least_squares
 
     constants = cells[0].model.constants(cells[0].gpu, cells[0].dtype)
-    cells = [_thinned(_possible(cell), MOST_ROWS // min(len(cells), 2)) for cell in cells]
+    most = getattr(cells[0].model, "most_rows", MOST_ROWS) // min(len(cells), 2)
+    cells = [_thinned(_possible(cell), most) for cell in cells]
     centre = np.array([_inside(c, (prior or {}).get(c.name, c.start)) for c in constants])
     alone = getattr(cells[0].model, "start_weight", START_WEIGHT)
     weight = np.sqrt(PRIOR_ROWS) * SOFT * 4 * (alone if prior is None else 1.0)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from roofline.physics.base import Constant, column
+from roofline.physics.base import HEAT_S, SLICES_OF_STACKS, Constant, column
 from workloads.dtypes import bytes_per_element, compute_dtype
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class GemmModel:
         "activations read again": "sweeps over W read an A again that the L2 cannot keep",
         "imperfect overlap": "loads do not hide wholly behind arithmetic where both are long",
         "split over k": "few tiles: the sum over k is split and its parts are added up",
+        "power limit": "long products lower the clock",
         "first loads": "latency of memory before the first product",
         "another kernel for one row": "some libraries run a slower one where the product is a vector's",
         "launch": "start and end of the kernel",
@@ -121,6 +122,8 @@ class GemmModel:
             mean = seconds if seconds.ndim == 1 else np.einsum("tsr,tsr->r", seconds, weight)
             mean = np.maximum(mean.astype(np.float64), before)
             parts[name], before = mean - before, mean
+        busy = (compute / c["compute_share"]).astype(np.float64)
+        parts["power limit"] = c["sustained"] * busy * busy / (busy + HEAT_S)
         parts["first loads"] = c["first_load_s"] * absent.astype(np.float64)
         parts["launch"] = np.full(len(m), c["launch_s"])
         parts["another kernel for one row"] = np.where(m == 1, c["vector_s"], 0.0)
@@ -146,6 +149,10 @@ def _cut(m: Any, n: Any, k: Any, gpu: Gpu, dtype: Dtypes, c: Mapping[str, Any]) 
     down, across = np.ceil(m / bm), np.ceil(n / bn)
     full = np.maximum(down * across / gpu.processors * s, np.float32(1))
     port = gpu.l2_byte_per_s / gpu.processors
+    fed = min(1.0, gpu.slices / SLICES_OF_STACKS)  # of the ports at once; shares are fitted where all are
+    if fed < 1:
+        port = port * np.minimum(1, np.float32(fed * gpu.processors) / (down * across * s))
+        port = np.maximum(port, np.float32(fed * gpu.l2_byte_per_s / gpu.processors))
     peak = gpu.peak(compute_dtype(dtype.inputs)) / gpu.processors * c["compute_share"]
     padded = np.maximum(bm, LEAST_ROWS[gpu.grouped])
     halvings = np.log2(32_768 / np.maximum(bm * bn, 4096)).clip(0)
@@ -162,7 +169,9 @@ def _cut(m: Any, n: Any, k: Any, gpu: Gpu, dtype: Dtypes, c: Mapping[str, Any]) 
         widen=widen,
         store=bm * bn * o / (port * c["store_share"]),
         waves=full + c["felt_waves"] * (np.ceil(full) - full),
-        split=np.where(s > 1, c["split_s"] + added / (gpu.l2_byte_per_s * c["l2_share"]), np.float32(0)),
+        split=np.where(
+            s > 1, c["split_s"] + added / (fed * gpu.l2_byte_per_s * c["l2_share"]), np.float32(0)
+        ),
         again=m * k * a * beyond * np.maximum(across / swept - 1, np.float32(0)),
         liked=c["tall_tiles"] * np.log(np.minimum(bm / np.clip(m, 16, SPAN), 1)),
     )
@@ -180,13 +189,14 @@ PRODUCT = (
     Constant("wave_s", "s", 1e-8, 3e-6, 2e-7, "filling and draining a tile's pipeline", "1/clock persistent"),
     Constant("step_s", "s", 1e-9, 8e-8, 4e-8, "latency of a step of the main loop", "1/clock"),
     Constant("compute_share", "", 0.3, 1.1, 0.8, "share of the tensor peak: power, issue slots", "power"),
-    Constant("memory_share", "", 0.5, 1.05, 0.85, "share of the memory bandwidth that a stream reaches"),
+    Constant("sustained", "", 0.0, 0.3, 0.05, "clock lost under the power limit"),
+    Constant("memory_share", "", 0.5, 1.05, 0.85, "share of the memory bandwidth of a stream", "stream"),
     Constant("l2_share", "", 0.1, 2.0, 0.7, "share of a processor's L2 port; more by clusters", "clusters"),
-    Constant("slices_share", "", 0.25, 1.0, 0.4, "what the L2's slices deliver, as a share of all its ports"),
+    Constant("slices_share", "", 0.1, 0.65, 0.4, "share of all L2 ports that the slices feed", "slices"),
     Constant("store_share", "", 0.05, 5.0, 0.4, "share of the port when results are written"),
     Constant("split_s", "s", 1e-8, 1e-3, 2e-6, "adding up parts of a split sum; large where none is"),
     Constant("felt_waves", "", 0.02, 1.0, 0.5, "share of an unfilled wave that is lost", "persistent"),
-    Constant("resident", "", 0.1, 8.0, 0.7, "share of the L2 that keeps operands between runs"),
+    Constant("resident", "", 0.1, 8.0, 0.7, "share of the L2 that keeps operands", "whole"),
     Constant("swept_columns", "", 0.5, 64.0, 4.0, "columns of tiles that are computed together, of one A"),
     Constant("small_tiles", "", 0.5, 1.0, 0.95, "efficiency that each halving of a tile leaves"),
     Constant("tall_tiles", "", 0.01, 100.0, 0.5, "how much the library wants tiles as tall as m"),

@@ -21,6 +21,7 @@ from roofline.physics.corrector.correction import TERM, WHY, Correction
 from roofline.physics.corrector.features import prepared
 from roofline.physics.intervals import within
 from roofline.physics.transfer import averaged, carried, distance
+from workloads.dtypes import compute_dtype
 
 if TYPE_CHECKING:
     from hwspecs import Device
@@ -79,12 +80,12 @@ class Kernels:
     def __init__(
         self, device: Device, *, unseen: bool = False, backend: str = "", corrects: bool = False
     ) -> None:
-        """`unseen` leaves out the device's own constants, as if nobody had measured it.
+        """`unseen` leaves out the device's own constants and peaks, as if nobody had measured it.
 
         `backend` is the library whose kernels run the operators of a model. `corrects` adds what was learned
         beside the device's own constants.
         """
-        self.gpu = Gpu.of(device)
+        self.gpu = replace(Gpu.of(device), reached={}) if unseen else Gpu.of(device)
         self.backend = backend
         self._own = () if unseen else kernels_of(device)
         self.corrects = corrects
@@ -119,7 +120,8 @@ class Kernels:
         alike = ALIKE_IN_ATTENTION if attends else ALIKE
         kv_formats = [kv_dtype, *alike.get(kv_dtype, ())] if kv_dtype else [""]
         formats = [(d, kv) for d in (dtype, *alike.get(dtype, ())) for kv in kv_formats]
-        constants = model.constants(self.gpu, dtypes_of(dtype, kv_dtype))
+        stored = dtypes_of(dtype, kv_dtype)
+        constants, unit = model.constants(self.gpu, stored), compute_dtype(stored.inputs)
         for gpu, kernels in self._sources:
             if gpu.generation != self.gpu.generation:
                 continue
@@ -130,7 +132,7 @@ class Kernels:
                 own = gpu.name == self.gpu.name
                 if attends and not own and found.kernel != kernel and self._measured(op, backend, kernel):
                     break  # attention differs more by kernel than by generation
-                values = carried(found.values, constants, gpu, self.gpu)
+                values = carried(found.values, constants, gpu, self.gpu, unit)
                 said = "calibrated" if found.backend == backend else "calibrated (any backend)"
                 if (near, kv) != (dtype, kv_dtype):
                     said = f"transferred from {near}" + (f" with a cache of {kv}" if kv else "")
@@ -138,7 +140,10 @@ class Kernels:
                     said = f"transferred from {gpu.name}"
                 learned = self._correction(found) if said == "calibrated" else None
                 return Chosen(values, _bands(found, own), said, found.domain, found.kernel, learned)
-        return self._from_other_generations(op, formats, constants, backend, kernel)
+        if dtype.endswith("_wo") and backend and not self._measured(op, backend, dtype=dtype):
+            # The library's own product, its weights widened on the way.
+            formats = [("bfloat16", ""), ("float16", "")]
+        return self._from_other_generations(op, formats, constants, unit, backend, kernel)
 
     def _correction(self, kernel: Kernel) -> Correction | None:
         """What was learned beside these constants of this device; others are none of its business."""
@@ -151,16 +156,18 @@ class Kernels:
 
         So a library's kernel of another generation comes before another library's of this one.
         """
-        if not dtype.endswith("_wo") or found.backend == backend:
-            return False
-        wanted = (found.op, dtype, backend)
-        return any((k.op, k.dtype, k.backend) == wanted for _, kernels in self._sources for k in kernels)
+        return (
+            dtype.endswith("_wo")
+            and found.backend != backend
+            and self._measured(found.op, backend, dtype=dtype)
+        )
 
-    def _measured(self, op: str, backend: str, kernel: str) -> bool:
-        """Whether this very kernel was measured well on any device."""
-        wanted = (op, backend, kernel)
+    def _measured(self, op: str, backend: str, kernel: str = "", dtype: str = "") -> bool:
+        """Whether a library's kernel, or its kernels for a format, were measured well on any device."""
         return any(
-            (k.op, k.backend, k.kernel) == wanted and k.points >= MEASURED_WELL
+            (k.op, k.backend) == (op, backend)
+            and (kernel or k.kernel, dtype or k.dtype) == (k.kernel, k.dtype)
+            and k.points >= MEASURED_WELL
             for _, kernels in self._sources
             for k in kernels
         )
@@ -170,6 +177,7 @@ class Kernels:
         op: str,
         formats: Sequence[tuple[str, str]],
         constants: Sequence[Constant],
+        unit: str,
         backend: str,
         kernel: str,
     ) -> Chosen | None:
@@ -191,7 +199,7 @@ class Kernels:
             for near, kv in formats:
                 found = [(gpu, k) for gpu, k in pool if k.dtype == near and k.kv_dtype in (kv, "")]
                 if found:
-                    values = averaged([(gpu, k.values) for gpu, k in found], constants, self.gpu)
+                    values = averaged([(gpu, k.values) for gpu, k in found], constants, self.gpu, unit)
                     names = dict.fromkeys(gpu.name for gpu, _ in found)
                     most = max((k for _, k in found), key=lambda k: k.points)
                     said = f"transferred from {' and '.join(names)}"

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from roofline.physics.attention import Shape, element, kernel_of, missed, row_s
-from roofline.physics.base import Constant, ceil_div, smooth_max
+from roofline.physics.base import HEAT_S, Constant, ceil_div, smooth_max
+from roofline.physics.decode import PADDING
 from workloads.dtypes import compute_dtype
 
 if TYPE_CHECKING:
     from roofline.physics.base import Columns, Dtypes, Floats, Gpu
 
-HEAT_S = 3e-3  # of full load until the power limit lowers the clock
+PAGED = ("fa3", "vllm_flash_attn_fa3")  # FlashAttention 3 on a cache, which it may split
+SPLIT_BELOW, SPLIT_KEYS = 0.8, 128.0  # waves; keys of a block (FlashAttention 3, num_splits_heuristic)
 APPEND_THREADS = 512.0  # of the block that appends one token to the cache, at most
+LEAST_THREADS = 256.0  # of the same, in SGLang's kernel
 PROCESSOR_THREADS = 2048.0  # resident on one processor (CUDA C++ Programming Guide, technical specifications)
 
 
@@ -28,6 +31,7 @@ class Tiling(NamedTuple):
     packed: bool = False  # the query heads of one KV head share a tile
 
 
+OF_SGLANG = ("fa3", "trtllm_mha", "flashinfer", "triton")
 VLLM_TRITON = Tiling(16, 32, packed=True)  # vLLM's unified attention in Triton, on any GPU
 
 # By generation; names are those of the measured tables, "fp8" where the cache is. Tiles of the kernels'
@@ -67,7 +71,6 @@ TILINGS: Mapping[int, Mapping[str, Tiling]] = {
 
 # Head sizes that a kernel exists for; others are padded. Beyond the last, and on Blackwell, multiples of 16.
 HEADS = (64.0, 96.0, 128.0, 192.0, 256.0)
-HEADS_OF_SGLANG = (64.0, 96.0, 128.0, 256.0)
 HEADS_OF_TENSORRT = (64.0, 128.0, 256.0)
 
 CONSTANTS = (
@@ -78,9 +81,9 @@ CONSTANTS = (
     Constant("wide_share", "", 0.3, 1.5, 0.9, "rate for heads of more than 128 elements, of the others'"),
     Constant("solo_share", "", 0.3, 1.0, 0.9, "rate of a tile that has a processor alone, of several tiles'"),
     Constant("softmax_share", "", 0.05, 2.5, 0.8, "rate of exponentials, of the special-function units'"),
-    Constant("dram_share", "", 0.2, 1.0, 0.8, "share of the memory bandwidth"),
-    Constant("l2_share", "", 0.2, 1.5, 0.4, "share of the L2 bandwidth"),
-    Constant("l2_fill", "", 0.2, 1.0, 0.6, "share of the L2 that keeps tensors between two kernels"),
+    Constant("dram_share", "", 0.2, 1.0, 0.8, "share of the memory bandwidth", "stream"),
+    Constant("l2_share", "", 0.1, 1.0, 0.4, "share of the L2 bandwidth", "slices"),
+    Constant("l2_fill", "", 0.2, 1.0, 0.6, "share of the L2 that keeps tensors between two kernels", "whole"),
     Constant("sharpness", "", 1.0, 20.0, 2.0, "how well copies hide behind arithmetic"),
     Constant("pack_share", "", 0.05, 2.0, 1.0, "bandwidth of rotation and append, of the kernel's own"),
     Constant("token_s", "s", 1e-8, 1e-5, 5e-7, "a block of threads that appends one token", "1/clock"),
@@ -88,26 +91,32 @@ CONSTANTS = (
     Constant("tail", "", 0.0, 1.0, 0.7, "of the last wave's idle processors that nothing fills"),
     Constant("order", "", 0.0, 1.0, 0.5, "of a long tile's excess that ends after all others"),
 )
+WINDOW = Constant("window_s", "s", 1e-8, 2e-5, 1e-7, "masking both edges of a window in a tile", "1/clock")
+COMBINE = Constant(
+    "combine_s", "s", 1e-8, 2e-5, 2e-6, "adding up the parts of tiles that were split over keys"
+)
 SWAP = Constant("swap_s", "s", 1e-8, 2e-5, 1e-6, "copies that bring grouped heads of one query into a tile")
 FALLBACK = Constant(
     "fallback_share", "", 0.05, 1.0, 0.5, "rate of the kernel for head sizes with none, of its own"
 )
+
+
 PADDED = Constant("padded_cta_s", "s", 1e-9, 2e-5, 1e-7, "of cta_s where a tile pads its heads", "1/clock")
-PADDING = Constant("padding_s", "s", 1e-8, 2e-5, 1e-6, "copies that pad heads of a size without a kernel")
 
 
 class PrefillModel:
     """Tiles of queries in waves over the processors, each against the keys that its mask leaves."""
 
-    kinds: ClassVar[tuple[str, ...]] = ("attention_prefill", "attention_encoder")
+    kinds: ClassVar[tuple[str, ...]] = ("attention_prefill",)
     family: ClassVar[tuple[str, ...]] = ("n_heads", "n_kv_heads", "head_dim", "window")
     start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places
+    most_rows: ClassVar[int] = 600
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Ampere has kernels that move heads into tiles; later generations some that pad or fall back."""
         if gpu.generation < 9:
             return (*CONSTANTS, SWAP)
-        return (*CONSTANTS, PADDED, PADDING, *((FALLBACK,) if gpu.generation >= 10 else ()))
+        return (*CONSTANTS, WINDOW, COMBINE, PADDING, *((FALLBACK,) if gpu.generation >= 10 else ()))
 
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
         """Ideal roofline, what the kernel reaches of it, waves, copies that do not hide, other kernels."""
@@ -120,8 +129,22 @@ class PrefillModel:
             swapped = (shape.q_len == 1) & (shape.group > 1) & (shape.batch > 1)
             around = swapped * c["swap_s"] * ("vllm" in kernel)
         else:
-            around = (np.log2(shape.key_dim) % 1 > 0) * c["padding_s"] * ("triton" in kernel)
+            around = (
+                (np.log2(shape.key_dim) % 1 > 0) * c["padding_s"] * (kernel == "fa3" or "triton" in kernel)
+            )
         return {**parts, "launch": parts["launch"] + around}
+
+
+class EncoderModel(PrefillModel):
+    """The same without a cache or windows; encoders have heads of sizes that kernels pad."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("attention_encoder",)
+
+    def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
+        """Those of prompts, but for what a cache and windows cost."""
+        if gpu.generation < 9:
+            return (*CONSTANTS, SWAP)
+        return (*CONSTANTS, PADDED, PADDING, *((FALLBACK,) if gpu.generation >= 10 else ()))
 
 
 def tiling_of(kernel: str, gpu: Gpu, dtype: Dtypes) -> Tiling:
@@ -174,13 +197,25 @@ def _tiles_s(
     padded, rate = _padded(shape, kernel, gpu, c)
     rate = rate * np.where(padded.key_dim > 128, c["wide_share"], 1.0)
     step = tiling.rows * row_s(padded, gpu, peak, c["tensor_share"], c["softmax_share"]) / rate
-    start_s = c["cta_s"] + (padded.key_dim > shape.key_dim) * c.get(PADDED.name, 0.0)
-    mean_s, longest_s = start_s + keys / count * step, start_s + longest * step / c["solo_share"]
+    start_s = c["cta_s"] + shape.windowed * c.get(WINDOW.name, 0.0)
+    start_s = start_s + (padded.key_dim > shape.key_dim) * c.get(PADDED.name, 0.0)
     waves = shape.batch * shape.heads / together * count / gpu.processors
+    parts = _splits(kernel, waves, longest)
+    mean_s, longest_s = start_s + keys / count * step, start_s + longest / parts * step / c["solo_share"]
+    longest_s = longest_s + (parts > 1) * c.get(COMBINE.name, 0.0)
     balanced = waves * mean_s
     idle = (np.ceil(waves) - waves) * mean_s
     makespan = balanced + c["tail"] * idle + c["order"] * (longest_s - mean_s)
     return balanced, np.maximum(makespan, longest_s)
+
+
+def _splits(kernel: str, waves: Floats, longest: Floats) -> Floats:
+    """Parts of the keys that FlashAttention 3 gives to processors that would have no tile.
+
+    Its heuristic splits more than four blocks of keys where tiles fill less than 0.8 of the processors.
+    """
+    splits = np.clip(np.floor(1 / waves), 1.0, longest / SPLIT_KEYS)
+    return np.where((waves < SPLIT_BELOW) & (longest > 4 * SPLIT_KEYS) & (kernel in PAGED), splits, 1.0)
 
 
 def _padded(shape: Shape, kernel: str, gpu: Gpu, c: Mapping[str, float]) -> tuple[Shape, Any]:
@@ -189,7 +224,7 @@ def _padded(shape: Shape, kernel: str, gpu: Gpu, c: Mapping[str, float]) -> tupl
     if gpu.generation >= 10:
         rate = np.where(tensorrt & (shape.key_dim % 16 > 0), c.get("fallback_share", 1.0), 1.0)
         return replace(shape, key_dim=_up(shape.key_dim, ()), value_dim=_up(shape.value_dim, ())), rate
-    known = HEADS_OF_TENSORRT if tensorrt else HEADS_OF_SGLANG if kernel == "fa3" else HEADS
+    known = HEADS_OF_TENSORRT if tensorrt else HEADS
     return replace(shape, key_dim=_up(shape.key_dim, known), value_dim=_up(shape.value_dim, known)), 1.0
 
 
@@ -235,5 +270,6 @@ def _append_s(
     if kernel.startswith("torch_flow"):
         queries = tokens * shape.heads * shape.key_dim
         moved = moved + queries * (element(dtype.outputs) + element(dtype.inputs))
-    threads = np.minimum(shape.kv_heads * shape.key_dim, APPEND_THREADS)
+    least = LEAST_THREADS if kernel in OF_SGLANG else 1.0
+    threads = np.clip(shape.kv_heads * shape.key_dim, least, APPEND_THREADS)
     return moved * per_byte + tokens * threads / PROCESSOR_THREADS * c["token_s"] / gpu.processors

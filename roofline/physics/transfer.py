@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 SHARED_OPERANDS = {9: 1.75, 10: 2.25}
 PERSISTENT_WAIT = 0.08
 
+GRAPHICS_STREAM = 0.95  # of the bandwidth of GDDR memory: 0.97 on an L40S, 0.94 on an RTX PRO 6000
+
+
+def _stream(gpu: Gpu) -> float | None:
+    """The share of the memory bandwidth that was measured, or that its kind of memory reaches elsewhere."""
+    usual = None if gpu.stacked else GRAPHICS_STREAM
+    return gpu.reached["dram"][0] if "dram" in gpu.reached else usual
+
+
 # What a constant may follow; its `scales_with` names some. None where a data sheet does not say.
 QUANTITIES: Mapping[str, Callable[[Gpu], float | None]] = {
     "clock": lambda gpu: gpu.boost_hz,
@@ -23,8 +32,11 @@ QUANTITIES: Mapping[str, Callable[[Gpu], float | None]] = {
     "dram": lambda gpu: gpu.dram_byte_per_s,
     "l2": lambda gpu: gpu.l2_byte_per_s,
     "link": lambda gpu: gpu.link_byte_per_s,
+    "stream": _stream,
     "clusters": lambda gpu: SHARED_OPERANDS.get(gpu.generation, 1.0),
     "persistent": lambda gpu: PERSISTENT_WAIT if gpu.grouped else 1.0,
+    "slices": lambda gpu: gpu.slices,
+    "whole": lambda gpu: 1 / gpu.partitions,
     # At its power limit a GPU lowers clock and voltage together, and power goes with the cube of them.
     "power": lambda gpu: gpu.joule_per_flop and gpu.joule_per_flop ** (1 / 3),
 }
@@ -32,30 +44,49 @@ MOST_SHARE = 0.95  # of a tensor peak, however much power there is: main loops h
 
 
 def carried(
-    values: Mapping[str, float], constants: Sequence[Constant], source: Gpu, target: Gpu
+    values: Mapping[str, float], constants: Sequence[Constant], source: Gpu, target: Gpu, unit: str = "bf16"
 ) -> dict[str, float]:
-    """The constants of `source` on `target`: within their bounds; one that `source` lacks starts afresh."""
+    """The constants of `source` on `target`: within their bounds; one that `source` lacks starts afresh.
+
+    `unit` is the format that is multiplied in, whose measured peaks count.
+    """
     found = {}
     for constant in constants:
         before = value = values.get(constant.name, constant.start)
         for name in constant.scales_with.split():
-            here, there = (QUANTITIES[name](gpu) for gpu in (source, target))
-            value *= there / here if here and there else 1.0
+            value *= _factor(name, source, target, unit)
         if "power" in constant.scales_with:
             value = min(value, max(before, MOST_SHARE))
         found[constant.name] = min(max(value, constant.low), constant.high)
     return found
 
 
+def _factor(name: str, source: Gpu, target: Gpu, unit: str) -> float:
+    """By how much the target has more of a quantity; 1 where nobody says.
+
+    Power stands aside where both devices' peaks were measured, in the same way: a short replay is not a
+    minute of load.
+    """
+    for peak in (unit, "bf16") if name == "power" else ():
+        (here, way), (there, other) = (gpu.reached.get(peak, (0.0, gpu.name)) for gpu in (source, target))
+        if way == other and here:
+            return there / here
+    one, two = (QUANTITIES[name](gpu) for gpu in (source, target))
+    return two / one if one and two else 1.0
+
+
 def averaged(
-    sources: Sequence[tuple[Gpu, Mapping[str, float]]], constants: Sequence[Constant], target: Gpu
+    sources: Sequence[tuple[Gpu, Mapping[str, float]]],
+    constants: Sequence[Constant],
+    target: Gpu,
+    unit: str = "bf16",
 ) -> dict[str, float]:
     """The constants of several devices on one of another generation: what they have in common.
 
     Geometric means, as latencies and shares spread by factors; each generation further off counts half, and
     a device counts once, however many of its kernels are given.
     """
-    given = [(carried(values, constants, gpu, target), gpu, values) for gpu, values in sources]
+    given = [(carried(values, constants, gpu, target, unit), gpu, values) for gpu, values in sources]
     found = {}
     for c in constants:
         known = [(at[c.name], gpu) for at, gpu, values in given if c.name in values]

@@ -130,6 +130,57 @@ def test_tensorrt_groups_heads_where_blocks_of_128_keys_fill_a_quarter_of_the_pr
     assert (alone > 5e-5).all()  # nothing to group
 
 
+def test_tensorrt_on_blackwell_runs_a_block_per_head_where_more_than_32_share_a_kv_head() -> None:
+    launches = {"launch_s": 1e-6, "plain_launch_s": 5e-5}
+    heads = np.array([32.0, 64.0])
+    sizes = {"n_heads": heads, "n_kv_heads": 1, "kv_len": 4096, "batch": 16, "change": launches}
+    packed, apart = time_s("attention_decode", "b200_sxm", **sizes, kernel="torch_flow")
+    assert apart > 5e-5 > packed
+    assert (time_s("attention_decode", "b200_sxm", **sizes, kernel="trtllm_mha") < 5e-5).all()
+
+
+def test_sglang_launches_more_around_heads_of_192_elements() -> None:
+    change = {"padding_s": 1e-5, "wide_share": 1.0}
+    for kind, q_len in (("attention_decode", 1), ("attention_prefill", 16)):
+        sizes = {"q_len": q_len, "kv_len": 16, "head_dim": np.array([128.0, 192.0]), "change": change}
+        power, other = time_s(kind, **sizes, kernel="fa3")
+        assert other - power == pytest.approx(1e-5, abs=3e-6)
+        power, other = time_s(kind, **sizes, kernel="vllm_flash_attn_fa3")
+        assert other - power < 3e-6
+
+
+def test_vllm_schedules_a_batch_that_its_kernel_cannot_sort_without_a_cost_per_sequence() -> None:
+    batch = np.array([992.0, 993.0])
+    sizes = {"batch": batch, "kv_len": 16, "change": {"sequence_s": 1e-7}}
+    sorted_, beyond = time_s("attention_decode", **sizes, kernel="vllm_flash_attn_fa3")
+    assert sorted_ - beyond == pytest.approx(992 * 1e-7, rel=0.05)
+    some, more = time_s("attention_decode", **sizes, kernel="fa3")
+    assert more > some
+
+
+def test_flash_attention_3_splits_the_keys_of_a_prompt_that_leaves_processors_idle() -> None:
+    sizes = {"n_heads": 1, "n_kv_heads": 1, "q_len": 2048, "kv_len": 2048, "change": {"combine_s": 1e-6}}
+    whole, parts = (time_s("attention_prefill", **sizes, kernel=k)[0] for k in ("", "vllm_flash_attn_fa3"))
+    assert parts < whole - 1e-6
+    full = {**sizes, "batch": 64}
+    whole, parts = (time_s("attention_prefill", **full, kernel=k)[0] for k in ("", "vllm_flash_attn_fa3"))
+    assert parts == pytest.approx(whole, rel=0.2)
+
+
+def test_each_tile_of_a_window_costs_the_masking_of_its_edges() -> None:
+    def both(window: int) -> list[float]:
+        sizes = {"q_len": 8192, "kv_len": 8192, "n_heads": 8, "window": window}
+        near = {"sharpness": 20.0, "l2_fill": 1.0, "l2_share": 1.0}
+        changes = [{**near, "window_s": t} for t in (1e-8, 1e-6)]
+        return [time_s("attention_prefill", **sizes, change=change)[0] for change in changes]
+
+    free, costly = both(128)
+    waves = 8 * 8192 / 128 / GPUS["h100_sxm"].processors
+    assert costly - free == pytest.approx(waves * 1e-6, rel=0.3)
+    free, costly = both(0)
+    assert free == costly
+
+
 def test_tensorrt_always_groups_heads_over_an_fp8_cache_on_hopper() -> None:
     launches = {"launch_s": 1e-6, "plain_launch_s": 5e-5}
     sizes = {"n_heads": 16, "n_kv_heads": 1, "kv_len": 16, "kernel": "torch_flow", "change": launches}

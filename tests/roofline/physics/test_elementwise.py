@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,11 @@ KINDS = ElementwiseModel.kinds
 TOKENS = 2.0 ** np.arange(21)
 
 
-def parts(op: str) -> dict[str, Any]:
+def parts(op: str, gpu: Gpu = GPU, **values: float) -> dict[str, Any]:
     sizes = {"num_tokens": TOKENS, "hidden": 4096.0, "n_heads": 32.0, "n_kv_heads": 8.0, "head_dim": 128.0}
     rows: dict[str, Any] = {n: np.broadcast_to(v, TOKENS.shape) for n, v in sizes.items()}
     rows["op"] = np.full(len(TOKENS), op, dtype=object)
-    return ElementwiseModel().parts(rows, GPU, dtypes_of("float16"), START)
+    return ElementwiseModel().parts(rows, gpu, dtypes_of("float16"), {**START, **values})
 
 
 @pytest.mark.parametrize("op", KINDS)
@@ -40,9 +41,21 @@ def test_long_passes_run_at_the_share_of_the_bandwidth(op: str) -> None:
         "act_mul": 6 * 4096,
         "elementwise_add": 6 * 4096,
     }
-    last = total(parts(op))[-1]
+    wide = {"flight_bytes": 1e6}
+    last = total(parts(op, **wide))[-1]
     streamed = bytes_per_token[op] * TOKENS[-1] / (START["memory_share"] * GPU.dram_byte_per_s)
     assert last == pytest.approx(streamed, rel=0.01)
+
+
+@pytest.mark.parametrize("op", KINDS)
+def test_too_few_bytes_under_way_follow_processors_and_not_the_memory(op: str) -> None:
+    """Little's law: bytes in flight over latency, however fast the memory is."""
+    few = {"flight_bytes": 1000.0}
+    a100 = total(parts(op, **few))[-1]
+    faster = total(parts(op, replace(GPU, dram_byte_per_s=2 * GPU.dram_byte_per_s), **few))[-1]
+    wider = total(parts(op, replace(GPU, processors=2 * GPU.processors), **few))[-1]
+    assert faster == pytest.approx(a100, rel=0.01)
+    assert wider == pytest.approx(a100 / 2, rel=0.01)
 
 
 @pytest.mark.parametrize(("op", "most"), [("rmsnorm", 0.13), ("rope", 0.10), ("elementwise_add", 0.09)])

@@ -48,8 +48,14 @@ def test_parts_are_seconds_and_none_is_negative(name: str, dtype: str, m: int, n
 
 def test_a_huge_product_runs_at_its_share_of_the_peak() -> None:
     size = 49_152.0  # many whole waves of every tile
-    time = total(parts(size, size, size, compute_share=0.8, swept_columns=64.0))
+    time = total(parts(size, size, size, compute_share=0.8, swept_columns=64.0, sustained=0.0))
     assert time[0] == pytest.approx(2 * size**3 / (0.8 * H100.peak("bf16")), rel=0.05)
+
+
+def test_seconds_of_full_load_lose_the_clock_that_the_power_limit_takes_and_short_products_none() -> None:
+    sizes = np.array([512.0, 98_304.0])
+    kept, lost = (total(parts(sizes, sizes, sizes, sustained=share)) for share in (0.0, 0.1))
+    assert (lost / kept).tolist() == pytest.approx([1.0, 1.1], rel=0.01)
 
 
 def test_one_row_streams_the_weights_at_the_share_of_the_bandwidth() -> None:

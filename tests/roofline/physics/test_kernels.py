@@ -16,6 +16,7 @@ from roofline.optable import CALIBRATED_COLUMNS, OUTPUT_COLUMNS, predict_table
 from roofline.physics import models
 from roofline.physics.base import Gpu
 from roofline.physics.columns import dtypes_of
+from roofline.physics.kernels import Kernels
 from roofline.physics.transfer import QUANTITIES, carried, distance
 from specfiles.errors import InputError
 from workloads.operators import Gemm
@@ -67,6 +68,24 @@ def test_the_kernel_s_own_constants_come_before_the_backend_s_and_these_before_a
     assert own.provenance == "calibrated"
     assert "any backend" in anyone.provenance
     assert len({tuple(c.values.items()) for c in (own, backend, anyone)}) == 3
+
+
+def test_a_weight_only_product_that_nobody_measured_is_the_library_s_own_with_narrow_weights() -> None:
+    unseen = Kernels(load_device("a100_sxm"), unseen=True)
+    found = unseen.choose("gemm", "int8_wo", "", "trtllm", "")
+    product = unseen.choose("gemm", "bfloat16", "", "trtllm", "")
+    assert found is not None
+    assert product is not None
+    assert found.provenance == product.provenance
+    shared = set(found.values) & set(product.values)
+    assert {n: found.values[n] for n in shared} == pytest.approx({n: product.values[n] for n in shared})
+    starts = {c.name: c.start for c in models()["gemm"].constants(unseen.gpu, dtypes_of("int8_wo"))}
+    assert found.values["widen_share"] == starts["widen_share"]
+
+
+def test_a_device_not_seen_is_predicted_without_its_own_measured_peaks() -> None:
+    assert Kernels(load_device("h100_sxm")).gpu.reached
+    assert not Kernels(load_device("h100_sxm"), unseen=True).gpu.reached
 
 
 def test_a_size_beyond_the_fit_is_marked_and_has_no_interval() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -13,8 +14,9 @@ from hwspecs import load_device
 from roofline.ceilings import ceilings
 from roofline.optable import predict_table
 from roofline.physics.base import Constant, Gpu
-from roofline.physics.transfer import MOST_SHARE, carried
+from roofline.physics.transfer import GRAPHICS_STREAM, MOST_SHARE, carried
 
+# The kernels of the shipped constants multiply 64 rows at least; ones that swap their operands would not.
 PADDED = "64 rows of a warp group are counted for one row, which few and slow tensor cores feel"
 SHARE = Constant("share", "", 0.3, 1.1, 0.8, "share of a peak", "power")
 UNITS = {"bfloat16": "bf16", "float16": "fp16", "fp8": "fp8", "fp8_block": "fp8"}  # that a format runs on
@@ -48,7 +50,7 @@ def test_large_products_and_streams_reach_a_sane_share_of_their_roofs(name: str,
 
 
 def test_a_share_that_power_limits_follows_the_cube_root_of_power() -> None:
-    h100 = Gpu.of(load_device("h100_sxm"))
+    h100 = replace(Gpu.of(load_device("h100_sxm")), reached={})
     assert h100.tdp_w is not None
     eighth = replace(h100, tdp_w=h100.tdp_w / 8)
     assert carried({"share": 0.8}, [SHARE], h100, eighth)["share"] == pytest.approx(0.4)
@@ -57,3 +59,73 @@ def test_a_share_that_power_limits_follows_the_cube_root_of_power() -> None:
     unknown = replace(h100, tdp_w=None)
     assert carried({"share": 0.8}, [SHARE], h100, unknown)["share"] == 0.8
     assert carried({"share": 0.97}, [SHARE], h100, h100)["share"] == pytest.approx(0.97)
+
+
+def test_a_share_of_a_peak_follows_what_was_measured_of_it_in_the_same_way() -> None:
+    h100 = replace(
+        Gpu.of(load_device("h100_sxm")), reached={"fp8": (0.8, "replays"), "bf16": (0.9, "replays")}
+    )
+    slower = replace(h100, tdp_w=10.0, reached={"fp8": (0.6, "replays"), "bf16": (0.45, "replays")})
+    assert carried({"share": 0.8}, [SHARE], h100, slower, "fp8")["share"] == pytest.approx(0.6)
+    assert carried({"share": 0.8}, [SHARE], h100, slower, "int8")["share"] == pytest.approx(0.4)  # as bf16
+    other = replace(slower, tdp_w=h100.tdp_w, reached={"fp8": (0.6, "an hour of load")})
+    assert carried({"share": 0.8}, [SHARE], h100, other, "fp8")["share"] == pytest.approx(0.8)
+
+
+def test_a_stream_reaches_what_the_memory_was_measured_to_or_what_its_kind_does() -> None:
+    a100, l40s, rtx4090 = (Gpu.of(load_device(name)) for name in ("a100_sxm", "l40s", "rtx4090"))
+    share = Constant("memory_share", "", 0.1, 1.0, 0.8, "share of the bandwidth", "stream")
+    here, there = a100.reached["dram"][0], l40s.reached["dram"][0]
+    found = carried({"memory_share": 0.7}, [share], a100, l40s)["memory_share"]
+    assert found == pytest.approx(0.7 * there / here)
+    assert "dram" not in rtx4090.reached
+    found = carried({"memory_share": 0.7}, [share], a100, rtx4090)["memory_share"]
+    assert found == pytest.approx(0.7 * GRAPHICS_STREAM / here)
+
+
+def test_an_l2_of_one_partition_keeps_twice_the_share_and_feeds_fewer_ports() -> None:
+    source = Gpu.of(load_device("a100_sxm"))
+    assert (source.partitions, GPUS["l40s"].partitions) == (2, 1)
+    kept = Constant("kept", "", 0.01, 8.0, 0.5, "share of the L2", "whole")
+    fed = Constant("fed", "", 0.01, 1.0, 0.5, "share of all ports", "slices")
+    found = carried({"kept": 0.4, "fed": 0.5}, [kept, fed], source, GPUS["l40s"])
+    assert found["kept"] == pytest.approx(0.8)
+    assert found["fed"] * GPUS["l40s"].l2_byte_per_s < 5.3e12  # 5.2 TB/s were measured on an L40
+    same = carried({"kept": 0.4, "fed": 0.5}, [kept, fed], Gpu.of(load_device("h100_sxm")), GPUS["h200_sxm"])
+    assert same == pytest.approx({"kept": 0.4, "fed": 0.5})
+
+
+SIZES = np.exp2(np.arange(0, 15))
+MOST_TIMES_FLOOR = 10.0  # of rows whose floor is no launch: beyond, a constant was carried by the wrong law
+LEAST_FLOOR_US = 100.0
+
+
+def grown(name: str) -> Iterator[pd.DataFrame]:
+    """Tables in which one size grows from row to row, and the rest stays."""
+    for dtype, unit in UNITS.items():
+        if unit in GPUS[name].tensor_flop_per_s:
+            for size in ("m", "n", "k"):
+                fixed = {"m": 64.0, "n": 4096.0, "k": 4096.0, size: 16 * SIZES[:12]}
+                yield pd.DataFrame({"op": "gemm", "dtype": dtype, **fixed})
+    for op in ("rmsnorm", "act_mul", "elementwise_add", "rope"):
+        heads = {"n_heads": 32.0, "n_kv_heads": 8.0, "head_dim": 128.0}
+        yield pd.DataFrame({"op": op, "dtype": "float16", "num_tokens": SIZES, "hidden": 8192.0, **heads})
+    for op, query in (("mla_decode", 1.0), ("mla_prefill", SIZES + 1)):
+        # Many sequences: Ampere's kernel does not split one, so that few leave most processors without work.
+        latent = {"batch": 256.0, "n_heads": 16.0, "q_len": query, "kv_len": SIZES + 1}
+        yield pd.DataFrame({"op": op, "dtype": "bfloat16", "kv_dtype": "bfloat16", **latent})
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_no_kernel_beats_its_floor_or_is_wildly_above_it_and_more_work_takes_no_less(name: str) -> None:
+    device = load_device(name)
+    limits = ceilings(device, "datasheet"), ceilings(device, "calibrated")
+    for table in grown(name):
+        if table["dtype"][0] == "bfloat16" and "bf16" not in GPUS[name].tensor_flop_per_s:
+            continue
+        floor, found = (predict_table(table, each)["predicted_us"].to_numpy(float) for each in limits)
+        said = f"{name} {table['op'][0]} {table['dtype'][0]}"
+        assert (found >= floor * (1 - 1e-9)).all(), said
+        large = floor > LEAST_FLOOR_US
+        assert (found[large] < MOST_TIMES_FLOOR * floor[large]).all(), said
+        assert (np.diff(np.log(found)) > -0.06).all(), said  # waves: a larger tile may fill processors better
