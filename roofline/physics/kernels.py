@@ -45,6 +45,8 @@ ALIKE = {
 # The same for attention, whose kernels differ less by format than by generation.
 ALIKE_IN_ATTENTION = {**ALIKE, "fp8": ("bfloat16",), "bfloat16": ("fp8",)}
 MEASURED_WELL = 100  # rows, from which a kernel may speak for those of another generation
+# Of the 16-bit peak: no 16-bit product is fitted above 1.1. What reaches more multiplies narrower numbers.
+WIDENED = 1.2
 
 CHUNK = 4096  # rows: candidates multiply the memory, and a chunk of them stays in the cache
 
@@ -154,13 +156,14 @@ class Kernels:
     def _another_algorithm(self, found: Kernel, dtype: str, backend: str) -> bool:
         """Weight-only formats are widened by one library and multiplied as integers by another.
 
-        So a library's kernel of another generation comes before another library's of this one.
+        So a library's kernel of another generation comes before another library's of this one, and where no
+        library is asked for, weights are widened, which is what the format says.
         """
-        return (
-            dtype.endswith("_wo")
-            and found.backend != backend
-            and self._measured(found.op, backend, dtype=dtype)
-        )
+        if not dtype.endswith("_wo"):
+            return False
+        if not backend:
+            return _multiplies_integers(found)
+        return found.backend != backend and self._measured(found.op, backend, dtype=dtype)
 
     def _measured(self, op: str, backend: str, kernel: str = "", dtype: str = "") -> bool:
         """Whether a library's kernel, or its kernels for a format, were measured well on any device."""
@@ -182,7 +185,12 @@ class Kernels:
         kernel: str,
     ) -> Chosen | None:
         """The mean of the same kernel's constants on other devices, else of all kernels that do the same."""
-        every = [(gpu, k) for gpu, kernels in self._sources for k in kernels if k.op == op and k.backend]
+        every = [
+            (gpu, k)
+            for gpu, kernels in self._sources
+            for k in kernels
+            if k.op == op and k.backend and (backend or not _multiplies_integers(k))
+        ]
         same = [(gpu, k) for gpu, k in every if (k.backend, k.kernel) == (backend, kernel)]
         well = [(gpu, k) for gpu, k in every if k.points >= MEASURED_WELL]
         pools = [same, well, every]
@@ -287,6 +295,11 @@ def _corrected(found: KernelTime, chosen: Chosen, learned: Any, outside: Any) ->
         {**found.why, TERM: WHY},
         applies,
     )
+
+
+def _multiplies_integers(kernel: Kernel) -> bool:
+    """Whether a weight-only product does, after a kernel that quantises its activations."""
+    return kernel.dtype.endswith("_wo") and kernel.values.get("compute_share", 0.0) > WIDENED
 
 
 def _bands(kernel: Kernel, own: bool) -> list[tuple[float, float, float]]:

@@ -70,6 +70,27 @@ def test_the_kernel_s_own_constants_come_before_the_backend_s_and_these_before_a
     assert len({tuple(c.values.items()) for c in (own, backend, anyone)}) == 3
 
 
+def test_weights_are_widened_unless_a_library_that_multiplies_integers_is_asked_for() -> None:
+    device = Kernels(load_device("h100_sxm"))
+    asked = device.choose("gemm", "int8_wo", "", "sglang", "")
+    plain = device.choose("gemm", "int8_wo", "", "", "")
+    assert asked is not None
+    assert plain is not None
+    assert asked.provenance == "calibrated"
+    assert asked.values["compute_share"] > 1.2, "of the 16-bit peak: no 16-bit product reaches that"
+    assert plain.provenance == "transferred from A100-SXM4-80GB"
+    assert plain.values["compute_share"] < 1.1
+
+
+@pytest.mark.parametrize("name", list(LIMITS))
+def test_narrow_weights_make_a_large_product_of_one_row_faster(name: str) -> None:
+    """Weights are all that it moves: half and a quarter of the bytes, whatever widening costs beside them."""
+    tables = [gemms().assign(m=1, n=65536, k=8192, dtype=d) for d in ("bfloat16", "int8_wo", "int4_wo")]
+    times = [predict_table(table, LIMITS[name])["predicted_us"].iloc[0] for table in tables]
+    assert times[0] > 1.3 * times[1]
+    assert times[1] > 1.3 * times[2]
+
+
 def test_a_weight_only_product_that_nobody_measured_is_the_library_s_own_with_narrow_weights() -> None:
     unseen = Kernels(load_device("a100_sxm"), unseen=True)
     found = unseen.choose("gemm", "int8_wo", "", "trtllm", "")
