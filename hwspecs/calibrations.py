@@ -7,9 +7,8 @@ from pathlib import Path
 
 from hwspecs.measured import measured_file
 from hwspecs.schema import Calibration, Device, Kernel, Shipped
-from specfiles.errors import InputError, plain
-from specfiles.reading import read_text
-from specfiles.strict import validated
+from specfiles.errors import plain
+from specfiles.strict import read_record
 
 FOLDER = Path(__file__).parent / "calibrations"
 MOST_BYTES = 40_000_000
@@ -41,10 +40,4 @@ def read_calibration(path: Path) -> Calibration:
 
 def read_shipped(path: Path) -> Shipped:
     """A calibration file with the name of its device; raises InputError where it breaks the schema."""
-    import msgspec
-
-    try:
-        data = msgspec.json.decode(read_text(path, most_bytes=MOST_BYTES).encode())
-    except msgspec.DecodeError as error:
-        raise InputError(f"{path}: not valid JSON ({error}).") from None
-    return validated(Shipped, data, str(path))
+    return read_record(Shipped, path, most_bytes=MOST_BYTES)

@@ -17,9 +17,8 @@ import msgspec
 
 from hwspecs.calibrations import FOLDER
 from hwspecs.schema import Kernel
-from specfiles.errors import InputError, plain
-from specfiles.reading import read_text
-from specfiles.strict import MOST, NotNegative, Positive, Strict, Text, validated
+from specfiles.errors import plain
+from specfiles.strict import MOST, NotNegative, Positive, Strict, Text, read_record
 
 CORRECTORS = FOLDER / "correctors"
 MOST_BYTES = 8_000_000
@@ -112,8 +111,4 @@ def correctors_of(device: str) -> tuple[Corrector, ...]:
 @cache
 def read_correctors(path: Path) -> Shipped:
     """A file of correctors; raises InputError where it breaks the schema or its trees are not whole."""
-    try:
-        data = msgspec.json.decode(read_text(path, most_bytes=MOST_BYTES).encode())
-    except msgspec.DecodeError as error:
-        raise InputError(f"{path}: not valid JSON ({error}).") from None
-    return validated(Shipped, data, str(path))
+    return read_record(Shipped, path, most_bytes=MOST_BYTES)

@@ -6,8 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from specfiles.reading import read_text
-from specfiles.strict import NotNegative, Strict, Text, validated
+from specfiles.strict import NotNegative, Strict, Text, read_record
 
 FILE = Path(__file__).parent / "serving" / "overheads.json"
 POWER_FILE = FILE.with_name("power.json")
@@ -71,15 +70,9 @@ class Power(Strict, frozen=True, kw_only=True):
 @cache
 def power() -> Power:
     """The shipped shares, fitted to measured power."""
-    import msgspec
-
-    data = msgspec.json.decode(read_text(POWER_FILE, most_bytes=MOST_BYTES).encode())
-    return validated(Power, data, str(POWER_FILE))
+    return read_record(Power, POWER_FILE, most_bytes=MOST_BYTES)
 
 
 @cache
 def _shipped() -> Fits:
-    import msgspec
-
-    data = msgspec.json.decode(read_text(FILE, most_bytes=MOST_BYTES).encode())
-    return validated(Fits, data, str(FILE))
+    return read_record(Fits, FILE, most_bytes=MOST_BYTES)

@@ -151,7 +151,7 @@ def profile(request: Request) -> Run:
             request.loaded, request.device, request.dtype, request.seed, request.tensor_parallel
         )
         set_attention(subject, request.attention)
-        run = create_run(request.out, _head(request, subject))
+        run = create_run(request.out, head_of(request, subject.weights))
         if isinstance(request.hardware, Device):  # kept with the run, so that reports need nothing else
             write_text(request.out / "device.yaml", as_yaml(request.hardware))
         for name, fields in configs.items():
@@ -189,13 +189,14 @@ def _configs(request: Request) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _head(request: Request, subject: Subject) -> Head:
+def head_of(request: Request, weights: str) -> Head:
+    """What a run says of itself before anything is measured; `weights` says where they come from."""
     return Head(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command_line(),
         model=request.loaded.model.name,
         model_config_fields=request.loaded.config,
-        weights=subject.weights,
+        weights=weights,
         phase=" ".join(dict.fromkeys(point.phase for point in request.points)),
         dtype=request.dtype,
         convention=convention_of(

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from profiler.environment import command_line, environment
 from profiler.ranks.arrivals import arrivals
 from profiler.ranks.group import Group, Ranks, joined, when_stopped
 from profiler.ranks.merge import merge, part_folder
-from profiler.record import Request, profile
-from profiler.subject import convention_of
+from profiler.record import Request, head_of, profile
 from roofline.run import Head, Part, Run, create_run
 from specfiles.errors import InputError
 
@@ -52,20 +49,7 @@ def profile_ranks(request: Request, ranks: Ranks) -> Run | None:
 
 def _begun(request: Request, ranks: Ranks) -> Head:
     """What is said of the run before anything is measured."""
-    return Head(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=command_line(),
-        model=request.loaded.model.name,
-        model_config_fields=request.loaded.config,
-        weights="",
-        phase=" ".join(dict.fromkeys(point.phase for point in request.points)),
-        dtype=request.dtype,
-        convention=convention_of(request.loaded.model),
-        mode=request.mode,
-        device=request.hardware if isinstance(request.hardware, str) else request.hardware.name,
-        environment=environment(request.device),
-        seed=request.seed,
-        tensor_parallel=request.tensor_parallel,
+    return head_of(request, weights="").replace(
         parts=[Part(rank=rank) for rank in range(ranks.count)],
         notes=[f"{ranks.count} ranks began; not merged yet: their parts are in rank0, rank1, ..."],
     )
