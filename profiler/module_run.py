@@ -15,7 +15,7 @@ from profiler.module_source import Built, attempt, built
 from profiler.module_trace import ATTENTION, Recorder
 from profiler.recorders import Marks, clock
 from profiler.steps import Timed
-from profiler.timing import laps
+from profiler.timing import laps, without_collection
 from roofline.together import joined
 from specfiles.errors import InputError
 from workloads.phases import operators, prefill
@@ -106,8 +106,7 @@ def time_passes(watched: Watch, repeats: int) -> Iterator[Timed]:
     order = [marks.get(name, NOT_HEARD) for name in watched.names]
     for repeat in range(repeats):
         gc.collect()
-        gc.disable()  # a collection would land in some pass and not in others
-        try:
+        with without_collection():
             for with_ranges in (repeat % 2 == 0, repeat % 2 == 1):
                 stopwatch = _Stopwatch(watched, order)
                 with (
@@ -124,8 +123,6 @@ def time_passes(watched: Watch, repeats: int) -> Iterator[Timed]:
                     timed.waited.append(whole.waited_s)
             for name, total in recorder.totals_s().items():
                 timed.ranges[name].append(total)
-        finally:
-            gc.enable()
         yield timed
 
 

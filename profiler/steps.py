@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from profiler.instrument import instrumented
 from profiler.recorders import clock
 from profiler.subject import Point, Subject, convention_of, greedy
-from profiler.timing import laps
+from profiler.timing import laps, without_collection
 from workloads.convention import CONVENTIONS
 from workloads.dtypes import Precision
 from workloads.phases import Named, Setting, Step, operators
@@ -61,8 +60,7 @@ def time_ranges(
     stride = min(STRIDE, repeats)  # every layer is watched once at least: kinds alternate in some models
     for _ in range(warm_up):
         run(greedy)
-    gc.disable()  # a collection would land in some step and not in others
-    try:
+    with without_collection():
         for repeat in range(len(timed.ranged), len(timed.ranged) + repeats):
             for with_ranges in (repeat % 2 == 0, repeat % 2 == 1) if plain_too else (True,):
                 with instrumented(subject, recorder, greedy, first=repeat, stride=stride) as watched:
@@ -74,8 +72,6 @@ def time_ranges(
                     timed.waited.append(whole.waited_s)
             for name, total in recorder.totals_s().items():
                 timed.ranges[name].append(total * watched.scale(name))
-    finally:
-        gc.enable()
     return timed
 
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 SHORTEST_S = 2e-3  # one repeat lasts at least this long, so that the clock's resolution does not matter
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """No garbage is collected in the block: a collection would land in some step and not in others."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @dataclass(frozen=True)

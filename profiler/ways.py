@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gc
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from profiler.references import repeats_of, visit
 from profiler.replay import in_range, nvtx_only, step_name
 from profiler.steps import Timed, operators_at
 from profiler.subject import Point, Subject, fixed_step, greedy, step
-from profiler.timing import laps
+from profiler.timing import laps, without_collection
 from profiler.traced import trace_step
 from roofline.run import Compilation
 from specfiles.errors import choose
@@ -89,7 +88,8 @@ class _Traced(Way):
         lap = laps(self.subject.device)
         for repeat in range(len(timed.plain), len(timed.plain) + repeats_of(self.point)):
             for watched in (repeat % 2 == 0, repeat % 2 == 1):
-                with _no_collection():
+                gc.collect()
+                with without_collection():
                     if watched:
                         self.watch(lap, timed)
                     else:
@@ -181,13 +181,3 @@ def check_mode(mode: str, device: str) -> None:
         refuse_uncompilable(device)
     if mode == "graph":
         refuse_graphs(device)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    gc.collect()
-    gc.disable()  # a collection would land in some step and not in others
-    try:
-        yield
-    finally:
-        gc.enable()

@@ -9,7 +9,7 @@ from typing import Any
 from profiler.attending import SEPARATE
 from profiler.kernels import TOLERANCE
 from profiler.subject import Point, Subject, convention_of
-from profiler.timing import sample, stopwatch
+from profiler.timing import sample, stopwatch, without_collection
 from profiler.treatments.attention import FlashAttention
 from profiler.treatments.base import Pair, Treatment, apart
 from profiler.treatments.compilation import FusedElementwise
@@ -133,12 +133,9 @@ def _in_turn(pair: Pair, device: str, repeats: int) -> tuple[list[float], list[f
     seconds = stopwatch(device)
     times: dict[bool, list[float]] = {False: [], True: []}
     gc.collect()
-    gc.disable()  # a collection would land in some step and not in others
-    try:
+    with without_collection():
         for repeat in range(repeats):
             for treated in (repeat % 2 == 0, repeat % 2 == 1):
                 with pair.around_treated() if treated else pair.around_plain():
                     times[treated].append(seconds(pair.treated if treated else pair.plain))
-    finally:
-        gc.enable()
     return times[False], times[True]
