@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
+from types import NoneType
 from typing import Any
 
 import msgspec
@@ -121,9 +122,10 @@ def nanoseconds(values: Sequence[Any], *, exact: bool = False, short: bool = Fal
         floats = np.array(values, dtype=np.float64)
     except (TypeError, ValueError):
         floats = np.fromiter(map(_float, values), np.float64, len(values))
-    large = np.abs(floats) >= EXACT_US
-    if not short and large.any() and any(type(value) is float for value in values):
-        raise InexactTimesError
+    if not short and (np.abs(floats) >= EXACT_US).any():
+        if any(type(value) not in (int, NoneType) for value in values):
+            raise InexactTimesError
+        return np.fromiter(map(_whole, values), np.int64, len(values))
     with np.errstate(over="ignore"):
         scaled = np.rint(floats * 1000)
     good = np.abs(scaled) < MOST_NS  # False for NaN
@@ -137,11 +139,16 @@ def _float(value: Any) -> float:
         return float("nan")
 
 
+def _whole(value: int | None) -> int:
+    return value * 1000 if value is not None and abs(value) * 1000 < MOST_NS else int(BAD)
+
+
 def _exact(raw: Any) -> int:
     text = bytes(raw).strip(b'" ') if isinstance(raw, msgspec.Raw) else b""
     whole, _, decimals = text.partition(b".")
-    if decimals.isdigit() and whole.isdigit() and len(decimals) <= 3:
-        return int(whole) * 1000 + int(decimals.ljust(3, b"0"))
+    if decimals.isdigit() and whole.isdigit() and len(decimals) <= 3 and len(whole) <= 18:
+        value = int(whole) * 1000 + int(decimals.ljust(3, b"0"))
+        return value if value < MOST_NS else int(BAD)
     try:
         value = int((Decimal(text.decode("ascii", "replace")) * 1000).to_integral_value())
     except (InvalidOperation, ValueError, OverflowError):

@@ -7,7 +7,8 @@ what stands before it must be a whole list. Only chunks that fail are looked at 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import itertools
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -21,13 +22,15 @@ E = TypeVar("E", bound=msgspec.Struct)
 MOST_HEADER = 64 << 20  # what stands before the events
 MOST_EVENT = 32 << 20  # one event: longer is rubbish, or a string that never ends
 TAIL = 1 << 16
+MOST_DOCUMENTS = 64  # one behind the other in a file: a program that appends
 
 
 class Events(Generic[E]):
     """Events of a trace file as records of a type; afterwards what was dropped or repaired.
 
-    `header` holds the values beside the events. `dropped` counts events that could not be read,
-    `repaired` those read after mending; `broken` says how the file ended too early ("" if it did not).
+    `header` holds the values beside the events, the first document's where there are several.
+    `dropped` counts events that could not be read, `repaired` those read after mending; `broken` says how
+    the file ended too early ("" if it did not).
     """
 
     def __init__(self, stream: ByteStream, kind: type[E]) -> None:
@@ -36,16 +39,31 @@ class Events(Generic[E]):
         self.header: dict[str, Any] = {}
         self.dropped = self.repaired = 0
         self.broken = ""
+        self.documents = 0
         self._typed = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
         self._one = msgspec.json.Decoder(kind)
-        self._closed = False
+        self._closed = self._empty = False
 
     def __iter__(self) -> Iterator[list[E]]:
         """Lists of events in the file's order; an InputError where the file is no Chrome trace."""
         pieces = iter(self.stream)
-        rest, opening = self._begin(pieces)
+        begun = self._begin(b"", pieces)
+        if begun is None:
+            raise InputError(self._no_trace())
+        while begun is not None:
+            self.documents += 1
+            behind, opening = yield from self._document(*begun, pieces)
+            again = self._closed and self.documents < MOST_DOCUMENTS and behind[:1] in (b"{", b"[")
+            begun = self._begin(behind, pieces) if again else None
+        self.broken = self.stream.broken or self._why(opening, behind)
+
+    def _document(
+        self, rest: bytes, opening: bytes, pieces: Iterator[bytes]
+    ) -> Generator[list[E], None, tuple[bytes, bytes]]:
+        """The events of one document, from its first on; what stands behind it, and how it opened."""
+        self._closed = False
         with _no_collection():
-            for piece in pieces:
+            for piece in itertools.chain([b""] if rest else [], pieces):
                 rest += piece
                 events, rest = self._cut(rest)
                 if events:
@@ -55,12 +73,11 @@ class Events(Generic[E]):
             if not self._closed:
                 events, rest = self._last(rest)
                 yield events
-        trailer = rest
-        while self._closed and len(trailer) < MOST_HEADER and (piece := next(pieces, b"")):
-            trailer += piece
+        while self._closed and len(rest) < MOST_HEADER and (piece := next(pieces, b"")):
+            rest += piece
         if opening == b"{" and self._closed:
-            trailer = self._end(b"{" + trailer.lstrip(b", \n\r\t"))
-        self.broken = self.stream.broken or self._why(opening, trailer)
+            rest = self._end(b"{" + rest.lstrip(b", \n\r\t"))
+        return rest.lstrip(b"\xef\xbb\xbf\x1e \n\r\t\0"), opening
 
     def _end(self, text: bytes) -> bytes:
         """Take what stands behind the events for the header; returns what stands behind its end."""
@@ -75,10 +92,9 @@ class Events(Generic[E]):
             return "" if opening == b"[" else "the JSON ends too early"
         return "the file goes on behind the end of its JSON" if behind.strip(b" \n\r\t\0") else ""
 
-    def _begin(self, pieces: Iterator[bytes]) -> tuple[bytes, bytes]:
-        """The bytes from the first event on, and whether the file is a list or an object."""
-        buffer = b""
-        for piece in pieces:
+    def _begin(self, buffer: bytes, pieces: Iterator[bytes]) -> tuple[bytes, bytes] | None:
+        """The bytes from the first event on, and whether the document is a list or an object."""
+        for piece in itertools.chain([b""] if buffer else [], pieces):
             buffer += piece
             text = buffer.removeprefix(b"\xef\xbb\xbf").lstrip()
             opening = text[:1]
@@ -91,11 +107,15 @@ class Events(Generic[E]):
                 return text[at:], opening
             if len(buffer) > MOST_HEADER:
                 break
+        self._empty = not buffer.strip()
+        return None
+
+    def _no_trace(self) -> str:
         name = self.stream.path
-        if not buffer.strip():
+        if self._empty:
             why = f"; {self.stream.broken}" if self.stream.broken else ""
-            raise InputError(f"{name}: holds no trace, it is empty{why}.")
-        raise InputError(f"{name}: is not a Chrome or Kineto trace; expected JSON with a list `traceEvents`.")
+            return f"{name}: holds no trace, it is empty{why}."
+        return f"{name}: is not a Chrome or Kineto trace; expected JSON with a list `traceEvents`."
 
     def _read_header(self, text: bytes) -> None:
         for attempt in (text, mended(text)):
@@ -104,7 +124,7 @@ class Events(Generic[E]):
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue
             if isinstance(found, dict):
-                self.header.update({k: v for k, v in found.items() if k != "traceEvents"})
+                self.header = {k: v for k, v in found.items() if k != "traceEvents"} | self.header
             return
 
     def _cut(self, buffer: bytes) -> tuple[list[E], bytes]:

@@ -17,10 +17,12 @@ from profiler.traces.kineto_events import (
     Event,
     ExactEvent,
     Pairs,
+    moves,
     sort_of,
 )
 from profiler.traces.kineto_facts import devices, origin
 from profiler.traces.kineto_links import linked
+from profiler.traces.kineto_tracks import Tracks
 from profiler.traces.sound import Losses
 from profiler.traces.tables import Trace
 from specfiles.errors import InputError
@@ -34,6 +36,9 @@ ACTIVITY = {
     "memcpy": "copy",
     "gpu_memset": "set",
     "memset": "set",
+    "mtia_ccp_events": "kernel",
+    "gcu_memcpy": "copy",
+    "gcu_memset": "set",
 }
 RUNTIME = ("runtime", "cuda_runtime", "cuda_driver", "hip_runtime", "hip_driver")
 RANGE = {
@@ -43,7 +48,8 @@ RANGE = {
     "nvtx": "nvtx",
     "python_function": "module",
 }
-IGNORED = ("ac2g", "async_gpu", "async_cpu_to_gpu", "gpu_user_annotation", "trace", "fwdbwd", "overhead")
+IGNORED = ("gpu_user_annotation", "trace", "fwdbwd", "overhead")
+FLOWS = ("ac2g", "async", "async_gpu", "async_cpu_to_gpu", "async_npu")  # from a call to what it started
 MODULE = "nn.Module: "
 COMPLETE = "X"
 LISTED = 20  # categories and phases that were not used
@@ -56,23 +62,33 @@ def read(path: Path, *, brief: bool = False) -> Trace:
     a file that is no such trace.
     """
     kinds: tuple[type[Event], ...] = (BriefEvent, BriefExactEvent) if brief else (Event, ExactEvent)
-    try:
-        return _Reader(path, kinds[0], brief).trace()
-    except InexactTimesError:
-        return _Reader(path, kinds[1], brief).trace()
+    kind, flows = kinds[0], False
+    while True:
+        reader = _Reader(path, kind, brief=brief, flows=flows)
+        try:
+            trace = reader.trace()
+        except InexactTimesError:
+            kind = kinds[1]
+            continue
+        if flows or not reader.needs_flows():
+            return trace
+        flows = True
+        del trace  # before the file is read again
 
 
 class _Reader:
     """What each event is, by its category; its columns are made elsewhere."""
 
-    def __init__(self, path: Path, kind: type[Event], brief: bool) -> None:
-        self.path, self.brief = path, brief
+    def __init__(self, path: Path, kind: type[Event], *, brief: bool, flows: bool) -> None:
+        self.path, self.brief, self.flows = path, brief, flows
         exact = issubclass(kind, ExactEvent)
         self.events = Events(ByteStream(path), kind)
         self.losses = Losses()
-        self.columns = KinetoColumns(self.losses, exact=exact, brief=brief)
+        self.columns = KinetoColumns(self.losses, exact=exact, brief=brief, flows=flows)
         self.pairs = Pairs(exact)
+        self.tracks = Tracks()
         self.skipped: dict[str, int] = defaultdict(int)
+        self.arrows = 0  # flow events passed over
 
     def trace(self) -> Trace:
         for events in self.events:
@@ -85,9 +101,16 @@ class _Reader:
         trace = Trace((origin(self.path, self.events.header),), tables, devices(self.events.header))
         if not self.brief:
             words = {name: found.known for name, found in self.columns.words.items()}
-            trace = linked(trace, self.columns.columns, words, self.losses)
+            trace = linked(trace, self.columns.columns, words, self.columns.arrows(), self.losses)
         self._say_losses(trace)
         return replace(trace, losses=self.losses.found())
+
+    def needs_flows(self) -> bool:
+        """Whether arrows are all that links activities; as a rule they only say again what ids say."""
+        found = self.columns.columns.get("activities")
+        if self.brief or not self.arrows or not found:
+            return False
+        return all(not (found[name] > 0).any() for name in ("correlation", "external"))
 
     def _chunk(self, events: list[Any]) -> None:
         groups: dict[Any, list[Any]] = defaultdict(list)
@@ -99,7 +122,11 @@ class _Reader:
     def _group(self, category: str, group: list[Any]) -> None:
         if category in IGNORED:
             return
-        if category in ACTIVITY:
+        if category in FLOWS:
+            if self.flows:
+                self.columns.add_flows(group)
+            self.arrows += len(group)
+        elif category in ACTIVITY:
             self.columns.add_activities(ACTIVITY[category], self._whole(group))
         elif self.brief and category:
             self.skipped[category] += len(group)
@@ -119,13 +146,20 @@ class _Reader:
             self.skipped[category] += len(group)
 
     def _uncategorised(self, group: list[Any]) -> None:
-        """Events without `cat`: what they are shows in their names and arguments."""
+        """Events without `cat`: what they are shows in their names, arguments, processes and threads."""
+        for event in group:
+            self.tracks.learn(event)
         sorts: dict[str, list[Any]] = defaultdict(list)
         for event in self._whole([e for e in group if e.ph in (COMPLETE, None)]):
-            sorts[sort_of(event)].append(event)
+            if self.tracks.is_device(event):
+                works = self.tracks.works(event)
+                sorts[(moves(str(event.name)) or "kernel") + " of a device" if works else ""].append(event)
+            else:
+                sorts[sort_of(event)].append(event)
         for sort, found in sorts.items():
-            if sort in ("kernel", "copy", "set"):
-                self.columns.add_activities(sort, found)
+            if sort.removesuffix(" of a device") in ("kernel", "copy", "set"):
+                on = [self.tracks.device(event) for event in found] if sort.endswith("device") else []
+                self.columns.add_activities(sort.split()[0], found, on)
             elif not self.brief and sort == "runtime":
                 self.columns.add_launches(found)
             elif not self.brief and sort:
@@ -157,6 +191,8 @@ class _Reader:
         note(
             "dropped", bool(events.broken), f"{self.path.name}: {events.broken}; everything complete was used"
         )
+        several = events.documents if events.documents > 1 else 0
+        note("noted", several, "documents one behind the other in one file, taken to be on one clock")
         note("dropped", events.dropped, "events that are no JSON, even mended")
         note("dropped", self.pairs.ends, "ends of ranges that never began")
         note("repaired", events.repaired, "events with characters or values mended")

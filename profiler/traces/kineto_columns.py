@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from profiler.traces.columns import BAD, NONE, Words, identities, integers, nanoseconds, processes
-from profiler.traces.kineto_events import EMPTY, shapes_of, sizes, small
+from profiler.traces.kineto_events import EMPTY, correlation, shapes_of, sizes, small
 from profiler.traces.sound import LONGEST_NS, Losses, in_order
 from profiler.traces.tables import SCHEMAS
 
@@ -25,8 +26,8 @@ WORDS = {  # whose codes a column holds
 class KinetoColumns:
     """Columns as they grow; afterwards `tables`. What is no time, or recorded twice, is among the losses."""
 
-    def __init__(self, losses: Losses, *, exact: bool, brief: bool) -> None:
-        self.losses, self.exact, self.brief = losses, exact, brief
+    def __init__(self, losses: Losses, *, exact: bool, brief: bool, flows: bool) -> None:
+        self.losses, self.exact, self.brief, self.flows = losses, exact, brief, flows
         self.words: dict[str, Words] = defaultdict(Words)
         self.columns: dict[str, dict[str, Any]] = {}  # of the tables made, with Kineto's own ids
         self._parts: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -47,12 +48,12 @@ class KinetoColumns:
         ends = [p["end_ns"].max() for ps in self._parts.values() for p in ps if len(p.get("end_ns", ()))]
         return int(max(ends)) if ends and max(ends) != BAD else None
 
-    def add_activities(self, kind: str, group: list[Any]) -> None:
-        """Kernels, copies or sets."""
+    def add_activities(self, kind: str, group: list[Any], devices: Sequence[int] = ()) -> None:
+        """Kernels, copies or sets; with the devices that they ran on, where their arguments do not say it."""
         if not group:
             return
         args = [e.args or EMPTY for e in group]
-        processes = integers([e.pid for e in group])
+        processes = np.array(devices) if devices else integers([e.pid for e in group])
         device = integers([a.device for a in args])
         stream = integers([a.stream for a in args])
         threads = integers([e.tid for e in group])
@@ -63,7 +64,7 @@ class KinetoColumns:
             "kind": self.words["kind"].codes([kind] * len(group)),
             "name": self.words["activities"].codes([e.name for e in group]),
             "bytes": integers([a.bytes for a in args]),
-            "correlation": integers([a.correlation for a in args]),
+            "correlation": integers([correlation(a) for a in args]),
             **self._times(group),
         }
         if not self.brief:
@@ -77,6 +78,9 @@ class KinetoColumns:
                 "registers": small([a.registers for a in args]),
                 "shared_bytes": small([a.shared for a in args]),
             }
+        if self.flows:
+            places = self._where(group)
+            part |= {"place_process": places["process"], "place_thread": places["thread"]}
         self._parts["activities"].append(part)
 
     def add_launches(self, group: list[Any]) -> None:
@@ -88,7 +92,7 @@ class KinetoColumns:
             {
                 **self._where(group),
                 "name": self.words["launches"].codes([e.name for e in group]),
-                "correlation": integers([a.correlation for a in args]),
+                "correlation": integers([correlation(a) for a in args]),
                 "kernel": self.words["activities"].codes([a.kernel for a in args]),
                 **self._times(group),
             }
@@ -112,6 +116,20 @@ class KinetoColumns:
             }
         )
 
+    def add_flows(self, group: list[Any]) -> None:
+        """Beginnings and ends of arrows."""
+        group = [e for e in group if e.ph in ("s", "f") and e.id is not None]
+        if group:
+            time = nanoseconds([e.ts for e in group], exact=self.exact)
+            arrows = self.words["arrows"].codes([f"{e.name} {e.id}" for e in group])
+            begins = np.array([e.ph == "s" for e in group])
+            times = {"start_ns": time, "end_ns": time}
+            self._parts["flows"].append({**self._where(group), "arrow": arrows, "begins": begins, **times})
+
+    def arrows(self) -> dict[str, Any]:
+        """The flows as columns, in order of time; empty where there are none."""
+        return self._joined("flows")
+
     def add_memory(self, group: list[Any]) -> None:
         """What the allocator held after each allocation."""
         group = [e for e in group if e.args.allocated is not None]
@@ -129,20 +147,24 @@ class KinetoColumns:
 
     def table(self, name: str) -> pa.Table:
         """The parts of a table as one, bad times and repeats taken out, in order of time."""
+        columns = self._joined(name)
+        if not columns:
+            return SCHEMAS[name].empty_table()
+        self.columns[name] = columns
+        return self._arrow(name)
+
+    def _joined(self, name: str) -> dict[str, Any]:
         parts = self._parts.pop(name, [])
         if not parts:
-            return SCHEMAS[name].empty_table()
+            return {}
         columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         parts.clear()
         good = columns["time_ns" if name == "samples" else "end_ns"] != BAD
         columns = {key: values[good] for key, values in columns.items()}
         if name == "samples":
             order = np.argsort(columns["time_ns"], kind="stable")
-            columns = {key: values[order] for key, values in columns.items()}
-        else:
-            columns = in_order(columns, self.losses, distinct=name == "activities")
-        self.columns[name] = columns
-        return self._arrow(name)
+            return {key: values[order] for key, values in columns.items()}
+        return in_order(columns, self.losses, distinct=name == "activities")
 
     def _arrow(self, name: str) -> pa.Table:
         columns, words = self.columns[name], WORDS[name]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from profiler.traces.columns import BAD, NONE, integers, nanoseconds
+from profiler.traces.columns import BAD, NONE, integer, integers, nanoseconds
 
 Number = int | float | str | None
 Raw = msgspec.Raw | msgspec.UnsetType
 NAMES = {
+    "correlation_old": "correlation_id",
     "external": "External id",
     "external_old": "external id",
     "registers": "registers per thread",
@@ -28,6 +30,11 @@ NAMES = {
     "reserved": "Total Reserved",
     "memory_device": "Device Id",
     "memory_type": "Device Type",
+    "task": "Task Type",
+    "collective": "Collective name",
+    "sent": "In msg nelems",
+    "received": "Out msg nelems",
+    "group_size": "Group size",
 }
 
 
@@ -39,6 +46,7 @@ class Arguments(msgspec.Struct, gc=False, rename=NAMES):
     device: Number = None
     stream: Number = None
     correlation: Number = None
+    correlation_old: Number = None
     grid: Any = None
     block: Any = None
     registers: Number = None
@@ -56,6 +64,13 @@ class Arguments(msgspec.Struct, gc=False, rename=NAMES):
     reserved: Number = None
     memory_device: Number = None
     memory_type: Number = None
+    name: Any = None  # of a process or thread
+    task: Any = None
+    collective: Any = None
+    sent: Number = None
+    received: Number = None
+    group_size: Number = None
+    dtype: Any = None
 
 
 class Event(msgspec.Struct, gc=False):
@@ -68,6 +83,7 @@ class Event(msgspec.Struct, gc=False):
     tid: Number = None
     ts: Number = None
     dur: Number = None
+    id: str | int | float | None = None  # of a flow
     args: Arguments | None = None
 
 
@@ -77,13 +93,16 @@ class ExactEvent(Event, gc=False):
     ts: Raw = msgspec.UNSET  # type: ignore[assignment]
 
 
-class BriefArguments(msgspec.Struct, gc=False):
+class BriefArguments(msgspec.Struct, gc=False, rename=NAMES):
     """What a breakdown by kernel needs."""
 
     device: Number = None
     stream: Number = None
     correlation: Number = None
+    correlation_old: Number = None
     bytes: Number = None
+    name: Any = None
+    task: Any = None
 
 
 class BriefEvent(Event, gc=False):
@@ -99,20 +118,50 @@ class BriefExactEvent(ExactEvent, gc=False):
 
 
 EMPTY = Arguments()
+# c10d's names of collectives and of types (`toString` of ScalarType), as `record_param_comms` writes them.
+PATTERNS = {
+    "allreduce": "allreduce",
+    "all_reduce": "allreduce",
+    "allgather": "allgather",
+    "all_gather": "allgather",
+    "reduce_scatter": "reduce_scatter",
+    "all_to_all": "alltoall",
+    "alltoall": "alltoall",
+    "send": "sendrecv",
+    "recv": "sendrecv",
+}
+ELEMENT_BYTES = {
+    **dict.fromkeys(("Byte", "Char", "Bool", "Float8_e4m3fn", "Float8_e5m2", "Float8_e4m3fnuz"), 1),
+    **dict.fromkeys(("Half", "BFloat16", "Short"), 2),
+    **dict.fromkeys(("Float", "Int"), 4),
+    **dict.fromkeys(("Double", "Long"), 8),
+}
 
 
 def sort_of(event: Any) -> str:
     """What an event without a category is; "" where it cannot be told."""
     name, args = str(event.name), event.args
-    if name.startswith(("Memcpy ", "Memset ")):
-        return "copy" if name.startswith("Memcpy") else "set"
+    if moved := moves(name):
+        return moved
     if args is None:
         return ""
     if args.stream is not None or getattr(args, "grid", None) is not None:
         return "kernel"
-    if name.startswith(("cuda", "cu", "hip")) and args.correlation is not None:
+    if name.startswith(("cuda", "cu", "hip")) and correlation(args) is not None:
         return "runtime"
     return "operator" if "::" in name else ""
+
+
+def moves(name: str) -> str:
+    """Whether a name is that of a copy or set; "" if not."""
+    found = re.match(r"Mem(cpy|set)([ DHP]|$)", name)
+    return {"cpy": "copy", "set": "set"}[found.group(1)] if found else ""
+
+
+def correlation(args: Any) -> Number:
+    """The id that a call and what it started share."""
+    found: Number = args.correlation if args.correlation is not None else args.correlation_old
+    return found
 
 
 class Pairs:
@@ -141,9 +190,9 @@ class Pairs:
 
     def left(self, last_ns: int | None) -> list[Any]:
         """Begins without an end, as lasting until a moment; without a duration where none is given."""
-        last: Any = None if last_ns is None else f"{last_ns / 1000:.3f}"
-        if last is not None and self.exact:
-            last = msgspec.Raw(last.encode())
+        last: Any = None
+        if last_ns is not None:
+            last = msgspec.Raw(f"{last_ns}e-3".encode()) if self.exact else last_ns / 1000
         found = [self._closed(event, last) for events in self._open.values() for event in events]
         self._open.clear()
         return found
@@ -172,8 +221,28 @@ def small(values: list[Any]) -> Any:
     return integers(values).clip(NONE, 2**31 - 1).astype(np.int32)
 
 
+def message(args: Any) -> str | None:
+    """The collective that `record_param_comms` records, as an operator told whole; None if unclear."""
+    name = str(args.collective)
+    pattern = next((found for word, found in PATTERNS.items() if word in name), None)
+    size = ELEMENT_BYTES.get(str(args.dtype))
+    devices, *elements = (integer(value) for value in (args.group_size, args.sent, args.received))
+    if pattern is None or size is None or devices < 1 or min(elements) < 0:
+        return None
+    # What Kineto calls sent and received are the parts of one device: the larger one is the whole tensor.
+    told = {
+        "kind": "collective",
+        "pattern": pattern,
+        "message_bytes": size * max(elements),
+        "devices": devices,
+    }
+    return msgspec.json.encode(told).decode()
+
+
 def shapes_of(args: Any) -> str | None:
     """Inputs of an operator as one JSON text, as recorded."""
+    if args.collective is not None:
+        return message(args)
     dims = args.dims if args.dims is not msgspec.UNSET else args.dims_old
     if dims is msgspec.UNSET:
         return None

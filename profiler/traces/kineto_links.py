@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from profiler.traces.kineto_flows import by_arrows
 from profiler.traces.linking import link_ranges
 from profiler.traces.nesting import NONE, latest_before
 from profiler.traces.sound import Losses
@@ -17,43 +18,45 @@ Columns = Mapping[str, Any]
 
 
 def linked(
-    trace: Trace, columns: Mapping[str, Columns], words: Mapping[str, Sequence[str]], losses: Losses
+    trace: Trace,
+    columns: Mapping[str, Columns],
+    words: Mapping[str, Sequence[str]],
+    flows: Columns,
+    losses: Losses,
 ) -> Trace:
     """The trace with its links; what ids cannot tell is among the losses.
 
     `columns` are those of the tables with Kineto's own `correlation` and `external` ids, `words` what
-    their codes stand for.
+    their codes stand for; `flows` are arrows, empty where ids link.
     """
     activities, launches, ranges = (columns.get(name) for name in ("activities", "launches", "ranges"))
     if ranges is not None and len(ranges["name"]):
         process, thread = _host_threads(ranges, launches, words)
         trace = trace.with_column("ranges", "process", process).with_column("ranges", "thread", thread)
     if activities is not None and launches is not None and len(launches["name"]):
-        launch, graph = _launches_of(activities, launches, words["launches"], losses)
+        started = by_arrows(activities, flows, launches) if flows else None
+        launch, graph = _launches_of(activities, launches, words["launches"], losses, started)
         trace = trace.with_column("activities", "launch", launch).with_column("activities", "graph", graph)
         known = launch >= 0
         process = np.where(known, launches["process"][np.maximum(launch, 0)], NONE)
         trace = trace.with_column("activities", "process", process)
     if activities is not None and ranges is not None and len(ranges["name"]):
-        trace = trace.with_column(
-            "activities", "range", _by_external(activities, ranges, words["range kind"])
+        around = (
+            by_arrows(activities, flows, ranges)
+            if flows
+            else _by_external(activities, ranges, words["range kind"])
         )
+        trace = trace.with_column("activities", "range", around)
     return link_ranges(trace)
 
 
 def _launches_of(
-    activities: Columns, launches: Columns, names: Sequence[str], losses: Losses
+    activities: Columns, launches: Columns, names: Sequence[str], losses: Losses, launch: Any
 ) -> tuple[Any, Any]:
-    """The call with an activity's correlation id; the latest before it, where ids are used again."""
+    """The call that started each activity, and its graph; the one given, or that with its correlation id."""
     rows = np.flatnonzero(launches["correlation"] > 0)
-    found = latest_before(
-        launches["correlation"][rows],
-        launches["start_ns"][rows],
-        activities["correlation"],
-        activities["start_ns"],
-    )
-    found[activities["correlation"] <= 0] = NONE
-    launch = np.where(found >= 0, rows[np.maximum(found, 0)], NONE) if len(rows) else found
+    if launch is None:
+        launch = _by_correlation(activities, launches, rows)
     graphs = np.array([*("graph" in name.casefold() for name in names), False])[launches["name"]]
     count = np.bincount(launch[launch >= 0], minlength=len(graphs))
     # Only a graph's launch starts many kernels: others that seem to are one id that was given to all.
@@ -68,6 +71,18 @@ def _launches_of(
         "activities whose correlation id several processes used; the latest call before each was taken",
     )
     return launch, graph
+
+
+def _by_correlation(activities: Columns, launches: Columns, rows: Any) -> Any:
+    """The call with an activity's correlation id; the latest before it, where ids are used again."""
+    found = latest_before(
+        launches["correlation"][rows],
+        launches["start_ns"][rows],
+        activities["correlation"],
+        activities["start_ns"],
+    )
+    found[activities["correlation"] <= 0] = NONE
+    return np.where(found >= 0, rows[np.maximum(found, 0)], NONE) if len(rows) else found
 
 
 def _ambiguous(activities: Columns, launches: Columns, rows: Any) -> int:

@@ -98,6 +98,26 @@ def test_nanoseconds_are_exact(write: Write, base: float) -> None:
     assert busy(trace) == 4
 
 
+@pytest.mark.parametrize("quoted", [False, True])
+def test_whole_microseconds_since_1970_are_exact(write: Write, quoted: bool) -> None:
+    # As PyTorch wrote them before 2.3: a float of their nanoseconds is off by up to 128.
+    times = [1_665_000_000_000_123 + 7 * n for n in range(50)]
+    events = [
+        {
+            "ph": "X",
+            "cat": "kernel",
+            "name": "k",
+            "pid": 0,
+            "tid": 7,
+            "ts": str(at) if quoted else at,
+            "dur": 3,
+        }
+        for at in times
+    ]
+    trace = kineto.read(write(json.dumps({"traceEvents": events})))
+    assert trace.column("activities", "start_ns").tolist() == [1000 * at for at in times]
+
+
 def test_kernels_find_their_operators(made: Any, write: Write) -> None:
     made.add("user_annotation", "outer", 0.0, 100.0)
     made.add("cpu_op", "aten::mm", 10.0, 20.0)
@@ -352,7 +372,13 @@ def test_ends_without_a_category_close_what_is_open_on_their_thread(write: Write
 
 def test_what_stands_behind_the_end_of_the_json_is_said(made: Any, write: Write) -> None:
     made.kernel("k", 0.0, 1.0)
-    trace = kineto.read(write(made.text() + "\n" + made.text()))
+    trace = kineto.read(write(made.text() + '\n{"status": "done"}'))
+    assert trace["activities"].num_rows == 1
+    assert "goes on behind the end of its JSON" in sentences(trace)
+
+
+def test_many_documents_in_one_file_take_no_time(write: Write) -> None:
+    trace = kineto.read(write('[{"ph":"X","cat":"kernel","name":"k","ts":1,"dur":2}]' + "[]" * 200_000))
     assert trace["activities"].num_rows == 1
     assert "goes on behind the end of its JSON" in sentences(trace)
 
