@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from reports import terminal
@@ -21,9 +22,12 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "attained": ("attained", percent),
     "bound": ("bound", text),
     "saving_s": ("saving", lambda v: si(v, "s")),
+    "waves": ("waves", lambda v: "–" if v is None else f"{v:.2f}"),
 }
 LONGEST = 72
 MOST_ROWS = 60
+MOST_SAVINGS = 5
+UNITS = {"hz": "Hz", "w": "W"}  # of quantities, by the end of their names; others are shares
 
 
 def as_text(shown: dict[str, Any], most: int = MOST_ROWS) -> str:
@@ -36,6 +40,7 @@ def as_text(shown: dict[str, Any], most: int = MOST_ROWS) -> str:
     if len(rows) > most:
         rest = sum(row["time_s"] for row in rows[most:])
         parts.append(f"{len(rows) - most} more rows hold {si(rest, 's')}; --format csv lists all.")
+    parts += savings(rows)
     parts += [f"{_short(row['name'])}: {row['warning']}" for row in rows if row["warning"]]
     unknown = shown.get("unknown_kernels", [])
     if unknown:
@@ -43,6 +48,16 @@ def as_text(shown: dict[str, Any], most: int = MOST_ROWS) -> str:
         parts += [f"  {percent(k['share'])} {_short(k['name'])}" for k in unknown[:10]]
     parts += [f"{loss['what']} {loss['count']}: {loss['sentence']}" for loss in shown.get("losses", [])]
     return "\n".join(parts) + "\n"
+
+
+def savings(rows: list[dict[str, Any]]) -> list[str]:
+    """What the ceilings would save, the most first."""
+    ranked = sorted((row for row in rows if row["saving_s"]), key=lambda row: -row["saving_s"])
+    if not ranked:
+        return []
+    first = [f"{_short(row['name'])} {si(row['saving_s'], 's')}" for row in ranked[:MOST_SAVINGS]]
+    whole = sum(row["saving_s"] for row in ranked)
+    return [f"at their ceilings the modelled would save {si(whole, 's')}: " + ", ".join(first)]
 
 
 def as_csv(shown: dict[str, Any]) -> str:
@@ -65,56 +80,78 @@ def as_json(shown: dict[str, Any]) -> str:
 
 
 def _totals(shown: dict[str, Any]) -> str:
+    return "\n".join(sentences(shown)) + "\n"
+
+
+def sentences(shown: dict[str, Any]) -> list[str]:
+    """What the recording says as a whole, a sentence each."""
+    found = [*_devices(shown), *_known(shown), *_waiting(shown), *_readings(shown)]
     totals = shown["totals"]
-    lines = []
-    for device in shown["devices"]:
-        lines.append(
-            f"device {device['device']}{' (' + device['name'] + ')' if device.get('name') else ''}: "
-            f"{device['kernels']} kernels {si(device['kernel_time_s'], 's', 4)}, busy "
-            f"{si(device['gpu_busy_s'], 's', 4)} of {si(device['gpu_span_s'], 's', 4)}, "
-            f"idle {percent(device['gpu_idle_s'] / device['gpu_span_s'] if device['gpu_span_s'] else 0)}"
+    if totals.get("small_grids_s"):
+        found.append(f"kernels with fewer blocks than processors: {si(totals['small_grids_s'], 's')}")
+    if totals.get("last_waves_s"):
+        found.append(
+            f"last waves of blocks that fill the device in part cost {si(totals['last_waves_s'], 's')}"
         )
+    return found
+
+
+def _devices(shown: dict[str, Any]) -> Iterator[str]:
+    several = len({device.get("source") for device in shown["devices"]}) > 1
+    for device in shown["devices"]:
+        share = device["gpu_idle_s"] / device["gpu_span_s"] if device["gpu_span_s"] else 0
+        yield (
+            f"device {device['device']}{' (' + device['name'] + ')' if device.get('name') else ''}"
+            f"{' of ' + str(device['trace']) if several else ''}: "
+            f"{device['kernels']} kernels {si(device['kernel_time_s'], 's', 4)}, busy "
+            f"{si(device['gpu_busy_s'], 's', 4)} of {si(device['gpu_span_s'], 's', 4)}, idle {percent(share)}"
+        )
+
+
+def _known(shown: dict[str, Any]) -> Iterator[str]:
+    totals = shown["totals"]
     if totals.get("modelled_share") is not None:
-        lines.append(
+        loose = f"; {si(totals['unattributed_s'], 's')} of kernels belongs to no recorded operator"
+        yield (
             f"{percent(totals['modelled_share'])} of the time has a model of its FLOP and bytes, "
-            f"{si(totals['unmodelled_s'], 's')} has none"
-            + (
-                f"; {si(totals['unattributed_s'], 's')} of kernels belongs to no recorded operator"
-                if totals["kernels"]
-                else ""
-            )
+            f"{si(totals['unmodelled_s'], 's')} has none" + (loose if totals["kernels"] else "")
         )
     if totals.get("host_time_s"):
-        lines.append(f"no device was recorded: {si(totals['host_time_s'], 's')} in operators of the host")
+        yield f"no device was recorded: {si(totals['host_time_s'], 's')} in operators of the host"
+
+
+def _waiting(shown: dict[str, Any]) -> Iterator[str]:
+    totals, launches = shown["totals"], shown.get("launches") or {}
     idle = {cause: value for cause, value in shown.get("idle", {}).items() if value}
     if idle:
-        lines.append(
-            "idle because of " + ", ".join(f"{cause} {si(value, 's')}" for cause, value in idle.items())
-        )
-    launches = shown.get("launches") or {}
+        yield "idle because of " + ", ".join(f"{cause} {si(value, 's')}" for cause, value in idle.items())
     if launches.get("calls"):
-        call, delay = si(launches["call_s"], "s"), si(launches["delay_s"], "s")
-        depth, deepest = launches["queue_depth"], launches["deepest_queue"]
-        lines.append(
-            f"launching takes {call} a call, a kernel starts {delay} after; "
-            f"{depth:.1f} wait in the queue (at most {deepest})"
+        yield (
+            f"launching takes {si(launches['call_s'], 's')} a call, a kernel starts "
+            f"{si(launches['delay_s'], 's')} after; {launches['queue_depth']:.1f} wait in the queue "
+            f"(at most {launches['deepest_queue']})"
         )
     if totals.get("communication_s"):
-        lines.append(
-            f"communication {si(totals['communication_s'], 's')}, "
-            f"{si(totals['exposed_s'], 's')} of it beside no computation"
-        )
+        wires, exposed = si(totals["communication_s"], "s"), si(totals["exposed_s"], "s")
+        yield f"communication {wires}, {exposed} of it beside no computation"
+
+
+def _readings(shown: dict[str, Any]) -> Iterator[str]:
     for each in shown.get("memory", []):
         place = f"device {each['device']}" if each["device"] >= 0 else "the host"
         reserved = each["peak_reserved_bytes"]
-        lines.append(
+        yield (
             f"memory of {place}: at most {si(each['peak_allocated_bytes'], 'B')} allocated "
             f"({si(each['peak_s'], 's')} after the first reading)"
             + (f", {si(reserved, 'B')} reserved" if reserved else "")
         )
-    if totals.get("small_grids_s"):
-        lines.append(f"kernels with fewer blocks than processors: {si(totals['small_grids_s'], 's')}")
-    return "\n".join(lines) + "\n"
+    for each in shown.get("readings", []):
+        unit = UNITS.get(each["quantity"].rpartition("_")[2])
+        mean, least, most = (
+            si(each[key], unit) if unit else percent(each[key]) for key in ("mean", "least", "most")
+        )
+        name = each["quantity"].removesuffix("_hz").removesuffix("_w").replace("_", " ")
+        yield f"device {each['device']}: {name} {mean} ({least} to {most}, {each['count']} readings)"
 
 
 def _short(name: str) -> str:

@@ -46,6 +46,7 @@ def breakdown(trace: Trace, by: str) -> dict[str, Any]:
         "idle": {},
         "launches": {},
         "memory": [],
+        "readings": [],
         "losses": [*losses, {"what": "noted", "count": trace["activities"].num_rows, "sentence": NOTE}],
         "unknown_kernels": [],
         "rows": rows(trace, by),

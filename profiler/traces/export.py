@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -104,6 +105,7 @@ def events(trace: Trace, rows: pd.DataFrame) -> Iterator[Event]:
         if predicted:
             yield from _named(number, f"{label}: at its ceilings", 2 * number)
     yield from _measured(trace, rows, numbers, zero)
+    yield from _counters(trace, numbers, zero)
     if predicted:
         yield from _predicted(trace, rows, numbers, zero)
     yield from _host(trace, 2 * len(places), zero)
@@ -146,6 +148,18 @@ def _measured(trace: Trace, rows: pd.DataFrame, numbers: dict[Any, int], zero: i
             int(end[at] - start[at]),
             args,
         )
+
+
+def _counters(trace: Trace, numbers: dict[Any, int], zero: int) -> Iterator[Event]:
+    """What was sampled (memory, clocks, power) as curves beside the kernels of its device."""
+    words = trace.words("samples", "quantity")
+    names = ("source", "device", "time_ns", "quantity", "value")
+    for row in zip(*(trace.column("samples", name).tolist() for name in names), strict=True):
+        source, device, time, quantity, value = row
+        name = words[quantity] + (" of the host" if device < 0 else "")
+        place = {"pid": numbers.get((source, device), 0) + 1, "tid": 0, "ts": (time - zero) / 1000}
+        if math.isfinite(value):
+            yield {"ph": "C", "name": name, **place, "args": {"value": value}}
 
 
 def _predicted(trace: Trace, rows: pd.DataFrame, numbers: dict[Any, int], zero: int) -> Iterator[Event]:
@@ -195,8 +209,8 @@ def _host(trace: Trace, number: int, zero: int) -> Iterator[Event]:
 
 def _zero(trace: Trace) -> int:
     """The first moment of all: viewers keep times as floats, which tell nanoseconds only near zero."""
-    tables = ("activities", "launches", "ranges")
-    found = [trace.column(name, "start_ns") for name in tables if trace[name].num_rows]
+    tables = {"activities": "start_ns", "launches": "start_ns", "ranges": "start_ns", "samples": "time_ns"}
+    found = [trace.column(name, time) for name, time in tables.items() if trace[name].num_rows]
     return min((int(times.min()) for times in found), default=0)
 
 

@@ -108,5 +108,6 @@ def _row(by: str, name: Any, group: pd.DataFrame, whole: float) -> dict[str, Any
         str(bounds[0]) if len(bounds) == 1 else None,
         max(0.0, time - bound_s) if bound_s is not None else None,
         None,
+        None,
     )
     return dict(zip(ROW, values, strict=True))

@@ -14,6 +14,7 @@ from specfiles.reading import exists
 if TYPE_CHECKING:
     from hwspecs import Device
 
+SMALL_BYTES = 4 << 20  # a file that is read whole in a second
 BY = ("operator", "kernel", "layer", "phase", "stream", "kind")
 
 
@@ -26,8 +27,10 @@ def shown(subject: Path, by: str, hardware: str | None, fidelity: Fidelity) -> d
         from profiler.traces.breakdown import LARGE, breakdown
         from profiler.traces.reading import read_brief, read_trace
 
-        # A breakdown by kernel or stream needs no launches and no ranges, and is read several times faster.
-        brief = by in ("kernel", "stream", "kind")
+        # A breakdown by kernel or stream needs no launches and no ranges, and is read several times faster;
+        # work and with it rooflines need them.
+        large = subject.stat().st_size > SMALL_BYTES
+        brief = by in ("kernel", "stream", "kind") and hardware is None and large
         trace = read_brief(subject, needs_links=not brief)
         if brief and not trace["activities"].num_rows:  # what ran may be operators of the host
             trace = read_trace(subject)

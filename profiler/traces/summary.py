@@ -10,9 +10,11 @@ import pandas as pd
 
 from profiler.traces.idle import idle_causes, launching, overlap, small_grids_s
 from profiler.traces.memory import memory
+from profiler.traces.readings import readings
 from profiler.traces.rules import known_kernel
 from profiler.traces.tables import Trace
 from profiler.traces.totals import totals
+from profiler.traces.waves import last_waves_s, waves
 from roofline.times import times
 from specfiles.errors import InputError
 from workloads.operators import Operator
@@ -38,6 +40,7 @@ ROW = (
     "bound",
     "saving_s",
     "warning",
+    "waves",
 )
 WORK = ("matrix_flops", "vector_flops", "special_ops", "work_bytes", "comm_bytes")
 
@@ -96,18 +99,20 @@ def _work(dtype: str, values: dict[str, Any]) -> Work:
 
 def show(trace: Trace, by: str, ceilings: Ceilings | None = None) -> dict[str, Any]:
     """The documented JSON of `roofline show`."""
-    rows = limits(frame(trace), ceilings)
+    fill = waves(trace)
+    rows = limits(frame(trace), ceilings).assign(waves=fill)
     found = grouped(rows, by)
-    wires = overlap(trace)
+    small = {"small_grids_s": small_grids_s(trace), "last_waves_s": last_waves_s(trace, fill)}
     return {
         "schema": 1,
         "by": by,
         "devices": _devices(trace),
         "hardware": ceilings.device if ceilings else None,
-        "totals": {**totals(trace), **modelled(rows), **wires, "small_grids_s": small_grids_s(trace)},
+        "totals": {**totals(trace), **modelled(rows), **overlap(trace), **small},
         "idle": idle_causes(trace),
         "launches": launching(trace),
         "memory": memory(trace),
+        "readings": readings(trace),
         "losses": [{"what": x.what, "count": x.count, "sentence": x.sentence} for x in trace.losses],
         "unknown_kernels": _unknown(rows),
         "rows": found,
@@ -160,6 +165,7 @@ def _record(by: str, name: Any, group: pd.DataFrame, whole: float) -> dict[str, 
         str(limits.idxmax()) if limits is not None and len(limits) else None,
         max(0.0, spent - bound_s) if attained is not None else None,
         _warning(group),
+        _mean(group["waves"]) if by == "kernel" else None,
     )
     return dict(zip(ROW, values, strict=True))
 
@@ -188,6 +194,10 @@ def _name(by: str, name: Any) -> str:
     if by == "layer":
         return "outside the layers" if first < 0 else f"layer {int(first)}"
     return "unknown" if first is None or first != first else str(first)
+
+
+def _mean(values: pd.Series) -> float | None:
+    return float(values.mean()) if values.notna().any() else None
 
 
 def _only(values: pd.Series) -> str | None:

@@ -102,6 +102,19 @@ def test_predictions_stand_above_and_begin_with_what_they_predict(
     }
 
 
+def test_samples_are_curves(trace: Trace, tmp_path: Path) -> None:
+    begin = int(trace.column("activities", "start_ns").min())
+    held = {"time_ns": [begin, begin + 2000], "quantity": ["allocated_bytes"] * 2, "value": [5.0, 7.0]}
+    more = {"source": [0, 0], "device": trace.column("activities", "device")[:1].tolist() * 2}
+    export(trace.with_table("samples", make_table("samples", held | more)), tmp_path / "a.json", None)
+    events = json.loads((tmp_path / "a.json").read_text())["traceEvents"]
+    curve = [event for event in events if event["ph"] == "C"]
+    assert [event["args"]["value"] for event in curve] == [5, 7]
+    assert curve[1]["ts"] - curve[0]["ts"] == pytest.approx(2)
+    (kernel,) = [event for event in events if event["name"] == "gemm"]
+    assert {event["pid"] for event in curve} == {kernel["pid"]}
+
+
 def test_without_a_device_nothing_is_predicted(trace: Trace, tmp_path: Path) -> None:
     export(trace, tmp_path / "a.json", None)
     assert all(event["cat"] != "predicted" for event in slices(tmp_path / "a.json"))

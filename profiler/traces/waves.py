@@ -1,0 +1,86 @@
+"""How many waves of blocks a kernel's grid takes, and what its last wave leaves idle."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from profiler.traces.tables import DeviceFacts, Trace
+from profiler.traces.totals import is_kind
+
+# Warps, blocks and shared memory [bytes] that one processor holds at once, by compute capability: CUDA C++
+# Programming Guide, "Technical Specifications per Compute Capability".
+HOLDS = {
+    "7.0": (64, 32, 96 << 10),
+    "7.5": (32, 16, 64 << 10),
+    "8.0": (64, 32, 164 << 10),
+    "8.6": (48, 16, 100 << 10),
+    "8.7": (48, 16, 164 << 10),
+    "8.9": (48, 24, 100 << 10),
+    "9.0": (64, 32, 228 << 10),
+    "10.0": (64, 32, 228 << 10),
+    "10.3": (64, 32, 228 << 10),
+    "12.0": (48, 24, 100 << 10),
+    "12.1": (48, 24, 100 << 10),
+}
+REGISTERS, REGISTERS_AT_ONCE = 65536, 256  # of a processor; given to a warp in units of so many
+RESERVED_BYTES = 1024  # of shared memory for each block, from 8.0 on (same guide, "Shared Memory")
+WARP = 32
+OTHER_MAKERS = re.compile(
+    "AMD|Instinct|Radeon|gfx|Intel", re.IGNORECASE
+)  # whose numbers look like capabilities
+
+
+def waves(trace: Trace) -> Any:
+    """Blocks of each activity over the blocks that its device holds at once; NaN where that is not known."""
+    found = np.full(trace["activities"].num_rows, np.nan)
+    kernel = is_kind(trace, "kernel")
+    column = {name: trace.column("activities", name) for name in _COLUMNS}
+    for facts in trace.devices:
+        if (
+            facts.capability in HOLDS
+            and facts.processors
+            and facts.name
+            and not OTHER_MAKERS.search(facts.name)
+        ):
+            here = kernel & (column["source"] == facts.source) & (column["device"] == facts.device)
+            found[here] = _waves(facts, {name: values[here].astype(float) for name, values in column.items()})
+    return found
+
+
+_SIZES = ("grid_x", "grid_y", "grid_z", "block_x", "block_y", "block_z")
+_COLUMNS = ("source", "device", *_SIZES, "registers", "shared_bytes")
+
+
+def _waves(facts: DeviceFacts, of: dict[str, Any]) -> Any:
+    warps, blocks, shared_bytes = HOLDS[facts.capability]
+    known = np.logical_and.reduce([of[name] > 0 for name in (*_SIZES, "registers")]) & (
+        of["shared_bytes"] >= 0
+    )
+    of = {name: np.maximum(values, 1) for name, values in of.items()}
+    own_warps = np.ceil(of["block_x"] * of["block_y"] * of["block_z"] / WARP)
+    own_registers = np.ceil(of["registers"] * WARP / REGISTERS_AT_ONCE) * REGISTERS_AT_ONCE * own_warps
+    own_bytes = of["shared_bytes"] + (RESERVED_BYTES if float(facts.capability) >= 8 else 0)
+    held = np.minimum.reduce(
+        [
+            np.full(len(known), float(blocks)),
+            warps // own_warps,
+            REGISTERS // own_registers,
+            shared_bytes // own_bytes,
+        ]
+    )
+    grid = of["grid_x"] * of["grid_y"] * of["grid_z"]
+    return np.where(known & (held > 0), grid / (np.maximum(held, 1) * (facts.processors or 1)), np.nan)
+
+
+def last_waves_s(trace: Trace, found: Any) -> float:
+    """Seconds that kernels of more than one wave would save if their last wave were full.
+
+    All waves are taken to last equally long; grids of less than one wave are `small_grids_s`.
+    """
+    spent = (trace.column("activities", "end_ns") - trace.column("activities", "start_ns")) / 1e9
+    many = np.nan_to_num(found) > 1
+    lost = 1 - found[many] / np.ceil(found[many])
+    return float((spent[many] * lost).sum())

@@ -1,0 +1,92 @@
+"""One recording whose every number is known on paper, through all that `show` says of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from profiler.traces.attribution import attribute
+from profiler.traces.reading import read_traces
+from profiler.traces.summary import show
+from profiler.traces.tables import make_table
+from reports.show import as_text
+from roofline.ceilings import ceilings
+
+US = 1e-6
+DEVICE = {"id": 0, "name": "NVIDIA Paper", "numSms": 132, "computeMajor": 9, "computeMinor": 0}
+BUSY = {"block": [256, 1, 1], "registers per thread": 32, "shared memory": 0}
+
+
+@pytest.fixture
+def shown(made: Any, write: Any, paper_device: Any) -> dict[str, Any]:
+    """100 TFLOP/s and 1 TB/s. On the device: 100-300 product, 250-400 all-reduce on another stream,
+    500-550 a kernel of eight blocks, 700-720 a norm."""
+    product = {"Input Dims": [[1000, 1000], [1000, 5000]], "Input type": ["c10::BFloat16"] * 2}
+    made.add("user_annotation", "prefill", 0, 1000)
+    made.add("cpu_op", "aten::mm", 10, 10, **product)  # 10 GFLOP: 100 us at the peak
+    made.kernel("nvjet_tst_128x256", 100, 200, launched=12, grid=[132 * 8 * 5 // 4, 1, 1], **BUSY)
+    made.kernel("ncclDevKernel_AllReduce_Sum_bf16_RING_LL", 250, 150, launched=30, stream=20, **BUSY)
+    made.kernel("small_gemm_kernel", 500, 50, launched=40, grid=[8, 1, 1], **BUSY)
+    made.add("cuda_runtime", "cudaStreamSynchronize", 545, 55, correlation=999)
+    made.kernel("rms_norm_kernel", 700, 20, launched=690, **BUSY)
+    for at, held in ((20, 1000), (60, 3000), (99, 500)):
+        about = {"Total Allocated": held, "Total Reserved": 4000, "Device Id": 0, "Device Type": 1}
+        made.add("cpu_instant_event", "[memory]", at, 0, **about)
+    trace = read_traces([write(made.text(deviceProperties=[DEVICE]))])
+    power = {"time_ns": [1, 2, 3], "quantity": ["power_w"] * 3, "value": [300.0, 400.0, 500.0]}
+    clock = {"time_ns": [1, 2], "quantity": ["sm_clock_hz"] * 2, "value": [1.5e9, 1.7e9]}
+    both = {name: [*power[name], *clock[name]] for name in power}
+    more = make_table("samples", {"source": [0] * 5, "device": [0] * 5, **both})
+    samples = pa.concat_tables([trace["samples"], more]).unify_dictionaries()
+    return show(
+        attribute(trace.with_table("samples", samples)), "kernel", ceilings(paper_device(), "datasheet")
+    )
+
+
+def test_every_number(shown: dict[str, Any]) -> None:
+    totals, idle = shown["totals"], shown["idle"]
+    assert totals["kernel_time_s"] == pytest.approx(420 * US)
+    assert (totals["gpu_busy_s"], totals["gpu_span_s"]) == pytest.approx((370 * US, 620 * US))
+    assert totals["communication_s"] == pytest.approx(150 * US)
+    assert totals["overlapped_s"] == pytest.approx(50 * US)
+    assert totals["small_grids_s"] == pytest.approx(50 * US)
+    assert totals["last_waves_s"] == pytest.approx(200 * US * (1 - 1.25 / 2))
+    assert totals["modelled_share"] == pytest.approx(200 / 420)
+    # 400-500 launched before; 550-600 synchronising, 600-690 nothing called, 690-700 called and not started
+    wanted = {"host": 90, "synchronisation": 50, "copy": 0, "launch latency": 10, "queued": 100, "unknown": 0}
+    assert idle == pytest.approx({cause: value * US for cause, value in wanted.items()})
+    launches = shown["launches"]
+    assert (launches["call_s"], launches["queue_depth"], launches["deepest_queue"]) == pytest.approx(
+        (2 * US, (1 + 2 + 3 + 1) / 4, 3)
+    )
+    assert launches["delay_s"] == pytest.approx((86 + 218) / 2 * US)  # of 8, 86, 218 and 458
+    (memory,) = shown["memory"]
+    assert (memory["peak_allocated_bytes"], memory["peak_reserved_bytes"]) == (3000, 4000)
+    assert memory["peak_s"] == pytest.approx(40 * US)
+    readings = {each["quantity"]: each for each in shown["readings"]}
+    assert {k: readings["power_w"][k] for k in ("mean", "least", "most", "count")} == {
+        "mean": 400, "least": 300, "most": 500, "count": 3
+    }  # fmt: skip
+    product = shown["rows"][0]
+    assert (product["attained"], product["saving_s"]) == pytest.approx((0.5, 100 * US))
+    assert product["flops"] == 10e9
+    assert product["waves"] == 1.25
+
+
+def test_all_of_it_is_printed(shown: dict[str, Any]) -> None:
+    text = " ".join(as_text(shown).split())
+    for said in (
+        "4 kernels 420.0 µs, busy 370.0 µs of 620.0 µs, idle 40.3 %",
+        "host 90.0 µs, synchronisation 50.0 µs, launch latency 10.0 µs, queued 100 µs",
+        "launching takes 2.00 µs a call, a kernel starts 152 µs after; 1.8 wait in the queue (at most 3)",
+        "communication 150 µs, 100 µs of it beside no computation",
+        "at most 3.00 kB allocated (40.0 µs after the first reading), 4.00 kB reserved",
+        "power 400 W (300 W to 500 W, 3 readings)",
+        "sm clock 1.60 GHz (1.50 GHz to 1.70 GHz, 2 readings)",
+        "fewer blocks than processors: 50.0 µs",
+        "last waves of blocks that fill the device in part cost 75.0 µs",
+        "at their ceilings the modelled would save 100 µs: nvjet_tst_128x256 100 µs",
+    ):
+        assert said in text
