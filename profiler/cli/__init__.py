@@ -10,6 +10,7 @@ from importlib import import_module
 
 import click
 
+from profiler.cli.interrupts import interrupts_kept
 from specfiles.errors import InputError
 
 # Command -> the module of this package that holds it, as `command`.
@@ -63,7 +64,8 @@ def app() -> None:
 def main() -> None:
     """Run the command line: exit 0 done, 1 a stated check failed, 2 wrong input."""
     try:
-        code = app(standalone_mode=False)
+        with interrupts_kept():
+            code = app(standalone_mode=False)
     except InputError as error:
         _fail(str(error))
     except click.exceptions.NoArgsIsHelpError as error:

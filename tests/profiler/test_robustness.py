@@ -28,7 +28,6 @@ if not hasattr(os, "fork"):
     pytest.skip("processes are forked here", allow_module_level=True)
 
 PATIENCE_S = 120.0
-AGAIN_S = 20.0  # between signals: longer than saving what was measured takes
 
 
 @dataclass
@@ -46,18 +45,13 @@ class Child:
         return self.ended[0]
 
     def send(self, number: int) -> int:
-        """Send a signal and return how it ended.
-
-        Python drops an interrupt that comes while a finaliser runs; whoever pressed the keys presses again.
-        """
-        for _ in range(int(PATIENCE_S / AGAIN_S)):
-            os.kill(self.pid, number)
-            deadline = time.monotonic() + AGAIN_S
-            while self.running() and time.monotonic() < deadline:
-                time.sleep(0.01)
-            if self.ended:
-                return self.ended[0]
-        raise AssertionError(f"it still runs after signal {number}: {self.log.read_text()[-500:]}")
+        """Send a signal, once, and return how it ended."""
+        os.kill(self.pid, number)
+        deadline = time.monotonic() + PATIENCE_S
+        while self.running() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert self.ended, f"it still runs after signal {number}: {self.log.read_text()[-500:]}"
+        return self.ended[0]
 
     def running(self) -> bool:
         """Whether it has not ended yet."""

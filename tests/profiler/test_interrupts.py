@@ -1,0 +1,94 @@
+"""Whoever presses the keys once ends the command, wherever Python happens to be."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from profiler.cli.interrupts import interrupts_kept
+
+
+def press() -> None:
+    """What the terminal does."""
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.001)  # the handler runs here at the latest
+
+
+class Finalised:
+    def __del__(self) -> None:
+        press()
+
+
+def in_a_finaliser() -> None:
+    Finalised()
+
+
+def in_a_weak_reference() -> None:
+    thing = {1}
+    kept = weakref.ref(thing, lambda _: press())
+    del thing
+    assert kept() is None
+
+
+def in_a_collection() -> None:
+    """As a signal does that comes while garbage is searched for: callbacks are the first code that runs."""
+    gc.callbacks.append(lambda phase, _: press() if phase == "stop" else None)
+    try:
+        gc.collect()
+    finally:
+        gc.callbacks.pop()
+
+
+@pytest.fixture(autouse=True)
+def as_a_command() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+PLACES = pytest.mark.parametrize("place", [in_a_finaliser, in_a_weak_reference, in_a_collection])
+
+
+@PLACES
+def test_an_interrupt_that_python_drops_comes_again(place: Callable[[], None]) -> None:
+    def command() -> None:
+        with interrupts_kept():
+            place()
+            time.sleep(30)
+
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        command()
+    assert time.monotonic() - begin < 20
+
+
+@PLACES
+def test_python_would_drop_it(place: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise nothing of this is needed."""
+    dropped: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: dropped.append(told.exc_type))
+    place()
+    time.sleep(0.2)
+    assert dropped == [KeyboardInterrupt]
+
+
+def test_other_errors_go_where_they_went(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[type[BaseException]] = []
+    mine = lambda dropped: told.append(dropped.exc_type)  # noqa: E731
+    monkeypatch.setattr(sys, "unraisablehook", mine)
+
+    class Failing:
+        def __del__(self) -> None:
+            raise ValueError
+
+    with interrupts_kept():
+        Failing()
+    assert told == [ValueError]
+    assert sys.unraisablehook is mine
