@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from profiler.ceilings import COLD_FACTOR
 from profiler.environment import last_level_cache_bytes
 from profiler.kernels import KERNEL_ERRORS, TOLERANCE, Place, company, kernel
+from profiler.repeats import Effort, Sample
 from profiler.subject import out_of_memory
-from profiler.timing import Sample, measure
+from profiler.timing import measure
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,31 +22,32 @@ BUDGET_S = 0.5  # for the repeats of one operator
 
 
 def alone(
-    named: Iterable[Named], device: str, dtype: str | None, repeats: int, progress: Callable[[str], None]
+    named: Iterable[Named], device: str, dtype: str | None, effort: Effort, progress: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """A row of the table `operators` for each; without a `dtype` each in the format that it computes in.
 
+    `effort` is that for a step; an operator is repeated more often, in less time.
     What has no reference kernel, deviates from fp64 or fails loses its own row and no other.
     """
+    effort = replace(effort, repeats=ALONE_FACTOR * effort.repeats, budget_s=BUDGET_S)
     cold = COLD_FACTOR * last_level_cache_bytes(device)
     rows = []
     for entry in named:
         wanted = dtype or str(entry.operator.work().dtype)
         try:
-            timed = _timed(entry, Place(device, wanted, cold), repeats)
+            timed = _timed(entry, Place(device, wanted, cold), effort)
         except KERNEL_ERRORS as missing:
             reason = "out of memory" if out_of_memory(missing) else str(missing).splitlines()[0]
             progress(f"  {entry.name} not measured alone: {reason}")
             continue
-        told = {name: getattr(timed, name) for name in ("repeats", "median_s", "q25_s", "q75_s")}
         about = {"name": entry.name, "kind": entry.operator.kind, "where": "alone", "count": entry.count}
-        rows.append({**about, **told})
+        rows.append({**about, **timed.row()})
     return rows
 
 
-def _timed(entry: Named, place: Place, repeats: int) -> Sample:
+def _timed(entry: Named, place: Place, effort: Effort) -> Sample:
     error = kernel(entry.operator, Place(place.device, place.dtype)).error()
     if not error <= TOLERANCE[place.dtype]:
         raise InputError(f"deviates by {error:.2g} from fp64")
     call = kernel(entry.operator, place).run
-    return measure(call, place.device, between=company(place), repeats=repeats, budget_s=BUDGET_S)
+    return measure(call, place.device, effort, between=company(place))

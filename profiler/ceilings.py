@@ -22,9 +22,9 @@ from profiler.kernels import FP8
 from profiler.power import PowerMonitor, clocks, throttling
 from profiler.probes import BEYOND, PINNED_BYTES, STEADY_S, Probe, fma_flops, probes, special_ops
 from profiler.references import ReferenceStep, visit
+from profiler.repeats import Sample, sample
 from profiler.steps import operators_at, time_ranges
 from profiler.subject import Point, Subject, load_subject, out_of_memory, step
-from profiler.timing import Sample, sample
 from profiler.yardsticks import TERMS, steps_of, yardsticks
 from roofline.calibrate import Measurement, fit
 from roofline.times import operator_class
@@ -184,8 +184,10 @@ def _system_sheet(plan: Plan) -> Datasheet:
 
 def _measured(plan: Plan) -> Measured:
     def value(number: float, key: tuple[Any, ...], note: str) -> Sourced:
-        spread = plan.sampled(key).spread
-        return Sourced(value=_digits(number), source=MEASURED, note=f"{note}; spread {spread:.1%}")
+        said = plan.sampled(key)
+        aside = f", {len(said.outliers)} of them far outside" if said.outliers else ""
+        spread = f"spread {said.spread:.1%} over {said.repeats} passes{aside}"
+        return Sourced(value=_digits(number), source=MEASURED, note=f"{note}; {spread}")
 
     curve = _curve(plan)
     far = BEYOND[plan.device.partition(":")[0]] * plan.cache_bytes
@@ -280,8 +282,8 @@ def _links(plan: Plan, value: Value) -> dict[Any, Sourced]:
 
 
 def _rounded_quartiles(timed: Sample) -> dict[str, Any]:
-    quartiles = {name: _digits(getattr(timed, name)) for name in ("median_s", "q25_s", "q75_s")}
-    return {**quartiles, "repeats": timed.repeats}
+    rounded = {name: _digits(getattr(timed, name)) for name in ("median_s", "q25_s", "q75_s")}
+    return {**rounded, "repeats": timed.repeats}
 
 
 def _curve(plan: Plan) -> list[BandwidthPoint]:

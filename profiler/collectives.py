@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiler.kernels import TOLERANCE, TORCH_DTYPES
-from profiler.timing import SHORTEST_S, laps, sample
+from profiler.repeats import Effort, sample, warm_up
+from profiler.timing import SHORTEST_S, laps
 from specfiles.errors import InputError, choose
 from workloads.operators.collective import PATTERNS
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 Row = dict[str, Any]
-REPEATS = 15
+EFFORT = Effort(repeats=15, precision=0.02)
 SIZES = tuple(2**i for i in range(9, 29, 2))  # bytes of the message
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 NAMES = {"gloo": "gloo", "nccl": "NCCL"}  # of kernels in the measured tables
@@ -112,21 +113,19 @@ def _measured(row: Row, rank: int, processes: int, device: str) -> Row:
     if not error <= TOLERANCE[row["dtype"]]:
         raise InputError(f"{row['op']} of {row['bytes']} bytes deviates by {error:.2g} from fp64")
     lap = laps(device)  # waiting for the other processes is part of a collective: all that passed counts
-    once = _slowest(lap(call.run).passed_s, device)
-    size = max(1, min(most, round(SHORTEST_S / max(once, 1e-7))))
-    times = []
-    for _ in range(REPEATS):
+    first_s = _slowest(lap(call.run).passed_s, device)
+    size = max(1, min(most, round(SHORTEST_S / max(first_s, 1e-7))))
+
+    def once() -> float:
         call.refresh()
         _together()
-        times.append(_slowest(lap(partial(_repeat, call.run, size)).passed_s / size, device))
-    timed = sample(times)
-    return {
-        "latency_us": timed.median_s * 1e6,
-        "q25_us": timed.q25_s * 1e6,
-        "q75_us": timed.q75_s * 1e6,
-        "repeats": timed.repeats,
-        "max_error": error,
-    }
+        return _slowest(lap(partial(_repeat, call.run, size)).passed_s / size, device)
+
+    warm_ups = len(warm_up(once))  # all processes know the same times, and end together
+    times: list[float] = []
+    while not (ended := EFFORT.ended(times, sum(times) * size)):
+        times.append(once())
+    return {**sample(times, warm_ups, ended).micros(), "max_error": error}
 
 
 # Where the numbers of an all-reduce begin, and what they may grow to: each call multiplies them by the number

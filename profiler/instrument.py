@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from profiler.ranges import Family, family
+from profiler.ranges import EMBEDDING, HEADS, INPUTS, Family, family
 from workloads.blocks import AttentionBlock
 
 if TYPE_CHECKING:
@@ -55,13 +55,12 @@ def instrumented(
     with ExitStack() as stack:
         parts = family(subject.loaded.model)
         network = subject.network
-        for path, name in parts.outside.items():
-            stack.enter_context(replaced(_module(network, path), "forward", _around(recorder, name)))
         layers = list(_module(network, parts.layers))
         watched = range(first % stride, len(layers), stride) or range(len(layers))
         gate: list[None] = []  # holds something while a watched layer runs
         for index in watched:
             _instrument_layer(stack, layers[index], parts, recorder, gate)
+        _instrument_outside(stack, network, parts, recorder)
         cores = core_names(subject)
         _instrument_functions(stack, subject, recorder, cores, gate)
         having = [_names(layer, parts) for layer in layers]
@@ -88,7 +87,21 @@ def _names(layer: Any, parts: Family) -> set[str]:
     """The ranges that a layer has: dense layers have no experts."""
     modules = {name for path, name in parts.modules.items() if _has(layer, path)}
     gaps = {gap.name for gap in parts.gaps if _has(layer, gap.after) and _has(layer, gap.before)}
-    return modules | gaps | {ROPE, APPEND}
+    return modules | gaps | {ROPE, APPEND, HEADS}
+
+
+def _instrument_outside(stack: ExitStack, network: Any, parts: Family, recorder: Recorder) -> None:
+    """Wrap the modules around the layers; between the embedding and the first layer inputs are prepared."""
+    begin, end = recorder.marks(INPUTS)
+    embeddings = [path for path, name in parts.outside.items() if name in EMBEDDING]
+    for path, name in parts.outside.items():
+        before, after = recorder.marks(name)
+        if path in embeddings[1:]:
+            before = (*end, *before)
+        if path in embeddings:
+            after = (*after, *begin)
+        stack.enter_context(replaced(_module(network, path), "forward", _wrap(before, after)))
+    stack.enter_context(replaced(_module(network, parts.layers)[0], "forward", _wrap(end, ())))
 
 
 def _instrument_layer(
@@ -131,15 +144,19 @@ def _instrument_functions(
 
     from profiler.cache import PreallocatedLayer
 
+    parts = family(subject.loaded.model)
+    (rotate, rotated), (append, appended) = recorder.marks(ROPE), recorder.marks(APPEND)
+    if parts.rotates_parts:
+        join, joined = recorder.marks(HEADS)
+        rotated, append = (*rotated, *join), (*joined, *append)
+    if parts.attends_until:  # attention begins where the cache was updated
+        appended = (*appended, *recorder.marks(CORE)[0])
     modeling = sys.modules[type(subject.network).__module__]
     for name in filter(partial(hasattr, modeling), ROTATIONS):
-        stack.enter_context(replaced(modeling, name, _around(recorder, ROPE, gate)))
-    if family(subject.loaded.model).attends_until:  # attention begins where the cache was updated
-        begin, end = recorder.marks(APPEND)
-        marks = begin, (*end, *recorder.marks(CORE)[0])
-        stack.enter_context(replaced(PreallocatedLayer, "update", _gated(marks, gate)))
+        stack.enter_context(replaced(modeling, name, _gated((rotate, rotated), gate)))
+    stack.enter_context(replaced(PreallocatedLayer, "update", _gated((append, appended), gate)))
+    if parts.attends_until:
         return
-    stack.enter_context(replaced(PreallocatedLayer, "update", _around(recorder, APPEND, gate)))
     if subject.attention == "eager":
         _wrap_eager(stack, modeling, recorder, cores, gate)
         return

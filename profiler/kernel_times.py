@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from profiler.ranges import FRAMEWORK
 from roofline.together import joined
 
 if TYPE_CHECKING:
@@ -127,13 +128,18 @@ def as_table(rows: Iterable[KernelTime]) -> list[dict[str, Any]]:
     ]
 
 
-def shares(rows: Iterable[dict[str, Any]], *, on_device: bool) -> tuple[float, float]:
-    """Seconds of a table's rows that belong to operators, and of all kernels or operations.
+def shares(rows: Iterable[dict[str, Any]], *, on_device: bool) -> dict[str, float]:
+    """Seconds of a table's rows that belong to operators, to the framework's ranges, and of all that ran.
 
     On a host the framework's own frames are no operations: those have a `::` in their names.
     """
     known = [row for row in rows if row["operator"] or on_device or "::" in row["name"]]
-    return sum(row["time_s"] for row in known if row["operator"]), sum(row["time_s"] for row in known)
+    named = dict.fromkeys((False, True), 0.0)
+    for row in known:
+        if row["operator"]:
+            named[row["operator"].startswith(FRAMEWORK)] += row["time_s"]
+    whole = sum(row["time_s"] for row in known)
+    return {"in_operators_s": named[False], "in_framework_s": named[True], "of_s": whole}
 
 
 def traced(device: str, run: Run, path: Path | None = None) -> Any:

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from hwspecs import Device
 from profiler.allocator import keep_freed_memory
-from profiler.alone import ALONE_FACTOR, alone
+from profiler.alone import alone
 from profiler.ceilings import as_yaml
 from profiler.environment import command_line, environment
-from profiler.module_run import Watch, distinct, quiet_inputs, time_passes, watch
+from profiler.module_run import Watch, distinct, quiet_inputs, time_passes, warm_passes, watch
 from profiler.module_trace import TracePass, trace
+from profiler.noting import label, repeated_words
 from profiler.overhead import overhead
 from profiler.power import PowerMonitor, clocks, throttling
 from profiler.references import ReferenceStep, reference_steps
-from profiler.steps import Timed
+from profiler.repeats import EFFORT, NOT_OVER, WARM_UP_S, Effort, Sample, sample
+from profiler.steps import Timed, step_rows
 from profiler.subject import Point, out_of_memory
-from profiler.timing import Sample, sample
 from roofline.run import TABLES, Head, Overhead, Run, create_run
 from roofline.traced import table_rows
 from specfiles.errors import InputError
@@ -47,7 +48,7 @@ class ModuleRequest:
     device: str
     out: Path
     hardware: Device | str  # the file that the run belongs to, or a name where there is none
-    repeats: int = 16
+    effort: Effort = EFFORT
     seed: int = 0
     alone: bool = True
     progress: Callable[[str], None] = lambda _: None
@@ -73,9 +74,13 @@ def profile_module(request: ModuleRequest) -> Run:
     notes = [*traced.notes, *_notes(watched, described)]
     reference = _reference(request, traced.dtype, notes)
     with PowerMonitor(request.device) as power:
-        timed, failure = _timed(request, watched, reference, run)
-    costs, samples = [overhead(PASS, timed)] if timed else [], power.samples()
-    tables = _tables(watched, timed, reference) if timed else {}
+        passes = _Passes(began=power.begin)
+        failure = _measure(request, watched, passes, reference, run)
+    costs, samples = [overhead(PASS, passes.timed)] if passes.begun else [], power.samples()
+    tables = _tables(watched, passes, reference)
+    if passes.begun:
+        whole, where = passes.whole, label(PASS)
+        notes += repeated_words(where, whole, passes.timed, passes.began, by_wall=False)
     if request.alone and failure is None:
         tables["operators"] += _alone(request, described)
     _save(run, {**tables, "power": samples})
@@ -86,6 +91,26 @@ def profile_module(request: ModuleRequest) -> Run:
         raise failure
     notes.append(_cost(costs[0]))
     return run.write_head(status="complete", notes=notes, overheads=costs)
+
+
+@dataclass
+class _Passes:
+    """The passes so far."""
+
+    began: float  # the zero of times
+    timed: Timed = field(default_factory=Timed)
+    warm_ups: int = 0
+    ended: str = NOT_OVER
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a pass of each kind."""
+        return bool(self.timed.plain and self.timed.ranged)
+
+    @property
+    def whole(self) -> Sample:
+        """What the plain passes say."""
+        return sample(self.timed.plain, self.warm_ups, self.ended)
 
 
 @dataclass
@@ -114,25 +139,31 @@ def _reference(request: ModuleRequest, dtype: str, notes: list[str]) -> _Referen
     return _Reference(next(step for step in steps if step.point.phase == PASS.phase))
 
 
-def _timed(
-    request: ModuleRequest, watched: Watch, reference: _Reference | None, run: Run
-) -> tuple[Timed | None, BaseException | None]:
-    """What was timed, saved now and then, and what stopped it."""
+def _measure(
+    request: ModuleRequest, watched: Watch, passes: _Passes, reference: _Reference | None, run: Run
+) -> BaseException | None:
+    """Add passes, saved now and then, until the effort ends; returns what stopped it before."""
     import torch
 
-    timed, saved = None, time.monotonic()
+    effort, begin = request.effort, time.perf_counter()
+    saved = begin
     try:
-        for repeat, timed in enumerate(time_passes(watched, request.repeats), 1):
-            request.progress(f"pass {repeat} of {request.repeats}")
+        passes.warm_ups = warm_passes(watched, lambda: time.perf_counter() - begin >= WARM_UP_S)
+        for repeat, passes.timed in enumerate(time_passes(watched), 1):
+            request.progress(f"pass {repeat}, at most {effort.repeats}")
             if reference:
                 with torch.inference_mode():
                     reference.step.time(reference.timed)
-            if time.monotonic() - saved > SAVE_EVERY_S:
-                _save(run, _tables(watched, timed, reference))
-                saved = time.monotonic()
+            now = time.perf_counter()
+            if ended := effort.ended(passes.timed.plain, now - begin):
+                passes.ended = ended
+                break
+            if now - saved > SAVE_EVERY_S:
+                _save(run, _tables(watched, passes, reference))
+                saved = now
     except BaseException as error:  # an interrupt, too, leaves what was measured
-        return timed, error
-    return timed, None
+        return error
+    return None
 
 
 def _head(request: ModuleRequest, traced: TracePass) -> Head:
@@ -184,44 +215,32 @@ def _alone(request: ModuleRequest, described: Sequence[Named]) -> list[dict[str,
     """The operators that have reference kernels, by themselves: of others only their bytes are known."""
     request.progress("operators alone")
     known = [entry for entry in described if not isinstance(entry.operator, Traced)]
-    found = alone(known, request.device, None, ALONE_FACTOR * request.repeats, request.progress)
+    found = alone(known, request.device, None, request.effort, request.progress)
     return [{**vars(PASS), **row} for row in found]
 
 
-def _tables(watched: Watch, timed: Timed, reference: _Reference | None) -> dict[str, list[dict[str, Any]]]:
-    """Whole passes, each operator of a pass, and the reference step beside them."""
-    where, counts = vars(PASS), watched.counts
-    steps = [
-        {
-            **where,
-            "instrumented": False,
-            "waited_s": sample(timed.waited).median_s,
-            **_quartiles(timed.plain),
-        },
-        {**where, "instrumented": True, "waited_s": None, **_quartiles(timed.ranged)},
-    ]
+def _tables(watched: Watch, passes: _Passes, reference: _Reference | None) -> dict[str, list[dict[str, Any]]]:
+    """Whole passes, each operator of a pass, and the reference step beside them, where there are any."""
+    if not passes.begun:
+        return {}
+    counts = watched.counts
     operators = [
         {
-            **where,
             "name": name,
             "kind": watched.kinds[name],
             "where": "model",
             "count": counts[name],
-            **_quartiles([total / counts[name] for total in totals]),
+            **sample([total / counts[name] for total in totals]).row(),
         }
-        for name, totals in timed.ranges.items()
+        for name, totals in passes.timed.ranges.items()
     ]
-    return {"steps": steps, "operators": operators, "references": _reference_rows(reference)}
+    steps = step_rows(passes.timed, passes.whole, passes.began)
+    tables = {**steps, "operators": operators, "references": _reference_rows(reference)}
+    return {name: [{**row, **vars(PASS)} for row in rows] for name, rows in tables.items()}
 
 
 def _reference_rows(reference: _Reference | None) -> list[dict[str, Any]]:
     if reference is None or not reference.timed.ranged:
         return []
-    layers = sample(reference.timed.in_layers).median_s
-    identity = reference.step.identity
-    return [{**identity, **vars(PASS), **_quartiles(reference.timed.ranged), "layers_s": layers}]
-
-
-def _quartiles(times_s: list[float]) -> dict[str, Any]:
-    found: Sample = sample(times_s)
-    return {name: getattr(found, name) for name in ("repeats", "median_s", "q25_s", "q75_s")}
+    layers, whole = sample(reference.timed.in_layers).median_s, sample(reference.timed.ranged)
+    return [{**reference.step.identity, **whole.row(), "layers_s": layers}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import count
@@ -14,6 +14,7 @@ from profiler.module_hearing import Run, hearing, plainly
 from profiler.module_source import Built, attempt, built
 from profiler.module_trace import ATTENTION, Recorder
 from profiler.recorders import Marks, clock
+from profiler.repeats import warm_up
 from profiler.steps import Timed
 from profiler.timing import laps, without_collection
 from roofline.together import joined
@@ -96,15 +97,22 @@ def _joined(names: Sequence[str]) -> str:
     return joined(names) if names else ""
 
 
-def time_passes(watched: Watch, repeats: int) -> Iterator[Timed]:
-    """Run the pass `repeats` times plain and as often watched, in turn; yields after each pair what is known.
+def warm_passes(watched: Watch, late: Callable[[], bool]) -> int:
+    """Run the pass until it has settled or it is late; returns how often."""
+    lap = laps(watched.device)
+    with attempt(watched.source.target, f"running it on {watched.device}"), plainly(watched.device):
+        return len(warm_up(lambda: lap(watched.source).work_s, late))
+
+
+def time_passes(watched: Watch) -> Iterator[Timed]:
+    """Run the pass plain and watched in turn, without end; yields after each pair what is known.
 
     On one thread of a CPU times are of work; on CUDA they lie between events, launches included.
     """
     lap, recorder, timed = laps(watched.device), clock(watched.device), Timed()
     marks = {name: recorder.marks(name) for name in watched.kinds}
     order = [marks.get(name, NOT_HEARD) for name in watched.names]
-    for repeat in range(repeats):
+    for repeat in count():
         gc.collect()
         with without_collection():
             for with_ranges in (repeat % 2 == 0, repeat % 2 == 1):
@@ -117,10 +125,7 @@ def time_passes(watched: Watch, repeats: int) -> Iterator[Timed]:
                     whole = lap(watched.source)
                 if with_ranges:
                     stopwatch.check_end()
-                    timed.ranged.append(whole.work_s)
-                else:
-                    timed.plain.append(whole.work_s)
-                    timed.waited.append(whole.waited_s)
+                timed.add(whole, watched=with_ranges)
             for name, total in recorder.totals_s().items():
                 timed.ranges[name].append(total)
         yield timed

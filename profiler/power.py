@@ -65,6 +65,7 @@ class PowerMonitor:
         self._rows: list[dict[str, Any]] = []
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self.begin = time.perf_counter()  # the zero of the samples' times
         self.notes: list[str] = []  # why there are no samples, or no more
 
     def __enter__(self) -> PowerMonitor:
@@ -99,26 +100,25 @@ class PowerMonitor:
         return list(self._rows)
 
     def _sample(self, nvml: Any, handle: Any) -> None:
-        begin, silent = time.perf_counter(), 0
+        silent = 0
         while not self._stop.wait(PERIOD_S):
             row = {column: _read(reader, nvml, handle) for column, reader in READERS.items()}
             silent = silent + 1 if set(row.values()) == {None} else 0
             if not silent:
-                self._rows.append({"time_s": time.perf_counter() - begin, **row})
+                self._rows.append({"time_s": time.perf_counter() - self.begin, **row})
             elif silent == LOST_AFTER:
-                seconds = time.perf_counter() - begin
+                seconds = time.perf_counter() - self.begin
                 self.notes.append(f"NVML answered no more {seconds:.0f} s after the beginning")
                 return
 
     def _sample_cpu(self, rapl: Rapl) -> None:
-        begin = time.perf_counter()
         while not self._stop.wait(CPU_PERIOD_S):
             try:
                 row = {**dict.fromkeys(READERS), "power_w": rapl.power_w()}
             except (OSError, ValueError) as error:
                 self.notes.append(f"the processor's energy is read no more ({error})")
                 return
-            self._rows.append({"time_s": time.perf_counter() - begin, **row})
+            self._rows.append({"time_s": time.perf_counter() - self.begin, **row})
 
 
 def _read(reader: Callable[[Any, Any], float], nvml: Any, handle: Any) -> float | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.kernels import Kernel, Place, kernel
 from profiler.power import nvlinks
-from profiler.timing import measure, measure_replayed, stopwatch
+from profiler.timing import BRIEFLY, measure, measure_replayed, stopwatch
 from workloads.operators import Gemm
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def fma_flops() -> int:
 
 def _once(call: Callable[[int], Any], device: str) -> float:
     timed = measure if device == "cpu" else measure_replayed
-    return timed(call, device, repeats=3, budget_s=0.0).median_s
+    return timed(call, device, BRIEFLY).median_s
 
 
 def _stream(device: str, pattern: str, footprint: int) -> float:
@@ -109,7 +109,7 @@ def _launch(device: str) -> float:
     import torch
 
     x = torch.ones(1, device=device)
-    return measure(lambda _: x.add_(1.0), device, repeats=3, budget_s=0.0).median_s
+    return measure(lambda _: x.add_(1.0), device, BRIEFLY).median_s
 
 
 def _graph_launch(device: str) -> float:
@@ -154,7 +154,7 @@ def square(device: str, dtype: str, size: int) -> Kernel:
 
 def _matmul(device: str, dtype: str, size: int) -> float:
     """A short burst: some milliseconds, before power or heat can hold clocks down."""
-    return measure(square(device, dtype, size).run, device, repeats=3, budget_s=0.0).median_s
+    return measure(square(device, dtype, size).run, device, BRIEFLY).median_s
 
 
 TF32 = "tf32"
@@ -205,9 +205,7 @@ def _across(device: str, direction: str) -> float:
     host = torch.empty(PINNED_BYTES, dtype=torch.uint8, pin_memory=True)
     there = torch.empty(PINNED_BYTES, dtype=torch.uint8, device=device)
     target, source = (there, host) if direction == "to device" else (host, there)
-    return measure(
-        lambda _: target.copy_(source, non_blocking=True), device, repeats=3, budget_s=0.0
-    ).median_s
+    return measure(lambda _: target.copy_(source, non_blocking=True), device, BRIEFLY).median_s
 
 
 def nvlink_peer(device: str) -> str | None:
@@ -226,4 +224,4 @@ def _to_peer(device: str, other: str) -> float:
 
     here = torch.empty(PINNED_BYTES, dtype=torch.uint8, device=device)
     there = torch.empty(PINNED_BYTES, dtype=torch.uint8, device=other)
-    return measure(lambda _: there.copy_(here, non_blocking=True), device, repeats=3, budget_s=0.0).median_s
+    return measure(lambda _: there.copy_(here, non_blocking=True), device, BRIEFLY).median_s

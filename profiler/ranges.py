@@ -15,6 +15,11 @@ from profiler.ranks.share import SUM
 from specfiles.errors import InputError
 from workloads.model import Model
 
+FRAMEWORK = "framework."  # what the names of ranges begin with that are no operators of a description
+INPUTS = FRAMEWORK + "inputs"  # positions, rotary tables, masks: between the embedding and the first layer
+HEADS = FRAMEWORK + "heads"  # rotated parts of heads joined to the others: from RoPE to the cache's update
+EMBEDDING = ("embedding", "position_embedding", "embedding_norm")  # what runs before the first layer
+
 
 @dataclass(frozen=True)
 class Gap:
@@ -39,6 +44,7 @@ class Family:
     outside: dict[str, str]
     # Where attention is code of the model's own: it lasts from the cache's update to the call of this module.
     attends_until: str = ""
+    rotates_parts: bool = False  # of each head, outside the function that rotates
 
 
 _ATTENTION = {
@@ -176,6 +182,7 @@ _LATENT = replace(
         "self_attn.q_a_layernorm": "layers.attention.q_a_norm",
         "self_attn.kv_a_layernorm": "layers.attention.kv_a_norm",
     },
+    rotates_parts=True,
 )
 _BOTH_RESIDUALS = "layers.attention_residual + mlp_residual"
 _PHI = Family(
@@ -190,6 +197,7 @@ _PHI = Family(
     },
     (Gap("mlp", "", _BOTH_RESIDUALS),),
     {"model.embed_tokens": "embedding", "model.final_layernorm": "final_norm", "lm_head": "lm_head"},
+    rotates_parts=True,
 )
 _NEOX = Family(
     "gpt_neox.layers",

@@ -6,28 +6,38 @@ import gc
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from hwspecs import Device
 from profiler.allocator import keep_freed_memory
-from profiler.alone import ALONE_FACTOR, alone
+from profiler.alone import alone
 from profiler.attending import AUTO, IN_MEMORY, attending, set_attention
 from profiler.ceilings import as_yaml
 from profiler.energy import Counter, energy_rows, open_counter
 from profiler.environment import command_line, environment
 from profiler.kernel_times import shares
 from profiler.kernels import KERNEL_ERRORS
+from profiler.noting import (
+    attention_words,
+    attributed_words,
+    compiled_words,
+    in_words,
+    label,
+    overhead_words,
+    repeated_words,
+)
 from profiler.overhead import overhead
 from profiler.power import PowerMonitor, clocks, throttling
-from profiler.ranges import family
+from profiler.ranges import FRAMEWORK, family
 from profiler.recorders import nvtx_installed
 from profiler.references import ReferenceStep, reference_steps
-from profiler.steps import Timed, operators_at
+from profiler.repeats import EFFORT, NOT_OVER, WARM_UP_S, Effort, Sample, sample, warm_up
+from profiler.steps import Timed, operators_at, step_rows
 from profiler.subject import Point, Subject, convention_of, load_subject, out_of_memory
-from profiler.timing import Sample, sample
+from profiler.timing import laps
 from profiler.treatments.measure import TREATMENTS
 from profiler.treatments.measure import measured as with_technique
 from profiler.ways import WAYS, Eager, Way
@@ -44,7 +54,6 @@ from workloads.techniques.base import Technique
 # From a model, its step and the names of its collectives to the rows of table `arrivals`.
 Meetings = Callable[[Subject, Callable[[Any], Any], Sequence[str]], list[dict[str, Any]]]
 SAVE_EVERY_S = 10.0
-LONG_WAIT = 0.1  # of a step, in which it did not run: its trace shows that time in its operators
 TOGETHER_BYTES = 1e9  # KV caches of points that are measured in turn; what needs more is measured after them
 
 
@@ -58,7 +67,7 @@ class Request:
     points: tuple[Point, ...]
     out: Path
     hardware: Device | str  # the file that the run belongs to, or a name where there is none
-    repeats: int = 15
+    effort: Effort = EFFORT  # rounds of steps, time for them all, and how well to know their medians
     seed: int = 0
     alone: bool = True
     techniques: tuple[Technique, ...] = ()  # to measure beside the plain steps
@@ -67,6 +76,7 @@ class Request:
     meetings: Meetings | None = None  # how collectives are watched, where there are several processes
     mode: str = "eager"  # eager, compile or graph
     attention: str = AUTO  # what shall compute it, of profiler.attending.CHOICES
+    together: Callable[[bool], bool] = bool  # whether something is true in every process
 
 
 Tables = dict[str, list[dict[str, Any]]]
@@ -85,6 +95,7 @@ class _Rows:
     attended: set[str] = field(default_factory=set)
     under_way: list[_Measured] = field(default_factory=list)
     counter: Counter | None = None  # of the device's energy
+    began: float = field(default_factory=time.perf_counter)  # the zero of times
     saved: float = float("-inf")
 
     def close(self) -> None:
@@ -92,15 +103,17 @@ class _Rows:
         for measured in self._begun():
             cost = overhead(measured.point, measured.timed)
             self.overheads.append(cost)
-            self.notes.append(
-                f"{measured.way.watching} change the step {_label(measured.point)} by {cost.fraction:+.1%} "
-                f"({cost.low:+.1%} to {cost.high:+.1%} at 95 %)"
-            )
+            self.notes.append(overhead_words(cost, measured.way.watching))
             if (compilation := measured.way.compilation) is not None:
                 self.compilations.append(compilation)
-                self.notes.append(_compiled_words(compilation))
-            if measured.way.by_wall and (words := _waiting_words(measured)):
-                self.notes.append(words)
+                self.notes.append(compiled_words(compilation))
+            self.notes += repeated_words(
+                label(measured.point),
+                measured.whole,
+                measured.timed,
+                self.began,
+                by_wall=measured.way.by_wall,
+            )
         self.tables, self.under_way = self._grown(), []
 
     def save(self, every_s: float = 0.0) -> None:
@@ -130,7 +143,7 @@ class _Rows:
     def _grown(self) -> Tables:
         grown = {name: list(rows) for name, rows in self.tables.items()}
         for measured in self._begun():
-            for name, rows in _point_rows(measured).items():
+            for name, rows in _point_rows(measured, self.began).items():
                 grown[name] += rows
         return grown
 
@@ -159,9 +172,13 @@ def profile(request: Request) -> Run:
         rows = _Rows(run, counter=_counter(request))
         try:
             with PowerMonitor(request.device) as power:
+                rows.began = power.begin
                 references = _references(request, rows)
-                for group in _groups(request):
-                    _measure_group(request, subject, group, references, rows)
+                groups = _groups(request)
+                for number, group in enumerate(groups):
+                    left_s = request.effort.budget_s - (time.perf_counter() - power.begin)
+                    share = replace(request.effort, budget_s=left_s / (len(groups) - number))
+                    _measure_group(request, subject, group, references, rows, share)
                     rows.tables["power"] = power.samples()
                     rows.save()
         except BaseException as error:
@@ -172,7 +189,7 @@ def profile(request: Request) -> Run:
             if out_of_memory(error):
                 raise InputError(f"out of memory; what was measured before is in {request.out}.") from None
             raise
-    rows.notes.append(_attention_words(request, subject, rows.attended))
+    rows.notes.append(attention_words(subject.attention, request.attention, sorted(rows.attended)))
     rows.notes += [*power.notes, *clocks(rows.tables["power"]), *throttling(rows.tables["power"])]
     if not nvtx_installed():
         rows.notes.append("nvtx is not installed: no NVTX ranges were made; pip install nvtx")
@@ -220,6 +237,24 @@ class _Measured:
     reference: ReferenceStep | None
     timed: Timed = field(default_factory=Timed)
     beside: Timed = field(default_factory=Timed)
+    warm_ups: int = 0
+    ended: str = ""  # why no more repeats were made
+
+    @property
+    def whole(self) -> Sample:
+        """What the plain steps say."""
+        return sample(self.timed.plain, self.warm_ups, self.ended or NOT_OVER)
+
+    def warm_up(self) -> None:
+        """Run the step until it has settled."""
+        lap, begin = laps(self.request.device), time.perf_counter()
+
+        def late() -> bool:
+            return time.perf_counter() - begin >= WARM_UP_S
+
+        with attending(self.request.attention):
+            calls = warm_up(lambda: lap(self.way.once).work_s, late, self.request.together)
+        self.warm_ups = len(calls)
 
     def time(self) -> None:
         """One turn: the reference step, then the point."""
@@ -272,80 +307,39 @@ def _measure_group(
     points: Sequence[Point],
     references: Mapping[str, ReferenceStep],
     rows: _Rows,
+    effort: Effort,
 ) -> None:
     """Measure points in turn, round by round: what the machine does meanwhile touches all of them alike."""
     for point in points:
-        request.progress(_words(point))
+        request.progress(in_words(point))
         with attending(request.attention):
             way = WAYS[request.mode](subject, point)
         rows.under_way.append(_Measured(request, point, way, references.get(point.phase)))
     gc.collect()
-    for turn in range(request.repeats):
-        request.progress(f"round {turn + 1} of {request.repeats}")
-        for measured in rows.under_way:
-            measured.time()
-        rows.save(SAVE_EVERY_S)
     for measured in rows.under_way:
+        measured.warm_up()
+    begin, turn, group = time.perf_counter(), 0, list(rows.under_way)
+    while going := [measured for measured in group if not measured.ended]:
+        turn += 1
+        request.progress(f"round {turn}, at most {effort.repeats}")
+        for measured in going:
+            measured.time()
+        for measured in going:
+            ended = effort.ended(measured.timed.plain, time.perf_counter() - begin, turn)
+            measured.ended = ended if request.together(bool(ended)) else ""
+        rows.save(SAVE_EVERY_S)
+    for measured in group:
         measured.time_reference()
-    group = list(rows.under_way)
     rows.close()
     for measured in group:
         _look_inside(request, subject, measured, rows)
         rows.save()
 
 
-def _compiled_words(made: Compilation) -> str:
-    pieces = f"{made.graphs} graph{'s' if made.graphs != 1 else ''}"
-    again = f"{made.recompilations} recompilations" if made.recompilations else "never compiled again"
-    broken = f"; broken by: {'; '.join(made.breaks)}" if made.breaks else ""
-    where = _label(Point(made.phase, made.batch, made.q_len, made.kv_len))
-    took = f"compiling the step {where} took {made.seconds:.1f} s, in no measured time"
-    return f"{took}: {pieces}, {again}{broken}"
-
-
-def _waiting_words(measured: _Measured) -> str:
-    """That operators timed by the wall's clock hold waits for a processor, where those are long."""
-    waited_s, step_s = sample(measured.timed.waited).median_s, sample(measured.timed.plain).median_s
-    if waited_s < LONG_WAIT * step_s:
-        return ""
-    where = _label(measured.point)
-    return (
-        f"operators of the step {where} are timed by the wall's clock and look slower than they are: "
-        f"a step of {step_s * 1e3:.3g} ms waited {waited_s * 1e3:.3g} ms besides for a processor"
-    )
-
-
-def _attention_words(request: Request, subject: Subject, attended: set[str]) -> str:
-    """What computed attention."""
-    if subject.attention == "eager":
-        why = "as asked" if request.attention != AUTO else "the fused one cannot cap them"
-        return f"attention ran as separate kernels, its scores in memory: {why}"
-    if not attended:
-        return "attention: no operation of it was seen in the traces, as where a compiler takes it apart"
-    return f"attention was computed by: {', '.join(sorted(attended))}"
-
-
-def _attributed_words(point: Point, inside_s: float, all_s: float, device: str) -> str:
-    what = "kernels" if device.startswith("cuda") else "operations"
-    share = inside_s / all_s if all_s else 0.0
-    return f"of the {what} of the step {_label(point)}, {all_s * 1e3:.3g} ms, {share:.1%} belong to operators"
-
-
-def _words(point: Point) -> str:
-    return f"{point.phase} of batch {point.batch}, {point.q_len} of {point.kv_len} tokens"
-
-
-def _point_rows(measured: _Measured) -> Tables:
+def _point_rows(measured: _Measured, began: float) -> Tables:
     """The rows of a point's steps, of the operators inside, and of the reference step beside it."""
     point, timed = measured.point, measured.timed
-    where = vars(point)
-    steps = [
-        {**where, "instrumented": with_ranges, "waited_s": waited_s, **_quartiles(sample(times))}
-        for with_ranges, times, waited_s in (
-            (False, timed.plain, sample(timed.waited).median_s),
-            (True, timed.ranged, None),
-        )
-    ]
+    steps = step_rows(timed, measured.whole, began)
     described = {n.name: n for n in _described(measured.request, point)}
     operators = []
     for name, totals in timed.ranges.items():
@@ -354,10 +348,10 @@ def _point_rows(measured: _Measured) -> Tables:
         counts = {entry.count for entry in together}
         count = counts.pop() if len(counts) == 1 else 1  # of different counts: all of a step together
         each = sample([total / count for total in totals])
-        operators.append(
-            {**where, "name": name, "kind": kind, "where": "model", "count": count, **_quartiles(each)}
-        )
-    return {"steps": steps, "operators": operators, "references": _reference_rows(measured)}
+        where = "framework" if name.startswith(FRAMEWORK) else "model"
+        operators.append({"name": name, "kind": kind, "where": where, "count": count, **each.row()})
+    tables = {**steps, "operators": operators, "references": _reference_rows(measured)}
+    return {name: [{**row, **vars(point)} for row in rows] for name, rows in tables.items()}
 
 
 def _described(request: Request, point: Point) -> Sequence[Named]:
@@ -370,28 +364,27 @@ def _reference_rows(measured: _Measured) -> list[dict[str, Any]]:
     if not measured.reference:
         return []
     whole, layers = sample(measured.beside.ranged), sample(measured.beside.in_layers)
-    where = vars(measured.point)
-    return [{**measured.reference.identity, **where, **_quartiles(whole), "layers_s": layers.median_s}]
+    return [{**measured.reference.identity, **whole.row(), "layers_s": layers.median_s}]
 
 
 def _look_inside(request: Request, subject: Subject, measured: _Measured, rows: _Rows) -> None:
     """A trace of the step, and each of its operators by itself."""
     point, where = measured.point, vars(measured.point)
-    request.progress(f"trace: {_words(point)}")
-    trace = request.out / f"trace-{_label(point)}.json.gz"
+    request.progress(f"trace: {in_words(point)}")
+    trace = request.out / f"trace-{label(point)}.json.gz"
     with attending(request.attention):
         kernels = measured.way.trace(trace)
     rows.attended |= measured.way.attended
-    inside_s, all_s = shares(kernels, on_device=request.device.startswith("cuda"))
-    rows.attributed.append(Attributed(**where, in_operators_s=inside_s, of_s=all_s))
-    rows.notes.append(_attributed_words(point, inside_s, all_s, request.device))
+    on_device = request.device.startswith("cuda")
+    rows.attributed.append(Attributed(**{**where, **shares(kernels, on_device=on_device)}))
+    rows.notes.append(attributed_words(rows.attributed[-1], request.device))
     rows.tables["kernels"] += [{**where, **row} for row in kernels]
     rows.tables["techniques"] += [
         {**where, **row} for row in _techniques(request, subject, point, rows.notes)
     ]
     rows.tables["energy"] += [
         {**where, **row}
-        for row in energy_rows(measured.way.once, rows.counter, request.device, _words(point), rows.notes)
+        for row in energy_rows(measured.way.once, rows.counter, request.device, in_words(point), rows.notes)
     ]
     if request.meetings and isinstance(measured.way, Eager):
         collectives = [n.name for n in _described(request, point) if n.operator.kind in PATTERNS]
@@ -399,13 +392,8 @@ def _look_inside(request: Request, subject: Subject, measured: _Measured, rows: 
         rows.tables["arrivals"] += [{**where, **row} for row in met]
     if request.alone:
         request.progress("  operators alone")
-        found = alone(
-            _described(request, point),
-            request.device,
-            request.dtype,
-            ALONE_FACTOR * request.repeats,
-            request.progress,
-        )
+        described, dtype = _described(request, point), request.dtype
+        found = alone(described, request.device, dtype, request.effort, request.progress)
         rows.tables["operators"] += [{**where, **row} for row in found]
 
 
@@ -415,19 +403,11 @@ def _techniques(request: Request, subject: Subject, point: Point, notes: list[st
     for technique in request.techniques:
         request.progress(f"  {technique.name}")
         try:
-            row = with_technique(technique, subject, point, request.repeats)
+            row = with_technique(technique, subject, point, request.effort.repeats)
         except KERNEL_ERRORS as missing:
             reason = "out of memory" if out_of_memory(missing) else str(missing).splitlines()[0]
-            notes.append(f"{technique.told()} not measured in {_words(point)}: {reason}")
+            notes.append(f"{technique.told()} not measured in {in_words(point)}: {reason}")
             continue
         if row is not None:
             rows.append(row)
     return rows
-
-
-def _quartiles(timed: Sample) -> dict[str, Any]:
-    return {name: getattr(timed, name) for name in ("repeats", "median_s", "q25_s", "q75_s")}
-
-
-def _label(point: Point) -> str:
-    return f"{point.phase}-{point.batch}x{point.q_len}of{point.kv_len}"

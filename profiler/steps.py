@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.instrument import instrumented
 from profiler.recorders import clock
+from profiler.repeats import Sample, sample
 from profiler.subject import Point, Subject, convention_of, greedy
-from profiler.timing import laps, without_collection
+from profiler.timing import Lap, laps, without_collection
 from workloads.convention import CONVENTIONS
 from workloads.dtypes import Precision
 from workloads.phases import Named, Setting, Step, operators
@@ -28,18 +30,48 @@ class Timed:
     """Seconds of each repeat: whole steps without and with ranges, and the sum of each range's name.
 
     `waited` is what the steps of `plain` took beyond that, on a shared machine: waits for a processor.
+    `plain_at` and `ranged_at` say when each ended, by time.perf_counter.
     """
 
     plain: list[float] = field(default_factory=list)
     ranged: list[float] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
+    plain_at: list[float] = field(default_factory=list)
+    ranged_at: list[float] = field(default_factory=list)
     ranges: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, whole: Lap, *, watched: bool) -> None:
+        """Add a step that was just run."""
+        (self.ranged if watched else self.plain).append(whole.work_s)
+        (self.ranged_at if watched else self.plain_at).append(time.perf_counter())
+        if not watched:
+            self.waited.append(whole.waited_s)
 
     @property
     def in_layers(self) -> list[float]:
         """Seconds of all operators in the layers together, by repeat, of a model whose layers are alike."""
         inside = (times for name, times in self.ranges.items() if name.startswith(IN_LAYERS))
         return [sum(times) for times in zip(*inside, strict=False)]  # without a repeat that a stop cut short
+
+
+def step_rows(timed: Timed, whole: Sample, began: float) -> dict[str, list[dict[str, Any]]]:
+    """Rows of whole steps and of those repeats that stand out, as far as a point has been measured.
+
+    `whole` says of the plain steps why they ended; `began` is the zero of times.
+    """
+    watched = sample(timed.ranged, whole.warm_ups, whole.ended)
+    waited_s = sample(timed.waited).median_s
+    each = ((False, whole, timed.plain, timed.plain_at), (True, watched, timed.ranged, timed.ranged_at))
+    outliers = [
+        {"instrumented": kind, "repeat": i, "step_s": times[i], "time_s": at[i] - began}
+        for kind, said, times, at in each
+        for i in said.outliers
+    ]
+    steps = [
+        {"instrumented": kind, "waited_s": None if kind else waited_s, **said.row()}
+        for kind, said, *_ in each
+    ]
+    return {"steps": steps, "outliers": outliers}
 
 
 def time_ranges(
@@ -65,11 +97,9 @@ def time_ranges(
             for with_ranges in (repeat % 2 == 0, repeat % 2 == 1) if plain_too else (True,):
                 with instrumented(subject, recorder, greedy, first=repeat, stride=stride) as watched:
                     if with_ranges:
-                        timed.ranged.append(lap(partial(run, watched.sampler)).work_s)
+                        timed.add(lap(partial(run, watched.sampler)), watched=True)
                 if not with_ranges:  # after the same work as the other kind: they differ by the ranges alone
-                    whole = lap(partial(run, greedy))
-                    timed.plain.append(whole.work_s)
-                    timed.waited.append(whole.waited_s)
+                    timed.add(lap(partial(run, greedy)), watched=False)
             for name, total in recorder.totals_s().items():
                 timed.ranges[name].append(total * watched.scale(name))
     return timed

@@ -1,18 +1,22 @@
-"""Time a callable on a CPU or a CUDA device: warm, repeated, quartiles kept."""
+"""Time a callable on a CPU or a CUDA device: warm, and repeated as often as an effort allows."""
 
 from __future__ import annotations
 
 import gc
 import itertools
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+from profiler.repeats import Effort, Sample, sample, warm_up
+
 SHORTEST_S = 2e-3  # one repeat lasts at least this long, so that the clock's resolution does not matter
+MOST_REPLAYED = 200  # calls in one graph: each keeps its results, and capturing takes time
+WARM_UP_SHARE = 0.25  # of a budget
+EFFORT = Effort(repeats=9, budget_s=2.0)
+BRIEFLY = Effort(repeats=3, budget_s=0.0)  # where passes over everything are the repeats
 
 
 @contextmanager
@@ -23,34 +27,6 @@ def without_collection() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Quartiles over repeats of the time of one call, in seconds."""
-
-    median_s: float
-    q25_s: float
-    q75_s: float
-    repeats: int
-
-    @property
-    def spread(self) -> float:
-        """Interquartile range over median."""
-        return (self.q75_s - self.q25_s) / self.median_s
-
-    @property
-    def uncertainty(self) -> float:
-        """Standard error of the median over the median, for a normal spread: 1.253 sigma / sqrt(n)."""
-        return 1.253 * self.spread / 1.349 / math.sqrt(self.repeats)
-
-
-def sample(times_s: Sequence[float]) -> Sample:
-    """The quartiles of repeats; none are dropped."""
-    import numpy as np
-
-    q25, median, q75 = np.quantile(times_s, (0.25, 0.5, 0.75))
-    return Sample(float(median), float(q25), float(q75), len(times_s))
 
 
 class Lap(NamedTuple):
@@ -112,17 +88,14 @@ def _host_lap(clock: Callable[[], int], work: Callable[[], Any]) -> Lap:
 def measure(
     call: Callable[[int], Any],
     device: str,
+    effort: Effort = EFFORT,
     *,
     between: Callable[[int], Any] | None = None,
-    repeats: int = 9,
-    budget_s: float = 2.0,
-    precision: float = 0.0,
 ) -> Sample:
     """Time `call(i)`, where i counts up so that the callee can rotate its buffers.
 
     With `between`, each call is timed by itself after it: the call then finds the caches as an
-    operator in a model does. Without, calls are grouped until a repeat lasts SHORTEST_S. Repeats end
-    early when the budget is spent or the median is known to `precision`, but never below three.
+    operator in a model does. Without, calls are grouped until a repeat lasts SHORTEST_S.
     """
     seconds = stopwatch(device)
     calls = itertools.count()
@@ -137,17 +110,10 @@ def measure(
         between(i)
         return seconds(partial(call, i))
 
-    return _repeated(once, repeats, budget_s, precision)
+    return _repeated(once, effort)
 
 
-def measure_replayed(
-    call: Callable[[int], Any],
-    device: str,
-    *,
-    repeats: int = 9,
-    budget_s: float = 2.0,
-    precision: float = 0.0,
-) -> Sample:
+def measure_replayed(call: Callable[[int], Any], device: str, effort: Effort = EFFORT) -> Sample:
     """Time `call(i)` on a CUDA device by replaying a graph of many calls: without the host's launch times."""
     import torch
 
@@ -160,22 +126,25 @@ def measure_replayed(
     with torch.cuda.device(device), torch.cuda.graph(graph):
         _repeat(call, calls, size)
     seconds(graph.replay)
-    return _repeated(lambda: seconds(graph.replay) / size, repeats, budget_s, precision)
+    return _repeated(lambda: seconds(graph.replay) / size, effort)
 
 
-MOST_REPLAYED = 200  # calls in one graph: each keeps its results, and capturing takes time
-FEWEST = 3
-
-
-def _repeated(once: Callable[[], float], repeats: int, budget_s: float, precision: float) -> Sample:
-    """Repeat a measurement until its count, its budget or its precision is reached; none is dropped."""
-    times: list[float] = []
+def _repeated(once: Callable[[], float], effort: Effort) -> Sample:
+    """Warm up for a part of the budget, then repeat a measurement until the effort ends."""
     begin = time.perf_counter()
-    while len(times) < repeats and (len(times) < FEWEST or time.perf_counter() - begin < budget_s):
+
+    def spent_s() -> float:
+        return time.perf_counter() - begin
+
+    warm_ups = 0
+    if effort.budget_s:  # without any, the calls so far have warmed up enough
+        warm_ups = len(warm_up(once, lambda: spent_s() >= WARM_UP_SHARE * effort.budget_s))
+    times: list[float] = []
+    ended = ""
+    while not ended:
         times.append(once())
-        if len(times) > 2 * FEWEST and sample(times).uncertainty < precision:
-            break
-    return sample(times)
+        ended = effort.ended(times, spent_s())
+    return sample(times, warm_ups, ended)
 
 
 def _group_size(seconds: Callable[..., float], call: Callable[[int], Any], calls: Iterator[int]) -> int:

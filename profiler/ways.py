@@ -93,13 +93,11 @@ class _Traced(Way):
                     if watched:
                         self.watch(lap, timed)
                     else:
-                        whole = lap(self.once)
-                        timed.plain.append(whole.work_s)
-                        timed.waited.append(whole.waited_s)
+                        timed.add(lap(self.once), watched=False)
 
     def watch(self, lap: Callable[[Callable[[], Any]], Lap], timed: Timed) -> None:
         """One watched step: its time, and that of each operator in it."""
-        events = traced(self.subject.device, lambda: timed.ranged.append(lap(self.once).work_s))
+        events = traced(self.subject.device, lambda: timed.add(lap(self.once), watched=True))
         self.add(events, timed)
 
     def add(self, events: Any, timed: Timed) -> None:
@@ -162,7 +160,7 @@ class Graphed(_Traced):
 
     def watch(self, lap: Callable[[Callable[[], Any]], Lap], timed: Timed) -> None:
         """A replay in its range is what ranges cost; its operators are those of another, traced one."""
-        timed.ranged.append(lap(lambda: in_range(step_name(self.point), self.step)).work_s)
+        timed.add(lap(lambda: in_range(step_name(self.point), self.step)), watched=True)
         self.add(traced(self.subject.device, self.step), timed)
 
     def kernels(self, events: Iterable[Any]) -> list[KernelTime]:

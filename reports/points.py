@@ -133,7 +133,10 @@ def _whole_step(rows: list[Record]) -> dict[str, Any]:
         "measured_s": finite(plain["median_s"]) if plain else None,
         "q25_s": finite(plain["q25_s"]) if plain else None,
         "q75_s": finite(plain["q75_s"]) if plain else None,
+        "low_s": finite(plain["low_s"]) if plain else None,
+        "high_s": finite(plain["high_s"]) if plain else None,
         "repeats": int(finite(plain["repeats"]) or 0) if plain else None,
+        "outliers": int(finite(plain["outliers"]) or 0) if plain else None,
         "instrumented_s": finite(instrumented["median_s"]) if instrumented else None,
         "waited_s": finite(plain["waited_s"]) if plain else None,
     }

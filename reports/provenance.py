@@ -92,6 +92,10 @@ def _measuring(run: Run) -> Iterator[tuple[str, str]]:
     yield "Seed", str(head.seed)
     for name, what in (("steps", "Repeats of a whole step"), ("operators", "Repeats of an operator")):
         yield what, _range(run.table(name)["repeats"], "{:.0f}")
+    steps = run.table("steps")
+    yield "Steps to warm up", _range(steps["warm_ups"], "{:.0f}")
+    yield "Repeats ended by", ", ".join(sorted(set(steps["ended"].dropna()))) or NOTHING
+    yield "Outliers among whole steps", _range(steps["outliers"], "{:.0f}")
     yield from _power(run.table("power"))
 
 

@@ -112,7 +112,10 @@ class Point:
     measured_s: float | None = None  # the whole step, nothing attached
     q25_s: float | None = None
     q75_s: float | None = None
+    low_s: float | None = None  # the step's median at 95 % confidence, to high_s
+    high_s: float | None = None
     repeats: int | None = None
+    outliers: int | None = None  # repeats far outside the others
     instrumented_s: float | None = None  # the whole step while its operators are timed
     waited_s: float | None = None  # how much longer the step took while it waited for a processor
     drift: float | None = None  # the machine beside this step / when its device file was made; 1.1 is slower

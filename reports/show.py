@@ -24,6 +24,26 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "saving_s": ("saving", lambda v: si(v, "s")),
     "waves": ("waves", lambda v: "–" if v is None else f"{v:.2f}"),
 }
+_SECONDS: terminal.Format = lambda v: si(v, "s", 4)  # noqa: E731 - one of a table of formats
+STEPS: dict[str, tuple[str, terminal.Format]] = {
+    "phase": ("phase", text),
+    "batch": ("batch", text),
+    "kv_len": ("tokens", text),
+    "instrumented": ("watched", lambda v: "yes" if v else "no"),
+    "median_s": ("median", _SECONDS),
+    "low_s": ("95 % from", _SECONDS),
+    "high_s": ("to", _SECONDS),
+    "warm_ups": ("warm-ups", text),
+    "repeats": ("repeats", text),
+    "outliers": ("outliers", text),
+    "ended": ("ended by", text),
+}
+OUTLIERS: dict[str, tuple[str, terminal.Format]] = {
+    **{name: STEPS[name] for name in ("phase", "batch", "kv_len", "instrumented")},
+    "repeat": ("repeat", text),
+    "step_s": ("took", _SECONDS),
+    "time_s": ("at", _SECONDS),
+}
 LONGEST = 72
 MOST_ROWS = 60
 MOST_SAVINGS = 5
@@ -42,6 +62,11 @@ def as_text(shown: dict[str, Any], most: int = MOST_ROWS) -> str:
         parts.append(f"{len(rows) - most} more rows hold {si(rest, 's')}; --format csv lists all.")
     parts += savings(rows)
     parts += [f"{_short(row['name'])}: {row['warning']}" for row in rows if row["warning"]]
+    if shown.get("steps"):
+        parts.append(terminal.table(shown["steps"], STEPS, "whole steps"))
+    if shown.get("outliers"):
+        title = "outliers among them, which count in the medians"
+        parts.append(terminal.table(shown["outliers"][:most], OUTLIERS, title))
     unknown = shown.get("unknown_kernels", [])
     if unknown:
         parts.append(f"kernels that no rule knows: {percent(sum(k['share'] for k in unknown))} of the time")

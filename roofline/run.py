@@ -31,12 +31,15 @@ TABLES = {
         "kv_len",
         "name",
         "kind",
-        "where",  # model: inside the whole model; alone: as a reference kernel by itself
+        "where",  # model: inside the whole model; alone: as a kernel by itself; framework: beside operators
         "count",  # executions per step
         "repeats",
         "median_s",
         "q25_s",
         "q75_s",
+        "low_s",  # from here to high_s lies the median of the distribution, at 95 % confidence
+        "high_s",
+        "outliers",  # repeats far outside the others; none is dropped
     ),
     # One row per phase point and way of running the whole step.
     # Times are of work; waited_s is how much longer the median step took while it waited for a processor.
@@ -50,7 +53,23 @@ TABLES = {
         "median_s",
         "q25_s",
         "q75_s",
+        "low_s",
+        "high_s",
+        "outliers",
         "waited_s",
+        "warm_ups",  # steps before the first repeat
+        "ended",  # why no more were made: all repeats, narrow interval, budget spent; or not over
+    ),
+    # One row per repeat of a whole step far outside the others.
+    "outliers": (
+        "phase",
+        "batch",
+        "q_len",
+        "kv_len",
+        "instrumented",
+        "repeat",
+        "step_s",
+        "time_s",  # when it ended, by the clock of the samples of power
     ),
     # One row per phase point: reference steps (profiler/references.py) repeated beside it.
     # layers_s is the median time of the operators in their layers alone.
@@ -164,7 +183,8 @@ TABLES = {
 
 # Columns that older runs and imported ones do not have.
 LATER = {
-    "steps": ("waited_s",),
+    "operators": ("low_s", "high_s", "outliers"),
+    "steps": ("low_s", "high_s", "outliers", "waited_s", "warm_ups", "ended"),
     "references": ("layers_s",),
     "power": ("energy_j", "memory_used_bytes"),
     "techniques": ("remark",),
@@ -252,6 +272,7 @@ class Attributed(Strict, frozen=True, kw_only=True):
     q_len: int
     kv_len: int
     in_operators_s: float
+    in_framework_s: float = 0.0  # in what the framework prepares: positions, rotary tables, masks
     of_s: float  # of all kernels or operations
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from profiler.kernels import TOLERANCE, Kernel, Place, company, kernel, paged
-from profiler.timing import Sample, measure, measure_replayed
+from profiler.repeats import Effort, Sample
+from profiler.timing import measure, measure_replayed
 from roofline.optable import one_operator
 from specfiles.errors import InputError
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from workloads.operators import Operator
 
 MOST_CHECKED_FLOPS = 2e9  # of an operator that is recomputed in fp64; larger ones run the same kernels
-REPEATS, BUDGET_S, PRECISION = 25, 0.4, 0.01
+EFFORT = Effort(repeats=25, budget_s=0.4, precision=0.02)
 
 
 def measured_row(row: Row, device: str, cold_bytes: float) -> Row:
@@ -37,7 +38,7 @@ def measured_row(row: Row, device: str, cold_bytes: float) -> Row:
     timed = _timed(made, place, by_call)
     name = f"{made.name} ({asked})" if asked else made.name  # another way has constants of its own
     told = {"tag": way(device, asked), "backend": made.backend, "kernel": name}
-    return {**row, **told, **_times(timed), "max_error": error}
+    return {**row, **told, **timed.micros(), "max_error": error}
 
 
 def way(device: str, asked: str | None) -> str:
@@ -53,17 +54,7 @@ def _made(row: Row, operator: Operator, place: Place) -> Kernel:
 
 
 def _timed(made: Kernel, place: Place, by_call: bool) -> Sample:
-    limits: dict[str, Any] = {"repeats": REPEATS, "budget_s": BUDGET_S, "precision": PRECISION}
     if by_call:
         between = company(place) if place.cold_bytes else None
-        return measure(made.run, place.device, between=between, **limits)
-    return measure_replayed(made.run, place.device, **limits)
-
-
-def _times(timed: Sample) -> Row:
-    return {
-        "latency_us": timed.median_s * 1e6,
-        "q25_us": timed.q25_s * 1e6,
-        "q75_us": timed.q75_s * 1e6,
-        "repeats": timed.repeats,
-    }
+        return measure(made.run, place.device, EFFORT, between=between)
+    return measure_replayed(made.run, place.device, EFFORT)

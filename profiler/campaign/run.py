@@ -19,6 +19,7 @@ from profiler.environment import command_line, device_name, environment, last_le
 from profiler.kernels import FP8, KERNEL_ERRORS
 from profiler.power import PowerMonitor, throttling
 from profiler.record import Request, profile
+from profiler.repeats import MICROS
 from profiler.subject import Point
 from specfiles.errors import InputError
 from specfiles.reading import read_json
@@ -36,7 +37,7 @@ KEY = (
 TEXT = ("op", "dtype", "kv_dtype", "distribution", "tag")  # of the key; the others are whole numbers
 COLUMNS = (
     "source", "gpu", *KEY[:3], "backend", "version", "kernel", *KEY[3:],
-    "latency_us", "q25_us", "q75_us", "repeats", "max_error",
+    *MICROS, "max_error",
 )  # fmt: skip
 CPU_MODELS = (("SmolLM2-135M", 512, 64), ("GPT-2", 512, 64), ("Qwen3-0.6B", 256, 32))
 GPU_MODELS = (("Llama-3.2-1B", 2048, 256), ("Llama-3.1-8B", 2048, 256), ("Qwen3-4B", 4096, 256))
@@ -256,8 +257,9 @@ class _Table:
         import pandas as pd
 
         table = pd.DataFrame(self.done, columns=list(COLUMNS))
-        whole = [*(name for name in KEY if name not in TEXT), "repeats"]  # empty where a kind has no size
-        table = table.astype({**dict.fromkeys(whole, "Int64"), **dict.fromkeys(TEXT, "string")})
+        sizes = [name for name in KEY if name not in TEXT]  # empty where a kind has none
+        whole = [*sizes, "repeats", "outliers", "warm_ups"]
+        table = table.astype({**dict.fromkeys(whole, "Int64"), **dict.fromkeys((*TEXT, "ended"), "string")})
         with atomic(self.path) as draft:
             table.to_parquet(draft, index=False)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
 import click
 
-from profiler.cli.options import FILE, device_option, needs_torch, positive, progress, threads_option
-from specfiles.errors import InputError
-
-UNITS = {"s": 1, "m": 60, "h": 3600}
+from profiler.cli.options import (
+    FILE,
+    device_option,
+    duration,
+    needs_torch,
+    positive,
+    progress,
+    threads_option,
+)
 
 
 @click.command("campaign")
@@ -37,7 +41,7 @@ def command(out: Path, budget: str, device: str, dtype: tuple[str, ...], threads
     from profiler.environment import pick_device, use_threads
     from profiler.kernels import FP8, has_fp8, known_product_dtype
 
-    seconds = _seconds(budget)
+    seconds = duration(budget)
     positive(threads=threads)
     chosen = pick_device(device)
     use_threads(threads)
@@ -47,10 +51,3 @@ def command(out: Path, budget: str, device: str, dtype: tuple[str, ...], threads
     for note in head.notes:
         print(note, file=sys.stderr)
     print(f"{head.operators} operators of {head.device} in {out}", file=sys.stderr)
-
-
-def _seconds(budget: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget)
-    if not found or not float(found[1]):
-        raise InputError(f"the budget is {budget!r}; expected a time such as 90s, 8m or 1h.")
-    return float(found[1]) * UNITS[found[2]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,17 @@ def positive(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
             raise InputError(f"{name} is {value}; expected a positive whole number.")
+
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def duration(words: str) -> float:
+    """Seconds of a time such as 90s, 8m or 1h; an InputError shows how it is written."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", words)
+    if not found or not float(found[1]):
+        raise InputError(f"the budget is {words!r}; expected a time such as 90s, 8m or 1h.")
+    return float(found[1]) * UNITS[found[2]]
 
 
 def known_fidelity(name: str) -> Any:

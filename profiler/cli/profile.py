@@ -11,6 +11,7 @@ import click
 from profiler.cli.options import (
     FILE,
     device_option,
+    duration,
     needs_torch,
     positive,
     progress,
@@ -22,6 +23,7 @@ from specfiles.errors import InputError
 if TYPE_CHECKING:
     from profiler.ranks.group import Ranks
     from profiler.record import Request
+    from profiler.repeats import Effort
     from roofline.run import Overhead, Run
 
 REPLAYED = 3  # steps of each point under a tool
@@ -47,7 +49,21 @@ REPLAYED = 3  # steps of each point under a tool
 @click.option(
     "--tp", type=int, default=1, show_default=True, help="Processes of torchrun that share the model."
 )
-@click.option("--repeats", type=int, default=16, show_default=True, help="Measured steps of each point.")
+@click.option(
+    "--repeats",
+    type=int,
+    default=16,
+    show_default=True,
+    help="Rounds over the steps at most; a round has one of a prompt, four of decoding.",
+)
+@click.option("--budget", help="Time after which no round begins, as 90s, 8m, 1h; three are made.")
+@click.option(
+    "--ci",
+    type=float,
+    default=0.005,
+    show_default=True,
+    help="End rounds where the median is known within this fraction, at 95 %; 0: make all.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random weights and tokens.")
 @click.option("--alone/--no-alone", default=True, show_default=True, help="Each operator by itself, too.")
 @click.option(
@@ -73,6 +89,8 @@ def command(
     threads: int,
     tp: int,
     repeats: int,
+    budget: str | None,
+    ci: float,
     seed: int,
     alone: bool,
     words: tuple[str, ...],
@@ -108,6 +126,7 @@ def command(
     alone_only = {"--nsys": nsys, "--ncu": ncu, "--with": bool(words), f"--mode {mode}": other}
     check_asked(ranks, tp, alone={**alone_only, model: names_module(model)})
     _check_fraction(overhead)
+    effort = _effort(repeats, budget, ci)
     tools = [tool for tool, asked in (("nsys", nsys), ("ncu", ncu)) if asked]
     chosen = pick_device(ranks.device(device) if ranks else device)
     check_mode(mode, chosen)
@@ -126,7 +145,7 @@ def command(
         }
         _refuse(model, [name for name, value in flags.items() if value])
         use_threads(threads)
-        _profile_module(model, chosen, out, hw, repeats, seed, alone, overhead)
+        _profile_module(model, chosen, out, hw, effort, seed, alone, overhead)
         return
     if tools:
         from profiler.nsight import installed
@@ -150,7 +169,7 @@ def command(
         steps,
         out,
         hardware,
-        repeats,
+        effort,
         seed,
         alone,
         techniques,
@@ -173,6 +192,15 @@ def command(
 def _check_fraction(overhead: float | None) -> None:
     if overhead is not None and not 0 <= overhead < float("inf"):
         raise InputError(f"overhead is {overhead}; expected a fraction of a step, as 0.03.")
+
+
+def _effort(repeats: int, budget: str | None, ci: float) -> Effort:
+    """How long to repeat; an InputError where an option makes no sense."""
+    from profiler.repeats import Effort
+
+    if not 0 <= ci < 1:
+        raise InputError(f"ci is {ci}; expected a fraction of the median, as 0.005, or 0 for all repeats.")
+    return Effort(repeats, float("inf") if budget is None else duration(budget), ci)
 
 
 def _check_request(request: Request) -> None:
@@ -223,7 +251,7 @@ def _profile_module(
     device: str,
     out: Path,
     hw: str | None,
-    repeats: int,
+    effort: Effort,
     seed: int,
     alone: bool,
     overhead: float | None,
@@ -233,7 +261,7 @@ def _profile_module(
     from profiler.module_record import ModuleRequest, profile_module
 
     hardware = load_device(hw) if hw else device_name(device)
-    run = profile_module(ModuleRequest(target, device, out, hardware, repeats, seed, alone, progress))
+    run = profile_module(ModuleRequest(target, device, out, hardware, effort, seed, alone, progress))
     _tell(run, overhead)
     _finish(run, overhead)
 

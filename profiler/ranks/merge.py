@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 KEY = [*POINT, "name", "kind", "where"]
 QUARTILES = ["median_s", "q25_s", "q75_s"]
-OF_ONE = ("references", "kernels", "techniques", "power")  # tables that are taken from the first whole part
+OF_ONE = (
+    "references",
+    "outliers",
+    "kernels",
+    "techniques",
+    "power",
+)  # tables that are taken from the first whole part
 
 
 def part_folder(out: Path, rank: int) -> Path:
@@ -77,8 +83,12 @@ def _all_of(runs: list[Run], name: str) -> pd.DataFrame:
 
 
 def _medians(operators: pd.DataFrame) -> pd.DataFrame:
-    """A row per operator: the median over ranks of each quartile; repeats are those of the fewest."""
-    how = {"count": "first", "repeats": "min", **dict.fromkeys(QUARTILES, "median")}
+    """A row per operator: the median over ranks of each quartile; repeats are those of the fewest.
+
+    The interval is the span of those of the ranks.
+    """
+    medians = dict.fromkeys(QUARTILES, "median")
+    how = {"count": "first", "repeats": "min", **medians, "low_s": "min", "high_s": "max", "outliers": "sum"}
     return operators.groupby(KEY, sort=False, as_index=False).agg(how)
 
 

@@ -30,6 +30,7 @@ def profile_ranks(request: Request, ranks: Ranks) -> Run | None:
             request,
             out=part_folder(request.out, ranks.rank),
             meetings=partial(arrivals, group=group),
+            together=group.all,
             progress=request.progress if ranks.first else _silent,
         )
         finish = partial(merge, request.out, begun) if ranks.first else _nothing

@@ -48,12 +48,22 @@ def show_measured(run: Run, by: str, ceilings: Ceilings | None) -> dict[str, Any
             "repaired_events": 0,
         },
         "rows": sorted(rows, key=lambda row: -row["time_s"]),
+        "steps": _records(run.table("steps")),
+        "outliers": _records(run.table("outliers")),
     }
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table, null where a value is missing."""
+    return [
+        {str(name): value for name, value in row.items()}
+        for row in table.astype(object).where(table.notna(), None).to_dict("records")
+    ]
 
 
 def _operators(run: Run, ceilings: Ceilings | None) -> pd.DataFrame:
     table = run.table("operators")
-    table = table[table["where"] == "model"]
+    table = table[table["where"] != "alone"]
     table = table.assign(
         time_s=table["median_s"] * table["count"], flops=None, bytes=None, bound_s=None, bound=None
     )

@@ -8,8 +8,9 @@ from typing import Any
 
 from profiler.attending import SEPARATE
 from profiler.kernels import TOLERANCE
+from profiler.repeats import sample
 from profiler.subject import Point, Subject, convention_of
-from profiler.timing import sample, stopwatch, without_collection
+from profiler.timing import stopwatch, without_collection
 from profiler.treatments.attention import FlashAttention
 from profiler.treatments.base import Pair, Treatment, apart
 from profiler.treatments.compilation import FusedElementwise

@@ -1,16 +1,14 @@
-"""The interval of a median holds it as often as it says, and the limit is a check."""
+"""What ranges cost is told by pairs of neighbouring steps, and the limit is a check."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
-from math import comb
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from profiler.overhead import median_interval, overhead
+from profiler.overhead import overhead
 from profiler.steps import Timed
 from profiler.subject import Point
 from roofline.run import Overhead, open_run
@@ -24,23 +22,6 @@ def test_drift_between_pairs_is_no_overhead() -> None:
     found = overhead(Point("decode", 1, 1, 9), Timed(plain=plain, ranged=[1.02 * p for p in plain]))
     assert (found.fraction, found.low, found.high) == pytest.approx((0.02, 0.02, 0.02))
     assert found.pairs == 24
-
-
-@pytest.mark.parametrize(("n", "first"), [(5, 1), (6, 1), (8, 1), (9, 2), (20, 6), (100, 40)])
-def test_the_interval_begins_at_the_rank_of_the_tables(n: int, first: int) -> None:
-    """Conover, Practical Nonparametric Statistics: 95 % limits of a median by the binomial."""
-    low, high = median_interval(range(1, n + 1))
-    assert (low, high) == (first, n + 1 - first)
-    if n > 5:
-        assert 2 * sum(comb(n, k) for k in range(first)) / 2**n <= 0.05
-
-
-def test_the_interval_holds_the_median_of_a_skewed_distribution() -> None:
-    draw, held = random.Random(1), 0
-    for _ in range(1000):
-        low, high = median_interval([draw.expovariate(1.0) for _ in range(16)])
-        held += low <= 0.6931 <= high  # ln 2
-    assert 940 <= held <= 995  # 97.9 % are promised by the binomial of 16
 
 
 def test_a_torn_pair_is_left_out() -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from profiler import record, ways
 from profiler.record import Request, profile
+from profiler.repeats import Effort
 from profiler.subject import Point, Subject
 from roofline.run import TABLES, open_run
 from workloads.catalogue import load_model
@@ -67,7 +68,7 @@ def test_nothing_unfinished_lies_in_the_folder(run_folder: Path) -> None:
     names = {path.name for path in run_folder.iterdir()}
     traces = {f"trace-{phase}-{batch}x{q}of{kv}.json.gz" for phase, batch, q, kv in POINTS}
     tables = {f"{name}.parquet" for name in ("operators", "steps", "kernels", "references")}
-    assert names == {"run.json", "device.yaml", *tables, *traces}
+    assert names - {"outliers.parquet"} == {"run.json", "device.yaml", *tables, *traces}
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -90,6 +91,39 @@ def test_the_reference_step_was_repeated_before_between_and_after_the_rounds(run
     assert rows["model"].unique().tolist() == ["yardstick-d"]
     assert (rows["layers_s"] > 0).all()
     assert rows.loc[64, "layers_s"] < rows.loc[64, "median_s"]  # all layers of a prefill are watched
+
+
+def test_a_run_says_how_its_steps_were_repeated(run_folder: Path, roofline: Roofline) -> None:
+    run = open_run(run_folder)
+    steps = run.table("steps")
+    assert set(steps["ended"]) == {"all repeats"}  # three: too few for a narrow interval
+    assert (steps["warm_ups"] >= 1).all()
+    assert (steps["low_s"] <= steps["median_s"]).all()
+    assert (steps["median_s"] <= steps["high_s"]).all()
+    outliers = run.table("outliers")
+    assert len(outliers) == steps["outliers"].sum()
+    assert (outliers["time_s"] > 0).all()
+    assert sum("ended by: all repeats" in note for note in run.head.notes) == len(POINTS)
+    show = ("show", run_folder, "--fidelity", "measured")
+    shown = json.loads(roofline(*show, "--format", "json").out)
+    assert [row["median_s"] for row in shown["steps"]] == steps["median_s"].tolist()
+    assert "ended by" in roofline(*show).out
+
+
+def test_rounds_end_when_time_is_up(small_llama: Path, tmp_path: Path) -> None:
+    """Three are made in any case."""
+    effort = Effort(repeats=1000, budget_s=1e-3)
+    steps = profile(request_for(small_llama, tmp_path / "run", effort=effort)).table("steps")
+    assert set(steps["ended"]) == {"budget spent"}
+    assert steps.groupby("phase")["repeats"].max().to_dict() == {"prefill": 3, "decode": 3 * 4}
+
+
+def test_rounds_end_when_the_median_is_known(small_llama: Path, tmp_path: Path) -> None:
+    """To within three times itself: it is, with as few repeats as have an interval."""
+    effort = Effort(repeats=1000, precision=3.0)
+    steps = profile(request_for(small_llama, tmp_path / "run", effort=effort)).table("steps")
+    assert set(steps["ended"]) == {"narrow interval"}
+    assert steps.groupby("phase")["repeats"].max().to_dict() == {"prefill": 6, "decode": 6 * 4}
 
 
 def test_the_machine_s_drift_is_told(run_folder: Path, roofline: Roofline) -> None:
@@ -174,7 +208,10 @@ def test_nothing_predicted_is_missing_and_nothing_measured_is_unknown(run_folder
 
     found = validate(open_run(run_folder), load_device(run_folder / "device.yaml"), "calibrated")
     assert found.unmatched.empty
-    assert len(found.matched) == len(open_run(run_folder).table("operators"))
+    operators = open_run(run_folder).table("operators")
+    assert len(found.matched) == (operators["where"] == "model").sum()
+    beside = operators[operators["where"] == "framework"]
+    assert list(beside["name"]) == ["framework.inputs"] * len(POINTS)  # positions, rotary tables, the mask
 
 
 def test_it_can_be_reported(run_folder: Path, roofline: Roofline, tmp_path: Path) -> None:
@@ -224,7 +261,7 @@ def test_a_gpu_is_profiled(small_llama: Path, roofline: Roofline, cuda: str, tmp
 
 def request_for(small_llama: Path, out: Path, **options: Any) -> Request:
     points = tuple(Point(*point) for point in POINTS)
-    chosen = {"repeats": 1, "alone": False, **options}
+    chosen = {"effort": Effort(options.pop("repeats", 1)), "alone": False, **options}
     return Request(load_model(small_llama), "cpu", "fp32", points, out, "a machine", **chosen)
 
 
@@ -250,8 +287,9 @@ def test_a_kernel_that_computes_something_else_is_not_timed(
     request = request_for(small_llama, tmp_path / "run", alone=True, progress=told.append)
     request.points = request.points[1:2]
     operators = profile(request).table("operators")
-    assert set(operators["where"]) == {"model"}
-    assert sum("not measured alone: deviates by nan from fp64" in line for line in told) == len(operators)
+    inside = operators[operators["where"] == "model"]
+    assert "alone" not in set(operators["where"])
+    assert sum("not measured alone: deviates by nan from fp64" in line for line in told) == len(inside)
 
 
 def test_without_nvtx_the_run_says_so(

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from profiler import timing
-from profiler.timing import SHORTEST_S, laps, measure, measure_replayed, sample, stopwatch
+from profiler.repeats import CALM, SPENT, Effort
+from profiler.timing import SHORTEST_S, laps, measure, measure_replayed, stopwatch
 
 
 class Clock:
@@ -49,16 +50,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def test_quartiles_of_repeats() -> None:
-    found = sample([5.0, 1.0, 4.0, 2.0, 3.0])
-    assert (found.q25_s, found.median_s, found.q75_s, found.repeats) == (2.0, 3.0, 4.0, 5)
-    assert found.spread == pytest.approx(2 / 3)
-
-
-def test_one_slow_repeat_moves_no_median() -> None:
-    assert sample([1.0, 1.0, 1.0, 1.0, 1000.0]).median_s == 1.0
-
-
 def test_the_stopwatch_of_a_cpu_tells_work_from_waiting(clock: Clock) -> None:
     def work() -> None:
         clock.costs(0.25)(0)
@@ -95,35 +86,41 @@ def test_sleep_is_no_work() -> None:
 
 
 def test_only_the_call_is_timed_not_what_runs_between(clock: Clock) -> None:
-    found = measure(clock.costs(0.001), "cpu", between=clock.costs(0.5), repeats=7, budget_s=100)
+    found = measure(clock.costs(0.001), "cpu", Effort(7, 100), between=clock.costs(0.5))
     assert found.median_s == found.q25_s == found.q75_s == pytest.approx(0.001)
     assert found.repeats == 7
 
 
 def test_something_runs_before_each_timed_call(clock: Clock) -> None:
     log: list[str] = []
-    measure(clock.costs(0.001, log), "cpu", between=clock.costs(0.001, log, "between"), repeats=3)
-    warm_up, *rest = log
-    assert warm_up == "call 0"
-    assert rest == ["between 1", "call 1", "between 2", "call 2", "between 3", "call 3"]
+    found = measure(clock.costs(0.001, log), "cpu", Effort(3), between=clock.costs(0.001, log, "between"))
+    first, *rest = log
+    assert first == "call 0"
+    assert found.warm_ups == CALM + 1
+    numbers = range(1, 1 + found.warm_ups + found.repeats)
+    assert rest == [f"{name} {i}" for i in numbers for name in ("between", "call")]
 
 
 @pytest.mark.parametrize("seconds", [1e-7, 3e-5, 1.9e-3, 2.1e-3, 0.4])
 def test_short_calls_are_grouped_until_the_clock_can_tell(clock: Clock, seconds: float) -> None:
     log: list[str] = []
-    found = measure(clock.costs(seconds, log), "cpu", repeats=5, budget_s=100)
+    found = measure(clock.costs(seconds, log), "cpu", Effort(5, 100))
     assert found.median_s == pytest.approx(seconds)
     assert found.repeats == 5
     assert log == [f"call {i}" for i in range(len(log))]  # buffers rotate without a jump
     assert len(log) * seconds >= 5 * SHORTEST_S
 
 
-@pytest.mark.parametrize(("budget_s", "repeats"), [(0.0, 3), (2.5, 3), (5.5, 6), (1000.0, 9)])
+@pytest.mark.parametrize(
+    ("budget_s", "warm_ups", "repeats"), [(0.0, 0, 3), (2.5, 1, 3), (7.5, 2, 6), (1000.0, 4, 9)]
+)
 def test_the_budget_ends_repeats_but_not_before_the_third(
-    clock: Clock, budget_s: float, repeats: int
+    clock: Clock, budget_s: float, warm_ups: int, repeats: int
 ) -> None:
-    found = measure(clock.costs(1.0), "cpu", between=lambda _: None, repeats=9, budget_s=budget_s)
-    assert found.repeats == repeats
+    """Calls of a second; a quarter of the budget may be spent on warming up."""
+    found = measure(clock.costs(1.0), "cpu", Effort(9, budget_s), between=lambda _: None)
+    assert (found.warm_ups, found.repeats) == (warm_ups, repeats)
+    assert (found.ended == SPENT) == (budget_s < 1000)
 
 
 def test_the_first_call_is_not_counted(clock: Clock) -> None:
@@ -132,7 +129,7 @@ def test_the_first_call_is_not_counted(clock: Clock) -> None:
     def slow_at_first(i: int) -> None:
         clock.now += 10.0 if i == 0 else 0.01
 
-    found = measure(slow_at_first, "cpu", between=lambda _: None, repeats=5, budget_s=100)
+    found = measure(slow_at_first, "cpu", Effort(5, 100), between=lambda _: None)
     assert found.q75_s == pytest.approx(0.01)
 
 
@@ -150,20 +147,15 @@ def test_the_stopwatch_of_a_gpu_waits_for_the_device(cuda: str) -> None:
 
 
 def test_repeats_end_once_the_median_is_known(clock: Clock) -> None:
-    found = measure(clock.costs(0.003), "cpu", repeats=1000, budget_s=1e9, precision=0.01)
-    assert found.repeats == 7  # no spread at all: the fewest from which a spread is read
+    found = measure(clock.costs(0.003), "cpu", Effort(1000, 1e9, 0.01))
+    assert found.repeats == 6  # no spread at all: the fewest that have an interval
     assert found.median_s == pytest.approx(0.003)
-
-
-def test_the_uncertainty_of_the_median_falls_with_the_root_of_the_repeats() -> None:
-    few, many = sample([1.0, 2.0, 3.0] * 4), sample([1.0, 2.0, 3.0] * 16)
-    assert few.uncertainty == pytest.approx(2 * many.uncertainty)
 
 
 @pytest.mark.gpu
 def test_replayed_calls_of_a_gpu_take_no_longer_than_launched_ones(cuda: str) -> None:
     torch = pytest.importorskip("torch")
     x = torch.randn(256, 256, device=cuda)
-    launched = measure(lambda _: x @ x, cuda, repeats=9)
-    replayed = measure_replayed(lambda _: x @ x, cuda, repeats=9)
+    launched = measure(lambda _: x @ x, cuda)
+    replayed = measure_replayed(lambda _: x @ x, cuda)
     assert 0 < replayed.median_s <= 1.2 * launched.median_s

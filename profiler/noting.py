@@ -1,0 +1,96 @@
+"""The sentences of a run's notes: how steps were repeated, what computed them, what belongs to operators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from profiler.attending import AUTO
+from profiler.repeats import moved, sample
+
+if TYPE_CHECKING:
+    from profiler.repeats import Sample
+    from profiler.steps import Timed
+    from profiler.subject import Point
+    from roofline.run import Attributed, Compilation, Overhead
+
+LONG_WAIT = 0.1  # of a step, in which it did not run: its trace shows that time in its operators
+MOVED = 0.02  # between the halves of the repeats: less is told by the interval
+MOST_TOLD = 3  # outliers
+
+
+def label(point: Point | Compilation | Overhead | Attributed) -> str:
+    """A step in one word."""
+    return f"{point.phase}-{point.batch}x{point.q_len}of{point.kv_len}"
+
+
+def in_words(point: Point) -> str:
+    """A step in several."""
+    return f"{point.phase} of batch {point.batch}, {point.q_len} of {point.kv_len} tokens"
+
+
+def repeated_words(where: str, whole: Sample, timed: Timed, began: float, *, by_wall: bool) -> Iterator[str]:
+    """How often a step was repeated, why it ended, which repeats stand out, and whether it was steady.
+
+    `began` is the zero of times; `by_wall` says that its operators are timed by the wall's clock.
+    """
+    yield (
+        f"the step {where} takes {_ms(whole.median_s)} ({_ms(whole.low_s)} to {_ms(whole.high_s)} at 95 %): "
+        f"{whole.repeats} repeats after {whole.warm_ups} to warm up, ended by: {whole.ended}"
+    )
+    if found := whole.outliers:
+        told = ", ".join(
+            f"{_ms(timed.plain[i])} at {timed.plain_at[i] - began:.1f} s" for i in found[:MOST_TOLD]
+        )
+        more = f" and {len(found) - MOST_TOLD} more" if len(found) > MOST_TOLD else ""
+        yield f"outliers of the step {where}, kept in its median: {told}{more}"
+    if abs(change := moved(timed.plain)) > MOVED:
+        what = "slower" if change > 0 else "faster"
+        yield f"the step {where} became {abs(change):.1%} {what} while it was repeated: it was not steady"
+    waited_s = sample(timed.waited).median_s if by_wall else 0.0
+    if waited_s > LONG_WAIT * whole.median_s:
+        yield (
+            f"operators of the step {where} are timed by the wall's clock and look slower than they are: "
+            f"a step of {_ms(whole.median_s)} waited {_ms(waited_s)} besides for a processor"
+        )
+
+
+def overhead_words(cost: Overhead, watching: str) -> str:
+    """What watching a step costs it."""
+    return (
+        f"{watching} change the step {label(cost)} by {cost.fraction:+.1%} "
+        f"({cost.low:+.1%} to {cost.high:+.1%} at 95 %)"
+    )
+
+
+def compiled_words(made: Compilation) -> str:
+    """How long compiling took, and what it made."""
+    pieces = f"{made.graphs} graph{'s' if made.graphs != 1 else ''}"
+    again = f"{made.recompilations} recompilations" if made.recompilations else "never compiled again"
+    broken = f"; broken by: {'; '.join(made.breaks)}" if made.breaks else ""
+    took = f"compiling the step {label(made)} took {made.seconds:.1f} s, in no measured time"
+    return f"{took}: {pieces}, {again}{broken}"
+
+
+def attention_words(used: str, asked: str, attended: Sequence[str]) -> str:
+    """What computed attention; `used` is its name in transformers."""
+    if used == "eager":
+        why = "as asked" if asked != AUTO else "the fused one cannot cap them"
+        return f"attention ran as separate kernels, its scores in memory: {why}"
+    if not attended:
+        return "attention: no operation of it was seen in the traces, as where a compiler takes it apart"
+    return f"attention was computed by: {', '.join(attended)}"
+
+
+def attributed_words(found: Attributed, device: str) -> str:
+    """How much of a traced step belongs to operators."""
+    what = "kernels" if device.startswith("cuda") else "operations"
+    inside, beside = (part / (found.of_s or 1.0) for part in (found.in_operators_s, found.in_framework_s))
+    return (
+        f"of the {what} of the step {label(found)}, {_ms(found.of_s)}, {inside:.1%} belong to operators "
+        f"and {beside:.1%} to positions, rotary tables, masks and the like"
+    )
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms"
