@@ -140,13 +140,16 @@ def expected(cell: dict[str, Any]) -> float:
 
 
 def with_bands(kernels: list[Kernel], carried: pd.DataFrame) -> list[Kernel]:
-    """Kernels with the error band of being carried: by kind and format, else by kind."""
+    """Kernels with the error band of being carried: by kind and format, else by kind, else by all kinds.
+
+    Of a kind that one device alone has, nobody knows how it carries: as kinds do, the bad ones among them.
+    """
     done = []
     for kernel in kernels:
         kind = carried[carried["op"] == kernel.op] if len(carried) else carried
         same = kind[kind["dtype"] == kernel.dtype] if len(kind) else kind
-        rows = same if len(same) >= 30 else kind
-        if len(rows) < 30:
+        rows = next((r for r in (same, kind) if len(r) >= 30), carried)
+        if rows.empty:
             done.append(kernel)
             continue
         ratio = (rows["latency_us"] / rows["predicted_us"]).to_numpy(dtype=float)
@@ -291,7 +294,8 @@ def page(
             "Each of the three generations is predicted by the constants of the nearest other one, carried",
             "over by the scaling that each constant states, and without the peaks that were measured on it.",
             "Kernels of a backend stand in for each other. Passes over rows were measured on one device,",
-            "so that nothing is carried: theirs is the error of the data sheet's bound.",
+            "so that nothing can be carried to it: theirs is the error of the data sheet's bound. To other",
+            "devices they are carried with the band of all kinds together.",
             "",
             *(medians(carried, UNSEEN) if carried else ["nothing was carried"]),
             "",

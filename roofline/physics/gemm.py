@@ -33,6 +33,7 @@ LEAST_ROWS = 16, 64
 SPAN = 128  # rows; a tile as tall as this is tall enough
 COPIES = 5.5  # weights are rotated over 5 or 6 copies where the shipped constants were measured
 EDGE = 8  # sharpness of the edge between what stays in the L2 and what does not
+MANY = np.float32(64)  # capacities, of which nothing stays: a power that single precision still holds
 QUANTISED = frozenset({"fp8", "fp8_block", "nvfp4"})  # rows of tables include the quantise kernel
 
 
@@ -69,6 +70,7 @@ class GemmModel:
         "quantise kernel": "A is brought to the narrow format by a kernel of its own",
     }
     family: ClassVar[tuple[str, ...]] = ("n", "k")
+    everyone_s: ClassVar[frozenset[str]] = frozenset({"bfloat16", "float16"})  # all backends call cuBLAS
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Of the product; of the quantise kernel and of widening weights where the format has them."""
@@ -128,9 +130,20 @@ class GemmModel:
         parts["launch"] = np.full(len(m), c["launch_s"])
         parts["another kernel for one row"] = np.where(m == 1, c["vector_s"], 0.0)
         if _narrows(dtype):
-            read = (m * k).astype(np.float64) * (2 + a) / (gpu.dram_byte_per_s * c["quantise_share"])
-            parts["quantise kernel"] = c["quantise_s"] + c["quantise_row_s"] * m + read
+            parts["quantise kernel"] = _quantise_s(m, m * k * (2 + a), gpu, dtype, c)
         return parts
+
+
+def _quantise_s(m: Any, moved: Any, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> Floats:
+    """Maximum, scale and conversion of A: as fast as its threads are, but for what the memory must bring.
+
+    Where weights are narrow alone, few libraries have the kernel, and the memory says nothing.
+    """
+    size = moved.astype(np.float64)
+    seconds = size / (gpu.dram_byte_per_s * c["quantise_share"])
+    if dtype.name in QUANTISED:
+        seconds = np.maximum(seconds, size * _absent(size, gpu.l2_bytes) / gpu.dram_byte_per_s)
+    return np.asarray(c["quantise_s"] + c["quantise_row_s"] * m + seconds)
 
 
 def _narrows(dtype: Dtypes) -> bool:
@@ -146,7 +159,7 @@ def _cut(m: Any, n: Any, k: Any, gpu: Gpu, dtype: Dtypes, c: Mapping[str, Any]) 
     a, w, o = (bytes_per_element(d) for d in (dtype.inputs, dtype.weights, dtype.outputs))
     step = DEPTH_BYTES / a
     depth = np.ceil(k / (s * step)) * np.float32(step)
-    down, across = np.ceil(m / bm), np.ceil(n / bn)
+    down, across = np.maximum(np.ceil(m / bm), 1), np.ceil(n / bn)  # an expert may have no row
     full = np.maximum(down * across / gpu.processors * s, np.float32(1))
     port = gpu.l2_byte_per_s / gpu.processors
     fed = min(1.0, gpu.slices / SLICES_OF_STACKS)  # of the ports at once; shares are fitted where all are
@@ -179,12 +192,12 @@ def _cut(m: Any, n: Any, k: Any, gpu: Gpu, dtype: Dtypes, c: Mapping[str, Any]) 
 
 def _absent(size: Any, capacity: float) -> Any:
     """Share of the bytes that the L2 does not keep from one run to the next."""
-    return 1 - 1 / (1 + (size / capacity) ** EDGE)
+    return 1 - 1 / (1 + np.minimum(size / capacity, MANY) ** EDGE)
 
 
 PRODUCT = (
     Constant("launch_s", "s", 1e-6, 4e-5, 2.5e-6, "start and end of the kernel inside a CUDA graph"),
-    Constant("vector_s", "s", 1e-9, 4e-5, 1e-8, "what the library's kernel for a single row takes more"),
+    Constant("vector_s", "s", 1e-9, 4e-5, 1e-8, "of the library's kernel for one row, more", "library"),
     Constant("first_load_s", "s", 1e-8, 5e-6, 5e-7, "latency of the first loads, those from memory"),
     Constant("wave_s", "s", 1e-8, 3e-6, 2e-7, "filling and draining a tile's pipeline", "1/clock persistent"),
     Constant("step_s", "s", 1e-9, 8e-8, 4e-8, "latency of a step of the main loop", "1/clock"),
@@ -193,7 +206,7 @@ PRODUCT = (
     Constant("memory_share", "", 0.5, 1.05, 0.85, "share of the memory bandwidth of a stream", "stream"),
     Constant("l2_share", "", 0.1, 2.0, 0.7, "share of a processor's L2 port; more by clusters", "clusters"),
     Constant("slices_share", "", 0.1, 0.65, 0.4, "share of all L2 ports that the slices feed", "slices"),
-    Constant("store_share", "", 0.05, 5.0, 0.4, "share of the port when results are written"),
+    Constant("store_share", "", 0.05, 5.0, 0.4, "share of the port when results are written", "clusters"),
     Constant("split_s", "s", 1e-8, 1e-3, 2e-6, "adding up parts of a split sum; large where none is"),
     Constant("felt_waves", "", 0.02, 1.0, 0.5, "share of an unfilled wave that is lost", "persistent"),
     Constant("resident", "", 0.1, 8.0, 0.7, "share of the L2 that keeps operands", "whole"),
@@ -206,7 +219,7 @@ PRODUCT = (
 QUANTISE = (
     Constant("quantise_s", "s", 1e-8, 2e-5, 2e-6, "start of the kernel that quantises A"),
     Constant("quantise_row_s", "s", 1e-11, 1e-7, 3e-10, "a thread block per row: its latency / all blocks"),
-    Constant("quantise_share", "", 0.02, 2.0, 0.5, "share of the memory bandwidth when A is quantised"),
+    Constant("quantise_share", "", 0.02, 2.0, 0.5, "rate of quantising A, of the memory's", "threads"),
 )
 WIDEN = (
     Constant("compute_share", "", 0.3, 2.2, 0.8, "of the 16-bit peak; above 1 with integers", "power"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -19,6 +19,7 @@ from roofline.physics.base import Gpu, total
 from roofline.physics.columns import CANONICAL, dtypes_of, of_operator
 from roofline.physics.corrector.correction import TERM, WHY, Correction
 from roofline.physics.corrector.features import prepared
+from roofline.physics.elementwise import ElementwiseModel
 from roofline.physics.intervals import within
 from roofline.physics.transfer import averaged, carried, distance
 from workloads.dtypes import compute_dtype
@@ -44,9 +45,14 @@ ALIKE = {
 
 # The same for attention, whose kernels differ less by format than by generation.
 ALIKE_IN_ATTENTION = {**ALIKE, "fp8": ("bfloat16",), "bfloat16": ("fp8",)}
+# And for passes over rows, which move 16 bits an element in either.
+PASSES = frozenset(ElementwiseModel.kinds)
+ALIKE_IN_PASSES = {"float16": ("bfloat16",), "bfloat16": ("float16",)}
 MEASURED_WELL = 100  # rows, from which a kernel may speak for those of another generation
 # Of the 16-bit peak: no 16-bit product is fitted above 1.1. What reaches more multiplies narrower numbers.
 WIDENED = 1.2
+
+Pair = tuple[Gpu, Kernel]
 
 CHUNK = 4096  # rows: candidates multiply the memory, and a chunk of them stays in the cache
 
@@ -119,7 +125,7 @@ class Kernels:
         if model is None:
             return None
         attends = op.startswith(("attention", "mla"))
-        alike = ALIKE_IN_ATTENTION if attends else ALIKE
+        alike = ALIKE_IN_ATTENTION if attends else ALIKE_IN_PASSES if op in PASSES else ALIKE
         kv_formats = [kv_dtype, *alike.get(kv_dtype, ())] if kv_dtype else [""]
         formats = [(d, kv) for d in (dtype, *alike.get(dtype, ())) for kv in kv_formats]
         stored = dtypes_of(dtype, kv_dtype)
@@ -191,27 +197,16 @@ class Kernels:
             for k in kernels
             if k.op == op and k.backend and (backend or not _multiplies_integers(k))
         ]
-        same = [(gpu, k) for gpu, k in every if (k.backend, k.kernel) == (backend, kernel)]
-        well = [(gpu, k) for gpu, k in every if k.points >= MEASURED_WELL]
-        pools = [same, well, every]
-        if (library := _library(op, kernel)) is not None:  # of few rows the library's overheads are not known
-            alike = [(gpu, k) for gpu, k in every if _library(op, k.kernel) == library]
-            pools = [
-                *([pair for pair in pool if pair in well] for pool in (same, alike)),
-                well,
-                same,
-                alike,
-                every,
-            ]
-        for pool in pools:
-            for near, kv in formats:
-                found = [(gpu, k) for gpu, k in pool if k.dtype == near and k.kv_dtype in (kv, "")]
-                if found:
-                    values = averaged([(gpu, k.values) for gpu, k in found], constants, self.gpu, unit)
-                    names = dict.fromkeys(gpu.name for gpu, _ in found)
-                    most = max((k for _, k in found), key=lambda k: k.points)
-                    said = f"transferred from {' and '.join(names)}"
-                    return Chosen(values, _bands(most, False), said, most.domain, kernel or most.kernel)
+        if getattr(models()[op], "ampere_apart", False):
+            every = [pair for pair in every if pair[0].grouped == self.gpu.grouped] or every
+        for pool, (near, kv) in _pools(every, op, formats, backend, kernel):
+            found = [(gpu, k) for gpu, k in pool if k.dtype == near and k.kv_dtype in (kv, "")]
+            if found:
+                values = averaged([(gpu, k.values) for gpu, k in found], constants, self.gpu, unit)
+                names = dict.fromkeys(gpu.name for gpu, _ in found)
+                most = max((k for _, k in found), key=lambda k: k.points)
+                said = f"transferred from {' and '.join(names)}"
+                return Chosen(values, _bands(most, False), said, most.domain, kernel or most.kernel)
         return None
 
     def table(self, op: str, dtype: str, kv_dtype: str, rows: Columns) -> KernelTime | None:
@@ -323,6 +318,23 @@ def _best(
         if found:
             return max(found, key=lambda k: (k.kv_dtype == kv_dtype, k.points, k.kernel))
     return None
+
+
+def _pools(
+    every: list[Pair], op: str, formats: Sequence[tuple[str, str]], backend: str, kernel: str
+) -> Iterator[tuple[list[Pair], tuple[str, str]]]:
+    """Kernels of other devices to take the mean of, with the format that they must have: the best first."""
+    same = [(gpu, k) for gpu, k in every if (k.backend, k.kernel) == (backend, kernel)]
+    well = [(gpu, k) for gpu, k in every if k.points >= MEASURED_WELL]
+    if (library := _library(op, kernel)) is not None:  # of few rows the library's overheads are not known
+        alike = [(gpu, k) for gpu, k in every if _library(op, k.kernel) == library]
+        known = [[pair for pair in pool if pair in well] for pool in (same, alike)]
+        pools = [*known, well, same, alike, every]
+        yield from ((pool, one) for pool in pools for one in formats)
+        return
+    everyone_s: frozenset[str] = getattr(models()[op], "everyone_s", frozenset())
+    for one in formats:  # a kernel's name in another format says less than other kernels of the format
+        yield from ((pool, one) for pool in ([well, every] if one[0] in everyone_s else [same, well, every]))
 
 
 def _library(op: str, kernel: str) -> str | None:

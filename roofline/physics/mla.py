@@ -36,6 +36,7 @@ class MlaPrefillModel:
 
     kinds: ClassVar[tuple[str, ...]] = ("mla_prefill",)
     family: ClassVar[tuple[str, ...]] = ("n_heads",)
+    ampere_apart: ClassVar[bool] = True  # its kernel does not split sequences: another algorithm
     start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
@@ -58,6 +59,7 @@ class MlaDecodeModel:
 
     kinds: ClassVar[tuple[str, ...]] = ("mla_decode",)
     family: ClassVar[tuple[str, ...]] = ("n_heads",)
+    ampere_apart: ClassVar[bool] = True  # its kernel does not split sequences: another algorithm
     start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:

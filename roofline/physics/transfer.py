@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from roofline.physics.base import Constant, Gpu
 
-# How many more operands a processor's port delivers where clusters of blocks share them, and what is left of
-# the wait between waves where kernels are persistent, since Hopper: as one model was fitted to A100, H100 and
-# B200 (l2_share 0.6, 1.1, 1.4; felt_waves, wave_s). They follow the programming model, not a data sheet.
+# How many more operands a processor's port delivers where clusters of blocks share them, and how many more
+# results it takes in bulk (cp.async.bulk), and what is left of the wait between waves where kernels are
+# persistent, since Hopper: as one model was fitted to A100, H100 and B200 (l2_share 0.6, 1.1, 1.8;
+# store_share 0.2, 0.3, 1.3; felt_waves, wave_s). They follow the programming model, not a data sheet.
 SHARED_OPERANDS = {9: 1.75, 10: 2.25}
 PERSISTENT_WAIT = 0.08
 
@@ -30,6 +31,7 @@ QUANTITIES: Mapping[str, Callable[[Gpu], float | None]] = {
     "1/clock": lambda gpu: 1 / gpu.boost_hz,
     "processors": lambda gpu: gpu.processors,
     "dram": lambda gpu: gpu.dram_byte_per_s,
+    "threads": lambda gpu: gpu.processors * gpu.boost_hz / gpu.dram_byte_per_s,
     "l2": lambda gpu: gpu.l2_byte_per_s,
     "link": lambda gpu: gpu.link_byte_per_s,
     "stream": _stream,
@@ -37,9 +39,12 @@ QUANTITIES: Mapping[str, Callable[[Gpu], float | None]] = {
     "persistent": lambda gpu: PERSISTENT_WAIT if gpu.grouped else 1.0,
     "slices": lambda gpu: gpu.slices,
     "whole": lambda gpu: 1 / gpu.partitions,
+    "library": lambda _: 1.0,  # a habit of its kernels: kept within a generation, unknown in another
     # At its power limit a GPU lowers clock and voltage together, and power goes with the cube of them.
     "power": lambda gpu: gpu.joule_per_flop and gpu.joule_per_flop ** (1 / 3),
 }
+# What a share cannot exceed where it changes: what slices feed, and the whole of the L2.
+MOST: Mapping[str, Callable[[Gpu], float]] = {"slices": lambda gpu: gpu.slices, "whole": lambda _: 1.0}
 MOST_SHARE = 0.95  # of a tensor peak, however much power there is: main loops have their own losses
 
 
@@ -57,6 +62,8 @@ def carried(
             value *= _factor(name, source, target, unit)
         if "power" in constant.scales_with:
             value = min(value, max(before, MOST_SHARE))
+        elif constant.scales_with in MOST and value != before:
+            value = min(value, MOST[constant.scales_with](target))
         found[constant.name] = min(max(value, constant.low), constant.high)
     return found
 
@@ -72,7 +79,9 @@ def _factor(name: str, source: Gpu, target: Gpu, unit: str) -> float:
         if way == other and here:
             return there / here
     one, two = (QUANTITIES[name](gpu) for gpu in (source, target))
-    return two / one if one and two else 1.0
+    ratio = two / one if one and two else 1.0
+    # Kernels whose threads set their rate need no more memory than they had; more may well serve them.
+    return max(ratio, 1.0) if name == "threads" else ratio
 
 
 def averaged(
@@ -94,7 +103,7 @@ def averaged(
             2.0 ** -abs(gpu.generation - target.generation) / sum(g is gpu for _, g in known)
             for _, gpu in known
         ]
-        if not known:
+        if not known or "library" in c.scales_with.split():
             found[c.name] = c.start
         elif c.low > 0:
             logs = sum(w * math.log(value) for w, (value, _) in zip(weights, known, strict=True))

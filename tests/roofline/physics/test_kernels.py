@@ -16,7 +16,7 @@ from roofline.optable import CALIBRATED_COLUMNS, OUTPUT_COLUMNS, predict_table
 from roofline.physics import models
 from roofline.physics.base import Gpu
 from roofline.physics.columns import dtypes_of
-from roofline.physics.kernels import Kernels
+from roofline.physics.kernels import Kernels, _pools
 from roofline.physics.transfer import QUANTITIES, carried, distance
 from specfiles.errors import InputError
 from workloads.operators import Gemm
@@ -25,6 +25,11 @@ CALIBRATED = ("a100_sxm", "h100_sxm", "b200_sxm")
 TRANSFERRED = ("h200_sxm", "l40s", "rtx4090", "b300_sxm", "a100_pcie_40gb")
 LIMITS = {name: ceilings(load_device(name), "calibrated") for name in (*CALIBRATED, *TRANSFERRED)}
 SIZE = st.integers(1, 30_000)
+EIGHT_BITS = (
+    ("sglang", "sglang_sgl_kernel_fp8_scaled_mm"),
+    ("trtllm", "torch_flow"),
+    ("vllm", "CutlassFP8ScaledMMLinearKernel"),
+)
 
 
 def gemms(**columns: Any) -> pd.DataFrame:
@@ -102,6 +107,52 @@ def test_a_weight_only_product_that_nobody_measured_is_the_library_s_own_with_na
     assert {n: found.values[n] for n in shared} == pytest.approx({n: product.values[n] for n in shared})
     starts = {c.name: c.start for c in models()["gemm"].constants(unseen.gpu, dtypes_of("int8_wo"))}
     assert found.values["widen_share"] == starts["widen_share"]
+
+
+def test_all_backends_products_of_16_bits_speak_for_another_generation() -> None:
+    """They are all cuBLAS, whatever the backend calls them: a mean over more of them is surer."""
+    unseen = Kernels(load_device("h100_sxm"), unseen=True)
+    chosen = [unseen.choose("gemm", "bfloat16", "", b, "") for b in ("sglang", "trtllm", "vllm", "")]
+    assert len({tuple(one.values.items()) for one in chosen if one}) == 1
+    eights = [unseen.choose("gemm", "fp8", "", backend, kernel) for backend, kernel in EIGHT_BITS]
+    assert len({tuple(one.values.items()) for one in eights if one}) == len(EIGHT_BITS)
+
+
+def test_a_format_says_more_than_a_kernel_s_name() -> None:
+    pairs = [
+        (Gpu.of(load_device("b200_sxm")), kernel)
+        for kernel in kernels_of(load_device("b200_sxm"))
+        if kernel.op == "gemm" and kernel.backend
+    ]
+    formats = [("fp8_block", ""), ("fp8", "")]
+    order = _pools(pairs, "gemm", formats, "trtllm", "torch_flow")
+    first = next(pool for pool, one in order if any((k.dtype, k.kv_dtype) == one for _, k in pool))
+    assert any(k.dtype == "fp8_block" for _, k in first)
+
+
+def test_ampere_s_latent_attention_does_not_speak_for_kernels_that_split_sequences() -> None:
+    for name, others in (("h100_sxm", ["B200-SXM-180GB"]), ("b200_sxm", ["H100-SXM5-80GB"])):
+        found = Kernels(load_device(name), unseen=True).choose(
+            "mla_decode", "bfloat16", "bfloat16", "trtllm", "default"
+        )
+        assert found is not None
+        assert [found.provenance] == [f"transferred from {other}" for other in others]
+
+
+@pytest.mark.parametrize("op", ["rmsnorm", "rope", "act_mul", "elementwise_add"])
+def test_passes_over_rows_move_as_many_bytes_in_either_format_of_16_bits(op: str) -> None:
+    a100, l40s = (Kernels(load_device(name)) for name in ("a100_sxm", "l40s"))
+    half, brain = (a100.choose(op, dtype, "", "", "") for dtype in ("float16", "bfloat16"))
+    carried_there = l40s.choose(op, "bfloat16", "", "", "")
+    assert half is not None
+    assert brain is not None
+    assert carried_there is not None
+    assert brain.values == half.values
+    assert brain.provenance == "transferred from float16"
+    assert carried_there.provenance == "transferred from A100-SXM4-80GB"
+    lower, upper = carried_there.bands[0][1:]
+    assert lower < 0.8, "one device was measured: how they carry is not known"
+    assert upper > 1.25
 
 
 def test_a_device_not_seen_is_predicted_without_its_own_measured_peaks() -> None:

@@ -81,6 +81,12 @@ def test_a_device_counts_once_and_a_generation_further_half() -> None:
     assert further["share"] == pytest.approx(math.exp((math.log(0.2) + 2 * math.log(0.8)) / 3))
 
 
+def test_a_library_s_habit_stays_in_its_generation() -> None:
+    habit = Constant("habit_s", "s", 1e-9, 1e-3, 1e-8, "of one kernel", "library")
+    assert carried({"habit_s": 1e-5}, [habit], H100, Gpu.of(load_device("h200_sxm"))) == {"habit_s": 1e-5}
+    assert averaged([(B200, {"habit_s": 1e-5})], [habit], H100) == {"habit_s": habit.start}
+
+
 def test_what_no_source_has_keeps_its_start() -> None:
     assert averaged([(A100, {"share": 0.2})], (SHARE, LATENCY), H100)["latency_s"] == LATENCY.start
 
@@ -125,6 +131,35 @@ def test_large_attention_reaches_a_plausible_share_of_the_ceiling(name: str) -> 
 def test_the_least_attention_costs_a_launch(name: str) -> None:
     least = times_us(name, attention(op="attention_decode", batch=[1], kv_len=16))[0]
     assert 3 < least < 40  # us in a CUDA graph, two or three kernels in series
+
+
+def test_the_same_die_with_faster_memory_streams_weights_faster_and_multiplies_as_before() -> None:
+    """An H200 is an H100 with 4.8 instead of 3.35 TB/s; in fp8 it quantises faster and peaks 5 % higher."""
+    sizes = {"m": [1, 16, 8192, 1], "n": [16_384, 16_384, 8192, 512], "k": [16_384, 16_384, 8192, 512]}
+    for dtype, most in (("bfloat16", 1.03), ("fp8", 1.12)):
+        table = pd.DataFrame({"op": "gemm", "dtype": dtype, **sizes})
+        streams, large, small = np.split(times_us("h100_sxm", table) / times_us("h200_sxm", table), [2, 3])
+        assert (streams > 1.25).all()
+        assert (streams < 4.8 / 3.35 * 1.01).all()
+        assert 0.97 < large[0] < most
+        assert small == pytest.approx(1, abs=0.03)
+
+
+def test_a_kernel_set_by_its_threads_keeps_its_rate_where_there_is_less_memory() -> None:
+    rate = Constant("rate", "", 0.02, 2.0, 0.5, "of the memory's", "threads")
+    starved = replace(H100, dram_byte_per_s=H100.dram_byte_per_s / 2)
+    assert carried({"rate": 0.5}, [rate], H100, starved) == pytest.approx({"rate": 1.0})
+    assert carried({"rate": 0.5}, [rate], starved, H100) == pytest.approx({"rate": 0.5})
+
+
+def test_no_share_is_carried_beyond_the_whole() -> None:
+    """Two partitions hold what all read twice, one holds it once: of its 96 MB, and no more."""
+    l40s = Gpu.of(load_device("l40s"))
+    kept = Constant("kept", "", 0.01, 8.0, 0.5, "share of the L2", "whole")
+    fed = Constant("fed", "", 0.01, 1.0, 0.5, "share of all ports", "slices")
+    found = carried({"kept": 0.9, "fed": 0.65}, [kept, fed], A100, l40s)
+    assert found == {"kept": 1.0, "fed": l40s.slices}
+    assert carried({"kept": 4.1}, [kept], H100, Gpu.of(load_device("h200_sxm"))) == {"kept": 4.1}
 
 
 def test_more_bandwidth_alone_helps_long_caches_only() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,10 @@ from hwspecs import load_device
 from roofline.ceilings import ceilings
 from roofline.optable import predict_table
 from roofline.physics.base import Constant, Gpu
+from roofline.physics.gemm import COPIES
+from roofline.physics.kernels import Kernels
 from roofline.physics.transfer import GRAPHICS_STREAM, MOST_SHARE, carried
+from workloads.operators import Gemm
 
 # The kernels of the shipped constants multiply 64 rows at least; ones that swap their operands would not.
 PADDED = "64 rows of a warp group are counted for one row, which few and slow tensor cores feel"
@@ -93,6 +97,50 @@ def test_an_l2_of_one_partition_keeps_twice_the_share_and_feeds_fewer_ports() ->
     assert found["fed"] * GPUS["l40s"].l2_byte_per_s < 5.3e12  # 5.2 TB/s were measured on an L40
     same = carried({"kept": 0.4, "fed": 0.5}, [kept, fed], Gpu.of(load_device("h100_sxm")), GPUS["h200_sxm"])
     assert same == pytest.approx({"kept": 0.4, "fed": 0.5})
+
+
+# The fastest product of public tables (device files, `measured`), which holds the quantise kernel too.
+FASTEST = (("l40s", "bfloat16"), ("rtx_pro_6000_server", "bfloat16"), ("rtx_pro_6000_server", "fp8"))
+LARGE = [(m, n, n) for m in (4096, 8192, 16384) for n in (8192, 16384)]
+
+
+@pytest.mark.parametrize(("name", "dtype"), FASTEST)
+def test_the_fastest_product_is_near_the_fastest_measured(name: str, dtype: str) -> None:
+    table, gpu = predicted(name, dtype, "calibrated", LARGE), GPUS[name]
+    attained = (2 * table["m"] * table["n"] * table["k"] / table["predicted_us"]).max() * 1e6
+    measured = gpu.reached[UNITS[dtype]][0] * gpu.peak(UNITS[dtype])
+    assert 0.75 < attained / measured < 1.0
+
+
+@pytest.mark.parametrize("name", ["l40s", "rtx_pro_6000_server", "l4", "rtx4090"])
+def test_weights_that_stay_in_a_large_l2_come_no_faster_than_its_slices_deliver(name: str) -> None:
+    gpu = GPUS[name]
+    side = int((0.5 * gpu.l2_bytes / COPIES / 2) ** 0.5)  # half of what is kept of all copies, 16 bits each
+    time = predicted(name, "bfloat16", "calibrated", [(1, side, side)])["predicted_us"][0] * 1e-6
+    assert 2 * side * side / time < gpu.slices * gpu.l2_byte_per_s
+
+
+@pytest.mark.parametrize("name", ["l40s", "rtx_pro_6000_server", "l4"])
+def test_activations_are_quantised_at_the_pace_of_memory_where_the_l2_cannot_keep_them(name: str) -> None:
+    """1 byte written for 2 read: from memory beyond the L2, at no less than half its bandwidth."""
+    kernels, rows = Kernels(load_device(name)), {"m": 65536.0, "n": 128.0, "k": 8192.0}
+    found = kernels.table("gemm", "fp8", "", {size: np.array([count]) for size, count in rows.items()})
+    assert found is not None
+    moved = 3 * rows["m"] * rows["k"]
+    assert moved > 4 * GPUS[name].l2_bytes
+    share = moved / GPUS[name].dram_byte_per_s / found.parts["quantise kernel"][0]
+    assert 0.5 < share <= 1
+
+
+def test_products_of_any_size_warn_of_nothing() -> None:
+    sizes = [(1, 1, 1), (1, 10**6, 10**6), (10**6, 10**6, 10**6)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("l40s", "h200_sxm"):
+            assert np.isfinite(predicted(name, "bfloat16", "calibrated", sizes)["predicted_us"]).all()
+            nothing = Kernels(load_device(name)).operator(Gemm(np.array([0, 1]), 4096, 4096))
+            assert nothing is not None
+            assert nothing.time_s[0] <= nothing.time_s[1]
 
 
 SIZES = np.exp2(np.arange(0, 15))
