@@ -58,6 +58,11 @@ def overheads_for(engine: str) -> Fit:
     return fits.get(engine, fits[""])
 
 
+def fits() -> list[Fit]:
+    """All fits: of every engine that was measured, and what is assumed of others."""
+    return _shipped().fits
+
+
 class Power(Strict, frozen=True, kw_only=True):
     """Shares of the TDP: drawn while the device waits, added by a full memory, added by full matrix units."""
 

@@ -14,6 +14,7 @@ from workloads.dtypes import Precision
 from workloads.phases import Setting
 
 if TYPE_CHECKING:
+    from workloads.convention import Convention
     from workloads.techniques.base import Technique
 
 
@@ -38,6 +39,7 @@ class Asked:
     expert_skew: float | None = None
     convention: str | None = None
     techniques: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
     def given(self, *names: str) -> dict[str, Any]:
         """The flags among `names` that the user gave."""
@@ -100,4 +102,14 @@ def _setting(file: Descriptor | None, asked: Asked, default_convention: str) -> 
         pipeline_parallel=shared["pp"],
         expert_skew=skew,
     )
-    return replace(setting, convention=convention(asked.convention or default_convention))
+    counted = convention(asked.convention or default_convention)
+    return replace(setting, convention=_lacking(counted, asked.without))
+
+
+def _lacking(counted: Convention, words: tuple[str, ...]) -> Convention:
+    """The convention without what `--without` names; nothing is imported where that is nothing."""
+    if not words:
+        return counted
+    from workloads.techniques.counted import lacking
+
+    return lacking(counted, words)

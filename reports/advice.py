@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from reports.records import Advice, Advised
+from reports.units import si
 from roofline.whatif import whatif
 from specfiles.errors import InputError
 from workloads.techniques.base import QUALITIES
@@ -27,7 +28,18 @@ def advice(title: str, scenario: Scenario, device: Device, fidelity: Fidelity) -
     except InputError as error:
         return Advice(title, missing=str(error))
     rows = [row for quality in QUALITIES for row in _ranked(found, quality)]
-    return Advice(title, tuple(rows), tuple(found.refused.items()))
+    return Advice(title, tuple(rows), tuple(found.refused.items()), counted=tuple(_counted(found)))
+
+
+def _counted(found: WhatIf) -> Iterator[tuple[str, str]]:
+    """What the prediction has already, and what it would lose without."""
+    for outcome in found.counted:
+        held, needs = (p.memory()["memory_bytes"] for p in (outcome.before, outcome.after))
+        memory = (
+            f" and {si(held, 'B')} of memory for {si(needs, 'B')}" if held > WORTH_SHOWING * needs else ""
+        )
+        time = f"{outcome.speedup:.2f} times the time{memory}"
+        yield outcome.techniques[0].name, f"without it {time}; with it {outcome.why()}"
 
 
 def _ranked(found: WhatIf, quality: str) -> Iterator[Advised]:

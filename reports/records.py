@@ -284,6 +284,7 @@ class Advice:
     rows: tuple[Advised, ...] = ()
     refused: tuple[tuple[str, str], ...] = ()  # name and reason
     missing: str | None = None
+    counted: tuple[tuple[str, str], ...] = ()  # name, and what it would be without
 
     def best(self, quality: str) -> Advised | None:
         """The one that gains most of those with one label."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports import terminal
 from reports.units import text
+from workloads.convention import CONVENTIONS
 
 if TYPE_CHECKING:
     from workloads.techniques.base import Technique
@@ -26,6 +27,7 @@ def record(technique: type[Technique]) -> dict[str, Any]:
         **{fact: getattr(technique, fact) for fact in FACTS},
         "decides": "; ".join(technique.decides()),
         "assumes": ", ".join(technique.assumed),
+        "counted": technique.counted(CONVENTIONS["fused"]),
         "parameters": [
             {
                 "name": option.name,
@@ -90,6 +92,8 @@ def page(technique: type[Technique]) -> str:
     lines += [f"- **{fact}**: {found[fact]}" for fact in FACTS]
     if found["assumes"]:
         lines += [f"- **assumes**: {found['assumes']} (nobody can choose it: measure yours)"]
+    if found["counted"]:
+        lines += [f"- **counted**: by default; `--without {found['name']}` leaves it out"]
     lines += [f"- **decides**: {found['decides']} (one technique of a kind)"]
     if found["aliases"]:
         lines += [f"- **also called**: {', '.join(_said(found, name) for name in found['aliases'])}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reports import terminal
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
 
     from roofline.scenario import Scenario
     from roofline.target import Answer, Found, Goal
-    from roofline.whatif import WhatIf
+    from roofline.whatif import Outcome, WhatIf
+
+
+ASKED = ("model", "hardware", "phase", "batch", "prompt", "context", "output", "fidelity", "convention")
 
 
 def as_json(found: WhatIf) -> dict[str, Any]:
@@ -23,15 +27,24 @@ def as_json(found: WhatIf) -> dict[str, Any]:
     baseline = prediction(found.baseline)
     return {
         "schema": 1,
-        **{
-            key: baseline[key]
-            for key in ("model", "hardware", "phase", "batch", "prompt", "output", "fidelity")
-        },
+        **{key: baseline[key] for key in ASKED},
         "energy_by": found.baseline.energy_by,
         "baseline": baseline["totals"],
         "bound": {phase: found.baseline.bound(phase) for phase in found.baseline.phases},
         "outcomes": [outcome.record() for outcome in found.outcomes],
+        "counted": [_without(outcome) for outcome in found.counted],
         "not_applicable": found.refused,
+    }
+
+
+def _without(outcome: Outcome) -> dict[str, Any]:
+    """What the baseline would be without a technique that it counts; `gain` is what having it is worth."""
+    turned = replace(outcome, techniques=(), before=outcome.after, after=outcome.before)
+    return {
+        **turned.record(),
+        "name": outcome.techniques[0].name,
+        "gain": outcome.speedup,
+        "why": outcome.why(),
     }
 
 
@@ -61,9 +74,10 @@ def as_text(found: WhatIf, quality: str = "retrained", top: int = 10) -> str:
     Each shows the `top` fastest techniques and the best of their pairs.
     """
     data = as_json(found)
+    seen = "context" if data["phase"] == "decode" else "prompt"
     head = (
         f"{data['model']} on {data['hardware']}: {data['phase']}, batch {data['batch']}, "
-        f"prompt {data['prompt']}; fidelity {data['fidelity']}"
+        f"{seen} {data[seen]}; fidelity {data['fidelity']}, convention {data['convention']}"
     )
     before = data["bound"]
     base = _row({**data["baseline"], "bound_before": before, "bound_after": before}, "(as asked)")
@@ -81,6 +95,10 @@ def as_text(found: WhatIf, quality: str = "retrained", top: int = 10) -> str:
             more = f"; {len(rows) - len(shown)} more with --top" if len(rows) > len(shown) else ""
             parts.append(terminal.table(shown, COLUMNS, f"{LABELS[label]} ({label}){more}"))
             parts.append("".join(f"- {row['named']}: {row['why']}\n" for row in shown) + "\n")
+    if data["counted"]:
+        rows = [_row(record, f"without {record['name']}") for record in data["counted"]]
+        parts.append(terminal.table(rows, COLUMNS, "counted already: what it would be without"))
+        parts.append("".join(f"- {row['name']}: {row['why']}\n" for row in rows) + "\n")
     lines = [f"- {name}: {reason}" for name, reason in data["not_applicable"].items()]
     return "".join(parts) + "\n".join([*(["not applicable:"] if lines else []), *lines, ""])
 

@@ -71,6 +71,7 @@ class Ceilings:
     island: Island | None = None  # absent where only the device is known, not the node
     host_byte_per_s: float | None = None  # to the host's memory, one direction
     disk_byte_per_s: float | None = None  # of the host's disks, for this device alone
+    processors: float | None = None  # of a GPU
     launch_s: float = 0.0
     graph_launch_s: float | None = None  # of a node of a replayed graph
     # (capacity in bytes, bandwidth) from the nearest cache outwards: activations that fit are served there
@@ -96,6 +97,17 @@ class Ceilings:
                 "or add the peak with its source to the device file."
             )
         return self.matrix_by_dtype[unit]
+
+    def count(self) -> Any:
+        """Processors of a GPU; 1 in a floor that does not know them, which any work keeps busy."""
+        if self.processors is None:
+            if self.is_floor:
+                return 1.0
+            raise InputError(
+                f"{self.device} is no GPU whose file states its processors, so nobody knows what one of them "
+                "does alone; leave out --without flash-decoding."
+            )
+        return self.processors
 
     def host(self) -> float:
         """Bandwidth to the host's memory, one direction."""
@@ -272,6 +284,7 @@ def _drawn(device: Device, fidelity: Fidelity) -> Ceilings:
         link_byte_per_s=_link(device, fidelity),
         host_byte_per_s=_to_host(device, fidelity, HOST_LINKS),
         disk_byte_per_s=_to_host(device, fidelity, ("disk",)),
+        processors=sheet.processors.value if sheet.processors and device.kind == "gpu" else None,
         island=_island(device),
         notes=(f"data-sheet values, nobody measured them: {', '.join(unmeasured)}",) if unmeasured else (),
     )

@@ -92,9 +92,10 @@ class Grid:
 
     @staticmethod
     def fits(scenarios: Sequence[Scenario]) -> bool:
-        """Whether they are plain schedules of one model and phase, alike in their images."""
+        """Whether they are plain schedules of one model and phase, alike in images, that lack nothing."""
         alike = {(id(s.model), s.phase, s.images) for s in scenarios}
-        return len(alike) == 1 and not any(s.techniques for s in scenarios)
+        plain = not any(s.techniques or s.setting.convention.lacks for s in scenarios)
+        return len(alike) == 1 and plain
 
     def __len__(self) -> int:
         return len(self.batch)

@@ -11,7 +11,7 @@ from workloads.work import Role
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from roofline.predict import Prediction
+    from roofline.predict import Prediction, Row
     from workloads.operators import Operator
 
 COLUMNS = (
@@ -60,7 +60,7 @@ def ledger(prediction: Prediction) -> list[dict[str, Any]]:
             "total_bytes": row.count * traffic.bytes,
             "assumption": (FUSED if row.work.fused else "") + BEHIND[traffic.role],
         }
-        for row, one in zip(prediction.rows, named, strict=True)
+        for row, one in zip(_moving(prediction), named, strict=True)
         for traffic, width in zip(row.work.traffic, _widths(one.operator), strict=True)
     ]
 
@@ -75,6 +75,11 @@ def formulas(prediction: Prediction) -> dict[str, str]:
     """What each kind of operator counts, in its own words."""
     named = (one for each in prediction.schedule.passes for one in each.operators(each.first))
     return {one.operator.kind: " ".join((inspect.getdoc(one.operator.work) or "").split()) for one in named}
+
+
+def _moving(prediction: Prediction) -> list[Row]:
+    """The rows that are operators; waiting for launches moves nothing."""
+    return [row for row in prediction.rows if row.kind != "launch"]
 
 
 def _widths(operator: Operator) -> Iterator[float | None]:

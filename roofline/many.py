@@ -43,6 +43,10 @@ class ManyCeilings(Ceilings):
             self.of[self.index[first]].matrix_flop_per_s(NAMES[codes[first]])  # raises
         return found
 
+    def count(self) -> Any:
+        """Processors of each point's device."""
+        return np.array([c.count() for c in self.of])[self.index]
+
     def host(self) -> Any:
         """Bandwidth of each point's device to its host's memory."""
         return np.array([c.host() for c in self.of])[self.index]

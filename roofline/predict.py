@@ -222,7 +222,13 @@ def predict(
     check_node(scenario, device)
     limits = limits or ceilings(device, fidelity, backend)
     schedule = scenario.schedule(device)
-    rows = [row for each in schedule.passes for row in pass_rows(each, limits)]
+    passes = [(each, pass_rows(each, limits)) for each in schedule.passes]
+    if scenario.setting.convention.launches:
+        from roofline.launches import told, with_waits
+
+        passes = [(each, with_waits(each, rows, limits)) for each, rows in passes]
+        schedule = told(schedule, passes)
+    rows = [row for _, found in passes for row in found]
     return Prediction(scenario, device, limits, schedule, rows)
 
 

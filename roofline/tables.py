@@ -74,6 +74,7 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
     corrects = prediction.ceilings.fidelity is Fidelity.CORRECTED
     return {
         **asked(prediction.scenario, prediction.device, prediction.ceilings),
+        "notes": [*prediction.ceilings.notes, *prediction.schedule.notes],
         "operators": [
             {**record(row), **({"corrected": row.times.corrected} if corrects else {})}
             for row in prediction.rows

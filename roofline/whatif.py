@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -69,6 +69,9 @@ class Outcome:
         bound, now = self.before.bound(phase), self.after.bound(phase)
         moved = f"{bound}-bound" if now == bound else f"{bound}-bound before, {now}-bound now"
         if abs(ratio - 1) < SAME:
+            held, needs = (p.memory()["memory_bytes"] for p in (self.before, self.after))
+            if abs(needs / held - 1) > TOLD:
+                return f"{_change(needs / held)} memory, and the same time; {phase} stays {bound}-bound"
             return f"nothing that binds changes; {phase} stays {bound}-bound"
         return f"{phase} takes {_change(ratio)} time: {self._cause(phase)}; {moved}"
 
@@ -84,7 +87,7 @@ class Outcome:
         sign = math.copysign(1, self.after.time_s(phase) - self.before.time_s(phase))
         quantity = max(changes, key=lambda q: sign * changes[q])
         if sign * changes[quantity] <= 0:
-            return "its operators are others"
+            return f"without {self.techniques[0].removes}" if sign < 0 else "its operators are others"
         before, after = (p.total(quantity, phase) for p in (self.before, self.after))
         if not before:
             return f"{QUANTITIES[quantity]}, of which there were none"
@@ -121,6 +124,7 @@ class WhatIf:
     baseline: Prediction
     outcomes: list[Outcome]  # the fastest first
     refused: dict[str, str]  # name -> reason
+    counted: list[Outcome]  # what the baseline has already, beside what it would be without it
 
 
 def whatif(
@@ -164,7 +168,31 @@ def whatif(
             continue
         if pair.speedup > max(one.speedup, other.speedup) * (1 + SAME):  # otherwise one of them does it all
             pairs.append(pair)
-    return WhatIf(baseline, sorted([*singles, *pairs], key=lambda outcome: -outcome.speedup), refused)
+    ranked = sorted([*singles, *pairs], key=lambda outcome: -outcome.speedup)
+    counted = sorted(_counted_already(baseline, offered, device), key=lambda outcome: -outcome.speedup)
+    refused = {
+        name: why for name, why in refused.items() if name not in {o.techniques[0].name for o in counted}
+    }
+    return WhatIf(baseline, ranked, refused, counted)
+
+
+def _counted_already(baseline: Prediction, offered: Sequence[Technique], device: Device) -> Iterator[Outcome]:
+    """The baseline as the outcome of each technique that its convention counts, where that is something."""
+    from workloads.techniques.counted import lacking
+
+    scenario = baseline.scenario
+    setting, decided = scenario.setting, {slot for t in scenario.techniques for slot in t.decides()}
+    for technique in offered:
+        if technique.slot in decided or not technique.counted(setting.convention):
+            continue
+        convention = lacking(setting.convention, [technique.name])
+        try:
+            asked = replace(scenario, setting=replace(setting, convention=convention))
+            outcome = Outcome((technique,), predict(asked, device, limits=baseline.ceilings), baseline)
+        except InputError:  # the device's file does not say how it would be without
+            continue
+        if not outcome.changes_nothing:
+            yield outcome
 
 
 def _promising(singles: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:

@@ -19,6 +19,20 @@ class Convention:
     # otherwise keys and values are expanded and masked, as model code in PyTorch does.
     absorbs_latents: bool
     explanation: str
+    splits_keys: bool = True  # all processors share the keys of a few queries; otherwise one block per tile
+    padded_rows: int = 1  # rows of products are padded to a multiple of these
+    launches: bool = False  # the host launches kernels one by one, and the device waits for it
+    reserves_cache: bool = False  # for all positions that the model has, whatever a sequence needs
+
+    @property
+    def by_tiles(self) -> bool:
+        """Whether operators are told how kernels lay them out."""
+        return not self.splits_keys or self.padded_rows > 1
+
+    @property
+    def lacks(self) -> bool:
+        """Whether it lacks something that all named ones count."""
+        return self.by_tiles or self.launches or self.reserves_cache
 
 
 CONVENTIONS = {
@@ -67,9 +81,18 @@ CONVENTIONS = {
     )
 }
 
+# How a convention is named that lacks what it would count: `fused without flash-decoding, flat-gemm`.
+WITHOUT, AND = " without ", ", "
+
 
 def convention(name: str) -> Convention:
-    """A convention by name; an InputError lists them."""
-    if name not in CONVENTIONS:
-        raise choose(name, list(CONVENTIONS), "convention")
-    return CONVENTIONS[name]
+    """A convention by name, perhaps `NAME without TECHNIQUE, TECHNIQUE`; an InputError lists them."""
+    named, _, without = name.partition(WITHOUT)
+    if named not in CONVENTIONS:
+        raise choose(named, list(CONVENTIONS), "convention")
+    found = CONVENTIONS[named]
+    if not without:
+        return found
+    from workloads.techniques.counted import lacking
+
+    return lacking(found, without.split(AND))

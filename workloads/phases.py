@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from workloads.blocks import Part, Place
+from workloads.convention import Convention
 from workloads.model import Model, Stack
-from workloads.operators import Operator, Send
+from workloads.operators import Attention, Gemm, GroupedGemm, Operator, Send
 from workloads.step import PLAIN, Setting, Step, decode, prefill
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Step",
     "active_parameters",
     "decode",
+    "laid_out",
     "operators",
     "owners",
     "parameters",
@@ -55,7 +57,22 @@ def operators(model: Model, step: Step, setting: Setting = PLAIN) -> list[Named]
     """Every operator of one step in the order of first execution, on one of the devices."""
     if setting.replicas > 1:  # each has its own part of the batch
         step = replace(step, batch=step.batch // setting.replicas)
-    return _rows(model.passes(step), setting)
+    return laid_out(_rows(model.passes(step), setting), setting.convention)
+
+
+def laid_out(rows: list[Named], convention: Convention) -> list[Named]:
+    """Products and attention as the kernels of a convention lay them over tiles, where it says how."""
+    if not convention.by_tiles:
+        return rows
+    return [replace(row, operator=_in_tiles(row.operator, convention)) for row in rows]
+
+
+def _in_tiles(operator: Operator, convention: Convention) -> Operator:
+    if isinstance(operator, Attention):
+        return replace(operator, splits=convention.splits_keys)
+    if isinstance(operator, Gemm | GroupedGemm):
+        return replace(operator, padded=convention.padded_rows)
+    return operator
 
 
 def owners(model: Model, setting: Setting = PLAIN) -> list[Named]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from workloads.model import Model
-from workloads.phases import Named, operators, owners, weight_bytes
+from workloads.phases import Named, laid_out, operators, owners, weight_bytes
 from workloads.sharing import stages
 from workloads.step import Setting, Step
 
@@ -42,6 +42,8 @@ class Pass:
         """The operators of the step that sees `kv_len` positions."""
         step = Step(self.batch, self.q_len, kv_len, self.scored, self.memory, self.images)
         rows = changed(operators(self.model, step, self.setting), step, self.changes)
+        if self.changes:  # which may add products
+            rows = laid_out(rows, self.setting.convention)
         return [replace(row, name=self.scope + row.name) for row in rows] if self.scope else rows
 
 
@@ -57,6 +59,7 @@ class Resident:
     weights_here: float = 1.0  # share of the weights in device memory; the rest is elsewhere
     cache_here: float = 1.0
     cache_factor: float = 1.0  # bytes over those of the plain cache: block rounding, extra summaries
+    reserved: float = 1.0  # memory taken for the cache over what its tokens need
     memory: int = 0  # of the tokens, those of an encoder
 
     def weight_bytes(self) -> float:
@@ -74,7 +77,7 @@ class Resident:
             stage.cache_bytes(batch, self.tokens, self.setting, self.memory)
             for stage in stages(self.model, self.setting)
         )
-        return float(max(held) * self.cache_here * self.cache_factor)
+        return float(max(held) * self.cache_here * self.cache_factor * self.reserved)
 
 
 @dataclass(frozen=True)
@@ -162,9 +165,17 @@ def plain(
         passes.append(Pass("decode", model, setting, batch, 1, prompt + 1, last, output - 1, memory=memory))
     tokens = max(p.last for p in passes)
     tokens_out = output if phase == "generate" else 1
-    resident = Resident(model, setting, batch, tokens, memory=memory)
+    reserved = _reserved(model, tokens, memory, setting) if setting.convention.reserves_cache else 1.0
+    resident = Resident(model, setting, batch, tokens, reserved=reserved, memory=memory)
     # what a single decode step sees is all that is known of the prompt
     return Schedule(tuple(passes), (resident,), batch, context if phase == "decode" else prompt, tokens_out)
+
+
+def _reserved(model: Model, tokens: int, memory: int, setting: Setting) -> float:
+    """Bytes of a cache for all positions of the model over those for `tokens` of them."""
+    longest = max(tokens, model.max_position)
+    needed = model.cache_bytes(1, tokens, setting, memory)
+    return float(model.cache_bytes(1, longest, setting, memory) / needed) if needed else 1.0
 
 
 def denoising(model: Model, batch: int, prompt: int, output: int, steps: int, setting: Setting) -> Schedule:

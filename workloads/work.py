@@ -54,6 +54,8 @@ class Work:
     vector_flops: Size = 0
     special_ops: Size = 0
     outputs: Size = 0  # result elements
+    spread: Size | None = None  # processors that can work on it at once; None: as many as there are
+    filled: Size = 1.0  # of the rows that matrix units multiply, the share that is no padding
     fused: bool = False  # computed inside a neighbour's kernel, on units that it leaves idle
 
     @property

@@ -61,6 +61,12 @@ def scenario_options(command: Command) -> Command:
             metavar="TECHNIQUE[:k=v,..]",
             help="Optimisation method, repeatable; `roofline techniques list` shows all.",
         ),
+        click.option(
+            "--without",
+            multiple=True,
+            metavar="TECHNIQUE",
+            help="Leave out what predictions count already, repeatable: flash-decoding, flat-gemm, ..",
+        ),
         click.option("--expert-skew", type=float, help="Experts' popularity falls as rank^-skew."),
         click.option("--pp", type=int, help="Stages of layers; the latency of a step passes all of them."),
         click.option("--ep", type=int, help="Devices that whole experts are spread over."),

@@ -130,6 +130,7 @@ def _attention(op: Attention) -> tuple[str, str, str, dict[str, Any]] | None:
         "head_dim": op.head_dim,
         "window": 0 if op.window is None else op.window,
         "causal": float(op.causal),
+        **({} if op.splits else {"splits": 1.0}),
     }
     return kind, _name(str(op.dtype)), _name(str(op.kv_dtype)), sizes
 

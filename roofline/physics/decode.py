@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -82,7 +82,10 @@ class DecodeModel:
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
         """Ideal roofline, what the stream reaches of it, waves, splits, and the kernels around."""
         kernel, shape = kernel_of(rows), Shape.of(rows)
-        parts = decode_parts(shape, _grid(shape, kernel, gpu, dtype, c), kernel, gpu, dtype, c)
+        grid = _grid(shape, kernel, gpu, dtype, c)
+        if "splits" in rows:  # at most: of a kernel that splits less than the measured ones
+            grid = replace(grid, splits=np.minimum(grid.splits, rows["splits"]))
+        parts = decode_parts(shape, grid, kernel, gpu, dtype, c)
         if gpu.generation < 9:
             swapped = (shape.group > 1) & (shape.kv_heads > 1) & (shape.batch > 1)  # else a view serves
             parts["launch"] = parts["launch"] + swapped * c["swap_s"] * (kernel == "vllm_flash_attn")

@@ -105,6 +105,8 @@ class StepTimes:
 def _two_passes(schedule: Schedule) -> tuple[Pass, Pass]:
     """The prefill and the decode pass; a sentence where there are others."""
     passes = {p.phase: p for p in schedule.passes}
+    if any(p.setting.convention.launches for p in schedule.passes):
+        raise InputError("serving is simulated without launches one by one; leave out --without cuda-graphs.")
     plain = (
         len(schedule.passes) == 2 and len(schedule.residents) == 1 and set(passes) == {"prefill", "decode"}
     )

@@ -50,6 +50,8 @@ def test_a_method_is_shown_or_refused_with_a_reason_or_gains_nothing(advice: Adv
     found = whatif(SCENARIO, load_device("h100_sxm"))
     assert dict(advice.refused) == found.refused
     assert all(row.speedup > 1 for row in advice.rows)
+    assert dict(advice.counted).keys() == {outcome.techniques[0].name for outcome in found.counted}
+    assert "without it 1.4" in dict(advice.counted)["flash-decoding"]
 
 
 def test_a_measured_run_is_advised_on_each_phase(make_run: Callable[..., Run], toy: Device) -> None:

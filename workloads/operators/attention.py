@@ -13,6 +13,8 @@ from workloads.work import Role, Traffic, Work
 if TYPE_CHECKING:
     from workloads.dtypes import DtypeLike, Size
 
+QUERY_TILE = 64  # rows of queries that a block of threads takes (arXiv:2307.08691, section 3.3)
+
 
 @dataclass(frozen=True)
 class Attention(Operator):
@@ -48,6 +50,7 @@ class Attention(Operator):
     chunk: Size | None = None  # a query sees the keys of its own chunk of positions only (Llama 4)
     alibi: bool = False  # a bias that grows with the distance (arXiv:2108.12409)
     softcap: bool = False  # scores pass through a tanh (arXiv:2408.00118)
+    splits: bool = True  # False: one block of threads walks over all keys of its queries
     sinks: bool = False  # one more score of each head, a weight, in the softmax's sum (gpt-oss)
     weights: DtypeLike = "bf16"  # of the sinks
 
@@ -88,7 +91,12 @@ class Attention(Operator):
             vector_flops=2 * (self.alibi + self.softcap) * scores,
             special_ops=scores * (1 + self.softcap) + (rows if self.sinks else 0),
             outputs=rows * value_dim,
+            spread=None if self.splits else self.batch * self.kv_heads * self._tiles(),
         )
+
+    def _tiles(self) -> Any:
+        """Blocks of threads that share the keys of a KV head: one per tile of its queries."""
+        return -(-self.q_len * self.heads // (self.kv_heads * QUERY_TILE))
 
     def _traffic(self, rows: Any, scores: Any, value_dim: Any) -> Iterator[Traffic]:
         element = bytes_per_element(self.dtype)

@@ -32,6 +32,7 @@ class Gemm(Operator):
     outputs: DtypeLike = "bf16"
     bias: bool = False
     tied: bool = False  # the matrix is another operator's (a vocabulary projection with the embedding's)
+    padded: int = 1  # rows are padded to a multiple of these with zeros that are multiplied, too
 
     def work(self) -> Work:
         """2 FLOP per multiply-add; A, W and bias read once, C written once. The bias add is not counted."""
@@ -48,6 +49,7 @@ class Gemm(Operator):
             traffic=tuple(traffic),
             matrix_flops=2 * self.m * self.n * self.k,
             outputs=self.m * self.n,
+            filled=_filled(self.m, self.padded),
         )
 
     def parameters(self) -> int:
@@ -82,6 +84,7 @@ class GroupedGemm(Operator):
     read_rows: Size | None = None  # rows of A in memory where the kernel gathers them; otherwise m
     written_rows: Size | None = None  # rows of C in memory where the kernel sums into them; otherwise m
     layer: RoutedLayer | None = None  # of routed experts, where one kernel gathers, multiplies and sums
+    padded: int = 1  # rows of each group are padded to a multiple of these, at their mean number
 
     def work(self) -> Work:
         """2 FLOP per multiply-add of the m rows; matrices and biases of touched groups read once."""
@@ -101,6 +104,7 @@ class GroupedGemm(Operator):
             traffic=tuple(traffic),
             matrix_flops=2 * self.m * self.n * self.k,
             outputs=self.m * self.n,
+            filled=_filled(self.m, self.padded, self.touched),
         )
 
     def parameters(self) -> int:
@@ -118,3 +122,11 @@ class GroupedGemm(Operator):
 
     def _each(self) -> Any:
         return self.n * self.k + (self.n if self.bias else 0)
+
+
+def _filled(rows: Any, padded: int, groups: Any = 1) -> Any:
+    """The share of rows, even over groups, that are not zeros which fill up the last tile."""
+    if padded == 1:
+        return 1.0
+    each = rows / groups
+    return each / (-(-each // padded) * padded)

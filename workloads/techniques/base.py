@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
+    from workloads.convention import Convention
     from workloads.schedule import Schedule
 
 QUALITIES = ("exact", "lossy", "retrained")  # labels of the output, from the mildest
@@ -48,6 +49,8 @@ class Technique(ABC):
     slot: ClassVar[str]  # what it decides: of the techniques that decide the same, one can be applied
     also_decides: ClassVar[tuple[str, ...]] = ()  # slots that it takes beside its own
     order: ClassVar[int]
+    # What a convention says where kernels lack it; nothing where no convention counts it.
+    without: ClassVar[Mapping[str, Any]] = {}
     # Parameters that nobody can choose: what the model, its training or the requests make of them.
     assumed: ClassVar[tuple[str, ...]] = ()
     of_requests: ClassVar[bool] = False  # what it saves is a property of the requests
@@ -59,6 +62,16 @@ class Technique(ABC):
     @abstractmethod
     def apply(self, schedule: Schedule) -> Schedule:
         """The schedule with the technique."""
+
+    @classmethod
+    def counted(cls, convention: Convention) -> bool:
+        """Whether predictions of a convention count it already."""
+        return any(getattr(convention, name) != lacks for name, lacks in cls.without.items())
+
+    @classmethod
+    def already(cls, convention: Convention) -> str:
+        """Why it cannot be applied where it is counted, and what to ask instead."""
+        return f"the convention {convention.name} counts it already; --without {cls.name} takes it out"
 
     @classmethod
     def decides(cls) -> tuple[str, ...]:

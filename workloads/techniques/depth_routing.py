@@ -58,12 +58,14 @@ class DepthRouting(Technique):
         if p.q_len > 1:
             kept = max(1, round(p.q_len * self.capacity))
             dropped = p.q_len - kept
-            return replace(p, q_len=kept, first=p.first - dropped, last=p.last - dropped)
+            encoded = p.memory - dropped if p.memory else 0
+            return replace(p, q_len=kept, first=p.first - dropped, last=p.last - dropped, memory=encoded)
         expected = p.batch * self.capacity
         batch = max(1, round(expected))
         some = 1 - (1 - self.capacity) ** p.batch  # that at least one token of the batch is taken
-        seen = [max(1, round(kv * self.capacity)) for kv in (p.first, p.last)]
-        return replace(p, batch=batch, first=seen[0], last=seen[1], times=p.times * some)
+        encoded = round(p.memory * self.capacity)  # of an encoder's positions, too
+        seen = [encoded + max(1, round((kv - p.memory) * self.capacity)) for kv in (p.first, p.last)]
+        return replace(p, batch=batch, first=seen[0], last=seen[1], memory=encoded, times=p.times * some)
 
 
 def _layers_only(rows: Sequence[Named], step: Step) -> list[Named]:

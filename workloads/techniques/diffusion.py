@@ -16,7 +16,9 @@ class Diffusion(Technique):
     """Prompt and answer are denoised together in a few passes, in which every position sees every other."""
 
     name = "diffusion-generation"
-    aliases = ("masked-diffusion", "discrete-diffusion", "ar-diffusion", "block-diffusion")
+    aliases = ("masked-diffusion", "discrete-diffusion", "ar-diffusion", "diffusion-llm", "llada", "sedd")
+    # arXiv:2505.22618, section 5: blocks of 32 tokens
+    variants = {"block-diffusion": {"block": 32}, "fast-dllm": {"block": 32}}
     level = "algorithm"
     category = "alternative paradigms"
     paper = "LLaDA arXiv:2502.09992; SEDD arXiv:2310.16834; AR-Diffusion 2305.09515; Fast-dLLM 2505.22618"

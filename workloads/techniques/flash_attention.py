@@ -26,18 +26,14 @@ class FlashAttention(Technique):
     quality = "exact"
     slot = "the attention kernel"
     order = KERNELS
+    without = {"scores_on_chip": False, "causal_exact": False}
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """What is counted already cannot be saved again."""
         if not attends(schedule):
             return "the model has no attention"
         convention = schedule.main.setting.convention
-        if convention.scores_on_chip:
-            return (
-                f"the convention {convention.name} counts attention as one kernel already; "
-                "ask for --convention llm-viewer"
-            )
-        return None
+        return self.already(convention) if convention.scores_on_chip else None
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The same products without the traffic of scores, and without the pairs above the diagonal."""

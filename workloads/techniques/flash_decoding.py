@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from workloads.schedule import Schedule
+from workloads.step import Setting
 from workloads.techniques.base import KERNELS, Target, Technique
+from workloads.techniques.changes import attends, decodes
 
 
 @dataclass(frozen=True)
@@ -13,23 +15,29 @@ class FlashDecoding(Technique):
     """The cache of a sequence is split over processors, whose partial results are combined."""
 
     name = "flash-decoding"
-    aliases = ("split-kv",)
+    aliases = ("split-kv", "split-k-attention")
     level = "system"
     category = "graph and operator"
     paper = "Flash-Decoding, PyTorch blog 2023; FlashDecoding++ arXiv:2311.01282"
-    removes = "idle processors where sequences and heads are fewer than processors"
+    removes = "idle processors where sequences and KV heads are fewer than processors"
     adds = "a partial result per split, and a small kernel that combines them"
     needs = "an attention kernel with splits"
     quality = "exact"
     slot = "how attention is spread over processors"
     order = KERNELS
+    without = {"splits_keys": False}
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """What is counted already cannot be saved again."""
-        return (
-            "every ceiling here is that of a kernel that keeps all processors busy, so it is counted already"
-        )
+        if not (attends(schedule) and decodes(schedule)):
+            return "no position attends to a cache step by step"
+        convention = schedule.main.setting.convention
+        return self.already(convention) if convention.splits_keys else None
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """A floor has it already."""
-        return schedule
+        """Every processor takes its share of the keys; partial results are too small to count."""
+
+        def split(setting: Setting) -> Setting:
+            return replace(setting, convention=replace(setting.convention, splits_keys=True))
+
+        return schedule.with_setting(split)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from workloads.schedule import Schedule
-from workloads.techniques.base import KERNELS, Target, Technique
+from workloads.step import Setting
+from workloads.techniques.base import KERNELS, Target, Technique, parameter
+
+TILE = 64  # rows that cuBLAS and CUTLASS pad to (arXiv:2311.01282, section 4)
 
 
 @dataclass(frozen=True)
@@ -13,21 +16,29 @@ class FlatGemm(Technique):
     """Products with few rows are padded to eight rows instead of sixty-four, and double-buffered."""
 
     name = "flat-gemm"
-    aliases = ("flashdecoding++",)
+    aliases = ("flashdecoding++", "flat-matmul")
     level = "system"
     category = "graph and operator"
     paper = "FlashDecoding++ arXiv:2311.01282"
-    removes = "padded rows of small batches"
+    removes = "multiplications with padded rows of small batches"
     adds = "nothing"
     needs = "kernels for few rows"
     quality = "exact"
     slot = "how flat products are tiled"
     order = KERNELS
+    without = {"padded_rows": TILE}
+
+    rows: int = parameter(8, "rows of the smallest tile (the paper: 8)", low=1, high=TILE)
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """What is counted already cannot be saved again."""
-        return "the ceilings count no padded rows, so it is counted already"
+        convention = schedule.main.setting.convention
+        return self.already(convention) if convention.padded_rows <= self.rows else None
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """A floor has it already."""
-        return schedule
+        """Rows are padded to fewer; what a product reads and writes stays."""
+
+        def pad(setting: Setting) -> Setting:
+            return replace(setting, convention=replace(setting.convention, padded_rows=self.rows))
+
+        return schedule.with_setting(pad)

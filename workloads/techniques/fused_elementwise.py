@@ -31,15 +31,12 @@ class FusedElementwise(Technique):
     quality = "exact"
     slot = "how elementwise operators are launched"
     order = KERNELS
+    without = {"elementwise_fused": False}
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """What is counted already cannot be saved again."""
         convention = schedule.main.setting.convention
-        if convention.elementwise_fused:
-            return (
-                f"the convention {convention.name} counts them as fused already; ask for --convention eager"
-            )
-        return None
+        return self.already(convention) if convention.elementwise_fused else None
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The convention of everything else stays."""

@@ -15,8 +15,11 @@ class MixtureOfExperts(Technique):
     """Each feed-forward block becomes several experts, of which a router picks a few for each token."""
 
     name = "mixture-of-experts"
-    aliases = ("moe", "upcycling", "grin")
-    variants = {"switch-transformer": {"top_k": 1}}
+    aliases = ("moe", "upcycling", "grin", "mixtral-moe")
+    variants = {
+        "switch-transformer": {"top_k": 1},
+        "deepseek-moe": {"experts": 64, "top_k": 6},  # arXiv:2401.06066, section 5.1.2: routed ones
+    }
     level = "model"
     category = "efficient structure"
     paper = "Switch arXiv:2101.03961; Mixtral arXiv:2401.04088; DeepSeekMoE arXiv:2401.06066; GRIN 2409.12136"

@@ -26,6 +26,7 @@ class PagedAttention(Technique):
     quality = "exact"
     slot = "how the cache is laid out"
     order = MEMORY
+    without = {"reserves_cache": True}
 
     block: int = parameter(16, "tokens of a block (vLLM: 16)", low=1, high=65536)
     reserved: int = parameter(
@@ -51,5 +52,6 @@ class PagedAttention(Technique):
         per_token = main.model.cache_bytes(1, whole, main.setting) / whole
         reserved = self.reserved or main.model.max_position
         note = f"without blocks, {reserved} tokens a sequence: {reserved / whole:.1f} times as many"
-        paged = schedule.with_main(tokens=whole, cache_factor=main.cache_factor * (1 + entry / per_token))
+        factor = main.cache_factor * (1 + entry / per_token)
+        paged = schedule.with_main(tokens=whole, cache_factor=factor, reserved=1.0)
         return replace(paged, notes=(*schedule.notes, note))

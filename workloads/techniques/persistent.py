@@ -25,10 +25,11 @@ class PersistentKernel(Technique):
     order = KERNELS
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """The latency of a launch must have been measured; the data sheet knows none."""
-        if target.launch_s is None:
-            return f"launch latency was not measured on {target.name}"
-        return None
+        """Launches must be counted: by a measured latency, or by what is assumed of a host."""
+        convention = schedule.main.setting.convention
+        if target.launch_s is not None or convention.launches:
+            return None
+        return f"the convention {convention.name} counts no launches; --without cuda-graphs counts them"
 
     def apply(self, schedule: Schedule) -> Schedule:
         """A step is one launch, too short to count beside it."""

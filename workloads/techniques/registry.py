@@ -15,7 +15,7 @@ from workloads import techniques
 from workloads.techniques.base import Technique
 
 SHARED = frozenset(
-    {"base", "branches", "changes", "compose", "decoding", "registry", "requests", "streaming"}
+    {"base", "branches", "changes", "compose", "counted", "decoding", "registry", "requests", "streaming"}
 )  # modules that hold no technique
 
 

@@ -20,7 +20,10 @@ def shortened(schedule: Schedule, kept: int) -> Schedule:
 
     def shorter(p: Pass) -> Pass:
         read = p.q_len - dropped if p.phase == "prefill" else p.q_len
-        return replace(p, q_len=read, first=p.first - dropped, last=p.last - dropped)
+        encoded = p.memory - dropped if p.memory else 0  # the prompt is what an encoder reads
+        return replace(p, q_len=read, first=p.first - dropped, last=p.last - dropped, memory=encoded)
 
+    main = schedule.main
     found = replace(schedule.each(None, shorter), prompt=kept)
-    return found.with_main(tokens=schedule.main.tokens - dropped)
+    encoded = main.memory - dropped if main.memory else 0
+    return found.with_main(tokens=main.tokens - dropped, memory=encoded)

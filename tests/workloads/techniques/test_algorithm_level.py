@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roofline.predict import Prediction, predict
+from roofline.scenario import Scenario
 from specfiles.errors import InputError
 from tests.workloads.techniques.asking import BASE, DEVICE, MODEL, SCENARIO, numbers, predicted
 from workloads.catalogue import load_model
 from workloads.techniques.decoding import expected_tokens
+from workloads.techniques.registry import parse
 
 
 @given(st.floats(0.0, 0.999), st.integers(1, 30))
@@ -189,3 +191,15 @@ def test_drafts_of_a_diffusion_model_see_context_and_window() -> None:
     drafts = next(r for r in found.rows if r.name == "draft.layers.mlp.up_proj")
     assert drafts.count == pytest.approx(16 * 2 * 99 / 8)
     assert drafts.work.outputs == 4 * (3050 + 7) * 8192
+
+
+@pytest.mark.parametrize(
+    "words", ["gist-tokens:ratio=4", "prompt-compression:ratio=4", "varlen-packing:mean=0.25"]
+)
+def test_an_encoder_reads_the_shorter_prompt_too(words: str) -> None:
+    """What is left of a prompt is all that decode steps see of it."""
+    asked = Scenario(load_model("T5-small").model, batch=4, prompt=400, output=16)
+    short = predict(replace(asked, prompt=100), DEVICE)
+    found = predict(replace(asked, techniques=(parse(words),)), DEVICE)
+    assert found.time_s("decode") == pytest.approx(short.time_s("decode"))
+    assert found.memory()["kv_cache_bytes"] == short.memory()["kv_cache_bytes"]

@@ -188,3 +188,25 @@ def test_further_heads_of_an_encoder_decoder_are_layers_of_the_decoder() -> None
 def test_a_draft_has_the_vocabulary_and_is_small(name: str, draft: str | None) -> None:
     found = smallest_alike(load_model(name).model)
     assert (found and found.name) == draft
+
+
+def test_depth_replaces_width_at_equal_parameters() -> None:
+    """MobileLLM-125M (arXiv:2402.14905, section 2.2.2): 30 layers of 576 where 12 had been wider."""
+    asked = Scenario(load_model("MobileLLM-125M").model, "decode", batch=1, context=500)
+    deep = predict(asked, DEVICE)
+    wide = predict(replace(asked, techniques=(parse("deep-and-thin:depth=0.4"),)), DEVICE)
+
+    def layers(found: Prediction) -> float:
+        return sum(r.count * r.work.weight_bytes for r in found.rows if "layers." in r.name)
+
+    def count(found: Prediction) -> float:
+        return sum(r.count for r in found.rows if r.name.endswith("down_proj"))
+
+    assert (count(deep), count(wide)) == (30, 12)
+    assert layers(wide) == pytest.approx(layers(deep), rel=0.1)
+    assert wide.schedule.main.model.hidden == round(576 / 0.4**0.5)
+
+
+def test_only_layers_whose_width_is_known_get_thinner() -> None:
+    with pytest.raises(InputError, match="besides attention and dense feed-forward"):
+        predicted("deep-and-thin", scenario=MIXTRAL)

@@ -89,9 +89,11 @@ def test_graphs_launch_what_was_measured_and_a_persistent_kernel_nothing(
     assert saved == pytest.approx([launches * 4e-6, launches * 5e-6])
 
 
-def test_latencies_that_nobody_measured_are_not_guessed() -> None:
-    with pytest.raises(InputError, match="launch latency with and without graphs was not measured on H100"):
+def test_latencies_that_nobody_measured_are_counted_where_they_are_asked_for() -> None:
+    with pytest.raises(InputError, match="--without cuda-graphs takes it out"):
         predicted("cuda-graphs")
+    with pytest.raises(InputError, match="counts no launches; --without cuda-graphs counts them"):
+        predicted("persistent-kernel")
 
 
 def test_blocks_round_a_sequence_up() -> None:

@@ -1,0 +1,72 @@
+"""Waiting for the host: what it costs to launch operators one by one where no latency was measured.
+
+A step takes as long as the slower of the device and the host, which needs its time for every kernel. How long
+is a property of the host and of the code that it runs; what is assumed was fitted to engines under load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from hwspecs.serving import BY_HAND, fits, overheads_for
+from roofline.predict import Row
+from roofline.times import Times
+from workloads.work import Work
+
+if TYPE_CHECKING:
+    from roofline.ceilings import Ceilings
+    from workloads.schedule import Pass, Schedule
+
+KIND = "launch"
+
+
+@dataclass(frozen=True)
+class Launching:
+    """The host's time for a kernel, in seconds, the range of it over what was fitted, and the source."""
+
+    each_s: float
+    low_s: float
+    high_s: float
+    source: str
+
+    def told(self) -> str:
+        """The number with its range and its source."""
+        low, each, high = (f"{1e6 * value:.0f}" for value in (self.low_s, self.each_s, self.high_s))
+        return (
+            f"{each} us for each kernel that the host launches ({low} to {high} over engines; {self.source})"
+        )
+
+
+def assumed() -> Launching:
+    """That of a script that launches kernels one by one, in the range over all engines that were fitted."""
+    each = overheads_for(BY_HAND)
+    found = [fit.overheads.launch_s for fit in fits()]
+    return Launching(each.overheads.launch_s, min(found), max(found), f"fitted to {each.source}")
+
+
+def with_waits(each: Pass, rows: list[Row], limits: Ceilings) -> list[Row]:
+    """The rows of a pass, and one for the time that the device waits in each of its steps.
+
+    Nothing where the convention does not count launches, or each operator carries a measured latency.
+    """
+    if not each.setting.convention.launches or each.launch != "each" or limits.launch_s or limits.constants:
+        return rows
+    kernels = sum(row.count for row in rows if not row.work.fused) / each.times
+    busy_s = sum(row.total_s for row in rows) / each.times
+    wait_s = max(0.0, kernels * assumed().each_s - busy_s)
+    nothing = Work(each.setting.precision.activations, ())
+    row = Row(f"{each.scope}launches", KIND, each.phase, each.times, nothing, _waiting(wait_s))
+    return [*rows, row]
+
+
+def _waiting(wait_s: float) -> Times:
+    return Times(0.0, 0.0, 0.0, wait_s, wait_s)
+
+
+def told(schedule: Schedule, passes: Sequence[tuple[Pass, list[Row]]]) -> Schedule:
+    """The schedule with a note of what was assumed, where something was."""
+    if not any(row.kind == KIND for _, rows in passes for row in rows):
+        return schedule
+    return replace(schedule, notes=(*schedule.notes, assumed().told()))
