@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from profiler.scenarios import techniques
 from reports.content import of_predictions, of_run
 from reports.elsewhere import other_devices
 from reports.html import render
+from reports.records import Content
 from roofline.predict import Prediction, predict
-from roofline.run import open_run
+from roofline.run import Run, open_run
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
 from specfiles.reading import read_json
@@ -36,10 +38,26 @@ def report(subjects: Sequence[Path], hardware: str | None, others: Sequence[str]
         if subject.is_file() and subject.suffix == ".json" and subject.name != "run.json":
             contents.append(of_predictions(predictions_of(subject, hardware), compared, advise=True))
         else:
-            run = open_run(subject)
-            device = load_device(hardware or _device_beside(subject, run.head.device))
-            contents.append(of_run(run, device, compared, advise=True))
+            contents.append(_of_run(open_run(subject), hardware, compared))
     return render(*contents)
+
+
+def _of_run(run: Run, hardware: str | None, compared: Sequence[Device]) -> Content:
+    """A run beside its prediction; one that other tools recorded as a recording, too."""
+    if run.head.imported is None:
+        device = load_device(hardware or _device_beside(run.path, run.head.device))
+        return of_run(run, device, compared, advise=True)
+    from profiler.traces.recording import recorded_content
+    from profiler.traces.showing import device_of
+
+    recorded = recorded_content(run, known := device_of(hardware, None, run))
+    if not run.head.model or known is None:
+        return recorded
+    if run.table("operators").empty:
+        said = "No kernel matched an operator of the model: nothing is compared with a prediction."
+        return replace(recorded, sentences=(*recorded.sentences, said))
+    content = of_run(run, known, compared, advise=True)
+    return replace(content, recording=recorded.recording, sentences=(*content.sentences, *recorded.sentences))
 
 
 def page(predictions: Sequence[Prediction]) -> str:

@@ -10,13 +10,24 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports.escaping import json_for_script, visible
-from reports.figures import DARK, Figure, accuracy_figure, accuracy_span, roofline_figure, time_figure
+from reports.figures import (
+    DARK,
+    Figure,
+    accuracy_figure,
+    accuracy_span,
+    roofline_figure,
+    time_figure,
+    timeline_figure,
+)
+from reports.recording import cell
 from reports.records import Content
+from reports.show import COLUMNS, MOST_ROWS
 from reports.units import percent, si
 from reports.wording import rate, signed
 
@@ -46,6 +57,9 @@ def render(*contents: Content) -> str:
             figures=figures,
             payload=_markup(json_for_script({"figures": figures, "dark": DARK})),
             most_kernels=MOST_KERNELS,
+            most_rows=MOST_ROWS,
+            recorded_columns=_recorded_columns,
+            cell=cell,
         )
     )
 
@@ -58,11 +72,23 @@ def _figures(content: Content, index: int) -> dict[str, Figure]:
             found[f"r{index}-roofline-{number}"] = roofline_figure(point)
         if point.operators or point.measured_strays:
             found[f"r{index}-time-{number}"] = time_figure(point)
+    if content.recording is not None:
+        recording = content.recording
+        if any(o.drawable for o in recording.point.operators):
+            found[f"r{index}-recorded"] = roofline_figure(recording.point)
+        for number, timeline in enumerate(recording.timelines):
+            found[f"r{index}-timeline-{number}"] = timeline_figure(timeline)
     span = accuracy_span(content.comparisons)
     for comparison in content.comparisons:
         if comparison.pairs:
             found[f"r{index}-accuracy-{comparison.fidelity}"] = accuracy_figure(comparison, span)
     return found
+
+
+def _recorded_columns(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Keys and headings of what any of the rows says."""
+    keys = [(key, label) for key, (label, _) in COLUMNS.items() if key != "name"]
+    return [(key, label) for key, label in keys if any(row[key] is not None for row in rows[:MOST_ROWS])]
 
 
 def _policy(scripts: Any) -> str:

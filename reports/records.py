@@ -5,7 +5,7 @@ A renderer needs nothing but these: no run folder, no device file, no formula.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -371,6 +371,30 @@ class Provenance:
     calibration_source: str = ""
 
 
+Curve = tuple[str, tuple[float, ...], tuple[float, ...]]  # name, seconds, values
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What was sampled of one quantity, a curve per device."""
+
+    title: str
+    axis: str
+    curves: tuple[Curve, ...]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What other tools recorded: rows as `show` has them, by grouping."""
+
+    groups: tuple[tuple[str, tuple[Mapping[str, Any], ...]], ...]
+    idle: tuple[tuple[str, float, float, str], ...]  # cause, seconds, share, meaning
+    losses: tuple[tuple[str, int, str], ...]
+    unknown: tuple[tuple[str, float, float], ...]  # kernels that no rule knows: name, seconds, share
+    timelines: tuple[Timeline, ...]
+    point: Point  # its operators under the roofs
+
+
 @dataclass(frozen=True)
 class Content:
     """A whole report."""
@@ -390,6 +414,7 @@ class Content:
     elsewhere_for: str = ""
     provenance: tuple[Provenance, ...] = ()
     measured: bool = False
+    recording: Recording | None = None  # by other tools
 
     @property
     def headline(self) -> tuple[Point, ...]:

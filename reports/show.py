@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reports import terminal
@@ -75,7 +75,7 @@ def as_text(shown: dict[str, Any], most: int = MOST_ROWS) -> str:
     return "\n".join(parts) + "\n"
 
 
-def savings(rows: list[dict[str, Any]]) -> list[str]:
+def savings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the ceilings would save, the most first."""
     ranked = sorted((row for row in rows if row["saving_s"]), key=lambda row: -row["saving_s"])
     if not ranked:
@@ -108,7 +108,7 @@ def _totals(shown: dict[str, Any]) -> str:
     return "\n".join(sentences(shown)) + "\n"
 
 
-def sentences(shown: dict[str, Any]) -> list[str]:
+def sentences(shown: Mapping[str, Any]) -> list[str]:
     """What the recording says as a whole, a sentence each."""
     found = [*_devices(shown), *_known(shown), *_waiting(shown), *_readings(shown)]
     totals = shown["totals"]
@@ -121,7 +121,7 @@ def sentences(shown: dict[str, Any]) -> list[str]:
     return found
 
 
-def _devices(shown: dict[str, Any]) -> Iterator[str]:
+def _devices(shown: Mapping[str, Any]) -> Iterator[str]:
     several = len({device.get("source") for device in shown["devices"]}) > 1
     for device in shown["devices"]:
         share = device["gpu_idle_s"] / device["gpu_span_s"] if device["gpu_span_s"] else 0
@@ -133,7 +133,7 @@ def _devices(shown: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _known(shown: dict[str, Any]) -> Iterator[str]:
+def _known(shown: Mapping[str, Any]) -> Iterator[str]:
     totals = shown["totals"]
     if totals.get("modelled_share") is not None:
         loose = f"; {si(totals['unattributed_s'], 's')} of kernels belongs to no recorded operator"
@@ -145,7 +145,7 @@ def _known(shown: dict[str, Any]) -> Iterator[str]:
         yield f"no device was recorded: {si(totals['host_time_s'], 's')} in operators of the host"
 
 
-def _waiting(shown: dict[str, Any]) -> Iterator[str]:
+def _waiting(shown: Mapping[str, Any]) -> Iterator[str]:
     totals, launches = shown["totals"], shown.get("launches") or {}
     idle = {cause: value for cause, value in shown.get("idle", {}).items() if value}
     if idle:
@@ -161,7 +161,7 @@ def _waiting(shown: dict[str, Any]) -> Iterator[str]:
         yield f"communication {wires}, {exposed} of it beside no computation"
 
 
-def _readings(shown: dict[str, Any]) -> Iterator[str]:
+def _readings(shown: Mapping[str, Any]) -> Iterator[str]:
     for each in shown.get("memory", []):
         place = f"device {each['device']}" if each["device"] >= 0 else "the host"
         reserved = each["peak_reserved_bytes"]

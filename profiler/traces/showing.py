@@ -37,16 +37,16 @@ def shown(subject: Path, by: str, hardware: str | None, fidelity: Fidelity) -> d
         if brief and trace["activities"].num_rows >= LARGE:
             return breakdown(trace, by)
         trace = attribute(trace)
-        return show(trace, by, _limits(_device(hardware, trace, None), fidelity))
+        return show(trace, by, limits_of(device_of(hardware, trace, None), fidelity))
     run = open_run(subject)
     if run.head.imported is None:
         from profiler.traces.measured import show_measured
 
-        return show_measured(run, by, _limits(_device(hardware, None, run), fidelity))
+        return show_measured(run, by, limits_of(device_of(hardware, None, run), fidelity))
     from profiler.traces.runs import load
 
     trace = load(run)
-    return show(trace, by, _limits(_device(hardware, trace, run), fidelity))
+    return show(trace, by, limits_of(device_of(hardware, trace, run), fidelity))
 
 
 def exported(subject: Path, to: Path, hardware: str | None, fidelity: Fidelity) -> None:
@@ -64,20 +64,21 @@ def exported(subject: Path, to: Path, hardware: str | None, fidelity: Fidelity) 
 
         run = open_run(subject)
         trace = load(run) if run.head.imported is not None else None
-    device = _device(hardware, trace, run)
+    device = device_of(hardware, trace, run)
     if trace is not None:
-        export(trace, to, _limits(device, fidelity))
+        export(trace, to, limits_of(device, fidelity))
     elif run is not None and device is not None:
         export_measured(run, to, device, fidelity)
     else:
         raise InputError(f"{subject}: belongs to no known device to predict for; name one with --hw.")
 
 
-def _limits(device: Device | None, fidelity: Fidelity) -> Ceilings | None:
+def limits_of(device: Device | None, fidelity: Fidelity) -> Ceilings | None:
+    """The ceilings of a device; None where none is known."""
     return ceilings(device, fidelity) if device else None
 
 
-def _device(hardware: str | None, trace: Trace | None, run: Run | None) -> Device | None:
+def device_of(hardware: str | None, trace: Trace | None, run: Run | None) -> Device | None:
     """The device that was asked for, the file kept with the run, or the known one of the recorded name."""
     from hwspecs import load_device
 

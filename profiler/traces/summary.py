@@ -119,6 +119,12 @@ def show(trace: Trace, by: str, ceilings: Ceilings | None = None) -> dict[str, A
     }
 
 
+def every_grouping(trace: Trace, ceilings: Ceilings | None = None) -> dict[str, list[dict[str, Any]]]:
+    """The rows of `show` by each of BY."""
+    rows = limits(frame(trace), ceilings).assign(waves=waves(trace))
+    return {by: grouped(rows, by) for by in BY}
+
+
 def grouped(rows: pd.DataFrame, by: str) -> list[dict[str, Any]]:
     """A record (ROW) per group, the longest first; layers in their order."""
     key = {

@@ -9,6 +9,7 @@ from reports.figures.axes import plot_roofline, plot_time
 from reports.figures.roofline import roofline_figure
 from reports.figures.steptime import time_figure
 from reports.figures.style import COLOURS, DARK, MARKERS, Figure
+from reports.figures.timeline import timeline_figure
 
 __all__ = [
     "COLOURS",
@@ -21,4 +22,5 @@ __all__ = [
     "plot_time",
     "roofline_figure",
     "time_figure",
+    "timeline_figure",
 ]

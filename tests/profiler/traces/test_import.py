@@ -104,7 +104,9 @@ def test_with_its_model_a_run_is_validated_and_reported(roofline: Any, decode: P
     }
     code, _, err = roofline("report", run, "-o", tmp_path / "r.html", "--hw", "h100_sxm", "--others", "")
     assert code == 0, err
-    assert "Llama-3.2-1B" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Llama-3.2-1B" in page
+    assert "Where the recorded time went" in page
 
 
 def test_validation_predicts_in_the_formats_of_the_import(
@@ -130,13 +132,9 @@ def test_validation_predicts_in_the_formats_of_the_import(
 
 def test_without_a_model_validation_says_what_to_do(roofline: Any, decode: Path, tmp_path: Path) -> None:
     roofline("import", decode, "-o", tmp_path / "run")
-    for command in (
-        ["validate", tmp_path / "run", "--hw", "h100_sxm"],
-        ["report", tmp_path / "run", "--hw", "h100_sxm"],
-    ):
-        code, _, err = roofline(*command)
-        assert code == 2
-        assert "--model" in err or "model" in err
+    code, _, err = roofline("validate", tmp_path / "run", "--hw", "h100_sxm")
+    assert code == 2
+    assert "--model" in err
 
 
 def test_several_ranks_make_one_run(roofline: Any, made: Any, write: Write, tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""The report of an imported run: everything that `show` says, and its samples over time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from profiler.traces.grouping import encoded
+from profiler.traces.idle import CAUSES
+from profiler.traces.memory import ALLOCATED, RESERVED
+from profiler.traces.runs import load
+from profiler.traces.showing import limits_of
+from profiler.traces.summary import every_grouping, frame, show
+from profiler.traces.tables import Trace
+from reports.points import roofs
+from reports.recording import of_recording
+from reports.records import Content, Curve, Roof, Timeline
+from roofline.ceilings import Fidelity
+from workloads.dtypes import Precision
+
+if TYPE_CHECKING:
+    from hwspecs import Device
+    from roofline.run import Run
+
+MOST_POINTS = 2000  # of a curve: more than a screen has columns
+AXES = {ALLOCATED: "memory [B]", RESERVED: "memory [B]", "power_w": "power [W]", "sm_clock_hz": "clock [Hz]"}
+
+
+def recorded_content(run: Run, device: Device | None) -> Content:
+    """A run that was imported, beside the data sheet of its device where that is known."""
+    trace, ceilings = load(run), limits_of(device, Fidelity.DATASHEET)
+    files = [origin.file for origin in trace.origins]
+    origins = [f"{o.file} ({o.format}{' ' + o.version if o.version else ''})" for o in trace.origins]
+    facts = [
+        ("traces", ", ".join(origins)),
+        ("device", device.name if device else run.head.device or "not known"),
+        ("imported", run.head.created),
+        ("model", run.head.model or "not named"),
+    ]
+    remarks = (
+        [] if device else ["No file describes the device: times stand without ceilings; name it with --hw."]
+    )
+    return of_recording(
+        f"{files[0]}{f' and {len(files) - 1} more' if len(files) > 1 else ''}",
+        facts,
+        show(trace, "operator", ceilings),
+        every_grouping(trace, ceilings),
+        list(timelines(trace)),
+        _roofs(trace, device),
+        CAUSES,
+        remarks,
+    )
+
+
+def _roofs(trace: Trace, device: Device | None) -> tuple[Roof, ...]:
+    """The peaks of the format in which most of the modelled time was spent."""
+    spent = frame(trace).groupby("dtype", observed=True)["time_s"].sum()
+    if device is None or spent.empty:
+        return ()
+    main = str(spent.idxmax())
+    return roofs(device, Precision.of(main, main, main))
+
+
+def timelines(trace: Trace) -> Iterator[Timeline]:
+    """What was sampled, a timeline per quantity and a curve per device; memory held and reserved in one."""
+    words, quantity = trace.words("samples", "quantity"), trace.column("samples", "quantity")
+    groups: dict[str, list[str]] = {}
+    for name in words:
+        groups.setdefault("memory" if name in (ALLOCATED, RESERVED) else name, []).append(name)
+    for title, names in groups.items():
+        curves = [curve for name in names for curve in _curves(trace, quantity == words.index(name), name)]
+        if curves:
+            yield Timeline(title.replace("_", " "), AXES.get(names[0], title), tuple(curves))
+
+
+def _curves(trace: Trace, which: object, name: str) -> Iterator[Curve]:
+    time, value = trace.column("samples", "time_ns"), trace.column("samples", "value")
+    source, device = (trace.column("samples", key).astype(np.int64) for key in ("source", "device"))
+    place, places = encoded(source << 32 | (device & 0xFFFFFFFF))
+    first = int(time.min()) if len(time) else 0
+    for at in np.argsort(places).tolist():
+        rows = np.flatnonzero(which & (place == at) & np.isfinite(value))
+        if len(rows):
+            rows = _highest(rows, value)
+            where = f"device {device[rows[0]]}" if device[rows[0]] >= 0 else "host"
+            seconds = tuple(((time[rows] - first) / 1e9).tolist())
+            yield f"{name.rpartition('_')[0] or name}, {where}", seconds, tuple(value[rows].tolist())
+
+
+def _highest(rows: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Of more rows than a curve shows, the highest of each part."""
+    if len(rows) <= MOST_POINTS:
+        return rows
+    parts = np.array_split(rows, MOST_POINTS)
+    return np.array([part[np.argmax(value[part])] for part in parts])
