@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
+from specfiles.frozen import dataclass
 from workloads.catalogue import Loaded, load_model
 from workloads.convention import convention
 from workloads.descriptor import Descriptor, is_descriptor, load_descriptor

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from hwspecs import Constants, Device, Sourced
 from specfiles.errors import InputError
+from specfiles.frozen import dataclass
 from workloads.dtypes import compute_dtype
 
 if TYPE_CHECKING:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from roofline.ceilings import Ceilings
+from specfiles.frozen import dataclass
 from workloads.dtypes import NAMES, compute_dtype
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from roofline.energy import drawn
 from roofline.scenario import Scenario
 from roofline.times import Times, times
 from specfiles.errors import InputError
+from specfiles.frozen import dataclass
 from workloads.dtypes import bytes_per_element
 from workloads.phases import Named, Step, operators
 from workloads.schedule import Pass, Schedule
@@ -28,7 +29,7 @@ LINEAR = 1e-12  # relative deviation from a line that is rounding
 SMOOTH = 1e-3  # the same where times are curves with steps: far below the error of a kernel model
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Row:
     """One operator: the mean of its executions, and how many there are in the phase."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from specfiles.errors import InputError
+from specfiles.frozen import dataclass
 from workloads.phases import Setting
 from workloads.schedule import Schedule, denoising, plain
 from workloads.sharing import check_sharing

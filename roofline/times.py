@@ -5,9 +5,10 @@ Every formula of time stands here. Sizes may be numbers or arrays over a grid.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from specfiles.frozen import dataclass
 from workloads.operators import Attention, Changed, Gemm
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ ALONE = 1.2
 FUSED = "fused"  # costs no time of its own: it runs inside a neighbour's kernel
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Times:
     """The limits on one operator's time, in seconds, and the time that follows from them."""
 

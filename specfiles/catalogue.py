@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from specfiles.errors import InputError, choose, plain
-from specfiles.reading import exists
+from specfiles.frozen import dataclass
+from specfiles.reading import exists, read_text
 
 Names = Callable[[Path], list[str]]
 
@@ -28,7 +28,8 @@ class Catalogue:
         return [
             path
             for folder in (self.folder, *self.more)
-            for path in sorted(p for p in folder.iterdir() if p.suffix in self.suffixes)
+            for path in sorted(folder.iterdir(), key=lambda path: path.name)
+            if path.suffix in self.suffixes
         ]
 
     def find(self, asked: str) -> Path:
@@ -40,9 +41,12 @@ class Catalogue:
         for path in paths:  # the file's own name first: no file needs opening for it
             if plain(path.stem) == wanted:
                 return path
-        known = {plain(name): path for path in paths for name in self.names(path)}
-        if wanted in known:
-            return known[wanted]
+        # Parsing is what costs: files that mention the name somewhere come first, and one of them has it
+        # unless it is written with escapes.
+        mentioning = [path for path in paths if wanted in plain(read_text(path))]
+        for path in (*mentioning, *paths):
+            if wanted in map(plain, self.names(path)):
+                return path
         if exists(Path(asked), Path.is_dir):
             raise InputError(f"{asked}: is a folder, expected a {self.what} file or name.")
         raise choose(

@@ -1,6 +1,7 @@
 """The one error that a user is meant to read."""
 
 MOST_LISTED = 15  # names in one sentence; the list command shows the rest
+_IGNORED = dict.fromkeys(map(ord, "-_ "))
 
 
 class InputError(ValueError):
@@ -27,7 +28,7 @@ def plain(name: str) -> str:
     >>> plain("H100-SXM5 80GB") == plain("h100_sxm5_80gb")
     True
     """
-    return "".join(c for c in name.casefold() if c not in "-_ ")
+    return name.casefold().translate(_IGNORED)
 
 
 def choose(asked: str, known: list[str], what: str, *, do: str = "") -> InputError:

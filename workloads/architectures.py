@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from specfiles.frozen import dataclass
 from workloads.blocks import CrossAttentionBlock
 from workloads.model import Model, Stack
 from workloads.step import Step

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
 from specfiles.catalogue import Catalogue
+from specfiles.frozen import dataclass
 from specfiles.reading import exists, read_json
 from specfiles.strict import Strict, validated
 from workloads.config import Config

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from specfiles.errors import InputError
+from specfiles.frozen import dataclass
 
 MOST = {"layers": 2_000, "size": 100_000_000}  # beyond any published model; a typo or an attack
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from specfiles.errors import choose
+from specfiles.frozen import dataclass
 
 
 @dataclass(frozen=True)

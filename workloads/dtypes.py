@@ -6,10 +6,10 @@ into `NAMES`), so that one call covers many formats.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from specfiles.errors import choose
+from specfiles.frozen import dataclass
 
 if TYPE_CHECKING:
     import numpy as np

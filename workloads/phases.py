@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
+from specfiles.frozen import dataclass
 from workloads.blocks import Part, Place
 from workloads.convention import Convention
 from workloads.model import Model, Stack

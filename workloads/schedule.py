@@ -7,9 +7,10 @@ first. A schedule is what it changes, and what a prediction is made from.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
+from specfiles.frozen import dataclass
 from workloads.model import Model
 from workloads.phases import Named, laid_out, operators, owners, weight_bytes
 from workloads.sharing import stages

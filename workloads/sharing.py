@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from specfiles.errors import InputError
-from workloads.blocks import Block, Head, MoeBlock
+from workloads.blocks import Block, Head
 from workloads.model import Model, Stack
 from workloads.step import Setting
 
@@ -32,7 +32,7 @@ def _complaints(model: Model, setting: Setting, batch: int) -> Iterator[str]:
     for block in blocks if tensor > 1 else ():
         for complaint in block.unsplit(tensor):
             yield f"{model.name} {complaint}; choose another --tp"
-    sparse = [block for block in blocks if isinstance(block, MoeBlock)]
+    sparse = [block for block in blocks if block.spreads]
     if spread > 1 and not sparse:
         yield f"{model.name} has no experts to spread over --ep {spread} devices"
     if (tensor % spread and spread % tensor) or (tensor > 1 and spread > tensor):

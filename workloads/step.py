@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from specfiles.frozen import dataclass
 from workloads.convention import CONVENTIONS, Convention
 from workloads.dtypes import Precision
 

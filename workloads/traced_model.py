@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
+from specfiles.frozen import dataclass
 from workloads.blocks import Block, Part, Place
 from workloads.model import UNLIMITED, Model, Stack
 from workloads.operators import Operator

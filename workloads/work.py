@@ -7,10 +7,11 @@ inside attention are its exponentials only, because its few adds never bind on a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+from specfiles.frozen import dataclass
 
 if TYPE_CHECKING:
     from workloads.dtypes import DtypeLike, Size
@@ -35,7 +36,7 @@ KV = (Role.KV_READ, Role.KV_WRITE)
 LINKS = (Role.WIRE, Role.HOST, Role.DISK)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Traffic:
     """One tensor's bytes moved by one execution of an operator."""
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 
 from specfiles.errors import InputError
+from workloads import families
 from workloads.blocks import MlpBlock
 from workloads.catalogue import MODELS, _names, agrees, load_model
 from workloads.dtypes import Precision
-from workloads.families import FAMILIES
+from workloads.families import FAMILIES, READERS
 from workloads.phases import (
     Setting,
     active_parameters,
@@ -67,6 +70,13 @@ def test_experts_that_a_token_does_not_meet_are_not_active() -> None:
     assert active_parameters(oss) - active_parameters(oss, "without embeddings") == 2 * table
     dense = load_model("Llama-3.1-8B").model
     assert active_parameters(dense) == parameters(dense)
+
+
+def test_the_table_of_readers_names_every_family_where_it_is() -> None:
+    modules = {
+        m.name: import_module(f"{families.__name__}.{m.name}") for m in iter_modules(families.__path__)
+    }
+    assert {name: tuple(m.FAMILY) for name, m in modules.items() if hasattr(m, "FAMILY")} == READERS
 
 
 def test_every_family_has_a_shipped_model() -> None:

@@ -1,57 +1,65 @@
 """What layers are made of: one file per kind of block, each a record of shapes that knows its operators."""
 
-from workloads.blocks.attention import AttentionBlock
-from workloads.blocks.base import RMS_NORM, Block, NormShape, Part, Place
-from workloads.blocks.condition import FinalModulation, NoiseLevel
-from workloads.blocks.delta import DeltaBlock, GatedAttentionBlock
-from workloads.blocks.encoder import CrossAttentionBlock, EncoderAttentionBlock, RelativePositions, Sparsity
-from workloads.blocks.ends import EmbeddingNorm, FinalNorm, Head, Pooler, PositionTable, TokenTable, TypeTable
-from workloads.blocks.kernel import KernelAttentionBlock
-from workloads.blocks.linformer import LinformerBlock
-from workloads.blocks.mamba import Mamba2Block, MambaBlock
-from workloads.blocks.mla import Indexer, MlaBlock
-from workloads.blocks.mlp import MlpBlock
-from workloads.blocks.moe import MoeBlock
-from workloads.blocks.rwkv import ChannelMixBlock, TimeMixBlock
-from workloads.blocks.rwkv_heads import EagleBlock, FinchBlock, GooseBlock
-from workloads.blocks.vision import ClassToken, PatchEmbedding, PatchMerger
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "RMS_NORM",
-    "AttentionBlock",
-    "Block",
-    "ChannelMixBlock",
-    "ClassToken",
-    "CrossAttentionBlock",
-    "DeltaBlock",
-    "EagleBlock",
-    "EmbeddingNorm",
-    "EncoderAttentionBlock",
-    "FinalModulation",
-    "FinalNorm",
-    "FinchBlock",
-    "GatedAttentionBlock",
-    "GooseBlock",
-    "Head",
-    "Indexer",
-    "KernelAttentionBlock",
-    "LinformerBlock",
-    "Mamba2Block",
-    "MambaBlock",
-    "MlaBlock",
-    "MlpBlock",
-    "MoeBlock",
-    "NoiseLevel",
-    "NormShape",
-    "Part",
-    "PatchEmbedding",
-    "PatchMerger",
-    "Place",
-    "Pooler",
-    "PositionTable",
-    "RelativePositions",
-    "Sparsity",
-    "TimeMixBlock",
-    "TokenTable",
-    "TypeTable",
-]
+from specfiles.lazy import names_of
+
+if TYPE_CHECKING:
+    from workloads.blocks.attention import AttentionBlock as AttentionBlock
+    from workloads.blocks.base import RMS_NORM as RMS_NORM
+    from workloads.blocks.base import Block as Block
+    from workloads.blocks.base import NormShape as NormShape
+    from workloads.blocks.base import Part as Part
+    from workloads.blocks.base import Place as Place
+    from workloads.blocks.condition import FinalModulation as FinalModulation
+    from workloads.blocks.condition import NoiseLevel as NoiseLevel
+    from workloads.blocks.delta import DeltaBlock as DeltaBlock
+    from workloads.blocks.delta import GatedAttentionBlock as GatedAttentionBlock
+    from workloads.blocks.encoder import CrossAttentionBlock as CrossAttentionBlock
+    from workloads.blocks.encoder import EncoderAttentionBlock as EncoderAttentionBlock
+    from workloads.blocks.encoder import RelativePositions as RelativePositions
+    from workloads.blocks.encoder import Sparsity as Sparsity
+    from workloads.blocks.ends import EmbeddingNorm as EmbeddingNorm
+    from workloads.blocks.ends import FinalNorm as FinalNorm
+    from workloads.blocks.ends import Head as Head
+    from workloads.blocks.ends import Pooler as Pooler
+    from workloads.blocks.ends import PositionTable as PositionTable
+    from workloads.blocks.ends import TokenTable as TokenTable
+    from workloads.blocks.ends import TypeTable as TypeTable
+    from workloads.blocks.kernel import KernelAttentionBlock as KernelAttentionBlock
+    from workloads.blocks.linformer import LinformerBlock as LinformerBlock
+    from workloads.blocks.mamba import Mamba2Block as Mamba2Block
+    from workloads.blocks.mamba import MambaBlock as MambaBlock
+    from workloads.blocks.mla import Indexer as Indexer
+    from workloads.blocks.mla import MlaBlock as MlaBlock
+    from workloads.blocks.mlp import MlpBlock as MlpBlock
+    from workloads.blocks.moe import MoeBlock as MoeBlock
+    from workloads.blocks.rwkv import ChannelMixBlock as ChannelMixBlock
+    from workloads.blocks.rwkv import TimeMixBlock as TimeMixBlock
+    from workloads.blocks.rwkv_heads import EagleBlock as EagleBlock
+    from workloads.blocks.rwkv_heads import FinchBlock as FinchBlock
+    from workloads.blocks.rwkv_heads import GooseBlock as GooseBlock
+    from workloads.blocks.vision import ClassToken as ClassToken
+    from workloads.blocks.vision import PatchEmbedding as PatchEmbedding
+    from workloads.blocks.vision import PatchMerger as PatchMerger
+
+__getattr__ = names_of(
+    __name__,
+    {
+        "attention": ("AttentionBlock",),
+        "base": ("Block", "NormShape", "Part", "Place", "RMS_NORM"),
+        "condition": ("FinalModulation", "NoiseLevel"),
+        "delta": ("DeltaBlock", "GatedAttentionBlock"),
+        "encoder": ("CrossAttentionBlock", "EncoderAttentionBlock", "RelativePositions", "Sparsity"),
+        "ends": ("EmbeddingNorm", "FinalNorm", "Head", "Pooler", "PositionTable", "TokenTable", "TypeTable"),
+        "kernel": ("KernelAttentionBlock",),
+        "linformer": ("LinformerBlock",),
+        "mamba": ("Mamba2Block", "MambaBlock"),
+        "mla": ("Indexer", "MlaBlock"),
+        "mlp": ("MlpBlock",),
+        "moe": ("MoeBlock",),
+        "rwkv": ("ChannelMixBlock", "TimeMixBlock"),
+        "rwkv_heads": ("EagleBlock", "FinchBlock", "GooseBlock"),
+        "vision": ("ClassToken", "PatchEmbedding", "PatchMerger"),
+    },
+)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from specfiles.frozen import dataclass
 from workloads.operators import Gemm, Norm, Operator
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Block(ABC):
 
     branch: ClassVar[str] = ""  # of the residual stream: names its norm, its residual and its collective
     prefix: ClassVar[str] = ""  # of its operators' names; the branch where it is empty
+    spreads: ClassVar[bool] = False  # has parts that devices can share out whole: experts
 
     @abstractmethod
     def parts(self, place: Place) -> Iterator[Part]:
@@ -80,6 +81,10 @@ class Block(ABC):
 
     def unsplit(self, devices: int) -> Iterator[str]:
         """What of it that many devices cannot share evenly, as 'has 28 attention heads, which ...'."""
+        return iter(())
+
+    def unspread(self, setting: Setting) -> Iterator[str]:
+        """What of it the devices of a setting cannot share out whole, in the same words."""
         return iter(())
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from specfiles.frozen import dataclass
 from workloads.blocks.attention import AttentionBlock
 from workloads.blocks.base import RMS_NORM, Block, Part, Place, indivisible
 from workloads.blocks.mamba import convolution, single_step

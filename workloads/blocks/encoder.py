@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from specfiles.frozen import dataclass
 from workloads.blocks.base import Block, Part, Place, indivisible
 from workloads.dtypes import bytes_per_element
 from workloads.operators import Attention, Gemm, KvAppend, Operator, RelativeBias, Rope, SparseAttention

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from specfiles.frozen import dataclass
 from workloads.blocks.base import Block, Part, Place, indivisible
 from workloads.blocks.mlp import MlpBlock
 from workloads.operators import (
@@ -32,6 +32,7 @@ class MoeBlock(Block):
 
     branch: ClassVar[str] = "mlp"
     prefix: ClassVar[str] = "moe"
+    spreads: ClassVar[bool] = True
 
     experts: int
     top_k: int

@@ -2,49 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from specfiles.errors import InputError, nearest
 from workloads.config import Config
-from workloads.families import (
-    alibi,
-    diffusion,
-    encoders,
-    gpt,
-    hybrid,
-    kernel,
-    latent,
-    llama,
-    parallel,
-    recurrent,
-    t5,
-    varied,
-    vision,
-)
 from workloads.model import Model
 
-FAMILIES: dict[str, Callable[[Config], Model]] = {
-    **llama.FAMILY,
-    **gpt.FAMILY,
-    **recurrent.FAMILY,
-    **hybrid.FAMILY,
-    **encoders.FAMILY,
-    **t5.FAMILY,
-    **diffusion.FAMILY,
-    **parallel.FAMILY,
-    **alibi.FAMILY,
-    **latent.FAMILY,
-    **varied.FAMILY,
-    **kernel.FAMILY,
+# Module -> the values of `model_type` that it reads, whose functions are its FAMILY. A module is imported
+# when one of them is asked for.
+READERS: dict[str, tuple[str, ...]] = {
+    "llama": (
+        "llama",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "phi3",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "glm",
+        "glm4",
+        "mixtral",
+        "phimoe",
+        "olmoe",
+        "qwen2_moe",
+        "qwen3_moe",
+        "glm4_moe",
+        "minimax_m2",
+        "gpt_oss",
+    ),
+    "gpt": ("gpt2", "opt"),
+    "recurrent": ("mamba", "mamba2", "rwkv", "rwkv5", "rwkv6", "rwkv7"),
+    "hybrid": ("nemotron_h", "jamba", "qwen3_5_text", "qwen3_next", "qwen3_5_moe_text"),
+    "encoders": ("bert", "roberta", "longformer", "big_bird", "linformer", "distilbert"),
+    "t5": ("t5", "switch_transformers"),
+    "diffusion": ("llada", "sedd"),
+    "parallel": ("gptj", "gpt_neox", "phi", "falcon"),
+    "alibi": ("bloom", "mpt"),
+    "latent": ("deepseek_v2", "deepseek_v3", "kimi_k2", "deepseek_v32", "glm_moe_dsa"),
+    "varied": ("llama4_text", "dbrx", "nemotron-nas", "mobilellm"),
+    "kernel": ("linear_attention",),
 }
+FAMILIES = {kind: module for module, kinds in READERS.items() for kind in kinds}
 
 
 UNCOUNTED = {
     "deepseek_v4": "compresses its cache by layers and mixes residual streams, which is not counted yet"
 }
 TRACE = "trace its module with --from-module MODULE:FUNCTION"
+
+
+def _module(name: str) -> Any:
+    return import_module(f"workloads.families.{name}")
 
 
 def decoder_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -76,7 +88,7 @@ def build(config: Config, name: str) -> Model:
     kind = config.text("model_type", default="")
     if kind not in FAMILIES:
         raise _unknown(config.origin, kind)
-    model = FAMILIES[kind](config)
-    if kind in vision.TOWERS and tower is not None:
+    model: Model = _module(FAMILIES[kind]).FAMILY[kind](config)
+    if tower is not None and kind in (vision := _module("vision")).TOWERS:
         model = vision.behind_tower(model, whole.nested("vision_config"))
     return replace(model, name=name)

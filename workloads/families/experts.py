@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from workloads.blocks import Block, MlpBlock, MoeBlock
+from workloads import blocks  # for MoeBlock, which models without experts do not load
+from workloads.blocks import Block, MlpBlock
 from workloads.config import Config
 from workloads.families.common import activation
 
@@ -38,7 +39,7 @@ def gpt_oss(config: Config, layers: int) -> list[Block]:
     count = config.size("num_local_experts", default=128)
     top_k = _top_k(config, "num_local_experts", count, 4)
     width = config.size("intermediate_size")
-    return [MoeBlock(count, top_k, width, bias=True, router_bias=True)] * layers
+    return [blocks.MoeBlock(count, top_k, width, bias=True, router_bias=True)] * layers
 
 
 def qwen(config: Config, layers: int) -> list[Block]:
@@ -102,11 +103,11 @@ def _experts(
     top_k: int = 2,
     shared: MlpBlock | None = None,
     shared_gate: bool = False,
-) -> MoeBlock:
+) -> blocks.MoeBlock:
     count = config.size(*names, default=default)
     chosen = _top_k(config, names[0], count, top_k)
     act = activation(config, "hidden_act", default="silu")
-    return MoeBlock(count, chosen, config.size(width), act, shared=shared, shared_gate=shared_gate)
+    return blocks.MoeBlock(count, chosen, config.size(width), act, shared=shared, shared_gate=shared_gate)
 
 
 def _top_k(config: Config, name: str, experts: int, default: int) -> int:

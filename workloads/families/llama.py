@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from specfiles.frozen import dataclass
 from workloads.blocks import RMS_NORM, AttentionBlock, Block, MlpBlock, NormShape
 from workloads.config import Config
 from workloads.families import experts

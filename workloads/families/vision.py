@@ -6,9 +6,10 @@ A tower is known by its decoder's family; images are of the size whose positions
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from specfiles.errors import InputError
+from specfiles.frozen import dataclass
 from workloads.architectures import Seeing
 from workloads.blocks import (
     Block,

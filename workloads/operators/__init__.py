@@ -1,100 +1,72 @@
 """One small class per operator kind; each knows its work and its parameters."""
 
-from workloads.operators.attention import Attention
-from workloads.operators.base import Operator
-from workloads.operators.bias import RelativeBias
-from workloads.operators.changed import Changed
-from workloads.operators.collective import AllReduce, AllToAll, Collective, Send
-from workloads.operators.elementwise import Activation, Norm, Residual, Rope
-from workloads.operators.features import FeatureMap
-from workloads.operators.gemm import Gemm, GroupedGemm
-from workloads.operators.index import IndexScores
-from workloads.operators.linear import GatedDelta, LinearAttention
-from workloads.operators.memory import Copy, Embedding, KvAppend
-from workloads.operators.modulation import Modulation
-from workloads.operators.positions import PositionProjection
-from workloads.operators.routed import RoutedExperts, RoutedLayer
-from workloads.operators.routing import Combine, Permute, TopK
-from workloads.operators.rwkv import TokenShift, Wkv
-from workloads.operators.rwkv_heads import DeltaWkv, MatrixWkv
-from workloads.operators.sampling import Sampling
-from workloads.operators.sparse import SparseAttention
-from workloads.operators.ssm import CausalConv, SelectiveScan, Ssd
+from typing import TYPE_CHECKING
 
-KINDS: tuple[type[Operator], ...] = (
-    Gemm,
-    Attention,
-    Norm,
-    Rope,
-    Activation,
-    Residual,
-    Embedding,
-    KvAppend,
-    Sampling,
-    AllReduce,
-    CausalConv,
-    SelectiveScan,
-    Ssd,
-    LinearAttention,
-    GatedDelta,
-    TokenShift,
-    Wkv,
-    MatrixWkv,
-    DeltaWkv,
-    SparseAttention,
-    RelativeBias,
-    AllToAll,
-    Send,
-    GroupedGemm,
-    TopK,
-    Permute,
-    Combine,
-    IndexScores,
-    Collective,
-    RoutedExperts,
-    Modulation,
-    FeatureMap,
-    PositionProjection,
-    Copy,
+from specfiles.lazy import names_of
+
+if TYPE_CHECKING:
+    from workloads.operators.attention import Attention as Attention
+    from workloads.operators.base import Operator as Operator
+    from workloads.operators.bias import RelativeBias as RelativeBias
+    from workloads.operators.changed import Changed as Changed
+    from workloads.operators.collective import AllReduce as AllReduce
+    from workloads.operators.collective import AllToAll as AllToAll
+    from workloads.operators.collective import Collective as Collective
+    from workloads.operators.collective import Send as Send
+    from workloads.operators.elementwise import Activation as Activation
+    from workloads.operators.elementwise import Norm as Norm
+    from workloads.operators.elementwise import Residual as Residual
+    from workloads.operators.elementwise import Rope as Rope
+    from workloads.operators.features import FeatureMap as FeatureMap
+    from workloads.operators.gemm import Gemm as Gemm
+    from workloads.operators.gemm import GroupedGemm as GroupedGemm
+    from workloads.operators.index import IndexScores as IndexScores
+    from workloads.operators.kinds import KINDS as KINDS
+    from workloads.operators.linear import GatedDelta as GatedDelta
+    from workloads.operators.linear import LinearAttention as LinearAttention
+    from workloads.operators.memory import Copy as Copy
+    from workloads.operators.memory import Embedding as Embedding
+    from workloads.operators.memory import KvAppend as KvAppend
+    from workloads.operators.modulation import Modulation as Modulation
+    from workloads.operators.positions import PositionProjection as PositionProjection
+    from workloads.operators.routed import RoutedExperts as RoutedExperts
+    from workloads.operators.routed import RoutedLayer as RoutedLayer
+    from workloads.operators.routing import Combine as Combine
+    from workloads.operators.routing import Permute as Permute
+    from workloads.operators.routing import TopK as TopK
+    from workloads.operators.rwkv import TokenShift as TokenShift
+    from workloads.operators.rwkv import Wkv as Wkv
+    from workloads.operators.rwkv_heads import DeltaWkv as DeltaWkv
+    from workloads.operators.rwkv_heads import MatrixWkv as MatrixWkv
+    from workloads.operators.sampling import Sampling as Sampling
+    from workloads.operators.sparse import SparseAttention as SparseAttention
+    from workloads.operators.ssm import CausalConv as CausalConv
+    from workloads.operators.ssm import SelectiveScan as SelectiveScan
+    from workloads.operators.ssm import Ssd as Ssd
+
+__getattr__ = names_of(
+    __name__,
+    {
+        "attention": ("Attention",),
+        "base": ("Operator",),
+        "bias": ("RelativeBias",),
+        "changed": ("Changed",),
+        "collective": ("AllReduce", "AllToAll", "Collective", "Send"),
+        "elementwise": ("Activation", "Norm", "Residual", "Rope"),
+        "features": ("FeatureMap",),
+        "gemm": ("Gemm", "GroupedGemm"),
+        "index": ("IndexScores",),
+        "kinds": ("KINDS",),
+        "linear": ("GatedDelta", "LinearAttention"),
+        "memory": ("Copy", "Embedding", "KvAppend"),
+        "modulation": ("Modulation",),
+        "positions": ("PositionProjection",),
+        "routed": ("RoutedExperts", "RoutedLayer"),
+        "routing": ("Combine", "Permute", "TopK"),
+        "rwkv": ("TokenShift", "Wkv"),
+        "rwkv_heads": ("DeltaWkv", "MatrixWkv"),
+        "sampling": ("Sampling",),
+        "sparse": ("SparseAttention",),
+        "ssm": ("CausalConv", "SelectiveScan", "Ssd"),
+    },
 )
-
-__all__ = [
-    "KINDS",
-    "Activation",
-    "AllReduce",
-    "AllToAll",
-    "Attention",
-    "CausalConv",
-    "Changed",
-    "Collective",
-    "Combine",
-    "Copy",
-    "DeltaWkv",
-    "Embedding",
-    "FeatureMap",
-    "GatedDelta",
-    "Gemm",
-    "GroupedGemm",
-    "IndexScores",
-    "KvAppend",
-    "LinearAttention",
-    "MatrixWkv",
-    "Modulation",
-    "Norm",
-    "Operator",
-    "Permute",
-    "PositionProjection",
-    "RelativeBias",
-    "Residual",
-    "Rope",
-    "RoutedExperts",
-    "RoutedLayer",
-    "Sampling",
-    "SelectiveScan",
-    "Send",
-    "SparseAttention",
-    "Ssd",
-    "TokenShift",
-    "TopK",
-    "Wkv",
-]

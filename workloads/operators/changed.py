@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
+from specfiles.frozen import dataclass
 from workloads.operators.base import Operator
 from workloads.work import Work
 

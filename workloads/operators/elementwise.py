@@ -7,9 +7,9 @@ beside the neighbour's matrix product, so that in a lower bound only their weigh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from specfiles.frozen import dataclass
 from workloads.dtypes import bytes_per_element
 from workloads.operators.base import Operator
 from workloads.work import Role, Traffic, Work

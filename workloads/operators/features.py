@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from specfiles.frozen import dataclass
 from workloads.dtypes import bytes_per_element
 from workloads.operators.base import Operator
 from workloads.operators.elementwise import stream

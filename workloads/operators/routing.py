@@ -5,9 +5,9 @@ Fused into the grouped products (`fused`), rows are gathered and summed by the k
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from specfiles.frozen import dataclass
 from workloads.dtypes import bytes_per_element
 from workloads.operators.base import Operator
 from workloads.operators.elementwise import stream

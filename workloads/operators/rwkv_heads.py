@@ -6,9 +6,9 @@ meet in pairs, and a single position on the vector units. States are kept in fp3
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from specfiles.frozen import dataclass
 from workloads.dtypes import bytes_per_element
 from workloads.operators.base import Operator
 from workloads.operators.recurrence import by_form, carried, chunk_pairs
