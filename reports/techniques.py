@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from reports import terminal
 from reports.units import text
 from workloads.convention import CONVENTIONS
+from workloads.techniques.serving import SERVING
 
 if TYPE_CHECKING:
     from workloads.techniques.base import Technique
+    from workloads.techniques.serving import ServingMethod
 
 FACTS = ("level", "category", "paper", "removes", "adds", "needs", "quality")
 
@@ -28,6 +30,7 @@ def record(technique: type[Technique]) -> dict[str, Any]:
         "decides": "; ".join(technique.decides()),
         "assumes": ", ".join(technique.assumed),
         "counted": technique.counted(CONVENTIONS["fused"]),
+        "applied_by": f"--with {technique.name}",
         "parameters": [
             {
                 "name": option.name,
@@ -40,6 +43,25 @@ def record(technique: type[Technique]) -> dict[str, Any]:
     }
 
 
+def serving_record(method: ServingMethod) -> dict[str, Any]:
+    """The same of a method of serving, which has no parameters here."""
+    return {
+        "name": method.name,
+        "aliases": list(method.aliases),
+        "variants": {},
+        "summary": method.summary,
+        "level": "system",
+        "category": "serving",
+        **{fact: getattr(method, fact) for fact in FACTS if hasattr(method, fact)},
+        "quality": "exact",
+        "decides": "how requests share an engine",
+        "assumes": "",
+        "counted": False,
+        "applied_by": f"roofline serve {method.option}",
+        "parameters": [],
+    }
+
+
 def _allowed(metadata: Any) -> str:
     if metadata["among"]:
         return ", ".join(metadata["among"])
@@ -47,8 +69,8 @@ def _allowed(metadata: Any) -> str:
 
 
 def listing(techniques: Sequence[type[Technique]], format: str) -> str:
-    """Every technique: name, level, category, quality, paper."""
-    records = [record(technique) for technique in techniques]
+    """Every technique and method of serving: name, level, category, quality, paper."""
+    records = [*map(record, techniques), *map(serving_record, SERVING)]
     if format == "json":
         return json.dumps(records, indent=1)
     columns: dict[str, tuple[str, terminal.Format]] = {
@@ -58,7 +80,10 @@ def listing(techniques: Sequence[type[Technique]], format: str) -> str:
         "quality": ("output", text),
         "paper": ("paper", text),
     }
-    return terminal.table(records, columns) + f"{len(records)} techniques; `roofline techniques show NAME`.\n"
+    return terminal.table(records, columns) + (
+        f"{len(techniques)} techniques, and {len(SERVING)} methods that `roofline serve` applies; "
+        "`roofline techniques show NAME`.\n"
+    )
 
 
 def _said(found: dict[str, Any], name: str) -> str:
@@ -82,6 +107,9 @@ def book(techniques: Sequence[type[Technique]]) -> str:
             at = (technique.level, technique.category)
             lines += ["", f"## {at[0].capitalize()} level: {at[1]}"]
         lines += ["", page(technique).replace("# ", "### ", 1).rstrip()]
+    lines += ["", "## System level: serving"]
+    for method in SERVING:
+        lines += ["", serving_page(method).replace("# ", "### ", 1).rstrip()]
     return "\n".join([*lines, ""])
 
 
@@ -104,3 +132,13 @@ def page(technique: type[Technique]) -> str:
         ]
     example = technique().told()  # with every default spelt out
     return "\n".join([*lines, "", f"`roofline predict MODEL --hw HW --with {example}`", ""])
+
+
+def serving_page(method: ServingMethod) -> str:
+    """One method of serving as Markdown."""
+    found = serving_record(method)
+    lines = [f"# {found['name']}", "", found["summary"], ""]
+    lines += [f"- **{fact}**: {found[fact]}" for fact in FACTS]
+    lines += [f"- **also called**: {', '.join(found['aliases'])}"]
+    command = f"roofline serve MODEL --hw HW --workload SPEC.yaml {method.option}"
+    return "\n".join([*lines, "", f"`{command}` ([serving](serving.md))", ""])

@@ -58,6 +58,7 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "energy_j": ("energy", lambda v: si(v, "J")),
     "bound": ("bound by", text),
 }
+VISIBLE = 0.005
 TOO_MUCH = "*"  # behind memory that the device has not
 
 
@@ -95,12 +96,17 @@ def as_text(found: WhatIf, quality: str = "retrained", top: int = 10) -> str:
             more = f"; {len(rows) - len(shown)} more with --top" if len(rows) > len(shown) else ""
             parts.append(terminal.table(shown, COLUMNS, f"{LABELS[label]} ({label}){more}"))
             parts.append("".join(f"- {row['named']}: {row['why']}\n" for row in shown) + "\n")
-    if data["counted"]:
-        rows = [_row(record, f"without {record['name']}") for record in data["counted"]]
+    rows = [_row(r, f"without {r['name']}") for r in data["counted"] if _tells(r, data["baseline"])]
+    if rows:
         parts.append(terminal.table(rows, COLUMNS, "counted already: what it would be without"))
         parts.append("".join(f"- {row['name']}: {row['why']}\n" for row in rows) + "\n")
     lines = [f"- {name}: {reason}" for name, reason in data["not_applicable"].items()]
     return "".join(parts) + "\n".join([*(["not applicable:"] if lines else []), *lines, ""])
+
+
+def _tells(record: dict[str, Any], baseline: dict[str, Any]) -> bool:
+    """Whether a record without a technique shows a difference in the digits that are printed."""
+    return any(abs(record[name] / baseline[name] - 1) > VISIBLE for name in ("time_s", "memory_bytes"))
 
 
 def _shown(outcomes: Sequence[dict[str, Any]], top: int) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hwspecs.serving import BY_HAND, fits, overheads_for
 from roofline.predict import Row
 from roofline.times import Times
+from specfiles.errors import InputError
 from workloads.work import Work
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ def with_waits(each: Pass, rows: list[Row], limits: Ceilings) -> list[Row]:
     """
     if not each.setting.convention.launches or each.launch != "each" or limits.launch_s or limits.constants:
         return rows
+    if limits.processors is None:
+        raise InputError(
+            f"{limits.device} is no GPU, and what hosts take to launch kernels was measured on GPUs; "
+            "leave out --without cuda-graphs."
+        )
     kernels = sum(row.count for row in rows if not row.work.fused) / each.times
     busy_s = sum(row.total_s for row in rows) / each.times
     wait_s = max(0.0, kernels * assumed().each_s - busy_s)

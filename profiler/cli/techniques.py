@@ -29,6 +29,7 @@ def techniques_list(format: str) -> None:
 def techniques_show(name: str) -> None:
     """One technique: what it removes, what it adds, what it needs, its parameters."""
     from reports import techniques as render
-    from workloads.techniques.registry import find
+    from workloads.techniques.registry import find, serving_method
 
-    emit(render.page(find(name)), None)
+    method = serving_method(name)
+    emit(render.serving_page(method) if method else render.page(find(name)), None)

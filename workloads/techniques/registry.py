@@ -13,9 +13,21 @@ from typing import Any, get_type_hints
 from specfiles.errors import InputError, choose, plain
 from workloads import techniques
 from workloads.techniques.base import Technique
+from workloads.techniques.serving import SERVING, ServingMethod
 
 SHARED = frozenset(
-    {"base", "branches", "changes", "compose", "counted", "decoding", "registry", "requests", "streaming"}
+    {
+        "base",
+        "branches",
+        "changes",
+        "compose",
+        "counted",
+        "decoding",
+        "registry",
+        "requests",
+        "serving",
+        "streaming",
+    }
 )  # modules that hold no technique
 
 
@@ -44,17 +56,14 @@ def _classes() -> Iterator[type[Technique]]:
             )
 
 
-# Methods that decide about many requests at once, and how they are asked for.
-SERVING = {
-    ("continuous-batching", "in-flight-batching", "orca"): "--batching continuous",
-    ("chunked-prefill", "sarathi", "stall-free-batching"): "--batching chunked",
-    ("disaggregation", "splitwise", "distserve", "prefill-decode-disaggregation"): "--readers N",
-}
-
-
 def find(name: str) -> type[Technique]:
     """The technique of a name, alias or variant; an InputError lists the nearest."""
     return _named(name)[0]
+
+
+def serving_method(name: str) -> ServingMethod | None:
+    """The method of serving of a name or alias."""
+    return next((m for m in SERVING if spoken(name) in map(spoken, (m.name, *m.aliases))), None)
 
 
 def _named(name: str) -> tuple[type[Technique], Mapping[str, Any]]:
@@ -62,12 +71,11 @@ def _named(name: str) -> tuple[type[Technique], Mapping[str, Any]]:
     found = names().get(spoken(name))
     if found is not None:
         return found
-    for methods, instead in SERVING.items():
-        if spoken(name) in map(spoken, methods):
-            raise InputError(
-                f"{methods[0]} is a method of serving, no technique of one request: "
-                f"ask `roofline serve` with {instead}."
-            )
+    if (method := serving_method(name)) is not None:
+        raise InputError(
+            f"{method.name} is a method of serving, no technique of one request: "
+            f"ask `roofline serve` with {method.option}."
+        )
     every = [called for t in known().values() for called in (t.name, *t.aliases, *t.variants)]
     raise choose(name, every, "technique", do="`roofline techniques list` shows all.")
 

@@ -246,6 +246,9 @@ def test_a_device_whose_processors_nobody_knows_is_told() -> None:
     asked = replace(DECODE, setting=Setting(convention=lacking(FUSED, ["flash-decoding"])))
     with pytest.raises(InputError, match="TPU-v4 is no GPU whose file states its processors"):
         predict(asked, load_device("tpu_v4"))
+    asked = replace(DECODE, setting=Setting(convention=lacking(FUSED, ["cuda-graphs"])))
+    with pytest.raises(InputError, match="TPU-v4 is no GPU, and what hosts take to launch kernels"):
+        predict(asked, load_device("tpu_v4"))
 
 
 def test_whatif_tells_what_the_baseline_has_and_ranks_what_it_lacks() -> None:

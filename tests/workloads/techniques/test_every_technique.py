@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from reports.techniques import book
+from profiler.cli.techniques import command
+from reports.techniques import book, listing
 from roofline.scenario import Scenario
 from roofline.whatif import whatif
 from specfiles.errors import InputError
@@ -137,6 +140,15 @@ def test_methods_of_serving_are_answered_by_name(name: str) -> None:
     said = r"is a method of serving, no technique of one request: ask `roofline serve` with --"
     with pytest.raises(InputError, match=said):
         parse(name)
+
+
+def test_methods_of_serving_are_listed_and_have_a_page() -> None:
+    listed = {entry["name"]: entry for entry in json.loads(listing(list(known().values()), "json"))}
+    assert set(listed) == {*known(), "continuous-batching", "chunked-prefill", "disaggregation"}
+    assert all(set(entry) == set(listed["eagle"]) for entry in listed.values())
+    shown = CliRunner().invoke(command, ["show", "Sarathi"]).output
+    assert "--batching chunked" in shown
+    assert shown.replace("# chunked", "### chunked", 1).rstrip() in book(list(known().values()))
 
 
 @pytest.mark.parametrize("name", known())
