@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from profiler.cli.options import FILE, progress
+from profiler.cli.options import FILE, MEASUREMENTS, progress
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("calibrate")
-@click.argument("measurements", type=FILE, nargs=-1, required=True)
+@click.argument("measurements", type=MEASUREMENTS, nargs=-1, required=True)
 @click.option("--hw", help="Device name, alias or YAML file; a campaign knows its own.")
 @click.option(
     "-o",

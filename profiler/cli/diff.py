@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from profiler.cli.options import FILE, emit, format_option, one_of, output_file
+from profiler.cli.options import RUN, emit, format_option, one_of, output_file
 from specfiles.errors import InputError
 
 
 @click.command("diff")
-@click.argument("before", type=FILE, metavar="RUN_A")
-@click.argument("after", type=FILE, metavar="RUN_B")
+@click.argument("before", type=RUN, metavar="RUN_A")
+@click.argument("after", type=RUN, metavar="RUN_B")
 @click.option("--by", default="operator", show_default=True, help="operator (and layer) | kernel")
 @click.option("--fail-above", help="Exit 1 where RUN_B is slower by more than this: 5% or 0.05.")
 @click.option(

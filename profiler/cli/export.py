@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from profiler.cli.options import FIDELITY, FILE, known_fidelity
+from profiler.cli.options import FIDELITY, FILE, RUN, known_fidelity
 
 
 @click.command("export")
-@click.argument("subject", type=FILE, metavar="RUN|TRACE")
+@click.argument("subject", type=RUN, metavar="RUN|TRACE")
 @click.option("-o", "--output-file", "out", type=FILE, required=True, help=".json, .json.gz or .parquet")
 @click.option("--hw", help="Device to predict for; by default the run's own, if it is known.")
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)

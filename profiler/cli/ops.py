@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from profiler.cli.options import FIDELITY, FILE, hardware, known_fidelity
+from profiler.cli.options import FIDELITY, FILE, TABLE, hardware, known_fidelity
 
 
 @click.command("ops")
-@click.argument("table", type=FILE)
+@click.argument("table", type=TABLE)
 @hardware
 @click.option("-o", "--output-file", "out", type=FILE, required=True, help="CSV or Parquet to write.")
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)

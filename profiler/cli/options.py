@@ -11,10 +11,36 @@ from typing import Any
 import click
 
 from specfiles.errors import InputError
+from specfiles.reading import exists
 
 FIDELITY = "datasheet | measured | calibrated | corrected"
 FILE = click.Path(path_type=Path)
 Command = Callable[..., Any]
+
+
+class Present(click.ParamType[Path]):
+    """A file or folder to read: looked for before anything that reads it is loaded."""
+
+    name = "path"
+
+    def __init__(self, missing: str) -> None:
+        self.missing = missing  # the sentence behind the path; its {} are the path
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path; an InputError where nothing is there."""
+        path = Path(value)
+        if not exists(path, Path.exists):
+            raise InputError(f"{path}: {self.missing.replace('{}', str(path))}")
+        return path
+
+
+TRACE = Present("no such file.")
+RUN = Present(
+    "no such run folder or file; `roofline profile MODEL -o {}` makes a run, "
+    "`roofline import TRACE... -o {}` one of traces."
+)
+TABLE = Present("no such file; give a CSV or Parquet table of operators.")
+MEASUREMENTS = Present("no such file or folder; give a table or the folder of a campaign.")
 
 model_argument = click.argument("model", metavar="MODEL")
 hardware = click.option("--hw", required=True, help="Device name, alias or YAML file.")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from profiler.cli.options import FILE
+from profiler.cli.options import FILE, RUN
 
 
 @click.command("report")
-@click.argument("subjects", nargs=-1, required=True, type=FILE, metavar="RUN|PREDICTION...")
+@click.argument("subjects", nargs=-1, required=True, type=RUN, metavar="RUN|PREDICTION...")
 @click.option(
     "-o", "--output-file", "out", type=FILE, default=Path("report.html"), show_default=True, help="HTML."
 )

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from profiler.cli.options import FIDELITY, FILE, emit, format_option, known_fidelity, one_of, output_file
+from profiler.cli.options import FIDELITY, RUN, emit, format_option, known_fidelity, one_of, output_file
 
 
 @click.command("show")
-@click.argument("subject", type=FILE, metavar="RUN|TRACE")
+@click.argument("subject", type=RUN, metavar="RUN|TRACE")
 @click.option(
     "--by", default="operator", show_default=True, help="operator | kernel | layer | phase | stream | kind"
 )

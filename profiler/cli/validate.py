@@ -10,7 +10,7 @@ import click
 
 from profiler.cli.options import (
     FIDELITY,
-    FILE,
+    RUN,
     emit,
     format_option,
     known_fidelity,
@@ -21,7 +21,7 @@ from specfiles.errors import InputError
 
 
 @click.command("validate")
-@click.argument("run", type=FILE, metavar="RUN|TABLE")
+@click.argument("run", type=RUN, metavar="RUN|TABLE")
 @click.option("--hw", help="Device name, alias or YAML file; a table of TTFT and TPOT names its own.")
 @click.option(
     "--fidelity", multiple=True, help=f"{FIDELITY}, repeatable; by default all that the device has."

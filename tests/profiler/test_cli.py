@@ -411,14 +411,14 @@ def test_an_interrupted_command_leaves_no_half_file(
 HEAVY = ["torch", "transformers", "pandas", "pyarrow", "plotly", "matplotlib", "numpy", "pydantic", "typer"]
 
 
-def imported(*words: str) -> set[str]:
+def imported(*words: str, ends: int = 0) -> set[str]:
     """The heavy packages that a command imports, in a process of its own."""
     code = (
         "import sys\n"
         f"sys.argv = {['roofline', *words]!r}\n"
         "from profiler.cli import main\n"
         "try:\n    main()\n"
-        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        f"except SystemExit as end:\n    assert (end.code or 0) == {ends}, end.code\n"
         f"print('\\n' + ' '.join(m for m in {HEAVY!r} if m in sys.modules))"
     )
     ended = subprocess.run(
@@ -440,6 +440,23 @@ def imported(*words: str) -> set[str]:
 )
 def test_a_prediction_imports_nothing_heavy(words: tuple[str, ...]) -> None:
     assert imported(*words) == set()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("import", "absent", "-o", "run"),
+        *((command, "absent") for command in ("show", "report")),
+        ("diff", "absent", "absent"),
+        ("export", "absent", "-o", "a.json"),
+        ("validate", "absent", *H100),
+        ("ops", "absent", *H100, "-o", "out.csv"),
+        ("calibrate", "absent", *H100, "-o", "out.yaml"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_what_is_not_there_is_told_before_anything_heavy_is_loaded(words: tuple[str, ...]) -> None:
+    assert imported(*words, ends=2) == set()
 
 
 def test_a_table_does_import_pandas(tmp_path: Path) -> None:
