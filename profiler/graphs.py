@@ -48,11 +48,12 @@ class GraphedStep:
                     with instrumented(subject, recorder, greedy) as watched, torch.cuda.graph(self.graph):
                         self.output = run(watched.sampler)
         except Exception as error:  # torch names what may not be captured in many ways
-            if out_of_memory(error):
-                raise
+            reason = _first(error)
+            if out_of_memory(reason):
+                raise reason from None
             raise InputError(
                 f"{subject.loaded.model.name} cannot be captured as a CUDA graph "
-                f"({str(error).splitlines()[0].rstrip('.')}); use --mode eager or compile."
+                f"({str(reason).splitlines()[0].rstrip('.')}); use --mode eager or compile."
             ) from None
 
     def __call__(self) -> Any:
@@ -70,6 +71,13 @@ def captured_kernels(
         events = traced(subject.device, lambda: run(watched.sampler))
     heard(events)
     return launched_kernels(events, recorder.names)
+
+
+def _first(error: BaseException) -> BaseException:
+    """What went wrong in a capture: its end then fails, too, and says only that something did."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def _aside(device: str, run: Callable[..., Any]) -> None:

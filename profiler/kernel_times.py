@@ -93,10 +93,10 @@ def by_order(events: Iterable[Any], kernels: Sequence[tuple[str, str]]) -> list[
 
 def launched_kernels(events: Iterable[Any], ranges: set[str]) -> list[tuple[str, str]]:
     """Name and operator of the kernels of a step traced under ranges, in the order of their launches."""
-    from profiler.traced import enclosing
+    from profiler.traced import innermost, launched
 
     calls = sorted((e for e in events if _on_host(e)), key=lambda event: event.time_range.start)
-    return [(kernel.name, enclosing(event, ranges)) for event in calls for kernel in event.kernels]
+    return [(kernel.name, innermost(event, ranges)) for event in calls for kernel in launched(event, ranges)]
 
 
 def device_events(events: Iterable[Any]) -> Iterator[Any]:

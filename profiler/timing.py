@@ -113,8 +113,14 @@ def measure(
     return _repeated(once, effort)
 
 
-def measure_replayed(call: Callable[[int], Any], device: str, effort: Effort = EFFORT) -> Sample:
-    """Time `call(i)` on a CUDA device by replaying a graph of many calls: without the host's launch times."""
+def measure_replayed(
+    call: Callable[[int], Any], device: str, effort: Effort = EFFORT, *, cold_bytes: float = 0.0
+) -> Sample:
+    """Time `call(i)` on a CUDA device by replaying a graph of many calls: without the host's launch times.
+
+    The device is busy before each timed replay, so that the host has launched it when it begins: with a fill
+    of `cold_bytes`, after which the cache holds nothing of the calls' memory, else with the graph itself.
+    """
     import torch
 
     seconds = stopwatch(device)
@@ -126,7 +132,15 @@ def measure_replayed(call: Callable[[int], Any], device: str, effort: Effort = E
     with torch.cuda.device(device), torch.cuda.graph(graph):
         _repeat(call, calls, size)
     seconds(graph.replay)
-    return _repeated(lambda: seconds(graph.replay) / size, effort)
+    before = graph.replay
+    if cold_bytes:
+        before = partial(torch.empty(int(cold_bytes), dtype=torch.uint8, device=device).fill_, 1)
+
+    def once() -> float:
+        before()
+        return seconds(graph.replay) / size
+
+    return _repeated(once, effort)
 
 
 def _repeated(once: Callable[[], float], effort: Effort) -> Sample:

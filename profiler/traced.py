@@ -70,21 +70,29 @@ def _kernels(events: Any, ranges: set[str], on_device: bool) -> list[dict[str, A
     seconds: dict[tuple[str, str], float] = defaultdict(float)
     counts: dict[tuple[str, str], int] = defaultdict(int)
     for event in events:
-        if event.name in ranges:
-            continue
-        operator = enclosing(event, ranges)
         if on_device:
-            for kernel in event.kernels:
-                key = (operator, kernel.name)
+            for kernel in launched(event, ranges):
+                key = (innermost(event, ranges), kernel.name)
                 seconds[key] += kernel.duration * 1e-6
                 counts[key] += 1
-        elif event.self_cpu_time_total > 0:
-            seconds[(operator, event.name)] += event.self_cpu_time_total * 1e-6
-            counts[(operator, event.name)] += 1
+        elif event.name not in ranges and event.self_cpu_time_total > 0:
+            key = (enclosing(event, ranges), event.name)
+            seconds[key] += event.self_cpu_time_total * 1e-6
+            counts[key] += 1
     return [
         {"operator": operator, "name": name, "count": counts[operator, name], "time_s": total}
         for (operator, name), total in sorted(seconds.items(), key=lambda item: -item[1])
     ]
+
+
+def launched(event: Any, ranges: set[str]) -> list[Any]:
+    """The kernels that an event launched itself; our ranges as they are drawn on the device are none."""
+    return [kernel for kernel in event.kernels if kernel.name not in ranges]
+
+
+def innermost(event: Any, ranges: set[str]) -> str:
+    """The range that an event is, or stands in: a kernel without an operation of torch hangs on the range."""
+    return str(event.name) if event.name in ranges else enclosing(event, ranges)
 
 
 def enclosing(event: Any, ranges: set[str]) -> str:

@@ -57,4 +57,4 @@ def _timed(made: Kernel, place: Place, by_call: bool) -> Sample:
     if by_call:
         between = company(place) if place.cold_bytes else None
         return measure(made.run, place.device, EFFORT, between=between)
-    return measure_replayed(made.run, place.device, EFFORT)
+    return measure_replayed(made.run, place.device, EFFORT, cold_bytes=place.cold_bytes)

@@ -83,7 +83,12 @@ def narrow(linear: Any, largest: Any) -> Any:
 
     def multiply(rows: Any, stretch: Any = stretch) -> Any:
         return torch._scaled_mm(
-            quantised(rows, stretch), stored.t(), scale_a=stretch, scale_b=scale, out_dtype=rows.dtype
+            quantised(rows, stretch),
+            stored.t(),
+            scale_a=stretch,
+            scale_b=scale,
+            out_dtype=rows.dtype,
+            use_fast_accum=True,
         )
 
     def alone(rows: Any) -> Any:

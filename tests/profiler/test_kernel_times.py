@@ -99,7 +99,8 @@ def test_the_kth_execution_is_the_kth_call_and_every_microsecond_is_somewhere() 
     table = as_table(rows)
     assert {(row["operator"], row["name"]): row["count"] for row in table}[("layers.proj", "aten::mm")] == 2
     # The copy belongs to none; the region's own 18 us are the framework's and no operation.
-    assert shares(table, on_device=False) == pytest.approx((75e-6, 82e-6))
+    found = shares(table, on_device=False)
+    assert (found["in_operators_s"], found["of_s"]) == pytest.approx((75e-6, 82e-6))
 
 
 def test_of_a_name_that_ran_less_often_than_it_is_called_nothing_is_claimed() -> None:
@@ -131,4 +132,27 @@ def test_replayed_kernels_are_known_by_their_order() -> None:
     events = [Event(name, at, micros, device_type=DeviceType.CUDA) for name, at, micros in reversed(ran)]
     rows = by_order(events, launched)
     assert [row.operator for row in rows] == ["layers.norm", "", "layers.proj", "layers.residual"]
-    assert shares(as_table(rows), on_device=True) == pytest.approx((7e-6, 9e-6))
+    found = shares(as_table(rows), on_device=True)
+    assert (found["in_operators_s"], found["of_s"]) == pytest.approx((7e-6, 9e-6))
+
+
+def test_a_kernel_without_an_operation_of_torch_belongs_to_the_range_it_hangs_on() -> None:
+    """Such are kernels of other libraries; the profiler may list the range itself among them."""
+    from profiler.kernel_times import launched_kernels
+    from profiler.traced import _kernels
+
+    def kernel(name: str, micros: float) -> SimpleNamespace:
+        return SimpleNamespace(name=name, duration=micros)
+
+    product = Event("aten::mm", 12, 3, kernels=[kernel("gemm", 5.0)])
+    events = tree(
+        Event("core", 0, 9, kernels=[kernel("flash", 7.0), kernel("core", 9.0)]),
+        Event("proj", 10, 9, [product]),
+        Event("aten::add", 20, 1, kernels=[kernel("add", 2.0)]),
+    )
+    names = {"core", "proj"}
+    assert launched_kernels(events, names) == [("flash", "core"), ("gemm", "proj"), ("add", "")]
+    rows = _kernels(events, names, on_device=True)
+    assert {(row["name"], row["operator"], row["time_s"]) for row in rows} == {
+        ("flash", "core", 7.0 * 1e-6), ("gemm", "proj", 5.0 * 1e-6), ("add", "", 2.0 * 1e-6)
+    }  # fmt: skip

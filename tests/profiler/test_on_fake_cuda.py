@@ -1,0 +1,178 @@
+"""The code for CUDA on a device that is none (fakecuda.py): it runs to its end, and where it waits it may."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from profiler.campaign.measure import measured_row  # noqa: E402
+from profiler.graphs import GraphedStep  # noqa: E402
+from profiler.kernels import TOLERANCE, Place, kernel  # noqa: E402
+from profiler.subject import Point, Subject, fixed_step, greedy  # noqa: E402
+from profiler.timing import BRIEFLY, measure_replayed  # noqa: E402
+from profiler.treatments.measure import measured  # noqa: E402
+from roofline.run import open_run  # noqa: E402
+from specfiles.errors import InputError  # noqa: E402
+from tests.profiler import fakecuda as fake  # noqa: E402
+from workloads.operators import Attention, Gemm, GroupedGemm  # noqa: E402
+from workloads.techniques.registry import parse  # noqa: E402
+
+DEVICE = "cuda:0"
+PREFILL, DECODE = Point("prefill", 2, 12, 12), Point("decode", 2, 1, 21)
+MakeSubject = Callable[..., Subject]
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The device while a test runs."""
+    machine = fake.install(monkeypatch, tmp_path_factory.mktemp("guard"))
+    with fake.everything(), torch.inference_mode():
+        yield machine
+
+
+def llama(subject: MakeSubject, **changes: Any) -> Subject:
+    sizes = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128}
+    return subject("llama", DEVICE, "bf16", **sizes, **changes)
+
+
+def test_operands_of_two_devices_are_found_out(device: Any) -> None:
+    here, there = torch.ones(3, device=DEVICE), torch.ones(3)
+    with pytest.raises(RuntimeError, match="all tensors to be on the same device"):
+        here + there
+    assert (here + there.to(DEVICE)).tolist() == [2, 2, 2]
+
+
+def test_a_replayed_graph_is_timed_behind_work_of_the_device(device: Any) -> None:
+    """Cold: a fill of the asked size goes ahead of each timed replay; else the graph itself."""
+    x, filled, replays = torch.ones(4, device=DEVICE), [], []
+    run, replay = device.run, fake.Graph.replay
+
+    def heard(func: Any, args: Any, kwargs: Any) -> Any:
+        if func.overloadpacket.__name__ == "fill_":
+            filled.append(args[0].numel())
+        return run(func, args, kwargs)
+
+    def counted(graph: Any) -> None:
+        replays.append(graph)
+        replay(graph)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "run", heard)
+        patch.setattr(fake.Graph, "replay", counted)
+        cold = measure_replayed(lambda _: x + 1, DEVICE, BRIEFLY, cold_bytes=5000)
+        assert (filled, len(replays)) == ([5000] * 3, 1 + 3)
+        measure_replayed(lambda _: x + 1, DEVICE, BRIEFLY)
+        assert len(replays) == 4 + 1 + 2 * 3
+    assert cold.median_s == pytest.approx(fake.PER_OPERATION_S / 4, rel=1e-3)  # of one call, not of its graph
+
+
+@pytest.mark.parametrize("point", [PREFILL, DECODE], ids=["prefill", "decode"])
+def test_a_captured_step_gives_its_tokens_when_it_is_replayed(
+    point: Point, device: Any, subject: MakeSubject
+) -> None:
+    model = llama(subject)
+    torch.manual_seed(1)
+    run = fixed_step(model, point)
+    expected = run(greedy).tolist()
+    captured = GraphedStep(model, run)
+    assert captured.output.tolist() != expected  # nothing is computed while it is captured
+    assert captured().tolist() == expected
+
+
+def test_a_step_that_looks_at_its_results_is_refused_with_the_reason(
+    device: Any, subject: MakeSubject
+) -> None:
+    """The end of a broken capture says only that it broke."""
+    model = llama(subject)
+    run = fixed_step(model, DECODE)
+
+    def looking(sampler: Callable[[Any], Any]) -> Any:
+        token = run(sampler)
+        return token if device.capturing is None else token[int(token[0]) * 0]
+
+    with pytest.raises(InputError, match=r"not permitted when stream is capturing .*use --mode eager"):
+        GraphedStep(model, looking)
+
+
+@pytest.mark.parametrize(
+    ("words", "point", "most"),
+    [
+        ("cuda-graphs", PREFILL, 1e-6),
+        ("cuda-graphs", DECODE, 1e-6),
+        ("fp8", DECODE, 0.3),
+        ("weight-only:format=int4_g32", PREFILL, 0.5),
+        ("weight-only:format=int8", DECODE, 0.1),
+        ("weight-offloading", DECODE, 1e-6),
+        ("kv-offloading", DECODE, 1e-6),
+    ],
+)
+def test_a_technique_is_measured(
+    words: str, point: Point, most: float, device: Any, subject: MakeSubject
+) -> None:
+    """Products of other formats are compared with plain ones in the layouts that their kernels take."""
+    row = measured(parse(words), llama(subject), point, 2)
+    assert row is not None
+    assert row["deviation"] <= most
+    assert row["base_s"] > 0
+    assert row["treated_s"] > 0
+
+
+@pytest.mark.parametrize("m", [1, 17])
+def test_products_in_fp8_have_the_layout_that_the_library_takes(m: int, device: Any) -> None:
+    made = kernel(Gemm(m, 96, 64, "fp8", "fp8", "bf16"), Place(DEVICE, "fp8", 1 << 16))
+    assert made.error() <= TOLERANCE["fp8"]
+
+
+def test_experts_are_one_grouped_kernel(device: Any) -> None:
+    made = kernel(GroupedGemm(50, 64, 32, 8, 8), Place(DEVICE, "bf16", 1 << 16))
+    assert made.name == "torch._grouped_mm"
+    assert made.error() <= TOLERANCE["bf16"]
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [Attention(2, 9, 30, 4, 2, 16, window=7), Attention(2, 1, 30, 4, 2, 16), Attention(1, 30, 30, 4, 4, 16)],
+    ids=["window", "decode", "prefill"],
+)
+def test_attention_makes_its_masks_on_the_device(operator: Attention, device: Any) -> None:
+    assert kernel(operator, Place(DEVICE, "bf16", 1 << 16)).error() <= TOLERANCE["bf16"]
+
+
+@pytest.mark.parametrize("tag", [None, "warm", "by call"])
+def test_a_row_of_a_campaign_says_how_it_was_measured(tag: str | None, device: Any) -> None:
+    row = {"op": "gemm", "dtype": "bf16", "m": 4, "n": 64, "k": 32, **({"tag": tag} if tag else {})}
+    found = measured_row(row, DEVICE, 1 << 16)
+    assert found["tag"] == {None: "cold, graph replay", "warm": "warm, graph replay"}.get(
+        tag, "cold, by call"
+    )
+    assert found["latency_us"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_a_model_is_profiled_to_a_run_that_opens(
+    mode: str, device: Any, roofline: Callable[..., Any], tmp_path: Path
+) -> None:
+    fields = {
+        "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "intermediate_size": 128, "vocab_size": 101, "max_position_embeddings": 128,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    sizes = ("--phase", "decode", "--context", 20, "--repeats", 1, "--no-alone", "--device", "cuda")
+    with pytest.MonkeyPatch.context() as patch:  # the reference model is of a real GPU's size
+        patch.setattr("profiler.record.reference_steps", lambda *_: [])
+        done = roofline("profile", tmp_path, *sizes, "--mode", mode, "-o", tmp_path / "run")
+    assert done.code == 0, done.err
+    run = open_run(tmp_path / "run")
+    assert (run.head.status, run.head.dtype, run.head.mode) == ("complete", "bf16", mode)
+    assert run.head.environment["compute_capability"] == "9.0"
+    (share,) = run.head.attributed
+    assert share.in_operators_s >= 0.9 * share.of_s > 0
+    assert {"layers.attention.core", "layers.mlp.down_proj"} <= set(run.table("operators")["name"])
