@@ -21,6 +21,7 @@ from workloads.catalogue import Loaded
 if TYPE_CHECKING:
     from profiler.subject import Point
 
+REPEATS = {"nsys": 3, "ncu": 1}  # steps of each point: what is counted is the same in each
 FOLDER = "nsight"  # the imported run inside the run that was measured without a tool
 NSYS = ("profile", "--trace=nvtx,cuda,osrt", "--sample=none", "--cpuctxsw=none", "--force-overwrite=true")
 ON_CUDA = (
@@ -55,7 +56,6 @@ def record(
     loaded: Loaded,
     device: str,
     points: Sequence[Point],
-    repeats: int,
     progress: Callable[[str], None],
 ) -> Run:
     """Run `roofline profile --replay` under each tool and import what they wrote into one run.
@@ -64,15 +64,16 @@ def record(
     """
     folder = run.path / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    program = [sys.executable, "-m", "profiler", "profile", *words, "--replay"]
     files = []
     for tool in tools:
         progress(f"under {tool}")
+        repeated = ("--repeats", str(REPEATS[tool]), "--replay")
+        program = [sys.executable, "-m", "profiler", "profile", *words, *repeated]
         files.append(_nsys(program, folder, device) if tool == "nsys" else _ncu(program, folder))
     trace = attribute(read_traces(files))
     notes = []
     if "ncu" in tools:
-        rows = counted_rows(files[tools.index("ncu")], loaded, run.head.dtype, points, repeats)
+        rows = counted_rows(files[tools.index("ncu")], loaded, run.head.dtype, points, REPEATS["ncu"])
         _keep(rows, run)
         notes += told(rows)
     for file in files:  # made from the reports that stay, and a SQLite export holds the whole environment

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from profiler.repeats import Effort
     from roofline.run import Overhead, Run
 
-REPLAYED = 3  # steps of each point under a tool
-
 
 @click.command("profile")
 @click.argument("model", metavar="MODEL|MODULE:FUNCTION")
@@ -230,11 +228,11 @@ def _record(tools: list[str], model: str, run: Run, request: Request, flags: dic
     """The same steps again under each tool."""
     from profiler.nsight import record
 
-    asked = {"device": request.device, "dtype": request.dtype, "seed": request.seed, "repeats": REPLAYED}
+    asked = {"device": request.device, "dtype": request.dtype, "seed": request.seed}
     given = {**asked, **flags}
     options = [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
     words = [model, "-o", str(run.path), *options]
-    record(tools, words, run, request.loaded, request.device, request.points, REPLAYED, progress)
+    record(tools, words, run, request.loaded, request.device, request.points, progress)
 
 
 def _refuse(target: str, flags: list[str]) -> None:
