@@ -17,7 +17,7 @@ from hwspecs import Calibration, Constants, Device, load_device
 from hwspecs.schema import BandwidthPoint, Cache, Datasheet, Dram, Measured, Reference
 from hwspecs.values import Sourced
 from profiler.allocator import keep_freed_memory
-from profiler.environment import device_name, environment, last_level_cache_bytes
+from profiler.environment import device_name, environment, last_level_cache_bytes, memory_bytes
 from profiler.kernels import FP8
 from profiler.power import PowerMonitor, clocks, throttling
 from profiler.probes import BEYOND, PINNED_BYTES, STEADY_S, Probe, fma_flops, probes, special_ops
@@ -25,7 +25,7 @@ from profiler.references import ReferenceStep, visit
 from profiler.repeats import Sample, sample
 from profiler.steps import operators_at, time_ranges
 from profiler.subject import Point, Subject, load_subject, out_of_memory, step
-from profiler.yardsticks import TERMS, steps_of, yardsticks
+from profiler.yardsticks import TERMS, cache_fits, formats_that_fit, steps_of, yardsticks
 from roofline.calibrate import Measurement, fit
 from roofline.times import operator_class
 from specfiles.errors import InputError
@@ -52,6 +52,7 @@ class Plan:
     sheet: Device | None = None  # whose data sheet goes along; else the shipped device of this name
     times: dict[tuple[Any, ...], list[float]] = field(default_factory=lambda: defaultdict(list))
     failed: dict[tuple[Any, ...], str] = field(default_factory=dict)  # what could not be measured, and why
+    left_out: list[str] = field(default_factory=list)  # what was not begun
 
     @property
     def cache_bytes(self) -> int:
@@ -69,8 +70,7 @@ def measure_ceilings(plan: Plan) -> Device:
 
     keep_freed_memory()
     with torch.inference_mode(), PowerMonitor(plan.device) as power:
-        models = [dtype for dtype in plan.dtypes if dtype != FP8]
-        runs = [run for dtype in models for run in _yardstick_steps(plan.device, dtype)]
+        runs = [run for dtype in _measured_formats(plan) for run in _yardstick_steps(plan.device, dtype)]
         for subject, _, run in runs:
             time_ranges(subject, run, 0, warm_up=1)
         gc.collect()
@@ -85,7 +85,7 @@ def measure_ceilings(plan: Plan) -> Device:
             for subject, point, run in runs:
                 _measure_step(plan, subject, point, run)
     held = [*clocks(power.samples()), *throttling(power.samples())]
-    return _device(plan, [*held, *power.notes])
+    return _device(plan, [*held, *power.notes, *plan.left_out])
 
 
 def _try(plan: Plan, key: tuple[Any, ...], probe: Probe) -> None:
@@ -107,7 +107,24 @@ def _yardstick_steps(device: str, dtype: str) -> list[tuple[Subject, Point, Call
     steps = steps_of(device)
     subjects = [load_subject(loaded, device, dtype, seed=0) for loaded in yardsticks(device)]
     points = [Point(phase, *sizes) for phase in ("prefill", "decode") for sizes in getattr(steps, phase)]
-    return [(s, point, step(s, point, point.kv_len)) for s in subjects for point in points]
+    memory = memory_bytes(device)
+    fitting = [
+        (s, p)
+        for s in subjects
+        for p in points
+        if cache_fits(s.loaded, dtype, (p.batch, p.q_len, p.kv_len), memory)
+    ]
+    return [(s, point, step(s, point, point.kv_len)) for s, point in fitting]
+
+
+def _measured_formats(plan: Plan) -> list[str]:
+    """The formats whose yardsticks find place in memory together; of fp8 there are products alone."""
+    wide = [dtype for dtype in plan.dtypes if dtype != FP8]
+    found = formats_that_fit(plan.device, wide, memory_bytes(plan.device))
+    plan.left_out += [
+        f"no operators in {d}: memory does not hold their models" for d in wide if d not in found
+    ]
+    return found
 
 
 def _measure_step(plan: Plan, subject: Subject, point: Point, run: Callable[[Any], Any]) -> None:

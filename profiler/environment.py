@@ -130,6 +130,15 @@ def last_level_cache_bytes(device: str) -> int:
     return max([size for size in sizes if size], default=32_000_000)
 
 
+def memory_bytes(device: str) -> float:
+    """Of a GPU; infinite on a CPU, whose models are small."""
+    if not device.startswith("cuda"):
+        return float("inf")
+    import torch
+
+    return float(torch.cuda.get_device_properties(device).total_memory)
+
+
 def _cache_bytes(index: int) -> int:
     try:
         with open(f"/sys/devices/system/cpu/cpu0/cache/index{index}/size", encoding="ascii") as file:

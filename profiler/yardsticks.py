@@ -8,13 +8,15 @@ never fits them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from roofline.calibrate import Terms
 from workloads.catalogue import Loaded
 from workloads.config import Config
+from workloads.dtypes import Precision, bytes_per_element
 from workloads.families import build
+from workloads.phases import Setting, parameters
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,36 @@ def yardsticks(device: str) -> Iterator[Loaded]:
             "tie_word_embeddings": True,
         }
         yield Loaded(build(Config(config, name), name), config)
+
+
+# Of a GPU's memory: the cache of a step, which is left out where it needs more, and all yardsticks together.
+MOST_CACHE, MOST_HELD = 0.04, 0.7
+
+
+def cache_fits(loaded: Loaded, dtype: str, sizes: tuple[int, int, int], memory_bytes: float) -> bool:
+    """Whether a step's KV cache is small beside a device's memory, in which about a hundred of them lie."""
+    return _cache_bytes(loaded, dtype, sizes) <= MOST_CACHE * memory_bytes
+
+
+def formats_that_fit(device: str, dtypes: Sequence[str], memory_bytes: float) -> list[str]:
+    """The formats in which all yardsticks find place in memory at once, beside those of formats before."""
+    steps, room, found = steps_of(device), MOST_HELD * memory_bytes, []
+    for dtype in dtypes:
+        need = 0.0
+        for loaded in yardsticks(device):
+            need += parameters(loaded.model) * float(bytes_per_element(dtype))
+            for sizes in (*steps.prefill, *steps.decode):
+                if cache_fits(loaded, dtype, sizes, memory_bytes):
+                    need += _cache_bytes(loaded, dtype, sizes)
+        if need <= room:
+            room -= need
+            found.append(dtype)
+    return found
+
+
+def _cache_bytes(loaded: Loaded, dtype: str, sizes: tuple[int, int, int]) -> float:
+    batch, _, kv_len = sizes
+    return float(loaded.model.cache_bytes(batch, kv_len, Setting(Precision.of(dtype))))
 
 
 # What the time of a class consists of; which of the terms are non-zero the fit decides.
