@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 
-from profiler.cli.options import FILE, device_option, needs_torch, positive, progress, threads_option
+from profiler.cli.options import (
+    FILE,
+    device_option,
+    duration,
+    needs_torch,
+    positive,
+    progress,
+    threads_option,
+)
 
 
 @click.command("ceilings")
@@ -22,6 +30,7 @@ from profiler.cli.options import FILE, device_option, needs_torch, positive, pro
 @click.option(
     "--passes", type=int, default=5, show_default=True, help="Repeats of everything; medians count."
 )
+@click.option("--budget", help="No pass begins later than this, but the first: 90s, 8m, 1h.")
 @click.option("--name", help="Name of the device in the file.")
 @click.option("--hw", help="Device whose data sheet is kept (name or file); the measured part is replaced.")
 def command(
@@ -30,6 +39,7 @@ def command(
     dtype: tuple[str, ...],
     threads: int,
     passes: int,
+    budget: str | None,
     name: str | None,
     hw: str | None,
 ) -> None:
@@ -37,6 +47,7 @@ def command(
     from hwspecs import load_device
 
     sheet = load_device(hw) if hw else None
+    left = duration(budget) if budget else float("inf")
     needs_torch()
     from profiler.ceilings import Plan, as_yaml, measure_ceilings
     from profiler.environment import pick_device, use_threads
@@ -49,6 +60,6 @@ def command(
     use_threads(threads)
     default = ("fp32",) if chosen == "cpu" else ("bf16", "fp32", *([FP8] if has_fp8(chosen) else []))
     dtypes = tuple(known_product_dtype(entry, chosen) for entry in dtype) or default
-    measured = measure_ceilings(Plan(chosen, dtypes, passes, name, progress, sheet=sheet))
+    measured = measure_ceilings(Plan(chosen, dtypes, passes, name, progress, left, sheet=sheet))
     write_text(out, as_yaml(measured))
     print(f"ceilings of {measured.name} written to {out}", file=sys.stderr)

@@ -19,6 +19,7 @@ from roofline.optable import predict_table
 ROOT = Path(__file__).resolve().parents[2]
 # stages.py asks nothing itself: it runs the stages of others
 SCRIPTS = sorted(path for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "stages")
+ON_GPU = ("gpu",)  # test_gpu.py
 TABLES = ("accuracy", "end_to_end", "power")  # scripts that need measured tables
 SMALL = {
     "predict_speed": ("-n", "12", "-r", "1"),
@@ -49,7 +50,7 @@ def test_an_export_is_read_beside_sqlite(results: dict[str, dict[str, Any]]) -> 
 
 
 def test_every_benchmark_is_tried_and_explained() -> None:
-    assert {path.stem for path in SCRIPTS} == {*SMALL, *TABLES}
+    assert {path.stem for path in SCRIPTS} == {*SMALL, *TABLES, *ON_GPU}
     readme = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     assert all(f"benchmarks/{path.name}" in readme for path in SCRIPTS)
 

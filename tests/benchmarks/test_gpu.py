@@ -1,0 +1,152 @@
+"""Steps on a machine that keeps nothing: each leaves its results, and what has them is not repeated."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from argparse import Namespace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FILE = ROOT / "benchmarks" / "gpu.py"
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = spec_from_file_location("gpu", FILE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "gpu", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "missing", lambda: [])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return module
+
+
+@pytest.fixture
+def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module to run as `python -m tool`: writes a file, or fails, or never ends."""
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "tool.py").write_text(
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "out, what = sys.argv[1:3]\n"
+        "Path(out).mkdir(parents=True, exist_ok=True)\n"
+        "file = Path(out, 'found')\n"
+        "file.write_text((file.read_text() if file.exists() else '') + what)\n"
+        "if what == 'long':\n"
+        "    time.sleep(600)\n"
+        "sys.exit(3 if what == 'bad' else 0)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "tools"))
+    return tmp_path
+
+
+def run(gpu: ModuleType, results: Path, monkeypatch: pytest.MonkeyPatch, **words: str) -> tuple[int, str]:
+    """Run a step per word, and return the exit code and the order of archives."""
+    steps = [
+        gpu.Step(
+            name,
+            name,
+            1.0,
+            60.0,
+            (f"tool {{out}}/{name} {word}",),
+            (f"tool {{out}}/{name} few",),
+            name == "on",
+        )
+        for name, word in words.items()
+    ]
+    monkeypatch.setattr(gpu, "steps", lambda _: steps)
+    asked = Namespace(
+        device="cuda",
+        names=[],
+        results=results,
+        wheels=results / "none",
+        seconds=60.0,
+        brief=False,
+        also=None,
+    )
+    code = gpu.measured(asked)
+    return code, "".join(path.read_text() for path in sorted(results.glob("*/found")))
+
+
+def test_each_step_leaves_what_it_wrote_and_said(
+    gpu: ModuleType, tool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, found = run(gpu, tool / "out", monkeypatch, a="one", b="bad", c="two")
+    assert (code, found) == (1, "onebadtwo")  # one that fails stops no other
+    with tarfile.open(tool / "out" / "b.tar.gz") as pack:
+        assert {"b/found", "b.txt"} <= set(pack.getnames())
+        assert "b.done" not in pack.getnames()
+
+
+def test_results_that_were_brought_along_are_not_measured_again(
+    gpu: ModuleType, tool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What failed is, and what is resumed goes on with what it had, after what is new."""
+    run(gpu, tool / "out", monkeypatch, a="one", b="bad", on="half")
+    (tool / "elsewhere").mkdir()
+    for archive in (tool / "out").glob("*.tar.gz"):
+        (tool / "elsewhere" / archive.name).write_bytes(archive.read_bytes())
+    code, found = run(gpu, tool / "elsewhere", monkeypatch, a="again", b="good", on="+rest")
+    assert (code, found) == (0, "onegoodhalf+rest")
+
+
+def test_a_step_ends_when_its_time_is_over(
+    gpu: ModuleType, tool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "GRACE_S", 1.0)
+    log = (tool / "log").open("w")
+    environment = {**gpu.os.environ, "PYTHONPATH": str(tool / "tools")}
+    assert gpu.bounded(f"tool {tool}/x long", 3.0, log, environment) != 0
+    assert "KeyboardInterrupt" in (tool / "log").read_text() or (tool / "x").exists()
+
+
+def test_wheels_that_are_missing_are_installed_beside_the_packages(gpu: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "wheels").mkdir()
+    name = "a_package_of_no_one-1.0"
+    with zipfile.ZipFile(tmp_path / "wheels" / f"{name}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("a_package_of_no_one.py", "ANSWER = 42\n")
+        wheel.writestr(
+            f"{name}.dist-info/METADATA", "Metadata-Version: 2.1\nName: a-package-of-no-one\nVersion: 1.0\n"
+        )
+        wheel.writestr(
+            f"{name}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{name}.dist-info/RECORD", "")
+    environment = gpu.installed(tmp_path / "wheels", tmp_path)
+    asked = [sys.executable, "-c", "import a_package_of_no_one as a; print(a.ANSWER)"]
+    found = subprocess.run(asked, env=environment, capture_output=True, text=True, check=False)
+    assert found.stdout == "42\n", found.stderr
+    gpu.installed(tmp_path / "wheels", tmp_path)  # a second call finds it there
+
+
+def test_the_script_starts_with_nothing_but_python(tmp_path: Path) -> None:
+    asked = [sys.executable, "-I", "-S", str(FILE), "missing"]
+    found = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert {"torch", "msgspec", "PyYAML"} <= set(found.stdout.split())
+
+
+def test_every_command_of_a_step_is_one_of_the_program(gpu: ModuleType) -> None:
+    """Its options, too: a step that is refused on the device would have cost its time."""
+    from click.testing import CliRunner
+
+    from profiler.cli import app
+
+    for device in ("cuda", "cpu"):
+        for step in gpu.steps(device):
+            for command in (*step.commands, *step.brief):
+                words = gpu.shlex.split(command.format(out="demo", left=60))
+                if words[0] != "profiler":
+                    continue
+                options = [word for word in words[2:] if word.startswith("--")]
+                told = CliRunner().invoke(app, [words[1], "--help"]).output
+                assert all(option.removeprefix("--no-") in told for option in options), command
