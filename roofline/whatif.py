@@ -31,6 +31,7 @@ QUANTITIES = {
     "comm_bytes": "bytes over links between devices",
     "host_bytes": "bytes over the link to the host",
     "disk_bytes": "bytes of the host's disks",
+    "launch_s": "waiting for launches",
 }
 
 
@@ -88,6 +89,9 @@ class Outcome:
         quantity = max(changes, key=lambda q: sign * changes[q])
         if sign * changes[quantity] <= 0:
             return f"without {self.techniques[0].removes}" if sign < 0 else "its operators are others"
+        if quantity == "launch_s":
+            before, after = (_seconds(p, quantity, phase) for p in (self.before, self.after))
+            return f"{_change(after / before) if before else 'more'} {QUANTITIES[quantity]}"
         before, after = (p.total(quantity, phase) for p in (self.before, self.after))
         if not before:
             return f"{QUANTITIES[quantity]}, of which there were none"
@@ -219,6 +223,8 @@ def _outcome(baseline: Prediction, techniques: tuple[Technique, ...], device: De
 def _seconds(prediction: Prediction, quantity: str, phase: str) -> float:
     """What a quantity of a phase takes at its own ceiling, to weigh FLOP against bytes."""
     limits = prediction.ceilings
+    if quantity == "launch_s":
+        return sum(float(row.count * row.times.launch_s) for row in prediction.rows if row.phase == phase)
     if quantity == "matrix_flops":
         return sum(
             float(row.count * row.work.matrix_flops / limits.matrix_flop_per_s(row.work.dtype))

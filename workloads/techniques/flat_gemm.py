@@ -13,7 +13,11 @@ TILE = 64  # rows that cuBLAS and CUTLASS pad to (arXiv:2311.01282, section 4)
 
 @dataclass(frozen=True)
 class FlatGemm(Technique):
-    """Products with few rows are padded to eight rows instead of sixty-four, and double-buffered."""
+    """Products with few rows are padded to eight rows instead of sixty-four.
+
+    That tells where padded rows would take longer than reading the weights: of narrow formats, or on
+    devices of few FLOP per byte. What double buffering hides is hidden in every prediction.
+    """
 
     name = "flat-gemm"
     aliases = ("flashdecoding++", "flat-matmul")
