@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from roofline.physics.base import HEAT_S, SLICES_OF_STACKS, Constant, column
+from roofline.physics.libraries import of_engine, since
 from workloads.dtypes import bytes_per_element, compute_dtype
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ TILES = (
 PAIRED = (256, 256)  # two processors on one tile, since Blackwell (CUTLASS, tcgen05 cta_group::2)
 SPLITS = (1, 2, 4, 8, 16)  # parts of the sum over k
 DEPTH_BYTES = 128  # of k per step of the main loop: the widest swizzle of shared memory
-# Rows that one matrix instruction multiplies at least, smaller tiles pad: mma.sync, then wgmma and tcgen05
-# (PTX ISA).
-LEAST_ROWS = 16, 64
+# wgmma and tcgen05 multiply 64 rows or more (PTX ISA). Few rows of A trade places with the columns of W, but
+# not where both have scales by blocks, whose layouts differ.
+WHOLE_ROWS, SCALED = 64, frozenset({"fp8_block", "nvfp4"})
 SPAN = 128  # rows; a tile as tall as this is tall enough
 COPIES = 5.5  # weights are rotated over 5 or 6 copies where the shipped constants were measured
 EDGE = 8  # sharpness of the edge between what stays in the L2 and what does not
@@ -90,7 +91,8 @@ class GemmModel:
         a, w, o = (bytes_per_element(d) for d in (dtype.inputs, dtype.weights, dtype.outputs))
         c32 = {name: np.float32(value) for name, value in c.items()}
         size = m * k * a + n * k * w + m * n * o
-        absent = _absent(size + (COPIES - 1) * n * k * w, c["resident"] * gpu.l2_bytes)
+        others = (_copies(rows, dtype) - 1) * n * k * w
+        absent = _absent(size + others, c["resident"] * gpu.l2_bytes)
         moved = absent * size / gpu.dram_byte_per_s
         compute = 2 * m * n * k / gpu.peak(compute_dtype(dtype.inputs))
         hits = (1 - absent) * size / (gpu.l2_byte_per_s * c32["slices_share"])
@@ -146,6 +148,13 @@ def _quantise_s(m: Any, moved: Any, gpu: Gpu, dtype: Dtypes, c: Mapping[str, flo
     return np.asarray(c["quantise_s"] + c["quantise_row_s"] * m + seconds)
 
 
+def _copies(rows: Columns, dtype: Dtypes) -> Any:
+    """Of the weights; SGLang's products of 16 bits were measured with one copy before 0.5.10."""
+    if dtype.name != "bfloat16" or not {"version", "backend"} <= set(rows):
+        return np.float32(COPIES)
+    return np.where(of_engine(rows, "sglang") & ~since(rows, 0, 5, 10), 1.0, COPIES).astype(np.float32)
+
+
 def _narrows(dtype: Dtypes) -> bool:
     """Formats whose rows include a quantise kernel; weight-only ones where a library multiplies integers."""
     return dtype.name in QUANTISED or dtype.name.endswith("_wo")
@@ -167,7 +176,7 @@ def _cut(m: Any, n: Any, k: Any, gpu: Gpu, dtype: Dtypes, c: Mapping[str, Any]) 
         port = port * np.minimum(1, np.float32(fed * gpu.processors) / (down * across * s))
         port = np.maximum(port, np.float32(fed * gpu.l2_byte_per_s / gpu.processors))
     peak = gpu.peak(compute_dtype(dtype.inputs)) / gpu.processors * c["compute_share"]
-    padded = np.maximum(bm, LEAST_ROWS[gpu.grouped])
+    padded = np.maximum(bm, WHOLE_ROWS if gpu.grouped and dtype.name in SCALED else 0)
     halvings = np.log2(32_768 / np.maximum(bm * bn, 4096)).clip(0)
     swept = np.maximum(c["swept_columns"], gpu.processors / down)
     beyond = _absent(m * k * a, gpu.l2_bytes)
@@ -205,11 +214,13 @@ PRODUCT = (
     Constant("sustained", "", 0.0, 0.3, 0.05, "clock lost under the power limit"),
     Constant("memory_share", "", 0.5, 1.05, 0.85, "share of the memory bandwidth of a stream", "stream"),
     Constant("l2_share", "", 0.1, 2.0, 0.7, "share of a processor's L2 port; more by clusters", "clusters"),
-    Constant("slices_share", "", 0.1, 0.65, 0.4, "share of all L2 ports that the slices feed", "slices"),
+    Constant(
+        "slices_share", "", 0.1, SLICES_OF_STACKS, 0.4, "share of all L2 ports that the slices feed", "slices"
+    ),
     Constant("store_share", "", 0.05, 5.0, 0.4, "share of the port when results are written", "clusters"),
     Constant("split_s", "s", 1e-8, 1e-3, 2e-6, "adding up parts of a split sum; large where none is"),
     Constant("felt_waves", "", 0.02, 1.0, 0.5, "share of an unfilled wave that is lost", "persistent"),
-    Constant("resident", "", 0.1, 8.0, 0.7, "share of the L2 that keeps operands", "whole"),
+    Constant("resident", "", 0.3, 1.0, 0.7, "share of the L2 that keeps operands", "whole"),
     Constant("swept_columns", "", 0.5, 64.0, 4.0, "columns of tiles that are computed together, of one A"),
     Constant("small_tiles", "", 0.5, 1.0, 0.95, "efficiency that each halving of a tile leaves"),
     Constant("tall_tiles", "", 0.01, 100.0, 0.5, "how much the library wants tiles as tall as m"),

@@ -142,3 +142,28 @@ def test_error_on_shape_families_held_out(
     table = table[(table["gpu"] == device) & (table["dtype"] == dtype) & (table["backend"] == backend)]
     ((_, _, cell),) = cells(table, load_device(device))
     assert mape(held_out_s(cell), cell.time_s) < most
+
+
+def test_weights_that_runs_rotate_over_leave_the_l2_and_one_copy_stays() -> None:
+    """4096 x 4096 in 16 bits: one copy is 34 of an H100's 50 MB, five and a half are 185."""
+    rows: dict[str, Any] = {"m": np.ones(3), "n": np.full(3, 4096.0), "k": np.full(3, 4096.0)}
+    rows["backend"] = np.array(["sglang", "sglang", "vllm"], dtype=object)
+    rows["version"] = np.array(["0.5.6.post2", "0.5.10", "0.14.0"], dtype=object)
+    # Slices that deliver all that the ports take: 16.7 TB/s.
+    found = MODEL.parts(rows, H100, BF16, started(H100, BF16, resident=1.0, slices_share=1.0))
+    old, new, other = (found["ideal"] + found["reached peaks"]).tolist()
+    assert new == other
+    assert old < 0.3 * new
+    plain = {name: rows[name] for name in "mnk"}
+    unnamed = MODEL.parts(plain, H100, BF16, started(H100, BF16, resident=1.0, slices_share=1.0))
+    assert total(unnamed)[0] == total(found)[1]
+
+
+@pytest.mark.parametrize(("dtype", "padded"), [("fp8", False), ("fp8_block", True)])
+def test_few_rows_trade_places_with_columns_but_for_scaled_blocks(dtype: str, padded: bool) -> None:
+    """64 rows for one are 128 FLOP per byte of W: more than an H20 multiplies while it streams, 74."""
+    h20 = Gpu.of(load_device("h20"))
+    shares = {"compute_share": 1.0, "memory_share": 1.0, "small_tiles": 1.0}
+    found = parts(1.0, 16_384.0, 16_384.0, h20, dtypes_of(dtype), **shares)
+    assert found["ideal"][0] == pytest.approx(16_384**2 / h20.dram_byte_per_s, rel=0.01)
+    assert (found["tiles and waves"][0] > 0.5 * found["ideal"][0]) == padded

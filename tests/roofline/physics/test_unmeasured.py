@@ -20,8 +20,6 @@ from roofline.physics.kernels import Kernels
 from roofline.physics.transfer import GRAPHICS_STREAM, MOST_SHARE, carried
 from workloads.operators import Gemm
 
-# The kernels of the shipped constants multiply 64 rows at least; ones that swap their operands would not.
-PADDED = "64 rows of a warp group are counted for one row, which few and slow tensor cores feel"
 SHARE = Constant("share", "", 0.3, 1.1, 0.8, "share of a peak", "power")
 UNITS = {"bfloat16": "bf16", "float16": "fp16", "fp8": "fp8", "fp8_block": "fp8"}  # that a format runs on
 ASKED = ("h200_sxm", "h20", "h800", "b300_sxm", "gb200", "l40s", "a40", "rtx_a6000", "rtx4090")
@@ -33,9 +31,7 @@ def products() -> Iterator[Any]:
     for name, gpu in GPUS.items():
         for dtype, unit in UNITS.items():
             if unit in gpu.tensor_flop_per_s:
-                padded = name == "h20" and dtype.startswith("fp8")
-                marks = [pytest.mark.xfail(reason=PADDED, strict=True)] if padded else []
-                yield pytest.param(name, dtype, id=f"{name}-{dtype}", marks=marks)
+                yield pytest.param(name, dtype, id=f"{name}-{dtype}")
 
 
 def predicted(name: str, dtype: str, fidelity: str, sizes: list[tuple[int, int, int]]) -> pd.DataFrame:
@@ -49,7 +45,9 @@ def test_large_products_and_streams_reach_a_sane_share_of_their_roofs(name: str,
     floor, found = (predicted(name, dtype, f, sizes) for f in ("datasheet", "calibrated"))
     share = (floor["predicted_us"] / found["predicted_us"]).to_numpy()
     assert (share <= 1).all()
-    assert (share >= [0.35, 0.45, 0.5]).all()
+    # Scales by blocks leave 64 rows for one: 128 FLOP per byte, of which an H20 has 74.
+    padded = name == "h20" and dtype == "fp8_block"
+    assert (share >= [0.35, 74 / 128 * 0.6 if padded else 0.45, 0.5]).all()
     assert found["provenance"].str.startswith("transferred").all()
 
 
