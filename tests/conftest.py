@@ -73,6 +73,7 @@ def field_values(
         "Size | None": st.none() | size,
         "DtypeLike": st.sampled_from(dtypes),
         "bool": st.booleans(),
+        "int": st.sampled_from([1, 16, 128]),  # multiples that rows are padded to
         "str": st.sampled_from(["silu", "gelu_tanh", "relu"]),
         "RoutedLayer | None": st.none(),  # how kernels of whole layers see it, which changes no work
         "FeatureKind": st.sampled_from(["elu", "positive", "trigonometric"]),
