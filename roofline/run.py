@@ -360,6 +360,8 @@ def _with_later(name: str, table: pd.DataFrame) -> pd.DataFrame:
 
 def open_run(path: Path) -> Run:
     """The run in a folder; an InputError says what is missing or broken."""
+    if path.is_file():
+        raise InputError(f"{path}: is a file, expected the folder of a run.")
     if not path.is_dir():
         raise InputError(f"{path}: no such run folder; `roofline profile MODEL -o {path}` makes one.")
     if not (path / "run.json").exists():

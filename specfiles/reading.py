@@ -104,7 +104,8 @@ def _refuse_bombs(events: Any, origin: str) -> None:
 
 def _mapping(data: Any, origin: str) -> dict[str, Any]:
     if not isinstance(data, dict):
-        raise InputError(f"{origin}: expected a mapping of keys to values, found {type(data).__name__}.")
+        found = "nothing" if data is None else type(data).__name__
+        raise InputError(f"{origin}: expected a mapping of keys to values, found {found}.")
     if _deeper_than(data, MOST_DEPTH):
         raise InputError(f"{origin}: nested deeper than {MOST_DEPTH} levels.")
     return data

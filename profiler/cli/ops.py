@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from profiler.cli.options import FIDELITY, FILE, TABLE, hardware, known_fidelity
+from profiler.cli.options import FIDELITY, FILE, TABLE, hardware, keep_inputs, known_fidelity
 
 
 @click.command("ops")
@@ -23,6 +23,7 @@ def command(table: Path, hw: str, out: Path, fidelity: str, backend: str | None)
     from roofline.ceilings import ceilings
     from roofline.optable import predict_table
 
+    keep_inputs(out, table, hw)
     rows = read_table(table)
     if backend is not None:
         rows = with_backend(rows, backend)

@@ -163,6 +163,15 @@ def one_of(value: str, what: str, known: tuple[str, ...]) -> str:
     return value
 
 
+def keep_inputs(out: Path | None, *inputs: str | Path | None) -> None:
+    """Refuse to write over what a command reads: the user's file would be gone."""
+    if out is None or not exists(out, Path.exists):
+        return
+    for given in (Path(each) for each in inputs if each is not None):
+        if exists(given, Path.exists) and out.samefile(given):
+            raise InputError(f"{out}: is read by this command; give another file to -o.")
+
+
 def emit(text: str, path: Path | None) -> None:
     """Write a result to stdout, or to a file and say so on stderr."""
     if path is None:

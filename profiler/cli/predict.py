@@ -12,6 +12,7 @@ from profiler.cli.options import (
     emit,
     format_option,
     hardware,
+    keep_inputs,
     known_fidelity,
     one_of,
     output_file,
@@ -64,6 +65,7 @@ def command(
     for option, given in (("--explain", explain), ("--backend", backend)):
         if given is not None and from_module is not None:
             raise InputError(f"{option} is for described models; leave it out with --from-module.")
+    keep_inputs(out, model, hw)
     asked = Asked(**flags)
     device = load_device(hw)
     limits = known_fidelity(fidelity)

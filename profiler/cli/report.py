@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from profiler.cli.options import FILE, RUN
+from profiler.cli.options import FILE, RUN, keep_inputs
 
 
 @click.command("report")
@@ -24,6 +24,7 @@ def command(subjects: tuple[Path, ...], out: Path, hw: str | None, others: str |
     from profiler.report import report
     from specfiles.writing import write_text
 
+    keep_inputs(out, *subjects, hw)
     write_text(out, report(subjects, hw, _split(others)))
     print(f"report written to {out}", file=sys.stderr)
 

@@ -43,7 +43,7 @@ def test_yaml_means_what_it_says() -> None:
     ("text", "said"),
     [
         ("[1, 2]", "expected a mapping of keys to values, found list"),
-        ("null", "expected a mapping of keys to values, found NoneType"),
+        ("null", "expected a mapping of keys to values, found nothing"),
         ('"text"', "expected a mapping of keys to values, found str"),
         ('{"a": 1, "b": 2, "a": 3}', "key 'a' stands twice"),
         ('{"outer": {"b": 2, "b": 2}}', "key 'b' stands twice"),
