@@ -13,20 +13,28 @@ from profiler.traces.recorded import ELEMENT_BYTES, Experts, Recorded, Streamed,
 from workloads.operators import Attention, Embedding, Gemm, KvAppend, Operator, Rope
 from workloads.operators.experts import expected_distinct
 
+PACKED = "fp4"
 Formula = Callable[[Recorded, Sequence[int]], Operator | None]
 
 
 def product(call: Recorded, at: Sequence[int]) -> Operator | None:
-    """A[..., m, k] @ B[..., k, n]; a batch is as many products, B counted once where it is not batched."""
+    """A[..., m, k] @ B[..., k, n]; a batch is as many products, B counted once where it is not batched.
+
+    Where both hold two numbers in an element, k is twice what was recorded.
+    """
     a, b = call.tensors(at)
+    if (a.dtype == PACKED) != (b.dtype == PACKED):
+        return None
+    each = 2 if a.dtype == PACKED else 1
     m = a.dims[-2] if len(a.dims) > 1 else 1
     k, n = (b.dims[-2], b.dims[-1]) if len(b.dims) > 1 else (b.dims[0], 1)
     if a.dims[-1] != k or not k:
         return None
     batch = math.prod(b.dims[:-2])
     if batch > 1:  # every pair of matrices is moved once: that is what a batched product reads
-        return _batched(a, b, m, n, k, math.prod(a.dims[:-2]))
-    return Gemm(a.elements // k if len(a.dims) > 2 else m, n, k, _multiplied(a, b), b.dtype, _wide(a))
+        return _batched(a, b, m, n, each * k, math.prod(a.dims[:-2]))
+    rows = a.elements // k if len(a.dims) > 2 else m
+    return Gemm(rows, n, each * k, _multiplied(a, b), b.dtype, _wide(a))
 
 
 def linear(call: Recorded, at: Sequence[int]) -> Operator | None:
@@ -36,6 +44,14 @@ def linear(call: Recorded, at: Sequence[int]) -> Operator | None:
         return None
     n, k = weight.dims
     return Gemm(x.elements // k, n, k, _multiplied(x, weight), weight.dtype, _wide(x))
+
+
+def packed(call: Recorded, at: Sequence[int]) -> Operator | None:
+    """x[m, k / 2] @ W[n, k / 2].T of bytes that hold two numbers of 4 bits each, with scales per 16."""
+    x, weight = call.tensors(at)
+    if len(x.dims) != 2 or len(weight.dims) != 2 or x.dims[1] != weight.dims[1]:
+        return None
+    return Gemm(x.dims[0], weight.dims[0], 2 * x.dims[1], PACKED, "nvfp4", "bf16")
 
 
 def heads_first(call: Recorded, at: Sequence[int]) -> Operator | None:
@@ -186,6 +202,7 @@ FORMULAS: Mapping[str, Formula] = {
     for f in (
         product,
         linear,
+        packed,
         heads_first,
         heads_last,
         cached,
@@ -244,7 +261,7 @@ def _matrix(dtype: str) -> str:
 
 
 def _wide(tensor: Tensor) -> str:
-    return "bf16" if tensor.dtype in ("fp8", "int8") else tensor.dtype
+    return "bf16" if tensor.dtype in ("fp8", "int8", PACKED) else tensor.dtype
 
 
 def _broadcast(shapes: Sequence[tuple[int, ...]]) -> int | None:

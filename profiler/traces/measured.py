@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from profiler.traces.summary import ROW
+from profiler.traces.summary import ABOVE, ROW
 from roofline.run import Run
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:
     from roofline.ceilings import Ceilings
 
+ABOVE_ALL = "ABOVE CEILING: the data were in a cache, or the work or the timer is wrong"
 POINT = ["phase", "batch", "q_len", "kv_len"]
 
 
@@ -103,6 +104,7 @@ def _row(by: str, name: Any, group: pd.DataFrame, whole: float) -> dict[str, Any
         group["bound"].dropna().unique() if "bound" in group else [],
     )
     has_work = "flops" in group and group["flops"].notna().any()
+    above = bound_s is not None and (group["bound_s"].astype(float) > ABOVE * group["time_s"]).any()
     values = (
         str(name[0]),
         str(kinds[0]) if len(kinds) == 1 else None,
@@ -117,7 +119,7 @@ def _row(by: str, name: Any, group: pd.DataFrame, whole: float) -> dict[str, Any
         1.0 if has_work else 0.0,
         str(bounds[0]) if len(bounds) == 1 else None,
         max(0.0, time - bound_s) if bound_s is not None else None,
-        None,
+        ABOVE_ALL if above else None,
         None,
     )
     return dict(zip(ROW, values, strict=True))

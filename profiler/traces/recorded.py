@@ -21,6 +21,7 @@ TYPES: Mapping[str, str] = {
     "c10::Float8_e5m2": "fp8",
     "c10::Float8_e5m2fnuz": "fp8",
     "signed char": "int8",
+    "c10::Float4_e2m1fn_x2": "fp4",  # a recorded element holds two numbers
 }
 ELEMENT_BYTES: Mapping[str, float] = {
     "bf16": 2,
@@ -29,6 +30,7 @@ ELEMENT_BYTES: Mapping[str, float] = {
     "fp64": 8,
     "fp8": 1,
     "int8": 1,
+    "fp4": 1,  # of a recorded element
     "unsigned char": 1,
     "bool": 1,
     "short int": 2,
@@ -37,7 +39,6 @@ ELEMENT_BYTES: Mapping[str, float] = {
     "long int": 8,
     "long": 8,
     "c10::Float8_e8m0fnu": 1,
-    "c10::Float4_e2m1fn_x2": 1,
     "c10::complex<float>": 8,
 }
 

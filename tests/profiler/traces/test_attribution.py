@@ -215,6 +215,39 @@ def test_nothing_above_a_peak_goes_unflagged(made: Any, write: Write, paper_devi
     assert row["saving_s"] == pytest.approx(970e-6)
 
 
+@pytest.mark.parametrize(("length", "flagged"), [(19.95, True), (20.0, False)])
+def test_a_little_above_a_peak_is_above_it(
+    length: float, flagged: bool, made: Any, write: Write, paper_device: Any
+) -> None:
+    mm(made, 0.0, 1000, 1000, 1000)  # 2 GFLOP at 100 TFLOP/s: 20 us
+    made.kernel("gemm", 50.0, length, launched=5.0)
+    trace = attribute(read_traces([write(made.text())]))
+    (row,) = show(trace, "operator", ceilings(paper_device(), Fidelity.DATASHEET))["rows"]
+    assert (row["warning"] is not None) == flagged
+
+
+PACKED = "c10::Float4_e2m1fn_x2"
+
+
+@pytest.mark.parametrize(
+    ("op", "dims", "types", "weights"),
+    [
+        ("aten::_scaled_mm", [[8, 32], [32, 16]], [PACKED, PACKED], 0.5),
+        ("_C::cutlass_scaled_fp4_mm", [[8, 16], [8, 32], [16, 32]], ["c10::BFloat16", *["unsigned char"] * 2],
+         0.5 + 1 / 16),
+    ],
+)  # fmt: skip
+def test_two_numbers_in_a_byte_are_two(
+    op: str, dims: Any, types: Any, weights: float, made: Any, write: Write
+) -> None:
+    made.add("cpu_op", op, 0.0, 20.0, **{"Input Dims": dims, "Input type": types})
+    made.kernel("nvjet_sm100_qqtst_128x128", 50.0, 10.0, launched=5.0)
+    found = table(attribute(read_traces([write(made.text())])))
+    assert found["matrix_flops"].tolist() == [2 * 8 * 16 * 64]
+    assert found["dtype"].tolist() == ["fp4"]
+    assert found["work_bytes"].tolist() == pytest.approx([8 * 64 / 2 + weights * 16 * 64 + 2 * 8 * 16])
+
+
 @pytest.mark.parametrize("by", ["kernel", "operator", "layer", "phase", "stream", "kind"])
 def test_every_grouping_holds_all_of_the_time(made: Any, write: Write, by: str) -> None:
     graph_decode(made, layers=4)

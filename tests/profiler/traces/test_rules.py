@@ -24,3 +24,16 @@ def test_what_only_ends_another_kernels_work_is_no_layer_of_its_own() -> None:
     """Each layer is known by one attention kernel: reductions and fix-ups must not count beside it."""
     for name in ("flash_attn_combine_results<128>", "reduce_segments", "flash_fwd_mla_combine_kernel<512>"):
         assert known_kernel(name).helper, name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "void cutlass::Kernel2<cutlass_80_tensorop_bf16_s16832spgemm_bf16_128x128_64x6_tn_align8>",
+        "sm90_xmma_sparse_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize128x128x128",
+        "void marlin_24::Marlin_24<4, 256, 1, 8>",
+        "cutlass::device_kernel<GemmUniversal<CollectiveMma<MainloopSm90TmaGmmaWarpSpecializedSparse<5>>>>",
+    ],
+)
+def test_sparse_tensor_cores_are_told_from_dense_ones(name: str) -> None:
+    assert (known_kernel(name).kind, known_kernel(name).sparse) == ("gemm", True)
