@@ -37,14 +37,12 @@ QUANTITIES: Mapping[str, Callable[[Gpu], float | None]] = {
     "stream": _stream,
     "clusters": lambda gpu: SHARED_OPERANDS.get(gpu.generation, 1.0),
     "persistent": lambda gpu: PERSISTENT_WAIT if gpu.grouped else 1.0,
-    "slices": lambda gpu: gpu.slices,
+    "slices": lambda _: 1.0,  # of the L2's ports: the same, up to what its slices feed
     "whole": lambda gpu: 1 / gpu.partitions,
     "library": lambda _: 1.0,  # a habit of its kernels: kept within a generation, unknown in another
     # At its power limit a GPU lowers clock and voltage together, and power goes with the cube of them.
     "power": lambda gpu: gpu.joule_per_flop and gpu.joule_per_flop ** (1 / 3),
 }
-# What a share cannot exceed where it changes: what slices feed, and the whole of the L2.
-MOST: Mapping[str, Callable[[Gpu], float]] = {"slices": lambda gpu: gpu.slices, "whole": lambda _: 1.0}
 MOST_SHARE = 0.95  # of a tensor peak, however much power there is: main loops have their own losses
 
 
@@ -62,8 +60,10 @@ def carried(
             value *= _factor(name, source, target, unit)
         if "power" in constant.scales_with:
             value = min(value, max(before, MOST_SHARE))
-        elif constant.scales_with in MOST and value != before:
-            value = min(value, MOST[constant.scales_with](target))
+        elif "slices" in constant.scales_with and target.slices < source.slices:
+            value = min(value, target.slices)  # processors ask for what they did, of slices that feed fewer
+        elif "whole" in constant.scales_with and value > before:
+            value = min(value, max(before, 1.0))
         found[constant.name] = min(max(value, constant.low), constant.high)
     return found
 

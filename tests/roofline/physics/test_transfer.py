@@ -159,6 +159,7 @@ def test_no_share_is_carried_beyond_the_whole() -> None:
     fed = Constant("fed", "", 0.01, 1.0, 0.5, "share of all ports", "slices")
     found = carried({"kept": 0.9, "fed": 0.65}, [kept, fed], A100, l40s)
     assert found == {"kept": 1.0, "fed": l40s.slices}
+    assert carried({"fed": 0.2}, [fed], A100, l40s) == {"fed": 0.2}, "slower than the slices of either"
     assert carried({"kept": 4.1}, [kept], H100, Gpu.of(load_device("h200_sxm"))) == {"kept": 4.1}
 
 
