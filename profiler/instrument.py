@@ -54,6 +54,8 @@ def instrumented(
     """
     with ExitStack() as stack:
         parts = family(subject.loaded.model)
+        if parts.heads_behind:
+            recorder = _Filling(recorder, HEADS, parts.heads_behind)
         network = subject.network
         layers = list(_module(network, parts.layers))
         watched = range(first % stride, len(layers), stride) or range(len(layers))
@@ -70,6 +72,30 @@ def instrumented(
         seen = Counter(cores[index] for index in watched)
         shares |= {name: cores.count(name) / times for name, times in seen.items()}
         yield Watched(_around(recorder, SAMPLING)(sampler), shares)
+
+
+class _Filling:
+    """A recorder that puts what runs behind some ranges, up to the next one, into a range of its own."""
+
+    def __init__(self, recorder: Recorder, name: str, behind: tuple[str, ...]) -> None:
+        self._recorder, self._behind, self._is_open = recorder, behind, False
+        self._begin, self._end = recorder.marks(name)
+
+    def marks(self, name: str) -> Marks:
+        """Those of the recorder, the filling range around them."""
+        begin, end = self._recorder.marks(name)
+        return (self._close, *begin), ((*end, self._open) if name in self._behind else end)
+
+    def _open(self) -> None:
+        self._is_open = True
+        for call in self._begin:
+            call()
+
+    def _close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            for call in self._end:
+                call()
 
 
 def core_names(subject: Subject) -> list[str]:
@@ -144,19 +170,15 @@ def _instrument_functions(
 
     from profiler.cache import PreallocatedLayer
 
-    parts = family(subject.loaded.model)
-    (rotate, rotated), (append, appended) = recorder.marks(ROPE), recorder.marks(APPEND)
-    if parts.rotates_parts:
-        join, joined = recorder.marks(HEADS)
-        rotated, append = (*rotated, *join), (*joined, *append)
-    if parts.attends_until:  # attention begins where the cache was updated
-        appended = (*appended, *recorder.marks(CORE)[0])
     modeling = sys.modules[type(subject.network).__module__]
     for name in filter(partial(hasattr, modeling), ROTATIONS):
-        stack.enter_context(replaced(modeling, name, _gated((rotate, rotated), gate)))
-    stack.enter_context(replaced(PreallocatedLayer, "update", _gated((append, appended), gate)))
-    if parts.attends_until:
+        stack.enter_context(replaced(modeling, name, _around(recorder, ROPE, gate)))
+    if family(subject.loaded.model).attends_until:  # attention begins where the cache was updated
+        begin, end = recorder.marks(APPEND)
+        marks = begin, (*end, *recorder.marks(CORE)[0])
+        stack.enter_context(replaced(PreallocatedLayer, "update", _gated(marks, gate)))
         return
+    stack.enter_context(replaced(PreallocatedLayer, "update", _around(recorder, APPEND, gate)))
     if subject.attention == "eager":
         _wrap_eager(stack, modeling, recorder, cores, gate)
         return

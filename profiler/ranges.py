@@ -17,7 +17,7 @@ from workloads.model import Model
 
 FRAMEWORK = "framework."  # what the names of ranges begin with that are no operators of a description
 INPUTS = FRAMEWORK + "inputs"  # positions, rotary tables, masks: between the embedding and the first layer
-HEADS = FRAMEWORK + "heads"  # rotated parts of heads joined to the others: from RoPE to the cache's update
+HEADS = FRAMEWORK + "heads"  # parts of heads taken apart, joined and copied between two operators
 EMBEDDING = ("embedding", "position_embedding", "embedding_norm")  # what runs before the first layer
 
 
@@ -44,7 +44,7 @@ class Family:
     outside: dict[str, str]
     # Where attention is code of the model's own: it lasts from the cache's update to the call of this module.
     attends_until: str = ""
-    rotates_parts: bool = False  # of each head, outside the function that rotates
+    heads_behind: tuple[str, ...] = ()  # the ranges behind which heads are put together, up to the next range
 
 
 _ATTENTION = {
@@ -119,6 +119,7 @@ _GPT2 = Family(
         "transformer.ln_f": "final_norm",
         "lm_head": "lm_head",
     },
+    heads_behind=("layers.attention.qkv_proj",),
 )
 _OPT = Family(
     "model.decoder.layers",
@@ -182,7 +183,7 @@ _LATENT = replace(
         "self_attn.q_a_layernorm": "layers.attention.q_a_norm",
         "self_attn.kv_a_layernorm": "layers.attention.kv_a_norm",
     },
-    rotates_parts=True,
+    heads_behind=("layers.attention.rope", "layers.attention.kv_append", "layers.attention.kv_b_proj"),
 )
 _BOTH_RESIDUALS = "layers.attention_residual + mlp_residual"
 _PHI = Family(
@@ -197,7 +198,7 @@ _PHI = Family(
     },
     (Gap("mlp", "", _BOTH_RESIDUALS),),
     {"model.embed_tokens": "embedding", "model.final_layernorm": "final_norm", "lm_head": "lm_head"},
-    rotates_parts=True,
+    heads_behind=("layers.attention.rope",),  # which rotates a part of each head
 )
 _NEOX = Family(
     "gpt_neox.layers",

@@ -74,8 +74,8 @@ def test_ranges_are_the_operators_of_the_descriptor(
     assert apart(begun) == expected
     beside = {name: count for name, count in begun.items() if name.startswith(FRAMEWORK)}
     before = sum(name in EMBEDDING for name in family(model.loaded.model).outside.values())
-    joined = {HEADS: model.layers} if family(model.loaded.model).rotates_parts else {}
-    assert beside == {INPUTS: before, **joined}
+    between = model.layers * len(family(model.loaded.model).heads_behind)
+    assert beside == {INPUTS: before, **({HEADS: between} if between else {})}
 
 
 @pytest.mark.parametrize(
