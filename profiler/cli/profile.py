@@ -121,8 +121,12 @@ def command(
 
     positive(repeats=repeats, threads=threads, tp=tp)
     ranks, other = started(), mode != "eager"
-    alone_only = {"--nsys": nsys, "--ncu": ncu, "--with": bool(words), f"--mode {mode}": other}
-    check_asked(ranks, tp, alone={**alone_only, model: names_module(model)})
+    check_asked(
+        ranks,
+        tp,
+        alone={"--nsys": nsys, "--ncu": ncu, model: names_module(model)},
+        whole={"--with": bool(words), f"--mode {mode}": other},
+    )
     _check_fraction(overhead)
     effort = _effort(repeats, budget, ci)
     tools = [tool for tool, asked in (("nsys", nsys), ("ncu", ncu)) if asked]

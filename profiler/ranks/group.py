@@ -49,14 +49,18 @@ def started() -> Ranks | None:
     return Ranks(*map(int, told))
 
 
-def check_asked(ranks: Ranks | None, tensor_parallel: int, alone: Mapping[str, bool]) -> None:
+def check_asked(
+    ranks: Ranks | None, tensor_parallel: int, alone: Mapping[str, bool], whole: Mapping[str, bool]
+) -> None:
     """An InputError where the model shall be shared by another number of devices than there are processes.
 
-    `alone` says what was asked for that one process does alone.
+    `alone` says what was asked for that one process does alone, `whole` what is done with a whole model.
     """
     count = ranks.count if ranks else 1
     for what in [name for name, asked in alone.items() if asked and count > 1]:
         raise InputError(f"{what} runs in one process, and torchrun started {count}; start it without.")
+    for what in [name for name, asked in whole.items() if asked and tensor_parallel > 1]:
+        raise InputError(f"{what} runs whole models, and processes share this one; leave --tp out.")
     if tensor_parallel not in (1, count):
         raise InputError(
             f"--tp {tensor_parallel} needs {tensor_parallel} processes, and there "

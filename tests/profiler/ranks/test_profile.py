@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,7 +122,8 @@ def test_a_shared_model_is_profiled_and_validated(
     operators = run.table("operators")
     for point, group in operators.groupby(POINT):
         described = operators_at(loaded, "fp32", Point(*point), 2)  # type: ignore[misc]
-        assert set(group["name"]) == {named.name for named in described}
+        inside = group[group["where"] == "model"]
+        assert set(inside["name"]) == {named.name for named in described}
         assert set(group["kind"]) & set(PATTERNS) == {"allreduce"}
     matched = run.table("collectives")
     assert set(matched["name"]) == {"layers.attention_allreduce", "layers.mlp_allreduce"}
@@ -156,6 +159,20 @@ def test_replicas_run_side_by_side(model: Path, torchrun: Callable[..., Any], tm
     again = torchrun("profile", model, *SIZES, "-o", out)
     assert again.wait() == [2, 2]
     assert "a run is already there" in again.said()
+
+
+@pytest.mark.slow
+def test_replicas_may_be_compiled(model: Path, torchrun: Callable[..., Any], tmp_path: Path) -> None:
+    if not shutil.which(os.environ.get("CXX", "g++")):
+        pytest.skip("no C++ compiler, which torch.compile needs")
+    sizes = ("--device", "cpu", "--phase", "decode", "--context", 20, "--repeats", 2, "--no-alone")
+    found = torchrun("profile", model, *sizes, "--mode", "compile", "-o", tmp_path / "run")
+    assert found.wait() == [0, 0], found.said()
+    for folder in ("run", "run/rank0", "run/rank1"):
+        run = open_run(tmp_path / folder)
+        assert (run.head.status, run.head.mode) == ("complete", "compile")
+        assert run.head.compilations[0].graphs == 1
+        assert any("down_proj" in name for name in run.table("operators")["name"])
 
 
 def killed(victim: int, found: Any, out: Path) -> list[int]:
