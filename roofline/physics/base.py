@@ -7,7 +7,7 @@ ideal roofline of the kernel; the rest is what the hardware or the library adds 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Columns = Mapping[str, NDArray[Any]]  # the columns of the measured tables by name, one array each
+    Bound = Callable[[Mapping[str, float]], dict[str, Floats]]  # parts of given rows by their constants
 
 # Bytes that one streaming multiprocessor takes from the L2 per clock: the width of its port to the crossbar
 # (Chips and Cheese and gpu-benches reach 80-100 % of it on Volta to Blackwell).
@@ -231,4 +232,5 @@ def column(rows: Columns, name: str, default: float = 0.0) -> Floats:
     """A column of numbers; `default` where it is absent or empty."""
     if name not in rows:
         return np.full(len(next(iter(rows.values()))), default)
-    return np.nan_to_num(np.asarray(rows[name], dtype=np.float64), nan=default)
+    values = np.asarray(rows[name], dtype=np.float64)
+    return np.where(np.isnan(values), default, values)

@@ -155,14 +155,16 @@ def _kin(group: Sequence[Entry]) -> list[tuple[int, ...]]:
     """Of each cell, those that its prior is fitted to.
 
     The library's kernels of the same formats where enough of others was measured, else its kernels of any
-    format, else all kernels of the formats: a library's overheads differ less than libraries do.
+    format, those of the same backend first, else all kernels of the formats: a library's overheads differ
+    less than libraries do, but one backend tunes a library's kernels and another does not.
     """
     found = []
     for i, (key, _, cell) in enumerate(group):
         same_format = _of_format(group, key)
         library = getattr(cell.model, "library", lambda _: "")
         mine = [j for j, (other, _, _) in enumerate(group) if library(other[4]) == library(key[4])]
-        pools = ([j for j in mine if j in same_format], mine)
+        here = [j for j in mine if group[j][0][3] == key[3]]
+        pools = (*([j for j in pool if j in same_format] for pool in (here, mine)), here, mine)
         enough = (p for p in pools if sum(len(group[j][1]) for j in p if j != i) >= MEASURED_WELL)
         found.append(tuple(next(enough, same_format)))
     return found

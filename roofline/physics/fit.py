@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from functools import cache, cached_property, partial
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from roofline.physics.base import total
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from roofline.physics.base import Columns, Constant, Dtypes, Floats, Gpu, KernelModel
+    from roofline.physics.base import Bound, Columns, Constant, Dtypes, Floats, Gpu, KernelModel
 
 FOLDS = 5
 SOFT = 0.05  # errors beyond 5 % count linearly: harnesses differ by that much
@@ -29,6 +29,8 @@ SPREAD = 0.5  # of a bound's range that these points span
 START_WEIGHT = 0.1  # of the starting values, of a prior's; a model may say better how sure it is of them
 ROUNDS = 1  # of looking for a way out of a local minimum
 LEAST_GAIN = 0.002  # of the loss, for which a round is worth its time
+USUAL_ERROR = 0.15  # of a prior on a cell that it is meant for
+LEAST_TRUST = 0.3  # of a prior's weight, however far off it is
 PRIOR_ROWS = 10.0  # a constant one prior width away weighs as much as so many rows, one SOFT wrong
 
 
@@ -59,9 +61,17 @@ class Cell:
         names = [name for name in self.model.family if name in self.rows]
         return list(zip(*(np.asarray(self.rows[name]).tolist() for name in names), strict=True))
 
+    @cached_property
+    def _parts(self) -> Bound:
+        """The model's parts of these rows; what does not depend on constants is done once, if it can be."""
+        bound = getattr(self.model, "bound", None)
+        if bound is not None:
+            return cast("Bound", bound(self.rows, self.gpu, self.dtype))
+        return partial(self.model.parts, self.rows, self.gpu, self.dtype)
+
     def predicted_s(self, constants: Mapping[str, float]) -> Floats:
         """Times by the constants."""
-        time = total(self.model.parts(self.rows, self.gpu, self.dtype, constants))
+        time = total(self._parts(constants))
         return time if self.floor_s is None else np.maximum(time, self.floor_s)
 
 
@@ -74,12 +84,11 @@ def fit(cells: Sequence[Cell], prior: Mapping[str, float] | None = None) -> dict
     cells = [_thinned(_possible(cell), most) for cell in cells]
     centre = np.array([_inside(c, (prior or {}).get(c.name, c.start)) for c in constants])
     alone = getattr(cells[0].model, "start_weight", START_WEIGHT)
-    weight = np.sqrt(PRIOR_ROWS) * SOFT * 4 * (alone if prior is None else 1.0)
+    weight = np.sqrt(PRIOR_ROWS) * SOFT * 4 * (alone if prior is None else _trust(cells, prior))
 
     def residuals(x: Floats) -> Floats:
         values = _values(constants, x)
-        errors = [np.log(np.maximum(cell.predicted_s(values), 1e-12) / cell.time_s) for cell in cells]
-        return np.concatenate([*errors, weight * (x - centre)])
+        return np.concatenate([*(_errors(cell, values) for cell in cells), weight * (x - centre)])
 
     def descend(x: Floats) -> Floats:
         options = {"loss": "soft_l1", "f_scale": SOFT, "diff_step": STEP, "max_nfev": 16, "xtol": 1e-4}
@@ -94,6 +103,26 @@ def fit(cells: Sequence[Cell], prior: Mapping[str, float] | None = None) -> dict
             break
         x = descend(better)
     return _values(constants, x)
+
+
+def _errors(cell: Cell, values: Mapping[str, float]) -> Floats:
+    """Logarithms of predicted / measured."""
+    return np.asarray(np.log(np.maximum(cell.predicted_s(values), 1e-12) / cell.time_s))
+
+
+def _trust(cells: Sequence[Cell], prior: Mapping[str, float]) -> float:
+    """By how much a prior weighs more, for a model that says how many rows of a family are evidence.
+
+    Further rows of a family repeat what its first ones say, and only families that differ tell constants
+    apart. A prior that is far off on the cell itself is another kernel's, and weighs less.
+    """
+    evidence = getattr(cells[0].model, "rows_of_family", None)
+    if evidence is None or len(cells) > 1:
+        return 1.0
+    (cell,) = cells
+    off = max(float(np.mean(np.abs(_errors(cell, prior)))), 1e-3)
+    repeated = max(len(cell.time_s) / (evidence * len(set(cell.family_keys())) ** 2), 1.0)
+    return float(np.sqrt(max(repeated * (USUAL_ERROR / off) ** 2, LEAST_TRUST)))
 
 
 def _starts(centre: Floats, loss: Callable[[Floats], float]) -> list[Floats]:

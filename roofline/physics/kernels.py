@@ -328,8 +328,12 @@ def _pools(
     well = [(gpu, k) for gpu, k in every if k.points >= MEASURED_WELL]
     if (library := _library(op, kernel)) is not None:  # of few rows the library's overheads are not known
         alike = [(gpu, k) for gpu, k in every if _library(op, k.kernel) == library]
-        known = [[pair for pair in pool if pair in well] for pool in (same, alike)]
-        pools = [*known, well, same, alike, every]
+        sound = getattr(models()[op], "sound", lambda *_: True)
+        tuned = [(gpu, k) for gpu, k in well if sound(k.values, gpu, dtypes_of(k.dtype))]
+        known = (
+            [pair for pair in pool if pair in few] for few in (tuned, well) for pool in (same, alike, every)
+        )
+        pools = [*known, same, alike, every]
         yield from ((pool, one) for pool in pools for one in formats)
         return
     everyone_s: frozenset[str] = getattr(models()[op], "everyone_s", frozenset())

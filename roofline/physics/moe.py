@@ -16,23 +16,33 @@ import numpy as np
 from roofline.physics.base import L2_BYTES_PER_CLOCK, Constant, ceil_div, column
 from roofline.physics.expert_load import TILES, Load, expert_load, exponents, unpacked
 from roofline.physics.libraries import library, of_engine, says, since
-from roofline.physics.triton_tiles import DEFAULT_ROWS, DEFAULT_WIDTH, tuned
+from roofline.physics.triton_tiles import (
+    default_tile,
+    default_tile_by_tokens,
+    tuned_by_sglang,
+    tuned_by_vllm,
+)
 from workloads.dtypes import bytes_per_element, compute_dtype
 
 if TYPE_CHECKING:
-    from roofline.physics.base import Columns, Dtypes, Floats, Gpu
+    from roofline.physics.base import Bound, Columns, Dtypes, Floats, Gpu
 
 WIDTHS = (64.0, 128.0, 256.0)  # columns of a tile
 AVERAGE_TILE = (8.0, 64.0)  # least and most rows of a tile that is chosen by the average load
 L2_SHARE = 0.5  # of the L2 that one matrix can keep beside activations and results
+LEAST_STREAM = 0.5  # of the memory bandwidth, that any kernel which was tuned reaches
+# Dense 16-bit FLOP per clock and processor of products by single warps (mma.sync), as Marlin multiplies on
+# all generations: more than Ampere's peak, and 63 % of Hopper's (Luo et al., 2024, arXiv:2402.13499).
+WARP_FLOP_PER_CLOCK = 2580.0
 BLOCK_CHOICES = 256.0  # choices that one block of threads sorts at once
 CONSTANTS = (
     Constant("launch_s", "s", 3e-6, 2e-4, 2e-5, "the layer's small kernels, one after the other"),
-    Constant("memory_share", "", 0.6, 1.0, 0.87, "share of the memory bandwidth of streamed weights"),
+    Constant("memory_share", "", 0.1, 1.0, 0.87, "share of the memory bandwidth of streamed weights"),
     Constant("compute_share", "", 0.02, 1.0, 0.6, "share of the tensor peak inside a tile"),
-    Constant("l2_share", "", 0.03, 1.5, 0.7, "share of the L2 port that feeds a tile"),
+    Constant("l2_share", "", 0.03, 2.5, 0.7, "share of the L2 port that feeds a tile", "clusters"),
     Constant("tile_s", "s", 1e-7, 3e-5, 5e-7, "first loads and last stores of a tile", "1/clock"),
     Constant("least_rows", "", 8.0, 200.0, 16.0, "rows that the smallest tile computes, used or not"),
+    Constant("whole_waves", "", 0.0, 1.0, 0.3, "of a last wave that is not full, what it still takes"),
     Constant("reread", "", 0.03, 1.2, 0.3, "of the rows of tiles that read a large matrix again from memory"),
     Constant("passes", "", 0.2, 10.0, 1.0, "times that chosen rows are moved by sorting and activating"),
     Constant("token_passes", "", 0.1, 20.0, 1.0, "times that all tokens are quantised, copied and summed"),
@@ -48,6 +58,7 @@ class MoeModel:
 
     kinds: ClassVar[tuple[str, ...]] = ("moe",)
     family: ClassVar[tuple[str, ...]] = ("hidden", "inter", "topk", "num_experts")
+    rows_of_family: ClassVar[float] = 4.0  # layers of one model leave most constants open
     why: ClassVar[Mapping[str, str]] = {
         "ideal": "the experts' products and weights at the data sheet's peaks",
         "reached": "shares of the peaks that the grouped products reach",
@@ -65,6 +76,18 @@ class MoeModel:
         """The library of a kernel: what its constants have in common with those of others."""
         return library(kernel)
 
+    def sound(self, values: Mapping[str, float], gpu: Gpu, dtype: Dtypes) -> bool:
+        """Whether a kernel's constants speak for others: it streams large matrices at half of the peak.
+
+        What does not ran without tuning, or unpacks weights slowly.
+        """
+        sizes = {"num_tokens": 1.0, "topk": 8.0, "num_experts": 8.0, "hidden": 8192.0, "inter": 8192.0}
+        starts = {c.name: c.start for c in CONSTANTS}
+        rows = {name: np.array([size]) for name, size in sizes.items()}
+        parts = self.parts(rows, gpu, dtype, {**starts, **values})
+        products = parts["ideal"] + parts["reached"] + parts["tiles"]
+        return bool((parts["ideal"] >= LEAST_STREAM * products).all())
+
     def prepared(self, rows: Columns) -> Columns:
         """The rows with their loads, which are counted once for all rows that differ."""
         load = rank_load(rows)
@@ -75,32 +98,21 @@ class MoeModel:
 
         A row with a `share` is that part of a layer: one of its two products, where they are listed apart.
         """
-        layer = _Layer(rows, gpu, dtype, c)
-        compute = layer.flops / gpu.peak(compute_dtype(dtype.inputs))
-        memory = layer.weight_bytes / gpu.dram_byte_per_s
-        ideal = np.maximum(compute, memory)
-        reached = _overlapped(compute / c["compute_share"], memory / c["memory_share"])
-        products = layer.products_s()
-        share = column(rows, "share", 1.0)
-        found = {
-            "ideal": ideal,
-            "reached": reached - ideal,
-            "tiles": np.maximum(products - reached, 0.0),
-            "around": layer.around_s(),
-            "routing": layer.routing_s(),
-            "launch": np.full(len(ideal), c["launch_s"]),
-        }
-        return {name: share * seconds for name, seconds in found.items()}
+        return self.bound(rows, gpu, dtype)(c)
+
+    def bound(self, rows: Columns, gpu: Gpu, dtype: Dtypes) -> Bound:
+        """The same for many sets of constants: sizes and loads are counted once."""
+        return _Layer(rows, gpu, dtype).parts
 
 
 class _Layer:
-    """The sizes of the rows' layers on this rank, and the time of their two grouped products."""
+    """The sizes of the rows' layers on this rank, and what they cost by given constants."""
 
-    def __init__(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> None:
-        self.gpu, self.dtype, self.c = gpu, dtype, c
+    def __init__(self, rows: Columns, gpu: Gpu, dtype: Dtypes) -> None:
+        self.gpu, self.dtype = gpu, dtype
         self.tokens, self.top_k = column(rows, "num_tokens"), column(rows, "topk")
         self.experts, ranks = column(rows, "num_experts"), _ranks(rows)
-        self.hidden = column(rows, "hidden")
+        self.hidden, self.share = column(rows, "hidden"), column(rows, "share", 1.0)
         self.width = column(rows, "inter") / column(rows, "moe_tp", 1.0)
         self.load = unpacked(rows["load"]) if "load" in rows else rank_load(rows)
         self.by_average = says(rows, "trtllm_", "min_latency", "mxfp4_flashinfer") & ~says(rows, "cutlass")
@@ -108,90 +120,126 @@ class _Layer:
         gated = (column(rows, "gated", 1.0) > 0) | says(rows, "fused_moe", "triton")
         self.ups = np.where(gated, 2.0, 1.0)
         self.rank_experts = self.experts / ranks
-        self.by_default = self._untuned(rows)
+        self.by_default, self.default = self._untuned(rows)
         # SGLang serves the choices of other ranks as those of one more expert of its own: up to
         # 0.5.10 it multiplied them, since then it only reads weights for them.
         strangers = of_engine(rows, "sglang") & says(rows, "fused_moe") & (ranks > 1)
         self.touched = self.load.touched + strangers
         far = np.maximum(self.load.tokens * self.top_k - self.load.chosen, 0.0)
         skipped = (strangers & since(rows, 0, 5, 11)) | (of_engine(rows, "vllm") & says(rows, "marlin"))
-        far = np.where(skipped, 0.0, far)
-        self.far = c["elsewhere"] * far  # rows of other ranks' experts that the kernel does not skip
-        self.rows = self.load.chosen + self.far
+        self.strange = np.where(skipped, 0.0, far)  # rows of other ranks' experts that may not be skipped
         self.weight = float(bytes_per_element(dtype.weights))
         self.matrix = np.stack([self.ups * self.width * self.hidden, self.hidden * self.width])
+        self.peak = self._peak(rows)
         self.weight_bytes = self.touched * self.matrix.sum(axis=0) * self.weight
         self.flops = 2 * self.load.chosen * self.matrix.sum(axis=0)
 
-    def _untuned(self, rows: Columns) -> Any:
-        """Rows of a fused Triton kernel at 16 bits whose tile its engine did not tune.
+    def parts(self, c: Mapping[str, float]) -> dict[str, Floats]:
+        """Named seconds, as `MoeModel.parts`."""
+        compute = self.flops / self.gpu.peak(compute_dtype(self.dtype.inputs))
+        reached = self.flops / (c["compute_share"] * self.peak)
+        memory = self.weight_bytes / self.gpu.dram_byte_per_s
+        ideal = np.maximum(compute, memory)
+        reached = _overlapped(reached, memory / c["memory_share"])
+        found = {
+            "ideal": ideal,
+            "reached": reached - ideal,
+            "tiles": np.maximum(self.products_s(c) - reached, 0.0),
+            "around": self.around_s(c),
+            "routing": self.routing_s(c),
+            "launch": np.full(len(ideal), c["launch_s"]),
+        }
+        return {name: self.share * seconds for name, seconds in found.items()}
 
-        SGLang, and vLLM before 0.15, take one tile for all of these; later ones go by the number of tokens.
+    def _peak(self, rows: Columns) -> Any:
+        """FLOP/s that the kernel's instructions reach at most."""
+        peak = self.gpu.peak(compute_dtype(self.dtype.inputs))
+        warps = WARP_FLOP_PER_CLOCK * self.gpu.processors * self.gpu.clock_hz
+        return np.where(says(rows, "marlin"), min(warps, peak), peak)
+
+    def _untuned(self, rows: Columns) -> tuple[Any, tuple[Floats, Floats]]:
+        """Rows of a fused Triton kernel whose tile its engine did not tune, and the tile it takes instead.
+
+        Known of 16 bits, and of vLLM's 8 bits in blocks.
         """
+        blocks, vllm = self.dtype.name == "fp8_block", of_engine(rows, "vllm")
         plain = self.dtype.inputs == self.dtype.weights == "bf16"
-        fixed = of_engine(rows, "sglang") | (of_engine(rows, "vllm") & ~since(rows, 0, 15))
-        fixed &= says(rows, "fused_moe") & plain
-        if not fixed.any():
-            return fixed
-        recent = since(rows, 0, 5, 11)
-        return fixed & ~tuned(self.gpu.name, self.rank_experts, self.width, recent)
+        by_tokens = vllm & since(rows, 0, 15)
+        ruled = by_tokens & (plain or blocks) | (vllm | of_engine(rows, "sglang")) & plain
+        ruled &= says(rows, "fused_moe", "tritonexperts")
+        experts, width, gpu = self.rank_experts, self.width, self.gpu.name
+        pairs = zip(
+            default_tile(self.tokens, experts), default_tile_by_tokens(self.tokens, blocks), strict=True
+        )
+        size, wide = (np.where(by_tokens, new, old) for old, new in pairs)
+        if ruled.any():
+            known = tuned_by_sglang(gpu, experts, width, since(rows, 0, 5, 11))
+            ruled &= ~np.where(vllm, tuned_by_vllm(gpu, experts, width, blocks), known)
+        return ruled, (size, wide)
 
-    def around_s(self) -> Any:
+    def around_s(self, c: Mapping[str, float]) -> Any:
         """Passes over all tokens, wherever their experts are, and over rows of this rank, at two bytes."""
-        between = self.rows * (2 * self.hidden + (self.ups + 1) * self.width)
-        moved = self.c["token_passes"] * self.tokens * self.hidden + self.c["passes"] * between
+        between = self._rows(c) * (2 * self.hidden + (self.ups + 1) * self.width)
+        moved = c["token_passes"] * self.tokens * self.hidden + c["passes"] * between
         return 2 * moved / self.gpu.dram_byte_per_s
 
-    def routing_s(self) -> Any:
+    def _rows(self, c: Mapping[str, float]) -> Any:
+        """Rows of this rank's experts, and of others' what the kernel does not skip."""
+        return self.load.chosen + c["elsewhere"] * self.strange
+
+    def routing_s(self, c: Mapping[str, float]) -> Any:
         """Sorting the choices: further kernels beyond what one block sorts, a part per choice and expert."""
-        c, choices = self.c, self.tokens * self.top_k
+        choices = self.tokens * self.top_k
         sorting = c["sort_s"] * choices / (choices + BLOCK_CHOICES) + c["choice_s"] * choices
         return sorting + c["expert_s"] * self.rank_experts
 
-    def products_s(self) -> Floats:
+    def products_s(self, c: Mapping[str, float]) -> Floats:
         """Both products by the tile that the library takes."""
-        times = self._by_tile(WIDTHS).sum(axis=0)  # [tiles, rows]
+        times = self._by_tile(WIDTHS, c).sum(axis=0)  # [tiles, rows]
         fastest = times.min(axis=0)
         if self.by_default.any():
-            few, many = (TILES.index(int(size)) for size in DEFAULT_ROWS)
-            small = self._by_tile((DEFAULT_WIDTH,)).sum(axis=0)
-            small = np.where(self.tokens <= self.rank_experts, small[few], small[many])
-            fastest = np.where(self.by_default, small, fastest)
+            size, width = self.default
+            one = _at(self._by_tile((width,), c).sum(axis=0), size)
+            fastest = np.where(self.by_default, one, fastest)
         if not self.by_average.any():
             return np.asarray(fastest)
         average = np.maximum(self.tokens * self.top_k / self.experts, 1.0)
         size = np.clip(np.exp2(np.ceil(np.log2(average))), *AVERAGE_TILE)
-        taken = (np.log2(size) - np.log2(TILES[0])).astype(np.intp)
-        return np.asarray(
-            np.where(self.by_average, np.take_along_axis(times, taken[None], axis=0)[0], fastest)
-        )
+        return np.asarray(np.where(self.by_average, _at(times, size), fastest))
 
-    def _by_tile(self, widths: Sequence[float]) -> Floats:
+    def _by_tile(self, widths: Sequence[float | Floats], c: Mapping[str, float]) -> Floats:
         """[product, tile, row] seconds: tiles in waves beside the stream of weights."""
-        c, gpu = self.c, self.gpu
+        gpu = self.gpu
         size = np.array(TILES, dtype=np.float64)[:, None]
-        tiles = self.load.tiles + self.far / size
+        tiles = self.load.tiles + c["elsewhere"] * self.strange / size
         n = np.stack([self.ups * self.width, self.hidden])[:, None]
         k = np.stack([self.hidden, self.width])[:, None]
         element = float(bytes_per_element(self.dtype.inputs))
         expert = (self.matrix * self.weight)[:, None]
         missed = np.clip(1 - L2_SHARE * gpu.l2_bytes / expert, 0.0, 1.0)
         again = c["reread"] * missed * np.maximum(tiles - self.touched, 0.0)
-        streamed = (self.touched + again) * expert + self.rows * (element * k + 2 * n)
+        streamed = (self.touched + again) * expert + self._rows(c) * (element * k + 2 * n)
         per_wave = tiles / gpu.processors
         busy: Any = np.inf
         for width in widths:
-            waves = np.maximum(1.0, per_wave * ceil_div(n, width))
-            busy = np.minimum(busy, waves * (k * self._step_s(size, width, element) + c["tile_s"]))
+            whole = per_wave * ceil_div(n, width)
+            waves = np.maximum(1.0, whole + c["whole_waves"] * (np.ceil(whole) - whole))
+            busy = np.minimum(busy, waves * (k * self._step_s(size, width, element, c) + c["tile_s"]))
         return _overlapped(busy, streamed / (c["memory_share"] * gpu.dram_byte_per_s))
 
-    def _step_s(self, size: Floats, width: float, element: float) -> Any:
+    def _step_s(self, size: Floats, width: float | Floats, element: float, c: Mapping[str, float]) -> Any:
         """[tile, 1] seconds per element of k of one tile on one processor."""
-        c, gpu = self.c, self.gpu
+        gpu = self.gpu
         rows = np.maximum(size, c["least_rows"])
-        peak = c["compute_share"] * gpu.peak(compute_dtype(self.dtype.inputs)) / gpu.processors
+        peak = c["compute_share"] * self.peak / gpu.processors
         port = c["l2_share"] * L2_BYTES_PER_CLOCK * gpu.clock_hz
         return np.maximum(2 * rows * width / peak, (rows * element + width * self.weight) / port)
+
+
+def _at(times: Floats, size: Floats) -> Floats:
+    """[row] of times [tile, row], by each row's size of tile."""
+    place = (np.log2(size) - np.log2(TILES[0])).astype(np.intp)
+    return np.asarray(np.take_along_axis(times, place[None], axis=0)[0])
 
 
 def _overlapped(busy: Floats, streamed: Floats) -> Floats:

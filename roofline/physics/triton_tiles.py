@@ -1,11 +1,11 @@
 """Tiles of the fused Triton kernel for experts, as engines choose them.
 
 An engine ships tuned tiles for the sizes that somebody measured on a GPU, named by the experts of a rank and
-the width of one of them. Without, it takes the same small tile for every prompt, which feeds the tensor cores
-at half of the rate of a large one.
+the width of one of them. Without, it takes one by rules of thumb: where that is small for a long prompt, it
+feeds the tensor cores at half of the rate of a large one.
 
-Source: names of the configurations for 16-bit weights in sglang 0.5.10 and 0.5.14 (Apache-2.0), and the
-default of `get_default_config` beside them, which vLLM had too before it chose by the number of tokens.
+Source: names of the configurations in sglang 0.5.10 and 0.5.14 and in vllm 0.19.0 (all Apache-2.0), and the
+default of `get_default_config` beside them.
 """
 
 from __future__ import annotations
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
 
-DEFAULT_ROWS = (16.0, 64.0)  # of the tile up to as many tokens as experts, and beyond
-DEFAULT_WIDTH = 64.0
-
-# By GPU and experts of a rank: the widths of an expert that were tuned up to 0.5.10, and those since.
+# By GPU and experts of a rank: the widths of an expert that SGLang tuned for 16 bits up to 0.5.10, and since.
 TUNED: dict[str, dict[int, tuple[int, ...]]] = {
     "A100-SXM4-40GB": {
         8: (1792, 3584),
@@ -111,10 +108,315 @@ TUNED_SINCE: dict[str, dict[int, tuple[int, ...]]] = {
 }
 
 
-def tuned(gpu: str, experts: Floats, width: Floats, recent: Mask) -> Mask:
-    """Where the engine has tuned tiles for so many experts of such a width; `recent`: it is after 0.5.10."""
+# The same of vLLM: for 16 bits, and for 8 bits that are scaled in blocks.
+VLLM: dict[str, dict[int, tuple[int, ...]]] = {
+    "A100-SXM4-40GB": {
+        8: (
+            1792,
+            3584,
+        ),
+        16: (1344,),
+    },
+    "A100-SXM4-80GB": {
+        1: (
+            1792,
+            3584,
+            7168,
+            14336,
+        ),
+        8: (
+            1792,
+            2048,
+            3584,
+            4096,
+            7168,
+        ),
+        16: (
+            1344,
+            1792,
+            2688,
+            3584,
+            7168,
+            14336,
+        ),
+        64: (
+            640,
+            1280,
+        ),
+        128: (192,),
+        512: (
+            64,
+            128,
+        ),
+    },
+    "B200-SXM-180GB": {
+        16: (1024,),
+        32: (1408,),
+        64: (1408,),
+        128: (
+            512,
+            768,
+            1856,
+        ),
+        512: (
+            64,
+            128,
+            256,
+            512,
+            672,
+            1344,
+        ),
+    },
+    "H100-SXM5-80GB": {
+        1: (3072,),
+        8: (
+            1792,
+            2048,
+            3584,
+            4096,
+            7168,
+        ),
+        16: (
+            1344,
+            1792,
+            2688,
+        ),
+        32: (1792,),
+        62: (
+            256,
+            512,
+        ),
+        64: (
+            320,
+            640,
+            1280,
+            1536,
+        ),
+        72: (
+            384,
+            768,
+        ),
+        128: (
+            192,
+            384,
+            512,
+            928,
+            1856,
+        ),
+        256: (512,),
+        512: (
+            128,
+            256,
+            512,
+        ),
+    },
+    "H20-96GB": {
+        64: (
+            384,
+            768,
+            896,
+            3072,
+        ),
+        128: (
+            96,
+            192,
+            384,
+            768,
+        ),
+    },
+    "H200-SXM-141GB": {
+        8: (
+            1792,
+            2048,
+            3584,
+            4096,
+            7168,
+            14336,
+        ),
+        16: (
+            1024,
+            2048,
+        ),
+        64: (
+            320,
+            640,
+            1280,
+            2560,
+        ),
+        128: (
+            96,
+            192,
+            384,
+            512,
+            768,
+            1024,
+        ),
+        512: (
+            64,
+            128,
+            256,
+            512,
+        ),
+    },
+    "L40S-48GB": {
+        8: (3584,),
+        128: (
+            928,
+            1856,
+        ),
+    },
+    "MI300X": {
+        8: (
+            1792,
+            2048,
+            3584,
+            4096,
+            7168,
+            8192,
+            14336,
+            16384,
+        ),
+        16: (1024,),
+        60: (
+            176,
+            352,
+            704,
+            1408,
+        ),
+        62: (
+            128,
+            256,
+            512,
+        ),
+        72: (
+            192,
+            384,
+            768,
+        ),
+        128: (1024,),
+        160: (192,),
+    },
+    "MI325X": {
+        8: (
+            1792,
+            2048,
+            3584,
+            4096,
+            7168,
+            8192,
+            14336,
+            16384,
+        ),
+    },
+}
+VLLM_BLOCKS: dict[str, dict[int, tuple[int, ...]]] = {
+    "B200-SXM-180GB": {
+        16: (4096,),
+        20: (2560,),
+        32: (2048,),
+        40: (2560,),
+        64: (512,),
+        128: (
+            384,
+            512,
+            768,
+        ),
+        160: (640,),
+        256: (
+            256,
+            512,
+        ),
+        384: (
+            128,
+            256,
+        ),
+        512: (
+            128,
+            256,
+            512,
+        ),
+    },
+    "GB200": {
+        20: (2560,),
+        40: (2560,),
+        128: (
+            384,
+            768,
+        ),
+        160: (640,),
+        384: (
+            128,
+            256,
+        ),
+    },
+    "H100-SXM5-80GB": {
+        256: (
+            128,
+            384,
+        ),
+        512: (256,),
+    },
+    "H20-96GB": {
+        128: (
+            384,
+            768,
+        ),
+        256: (
+            128,
+            256,
+        ),
+    },
+    "H200-SXM-141GB": {
+        8: (2048,),
+        16: (4096,),
+        32: (2048,),
+        128: (
+            384,
+            512,
+            768,
+        ),
+        256: (
+            256,
+            512,
+        ),
+        384: (128,),
+    },
+    "MI300X": {
+        128: (
+            384,
+            768,
+        ),
+        256: (256,),
+    },
+    "MI325X": {
+        256: (256,),
+    },
+}
+
+
+def tuned_by_sglang(gpu: str, experts: Floats, width: Floats, recent: Mask) -> Mask:
+    """Where it has tiles of 16 bits for so many experts of such a width; `recent`: it is after 0.5.10."""
     found = _listed(TUNED, gpu, experts, width)
     return found | (_listed(TUNED_SINCE, gpu, experts, width) & recent)
+
+
+def tuned_by_vllm(gpu: str, experts: Floats, width: Floats, blocks: bool) -> Mask:
+    """The same of vLLM, of 16 bits or of 8 in blocks."""
+    return _listed(VLLM_BLOCKS if blocks else VLLM, gpu, experts, width)
+
+
+def default_tile(tokens: Floats, experts: Floats) -> tuple[Floats, Floats]:
+    """Rows and columns of the tile that SGLang, and vLLM before 0.15, take for 16 bits without tuning."""
+    few = tokens <= experts
+    return np.where(few, 16.0, 64.0), np.where(few, 32.0, 64.0)
+
+
+def default_tile_by_tokens(tokens: Floats, blocks: bool) -> tuple[Floats, Floats]:
+    """The same of vLLM since 0.15, for 16 bits, or for 8 in `blocks` of 128 x 128."""
+    if blocks:
+        return np.where(tokens <= 64, 16.0, 64.0), np.full(len(tokens), 128.0)
+    rows = np.select([tokens <= 32, tokens <= 96, tokens <= 512], [16.0, 32.0, 64.0], 128.0)
+    return rows, np.where(tokens <= 64, 64.0, 128.0)
 
 
 def _listed(sizes: dict[str, dict[int, tuple[int, ...]]], gpu: str, experts: Floats, width: Floats) -> Mask:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hwspecs import load_device
+from hwspecs import kernels_of, load_device
 from roofline.physics.base import Gpu
 from roofline.physics.calibration import MEASURED_WELL, _kin
 from roofline.physics.columns import dtypes_of
-from roofline.physics.fit import Cell, cross_fitted
+from roofline.physics.fit import Cell, _trust, cross_fitted
 from roofline.physics.kernels import Kernels
 from roofline.physics.libraries import library, numbers, of_engine, says, since
 from roofline.physics.moe import CONSTANTS, MoeModel
-from roofline.physics.triton_tiles import tuned
+from roofline.physics.triton_tiles import (
+    default_tile,
+    default_tile_by_tokens,
+    tuned_by_sglang,
+    tuned_by_vllm,
+)
 
 GPU = Gpu.of(load_device("h100_sxm"))
 
@@ -56,11 +62,30 @@ def test_tiles_are_tuned_for_a_gpu_s_sizes_alone() -> None:
     """sglang ships E=128,N=768 for H100, E=64,N=768 only since 0.5.10, and nothing for 100 experts."""
     experts, width = np.array([128.0, 64.0, 64.0, 100.0]), np.array([768.0] * 4)
     recent = np.array([False, False, True, True])
-    assert tuned("H100-SXM5-80GB", experts, width, recent).tolist() == [True, False, True, False]
-    assert not tuned("GB200", experts, width, recent).any()
+    assert tuned_by_sglang("H100-SXM5-80GB", experts, width, recent).tolist() == [True, False, True, False]
+    assert not tuned_by_sglang("GB200", experts, width, recent).any()
 
 
-def layer(kernel: str, rows: int, dtype: str = "bfloat16", hidden: float = 2048) -> tuple[Any, Any, Cell]:
+def test_vllm_tunes_other_sizes_in_other_formats() -> None:
+    """vllm 0.19.0 ships E=128,N=384 of B200 for 8 bits in blocks, E=128,N=1856 for 16 bits."""
+    experts, width = np.array([128.0, 128.0]), np.array([384.0, 1856.0])
+    assert tuned_by_vllm("B200-SXM-180GB", experts, width, True).tolist() == [True, False]
+    assert tuned_by_vllm("B200-SXM-180GB", experts, width, False).tolist() == [False, True]
+
+
+def test_default_tiles_grow_with_the_batch() -> None:
+    """As `get_default_config` of both engines says (sglang 0.5.14, vllm 0.19.0)."""
+    tokens = np.array([1.0, 32, 64, 65, 97, 513])
+    assert default_tile(tokens, np.full(6, 64.0))[0].tolist() == [16, 16, 16, 64, 64, 64]
+    rows, width = default_tile_by_tokens(tokens, False)
+    assert rows.tolist() == [16, 16, 32, 32, 64, 128]
+    assert width.tolist() == [64, 64, 64, 128, 128, 128]
+    assert default_tile_by_tokens(tokens, True)[0].tolist() == [16, 16, 16, 64, 64, 64]
+
+
+def layer(
+    kernel: str, rows: int, dtype: str = "bfloat16", hidden: float = 2048, engine: str = "engine"
+) -> tuple[Any, Any, Cell]:
     """Layers of growing batches, timed by the starting constants twice over."""
     tokens = np.round(np.geomspace(1, 16_384, rows))
     sizes = {"hidden": hidden, "inter": 768.0, "topk": 8.0, "num_experts": 128.0}
@@ -68,7 +93,7 @@ def layer(kernel: str, rows: int, dtype: str = "bfloat16", hidden: float = 2048)
     cell = Cell(MoeModel(), GPU, dtypes_of(dtype), columns, np.ones(rows), kernel)
     time = 2 * cell.predicted_s({c.name: c.start for c in CONSTANTS})
     found = Cell(cell.model, cell.gpu, cell.dtype, columns, time, kernel)
-    return ("moe", dtype, "", "engine", kernel), np.arange(rows), found
+    return ("moe", dtype, "", engine, kernel), np.arange(rows), found
 
 
 def test_a_prior_is_the_library_s_of_the_format_then_of_any_format_then_the_format_s() -> None:
@@ -80,6 +105,37 @@ def test_a_prior_is_the_library_s_of_the_format_then_of_any_format_then_the_form
         layer("deepgemm", 10),
     ]
     assert _kin(group) == [(0,), (0, 1), (2, 3, 4), (2, 3), (2, 3, 4)]
+
+
+def test_a_library_s_kernels_of_the_same_backend_come_first() -> None:
+    group = [
+        layer("one_cutlass", MEASURED_WELL, engine="trtllm"),
+        layer("nongated", 10, engine="trtllm"),
+        layer("nongated", 10, "fp8", engine="trtllm"),
+        layer("another_cutlass", MEASURED_WELL, engine="vllm"),
+    ]
+    assert _kin(group) == [(0, 1, 3), (0, 1), (0, 1, 2), (0, 1, 3)]
+
+
+def test_a_kernel_that_ran_without_tuning_speaks_for_no_other() -> None:
+    """FlashInfer's CUTLASS streams 8-bit weights at a fifth on H100: TensorRT-LLM's stands in for it."""
+    slow = [k for k in kernels_of(load_device("h100_sxm")) if "modeloptfp8moe_flashinfer_cutlass" in k.kernel]
+    model, dtype = MoeModel(), dtypes_of("fp8")
+    assert not model.sound(slow[0].values, GPU, dtype)
+    found = Kernels(load_device("b200_sxm"), unseen=True).choose("moe", "fp8", "", "vllm", slow[0].kernel)
+    assert found is not None
+    assert model.sound(found.values, Gpu.of(load_device("b200_sxm")), dtype)
+
+
+def test_a_prior_weighs_more_where_one_family_is_all_there_is() -> None:
+    """Rows of one model, twice as slow as the prior says in their launches alone."""
+    _, _, cell = layer("a_marlin", 30)
+    prior = {c.name: c.start for c in CONSTANTS}
+    near = replace(cell, time_s=cell.time_s / 2 * 1.1)
+    many = np.arange(30)
+    other = replace(near, rows={**near.rows, "hidden": np.where(many % 2, 4096.0, 2048.0)})
+    assert _trust([near], prior) > _trust([other], prior) > 0
+    assert _trust([near], prior) > _trust([cell], prior)
 
 
 def test_a_kernel_that_no_other_device_has_is_stood_in_for_by_its_library() -> None:

@@ -89,12 +89,56 @@ def test_a_layer_without_a_gate_has_two_matrices_of_three_unless_the_kernel_know
     )
 
 
-@given(ANY, st.integers(1, 30_000))
-def test_the_engine_s_one_tile_is_never_faster_than_the_best(c: dict[str, float], tokens: int) -> None:
-    """Of width 800 nobody tuned 128 experts for H100; today's vLLM goes by the number of tokens."""
-    sizes = {"kernel": "sglang_fused_moe_triton", "num_tokens": tokens, "inter": 800}
-    one, best = (time(c=c, backend=engine, **sizes) for engine in ("sglang", "vllm"))
+@given(ANY, st.integers(1, 30_000), st.sampled_from(["sglang", "vllm"]))
+def test_the_engine_s_one_tile_is_never_faster_than_the_best(
+    c: dict[str, float], tokens: int, engine: str
+) -> None:
+    """Of width 800 nobody tuned 128 experts for H100; no engine's name, no rule."""
+    sizes = {"kernel": "fused_moe_triton", "num_tokens": tokens, "inter": 800}
+    one, best = (time(c=c, backend=name, **sizes) for name in (engine, ""))
     assert best <= one * (1 + 1e-9)
+
+
+def test_vllm_takes_small_tiles_of_blocks_up_to_64_tokens() -> None:
+    """One expert that nobody tuned, multiplied slowly: 64 rows are multiplied for 64 tokens, 128 for 65."""
+    alone = {**START, "compute_share": 0.02, "least_rows": 8.0, "whole_waves": 0.0, "tile_s": 1e-7}
+    named = {"backend": "vllm", "kernel": "vllm_fused_moe", "topk": 1, "num_experts": 1, "inter": 6400}
+    few, more = (time("fp8_block", alone, num_tokens=tokens, hidden=32_768, **named) for tokens in (64, 65))
+    assert more == pytest.approx(2 * few, rel=0.1)
+
+
+def test_a_last_wave_takes_as_long_as_a_full_one_where_nothing_fills_it() -> None:
+    """One token of 8 experts of 1100 wide tiles of a product: 66.7 waves on 132 processors are 67."""
+    alone = {**START, "compute_share": 0.02, "memory_share": 1.0, "passes": 0.2, "token_passes": 0.1}
+    sizes = {"num_tokens": 1, "hidden": 256 * 1100, "inter": 256}
+    part, whole = (time(c={**alone, "whole_waves": share}, **sizes) for share in (0.0, 1.0))
+    assert part < whole < part * 67 / 66
+
+
+def test_products_of_single_warps_reach_less_of_newer_peaks() -> None:
+    """Marlin at many tokens: all of A100's peak, 63 % of H100's, on B200 less."""
+    rows = {"num_tokens": np.array([200_000.0]), "hidden": np.array([8192.0]), "inter": np.array([8192.0])}
+    rows |= {"topk": np.array([2.0]), "num_experts": np.array([8.0])}
+    alone = {**START, "compute_share": 0.5, "passes": 0.2, "token_passes": 0.1, "l2_share": 2.5}
+    reached = {}
+    for name in ("a100_sxm", "h100_sxm", "b200_sxm"):
+        gpu = Gpu.of(load_device(name))
+        warps, groups = (
+            total(MoeModel().parts({**rows, "kernel": np.array([kernel])}, gpu, dtypes_of("int4_wo"), alone))
+            for kernel in ("sglang_marlin_moe", "another")
+        )
+        reached[name] = float((groups / warps)[0])
+    assert reached["a100_sxm"] == pytest.approx(1)
+    assert reached["h100_sxm"] == pytest.approx(0.63, abs=0.05)
+    assert reached["b200_sxm"] < 0.4
+
+
+def test_sizes_counted_once_give_the_same_parts() -> None:
+    rows = {n: np.array([v]) for n, v in (("num_tokens", 64.0), ("hidden", 2048.0), ("inter", 768.0))}
+    rows |= {"topk": np.array([8.0]), "num_experts": np.array([128.0])}
+    bound = MoeModel().bound(rows, GPU, dtypes_of("bfloat16"))
+    for constants in (START, {**START, "launch_s": 1e-4}):
+        assert bound(constants) == MoeModel().parts(rows, GPU, dtypes_of("bfloat16"), constants)
 
 
 def test_a_long_prompt_of_an_untuned_size_takes_up_to_twice_as_long() -> None:
