@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from roofline.many import many
-from roofline.predict import held_bytes, reference
 from roofline.scenario import target
 from roofline.times import times
+from roofline.totals import held_bytes, reference
 from specfiles.errors import InputError
 from workloads.dtypes import compute_dtype
 from workloads.techniques.compose import compose_for

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from roofline.ceilings import Ceilings, Fidelity, ceilings
+from roofline.contexts import straightness
 from roofline.many import ManyCeilings, many
-from roofline.predict import check_node, power_of, reference, straightness, summary
+from roofline.predict import check_node
 from roofline.scenario import Scenario
 from roofline.times import times
+from roofline.totals import power_of, reference, summary
 from specfiles.errors import InputError
 from workloads.dtypes import Precision, bytes_per_element, codes
 from workloads.phases import Named, Setting, Step, operators, owners, weight_bytes
@@ -323,7 +325,7 @@ def _numbers(named: Named, limits: Ceilings, names: Sequence[str]) -> list[Any]:
 
 
 def _summed(points: _Points, place: int, names: Sequence[str], first: Floats, last: Floats) -> Floats:
-    """Sums over the contexts first..last of each point: `roofline.predict.sum_over`, all points in step.
+    """Sums over the contexts first..last of each point: `roofline.contexts.sum_over`, all points in step.
 
     Intervals on whose ends, their neighbours and middle the numbers lie on a line are summed as such; the
     others are halved, until none is left.

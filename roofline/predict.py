@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import Ceilings, Fidelity, ceilings
-from roofline.energy import drawn
+from roofline.contexts import straightness, sum_over
 from roofline.scenario import Scenario
 from roofline.times import Times, times
+from roofline.totals import held_bytes, power_of, reference, summary
 from specfiles.errors import InputError
 from specfiles.frozen import dataclass
-from workloads.dtypes import bytes_per_element
 from workloads.phases import Named, Step, operators
 from workloads.schedule import Pass, Schedule
 
 if TYPE_CHECKING:
     from hwspecs import Device
-    from hwspecs.serving import Power
     from workloads.operators import Operator
     from workloads.work import Work
 
 MEMORY = ("weights_bytes", "kv_cache_bytes", "activation_peak_bytes", "memory_bytes", "fits")
-LINEAR = 1e-12  # relative deviation from a line that is rounding
-SMOOTH = 1e-3  # the same where times are curves with steps: far below the error of a kernel model
 
 
 @dataclass(frozen=True)
@@ -76,9 +72,8 @@ class Prediction:
         scenario = self.scenario
         sums = {name: self.total(name) for name in ("flops", "matrix_flops", "bytes")}
         sums |= {"time_s": self.time_s(), "decode_s": self.time_s("decode")}
-        sums["first_s"] = (
-            self.time_s("prefill") or sums["time_s"]
-        )  # a diffusion model has no first token alone
+        # A diffusion model has no first token alone.
+        sums["first_s"] = self.time_s("prefill") or sums["time_s"]
         scale, tdp = reference(self.device, self.ceilings), self.device.datasheet.tdp_w
         return summary(
             scenario.phase,
@@ -123,87 +118,6 @@ class Prediction:
             if row.phase == phase:
                 share[row.times.bound] = share.get(row.times.bound, 0.0) + row.total_s
         return max(share, key=share.__getitem__)
-
-
-def held_bytes(schedule: Schedule, widest: float) -> tuple[float, float, float]:
-    """Weights, cache and activations on one device; `widest` are those of the largest operator."""
-    weights = sum(resident.weight_bytes() for resident in schedule.residents)
-    cache = sum(resident.cache_bytes() for resident in schedule.residents)
-    stream = max(
-        p.batch / p.setting.replicas * p.q_len * p.model.hidden * bytes_per_element(p.setting.precision.wide)
-        for p in schedule.passes
-    )
-    return weights, cache, float((widest + stream) * schedule.activations_here)
-
-
-def power_of(limits: Ceilings) -> Power | None:
-    """How much of its TDP a device draws: known where times are those of kernels and not bounds."""
-    if limits.kernels is None:
-        return None
-    from hwspecs.serving import power
-
-    return power()
-
-
-def reference(device: Device, known: Ceilings | None = None) -> Ceilings:
-    """What utilisation is measured against: the data sheet, or what was measured where there is none."""
-    if known is not None and known.fidelity is Fidelity.DATASHEET:
-        return known
-    try:
-        return ceilings(device, Fidelity.DATASHEET)
-    except InputError:
-        return ceilings(device, Fidelity.MEASURED)
-
-
-def summary(
-    phase: str,
-    tokens: Any,
-    steps: Any,
-    sums: Mapping[str, Any],
-    memory: tuple[Any, Any, Any],
-    peaks: tuple[Any, Any],
-    capacity_bytes: Any,
-    watts: Any,
-    power: Power | None = None,
-) -> dict[str, Any]:
-    """The totals (`Prediction.totals`) from sums over operators; all numbers, or all arrays over points.
-
-    Without `power` a device is taken to draw all its TDP.
-
-    `tokens` are those of all sequences that the phase reads or yields, `steps` the decode steps, `memory`
-    bytes of weights, cache and activations, `peaks` FLOP/s and bytes/s, `watts` those of all devices.
-    """
-    time = sums["time_s"]
-    weights, cached, activations = memory
-    flop_per_s, byte_per_s = peaks
-    total = weights + cached + activations
-    mfu, mbu = sums["matrix_flops"] / (time * flop_per_s), sums["bytes"] / (time * byte_per_s)
-    share = 1.0 if power is None else drawn(power, mbu, mfu)
-    return {
-        "flops": sums["flops"],
-        "bytes": sums["bytes"],
-        "time_s": time,
-        "ttft_s": sums["first_s"] if phase in ("prefill", "generate") else None,
-        "tpot_s": _ratio(sums["decode_s"], steps),
-        "tokens_per_s": tokens / time,
-        "mfu": mfu,
-        "mbu": mbu,
-        "weights_bytes": weights,
-        "kv_cache_bytes": cached,
-        "activation_peak_bytes": activations,
-        "memory_bytes": total,
-        "fits": total <= capacity_bytes,
-        "energy_j": None if watts is None else time * watts * share,
-    }
-
-
-def _ratio(part: Any, whole: Any) -> Any:
-    """part / whole; None for a number, NaN in an array, where the whole is 0."""
-    if isinstance(whole, int | float):
-        return part / whole if whole else None
-    import numpy as np
-
-    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
 
 def predict(
@@ -343,40 +257,6 @@ def launched(limits: Ceilings, how: str) -> Ceilings:
 def in_mode(limits: Ceilings, mode: str) -> Ceilings:
     """The ceilings for a run in a mode: a replayed graph launches no kernel by itself."""
     return launched(limits, "graph" if mode == "graph" else "each")
-
-
-def straightness(limits: Any) -> float:
-    """How far from a line numbers may lie that are summed as one: the times of kernel models are curves."""
-    return LINEAR if limits.kernels is None else SMOOTH
-
-
-def sum_over(
-    values: Callable[[int], list[float]], first: int, last: int, tolerance: float = LINEAR
-) -> list[float]:
-    """Sum of values(i) for i = first..last, in closed form: each value is linear in i between kinks.
-
-    Work and limits grow linearly with the context until a window is full or another limit takes over.
-    Where the middle and the neighbours of the ends lie on the line between the ends, the sum is that of an
-    arithmetic series; elsewhere the interval is halved: a few evaluations do for any number of steps.
-    """
-    at_first, at_last = values(first), values(last)
-    if last - first > 1:
-        middle = (first + last) // 2
-
-        def on_the_line(i: int) -> bool:
-            share = (i - first) / (last - first)
-            lines = (a + (b - a) * share for a, b in zip(at_first, at_last, strict=True))
-            pairs = zip(values(i), lines, strict=True)
-            return all(math.isclose(found, line, rel_tol=tolerance, abs_tol=0.0) for found, line in pairs)
-
-        if not all(on_the_line(i) for i in {first + 1, middle, last - 1}):
-            halves = (
-                sum_over(values, first, middle, tolerance),
-                sum_over(values, middle + 1, last, tolerance),
-            )
-            return [a + b for a, b in zip(*halves, strict=True)]
-    count = last - first + 1
-    return [(a + b) / 2 * count for a, b in zip(at_first, at_last, strict=True)]
 
 
 def _numbers(row: Row) -> list[float]:

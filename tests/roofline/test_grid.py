@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from hwspecs import Device, load_device
 from roofline import grid as module
+from roofline.contexts import SMOOTH
 from roofline.grid import ROWS, Grid, grid_rows, predict_grid
 from roofline.gridfile import write_rows
-from roofline.predict import SMOOTH, predict
+from roofline.predict import predict
 from roofline.scenario import Scenario
 from roofline.tables import record
 from specfiles.errors import InputError
