@@ -11,6 +11,7 @@ from hwspecs import load_device
 from profiler import ceilings as module
 from profiler import power, probes
 from profiler.ceilings import Plan, as_yaml, measure_ceilings
+from profiler.yardsticks import formats_that_fit
 from tests.profiler.nvml import LOST, Driver, install
 
 torch = pytest.importorskip("torch")
@@ -70,6 +71,7 @@ def gpu_plan(monkeypatch: pytest.MonkeyPatch, paper_device: Callable[..., Any]) 
     monkeypatch.setattr(module, "_yardstick_steps", lambda *_: [])
     monkeypatch.setattr(module, "last_level_cache_bytes", lambda _: 1 << 20)
     monkeypatch.setattr(module, "environment", lambda _: {"processor": "none"})
+    monkeypatch.setattr(module, "memory_bytes", lambda _: 80e9)
     return Plan("cuda:0", ("bf16", "fp32", "fp8"), passes=2, sheet=paper_device())
 
 
@@ -122,6 +124,20 @@ def test_what_a_gpu_cannot_do_is_left_out_and_said(
     assert (
         len([line for line in told if "fma cannot be measured: no fma here" in line]) == 1
     )  # once, not per pass
+
+
+def test_a_small_gpu_has_no_operators_of_formats_that_its_memory_does_not_hold(
+    gpu_plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All yardsticks lie in memory at once; the ceilings stand all the same."""
+    monkeypatch.setattr(module, "probes", fake({k: SECONDS[k] for k in ("launch", "bandwidth", "matmul")}))
+    monkeypatch.setattr(module, "memory_bytes", lambda _: 24e9)
+    device = measure_ceilings(gpu_plan)
+    assert "no operators in fp32: memory does not hold their models" in device.sources["measured"]
+    assert "no operators in bf16" not in device.sources["measured"]
+    assert formats_that_fit("cuda:0", ("bf16", "fp32"), 80e9) == ["bf16", "fp32"]
+    assert formats_that_fit("cuda:0", ("fp32",), 24e9) == []
+    assert formats_that_fit("cpu", ("fp32", "bf16"), float("inf")) == ["fp32", "bf16"]
 
 
 def test_a_ceiling_that_is_needed_ends_the_measurement(
