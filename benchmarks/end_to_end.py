@@ -1,7 +1,8 @@
 """How far off are TTFT and TPOT of inference engines, with overheads fitted to other rows?
 
-Prints the errors of fits to other formats and splits of the same model on the same engine, and to all other
-models; with --write also makes hwspecs/serving/overheads.json from all rows.
+Prints the errors of kernels alone, of fits to other formats and splits of the same model on the same engine,
+and of what is assumed of an engine that nobody measured; with --write also makes
+hwspecs/serving/overheads.json from all rows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pandas as pd
 from hwspecs.serving import FILE, Fits
 from profiler.tables import read_table
 from roofline.endtoend import composed
-from roofline.serving_fit import across_models, across_settings, fit_all
+from roofline.serving_fit import across_models, across_settings, fit_all, kernels_alone
 from specfiles.writing import atomic
 
 
@@ -27,8 +28,13 @@ def main(paths: list[Path], write: bool) -> None:
         print(f"{path.name}: {len(rows)} rows, left out: {left_out or 'none'}")
         parts.append(rows)
     rows = pd.concat(parts, ignore_index=True)
-    for what, held_out in (("settings", across_settings(rows)), ("models", across_models(rows))):
-        print(f"other {what}, median |error|:")
+    for what, scored in (
+        ("kernels alone", kernels_alone),
+        ("fitted to other settings", across_settings),
+        ("an engine that nobody measured", across_models),
+    ):
+        print(f"{what}, median |error|:")
+        held_out = scored(rows)
         for (model, engine), group in held_out.groupby(["model", "engine"]):
             errors = (
                 f"{name} {(group[f'predicted_{name}_s'] / group[f'{name}_s'] - 1).abs().median():.1%}"

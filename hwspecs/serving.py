@@ -16,7 +16,9 @@ MOST_BYTES = 1_000_000
 class Overheads(Strict, frozen=True, kw_only=True):
     """What an engine adds to its kernels.
 
-    launch_s: the host's time per kernel it launches, hidden where the device is slower.
+    launch_s: the host's time per operator it launches, hidden where the device is slower.
+    graph_s: per operator of a replayed graph, beside its own time: the small kernels around it that the
+    fused convention counts as part of it, and the gaps between nodes.
     step_s: the host's time per step that nothing hides: scheduling, sampling, copying tokens.
     request_s: per request, once: HTTP, tokenising, admission.
     together: the share of requests that arrive at the same moment: a benchmark's first round, and those
@@ -26,6 +28,7 @@ class Overheads(Strict, frozen=True, kw_only=True):
     """
 
     launch_s: NotNegative = 0.0
+    graph_s: NotNegative = 0.0
     step_s: NotNegative = 0.0
     request_s: NotNegative = 0.0
     together: NotNegative = 0.0
@@ -37,11 +40,17 @@ BY_HAND = "by hand"  # the engine of a batch that a script runs: kernels launche
 
 
 class Fit(Strict, frozen=True, kw_only=True):
-    """Overheads, and the engine (empty: any that was not measured) and models of the rows they come from."""
+    """Overheads, and the engine (empty: any that was not measured) and models of the rows they come from.
+
+    low and high: each constant's range over fits that leave one setting out; of an engine that was not
+    measured, over what is assumed and the engines that were.
+    """
 
     backend: str
     models: list[str]
     overheads: Overheads
+    low: Overheads
+    high: Overheads
     source: Text
 
 

@@ -13,6 +13,7 @@ from reports.content import of_predictions, of_run
 from reports.elsewhere import other_devices
 from reports.html import render
 from reports.records import Content
+from roofline.engines import find_engine
 from roofline.predict import Prediction, predict
 from roofline.run import Run, open_run
 from roofline.scenario import Scenario
@@ -122,4 +123,5 @@ def _again(point: dict[str, Any], device: Device) -> Prediction:
         steps=point.get("steps"),
         images=point.get("images", 0),
     )
-    return predict(scenario, device, point["fidelity"], point.get("backend", ""))
+    engine = find_engine(point["engine"]["name"]) if "engine" in point else None
+    return predict(scenario, device, point["fidelity"], point.get("backend", ""), engine=engine)

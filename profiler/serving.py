@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from profiler.scenarios import Asked, scenarios
 from roofline.ceilings import Ceilings, Fidelity, ceilings
+from roofline.engines import as_engines_run, find_engine, kernels_of, refuse_own_host
 from roofline.predict import predict
 from roofline.serve.capacity import capacity
 from roofline.serve.cluster import Cluster
@@ -48,6 +49,7 @@ class Served:
     engines: int = 1
     readers: int = 0
     step_overhead: float = 0.0
+    engine: str = "none"
 
 
 def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
@@ -56,6 +58,9 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
     Raises InputError for what cannot be read, does not fit, or is no engine's way to serve.
     """
     scenario, traffic = _scenario(asked)
+    engine = find_engine(asked.engine)
+    if engine is not None:
+        scenario = as_engines_run(scenario)
     policies = [_policy(name, asked) for name in asked.batching.split(",")]
     limits, requests = _limits(asked.slo), _requests(asked, scenario, traffic)
     rates = _rates(asked, traffic)
@@ -65,8 +70,10 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
             "--slo to look for the highest rate."
         )
     rows = []
-    drawn_ceilings = ceilings(device, fidelity)
-    times = StepTimes(scenario.schedule(device), drawn_ceilings)
+    drawn_ceilings = ceilings(device, fidelity, kernels_of(asked.engine) if fidelity.calibrates else "")
+    if engine is not None:
+        refuse_own_host(engine, drawn_ceilings, device)
+    times = StepTimes(scenario.schedule(device), drawn_ceilings, engine)
     for policy in policies:
         cluster = _cluster(asked, scenario, device, drawn_ceilings, times, policy, requests)
         found = (
@@ -87,6 +94,7 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
         float(requests.output.mean()),
         len(requests),
         rows,
+        engine.told if engine else None,
     )
 
 
@@ -129,7 +137,9 @@ def _policy(name: str, asked: Served) -> Policy:
             f"a budget of {budget} tokens leaves a full batch of {asked.max_batch} none for prompts; "
             "choose a larger --budget or a smaller --max-batch."
         )
-    return Policy(BATCHINGS[name], asked.max_batch, budget, asked.step_overhead)
+    engine = find_engine(asked.engine)
+    request_s = engine.fit.overheads.request_s if engine else 0.0
+    return Policy(BATCHINGS[name], asked.max_batch, budget, asked.step_overhead, request_s)
 
 
 def _limits(slo: str | None) -> Limits:

@@ -167,11 +167,12 @@ def _each(words: Iterable[str]) -> str:
 def _totals(prediction: Prediction) -> Totals:
     scenario, totals = prediction.scenario, prediction.totals()
     what = f"{scenario.model.name} on {prediction.device.name}, {scenario.phase}"
-    names = ("ttft_s", "tpot_s", "tokens_per_s", "mfu", "mbu", "memory_bytes", "fits")
+    names = ("ttft_s", "tpot_s", "tokens_per_s", "mfu", "mbu", "memory_bytes", "fits", "energy_j")
     return Totals(
         title=f"{what}, batch {scenario.batch}, {_lengths(scenario)}",
         device=prediction.device.name,
         fidelity=str(prediction.ceilings.fidelity),
+        energy_by=prediction.energy_by,
         **{name: totals[name] for name in names},
     )
 

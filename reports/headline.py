@@ -58,6 +58,7 @@ def predicted_cards(totals: Totals, unit: str = "tokens") -> tuple[Card, ...]:
         Card("MFU", percent(totals.mfu), "of the dense peak"),
         Card("MBU", percent(totals.mbu), "of the memory bandwidth"),
         Card("Memory", si(totals.memory_bytes, "B"), fits),
+        *([] if totals.energy_j is None else [Card("Energy", si(totals.energy_j, "J"), totals.energy_by)]),
     )
 
 

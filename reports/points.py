@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports.records import PASS, Kernel, Operator, Origin, Point, Roof, RoofKind, Stray
 from roofline.ceilings import Fidelity, ceilings
+from roofline.engines import KIND as ENGINE
 from roofline.predict import Prediction, Row, in_mode, predict, step_rows
 from roofline.scenario import PHASES, Scenario
 from specfiles.errors import InputError
@@ -213,9 +214,11 @@ def predicted_points(prediction: Prediction, prefix: str = "") -> Iterator[Point
     roof = prediction if limits is prediction.ceilings.fidelity else _again(prediction, limits)
     for phase in dict.fromkeys(row.phase for row in prediction.rows):
         steps = _steps(prediction, phase)
+        # What an engine adds stands under no roof: it is its own, all of it launches.
+        limits_of = (row for row in roof.rows if row.phase == phase and row.kind != ENGINE)
         pairs = [
-            (row, at_roof)
-            for row, at_roof in zip(prediction.rows, roof.rows, strict=True)
+            (row, row if row.kind == ENGINE else next(limits_of))
+            for row in prediction.rows
             if row.phase == phase
         ]
         passes = prediction.scenario.model.family == TRACED

@@ -305,6 +305,8 @@ class Totals:
     mbu: float
     memory_bytes: float
     fits: bool
+    energy_j: float | None
+    energy_by: str  # where it comes from
 
 
 @dataclass(frozen=True)

@@ -100,8 +100,21 @@ def summary(data: dict[str, Any]) -> str:
         f"memory {si(t['memory_bytes'], 'B')}: weights {si(t['weights_bytes'], 'B')}, "
         f"KV cache {si(t['kv_cache_bytes'], 'B')}, activations {si(t['activation_peak_bytes'], 'B')}; {fits}",
     ]
+    if t["energy_j"] is not None and "energy_by" in data:
+        lines.append(f"energy {si(t['energy_j'], 'J')}: {data['energy_by']}")
+    lines += engine_lines(data["engine"]) if "engine" in data else []
     lines += [f"note: {note}" for note in data["notes"]]
     return "\n".join(lines)
+
+
+def engine_lines(engine: dict[str, Any]) -> list[str]:
+    """What an engine added, a line per row with its range, and where the constants come from."""
+    rows = [
+        f"  {row['name']} ({row['phase']}): {si(row['time_s'], 's')} x {text(row['count'])}, "
+        f"{si(row['lower_s'], 's')} to {si(row['upper_s'], 's')}: {row['why']}"
+        for row in engine["rows"]
+    ]
+    return [f"engine {engine['told']}", *rows]
 
 
 SWEEP: dict[str, tuple[str, Format]] = {

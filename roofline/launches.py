@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hwspecs.serving import BY_HAND, fits, overheads_for
+from hwspecs.serving import BY_HAND, Overheads, fits, overheads_for
+from roofline.engines import gaps_s
 from roofline.predict import Row
 from roofline.times import Times
 from specfiles.errors import InputError
@@ -43,8 +44,8 @@ class Launching:
 def assumed() -> Launching:
     """That of a script that launches kernels one by one, in the range over all engines that were fitted."""
     each = overheads_for(BY_HAND)
-    found = [fit.overheads.launch_s for fit in fits()]
-    return Launching(each.overheads.launch_s, min(found), max(found), f"fitted to {each.source}")
+    low, high = (fit.low.launch_s for fit in fits()), (fit.high.launch_s for fit in fits())
+    return Launching(each.overheads.launch_s, min(low), max(high), f"fitted to {each.source}")
 
 
 def with_waits(each: Pass, rows: list[Row], limits: Ceilings) -> list[Row]:
@@ -61,7 +62,7 @@ def with_waits(each: Pass, rows: list[Row], limits: Ceilings) -> list[Row]:
         )
     kernels = sum(row.count for row in rows if not row.work.fused) / each.times
     busy_s = sum(row.total_s for row in rows) / each.times
-    wait_s = max(0.0, kernels * assumed().each_s - busy_s)
+    wait_s = gaps_s(busy_s, kernels, False, Overheads(launch_s=assumed().each_s))
     nothing = Work(each.setting.precision.activations, ())
     row = Row(f"{each.scope}launches", KIND, each.phase, each.times, nothing, _waiting(wait_s))
     return [*rows, row]

@@ -19,6 +19,7 @@ from workloads.schedule import Pass, Schedule
 
 if TYPE_CHECKING:
     from hwspecs import Device
+    from roofline.engines import Engine, Served
     from workloads.operators import Operator
     from workloads.work import Work
 
@@ -51,6 +52,7 @@ class Prediction:
     ceilings: Ceilings
     schedule: Schedule
     rows: list[Row]
+    served: Served | None = None  # the engine around it, whose rows are among `rows`
 
     def total(self, quantity: str, phase: str | None = None) -> float:
         """Sum of row x count of a quantity of the work, over a phase or all."""
@@ -126,9 +128,11 @@ def predict(
     fidelity: Fidelity | str = Fidelity.DATASHEET,
     backend: str = "",
     limits: Ceilings | None = None,
+    engine: Engine | None = None,
 ) -> Prediction:
     """Predict a scenario on a device, where kernel models give the times with the kernels of `backend`.
 
+    `engine` adds its rows (`roofline.engines`); without one, operators follow each other without a gap.
     `limits` are the device's ceilings where the caller has drawn them before.
 
     Raises InputError where the device file lacks a ceiling that the scenario needs, and where a node has
@@ -138,13 +142,18 @@ def predict(
     limits = limits or ceilings(device, fidelity, backend)
     schedule = scenario.schedule(device)
     passes = [(each, pass_rows(each, limits)) for each in schedule.passes]
-    if scenario.setting.convention.launches:
+    if scenario.setting.convention.launches and engine is None:  # an engine says itself how it launches
         from roofline.launches import told, with_waits
 
         passes = [(each, with_waits(each, rows, limits)) for each, rows in passes]
         schedule = told(schedule, passes)
-    rows = [row for _, found in passes for row in found]
-    return Prediction(scenario, device, limits, schedule, rows)
+    rows = [row for _, own in passes for row in own]
+    found = Prediction(scenario, device, limits, schedule, rows)
+    if engine is None:
+        return found
+    from roofline.engines import with_engine
+
+    return with_engine(found, engine)
 
 
 def check_node(scenario: Scenario, device: Device) -> None:

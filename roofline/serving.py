@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import ceilings
+from roofline.engines import step_s
 from roofline.predict import check_node, pass_rows
 from roofline.scenario import Scenario
 from workloads.techniques.fused_projections import FusedProjections
@@ -72,18 +73,15 @@ def waits(
 ) -> tuple[Any, Any]:
     """(TTFT, TPOT) in seconds; sizes may be arrays over rows.
 
-    A step launched kernel by kernel takes as long as the slower of host and device, a replayed graph as
-    long as the device; either is followed by the host's own work. Between two tokens of a request the other
+    What a step takes beside its kernels: `roofline.engines`. Between two tokens of a request the other
     concurrency - 1 requests have their prompts read once per `output` tokens. A prompt waits for half of the
     time between two looks of the engine at who has arrived, and for half of the prompts that arrive with it.
     """
     import numpy as np
 
-    host_s = overheads.launch_s
     stretch = np.where(static, 1.0, overheads.prompt_stretch)
-    prefill = np.maximum(steps.prefill_s * stretch, steps.prefill_kernels * host_s) + overheads.step_s
-    launched = np.where(graphs, 0.0, steps.decode_kernels * host_s)
-    decode = np.maximum(steps.decode_s, launched) + overheads.step_s
+    prefill = step_s(steps.prefill_s * stretch, steps.prefill_kernels, False, overheads)
+    decode = step_s(steps.decode_s, steps.decode_kernels, graphs, overheads)
     others = np.where(static, 0, concurrency - 1)
     tpot = decode + others * prefill / output
     polled = np.where(static, 0.0, overheads.poll_steps * tpot / 2)

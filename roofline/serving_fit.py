@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -12,20 +13,28 @@ from scipy.optimize import least_squares
 from hwspecs.serving import Fit, Overheads
 from roofline.endtoend import applied
 
-# Bounds and start of each constant, in its unit: what a host can take at least and at most.
-BOUNDS: dict[str, tuple[float, float, float]] = {
-    "launch_s": (1e-6, 1e-5, 3e-4),  # a bare launch; an eager framework's whole operator
-    "step_s": (1e-5, 1e-3, 2e-2),  # a C++ loop; a Python scheduler with many requests
-    "request_s": (1e-5, 1e-2, 5e-1),  # a call; HTTP, tokenising and admission
-    "together": (1e-3, 1e-1, 1.0),  # arrivals spread evenly; all at once
-    "poll_steps": (0.5, 1.0, 1e2),  # each step; every so many, for a shorter host path
-    "prompt_stretch": (1.0, 1.4, 3.0),  # kernels alone; eager code, chunks beside decoding, padding
+# Bounds of each constant, in its unit: what a host can take at least and at most.
+BOUNDS: dict[str, tuple[float, float]] = {
+    "launch_s": (1e-6, 3e-4),  # a bare launch; an eager framework's whole operator
+    "step_s": (1e-5, 2e-2),  # a C++ loop; a Python scheduler with many requests
+    "graph_s": (1e-8, 1e-5),  # nothing but the kernel; several small kernels around it
+    "request_s": (1e-5, 5e-1),  # a call; HTTP, tokenising and admission
+    "together": (1e-3, 1.0),  # arrivals spread evenly; all at once
+    "poll_steps": (0.5, 1e2),  # each step; every so many, for a shorter host path
+    "prompt_stretch": (1.0, 3.0),  # kernels alone; eager code, chunks beside decoding, padding
 }
-# Of an engine that nobody measured: a host of today, a tenth of the requests in the benchmark's first round,
-# arrivals seen at every step. Only how prompts stretch is taken from other engines, where they agree.
-ASSUMED = Overheads(launch_s=5e-5, step_s=5e-4, request_s=5e-3, together=0.1)
-SURE = 0.1  # of the starting values: what a factor of e off weighs, in units of SCALE
-LAUNCHES_S = (1e-5, 3e-5, 1e-4)
+# Of an engine that nobody measured. A launch: vLLM's operators take the host 57 us and more where no graph
+# replays them (aiconfigurator's eager rows). A graph's operator: what gpt-fast's published decode rates leave
+# on A100 beside kernels. A step: its scheduler runs beside the device. A tenth of the requests at once:
+# ten rounds of a benchmark. Arrivals are seen at every step. How prompts stretch is taken from other engines.
+ASSUMED = Overheads(
+    launch_s=5.7e-5, graph_s=1e-6, step_s=5e-5, request_s=5e-3, together=0.1, prompt_stretch=1.4
+)
+# What a batch by hand cannot tell: nobody waits for anybody, and no graph replays its steps.
+UNDER_LOAD = ("graph_s", "together", "poll_steps", "prompt_stretch")
+SURE = 0.1  # of the assumed values: what a factor of e off weighs, in units of SCALE
+BY_HAND_STEP_S = 1e-3  # a script's loop has no second thread beside the device
+STARTS = [(launch_s, step_s) for launch_s in (1e-5, 1e-4) for step_s in (5e-5, 5e-3)]
 PRINTED = 5  # decimals of seconds: what a rounded copy of a measurement still has
 LEAST = 20  # rows of an engine, below which four constants would be read off noise
 SCALE = 0.1  # errors well above this count less than by their square: repeats and harnesses differ by it
@@ -33,36 +42,68 @@ SCALE = 0.1  # errors well above this count less than by their square: repeats a
 
 def fit_all(rows: pd.DataFrame, source: str) -> list[Fit]:
     """Of composed rows: of every engine with enough of them, and of one that nobody measured."""
+    groups = {str(name): group for name, group in rows.groupby("engine") if name and len(group) >= LEAST}
     found = [
-        Fit(backend=str(name), models=sorted(set(group["model"])), overheads=fit(group), source=source)
-        for name, group in rows.groupby("engine")
-        if name and len(group) >= LEAST
+        Fit(
+            backend=name,
+            models=sorted(set(group["model"])),
+            overheads=fit(group),
+            **_ranges([fit(others) for others, _ in _settings(group)]),
+            source=source,
+        )
+        for name, group in groups.items()
     ]
-    models = sorted(set(rows["model"]))
-    return [Fit(backend="", models=models, overheads=assumed(rows), source=source), *found]
+    anyone = assumed(rows)
+    others = [each.overheads for each in found]
+    shared = Fit(
+        backend="",
+        models=sorted(set(rows["model"])),
+        overheads=anyone,
+        **_ranges([anyone, *others]),
+        source=source,
+    )
+    return [shared, *found]
+
+
+def _ranges(found: list[Overheads]) -> dict[str, Overheads]:
+    """The least and the largest of each constant, but for those that a batch by hand cannot tell."""
+
+    def of(choose: Any) -> Overheads:
+        told = {name: [getattr(one, name) for one in found] for name in BOUNDS}
+        served = [one for one in found if one.graph_s] or found
+        told |= {name: [getattr(one, name) for one in served] for name in UNDER_LOAD}
+        return Overheads(**{name: choose(values) for name, values in told.items()})
+
+    return {"low": of(min), "high": of(max)}
 
 
 def assumed(rows: pd.DataFrame) -> Overheads:
     """Of an engine that has none of these rows: `ASSUMED`, with the mean stretch of its prompts on others."""
     groups = [group for _, group in rows[~rows["static"]].groupby("engine") if len(group) >= LEAST]
     logs = [np.log(fit(group).prompt_stretch) for group in groups]
-    stretch = float(np.exp(np.mean(logs))) if logs else BOUNDS["prompt_stretch"][1]
+    stretch = float(np.exp(np.mean(logs))) if logs else ASSUMED.prompt_stretch
     return msgspec.structs.replace(ASSUMED, prompt_stretch=float(f"{stretch:.4g}"))
 
 
-def across_settings(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with predicted_{ttft,tpot}_s by their own model's and engine's fit to its other dtypes and tp.
+def _settings(group: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Per dtype and tp: the rows of others that are no copies of it, and its own.
 
     Published tables repeat one measurement under several splits, some rounded: copies take no part either.
     """
+    for _, scored in group.groupby(["dtype", "tp"], sort=True):
+        others = group.drop(scored.index)
+        others = others[~others["tpot_s"].round(PRINTED).isin(scored["tpot_s"].round(PRINTED))]
+        if len(others):
+            yield others, scored
+
+
+def across_settings(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with predicted_{ttft,tpot}_s by their own model's and engine's fit to its other dtypes and tp."""
     found = []
     for _, group in rows.groupby(["model", "engine"], sort=True):
-        for _, scored in group.groupby(["dtype", "tp"], sort=True):
-            others = group.drop(scored.index)
-            others = others[~others["tpot_s"].round(PRINTED).isin(scored["tpot_s"].round(PRINTED))]
-            if len(others):
-                ttft, tpot = applied(scored, fit(others))
-                found.append(scored.assign(predicted_ttft_s=ttft, predicted_tpot_s=tpot))
+        for others, scored in _settings(group):
+            ttft, tpot = applied(scored, fit(others))
+            found.append(scored.assign(predicted_ttft_s=ttft, predicted_tpot_s=tpot))
     return pd.concat(found)
 
 
@@ -76,10 +117,20 @@ def across_models(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(found)
 
 
+def kernels_alone(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same with nothing added to kernels: what every engine's constants have to beat."""
+    ttft, tpot = applied(rows, Overheads())
+    return rows.assign(predicted_ttft_s=ttft, predicted_tpot_s=tpot)
+
+
 def fit(rows: pd.DataFrame) -> Overheads:
     """The overheads that make log(predicted / measured) of TTFT and TPOT small; models weigh alike."""
-    names, rows = list(BOUNDS), rows.drop_duplicates()  # published tables hold copies
-    low, start, high = (np.log([BOUNDS[name][i] for name in names]) for i in range(3))
+    rows = rows.drop_duplicates()  # published tables hold copies
+    by_hand = bool(rows["static"].all())
+    names = [name for name in BOUNDS if not (by_hand and name in UNDER_LOAD)]
+    low, high = (np.log([BOUNDS[name][i] for name in names]) for i in range(2))
+    usual = msgspec.structs.replace(ASSUMED, step_s=BY_HAND_STEP_S) if by_hand else ASSUMED
+    start = np.log([getattr(usual, name) for name in names])
     weight = 1 / rows.groupby("model")["model"].transform("size").to_numpy() ** 0.5
 
     def errors(logs: Any) -> Any:
@@ -89,8 +140,9 @@ def fit(rows: pd.DataFrame) -> Overheads:
         parts = [_tamed(np.log(a / b) / SCALE) * weight for a, b in pairs]
         return np.concatenate([*parts, SURE * (logs - start)])
 
-    # The host's launches are felt only where they are slower than the device: try hosts of several speeds.
-    starts = [np.where(np.array(names) == "launch_s", np.log(speed), start) for speed in LAUNCHES_S]
+    # The host's launches are felt only where they are slower than the device, a short step nowhere: try
+    # hosts of several speeds.
+    starts = [np.concatenate([np.log(pair), start[2:]]) for pair in STARTS]
     tried = [least_squares(errors, each, bounds=(low, high)) for each in starts]
     found = min(tried, key=lambda one: one.cost)
     return Overheads(**{n: float(f"{v:.4g}") for n, v in zip(names, np.exp(found.x), strict=True)})

@@ -79,6 +79,8 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
             {**record(row), **({"corrected": row.times.corrected} if corrects else {})}
             for row in prediction.rows
         ],
+        **({"engine": prediction.served.record()} if prediction.served else {}),
+        "energy_by": prediction.energy_by,
         "totals": prediction.totals(),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,12 @@ from specfiles.errors import InputError
 @scenario_options
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
 @click.option("--backend", help="Whose kernels: trtllm, vllm, sglang (calibrated, corrected).")
+@click.option(
+    "--engine",
+    default="none",
+    show_default=True,
+    help="Adds what it takes beside kernels: vllm, sglang, trtllm, other, eager (no CUDA graphs).",
+)
 @click.option("--ledger", is_flag=True, help="Every byte instead: a line per tensor and why it counts.")
 @click.option("--explain", metavar="OPERATOR", help="The terms that make an operator's time (calibrated).")
 @format_option("table", "json", "csv", "html")
@@ -45,6 +52,7 @@ def command(
     hw: str,
     fidelity: str,
     backend: str | None,
+    engine: str,
     ledger: bool,
     explain: str | None,
     format: str,
@@ -55,20 +63,13 @@ def command(
     from hwspecs import load_device
     from profiler.scenarios import Asked, listed_operators, scenarios
     from roofline.predict import predict as run
-    from roofline.tables import as_json
 
     one_of(format, "format", ("table", "json", "csv", "html"))
     if (model is None) == (from_module is None):
         raise click.UsageError("give either MODEL or --from-module, one of the two.")
-    if ledger and format == "html":
-        raise InputError("--ledger is a table of bytes; choose --format table, json or csv.")
-    for option, given in (("--explain", explain), ("--backend", backend)):
-        if given is not None and from_module is not None:
-            raise InputError(f"{option} is for described models; leave it out with --from-module.")
+    _check_together(from_module, backend, engine, ledger, explain, format)
     keep_inputs(out, model, hw)
-    asked = Asked(**flags)
-    device = load_device(hw)
-    limits = known_fidelity(fidelity)
+    asked, device, limits = Asked(**flags), load_device(hw), known_fidelity(fidelity)
     whose = _known_backend(backend, limits)
     if from_module is not None:
         from profiler.module_predict import predict_module
@@ -76,10 +77,11 @@ def command(
         _emit_module(predict_module(from_module, asked, device, limits), ledger, format, out)
         return
     assert model is not None
-    listed = listed_operators(model)
-    if format == "html" and listed:
-        raise InputError("--format html draws predictions of a model; choose table, json or csv here.")
-    if listed:
+    if listed := listed_operators(model):
+        if format == "html" or engine != "none":
+            raise InputError(
+                "the file lists operators, and --format html and --engine are for models; leave them out."
+            )
         from profiler.tables import predict_listed
 
         emit(predict_listed(listed, device, limits, format, whose), out)
@@ -89,27 +91,62 @@ def command(
         from profiler.ledger import render
 
         emit(render(run(_only(found), device, limits), format), out)
-        return
-    if explain is not None:
+    elif explain is not None:
         from reports.waterfall import as_text as waterfall
         from roofline.explain import explained
 
         one_of(format, "format", ("table",))
         emit("\n".join(waterfall(explained(one, device, limits, explain, whose)) for one in found), out)
-        return
+    elif engine != "none":
+        _emit_points(loaded, _served(found, device, limits, whose, engine), format, out)
+    elif whose or not _as_grid(found, device, limits, format, out):
+        made = (run(scenario, device, limits, whose) for scenario in found)
+        _emit_points(loaded, made, format, out)
+
+
+def _check_together(
+    module: str | None, backend: str | None, engine: str, ledger: bool, explain: str | None, format: str
+) -> None:
+    """Refuse options that ask for two things at once."""
+    if ledger and format == "html":
+        raise InputError("--ledger is a table of bytes; choose --format table, json or csv.")
+    for option, given in (
+        ("--explain", explain is not None),
+        ("--backend", backend is not None),
+        ("--engine", engine != "none"),
+    ):
+        if given and module is not None:
+            raise InputError(f"{option} is for described models; leave it out with --from-module.")
+    if engine != "none" and (ledger or explain is not None):
+        raise InputError("--ledger and --explain show operators, which no --engine changes; leave it out.")
+
+
+def _served(found: list[Any], device: Any, limits: Any, backend: str, name: str) -> Iterator[Any]:
+    """Predictions with an engine around them; its own kernels, where no others are asked for."""
+    from roofline.engines import as_engines_run, find_engine, kernels_of
+    from roofline.predict import predict as run
+
+    engine = find_engine(name)
+    whose = backend or (kernels_of(name) if limits.calibrates else "")
+    for scenario in found:
+        yield run(as_engines_run(scenario), device, limits, whose, engine=engine)
+
+
+def _emit_points(loaded: Any, made: Iterable[Any], format: str, out: Path | None) -> None:
+    from roofline.tables import as_json
+
     if format == "html":
         from profiler.report import page
 
-        emit(page([run(scenario, device, limits, whose) for scenario in found]), out)
+        emit(page(list(made)), out)
         return
-    if whose and _is_table(out):
-        raise InputError("a Parquet file holds predictions without --backend; choose --format csv.")
-    if not whose and (len(found) > 1 or _is_table(out)) and _as_grid(found, device, limits, format, out):
-        return
+    if _is_table(out):
+        raise InputError(
+            "a Parquet file holds predictions without --backend and --engine; choose --format csv."
+        )
     # A config of the user's travels along, so that a report can be made from the prediction alone.
     own = {} if loaded.file else {"config": loaded.config}
-    points = [{**as_json(run(scenario, device, limits, whose)), **own} for scenario in found]
-    emit(_render(points, format), out)
+    emit(_render([{**as_json(one), **own} for one in made], format), out)
 
 
 def _emit_module(made: Any, ledger: bool, format: str, out: Path | None) -> None:
@@ -154,9 +191,11 @@ def _is_table(out: Path | None) -> bool:
 
 def _as_grid(found: list[Any], device: Any, limits: Any, format: str, out: Path | None) -> bool:
     """Many points at once, where what is asked for is a line for each, or a Parquet file of all rows."""
+    rows = _is_table(out)
+    if format == "html" or not (rows or len(found) > 1):
+        return False
     from roofline.grid import Grid, predict_grid
 
-    rows = _is_table(out)
     if rows and not Grid.fits(found):
         raise InputError("a Parquet file holds predictions without techniques; choose --format csv.")
     if not (rows or format == "table") or not Grid.fits(found):

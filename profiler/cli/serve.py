@@ -46,10 +46,16 @@ from profiler.cli.options import (
     "--readers", type=int, default=0, show_default=True, help="Further copies that only read prompts."
 )
 @click.option(
+    "--engine",
+    default="none",
+    show_default=True,
+    help="Adds what it takes beside kernels: vllm, sglang, trtllm, other, eager (no CUDA graphs).",
+)
+@click.option(
     "--step-overhead",
     type=click.FloatRange(0, 10),
     default=0.0,
-    help="Seconds that the engine itself takes per step [default: 0].",
+    help="Further seconds that the engine itself takes per step [default: 0].",
 )
 @scenario_options
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)

@@ -38,6 +38,7 @@ class Policy:
     max_batch: int = 256  # sequences at once
     budget: int = 8192  # new tokens of a step that reads prompts
     step_s: float = 0.0  # of the engine itself per step: scheduling, sampling, copying tokens
+    request_s: float = 0.0  # before a request is seen: HTTP, tokenising; others are served meanwhile
 
 
 @dataclass

@@ -18,10 +18,11 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from roofline.engines import step_s
 from roofline.times import times
 from specfiles.errors import InputError
 from workloads.phases import Named, operators
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from roofline.ceilings import Ceilings
+    from roofline.engines import Engine
     from workloads.schedule import Pass, Schedule
 
     Floats = NDArray[np.float64]
@@ -44,10 +46,14 @@ PROMPT = 4096  # tokens of a prompt that is read at once, to see which operators
 class StepTimes:
     """Times of the steps of one schedule: a prefill pass and a decode pass of one model."""
 
-    def __init__(self, schedule: Schedule, limits: Ceilings) -> None:
-        """Raises InputError where a technique makes other passes than one per token."""
+    def __init__(self, schedule: Schedule, limits: Ceilings, engine: Engine | None = None) -> None:
+        """`engine` adds what it takes beside its kernels (`roofline.engines`).
+
+        Raises InputError where a technique makes other passes than one per token.
+        """
         self._prefill, self._decode = _two_passes(schedule)
-        self._limits = limits
+        self._limits, self._engine = limits, engine
+        self._operators = {p.phase: _launched(p) for p in (self._prefill, self._decode)}
         self._classes = _classes(self._prefill)
         self._tokens = {p.phase: _Line(self._at_tokens(p), FINE) for p in (self._prefill, self._decode)}
         self._scored = _Line(self._at_scored, FINE)
@@ -67,12 +73,23 @@ class StepTimes:
         time = self._tokens[phase](new) + self._scored(decoding + finished)
         if decoding:
             time += self._looking.at(decoding, context)
-        return time + sum(self._reading.at(size, past) for size, past in parts)
+        time += sum(self._reading.at(size, past) for size, past in parts)
+        return float(self._served(time, phase, (new - decoding) / new if parts else 0.0))
 
     def decode_s(self, sequences: int, contexts: Floats) -> Floats:
         """Steps of `sequences` tokens each, at each of some mean contexts (shape: as `contexts`)."""
         fixed = self._tokens["decode"](sequences) + self._scored(sequences)
-        return fixed + self._looking(sequences, contexts)
+        times: Floats = self._served(fixed + self._looking(sequences, contexts), "decode", 0.0)
+        return times
+
+    def _served(self, device_s: Any, phase: str, read: float) -> Any:
+        """A step with what the engine adds; `read` is the share of prompts in its new tokens."""
+        if self._engine is None:
+            return device_s
+        overheads = self._engine.fit.overheads
+        stretched = device_s * (1 + read * (overheads.prompt_stretch - 1))
+        graphs = self._engine.graphs and phase == "decode"
+        return step_s(stretched, self._operators[phase], graphs, overheads)
 
     def _at_tokens(self, of: Pass) -> Callable[[int], float]:
         if of.phase == "prefill":
@@ -100,6 +117,11 @@ class StepTimes:
         """
         leading = [known for known in self._classes if name == known or name.startswith(known + ".")]
         return self._classes[max(leading, key=len)] if leading else SEQUENCES
+
+
+def _launched(of: Pass) -> float:
+    """Operators that a step launches, whatever its sizes."""
+    return float(sum(row.count for row in of.operators(of.last) if not row.operator.work().fused))
 
 
 def _two_passes(schedule: Schedule) -> tuple[Pass, Pass]:

@@ -84,6 +84,29 @@ def test_predict_as_json(roofline: Roofline) -> None:
     assert data["totals"]["tokens_per_s"] == pytest.approx(4 / summed)
 
 
+def test_an_engine_is_rows_of_its_own_and_none_is_nothing(roofline: Roofline, tmp_path: Path) -> None:
+    asked = (*PREDICT, "--phase", "generate", "--output", 10, "--fidelity", "calibrated", "--format", "json")
+    plain, none, served = (
+        roofline(*asked, *more) for more in ((), ("--engine", "none"), ("--engine", "vllm"))
+    )
+    assert plain.out == none.out
+    assert "engine" not in plain.data
+    rows = served.data["operators"]
+    summed = sum(row["count"] * row["time_s"] for row in rows)
+    assert served.data["totals"]["time_s"] == pytest.approx(summed, rel=1e-9)
+    told = {(row["name"], row["phase"]): row for row in served.data["engine"]["rows"]}
+    assert set(told) == {(row["name"], row["phase"]) for row in rows if row["kind"] == "engine"}
+    assert served.data["backend"] == "vllm"
+    assert served.data["totals"]["tpot_s"] > plain.data["totals"]["tpot_s"] * 0.9  # its kernels are others
+    assert "TDP" in served.data["energy_by"]
+    (tmp_path / "p.json").write_text(served.out)
+    assert roofline("report", tmp_path / "p.json", "-o", tmp_path / "r.html").code == 0
+    assert "engine.launch_gaps" in (tmp_path / "r.html").read_text()
+    table = roofline(*asked[:-2], "--engine", "eager").out
+    assert "engine eager: no CUDA graphs; fitted to Llama-2-70B" in table
+    assert "hidden by nothing" in table
+
+
 def test_json_has_no_number_that_json_does_not_have(roofline: Roofline) -> None:
     def refuse(word: str) -> None:
         raise AssertionError(word)
@@ -302,6 +325,11 @@ MISTAKES: list[tuple[tuple[object, ...], str]] = [
     (("predict", "--hw", "h100_sxm"), "give either MODEL or --from-module, one of the two"),
     ((*PREDICT, "--from-module", "a:b"), "give either MODEL or --from-module, one of the two"),
     ((*PREDICT, "--ledger", "--format", "html"), "--ledger is a table of bytes"),
+    ((*PREDICT, "--engine", "vlm"), "no engine named 'vlm'; did you mean vllm"),
+    ((*PREDICT, "--engine", "vllm", "--ledger"), "which no --engine changes"),
+    ((*PREDICT, "--engine", "vllm", "-o", "rows.parquet"), "a Parquet file holds predictions without"),
+    (("predict", "--from-module", "a:b", "--engine", "vllm", *H100), "--engine is for described models"),
+    (("predict", "listed.yaml", "--engine", "vllm", *H100), "the file lists operators"),
     (("predict", "--from-module", "nowhere", "--hw", "h100_sxm"), "expected module:function"),
     (("predict", "Llama-2-7B", "--hw", "h1000"), "no device named 'h1000'; did you mean "),
     (("predict", "Llama-2-7B", "--hw", "device.yaml"), "device.yaml: key "),

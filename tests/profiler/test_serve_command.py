@@ -98,3 +98,15 @@ def test_the_engines_own_time_per_step_is_added_to_every_token() -> None:
 def test_wrong_words_get_a_sentence(words: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         run(*words)
+
+
+def test_an_engine_slows_what_it_serves_and_is_named() -> None:
+    words = ("Llama-3.1-8B", *SHORT, "--rate", "2", "--fidelity", "calibrated")
+    plain, served = (run(*words, *more, "--format", "json") for more in ((), ("--engine", "vllm")))
+    (before,), (after,) = (json.loads(text)["rows"] for text in (plain, served))
+    assert after["ttft_p50_s"] > before["ttft_p50_s"]
+    assert after["tpot_p50_s"] > before["tpot_p50_s"]
+    assert json.loads(plain)["engine"] is None
+    assert json.loads(served)["engine"].startswith("vllm: decode steps are replayed CUDA graphs; fitted to")
+    with pytest.raises(InputError, match="no engine named"):
+        run(*words, "--engine", "vlm")

@@ -18,7 +18,7 @@ from roofline.endtoend import applied, composed, is_end_to_end, score_end_to_end
 from roofline.predict import predict
 from roofline.scenario import Scenario
 from roofline.serving import Load, Steps, steps, waits
-from roofline.serving_fit import ASSUMED, BOUNDS, across_settings, assumed, fit
+from roofline.serving_fit import ASSUMED, BOUNDS, UNDER_LOAD, across_settings, assumed, fit
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
 from workloads.phases import Setting
@@ -141,7 +141,7 @@ def test_an_engine_that_nobody_measured_takes_nothing_but_the_stretch_from_other
     truth = Overheads(launch_s=1e-5, step_s=0.001, request_s=0.1, together=0.2, prompt_stretch=2)
     rows = timed(truth, [1, 4, 16, 64, 256]).assign(engine="another")
     found = assumed(pd.concat([rows, rows.assign(output=300)]))
-    assert found.prompt_stretch > BOUNDS["prompt_stretch"][1]
+    assert found.prompt_stretch > ASSUMED.prompt_stretch
     assert msgspec.structs.replace(found, prompt_stretch=1.0) == msgspec.structs.replace(
         ASSUMED, prompt_stretch=1.0
     )
@@ -152,8 +152,30 @@ def test_a_fit_finds_the_overheads_that_made_the_times() -> None:
         launch_s=6e-5, step_s=0.002, request_s=0.03, together=0.3, poll_steps=5, prompt_stretch=1.7
     )
     found = fit(timed(truth, [1, 4, 16, 64]))
-    for name in ("launch_s", "step_s", "request_s", "together", "poll_steps", "prompt_stretch"):
+    for name in ("request_s", "together", "poll_steps", "prompt_stretch"):
         assert getattr(found, name) == pytest.approx(getattr(truth, name), rel=0.05), name
+    # Steps of one model have as many operators in every row: what they add is to be seen, hardly its parts.
+    for name in ("launch_s", "graph_s"):
+        per_step = [one.step_s + PAPER.decode_kernels * getattr(one, name) for one in (found, truth)]
+        assert per_step[0] == pytest.approx(per_step[1], rel=0.05), name
+    assert found.launch_s == pytest.approx(truth.launch_s, rel=0.1)
+
+
+def test_a_batch_by_hand_tells_nothing_of_load_and_graphs() -> None:
+    truth = Overheads(launch_s=6e-5, step_s=0.01, request_s=0.03)
+    found = fit(timed(truth, [4]))
+    per_step = [one.step_s + PAPER.decode_kernels * one.launch_s for one in (found, truth)]
+    assert per_step[0] == pytest.approx(per_step[1], rel=0.05)
+    neutral = {name: getattr(Overheads(), name) for name in UNDER_LOAD}
+    assert {name: getattr(found, name) for name in UNDER_LOAD} == neutral
+
+
+def test_ranges_hold_what_was_fitted() -> None:
+    for engine in ("", "vllm", "sglang", "by hand"):
+        found = overheads_for(engine)
+        for name in BOUNDS:
+            low, value, high = (getattr(o, name) for o in (found.low, found.overheads, found.high))
+            assert low <= value <= high, (engine, name)
 
 
 def timed(truth: Overheads, concurrencies: list[int]) -> pd.DataFrame:

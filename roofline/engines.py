@@ -1,0 +1,240 @@
+"""What an inference engine adds to its kernels: launch gaps, the host's work per step and per request.
+
+The formulas stand here once: `roofline.serving` applies them to loads, `with_engine` to predictions and
+`roofline.serve` to simulated steps. Constants, their ranges and sources: hwspecs/serving/overheads.json,
+docs/end_to_end.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from hwspecs.serving import BY_HAND, Fit, Overheads, fits, overheads_for
+from roofline.predict import Prediction, Row, pass_rows
+from roofline.times import Times, maximum
+from specfiles.errors import InputError, choose
+from workloads.work import Work
+
+if TYPE_CHECKING:
+    from hwspecs import Device
+    from roofline.ceilings import Ceilings
+    from roofline.scenario import Scenario
+    from workloads.schedule import Pass
+
+NONE, OTHER = "none", "other"
+KIND = "engine"
+WHY = {
+    "engine.prompts": "prompts beside what their kernels take: eager code, chunks, kernels without a model",
+    "engine.launch_gaps": "the device waits for kernels to be launched, or between those of a graph",
+    "engine.step": "scheduling, sampling, copying tokens: once per step, hidden by nothing",
+    "engine.request": "HTTP, tokenising, admission: once per request",
+}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine by the name that it is asked for, and its constants.
+
+    graphs: whether decode steps are replayed CUDA graphs; prompts are launched operator by operator.
+    """
+
+    name: str
+    fit: Fit
+    graphs: bool
+
+    @property
+    def source(self) -> str:
+        """Where the constants come from."""
+        if not self.fit.backend:
+            return f"assumed, as it was not measured; ranges over engines that were ({self.fit.source})"
+        return f"fitted to {', '.join(self.fit.models)} ({self.fit.source})"
+
+    @property
+    def told(self) -> str:
+        """Its name, how it launches decode steps, and where its constants come from."""
+        replays = "decode steps are replayed CUDA graphs" if self.graphs else "no CUDA graphs"
+        return f"{self.name}: {replays}; {self.source}"
+
+
+def find_engine(name: str) -> Engine | None:
+    """An engine by name, None for `none`; `other` is one that nobody measured, `eager` a batch by hand.
+
+    Raises InputError, with the names, for others.
+    """
+    named = {"eager": BY_HAND, OTHER: "", "trtllm": ""}
+    named |= {fit.backend: fit.backend for fit in fits() if fit.backend not in ("", BY_HAND)}
+    if name == NONE:
+        return None
+    if name not in named:
+        raise choose(name, [NONE, *sorted(named)], "engine")
+    return Engine(name, overheads_for(named[name]), graphs=name != "eager")
+
+
+def gaps_s(device_s: Any, operators: Any, graphs: Any, overheads: Overheads) -> Any:
+    """Seconds of a step in which the device waits for launches; sizes may be arrays.
+
+    Launched one by one, `operators` take the host `launch_s` each, which the device's own time hides as far
+    as it goes; in a replayed graph each takes `graph_s` that nothing hides.
+    """
+    each = maximum(0.0, operators * overheads.launch_s - device_s)
+    if isinstance(graphs, bool):
+        return operators * overheads.graph_s if graphs else each
+    import numpy as np
+
+    return np.where(graphs, operators * overheads.graph_s, each)
+
+
+def step_s(device_s: Any, operators: Any, graphs: Any, overheads: Overheads) -> Any:
+    """A step of so much time on the device: with its gaps and the host's own work."""
+    return device_s + gaps_s(device_s, operators, graphs, overheads) + overheads.step_s
+
+
+@dataclass(frozen=True)
+class Added:
+    """A row of an engine: its time per step, the range of it, and what it is."""
+
+    row: Row
+    low_s: float
+    high_s: float
+
+    def record(self) -> dict[str, Any]:
+        """In plain values; times of one execution, as an operator's."""
+        row = self.row
+        return {
+            "name": row.name,
+            "phase": row.phase,
+            "count": row.count,
+            "time_s": row.times.time_s,
+            "lower_s": self.low_s,
+            "upper_s": self.high_s,
+            "why": WHY[row.name],
+        }
+
+
+@dataclass(frozen=True)
+class Served:
+    """The engine around a prediction, and the rows that it added."""
+
+    engine: Engine
+    added: tuple[Added, ...]
+
+    def record(self) -> dict[str, Any]:
+        """In plain values."""
+        return {
+            "name": self.engine.name,
+            "graphs": self.engine.graphs,
+            "source": self.engine.source,
+            "told": self.engine.told,
+            "rows": [one.record() for one in self.added],
+        }
+
+
+def refuse_own_host(engine: Engine, limits: Ceilings, device: Device) -> None:
+    """Raises InputError where times hold their own host's launches, and for what is no GPU."""
+    if limits.processors is None:
+        raise InputError(
+            f"{device.name} is no GPU, and what engines take beside kernels was measured on GPUs: leave "
+            "--engine out."
+        )
+    if limits.constants:
+        raise InputError(
+            f"times of {device.name} were measured with its own host's launches, and engine {engine.name} "
+            "would add another's: leave --engine out."
+        )
+
+
+def kernels_of(engine: str) -> str:
+    """The library whose kernels an engine runs, where they were measured; else none in particular."""
+    from hwspecs.calibrations import measured_backends
+
+    return engine if engine in measured_backends() else ""
+
+
+def as_engines_run(scenario: Scenario) -> Scenario:
+    """Engines multiply queries, keys and values in one product, and gate and up in another."""
+    from workloads.techniques.fused_projections import FusedProjections
+
+    fused = FusedProjections()
+    if any(technique.slot == fused.slot for technique in scenario.techniques):
+        return scenario
+    return replace(scenario, techniques=(*scenario.techniques, fused))
+
+
+def with_engine(prediction: Prediction, engine: Engine) -> Prediction:
+    """The prediction with the engine's rows after each phase's operators.
+
+    Raises InputError where the times hold another host's launches already.
+    """
+    refuse_own_host(engine, prediction.ceilings, prediction.device)
+    steps = [_Timed.of(each, prediction, engine) for each in prediction.schedule.passes]
+    phases = dict.fromkeys(step.phase for step in steps)
+    added = {phase: tuple(_added(phase, [s for s in steps if s.phase == phase], engine)) for phase in phases}
+    rows = [
+        row
+        for phase in phases
+        for row in (*(r for r in prediction.rows if r.phase == phase), *(a.row for a in added[phase]))
+    ]
+    told = tuple(one for phase in phases for one in added[phase])
+    return replace(prediction, rows=rows, served=Served(engine, told))
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """One pass: its steps, the time on the device and the operators that are launched in one of them."""
+
+    phase: str
+    steps: float
+    main: bool  # of the model that was asked for, and not of a draft
+    reads: bool  # prompts
+    graphs: bool
+    launched: bool
+    device_s: float
+    operators: float
+
+    @classmethod
+    def of(cls, each: Pass, prediction: Prediction, engine: Engine) -> _Timed:
+        rows = list(pass_rows(each, prediction.ceilings))
+        steps = each.times
+        seconds = sum(row.total_s for row in rows) / steps
+        operators = sum(row.count for row in rows if not row.work.fused) / steps
+        reads = each.phase == "prefill"
+        eager = each.setting.convention.launches  # the user left graphs out
+        graphs = each.launch == "graph" or (engine.graphs and not reads and not eager)
+        launched = each.launch != "none"
+        return cls(each.phase, steps, not each.scope, reads, graphs, launched, seconds, operators)
+
+    def parts(self, overheads: Overheads) -> dict[str, float]:
+        """Seconds of all its steps by the name of the row they belong to."""
+        stretch = overheads.prompt_stretch if self.reads else 1.0
+        device = self.device_s * stretch
+        gaps = gaps_s(device, self.operators, self.graphs, overheads) if self.launched else 0.0
+        return {
+            "engine.prompts": self.steps * (device - self.device_s),
+            "engine.launch_gaps": self.steps * gaps,
+            "engine.step": self.steps * overheads.step_s * self.main,
+        }
+
+
+def _added(phase: str, steps: list[_Timed], engine: Engine) -> Iterator[Added]:
+    """The engine's rows of a phase: each a mean over its steps; a request comes before its first token."""
+    fit = engine.fit
+    count = sum(step.steps for step in steps)
+
+    def total(name: str, overheads: Overheads) -> float:
+        return sum(step.parts(overheads)[name] for step in steps) / count
+
+    for name in ("engine.prompts", "engine.launch_gaps", "engine.step"):
+        if name == "engine.prompts" and not total(name, fit.high):
+            continue
+        value, *ends = (total(name, o) for o in (fit.overheads, fit.low, fit.high))
+        yield Added(_row(name, phase, count, value), min(value, *ends), max(value, *ends))
+    if phase != "decode":
+        yield Added(
+            _row("engine.request", phase, 1, fit.overheads.request_s), fit.low.request_s, fit.high.request_s
+        )
+
+
+def _row(name: str, phase: str, count: float, seconds: float) -> Row:
+    return Row(name, KIND, phase, count, Work("fp32", ()), Times(0.0, 0.0, 0.0, seconds, seconds))
