@@ -12,7 +12,7 @@ from profiler.kernels import KERNEL_ERRORS, TOLERANCE, Place, company, kernel
 from profiler.repeats import Effort, Sample
 from profiler.subject import out_of_memory
 from profiler.timing import measure
-from specfiles.errors import InputError
+from specfiles.errors import InputError, reason
 
 if TYPE_CHECKING:
     from workloads.phases import Named
@@ -37,8 +37,8 @@ def alone(
         try:
             timed = _timed(entry, Place(device, wanted, cold), effort)
         except KERNEL_ERRORS as missing:
-            reason = "out of memory" if out_of_memory(missing) else str(missing).splitlines()[0]
-            progress(f"  {entry.name} not measured alone: {reason}")
+            why = "out of memory" if out_of_memory(missing) else reason(missing)
+            progress(f"  {entry.name} not measured alone: {why}")
             continue
         about = {"name": entry.name, "kind": entry.operator.kind, "where": "alone", "count": entry.count}
         rows.append({**about, **timed.row()})

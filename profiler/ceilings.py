@@ -28,7 +28,7 @@ from profiler.subject import Point, Subject, load_subject, out_of_memory, step
 from profiler.yardsticks import TERMS, cache_fits, formats_that_fit, steps_of, yardsticks
 from roofline.calibrate import Measurement, fit
 from roofline.times import operator_class
-from specfiles.errors import InputError
+from specfiles.errors import InputError, reason
 from specfiles.strict import plain_data
 
 MEASURED = "measured"  # the key of the file's `sources` for what was measured here
@@ -98,7 +98,7 @@ def _try(plan: Plan, key: tuple[Any, ...], probe: Probe) -> None:
         if key[0] in NEEDED and not out_of_memory(error):
             raise
         plan.times.pop(key, None)
-        plan.failed[key] = str(error).splitlines()[0]
+        plan.failed[key] = reason(error)
         plan.progress(f"  {' '.join(map(str, key))} cannot be measured: {plan.failed[key]}")
 
 

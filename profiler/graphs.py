@@ -9,7 +9,7 @@ from profiler.instrument import instrumented
 from profiler.kernel_times import launched_kernels, traced
 from profiler.recorders import Trace
 from profiler.subject import Step, greedy, out_of_memory
-from specfiles.errors import InputError
+from specfiles.errors import InputError, reason
 
 if TYPE_CHECKING:
     from profiler.recorders import Recorder
@@ -48,12 +48,12 @@ class GraphedStep:
                     with instrumented(subject, recorder, greedy) as watched, torch.cuda.graph(self.graph):
                         self.output = run(watched.sampler)
         except Exception as error:  # torch names what may not be captured in many ways
-            reason = _first(error)
-            if out_of_memory(reason):
-                raise reason from None
+            first = _first(error)
+            if out_of_memory(first):
+                raise first from None
             raise InputError(
                 f"{subject.loaded.model.name} cannot be captured as a CUDA graph "
-                f"({str(reason).splitlines()[0].rstrip('.')}); use --mode eager or compile."
+                f"({reason(first).rstrip('.')}); use --mode eager or compile."
             ) from None
 
     def __call__(self) -> Any:

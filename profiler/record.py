@@ -43,7 +43,7 @@ from profiler.treatments.measure import measured as with_technique
 from profiler.ways import WAYS, Eager, Way
 from roofline.run import TABLES, Attributed, Compilation, Head, Overhead, Run, create_run
 from roofline.together import parts
-from specfiles.errors import InputError
+from specfiles.errors import InputError, reason
 from specfiles.writing import write_text
 from workloads.catalogue import Loaded
 from workloads.dtypes import Precision
@@ -405,8 +405,8 @@ def _techniques(request: Request, subject: Subject, point: Point, notes: list[st
         try:
             row = with_technique(technique, subject, point, request.effort.repeats)
         except KERNEL_ERRORS as missing:
-            reason = "out of memory" if out_of_memory(missing) else str(missing).splitlines()[0]
-            notes.append(f"{technique.told()} not measured in {in_words(point)}: {reason}")
+            why = "out of memory" if out_of_memory(missing) else reason(missing)
+            notes.append(f"{technique.told()} not measured in {in_words(point)}: {why}")
             continue
         if row is not None:
             rows.append(row)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiler.kernels import TORCH_DTYPES
-from specfiles.errors import InputError
+from specfiles.errors import InputError, reason
 from workloads.blocks import AttentionBlock
 from workloads.catalogue import Loaded
 from workloads.families import decoder_fields
@@ -155,7 +155,7 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
         if out_of_memory(error):
             raise
         raise InputError(
-            f"transformers cannot build {loaded.model.name} from its config ({str(error).splitlines()[0]})."
+            f"transformers cannot build {loaded.model.name} from its config ({reason(error)})."
         ) from None
 
 

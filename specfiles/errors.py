@@ -11,6 +11,18 @@ class InputError(ValueError):
     """
 
 
+def reason(error: BaseException) -> str:
+    """The first line of what an error says, under its kind where that is not one that speaks for itself.
+
+    >>> reason(RuntimeError("out of room\nat 7")), reason(TypeError("no number")), reason(MemoryError())
+    ('out of room', 'TypeError: no number', 'MemoryError')
+    """
+    first = next(iter(str(error).strip().splitlines()), "")
+    if first and isinstance(error, InputError | RuntimeError):
+        return first
+    return ": ".join(filter(None, (type(error).__name__, first)))
+
+
 def nearest(asked: str, known: list[str], *, most: int = 3) -> list[str]:
     """The known names that `asked` was probably meant to be, best first."""
     import difflib

@@ -21,7 +21,7 @@ from profiler.power import PowerMonitor, throttling
 from profiler.record import Request, profile
 from profiler.repeats import MICROS
 from profiler.subject import Point
-from specfiles.errors import InputError
+from specfiles.errors import InputError, reason
 from specfiles.reading import read_json
 from specfiles.strict import plain_data, validated
 from specfiles.writing import atomic, sole_writer, write_text
@@ -144,7 +144,7 @@ def _ceilings(campaign: Campaign) -> list[str]:
     try:
         measured = measure_ceilings(Plan(campaign.device, campaign.dtypes, budget_s=left, progress=say))
     except KERNEL_ERRORS as error:  # operators can be measured all the same
-        return [f"ceilings: {str(error).splitlines()[0]}"]
+        return [f"ceilings: {reason(error)}"]
     write_text(path, as_yaml(measured))
     return []
 
@@ -188,7 +188,7 @@ def _models(campaign: Campaign) -> list[str]:
         try:
             profile(request)
         except KERNEL_ERRORS as error:  # does not fit, cannot be built: the others can
-            notes.append(f"{name}: {str(error).splitlines()[0]}")
+            notes.append(f"{name}: {reason(error)}")
     return notes
 
 
@@ -236,7 +236,7 @@ class _Table:
                 self.done.append({**self.same, **measured_row(row, self.campaign.device, cold)})
                 failed = 0
             except KERNEL_ERRORS as error:
-                self.notes.append(f"{_told(row)}: {str(error).splitlines()[0]}")
+                self.notes.append(f"{_told(row)}: {reason(error)}")
                 failed += 1
                 if failed == MOST_FAILED:  # a device that is lost answers nothing any more
                     raise InputError(f"{failed} operators in a row failed, the last with: {error}") from None

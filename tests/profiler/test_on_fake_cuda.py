@@ -176,3 +176,24 @@ def test_a_model_is_profiled_to_a_run_that_opens(
     (share,) = run.head.attributed
     assert share.in_operators_s >= 0.9 * share.of_s > 0
     assert {"layers.attention.core", "layers.mlp.down_proj"} <= set(run.table("operators")["name"])
+
+
+def test_a_kernel_that_a_library_fails_loses_its_row_and_no_campaign(
+    device: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With whatever error: a call that another version of PyTorch does not take is none of RuntimeError."""
+    from profiler.campaign import run as campaign
+
+    def other_version(*_: Any, **__: Any) -> Any:
+        raise TypeError("got an unexpected keyword argument 'use_fast_accum'")
+
+    monkeypatch.setattr(campaign, "device_name", lambda _: "somewhere")
+    monkeypatch.setattr(torch, "_scaled_mm", other_version)
+    asked = campaign.Campaign(DEVICE, ("bf16", "fp8"), tmp_path, 60.0, ())
+    table = campaign._Table(asked, campaign._open(asked))
+    sizes = {"op": "gemm", "m": 4, "n": 64, "k": 32}
+    table.measure(iter([{**sizes, "dtype": "fp8"}, {**sizes, "dtype": "bf16"}]), 1.0)
+    (row,) = table.done
+    assert row["dtype"] == "bf16"
+    (note,) = table.notes
+    assert "TypeError: got an unexpected keyword argument" in note
