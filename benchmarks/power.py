@@ -68,6 +68,7 @@ def main() -> None:
     error = held_out(rows)
     median, bias = np.median(error.abs()), error.mean()
     print(f"{len(rows)} settings, other splits: median |error| {median:.1%}, bias {bias:+.1%}")
+    print(f"  TDP x time, for comparison: {np.median(1 / rows['share'] - 1):.1%}")
     for tp, group in error.groupby(rows["tp"]):
         print(f"  {tp} devices: median |error| {group.abs().median():.1%}")
     found = fit_power(rows["mbu"], rows["mfu"], rows["share"])

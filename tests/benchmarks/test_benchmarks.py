@@ -26,6 +26,7 @@ SMALL = {
     "cold_start": ("-n", "1"),
     "nsys_speed": ("-n", "1", "--kernels", "3000"),
     "conformance": (),
+    "table_speed": ("-n", "2000"),
     "trace_speed": ("-n", "1", "--megabytes", "3"),
 }
 
@@ -47,6 +48,13 @@ def test_an_export_is_read_beside_sqlite(results: dict[str, dict[str, Any]]) -> 
     found = results["nsys_speed"]
     assert set(found["stages"]) == {"floor", "kernels", "linked"}
     assert all(stage["wall_s"] > 0 and stage["memory_bytes"] > 0 for stage in found["stages"].values())
+
+
+def test_tables_are_predicted_beside_reading_and_writing(results: dict[str, dict[str, Any]]) -> None:
+    found = results["table_speed"]["tables"]
+    assert set(found) == {"products", "experts"}
+    assert all(set(times) == {"read and written", "calibrated", "corrected"} for times in found.values())
+    assert all(each["wall_s"] > 0 for times in found.values() for each in times.values())
 
 
 def test_every_benchmark_is_tried_and_explained() -> None:
