@@ -18,7 +18,8 @@ from workloads.model import Model
 FRAMEWORK = "framework."  # what the names of ranges begin with that are no operators of a description
 INPUTS = FRAMEWORK + "inputs"  # positions, rotary tables, masks: between the embedding and the first layer
 HEADS = FRAMEWORK + "heads"  # parts of heads taken apart, joined and copied between two operators
-EMBEDDING = ("embedding", "position_embedding", "embedding_norm")  # what runs before the first layer
+# What runs before the first layer.
+EMBEDDING = ("embedding", "position_embedding", "type_embedding", "embedding_norm")
 
 
 @dataclass(frozen=True)
@@ -302,6 +303,33 @@ _IN_TURN = {
     )
 }
 
+_BERT = Family(
+    "encoder.layer",
+    {
+        "attention.self.query": "layers.attention.q_proj",
+        "attention.self.key": "layers.attention.k_proj",
+        "attention.self.value": "layers.attention.v_proj",
+        "attention.output.dense": "layers.attention.o_proj",
+        "attention.output.LayerNorm": "layers.attention_stream_norm",
+        "intermediate.dense": "layers.mlp.up_proj",
+        "intermediate.intermediate_act_fn": "layers.mlp.act_mul",
+        "output.dense": "layers.mlp.down_proj",
+        "output.LayerNorm": "layers.mlp_stream_norm",
+    },
+    (
+        Gap("attention.output.dense", "attention.output.LayerNorm", "layers.attention_residual"),
+        Gap("output.dense", "output.LayerNorm", "layers.mlp_residual"),
+    ),
+    {
+        "embeddings.word_embeddings": "embedding",
+        "embeddings.token_type_embeddings": "type_embedding",
+        "embeddings.position_embeddings": "position_embedding",
+        "embeddings.LayerNorm": "embedding_norm",
+        "pooler.dense": "pooler",
+        "pooler.activation": "pooler_act",
+    },
+)
+
 FAMILIES = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
@@ -328,6 +356,8 @@ FAMILIES = {
     "glm4_moe": _SHARED_EXPERTS,
     "deepseek_v2": _LATENT,
     "deepseek_v3": _LATENT,
+    "bert": _BERT,
+    "roberta": _BERT,
 }
 
 

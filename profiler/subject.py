@@ -41,6 +41,11 @@ class Subject:
         return str(self.network.config._attn_implementation)
 
     @property
+    def encodes(self) -> bool:
+        """Whether it encodes sequences and generates none."""
+        return encodes(self.loaded.model)
+
+    @property
     def layers(self) -> int:
         """Decoder layers."""
         return len(self.loaded.model.layers)
@@ -50,6 +55,11 @@ class Subject:
         import torch
 
         return torch.randint(self.loaded.model.vocabulary, (batch, length), device=self.device)
+
+
+def encodes(model: Model) -> bool:
+    """Whether a model encodes sequences and generates none."""
+    return "decode" not in model.phases
 
 
 def attention_of(model: Model) -> str:
@@ -135,7 +145,7 @@ def _from_gguf(file: Path, dtype: torch.dtype) -> Any:
 
 def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_parallel: int) -> Any:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
     from profiler.ranks.share import share, sum_over_ranks
 
@@ -147,7 +157,8 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
     try:
         config = AutoConfig.for_model(kind, **fields)
         with torch.device(device):
-            network = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+            kind_of = AutoModel if encodes(loaded.model) else AutoModelForCausalLM
+            network = kind_of.from_config(config, dtype=dtype, attn_implementation=attention)
             if tensor_parallel > 1:
                 sum_over_ranks(network, loaded.model, tensor_parallel)
             return network
@@ -174,6 +185,8 @@ Step = Callable[[Callable[[Any], Any]], Any]
 
 def step(subject: Subject, point: Point, capacity: int) -> Step:
     """A repeatable step at a point. Called with a sampler, it runs the model and samples a token."""
+    if subject.encodes:
+        return _pass(subject, point)
     from profiler.cache import preallocated, rewind
 
     cache = preallocated(subject.layers, capacity)
@@ -192,6 +205,8 @@ def step(subject: Subject, point: Point, capacity: int) -> Step:
 
 def fixed_step(subject: Subject, point: Point) -> Step:
     """The same with a cache whose length and memory never change, for compiled code and graphs."""
+    if subject.encodes:
+        return _pass(subject, point)
     from profiler.cache import fix, preallocated, rewind
 
     cache = preallocated(subject.layers, point.kv_len)
@@ -204,6 +219,16 @@ def fixed_step(subject: Subject, point: Point) -> Step:
     def run(sampler: Callable[[Any], Any]) -> Any:
         output = network(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return sampler(output.logits)
+
+    return run
+
+
+def _pass(subject: Subject, point: Point) -> Step:
+    """An encoder's only step: it keeps no cache and samples nothing."""
+    tokens, network = subject.tokens(point.batch, point.q_len), subject.network
+
+    def run(_: Callable[[Any], Any]) -> Any:
+        return network(tokens).last_hidden_state
 
     return run
 

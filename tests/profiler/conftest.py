@@ -85,6 +85,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "glm4_moe": {**LLAMA, **EXPERTS, "n_routed_experts": 5, "first_k_dense_replace": 1},
     "deepseek_v2": {**LLAMA, **EXPERTS, **LATENT},
     "deepseek_v3": {**LLAMA, **EXPERTS, **LATENT, "q_lora_rank": None},
+    "bert": {**LLAMA, "num_key_value_heads": 6, "type_vocab_size": 2},
+    "roberta": {**LLAMA, "num_key_value_heads": 6, "type_vocab_size": 1},
     "gemma3_text": {**LLAMA, "sliding_window": 8, "sliding_window_pattern": 2},  # both kinds of layer
 }
 
