@@ -76,6 +76,7 @@ def traced(trace: Trace, by: str) -> pd.DataFrame:
 
     rows = frame(trace)
     rows = rows.astype({c: object for c in rows if rows[c].dtype == "category"})
+    rows["kernel"] = rows["kernel"].where(rows["kernel"].notna(), "unknown")  # a group without a key is lost
     known = rows["operator"].where(rows["operator"].notna(), "(" + rows["kind"].fillna("unknown") + ")")
     rows = rows.assign(
         name=rows["kernel"] if by == "kernel" else known,

@@ -99,3 +99,16 @@ def test_what_is_no_run(roofline: Roofline, tmp_path: Path) -> None:
     done = roofline("diff", tmp_path / "none", tmp_path / "none")
     assert done.code == 2
     assert "no such" in done.err
+
+
+@pytest.mark.parametrize("by", ["operator", "kernel"])
+def test_kernels_without_a_name_are_compared_too(by: str, roofline: Roofline, tmp_path: Path) -> None:
+    for name, length in (("a.json", 5.0), ("b.json", 7.0)):
+        nameless = {"ph": "X", "cat": "kernel", "pid": 0, "tid": 7, "ts": 0.0, "dur": length, "args": {}}
+        named = {**nameless, "name": "gemm", "ts": 20.0}
+        (tmp_path / name).write_text(json.dumps([nameless, named]))
+    ended = roofline("diff", tmp_path / "a.json", tmp_path / "b.json", "--by", by, "--format", "json")
+    assert ended.code == 0, ended.err
+    totals = json.loads(ended.out)["totals"]
+    assert (totals["time_a_s"], totals["time_b_s"]) == pytest.approx((10e-6, 14e-6))
+    assert roofline("diff", tmp_path / "a.json", tmp_path / "b.json", "--by", by).code == 0
