@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -379,9 +379,9 @@ def _look_inside(request: Request, subject: Subject, measured: _Measured, rows: 
     rows.attributed.append(Attributed(**{**where, **shares(kernels, on_device=on_device)}))
     rows.notes.append(attributed_words(rows.attributed[-1], request.device))
     rows.tables["kernels"] += [{**where, **row} for row in kernels]
-    rows.tables["techniques"] += [
-        {**where, **row} for row in _techniques(request, subject, point, rows.notes)
-    ]
+    for row in _techniques(request, subject, point, rows.notes):
+        rows.tables["techniques"].append({**where, **row})
+        rows.save(SAVE_EVERY_S)  # a technique may take as long as the step itself
     rows.tables["energy"] += [
         {**where, **row}
         for row in energy_rows(measured.way.once, rows.counter, request.device, in_words(point), rows.notes)
@@ -397,9 +397,10 @@ def _look_inside(request: Request, subject: Subject, measured: _Measured, rows: 
         rows.tables["operators"] += [{**where, **row} for row in found]
 
 
-def _techniques(request: Request, subject: Subject, point: Point, notes: list[str]) -> list[dict[str, Any]]:
+def _techniques(
+    request: Request, subject: Subject, point: Point, notes: list[str]
+) -> Iterator[dict[str, Any]]:
     """The step with each technique beside the same without; one that fails loses its own row, with a note."""
-    rows = []
     for technique in request.techniques:
         request.progress(f"  {technique.name}")
         try:
@@ -409,5 +410,4 @@ def _techniques(request: Request, subject: Subject, point: Point, notes: list[st
             notes.append(f"{technique.told()} not measured in {in_words(point)}: {why}")
             continue
         if row is not None:
-            rows.append(row)
-    return rows
+            yield row
