@@ -43,16 +43,7 @@ SCALE = 0.1  # errors well above this count less than by their square: repeats a
 def fit_all(rows: pd.DataFrame, source: str) -> list[Fit]:
     """Of composed rows: of every engine with enough of them, and of one that nobody measured."""
     groups = {str(name): group for name, group in rows.groupby("engine") if name and len(group) >= LEAST}
-    found = [
-        Fit(
-            backend=name,
-            models=sorted(set(group["model"])),
-            overheads=fit(group),
-            **_ranges([fit(others) for others, _ in _settings(group)]),
-            source=source,
-        )
-        for name, group in groups.items()
-    ]
+    found = [_measured(name, group, source) for name, group in groups.items()]
     anyone = assumed(rows)
     others = [each.overheads for each in found]
     shared = Fit(
@@ -63,6 +54,14 @@ def fit_all(rows: pd.DataFrame, source: str) -> list[Fit]:
         source=source,
     )
     return [shared, *found]
+
+
+def _measured(name: str, group: pd.DataFrame, source: str) -> Fit:
+    """The engine's fit, and the range of its constants over fits that leave one setting out."""
+    whole = fit(group)
+    ranges = _ranges([whole, *(fit(others) for others, _ in _settings(group))])
+    models = sorted(set(group["model"]))
+    return Fit(backend=name, models=models, overheads=whole, **ranges, source=source)
 
 
 def _ranges(found: list[Overheads]) -> dict[str, Overheads]:
