@@ -16,15 +16,19 @@ from profiler.cli.options import FIDELITY, RUN, emit, format_option, known_fidel
     "--by", default="operator", show_default=True, help="operator | kernel | layer | phase | stream | kind"
 )
 @click.option("--hw", help="Device whose ceilings to compare with; by default the run's own, if it is known.")
-@click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
+@click.option(
+    "--fidelity", help=f"{FIDELITY} [default: datasheet, measured of a device without a data sheet]"
+)
 @format_option("table", "json", "csv")
 @output_file
-def command(subject: Path, by: str, hw: str | None, fidelity: str, format: str, out: Path | None) -> None:
+def command(
+    subject: Path, by: str, hw: str | None, fidelity: str | None, format: str, out: Path | None
+) -> None:
     """Where the time went: by operator, kernel, layer, phase or stream; idle time and its causes."""
     from profiler.traces.showing import BY, shown
     from reports import show
 
     one_of(format, "format", ("table", "json", "csv"))
     one_of(by, "grouping", BY)
-    found: dict[str, Any] = shown(subject, by, hw, known_fidelity(fidelity))
+    found: dict[str, Any] = shown(subject, by, hw, known_fidelity(fidelity) if fidelity else None)
     emit({"table": show.as_text, "json": show.as_json, "csv": show.as_csv}[format](found), out)

@@ -18,7 +18,7 @@ SMALL_BYTES = 4 << 20  # a file that is read whole in a second
 BY = ("operator", "kernel", "layer", "phase", "stream", "kind")
 
 
-def shown(subject: Path, by: str, hardware: str | None, fidelity: Fidelity) -> dict[str, Any]:
+def shown(subject: Path, by: str, hardware: str | None, fidelity: Fidelity | None) -> dict[str, Any]:
     """The documented JSON. Raises InputError for what is neither a run nor a trace."""
     from profiler.traces.summary import show
 
@@ -73,9 +73,12 @@ def exported(subject: Path, to: Path, hardware: str | None, fidelity: Fidelity) 
         raise InputError(f"{subject}: belongs to no known device to predict for; name one with --hw.")
 
 
-def limits_of(device: Device | None, fidelity: Fidelity) -> Ceilings | None:
-    """The ceilings of a device; None where none is known."""
-    return ceilings(device, fidelity) if device else None
+def limits_of(device: Device | None, fidelity: Fidelity | None) -> Ceilings | None:
+    """The ceilings of a device, without a fidelity its data sheet's if it has one; None without a device."""
+    if device is None:
+        return None
+    known = Fidelity.DATASHEET if device.datasheet.dram.byte_per_s else Fidelity.MEASURED
+    return ceilings(device, fidelity or known)
 
 
 def device_of(hardware: str | None, trace: Trace | None, run: Run | None) -> Device | None:
