@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
 
-from hwspecs.serving import Fit, Overheads
+from hwspecs.serving import BY_HAND, Fit, Overheads
 from roofline.endtoend import applied
 
 # Bounds of each constant, in its unit: what a host can take at least and at most.
@@ -45,7 +45,7 @@ def fit_all(rows: pd.DataFrame, source: str) -> list[Fit]:
     groups = {str(name): group for name, group in rows.groupby("engine") if name and len(group) >= LEAST}
     found = [_measured(name, group, source) for name, group in groups.items()]
     anyone = assumed(rows)
-    others = [each.overheads for each in found]
+    others = [each.overheads for each in found if each.backend != BY_HAND]
     shared = Fit(
         backend="",
         models=sorted(set(rows["model"])),
