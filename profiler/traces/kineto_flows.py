@@ -18,8 +18,11 @@ def by_arrows(activities: Columns, flows: Columns, table: Columns) -> Any:
     An arrow ends where an activity begins, on its process and thread (`place_process`, `place_thread`), and
     begins inside a call or range: the innermost of its thread at that moment.
     """
+    found = np.full(len(activities["start_ns"]), NONE, np.int64)
     begins = np.flatnonzero(flows["begins"])
     ends = np.flatnonzero(~flows["begins"])
+    if not len(begins) or not len(ends):
+        return found
     of_end, of_activity = threads(
         (flows["process"][ends], flows["thread"][ends]),
         (activities["place_process"], activities["place_thread"]),
@@ -37,6 +40,5 @@ def by_arrows(activities: Columns, flows: Columns, table: Columns) -> Any:
     )
     start, stop = table["start_ns"], table["end_ns"]
     row = innermost(of_row, start, stop, parents(of_row, start, stop), of_begin, flows["start_ns"][begin])
-    found = np.full(len(activities["start_ns"]), NONE, np.int64)
     found[np.flatnonzero(meets)[known]] = row
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ def test_times_are_those_that_were_written(maker: str, packed: bool, write: Call
     linked = (trace.column("activities", "launch") >= 0) | (trace.column("activities", "range") >= 0)
     assert linked.sum() == story.linked
     assert any(story.loses in loss["sentence"] for loss in full["losses"]) or not story.loses
+
+
+@pytest.mark.parametrize("lost", ["s", "f"])
+def test_half_an_arrow_links_nothing(lost: str, write: Callable[..., Path]) -> None:
+    events = [event for event in MAKERS["flows_alone"]().events if event["ph"] != lost]
+    trace = read_traces([write(json.dumps(events))])
+    assert set(trace.column("activities", "launch").tolist()) == {-1}
 
 
 def test_messages_of_collectives_are_their_work(made: Any, write: Callable[..., Path]) -> None:
