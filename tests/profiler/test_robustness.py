@@ -208,7 +208,10 @@ def test_ceilings_that_are_ended_leave_the_old_file(
 
 @pytest.mark.parametrize(
     ("most_bytes", "sentence"),
-    [(2_000, "cannot be written (File too large); make room"), (9_000, "was cut short while it was written")],
+    [
+        (2_000, "cannot be written (File too large); make room"),
+        (13_000, "was cut short while it was written"),
+    ],
 )
 def test_a_full_disk_ends_a_profile_in_one_sentence(
     most_bytes: int, sentence: str, start: Callable[..., Child], small_llama: Path, tmp_path: Path
