@@ -105,7 +105,8 @@ def test_more_of_anything_never_takes_less_time(
         changes["kv_len"] = op.kv_len + changes[name] - op.q_len
     if isinstance(op, Attention) and name == "kv_heads":
         changes["heads"] = op.heads // op.kv_heads * changes[name]
-    assert times(replace(op, **changes), PAPER).time_s >= times(op, PAPER).time_s  # type: ignore[type-var]
+    more = times(replace(op, **changes), PAPER).time_s  # type: ignore[type-var]
+    assert more >= times(op, PAPER).time_s * (1 - 1e-12)  # sums in another order round in another way
 
 
 def test_attention_in_chunks_begins_anew_at_each() -> None:
