@@ -19,6 +19,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "Size": (int, float),
     "Size | None": (int, float),
     "DtypeLike": (str,),
+    "int": (int,),
     "bool": (bool,),
     "str": (str,),
     "FeatureKind": (str,),

@@ -29,7 +29,7 @@ def run(path: Path, times: dict[str, float], prompt: int = 512, kernel: str = "g
         for n, t in times.items()
     ]
     table = pd.DataFrame(rows).assign(q25_s=lambda d: d["median_s"], q75_s=lambda d: d["median_s"])
-    made.write_table("operators", table[list(TABLES["operators"])])
+    made.write_table("operators", table.reindex(columns=list(TABLES["operators"])))
     kernels = [{**point, "operator": n, "name": kernel, "count": 2, "time_s": t} for n, t in times.items()]
     made.write_table("kernels", pd.DataFrame(kernels))
     return path

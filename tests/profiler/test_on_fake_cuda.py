@@ -174,7 +174,8 @@ def test_a_model_is_profiled_to_a_run_that_opens(
     assert (run.head.status, run.head.dtype, run.head.mode) == ("complete", "bf16", mode)
     assert run.head.environment["compute_capability"] == "9.0"
     (share,) = run.head.attributed
-    assert share.in_operators_s >= 0.9 * share.of_s > 0
+    assert share.in_operators_s > 0.5 * share.of_s > 0  # of so small a model much is the framework's
+    assert share.in_operators_s + share.in_framework_s >= 0.95 * share.of_s
     assert {"layers.attention.core", "layers.mlp.down_proj"} <= set(run.table("operators")["name"])
 
 

@@ -25,7 +25,8 @@ def test_each_repeat_gives_a_step_and_every_operator(model: Subject) -> None:
     with torch.inference_mode():
         timed = time_ranges(model, step(model, POINT, 24), repeats=4, plain_too=True)
     assert len(timed.plain) == len(timed.ranged) == 4
-    assert {name: len(times) for name, times in timed.ranges.items()} == {
+    operators = {name: times for name, times in timed.ranges.items() if not name.startswith("framework.")}
+    assert {name: len(times) for name, times in operators.items()} == {
         named.name: 4 for named in operators_at(model.loaded, "fp32", POINT)
     }
     assert all(seconds > 0 for times in timed.ranges.values() for seconds in times)
