@@ -7,7 +7,7 @@ docs/end_to_end.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,11 @@ def gaps_s(device_s: Any, operators: Any, graphs: Any, overheads: Overheads) -> 
     import numpy as np
 
     return np.where(graphs, operators * overheads.graph_s, each)
+
+
+def on_device(rows: Sequence[Row]) -> tuple[float, float]:
+    """Seconds that operators take on the device, and how many of them are launched."""
+    return sum(row.total_s for row in rows), sum(row.count for row in rows if not row.work.fused)
 
 
 def step_s(device_s: Any, operators: Any, graphs: Any, overheads: Overheads) -> Any:
@@ -195,15 +200,14 @@ class _Timed:
 
     @classmethod
     def of(cls, each: Pass, prediction: Prediction, engine: Engine) -> _Timed:
-        rows = list(pass_rows(each, prediction.ceilings))
+        seconds, operators = on_device(pass_rows(each, prediction.ceilings))
         steps = each.times
-        seconds = sum(row.total_s for row in rows) / steps
-        operators = sum(row.count for row in rows if not row.work.fused) / steps
         reads = each.phase == "prefill"
         eager = each.setting.convention.launches  # the user left graphs out
         graphs = each.launch == "graph" or (engine.graphs and not reads and not eager)
         launched = each.launch != "none"
-        return cls(each.phase, steps, not each.scope, reads, graphs, launched, seconds, operators)
+        main = not each.scope
+        return cls(each.phase, steps, main, reads, graphs, launched, seconds / steps, operators / steps)
 
     def parts(self, overheads: Overheads) -> dict[str, float]:
         """Seconds of all its steps by the name of the row they belong to."""
@@ -229,12 +233,12 @@ def _added(phase: str, steps: list[_Timed], engine: Engine) -> Iterator[Added]:
         if name == "engine.prompts" and not total(name, fit.high):
             continue
         value, *ends = (total(name, o) for o in (fit.overheads, fit.low, fit.high))
-        yield Added(_row(name, phase, count, value), min(value, *ends), max(value, *ends))
+        yield Added(waiting(name, KIND, phase, count, value), min(value, *ends), max(value, *ends))
     if phase != "decode":
-        yield Added(
-            _row("engine.request", phase, 1, fit.overheads.request_s), fit.low.request_s, fit.high.request_s
-        )
+        row = waiting("engine.request", KIND, phase, 1, fit.overheads.request_s)
+        yield Added(row, fit.low.request_s, fit.high.request_s)
 
 
-def _row(name: str, phase: str, count: float, seconds: float) -> Row:
-    return Row(name, KIND, phase, count, Work("fp32", ()), Times(0.0, 0.0, 0.0, seconds, seconds))
+def waiting(name: str, kind: str, phase: str, count: float, seconds: float) -> Row:
+    """A row of time in which the device does no work."""
+    return Row(name, kind, phase, count, Work("fp32", ()), Times(0.0, 0.0, 0.0, seconds, seconds))

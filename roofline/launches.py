@@ -11,14 +11,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hwspecs.serving import BY_HAND, Overheads, fits, overheads_for
-from roofline.engines import gaps_s
-from roofline.predict import Row
-from roofline.times import Times
+from roofline.engines import gaps_s, on_device, waiting
 from specfiles.errors import InputError
-from workloads.work import Work
 
 if TYPE_CHECKING:
     from roofline.ceilings import Ceilings
+    from roofline.predict import Row
     from workloads.schedule import Pass, Schedule
 
 KIND = "launch"
@@ -60,16 +58,9 @@ def with_waits(each: Pass, rows: list[Row], limits: Ceilings) -> list[Row]:
             f"{limits.device} is no GPU, and what hosts take to launch kernels was measured on GPUs; "
             "leave out --without cuda-graphs."
         )
-    kernels = sum(row.count for row in rows if not row.work.fused) / each.times
-    busy_s = sum(row.total_s for row in rows) / each.times
+    busy_s, kernels = (whole / each.times for whole in on_device(rows))
     wait_s = gaps_s(busy_s, kernels, False, Overheads(launch_s=assumed().each_s))
-    nothing = Work(each.setting.precision.activations, ())
-    row = Row(f"{each.scope}launches", KIND, each.phase, each.times, nothing, _waiting(wait_s))
-    return [*rows, row]
-
-
-def _waiting(wait_s: float) -> Times:
-    return Times(0.0, 0.0, 0.0, wait_s, wait_s)
+    return [*rows, waiting(f"{each.scope}launches", KIND, each.phase, each.times, wait_s)]
 
 
 def told(schedule: Schedule, passes: Sequence[tuple[Pass, list[Row]]]) -> Schedule:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import ceilings
-from roofline.engines import step_s
+from roofline.engines import as_engines_run, on_device, step_s
 from roofline.predict import check_node, pass_rows
 from roofline.scenario import Scenario
-from workloads.techniques.fused_projections import FusedProjections
 
 if TYPE_CHECKING:
     from hwspecs import Device
@@ -48,24 +47,20 @@ class Steps:
 
 
 def steps(load: Load, device: Device, fidelity: Fidelity | str) -> Steps:
-    """The two steps: the sum of their operators, decode at the middle of the answer.
-
-    Engines multiply queries, keys and values in one product, and gate and up in another.
-    """
+    """The two steps: the sum of their operators, decode at the middle of the answer."""
     limits = ceilings(device, fidelity, load.backend)
     at_once = load.concurrency if load.static else 1
-    asked: dict[str, Any] = {"setting": load.setting, "techniques": (FusedProjections(),)}
-    prefill = Scenario(load.model, "prefill", at_once, load.prompt, **asked)
+    prefill = Scenario(load.model, "prefill", at_once, load.prompt, setting=load.setting)
     middle = load.prompt + max(1, load.output // 2)
-    decode = Scenario(load.model, "decode", load.concurrency, load.prompt, middle, **asked)
+    decode = Scenario(load.model, "decode", load.concurrency, load.prompt, middle, setting=load.setting)
     return Steps(*_step(prefill, device, limits), *_step(decode, device, limits))
 
 
 def _step(scenario: Scenario, device: Device, limits: Ceilings) -> tuple[float, float]:
     """Seconds on the device and kernels of a scenario of one step."""
+    scenario = as_engines_run(scenario)
     check_node(scenario, device)
-    rows = [row for each in scenario.schedule(device).passes for row in pass_rows(each, limits)]
-    return sum(row.total_s for row in rows), sum(row.count for row in rows if not row.work.fused)
+    return on_device([row for each in scenario.schedule(device).passes for row in pass_rows(each, limits)])
 
 
 def waits(

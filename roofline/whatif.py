@@ -174,9 +174,8 @@ def whatif(
             pairs.append(pair)
     ranked = sorted([*singles, *pairs], key=lambda outcome: -outcome.speedup)
     counted = sorted(_counted_already(baseline, offered, device), key=lambda outcome: -outcome.speedup)
-    refused = {
-        name: why for name, why in refused.items() if name not in {o.techniques[0].name for o in counted}
-    }
+    for outcome in counted:  # what is had already is refused no more
+        refused.pop(outcome.techniques[0].name, None)
     return WhatIf(baseline, ranked, refused, counted)
 
 
