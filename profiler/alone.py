@@ -10,9 +10,9 @@ from profiler.ceilings import COLD_FACTOR
 from profiler.environment import last_level_cache_bytes
 from profiler.kernels import KERNEL_ERRORS, TOLERANCE, Place, company, kernel
 from profiler.repeats import Effort, Sample
-from profiler.subject import out_of_memory
+from profiler.subject import failure
 from profiler.timing import measure
-from specfiles.errors import InputError, reason
+from specfiles.errors import InputError
 
 if TYPE_CHECKING:
     from workloads.phases import Named
@@ -37,8 +37,7 @@ def alone(
         try:
             timed = _timed(entry, Place(device, wanted, cold), effort)
         except KERNEL_ERRORS as missing:
-            why = "out of memory" if out_of_memory(missing) else reason(missing)
-            progress(f"  {entry.name} not measured alone: {why}")
+            progress(f"  {entry.name} not measured alone: {failure(missing)}")
             continue
         about = {"name": entry.name, "kind": entry.operator.kind, "where": "alone", "count": entry.count}
         rows.append({**about, **timed.row()})

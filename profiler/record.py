@@ -36,14 +36,14 @@ from profiler.recorders import nvtx_installed
 from profiler.references import ReferenceStep, reference_steps
 from profiler.repeats import EFFORT, NOT_OVER, WARM_UP_S, Effort, Sample, sample, warm_up
 from profiler.steps import Timed, operators_at, step_rows
-from profiler.subject import Point, Subject, convention_of, load_subject, out_of_memory
+from profiler.subject import Point, Subject, convention_of, failure, load_subject, out_of_memory
 from profiler.timing import laps
 from profiler.treatments.measure import TREATMENTS
 from profiler.treatments.measure import measured as with_technique
 from profiler.ways import WAYS, Eager, Way
 from roofline.run import TABLES, Attributed, Compilation, Head, Overhead, Run, create_run
 from roofline.together import parts
-from specfiles.errors import InputError, reason
+from specfiles.errors import InputError
 from specfiles.writing import write_text
 from workloads.catalogue import Loaded
 from workloads.dtypes import Precision
@@ -406,8 +406,7 @@ def _techniques(
         try:
             row = with_technique(technique, subject, point, request.effort.repeats)
         except KERNEL_ERRORS as missing:
-            why = "out of memory" if out_of_memory(missing) else reason(missing)
-            notes.append(f"{technique.told()} not measured in {in_words(point)}: {why}")
+            notes.append(f"{technique.told()} not measured in {in_words(point)}: {failure(missing)}")
             continue
         if row is not None:
             yield row

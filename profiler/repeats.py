@@ -19,10 +19,8 @@ KNOWN_FROM = 6  # repeats: fewer give a median's interval that confidence at no 
 CALM, SETTLED = 3, 0.02  # warm-ups in a row that are not so much faster than all before them
 MOST_WARM_UPS = 50
 MANY = 1000  # values whose binomial is a normal distribution to less than one rank
-FAR, NEAR = (
-    3.0,
-    0.02,
-)  # interquartile ranges beyond a quartile (Tukey's far out); parts of a median: never out
+FAR = 3.0  # interquartile ranges beyond a quartile: Tukey's far out
+NEAR = 0.02  # of the median: what is no further from a quartile is never out
 
 ALL, NARROW, SPENT, NOT_OVER = "all repeats", "narrow interval", "budget spent", "not over"
 

@@ -117,6 +117,11 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
+def failure(error: BaseException) -> str:
+    """Why something could not be measured, in a few words."""
+    return "out of memory" if out_of_memory(error) else reason(error)
+
+
 def _quiet() -> None:
     """No progress bars of transformers' own."""
     from transformers.utils import logging

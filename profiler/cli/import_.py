@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from profiler.cli.options import FILE, TRACE, progress
+from profiler.cli.options import FILE, INPUT, progress
 
 
 @click.command("import")
-@click.argument("traces", nargs=-1, required=True, type=TRACE, metavar="TRACE...")
+@click.argument("traces", nargs=-1, required=True, type=INPUT, metavar="TRACE...")
 @click.option("-o", "--output-folder", "out", type=FILE, required=True, help="Run folder to make.")
 @click.option("--model", help="The model that ran: its name, config.json or folder.")
 @click.option("--hw", help="Device that it ran on: name, alias or YAML file.")

@@ -34,7 +34,7 @@ class Present(click.ParamType[Path]):
         return path
 
 
-TRACE = Present("no such file.")
+INPUT = Present("no such file.")
 RUN = Present(
     "no such run folder or file; `roofline profile MODEL -o {}` makes a run, "
     "`roofline import TRACE... -o {}` one of traces."

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from profiler.cli.options import FILE, TRACE, emit, format_option, one_of, positive, progress
+from profiler.cli.options import FILE, INPUT, emit, format_option, one_of, positive, progress
 
 
 @click.command("sweep")
-@click.argument("spec", type=TRACE, metavar="SPEC.yaml")
+@click.argument("spec", type=INPUT, metavar="SPEC.yaml")
 @click.option("-o", "--output-folder", "out", type=FILE, required=True, help="Folder of the results.")
 @click.option("--engine", default="local", show_default=True, help="local | dask")
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes of this machine.")

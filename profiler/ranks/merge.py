@@ -13,13 +13,8 @@ if TYPE_CHECKING:
 
 KEY = [*POINT, "name", "kind", "where"]
 QUARTILES = ["median_s", "q25_s", "q75_s"]
-OF_ONE = (
-    "references",
-    "outliers",
-    "kernels",
-    "techniques",
-    "power",
-)  # tables that are taken from the first whole part
+# Tables that are taken from the first whole part.
+OF_ONE = ("references", "outliers", "kernels", "techniques", "power")
 
 
 def part_folder(out: Path, rank: int) -> Path:

@@ -149,17 +149,18 @@ class _Reader:
         """Events without `cat`: what they are shows in their names, arguments, processes and threads."""
         for event in group:
             self.tracks.learn(event)
-        sorts: dict[str, list[Any]] = defaultdict(list)
+        sorts: dict[tuple[str, bool], list[Any]] = defaultdict(list)
         for event in self._whole([e for e in group if e.ph in (COMPLETE, None)]):
-            if self.tracks.is_device(event):
-                works = self.tracks.works(event)
-                sorts[(moves(str(event.name)) or "kernel") + " of a device" if works else ""].append(event)
+            on_device = self.tracks.is_device(event)
+            if not on_device:
+                sort = sort_of(event)
             else:
-                sorts[sort_of(event)].append(event)
-        for sort, found in sorts.items():
-            if sort.removesuffix(" of a device") in ("kernel", "copy", "set"):
-                on = [self.tracks.device(event) for event in found] if sort.endswith("device") else []
-                self.columns.add_activities(sort.split()[0], found, on)
+                sort = (moves(str(event.name)) or "kernel") if self.tracks.works(event) else ""
+            sorts[sort, on_device].append(event)
+        for (sort, on_device), found in sorts.items():
+            if sort in ("kernel", "copy", "set"):
+                devices = [self.tracks.device(event) for event in found] if on_device else []
+                self.columns.add_activities(sort, found, devices)
             elif not self.brief and sort == "runtime":
                 self.columns.add_launches(found)
             elif not self.brief and sort:
