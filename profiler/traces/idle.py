@@ -21,9 +21,13 @@ CAUSES = {
     "synchronisation": "the host waited for the device before it launched more",
     "copy": "the host was inside a copy call",
     "launch latency": "launched after the device went idle, not yet started",
-    "queued": "launched before: waiting for data, for another stream, or starting up",
+    "between kernels": "launched before, next on the stream that ran last: starting up",
+    "data wait": "launched before, behind work of another stream",
+    "copy wait": "launched before, behind a copy or set of another stream",
+    "queued": "launched before; on which stream is not recorded",
     "unknown": "no launch is recorded",
 }
+LAUNCHED_BEFORE = ("data wait", "copy wait", "between kernels", "queued")
 
 
 def idle_causes(trace: Trace) -> dict[str, float]:
@@ -39,7 +43,8 @@ def idle_causes(trace: Trace) -> dict[str, float]:
         rows = rows[np.argsort(start[rows], kind="stable")]
         begins, ends = union(start[rows], end[rows])
         following = rows[np.searchsorted(start[rows], begins[1:])]
-        causes = calls.explain(ends[:-1], begins[1:], following)
+        waits = _waits(trace, rows, ends[:-1], following)
+        causes = calls.explain(ends[:-1], begins[1:], following, waits)
         for cause, value in causes.items():
             found[cause] += value
         # Before the first and after the last that took any time may stand some that took none.
@@ -63,13 +68,16 @@ class _Calls:
             for kind, pattern in (("synchronisation", SYNCHRONISE), ("copy", COPY))
         }
 
-    def explain(self, begin: Any, end: Any, following: Any) -> dict[str, int]:
-        """Nanoseconds by cause of the gaps from `begin` to `end`, each before the activity `following`."""
+    def explain(self, begin: Any, end: Any, following: Any, waits: Any) -> dict[str, int]:
+        """Nanoseconds by cause of the gaps from `begin` to `end`, each before the activity `following`.
+
+        `waits` says which of LAUNCHED_BEFORE it is where that activity was launched before the gap.
+        """
         found = dict.fromkeys(CAUSES, 0)
         launch = self.launch[following]
         known = launch >= 0
         found["unknown"] = int((end - begin)[~known].sum())
-        begin, end, launch = begin[known], end[known], launch[known]
+        begin, end, launch, waits = begin[known], end[known], launch[known], waits[known]
         if not len(launch):
             return found
         called = self.start[launch]
@@ -82,9 +90,33 @@ class _Calls:
                 found[kind] += int((covered(late[mine]) - covered(begin[mine])).sum())
         found["host"] = int((late - begin).sum()) - found["synchronisation"] - found["copy"]
         queued = called < begin
-        found["queued"] = int((end - late)[queued].sum())
+        for number, cause in enumerate(LAUNCHED_BEFORE):
+            found[cause] = int((end - late)[queued & (waits == number)].sum())
         found["launch latency"] = int((end - late)[~queued].sum())
         return found
+
+
+def _waits(trace: Trace, rows: Any, begin: Any, following: Any) -> Any:
+    """Which of LAUNCHED_BEFORE the activities `following` the gaps from `begin` stood behind.
+
+    `rows` are all activities of the device. What ended as the gap began let the next one start: on the same
+    stream they run one after the other anyway, between streams an event made it wait. A wait for another
+    device or for a callback of the host leaves no trace here.
+    """
+    end, stream = trace.column("activities", "end_ns"), trace.column("activities", "stream")
+    process = trace.column("activities", "process")
+    gap = np.minimum(np.searchsorted(begin, end[rows]), max(len(begin) - 1, 0))
+    last = end[rows] == begin[gap] if len(begin) else np.zeros(len(rows), bool)
+    rows, gap = rows[last], gap[last]
+    after = following[gap]
+    same = stream[rows] == stream[after]
+    same &= (process[rows] == process[after]) | (process[rows] < 0) | (process[after] < 0)
+    moved = (is_kind(trace, "copy") | is_kind(trace, "set"))[rows]
+    unsaid = (stream[rows] < 0) | (stream[after] < 0)
+    waits = np.zeros(len(begin), np.int8)
+    for number, which in enumerate((moved, same, unsaid), start=1):
+        waits[gap[which]] = number
+    return waits
 
 
 def _covered(start: Any, end: Any) -> Any:

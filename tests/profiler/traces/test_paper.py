@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from profiler.traces.attribution import attribute
+from profiler.traces.idle import CAUSES, idle_causes
 from profiler.traces.reading import read_traces
 from profiler.traces.summary import show
 from profiler.traces.tables import make_table
@@ -54,8 +55,11 @@ def test_every_number(shown: dict[str, Any]) -> None:
     assert totals["small_grids_s"] == pytest.approx(50 * US)
     assert totals["last_waves_s"] == pytest.approx(200 * US * (1 - 1.25 / 2))
     assert totals["modelled_share"] == pytest.approx(200 / 420)
-    # 400-500 launched before; 550-600 synchronising, 600-690 nothing called, 690-700 called and not started
-    wanted = {"host": 90, "synchronisation": 50, "copy": 0, "launch latency": 10, "queued": 100, "unknown": 0}
+    # 400-500 launched before and behind the all-reduce; 550-600 synchronising, 600-690 nothing called,
+    # 690-700 called and not started
+    wanted = dict.fromkeys(CAUSES, 0) | {
+        "host": 90, "synchronisation": 50, "launch latency": 10, "data wait": 100
+    }  # fmt: skip
     assert idle == pytest.approx({cause: value * US for cause, value in wanted.items()})
     launches = shown["launches"]
     assert (launches["call_s"], launches["queue_depth"], launches["deepest_queue"]) == pytest.approx(
@@ -79,7 +83,7 @@ def test_all_of_it_is_printed(shown: dict[str, Any]) -> None:
     text = " ".join(as_text(shown).split())
     for said in (
         "4 kernels 420.0 µs, busy 370.0 µs of 620.0 µs, idle 40.3 %",
-        "host 90.0 µs, synchronisation 50.0 µs, launch latency 10.0 µs, queued 100 µs",
+        "host 90.0 µs, synchronisation 50.0 µs, launch latency 10.0 µs, data wait 100 µs",
         "launching takes 2.00 µs a call, a kernel starts 152 µs after; 1.8 wait in the queue (at most 3)",
         "communication 150 µs, 100 µs of it beside no computation",
         "at most 3.00 kB allocated (40.0 µs after the first reading), 4.00 kB reserved",
@@ -90,3 +94,44 @@ def test_all_of_it_is_printed(shown: dict[str, Any]) -> None:
         "at their ceilings the modelled would save 100 µs: nvjet_tst_128x256 100 µs",
     ):
         assert said in text
+
+
+LAST = 1000  # every story below: something ends at 1000 us, a kernel of stream 7 starts at 1010 us
+
+
+@pytest.mark.parametrize(
+    ("before", "cause"),
+    [
+        ([("kernel", 7)], "between kernels"),
+        ([("gpu_memcpy", 7)], "between kernels"),
+        ([("kernel", 20)], "data wait"),
+        ([("gpu_memcpy", 20)], "copy wait"),
+        ([("gpu_memset", 20)], "copy wait"),
+        ([("kernel", 20), ("kernel", 7)], "between kernels"),  # both end there: its own stream is enough
+        ([("gpu_memcpy", 7), ("gpu_memcpy", 20)], "between kernels"),
+        ([("kernel", -1)], "queued"),
+    ],
+)
+@pytest.mark.parametrize("launched", [500, LAST + 4, None])
+def test_what_a_launched_kernel_stood_behind(
+    before: list[tuple[str, int]], cause: str, launched: int | None, made: Any, write: Any
+) -> None:
+    """Launched at 500 us the whole gap is the wait; at 1004 us none of it, whatever ran before."""
+    for at, (cat, stream) in enumerate(before):
+        about = {"device": 0, "stream": stream} if stream >= 0 else {"device": 0}
+        made.add(
+            cat, "before", LAST - 200 - at, 200 + at, pid=0, tid=stream if stream >= 0 else "queue", **about
+        )
+    made.kernel("after", LAST + 10, 5, launched=launched)
+    wanted = {500: {cause: 10}, LAST + 4: {"host": 4, "launch latency": 6}, None: {"unknown": 10}}[launched]
+    found = idle_causes(read_traces([write(made.text())]))
+    assert found == pytest.approx(dict.fromkeys(CAUSES, 0) | {k: v * US for k, v in wanted.items()})
+
+
+def test_streams_of_two_devices_are_not_one(made: Any, write: Any) -> None:
+    """Device 1 idles 1000-1010 behind its own stream 7, while device 0's stream 20 ends at 1000, too."""
+    made.add("kernel", "elsewhere", 0, LAST, pid=0, tid=20, device=0, stream=20)
+    made.add("kernel", "before", 100, LAST - 100, pid=1, tid=7, device=1, stream=7)
+    made.kernel("after", LAST + 10, 5, launched=500, device=1)
+    found = idle_causes(read_traces([write(made.text())]))
+    assert {cause: s for cause, s in found.items() if s} == pytest.approx({"between kernels": 10 * US})

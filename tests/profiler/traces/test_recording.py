@@ -44,7 +44,7 @@ def test_the_report_says_what_show_says(
     text = " ".join(" ".join(page.texts).replace("\u00a0", " ").split())
     for said in (
         "2 kernels 250.0 µs, busy 250.0 µs of 450.0 µs, idle 44.4 %",
-        "queued 200 µs 100.0 % launched before: waiting for data",
+        "between kernels 200 µs 100.0 % launched before, next on the stream that ran last",
         "at most 3.00 kB allocated",
         "aten::mm gemm",
         BREAKOUT,
