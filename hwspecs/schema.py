@@ -194,6 +194,10 @@ class Device(Strict, frozen=True, kw_only=True):
     calibration: Calibration | None = None
     node: Node | None = None  # where it stands: the loader adds it when a node is asked for by name
 
+    def __repr__(self) -> str:
+        """Not every value with its source, which fills pages of a notebook."""
+        return f"<Device: {self.name}, {self.kind}, {self.architecture}>"
+
     def __post_init__(self) -> None:
         """Refuse a value whose source is not listed, and a peak with sparsity written as dense."""
         check_sources(self, self.sources)

@@ -16,7 +16,7 @@ from workloads.phases import Setting
 
 if TYPE_CHECKING:
     from hwspecs import Device
-    from profiler.scenarios import Asked
+    from roofline.asked import Asked
     from roofline.ceilings import Fidelity
 
 CONVENTIONS = ("eager", "flop-counter")  # a trace has every kernel: nothing is fused that was not

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from hwspecs import Device, load_device
-from profiler.scenarios import techniques
 from reports.content import of_predictions, of_run
 from reports.elsewhere import other_devices
 from reports.html import render
 from reports.records import Content
+from roofline.asked import techniques
 from roofline.engines import find_engine
 from roofline.predict import Prediction, predict
 from roofline.run import Run, open_run

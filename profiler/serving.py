@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiler.scenarios import Asked, scenarios
+from roofline.asked import Asked, scenarios
 from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.engines import as_engines_run, find_engine, kernels_of, refuse_own_host
 from roofline.predict import predict

@@ -1,1 +1,4 @@
-"""Work divided by ceilings: predictions, totals, validation. Imports hwspecs and workloads only."""
+"""Work divided by ceilings: predictions, totals, validation. Imports hwspecs and workloads only.
+
+From Python begin with `from roofline import api` and `help(api)`.
+"""

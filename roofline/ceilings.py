@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from hwspecs import Constants, Device, Sourced
-from specfiles.errors import InputError
+from specfiles.errors import InputError, choose
 from specfiles.frozen import dataclass
 from workloads.dtypes import compute_dtype
 
@@ -31,6 +31,10 @@ class Fidelity(StrEnum):
     MEASURED = "measured"  # the same with ceilings that were reached on the device
     CALIBRATED = "calibrated"  # with constants per operator kind, or the kernel models of GPUs
     CORRECTED = "corrected"  # with what was learned beside the kernel models; only where it is asked for
+
+    @classmethod
+    def _missing_(cls, value: object) -> None:
+        raise choose(str(value), list(cls), "fidelity")
 
     @property
     def calibrates(self) -> bool:

@@ -18,6 +18,8 @@ from workloads.phases import Named, Step, operators
 from workloads.schedule import Pass, Schedule
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from hwspecs import Device
     from roofline.engines import Engine, Served
     from workloads.operators import Operator
@@ -53,6 +55,20 @@ class Prediction:
     schedule: Schedule
     rows: list[Row]
     served: Served | None = None  # the engine around it, whose rows are among `rows`
+
+    def __repr__(self) -> str:
+        """One line: all that is in it would fill pages of a notebook."""
+        asked, time = self.scenario, self.time_s()
+        said = f"{asked.model.name} on {self.device.name}, {asked.phase}, batch {asked.batch}"
+        return f"<Prediction: {said}, {self.ceilings.fidelity}: {time:.4g} s in {len(self.rows)} operators>"
+
+    def table(self) -> pd.DataFrame:
+        """A row per operator, in order of execution: the columns of the JSON (docs/formats.md)."""
+        import pandas as pd
+
+        from roofline.tables import OPERATOR_COLUMNS, record
+
+        return pd.DataFrame([record(row) for row in self.rows], columns=list(OPERATOR_COLUMNS))
 
     def total(self, quantity: str, phase: str | None = None) -> float:
         """Sum of row x count of a quantity of the work, over a phase or all."""

@@ -16,6 +16,8 @@ from workloads.techniques.base import QUALITIES
 from workloads.traced_model import TracedModel
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from hwspecs import Device
     from workloads.techniques.base import Technique
 
@@ -129,6 +131,12 @@ class WhatIf:
     outcomes: list[Outcome]  # the fastest first
     refused: dict[str, str]  # name -> reason
     counted: list[Outcome]  # what the baseline has already, beside what it would be without it
+
+    def table(self) -> pd.DataFrame:
+        """A row per technique or pair: `Outcome.record`."""
+        import pandas as pd
+
+        return pd.DataFrame([outcome.record() for outcome in self.outcomes])
 
 
 def whatif(

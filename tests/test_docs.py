@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -19,3 +21,16 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"}
     assert pages <= {path.parent.name for path in (tmp_path / "site").glob("*/index.html")}
+
+
+def test_the_page_for_python_shows_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    page = re.sub(
+        r"^```.*$", "", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    test = doctest.DocTestParser().get_doctest(page, {"__name__": "__main__"}, "python.md", None, 0)
+    assert len(test.examples) > 30
+    said: list[str] = []
+    flags = doctest.NORMALIZE_WHITESPACE | doctest.IGNORE_EXCEPTION_DETAIL
+    ended = doctest.DocTestRunner(optionflags=flags).run(test, out=said.append)
+    assert ended.failed == 0, "".join(said)

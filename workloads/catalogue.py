@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,8 +61,8 @@ class Loaded:
     """A model and, for a shipped one, what is published of it; `config` is its raw fields."""
 
     model: Model
-    config: dict[str, Any]
-    file: ModelFile | None = None
+    config: dict[str, Any] = field(repr=False)
+    file: ModelFile | None = field(default=None, repr=False)
 
 
 def _names(path: Path) -> list[str]:

@@ -38,6 +38,10 @@ class Stack:
     outputs: tuple[Block, ...] = ()
     scope: str = ""  # "encoder." or "vision."
 
+    def __repr__(self) -> str:
+        """Not every block of every layer, which fills pages of a notebook."""
+        return f"<Stack: {len(self.layers)} layers of {self.hidden}>"
+
     @cached_property
     def distinct(self) -> Counter[Layer]:
         """Its different layers and how many there are of each: eighty are compared only once."""

@@ -40,11 +40,11 @@ def command(
     """
     from hwspecs import load_device
     from profiler.environment import command_line
-    from profiler.scenarios import Asked, scenarios
     from profiler.traces.attribution import Question, attribute
     from profiler.traces.model_match import Lengths, as_named
     from profiler.traces.reading import read_traces
     from profiler.traces.runs import recorded, save
+    from roofline.asked import Asked, scenarios
     from roofline.run import refuse_existing
 
     refuse_existing(out)

@@ -151,7 +151,7 @@ def known_fidelity(name: str) -> Any:
     """The fidelity of a name; an InputError lists what exists."""
     from roofline.ceilings import Fidelity
 
-    return Fidelity(one_of(name, "fidelity", tuple(Fidelity)))
+    return Fidelity(name)
 
 
 def one_of(value: str, what: str, known: tuple[str, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def command(
 ) -> None:
     """Predict a model on a device: a row per operator, TTFT, TPOT, MFU, MBU, memory."""
     from hwspecs import load_device
-    from profiler.scenarios import Asked, listed_operators, scenarios
+    from roofline.asked import Asked, listed_operators, scenarios
     from roofline.predict import predict as run
 
     one_of(format, "format", ("table", "json", "csv", "html"))
@@ -98,7 +98,10 @@ def command(
         one_of(format, "format", ("table",))
         emit("\n".join(waterfall(explained(one, device, limits, explain, whose)) for one in found), out)
     elif engine != "none":
-        _emit_points(loaded, _served(found, device, limits, whose, engine), format, out)
+        from roofline import api
+
+        served = (api.predict(one, device, limits, backend=whose, engine=engine) for one in found)
+        _emit_points(loaded, served, format, out)
     elif whose or not _as_grid(found, device, limits, format, out):
         made = (run(scenario, device, limits, whose) for scenario in found)
         _emit_points(loaded, made, format, out)
@@ -119,17 +122,6 @@ def _check_together(
             raise InputError(f"{option} is for described models; leave it out with --from-module.")
     if engine != "none" and (ledger or explain is not None):
         raise InputError("--ledger and --explain show operators, which no --engine changes; leave it out.")
-
-
-def _served(found: list[Any], device: Any, limits: Any, backend: str, name: str) -> Iterator[Any]:
-    """Predictions with an engine around them; its own kernels, where no others are asked for."""
-    from roofline.engines import as_engines_run, find_engine, kernels_of
-    from roofline.predict import predict as run
-
-    engine = find_engine(name)
-    whose = backend or (kernels_of(name) if limits.calibrates else "")
-    for scenario in found:
-        yield run(as_engines_run(scenario), device, limits, whose, engine=engine)
 
 
 def _emit_points(loaded: Any, made: Iterable[Any], format: str, out: Path | None) -> None:

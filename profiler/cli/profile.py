@@ -114,8 +114,8 @@ def command(
     from profiler.points import points
     from profiler.ranks.group import check_asked, started
     from profiler.record import Request
-    from profiler.scenarios import Asked, scenarios
     from profiler.ways import check_mode
+    from roofline.asked import Asked, scenarios
     from roofline.run import refuse_existing
     from workloads.techniques.registry import parse
 

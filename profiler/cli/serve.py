@@ -68,9 +68,9 @@ def command(model: str, hw: str, fidelity: str, format: str, out: Path | None, *
     floors and rates ceilings.
     """
     from hwspecs import load_device
-    from profiler.scenarios import Asked
     from profiler.serving import Served, serve
     from reports import serving as render
+    from roofline.asked import Asked
 
     one_of(format, "format", ("table", "json", "csv"))
     of_scenario = {field.name for field in fields(Asked)}

@@ -58,8 +58,8 @@ def command(
 ) -> None:
     """Try every technique, and the best of them in pairs: gain, memory, energy, what binds, and why."""
     from hwspecs import load_device
-    from profiler.scenarios import Asked, scenarios
     from reports import whatif as render
+    from roofline.asked import Asked, scenarios
     from roofline.whatif import whatif
     from specfiles.errors import InputError
     from workloads.techniques.base import QUALITIES

@@ -34,7 +34,7 @@ def run_sweep(spec: Spec, folder: Path, mapper: Mapper, progress: Callable[[str]
     is computed.
     """
     tasks = list(spec.tasks())
-    _check_names(spec)
+    check_names(spec)
     _claim(spec, folder)
     left = [(task, str(_part(folder, task))) for task in tasks if not _part(folder, task).is_file()]
     if len(left) < len(tasks):
@@ -102,7 +102,8 @@ def _part(folder: Path, task: Task) -> Path:
     return folder.absolute() / "parts" / f"{task.key()}.parquet"
 
 
-def _check_names(spec: Spec) -> None:
+def check_names(spec: Spec) -> None:
+    """Raise InputError for a model, device, format, convention or technique that does not exist."""
     from hwspecs import load_device
     from workloads.catalogue import load_model
     from workloads.convention import convention

@@ -230,7 +230,7 @@ def test_a_traced_module_is_predicted_as_any_model(traced: Trace) -> None:
     """The same rows, totals and memory; and no operator is fused that was not seen fused."""
     from hwspecs import load_device
     from profiler.module_predict import predict_module
-    from profiler.scenarios import Asked
+    from roofline.asked import Asked
     from roofline.ceilings import Fidelity
     from roofline.tables import as_json
 

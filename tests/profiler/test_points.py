@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from profiler.points import points
-from profiler.scenarios import Asked, scenarios
 from profiler.subject import Point
+from roofline.asked import Asked, scenarios
 from roofline.predict import predict
 from roofline.scenario import Scenario
 from workloads.catalogue import Loaded, load_model

@@ -10,7 +10,7 @@ import pytest
 
 from hwspecs import load_device
 from profiler.report import page, predictions_of
-from profiler.scenarios import Asked, scenarios
+from roofline.asked import Asked, scenarios
 from roofline.predict import Prediction, predict
 from roofline.tables import as_json
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from profiler.scenarios import Asked, scenarios
+from roofline.asked import Asked, scenarios
 from specfiles.errors import InputError
 from workloads.descriptor import DESCRIPTORS, MOST_POINTS, is_descriptor, load_descriptor
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwspecs import load_device
-from profiler.scenarios import Asked, scenarios
+from roofline.asked import Asked, scenarios
 from roofline.bounds import Bounds
 from roofline.ceilings import ceilings
 from roofline.grid import Grid

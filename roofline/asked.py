@@ -1,4 +1,4 @@
-"""From command-line words or a workload file to the scenarios that are asked."""
+"""From options or a workload file to the scenarios that are asked."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from workloads.phases import Setting
 
 if TYPE_CHECKING:
     from workloads.convention import Convention
+    from workloads.model import Model
     from workloads.techniques.base import Technique
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The flags of a command; None where the user gave none."""
+    """The options of a command, or of a call from Python; None where the user gave none."""
 
     phase: str | None = None
     batch: int | None = None
@@ -60,16 +61,23 @@ def scenarios(
     if file is not None and file.model is None:
         raise InputError(f"{target} lists operators and names no model; it can be predicted, not run.")
     loaded = load_model(file.model if file and file.model else target)
+    return loaded, scenarios_of(loaded.model, asked, file, default_convention=default_convention)
+
+
+def scenarios_of(
+    model: Model, asked: Asked, file: Descriptor | None = None, *, default_convention: str = "fused"
+) -> list[Scenario]:
+    """The scenarios of a model at hand: one, or those of a workload file's grid."""
     setting = _setting(file, asked, default_convention)
     sizes = asked.given("batch", "prompt", "context", "output", "steps", "images")
-    phase = asked.phase or (file.phase if file else None) or loaded.model.usual_phase
+    phase = asked.phase or (file.phase if file else None) or model.usual_phase
     points: list[dict[str, Any]] = file.points() if file else [{}]
     used = techniques(asked.techniques)
     found = [
-        Scenario(loaded.model, phase, setting=setting, techniques=used, **{**_set(point), **sizes})
+        Scenario(model, phase, setting=setting, techniques=used, **{**_set(point), **sizes})
         for point in points
     ]
-    return loaded, list(dict.fromkeys(found))  # a flag may fold grid points into one
+    return list(dict.fromkeys(found))  # a flag may fold grid points into one
 
 
 def techniques(words: tuple[str, ...]) -> tuple[Technique, ...]:

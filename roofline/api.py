@@ -1,0 +1,169 @@
+"""Predictions from Python: what the commands do, on names or objects, with pandas tables as results.
+
+    from roofline import api
+
+    one = api.predict("Llama-3.1-8B", "h100", phase="decode", batch=16, context=2048)
+    one.totals()["tpot_s"]
+    one.table()
+    api.sweep("Llama-3.1-8B", ["h100", "a100"], batch=[1, 8, 64])
+
+Models and devices are names, paths, or objects that were loaded. Values are in SI units: seconds, bytes,
+FLOP, joules. Every function raises `specfiles.InputError`, a ValueError whose one sentence says what was
+asked, what exists and what to do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwspecs import Device, load_device
+from roofline.asked import Asked, scenarios, scenarios_of
+from roofline.ceilings import Fidelity, ceilings
+from roofline.predict import Prediction
+from roofline.predict import predict as _predict
+from roofline.scenario import Scenario
+from roofline.times import Times, times
+from specfiles.errors import InputError
+from workloads.catalogue import Loaded, load_model
+from workloads.model import Model
+from workloads.operators import Operator
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from roofline.validate import Validation
+    from roofline.whatif import WhatIf
+
+__all__ = [
+    "load_device",
+    "load_model",
+    "ops",
+    "predict",
+    "scenario",
+    "sweep",
+    "time_of",
+    "validate",
+    "whatif",
+]
+
+Asking = str | Path | Loaded | Model | Scenario
+Hardware = str | Path | Device
+
+
+def scenario(model: Asking, **asked: Any) -> Scenario:
+    """What is asked of a model, by the names of the command line's options.
+
+    phase ("prefill", "decode", "generate", "denoise"); batch [sequences]; prompt, context, output [tokens of
+    each]; steps (of a diffusion model); images (of each sequence); weights, activations, kv, expert_weights
+    (formats: "bf16", "fp8", ..); tp, ep, pp [devices]; expert_skew; convention; techniques=["awq",
+    "speculative-decoding:k=5"]; without=["flash-decoding"].
+
+    `model` may be the workload file of one point, too, whose values the options override, or a scenario,
+    which says all. An option that does not exist is a TypeError.
+    """
+    if isinstance(model, Scenario):
+        if asked:
+            raise InputError("a scenario says all that is asked; change it with dataclasses.replace.")
+        return model
+    for name in ("techniques", "without"):
+        if isinstance(asked.get(name), str):
+            asked[name] = (asked[name],)
+    if isinstance(model, Loaded):
+        model = model.model
+    flags = Asked(**asked)
+    found = scenarios_of(model, flags) if isinstance(model, Model) else scenarios(str(model), flags)[1]
+    if len(found) > 1:
+        raise InputError(
+            f"{model} asks for {len(found)} points; choose one with batch, prompt, output or context."
+        )
+    return found[0]
+
+
+def predict(
+    model: Asking,
+    hw: Hardware,
+    fidelity: str = "datasheet",
+    *,
+    backend: str = "",
+    engine: str | None = None,
+    **asked: Any,
+) -> Prediction:
+    """One prediction; `asked` are the options of `scenario`.
+
+    `fidelity` is "datasheet", "measured", "calibrated" or "corrected", `backend` whose kernels ("trtllm",
+    "vllm", "sglang"; calibrated), `engine` what is around them ("vllm", .., "eager"), by default around its
+    own. The prediction's `totals()` are a dictionary (docs/formats.md), its `table()` a row per operator.
+    """
+    one = scenario(model, **asked)
+    if engine is None:
+        return _predict(one, _device(hw), fidelity, backend)
+    from roofline.engines import as_engines_run, find_engine, kernels_of
+
+    around = find_engine(engine)
+    whose = backend or (kernels_of(engine) if Fidelity(fidelity).calibrates else "")
+    return _predict(as_engines_run(one), _device(hw), fidelity, whose, engine=around)
+
+
+def whatif(model: Asking, hw: Hardware, fidelity: str = "datasheet", **asked: Any) -> WhatIf:
+    """Every technique that applies, and the best in pairs; its `table()` has the fastest first."""
+    from roofline.whatif import whatif as compare
+
+    return compare(scenario(model, **asked), _device(hw), fidelity)
+
+
+def sweep(models: str | list[str], hw: str | list[str], **lists: Any) -> pd.DataFrame:
+    """A row for every combination of models, devices and what `lists` has, each one value or several.
+
+    batch, prompt, context, output, tensor_parallel: numbers. dtypes: [{"weights": "fp8", "kv": "fp8"}, ..].
+    techniques: a list for each set that applies together, [[], ["awq"]]. phase, fidelity, convention: one.
+    Columns are those of `roofline sweep`; a combination that does not exist says why in `error`.
+    """
+    import pandas as pd
+
+    from roofline.sweep.compute import compute
+    from roofline.sweep.run import check_names
+    from roofline.sweep.spec import Spec
+    from specfiles.strict import validated
+
+    named = {"models": _listed(models), "hardware": _listed(hw)}
+    axes = {name: _plain(value) for name, value in lists.items()}
+    spec = validated(Spec, {"schema": 1, "name": "sweep", **named, **axes}, "sweep")
+    check_names(spec)
+    return pd.concat([compute(task) for task in spec.tasks()], ignore_index=True)
+
+
+def ops(table: pd.DataFrame, hw: Hardware, fidelity: str = "datasheet", *, backend: str = "") -> pd.DataFrame:
+    """A table of operators (op, dtype, m, n, k, ..: docs/formats.md) with predictions appended."""
+    from roofline.optable import predict_table
+
+    return predict_table(table, ceilings(_device(hw), fidelity, backend))
+
+
+def time_of(operator: Operator, hw: Hardware, fidelity: str = "datasheet", *, backend: str = "") -> Times:
+    """The time of one operator and its limits [s]; sizes that are arrays give arrays.
+
+    `operator` is one of `workloads.operators`, or a class of yours with a `kind` and a `work()`.
+    """
+    return times(operator, ceilings(_device(hw), fidelity, backend))
+
+
+def validate(run: str | Path, hw: Hardware, fidelity: str = "calibrated") -> Validation:
+    """A measured run beside its prediction: the tables `matched`, `unmatched`, `layers`, `steps`."""
+    from roofline.run import open_run
+    from roofline.validate import validate as compare
+
+    return compare(open_run(Path(run)), _device(hw), fidelity)
+
+
+def _device(hw: Hardware) -> Device:
+    return hw if isinstance(hw, Device) else load_device(hw)
+
+
+def _plain(values: Any) -> Any:
+    """A range or an array as a list, which files have, too."""
+    return list(values) if isinstance(values, range) else getattr(values, "tolist", lambda: values)()
+
+
+def _listed(names: str | list[str]) -> list[str]:
+    return [names] if isinstance(names, str) else [str(name) for name in names]

@@ -1,0 +1,119 @@
+"""What Python is given is what the commands print, whether models and devices are names or objects."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hwspecs import load_device
+from roofline import api
+from roofline.asked import Asked
+from roofline.engines import KIND
+from roofline.predict import predict
+from roofline.scenario import Scenario
+from specfiles.errors import InputError
+from workloads.catalogue import MODELS, load_model
+from workloads.dtypes import Precision
+from workloads.operators import Gemm
+from workloads.phases import Setting
+from workloads.techniques.registry import parse
+
+LLAMA = "Llama-3.1-8B"
+
+
+@pytest.mark.parametrize("load", [str, load_model, lambda name: load_model(name).model])
+def test_names_and_objects_are_the_same(load: object) -> None:
+    setting = Setting(Precision.of("fp8"), tensor_parallel=2)
+    scenario = Scenario(
+        load_model(LLAMA).model, "decode", 16, context=2048, setting=setting, techniques=(parse("kv8"),)
+    )
+    expected = predict(scenario, load_device("h100")).totals()
+    asked = {"phase": "decode", "batch": 16, "context": 2048, "weights": "fp8", "tp": 2, "techniques": "kv8"}
+    assert api.predict(load(LLAMA), "h100", **asked).totals() == expected  # type: ignore[operator]
+    assert api.predict(scenario, load_device("h100")).totals() == expected
+
+
+def test_every_option_is_described() -> None:
+    said = set(re.findall(r"\w+", api.scenario.__doc__ or ""))
+    assert {field.name for field in fields(Asked)} <= said
+
+
+def test_a_table_adds_up_to_its_totals() -> None:
+    one = api.predict(LLAMA, "h100", batch=4, prompt=512, output=64)
+    table = one.table()
+    for column in ("flops", "bytes", "time_s"):
+        assert (table["count"] * table[column]).sum() == pytest.approx(one.totals()[column])
+
+
+def test_options_override_a_workload_file() -> None:
+    assert api.scenario("chat", batch=7, phase="prefill").batch == 7
+    with pytest.raises(InputError, match="asks for 4 points"):
+        api.scenario("batch-offline")
+    assert api.scenario("batch-offline", batch=3).batch == 3
+
+
+def test_an_engine_adds_rows_of_its_own() -> None:
+    served = api.predict(LLAMA, "h100", "calibrated", engine="vllm", phase="decode", batch=8, context=512)
+    assert KIND in set(served.table()["kind"])
+
+
+def test_each_row_of_a_sweep_is_a_prediction() -> None:
+    axes = {"batch": range(1, 3), "context": np.array([128, 4096]), "techniques": [[], ["awq"]]}
+    table = api.sweep(LLAMA, ["h100", "a100"], phase="decode", **axes)
+    assert len(table) == 2 * 2 * 2 * 2
+    for row in table.itertuples():
+        words = tuple(row.techniques.split())
+        alone = api.predict(
+            LLAMA, row.hardware, phase="decode", batch=row.batch, context=row.context, techniques=words
+        )
+        assert row.tpot_s == pytest.approx(alone.totals()["tpot_s"], rel=1e-12)
+
+
+def test_shapes_are_timed_alike_in_a_table_and_alone() -> None:
+    m = np.array([1, 64, 4096])
+    table = api.ops(pd.DataFrame({"op": "gemm", "dtype": "bfloat16", "m": m, "n": 4096, "k": 4096}), "h100")
+    alone = api.time_of(Gemm(m, 4096, 4096), "h100")
+    np.testing.assert_allclose(table["predicted_us"], alone.time_s * 1e6)
+    assert list(table["bound"]) == list(alone.bound)
+
+
+def test_whatif_is_ranked() -> None:
+    table = api.whatif(LLAMA, "l4", phase="decode", batch=8, context=4096).table()
+    assert table["speedup"].is_monotonic_decreasing
+    assert "weight-only-quantisation" in set(table["names"].str.join(" "))
+
+
+def test_what_does_not_exist_is_said_in_a_sentence(tmp_path: Path) -> None:
+    for wrong, sentence in (
+        ({"model": "Llama-9"}, "no model named"),
+        ({"hw": "h1000"}, "no device named"),
+        ({"fidelity": "exact"}, "no fidelity named 'exact'; .*datasheet"),
+        ({"weights": "fp7"}, "no dtype named"),
+        ({"engine": "tgi"}, "no engine named"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            api.predict(**{"model": LLAMA, "hw": "h100", **wrong})
+    with pytest.raises(InputError, match="unknown key 'bacth'; did you mean 'batch'"):
+        api.sweep(LLAMA, "h100", bacth=[1])
+    with pytest.raises(TypeError, match="bacth"):
+        api.scenario(LLAMA, bacth=1)
+    with pytest.raises(InputError, match=r"dataclasses\.replace"):
+        api.scenario(api.scenario(LLAMA), batch=2)
+    with pytest.raises(InputError, match="no such run folder"):
+        api.validate(tmp_path / "run", "h100")
+
+
+@pytest.mark.parametrize("path", list(MODELS), ids=lambda path: path.stem)
+def test_a_model_is_shown_in_a_few_lines(path: Path) -> None:
+    assert len(repr(load_model(path))) < 500
+
+
+def test_predictions_and_devices_are_shown_in_a_line() -> None:
+    one = api.predict(LLAMA, "h100")
+    assert "\n" not in repr(one)
+    assert max(len(repr(one)), len(repr(one.device))) < 160
