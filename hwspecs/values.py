@@ -7,7 +7,7 @@ from typing import Literal
 
 from specfiles.strict import Positive, Strict, Text
 
-LinkName = Literal["nvlink", "ici", "xgmi", "pcie", "ethernet", "chip", "upi", "disk"]
+LinkName = Literal["nvlink", "ici", "xgmi", "pcie", "ethernet", "chip", "upi", "disk", "host_memory"]
 
 
 class Sourced(Strict, frozen=True, kw_only=True):

@@ -76,6 +76,7 @@ class Ceilings:
     island: Island | None = None  # absent where only the device is known, not the node
     host_byte_per_s: float | None = None  # to the host's memory, one direction
     disk_byte_per_s: float | None = None  # of the host's disks, for this device alone
+    host_memory_byte_per_s: float | None = None  # of the host's memory where it computes itself
     processors: float | None = None  # of a GPU
     launch_s: float = 0.0
     graph_launch_s: float | None = None  # of a node of a replayed graph
@@ -129,6 +130,14 @@ class Ceilings:
                 return math.inf
             raise InputError(f"{self.device} has no disk in its file; add `links.disk`.")
         return self.disk_byte_per_s
+
+    def host_memory(self) -> float:
+        """Bandwidth of the host's memory to its own processors."""
+        if self.host_memory_byte_per_s is None:
+            if self.is_floor:
+                return math.inf
+            raise InputError(f"{self.device} has no host memory in its file; add `links.host_memory`.")
+        return self.host_memory_byte_per_s
 
     def link(self, devices: Any = None) -> Any:
         """Bandwidth of one device to the others of a group, one direction; beyond the node, its network."""
@@ -289,6 +298,7 @@ def _drawn(device: Device, fidelity: Fidelity) -> Ceilings:
         link_byte_per_s=_link(device, fidelity),
         host_byte_per_s=_to_host(device, fidelity, HOST_LINKS),
         disk_byte_per_s=_to_host(device, fidelity, ("disk",)),
+        host_memory_byte_per_s=_to_host(device, fidelity, ("host_memory",)),
         processors=sheet.processors.value if sheet.processors and device.kind == "gpu" else None,
         island=_island(device),
         notes=(f"data-sheet values, nobody measured them: {', '.join(unmeasured)}",) if unmeasured else (),

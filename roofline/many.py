@@ -56,6 +56,10 @@ class ManyCeilings(Ceilings):
         """Bandwidth of the disks of each point's host."""
         return np.array([c.disk() for c in self.of])[self.index]
 
+    def host_memory(self) -> Any:
+        """Bandwidth of the memory of each point's host."""
+        return np.array([c.host_memory() for c in self.of])[self.index]
+
     def link(self, devices: Any = None) -> Any:
         """Bandwidth of each point's device to the others of a group."""
         used = np.unique(self.index)

@@ -151,6 +151,7 @@ def target(device: Device) -> Target:
         sheet.structured_sparsity.value if sheet.structured_sparsity else None,
         host.byte_per_s.value if host else None,
         "disk" in sheet.links,
+        "host_memory" in sheet.links,
         sheet.dram.capacity_bytes.value,
         *(s.value if s else None for s in (device.measured.launch_s, device.measured.graph_launch_s)),
     )

@@ -135,6 +135,8 @@ def _bound(work: Work, ceilings: Ceilings, devices: int | None = None) -> Times:
         comm = maximum(comm, streamed / ceilings.host())
     if not _is_zero(read := work.disk_bytes):
         comm = maximum(comm, read / ceilings.disk())
+    if not _is_zero(computed := work.host_memory_bytes):
+        comm = maximum(comm, computed / ceilings.host_memory())
     launch = 0.0 if work.fused else ceilings.launch_s
     return Times(compute, memory, comm, launch, maximum(maximum(compute, memory), comm) + launch)
 

@@ -33,6 +33,7 @@ QUANTITIES = {
     "comm_bytes": "bytes over links between devices",
     "host_bytes": "bytes over the link to the host",
     "disk_bytes": "bytes of the host's disks",
+    "host_memory_bytes": "bytes that the host computes with",
     "launch_s": "waiting for launches",
 }
 
@@ -241,7 +242,12 @@ def _seconds(prediction: Prediction, quantity: str, phase: str) -> float:
     total = prediction.total(quantity, phase)
     if not total:
         return 0.0
-    rates = {"comm_bytes": limits.link, "host_bytes": limits.host, "disk_bytes": limits.disk}
+    rates = {
+        "comm_bytes": limits.link,
+        "host_bytes": limits.host,
+        "disk_bytes": limits.disk,
+        "host_memory_bytes": limits.host_memory,
+    }
     return float(total / (rates[quantity]() if quantity in rates else limits.dram_byte_per_s))
 
 

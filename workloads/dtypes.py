@@ -44,6 +44,8 @@ FORMATS: dict[str, tuple[float, str]] = {
     "fp8_block": (8 + 32 / (128 * 128), "fp8"),
     "int3": (3, "int3"),
     "int2": (2, "int2"),
+    # Keys and values in groups of 32, each with a scale and a smallest value of 16 bits (arXiv:2402.02750).
+    "int2_g32": (2 + 32 / 32, "int2"),
 }
 NAMES = tuple(FORMATS)
 ALIASES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "half": "fp16", "fp8_e4m3": "fp8"}

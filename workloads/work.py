@@ -29,11 +29,12 @@ class Role(StrEnum):
     WIRE = "wire"  # bytes over a link to another device
     HOST = "host"  # bytes over the link to the host's memory
     DISK = "disk"  # bytes that the host reads from its disks or writes there
+    HOST_MEMORY = "host_memory"  # bytes that the host computes with, which do not leave its memory
 
 
 ACTIVATION = (Role.INPUT, Role.OUTPUT, Role.SCORES)
 KV = (Role.KV_READ, Role.KV_WRITE)
-LINKS = (Role.WIRE, Role.HOST, Role.DISK)
+LINKS = (Role.WIRE, Role.HOST, Role.DISK, Role.HOST_MEMORY)
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,11 @@ class Work:
     def disk_bytes(self) -> Any:
         """Bytes that come from the host's disks or go there."""
         return self.bytes_as(Role.DISK)
+
+    @property
+    def host_memory_bytes(self) -> Any:
+        """Bytes that the host's processors read in its memory."""
+        return self.bytes_as(Role.HOST_MEMORY)
 
     @property
     def bytes(self) -> Any:

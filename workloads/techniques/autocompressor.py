@@ -19,7 +19,7 @@ class AutoCompressor(Technique):
     category = "input compression"
     paper = "AutoCompressors arXiv:2305.14788"
     removes = "quadratic attention over the prompt; its keys and values in every later step"
-    adds = "summary positions in every segment"
+    adds = "summary positions in every segment, which all later segments read again"
     needs = "a model fine-tuned to summarise"
     quality = "retrained"
     slot = "what of the prompt is read"
@@ -39,7 +39,11 @@ class AutoCompressor(Technique):
         return None
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """Segment i reads its tokens, makes its summary and sees the i summaries before it."""
+        """Segment i reads the i summaries before it and its tokens, and makes its summary.
+
+        Summaries are outputs of the last layer that stand as inputs of later segments (section 3.1), so that
+        every segment computes keys and values of them anew.
+        """
         segments = -(-schedule.prompt // self.segment)
         last = schedule.prompt - (segments - 1) * self.segment
         found = shortened(schedule, (segments - 1) * self.summary + last)
@@ -47,11 +51,9 @@ class AutoCompressor(Technique):
         for p in found.passes:
             if p.phase == "prefill" and p.scope == "":
                 own = self.segment + self.summary
-                passes += [
-                    replace(p, q_len=own, first=own + i * self.summary, last=own + i * self.summary, scored=0)
-                    for i in range(segments - 1)
-                ]
-                passes.append(replace(p, q_len=last))
+                sizes = [own + i * self.summary for i in range(segments - 1)]
+                passes += [replace(p, q_len=size, first=size, last=size, scored=0) for size in sizes]
+                passes.append(p)
             else:
                 passes.append(p)
         return replace(found, passes=tuple(passes))

@@ -27,6 +27,7 @@ class Target:
     structured_sparsity: float | None  # peak with 2:4 sparsity over the dense peak
     host_byte_per_s: float | None  # of the link to the host, one direction
     disk: bool  # whether the host's disks are known
+    host_memory: bool  # whether the bandwidth of the host's memory to its own processors is
     memory_bytes: float
     launch_s: float | None = None  # measured, from one operator to the next
     graph_launch_s: float | None = None  # the same in a replayed graph

@@ -9,11 +9,14 @@ from workloads.schedule import Pass, Schedule
 ONE_STEP = "an answer of one token has no parts; ask for generate"
 
 
-def in_branches(schedule: Schedule, head: int, branches: float, instruction: int, longest: float) -> Schedule:
+def in_branches(
+    schedule: Schedule, head: int, branches: float, instruction: int, longest: float, turns: float = 1
+) -> Schedule:
     """Write `head` tokens one by one, then the rest in branches that see the prompt and the head.
 
-    Each branch first reads an instruction of so many tokens; `longest` is the longest branch over their mean,
-    because the answer is complete when the last branch is. Branches share the cache of what they all see.
+    Each branch reads an instruction of so many tokens in each of its `turns`; `longest` is the longest branch
+    over their mean, because the answer is complete when the last branch is. Branches share the cache of what
+    they all see: it holds every token once, and the instructions.
     """
     passes: list[Pass] = []
     for plain in schedule.passes:
@@ -30,10 +33,11 @@ def in_branches(schedule: Schedule, head: int, branches: float, instruction: int
         many = round(plain.batch * branches)
         seen = plain.first + leading - 1
         if instruction:
-            read = replace(plain, batch=many, q_len=instruction, times=1)
+            read = replace(plain, batch=many, q_len=instruction, times=turns)
             passes.append(replace(read, first=seen + instruction, last=seen + instruction))
         first = seen + instruction + 1
         passes.append(
             replace(plain, batch=many, first=first, last=first + max(0, round(each) - 1), times=each)
         )
-    return replace(schedule, passes=tuple(passes))
+    more = round(branches * turns * instruction)
+    return replace(schedule, passes=tuple(passes)).with_main(tokens=schedule.main.tokens + more)

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from workloads.schedule import Pass, Schedule
+from workloads.operators import Gemm
+from workloads.phases import Named
+from workloads.schedule import Change, Pass, Schedule
 from workloads.techniques.base import STRUCTURE, Technique, parameter
-from workloads.techniques.changes import IN_LAYERS, share_of_layers
+from workloads.techniques.changes import IN_LAYERS, also, share_of_layers
 
 if TYPE_CHECKING:
-    from workloads.phases import Named
+    from workloads.model import Model
     from workloads.step import Step
 
 
@@ -46,12 +48,23 @@ class DepthRouting(Technique):
             if p.scope:
                 passes.append(p)
                 continue
-            passes.append(replace(p, changes=(*p.changes, share_of_layers(1 - share))))
+            passes.append(
+                replace(p, changes=(*p.changes, share_of_layers(1 - share), self._routers(p.model)))
+            )
             routed = replace(p, changes=(*p.changes, _layers_only, share_of_layers(share)), scope="routed.")
             passes.append(self._fewer(routed))
         kept = 1 - share * (1 - self.capacity)
         found = replace(schedule, passes=tuple(passes))
         return found.with_main(cache_factor=schedule.main.cache_factor * kept)
+
+    def _routers(self, model: Model) -> Change:
+        """A product of every token with one column in each layer that routes (section 3.4)."""
+
+        def make(rows: Sequence[Named], step: Step) -> list[Named]:
+            column = Gemm(step.tokens, 1, model.hidden)
+            return [Named(f"{IN_LAYERS}depth_router", column, len(model.layers) / self.every)]
+
+        return also(make)
 
     def _fewer(self, p: Pass) -> Pass:
         """A prompt is shorter; of a decoding batch a part takes part, and at times nobody does."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from workloads.blocks import MlpBlock, MoeBlock
 from workloads.operators import Gemm
 from workloads.phases import Named
 from workloads.schedule import Pass, Resident, Schedule
@@ -30,7 +31,9 @@ class Eagle(Technique):
     """One decoder layer drafts a tree from the features of the model; one pass over the tree verifies it."""
 
     name = "eagle"
-    aliases = ("eagle-2", "feature-drafting")
+    aliases = ("feature-drafting",)
+    # arXiv:2406.16858, section 5: 60 tokens of a tree 6 levels deep, of which 10 are expanded at once
+    variants = {"eagle-2": {"depth": 6, "nodes": 60, "accepted": 4.0}}
     level = "algorithm"
     category = "efficient decoding"
     paper = "EAGLE arXiv:2401.15077"
@@ -57,7 +60,10 @@ class Eagle(Technique):
         return None if decodes(schedule) else NOTHING_DECODED
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """The draft is a layer of the model between its own embedding and vocabulary projection."""
+        """The draft is a layer of the model between its own embedding and vocabulary projection.
+
+        Where the model has experts the draft has none, but is as wide as those of a token together.
+        """
         draft = _one_layer(schedule.main.model)
         level = max(1, self.nodes // self.depth)
 
@@ -79,8 +85,15 @@ class Eagle(Technique):
 
 
 def _one_layer(model: Model) -> Model:
-    stack = replace(model.stack, layers=model.layers[-1:])
+    last = model.layers[-1]
+    dense = replace(last, blocks=tuple(_dense(b) if isinstance(b, MoeBlock) else b for b in last.blocks))
+    stack = replace(model.stack, layers=(dense,))
     return replace(model, name=f"a layer of {model.name}", stack=stack)
+
+
+def _dense(block: MoeBlock) -> MlpBlock:
+    width = block.top_k * block.width + (block.shared.width if block.shared else 0)
+    return MlpBlock(width, block.activation, block.gated, block.bias)
 
 
 def _joined(rows: Sequence[Named], step: Step) -> list[Named]:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+from workloads.operators import Attention, Gemm
 from workloads.schedule import Schedule
 from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
 from workloads.techniques.changes import KEYS, NOTHING_DECODED, decodes, share_of_layers
+
+if TYPE_CHECKING:
+    from workloads.phases import Named
+    from workloads.step import Step
+
+JOINED = ".qkv_proj"  # ends the names of products that make queries, keys and values
 
 
 @dataclass(frozen=True)
@@ -39,4 +48,22 @@ class EarlyExit(Technique):
 
         Keys and values of all layers are made from the last computed state.
         """
-        return schedule.with_change(share_of_layers(self.layers, KEYS), "decode")
+        fewer = share_of_layers(self.layers, KEYS)
+
+        def change(rows: Sequence[Named], step: Step) -> list[Named]:
+            return [*fewer(rows, step), *_keys_of_joined(rows, 1 - self.layers)]
+
+        return schedule.with_change(change, "decode")
+
+
+def _keys_of_joined(rows: Sequence[Named], skipped: float) -> list[Named]:
+    """Of products that make queries, too, the columns of keys and values, in the layers that are skipped."""
+    cores = {row.name.rpartition(".")[0]: row.operator for row in rows if isinstance(row.operator, Attention)}
+    found = []
+    for row in rows:
+        core = cores.get(row.name.rpartition(".")[0])
+        if skipped and core and row.name.endswith(JOINED) and isinstance(row.operator, Gemm):
+            share = 2 * core.kv_heads / (core.heads + 2 * core.kv_heads)
+            keys = replace(row.operator, n=round(row.operator.n * share))
+            found.append(replace(row, name=f"{row.name}.keys", operator=keys, count=row.count * skipped))
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from workloads.blocks import MoeBlock
 from workloads.operators import Changed, GroupedGemm
@@ -10,22 +10,23 @@ from workloads.schedule import Schedule
 from workloads.techniques.base import MEMORY, Target, Technique, parameter
 from workloads.techniques.changes import blocks, on
 from workloads.techniques.streaming import Streamed
-from workloads.work import Role
+from workloads.work import Role, Traffic, Work
 
 EXPERTS = ".moe.experts_"  # leads the names of their products
 
 
 @dataclass(frozen=True)
 class ExpertOffload(Technique):
-    """Experts stay in the host's memory; those that a step chose are streamed in."""
+    """Experts stay in the host's memory; those that a step chose are streamed in, or computed there."""
 
     name = "expert-offloading"
-    aliases = ("cpu-experts", "mixtral-offloading", "expert-offload")
+    aliases = ("mixtral-offloading", "expert-offload")
+    variants = {"cpu-experts": {"compute": "host"}, "ktransformers": {"compute": "host"}}
     level = "system"
     category = "offloading"
     paper = "Eliseev and Mazur arXiv:2312.17238; KTransformers doi:10.1145/3731569.3764843"
     removes = "experts from device memory"
-    adds = "the chosen experts over the host link in every pass"
+    adds = "the chosen experts over the host link in every pass, or tokens there and back and the host's work"
     needs = "host memory; a cache of experts helps"
     quality = "exact"
     slot = "where weights are kept"
@@ -34,16 +35,50 @@ class ExpertOffload(Technique):
 
     share: float = parameter(1.0, "share of the experts in host memory", low=0, high=1)
     cached: float = parameter(0.0, "share of chosen experts found in a cache on the device", low=0, high=1)
+    compute: str = parameter(
+        "device", "where they are computed; the host needs no transfer of them", among=("device", "host")
+    )
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """There must be experts, and a link to the host."""
         if not blocks(schedule, MoeBlock):
             return "the model has no experts"
+        if self.compute == "host" and not target.host_memory:
+            return f"{target.name} has no host memory in its file; add `links.host_memory`"
         return None if target.host_byte_per_s else f"{target.name} has no link to a host in its file"
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """What a step touches of the offloaded experts passes the link, but for what is cached."""
-        edit = Streamed("offloaded experts", (Role.WEIGHT,), host=self.share * (1 - self.cached))
+        """What a step touches of the offloaded experts passes the link, but for what is cached.
+
+        Where the host computes, it reads them in its memory, and tokens and results pass the link.
+        """
+        away = self.share * (1 - self.cached)
+        if self.compute == "host":
+            edit: Streamed | _OnHost = _OnHost(away)
+        else:
+            edit = Streamed("offloaded experts", (Role.WEIGHT,), host=away)
         return schedule.with_change(
             on((GroupedGemm, Changed), lambda product: Changed(product, edit, stored=1 - self.share), EXPERTS)
+        )
+
+
+@dataclass(frozen=True)
+class _OnHost:
+    """The edit of experts of which a share is computed by the host, whose memory is taken to limit it."""
+
+    share: float
+
+    def __call__(self, work: Work) -> Work:
+        """The work that is left to the device, and what the host and the link do meanwhile."""
+        kept = 1 - self.share
+        moved, read = work.activation_bytes * self.share, work.weight_bytes * self.share
+        return replace(
+            work,
+            traffic=(
+                *(replace(t, bytes=t.bytes * kept) for t in work.traffic),
+                Traffic("tokens and results", Role.HOST, moved),
+                Traffic("experts of the host", Role.HOST_MEMORY, read),
+            ),
+            matrix_flops=work.matrix_flops * kept,
+            vector_flops=work.vector_flops * kept,
         )

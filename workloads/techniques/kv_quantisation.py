@@ -16,8 +16,9 @@ class KvQuantisation(Technique):
     """Keys and values are written in few bits and widened when they are read."""
 
     name = "kv-quantisation"
-    aliases = ("kv-cache-quantisation", "kivi", "kvquant")
+    aliases = ("kv-cache-quantisation", "kvquant")
     variants = {
+        "kivi": {"format": "int2_g32"},
         "kv8": {"format": "int8"},
         "kv-fp8": {"format": "fp8"},
         "kv4": {"format": "int4"},
@@ -35,8 +36,8 @@ class KvQuantisation(Technique):
 
     format: str = parameter(
         "int4",
-        "format of keys and values (KIVI: 2 and 4 bits)",
-        among=("fp8", "int8", "int4", "int2", "bf16"),
+        "format of keys and values (KVQuant: 4 bits and fewer, scales of whole channels and tokens)",
+        among=("fp8", "int8", "int4", "int2", "int2_g32", "bf16"),
     )
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:

@@ -41,6 +41,10 @@ class Lookahead(Technique):
         return None if decodes(schedule) else NOTHING_DECODED
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """One pass holds the current token, the window's trajectories and the n-grams to verify."""
+        """One pass holds the current token, the window's trajectories and the n-grams to verify.
+
+        Of the trajectories the last tokens alone are new: the others are not projected to the vocabulary.
+        """
         positions = 1 + (self.window + self.guesses) * (self.n - 1)
-        return in_rounds(schedule, positions, self.accepted, lambda plain, rounds: [])
+        scored = 1 + self.window + self.guesses * (self.n - 1)
+        return in_rounds(schedule, positions, self.accepted, lambda plain, rounds: [], scored)

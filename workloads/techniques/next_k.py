@@ -41,9 +41,16 @@ class NextK(Technique):
         return None if decodes(schedule) else NOTHING_DECODED
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """A pass reads the last k tokens, and each head adds a layer and a projection."""
+        """A pass reads the last k tokens, and each head adds a layer, its cache and a projection.
+
+        Heads read the prompt, too: their layers attend to it.
+        """
+        if self.k == 1:
+            return schedule
         found = in_rounds(schedule, self.k, self.k, lambda plain, rounds: [])
-        return found.with_change(also(self._heads), "decode", held=True) if self.k > 1 else found
+        found = found.with_change(also(self._heads))
+        more = (self.k - 1) / len(schedule.main.model.layers)
+        return found.with_main(cache_factor=schedule.main.cache_factor * (1 + more))
 
     def _heads(self, rows: Sequence[Named], step: Step) -> list[Named]:
         """k - 1 further layers; the head of the first token is the model's last layer."""

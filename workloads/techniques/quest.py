@@ -37,6 +37,7 @@ class Quest(Technique):
 
     budget: int = parameter(2048, "tokens read per step", low=1, high=10_000_000)
     page: int = parameter(16, "tokens of a page (the paper: 16)", low=1, high=4096)
+    dense: int = parameter(2, "first layers that read everything (the paper: 2)", low=0, high=1000)
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """It acts on decode steps of attention."""
@@ -46,22 +47,31 @@ class Quest(Technique):
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Decode reads the bounds of all pages, then the chosen ones."""
-        seen = schedule.with_change(self._select, "decode")
-        return seen.with_main(cache_factor=schedule.main.cache_factor * (1 + 1 / self.page))
+        share = max(0.0, 1 - self.dense / len(schedule.main.model.layers))  # of the layers that select
 
-    def _select(self, rows: Sequence[Named], step: Step) -> list[Named]:
-        found: list[Named] = []
-        for row in rows:
-            core = row.operator
-            if isinstance(core, Attention):
-                found.append(replace(row, name=f"{row.name}.page_scores", operator=self._scores(core)))
-                core = replace(core, kv_len=minimum(core.kv_len, self.budget))
-            found.append(replace(row, operator=core))
-        return found
+        def select(rows: Sequence[Named], step: Step) -> list[Named]:
+            return [part for row in rows for part in self._parts(row, share)]
+
+        seen = schedule.with_change(select, "decode")
+        return seen.with_main(cache_factor=schedule.main.cache_factor * (1 + share / self.page))
+
+    def _parts(self, row: Named, share: float) -> list[Named]:
+        """An attention in layers that select and in the others; a window within the budget is read whole."""
+        core = row.operator
+        if not isinstance(core, Attention) or (core.window is not None and core.window <= self.budget):
+            return [row]
+        count, repeated = row.count * share, row.repeated * share
+        whole = replace(row, count=row.count - count, repeated=row.repeated - repeated)
+        chosen = replace(core, kv_len=minimum(core.kv_len, self.budget))
+        selecting = replace(row, operator=chosen, count=count, repeated=repeated)
+        scores = replace(selecting, name=f"{row.name}.page_scores", operator=self._scores(core))
+        dense = [replace(whole, name=f"{row.name}.dense")] if self.dense else []
+        return [scores, selecting, *dense]
 
     def _scores(self, core: Attention) -> Changed:
         """Both bounds of every page times the query: two products per query head."""
-        pages: Any = core.kv_len / self.page
+        seen = core.kv_len if core.window is None else minimum(core.window, core.kv_len)
+        pages: Any = seen / self.page
         bounds = 2 * core.batch * pages * core.kv_heads * core.head_dim
         products = Gemm(core.batch * core.q_len, core.heads * pages, 2 * core.head_dim, core.dtype)
         return Changed(products, _FromCache("page bounds", bounds * bytes_per_element(core.kv_dtype)))

@@ -41,7 +41,7 @@ class Retrieval(Technique):
     vectors: float = parameter(1e6, "passages in the index (Lewis et al.: 21e6, Wikipedia)", low=1, high=1e12)
     width: int = parameter(768, "elements of a vector (DPR: BERT base)", low=1, high=65536)
     encoder: str = parameter(
-        "GPT-2", "model that embeds the question (DPR: BERT base, about as many parameters)"
+        "BERT-base-uncased", "model that embeds the question (DPR, arXiv:2004.04906: BERT base)"
     )
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:

@@ -43,5 +43,6 @@ class SkeletonGraph(Technique):
         return None if sum(p.times for p in schedule.passes if p.phase == "decode") > 1 else ONE_STEP
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """Parts are sequences of one batch that share what stands before them."""
-        return in_branches(schedule, self.skeleton, self.points / self.levels, self.instruction, 1.0)
+        """Parts are sequences of one batch that share what stands before them; each level has its own."""
+        width = self.points / self.levels
+        return in_branches(schedule, self.skeleton, width, self.instruction, 1.0, self.levels)

@@ -107,6 +107,8 @@ def test_lookahead_computes_its_window_and_its_guesses() -> None:
     up = next(r for r in found.rows if r.phase == "decode" and r.name.endswith("up_proj"))
     assert up.work.outputs == 4 * (1 + 10 * 3) * 14336
     assert up.count == pytest.approx(32 * 99 / 2)
+    head = next(r for r in found.rows if r.phase == "decode" and r.name == "lm_head")
+    assert head.work.outputs == 4 * (1 + 7 + 3 * 3) * MODEL.vocabulary  # old trajectories yield nothing new
 
 
 def test_more_tokens_than_were_proposed_are_refused() -> None:
@@ -151,7 +153,7 @@ def test_retrieval_reads_every_vector_of_the_index() -> None:
 def test_summary_vectors_stand_for_all_segments_but_the_last() -> None:
     found = predicted("autocompressor:segment=1000,summary=50")
     tokens = [r.work.outputs / 14336 / 4 for r in found.rows if r.name == "layers.mlp.up_proj"]
-    assert tokens == [1050, 1050, 1000, 1]
+    assert tokens == [1050, 1100, 1100, 1]  # summaries are inputs again of every later segment
     assert (
         found.memory()["kv_cache_bytes"]
         == predict(replace(SCENARIO, prompt=1100), DEVICE).memory()["kv_cache_bytes"]

@@ -61,7 +61,7 @@ def test_a_format_that_the_units_do_not_know_is_refused() -> None:
 def test_quest_reads_its_budget_and_two_bounds_per_page() -> None:
     """Arithmetic of arXiv:2406.10774, section 3.4: 1 / page + budget / context of the reads."""
     one = replace(SCENARIO, phase="decode", context=32_000)
-    full, chosen = predicted(scenario=one), predicted("quest:budget=2000,page=16", scenario=one)
+    full, chosen = predicted(scenario=one), predicted("quest:budget=2000,page=16,dense=0", scenario=one)
 
     def reads(prediction: Prediction) -> float:
         return prediction.total("kv_bytes") - sum(
