@@ -9,9 +9,10 @@ from __future__ import annotations
 import gc
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from hwspecs import Calibration, Constants, Device, load_device
 from hwspecs.schema import BandwidthPoint, Cache, Datasheet, Dram, Measured, Reference
@@ -25,11 +26,15 @@ from profiler.references import ReferenceStep, visit
 from profiler.repeats import Sample, sample
 from profiler.steps import operators_at, time_ranges
 from profiler.subject import Point, Subject, load_subject, out_of_memory, step
+from profiler.treatments.base import Around
+from profiler.treatments.weight_only import narrowed
 from profiler.yardsticks import TERMS, cache_fits, formats_that_fit, steps_of, yardsticks
 from roofline.calibrate import Measurement, fit
-from roofline.times import operator_class
+from roofline.times import narrow_class, operator_class
 from specfiles.errors import InputError, reason
 from specfiles.strict import plain_data
+from workloads.phases import Named
+from workloads.techniques.changes import is_projection
 
 MEASURED = "measured"  # the key of the file's `sources` for what was measured here
 SYSTEM = "system"
@@ -71,8 +76,9 @@ def measure_ceilings(plan: Plan) -> Device:
     keep_freed_memory()
     with torch.inference_mode(), PowerMonitor(plan.device) as power:
         runs = [run for dtype in _measured_formats(plan) for run in _yardstick_steps(plan.device, dtype)]
-        for subject, _, run in runs:
-            time_ranges(subject, run, 0, warm_up=1)
+        for subject, _, run, around, _ in runs:
+            with around():
+                time_ranges(subject, run, 0, warm_up=1)
         gc.collect()
         begin = time.monotonic()
         for number in range(plan.passes):
@@ -82,8 +88,8 @@ def measure_ceilings(plan: Plan) -> Device:
             plan.progress(f"pass {number + 1} of {plan.passes}")
             for key, probe in probes(plan.device, plan.dtypes, plan.cache_bytes):
                 _try(plan, key, probe)
-            for subject, point, run in runs:
-                _measure_step(plan, subject, point, run)
+            for each in runs:
+                _measure_step(plan, each)
     held = [*clocks(power.samples()), *throttling(power.samples())]
     return _device(plan, [*held, *power.notes, *plan.left_out])
 
@@ -102,8 +108,18 @@ def _try(plan: Plan, key: tuple[Any, ...], probe: Probe) -> None:
         plan.progress(f"  {' '.join(map(str, key))} cannot be measured: {plan.failed[key]}")
 
 
-def _yardstick_steps(device: str, dtype: str) -> list[tuple[Subject, Point, Callable[[Any], Any]]]:
-    """Every step of every yardstick, its KV cache filled, ready to be repeated."""
+class _Run(NamedTuple):
+    """A step of a yardstick, ready to be repeated."""
+
+    subject: Subject
+    point: Point
+    run: Callable[[Any], Any]
+    around: Around = nullcontext
+    weights: str | None = None  # of the layers' projections where `around` exchanges them
+
+
+def _yardstick_steps(device: str, dtype: str) -> list[_Run]:
+    """Every step of every yardstick, its KV cache filled; one of them with narrow projections, too."""
     steps = steps_of(device)
     subjects = [load_subject(loaded, device, dtype, seed=0) for loaded in yardsticks(device)]
     points = [Point(phase, *sizes) for phase in ("prefill", "decode") for sizes in getattr(steps, phase)]
@@ -114,7 +130,19 @@ def _yardstick_steps(device: str, dtype: str) -> list[tuple[Subject, Point, Call
         for p in points
         if cache_fits(s.loaded, dtype, (p.batch, p.q_len, p.kv_len), memory)
     ]
-    return [(s, point, step(s, point, point.kv_len)) for s, point in fitting]
+    return [
+        run
+        for s, point in fitting
+        for run in _runs(s, point, narrow=point == Point("decode", *steps.decode[1]))
+    ]
+
+
+def _runs(subject: Subject, point: Point, *, narrow: bool) -> Iterator[_Run]:
+    """A step as it is, and on a CPU with narrow weights if they are asked for."""
+    run = step(subject, point, point.kv_len)
+    yield _Run(subject, point, run)
+    if narrow and subject.device == "cpu" and subject.dtype in ("fp32", "bf16"):
+        yield _Run(subject, point, run, narrowed(subject, "int8"), "int8")
 
 
 def _measured_formats(plan: Plan) -> list[str]:
@@ -127,16 +155,27 @@ def _measured_formats(plan: Plan) -> list[str]:
     return found
 
 
-def _measure_step(plan: Plan, subject: Subject, point: Point, run: Callable[[Any], Any]) -> None:
+def _measure_step(plan: Plan, each: _Run) -> None:
     """Run a step and note the time of each operator in it, under its class, model and shape."""
-    timed = visit(subject, point, run)
-    for named in operators_at(subject.loaded, subject.dtype, point):
+    subject, point, run, around, weights = each
+    with around():
+        timed = visit(subject, point, run)
+    rows = operators_at(subject.loaded, subject.dtype, point)
+    for named in rows if weights is None else _narrow(rows, weights):
         key = ("class", subject.dtype, subject.loaded.model.name, named)
         plan.times[key] += [total / named.count for total in timed.ranges[named.name]]
+    if weights is not None:
+        return
     made = ReferenceStep(subject, point, run)
     if made.is_reference:
         plan.times["reference", *made.identity.items()] += timed.ranged
         plan.times["reference layers", *made.identity.items()] += timed.in_layers
+
+
+def _narrow(rows: Sequence[Named], weights: str) -> list[Named]:
+    """The projections of the layers by narrow weights; what is not exchanged is measured without them."""
+    found = [row for row in rows if is_projection(row)]
+    return [replace(r, operator=replace(r.operator, weights=weights)) for r in found]  # type: ignore[type-var]
 
 
 def _device(plan: Plan, state: list[str]) -> Device:
@@ -324,7 +363,8 @@ def _calibration(plan: Plan, told: str) -> Calibration:
         if key[0] == "class":
             _, dtype, family, named = key
             measured = _measurement(family, named.operator, plan.sampled(key))
-            rows[operator_class(named.operator), dtype].append(measured)
+            name = narrow_class(named.operator) or operator_class(named.operator)
+            rows[name, dtype].append(measured)
     operators: dict[str, list[Constants]] = defaultdict(list)
     for (name, dtype), found in rows.items():
         operators[name].append(_rounded(fit(found, dtype, TERMS[name])))

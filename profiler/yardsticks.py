@@ -122,6 +122,7 @@ def _cache_bytes(loaded: Loaded, dtype: str, sizes: tuple[int, int, int]) -> flo
 TERMS = {
     "gemm": Terms(compute=True),
     "gemv": Terms(outputs=True),
+    "gemv_int8": Terms(outputs=True),  # by weights that are narrower than the rows
     "attention_prefill": Terms(compute=True, special=True),
     "attention_decode": Terms(compute=True),
     "rmsnorm": Terms(cached=True),

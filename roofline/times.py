@@ -69,9 +69,7 @@ def times(
     bound = _bound(work, ceilings, devices)
     if isinstance(operator, Changed) and (ceilings.constants or ceilings.kernels) and not work.fused:
         return _floored(_changed(operator, ceilings, bound), work, ceilings, devices)
-    constants = None
-    if ceilings.constants:
-        constants = ceilings.constants.get((operator_class(operator), str(work.dtype)))
+    constants = _own(operator, work, ceilings)
     if constants is not None and not work.fused:
         found = _refined(work, constants, bound)
         bound = replace(found, time_s=maximum(found.time_s, bound.time_s))
@@ -100,6 +98,23 @@ def _changed(operator: Changed, ceilings: Ceilings, bound: Times) -> Times:
     share = minimum(left / (limit + _TINY_S), 1.0)
     time = maximum(left + above * share + before.launch_s, bound.comm_s)
     return replace(bound, launch_s=before.launch_s, time_s=maximum(time, bound.time_s))
+
+
+def _own(operator: Operator, work: Work, ceilings: Ceilings) -> Constants | None:
+    """The constants of the operator's class, where the device was measured itself."""
+    if not ceilings.constants:
+        return None
+    kinds = narrow_class(operator), operator_class(operator)
+    found = (ceilings.constants.get((kind, str(work.dtype))) for kind in kinds if kind)
+    return next(filter(None, found), None)
+
+
+def narrow_class(operator: Operator) -> str | None:
+    """The class of products of one row with weights in a narrower format, which other kernels compute."""
+    if not isinstance(operator, Gemm) or not isinstance(operator.weights, str):
+        return None
+    narrow = operator.weights != operator.inputs and _is_one(operator.m)
+    return f"gemv_{operator.weights}" if narrow else None
 
 
 def operator_class(operator: Operator) -> str:

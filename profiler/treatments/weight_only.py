@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from profiler.subject import Point, Subject, step
-from profiler.treatments.base import Pair, Treatment, logits
+from profiler.treatments.base import Around, Pair, Treatment, logits
 from profiler.treatments.products import checked, exchanged, product
 from specfiles.errors import InputError
 
@@ -38,20 +38,20 @@ class WeightOnly(Treatment):
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
         """The same step; narrow projections stand in the place of the wide ones."""
-        fp32 = subject.dtype == "fp32"
-
-        def make(linear: Any) -> Any:
-            return _dynamic(linear) if fp32 else _packed(linear, technique.format)
-
         run = partial(step(subject, point, point.kv_len), logits)
-        around = exchanged(subject, make)
-        return Pair(run, run, technique, around_treated=around, remark=ROWS_TOO if fp32 else "")
+        remark = ROWS_TOO if subject.dtype == "fp32" else ""
+        return Pair(run, run, technique, around_treated=narrowed(subject, technique.format), remark=remark)
 
 
 ROWS_TOO = (
     "FBGEMM quantises the rows, too, and multiplies in INT8: with many rows it gains where weight-only "
     "products, as predicted, gain nothing"
 )
+
+
+def narrowed(subject: Subject, format: str) -> Around:
+    """Enters a block in which the projections of the layers have narrow weights."""
+    return exchanged(subject, _dynamic if subject.dtype == "fp32" else partial(_packed, format=format))
 
 
 def _dynamic(linear: Any) -> Any:

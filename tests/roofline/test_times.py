@@ -350,6 +350,26 @@ def test_constants_belong_to_one_class_of_operators(paper_device: Callable[..., 
         assert times(other, limits).time_s < 1e-3
 
 
+def test_narrow_weights_of_one_row_have_constants_of_their_own(paper_device: Callable[..., Device]) -> None:
+    """Where the kernel for them was measured; elsewhere they are wide ones with fewer bytes."""
+    entry = {"dtype": "bf16", "points": 1, "median_error": 0.0, "byte_per_s": BANDWIDTH}
+    wide, narrow = Gemm(1, 64, 64), Gemm(1, 64, 64, weights="int8")
+    others = Gemm(2, 64, 64, weights="int8"), Gemm(1, 64, 64, weights="int4")
+    for kinds, launch_s in ((("gemv", "gemv_int8"), 1e-3), (("gemv",), 1e-6)):
+        launches = {"gemv": 1e-6, "gemv_int8": 1e-3}
+        device = paper_device(
+            measured={"dram_byte_per_s": {"value": BANDWIDTH, "source": "sheet"}},
+            calibration={
+                "source": "paper",
+                "operators": {kind: [{**entry, "launch_s": launches[kind]}] for kind in kinds},
+            },
+        )
+        limits = ceilings(device, "calibrated")
+        assert times(narrow, limits).launch_s == launch_s
+        for other in (wide, *others):
+            assert times(other, limits).time_s < 1e-5
+
+
 def test_attention_with_its_scores_in_memory_takes_as_long_as_other_products(
     paper_device: Callable[..., Device],
 ) -> None:
