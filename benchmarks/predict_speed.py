@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from hwspecs import load_device
-from roofline.grid import Grid, predict_grid
+from roofline.grid import Grid
 from roofline.predict import predict
+from roofline.predict_grid import predict_grid
 from roofline.scenario import Scenario
 from roofline.tables import as_json
 from workloads.catalogue import load_model

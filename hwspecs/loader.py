@@ -48,12 +48,6 @@ def load_device(asked: str | Path) -> Device:
     return load_device(own if exists(own, Path.is_file) else node.device).replace(node=node)
 
 
-def load_node(asked: str | Path) -> Node:
-    """The node for a name, an alias or the path of a YAML file."""
-    path = NODES.find(str(asked))
-    return validated(Node, read_yaml(path), str(path))
-
-
 def new_device(name: str) -> str:
     """The text of a commented device file of this name, to be filled in."""
     import json

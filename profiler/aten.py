@@ -34,10 +34,6 @@ class Weights:
         """Whether a tensor is a whole parameter, seen through views only."""
         return _storage(tensor) in self.parameters and self.parameters[_storage(tensor)].numel() == elements
 
-    def unmet(self, tensor: Any, elements: int) -> bool:
-        """Whether it is a whole parameter that no operation met yet."""
-        return self.whole(tensor, elements) and _storage(tensor) not in self.met
-
     def meet(self, tensors: list[Any]) -> tuple[int, float]:
         """Elements and bytes of the parameters among tensors that no operation met before."""
         new = {_storage(t) for t in tensors} & self.parameters.keys() - self.met

@@ -23,7 +23,9 @@ from profiler.references import ReferenceStep, reference_steps
 from profiler.repeats import EFFORT, NOT_OVER, WARM_UP_S, Effort, Sample, sample
 from profiler.steps import Timed, step_rows
 from profiler.subject import Point, out_of_memory
-from roofline.run import TABLES, Head, Overhead, Run, create_run
+from roofline.run import Run, create_run
+from roofline.run_head import Head, Overhead
+from roofline.run_tables import TABLES
 from roofline.traced import table_rows
 from specfiles.errors import InputError
 from specfiles.writing import write_text

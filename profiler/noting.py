@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from profiler.repeats import Sample
     from profiler.steps import Timed
     from profiler.subject import Point
-    from roofline.run import Attributed, Compilation, Overhead
+    from roofline.run_head import Attributed, Compilation, Overhead
 
 LONG_WAIT = 0.1  # of a step, in which it did not run: its trace shows that time in its operators
 MOVED = 0.02  # between the halves of the repeats: less is told by the interval

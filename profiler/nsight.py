@@ -14,7 +14,8 @@ from profiler.traces import nsysrep
 from profiler.traces.attribution import attribute
 from profiler.traces.reading import read_traces
 from profiler.traces.runs import save
-from roofline.run import TABLES, Run
+from roofline.run import Run
+from roofline.run_tables import TABLES
 from specfiles.errors import InputError
 from workloads.catalogue import Loaded
 

@@ -7,7 +7,7 @@ from statistics import median
 from profiler.repeats import median_interval
 from profiler.steps import Timed
 from profiler.subject import Point
-from roofline.run import Overhead
+from roofline.run_head import Overhead
 
 
 def overhead(point: Point, timed: Timed) -> Overhead:

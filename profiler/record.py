@@ -41,7 +41,9 @@ from profiler.timing import laps
 from profiler.treatments.measure import TREATMENTS
 from profiler.treatments.measure import measured as with_technique
 from profiler.ways import WAYS, Eager, Way
-from roofline.run import TABLES, Attributed, Compilation, Head, Overhead, Run, create_run
+from roofline.run import Run, create_run
+from roofline.run_head import Attributed, Compilation, Head, Overhead
+from roofline.run_tables import TABLES
 from roofline.together import parts
 from specfiles.errors import InputError
 from specfiles.writing import write_text

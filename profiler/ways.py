@@ -18,7 +18,7 @@ from profiler.steps import Timed, operators_at
 from profiler.subject import Point, Subject, fixed_step, greedy, step
 from profiler.timing import laps, without_collection
 from profiler.traced import trace_step
-from roofline.run import Compilation
+from roofline.run_head import Compilation
 from specfiles.errors import choose
 
 if TYPE_CHECKING:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from reports.points import Key, at_step, by_key, finite, sizes
-from reports.records import Comparison, ErrorGroup, Pair, Point, StepError
+from reports.measured_points import by_key
+from reports.points import Key, at_step, finite, sizes
+from reports.records import Comparison, ErrorGroup, Pair, StepError
+from reports.step_records import Point
 from roofline.ceilings import Fidelity
 from roofline.validate import Validation, validate
 from specfiles.errors import InputError

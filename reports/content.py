@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from reports import headline, provenance
 from reports.advice import advice
 from reports.elsewhere import floors, floors_of_steps
-from reports.points import best_fidelity, measured_points, predicted_points, reference_fidelity, sized
+from reports.measured_points import measured_points
+from reports.points import best_fidelity, reference_fidelity, sized
+from reports.predicted_points import predicted_points
 from reports.records import Content, Totals
 from roofline.ceilings import EXPLAINED, Fidelity, ceilings
 from specfiles.errors import InputError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-from reports.records import Advice, Card, Content, Operator, Point, Totals
+from reports.records import Advice, Card, Content, Totals
+from reports.step_records import Operator, Point
 from reports.units import percent, si
 from reports.wording import listed, rate, signed
 

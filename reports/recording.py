@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from reports.records import Content, Operator, Point, Recording, Roof, Timeline
+from reports.records import Content, Recording, Timeline
 from reports.show import savings, sentences
+from reports.step_records import Operator, Point, Roof
 from reports.units import percent, si
 
 WHOLE = 0.01  # of a row's time may lack a model, and its place under the roofs still says something

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from roofline.run import POINT
+from roofline.run_tables import POINT
 
 if TYPE_CHECKING:
     from hwspecs import Device

@@ -11,7 +11,8 @@ import pandas as pd
 
 from roofline.ceilings import Fidelity
 from roofline.predict import predict
-from roofline.run import POINT, Run
+from roofline.run import Run
+from roofline.run_tables import POINT
 from roofline.scenario import Scenario
 from roofline.validate import scenario_of
 from specfiles.errors import InputError

@@ -1,30 +1,17 @@
-"""Thousands of scenarios of one model, of any family, at once: sizes, formats and devices are arrays.
-
-The formulas are those of one prediction (operators, times, summary), called once per operator with arrays
-instead of once per point. Points whose model is cut differently (tensor parallelism, convention) are
-evaluated group by group; points of a chunk at a time, so that memory does not grow with the grid.
-"""
+"""Thousands of scenarios of one model, of any family, at once: sizes, formats and devices are arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import reduce
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from roofline.ceilings import Ceilings, Fidelity, ceilings
-from roofline.contexts import straightness
-from roofline.many import ManyCeilings, many
 from roofline.predict import check_node
 from roofline.scenario import Scenario
-from roofline.times import times
-from roofline.totals import power_of, reference, summary
 from specfiles.errors import InputError
-from workloads.dtypes import Precision, bytes_per_element, codes
-from workloads.phases import Named, Setting, Step, operators, owners, weight_bytes
-from workloads.sharing import stages
+from workloads.phases import Setting
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,13 +21,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[Any]
     Indices = NDArray[np.intp]
-    Table = dict[str, NDArray[Any]]
-
-CHUNK = 16_384  # points evaluated at once: arrays of 128 kB stay in a second-level cache
-SUMS = ("flops", "matrix_flops", "bytes", "activation_bytes", "time_s")  # what totals are made of
-LIMITS = ("compute_s", "memory_s", "comm_s", "launch_s", "time_s")
-WORK = ("flops", "matrix_flops", "vector_flops", "special_ops", "bytes", "weight_bytes", "activation_bytes")
-ROWS = (*WORK, "kv_bytes", "comm_bytes", *LIMITS)  # numbers of one row per operator
 
 
 @dataclass(frozen=True)
@@ -124,239 +104,3 @@ class Grid:
                 )
                 for device in np.unique(self.device[here]):
                     check_node(scenario, self.devices[device])
-
-
-@dataclass(frozen=True)
-class _Points:
-    """Points that one call evaluates: they agree in everything of the setting but the formats."""
-
-    model: Model
-    grid: Grid
-    limits: Ceilings
-    setting: Setting  # with arrays of dtype codes where formats differ
-
-    @classmethod
-    def of(cls, model: Model, grid: Grid, limits: Sequence[Ceilings]) -> _Points:
-        precision = _precision([s.precision for s in grid.settings], grid.setting)
-        setting = replace(grid.settings[grid.setting[0]], precision=precision)
-        return cls(model, grid, _limits(limits, grid.device, precision), setting)
-
-    @property
-    def denoises(self) -> bool:
-        return "denoise" in self.model.phases
-
-    @property
-    def memory(self) -> Floats | int:
-        """Positions that an encoder keeps for the decoder."""
-        return self.grid.prompt if self.model.has_memory else 0
-
-    def operators(self, step: Step) -> list[Named]:
-        return operators(self.model, step, self.setting)
-
-    def decoding(self, context: Floats) -> list[Named]:
-        """The operators of a step of one position."""
-        return self.operators(Step(self.grid.batch, 1, context, memory=self.memory))
-
-
-def predict_grid(model: Model, grid: Grid, fidelity: Fidelity | str = Fidelity.DATASHEET) -> Table:
-    """The totals of every point, by the names of `Prediction.totals`; NaN stands for its None.
-
-    Raises InputError where a single prediction of one of the points would.
-    """
-    grid.check(model)
-    limits = [ceilings(device, fidelity) for device in grid.devices]
-    columns: Table = {}
-    for chunk in _chunks(len(grid)):
-        for index in _groups(grid, chunk, limits):
-            points = _Points.of(model, grid.take(index), limits)
-            for name, values in _totals(points).items():
-                column = columns.setdefault(name, np.empty(len(grid), dtype=np.asarray(values).dtype))
-                column[index] = values
-    return columns
-
-
-def grid_rows(model: Model, grid: Grid, fidelity: Fidelity | str = Fidelity.DATASHEET) -> Iterator[Table]:
-    """A row per operator and point, a table per operator and chunk: `point` is the index in the grid."""
-    grid.check(model)
-    limits = [ceilings(device, fidelity) for device in grid.devices]
-    for chunk in _chunks(len(grid)):
-        for index in _groups(grid, chunk, limits):
-            points = _Points.of(model, grid.take(index), limits)
-            for phase, named, count, values in _rows(points, ROWS):
-                n = len(index)
-                text = {"name": named.name, "kind": named.operator.kind, "phase": phase}
-                columns: Table = {"point": index, **{k: np.full(n, v) for k, v in text.items()}}
-                numbers = zip(("count", *ROWS), (count, *values), strict=True)
-                yield columns | {k: np.broadcast_to(np.asarray(v, dtype=float), n) for k, v in numbers}
-
-
-def _chunks(size: int) -> Iterator[Indices]:
-    for start in range(0, size, CHUNK):
-        yield np.arange(start, min(start + CHUNK, size))
-
-
-def _groups(grid: Grid, chunk: Indices, limits: Sequence[Ceilings]) -> Iterator[Indices]:
-    """Points that one call can evaluate.
-
-    What is calibrated has no arrays over devices and formats, and has classes of its own for one row.
-    """
-    shapes = [replace(s, precision=Precision()) for s in grid.settings]
-    shape = {s: i for i, s in enumerate(dict.fromkeys(shapes))}
-    keys = [np.array([shape[s] for s in shapes])[grid.setting[chunk]]]
-    if limits[0].fidelity.calibrates:
-        keys += [grid.setting[chunk], grid.device[chunk], grid.batch[chunk] == 1, grid.prompt[chunk] == 1]
-    group = np.zeros(len(chunk), dtype=int)
-    for key in keys:  # numbered one after the other, so that the numbers stay small
-        _, group = np.unique(group * (int(key.max()) + 1) + key, return_inverse=True)
-    for number in range(int(group.max()) + 1):
-        yield chunk[group == number]
-
-
-def _limits(of: Sequence[Ceilings], device: Indices, precision: Precision) -> Ceilings:
-    """Plain ceilings where all points have one device and agree in what they multiply in."""
-    plain = (device == device[0]).all() and all(isinstance(d, str | None) for d in vars(precision).values())
-    return of[device[0]] if plain else many(of, device)
-
-
-def _precision(known: Sequence[Precision], index: Indices) -> Precision:
-    """The formats of points: a name where all agree, else an array of codes."""
-
-    def column(name: str) -> Any:
-        names = [str(getattr(p, name)) for p in known]
-        used = {names[i] for i in np.unique(index)}
-        return used.pop() if len(used) == 1 else codes(names)[index]
-
-    parts = {name: column(name) for name in ("weights", "activations", "kv", "wide")}
-    plain = all(p.experts is None for p in known)
-    return Precision(**parts, experts=None if plain else column("expert_weights"))
-
-
-def _totals(points: _Points) -> Table:
-    grid, model, setting = points.grid, points.model, points.setting
-    n = len(grid)
-    times = ("prefill_s", "decode_s", "denoise_s")
-    sums = {name: np.zeros(n) for name in ("flops", "matrix_flops", "bytes", *times)}
-    peak = np.zeros(n)
-    for phase, _, count, (flops, matrix, moved, activations, time) in _rows(points, SUMS):
-        for name, value in (("flops", flops), ("matrix_flops", matrix), ("bytes", moved)):
-            sums[name] += count * value
-        sums[f"{phase}_s"] += count * time
-        np.maximum(peak, activations, out=peak)
-    sums["first_s"] = sums["prefill_s"] + sums["denoise_s"]  # of a model that has either
-    sums["time_s"] = sums["first_s"] + sums["decode_s"]
-    steps = _decode_steps(points)
-    written = grid.output if points.denoises else steps
-    new = grid.prompt + written if points.denoises else np.where(grid.phase == "decode", 1.0, grid.prompt)
-    residual = grid.batch / setting.replicas * new * model.hidden * bytes_per_element(setting.precision.wide)
-    tokens = np.where(grid.phase == "decode", grid.context, grid.prompt + written)
-    # Of a pipeline the fullest stage counts.
-    held = stages(model, setting)
-    weights = reduce(np.maximum, (weight_bytes(owners(stage, setting)) for stage in held))
-    own = grid.batch / setting.replicas
-    cache = reduce(np.maximum, (s.cache_bytes(own, tokens, setting, points.memory) for s in held))
-    out = {"prefill": grid.prompt, "decode": 1.0}.get(grid.phase, grid.output)
-    watts = [d.datasheet.tdp_w.value if d.datasheet.tdp_w else np.nan for d in grid.devices]
-    stated = [reference(d) for d in grid.devices]
-    scale = _limits(stated, grid.device, setting.precision)
-    capacity = np.array([d.datasheet.dram.capacity_bytes.value for d in grid.devices])
-    found = summary(
-        grid.phase,
-        grid.batch * out,
-        steps,
-        sums,
-        (np.broadcast_to(weights, n), np.broadcast_to(cache, n), peak + residual),
-        (scale.matrix_flop_per_s(setting.precision.activations), scale.dram_byte_per_s),
-        capacity[grid.device],
-        np.array(watts)[grid.device] * setting.devices,
-        power_of(points.limits),
-    )
-    return {k: np.full(n, np.nan) if v is None else np.asarray(v) for k, v in found.items()}
-
-
-def _decode_steps(points: _Points) -> Floats:
-    grid = points.grid
-    if grid.phase == "generate" and not points.denoises:
-        return grid.output - 1
-    return np.full(len(grid), 1.0 if grid.phase == "decode" else 0.0)
-
-
-def _rows(points: _Points, names: Sequence[str]) -> Iterator[tuple[str, Named, Any, Any]]:
-    """Each operator of each phase: how often it runs, and its numbers (a mean over growing contexts)."""
-    grid = points.grid
-    if points.denoises:
-        tokens = grid.prompt + grid.output
-        for named in points.operators(Step(grid.batch, tokens, tokens, scored=tokens)):
-            yield "denoise", named, named.count * grid.steps, _numbers(named, points.limits, names)
-        return
-    if grid.phase in ("prefill", "generate"):
-        for named in points.operators(Step(grid.batch, grid.prompt, grid.prompt, images=grid.images)):
-            yield "prefill", named, named.count, _numbers(named, points.limits, names)
-    if grid.phase == "decode":
-        for named in points.decoding(grid.context):
-            yield "decode", named, named.count, _numbers(named, points.limits, names)
-    if grid.phase == "generate" and (grid.output > 1).any():
-        yield from _generated(points, names)
-
-
-def _generated(points: _Points, names: Sequence[str]) -> Iterator[tuple[str, Named, Any, Any]]:
-    grid, steps = points.grid, _decode_steps(points)
-    first = grid.prompt + 1
-    last = np.maximum(grid.prompt + steps, first)  # points without a step count it zero times
-    ends = (points.decoding(context) for context in (first, last))
-    for place, (named, other) in enumerate(zip(*ends, strict=True)):
-        values: Any
-        if _same(named.operator, other.operator):
-            values = _numbers(named, points.limits, names)
-        else:
-            values = _summed(points, place, names, first, last) / np.maximum(steps, 1)
-        yield "decode", named, named.count * steps, values
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two operators, or two parts of theirs, agree in every size."""
-    pairs = zip(vars(one).values(), vars(other).values(), strict=True)
-    return all(_same(a, b) if is_dataclass(a) else np.array_equal(a, b) for a, b in pairs)
-
-
-def _numbers(named: Named, limits: Ceilings, names: Sequence[str]) -> list[Any]:
-    work = named.operator.work()
-    found = times(named.operator, limits, work=work)
-    return [getattr(found if name in LIMITS else work, name) for name in names]
-
-
-def _summed(points: _Points, place: int, names: Sequence[str], first: Floats, last: Floats) -> Floats:
-    """Sums over the contexts first..last of each point: `roofline.contexts.sum_over`, all points in step.
-
-    Intervals on whose ends, their neighbours and middle the numbers lie on a line are summed as such; the
-    others are halved, until none is left.
-    """
-    sums = np.zeros((len(names), len(first)))
-    tolerance = straightness(points.limits)
-    point, low, high = np.arange(len(first)), first, last
-    while len(point):
-        middle = (low + high) // 2
-        probes = np.concatenate([low, high, middle, np.minimum(low + 1, high), np.maximum(high - 1, low)])
-        values = _at(points, place, names, np.tile(point, 5), probes).reshape(len(names), 5, -1)
-        start, end = values[:, 0], values[:, 1]
-        share = (probes.reshape(5, -1) - low) / np.maximum(high - low, 1)
-        line = start[:, None] + (end - start)[:, None] * share
-        off = np.abs(values - line) > tolerance * np.maximum(np.abs(values), np.abs(line))
-        straight = ~off[:, 2:].any(axis=(0, 1)) | (high - low <= 1)
-        count = high - low + 1
-        for row, total in zip(sums, (start + end) / 2 * count, strict=True):
-            np.add.at(row, point[straight], total[straight])
-        point, low, middle, high = (a[~straight] for a in (point, low, middle, high))
-        point = np.concatenate([point, point])
-        low, high = np.concatenate([low, middle + 1]), np.concatenate([middle, high])
-    return sums
-
-
-def _at(points: _Points, place: int, names: Sequence[str], index: Indices, context: Floats) -> Floats:
-    """Numbers of one operator at other contexts of some points."""
-    grid = points.grid.take(index)
-    limits = many(points.limits.of, grid.device) if isinstance(points.limits, ManyCeilings) else points.limits
-    known = points.grid.settings
-    setting = replace(points.setting, precision=_precision([s.precision for s in known], grid.setting))
-    some = replace(points, grid=grid, limits=limits, setting=setting)
-    named = some.decoding(context)[place]
-    return np.stack([np.broadcast_to(v, len(index)) for v in _numbers(named, limits, names)])

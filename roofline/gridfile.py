@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from roofline.ceilings import Fidelity
-from roofline.grid import Grid, grid_rows
+from roofline.grid import Grid
+from roofline.predict_grid import grid_rows
 from specfiles.writing import atomic
 
 if TYPE_CHECKING:
-    from roofline.grid import Table
+    from roofline.predict_grid import Table
     from workloads.model import Model
 
 ROW_GROUP = 262_144  # rows gathered before they are written
@@ -23,7 +24,7 @@ def write_rows(model: Model, grid: Grid, path: Path, fidelity: Fidelity | str = 
     """Write a row per operator and point; returns how many.
 
     Columns: `point` (its index in the grid), model, hardware, node, the point's sizes and setting, then those
-    of `roofline.grid.grid_rows`. Rows stand operator by operator, not point by point.
+    of `roofline.predict_grid.grid_rows`. Rows stand operator by operator, not point by point.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -11,7 +11,8 @@ import pandas as pd
 from roofline.ceilings import Fidelity, ceilings
 from roofline.drift import drifts
 from roofline.predict import Row, in_mode, step_rows
-from roofline.run import POINT, Run
+from roofline.run import Run
+from roofline.run_tables import POINT
 from roofline.scenario import Scenario
 from roofline.times import FUSED
 from roofline.together import JOIN, parts

@@ -32,7 +32,6 @@ class Role(StrEnum):
     HOST_MEMORY = "host_memory"  # bytes that the host computes with, which do not leave its memory
 
 
-ACTIVATION = (Role.INPUT, Role.OUTPUT, Role.SCORES)
 KV = (Role.KV_READ, Role.KV_WRITE)
 LINKS = (Role.WIRE, Role.HOST, Role.DISK, Role.HOST_MEMORY)
 

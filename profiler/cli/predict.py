@@ -186,7 +186,8 @@ def _as_grid(found: list[Any], device: Any, limits: Any, format: str, out: Path 
     rows = _is_table(out)
     if format == "html" or not (rows or len(found) > 1):
         return False
-    from roofline.grid import Grid, predict_grid
+    from roofline.grid import Grid
+    from roofline.predict_grid import predict_grid
 
     if rows and not Grid.fits(found):
         raise InputError("a Parquet file holds predictions without techniques; choose --format csv.")

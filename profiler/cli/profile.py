@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from profiler.ranks.group import Ranks
     from profiler.record import Request
     from profiler.repeats import Effort
-    from roofline.run import Overhead, Run
+    from roofline.run import Run
+    from roofline.run_head import Overhead
 
 
 @click.command("profile")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roofline.run import POINT, TABLES, Head, Part, Run, open_run
+from roofline.run import Run, open_run
+from roofline.run_head import Head, Part
+from roofline.run_tables import POINT, TABLES
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from profiler.ranks.arrivals import arrivals
 from profiler.ranks.group import Group, Ranks, joined, when_stopped
 from profiler.ranks.merge import merge, part_folder
 from profiler.record import Request, head_of, profile
-from roofline.run import Head, Part, Run, create_run
+from roofline.run import Run, create_run
+from roofline.run_head import Head, Part
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:

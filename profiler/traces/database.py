@@ -207,12 +207,6 @@ def _in_turn(blocks: Iterable[Callable[[], T]]) -> Iterator[T]:
             yield waiting.popleft().result()
 
 
-def is_database(path: Path) -> bool:
-    """Whether a file begins as SQLite files do."""
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
-
-
 def quoted(name: str) -> str:
     """A name of a table or column for SQL."""
     return '"' + name.replace('"', '""') + '"'

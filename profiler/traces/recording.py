@@ -16,7 +16,8 @@ from profiler.traces.summary import every_grouping, frame, show
 from profiler.traces.tables import Trace
 from reports.points import roofs
 from reports.recording import of_recording
-from reports.records import Content, Curve, Roof, Timeline
+from reports.records import Content, Curve, Timeline
+from reports.step_records import Roof
 from roofline.ceilings import Fidelity
 from workloads.dtypes import Precision
 

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from profiler.allocator import return_freed_memory
 from profiler.traces.tables import SCHEMAS, Trace
-from roofline.run import Head, Imported, Run, create_run
+from roofline.run import Run, create_run
+from roofline.run_head import Head, Imported
 from specfiles.errors import InputError
 from specfiles.writing import atomic
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from roofline.run import DeviceFacts, Loss, Origin
+from roofline.run_head import DeviceFacts, Loss, Origin
 
 __all__ = ["DeviceFacts", "Loss", "Origin", "Trace", "make_table", "merge"]
 WORD = pa.dictionary(pa.int32(), pa.string())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from reports.escaping import visible
 from reports.figures.roofline import roof_traces
 from reports.figures.style import COLOURS, GREY, MARKERS, MUTED, spread
-from reports.records import Roof
+from reports.step_records import Roof
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from reports.escaping import plotly_text
 from reports.figures.style import CLEAR, COLOURS, GREY, INK, MUTED, Figure, framed, short
-from reports.records import Operator, Point
+from reports.step_records import Operator, Point
 from reports.units import percent, si
 from reports.wording import signed
 

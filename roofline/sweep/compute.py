@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from hwspecs import load_device
 from roofline.ceilings import Ceilings, Fidelity, ceilings
-from roofline.grid import Grid, predict_grid
+from roofline.grid import Grid
 from roofline.predict import predict
+from roofline.predict_grid import predict_grid
 from roofline.scenario import Scenario
 from roofline.sweep.spec import Task, listed
 from roofline.tables import asked

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hwspecs.loader import DEVICES, HARDWARE, NODES, load_device, load_node
+from hwspecs.loader import DEVICES, HARDWARE, NODES, load_device
 from hwspecs.node import Fabric, Node
 from hwspecs.node_check import check_node
 from hwspecs.values import walk
@@ -19,10 +19,11 @@ IDS: dict[str, Any] = {"ids": lambda path: path.stem}
 
 @pytest.mark.parametrize("path", FILES, **IDS)
 def test_a_node_file_can_be_vouched_for(path: Path) -> None:
-    node, device = load_node(path), load_device(path)
+    device = load_device(path)
+    node = device.node
+    assert node is not None
     assert {value.source for _, value in walk(node)} == set(node.sources), "cited and listed sources differ"
     assert [f.message for f in check_node(node, device) if f.severity == "error"] == []
-    assert device.node == node
     assert device.name == load_device(node.device).name
     assert HARDWARE.find(node.name) == path
     assert {HARDWARE.find(alias) for alias in node.aliases} == {path}
@@ -65,7 +66,9 @@ def test_published_sums() -> None:
         ("gb300_nvl72", "aggregate_byte_per_s", 130e12),
         ("dgx_h100", "bisection_byte_per_s", 3.6e12 / 2),
     ):
-        within = load_node(stem).within
+        node = load_device(stem).node
+        assert node is not None
+        within = node.within
         assert within is not None
         assert getattr(within, quantity).value == both
 

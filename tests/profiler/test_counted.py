@@ -15,7 +15,8 @@ from profiler.counted import AGREE, counted_rows, told
 from profiler.steps import operators_at
 from profiler.subject import Point
 from profiler.traces.ncu import RANGES
-from roofline.run import TABLES, open_run
+from roofline.run import open_run
+from roofline.run_tables import TABLES
 from workloads.catalogue import Loaded
 
 pytest.importorskip("torch")

@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 
 from profiler.cli.diff import fraction
-from roofline.run import TABLES, Head, create_run
+from roofline.run import create_run
+from roofline.run_head import Head
+from roofline.run_tables import TABLES
 from specfiles.errors import InputError
 
 Roofline = Callable[..., Any]

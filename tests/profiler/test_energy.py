@@ -10,7 +10,7 @@ import pytest
 from profiler import energy
 from profiler.energy import energy_of, energy_rows, open_counter
 from profiler.power import PowerMonitor
-from roofline.run import TABLES
+from roofline.run_tables import TABLES
 from tests.profiler.nvml import LOST, NOT_SUPPORTED, Driver, install
 
 PERIOD_S = 0.1  # of NVML's counter on a data-center GPU

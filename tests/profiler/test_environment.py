@@ -16,7 +16,7 @@ from profiler import environment, power
 from profiler.allocator import keep_freed_memory
 from profiler.environment import command_line, device_name, last_level_cache_bytes, pick_device
 from profiler.power import PowerMonitor, throttling
-from roofline.run import TABLES
+from roofline.run_tables import TABLES
 from specfiles.errors import InputError
 
 torch = pytest.importorskip("torch")

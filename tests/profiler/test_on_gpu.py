@@ -11,7 +11,8 @@ import pytest
 
 from profiler.traces.reading import read_traces
 from profiler.traces.totals import totals
-from roofline.run import POINT, Run, open_run
+from roofline.run import Run, open_run
+from roofline.run_tables import POINT
 
 pytest.importorskip("torch")
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]

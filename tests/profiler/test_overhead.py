@@ -11,7 +11,8 @@ import pytest
 from profiler.overhead import overhead
 from profiler.steps import Timed
 from profiler.subject import Point
-from roofline.run import Overhead, open_run
+from roofline.run import open_run
+from roofline.run_head import Overhead
 
 pytest.importorskip("torch")
 

@@ -20,7 +20,8 @@ from profiler import record, ways
 from profiler.record import Request, profile
 from profiler.repeats import Effort
 from profiler.subject import Point, Subject
-from roofline.run import TABLES, open_run
+from roofline.run import open_run
+from roofline.run_tables import TABLES
 from workloads.catalogue import load_model
 
 torch = pytest.importorskip("torch")

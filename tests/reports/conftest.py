@@ -12,7 +12,8 @@ import pytest
 from hwspecs import Device
 from roofline.ceilings import ceilings
 from roofline.predict import step_rows
-from roofline.run import Head, Run, create_run
+from roofline.run import Run, create_run
+from roofline.run_head import Head
 from roofline.scenario import Scenario
 from roofline.validate import scenario_of
 from specfiles.strict import validated

@@ -14,7 +14,8 @@ from reports.content import of_predictions, of_run
 from reports.elsewhere import OTHERS, other_devices
 from reports.html import render
 from reports.points import best_fidelity
-from reports.records import Content, Point, operator_table
+from reports.records import Content
+from reports.step_records import Point, operator_table
 from roofline.ceilings import ceilings
 from roofline.predict import predict
 from roofline.run import Run

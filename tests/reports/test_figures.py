@@ -18,7 +18,8 @@ from reports.figures import (
     roofline_figure,
     time_figure,
 )
-from reports.records import Content, Point, operator_table
+from reports.records import Content
+from reports.step_records import Point, operator_table
 from roofline.predict import predict
 from roofline.run import Run
 from roofline.scenario import Scenario

@@ -14,7 +14,9 @@ from hwspecs import Device
 from roofline.ceilings import ceilings
 from roofline.drift import drifts
 from roofline.predict import step_rows
-from roofline.run import POINT, TABLES, Head, Run, create_run
+from roofline.run import Run, create_run
+from roofline.run_head import Head
+from roofline.run_tables import POINT, TABLES
 from roofline.scenario import Scenario
 from roofline.validate import validate
 from workloads.config import Config

@@ -14,7 +14,8 @@ from hwspecs import Device
 from reports.gains import as_text, records
 from roofline.gains import gains
 from roofline.predict import predict
-from roofline.run import TABLES, Run
+from roofline.run import Run
+from roofline.run_tables import TABLES
 from roofline.scenario import Scenario
 from roofline.validate import scenario_of
 from tests.roofline.test_validate import device, write

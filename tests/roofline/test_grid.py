@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwspecs import Device, load_device
-from roofline import grid as module
+from roofline import predict_grid as module
 from roofline.contexts import SMOOTH
-from roofline.grid import ROWS, Grid, grid_rows, predict_grid
+from roofline.grid import Grid
 from roofline.gridfile import write_rows
 from roofline.predict import predict
+from roofline.predict_grid import ROWS, grid_rows, predict_grid
 from roofline.scenario import Scenario
 from roofline.tables import record
 from specfiles.errors import InputError

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roofline.run import TABLES
+from roofline.run_tables import TABLES
 from roofline.traced import KINDS, MOST_CALLS, model_of, table_rows
 from specfiles.errors import InputError
 from workloads.operators import Attention, Embedding, Gemm, Operator

@@ -15,7 +15,9 @@ import pytest
 from hwspecs import Device
 from roofline.ceilings import ceilings
 from roofline.predict import step_rows
-from roofline.run import TABLES, Head, Run, create_run, open_run, refuse_existing
+from roofline.run import Run, create_run, open_run, refuse_existing
+from roofline.run_head import Head
+from roofline.run_tables import TABLES
 from roofline.scenario import Scenario
 from roofline.validate import ABOVE, scenario_of, validate
 from specfiles.errors import InputError

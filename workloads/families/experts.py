@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 from workloads import blocks  # for MoeBlock, which models without experts do not load
 from workloads.blocks import Block, MlpBlock
 from workloads.config import Config
 from workloads.families.common import activation
-
-if TYPE_CHECKING:
-    FeedForward = Callable[[Config, int], list[Block]]  # config and number of layers -> one block per layer
 
 
 def every_layer(config: Config, layers: int) -> list[Block]:

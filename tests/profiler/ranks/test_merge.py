@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from profiler.ranks.merge import merge, part_folder
-from roofline.run import TABLES, Head, Part, create_run, open_run
+from roofline.run import create_run, open_run
+from roofline.run_head import Head, Part
+from roofline.run_tables import TABLES
 
 HEAD = Head(
     created="2026-01-01T00:00:00+00:00", command="roofline profile", model="a model", model_config_fields={},

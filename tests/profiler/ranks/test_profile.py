@@ -24,7 +24,8 @@ from profiler.ranks.group import Ranks, joined
 from profiler.ranks.share import check_share
 from profiler.steps import operators_at
 from profiler.subject import Point, load_subject
-from roofline.run import POINT, open_run
+from roofline.run import open_run
+from roofline.run_tables import POINT
 from roofline.validate import validate
 from specfiles.errors import InputError
 from workloads.catalogue import Loaded, load_model

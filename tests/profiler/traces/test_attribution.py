@@ -10,7 +10,8 @@ import pytest
 
 from hwspecs import load_device
 from profiler.traces.attribution import Question, attribute
-from profiler.traces.model_match import Lengths, Target, match_layer, pair
+from profiler.traces.layer_match import Target, match_layer, pair
+from profiler.traces.model_match import Lengths
 from profiler.traces.reading import read_traces
 from profiler.traces.summary import frame, show
 from profiler.traces.tables import Trace

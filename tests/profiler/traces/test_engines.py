@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from profiler.traces.attribution import Question, attribute
-from profiler.traces.model_match import Lengths, Target, pair
+from profiler.traces.layer_match import Target, pair
+from profiler.traces.model_match import Lengths
 from profiler.traces.reading import read_traces
 from profiler.traces.summary import frame
 from workloads.catalogue import load_model

@@ -1,0 +1,151 @@
+"""The measured steps of a run as records: whole steps, operators, kernels, and what did not match."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from reports.points import INPUTS, Key, at_step, finite, reference_fidelity, roof_s_of, roofs, sizes
+from reports.step_records import PASS, Kernel, Operator, Point, Stray
+from roofline.run_tables import POINT
+from roofline.scenario import PHASES, Scenario
+from workloads.phases import Step
+from workloads.traced_model import TRACED
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hwspecs import Device
+    from roofline.run import Run
+    from roofline.validate import Validation
+
+
+Record = dict[str, Any]
+
+
+def measured_points(run: Run, device: Device, scenario: Scenario, checked: Validation) -> dict[Key, Point]:
+    """Every measured step by its key, prefill first."""
+    operators, steps, kernels = (by_key(run.table(name)) for name in ("operators", "steps", "kernels"))
+    matched, unmatched = by_key(checked.matched), by_key(checked.unmatched)
+    drifts = {key: finite(rows[0]["drift"]) for key, rows in by_key(checked.drift).items()}
+    points = {}
+    for key in sorted({**steps, **operators}, key=_order):
+        expected = at_step(scenario, key, device, checked.fidelity, run.head.mode)
+        fused = {row.name for row in expected.rows if row.work.fused}
+        points[key] = replace(
+            _expected(scenario, key, device, expected.time_s()),
+            **_whole_step(steps.get(key, [])),
+            **_parts(matched.get(key, []), unmatched.get(key, []), operators.get(key, []), fused),
+            kernels=_kernels(kernels.get(key, [])),
+            drift=drifts.get(key),
+        )
+    return points
+
+
+def by_key(table: pd.DataFrame) -> dict[Key, list[Record]]:
+    """The rows of a table by the step that they belong to, in their order."""
+    found: dict[Key, list[Record]] = {}
+    for row in table.to_dict("records"):
+        record = {str(name): value for name, value in row.items()}
+        phase, batch, q_len, kv_len = (record[name] for name in POINT)
+        found.setdefault((str(phase), int(batch), int(q_len), int(kv_len)), []).append(record)
+    return found
+
+
+def _order(key: Key) -> int:
+    """Prefill before decode before anything else."""
+    return PHASES.index(key[0]) if key[0] in PHASES else len(PHASES)
+
+
+def _expected(scenario: Scenario, key: Key, device: Device, predicted_s: float) -> Point:
+    phase, batch, q_len, kv_len = key
+    passes = scenario.model.family == TRACED
+    return Point(
+        phase=PASS if passes else phase,
+        sizes=INPUTS if passes else sizes(batch, q_len, kv_len),
+        tokens=float(Step(batch, q_len, kv_len).tokens),
+        predicted_s=predicted_s,
+        roof_s=roof_s_of(at_step(scenario, key, device, reference_fidelity(device))),
+        roofs=roofs(device, scenario.setting.precision),
+    )
+
+
+def _whole_step(rows: list[Record]) -> dict[str, Any]:
+    plain = next((row for row in rows if not row["instrumented"]), None)
+    instrumented = next((row for row in rows if row["instrumented"]), None)
+    return {
+        "measured_s": finite(plain["median_s"]) if plain else None,
+        "q25_s": finite(plain["q25_s"]) if plain else None,
+        "q75_s": finite(plain["q75_s"]) if plain else None,
+        "low_s": finite(plain["low_s"]) if plain else None,
+        "high_s": finite(plain["high_s"]) if plain else None,
+        "repeats": int(finite(plain["repeats"]) or 0) if plain else None,
+        "outliers": int(finite(plain["outliers"]) or 0) if plain else None,
+        "instrumented_s": finite(instrumented["median_s"]) if instrumented else None,
+        "waited_s": finite(plain["waited_s"]) if plain else None,
+    }
+
+
+def _parts(
+    matched: list[Record],
+    unmatched: list[Record],
+    measured: list[Record],
+    fused: set[str],
+) -> dict[str, Any]:
+    """Operators with both sides, then those with one side only."""
+    names = {row["name"] for row in matched}
+    strays = [
+        Stray(str(row["name"]), "measured, not predicted", _times_count(row))
+        for row in measured
+        if row["where"] == "model" and row["name"] not in names
+    ]
+    strays += [
+        Stray(str(row["name"]), str(row["side"]), finite(row["seconds"]))
+        for row in unmatched
+        if not str(row["side"]).startswith("measured")  # those are above, with all their executions
+    ]
+    return {
+        "operators": tuple(_operator(row, row["name"] in fused) for row in matched),
+        "strays": tuple(strays),
+    }
+
+
+def _times_count(row: Record) -> float | None:
+    seconds = finite(row["median_s"])
+    return None if seconds is None else seconds * (finite(row["count"]) or 1.0)
+
+
+def _operator(row: Record, fused: bool) -> Operator:
+    return Operator(
+        name=str(row["name"]),
+        kind=str(row["kind"]),
+        count=finite(row["count"]) or 0.0,
+        flops=finite(row["flops"]) or 0.0,
+        bytes=finite(row["bytes"]) or 0.0,
+        bound=str(row["bound"]),
+        predicted_s=finite(row["predicted_s"]) or 0.0,
+        bound_s=finite(row["bound_s"]),
+        measured_s=finite(row["measured_s"]),
+        alone_s=finite(row["alone_s"]),
+        error=finite(row["error"]),
+        attained=finite(row["attained"]),
+        above_ceiling=bool(row["above_ceiling"]),
+        fused=fused,
+    )
+
+
+def _kernels(rows: list[Record]) -> tuple[Kernel, ...]:
+    found = (
+        Kernel(
+            _name_or_none(row["operator"]),
+            str(row["name"]),
+            int(finite(row["count"]) or 0),
+            finite(row["time_s"]),
+        )
+        for row in rows
+    )
+    return tuple(sorted(found, key=lambda kernel: -(kernel.time_s or 0.0)))
+
+
+def _name_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
