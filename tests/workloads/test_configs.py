@@ -336,6 +336,8 @@ CONTRADICTIONS: list[tuple[str, dict[str, Any], str]] = [
         {"vision_config": {**TOWER, "merge_kernel_size": [2, -2]}},
         "field 'merge_kernel_size' is -2; expected a whole number from 1 to 64",
     ),
+    ("Nemotron-H-8B", {"hybrid_override_pattern": "M-M*"}, "expected one of M, *, -, E per layer, 52"),
+    ("Nemotron-H-8B", {"hybrid_override_pattern": "X" * 52}, "expected one of M, *, -, E per layer, 52"),
     ("RWKV-7-0.1B", {"head_dim": 7}, "attention_hidden_size 768 is not divisible by head_size 7"),
     ("RWKV-7-0.1B", {"a_low_rank_dim": None}, "field 'a_low_rank_dim' is missing"),
     ("Qwen3-Next-80B-A3B", {"num_experts": 9}, "num_experts_per_tok 10 is above num_experts 9"),
