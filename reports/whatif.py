@@ -53,12 +53,13 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "speedup": ("speedup", lambda v: f"{v:.2f}x"),
     "ttft_s": ("TTFT", lambda v: si(v, "s")),
     "tpot_s": ("TPOT", lambda v: si(v, "s")),
-    "tokens_per_s": ("tokens/s", lambda v: f"{v:.4g}"),
+    "tokens_per_s": ("tokens/s", lambda v: f"{v:,.0f}" if v >= 10_000 else f"{v:.4g}"),
     "held": ("memory", text),
     "energy_j": ("energy", lambda v: si(v, "J")),
     "bound": ("bound by", text),
 }
 VISIBLE = 0.005
+FITTING = 5  # techniques that are named because the model fits with them
 TOO_MUCH = "*"  # behind memory that the device has not
 
 
@@ -82,13 +83,7 @@ def as_text(found: WhatIf, quality: str = "retrained", top: int = 10) -> str:
     )
     before = data["bound"]
     base = _row({**data["baseline"], "bound_before": before, "bound_after": before}, "(as asked)")
-    capacity = found.baseline.device.datasheet.dram.capacity_bytes.value
-    parts = [f"{head}\n\n", terminal.table([base], COLUMNS)]
-    parts.append(
-        f"Bound by: the limit on most of each phase ({', '.join(before)}). "
-        f"Energy: {found.baseline.energy_by}.\n"
-        f"{TOO_MUCH} more than the {si(capacity, 'B')} of a device: times are those of one that holds it.\n\n"
-    )
+    parts = []
     for label in QUALITIES[: QUALITIES.index(quality) + 1]:
         rows = [outcome for outcome in data["outcomes"] if outcome["quality"] == label]
         shown = _shown(rows, top)
@@ -101,7 +96,32 @@ def as_text(found: WhatIf, quality: str = "retrained", top: int = 10) -> str:
         parts.append(terminal.table(rows, COLUMNS, "counted already: what it would be without"))
         parts.append("".join(f"- {row['name']}: {row['why']}\n" for row in rows) + "\n")
     lines = [f"- {name}: {reason}" for name, reason in data["not_applicable"].items()]
-    return "".join(parts) + "\n".join([*(["not applicable:"] if lines else []), *lines, ""])
+    body = "".join(parts) + "\n".join([*(["not applicable:"] if lines else []), *lines, ""])
+    return f"{head}\n\n{terminal.table([base], COLUMNS)}{_legend(found, data, body)}\n{body}"
+
+
+def _legend(found: WhatIf, data: dict[str, Any], body: str) -> str:
+    """What the columns mean, and what is needed where memory is short."""
+    limits = f"Bound by: the limit on most of each phase ({', '.join(data['bound'])})."
+    lines = [f"{limits} Energy: {found.baseline.energy_by}."]
+    fits = data["baseline"]["fits"]
+    if not fits or f"B{TOO_MUCH}" in body:
+        capacity = si(found.baseline.device.datasheet.dram.capacity_bytes.value, "B")
+        lines.append(
+            f"{TOO_MUCH} more than the {capacity} of a device: times are those of one that holds it."
+        )
+    if not fits:
+        lines.append(_what_fits(data["outcomes"]))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _what_fits(outcomes: Sequence[dict[str, Any]]) -> str:
+    """A sentence: with which of the techniques tried alone the model fits into memory, the fastest first."""
+    names = [o["names"][0] for o in outcomes if o["fits"] and len(o["names"]) == 1]
+    if not names:
+        return "No technique that was tried alone makes it fit."
+    more = f" and {len(names) - FITTING} more" if len(names) > FITTING else ""
+    return f"It fits with {', '.join(names[:FITTING])}{more}."
 
 
 def _tells(record: dict[str, Any], baseline: dict[str, Any]) -> bool:

@@ -154,6 +154,7 @@ def target(device: Device) -> Target:
         "host_memory" in sheet.links,
         sheet.dram.capacity_bytes.value,
         *(s.value if s else None for s in (device.measured.launch_s, device.measured.graph_launch_s)),
+        is_host=device.kind == "cpu",
     )
 
 

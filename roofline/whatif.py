@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from workloads.techniques.base import Technique
 
 PAIRED = 7  # of the best single techniques up to each label of quality, all pairs are tried
-TOLD = 0.01  # changes of a rate that a reason tells
+TOLD = 0.01  # changes of a rate that a reason tells, and gains of a pair over one of it that are shown
 SAME = 1e-6  # relative change that is rounding
 # What a technique can save, by the limit that it relieves.
 QUANTITIES = {
     "matrix_flops": "FLOP on matrix units",
     "weight_bytes": "bytes of weights",
-    "kv_bytes": "bytes of the KV cache",
+    "kv_bytes": "bytes of the cache",
     "activation_bytes": "bytes of activations",
     "comm_bytes": "bytes over links between devices",
     "host_bytes": "bytes over the link to the host",
@@ -179,17 +179,20 @@ def whatif(
             pair = _outcome(baseline, one.techniques + other.techniques, device)
         except InputError:  # they exclude each other, which their own lines do not need to say
             continue
-        if pair.speedup > max(one.speedup, other.speedup) * (1 + SAME):  # otherwise one of them does it all
+        if pair.speedup > max(one.speedup, other.speedup) * (1 + TOLD):  # otherwise one of them does it all
             pairs.append(pair)
     ranked = sorted([*singles, *pairs], key=lambda outcome: -outcome.speedup)
-    counted = sorted(_counted_already(baseline, offered, device), key=lambda outcome: -outcome.speedup)
-    for outcome in counted:  # what is had already is refused no more
-        refused.pop(outcome.techniques[0].name, None)
+    counted = sorted(_counted_already(baseline, offered, device, refused), key=lambda o: -o.speedup)
     return WhatIf(baseline, ranked, refused, counted)
 
 
-def _counted_already(baseline: Prediction, offered: Sequence[Technique], device: Device) -> Iterator[Outcome]:
-    """The baseline as the outcome of each technique that its convention counts, where that is something."""
+def _counted_already(
+    baseline: Prediction, offered: Sequence[Technique], device: Device, refused: dict[str, str]
+) -> Iterator[Outcome]:
+    """The baseline as the outcome of each technique that its convention counts, where that is something.
+
+    Of those that were `refused` because they are counted, the reason goes or says why they are not here.
+    """
     from workloads.techniques.counted import lacking
 
     scenario = baseline.scenario
@@ -201,10 +204,16 @@ def _counted_already(baseline: Prediction, offered: Sequence[Technique], device:
         try:
             asked = replace(scenario, setting=replace(setting, convention=convention))
             outcome = Outcome((technique,), predict(asked, device, limits=baseline.ceilings), baseline)
-        except InputError:  # the device's file does not say how it would be without
-            continue
-        if not outcome.changes_nothing:
-            yield outcome
+        except InputError as error:  # the device's file does not say how it would be without
+            reason = str(error)
+        else:
+            if not outcome.changes_nothing:
+                refused.pop(technique.name, None)
+                yield outcome
+                continue
+            reason = "counted already, and leaving it out changes nothing here."
+        if technique.name in refused:
+            refused[technique.name] = reason
 
 
 def _promising(singles: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:

@@ -40,7 +40,7 @@ def test_quality_and_top_limit_what_is_shown_and_not_what_is_known() -> None:
 def test_pairs_are_tried_within_each_quality() -> None:
     outcomes = json.loads(run(*ASKED, "--format", "json"))["outcomes"]
     paired = {outcome["quality"] for outcome in outcomes if len(outcome["names"]) == 2}
-    assert paired == {"exact", "lossy", "retrained"}
+    assert paired == {"lossy", "retrained"}  # of exact methods none gains a per cent beside another here
     gains = [outcome["speedup"] for outcome in outcomes]
     assert gains == sorted(gains, reverse=True)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hwspecs import Device
+from hwspecs import Device, load_device
 from reports.gains import as_text, records
 from roofline.gains import gains
 from roofline.predict import predict
@@ -20,6 +20,7 @@ from roofline.scenario import Scenario
 from roofline.validate import scenario_of
 from tests.roofline.test_validate import device, write
 from workloads.convention import convention
+from workloads.techniques.counted import lacking
 from workloads.techniques.registry import parse
 
 __all__ = ["device"]  # a fixture
@@ -108,12 +109,24 @@ def test_remarks_stand_below_the_table(run: Run, device: Device) -> None:
 
 
 def test_what_cannot_be_predicted_says_why(run: Run, device: Device) -> None:
-    table = gains(with_table(run, row("decode", "cuda-graphs", 2.0, 1.0)), device, "datasheet")
+    table = gains(with_table(run, row("decode", "expert-pruning", 2.0, 1.0)), device, "datasheet")
     assert table["predicted_gain"].isna().all()
     (shown,) = records(table)
     assert shown.predicted_gain is None
-    assert "counts it already; --without cuda-graphs" in shown.note
-    assert "not predicted: cuda-graphs is not applicable" in as_text(table)
+    assert "the model has no experts" in shown.note
+    assert "not predicted: expert-pruning is not applicable" in as_text(table)
+
+
+def test_what_a_prediction_counts_already_gains_over_the_step_without_it(run: Run) -> None:
+    """No launch was measured on the shipped H100: it waits for a host as engines were measured to."""
+    h100 = load_device("h100_sxm")
+    found = gains(with_table(run, row("decode", "cuda-graphs", 2.0, 1.0)), h100, "datasheet").iloc[0]
+    plain = asked(run, "decode")
+    without = replace(plain.setting, convention=lacking(plain.setting.convention, ["cuda-graphs"]))
+    assert found["predicted_s"] == predict(plain, h100).time_s()
+    assert found["predicted_base_s"] == predict(replace(plain, setting=without), h100).time_s()
+    assert found["predicted_gain"] > 1
+    assert not found["note"]
 
 
 def test_a_run_without_techniques_has_no_table(run: Run, device: Device) -> None:

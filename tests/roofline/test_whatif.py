@@ -104,6 +104,33 @@ def test_memory_that_a_device_has_not_is_marked() -> None:
     assert "*" not in four_bits
     assert "* more than the 80.0 GB of a device" in text
     assert [o["fits"] for o in as_json(result)["outcomes"] if o["names"] == ["eagle"]] == [False]
+    assert "It fits with weight-only-quantisation.\n" in text
+    eagle = as_text(whatif(asked, load_device("h100_sxm"), techniques=[parse("eagle")]))
+    assert "No technique that was tried alone makes it fit.\n" in eagle
+    assert "* more than" not in as_text(found("Mamba-2-2.7B"))
+
+
+def test_pairs_gain_more_than_either_alone() -> None:
+    """By a per cent at least: otherwise one of them is all that a reader needs."""
+    result = found("Llama-3.1-8B")
+    alone = {o.techniques[0].name: o.speedup for o in result.outcomes if len(o.techniques) == 1}
+    pairs = [o for o in result.outcomes if len(o.techniques) == 2]
+    assert len(pairs) > 5
+    for pair in pairs:
+        assert pair.speedup > 1.01 * max(alone[t.name] for t in pair.techniques)
+
+
+def test_a_cpu_is_its_own_host_and_launches_no_kernels() -> None:
+    refused = found("Llama-3.1-8B", "xeon_8480").refused
+    for name in ("weight-offloading", "kv-offloading", "flexgen"):
+        assert "is the host: what it computes with is in its memory as it is" in refused[name]
+    assert "is no GPU" in refused["cuda-graphs"]
+
+
+def test_what_is_counted_and_worth_nothing_is_said() -> None:
+    """16 sequences of 8 KV heads keep all processors busy."""
+    said = found("Llama-3.1-8B").refused["flash-decoding"]
+    assert said == "counted already, and leaving it out changes nothing here."
 
 
 def test_every_line_says_what_bound_before_and_what_binds_now() -> None:

@@ -31,6 +31,13 @@ class Target:
     memory_bytes: float
     launch_s: float | None = None  # measured, from one operator to the next
     graph_launch_s: float | None = None  # the same in a replayed graph
+    is_host: bool = False  # a CPU: what it computes with is in the host's memory as it is
+
+    def no_host(self) -> str | None:
+        """Why nothing can be kept in the memory of a host; None where it can."""
+        if self.is_host:
+            return f"{self.name} is the host: what it computes with is in its memory as it is"
+        return None if self.host_byte_per_s else f"{self.name} has no link to a host in its file"
 
 
 class Technique(ABC):

@@ -45,7 +45,7 @@ class ExpertOffload(Technique):
             return "the model has no experts"
         if self.compute == "host" and not target.host_memory:
             return f"{target.name} has no host memory in its file; add `links.host_memory`"
-        return None if target.host_byte_per_s else f"{target.name} has no link to a host in its file"
+        return target.no_host()
 
     def apply(self, schedule: Schedule) -> Schedule:
         """What a step touches of the offloaded experts passes the link, but for what is cached.

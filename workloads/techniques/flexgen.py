@@ -64,7 +64,7 @@ class FlexGen(Technique):
             return f"a batch of {schedule.batch} cannot be computed in {self.batches} equal parts"
         if not caches(schedule):
             return "the model keeps no keys and values"
-        return None if target.host_byte_per_s else f"{target.name} has no link to a host in its file"
+        return target.no_host()
 
     def _away(self, what: str) -> tuple[float, float]:
         """Shares that are not on the device, and of those that are on disk: both of the whole."""

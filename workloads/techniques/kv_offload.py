@@ -36,7 +36,7 @@ class KvOffload(Technique):
             return "the model keeps no keys and values"
         if self.disk and not target.disk:
             return f"{target.name} has no disk in its file; add `links.disk`"
-        return None if target.host_byte_per_s else f"{target.name} has no link to a host in its file"
+        return target.no_host()
 
     def apply(self, schedule: Schedule) -> Schedule:
         """What a prefill or a step makes goes out; what earlier steps made comes in for a decode step."""

@@ -39,7 +39,7 @@ class WeightOffload(Technique):
         """There must be a link to the host, and disks where they are asked for."""
         if self.disk and not target.disk:
             return f"{target.name} has no disk in its file; add `links.disk`"
-        return None if target.host_byte_per_s else f"{target.name} has no link to a host in its file"
+        return target.no_host()
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Prefetched: transfers and computation of an operator overlap.
