@@ -145,15 +145,17 @@ def target(device: Device) -> Target:
     sheet = device.datasheet
     peaks = {**sheet.tensor_flop_per_s, **sheet.vector_flop_per_s, **device.measured.vector_flop_per_s}
     host = next((sheet.links[name] for name in HOST_LINKS if name in sheet.links), None)
+    launch, replayed = device.measured.launch_s, device.measured.graph_launch_s
     return Target(
-        device.name,
-        frozenset(map(str, peaks)),
-        sheet.structured_sparsity.value if sheet.structured_sparsity else None,
-        host.byte_per_s.value if host else None,
-        "disk" in sheet.links,
-        "host_memory" in sheet.links,
-        sheet.dram.capacity_bytes.value,
-        *(s.value if s else None for s in (device.measured.launch_s, device.measured.graph_launch_s)),
+        name=device.name,
+        dtypes=frozenset(map(str, peaks)),
+        structured_sparsity=sheet.structured_sparsity.value if sheet.structured_sparsity else None,
+        host_byte_per_s=host.byte_per_s.value if host else None,
+        disk="disk" in sheet.links,
+        host_memory="host_memory" in sheet.links,
+        memory_bytes=sheet.dram.capacity_bytes.value,
+        launch_s=launch.value if launch else None,
+        graph_launch_s=replayed.value if replayed else None,
         is_host=device.kind == "cpu",
     )
 

@@ -25,7 +25,7 @@ from workloads.config import Config
 from workloads.dtypes import Precision
 from workloads.families import build
 from workloads.model import Model
-from workloads.phases import Setting
+from workloads.phases import Setting, parameters
 from workloads.techniques.registry import parse
 
 close = partial(pytest.approx, rel=1e-9, abs=0)  # times are far below the default absolute tolerance
@@ -117,18 +117,16 @@ def seconds(row: dict[str, str]) -> float:
 
 
 def test_time_to_first_token_of_tensorrt_llm(published: Published) -> None:
-    """10 of 20 rows: GPT-J and Falcon are not in the catalogue."""
+    """All 20 rows: GPT-J, Llama 2 and Falcon-180B."""
     found = []
     for row in usable(published("B_trtllm_ttft"), LATENCY):
-        if not row["model"].startswith("Llama"):
-            continue
         setting = Setting(precision_of(row), tensor_parallel=devices_in(row)[0])
         scenario = Scenario(
             load_model(row["model"]).model, "prefill", int(row["batch"]), int(row["isl"]), setting=setting
         )
         found.append((row, predict(scenario, device_of(row)).time_s()))
     assert too_high(found) == []
-    assert len(found) == 10
+    assert len(found) == 20
     assert max(floor / seconds(row) for row, floor in found) > 0.5  # and it is no idle floor
 
 
@@ -171,11 +169,11 @@ def decode_floor(row: dict[str, str], wide: str) -> float:
 
 
 def test_tokens_per_second_of_gpt_fast(published: Published) -> None:
-    """26 of 33 rows, bf16 and int8 and int4 weights on 1 to 8 devices; Mixtral is not in the catalogue."""
-    rows = [r for r in usable(published("D_gptfast"), THROUGHPUT) if not r["model"].startswith("Mixtral")]
+    """All 33 rows, bf16 and int8 and int4 weights on 1 to 8 devices."""
+    rows = list(usable(published("D_gptfast"), THROUGHPUT))
     found = [(row, decode_floor(row, "bf16")) for row in rows]
     assert too_high(found) == []
-    assert len(found) == 26
+    assert len(found) == 33
     assert max(floor / seconds(row) for row, floor in found) > 0.65
 
 
@@ -266,6 +264,45 @@ def test_decode_steps_of_a_book(published: Published) -> None:
         assert time == close(float(row["value"]) * 1e-3, rel=0.01)
         assert step.time_s() >= time or "KV/5" in row["model"]
     assert len(rows) == 12
+
+
+def test_caches_that_fit_beside_the_weights(published: Published) -> None:
+    """Llama-3.1-70B on 16 TPU v5e in bf16: 43 caches of 8,192 tokens beside 140 GB.
+
+    The book's rows for int8 and int4 count other room than 128 - 70 and 64 - 35 GB, and are left out.
+    """
+    (row,) = (r for r in published("O_roofline_exact") if r["id"] == "O02190")
+    model = load_model("Llama-3.1-70B").model
+    memory = predict(Scenario(model, "decode", context=8192), load_device("tpu_v5e")).memory()
+    assert memory["weights_bytes"] == close(140e9, rel=0.01)
+    room = 16 * load_device("tpu_v5e").datasheet.dram.capacity_bytes.value
+    assert (room - 140e9) // memory["kv_cache_bytes"] == float(row["value"])
+
+
+def test_step_of_a_model_that_is_read_once(published: Published) -> None:
+    """200 billion dense parameters over 32 TPU v4: 400 GB at 32 x 1.2 TB/s are 10 ms."""
+    (row,) = (r for r in published("O_roofline_exact") if r["id"] == "O02193")
+    device = load_device("tpu_v4")
+    shape = {"model_type": "llama", "hidden_size": 16384, "intermediate_size": 53248, "vocab_size": 32000}
+    more = {"num_hidden_layers": 60, "num_attention_heads": 128, "num_key_value_heads": 32}
+    model = build(Config({**shape, **more, "max_position_embeddings": 100}, "200B"), "200B")
+    assert parameters(model) == close(200e9, rel=0.02)
+    step = predict(Scenario(model, "decode", context=1, setting=Setting(tensor_parallel=32)), device)
+    read = 2 * 200e9 / (32 * step.ceilings.dram_byte_per_s)
+    assert step.total("weight_bytes") / step.ceilings.dram_byte_per_s == close(read, rel=0.02)
+    assert round(read * 1e3) == float(row["value"])
+
+
+def test_a_token_of_palm(published: Published) -> None:
+    """540 billion parameters in int8 over 64 TPU v4; its layers have the shapes of a Llama's."""
+    (row,) = (r for r in published("N_misc") if r["id"] == "N02175")
+    shape = {"model_type": "llama", "hidden_size": 18432, "intermediate_size": 73728, "vocab_size": 256_000}
+    more = {"num_hidden_layers": 118, "num_attention_heads": 48, "head_dim": 256, "num_key_value_heads": 1}
+    fields = {**shape, **more, "max_position_embeddings": 4096, "tie_word_embeddings": True}
+    model = build(Config(fields, "PaLM"), "PaLM-540B")
+    assert parameters(model) == close(540.35e9, rel=1e-3)  # PaLM, arXiv:2204.02311, table 1
+    weights = parameters(model) / (64 * ceilings(load_device("tpu_v4")).dram_byte_per_s)
+    assert 0.2 < weights / (float(row["value"]) * 1e-3) <= 1
 
 
 def test_ridge_points_of_a_book(published: Published) -> None:
