@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from reports import terminal
-from reports.units import si, text
+from reports.units import in_bytes, si, text
 
 if TYPE_CHECKING:
     from hwspecs import Device, Node
@@ -70,7 +70,7 @@ def listing(devices: Sequence[Device], format: str) -> str:
         "kind": ("kind", text),
         "peak": ("dense peak", text),
         "dram_byte_per_s": ("memory bandwidth", lambda v: si(v, "B/s")),
-        "dram_bytes": ("memory", lambda v: si(v, "B")),
+        "dram_bytes": ("memory", in_bytes),
         "aliases": ("also known as", lambda v: ", ".join(v[:4])),
     }
     single = terminal.table([{**r, "peak": peak(r)} for r in records if r["kind"] != "node"], columns)
@@ -82,7 +82,7 @@ def listing(devices: Sequence[Device], format: str) -> str:
         "link_byte_per_s": ("link, one direction", lambda v: si(v, "B/s")),
         "bisection_byte_per_s": ("bisection", lambda v: si(v, "B/s")),
         "network_byte_per_s": ("to other nodes", lambda v: si(v, "B/s")),
-        "dram_bytes": ("memory", lambda v: si(v, "B")),
+        "dram_bytes": ("memory", in_bytes),
         "aliases": ("also known as", lambda v: ", ".join(v[:3])),
     }
     nodes = [{**r, "holds": f"{r['devices']} x {r['device']}"} for r in records if r["kind"] == "node"]

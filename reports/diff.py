@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from reports import terminal
-from reports.units import percent, si, text
+from reports.units import percent, seconds, si, text
 from reports.validation import plain_records
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "layer": ("layer", lambda v: "–" if v is None or v < 0 else str(v)),
     "count_a": ("count", text),
     "count_b": ("then", text),
-    "time_a_s": ("time", lambda v: si(v, "s")),
-    "time_b_s": ("then", lambda v: si(v, "s")),
+    "time_a_s": ("time", seconds),
+    "time_b_s": ("then", seconds),
     "change_s": ("change", lambda v: ("+" if v > 0 else "") + si(v, "s")),
     "ratio": ("", lambda v: "–" if v is None else ("+" if v > 0 else "") + percent(v)),
     "why": ("what else changed", text),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from reports import terminal
 from reports.records import Gain
-from reports.units import percent, si, text
+from reports.units import percent, seconds, text
 from reports.validation import plain_records
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "phase": ("phase", text),
     "kv_len": ("tokens", text),
     "technique": ("technique", text),
-    "base_s": ("measured without", lambda v: si(v, "s")),
-    "treated_s": ("with", lambda v: si(v, "s")),
+    "base_s": ("measured without", seconds),
+    "treated_s": ("with", seconds),
     "gain": ("measured gain", _times),
     "predicted_gain": ("predicted gain", _times),
     "error": ("error", percent),

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from reports import terminal
-from reports.units import percent, si, text
+from reports.units import percent, seconds, si, text
 
 if TYPE_CHECKING:
     from roofline.serve.outcome import Serving
@@ -19,11 +19,11 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "rate_per_s": ("requests/s", lambda v: f"{v:.4g}"),
     "served_per_s": ("served/s", lambda v: f"{v:.4g}"),
     "tokens_per_s": ("tokens/s", lambda v: f"{v:.4g}"),
-    "ttft_p50_s": ("TTFT p50", lambda v: si(v, "s")),
-    "ttft_p99_s": ("p99", lambda v: si(v, "s")),
-    "tpot_p50_s": ("TPOT p50", lambda v: si(v, "s")),
-    "tpot_p99_s": ("p99", lambda v: si(v, "s")),
-    "itl_p99_s": ("ITL p99", lambda v: si(v, "s")),
+    "ttft_p50_s": ("TTFT p50", seconds),
+    "ttft_p99_s": ("p99", seconds),
+    "tpot_p50_s": ("TPOT p50", seconds),
+    "tpot_p99_s": ("p99", seconds),
+    "itl_p99_s": ("ITL p99", seconds),
     "within_limits": ("in time", percent),
     "goodput_per_s": ("goodput/s", lambda v: f"{v:.4g}"),
     "mean_batch": ("batch", lambda v: f"{v:.1f}"),

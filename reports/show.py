@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reports import terminal
-from reports.units import percent, si, text
+from reports.units import in_bytes, percent, seconds, si, text
 
 COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "name": ("name", lambda v: _short(text(v))),
@@ -15,13 +15,13 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "phase": ("phase", text),
     "layer": ("layer", text),
     "count": ("count", text),
-    "time_s": ("time", lambda v: si(v, "s")),
+    "time_s": ("time", seconds),
     "share": ("share", percent),
     "flops": ("FLOP", lambda v: si(v, "FLOP")),
-    "bytes": ("bytes", lambda v: si(v, "B")),
+    "bytes": ("bytes", in_bytes),
     "attained": ("attained", percent),
     "bound": ("bound", text),
-    "saving_s": ("saving", lambda v: si(v, "s")),
+    "saving_s": ("saving", seconds),
     "waves": ("waves", lambda v: "–" if v is None else f"{v:.2f}"),
 }
 _SECONDS: terminal.Format = lambda v: si(v, "s", 4)  # noqa: E731 - one of a table of formats

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from reports import terminal
-from reports.units import percent, si, text
+from reports.units import in_bytes, percent, seconds, si, text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,11 +21,11 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "techniques": ("techniques", lambda v: v or "–"),
     "batch": ("batch", text),
     "prompt": ("prompt", text),
-    "ttft_s": ("TTFT", lambda v: si(v, "s")),
-    "tpot_s": ("TPOT", lambda v: si(v, "s")),
+    "ttft_s": ("TTFT", seconds),
+    "tpot_s": ("TPOT", seconds),
     "tokens_per_s": ("tokens/s", lambda v: "–" if v is None else f"{v:.4g}"),
     "mbu": ("MBU", percent),
-    "memory_bytes": ("memory", lambda v: si(v, "B")),
+    "memory_bytes": ("memory", in_bytes),
     "energy_j": ("energy", lambda v: si(v, "J")),
 }
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from reports.units import percent, si, text
+from reports.units import in_bytes, percent, seconds, si, text
 from workloads.traced_model import TRACED
 
 Format = Callable[[Any], str]
@@ -14,12 +14,12 @@ PREDICTION: dict[str, tuple[str, Format]] = {
     "name": ("operator", text),
     "count": ("count", text),
     "flops": ("FLOP", lambda v: si(v, "FLOP")),
-    "bytes": ("bytes", lambda v: si(v, "B")),
+    "bytes": ("bytes", in_bytes),
     "intensity": ("FLOP/B", lambda v: text(None) if v is None else f"{v:.3g}"),
-    "compute_s": ("compute", lambda v: si(v, "s")),
-    "memory_s": ("memory", lambda v: si(v, "s")),
-    "time_s": ("time", lambda v: si(v, "s")),
-    "total_s": ("x count", lambda v: si(v, "s")),
+    "compute_s": ("compute", seconds),
+    "memory_s": ("memory", seconds),
+    "time_s": ("time", seconds),
+    "total_s": ("x count", seconds),
     "share": ("share", percent),
     "bound": ("bound", text),
 }
@@ -121,12 +121,12 @@ SWEEP: dict[str, tuple[str, Format]] = {
     "batch": ("batch", text),
     "prompt": ("prompt", text),
     "context": ("context", text),
-    "ttft_s": ("TTFT", lambda v: si(v, "s")),
-    "tpot_s": ("TPOT", lambda v: si(v, "s")),
+    "ttft_s": ("TTFT", seconds),
+    "tpot_s": ("TPOT", seconds),
     "tokens_per_s": ("tokens/s", lambda v: f"{v:.4g}"),
     "mfu": ("MFU", percent),
     "mbu": ("MBU", percent),
-    "memory_bytes": ("memory", lambda v: si(v, "B")),
+    "memory_bytes": ("memory", in_bytes),
     "fits": ("fits", lambda v: "yes" if v else "NO"),
 }
 
@@ -141,9 +141,9 @@ def listed(rows: Sequence[dict[str, Any]]) -> str:
     """Operators of a table with their prediction: the sizes that any of them has, then the result."""
     result: dict[str, tuple[str, Format]] = {
         "flops": ("FLOP", lambda v: si(v, "FLOP")),
-        "bytes_moved": ("bytes", lambda v: si(v, "B")),
-        "compute_s": ("compute", lambda v: si(v, "s")),
-        "memory_s": ("memory", lambda v: si(v, "s")),
+        "bytes_moved": ("bytes", in_bytes),
+        "compute_s": ("compute", seconds),
+        "memory_s": ("memory", seconds),
         "predicted_us": ("time", lambda v: si(v * 1e-6, "s")),
         "bound": ("bound", text),
     }
@@ -161,9 +161,9 @@ LEDGER: dict[str, tuple[str, Format]] = {
     "role": ("role", text),
     "elements": ("elements", si),
     "bytes_per_element": ("B each", lambda v: text(None) if v is None else f"{v:.4g}"),
-    "bytes": ("bytes", lambda v: si(v, "B")),
+    "bytes": ("bytes", in_bytes),
     "count": ("count", lambda v: f"{v:g}"),
-    "total_bytes": ("x count", lambda v: si(v, "B")),
+    "total_bytes": ("x count", in_bytes),
     "assumption": ("because", text),
 }
 

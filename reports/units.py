@@ -36,6 +36,16 @@ def si(value: float | None, unit: str = "", digits: int = 3) -> str:
     return f"{scaled:.{max(0, digits - whole)}f} {prefix}{unit}".rstrip()
 
 
+def seconds(value: float | None) -> str:
+    """A time, for columns."""
+    return si(value, "s")
+
+
+def in_bytes(value: float | None) -> str:
+    """A size, for columns."""
+    return si(value, "B")
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """A fraction as a percentage."""
     return "–" if value is None or not math.isfinite(value) else f"{100 * float(value):.{digits}f} %"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from reports import terminal
-from reports.units import percent, si, text
+from reports.units import percent, seconds, text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,9 +37,9 @@ OPERATORS: dict[str, tuple[str, terminal.Format]] = {
     "kv_len": ("tokens", text),
     "name": ("operator", text),
     "count": ("count", text),
-    "predicted_s": ("predicted", lambda v: si(v, "s")),
-    "measured_s": ("measured", lambda v: si(v, "s")),
-    "alone_s": ("alone", lambda v: si(v, "s")),
+    "predicted_s": ("predicted", seconds),
+    "measured_s": ("measured", seconds),
+    "alone_s": ("alone", seconds),
     "error": ("error", percent),
     "attained": ("attained", percent),
     "bound": ("bound", text),
@@ -49,28 +49,28 @@ SUMS: dict[str, tuple[str, terminal.Format]] = {
     "phase": ("phase", text),
     "batch": ("batch", text),
     "kv_len": ("tokens", text),
-    "predicted_s": ("predicted", lambda v: si(v, "s")),
-    "measured_s": ("measured", lambda v: si(v, "s")),
+    "predicted_s": ("predicted", seconds),
+    "measured_s": ("measured", seconds),
     "error": ("error", percent),
     "drift": ("drift", _drift),
     "error_after_drift": ("error after drift", percent),
 }
 STEPS = {
     **SUMS,
-    "unattributed_s": ("in no operator", lambda v: si(v, "s")),
-    "waited_s": ("waited besides", lambda v: si(v, "s")),
+    "unattributed_s": ("in no operator", seconds),
+    "waited_s": ("waited besides", seconds),
 }
 DRIFT: dict[str, tuple[str, terminal.Format]] = {
     "phase": ("phase", text),
     "batch": ("batch", text),
     "kv_len": ("tokens", text),
-    "filed_s": ("reference in the file", lambda v: si(v, "s")),
-    "beside_s": ("beside the point", lambda v: si(v, "s")),
+    "filed_s": ("reference in the file", seconds),
+    "beside_s": ("beside the point", seconds),
     "drift": ("drift", _drift),
     "drift_q25": ("first quartile", _drift),
     "drift_q75": ("third", _drift),
-    "filed_layers_s": ("its layers in the file", lambda v: si(v, "s")),
-    "beside_layers_s": ("beside", lambda v: si(v, "s")),
+    "filed_layers_s": ("its layers in the file", seconds),
+    "beside_layers_s": ("beside", seconds),
     "layers_drift": ("drift in layers", _drift),
 }
 UNMATCHED: dict[str, tuple[str, terminal.Format]] = {
@@ -78,7 +78,7 @@ UNMATCHED: dict[str, tuple[str, terminal.Format]] = {
     "name": ("operator", text),
     "side": ("which", text),
     "count": ("count", lambda v: f"{v:.0f}"),
-    "seconds": ("time", lambda v: si(v, "s")),
+    "seconds": ("time", seconds),
 }
 
 

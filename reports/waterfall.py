@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from reports import terminal
-from reports.units import percent, si, text
+from reports.units import percent, seconds, si, text
 
 if TYPE_CHECKING:
     from roofline.explain import Explained
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 WIDTH = 30  # characters of the whole time
 TERMS: dict[str, tuple[str, terminal.Format]] = {
     "name": ("term", text),
-    "seconds": ("time", lambda v: si(v, "s")),
+    "seconds": ("time", seconds),
     "share": ("share", percent),
     "bar": ("", text),
     "why": ("why", text),

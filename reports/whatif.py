@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reports import terminal
-from reports.units import si, text
+from reports.units import in_bytes, seconds, si, text
 from workloads.techniques.base import QUALITIES
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def _without(outcome: Outcome) -> dict[str, Any]:
 COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "named": ("technique", text),
     "speedup": ("speedup", lambda v: f"{v:.2f}x"),
-    "ttft_s": ("TTFT", lambda v: si(v, "s")),
-    "tpot_s": ("TPOT", lambda v: si(v, "s")),
+    "ttft_s": ("TTFT", seconds),
+    "tpot_s": ("TPOT", seconds),
     "tokens_per_s": ("tokens/s", lambda v: f"{v:,.0f}" if v >= 10_000 else f"{v:.4g}"),
     "held": ("memory", text),
     "energy_j": ("energy", lambda v: si(v, "J")),
@@ -203,7 +203,7 @@ def answers_text(found: Found, scenario: Scenario, goal: Goal, target: str) -> s
         **({"usd_per_hour": ("USD per hour", _price)} if priced else {}),
         "named": ("techniques", text),
         **{key: COLUMNS[key] for key in ANSWERED if key in COLUMNS},
-        "memory_bytes": ("memory", lambda v: si(v, "B")),
+        "memory_bytes": ("memory", in_bytes),
         **({} if met else {"short": ("misses", text), "binds": ("bound by", text)}),
     }
     rows = [_answer_row(row) for row in rows]
