@@ -29,6 +29,7 @@ def as_json(found: WhatIf) -> dict[str, Any]:
         "schema": 1,
         **{key: baseline[key] for key in ASKED},
         "energy_by": found.baseline.energy_by,
+        **({"engine": served.record()} if (served := found.baseline.served) else {}),
         "baseline": baseline["totals"],
         "bound": {phase: found.baseline.bound(phase) for phase in found.baseline.phases},
         "outcomes": [outcome.record() for outcome in found.outcomes],
@@ -104,6 +105,8 @@ def _legend(found: WhatIf, data: dict[str, Any], body: str) -> str:
     """What the columns mean, and what is needed where memory is short."""
     limits = f"Bound by: the limit on most of each phase ({', '.join(data['bound'])})."
     lines = [f"{limits} Energy: {found.baseline.energy_by}."]
+    if "engine" in data:
+        lines.append(f"In every line: engine {data['engine']['told']}.")
     fits = data["baseline"]["fits"]
     if not fits or f"B{TOO_MUCH}" in body:
         capacity = si(found.baseline.device.datasheet.dram.capacity_bytes.value, "B")

@@ -105,11 +105,17 @@ def predict(
     return _predict(as_engines_run(one), _device(hw), fidelity, whose, engine=around)
 
 
-def whatif(model: Asking, hw: Hardware, fidelity: str = "datasheet", **asked: Any) -> WhatIf:
-    """Every technique that applies, and the best in pairs; its `table()` has the fastest first."""
+def whatif(
+    model: Asking, hw: Hardware, fidelity: str = "datasheet", *, engine: str = "none", **asked: Any
+) -> WhatIf:
+    """Every technique that applies, and the best in pairs; its `table()` has the fastest first.
+
+    `engine` ("vllm", .., "eager") is around every prediction.
+    """
+    from roofline.engines import find_engine
     from roofline.whatif import whatif as compare
 
-    return compare(scenario(model, **asked), _device(hw), fidelity)
+    return compare(scenario(model, **asked), _device(hw), fidelity, engine=find_engine(engine))
 
 
 def sweep(models: str | list[str], hw: str | list[str], **lists: Any) -> pd.DataFrame:

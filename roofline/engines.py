@@ -167,6 +167,16 @@ def as_engines_run(scenario: Scenario) -> Scenario:
     return replace(scenario, techniques=(*scenario.techniques, fused))
 
 
+def run_by(scenario: Scenario, engine: Engine) -> Scenario:
+    """The same as an engine runs it: one without CUDA graphs lacks a technique that others have already."""
+    from workloads.techniques.counted import lacking
+
+    setting = scenario.setting
+    if not (engine.graphs or setting.convention.launches):
+        setting = replace(setting, convention=lacking(setting.convention, ["cuda-graphs"]))
+    return as_engines_run(replace(scenario, setting=setting))
+
+
 def with_engine(prediction: Prediction, engine: Engine) -> Prediction:
     """The prediction with the engine's rows after each phase's operators.
 

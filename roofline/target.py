@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import Fidelity
+from roofline.engines import kernels_of, run_by
 from roofline.predict import Prediction, predict
 from roofline.times import maximum
 from specfiles.errors import InputError, choose
@@ -17,6 +18,7 @@ from workloads.techniques.base import QUALITIES
 if TYPE_CHECKING:
     from hwspecs import Device
     from roofline.bounds import Bounds
+    from roofline.engines import Engine
     from roofline.scenario import Scenario
     from workloads.techniques.base import Technique
 
@@ -123,13 +125,14 @@ def answers(
     fidelity: Fidelity | str = Fidelity.DATASHEET,
     quality: str = "lossy",
     prices: Mapping[str, float] | None = None,
+    engine: Engine | None = None,
 ) -> Found:
     """For each device the fewest of them that meet the target, with the mildest techniques, cheapest first.
 
     `prices` are USD per hour by device name; they come before those of device files. What has a price comes
     before what has none, and among those what takes the least power is first. Without a technique before
     with one, exact before lossy before retrained, one before two. Methods whose gain is a property of the
-    requests are left to the scenario: nobody can choose them.
+    requests are left to the scenario: nobody can choose them. An `engine` adds its time to every prediction.
 
     What the floors of all devices rule out is not predicted one by one (`roofline.bounds`).
     """
@@ -139,9 +142,11 @@ def answers(
     options = _options(bounds, quality)
     missed = [bounds.missed(option) for option in options]
     found = []
+    if engine is not None:
+        scenario = run_by(scenario, engine)
     for index, device in enumerate(bounds.devices):
         promising = (option for option, by in zip(options, missed, strict=True) if by[index] <= 1)
-        tried = (_tried(scenario, device, fidelity, option, prices or {}) for option in promising)
+        tried = (_tried(scenario, device, fidelity, option, prices or {}, engine) for option in promising)
         answer = next((a for a in tried if a is not None and goal.missed(a.totals) <= 1), None)
         if answer is not None:
             found.append(answer)
@@ -151,17 +156,24 @@ def answers(
     best = [min(range(len(options)), key=lambda i: missed[i][d]) for d in range(len(bounds.devices))]
     order = sorted(range(len(best)), key=lambda d: missed[best[d]][d])
     tried = (
-        _tried(scenario, bounds.devices[d], fidelity, options[best[d]], prices or {}) for d in order[:NEAREST]
+        _tried(scenario, bounds.devices[d], fidelity, options[best[d]], prices or {}, engine)
+        for d in order[:NEAREST]
     )
     return Found([], sorted((a for a in tried if a), key=lambda a: goal.missed(a.totals)))
 
 
 def _tried(
-    scenario: Scenario, device: Device, fidelity: Fidelity | str, option: Option, prices: Mapping[str, float]
+    scenario: Scenario,
+    device: Device,
+    fidelity: Fidelity | str,
+    option: Option,
+    prices: Mapping[str, float],
+    engine: Engine | None,
 ) -> Answer | None:
     """A prediction of an option, or None where the device file lacks something that it needs."""
     try:
-        prediction = predict(option.of(scenario), device, fidelity)
+        backend = kernels_of(engine.name) if engine and Fidelity(fidelity).calibrates else ""
+        prediction = predict(option.of(scenario), device, fidelity, backend, engine=engine)
     except InputError:
         return None
     price = _price(device, prices)

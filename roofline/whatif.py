@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import Fidelity, ceilings
+from roofline.engines import kernels_of, run_by
 from roofline.predict import Prediction, predict
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hwspecs import Device
+    from roofline.engines import Engine
     from workloads.techniques.base import Technique
 
 PAIRED = 7  # of the best single techniques up to each label of quality, all pairs are tried
@@ -34,7 +36,7 @@ QUANTITIES = {
     "host_bytes": "bytes over the link to the host",
     "disk_bytes": "bytes of the host's disks",
     "host_memory_bytes": "bytes that the host computes with",
-    "launch_s": "waiting for launches",
+    "launch_s": "waiting for the host",
 }
 
 
@@ -145,11 +147,12 @@ def whatif(
     device: Device,
     fidelity: Fidelity | str = Fidelity.DATASHEET,
     techniques: Sequence[Technique] | None = None,
+    engine: Engine | None = None,
 ) -> WhatIf:
     """Try techniques (by default every one with its defaults) alone and the best of them in pairs.
 
-    Techniques that the scenario has already stay in the baseline and in every outcome. Raises InputError for
-    a traced module, of which no layer is known.
+    Techniques that the scenario has already stay in the baseline and in every outcome, and so does an
+    `engine` with what it adds. Raises InputError for a traced module, of which no layer is known.
     """
     from workloads.techniques.registry import known
 
@@ -158,11 +161,19 @@ def whatif(
             f"{scenario.model.name} is a traced module; techniques change the layers of described models."
         )
     offered = [each() for each in known().values()] if techniques is None else techniques
-    limits = replace(ceilings(device, fidelity), known={})
-    baseline = predict(scenario, device, limits=limits)
+    backend = ""
+    if engine is not None:
+        backend = kernels_of(engine.name) if Fidelity(fidelity).calibrates else ""
+        scenario = run_by(scenario, engine)
+    limits = replace(ceilings(device, fidelity, backend), known={})
+    baseline = predict(scenario, device, limits=limits, engine=engine)
     singles: list[Outcome] = []
     refused: dict[str, str] = {}
+    had = {technique.name: technique.told() for technique in scenario.techniques}
     for technique in offered:
+        if technique.name in had:
+            refused[technique.name] = f"{had[technique.name]} is in the baseline already."
+            continue
         try:
             single = _outcome(baseline, (technique,), device)
         except InputError as error:
@@ -203,7 +214,7 @@ def _counted_already(
         convention = lacking(setting.convention, [technique.name])
         try:
             asked = replace(scenario, setting=replace(setting, convention=convention))
-            outcome = Outcome((technique,), predict(asked, device, limits=baseline.ceilings), baseline)
+            outcome = Outcome((technique,), _again(baseline, asked, device), baseline)
         except InputError as error:  # the device's file does not say how it would be without
             reason = str(error)
         else:
@@ -234,7 +245,13 @@ def _promising(singles: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
 def _outcome(baseline: Prediction, techniques: tuple[Technique, ...], device: Device) -> Outcome:
     scenario = baseline.scenario
     asked = replace(scenario, techniques=(*scenario.techniques, *techniques))
-    return Outcome(techniques, baseline, predict(asked, device, limits=baseline.ceilings))
+    return Outcome(techniques, baseline, _again(baseline, asked, device))
+
+
+def _again(baseline: Prediction, asked: Scenario, device: Device) -> Prediction:
+    """Something else on the same ceilings, with the same engine around it."""
+    engine = baseline.served.engine if baseline.served else None
+    return predict(asked, device, limits=baseline.ceilings, engine=engine)
 
 
 def _seconds(prediction: Prediction, quantity: str, phase: str) -> float:

@@ -45,6 +45,12 @@ MEASUREMENTS = Present("no such file or folder; give a table or the folder of a 
 model_argument = click.argument("model", metavar="MODEL")
 hardware = click.option("--hw", required=True, help="Device name, alias or YAML file.")
 output_file = click.option("-o", "--output-file", "out", type=FILE, help="Write here instead of stdout.")
+engine_option = click.option(
+    "--engine",
+    default="none",
+    show_default=True,
+    help="Adds what it takes beside kernels: vllm, sglang, trtllm, other, eager (no CUDA graphs).",
+)
 device_option = click.option("--device", default="auto", show_default=True, help="auto | cpu | cuda | cuda:N")
 threads_option = click.option(
     "--threads",

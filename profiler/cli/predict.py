@@ -11,6 +11,7 @@ import click
 from profiler.cli.options import (
     FIDELITY,
     emit,
+    engine_option,
     format_option,
     hardware,
     keep_inputs,
@@ -36,12 +37,7 @@ from specfiles.errors import InputError
 @scenario_options
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
 @click.option("--backend", help="Whose kernels: trtllm, vllm, sglang (calibrated, corrected).")
-@click.option(
-    "--engine",
-    default="none",
-    show_default=True,
-    help="Adds what it takes beside kernels: vllm, sglang, trtllm, other, eager (no CUDA graphs).",
-)
+@engine_option
 @click.option("--ledger", is_flag=True, help="Every byte instead: a line per tensor and why it counts.")
 @click.option("--explain", metavar="OPERATOR", help="The terms that make an operator's time (calibrated).")
 @format_option("table", "json", "csv", "html")

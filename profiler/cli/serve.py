@@ -12,6 +12,7 @@ from profiler.cli.options import (
     FIDELITY,
     FILE,
     emit,
+    engine_option,
     format_option,
     hardware,
     known_fidelity,
@@ -45,12 +46,7 @@ from profiler.cli.options import (
 @click.option(
     "--readers", type=int, default=0, show_default=True, help="Further copies that only read prompts."
 )
-@click.option(
-    "--engine",
-    default="none",
-    show_default=True,
-    help="Adds what it takes beside kernels: vllm, sglang, trtllm, other, eager (no CUDA graphs).",
-)
+@engine_option
 @click.option(
     "--step-overhead",
     type=click.FloatRange(0, 10),

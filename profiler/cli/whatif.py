@@ -13,6 +13,7 @@ from profiler.cli.options import (
     FIDELITY,
     FILE,
     emit,
+    engine_option,
     format_option,
     known_fidelity,
     model_argument,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @size_options
 @scenario_options
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
+@engine_option
 @format_option("table", "json")
 @output_file
 def command(
@@ -52,6 +54,7 @@ def command(
     top: int,
     prices: Path | None,
     fidelity: str,
+    engine: str,
     format: str,
     out: Path | None,
     **flags: Any,
@@ -60,6 +63,7 @@ def command(
     from hwspecs import load_device
     from reports import whatif as render
     from roofline.asked import Asked, scenarios
+    from roofline.engines import find_engine
     from roofline.whatif import whatif
     from specfiles.errors import InputError
     from workloads.techniques.base import QUALITIES
@@ -72,12 +76,12 @@ def command(
         raise InputError(
             f"{model} asks for {len(found)} points; whatif compares at one: give --batch, --prompt, --output."
         )
-    limits = known_fidelity(fidelity)
+    limits, around = known_fidelity(fidelity), find_engine(engine)
     if target is not None:
         from roofline.target import Goal, answers
 
         goal = Goal.parse(target)
-        met = answers(found[0], _devices(hw), goal, limits, quality or "lossy", _prices(prices))
+        met = answers(found[0], _devices(hw), goal, limits, quality or "lossy", _prices(prices), around)
         as_json, as_text = (
             render.answers_json(met, found[0], goal, target),
             render.answers_text(met, found[0], goal, target),
@@ -87,7 +91,7 @@ def command(
     elif hw is None:
         raise InputError("whatif needs a device: give --hw, or --target to look for one.")
     else:
-        result = whatif(found[0], load_device(hw), limits)
+        result = whatif(found[0], load_device(hw), limits, engine=around)
         as_json, as_text = render.as_json(result), render.as_text(result, quality or "retrained", top)
     emit(json.dumps(as_json, indent=1) if format == "json" else as_text, out)
 

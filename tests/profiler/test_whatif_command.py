@@ -56,3 +56,12 @@ def test_pairs_are_tried_within_each_quality() -> None:
 def test_wrong_words_get_a_sentence(words: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         run(*ASKED, *words)
+
+
+def test_an_engine_around_every_line() -> None:
+    words = ("--fidelity", "calibrated", "--engine", "eager", "--format", "json")
+    found = json.loads(run(*ASKED, *words))
+    assert found["engine"]["name"] == "eager"
+    assert "cuda-graphs" in {name for outcome in found["outcomes"] for name in outcome["names"]}
+    with pytest.raises(InputError, match="vllm"):
+        run(*ASKED, "--engine", "vlm")

@@ -9,8 +9,10 @@ import pytest
 
 from hwspecs import load_device
 from reports.whatif import as_json, as_text
-from roofline.predict import predict
+from roofline.engines import find_engine
+from roofline.predict import Prediction, predict
 from roofline.scenario import Scenario
+from roofline.target import Goal, answers
 from roofline.whatif import Outcome, WhatIf, whatif
 from workloads.catalogue import load_model
 from workloads.step import Setting
@@ -188,3 +190,52 @@ def test_devices_that_share_a_layer_keep_what_they_share() -> None:
     result = whatif(asked, load_device("h100_sxm"))
     assert "6 KV heads, which 8 devices" in result.refused["structured-pruning"]
     assert all(each.after.time_s() > 0 for each in result.outcomes)
+
+
+@cache
+def around(engine: str) -> WhatIf:
+    asked = Scenario(load_model("Llama-3.1-8B").model, "generate", batch=1, prompt=500, output=64)
+    return whatif(asked, load_device("h100_sxm"), "calibrated", engine=find_engine(engine))
+
+
+def test_an_engine_is_in_every_line_and_adds_the_time_that_it_adds_to_predictions() -> None:
+    result = around("vllm")
+    engine, scenario = find_engine("vllm"), result.baseline.scenario
+    alone = predict(scenario, load_device("h100_sxm"), "calibrated", "vllm", engine=engine)
+    assert result.baseline.totals() == alone.totals()
+    assert all(each.after.served and each.before.served for each in (*result.outcomes, *result.counted))
+    assert as_json(result)["engine"]["name"] == "vllm"
+    assert "In every line: engine vllm" in as_text(result)
+
+
+def test_a_step_of_the_engine_is_saved_where_a_pass_yields_several_tokens() -> None:
+    """Speculation has fewer steps of the engine; a smaller weight has as many."""
+    result = around("vllm")
+    fewer, smaller = (outcome(result, name) for name in ("eagle", "weight-only-quantisation"))
+
+    def steps(prediction: Prediction) -> float:
+        return sum(row.total_s for row in prediction.rows if row.name == "engine.step")
+
+    assert steps(fewer.after) < steps(fewer.before)
+    assert steps(smaller.after) == pytest.approx(steps(smaller.before), rel=1e-9)
+
+
+def test_graphs_are_what_an_engine_without_them_lacks_and_what_others_have() -> None:
+    eager, served = around("eager"), around("vllm")
+    assert outcome(eager, "cuda-graphs").speedup > 1
+    assert "cuda-graphs" not in {o.techniques[0].name for o in eager.counted}
+    assert "cuda-graphs" in {o.techniques[0].name for o in served.counted}
+    assert "in the baseline already" in served.refused["fused-projections"]
+
+
+def test_a_target_is_met_with_the_time_of_an_engine() -> None:
+    """What an engine adds can only ask for more: where bare kernels just meet a target, eager ones do not."""
+    asked = Scenario(load_model("Llama-3.1-8B").model, "generate", batch=1, prompt=500, output=64)
+    bare = predict(asked, load_device("h100_sxm"), "calibrated").totals()["tpot_s"]
+    goal = Goal.parse(f"tpot={1.01 * bare:.6f}s")
+    found = [
+        answers(asked, [load_device("h100_sxm")], goal, "calibrated", "exact", engine=engine).met
+        for engine in (None, find_engine("eager"))
+    ]
+    assert found[0][0].techniques == ()
+    assert not found[1] or found[1][0].techniques or found[1][0].devices > 1
