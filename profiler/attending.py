@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from profiler.subject import attention_of
+from profiler.subject import attends, attention_of
 from specfiles.errors import InputError, choose
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def check_attention(name: str, model: Model, device: str) -> None:
         raise InputError(f"attention by {name} runs on CUDA; on {device} there are {', '.join(ON_CPU)}.")
     if name in PACKAGES and importlib.util.find_spec(PACKAGES[name][1]) is None:
         raise InputError(f"--attention {name} needs the module {PACKAGES[name][1]}, which is not installed.")
+    if name != AUTO and not attends(model):
+        raise InputError(f"{model.name} has no attention; leave --attention out.")
     if attention_of(model) == SEPARATE and name not in (AUTO, SEPARATE):
         raise InputError(
             f"{model.name} caps its scores or has sinks, which {name} attention cannot compute; "

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from profiler.ranges import EMBEDDING, HEADS, INPUTS, Family, family
+from profiler.parts.base import INPUTS, Family
+from profiler.ranges import EMBEDDING, family
 from workloads.blocks import AttentionBlock
 
 if TYPE_CHECKING:
     from profiler.recorders import Call, Marks, Recorder
     from profiler.subject import Subject
+    from workloads.layer import Layer
 
 APPEND, CORE, ROPE, SAMPLING = (
     "layers.attention.kv_append",
@@ -54,8 +56,8 @@ def instrumented(
     """
     with ExitStack() as stack:
         parts = family(subject.loaded.model)
-        if parts.heads_behind:
-            recorder = _Filling(recorder, HEADS, parts.heads_behind)
+        if parts.behind:
+            recorder = _Filling(recorder, parts.behind)
         network = subject.network
         layers = list(_module(network, parts.layers))
         watched = range(first % stride, len(layers), stride) or range(len(layers))
@@ -65,55 +67,59 @@ def instrumented(
         _instrument_outside(stack, network, parts, recorder)
         cores = core_names(subject)
         _instrument_functions(stack, subject, recorder, cores, gate)
-        having = [_names(layer, parts) for layer in layers]
+        having = [{*_names(layer, parts), core} for layer, core in zip(layers, cores, strict=True)]
         every = Counter(name for names in having for name in names)
         some = Counter(name for index in watched for name in having[index])
         shares = {name: every[name] / times for name, times in some.items()}
-        seen = Counter(cores[index] for index in watched)
-        shares |= {name: cores.count(name) / times for name, times in seen.items()}
         yield Watched(_around(recorder, SAMPLING)(sampler), shares)
 
 
 class _Filling:
-    """A recorder that puts what runs behind some ranges, up to the next one, into a range of its own."""
+    """A recorder that puts what runs behind some ranges, up to the next one, into ranges, too."""
 
-    def __init__(self, recorder: Recorder, name: str, behind: tuple[str, ...]) -> None:
-        self._recorder, self._behind, self._is_open = recorder, behind, False
-        self._begin, self._end = recorder.marks(name)
+    def __init__(self, recorder: Recorder, behind: Mapping[str, str]) -> None:
+        self._recorder, self._behind = recorder, behind
+        self._fill = {name: recorder.marks(name) for name in set(behind.values())}
+        self._to_end: tuple[Call, ...] = ()
 
     def marks(self, name: str) -> Marks:
         """Those of the recorder, the filling range around them."""
         begin, end = self._recorder.marks(name)
-        return (self._close, *begin), ((*end, self._open) if name in self._behind else end)
+        filling = self._behind.get(name)
+        return (self._close, *begin), (*end, partial(self._open, filling)) if filling else end
 
-    def _open(self) -> None:
-        self._is_open = True
-        for call in self._begin:
+    def _open(self, name: str) -> None:
+        begin, self._to_end = self._fill[name]
+        for call in begin:
             call()
 
     def _close(self) -> None:
-        if self._is_open:
-            self._is_open = False
-            for call in self._end:
-                call()
+        end, self._to_end = self._to_end, ()
+        for call in end:
+            call()
 
 
 def core_names(subject: Subject) -> list[str]:
-    """The range of each layer's attention: layers with a window are another operator."""
-    names = [
-        block.core_name if isinstance(block, AttentionBlock) else "core"  # latent attention has one
-        for layer in subject.loaded.model.layers
-        for block in layer.blocks
-        if block.branch == AttentionBlock.branch
-    ]
-    return [f"layers.attention.{name}" for name in names]
+    """The range of each layer's attention, "" without any: layers with a window are another operator."""
+    return [next(_cores(layer), "") for layer in subject.loaded.model.layers]
+
+
+def _cores(layer: Layer) -> Iterator[str]:
+    for block in layer.blocks:
+        if block.branch == AttentionBlock.branch:
+            one = block.core_name if isinstance(block, AttentionBlock) else "core"  # of latent attention
+            yield f"layers.attention.{one}"
 
 
 def _names(layer: Any, parts: Family) -> set[str]:
     """The ranges that a layer has: dense layers have no experts."""
-    modules = {name for path, name in parts.modules.items() if _has(layer, path)}
-    gaps = {gap.name for gap in parts.gaps if _has(layer, gap.after) and _has(layer, gap.before)}
-    return modules | gaps | {ROPE, APPEND, HEADS}
+    inside = parts.inside(partial(_has, layer))
+    names = {name for path, name in inside.modules.items() if _has(layer, path)}
+    names |= {gap.name for gap in inside.gaps if _has(layer, gap.after) and _has(layer, gap.before)}
+    mixers = {name.rpartition(".")[0] for name in names}
+    functions = {ROPE, APPEND, *parts.functions.values()}
+    names |= {name for name in functions if name.rpartition(".")[0] in mixers}
+    return names | {filling for name, filling in parts.behind.items() if name in names}
 
 
 def _instrument_outside(stack: ExitStack, network: Any, parts: Family, recorder: Recorder) -> None:
@@ -136,13 +142,14 @@ def _instrument_layer(
     """Wrap the layer's modules; a gap begins when one module returns and ends when the next is called."""
     before: dict[str, list[Call]] = defaultdict(list)
     after: dict[str, list[Call]] = defaultdict(list)
-    for path, name in parts.modules.items():
+    inside = parts.inside(partial(_has, layer))
+    for path, name in inside.modules.items():
         if not _has(layer, path):
             continue
         begin, end = recorder.marks(name)
         before[path] += begin
         after[path] += end
-    for gap in parts.gaps:
+    for gap in inside.gaps:
         if not (_has(layer, gap.after) and _has(layer, gap.before)):
             continue
         begin, end = recorder.marks(gap.name)
@@ -165,20 +172,25 @@ def _instrument_layer(
 def _instrument_functions(
     stack: ExitStack, subject: Subject, recorder: Recorder, cores: list[str], gate: list[None]
 ) -> None:
-    """Attention, RoPE and the cache's update are looked up by name; wrap them where they are found."""
+    """Attention, RoPE, scans and updates of a cache are looked up by name; wrap them where they are found."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     from profiler.cache import PreallocatedLayer
 
-    modeling = sys.modules[type(subject.network).__module__]
+    modeling, parts = sys.modules[type(subject.network).__module__], family(subject.loaded.model)
+    for name, range_name in parts.functions.items():
+        wrap = _around(recorder, range_name, gate)
+        stack.enter_context(replaced(_holder(modeling, name), name, wrap))
     for name in filter(partial(hasattr, modeling), ROTATIONS):
         stack.enter_context(replaced(modeling, name, _around(recorder, ROPE, gate)))
-    if family(subject.loaded.model).attends_until:  # attention begins where the cache was updated
+    if parts.attends_until:  # attention begins where the cache was updated
         begin, end = recorder.marks(APPEND)
         marks = begin, (*end, *recorder.marks(CORE)[0])
         stack.enter_context(replaced(PreallocatedLayer, "update", _gated(marks, gate)))
         return
     stack.enter_context(replaced(PreallocatedLayer, "update", _around(recorder, APPEND, gate)))
+    if not any(cores):
+        return
     if subject.attention == "eager":
         _wrap_eager(stack, modeling, recorder, cores, gate)
         return
@@ -186,6 +198,13 @@ def _instrument_functions(
     fused = ALL_ATTENTION_FUNCTIONS[name]
     ALL_ATTENTION_FUNCTIONS.register(name, _attention(fused, recorder, cores, gate))
     stack.callback(ALL_ATTENTION_FUNCTIONS.register, name, fused)
+
+
+def _holder(modeling: Any, function: str) -> Any:
+    """Where a recurrent family's function is looked up: its own file, or the state that is updated."""
+    from profiler.states import RecurrentLayer
+
+    return RecurrentLayer if hasattr(RecurrentLayer, function) else modeling
 
 
 def _wrap_eager(
@@ -198,12 +217,12 @@ def _wrap_eager(
 
 def _attention(function: Function, recorder: Recorder, cores: list[str], gate: list[None]) -> Function:
     """Attention in the range of the layer that calls it."""
-    wrapped = {name: _around(recorder, name, gate)(function) for name in set(cores)}
+    wrapped = {name: _around(recorder, name, gate)(function) for name in filter(None, set(cores))}
 
     def attend(module: Any, *args: Any, **kwargs: Any) -> Any:
         return wrapped[cores[module.layer_idx]](module, *args, **kwargs)
 
-    return attend if len(wrapped) > 1 else wrapped[cores[0]]
+    return attend if len(wrapped) > 1 else next(iter(wrapped.values()))
 
 
 def _around(recorder: Recorder, name: str, gate: list[None] | None = None) -> Wrap:

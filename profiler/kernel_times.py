@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from profiler.ranges import FRAMEWORK
+from profiler.parts.base import FRAMEWORK
 from roofline.together import joined
 
 if TYPE_CHECKING:

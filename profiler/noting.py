@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from profiler.attending import AUTO
 from profiler.repeats import moved, sample
@@ -74,6 +75,8 @@ def compiled_words(made: Compilation) -> str:
 
 def attention_words(used: str, asked: str, attended: Sequence[str]) -> str:
     """What computed attention; `used` is its name in transformers."""
+    if not used:
+        return "the model has no attention"
     if used == "eager":
         why = "as asked" if asked != AUTO else "the fused one cannot cap them"
         return f"attention ran as separate kernels, its scores in memory: {why}"
@@ -90,6 +93,23 @@ def attributed_words(found: Attributed, device: str) -> str:
         f"of the {what} of the step {label(found)}, {_ms(found.of_s)}, {inside:.1%} belong to operators "
         f"and {beside:.1%} to positions, rotary tables, masks and the like"
     )
+
+
+def unfused_words(
+    where: str, rows: Sequence[dict[str, Any]], packages: Mapping[str, str], times: Mapping[str, float]
+) -> Iterator[str]:
+    """Which operators ran as many operations although a fused kernel is what is predicted.
+
+    `rows` are a step's rows of the table `kernels`; `packages` bring kernels of ranges; `times` says
+    how often a step runs the operators of each.
+    """
+    for name, package in packages.items():
+        each = sum(row["count"] for row in rows if row["operator"] == name) / times[name]
+        if each > 1 and not (package and find_spec(package)):
+            why = (
+                f"{package}, which has one kernel for it, is not installed" if package else "no kernel known"
+            )
+            yield f"{name} ran as {each:.0f} operations in the step {where}: {why}"
 
 
 def _ms(seconds: float) -> str:

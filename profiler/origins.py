@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from profiler.instrument import APPEND, ROPE, ROTATIONS, SAMPLING, core_names
-from profiler.ranges import Family, family
+from profiler.parts.base import Family
+from profiler.ranges import family
 
 if TYPE_CHECKING:
     from profiler.subject import Subject

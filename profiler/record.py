@@ -28,10 +28,12 @@ from profiler.noting import (
     label,
     overhead_words,
     repeated_words,
+    unfused_words,
 )
 from profiler.overhead import overhead
+from profiler.parts.base import FRAMEWORK
 from profiler.power import PowerMonitor, clocks, throttling
-from profiler.ranges import FRAMEWORK, family
+from profiler.ranges import family
 from profiler.recorders import nvtx_installed
 from profiler.references import ReferenceStep, reference_steps
 from profiler.repeats import EFFORT, NOT_OVER, WARM_UP_S, Effort, Sample, sample, warm_up
@@ -380,6 +382,7 @@ def _look_inside(request: Request, subject: Subject, measured: _Measured, rows: 
     on_device = request.device.startswith("cuda")
     rows.attributed.append(Attributed(**{**where, **shares(kernels, on_device=on_device)}))
     rows.notes.append(attributed_words(rows.attributed[-1], request.device))
+    rows.notes += _unfused(request, point, kernels)
     rows.tables["kernels"] += [{**where, **row} for row in kernels]
     for row in _techniques(request, subject, point, rows.notes):
         rows.tables["techniques"].append({**where, **row})
@@ -397,6 +400,14 @@ def _look_inside(request: Request, subject: Subject, measured: _Measured, rows: 
         described, dtype = _described(request, point), request.dtype
         found = alone(described, request.device, dtype, request.effort, request.progress)
         rows.tables["operators"] += [{**where, **row} for row in found]
+
+
+def _unfused(request: Request, point: Point, kernels: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Which operators of a step ran as many operations for want of a kernel."""
+    described = {named.name: named for named in _described(request, point)}
+    packages = family(request.loaded.model).packages
+    times = {name: described[parts(name, described)[0]].count for name in packages}
+    return unfused_words(label(point), kernels, packages, times)
 
 
 def _techniques(

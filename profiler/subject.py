@@ -37,8 +37,8 @@ class Subject:
 
     @property
     def attention(self) -> str:
-        """What computes attention, by its name in transformers."""
-        return str(self.network.config._attn_implementation)
+        """What computes attention, by its name in transformers; empty where there is none."""
+        return str(self.network.config._attn_implementation) if attends(self.loaded.model) else ""
 
     @property
     def encodes(self) -> bool:
@@ -60,6 +60,11 @@ class Subject:
 def encodes(model: Model) -> bool:
     """Whether a model encodes sequences and generates none."""
     return "decode" not in model.phases
+
+
+def attends(model: Model) -> bool:
+    """Whether any layer attends."""
+    return any(b.branch == AttentionBlock.branch for layer in model.layers for b in layer.blocks)
 
 
 def attention_of(model: Model) -> str:
@@ -163,7 +168,8 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
         config = AutoConfig.for_model(kind, **fields)
         with torch.device(device):
             kind_of = AutoModel if encodes(loaded.model) else AutoModelForCausalLM
-            network = kind_of.from_config(config, dtype=dtype, attn_implementation=attention)
+            attends_by = {"attn_implementation": attention} if attends(loaded.model) else {}
+            network = kind_of.from_config(config, dtype=dtype, **attends_by)
             if tensor_parallel > 1:
                 sum_over_ranks(network, loaded.model, tensor_parallel)
             return network
@@ -192,18 +198,17 @@ def step(subject: Subject, point: Point, capacity: int) -> Step:
     """A repeatable step at a point. Called with a sampler, it runs the model and samples a token."""
     if subject.encodes:
         return _pass(subject, point)
-    from profiler.cache import preallocated, rewind
+    from profiler.memory import memory_of
 
-    cache = preallocated(subject.layers, capacity)
+    memory = memory_of(subject.network, subject.layers, capacity)
     before = point.kv_len - point.q_len
     if before:
-        _fill(subject, cache, point.batch, before)
+        memory.keep(subject.network(subject.tokens(point.batch, before), **memory.told(), logits_to_keep=1))
     tokens = subject.tokens(point.batch, point.q_len)
 
     def run(sampler: Callable[[Any], Any]) -> Any:
-        rewind(cache, before)
-        output = subject.network(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return sampler(output.logits)
+        memory.rewind(before)
+        return sampler(subject.network(tokens, **memory.told(), logits_to_keep=1).logits)
 
     return run
 
@@ -215,7 +220,8 @@ def fixed_step(subject: Subject, point: Point) -> Step:
     from profiler.cache import fix, preallocated, rewind
 
     cache = preallocated(subject.layers, point.kv_len)
-    _fill(subject, cache, point.batch, point.kv_len)  # all of it: buffers are made where nothing is captured
+    whole = subject.tokens(point.batch, point.kv_len)  # all of it: buffers are made where nothing is captured
+    subject.network(whole, past_key_values=cache, use_cache=True, logits_to_keep=1)
     rewind(cache, point.kv_len - point.q_len)
     fix(cache)
     tokens = subject.tokens(point.batch, point.q_len)
@@ -236,11 +242,6 @@ def _pass(subject: Subject, point: Point) -> Step:
         return network(tokens).last_hidden_state
 
     return run
-
-
-def _fill(subject: Subject, cache: Any, batch: int, length: int) -> None:
-    """Fill a cache by prefilling random tokens."""
-    subject.network(subject.tokens(batch, length), past_key_values=cache, use_cache=True, logits_to_keep=1)
 
 
 def greedy(logits: torch.Tensor) -> torch.Tensor:

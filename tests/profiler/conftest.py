@@ -42,6 +42,14 @@ LATENT = {
     "first_k_dense_replace": 1,
     "num_key_value_heads": 6,
 }
+DELTA = {
+    "head_dim": 8,
+    "full_attention_interval": 3,
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 12,
+}
 FIELDS: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": 48, "n_layer": 3, "n_head": 6, "vocab_size": 101, "n_positions": 128},
     "opt": {
@@ -87,6 +95,35 @@ FIELDS: dict[str, dict[str, Any]] = {
     "deepseek_v3": {**LLAMA, **EXPERTS, **LATENT, "q_lora_rank": None},
     "bert": {**LLAMA, "num_key_value_heads": 6, "type_vocab_size": 2},
     "roberta": {**LLAMA, "num_key_value_heads": 6, "type_vocab_size": 1},
+    "mamba": {**LLAMA, "state_size": 8, "time_step_rank": 4},
+    "mamba2": {**LLAMA, "num_heads": 6, "head_dim": 16, "n_groups": 2, "state_size": 8, "chunk_size": 8},
+    "rwkv": {**LLAMA, "attention_hidden_size": 48},
+    "jamba": {  # a layer of attention, the middle one, and one of experts behind it
+        **LLAMA,
+        "num_experts": 4,
+        "attn_layer_period": 3,
+        "attn_layer_offset": 1,
+        "mamba_d_state": 8,
+        "mamba_dt_rank": 4,
+    },
+    "nemotron_h": {
+        **LLAMA,
+        "num_hidden_layers": 4,
+        "hybrid_override_pattern": "ME*-",
+        "head_dim": 8,
+        "mamba_num_heads": 6,
+        "mamba_head_dim": 16,
+        "n_groups": 2,
+        "ssm_state_size": 8,
+        "chunk_size": 8,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24,
+        "moe_shared_expert_intermediate_size": 32,
+    },
+    "qwen3_next": {**LLAMA, **DELTA, **EXPERTS, "shared_expert_intermediate_size": 32},
+    "qwen3_5_text": {**LLAMA, **DELTA},
+    "qwen3_5_moe_text": {**LLAMA, **DELTA, **EXPERTS, "shared_expert_intermediate_size": 32},
     "gemma3_text": {**LLAMA, "sliding_window": 8, "sliding_window_pattern": 2},  # both kinds of layer
 }
 

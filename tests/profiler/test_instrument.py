@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from profiler.instrument import instrumented
-from profiler.ranges import EMBEDDING, FAMILIES, FRAMEWORK, HEADS, INPUTS, family
+from profiler.parts.base import FRAMEWORK, HEADS, INPUTS
+from profiler.ranges import EMBEDDING, FAMILIES, family
 from profiler.recorders import HostClock, Marks, Recorder, Trace
 from profiler.steps import operators_at
 from profiler.subject import Point, Subject, greedy, step
@@ -57,15 +58,30 @@ def ranges_of(subject: Subject, point: Point, **options: int) -> Tally:
     return tally
 
 
-def pieces(model: Model, name: str) -> int:
+# Calls of a mixer's functions in one execution: a convolution or scan, and the update of its state, which the
+# function for a single position does itself but for the delta rule.
+CALLS = {
+    "prefill": {"conv1d": 2, "scan": 2, "ssd": 2, "rule": 2},
+    "decode": {"conv1d": 1, "scan": 1, "ssd": 1, "rule": 2},
+}
+
+
+def pieces(model: Model, name: str, phase: str = "prefill") -> int:
     """In how many ranges one execution is: a gated activation is a function of one product, then, after
     another product has run, a multiplication. Most model code has the two apart, so it makes two ranges.
     """
     parts = family(model)
     if model.family == "gptj" and name.endswith(".rope"):
         return 2  # queries and keys are rotated by a call each
-    named = Counter(gap.name for gap in parts.gaps)  # a module's name may stand under several paths
-    return max(1, named[name] + (name in parts.modules.values()))
+    behind = sum(pieces(model, before, phase) for before, then in parts.behind.items() if then == name)
+    if name in parts.functions.values():
+        return CALLS[phase][name.rpartition(".")[2]] + behind
+    kinds = (
+        Counter(gap.name for gap in kind.gaps)[name]  # a module's name may stand under several paths
+        + (name in kind.modules.values())
+        for kind in parts.every_kind
+    )
+    return max(1, behind, *kinds)
 
 
 @EVERY_STEP
@@ -74,12 +90,16 @@ def test_ranges_are_the_operators_of_the_descriptor(
 ) -> None:
     model = subject(name)
     described = operators_at(model.loaded, "fp32", point)
-    expected = {named.name: named.count * pieces(model.loaded.model, named.name) for named in described}
+    expected = {
+        named.name: named.count * pieces(model.loaded.model, named.name, point.phase) for named in described
+    }
     begun = ranges_of(model, point).begun
     assert apart(begun) == expected
     beside = {name: count for name, count in begun.items() if name.startswith(FRAMEWORK)}
     before = sum(name in EMBEDDING for name in family(model.loaded.model).outside.values())
-    between = model.layers * len(family(model.loaded.model).heads_behind)
+    counts = {named.name: named.count for named in described}
+    behind = family(model.loaded.model).behind
+    between = sum(counts[name] for name, filling in behind.items() if filling == HEADS)
     assert beside == {INPUTS: before, **({HEADS: between} if between else {})}
 
 
@@ -120,7 +140,8 @@ def test_shapes_do_not_change_the_ranges(changes: dict[str, Any], subject: Calla
 def test_only_the_gated_activation_comes_in_two_pieces(tiny: Callable[..., Loaded]) -> None:
     for name in FAMILIES:
         model = tiny(name).model
-        split = {n for n in family(model).modules.values() if pieces(model, n) > 1}
+        parts = family(model)
+        split = {n for kind in parts.every_kind for n in kind.modules.values() if pieces(model, n) > 1}
         assert split <= {"layers.mlp.act_mul", "layers.moe.shared_act_mul"}
 
 
@@ -195,7 +216,8 @@ def test_leaving_puts_everything_back(name: str, subject: Callable[..., Subject]
         inside = hooks(model)
     replaced = {name for name in before if before[name] is not inside[name] and name != "names"}
     own = family(model.loaded.model).attends_until  # attention that is no function of its own
-    assert {"update", *([] if own else [model.attention])} <= replaced
+    attention = [model.attention] if model.attention and not own else []
+    assert {"update", *attention} <= replaced
     assert len(replaced) > 10
     assert hooks(model) == before
 
@@ -283,8 +305,8 @@ def test_watched_layers_stand_for_all(
 def test_a_family_without_parts_is_refused_with_those_that_have(tiny: Callable[..., Loaded]) -> None:
     from dataclasses import replace
 
-    with pytest.raises(InputError, match=r"family 'mamba'.*known: llama, mistral"):
-        family(replace(tiny().model, family="mamba"))
+    with pytest.raises(InputError, match=r"family 'sedd'.*known: llama, mistral"):
+        family(replace(tiny().model, family="sedd"))
 
 
 def test_capped_scores_are_computed_apart_and_counted_so(subject: Callable[..., Subject]) -> None:

@@ -1,0 +1,90 @@
+"""What a network remembers from one step to the next: keys and values, or states, by the kind of a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from specfiles.errors import InputError
+
+if TYPE_CHECKING:
+    from profiler.subject import Point
+    from workloads.model import Model
+
+WORDS = {"mamba": "cache_params", "mamba2": "cache_params"}  # by which a network is told its cache
+RECURRENT, WITHOUT = ("linear_attention", "mamba"), ("mlp", "moe")  # kinds of layers, in transformers' words
+
+
+class Memory:
+    """A cache of the kinds of layers that a network has."""
+
+    def __init__(self, network: Any, layers: int, capacity: int) -> None:
+        """Memory for `layers` layers of at most `capacity` tokens."""
+        from transformers.cache_utils import Cache
+
+        kinds = getattr(network.config, "layer_types", None) or [""] * layers
+        self._word = WORDS.get(network.config.model_type, "past_key_values")
+        self._cache = Cache(layers=[_layer(kind, capacity) for kind in kinds])
+
+    def told(self) -> dict[str, Any]:
+        """What the network is called with."""
+        return {self._word: self._cache, "use_cache": True}
+
+    def keep(self, output: Any) -> None:
+        """A cache is written into as the network runs."""
+
+    def rewind(self, length: int) -> None:
+        """Go back to `length` tokens; of a state only its beginning can be gone back to."""
+        for layer in self._cache.layers:
+            layer.rewind(length)
+
+
+class RwkvMemory:
+    """The tensors of RWKV-4, which the network makes where a prompt begins and then updates in place."""
+
+    def __init__(self) -> None:
+        self._state: Any = None
+
+    def told(self) -> dict[str, Any]:
+        """What the network is called with."""
+        return {"state": self._state, "use_cache": True}
+
+    def keep(self, output: Any) -> None:
+        """Take over the state that a call has made."""
+        self._state = output.state
+
+    def rewind(self, length: int) -> None:
+        """Begin anew where `length` is zero."""
+        if not length:
+            self._state = None
+
+
+def check_batches(model: Model, points: Iterable[Point]) -> None:
+    """An InputError where transformers would compute something else than a model's step.
+
+    Its RWKV-4 adds the last rows, [batch, width], to [batch, 1, width]: each sequence gets those of all
+    others, and the work of a decode step grows with the square of the batch.
+    """
+    if model.family == "rwkv" and any(point.q_len == 1 and point.batch > 1 for point in points):
+        raise InputError(
+            f"{model.name} decodes one sequence: transformers mixes those of a batch; take --batch 1."
+        )
+
+
+def memory_of(network: Any, layers: int, capacity: int) -> Memory | RwkvMemory:
+    """An empty memory for a network; InputError where transformers cannot keep states of its layers."""
+    return RwkvMemory() if network.config.model_type == "rwkv" else Memory(network, layers, capacity)
+
+
+def _layer(kind: str, capacity: int) -> Any:
+    if kind not in (*RECURRENT, *WITHOUT):
+        from profiler.cache import PreallocatedLayer
+
+        return PreallocatedLayer(capacity)
+    try:
+        from profiler.states import NoLayer, RecurrentLayer
+    except ImportError:
+        raise InputError(
+            "this version of transformers has no cache for recurrent layers; pip install -U transformers."
+        ) from None
+    return RecurrentLayer() if kind in RECURRENT else NoLayer()

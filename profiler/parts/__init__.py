@@ -1,0 +1,1 @@
+"""Where each family of transformers keeps the parts of a layer."""

@@ -1,0 +1,103 @@
+"""Decoders whose layers are attention and an MLP, one after the other."""
+
+from __future__ import annotations
+
+from profiler.parts.base import HEADS, Family, Gap
+from profiler.ranks.share import SUM
+
+ATTENTION = {
+    f"self_attn.{name}": f"layers.attention.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")
+}
+MLP = {f"mlp.{name}": f"layers.mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj")}
+SUMS = {  # of a model that processes share (profiler/ranks/share.py)
+    f"self_attn.{SUM}": "layers.attention_allreduce",
+    f"mlp.{SUM}": "layers.mlp_allreduce",
+}
+GATED_ACTIVATION = {"mlp.act_fn": "layers.mlp.act_mul"}
+PRODUCT = Gap("mlp.up_proj", "mlp.down_proj", "layers.mlp.act_mul")
+OUTSIDE = {"model.embed_tokens": "embedding", "model.norm": "final_norm", "lm_head": "lm_head"}
+NORMS = {"input_layernorm": "layers.attention_norm", "post_attention_layernorm": "layers.mlp_norm"}
+RESIDUALS = (
+    Gap("self_attn", "post_attention_layernorm", "layers.attention_residual"),
+    Gap("mlp", "", "layers.mlp_residual"),
+)
+QK_NORMS = {f"self_attn.{name}": f"layers.attention.{name}" for name in ("q_norm", "k_norm")}
+SANDWICH_NORMS = {
+    "input_layernorm": "layers.attention_norm",
+    "post_attention_layernorm": "layers.attention_post_norm",
+    "pre_feedforward_layernorm": "layers.mlp_norm",
+    "post_feedforward_layernorm": "layers.mlp_post_norm",
+}
+SANDWICH_RESIDUALS = (
+    Gap("post_attention_layernorm", "pre_feedforward_layernorm", "layers.attention_residual"),
+    Gap("post_feedforward_layernorm", "", "layers.mlp_residual"),
+)
+
+LLAMA = Family(
+    "model.layers",
+    {**ATTENTION, **MLP, **GATED_ACTIVATION, **NORMS, **SUMS},
+    (*RESIDUALS, PRODUCT),
+    OUTSIDE,
+)
+QWEN3 = Family("model.layers", {**LLAMA.modules, **QK_NORMS}, LLAMA.gaps, OUTSIDE)
+PHI3 = Family(
+    "model.layers",
+    {
+        "self_attn.qkv_proj": "layers.attention.qkv_proj",
+        "self_attn.o_proj": "layers.attention.o_proj",
+        "mlp.gate_up_proj": "layers.mlp.gate_up_proj",
+        "mlp.down_proj": "layers.mlp.down_proj",
+        **NORMS,
+    },
+    (*RESIDUALS, Gap("mlp.gate_up_proj", "mlp.down_proj", "layers.mlp.act_mul")),
+    OUTSIDE,
+)
+GEMMA2 = Family(
+    "model.layers",
+    {**ATTENTION, **MLP, **GATED_ACTIVATION, **SANDWICH_NORMS},
+    (*SANDWICH_RESIDUALS, PRODUCT),
+    OUTSIDE,
+)
+GEMMA3 = Family("model.layers", {**GEMMA2.modules, **QK_NORMS}, GEMMA2.gaps, OUTSIDE)
+GPT2 = Family(
+    "transformer.h",
+    {
+        "attn.c_attn": "layers.attention.qkv_proj",
+        "attn.c_proj": "layers.attention.o_proj",
+        "mlp.c_fc": "layers.mlp.up_proj",
+        "mlp.act": "layers.mlp.act_mul",
+        "mlp.c_proj": "layers.mlp.down_proj",
+        "ln_1": "layers.attention_norm",
+        "ln_2": "layers.mlp_norm",
+    },
+    (Gap("attn", "ln_2", "layers.attention_residual"), Gap("mlp", "", "layers.mlp_residual")),
+    {
+        "transformer.wte": "embedding",
+        "transformer.wpe": "position_embedding",
+        "transformer.ln_f": "final_norm",
+        "lm_head": "lm_head",
+    },
+    behind=dict.fromkeys(("layers.attention.qkv_proj",), HEADS),
+)
+OPT = Family(
+    "model.decoder.layers",
+    {
+        **{f"self_attn.{n}_proj": f"layers.attention.{n}_proj" for n in "qkv"},
+        "self_attn.out_proj": "layers.attention.o_proj",
+        "self_attn_layer_norm": "layers.attention_norm",
+        "final_layer_norm": "layers.mlp_norm",
+        "fc1": "layers.mlp.up_proj",
+        "activation_fn": "layers.mlp.act_mul",
+        "fc2": "layers.mlp.down_proj",
+    },
+    (
+        Gap("self_attn", "final_layer_norm", "layers.attention_residual"),
+        Gap("fc2", "", "layers.mlp_residual"),
+    ),
+    {
+        "model.decoder.embed_tokens": "embedding",
+        "model.decoder.embed_positions": "position_embedding",
+        "model.decoder.final_layer_norm": "final_norm",
+        "lm_head": "lm_head",
+    },
+)

@@ -1,0 +1,32 @@
+"""Encoders of BERT's kind."""
+
+from __future__ import annotations
+
+from profiler.parts.base import Family, Gap
+
+BERT = Family(
+    "encoder.layer",
+    {
+        "attention.self.query": "layers.attention.q_proj",
+        "attention.self.key": "layers.attention.k_proj",
+        "attention.self.value": "layers.attention.v_proj",
+        "attention.output.dense": "layers.attention.o_proj",
+        "attention.output.LayerNorm": "layers.attention_stream_norm",
+        "intermediate.dense": "layers.mlp.up_proj",
+        "intermediate.intermediate_act_fn": "layers.mlp.act_mul",
+        "output.dense": "layers.mlp.down_proj",
+        "output.LayerNorm": "layers.mlp_stream_norm",
+    },
+    (
+        Gap("attention.output.dense", "attention.output.LayerNorm", "layers.attention_residual"),
+        Gap("output.dense", "output.LayerNorm", "layers.mlp_residual"),
+    ),
+    {
+        "embeddings.word_embeddings": "embedding",
+        "embeddings.token_type_embeddings": "type_embedding",
+        "embeddings.position_embeddings": "position_embedding",
+        "embeddings.LayerNorm": "embedding_norm",
+        "pooler.dense": "pooler",
+        "pooler.activation": "pooler_act",
+    },
+)

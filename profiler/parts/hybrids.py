@@ -1,0 +1,133 @@
+"""Hybrids of attention and recurrent mixers: Jamba, Nemotron-H, Qwen3-Next and Qwen3.5."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from profiler.parts.base import HEADS, Family, Gap, Inside
+from profiler.parts.dense import ATTENTION, GATED_ACTIVATION, LLAMA, MLP, PRODUCT, QK_NORMS
+from profiler.parts.experts import MOE, QWEN2_MOE
+from profiler.parts.recurrent import (
+    CONVOLUTION,
+    MAMBA,
+    MAMBA2,
+    MAMBA2_BEHIND,
+    MAMBA2_FUNCTIONS,
+    mamba2_modules,
+    mamba_modules,
+    scoped,
+)
+
+
+def _moved(paths: dict[str, str], before: str, after: str) -> dict[str, str]:
+    """The same ranges of modules that stand elsewhere."""
+    return {f"{after}{path.removeprefix(before)}": name for path, name in paths.items()}
+
+
+# Jamba: every layer has an MLP or experts behind its mixer.
+_FEED_FORWARD = {
+    "pre_ff_layernorm": "layers.mlp_norm",
+    **_moved({**MLP, **GATED_ACTIVATION}, "mlp", "feed_forward"),
+    "feed_forward.router": MOE.modules["mlp.gate"],
+    "feed_forward.experts": MOE.modules["mlp.experts"],
+}
+_FEED_FORWARD_GAPS = (
+    Gap("feed_forward", "", "layers.mlp_residual"),
+    Gap("feed_forward.up_proj", "feed_forward.down_proj", PRODUCT.name),
+)
+JAMBA = Family(
+    "model.layers",
+    {"input_layernorm": "layers.attention_norm", **ATTENTION, **_FEED_FORWARD},
+    (Gap("self_attn", "pre_ff_layernorm", "layers.attention_residual"), *_FEED_FORWARD_GAPS),
+    {"model.embed_tokens": "embedding", "model.final_layernorm": "final_norm", "lm_head": "lm_head"},
+    kinds={
+        "mamba": Inside(
+            {
+                "input_layernorm": "layers.mamba_norm",
+                **mamba_modules("mamba"),
+                **{f"mamba.{n}_layernorm": f"layers.mamba.{n}_norm" for n in ("dt", "b", "c")},
+                **_FEED_FORWARD,
+            },
+            (Gap("mamba", "pre_ff_layernorm", "layers.mamba_residual"), *_FEED_FORWARD_GAPS),
+        )
+    },
+    functions=MAMBA.functions,
+    behind={"layers.mamba.in_proj": "layers.mamba.scan", "layers.mamba.c_norm": "layers.mamba.dt_proj"},
+    packages=MAMBA.packages,
+)
+
+# Nemotron-H: a layer is one mixer of any kind.
+_EXPERTS = ("permute", "experts_up_proj", "experts_act_mul", "experts_down_proj", "combine")
+_SHARED = {f"mixer.shared_experts.{n}_proj": f"layers.moe.shared_{n}_proj" for n in ("up", "down")}
+NEMOTRON_H = Family(
+    "model.layers",
+    {
+        "norm": "layers.mlp_norm",
+        "mixer.up_proj": "layers.mlp.up_proj",
+        "mixer.act_fn": "layers.mlp.act_mul",
+        "mixer.down_proj": "layers.mlp.down_proj",
+    },
+    (Gap("mixer", "", "layers.mlp_residual"),),
+    {"model.embeddings": "embedding", "model.norm_f": "final_norm", "lm_head": "lm_head"},
+    kinds={
+        "mixer.in_proj": Inside(
+            {"norm": "layers.mamba_norm", **mamba2_modules("mixer")},
+            (Gap("mixer", "", "layers.mamba_residual"),),
+        ),
+        "mixer.q_proj": Inside(
+            {"norm": "layers.attention_norm", **_moved(ATTENTION, "self_attn", "mixer")},
+            (Gap("mixer", "", "layers.attention_residual"),),
+        ),
+        "mixer.experts": Inside(
+            {
+                "norm": "layers.mlp_norm",
+                "mixer.gate": MOE.modules["mlp.gate"],
+                "mixer.experts": f"layers.moe.{' + '.join(_EXPERTS)}",
+                **_SHARED,
+                "mixer.shared_experts.act_fn": "layers.moe.shared_act_mul",
+            },
+            (
+                Gap("mixer.shared_experts", "mixer", "layers.moe.shared_sum", inside=True),
+                Gap("mixer", "", "layers.mlp_residual"),
+            ),
+        ),
+    },
+    functions=MAMBA2_FUNCTIONS,
+    behind=MAMBA2_BEHIND,
+    packages=MAMBA2.packages,
+)
+
+# Qwen: three of four mixers are gated delta nets; attention has a gate between its core and the way back.
+_RULES = ("torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule", "update_recurrent_state")
+_DELTA = "layers.delta"
+
+
+def _qwen(like: Family, *projections: str) -> Family:
+    """A family with both mixers before what `like` has behind attention."""
+    delta = {
+        "input_layernorm": f"{_DELTA}_norm",
+        **{f"linear_attn.{name}": f"{_DELTA}.{name}" for name in (*projections, "out_proj")},
+        "linear_attn.norm": f"{_DELTA}.norm + gate_mul",
+    }
+    behind_mixer = {path: name for path, name in like.modules.items() if not path.startswith("self_attn")}
+    gaps = tuple(gap for gap in like.gaps if gap.after != "self_attn")
+    residual = Gap("linear_attn", "post_attention_layernorm", f"{_DELTA}_residual")
+    return replace(
+        like,
+        modules={**like.modules, **QK_NORMS},
+        kinds={"linear_attn": Inside({**behind_mixer, **delta}, (residual, *gaps))},
+        functions=scoped(_DELTA, {**CONVOLUTION, **dict.fromkeys(_RULES, "rule")}),
+        behind={
+            f"{_DELTA}.{projections[-1]}": HEADS,  # queries, keys and values joined for one convolution
+            f"{_DELTA}.conv1d": f"{_DELTA}.rule",  # the decay and the strength of an update, from projections
+            "layers.attention.q_proj": HEADS,  # the gate taken out of it
+            "layers.attention.core": "layers.attention.gate_mul",
+        },
+        packages={f"{_DELTA}.conv1d": "causal_conv1d", f"{_DELTA}.rule": "fla"},
+    )
+
+
+_APART = ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a")
+QWEN3_NEXT = _qwen(QWEN2_MOE, "in_proj_qkvz", "in_proj_ba")
+QWEN3_5 = _qwen(LLAMA, *_APART)
+QWEN3_5_MOE = _qwen(QWEN2_MOE, *_APART)

@@ -1,0 +1,91 @@
+"""Decoders whose attention is code of their own, from the update of the cache to the way back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from profiler.parts.base import Family, Gap
+from profiler.parts.parallel import BOTH_RESIDUALS
+
+BLOOM = Family(
+    "transformer.h",
+    {
+        "self_attention.query_key_value": "layers.attention.qkv_proj",
+        "self_attention.dense": "layers.attention.o_proj",
+        "mlp.dense_h_to_4h": "layers.mlp.up_proj",
+        "mlp.gelu_impl": "layers.mlp.act_mul",
+        "mlp.dense_4h_to_h": "layers.mlp.down_proj",
+        "input_layernorm": "layers.attention_norm",
+        "post_attention_layernorm": "layers.mlp_norm",
+    },
+    (
+        Gap("self_attention.dense", "self_attention", "layers.attention_residual", inside=True),
+        Gap("mlp.dense_4h_to_h", "mlp", "layers.mlp_residual", inside=True),
+    ),
+    {
+        "transformer.word_embeddings": "embedding",
+        "transformer.word_embeddings_layernorm": "embedding_norm",
+        "transformer.ln_f": "final_norm",
+        "lm_head": "lm_head",
+    },
+    attends_until="self_attention.dense",
+)
+MPT = Family(
+    "transformer.blocks",
+    {
+        "attn.Wqkv": "layers.attention.qkv_proj",
+        "attn.out_proj": "layers.attention.o_proj",
+        "ffn.up_proj": "layers.mlp.up_proj",
+        "ffn.act": "layers.mlp.act_mul",
+        "ffn.down_proj": "layers.mlp.down_proj",
+        "norm_1": "layers.attention_norm",
+        "norm_2": "layers.mlp_norm",
+    },
+    (
+        Gap("attn", "norm_2", "layers.attention_residual"),
+        Gap("ffn.down_proj", "ffn", "layers.mlp_residual", inside=True),
+    ),
+    {"transformer.wte": "embedding", "transformer.norm_f": "final_norm", "lm_head": "lm_head"},
+    attends_until="attn.out_proj",
+)
+GPTJ = Family(
+    "transformer.h",
+    {
+        **{f"attn.{n}_proj": f"layers.attention.{n}_proj" for n in "qkv"},
+        "attn.out_proj": "layers.attention.o_proj",
+        "mlp.fc_in": "layers.mlp.up_proj",
+        "mlp.act": "layers.mlp.act_mul",
+        "mlp.fc_out": "layers.mlp.down_proj",
+        "ln_1": "layers.attention_norm",
+    },
+    (Gap("mlp", "", BOTH_RESIDUALS),),
+    {"transformer.wte": "embedding", "transformer.ln_f": "final_norm", "lm_head": "lm_head"},
+    attends_until="attn.out_proj",
+)
+FALCON = Family(
+    "transformer.h",
+    {
+        "self_attention.query_key_value": "layers.attention.qkv_proj",
+        "self_attention.dense": "layers.attention.o_proj",
+        "mlp.dense_h_to_4h": "layers.mlp.up_proj",
+        "mlp.act": "layers.mlp.act_mul",
+        "mlp.dense_4h_to_h": "layers.mlp.down_proj",
+        "input_layernorm": "layers.attention_norm",
+        "ln_attn": "layers.attention_norm",
+        "ln_mlp": "layers.mlp_norm",
+        "post_attention_layernorm": "layers.mlp_norm",
+    },
+    (Gap("mlp", "", BOTH_RESIDUALS),),
+    {"transformer.word_embeddings": "embedding", "transformer.ln_f": "final_norm", "lm_head": "lm_head"},
+    attends_until="self_attention.dense",
+)
+# Of a family whose layers stand side by side in most models, those in which they follow each other.
+IN_TURN = {
+    "falcon": replace(
+        FALCON,
+        gaps=(
+            Gap("self_attention", "post_attention_layernorm", "layers.attention_residual"),
+            Gap("mlp", "", "layers.mlp_residual"),
+        ),
+    )
+}

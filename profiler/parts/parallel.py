@@ -1,0 +1,39 @@
+"""Decoders whose attention and MLP stand side by side, with one sum behind both."""
+
+from __future__ import annotations
+
+from profiler.parts.base import HEADS, Family, Gap
+
+BOTH_RESIDUALS = "layers.attention_residual + mlp_residual"
+PHI = Family(
+    "model.layers",
+    {
+        **{f"self_attn.{n}_proj": f"layers.attention.{n}_proj" for n in "qkv"},
+        "self_attn.dense": "layers.attention.o_proj",
+        "mlp.fc1": "layers.mlp.up_proj",
+        "mlp.activation_fn": "layers.mlp.act_mul",
+        "mlp.fc2": "layers.mlp.down_proj",
+        "input_layernorm": "layers.attention_norm",
+    },
+    (Gap("mlp", "", BOTH_RESIDUALS),),
+    {"model.embed_tokens": "embedding", "model.final_layernorm": "final_norm", "lm_head": "lm_head"},
+    behind=dict.fromkeys(("layers.attention.rope",), HEADS),  # which rotates a part of each head
+)
+NEOX = Family(
+    "gpt_neox.layers",
+    {
+        "attention.query_key_value": "layers.attention.qkv_proj",
+        "attention.dense": "layers.attention.o_proj",
+        "mlp.dense_h_to_4h": "layers.mlp.up_proj",
+        "mlp.act": "layers.mlp.act_mul",
+        "mlp.dense_4h_to_h": "layers.mlp.down_proj",
+        "input_layernorm": "layers.attention_norm",
+        "post_attention_layernorm": "layers.mlp_norm",
+    },
+    (Gap("mlp", "", BOTH_RESIDUALS),),
+    {
+        "gpt_neox.embed_in": "embedding",
+        "gpt_neox.final_layer_norm": "final_norm",
+        "lm_head": "lm_head",
+    },
+)

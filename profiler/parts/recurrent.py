@@ -1,0 +1,80 @@
+"""Models without attention: Mamba, Mamba-2 and RWKV-4.
+
+Their convolutions and scans are functions, of which transformers takes those of a package where it is
+installed; a state is updated by a method of the cache.
+"""
+
+from __future__ import annotations
+
+from profiler.parts.base import Family, Gap
+
+CONVOLUTION = dict.fromkeys(("causal_conv1d_fn", "causal_conv1d_update", "update_conv_state"), "conv1d")
+SELECTIVE_SCAN = dict.fromkeys(
+    ("mamba_selective_scan", "mamba_selective_state_update", "update_recurrent_state"), "scan"
+)
+DUALITY = dict.fromkeys(
+    ("mamba2_chunk_scan", "mamba2_selective_state_update", "update_recurrent_state"), "ssd"
+)
+BACKBONE = {"backbone.embeddings": "embedding", "backbone.norm_f": "final_norm", "lm_head": "lm_head"}
+
+
+def scoped(scope: str, names: dict[str, str]) -> dict[str, str]:
+    """Names of ranges with their scope before them."""
+    return {key: f"{scope}.{name}" for key, name in names.items()}
+
+
+def mamba_modules(mixer: str) -> dict[str, str]:
+    """The modules of Mamba's mixer; the weights of `dt_proj` are used without calling it."""
+    return {f"{mixer}.{name}": f"layers.mamba.{name}" for name in ("in_proj", "x_proj", "out_proj")}
+
+
+def mamba2_modules(mixer: str) -> dict[str, str]:
+    """The modules of Mamba-2's mixer, whose norm multiplies by the gate first."""
+    products = {f"{mixer}.{name}": f"layers.mamba.{name}" for name in ("in_proj", "out_proj")}
+    return {**products, f"{mixer}.norm": "layers.mamba.gate_mul + norm"}
+
+
+MAMBA_FUNCTIONS = scoped("layers.mamba", {**CONVOLUTION, **SELECTIVE_SCAN})
+MAMBA2_FUNCTIONS = scoped("layers.mamba", {**CONVOLUTION, **DUALITY})
+MAMBA2_BEHIND = {"layers.mamba.in_proj": "layers.mamba.ssd"}  # the decays, from their logarithms
+_RESIDUAL = Gap("mixer", "", "layers.mamba_residual")
+
+MAMBA = Family(
+    "backbone.layers",
+    {"norm": "layers.mamba_norm", **mamba_modules("mixer")},
+    (_RESIDUAL,),
+    BACKBONE,
+    functions=MAMBA_FUNCTIONS,
+    behind={"layers.mamba.in_proj": "layers.mamba.scan", "layers.mamba.x_proj": "layers.mamba.dt_proj"},
+    packages={"layers.mamba.conv1d": "causal_conv1d", "layers.mamba.scan": "mamba_ssm"},
+)
+MAMBA2 = Family(
+    "backbone.layers",
+    {"norm": "layers.mamba_norm", **mamba2_modules("mixer")},
+    (_RESIDUAL,),
+    BACKBONE,
+    functions=MAMBA2_FUNCTIONS,
+    behind=MAMBA2_BEHIND,
+    packages={"layers.mamba.conv1d": "causal_conv1d", "layers.mamba.ssd": "mamba_ssm"},
+)
+RWKV = Family(
+    "rwkv.blocks",
+    {
+        "pre_ln": "embedding_norm",  # stands in the first layer
+        "ln1": "layers.time_mix_norm",
+        "ln2": "layers.channel_mix_norm",
+        **{f"attention.{n}": f"layers.time_mix.{n}" for n in ("key", "value", "receptance", "output")},
+        **{f"feed_forward.{n}": f"layers.channel_mix.{n}" for n in ("key", "value", "receptance")},
+    },
+    (
+        Gap("ln1", "attention.key", "layers.time_mix.shift"),
+        Gap("attention.receptance", "attention.output", "layers.time_mix.wkv + gate_mul"),
+        Gap("attention", "ln2", "layers.time_mix_residual"),
+        Gap("ln2", "feed_forward.key", "layers.channel_mix.shift"),
+        Gap("feed_forward.key", "feed_forward.value", "layers.channel_mix.act"),
+        Gap("feed_forward.receptance", "feed_forward", "layers.channel_mix.gate_mul", inside=True),
+        Gap("feed_forward", "", "layers.channel_mix_residual"),
+    ),
+    {"rwkv.embeddings": "embedding", "rwkv.ln_out": "final_norm", "head": "lm_head"},
+    packages={"layers.time_mix.wkv + gate_mul": ""},
+)
