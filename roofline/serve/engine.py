@@ -120,8 +120,12 @@ class _Run:
         whole = self.requests.prompt[self.running] + self.requests.output[self.running]
         if self.reserves:
             return float(self.engine.room.held[whole].sum())
-        half = [request for request in (self.waiting[0],) if self.done[request]] if self.waiting else []
-        return self._held(self.running, 1) + self._held(np.array(half, np.int64))
+        return self._held(self.running, 1) + self._half_read()
+
+    def _half_read(self) -> float:
+        """Bytes of cache of the prompt that is being read in chunks: the first in line."""
+        done = int(self.done[self.waiting[0]]) if self.waiting else 0
+        return float(self.engine.room.held[done]) if done else 0.0
 
     def _needed(self, request: int) -> float:
         """Bytes that must be free for a request to be read."""
@@ -210,8 +214,7 @@ class _Run:
         if not len(self.running):
             return
         steps = int(min(self.left[self.running].min(), LONGEST_RUN))
-        others = self._claimed() - self._held(self.running, 1) if not self.reserves else 0.0
-        while steps and self._held(self.running, steps) + others > self.engine.room.bytes:
+        while steps and self._held(self.running, steps) + self._half_read() > self.engine.room.bytes:
             steps //= 2
         if not steps:
             self._preempt()
@@ -253,7 +256,7 @@ class _Run:
         self.log.decoding += seconds * len(self.running)
 
     def _note_peak(self) -> None:
-        self.log.peak_bytes = max(self.log.peak_bytes, self._held(self.running))
+        self.log.peak_bytes = max(self.log.peak_bytes, self._held(self.running) + self._half_read())
 
     def _preempt(self) -> None:
         """The cache is full: who is being read, else the youngest, gives its place up (vLLM's recompute)."""

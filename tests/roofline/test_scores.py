@@ -13,7 +13,7 @@ from hwspecs import load_device
 from reports import scores as reported
 from roofline.ceilings import ceilings
 from roofline.optable import predict_table
-from roofline.scores import score_table
+from roofline.scores import score_table, scores
 from specfiles.errors import InputError
 
 H100 = load_device("h100_sxm")
@@ -60,6 +60,17 @@ def test_cells_are_never_pooled_and_the_worst_comes_first() -> None:
     medians = result.medians().iloc[0]
     assert medians["cells"] == 2
     assert medians["median_mape"] == close(np.mean([1 - 1 / 1.1, 1 - 1 / 3]))
+
+
+def test_coverage_is_the_share_of_intervals_that_hold_the_measured_time() -> None:
+    """Ends belong to an interval; a row that has none is not asked."""
+    rows = pd.DataFrame(
+        {"latency_us": [1.0, 2.0, 3.0, 4.0, 5.0], "predicted_us": 3.0, "above_ceiling": False}
+    )
+    rows = rows.assign(error=rows["predicted_us"] / rows["latency_us"] - 1)
+    intervals = rows.assign(lower_us=[1.0, 1.0, 1.0, 1.0, np.nan], upper_us=[3.0, 3.0, 3.0, 3.0, np.nan])
+    assert scores(intervals)["coverage"] == close(3 / 4)
+    assert np.isnan(scores(rows)["coverage"])
 
 
 def test_what_is_left_out_is_counted() -> None:

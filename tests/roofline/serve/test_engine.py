@@ -93,6 +93,18 @@ def test_every_request_is_served_once_in_order_and_within_the_room(
     assert log.busy_s <= log.last_s.max() - asked.arrival_s[0] + 1e-9
 
 
+def test_a_prompt_that_is_half_read_holds_its_cache() -> None:
+    """The first answer grows until the second prompt, read by a chunk, has no place to be read on."""
+    first, second, chunk = (100, 1500), (2000, 10), 512
+    asked = Requests(np.zeros(2), *(np.array(sizes) for sizes in zip(first, second, strict=True)))
+    tokens = first[0] + 2 + second[0] + 1  # the second fits beside the first's second token, no later
+    room = replace(ROOM, bytes=float(ROOM.held[tokens]))
+    log = served(Policy("chunked", budget=chunk), asked, room)
+    assert log.preempted
+    assert log.peak_bytes <= room.bytes
+    assert log.peak_bytes > ROOM.held[tokens - 2]  # it was held while the first went on
+
+
 def test_littles_law() -> None:
     """Requests in the system on average = their rate x the time that each spends there."""
     asked = requests(2000, 600, 150, prompt_cv=0.5, output_cv=0.5).at_rate(15)
