@@ -1,4 +1,4 @@
-"""Weights and activations in fp8 on the matrix units."""
+"""Weights and activations in eight bits."""
 
 from __future__ import annotations
 
@@ -11,39 +11,47 @@ from profiler.kernels.place import has_fp8
 from profiler.subject import Point, Subject, step
 from profiler.treatments.base import Pair, Treatment, logits
 from profiler.treatments.products import checked, exchanged, product, projections
+from profiler.treatments.weight_only import narrowed
 from specfiles.errors import InputError
 
-FP8 = "fp8"
+FP8, INT8 = "fp8", "int8"
+QUANTISED = "inputs are quantised by kernels of their own; products checked against plain ones"
+WIDENED = f"{QUANTISED}; a CPU without fp8 units widens them to multiply, and gains nothing but memory"
 
 
 class WeightActivation(Treatment):
-    """The layers' projections by torch._scaled_mm, each matrix and each input with one scale.
+    """The layers' projections in fp8 by torch._scaled_mm, each matrix and each input with one scale.
 
     Inputs' scales are those of a step before (SmoothQuant's static scales): what quantises them is a kernel
     or two per product here, where an engine does it inside the kernel before. Results differ, by how much
-    is reported and judged by no one; each product is compared with that of the rounded numbers.
+    is reported and judged by no one; each product is compared with that of the rounded numbers. A CPU
+    multiplies in INT8, too, by FBGEMM, which quantises each input anew.
     """
 
     name = "weight-activation-quantisation"
 
     def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
-        """fp8 where the matrix units multiply in it."""
+        """fp8 where the matrix units multiply in it, and on a CPU, which widens it; there INT8, too."""
+        if technique.format == INT8 and device == "cpu":
+            return None if dtype == "fp32" else "FBGEMM quantises rows of fp32; take --dtype fp32"
         if technique.format != FP8:
             return f"PyTorch's public kernels multiply in fp8, not in {technique.format}; take format=fp8"
-        if not has_fp8(device):
+        if device != "cpu" and not has_fp8(device):
             return "it needs a CUDA device with fp8 units: compute capability 8.9 or later"
         return None if dtype in ("bf16", "fp16") else "its results are in 16 bits; take --dtype bf16"
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
         """The same step; projections and their inputs are narrow."""
         run = partial(step(subject, point, point.kv_len), logits)
+        if technique.format == INT8:
+            return Pair(run, run, technique, around_treated=narrowed(subject, INT8))
         largest = _largest_inputs([linear for *_, linear in projections(subject)], run)
 
         def make(linear: Any) -> Any:  # what a step does not reach stays as it is
             return narrow(linear, largest[linear]) if linear in largest else linear
 
         around = exchanged(subject, make)
-        remark = "inputs are quantised by kernels of their own; products checked against plain ones"
+        remark = WIDENED if subject.device == "cpu" else QUANTISED
         return Pair(run, run, technique, around_treated=around, remark=remark)
 
 

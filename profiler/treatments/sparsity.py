@@ -9,8 +9,10 @@ from typing import Any
 from profiler.subject import Point, Subject, step
 from profiler.treatments.base import Pair, Treatment, logits
 from profiler.treatments.products import checked, exchanged, product
+from specfiles.errors import InputError
 
 DTYPES = ("bf16", "fp16")
+TILE = (32, 64)  # outputs and inputs that CUTLASS packs at once in 16 bits; cuSPARSELt takes smaller ones
 FIRST = (8, 0)  # compute capability of the first matrix units that skip zeros
 
 
@@ -49,6 +51,11 @@ def _sparse(dtype: str, linear: Any) -> Any:
     import torch
     from torch.sparse import to_sparse_semi_structured
 
+    if any(size % tile for size, tile in zip(linear.weight.shape, TILE, strict=True)):
+        raise InputError(
+            f"2:4 products need outputs and inputs in multiples of {TILE[0]} and {TILE[1]}; one is "
+            f"{tuple(linear.weight.shape)}."
+        )
     kept = halved(linear.weight.detach())
     packed = to_sparse_semi_structured(kept)
 

@@ -29,7 +29,7 @@ from profiler.treatments.drafting import TOKENS, Decoder, acceptance  # noqa: E4
 from profiler.treatments.eight_bit import narrow  # noqa: E402
 from profiler.treatments.measure import TREATMENTS, deviation, measured, per_token, treatment  # noqa: E402
 from profiler.treatments.products import checked  # noqa: E402
-from profiler.treatments.sparsity import halved  # noqa: E402
+from profiler.treatments.sparsity import _sparse, halved  # noqa: E402
 from profiler.treatments.speculation import _beside, _Drafter  # noqa: E402
 from profiler.treatments.weight_only import _grouped, _packed  # noqa: E402
 
@@ -179,6 +179,30 @@ def test_fp8_is_scaled_by_what_each_projection_reads(subject: MakeSubject) -> No
     ours = subject(dtype="bf16", num_attention_heads=4, hidden_size=64)
     for point in (PREFILL, DECODE):
         assert 1e-3 < deviation(pair("fp8", ours, point)) < 0.3
+
+
+def test_eight_bits_run_on_a_cpu(subject: MakeSubject) -> None:
+    """fp8 by the operator that a GPU runs, INT8 by FBGEMM under its own name: rows and weights are narrow."""
+    row = measured(parse("fp8"), subject(dtype="bf16", num_attention_heads=4, hidden_size=64), DECODE, 3)
+    assert row is not None
+    assert 0 < row["deviation"] < 0.3
+    assert "widens them" in row["remark"]
+    rounded = measured(parse("w8a8"), subject(num_attention_heads=4, hidden_size=64), DECODE, 3)
+    assert rounded is not None
+    assert 0 < rounded["deviation"] < 0.1
+    assert treatment(parse("w8a8"), "cpu", "fp32", ["decode"]).name == "weight-activation-quantisation"
+
+
+def test_kept_weights_are_packed_with_two_bits_each() -> None:
+    """What CUTLASS packs of them (torch's own conversion, which runs on a CPU): values and 2-bit places."""
+    conversions = pytest.importorskip("torch.sparse._semi_structured_conversions")
+    kept = halved(torch.randn(64, 128).to(torch.bfloat16))
+    packed, places = conversions.sparse_semi_structured_from_dense_cutlass(kept)
+    assert packed.numel() == kept.numel() / 2
+    assert 8 * places.element_size() * places.numel() == 2 * packed.numel()
+    assert torch.equal(conversions.sparse_semi_structured_to_dense_cutlass(packed, places), kept)
+    with pytest.raises(InputError, match=r"in multiples of 32 and 64; one is .48, 100."):
+        _sparse("bf16", torch.nn.Linear(100, 48))
 
 
 @pytest.mark.parametrize("format", ["int8", "int4_g32"])
@@ -413,8 +437,9 @@ def test_times_are_of_runs_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
         ("awq", "fp32", "no kernel for rows in fp32 and weights in int4_g128 .it has int8"),
         ("2:4", "bf16", "PyTorch has no 2:4 kernels for a CPU; it needs CUDA"),
         ("cuda-graphs", "bf16", "a CPU has no CUDA graphs"),
-        ("fp8", "bf16", "it needs a CUDA device with fp8 units"),
-        ("smoothquant", "bf16", "public kernels multiply in fp8, not in int8; take format=fp8"),
+        ("fp8", "fp32", "its results are in 16 bits; take --dtype bf16"),
+        ("nvfp4", "bf16", "public kernels multiply in fp8, not in nvfp4; take format=fp8"),
+        ("smoothquant", "bf16", "FBGEMM quantises rows of fp32; take --dtype fp32"),
         ("awq", "fp16", "weights in int4_g128 .take --dtype bf16 or fp32"),
         ("nf4", "bf16", "no kernel for rows in bf16 and weights in nf4"),
         ("self-speculative", "fp32", "it is measured in decode, and no such step was asked for"),
