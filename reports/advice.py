@@ -50,10 +50,12 @@ def _ranked(found: WhatIf, quality: str) -> Iterator[Advised]:
     pairs = [record for record in alike if len(record["names"]) > 1]
     for record in singles[:MOST] + pairs[:1]:
         numbers = (record[name] for name in ("speedup", "time_s", "memory_bytes", "why"))
-        yield Advised(" + ".join(record["names"]), _options(record["techniques"]), quality, *numbers)
+        yield Advised(
+            " + ".join(record["names"]), _options(record["names"], record["techniques"]), quality, *numbers
+        )
 
 
-def _options(told: Sequence[str]) -> str:
+def _options(names: Sequence[str], told: Sequence[str]) -> str:
     """`ratio=26, requests=100; block=64` of techniques in the words of the command line."""
-    given = (words.partition(":")[2].replace(",", ", ") for words in told)
+    given = (words.removeprefix(name)[1:].replace(",", ", ") for name, words in zip(names, told, strict=True))
     return "; ".join(filter(None, given))

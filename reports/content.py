@@ -174,7 +174,6 @@ def _totals(prediction: Prediction) -> Totals:
         title=f"{what}, batch {scenario.batch}, {_lengths(scenario)}",
         device=prediction.device.name,
         fidelity=str(prediction.ceilings.fidelity),
-        energy_by=prediction.energy_by,
         **{name: totals[name] for name in names},
     )
 

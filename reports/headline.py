@@ -20,6 +20,8 @@ WORDS = {
 MOST_NAMED = 3  # operators that a sentence names
 WORTH_SAYING = 0.1  # a share of a step outside its operators that a reader should hear of
 
+MODELLED = "modelled, not measured: its method stands below"
+
 
 def cards(content: Content) -> tuple[Card, ...]:
     """The numbers to see first in a measured run."""
@@ -59,7 +61,7 @@ def predicted_cards(totals: Totals, unit: str = "tokens") -> tuple[Card, ...]:
         Card("MFU", percent(totals.mfu), "of the dense peak"),
         Card("MBU", percent(totals.mbu), "of the memory bandwidth"),
         Card("Memory", si(totals.memory_bytes, "B"), fits),
-        *([] if totals.energy_j is None else [Card("Energy", si(totals.energy_j, "J"), totals.energy_by)]),
+        *([] if totals.energy_j is None else [Card("Energy", si(totals.energy_j, "J"), MODELLED)]),
     )
 
 

@@ -29,7 +29,7 @@ from reports.recording import cell
 from reports.records import Content
 from reports.show import COLUMNS, MOST_ROWS
 from reports.units import percent, si
-from reports.wording import rate, signed
+from reports.wording import plain, rate, signed
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -126,7 +126,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"si": si, "percent": percent, "signed": signed}
-    environment.filters |= {"rate": _rate, "plain": _plain, "breakable": _breakable, "tight": _tight}
+    environment.filters |= {"rate": _rate, "plain": plain, "breakable": _breakable, "tight": _tight}
     return environment
 
 
@@ -137,11 +137,6 @@ def _shown(value: Any) -> Any:
 
 def _rate(value: float | None) -> str:
     return "–" if value is None else rate(value)
-
-
-def _plain(value: float | None) -> str:
-    """A number without a unit."""
-    return "–" if value is None else f"{value:,.4g}"
 
 
 def _tight(text: str) -> str:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from hwspecs.values import walk
 from reports.points import finite
 from reports.records import CalibrationRow, Provenance, Source
+from roofline.energy import told
 from roofline.throttle import reasons
+from roofline.totals import power_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +53,7 @@ def of_device(device: Device, limits: Ceilings, setting: Setting) -> Provenance:
     fit = device.calibration if limits.constants else None
     return Provenance(
         device=device.name,
-        conventions=tuple(_conventions(limits, setting)),
+        conventions=tuple(_conventions(limits, setting, device.datasheet.tdp_w is not None)),
         device_notes=(*limits.notes, *device.conflicts),
         sources=tuple(
             Source(path, s.value, _unit(path), s.source, device.sources.get(s.source, ""), s.note)
@@ -66,7 +68,7 @@ def of_device(device: Device, limits: Ceilings, setting: Setting) -> Provenance:
     )
 
 
-def _conventions(limits: Ceilings, setting: Setting) -> Iterator[tuple[str, str]]:
+def _conventions(limits: Ceilings, setting: Setting, has_tdp: bool) -> Iterator[tuple[str, str]]:
     precision, convention = setting.precision, setting.convention
     yield "Fidelity", str(limits.fidelity)
     yield "Counting convention", f"{convention.name}: {convention.explanation}"
@@ -80,6 +82,8 @@ def _conventions(limits: Ceilings, setting: Setting) -> Iterator[tuple[str, str]
         yield "Devices that experts are spread over", str(setting.expert_parallel)
     if setting.pipeline_parallel > 1:
         yield "Stages of layers", str(setting.pipeline_parallel)
+    if has_tdp:
+        yield "Predicted energy", told(power_of(limits))
 
 
 def _measuring(run: Run) -> Iterator[tuple[str, str]]:

@@ -130,7 +130,6 @@ class Totals:
     memory_bytes: float
     fits: bool
     energy_j: float | None
-    energy_by: str  # where it comes from
 
 
 @dataclass(frozen=True)

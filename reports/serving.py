@@ -10,22 +10,23 @@ from typing import TYPE_CHECKING
 
 from reports import terminal
 from reports.units import percent, seconds, si, text
+from reports.wording import plain
 
 if TYPE_CHECKING:
     from roofline.serve.outcome import Serving
 
 COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "batching": ("batching", text),
-    "rate_per_s": ("requests/s", lambda v: f"{v:.4g}"),
-    "served_per_s": ("served/s", lambda v: f"{v:.4g}"),
-    "tokens_per_s": ("tokens/s", lambda v: f"{v:.4g}"),
+    "rate_per_s": ("requests/s", plain),
+    "served_per_s": ("served/s", plain),
+    "tokens_per_s": ("tokens/s", plain),
     "ttft_p50_s": ("TTFT p50", seconds),
     "ttft_p99_s": ("p99", seconds),
     "tpot_p50_s": ("TPOT p50", seconds),
     "tpot_p99_s": ("p99", seconds),
     "itl_p99_s": ("ITL p99", seconds),
     "within_limits": ("in time", percent),
-    "goodput_per_s": ("goodput/s", lambda v: f"{v:.4g}"),
+    "goodput_per_s": ("goodput/s", plain),
     "mean_batch": ("batch", lambda v: f"{v:.1f}"),
     "cache_peak": ("cache", lambda v: percent(v, 0)),
     "preempted": ("preempted", text),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports import terminal
 from reports.units import in_bytes, percent, seconds, si, text
+from reports.wording import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,7 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "prompt": ("prompt", text),
     "ttft_s": ("TTFT", seconds),
     "tpot_s": ("TPOT", seconds),
-    "tokens_per_s": ("tokens/s", lambda v: "–" if v is None else f"{v:.4g}"),
+    "tokens_per_s": ("tokens/s", plain),
     "mbu": ("MBU", percent),
     "memory_bytes": ("memory", in_bytes),
     "energy_j": ("energy", lambda v: si(v, "J")),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from reports.units import in_bytes, percent, seconds, si, text
+from reports.wording import plain
 from workloads.traced_model import TRACED
 
 Format = Callable[[Any], str]
@@ -94,7 +95,7 @@ def summary(data: dict[str, Any]) -> str:
     fits = "fits" if t["fits"] else "DOES NOT FIT"
     passes = data["family"] == TRACED
     each = "" if passes else f"TTFT {si(t['ttft_s'], 's')}   TPOT {si(t['tpot_s'], 's')}   "
-    pace = f"{t['tokens_per_s']:.4g} {'passes' if passes else 'tokens'}/s"
+    pace = f"{plain(t['tokens_per_s'])} {'passes' if passes else 'tokens'}/s"
     lines = [
         f"time {si(t['time_s'], 's')}   {each}{pace}   MFU {percent(t['mfu'])}   MBU {percent(t['mbu'])}",
         f"memory {si(t['memory_bytes'], 'B')}: weights {si(t['weights_bytes'], 'B')}, "
@@ -123,7 +124,7 @@ SWEEP: dict[str, tuple[str, Format]] = {
     "context": ("context", text),
     "ttft_s": ("TTFT", seconds),
     "tpot_s": ("TPOT", seconds),
-    "tokens_per_s": ("tokens/s", lambda v: f"{v:.4g}"),
+    "tokens_per_s": ("tokens/s", plain),
     "mfu": ("MFU", percent),
     "mbu": ("MBU", percent),
     "memory_bytes": ("memory", in_bytes),

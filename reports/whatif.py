@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports import terminal
 from reports.units import in_bytes, seconds, si, text
+from reports.wording import plain
 from workloads.techniques.base import QUALITIES
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "speedup": ("speedup", lambda v: f"{v:.2f}x"),
     "ttft_s": ("TTFT", seconds),
     "tpot_s": ("TPOT", seconds),
-    "tokens_per_s": ("tokens/s", lambda v: f"{v:,.0f}" if v >= 10_000 else f"{v:.4g}"),
+    "tokens_per_s": ("tokens/s", plain),
     "held": ("memory", text),
     "energy_j": ("energy", lambda v: si(v, "J")),
     "bound": ("bound by", text),

@@ -10,6 +10,11 @@ def rate(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def plain(value: float | None) -> str:
+    """A number in four digits, or whole with its thousands separated; a dash where there is none."""
+    return "–" if value is None else f"{value:,.0f}" if abs(value) >= 9999.5 else f"{value:.4g}"
+
+
 def signed(value: float | None, digits: int = 1) -> str:
     """A relative difference with its sign."""
     return "–" if value is None or math.isnan(value) else f"{100 * value:+.{digits}f} %".replace("-", "−")

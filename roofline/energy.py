@@ -29,6 +29,16 @@ def drawn(power: Power, mbu: Any, mfu: Any) -> Any:
     return np.minimum(1.0, share)
 
 
+def told(power: Power | None) -> str:
+    """How an energy is computed, with the source of its constants."""
+    if power is None:
+        return "TDP x time, as if all power were drawn"
+    return (
+        f"TDP x time x what is drawn: {power.idle:.0%}, {power.memory:.0%} of MBU and "
+        f"{power.compute:.0%} of MFU, at most all ({power.source})"
+    )
+
+
 def fit_power(mbu: Any, mfu: Any, share: Any) -> dict[str, float]:
     """The constants that make log(predicted / measured share of the TDP) small, robustly."""
     import numpy as np

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.contexts import straightness, sum_over
+from roofline.energy import told
 from roofline.scenario import Scenario
 from roofline.times import Times, times
 from roofline.totals import held_bytes, power_of, reference, summary
@@ -113,13 +114,7 @@ class Prediction:
     @property
     def energy_by(self) -> str:
         """Where `energy_j` comes from."""
-        power = power_of(self.ceilings)
-        if power is None:
-            return "TDP x time, as if all power were drawn"
-        return (
-            f"TDP x time x what is drawn: {power.idle:.0%}, {power.memory:.0%} of MBU and "
-            f"{power.compute:.0%} of MFU, at most all ({power.source})"
-        )
+        return told(power_of(self.ceilings))
 
     def memory(self) -> dict[str, Any]:
         """What one device must hold, and whether it does."""

@@ -35,10 +35,10 @@ def recorded_content(run: Run, device: Device | None) -> Content:
     files = [origin.file for origin in trace.origins]
     origins = [f"{o.file} ({o.format}{' ' + o.version if o.version else ''})" for o in trace.origins]
     facts = [
-        ("traces", ", ".join(origins)),
-        ("device", device.name if device else run.head.device or "not known"),
-        ("imported", run.head.created),
-        ("model", run.head.model or "not named"),
+        ("Traces", ", ".join(origins)),
+        ("Device", device.name if device else run.head.device or "not known"),
+        ("Imported", run.head.created),
+        ("Model", run.head.model or "not named"),
     ]
     remarks = (
         [] if device else ["No file describes the device: times stand without ceilings; name it with --hw."]

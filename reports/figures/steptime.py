@@ -31,7 +31,8 @@ def time_figure(point: Point) -> Figure:
     layout = framed(height=110 + 30 * max(rows, 3))
     layout["barmode"] = "group"
     layout["bargap"] = 0.3
-    layout["xaxis"] |= {"title": {"text": "Time per step [s]"}, "rangemode": "tozero", "tickformat": "~s"}
+    layout["xaxis"] |= {"title": {"text": "Time per step"}, "rangemode": "tozero"}
+    layout["xaxis"] |= {"tickformat": "~s", "ticksuffix": "s"}
     layout["yaxis"] |= {
         "tickmode": "array",
         "tickvals": list(range(rows)),

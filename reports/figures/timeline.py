@@ -10,7 +10,7 @@ from reports.records import Timeline
 def timeline_figure(timeline: Timeline) -> Figure:
     """Each curve as steps: a sample holds until the next."""
     layout = framed(height=260)
-    layout["xaxis"] |= {"title": {"text": "time [s]", "standoff": 8}}
+    layout["xaxis"] |= {"title": {"text": "time", "standoff": 8}, "tickformat": "~s", "ticksuffix": "s"}
     title = {"text": plotly_text(timeline.axis), "standoff": 8}
     layout["yaxis"] |= {"title": title, "rangemode": "tozero", "tickformat": "~s"}
     colours = list(COLOURS.values())

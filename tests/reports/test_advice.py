@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from hwspecs import Device, load_device
+from reports.advice import _options
 from reports.content import of_predictions, of_run
 from reports.html import render
 from reports.records import Advice
@@ -52,6 +53,13 @@ def test_a_method_is_shown_or_refused_with_a_reason_or_gains_nothing(advice: Adv
     assert all(row.speedup > 1 for row in advice.rows)
     assert dict(advice.counted).keys() == {outcome.techniques[0].name for outcome in found.counted}
     assert "without it 1.4" in dict(advice.counted)["flash-decoding"]
+
+
+def test_options_are_told_of_techniques_whatever_their_names() -> None:
+    """The name sparsity-2:4 has a colon of its own and no options."""
+    pair = [parse("sparsity-2:4"), parse("speculative-decoding:k=3")]
+    told = _options([each.name for each in pair], [each.told() for each in pair])
+    assert told.startswith("k=3, ")
 
 
 def test_a_measured_run_is_advised_on_each_phase(make_run: Callable[..., Run], toy: Device) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hwspecs import Device
+from hwspecs import Device, load_device
 from reports.content import of_predictions, of_run
 from reports.elsewhere import OTHERS, other_devices
 from reports.html import render
 from reports.points import best_fidelity
 from reports.records import Content
 from reports.step_records import Point, operator_table
+from reports.wording import plain
 from roofline.ceilings import ceilings
 from roofline.predict import predict
 from roofline.run import Run
@@ -287,3 +288,21 @@ def test_a_measurement_above_its_roof_is_said_and_marked(make_run: MakeRun, toy:
     assert "lm_head in prefill" in content.sentences[-1]
     assert "cache" in content.sentences[-1]
     assert render(content).count('class="flagged"') == len(content.points)
+
+
+def test_an_energy_has_its_method_and_source_on_the_page() -> None:
+    """The card is short; what is drawn, and by whose measurement, stands among the conventions."""
+    scenario = Scenario(load_model("Llama-3.1-8B").model, "decode", batch=1, context=128)
+    for fidelity in ("datasheet", "calibrated"):
+        prediction = predict(scenario, load_device("h100_sxm"), fidelity)
+        found = of_predictions([prediction])
+        assert dict(found.provenance[0].conventions)["Predicted energy"] == prediction.energy_by
+        assert any(card.label == "Energy" for card in found.cards)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.98765, "0.9877"), (5376.4, "5376"), (9999.6, "10,000"), (12321.4, "12,321"), (None, "–")],
+)
+def test_a_plain_number_has_four_digits_and_no_exponent(value: float | None, said: str) -> None:
+    assert plain(value) == said
