@@ -156,17 +156,20 @@ def _kin(group: Sequence[Entry]) -> list[tuple[int, ...]]:
 
     The library's kernels of the same formats where enough of others was measured, else its kernels of any
     format, those of the same backend first, else all kernels of the formats: a library's overheads differ
-    less than libraries do, but one backend tunes a library's kernels and another does not.
+    less than libraries do, but one backend tunes a library's kernels and another does not. What ran without
+    tuning speaks for no other.
     """
     found = []
+    tuned = [getattr(cell.model, "tuned", lambda _: True)(cell) for _, _, cell in group]
     for i, (key, _, cell) in enumerate(group):
         same_format = _of_format(group, key)
         library = getattr(cell.model, "library", lambda _: "")
         mine = [j for j, (other, _, _) in enumerate(group) if library(other[4]) == library(key[4])]
         here = [j for j in mine if group[j][0][3] == key[3]]
-        pools = (*([j for j in pool if j in same_format] for pool in (here, mine)), here, mine)
+        every = (*([j for j in pool if j in same_format] for pool in (here, mine)), here, mine, same_format)
+        *pools, last = ([j for j in pool if j == i or tuned[j]] for pool in every)
         enough = (p for p in pools if sum(len(group[j][1]) for j in p if j != i) >= MEASURED_WELL)
-        found.append(tuple(next(enough, same_format)))
+        found.append(tuple(next(enough, last)))
     return found
 
 

@@ -103,6 +103,7 @@ def _experts(op: GroupedGemm) -> tuple[str, str, str, dict[str, Any]] | None:
         "gated": float(layer.gated),
         "exponent": INDEPENDENT - layer.skew,
         "share": (matrices - 1 if first else 1) / matrices,
+        "replayed": 0.0,  # other layers ran since
     }
     return "moe", _expert_format(str(op.inputs), str(op.weights)), "", sizes
 

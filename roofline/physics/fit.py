@@ -162,7 +162,8 @@ class CrossFit:
         predicted = np.full(len(cell.time_s), np.nan)
         for fold, values in self.constants.items():
             held = self.fold == fold
-            predicted[held] = cell.take(held).predicted_s(values)
+            if held.any():
+                predicted[held] = cell.take(held).predicted_s(values)
         return predicted
 
 
@@ -177,16 +178,35 @@ def cross_fitted(
     """Every cell fitted by folds; the prior that cells share did not see the held-out families either.
 
     kin: of each cell, those that its prior is fitted to, itself among them; all where it is not given.
+    A family is in one fold, whichever cell has it. Where cells have different priors, each is fitted without
+    every fold, also one that none of its rows is in, which its prior has not seen then: what is learned
+    beside all of these constants has not seen the fold's families anywhere.
     """
     kin = kin or [tuple(range(len(cells)))] * len(cells)
+    apart = len(set(kin)) > 1
+    fold = _spread(cells, folds) if apart else [each % folds for each in _numbered(cells)]
+    every = np.unique(np.concatenate(fold)).tolist() if apart else None
     found: dict[int, CrossFit] = {}
     for own in dict.fromkeys(kin):
-        pool = [cells[i] for i in own]
-        numbered = [families % folds for families in _numbered(pool)]
-        prior = _shared_prior(pool, numbered)
-        scored = [(i, f) for i, f in zip(own, numbered, strict=True) if kin[i] == own]
-        found |= {i: _cross_fit(cells[i], f, prior) for i, f in scored}
+        prior = _shared_prior([cells[i] for i in own], [fold[i] for i in own])
+        found |= {i: _cross_fit(cells[i], fold[i], prior, every) for i in own if kin[i] == own}
     return [found[i] for i in range(len(cells))]
+
+
+def _spread(cells: Sequence[Cell], folds: int) -> list[NDArray[np.intp]]:
+    """The fold of each row: families in turn, the most common first, to where they share fewest cells.
+
+    So a cell of two families or more is hardly ever in one fold as a whole.
+    """
+    keys = [cell.family_keys() for cell in cells]
+    holders = {key: [i for i, each in enumerate(keys) if key in each] for key in set().union(*keys)}
+    taken = np.zeros((folds, len(cells)))  # by a fold, of each cell's families
+    fold: dict[tuple[Any, ...], int] = {}
+    for key in sorted(holders, key=lambda key: (-len(holders[key]), repr(key))):
+        own = holders[key]
+        fold[key] = min(range(folds), key=lambda f: (taken[f, own].sum(), taken[f].sum(), f))
+        taken[fold[key], own] += [1 / len(set(keys[i])) for i in own]
+    return [np.array([fold[key] for key in each], dtype=np.intp) for each in keys]
 
 
 def _shared_prior(
@@ -205,11 +225,17 @@ def _shared_prior(
 
 
 def _cross_fit(
-    cell: Cell, fold: NDArray[np.intp], prior: Callable[[int], Mapping[str, float] | None]
+    cell: Cell,
+    fold: NDArray[np.intp],
+    prior: Callable[[int], Mapping[str, float] | None],
+    every: Sequence[int] | None = None,
 ) -> CrossFit:
-    """A cell of one fold alone has its prior, or without one what fits the cell itself."""
+    """A cell of one fold alone has its prior, or without one what fits the cell itself.
+
+    every: the folds to leave out, the cell's own where it is not given.
+    """
     constants: dict[int, dict[str, float]] = {}
-    for held in np.unique(fold).tolist():
+    for held in np.unique(fold).tolist() if every is None else every:
         known, shared = fold != held, prior(held)
         if not known.any() and shared is not None:
             constants[held] = dict(shared)

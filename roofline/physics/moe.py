@@ -26,6 +26,7 @@ from workloads.dtypes import bytes_per_element, compute_dtype
 
 if TYPE_CHECKING:
     from roofline.physics.base import Bound, Columns, Dtypes, Floats, Gpu
+    from roofline.physics.fit import Cell
 
 WIDTHS = (64.0, 128.0, 256.0)  # columns of a tile
 AVERAGE_TILE = (8.0, 64.0)  # least and most rows of a tile that is chosen by the average load
@@ -38,6 +39,7 @@ BLOCK_CHOICES = 256.0  # choices that one block of threads sorts at once
 CONSTANTS = (
     Constant("launch_s", "s", 3e-6, 2e-4, 2e-5, "the layer's small kernels, one after the other"),
     Constant("memory_share", "", 0.1, 1.0, 0.87, "share of the memory bandwidth of streamed weights"),
+    Constant("kept", "", 0.01, 1.0, 0.4, "of the L2 that holds weights from one replay to the next", "whole"),
     Constant("compute_share", "", 0.02, 1.0, 0.6, "share of the tensor peak inside a tile"),
     Constant("l2_share", "", 0.03, 2.5, 0.7, "share of the L2 port that feeds a tile", "clusters"),
     Constant("tile_s", "s", 1e-7, 3e-5, 5e-7, "first loads and last stores of a tile", "1/clock"),
@@ -88,6 +90,12 @@ class MoeModel:
         products = parts["ideal"] + parts["reached"] + parts["tiles"]
         return bool((parts["ideal"] >= LEAST_STREAM * products).all())
 
+    def tuned(self, cell: Cell) -> bool:
+        """The same of measured rows: whether any of them streams its weights at half of the peak."""
+        streamed = _Layer(cell.rows, cell.gpu, cell.dtype).weight_bytes / cell.gpu.dram_byte_per_s
+        possible = cell.time_s >= (0.0 if cell.floor_s is None else cell.floor_s)
+        return bool((streamed >= LEAST_STREAM * cell.time_s)[possible].any())
+
     def prepared(self, rows: Columns) -> Columns:
         """The rows with their loads, which are counted once for all rows that differ."""
         load = rank_load(rows)
@@ -113,6 +121,7 @@ class _Layer:
         self.tokens, self.top_k = column(rows, "num_tokens"), column(rows, "topk")
         self.experts, ranks = column(rows, "num_experts"), _ranks(rows)
         self.hidden, self.share = column(rows, "hidden"), column(rows, "share", 1.0)
+        self.replayed = column(rows, "replayed", 1.0)
         self.width = column(rows, "inter") / column(rows, "moe_tp", 1.0)
         self.load = unpacked(rows["load"]) if "load" in rows else rank_load(rows)
         self.by_average = says(rows, "trtllm_", "min_latency", "mxfp4_flashinfer") & ~says(rows, "cutlass")
@@ -139,17 +148,26 @@ class _Layer:
         compute = self.flops / self.gpu.peak(compute_dtype(self.dtype.inputs))
         reached = self.flops / (c["compute_share"] * self.peak)
         memory = self.weight_bytes / self.gpu.dram_byte_per_s
-        ideal = np.maximum(compute, memory)
-        reached = _overlapped(reached, memory / c["memory_share"])
+        products = self.products_s(c)
+        ideal = np.minimum(np.maximum(compute, memory), products)  # a warm L2 can beat the memory's roofline
+        reached = np.clip(_overlapped(reached, memory / c["memory_share"]), ideal, products)
         found = {
             "ideal": ideal,
             "reached": reached - ideal,
-            "tiles": np.maximum(self.products_s(c) - reached, 0.0),
+            "tiles": products - reached,
             "around": self.around_s(c),
             "routing": self.routing_s(c),
             "launch": np.full(len(ideal), c["launch_s"]),
         }
         return {name: self.share * seconds for name, seconds in found.items()}
+
+    def _missed(self, c: Mapping[str, float]) -> Floats:
+        """Of the weights, what the layer finds no longer in the L2, where nothing ran since its last time.
+
+        What does not fit pushes out what would be read next, so that hits fall faster than weights grow.
+        """
+        kept = np.minimum(c["kept"] * self.gpu.l2_bytes / np.maximum(self.weight_bytes, 1.0), 1.0)
+        return np.asarray(1 - self.replayed * (kept * kept) ** 2)
 
     def _peak(self, rows: Columns) -> Any:
         """FLOP/s that the kernel's instructions reach at most."""
@@ -218,7 +236,7 @@ class _Layer:
         expert = (self.matrix * self.weight)[:, None]
         missed = np.clip(1 - L2_SHARE * gpu.l2_bytes / expert, 0.0, 1.0)
         again = c["reread"] * missed * np.maximum(tiles - self.touched, 0.0)
-        streamed = (self.touched + again) * expert + self._rows(c) * (element * k + 2 * n)
+        streamed = (self.touched * self._missed(c) + again) * expert + self._rows(c) * (element * k + 2 * n)
         per_wave = tiles / gpu.processors
         busy: Any = np.inf
         for width in widths:

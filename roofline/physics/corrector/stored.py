@@ -15,8 +15,8 @@ import pandas as pd
 from hwspecs import load_device
 from hwspecs.correctors import CORRECTORS, Corrector, Shipped, fingerprint, read_correctors
 from roofline.physics.calibration import KEY, cells
-from roofline.physics.corrector.training import tried
-from roofline.physics.fit import CrossFit
+from roofline.physics.corrector.training import Kin, tried
+from roofline.physics.fit import CrossFit, mape
 from roofline.physics.intervals import within
 from specfiles.strict import plain_data, validated
 from specfiles.writing import write_text
@@ -73,16 +73,22 @@ def _trials(
     told: Callable[[str], None],
 ) -> Iterable[tuple[pd.Index, Trial]]:
     known = {_name(kernel): kernel for kernel in kernels}
+    together: dict[tuple[str, ...], list[tuple[pd.Index, Kin]]] = {}
     for key, rows, cell in cells(table, device):
         stored, kernel = folds.get("/".join(key)), known.get("/".join(key))
         if stored is None or kernel is None:
             continue
         constants = {int(fold): values for fold, values in stored["constants"].items()}
-        trial = tried(cell, kernel, CrossFit(np.array(stored["fold"]), constants))
-        errors = (np.mean(np.abs(p / trial.time_s - 1)) for p in (trial.calibrated_s, trial.corrected_s))
-        said = "{:.1%} -> {:.1%}".format(*errors) + ("" if trial.corrector else ", not shipped")
-        told(f"{device.name} {'/'.join(filter(None, key))}: {said}")
-        yield table.index[rows], trial
+        kin = Kin(cell, kernel, CrossFit(np.array(stored["fold"]), constants))
+        library = getattr(cell.model, "library", None)
+        pool = (kernel.op, library(kernel.kernel)) if library else key
+        together.setdefault(pool, []).append((table.index[rows], kin))
+    for found in together.values():
+        for (index, _), trial in zip(found, tried([kin for _, kin in found]), strict=True):
+            errors = (mape(p, trial.time_s) for p in (trial.calibrated_s, trial.corrected_s))
+            said = "{:.1%} -> {:.1%}".format(*errors) + ("" if trial.corrector else ", not shipped")
+            told(f"{device.name} {_name(trial.kernel).replace('//', '/')}: {said}")
+            yield index, trial
 
 
 def _name(record: Kernel | Corrector) -> str:

@@ -1,13 +1,14 @@
-"""Train the corrector of a kernel, and score it on shape families that neither it nor the constants saw.
+"""Train correctors of kernels, and score them on shape families that neither they nor the constants saw.
 
-For each fold of families the constants come from a fit without them (`CrossFit`); the trees learn what those
+For each fold of families the constants come from fits without them (`CrossFit`); the trees learn what those
 constants leave on the other folds, and only then both predict the fold. What is shipped repeats this with
-all rows, and only where the held-out score says that it helps.
+all rows, and only where the held-out score says that it helps. Kernels of one library may learn together:
+then a fold's families are unseen in all of their rows, and which kernel a row is of is one more feature.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,10 @@ from hwspecs.correctors import Corrector, fingerprint
 from roofline.physics.base import total
 from roofline.physics.corrector.correction import bounded, inside
 from roofline.physics.corrector.features import features, prepared
-from roofline.physics.corrector.trees import flattened
+from roofline.physics.corrector.trees import decided, flattened
 from roofline.physics.fit import FOLDS, mape
 from roofline.physics.intervals import bands, covered
+from specfiles.errors import InputError
 
 if TYPE_CHECKING:
     from hwspecs import Kernel
@@ -41,6 +43,9 @@ TREES = {
 }
 
 
+TOGETHER = {**TREES, "min_samples_leaf": 40}  # of kernels that learn together
+
+
 @dataclass(frozen=True)
 class Trial:
     """What the corrector of a kernel does to rows of families held out; `corrector` where it is shipped."""
@@ -54,36 +59,46 @@ class Trial:
     corrector: Corrector | None = None
 
     @property
-    def helps(self) -> bool:
-        """Whether the error falls by LEAST_GAIN or more, in most folds."""
-        if not self.applied.any():
-            return False
-        fold, falls = self.families % FOLDS, []
-        for each in np.unique(fold):
-            of = fold == each
-            before = mape(self.calibrated_s[of], self.time_s[of])
-            falls.append(mape(self.corrected_s[of], self.time_s[of]) < before)
-        before, after = (mape(p, self.time_s) for p in (self.calibrated_s, self.corrected_s))
-        return after < (1 - LEAST_GAIN) * before and 2 * sum(falls) > len(falls)
+    def helped(self) -> bool:
+        """Whether the error falls at all."""
+        return mape(self.corrected_s, self.time_s) < mape(self.calibrated_s, self.time_s)
 
 
-def tried(cell: Cell, kernel: Kernel, folds: CrossFit) -> Trial:
-    """The held-out score of a cell's corrector, and the corrector for all its rows where that says so."""
-    families = cell.families() * FOLDS + folds.fold  # alike in a family, and the rest by FOLDS is the fold
-    calibrated = folds.predicted_s(cell)
+@dataclass(frozen=True)
+class Kin:
+    """A kernel's rows, its constants of all of them, and those of each fold of families."""
+
+    cell: Cell
+    kernel: Kernel
+    folds: CrossFit
+
+
+def tried(kin: Sequence[Kin]) -> list[Trial]:
+    """The held-out scores of the correctors of kernels that learn together, and correctors that help.
+
+    Raises InputError where their folds tear a family apart: trees that learned of one have then seen another.
+    """
+    fold = np.concatenate([one.folds.fold for one in kin])
+    families = [key for one in kin for key in one.cell.family_keys()]
+    if len(kin) > 1 and len(set(zip(families, fold.tolist(), strict=True))) > len(set(families)):
+        raise InputError(f"folds of {kin[0].cell.name} and its kin do not agree; fit their table again.")
+    calibrated = np.concatenate([one.folds.predicted_s(one.cell) for one in kin])
     corrected, applied = calibrated.copy(), np.zeros(len(calibrated), dtype=bool)
-    trees = {}
-    if len(calibrated) >= LEAST_ROWS and len(np.unique(families)) >= LEAST_FAMILIES:
-        for fold, values in folds.constants.items():
-            seen, held = _Seen.of(cell, kernel.op, values), folds.fold == fold
-            trees[fold] = _count(seen, ~held, folds.fold)
-            if trees[fold]:
-                applied[held], corrected[held] = _apart(seen, ~held, held, trees[fold])
-    trial = Trial(kernel, cell.time_s, calibrated, corrected, applied, families)
-    if not trial.helps:
-        return trial
-    count = int(np.median(list(trees.values())))
-    return replace(trial, corrector=_shipped(cell, trial, max(count, 1)))
+    counts = []
+    if len(fold) >= LEAST_ROWS and len(set(families)) >= LEAST_FAMILIES:
+        for each in np.unique(fold):
+            seen, held = _Seen.of(kin, [one.folds.constants[int(each)] for one in kin]), fold == each
+            counts.append(_count(seen, ~held, fold) if len(kin) == 1 else MOST_TREES)
+            if counts[-1]:
+                applied[held], corrected[held] = _apart(seen, ~held, held, counts[-1])
+    trials, end = list[Trial](), 0
+    for one in kin:
+        own = slice(end, end := end + len(one.cell.time_s))
+        alike = one.cell.families() * FOLDS + fold[own]  # in a family; the rest by FOLDS is the fold
+        trials.append(
+            Trial(one.kernel, one.cell.time_s, calibrated[own], corrected[own], applied[own], alike)
+        )
+    return _with_correctors(kin, trials, max(int(np.median(counts)), 1) if counts else 0)
 
 
 @dataclass(frozen=True)
@@ -96,14 +111,31 @@ class _Seen:
     floor_s: Floats
     time_s: Floats
 
+    weight: Any  # of rows, so that a kernel of many does not speak for all; None of one kernel
+
     @classmethod
-    def of(cls, cell: Cell, op: str, values: Mapping[str, float]) -> _Seen:
+    def of(cls, kin: Sequence[Kin], constants: Sequence[Mapping[str, float]]) -> _Seen:
+        """Rows of all kernels, each beside its constants; the last feature of several is their number."""
+        alone = [cls._one(one, values) for one, values in zip(kin, constants, strict=True)]
+        if len(alone) == 1:
+            return alone[0]
+        numbered = [np.insert(a.matrix, a.matrix.shape[1], i, axis=1) for i, a in enumerate(alone)]
+        counts = np.array([len(one.time_s) for one in alone])
+        terms, floor, time = (
+            np.concatenate([getattr(one, name) for one in alone]) for name in ("terms_s", "floor_s", "time_s")
+        )
+        weight = np.repeat(counts**-0.5, counts)
+        return cls(alone[0].names, np.concatenate(numbered), terms, floor, time, weight)
+
+    @classmethod
+    def _one(cls, kin: Kin, values: Mapping[str, float]) -> _Seen:
+        cell, op = kin.cell, kin.kernel.op
         rows = prepared(op, cell.rows)
         parts = cell.model.parts(rows, cell.gpu, cell.dtype, values)
         found = features(op, rows, cell.gpu, parts)
         matrix = np.stack([np.broadcast_to(f, cell.time_s.shape) for f in found.values()], axis=1)
         floor = np.zeros_like(cell.time_s) if cell.floor_s is None else cell.floor_s
-        return cls(tuple(found), matrix, total(parts), floor, cell.time_s)
+        return cls(tuple(found), matrix, total(parts), floor, cell.time_s, None)
 
     @property
     def target(self) -> Floats:
@@ -124,8 +156,12 @@ def _grow(seen: _Seen, rows: Any, count: int) -> Any:
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     chosen = rows & seen.possible
-    return HistGradientBoostingRegressor(**TREES, max_iter=count).fit(
-        seen.matrix[chosen], seen.target[chosen]
+    if seen.weight is None:
+        options, weight = TREES, None
+    else:
+        options, weight = TOGETHER, seen.weight[chosen]
+    return HistGradientBoostingRegressor(**options, max_iter=count).fit(
+        seen.matrix[chosen], seen.target[chosen], weight
     )
 
 
@@ -156,11 +192,48 @@ def _box(matrix: Any) -> list[tuple[float, float]]:
     return list(zip(matrix.min(axis=0).tolist(), matrix.max(axis=0).tolist(), strict=True))
 
 
-def _shipped(cell: Cell, trial: Trial, count: int) -> Corrector:
-    """Trees of all rows beside the kernel's own constants, with what held-out families say of such trees."""
+def _help(trials: Sequence[Trial]) -> bool:
+    """Whether the mean error of the kernels falls by LEAST_GAIN or more, in most folds."""
+    fold = np.concatenate([trial.families % FOLDS for trial in trials])
+    weight = np.concatenate([np.full(len(trial.time_s), 1 / len(trial.time_s)) for trial in trials])
+    before, after = (
+        np.concatenate([np.abs(getattr(trial, name) / trial.time_s - 1) for trial in trials])
+        for name in ("calibrated_s", "corrected_s")
+    )
+
+    def falls(of: Any, gain: float = 0.0) -> bool:
+        was, is_ = (np.average(errors[of], weights=weight[of]) for errors in (before, after))
+        return bool(is_ < (1 - gain) * was)
+
+    folds = [falls(fold == each) for each in np.unique(fold)]
+    return falls(fold >= 0, LEAST_GAIN) and 2 * sum(folds) > len(folds)
+
+
+def _with_correctors(kin: Sequence[Kin], trials: list[Trial], count: int) -> list[Trial]:
+    """Trials with trees of all rows beside the kernels' own constants, where held-out families want them."""
+    if not _help(trials):
+        return trials
+    seen = _Seen.of(kin, [one.kernel.values for one in kin])
+    base, splits, numbers = flattened(_grow(seen, np.ones(len(seen.time_s), dtype=bool), count))
+    box = _box(seen.matrix)[: len(seen.names)]
+    found = []
+    for number, trial in enumerate(trials):
+        own = decided(splits, numbers, len(seen.names), float(number))
+        made = _shipped(trial, seen.names, box, base, *own) if trial.helped else None
+        found.append(replace(trial, corrector=made))
+    return found
+
+
+def _shipped(
+    trial: Trial,
+    names: Sequence[str],
+    box: Sequence[tuple[float, float]],
+    base: float,
+    splits: list[int],
+    numbers: list[float],
+) -> Corrector:
+    """A kernel's trees, with what held-out families say of such trees."""
     kernel, applied = trial.kernel, trial.applied
-    seen = _Seen.of(cell, kernel.op, kernel.values)
-    base, splits, numbers = flattened(_grow(seen, np.ones(len(cell.time_s), dtype=bool), count))
     ratio = (trial.time_s / trial.corrected_s)[applied]
     families, time = trial.families[applied], trial.corrected_s[applied]
     return Corrector(
@@ -170,12 +243,12 @@ def _shipped(cell: Cell, trial: Trial, count: int) -> Corrector:
         backend=kernel.backend,
         kernel=kernel.kernel,
         beside=fingerprint(kernel),
-        features=list(seen.names),
-        box=[(_rounded(low), _rounded(high)) for low, high in _box(seen.matrix)],
+        features=list(names),
+        box=[(_rounded(low), _rounded(high)) for low, high in box],
         base=base,
         splits=splits,
         numbers=numbers,
-        points=len(cell.time_s),
+        points=len(trial.time_s),
         families=len(np.unique(trial.families)),
         calibrated_error=_rounded(mape(trial.calibrated_s, trial.time_s)),
         held_out_error=_rounded(mape(trial.corrected_s, trial.time_s)),

@@ -65,6 +65,27 @@ def flattened(regressor: Any) -> tuple[float, list[int], list[float]]:
     return float(regressor._baseline_prediction.item()), splits, numbers
 
 
+def decided(
+    splits: Sequence[int], numbers: Sequence[float], feature: int, value: float
+) -> tuple[list[int], list[float]]:
+    """The same trees where one feature is known: of its splits only the branch that is taken is left."""
+    nodes = list(zip(splits, numbers, strict=True))[::-1]  # the next one last
+
+    def rest() -> list[tuple[int, float]]:
+        split, number = nodes.pop()
+        if split == LEAF:
+            return [(split, number)]
+        below, above = rest(), rest()
+        return (
+            (below if value <= number else above) if split == feature else [(split, number), *below, *above]
+        )
+
+    left = []
+    while nodes:
+        left += rest()
+    return [split for split, _ in left], [number for _, number in left]
+
+
 def _below(threshold: float) -> np.float32:
     """The largest float32 that is not above it."""
     near = np.float32(threshold)

@@ -84,14 +84,19 @@ def test_default_tiles_grow_with_the_batch() -> None:
 
 
 def layer(
-    kernel: str, rows: int, dtype: str = "bfloat16", hidden: float = 2048, engine: str = "engine"
+    kernel: str,
+    rows: int,
+    dtype: str = "bfloat16",
+    hidden: float = 2048,
+    engine: str = "engine",
+    slower: float = 1.2,
 ) -> tuple[Any, Any, Cell]:
-    """Layers of growing batches, timed by the starting constants twice over."""
+    """Layers of growing batches that take longer than the starting constants say."""
     tokens = np.round(np.geomspace(1, 16_384, rows))
     sizes = {"hidden": hidden, "inter": 768.0, "topk": 8.0, "num_experts": 128.0}
     columns = {"num_tokens": tokens, **{n: np.full(rows, v) for n, v in sizes.items()}}
     cell = Cell(MoeModel(), GPU, dtypes_of(dtype), columns, np.ones(rows), kernel)
-    time = 2 * cell.predicted_s({c.name: c.start for c in CONSTANTS})
+    time = slower * cell.predicted_s({c.name: c.start for c in CONSTANTS})
     found = Cell(cell.model, cell.gpu, cell.dtype, columns, time, kernel)
     return ("moe", dtype, "", engine, kernel), np.arange(rows), found
 
@@ -127,11 +132,49 @@ def test_a_kernel_that_ran_without_tuning_speaks_for_no_other() -> None:
     assert model.sound(found.values, Gpu.of(load_device("b200_sxm")), dtype)
 
 
+def test_a_kernel_that_ran_without_tuning_is_no_prior_of_others_and_has_one_itself() -> None:
+    """Marlin's 4-bit integers stream at a seventh of B200's bandwidth, its mxfp4 at a third."""
+    group = [
+        layer("slow_marlin", MEASURED_WELL, "int4_wo", slower=8),
+        layer("another_marlin", 10, "w4a16_mxfp4"),
+        layer("a_triton", 10, "w4a16_mxfp4"),
+        layer("a_marlin", MEASURED_WELL, "fp8"),
+    ]
+    model = MoeModel()
+    assert [model.tuned(cell) for _, _, cell in group] == [False, True, True, True]
+    assert _kin(group) == [(0, 1, 3), (1, 3), (1, 2), (3,)]
+
+
+def test_a_fold_of_families_is_the_same_in_every_kernel_and_spread_over_each() -> None:
+    cells = [layer(name, 8, hidden=size)[2] for name in ("a_marlin", "a_triton") for size in (2048, 4096)]
+    pair = [
+        replace(one, rows={**one.rows, "hidden": np.where(np.arange(8) % 2, low, low + 1024.0)})
+        for one, low in ((cells[0], 2048.0), (cells[2], 3072.0))  # 2048 and 3072; 3072 and 4096
+    ]
+    folds = [found.fold for found in cross_fitted([*pair, cells[1]], kin=[(0, 2), (1,), (0, 2)])]
+    of = [dict(zip(cell.rows["hidden"], fold, strict=True)) for cell, fold in zip(pair, folds, strict=False)]
+    assert all(len(set(one.values())) == 2 for one in of)
+    assert of[0][3072.0] == of[1][3072.0]
+    assert set(folds[2]) == {of[1][4096.0]}
+
+
+def test_constants_without_a_fold_have_not_seen_it_through_their_prior_either() -> None:
+    """Of two families one is another kernel's alone: without it this kernel's prior is fitted without it."""
+    own, other = layer("a_marlin", 30)[2], layer("b_marlin", 30, hidden=4096)[2]
+    spoiled = replace(other, time_s=3 * other.time_s)
+    alone = layer("a_triton", 10)[2]
+    kept, seen = (cross_fitted([own, one, alone], kin=[(0, 1), (0, 1), (2,)]) for one in (other, spoiled))
+    (fold,) = set(kept[1].fold.tolist())
+    assert fold not in kept[0].fold
+    assert kept[0].constants[fold] == seen[0].constants[fold]
+    assert all(set(found.constants) == set(kept[0].constants) for found in kept)
+
+
 def test_a_prior_weighs_more_where_one_family_is_all_there_is() -> None:
-    """Rows of one model, twice as slow as the prior says in their launches alone."""
+    """Rows of one model, 20 % slower than the prior says, or 10 %."""
     _, _, cell = layer("a_marlin", 30)
     prior = {c.name: c.start for c in CONSTANTS}
-    near = replace(cell, time_s=cell.time_s / 2 * 1.1)
+    near = replace(cell, time_s=cell.time_s / 1.2 * 1.1)
     many = np.arange(30)
     other = replace(near, rows={**near.rows, "hidden": np.where(many % 2, 4096.0, 2048.0)})
     assert _trust([near], prior) > _trust([other], prior) > 0

@@ -13,9 +13,11 @@ from hwspecs import Kernel, load_device
 from roofline.physics.base import Gpu, total
 from roofline.physics.columns import dtypes_of
 from roofline.physics.corrector.features import features
-from roofline.physics.corrector.training import tried
+from roofline.physics.corrector.training import Kin, Trial
+from roofline.physics.corrector.training import tried as tried_together
 from roofline.physics.elementwise import ElementwiseModel
 from roofline.physics.fit import FOLDS, Cell, CrossFit
+from specfiles.errors import InputError
 
 MODEL, DTYPE = ElementwiseModel(), dtypes_of("float16")
 GPU = Gpu.of(load_device("h100_sxm"))
@@ -31,6 +33,18 @@ def cell(error: Callable[[Any, Any], Any]) -> tuple[Cell, CrossFit]:
     time = total(MODEL.parts(rows, GPU, DTYPE, VALUES)) * np.exp(error(tokens, width))
     made = Cell(MODEL, GPU, DTYPE, rows, time, floor_s=np.zeros(600))
     return made, CrossFit(made.families() % FOLDS, dict.fromkeys(range(FOLDS), VALUES))
+
+
+def tried(made: Cell, kernel: Kernel, folds: CrossFit) -> Trial:
+    """A kernel that learns alone."""
+    (found,) = tried_together([Kin(made, kernel, folds)])
+    return found
+
+
+def some(made: Cell, folds: CrossFit, rows: Any, name: str) -> Kin:
+    """Some rows of a cell, as those of another kernel."""
+    kernel = KERNEL.replace(backend="a", kernel=name)
+    return Kin(made.take(rows), kernel, CrossFit(folds.fold[rows], folds.constants))
 
 
 def staircase(tokens: Any, width: Any) -> Any:
@@ -80,6 +94,54 @@ def test_few_rows_or_families_are_left_alone() -> None:
     )
     assert trial.corrector is None
     assert (trial.corrected_s == trial.calibrated_s).all()
+
+
+def test_a_kernel_of_few_rows_learns_from_its_kin_what_both_have_in_common() -> None:
+    made, folds = cell(staircase)
+    few = (np.arange(600) >= 200) & (np.arange(600) < 240)  # two families between others
+    many, helped = tried_together(
+        [some(made, folds, ~few, "of many rows"), some(made, folds, few, "of few rows")]
+    )
+    assert many.corrector is not None
+    assert helped.corrector is not None
+    assert helped.corrector.held_out_error < 0.3 * helped.corrector.calibrated_error
+    assert helped.corrector.kernel == "of few rows"
+
+
+def test_kin_that_differ_are_told_apart() -> None:
+    """One kernel is slower for many tokens, the other faster: one tree decides by which kernel it is."""
+    slow, folds = cell(staircase)
+    fast, _ = cell(lambda tokens, width: -staircase(tokens, width))
+    every = np.full(600, True)
+    pair = [some(one, folds, every, name) for one, name in ((slow, "slow"), (fast, "fast"))]
+    for trial in tried_together(pair):
+        assert trial.corrector is not None
+        assert trial.corrector.calibrated_error > 0.15
+        assert trial.corrector.held_out_error < 0.05
+        assert len(trial.corrector.features) == len(trial.corrector.box)
+        assert max(trial.corrector.splits) < len(trial.corrector.features)  # which kernel is decided
+
+
+def test_times_of_a_fold_reach_its_prediction_from_no_kernel() -> None:
+    made, folds = cell(staircase)
+    spoiled = made.time_s.copy()
+    spoiled[folds.fold == 2] *= 5
+    other = Cell(MODEL, GPU, DTYPE, made.rows, spoiled, floor_s=made.floor_s)
+    every, held = np.full(600, True), folds.fold == 2
+    before, after = (
+        tried_together([some(made, folds, every, "own"), some(one, folds, every, "kin")])[0]
+        for one in (made, other)
+    )
+    assert (after.corrected_s[held] == before.corrected_s[held]).all()
+    assert (after.corrected_s[~held] != before.corrected_s[~held]).any()
+
+
+def test_a_family_in_several_folds_is_refused() -> None:
+    made, folds = cell(staircase)
+    torn = CrossFit((folds.fold + 1) % FOLDS, folds.constants)
+    every = np.full(600, True)
+    with pytest.raises(InputError, match="fit their table again"):
+        tried_together([some(made, folds, every, "one"), some(made, torn, every, "other")])
 
 
 def test_twice_the_same() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwspecs.correctors import LEAF, check_preorder
-from roofline.physics.corrector.trees import flattened, planted, summed
+from roofline.physics.corrector.trees import decided, flattened, planted, summed
 
 
 @pytest.mark.parametrize("loss", ["squared_error", "absolute_error"])
@@ -37,6 +37,25 @@ def test_a_tree_by_hand() -> None:
     trees = planted([1, 0, LEAF, LEAF, LEAF, LEAF], [0.5, 2.0, 1.0, 10.0, 100.0, 1000.0])
     columns = [np.array([2.0, 3.0, 2.0], np.float32), np.array([0.5, 0.0, 0.6], np.float32)]
     assert list(summed(trees, columns)) == [1001.0, 1010.0, 1100.0]  # the second tree is a leaf alone
+
+
+@given(st.integers(0, 3), st.floats(-2, 2), st.integers(0, 99))
+def test_a_decided_feature_is_asked_no_more_and_changes_nothing(
+    feature: int, value: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+
+    def tree(depth: int) -> list[tuple[int, float]]:
+        if depth == 0 or rng.random() < 0.2:
+            return [(LEAF, float(rng.normal()))]
+        return [(int(rng.integers(4)), float(rng.normal())), *tree(depth - 1), *tree(depth - 1)]
+
+    splits, numbers = (list(each) for each in zip(*tree(4), *tree(3), *tree(0), strict=True))
+    columns = rng.normal(size=(4, 50)).astype(np.float32)
+    columns[feature] = value = float(np.float32(value))
+    known = decided(splits, numbers, feature, value)
+    assert feature not in known[0]
+    assert list(summed(planted(*known), columns)) == list(summed(planted(splits, numbers), columns))
 
 
 @given(st.lists(st.integers(-3, 4), max_size=40))
