@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 POINT = ["phase", "batch", "q_len", "kv_len"]
 BY = ("operator", "kernel")
+STEP = ("model", "framework")  # where operators are measured inside a step, and not alone
+OUTSIDE = "(in no range)"
 
 
 def side(subject: Path, by: str) -> pd.DataFrame:
@@ -42,9 +44,15 @@ def side(subject: Path, by: str) -> pd.DataFrame:
 
 
 def measured(run: Run) -> pd.DataFrame:
-    """The operators of a run measured here: one step of each point, points counted within their phase."""
+    """The operators of a run measured here, what the framework does between them, and what is in no range.
+
+    One step of each point, points counted within their phase: together the rows last as long as the step.
+    """
+    import pandas as pd
+
     table = run.table("operators")
-    table = _numbered(table[table["where"] == "model"])
+    inside = table[table["where"].isin(STEP)]
+    table = _numbered(pd.concat([inside, _beside(run.table("steps"), inside)], ignore_index=True))
     kernels = run.table("kernels").groupby([*POINT, "operator"])["name"].agg(frozenset)
     ran = [kernels.get((*key,), frozenset()) for key in table[[*POINT, "name"]].itertuples(index=False)]
     return table.assign(
@@ -55,6 +63,16 @@ def measured(run: Run) -> pd.DataFrame:
         kernels=ran,
         shapes=_points(table),
     )[SIDE]
+
+
+def _beside(steps: pd.DataFrame, inside: pd.DataFrame) -> pd.DataFrame:
+    """A row per point: what a plain step takes more than its ranges; below zero where medians add to more."""
+    whole = steps[steps["instrumented"] == False].set_index(POINT)  # noqa: E712 - a column
+    ranges = (inside["median_s"] * inside["count"]).groupby([inside[key] for key in POINT], sort=False).sum()
+    rest = (whole["median_s"] - ranges).dropna()
+    spread = (whole["q75_s"] - whole["q25_s"]).reindex(rest.index)
+    rows = rest.rename("median_s").reset_index()
+    return rows.assign(name=OUTSIDE, count=1, q25_s=0.0, q75_s=spread.to_numpy())
 
 
 def measured_kernels(run: Run) -> pd.DataFrame:

@@ -137,7 +137,7 @@ def per_execution(side: pd.DataFrame, factor: float) -> pd.DataFrame:
 
 
 def _ratio(a: float, b: float) -> float | None:
-    return b / a - 1 if a else None
+    return b / a - 1 if a > 0 else None
 
 
 def _words(value: Any) -> frozenset[str]:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from profiler.cli.diff import fraction
-from roofline.run import create_run
+from roofline.run import create_run, open_run
 from roofline.run_head import Head
 from roofline.run_tables import TABLES
 from specfiles.errors import InputError
@@ -114,3 +114,25 @@ def test_kernels_without_a_name_are_compared_too(by: str, roofline: Roofline, tm
     totals = json.loads(ended.out)["totals"]
     assert (totals["time_a_s"], totals["time_b_s"]) == pytest.approx((10e-6, 14e-6))
     assert roofline("diff", tmp_path / "a.json", tmp_path / "b.json", "--by", by).code == 0
+
+
+def test_both_sides_sum_to_their_steps(roofline: Roofline, tmp_path: Path) -> None:
+    """What the framework does, and what is in no range, is neither side's to hide."""
+    sides = [run(tmp_path / name, {"qkv": 0.5}) for name in "ab"]
+    for folder, whole_s, masks_s in zip(sides, (0.8, 1.1), (0.1, 0.2), strict=True):
+        made = open_run(folder)
+        inside = made.table("operators")
+        beside = inside.assign(name="framework.inputs", where="framework", count=1)
+        beside = beside.assign(median_s=masks_s, q25_s=masks_s, q75_s=masks_s)
+        made.write_table("operators", pd.concat([inside, beside, inside.assign(where="alone")]))
+        point = {key: inside[key].iloc[0] for key in ("phase", "batch", "q_len", "kv_len")}
+        steps = [{**point, "instrumented": on, "median_s": whole_s * (1 + on)} for on in (False, True)]
+        table = pd.DataFrame(steps).assign(q25_s=lambda d: d["median_s"], q75_s=lambda d: d["median_s"])
+        made.write_table("steps", table.reindex(columns=list(TABLES["steps"])))
+    data = json.loads(roofline("diff", *sides, "--format", "json").out)
+    totals = data["totals"]
+    assert (totals["time_a_s"], totals["time_b_s"]) == (pytest.approx(0.8), pytest.approx(1.1))
+    rows = {row["name"]: (row["time_a_s"], row["time_b_s"]) for row in data["rows"]}
+    assert rows["framework.inputs"] == (pytest.approx(0.1), pytest.approx(0.2))
+    assert rows["(in no range)"] == (pytest.approx(0.2), pytest.approx(0.4))
+    assert rows["qkv"] == (pytest.approx(0.5), pytest.approx(0.5))
