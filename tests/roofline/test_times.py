@@ -18,12 +18,13 @@ from hwspecs.loader import DEVICES
 from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.predict import predict
 from roofline.scenario import Scenario
-from roofline.times import Times, times
+from roofline.times import ALONE, Times, times
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
 from workloads.dtypes import FORMATS, Precision
 from workloads.operators import KINDS, Activation, AllReduce, Attention, Gemm, Norm, Operator, Residual
 from workloads.phases import Setting
+from workloads.work import Role, Traffic, Work
 
 close = partial(pytest.approx, rel=1e-9, abs=0)  # times are far below the default absolute tolerance
 
@@ -439,3 +440,25 @@ def test_a_cache_does_not_beat_the_data_sheet(paper_device: Callable[..., Device
     op = Residual(10_000, 1)
     assert times(op, limits).memory_s == close(60_000 / 6e12)
     assert times(op, limits).time_s == 60_000 / 1e12
+
+
+class Few(Operator):
+    """A gigabyte that only a few processors can read."""
+
+    kind = "few"
+
+    def __init__(self, processors: int) -> None:
+        self.processors = processors
+
+    def work(self) -> Work:
+        return Work("bf16", (Traffic("cache", Role.KV_READ, 1e9),), spread=self.processors)
+
+
+def test_a_processor_alone_streams_its_share_of_the_data_sheet_whatever_all_reach_together() -> None:
+    stated = replace(PAPER, processors=100)
+    reached = replace(stated, fidelity=Fidelity.MEASURED, dram_byte_per_s=0.8 * BANDWIDTH, floor=stated)
+    for limits in (stated, reached):
+        for processors in (1, 10):
+            alone = 1e9 / (processors / 100 * ALONE * BANDWIDTH)
+            assert times(Few(processors), limits).time_s == close(alone)
+        assert times(Few(100), limits).time_s == close(1e9 / limits.dram_byte_per_s)

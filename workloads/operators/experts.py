@@ -32,13 +32,12 @@ def popularity(experts: int, top_k: int, skew: float) -> tuple[float, ...]:
     No p_i exceeds 1: what the law gives a popular expert beyond certainty is shared by the others.
     """
     certain = 0
-    while certain < top_k:
+    while True:  # at the latest the last choice is shared out: one expert gets no more than all of it
         weights = [rank**-skew for rank in range(certain + 1, experts + 1)]
         scale = (top_k - certain) / sum(weights)
         if weights[0] * scale <= 1:
             return (1.0,) * certain + tuple(weight * scale for weight in weights)
         certain += 1
-    return (1.0,) * top_k + (0.0,) * (experts - top_k)
 
 
 def expected_devices(experts: int, top_k: int, devices: int) -> float:
