@@ -33,7 +33,7 @@ class Role(StrEnum):
 
 
 KV = (Role.KV_READ, Role.KV_WRITE)
-LINKS = (Role.WIRE, Role.HOST, Role.DISK, Role.HOST_MEMORY)
+HOSTS = (Role.DISK, Role.HOST_MEMORY)  # what the host moves, and neither the device nor a link of it
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Work:
                 host = host + size
             elif role in KV:
                 cached = cached + size
-            else:
+            elif role not in HOSTS:
                 activations = activations + size
         return weights, activations, cached, sent, host
 

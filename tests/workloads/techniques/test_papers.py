@@ -18,6 +18,7 @@ from workloads.dtypes import Precision
 from workloads.phases import parameters
 from workloads.step import Setting
 from workloads.techniques.registry import parse
+from workloads.work import Role, Traffic, Work
 
 
 def asked(model: str, *words: str, device: str = "h100_sxm", **sizes: object) -> Prediction:
@@ -200,6 +201,20 @@ def test_experts_on_the_host_are_no_faster_than_its_memory(
     assert measured <= bound <= 4 * measured
     touched = 58 * experts * 3 * 7168 * 2048 * 4.5 / 8
     assert bound <= sockets * SOCKET_BYTE_PER_S / touched
+
+
+def test_what_stays_with_the_host_passes_no_device_memory() -> None:
+    """Neither experts that the host computes nor what comes from its disks is traffic of the device."""
+    mixtral = Scenario(load_model("Mixtral-8x7B").model, "decode", context=500)
+    found = predict(replace(mixtral, techniques=(parse("cpu-experts"),)), with_host(1))
+    for row in found.rows:
+        if "experts_" in row.name and "_proj" in row.name:
+            assert row.work.host_memory_bytes > 0
+            assert row.work.bytes == row.times.memory_s == 0
+            assert row.times.bound == "communication"
+    tensors = (Traffic("cold", Role.DISK, 5.0), Traffic("experts", Role.HOST_MEMORY, 7.0))
+    work = Work("bf16", tensors)
+    assert (work.bytes, work.activation_bytes, work.disk_bytes, work.host_memory_bytes) == (0, 0, 5.0, 7.0)
 
 
 def test_fewer_experts_on_the_host_gain_what_was_measured() -> None:
