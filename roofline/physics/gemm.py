@@ -9,46 +9,20 @@ candidates in which the fastest weigh most.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from roofline.physics.base import HEAT_S, SLICES_OF_STACKS, Constant, column
+from roofline.physics.gemm_cut import cut, uncached
 from roofline.physics.libraries import of_engine, since
 from workloads.dtypes import bytes_per_element, compute_dtype
 
 if TYPE_CHECKING:
     from roofline.physics.base import Columns, Dtypes, Floats, Gpu
 
-# Rows and columns of C that one thread block computes: what CUTLASS and cuBLAS ship for 16-bit products.
-TILES = (
-    *((16, 64), (32, 64), (32, 128), (64, 64), (64, 128), (64, 256)),
-    *((128, 64), (128, 128), (128, 256), (256, 128)),
-)
-PAIRED = (256, 256)  # two processors on one tile, since Blackwell (CUTLASS, tcgen05 cta_group::2)
-SPLITS = (1, 2, 4, 8, 16)  # parts of the sum over k
-DEPTH_BYTES = 128  # of k per step of the main loop: the widest swizzle of shared memory
-# wgmma and tcgen05 multiply 64 rows or more (PTX ISA). Few rows of A trade places with the columns of W, but
-# not where both have scales by blocks, whose layouts differ.
-WHOLE_ROWS, SCALED = 64, frozenset({"fp8_block", "nvfp4"})
-SPAN = 128  # rows; a tile as tall as this is tall enough
 COPIES = 5.5  # weights are rotated over 5 or 6 copies where the shipped constants were measured
-EDGE = 8  # sharpness of the edge between what stays in the L2 and what does not
-MANY = np.float32(64)  # capacities, of which nothing stays: a power that single precision still holds
 QUANTISED = frozenset({"fp8", "fp8_block", "nvfp4"})  # rows of tables include the quantise kernel
-
-
-class _Cut(NamedTuple):
-    """Candidates (tiles x splits) against rows: seconds of one tile's limits, and how many waves."""
-
-    multiply: Any
-    load: Any
-    widen: Any
-    store: Any
-    waves: Any
-    split: Any
-    again: Any  # bytes of A that are read once more per sweep
-    liked: Any  # log weight of the library's preference for tall tiles
 
 
 class GemmModel:
@@ -61,7 +35,7 @@ class GemmModel:
         "tiles and waves": "tiles stand out over C; the last wave leaves processors without one",
         "operand delivery": "a processor's port to the L2 brings fewer operands than its tensor core takes",
         "wave fill and epilogue": "each wave fills its pipeline and writes its tiles out",
-        "activations read again": "sweeps over W read an A again that the L2 cannot keep",
+        "operands read again": "sweeps over one read the other again, where the L2 cannot keep it",
         "imperfect overlap": "loads do not hide wholly behind arithmetic where both are long",
         "split over k": "few tiles: the sum over k is split and its parts are added up",
         "power limit": "long products lower the clock",
@@ -76,6 +50,8 @@ class GemmModel:
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Of the product; of the quantise kernel and of widening weights where the format has them."""
         found = {constant.name: constant for constant in PRODUCT}
+        if gpu.grouped:
+            found["beyond"] = BEYOND
         if _narrows(dtype):
             found |= {constant.name: constant for constant in QUANTISE}
         if dtype.name.endswith("_wo"):
@@ -92,32 +68,32 @@ class GemmModel:
         c32 = {name: np.float32(value) for name, value in c.items()}
         size = m * k * a + n * k * w + m * n * o
         others = (_copies(rows, dtype) - 1) * n * k * w
-        absent = _absent(size + others, c["resident"] * gpu.l2_bytes)
+        absent = uncached(size + others, c["resident"] * gpu.l2_bytes)
         moved = absent * size / gpu.dram_byte_per_s
         compute = 2 * m * n * k / gpu.peak(compute_dtype(dtype.inputs))
         hits = (1 - absent) * size / (gpu.l2_byte_per_s * c32["slices_share"])
         memory = moved / c32["memory_share"] + hits
-        cut = _cut(m, n, k, gpu, dtype, c32)
-        again = memory + cut.again * absent / (gpu.dram_byte_per_s * c32["memory_share"])
-        fed = np.maximum(np.maximum(cut.multiply, cut.load), cut.widen)
-        body = cut.waves * (fed + cut.store + c32["wave_s"])
+        pieces = cut(rows, m, n, k, gpu, dtype, c32)
+        again = memory + pieces.again / (gpu.dram_byte_per_s * c32["memory_share"])
+        fed = np.maximum(np.maximum(pieces.multiply, pieces.load), pieces.widen)
+        body = pieces.waves * (fed + pieces.store + c32["wave_s"])
         longer, shorter = np.maximum(body, again), np.minimum(body, again)
         # A p-norm by logarithms: a power, or log1p, costs five times an exponential.
         sharpness = c32["sharpness"]
         overlap = np.log(1 + np.exp(sharpness * np.log(shorter / longer))) / sharpness
         joined = longer * np.exp(overlap)
-        whole = joined + cut.split
-        score = cut.liked - c32["choice"] * np.log(whole)
+        whole = joined + pieces.split
+        score = pieces.liked - c32["choice"] * np.log(whole)
         weight = np.exp(score - score.max(axis=(0, 1)))
         weight /= weight.sum(axis=(0, 1))
         # Each step adds one effect; the differences are the parts.
         steps = {
             "ideal": np.maximum(compute, moved),
             "reached peaks": np.maximum(compute / c32["compute_share"], memory),
-            "tiles and waves": np.maximum(cut.waves * cut.multiply, memory),
-            "operand delivery": np.maximum(cut.waves * fed, memory),
+            "tiles and waves": np.maximum(pieces.waves * pieces.multiply, memory),
+            "operand delivery": np.maximum(pieces.waves * fed, memory),
             "wave fill and epilogue": np.maximum(body, memory),
-            "activations read again": longer,
+            "operands read again": longer,
             "imperfect overlap": joined,
             "split over k": whole,
         }
@@ -144,7 +120,7 @@ def _quantise_s(m: Any, moved: Any, gpu: Gpu, dtype: Dtypes, c: Mapping[str, flo
     size = moved.astype(np.float64)
     seconds = size / (gpu.dram_byte_per_s * c["quantise_share"])
     if dtype.name in QUANTISED:
-        seconds = np.maximum(seconds, size * _absent(size, gpu.l2_bytes) / gpu.dram_byte_per_s)
+        seconds = np.maximum(seconds, size * uncached(size, gpu.l2_bytes) / gpu.dram_byte_per_s)
     return np.asarray(c["quantise_s"] + c["quantise_row_s"] * m + seconds)
 
 
@@ -158,50 +134,6 @@ def _copies(rows: Columns, dtype: Dtypes) -> Any:
 def _narrows(dtype: Dtypes) -> bool:
     """Formats whose rows include a quantise kernel; weight-only ones where a library multiplies integers."""
     return dtype.name in QUANTISED or dtype.name.endswith("_wo")
-
-
-def _cut(m: Any, n: Any, k: Any, gpu: Gpu, dtype: Dtypes, c: Mapping[str, Any]) -> _Cut:
-    """Every candidate's limits. One processor has its share of the tensor peak and one port to the L2."""
-    tiles = np.array((*TILES, PAIRED) if gpu.generation >= 10 else TILES, dtype=np.float32)
-    bm, bn = tiles.T[:, :, None, None]
-    s = np.array(SPLITS, dtype=np.float32)[:, None]
-    a, w, o = (bytes_per_element(d) for d in (dtype.inputs, dtype.weights, dtype.outputs))
-    step = DEPTH_BYTES / a
-    depth = np.ceil(k / (s * step)) * np.float32(step)
-    down, across = np.maximum(np.ceil(m / bm), 1), np.ceil(n / bn)  # an expert may have no row
-    full = np.maximum(down * across / gpu.processors * s, np.float32(1))
-    port = gpu.l2_byte_per_s / gpu.processors
-    fed = min(1.0, gpu.slices / SLICES_OF_STACKS)  # of the ports at once; shares are fitted where all are
-    if fed < 1:
-        port = port * np.minimum(1, np.float32(fed * gpu.processors) / (down * across * s))
-        port = np.maximum(port, np.float32(fed * gpu.l2_byte_per_s / gpu.processors))
-    peak = gpu.peak(compute_dtype(dtype.inputs)) / gpu.processors * c["compute_share"]
-    padded = np.maximum(bm, WHOLE_ROWS if gpu.grouped and dtype.name in SCALED else 0)
-    halvings = np.log2(32_768 / np.maximum(bm * bn, 4096)).clip(0)
-    swept = np.maximum(c["swept_columns"], gpu.processors / down)
-    beyond = _absent(m * k * a, gpu.l2_bytes)
-    arriving = np.minimum(bm, m) * a + np.minimum(bn, n) * w  # bytes of one element of k
-    added = 8 * m * n * s  # bytes of partial results, written and read
-    widen: Any = np.float32(0)
-    if "widen_share" in c:  # each weight of a tile: one conversion, one multiplication with its scale
-        widen = 2 * bn / (gpu.vector_flop_per_s / gpu.processors * c["widen_share"]) * depth
-    return _Cut(
-        multiply=2 * padded * bn / (peak * c["small_tiles"] ** halvings) * depth,
-        load=np.maximum(arriving / (port * c["l2_share"]), c["step_s"] / np.float32(step)) * depth,
-        widen=widen,
-        store=bm * bn * o / (port * c["store_share"]),
-        waves=full + c["felt_waves"] * (np.ceil(full) - full),
-        split=np.where(
-            s > 1, c["split_s"] + added / (fed * gpu.l2_byte_per_s * c["l2_share"]), np.float32(0)
-        ),
-        again=m * k * a * beyond * np.maximum(across / swept - 1, np.float32(0)),
-        liked=c["tall_tiles"] * np.log(np.minimum(bm / np.clip(m, 16, SPAN), 1)),
-    )
-
-
-def _absent(size: Any, capacity: float) -> Any:
-    """Share of the bytes that the L2 does not keep from one run to the next."""
-    return 1 - 1 / (1 + np.minimum(size / capacity, MANY) ** EDGE)
 
 
 PRODUCT = (
@@ -221,12 +153,15 @@ PRODUCT = (
     Constant("split_s", "s", 1e-8, 1e-3, 2e-6, "adding up parts of a split sum; large where none is"),
     Constant("felt_waves", "", 0.02, 1.0, 0.5, "share of an unfilled wave that is lost", "persistent"),
     Constant("resident", "", 0.3, 1.0, 0.7, "share of the L2 that keeps operands", "whole"),
-    Constant("swept_columns", "", 0.5, 64.0, 4.0, "columns of tiles that are computed together, of one A"),
+    Constant("swept_columns", "", 0.5, 64.0, 4.0, "sweeps of tiles that are computed together, in clusters"),
     Constant("small_tiles", "", 0.5, 1.0, 0.95, "efficiency that each halving of a tile leaves"),
     Constant("tall_tiles", "", 0.01, 100.0, 0.5, "how much the library wants tiles as tall as m"),
     Constant("choice", "", 2.0, 200.0, 14.0, "how surely the library picks the fastest candidate"),
     Constant("sharpness", "", 1.0, 20.0, 4.0, "how well loads hide behind arithmetic where both are long"),
 )
+# The copy engine asks the L2 for the rows of a tile that lie beyond the matrix, too ("TMA L2 OOB bound" in
+# DeepGEMM's heuristics): 257 rows in tiles of 128 take longer than 512 do.
+BEYOND = Constant("beyond", "", 0.01, 20.0, 1.0, "of a row's cost at the L2, where it lies beyond the matrix")
 QUANTISE = (
     Constant("quantise_s", "s", 1e-8, 2e-5, 2e-6, "start of the kernel that quantises A"),
     Constant("quantise_row_s", "s", 1e-11, 1e-7, 3e-10, "a thread block per row: its latency / all blocks"),
