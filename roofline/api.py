@@ -141,9 +141,9 @@ def sweep(models: str | list[str], hw: str | list[str], **lists: Any) -> pd.Data
 
 def ops(table: pd.DataFrame, hw: Hardware, fidelity: str = "datasheet", *, backend: str = "") -> pd.DataFrame:
     """A table of operators (op, dtype, m, n, k, ..: docs/formats.md) with predictions appended."""
-    from roofline.optable import predict_table
+    from roofline.tablenames import predict_named
 
-    return predict_table(table, ceilings(_device(hw), fidelity, backend))
+    return predict_named(table, ceilings(_device(hw), fidelity, backend))
 
 
 def time_of(operator: Operator, hw: Hardware, fidelity: str = "datasheet", *, backend: str = "") -> Times:

@@ -231,7 +231,7 @@ def row_operators(table: pd.DataFrame, rows: Any, op: str, dtype: str, kv_dtype:
             given = pd.to_numeric(table[column].iloc[rows])
             values = given.to_numpy(dtype=np.float64, na_value=np.nan)
         except (TypeError, ValueError):
-            raise InputError(f"column {column!r} of op {op} holds something that is no number.") from None
+            raise InputError(_no_number(table[column].iloc[rows], op)) from None
         values = np.nan_to_num(values, nan=float(absent or 0)) if optional else values
         wrong = ~(values >= 0) if optional else ~((values > 0) & np.isfinite(values))
         if wrong.any():
@@ -251,6 +251,12 @@ def _exponents(table: pd.DataFrame, rows: Any) -> Any:
     if "distribution" not in table:
         return np.zeros(len(rows))
     return exponents(table["distribution"].iloc[rows].fillna("").astype(str).to_numpy(dtype=object))
+
+
+def _no_number(column: pd.Series, op: str) -> str:
+    wrong = column[pd.to_numeric(column, errors="coerce").isna() & column.notna()]
+    at = f"row {wrong.index[0]}: {column.name} of op {op} is {wrong.iloc[0]!r}"
+    return f"{at}; expected a number without a unit or separators."
 
 
 def _label(table: pd.DataFrame, rows: Any) -> str:

@@ -52,6 +52,7 @@ def command(
     from profiler.tables import read_table
     from reports.calibration import as_file, as_text
     from roofline.physics.calibration import calibrate, calibration
+    from roofline.tablenames import tidied
     from specfiles.writing import check_writable, write_text
 
     if importlib.util.find_spec("scipy") is None:
@@ -78,7 +79,8 @@ def command(
     for path in measurements:
         known = campaigns.get(path)
         told = source or (known.source if known else f"{path.name}, {device.name}")
-        fitted += calibrate(read_table(path / OPERATORS if known else path), device, told, progress, kinds)
+        table = tidied(read_table(path / OPERATORS if known else path))
+        fitted += calibrate(table, device, told, progress, kinds)
     found = calibration((entry.kernel for entry in fitted), kept)
     write_text(out, as_file(device, found, out.suffix))
     print(as_text(fitted), end="")

@@ -21,12 +21,12 @@ def command(table: Path, hw: str, out: Path, fidelity: str, backend: str | None)
     from hwspecs import load_device
     from profiler.tables import read_table, with_backend, write_table
     from roofline.ceilings import ceilings
-    from roofline.optable import predict_table
+    from roofline.tablenames import predict_named
 
     keep_inputs(out, table, hw)
     rows = read_table(table)
     if backend is not None:
         rows = with_backend(rows, backend)
-    result = predict_table(rows, ceilings(load_device(hw), known_fidelity(fidelity)))
+    result = predict_named(rows, ceilings(load_device(hw), known_fidelity(fidelity)))
     write_table(result, out)
     print(f"{len(result)} rows written to {out}", file=sys.stderr)

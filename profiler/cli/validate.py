@@ -47,6 +47,7 @@ def command(
     kernel and regime; one with TTFT and TPOT per model, device, engine, format and tp.
     """
     from hwspecs import load_device
+    from profiler.tables import TABLES
     from reports import gains as measured_gains
     from reports import validation
     from roofline.ceilings import available
@@ -56,7 +57,7 @@ def command(
 
     one_of(format, "format", ("table", "json"))
     device = load_device(hw) if hw else None
-    if run.suffix in (".csv", ".parquet"):
+    if run.suffix in TABLES and run.is_file():
         _stop_above(max_error, _table(run, device, fidelity, format, out))
         return
     if device is None:
@@ -80,6 +81,7 @@ def _table(path: Path, device: Any, fidelity: tuple[str, ...], format: str, out:
     from roofline.ceilings import available
     from roofline.endtoend import is_end_to_end
     from roofline.scores import score_table
+    from roofline.tablenames import tidied
 
     table = read_table(path)
     if is_end_to_end(table):
@@ -87,7 +89,7 @@ def _table(path: Path, device: Any, fidelity: tuple[str, ...], format: str, out:
     if device is None:
         raise InputError("a table of kernels is compared with one device; give it with --hw.")
     chosen = [known_fidelity(name) for name in fidelity] if fidelity else available(device)
-    results = [score_table(table, device, entry) for entry in chosen]
+    results = [score_table(tidied(table), device, entry) for entry in chosen]
     emit(scores.as_json(results) if format == "json" else scores.as_text(results), out)
     summary = results[-1].summary()
     return float(summary.loc[summary["regime"] == "all", "median_ape"].max())

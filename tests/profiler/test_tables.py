@@ -1,0 +1,89 @@
+"""Tables as strangers write them: every kind of file says the same, and a broken one is one sentence."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from profiler.cli import main
+
+Run = Callable[..., tuple[int, str]]
+WORDS = {"op": ["GEMM", "linear"], "dtype": ["bf16", "e4m3"]}
+ROWS = pd.DataFrame({"K": [4096.0, 8192.0], "m": ["1", "16"], "n": [4096, 512], **WORDS})
+
+
+def written(folder: Path, name: str) -> Path:
+    path = folder / name
+    match path.suffix:
+        case ".parquet":
+            ROWS.to_parquet(path)
+        case ".json":
+            ROWS.to_json(path, orient="records")
+        case ".tsv":
+            ROWS.to_csv(path, sep="\t", index=False)
+        case _:
+            ROWS.to_csv(path, sep=";" if "semicolon" in name else ",", index=False)
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """A command in this process: its exit code and all it said."""
+
+    def run(*words: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["roofline", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), "".join(capsys.readouterr())
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["a.csv", "semicolon.csv", "a.tsv", "a.json", "a.parquet"])
+def test_every_kind_of_file_is_predicted_alike_and_keeps_its_own_words(
+    run: Run, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / "out.csv"
+    code, said = run("ops", written(tmp_path, name), "--hw", "h100", "--fidelity", "calibrated", "-o", out)
+    assert code == 0, said
+    found = pd.read_csv(out)
+    assert found.columns[:5].tolist() == list(ROWS.columns)
+    assert found["op"].tolist() == ROWS["op"].tolist()
+    assert found["dtype"].tolist() == ROWS["dtype"].tolist()
+    assert found["flops"].tolist() == [2 * 1 * 4096 * 4096, 2 * 16 * 512 * 8192]
+    assert (found["predicted_us"] > found["memory_s"] * 1e6).all()
+
+
+def test_measured_times_are_validated_under_the_same_names(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "measured.json"
+    ROWS.assign(latency_us=[15.0, 9.0]).to_json(path, orient="records")
+    code, said = run("validate", path, "--hw", "h100", "--fidelity", "calibrated")
+    assert code == 0, said
+    assert "fp8" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("a.json", '{"rows": 3}', "expected a list of rows"),
+        ("a.json", '[{"op": {"a": 1}}]', "expected a list of rows"),
+        ("a.json", "[{", "cannot be read as a table"),
+        ("a.xlsx", "", "unknown ending '.xlsx'"),
+        ("a.csv", 'op,dtype,m,n,k\ngemm,bf16,"1,024",8,8\n', "row 0: m of op gemm is '1,024'"),
+        ("a.csv", "op,dtype,m,n,k\ngemm,q9,8,8,8\n", "no dtype"),
+        ("a.csv", "op,dtype,n,k\ngemm,bf16,8,8\n", "needs the column 'm'"),
+    ],
+)
+def test_what_cannot_be_read_is_one_sentence(
+    run: Run, tmp_path: Path, name: str, text: str, sentence: str
+) -> None:
+    path, out = tmp_path / name, tmp_path / "out.csv"
+    path.write_text(text)
+    code, said = run("ops", path, "--hw", "h100", "-o", out)
+    assert (code, said.count("\n")) == (2, 1)
+    assert sentence in said
+    assert not out.exists()
