@@ -29,6 +29,7 @@ DEPTH_BYTES = 128  # of k per step of the main loop: the widest swizzle of share
 # not where both have scales by blocks, whose layouts differ.
 WHOLE_ROWS, SCALED = 64, frozenset({"fp8_block", "nvfp4"})
 SPAN = 128  # rows; a tile as tall as this is tall enough
+COHORT = 4  # tiles wide and 8 high, that CUTLASS 2 runs beside each other (threadblock_swizzle_streamk.h)
 EDGE = 8  # sharpness of the edge between what stays in the L2 and what does not
 MANY = np.float32(64)  # capacities, of which nothing stays: a power that single precision still holds
 
@@ -114,10 +115,12 @@ def _beyond(m: Any, bm: Any, down: Any) -> tuple[Any, Any]:
 def _again(a: Any, w: Any, down: Any, across: Any, gpu: Gpu, tiles: Tiles, swept: Any, chosen: bool) -> Any:
     """Bytes of A and W that are read once more: one of them by every further sweep over the other.
 
-    Tiles that run at once share what they read. CUTLASS goes along the side that has more tiles, without
+    Tiles that run at once share what they read. CUTLASS 3 goes along the side that has more tiles, without
     turning back (its raster order by default); a library that chooses goes along the side that costs less.
     """
     at_once = gpu.processors / tiles.processors
+    if not chosen and gpu.capability < 90:
+        swept, chosen = np.maximum(swept, COHORT), True
     columns = np.maximum(swept * tiles.cluster_columns, at_once / down)
     rows = np.maximum(swept * tiles.cluster_rows, at_once / across)
     of_a = a * uncached(a, gpu.l2_bytes) * np.maximum(across / columns - 1, np.float32(0))

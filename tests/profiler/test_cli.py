@@ -380,7 +380,10 @@ MISTAKES: list[tuple[tuple[object, ...], str]] = [
     (("ops", "no_column.csv", *H100, *OPS_OUT), "op gemm needs the column 'k'; the table has none"),
     (("ops", "empty.csv", *H100, *OPS_OUT), "empty.csv: cannot be read as a table"),
     (("ops", "cut.parquet", *H100, *OPS_OUT), "cut.parquet: cannot be read as a table"),
-    (("ops", "table.txt", *H100, *OPS_OUT), "table.txt: unknown ending '.txt'; expected .csv, .parquet or"),
+    (
+        ("ops", "table.txt", *H100, *OPS_OUT),
+        "table.txt: unknown ending '.txt'; expected .csv, .tsv, .parquet",
+    ),
     (("hw", "show", "nothing"), "no device named 'nothing'"),
     (("hw", "check", "device.yaml"), "device.yaml: key "),
     (("hw", "list", "--format", "csv"), "no format named 'csv'; known: table, json"),
