@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 CALIBRATED_COLUMNS = ("lower_us", "upper_us", "provenance")  # appended where kernel models predict
 OUTPUT_COLUMNS = ("flops", "bytes_moved", "compute_s", "memory_s", "predicted_us", "bound", "fidelity")
 Column = Callable[[str], Any]
+LARGEST = 1e15  # of a size: products of five and more stay finite
 
 
 def _gemm(size: Column, dtypes: tuple[str, str, str], _: str) -> Operator:
@@ -233,12 +234,12 @@ def row_operators(table: pd.DataFrame, rows: Any, op: str, dtype: str, kv_dtype:
         except (TypeError, ValueError):
             raise InputError(_no_number(table[column].iloc[rows], op)) from None
         values = np.nan_to_num(values, nan=float(absent or 0)) if optional else values
-        wrong = ~(values >= 0) if optional else ~((values > 0) & np.isfinite(values))
+        wrong = ~((values >= 0 if optional else values > 0) & (values <= LARGEST))
         if wrong.any():
             at = np.asarray(rows)[wrong][0]
             raise InputError(
                 f"row {table.index[at]}: {column} of op {op} is {table[column].iloc[at]}; "
-                "expected a positive number."
+                f"expected a positive number of at most {LARGEST:g}."
             )
         return values
 

@@ -219,6 +219,7 @@ def test_text_columns_of_any_kind(kind: str) -> None:
         ({"m": [0, 7]}, "row 0: m of op gemm is 0; expected a positive number"),
         ({"n": [7, np.nan]}, "row 1: n of op gemm is nan; expected a positive number"),
         ({"n": [7, np.inf]}, "row 1: n of op gemm is inf; expected a positive number"),
+        ({"n": [7, 1e308]}, "row 1: n of op gemm is 1e\\+308; expected a positive number of at most 1e"),
         ({"k": pd.array([7, None], dtype="Int64")}, "row 1: k of op gemm is <NA>"),
         ({"k": ["x", "y"]}, "k of op gemm is 'x'; expected a number"),
         ({"dtype": ["fp64", "nvfp4"]}, "H100-SXM5-80GB has no dense peak for fp4"),
