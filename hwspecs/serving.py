@@ -21,18 +21,16 @@ class Overheads(Strict, frozen=True, kw_only=True):
     fused convention counts as part of it, and the gaps between nodes.
     step_s: the host's time per step that nothing hides: scheduling, sampling, copying tokens.
     request_s: per request, once: HTTP, tokenising, admission.
-    together: the share of requests that arrive at the same moment: a benchmark's first round, and those
-    whose predecessors had equal lengths and ended together; 0 for arrivals that are spread evenly.
-    poll_steps: decode steps between two looks at who has arrived.
-    prompt_stretch: a prompt under load takes so many times its kernels: eager code, chunks beside decoding.
+    token_s: per token of a request's prompt, before the engine sees it: tokenising, copying.
+    prompt_stretch: a prompt of a model with routed experts takes so many times its kernels: eager code around
+    experts, kernels whose shapes were not measured. Prompts of other models were seen to need no stretch.
     """
 
     launch_s: NotNegative = 0.0
     graph_s: NotNegative = 0.0
     step_s: NotNegative = 0.0
     request_s: NotNegative = 0.0
-    together: NotNegative = 0.0
-    poll_steps: NotNegative = 1.0
+    token_s: NotNegative = 0.0
     prompt_stretch: NotNegative = 1.0
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwspecs.serving import Overheads
 from roofline.asked import Asked, scenarios
 from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.engines import as_engines_run, find_engine, kernels_of, refuse_own_host
@@ -138,8 +139,10 @@ def _policy(name: str, asked: Served) -> Policy:
             "choose a larger --budget or a smaller --max-batch."
         )
     engine = find_engine(asked.engine)
-    request_s = engine.fit.overheads.request_s if engine else 0.0
-    return Policy(BATCHINGS[name], asked.max_batch, budget, asked.step_overhead, request_s)
+    known = engine.fit.overheads if engine else Overheads()
+    return Policy(
+        BATCHINGS[name], asked.max_batch, budget, asked.step_overhead, known.request_s, known.token_s
+    )
 
 
 def _limits(slo: str | None) -> Limits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from hwspecs import load_device
 from hwspecs.serving import BY_HAND, Overheads, overheads_for
 from roofline.ceilings import Fidelity
-from roofline.serving import Load, Steps, steps, waits
+from roofline.serving import Load, Steps, Users, steps, waits
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
 from workloads.dtypes import Precision
@@ -42,7 +42,7 @@ NAMES = {
     "token_time": "tpot_ms",
 }
 SIZES = ("prompt", "output", "concurrency")
-NUMBERS = (*SIZES, "tp", "pp", "ep", "dp", "moe_tp_size", "ttft_ms", "tpot_ms")
+NUMBERS = (*SIZES, "poll_steps", "tp", "pp", "ep", "dp", "moe_tp_size", "ttft_ms", "tpot_ms")
 # How popular some experts are (exponent of the rank): real routers have favourites, so that a batch touches
 # fewer experts than chance would. gpt-oss-120b under vLLM decodes 32 to 64 requests as fast as with this.
 EXPERT_SKEW = 0.75
@@ -103,9 +103,10 @@ def score_end_to_end(table: pd.DataFrame, fidelity: Fidelity | str, device: Devi
 def applied(rows: pd.DataFrame, overheads: Overheads) -> tuple[Any, Any]:
     """TTFT and TPOT of composed rows with given overheads."""
     column = {name: rows[name].to_numpy() for name in rows}
-    found = Steps(*(column[n] for n in ("prefill_s", "prefill_kernels", "decode_s", "decode_kernels")))
+    found = Steps(**{field.name: column[field.name] for field in fields(Steps)})
     static = column["static"].astype(bool)
-    return waits(found, column["concurrency"], column["output"], static, ~static, overheads)
+    sizes = {name: column[name] for name in ("concurrency", "prompt", "output", "poll_steps")}
+    return waits(found, Users(**sizes, static=static, graphs=~static), overheads)
 
 
 def composed(
@@ -139,6 +140,7 @@ def _line(row: dict[str, Any], load: Load, device: Device, found: Steps) -> dict
         "prompt": load.prompt,
         "output": load.output,
         "static": load.static,
+        "poll_steps": float(row["poll_steps"]),
         "engine": load.backend or (BY_HAND if load.static else ""),
         **vars(found),
         **{f"{name}_s": float(row[f"{name}_ms"]) * 1e-3 for name in MEASURED},
@@ -154,11 +156,28 @@ def _named(table: pd.DataFrame) -> pd.DataFrame:
     for name in ("model", "gpu", *SIZES):
         if name not in named:
             raise InputError(f"the table has no column {name!r}; expected model, gpu, {', '.join(SIZES)}.")
-    absent = {"tp": 1, "pp": 1, "ep": 1, "dp": 1, "backend": "", "dtype": "fp16", "mode": "agg"}
+    if "silicon_ttft_ms" in table and "poll_steps" not in table:
+        named["poll_steps"] = _recipe(named)
+    absent = {
+        "poll_steps": 1,
+        "tp": 1,
+        "pp": 1,
+        "ep": 1,
+        "dp": 1,
+        "backend": "",
+        "dtype": "fp16",
+        "mode": "agg",
+    }
     for name, value in absent.items():
         named[name] = named[name].fillna(value) if name in named else value
     numbers = {name: pd.to_numeric(named[name], errors="coerce") for name in NUMBERS if name in named}
     return named.assign(static=static, **numbers)
+
+
+def _recipe(named: pd.DataFrame) -> Any:
+    """Steps between two looks at arrivals: flags that the public recipes of these runs give to SGLang."""
+    many = np.where(named["concurrency"] >= 16, 30, 10)
+    return np.where(named["backend"] == "sglang", many, 1)
 
 
 def _load(row: dict[str, Any]) -> tuple[Load, Device]:

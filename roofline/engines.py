@@ -7,7 +7,7 @@ docs/end_to_end.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 NONE, OTHER = "none", "other"
 KIND = "engine"
 WHY = {
-    "engine.prompts": "prompts beside what their kernels take: eager code, chunks, kernels without a model",
+    "engine.prompts": "prompts of routed experts beside their kernels: eager code, shapes nobody measured",
     "engine.launch_gaps": "the device waits for kernels to be launched, or between those of a graph",
     "engine.step": "scheduling, sampling, copying tokens: once per step, hidden by nothing",
     "engine.request": "HTTP, tokenising, admission: once per request",
@@ -89,6 +89,11 @@ def gaps_s(device_s: Any, operators: Any, graphs: Any, overheads: Overheads) -> 
 def on_device(rows: Sequence[Row]) -> tuple[float, float]:
     """Seconds that operators take on the device, and how many of them are launched."""
     return sum(row.total_s for row in rows), sum(row.count for row in rows if not row.work.fused)
+
+
+def routes(rows: Iterable[Any]) -> bool:
+    """Whether some operators are those of routed experts (rows, or operators with a name)."""
+    return any((row.kind if hasattr(row, "kind") else row.operator.kind) == "grouped_gemm" for row in rows)
 
 
 def step_s(device_s: Any, operators: Any, graphs: Any, overheads: Overheads) -> Any:
@@ -185,7 +190,11 @@ def with_engine(prediction: Prediction, engine: Engine) -> Prediction:
     refuse_own_host(engine, prediction.ceilings, prediction.device)
     steps = [_Timed.of(each, prediction, engine) for each in prediction.schedule.passes]
     phases = dict.fromkeys(step.phase for step in steps)
-    added = {phase: tuple(_added(phase, [s for s in steps if s.phase == phase], engine)) for phase in phases}
+    prompt = prediction.scenario.prompt
+    added = {
+        phase: tuple(_added(phase, [s for s in steps if s.phase == phase], engine, prompt))
+        for phase in phases
+    }
     rows = [
         row
         for phase in phases
@@ -203,6 +212,7 @@ class _Timed:
     steps: float
     main: bool  # of the model that was asked for, and not of a draft
     reads: bool  # prompts
+    stretches: bool
     graphs: bool
     launched: bool
     device_s: float
@@ -210,18 +220,21 @@ class _Timed:
 
     @classmethod
     def of(cls, each: Pass, prediction: Prediction, engine: Engine) -> _Timed:
-        seconds, operators = on_device(pass_rows(each, prediction.ceilings))
+        rows = pass_rows(each, prediction.ceilings)
+        seconds, operators = on_device(rows)
         steps = each.times
         reads = each.phase == "prefill"
         eager = each.setting.convention.launches  # the user left graphs out
         graphs = each.launch == "graph" or (engine.graphs and not reads and not eager)
         launched = each.launch != "none"
         main = not each.scope
-        return cls(each.phase, steps, main, reads, graphs, launched, seconds / steps, operators / steps)
+        stretches = reads and routes(rows)
+        device_s, operators = seconds / steps, operators / steps
+        return cls(each.phase, steps, main, reads, stretches, graphs, launched, device_s, operators)
 
     def parts(self, overheads: Overheads) -> dict[str, float]:
         """Seconds of all its steps by the name of the row they belong to."""
-        stretch = overheads.prompt_stretch if self.reads else 1.0
+        stretch = overheads.prompt_stretch if self.stretches else 1.0
         device = self.device_s * stretch
         gaps = gaps_s(device, self.operators, self.graphs, overheads) if self.launched else 0.0
         return {
@@ -231,7 +244,12 @@ class _Timed:
         }
 
 
-def _added(phase: str, steps: list[_Timed], engine: Engine) -> Iterator[Added]:
+def request_s(prompt: Any, overheads: Overheads) -> Any:
+    """Seconds before the engine sees a request of so many tokens."""
+    return overheads.request_s + prompt * overheads.token_s
+
+
+def _added(phase: str, steps: list[_Timed], engine: Engine, prompt: int) -> Iterator[Added]:
     """The engine's rows of a phase: each a mean over its steps; a request comes before its first token."""
     fit = engine.fit
     count = sum(step.steps for step in steps)
@@ -245,8 +263,8 @@ def _added(phase: str, steps: list[_Timed], engine: Engine) -> Iterator[Added]:
         value, *ends = (total(name, o) for o in (fit.overheads, fit.low, fit.high))
         yield Added(waiting(name, KIND, phase, count, value), min(value, *ends), max(value, *ends))
     if phase != "decode":
-        row = waiting("engine.request", KIND, phase, 1, fit.overheads.request_s)
-        yield Added(row, fit.low.request_s, fit.high.request_s)
+        value, low, high = (request_s(prompt, o) for o in (fit.overheads, fit.low, fit.high))
+        yield Added(waiting("engine.request", KIND, phase, 1, value), low, high)
 
 
 def waiting(name: str, kind: str, phase: str, count: float, seconds: float) -> Row:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import ceilings
-from roofline.engines import as_engines_run, on_device, step_s
+from roofline.engines import as_engines_run, on_device, request_s, routes, step_s
 from roofline.predict import check_node, pass_rows
 from roofline.scenario import Scenario
 
@@ -14,16 +14,23 @@ if TYPE_CHECKING:
     from hwspecs import Device
     from hwspecs.serving import Overheads
     from roofline.ceilings import Ceilings, Fidelity
+    from roofline.predict import Row
     from workloads.model import Model
     from workloads.phases import Setting
+
+# Of the public recipes of InferenceX (github.com/SemiAnalysisAI/InferenceX), whose rows these are:
+ROUNDS = 10  # requests of each user
+USUAL_BUDGET = 8192  # new tokens of a step that reads prompts; vLLM's
+BUDGETS = {"sglang": 32768}
+BUSIEST = 0.9  # share of the time in which prompts are read, beyond which no queue is steady
 
 
 @dataclass(frozen=True)
 class Load:
     """`concurrency` requests of `prompt` and `output` tokens are always in flight, on one engine.
 
-    static: they start together and are read as one batch (a batch by hand). Otherwise a prompt is read
-    alone when it arrives, while the others' decoding waits (continuous batching, prompts first).
+    static: they start together and are read as one batch (a batch by hand). Otherwise prompts are read when
+    the engine looks at who has arrived, and the others' decoding waits (continuous batching, prompts first).
     """
 
     model: Model
@@ -38,46 +45,89 @@ class Load:
 
 @dataclass(frozen=True)
 class Steps:
-    """Time on the device, and launched kernels, of one prefill and of one decode step; arrays or numbers."""
+    """Time on the device, and launched kernels, of one prefill and of one decode step; arrays or numbers.
+
+    full_s: of a step that reads `full` prompts at once, as many as arrive together and fit its budget.
+    routed: whether tokens are routed to experts, whose prompts stretch.
+    """
 
     prefill_s: Any
     prefill_kernels: Any
     decode_s: Any
     decode_kernels: Any
+    full_s: Any
+    full: Any = 1
+    routed: Any = False
+
+
+@dataclass(frozen=True)
+class Users:
+    """Who waits; sizes may be arrays over rows.
+
+    concurrency: each sends a next request when its last has ended. poll_steps: decode steps between two looks
+    of the engine at who has arrived. static: a batch by hand. graphs: decode steps are replayed.
+    """
+
+    concurrency: Any
+    prompt: Any
+    output: Any
+    static: Any = False
+    graphs: Any = True
+    poll_steps: Any = 1.0
 
 
 def steps(load: Load, device: Device, fidelity: Fidelity | str) -> Steps:
-    """The two steps: the sum of their operators, decode at the middle of the answer."""
+    """The steps: the sum of their operators, decode at the middle of the answer."""
     limits = ceilings(device, fidelity, load.backend)
-    at_once = load.concurrency if load.static else 1
-    prefill = Scenario(load.model, "prefill", at_once, load.prompt, setting=load.setting)
+
+    def prefill(at_once: int) -> list[Row]:
+        return _rows(
+            Scenario(load.model, "prefill", at_once, load.prompt, setting=load.setting), device, limits
+        )
+
+    one = prefill(load.concurrency if load.static else 1)
+    budget = BUDGETS.get(load.backend, USUAL_BUDGET)
+    full = 1 if load.static else max(1, min(load.concurrency, budget // load.prompt))
+    whole = prefill(full) if full > 1 else one
     middle = load.prompt + max(1, load.output // 2)
     decode = Scenario(load.model, "decode", load.concurrency, load.prompt, middle, setting=load.setting)
-    return Steps(*_step(prefill, device, limits), *_step(decode, device, limits))
+    found = (*on_device(one), *on_device(_rows(decode, device, limits)), on_device(whole)[0])
+    return Steps(*found, full, routes(one))
 
 
-def _step(scenario: Scenario, device: Device, limits: Ceilings) -> tuple[float, float]:
-    """Seconds on the device and kernels of a scenario of one step."""
+def _rows(scenario: Scenario, device: Device, limits: Ceilings) -> list[Row]:
+    """The operators of a scenario of one step."""
     scenario = as_engines_run(scenario)
     check_node(scenario, device)
-    return on_device([row for each in scenario.schedule(device).passes for row in pass_rows(each, limits)])
+    return [row for each in scenario.schedule(device).passes for row in pass_rows(each, limits)]
 
 
-def waits(
-    steps: Steps, concurrency: Any, output: Any, static: Any, graphs: Any, overheads: Overheads
-) -> tuple[Any, Any]:
-    """(TTFT, TPOT) in seconds; sizes may be arrays over rows.
+def waits(steps: Steps, users: Users, overheads: Overheads) -> tuple[Any, Any]:
+    """(mean TTFT, TPOT) in seconds; what a step takes beside its kernels: `roofline.engines`.
 
-    What a step takes beside its kernels: `roofline.engines`. Between two tokens of a request the other
-    concurrency - 1 requests have their prompts read once per `output` tokens. A prompt waits for half of the
-    time between two looks of the engine at who has arrived, and for half of the prompts that arrive with it.
+    Users send ROUNDS requests each, the first ones together. Those wait for half of the full steps that
+    read them. Later ones come while the others decode: to half of the time between two looks at arrivals
+    the engine's other prompts add a queue with one server (M/D/1), and who is read yields its token
+    with the next step of the others. Who arrived between the same looks is read in the same step.
+    Between two tokens of a request each other user has one prompt read per `output` tokens.
     """
     import numpy as np
 
-    stretch = np.where(static, 1.0, overheads.prompt_stretch)
-    prefill = step_s(steps.prefill_s * stretch, steps.prefill_kernels, False, overheads)
-    decode = step_s(steps.decode_s, steps.decode_kernels, graphs, overheads)
-    others = np.where(static, 0, concurrency - 1)
-    tpot = decode + others * prefill / output
-    polled = np.where(static, 0.0, overheads.poll_steps * tpot / 2)
-    return overheads.request_s + polled + (1 + overheads.together * others / 2) * prefill, tpot
+    others = np.where(users.static, 0, users.concurrency - 1)
+    stretch = np.where(users.static | ~np.asarray(steps.routed, bool), 1.0, overheads.prompt_stretch)
+
+    def reading_s(prompts: Any) -> Any:
+        share = (prompts - 1) / np.maximum(1, steps.full - 1)
+        device_s = steps.prefill_s + share * (steps.full_s - steps.prefill_s)
+        return step_s(device_s * stretch, steps.prefill_kernels, False, overheads)
+
+    decode = step_s(steps.decode_s, steps.decode_kernels, users.graphs, overheads)
+    at_once = np.clip(1 + others * users.poll_steps / users.output, 1, steps.full)
+    own = reading_s(at_once)
+    tpot = decode + others * own / at_once / users.output
+    busy = np.minimum(BUSIEST, (tpot - decode) / tpot)
+    first = reading_s(steps.full) * (np.ceil((others + 1) / steps.full) + 1) / 2
+    later = own * (1 + busy / (1 - busy) / 2) + np.where(others > 0, decode, 0)
+    read = np.where(others > 0, first / ROUNDS + later * (1 - 1 / ROUNDS), own)
+    looked = np.where(others > 0, users.poll_steps * decode / 2, 0)
+    return request_s(users.prompt, overheads) + looked + read, tpot

@@ -15,23 +15,22 @@ from roofline.endtoend import applied
 
 # Bounds of each constant, in its unit: what a host can take at least and at most.
 BOUNDS: dict[str, tuple[float, float]] = {
-    "launch_s": (1e-6, 3e-4),  # a bare launch; an eager framework's whole operator
+    "launch_s": (1e-6, 3e-4),  # a bare launch; an eager framework's whole operator, several kernels
     "step_s": (1e-5, 2e-2),  # a C++ loop; a Python scheduler with many requests
     "graph_s": (1e-8, 1e-5),  # nothing but the kernel; several small kernels around it
     "request_s": (1e-5, 5e-1),  # a call; HTTP, tokenising and admission
-    "together": (1e-3, 1.0),  # arrivals spread evenly; all at once
-    "poll_steps": (0.5, 1e2),  # each step; every so many, for a shorter host path
-    "prompt_stretch": (1.0, 3.0),  # kernels alone; eager code, chunks beside decoding, padding
+    "token_s": (1e-8, 3e-5),  # copying; one thread that tokenises random words
+    "prompt_stretch": (1.0, 3.0),  # kernels alone; eager code, shapes nobody measured, padding
 }
 # Of an engine that nobody measured. A launch: vLLM's operators take the host 57 us and more where no graph
 # replays them (aiconfigurator's eager rows). A graph's operator: what gpt-fast's published decode rates leave
-# on A100 beside kernels. A step: its scheduler runs beside the device. A tenth of the requests at once:
-# ten rounds of a benchmark. Arrivals are seen at every step. How prompts stretch is taken from other engines.
+# on A100 beside kernels. A step: its scheduler runs beside the device. A token: tokenisers read about a
+# megabyte per second and thread. How prompts of experts stretch: the mean of this and what others' fits say.
 ASSUMED = Overheads(
-    launch_s=5.7e-5, graph_s=1e-6, step_s=5e-5, request_s=5e-3, together=0.1, prompt_stretch=1.4
+    launch_s=5.7e-5, graph_s=1e-6, step_s=5e-5, request_s=5e-3, token_s=3e-6, prompt_stretch=1.4
 )
 # What a batch by hand cannot tell: nobody waits for anybody, and no graph replays its steps.
-UNDER_LOAD = ("graph_s", "together", "poll_steps", "prompt_stretch")
+UNDER_LOAD = ("graph_s", "token_s", "prompt_stretch")
 SURE = 0.1  # of the assumed values: what a factor of e off weighs, in units of SCALE
 BY_HAND_STEP_S = 1e-3  # a script's loop has no second thread beside the device
 STARTS = [(launch_s, step_s) for launch_s in (1e-5, 1e-4) for step_s in (5e-5, 5e-3)]
@@ -77,10 +76,10 @@ def _ranges(found: list[Overheads]) -> dict[str, Overheads]:
 
 
 def assumed(rows: pd.DataFrame) -> Overheads:
-    """Of an engine that has none of these rows: `ASSUMED`, with the mean stretch of its prompts on others."""
+    """Of an engine that has none of these rows: `ASSUMED`, its stretch a mean with those of others."""
     groups = [group for _, group in rows[~rows["static"]].groupby("engine") if len(group) >= LEAST]
-    logs = [np.log(fit(group).prompt_stretch) for group in groups]
-    stretch = float(np.exp(np.mean(logs))) if logs else ASSUMED.prompt_stretch
+    logs = [np.log(each.prompt_stretch) for each in (ASSUMED, *(fit(group) for group in groups))]
+    stretch = float(np.exp(np.mean(logs)))
     return msgspec.structs.replace(ASSUMED, prompt_stretch=float(f"{stretch:.4g}"))
 
 

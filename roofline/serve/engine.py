@@ -38,7 +38,8 @@ class Policy:
     max_batch: int = 256  # sequences at once
     budget: int = 8192  # new tokens of a step that reads prompts
     step_s: float = 0.0  # of the engine itself per step: scheduling, sampling, copying tokens
-    request_s: float = 0.0  # before a request is seen: HTTP, tokenising; others are served meanwhile
+    request_s: float = 0.0  # before a request is seen: HTTP, admission; others are served meanwhile
+    token_s: float = 0.0  # and per token of its prompt: tokenising
 
 
 @dataclass

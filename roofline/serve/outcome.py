@@ -60,7 +60,8 @@ def outcome(requests: Requests, cluster: Cluster, limits: Limits) -> dict[str, A
     """
     whole, logs = cluster.serve(requests)
     warm = slice(int(WARM_UP * len(requests)), None)
-    since = requests.arrival_s - cluster.policy.request_s  # it came to the engine so much later
+    policy = cluster.policy  # a request comes to the engine so much later than it is sent
+    since = requests.arrival_s - (policy.request_s + policy.token_s * requests.prompt)
     ttft = (whole.first_s - since)[warm]
     more = np.maximum(requests.output - 1, 1)
     tpot = np.where(requests.output > 1, (whole.last_s - whole.first_s) / more, np.nan)[warm]

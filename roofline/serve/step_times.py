@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from roofline.engines import step_s
+from roofline.engines import routes, step_s
 from roofline.times import times
 from specfiles.errors import InputError
 from workloads.phases import Named, operators
@@ -54,6 +54,7 @@ class StepTimes:
         self._prefill, self._decode = _two_passes(schedule)
         self._limits, self._engine = limits, engine
         self._operators = {p.phase: _launched(p) for p in (self._prefill, self._decode)}
+        self._routed = routes(self._prefill.operators(self._prefill.last))
         self._classes = _classes(self._prefill)
         self._tokens = {p.phase: _Line(self._at_tokens(p), FINE) for p in (self._prefill, self._decode)}
         self._scored = _Line(self._at_scored, FINE)
@@ -87,7 +88,7 @@ class StepTimes:
         if self._engine is None:
             return device_s
         overheads = self._engine.fit.overheads
-        stretched = device_s * (1 + read * (overheads.prompt_stretch - 1))
+        stretched = device_s * (1 + read * self._routed * (overheads.prompt_stretch - 1))
         graphs = self._engine.graphs and phase == "decode"
         return step_s(stretched, self._operators[phase], graphs, overheads)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from profiler.tables import read_table
 from roofline.endtoend import applied, composed, is_end_to_end, score_end_to_end
 from roofline.predict import predict
 from roofline.scenario import Scenario
-from roofline.serving import Load, Steps, steps, waits
+from roofline.serving import ROUNDS, Load, Steps, Users, steps, waits
 from roofline.serving_fit import ASSUMED, BOUNDS, UNDER_LOAD, across_settings, assumed, fit
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
@@ -25,7 +26,9 @@ from workloads.phases import Setting
 from workloads.techniques.fused_projections import FusedProjections
 
 close = partial(pytest.approx, rel=1e-9)
-PAPER = Steps(prefill_s=0.1, prefill_kernels=500, decode_s=0.02, decode_kernels=400)
+PAPER = Steps(prefill_s=0.1, prefill_kernels=500, decode_s=0.02, decode_kernels=400, full_s=0.1, routed=True)
+BY_HAND = Users(1, 500, 10, static=True)
+LAUNCHED = Users(1, 500, 10, static=True, graphs=False)
 ROW: dict[str, Any] = {
     "model": "Llama-3.1-8B",
     "gpu": "h100_sxm",
@@ -47,39 +50,71 @@ def test_without_overheads_a_step_is_the_sum_of_its_operators() -> None:
     decode = predict(Scenario(model, "decode", batch=4, prompt=512, context=512 + 64, **one), device)
     assert found.prefill_s == close(sum(row.total_s for row in prefill.rows))
     assert found.decode_s == close(sum(row.total_s for row in decode.rows))
-    ttft, tpot = waits(found, 4, 128, True, True, Overheads())
+    ttft, tpot = waits(found, Users(4, 512, 128, static=True), Overheads())
     assert (float(ttft), float(tpot)) == (close(found.prefill_s), close(found.decode_s))
 
 
 def test_the_host_works_once_per_step() -> None:
-    alone = waits(PAPER, 1, 10, True, True, Overheads())
-    ttft, tpot = waits(PAPER, 1, 10, True, True, Overheads(step_s=0.003))
+    alone = waits(PAPER, BY_HAND, Overheads())
+    ttft, tpot = waits(PAPER, BY_HAND, Overheads(step_s=0.003))
     assert (ttft - alone[0], tpot - alone[1]) == (close(0.003), close(0.003))
 
 
 def test_launches_count_where_the_host_is_slower_and_no_graph_replays_them() -> None:
     slow = Overheads(launch_s=1e-4)
-    assert waits(PAPER, 1, 10, True, False, slow)[1] == close(400 * 1e-4)
-    assert waits(PAPER, 1, 10, True, True, slow)[1] == close(0.02)
-    assert waits(PAPER, 1, 10, True, False, Overheads(launch_s=1e-5))[1] == close(0.02)
+    assert waits(PAPER, LAUNCHED, slow)[1] == close(400 * 1e-4)
+    assert waits(PAPER, BY_HAND, slow)[1] == close(0.02)
+    assert waits(PAPER, LAUNCHED, Overheads(launch_s=1e-5))[1] == close(0.02)
 
 
-def test_other_requests_prompts_are_read_between_tokens() -> None:
-    ttft, tpot = waits(PAPER, 5, 100, False, True, Overheads(request_s=0.01, together=0.5))
+def test_other_users_prompts_are_read_between_tokens() -> None:
+    """Five users, one prompt a step: the first round waits for three prompts on average, later ones queue."""
+    users = Users(5, 1000, 100)
+    ttft, tpot = waits(PAPER, users, Overheads(request_s=0.01, token_s=1e-5))
     assert tpot == close(0.02 + 4 * 0.1 / 100)
-    assert ttft == close(0.01 + tpot / 2 + 0.5 * 4 / 2 * 0.1 + 0.1)
+    busy = 4 * 0.1 / 100 / float(tpot)
+    later = 0.1 * (1 + busy / (1 - busy) / 2) + 0.02
+    assert ttft == close(0.01 + 1000e-5 + 0.02 / 2 + 3 * 0.1 / ROUNDS + later * (1 - 1 / ROUNDS))
 
 
-def test_an_engine_that_looks_seldom_keeps_arrivals_waiting() -> None:
-    often, seldom = (waits(PAPER, 5, 100, False, True, Overheads(poll_steps=n)) for n in (1, 31))
-    assert seldom[0] - often[0] == close(15 * often[1])
-    assert seldom[1] == often[1]
+def test_a_user_alone_waits_for_nobody() -> None:
+    often, seldom = (waits(PAPER, Users(1, 500, 100, poll_steps=n), Overheads()) for n in (1, 30))
+    assert often == seldom == (close(0.1), close(0.02))
 
 
-def test_prompts_under_load_stretch_and_a_batch_by_hand_does_not() -> None:
-    slow, plain = Overheads(prompt_stretch=2), Overheads()
-    assert waits(PAPER, 5, 100, False, True, slow)[1] == close(0.02 + 4 * 0.2 / 100)
-    assert waits(PAPER, 5, 100, True, True, slow) == waits(PAPER, 5, 100, True, True, plain)
+def test_prompts_that_come_together_are_read_together() -> None:
+    """A step of five prompts at twice the time of one reads the first round in one step, not in five."""
+    full = replace(PAPER, full_s=0.2, full=5)
+    apart, together = (waits(each, Users(5, 1000, 1e9), Overheads())[0] for each in (PAPER, full))
+    assert apart - together == pytest.approx((3 * 0.1 - 0.2) / ROUNDS, rel=1e-6)
+
+
+def test_an_engine_that_looks_seldom_keeps_arrivals_waiting_and_reads_them_together() -> None:
+    often, seldom = (waits(PAPER, Users(2, 500, 1e6, poll_steps=n), Overheads()) for n in (1, 31))
+    assert seldom[0] - often[0] == pytest.approx(15 * 0.02, rel=1e-3)
+    full = replace(PAPER, full_s=0.2, full=5)
+    one, lumps = (waits(full, Users(5, 500, 100, poll_steps=n), Overheads())[1] for n in (1e-9, 50))
+    assert lumps < one  # four others, half of an answer between looks: three prompts in each step
+
+
+def test_prompts_of_routed_experts_stretch_and_others_do_not() -> None:
+    slow, plain, users = Overheads(prompt_stretch=2), Overheads(), Users(5, 500, 100)
+    assert waits(PAPER, users, slow)[1] == close(0.02 + 4 * 0.2 / 100)
+    dense = replace(PAPER, routed=False)
+    assert waits(dense, users, slow) == waits(dense, users, plain)
+    assert waits(PAPER, BY_HAND, slow) == waits(PAPER, BY_HAND, plain)
+
+
+def test_the_silicon_samples_recipes_say_how_often_sglang_looks() -> None:
+    sample = {**ROW, "silicon_ttft_ms": 30.0, "silicon_tpot_ms": 8.0}
+    table = pd.DataFrame(
+        [{**sample, "backend": b, "concurrency": c} for b in ("sglang", "vllm") for c in (4, 16)]
+    )
+    rows = composed(table.drop(columns=["ttft_ms", "tpot_ms"]), "datasheet")[0]
+    assert rows["poll_steps"].tolist() == [10, 30, 1, 1]
+    assert composed(pd.DataFrame([{**ROW, "backend": "sglang"}]), "datasheet")[0]["poll_steps"].tolist() == [
+        1
+    ]
 
 
 def test_rows_that_cannot_be_predicted_are_listed_with_the_reason() -> None:
@@ -138,7 +173,7 @@ def test_an_engine_has_its_own_overheads_or_what_is_assumed_of_any(engine: str) 
 
 def test_an_engine_that_nobody_measured_takes_nothing_but_the_stretch_from_others() -> None:
     assert assumed(pd.DataFrame({"static": [True] * 40, "engine": "by hand"})).request_s == ASSUMED.request_s
-    truth = Overheads(launch_s=1e-5, step_s=0.001, request_s=0.1, together=0.2, prompt_stretch=2)
+    truth = Overheads(launch_s=1e-5, step_s=0.001, request_s=0.1, token_s=2e-6, prompt_stretch=2)
     rows = timed(truth, [1, 4, 16, 64, 256]).assign(engine="another")
     found = assumed(pd.concat([rows, rows.assign(output=300)]))
     assert found.prompt_stretch > ASSUMED.prompt_stretch
@@ -148,11 +183,9 @@ def test_an_engine_that_nobody_measured_takes_nothing_but_the_stretch_from_other
 
 
 def test_a_fit_finds_the_overheads_that_made_the_times() -> None:
-    truth = Overheads(
-        launch_s=6e-5, step_s=0.002, request_s=0.03, together=0.3, poll_steps=5, prompt_stretch=1.7
-    )
+    truth = Overheads(launch_s=6e-5, step_s=0.002, request_s=0.03, token_s=2e-5, prompt_stretch=1.7)
     found = fit(timed(truth, [1, 4, 16, 64]))
-    for name in ("request_s", "together", "poll_steps", "prompt_stretch"):
+    for name in ("request_s", "token_s", "prompt_stretch"):
         assert getattr(found, name) == pytest.approx(getattr(truth, name), rel=0.05), name
     # Steps of one model have as many operators in every row: what they add is to be seen, hardly its parts.
     for name in ("launch_s", "graph_s"):
@@ -181,9 +214,20 @@ def test_ranges_hold_what_was_fitted() -> None:
 def timed(truth: Overheads, concurrencies: list[int]) -> pd.DataFrame:
     """Rows of one model whose measured times are those of known overheads."""
     rows = pd.DataFrame(
-        {"model": "one", "concurrency": c, "output": 100, "static": c == 4, **vars(PAPER), "prefill_s": p}
+        {
+            "model": "one",
+            "concurrency": c,
+            "prompt": prompt,
+            "output": 100,
+            "static": c == 4,
+            "poll_steps": 1.0,
+            **vars(PAPER),
+            "prefill_s": p,
+            "full_s": p,
+        }
         for c in concurrencies
         for p in (0.01, 0.03, 0.2, 0.5)
+        for prompt in (500, 4000)
     )
     ttft, tpot = applied(rows, truth)
     return rows.assign(ttft_s=ttft, tpot_s=tpot)

@@ -21,6 +21,7 @@ from roofline.engines import (
     as_engines_run,
     find_engine,
     gaps_s,
+    request_s,
     step_s,
     with_engine,
 )
@@ -28,7 +29,7 @@ from roofline.launches import assumed
 from roofline.predict import Prediction, predict
 from roofline.scenario import Scenario
 from roofline.serve.step_times import StepTimes
-from roofline.serving import Load, steps, waits
+from roofline.serving import Load, Users, steps, waits
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
 from workloads.config import Config
@@ -146,8 +147,7 @@ def test_one_request_alone_waits_as_long_as_predicted() -> None:
     """Loads and predictions share their formulas: a concurrency of 1 is a batch of 1."""
     engine = engine_named("vllm")
     load = Load(MODEL, Setting(), 500, 200, 1)
-    overheads = replace_overheads(engine, poll_steps=0.0).overheads
-    ttft, tpot = waits(steps(load, DEVICE, "calibrated"), 1, 200, False, True, overheads)
+    ttft, tpot = waits(steps(load, DEVICE, "calibrated"), Users(1, 500, 200), engine.fit.overheads)
     prefill = predicted(engine, "prefill", batch=1).totals()["time_s"]
     decode = predicted(engine, "decode", batch=1, context=600).totals()["time_s"]
     assert (float(ttft), float(tpot)) == (close(prefill), close(decode))
@@ -158,7 +158,8 @@ def test_simulated_steps_are_those_that_are_predicted(name: str) -> None:
     engine = engine_named(name)
     scenario = as_engines_run(Scenario(MODEL, "generate", 1, 1000, output=100))
     times = StepTimes(scenario.schedule(DEVICE), LIMITS, engine)
-    prompt = predicted(engine, "prefill", batch=1, prompt=1024).time_s() - engine.fit.overheads.request_s
+    prompt = predicted(engine, "prefill", batch=1, prompt=1024).time_s()
+    prompt -= request_s(1024, engine.fit.overheads)
     assert times.mixed_s(0, 0.0, [(1024, 0)], 1) == pytest.approx(prompt, rel=0.03)
     token = predicted(engine, "decode", batch=16, context=1500)
     assert times.decode_s(16, np.array([1500.0]))[0] == pytest.approx(token.time_s(), rel=0.03)
@@ -229,7 +230,9 @@ def test_published_generations_of_faster_transformer(published: Published) -> No
     device = load_device("a100_sxm")
     limits = ceilings(device, "calibrated")
     other = engine_named("other")
-    by_hand = Engine("by hand", replace_overheads(other, prompt_stretch=1.0, request_s=0.0), graphs=False)
+    by_hand = Engine(
+        "by hand", replace_overheads(other, prompt_stretch=1.0, request_s=0.0, token_s=0.0), graphs=False
+    )
     fields = {"model_type": "gpt2", "n_embd": 48 * 128, "n_head": 48, "n_layer": 44}
     model = build(Config({**fields, "vocab_size": 51200, "n_positions": 1024}, "note"), "GPT")
     alone, whole = [], []
@@ -250,3 +253,31 @@ def test_published_generations_of_faster_transformer(published: Published) -> No
     assert len(whole) >= 9
     assert np.median(whole) < 0.2
     assert np.median(whole) < np.median(alone)
+
+
+def test_published_first_tokens_of_dense_models(published: Published) -> None:
+    """TensorRT-LLM's on A100 and H100, two lengths, one to eight devices: prompts need no stretch."""
+    errors = []
+    bare = replace_overheads(engine_named("trtllm"), request_s=0.0, token_s=0.0)  # no server, no words
+    for row in published("B_trtllm_ttft"):
+        device = load_device(row["gpu"])
+        precision = Precision.of("fp8", "fp8", "fp8") if row["dtype"] == "fp8" else Precision.of(row["dtype"])
+        setting = Setting(precision, tensor_parallel=int(row["tp"]))
+        model, prompt = load_model(row["model"]).model, int(float(row["isl"]))
+        scenario = as_engines_run(Scenario(model, "prefill", 1, prompt, setting=setting))
+        found = predict(scenario, device, "calibrated", "trtllm", engine=Engine("bare", bare, graphs=True))
+        errors.append(found.time_s() * 1e3 / float(row["value"]) - 1)
+    assert len(errors) == 20
+    assert np.median(np.abs(errors)) < 0.2
+
+
+def test_only_prompts_of_routed_experts_stretch() -> None:
+    """A dense prompt is launched and read; one of Mixtral takes longer than its kernels, too."""
+    dense, routed = (
+        Scenario(load_model(m).model, "prefill", 1, 2000) for m in ("Llama-3.1-8B", "Mixtral-8x7B")
+    )
+    names = [
+        {row.name for row in predict(one, DEVICE, limits=LIMITS, engine=engine_named("vllm")).rows}
+        for one in (dense, routed)
+    ]
+    assert ["engine.prompts" in each for each in names] == [False, True]
