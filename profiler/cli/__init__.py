@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 import click
 
@@ -63,6 +64,7 @@ def app() -> None:
 
 def main() -> None:
     """Run the command line: exit 0 done, 1 a stated check failed, 2 wrong input."""
+    _print_what_the_terminal_lacks()
     try:
         with interrupts_kept():
             code = app(standalone_mode=False)
@@ -79,6 +81,13 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _print_what_the_terminal_lacks() -> None:
+    """A terminal of ASCII gets a question mark for each sign that it cannot show, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _fail(sentence: str) -> None:

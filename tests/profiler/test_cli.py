@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -552,3 +553,23 @@ def test_a_grid_is_a_line_per_point_or_a_file_of_rows(roofline: Roofline, tmp_pa
     many = roofline("predict", "grid.yaml", "--hw", "h100", "--ledger")
     assert many.code == 2
     assert "--ledger explains one point, and the workload file has 4" in many.err
+
+
+def test_a_terminal_of_ascii_gets_the_numbers() -> None:
+    """Lines and micro signs become question marks where the terminal has none."""
+    command = [
+        sys.executable,
+        "-m",
+        "profiler",
+        "predict",
+        "SmolLM2-135M",
+        "--hw",
+        "h100",
+        "--phase",
+        "decode",
+    ]
+    surroundings = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, env=surroundings, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"lm_head" in done.stdout
+    assert b"?" in done.stdout
