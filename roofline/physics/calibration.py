@@ -22,7 +22,7 @@ from specfiles.errors import InputError, choose
 
 if TYPE_CHECKING:
     from hwspecs import Device
-    from roofline.physics.base import Floats
+    from roofline.physics.base import Constant, Floats
 
 KEY = ("op", "dtype", "kv_dtype", "backend", "kernel")
 MEASURED_WELL = 100  # rows of others, from which they speak for a library
@@ -220,7 +220,7 @@ def _record(
         kv_dtype=key[2],
         backend=key[3],
         kernel=key[4],
-        values={name: float(f"{value:.6g}") for name, value in values.items()},
+        values={name: float(f"{value:.6g}") for name, value in _telling(cell, values).items()},
         points=len(ratio),
         families=int(families.max()) + 1,
         held_out_error=mape(predicted, cell.time_s),
@@ -231,6 +231,17 @@ def _record(
         domain=_domain(cell),
         source=source,
     )
+
+
+def _telling(cell: Cell, values: dict[str, float]) -> dict[str, float]:
+    """The constants that these rows depend on: of others a fit knows nothing, nor has it to tell others."""
+    usual, ends = cell.predicted_s(values), {c.name: (c.low, c.high) for c in _constants(cell)}
+    moved = {name: [cell.predicted_s({**values, name: end}) for end in ends[name]] for name in values}
+    return {name: values[name] for name in values if any((time != usual).any() for time in moved[name])}
+
+
+def _constants(cell: Cell) -> tuple[Constant, ...]:
+    return cell.model.constants(cell.gpu, cell.dtype)
 
 
 def _domain(cell: Cell) -> dict[str, tuple[float, float]]:

@@ -10,6 +10,14 @@ import numpy as np
 
 from roofline.physics.attention import Shape, element, kernel_of, missed, row_s
 from roofline.physics.base import Constant, ceil_div, smooth_max
+from roofline.physics.splits import (
+    even_splits,
+    flash_2_splits,
+    flash_3_keys,
+    flash_3_splits,
+    plain_splits,
+    xqa_splits,
+)
 from workloads.dtypes import compute_dtype
 
 if TYPE_CHECKING:
@@ -20,6 +28,10 @@ TILE_ROWS = 128.0  # query heads of one KV head that a thread block takes, at mo
 GROUPED_HEADS = 32.0  # of one group that TensorRT-LLM's grouped kernels take (XQA; trtllm-gen on Blackwell)
 SORTED_BATCH = 992.0  # sequences that vLLM's FlashAttention 3 prepares in a kernel of 32 warps of 31
 GROUPED_SHARE = 0.25  # of the processors that it must fill, at a block per 128 keys, to be taken
+OWN_KEYS = 64.0  # of a block of XQA's kernel for Hopper and fp8
+FLASH_3 = ("fa3", "vllm_flash_attn_fa3", "flash_attention")  # the last is SGLang's on Ampere
+MOST_SPLITS = {"vllm_flash_attn_fa3": 32.0}  # that vLLM lets FlashAttention 3 make under a CUDA graph
+ROTATED = 128.0  # elements of a head that the measured rows rotate, of smaller heads too
 
 CONSTANTS = (
     Constant("launch_s", "s", 1e-6, 5e-5, 8e-6, "start of the kernels, one after the other, and the append"),
@@ -44,9 +56,11 @@ PLAIN = (
     Constant("plain_launch_s", "s", 1e-6, 5e-5, 8e-6, "launch_s of the kernel without grouped heads"),
     Constant("plain_cta_s", "s", 1e-7, 2e-5, 2e-6, "cta_s of the same", "1/clock"),
     Constant("plain_block_s", "s", 1e-8, 2e-5, 2e-6, "block_s of the same", "1/clock"),
-    Constant("grouped_waves", "", 0.25, 16.0, 1.0, "thread blocks per processor up to which XQA splits"),
-    Constant("plain_fill", "", 0.1, 2.0, 0.5, "thread blocks per processor up to which the same splits"),
+    Constant("plain_combine_s", "s", 1e-8, 2e-5, 2e-6, "combine_s of the same, however many splits"),
+    Constant("resident", "", 1.0, 8.0, 2.0, "thread blocks of XQA that a processor holds at once"),
 )
+SIZED = Constant("dim_s", "s", 1e-9, 2e-5, 5e-7, "of cta_s for heads of 128 elements, by size", "1/clock")
+ROTATE = Constant("rotate_s", "s", 1e-8, 2e-5, 2e-6, "a kernel that rotates heads where XQA cannot")
 # Since Hopper.
 WIDE = Constant("wide_share", "", 0.3, 1.2, 0.9, "rate for heads of more than 128 elements, of the others'")
 PADDING = Constant(
@@ -65,6 +79,10 @@ class Grid:
     launch_s: Any
     cta_s: Any
     block_s: Any
+    combine_s: Any
+    split_s: Any
+    keys: Any = BLOCK_KEYS  # of one step of a thread block's loop
+    resident: Any = 1.0  # thread blocks that a processor holds at once
 
 
 class DecodeModel:
@@ -77,7 +95,9 @@ class DecodeModel:
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Some generations have kernels besides that their libraries take for some shapes."""
-        return (*CONSTANTS, *PLAIN, *((SWAP,) if gpu.generation < 9 else (WIDE, PADDING)))
+        since = (SWAP,) if gpu.generation < 9 else (WIDE, PADDING)
+        fused = (ROTATE,) if gpu.generation == 9 and dtype.kv == "fp8" else ()
+        return (*CONSTANTS, SIZED, *PLAIN, *since, *fused)
 
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
         """Ideal roofline, what the stream reaches of it, waves, splits, and the kernels around."""
@@ -99,19 +119,19 @@ def _grid(shape: Shape, kernel: str, gpu: Gpu, dtype: Dtypes, c: Mapping[str, fl
     tiles, rows = ceil_div(group, TILE_ROWS), tile_rows(group, gpu)
     units = shape.batch * shape.kv_heads * tiles
     splits = even_splits(units, seen, gpu, c)
+    keys = np.full_like(seen, BLOCK_KEYS)
+    if kernel in FLASH_3 and gpu.generation < 10:
+        keys = flash_3_keys(shape, gpu, dtype)
+        splits = flash_3_splits(shape, ceil_div(seen, keys), gpu, MOST_SPLITS.get(kernel, 0.0))
     if kernel == "vllm_flash_attn":  # FlashAttention 2 splits only where it swaps heads into rows
-        splits = np.where(group == 1, 1.0, splits)
+        keys = np.where(shape.key_dim > 128, 64.0, np.where(shape.key_dim > 64, 128.0, 256.0))
+        splits = np.where(group == 1, 1.0, flash_2_splits(shape, ceil_div(shape.kv_len, keys), gpu))
     heads = np.minimum(group, TILE_ROWS)
-    grid = Grid(tiles, rows, heads, splits, c["launch_s"], c["cta_s"], c["block_s"])
+    starts = (c[name] for name in ("launch_s", "cta_s", "block_s", "combine_s", "split_s"))
+    grid = replace(Grid(tiles, rows, heads, splits, *starts), keys=keys)
     if kernel == "torch_flow":
         return _tensorrt_grid(shape, seen, grid, gpu, dtype, c)
     return grid
-
-
-def even_splits(units: Floats, seen: Floats, gpu: Gpu, c: Mapping[str, float]) -> Floats:
-    """As many splits as fill the processors, none shorter than `split_keys`."""
-    most = np.minimum(c["most_splits"], np.maximum(1.0, seen / c["split_keys"]))
-    return np.asarray(np.clip(gpu.processors / units, 1.0, most))
 
 
 def _tensorrt_grid(
@@ -120,11 +140,11 @@ def _tensorrt_grid(
     """TensorRT-LLM: a kernel that packs the heads of a KV head, else one of one query head.
 
     Before Blackwell the first is XQA. Its dispatcher takes it where heads share a KV head and thread blocks
-    of 128 keys would fill a quarter of the processors, and always on Hopper where the cache is fp8, for which
-    it has a kernel of its own. Blackwell's takes all groups up to GROUPED_HEADS.
+    of 128 keys, inside the window or not, would fill a quarter of the processors, and always on Hopper where
+    the cache is fp8, for which it has a kernel of its own. Blackwell's takes all groups up to GROUPED_HEADS.
     """
     group, units = shape.group, shape.batch * shape.kv_heads
-    pieces = np.maximum(1.0, np.floor(seen / BLOCK_KEYS))
+    pieces = np.maximum(1.0, np.floor(shape.kv_len / BLOCK_KEYS))
     own = gpu.generation >= 10 or (dtype.kv == "fp8" and gpu.generation >= 9)
     plain = group > GROUPED_HEADS
     if gpu.generation < 10:
@@ -132,18 +152,25 @@ def _tensorrt_grid(
     if not own:
         plain |= units * pieces < GROUPED_SHARE * gpu.processors
     rows = np.maximum(8.0 if own else 16.0, np.exp2(np.ceil(np.log2(group))))
-    grouped = np.clip(c["grouped_waves"] * gpu.processors / units, 1.0, pieces)
+    grouped = xqa_splits(shape, gpu)
+    if own:  # whose thread blocks outside the window end at once
+        grouped = np.minimum(grouped, ceil_div(seen, OWN_KEYS))
+    launch_s = grid.launch_s + (own & (shape.key_dim < ROTATED)) * c.get(ROTATE.name, 0.0)
     if gpu.generation >= 10:
         rows, grouped = grid.rows, grid.splits
-    alone = np.clip(c["plain_fill"] * gpu.processors / (units * group), 1.0, pieces)
+    alone, step, beside = plain_splits(shape, gpu)
     return Grid(
         tiles=np.where(plain, group, grid.tiles),
         rows=np.where(plain, 1.0, rows),
         heads=np.where(plain, 1.0, rows if gpu.generation < 10 else grid.heads),
         splits=np.where(plain, alone, grouped),
-        launch_s=np.where(plain, c["plain_launch_s"], grid.launch_s),
+        launch_s=np.where(plain, c["plain_launch_s"], launch_s),
         cta_s=np.where(plain, c["plain_cta_s"], grid.cta_s),
-        block_s=np.where(plain, c["plain_block_s"], grid.block_s),
+        block_s=np.where(plain, c["plain_block_s"] * BLOCK_KEYS / step, grid.block_s),
+        combine_s=np.where(plain, c["plain_combine_s"], grid.combine_s),
+        split_s=np.where(plain, 0.0, grid.split_s),
+        keys=np.where(plain, step, grid.keys),
+        resident=np.where(plain, beside, c["resident"] if gpu.generation < 10 else 1.0),
     )
 
 
@@ -159,7 +186,7 @@ def decode_parts(
     """The parts of any kernel that streams a cache past one query."""
     units = shape.batch * shape.kv_heads * grid.tiles
     splits = grid.splits
-    start_s = grid.cta_s + c["head_s"] * grid.heads * shape.key_dim / 128
+    start_s = grid.cta_s + (c.get(SIZED.name, 0.0) + c["head_s"] * grid.heads) * shape.key_dim / 128
     latency = _latency_s(shape, grid, units, start_s, gpu, dtype, c)
     stream = _stream_s(shape, grid, gpu, dtype, c)
     rate = np.where(shape.key_dim > 128, c.get(WIDE.name, 1.0), 1.0)
@@ -172,7 +199,7 @@ def decode_parts(
         "ideal": ideal,
         "reached": reached - ideal,
         "waves": np.maximum(attended, reached) - reached,
-        "combine": np.clip(splits - 1, 0.0, 1.0) * (c["combine_s"] + c["split_s"] * splits),
+        "combine": np.clip(splits - 1, 0.0, 1.0) * (grid.combine_s + grid.split_s * splits),
         "schedule": scheduled * c["sequence_s"] + shape.windowed * c["window_s"],
         "launch": grid.launch_s + start_s + 0 * ideal,
     }
@@ -182,13 +209,14 @@ def _latency_s(
     shape: Shape, grid: Grid, units: Floats, start_s: Floats, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]
 ) -> Floats:
     """Waves of thread blocks where memory is no limit; the first one's start counts as launch."""
-    blocks = ceil_div(np.minimum(shape.kv_len, shape.window), BLOCK_KEYS) + shape.windowed
+    blocks = ceil_div(np.minimum(shape.kv_len, shape.window), grid.keys) + shape.windowed
     walked = np.maximum(blocks / grid.splits, 1.0)
     peak = gpu.peak(compute_dtype(dtype.inputs))
-    arithmetic = grid.rows * BLOCK_KEYS * row_s(shape, gpu, peak, c["tile_share"], c["tile_share"])
-    waves = ceil_div(units * grid.splits, gpu.processors)
-    block_s = grid.block_s * shape.cached_dim / 256 + arithmetic
-    return np.asarray((waves - 1) * start_s + waves * walked * block_s)
+    arithmetic = grid.rows * grid.keys * row_s(shape, gpu, peak, c["tile_share"], c["tile_share"])
+    each = units * grid.splits / gpu.processors
+    waves, together = np.ceil(each / grid.resident), np.clip(each, 1.0, grid.resident)  # sharing a processor
+    block_s = grid.block_s * grid.keys / BLOCK_KEYS * shape.cached_dim / 256
+    return np.asarray((waves - 1) * start_s + waves * walked * (block_s + arithmetic * together))
 
 
 def _stream_s(shape: Shape, grid: Grid, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> Floats:

@@ -15,9 +15,10 @@ import numpy as np
 from roofline.physics.attention import LATENT, NOPE, ROTATED, VALUE, Shape, element, kernel_of
 from roofline.physics.base import Constant, ceil_div, column
 from roofline.physics.decode import CONSTANTS as DECODE
-from roofline.physics.decode import Grid, decode_parts, even_splits
+from roofline.physics.decode import Grid, decode_parts
 from roofline.physics.prefill import CONSTANTS as PREFILL
 from roofline.physics.prefill import Tiling, prefill_parts
+from roofline.physics.splits import even_splits
 
 if TYPE_CHECKING:
     from roofline.physics.base import Columns, Dtypes, Floats, Gpu
@@ -74,9 +75,8 @@ class MlaDecodeModel:
         splits = even_splits(shape.batch * tiles, shape.kv_len, gpu, c)
         if gpu.generation < 9:  # TensorRT-LLM's kernel of Ampere does not split sequences
             splits = np.ones_like(splits)
-        grid = Grid(
-            tiles, filled, np.minimum(shape.heads, held), splits, c["launch_s"], c["cta_s"], c["block_s"]
-        )
+        starts = (c[name] for name in ("launch_s", "cta_s", "block_s", "combine_s", "split_s"))
+        grid = Grid(tiles, filled, np.minimum(shape.heads, held), splits, *starts)
         widens = "convert_share" in c and kernel == ABSORBED
         read = dtype._replace(kv=dtype.inputs) if widens else dtype
         parts = decode_parts(shape, grid, kernel, gpu, read, c)

@@ -10,7 +10,7 @@ import numpy as np
 
 from roofline.physics.attention import Shape, element, kernel_of, missed, row_s
 from roofline.physics.base import HEAT_S, Constant, ceil_div, smooth_max
-from roofline.physics.decode import PADDING
+from roofline.physics.decode import PADDING, ROTATED
 from workloads.dtypes import compute_dtype
 
 if TYPE_CHECKING:
@@ -91,6 +91,13 @@ CONSTANTS = (
     Constant("tail", "", 0.0, 1.0, 0.7, "of the last wave's idle processors that nothing fills"),
     Constant("order", "", 0.0, 1.0, 0.5, "of a long tile's excess that ends after all others"),
 )
+# Of heads that differ in size and number, and of what libraries do around their kernels.
+AROUND = (
+    Constant("fill_s", "s", 1e-9, 2e-5, 5e-7, "of cta_s in tiles whose rows are all queries", "1/clock"),
+    Constant("generic_s", "s", 1e-8, 2e-5, 5e-7, "rotating part of a head, of TensorRT-LLM's kernels"),
+    Constant("generic_share", "", 0.1, 2.0, 0.9, "pack_share of the same, of the usual one's"),
+    Constant("sequence_s", "s", 1e-11, 1e-7, 1e-9, "scheduling one more sequence of the batch", "1/clock"),
+)
 WINDOW = Constant("window_s", "s", 1e-8, 2e-5, 1e-7, "masking both edges of a window in a tile", "1/clock")
 COMBINE = Constant(
     "combine_s", "s", 1e-8, 2e-5, 2e-6, "adding up the parts of tiles that were split over keys"
@@ -115,8 +122,8 @@ class PrefillModel:
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Ampere has kernels that move heads into tiles; later generations some that pad or fall back."""
         if gpu.generation < 9:
-            return (*CONSTANTS, SWAP)
-        return (*CONSTANTS, WINDOW, COMBINE, PADDING, *((FALLBACK,) if gpu.generation >= 10 else ()))
+            return (*CONSTANTS, *AROUND, SWAP)
+        return (*CONSTANTS, *AROUND, WINDOW, COMBINE, PADDING, *((FALLBACK,) if gpu.generation >= 10 else ()))
 
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
         """Ideal roofline, what the kernel reaches of it, waves, copies that do not hide, other kernels."""
@@ -143,8 +150,8 @@ class EncoderModel(PrefillModel):
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Those of prompts, but for what a cache and windows cost."""
         if gpu.generation < 9:
-            return (*CONSTANTS, SWAP)
-        return (*CONSTANTS, PADDED, PADDING, *((FALLBACK,) if gpu.generation >= 10 else ()))
+            return (*CONSTANTS, *AROUND, SWAP)
+        return (*CONSTANTS, *AROUND, PADDED, PADDING, *((FALLBACK,) if gpu.generation >= 10 else ()))
 
 
 def tiling_of(kernel: str, gpu: Gpu, dtype: Dtypes) -> Tiling:
@@ -178,6 +185,7 @@ def prefill_parts(
         "waves": waited - reached,
         "copies": np.maximum(overlapped, waited) - waited,
         "append": appends * _append_s(shape, kernel, gpu, dtype, c, per_byte / c["pack_share"]),
+        "schedule": shape.batch * c.get("sequence_s", 0.0),
         "launch": np.where(shape.q_len == 1, c["single_launch_s"], c["launch_s"]),
     }
 
@@ -197,7 +205,8 @@ def _tiles_s(
     padded, rate = _padded(shape, kernel, gpu, c)
     rate = rate * np.where(padded.key_dim > 128, c["wide_share"], 1.0)
     step = tiling.rows * row_s(padded, gpu, peak, c["tensor_share"], c["softmax_share"]) / rate
-    start_s = c["cta_s"] + shape.windowed * c.get(WINDOW.name, 0.0)
+    filled = np.minimum(shape.q_len / positions, 1.0)
+    start_s = c["cta_s"] + filled * c.get("fill_s", 0.0) + shape.windowed * c.get(WINDOW.name, 0.0)
     start_s = start_s + (padded.key_dim > shape.key_dim) * c.get(PADDED.name, 0.0)
     waves = shape.batch * shape.heads / together * count / gpu.processors
     parts = _splits(kernel, waves, longest)
@@ -270,6 +279,9 @@ def _append_s(
     if kernel.startswith("torch_flow"):
         queries = tokens * shape.heads * shape.key_dim
         moved = moved + queries * (element(dtype.outputs) + element(dtype.inputs))
+    generic = kernel.startswith("torch_flow") & (shape.key_dim != ROTATED)
+    per_byte = per_byte / np.where(generic, c.get("generic_share", 1.0), 1.0)
     least = LEAST_THREADS if kernel in OF_SGLANG else 1.0
     threads = np.clip(shape.kv_heads * shape.key_dim, least, APPEND_THREADS)
-    return moved * per_byte + tokens * threads / PROCESSOR_THREADS * c["token_s"] / gpu.processors
+    appended = moved * per_byte + tokens * threads / PROCESSOR_THREADS * c["token_s"] / gpu.processors
+    return np.asarray(appended + generic * c.get("generic_s", 0.0))

@@ -213,7 +213,7 @@ def _with_correctors(kin: Sequence[Kin], trials: list[Trial], count: int) -> lis
     """Trials with trees of all rows beside the kernels' own constants, where held-out families want them."""
     if not _help(trials):
         return trials
-    seen = _Seen.of(kin, [one.kernel.values for one in kin])
+    seen = _Seen.of(kin, [{**_starts(one.cell), **one.kernel.values} for one in kin])
     base, splits, numbers = flattened(_grow(seen, np.ones(len(seen.time_s), dtype=bool), count))
     box = _box(seen.matrix)[: len(seen.names)]
     found = []
@@ -222,6 +222,11 @@ def _with_correctors(kin: Sequence[Kin], trials: list[Trial], count: int) -> lis
         made = _shipped(trial, seen.names, box, base, *own) if trial.helped else None
         found.append(replace(trial, corrector=made))
     return found
+
+
+def _starts(cell: Cell) -> dict[str, float]:
+    """Of constants that a kernel does not state, as none of its rows depends on them."""
+    return {c.name: c.start for c in cell.model.constants(cell.gpu, cell.dtype)}
 
 
 def _shipped(

@@ -191,6 +191,27 @@ def test_tensorrt_always_groups_heads_over_an_fp8_cache_on_hopper() -> None:
     )
 
 
+def test_heads_narrower_than_what_is_rotated_need_a_kernel_before() -> None:
+    heads, change = np.array([64.0, 128.0]), {"rotate_s": 1e-5, "dim_s": 1e-9}
+    sizes = {"kv_len": 16, "head_dim": heads, "kernel": "torch_flow", "change": change}
+    narrow, usual = time_s("attention_decode", dtype=FP8_CACHE, **sizes)
+    assert narrow - usual == pytest.approx(1e-5, rel=0.1)  # XQA's kernel for fp8 rotates, if it can
+    prompts = {**sizes, "q_len": 16, "change": {"generic_s": 1e-5}}
+    narrow, usual = time_s("attention_prefill", **prompts)
+    assert narrow - usual == pytest.approx(1e-5, rel=0.1)
+    narrow, usual = time_s("attention_prefill", **{**prompts, "kernel": "fa3"})
+    assert narrow - usual < 1e-6
+
+
+def test_blocks_beyond_a_window_cost_their_start_in_one_xqa_kernel_and_nothing_in_the_other() -> None:
+    sizes = {"batch": 64, "n_heads": 8, "n_kv_heads": 1, "window": 128, "kernel": "torch_flow"}
+    sizes |= {"kv_len": np.array([512.0, 131_072.0])}
+    near, far = time_s("attention_decode", **sizes)
+    assert far > near + 1e-6
+    near, far = time_s("attention_decode", dtype=FP8_CACHE, **sizes)
+    assert far == pytest.approx(near)
+
+
 def test_a_tile_alone_on_its_processor_may_be_slower_than_one_of_many() -> None:
     one = {"n_heads": 1, "n_kv_heads": 1, "q_len": 128, "kv_len": 16_384, "causal": 0}
     many = {**one, "q_len": 131_072}

@@ -225,5 +225,7 @@ def test_shipped_constants_are_those_that_the_models_ask_for(name: str) -> None:
     device = load_device(name)
     for kernel in kernels_of(device):
         model, formats = models()[kernel.op], dtypes_of(kernel.dtype, kernel.kv_dtype)
-        assert set(kernel.values) == {c.name for c in model.constants(Gpu.of(device), formats)}
+        asked = {c.name for c in model.constants(Gpu.of(device), formats)}
+        assert set(kernel.values) <= asked  # without those that no row of the kernel depends on
+        assert kernel.backend or kernel.kernel or set(kernel.values) == asked
         assert kernel.source

@@ -1,0 +1,105 @@
+"""Into how many parts a library cuts a sequence's keys, as its source says: rules, not constants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from roofline.physics.base import ceil_div
+
+if TYPE_CHECKING:
+    from roofline.physics.attention import Shape
+    from roofline.physics.base import Dtypes, Floats, Gpu
+
+PIECE_KEYS = 128.0  # of TensorRT-LLM's shortest part
+GROUPED_WAVES = 8.0  # thread blocks per processor up to which XQA splits sequences
+PLAIN_BLOCKS = 4.0  # of 256 threads, that a processor's registers hold of the kernel without grouped heads
+FLASH_MOST = 128.0  # parts that FlashAttention makes by itself
+FULL_ENOUGH, BARELY_FULL = 0.8, 0.85  # waves that are not split; of the fullest last wave, that will do
+
+
+def even_splits(units: Floats, seen: Floats, gpu: Gpu, c: Mapping[str, float]) -> Floats:
+    """As many splits as fill the processors, none shorter than `split_keys`."""
+    most = np.minimum(c["most_splits"], np.maximum(1.0, seen / c["split_keys"]))
+    return np.asarray(np.clip(gpu.processors / units, 1.0, most))
+
+
+def flash_2_splits(shape: Shape, blocks: Floats, gpu: Gpu) -> Floats:
+    """Parts of a sequence by FlashAttention 2's rule (num_splits_heuristic), for two blocks a processor."""
+    return _fewest_splits(shape.batch * shape.kv_heads, blocks, 2 * gpu.processors, apart=True)
+
+
+def flash_3_keys(shape: Shape, gpu: Gpu, dtype: Dtypes) -> Floats:
+    """Keys of a block of FlashAttention 3 on a cache of pages (hopper/tile_size.h)."""
+    if gpu.generation < 9:
+        return np.where(shape.key_dim > 128, 64.0, np.where(shape.key_dim > 64, 112.0, 80.0))
+    if dtype.kv == "fp8":
+        return np.where(shape.key_dim > 192, 128.0, 160.0)
+    return np.where(shape.key_dim > 192, 80.0, np.where(shape.key_dim > 128, 96.0, 128.0))
+
+
+def flash_3_splits(shape: Shape, blocks: Floats, gpu: Gpu, most: float) -> Floats:
+    """Parts of a sequence by FlashAttention 3's rules (hopper/heuristics.h, flash_prepare_scheduler.cu).
+
+    A kernel before gives every processor as many blocks, by at most `most` splits of a sequence. Where the
+    library leaves that open (0), it is what would be right for one sequence.
+    """
+    each = ceil_div(1.1 * shape.batch * shape.kv_heads * blocks, gpu.processors)
+    planned = ceil_div(blocks, each)
+    if most:
+        return np.minimum(planned, most)
+    alone = _fewest_splits(shape.kv_heads, blocks, gpu.processors)
+    return np.minimum(planned, np.where(blocks <= 4, 1.0, alone))
+
+
+def _fewest_splits(units: Floats, blocks: Floats, slots: float, apart: bool = False) -> Floats:
+    """The fewest splits of so many blocks that fill the last wave of `slots` within 0.85 of the best.
+
+    One where units nearly fill the slots. `apart`: only numbers that make the longest split shorter count.
+    """
+    pairs = np.stack([np.minimum(units, slots), np.minimum(blocks, min(slots, FLASH_MOST))], axis=-1)
+    known, place = np.unique(pairs.reshape(-1, 2), axis=0, return_inverse=True)
+    found = np.array([_fewest(one, many, slots, apart) for one, many in known.tolist()])
+    return np.asarray(found[place.reshape(np.shape(units))])
+
+
+@cache
+def _fewest(units: float, blocks: float, slots: float, apart: bool) -> float:
+    count = np.arange(1.0, blocks + 1)
+    waves = units * count / slots
+    full = waves / np.ceil(waves)
+    if apart:
+        longest = np.ceil(blocks / count)
+        full[1:] = np.where(longest[1:] < longest[:-1], full[1:], 0.0)
+    return 1.0 if units >= FULL_ENOUGH * slots else float(count[np.argmax(full >= BARELY_FULL * full.max())])
+
+
+def xqa_splits(shape: Shape, gpu: Gpu) -> Floats:
+    """Parts of a sequence by XQA's own rule (TensorRT-LLM, computeMultiBlockCount).
+
+    One per 128 keys, whatever the window, but the square root of eight times as many at most, lest adding up
+    take over; fewer where thread blocks make more than eight waves.
+    """
+    pieces = np.floor(shape.kv_len / PIECE_KEYS)
+    pieces = np.maximum(1.0, np.minimum(pieces, np.round(np.sqrt(8 * pieces))))
+    waves = shape.batch * shape.kv_heads * pieces / gpu.processors
+    return np.asarray(np.maximum(1.0, np.floor(pieces / np.maximum(1.0, waves / GROUPED_WAVES))))
+
+
+def plain_splits(shape: Shape, gpu: Gpu) -> tuple[Floats, Floats, Floats]:
+    """Of TensorRT-LLM's kernel of one query head: splits, keys of a step, and blocks on a processor.
+
+    Registers leave room for 1024 threads, in blocks of 256, or of up to four times as many where there are
+    few. Eight or 16 bytes of eight keys a thread and loop; as many splits as fill the processors, each with
+    one loop or more (mmha_launch_kernel, multi_block_grid_setup). A loop goes by steps of one key a thread.
+    """
+    heads = shape.batch * shape.heads
+    factor = np.minimum(ceil_div(PLAIN_BLOCKS * gpu.processors, heads), PLAIN_BLOCKS)
+    factor = np.exp2(np.floor(np.log2(np.maximum(factor, 1.0))))
+    beside = PLAIN_BLOCKS / factor
+    step = factor * 256 * 8 / np.exp2(np.ceil(np.log2(shape.key_dim)))
+    splits = np.minimum(ceil_div(gpu.processors * beside, heads), ceil_div(shape.kv_len, 8 * step))
+    return splits, step, beside

@@ -1,0 +1,84 @@
+"""Libraries' rules for splitting keys: what their sources say of the cases that they name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwspecs import load_device
+from roofline.physics.attention import Shape
+from roofline.physics.base import Gpu
+from roofline.physics.splits import _fewest, flash_2_splits, flash_3_splits, plain_splits, xqa_splits
+
+GPUS = {name: Gpu.of(load_device(name)) for name in ("a100_sxm", "h100_sxm", "l40s")}
+
+
+def shape(**sizes: Any) -> Shape:
+    default = {"batch": 1, "kv_len": 1024, "n_heads": 32, "n_kv_heads": 8, "head_dim": 128}
+    merged = {**default, **sizes}
+    arrays = np.broadcast_arrays(*(np.atleast_1d(np.asarray(v, dtype=float)) for v in merged.values()))
+    return Shape.of(dict(zip(merged, arrays, strict=True)))
+
+
+def test_the_example_in_flash_attention_s_source() -> None:
+    """48 blocks of work on 108 processors: two splits keep 0.89 of them busy, three only 0.67."""
+    assert _fewest(48.0, 64.0, 108.0, False) == 2.0
+    assert _fewest(87.0, 64.0, 108.0, False) == 1.0  # more than 0.8 of the processors
+
+
+def test_flash_attention_2_counts_only_splits_that_shorten_the_longest() -> None:
+    gpu = GPUS["a100_sxm"]
+    found = flash_2_splits(shape(n_kv_heads=1, batch=1), np.array([10.0]), gpu)
+    assert found == 10.0  # 6 to 9 splits leave two blocks to one of them, as 5 do
+    assert flash_2_splits(shape(n_kv_heads=8, batch=32), np.array([10.0]), gpu) == 1.0
+
+
+def test_flash_attention_3_gives_every_processor_as_many_blocks() -> None:
+    gpu, blocks = GPUS["h100_sxm"], np.array([64.0])
+    assert flash_3_splits(shape(n_kv_heads=1), blocks, gpu, most=32.0) == 32.0
+    alone = flash_3_splits(shape(n_kv_heads=1), blocks, gpu, most=0.0)
+    assert alone == 55.0  # 0.85 of 64 splits, the fullest that are possible, rounded up
+    many = flash_3_splits(shape(n_kv_heads=8, batch=128), blocks, gpu, most=32.0)
+    assert many == 1.0
+    assert flash_3_splits(shape(n_kv_heads=1), np.array([4.0]), gpu, most=0.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("keys", "parts"), [(64, 1), (255, 1), (256, 2), (1024, 8), (4096, 16), (131_072, 91)]
+)
+def test_xqa_takes_the_root_of_eight_times_its_pieces_at_most(keys: int, parts: int) -> None:
+    found = xqa_splits(shape(n_kv_heads=1, kv_len=keys), GPUS["h100_sxm"])
+    assert found == parts
+
+
+def test_xqa_stops_at_eight_waves() -> None:
+    gpu = GPUS["h100_sxm"]
+    found = xqa_splits(shape(n_kv_heads=1, batch=gpu.processors * np.array([1, 2, 8, 64]), kv_len=8192), gpu)
+    assert list(found) == [8.0, 4.0, 1.0, 1.0]
+
+
+def test_tensorrt_s_plain_kernel_makes_larger_blocks_where_heads_are_few() -> None:
+    gpu = GPUS["h100_sxm"]
+    heads = np.array([1.0, 132.0, 264.0, 528.0, 5280.0])
+    splits, step, beside = plain_splits(shape(n_heads=heads, n_kv_heads=heads, kv_len=65_536), gpu)
+    assert list(beside) == [1.0, 1.0, 2.0, 4.0, 4.0]  # of 1024, 512 and 256 threads
+    assert list(step * 8) == [512.0, 512.0, 256.0, 128.0, 128.0]  # keys of a loop, at 16 threads a key
+    assert list(splits) == [128.0, 1.0, 1.0, 1.0, 1.0]
+
+
+@given(
+    st.integers(1, 2000),
+    st.sampled_from([1, 2, 8, 64]),
+    st.integers(1, 200_000),
+    st.sampled_from(sorted(GPUS)),
+)
+def test_no_rule_makes_more_parts_than_there_are_blocks(batch: int, heads: int, keys: int, name: str) -> None:
+    gpu, one = GPUS[name], shape(batch=batch, n_heads=heads, n_kv_heads=heads, kv_len=keys)
+    blocks = np.ceil(np.array([keys / 128]))
+    rules = [flash_2_splits(one, blocks, gpu), xqa_splits(one, gpu), plain_splits(one, gpu)[0]]
+    rules += [flash_3_splits(one, blocks, gpu, most) for most in (0.0, 32.0)]
+    assert all(1 <= parts[0] <= np.ceil(keys / 64) and parts[0] == np.round(parts[0]) for parts in rules)
