@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from profiler.attending import AUTO
-from profiler.repeats import moved, sample
+from profiler.repeats import KNOWN_FROM, moved, sample
 
 if TYPE_CHECKING:
     from profiler.repeats import Sample
@@ -54,6 +54,17 @@ def repeated_words(where: str, whole: Sample, timed: Timed, began: float, *, by_
             f"operators of the step {where} are timed by the wall's clock and look slower than they are: "
             f"a step of {_ms(whole.median_s)} waited {_ms(waited_s)} besides for a processor"
         )
+
+
+def gain_words(where: str, row: Mapping[str, Any]) -> str:
+    """What a technique gained in a step, how often both were run, and why no more; a row of `techniques`."""
+    sure = " at 95 %" if row["repeats"] >= KNOWN_FROM else ", of all repeats"
+    outliers = f"; {row['outliers']} outliers are kept in it" if row["outliers"] else ""
+    return (
+        f"{row['technique']} makes the step {where} {row['gain']:.3g} times as fast "
+        f"({row['gain_low']:.3g} to {row['gain_high']:.3g}{sure}): {row['repeats']} repeats in turn "
+        f"after {row['warm_ups']} to warm up, ended by: {row['ended']}{outliers}"
+    )
 
 
 def overhead_words(cost: Overhead, watching: str) -> str:

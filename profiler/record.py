@@ -24,6 +24,7 @@ from profiler.noting import (
     attention_words,
     attributed_words,
     compiled_words,
+    gain_words,
     in_words,
     label,
     overhead_words,
@@ -414,12 +415,14 @@ def _techniques(
     request: Request, subject: Subject, point: Point, notes: list[str]
 ) -> Iterator[dict[str, Any]]:
     """The step with each technique beside the same without; one that fails loses its own row, with a note."""
+    effort = replace(request.effort, budget_s=request.effort.budget_s / len(request.points))
     for technique in request.techniques:
         request.progress(f"  {technique.name}")
         try:
-            row = with_technique(technique, subject, point, request.effort.repeats)
+            row = with_technique(technique, subject, point, effort)
         except KERNEL_ERRORS as missing:
             notes.append(f"{technique.told()} not measured in {in_words(point)}: {failure(missing)}")
             continue
         if row is not None:
+            notes.append(gain_words(label(point), row))
             yield row

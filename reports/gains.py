@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reports import terminal
 from reports.records import Gain
@@ -24,10 +24,19 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "base_s": ("measured without", seconds),
     "treated_s": ("with", seconds),
     "gain": ("measured gain", _times),
+    "known": ("median within", text),
+    "made": ("repeats", text),
     "predicted_gain": ("predicted gain", _times),
     "error": ("error", percent),
     "deviation": ("results differ by", lambda v: "–" if v is None else f"{v:.1g}"),
 }
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with the words of its repeats; older runs do not say how well the gain is known."""
+    low, high, ended = row["gain_low"], row["gain_high"], row["ended"]
+    known = None if low is None or high is None else f"{low:.2f} to {high:.2f}"
+    return {**row, "known": known, "made": f"{row['repeats']}, {ended}" if ended else str(row["repeats"])}
 
 
 def as_text(gains: pd.DataFrame) -> str:
@@ -38,16 +47,22 @@ def as_text(gains: pd.DataFrame) -> str:
     notes = [f"{row['technique']}: {row['remark']}" for row in rows if row["remark"]]
     notes += [f"not predicted: {row['note']}" for row in rows if row["note"]]
     head = "techniques: the same step without and with each, measured in turn, beside the prediction"
-    return "\n".join(["", head, terminal.table(rows, COLUMNS), *dict.fromkeys(notes), ""]).rstrip("\n") + "\n"
+    return (
+        "\n".join(
+            ["", head, terminal.table(list(map(_told, rows)), COLUMNS), *dict.fromkeys(notes), ""]
+        ).rstrip("\n")
+        + "\n"
+    )
 
 
 def records(gains: pd.DataFrame) -> tuple[Gain, ...]:
     """The same for a report."""
-    names = ("technique", "base_s", "treated_s", "gain", "gain_q25", "gain_q75", "predicted_gain", "error")
+    names = ("technique", "base_s", "treated_s", "gain", "gain_low", "gain_high", "predicted_gain", "error")
     return tuple(
         Gain(
             f"{row['phase']}, batch {row['batch']}, {row['q_len']} of {row['kv_len']} tokens",
             **{name: row[name] for name in names},
+            repeats=_told(row)["made"],
             deviation=row["deviation"],
             note=row["note"],
             remark=row["remark"] or "",

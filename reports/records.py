@@ -150,10 +150,11 @@ class Gain:
     base_s: float
     treated_s: float
     gain: float
-    gain_q25: float
-    gain_q75: float
+    gain_low: float | None  # the median lies from here, at 95 %; older runs do not say
+    gain_high: float | None  # to here
     predicted_gain: float | None
     error: float | None
+    repeats: str  # how many, and why no more
     deviation: float | None  # of results
     note: str  # why nothing is predicted
     remark: str = ""  # what of it was measured and what assumed

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from hwspecs import Device
     from workloads.techniques.base import Technique
 
-MEASURED = ["technique", "base_s", "treated_s", "gain", "gain_q25", "gain_q75", "deviation", "remark"]
+TIMES = ["technique", "base_s", "treated_s", "gain", "gain_q25", "gain_q75"]
+REPEATS = ["gain_low", "gain_high", "repeats", "outliers", "warm_ups", "ended"]  # how well the gain is known
+MEASURED = [*TIMES, *REPEATS, "deviation", "remark"]
 PREDICTED = ["predicted_base_s", "predicted_s", "predicted_gain", "error", "note"]
 
 

@@ -89,6 +89,11 @@ TABLES = {
         "gain",  # median of base / treated of neighbours
         "gain_q25",
         "gain_q75",
+        "gain_low",  # from here to gain_high lies its median; of less than six repeats, all lie
+        "gain_high",
+        "outliers",
+        "warm_ups",  # of the step without or with it, whichever took more
+        "ended",  # as of steps
         "deviation",  # of results: largest difference over largest value
         "remark",  # what of it was measured and what assumed
     ),
@@ -170,5 +175,5 @@ LATER = {
     "steps": ("low_s", "high_s", "outliers", "waited_s", "warm_ups", "ended"),
     "references": ("layers_s",),
     "power": ("energy_j", "memory_used_bytes"),
-    "techniques": ("remark",),
+    "techniques": ("gain_low", "gain_high", "outliers", "warm_ups", "ended", "remark"),
 }

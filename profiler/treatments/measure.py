@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from profiler.attending import SEPARATE
 from profiler.kernels import TOLERANCE
-from profiler.repeats import sample
+from profiler.repeats import WARM_UP_S, Effort, sample, warm_up
 from profiler.subject import Point, Subject, convention_of
 from profiler.timing import stopwatch, without_collection
 from profiler.treatments.attention import FlashAttention
@@ -64,9 +66,10 @@ def treatment(technique: Technique, device: str, dtype: str, phases: Sequence[st
     return known
 
 
-def measured(technique: Technique, subject: Subject, point: Point, repeats: int) -> dict[str, Any] | None:
+def measured(technique: Technique, subject: Subject, point: Point, effort: Effort) -> dict[str, Any] | None:
     """One row: times without and with the technique, and the gain; None where it does not concern the phase.
 
+    `effort` ends the repeats; its precision is asked of the gain.
     Raises InputError where the results of a technique that should not change them differ.
     """
     how = TREATMENTS[technique.name]
@@ -80,20 +83,23 @@ def measured(technique: Technique, subject: Subject, point: Point, repeats: int)
             f"{technique.name} was not timed: its results differ by {difference:.2g} of the largest, "
             f"{allowed:g} is allowed."
         )
-    if pair.difference is not None or not how.compared:  # otherwise both have run already
-        _warm(pair)
-    base, treated = _in_turn(pair, subject.device, repeats)
-    base_s, treated_s = per_token(pair, base, treated)
-    gains = sample([a / b for a, b in zip(base_s, treated_s, strict=True)])
+    turns = _in_turn(pair, stopwatch(subject.device), effort)
+    base_s, treated_s = per_token(pair, turns.base, turns.treated)
+    gains = sample(_ratios(base_s, treated_s), turns.warm_ups, turns.ended)  # numbers, not seconds
     return {
         "technique": pair.technique.told(),
         "convention": pair.convention or _convention(subject),
-        "repeats": repeats,
+        "repeats": gains.repeats,
         "base_s": sample(base_s).median_s,
         "treated_s": sample(treated_s).median_s,
         "gain": gains.median_s,
         "gain_q25": gains.q25_s,
         "gain_q75": gains.q75_s,
+        "gain_low": gains.low_s,
+        "gain_high": gains.high_s,
+        "outliers": len(gains.outliers),
+        "warm_ups": gains.warm_ups,
+        "ended": gains.ended,
         "deviation": difference,
         "remark": pair.remark,
     }
@@ -121,22 +127,49 @@ def deviation(pair: Pair) -> float:
     return apart(expected, found)
 
 
-def _warm(pair: Pair) -> None:
-    """Run both once: memory is allocated and kernels are chosen then."""
-    with pair.around_plain():
-        pair.plain()
-    with pair.around_treated():
-        pair.treated()
+class _Turns(NamedTuple):
+    """Seconds of each run without and with a technique: neighbours have the same index."""
+
+    base: list[float]
+    treated: list[float]
+    warm_ups: int  # before the first: of the two, the one that took more
+    ended: str  # why no more were made
 
 
-def _in_turn(pair: Pair, device: str, repeats: int) -> tuple[list[float], list[float]]:
-    """Seconds of each run; the order alternates, so that a drift of the machine touches both alike."""
-    seconds = stopwatch(device)
+def _in_turn(
+    pair: Pair,
+    seconds: Callable[[Callable[[], Any]], float],
+    effort: Effort,
+    now: Callable[[], float] = time.perf_counter,
+) -> _Turns:
+    """Warm both up, then time them in turn until the gain is known or the effort ends otherwise.
+
+    The order alternates, so that a drift of the machine touches both alike.
+    """
     times: dict[bool, list[float]] = {False: [], True: []}
+
+    def once(treated: bool) -> float:
+        with pair.around_treated() if treated else pair.around_plain():
+            return seconds(pair.treated if treated else pair.plain)
+
     gc.collect()
     with without_collection():
-        for repeat in range(repeats):
-            for treated in (repeat % 2 == 0, repeat % 2 == 1):
-                with pair.around_treated() if treated else pair.around_plain():
-                    times[treated].append(seconds(pair.treated if treated else pair.plain))
-    return times[False], times[True]
+        warm_ups = max(_warmed(partial(once, treated), now) for treated in (False, True))
+        begin, ended = now(), ""
+        while not ended:
+            first = len(times[True]) % 2 == 0
+            for treated in (first, not first):
+                times[treated].append(once(treated))
+            ended = effort.ended(_ratios(times[False], times[True]), now() - begin)
+    return _Turns(times[False], times[True], warm_ups, ended)
+
+
+def _warmed(once: Callable[[], float], now: Callable[[], float]) -> int:
+    """How many runs it took to warm up."""
+    begin = now()
+    return len(warm_up(once, lambda: now() - begin >= WARM_UP_S))
+
+
+def _ratios(base: Sequence[float], treated: Sequence[float]) -> list[float]:
+    """The gain of each turn."""
+    return [a / b for a, b in zip(base, treated, strict=True)]

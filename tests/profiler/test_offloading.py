@@ -14,6 +14,7 @@ from workloads.techniques.registry import parse
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from profiler.repeats import Effort  # noqa: E402
 from profiler.subject import Point, Subject, step  # noqa: E402
 from profiler.treatments import kv_offload, weight_offload  # noqa: E402
 from profiler.treatments.base import logits  # noqa: E402
@@ -130,7 +131,7 @@ def test_a_copy_that_nobody_waits_for_is_found_out(
 
     monkeypatch.setattr(weight_offload, "lanes", Careless)
     with pytest.raises(InputError, match="was not timed: its results differ"):
-        measured(parse("weight-offloading"), subject(), POINTS["decode"], 1)
+        measured(parse("weight-offloading"), subject(), POINTS["decode"], Effort(1))
 
 
 @pytest.mark.parametrize("words", ["weight-offloading", "kv-offloading"])
@@ -138,7 +139,7 @@ def test_the_model_is_as_before(words: str, subject: MakeSubject) -> None:
     ours, point = subject(), POINTS["decode"]
     run = partial(step(ours, point, point.kv_len), logits)
     before = run()
-    assert measured(parse(words), ours, point, 2) is not None
+    assert measured(parse(words), ours, point, Effort(2)) is not None
     assert torch.equal(run(), before)
 
 
@@ -154,7 +155,7 @@ def test_where_it_cannot_be_measured_it_says_why(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("words", ["weight-offloading", "weight-offloading:share=0.5", "kv-offloading"])
 def test_a_gpu_gives_the_same(words: str, subject: MakeSubject, cuda: str) -> None:
     ours = subject(device=cuda, dtype="bf16", num_hidden_layers=5, hidden_size=384, intermediate_size=1024)
-    row = measured(parse(words), ours, POINTS["decode"], 5)
+    row = measured(parse(words), ours, POINTS["decode"], Effort(5))
     assert row is not None
     assert row["treated_s"] > 0
 
@@ -163,7 +164,7 @@ def test_a_gpu_gives_the_same(words: str, subject: MakeSubject, cuda: str) -> No
 def test_weights_come_as_fast_as_the_link_allows(subject: MakeSubject, cuda: str) -> None:
     """A step is not shorter than the transfer of all its matrices over the fastest link there is."""
     ours = subject(device=cuda, dtype="bf16", num_hidden_layers=4, hidden_size=1536, intermediate_size=6144)
-    row = measured(parse("weight-offloading"), ours, POINTS["decode"], 5)
+    row = measured(parse("weight-offloading"), ours, POINTS["decode"], Effort(5))
     assert row is not None
     layer = ours.network.model.layers[0]
     moved = 4 * sum(weight.nbytes for weight in layer.parameters() if weight.ndim > 1)

@@ -15,6 +15,7 @@ pytest.importorskip("transformers")
 from profiler.campaign.measure import measured_row  # noqa: E402
 from profiler.graphs import GraphedStep  # noqa: E402
 from profiler.kernels import TOLERANCE, Place, kernel  # noqa: E402
+from profiler.repeats import Effort  # noqa: E402
 from profiler.subject import Point, Subject, fixed_step, greedy  # noqa: E402
 from profiler.timing import BRIEFLY, measure_replayed  # noqa: E402
 from profiler.treatments.measure import measured  # noqa: E402
@@ -117,7 +118,7 @@ def test_a_technique_is_measured(
     words: str, point: Point, most: float, device: Any, subject: MakeSubject
 ) -> None:
     """Products of other formats are compared with plain ones in the layouts that their kernels take."""
-    row = measured(parse(words), llama(subject), point, 2)
+    row = measured(parse(words), llama(subject), point, Effort(2))
     assert row is not None
     assert row["deviation"] <= most
     assert row["base_s"] > 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain, count, repeat
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from workloads.techniques.registry import known, parse
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from profiler.repeats import ALL, CALM, KNOWN_FROM, NARROW, SPENT, WARM_UP_S, Effort, uncertainty  # noqa: E402
 from profiler.subject import Point, Subject, step  # noqa: E402
 from profiler.treatments import measure, speculation, weight_only  # noqa: E402
 from profiler.treatments.base import Pair, apart, logits  # noqa: E402
@@ -94,7 +97,7 @@ def test_the_model_is_as_before(words: str, subject: MakeSubject) -> None:
     ours = subject(max_position_embeddings=256)
     run = partial(step(ours, DECODE, DECODE.kv_len), logits)
     before = run()
-    measured(parse(words), ours, DECODE, 2)
+    measured(parse(words), ours, DECODE, Effort(2))
     assert torch.equal(run(), before)
 
 
@@ -112,7 +115,7 @@ def test_wrong_results_are_not_timed(subject: MakeSubject, monkeypatch: pytest.M
     with pytest.raises(
         InputError, match=r"was not timed: its results differ by 0\.1 of the largest, 0\.0001 is"
     ):
-        measured(parse("flash-attention"), ours, PREFILL, 3)
+        measured(parse("flash-attention"), ours, PREFILL, Effort(3))
 
 
 def test_int8_weights_give_nearly_the_same(subject: MakeSubject) -> None:
@@ -123,7 +126,7 @@ def test_int8_weights_give_nearly_the_same(subject: MakeSubject) -> None:
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_a_compiled_step_gives_the_same(subject: MakeSubject) -> None:
-    row = measured(parse("torch-compile"), subject(num_hidden_layers=1), DECODE, 2)
+    row = measured(parse("torch-compile"), subject(num_hidden_layers=1), DECODE, Effort(2))
     assert row is not None
     assert row["deviation"] < 1e-5
     assert row["remark"].startswith("compiled in ")
@@ -143,7 +146,7 @@ def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch)
 def test_a_gpu_replays_and_compiles_the_same(
     words: str, point: Point, subject: MakeSubject, cuda: str
 ) -> None:
-    row = measured(parse(words), subject(device=cuda, dtype="bf16", num_hidden_layers=8), point, 9)
+    row = measured(parse(words), subject(device=cuda, dtype="bf16", num_hidden_layers=8), point, Effort(9))
     assert row is not None
     if words == "cuda-graphs":
         assert row["deviation"] < 1e-3  # the same kernels
@@ -183,11 +186,13 @@ def test_fp8_is_scaled_by_what_each_projection_reads(subject: MakeSubject) -> No
 
 def test_eight_bits_run_on_a_cpu(subject: MakeSubject) -> None:
     """fp8 by the operator that a GPU runs, INT8 by FBGEMM under its own name: rows and weights are narrow."""
-    row = measured(parse("fp8"), subject(dtype="bf16", num_attention_heads=4, hidden_size=64), DECODE, 3)
+    row = measured(
+        parse("fp8"), subject(dtype="bf16", num_attention_heads=4, hidden_size=64), DECODE, Effort(3)
+    )
     assert row is not None
     assert 0 < row["deviation"] < 0.3
     assert "widens them" in row["remark"]
-    rounded = measured(parse("w8a8"), subject(num_attention_heads=4, hidden_size=64), DECODE, 3)
+    rounded = measured(parse("w8a8"), subject(num_attention_heads=4, hidden_size=64), DECODE, Effort(3))
     assert rounded is not None
     assert 0 < rounded["deviation"] < 0.1
     assert treatment(parse("w8a8"), "cpu", "fp32", ["decode"]).name == "weight-activation-quantisation"
@@ -236,7 +241,7 @@ def test_a_gpu_changes_nothing_either(words: str, subject: MakeSubject, cuda: st
     ours = subject(device=cuda, dtype="bf16", max_position_embeddings=256)
     points = [point for point in (PREFILL, DECODE) if point.phase in TREATMENTS[parse(words).name].phases]
     for point in points:
-        assert measured(parse(words), ours, point, 3) is not None
+        assert measured(parse(words), ours, point, Effort(3)) is not None
 
 
 @pytest.mark.gpu
@@ -250,7 +255,7 @@ def test_a_gpu_multiplies_in_narrow_formats(
     if reason := TREATMENTS[technique.name].refuse(technique, cuda, "bf16"):
         pytest.skip(reason)
     sizes = {"hidden_size": 256, "num_attention_heads": 8, "intermediate_size": 512}
-    row = measured(technique, subject(device=cuda, dtype="bf16", **sizes), point, 3)
+    row = measured(technique, subject(device=cuda, dtype="bf16", **sizes), point, Effort(3))
     assert row is not None
     assert 1e-3 < row["deviation"] < 2
     assert min(row["base_s"], row["treated_s"]) > 0
@@ -391,7 +396,7 @@ def test_the_fused_kernel_is_compared_with_separate_ones_however_the_model_atten
         with found.around_treated():
             assert ours.attention == "sdpa"
         assert ours.attention == attention
-    row = measured(parse("layer-pruning"), ours, DECODE, 1)
+    row = measured(parse("layer-pruning"), ours, DECODE, Effort(1))
     assert row is not None
     assert row["convention"] == "unfused"
     with pytest.raises(InputError, match="tiny-gpt_oss caps its scores or has sinks, which PyTorch's fused"):
@@ -415,19 +420,69 @@ def test_half_the_layers_are_run(subject: MakeSubject) -> None:
         hook.remove()
 
 
-def test_times_are_of_runs_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that slows down evenly: neighbours differ by the technique alone, whatever came first."""
-    order: list[str] = []
-    monkeypatch.setattr(measure, "stopwatch", lambda _: lambda work: work() * (1 + len(order) / 1e6))
-    both = Pair(
-        lambda: order.append("plain") or 3.0, lambda: order.append("treated") or 1.5, parse("flash-attention")
+class Turned:
+    """A step without and with a technique on a clock that passes by what they say they took."""
+
+    def __init__(self, plain: Iterator[float], treated: Iterator[float]) -> None:
+        self.order: list[str] = []
+        self.passed = 0.0
+        self.pair = Pair(self._ran("plain", plain), self._ran("treated", treated), parse("flash-attention"))
+
+    def _ran(self, name: str, times: Iterator[float]) -> Callable[[], float]:
+        def run() -> float:
+            self.order.append(name)
+            return next(times)
+
+        return run
+
+    def _seconds(self, run: Callable[[], float]) -> float:
+        took = run()
+        self.passed += took
+        return took
+
+    def measured(self, effort: Effort) -> measure._Turns:
+        return measure._in_turn(self.pair, self._seconds, effort, lambda: self.passed)
+
+
+def test_times_are_of_runs_in_turn() -> None:
+    """A machine that slows down evenly: neighbours differ by the technique alone, whatever came first."""
+    slower = (1 + i / 1e6 for i in count())
+    ran = Turned((3.0 * next(slower) for _ in count()), (1.5 * next(slower) for _ in count()))
+    found = ran.measured(Effort(4))
+    assert (len(found.base), found.warm_ups, found.ended) == (4, 1, ALL)  # a step of seconds is warm at once
+    assert ran.order[2:] == ["treated", "plain", "plain", "treated"] * 2
+    assert [a / b for a, b in zip(found.base, found.treated, strict=True)] == pytest.approx(
+        [2.0] * 4, rel=1e-4
     )
-    base, treated = measure._in_turn(both, "cpu", 4)
-    assert order in (
-        ["treated", "plain", "plain", "treated"] * 2,
-        ["plain", "treated", "treated", "plain"] * 2,
+
+
+def test_a_gain_is_known_although_the_machine_is_not_steady() -> None:
+    """Both take half as long again in every other turn: their times say little, their ratio all."""
+    busy = [1.0, 1.0, 1.5, 1.5] * 100
+    found = Turned((2e-3 * b for b in busy[::2]), (1e-3 * b for b in busy[::2])).measured(
+        Effort(50, precision=0.01)
     )
-    assert [a / b for a, b in zip(base, treated, strict=True)] == pytest.approx([2.0] * 4, rel=1e-4)
+    assert uncertainty(found.base) > 0.1
+    assert (len(found.base), found.ended) == (KNOWN_FROM, NARROW)
+
+
+def test_both_steps_are_warm_before_the_first_turn() -> None:
+    """One becomes faster for longer than the other: of neither is a call counted that did."""
+    ran = Turned(repeat(2e-3), chain((8e-3, 4e-3, 2e-3), repeat(1e-3)))
+    found = ran.measured(Effort(5))
+    assert (set(found.base), set(found.treated)) == ({2e-3}, {1e-3})
+    assert found.warm_ups == 4 + CALM
+
+
+def test_a_long_warm_up_and_a_budget_end_what_never_settles() -> None:
+    draw = random.Random(5)
+    ran = Turned((0.4 * 0.9**i for i in count()), (draw.uniform(0.1, 2.0) for _ in count()))
+    found = ran.measured(Effort(1000, budget_s=10.0, precision=1e-6))
+    assert found.ended == SPENT
+    assert sum(found.base) + sum(found.treated) >= 10.0
+    assert sum(found.base[:-1]) + sum(found.treated[:-1]) < 10.0
+    assert found.warm_ups == 3  # 0.4, 0.36 and 0.324 s are together longer than it may last
+    assert 0.4 + 0.36 < WARM_UP_S < 0.4 + 0.36 + 0.324
 
 
 @pytest.mark.parametrize(
@@ -471,6 +526,13 @@ def test_a_run_holds_gains_and_validate_and_report_show_them(
     ]
     small.unlink()  # the run keeps what it needs
     assert (table[["base_s", "treated_s", "gain"]] > 0).all(axis=None)
+    assert (table["gain_low"] <= table["gain"]).all()
+    assert (table["gain"] <= table["gain_high"]).all()
+    assert table["repeats"].tolist() == [3] * 4
+    assert table["ended"].tolist() == [ALL] * 4
+    assert (table["warm_ups"] >= 1).all()
+    notes = json.loads((run / "run.json").read_text())["notes"]
+    assert sum("times as fast" in note and "3 repeats in turn" in note for note in notes) == 4
     shown = roofline("validate", run, "--hw", measured_file)
     assert "techniques: the same step without and with each" in shown.out
     entry = json.loads(roofline("validate", run, "--hw", measured_file, "--format", "json").out)

@@ -37,21 +37,13 @@ def row(
     phase: str, technique: str, base_s: float, treated_s: float, counted: str = "eager"
 ) -> dict[str, Any]:
     q_len, kv_len = STEPS[phase]
-    values = (
-        phase,
-        2,
-        q_len,
-        kv_len,
-        technique,
-        counted,
-        5,
-        base_s,
-        treated_s,
-        *[base_s / treated_s] * 3,
-        0.0,
-        f"of {technique}",
-    )
-    return dict(zip(TABLES["techniques"], values, strict=True))
+    where = {"phase": phase, "batch": 2, "q_len": q_len, "kv_len": kv_len}
+    gain = dict.fromkeys(("gain", "gain_q25", "gain_q75"), base_s / treated_s)
+    known = {"gain_low": 0.9 * gain["gain"], "gain_high": 1.2 * gain["gain"]}
+    repeated = {"repeats": 7, "outliers": 0, "warm_ups": 4, "ended": "narrow interval"}
+    times = {"base_s": base_s, "treated_s": treated_s, **gain, **known, **repeated}
+    told = {"technique": technique, "convention": counted, "deviation": 0.0, "remark": f"of {technique}"}
+    return {**where, **told, **times}
 
 
 @pytest.fixture
@@ -100,6 +92,25 @@ def test_a_draft_model_is_the_one_that_the_run_keeps(run: Run, device: Device, t
     missing = gains(run, device, "measured")
     assert missing["predicted_gain"].isna().all()
     assert "draft-small.json" in missing["note"].iloc[0]
+
+
+def test_how_well_a_gain_is_known_stands_beside_it(run: Run, device: Device) -> None:
+    table = gains(with_table(run, row("decode", "layer-pruning", 3.0, 1.0)), device, "measured")
+    assert "2.70 to 3.60" in as_text(table)
+    assert "7, narrow interval" in as_text(table)
+    (shown,) = records(table)
+    assert (shown.gain_low, shown.gain_high) == pytest.approx((2.7, 3.6))
+    assert shown.repeats == "7, narrow interval"
+
+
+def test_an_older_run_says_how_many_repeats_and_no_more(run: Run, device: Device) -> None:
+    later = ("gain_low", "gain_high", "outliers", "warm_ups", "ended")
+    older = pd.DataFrame([row("decode", "layer-pruning", 3.0, 1.0)]).drop(columns=list(later))
+    older.to_parquet(run.path / "techniques.parquet")
+    table = gains(run, device, "measured")
+    (shown,) = records(table)
+    assert (shown.gain, shown.gain_low, shown.gain_high, shown.repeats) == (3.0, None, None, "7")
+    assert "narrow" not in as_text(table)
 
 
 def test_remarks_stand_below_the_table(run: Run, device: Device) -> None:
