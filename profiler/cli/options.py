@@ -71,10 +71,10 @@ def size_options(command: Command) -> Command:
     for name, text in (
         ("images", "Images per sequence of a multimodal model, among its prompt tokens."),
         ("steps", "Denoising steps of a diffusion model [default: one per output token]."),
-        ("output", "Tokens to generate per sequence."),
-        ("context", "Tokens a decode step attends to."),
-        ("prompt", "Prompt tokens per sequence."),
-        ("batch", "Sequences at once."),
+        ("output", "Tokens to generate per sequence [default: 128]."),
+        ("context", "Tokens a decode step attends to [default: the prompt and one]."),
+        ("prompt", "Prompt tokens per sequence [default: 1024]."),
+        ("batch", "Sequences at once [default: 1]."),
     ):
         command = click.option(f"--{name}", type=int, help=text)(command)
     return click.option(
@@ -103,10 +103,24 @@ def scenario_options(command: Command) -> Command:
         click.option("--pp", type=int, help="Stages of layers; the latency of a step passes all of them."),
         click.option("--ep", type=int, help="Devices that whole experts are spread over."),
         click.option("--tp", type=int, help="Devices that share each layer."),
-        click.option("--kv", help="Format of the KV cache."),
-        click.option("--activations", help="Format that matrix units multiply in."),
-        click.option("--expert-weights", help="Format of the experts' weights, where another."),
-        click.option("--weights", help="Format of the weights."),
+        click.option(
+            "--kv",
+            metavar="FORMAT",
+            help="Format of the KV cache [default: the activations', 16 bits or more].",
+        ),
+        click.option(
+            "--activations",
+            metavar="FORMAT",
+            help="Format that matrix units multiply in [default: the weights', 16 bits or more].",
+        ),
+        click.option(
+            "--expert-weights", metavar="FORMAT", help="Format of the experts' weights, where another."
+        ),
+        click.option(
+            "--weights",
+            metavar="FORMAT",
+            help="Format of the weights [default: bf16]: fp16, fp8, fp8_block, int8, int4_g128, mxfp4, ..",
+        ),
     ):
         command = option(command)
     return command

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,9 @@ import pytest
 
 from hwspecs.loader import DEVICES, HARDWARE
 from profiler.cli import main
+from roofline.scenario import Scenario
 from workloads.catalogue import MODELS
+from workloads.dtypes import Precision
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = {
@@ -294,6 +297,14 @@ def test_help_is_help(roofline: Roofline, words: tuple[str, ...]) -> None:
     ended = roofline(*words)
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith("Usage: ")
+
+
+def test_help_states_the_defaults(roofline: Roofline) -> None:
+    told = " ".join(roofline("predict", "--help").out.split())
+    for name in ("batch", "prompt", "output"):
+        default = Scenario.__dataclass_fields__[name].default
+        assert re.search(rf"--{name} INTEGER [^\[]*\[default: {default}\]", told), name
+    assert f"[default: {Precision().weights}]" in told
 
 
 FILES = {
