@@ -45,12 +45,11 @@ def report(subjects: Sequence[Path], hardware: str | None, others: Sequence[str]
 
 def _of_run(run: Run, hardware: str | None, compared: Sequence[Device]) -> Content:
     """A run beside its prediction; one that other tools recorded as a recording, too."""
-    if run.head.imported is None:
-        device = load_device(hardware or _device_beside(run.path, run.head.device))
-        return of_run(run, device, compared, advise=True)
     from profiler.traces.recording import recorded_content
-    from profiler.traces.showing import device_of
+    from profiler.traces.showing import described_device, device_of
 
+    if run.head.imported is None:
+        return of_run(run, described_device(hardware, run), compared, advise=True)
     recorded = recorded_content(run, known := device_of(hardware, None, run))
     if not run.head.model or known is None:
         return recorded
@@ -64,12 +63,6 @@ def _of_run(run: Run, hardware: str | None, compared: Sequence[Device]) -> Conte
 def page(predictions: Sequence[Prediction]) -> str:
     """The same of predictions at hand, a traced module's among them, which no file can make again."""
     return render(of_predictions(predictions, other_devices(), advise=True))
-
-
-def _device_beside(run: Path, name: str) -> str:
-    """The device file in the run's folder, where `profile --hw` put it, else the shipped one."""
-    file = run / "device.yaml"
-    return str(file) if file.exists() else name
 
 
 def predictions_of(path: Path, hardware: str | None = None) -> list[Prediction]:

@@ -22,7 +22,11 @@ from specfiles.errors import InputError
 
 @click.command("validate")
 @click.argument("run", type=RUN, metavar="RUN|TABLE")
-@click.option("--hw", help="Device name, alias or YAML file; a table of TTFT and TPOT names its own.")
+@click.option(
+    "--hw",
+    help="Device name, alias or YAML file; by default the file kept with the run; a table of TTFT and TPOT "
+    "names its own.",
+)
 @click.option(
     "--fidelity", multiple=True, help=f"{FIDELITY}, repeatable; by default all that the device has."
 )
@@ -48,6 +52,7 @@ def command(
     """
     from hwspecs import load_device
     from profiler.tables import TABLES
+    from profiler.traces.showing import described_device
     from reports import gains as measured_gains
     from reports import validation
     from roofline.ceilings import available
@@ -56,13 +61,11 @@ def command(
     from roofline.validate import validate
 
     one_of(format, "format", ("table", "json"))
-    device = load_device(hw) if hw else None
     if run.suffix in TABLES and run.is_file():
-        _stop_above(max_error, _table(run, device, fidelity, format, out))
+        _stop_above(max_error, _table(run, load_device(hw) if hw else None, fidelity, format, out))
         return
-    if device is None:
-        raise InputError("a run is compared with a device; give it with --hw.")
     opened = open_run(run)
+    device = described_device(hw, opened)
     if device.name != opened.head.device:
         print(f"note: measured on {opened.head.device}, predicted for {device.name}", file=sys.stderr)
     chosen = [known_fidelity(name) for name in fidelity] if fidelity else available(device)

@@ -97,3 +97,14 @@ def device_of(hardware: str | None, trace: Trace | None, run: Run | None) -> Dev
         except InputError:  # a name that no file has: times without ceilings
             continue
     return None
+
+
+def described_device(hardware: str | None, run: Run) -> Device:
+    """The device that a run is compared with; an InputError where `device_of` finds none."""
+    device = device_of(hardware, None, run)
+    if device is None:
+        raise InputError(
+            f"{run.path} was measured on {run.head.device}, which no device file describes; "
+            "`roofline ceilings -o this-machine.yaml` writes one on that machine: name it with --hw."
+        )
+    return device

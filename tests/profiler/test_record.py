@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -198,7 +199,7 @@ def test_it_can_be_validated(run_folder: Path, roofline: Roofline) -> None:
     text = json.dumps(results)
     assert "measured" in text
     assert "calibrated" in text
-    table = roofline("validate", run_folder, "--hw", run_folder / "device.yaml")
+    table = roofline("validate", run_folder)  # the file that `profile --hw` put beside the run
     assert table.code == 0
     assert "layers.mlp.down_proj" in table.out
 
@@ -220,6 +221,20 @@ def test_it_can_be_reported(run_folder: Path, roofline: Roofline, tmp_path: Path
     done = roofline("report", run_folder, "-o", page, "--others", "a100_sxm")
     assert done.code == 0, done.err
     assert "layers.mlp.down_proj" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", ["validate", "report"])
+def test_a_machine_that_no_file_describes_is_one_sentence(
+    command: str, run_folder: Path, roofline: Roofline, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(run_folder, bare)
+    (bare / "device.yaml").unlink()
+    head = json.loads((bare / "run.json").read_text())
+    (bare / "run.json").write_text(json.dumps({**head, "device": "a machine of one's own"}))
+    ended = roofline(command, str(bare))
+    assert ended.code == 2
+    assert "a machine of one's own, which no device file describes" in ended.err
 
 
 def test_an_existing_run_is_never_mixed_with_another(
