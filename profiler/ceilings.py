@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Any, NamedTuple
 
 from hwspecs import Calibration, Constants, Device, load_device
@@ -23,7 +24,7 @@ from profiler.kernels import FP8
 from profiler.power import PowerMonitor, clocks, throttling
 from profiler.probes import BEYOND, PINNED_BYTES, STEADY_S, Probe, fma_flops, probes, special_ops
 from profiler.references import ReferenceStep, visit
-from profiler.repeats import Sample, sample
+from profiler.repeats import Effort, Sample, sample, uncertainty
 from profiler.steps import operators_at, time_ranges
 from profiler.subject import Point, Subject, load_subject, out_of_memory, step
 from profiler.treatments.base import Around
@@ -49,11 +50,13 @@ class Plan:
 
     device: str
     dtypes: tuple[str, ...]
-    passes: int = 5
+    passes: int = 6  # at most; of fewer the interval of a median is not known
     name: str | None = None
     progress: Callable[[str], None] = lambda _: None
     budget_s: float = float("inf")  # no pass begins later, but the first
+    precision: float = 0.0  # no pass begins when every ceiling's median is known to this fraction
     done: int = 0  # passes so far
+    ended: str = ""  # why no more were made
     sheet: Device | None = None  # whose data sheet goes along; else the shipped device of this name
     times: dict[tuple[Any, ...], list[float]] = field(default_factory=lambda: defaultdict(list))
     failed: dict[tuple[Any, ...], str] = field(default_factory=dict)  # what could not be measured, and why
@@ -68,6 +71,15 @@ class Plan:
         """Quartiles over the passes of one figure."""
         return sample(self.times[key])
 
+    def enough(self, spent_s: float) -> str:
+        """Why no more passes are needed, empty while they are: the ceiling that is known least decides.
+
+        Times of operators in the yardsticks do not: a fit takes many of them together.
+        """
+        effort = Effort(self.passes, self.budget_s, self.precision, fewest=1)
+        ceilings = (times for key, times in self.times.items() if key[0] != "class")
+        return effort.ended(max(ceilings, key=uncertainty, default=[]), spent_s, self.done)
+
 
 def measure_ceilings(plan: Plan) -> Device:
     """The device file of this machine: what the system says, what was measured, what was fitted."""
@@ -81,15 +93,14 @@ def measure_ceilings(plan: Plan) -> Device:
                 time_ranges(subject, run, 0, warm_up=1)
         gc.collect()
         begin = time.monotonic()
-        for number in range(plan.passes):
-            if number and time.monotonic() - begin > plan.budget_s:
-                break
-            plan.done = number + 1
-            plan.progress(f"pass {number + 1} of {plan.passes}")
+        while not plan.ended:
+            plan.done += 1
+            plan.progress(f"pass {plan.done} of {plan.passes}")
             for key, probe in probes(plan.device, plan.dtypes, plan.cache_bytes):
                 _try(plan, key, probe)
             for each in runs:
                 _measure_step(plan, each)
+            plan.ended = plan.enough(time.monotonic() - begin)
     held = [*clocks(power.samples()), *throttling(power.samples())]
     return _device(plan, [*held, *power.notes, *plan.left_out])
 
@@ -194,7 +205,7 @@ def _device(plan: Plan, state: list[str]) -> Device:
         sources={
             **(known.sources if known else {}),
             SYSTEM: "what the operating system reports",
-            MEASURED: f"roofline ceilings, medians of {plan.done} passes; {told}",
+            MEASURED: f"roofline ceilings, medians of {plan.done} passes, ended by: {plan.ended}; {told}",
         },
         conflicts=known.conflicts if known else [],
         datasheet=known.datasheet if known else _system_sheet(plan),
@@ -242,7 +253,9 @@ def _measured(plan: Plan) -> Measured:
     def value(number: float, key: tuple[Any, ...], note: str) -> Sourced:
         said = plan.sampled(key)
         aside = f", {len(said.outliers)} of them far outside" if said.outliers else ""
-        spread = f"spread {said.spread:.1%} over {said.repeats} passes{aside}"
+        known = uncertainty(plan.times[key])
+        sure = f", median known to {known:.1%} at 95 %" if isfinite(known) else ""
+        spread = f"spread {said.spread:.1%} over {said.repeats} passes{aside}{sure}"
         return Sourced(value=_digits(number), source=MEASURED, note=f"{note}; {spread}")
 
     curve = _curve(plan)

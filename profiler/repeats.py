@@ -14,7 +14,7 @@ from statistics import NormalDist, median
 from typing import Any
 
 CONFIDENCE = 0.95
-FEWEST = 3  # repeats, whatever the budget
+FEWEST = 3  # repeats, whatever the budget, if an effort does not say otherwise
 KNOWN_FROM = 6  # repeats: fewer give a median's interval that confidence at no width
 CALM, SETTLED = 3, 0.02  # warm-ups in a row that are not so much faster than all before them
 MOST_WARM_UPS = 50
@@ -161,6 +161,7 @@ class Effort:
     repeats: int
     budget_s: float = inf
     precision: float = 0.0
+    fewest: int = FEWEST  # whatever the budget
 
     def ended(self, times_s: Sequence[float], spent_s: float, rounds: int | None = None) -> str:
         """Why no more repeats are needed, empty while they are.
@@ -173,7 +174,7 @@ class Effort:
             return ALL
         if made >= KNOWN_FROM and uncertainty(times_s) < self.precision:
             return NARROW
-        return SPENT if made >= FEWEST and spent_s >= self.budget_s else ""
+        return SPENT if made >= self.fewest and spent_s >= self.budget_s else ""
 
 
 EFFORT = Effort(repeats=16, precision=0.005)  # for a step of a model

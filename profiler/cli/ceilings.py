@@ -11,6 +11,7 @@ from profiler.cli.options import (
     FILE,
     device_option,
     duration,
+    known_precision,
     needs_torch,
     positive,
     progress,
@@ -28,7 +29,14 @@ from profiler.cli.options import (
 )
 @threads_option
 @click.option(
-    "--passes", type=int, default=5, show_default=True, help="Repeats of everything; medians count."
+    "--passes", type=int, default=6, show_default=True, help="Repeats of everything, at most; medians count."
+)
+@click.option(
+    "--ci",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="End passes where every ceiling is known within this fraction, as 0.02, at 95 %; 0: make all.",
 )
 @click.option("--budget", help="No pass begins later than this, but the first: 90s, 8m, 1h.")
 @click.option("--name", help="Name of the device in the file.")
@@ -39,6 +47,7 @@ def command(
     dtype: tuple[str, ...],
     threads: int,
     passes: int,
+    ci: float,
     budget: str | None,
     name: str | None,
     hw: str | None,
@@ -55,11 +64,12 @@ def command(
     from specfiles.writing import check_writable, write_text
 
     positive(passes=passes, threads=threads)
+    precision = known_precision(ci)
     check_writable(out)
     chosen = pick_device(device)
     use_threads(threads)
     default = ("fp32",) if chosen == "cpu" else ("bf16", "fp32", *([FP8] if has_fp8(chosen) else []))
     dtypes = tuple(known_product_dtype(entry, chosen) for entry in dtype) or default
-    measured = measure_ceilings(Plan(chosen, dtypes, passes, name, progress, left, sheet=sheet))
+    measured = measure_ceilings(Plan(chosen, dtypes, passes, name, progress, left, precision, sheet=sheet))
     write_text(out, as_yaml(measured))
     print(f"ceilings of {measured.name} written to {out}", file=sys.stderr)

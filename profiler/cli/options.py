@@ -156,6 +156,13 @@ def positive(**values: int) -> None:
             raise InputError(f"{name} is {value}; expected a positive whole number.")
 
 
+def known_precision(ci: float) -> float:
+    """The fraction within which a median is to be known. Raises InputError where it is none."""
+    if not 0 <= ci < 1:
+        raise InputError(f"ci is {ci}; expected a fraction of the median, as 0.005, or 0 for all repeats.")
+    return ci
+
+
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 

@@ -12,6 +12,7 @@ from profiler.cli.options import (
     FILE,
     device_option,
     duration,
+    known_precision,
     needs_torch,
     positive,
     progress,
@@ -201,9 +202,7 @@ def _effort(repeats: int, budget: str | None, ci: float) -> Effort:
     """How long to repeat; an InputError where an option makes no sense."""
     from profiler.repeats import Effort
 
-    if not 0 <= ci < 1:
-        raise InputError(f"ci is {ci}; expected a fraction of the median, as 0.005, or 0 for all repeats.")
-    return Effort(repeats, float("inf") if budget is None else duration(budget), ci)
+    return Effort(repeats, float("inf") if budget is None else duration(budget), known_precision(ci))
 
 
 def _check_request(request: Request) -> None:

@@ -91,7 +91,7 @@ def test_every_number_names_a_source(here: Device) -> None:
 def test_the_source_is_enough_to_judge_it(here: Device) -> None:
     source = here.sources["measured"]
     assert f"torch {torch.__version__}" in source
-    assert "medians of 1 passes" in source
+    assert "medians of 1 passes, ended by: all repeats" in source
     assert "threads 1" in source
     date = source.partition("date ")[2].partition(",")[0]
     assert datetime.fromisoformat(date).year >= 2024

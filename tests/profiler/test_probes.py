@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from hwspecs import load_device
 from profiler import ceilings as module
 from profiler import power, probes
 from profiler.ceilings import Plan, as_yaml, measure_ceilings
+from profiler.repeats import KNOWN_FROM, NARROW, SPENT, uncertainty
 from profiler.yardsticks import formats_that_fit
 from tests.profiler.nvml import LOST, Driver, install
 
@@ -106,6 +108,52 @@ def test_every_probe_lands_in_its_place(gpu_plan: Plan, monkeypatch: pytest.Monk
     assert measured.l2_byte_per_s.value == pytest.approx(2**19 / 1e-3, rel=1e-4)  # the half of the cache
     assert measured.graph_launch_s is not None
     assert measured.graph_launch_s.value < SECONDS["launch"]
+
+
+def noisy(draw: random.Random, spread: float) -> Callable[..., Any]:
+    """Probes whose times are their constants but for noise."""
+
+    def all_of(*asked: Any) -> Any:
+        return [
+            (key, lambda key=key: SECONDS[key[0]] * draw.uniform(1 - spread, 1 + spread))
+            for key, _ in fake(SECONDS)(*asked)
+        ]
+
+    return all_of
+
+
+def test_passes_end_when_every_ceiling_is_known(gpu_plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "probes", noisy(random.Random(1), 0.05))
+    gpu_plan.passes, gpu_plan.precision = 200, 0.02
+    device = measure_ceilings(gpu_plan)
+    assert KNOWN_FROM < gpu_plan.done < 200
+    assert max(map(uncertainty, gpu_plan.times.values())) < 0.02
+    before = max(uncertainty(times[:-1]) for times in gpu_plan.times.values())
+    assert before >= 0.02  # the pass before did not know them all
+    assert f"medians of {gpu_plan.done} passes, ended by: {NARROW}" in device.sources["measured"]
+    (launch,) = (times for key, times in gpu_plan.times.items() if key[0] == "launch")
+    assert device.measured.launch_s is not None
+    assert f"median known to {uncertainty(launch):.1%} at 95 %" in (device.measured.launch_s.note or "")
+
+
+def test_operators_inside_models_do_not_keep_passes_going(gpu_plan: Plan) -> None:
+    gpu_plan.passes, gpu_plan.precision, gpu_plan.done = 50, 0.01, KNOWN_FROM
+    gpu_plan.times["launch",] = [1.0] * KNOWN_FROM
+    gpu_plan.times["class", "bf16", "a model", "an operator"] = [1.0, 2.0] * KNOWN_FROM
+    assert gpu_plan.enough(1.0) == NARROW
+    gpu_plan.times["matmul", "bf16", 4096] = [1.0, 2.0] * (KNOWN_FROM // 2)
+    assert gpu_plan.enough(1.0) == ""
+
+
+def test_a_budget_ends_passes_after_the_first_and_few_passes_know_no_interval(
+    gpu_plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "probes", fake(SECONDS))
+    gpu_plan.budget_s = 0.0
+    device = measure_ceilings(gpu_plan)
+    assert gpu_plan.done == 1
+    assert f"medians of 1 passes, ended by: {SPENT}" in device.sources["measured"]
+    assert "median known" not in (device.measured.links["pcie"].note or "")
 
 
 def test_what_a_gpu_cannot_do_is_left_out_and_said(
