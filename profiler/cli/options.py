@@ -6,12 +6,16 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from specfiles.errors import InputError
 from specfiles.reading import exists
+
+if TYPE_CHECKING:
+    from roofline.scenario import Scenario
+    from workloads.catalogue import Loaded
 
 FIDELITY = "datasheet | measured | calibrated | corrected"
 FILE = click.Path(path_type=Path)
@@ -129,6 +133,15 @@ def scenario_options(command: Command) -> Command:
 def progress(line: str) -> None:
     """A line on stderr, at once."""
     print(line, file=sys.stderr, flush=True)
+
+
+def tell_published_format(loaded: Loaded, scenario: Scenario) -> None:
+    """A note on stderr where a checkpoint is published narrower than it is predicted unasked."""
+    from workloads.stored import stored_note
+
+    note = stored_note(loaded.model.name, loaded.config, scenario.setting.precision)
+    if note is not None and not scenario.techniques:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def needs_torch() -> None:

@@ -21,6 +21,7 @@ from profiler.cli.options import (
     progress,
     scenario_options,
     size_options,
+    tell_published_format,
 )
 from specfiles.errors import InputError
 
@@ -83,6 +84,7 @@ def command(
         emit(predict_listed(listed, device, limits, format, whose), out)
         return
     loaded, found = scenarios(model, asked)
+    tell_published_format(loaded, found[0])
     if ledger:
         from profiler.ledger import render
 

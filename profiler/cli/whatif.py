@@ -22,6 +22,7 @@ from profiler.cli.options import (
     positive,
     scenario_options,
     size_options,
+    tell_published_format,
 )
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def command(
     one_of(format, "format", ("table", "json"))
     one_of(quality or "exact", "quality", QUALITIES)
     positive(top=top)
-    _, found = scenarios(model, Asked(**flags))
+    loaded, found = scenarios(model, Asked(**flags))
+    tell_published_format(loaded, found[0])
     if len(found) != 1:
         raise InputError(
             f"{model} asks for {len(found)} points; whatif compares at one: give --batch, --prompt, --output."

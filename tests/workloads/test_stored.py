@@ -1,0 +1,46 @@
+"""Published formats of weights, as configs on Hugging Face state them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from workloads.catalogue import load_model
+from workloads.dtypes import Precision
+from workloads.stored import stored_note, stored_options
+
+
+# Read from the models' cards: DeepSeek-V3 "FP8 weights, blocks of 128 x 128"; gpt-oss "MoE weights in MXFP4".
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("DeepSeek-V3", "--weights fp8_block --activations fp8"),
+        ("gpt-oss-120b", "--expert-weights mxfp4"),
+        ("Llama-3.1-8B", None),
+    ],
+)
+def test_shipped_models_state_how_they_are_published(model: str, options: str | None) -> None:
+    assert stored_options(load_model(model).config) == options
+
+
+@pytest.mark.parametrize(
+    ("quantised", "options"),
+    [
+        ({"quant_method": "awq", "bits": 4, "group_size": 128}, "--weights int4_g128"),
+        ({"quant_method": "gptq", "bits": 8, "group_size": 128}, "--weights int8_g128"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": -1}, None),
+        ({"quant_method": "fp8"}, "--weights fp8"),
+        ({"quant_method": ["fp8"]}, None),
+        ("fp8", None),
+    ],
+)
+def test_other_configs(quantised: Any, options: str | None) -> None:
+    assert stored_options({"quantization_config": quantised}) == options
+
+
+def test_nothing_is_said_to_who_chose() -> None:
+    config = load_model("gpt-oss-20b").config
+    assert "--expert-weights mxfp4" in (stored_note("gpt-oss-20b", config, Precision()) or "")
+    assert stored_note("gpt-oss-20b", config, Precision.of("bf16", experts="mxfp4")) is None
+    assert stored_note("gpt-oss-20b", config, Precision.of("fp8")) is None
