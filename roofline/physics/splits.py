@@ -60,10 +60,11 @@ def _fewest_splits(units: Floats, blocks: Floats, slots: float, apart: bool = Fa
 
     One where units nearly fill the slots. `apart`: only numbers that make the longest split shorter count.
     """
-    pairs = np.stack([np.minimum(units, slots), np.minimum(blocks, min(slots, FLASH_MOST))], axis=-1)
-    known, place = np.unique(pairs.reshape(-1, 2), axis=0, return_inverse=True)
-    found = np.array([_fewest(one, many, slots, apart) for one, many in known.tolist()])
-    return np.asarray(found[place.reshape(np.shape(units))])
+    most = FLASH_MOST + 1  # both are whole numbers, so that one tells a pair
+    pairs = np.minimum(units, slots) * most + np.minimum(blocks, min(slots, FLASH_MOST))
+    known, place = np.unique(pairs, return_inverse=True)
+    found = np.array([_fewest(*divmod(pair, most), slots, apart) for pair in known.tolist()])
+    return np.asarray(found[place.reshape(np.shape(pairs))])
 
 
 @cache

@@ -37,6 +37,17 @@ def test_flash_attention_2_counts_only_splits_that_shorten_the_longest() -> None
     assert flash_2_splits(shape(n_kv_heads=8, batch=32), np.array([10.0]), gpu) == 1.0
 
 
+def test_rows_are_split_together_as_they_are_one_by_one() -> None:
+    gpu, random = GPUS["a100_sxm"], np.random.default_rng(0)
+    batch, blocks = random.integers(1, 300, 500), random.integers(1, 400, 500).astype(float)
+    together = flash_2_splits(shape(n_kv_heads=2, batch=batch), blocks, gpu)
+    alone = [
+        _fewest(min(2.0 * one, 216.0), min(many, 128.0), 216.0, True)
+        for one, many in zip(batch, blocks, strict=True)
+    ]
+    assert list(together) == alone
+
+
 def test_flash_attention_3_gives_every_processor_as_many_blocks() -> None:
     gpu, blocks = GPUS["h100_sxm"], np.array([64.0])
     assert flash_3_splits(shape(n_kv_heads=1), blocks, gpu, most=32.0) == 32.0
