@@ -142,9 +142,13 @@ def _groups(found: Iterator[Entry]) -> list[list[Entry]]:
     """Cells that may share a prior: of one kind and its formats, or of a kind whose model knows libraries."""
     groups: dict[tuple[str, ...], list[Entry]] = {}
     for entry in found:
-        libraries = hasattr(entry[2].model, "library")
-        groups.setdefault(entry[0][: 1 if libraries else 3], []).append(entry)
+        groups.setdefault(entry[0][: 1 if _telling_libraries(entry[2]) else 3], []).append(entry)
     return list(groups.values())
+
+
+def _telling_libraries(cell: Cell) -> Callable[[str], str] | None:
+    """What tells a kernel's library, if the model does, be it for priors alone (`prior_of`)."""
+    return getattr(cell.model, "prior_of", None) or getattr(cell.model, "library", None)
 
 
 def _of_format(group: Sequence[Entry], key: tuple[str, ...]) -> list[int]:
@@ -163,7 +167,7 @@ def _kin(group: Sequence[Entry]) -> list[tuple[int, ...]]:
     tuned = [getattr(cell.model, "tuned", lambda _: True)(cell) for _, _, cell in group]
     for i, (key, _, cell) in enumerate(group):
         same_format = _of_format(group, key)
-        library = getattr(cell.model, "library", lambda _: "")
+        library = _telling_libraries(cell) or (lambda _: "")
         mine = [j for j, (other, _, _) in enumerate(group) if library(other[4]) == library(key[4])]
         here = [j for j in mine if group[j][0][3] == key[3]]
         every = (*([j for j in pool if j in same_format] for pool in (here, mine)), here, mine, same_format)

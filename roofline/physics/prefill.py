@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from roofline.physics.attention import Shape, element, kernel_of, missed, row_s
+from roofline.physics.attention import Shape, element, kernel_of, library, missed, row_s
 from roofline.physics.base import HEAT_S, Constant, ceil_div, smooth_max
 from roofline.physics.decode import PADDING, ROTATED
 from workloads.dtypes import compute_dtype
@@ -36,7 +36,7 @@ VLLM_TRITON = Tiling(16, 32, packed=True)  # vLLM's unified attention in Triton,
 
 # By generation; names are those of the measured tables, "fp8" where the cache is. Tiles of the kernels'
 # sources where these are public (FlashAttention 2 paged: 64 rows; 3: 128; 4 and trtllm-gen: two tiles of
-# 128), else the size that leaves the least error on the measured rows.
+# 128; trtllm-gen's names say Q128Kv128), else the size that leaves the least error on the measured rows.
 TILINGS: Mapping[int, Mapping[str, Tiling]] = {
     8: {
         "": Tiling(128, 64),
@@ -66,6 +66,7 @@ TILINGS: Mapping[int, Mapping[str, Tiling]] = {
         "triton": Tiling(64, 64),
         "vllm_triton_attn": VLLM_TRITON,
         "vllm_flashinfer_trtllmdecode": Tiling(64, 32, packed=True),
+        "vllm_flashinfer_trtllmprefill": Tiling(256, 128),
     },
 }
 
@@ -118,6 +119,8 @@ class PrefillModel:
     family: ClassVar[tuple[str, ...]] = ("n_heads", "n_kv_heads", "head_dim", "window")
     start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places
     most_rows: ClassVar[int] = 600
+    # Constants are carried between devices by kernel all the same: libraries change more by generation.
+    prior_of: ClassVar[Callable[[str], str] | None] = staticmethod(library)
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Ampere has kernels that move heads into tiles; later generations some that pad or fall back."""
@@ -146,6 +149,7 @@ class EncoderModel(PrefillModel):
     """The same without a cache or windows; encoders have heads of sizes that kernels pad."""
 
     kinds: ClassVar[tuple[str, ...]] = ("attention_encoder",)
+    prior_of = None  # of three kernels on a device
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Those of prompts, but for what a cache and windows cost."""

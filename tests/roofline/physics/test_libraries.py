@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from hwspecs import kernels_of, load_device
+from roofline.physics import attention, model_of
 from roofline.physics.base import Gpu
-from roofline.physics.calibration import MEASURED_WELL, _kin
+from roofline.physics.calibration import MEASURED_WELL, _groups, _kin
 from roofline.physics.columns import dtypes_of
 from roofline.physics.fit import Cell, _trust, cross_fitted
 from roofline.physics.kernels import Kernels
@@ -43,6 +44,23 @@ GPU = Gpu.of(load_device("h100_sxm"))
 )
 def test_a_kernel_s_name_tells_its_library(kernel: str, name: str) -> None:
     assert library(kernel) == name
+
+
+@pytest.mark.parametrize(
+    ("kernel", "name"),
+    [
+        ("vllm_triton_attn", "Triton"),
+        ("trtllm_mha", "trtllm-gen"),
+        ("vllm_flashinfer_trtllmprefill", "trtllm-gen"),
+        ("vllm_flashinfer", "FlashInfer"),
+        ("torch_flow_flashinfer", "FlashInfer"),
+        ("torch_flow", "TensorRT-LLM"),
+        ("vllm_flash_attn_fa3", "FlashAttention"),
+        ("flash_attention", "FlashAttention"),
+    ],
+)
+def test_a_kernel_for_attention_tells_its_library(kernel: str, name: str) -> None:
+    assert attention.library(kernel) == name
 
 
 def test_versions_compare_by_their_numbers_and_none_is_of_today() -> None:
@@ -120,6 +138,22 @@ def test_a_library_s_kernels_of_the_same_backend_come_first() -> None:
         layer("another_cutlass", MEASURED_WELL, engine="vllm"),
     ]
     assert _kin(group) == [(0, 1, 3), (0, 1), (0, 1, 2), (0, 1, 3)]
+
+
+def prompts(op: str, kernel: str, rows: int, dtype: str = "bfloat16") -> tuple[Any, Any, Cell]:
+    cell = Cell(model_of(op), GPU, dtypes_of(dtype, "fp8"), {}, np.ones(rows), kernel)
+    return (op, dtype, "fp8", "engine", kernel), np.arange(rows), cell
+
+
+def test_prompts_lean_on_their_library_in_any_format_and_encoders_on_all_kernels() -> None:
+    """Triton's kernels multiply in 16 bits whatever the cache is in, and share tiles and loops."""
+    kernels = [("triton", 10), ("vllm_triton_attn", MEASURED_WELL), ("torch_flow", MEASURED_WELL)]
+    group = [prompts("attention_prefill", *one) for one in kernels]
+    group.append(prompts("attention_prefill", "triton", MEASURED_WELL, "fp8"))
+    assert [len(each) for each in _groups(iter(group))] == [4]
+    assert _kin(group) == [(0, 1), (0, 1, 3), (0, 1, 2), (0, 1, 3)]
+    encoders = [prompts("attention_encoder", *one) for one in kernels]
+    assert _kin(encoders) == [(0, 1, 2)] * 3
 
 
 def test_a_kernel_that_ran_without_tuning_speaks_for_no_other() -> None:
