@@ -70,9 +70,10 @@ def test_sizes_broadcast_to_a_grid() -> None:
 def test_a_format_takes_the_bytes_of_its_bits(name: str) -> None:
     digits = {"mxfp4": 4 + 8 / 32, "nvfp4": 4 + 8 / 16, "tf32": 32, "fp8_block": 8 + 32 / 128**2}
     digits["nf4"] = 4 + 8 / 64 + 32 / (64 * 256)  # scales quantised in their turn (arXiv:2305.14314, 3)
+    digits["int2_g32"] = 2 + (16 + 16) / 32  # KIVI: scale and minimum, 16 bits each (arXiv:2402.02750)
     width, _, group = name.partition("_g")
     bits = digits.get(name) or int("".join(c for c in width if c.isdigit()))
-    if group:  # a 16-bit scale and a zero point
+    if group and name not in digits:  # a 16-bit scale and a zero point
         bits += (16 + bits) / int(group)
     assert bytes_per_element(name) == bits / 8
     assert FORMATS[name][1] in FORMATS
