@@ -108,7 +108,7 @@ def as_text(results: Sequence[Validation], details: bool) -> str:
     above = int(last.matched["above_ceiling"].sum())
     if above:
         parts.append(
-            f"{above} rows exceed 105 % of a measured ceiling: their data was in a cache, or the model or "
+            f"Above 105 % of a measured ceiling: {above}; their data was in a cache, or the model or "
             "the timer is wrong."
         )
     return "\n".join(parts) + "\n"
