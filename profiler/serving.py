@@ -71,7 +71,7 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
             "--slo to look for the highest rate."
         )
     rows = []
-    drawn_ceilings = ceilings(device, fidelity, kernels_of(asked.engine) if fidelity.calibrates else "")
+    drawn_ceilings = ceilings(device, fidelity, kernels_of(engine, fidelity))
     if engine is not None:
         refuse_own_host(engine, drawn_ceilings, device)
     times = StepTimes(scenario.schedule(device), drawn_ceilings, engine)

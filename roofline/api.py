@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwspecs import Device, load_device
 from roofline.asked import Asked, scenarios, scenarios_of
-from roofline.ceilings import Fidelity, ceilings
+from roofline.ceilings import ceilings
 from roofline.predict import Prediction
 from roofline.predict import predict as _predict
 from roofline.scenario import Scenario
@@ -101,7 +101,7 @@ def predict(
     from roofline.engines import as_engines_run, find_engine, kernels_of
 
     around = find_engine(engine)
-    whose = backend or (kernels_of(engine) if Fidelity(fidelity).calibrates else "")
+    whose = backend or kernels_of(around, fidelity)
     return _predict(as_engines_run(one), _device(hw), fidelity, whose, engine=around)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hwspecs.serving import BY_HAND, Fit, Overheads, fits, overheads_for
+from roofline.ceilings import Fidelity
 from roofline.predict import Prediction, Row, pass_rows
 from roofline.times import Times, maximum
 from specfiles.errors import InputError, choose
@@ -91,9 +92,9 @@ def on_device(rows: Sequence[Row]) -> tuple[float, float]:
     return sum(row.total_s for row in rows), sum(row.count for row in rows if not row.work.fused)
 
 
-def routes(rows: Iterable[Any]) -> bool:
-    """Whether some operators are those of routed experts (rows, or operators with a name)."""
-    return any((row.kind if hasattr(row, "kind") else row.operator.kind) == "grouped_gemm" for row in rows)
+def routes(kinds: Iterable[str]) -> bool:
+    """Whether operators of these kinds are those of routed experts, too."""
+    return "grouped_gemm" in kinds
 
 
 def step_s(device_s: Any, operators: Any, graphs: Any, overheads: Overheads) -> Any:
@@ -155,11 +156,13 @@ def refuse_own_host(engine: Engine, limits: Ceilings, device: Device) -> None:
         )
 
 
-def kernels_of(engine: str) -> str:
-    """The library whose kernels an engine runs, where they were measured; else none in particular."""
+def kernels_of(engine: Engine | None, fidelity: Fidelity | str) -> str:
+    """The library whose kernels an engine runs, where they were measured and count; else "", any."""
+    if engine is None or not Fidelity(fidelity).calibrates:
+        return ""
     from hwspecs.calibrations import measured_backends
 
-    return engine if engine in measured_backends() else ""
+    return engine.name if engine.name in measured_backends() else ""
 
 
 def as_engines_run(scenario: Scenario) -> Scenario:
@@ -228,7 +231,7 @@ class _Timed:
         graphs = each.launch == "graph" or (engine.graphs and not reads and not eager)
         launched = each.launch != "none"
         main = not each.scope
-        stretches = reads and routes(rows)
+        stretches = reads and routes(row.kind for row in rows)
         device_s, operators = seconds / steps, operators / steps
         return cls(each.phase, steps, main, reads, stretches, graphs, launched, device_s, operators)
 

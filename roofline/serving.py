@@ -92,7 +92,7 @@ def steps(load: Load, device: Device, fidelity: Fidelity | str) -> Steps:
     middle = load.prompt + max(1, load.output // 2)
     decode = Scenario(load.model, "decode", load.concurrency, load.prompt, middle, setting=load.setting)
     found = (*on_device(one), *on_device(_rows(decode, device, limits)), on_device(whole)[0])
-    return Steps(*found, full, routes(one))
+    return Steps(*found, full, routes(row.kind for row in one))
 
 
 def _rows(scenario: Scenario, device: Device, limits: Ceilings) -> list[Row]:

@@ -172,7 +172,7 @@ def _tried(
 ) -> Answer | None:
     """A prediction of an option, or None where the device file lacks something that it needs."""
     try:
-        backend = kernels_of(engine.name) if engine and Fidelity(fidelity).calibrates else ""
+        backend = kernels_of(engine, fidelity)
         prediction = predict(option.of(scenario), device, fidelity, backend, engine=engine)
     except InputError:
         return None

@@ -161,11 +161,9 @@ def whatif(
             f"{scenario.model.name} is a traced module; techniques change the layers of described models."
         )
     offered = [each() for each in known().values()] if techniques is None else techniques
-    backend = ""
     if engine is not None:
-        backend = kernels_of(engine.name) if Fidelity(fidelity).calibrates else ""
         scenario = run_by(scenario, engine)
-    limits = replace(ceilings(device, fidelity, backend), known={})
+    limits = replace(ceilings(device, fidelity, kernels_of(engine, fidelity)), known={})
     baseline = predict(scenario, device, limits=limits, engine=engine)
     singles: list[Outcome] = []
     refused: dict[str, str] = {}

@@ -54,7 +54,7 @@ class StepTimes:
         self._prefill, self._decode = _two_passes(schedule)
         self._limits, self._engine = limits, engine
         self._operators = {p.phase: _launched(p) for p in (self._prefill, self._decode)}
-        self._routed = routes(self._prefill.operators(self._prefill.last))
+        self._routed = routes(row.operator.kind for row in self._prefill.operators(self._prefill.last))
         self._classes = _classes(self._prefill)
         self._tokens = {p.phase: _Line(self._at_tokens(p), FINE) for p in (self._prefill, self._decode)}
         self._scored = _Line(self._at_scored, FINE)
