@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from specfiles.errors import choose
 
 if TYPE_CHECKING:
-    from roofline.physics.base import KernelModel
+    from roofline.physics.model import KernelModel
 
 
 def models() -> dict[str, KernelModel]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -184,27 +184,6 @@ def _reached(device: Device) -> dict[str, tuple[float, str]]:
     if (stream := measured.dram_byte_per_s) and sheet.dram.byte_per_s:
         found["dram"] = (stream.value / sheet.dram.byte_per_s.value, stream.source)
     return found
-
-
-class KernelModel(Protocol):
-    """Time of one kind of kernel. Vectorised over rows; constants are given, never looked up."""
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The `op` values that it predicts."""
-
-    @property
-    def family(self) -> tuple[str, ...]:
-        """The columns that make a shape family: rows that agree in all are held out of a fit together."""
-
-    def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
-        """The constants for a device and formats: a term that cannot occur has none."""
-
-    def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
-        """Named seconds in waterfall order, the ideal roofline first; the time is their sum.
-
-        No part is negative. `rows` holds float arrays (strings for names); absent sizes are NaN.
-        """
 
 
 def total(parts: Mapping[str, Floats]) -> Floats:

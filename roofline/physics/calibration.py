@@ -141,14 +141,10 @@ def measured_on(table: pd.DataFrame, device: Device) -> Any:
 def _groups(found: Iterator[Entry]) -> list[list[Entry]]:
     """Cells that may share a prior: of one kind and its formats, or of a kind whose model knows libraries."""
     groups: dict[tuple[str, ...], list[Entry]] = {}
-    for entry in found:
-        groups.setdefault(entry[0][: 1 if _telling_libraries(entry[2]) else 3], []).append(entry)
+    for key, rows, cell in found:
+        of = key[:3] if cell.model.prior_of(key[4]) is None else key[:1]
+        groups.setdefault(of, []).append((key, rows, cell))
     return list(groups.values())
-
-
-def _telling_libraries(cell: Cell) -> Callable[[str], str] | None:
-    """What tells a kernel's library, if the model does, be it for priors alone (`prior_of`)."""
-    return getattr(cell.model, "prior_of", None) or getattr(cell.model, "library", None)
 
 
 def _of_format(group: Sequence[Entry], key: tuple[str, ...]) -> list[int]:
@@ -164,11 +160,11 @@ def _kin(group: Sequence[Entry]) -> list[tuple[int, ...]]:
     tuning speaks for no other.
     """
     found = []
-    tuned = [getattr(cell.model, "tuned", lambda _: True)(cell) for _, _, cell in group]
-    for i, (key, _, cell) in enumerate(group):
+    tuned = [cell.model.tuned(cell) for _, _, cell in group]
+    library = [cell.model.prior_of(key[4]) for key, _, cell in group]
+    for i, (key, _, _) in enumerate(group):
         same_format = _of_format(group, key)
-        library = _telling_libraries(cell) or (lambda _: "")
-        mine = [j for j, (other, _, _) in enumerate(group) if library(other[4]) == library(key[4])]
+        mine = [j for j, other in enumerate(library) if other == library[i]]
         here = [j for j in mine if group[j][0][3] == key[3]]
         every = (*([j for j in pool if j in same_format] for pool in (here, mine)), here, mine, same_format)
         *pools, last = ([j for j in pool if j == i or tuned[j]] for pool in every)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from roofline.physics.base import Constant, column
+from roofline.physics.model import KernelModel
 from specfiles.errors import InputError
 from workloads.operators.collective import sent_share
 
@@ -56,7 +57,7 @@ DIRECT = (
 )
 
 
-class CollectiveModel:
+class CollectiveModel(KernelModel):
     """See the module; the constants say what each term is."""
 
     kinds: ClassVar[tuple[str, ...]] = ("allreduce", "allgather", "reduce_scatter", "alltoall", "sendrecv")

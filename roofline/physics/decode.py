@@ -10,6 +10,7 @@ import numpy as np
 
 from roofline.physics.attention import Shape, element, kernel_of, missed, row_s
 from roofline.physics.base import Constant, ceil_div, smooth_max
+from roofline.physics.model import KernelModel
 from roofline.physics.splits import (
     even_splits,
     flash_2_splits,
@@ -85,7 +86,7 @@ class Grid:
     resident: Any = 1.0  # thread blocks that a processor holds at once
 
 
-class DecodeModel:
+class DecodeModel(KernelModel):
     """Thread blocks over (sequence, KV head, split), a stream of keys and values, and the combination."""
 
     kinds: ClassVar[tuple[str, ...]] = ("attention_decode",)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from roofline.physics.base import Constant, column
+from roofline.physics.model import KernelModel
 from workloads.operators import Activation, Norm, Residual, Rope
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ CONSTANTS = (
 LATENCY_S = 4e-7
 
 
-class ElementwiseModel:
+class ElementwiseModel(KernelModel):
     """Launch, then bytes from where they are.
 
     Simple kernels, of one narrow load per thread, have too few bytes under way for a fast memory: their rate

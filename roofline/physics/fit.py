@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
-from typing import TYPE_CHECKING, Any, cast
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,15 +18,14 @@ from roofline.physics.base import total
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from roofline.physics.base import Bound, Columns, Constant, Dtypes, Floats, Gpu, KernelModel
+    from roofline.physics.base import Bound, Columns, Constant, Dtypes, Floats, Gpu
+    from roofline.physics.model import KernelModel
 
 FOLDS = 5
 SOFT = 0.05  # errors beyond 5 % count linearly: harnesses differ by that much
-MOST_ROWS = 300  # of a cell that a fit looks at, evenly spread; a model that is quick may say more
 STEP = 0.004  # of a bound's range: tiles and splits are discrete, smaller steps see only their noise
 STARTS, TRIED = 32, 1  # points that a fit without a prior looks at, and those that it descends from
 SPREAD = 0.5  # of a bound's range that these points span
-START_WEIGHT = 0.1  # of the starting values, of a prior's; a model may say better how sure it is of them
 ROUNDS = 1  # of looking for a way out of a local minimum
 LEAST_GAIN = 0.002  # of the loss, for which a round is worth its time
 USUAL_ERROR = 0.15  # of a prior on a cell that it is meant for
@@ -63,11 +62,8 @@ class Cell:
 
     @cached_property
     def _parts(self) -> Bound:
-        """The model's parts of these rows; what does not depend on constants is done once, if it can be."""
-        bound = getattr(self.model, "bound", None)
-        if bound is not None:
-            return cast("Bound", bound(self.rows, self.gpu, self.dtype))
-        return partial(self.model.parts, self.rows, self.gpu, self.dtype)
+        """The model's parts of these rows; what does not depend on constants is done once."""
+        return self.model.bound(self.rows, self.gpu, self.dtype)
 
     def predicted_s(self, constants: Mapping[str, float]) -> Floats:
         """Times by the constants."""
@@ -80,11 +76,15 @@ def fit(cells: Sequence[Cell], prior: Mapping[str, float] | None = None) -> dict
     from scipy.optimize import least_squares
 
     constants = cells[0].model.constants(cells[0].gpu, cells[0].dtype)
-    most = getattr(cells[0].model, "most_rows", MOST_ROWS) // min(len(cells), 2)
+    most = cells[0].model.most_rows // min(len(cells), 2)
     cells = [_thinned(_possible(cell), most) for cell in cells]
     centre = np.array([_inside(c, (prior or {}).get(c.name, c.start)) for c in constants])
-    alone = getattr(cells[0].model, "start_weight", START_WEIGHT)
-    weight = np.sqrt(PRIOR_ROWS) * SOFT * 4 * (alone if prior is None else _trust(cells, prior))
+    weight = (
+        np.sqrt(PRIOR_ROWS)
+        * SOFT
+        * 4
+        * (cells[0].model.start_weight if prior is None else _trust(cells, prior))
+    )
 
     def residuals(x: Floats) -> Floats:
         values = _values(constants, x)
@@ -116,7 +116,7 @@ def _trust(cells: Sequence[Cell], prior: Mapping[str, float]) -> float:
     Further rows of a family repeat what its first ones say, and only families that differ tell constants
     apart. A prior that is far off on the cell itself is another kernel's, and weighs less.
     """
-    evidence = getattr(cells[0].model, "rows_of_family", None)
+    evidence = cells[0].model.rows_of_family
     if evidence is None or len(cells) > 1:
         return 1.0
     (cell,) = cells

@@ -16,6 +16,7 @@ import numpy as np
 from roofline.physics.base import HEAT_S, SLICES_OF_STACKS, Constant, column
 from roofline.physics.gemm_cut import cut, uncached
 from roofline.physics.libraries import of_engine, since
+from roofline.physics.model import KernelModel
 from workloads.dtypes import bytes_per_element, compute_dtype
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ COPIES = 5.5  # weights are rotated over 5 or 6 copies where the shipped constan
 QUANTISED = frozenset({"fp8", "fp8_block", "nvfp4"})  # rows of tables include the quantise kernel
 
 
-class GemmModel:
+class GemmModel(KernelModel):
     """The terms and their reasons are the constants' `why`."""
 
     kinds: ClassVar[tuple[str, ...]] = ("gemm",)

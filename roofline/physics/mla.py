@@ -16,6 +16,7 @@ from roofline.physics.attention import LATENT, NOPE, ROTATED, VALUE, Shape, elem
 from roofline.physics.base import Constant, ceil_div, column
 from roofline.physics.decode import CONSTANTS as DECODE
 from roofline.physics.decode import Grid, decode_parts
+from roofline.physics.model import KernelModel
 from roofline.physics.prefill import CONSTANTS as PREFILL
 from roofline.physics.prefill import Tiling, prefill_parts
 from roofline.physics.splits import even_splits
@@ -32,7 +33,7 @@ LATENT_TILING = Tiling(64, 64, packed=True)
 CONVERT = Constant("convert_share", "", 0.05, 1.0, 0.5, "memory bandwidth of widening an fp8 cache for bf16")
 
 
-class MlaPrefillModel:
+class MlaPrefillModel(KernelModel):
     """Attention of prompts with expanded keys and values, or on the latent where the kernel does so."""
 
     kinds: ClassVar[tuple[str, ...]] = ("mla_prefill",)
@@ -55,7 +56,7 @@ class MlaPrefillModel:
         return {**parts, "ideal": ideal, "reached": parts["reached"] + parts["ideal"] - ideal}
 
 
-class MlaDecodeModel:
+class MlaDecodeModel(KernelModel):
     """One cached vector per position, read once for all heads of a tile."""
 
     kinds: ClassVar[tuple[str, ...]] = ("mla_decode",)

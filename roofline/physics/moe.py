@@ -16,6 +16,7 @@ import numpy as np
 from roofline.physics.base import L2_BYTES_PER_CLOCK, Constant, ceil_div, column
 from roofline.physics.expert_load import TILES, Load, expert_load, exponents, unpacked
 from roofline.physics.libraries import library, of_engine, says, since
+from roofline.physics.model import KernelModel
 from roofline.physics.triton_tiles import (
     default_tile,
     default_tile_by_tokens,
@@ -55,7 +56,7 @@ CONSTANTS = (
 )
 
 
-class MoeModel:
+class MoeModel(KernelModel):
     """See the module; the constants say what each term is."""
 
     kinds: ClassVar[tuple[str, ...]] = ("moe",)

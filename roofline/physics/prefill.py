@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 from roofline.physics.attention import Shape, element, kernel_of, library, missed, row_s
 from roofline.physics.base import HEAT_S, Constant, ceil_div, smooth_max
 from roofline.physics.decode import PADDING, ROTATED
+from roofline.physics.model import KernelModel
 from workloads.dtypes import compute_dtype
 
 if TYPE_CHECKING:
@@ -112,15 +113,17 @@ FALLBACK = Constant(
 PADDED = Constant("padded_cta_s", "s", 1e-9, 2e-5, 1e-7, "of cta_s where a tile pads its heads", "1/clock")
 
 
-class PrefillModel:
+class PrefillModel(KernelModel):
     """Tiles of queries in waves over the processors, each against the keys that its mask leaves."""
 
     kinds: ClassVar[tuple[str, ...]] = ("attention_prefill",)
     family: ClassVar[tuple[str, ...]] = ("n_heads", "n_kv_heads", "head_dim", "window")
     start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places
     most_rows: ClassVar[int] = 600
-    # Constants are carried between devices by kernel all the same: libraries change more by generation.
-    prior_of: ClassVar[Callable[[str], str] | None] = staticmethod(library)
+
+    def prior_of(self, kernel: str) -> str | None:
+        """Its library; but they are carried by kernel: libraries change more by generation."""
+        return library(kernel)
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Ampere has kernels that move heads into tiles; later generations some that pad or fall back."""
@@ -149,7 +152,10 @@ class EncoderModel(PrefillModel):
     """The same without a cache or windows; encoders have heads of sizes that kernels pad."""
 
     kinds: ClassVar[tuple[str, ...]] = ("attention_encoder",)
-    prior_of = None  # of three kernels on a device
+
+    def prior_of(self, kernel: str) -> str | None:
+        """Of three kernels on a device, all."""
+        return None
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Those of prompts, but for what a cache and windows cost."""

@@ -35,8 +35,7 @@ def features(op: str, rows: Columns, gpu: Gpu, parts: Mapping[str, Floats]) -> d
 
 def prepared(op: str, rows: Columns) -> Columns:
     """Rows with what both the kernel model and the features need, where it is costly."""
-    prepare = getattr(models()[op], "prepared", None)
-    return prepare(rows) if prepare and "load" not in rows else rows
+    return rows if "load" in rows else models()[op].prepared(rows)
 
 
 def _logs(**sizes: Any) -> dict[str, Any]:

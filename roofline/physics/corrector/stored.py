@@ -80,8 +80,8 @@ def _trials(
             continue
         constants = {int(fold): values for fold, values in stored["constants"].items()}
         kin = Kin(cell, kernel, CrossFit(np.array(stored["fold"]), constants))
-        library = getattr(cell.model, "library", None)
-        pool = (kernel.op, library(kernel.kernel)) if library else key
+        library = cell.model.library(kernel.kernel)
+        pool = (kernel.op, library) if library else key
         together.setdefault(pool, []).append((table.index[rows], kin))
     for found in together.values():
         for (index, _), trial in zip(found, tried([kin for _, kin in found]), strict=True):

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 
 from hwspecs import load_device
-from roofline.physics.base import Gpu, KernelModel
+from roofline.physics.base import Gpu
 from roofline.physics.columns import dtypes_of, of_table
 from roofline.physics.fit import Cell, held_out_s, mape
+from roofline.physics.model import KernelModel
 
 
 @pytest.fixture(scope="session")

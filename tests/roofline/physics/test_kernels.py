@@ -15,8 +15,9 @@ from roofline.ceilings import ceilings
 from roofline.optable import CALIBRATED_COLUMNS, OUTPUT_COLUMNS, predict_table
 from roofline.physics import models
 from roofline.physics.base import Gpu
+from roofline.physics.choice import WIDENED, _pools
 from roofline.physics.columns import dtypes_of
-from roofline.physics.kernels import WIDENED, Kernels, _pools
+from roofline.physics.kernels import Kernels
 from roofline.physics.transfer import QUANTITIES, carried, distance
 from specfiles.errors import InputError
 from workloads.operators import Gemm

@@ -1,0 +1,64 @@
+"""What a kernel model is: its constants, its parts, and what its kind says of libraries and of fits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from roofline.physics.base import Bound, Columns, Constant, Dtypes, Floats, Gpu
+    from roofline.physics.fit import Cell
+
+
+class KernelModel(ABC):
+    """Time of one kind of kernel. Vectorised over rows; constants are given, never looked up."""
+
+    kinds: ClassVar[tuple[str, ...]]  # the `op` values that it predicts
+    family: ClassVar[
+        tuple[str, ...]
+    ]  # columns of a shape family: rows that agree in all are held out together
+    why: ClassVar[Mapping[str, str]] = {}  # the reason of each part
+    # How it is fitted (see `fit`):
+    start_weight: ClassVar[float] = 0.1  # of the starting values, of a prior's: how surely they are known
+    most_rows: ClassVar[int] = 300  # of a cell that a fit looks at, evenly spread
+    rows_of_family: ClassVar[float | None] = None  # that are evidence, where further ones only repeat them
+    # How it is carried to another generation (see `choice`):
+    everyone_s: ClassVar[frozenset[str]] = frozenset()  # formats that all backends run by the same library
+    ampere_apart: ClassVar[bool] = False  # whose kernel there is another algorithm
+
+    @abstractmethod
+    def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
+        """The constants for a device and formats: a term that cannot occur has none."""
+
+    @abstractmethod
+    def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
+        """Named seconds in waterfall order, the ideal roofline first; the time is their sum.
+
+        No part is negative. `rows` holds float arrays (strings for names); absent sizes are NaN.
+        """
+
+    def bound(self, rows: Columns, gpu: Gpu, dtype: Dtypes) -> Bound:
+        """The parts of these rows by constants: what does not depend on constants may be done once."""
+        return partial(self.parts, rows, gpu, dtype)
+
+    def prepared(self, rows: Columns) -> Columns:
+        """The rows with what is costly to know of them and better done for all rows at once."""
+        return rows
+
+    def library(self, kernel: str) -> str | None:
+        """Whose products a kernel runs: those of a library stand in for each other; None where unknown."""
+        return None
+
+    def prior_of(self, kernel: str) -> str | None:
+        """The kernels that share a prior, by what names them; None where all of a format do."""
+        return self.library(kernel)
+
+    def sound(self, values: Mapping[str, float], gpu: Gpu, dtype: Dtypes) -> bool:
+        """Whether a kernel's constants may speak for others."""
+        return True
+
+    def tuned(self, cell: Cell) -> bool:
+        """Whether measured rows may be others' prior."""
+        return True
