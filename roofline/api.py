@@ -86,21 +86,20 @@ def predict(
     fidelity: str = "datasheet",
     *,
     backend: str = "",
-    engine: str | None = None,
+    engine: str = "none",
     **asked: Any,
 ) -> Prediction:
     """One prediction; `asked` are the options of `scenario`.
 
     `fidelity` is "datasheet", "measured", "calibrated" or "corrected", `backend` whose kernels ("trtllm",
-    "vllm", "sglang"; calibrated), `engine` what is around them ("vllm", .., "eager"), by default around its
-    own. The prediction's `totals()` are a dictionary (docs/formats.md), its `table()` a row per operator.
+    "vllm", "sglang"; calibrated), by default those of the `engine` that runs them ("vllm", .., "eager").
+    The prediction's `totals()` are a dictionary (docs/formats.md), its `table()` a row per operator.
     """
-    one = scenario(model, **asked)
-    if engine is None:
-        return _predict(one, _device(hw), fidelity, backend)
     from roofline.engines import as_engines_run, find_engine, kernels_of
 
-    around = find_engine(engine)
+    one, around = scenario(model, **asked), find_engine(engine)
+    if around is None:
+        return _predict(one, _device(hw), fidelity, backend)
     whose = backend or kernels_of(around, fidelity)
     return _predict(as_engines_run(one), _device(hw), fidelity, whose, engine=around)
 

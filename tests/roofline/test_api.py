@@ -62,6 +62,13 @@ def test_an_engine_adds_rows_of_its_own() -> None:
     assert KIND in set(served.table()["kind"])
 
 
+def test_the_engine_none_is_no_engine() -> None:
+    asked = {"phase": "decode", "batch": 8, "context": 512}
+    bare, none = api.predict(LLAMA, "h100", **asked), api.predict(LLAMA, "h100", engine="none", **asked)
+    assert none.totals() == bare.totals()
+    assert list(none.table()["operator"]) == list(bare.table()["operator"])
+
+
 def test_each_row_of_a_sweep_is_a_prediction() -> None:
     axes = {"batch": range(1, 3), "context": np.array([128, 4096]), "techniques": [[], ["awq"]]}
     table = api.sweep(LLAMA, ["h100", "a100"], phase="decode", **axes)
