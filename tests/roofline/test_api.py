@@ -66,7 +66,7 @@ def test_the_engine_none_is_no_engine() -> None:
     asked = {"phase": "decode", "batch": 8, "context": 512}
     bare, none = api.predict(LLAMA, "h100", **asked), api.predict(LLAMA, "h100", engine="none", **asked)
     assert none.totals() == bare.totals()
-    assert list(none.table()["operator"]) == list(bare.table()["operator"])
+    assert none.table().equals(bare.table())
 
 
 def test_each_row_of_a_sweep_is_a_prediction() -> None:
