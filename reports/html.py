@@ -76,6 +76,8 @@ def _figures(content: Content, index: int) -> dict[str, Figure]:
         recording = content.recording
         if any(o.drawable for o in recording.point.operators):
             found[f"r{index}-recorded"] = roofline_figure(recording.point)
+        if recording.times.operators:
+            found[f"r{index}-recorded-time"] = time_figure(recording.times, "Recorded time")
         for number, timeline in enumerate(recording.timelines):
             found[f"r{index}-timeline-{number}"] = timeline_figure(timeline)
     span = accuracy_span(content.comparisons)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from reports.records import Content, Recording, Timeline
-from reports.show import savings, sentences
+from reports.records import Card, Content, Recording, Timeline
+from reports.show import WORTH_SAYING, savings, sentences
 from reports.step_records import Operator, Point, Roof
 from reports.units import percent, si
+from reports.wording import listed
 
+MOST_NAMED = 3  # operators and losses that a summary names
 WHOLE = 0.01  # of a row's time may lack a model, and its place under the roofs still says something
 
 
@@ -20,33 +22,22 @@ def of_recording(
     groups: Mapping[str, Sequence[Mapping[str, Any]]],
     timelines: Sequence[Timeline] = (),
     roofs: Sequence[Roof] = (),
-    causes: Mapping[str, str] | None = None,
     remarks: Sequence[str] = (),
 ) -> Content:
     """A report on what `show` says of a recording (its JSON), with its rows by every grouping.
 
-    `roofs` are those of the device, none where it is not known; `causes` says what causes of idle time mean;
-    `remarks` are sentences to add.
+    `roofs` are those of the device, none where it is not known; `remarks` are sentences to add.
     """
-    meaning = causes or {}
     rows = list(groups["operator"])
-    whole = sum(shown["idle"].values())
-    idle = [(cause, s, s / whole, meaning.get(cause, "")) for cause, s in shown["idle"].items() if s > 0]
     recording = Recording(
         groups=tuple((by, tuple(found)) for by, found in groups.items()),
-        idle=tuple(sorted(idle, key=lambda each: -each[1])),
+        lost=tuple(shown["lost"]),
         losses=tuple((loss["what"], loss["count"], loss["sentence"]) for loss in shown["losses"]),
         unknown=tuple((each["name"], each["time_s"], each["share"]) for each in shown["unknown_kernels"]),
         timelines=tuple(timelines),
-        point=Point(
-            "recording",
-            "",
-            0.0,
-            None,
-            None,
-            tuple(map(_operator, _modelled(rows) if roofs else ())),
-            tuple(roofs),
-        ),
+        point=_point(_modelled(rows) if roofs else (), roofs),
+        times=_point(rows),
+        told=(*sentences(shown), *savings(rows)),
     )
     return Content(
         title=title,
@@ -54,30 +45,80 @@ def of_recording(
         points=(),
         fidelity="datasheet",
         reference="",
-        cards=(),
-        sentences=(*sentences(shown), *savings(rows), *_warnings(rows), *remarks),
+        cards=tuple(_cards(shown, list(groups["kind"]))),
+        sentences=(*_longest(rows), *_first_losses(shown), *remarks, *_warnings(rows)),
         recording=recording,
         measured=True,
     )
+
+
+def _point(rows: Sequence[Mapping[str, Any]], roofs: Sequence[Roof] = ()) -> Point:
+    several = len({row["phase"] for row in rows}) > 1
+    operators = tuple(_operator(row, several) for row in rows)
+    return Point("recording", "", 0.0, None, None, operators, tuple(roofs))
+
+
+def _cards(shown: Mapping[str, Any], kinds: Sequence[Mapping[str, Any]]) -> Iterator[Card]:
+    """How long, how busy, what took most of it, how near the ceilings, and the largest loss."""
+    totals, devices = shown["totals"], shown["devices"]
+    if totals["gpu_span_s"]:
+        span, several = totals["gpu_span_s"], f"of {len(devices)} devices together" * (len(devices) > 1)
+        yield Card("Recorded", si(span, "s"), several or "from the first to the last kernel")
+        idle = f"idle {si(totals['gpu_idle_s'], 's')}"
+        yield Card("Busy", percent(totals["gpu_busy_s"] / span), idle)
+    if kinds:
+        first = kinds[0]
+        note = f"{si(first['time_s'], 's')}, the most of any kind"
+        yield Card(f"In {first['name']}", percent(first["share"]), note)
+    if totals["attained"] is not None:
+        share = percent(totals["modelled_share"], 0)
+        note = f"of the ceilings, by the {share} of the time that has a model"
+        yield Card("Attained", percent(totals["attained"]), note)
+    for loss in shown["lost"][:1]:
+        note = f"{loss['what']}: at most {si(loss['time_s'], 's')}"
+        yield Card("Largest loss", percent(loss["share"]), note)
+
+
+def _longest(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The operators that took most of the time, and how near they come to their ceilings."""
+    named = [f"{row['name']} ({percent(row['share'])}, {_reach(row)})" for row in rows[:MOST_NAMED]]
+    if named:
+        yield f"Most time goes to {listed(named)}."
+
+
+def _reach(row: Mapping[str, Any]) -> str:
+    if row["attained"] is None:
+        return "no model of its work"
+    return f"{row['bound']}-bound, {percent(row['attained'], 0)} of its ceiling"
+
+
+def _first_losses(shown: Mapping[str, Any]) -> Iterator[str]:
+    """The largest losses in words."""
+    for loss in shown["lost"][:MOST_NAMED]:
+        if loss["share"] >= WORTH_SAYING:
+            share, seconds = percent(loss["share"]), si(loss["time_s"], "s")
+            lost = f"Lost to {loss['what']}: at most {seconds}, {share} of the time ({loss['why']})."
+            yield f"{lost} Would help: {loss['help']}."
 
 
 def _modelled(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [row for row in rows if row["flops"] and row["bytes"] and row["modelled_share"] >= 1 - WHOLE]
 
 
-def _operator(row: Mapping[str, Any]) -> Operator:
+def _operator(row: Mapping[str, Any], named_phase: bool) -> Operator:
     """A row as a mark under the roofs: work and time of the mean kernel."""
-    count, phase = row["count"], f" · {row['phase']}" if row["phase"] else ""
-    bound_s = row["time_s"] * row["attained"] / count if row["attained"] else None
+    count = row["count"]
+    whole = row["attained"] and row["modelled_share"] >= 1 - WHOLE
+    words = (row["name"], row["kind"], row["phase"] if named_phase else None)
     return Operator(
-        name=f"{row['name']} · {row['kind']}{phase}",
+        name=" · ".join(filter(None, words)),
         kind=str(row["kind"]),
         count=count,
-        flops=row["flops"] / count,
-        bytes=row["bytes"] / count,
-        bound=str(row["bound"]),
+        flops=(row["flops"] or 0.0) / count,
+        bytes=(row["bytes"] or 0.0) / count,
+        bound=row["bound"] or "not modelled",
         predicted_s=0.0,
-        bound_s=bound_s,
+        bound_s=row["time_s"] * row["attained"] / count if whole else None,
         measured_s=row["time_s"] / count,
         attained=row["attained"],
         above_ceiling=bool(row["warning"]),

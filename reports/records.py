@@ -214,11 +214,13 @@ class Recording:
     """What other tools recorded: rows as `show` has them, by grouping."""
 
     groups: tuple[tuple[str, tuple[Mapping[str, Any], ...]], ...]
-    idle: tuple[tuple[str, float, float, str], ...]  # cause, seconds, share, meaning
+    lost: tuple[Mapping[str, Any], ...]  # ways to lose time, the largest first, as `show` has them
     losses: tuple[tuple[str, int, str], ...]
     unknown: tuple[tuple[str, float, float], ...]  # kernels that no rule knows: name, seconds, share
     timelines: tuple[Timeline, ...]
     point: Point  # its operators under the roofs
+    times: Point  # all of its operators
+    told: tuple[str, ...]  # what `show` says of it as a whole
 
 
 @dataclass(frozen=True)

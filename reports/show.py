@@ -47,6 +47,8 @@ OUTLIERS: dict[str, tuple[str, terminal.Format]] = {
 LONGEST = 72
 MOST_ROWS = 60
 MOST_SAVINGS = 5
+MOST_LOST = 6
+WORTH_SAYING = 0.01  # a share of the devices' time that somebody would change something for
 UNITS = {"hz": "Hz", "w": "W"}  # of quantities, by the end of their names; others are shares
 
 
@@ -61,6 +63,7 @@ def as_text(shown: dict[str, Any], most: int = MOST_ROWS) -> str:
         rest = sum(row["time_s"] for row in rows[most:])
         parts.append(f"{len(rows) - most} more rows hold {si(rest, 's')}; --format csv lists all.")
     parts += savings(rows)
+    parts += _lost(shown)
     parts += [f"{_short(row['name'])}: {row['warning']}" for row in rows if row["warning"]]
     if shown.get("steps"):
         parts.append(terminal.table(shown["steps"], STEPS, "whole steps"))
@@ -83,6 +86,16 @@ def savings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     first = [f"{_short(row['name'])} {si(row['saving_s'], 's')}" for row in ranked[:MOST_SAVINGS]]
     whole = sum(row["saving_s"] for row in ranked)
     return [f"at their ceilings the modelled would save {si(whole, 's')}: " + ", ".join(first)]
+
+
+def _lost(shown: Mapping[str, Any]) -> Iterator[str]:
+    """The ways in which most time was lost, each with what would help."""
+    found = [loss for loss in shown.get("lost", []) if loss["share"] >= WORTH_SAYING][:MOST_LOST]
+    if found:
+        yield "lost at most (kernels that run beside others lose less), and what would help:"
+    for loss in found:
+        share, seconds = percent(loss["share"]), si(loss["time_s"], "s")
+        yield f"  {share:>6}  {seconds:>7}  {loss['what']}: {loss['why']}; try {loss['help']}"
 
 
 def as_csv(shown: dict[str, Any]) -> str:

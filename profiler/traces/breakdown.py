@@ -35,6 +35,7 @@ def breakdown(trace: Trace, by: str) -> dict[str, Any]:
         "repaired_events": lost["repaired"],
         "modelled_share": None,
         "unmodelled_s": None,
+        "attained": None,
     }
     losses = [{"what": x.what, "count": x.count, "sentence": x.sentence} for x in trace.losses]
     return {
@@ -44,6 +45,7 @@ def breakdown(trace: Trace, by: str) -> dict[str, Any]:
         "hardware": None,
         "totals": totals,
         "idle": {},
+        "lost": [],
         "launches": {},
         "memory": [],
         "readings": [],

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from profiler.traces.grouping import encoded
-from profiler.traces.idle import CAUSES
 from profiler.traces.memory import ALLOCATED, RESERVED
 from profiler.traces.runs import load
 from profiler.traces.showing import limits_of
@@ -50,7 +49,6 @@ def recorded_content(run: Run, device: Device | None) -> Content:
         every_grouping(trace, ceilings),
         list(timelines(trace)),
         _roofs(trace, device),
-        CAUSES,
         remarks,
     )
 

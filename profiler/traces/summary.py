@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from profiler.traces.idle import idle_causes, launching, overlap, small_grids_s
+from profiler.traces.lost import lost
 from profiler.traces.memory import memory
 from profiler.traces.readings import readings
 from profiler.traces.rules import known_kernel
@@ -105,13 +106,15 @@ def show(trace: Trace, by: str, ceilings: Ceilings | None = None) -> dict[str, A
     rows = limits(frame(trace), ceilings).assign(waves=fill)
     found = grouped(rows, by)
     small = {"small_grids_s": small_grids_s(trace), "last_waves_s": last_waves_s(trace, fill)}
+    whole, idle, beside = totals(trace), idle_causes(trace), overlap(trace)
     return {
         "schema": 1,
         "by": by,
         "devices": _devices(trace),
         "hardware": ceilings.device if ceilings else None,
-        "totals": {**totals(trace), **modelled(rows), **overlap(trace), **small},
-        "idle": idle_causes(trace),
+        "totals": {**whole, **modelled(rows), **beside, **small},
+        "idle": idle,
+        "lost": lost(rows, idle, beside["exposed_s"], whole["gpu_span_s"]),
         "launches": launching(trace),
         "memory": memory(trace),
         "readings": readings(trace),
@@ -219,11 +222,14 @@ def _layer(values: pd.Series) -> int | None:
 
 
 def modelled(rows: pd.DataFrame) -> dict[str, Any]:
-    """How much of the activities' time has a model of its work, and what reaching its ceilings would save."""
+    """How much of the activities' time has a model of its work, and what of that its ceilings take."""
     whole, known = float(rows["time_s"].sum()), rows["how"].notna()
+    limited = rows[known & rows["bound_s"].notna()]
+    spent = float(limited["time_s"].sum())
     return {
         "modelled_share": float(rows.loc[known, "time_s"].sum()) / whole if whole else None,
         "unmodelled_s": float(rows.loc[~known, "time_s"].sum()),
+        "attained": float(limited["bound_s"].sum()) / spent if spent else None,
     }
 
 

@@ -13,7 +13,7 @@ from reports.wording import signed
 MOST_BARS = 40
 
 
-def time_figure(point: Point) -> Figure:
+def time_figure(point: Point, axis: str = "Time per step") -> Figure:
     """Where a step's time goes: measured beside predicted, the ceiling as a tick, and what is left over."""
     ranked = sorted(point.operators, key=lambda o: -max(o.total_s, o.count * o.predicted_s))
     bars = [o for o in ranked if o.total_s or o.predicted_s][:MOST_BARS]
@@ -23,15 +23,15 @@ def time_figure(point: Point) -> Figure:
     if point.measured:
         traces += _bars_by_bound(bars, predicted=False)
         traces += [_plain_bars(rest, len(bars))] if rest else []
-        traces.append(_predicted_outline(bars))
-        traces.append(_ceiling_ticks(bars))
+        traces += [_predicted_outline(bars)] if any(o.predicted_s for o in bars) else []
+        traces += [_ceiling_ticks(bars)] if any(o.bound_s is not None for o in bars) else []
     else:
         traces += _bars_by_bound(bars, predicted=True)
     labels = [short(o.name) for o in bars] + [label for label, _ in rest]
     layout = framed(height=110 + 30 * max(rows, 3))
     layout["barmode"] = "group"
     layout["bargap"] = 0.3
-    layout["xaxis"] |= {"title": {"text": "Time per step"}, "rangemode": "tozero"}
+    layout["xaxis"] |= {"title": {"text": axis}, "rangemode": "tozero"}
     layout["xaxis"] |= {"tickformat": "~s", "ticksuffix": "s"}
     layout["yaxis"] |= {
         "tickmode": "array",
@@ -88,7 +88,7 @@ def _plain_bars(rest: Sequence[tuple[str, float]], first: int) -> Figure:
     bars = _bars(
         list(range(first, first + len(rest))),
         [seconds for _, seconds in rest],
-        [f"<b>{label}</b><br>measured {si(seconds, 's')} per step" for label, seconds in rest],
+        [f"<b>{label}</b><br>measured {si(seconds, 's')}" for label, seconds in rest],
     )
     return bars | {"name": "no prediction", "offsetgroup": "measured", "marker": {"color": GREY}}
 
@@ -102,7 +102,7 @@ def _ceiling_ticks(operators: Sequence[Operator]) -> Figure:
         "y": [i for i, _ in known],
         "name": "at the ceiling",
         "hoverinfo": "text",
-        "hovertext": [f"at the ceiling {si(seconds, 's')} per step" for _, seconds in known],
+        "hovertext": [f"at the ceiling {si(seconds, 's')}" for _, seconds in known],
         "marker": {"symbol": "line-ns-open", "size": 22, "color": INK, "line": {"color": INK, "width": 2}},
     }
 
@@ -122,8 +122,11 @@ def _bars(places: list[int], seconds: list[float], hover: list[str]) -> Figure:
 def _bar_hover(operator: Operator) -> str:
     lines = [f"<b>{plotly_text(operator.name)}</b> × {operator.count:g}"]
     if operator.measured_s is not None:
-        lines.append(f"measured {si(operator.total_s, 's')} per step")
-    lines.append(f"predicted {si(operator.count * operator.predicted_s, 's')} per step")
+        lines.append(f"measured {si(operator.total_s, 's')}")
+    if operator.predicted_s or operator.measured_s is None:
+        lines.append(f"predicted {si(operator.count * operator.predicted_s, 's')}")
     if operator.error is not None:
-        lines.append(f"error {signed(operator.error)}, {percent(operator.attained)} of its ceiling")
+        lines.append(f"error {signed(operator.error)}")
+    if operator.attained is not None:
+        lines.append(f"{percent(operator.attained)} of its ceiling")
     return "<br>".join([*lines, f"bound: {plotly_text(operator.bound)}"])

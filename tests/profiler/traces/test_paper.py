@@ -9,6 +9,7 @@ import pytest
 
 from profiler.traces.attribution import attribute
 from profiler.traces.idle import CAUSES, idle_causes
+from profiler.traces.lost import HELP
 from profiler.traces.reading import read_traces
 from profiler.traces.summary import show
 from profiler.traces.tables import make_table
@@ -77,6 +78,33 @@ def test_every_number(shown: dict[str, Any]) -> None:
     assert (product["attained"], product["saving_s"]) == pytest.approx((0.5, 100 * US))
     assert product["flops"] == 10e9
     assert product["waves"] == 1.25
+
+
+def test_every_loss_is_a_share_of_the_devices_time_the_largest_first(shown: dict[str, Any]) -> None:
+    """A fused step has no norm, a product attains half of its ceiling, a kernel without work loses nothing
+    that is known, and an all-reduce of 150 us has a product beside it for 50."""
+    lost = {loss["what"]: loss["time_s"] for loss in shown["lost"]}
+    assert lost == pytest.approx(
+        {
+            "communication": 100 * US,
+            "gemm above its ceilings": 100 * US,
+            "idle: data wait": 100 * US,
+            "idle: host": 90 * US,
+            "idle: synchronisation": 50 * US,
+            "elementwise operations": 20 * US,
+            "idle: launch latency": 10 * US,
+        }
+    )
+    assert list(lost.values()) == sorted(lost.values(), reverse=True)
+    for loss in shown["lost"]:
+        assert loss["share"] == pytest.approx(loss["time_s"] / (620 * US))
+    assert shown["totals"]["attained"] == pytest.approx(0.5)
+    text = " ".join(as_text(shown).split())
+    assert "14.5 % 90.0 µs idle: host: the host launched too late; try CUDA graphs" in text
+
+
+def test_every_cause_of_idle_time_has_something_that_would_help() -> None:
+    assert set(CAUSES) <= set(HELP)
 
 
 def test_all_of_it_is_printed(shown: dict[str, Any]) -> None:
