@@ -51,6 +51,35 @@ def _difference(counted: int, published: Published) -> int | None:
     return 0 if agrees(counted, published.rounded) else counted
 
 
+def family_records() -> list[dict[str, Any]]:
+    """One record per family of configs: whether it is read, can be profiled, and transformers has its code.
+
+    Families are those that we read and the causal language models of the installed transformers; without it
+    `transformers` is None.
+    """
+    from profiler.ranges import FAMILIES as RANGED
+    from workloads.families import FAMILIES as READ
+
+    theirs = _causal_families()
+    return [
+        {
+            "family": kind,
+            "read": kind in READ,
+            "ranges": kind in RANGED,
+            "transformers": None if theirs is None else kind in theirs,
+        }
+        for kind in sorted({*READ, *(theirs or ())})
+    ]
+
+
+def _causal_families() -> set[str] | None:
+    try:
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    except ImportError:
+        return None
+    return set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
 def describe(name: str) -> dict[str, Any]:
     """One model: its shape as counted, and the config it came from."""
     loaded = load_model(name)

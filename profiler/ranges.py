@@ -12,12 +12,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from profiler.parts.base import Family
-from profiler.parts.dense import GEMMA2, GEMMA3, GPT2, LLAMA, OPT, PHI3, QWEN3
+from profiler.parts.dense import (
+    GEMMA2,
+    GLM,
+    GLM4,
+    GPT2,
+    LLAMA,
+    OLMO2,
+    OPT,
+    PHI3,
+    SCALED,
+    STARCODER2,
+    UNGATED,
+)
 from profiler.parts.encoders import BERT
-from profiler.parts.experts import LATENT, MOE, PHIMOE, QWEN2_MOE, SHARED_EXPERTS
+from profiler.parts.experts import (
+    DBRX,
+    ERNIE,
+    FLEX_OLMO,
+    GRANITE,
+    LATENT,
+    LLAMA4,
+    MOE,
+    PHIMOE,
+    QWEN2_MOE,
+    SHARED_EXPERTS,
+)
 from profiler.parts.hybrids import JAMBA, NEMOTRON_H, QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT
-from profiler.parts.own import BLOOM, FALCON, GPTJ, IN_TURN, MPT
-from profiler.parts.parallel import NEOX, PHI
+from profiler.parts.own import BLOOM, FALCON, FALCON_IN_TURN, GPTJ, MPT
+from profiler.parts.parallel import COHERE, NEOX, PHI, STABLELM, STABLELM_IN_TURN
 from profiler.parts.recurrent import MAMBA, MAMBA2, RWKV
 from specfiles.errors import InputError
 from workloads.model import Model
@@ -26,14 +49,19 @@ from workloads.model import Model
 EMBEDDING = ("embedding", "position_embedding", "type_embedding", "embedding_norm")
 
 FAMILIES = {
-    "llama": LLAMA,
-    "mistral": LLAMA,
-    "qwen2": LLAMA,
-    "gemma": LLAMA,
-    "qwen3": QWEN3,
+    **dict.fromkeys(("llama", "mistral", "qwen2", "gemma", "qwen3"), LLAMA),
+    **dict.fromkeys(("granite", "helium", "smollm3", "seed_oss", "olmo", "ernie4_5"), LLAMA),
+    **dict.fromkeys(("ministral", "hunyuan_v1_dense"), LLAMA),
+    "ministral3": SCALED,
+    **dict.fromkeys(("arcee", "nemotron"), UNGATED),
+    "starcoder2": STARCODER2,
+    **dict.fromkeys(("olmo2", "olmo3", "exaone4"), OLMO2),
     "phi3": PHI3,
-    "gemma2": GEMMA2,
-    "gemma3_text": GEMMA3,
+    "glm": GLM,
+    "glm4": GLM4,
+    **dict.fromkeys(("gemma2", "gemma3_text"), GEMMA2),
+    **dict.fromkeys(("cohere", "cohere2"), COHERE),
+    "stablelm": STABLELM,
     "gpt2": GPT2,
     "opt": OPT,
     "phi": PHI,
@@ -42,15 +70,16 @@ FAMILIES = {
     "mpt": MPT,
     "gptj": GPTJ,
     "falcon": FALCON,
-    "mixtral": MOE,
-    "olmoe": MOE,
-    "qwen3_moe": MOE,
-    "phimoe": PHIMOE,
-    "gpt_oss": PHIMOE,
+    **dict.fromkeys(("mixtral", "olmoe", "qwen3_moe", "minimax_m2"), MOE),
+    **dict.fromkeys(("phimoe", "gpt_oss"), PHIMOE),
     "qwen2_moe": QWEN2_MOE,
-    "glm4_moe": SHARED_EXPERTS,
-    "deepseek_v2": LATENT,
-    "deepseek_v3": LATENT,
+    **dict.fromkeys(("glm4_moe", "dots1"), SHARED_EXPERTS),
+    "ernie4_5_moe": ERNIE,
+    "flex_olmo": FLEX_OLMO,
+    **dict.fromkeys(("granitemoe", "granitemoeshared"), GRANITE),
+    "llama4_text": LLAMA4,
+    "dbrx": DBRX,
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "kimi_k2"), LATENT),
     "mamba": MAMBA,
     "mamba2": MAMBA2,
     "rwkv": RWKV,
@@ -59,9 +88,10 @@ FAMILIES = {
     "qwen3_next": QWEN3_NEXT,
     "qwen3_5_text": QWEN3_5,
     "qwen3_5_moe_text": QWEN3_5_MOE,
-    "bert": BERT,
-    "roberta": BERT,
+    **dict.fromkeys(("bert", "roberta"), BERT),
 }
+# Of families whose layers stand side by side in most models, those in which they follow each other.
+IN_TURN = {"falcon": FALCON_IN_TURN, "stablelm": STABLELM_IN_TURN}
 
 
 def check_recurrent(model: Model, flags: Mapping[str, bool]) -> None:

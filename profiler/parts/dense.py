@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from profiler.parts.base import HEADS, Family, Gap
 from profiler.ranks.share import SUM
 
 ATTENTION = {
     f"self_attn.{name}": f"layers.attention.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")
+}
+QK_NORMS = {
+    f"self_attn.{name}": f"layers.attention.{norm}"
+    for norm, names in {
+        "q_norm": ("q_norm", "q_layernorm", "query_layernorm"),
+        "k_norm": ("k_norm", "k_layernorm", "key_layernorm"),
+    }.items()
+    for name in names
 }
 MLP = {f"mlp.{name}": f"layers.mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj")}
 SUMS = {  # of a model that processes share (profiler/ranks/share.py)
@@ -21,7 +31,6 @@ RESIDUALS = (
     Gap("self_attn", "post_attention_layernorm", "layers.attention_residual"),
     Gap("mlp", "", "layers.mlp_residual"),
 )
-QK_NORMS = {f"self_attn.{name}": f"layers.attention.{name}" for name in ("q_norm", "k_norm")}
 SANDWICH_NORMS = {
     "input_layernorm": "layers.attention_norm",
     "post_attention_layernorm": "layers.attention_post_norm",
@@ -33,32 +42,74 @@ SANDWICH_RESIDUALS = (
     Gap("post_feedforward_layernorm", "", "layers.mlp_residual"),
 )
 
+FUSED_MLP = {
+    "mlp.gate_up_proj": "layers.mlp.gate_up_proj",
+    "mlp.down_proj": "layers.mlp.down_proj",
+}
+FUSED_PRODUCT = Gap("mlp.gate_up_proj", "mlp.down_proj", "layers.mlp.act_mul")
+
 LLAMA = Family(
     "model.layers",
-    {**ATTENTION, **MLP, **GATED_ACTIVATION, **NORMS, **SUMS},
+    {**ATTENTION, **QK_NORMS, **MLP, **GATED_ACTIVATION, **NORMS, **SUMS},
     (*RESIDUALS, PRODUCT),
     OUTSIDE,
 )
-QWEN3 = Family("model.layers", {**LLAMA.modules, **QK_NORMS}, LLAMA.gaps, OUTSIDE)
+UNGATED = replace(LLAMA, gaps=RESIDUALS)
+SCALED = replace(LLAMA, behind={"layers.attention.rope": HEADS})  # queries, by their positions
+STARCODER2 = replace(
+    UNGATED,
+    modules={
+        **{path: name for path, name in LLAMA.modules.items() if not path.startswith("mlp.")},
+        "mlp.c_fc": "layers.mlp.up_proj",
+        "mlp.act": "layers.mlp.act_mul",
+        "mlp.c_proj": "layers.mlp.down_proj",
+    },
+)
+OLMO2 = replace(  # norms stand behind the blocks alone
+    LLAMA,
+    modules={
+        **{path: name for path, name in LLAMA.modules.items() if path not in NORMS},
+        "post_attention_layernorm": "layers.attention_post_norm",
+        "post_feedforward_layernorm": "layers.mlp_post_norm",
+    },
+    gaps=(
+        Gap("post_attention_layernorm", "mlp", "layers.attention_residual"),
+        Gap("post_feedforward_layernorm", "", "layers.mlp_residual"),
+        PRODUCT,
+    ),
+)
 PHI3 = Family(
     "model.layers",
     {
         "self_attn.qkv_proj": "layers.attention.qkv_proj",
         "self_attn.o_proj": "layers.attention.o_proj",
-        "mlp.gate_up_proj": "layers.mlp.gate_up_proj",
-        "mlp.down_proj": "layers.mlp.down_proj",
+        **FUSED_MLP,
         **NORMS,
     },
-    (*RESIDUALS, Gap("mlp.gate_up_proj", "mlp.down_proj", "layers.mlp.act_mul")),
+    (*RESIDUALS, FUSED_PRODUCT),
+    OUTSIDE,
+)
+GLM = Family("model.layers", {**ATTENTION, **FUSED_MLP, **NORMS}, PHI3.gaps, OUTSIDE)
+GLM4 = Family(
+    "model.layers",
+    {
+        **GLM.modules,
+        "post_self_attn_layernorm": "layers.attention_post_norm",
+        "post_mlp_layernorm": "layers.mlp_post_norm",
+    },
+    (
+        Gap("post_self_attn_layernorm", "post_attention_layernorm", "layers.attention_residual"),
+        Gap("post_mlp_layernorm", "", "layers.mlp_residual"),
+        FUSED_PRODUCT,
+    ),
     OUTSIDE,
 )
 GEMMA2 = Family(
     "model.layers",
-    {**ATTENTION, **MLP, **GATED_ACTIVATION, **SANDWICH_NORMS},
+    {**ATTENTION, **QK_NORMS, **MLP, **GATED_ACTIVATION, **SANDWICH_NORMS},
     (*SANDWICH_RESIDUALS, PRODUCT),
     OUTSIDE,
 )
-GEMMA3 = Family("model.layers", {**GEMMA2.modules, **QK_NORMS}, GEMMA2.gaps, OUTSIDE)
 GPT2 = Family(
     "transformer.h",
     {

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from profiler.parts.base import HEADS, Family, Gap
-from profiler.parts.dense import LLAMA, OUTSIDE, QK_NORMS
+from profiler.parts.base import HEADS, Family, Gap, Inside
+from profiler.parts.dense import LLAMA, OLMO2, OUTSIDE, PRODUCT, RESIDUALS
 
 EXPERTS = ("permute", "experts_gate_up_proj", "experts_act_mul", "experts_down_proj", "combine")
 MOE = Family(
     "model.layers",
     {
         **LLAMA.modules,
-        **QK_NORMS,
         "mlp.gate": "layers.moe.router + topk",
         "mlp.experts": f"layers.moe.{' + '.join(EXPERTS)}",
     },
@@ -30,6 +29,52 @@ def _sharing(family: Family, shared: str, last: str) -> Family:
     return replace(family, modules={**family.modules, **more}, gaps=(*family.gaps, product, total))
 
 
+LLAMA4 = Family(  # whose experts compute all tokens, and whose one norm takes queries, then keys
+    "model.layers",
+    {
+        **{path: name for path, name in LLAMA.modules.items() if not path.startswith("mlp.")},
+        "self_attn.qk_norm": "layers.attention.q_norm + k_norm",
+        **{f"feed_forward.{n}_proj": f"layers.mlp.{n}_proj" for n in ("gate", "up", "down")},
+        "feed_forward.activation_fn": "layers.mlp.act_mul",
+        "feed_forward.router": MOE.modules["mlp.gate"],
+        "feed_forward.experts": MOE.modules["mlp.experts"],
+        **{
+            f"feed_forward.shared_expert.{n}_proj": f"layers.moe.shared_{n}_proj"
+            for n in ("gate", "up", "down")
+        },
+        "feed_forward.shared_expert.activation_fn": "layers.moe.shared_act_mul",
+    },
+    (
+        RESIDUALS[0],
+        Gap("feed_forward.up_proj", "feed_forward.down_proj", PRODUCT.name),
+        Gap(
+            "feed_forward.shared_expert.up_proj",
+            "feed_forward.shared_expert.down_proj",
+            "layers.moe.shared_act_mul",
+        ),
+        Gap("feed_forward.shared_expert", "feed_forward", "layers.moe.shared_sum", inside=True),
+        Gap("feed_forward", "", "layers.mlp_residual"),
+    ),
+    OUTSIDE,
+)
+DBRX = Family(
+    "transformer.blocks",
+    {
+        "norm_attn_norm.norm_1": "layers.attention_norm",
+        "norm_attn_norm.attn.Wqkv": "layers.attention.qkv_proj",
+        "norm_attn_norm.attn.out_proj": "layers.attention.o_proj",
+        "norm_attn_norm.norm_2": "layers.mlp_norm",
+        "ffn.router": "layers.moe.router",
+        "ffn.experts": MOE.modules["mlp.experts"],
+    },
+    (
+        Gap("norm_attn_norm.attn", "norm_attn_norm.norm_2", "layers.attention_residual"),
+        Gap("ffn.router", "ffn.experts", "layers.moe.topk"),
+        Gap("ffn", "", "layers.mlp_residual"),
+    ),
+    {"transformer.wte": "embedding", "transformer.norm_f": "final_norm", "lm_head": "lm_head"},
+    behind={"layers.attention.qkv_proj": HEADS},  # clipped and taken apart
+)
 PHIMOE = replace(
     MOE,
     modules={("mlp.router" if path == "mlp.gate" else path): name for path, name in MOE.modules.items()},
@@ -37,6 +82,30 @@ PHIMOE = replace(
 GATED = replace(MOE, modules={**MOE.modules, "mlp.shared_expert_gate": "layers.moe.shared_gate"})
 QWEN2_MOE = _sharing(GATED, "shared_expert", "shared_expert_gate")
 SHARED_EXPERTS = _sharing(MOE, "shared_experts", "shared_experts")
+ERNIE = _sharing(MOE, "shared_experts", "experts")  # which run behind the shared one
+_ROUTED = {path: name for path, name in MOE.modules.items() if path in ("mlp.gate", "mlp.experts")}
+FLEX_OLMO = replace(OLMO2, modules={**OLMO2.modules, **_ROUTED})
+_GRANITE = {
+    **{path: name for path, name in LLAMA.modules.items() if not path.startswith("mlp.")},
+    "block_sparse_moe.router": MOE.modules["mlp.gate"],
+    "block_sparse_moe.experts": MOE.modules["mlp.experts"],
+}
+_SHARED = {f"shared_mlp.{n}put_linear": name for n, name in (("in", "gate_up"), ("out", "down"))}
+GRANITE = replace(
+    LLAMA,
+    modules=_GRANITE,
+    gaps=(RESIDUALS[0], Gap("block_sparse_moe", "", "layers.mlp_residual")),
+    kinds={
+        "shared_mlp": Inside(
+            {**_GRANITE, **{path: f"layers.moe.shared_{name}_proj" for path, name in _SHARED.items()}},
+            (
+                RESIDUALS[0],
+                Gap("shared_mlp.input_linear", "shared_mlp.output_linear", "layers.moe.shared_act_mul"),
+                Gap("shared_mlp", "", "layers.mlp_residual + moe.shared_sum"),
+            ),
+        )
+    },
+)
 LATENT = replace(
     SHARED_EXPERTS,
     modules={

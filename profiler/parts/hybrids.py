@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from profiler.parts.base import HEADS, Family, Gap, Inside
-from profiler.parts.dense import ATTENTION, GATED_ACTIVATION, LLAMA, MLP, PRODUCT, QK_NORMS
+from profiler.parts.dense import ATTENTION, GATED_ACTIVATION, LLAMA, MLP, PRODUCT
 from profiler.parts.experts import MOE, QWEN2_MOE
 from profiler.parts.recurrent import (
     CONVOLUTION,
@@ -114,7 +114,6 @@ def _qwen(like: Family, *projections: str) -> Family:
     residual = Gap("linear_attn", "post_attention_layernorm", f"{_DELTA}_residual")
     return replace(
         like,
-        modules={**like.modules, **QK_NORMS},
         kinds={"linear_attn": Inside({**behind_mixer, **delta}, (residual, *gaps))},
         functions=scoped(_DELTA, {**CONVOLUTION, **dict.fromkeys(_RULES, "rule")}),
         behind={

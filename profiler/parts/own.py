@@ -79,13 +79,10 @@ FALCON = Family(
     {"transformer.word_embeddings": "embedding", "transformer.ln_f": "final_norm", "lm_head": "lm_head"},
     attends_until="self_attention.dense",
 )
-# Of a family whose layers stand side by side in most models, those in which they follow each other.
-IN_TURN = {
-    "falcon": replace(
-        FALCON,
-        gaps=(
-            Gap("self_attention", "post_attention_layernorm", "layers.attention_residual"),
-            Gap("mlp", "", "layers.mlp_residual"),
-        ),
-    )
-}
+FALCON_IN_TURN = replace(
+    FALCON,
+    gaps=(
+        Gap("self_attention", "post_attention_layernorm", "layers.attention_residual"),
+        Gap("mlp", "", "layers.mlp_residual"),
+    ),
+)

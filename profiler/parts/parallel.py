@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from profiler.parts.base import HEADS, Family, Gap
+from profiler.parts.dense import LLAMA, PRODUCT
 
 BOTH_RESIDUALS = "layers.attention_residual + mlp_residual"
+COHERE = replace(LLAMA, gaps=(PRODUCT, Gap("mlp", "", BOTH_RESIDUALS)))
+_PART_ROTATED = {"layers.attention.rope": HEADS}
+STABLELM = replace(COHERE, behind=_PART_ROTATED)
+STABLELM_IN_TURN = replace(LLAMA, behind=_PART_ROTATED)
 PHI = Family(
     "model.layers",
     {
@@ -17,7 +24,7 @@ PHI = Family(
     },
     (Gap("mlp", "", BOTH_RESIDUALS),),
     {"model.embed_tokens": "embedding", "model.final_layernorm": "final_norm", "lm_head": "lm_head"},
-    behind=dict.fromkeys(("layers.attention.rope",), HEADS),  # which rotates a part of each head
+    behind=_PART_ROTATED,
 )
 NEOX = Family(
     "gpt_neox.layers",

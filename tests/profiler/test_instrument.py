@@ -66,13 +66,16 @@ CALLS = {
 }
 
 
+QK_NORMS = ("q_norm", "k_norm")  # which are one module in Llama 4
+
+
 def pieces(model: Model, name: str, phase: str = "prefill") -> int:
     """In how many ranges one execution is: a gated activation is a function of one product, then, after
     another product has run, a multiplication. Most model code has the two apart, so it makes two ranges.
     """
     parts = family(model)
-    if model.family == "gptj" and name.endswith(".rope"):
-        return 2  # queries and keys are rotated by a call each
+    if (model.family, name.rpartition(".")[2]) in (("gptj", "rope"), *(("llama4_text", n) for n in QK_NORMS)):
+        return 2  # queries and keys are rotated, or normalised, by a call each
     behind = sum(pieces(model, before, phase) for before, then in parts.behind.items() if then == name)
     if name in parts.functions.values():
         return CALLS[phase][name.rpartition(".")[2]] + behind

@@ -26,7 +26,7 @@ from workloads.blocks import AttentionBlock, MoeBlock
 from workloads.catalogue import MODELS, load_model
 from workloads.config import Config
 from workloads.convention import convention
-from workloads.families import alibi, build, gpt, latent, llama, parallel, varied
+from workloads.families import alibi, build, gpt, kin, latent, llama, parallel, varied
 from workloads.model import Model
 from workloads.phases import Setting, Step, decode, operators, parameters, prefill
 
@@ -69,6 +69,7 @@ SMALLEST = {  # of each family, for a comparison at full depth
 }
 FAMILIES = {
     *llama.FAMILY,
+    *kin.FAMILY,
     *gpt.FAMILY,
     *parallel.FAMILY,
     *alibi.FAMILY,
@@ -164,7 +165,8 @@ def test_parameters_and_flops_of_every_shipped_config(path: Path) -> None:
 
 
 # Sixty layers of latent attention once: the others of DeepSeek's kind repeat it and cost a minute each.
-AT_FULL_DEPTH = [family for family in ON_META if family not in ("kimi_k2", "deepseek_v32", "glm_moe_dsa")]
+NO_MODEL = {"kimi_k2", "deepseek_v32", "glm_moe_dsa", *kin.FAMILY}  # of the last no config is shipped
+AT_FULL_DEPTH = [family for family in ON_META if family not in NO_MODEL]
 
 
 @pytest.mark.parametrize("family", AT_FULL_DEPTH)
@@ -209,6 +211,24 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
     "qwen2_moe": {"num_experts": 5, "moe_intermediate_size": 35, "shared_expert_intermediate_size": 33},
     "qwen3_moe": {"num_experts": 9, "moe_intermediate_size": 35},
     "glm4_moe": {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 35},
+    "granitemoe": EXPERTS,
+    "granitemoeshared": {**EXPERTS, "shared_intermediate_size": 33},
+    "ministral": {"head_dim": 10},
+    "ministral3": {"head_dim": 10},
+    "seed_oss": {"head_dim": 10},
+    "helium": {"head_dim": 10},
+    "nemotron": {"head_dim": 10},
+    "ernie4_5": {"head_dim": 10},
+    "ernie4_5_moe": {"moe_num_experts": 5, "moe_k": 3, "moe_intermediate_size": 35},
+    "hunyuan_v1_dense": {"head_dim": 10},
+    "dots1": {
+        "n_routed_experts": 8,
+        "n_shared_experts": 1,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 35,
+        "first_k_dense_replace": 1,
+    },
+    "flex_olmo": {"num_experts": 5, "num_experts_per_tok": 3},
     "llama4_text": {**EXPERTS, "intermediate_size_mlp": 81, "head_dim": 10},
     "deepseek_v2": LATENT,
     "deepseek_v3": LATENT,
@@ -278,6 +298,22 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("falcon", {"multi_query": False, "parallel_attn": False, "alibi": True, "bias": True}),
     ("falcon", {"ffn_hidden_size": 77}),
     ("mpt", {"expansion_ratio": 4}),
+    *((family, {"num_key_value_heads": heads}) for family in sorted(kin.FAMILY) for heads in (1, 6)),
+    *((family, {"head_dim": 22}) for family in ("smollm3", "arcee", "cohere2", "ernie4_5", "ministral3")),
+    *((family, {"attention_bias": True, "mlp_bias": True}) for family in ("arcee", "granite", "smollm3")),
+    *((family, {"attention_bias": True}) for family in ("nemotron", "olmo", "olmo2", "cohere", "dots1")),
+    *((family, {"attention_bias": True}) for family in ("hunyuan_v1_dense", "granitemoe", "seed_oss")),
+    *((family, {"use_bias": True}) for family in ("starcoder2", "ernie4_5", "ernie4_5_moe")),
+    ("starcoder2", {"use_bias": False}),
+    ("seed_oss", {"attention_bias": False, "attention_out_bias": True, "mlp_bias": True}),
+    ("helium", {"attention_bias": True, "mlp_bias": True}),
+    ("nemotron", {"mlp_bias": True}),
+    ("cohere", {"use_qk_norm": True}),
+    ("stablelm", {"use_qkv_bias": True, "qk_layernorm": True}),
+    ("stablelm", {"use_parallel_residual": True}),
+    ("granitemoeshared", {"shared_intermediate_size": 0}),
+    ("ernie4_5_moe", {"num_hidden_layers": 7, "moe_layer_interval": 2, "moe_num_shared_experts": 0}),
+    ("ernie4_5_moe", {"num_hidden_layers": 5, "moe_layer_start_index": 2, "moe_layer_end_index": 3}),
 ]
 
 
@@ -287,6 +323,25 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 def test_what_a_config_may_say_or_leave_out(family: str, changes: dict[str, Any]) -> None:
     """Also where the config is silent our defaults are those of the family's reference."""
     assert_same(small(family, **changes), "chunk")
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        *((family, {}) for family in ("ministral", "starcoder2", "olmo3", "exaone4", "cohere2", "dots1")),
+        ("starcoder2", {"sliding_window": 16}),
+        ("cohere2", {"sliding_window_pattern": 2}),
+        ("smollm3", {"use_sliding_window": True, "sliding_window": 16}),
+        ("dots1", {"max_window_layers": 3}),
+    ],
+)
+def test_windows_stand_where_the_reference_has_them(family: str, changes: dict[str, Any]) -> None:
+    fields = small(family, **changes, num_hidden_layers=9)
+    config = reference(fields).config
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * 9
+    window = config.sliding_window
+    expected = [window if kind == "sliding_attention" else None for kind in kinds]
+    assert [layer.find(AttentionBlock).window for layer in ours(fields).layers] == expected
 
 
 def test_the_counter_sees_the_square_and_the_floor_the_triangle() -> None:

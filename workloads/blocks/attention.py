@@ -54,7 +54,8 @@ class AttentionBlock(Block):
             yield "rope", (heads, kv_heads, self.rotary_dim), rope
         append = KvAppend(place.tokens, kv_heads, self.head_dim, precision.wide, precision.kv, fused)
         yield "kv_append", (kv_heads, self.head_dim), append
-        yield self.core_name, self, self._core(place, heads, kv_heads)
+        kind = (heads, kv_heads, self.head_dim, self.alibi, self.softcap, self.sinks)
+        yield self.core_name, kind, self._core(place, heads, kv_heads)
         width = heads * self.head_dim
         yield "o_proj", (width, self.out_bias), place.linear(place.hidden, width, self.out_bias)
 

@@ -52,3 +52,9 @@ def head_dim_of(config: Config, hidden: int, heads: int, default: int | None = N
         return stated
     config.divides("hidden_size", hidden, "num_attention_heads", heads)
     return hidden // heads
+
+
+def rotating(config: Config, layers: int) -> list[bool]:
+    """Whether each layer rotates: as `no_rope_layers` says, or all but every fourth."""
+    every = config.size("no_rope_layer_interval", default=4)
+    return config.flags("no_rope_layers", layers) or [(i + 1) % every != 0 for i in range(layers)]

@@ -28,6 +28,43 @@ def olmoe(config: Config, layers: int) -> list[Block]:
     return [_experts(config, "num_experts", default=64, top_k=8)] * layers
 
 
+def flex_olmo(config: Config, layers: int) -> list[Block]:
+    """FlexOlmo: the same, 5 of 7 by default."""
+    return [_experts(config, "num_experts", default=7, top_k=5)] * layers
+
+
+def granite(config: Config, layers: int) -> list[Block]:
+    """Granite: Mixtral's, and where `shared_intermediate_size` is not 0 an MLP that every token meets."""
+    shared = config.count("shared_intermediate_size", 0)
+    act = activation(config, "hidden_act", default="silu")
+    dense = MlpBlock(shared, act, fused_gate_up=True) if shared else None
+    return [_experts(config, "num_local_experts", default=8, shared=dense)] * layers
+
+
+def ernie(config: Config, layers: int) -> list[Block]:
+    """ERNIE 4.5: experts between two layers that fields name; a bias corrects each choice."""
+    count = config.size("moe_num_experts", default=64)
+    top_k = config.size("moe_k", default=6)
+    config.within("moe_k", top_k, "moe_num_experts", count)
+    width, act = (
+        config.size("moe_intermediate_size", default=1536),
+        activation(config, "hidden_act", default="silu"),
+    )
+    bias, shared = config.flag("use_bias", False), config.count("moe_num_shared_experts", 2)
+    dense = MlpBlock(config.size("intermediate_size"), act, bias=bias)
+    sparse = blocks.MoeBlock(
+        count,
+        top_k,
+        width,
+        act,
+        router_bias=True,
+        shared=MlpBlock(shared * width, act, bias=bias) if shared else None,
+    )
+    first, last = config.count("moe_layer_start_index", 1), config.count("moe_layer_end_index", layers - 1)
+    every = config.size("moe_layer_interval", default=1)
+    return [sparse if first <= i <= last and (i + 1) % every == 0 else dense for i in range(layers)]
+
+
 def gpt_oss(config: Config, layers: int) -> list[Block]:
     """gpt-oss: experts and router with biases, activation clamped."""
     count = config.size("num_local_experts", default=128)
@@ -80,7 +117,7 @@ def deepseek(config: Config, layers: int) -> list[Block]:
     return [sparse if here else dense_block(config) for here in is_sparse]
 
 
-DEFAULT_FIRST = {"deepseek_v2": 0, "glm4_moe": 1}  # of first_k_dense_replace; 3 in the others
+DEFAULT_FIRST = {"deepseek_v2": 0, "dots1": 0, "glm4_moe": 1}  # of first_k_dense_replace; 3 in the others
 
 
 def dense_block(config: Config) -> Block:

@@ -9,7 +9,7 @@ from specfiles.frozen import dataclass
 from workloads.blocks import RMS_NORM, AttentionBlock, Block, MlpBlock, NormShape
 from workloads.config import Config
 from workloads.families import experts
-from workloads.families.common import LAYER_NORM, activation, head_dim_of, rotated
+from workloads.families.common import LAYER_NORM, activation, head_dim_of, rotated, rotating
 from workloads.layer import Layer
 from workloads.model import Model, decoder
 
@@ -18,67 +18,76 @@ from workloads.model import Model, decoder
 class Quirks:
     """In what a family differs from Llama where its config does not say so."""
 
-    bias: bool = False  # default of attention_bias
+    # Fields that give biases to queries, keys and values, to the way back and to the MLP; "" for none ever.
+    biases: tuple[str, str, str] = ("attention_bias", "attention_bias", "mlp_bias")
+    bias: bool = False  # default of the first of them, and of the others where they are the same field
     qkv_bias: bool = False  # whatever attention_bias says
-    out_bias: bool = True  # the last projection follows attention_bias too
-    qk_norm: bool = False
-    qk_norm_needs_flag: bool = False  # only where use_qk_norm is true
-    qk_norm_whole: bool = False  # over all heads at once
+    qk_norm: NormShape | None = None
+    qk_norm_flag: str = ""  # only where this field is true
+    qk_norm_whole: bool = False  # over all heads at once, or with weights for each head
     fused_qkv: bool = False  # one matrix in the checkpoint
     fused_gate_up: bool = False
     norm: NormShape = RMS_NORM
+    input_norms: bool = True
     post_norms: bool = False
+    parallel: bool | str = False  # attention and MLP read one normalised stream; the field that says so
     tied: bool = False  # default of tie_word_embeddings
+    head_bias: str = "lm_head_bias"  # the field that says so
     head_dim: int | None = None  # default where it is not hidden / heads
     rotary: float = 1.0  # share of a head that rotates, by default
+    unrotated: str = ""  # layers without positions: those "listed" in no_rope_layers, or "full" attention
     activation: str = "silu"
+    gated: bool = True
     kv_heads: int | None = None  # default where it is not the attention heads
     windowed: bool = True  # the family's attention knows sliding windows
     window: int | None = None  # default of sliding_window where the field is absent
     every_nth_full: int | None = None  # pattern of full attention between sliding-window layers
+    period: str = ""  # the field that may name another
     window_needs_flag: bool = False  # sliding_window counts only where use_sliding_window is true
-    first_full: int = 0  # default of max_window_layers: layers before the windows begin
+    first_full: int = 0  # default of max_window_layers, layers before the windows begin; 0: no such field
     softcap: bool = False
     sinks: bool = False
     feed_forward: Callable[[Config, int], list[Block]] | None = None  # None: one gated MLP per layer
 
 
+PERIOD = "sliding_window_pattern"
 _GEMMA = Quirks(tied=True, kv_heads=4, head_dim=256, activation="gelu_tanh", post_norms=True, window=4096)
+_INWARDS = ("attention_bias", "", "mlp_bias")
 _GLM = Quirks(
-    bias=True, out_bias=False, fused_gate_up=True, kv_heads=2, head_dim=128, rotary=0.5, windowed=False
+    biases=_INWARDS, bias=True, fused_gate_up=True, kv_heads=2, head_dim=128, rotary=0.5, windowed=False
 )
 _FLAGGED = Quirks(kv_heads=32, window_needs_flag=True, window=4096, first_full=28)
 QUIRKS = {
     "llama": Quirks(windowed=False),
     "mistral": Quirks(kv_heads=8, window=4096),
     "qwen2": replace(_FLAGGED, qkv_bias=True),
-    "qwen3": replace(_FLAGGED, qk_norm=True, head_dim=128),
+    "qwen3": replace(_FLAGGED, qk_norm=RMS_NORM, head_dim=128),
     "phi3": Quirks(fused_qkv=True, fused_gate_up=True),
     "gemma": Quirks(tied=True, kv_heads=16, head_dim=256, windowed=False, activation="gelu_tanh"),
     "gemma2": replace(_GEMMA, every_nth_full=2, softcap=True),
-    "gemma3_text": replace(_GEMMA, every_nth_full=6, qk_norm=True),
+    "gemma3_text": replace(_GEMMA, every_nth_full=6, period=PERIOD, qk_norm=RMS_NORM),
     "glm": _GLM,
     "glm4": replace(_GLM, post_norms=True),
     "mixtral": Quirks(kv_heads=8, feed_forward=experts.every_layer),
     "phimoe": Quirks(kv_heads=8, norm=LAYER_NORM, feed_forward=experts.phimoe),
-    "olmoe": Quirks(qk_norm=True, qk_norm_whole=True, windowed=False, feed_forward=experts.olmoe),
+    "olmoe": Quirks(qk_norm=RMS_NORM, qk_norm_whole=True, windowed=False, feed_forward=experts.olmoe),
     "qwen2_moe": Quirks(
-        qkv_bias=True, out_bias=False, kv_heads=16, window_needs_flag=True, feed_forward=experts.qwen
+        biases=_INWARDS, qkv_bias=True, kv_heads=16, window_needs_flag=True, feed_forward=experts.qwen
     ),
-    "qwen3_moe": Quirks(qk_norm=True, kv_heads=4, window_needs_flag=True, feed_forward=experts.qwen),
+    "qwen3_moe": Quirks(qk_norm=RMS_NORM, kv_heads=4, window_needs_flag=True, feed_forward=experts.qwen),
     "glm4_moe": Quirks(
-        out_bias=False,
-        qk_norm=True,
-        qk_norm_needs_flag=True,
+        biases=_INWARDS,
+        qk_norm=RMS_NORM,
+        qk_norm_flag="use_qk_norm",
         kv_heads=8,
         rotary=0.5,
         windowed=False,
         feed_forward=experts.deepseek,
     ),
     "minimax_m2": Quirks(
-        qk_norm=True,
+        qk_norm=RMS_NORM,
         qk_norm_whole=True,
-        out_bias=False,
+        biases=_INWARDS,
         kv_heads=8,
         head_dim=128,
         windowed=False,
@@ -94,18 +103,27 @@ QUIRKS = {
         feed_forward=experts.gpt_oss,
     ),
 }
-GEMMA3_PERIOD = 6
 WINDOW_TYPES = ("sliding_attention", "full_attention")
 
 
-def _model(config: Config, quirks: Quirks, kind: str) -> Model:
+def model_of(config: Config, quirks: Quirks, kind: str) -> Model:
+    """The decoder of a config whose family differs from Llama as its quirks say."""
     hidden = config.size("hidden_size")
     count = config.layers("num_hidden_layers")
     attention = _attention(config, quirks, hidden)
     blocks = _feed_forward(config, quirks, count)
+    windows = _windows(config, quirks, count)
+    parallel = config.flag(quirks.parallel, False) if isinstance(quirks.parallel, str) else quirks.parallel
     layers = tuple(
-        Layer((replace(attention, window=window), block), quirks.norm, post_norms=quirks.post_norms)
-        for window, block in zip(_windows(config, quirks, count), blocks, strict=True)
+        Layer(
+            (replace(attention, window=window, rotary_dim=attention.rotary_dim if rotates else 0), block),
+            quirks.norm,
+            quirks.input_norms,
+            quirks.post_norms,
+            parallel=parallel,
+            shared_norm=parallel,
+        )
+        for window, rotates, block in zip(windows, _rotates(config, quirks, windows), blocks, strict=True)
     )
     return decoder(
         kind,
@@ -115,7 +133,7 @@ def _model(config: Config, quirks: Quirks, kind: str) -> Model:
         config.size("max_position_embeddings", default=2048),
         tied=config.flag("tie_word_embeddings", quirks.tied),
         norm=quirks.norm,
-        head_bias=config.flag("lm_head_bias", False),
+        head_bias=config.flag(quirks.head_bias, False),
     )
 
 
@@ -124,21 +142,36 @@ def _attention(config: Config, quirks: Quirks, hidden: int) -> AttentionBlock:
     kv_heads = config.size("num_key_value_heads", default=quirks.kv_heads or heads)
     config.divides("num_attention_heads", heads, "num_key_value_heads", kv_heads)
     head_dim = head_dim_of(config, hidden, heads, quirks.head_dim)
-    bias = config.flag("attention_bias", quirks.bias)
-    normed = quirks.qk_norm and (not quirks.qk_norm_needs_flag or config.flag("use_qk_norm", False))
+    inwards, outwards, _ = _biases(config, quirks)
+    normed = not quirks.qk_norm_flag or config.flag(quirks.qk_norm_flag, False)
     return AttentionBlock(
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
         rotary_dim=rotated(config, head_dim, quirks.rotary),
-        qkv_bias=bias or (quirks.qkv_bias and config.flag("qkv_bias", True)),
-        out_bias=bias and quirks.out_bias,
-        qk_norm=RMS_NORM if normed else None,
+        qkv_bias=inwards or (quirks.qkv_bias and config.flag("qkv_bias", True)),
+        out_bias=outwards,
+        qk_norm=quirks.qk_norm if normed else None,
         qk_norm_whole=quirks.qk_norm_whole,
         fused_qkv=quirks.fused_qkv,
         softcap=quirks.softcap and config.fields.get("attn_logit_softcapping", 50.0) is not None,
         sinks=quirks.sinks,
     )
+
+
+def _biases(config: Config, quirks: Quirks) -> list[bool]:
+    """Of queries, keys and values, of the way back, of the MLP."""
+    first = quirks.biases[0]
+    return [name != "" and config.flag(name, quirks.bias and name == first) for name in quirks.biases]
+
+
+def _rotates(config: Config, quirks: Quirks, windows: list[int | None]) -> list[bool]:
+    """Whether a layer's queries and keys are rotated."""
+    if quirks.unrotated == "listed":
+        return rotating(config, len(windows))
+    if quirks.unrotated == "full" and config.fields.get("sliding_window", quirks.window) is not None:
+        return [window is not None for window in windows]
+    return [True] * len(windows)
 
 
 def _feed_forward(config: Config, quirks: Quirks, count: int) -> list[Block]:
@@ -147,7 +180,8 @@ def _feed_forward(config: Config, quirks: Quirks, count: int) -> list[Block]:
     dense = MlpBlock(
         config.size("intermediate_size"),
         activation(config, "hidden_activation", "hidden_act", default=quirks.activation),
-        bias=config.flag("mlp_bias", False),
+        gated=quirks.gated,
+        bias=_biases(config, quirks)[2],
         fused_gate_up=quirks.fused_gate_up,
     )
     return [dense] * count
@@ -164,19 +198,21 @@ def _windows(config: Config, quirks: Quirks, layers: int) -> list[int | None]:
     asked = quirks.windowed and (not quirks.window_needs_flag or config.flag("use_sliding_window", False))
     if window is None or not asked:
         return [None] * layers
+    if quirks.unrotated == "listed":
+        return [None if rotates else window for rotates in rotating(config, layers)]
     if listed is not None:
         return [window if entry == "sliding_attention" else None for entry in listed]
     if quirks.every_nth_full is not None:
         period = quirks.every_nth_full
-        if period == GEMMA3_PERIOD:  # whose config may name another
-            period = config.size("sliding_window_pattern", default=period)
+        if quirks.period:
+            period = config.size(quirks.period, default=period)
         return [None if (i + 1) % period == 0 else window for i in range(layers)]
-    first = config.count("max_window_layers", quirks.first_full) if quirks.window_needs_flag else 0
+    first = config.count("max_window_layers", quirks.first_full) if quirks.first_full else 0
     return [None if i < first else window for i in range(layers)]
 
 
 def _reader(kind: str, quirks: Quirks) -> Callable[[Config], Model]:
-    return lambda config: _model(config, quirks, kind)
+    return lambda config: model_of(config, quirks, kind)
 
 
 FAMILY = {kind: _reader(kind, quirks) for kind, quirks in QUIRKS.items()}

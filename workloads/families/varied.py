@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from workloads.blocks import AttentionBlock, Block, MlpBlock, MoeBlock, NormShape
 from workloads.config import Config
-from workloads.families.common import BARE_LAYER_NORM, activation, head_dim_of
+from workloads.families.common import BARE_LAYER_NORM, activation, head_dim_of, rotating
 from workloads.layer import Layer
 from workloads.model import Model, decoder
 
@@ -22,8 +22,7 @@ def _llama4(config: Config) -> Model:
     unscaled = NormShape(scale=False) if config.flag("use_qk_norm", True) else None
     chunk = config.size("attention_chunk_size", default=8192)
     local = replace(full, rotary_dim=dim, chunk=chunk, qk_norm=unscaled)
-    every = config.size("no_rope_layer_interval", default=4)
-    rotates = config.flags("no_rope_layers", count) or [(i + 1) % every != 0 for i in range(count)]
+    rotates = rotating(config, count)
     moe = _llama4_experts(config)
     dense = MlpBlock(config.size("intermediate_size_mlp", default=16384), moe.activation)
     step = config.size("interleave_moe_layer_step", default=1)

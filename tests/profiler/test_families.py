@@ -1,0 +1,43 @@
+"""Every causal language model of transformers is read, or refused in a sentence that says what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from profiler.model_table import family_records
+from specfiles.errors import InputError
+from workloads.config import Config
+from workloads.families import TRACE, build
+
+pytest.importorskip("transformers")
+
+
+def test_a_family_that_is_not_read_is_refused_with_what_to_do_instead() -> None:
+    refused = [record["family"] for record in family_records() if not record["read"]]
+    assert "gpt_neo" in refused
+    for kind in refused:
+        with pytest.raises(InputError) as error:
+            build(Config({"model_type": kind}, "config.json"), kind)
+        assert str(error.value).startswith(f"config.json: model_type {kind!r}")
+        assert TRACE in str(error.value)
+
+
+def test_what_has_ranges_can_be_predicted() -> None:
+    records = family_records()
+    assert all(record["read"] for record in records if record["ranges"])
+    assert {"llama", "mamba", "bert"} <= {record["family"] for record in records if record["ranges"]}
+
+
+def test_the_command_says_of_each_family_what_can_be_done(roofline: Callable[..., Any]) -> None:
+    shown = roofline("models", "families")
+    assert shown.code == 0
+    rows = {line.split()[0]: line.split()[1:] for line in shown.out.splitlines() if line}
+    assert rows["llama"] == ["yes", "yes", "yes"]
+    assert rows["sedd"] == ["yes"]  # neither profiled nor in transformers
+    records = json.loads(roofline("models", "families", "--format", "json").out)
+    ranged = sum(record["ranges"] and record["transformers"] for record in records)
+    assert f"{ranged} can be profiled" in shown.out

@@ -1,0 +1,95 @@
+"""More decoders of Llama's block: in what each differs from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from workloads.blocks import RMS_NORM, NormShape
+from workloads.config import Config
+from workloads.families import experts
+from workloads.families.common import BARE_LAYER_NORM, LAYER_NORM
+from workloads.families.llama import PERIOD, Quirks, model_of
+from workloads.model import Model
+
+_PLAIN = Quirks(windowed=False)
+_USE_BIAS = ("use_bias", "use_bias", "use_bias")
+_OLMO2 = Quirks(input_norms=False, post_norms=True, qk_norm=RMS_NORM, qk_norm_whole=True, windowed=False)
+_FOURTH_FULL = Quirks(window=4096, every_nth_full=4, period=PERIOD, unrotated="full")
+# Granite multiplies embeddings, residuals and logits by constants, which kernels beside them take along.
+QUIRKS = {
+    "granite": _PLAIN,
+    "granitemoe": Quirks(windowed=False, feed_forward=experts.every_layer),
+    "granitemoeshared": Quirks(windowed=False, feed_forward=experts.granite),
+    "ministral": Quirks(kv_heads=8, window=4096),
+    "ministral3": Quirks(kv_heads=8, head_dim=128),
+    "seed_oss": Quirks(
+        biases=("attention_bias", "attention_out_bias", "mlp_bias"),
+        bias=True,
+        kv_heads=8,
+        head_dim=128,
+        windowed=False,
+    ),
+    "helium": Quirks(biases=("attention_bias", "", "mlp_bias"), head_dim=128, windowed=False),
+    "smollm3": Quirks(kv_heads=4, tied=True, unrotated="listed", window_needs_flag=True),
+    "arcee": Quirks(windowed=False, gated=False, activation="relu2"),
+    "nemotron": Quirks(norm=LAYER_NORM, windowed=False, gated=False, activation="relu2", rotary=0.5),
+    "starcoder2": Quirks(
+        biases=_USE_BIAS,
+        bias=True,
+        norm=LAYER_NORM,
+        kv_heads=2,
+        tied=True,
+        gated=False,
+        activation="gelu_tanh",
+    ),
+    "stablelm": Quirks(
+        biases=("use_qkv_bias", "", ""),
+        norm=LAYER_NORM,
+        parallel="use_parallel_residual",
+        qk_norm=BARE_LAYER_NORM,
+        qk_norm_flag="qk_layernorm",
+        qk_norm_whole=True,
+        rotary=0.25,
+        windowed=False,
+    ),
+    "ernie4_5": Quirks(biases=_USE_BIAS, kv_heads=2, head_dim=128, tied=True, windowed=False),
+    "ernie4_5_moe": Quirks(
+        biases=_USE_BIAS,
+        kv_heads=4,
+        tied=True,
+        head_bias="use_bias",
+        windowed=False,
+        feed_forward=experts.ernie,
+    ),
+    "hunyuan_v1_dense": Quirks(qk_norm=RMS_NORM, windowed=False),
+    "dots1": Quirks(qk_norm=RMS_NORM, window=4096, first_full=62, feed_forward=experts.deepseek),
+    "olmo": Quirks(
+        norm=NormShape(center=True, scale=False),
+        biases=("attention_bias", "attention_bias", ""),
+        windowed=False,
+    ),
+    "olmo2": _OLMO2,
+    "flex_olmo": replace(_OLMO2, feed_forward=experts.flex_olmo),
+    "olmo3": replace(_OLMO2, windowed=True, window=4096, every_nth_full=4),
+    "exaone4": replace(
+        _FOURTH_FULL, biases=("", "", ""), input_norms=False, post_norms=True, qk_norm=RMS_NORM
+    ),
+    "cohere": Quirks(
+        norm=BARE_LAYER_NORM,
+        parallel=True,
+        qk_norm=BARE_LAYER_NORM,
+        qk_norm_flag="use_qk_norm",
+        qk_norm_whole=True,
+        tied=True,
+        windowed=False,
+    ),
+    "cohere2": replace(_FOURTH_FULL, norm=BARE_LAYER_NORM, parallel=True, tied=True),
+}
+
+
+def _reader(kind: str, quirks: Quirks) -> Callable[[Config], Model]:
+    return lambda config: model_of(config, quirks, kind)
+
+
+FAMILY = {kind: _reader(kind, quirks) for kind, quirks in QUIRKS.items()}
