@@ -164,7 +164,8 @@ class Choice:
                 names = dict.fromkeys(gpu.name for gpu, _ in found)
                 most = max((k for _, k in found), key=lambda k: k.points)
                 said = f"transferred from {' and '.join(names)}"
-                return Chosen(values, _bands(most, False), said, most.domain, kernel or most.kernel)
+                named = kernel or ("" if models()[op].ruled_by_name and not backend else most.kernel)
+                return Chosen(values, _bands(most, False), said, most.domain, named)
         return None
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 COPIES = 5.5  # weights are rotated over 5 or 6 copies where the shipped constants were measured
 QUANTISED = frozenset({"fp8", "fp8_block", "nvfp4"})  # rows of tables include the quantise kernel
+FEW = 16  # rows: the least of a tensor core's tile, up to which libraries have kernels of other kinds
 
 
 class GemmModel(KernelModel):
@@ -41,11 +42,12 @@ class GemmModel(KernelModel):
         "split over k": "few tiles: the sum over k is split and its parts are added up",
         "power limit": "long products lower the clock",
         "first loads": "latency of memory before the first product",
-        "another kernel for one row": "some libraries run a slower one where the product is a vector's",
+        "another kernel for few rows": "some libraries run slower ones for a vector, or split and add up",
         "launch": "start and end of the kernel",
         "quantise kernel": "A is brought to the narrow format by a kernel of its own",
     }
     family: ClassVar[tuple[str, ...]] = ("n", "k")
+    ruled_by_name: ClassVar[bool] = True
     everyone_s: ClassVar[frozenset[str]] = frozenset({"bfloat16", "float16"})  # all backends call cuBLAS
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
@@ -53,10 +55,14 @@ class GemmModel(KernelModel):
         found = {constant.name: constant for constant in PRODUCT}
         if gpu.grouped:
             found["beyond"] = BEYOND
-        if _narrows(dtype):
+        elif dtype.name in self.everyone_s:
+            found["few_s"] = FEWER
+        if dtype.name in QUANTISED:
             found |= {constant.name: constant for constant in QUANTISE}
+        if dtype.name == "fp8":
+            found["scale_s"] = SCALE
         if dtype.name.endswith("_wo"):
-            found |= {constant.name: constant for constant in WIDEN}
+            found |= {constant.name: constant for constant in (*QUANTISE, *WIDEN)}
         return tuple(found.values())
 
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
@@ -107,22 +113,39 @@ class GemmModel(KernelModel):
         parts["power limit"] = c["sustained"] * busy * busy / (busy + HEAT_S)
         parts["first loads"] = c["first_load_s"] * absent.astype(np.float64)
         parts["launch"] = np.full(len(m), c["launch_s"])
-        parts["another kernel for one row"] = np.where(m == 1, c["vector_s"], 0.0)
-        if _narrows(dtype):
-            parts["quantise kernel"] = _quantise_s(m, m * k * (2 + a), gpu, dtype, c)
+        others = np.where(m == 1, c["vector_s"], np.where((m > 1) & (m <= FEW), c.get("few_s", 0.0), 0.0))
+        parts["another kernel for few rows"] = others
+        if _quantises(rows, dtype):
+            parts["quantise kernel"] = _quantise_s(rows, m, k, gpu, dtype, c)
         return parts
 
 
-def _quantise_s(m: Any, moved: Any, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> Floats:
+def _quantise_s(rows: Columns, m: Any, k: Any, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> Floats:
     """Maximum, scale and conversion of A: as fast as its threads are, but for what the memory must bring.
 
-    Where weights are narrow alone, few libraries have the kernel, and the memory says nothing.
+    TensorRT-LLM looks for one scale of all of A first, and so reads it twice
+    (`invokeComputeScalesAndQuantizeMatrix` in its cudaFp8Utils.cu).
     """
-    size = moved.astype(np.float64)
+    of_all = dtype.name == "fp8" and _engine(rows) == "trtllm"
+    size = (m * k * (2 * (1 + of_all) + bytes_per_element(dtype.inputs))).astype(np.float64)
     seconds = size / (gpu.dram_byte_per_s * c["quantise_share"])
     if dtype.name in QUANTISED:
         seconds = np.maximum(seconds, size * uncached(size, gpu.l2_bytes) / gpu.dram_byte_per_s)
-    return np.asarray(c["quantise_s"] + c["quantise_row_s"] * m + seconds)
+    starts = c["launch_s"] + (c["scale_s"] if of_all else 0.0)
+    return np.asarray(starts + c["quantise_row_s"] * m + seconds)
+
+
+def _quantises(rows: Columns, dtype: Dtypes) -> bool:
+    """Whether rows include a quantise kernel: of weight-only formats where the library multiplies integers.
+
+    SGLang's int8 does (`per_token_quant_int8`, then `int8_scaled_mm`).
+    """
+    return dtype.name in QUANTISED or (dtype.name.endswith("_wo") and _engine(rows) == "sglang")
+
+
+def _engine(rows: Columns) -> str:
+    """The backend, in which rows that share constants agree."""
+    return str(rows["backend"][0]) if "backend" in rows else ""
 
 
 def _copies(rows: Columns, dtype: Dtypes) -> Any:
@@ -132,19 +155,14 @@ def _copies(rows: Columns, dtype: Dtypes) -> Any:
     return np.where(of_engine(rows, "sglang") & ~since(rows, 0, 5, 10), 1.0, COPIES).astype(np.float32)
 
 
-def _narrows(dtype: Dtypes) -> bool:
-    """Formats whose rows include a quantise kernel; weight-only ones where a library multiplies integers."""
-    return dtype.name in QUANTISED or dtype.name.endswith("_wo")
-
-
 PRODUCT = (
-    Constant("launch_s", "s", 1e-6, 4e-5, 2.5e-6, "start and end of the kernel inside a CUDA graph"),
+    Constant("launch_s", "s", 1e-6, 4e-5, 2.5e-6, "start and end of each kernel inside a CUDA graph"),
     Constant("vector_s", "s", 1e-9, 4e-5, 1e-8, "of the library's kernel for one row, more", "library"),
     Constant("first_load_s", "s", 1e-8, 5e-6, 5e-7, "latency of the first loads, those from memory"),
     Constant("wave_s", "s", 1e-8, 3e-6, 2e-7, "filling and draining a tile's pipeline", "1/clock persistent"),
     Constant("step_s", "s", 1e-9, 8e-8, 4e-8, "latency of a step of the main loop", "1/clock"),
     Constant("compute_share", "", 0.3, 1.1, 0.8, "share of the tensor peak: power, issue slots", "power"),
-    Constant("sustained", "", 0.0, 0.3, 0.05, "clock lost under the power limit"),
+    Constant("sustained", "", 0.0, 0.3, 0.05, "clock lost under the power limit", "heat"),
     Constant("memory_share", "", 0.5, 1.05, 0.85, "share of the memory bandwidth of a stream", "stream"),
     Constant("l2_share", "", 0.1, 2.0, 0.7, "share of a processor's L2 port; more by clusters", "clusters"),
     Constant(
@@ -156,18 +174,21 @@ PRODUCT = (
     Constant("resident", "", 0.3, 1.0, 0.7, "share of the L2 that keeps operands", "whole"),
     Constant("swept_columns", "", 0.5, 64.0, 4.0, "sweeps of tiles that are computed together, in clusters"),
     Constant("small_tiles", "", 0.5, 1.0, 0.95, "efficiency that each halving of a tile leaves"),
-    Constant("tall_tiles", "", 0.01, 100.0, 0.5, "how much the library wants tiles as tall as m"),
-    Constant("choice", "", 2.0, 200.0, 14.0, "how surely the library picks the fastest candidate"),
+    Constant("tall_tiles", "", 0.01, 100.0, 0.5, "how much the library wants tiles as tall as m", "library"),
+    Constant("choice", "", 2.0, 200.0, 14.0, "how surely the library picks the fastest candidate", "library"),
     Constant("sharpness", "", 1.0, 20.0, 4.0, "how well loads hide behind arithmetic where both are long"),
 )
 # The copy engine asks the L2 for the rows of a tile that lie beyond the matrix, too ("TMA L2 OOB bound" in
 # DeepGEMM's heuristics): 257 rows in tiles of 128 take longer than 512 do.
 BEYOND = Constant("beyond", "", 0.01, 20.0, 1.0, "of a row's cost at the L2, where it lies beyond the matrix")
+# cuBLAS on Ampere multiplies a vector by a kernel without tiles, and splits k for a few rows more: another
+# kernel adds up (`splitKreduce` in traces). On later GPUs the product itself does.
+FEWER = Constant("few_s", "s", 1e-9, 4e-6, 1e-7, "more for 2 to 16 rows than for one", "library")
 QUANTISE = (
-    Constant("quantise_s", "s", 1e-8, 2e-5, 2e-6, "start of the kernel that quantises A"),
     Constant("quantise_row_s", "s", 1e-11, 1e-7, 3e-10, "a thread block per row: its latency / all blocks"),
     Constant("quantise_share", "", 0.02, 2.0, 0.5, "rate of quantising A, of the memory's", "threads"),
 )
+SCALE = Constant("scale_s", "s", 1e-7, 5e-5, 5e-6, "memset and maximum, where all of A has one scale")
 WIDEN = (
     Constant("compute_share", "", 0.3, 2.2, 0.8, "of the 16-bit peak; above 1 with integers", "power"),
     Constant("widen_share", "", 0.01, 10.0, 0.3, "share of the vector peak that widens weights"),

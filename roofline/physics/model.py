@@ -27,6 +27,9 @@ class KernelModel(ABC):
     # How it is carried to another generation (see `choice`):
     everyone_s: ClassVar[frozenset[str]] = frozenset()  # formats that all backends run by the same library
     ampere_apart: ClassVar[bool] = False  # whose kernel there is another algorithm
+    ruled_by_name: ClassVar[bool] = (
+        False  # names decide on tiles or loads: where none is asked for, none does
+    )
 
     @abstractmethod
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:

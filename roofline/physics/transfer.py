@@ -39,6 +39,7 @@ QUANTITIES: Mapping[str, Callable[[Gpu], float | None]] = {
     "persistent": lambda gpu: PERSISTENT_WAIT if gpu.grouped else 1.0,
     "slices": lambda _: 1.0,  # of the L2's ports: the same, up to what its slices feed
     "whole": lambda gpu: 1 / gpu.partitions,
+    "heat": lambda _: 1.0,  # clock lost in long runs: less where the power limit leaves more, see `_cooler`
     "library": lambda _: 1.0,  # a habit of its kernels: kept within a generation, unknown in another
     # At its power limit a GPU lowers clock and voltage together, and power goes with the cube of them.
     "power": lambda gpu: gpu.joule_per_flop and gpu.joule_per_flop ** (1 / 3),
@@ -64,8 +65,17 @@ def carried(
             value = min(value, target.slices)  # processors ask for what they did, of slices that feed fewer
         elif "whole" in constant.scales_with and value > before:
             value = min(value, max(before, 1.0))
+        elif "heat" in constant.scales_with:
+            value = _cooler(value, source, target)
         found[constant.name] = min(max(value, constant.low), constant.high)
     return found
+
+
+def _cooler(lost: float, source: Gpu, target: Gpu) -> float:
+    """What long products lose of the clock where the same kind of die has more power for each FLOP."""
+    one, two = (QUANTITIES["power"](gpu) for gpu in (source, target))
+    more = max(two / one, 1.0) if one and two and source.generation == target.generation else 1.0
+    return max((1 + lost) / more - 1, 0.0)
 
 
 def _factor(name: str, source: Gpu, target: Gpu, unit: str) -> float:

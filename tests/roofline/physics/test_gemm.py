@@ -105,6 +105,41 @@ def test_one_row_alone_pays_for_another_kernel() -> None:
     assert one - two == pytest.approx(1e-5, rel=0.01)
 
 
+def test_few_rows_pay_for_another_kernel_on_ampere_alone() -> None:
+    """cuBLAS adds up split sums in a kernel of its own there (`splitKreduce`), but not of a vector."""
+    found = total(parts([1, 2, 16, 17], 64, 64, GPUS["a100_sxm"], few_s=1e-6))
+    assert np.diff(found) == pytest.approx([1e-6, 0, -1e-6], abs=5e-8)
+    assert "few_s" not in started(H100, BF16)
+
+
+def test_one_scale_of_the_whole_matrix_takes_kernels_of_its_own_and_reads_it_twice() -> None:
+    """A maximum, then the conversion: 2 + 2 + 1 bytes an element, where scales of rows need 2 + 1."""
+    fp8, rows = dtypes_of("fp8"), {"m": 65_536.0, "n": 64.0, "k": 8192.0}
+    values = started(H100, fp8, launch_s=2e-6, scale_s=4e-6, quantise_row_s=1e-11, quantise_share=0.5)
+    one, other = (
+        MODEL.parts(
+            {name: np.array([size]) for name, size in rows.items()}
+            | {"backend": np.array([engine], dtype=object)},
+            H100,
+            fp8,
+            values,
+        )["quantise kernel"][0]
+        for engine in ("vllm", "trtllm")
+    )
+    size = rows["m"] * rows["k"] / (0.5 * H100.dram_byte_per_s)
+    assert one == pytest.approx(2e-6 + 3 * size, rel=1e-3)
+    assert other == pytest.approx(6e-6 + 5 * size, rel=1e-3)
+
+
+def test_weight_only_products_quantise_where_the_library_multiplies_integers() -> None:
+    rows: dict[str, Any] = {name: np.array([1024.0]) for name in "mnk"}
+    dtype = dtypes_of("int8_wo")
+    for engine, does in (("sglang", True), ("trtllm", False), ("", False)):
+        named = rows | ({"backend": np.array([engine], dtype=object)} if engine else {})
+        found = MODEL.parts(named, H100, dtype, started(H100, dtype))
+        assert ("quantise kernel" in found) == does
+
+
 def test_narrow_formats_pay_for_the_quantise_kernel() -> None:
     wide, narrow = parts(8192, 64, 4096), parts(8192, 64, 4096, dtype=dtypes_of("fp8"))
     assert "quantise kernel" not in wide

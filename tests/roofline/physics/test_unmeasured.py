@@ -24,6 +24,7 @@ SHARE = Constant("share", "", 0.3, 1.1, 0.8, "share of a peak", "power")
 UNITS = {"bfloat16": "bf16", "float16": "fp16", "fp8": "fp8", "fp8_block": "fp8"}  # that a format runs on
 ASKED = ("h200_sxm", "h20", "h800", "b300_sxm", "gb200", "l40s", "a40", "rtx_a6000", "rtx4090")
 ASKED += ("rtx_pro_6000_server", "l4", "t4", "v100_pcie", "mi210", "mi300x")
+ASKED += ("a100_sxm_40gb", "a10", "gh200", "rtx5090")
 GPUS = {name: Gpu.of(load_device(name)) for name in ASKED}
 
 
@@ -61,6 +62,35 @@ def test_a_share_that_power_limits_follows_the_cube_root_of_power() -> None:
     unknown = replace(h100, tdp_w=None)
     assert carried({"share": 0.8}, [SHARE], h100, unknown)["share"] == 0.8
     assert carried({"share": 0.97}, [SHARE], h100, h100)["share"] == pytest.approx(0.97)
+
+
+def test_long_runs_keep_their_clock_where_the_same_die_has_more_power_for_each_flop() -> None:
+    """An H20 is an H100 of a seventh of the peak at 400 W: 3.8 times the energy for each FLOP."""
+    lost = Constant("sustained", "", 0.0, 0.3, 0.05, "clock lost", "heat")
+    h100 = replace(Gpu.of(load_device("h100_sxm")), reached={})
+    for target, left in ((GPUS["h20"], 0.0), (h100, 0.2), (GPUS["l40s"], 0.2)):  # an L40S is no H100
+        assert carried({"sustained": 0.2}, [lost], h100, target)["sustained"] == pytest.approx(left)
+    assert h100.tdp_w is not None
+    more = replace(h100, tdp_w=h100.tdp_w * 1.1**3)
+    assert carried({"sustained": 0.21}, [lost], h100, more)["sustained"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("name", ["a10", "a100_sxm_40gb", "rtx_a6000"])
+def test_four_bit_weights_gain_what_marlin_gains(name: str) -> None:
+    """73,728 x 18,432: nearly 4 up to 16 rows, less than 2 at 128 (Marlin, arXiv:2408.11743, figure 1)."""
+    sizes = [(m, 73_728, 18_432) for m in (1, 16, 128)]
+    wide, narrow = (predicted(name, d, "calibrated", sizes)["predicted_us"] for d in ("float16", "int4_wo"))
+    one, few, many = wide / narrow
+    assert 3.3 < few <= one * 1.01 < 4.8
+    assert 1 < many < 2
+
+
+@pytest.mark.parametrize("name", ["l40s", "rtx4090", "rtx5090", "rtx_pro_6000_server", "l4"])
+def test_half_the_bytes_take_no_longer_where_no_engine_says_which_tiles(name: str) -> None:
+    """Of SGLang's kernel for GeForce Blackwell, 128 rows for one, a row without an engine knows nothing."""
+    sizes = [(m, n, n) for m in (1, 16, 64) for n in (4096, 8192, 16384)]
+    wide, narrow = (predicted(name, d, "calibrated", sizes)["predicted_us"] for d in ("bfloat16", "fp8"))
+    assert (narrow <= wide).all()
 
 
 def test_a_share_of_a_peak_follows_what_was_measured_of_it_in_the_same_way() -> None:
