@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from profiler.instrument import replaced
 from profiler.subject import attends, attention_of
 from specfiles.errors import InputError, choose
 
@@ -78,6 +79,26 @@ def attending(name: str) -> Iterator[None]:
             f"PyTorch's {name} attention does not take these sizes or this format here; "
             "choose another with --attention."
         ) from None
+
+
+@contextmanager
+def masked_as_launched() -> Iterator[None]:
+    """Inside, a step that is captured or compiled has no other masks than one launched call by call.
+
+    Versions of transformers make masks wherever a graph may run at other lengths, which a step here never
+    does; with a mask PyTorch attends by another kernel, over keys and values copied to every query head.
+    """
+    from transformers import masking_utils
+
+    if not hasattr(masking_utils, "is_tracing"):
+        yield
+        return
+    with replaced(masking_utils, "is_tracing", lambda _: _nothing_traced):
+        yield
+
+
+def _nothing_traced(*_: Any) -> bool:
+    return False
 
 
 def attended(events: Iterable[Any]) -> set[str]:

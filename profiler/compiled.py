@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from profiler.attending import masked_as_launched
 from profiler.instrument import replaced
 from profiler.origins import operators_of
 from profiler.subject import Step, greedy, out_of_memory
@@ -84,7 +85,7 @@ class CompiledStep:
         breaks = Counter(_breaks())
         begin = time.perf_counter()
         try:
-            self._function(greedy)
+            self(greedy)
             if subject.device.startswith("cuda"):
                 torch.cuda.synchronize(subject.device)
         except Exception as error:  # of the compiler's many kinds
@@ -101,7 +102,8 @@ class CompiledStep:
 
     def __call__(self, sampler: Callable[[Any], Any]) -> Any:
         """Run the compiled step; another sampler than `greedy` is compiled when it is first used."""
-        return self._function(sampler)
+        with masked_as_launched():  # at each call: what was traced holds only where the same is found again
+            return self._function(sampler)
 
     @property
     def recompilations(self) -> int:

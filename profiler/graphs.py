@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from profiler.attending import masked_as_launched
 from profiler.instrument import instrumented
 from profiler.kernel_times import launched_kernels, traced
 from profiler.recorders import Trace
@@ -40,7 +41,7 @@ class GraphedStep:
         self.graph = torch.cuda.CUDAGraph()
         _aside(subject.device, run)
         try:
-            with torch.cuda.device(subject.device):
+            with torch.cuda.device(subject.device), masked_as_launched():
                 if recorder is None:
                     with torch.cuda.graph(self.graph):
                         self.output = run(greedy)

@@ -87,6 +87,35 @@ def test_a_captured_step_gives_its_tokens_when_it_is_replayed(
     assert captured().tolist() == expected
 
 
+@pytest.mark.parametrize("point", [PREFILL, DECODE], ids=["prefill", "decode"])
+def test_a_capture_holds_the_operations_that_the_step_launches(
+    point: Point, device: Any, subject: MakeSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Transformers 5.17 masks what is captured, and PyTorch then attends by another kernel."""
+    from transformers import masking_utils
+
+    newer = masking_utils._ignore_causal_mask_sdpa
+
+    def older(padding_mask: Any, *sizes: Any, **more: Any) -> bool:
+        return not masking_utils.is_tracing(padding_mask) and newer(padding_mask, *sizes, **more)
+
+    monkeypatch.setattr(masking_utils, "_ignore_causal_mask_sdpa", older)
+    model = llama(subject)
+    run, ran = fixed_step(model, point), device.run
+    launched: list[str] = []
+    captured: list[str] = []
+
+    def heard(func: Any, args: Any, kwargs: Any) -> Any:
+        (launched if device.capturing is None else captured).append(func.overloadpacket.__name__)
+        return ran(func, args, kwargs)
+
+    monkeypatch.setattr(device, "run", heard)
+    run(greedy)
+    once = list(launched)
+    GraphedStep(model, run)
+    assert captured == once
+
+
 def test_a_step_that_looks_at_its_results_is_refused_with_the_reason(
     device: Any, subject: MakeSubject
 ) -> None:
