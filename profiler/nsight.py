@@ -127,6 +127,13 @@ def _run(command: Sequence[str], written: Path) -> str:
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
     )
     if ended.returncode or not written.exists():
-        said = " ".join((ended.stderr or ended.stdout).split())[-500:] or f"it ended with {ended.returncode}"
+        said = _complaint(ended.stdout, ended.stderr) or f"it ended with {ended.returncode}"
         raise InputError(f"{command[0]} wrote no report: {said}")
     return ended.stdout
+
+
+def _complaint(*outputs: str) -> str:
+    """What a tool calls an error among the words of the program that it ran, else the last words."""
+    lines = [line for output in outputs for line in output.splitlines() if "==ERROR==" in line]
+    said = " ".join(lines) or next((output for output in reversed(outputs) if output.strip()), "")
+    return " ".join(said.split())[-500:]

@@ -184,6 +184,18 @@ def test_what_a_tool_says_is_passed_on(tmp_path: Path, monkeypatch: pytest.Monke
         nsight._ncu(["true"], tmp_path)
 
 
+def test_an_error_of_a_tool_is_found_among_the_words_of_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nsight Compute complains on stdout, where no counters may be read; the program warns on stderr."""
+    said = "==ERROR== ERR_NVGPUCTRPERM - The user does not have permission"
+    (tmp_path / "ncu").write_text(f"#!/bin/sh\necho '{said}'\necho done\necho a warning >&2\nexit 0\n")
+    (tmp_path / "ncu").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(InputError, match=f"ncu wrote no report: {said}$"):
+        nsight._ncu(["true"], tmp_path)
+
+
 def test_pages_of_ncu_come_from_its_own_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in that answers the two calls of ncu that are made, with the options they need."""
     (tmp_path / "ncu").write_text(
