@@ -87,6 +87,19 @@ def test_each_step_leaves_what_it_wrote_and_said(
         assert "b.done" not in pack.getnames()
 
 
+def test_a_report_too_large_to_be_carried_stays_behind(
+    gpu: ModuleType, tool: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu, "MOST_PACKED", 1000)
+    (tool / "out" / "on").mkdir(parents=True)
+    (tool / "out" / "on" / "report.ncu-rep").write_bytes(bytes(1001))
+    assert run(gpu, tool / "out", monkeypatch, on="one")[0] == 0
+    with tarfile.open(tool / "out" / "on.tar.gz") as pack:
+        assert {"on/found", "on.txt"} <= set(pack.getnames())
+        assert "on/report.ncu-rep" not in pack.getnames()
+    assert "on/report.ncu-rep of 0 MB stays behind" in capsys.readouterr().out
+
+
 def test_results_that_were_brought_along_are_not_measured_again(
     gpu: ModuleType, tool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
