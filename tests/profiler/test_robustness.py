@@ -209,21 +209,23 @@ def test_ceilings_that_are_ended_leave_the_old_file(
 @pytest.mark.parametrize(
     ("most_bytes", "sentence"),
     [
-        (2_000, "cannot be written (File too large); make room"),
+        (3_000, "cannot be written (File too large); make room"),
         (13_000, "was cut short while it was written"),
     ],
 )
 def test_a_full_disk_ends_a_profile_in_one_sentence(
     most_bytes: int, sentence: str, start: Callable[..., Child], small_llama: Path, tmp_path: Path
 ) -> None:
-    """The first limit holds run.json but no table, the second tables but no trace."""
+    """The first limit holds run.json but no table, the second tables but no trace; both say why."""
     out = tmp_path / "run"
     child = start("profile", small_llama, "-o", out, *PROFILE, 3, most_bytes=most_bytes)
     assert child.wait() == 2, child.log.read_text()
     said = child.log.read_text().strip().splitlines()
     assert sentence in said[-1]
     assert not any("Traceback" in line for line in said)
-    assert open_run(out).head.status in ("running", "failed")
+    head = open_run(out).head
+    assert head.status == "failed"
+    assert any(note.startswith("stopped: ") and sentence in note for note in head.notes)
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
