@@ -36,6 +36,7 @@ class AttentionBlock(Block):
     alibi: bool = False
     softcap: bool = False
     sinks: bool = False
+    borrows: bool = False  # keys and values are those of a layer before it
 
     @property
     def core_name(self) -> str:
@@ -47,13 +48,15 @@ class AttentionBlock(Block):
     def parts(self, place: Place) -> Iterator[Part]:
         """Projections, norms of heads, rotation, the cache's append, the core, the way back."""
         heads, kv_heads = self._heads(place.setting.tensor_parallel)
-        yield from self._inputs(place, heads, kv_heads)
+        made = 0 if self.borrows else kv_heads
+        yield from self._inputs(place, heads, made)
         precision, fused = place.setting.precision, place.fused
         if self.rotary_dim:
-            rope = Rope(place.tokens, heads + kv_heads, self.rotary_dim, precision.wide, fused)
-            yield "rope", (heads, kv_heads, self.rotary_dim), rope
-        append = KvAppend(place.tokens, kv_heads, self.head_dim, precision.wide, precision.kv, fused)
-        yield "kv_append", (kv_heads, self.head_dim), append
+            rope = Rope(place.tokens, heads + made, self.rotary_dim, precision.wide, fused)
+            yield "rope", (heads, made, self.rotary_dim), rope
+        if made:
+            append = KvAppend(place.tokens, made, self.head_dim, precision.wide, precision.kv, fused)
+            yield "kv_append", (made, self.head_dim), append
         kind = (heads, kv_heads, self.head_dim, self.alibi, self.softcap, self.sinks)
         yield self.core_name, kind, self._core(place, heads, kv_heads)
         width = heads * self.head_dim
@@ -66,11 +69,13 @@ class AttentionBlock(Block):
             yield "qkv_proj", (width, self.qkv_bias), place.linear(width, place.hidden, self.qkv_bias)
         else:
             for name, width in (("q_proj", q_width), ("k_proj", kv_width), ("v_proj", kv_width)):
-                yield name, (width, self.qkv_bias), place.linear(width, place.hidden, self.qkv_bias)
+                if width:
+                    yield name, (width, self.qkv_bias), place.linear(width, place.hidden, self.qkv_bias)
         if self.qk_norm is not None:
             for name, n in (("q_norm", heads), ("k_norm", kv_heads)):
                 rows, width = (1, n * self.head_dim) if self.qk_norm_whole else (n, self.head_dim)
-                yield name, (rows, width), place.norm(place.tokens * rows, width, self.qk_norm)
+                if n:
+                    yield name, (rows, width), place.norm(place.tokens * rows, width, self.qk_norm)
 
     def _core(self, place: Place, heads: int, kv_heads: int) -> Attention:
         step, precision, convention = place.step, place.setting.precision, place.setting.convention
@@ -98,7 +103,9 @@ class AttentionBlock(Block):
         return self.heads // devices, max(1, self.kv_heads // devices)
 
     def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
-        """Keys and values of every position; a window or chunk keeps only its own."""
+        """Keys and values of every position; a window or chunk keeps only its own, a borrower none."""
+        if self.borrows:
+            return 0
         most = self.window or self.chunk
         kept = tokens if most is None else minimum(tokens, most)
         _, kv_heads = self._heads(setting.tensor_parallel)

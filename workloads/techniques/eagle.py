@@ -62,7 +62,8 @@ class Eagle(Technique):
     def apply(self, schedule: Schedule) -> Schedule:
         """The draft is a layer of the model between its own embedding and vocabulary projection.
 
-        Where the model has experts the draft has none, but is as wide as those of a token together.
+        Where the model has experts the draft has none: it is as wide as one that is a whole layer, or as
+        those of a token together where they are slices of one.
         """
         draft = _one_layer(schedule.main.model)
         level = max(1, self.nodes // self.depth)
@@ -86,13 +87,17 @@ class Eagle(Technique):
 
 def _one_layer(model: Model) -> Model:
     last = model.layers[-1]
-    dense = replace(last, blocks=tuple(_dense(b) if isinstance(b, MoeBlock) else b for b in last.blocks))
+    hidden = model.hidden
+    dense = replace(
+        last, blocks=tuple(_dense(b, hidden) if isinstance(b, MoeBlock) else b for b in last.blocks)
+    )
     stack = replace(model.stack, layers=(dense,))
     return replace(model, name=f"a layer of {model.name}", stack=stack)
 
 
-def _dense(block: MoeBlock) -> MlpBlock:
-    width = block.top_k * block.width + (block.shared.width if block.shared else 0)
+def _dense(block: MoeBlock, hidden: int) -> MlpBlock:
+    sliced = block.width < 2 * hidden  # dense layers are 2.5 times as wide as the stream or more
+    width = block.top_k * block.width + (block.shared.width if block.shared else 0) if sliced else block.width
     return MlpBlock(width, block.activation, block.gated, block.bias)
 
 

@@ -43,6 +43,14 @@ def test_drafts_of_eagle_are_as_large_as_its_authors_say(model: str, billions: f
     assert added(model, "eagle") / 1e9 == pytest.approx(billions, abs=0.005)
 
 
+def test_the_draft_of_whole_experts_is_as_wide_as_one() -> None:
+    """EAGLE, arXiv:2401.15077, section 4: 0.28e9 for Mixtral 8x7B, a layer of Llama 2's with one head of keys
+    and values for each of queries. Ours has the model's own 8 heads: 3/4 less of these two matrices.
+    """
+    fewer_heads = 2 * 4096 * (4096 - 1024)
+    assert (added("Mixtral-8x7B", "eagle") + fewer_heads) / 1e9 == pytest.approx(0.28, abs=0.005)
+
+
 @pytest.mark.parametrize(("model", "width"), [("DeepSeek-V3", 18432), ("Qwen3-30B-A3B", 6144)])
 def test_drafts_of_experts_are_as_wide_as_the_dense_layers_of_their_family(model: str, width: int) -> None:
     """`intermediate_size` of their configs, the width of dense layers: the experts of a token together."""
@@ -50,6 +58,25 @@ def test_drafts_of_experts_are_as_wide_as_the_dense_layers_of_their_family(model
     draft = next(row for row in found.rows if row.name == "draft.layers.mlp.up_proj")
     assert draft.work.outputs == 2 * 100 * width
     assert not any("experts" in row.name for row in found.rows if row.name.startswith("draft."))
+
+
+@pytest.mark.parametrize("model", ["Llama-2-7B", "Falcon-7B", "Gemma-3-12B"])
+def test_layers_that_share_keys_and_values_halve_the_cache_and_read_as_much(model: str) -> None:
+    """CLA2, arXiv:2405.12981: another factor of 2, with many heads as with one (Falcon), and in each kind of
+    layer (Gemma: five of six have a window). Every layer still attends: its reads and FLOP stay.
+    """
+    before, after = (asked(model, *words, prompt=1500, output=2) for words in ((), ("cla",)))
+    assert after.memory()["kv_cache_bytes"] == before.memory()["kv_cache_bytes"] / 2
+
+    def cores(found: Prediction) -> list[tuple[str, float, Work]]:
+        return [(r.name, r.count, r.work) for r in found.rows if "attention.core" in r.name]
+
+    assert sorted(cores(after), key=lambda core: core[0]) == sorted(cores(before), key=lambda core: core[0])
+
+
+def test_layers_that_borrow_have_no_matrices_for_keys_and_values() -> None:
+    """Llama-2-7B: 16 of 32 layers lose two matrices of 4096 x 4096."""
+    assert added("Llama-2-7B", "cla") == -16 * 2 * 4096 * 4096
 
 
 def test_the_models_of_papers_are_in_memory() -> None:

@@ -1,0 +1,64 @@
+"""Keys and values shared between layers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from workloads.blocks import AttentionBlock
+from workloads.schedule import Schedule
+from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
+from workloads.techniques.changes import blocks
+
+if TYPE_CHECKING:
+    from workloads.layer import Layer
+    from workloads.model import Model
+
+
+@dataclass(frozen=True)
+class CrossLayerAttention(Technique):
+    """Of neighbouring layers the first makes keys and values, and the others attend to the same."""
+
+    name = "cross-layer-attention"
+    aliases = ("cla", "cross-layer-kv-sharing", "kv-sharing")
+    variants = {"cla3": {"shared": 3}}
+    level = "model"
+    category = "efficient structure"
+    paper = "Cross-Layer Attention arXiv:2405.12981"
+    removes = "the cache of layers that share, and their key and value projections"
+    adds = "nothing: every layer still reads the keys and values that it attends to"
+    needs = "a model trained with it"
+    quality = "retrained"
+    slot = "how layers share keys and values"
+    # Other kinds of attention keep something else, and do not say what a layer would borrow of it.
+    also_decides = ("the kind of attention",)
+    order = STRUCTURE
+
+    shared: int = parameter(2, "neighbours that share (CLA2, CLA3)", low=1, high=1000)
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """There must be keys and values to share, within one stage of a pipeline."""
+        if schedule.main.setting.pipeline_parallel > 1:
+            return "what layers share would have to be sent from stage to stage"
+        return None if blocks(schedule, AttentionBlock) else "the model has no attention with key-value heads"
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """Neighbours of one kind share: a layer with a window borrows from one with the same window."""
+
+        def model(old: Model) -> Model:
+            seen: Counter[Layer] = Counter()
+            layers = []
+            for layer in old.layers:
+                layers.append(_borrowing(layer) if seen[layer] % self.shared else layer)
+                seen[layer] += 1
+            return replace(old, stack=replace(old.stack, layers=tuple(layers)))
+
+        return schedule.with_model(model)
+
+
+def _borrowing(layer: Layer) -> Layer:
+    return replace(
+        layer,
+        blocks=tuple(replace(b, borrows=True) if isinstance(b, AttentionBlock) else b for b in layer.blocks),
+    )
