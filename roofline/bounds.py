@@ -92,7 +92,8 @@ class Bounds:
         return {
             "allowed": able,
             "ttft_s": seconds.get("prefill", whole) if asked.phase in ("prefill", "generate") else None,
-            "tpot_s": seconds.get("decode", 0.0) / steps if steps else None,
+            # an answer that comes at once has no time per token, and meets no target of it
+            "tpot_s": seconds.get("decode", np.inf) / steps if steps else None,
             "tokens_per_s": asked.batch * asked.tokens_each / whole,
             "memory_bytes": sum(held_bytes(schedule, widest)),
             "capacity_bytes": np.array([d.datasheet.dram.capacity_bytes.value for d in self.devices]),

@@ -55,8 +55,8 @@ def with_waits(each: Pass, rows: list[Row], limits: Ceilings) -> list[Row]:
         return rows
     if limits.processors is None:
         raise InputError(
-            f"{limits.device} is no GPU, and what hosts take to launch kernels was measured on GPUs; "
-            "leave out --without cuda-graphs."
+            f"{limits.device} is no GPU whose file states its processors, and what hosts take to launch "
+            "kernels was measured on GPUs; leave out --without cuda-graphs."
         )
     busy_s, kernels = (whole / each.times for whole in on_device(rows))
     wait_s = gaps_s(busy_s, kernels, False, Overheads(launch_s=assumed().each_s))

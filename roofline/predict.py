@@ -126,11 +126,17 @@ class Prediction:
 
     def bound(self, phase: str) -> str:
         """The limit that most of a phase's time is spent against."""
-        share: dict[str, float] = {}
+        share = self.bounds(phase)
+        return max(share, key=share.__getitem__)
+
+    def bounds(self, phase: str) -> dict[str, float]:
+        """The share of a phase's time that is spent against each limit."""
+        seconds: dict[str, float] = {}
         for row in self.rows:
             if row.phase == phase:
-                share[row.times.bound] = share.get(row.times.bound, 0.0) + row.total_s
-        return max(share, key=share.__getitem__)
+                seconds[row.times.bound] = seconds.get(row.times.bound, 0.0) + row.total_s
+        whole = sum(seconds.values())
+        return {limit: taken / whole if whole else 0.0 for limit, taken in seconds.items()}
 
 
 def predict(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from workloads.work import Work
 
 NUMBER = (int, float)
-BOUNDS = ("compute", "memory", "communication", "launch")
+BOUNDS = COMPUTE, MEMORY, COMMUNICATION, LAUNCH = "compute", "memory", "communication", "launch"
 _TINY_S = 1e-30  # keeps an operator without work from dividing by nothing
 # A processor alone streams so many times its share of the stated memory bandwidth. Measured with one block
 # of threads for each head on A100: 1.18 by FlashAttention 2 (aiconfigurator, contexts of 32k to 128k), 0.77

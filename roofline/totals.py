@@ -59,12 +59,12 @@ def summary(
 
 
 def _ratio(part: Any, whole: Any) -> Any:
-    """part / whole; None for a number, NaN in an array, where the whole is 0."""
+    """part / whole; None for a number, NaN in an array, where either is 0: nothing comes token by token."""
     if isinstance(whole, int | float):
-        return part / whole if whole else None
+        return part / whole if part and whole else None
     import numpy as np
 
-    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=(whole > 0) & (part > 0))
 
 
 def held_bytes(schedule: Schedule, widest: float) -> tuple[float, float, float]:

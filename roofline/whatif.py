@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from roofline.ceilings import Fidelity, ceilings
 from roofline.engines import kernels_of, run_by
 from roofline.predict import Prediction, predict
+from roofline.reasons import SAME, reason
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
 from workloads.techniques.base import QUALITIES
@@ -24,20 +24,9 @@ if TYPE_CHECKING:
     from workloads.techniques.base import Technique
 
 PAIRED = 7  # of the best single techniques up to each label of quality, all pairs are tried
-TOLD = 0.01  # changes of a rate that a reason tells, and gains of a pair over one of it that are shown
-SAME = 1e-6  # relative change that is rounding
-# What a technique can save, by the limit that it relieves.
-QUANTITIES = {
-    "matrix_flops": "FLOP on matrix units",
-    "weight_bytes": "bytes of weights",
-    "kv_bytes": "bytes of the cache",
-    "activation_bytes": "bytes of activations",
-    "comm_bytes": "bytes over links between devices",
-    "host_bytes": "bytes over the link to the host",
-    "disk_bytes": "bytes of the host's disks",
-    "host_memory_bytes": "bytes that the host computes with",
-    "launch_s": "waiting for the host",
-}
+MOVED = 1e-4  # relative change of a total from which a technique changes something
+MORE = 0.01  # what a pair gains over the better of its two, to be shown
+TOTALS = ("time_s", "ttft_s", "tpot_s", "memory_bytes", "energy_j")
 
 
 @dataclass(frozen=True)
@@ -55,58 +44,15 @@ class Outcome:
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether every total stays: the model or the device has it already, or nothing is long enough."""
-        return (
-            self.after.totals() == self.before.totals()
-            and self.after.schedule.notes == self.before.schedule.notes
-        )
+        """Whether no total moves: the model or the device has it already, or nothing is long enough."""
+        before, after = self.before.totals(), self.after.totals()
+        return all(_alike(before[name], after[name]) for name in TOTALS)
 
     def why(self) -> str:
         """The phase whose time changed most, what of its work did, what binds it now, what is assumed."""
         assumed = ", ".join(filter(None, (t.assumes() for t in self.techniques)))
-        return self._reason() + (f"; assumed {assumed}" if assumed else "")
-
-    def _reason(self) -> str:
-        phases = dict.fromkeys(row.phase for row in (*self.before.rows, *self.after.rows))
-        phase = max(phases, key=lambda p: abs(self.after.time_s(p) - self.before.time_s(p)))
-        if not (self.before.time_s(phase) and self.after.time_s(phase)):
-            return f"its time moves to or from {phase}: the passes are others"
-        ratio = self.after.time_s(phase) / self.before.time_s(phase)
-        bound, now = self.before.bound(phase), self.after.bound(phase)
-        moved = f"{bound}-bound" if now == bound else f"{bound}-bound before, {now}-bound now"
-        if abs(ratio - 1) < SAME:
-            held, needs = (p.memory()["memory_bytes"] for p in (self.before, self.after))
-            if abs(needs / held - 1) > TOLD:
-                return f"{_change(needs / held)} memory, and the same time; {phase} stays {bound}-bound"
-            return f"nothing that binds changes; {phase} stays {bound}-bound"
-        return f"{phase} takes {_change(ratio)} time: {self._cause(phase)}; {moved}"
-
-    def _cause(self, phase: str) -> str:
-        """The quantity whose change weighs most of those that changed the way the time did."""
-        changes = {}
-        for quantity in QUANTITIES:
-            before, after = (_seconds(p, quantity, phase) for p in (self.before, self.after))
-            if before or after:
-                changes[quantity] = after - before
-        if not changes:
-            return "its work is another"
-        sign = math.copysign(1, self.after.time_s(phase) - self.before.time_s(phase))
-        quantity = max(changes, key=lambda q: sign * changes[q])
-        if sign * changes[quantity] <= 0:
-            return f"without {self.techniques[0].removes}" if sign < 0 else "its operators are others"
-        if quantity == "launch_s":
-            before, after = (_seconds(p, quantity, phase) for p in (self.before, self.after))
-            return f"{_change(after / before) if before else 'more'} {QUANTITIES[quantity]}"
-        before, after = (p.total(quantity, phase) for p in (self.before, self.after))
-        if not before:
-            return f"{QUANTITIES[quantity]}, of which there were none"
-        if quantity == "matrix_flops":
-            rates = (self.before, before), (self.after, after)
-            old, new = (flops / _seconds(p, quantity, phase) for p, flops in rates)
-            if abs(new / old - 1) > TOLD:  # faster units, perhaps for fewer of them
-                fewer = f"{_counted(after / before)} " if abs(after / before - 1) > TOLD else ""
-                return f"{fewer}FLOP on matrix units at {new / old:.2g} times the rate"
-        return f"{_counted(after / before)} {QUANTITIES[quantity]}"
+        because = reason(self.before, self.after, self.techniques[0].removes)
+        return because + (f"; assumed {assumed}" if assumed else "")
 
     def record(self) -> dict[str, Any]:
         """The outcome in plain values; `record` of the baseline has a speedup of 1."""
@@ -165,12 +111,34 @@ def whatif(
         scenario = run_by(scenario, engine)
     limits = replace(ceilings(device, fidelity, kernels_of(engine, fidelity)), known={})
     baseline = predict(scenario, device, limits=limits, engine=engine)
+    singles, refused = _alone(baseline, offered, device)
+    pairs = _better(_promising(singles), device)
+    counted, worthless = _counted_already(baseline, offered, device)
+    refused = {
+        name: why for name, why in refused.items() if name not in {o.techniques[0].name for o in counted}
+    }
+    refused |= {name: why for name, why in worthless.items() if name in refused}
+    return WhatIf(baseline, _ranked([*singles, *pairs]), refused, counted)
+
+
+def _ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    return sorted(outcomes, key=lambda outcome: -outcome.speedup)
+
+
+def _alone(
+    baseline: Prediction, offered: Sequence[Technique], device: Device
+) -> tuple[list[Outcome], dict[str, str]]:
+    """Each technique beside the baseline, the fastest first, and why others are not among them."""
     singles: list[Outcome] = []
     refused: dict[str, str] = {}
-    had = {technique.name: technique.told() for technique in scenario.techniques}
+    had = {technique.name: technique.told() for technique in baseline.scenario.techniques}
+    convention = baseline.scenario.setting.convention
     for technique in offered:
         if technique.name in had:
             refused[technique.name] = f"{had[technique.name]} is in the baseline already."
+            continue
+        if technique.counted(convention):
+            refused[technique.name] = f"{technique.already(convention)}."
             continue
         try:
             single = _outcome(baseline, (technique,), device)
@@ -181,31 +149,35 @@ def whatif(
             refused[technique.name] = f"{technique.told()} changes nothing here."
         else:
             singles.append(single)
-    singles.sort(key=lambda outcome: -outcome.speedup)
+    return _ranked(singles), refused
+
+
+def _better(promising: Sequence[tuple[Outcome, Outcome]], device: Device) -> list[Outcome]:
+    """Pairs that gain more than either of the two; otherwise one of them does it all."""
     pairs = []
-    for one, other in _promising(singles):
+    for one, other in promising:
         try:
-            pair = _outcome(baseline, one.techniques + other.techniques, device)
+            pair = _outcome(one.before, one.techniques + other.techniques, device)
         except InputError:  # they exclude each other, which their own lines do not need to say
             continue
-        if pair.speedup > max(one.speedup, other.speedup) * (1 + TOLD):  # otherwise one of them does it all
+        if pair.speedup > max(one.speedup, other.speedup) * (1 + MORE):
             pairs.append(pair)
-    ranked = sorted([*singles, *pairs], key=lambda outcome: -outcome.speedup)
-    counted = sorted(_counted_already(baseline, offered, device, refused), key=lambda o: -o.speedup)
-    return WhatIf(baseline, ranked, refused, counted)
+    return pairs
 
 
 def _counted_already(
-    baseline: Prediction, offered: Sequence[Technique], device: Device, refused: dict[str, str]
-) -> Iterator[Outcome]:
+    baseline: Prediction, offered: Sequence[Technique], device: Device
+) -> tuple[list[Outcome], dict[str, str]]:
     """The baseline as the outcome of each technique that its convention counts, where that is something.
 
-    Of those that were `refused` because they are counted, the reason goes or says why they are not here.
+    Of those that are counted and not here, the reason.
     """
     from workloads.techniques.counted import lacking
 
     scenario = baseline.scenario
     setting, decided = scenario.setting, {slot for t in scenario.techniques for slot in t.decides()}
+    found: list[Outcome] = []
+    worthless: dict[str, str] = {}
     for technique in offered:
         if technique.slot in decided or not technique.counted(setting.convention):
             continue
@@ -214,15 +186,14 @@ def _counted_already(
             asked = replace(scenario, setting=replace(setting, convention=convention))
             outcome = Outcome((technique,), _again(baseline, asked, device), baseline)
         except InputError as error:  # the device's file does not say how it would be without
-            reason = str(error)
+            unasked = f"; leave out --without {technique.name}."
+            worthless[technique.name] = f"counted already; {str(error).removesuffix(unasked)}."
+            continue
+        if outcome.changes_nothing:
+            worthless[technique.name] = "counted already, and leaving it out changes nothing here."
         else:
-            if not outcome.changes_nothing:
-                refused.pop(technique.name, None)
-                yield outcome
-                continue
-            reason = "counted already, and leaving it out changes nothing here."
-        if technique.name in refused:
-            refused[technique.name] = reason
+            found.append(outcome)
+    return _ranked(found), worthless
 
 
 def _promising(singles: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
@@ -252,44 +223,9 @@ def _again(baseline: Prediction, asked: Scenario, device: Device) -> Prediction:
     return predict(asked, device, limits=baseline.ceilings, engine=engine)
 
 
-def _seconds(prediction: Prediction, quantity: str, phase: str) -> float:
-    """What a quantity of a phase takes at its own ceiling, to weigh FLOP against bytes."""
-    limits = prediction.ceilings
-    if quantity == "launch_s":
-        return sum(float(row.count * row.times.launch_s) for row in prediction.rows if row.phase == phase)
-    if quantity == "matrix_flops":
-        return sum(
-            float(row.count * row.work.matrix_flops / limits.matrix_flop_per_s(row.work.dtype))
-            for row in prediction.rows
-            if row.phase == phase and row.work.matrix_flops
-        )
-    total = prediction.total(quantity, phase)
-    if not total:
-        return 0.0
-    rates = {
-        "comm_bytes": limits.link,
-        "host_bytes": limits.host,
-        "disk_bytes": limits.disk,
-        "host_memory_bytes": limits.host_memory,
-    }
-    return float(total / (rates[quantity]() if quantity in rates else limits.dram_byte_per_s))
-
-
-def _change(ratio: float) -> str:
-    """A ratio in words: 30 % less, 2.5 times the; shares below a per cent with the digit that tells."""
-    if ratio >= 2:
-        return f"{ratio:.1f} times the"
-    share = abs(ratio - 1)
-    return (
-        f"{share:.0%} {'less' if ratio < 1 else 'more'}"
-        if share >= 0.01
-        else (f"{100 * share:.1g}% {'less' if ratio < 1 else 'more'}")
-    )
-
-
-def _counted(ratio: float) -> str:
-    """The same of things that are counted: 30 % fewer."""
-    return _change(ratio).replace("less", "fewer")
+def _alike(one: float | None, other: float | None) -> bool:
+    """Whether two totals are the same to a reader; a total may be None."""
+    return one == other or bool(one and other and abs(other / one - 1) < MOVED)
 
 
 def _worst(labels: Sequence[str]) -> str:

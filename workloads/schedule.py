@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from specfiles.errors import InputError
 from specfiles.frozen import dataclass
-from workloads.model import Model
+from workloads.model import UNLIMITED, Model
 from workloads.phases import Named, laid_out, operators, owners, weight_bytes
 from workloads.sharing import stages
 from workloads.step import Setting, Step
@@ -174,9 +175,15 @@ def plain(
 
 def _reserved(model: Model, tokens: int, memory: int, setting: Setting) -> float:
     """Bytes of a cache for all positions of the model over those for `tokens` of them."""
-    longest = max(tokens, model.max_position)
     needed = model.cache_bytes(1, tokens, setting, memory)
-    return float(model.cache_bytes(1, longest, setting, memory) / needed) if needed else 1.0
+    longest = max(tokens, model.max_position)
+    factor = float(model.cache_bytes(1, longest, setting, memory) / needed) if needed else 1.0
+    if factor > 1 and longest >= UNLIMITED:
+        raise InputError(
+            f"{model.name} has no longest sequence, so what is reserved for one is not known; "
+            "leave out --without paged-attention."
+        )
+    return factor
 
 
 def denoising(model: Model, batch: int, prompt: int, output: int, steps: int, setting: Setting) -> Schedule:

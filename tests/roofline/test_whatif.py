@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 
@@ -73,6 +75,63 @@ def test_pairs_save_no_byte_twice(name: str) -> None:
             assert each.after.total("weight_bytes") >= whole * one * other * 0.98, each.techniques
 
 
+LIMIT_OF = {
+    "FLOP": "compute",
+    "exponentials": "compute",
+    "waiting": "launch",
+    "link": "communication",
+    "host": "communication",
+}
+
+
+def seconds_by_name(prediction: Prediction, phase: str, limit: str = "") -> Counter[str]:
+    """Seconds of a phase by the operator's name: those bound by a limit, or all."""
+    seconds: Counter[str] = Counter()
+    for row in prediction.rows:
+        if row.phase == phase and limit in ("", row.times.bound):
+            seconds[row.name] += row.total_s
+    return seconds
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_reasons_name_a_limit_that_bound_what_changed(name: str) -> None:
+    """What hides behind another limit saves no time: where fewer FLOP are named, operators that FLOP bound
+    take less, by a good part of what the phase does.
+    """
+    told = 0
+    for each in found(name).outcomes:
+        said = re.match(r"(\w+) takes .* (less|more|the) time: (.*?);", each.why())
+        if said is None or "without" in said[3]:
+            continue
+        told += 1
+        phase, limit = said[1], next((LIMIT_OF[words] for words in LIMIT_OF if words in said[3]), "memory")
+        ends = (each.before, each.after) if said[2] == "less" else (each.after, each.before)
+        longer, shorter = (seconds_by_name(p, phase, only) for p, only in zip(ends, (limit, ""), strict=True))
+        # Passes that come beside others share their names; an operator may change its limit.
+        in_all = longer.total() - seconds_by_name(ends[1], phase, limit).total()
+        moved = max(in_all, sum(max(0.0, longer[name] - shorter[name]) for name in longer))
+        assert moved > 0.25 * (ends[0].time_s(phase) - ends[1].time_s(phase)), each.why()
+    assert told > 10
+
+
+def test_a_reason_says_how_much_a_limit_binds_that_is_not_most_of_the_phase() -> None:
+    """Scores in memory: a prompt that computes for most of its time waits for bytes during the rest of it."""
+    scores = next(o for o in found("Llama-3.1-8B").counted if o.techniques[0].name == "flash-attention")
+    share = scores.before.bounds("prefill")["memory"]
+    assert 0.05 < share < 0.5
+    assert f"compute-bound, but for {share:.0%} that was memory-bound" in scores.why()
+
+
+def test_an_answer_that_comes_at_once_has_no_time_per_token() -> None:
+    """All tokens of a diffused answer come with its last pass: what a step takes is no time per token."""
+    result = found("Llama-3.1-8B")
+    assert outcome(result, "diffusion-generation").record()["tpot_s"] is None
+    h100 = load_device("h100_sxm")
+    asked = Scenario(load_model("Llama-3.1-8B").model, prompt=500, output=64)
+    met = answers(asked, [h100], Goal.parse("tpot=500us"), quality="retrained").met
+    assert all(t.name != "diffusion-generation" for answer in met for t in answer.techniques)
+
+
 def test_narrow_products_gain_by_faster_units_and_the_reason_says_so() -> None:
     """Prompts of many sequences are compute-bound: the FLOP stay, the units are twice as fast."""
     prompt = Scenario(load_model("Llama-3.1-8B").model, "prefill", batch=16, prompt=1000)
@@ -127,6 +186,15 @@ def test_a_cpu_is_its_own_host_and_launches_no_kernels() -> None:
     for name in ("weight-offloading", "kv-offloading", "flexgen"):
         assert "is the host: what it computes with is in its memory as it is" in refused[name]
     assert "is no GPU" in refused["cuda-graphs"]
+
+
+def test_reasons_fit_a_diffusion_model_and_a_state() -> None:
+    """LLaDA reads its prompt anew in every pass; Mamba keeps nothing for a longest sequence."""
+    said = found("LLaDA-8B").refused
+    assert said["prompt-compression"] == "a diffusion model has no pass of its own for the prompt."
+    assert said["apar"] == "nothing is decoded."
+    assert "changes nothing here" in found("Mamba-2-2.7B").refused["paged-attention"]
+    assert found("T5-small").refused["paged-attention"].startswith("counted already; T5-small has no longest")
 
 
 def test_what_is_counted_and_worth_nothing_is_said() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workloads.schedule import Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.branches import ONE_STEP, in_branches
+from workloads.techniques.branches import in_branches, one_piece
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Apar(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """A whole answer is needed: one step has no parts."""
-        return None if sum(p.times for p in schedule.passes if p.phase == "decode") > 1 else ONE_STEP
+        return one_piece(schedule)
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Parts are sequences of one batch that share what stands before them."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from workloads.schedule import Pass, Schedule
 from workloads.techniques.base import REQUEST, Target, Technique, parameter
-from workloads.techniques.requests import NO_PROMPT, reads_a_prompt, shortened
+from workloads.techniques.requests import no_prompt, shortened
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class AutoCompressor(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """Segments must be shorter than the prompt and longer than their summary."""
-        if not reads_a_prompt(schedule):
-            return NO_PROMPT
+        if (reason := no_prompt(schedule)) is not None:
+            return reason
         if schedule.prompt <= self.segment:
             return f"the prompt of {schedule.prompt} tokens is one segment of {self.segment}"
         if self.summary >= self.segment:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from workloads.schedule import Schedule
 from workloads.techniques.base import REQUEST, Target, Technique, parameter
-from workloads.techniques.requests import NO_PROMPT, reads_a_prompt, shortened
+from workloads.techniques.requests import no_prompt, shortened
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Gist(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """It acts on the prefill, and through it on what later steps see."""
-        return None if reads_a_prompt(schedule) else NO_PROMPT
+        return no_prompt(schedule)
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The gist is read like a prompt; each request carries its share of reading the whole prompt once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from workloads.model import UNLIMITED
 from workloads.schedule import Schedule
 from workloads.techniques.base import MEMORY, Target, Technique, parameter
 from workloads.techniques.changes import caches
@@ -50,8 +51,10 @@ class PagedAttention(Technique):
         whole = -(-main.tokens // self.block) * self.block
         entry = BLOCK_ENTRY_BYTES / self.block  # per token, of the block table
         per_token = main.model.cache_bytes(1, whole, main.setting) / whole
-        reserved = self.reserved or main.model.max_position
-        note = f"without blocks, {reserved} tokens a sequence: {reserved / whole:.1f} times as many"
         factor = main.cache_factor * (1 + entry / per_token)
         paged = schedule.with_main(tokens=whole, cache_factor=factor, reserved=1.0)
+        reserved = self.reserved or main.model.max_position
+        if reserved >= UNLIMITED:  # nothing says how long the longest sequence is
+            return paged
+        note = f"without blocks, {reserved} tokens a sequence: {reserved / whole:.1f} times as many"
         return replace(paged, notes=(*schedule.notes, note))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from workloads.schedule import Pass, Schedule
 from workloads.techniques.base import MEMORY, Target, Technique, parameter
 from workloads.techniques.changes import caches
-from workloads.techniques.requests import NO_PROMPT, reads_a_prompt
+from workloads.techniques.requests import no_prompt
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class PrefixCaching(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """Only a prefill can be skipped, and only what is a function of the prefix alone can be reused."""
-        if not reads_a_prompt(schedule):
-            return NO_PROMPT
+        if (reason := no_prompt(schedule)) is not None:
+            return reason
         if not caches(schedule):
             return "the model keeps no keys and values by position"
         if schedule.main.model.has_memory:

@@ -8,7 +8,7 @@ from workloads.catalogue import load_model
 from workloads.schedule import Schedule, plain
 from workloads.sharing import beside
 from workloads.techniques.base import REQUEST, Target, Technique, parameter
-from workloads.techniques.requests import NO_PROMPT, reads_a_prompt, shortened
+from workloads.techniques.requests import no_prompt, shortened
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Recomp(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """It acts on the prefill, and through it on what later steps see."""
-        return None if reads_a_prompt(schedule) else NO_PROMPT
+        return no_prompt(schedule)
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Documents longer than the summariser has positions for are summarised in pieces."""

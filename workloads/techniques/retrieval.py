@@ -13,7 +13,7 @@ from workloads.schedule import Pass, Resident, Schedule
 from workloads.sharing import beside
 from workloads.techniques.base import REQUEST, Target, Technique, parameter
 from workloads.techniques.changes import also
-from workloads.techniques.requests import NO_PROMPT, reads_a_prompt, shortened
+from workloads.techniques.requests import no_prompt, shortened
 
 if TYPE_CHECKING:
     from workloads.step import Step
@@ -46,8 +46,8 @@ class Retrieval(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """What is found must be shorter than the prompt."""
-        if not reads_a_prompt(schedule):
-            return NO_PROMPT
+        if (reason := no_prompt(schedule)) is not None:
+            return reason
         if self._kept >= schedule.prompt:
             return f"question and passages, {self._kept} tokens, are no shorter than the prompt"
         return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workloads.schedule import Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.branches import ONE_STEP, in_branches
+from workloads.techniques.branches import in_branches, one_piece
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class SkeletonGraph(Technique):
         """A whole answer is needed, and no more levels than points."""
         if self.levels > self.points:
             return f"{self.levels:g} levels need more than {self.points:g} points"
-        return None if sum(p.times for p in schedule.passes if p.phase == "decode") > 1 else ONE_STEP
+        return one_piece(schedule)
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Parts are sequences of one batch that share what stands before them; each level has its own."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workloads.schedule import Schedule
 from workloads.techniques.base import LENGTHS, Target, Technique, parameter
-from workloads.techniques.requests import NO_PROMPT, reads_a_prompt, shortened
+from workloads.techniques.requests import no_prompt, shortened
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Varlen(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """Several prompts of different lengths are needed."""
-        if not reads_a_prompt(schedule):
-            return NO_PROMPT
+        if (reason := no_prompt(schedule)) is not None:
+            return reason
         return None if schedule.batch > 1 else "one sequence has no padding"
 
     def apply(self, schedule: Schedule) -> Schedule:
