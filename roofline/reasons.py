@@ -67,21 +67,19 @@ def _cause(before: Prediction, after: Prediction, phase: str) -> str | None:
     did not bind are asked.
     """
     sign = math.copysign(1, after.time_s(phase) - before.time_s(phase))
+    old, new = ([row for row in p.rows if row.phase == phase] for p in (before, after))
 
-    def changes(binding: bool) -> dict[str, float]:
-        def seconds(p: Prediction, quantity: str) -> float:
-            rows = (row for row in p.rows if row.phase == phase)
-            return _seconds(quantity, rows, p.ceilings, binding)
+    def change(quantity: str, binding: bool) -> float:
+        was, now = (
+            _seconds(quantity, rows, p.ceilings, binding) for rows, p in ((old, before), (new, after))
+        )
+        return sign * (now - was)
 
-        return {q: sign * (seconds(after, q) - seconds(before, q)) for q in QUANTITIES}
-
-    whole = changes(binding=False)
-    weights = changes(binding=True)
-    for found in (weights, whole):
-        moved = [q for q in QUANTITIES if found[q] > 0 and whole[q] > 0]
-        if moved:
-            return max(moved, key=found.__getitem__)
-    return None
+    moved = {quantity: change(quantity, False) for quantity in QUANTITIES}
+    moved = {quantity: by for quantity, by in moved.items() if by > 0}
+    bound = {quantity: change(quantity, True) for quantity in moved}
+    weights = bound if max(bound.values(), default=0.0) > 0 else moved
+    return max(weights, key=weights.__getitem__, default=None)
 
 
 def _seconds(quantity: str, rows: Iterable[Row], limits: Ceilings, binding: bool = False) -> float:
