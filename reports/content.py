@@ -140,12 +140,17 @@ def _prediction_facts(predictions: Sequence[Prediction]) -> tuple[tuple[str, str
         ("Weights", _each(str(s.precision.weights) for s in settings)),
         ("Activations", _each(str(s.precision.activations) for s in settings)),
         ("KV cache", _each(str(s.precision.kv) for s in settings)),
-        ("Devices per layer", _each(str(max(s.tensor_parallel, s.expert_parallel)) for s in settings)),
-        ("Stages of layers", _each(str(s.pipeline_parallel) for s in settings)),
+        *_split("Devices per layer", [max(s.tensor_parallel, s.expert_parallel) for s in settings]),
+        *_split("Stages of layers", [s.pipeline_parallel for s in settings]),
         *([("Techniques", used)] if used else []),
         ("Fidelity", _each(_fidelity(p) for p in predictions)),
         ("Measured", "nothing: every number is predicted"),
     )
+
+
+def _split(name: str, counts: Sequence[int]) -> list[tuple[str, str]]:
+    """Over how many devices something is split, where it is."""
+    return [(name, _each(map(str, counts)))] if max(counts) > 1 else []
 
 
 def _devices(prediction: Prediction) -> str:

@@ -86,7 +86,7 @@ def _helpful(advice: Advice) -> str:
     """The best method that keeps the output, and the best that does not ask for training."""
     labels = (("exact", "with the same output"), ("lossy", "with another output"))
     found = [(advice.best(quality), words) for quality, words in labels]
-    told = [f"{row.name} ({row.speedup:.2f} ×, {words})" for row, words in found if row]
+    told = [f"{row.name} ({row.speedup:.2f}\u00a0× {words}: {row.why})" for row, words in found if row]
     return f"{advice.title}: what would help most is predicted to be {listed(told)}." if told else ""
 
 

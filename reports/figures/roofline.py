@@ -6,9 +6,25 @@ import math
 from collections.abc import Iterable, Sequence
 
 from reports.escaping import plotly_text
-from reports.figures.style import COLOURS, DASHES, GREY, INK, MUTED, SYMBOLS, Figure, framed, log_axis, spread
+from reports.figures.style import (
+    COLOURS,
+    DASHES,
+    GREY,
+    INK,
+    MUTED,
+    SYMBOLS,
+    Figure,
+    framed,
+    log_axis,
+    short,
+    spread,
+)
 from reports.step_records import Operator, Point, Roof
 from reports.units import percent, si
+
+WORTH_A_LABEL = 0.05  # of the time
+MOST_LINES = 3  # of a label
+APART = 0.5  # decades between two labels that do not touch
 
 
 def roofline_figure(point: Point) -> Figure:
@@ -17,9 +33,11 @@ def roofline_figure(point: Point) -> Figure:
     x_range, y_range = _window(drawn, point.roofs)
     traces = roof_traces(point.roofs, x_range)
     shares = _share_of(drawn)
-    if any(o.measured_s is not None for o in drawn):
-        traces += _cloud(drawn, shares, measured=True)
-    traces += _cloud(drawn, shares, measured=False)
+    measured = any(o.measured_s is not None for o in drawn)
+    labels = _labels(drawn, shares)
+    if measured:
+        traces += _cloud(drawn, shares, labels, measured=True)
+    traces += _cloud(drawn, shares, {} if measured else labels, measured=False)
     layout = framed(height=500)
     layout["xaxis"] |= log_axis("Arithmetic intensity [FLOP/B]", x_range, "~g")
     layout["yaxis"] |= log_axis("Performance [FLOP/s]", y_range, "~s")
@@ -86,7 +104,33 @@ def _roof_trace(roof: Roof, xs: tuple[float, float], ys: tuple[float, float]) ->
     }
 
 
-def _cloud(operators: Sequence[Operator], shares: dict[str, float], *, measured: bool) -> list[Figure]:
+def _labels(operators: Sequence[Operator], shares: dict[str, float]) -> dict[str, str]:
+    """By the name of an operator the label under its mark: its own name and those of marks close by."""
+    placed: list[tuple[Operator, list[str]]] = []
+    for operator in sorted(operators, key=lambda o: -shares[o.name]):
+        if shares[operator.name] < WORTH_A_LABEL:
+            break
+        near = next((names for other, names in placed if _touch(operator, other)), None)
+        if near is None:
+            placed.append((operator, near := []))
+        near.append(short(operator.name))
+    return {
+        operator.name: "<br>".join(
+            names if len(names) <= MOST_LINES else [*names[:2], f"{len(names) - 2} more"]
+        )
+        for operator, names in placed
+    }
+
+
+def _touch(one: Operator, other: Operator) -> bool:
+    """Whether two marks are so close that their labels would overlap."""
+    places = ((o.flops / o.bytes, o.flops / o.time_s) for o in (one, other))
+    return all(abs(math.log10(a / b)) < APART for a, b in zip(*places, strict=True))
+
+
+def _cloud(
+    operators: Sequence[Operator], shares: dict[str, float], labels: dict[str, str], *, measured: bool
+) -> list[Figure]:
     """Operators as markers, a trace per bound: filled at their measured, hollow at their predicted speed."""
     traces = []
     for bound in dict.fromkeys(o.bound for o in operators):
@@ -96,7 +140,11 @@ def _cloud(operators: Sequence[Operator], shares: dict[str, float], *, measured:
         traces.append(
             {
                 "type": "scatter",
-                "mode": "markers",
+                "mode": "markers+text" if labels else "markers",
+                "text": [labels.get(o.name, "") for o, _ in here],
+                "textposition": "bottom center",
+                "textfont": {"size": 10, "color": INK},
+                "cliponaxis": False,
                 "x": [o.intensity for o, _ in here],
                 "y": [o.flops / s for o, s in here],
                 "name": plotly_text(f"{'measured' if measured else 'predicted'}, bound: {bound}"),

@@ -69,6 +69,25 @@ def test_measured_points_lie_below_their_predictions_by_the_known_factor(content
         assert above / below == pytest.approx(1.25)
 
 
+def test_marks_of_one_place_share_a_label_and_short_ones_have_none(content: Content) -> None:
+    """Two equal operators, one far away with a tenth of the time, one with a hundredth."""
+    base = replace(
+        next(o for o in content.points[0].operators if o.drawable),
+        count=1, flops=1e12, bytes=1e9, predicted_s=9.0, measured_s=9.0,
+    )  # fmt: skip
+    far = {"bytes": 1e11, "predicted_s": 2.0, "measured_s": 2.0}
+    operators = (
+        replace(base, name="layers.one"),
+        replace(base, name="layers.other"),
+        replace(base, name="far", **far),
+        replace(base, name="short", bytes=1e6, predicted_s=0.2, measured_s=0.2),
+    )
+    figure = roofline_figure(replace(content.points[0], operators=operators))
+    labels = [text for t in _named(figure, "measured") for text in t["text"] if text]
+    assert sorted(labels) == ["far", "one<br>other"]
+    assert not any(text for t in _named(figure, "predicted") for text in t["text"])
+
+
 def test_roofs_meet_at_the_ridge(content: Content) -> None:
     traces = {t["name"]: t for t in roofline_figure(content.points[0])["data"]}
     slope = traces["memory 1.00 TB/s, data sheet"]
