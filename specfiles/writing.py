@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +18,33 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # a disk, a quota o
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without error."""
+    """A temporary path beside `path` that takes its place when the block ends without error.
+
+    What is no file (/dev/stdout, a pipe) keeps its place, and gets the content when it is whole.
+    """
+    if _is_stream(path):
+        with tempfile.TemporaryDirectory() as folder:
+            draft = Path(folder) / path.name
+            yield draft
+            _pour(draft, path)
+        return
     with _finished(path) as draft:
         yield draft
     draft.replace(path)
+
+
+def _is_stream(path: Path) -> bool:
+    return exists(path, Path.exists) and not exists(path, Path.is_file) and not exists(path, Path.is_dir)
+
+
+def _pour(draft: Path, path: Path) -> None:
+    try:
+        with open(draft, "rb") as whole, open(path, "wb") as out:
+            shutil.copyfileobj(whole, out)
+    except BrokenPipeError:  # a reader that has seen enough
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}).") from None
 
 
 @contextmanager
@@ -99,7 +123,8 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
 def check_writable(path: Path) -> None:
     """An InputError where a file cannot be written; asked before anything long is started."""
-    _draft(path).unlink()
+    if not _is_stream(path):
+        _draft(path).unlink()
 
 
 def write_text(path: Path, text: str) -> None:

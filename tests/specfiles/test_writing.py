@@ -9,13 +9,33 @@ from pathlib import Path
 import pytest
 
 from specfiles.errors import InputError
-from specfiles.writing import atomic, sole_writer, write_new, write_text
+from specfiles.writing import atomic, check_writable, sole_writer, write_new, write_text
 
 
 def test_the_text_is_there_and_nothing_else(tmp_path: Path) -> None:
     write_text(tmp_path / "new" / "deep" / "a.txt", "größer\n")
     assert (tmp_path / "new" / "deep" / "a.txt").read_bytes() == "größer\n".encode()
     assert [path.name for path in (tmp_path / "new" / "deep").iterdir()] == ["a.txt"]
+
+
+def test_a_pipe_keeps_its_place_and_gets_the_whole(tmp_path: Path) -> None:
+    """As root, a renamed draft would replace /dev/stdout or /dev/null by a file."""
+    pipe = tmp_path / "pipe.txt"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    check_writable(pipe)
+    write_text(pipe, "whole")
+    assert os.read(reader, 100) == b"whole"
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe.txt"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full on this system")
+def test_a_device_that_is_full_is_one_sentence() -> None:
+    with pytest.raises(InputError, match="/dev/full: cannot be written"):
+        write_text(Path("/dev/full"), "text")
+    assert Path("/dev/full").is_char_device()
 
 
 @pytest.mark.parametrize("failure", [ValueError("no"), KeyboardInterrupt(), SystemExit(3)])
