@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -88,6 +88,8 @@ class Choice:
         formats = [(d, kv) for d in (dtype, *alike.get(dtype, ())) for kv in kv_formats]
         stored = dtypes_of(dtype, kv_dtype)
         constants, unit = model.constants(self.gpu, stored), compute_dtype(stored.inputs)
+        if self._widens_its_own(op, dtype, backend):
+            return self._widened(op, dtype, constants, backend)
         for gpu, kernels in self._sources:
             if gpu.generation != self.gpu.generation:
                 continue
@@ -110,6 +112,29 @@ class Choice:
             # The library's own product, its weights widened on the way.
             formats = [("bfloat16", ""), ("float16", "")]
         return self._from_other_generations(op, formats, constants, unit, backend, kernel)
+
+    def _widens_its_own(self, op: str, dtype: str, backend: str) -> bool:
+        """Whether a weight-only product is best known by the library's product of 16 bits.
+
+        Libraries differ more in it than devices do: what was measured of one speaks for no other. Where none
+        is asked for, a device's own measurements do, of kernels that widen weights.
+        """
+        if not (dtype.endswith("_wo") and models()[op].everyone_s):
+            return False
+        own = (k for k in self._own if (k.op, k.dtype) == (op, dtype) and not _multiplies_integers(k))
+        return not (self._measured(op, backend, dtype=dtype) if backend else any(own))
+
+    def _widened(self, op: str, dtype: str, constants: Sequence[Constant], backend: str) -> Chosen | None:
+        """The library's product of 16 bits with narrow weights; as sure as the format is carried."""
+        product = self.of(op, "bfloat16", "", backend, "")
+        if product is None:
+            return None
+        alike = [k for _, kernels in self._sources for k in kernels if (k.op, k.dtype) == (op, dtype)]
+        bands = _bands(max(alike, key=lambda k: k.points), False) if alike else product.bands
+        carried_here = product.provenance.startswith("transferred")
+        said = product.provenance if carried_here else "transferred from bfloat16"
+        values = {c.name: product.values.get(c.name, c.start) for c in constants}
+        return replace(product, values=values, bands=bands, provenance=said, correction=None)
 
     def _correction(self, kernel: Kernel) -> Correction | None:
         """What was learned beside these constants of this device; others are none of its business."""
@@ -155,6 +180,8 @@ class Choice:
             for k in kernels
             if k.op == op and k.backend and (backend or not _multiplies_integers(k))
         ]
+        if formats[0][0].endswith("_wo") and backend and models()[op].everyone_s:
+            every = [pair for pair in every if pair[1].backend == backend] or every
         if models()[op].ampere_apart:
             every = [pair for pair in every if pair[0].grouped == self.gpu.grouped] or every
         for pool, (near, kv) in _pools(every, op, formats, backend, kernel):

@@ -84,8 +84,24 @@ def test_weights_are_widened_unless_a_library_that_multiplies_integers_is_asked_
     assert plain is not None
     assert asked.provenance == "calibrated"
     assert asked.values["compute_share"] > WIDENED, "of the 16-bit peak: no 16-bit product reaches that"
-    assert plain.provenance == "transferred from A100-SXM4-80GB"
+    assert plain.provenance == "transferred from bfloat16"
     assert plain.values["compute_share"] < WIDENED
+
+
+@pytest.mark.parametrize("name", ["a100_sxm", "h100_sxm", "h200_sxm", "b200_sxm", "l40s"])
+@pytest.mark.parametrize("dtype", ["int8_wo", "int4_wo"])
+def test_a_library_s_weight_only_product_is_its_own_and_not_another_s(name: str, dtype: str) -> None:
+    """vLLM's (Marlin) starts as its 16-bit product does: neither in TensorRT's engine nor by quantising."""
+    kernels = Kernels(load_device(name))
+    own, product = (kernels.choose("gemm", d, "", "vllm", "") for d in (dtype, "bfloat16"))
+    other = kernels.choose("gemm", dtype, "", "trtllm", "")
+    assert own is not None
+    assert product is not None
+    assert other is not None
+    assert own.values["launch_s"] == product.values["launch_s"] < 4e-6
+    assert own.provenance.startswith("transferred")
+    assert other.values["compute_share"] < WIDENED
+    assert other.values["launch_s"] > 2 * own.values["launch_s"]
 
 
 @pytest.mark.parametrize("name", list(LIMITS))
