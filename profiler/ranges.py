@@ -38,7 +38,7 @@ from profiler.parts.experts import (
     QWEN2_MOE,
     SHARED_EXPERTS,
 )
-from profiler.parts.hybrids import JAMBA, NEMOTRON_H, QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT
+from profiler.parts.hybrids import BAMBA, JAMBA, NEMOTRON_H, QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT
 from profiler.parts.own import BLOOM, FALCON, FALCON_IN_TURN, GPTJ, MPT
 from profiler.parts.parallel import COHERE, NEOX, PHI, STABLELM, STABLELM_IN_TURN
 from profiler.parts.recurrent import MAMBA, MAMBA2, RWKV
@@ -84,6 +84,7 @@ FAMILIES = {
     "mamba2": MAMBA2,
     "rwkv": RWKV,
     "jamba": JAMBA,
+    "bamba": BAMBA,
     "nemotron_h": NEMOTRON_H,
     "qwen3_next": QWEN3_NEXT,
     "qwen3_5_text": QWEN3_5,

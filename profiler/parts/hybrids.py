@@ -1,4 +1,4 @@
-"""Hybrids of attention and recurrent mixers: Jamba, Nemotron-H, Qwen3-Next and Qwen3.5."""
+"""Hybrids of attention and recurrent mixers: Jamba, Bamba, Nemotron-H, Qwen3-Next and Qwen3.5."""
 
 from __future__ import annotations
 
@@ -54,6 +54,19 @@ JAMBA = Family(
     functions=MAMBA.functions,
     behind={"layers.mamba.in_proj": "layers.mamba.scan", "layers.mamba.c_norm": "layers.mamba.dt_proj"},
     packages=MAMBA.packages,
+)
+
+BAMBA = replace(
+    JAMBA,
+    kinds={
+        "mamba": Inside(
+            {"input_layernorm": "layers.mamba_norm", **mamba2_modules("mamba"), **_FEED_FORWARD},
+            JAMBA.kinds["mamba"].gaps,
+        )
+    },
+    functions=MAMBA2_FUNCTIONS,
+    behind=MAMBA2_BEHIND,
+    packages=MAMBA2.packages,
 )
 
 # Nemotron-H: a layer is one mixer of any kind.

@@ -147,6 +147,14 @@ FIELDS: dict[str, dict[str, Any]] = {
         "mamba_d_state": 8,
         "mamba_dt_rank": 4,
     },
+    "bamba": {
+        **LLAMA,
+        "attn_layer_indices": [1],
+        "mamba_n_heads": 6,
+        "mamba_d_head": 16,
+        "mamba_d_state": 8,
+        "mamba_chunk_size": 8,
+    },
     "nemotron_h": {
         **LLAMA,
         "num_hidden_layers": 4,

@@ -45,6 +45,17 @@ QWEN = {
     "linear_value_head_dim": 11,
 }
 QWEN_MOE = {**QWEN, **EXPERTS, "num_experts": 7, "shared_expert_intermediate_size": 26}
+BAMBA = {
+    **BASE,
+    **ATTENTION,
+    "num_hidden_layers": 3,
+    "mamba_n_heads": 12,
+    "mamba_d_head": 10,
+    "mamba_n_groups": 3,
+    "mamba_d_state": 7,
+    "mamba_chunk_size": 16,
+    "pad_token_id": 0,
+}
 HEADS = {"num_heads": 12, "head_dim": 10, "n_groups": 3, "state_size": 7, "chunk_size": 16}
 ROUTED = {**EXPERTS, "n_routed_experts": 7, "moe_shared_expert_intermediate_size": 26}
 
@@ -59,6 +70,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("nemotron_h", {**NEMOTRON, **ROUTED, "num_hidden_layers": 5, "hybrid_override_pattern": "ME*-E"}),
     ("jamba", {**BASE, **ATTENTION, "num_hidden_layers": 10, "num_experts": 5, "pad_token_id": 0}),
     ("jamba", {**BASE, **ATTENTION, "num_hidden_layers": 5, "num_experts": 1, "pad_token_id": 0}),
+    ("bamba", {**BAMBA, "attn_layer_indices": [1, 2]}),
+    ("bamba", {**BAMBA, "attn_layer_indices": [0], "mamba_proj_bias": True, "mlp_bias": True}),
     ("qwen3_5_text", QWEN),
     ("qwen3_5_text", {**QWEN, "tie_word_embeddings": True, "full_attention_interval": 2}),
     ("qwen3_5_moe_text", QWEN_MOE),

@@ -61,7 +61,7 @@ READERS: dict[str, tuple[str, ...]] = {
     ),
     "gpt": ("gpt2", "opt"),
     "recurrent": ("mamba", "mamba2", "rwkv", "rwkv5", "rwkv6", "rwkv7"),
-    "hybrid": ("nemotron_h", "jamba", "qwen3_5_text", "qwen3_next", "qwen3_5_moe_text"),
+    "hybrid": ("nemotron_h", "jamba", "bamba", "qwen3_5_text", "qwen3_next", "qwen3_5_moe_text"),
     "encoders": ("bert", "roberta", "longformer", "big_bird", "linformer", "distilbert"),
     "t5": ("t5", "switch_transformers"),
     "diffusion": ("llada", "sedd"),

@@ -1,4 +1,4 @@
-"""Hybrids of attention and recurrent mixers: Nemotron-H, Jamba, Qwen3-Next, Qwen3.5."""
+"""Hybrids of attention and recurrent mixers: Nemotron-H, Jamba, Bamba, Qwen3-Next, Qwen3.5."""
 
 from __future__ import annotations
 
@@ -91,6 +91,41 @@ def _jamba(config: Config) -> Model:
         hidden,
         config.size("vocab_size"),
         layers,
+        config.size("max_position_embeddings", default=262144),
+        tied=config.flag("tie_word_embeddings", False),
+    )
+
+
+def _bamba(config: Config) -> Model:
+    """Mamba-2 but for the layers of `attn_layer_indices`, whose heads rotate by half."""
+    hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
+    heads, groups = config.size("mamba_n_heads", default=128), config.size("mamba_n_groups", default=1)
+    inner = hidden * config.size("mamba_expand", default=2)
+    config.divides("mamba_expand x hidden_size =", inner, "mamba_n_heads", heads)
+    config.divides("mamba_n_heads", heads, "mamba_n_groups", groups)
+    mamba = Mamba2Block(
+        heads,
+        inner // heads,
+        groups,
+        config.size("mamba_d_state", default=256),
+        config.size("mamba_d_conv", default=4),
+        config.size("mamba_chunk_size", default=256),
+        config.flag("mamba_conv_bias", True),
+        config.flag("mamba_proj_bias", False),
+    )
+    attends = attention(config, hidden, rotary=True)
+    attends = replace(attends, rotary_dim=attends.head_dim // 2)
+    mlp = MlpBlock(
+        config.size("intermediate_size"),
+        activation(config, "hidden_act", default="silu"),
+        bias=config.flag("mlp_bias", False),
+    )
+    chosen = config.indices("attn_layer_indices", count) or []
+    return decoder(
+        "bamba",
+        hidden,
+        config.size("vocab_size"),
+        tuple(Layer((attends if i in chosen else mamba, mlp)) for i in range(count)),
         config.size("max_position_embeddings", default=262144),
         tied=config.flag("tie_word_embeddings", False),
     )
@@ -207,6 +242,7 @@ def state_format(config: Config, name: str) -> str | None:
 FAMILY: dict[str, Callable[[Config], Model]] = {
     "nemotron_h": _nemotron_h,
     "jamba": _jamba,
+    "bamba": _bamba,
     "qwen3_5_text": _qwen3_5,
     "qwen3_next": lambda config: _qwen_moe(config, "qwen3_next", together=True),
     "qwen3_5_moe_text": lambda config: _qwen_moe(config, "qwen3_5_moe_text", together=False),
