@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from roofline.physics.base import column, smooth_max
+from roofline.physics.libraries import since
 from workloads.dtypes import bytes_per_element, compute_dtype
 from workloads.operators import Attention
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 NO_WINDOW = 1e18  # keys
 OVERLAP = 4.0  # sharpness of the corner between tensor cores and special-function units inside a tile
+OF_SGLANG = ("fa3", "trtllm_mha", "flashinfer", "triton")
 LATENT, ROTATED, NOPE, VALUE = 512.0, 64.0, 128.0, 128.0  # elements; DeepSeek-V2/V3, the measured MLA
 
 
@@ -141,3 +143,26 @@ LIBRARIES = (
 def library(kernel: str) -> str:
     """Whose attention a kernel runs; its own name where that is not known."""
     return next((name for word, name in LIBRARIES if word in kernel), kernel)
+
+
+# Starts of kernels beside attention in a replayed graph, as medians of what equal sizes differ by: a cache in
+# 8 bits beside one of 16 in SGLang (3.45 us for two), vLLM's rows with the append beside those without.
+START_S, APPEND_S = 1.75e-6, 2.8e-6
+# vLLM's attention no longer appends what is new, and the measured tables call that apart since.
+APPENDED_APART, APPENDED_AGAIN = (0, 15), (0, 24)
+
+
+def appends(rows: Columns) -> Any:
+    """Whether rows hold the append of new keys and values: those of some versions of vLLM do not."""
+    if not kernel_of(rows).startswith("vllm") or "version" not in rows:
+        return True
+    return ~(since(rows, *APPENDED_APART) & ~since(rows, *APPENDED_AGAIN))
+
+
+def conversions(kernel: str, dtype: Dtypes) -> int:
+    """Kernels with which SGLang brings new keys and values, and trtllm-gen's queries too, into 8 bits."""
+    if dtype.kv != "fp8" or kernel not in OF_SGLANG:
+        return 0
+    if kernel == "trtllm_mha":
+        return 3
+    return 2 if dtype.inputs != "fp8" else 0

@@ -8,15 +8,28 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from roofline.physics.attention import Shape, element, kernel_of, missed, row_s
+from roofline.physics.attention import (
+    APPEND_S,
+    START_S,
+    Shape,
+    appends,
+    conversions,
+    element,
+    kernel_of,
+    missed,
+    row_s,
+)
 from roofline.physics.base import Constant, ceil_div, smooth_max
 from roofline.physics.model import KernelModel
 from roofline.physics.splits import (
+    TRITON_HEADS,
     even_splits,
     flash_2_splits,
     flash_3_keys,
     flash_3_splits,
     plain_splits,
+    segments,
+    triton_splits,
     xqa_splits,
 )
 from workloads.dtypes import compute_dtype
@@ -31,6 +44,7 @@ SORTED_BATCH = 992.0  # sequences that vLLM's FlashAttention 3 prepares in a ker
 GROUPED_SHARE = 0.25  # of the processors that it must fill, at a block per 128 keys, to be taken
 OWN_KEYS = 64.0  # of a block of XQA's kernel for Hopper and fp8
 FLASH_3 = ("fa3", "vllm_flash_attn_fa3", "flash_attention")  # the last is SGLang's on Ampere
+TRITON_STEPS = {"triton": 32.0, "vllm_triton_attn": 16.0}  # keys of a step of Triton's kernels
 MOST_SPLITS = {"vllm_flash_attn_fa3": 32.0}  # that vLLM lets FlashAttention 3 make under a CUDA graph
 ROTATED = 128.0  # elements of a head that the measured rows rotate, of smaller heads too
 
@@ -58,8 +72,9 @@ PLAIN = (
     Constant("plain_cta_s", "s", 1e-7, 2e-5, 2e-6, "cta_s of the same", "1/clock"),
     Constant("plain_block_s", "s", 1e-8, 2e-5, 2e-6, "block_s of the same", "1/clock"),
     Constant("plain_combine_s", "s", 1e-8, 2e-5, 2e-6, "combine_s of the same, however many splits"),
-    Constant("resident", "", 1.0, 8.0, 2.0, "thread blocks of XQA that a processor holds at once"),
+    Constant("resident", "", 1.0, 8.0, 2.0, "thread blocks of XQA or Triton that a processor holds at once"),
 )
+FAR = Constant("far", "", 0.0, 2.0, 0.5, "latency of Triton's blocks from memory, more than from the L2")
 SIZED = Constant("dim_s", "s", 1e-9, 2e-5, 5e-7, "of cta_s for heads of 128 elements, by size", "1/clock")
 ROTATE = Constant("rotate_s", "s", 1e-8, 2e-5, 2e-6, "a kernel that rotates heads where XQA cannot")
 # Since Hopper.
@@ -98,7 +113,7 @@ class DecodeModel(KernelModel):
         """Some generations have kernels besides that their libraries take for some shapes."""
         since = (SWAP,) if gpu.generation < 9 else (WIDE, PADDING)
         fused = (ROTATE,) if gpu.generation == 9 and dtype.kv == "fp8" else ()
-        return (*CONSTANTS, SIZED, *PLAIN, *since, *fused)
+        return (*CONSTANTS, SIZED, *PLAIN, FAR, *since, *fused)
 
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
         """Ideal roofline, what the stream reaches of it, waves, splits, and the kernels around."""
@@ -107,10 +122,12 @@ class DecodeModel(KernelModel):
         if "splits" in rows:  # at most: of a kernel that splits less than the measured ones
             grid = replace(grid, splits=np.minimum(grid.splits, rows["splits"]))
         parts = decode_parts(shape, grid, kernel, gpu, dtype, c)
+        beside = conversions(kernel, dtype) * START_S - np.where(appends(rows), 0.0, APPEND_S)
+        parts["launch"] = np.maximum(parts["launch"] + beside, 0.0)
         if gpu.generation < 9:
             swapped = (shape.group > 1) & (shape.kv_heads > 1) & (shape.batch > 1)  # else a view serves
             parts["launch"] = parts["launch"] + swapped * c["swap_s"] * (kernel == "vllm_flash_attn")
-        elif kernel == "fa3":  # SGLang's
+        elif kernel in ("fa3", "triton"):  # SGLang's
             parts["launch"] = parts["launch"] + (np.log2(shape.key_dim) % 1 > 0) * c["padding_s"]
         return parts
 
@@ -127,9 +144,17 @@ def _grid(shape: Shape, kernel: str, gpu: Gpu, dtype: Dtypes, c: Mapping[str, fl
     if kernel == "vllm_flash_attn":  # FlashAttention 2 splits only where it swaps heads into rows
         keys = np.where(shape.key_dim > 128, 64.0, np.where(shape.key_dim > 64, 128.0, 256.0))
         splits = np.where(group == 1, 1.0, flash_2_splits(shape, ceil_div(shape.kv_len, keys), gpu))
+    if kernel in TRITON_STEPS:
+        step = TRITON_STEPS[kernel]
+        keys = np.full_like(seen, step)
+        splits = triton_splits(shape, seen, gpu) if kernel == "triton" else segments(shape, seen, step)
+        tiles, rows = ceil_div(group, TRITON_HEADS), np.full_like(seen, TRITON_HEADS)
     heads = np.minimum(group, TILE_ROWS)
     starts = (c[name] for name in ("launch_s", "cta_s", "block_s", "combine_s", "split_s"))
     grid = replace(Grid(tiles, rows, heads, splits, *starts), keys=keys)
+    if kernel in TRITON_STEPS:
+        far = c["far"] * missed(cache_bytes(shape, dtype), gpu.l2_bytes * c["l2_fill"])
+        grid = replace(grid, resident=c["resident"], block_s=grid.block_s * (1 + far))
     if kernel == "torch_flow":
         return _tensorrt_grid(shape, seen, grid, gpu, dtype, c)
     return grid
@@ -157,8 +182,8 @@ def _tensorrt_grid(
     if own:  # whose thread blocks outside the window end at once
         grouped = np.minimum(grouped, ceil_div(seen, OWN_KEYS))
     launch_s = grid.launch_s + (own & (shape.key_dim < ROTATED)) * c.get(ROTATE.name, 0.0)
-    if gpu.generation >= 10:
-        rows, grouped = grid.rows, grid.splits
+    if gpu.generation >= 10:  # trtllm-gen, after kernels that sum up lengths, and that rotate and append
+        rows, grouped, launch_s = grid.rows, grid.splits, launch_s + START_S + APPEND_S
     alone, step, beside = plain_splits(shape, gpu)
     return Grid(
         tiles=np.where(plain, group, grid.tiles),
@@ -196,6 +221,7 @@ def decode_parts(
     ideal = np.minimum(shape.ideal_s(gpu, dtype), attended)  # a warm L2 can beat the memory's roofline
     reached = np.maximum(stream, ideal)
     scheduled = np.where((kernel == "vllm_flash_attn_fa3") & (shape.batch > SORTED_BATCH), 0.0, shape.batch)
+    scheduled = scheduled * (kernel in FLASH_3)
     return {
         "ideal": ideal,
         "reached": reached - ideal,
@@ -220,10 +246,15 @@ def _latency_s(
     return np.asarray((waves - 1) * start_s + waves * walked * (block_s + arithmetic * together))
 
 
+def cache_bytes(shape: Shape, dtype: Dtypes) -> Floats:
+    """Of the keys and values that are seen."""
+    seen = np.minimum(shape.kv_len, shape.window)
+    return shape.batch * seen * shape.kv_heads * shape.cached_dim * element(dtype.kv)
+
+
 def _stream_s(shape: Shape, grid: Grid, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> Floats:
     """Keys and values once from memory, and once per tile from the L2, which keeps small caches warm."""
-    seen = np.minimum(shape.kv_len, shape.window)
-    cache = shape.batch * seen * shape.kv_heads * shape.cached_dim * element(dtype.kv)
+    cache = cache_bytes(shape, dtype)
     queries = shape.batch * shape.heads * (shape.key_dim + shape.value_dim) * element(dtype.outputs)
     moved = cache + queries
     from_memory = moved * missed(cache, gpu.l2_bytes * c["l2_fill"]) / (gpu.dram_byte_per_s * c["dram_share"])

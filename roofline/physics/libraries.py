@@ -53,7 +53,7 @@ def numbers(version: str) -> tuple[int, ...]:
 def _named(rows: Columns, column: str, wanted: Any) -> Any:
     """Where a column of names has one that is wanted; nowhere without the column."""
     if column not in rows:
-        return np.zeros(len(rows["num_tokens"]), dtype=bool)
+        return np.zeros(len(next(iter(rows.values()))), dtype=bool)
     names = np.asarray(rows[column]).tolist()
     known = {name: wanted(name) for name in set(names)}
     return np.array([known[name] for name in names], dtype=bool)

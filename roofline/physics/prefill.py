@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from roofline.physics.attention import Shape, element, kernel_of, library, missed, row_s
+from roofline.physics.attention import (
+    APPEND_S,
+    OF_SGLANG,
+    START_S,
+    Shape,
+    appends,
+    conversions,
+    element,
+    kernel_of,
+    library,
+    missed,
+    row_s,
+)
 from roofline.physics.base import HEAT_S, Constant, ceil_div, smooth_max
 from roofline.physics.decode import PADDING, ROTATED
 from roofline.physics.model import KernelModel
@@ -27,12 +39,12 @@ PROCESSOR_THREADS = 2048.0  # resident on one processor (CUDA C++ Programming Gu
 class Tiling(NamedTuple):
     """What a kernel's thread block computes at once."""
 
-    rows: float  # queries, times heads where they share a tile
-    keys: float  # of one step of its loop: a last step is computed whole
+    rows: Any  # queries, times heads where they share a tile
+    keys: Any  # of one step of its loop: a last step is computed whole
     packed: bool = False  # the query heads of one KV head share a tile
 
 
-OF_SGLANG = ("fa3", "trtllm_mha", "flashinfer", "triton")
+TRITON_SHARED = 128e3  # bytes below which SGLang's Triton kernel takes smaller tiles
 VLLM_TRITON = Tiling(16, 32, packed=True)  # vLLM's unified attention in Triton, on any GPU
 
 # By generation; names are those of the measured tables, "fp8" where the cache is. Tiles of the kernels'
@@ -44,7 +56,6 @@ TILINGS: Mapping[int, Mapping[str, Tiling]] = {
         "vllm_flash_attn": Tiling(64, 64),
         "flash_attention": Tiling(128, 64, packed=True),
         "torch_flow": Tiling(128, 32),
-        "triton": Tiling(64, 64),
         "vllm_triton_attn": VLLM_TRITON,
     },
     9: {
@@ -55,7 +66,6 @@ TILINGS: Mapping[int, Mapping[str, Tiling]] = {
         "flash_attention_v3": Tiling(128, 128),
         "torch_flow": Tiling(64, 32),
         "torch_flow fp8": Tiling(128, 32),
-        "triton": Tiling(64, 64),
         "vllm_triton_attn": VLLM_TRITON,
     },
     10: {
@@ -64,7 +74,6 @@ TILINGS: Mapping[int, Mapping[str, Tiling]] = {
         "flash_attention_v4": Tiling(256, 128),
         "torch_flow": Tiling(128, 32),
         "trtllm_mha fp8": Tiling(128, 32),
-        "triton": Tiling(64, 64),
         "vllm_triton_attn": VLLM_TRITON,
         "vllm_flashinfer_trtllmdecode": Tiling(64, 32, packed=True),
         "vllm_flashinfer_trtllmprefill": Tiling(256, 128),
@@ -137,7 +146,7 @@ class PrefillModel(KernelModel):
         shape = Shape.of(rows)
         if kernel == "triton":  # SGLang's loop masks what lies before the window instead of skipping it
             shape = Shape.of({**rows, "window": np.zeros_like(shape.window)})
-        parts = prefill_parts(shape, tiling_of(kernel, gpu, dtype), kernel, gpu, dtype, c)
+        parts = prefill_parts(shape, tiling_of(kernel, gpu, dtype, shape.key_dim), kernel, gpu, dtype, c)
         if gpu.generation < 9:
             swapped = (shape.q_len == 1) & (shape.group > 1) & (shape.batch > 1)
             around = swapped * c["swap_s"] * ("vllm" in kernel)
@@ -145,7 +154,10 @@ class PrefillModel(KernelModel):
             around = (
                 (np.log2(shape.key_dim) % 1 > 0) * c["padding_s"] * (kernel == "fa3" or "triton" in kernel)
             )
-        return {**parts, "launch": parts["launch"] + around}
+        appended = appends(rows) | ~shape.causal  # encoders keep no cache
+        around = around + conversions(kernel, dtype) * START_S - np.where(appended, 0.0, APPEND_S)
+        launch = np.maximum(parts["launch"] + around, 0.0)
+        return {**parts, "append": np.where(appended, parts["append"], 0.0), "launch": launch}
 
 
 class EncoderModel(PrefillModel):
@@ -164,11 +176,25 @@ class EncoderModel(PrefillModel):
         return (*CONSTANTS, *AROUND, PADDED, PADDING, *((FALLBACK,) if gpu.generation >= 10 else ()))
 
 
-def tiling_of(kernel: str, gpu: Gpu, dtype: Dtypes) -> Tiling:
+def tiling_of(kernel: str, gpu: Gpu, dtype: Dtypes, dim: Any = 128.0) -> Tiling:
     """The kernel's tiles; those of the generation's usual kernel where it has no entry."""
+    if kernel == "triton":
+        return _triton_tiling(gpu, dim)
     generation = TILINGS[max(gpu.generation, 8)]
     usual = generation.get(kernel, generation[""])
     return generation.get(f"{kernel} fp8", usual) if dtype.kv == "fp8" else usual
+
+
+def _triton_tiling(gpu: Gpu, dim: Any) -> Tiling:
+    """SGLang's tiles by generation and head size (_get_block_sizes_for_extend_attention)."""
+    small = gpu.shared_bytes < TRITON_SHARED  # of GPUs for graphics and workstations
+    usual, wide, widest = ((128.0, 128.0), (64.0, 64.0), (32.0, 64.0))
+    if small:
+        usual, widest = (64.0, 128.0), (32.0, 32.0)
+    elif gpu.generation >= 9:
+        usual = wide = (128.0, 64.0)
+    rows, keys = (np.select([dim <= 128, dim <= 256], [usual[i], wide[i]], widest[i]) for i in (0, 1))
+    return Tiling(rows, keys)
 
 
 def prefill_parts(

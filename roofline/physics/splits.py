@@ -18,6 +18,9 @@ PIECE_KEYS = 128.0  # of TensorRT-LLM's shortest part
 GROUPED_WAVES = 8.0  # thread blocks per processor up to which XQA splits sequences
 PLAIN_BLOCKS = 4.0  # of 256 threads, that a processor's registers hold of the kernel without grouped heads
 FLASH_MOST = 128.0  # parts that FlashAttention makes by itself
+TRITON_MOST, TRITON_LEAST = 8.0, 32.0  # splits that SGLang's Triton kernel makes; keys of the shortest
+TRITON_HEADS = 16.0  # of one group that a block of Triton's kernels takes
+SEGMENTS, SEGMENTED = 16.0, 128.0  # of a sequence in vLLM's Triton kernel; blocks up to which it makes them
 FULL_ENOUGH, BARELY_FULL = 0.8, 0.85  # waves that are not split; of the fullest last wave, that will do
 
 
@@ -88,6 +91,26 @@ def xqa_splits(shape: Shape, gpu: Gpu) -> Floats:
     pieces = np.maximum(1.0, np.minimum(pieces, np.round(np.sqrt(8 * pieces))))
     waves = shape.batch * shape.kv_heads * pieces / gpu.processors
     return np.asarray(np.maximum(1.0, np.floor(pieces / np.maximum(1.0, waves / GROUPED_WAVES))))
+
+
+def triton_splits(shape: Shape, seen: Floats, gpu: Gpu) -> Floats:
+    """Parts of a sequence in SGLang's Triton kernel (get_num_kv_splits_triton), which has 8 at most.
+
+    As many as fill the processors, times the logarithm of how many blocks of 64 keys there are.
+    """
+    blocks = shape.batch * shape.kv_heads * ceil_div(shape.group, TRITON_HEADS)
+    grown = np.floor(gpu.processors * np.maximum(np.log2(seen / 64), 1.0))
+    splits = np.minimum(ceil_div(grown, blocks), TRITON_MOST)
+    return ceil_div(seen, ceil_div(seen / splits, TRITON_LEAST) * TRITON_LEAST)
+
+
+def segments(shape: Shape, seen: Floats, step: float) -> Floats:
+    """Parts of a sequence in vLLM's Triton kernel (unified_attention): 16 where there are few blocks, or one.
+
+    Those before the window end at once.
+    """
+    each = ceil_div(shape.kv_len, SEGMENTS * step) * step
+    return np.where(shape.batch * shape.kv_heads <= SEGMENTED, ceil_div(seen, each), 1.0)
 
 
 def plain_splits(shape: Shape, gpu: Gpu) -> tuple[Floats, Floats, Floats]:

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from hwspecs import load_device
 from roofline.physics import model_of
-from roofline.physics.attention import NO_WINDOW, Shape, missed
+from roofline.physics.attention import APPEND_S, NO_WINDOW, START_S, Shape, missed
 from roofline.physics.base import Dtypes, Gpu, total
 from roofline.physics.calibration import cells
 from roofline.physics.fit import held_out_s, mape
-from roofline.physics.prefill import keys_per_tile
+from roofline.physics.prefill import keys_per_tile, tiling_of
 from workloads.operators import Attention
 
 GPUS = {name: Gpu.of(load_device(name)) for name in ("a100_sxm", "h100_sxm", "b200_sxm")}
@@ -26,14 +26,17 @@ BF16 = Dtypes("bfloat16", "bf16", "bf16", "bf16", "bf16")
 FP8_CACHE = Dtypes("bfloat16", "bf16", "bf16", "bf16", "fp8")
 KINDS = ("attention_prefill", "attention_decode", "attention_encoder", "mla_prefill", "mla_decode")
 NO_LATENCY = {"block_s": 1e-9, "tile_share": 20.0, "sharpness": 20.0}
-KERNELS = ("", "fa3", "torch_flow", "vllm_flash_attn", "triton", "flash_attention")
+KERNELS = (
+    *("", "fa3", "torch_flow", "vllm_flash_attn", "triton", "flash_attention", "trtllm_mha"),
+    *("vllm_triton_attn", "vllm_flashinfer"),
+)
 
 
 def rows(**sizes: Any) -> Mapping[str, Any]:
     """Columns of one or more rows; a Llama-3-8B layer where nothing else is said."""
     default = {"batch": 1, "q_len": 1, "kv_len": 1024, "n_heads": 32, "n_kv_heads": 8, "head_dim": 128}
     merged = {**default, "window": 0, "causal": 1, **sizes}
-    names = {name: merged.pop(name) for name in ("kernel", "backend") if name in merged}
+    names = {name: merged.pop(name) for name in ("kernel", "backend", "version") if name in merged}
     arrays = np.broadcast_arrays(*(np.atleast_1d(np.asarray(v, dtype=float)) for v in merged.values()))
     columns = dict(zip(merged, arrays, strict=True))
     return {**columns, **{n: np.full(len(arrays[0]), v, dtype=object) for n, v in names.items()}}
@@ -147,6 +150,50 @@ def test_sglang_launches_more_around_heads_of_192_elements() -> None:
         assert other - power == pytest.approx(1e-5, abs=3e-6)
         power, other = time_s(kind, **sizes, kernel="vllm_flash_attn_fa3")
         assert other - power < 3e-6
+
+
+@pytest.mark.parametrize("kind", ["attention_prefill", "attention_decode"])
+def test_rows_of_some_versions_of_vllm_hold_no_append(kind: str) -> None:
+    sizes = {"kernel": "vllm_triton_attn", "batch": 64, "q_len": 64 if "pre" in kind else 1, "kv_len": 64}
+    before, without, again = (time_s(kind, version=v, **sizes)[0] for v in ("0.14.0", "0.22.0", "0.24.0"))
+    assert before == again == time_s(kind, **sizes)[0]
+    assert again - without == pytest.approx(APPEND_S, rel=1e-6) if kind.endswith("decode") else True
+    assert again - without >= APPEND_S * (1 - 1e-6)
+    others = {**sizes, "kernel": "fa3"}
+    assert time_s(kind, version="0.22.0", **others) == time_s(kind, **others)
+
+
+def test_encoders_append_nothing_in_any_version() -> None:
+    sizes = {"kernel": "vllm_vit_flash_attn_fa3", "q_len": 64, "kv_len": 64, "causal": 0}
+    assert time_s("attention_encoder", version="0.22.0", **sizes) == time_s("attention_encoder", **sizes)
+
+
+@pytest.mark.parametrize(("kernel", "count"), [("fa3", 2), ("trtllm_mha", 3), ("vllm_flash_attn_fa3", 0)])
+def test_sglang_converts_what_it_appends_in_kernels_of_their_own(kernel: str, count: int) -> None:
+    sizes = {"kernel": kernel, "batch": 1, "kv_len": 1}
+    narrow, wide = (time_s("attention_decode", dtype=d, **sizes)[0] for d in (FP8_CACHE, BF16))
+    assert narrow - wide == pytest.approx(count * START_S, abs=5e-7)  # steps of its loop differ
+
+
+def test_a_triton_block_of_keys_from_memory_takes_longer_than_one_from_the_l2() -> None:
+    sizes = {"kernel": "triton", "n_heads": 4, "n_kv_heads": 1, "batch": 1}
+    near, far = (
+        time_s("attention_decode", change={"far": far}, kv_len=np.array([16_384, 1_048_576]), **sizes)
+        for far in (0.0, 1.0)
+    )
+    assert near[0] == far[0]  # 17 MB stay in an H100's L2
+    assert 1.5 < far[1] / near[1] <= 2.0
+
+
+def test_sglang_s_triton_prompts_take_the_tiles_of_their_generation() -> None:
+    def tile(name: str, dim: float) -> tuple[float, float]:
+        found = tiling_of("triton", Gpu.of(load_device(name)), BF16, np.array([dim]))
+        return float(found.rows[0]), float(found.keys[0])
+
+    assert [tile("a100_sxm", d) for d in (128, 256, 512)] == [(128, 128), (64, 64), (32, 64)]
+    assert [tile("h100_sxm", d) for d in (128, 256, 512)] == [(128, 64), (128, 64), (32, 64)]
+    assert [tile("l40s", d) for d in (128, 256, 512)] == [(64, 128), (64, 64), (32, 32)]
+    assert tile("rtx_pro_6000_server", 128) == (64, 128)
 
 
 def test_vllm_schedules_a_batch_that_its_kernel_cannot_sort_without_a_cost_per_sequence() -> None:

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from hwspecs import load_device
 from roofline.physics.attention import Shape
 from roofline.physics.base import Gpu
-from roofline.physics.splits import _fewest, flash_2_splits, flash_3_splits, plain_splits, xqa_splits
+from roofline.physics.splits import (
+    _fewest,
+    flash_2_splits,
+    flash_3_splits,
+    plain_splits,
+    segments,
+    triton_splits,
+    xqa_splits,
+)
 
 GPUS = {name: Gpu.of(load_device(name)) for name in ("a100_sxm", "h100_sxm", "l40s")}
 
@@ -81,6 +89,26 @@ def test_tensorrt_s_plain_kernel_makes_larger_blocks_where_heads_are_few() -> No
     assert list(splits) == [128.0, 1.0, 1.0, 1.0, 1.0]
 
 
+def test_sglang_s_triton_kernel_makes_eight_parts_of_32_keys_or_more() -> None:
+    gpu = GPUS["h100_sxm"]
+
+    def parts(seen: float, batch: float = 1.0, group: float = 1.0) -> float:
+        return float(triton_splits(shape(batch=batch, n_kv_heads=1, n_heads=group), np.array([seen]), gpu)[0])
+
+    assert parts(131_072) == 8.0  # however long a sequence is and however many processors wait
+    assert [parts(32), parts(33), parts(96)] == [1.0, 2.0, 3.0]
+    # 132 processors and four times as many tokens as one block of 64 keys: 264 blocks are as good as there are.
+    assert [parts(256, batch=88), parts(256, batch=264)] == [3.0, 1.0]
+    assert parts(1024, batch=100, group=17) == 3.0  # 528 over 200 blocks: 16 heads are one
+
+
+def test_vllm_s_triton_kernel_makes_16_segments_while_there_are_few_blocks() -> None:
+    one, keys = shape(n_kv_heads=8, batch=np.array([16, 17]), kv_len=4096), np.array([4096.0, 4096.0])
+    assert list(segments(one, keys, 16.0)) == [16.0, 1.0]
+    assert list(segments(one, keys / 32, 16.0)) == [1.0, 1.0]  # of a window that one segment covers
+    assert segments(shape(kv_len=40), np.array([40.0]), 16.0)[0] == 3.0  # of one step each
+
+
 @given(
     st.integers(1, 2000),
     st.sampled_from([1, 2, 8, 64]),
@@ -92,4 +120,6 @@ def test_no_rule_makes_more_parts_than_there_are_blocks(batch: int, heads: int, 
     blocks = np.ceil(np.array([keys / 128]))
     rules = [flash_2_splits(one, blocks, gpu), xqa_splits(one, gpu), plain_splits(one, gpu)[0]]
     rules += [flash_3_splits(one, blocks, gpu, most) for most in (0.0, 32.0)]
+    seen = np.array([float(keys)])
+    rules += [np.ceil(triton_splits(one, seen, gpu) / 2), np.ceil(segments(one, seen, 16.0) / 4)]
     assert all(1 <= parts[0] <= np.ceil(keys / 64) and parts[0] == np.round(parts[0]) for parts in rules)
