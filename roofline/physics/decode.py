@@ -121,7 +121,7 @@ class DecodeModel(KernelModel):
         grid = _grid(shape, kernel, gpu, dtype, c)
         if "splits" in rows:  # at most: of a kernel that splits less than the measured ones
             grid = replace(grid, splits=np.minimum(grid.splits, rows["splits"]))
-        parts = decode_parts(shape, grid, kernel, gpu, dtype, c)
+        parts = decode_parts(shape, grid, gpu, dtype, c, _scheduled(shape, kernel))
         beside = conversions(kernel, dtype) * START_S - np.where(appends(rows), 0.0, APPEND_S)
         parts["launch"] = np.maximum(parts["launch"] + beside, 0.0)
         if gpu.generation < 9:
@@ -182,8 +182,12 @@ def _tensorrt_grid(
     if own:  # whose thread blocks outside the window end at once
         grouped = np.minimum(grouped, ceil_div(seen, OWN_KEYS))
     launch_s = grid.launch_s + (own & (shape.key_dim < ROTATED)) * c.get(ROTATE.name, 0.0)
-    if gpu.generation >= 10:  # trtllm-gen, after kernels that sum up lengths, and that rotate and append
-        rows, grouped, launch_s = grid.rows, grid.splits, launch_s + START_S + APPEND_S
+    if (
+        gpu.generation >= 10
+    ):  # trtllm-gen, whose kernel before that appends has another before it, for lengths
+        rows, grouped, launch_s = grid.rows, grid.splits, launch_s + START_S
+    elif own:  # rotates and appends by itself
+        launch_s = np.maximum(launch_s - APPEND_S, 0.0)
     alone, step, beside = plain_splits(shape, gpu)
     return Grid(
         tiles=np.where(plain, group, grid.tiles),
@@ -206,10 +210,17 @@ def tile_rows(heads: Floats, gpu: Gpu) -> Floats:
     return np.minimum(np.maximum(least, np.exp2(np.ceil(np.log2(heads)))), TILE_ROWS)
 
 
+def _scheduled(shape: Shape, kernel: str) -> Any:
+    """Where a kernel before prepares sequences one by one: FlashAttention 3 does so, but for batches that vLLM cannot sort."""
+    if kernel not in FLASH_3:
+        return 0.0
+    return (kernel != "vllm_flash_attn_fa3") | (shape.batch <= SORTED_BATCH)
+
+
 def decode_parts(
-    shape: Shape, grid: Grid, kernel: str, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]
+    shape: Shape, grid: Grid, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float], scheduled: Any = 1.0
 ) -> dict[str, Floats]:
-    """The parts of any kernel that streams a cache past one query."""
+    """The parts of any kernel that streams a cache past one query; `scheduled` is 0 where nothing is."""
     units = shape.batch * shape.kv_heads * grid.tiles
     splits = grid.splits
     start_s = grid.cta_s + (c.get(SIZED.name, 0.0) + c["head_s"] * grid.heads) * shape.key_dim / 128
@@ -220,14 +231,12 @@ def decode_parts(
     attended = smooth_max([latency, stream], c["sharpness"])
     ideal = np.minimum(shape.ideal_s(gpu, dtype), attended)  # a warm L2 can beat the memory's roofline
     reached = np.maximum(stream, ideal)
-    scheduled = np.where((kernel == "vllm_flash_attn_fa3") & (shape.batch > SORTED_BATCH), 0.0, shape.batch)
-    scheduled = scheduled * (kernel in FLASH_3)
     return {
         "ideal": ideal,
         "reached": reached - ideal,
         "waves": np.maximum(attended, reached) - reached,
         "combine": np.clip(splits - 1, 0.0, 1.0) * (grid.combine_s + grid.split_s * splits),
-        "schedule": scheduled * c["sequence_s"] + shape.windowed * c["window_s"],
+        "schedule": shape.batch * c["sequence_s"] * scheduled + shape.windowed * c["window_s"],
         "launch": grid.launch_s + start_s + 0 * ideal,
     }
 

@@ -80,7 +80,7 @@ class MlaDecodeModel(KernelModel):
         grid = Grid(tiles, filled, np.minimum(shape.heads, held), splits, *starts)
         widens = "convert_share" in c and kernel == ABSORBED
         read = dtype._replace(kv=dtype.inputs) if widens else dtype
-        parts = decode_parts(shape, grid, kernel, gpu, read, c)
+        parts = decode_parts(shape, grid, gpu, read, c)
         if widens:
             moved = (
                 shape.batch * shape.kv_len * shape.cached_dim * (element(dtype.kv) + element(dtype.inputs))
