@@ -145,6 +145,11 @@ def library(kernel: str) -> str:
     return next((name for word, name in LIBRARIES if word in kernel), kernel)
 
 
+def compiled(kernel: str) -> str | None:
+    """Triton, whose kernels are one source for all GPUs; of others each generation has its own."""
+    return "Triton" if "triton" in kernel else None
+
+
 # Starts of kernels beside attention in a replayed graph, as medians of what equal sizes differ by: a cache in
 # 8 bits beside one of 16 in SGLang (3.45 us for two), vLLM's rows with the append beside those without.
 START_S, APPEND_S = 1.75e-6, 2.8e-6

@@ -98,7 +98,9 @@ class Choice:
                 if found is None or self._another_algorithm(found, dtype, backend):
                     continue
                 own = gpu.name == self.gpu.name
-                if attends and not own and found.kernel != kernel and self._measured(op, backend, kernel):
+                another = model.library(kernel) not in (None, model.library(found.kernel))
+                measured = not own and found.kernel != kernel and self._measured(op, backend, kernel)
+                if attends and (another or measured):
                     break  # attention differs more by kernel than by generation
                 values = carried(found.values, constants, gpu, self.gpu, unit)
                 said = "calibrated" if found.backend == backend else "calibrated (any backend)"
@@ -238,9 +240,8 @@ def _pools(
     if (library := model.library(kernel)) is not None:  # of few rows the library's overheads are not known
         alike = [(gpu, k) for gpu, k in every if models()[op].library(k.kernel) == library]
         tuned = [(gpu, k) for gpu, k in well if model.sound(k.values, gpu, dtypes_of(k.dtype))]
-        known = (
-            [pair for pair in pool if pair in few] for few in (tuned, well) for pool in (same, alike, every)
-        )
+        ample = () if model.few_rows_speak else (tuned, well)
+        known = ([pair for pair in pool if pair in few] for few in ample for pool in (same, alike, every))
         pools = [*known, same, alike, every]
         yield from ((pool, one) for pool in pools for one in formats)
         return

@@ -13,6 +13,7 @@ from roofline.physics.attention import (
     START_S,
     Shape,
     appends,
+    compiled,
     conversions,
     element,
     kernel_of,
@@ -108,6 +109,15 @@ class DecodeModel(KernelModel):
     family: ClassVar[tuple[str, ...]] = ("n_heads", "n_kv_heads", "head_dim", "window")
     start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places
     most_rows: ClassVar[int] = 600
+    few_rows_speak: ClassVar[bool] = True
+
+    def library(self, kernel: str) -> str | None:
+        """That of Triton alone, for which no other may stand in."""
+        return compiled(kernel)
+
+    def prior_of(self, kernel: str) -> str | None:
+        """All kernels of a format share their prior."""
+        return None
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Some generations have kernels besides that their libraries take for some shapes."""
@@ -211,7 +221,7 @@ def tile_rows(heads: Floats, gpu: Gpu) -> Floats:
 
 
 def _scheduled(shape: Shape, kernel: str) -> Any:
-    """Where a kernel before prepares sequences one by one: FlashAttention 3 does so, but for batches that vLLM cannot sort."""
+    """Where a kernel before prepares each sequence: FlashAttention 3's, of as many as vLLM's can sort."""
     if kernel not in FLASH_3:
         return 0.0
     return (kernel != "vllm_flash_attn_fa3") | (shape.batch <= SORTED_BATCH)

@@ -26,6 +26,7 @@ class KernelModel(ABC):
     rows_of_family: ClassVar[float | None] = None  # that are evidence, where further ones only repeat them
     # How it is carried to another generation (see `choice`):
     everyone_s: ClassVar[frozenset[str]] = frozenset()  # formats that all backends run by the same library
+    few_rows_speak: ClassVar[bool] = False  # of a library's kernels, before many of other libraries
     ampere_apart: ClassVar[bool] = False  # whose kernel there is another algorithm
     ruled_by_name: ClassVar[bool] = (
         False  # names decide on tiles or loads: where none is asked for, none does

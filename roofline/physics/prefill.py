@@ -14,6 +14,7 @@ from roofline.physics.attention import (
     START_S,
     Shape,
     appends,
+    compiled,
     conversions,
     element,
     kernel_of,
@@ -129,6 +130,11 @@ class PrefillModel(KernelModel):
     family: ClassVar[tuple[str, ...]] = ("n_heads", "n_kv_heads", "head_dim", "window")
     start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places
     most_rows: ClassVar[int] = 600
+    few_rows_speak: ClassVar[bool] = True
+
+    def library(self, kernel: str) -> str | None:
+        """That of Triton alone, for which no other may stand in."""
+        return compiled(kernel)
 
     def prior_of(self, kernel: str) -> str | None:
         """Its library; but they are carried by kernel: libraries change more by generation."""

@@ -97,7 +97,7 @@ def test_sglang_s_triton_kernel_makes_eight_parts_of_32_keys_or_more() -> None:
 
     assert parts(131_072) == 8.0  # however long a sequence is and however many processors wait
     assert [parts(32), parts(33), parts(96)] == [1.0, 2.0, 3.0]
-    # 132 processors and four times as many tokens as one block of 64 keys: 264 blocks are as good as there are.
+    # 132 processors, and 256 keys are 4 blocks of 64: 264 thread blocks.
     assert [parts(256, batch=88), parts(256, batch=264)] == [3.0, 1.0]
     assert parts(1024, batch=100, group=17) == 3.0  # 528 over 200 blocks: 16 heads are one
 
