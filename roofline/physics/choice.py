@@ -98,7 +98,7 @@ class Choice:
                 if found is None or self._another_algorithm(found, dtype, backend):
                     continue
                 own = gpu.name == self.gpu.name
-                another = model.library(kernel) not in (None, model.library(found.kernel))
+                another = model.source(kernel) not in (None, model.source(found.kernel))
                 measured = not own and found.kernel != kernel and self._measured(op, backend, kernel)
                 if attends and (another or measured):
                     break  # attention differs more by kernel than by generation
@@ -221,8 +221,8 @@ def _best(
     """The kernel asked for, else one of its library, else the backend's most measured one, else all's fit."""
     fitting = [k for k in kernels if (k.op, k.dtype) == (op, dtype) and k.kv_dtype in (kv_dtype, "")]
     same = [k for k in fitting if (k.backend, k.kernel) == (backend, kernel)]
-    library = models()[op].library(kernel) if kernel else None
-    alike = [k for k in fitting if k.backend and library and models()[op].library(k.kernel) == library]
+    library = models()[op].source(kernel) if kernel else None
+    alike = [k for k in fitting if k.backend and library and models()[op].source(k.kernel) == library]
     of_backend = [k for k in fitting if k.backend == backend]
     for found in (same, alike, of_backend, [k for k in fitting if not (k.backend or k.kernel)]):
         if found:
@@ -237,8 +237,8 @@ def _pools(
     model = models()[op]
     same = [(gpu, k) for gpu, k in every if (k.backend, k.kernel) == (backend, kernel)]
     well = [(gpu, k) for gpu, k in every if k.points >= MEASURED_WELL]
-    if (library := model.library(kernel)) is not None:  # of few rows the library's overheads are not known
-        alike = [(gpu, k) for gpu, k in every if models()[op].library(k.kernel) == library]
+    if (library := model.source(kernel)) is not None:  # of few rows the library's overheads are not known
+        alike = [(gpu, k) for gpu, k in every if model.source(k.kernel) == library]
         tuned = [(gpu, k) for gpu, k in well if model.sound(k.values, gpu, dtypes_of(k.dtype))]
         ample = () if model.few_rows_speak else (tuned, well)
         known = ([pair for pair in pool if pair in few] for few in ample for pool in (same, alike, every))

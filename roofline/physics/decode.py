@@ -111,13 +111,9 @@ class DecodeModel(KernelModel):
     most_rows: ClassVar[int] = 600
     few_rows_speak: ClassVar[bool] = True
 
-    def library(self, kernel: str) -> str | None:
-        """That of Triton alone, for which no other may stand in."""
+    def source(self, kernel: str) -> str | None:
+        """Triton's kernels stand in for each other alone."""
         return compiled(kernel)
-
-    def prior_of(self, kernel: str) -> str | None:
-        """All kernels of a format share their prior."""
-        return None
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Some generations have kernels besides that their libraries take for some shapes."""

@@ -59,6 +59,10 @@ class KernelModel(ABC):
         """The kernels that share a prior, by what names them; None where all of a format do."""
         return self.library(kernel)
 
+    def source(self, kernel: str) -> str | None:
+        """What names the kernels that alone stand in for it elsewhere; None where all of a format may."""
+        return self.library(kernel)
+
     def sound(self, values: Mapping[str, float], gpu: Gpu, dtype: Dtypes) -> bool:
         """Whether a kernel's constants may speak for others."""
         return True

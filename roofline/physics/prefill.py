@@ -132,8 +132,8 @@ class PrefillModel(KernelModel):
     most_rows: ClassVar[int] = 600
     few_rows_speak: ClassVar[bool] = True
 
-    def library(self, kernel: str) -> str | None:
-        """That of Triton alone, for which no other may stand in."""
+    def source(self, kernel: str) -> str | None:
+        """Triton's kernels stand in for each other alone."""
         return compiled(kernel)
 
     def prior_of(self, kernel: str) -> str | None:

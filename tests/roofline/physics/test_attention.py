@@ -182,7 +182,7 @@ def test_a_triton_block_of_keys_from_memory_takes_longer_than_one_from_the_l2() 
         for far in (0.0, 1.0)
     )
     assert near[0] == far[0]  # 17 MB stay in an H100's L2
-    assert 1.5 < far[1] / near[1] <= 2.0
+    assert 1.3 < far[1] / near[1] <= 2.0
 
 
 def test_sglang_s_triton_prompts_take_the_tiles_of_their_generation() -> None:

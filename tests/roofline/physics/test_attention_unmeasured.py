@@ -80,8 +80,9 @@ def test_streams_and_prompts_reach_a_sane_share_of_their_roofs(name: str) -> Non
     for backend, kernel in KERNELS[gpu.generation]:
         stream = table("attention_decode", backend, kernel, batch=64, q_len=1, kv_len=65_536)
         share = seconds(name, stream, "datasheet") / seconds(name, stream)
-        # An H20 has a fifth of an H100's arithmetic beside more memory: padded tiles show that hide there.
-        assert (0.45 if name == "h20" else 0.55) < share[0] <= 1, kernel
+        # An H20 has a fifth of an H100's arithmetic and half its processors beside more memory: tiles padded
+        # to 64 rows and latencies show that hide there.
+        assert (0.25 if name == "h20" else 0.55) < share[0] <= 1, kernel
         prompts = table(
             "attention_prefill",
             backend,
@@ -115,8 +116,8 @@ def test_no_attention_beats_its_floor_and_more_of_it_takes_no_less(name: str, kv
 
 @pytest.mark.parametrize("name", ["l40s", "rtx_pro_6000_server", "h200_sxm"])
 def test_triton_s_kernels_are_stood_in_for_by_triton_s(name: str) -> None:
-    """SGLang's kernel splits a sequence in eight at most, which no longer one escapes."""
-    rows = table("attention_decode", "sglang", "triton", batch=1, q_len=1, kv_len=[65_536, 131_072])
+    """SGLang's kernel splits a sequence in eight at most; both caches are beyond the L2."""
+    rows = table("attention_decode", "sglang", "triton", batch=1, q_len=1, kv_len=[2**20, 2**21])
     rows["n_kv_heads"], rows["n_heads"] = 1.0, 4.0
     found, stream = seconds(name, rows), seconds(name, rows, "datasheet")
     assert (found > 1.5 * stream).all()  # eight thread blocks cannot draw on the whole memory
