@@ -9,7 +9,8 @@ from profiler.parts.dense import LLAMA, PRODUCT
 
 BOTH_RESIDUALS = "layers.attention_residual + mlp_residual"
 COHERE = replace(LLAMA, gaps=(PRODUCT, Gap("mlp", "", BOTH_RESIDUALS)))
-_PART_ROTATED = {"layers.attention.rope": HEADS}
+# Parts of heads are rotated: taken out before, put back behind.
+_PART_ROTATED = dict.fromkeys(("layers.attention.v_proj", "layers.attention.rope"), HEADS)
 STABLELM = replace(COHERE, behind=_PART_ROTATED)
 STABLELM_IN_TURN = replace(LLAMA, behind=_PART_ROTATED)
 PHI = Family(
