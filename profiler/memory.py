@@ -83,7 +83,7 @@ def _layer(kind: str, capacity: int) -> Any:
         return PreallocatedLayer(capacity)
     try:
         from profiler.states import NoLayer, RecurrentLayer
-    except ImportError:
+    except (ImportError, AttributeError):
         raise InputError(
             "this version of transformers has no cache for recurrent layers; pip install -U transformers."
         ) from None

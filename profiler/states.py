@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from transformers.cache_utils import DummyLayer, LinearAttentionLayer
+from typing import Any
+
+from transformers import cache_utils
+
+# What the library puts where nothing is remembered: before it had a class for that, a state that stays empty.
+_Nothing: Any = getattr(cache_utils, "DummyLayer", cache_utils.LinearAttentionLayer)
 
 
-class RecurrentLayer(LinearAttentionLayer):  # type: ignore[misc]
+class RecurrentLayer(cache_utils.LinearAttentionLayer):  # type: ignore[misc]
     """The states of one layer's convolution and scan, which every step overwrites in their place."""
 
     def rewind(self, length: int) -> None:
@@ -13,7 +18,7 @@ class RecurrentLayer(LinearAttentionLayer):  # type: ignore[misc]
         self.has_previous_state = dict.fromkeys(range(self.number_of_states), length > 0)
 
 
-class NoLayer(DummyLayer):  # type: ignore[misc]
+class NoLayer(_Nothing):  # type: ignore[misc]
     """A layer that remembers nothing."""
 
     def rewind(self, length: int) -> None:

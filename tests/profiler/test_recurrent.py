@@ -128,3 +128,24 @@ def test_what_a_state_does_not_allow_is_refused_before_anything_is_made(
     assert (done.code, done.out) == (2, "")
     assert said in done.err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_library_without_a_class_for_it_has_an_empty_state_where_nothing_is_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As transformers 5.17 has it: what such a layer holds stays empty, and other layers tell the length."""
+    from importlib.util import module_from_spec
+
+    from transformers import cache_utils
+
+    from profiler import states
+
+    monkeypatch.delattr(cache_utils, "DummyLayer", raising=False)
+    assert states.__spec__ is not None
+    assert states.__spec__.loader is not None
+    older = module_from_spec(states.__spec__)
+    states.__spec__.loader.exec_module(older)
+    layer = older.NoLayer()
+    layer.rewind(0)
+    assert isinstance(layer, cache_utils.LinearAttentionLayer)
+    assert not layer.is_conv_states_initialized[0]
