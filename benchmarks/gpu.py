@@ -40,10 +40,10 @@ NEEDED = (  # by name on PyPI; the module that it installs, where that has anoth
 )
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (17, 24, 26, 27, 28)] + ["manylinux2014_x86_64"]
 GRACE_S = 20.0  # to end in order, and to pack what there is
-WITH = (  # a kernel that faults takes the device from what follows, so those few know come last
+WITH = (  # a kernel that faults takes the device from what follows: those that few use come late
     *("cuda-graphs", "flash-attention", "gqa:kv_heads=2", "prefix-caching:hit=0.75", "layer-pruning"),
     *("window-attention:window=128", "speculative:k=4", "weight-offloading", "kv-offloading"),
-    *("torch-compile", "fp8", "weight-only:format=int4_g128", "2:4"),
+    *("fp8", "weight-only:format=int4_g128", "2:4", "torch-compile"),  # the last is among the modes, too
 )
 MOST_PACKED = 12_000_000  # bytes of a file in an archive, which is to stay small enough to be carried
 ON_CPU = ("ceilings", "model", "campaign")  # to try this file on a machine without a GPU
