@@ -35,7 +35,7 @@ def test_what_has_ranges_can_be_predicted() -> None:
 def test_the_command_says_of_each_family_what_can_be_done(roofline: Callable[..., Any]) -> None:
     shown = roofline("models", "families")
     assert shown.code == 0
-    rows = {line.split()[0]: line.split()[1:] for line in shown.out.splitlines() if line}
+    rows = {line.split()[0]: line.split()[1:] for line in shown.out.splitlines() if line.strip()}
     assert rows["llama"] == ["yes", "yes", "yes"]
     assert rows["sedd"] == ["yes"]  # neither profiled nor in transformers
     records = json.loads(roofline("models", "families", "--format", "json").out)
