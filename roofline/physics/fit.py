@@ -257,8 +257,27 @@ def mape(predicted: Floats, measured: Floats) -> float:
 
 
 def _thinned(cell: Cell, most: int) -> Cell:
+    """At most so many rows, evenly spread; as many of each family where a family's rows repeat each other."""
     count = len(cell.time_s)
-    return cell if count <= most else cell.take(np.linspace(0, count - 1, most).astype(np.intp))
+    if count <= most:
+        return cell
+    if cell.model.rows_of_family is None:
+        return cell.take(_spread_over(np.arange(count), most))
+    _, first = np.unique(cell.families(), return_inverse=True)
+    of = [np.flatnonzero(first == family) for family in range(int(first.max()) + 1)]
+    share = _level(np.array([len(rows) for rows in of]), most)
+    return cell.take(np.sort(np.concatenate([_spread_over(rows, share) for rows in of])))
+
+
+def _spread_over(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(np.intp)]
+
+
+def _level(counts: NDArray[np.intp], most: int) -> int:
+    """How many of each may stay that no more than `most` do, at least one."""
+    levels = np.arange(1, most + 1)
+    taken = np.minimum(counts[None], levels[:, None]).sum(axis=1)
+    return int(levels[taken <= most].max(initial=1))
 
 
 def _possible(cell: Cell) -> Cell:

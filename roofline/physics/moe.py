@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 WIDTHS = (64.0, 128.0, 256.0)  # columns of a tile
 AVERAGE_TILE = (8.0, 64.0)  # least and most rows of a tile that is chosen by the average load
+TALL_TILE = 128.0  # the most where activations have 4 bits: twice as many fit beside each other
 L2_SHARE = 0.5  # of the L2 that one matrix can keep beside activations and results
 LEAST_STREAM = 0.5  # of the memory bandwidth, that any kernel which was tuned reaches
 # Dense 16-bit FLOP per clock and processor of products by single warps (mma.sync), as Marlin multiplies on
@@ -48,11 +49,13 @@ CONSTANTS = (
     Constant("whole_waves", "", 0.0, 1.0, 0.3, "of a last wave that is not full, what it still takes"),
     Constant("reread", "", 0.03, 1.2, 0.3, "of the rows of tiles that read a large matrix again from memory"),
     Constant("passes", "", 0.2, 10.0, 1.0, "times that chosen rows are moved by sorting and activating"),
+    Constant("row_s", "s", 1e-11, 2e-8, 1e-9, "a block of threads a chosen row, however short", "1/clock"),
     Constant("token_passes", "", 0.1, 20.0, 1.0, "times that all tokens are quantised, copied and summed"),
     Constant("expert_s", "s", 1e-9, 1e-6, 3e-8, "offsets and descriptors of one of its experts", "1/clock"),
     Constant("choice_s", "s", 1e-11, 2e-8, 5e-10, "sorting one choice of the router", "1/clock"),
     Constant("sort_s", "s", 1e-7, 2e-5, 5e-6, "further kernels that sort more choices than one block can"),
     Constant("elsewhere", "", 1e-3, 1.3, 0.03, "cost of a token's choice that another rank serves"),
+    Constant("mapped_s", "s", 1e-7, 5e-5, 5e-6, "further kernels that name a rank's experts anew"),
 )
 
 
@@ -126,15 +129,19 @@ class _Layer:
         self.width = column(rows, "inter") / column(rows, "moe_tp", 1.0)
         self.load = unpacked(rows["load"]) if "load" in rows else rank_load(rows)
         self.by_average = says(rows, "trtllm_", "min_latency", "mxfp4_flashinfer") & ~says(rows, "cutlass")
-        # Triton's fused kernel knows gated layers only: a layer without a gate runs at the gate's width.
-        gated = (column(rows, "gated", 1.0) > 0) | says(rows, "fused_moe", "triton")
+        # Engines' functions around Triton's fused kernel know gated layers only: one without a gate runs at
+        # the gate's width. vLLM's class for it (TritonExperts) knows both.
+        gated = (column(rows, "gated", 1.0) > 0) | says(rows, "fused_moe")
         self.ups = np.where(gated, 2.0, 1.0)
         self.rank_experts = self.experts / ranks
         self.by_default, self.default = self._untuned(rows)
         # SGLang serves the choices of other ranks as those of one more expert of its own: up to
         # 0.5.10 it multiplied them, since then it only reads weights for them.
-        strangers = of_engine(rows, "sglang") & says(rows, "fused_moe") & (ranks > 1)
+        sglang = of_engine(rows, "sglang") & says(rows, "fused_moe")
+        strangers = sglang & (ranks > 1)
         self.touched = self.load.touched + strangers
+        # Kernels around them took 10 us more up to then (medians of pairs of rows), and still do on a share.
+        self.mapped = np.asarray(strangers | (sglang & ~since(rows, 0, 5, 11)), dtype=np.float64)
         far = np.maximum(self.load.tokens * self.top_k - self.load.chosen, 0.0)
         skipped = (strangers & since(rows, 0, 5, 11)) | (of_engine(rows, "vllm") & says(rows, "marlin"))
         self.strange = np.where(skipped, 0.0, far)  # rows of other ranks' experts that may not be skipped
@@ -158,7 +165,7 @@ class _Layer:
             "tiles": products - reached,
             "around": self.around_s(c),
             "routing": self.routing_s(c),
-            "launch": np.full(len(ideal), c["launch_s"]),
+            "launch": c["launch_s"] + c["mapped_s"] * self.mapped,
         }
         return {name: self.share * seconds for name, seconds in found.items()}
 
@@ -200,7 +207,7 @@ class _Layer:
         """Passes over all tokens, wherever their experts are, and over rows of this rank, at two bytes."""
         between = self._rows(c) * (2 * self.hidden + (self.ups + 1) * self.width)
         moved = c["token_passes"] * self.tokens * self.hidden + c["passes"] * between
-        return 2 * moved / self.gpu.dram_byte_per_s
+        return 2 * moved / self.gpu.dram_byte_per_s + c["row_s"] * self._rows(c)
 
     def _rows(self, c: Mapping[str, float]) -> Any:
         """Rows of this rank's experts, and of others' what the kernel does not skip."""
@@ -223,7 +230,9 @@ class _Layer:
         if not self.by_average.any():
             return np.asarray(fastest)
         average = np.maximum(self.tokens * self.top_k / self.experts, 1.0)
-        size = np.clip(np.exp2(np.ceil(np.log2(average))), *AVERAGE_TILE)
+        least, most = AVERAGE_TILE
+        most = TALL_TILE if self.dtype.inputs == "fp4" else most
+        size = np.clip(np.exp2(np.ceil(np.log2(average))), least, most)
         return np.asarray(np.where(self.by_average, _at(times, size), fastest))
 
     def _by_tile(self, widths: Sequence[float | Floats], c: Mapping[str, float]) -> Floats:

@@ -10,7 +10,9 @@ import pytest
 from hwspecs import load_device
 from roofline.physics.base import Dtypes, Gpu, ceil_div, smooth_max, total
 from roofline.physics.fit import Cell, fit, held_out_s, mape
+from roofline.physics.fit import _thinned as thinned
 from roofline.physics.gemm import GemmModel
+from roofline.physics.moe import MoeModel
 from specfiles.errors import InputError
 
 BF16 = Dtypes("bfloat16", "bf16", "bf16", "bf16", "bf16")
@@ -98,3 +100,20 @@ def test_rows_that_beat_the_data_sheet_steer_no_constant() -> None:
     impossible = replace(rows, time_s=np.where(odd, floor * 0.4, rows.time_s), floor_s=floor)
     with_them, without = fit([impossible]), fit([impossible.take(~odd)])
     assert with_them == without
+
+
+def test_a_fit_looks_at_as_many_rows_of_each_family_where_they_repeat_each_other() -> None:
+    """One family of 900 rows does not outvote those of 20: what a fit is for is the family to come."""
+    sizes = [900, 20, 20, 400]
+    hidden = np.repeat([2048.0, 4096.0, 6144.0, 8192.0], sizes)
+    layer = {"inter": 768.0, "topk": 8.0, "num_experts": 128.0}
+    rows = {name: np.full(len(hidden), size) for name, size in layer.items()}
+    experts = Cell(MoeModel(), Gpu.of(load_device("h100_sxm")), BF16, {**rows, "hidden": hidden}, hidden)
+    kept = [len(thinned(experts, 300).take(f).time_s) for f in families_of(thinned(experts, 300))]
+    assert kept == [130, 20, 20, 130]
+    products = thinned(cell(families=4, each=200), 300)  # whose rows say something new each
+    assert len(products.time_s) == 300
+
+
+def families_of(rows: Cell) -> list[np.ndarray]:
+    return [rows.families() == family for family in range(int(rows.families().max()) + 1)]
