@@ -22,6 +22,7 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "techniques": ("techniques", lambda v: v or "–"),
     "batch": ("batch", text),
     "prompt": ("prompt", text),
+    "context": ("context", text),
     "ttft_s": ("TTFT", seconds),
     "tpot_s": ("TPOT", seconds),
     "tokens_per_s": ("tokens/s", plain),
@@ -63,5 +64,8 @@ def as_text(table: pd.DataFrame, most: int, by: str) -> str:
     )
     reasons = table["error"].dropna().value_counts().head(3)
     lines = [f"{said}.", *(f"- {count} x {reason}" for reason, count in reasons.items())]
-    drawn = terminal.table(best, COLUMNS, f"the best of those that fit, by {by}") if best else ""
+    # A decode step has no prompt, and what it sees is said; the context of others follows from their lengths.
+    without = "prompt" if set(table["phase"]) == {"decode"} else "context"
+    columns = {name: column for name, column in COLUMNS.items() if name != without}
+    drawn = terminal.table(best, columns, f"the best of those that fit, by {by}") if best else ""
     return drawn + "\n".join([*lines, ""])

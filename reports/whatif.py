@@ -171,6 +171,7 @@ def _answer(answer: Answer) -> dict[str, Any]:
         "devices": answer.devices,
         "tdp_w": answer.watts,
         "usd_per_hour": answer.usd_per_hour,
+        "usd_per_million_tokens": _per_million(answer),
         "techniques": [t.told() for t in answer.techniques],
         "names": [t.name for t in answer.techniques],
         **{k: v for k, v in answer.totals.items() if k in ANSWERED},
@@ -185,11 +186,24 @@ def _missing(answer: Answer, goal: Goal) -> dict[str, Any]:
     return {"missed": {"goal": worst, "times": float(misses[worst])}, "bound": bounds}
 
 
+def _per_million(answer: Answer) -> float | None:
+    """What a million output tokens cost while the devices are as busy as asked."""
+    if answer.usd_per_hour is None:
+        return None
+    return answer.usd_per_hour / 3600 / float(answer.totals["tokens_per_s"]) * 1e6
+
+
 ANSWERED = ("ttft_s", "tpot_s", "tokens_per_s", "memory_bytes")
 
 
 def _price(price: float | None) -> str:
     return "–" if price is None else f"{price:.2f}"
+
+
+PRICES: dict[str, tuple[str, terminal.Format]] = {
+    "usd_per_hour": ("USD per hour", _price),
+    "usd_per_million_tokens": ("USD per million tokens", _price),
+}
 
 
 def answers_text(found: Found, scenario: Scenario, goal: Goal, target: str) -> str:
@@ -204,14 +218,14 @@ def answers_text(found: Found, scenario: Scenario, goal: Goal, target: str) -> s
         "hardware": ("device", text),
         "devices": ("devices", text),
         "tdp_w": ("power", lambda v: si(v, "W")),
-        **({"usd_per_hour": ("USD per hour", _price)} if priced else {}),
+        **(PRICES if priced else {}),
         "named": ("techniques", text),
         **{key: COLUMNS[key] for key in ANSWERED if key in COLUMNS},
         "memory_bytes": ("memory", in_bytes),
         **({} if met else {"short": ("misses", text), "binds": ("bound by", text)}),
     }
     rows = [_answer_row(row) for row in rows]
-    first = "cheapest" if priced else "the least power"
+    first = "the cheapest by the hour" if priced else "the least power"
     title = f"{scenario.model.name}, batch {scenario.batch}: what meets {target}, {first} first"
     if not met:
         title = f"No device meets {target}, alone or by up to eight, with the techniques tried; nearest are"

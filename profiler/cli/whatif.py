@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @click.command("whatif")
 @model_argument
-@click.option("--hw", help="Device name, alias or YAML file; with --target, all shipped ones by default.")
+@click.option("--hw", help="Device name, alias or YAML file; with --target several, by commas; default all.")
 @click.option(
     "--target", help="Find devices and techniques that meet it: tpot=20ms,ttft=500ms,throughput=1000."
 )
@@ -114,12 +114,12 @@ def _prices(path: Path | None) -> dict[str, float]:
 
 
 def _devices(hw: str | None) -> Iterator[Device]:
-    """The device that was named, or every shipped one."""
+    """The devices that were named, separated by commas, or every shipped one."""
     from hwspecs import load_device
     from hwspecs.loader import DEVICES
 
     if hw is not None:
-        yield load_device(hw)
+        yield from map(load_device, hw.split(","))
         return
     for path in DEVICES:
         device = load_device(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -65,3 +66,15 @@ def test_an_engine_around_every_line() -> None:
     assert "cuda-graphs" in {name for outcome in found["outcomes"] for name in outcome["names"]}
     with pytest.raises(InputError, match="vllm"):
         run(*ASKED, "--engine", "vlm")
+
+
+def test_a_target_among_some_devices_with_the_price_of_a_token(tmp_path: Path) -> None:
+    """A dollar an hour at r tokens a second is 1e6 / 3600 / r dollars a million."""
+    (tmp_path / "prices.yaml").write_text("H100-SXM5-80GB: 3.6\n")
+    asked = ("Llama-3.1-8B", "--target", "tpot=30ms", "--hw", "h100,l4", "--quality", "exact")
+    found = json.loads(run(*asked, "--prices", str(tmp_path / "prices.yaml"), "--format", "json"))["answers"]
+    assert [row["hardware"] for row in found] == ["H100-SXM5-80GB", "L4-24GB"]
+    first, second = found
+    hours = 1e6 / first["tokens_per_s"] / 3600
+    assert first["usd_per_million_tokens"] == pytest.approx(3.6 * first["devices"] * hours)
+    assert second["usd_per_million_tokens"] is None

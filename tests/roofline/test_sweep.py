@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from hwspecs import load_device
-from reports.sweep import best_points, counts
+from reports.sweep import as_text, best_points, counts
 from roofline.predict import predict
 from roofline.scenario import Scenario
 from roofline.sweep.run import in_processes, load_spec, on_dask, one_by_one, run_sweep
@@ -124,6 +124,14 @@ def test_the_best_points_fit_and_are_ranked(spec: Spec, tmp_path: Path) -> None:
     assert [row["tpot_s"] for row in fastest] == sorted(table["tpot_s"])[:5]
     most = best_points(table, 1, "tokens_per_s")[0]
     assert most["tokens_per_s"] == table["tokens_per_s"].max()
+
+
+def test_steps_of_decode_are_told_by_what_they_see(spec: Spec, tmp_path: Path) -> None:
+    decode = run_sweep(spec.replace(phase="decode", context=4321), tmp_path / "one", one_by_one, quiet)
+    whole = run_sweep(spec, tmp_path / "two", one_by_one, quiet)
+    assert "4321" in as_text(decode, 5, "tpot_s")
+    assert ["prompt" in as_text(table, 5, "tpot_s") for table in (decode, whole)] == [False, True]
+    assert ["context" in as_text(table, 5, "tpot_s") for table in (decode, whole)] == [True, False]
 
 
 def test_a_folder_holds_one_sweep(spec: Spec, tmp_path: Path) -> None:
