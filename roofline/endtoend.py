@@ -12,6 +12,7 @@ import pandas as pd
 from hwspecs import load_device
 from hwspecs.serving import BY_HAND, Overheads, overheads_for
 from roofline.ceilings import Fidelity
+from roofline.recipes import SAMPLE, with_recipes
 from roofline.serving import Load, Steps, Users, steps, waits
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
@@ -43,6 +44,9 @@ NAMES = {
 }
 SIZES = ("prompt", "output", "concurrency")
 NUMBERS = (*SIZES, "poll_steps", "tp", "pp", "ep", "dp", "moe_tp_size", "ttft_ms", "tpot_ms")
+# What is taken where a column or a value is absent: of the split, of what a run was asked for.
+SPLIT = {"tp": 1, "pp": 1, "ep": 1, "dp": 1, "moe_tp_size": 1, "backend": "", "dtype": "fp16"}
+ASKED = {"poll_steps": 1, "mode": "agg", "kv_dtype": "", "refused": ""}
 # How popular some experts are (exponent of the rank): real routers have favourites, so that a batch touches
 # fewer experts than chance would. gpt-oss-120b under vLLM decodes 32 to 64 requests as fast as with this.
 EXPERT_SKEW = 0.75
@@ -156,28 +160,17 @@ def _named(table: pd.DataFrame) -> pd.DataFrame:
     for name in ("model", "gpu", *SIZES):
         if name not in named:
             raise InputError(f"the table has no column {name!r}; expected model, gpu, {', '.join(SIZES)}.")
-    if "silicon_ttft_ms" in table and "poll_steps" not in table:
-        named["poll_steps"] = _recipe(named)
-    absent = {
-        "poll_steps": 1,
-        "tp": 1,
-        "pp": 1,
-        "ep": 1,
-        "dp": 1,
-        "backend": "",
-        "dtype": "fp16",
-        "mode": "agg",
-    }
-    for name, value in absent.items():
-        named[name] = named[name].fillna(value) if name in named else value
-    numbers = {name: pd.to_numeric(named[name], errors="coerce") for name in NUMBERS if name in named}
-    return named.assign(static=static, **numbers)
+    named = _filled(named, SPLIT)
+    if SAMPLE in table:
+        named = with_recipes(named)
+    return _filled(named, ASKED).assign(static=static)
 
 
-def _recipe(named: pd.DataFrame) -> Any:
-    """Steps between two looks at arrivals: flags that the public recipes of these runs give to SGLang."""
-    many = np.where(named["concurrency"] >= 16, 30, 10)
-    return np.where(named["backend"] == "sglang", many, 1)
+def _filled(named: pd.DataFrame, absent: dict[str, Any]) -> pd.DataFrame:
+    """The table with what is absent at its default, and numbers as numbers."""
+    filled = {name: named[name].fillna(value) if name in named else value for name, value in absent.items()}
+    named = named.assign(**filled)
+    return named.assign(**{n: pd.to_numeric(named[n], errors="coerce") for n in NUMBERS if n in named})
 
 
 def _load(row: dict[str, Any]) -> tuple[Load, Device]:
@@ -185,12 +178,14 @@ def _load(row: dict[str, Any]) -> tuple[Load, Device]:
     for name in MEASURED:
         if not float(row[f"{name}_ms"]) > 0:
             raise InputError(f"without a measured {name.upper()}.")
+    if row["refused"]:
+        raise InputError(str(row["refused"]))
     if row["mode"] != "agg":
         raise InputError("prefill and decode on devices of their own (disaggregated).")
     if row["pp"] > 1 or row["dp"] > 1:
         raise InputError("pipeline stages or attention on parts of the batch.")
     prompt, output, concurrency, tp, ep = (_whole(row, name) for name in (*SIZES, "tp", "ep"))
-    if row.get("moe_tp_size", 0) * ep > tp:
+    if row["moe_tp_size"] * ep > tp:
         raise InputError("the experts' devices (moe_tp x moe_ep) are not those of the layer (tp).")
     device = load_device(str(row["gpu"]))
     precision, model = _precision(row, device), load_model(str(row["model"])).model
@@ -208,15 +203,15 @@ def _whole(row: dict[str, Any], name: str) -> int:
 
 def _precision(row: dict[str, Any], device: Device) -> Precision:
     """The formats behind a table's short name; without 4-bit units only experts' weights have 4 bits."""
-    name = str(row["dtype"])
+    name, kv = str(row["dtype"]), str(row["kv_dtype"])
     if name == "fp8":
         experts = "fp8_block" if row.get("moe_quant_mode") == "fp8_block" else None
-        return Precision.of("fp8", "fp8", "bf16", experts)
+        return Precision.of("fp8", "fp8", kv or "bf16", experts)
     if name in ("fp4", "nvfp4"):
         if "fp4" in device.datasheet.tensor_flop_per_s:
-            return Precision.of("nvfp4", "nvfp4", "bf16")
-        return Precision.of("bf16", experts="mxfp4")
-    return Precision.of(name)
+            return Precision.of("nvfp4", "nvfp4", kv or "bf16")
+        return Precision.of("bf16", kv=kv or None, experts="mxfp4")
+    return Precision.of(name, kv=kv or None)
 
 
 def _scores(rows: pd.DataFrame) -> list[dict[str, Any]]:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 NONE, OTHER = "none", "other"
 KIND = "engine"
+# Kernels that eager code launches for a prompt's scan in chunks. Gated delta: q and k to length 1, gates,
+# their sums, K K', triangular solve, W and U, states, outputs (sglang, layers/attention/fla/chunk.py). SSD:
+# sums, states of chunks, their passing, C B', outputs (mamba_ssm, ops/triton/ssd_combined.py).
+CHAINS = {"gated_delta": 9, "ssd": 5, "causal_conv1d": 1}
 WHY = {
     "engine.prompts": "prompts of routed experts beside their kernels: eager code, shapes nobody measured",
     "engine.launch_gaps": "the device waits for kernels to be launched, or between those of a graph",
@@ -88,8 +92,17 @@ def gaps_s(device_s: Any, operators: Any, graphs: Any, overheads: Overheads) -> 
 
 
 def on_device(rows: Sequence[Row]) -> tuple[float, float]:
-    """Seconds that operators take on the device, and how many of them are launched."""
-    return sum(row.total_s for row in rows), sum(row.count for row in rows if not row.work.fused)
+    """Seconds that operators take on the device, and how many kernels are launched for them."""
+    kernels = (row.count * launches(row.kind, row.phase, row.work.fused) for row in rows)
+    return sum(row.total_s for row in rows), sum(kernels)
+
+
+def launches(kind: str, phase: str, fused: bool) -> int:
+    """Kernels that are launched for an operator; a fused one goes with its neighbours.
+
+    A product counts as one with the kernel that quantises what it reads: they were measured together.
+    """
+    return CHAINS[kind] if phase == "prefill" and kind in CHAINS else int(not fused)
 
 
 def routes(kinds: Iterable[str]) -> bool:
@@ -191,7 +204,7 @@ def with_engine(prediction: Prediction, engine: Engine) -> Prediction:
     Raises InputError where the times hold another host's launches already.
     """
     refuse_own_host(engine, prediction.ceilings, prediction.device)
-    steps = [_Timed.of(each, prediction, engine) for each in prediction.schedule.passes]
+    steps = [Timed.of(each, prediction, engine) for each in prediction.schedule.passes]
     phases = dict.fromkeys(step.phase for step in steps)
     prompt = prediction.scenario.prompt
     added = {
@@ -208,21 +221,22 @@ def with_engine(prediction: Prediction, engine: Engine) -> Prediction:
 
 
 @dataclass(frozen=True)
-class _Timed:
-    """One pass: its steps, the time on the device and the operators that are launched in one of them."""
+class Timed:
+    """One pass, or that of many points: its steps, the time on the device and the launches of one of them."""
 
     phase: str
-    steps: float
+    steps: Any
     main: bool  # of the model that was asked for, and not of a draft
     reads: bool  # prompts
     stretches: bool
     graphs: bool
     launched: bool
-    device_s: float
-    operators: float
+    device_s: Any
+    operators: Any
 
     @classmethod
-    def of(cls, each: Pass, prediction: Prediction, engine: Engine) -> _Timed:
+    def of(cls, each: Pass, prediction: Prediction, engine: Engine) -> Timed:
+        """That of a pass of a prediction."""
         rows = pass_rows(each, prediction.ceilings)
         seconds, operators = on_device(rows)
         steps = each.times
@@ -235,8 +249,8 @@ class _Timed:
         device_s, operators = seconds / steps, operators / steps
         return cls(each.phase, steps, main, reads, stretches, graphs, launched, device_s, operators)
 
-    def parts(self, overheads: Overheads) -> dict[str, float]:
-        """Seconds of all its steps by the name of the row they belong to."""
+    def parts(self, overheads: Overheads) -> dict[str, Any]:
+        """Seconds of all its steps by the name of the row they belong to; numbers, or arrays over points."""
         stretch = overheads.prompt_stretch if self.stretches else 1.0
         device = self.device_s * stretch
         gaps = gaps_s(device, self.operators, self.graphs, overheads) if self.launched else 0.0
@@ -252,7 +266,7 @@ def request_s(prompt: Any, overheads: Overheads) -> Any:
     return overheads.request_s + prompt * overheads.token_s
 
 
-def _added(phase: str, steps: list[_Timed], engine: Engine, prompt: int) -> Iterator[Added]:
+def _added(phase: str, steps: list[Timed], engine: Engine, prompt: int) -> Iterator[Added]:
     """The engine's rows of a phase: each a mean over its steps; a request comes before its first token."""
     fit = engine.fit
     count = sum(step.steps for step in steps)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from roofline.engines import routes, step_s
+from roofline.engines import launches, routes, step_s
 from roofline.times import times
 from specfiles.errors import InputError
 from workloads.phases import Named, operators
@@ -121,8 +121,9 @@ class StepTimes:
 
 
 def _launched(of: Pass) -> float:
-    """Operators that a step launches, whatever its sizes."""
-    return float(sum(row.count for row in of.operators(of.last) if not row.operator.work().fused))
+    """Kernels that a step launches, whatever its sizes."""
+    rows = ((row.count, row.operator) for row in of.operators(of.last))
+    return float(sum(n * launches(one.kind, of.phase, one.work().fused) for n, one in rows))
 
 
 def _two_passes(schedule: Schedule) -> tuple[Pass, Pass]:

@@ -105,18 +105,6 @@ def test_prompts_of_routed_experts_stretch_and_others_do_not() -> None:
     assert waits(PAPER, BY_HAND, slow) == waits(PAPER, BY_HAND, plain)
 
 
-def test_the_silicon_samples_recipes_say_how_often_sglang_looks() -> None:
-    sample = {**ROW, "silicon_ttft_ms": 30.0, "silicon_tpot_ms": 8.0}
-    table = pd.DataFrame(
-        [{**sample, "backend": b, "concurrency": c} for b in ("sglang", "vllm") for c in (4, 16)]
-    )
-    rows = composed(table.drop(columns=["ttft_ms", "tpot_ms"]), "datasheet")[0]
-    assert rows["poll_steps"].tolist() == [10, 30, 1, 1]
-    assert composed(pd.DataFrame([{**ROW, "backend": "sglang"}]), "datasheet")[0]["poll_steps"].tolist() == [
-        1
-    ]
-
-
 def test_rows_that_cannot_be_predicted_are_listed_with_the_reason() -> None:
     changes: list[dict[str, Any]] = [
         {},

@@ -21,6 +21,7 @@ from roofline.engines import (
     as_engines_run,
     find_engine,
     gaps_s,
+    on_device,
     request_s,
     step_s,
     with_engine,
@@ -174,6 +175,15 @@ def test_times_of_ones_own_machine_hold_its_launches_already() -> None:
 def test_an_engine_that_does_not_exist_is_refused_with_those_that_do() -> None:
     with pytest.raises(InputError, match="vllm"):
         find_engine("vlm")
+
+
+def test_a_scan_is_a_chain_of_kernels_in_prompts_and_one_in_decode() -> None:
+    """As many as SGLang's source launches for the gated delta rule of each of Qwen3-Next's 36 layers."""
+    model = load_model("Qwen3-Next-80B-A3B").model
+    for phase, each in (("prefill", 9 + 1), ("decode", 1)):
+        rows = predict(Scenario(model, phase, batch=1, prompt=1000), DEVICE).rows
+        one_each = sum(row.count for row in rows if not row.work.fused)
+        assert on_device(rows)[1] == one_each + 36 * (each - 1), phase
 
 
 def test_projections_are_fused_once() -> None:

@@ -1,0 +1,42 @@
+"""What the public recipes of published runs say, and the columns of their table do not.
+
+aiconfigurator's silicon sample holds runs of InferenceX (github.com/SemiAnalysisAI/InferenceX): flags are in
+its benchmarks/single_node/*.sh, splits in .github/configs/nvidia-master.yaml, both as of March 2026.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SAMPLE = "silicon_ttft_ms"  # a column that only the sample has
+NODE = 8  # devices of the nodes of these runs
+# The only recipe of this model, device and format with this split is qwen3.5-fp8-b200-sglang-mtp.
+DRAFTED = {"model": "Qwen/Qwen3.5-397B-A17B", "gpu": "b200_sxm", "backend": "sglang", "dtype": "fp8"}
+DRAFTED_SPLIT = {"tp": 4, "ep": 1}
+SPECULATES = "its recipe drafts tokens (multi-token prediction); how many were kept is not in the table."
+
+
+def with_recipes(named: pd.DataFrame) -> pd.DataFrame:
+    """The sample's rows with what their recipes say, where a column does not say it.
+
+    poll_steps: decode steps between two looks at arrivals (--scheduler-recv-interval). kv_dtype: format of
+    keys and values. refused: why a row cannot be predicted. A tp beyond a node is tp and ep multiplied: all
+    such rows repeat the times of rows at tp 4, ep 4, which is the split of their recipe.
+    """
+    import numpy as np
+
+    sglang, seldom = named["backend"] == "sglang", named["concurrency"] >= 16
+    drafted = np.logical_and.reduce([named[k] == v for k, v in (DRAFTED | DRAFTED_SPLIT).items()])
+    said: dict[str, Any] = {
+        "poll_steps": np.where(sglang, np.where(seldom | (named["dtype"] == "fp4"), 30, 10), 1),
+        "kv_dtype": np.where(sglang & named["dtype"].isin(["fp8", "fp4"]), "fp8", "bf16"),
+        "refused": np.where(drafted, SPECULATES, ""),
+    }
+    beyond = named["tp"] > NODE
+    tp = named["tp"].where(~beyond, named["tp"] / named["ep"])
+    experts = named["moe_tp_size"].where(~beyond, tp / named["ep"])
+    known = {name: named[name].where(named[name].notna(), said[name]) for name in said if name in named}
+    return named.assign(tp=tp, moe_tp_size=experts, **(said | known))

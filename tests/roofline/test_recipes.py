@@ -1,0 +1,82 @@
+"""What recipes say of the silicon sample: flags, formats, a split written wrongly, drafted tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from profiler.tables import read_table
+from roofline.endtoend import composed
+from roofline.recipes import NODE, SPECULATES
+
+QWEN = "Qwen/Qwen3.5-397B-A17B"
+ROW: dict[str, Any] = {
+    "model_path": QWEN,
+    "system": "b200_sxm",
+    "backend": "sglang",
+    "precision": "bf16",
+    "isl": 1024,
+    "osl": 1024,
+    "tp_size": 8,
+    "moe_tp_size": 8,
+    "moe_ep_size": 1,
+    "concurrency": 4,
+    "silicon_ttft_ms": 300.0,
+    "silicon_tpot_ms": 8.0,
+}
+TIMES = ["silicon_ttft_ms", "silicon_tpot_ms"]
+
+
+def rows_of(*changes: dict[str, Any]) -> pd.DataFrame:
+    return composed(pd.DataFrame([ROW | change for change in changes]), "datasheet")[0]
+
+
+def test_engines_look_at_arrivals_as_often_as_their_recipes_say() -> None:
+    """Where a column does not say it."""
+    fp4 = {"precision": "fp4", "tp_size": 4, "moe_tp_size": 4}
+    other = {"backend": "vllm", "model_path": "gpt-oss-120b", "system": "h100_sxm"}
+    found = rows_of({}, {"concurrency": 16}, fp4, {"concurrency": 16, **other}, {"poll_steps": 7})
+    assert found["poll_steps"].tolist() == [10, 30, 30, 1, 7]
+
+
+def test_a_table_that_is_not_the_sample_has_no_recipe() -> None:
+    table = pd.DataFrame([ROW]).rename(columns={"silicon_ttft_ms": "ttft_ms", "silicon_tpot_ms": "tpot_ms"})
+    assert composed(table, "datasheet")[0]["poll_steps"].tolist() == [1]
+
+
+def test_keys_and_values_of_narrow_models_have_eight_bits() -> None:
+    """A step that reads 8192 positions of each of 64 users is shorter by what their keys and values lose."""
+    long = {"precision": "fp8", "isl": 8192, "concurrency": 64}
+    narrow, wide = (rows_of(long | more).iloc[0] for more in ({}, {"kv_dtype": "bf16"}))
+    values = 64 * (8192 + 512) * 15 * 256 * 2  # users, positions, layers, width; K and V of one head a device
+    assert wide["decode_s"] - narrow["decode_s"] == pytest.approx(values / 8e12, rel=0.1)
+
+
+def test_drafted_tokens_are_told_and_not_predicted() -> None:
+    drafted = {"precision": "fp8", "tp_size": 4, "moe_tp_size": 4}
+    _, left_out = composed(pd.DataFrame([ROW, ROW | drafted]), "datasheet")
+    assert left_out == {SPECULATES: 1}
+
+
+def test_a_split_beyond_a_node_is_that_of_its_recipe() -> None:
+    wrong = {"precision": "fp8", "tp_size": 16, "moe_tp_size": 4, "moe_ep_size": 4}
+    right = wrong | {"tp_size": 4, "moe_tp_size": 1}
+    found = rows_of(wrong, right)
+    assert found["tp"].tolist() == [4, 4]
+    assert found["decode_s"].nunique() == 1
+
+
+def test_all_rows_beyond_a_node_repeat_the_times_of_the_split_that_they_are_taken_for(
+    shared: Callable[[str], Path],
+) -> None:
+    table = read_table(shared("data/aic_e2e_silicon.parquet"))
+    beyond = table["tp_size"] > NODE
+    right = table[(table["tp_size"] == 4) & (table["moe_ep_size"] == 4)]
+    keys = ["isl", "osl", "concurrency"]
+    times = table[beyond].merge(right, on=keys, suffixes=("", "_right"))
+    same = pd.concat([(times[n] / times[f"{n}_right"] - 1).abs() < 1e-3 for n in TIMES], axis=1).all(axis=1)
+    assert beyond.sum() == times[same]["id"].nunique() == 28
