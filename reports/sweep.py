@@ -20,6 +20,7 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "weights": ("weights", text),
     "kv": ("KV", text),
     "techniques": ("techniques", lambda v: v or "–"),
+    "engine": ("engine", text),
     "batch": ("batch", text),
     "prompt": ("prompt", text),
     "context": ("context", text),
@@ -65,7 +66,8 @@ def as_text(table: pd.DataFrame, most: int, by: str) -> str:
     reasons = table["error"].dropna().value_counts().head(3)
     lines = [f"{said}.", *(f"- {count} x {reason}" for reason, count in reasons.items())]
     # A decode step has no prompt, and what it sees is said; the context of others follows from their lengths.
-    without = "prompt" if set(table["phase"]) == {"decode"} else "context"
-    columns = {name: column for name, column in COLUMNS.items() if name != without}
+    without = {"prompt" if set(table["phase"]) == {"decode"} else "context"}
+    without |= set() if (table["engine"] != "none").any() else {"engine"}
+    columns = {name: column for name, column in COLUMNS.items() if name not in without}
     drawn = terminal.table(best, columns, f"the best of those that fit, by {by}") if best else ""
     return drawn + "\n".join([*lines, ""])

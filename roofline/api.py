@@ -121,7 +121,8 @@ def sweep(models: str | list[str], hw: str | list[str], **lists: Any) -> pd.Data
     """A row for every combination of models, devices and what `lists` has, each one value or several.
 
     batch, prompt, context, output, tensor_parallel: numbers. dtypes: [{"weights": "fp8", "kv": "fp8"}, ..].
-    techniques: a list for each set that applies together, [[], ["awq"]]. phase, fidelity, convention: one.
+    techniques: a list for each set that applies together, [[], ["awq"]]. engines: "none", "vllm", ..
+    phase, fidelity, convention: one.
     Columns are those of `roofline sweep`; a combination that does not exist says why in `error`.
     """
     import pandas as pd

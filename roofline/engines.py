@@ -272,7 +272,7 @@ def _added(phase: str, steps: list[Timed], engine: Engine, prompt: int) -> Itera
     count = sum(step.steps for step in steps)
 
     def total(name: str, overheads: Overheads) -> float:
-        return sum(step.parts(overheads)[name] for step in steps) / count
+        return float(sum(step.parts(overheads)[name] for step in steps) / count)
 
     for name in ("engine.prompts", "engine.launch_gaps", "engine.step"):
         if name == "engine.prompts" and not total(name, fit.high):

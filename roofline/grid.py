@@ -12,6 +12,7 @@ from roofline.predict import check_node
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
 from workloads.phases import Setting
+from workloads.techniques.fused_projections import FusedProjections
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,6 +39,7 @@ class Grid:
     device: Indices
     images: int = 0  # that each prompt begins with, the same number at all points
     steps: Floats | float = 1.0  # of a diffusion model
+    joined: bool = False  # projections of one input are one product (fused-projections)
 
     @classmethod
     def of(cls, scenarios: Sequence[Scenario], devices: Sequence[Device]) -> Grid:
@@ -47,7 +49,8 @@ class Grid:
         """
         if not cls.fits(scenarios):
             raise InputError(
-                "a grid holds scenarios of one model and phase, with the same images and no techniques; "
+                "a grid holds scenarios of one model and phase, with the same images and no techniques but "
+                "fused-projections; "
                 "predict them one by one."
             )
         settings = {setting: i for i, setting in enumerate(dict.fromkeys(s.setting for s in scenarios))}
@@ -70,14 +73,15 @@ class Grid:
             np.array([places[id(d)] for d in each]),
             scenarios[0].images,
             steps if scenarios[0].phase == "generate" else 1.0,
+            bool(scenarios[0].techniques),
         )
 
     @staticmethod
     def fits(scenarios: Sequence[Scenario]) -> bool:
         """Whether they are plain schedules of one model and phase, alike in images, that lack nothing."""
-        alike = {(id(s.model), s.phase, s.images) for s in scenarios}
-        plain = not any(s.techniques or s.setting.convention.lacks for s in scenarios)
-        return len(alike) == 1 and plain
+        alike = {(id(s.model), s.phase, s.images, s.techniques) for s in scenarios}
+        known = all(s.techniques in ((), (FusedProjections(),)) for s in scenarios)
+        return len(alike) == 1 and known and not any(s.setting.convention.lacks for s in scenarios)
 
     def __len__(self) -> int:
         return len(self.batch)

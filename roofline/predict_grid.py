@@ -7,6 +7,7 @@ grow with the grid.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from functools import reduce
@@ -16,6 +17,7 @@ import numpy as np
 
 from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.contexts import straightness
+from roofline.engines import Timed, kernels_of, launches, refuse_own_host, request_s, routes
 from roofline.grid import Grid
 from roofline.many import ManyCeilings, many
 from roofline.times import times
@@ -23,10 +25,12 @@ from roofline.totals import power_of, reference, summary
 from workloads.dtypes import Precision, bytes_per_element, codes
 from workloads.phases import Named, Setting, Step, operators, owners, weight_bytes
 from workloads.sharing import stages
+from workloads.techniques.fused_projections import joined
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from roofline.engines import Engine
     from roofline.grid import Floats, Indices
     from workloads.model import Model
 
@@ -48,12 +52,15 @@ class _Points:
     grid: Grid
     limits: Ceilings
     setting: Setting  # with arrays of dtype codes where formats differ
+    engine: Engine | None = None
 
     @classmethod
-    def of(cls, model: Model, grid: Grid, limits: Sequence[Ceilings]) -> _Points:
+    def of(
+        cls, model: Model, grid: Grid, limits: Sequence[Ceilings], engine: Engine | None = None
+    ) -> _Points:
         precision = _precision([s.precision for s in grid.settings], grid.setting)
         setting = replace(grid.settings[grid.setting[0]], precision=precision)
-        return cls(model, grid, _limits(limits, grid.device, precision), setting)
+        return cls(model, grid, _limits(limits, grid.device, precision), setting, engine)
 
     @property
     def denoises(self) -> bool:
@@ -65,24 +72,33 @@ class _Points:
         return self.grid.prompt if self.model.has_memory else 0
 
     def operators(self, step: Step) -> list[Named]:
-        return operators(self.model, step, self.setting)
+        rows = operators(self.model, step, self.setting)
+        return joined(rows, step) if self.grid.joined else rows
 
     def decoding(self, context: Floats) -> list[Named]:
         """The operators of a step of one position."""
         return self.operators(Step(self.grid.batch, 1, context, memory=self.memory))
 
 
-def predict_grid(model: Model, grid: Grid, fidelity: Fidelity | str = Fidelity.DATASHEET) -> Table:
+def predict_grid(
+    model: Model,
+    grid: Grid,
+    fidelity: Fidelity | str = Fidelity.DATASHEET,
+    engine: Engine | None = None,
+) -> Table:
     """The totals of every point, by the names of `Prediction.totals`; NaN stands for its None.
 
-    Raises InputError where a single prediction of one of the points would.
+    `engine` adds its time to each. Raises InputError where a single prediction of one of the points would.
     """
     grid.check(model)
-    limits = [ceilings(device, fidelity) for device in grid.devices]
+    limits = [ceilings(device, fidelity, kernels_of(engine, fidelity)) for device in grid.devices]
+    if engine is not None:
+        for each, device in zip(limits, grid.devices, strict=True):
+            refuse_own_host(engine, each, device)
     columns: Table = {}
     for chunk in _chunks(len(grid)):
         for index in _groups(grid, chunk, limits):
-            points = _Points.of(model, grid.take(index), limits)
+            points = _Points.of(model, grid.take(index), limits, engine)
             for name, values in _totals(points).items():
                 column = columns.setdefault(name, np.empty(len(grid), dtype=np.asarray(values).dtype))
                 column[index] = values
@@ -151,11 +167,19 @@ def _totals(points: _Points) -> Table:
     times = ("prefill_s", "decode_s", "denoise_s")
     sums = {name: np.zeros(n) for name in ("flops", "matrix_flops", "bytes", *times)}
     peak = np.zeros(n)
-    for phase, _, count, (flops, matrix, moved, activations, time) in _rows(points, SUMS):
+    kernels = defaultdict[str, float](float)  # of one step
+    kinds = set[str]()
+    for phase, named, count, (flops, matrix, moved, activations, time) in _rows(points, SUMS):
+        one = named.operator
+        kernels[phase] += named.count * launches(one.kind, phase, one.work().fused)
+        kinds.add(one.kind)
         for name, value in (("flops", flops), ("matrix_flops", matrix), ("bytes", moved)):
             sums[name] += count * value
         sums[f"{phase}_s"] += count * time
         np.maximum(peak, activations, out=peak)
+    if points.engine is not None:
+        for phase in kernels:
+            sums[f"{phase}_s"] += _waited_s(points, phase, sums[f"{phase}_s"], kernels[phase], routes(kinds))
     sums["first_s"] = sums["prefill_s"] + sums["denoise_s"]  # of a model that has either
     sums["time_s"] = sums["first_s"] + sums["decode_s"]
     steps = _decode_steps(points)
@@ -185,6 +209,21 @@ def _totals(points: _Points) -> Table:
         power_of(points.limits),
     )
     return {k: np.full(n, np.nan) if v is None else np.asarray(v) for k, v in found.items()}
+
+
+def _waited_s(points: _Points, phase: str, device_s: Floats, kernels: float, routed: bool) -> Floats:
+    """Seconds that the engine adds to a phase, as `roofline.engines.with_engine` does."""
+    grid, engine = points.grid, points.engine
+    assert engine is not None
+    reads = phase == "prefill"
+    steps = {"decode": _decode_steps(points), "denoise": grid.steps}.get(phase, 1.0)
+    one_s = device_s / np.maximum(1, steps)
+    timed = Timed(
+        phase, steps, True, reads, reads and routed, engine.graphs and not reads, True, one_s, kernels
+    )
+    known = engine.fit.overheads
+    request = request_s(grid.prompt, known) if phase != "decode" else 0.0
+    return np.asarray(sum(timed.parts(known).values()) + request, dtype=float)
 
 
 def _decode_steps(points: _Points) -> Floats:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwspecs import load_device
 from roofline.ceilings import Ceilings, Fidelity, ceilings
+from roofline.engines import NONE, as_engines_run, find_engine, kernels_of
 from roofline.grid import Grid
 from roofline.predict import predict
 from roofline.predict_grid import predict_grid
@@ -31,7 +32,7 @@ TOTALS = (
     "kv_cache_bytes", "activation_peak_bytes", "memory_bytes", "fits", "energy_j",
 )  # fmt: skip
 ASKED = ("model", "hardware", "node", "phase", "batch", "prompt", "context", "output", "tensor_parallel")
-COLUMNS = (*ASKED, "weights", "activations", "kv", "techniques", "fidelity", *TOTALS, "error")
+COLUMNS = (*ASKED, "weights", "activations", "kv", "techniques", "engine", "fidelity", *TOTALS, "error")
 
 
 def compute(task: Task) -> pd.DataFrame:
@@ -60,7 +61,8 @@ def _scenarios(task: Task, setting: Setting) -> tuple[list[Scenario], list[dict[
     found, refused = [], []
     for sizes in task.spec.sizes():
         try:
-            found.append(Scenario(model, task.spec.phase, **sizes, setting=setting, techniques=techniques))
+            one = Scenario(model, task.spec.phase, **sizes, setting=setting, techniques=techniques)
+            found.append(one if task.engine == NONE else as_engines_run(one))
         except InputError as error:
             refused.append(_words(task, setting) | {**sizes, "phase": task.spec.phase, "error": str(error)})
     return found, refused
@@ -72,13 +74,14 @@ def _predicted(
     """Rows of scenarios that differ in their sizes: at once where they are a grid, else one by one."""
     if not scenarios:
         return []
+    engine = find_engine(task.engine)
     if len(scenarios) > 1 and Grid.fits(scenarios):
         try:
-            totals = predict_grid(scenarios[0].model, Grid.of(scenarios, [device]), fidelity)
+            totals = predict_grid(scenarios[0].model, Grid.of(scenarios, [device]), fidelity, engine)
         except InputError:  # of one of them: each is told for itself below
             pass
         else:
-            limits = ceilings(device, fidelity)
+            limits = ceilings(device, fidelity, kernels_of(engine, fidelity))
             numbers = {name: totals[name].tolist() for name in TOTALS}
             return [
                 _row(task, scenario, device, limits) | {name: values[i] for name, values in numbers.items()}
@@ -89,7 +92,9 @@ def _predicted(
 
 def _alone(task: Task, scenario: Scenario, device: Device, fidelity: Fidelity) -> dict[str, Any]:
     try:
-        prediction = predict(scenario, device, fidelity)
+        engine = find_engine(task.engine)
+        limits = ceilings(device, fidelity, kernels_of(engine, fidelity))
+        prediction = predict(scenario, device, limits=limits, engine=engine)
         totals = prediction.totals()
     except InputError as error:
         return _words(task, scenario.setting) | _sizes(scenario) | {"error": str(error)}
@@ -115,5 +120,6 @@ def _words(task: Task, setting: Setting) -> dict[str, Any]:
         "activations": str(precision.activations),
         "kv": str(precision.kv),
         "techniques": " ".join(task.techniques),
+        "engine": task.engine,
         "fidelity": task.spec.fidelity,
     }

@@ -103,14 +103,17 @@ def _part(folder: Path, task: Task) -> Path:
 
 
 def check_names(spec: Spec) -> None:
-    """Raise InputError for a model, device, format, convention or technique that does not exist."""
+    """Raise InputError for a model, device, format, convention, engine or technique that does not exist."""
     from hwspecs import load_device
+    from roofline.engines import find_engine
     from workloads.catalogue import load_model
     from workloads.convention import convention
     from workloads.dtypes import Precision
     from workloads.techniques.registry import parse
 
     convention(spec.convention)
+    for engine in spec.engines:
+        find_engine(engine)
     for dtypes in spec.dtypes:
         Precision.of(dtypes.weights, dtypes.activations, dtypes.kv)
     for load, names in ((load_model, spec.models), (load_device, spec.hardware)):

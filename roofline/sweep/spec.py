@@ -19,7 +19,8 @@ class Spec(Strict, frozen=True, kw_only=True):
     """A sweep.
 
     models, hardware: names or paths. batch, prompt, context, output: one size or several. dtypes: formats to
-    compare. techniques: lists of techniques that apply together, `[]` for none of them.
+    compare. techniques: lists of techniques that apply together, `[]` for none of them. engines: inference
+    engines around each point (`predict --engine`), `none` for operators alone.
     """
 
     schema_version: Literal[1] = msgspec.field(name="schema")
@@ -38,6 +39,9 @@ class Spec(Strict, frozen=True, kw_only=True):
     tensor_parallel: Counts = 1
     techniques: Annotated[list[list[str]], msgspec.Meta(min_length=1, max_length=1000)] = msgspec.field(
         default_factory=lambda: [[]]
+    )
+    engines: Annotated[list[str], msgspec.Meta(min_length=1, max_length=20)] = msgspec.field(
+        default_factory=lambda: ["none"]
     )
     fidelity: Literal["datasheet", "measured", "calibrated", "corrected"] = "datasheet"
     convention: str = "fused"
@@ -58,12 +62,14 @@ class Spec(Strict, frozen=True, kw_only=True):
         sizes = 1
         for name in ("batch", "prompt", "context", "output", "tensor_parallel"):
             sizes *= max(1, len(listed(getattr(self, name))))
-        return sizes * len(self.models) * len(self.hardware) * len(self.dtypes) * len(self.techniques)
+        formats = len(self.dtypes) * len(self.techniques)
+        return sizes * len(self.models) * len(self.hardware) * formats * len(self.engines)
 
     def tasks(self) -> Iterator[Task]:
-        """What is computed, and kept, at once: one model on one device with one set of techniques."""
-        for model, hardware, techniques in product(self.models, self.hardware, self.techniques):
-            yield Task(self, model, hardware, tuple(techniques))
+        """What is computed, and kept, at once: a model on a device with a set of techniques and an engine."""
+        for one in product(self.models, self.hardware, self.techniques, self.engines):
+            model, hardware, techniques, engine = one
+            yield Task(self, model, hardware, tuple(techniques), engine)
 
 
 class Task(Strict, frozen=True, kw_only=False):
@@ -73,6 +79,7 @@ class Task(Strict, frozen=True, kw_only=False):
     model: str
     hardware: str
     techniques: tuple[str, ...]
+    engine: str
 
     def key(self) -> str:
         """A name for its file that differs where anything of the task does."""

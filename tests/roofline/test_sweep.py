@@ -10,6 +10,7 @@ import pytest
 
 from hwspecs import load_device
 from reports.sweep import as_text, best_points, counts
+from roofline.api import predict as predicted
 from roofline.predict import predict
 from roofline.scenario import Scenario
 from roofline.sweep.run import in_processes, load_spec, on_dask, one_by_one, run_sweep
@@ -163,3 +164,26 @@ def test_names_are_checked_before_anything_is_written(spec: Spec, tmp_path: Path
         with pytest.raises(InputError):
             run_sweep(wrong, tmp_path / "out", one_by_one, quiet)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("engine", ["vllm", "eager"])
+@pytest.mark.parametrize("phase", ["prefill", "decode", "generate"])
+def test_points_with_an_engine_are_its_predictions(engine: str, phase: str, tmp_path: Path) -> None:
+    """In a grid or, with techniques, alone; short prompts, where launches are felt, and long ones."""
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        f"{{schema: 1, name: engines, models: [SmolLM2-135M, gpt-oss-20b], hardware: [h100], phase: {phase}, "
+        f"batch: [1, 64], prompt: [16, 2000], output: 33, techniques: [[], [awq]], "
+        f"engines: [none, {engine}], fidelity: calibrated}}"
+    )
+    table = run_sweep(load_spec(path), tmp_path / "out", one_by_one, quiet)
+    assert table["error"].isna().any()
+    assert set(table["engine"]) == {"none", engine}
+    for row in table[table["error"].isna()].to_dict("records"):
+        asked = {"phase": phase, "techniques": row["techniques"].split()}
+        asked |= {name: int(row[name]) for name in ("batch", "prompt", "output") if pd.notna(row[name])}
+        own = predicted(row["model"], "h100", "calibrated", engine=row["engine"], **asked)
+        for name in ("time_s", "ttft_s", "tpot_s", "tokens_per_s", "memory_bytes", "energy_j"):
+            wanted = own.totals()[name]
+            found = row[name] if pd.notna(row[name]) else None
+            assert found == (None if wanted is None else pytest.approx(wanted, rel=1e-5)), (name, row)

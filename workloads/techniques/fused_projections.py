@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workloads.operators import Gemm
 from workloads.schedule import Schedule
@@ -33,13 +33,14 @@ class FusedProjections(Technique):
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Neighbouring products of one input in one kernel."""
-        return schedule.with_change(_joined)
+        return schedule.with_change(joined)
 
 
 FOLLOWS = {"k": "q", "v": "k", "up": "gate"}  # a product, and the one before it that reads the same
 
 
-def _joined(rows: Sequence[Named], step: Step) -> list[Named]:
+def joined(rows: Sequence[Named], step: Step) -> list[Named]:
+    """The operators of a step with neighbouring products of one input as one."""
     found: list[Named] = []
     for row in rows:
         before = found[-1] if found else None
@@ -64,5 +65,12 @@ def _alike(one: Named, other: Named) -> bool:
     """Whether two products differ in their columns only, and run as often."""
     if not isinstance(one.operator, Gemm) or not isinstance(other.operator, Gemm):
         return False
-    same = replace(one.operator, n=0) == replace(other.operator, n=0)
+    sizes = zip(vars(one.operator).items(), vars(other.operator).values(), strict=True)
+    same = all(name == "n" or _equal(a, b) for (name, a), b in sizes)
     return same and (one.count, one.repeated) == (other.count, other.repeated)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two sizes, or arrays of them, agree everywhere."""
+    same = one == other
+    return bool(same.all() if hasattr(same, "all") else same)
