@@ -16,7 +16,6 @@ from reports.figures.style import (
     Figure,
     framed,
     log_axis,
-    short,
     spread,
 )
 from reports.step_records import Operator, Point, Roof
@@ -24,7 +23,8 @@ from reports.units import percent, si
 
 WORTH_A_LABEL = 0.05  # of the time
 MOST_LINES = 3  # of a label
-APART = 0.5  # decades between two labels that do not touch
+APART = (1.2, 0.5)  # decades of intensity and of speed between labels that do not touch, on paper too
+LONGEST = 20  # characters of a name in a label
 
 
 def roofline_figure(point: Point) -> Figure:
@@ -113,7 +113,7 @@ def _labels(operators: Sequence[Operator], shares: dict[str, float]) -> dict[str
         near = next((names for other, names in placed if _touch(operator, other)), None)
         if near is None:
             placed.append((operator, near := []))
-        near.append(short(operator.name))
+        near.append(plotly_text(operator.name.removeprefix("layers."), LONGEST))
     return {
         operator.name: "<br>".join(
             names if len(names) <= MOST_LINES else [*names[:2], f"{len(names) - 2} more"]
@@ -125,7 +125,7 @@ def _labels(operators: Sequence[Operator], shares: dict[str, float]) -> dict[str
 def _touch(one: Operator, other: Operator) -> bool:
     """Whether two marks are so close that their labels would overlap."""
     places = ((o.flops / o.bytes, o.flops / o.time_s) for o in (one, other))
-    return all(abs(math.log10(a / b)) < APART for a, b in zip(*places, strict=True))
+    return all(abs(math.log10(a / b)) < apart for a, b, apart in zip(*places, APART, strict=True))
 
 
 def _cloud(
