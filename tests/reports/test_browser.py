@@ -24,6 +24,7 @@ pytestmark = pytest.mark.browser
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 EVIL = "<img src=x onerror=alert(1)>"
 BREAKOUT = "</script><script>alert(1)</script>"
+PATIENCE_S = 120.0  # for a machine that draws in software while others keep it busy
 LINK = '<a href="javascript:alert(1)">click</a>'
 
 
@@ -48,6 +49,7 @@ class Opened:
 
     def __init__(self, browser: Any, file: Path, **context: Any) -> None:
         self.page = browser.new_context(**context).new_page()
+        self.page.set_default_timeout(PATIENCE_S * 1e3)
         self.complaints: list[str] = []
         self.page.on("console", lambda m: self.complaints.append(f"{m.type}: {m.text}"))
         self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
