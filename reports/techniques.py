@@ -130,8 +130,8 @@ def page(technique: type[Technique]) -> str:
         lines += [
             f"| `{p['name']}` | {p['default']} | {p['allowed']} | {p['why']} |" for p in found["parameters"]
         ]
-    example = technique().told()  # with every default spelt out
-    return "\n".join([*lines, "", f"`roofline predict MODEL --hw HW --with {example}`", ""])
+    applied = f"--without {found['name']}" if found["counted"] else f"--with {technique().told()}"
+    return "\n".join([*lines, "", f"`roofline predict {technique.example} {applied}`", ""])
 
 
 def serving_page(method: ServingMethod) -> str:
@@ -140,5 +140,4 @@ def serving_page(method: ServingMethod) -> str:
     lines = [f"# {found['name']}", "", found["summary"], ""]
     lines += [f"- **{fact}**: {found[fact]}" for fact in FACTS]
     lines += [f"- **also called**: {', '.join(found['aliases'])}"]
-    command = f"roofline serve MODEL --hw HW --workload SPEC.yaml {method.option}"
-    return "\n".join([*lines, "", f"`{command}` ([serving](serving.md))", ""])
+    return "\n".join([*lines, "", f"`roofline serve {method.example}` ([serving](serving.md))", ""])

@@ -23,6 +23,7 @@ class AutoCompressor(Technique):
     needs = "a model fine-tuned to summarise"
     quality = "retrained"
     slot = "what of the prompt is read"
+    example = "Llama-3.1-8B --hw h100 --prompt 8192"
     order = REQUEST
 
     segment: int = parameter(2048, "tokens of a segment", low=1, high=1_000_000)

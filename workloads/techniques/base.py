@@ -62,6 +62,7 @@ class Technique(ABC):
     # Parameters that nobody can choose: what the model, its training or the requests make of them.
     assumed: ClassVar[tuple[str, ...]] = ()
     of_requests: ClassVar[bool] = False  # what it saves is a property of the requests
+    example: ClassVar[str] = "Llama-3.1-8B --hw h100"  # a question that it applies to, as `predict` takes it
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """Why it cannot be applied here; None where it can."""

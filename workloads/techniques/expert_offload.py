@@ -30,6 +30,7 @@ class ExpertOffload(Technique):
     needs = "host memory; a cache of experts helps"
     quality = "exact"
     slot = "where weights are kept"
+    example = "Mixtral-8x7B --hw h100"
     order = MEMORY
     assumed = ("cached",)
 

@@ -24,6 +24,7 @@ class ExpertPruning(Technique):
     needs = "a count of how often each expert is chosen"
     quality = "lossy"
     slot = "how many experts there are"
+    example = "Mixtral-8x7B --hw h200"
     order = STRUCTURE
 
     kept: float = parameter(

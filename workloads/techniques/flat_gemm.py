@@ -29,6 +29,7 @@ class FlatGemm(Technique):
     needs = "kernels for few rows"
     quality = "exact"
     slot = "how flat products are tiled"
+    example = "Llama-3.1-8B --hw h20 --batch 4"
     order = KERNELS
     without = {"padded_rows": TILE}
 

@@ -25,6 +25,7 @@ class GroupedQuery(Technique):
     needs = "a model trained or up-trained with fewer heads (GQA: 5 % of pre-training)"
     quality = "retrained"
     slot = "the kind of attention"
+    example = "Llama-2-7B --hw h100"
     order = STRUCTURE
 
     kv_heads: int = parameter(8, "key-value heads (GQA: 8; MQA: 1)", low=1, high=1024)

@@ -24,6 +24,7 @@ class Linformer(Technique):
     needs = "a model trained with it"
     quality = "retrained"
     slot = "the kind of attention"
+    example = "BERT-base-uncased --hw h100 --prompt 512"
     order = STRUCTURE
 
     rank: int = parameter(

@@ -22,6 +22,7 @@ class PersistentKernel(Technique):
     needs = "a kernel generated for the model and the device"
     quality = "exact"
     slot = "how kernels are launched"
+    example = "Llama-3.1-8B --hw h100 --without cuda-graphs"
     order = KERNELS
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:

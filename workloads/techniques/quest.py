@@ -33,6 +33,7 @@ class Quest(Technique):
     needs = "an attention kernel over chosen pages; the whole cache stays in memory"
     quality = "lossy"
     slot = "which positions are attended to"
+    example = "Llama-3.1-8B --hw h100 --prompt 8192"
     order = CACHE
 
     budget: int = parameter(2048, "tokens read per step", low=1, high=10_000_000)

@@ -33,6 +33,7 @@ class Retrieval(Technique):
     needs = "an index of the text"
     quality = "lossy"
     slot = "what of the prompt is read"
+    example = "Llama-3.1-8B --hw h100 --prompt 8192"
     order = REQUEST
 
     passages: int = parameter(10, "passages that are read", low=1, high=10_000)

@@ -17,6 +17,7 @@ class ServingMethod:
     adds: str
     needs: str
     option: str  # of `roofline serve`
+    example: str  # a whole question, as `roofline serve` takes it
 
 
 SERVING = (
@@ -29,6 +30,7 @@ SERVING = (
         adds="decoding that waits while a prompt is read",
         needs="a scheduler that looks at every step, a cache that grows by sequence",
         option="--batching continuous",
+        example="Llama-3.1-8B --hw h100 --rate 10 --batching continuous",
     ),
     ServingMethod(
         "chunked-prefill",
@@ -39,6 +41,7 @@ SERVING = (
         adds="reads of the cache by every chunk; a longer time to the first token",
         needs="steps that mix prompts and decoding",
         option="--batching chunked",
+        example="Llama-3.1-8B --hw h100 --rate 10 --batching chunked",
     ),
     ServingMethod(
         "disaggregation",
@@ -49,5 +52,6 @@ SERVING = (
         adds="the cache of every prompt over a link",
         needs="engines of both kinds, and a link between them",
         option="--readers N",
+        example="Llama-3.1-8B --hw dgx-h100 --rate 10 --readers 1",
     ),
 )

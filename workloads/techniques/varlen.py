@@ -23,6 +23,7 @@ class Varlen(Technique):
     needs = "kernels for packed sequences"
     quality = "exact"
     slot = "how sequences are batched"
+    example = "Llama-3.1-8B --hw h100 --batch 8"
     order = LENGTHS
     assumed = ("mean",)
     of_requests = True

@@ -24,6 +24,7 @@ class WindowAttention(Technique):
     needs = "a model trained or fine-tuned with the window"
     quality = "retrained"
     slot = "which positions are attended to"
+    example = "Llama-3.1-8B --hw h100 --prompt 8192"
     order = STRUCTURE
 
     window: int = parameter(4096, "positions that each one sees (Mistral: 4096)", low=1, high=100_000_000)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
+import re
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from profiler.cli import app
 from profiler.cli.techniques import command
 from reports.techniques import book, listing
 from roofline.scenario import Scenario
@@ -20,6 +23,7 @@ from tests.workloads.techniques.asking import BASE, DEVICE, EAGER, SCENARIO, num
 from workloads.catalogue import load_model
 from workloads.techniques.base import Technique
 from workloads.techniques.registry import known, parse, spoken
+from workloads.techniques.serving import SERVING
 
 
 @pytest.mark.parametrize("technique", known().values(), ids=list(known()))
@@ -269,6 +273,30 @@ def test_wrong_words_are_said(words: str, said: str) -> None:
 def test_the_documentation_is_what_the_techniques_say() -> None:
     page = Path(__file__).resolve().parents[3] / "docs" / "techniques.md"
     assert page.read_text(encoding="utf-8") == book(list(known().values()))
+
+
+BOOK = book(list(known().values()))
+PRINTED = [found[1].split() for found in re.finditer(r"^`roofline (.*?)`", BOOK, re.M)]
+
+
+@functools.cache
+def answered(*words: str) -> Any:
+    """The answer of a command line, as data, run in this process."""
+    result = CliRunner().invoke(app, [*words, "--format", "json"])
+    assert result.exit_code == 0, (words, result.output, result.exception)
+    return json.loads(result.output)
+
+
+@pytest.mark.parametrize("words", PRINTED, ids=lambda words: words[-1])
+def test_every_documented_command_answers_and_its_method_changes_something(words: list[str]) -> None:
+    found = answered(*words)
+    if words[0] == "predict":
+        plain = answered(*words[:-2])
+        assert any(found[part] != plain[part] for part in ("totals", "operators"))
+
+
+def test_every_method_has_a_command_in_the_documentation() -> None:
+    assert len(PRINTED) == len(known()) + len(SERVING)
 
 
 def test_whatif_tries_all_and_ranks_them() -> None:
