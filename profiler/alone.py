@@ -35,18 +35,19 @@ def alone(
     for entry in named:
         wanted = dtype or str(entry.operator.work().dtype)
         try:
-            timed = _timed(entry, Place(device, wanted, cold), effort)
+            timed, ran = _timed(entry, Place(device, wanted, cold), effort)
         except KERNEL_ERRORS as missing:
             progress(f"  {entry.name} not measured alone: {failure(missing)}")
             continue
         about = {"name": entry.name, "kind": entry.operator.kind, "where": "alone", "count": entry.count}
-        rows.append({**about, **timed.row()})
+        rows.append({**about, **timed.row(), "kernel": ran})
     return rows
 
 
-def _timed(entry: Named, place: Place, effort: Effort) -> Sample:
+def _timed(entry: Named, place: Place, effort: Effort) -> tuple[Sample, str]:
+    """Its times, and what computed it."""
     error = kernel(entry.operator, Place(place.device, place.dtype)).error()
     if not error <= TOLERANCE[place.dtype]:
         raise InputError(f"deviates by {error:.2g} from fp64")
-    call = kernel(entry.operator, place).run
-    return measure(call, place.device, effort, between=company(place))
+    made = kernel(entry.operator, place)
+    return measure(made.run, place.device, effort, between=company(place)), made.words

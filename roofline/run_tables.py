@@ -23,6 +23,7 @@ TABLES = {
         "low_s",  # from here to high_s lies the median of the distribution, at 95 % confidence
         "high_s",
         "outliers",  # repeats far outside the others; none is dropped
+        "kernel",  # what computed it, where alone: library and kernel
     ),
     # One row per phase point and way of running the whole step.
     # Times are of work; waited_s is how much longer the median step took while it waited for a processor.
@@ -171,7 +172,7 @@ TABLES = {
 
 # Columns that older runs and imported ones do not have.
 LATER = {
-    "operators": ("low_s", "high_s", "outliers"),
+    "operators": ("low_s", "high_s", "outliers", "kernel"),
     "steps": ("low_s", "high_s", "outliers", "waited_s", "warm_ups", "ended"),
     "references": ("layers_s",),
     "power": ("energy_j", "memory_used_bytes"),

@@ -1,6 +1,15 @@
 """Every operator alone, as the kernels that a model runs for it, each with an fp64 reference."""
 
-from profiler.kernels import attention, experts, matrix, memory, rows  # noqa: F401 - each registers its kinds
+from profiler.kernels import (  # noqa: F401 - each registers its kinds
+    attention,
+    chunks,
+    experts,
+    matrix,
+    memory,
+    rows,
+    scans,
+    shifts,
+)
 from profiler.kernels.base import KERNEL_ERRORS, TOLERANCE, Kernel, kernel
 from profiler.kernels.paged import paged
 from profiler.kernels.place import (

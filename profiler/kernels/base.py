@@ -29,6 +29,11 @@ class Kernel:
     backend: str = "torch"  # the library that the call goes to
     name: str = "torch"  # of the kernel, where a library has several for the operator
 
+    @property
+    def words(self) -> str:
+        """Library and kernel in one."""
+        return self.name if self.name.startswith(self.backend) else f"{self.backend}, {self.name}"
+
     def error(self) -> float:
         """Largest deviation of the result from fp64, relative to the largest element."""
         import torch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -31,9 +31,11 @@ from workloads.operators import (
     Activation,
     AllReduce,
     Attention,
+    CausalConv,
     Combine,
     Copy,
     Embedding,
+    GatedDelta,
     Gemm,
     GroupedGemm,
     KvAppend,
@@ -44,12 +46,35 @@ from workloads.operators import (
     Rope,
     RoutedExperts,
     Sampling,
+    SelectiveScan,
+    Ssd,
+    TokenShift,
     TopK,
+    Wkv,
 )
 
 torch = pytest.importorskip("torch")
 
 COLD = 1 << 20  # bytes: small enough for a test, larger than any tensor in it
+# (sequences, positions, positions before them) of what keeps a state
+STEPS = {"a prompt": (2, 37, 0), "a part of one": (2, 37, 9), "two tokens": (1, 2, 0), "a token": (3, 1, 9)}
+
+
+def recurrent(batch: int, q_len: int, past: int) -> Iterator[tuple[str, Callable[[str], Operator]]]:
+    """Operators with a state, in chunks that divide a prompt and that do not."""
+    at = (batch, q_len, past)
+    yield "convolution", lambda d: CausalConv(*at, 6, 4, d, d)
+    yield "convolution without bias", lambda d: CausalConv(*at, 6, 2, d, d, bias=False)
+    yield "selective scan", lambda d: SelectiveScan(*at, 6, 5, d, d, d)
+    yield "selective scan, fp32 state", lambda d: SelectiveScan(*at, 6, 5, d, d, "fp32")
+    yield "dual", lambda d: Ssd(*at, 6, 8, 2, 5, 8, d, d, d)
+    yield "dual, one chunk", lambda d: Ssd(*at, 4, 8, 4, 5, 256, d, d, "fp32")
+    yield "delta rule", lambda d: GatedDelta(*at, 6, 2, 8, 5, 8, d, d, "fp32")
+    yield "delta rule, one chunk", lambda d: GatedDelta(*at, 3, 3, 8, 8, 64, d, d, d)
+    yield "WKV", lambda d: Wkv(*at, 10, d, d)
+    yield "token shift", lambda d: TokenShift(*at, 10, 3, d, d)
+
+
 OPERATORS: dict[str, Callable[[str], Operator]] = {
     "gemv": lambda d: Gemm(1, 40, 30, d, d, d),
     "gemm": lambda d: Gemm(7, 40, 30, d, d, d),
@@ -77,7 +102,7 @@ OPERATORS: dict[str, Callable[[str], Operator]] = {
         f"{name}, {'gated' if gated else 'plain'}": lambda d, name=name, gated=gated: Activation(
             5, 30, d, name, gated=gated
         )
-        for name in ("silu", "relu", "gelu", "gelu_tanh")
+        for name in ("silu", "sigmoid", "relu", "relu2", "gelu", "gelu_tanh")
         for gated in (False, True)
     },
     "experts' product, a row each": lambda d: GroupedGemm(3, 40, 30, 8, 3, d, d, d),
@@ -95,6 +120,7 @@ OPERATORS: dict[str, Callable[[str], Operator]] = {
     "append to the KV cache": lambda d: KvAppend(6, 2, 16, d, d),
     "greedy sampling": lambda d: Sampling(2, 1000, d),
     "softmax of the vocabulary": lambda d: Sampling(2, 1000, d, softmax=True),
+    **{f"{name}, {when}": make for when, sizes in STEPS.items() for name, make in recurrent(*sizes)},
 }
 
 
@@ -120,7 +146,10 @@ def test_a_kernel_can_be_called_again_and_again(name: str) -> None:
     assert len(shapes) == 1
 
 
-FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "gpt2", "opt"]
+FAMILIES = [
+    *("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "gpt2", "opt"),
+    *("mamba", "mamba2", "rwkv", "jamba", "bamba", "nemotron_h", "qwen3_next", "qwen3_5_text"),
+]
 
 
 @pytest.mark.parametrize(

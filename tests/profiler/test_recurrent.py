@@ -86,6 +86,30 @@ def test_it_can_be_reported(recurrent_run: Path, roofline: Roofline, tmp_path: P
     assert "layers." in (tmp_path / "report.html").read_text()
 
 
+FORMS = {
+    "mamba": ("scan", "position by position", "position by position"),
+    "mamba2": ("ssd", "chunk by chunk", "position by position"),
+    "qwen3_next": ("rule", "chunk by chunk", "position by position"),
+    "rwkv": ("wkv", "position by position", "position by position"),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_operator_runs_alone_and_says_what_ran(
+    name: str, roofline: Roofline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("profiler.alone.last_level_cache_bytes", lambda _: 1 << 18)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": name, **FIELDS[name]}))
+    sizes = ("--phase", "generate", "--prompt", 12, "--output", 2, "--repeats", 1)
+    done = roofline("profile", tmp_path, *sizes, "--device", "cpu", "-o", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert "not measured alone" not in done.err
+    alone = open_run(tmp_path / "run").table("operators").query("where == 'alone'")
+    operator, *forms = FORMS[name]
+    ran = alone[alone["name"].str.endswith(f".{operator}")].set_index("phase")["kernel"]
+    assert [ran["prefill"], ran["decode"]] == [f"torch, {form}" for form in forms]
+
+
 def test_a_kernel_of_an_installed_package_is_not_called_unfused() -> None:
     rows = [{"operator": "layers.mamba.scan", "name": "aten::mul", "count": 20}]
     words = [

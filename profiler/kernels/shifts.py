@@ -1,0 +1,68 @@
+"""Passes over rows that look back a few positions: the causal convolution and RWKV's token shift."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from profiler.kernels.base import Kernel, build, whole
+from profiler.kernels.place import Place
+from profiler.kernels.state import State
+from workloads.operators import CausalConv, TokenShift
+
+if TYPE_CHECKING:
+    import torch
+
+
+@build.register
+def _(op: CausalConv, place: Place) -> Kernel:
+    """A depthwise convolution of the last inputs and the new ones."""
+    from torch.nn.functional import conv1d, pad, silu
+
+    batch, q_len, channels, taps = map(whole, (op.batch, op.q_len, op.channels, op.kernel))
+    x = place.random(batch, q_len, channels).transpose(1, 2)
+    weights = place.cold(channels, 1, taps)
+    bias = place.random(channels) if op.bias else None
+    state = State(place, op.past, place.dtype, (batch, channels, taps - 1))
+    first = state.first
+
+    def run(i: int) -> torch.Tensor:
+        rows = _behind(state.found(i), x, -1) if whole(op.past) else pad(x, (taps - 1, 0))
+        state.keep(i, rows[..., q_len:])
+        return silu(conv1d(rows, weights[i % len(weights)], bias, groups=channels)).transpose(1, 2)
+
+    def exact() -> torch.Tensor:
+        rows = pad(x.double(), (taps - 1, 0)) if first is None else _behind(first, x.double(), -1)
+        tap = weights[0].double()
+        mixed = sum(rows[..., k : k + q_len] * tap[..., k] for k in range(taps))
+        mixed = mixed if bias is None else mixed + bias.double()[:, None]
+        return silu(mixed).transpose(1, 2)
+
+    return Kernel(run, exact)
+
+
+@build.register
+def _(op: TokenShift, place: Place) -> Kernel:
+    """Every mix of the rows with those before them; the last is compared."""
+    from torch.nn.functional import pad
+
+    batch, q_len, width = whole(op.batch), whole(op.q_len), whole(op.width)
+    x, mixes = place.random(batch, q_len, width), place.random(whole(op.mixes), width)
+    state = State(place, op.past, place.dtype, (batch, 1, width))
+    first = state.first
+
+    def mixed(x: Any, mix: Any, before: Any) -> Any:
+        shifted = pad(x, (0, 0, 1, -1)) if before is None else _behind(before, x[:, :-1], 1)
+        return [x * part + shifted * (1 - part) for part in mix][-1]
+
+    def run(i: int) -> torch.Tensor:
+        result: torch.Tensor = mixed(x, mixes, state.found(i))
+        state.keep(i, x[:, -1:])
+        return result
+
+    return Kernel(run, lambda: mixed(x.double(), mixes.double(), first))
+
+
+def _behind(before: Any, x: Any, dim: int) -> torch.Tensor:
+    import torch
+
+    return torch.cat((before, x), dim)
