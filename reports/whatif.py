@@ -152,7 +152,7 @@ def _row(record: dict[str, Any], named: str) -> dict[str, Any]:
 
 
 def answers_json(found: Found, scenario: Scenario, goal: Goal, target: str) -> dict[str, Any]:
-    """Devices and techniques that meet a target, those of the least power first; else what comes nearest."""
+    """Devices and techniques that meet a target, as `target.answers` orders them; else what comes nearest."""
     return {
         "schema": 1,
         "model": scenario.model.name,
@@ -171,7 +171,7 @@ def _answer(answer: Answer) -> dict[str, Any]:
         "devices": answer.devices,
         "tdp_w": answer.watts,
         "usd_per_hour": answer.usd_per_hour,
-        "usd_per_million_tokens": _per_million(answer),
+        "usd_per_million_tokens": answer.usd_per_million_tokens,
         "techniques": [t.told() for t in answer.techniques],
         "names": [t.name for t in answer.techniques],
         **{k: v for k, v in answer.totals.items() if k in ANSWERED},
@@ -186,18 +186,13 @@ def _missing(answer: Answer, goal: Goal) -> dict[str, Any]:
     return {"missed": {"goal": worst, "times": float(misses[worst])}, "bound": bounds}
 
 
-def _per_million(answer: Answer) -> float | None:
-    """What a million output tokens cost while the devices are as busy as asked."""
-    if answer.usd_per_hour is None:
-        return None
-    return answer.usd_per_hour / 3600 / float(answer.totals["tokens_per_s"]) * 1e6
-
-
 ANSWERED = ("ttft_s", "tpot_s", "tokens_per_s", "memory_bytes")
 
 
 def _price(price: float | None) -> str:
-    return "–" if price is None else f"{price:.2f}"
+    if price is None:
+        return "–"
+    return f"{price:.2f}" if price >= 0.1 else f"{price:.2g}"  # tokens of a prompt cost cents a million
 
 
 PRICES: dict[str, tuple[str, terminal.Format]] = {
@@ -225,7 +220,7 @@ def answers_text(found: Found, scenario: Scenario, goal: Goal, target: str) -> s
         **({} if met else {"short": ("misses", text), "binds": ("bound by", text)}),
     }
     rows = [_answer_row(row) for row in rows]
-    first = "the cheapest by the hour" if priced else "the least power"
+    first = "the cheapest token" if priced else "the least power"
     title = f"{scenario.model.name}, batch {scenario.batch}: what meets {target}, {first} first"
     if not met:
         title = f"No device meets {target}, alone or by up to eight, with the techniques tried; nearest are"

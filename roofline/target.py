@@ -109,10 +109,21 @@ class Answer:
         """Power of all devices by the data sheet: what stands for their cost where no price is known."""
         return _watts(self.device) * self.devices
 
+    @property
+    def usd_per_million_tokens(self) -> float | None:
+        """What a million tokens cost while the devices are as busy as asked; None without price or tokens."""
+        rate = self.totals["tokens_per_s"]
+        return None if self.usd_per_hour is None or not rate else self.usd_per_hour / 3600 / float(rate) * 1e6
+
+    def cost(self) -> tuple[bool, float, bool, float, float]:
+        """What answers are ordered by: the price of a token, else of an hour, else the power."""
+        token, hour = self.usd_per_million_tokens, self.usd_per_hour
+        return token is None, token or 0.0, hour is None, hour or 0.0, self.watts
+
 
 @dataclass(frozen=True)
 class Found:
-    """What meets a target, cheapest first; where nothing does, what comes nearest on each device."""
+    """What meets a target, the cheapest token first; where nothing does, the nearest on each device."""
 
     met: list[Answer]
     nearest: list[Answer]
@@ -127,12 +138,14 @@ def answers(
     prices: Mapping[str, float] | None = None,
     engine: Engine | None = None,
 ) -> Found:
-    """For each device the fewest of them that meet the target, with the mildest techniques, cheapest first.
+    """For each device the fewest of them that meet the target, with the mildest techniques, ordered by cost.
 
-    `prices` are USD per hour by device name; they come before those of device files. What has a price comes
-    before what has none, and among those what takes the least power is first. Without a technique before
-    with one, exact before lossy before retrained, one before two. Methods whose gain is a property of the
-    requests are left to the scenario: nobody can choose them. An `engine` adds its time to every prediction.
+    `prices` are USD per hour by device name; they come before those of device files. With them the cheapest
+    token is first, at the batch asked for: whoever has more requests takes more such instances. What has no
+    price comes after what has one, the least power first. On one device the mildest answer stands, even where
+    a harsher one would make tokens cheaper: without a technique before with one, exact before lossy before
+    retrained, one before two. Methods whose gain is a property of the requests are left to the scenario:
+    nobody can choose them. An `engine` adds its time to every prediction.
 
     What the floors of all devices rule out is not predicted one by one (`roofline.bounds`).
     """
@@ -150,7 +163,7 @@ def answers(
         answer = next((a for a in tried if a is not None and goal.missed(a.totals) <= 1), None)
         if answer is not None:
             found.append(answer)
-    met = sorted(found, key=lambda a: (a.usd_per_hour is None, a.usd_per_hour or 0.0, a.watts))
+    met = sorted(found, key=Answer.cost)
     if met:
         return Found(met, [])
     best = [min(range(len(options)), key=lambda i: missed[i][d]) for d in range(len(bounds.devices))]

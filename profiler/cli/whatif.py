@@ -40,7 +40,11 @@ if TYPE_CHECKING:
     help="Of the output, at worst: exact | lossy | retrained [default: retrained; for a target lossy].",
 )
 @click.option("--top", type=int, default=10, show_default=True, help="Lines of each quality to print.")
-@click.option("--prices", type=FILE, help="YAML of USD per hour by device, to rank what meets a target.")
+@click.option(
+    "--prices",
+    type=FILE,
+    help="YAML of USD per hour by device: rank what meets a target by the price of a token.",
+)
 @size_options
 @scenario_options
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)

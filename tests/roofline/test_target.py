@@ -73,6 +73,21 @@ def test_prices_rank_and_what_has_none_comes_last() -> None:
     assert [a.usd_per_hour for a in found] == [1.0 * found[0].devices, 2.0 * found[1].devices, None]
 
 
+def test_the_cheapest_token_comes_before_the_cheapest_hour() -> None:
+    """A dearer hour is worth it where it brings even more tokens, and only there."""
+    goal = Goal.parse("tpot=100ms")
+    slow, fast = load_device("a100_sxm"), load_device("h100_sxm")
+    rates = {a.device.name: a.totals["tokens_per_s"] for a in answers(SCENARIO, [slow, fast], goal).met}
+    faster = rates[fast.name] / rates[slow.name]
+    assert faster > 1.1
+    for times, first in ((0.9 * faster, fast), (1.1 * faster, slow)):
+        prices = {slow.name: 1.0, fast.name: times}
+        met = answers(SCENARIO, [slow, fast], goal, prices=prices).met
+        assert met[0].device.name == first.name
+        busy_usd = prices[first.name] / 3600 / rates[first.name] * 1e6
+        assert met[0].usd_per_million_tokens == pytest.approx(busy_usd)
+
+
 def test_where_no_device_meets_it_the_nearest_are_told() -> None:
     """The fastest first, with the goal that is missed most: no set of techniques brings a step to 1 us."""
     goal = Goal.parse("tpot=1us,ttft=10s")
