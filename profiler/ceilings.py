@@ -22,20 +22,20 @@ from profiler.allocator import keep_freed_memory
 from profiler.environment import device_name, environment, last_level_cache_bytes, memory_bytes
 from profiler.kernels import FP8
 from profiler.power import PowerMonitor, clocks, throttling
-from profiler.probes import BEYOND, PINNED_BYTES, STEADY_S, Probe, fma_flops, probes, special_ops
+from profiler.probes import BEYOND, INT8, PINNED_BYTES, STEADY_S, Probe, fma_flops, probes, special_ops
 from profiler.references import ReferenceStep, visit
 from profiler.repeats import Effort, Sample, sample, uncertainty
 from profiler.steps import operators_at, time_ranges
 from profiler.subject import Point, Subject, load_subject, out_of_memory, step
 from profiler.treatments.base import Around
-from profiler.treatments.weight_only import narrowed
+from profiler.treatments.weight_only import has_fbgemm, narrowed
 from profiler.yardsticks import TERMS, cache_fits, formats_that_fit, steps_of, yardsticks
 from roofline.calibrate import Measurement, fit
 from roofline.times import narrow_class, operator_class
 from specfiles.errors import InputError, reason
 from specfiles.strict import plain_data
 from workloads.phases import Named
-from workloads.techniques.changes import is_projection
+from workloads.techniques.changes import in_format, is_projection
 
 MEASURED = "measured"  # the key of the file's `sources` for what was measured here
 SYSTEM = "system"
@@ -126,34 +126,48 @@ class _Run(NamedTuple):
     point: Point
     run: Callable[[Any], Any]
     around: Around = nullcontext
-    weights: str | None = None  # of the layers' projections where `around` exchanges them
+    narrow: bool = False  # `around` exchanges the layers' projections by those with INT8 weights
 
 
 def _yardstick_steps(device: str, dtype: str) -> list[_Run]:
-    """Every step of every yardstick, its KV cache filled; one of them with narrow projections, too."""
+    """Every step of every yardstick, its KV cache filled; some of them with narrow projections, too."""
     steps = steps_of(device)
     subjects = [load_subject(loaded, device, dtype, seed=0) for loaded in yardsticks(device)]
     points = [Point(phase, *sizes) for phase in ("prefill", "decode") for sizes in getattr(steps, phase)]
     memory = memory_bytes(device)
-    fitting = [
-        (s, p)
-        for s in subjects
-        for p in points
-        if cache_fits(s.loaded, dtype, (p.batch, p.q_len, p.kv_len), memory)
-    ]
     return [
         run
-        for s, point in fitting
-        for run in _runs(s, point, narrow=point == Point("decode", *steps.decode[1]))
+        for s in subjects
+        for run in _runs(
+            s, [p for p in points if cache_fits(s.loaded, dtype, (p.batch, p.q_len, p.kv_len), memory)]
+        )
     ]
 
 
-def _runs(subject: Subject, point: Point, *, narrow: bool) -> Iterator[_Run]:
-    """A step as it is, and on a CPU with narrow weights if they are asked for."""
-    run = step(subject, point, point.kv_len)
-    yield _Run(subject, point, run)
-    if narrow and subject.device == "cpu" and subject.dtype in ("fp32", "bf16"):
-        yield _Run(subject, point, run, narrowed(subject, "int8"), "int8")
+def _runs(subject: Subject, points: Sequence[Point]) -> Iterator[_Run]:
+    """Steps as they are and, on a CPU whose kernels for narrow weights are known, some with those."""
+    also = _narrow_points(subject)
+    around = narrowed(subject, INT8) if also else nullcontext
+    for point in points:
+        run = step(subject, point, point.kv_len)
+        yield _Run(subject, point, run)
+        if point in also:
+            yield _Run(subject, point, run, around, narrow=True)
+
+
+def _narrow_points(subject: Subject) -> list[Point]:
+    """One row in formats with a kernel for INT8 weights; many rows where that multiplies in INT8.
+
+    The bf16 kernel widens weights: of many rows its products are counted as the bf16 ones that they are.
+    """
+    steps = steps_of(subject.device)
+    row = Point("decode", *steps.decode[1])
+    if subject.device != "cpu" or subject.dtype not in ("fp32", "bf16"):
+        return []
+    if subject.dtype == "bf16":
+        return [row]
+    many = [Point("prefill", *steps.prefill[which]) for which in (0, -1)]
+    return [*many, row] if has_fbgemm() else []
 
 
 def _measured_formats(plan: Plan) -> list[str]:
@@ -168,14 +182,15 @@ def _measured_formats(plan: Plan) -> list[str]:
 
 def _measure_step(plan: Plan, each: _Run) -> None:
     """Run a step and note the time of each operator in it, under its class, model and shape."""
-    subject, point, run, around, weights = each
+    subject, point, run, around, narrow = each
     with around():
         timed = visit(subject, point, run)
     rows = operators_at(subject.loaded, subject.dtype, point)
-    for named in rows if weights is None else _narrow(rows, weights):
-        key = ("class", subject.dtype, subject.loaded.model.name, named)
+    plain = [(subject.dtype, row) for row in rows]
+    for dtype, named in _narrow(rows, subject.dtype, point) if narrow else plain:
+        key = ("class", dtype, subject.loaded.model.name, named)
         plan.times[key] += [total / named.count for total in timed.ranges[named.name]]
-    if weights is not None:
+    if narrow:
         return
     made = ReferenceStep(subject, point, run)
     if made.is_reference:
@@ -183,10 +198,20 @@ def _measure_step(plan: Plan, each: _Run) -> None:
         plan.times["reference layers", *made.identity.items()] += timed.in_layers
 
 
-def _narrow(rows: Sequence[Named], weights: str) -> list[Named]:
-    """The projections of the layers by narrow weights; what is not exchanged is measured without them."""
+def _narrow(rows: Sequence[Named], dtype: str, point: Point) -> list[tuple[str, Named]]:
+    """The projections of the layers by INT8 weights, each with the format that it is calibrated in.
+
+    What is not exchanged is measured without them. FBGEMM's products multiply in INT8, and those of one row
+    are also what weight-only quantisation runs: one time, two classes.
+    """
     found = [row for row in rows if is_projection(row)]
-    return [replace(r, operator=replace(r.operator, weights=weights)) for r in found]  # type: ignore[type-var]
+    kinds = [dtype] if point.phase == "decode" else []
+    kinds += [INT8] if dtype == "fp32" else []
+    return [
+        (inputs, replace(row, operator=in_format(row.operator, INT8, inputs)))  # type: ignore[type-var]
+        for inputs in kinds
+        for row in found
+    ]
 
 
 def _device(plan: Plan, state: list[str]) -> Device:
@@ -323,7 +348,8 @@ def _peaks(plan: Plan, value: Value) -> dict[Any, Sourced]:
         keys = [key for key in plan.times if key[:2] == ("matmul", dtype)]
         rates = {key: 2 * key[2] ** 3 / plan.sampled(key).median_s for key in keys}
         key = max(rates, key=lambda k: rates[k])
-        peaks[dtype] = value(rates[key], key, f"matrix product of {key[2]} x {key[2]}, best of sizes")
+        how = ", fp32 rows quantised on the way" if dtype == INT8 else ""
+        peaks[dtype] = value(rates[key], key, f"matrix product of {key[2]} x {key[2]}, best of sizes{how}")
     return peaks
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from profiler.kernels import Kernel, Place, kernel
 from profiler.power import nvlinks
 from profiler.timing import BRIEFLY, measure, measure_replayed, stopwatch
+from profiler.treatments.weight_only import dynamic, has_fbgemm
 from workloads.operators import Gemm
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ def probes(device: str, dtypes: Sequence[str], cache_bytes: int) -> Iterator[tup
     for dtype in dtypes:
         for size in squares(device):
             yield ("matmul", dtype, size), partial(_matmul, device, dtype, size)
+    if "fp32" in dtypes and device == "cpu" and has_fbgemm():
+        for size in squares(device):
+            yield ("matmul", INT8, size), partial(_matmul_int8, size)
     if "fp32" in dtypes and has_tf32(device):
         for size in squares(device):
             yield ("matmul", TF32, size), partial(_matmul_tf32, device, size)
@@ -155,6 +159,18 @@ def square(device: str, dtype: str, size: int) -> Kernel:
 def _matmul(device: str, dtype: str, size: int) -> float:
     """A short burst: some milliseconds, before power or heat can hold clocks down."""
     return measure(square(device, dtype, size).run, device, BRIEFLY).median_s
+
+
+INT8 = "int8"
+
+
+def _matmul_int8(size: int) -> float:
+    """FBGEMM's product of fp32 rows, which it quantises on the way, and INT8 weights."""
+    import torch
+
+    module = dynamic(torch.nn.Linear(size, size, bias=False))
+    rows = torch.randn(size, size)
+    return measure(lambda _: module(rows), "cpu", BRIEFLY).median_s
 
 
 TF32 = "tf32"

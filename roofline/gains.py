@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TIMES = ["technique", "base_s", "treated_s", "gain", "gain_q25", "gain_q75"]
 REPEATS = ["gain_low", "gain_high", "repeats", "outliers", "warm_ups", "ended"]  # how well the gain is known
-MEASURED = [*TIMES, *REPEATS, "deviation", "remark"]
+MEASURED = [*TIMES, *REPEATS, "deviation", "remark", "ran"]
 PREDICTED = ["predicted_base_s", "predicted_s", "predicted_gain", "error", "note"]
 
 
@@ -34,7 +34,8 @@ def gains(run: Run, device: Device, fidelity: Fidelity | str) -> pd.DataFrame:
     """One row per point and technique of a run: measured and predicted times and gains, base over treated.
 
     `error` is that of the gain, predicted / measured - 1. Predicted times are those of the operators,
-    measured ones of whole steps. Where nothing can be predicted, `note` says why.
+    measured ones of whole steps. What is predicted is `ran` where kernels make another technique of the one
+    asked for. Where nothing can be predicted, `note` says why.
     """
     table = run.table("techniques")
     if table.empty:
@@ -53,7 +54,8 @@ def gains(run: Run, device: Device, fidelity: Fidelity | str) -> pd.DataFrame:
             output=1,
             setting=setting,
         )
-        rows.append(_predicted(asked, _of_run(run, str(row.technique)), device, fidelity))
+        ran = row.ran if isinstance(row.ran, str) and row.ran else row.technique  # older runs say none
+        rows.append(_predicted(asked, _of_run(run, str(ran)), device, fidelity))
     found = pd.concat([table[[*POINT, *MEASURED]], pd.DataFrame(rows, index=table.index)], axis=1)
     return found.assign(error=found["predicted_gain"] / found["gain"] - 1)[[*POINT, *MEASURED, *PREDICTED]]
 

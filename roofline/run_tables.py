@@ -97,6 +97,7 @@ TABLES = {
         "ended",  # as of steps
         "deviation",  # of results: largest difference over largest value
         "remark",  # what of it was measured and what assumed
+        "ran",  # the technique that the kernels make of it, where it is another one: that is predicted
     ),
     # One row per collective that a process saw: when it came and left, on the clock of the first process.
     "arrivals": (
@@ -176,5 +177,5 @@ LATER = {
     "steps": ("low_s", "high_s", "outliers", "waited_s", "warm_ups", "ended"),
     "references": ("layers_s",),
     "power": ("energy_j", "memory_used_bytes"),
-    "techniques": ("gain_low", "gain_high", "outliers", "warm_ups", "ended", "remark"),
+    "techniques": ("gain_low", "gain_high", "outliers", "warm_ups", "ended", "remark", "ran"),
 }

@@ -35,6 +35,7 @@ class Pair:
     remark: str = (
         ""  # what of it is measured and what assumed, where a reader could mistake one for the other
     )
+    ran: Technique | None = None  # what the kernels make of it, where that is another technique
 
 
 class Treatment(ABC):

@@ -11,7 +11,7 @@ from profiler.kernels.place import has_fp8
 from profiler.subject import Point, Subject, step
 from profiler.treatments.base import Pair, Treatment, logits
 from profiler.treatments.products import checked, exchanged, product, projections
-from profiler.treatments.weight_only import narrowed
+from profiler.treatments.weight_only import has_fbgemm, narrowed
 from specfiles.errors import InputError
 
 FP8, INT8 = "fp8", "int8"
@@ -32,7 +32,7 @@ class WeightActivation(Treatment):
 
     def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
         """fp8 where the matrix units multiply in it, and on a CPU, which widens it; there INT8, too."""
-        if technique.format == INT8 and device == "cpu":
+        if technique.format == INT8 and device == "cpu" and has_fbgemm():
             return None if dtype == "fp32" else "FBGEMM quantises rows of fp32; take --dtype fp32"
         if technique.format != FP8:
             return f"PyTorch's public kernels multiply in fp8, not in {technique.format}; take format=fp8"

@@ -102,6 +102,7 @@ def measured(technique: Technique, subject: Subject, point: Point, effort: Effor
         "ended": gains.ended,
         "deviation": difference,
         "remark": pair.remark,
+        "ran": pair.ran.told() if pair.ran else "",
     }
 
 

@@ -10,6 +10,7 @@ from profiler.subject import Point, Subject, step
 from profiler.treatments.base import Around, Pair, Treatment, logits
 from profiler.treatments.products import checked, exchanged, product
 from specfiles.errors import InputError
+from workloads.techniques.weight_activation import WeightActivation
 
 GROUPS = {"int4_g128": 128, "int4_g64": 64, "int4_g32": 32}
 INNER_TILES = (8, 4, 2)  # of 16 inputs, that a GPU's kernel for INT4 takes at once
@@ -18,16 +19,18 @@ INNER_TILES = (8, 4, 2)  # of 16 inputs, that a GPU's kernel for INT4 takes at o
 class WeightOnly(Treatment):
     """The layers' projections by kernels that read narrow weights: nothing is widened in memory.
 
-    FBGEMM's product of fp32 rows and INT8 weights quantises the rows on the way, each product anew; the
-    bf16 kernels widen weights. Outputs differ, by how much is reported and judged by no one; each product
-    of bf16 rows is compared with that of the weights as they are stored.
+    FBGEMM's product of fp32 rows and INT8 weights quantises the rows on the way, each product anew: what
+    runs is weight-activation quantisation. PyTorch multiplies no fp32 rows by INT4. The bf16 kernels widen
+    weights. Outputs differ, by how much is reported and judged by no one; each product of bf16 rows is
+    compared with that of the weights as they are stored.
     """
 
     name = "weight-only-quantisation"
 
     def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
         """PyTorch's own kernels: INT8 and INT4 in groups for bf16 rows, on a CPU INT8 for fp32 rows."""
-        kernels = {"bf16": ("int8", *GROUPS)} | ({} if device.startswith("cuda") else {"fp32": ("int8",)})
+        quantised = not device.startswith("cuda") and has_fbgemm()
+        kernels = {"bf16": ("int8", *GROUPS)} | ({"fp32": ("int8",)} if quantised else {})
         wanted = kernels.get(dtype, ())
         if technique.format not in wanted:
             known = (
@@ -39,22 +42,33 @@ class WeightOnly(Treatment):
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
         """The same step; narrow projections stand in the place of the wide ones."""
         run = partial(step(subject, point, point.kv_len), logits)
-        remark = ROWS_TOO if subject.dtype == "fp32" else ""
-        return Pair(run, run, technique, around_treated=narrowed(subject, technique.format), remark=remark)
+        around = narrowed(subject, technique.format)
+        if subject.dtype != "fp32":
+            return Pair(run, run, technique, around_treated=around)
+        ran = WeightActivation(format=technique.format)
+        return Pair(run, run, technique, around_treated=around, remark=ROWS_TOO, ran=ran)
 
 
 ROWS_TOO = (
-    "FBGEMM quantises the rows, too, and multiplies in INT8: with many rows it gains where weight-only "
-    "products, as predicted, gain nothing"
+    "FBGEMM quantises the rows, too, and multiplies in INT8: measured and predicted is "
+    "weight-activation quantisation; products that widen weights gain nothing where many rows share them"
 )
+
+
+def has_fbgemm() -> bool:
+    """Whether this PyTorch has FBGEMM's products, which are made for x86."""
+    import torch
+
+    return "fbgemm" in torch.backends.quantized.supported_engines
 
 
 def narrowed(subject: Subject, format: str) -> Around:
     """Enters a block in which the projections of the layers have narrow weights."""
-    return exchanged(subject, _dynamic if subject.dtype == "fp32" else partial(_packed, format=format))
+    return exchanged(subject, dynamic if subject.dtype == "fp32" else partial(_packed, format=format))
 
 
-def _dynamic(linear: Any) -> Any:
+def dynamic(linear: Any) -> Any:
+    """FBGEMM's product in the place of a Linear: of fp32 rows, which it quantises, and INT8 weights."""
     import torch
 
     torch.backends.quantized.engine = "fbgemm"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -15,16 +16,20 @@ from hwspecs.loader import HARDWARE
 from hwspecs.values import walk
 from profiler.ceilings import Plan, as_yaml, measure_ceilings
 from profiler.probes import ARRAYS, footprints
+from profiler.treatments.weight_only import has_fbgemm
 from profiler.yardsticks import CPU_SIZES, GPU_SIZES, TERMS, yardsticks
 from roofline.ceilings import Fidelity, available, ceilings
 from roofline.predict import predict
 from roofline.scenario import Scenario
-from roofline.times import operator_class
+from roofline.times import operator_class, times
 from specfiles.reading import parse_yaml
 from specfiles.strict import validated
 from workloads.blocks import MlpBlock
 from workloads.catalogue import MODELS, load_model
-from workloads.phases import decode, operators, prefill
+from workloads.dtypes import Precision
+from workloads.operators import Gemm
+from workloads.phases import Setting, decode, operators, prefill
+from workloads.techniques.registry import parse
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -146,9 +151,6 @@ def test_footprints_double_to_well_beyond_the_cache(cache_bytes: int) -> None:
 def test_the_measured_and_the_calibrated_roofline_stand_on_it(here: Device) -> None:
     assert available(here) == [Fidelity.MEASURED, Fidelity.CALIBRATED]
     setting = {"prompt": 32, "output": 4}
-    from workloads.dtypes import Precision
-    from workloads.phases import Setting
-
     for fidelity in available(here):
         assert ceilings(here, fidelity).device == "here"
         totals = predict(
@@ -164,7 +166,8 @@ def test_every_operator_class_of_a_dense_model_is_calibrated(in_memory: tuple[De
     assert calibration is not None
     assert set(calibration.operators) == set(TERMS)
     for name, entries in calibration.operators.items():
-        assert [entry.dtype for entry in entries] == ["fp32", "bf16"], name
+        multiplied = ["int8"] if name in ("gemm", "gemv") and has_fbgemm() else []
+        assert sorted(entry.dtype for entry in entries) == sorted(["fp32", "bf16", *multiplied]), name
         for entry in entries:
             assert entry.points >= 3  # one of four models is held out
             assert entry.median_error < 5
@@ -180,6 +183,28 @@ def test_terms_cover_what_the_yardsticks_run(device: str) -> None:
         for named in operators(loaded.model, step)
     }
     assert kinds | {"gemv_int8"} == set(TERMS)
+
+
+@pytest.mark.skipif(not has_fbgemm(), reason="this PyTorch has no FBGEMM, whose products these are")
+def test_quantised_products_are_predicted_where_they_were_measured(here: Device) -> None:
+    """The technique needs a peak to be applied at all; it has constants of both of its products beside."""
+    asked = Scenario(
+        load_model("SmolLM2-135M").model, setting=Setting(Precision.of("fp32")), prompt=32, output=4
+    )
+    treated = replace(asked, techniques=(parse("w8a8"),))
+    limits = ceilings(here, "calibrated")
+    assert {("gemm", "int8"), ("gemv", "int8")} <= set(limits.constants)
+    assert here.measured.vector_flop_per_s["int8"].note is not None
+    assert "quantised" in here.measured.vector_flop_per_s["int8"].note
+    for fidelity in available(here):
+        plain, narrow = (predict(each, here, fidelity).totals() for each in (asked, treated))
+        assert plain["tpot_s"] != narrow["tpot_s"] > 0
+    for rows in (1, 32):
+        product = Gemm(rows, 576, 576, "int8", "int8", "fp32")
+        assert (
+            times(product, limits).launch_s
+            == limits.constants["gemv" if rows == 1 else "gemm", "int8"].launch_s
+        )
 
 
 def test_progress_is_told_pass_by_pass(in_memory: tuple[Device, list[str]]) -> None:

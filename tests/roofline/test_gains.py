@@ -42,7 +42,13 @@ def row(
     known = {"gain_low": 0.9 * gain["gain"], "gain_high": 1.2 * gain["gain"]}
     repeated = {"repeats": 7, "outliers": 0, "warm_ups": 4, "ended": "narrow interval"}
     times = {"base_s": base_s, "treated_s": treated_s, **gain, **known, **repeated}
-    told = {"technique": technique, "convention": counted, "deviation": 0.0, "remark": f"of {technique}"}
+    told = {
+        "technique": technique,
+        "convention": counted,
+        "deviation": 0.0,
+        "remark": f"of {technique}",
+        "ran": "",
+    }
     return {**where, **told, **times}
 
 
@@ -111,6 +117,21 @@ def test_an_older_run_says_how_many_repeats_and_no_more(run: Run, device: Device
     (shown,) = records(table)
     assert (shown.gain, shown.gain_low, shown.gain_high, shown.repeats) == (3.0, None, None, "7")
     assert "narrow" not in as_text(table)
+
+
+def test_what_kernels_make_of_a_technique_is_predicted(run: Run, device: Device) -> None:
+    """The row keeps the name that was asked for; a run that says nothing more predicts that one."""
+    asked_for, ran = "layer-pruning:ratio=0.25", "layer-pruning:ratio=0.5"
+    plain = row("decode", asked_for, 2.0, 1.0)
+    other = gains(with_table(run, {**plain, "ran": ran}), device, "measured").iloc[0]
+    same = gains(with_table(run, plain), device, "measured").iloc[0]
+    assert other["technique"] == same["technique"] == asked_for
+    scenario = asked(run, "decode")
+    for found, words in ((other, ran), (same, asked_for)):
+        expected = predict(replace(scenario, techniques=(parse(words),)), device, "measured").time_s()
+        assert found["predicted_s"] == expected
+    pd.DataFrame([plain]).drop(columns="ran").to_parquet(run.path / "techniques.parquet")
+    assert gains(run, device, "measured").iloc[0]["predicted_s"] == same["predicted_s"]
 
 
 def test_remarks_stand_below_the_table(run: Run, device: Device) -> None:
