@@ -25,6 +25,8 @@ WORTH_A_LABEL = 0.05  # of the time
 MOST_LINES = 3  # of a label
 APART = (1.2, 0.5)  # decades of intensity and of speed between labels that do not touch, on paper too
 LONGEST = 20  # characters of a name in a label
+SIZE = (0.1, 0.14)  # of a label, in shares of the plot
+SIDES = {"bottom center": (0, -1), "middle right": (1, 0), "middle left": (-1, 0), "top center": (0, 1)}
 
 
 def roofline_figure(point: Point) -> Figure:
@@ -35,9 +37,10 @@ def roofline_figure(point: Point) -> Figure:
     shares = _share_of(drawn)
     measured = any(o.measured_s is not None for o in drawn)
     labels = _labels(drawn, shares)
+    sides = _sides(drawn, labels, (x_range, y_range))
     if measured:
-        traces += _cloud(drawn, shares, labels, measured=True)
-    traces += _cloud(drawn, shares, {} if measured else labels, measured=False)
+        traces += _cloud(drawn, shares, labels, sides, measured=True)
+    traces += _cloud(drawn, shares, {} if measured else labels, sides, measured=False)
     layout = framed(height=500)
     layout["xaxis"] |= log_axis("Arithmetic intensity [FLOP/B]", x_range, "~g")
     layout["yaxis"] |= log_axis("Performance [FLOP/s]", y_range, "~s")
@@ -128,8 +131,46 @@ def _touch(one: Operator, other: Operator) -> bool:
     return all(abs(math.log10(a / b)) < apart for a, b, apart in zip(*places, APART, strict=True))
 
 
+def _sides(
+    operators: Sequence[Operator], labels: Iterable[str], window: tuple[tuple[float, float], ...]
+) -> dict[str, str]:
+    """By the name of a labelled operator the side of its mark where the label covers fewest other marks."""
+
+    def place(operator: Operator, seconds: float) -> list[float]:
+        """In shares of the plot."""
+        at = (operator.flops / operator.bytes, operator.flops / seconds)
+        return [
+            math.log(value / low) / math.log(high / low)
+            for value, (low, high) in zip(at, window, strict=True)
+        ]
+
+    marks = [place(o, s) for o in operators for s in (o.measured_s, None if o.fused else o.predicted_s) if s]
+
+    def covered(middle: list[float]) -> int:
+        outside = not all(size / 2 <= at <= 1 - size / 2 for at, size in zip(middle, SIZE, strict=True))
+        hit = (
+            all(abs(a - b) < size / 2 for a, b, size in zip(mark, middle, SIZE, strict=True))
+            for mark in marks
+        )
+        return sum(hit) + outside * len(marks)
+
+    found = {}
+    for operator in (o for o in operators if o.name in labels):
+        x, y = place(operator, operator.time_s)
+        hidden = {
+            s: covered([x + dx * 0.7 * SIZE[0], y + dy * 0.7 * SIZE[1]]) for s, (dx, dy) in SIDES.items()
+        }
+        found[operator.name] = min(hidden, key=hidden.__getitem__)
+    return found
+
+
 def _cloud(
-    operators: Sequence[Operator], shares: dict[str, float], labels: dict[str, str], *, measured: bool
+    operators: Sequence[Operator],
+    shares: dict[str, float],
+    labels: dict[str, str],
+    sides: dict[str, str],
+    *,
+    measured: bool,
 ) -> list[Figure]:
     """Operators as markers, a trace per bound: filled at their measured, hollow at their predicted speed."""
     traces = []
@@ -142,7 +183,7 @@ def _cloud(
                 "type": "scatter",
                 "mode": "markers+text" if labels else "markers",
                 "text": [labels.get(o.name, "") for o, _ in here],
-                "textposition": "bottom center",
+                "textposition": [sides.get(o.name, "bottom center") for o, _ in here],
                 "textfont": {"size": 10, "color": INK},
                 "cliponaxis": False,
                 "x": [o.intensity for o, _ in here],

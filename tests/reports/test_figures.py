@@ -19,7 +19,7 @@ from reports.figures import (
     time_figure,
 )
 from reports.records import Content
-from reports.step_records import Point, operator_table
+from reports.step_records import Operator, Point, operator_table
 from roofline.predict import predict
 from roofline.run import Run
 from roofline.scenario import Scenario
@@ -86,6 +86,26 @@ def test_marks_of_one_place_share_a_label_and_short_ones_have_none(content: Cont
     labels = [text for t in _named(figure, "measured") for text in t["text"] if text]
     assert sorted(labels) == ["far", "one<br>other"]
     assert not any(text for t in _named(figure, "predicted") for text in t["text"])
+
+
+def test_a_label_stands_where_it_covers_no_other_mark(content: Content) -> None:
+    """Marks below and beside it are too short for labels of their own; one far off makes the plot large."""
+    base = replace(
+        next(o for o in content.points[0].operators if o.drawable),
+        count=1, flops=1e12, bytes=1e11, predicted_s=9.0, measured_s=9.0,
+    )  # fmt: skip
+    low = replace(base, name="low", bytes=1e14, count=1e-6, predicted_s=9e3, measured_s=9e3)
+
+    def side(*others: Operator) -> str:
+        operators = (replace(base, name="one"), low, *others)
+        cloud, *_ = _named(roofline_figure(replace(content.points[0], operators=operators)), "measured")
+        return str(cloud["textposition"][cloud["text"].index("one")])
+
+    assert side() == "bottom center"
+    below = replace(base, name="below", flops=3e11, bytes=3e10, predicted_s=8.0, measured_s=8.0, count=0.01)
+    assert side(below) == "middle right"
+    right = replace(base, name="right", bytes=4e10, count=0.01)
+    assert side(below, right) == "middle left"
 
 
 def test_roofs_meet_at_the_ridge(content: Content) -> None:
