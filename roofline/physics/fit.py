@@ -25,6 +25,8 @@ FOLDS = 5
 SOFT = 0.05  # errors beyond 5 % count linearly: harnesses differ by that much
 STEP = 0.004  # of a bound's range: tiles and splits are discrete, smaller steps see only their noise
 STARTS, TRIED = 32, 1  # points that a fit without a prior looks at, and those that it descends from
+TRIED_LOOSE = 2  # the same where many sets of constants meet the rows as well, with a prior, too
+AS_WELL = 0.05  # of the least loss, by which such sets may differ
 SPREAD = 0.5  # of a bound's range that these points span
 ROUNDS = 1  # of looking for a way out of a local minimum
 LEAST_GAIN = 0.002  # of the loss, for which a round is worth its time
@@ -88,26 +90,36 @@ def fit(cells: Sequence[Cell], prior: Mapping[str, float] | None = None) -> dict
 
     def residuals(x: Floats) -> Floats:
         values = _values(constants, x)
-        return np.concatenate([*(_errors(cell, values) for cell in cells), weight * (x - centre)])
+        return np.concatenate([*(_felt(cell, values) for cell in cells), weight * (x - centre)])
 
     def descend(x: Floats) -> Floats:
         options = {"loss": "soft_l1", "f_scale": SOFT, "diff_step": STEP, "max_nfev": 16, "xtol": 1e-4}
         start = np.clip(x, 1 + 1e-6, 2 - 1e-6)
         return np.asarray(least_squares(residuals, start, bounds=(1.0, 2.0), ftol=1e-4, **options).x)
 
-    starts = [centre] if prior else _starts(centre, lambda x: _loss(residuals(x)))
-    x = min((descend(start) for start in starts), key=lambda x: _loss(residuals(x)))
+    def loss(x: Floats) -> float:
+        return _loss(residuals(x))
+
+    loose = cells[0].model.loose
+    tried = TRIED_LOOSE if loose else 0 if prior else TRIED
+    ends = [descend(start) for start in _starts(centre, loss, tried)]
     for _ in range(ROUNDS):
-        better = _scan(lambda x: _loss(residuals(x)), x)
+        better = _scan(loss, min(ends, key=loss))
         if better is None:
             break
-        x = descend(better)
-    return _values(constants, x)
+        ends.append(descend(better))
+    return _values(constants, _middle(ends, loss) if loose else min(ends, key=loss))
 
 
 def _errors(cell: Cell, values: Mapping[str, float]) -> Floats:
     """Logarithms of predicted / measured."""
     return np.asarray(np.log(np.maximum(cell.predicted_s(values), 1e-12) / cell.time_s))
+
+
+def _felt(cell: Cell, values: Mapping[str, float]) -> Floats:
+    """The same, levelling off at what no model misses by: such rows ran something else."""
+    errors = _errors(cell, values)
+    return np.asarray(errors / np.sqrt(1 + (errors / cell.model.odd_error) ** 2))
 
 
 def _trust(cells: Sequence[Cell], prior: Mapping[str, float]) -> float:
@@ -125,12 +137,25 @@ def _trust(cells: Sequence[Cell], prior: Mapping[str, float]) -> float:
     return float(np.sqrt(max(repeated * (USUAL_ERROR / off) ** 2, LEAST_TRUST)))
 
 
-def _starts(centre: Floats, loss: Callable[[Floats], float]) -> list[Floats]:
+def _starts(centre: Floats, loss: Callable[[Floats], float], tried: int) -> list[Floats]:
     """The centre and the best of points spread around it: descents from one end in local minima."""
     from scipy.stats import qmc
 
+    if not tried:
+        return [centre]
     around = centre + SPREAD * (qmc.Sobol(len(centre), seed=0).random(STARTS) - 0.5)
-    return [centre, *sorted(np.clip(around, 1, 2), key=loss)[:TRIED]]
+    return [centre, *sorted(np.clip(around, 1, 2), key=loss)[:tried]]
+
+
+def _middle(ends: Sequence[Floats], loss: Callable[[Floats], float]) -> Floats:
+    """The mean of the points that are about as good as the best, where it is as good itself.
+
+    What rows leave open differs between them by chance, and their middle errs less on rows to come.
+    """
+    best = min(ends, key=loss)
+    most = loss(best) * (1 + AS_WELL)
+    middle = np.mean([x for x in ends if loss(x) <= most], axis=0)
+    return middle if loss(middle) <= most else best
 
 
 def _loss(residuals: Floats) -> float:

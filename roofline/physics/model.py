@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class KernelModel(ABC):
     start_weight: ClassVar[float] = 0.1  # of the starting values, of a prior's: how surely they are known
     most_rows: ClassVar[int] = 300  # of a cell that a fit looks at, evenly spread
     rows_of_family: ClassVar[float | None] = None  # that are evidence, where further ones only repeat them
+    loose: ClassVar[bool] = False  # whether rows leave constants open: several descents, their middle
+    odd_error: ClassVar[float] = inf  # in logarithms; rows further off ran something else
     # How it is carried to another generation (see `choice`):
     everyone_s: ClassVar[frozenset[str]] = frozenset()  # formats that all backends run by the same library
     few_rows_speak: ClassVar[bool] = False  # of a library's kernels, before many of other libraries

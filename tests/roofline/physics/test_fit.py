@@ -9,7 +9,8 @@ import pytest
 
 from hwspecs import load_device
 from roofline.physics.base import Dtypes, Gpu, ceil_div, smooth_max, total
-from roofline.physics.fit import Cell, fit, held_out_s, mape
+from roofline.physics.fit import AS_WELL, Cell, fit, held_out_s, mape
+from roofline.physics.fit import _middle as middle
 from roofline.physics.fit import _thinned as thinned
 from roofline.physics.gemm import GemmModel
 from roofline.physics.moe import MoeModel
@@ -113,6 +114,27 @@ def test_a_fit_looks_at_as_many_rows_of_each_family_where_they_repeat_each_other
     assert kept == [130, 20, 20, 130]
     products = thinned(cell(families=4, each=200), 300)  # whose rows say something new each
     assert len(products.time_s) == 300
+
+
+def test_layers_that_ran_untuned_kernels_steer_no_constant() -> None:
+    """The narrowest layers took four times as long: others are predicted nearly as if nobody had seen it."""
+    rng = np.random.default_rng(5)
+    hidden, inter = (np.repeat(2.0 ** rng.integers(9, 13, 8), 20) for _ in "hi")
+    sizes = {"hidden": hidden, "inter": inter, "num_tokens": 2.0 ** rng.integers(0, 14, 160)}
+    sizes |= {"topk": np.full(160, 8.0), "num_experts": np.full(160, 128.0)}
+    rows = Cell(MoeModel(), Gpu.of(load_device("h100_sxm")), BF16, sizes, np.ones(160))
+    right = timed(rows, {c.name: c.start for c in rows.model.constants(rows.gpu, rows.dtype)}, noise=0.02)
+    untuned = hidden * inter <= np.quantile(hidden * inter, 0.3)
+    found = fit([replace(right, time_s=np.where(untuned, 4.0, 1.0) * right.time_s)])
+    assert mape(right.predicted_s(found)[~untuned], right.time_s[~untuned]) < 0.08
+
+
+def test_the_middle_of_equally_good_points_is_taken_where_it_is_as_good() -> None:
+    """In a valley any point does and the middle is taken; between two valleys the best one is."""
+    ends = [np.array([1.2, 1.3]), np.array([1.6, 1.3]), np.array([1.4, 1.9])]
+    assert middle(ends, lambda x: 1 + abs(x[1] - 1.3)) == pytest.approx([1.4, 1.3])
+    apart = middle(ends[:2], lambda x: 1 + AS_WELL / 2 * (x[0] > 1.5) + (0.3 < (x[0] - 1.0) < 0.5))
+    assert apart == pytest.approx(ends[0])
 
 
 def families_of(rows: Cell) -> list[np.ndarray]:
