@@ -18,8 +18,9 @@ from profiler.collectives import collective_rows, measure_collectives
 from profiler.environment import command_line, device_name, environment, last_level_cache_bytes
 from profiler.kernels import FP8, KERNEL_ERRORS
 from profiler.power import PowerMonitor, throttling
-from profiler.record import Request, profile
+from profiler.record import profile
 from profiler.repeats import MICROS
+from profiler.request import Request
 from profiler.subject import Point
 from specfiles.errors import InputError, reason
 from specfiles.reading import read_json

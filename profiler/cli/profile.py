@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +18,15 @@ from profiler.cli.options import (
     size_options,
     threads_option,
 )
+from profiler.cli.profile_module import measure_module, refuse_flags
+from profiler.cli.telling import finish, tell
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:
     from profiler.ranks.group import Ranks
-    from profiler.record import Request
     from profiler.repeats import Effort
+    from profiler.request import Request
     from roofline.run import Run
-    from roofline.run_head import Overhead
 
 
 @click.command("profile")
@@ -115,7 +115,7 @@ def command(
     from profiler.module_source import names_module
     from profiler.points import points
     from profiler.ranks.group import check_asked, started
-    from profiler.record import Request
+    from profiler.request import Request, check_request
     from profiler.ways import check_mode
     from roofline.asked import Asked, scenarios
     from roofline.run import refuse_existing
@@ -147,9 +147,9 @@ def command(
             "ncu": ncu,
             "tp": tp > 1,
         }
-        _refuse(model, [name for name, value in flags.items() if value])
+        refuse_flags(model, [name for name, value in flags.items() if value])
         use_threads(threads)
-        _profile_module(model, chosen, out, hw, effort, seed, alone, overhead)
+        measure_module(model, chosen, out, hw, effort, seed, alone, overhead)
         return
     if tools:
         from profiler.nsight import installed
@@ -182,15 +182,15 @@ def command(
         mode=mode,
         attention=attention,
     )
-    _check_request(request)
+    check_request(request)
     run = _profiled(request, ranks)
     if run is None:
         return
-    _tell(run, overhead)
+    tell(run, overhead)
     if tools:
         how = {"threads": threads, "mode": mode, "attention": attention}
         _record(tools, model, run, request, {**how, **sizes})
-    _finish(run, overhead)
+    finish(run, overhead)
 
 
 def _check_fraction(overhead: float | None) -> None:
@@ -203,23 +203,6 @@ def _effort(repeats: int, budget: str | None, ci: float) -> Effort:
     from profiler.repeats import Effort
 
     return Effort(repeats, float("inf") if budget is None else duration(budget), known_precision(ci))
-
-
-def _check_request(request: Request) -> None:
-    """What can be known to be refused before a model is built."""
-    from profiler.attending import check_attention
-    from profiler.memory import check_batches
-    from profiler.ranges import check_recurrent
-    from profiler.ranks.share import check_share
-    from profiler.treatments.measure import treatment
-
-    asked = {f"--mode {request.mode}": request.mode != "eager", "--with": bool(request.techniques)}
-    check_recurrent(request.loaded.model, asked)
-    check_batches(request.loaded.model, request.points)
-    for technique in request.techniques:
-        treatment(technique, request.device, request.dtype, [point.phase for point in request.points])
-    check_share(request.loaded.model, request.tensor_parallel, [point.batch for point in request.points])
-    check_attention(request.attention, request.loaded.model, request.device)
 
 
 def _profiled(request: Request, ranks: Ranks | None) -> Run | None:
@@ -242,66 +225,3 @@ def _record(tools: list[str], model: str, run: Run, request: Request, flags: dic
     options = [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
     words = [model, "-o", str(run.path), *options]
     record(tools, words, run, request.loaded, request.device, request.points, progress)
-
-
-def _refuse(target: str, flags: list[str]) -> None:
-    """Flags that would change what a module's function decides."""
-    if flags:
-        raise InputError(
-            f"--{flags[0]} does not go with {target}: sizes and formats are those of what it returns; "
-            "leave it out."
-        )
-
-
-def _profile_module(
-    target: str,
-    device: str,
-    out: Path,
-    hw: str | None,
-    effort: Effort,
-    seed: int,
-    alone: bool,
-    overhead: float | None,
-) -> None:
-    from hwspecs import load_device
-    from profiler.environment import device_name
-    from profiler.module_record import ModuleRequest, profile_module
-
-    hardware = load_device(hw) if hw else device_name(device)
-    run = profile_module(ModuleRequest(target, device, out, hardware, effort, seed, alone, progress))
-    _tell(run, overhead)
-    _finish(run, overhead)
-
-
-def _tell(run: Run, overhead: float | None) -> None:
-    """What a reader must know of the run, and what its ranges cost where that was asked."""
-    for note in run.head.notes:
-        print(note, file=sys.stderr)
-    if overhead is not None:
-        _costs(run.head.overheads)
-
-
-def _finish(run: Run, overhead: float | None) -> None:
-    """Where the run is; exit 1 where its ranges cost more than was allowed."""
-    print(f"run written to {run.path}", file=sys.stderr)
-    if overhead is not None and (worst := max(c.fraction for c in run.head.overheads)) > overhead:
-        print(f"ranges cost {worst:.1%} of a step, above {overhead:.1%}", file=sys.stderr)
-        click.get_current_context().exit(1)
-
-
-def _costs(costs: list[Overhead]) -> None:
-    """What ranges cost each point, on stdout."""
-    from reports import terminal
-    from reports.units import percent, text
-    from specfiles.strict import plain_data
-
-    columns: dict[str, tuple[str, terminal.Format]] = {
-        "phase": ("phase", text),
-        "batch": ("batch", text),
-        "kv_len": ("tokens", text),
-        "fraction": ("cost of ranges", percent),
-        "low": ("95 % from", percent),
-        "high": ("to", percent),
-        "pairs": ("pairs", text),
-    }
-    print(terminal.table([plain_data(cost) for cost in costs], columns))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from profiler.ranks.arrivals import arrivals
 from profiler.ranks.group import Group, Ranks, joined, when_stopped
 from profiler.ranks.merge import merge, part_folder
-from profiler.record import Request, head_of, profile
+from profiler.record import profile
+from profiler.request import Request, head_of
 from roofline.run import Run, create_run
 from roofline.run_head import Head, Part
 from specfiles.errors import InputError

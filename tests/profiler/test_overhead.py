@@ -46,7 +46,7 @@ def test_the_limit_is_a_check(
     def cost(point: Point, timed: Timed) -> Overhead:
         return overhead(point, timed).replace(fraction=0.02, low=0.015, high=0.025)
 
-    monkeypatch.setattr("profiler.record.overhead", cost)
+    monkeypatch.setattr("profiler.record_rows.overhead", cost)
     done = roofline("profile", small_llama, *SIZES, "--overhead", limit, "-o", tmp_path / "run")
     assert done.code == code, done.err
     (found,) = open_run(tmp_path / "run").head.overheads

@@ -18,8 +18,9 @@ import pandas as pd
 import pytest
 
 from profiler import record, ways
-from profiler.record import Request, profile
+from profiler.record import profile
 from profiler.repeats import Effort
+from profiler.request import Request
 from profiler.subject import Point, Subject
 from roofline.run import open_run
 from roofline.run_tables import TABLES

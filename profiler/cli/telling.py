@@ -1,0 +1,46 @@
+"""What is printed of a run that was just measured."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from roofline.run import Run
+    from roofline.run_head import Overhead
+
+
+def tell(run: Run, overhead: float | None) -> None:
+    """What a reader must know of the run, and what its ranges cost where that was asked."""
+    for note in run.head.notes:
+        print(note, file=sys.stderr)
+    if overhead is not None:
+        _costs(run.head.overheads)
+
+
+def finish(run: Run, overhead: float | None) -> None:
+    """Where the run is; exit 1 where its ranges cost more than was allowed."""
+    print(f"run written to {run.path}", file=sys.stderr)
+    if overhead is not None and (worst := max(c.fraction for c in run.head.overheads)) > overhead:
+        print(f"ranges cost {worst:.1%} of a step, above {overhead:.1%}", file=sys.stderr)
+        click.get_current_context().exit(1)
+
+
+def _costs(costs: list[Overhead]) -> None:
+    """What ranges cost each point, on stdout."""
+    from reports import terminal
+    from reports.units import percent, text
+    from specfiles.strict import plain_data
+
+    columns: dict[str, tuple[str, terminal.Format]] = {
+        "phase": ("phase", text),
+        "batch": ("batch", text),
+        "kv_len": ("tokens", text),
+        "fraction": ("cost of ranges", percent),
+        "low": ("95 % from", percent),
+        "high": ("to", percent),
+        "pairs": ("pairs", text),
+    }
+    print(terminal.table([plain_data(cost) for cost in costs], columns))

@@ -1,0 +1,81 @@
+"""What to profile, and how long; and what a run says of itself before anything is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hwspecs import Device
+from profiler.attending import AUTO, IN_MEMORY
+from profiler.environment import command_line, environment
+from profiler.repeats import EFFORT, Effort
+from profiler.subject import Point, Subject, convention_of
+from roofline.run_head import Head
+from workloads.catalogue import Loaded
+from workloads.techniques.base import Technique
+
+# From a model, its step and the names of its collectives to the rows of table `arrivals`.
+Meetings = Callable[[Subject, Callable[[Any], Any], Sequence[str]], list[dict[str, Any]]]
+
+
+@dataclass
+class Request:
+    """What to profile, and how long."""
+
+    loaded: Loaded
+    device: str
+    dtype: str
+    points: tuple[Point, ...]
+    out: Path
+    hardware: Device | str  # the file that the run belongs to, or a name where there is none
+    effort: Effort = EFFORT  # rounds of steps, time for them all, and how well to know their medians
+    seed: int = 0
+    alone: bool = True
+    techniques: tuple[Technique, ...] = ()  # to measure beside the plain steps
+    progress: Callable[[str], None] = lambda _: None
+    tensor_parallel: int = 1  # processes that share the model
+    meetings: Meetings | None = None  # how collectives are watched, where there are several processes
+    mode: str = "eager"  # eager, compile or graph
+    attention: str = AUTO  # what shall compute it, of profiler.attending.CHOICES
+    together: Callable[[bool], bool] = bool  # whether something is true in every process
+
+
+def head_of(request: Request, weights: str) -> Head:
+    """What a run says of itself before anything is measured; `weights` says where they come from."""
+    return Head(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command_line(),
+        model=request.loaded.model.name,
+        model_config_fields=request.loaded.config,
+        weights=weights,
+        phase=" ".join(dict.fromkeys(point.phase for point in request.points)),
+        dtype=request.dtype,
+        convention=convention_of(
+            request.loaded.model, request.mode, scores_in_memory=request.attention in IN_MEMORY
+        ),
+        mode=request.mode,
+        device=request.hardware if isinstance(request.hardware, str) else request.hardware.name,
+        environment=environment(request.device),
+        seed=request.seed,
+        tensor_parallel=request.tensor_parallel,
+    )
+
+
+def check_request(request: Request) -> None:
+    """What can be known to be refused before a model is built."""
+    from profiler.attending import check_attention
+    from profiler.memory import check_batches
+    from profiler.ranges import check_recurrent
+    from profiler.ranks.share import check_share
+    from profiler.treatments.measure import treatment
+
+    asked = {f"--mode {request.mode}": request.mode != "eager", "--with": bool(request.techniques)}
+    check_recurrent(request.loaded.model, asked)
+    check_batches(request.loaded.model, request.points)
+    for technique in request.techniques:
+        treatment(technique, request.device, request.dtype, [point.phase for point in request.points])
+    check_share(request.loaded.model, request.tensor_parallel, [point.batch for point in request.points])
+    check_attention(request.attention, request.loaded.model, request.device)
