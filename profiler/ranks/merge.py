@@ -86,6 +86,7 @@ def _medians(operators: pd.DataFrame) -> pd.DataFrame:
     """
     medians = dict.fromkeys(QUARTILES, "median")
     how = {"count": "first", "repeats": "min", **medians, "low_s": "min", "high_s": "max", "outliers": "sum"}
+    how["kernel"] = "first"  # all ranks run the same
     return operators.groupby(KEY, sort=False, as_index=False).agg(how)
 
 
