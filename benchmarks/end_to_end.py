@@ -35,12 +35,13 @@ def main(paths: list[Path], write: bool) -> None:
     ):
         print(f"{what}, median |error|:")
         held_out = scored(rows)
-        for (model, engine), group in held_out.groupby(["model", "engine"]):
+        for (model, engine, tokens), group in held_out.groupby(["model", "engine", "tokens"]):
             errors = (
                 f"{name} {(group[f'predicted_{name}_s'] / group[f'{name}_s'] - 1).abs().median():.1%}"
                 for name in ("ttft", "tpot")
             )
-            print(f"  {model} {engine}: {len(group)} rows, {', '.join(errors)}")
+            drafts = f", {tokens:.3g} tokens a step" if tokens > 1 else ""
+            print(f"  {model} {engine}{drafts}: {len(group)} rows, {', '.join(errors)}")
     if write:
         fits = fit_all(rows, ", ".join(path.name for path in paths))
         text = msgspec.json.format(msgspec.json.encode(Fits(schema=1, fits=fits)), indent=1)

@@ -18,9 +18,11 @@ from specfiles.errors import InputError
 from workloads.catalogue import load_model
 from workloads.dtypes import Precision
 from workloads.phases import Setting
+from workloads.techniques.registry import parse
 
 if TYPE_CHECKING:
     from hwspecs import Device
+    from workloads.techniques.base import Technique
 
 # The columns of published tables under the names that are used here.
 NAMES = {
@@ -43,10 +45,11 @@ NAMES = {
     "token_time": "tpot_ms",
 }
 SIZES = ("prompt", "output", "concurrency")
-NUMBERS = (*SIZES, "poll_steps", "tp", "pp", "ep", "dp", "moe_tp_size", "ttft_ms", "tpot_ms")
+SPLITS = ("tp", "pp", "ep", "dp", "moe_tp_size")
+NUMBERS = (*SIZES, *SPLITS, "poll_steps", "drafted", "accept", "ttft_ms", "tpot_ms")
 # What is taken where a column or a value is absent: of the split, of what a run was asked for.
-SPLIT = {"tp": 1, "pp": 1, "ep": 1, "dp": 1, "moe_tp_size": 1, "backend": "", "dtype": "fp16"}
-ASKED = {"poll_steps": 1, "mode": "agg", "kv_dtype": "", "refused": ""}
+SPLIT = {**dict.fromkeys(SPLITS, 1), "backend": "", "dtype": "fp16"}
+ASKED = {"poll_steps": 1, "mode": "agg", "kv_dtype": "", "drafted": 0, "accept": 0}
 # How popular some experts are (exponent of the rank): real routers have favourites, so that a batch touches
 # fewer experts than chance would. gpt-oss-120b under vLLM decodes 32 to 64 requests as fast as with this.
 EXPERT_SKEW = 0.75
@@ -178,8 +181,6 @@ def _load(row: dict[str, Any]) -> tuple[Load, Device]:
     for name in MEASURED:
         if not float(row[f"{name}_ms"]) > 0:
             raise InputError(f"without a measured {name.upper()}.")
-    if row["refused"]:
-        raise InputError(str(row["refused"]))
     if row["mode"] != "agg":
         raise InputError("prefill and decode on devices of their own (disaggregated).")
     if row["pp"] > 1 or row["dp"] > 1:
@@ -191,7 +192,16 @@ def _load(row: dict[str, Any]) -> tuple[Load, Device]:
     precision, model = _precision(row, device), load_model(str(row["model"])).model
     setting = Setting(precision, tensor_parallel=tp, expert_parallel=ep, expert_skew=EXPERT_SKEW)
     static, backend = bool(row["static"]), str(row["backend"])
-    return Load(model, setting, prompt, output, concurrency, static, backend=backend), device
+    used = _drafting(row)
+    return Load(model, setting, prompt, output, concurrency, static, backend=backend, techniques=used), device
+
+
+def _drafting(row: dict[str, Any]) -> tuple[Technique, ...]:
+    """The model's own drafts of further tokens, where the row says how many and how often one is kept."""
+    if row["drafted"] == 0:
+        return ()
+    steps = _whole(row, "drafted")
+    return (parse(f"multi-token-prediction:steps={steps},accept={row['accept']}"),)
 
 
 def _whole(row: dict[str, Any], name: str) -> int:

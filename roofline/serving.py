@@ -13,10 +13,12 @@ from roofline.scenario import Scenario
 if TYPE_CHECKING:
     from hwspecs import Device
     from hwspecs.serving import Overheads
-    from roofline.ceilings import Ceilings, Fidelity
+    from roofline.ceilings import Fidelity
     from roofline.predict import Row
     from workloads.model import Model
     from workloads.phases import Setting
+    from workloads.schedule import Pass
+    from workloads.techniques.base import Technique
 
 # Of the public recipes of InferenceX (github.com/SemiAnalysisAI/InferenceX), whose rows these are:
 ROUNDS = 10  # requests of each user
@@ -41,12 +43,14 @@ class Load:
     static: bool = False
     graphs: bool = True  # decode steps are replayed CUDA graphs; prompts are launched kernel by kernel
     backend: str = ""
+    techniques: tuple[Technique, ...] = ()
 
 
 @dataclass(frozen=True)
 class Steps:
     """Time on the device, and launched kernels, of one prefill and of one decode step; arrays or numbers.
 
+    tokens: of each sequence from a decode step, which drafts and verifies where there are more than one.
     full_s: of a step that reads `full` prompts at once, as many as arrive together and fit its budget.
     routed: whether tokens are routed to experts, whose prompts stretch.
     """
@@ -58,6 +62,7 @@ class Steps:
     full_s: Any
     full: Any = 1
     routed: Any = False
+    tokens: Any = 1.0
 
 
 @dataclass(frozen=True)
@@ -80,26 +85,26 @@ def steps(load: Load, device: Device, fidelity: Fidelity | str) -> Steps:
     """The steps: the sum of their operators, decode at the middle of the answer."""
     limits = ceilings(device, fidelity, load.backend)
 
-    def prefill(at_once: int) -> list[Row]:
-        return _rows(
-            Scenario(load.model, "prefill", at_once, load.prompt, setting=load.setting), device, limits
-        )
+    def passes(phase: str, at_once: int, **sizes: int) -> list[Pass]:
+        sizes = {"batch": at_once, "prompt": load.prompt, **sizes}
+        asked = Scenario(load.model, phase, setting=load.setting, techniques=load.techniques, **sizes)
+        asked = as_engines_run(asked)
+        check_node(asked, device)
+        return list(asked.schedule(device).passes)
 
+    def prefill(at_once: int) -> list[Row]:
+        found = passes("generate", at_once, output=2)  # drafts of later tokens read the prompt, too
+        return [row for each in found if each.phase == "prefill" for row in pass_rows(each, limits)]
+
+    decode = passes("decode", load.concurrency, context=load.prompt + max(1, load.output // 2))
     one = prefill(load.concurrency if load.static else 1)
     budget = BUDGETS.get(load.backend, USUAL_BUDGET)
     full = 1 if load.static else max(1, min(load.concurrency, budget // load.prompt))
     whole = prefill(full) if full > 1 else one
-    middle = load.prompt + max(1, load.output // 2)
-    decode = Scenario(load.model, "decode", load.concurrency, load.prompt, middle, setting=load.setting)
-    found = (*on_device(one), *on_device(_rows(decode, device, limits)), on_device(whole)[0])
-    return Steps(*found, full, routes(row.kind for row in one))
-
-
-def _rows(scenario: Scenario, device: Device, limits: Ceilings) -> list[Row]:
-    """The operators of a scenario of one step."""
-    scenario = as_engines_run(scenario)
-    check_node(scenario, device)
-    return [row for each in scenario.schedule(device).passes for row in pass_rows(each, limits)]
+    tokens = 1 / sum(each.times for each in decode if not each.scope)
+    decode_s, kernels = on_device([row for each in decode for row in pass_rows(each, limits)])  # of a token
+    found = (*on_device(one), tokens * decode_s, tokens * kernels, on_device(whole)[0])
+    return Steps(*found, full, routes(row.kind for row in one), tokens)
 
 
 def waits(steps: Steps, users: Users, overheads: Overheads) -> tuple[Any, Any]:
@@ -109,7 +114,8 @@ def waits(steps: Steps, users: Users, overheads: Overheads) -> tuple[Any, Any]:
     read them. Later ones come while the others decode: to half of the time between two looks at arrivals
     the engine's other prompts add a queue with one server (M/D/1), and who is read yields its token
     with the next step of the others. Who arrived between the same looks is read in the same step.
-    Between two tokens of a request each other user has one prompt read per `output` tokens.
+    Between two tokens of a request each other user has one prompt read per `output` tokens. A decode step
+    yields `tokens` of each request.
     """
     import numpy as np
 
@@ -122,10 +128,11 @@ def waits(steps: Steps, users: Users, overheads: Overheads) -> tuple[Any, Any]:
         return step_s(device_s * stretch, steps.prefill_kernels, False, overheads)
 
     decode = step_s(steps.decode_s, steps.decode_kernels, users.graphs, overheads)
-    at_once = np.clip(1 + others * users.poll_steps / users.output, 1, steps.full)
+    at_once = np.clip(1 + others * users.poll_steps * steps.tokens / users.output, 1, steps.full)
     own = reading_s(at_once)
-    tpot = decode + others * own / at_once / users.output
-    busy = np.minimum(BUSIEST, (tpot - decode) / tpot)
+    reads = others * own / at_once / users.output
+    tpot = decode / steps.tokens + reads
+    busy = np.minimum(BUSIEST, reads / tpot)
     first = reading_s(steps.full) * (np.ceil((others + 1) / steps.full) + 1) / 2
     later = own * (1 + busy / (1 - busy) / 2) + np.where(others > 0, decode, 0)
     read = np.where(others > 0, first / ROUNDS + later * (1 - 1 / ROUNDS), own)

@@ -41,6 +41,7 @@ SCALE = 0.1  # errors well above this count less than by their square: repeats a
 
 def fit_all(rows: pd.DataFrame, source: str) -> list[Fit]:
     """Of composed rows: of every engine with enough of them, and of one that nobody measured."""
+    rows = _plain(rows)
     groups = {str(name): group for name, group in rows.groupby("engine") if name and len(group) >= LEAST}
     found = [_measured(name, group, source) for name, group in groups.items()]
     anyone = assumed(rows)
@@ -53,6 +54,11 @@ def fit_all(rows: pd.DataFrame, source: str) -> list[Fit]:
         source=source,
     )
     return [shared, *found]
+
+
+def _plain(rows: pd.DataFrame) -> pd.DataFrame:
+    """Those without drafted tokens: how many of those were kept is assumed, and no constant learns of it."""
+    return rows[rows["tokens"] == 1]
 
 
 def _measured(name: str, group: pd.DataFrame, source: str) -> Fit:
@@ -77,19 +83,19 @@ def _ranges(found: list[Overheads]) -> dict[str, Overheads]:
 
 def assumed(rows: pd.DataFrame) -> Overheads:
     """Of an engine that has none of these rows: `ASSUMED`, its stretch a mean with those of others."""
-    groups = [group for _, group in rows[~rows["static"]].groupby("engine") if len(group) >= LEAST]
+    groups = [group for _, group in _plain(rows[~rows["static"]]).groupby("engine") if len(group) >= LEAST]
     logs = [np.log(each.prompt_stretch) for each in (ASSUMED, *(fit(group) for group in groups))]
     stretch = float(np.exp(np.mean(logs)))
     return msgspec.structs.replace(ASSUMED, prompt_stretch=float(f"{stretch:.4g}"))
 
 
 def _settings(group: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-    """Per dtype and tp: the rows of others that are no copies of it, and its own.
+    """Per dtype, tp and drafts: the rows of others that are no copies of it and drafted none, and its own.
 
     Published tables repeat one measurement under several splits, some rounded: copies take no part either.
     """
-    for _, scored in group.groupby(["dtype", "tp"], sort=True):
-        others = group.drop(scored.index)
+    for _, scored in group.groupby(["dtype", "tp", "tokens"], sort=True):
+        others = _plain(group.drop(scored.index))
         others = others[~others["tpot_s"].round(PRINTED).isin(scored["tpot_s"].round(PRINTED))]
         if len(others):
             yield others, scored

@@ -19,11 +19,12 @@ from roofline.endtoend import applied, composed, is_end_to_end, score_end_to_end
 from roofline.predict import predict
 from roofline.scenario import Scenario
 from roofline.serving import ROUNDS, Load, Steps, Users, steps, waits
-from roofline.serving_fit import ASSUMED, BOUNDS, UNDER_LOAD, across_settings, assumed, fit
+from roofline.serving_fit import ASSUMED, BOUNDS, UNDER_LOAD, across_settings, assumed, fit, fit_all
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
 from workloads.phases import Setting
 from workloads.techniques.fused_projections import FusedProjections
+from workloads.techniques.registry import parse
 
 close = partial(pytest.approx, rel=1e-9)
 PAPER = Steps(prefill_s=0.1, prefill_kernels=500, decode_s=0.02, decode_kernels=400, full_s=0.1, routed=True)
@@ -97,6 +98,48 @@ def test_an_engine_that_looks_seldom_keeps_arrivals_waiting_and_reads_them_toget
     assert lumps < one  # four others, half of an answer between looks: three prompts in each step
 
 
+def test_a_step_that_verifies_drafts_is_shared_by_the_tokens_that_it_yields() -> None:
+    """Steps and what the host does for each; prompts are read as often for each token as without."""
+    host = Overheads(step_s=0.01)
+    drafts = replace(PAPER, tokens=3)
+    assert waits(drafts, Users(1, 500, 100), host)[1] == close((0.02 + 0.01) / 3)
+    one, many = (waits(drafts, Users(n, 500, 100), Overheads())[1] for n in (1, 5))
+    assert many - one == close(4 * 0.1 / 100)
+
+
+def test_steps_with_drafts_are_those_that_are_predicted() -> None:
+    model, device = load_model("Llama-3.1-8B").model, load_device("h100_sxm")
+    used = (parse("mtp:steps=2,accept=0.5"),)
+    found = steps(Load(model, Setting(), 512, 128, 4, techniques=used), device, "datasheet")
+    asked = Scenario(model, batch=4, prompt=512, techniques=(*used, FusedProjections()))
+    decode = predict(replace(asked, phase="decode", context=512 + 64), device)
+    assert found.tokens == close(1.75)
+    assert found.decode_s / found.tokens == close(decode.time_s())
+    assert found.prefill_s == close(predict(replace(asked, batch=1, output=2), device).time_s("prefill"))
+
+
+def test_a_table_says_how_many_tokens_are_drafted_and_how_often_one_is_kept() -> None:
+    drafted = {"drafted": [0, 3, 3, 1.5, 3], "accept": [0.9, 1, 0, 1, 1.5]}
+    rows, left_out = composed(pd.DataFrame([ROW] * 5).assign(**drafted), "datasheet")
+    assert rows["tokens"].tolist() == [1, close(4), 1]
+    assert sorted(left_out) == [
+        "multi-token-prediction:accept is '1.5'; expected float from 0 to 1.",
+        "without a whole drafted.",
+    ]
+
+
+def test_no_constant_learns_from_rows_with_drafts() -> None:
+    """How many of those were kept is assumed; they are scored with constants of the others."""
+    truth = Overheads(launch_s=1e-5, step_s=0.001, request_s=0.1, token_s=2e-6, prompt_stretch=2)
+    rows = timed(truth, [1, 16, 64]).assign(engine="one", dtype="bf16", tp=1)
+    odd = rows.assign(tokens=2.0, tpot_s=rows["tpot_s"] * 7)
+    both = pd.concat([rows, odd], ignore_index=True)
+    assert fit_all(both, "paper") == fit_all(rows, "paper")
+    scored = across_settings(both)
+    assert (len(scored), set(scored["tokens"])) == (len(odd), {2.0})  # the others have no second setting
+    assert scored["predicted_tpot_s"].max() < rows["tpot_s"].max()
+
+
 def test_prompts_of_routed_experts_stretch_and_others_do_not() -> None:
     slow, plain, users = Overheads(prompt_stretch=2), Overheads(), Users(5, 500, 100)
     assert waits(PAPER, users, slow)[1] == close(0.02 + 4 * 0.2 / 100)
@@ -160,7 +203,10 @@ def test_an_engine_has_its_own_overheads_or_what_is_assumed_of_any(engine: str) 
 
 
 def test_an_engine_that_nobody_measured_takes_nothing_but_the_stretch_from_others() -> None:
-    assert assumed(pd.DataFrame({"static": [True] * 40, "engine": "by hand"})).request_s == ASSUMED.request_s
+    assert (
+        assumed(pd.DataFrame({"static": [True] * 40, "engine": "by hand", "tokens": 1.0})).request_s
+        == ASSUMED.request_s
+    )
     truth = Overheads(launch_s=1e-5, step_s=0.001, request_s=0.1, token_s=2e-6, prompt_stretch=2)
     rows = timed(truth, [1, 4, 16, 64, 256]).assign(engine="another")
     found = assumed(pd.concat([rows, rows.assign(output=300)]))

@@ -11,7 +11,8 @@ import pytest
 
 from profiler.tables import read_table
 from roofline.endtoend import composed
-from roofline.recipes import NODE, SPECULATES
+from roofline.recipes import ACCEPT, NODE
+from workloads.techniques.decoding import expected_tokens
 
 QWEN = "Qwen/Qwen3.5-397B-A17B"
 ROW: dict[str, Any] = {
@@ -56,10 +57,23 @@ def test_keys_and_values_of_narrow_models_have_eight_bits() -> None:
     assert wide["decode_s"] - narrow["decode_s"] == pytest.approx(values / 8e12, rel=0.1)
 
 
-def test_drafted_tokens_are_told_and_not_predicted() -> None:
+def test_drafted_tokens_are_those_of_the_recipe() -> None:
+    """Where a column does not say it."""
     drafted = {"precision": "fp8", "tp_size": 4, "moe_tp_size": 4}
-    _, left_out = composed(pd.DataFrame([ROW, ROW | drafted]), "datasheet")
-    assert left_out == {SPECULATES: 1}
+    found = rows_of({}, drafted, drafted | {"drafted": 0}, drafted | {"accept": 1.0})
+    assert found["tokens"].tolist() == [1, pytest.approx(3.39, abs=0.01), 1, 4]
+
+
+def test_drafts_are_kept_as_often_as_was_published() -> None:
+    """Tokens a step of this model with 1, 2 and 3 drafts (InferenceX, SPEED-Bench's code, thinking on)."""
+    for drafted, tokens in enumerate((1.93, 2.73, 3.39), start=1):
+        assert expected_tokens(ACCEPT, drafted) == pytest.approx(tokens, rel=0.02)
+
+
+def test_no_row_of_the_sample_is_left_out(shared: Callable[[str], Path]) -> None:
+    rows, left_out = composed(read_table(shared("data/aic_e2e_silicon.parquet")), "datasheet")
+    assert not left_out
+    assert (len(rows), (rows["tokens"] > 1).sum()) == (298, 63)
 
 
 def test_a_split_beyond_a_node_is_that_of_its_recipe() -> None:

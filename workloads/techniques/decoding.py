@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from workloads.operators import Gemm
+from workloads.phases import Named
 from workloads.schedule import Pass, Schedule
+from workloads.techniques.changes import IN_LAYERS, vocabulary_projection
+
+if TYPE_CHECKING:
+    from workloads.layer import Layer
+    from workloads.model import Model
+    from workloads.step import Step
 
 
 def expected_tokens(accept: float, drafted: int) -> float:
@@ -48,3 +57,21 @@ def in_rounds(
             passes.append(plain)
     longer = schedule.main.tokens + positions - 1  # drafted positions are cached until they are judged
     return replace(schedule, passes=tuple(passes)).with_main(tokens=longer)
+
+
+def draft_of(model: Model, layer: Layer) -> Model:
+    """A draft of one layer between the model's own embedding and vocabulary projection."""
+    return replace(model, name=f"a layer of {model.name}", stack=replace(model.stack, layers=(layer,)))
+
+
+def joined(rows: Sequence[Named], step: Step, bias: bool = True) -> list[Named]:
+    """A projection joins the embedding of a token with the feature before it: from 2h to h."""
+    head = vocabulary_projection(rows)
+    assert head is not None  # every model that decodes has one
+    joining = Gemm(step.tokens, head.k, 2 * head.k, head.inputs, head.weights, head.outputs, bias=bias)
+    return [Named("join_proj", joining, 1), *rows]
+
+
+def own_weights(rows: Sequence[Named], step: Step) -> list[Named]:
+    """The embedding and the vocabulary projection are the model's: the draft stores its layer only."""
+    return [row for row in rows if IN_LAYERS in row.name or row.name == "join_proj"]

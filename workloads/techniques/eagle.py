@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from workloads.blocks import MlpBlock, MoeBlock
-from workloads.operators import Gemm
-from workloads.phases import Named
 from workloads.schedule import Pass, Resident, Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import (
-    IN_LAYERS,
-    NO_BRANCHES,
-    NOTHING_DECODED,
-    decodes,
-    keeps_states,
-    vocabulary_projection,
-)
-from workloads.techniques.decoding import in_rounds, verification
+from workloads.techniques.changes import NO_BRANCHES, NOTHING_DECODED, decodes, keeps_states
+from workloads.techniques.decoding import draft_of, in_rounds, joined, own_weights, verification
 
 if TYPE_CHECKING:
     from workloads.model import Model
-    from workloads.step import Step
 
 
 @dataclass(frozen=True)
@@ -70,18 +59,18 @@ class Eagle(Technique):
 
         def beside(plain: Pass, positions: int, times: float) -> Pass:
             at = verification(plain, positions, times)
-            return replace(at, model=draft, scope="draft.", changes=(_joined,))
+            return replace(at, model=draft, scope="draft.", changes=(joined,))
 
         found = in_rounds(
             schedule, self.nodes, self.accepted, lambda p, rounds: [beside(p, level, rounds * self.depth)]
         )
         reading = [
-            replace(p, model=draft, scope="draft.", changes=(_joined,))
+            replace(p, model=draft, scope="draft.", changes=(joined,))
             for p in schedule.passes
             if p.phase == "prefill" and p.scope == ""
         ]
         main = found.main
-        held = Resident(draft, main.setting, main.batch, main.tokens, changes=(_joined, _own))
+        held = Resident(draft, main.setting, main.batch, main.tokens, changes=(joined, own_weights))
         return replace(found, passes=(*reading, *found.passes), residents=(*found.residents, held))
 
 
@@ -91,24 +80,10 @@ def _one_layer(model: Model) -> Model:
     dense = replace(
         last, blocks=tuple(_dense(b, hidden) if isinstance(b, MoeBlock) else b for b in last.blocks)
     )
-    stack = replace(model.stack, layers=(dense,))
-    return replace(model, name=f"a layer of {model.name}", stack=stack)
+    return draft_of(model, dense)
 
 
 def _dense(block: MoeBlock, hidden: int) -> MlpBlock:
     sliced = block.width < 2 * hidden  # dense layers are 2.5 times as wide as the stream or more
     width = block.top_k * block.width + (block.shared.width if block.shared else 0) if sliced else block.width
     return MlpBlock(width, block.activation, block.gated, block.bias)
-
-
-def _joined(rows: Sequence[Named], step: Step) -> list[Named]:
-    """A projection joins the embedding of a token with the feature before it: from 2h to h."""
-    head = vocabulary_projection(rows)
-    assert head is not None  # every model that decodes has one
-    joining = Gemm(step.tokens, head.k, 2 * head.k, head.inputs, head.weights, head.outputs, bias=True)
-    return [Named("join_proj", joining, 1), *rows]
-
-
-def _own(rows: Sequence[Named], step: Step) -> list[Named]:
-    """The embedding and the vocabulary projection are the model's: the draft stores its layer only."""
-    return [row for row in rows if IN_LAYERS in row.name or row.name == "join_proj"]

@@ -23,7 +23,7 @@ class NextK(Technique):
     """The model yields k tokens per pass through k heads on a shared trunk, without verification."""
 
     name = "next-k-tokens"
-    aliases = ("multi-token-prediction", "mtp")
+    aliases = ("multi-token-heads",)
     level = "algorithm"
     category = "alternative paradigms"
     paper = "Gloeckle et al. arXiv:2404.19737"

@@ -101,6 +101,45 @@ def test_the_draft_of_eagle_is_a_layer_and_a_projection() -> None:
     assert more == 2 * (layer + 2 * MODEL.hidden * MODEL.hidden + MODEL.hidden)
 
 
+def test_prediction_of_no_further_token_is_decoding() -> None:
+    assert numbers(predicted("multi-token-prediction:steps=0")) == numbers(BASE)
+
+
+def test_with_none_kept_each_token_costs_its_drafts_and_a_verification() -> None:
+    never = predicted("multi-token-prediction:steps=3,accept=0")
+    assert decode_counts(never, "lm_head") == 99
+    assert decode_counts(never, "draft.lm_head") == 3 * 99
+    assert never.time_s("decode") > BASE.time_s("decode")
+
+
+def test_with_all_kept_a_verification_yields_each_draft_and_one_more() -> None:
+    always = predicted("multi-token-prediction:steps=3,accept=1")
+    assert decode_counts(always, "lm_head") == pytest.approx(99 / 4)
+    main = sum(r.total_s for r in always.rows if r.phase == "decode" and not r.name.startswith("draft."))
+    assert main == pytest.approx(BASE.time_s("decode") / 4, rel=0.02)  # weights are read once for four
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_first_draft_reads_what_was_verified_and_later_ones_a_token_each(steps: int) -> None:
+    """Features of verified positions are new: steps + 1 of each of 4 sequences, one of them projected."""
+    found = predicted(f"multi-token-prediction:steps={steps},accept=0").rows
+    drafted = [row for row in found if row.phase == "decode" and row.name.startswith("draft.")]
+    by_name = {name: [r for r in drafted if r.name == f"draft.{name}"] for name in ("join_proj", "lm_head")}
+    positions = sum(r.count * r.work.outputs for r in by_name["join_proj"]) / (99 * 4 * MODEL.hidden)
+    assert positions == pytest.approx(steps + 1 + steps - 1)
+    projected = sum(r.count * r.work.outputs for r in by_name["lm_head"]) / (99 * 4 * MODEL.vocabulary)
+    assert projected == pytest.approx(steps)
+
+
+def test_the_layer_that_predicts_is_one_of_the_model_with_its_experts() -> None:
+    for name, attends in (("DeepSeek-V3", "attention.kv_a_proj"), ("Qwen3.5-27B", "attention.gate_mul")):
+        asked = Scenario(load_model(name).model, prompt=100, output=10, techniques=(parse("mtp"),))
+        drafted = {row.name for row in predict(asked, DEVICE).rows if row.name.startswith("draft.")}
+        assert f"draft.layers.{attends}" in drafted
+        assert any("experts" in row for row in drafted) == (name == "DeepSeek-V3")
+        assert not any("delta" in row for row in drafted)  # hybrids' drafts attend
+
+
 def test_lookahead_computes_its_window_and_its_guesses() -> None:
     """(W + G)(N - 1) positions beside the current token (arXiv:2402.02057, section 3.3)."""
     found = predicted("lookahead:window=7,n=4,guesses=3,accepted=2")

@@ -43,6 +43,28 @@ def test_drafts_of_eagle_are_as_large_as_its_authors_say(model: str, billions: f
     assert added(model, "eagle") / 1e9 == pytest.approx(billions, abs=0.005)
 
 
+def test_the_layer_that_predicts_a_token_more_is_as_large_as_published() -> None:
+    """DeepSeek-V3, README_WEIGHTS: 11.5e9 of its own, beside a shared embedding and vocabulary projection."""
+    assert added("DeepSeek-V3", "mtp") / 1e9 == pytest.approx(11.5, abs=0.15)
+
+
+@pytest.mark.parametrize(("model", "billions"), [("GLM-4.5", 358), ("GLM-4.5-Air", 110)])
+def test_models_with_the_layer_that_predicts_are_as_large_as_their_files(model: str, billions: int) -> None:
+    """What Hugging Face shows; these files hold embedding and projection for it once more."""
+    found = load_model(model).model
+    copies = 2 * found.vocabulary * found.hidden
+    assert (parameters(found) + added(model, "mtp") + copies) / 1e9 == pytest.approx(billions, abs=0.5)
+
+
+def test_a_second_token_makes_deepseek_faster_as_published() -> None:
+    """arXiv:2412.19437, section 5.4.3: kept in 85 to 90 %, and 1.8 times as many tokens per second."""
+    base, *kept = (
+        asked("DeepSeek-V3", *words, batch=256, prompt=1000, output=100).time_s("decode")
+        for words in ((), ("mtp:accept=0.85",), ("mtp:accept=0.9",))
+    )
+    assert [base / each for each in kept] == pytest.approx([1.8, 1.8], rel=0.03)
+
+
 def test_the_draft_of_whole_experts_is_as_wide_as_one() -> None:
     """EAGLE, arXiv:2401.15077, section 4: 0.28e9 for Mixtral 8x7B, a layer of Llama 2's with one head of keys
     and values for each of queries. Ours has the model's own 8 heads: 3/4 less of these two matrices.

@@ -1,0 +1,88 @@
+"""Multi-token prediction: the model's own further layer drafts a chain, one pass verifies it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from workloads.schedule import Pass, Resident, Schedule
+from workloads.techniques.base import TOKENS, Target, Technique, parameter
+from workloads.techniques.changes import NOTHING_DECODED, decodes
+from workloads.techniques.decoding import (
+    draft_of,
+    expected_tokens,
+    in_rounds,
+    joined,
+    own_weights,
+    verification,
+)
+
+if TYPE_CHECKING:
+    from workloads.layer import Layer
+    from workloads.model import Model
+    from workloads.step import Setting
+
+JOINED = partial(joined, bias=False)
+
+
+@dataclass(frozen=True)
+class MultiTokenPrediction(Technique):
+    """A further layer, trained with the model, drafts tokens one after another; one pass verifies them."""
+
+    name = "multi-token-prediction"
+    aliases = ("mtp", "nextn")
+    level = "algorithm"
+    category = "efficient decoding"
+    paper = "DeepSeek-V3 arXiv:2412.19437, sections 2.2 and 5.4.3"
+    removes = "decode passes: one reads the weights for several tokens"
+    adds = "passes of one layer, experts and all, with the vocabulary projection; drafted positions to verify"
+    needs = "a model trained with such a layer (DeepSeek-V3, GLM-4.5, Qwen3-Next, Qwen3.5 ...)"
+    quality = "exact"
+    slot = "how tokens are made"
+    order = TOKENS
+    assumed = ("accept",)
+
+    steps: int = parameter(1, "drafted tokens (DeepSeek-V3: 1)", low=0, high=32)
+    accept: float = parameter(
+        0.85, "chance that a drafted token is kept (DeepSeek-V3, second token: 0.85 to 0.90)", low=0, high=1
+    )
+
+    def refuse(self, schedule: Schedule, target: Target) -> str | None:
+        """It needs decode steps; a chain has no branches, so recurrent states can follow it."""
+        return None if decodes(schedule) else NOTHING_DECODED
+
+    @property
+    def tokens(self) -> float:
+        """Tokens that one verification yields."""
+        return expected_tokens(self.accept, self.steps)
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """Rounds of drafting and verifying; the layer reads the prompt, too, for its own keys and values.
+
+        Of a round the first draft goes over what was just verified, whose features were not known before:
+        steps + 1 positions of which the kept ones count. Later drafts go over one position each.
+        """
+        if not self.steps:
+            return schedule
+        draft = draft_of(schedule.main.model, _attending(schedule.main.model, schedule.main.setting))
+
+        def beside(plain: Pass) -> Pass:
+            return replace(plain, model=draft, scope="draft.", changes=(JOINED,))
+
+        def drafting(plain: Pass, rounds: float) -> list[Pass]:
+            first = verification(beside(plain), self.steps + 1, rounds, scored=1)
+            later = replace(beside(plain), times=rounds * (self.steps - 1))
+            return [first, later] if self.steps > 1 else [first]
+
+        found = in_rounds(schedule, self.steps + 1, self.tokens, drafting)
+        reading = [beside(p) for p in schedule.passes if p.phase == "prefill" and p.scope == ""]
+        main = found.main
+        held = Resident(draft, main.setting, main.batch, main.tokens, changes=(JOINED, own_weights))
+        return replace(found, passes=(*reading, *found.passes), residents=(*found.residents, held))
+
+
+def _attending(model: Model, setting: Setting) -> Layer:
+    """The last layer that keeps keys and values, which drafts of hybrids have (Qwen3-Next); else the last."""
+    growing = (x for x in reversed(model.layers) if x.cache_bytes(2, setting) > x.cache_bytes(1, setting))
+    return next(growing, model.layers[-1])
