@@ -66,6 +66,10 @@ CONSTANTS = (
     Constant("sequence_s", "s", 1e-11, 1e-7, 1e-9, "scheduling one more sequence of the batch", "1/clock"),
     Constant("window_s", "s", 1e-8, 1e-5, 1e-7, "masking the edges of a window"),
 )
+# A block of keys lasts block_s and its products, of as many rows nearly always: measured times tell the sum.
+# Prompts tell the products: FlashAttention 2 reaches 0.73 of an A100's peak (arXiv:2307.08691), with
+# starts and ends of tiles.
+TILE_SHARE = Constant("tile_share", "", 0.6, 1.0, 0.75, "share of the peaks inside a tile before Hopper")
 # Ampere's FlashAttention 2; TensorRT-LLM's kernel of one thread block per query head; FlashAttention 3.
 SWAP = Constant("swap_s", "s", 1e-8, 2e-5, 1e-7, "copies that bring grouped heads into one tile")
 PLAIN = (
@@ -119,7 +123,8 @@ class DecodeModel(KernelModel):
         """Some generations have kernels besides that their libraries take for some shapes."""
         since = (SWAP,) if gpu.generation < 9 else (WIDE, PADDING)
         fused = (ROTATE,) if gpu.generation == 9 and dtype.kv == "fp8" else ()
-        return (*CONSTANTS, SIZED, *PLAIN, FAR, *since, *fused)
+        known = {TILE_SHARE.name: TILE_SHARE} if gpu.generation < 9 else {}
+        return (*(known.get(c.name, c) for c in CONSTANTS), SIZED, *PLAIN, FAR, *since, *fused)
 
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
         """Ideal roofline, what the stream reaches of it, waves, splits, and the kernels around."""
