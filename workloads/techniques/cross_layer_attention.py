@@ -33,7 +33,7 @@ class CrossLayerAttention(Technique):
     slot = "how layers share keys and values"
     # Other kinds of attention keep something else, and do not say what a layer would borrow of it.
     also_decides = ("the kind of attention",)
-    order = STRUCTURE
+    order = STRUCTURE + 1  # neighbours are those that other techniques leave
 
     shared: int = parameter(2, "neighbours that share (CLA2, CLA3)", low=1, high=1000)
 
