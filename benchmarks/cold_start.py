@@ -1,4 +1,4 @@
-"""What does one prediction cost from a cold start: a new process that imports, predicts and prints?
+"""What does one answer cost from a cold start: a new process that imports, predicts and prints?
 
 CPU seconds (user and system) of whole processes, beside a Python that does nothing and one that imports
 NumPy. The three take turns, so that a slow minute of the machine touches all of them.
@@ -14,21 +14,25 @@ import sys
 from pathlib import Path
 from statistics import median
 
-ASKED = ("--phase", "decode", "--batch", "8", "--context", "2048", "--format", "json")
+ASKED = {
+    "predict": ("--phase", "decode", "--batch", "8", "--context", "2048"),
+    "whatif": ("--batch", "8", "--prompt", "4096", "--output", "256"),
+}
 
 
-def prediction(model: str, hardware: str) -> list[str]:
+def answer(verb: str, model: str, hardware: str, tp: int) -> list[str]:
     """The installed command where there is one, as a user starts it."""
     script = Path(sys.executable).with_name("roofline")
     start = [str(script)] if script.exists() else [sys.executable, "-m", "profiler"]
-    return [*start, "predict", model, "--hw", hardware, *ASKED]
+    return [*start, verb, model, "--hw", hardware, "--tp", str(tp), *ASKED[verb], "--format", "json"]
 
 
 def cpu_seconds(command: list[str]) -> float:
     """User and system time of a process from its start to its end; byte code is kept, as installers do."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     here = Path(__file__).parents[1]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=here, env=kept)
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdout=quiet, stderr=quiet, cwd=here, env=kept)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -44,15 +48,18 @@ def main() -> None:
     parser.add_argument(
         "-n", "--runs", type=int, default=15, help="processes of each kind; the median counts"
     )
+    parser.add_argument("--command", choices=ASKED, default="predict")
     parser.add_argument("--model", default="Llama-3.1-8B")
     parser.add_argument("--hw", default="h100_sxm")
+    parser.add_argument("--tp", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
 
+    ours = f"roofline {options.command}"
     commands = {
         "python -c pass": [sys.executable, "-c", "pass"],
         "import numpy": [sys.executable, "-c", "import numpy"],
-        "roofline predict": prediction(options.model, options.hw),
+        ours: answer(options.command, options.model, options.hw, options.tp),
     }
     for command in commands.values():  # byte code is compiled and files are read once before
         cpu_seconds(command)
@@ -61,14 +68,13 @@ def main() -> None:
         for name, command in commands.items():
             found[name].append(cpu_seconds(command))
     medians = {name: median(times) for name, times in found.items()}
-    predicted = medians["roofline predict"]
-    ratios = {name: predicted / other for name, other in medians.items() if name != "roofline predict"}
+    ratios = {name: medians[ours] / other for name, other in medians.items() if name != ours}
     if options.json:
-        print(json.dumps({"runs": options.runs, "cpu_s": medians, "predict_over": ratios}, indent=1))
+        print(json.dumps({"runs": options.runs, "cpu_s": medians, "over": ratios}, indent=1))
         return
     print(f"CPU time of a new process, median of {options.runs}")
     for name, value in medians.items():
-        beside = f"   predict takes {ratios[name]:.2f} times that" if name in ratios else ""
+        beside = f"   {options.command} takes {ratios[name]:.2f} times that" if name in ratios else ""
         print(f"  {name:18} {value * 1e3:7.1f} ms{beside}")
 
 

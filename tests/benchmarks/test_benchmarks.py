@@ -89,7 +89,7 @@ def test_a_trace_is_set_beside_unpacking_and_decoding(results: dict[str, dict[st
 def test_a_cold_start_is_set_beside_python_and_numpy(results: dict[str, dict[str, Any]]) -> None:
     found = results["cold_start"]
     assert set(found["cpu_s"]) == {"python -c pass", "import numpy", "roofline predict"}
-    assert set(found["predict_over"]) == {"python -c pass", "import numpy"}
+    assert set(found["over"]) == {"python -c pass", "import numpy"}
     assert all(seconds > 0 for seconds in found["cpu_s"].values())
 
 
