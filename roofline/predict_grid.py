@@ -170,9 +170,10 @@ def _totals(points: _Points) -> Table:
     kernels = defaultdict[str, float](float)  # of one step
     kinds = set[str]()
     for phase, named, count, (flops, matrix, moved, activations, time) in _rows(points, SUMS):
-        one = named.operator
-        kernels[phase] += named.count * launches(one.kind, phase, one.work().fused)
-        kinds.add(one.kind)
+        if points.engine is not None:  # nobody else asks what is launched, and work over arrays is costly
+            one = named.operator
+            kernels[phase] += named.count * launches(one.kind, phase, one.work().fused)
+            kinds.add(one.kind)
         for name, value in (("flops", flops), ("matrix_flops", matrix), ("bytes", moved)):
             sums[name] += count * value
         sums[f"{phase}_s"] += count * time

@@ -128,23 +128,6 @@ def row_s(shape: Shape, gpu: Gpu, peak: float, tensor_share: float, softmax_shar
     return smooth_max([products, gpu.processors / (gpu.special_op_per_s * softmax_share)], OVERLAP)
 
 
-# Words of a kernel's name, the most telling first, and the library whose attention it runs.
-LIBRARIES = (
-    ("triton", "Triton"),
-    ("trtllm", "trtllm-gen"),
-    ("flashinfer", "FlashInfer"),
-    ("fa3", "FlashAttention"),
-    ("fa4", "FlashAttention"),
-    ("flash_att", "FlashAttention"),
-    ("torch_flow", "TensorRT-LLM"),
-)
-
-
-def library(kernel: str) -> str:
-    """Whose attention a kernel runs; its own name where that is not known."""
-    return next((name for word, name in LIBRARIES if word in kernel), kernel)
-
-
 def compiled(kernel: str) -> str | None:
     """Triton, whose kernels are one source for all GPUs; of others each generation has its own."""
     return "Triton" if "triton" in kernel else None

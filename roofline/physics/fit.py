@@ -81,12 +81,8 @@ def fit(cells: Sequence[Cell], prior: Mapping[str, float] | None = None) -> dict
     most = cells[0].model.most_rows // min(len(cells), 2)
     cells = [_thinned(_possible(cell), most) for cell in cells]
     centre = np.array([_inside(c, (prior or {}).get(c.name, c.start)) for c in constants])
-    weight = (
-        np.sqrt(PRIOR_ROWS)
-        * SOFT
-        * 4
-        * (cells[0].model.start_weight if prior is None else _trust(cells, prior))
-    )
+    trust = cells[0].model.start_weight if prior is None else _trust(cells, prior)
+    weight = np.sqrt(PRIOR_ROWS) * SOFT * 4 * trust
 
     def residuals(x: Floats) -> Floats:
         values = _values(constants, x)

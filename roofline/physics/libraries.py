@@ -1,4 +1,4 @@
-"""What the names of a table's backend, kernel and version tell of a kernel for routed experts."""
+"""What the names of a table's backend, kernel and version tell of a kernel."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import numpy as np
 if TYPE_CHECKING:
     from roofline.physics.base import Columns
 
-# Words of a kernel's name, the most telling first, and the library whose products it runs.
-LIBRARIES = (
+# Words of a kernel's name, the most telling first, and the library that has them.
+Words = tuple[tuple[str, str], ...]
+
+OF_EXPERTS: Words = (
     ("marlin", "Marlin"),
     ("deepgemm", "DeepGEMM"),
     ("cutlass", "CUTLASS"),
@@ -22,11 +24,20 @@ LIBRARIES = (
     ("fused_moe", "Triton"),
     ("mxfp4_moe", "Triton"),
 )
+OF_ATTENTION: Words = (
+    ("triton", "Triton"),
+    ("trtllm", "trtllm-gen"),
+    ("flashinfer", "FlashInfer"),
+    ("fa3", "FlashAttention"),
+    ("fa4", "FlashAttention"),
+    ("flash_att", "FlashAttention"),
+    ("torch_flow", "TensorRT-LLM"),
+)
 
 
-def library(kernel: str) -> str:
-    """Whose products a kernel runs; its own name where that is not known."""
-    return next((name for word, name in LIBRARIES if word in kernel), kernel)
+def library(kernel: str, words: Words) -> str:
+    """Whose products or attention a kernel runs; its own name where that is not known."""
+    return next((name for word, name in words if word in kernel), kernel)
 
 
 def says(rows: Columns, *words: str) -> Any:

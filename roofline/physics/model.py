@@ -17,9 +17,8 @@ class KernelModel(ABC):
     """Time of one kind of kernel. Vectorised over rows; constants are given, never looked up."""
 
     kinds: ClassVar[tuple[str, ...]]  # the `op` values that it predicts
-    family: ClassVar[
-        tuple[str, ...]
-    ]  # columns of a shape family: rows that agree in all are held out together
+    # Columns of a shape family: rows that agree in all are held out together.
+    family: ClassVar[tuple[str, ...]]
     why: ClassVar[Mapping[str, str]] = {}  # the reason of each part
     # How it is fitted (see `fit`):
     start_weight: ClassVar[float] = 0.1  # of the starting values, of a prior's: how surely they are known
@@ -31,9 +30,8 @@ class KernelModel(ABC):
     everyone_s: ClassVar[frozenset[str]] = frozenset()  # formats that all backends run by the same library
     few_rows_speak: ClassVar[bool] = False  # of a library's kernels, before many of other libraries
     ampere_apart: ClassVar[bool] = False  # whose kernel there is another algorithm
-    ruled_by_name: ClassVar[bool] = (
-        False  # names decide on tiles or loads: where none is asked for, none does
-    )
+    # Names decide on tiles or loads: where none is asked for, none does.
+    ruled_by_name: ClassVar[bool] = False
 
     @abstractmethod
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from roofline.physics.base import L2_BYTES_PER_CLOCK, Constant, ceil_div, column
 from roofline.physics.expert_load import TILES, Load, expert_load, exponents, unpacked
-from roofline.physics.libraries import library, of_engine, says, since
+from roofline.physics.libraries import OF_EXPERTS, library, of_engine, says, since
 from roofline.physics.model import KernelModel
 from roofline.physics.triton_tiles import (
     default_tile,
@@ -82,7 +82,7 @@ class MoeModel(KernelModel):
 
     def library(self, kernel: str) -> str:
         """The library of a kernel: what its constants have in common with those of others."""
-        return library(kernel)
+        return library(kernel, OF_EXPERTS)
 
     def sound(self, values: Mapping[str, float], gpu: Gpu, dtype: Dtypes) -> bool:
         """Whether a kernel's constants speak for others: it streams large matrices at half of the peak.

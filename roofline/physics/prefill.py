@@ -18,12 +18,12 @@ from roofline.physics.attention import (
     conversions,
     element,
     kernel_of,
-    library,
     missed,
     row_s,
 )
 from roofline.physics.base import HEAT_S, Constant, ceil_div, smooth_max
 from roofline.physics.decode import PADDING, ROTATED
+from roofline.physics.libraries import OF_ATTENTION, library
 from roofline.physics.model import KernelModel
 from workloads.dtypes import compute_dtype
 
@@ -138,7 +138,7 @@ class PrefillModel(KernelModel):
 
     def prior_of(self, kernel: str) -> str | None:
         """Its library; but they are carried by kernel: libraries change more by generation."""
-        return library(kernel)
+        return library(kernel, OF_ATTENTION)
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Ampere has kernels that move heads into tiles; later generations some that pad or fall back."""

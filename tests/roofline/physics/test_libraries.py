@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from hwspecs import kernels_of, load_device
-from roofline.physics import attention, model_of
+from roofline.physics import model_of
 from roofline.physics.base import Gpu
 from roofline.physics.calibration import MEASURED_WELL, _groups, _kin
 from roofline.physics.columns import dtypes_of
 from roofline.physics.fit import Cell, _trust, cross_fitted
 from roofline.physics.kernels import Kernels
-from roofline.physics.libraries import library, numbers, of_engine, says, since
+from roofline.physics.libraries import OF_ATTENTION, OF_EXPERTS, library, numbers, of_engine, says, since
 from roofline.physics.moe import CONSTANTS, MoeModel
 from roofline.physics.triton_tiles import (
     default_tile,
@@ -43,7 +43,7 @@ GPU = Gpu.of(load_device("h100_sxm"))
     ],
 )
 def test_a_kernel_s_name_tells_its_library(kernel: str, name: str) -> None:
-    assert library(kernel) == name
+    assert library(kernel, OF_EXPERTS) == name
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_kernel_s_name_tells_its_library(kernel: str, name: str) -> None:
     ],
 )
 def test_a_kernel_for_attention_tells_its_library(kernel: str, name: str) -> None:
-    assert attention.library(kernel) == name
+    assert library(kernel, OF_ATTENTION) == name
 
 
 def test_versions_compare_by_their_numbers_and_none_is_of_today() -> None:
