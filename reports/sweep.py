@@ -6,13 +6,19 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from reports import terminal
-from reports.units import in_bytes, percent, seconds, si, text
+from reports.units import in_bytes, percent, seconds, si, text, usd
 from reports.wording import plain
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BETTER = {"tokens_per_s": "larger", "ttft_s": "smaller", "tpot_s": "smaller", "energy_j": "smaller"}
+BETTER = {
+    "tokens_per_s": "larger",
+    "ttft_s": "smaller",
+    "tpot_s": "smaller",
+    "energy_j": "smaller",
+    "usd_per_million_tokens": "smaller",
+}
 COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "model": ("model", text),
     "hardware": ("device", text),
@@ -30,6 +36,7 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "mbu": ("MBU", percent),
     "memory_bytes": ("memory", in_bytes),
     "energy_j": ("energy", lambda v: si(v, "J")),
+    "usd_per_million_tokens": ("USD per million tokens", usd),
 }
 
 
@@ -49,25 +56,29 @@ def counts(table: pd.DataFrame) -> dict[str, int]:
     return {"points": len(table), "fit": int(table["fits"].fillna(False).sum()), "without_prediction": failed}
 
 
-def as_json(table: pd.DataFrame, most: int, by: str) -> str:
-    """The best points in SI units, and the counts."""
-    return json.dumps(
-        {"schema": 1, **counts(table), "by": by, "best": best_points(table, most, by)}, indent=1
-    )
+def as_json(table: pd.DataFrame, met: pd.DataFrame, most: int, by: str) -> str:
+    """The best points of those that `met` the limits, in SI units, and the counts of all."""
+    found = {**counts(table), "within": len(met)}
+    return json.dumps({"schema": 1, **found, "by": by, "best": best_points(met, most, by)}, indent=1)
 
 
-def as_text(table: pd.DataFrame, most: int, by: str) -> str:
-    """A table of the best points, then what else there is."""
-    found, best = counts(table), best_points(table, most, by)
+def as_text(table: pd.DataFrame, met: pd.DataFrame, most: int, by: str) -> str:
+    """A table of the best points of those that `met` the limits, then what else there is."""
+    found, best = counts(table), best_points(met, most, by)
     said = (
         f"{found['points']} points: {found['fit']} fit their device's memory, "
         f"{found['without_prediction']} have no prediction"
     )
+    limited = met is not table
+    if limited:
+        said += f"; {counts(met)['fit']} fit and meet the limits"
     reasons = table["error"].dropna().value_counts().head(3)
     lines = [f"{said}.", *(f"- {count} x {reason}" for reason, count in reasons.items())]
     # A decode step has no prompt, and what it sees is said; the context of others follows from their lengths.
     without = {"prompt" if set(table["phase"]) == {"decode"} else "context"}
     without |= set() if (table["engine"] != "none").any() else {"engine"}
+    without |= COLUMNS.keys() - set(met)
     columns = {name: column for name, column in COLUMNS.items() if name not in without}
-    drawn = terminal.table(best, columns, f"the best of those that fit, by {by}") if best else ""
+    title = f"the best of those that fit{' and meet the limits' if limited else ''}, by {by}"
+    drawn = terminal.table(best, columns, title) if best else ""
     return drawn + "\n".join([*lines, ""])

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from reports.units import in_bytes, percent, seconds, si, text
+from reports.units import in_bytes, percent, seconds, si, text, usd
 from reports.wording import plain
 from workloads.traced_model import TRACED
 
@@ -57,7 +57,7 @@ def prediction(data: dict[str, Any]) -> str:
         whole = sum(row["total_s"] for row in rows)
         rows = [{**row, "share": row["total_s"] / whole if whole else 0.0} for row in rows]
         parts.append(table(rows, _columns(rows), f"{phase}: {si(whole, 's')}"))
-    return "\n".join([_heading(data), *parts, summary(data)])
+    return "\n".join([heading(data), *parts, summary(data)])
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[str, Format]]:
@@ -67,26 +67,41 @@ def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[str, Format]]:
     return {**PREDICTION, "corrected": ("corrected", lambda v: "yes" if v else "no")}
 
 
-def _heading(data: dict[str, Any]) -> str:
+def heading(*points: dict[str, Any]) -> str:
+    """What was asked, of one prediction or of several that differ in sizes: those they share."""
+    data = points[0]
     dtypes = data["dtypes"]
-    sizes = f"batch {data['batch']}, prompt {data['prompt']}"
-    if data["phase"] == "decode":
-        sizes = f"batch {data['batch']}, context {data['context']}"
-    if data["family"] == TRACED:
-        sizes = "its own inputs"
-    if data["phase"] == "generate":
-        sizes += f", output {data['output']}"
-    if data["steps"] is not None:
-        sizes += f", {data['steps']} denoising steps"
-    if data["images"]:
-        sizes += f", {data['images']} images"
     phase = "one pass" if data["family"] == TRACED else data["phase"]
-    where = f" in {data['node']}" if data.get("node") else ""
+    asked = ", ".join([phase, *_sizes(points)])
+    shared = [f"{n} {data[f'{name}_parallel']}" for n, name in SHARES if data[f"{name}_parallel"] > 1]
+    means = f"; with {' and '.join(data['techniques'])}" if data["techniques"] else ""
     return (
-        f"{data['model']} on {data['hardware']}{where}: {phase}, {sizes}, "
-        f"weights {dtypes['weights']}, activations {dtypes['activations']}, KV {dtypes['kv']}; "
+        f"{data['model']} on {', '.join([_devices(data), *shared])}: {asked}, "
+        f"weights {dtypes['weights']}, activations {dtypes['activations']}, KV {dtypes['kv']}{means}; "
         f"fidelity {data['fidelity']}, convention {data['convention']}\n"
     )
+
+
+SHARES = (("tp", "tensor"), ("ep", "expert"), ("pp", "pipeline"))
+
+
+def _devices(data: dict[str, Any]) -> str:
+    """The device, how many of them where several share the model, and the node that they stand in."""
+    many = f"{data['devices']} x " if data["devices"] > 1 else ""
+    where = f" in {data['node']}" if data.get("node") else ""
+    return f"{many}{data['hardware']}{where}"
+
+
+def _sizes(points: Sequence[dict[str, Any]]) -> list[str]:
+    """The sizes that were asked for, but for those in which the points differ: they are columns."""
+    data = points[0]
+    if data["family"] == TRACED:
+        return ["its own inputs"]
+    names = ["batch", "context" if data["phase"] == "decode" else "prompt"]
+    names += ["output"] if data["phase"] == "generate" else []
+    sizes = [f"{n} {data[n]}" for n in names if all(point[n] == data[n] for point in points)]
+    sizes += [f"{data['steps']} denoising steps"] if data["steps"] is not None else []
+    return [*sizes, f"{data['images']} images"] if data["images"] else sizes
 
 
 def summary(data: dict[str, Any]) -> str:
@@ -103,9 +118,16 @@ def summary(data: dict[str, Any]) -> str:
     ]
     if t["energy_j"] is not None and "energy_by" in data:
         lines.append(f"energy {si(t['energy_j'], 'J')}: {data['energy_by']}")
+    if "usd_per_million_tokens" in t:
+        lines.append(f"cost {usd(t['usd_per_million_tokens'])} USD per million tokens{_of(data)}")
     lines += engine_lines(data["engine"]) if "engine" in data else []
     lines += [f"note: {note}" for note in data["notes"]]
     return "\n".join(lines)
+
+
+def _of(data: dict[str, Any]) -> str:
+    """Which tokens a second are counted: those that are read, or those that are written."""
+    return " of prompts" if data["phase"] == "prefill" else " written"
 
 
 def engine_lines(engine: dict[str, Any]) -> list[str]:
@@ -129,13 +151,14 @@ SWEEP: dict[str, tuple[str, Format]] = {
     "mbu": ("MBU", percent),
     "memory_bytes": ("memory", in_bytes),
     "fits": ("fits", lambda v: "yes" if v else "NO"),
+    "usd_per_million_tokens": ("USD per million tokens", usd),
 }
 
 
 def sweep(points: Sequence[dict[str, Any]]) -> str:
     """Several predictions of one model, a line each."""
     rows = [{**point, **point["totals"]} for point in points]
-    return _heading(points[0]) + table(rows, SWEEP)
+    return heading(*points) + table(rows, {key: column for key, column in SWEEP.items() if key in rows[0]})
 
 
 def listed(rows: Sequence[dict[str, Any]]) -> str:
@@ -171,7 +194,7 @@ LEDGER: dict[str, tuple[str, Format]] = {
 
 def ledger(data: dict[str, Any]) -> str:
     """The byte ledger (its JSON form): a line per tensor, the sums, and what each kind of operator counts."""
-    parts = [_heading(data)]
+    parts = [heading(data)]
     for phase in dict.fromkeys(row["phase"] for row in data["ledger"]):
         parts.append(table([row for row in data["ledger"] if row["phase"] == phase], LEDGER, phase))
     sums = dict(data["totals"])

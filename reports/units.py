@@ -51,6 +51,13 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{100 * float(value):.{digits}f} %"
 
 
+def usd(value: float | None) -> str:
+    """Dollars, for columns; tokens of a prompt cost cents a million."""
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
 def text(value: Any) -> str:
     """Anything else; a dash for nothing."""
     return "–" if value is None else str(value)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reports import terminal
-from reports.units import in_bytes, seconds, si, text
+from reports.units import in_bytes, seconds, si, text, usd
 from reports.wording import plain
 from workloads.techniques.base import QUALITIES
 
@@ -77,18 +77,18 @@ def as_text(found: WhatIf, quality: str = "retrained", top: int = 10) -> str:
 
     Each shows the `top` fastest techniques and the best of their pairs.
     """
+    from roofline.tables import asked
+
     data = as_json(found)
-    seen = "context" if data["phase"] == "decode" else "prompt"
-    head = (
-        f"{data['model']} on {data['hardware']}: {data['phase']}, batch {data['batch']}, "
-        f"{seen} {data[seen]}; fidelity {data['fidelity']}, convention {data['convention']}"
-    )
+    head = terminal.heading(asked(found.baseline.scenario, found.baseline.device, found.baseline.ceilings))
     before = data["bound"]
     base = _row({**data["baseline"], "bound_before": before, "bound_after": before}, "(as asked)")
+    alone = [outcome["names"][0] for outcome in data["outcomes"] if len(outcome["names"]) == 1]
+    called = "names" if len(set(alone)) == len(alone) else "techniques"  # with what tells two of a name apart
     parts = []
     for label in QUALITIES[: QUALITIES.index(quality) + 1]:
         rows = [outcome for outcome in data["outcomes"] if outcome["quality"] == label]
-        shown = _shown(rows, top)
+        shown = _shown(rows, top, called)
         if shown:
             more = f"; {len(rows) - len(shown)} more with --top" if len(rows) > len(shown) else ""
             parts.append(terminal.table(shown, COLUMNS, f"{LABELS[label]} ({label}){more}"))
@@ -99,7 +99,7 @@ def as_text(found: WhatIf, quality: str = "retrained", top: int = 10) -> str:
         parts.append("".join(f"- {row['name']}: {row['why']}\n" for row in rows) + "\n")
     lines = [f"- {name}: {reason}" for name, reason in data["not_applicable"].items()]
     body = "".join(parts) + "\n".join([*(["not applicable:"] if lines else []), *lines, ""])
-    return f"{head}\n\n{terminal.table([base], COLUMNS)}{_legend(found, data, body)}\n{body}"
+    return f"{head}\n{terminal.table([base], COLUMNS)}{_legend(found, data, body)}\n{body}"
 
 
 def _legend(found: WhatIf, data: dict[str, Any], body: str) -> str:
@@ -133,12 +133,12 @@ def _tells(record: dict[str, Any], baseline: dict[str, Any]) -> bool:
     return any(abs(record[name] / baseline[name] - 1) > VISIBLE for name in ("time_s", "memory_bytes"))
 
 
-def _shown(outcomes: Sequence[dict[str, Any]], top: int) -> list[dict[str, Any]]:
+def _shown(outcomes: Sequence[dict[str, Any]], top: int, called: str) -> list[dict[str, Any]]:
     """The fastest alone, and a third as many pairs, from the fastest."""
     pairs = [outcome for outcome in outcomes if len(outcome["names"]) > 1]
     alone = [outcome for outcome in outcomes if len(outcome["names"]) == 1]
     chosen = sorted(alone[:top] + pairs[: -(-top // 3)], key=lambda outcome: -outcome["speedup"])
-    return [_row(outcome, " + ".join(outcome["names"])) for outcome in chosen]
+    return [_row(outcome, " + ".join(outcome[called])) for outcome in chosen]
 
 
 def _row(record: dict[str, Any], named: str) -> dict[str, Any]:
@@ -189,15 +189,9 @@ def _missing(answer: Answer, goal: Goal) -> dict[str, Any]:
 ANSWERED = ("ttft_s", "tpot_s", "tokens_per_s", "memory_bytes")
 
 
-def _price(price: float | None) -> str:
-    if price is None:
-        return "–"
-    return f"{price:.2f}" if price >= 0.1 else f"{price:.2g}"  # tokens of a prompt cost cents a million
-
-
 PRICES: dict[str, tuple[str, terminal.Format]] = {
-    "usd_per_hour": ("USD per hour", _price),
-    "usd_per_million_tokens": ("USD per million tokens", _price),
+    "usd_per_hour": ("USD per hour", usd),
+    "usd_per_million_tokens": ("USD per million tokens", usd),
 }
 
 

@@ -122,6 +122,7 @@ def asked(scenario: Scenario, device: Device, limits: Ceilings) -> dict[str, Any
             "experts": precision.expert_weights,
         },
         "techniques": [technique.told() for technique in scenario.techniques],
+        "devices": setting.devices,
         "tensor_parallel": setting.tensor_parallel,
         "expert_parallel": setting.expert_parallel,
         "pipeline_parallel": setting.pipeline_parallel,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import Fidelity
+from roofline.cost import price, usd_per_million_tokens
 from roofline.engines import kernels_of, run_by
 from roofline.predict import Prediction, predict
 from roofline.times import maximum
@@ -112,8 +113,8 @@ class Answer:
     @property
     def usd_per_million_tokens(self) -> float | None:
         """What a million tokens cost while the devices are as busy as asked; None without price or tokens."""
-        rate = self.totals["tokens_per_s"]
-        return None if self.usd_per_hour is None or not rate else self.usd_per_hour / 3600 / float(rate) * 1e6
+        rate, usd = self.totals["tokens_per_s"], self.usd_per_hour
+        return None if usd is None or not rate else float(usd_per_million_tokens(usd, rate))
 
     def cost(self) -> tuple[bool, float, bool, float, float]:
         """What answers are ordered by: the price of a token, else of an hour, else the power."""
@@ -137,6 +138,7 @@ def answers(
     quality: str = "lossy",
     prices: Mapping[str, float] | None = None,
     engine: Engine | None = None,
+    techniques: Sequence[Technique] | None = None,
 ) -> Found:
     """For each device the fewest of them that meet the target, with the mildest techniques, ordered by cost.
 
@@ -144,15 +146,15 @@ def answers(
     token is first, at the batch asked for: whoever has more requests takes more such instances. What has no
     price comes after what has one, the least power first. On one device the mildest answer stands, even where
     a harsher one would make tokens cheaper: without a technique before with one, exact before lossy before
-    retrained, one before two. Methods whose gain is a property of the requests are left to the scenario:
-    nobody can choose them. An `engine` adds its time to every prediction.
+    retrained, one before two. `techniques` are what is tried, by default every one but those whose gain is a
+    property of the requests: nobody can choose them. An `engine` adds its time to every prediction.
 
     What the floors of all devices rule out is not predicted one by one (`roofline.bounds`).
     """
     from roofline.bounds import Bounds
 
     bounds = Bounds(scenario, sorted(devices, key=_watts), goal)
-    options = _options(bounds, quality)
+    options = _options(bounds, quality, techniques)
     missed = [bounds.missed(option) for option in options]
     found = []
     if engine is not None:
@@ -189,12 +191,12 @@ def _tried(
         prediction = predict(option.of(scenario), device, fidelity, backend, engine=engine)
     except InputError:
         return None
-    price = _price(device, prices)
-    usd = None if price is None else price * option.devices
+    each = price(device, prices)
+    usd = None if each is None else each * option.devices
     return Answer(device, option.devices, option.techniques, prediction, usd)
 
 
-def _options(bounds: Bounds, quality: str) -> list[Option]:
+def _options(bounds: Bounds, quality: str, offered: Sequence[Technique] | None) -> list[Option]:
     """What is tried, the fewest devices first: no technique, the best of each quality, then pairs."""
     from workloads.techniques.registry import known
 
@@ -202,12 +204,14 @@ def _options(bounds: Bounds, quality: str) -> list[Option]:
     counts = [count for count in SHARED_BY if bounds.possible(Option(count))]
     if not counts:
         bounds.require(Option(SHARED_BY[0]))
+    if offered is None:
+        offered = [kind() for kind in known().values() if not kind.of_requests]
     gains: dict[tuple[Technique, ...], float] = {}
-    for kind in known().values():
-        if kind.quality in allowed and not kind.of_requests:
-            gain = bounds.gain(Option(counts[-1], (kind(),)))
+    for technique in offered:
+        if technique.quality in allowed:
+            gain = bounds.gain(Option(counts[-1], (technique,)))
             if gain > 1:
-                gains[kind(),] = gain
+                gains[technique,] = gain
     best = [
         one
         for label in allowed
@@ -219,11 +223,6 @@ def _options(bounds: Bounds, quality: str) -> list[Option]:
     )
     sets = [(), *best, *pairs[: 2 * TRIED]]
     return [Option(count, techniques) for count in counts for techniques in sets]
-
-
-def _price(device: Device, prices: Mapping[str, float]) -> float | None:
-    stated = device.datasheet.price_usd_per_hour
-    return prices.get(device.name, stated.value if stated else None)
 
 
 def _watts(device: Device) -> float:

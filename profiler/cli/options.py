@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from workloads.catalogue import Loaded
 
 FIDELITY = "datasheet | measured | calibrated | corrected"
+PRICES = "YAML of USD per hour by device, as `h100: 2.5`"
 FILE = click.Path(path_type=Path)
 Command = Callable[..., Any]
 
@@ -115,7 +116,7 @@ def scenario_options(command: Command) -> Command:
         click.option(
             "--activations",
             metavar="FORMAT",
-            help="Format that matrix units multiply in [default: the weights', 16 bits or more].",
+            help="Format that matrix units multiply in [default: 16 bits, so that --weights fp8 is W8A16].",
         ),
         click.option(
             "--expert-weights", metavar="FORMAT", help="Format of the experts' weights, where another."

@@ -39,6 +39,7 @@ from specfiles.errors import InputError
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
 @click.option("--backend", help="Whose kernels: trtllm, vllm, sglang (calibrated, corrected).")
 @engine_option
+@click.option("--price", type=float, help="USD per hour of a device: adds what a million tokens cost.")
 @click.option("--ledger", is_flag=True, help="Every byte instead: a line per tensor and why it counts.")
 @click.option("--explain", metavar="OPERATOR", help="The terms that make an operator's time (calibrated).")
 @format_option("table", "json", "csv", "html")
@@ -50,6 +51,7 @@ def command(
     fidelity: str,
     backend: str | None,
     engine: str,
+    price: float | None,
     ledger: bool,
     explain: str | None,
     format: str,
@@ -65,6 +67,8 @@ def command(
     if (model is None) == (from_module is None):
         raise click.UsageError("give either MODEL or --from-module, one of the two.")
     _check_together(from_module, backend, engine, ledger, explain, format)
+    if price is not None and (ledger or explain or from_module or format not in ("table", "json")):
+        raise InputError("--price is among the totals of --format table and json; leave it out here.")
     keep_inputs(out, model, hw)
     asked, device, limits = Asked(**flags), load_device(hw), known_fidelity(fidelity)
     whose = _known_backend(backend, limits)
@@ -99,10 +103,10 @@ def command(
         from roofline import api
 
         served = (api.predict(one, device, limits, backend=whose, engine=engine) for one in found)
-        _emit_points(loaded, served, format, out)
-    elif whose or not _as_grid(found, device, limits, format, out):
+        _emit_points(loaded, served, format, out, price)
+    elif whose or not _as_grid(found, device, limits, format, out, price):
         made = (run(scenario, device, limits, whose) for scenario in found)
-        _emit_points(loaded, made, format, out)
+        _emit_points(loaded, made, format, out, price)
 
 
 def _check_together(
@@ -122,7 +126,10 @@ def _check_together(
         raise InputError("--ledger and --explain show operators, which no --engine changes; leave it out.")
 
 
-def _emit_points(loaded: Any, made: Iterable[Any], format: str, out: Path | None) -> None:
+def _emit_points(
+    loaded: Any, made: Iterable[Any], format: str, out: Path | None, price: float | None
+) -> None:
+    from roofline.cost import with_cost
     from roofline.tables import as_json
 
     if format == "html":
@@ -136,7 +143,7 @@ def _emit_points(loaded: Any, made: Iterable[Any], format: str, out: Path | None
         )
     # A config of the user's travels along, so that a report can be made from the prediction alone.
     own = {} if loaded.file else {"config": loaded.config}
-    emit(_render([{**as_json(one), **own} for one in made], format), out)
+    emit(_render(with_cost([{**as_json(one), **own} for one in made], price), format), out)
 
 
 def _emit_module(made: Any, ledger: bool, format: str, out: Path | None) -> None:
@@ -179,7 +186,9 @@ def _is_table(out: Path | None) -> bool:
     return out is not None and out.suffix == ".parquet"
 
 
-def _as_grid(found: list[Any], device: Any, limits: Any, format: str, out: Path | None) -> bool:
+def _as_grid(
+    found: list[Any], device: Any, limits: Any, format: str, out: Path | None, price: float | None
+) -> bool:
     """Many points at once, where what is asked for is a line for each, or a Parquet file of all rows."""
     rows = _is_table(out)
     if format == "html" or not (rows or len(found) > 1):
@@ -193,6 +202,7 @@ def _as_grid(found: list[Any], device: Any, limits: Any, format: str, out: Path 
         return False
     from reports import terminal
     from roofline.ceilings import ceilings
+    from roofline.cost import with_cost
     from roofline.tables import of_points
 
     model, grid = found[0].model, Grid.of(found, [device])
@@ -203,7 +213,8 @@ def _as_grid(found: list[Any], device: Any, limits: Any, format: str, out: Path 
         progress(f"{written} rows of {len(found)} points written to {out}")
     else:
         totals = predict_grid(model, grid, limits)
-        emit(terminal.sweep(of_points(found, device, ceilings(device, limits), totals)), out)
+        points = of_points(found, device, ceilings(device, limits), totals)
+        emit(terminal.sweep(with_cost(points, price)), out)
     return True
 
 

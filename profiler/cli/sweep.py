@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from profiler.cli.options import FILE, INPUT, emit, format_option, one_of, positive, progress
+from profiler.cli.options import FILE, INPUT, PRICES, emit, format_option, one_of, positive, progress
+from specfiles.errors import InputError
 
 
 @click.command("sweep")
@@ -17,8 +18,12 @@ from profiler.cli.options import FILE, INPUT, emit, format_option, one_of, posit
 @click.option("--scheduler", help="Address of a dask scheduler; by default dask starts one here.")
 @click.option("--best", type=int, default=10, show_default=True, help="Points to print.")
 @click.option(
-    "--by", default="tokens_per_s", show_default=True, help="tokens_per_s | ttft_s | tpot_s | energy_j"
+    "--by",
+    help="tokens_per_s | ttft_s | tpot_s | energy_j | usd_per_million_tokens [default: the first; with "
+    "--prices the last].",
 )
+@click.option("--within", help="Print points that meet it alone: tpot=50ms,ttft=2s,throughput=1000.")
+@click.option("--prices", type=FILE, help=f"{PRICES}: adds what a million tokens cost.")
 @format_option("table", "json")
 def command(
     spec: Path,
@@ -27,7 +32,9 @@ def command(
     workers: int,
     scheduler: str | None,
     best: int,
-    by: str,
+    by: str | None,
+    within: str | None,
+    prices: Path | None,
     format: str,
 ) -> None:
     """Predict a whole grid into a folder; run again, it goes on where it was interrupted.
@@ -37,15 +44,23 @@ def command(
     from contextlib import nullcontext
 
     from reports import sweep as render
-    from roofline.sweep import run
+    from roofline.cost import read_prices
+    from roofline.sweep import choose, run
+    from roofline.target import Goal
 
     one_of(engine, "engine", ("local", "dask"))
     one_of(format, "format", ("table", "json"))
-    one_of(by, "quantity", tuple(render.BETTER))
+    by = one_of(by or (choose.COST if prices else "tokens_per_s"), "quantity", tuple(render.BETTER))
+    if by == choose.COST and prices is None:
+        raise InputError(f"--by {by} needs the prices of devices; give --prices, a {PRICES}.")
+    given, goal = read_prices(prices) if prices else None, Goal.parse(within) if within else None
     positive(workers=workers, best=best)
     described = run.load_spec(spec)
     local = run.one_by_one if workers == 1 else run.in_processes(workers)
     with run.on_dask(scheduler) if engine == "dask" else nullcontext(local) as mapper:
         table = run.run_sweep(described, out, mapper, progress)
     progress(f"{len(table)} points written to {out / 'points.parquet'}")
-    emit({"json": render.as_json, "table": render.as_text}[format](table, best, by), None)
+    if given is not None:
+        table = choose.priced(table, described.hardware, given)
+    met = choose.within(table, goal) if goal else table
+    emit({"json": render.as_json, "table": render.as_text}[format](table, met, best, by), None)

@@ -12,6 +12,7 @@ import click
 from profiler.cli.options import (
     FIDELITY,
     FILE,
+    PRICES,
     emit,
     engine_option,
     format_option,
@@ -39,12 +40,14 @@ if TYPE_CHECKING:
     "--quality",
     help="Of the output, at worst: exact | lossy | retrained [default: retrained; for a target lossy].",
 )
-@click.option("--top", type=int, default=10, show_default=True, help="Lines of each quality to print.")
 @click.option(
-    "--prices",
-    type=FILE,
-    help="YAML of USD per hour by device: rank what meets a target by the price of a token.",
+    "--only",
+    multiple=True,
+    metavar="TECHNIQUE[:k=v,..]",
+    help="Try these alone and in pairs, repeatable: awq, fp8, kv8, eagle, .. [default: every one].",
 )
+@click.option("--top", type=int, default=10, show_default=True, help="Lines of each quality to print.")
+@click.option("--prices", type=FILE, help=f"{PRICES}: rank what meets a target by the price of a token.")
 @size_options
 @scenario_options
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
@@ -56,6 +59,7 @@ def command(
     hw: str | None,
     target: str | None,
     quality: str | None,
+    only: tuple[str, ...],
     top: int,
     prices: Path | None,
     fidelity: str,
@@ -67,7 +71,7 @@ def command(
     """Try every technique, and the best of them in pairs: gain, memory, energy, what binds, and why."""
     from hwspecs import load_device
     from reports import whatif as render
-    from roofline.asked import Asked, scenarios
+    from roofline.asked import Asked, scenarios, techniques
     from roofline.engines import find_engine
     from roofline.whatif import whatif
     from specfiles.errors import InputError
@@ -83,11 +87,15 @@ def command(
             f"{model} asks for {len(found)} points; whatif compares at one: give --batch, --prompt, --output."
         )
     limits, around = known_fidelity(fidelity), find_engine(engine)
+    offered = techniques(only) or None
     if target is not None:
+        from roofline.cost import read_prices
         from roofline.target import Goal, answers
 
         goal = Goal.parse(target)
-        met = answers(found[0], _devices(hw), goal, limits, quality or "lossy", _prices(prices), around)
+        given = read_prices(prices) if prices else {}
+        asked = found[0], _devices(hw), goal, limits, quality or "lossy", given, around, offered
+        met = answers(*asked)
         as_json, as_text = (
             render.answers_json(met, found[0], goal, target),
             render.answers_text(met, found[0], goal, target),
@@ -97,24 +105,9 @@ def command(
     elif hw is None:
         raise InputError("whatif needs a device: give --hw, or --target to look for one.")
     else:
-        result = whatif(found[0], load_device(hw), limits, engine=around)
+        result = whatif(found[0], load_device(hw), limits, offered, around)
         as_json, as_text = render.as_json(result), render.as_text(result, quality or "retrained", top)
     emit(json.dumps(as_json, indent=1) if format == "json" else as_text, out)
-
-
-def _prices(path: Path | None) -> dict[str, float]:
-    """USD per hour by the device's own name, from a YAML mapping of names or aliases."""
-    from hwspecs import load_device
-    from specfiles.errors import InputError
-    from specfiles.reading import read_yaml
-
-    given = {} if path is None else read_yaml(path)
-    prices = {}
-    for name, price in given.items():
-        if isinstance(price, bool) or not isinstance(price, int | float) or not 0 < price < float("inf"):
-            raise InputError(f"{path}: the price of {name} is {price!r}; expected USD per hour, above zero.")
-        prices[load_device(str(name)).name] = float(price)
-    return prices
 
 
 def _devices(hw: str | None) -> Iterator[Device]:

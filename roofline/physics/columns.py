@@ -81,6 +81,22 @@ def _product(inputs: str, weights: str) -> str:
     return {"int8": "sq"}.get(inputs, _name(inputs))
 
 
+def weight_only(operator: Operator) -> str | None:
+    """The weight-only format of weights narrower than inputs of 8 bits, as in W4A8; None for all others.
+
+    No kernel of these was measured. The one that widens the weights reads as few bytes, the one that
+    multiplies the inputs has as fast units: theirs is no slower than the faster of both.
+    """
+    if not isinstance(operator, Gemm | GroupedGemm):
+        return None
+    inputs, weights = FORMATS[str(operator.inputs)][0], str(operator.weights)
+    if not FORMATS[weights][0] < inputs < 16:
+        return None
+    if weights == "mxfp4" and isinstance(operator, GroupedGemm):  # measured
+        return None
+    return _product("bf16", weights)
+
+
 def _name(dtype: str) -> str:
     return CANONICAL.get(dtype, dtype)
 

@@ -16,7 +16,7 @@ from hwspecs.correctors import correctors_of
 from roofline.physics import models
 from roofline.physics.base import Gpu, total
 from roofline.physics.choice import Choice
-from roofline.physics.columns import CANONICAL, dtypes_of, of_operator
+from roofline.physics.columns import CANONICAL, dtypes_of, of_operator, weight_only
 from roofline.physics.corrector.correction import TERM, WHY
 from roofline.physics.corrector.features import prepared
 from roofline.physics.intervals import within
@@ -122,7 +122,28 @@ class Kernels:
         rows: dict[str, Any] = dict(zip(sizes, arrays, strict=True))
         if self.backend:
             rows["backend"] = np.full(len(arrays[0]), self.backend, object)
-        return self.table(op, dtype, kv_dtype, rows)
+        kernel, other = self.table(op, dtype, kv_dtype, rows), weight_only(operator)
+        widening = None if other is None else self.table(op, other, kv_dtype, rows)
+        return kernel if kernel is None or widening is None else _faster(kernel, widening)
+
+
+def _faster(one: KernelTime, other: KernelTime) -> KernelTime:
+    """Row by row the faster of two kernels of one kind."""
+    first = one.time_s <= other.time_s
+
+    def of(a: Any, b: Any) -> Any:
+        return np.where(first, a, b)
+
+    parts = dict.fromkeys([*one.parts, *other.parts])
+    return KernelTime(
+        {name: of(one.parts.get(name, 0.0), other.parts.get(name, 0.0)) for name in parts},
+        of(one.time_s, other.time_s),
+        of(one.lower_s, other.lower_s),
+        of(one.upper_s, other.upper_s),
+        of(one.provenance, other.provenance),
+        {**other.why, **one.why},
+        None if one.corrected is None else of(one.corrected, other.corrected),
+    )
 
 
 def _corrected(found: KernelTime, chosen: Chosen, learned: Any, outside: Any) -> KernelTime:

@@ -59,6 +59,30 @@ def test_wrong_words_get_a_sentence(words: tuple[str, ...], sentence: str) -> No
         run(*ASKED, *words)
 
 
+def test_only_what_is_named_is_tried_and_two_of_a_name_are_told_apart() -> None:
+    found = json.loads(run(*ASKED, "--only", "awq", "--only", "kv8", "--format", "json"))
+    names = {"weight-only-quantisation", "kv-quantisation"}
+    assert {name for outcome in found["outcomes"] for name in outcome["names"]} == names
+    assert len(found["outcomes"]) == 3  # each, and both
+    assert found["not_applicable"] == {}
+    told = run(*ASKED, "--only", "awq", "--only", "w8a16")
+    assert "weight-only-quantisation:format=int4_g128 " in told
+    assert "weight-only-quantisation:format=int8 " in told
+    wanted = ("--target", "tpot=100us", "--hw", "h100", "--only", "int4", "--quality", "retrained")
+    near = json.loads(run(*ASKED, *wanted, "--format", "json"))["nearest"]
+    assert {name for answer in near for name in answer["names"]} <= {"weight-only-quantisation"}
+    with pytest.raises(InputError, match="no technique named 'awk'"):
+        run(*ASKED, "--only", "awk")
+
+
+def test_what_was_asked_is_said_whole() -> None:
+    (head, *_) = run("Llama-3.1-8B", "--hw", "h100", "--tp", "2", "--batch", "4", "--kv", "fp8").splitlines()
+    assert head.startswith(
+        "Llama-3.1-8B on 2 x H100-SXM5-80GB, tp 2: generate, batch 4, prompt 1024, output 128,"
+    )
+    assert "weights bf16, activations bf16, KV fp8" in head
+
+
 def test_an_engine_around_every_line() -> None:
     words = ("--fidelity", "calibrated", "--engine", "eager", "--format", "json")
     found = json.loads(run(*ASKED, *words))

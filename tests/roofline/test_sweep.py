@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import pandas as pd
 import pytest
 
 from hwspecs import load_device
-from reports.sweep import as_text, best_points, counts
+from reports.sweep import as_json, as_text, best_points, counts
 from roofline.api import predict as predicted
 from roofline.predict import predict
 from roofline.scenario import Scenario
+from roofline.sweep.choose import COST, priced, within
 from roofline.sweep.run import in_processes, load_spec, on_dask, one_by_one, run_sweep
 from roofline.sweep.spec import Spec, Task
+from roofline.target import Goal
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
 from workloads.dtypes import Precision
@@ -130,9 +133,29 @@ def test_the_best_points_fit_and_are_ranked(spec: Spec, tmp_path: Path) -> None:
 def test_steps_of_decode_are_told_by_what_they_see(spec: Spec, tmp_path: Path) -> None:
     decode = run_sweep(spec.replace(phase="decode", context=4321), tmp_path / "one", one_by_one, quiet)
     whole = run_sweep(spec, tmp_path / "two", one_by_one, quiet)
-    assert "4321" in as_text(decode, 5, "tpot_s")
-    assert ["prompt" in as_text(table, 5, "tpot_s") for table in (decode, whole)] == [False, True]
-    assert ["context" in as_text(table, 5, "tpot_s") for table in (decode, whole)] == [True, False]
+    told = [as_text(table, table, 5, "tpot_s") for table in (decode, whole)]
+    assert "4321" in told[0]
+    assert ["prompt" in text for text in told] == [False, True]
+    assert ["context" in text for text in told] == [True, False]
+
+
+def test_the_cheapest_point_within_limits_is_found(spec: Spec, tmp_path: Path) -> None:
+    """A token costs the hour's price over the tokens of an hour, on all devices that share the model."""
+    table = run_sweep(spec.replace(tensor_parallel=[1, 3]), tmp_path / "out", one_by_one, quiet)
+    goal = Goal.parse("tpot=1ms,throughput=2000")
+    met = within(priced(table, spec.hardware, {"H100-SXM5-80GB": 3.6}), goal)
+    assert 0 < len(met) < len(table)
+    assert (met["tpot_s"].max() <= 1e-3) & (met["tokens_per_s"].min() >= 2000)
+    assert len(met) == ((table["tpot_s"] <= 1e-3) & (table["tokens_per_s"] >= 2000)).sum()
+    best, *others = best_points(met, 100, COST)
+    assert {best["hardware"], *(row["hardware"] for row in others)} == {"H100-SXM5-80GB"}  # L4: nobody said
+    assert {row["tensor_parallel"] for row in others} >= {1, 3}
+    for row in (best, *others):
+        an_hour = row["tokens_per_s"] * 3600
+        assert row[COST] == pytest.approx(3.6 * row["tensor_parallel"] / an_hour * 1e6)
+        assert row[COST] >= best[COST]
+    assert "USD per million tokens" in as_text(table, met, 3, COST)
+    assert json.loads(as_json(table, met, 3, COST))["best"][0][COST] == best[COST]
 
 
 def test_a_folder_holds_one_sweep(spec: Spec, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ class Speculative(Technique):
     """A small model drafts k tokens; the model reads them in one pass and keeps those it would have said."""
 
     name = "speculative-decoding"
-    aliases = ("speculative", "speculative-sampling", "draft-model")
+    aliases = ("speculative", "speculative-sampling", "draft-model", "specdec")
     level = "algorithm"
     category = "efficient decoding"
     paper = "Leviathan et al. arXiv:2211.17192; Chen et al. arXiv:2302.01318"

@@ -15,7 +15,7 @@ class WeightOnly(Technique):
     """Weights of the layers' projections in groups of few bits with a scale and a zero point each."""
 
     name = "weight-only-quantisation"
-    aliases = ("awq", "gptq", "w4a16", "weight-only")
+    aliases = ("awq", "gptq", "w4a16", "int4", "weight-only")
     variants = {
         "nf4": {"format": "nf4"},
         "qlora": {"format": "nf4"},

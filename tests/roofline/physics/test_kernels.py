@@ -19,6 +19,7 @@ from roofline.physics.choice import WIDENED, _pools
 from roofline.physics.columns import dtypes_of
 from roofline.physics.kernels import Kernels
 from roofline.physics.transfer import QUANTITIES, carried, distance
+from roofline.times import times
 from specfiles.errors import InputError
 from workloads.operators import Gemm
 
@@ -246,3 +247,19 @@ def test_shipped_constants_are_those_that_the_models_ask_for(name: str) -> None:
         assert set(kernel.values) <= asked  # without those that no row of the kernel depends on
         assert kernel.backend or kernel.kernel or set(kernel.values) == asked
         assert kernel.source
+
+
+@pytest.mark.parametrize("name", CALIBRATED[:2])
+@pytest.mark.parametrize("inputs", ["int8", "fp8"])
+@pytest.mark.parametrize("m", [1, 16, 4096])
+def test_narrow_weights_help_where_the_inputs_are_narrow_too(name: str, inputs: str, m: int) -> None:
+    """W4A8 reads the bytes of W4A16 and multiplies as fast as W8A8: no slower than either."""
+    if name == "a100_sxm" and inputs == "fp8":
+        pytest.skip("no fp8 units")
+    made = {
+        (a, w): float(times(Gemm(m, 14336, 4096, a, w, "bf16"), LIMITS[name]).time_s)
+        for a, w in ((inputs, "int4_g128"), (inputs, inputs), ("bf16", "int4_g128"))
+    }
+    both = made.pop((inputs, "int4_g128"))
+    assert both == pytest.approx(min(made.values()), rel=0.01)
+    assert m > 16 or both < 0.9 * made[inputs, inputs]  # a decode step reads half the bytes

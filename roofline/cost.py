@@ -1,0 +1,56 @@
+"""What tokens cost at prices of devices: those that the user names, else those of device files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from specfiles.errors import InputError
+
+if TYPE_CHECKING:
+    from hwspecs import Device
+
+
+def usd_per_million_tokens(usd_per_hour: Any, tokens_per_s: Any) -> Any:
+    """Of devices at work for so many tokens a second; numbers or arrays."""
+    return usd_per_hour / 3600 / tokens_per_s * 1e6
+
+
+def with_cost(points: Sequence[dict[str, Any]], usd_per_hour: float | None) -> list[dict[str, Any]]:
+    """Predictions (their JSON form), with a price also `usd_per_million_tokens` among their totals."""
+    if usd_per_hour is None:
+        return list(points)
+    if not 0 < usd_per_hour < float("inf"):
+        raise InputError(f"the price is {usd_per_hour}; expected USD per hour of a device, above zero.")
+    return [
+        {
+            **point,
+            "totals": {
+                **point["totals"],
+                "usd_per_million_tokens": usd_per_million_tokens(
+                    usd_per_hour * point["devices"], point["totals"]["tokens_per_s"]
+                ),
+            },
+        }
+        for point in points
+    ]
+
+
+def read_prices(path: Path) -> dict[str, float]:
+    """USD per hour by the device's own name, from a YAML mapping of names or aliases."""
+    from hwspecs import load_device
+    from specfiles.reading import read_yaml
+
+    prices = {}
+    for name, price in read_yaml(path).items():
+        if isinstance(price, bool) or not isinstance(price, int | float) or not 0 < price < float("inf"):
+            raise InputError(f"{path}: the price of {name} is {price!r}; expected USD per hour, above zero.")
+        prices[load_device(str(name)).name] = float(price)
+    return prices
+
+
+def price(device: Device, prices: Mapping[str, float]) -> float | None:
+    """USD per hour of one device; None where nobody gave it."""
+    stated = device.datasheet.price_usd_per_hour
+    return prices.get(device.name, stated.value if stated else None)
