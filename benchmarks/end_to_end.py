@@ -14,9 +14,9 @@ import msgspec
 import pandas as pd
 
 from hwspecs.serving import FILE, Fits
-from profiler.tables import read_table
 from roofline.endtoend import composed
 from roofline.serving_fit import across_models, across_settings, fit_all, kernels_alone
+from roofline.tablefiles import read_table
 from specfiles.writing import atomic
 
 

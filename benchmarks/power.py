@@ -15,10 +15,10 @@ import pandas as pd
 
 from hwspecs import load_device
 from hwspecs.serving import POWER_FILE, Power
-from profiler.tables import read_table
 from roofline.energy import drawn, fit_power
 from roofline.predict import predict
 from roofline.scenario import Scenario
+from roofline.tablefiles import read_table
 from specfiles.writing import write_text
 from workloads.catalogue import load_model
 from workloads.phases import Setting

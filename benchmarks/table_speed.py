@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 from hwspecs import load_device
-from profiler.tables import read_table, write_table
 from roofline.ceilings import ceilings
 from roofline.optable import predict_table
+from roofline.tablefiles import read_table, write_table
 
 FIDELITIES = ("calibrated", "corrected")
 

@@ -14,17 +14,19 @@ asked, what exists and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwspecs import Device, load_device
 from roofline.asked import Asked, scenarios, scenarios_of
-from roofline.ceilings import ceilings
+from roofline.ceilings import Fidelity, ceilings
 from roofline.predict import Prediction
 from roofline.predict import predict as _predict
 from roofline.scenario import Scenario
 from roofline.times import Times, times
-from specfiles.errors import InputError
+from specfiles.errors import InputError, choose
 from workloads.catalogue import Loaded, load_model
 from workloads.model import Model
 from workloads.operators import Operator
@@ -32,15 +34,18 @@ from workloads.operators import Operator
 if TYPE_CHECKING:
     import pandas as pd
 
+    from roofline.serve.outcome import Serving
     from roofline.validate import Validation
     from roofline.whatif import WhatIf
 
 __all__ = [
+    "explain",
     "load_device",
     "load_model",
     "ops",
     "predict",
     "scenario",
+    "serve",
     "sweep",
     "time_of",
     "validate",
@@ -60,18 +65,15 @@ def scenario(model: Asking, **asked: Any) -> Scenario:
     "speculative-decoding:k=5"]; without=["flash-decoding"].
 
     `model` may be the workload file of one point, too, whose values the options override, or a scenario,
-    which says all. An option that does not exist is a TypeError.
+    which says all.
     """
     if isinstance(model, Scenario):
         if asked:
             raise InputError("a scenario says all that is asked; change it with dataclasses.replace.")
         return model
-    for name in ("techniques", "without"):
-        if isinstance(asked.get(name), str):
-            asked[name] = (asked[name],)
+    flags = _asked(asked)
     if isinstance(model, Loaded):
         model = model.model
-    flags = Asked(**asked)
     found = scenarios_of(model, flags) if isinstance(model, Model) else scenarios(str(model), flags)[1]
     if len(found) > 1:
         raise InputError(
@@ -117,6 +119,68 @@ def whatif(
     return compare(scenario(model, **asked), _device(hw), fidelity, engine=find_engine(engine))
 
 
+def explain(
+    model: Asking,
+    hw: Hardware,
+    operator: str,
+    fidelity: str = "calibrated",
+    *,
+    backend: str = "",
+    **asked: Any,
+) -> pd.DataFrame:
+    """The terms of an operator's time [s], in the first step of each phase that has it.
+
+    `operator` is a name of `Prediction.table()`, or its last part ("q_proj"). A row per term: operator,
+    phase, context [tokens], term, time_s, why, provenance; `time_s` sums to the operator's time.
+    """
+    import pandas as pd
+
+    from roofline.explain import explained
+
+    found = explained(scenario(model, **asked), _device(hw), fidelity, operator, backend)
+    columns = ["operator", "phase", "context", "term", "time_s", "why", "provenance"]
+    rows = [
+        (one.operator, one.phase, one.context, term.name, term.seconds, term.why, one.provenance)
+        for one in found
+        for term in one.terms
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def serve(
+    model: Asking,
+    hw: Hardware,
+    fidelity: str = "datasheet",
+    *,
+    rate: float | Sequence[float] | None = None,
+    trace: str | Path | pd.DataFrame | None = None,
+    **options: Any,
+) -> Serving:
+    """A simulation of serving; its `table()` has a row per batching and rate (docs/serving.md).
+
+    `rate`: requests per second, one or several; without it the highest within slo="ttft=1s,tpot=40ms".
+    `trace`: recorded requests, a file or a table of arrival_s, prompt and output. `options` are those of
+    `scenario`, where prompt and output are mean lengths, and of `roofline serve`: batching, max_batch,
+    budget [tokens of a step], engines, readers, engine, step_overhead [s], requests, seed, workload.
+    """
+    from roofline.serve.asked import Served
+    from roofline.serve.asked import serve as simulate
+
+    own = {field.name for field in fields(Served)} & options.keys()
+    of_engine = {name: options.pop(name) for name in own}
+    if of_engine.get("workload"):
+        of_engine["workload"] = Path(of_engine["workload"])
+    named = isinstance(model, str | Path)
+    asked = Served(
+        str(model) if named else scenario(model, **options),
+        _asked(options) if named else Asked(),
+        rates=None if rate is None else (rate,) if isinstance(rate, int | float) else tuple(rate),
+        trace=Path(trace) if isinstance(trace, str) else trace,
+        **of_engine,
+    )
+    return simulate(asked, _device(hw), Fidelity(fidelity))
+
+
 def sweep(models: str | list[str], hw: str | list[str], **lists: Any) -> pd.DataFrame:
     """A row for every combination of models, devices and what `lists` has, each one value or several.
 
@@ -160,6 +224,21 @@ def validate(run: str | Path, hw: Hardware, fidelity: str = "calibrated") -> Val
     from roofline.validate import validate as compare
 
     return compare(open_run(Path(run)), _device(hw), fidelity)
+
+
+def _asked(options: dict[str, Any]) -> Asked:
+    """The options; a technique may be given as one word.
+
+    Raises InputError for an option that does not exist.
+    """
+    for name in options.keys() - (known := {field.name: None for field in fields(Asked)}).keys():
+        raise choose(name, list(known), "option")
+    words = {
+        name: (value,) if isinstance(value, str) else tuple(value)
+        for name, value in options.items()
+        if name in ("techniques", "without")
+    }
+    return Asked(**{**options, **words})
 
 
 def _device(hw: Hardware) -> Device:

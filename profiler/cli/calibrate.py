@@ -49,9 +49,9 @@ def command(
 
     from hwspecs import load_device
     from profiler.campaign.folder import CALIBRATION, OPERATORS, open_campaign
-    from profiler.tables import read_table
     from reports.calibration import as_file, as_text
     from roofline.physics.calibration import calibrate, calibration
+    from roofline.tablefiles import read_table
     from roofline.tablenames import tidied
     from specfiles.writing import check_writable, write_text
 

@@ -19,8 +19,9 @@ from profiler.cli.options import FIDELITY, FILE, TABLE, hardware, keep_inputs, k
 def command(table: Path, hw: str, out: Path, fidelity: str, backend: str | None) -> None:
     """Predict operators listed in a table; appends flops, bytes_moved, predicted_us, bound and more."""
     from hwspecs import load_device
-    from profiler.tables import read_table, with_backend, write_table
+    from profiler.tables import with_backend
     from roofline.ceilings import ceilings
+    from roofline.tablefiles import read_table, write_table
     from roofline.tablenames import predict_named
 
     keep_inputs(out, table, hw)

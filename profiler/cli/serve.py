@@ -21,6 +21,7 @@ from profiler.cli.options import (
     output_file,
     scenario_options,
 )
+from specfiles.errors import InputError
 
 
 @click.command("serve")
@@ -57,20 +58,30 @@ from profiler.cli.options import (
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
 @format_option("table", "json", "csv")
 @output_file
-def command(model: str, hw: str, fidelity: str, format: str, out: Path | None, **flags: Any) -> None:
+def command(
+    model: str, hw: str, fidelity: str, format: str, rate: str | None, out: Path | None, **flags: Any
+) -> None:
     """Simulate serving: TTFT, TPOT and throughput by rate, and the highest rate within limits.
 
     MODEL may be a workload file itself. Times of steps are predictions: at fidelity datasheet waits are
     floors and rates ceilings.
     """
     from hwspecs import load_device
-    from profiler.serving import Served, serve
     from reports import serving as render
     from roofline.asked import Asked
+    from roofline.serve.asked import Served, serve
 
     one_of(format, "format", ("table", "json", "csv"))
     of_scenario = {field.name for field in fields(Asked)}
     asked = Asked(**{name: value for name, value in flags.items() if name in of_scenario})
     others = {name: value for name, value in flags.items() if name not in of_scenario}
+    others["rates"] = None if rate is None else _numbers(rate)
     found = serve(Served(model, asked, **others), load_device(hw), known_fidelity(fidelity))
     emit({"json": render.as_json, "csv": render.as_csv, "table": render.as_text}[format](found), out)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        raise InputError(f"--rate is {text!r}; expected requests per second, such as 0.5,1,2.") from None

@@ -51,13 +51,13 @@ def command(
     kernel and regime; one with TTFT and TPOT per model, device, engine, format and tp.
     """
     from hwspecs import load_device
-    from profiler.tables import TABLES
     from profiler.traces.showing import described_device
     from reports import gains as measured_gains
     from reports import validation
     from roofline.ceilings import available
     from roofline.gains import gains
     from roofline.run import open_run
+    from roofline.tablefiles import TABLES
     from roofline.validate import validate
 
     one_of(format, "format", ("table", "json"))
@@ -79,11 +79,11 @@ def command(
 
 def _table(path: Path, device: Any, fidelity: tuple[str, ...], format: str, out: Path | None) -> float:
     """Score a table of measured kernels; the worst cell's median |error|."""
-    from profiler.tables import read_table
     from reports import scores
     from roofline.ceilings import available
     from roofline.endtoend import is_end_to_end
     from roofline.scores import score_table
+    from roofline.tablefiles import read_table
     from roofline.tablenames import tidied
 
     table = read_table(path)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
 
     from roofline.serve.cluster import Cluster
@@ -50,6 +51,12 @@ class Serving:
     requests: int
     rows: list[dict[str, Any]]
     engine: str | None = None  # whose overheads are in the times, and where they come from
+
+    def table(self) -> pd.DataFrame:
+        """The records: a row per batching and rate, columns as in docs/serving.md."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows)
 
 
 def outcome(requests: Requests, cluster: Cluster, limits: Limits) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def _lengths(random: np.random.Generator, mean: int, variation: float, count: in
     return np.maximum(1, np.rint(drawn)).astype(np.int64)
 
 
-def recorded(table: pd.DataFrame, path: Path, longest: int) -> Requests:
+def recorded(table: pd.DataFrame, path: Path | str, longest: int) -> Requests:
     """Requests of a recorded table with columns arrival_s (seconds or dates), prompt and output.
 
     Raises InputError naming the column or row of `path` where it holds something else.
@@ -111,7 +111,7 @@ def recorded(table: pd.DataFrame, path: Path, longest: int) -> Requests:
     return found
 
 
-def _column(table: Any, path: Path, name: str) -> NDArray[np.float64]:
+def _column(table: Any, path: Path | str, name: str) -> NDArray[np.float64]:
     import pandas as pd
 
     known = next((column for column in COLUMNS[name] if column in table.columns), None)

@@ -16,9 +16,9 @@ from hwspecs.calibrations import read_shipped
 from profiler.campaign.folder import CALIBRATION, DEVICE, HEAD, OPERATORS, Head
 from profiler.campaign.shapes import Limits, rows
 from profiler.ceilings import as_yaml
-from profiler.tables import read_table
 from roofline.ceilings import ceilings
 from roofline.optable import predict_table
+from roofline.tablefiles import read_table
 from specfiles.strict import plain_data
 
 Roofline = Callable[..., Any]

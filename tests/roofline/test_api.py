@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from hwspecs import load_device
+from profiler.cli.serve import command as serve_command
 from roofline import api
 from roofline.asked import Asked
 from roofline.engines import KIND
@@ -89,6 +92,43 @@ def test_shapes_are_timed_alike_in_a_table_and_alone() -> None:
     assert list(table["bound"]) == list(alone.bound)
 
 
+def test_the_terms_of_an_operator_are_its_time() -> None:
+    asked = {"batch": 4, "prompt": 512, "output": 2}
+    table = api.explain(LLAMA, "h100", "q_proj", **asked)
+    rows = api.predict(LLAMA, "h100", "calibrated", **asked).table()
+    rows = rows[rows["name"] == "layers.attention.q_proj"].set_index("phase")
+    assert set(table["phase"]) == {"prefill", "decode"} == set(rows.index)
+    for phase, terms in table.groupby("phase"):
+        assert terms["time_s"].sum() == pytest.approx(rows.loc[phase, "time_s"], rel=1e-9)
+
+
+def test_serving_is_the_same_for_a_name_an_object_and_the_command() -> None:
+    asked = {"prompt": 200, "output": 20, "weights": "fp8"}
+    words = {"rate": [1, 5], "requests": 40, "batching": "continuous,chunked"}
+    table = api.serve(LLAMA, "h100", **asked, **words).table()
+    assert list(table["batching"]) == ["continuous"] * 2 + ["chunked"] * 2
+    for model in (load_model(LLAMA).model, api.scenario(LLAMA, **asked)):
+        own = {} if isinstance(model, Scenario) else asked
+        pd.testing.assert_frame_equal(api.serve(model, "h100", **own, **words).table(), table)
+    options = ["--prompt", "200", "--output", "20", "--weights", "fp8", "--rate", "1,5", "--requests", "40"]
+    told = CliRunner().invoke(
+        serve_command, [LLAMA, "--hw", "h100", *options, "--batching", words["batching"], "--format", "json"]
+    )
+    pd.testing.assert_frame_equal(pd.DataFrame(json.loads(told.output)["rows"]), table)
+
+
+def test_recorded_requests_are_a_file_or_a_table(tmp_path: Path) -> None:
+    """Requests so far apart that none waits: each has the TTFT of a prefill of its own."""
+    trace = pd.DataFrame({"arrival_s": [0.0, 100.0], "prompt": 512, "output": 4})
+    trace.to_csv(tmp_path / "trace.csv", index=False)
+    (ttft,) = api.serve(LLAMA, "h100", trace=trace).table()["ttft_p50_s"]
+    assert list(api.serve(LLAMA, "h100", trace=str(tmp_path / "trace.csv")).table()["ttft_p50_s"]) == [ttft]
+    alone = api.predict(LLAMA, "h100", phase="prefill", prompt=512)
+    assert ttft == pytest.approx(alone.totals()["ttft_s"], rel=0.01)
+    with pytest.raises(InputError, match="the trace: has no column 'arrival_s'"):
+        api.serve(LLAMA, "h100", trace=trace[["prompt", "output"]])
+
+
 def test_whatif_is_ranked() -> None:
     table = api.whatif(LLAMA, "l4", phase="decode", batch=8, context=4096).table()
     assert table["speedup"].is_monotonic_decreasing
@@ -107,8 +147,10 @@ def test_what_does_not_exist_is_said_in_a_sentence(tmp_path: Path) -> None:
             api.predict(**{"model": LLAMA, "hw": "h100", **wrong})
     with pytest.raises(InputError, match="unknown key 'bacth'; did you mean 'batch'"):
         api.sweep(LLAMA, "h100", bacth=[1])
-    with pytest.raises(TypeError, match="bacth"):
+    with pytest.raises(InputError, match="no option named 'bacth'; did you mean batch"):
         api.scenario(LLAMA, bacth=1)
+    with pytest.raises(InputError, match="no option named 'batchin'"):
+        api.serve(LLAMA, "h100", rate=1, batchin="static")
     with pytest.raises(InputError, match=r"dataclasses\.replace"):
         api.scenario(api.scenario(LLAMA), batch=2)
     with pytest.raises(InputError, match="no such run folder"):

@@ -14,12 +14,12 @@ import pytest
 
 from hwspecs import load_device
 from hwspecs.serving import Overheads, overheads_for
-from profiler.tables import read_table
 from roofline.endtoend import applied, composed, is_end_to_end, score_end_to_end
 from roofline.predict import predict
 from roofline.scenario import Scenario
 from roofline.serving import ROUNDS, Load, Steps, Users, steps, waits
 from roofline.serving_fit import ASSUMED, BOUNDS, UNDER_LOAD, across_settings, assumed, fit, fit_all
+from roofline.tablefiles import read_table
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
 from workloads.phases import Setting

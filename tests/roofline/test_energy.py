@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from benchmarks.power import held_out, utilised
 from hwspecs import load_device
 from hwspecs.serving import Power, power
-from profiler.tables import read_table
 from roofline.energy import drawn, fit_power
 from roofline.predict import predict
 from roofline.scenario import Scenario
+from roofline.tablefiles import read_table
 from workloads.catalogue import load_model
 
 SHARE = st.floats(0, 1)

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from profiler.tables import read_table
 from roofline.endtoend import composed
 from roofline.recipes import ACCEPT, NODE
+from roofline.tablefiles import read_table
 from workloads.techniques.decoding import expected_tokens
 
 QWEN = "Qwen/Qwen3.5-397B-A17B"

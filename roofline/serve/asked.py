@@ -1,4 +1,4 @@
-"""From the words of `roofline serve` to requests, engines, and what came of them."""
+"""What is asked of a simulation of serving, as requests and engines, and its outcome."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from roofline.asked import Asked, scenarios
 from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.engines import as_engines_run, find_engine, kernels_of, refuse_own_host
 from roofline.predict import predict
+from roofline.scenario import Scenario
 from roofline.serve.capacity import capacity
 from roofline.serve.cluster import Cluster
 from roofline.serve.engine import BATCHINGS, Policy
@@ -25,8 +26,9 @@ from workloads.descriptor import is_descriptor, load_descriptor
 from workloads.traffic import Traffic
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from hwspecs import Device
-    from roofline.scenario import Scenario
 
 BUDGETS = {"chunked": 512}  # Sarathi-Serve's
 USUAL_BUDGET = 8192  # of those that read prompts whole: vLLM's default max_num_batched_tokens
@@ -34,13 +36,18 @@ USUAL_BUDGET = 8192  # of those that read prompts whole: vLLM's default max_num_
 
 @dataclass(frozen=True)
 class Served:
-    """What is asked of `roofline serve`; None where the user gave no flag."""
+    """What is asked of `roofline serve`; None where the user gave no flag.
 
-    model: str
-    scenario: Asked
+    model: its name or path, a workload file, or a scenario, which says all but the traffic. trace: a file or
+    table of recorded requests. rates: requests per second, each simulated. The other fields are the options
+    of the command.
+    """
+
+    model: str | Scenario
+    scenario: Asked = Asked()
     workload: Path | None = None
-    trace: Path | None = None
-    rate: str | None = None
+    trace: Path | pd.DataFrame | None = None
+    rates: tuple[float, ...] | None = None
     slo: str | None = None
     requests: int | None = None
     seed: int | None = None
@@ -65,7 +72,7 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
     policies = [_policy(name, asked) for name in asked.batching.split(",")]
     limits, requests = _limits(asked.slo), _requests(asked, scenario, traffic)
     rates = _rates(asked, traffic)
-    if not (rates or asked.trace or asked.slo):
+    if not (rates or asked.trace is not None or asked.slo):
         raise InputError(
             "serve needs to know how fast requests come: give --rate, a workload file with `traffic`, or "
             "--slo to look for the highest rate."
@@ -101,16 +108,11 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
 
 def _scenario(asked: Served) -> tuple[Scenario, Traffic]:
     """The mean request as a scenario, and how requests come, from flags and workload file."""
-    file = asked.workload or (Path(asked.model) if is_descriptor(asked.model) else None)
-    words = replace(asked.scenario, phase="generate", batch=1)
-    _, found = scenarios(str(file or asked.model), words)
-    if len(found) != 1:
-        raise InputError(
-            f"{file} asks for {len(found)} points; serve simulates one: give --prompt and --output."
-        )
-    scenario = found[0]
-    if asked.workload is not None and not is_descriptor(asked.model):
-        scenario = replace(scenario, model=load_model(asked.model).model)
+    if isinstance(asked.model, Scenario):
+        file, scenario = None, replace(asked.model, phase="generate", batch=1)
+    else:
+        file = asked.workload or (Path(asked.model) if is_descriptor(asked.model) else None)
+        scenario = _mean_request(asked.model, file, asked)
     traffic = (load_descriptor(file).traffic if file else None) or Traffic()
     given = {name: getattr(asked, name) for name in ("requests", "seed") if getattr(asked, name) is not None}
     for name, value in given.items():
@@ -122,6 +124,17 @@ def _scenario(asked: Served) -> tuple[Scenario, Traffic]:
             "serving is simulated on devices that share every layer; leave out --pp, and --ep beyond --tp."
         )
     return scenario, traffic.replace(**given)
+
+
+def _mean_request(model: str, file: Path | None, asked: Served) -> Scenario:
+    words = replace(asked.scenario, phase="generate", batch=1)
+    _, found = scenarios(str(file or model), words)
+    if len(found) != 1:
+        raise InputError(
+            f"{file} asks for {len(found)} points; serve simulates one: give --prompt and --output."
+        )
+    lends = asked.workload is not None and not is_descriptor(model)  # the file's lengths, another model
+    return replace(found[0], model=load_model(model).model) if lends else found[0]
 
 
 def _policy(name: str, asked: Served) -> Policy:
@@ -160,21 +173,19 @@ def _requests(asked: Served, scenario: Scenario, traffic: Traffic) -> Requests:
     longest = scenario.model.max_position
     if asked.trace is None:
         return drawn(traffic, scenario.prompt, scenario.output, longest)
-    from profiler.tables import read_table
+    if not isinstance(asked.trace, Path):
+        return recorded(asked.trace, "the trace", longest)
+    from roofline.tablefiles import read_table
 
     return recorded(read_table(asked.trace), asked.trace, longest)
 
 
 def _rates(asked: Served, traffic: Traffic) -> list[float]:
-    if asked.rate is None:
+    if asked.rates is None:
         return [] if asked.slo and not asked.workload else traffic.rates
-    try:
-        rates = [float(word) for word in asked.rate.split(",")]
-    except ValueError:
-        rates = [0.0]
-    if not all(0 < rate <= 1e6 for rate in rates):
-        raise InputError(f"--rate is {asked.rate!r}; expected requests per second, such as 0.5,1,2.")
-    return rates
+    if not all(0 < rate <= 1e6 for rate in asked.rates):
+        raise InputError(f"the rates are {list(asked.rates)}; expected requests per second, such as 0.5,1,2.")
+    return list(asked.rates)
 
 
 def _cluster(

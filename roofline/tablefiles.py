@@ -1,0 +1,76 @@
+"""Read and write tables by file ending: CSV, Parquet or JSON; a workload file's operators too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from specfiles.errors import InputError
+from specfiles.reading import exists
+from specfiles.writing import atomic
+from workloads.descriptor import DESCRIPTORS, load_descriptor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLES = (".csv", ".tsv", ".parquet", ".json")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table from a .csv, .tsv, .parquet, .json or workload .yaml file."""
+    import pandas as pd
+
+    if path.suffix in DESCRIPTORS.suffixes:
+        listed = load_descriptor(path).operators
+        if not listed:
+            raise InputError(
+                f"{path} names a model, no operators; predict it with `roofline predict {path}`."
+            )
+        return pd.DataFrame(listed)
+    if not exists(path, Path.is_file):
+        raise InputError(f"{path}: no such file; give a CSV or Parquet table of operators.")
+    if path.suffix not in TABLES:
+        raise InputError(f"{path}: unknown ending {path.suffix!r}; expected {', '.join(TABLES)} or .yaml.")
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        return _listed(path) if path.suffix == ".json" else _separated(path)
+    except InputError:
+        raise
+    except Exception as error:  # pandas and pyarrow raise a dozen kinds for a broken file
+        raise InputError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]}).") from None
+
+
+def _separated(path: Path) -> pd.DataFrame:
+    """By commas, or by tabs or semicolons where the first line has no comma."""
+    import pandas as pd
+
+    with path.open(encoding="utf-8-sig") as file:
+        head = file.readline()
+    separator = next((s for s in "\t;" if s in head and "," not in head), ",")
+    return pd.read_csv(path, sep=separator, skipinitialspace=True)
+
+
+def _listed(path: Path) -> pd.DataFrame:
+    """A list of rows, or the rows under `operators` as `roofline predict --format json` writes them."""
+    import json
+
+    import pandas as pd
+
+    read: Any = json.loads(path.read_text(encoding="utf-8"))
+    rows: Any = read.get("operators") if isinstance(read, dict) else read
+    plain = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+    if not plain or any(isinstance(value, dict | list) for row in rows for value in row.values()):
+        raise InputError(f"{path}: expected a list of rows, each an object of plain values.")
+    return pd.DataFrame(rows)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table whole or not at all; the ending decides the format."""
+    if path.suffix not in (".csv", ".parquet"):
+        raise InputError(f"{path}: unknown ending {path.suffix!r}; expected .csv or .parquet.")
+    with atomic(path) as draft:
+        if path.suffix == ".parquet":
+            table.to_parquet(draft, index=False)
+        else:
+            table.to_csv(draft, index=False)
