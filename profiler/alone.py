@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from profiler.ceilings import COLD_FACTOR
-from profiler.environment import last_level_cache_bytes
+from profiler.environment import COLD_FACTOR, last_level_cache_bytes
 from profiler.kernels import KERNEL_ERRORS, TOLERANCE, Place, company, kernel
 from profiler.repeats import Effort, Sample
 from profiler.subject import failure

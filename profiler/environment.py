@@ -11,6 +11,7 @@ from typing import Any
 
 from specfiles.errors import InputError
 
+COLD_FACTOR = 3  # buffers this many times the last-level cache are cold
 PACKAGES = ("torch", "transformers", "numpy", "triton", "nvtx", "nvidia-ml-py", "llm-roofline")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hwspecs import Device
 from profiler.allocator import keep_freed_memory
 from profiler.alone import alone
-from profiler.ceilings import as_yaml
+from profiler.device_file import as_yaml
 from profiler.environment import command_line, environment
 from profiler.module_run import Watch, distinct, quiet_inputs, time_passes, warm_passes, watch
 from profiler.module_trace import TracePass, trace

@@ -12,7 +12,7 @@ from typing import Any
 from hwspecs import Device
 from profiler.allocator import keep_freed_memory
 from profiler.attending import attending, set_attention
-from profiler.ceilings import as_yaml
+from profiler.device_file import as_yaml
 from profiler.energy import Counter, open_counter
 from profiler.inside import look_inside
 from profiler.measured_point import Measured

@@ -22,7 +22,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
     What is no file (/dev/stdout, a pipe) keeps its place, and gets the content when it is whole.
     """
-    if _is_stream(path):
+    if is_stream(path):
         with tempfile.TemporaryDirectory() as folder:
             draft = Path(folder) / path.name
             yield draft
@@ -33,7 +33,8 @@ def atomic(path: Path) -> Iterator[Path]:
     draft.replace(path)
 
 
-def _is_stream(path: Path) -> bool:
+def is_stream(path: Path) -> bool:
+    """Whether it is there and neither a file nor a folder: /dev/stdout, a pipe."""
     return exists(path, Path.exists) and not exists(path, Path.is_file) and not exists(path, Path.is_dir)
 
 
@@ -61,11 +62,17 @@ def _finished(path: Path) -> Iterator[Path]:
     except OSError as error:
         draft.unlink(missing_ok=True)
         if error.errno in FULL:
-            raise InputError(f"{path}: cannot be written ({os.strerror(error.errno)}); make room.") from None
+            raise refusal(path, error) from None
         raise
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def refusal(path: Path, error: OSError) -> InputError:
+    """What is told of a file that the system does not write."""
+    room = "; make room" if error.errno in FULL else ""
+    return InputError(f"{path}: cannot be written ({os.strerror(error.errno or 0)}){room}.")
 
 
 def _draft(path: Path) -> Path:
@@ -75,7 +82,7 @@ def _draft(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}).") from None
+        raise refusal(path, error) from None
     os.close(handle)
     return Path(name)
 
@@ -96,7 +103,21 @@ def write_new(path: Path, text: str) -> None:
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Holds a folder against a second command; an InputError where one holds it already.
+    """Holds a folder against a second command; an InputError where one holds it already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.name == "nt":  # opens no folders
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        hold(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def hold(handle: int, path: Path) -> None:
+    """Hold an open file or folder until it is closed; an InputError where another command holds it.
 
     The system lets go of it when the process ends, however it ends. Where there are no such locks, nothing
     is held.
@@ -104,26 +125,18 @@ def sole_writer(folder: Path) -> Iterator[None]:
     try:
         import fcntl
     except ImportError:  # Windows
-        yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(handle)
         raise InputError(
-            f"{folder}: another command is writing there; wait for its end or name another folder."
+            f"{path}: another command is writing there; wait for its end or name another one."
         ) from None
-    try:
-        yield
-    finally:
-        os.close(handle)
 
 
 def check_writable(path: Path) -> None:
     """An InputError where a file cannot be written; asked before anything long is started."""
-    if not _is_stream(path):
+    if not is_stream(path):
         _draft(path).unlink()
 
 

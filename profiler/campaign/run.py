@@ -13,9 +13,17 @@ from typing import Any
 from profiler.campaign.folder import DEVICE, HEAD, OPERATORS, Head
 from profiler.campaign.measure import measured_row, way
 from profiler.campaign.shapes import Limits, Row, rows
-from profiler.ceilings import COLD_FACTOR, Plan, as_yaml, measure_ceilings
+from profiler.ceilings.journal import journal_of
+from profiler.ceilings.measure import measure_ceilings
+from profiler.ceilings.plan import Plan
 from profiler.collectives import collective_rows, measure_collectives
-from profiler.environment import command_line, device_name, environment, last_level_cache_bytes
+from profiler.environment import (
+    COLD_FACTOR,
+    command_line,
+    device_name,
+    environment,
+    last_level_cache_bytes,
+)
 from profiler.kernels import FP8, KERNEL_ERRORS
 from profiler.power import PowerMonitor, throttling
 from profiler.record import profile
@@ -137,16 +145,15 @@ def _limits(device: str) -> Limits:
 
 
 def _ceilings(campaign: Campaign) -> list[str]:
-    """Write the device file, where there is none yet; returns why there is none."""
+    """Write the device file, where there is no whole one yet; returns why there is none."""
     path = campaign.out / DEVICE
-    if path.exists():
+    if path.exists() and not journal_of(path).exists():
         return []
     left, say = campaign.left_s(AFTER_CEILINGS), campaign.progress
     try:
-        measured = measure_ceilings(Plan(campaign.device, campaign.dtypes, budget_s=left, progress=say))
+        measure_ceilings(Plan(campaign.device, campaign.dtypes, budget_s=left, progress=say), path)
     except KERNEL_ERRORS as error:  # operators can be measured all the same
         return [f"ceilings: {reason(error)}"]
-    write_text(path, as_yaml(measured))
     return []
 
 

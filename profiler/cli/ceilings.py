@@ -52,16 +52,20 @@ def command(
     name: str | None,
     hw: str | None,
 ) -> None:
-    """Measure this machine's ceilings and the constants of its operators; writes a device file."""
+    """Measure this machine's ceilings and the constants of its operators; writes a device file.
+
+    What is measured is kept at once: after an interrupt, an error or a kill the same command goes on.
+    """
     from hwspecs import load_device
 
     sheet = load_device(hw) if hw else None
     left = duration(budget) if budget else float("inf")
     needs_torch()
-    from profiler.ceilings import Plan, as_yaml, measure_ceilings
+    from profiler.ceilings.measure import measure_ceilings
+    from profiler.ceilings.plan import Plan
     from profiler.environment import pick_device, use_threads
     from profiler.kernels import FP8, has_fp8, known_product_dtype
-    from specfiles.writing import check_writable, write_text
+    from specfiles.writing import check_writable
 
     positive(passes=passes, threads=threads)
     precision = known_precision(ci)
@@ -70,6 +74,6 @@ def command(
     use_threads(threads)
     default = ("fp32",) if chosen == "cpu" else ("bf16", "fp32", *([FP8] if has_fp8(chosen) else []))
     dtypes = tuple(known_product_dtype(entry, chosen) for entry in dtype) or default
-    measured = measure_ceilings(Plan(chosen, dtypes, passes, name, progress, left, precision, sheet=sheet))
-    write_text(out, as_yaml(measured))
+    plan = Plan(chosen, dtypes, passes, name, progress, left, precision, sheet=sheet)
+    measured = measure_ceilings(plan, out)
     print(f"ceilings of {measured.name} written to {out}", file=sys.stderr)

@@ -292,7 +292,7 @@ def brief() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("profiler.yardsticks.CPU_SIZES", sizes)
         patch.setattr("profiler.yardsticks.CPU_STEPS", steps)
-        patch.setattr("profiler.ceilings.last_level_cache_bytes", lambda _: 1 << 18)
+        patch.setattr("profiler.ceilings.plan.last_level_cache_bytes", lambda _: 1 << 18)
         # for the whole session, so a GPU's stay as they are for the tests of its probes
         patch.setattr("profiler.probes.squares", lambda d: (64, 128) if d == "cpu" else squares(d))
         yield

@@ -15,7 +15,7 @@ from hwspecs import load_device
 from hwspecs.calibrations import read_shipped
 from profiler.campaign.folder import CALIBRATION, DEVICE, HEAD, OPERATORS, Head
 from profiler.campaign.shapes import Limits, rows
-from profiler.ceilings import as_yaml
+from profiler.device_file import as_yaml
 from roofline.ceilings import ceilings
 from roofline.optable import predict_table
 from roofline.tablefiles import read_table

@@ -14,7 +14,9 @@ import pytest
 from hwspecs import Device, load_device
 from hwspecs.loader import HARDWARE
 from hwspecs.values import walk
-from profiler.ceilings import Plan, as_yaml, measure_ceilings
+from profiler.ceilings.measure import measure_ceilings
+from profiler.ceilings.plan import Plan
+from profiler.device_file import as_yaml
 from profiler.probes import ARRAYS, footprints
 from profiler.treatments.weight_only import has_fbgemm
 from profiler.yardsticks import CPU_SIZES, GPU_SIZES, TERMS, yardsticks

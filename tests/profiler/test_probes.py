@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from hwspecs import load_device
-from profiler import ceilings as module
 from profiler import power, probes
-from profiler.ceilings import Plan, as_yaml, measure_ceilings
+from profiler.ceilings import device, inside, measure, plan
+from profiler.ceilings.measure import measure_ceilings
+from profiler.ceilings.plan import Findings, Plan
+from profiler.device_file import as_yaml
 from profiler.repeats import KNOWN_FROM, NARROW, SPENT, uncertainty
 from profiler.yardsticks import formats_that_fit
+from specfiles.errors import InputError
 from tests.profiler.nvml import LOST, Driver, install
 
 torch = pytest.importorskip("torch")
@@ -70,11 +73,20 @@ def fake(seconds: dict[str, float]) -> Callable[..., Any]:
 @pytest.fixture
 def gpu_plan(monkeypatch: pytest.MonkeyPatch, paper_device: Callable[..., Any]) -> Plan:
     """Ceilings of a GPU whose probes are stand-ins: everything but the measuring is real."""
-    monkeypatch.setattr(module, "_yardstick_steps", lambda *_: [])
-    monkeypatch.setattr(module, "last_level_cache_bytes", lambda _: 1 << 20)
-    monkeypatch.setattr(module, "environment", lambda _: {"processor": "none"})
-    monkeypatch.setattr(module, "memory_bytes", lambda _: 80e9)
+    monkeypatch.setattr(inside, "all_steps", lambda *_: [])
+    monkeypatch.setattr(plan, "last_level_cache_bytes", lambda _: 1 << 20)
+    monkeypatch.setattr(device, "environment", lambda _: {"processor": "none"})
+    monkeypatch.setattr(inside, "memory_bytes", lambda _: 80e9)
+    monkeypatch.setattr(measure, "_answers", lambda _: True)
     return Plan("cuda:0", ("bf16", "fp32", "fp8"), passes=2, sheet=paper_device())
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> Findings:
+    """What the measurement that follows finds."""
+    made = Findings()
+    monkeypatch.setattr(measure, "Findings", lambda: made)
+    return made
 
 
 SECONDS = {
@@ -85,7 +97,7 @@ SECONDS = {
 
 @pytest.mark.usefixtures("hopper")
 def test_every_probe_lands_in_its_place(gpu_plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "probes", fake(SECONDS))
+    monkeypatch.setattr(measure, "probes", fake(SECONDS))
     measured = measure_ceilings(gpu_plan).measured
     largest = 2 * 16384**3
     assert measured.tensor_flop_per_s["bf16"].value == pytest.approx(largest, rel=1e-4)
@@ -122,36 +134,38 @@ def noisy(draw: random.Random, spread: float) -> Callable[..., Any]:
     return all_of
 
 
-def test_passes_end_when_every_ceiling_is_known(gpu_plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "probes", noisy(random.Random(1), 0.05))
+def test_passes_end_when_every_ceiling_is_known(
+    gpu_plan: Plan, found: Findings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "probes", noisy(random.Random(1), 0.05))
     gpu_plan.passes, gpu_plan.precision = 200, 0.02
     device = measure_ceilings(gpu_plan)
-    assert KNOWN_FROM < gpu_plan.done < 200
-    assert max(map(uncertainty, gpu_plan.times.values())) < 0.02
-    before = max(uncertainty(times[:-1]) for times in gpu_plan.times.values())
+    assert KNOWN_FROM < found.done < 200
+    assert max(map(uncertainty, found.times.values())) < 0.02
+    before = max(uncertainty(times[:-1]) for times in found.times.values())
     assert before >= 0.02  # the pass before did not know them all
-    assert f"medians of {gpu_plan.done} passes, ended by: {NARROW}" in device.sources["measured"]
-    (launch,) = (times for key, times in gpu_plan.times.items() if key[0] == "launch")
+    assert f"medians of {found.done} passes, ended by: {NARROW}" in device.sources["measured"]
+    (launch,) = (times for key, times in found.times.items() if key[0] == "launch")
     assert device.measured.launch_s is not None
     assert f"median known to {uncertainty(launch):.1%} at 95 %" in (device.measured.launch_s.note or "")
 
 
-def test_operators_inside_models_do_not_keep_passes_going(gpu_plan: Plan) -> None:
-    gpu_plan.passes, gpu_plan.precision, gpu_plan.done = 50, 0.01, KNOWN_FROM
-    gpu_plan.times["launch",] = [1.0] * KNOWN_FROM
-    gpu_plan.times["class", "bf16", "a model", "an operator"] = [1.0, 2.0] * KNOWN_FROM
-    assert gpu_plan.enough(1.0) == NARROW
-    gpu_plan.times["matmul", "bf16", 4096] = [1.0, 2.0] * (KNOWN_FROM // 2)
-    assert gpu_plan.enough(1.0) == ""
+def test_operators_inside_models_do_not_keep_passes_going(gpu_plan: Plan, found: Findings) -> None:
+    gpu_plan.passes, gpu_plan.precision, found.done = 50, 0.01, KNOWN_FROM
+    found.times["launch",] = [1.0] * KNOWN_FROM
+    found.times["class", "bf16", "a model", "an operator"] = [1.0, 2.0] * KNOWN_FROM
+    assert found.enough(gpu_plan, 1.0) == NARROW
+    found.times["matmul", "bf16", 4096] = [1.0, 2.0] * (KNOWN_FROM // 2)
+    assert found.enough(gpu_plan, 1.0) == ""
 
 
 def test_a_budget_ends_passes_after_the_first_and_few_passes_know_no_interval(
-    gpu_plan: Plan, monkeypatch: pytest.MonkeyPatch
+    gpu_plan: Plan, found: Findings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "probes", fake(SECONDS))
+    monkeypatch.setattr(measure, "probes", fake(SECONDS))
     gpu_plan.budget_s = 0.0
     device = measure_ceilings(gpu_plan)
-    assert gpu_plan.done == 1
+    assert found.done == 1
     assert f"medians of 1 passes, ended by: {SPENT}" in device.sources["measured"]
     assert "median known" not in (device.measured.links["pcie"].note or "")
 
@@ -162,7 +176,7 @@ def test_what_a_gpu_cannot_do_is_left_out_and_said(
     """No compiler for chains, no memory to lock: the other ceilings stand."""
     told: list[str] = []
     gpu_plan.progress = told.append
-    monkeypatch.setattr(module, "probes", fake({k: SECONDS[k] for k in ("launch", "bandwidth", "matmul")}))
+    monkeypatch.setattr(measure, "probes", fake({k: SECONDS[k] for k in ("launch", "bandwidth", "matmul")}))
     device = measure_ceilings(gpu_plan)
     (tmp_path / "gpu.yaml").write_text(as_yaml(device))
     measured = load_device(tmp_path / "gpu.yaml").measured
@@ -178,8 +192,8 @@ def test_a_small_gpu_has_no_operators_of_formats_that_its_memory_does_not_hold(
     gpu_plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All yardsticks lie in memory at once; the ceilings stand all the same."""
-    monkeypatch.setattr(module, "probes", fake({k: SECONDS[k] for k in ("launch", "bandwidth", "matmul")}))
-    monkeypatch.setattr(module, "memory_bytes", lambda _: 24e9)
+    monkeypatch.setattr(measure, "probes", fake({k: SECONDS[k] for k in ("launch", "bandwidth", "matmul")}))
+    monkeypatch.setattr(inside, "memory_bytes", lambda _: 24e9)
     device = measure_ceilings(gpu_plan)
     assert "no operators in fp32: memory does not hold their models" in device.sources["measured"]
     assert "no operators in bf16" not in device.sources["measured"]
@@ -191,8 +205,8 @@ def test_a_small_gpu_has_no_operators_of_formats_that_its_memory_does_not_hold(
 def test_a_ceiling_that_is_needed_ends_the_measurement(
     gpu_plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "probes", fake({"launch": 1e-6}))
-    with pytest.raises(RuntimeError, match="no bandwidth here"):
+    monkeypatch.setattr(measure, "probes", fake({"launch": 1e-6}))
+    with pytest.raises(InputError, match="without any matmul or bandwidth: no matmul here"):
         measure_ceilings(gpu_plan)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from hwspecs import load_device
 from profiler import alone
 from profiler.campaign import run as campaigns
 from profiler.campaign.run import COLUMNS
@@ -195,15 +197,53 @@ def test_a_campaign_that_is_ended_goes_on(
 
 @pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupt", "kill"])
-def test_ceilings_that_are_ended_leave_the_old_file(
+def test_ceilings_that_are_ended_in_their_first_pass_leave_the_old_file_and_go_on(
+    number: int, start: Callable[..., Child], roofline: Callable[..., Any], tmp_path: Path
+) -> None:
+    """What was measured before is part of the file that the next command writes."""
+    out, journal = tmp_path / "here.yaml", tmp_path / "here.passes.jsonl"
+    out.write_text("old")
+    child = start("ceilings", "--device", "cpu", "--passes", 1000, "-o", out)
+    until(lambda: journal.exists() and journal.read_text().count("\n") > 3, child)
+    assert child.send(number) == (130 if number == signal.SIGINT else -number)
+    assert out.read_text() == "old"
+    lines = [json.loads(line) for line in journal.read_text().splitlines() if line.endswith("}")]
+    launch_s = next(line["times"][0][1][0] for line in lines[1:] if line["visit"] == ["launch"])
+    done = roofline("ceilings", "--device", "cpu", "--passes", 1, "-o", out)
+    assert done.code == 0, done.err
+    assert f"going on with {len(lines) - 1} measurements" in done.err
+    measured = load_device(out)
+    assert measured.measured.launch_s is not None
+    assert measured.measured.launch_s.value == pytest.approx(launch_s, rel=1e-4)
+    assert measured.calibration is not None
+    assert not journal.exists()
+
+
+@pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupt", "kill"])
+def test_ceilings_that_are_ended_after_a_pass_leave_a_file_of_it(
     number: int, start: Callable[..., Child], tmp_path: Path
 ) -> None:
-    (tmp_path / "here.yaml").write_text("old")
-    child = start("ceilings", "--device", "cpu", "--passes", 1000, "-o", tmp_path / "here.yaml")
-    until(lambda: child.log.exists() and "pass 1" in child.log.read_text(), child)
+    out = tmp_path / "here.yaml"
+    child = start("ceilings", "--device", "cpu", "--passes", 1000, "-o", out)
+    until(lambda: child.log.exists() and "pass 3 " in child.log.read_text(), child)
     assert child.send(number) == (130 if number == signal.SIGINT else -number)
-    assert (tmp_path / "here.yaml").read_text() == "old"
-    assert {path.name for path in tmp_path.iterdir()} == {"here.yaml", child.log.name}
+    device = load_device(out)
+    assert device.calibration is not None
+    told = "medians of 2 passes, ended by: " + ("an interrupt" if number == signal.SIGINT else "nothing yet")
+    assert told in device.sources["measured"]
+    assert (tmp_path / "here.passes.jsonl").exists()
+
+
+@pytest.mark.usefixtures("brief")
+def test_of_two_ceilings_into_one_file_one_is_refused(start: Callable[..., Child], tmp_path: Path) -> None:
+    words = ("ceilings", "--device", "cpu", "--passes", 1000, "-o", tmp_path / "here.yaml")
+    first = start(*words)
+    until((tmp_path / "here.passes.jsonl").exists, first)
+    second = start(*words)
+    assert second.wait() == 2
+    assert "here.passes.jsonl: another command is writing there" in second.log.read_text()
+    assert first.running()
 
 
 @pytest.mark.parametrize(

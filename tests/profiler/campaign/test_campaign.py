@@ -270,7 +270,7 @@ def test_two_campaigns_at_once_do_not_share_a_folder(small: Callable[..., Campai
 def test_ceilings_that_fail_are_noted_and_operators_measured(
     small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(_: Any) -> Any:
+    def failing(*_: Any) -> Any:
         raise RuntimeError("CUDA error: no kernel image")
 
     monkeypatch.setattr(module, "_ceilings", CEILINGS)

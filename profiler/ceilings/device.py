@@ -1,0 +1,94 @@
+"""The device file of what was measured: what the system says, the figures, the fitted constants."""
+
+from __future__ import annotations
+
+from hwspecs import Device, load_device
+from hwspecs.schema import Cache, Datasheet, Dram
+from hwspecs.values import Sourced
+from profiler.ceilings.constants import calibration
+from profiler.ceilings.figures import MEASURED, far_bytes, measured
+from profiler.ceilings.plan import Findings, Plan
+from profiler.environment import device_name, environment
+from specfiles.errors import InputError
+
+SYSTEM = "system"
+
+
+def lacking(plan: Plan, found: Findings) -> list[str]:
+    """What there is no device file without: a launch, a product, memory beyond the caches."""
+    needs = {
+        "launch": bool(found.keys("launch")),
+        "matmul": bool(found.keys("matmul")),
+        "bandwidth": any(key[2] >= far_bytes(plan) for key in found.keys("bandwidth")),
+    }
+    return [name for name, there in needs.items() if not there]
+
+
+def device_of(plan: Plan, found: Findings, state: list[str]) -> Device:
+    """The device; `state` says at which clocks it was measured.
+
+    Raises InputError where what cannot be done without could not be measured.
+    """
+    if missing := lacking(plan, found):
+        why = next((f": {why}" for key, why in found.failed.items() if key[0] == missing[0]), "")
+        raise InputError(f"no device file can be made without any {' or '.join(missing)}{why}.")
+    facts = environment(plan.device)
+    failures = [
+        f"{' '.join(map(str, key))} could not be measured: {why}" for key, why in found.failed.items()
+    ]
+    ended = found.ended or "nothing yet, they go on"
+    told = ", ".join([*(f"{k} {v}" for k, v in facts.items()), *state, *found.left_out, *failures])
+    name = plan.name or (plan.sheet.name if plan.sheet else device_name(plan.device))
+    known = plan.sheet or (_known(name) if plan.device != "cpu" else None)
+    return Device(
+        schema_version=1,
+        name=name,
+        aliases=plan.sheet.aliases if plan.sheet else [],
+        vendor=known.vendor if known else _vendor(name),
+        kind=known.kind if known else "gpu" if plan.device != "cpu" else "cpu",
+        architecture=known.architecture if known else str(facts["processor"]),
+        sources={
+            **(known.sources if known else {}),
+            SYSTEM: "what the operating system reports",
+            MEASURED: f"roofline ceilings, medians of {found.done} passes, ended by: {ended}; {told}",
+        },
+        conflicts=known.conflicts if known else [],
+        datasheet=known.datasheet if known else _system_sheet(plan),
+        measured=measured(plan, found),
+        calibration=calibration(plan.device, found, told),
+        node=plan.sheet.node if plan.sheet else None,
+    )
+
+
+def _known(name: str) -> Device | None:
+    """The shipped device of this name: its data sheet goes along with what is measured."""
+    try:
+        return load_device(name)
+    except InputError:
+        return None
+
+
+def _vendor(name: str) -> str:
+    return next((v for v in ("AMD", "Intel", "NVIDIA", "Apple") if v.lower() in name.lower()), "unknown")
+
+
+def _system_sheet(plan: Plan) -> Datasheet:
+    """What the system says of a machine without a data sheet: cores and memory size, no peaks."""
+    import torch
+
+    if plan.device == "cpu":
+        import psutil
+
+        processors, memory = torch.get_num_threads(), psutil.virtual_memory().total
+    else:
+        properties = torch.cuda.get_device_properties(plan.device)
+        processors, memory = properties.multi_processor_count, properties.total_memory
+
+    def told(value: float) -> Sourced:
+        return Sourced(value=float(value), source=SYSTEM)
+
+    return Datasheet(
+        processors=told(processors),
+        dram=Dram(type="system memory", capacity_bytes=told(memory)),
+        last_level_cache=Cache(capacity_bytes=told(plan.cache_bytes)),
+    )
