@@ -23,7 +23,7 @@ def predict_listed(
 
     import pandas as pd
 
-    from reports import terminal
+    from reports import operators
     from reports.validation import plain_records
     from roofline.optable import predict_table
 
@@ -36,7 +36,7 @@ def predict_listed(
     if format == "json":
         head = {"schema": 1, "hardware": device.name, "fidelity": str(fidelity)}
         return json.dumps({**head, "operators": records}, indent=1)
-    return terminal.listed(records)
+    return operators.as_text(records)
 
 
 def with_backend(rows: pd.DataFrame, backend: str) -> pd.DataFrame:

@@ -33,7 +33,7 @@ def table(rows: Sequence[dict[str, Any]], columns: dict[str, tuple[str, Format]]
     from rich.markup import escape
     from rich.table import Table
 
-    drawn = Table(box=box.SIMPLE_HEAD, title=escape(title) or None, title_justify="left", pad_edge=False)
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, (heading, _) in enumerate(columns.values()):
         drawn.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
@@ -42,7 +42,7 @@ def table(rows: Sequence[dict[str, Any]], columns: dict[str, tuple[str, Format]]
     console = Console(width=width, no_color=not sys.stdout.isatty(), highlight=False)
     with console.capture() as capture:
         console.print(drawn)
-    return capture.get()
+    return (f"{title}\n" if title else "") + capture.get()  # rich would wrap it to the table's width
 
 
 def prediction(data: dict[str, Any]) -> str:
@@ -159,24 +159,6 @@ def sweep(points: Sequence[dict[str, Any]]) -> str:
     """Several predictions of one model, a line each."""
     rows = [{**point, **point["totals"]} for point in points]
     return heading(*points) + table(rows, {key: column for key, column in SWEEP.items() if key in rows[0]})
-
-
-def listed(rows: Sequence[dict[str, Any]]) -> str:
-    """Operators of a table with their prediction: the sizes that any of them has, then the result."""
-    result: dict[str, tuple[str, Format]] = {
-        "flops": ("FLOP", lambda v: si(v, "FLOP")),
-        "bytes_moved": ("bytes", in_bytes),
-        "compute_s": ("compute", seconds),
-        "memory_s": ("memory", seconds),
-        "predicted_us": ("time", lambda v: si(v * 1e-6, "s")),
-        "bound": ("bound", text),
-    }
-    sizes = [key for key in rows[0] if key not in {*result, "fidelity"}]
-    return table(rows, {**{key: (key, _size) for key in sizes}, **result})
-
-
-def _size(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else text(value)
 
 
 LEDGER: dict[str, tuple[str, Format]] = {

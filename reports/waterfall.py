@@ -39,7 +39,7 @@ def as_text(found: Sequence[Explained]) -> str:
                 {"name": term.name, "seconds": term.seconds, "share": share, "bar": bar, "why": term.why}
             )
             before += term.seconds
-        where = f"{one.phase}, {one.context} positions seen"
-        title = f"{one.operator} in {where}: {si(one.time_s, 's')} ({one.provenance})"
+        where = f" in {one.phase}, {one.context} positions seen" if one.phase else ""
+        title = f"{one.operator}{where}: {si(one.time_s, 's')} ({one.provenance})"
         parts.append(terminal.table(rows, TERMS, title))
     return "\n".join(parts)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import Fidelity, ceilings
-from roofline.predict import Row, pass_rows
+from roofline.physics.columns import SIZES
+from roofline.predict import pass_rows
 from specfiles.errors import choose
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from hwspecs import Device
+    from roofline.ceilings import Ceilings
     from roofline.scenario import Scenario
+    from roofline.times import Times
 
 
 @dataclass(frozen=True)
@@ -25,10 +30,10 @@ class Term:
 
 @dataclass(frozen=True)
 class Explained:
-    """One operator of one step: its time, the terms whose sum it is, and where the constants come from."""
+    """One operator: its time, the terms whose sum it is, and where the constants come from."""
 
     operator: str
-    phase: str
+    phase: str  # of the step that it is in; empty where it stands alone
     context: int  # positions that the step sees
     time_s: float
     terms: tuple[Term, ...]
@@ -47,27 +52,49 @@ def explained(
         rows = pass_rows(replace(each, last=each.first), limits)
         names += [row.name for row in rows]
         found += [
-            _explain(row, each.first) for row in rows if operator in (row.name, row.name.split(".")[-1])
+            _explain(row.name, row.phase, each.first, row.times)
+            for row in rows
+            if operator in (row.name, row.name.split(".")[-1])
         ]
     if not found:
         raise choose(operator, list(dict.fromkeys(names)), "operator to explain")
     return found
 
 
-def _explain(row: Row, context: int) -> Explained:
-    times, kernel = row.times, row.times.kernel
+def explained_rows(table: pd.DataFrame, limits: Ceilings) -> list[Explained]:
+    """Each row of a table of operators (`roofline.optable`) in its order, by kind, format and sizes."""
+    from roofline.optable import timed
+    from roofline.tablenames import tidied
+
+    named, found = tidied(table), []
+    for at in range(len(named)):
+        row = named.iloc[[at]]
+        said = [str(row[n].iloc[0]) for n in ("op", "dtype") if n in row]
+        said += [f"{n} {row[n].iloc[0]:g}" for n in SIZES if n in row and row[n].notna().all()]
+        found += [_explain(" ".join(said), "", 0, times) for _, _, times in timed(row, limits)]
+    return found
+
+
+def _explain(operator: str, phase: str, context: int, times: Times) -> Explained:
+    kernel, time = times.kernel, _number(times.time_s)
     if kernel is None:
-        limit = Term(str(times.bound), float(times.time_s - times.launch_s), "work divided by its ceiling")
-        launch = Term("launch", float(times.launch_s), "start of the kernel")
-        terms = (limit, launch) if times.launch_s else (limit,)
-        return Explained(row.name, row.phase, context, float(times.time_s), terms, "ceilings")
-    parts = [
-        Term(name, float(seconds[0]), kernel.why.get(name, "")) for name, seconds in kernel.parts.items()
-    ]
-    missing = float(times.time_s) - float(kernel.time_s[0])
+        bound, launch = str(_first(times.bound)), _number(times.launch_s)
+        terms = [Term(bound, time - launch, "work divided by its ceiling")]
+        terms += [Term("launch", launch, "start of the kernel")] if launch else []
+        return Explained(operator, phase, context, time, tuple(terms), "ceilings")
+    terms = [Term(name, _number(part), kernel.why.get(name, "")) for name, part in kernel.parts.items()]
+    missing = time - _number(kernel.time_s)
     if missing > 0:
-        parts.append(
+        terms.append(
             Term("ceiling", missing, "no fidelity goes below the one before: measured or data sheet")
         )
-    said = str(kernel.provenance[0])
-    return Explained(row.name, row.phase, context, float(times.time_s), tuple(parts), said)
+    return Explained(operator, phase, context, time, tuple(terms), str(kernel.provenance[0]))
+
+
+def _first(value: Any) -> Any:
+    """The only row of an array; anything else as it is."""
+    return value[0] if getattr(value, "shape", ()) else value
+
+
+def _number(value: Any) -> float:
+    return float(_first(value))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from workloads.operators.collective import PATTERNS
 
 if TYPE_CHECKING:
     from roofline.ceilings import Ceilings
+    from roofline.times import Times
 
 CALIBRATED_COLUMNS = ("lower_us", "upper_us", "provenance")  # appended where kernel models predict
 OUTPUT_COLUMNS = ("flops", "bytes_moved", "compute_s", "memory_s", "predicted_us", "bound", "fidelity")
@@ -169,12 +170,7 @@ def predict_table(table: pd.DataFrame, limits: Ceilings) -> pd.DataFrame:
     if limits.fidelity is Fidelity.CORRECTED:  # said of rows that are
         result["fidelity"][:] = str(Fidelity.CALIBRATED)
     result["provenance"] = np.full(len(table), "ceilings", dtype=object)
-    for (kind, inputs, cache), rows in _groups(table, limits):
-        operator = row_operators(table, rows, kind, inputs, cache)
-        kernel = None
-        if limits.kernels is not None:
-            kernel = limits.kernels.table(kind, inputs, cache, of_table(table, rows))
-        limit = times(operator, limits, kernel)
+    for rows, operator, limit in timed(table, limits):
         work = operator.work()
         values = (work.flops, work.bytes, limit.compute_s, limit.memory_s, limit.time_s * 1e6)
         for name, value in zip(OUTPUT_COLUMNS, (*values, limit.bound), strict=False):
@@ -188,6 +184,16 @@ def predict_table(table: pd.DataFrame, limits: Ceilings) -> pd.DataFrame:
                 result["fidelity"][rows[limit.kernel.corrected]] = str(Fidelity.CORRECTED)
     columns = OUTPUT_COLUMNS if limits.kernels is None else (*OUTPUT_COLUMNS, *CALIBRATED_COLUMNS)
     return table.assign(**{name: result[name] for name in columns})
+
+
+def timed(table: pd.DataFrame, limits: Ceilings) -> Iterator[tuple[Any, Operator, Times]]:
+    """The rows of each kind, format and kernel: where they stand, their operator, and its times."""
+    for (kind, inputs, cache), rows in _groups(table, limits):
+        operator = row_operators(table, rows, kind, inputs, cache)
+        kernel = None
+        if limits.kernels is not None:
+            kernel = limits.kernels.table(kind, inputs, cache, of_table(table, rows))
+        yield rows, operator, times(operator, limits, kernel)
 
 
 def _groups(table: pd.DataFrame, limits: Ceilings) -> list[tuple[tuple[str, str, str], Any]]:

@@ -11,6 +11,7 @@ import pandas as pd
 from roofline.ceilings import Fidelity, ceilings
 from roofline.optable import BUILDERS, CALIBRATED_COLUMNS, predict_table
 from roofline.physics.calibration import KEY, measured_on
+from roofline.totals import reference
 from roofline.validate import ABOVE
 from specfiles.errors import InputError
 
@@ -113,6 +114,19 @@ def score_table(table: pd.DataFrame, device: Device, fidelity: Fidelity | str) -
         raise InputError(f"no row of the table can be compared on {device.name}: {said}.")
     rows = compared(predict_table(chosen, ceilings(device, fidelity)), device)
     return Scores(fidelity, rows, {why: count for why, count in left_out.items() if count})
+
+
+def reached(table: pd.DataFrame, device: Device) -> dict[str, Any]:
+    """The share of the roofline that rows with latency_us attain; nothing where the table has none."""
+    if "latency_us" not in table:
+        return {}
+    given = table["latency_us"]
+    measured = pd.to_numeric(given, errors="coerce")
+    if (wrong := measured.isna() & given.notna()).any():
+        raise InputError(f"latency_us is {given[wrong].iloc[0]!r}; expected microseconds, above zero.")
+    measured = measured.where(measured > 0)
+    attained = predict_table(table, reference(device))["predicted_us"] / measured
+    return {"latency_us": measured, "attained": attained, "above_ceiling": attained > ABOVE}
 
 
 def compared(rows: pd.DataFrame, device: Device) -> pd.DataFrame:

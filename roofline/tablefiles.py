@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,32 @@ def read_table(path: Path) -> pd.DataFrame:
         raise
     except Exception as error:  # pandas and pyarrow raise a dozen kinds for a broken file
         raise InputError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]}).") from None
+
+
+INLINE = re.compile(r"[\w-]+:\w+=.*")
+
+
+def inline_table(words: Sequence[str]) -> pd.DataFrame:
+    """A row for each operator written as KIND:column=value,.., as in gemm:m=4096,n=4096,k=4096,dtype=bf16."""
+    import pandas as pd
+
+    rows = []
+    for word in words:
+        kind, _, given = word.partition(":")
+        pairs = [part.partition("=") for part in given.split(",")]
+        if not INLINE.fullmatch(word) or any(not (key and equals and value) for key, equals, value in pairs):
+            raise InputError(
+                f"{word!r} is no operator; write one as gemm:m=4096,n=14336,k=4096,dtype=bf16,latency_us=620."
+            )
+        rows.append({"op": kind, **{key: _number(value) for key, _, value in pairs}})
+    return pd.DataFrame(rows)
+
+
+def _number(value: str) -> float | str:
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def _separated(path: Path) -> pd.DataFrame:

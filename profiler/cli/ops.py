@@ -1,33 +1,95 @@
-"""`roofline ops`: operators of a table on a device."""
+"""`roofline ops`: operators of a table, or of the command line, on a device."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from profiler.cli.options import FIDELITY, FILE, TABLE, hardware, keep_inputs, known_fidelity
+from profiler.cli.options import FIDELITY, FILE, TABLE, emit, hardware, keep_inputs, known_fidelity
+from specfiles.errors import InputError
+from specfiles.reading import exists
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hwspecs import Device
+
+MOST_SHOWN = 50  # rows that a terminal gets
+MOST_EXPLAINED = 20
 
 
 @click.command("ops")
-@click.argument("table", type=TABLE)
+@click.argument("operators", metavar="TABLE|OP:k=v,..", nargs=-1, required=True)
 @hardware
-@click.option("-o", "--output-file", "out", type=FILE, required=True, help="CSV or Parquet to write.")
-@click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
+@click.option("-o", "--output-file", "out", type=FILE, help="CSV or Parquet to write instead of stdout.")
+@click.option("--fidelity", help=f"{FIDELITY} [default: datasheet; with --explain calibrated]")
 @click.option("--backend", help="Whose kernels, for rows that name none: trtllm, vllm, sglang (calibrated).")
-def command(table: Path, hw: str, out: Path, fidelity: str, backend: str | None) -> None:
-    """Predict operators listed in a table; appends flops, bytes_moved, predicted_us, bound and more."""
+@click.option("--explain", is_flag=True, help="The terms that make each time: what is in the way.")
+def command(
+    operators: tuple[str, ...],
+    hw: str,
+    out: Path | None,
+    fidelity: str | None,
+    backend: str | None,
+    explain: bool,
+) -> None:
+    """Predict operators listed in a table; appends flops, bytes_moved, predicted_us, bound and more.
+
+    Instead of a TABLE, operators themselves: gemm:m=4096,n=14336,k=4096,dtype=bf16,latency_us=620. Where
+    latency_us says what was measured, what is printed says what it reaches of the data sheet's roofline.
+    """
     from hwspecs import load_device
     from profiler.tables import with_backend
     from roofline.ceilings import ceilings
-    from roofline.tablefiles import read_table, write_table
+    from roofline.tablefiles import write_table
     from roofline.tablenames import predict_named
 
-    keep_inputs(out, table, hw)
-    rows = read_table(table)
+    keep_inputs(out, *operators, hw)
+    rows = _rows(operators)
     if backend is not None:
         rows = with_backend(rows, backend)
-    result = predict_named(rows, ceilings(load_device(hw), known_fidelity(fidelity)))
-    write_table(result, out)
-    print(f"{len(result)} rows written to {out}", file=sys.stderr)
+    device = load_device(hw)
+    limits = ceilings(device, known_fidelity(fidelity or ("calibrated" if explain else "datasheet")))
+    result = predict_named(rows, limits)
+    if out is not None:
+        if explain:
+            raise InputError("--explain prints the terms of a few rows; leave -o out.")
+        write_table(result, out)
+        print(f"{len(result)} rows written to {out}", file=sys.stderr)
+        return
+    emit(_told(rows, result, device) + (_explained(rows, limits) if explain else ""), None)
+
+
+def _rows(operators: tuple[str, ...]) -> pd.DataFrame:
+    """Those of the one table that was named, or those that are written out."""
+    from roofline.tablefiles import INLINE, inline_table, read_table
+
+    if len(operators) == 1 and (
+        exists(Path(operators[0]), Path.exists) or not INLINE.fullmatch(operators[0])
+    ):
+        return read_table(TABLE.convert(operators[0], None, None))
+    return inline_table(operators)
+
+
+def _told(rows: pd.DataFrame, result: pd.DataFrame, device: Device) -> str:
+    """A line per operator, of measured ones with what they reach."""
+    from reports import operators
+    from reports.validation import plain_records
+    from roofline.scores import reached
+    from roofline.tablenames import tidied
+
+    shown = result.head(MOST_SHOWN)
+    measured = reached(tidied(rows.head(MOST_SHOWN)), device)
+    return operators.as_text(plain_records(shown.assign(**measured)), len(result) - len(shown))
+
+
+def _explained(rows: pd.DataFrame, limits: Any) -> str:
+    from reports.waterfall import as_text
+    from roofline.explain import explained_rows
+
+    if len(rows) > MOST_EXPLAINED:
+        raise InputError(f"--explain is for at most {MOST_EXPLAINED} operators; the table has {len(rows)}.")
+    return "\n" + as_text(explained_rows(rows, limits))

@@ -25,6 +25,19 @@ OF_SGLANG = ("fa3", "trtllm_mha", "flashinfer", "triton")
 LATENT, ROTATED, NOPE, VALUE = 512.0, 64.0, 128.0, 128.0  # elements; DeepSeek-V2/V3, the measured MLA
 
 
+# The reason of each part of a kernel of attention.
+WHY = {
+    "ideal": "the roofline: FLOP at the peak or bytes at the data sheet's bandwidth",
+    "reached": "what kernels reach of either with every processor busy; padded tiles",
+    "waves": "latency of a processor's own blocks of keys, and processors that have no work left",
+    "copies": "queries, results and cache pass the memory or the L2 where that is longer than the products",
+    "append": "new keys and values are written into the cache",
+    "combine": "keys are split over processors: their partial results are added up",
+    "schedule": "a kernel before prepares each sequence, or finds its window",
+    "launch": "start and end of the kernel, its first loads",
+}
+
+
 @dataclass(frozen=True)
 class Shape:
     """Sizes of some rows of attention, one array each."""

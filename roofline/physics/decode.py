@@ -11,6 +11,7 @@ import numpy as np
 from roofline.physics.attention import (
     APPEND_S,
     START_S,
+    WHY,
     Shape,
     appends,
     compiled,
@@ -110,6 +111,7 @@ class DecodeModel(KernelModel):
     """Thread blocks over (sequence, KV head, split), a stream of keys and values, and the combination."""
 
     kinds: ClassVar[tuple[str, ...]] = ("attention_decode",)
+    why: ClassVar[Mapping[str, str]] = WHY
     family: ClassVar[tuple[str, ...]] = ("n_heads", "n_kv_heads", "head_dim", "window")
     start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places
     most_rows: ClassVar[int] = 600

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from roofline.physics.attention import LATENT, NOPE, ROTATED, VALUE, Shape, element, kernel_of
+from roofline.physics.attention import LATENT, NOPE, ROTATED, VALUE, WHY, Shape, element, kernel_of
 from roofline.physics.base import Constant, ceil_div, column
 from roofline.physics.decode import CONSTANTS as DECODE
 from roofline.physics.decode import Grid, decode_parts
@@ -37,6 +37,7 @@ class MlaPrefillModel(KernelModel):
     """Attention of prompts with expanded keys and values, or on the latent where the kernel does so."""
 
     kinds: ClassVar[tuple[str, ...]] = ("mla_prefill",)
+    why: ClassVar[Mapping[str, str]] = WHY
     family: ClassVar[tuple[str, ...]] = ("n_heads",)
     ampere_apart: ClassVar[bool] = True  # its kernel does not split sequences: another algorithm
     start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places
@@ -60,6 +61,7 @@ class MlaDecodeModel(KernelModel):
     """One cached vector per position, read once for all heads of a tile."""
 
     kinds: ClassVar[tuple[str, ...]] = ("mla_decode",)
+    why: ClassVar[Mapping[str, str]] = WHY
     family: ClassVar[tuple[str, ...]] = ("n_heads",)
     ampere_apart: ClassVar[bool] = True  # its kernel does not split sequences: another algorithm
     start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places

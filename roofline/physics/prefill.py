@@ -12,6 +12,7 @@ from roofline.physics.attention import (
     APPEND_S,
     OF_SGLANG,
     START_S,
+    WHY,
     Shape,
     appends,
     compiled,
@@ -127,6 +128,7 @@ class PrefillModel(KernelModel):
     """Tiles of queries in waves over the processors, each against the keys that its mask leaves."""
 
     kinds: ClassVar[tuple[str, ...]] = ("attention_prefill",)
+    why: ClassVar[Mapping[str, str]] = WHY
     family: ClassVar[tuple[str, ...]] = ("n_heads", "n_kv_heads", "head_dim", "window")
     start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places
     most_rows: ClassVar[int] = 600

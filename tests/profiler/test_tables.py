@@ -58,6 +58,60 @@ def test_every_kind_of_file_is_predicted_alike_and_keeps_its_own_words(
     assert (found["predicted_us"] > found["memory_s"] * 1e6).all()
 
 
+GEMM = "gemm:m=4096,n=14336,k=4096,dtype=bf16"
+
+
+def test_an_operator_on_the_command_line_is_told_with_what_it_reaches(run: Run) -> None:
+    """2 x 4096 x 14336 x 4096 FLOP in 720 us are 668 TFLOP/s, of 989.4 that an H100 has 67.5 %."""
+    code, said = run(
+        "ops", f"{GEMM},latency_us=720", "attention_decode:" + HEADS, "--hw", "h100", "--explain"
+    )
+    assert code == 0, said
+    assert "m 4096, n 14336, k 4096" in said
+    assert " 668 T " in said
+    assert " 67.5 %" in said
+    assert "reached peaks" in said  # of the product
+    assert "their partial results are added up" in said  # of attention
+    code, said = run("ops", f"{GEMM},latency_us=152", "--hw", "h100")
+    assert (code, "More than 105 % of the roofline" in said) == (0, True)
+
+
+HEADS = "batch=32,kv_len=4096,n_heads=64,n_kv_heads=8,head_dim=128"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("gemm:m=4,n",), "is no operator; write one as gemm:m=4096"),
+        (("gemm:m=4,n=,k=3",), "is no operator; write one as gemm:m=4096"),
+        ((GEMM, "shapes.csv"), "'shapes.csv' is no operator"),
+        (("gem:m=4",), "did you mean gemm"),
+        (("gemm:m=inf,n=1,k=1",), "m of op gemm is inf"),
+        (("gemm:m=nan,n=1,k=1",), "m of op gemm is nan"),
+        ((GEMM + ",latency_us=x",), "latency_us is 'x'; expected microseconds"),
+        ((GEMM, "--explain", "-o", "x.csv"), "leave -o out"),
+        ((GEMM,) * 21 + ("--explain",), "at most 20 operators"),
+    ],
+)
+def test_operators_that_cannot_be_read_are_one_sentence(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said = run("ops", *words, "--hw", "h100")
+    assert code == 2
+    assert sentence in said
+    assert len(said.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_many_rows_the_first_are_printed(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "many.csv"
+    pd.concat([ROWS] * 40).to_csv(path, index=False)
+    code, said = run("ops", path, "--hw", "h100")
+    assert code == 0, said
+    assert "30 more rows; -o FILE.csv writes all." in said
+
+
 def test_measured_times_are_validated_under_the_same_names(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "measured.json"
     ROWS.assign(latency_us=[15.0, 9.0]).to_json(path, orient="records")

@@ -1,0 +1,82 @@
+"""Operators of a table with their prediction, beside what was measured where the table has that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from reports import terminal
+from reports.units import in_bytes, percent, seconds, si, text
+
+
+def _us(microseconds: float | None) -> str:
+    return text(None) if microseconds is None else seconds(microseconds * 1e-6)
+
+
+PREDICTED: dict[str, tuple[str, terminal.Format]] = {
+    "flops": ("FLOP", lambda v: si(v, "FLOP")),
+    "bytes_moved": ("bytes", in_bytes),
+    "compute_s": ("compute", seconds),
+    "memory_s": ("memory", seconds),
+    "predicted_us": ("predicted", _us),
+    "range": ("range", text),
+    "bound": ("bound", text),
+}
+MEASURED: dict[str, tuple[str, terminal.Format]] = {
+    "latency_us": ("measured", _us),
+    "flop_per_s": ("FLOP/s", lambda v: si(v, "")),
+    "byte_per_s": ("B/s", lambda v: si(v, "")),
+    "attained": ("of the roofline", percent),
+}
+BESIDE = ("fidelity", "lower_us", "upper_us", "provenance", "above_ceiling")  # told in other ways
+
+
+def as_text(rows: Sequence[dict[str, Any]], left: int = 0) -> str:
+    """A line per operator: the sizes that any has, the prediction, and, of measured ones, what they reach.
+
+    `rows` are those of `optable.predict_table`, as plain records; `attained` where `latency_us` was compared.
+    `left` are those that were left out.
+    """
+    from roofline.physics.columns import SIZES
+
+    shown = [{**_told(row), "sizes": _sizes(row, SIZES)} for row in rows]
+    beside = {*SIZES, *PREDICTED, *MEASURED, *BESIDE}
+    names = [key for key in rows[0] if key not in beside and any(row[key] is not None for row in rows)]
+    columns: dict[str, tuple[str, terminal.Format]] = {key: (key, _size) for key in names}
+    columns |= {"sizes": ("sizes", text), **PREDICTED}
+    if not any(row["range"] for row in shown):
+        del columns["range"]
+    if any(row.get("attained") is not None for row in shown):
+        columns |= MEASURED
+    more = f"{left} more rows; -o FILE.csv writes all.\n" if left else ""
+    return terminal.table(shown, columns) + more + _above(shown)
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    """A record with its range as text and, where it was measured, the rates that it reached."""
+    told: dict[str, Any] = {**row, "range": None}
+    if row.get("lower_us") is not None:
+        told["range"] = f"{_us(row['lower_us'])} to {_us(row['upper_us'])}"
+    if row.get("attained") is not None:
+        time_s = row["latency_us"] * 1e-6
+        told |= {"flop_per_s": row["flops"] / time_s, "byte_per_s": row["bytes_moved"] / time_s}
+    return told
+
+
+def _above(rows: Sequence[dict[str, Any]]) -> str:
+    """A warning where something was faster than the data sheet allows."""
+    if not any(row.get("above_ceiling") for row in rows):
+        return ""
+    return (
+        "More than 105 % of the roofline: the data was in a cache, the sizes or the format are not what ran, "
+        "or the timer is wrong.\n"
+    )
+
+
+def _sizes(row: dict[str, Any], names: Sequence[str]) -> str:
+    """The sizes that a row has: kinds need different ones."""
+    return ", ".join(f"{name} {_size(row[name])}" for name in names if row.get(name) is not None)
+
+
+def _size(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else text(value)
