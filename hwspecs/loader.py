@@ -19,7 +19,7 @@ _HEAD = re.compile(r"^(?:name|aliases):.*$", re.MULTILINE)
 
 
 def _names(path: Path) -> list[str]:
-    """The name and the aliases: the two lines that hold them, so that a look-up parses no whole file."""
+    """The name and the aliases; only their two lines are parsed, which keeps look-ups fast."""
     head = parse_yaml("\n".join(_HEAD.findall(read_text(path))), str(path))
     return [str(head["name"]), *map(str, head.get("aliases", []))]
 
@@ -32,24 +32,23 @@ HARDWARE = Catalogue("device", DEVICES.folder, _SUFFIXES, _names, "hw", more=(NO
 
 
 def load_device(asked: str | Path) -> Device:
-    """The device for a name, an alias or the path of a YAML file; a node's device, which then knows its node.
+    """The device of a name, an alias or the path of a YAML file; for a node, its device with `node` set.
 
-    Raises InputError where no such device exists or its file breaks the schema; the sentence names
-    the file and the key.
+    Raises InputError where no such device exists, or naming the file and key that breaks the schema.
     """
-    path = HARDWARE.find(str(asked).removeprefix("NVIDIA "))  # drivers put the vendor before the name
+    path = HARDWARE.find(str(asked).removeprefix("NVIDIA "))  # as drivers report names
     data = read_yaml(path)
     _refuse_blanks(data, str(path))
     if data.get("kind") != "node":
         device = validated(Device, data, str(path))
         return with_measured(device) if path.parent == DEVICES.folder else device
     node = validated(Node, data, str(path))
-    own = path.parent / node.device  # a user's node may name a device file that lies beside it
+    own = path.parent / node.device  # a user's node file may name a device file in the same folder
     return load_device(own if exists(own, Path.is_file) else node.device).replace(node=node)
 
 
 def new_device(name: str) -> str:
-    """The text of a commented device file of this name, to be filled in."""
+    """The text of a commented device file with this name, for the user to fill in."""
     import json
 
     template = read_text(_FOLDER / "template.yaml")
@@ -57,7 +56,7 @@ def new_device(name: str) -> str:
 
 
 def _refuse_blanks(value: Any, origin: str, path: str = "") -> None:
-    """An InputError for the first place that a template's reader has not filled in yet."""
+    """Raise InputError for the first value of a template that has not been filled in."""
     if value == BLANK:
         raise InputError(f"{origin}: {path} is still {BLANK}; write its value or delete the line.")
     children = (

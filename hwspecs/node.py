@@ -1,6 +1,6 @@
-"""What a node file holds: devices of one kind, and how they reach each other, the host and other nodes.
+"""The schema of a node file: devices of one kind, and their links to each other, the host and other nodes.
 
-Every value has its document, as in a device file. Bandwidths are of one device in one direction.
+Every value has its source, as in a device file. Bandwidths are of one device in one direction.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Extent = Annotated[int, msgspec.Meta(gt=0, le=1_000_000)]
 
 
 class Fabric(Strict, frozen=True, kw_only=True):
-    """How the devices of a node reach one another.
+    """The interconnect of a node.
 
-    switch: any device reaches any other at its full rate. mesh: a link of its own to each other device.
-    torus and grid: links to the neighbours along each axis of `shape`, with and without a link from the
-    last to the first. host: through PCIe switches and the host's processors.
+    switch: any two devices communicate at the full rate of one. mesh: one link per pair of devices.
+    torus and grid: links to the neighbours along each axis of `shape`, with and without wrap-around.
+    host: through PCIe switches and the host's processors.
     """
 
     link: LinkName  # which of the device's links it is made of
@@ -47,14 +47,14 @@ class Fabric(Strict, frozen=True, kw_only=True):
 
 
 class Network(Strict, frozen=True, kw_only=True):
-    """The way to other nodes: InfiniBand, Ethernet, a data-centre network."""
+    """The network to other nodes: InfiniBand, Ethernet, a data-centre network."""
 
     type: Text
     byte_per_s: Sourced
 
 
 class Host(Strict, frozen=True, kw_only=True):
-    """The processors that the devices hang on; what no document says is absent."""
+    """The host that the devices are attached to; a value that no document states is absent."""
 
     processor: Text
     processors: Sourced | None = None
@@ -81,7 +81,7 @@ class Node(Strict, frozen=True, kw_only=True):
     host: Host | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a value whose source is not listed, a part of a device, and a shape without its devices."""
+        """Raise ValueError for an unlisted source, a fractional count, and a shape that contradicts it."""
         check_sources(self, self.sources)
         if self.devices.value != int(self.devices.value):
             raise ValueError(f"devices: {self.devices.value:g} is not a whole number.")

@@ -1,8 +1,8 @@
-"""What a device file holds: every value in SI base units with the document it comes from.
+"""The schema of a device file: every value in SI base units, with its source.
 
-`datasheet` is what the vendor prints, dense. `measured` is what someone reached on the real thing;
-it stands beside the data sheet and never overwrites it. `calibration` holds the few constants per
-operator kind that the calibrated fidelity adds; each says what it was fitted on.
+`datasheet`: what the vendor states; peaks are dense. `measured`: what was reached on a device; it stands
+beside the data sheet and never overwrites it. `calibration`: the fitted constants of the calibrated fidelity,
+with the measurements that they were fitted to.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Dram(Strict, frozen=True, kw_only=True):
 
     type: Text
     capacity_bytes: Sourced
-    byte_per_s: Sourced | None = None  # absent where no document states it: a CPU of a cloud machine
+    byte_per_s: Sourced | None = None  # absent where no document states it, as for a cloud machine's CPU
     bus_bits: Sourced | None = None
     pin_bit_per_s: Sourced | None = None
 
@@ -37,14 +37,14 @@ class Cache(Strict, frozen=True, kw_only=True):
 
 
 class Link(Strict, frozen=True, kw_only=True):
-    """A connection to other devices or the host; bandwidth in one direction, all its lanes together."""
+    """A connection to other devices or the host; bandwidth in one direction, summed over its lanes."""
 
     byte_per_s: Sourced
     type: Text
 
 
 class Datasheet(Strict, frozen=True, kw_only=True):
-    """What the vendor states. Peaks are dense: structured sparsity is a factor of its own."""
+    """What the vendor states. Peaks are dense; structured sparsity is a separate factor."""
 
     processors: Sourced | None = None  # streaming multiprocessors, compute units, cores
     clock_hz: Sourced | None = None  # the boost clock at which the tensor peaks are stated
@@ -65,31 +65,31 @@ class Datasheet(Strict, frozen=True, kw_only=True):
 
 
 class Measured(Strict, frozen=True, kw_only=True):
-    """Ceilings that were reached, by the same names as in the data sheet."""
+    """Ceilings that were measured, under the names of the data sheet."""
 
     tensor_flop_per_s: dict[Dtype, Sourced] = {}
     vector_flop_per_s: dict[Dtype, Sourced] = {}
-    steady_flop_per_s: dict[Dtype, Sourced] = {}  # of products after seconds of load: power holds clocks down
+    steady_flop_per_s: dict[Dtype, Sourced] = {}  # matrix products under sustained load (power limit)
     special_op_per_s: Sourced | None = None
     dram_byte_per_s: Sourced | None = None
     l2_byte_per_s: Sourced | None = None
-    launch_s: Sourced | None = None  # from one operator's end to the next one's start, nothing to compute
-    graph_launch_s: Sourced | None = None  # the same between operators of a replayed graph
+    launch_s: Sourced | None = None  # from the end of one operator to the start of the next, next to no work
+    graph_launch_s: Sourced | None = None  # the same inside a replayed CUDA graph
     links: dict[LinkName, Sourced] = {}
     bandwidth_curve: list[BandwidthPoint] = []
     references: list[Reference] = []
 
 
 class Reference(Strict, frozen=True, kw_only=True):
-    """A short step of a small model of no published sizes, timed while everything else was measured.
+    """A short step of a small model, timed while the ceilings were measured.
 
-    Who repeats the same work later learns how fast the machine is then, relative to this file.
+    Timing the same step again later gives the drift of the machine's speed since then (`roofline.drift`).
     """
 
     phase: Literal["prefill", "decode"]
     dtype: Dtype
     model: Text
-    flops: Positive  # of the step: with the bytes they tell whether it is the same work
+    flops: Positive  # of the step; FLOP and bytes together identify it
     bytes: Positive
     median_s: Positive
     q25_s: Positive
@@ -99,7 +99,7 @@ class Reference(Strict, frozen=True, kw_only=True):
 
 
 class BandwidthPoint(Strict, frozen=True, kw_only=True):
-    """Bandwidth of one access pattern over a footprint; the steps show the caches."""
+    """Bandwidth of one access pattern over a buffer of a given size: lower once it exceeds a cache."""
 
     pattern: Literal["copy", "triad", "read", "write"]
     footprint_bytes: Positive
@@ -108,7 +108,7 @@ class BandwidthPoint(Strict, frozen=True, kw_only=True):
 
 
 class Constants(Strict, frozen=True, kw_only=True):
-    """The calibrated ceilings of one operator kind in one dtype; an absent ceiling is not a term.
+    """The calibrated constants of one operator class in one dtype; the term of an absent rate is 0.
 
     compute = flop / flop_per_s + special / special_op_per_s
     memory  = bytes / byte_per_s, or / cached_byte_per_s where they fit into cache_bytes, + outputs * output_s
@@ -116,23 +116,23 @@ class Constants(Strict, frozen=True, kw_only=True):
     """
 
     dtype: Dtype
-    launch_s: NotNegative = 0.0  # fixed cost of all the kernels that the operator starts
+    launch_s: NotNegative = 0.0  # fixed time of all kernels that the operator launches
     flop_per_s: Positive | None = None
     special_op_per_s: Positive | None = None
     byte_per_s: Positive | None = None
     cache_bytes: Positive | None = None
     cached_byte_per_s: Positive | None = None
-    output_s: NotNegative = 0.0  # per result: the start and the reduction of one dot product
-    overlap: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0  # 1 takes the longer limit
-    points: Annotated[int, msgspec.Meta(gt=0)]  # measurements behind the fit
-    median_error: NotNegative  # median |predicted / measured - 1| on shapes held out of the fit
+    output_s: NotNegative = 0.0  # per element of the result: start and reduction of one dot product
+    overlap: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0  # 1: compute and memory overlap fully
+    points: Annotated[int, msgspec.Meta(gt=0)]  # measurements in the fit
+    median_error: NotNegative  # median |predicted / measured - 1| on held-out shapes
 
 
 class Kernel(Strict, frozen=True, kw_only=True):
-    """The constants of one kernel model for a format, a backend and a kernel; empty names mean any.
+    """The constants of one kernel model for a format, a backend and a kernel; an empty name means any.
 
-    `op`, `dtype`, `kv_dtype`, `backend` and `kernel` are the columns of operator tables. `lower` and `upper`
-    are the quantiles of measured / predicted between which `coverage` of the held-out rows lay.
+    `op`, `dtype`, `kv_dtype`, `backend` and `kernel` are columns of operator tables. `lower` and `upper` are
+    quantiles of measured / predicted over held-out rows; the share `coverage` of them lies between.
     """
 
     op: Text
@@ -146,23 +146,22 @@ class Kernel(Strict, frozen=True, kw_only=True):
     held_out_error: NotNegative | None = None  # mean |predicted / measured - 1| on families held out
     lower: Positive | None = None
     upper: Positive | None = None
-    bands: list[tuple[float, float, float]] | None = (
-        None  # up to this predicted time in s; lower, upper there
-    )
-    coverage: NotNegative | None = None  # reached by the bands on families that did not set them
-    carried_error: NotNegative | None = None  # mean |error| on devices whose own rows took no part
-    carried_lower: Positive | None = None  # the interval there
+    # (predicted time [s] up to which it holds, lower, upper)
+    bands: list[tuple[float, float, float]] | None = None
+    coverage: NotNegative | None = None  # of the bands, on families that they were not set on
+    carried_error: NotNegative | None = None  # mean |error| on devices whose rows were not in the fit
+    carried_lower: Positive | None = None  # quantiles of measured / predicted on those
     carried_upper: Positive | None = None
-    domain: dict[str, tuple[float, float]] = {}  # smallest and largest size seen, by column
+    domain: dict[str, tuple[float, float]] = {}  # smallest and largest size in the fit, by column
     source: Text
 
 
 class Calibration(Strict, frozen=True, kw_only=True):
     """Constants fitted to measured times, and what they were fitted on.
 
-    `operators` are ceilings per operator class, measured inside models on this very machine by
-    `roofline ceilings`. `kernels` are constants of the kernel models of CUDA GPUs, fitted to tables of
-    kernels by `roofline calibrate`. Where a file has both for an operator, its own machine's come first.
+    operators: constants per operator class, measured inside models on this machine by `roofline ceilings`.
+    kernels: constants of the kernel models of GPUs, fitted to tables of kernel times by `roofline calibrate`.
+    Where a file has both for an operator, `operators` is used.
     """
 
     source: Text
@@ -171,7 +170,7 @@ class Calibration(Strict, frozen=True, kw_only=True):
 
 
 class Shipped(Strict, frozen=True, kw_only=True):
-    """A file of `calibrations/`: the kernels of one device, beside its device file."""
+    """A file of `calibrations/`: the kernel constants of one device."""
 
     schema_version: Literal[1] = msgspec.field(name="schema")
     device: Text
@@ -188,18 +187,18 @@ class Device(Strict, frozen=True, kw_only=True):
     kind: Literal["gpu", "cpu", "tpu", "npu", "soc"]
     architecture: Text
     sources: dict[Text, Text]
-    conflicts: list[Text] = []  # where public documents disagree, and which reading is right
+    conflicts: list[Text] = []  # where public documents disagree, and which value was taken
     datasheet: Datasheet
     measured: Measured = Measured()
     calibration: Calibration | None = None
-    node: Node | None = None  # where it stands: the loader adds it when a node is asked for by name
+    node: Node | None = None  # set by the loader when a node is asked for
 
     def __repr__(self) -> str:
-        """Not every value with its source, which fills pages of a notebook."""
+        """One line; the fields would fill pages of a notebook."""
         return f"<Device: {self.name}, {self.kind}, {self.architecture}>"
 
     def __post_init__(self) -> None:
-        """Refuse a value whose source is not listed, and a peak with sparsity written as dense."""
+        """Raise ValueError for a source that is not listed, and for a sparse peak written as dense."""
         check_sources(self, self.sources)
         peaks = {str(dtype): peak.value for dtype, peak in self.datasheet.tensor_flop_per_s.items()}
         for wide, narrow in (("bf16", "fp8"), ("fp16", "fp8"), ("tf32", "bf16")):

@@ -1,4 +1,4 @@
-"""The values that device and node files are made of: numbers that name their document."""
+"""The values of device and node files: numbers with a source."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LinkName = Literal["nvlink", "ici", "xgmi", "pcie", "ethernet", "chip", "upi", "
 
 
 class Sourced(Strict, frozen=True, kw_only=True):
-    """One number, in SI base units, and where it was read: a key of the file's `sources`."""
+    """One number in SI base units, and its source: a key of the file's `sources`."""
 
     value: Positive
     source: Text
@@ -21,7 +21,7 @@ class Sourced(Strict, frozen=True, kw_only=True):
 def walk(record: Strict, path: str = "") -> list[tuple[str, Sourced]]:
     """Every sourced value below a record, with the path of its key.
 
-    A record with sources of its own is not entered: its values cite those.
+    A nested record that has its own `sources` is skipped: its values cite those.
     """
     found: list[tuple[str, Sourced]] = []
     for key in type(record).__struct_fields__:
@@ -38,7 +38,7 @@ def walk(record: Strict, path: str = "") -> list[tuple[str, Sourced]]:
 
 
 def check_sources(record: Strict, sources: Mapping[str, str]) -> None:
-    """A ValueError names the first value whose source is not one of `sources`."""
+    """Raise ValueError for the first value whose source is not a key of `sources`."""
     for path, sourced in walk(record):
         if sourced.source not in sources:
             known = ", ".join(sources)

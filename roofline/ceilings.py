@@ -1,4 +1,4 @@
-"""The ceilings that a prediction divides by, drawn from a device file at a stated fidelity."""
+"""The ceilings that a prediction divides by, read from a device file for one fidelity."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ LINKS: tuple[LinkName, ...] = ("nvlink", "ici", "xgmi", "chip", "ethernet", "upi
 
 
 class Fidelity(StrEnum):
-    """How far a prediction goes beyond the data sheet; each includes the one before."""
+    """What a prediction is based on; each level adds to the one before."""
 
-    DATASHEET = "datasheet"  # the classic roofline: a lower bound on time
-    MEASURED = "measured"  # the same with ceilings that were reached on the device
-    CALIBRATED = "calibrated"  # with constants per operator kind, or the kernel models of GPUs
-    CORRECTED = "corrected"  # with what was learned beside the kernel models; only where it is asked for
+    DATASHEET = "datasheet"  # the classic roofline of vendor peaks: a lower bound on time
+    MEASURED = "measured"  # the roofline of ceilings that were measured on the device
+    CALIBRATED = "calibrated"  # fitted constants per operator class, or the kernel models of GPUs
+    CORRECTED = "corrected"  # kernel models and a learned correction; never a default
 
     @classmethod
     def _missing_(cls, value: object) -> None:
@@ -38,32 +38,30 @@ class Fidelity(StrEnum):
 
     @property
     def calibrates(self) -> bool:
-        """Whether constants of operators or kernel models take part."""
+        """Whether operator constants or kernel models are used."""
         return self in (Fidelity.CALIBRATED, Fidelity.CORRECTED)
 
 
 EXPLAINED = (Fidelity.DATASHEET, Fidelity.MEASURED, Fidelity.CALIBRATED)  # every term has a physical reason
-
-
 HOST_LINKS: tuple[LinkName, ...] = ("chip", "pcie")
 
 
 @dataclass(frozen=True)
 class Island:
-    """The devices that a link joins directly, and the way to others."""
+    """The devices of a node, which are linked directly, and their network to other nodes."""
 
     node: str
     devices: int
-    mesh: bool = False  # a link of its own to each neighbour: a smaller group has fewer of them
+    mesh: bool = False  # one link per pair of devices: a smaller group uses fewer of a device's links
     network_byte_per_s: float | None = None  # to other nodes, per device and direction
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What one device can do at most, in SI units. A ceiling that no document gives is absent.
+    """The highest rates of one device, in SI units. A ceiling without a source is absent.
 
-    Asking for an absent one is an error, never a guess, except in a `floor`, where it leaves its term
-    out; `notes` says which values stand in for others (a data-sheet value where nobody measured).
+    Asking for an absent ceiling raises InputError, except in a `floor`, which omits its term. `notes` lists
+    the data-sheet values that are used where nothing was measured.
     """
 
     device: str
@@ -105,13 +103,13 @@ class Ceilings:
         return self.matrix_by_dtype[unit]
 
     def count(self) -> Any:
-        """Processors of a GPU; 1 in a floor that does not know them, which any work keeps busy."""
+        """Streaming multiprocessors or compute units of a GPU; 1 in a floor where it is unknown."""
         if self.processors is None:
             if self.is_floor:
                 return 1.0
             raise InputError(
-                f"{self.device} is no GPU whose file states its processors, so nobody knows what one of them "
-                "does alone; leave out --without flash-decoding."
+                f"{self.device} is no GPU whose file states its processors, so the rate of one of them is "
+                "unknown; leave out --without flash-decoding."
             )
         return self.processors
 
@@ -140,7 +138,10 @@ class Ceilings:
         return self.host_memory_byte_per_s
 
     def link(self, devices: Any = None) -> Any:
-        """Bandwidth of one device to the others of a group, one direction; beyond the node, its network."""
+        """Bandwidth [B/s] of one device to the others of a group, one direction.
+
+        A group larger than the node is limited by the network between nodes.
+        """
         if not isinstance(devices, int | float | None):
             import numpy as np
 
@@ -167,7 +168,7 @@ class Ceilings:
 
 
 def _caches(device: Device) -> tuple[tuple[float, float], ...]:
-    """Measured cache levels. What is reached at a footprint can be reached at every smaller one."""
+    """Measured cache levels, nearest first: bandwidth may only fall as the footprint grows."""
     best: dict[float, float] = {}
     for point in device.measured.bandwidth_curve:
         best[point.footprint_bytes] = max(point.byte_per_s, best.get(point.footprint_bytes, 0.0))
@@ -184,9 +185,9 @@ def _caches(device: Device) -> tuple[tuple[float, float], ...]:
 
 
 def ceilings(device: Device, fidelity: Fidelity | str = Fidelity.DATASHEET, backend: str = "") -> Ceilings:
-    """The ceilings of a device at a fidelity; `backend` names the library whose kernels its models time.
+    """The ceilings of a device at a fidelity; `backend` names the library whose kernels are modelled.
 
-    Raises InputError where the file lacks what the fidelity needs.
+    Raises InputError where the device file lacks a value that the fidelity needs.
     """
     fidelity = Fidelity(fidelity)
     kernels = _kernels(device, fidelity, backend) if fidelity.calibrates else None
@@ -212,7 +213,7 @@ def ceilings(device: Device, fidelity: Fidelity | str = Fidelity.DATASHEET, back
 
 
 def _check_stated(device: Device, fidelity: Fidelity, kernels: Kernels | None) -> None:
-    """Refuse a fidelity that the file cannot give, and say what can be done."""
+    """Raise InputError for a fidelity that the device file does not support."""
     if fidelity is Fidelity.DATASHEET and device.datasheet.dram.byte_per_s is None:
         raise InputError(
             f"{device.name} has no data-sheet memory bandwidth; use --fidelity measured, "
@@ -254,7 +255,7 @@ def _kernels(device: Device, fidelity: Fidelity, backend: str) -> Kernels | None
 
 
 def _drawn(device: Device, fidelity: Fidelity) -> Ceilings:
-    """The plain limits: each the measured value where one is wanted and there, else the data sheet's."""
+    """The ceilings without caches and constants: measured values if the fidelity uses them, else stated."""
     sheet, measured = device.datasheet, device.measured
     unmeasured: list[str] = []
 
@@ -267,9 +268,9 @@ def _drawn(device: Device, fidelity: Fidelity) -> Ceilings:
         return chosen.value if chosen else None
 
     def peak(dtype: str) -> float | None:
-        """Matrix products run on the tensor units where these know the dtype, else on the vector units.
+        """Matrix products run on tensor units where these support the dtype, else on vector units.
 
-        What was reached on one kind of unit says nothing of the other.
+        A measurement on one kind of unit is no evidence for the other.
         """
         tensor = dtype in sheet.tensor_flop_per_s
         if fidelity is not Fidelity.DATASHEET:
@@ -306,9 +307,9 @@ def _drawn(device: Device, fidelity: Fidelity) -> Ceilings:
 
 
 def _link(device: Device, fidelity: Fidelity) -> float | None:
-    """To the other devices: the node's fabric, or the fastest kind of link that the device has."""
+    """Bandwidth to the other devices: over the node's fabric, or the fastest kind of link of the device."""
     links = {name: link.byte_per_s for name, link in device.datasheet.links.items()}
-    if device.node:  # its fabric replaces what the device could have elsewhere
+    if device.node:  # only the links that the node uses
         within = device.node.within
         links = {within.link: within.byte_per_s} if within else {}
     if fidelity is not Fidelity.DATASHEET:
@@ -319,7 +320,7 @@ def _link(device: Device, fidelity: Fidelity) -> float | None:
 
 
 def _to_host(device: Device, fidelity: Fidelity, kinds: Sequence[LinkName]) -> float | None:
-    """To the host's memory, where the chip's own link comes before PCIe, or to its disks."""
+    """Bandwidth to the host's memory or disks, over the first of `kinds` that the device has."""
     links = {name: link.byte_per_s for name, link in device.datasheet.links.items()}
     if fidelity is not Fidelity.DATASHEET:
         links |= {name: rate for name, rate in device.measured.links.items() if name in kinds}
@@ -335,7 +336,7 @@ def _island(device: Device) -> Island | None:
 
 
 def available(device: Device) -> list[Fidelity]:
-    """The explained fidelities that a device file can give, from the least to the most."""
+    """The fidelities that a device file supports, `corrected` excepted, in order."""
     found = []
     for fidelity in EXPLAINED:
         try:

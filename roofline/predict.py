@@ -1,4 +1,4 @@
-"""A model in a phase on a device: one row per operator, and totals."""
+"""Predict a model in a phase on a device: a row per operator, and totals."""
 
 from __future__ import annotations
 
@@ -31,34 +31,34 @@ MEMORY = ("weights_bytes", "kv_cache_bytes", "activation_peak_bytes", "memory_by
 
 @dataclass(frozen=True)
 class Row:
-    """One operator: the mean of its executions, and how many there are in the phase."""
+    """One operator: the mean work and time of one execution, and the number of executions in the phase."""
 
     name: str
     kind: str
     phase: str
-    count: float  # whole but where a technique's passes are an expectation
+    count: float  # fractional where a technique makes the number of passes an expectation
     work: Work
     times: Times
 
     @property
     def total_s(self) -> Any:
-        """Time of all executions."""
+        """Time of all executions [s]."""
         return self.count * self.times.time_s
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer: rows in order of execution, totals, and what a reader must know of both."""
+    """A prediction: rows in order of execution, and what they were computed from."""
 
     scenario: Scenario
     device: Device
     ceilings: Ceilings
     schedule: Schedule
     rows: list[Row]
-    served: Served | None = None  # the engine around it, whose rows are among `rows`
+    served: Served | None = None  # the inference engine, whose overheads are among `rows`
 
     def __repr__(self) -> str:
-        """One line: all that is in it would fill pages of a notebook."""
+        """One line; the fields would fill pages of a notebook."""
         asked, time = self.scenario, self.time_s()
         said = f"{asked.model.name} on {self.device.name}, {asked.phase}, batch {asked.batch}"
         return f"<Prediction: {said}, {self.ceilings.fidelity}: {time:.4g} s in {len(self.rows)} operators>"
@@ -72,26 +72,25 @@ class Prediction:
         return pd.DataFrame([record(row) for row in self.rows], columns=list(OPERATOR_COLUMNS))
 
     def total(self, quantity: str, phase: str | None = None) -> float:
-        """Sum of row x count of a quantity of the work, over a phase or all."""
+        """Sum over rows of count x a quantity of the work ("flops", "bytes", ..), of one phase or all."""
         return float(sum(r.count * getattr(r.work, quantity) for r in self.rows if phase in (None, r.phase)))
 
     def time_s(self, phase: str | None = None) -> float:
-        """Time of a phase or of all: operators run one after the other."""
+        """Time [s] of one phase or of all; operators do not overlap."""
         return float(sum(r.total_s for r in self.rows if phase in (None, r.phase)))
 
     def totals(self) -> dict[str, Any]:
-        """Totals of the phase; null where the phase or the device file does not say.
+        """Totals of the phase, in SI units; None where one does not apply or the device file lacks a value.
 
-        mfu: matrix FLOP / (time x dense peak). mbu: bytes / (time x bandwidth); both against the data
-        sheet where it states them. energy_j: time x TDP, an upper limit; by what is used
-        (`roofline.energy`) where kernel models give the times. activation_peak_bytes: the largest
-        operator's inputs and outputs plus the residual stream. A diffusion model yields its tokens with
-        the last step: its time to the first is that of all.
+        mfu: matrix FLOP / (time x dense peak). mbu: bytes / (time x bandwidth). Both refer to the data sheet
+        where it states the ceiling, else to the measured one. energy_j: time x TDP, an upper limit; where
+        kernel models give the times, by utilisation (`roofline.energy`). activation_peak_bytes: inputs and
+        outputs of the largest operator plus the residual stream. The time to first token of a diffusion
+        model is its whole time, as all tokens come with the last step.
         """
         scenario = self.scenario
         sums = {name: self.total(name) for name in ("flops", "matrix_flops", "bytes")}
         sums |= {"time_s": self.time_s(), "decode_s": self.time_s("decode")}
-        # A diffusion model has no first token alone.
         sums["first_s"] = self.time_s("prefill") or sums["time_s"]
         scale, tdp = reference(self.device, self.ceilings), self.device.datasheet.tdp_w
         return summary(
@@ -113,11 +112,11 @@ class Prediction:
 
     @property
     def energy_by(self) -> str:
-        """Where `energy_j` comes from."""
+        """How `energy_j` was computed, in words."""
         return told(power_of(self.ceilings))
 
     def memory(self) -> dict[str, Any]:
-        """What one device must hold, and whether it does."""
+        """The totals that concern memory: what one device must hold [B], and whether it fits."""
         totals = self.totals()
         return {name: totals[name] for name in MEMORY}
 
@@ -125,12 +124,12 @@ class Prediction:
         return held_bytes(self.schedule, max(r.work.activation_bytes for r in self.rows))
 
     def bound(self, phase: str) -> str:
-        """The limit that most of a phase's time is spent against."""
+        """The limit that binds for the largest share of a phase's time."""
         share = self.bounds(phase)
         return max(share, key=share.__getitem__)
 
     def bounds(self, phase: str) -> dict[str, float]:
-        """The share of a phase's time that is spent against each limit."""
+        """The share of a phase's time for which each limit binds."""
         seconds: dict[str, float] = {}
         for row in self.rows:
             if row.phase == phase:
@@ -147,19 +146,20 @@ def predict(
     limits: Ceilings | None = None,
     engine: Engine | None = None,
 ) -> Prediction:
-    """Predict a scenario on a device, where kernel models give the times with the kernels of `backend`.
+    """Predict a scenario on a device.
 
-    `engine` adds its rows (`roofline.engines`); without one, operators follow each other without a gap.
-    `limits` are the device's ceilings where the caller has drawn them before.
+    `backend`: the library whose kernels the kernel models describe. `limits`: the device's ceilings, where
+    the caller has them already. `engine` adds rows for its overheads (`roofline.engines`); without one,
+    operators follow each other without a gap.
 
-    Raises InputError where the device file lacks a ceiling that the scenario needs, and where a node has
-    fewer devices than a layer is to be shared by.
+    Raises InputError where the device file lacks a ceiling that the scenario needs, or the node has fewer
+    devices than the scenario uses.
     """
     check_node(scenario, device)
     limits = limits or ceilings(device, fidelity, backend)
     schedule = scenario.schedule(device)
     passes = [(each, pass_rows(each, limits)) for each in schedule.passes]
-    if scenario.setting.convention.launches and engine is None:  # an engine says itself how it launches
+    if scenario.setting.convention.launches and engine is None:  # engines state their own launch overheads
         from roofline.launches import told, with_waits
 
         passes = [(each, with_waits(each, rows, limits)) for each, rows in passes]
@@ -174,7 +174,10 @@ def predict(
 
 
 def check_node(scenario: Scenario, device: Device) -> None:
-    """Devices of a layer stay inside a node: they wait for the slowest link after every block."""
+    """Raise InputError where tensor or expert parallelism would span nodes.
+
+    Its collectives after every block would wait for the network between them.
+    """
     setting, node = scenario.setting, device.node
     for option, asked in (("--tp", setting.tensor_parallel), ("--ep", setting.expert_parallel)):
         if node and asked > node.count:
@@ -197,7 +200,7 @@ def _row(named: Named, limits: Ceilings, phase: str, count: float) -> Row:
 
 
 def _priced(operator: Operator, limits: Ceilings) -> tuple[Work, Times]:
-    """The work of an operator and its times, once where the ceilings remember."""
+    """The work of an operator and its times, from `limits.known` if that is kept and has them."""
     known = limits.known
     found = None if known is None else known.get(operator)
     if found is None:
@@ -209,10 +212,10 @@ def _priced(operator: Operator, limits: Ceilings) -> tuple[Work, Times]:
 
 
 def pass_rows(each: Pass, limits: Ceilings) -> list[Row]:
-    """One row per operator of all steps of a pass: the mean over the growing context.
+    """One row per operator of all steps of a pass: means over the growing context.
 
-    Where the operators themselves change with the context, as latent attention absorbs its projections
-    only when many positions are seen, operators that run on both sides have one row.
+    The list of operators may itself change with the context (latent attention absorbs its projections only in
+    long contexts); an operator that is in several lists has one row.
     """
     limits = launched(limits, each.launch)
     named_at = cache(each.operators)
@@ -220,7 +223,7 @@ def pass_rows(each: Pass, limits: Ceilings) -> list[Row]:
 
 
 def _alike(each: Pass, named_at: Callable[[int], list[Named]]) -> Iterator[Pass]:
-    """The pass in parts, each of which has one list of operators at its first, middle and last step."""
+    """The pass, divided by bisection into parts whose first, middle and last step have the same operators."""
     middle = (each.first + each.last) // 2
     first, *others = ([row.name for row in named_at(at)] for at in (each.first, middle, each.last))
     if all(other == first for other in others):
@@ -241,7 +244,7 @@ def _mean_rows(each: Pass, limits: Ceilings, named_at: Callable[[int], list[Name
 
     def mean(index: int) -> Row:
         first, last = (named_at(context)[index].operator for context in (each.first, each.last))
-        if first is last or first == last:  # most operators do not see the context: every step does the same
+        if first is last or first == last:  # does not depend on the context, as most operators
             return row_at(index, each.first)
         tolerance = straightness(limits)
         sums = sum_over(lambda context: _numbers(row_at(index, context)), each.first, each.last, tolerance)
@@ -251,7 +254,7 @@ def _mean_rows(each: Pass, limits: Ceilings, named_at: Callable[[int], list[Name
 
 
 def _joined(rows: Iterable[Row]) -> list[Row]:
-    """Rows of one name and the same tensors as one: the mean of all their executions."""
+    """Rows with the same name and tensors merged into one: the mean of all their executions."""
     found: dict[tuple[str, ...], Row] = {}
     for row in rows:
         key = (row.name, *(traffic.tensor for traffic in row.work.traffic))
@@ -267,9 +270,9 @@ def _joined(rows: Iterable[Row]) -> list[Row]:
 
 
 def launched(limits: Ceilings, how: str) -> Ceilings:
-    """The ceilings with the launch latency of a way to launch: each kernel, a graph of them, or nothing.
+    """The ceilings with the launch latency of "each" kernel, of a kernel in a CUDA "graph", or none.
 
-    Constants were fitted to operators that were launched one by one; in a graph they keep the rest.
+    Operator constants were fitted to separate launches; in a graph only their launch term is reduced.
     """
     if how == "each":
         return limits
@@ -281,12 +284,12 @@ def launched(limits: Ceilings, how: str) -> Ceilings:
 
 
 def in_mode(limits: Ceilings, mode: str) -> Ceilings:
-    """The ceilings for a run in a mode: a replayed graph launches no kernel by itself."""
+    """The ceilings for a run in a mode (`roofline profile --mode`)."""
     return launched(limits, "graph" if mode == "graph" else "each")
 
 
 def _numbers(row: Row) -> list[float]:
-    """Every number of a row that may depend on the context."""
+    """All numbers of a row that may depend on the context."""
     work, limits = row.work, row.times
     return [
         work.matrix_flops,

@@ -1,7 +1,7 @@
 """A measured run: a folder with `run.json`, Parquet tables and raw traces.
 
-Every table is written whole or not at all and `run.json` last, so that a run that was cut short
-still opens with what it has. Reports are made from it without the device.
+Each file is written atomically and `run.json` last, so that an interrupted run still opens with the tables
+that it has. Reports are made from it without the device.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Run:
     head: Head
 
     def table(self, name: str) -> pd.DataFrame:
-        """A table of the run, its documented columns even when nothing was measured.
+        """A table of the run; with its documented columns and no rows where nothing was measured.
 
-        Raises InputError where the file is cut short or lacks a column.
+        Raises InputError where the file is truncated or lacks a column.
         """
         import pandas as pd
 
@@ -55,12 +55,12 @@ class Run:
         return table
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
-        """Write a table of the run in one step."""
+        """Write a table of the run atomically."""
         with atomic(self.path / f"{name}.parquet") as draft:
             _with_later(name, table)[list(TABLES[name])].to_parquet(draft, index=False)
 
     def write_head(self, **changes: Any) -> Run:
-        """Write `run.json`, with changes, and return the run that it now describes."""
+        """Write `run.json` with these fields changed, and return the run that it now describes."""
         head = self.head.replace(**changes)
         write_text(self.path / "run.json", _as_json(head))
         return Run(self.path, head)
@@ -71,12 +71,12 @@ def _as_json(head: Head) -> str:
 
 
 def _with_later(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """The table with its later columns, empty where it was made without them."""
+    """The table with the columns that older versions did not write, as NaN."""
     return table.assign(**{column: float("nan") for column in LATER.get(name, ()) if column not in table})
 
 
 def open_run(path: Path) -> Run:
-    """The run in a folder; an InputError says what is missing or broken."""
+    """The run in a folder. Raises InputError for what is missing or broken."""
     if path.is_file():
         raise InputError(f"{path}: is a file, expected the folder of a run.")
     if not path.is_dir():
@@ -92,14 +92,14 @@ def open_run(path: Path) -> Run:
 
 
 def create_run(path: Path, head: Head) -> Run:
-    """A new run folder; refuses to mix with one that exists, also with one that was begun just now."""
+    """A new run folder. Raises InputError where a run exists, even one started at the same moment."""
     refuse_existing(path)
     write_new(path / "run.json", _as_json(head))
     return Run(path, head)
 
 
 def refuse_existing(path: Path) -> None:
-    """An InputError where a new run cannot stand; asked before anything long is started."""
+    """Raise InputError where a new run cannot be written; called before anything long is started."""
     if (path / "run.json").exists():
         raise InputError(f"{path}: a run is already there; name another folder or remove it.")
     if path.exists() and not path.is_dir():

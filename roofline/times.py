@@ -1,6 +1,7 @@
-"""Work divided by ceilings: the limits on an operator's time and the one that binds.
+"""Work divided by ceilings: the limits on an operator's time, and which of them binds.
 
-Every formula of time stands here. Sizes may be numbers or arrays over a grid.
+The roofline formulas are all in this module (kernel models: `roofline.physics`). Sizes are numbers, or arrays
+over the points of a grid. Times are in seconds.
 """
 
 from __future__ import annotations
@@ -20,25 +21,26 @@ if TYPE_CHECKING:
 
 NUMBER = (int, float)
 BOUNDS = COMPUTE, MEMORY, COMMUNICATION, LAUNCH = "compute", "memory", "communication", "launch"
-_TINY_S = 1e-30  # keeps an operator without work from dividing by nothing
-# A processor alone streams so many times its share of the stated memory bandwidth. Measured with one block
-# of threads for each head on A100: 1.18 by FlashAttention 2 (aiconfigurator, contexts of 32k to 128k), 0.77
-# by version 2.0.9 (PyTorch, Flash-Decoding for long-context inference). Other GPUs are taken to be like it.
+_TINY_S = 1e-30  # avoids 0 / 0 for an operator without work
+# Memory bandwidth of one streaming multiprocessor while the others are idle, over its even share of the
+# stated bandwidth. Measured on A100 with one thread block per head: 1.18 by FlashAttention 2 (aiconfigurator,
+# contexts of 32k to 128k), 0.77 by version 2.0.9 (PyTorch, Flash-Decoding for long-context inference). The
+# same value is assumed for other GPUs.
 ALONE = 1.2
-FUSED = "fused"  # costs no time of its own: it runs inside a neighbour's kernel
+FUSED = "fused"  # takes no time of its own: it is computed inside a neighbouring operator's kernel
 
 
 @dataclass(frozen=True)
 class Times:
-    """The limits on one operator's time, in seconds, and the time that follows from them."""
+    """The limits on one operator's time, and its predicted time; all in seconds."""
 
-    compute_s: Any  # the busiest unit: matrix, vector or special functions
-    memory_s: Any
-    comm_s: Any
+    compute_s: Any  # of the busiest unit: matrix, vector or special-function
+    memory_s: Any  # of traffic between memory or caches and the chip
+    comm_s: Any  # of traffic over links to other devices, the host or its disks
     launch_s: Any
     time_s: Any
-    kernel: KernelTime | None = None  # the parts and the interval, where a kernel model gave the time
-    corrected: bool = False  # whether a learned correction is in all of it
+    kernel: KernelTime | None = None  # terms and error interval, where a kernel model gave the time
+    corrected: bool = False  # whether all of it contains a learned correction
 
     @property
     def bound(self) -> Any:
@@ -56,16 +58,16 @@ class Times:
 def times(
     operator: Operator, ceilings: Ceilings, kernel: KernelTime | None = None, work: Work | None = None
 ) -> Times:
-    """The time of one execution at the ceilings' fidelity.
+    """The time of one execution of an operator at the ceilings' fidelity.
 
-    Datasheet and measured: the roofline bound max(compute, memory, communication)
-    (doi:10.1145/1498765.1498785), the measured one by cache level and with launch latency. Calibrated:
-    the constants of the operator's class where the device has them, else the kernel model's time
-    (`kernel`, where it was found for rows of a table). No fidelity is below the one before. `work` is the
-    operator's, where the caller has it already.
+    Datasheet: the roofline bound max(compute, memory, communication) (doi:10.1145/1498765.1498785).
+    Measured: the same with measured ceilings, cache levels and launch latency. Calibrated: the constants of
+    the operator's class where the device has been measured, else the time of its kernel model. The time is
+    never below that of the previous fidelity. `kernel` and `work` are passed by callers that have computed
+    them already.
     """
     work = work or operator.work()
-    devices = getattr(operator, "devices", None)  # that take part in a collective
+    devices = getattr(operator, "devices", None)  # participants of a collective
     bound = _bound(work, ceilings, devices)
     if isinstance(operator, Changed) and (ceilings.constants or ceilings.kernels) and not work.fused:
         return _floored(_changed(operator, ceilings, bound), work, ceilings, devices)
@@ -79,17 +81,18 @@ def times(
 
 
 def _floored(found: Times, work: Work, ceilings: Ceilings, devices: int | None) -> Times:
-    """The times, not below those of the floor that the ceilings stand on."""
+    """The times, raised to the data-sheet bound where they are below it."""
     if ceilings.floor is None:
         return found
     return replace(found, time_s=maximum(found.time_s, _bound(work, ceilings.floor, devices).time_s))
 
 
 def _changed(operator: Changed, ceilings: Ceilings, bound: Times) -> Times:
-    """The time of an operator whose work a technique changed, from that of the operator as it was.
+    """The time of an operator whose work a technique changed, from that of the unchanged operator.
 
-    No kernel of it was measured. What the operator took above its limit it takes in proportion to what is
-    left of that limit, its launch in full; what passes links overlaps.
+    No kernel of the changed operator has been measured. The unchanged operator's time above its roofline
+    limit is scaled by the ratio of the two limits; launch latency is kept in full, and transfers over links
+    overlap.
     """
     plain = operator.unchanged()
     before, limits = times(plain, ceilings), _bound(plain.work(), ceilings)
@@ -101,7 +104,7 @@ def _changed(operator: Changed, ceilings: Ceilings, bound: Times) -> Times:
 
 
 def _own(operator: Operator, work: Work, ceilings: Ceilings) -> Constants | None:
-    """The constants of the operator's class, where the device was measured itself."""
+    """The constants of the operator's class; None where this device was not measured."""
     if not ceilings.constants:
         return None
     kinds = narrow_class(operator), operator_class(operator)
@@ -110,7 +113,7 @@ def _own(operator: Operator, work: Work, ceilings: Ceilings) -> Constants | None
 
 
 def narrow_class(operator: Operator) -> str | None:
-    """The class of products of one row with weights in a narrower format, which other kernels compute."""
+    """The class of one-row products with weights in a narrower format, which have kernels of their own."""
     if not isinstance(operator, Gemm) or not isinstance(operator.weights, str):
         return None
     narrow = operator.weights != operator.inputs and _is_one(operator.m)
@@ -118,13 +121,13 @@ def narrow_class(operator: Operator) -> str | None:
 
 
 def operator_class(operator: Operator) -> str:
-    """The class whose calibrated constants apply: kinds split where libraries run other kernels."""
+    """The class whose calibrated constants apply: the kind, split where libraries use different kernels."""
     if isinstance(operator, Gemm) and _is_one(operator.m):
         return "gemv"
     if isinstance(operator, Attention):
         if _is_one(operator.q_len):
             return "attention_decode"
-        # With its scores in memory it is matrix products, which run as fast as others, and passes over them.
+        # Unfused attention is two matrix products and elementwise kernels over the scores in memory.
         return "attention_prefill" if operator.fused else "gemm"
     return operator.kind
 
@@ -133,12 +136,12 @@ def _bound(work: Work, ceilings: Ceilings, devices: int | None = None) -> Times:
     compute: Any = 0.0
     if not _is_zero(work.matrix_flops):
         compute = work.matrix_flops / (work.filled * ceilings.matrix_flop_per_s(work.dtype))
-    # A missing vector or special-function ceiling leaves that term out: the bound stays a bound.
+    # Where a vector or special-function ceiling is unknown its term is omitted; the result is still a bound.
     if ceilings.vector_flop_per_s is not None:
         compute = maximum(compute, work.vector_flops / ceilings.vector_flop_per_s)
     if ceilings.special_op_per_s is not None:
         compute = maximum(compute, work.special_ops / ceilings.special_op_per_s)
-    if work.fused:  # hides beside the matrix product of the kernel it lives in
+    if work.fused:  # overlaps with the matrix product of the kernel that computes it
         compute = 0.0
     memory = _memory(work, ceilings)
     if work.spread is not None:
@@ -157,17 +160,17 @@ def _bound(work: Work, ceilings: Ceilings, devices: int | None = None) -> Times:
 
 
 def _by_few(spread: Any, ceilings: Ceilings, compute: Any, memory: Any) -> tuple[Any, Any]:
-    """Both limits where the work is in so many parts, and a processor computes one of them alone."""
+    """Compute and memory limits of work in `spread` parts, each of which one processor computes alone."""
     busy = spread / ceilings.count()
-    stated = (ceilings.floor or ceilings).dram_byte_per_s  # what is reached together limits none alone
+    stated = (ceilings.floor or ceilings).dram_byte_per_s  # ALONE refers to the stated bandwidth
     alone = memory * (ceilings.dram_byte_per_s / stated) / (ALONE * busy)
     return compute / minimum(busy, 1.0), maximum(memory, alone)
 
 
 def _memory(work: Work, ceilings: Ceilings) -> Any:
-    """Weights and KV come from memory; activations from the nearest cache that holds them all.
+    """Time of memory traffic: weights and KV from DRAM, activations from the nearest cache that holds them.
 
-    Data-sheet ceilings have no cache levels: there every tensor is moved between memory and chip.
+    Data-sheet ceilings have no cache levels, so all tensors move between DRAM and the chip.
     """
     if not ceilings.caches:
         return work.bytes / ceilings.dram_byte_per_s
@@ -186,7 +189,7 @@ def _refined(work: Work, constants: Constants, bound: Times) -> Times:
 
 
 def _modelled(operator: Operator, kernel: KernelTime | None, bound: Times) -> Times:
-    """The kernel model's time, not below the bound; a number where the operator's sizes are numbers."""
+    """The kernel model's time, at least the bound; a number where the operator's sizes are numbers."""
     if kernel is None:
         return bound
     number = not any(getattr(size, "shape", ()) for size in vars(operator).values())
@@ -202,7 +205,7 @@ def _modelled(operator: Operator, kernel: KernelTime | None, bound: Times) -> Ti
 def calibrated_limits(
     constants: Constants, flops: Any, special_ops: Any, size: Any, outputs: Any
 ) -> tuple[Any, Any, Any]:
-    """Compute, memory and whole time by the constants of an operator class (formula: hwspecs.Constants)."""
+    """Compute, memory and total time [s] by an operator class's constants (formula: hwspecs.Constants)."""
     compute = flops * _inverse(constants.flop_per_s) + special_ops * _inverse(constants.special_op_per_s)
     memory = size * _inverse(constants.byte_per_s)
     if constants.cache_bytes is not None:
@@ -217,7 +220,7 @@ def _inverse(rate: float | None) -> float:
 
 
 def maximum(a: Any, b: Any) -> Any:
-    """The larger; elementwise for arrays. Numbers do not import NumPy."""
+    """The larger; elementwise for arrays. NumPy is imported only for arrays."""
     if isinstance(a, NUMBER) and isinstance(b, NUMBER):
         return a if a >= b else b
     import numpy as np

@@ -1,4 +1,4 @@
-"""What a model is made of: stacks of layers with what leads into them and out of them."""
+"""A model: one or more stacks of layers, each with its input and output blocks."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from workloads.step import Setting, Step
 
 
-UNLIMITED = 100_000_000  # positions of a model that has no table and no rule for them
+UNLIMITED = 100_000_000  # max_position of a model without position embeddings
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Layers of one width; `scope` leads the names of their ranges where a model has several stacks."""
+    """Layers of one width; `scope` is the prefix of their operator names where a model has several stacks."""
 
     hidden: int
     layers: tuple[Layer, ...]
@@ -39,22 +39,22 @@ class Stack:
     scope: str = ""  # "encoder." or "vision."
 
     def __repr__(self) -> str:
-        """Not every block of every layer, which fills pages of a notebook."""
+        """One line; the blocks of all layers would fill pages of a notebook."""
         return f"<Stack: {len(self.layers)} layers of {self.hidden}>"
 
     @cached_property
     def distinct(self) -> Counter[Layer]:
-        """Its different layers and how many there are of each: eighty are compared only once."""
+        """The different layers and how many there are of each; cached, as comparing layers is slow."""
         return Counter(self.layers)
 
     def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
-        """Bytes that one device keeps of a sequence after `tokens` positions."""
+        """Bytes of cache that one device holds for one sequence after `tokens` positions."""
         return sum(n * layer.cache_bytes(tokens, setting) for layer, n in self.distinct.items())
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model whose main stack yields tokens."""
+    """A decoder; other architectures are subclasses (`workloads.architectures`)."""
 
     name: str
     family: str
@@ -64,17 +64,17 @@ class Model:
 
     phases: ClassVar[tuple[str, ...]] = ("prefill", "decode", "generate")
     manner: ClassVar[str] = "is a decoder"
-    has_memory: ClassVar[bool] = False  # decode steps attend to an encoder's result
-    image_tokens: ClassVar[int] = 0  # prompt positions that one image becomes
+    has_memory: ClassVar[bool] = False  # decode steps attend to an encoder's output
+    image_tokens: ClassVar[int] = 0  # prompt positions of one image
 
     @property
     def usual_phase(self) -> str:
-        """What is asked of it where nobody says."""
+        """The default phase."""
         return "generate" if "generate" in self.phases else self.phases[0]
 
     @property
     def stacks(self) -> tuple[Stack, ...]:
-        """All stacks, whichever a step runs."""
+        """All stacks; a step may run only some of them."""
         return (self.stack,)
 
     @property
@@ -89,7 +89,7 @@ class Model:
 
     @cached_property
     def owned(self) -> dict[Setting, Sequence[Any]]:
-        """The operators that own its weights, by setting (`workloads.phases.owners` fills it)."""
+        """A cache for `workloads.phases.owners`: the operators that own the weights, by setting."""
         return {}
 
     def passes(self, step: Step) -> Iterator[tuple[Stack, Step]]:
@@ -97,9 +97,9 @@ class Model:
         yield self.stack, step
 
     def cache_bytes(self, batch: Size, tokens: Size, setting: Setting, memory: Size = 0) -> Any:
-        """Bytes of keys, values and states that one device keeps for `tokens` positions a sequence.
+        """Bytes of keys, values and states that one device holds for `tokens` positions of each sequence.
 
-        `memory` of them are an encoder's, where the model has one.
+        `memory` of these positions belong to the encoder, where the model has one.
         """
         return batch * self.stack.cache_bytes(tokens, setting)
 
@@ -117,7 +117,7 @@ def decoder(
     head_bias: bool = False,
     embedding_norm: NormShape | None = None,
 ) -> Model:
-    """A decoder-only model: tokens in, layers, a norm, the vocabulary; its name is set later."""
+    """A decoder-only model: embedding, layers, final norm, vocabulary projection; its name is set later."""
     positions = (PositionTable(learned_positions),) if learned_positions else ()
     norms = (EmbeddingNorm(embedding_norm),) if embedding_norm else ()
     stack = Stack(

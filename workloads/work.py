@@ -1,8 +1,8 @@
 """The work of one operator: FLOP by unit and bytes by tensor.
 
-The counting convention, once: a multiply-add is 2 FLOP; each tensor is moved once between memory and
-the chip (a lower bound); exponentials and roots are `special_ops`, one per result. FLOP of a softmax
-inside attention are its exponentials only, because its few adds never bind on any known device.
+The counting convention: a multiply-add is 2 FLOP; each tensor moves once between memory and the chip, a lower
+bound; exponentials and roots are `special_ops`, one per result. Of the softmax inside attention only the
+exponentials are counted: its additions never bind on any known device.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ class Role(StrEnum):
     SCORES = "scores"
     WIRE = "wire"  # bytes over a link to another device
     HOST = "host"  # bytes over the link to the host's memory
-    DISK = "disk"  # bytes that the host reads from its disks or writes there
-    HOST_MEMORY = "host_memory"  # bytes that the host computes with, which do not leave its memory
+    DISK = "disk"  # bytes that the host reads from or writes to its disks
+    HOST_MEMORY = "host_memory"  # bytes that the host's processors read from their own memory to compute
 
 
 KV = (Role.KV_READ, Role.KV_WRITE)
-HOSTS = (Role.DISK, Role.HOST_MEMORY)  # what the host moves, and neither the device nor a link of it
+HOSTS = (Role.DISK, Role.HOST_MEMORY)  # traffic inside the host, over no link of the device
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """One tensor's bytes moved by one execution of an operator."""
+    """The bytes of one tensor that one execution of an operator moves."""
 
     tensor: str
     role: Role
@@ -47,17 +47,17 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Work:
-    """What one execution of an operator costs; sizes are numbers or arrays over a grid."""
+    """The work of one execution of an operator; sizes are numbers or arrays over a grid."""
 
-    dtype: DtypeLike  # which matrix peak applies
+    dtype: DtypeLike  # selects the matrix peak
     traffic: tuple[Traffic, ...]
     matrix_flops: Size = 0
     vector_flops: Size = 0
     special_ops: Size = 0
-    outputs: Size = 0  # result elements
-    spread: Size | None = None  # processors that can work on it at once; None: as many as there are
-    filled: Size = 1.0  # of the rows that matrix units multiply, the share that is no padding
-    fused: bool = False  # computed inside a neighbour's kernel, on units that it leaves idle
+    outputs: Size = 0  # elements of the result
+    spread: Size | None = None  # processors that can work on it in parallel; None: no limit
+    filled: Size = 1.0  # share of the rows multiplied on matrix units that are not padding
+    fused: bool = False  # computed inside a neighbouring operator's kernel, on units that are idle there
 
     @property
     def flops(self) -> Any:
@@ -65,12 +65,12 @@ class Work:
         return self.matrix_flops + self.vector_flops
 
     def bytes_as(self, *roles: Role) -> Any:
-        """Bytes of the tensors in these roles."""
+        """Bytes of the tensors that have these roles."""
         return sum([t.bytes for t in self.traffic if t.role in roles])
 
     @cached_property
     def _sums(self) -> tuple[Any, Any, Any, Any, Any]:
-        """Bytes of weights, activations, cache, wires and the host: asked for often, summed up once."""
+        """Bytes of weights, activations, cache, links and host; cached, as they are read often."""
         weights: Any = 0
         activations: Any = 0
         cached: Any = 0
@@ -112,21 +112,21 @@ class Work:
 
     @property
     def host_bytes(self) -> Any:
-        """Bytes that come from the host's memory or go there."""
+        """Bytes over the link to the host's memory, both directions."""
         return self._sums[4]
 
     @property
     def disk_bytes(self) -> Any:
-        """Bytes that come from the host's disks or go there."""
+        """Bytes read from or written to the host's disks."""
         return self.bytes_as(Role.DISK)
 
     @property
     def host_memory_bytes(self) -> Any:
-        """Bytes that the host's processors read in its memory."""
+        """Bytes that the host's processors read from their own memory."""
         return self.bytes_as(Role.HOST_MEMORY)
 
     @property
     def bytes(self) -> Any:
-        """Bytes of main memory traffic: everything but what goes over links."""
+        """Bytes of the device's memory traffic: weights, activations and cache."""
         weights, activations, cached, _, _ = self._sums
         return weights + activations + cached

@@ -13,12 +13,12 @@ from workloads.work import Role, Traffic, Work
 if TYPE_CHECKING:
     from workloads.dtypes import DtypeLike, Size
 
-QUERY_TILE = 64  # rows of queries that a block of threads takes (arXiv:2307.08691, section 3.3)
+QUERY_TILE = 64  # rows of queries per thread block (arXiv:2307.08691, section 3.3)
 
 
 @dataclass(frozen=True)
 class Attention(Operator):
-    """softmax(Q K') V of the last `q_len` positions over `kv_len` of them (these included).
+    """softmax(Q K') V of the last `q_len` of `kv_len` positions over all of them.
 
     Shapes: Q[batch, heads, q_len, head_dim], K[batch, kv_heads, kv_len, head_dim], V the same or with
     `value_dim`. Query heads share KV heads (GQA, arXiv:2305.13245, section 2.2; 1 KV head is MQA). Prefill
@@ -41,22 +41,22 @@ class Attention(Operator):
     kv_dtype: DtypeLike = "bf16"
     causal: bool = True
     window: Size | None = None
-    causal_exact: bool = True  # False counts masked pairs too, as some tools do
-    fused: bool = True  # False writes and reads the scores around the softmax
-    value_dim: Size | None = None  # where values are not as wide as keys
+    causal_exact: bool = True  # False: masked pairs are counted, too, as some tools do
+    fused: bool = True  # False: scores are written to and read from memory around the softmax
+    value_dim: Size | None = None  # width of a value; None: head_dim
     values_in_keys: bool = False
     cached: bool = True  # False: keys and values are activations of this step
-    scattered: bool = False  # the `window` keys of a query lie anywhere: an index chose them
-    chunk: Size | None = None  # a query sees the keys of its own chunk of positions only (Llama 4)
-    alibi: bool = False  # a bias that grows with the distance (arXiv:2108.12409)
-    softcap: bool = False  # scores pass through a tanh (arXiv:2408.00118)
-    splits: bool = True  # False: one block of threads walks over all keys of its queries
-    sinks: bool = False  # one more score of each head, a weight, in the softmax's sum (gpt-oss)
-    weights: DtypeLike = "bf16"  # of the sinks
+    scattered: bool = False  # True: the `window` keys of a query are selected by an index, anywhere
+    chunk: Size | None = None  # a query sees only the keys of its own chunk of positions (Llama 4)
+    alibi: bool = False  # a bias proportional to the distance (arXiv:2108.12409)
+    softcap: bool = False  # scores are bounded by a tanh (arXiv:2408.00118)
+    splits: bool = True  # False: keys are not split over thread blocks (no flash-decoding)
+    sinks: bool = False  # a learned score per head in the softmax's denominator (gpt-oss)
+    weights: DtypeLike = "bf16"  # format of the sinks
 
     def pairs(self) -> Any:
         """Query-key pairs of one head of one sequence for which a score is computed."""
-        if not self.causal:  # a window around each query; at the edges it is counted whole
+        if not self.causal:  # a window around each query, counted in full at the edges, too
             return self.q_len * (self.kv_len if self.window is None else minimum(self.kv_len, self.window))
         if not self.causal_exact:
             return self.q_len * self.keys_read()
@@ -66,7 +66,7 @@ class Attention(Operator):
         return _visible(self.kv_len, self.window) - _visible(before, self.window)
 
     def keys_read(self) -> Any:
-        """Keys of one sequence that at least one query sees; of scattered keys no two queries share one."""
+        """Keys of one sequence that at least one query sees; scattered ones differ from query to query."""
         if self.chunk is not None:
             return self.kv_len - (self.kv_len - self.q_len) // self.chunk * self.chunk
         if self.window is None:
@@ -77,9 +77,9 @@ class Attention(Operator):
     def work(self) -> Work:
         """QK' and PV: 2 FLOP per pair and element of a key, 2 of a value; one exponential per score.
 
-        ALiBi scales and adds (2 FLOP per score), soft-capping scales twice around a tanh. Q read, output
-        written, each KV head's visible keys and values read once. Unfused: scores are written by QK', read
-        and written by the softmax, read by PV.
+        ALiBi scales and adds (2 FLOP per score); soft-capping scales before and after a tanh. Q is read, the
+        output written, and each KV head's visible keys and values are read once. Unfused, scores are written
+        by QK', read and written by the softmax, and read by PV.
         """
         rows = self.batch * self.q_len * self.heads
         scores = self.batch * self.heads * self.pairs()
@@ -95,7 +95,7 @@ class Attention(Operator):
         )
 
     def _tiles(self) -> Any:
-        """Blocks of threads that share the keys of a KV head: one per tile of its queries."""
+        """Thread blocks per KV head: one per tile of the queries that share it."""
         return -(-self.q_len * self.heads // (self.kv_heads * QUERY_TILE))
 
     def _traffic(self, rows: Any, scores: Any, value_dim: Any) -> Iterator[Traffic]:
@@ -114,25 +114,25 @@ class Attention(Operator):
             yield Traffic("scores", Role.SCORES, 4 * scores * element)
 
     def parameters(self) -> int:
-        """One score per head where it has sinks."""
+        """One per head where it has sinks."""
         return int(self.heads) if self.sinks else 0
 
 
 def _visible(length: Any, window: Any) -> Any:
-    """Sum over positions 1..length of min(position, window): pairs of a causal prefix."""
+    """Sum over p = 1..length of min(p, window): the query-key pairs of a causal prefix."""
     inside = length if window is None else minimum(length, window)
     outside = 0 if window is None else (length - inside) * window
     return inside * (inside + 1) // 2 + outside
 
 
 def _visible_in_chunks(length: Any, chunk: Any) -> Any:
-    """The same where position p sees the p % chunk + 1 positions of its own chunk."""
+    """The same where position p = 0..length-1 sees the p % chunk + 1 positions of its own chunk."""
     whole, rest = length // chunk, length % chunk
     return whole * (chunk * (chunk + 1) // 2) + rest * (rest + 1) // 2
 
 
 def minimum(a: Any, b: Any) -> Any:
-    """min for numbers, elementwise for arrays (without importing NumPy for numbers)."""
+    """The smaller; elementwise for arrays. NumPy is imported only for arrays."""
     if isinstance(a, int | float) and isinstance(b, int | float):
         return min(a, b)
     import numpy as np

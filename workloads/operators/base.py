@@ -1,4 +1,4 @@
-"""What every operator answers."""
+"""The interface of all operators."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Operator(ABC):
         return 0
 
     def active_parameters(self) -> int:
-        """Those of them that this execution uses: all, but of experts the touched ones."""
+        """Weight elements that this execution uses: all, or those of the experts that tokens reach."""
         return self.parameters()
 
     def stored_bytes(self) -> float:
-        """Bytes that its weights take in memory."""
+        """Bytes of its weights in memory."""
         owned = self.parameters()
         return owned * bytes_per_element(self.weights) if owned else 0.0  # type: ignore[attr-defined]

@@ -17,9 +17,9 @@ PATTERNS = ("allreduce", "allgather", "reduce_scatter", "alltoall", "sendrecv")
 
 
 def sent_share(pattern: str, devices: Size) -> Any:
-    """What each of `devices` devices sends, as a share of the message (doi:10.1016/j.jpdc.2008.09.002).
+    """The bytes that each device sends over those of the message (doi:10.1016/j.jpdc.2008.09.002).
 
-    The message is the whole tensor: the gathered one, the one before it is scattered.
+    The message is the whole tensor: of an all-gather its result, of a reduce-scatter its input.
     """
     if pattern == "sendrecv":
         return 1.0 * (devices > 1)
@@ -29,7 +29,7 @@ def sent_share(pattern: str, devices: Size) -> Any:
 
 @dataclass(frozen=True)
 class AllReduce(Operator):
-    """Sum rows[tokens, width] over `devices` devices, the result on each."""
+    """Sum rows[tokens, width] over `devices` devices; each receives the result."""
 
     kind: ClassVar[str] = "allreduce"
 
@@ -60,16 +60,16 @@ class AllReduce(Operator):
 
 @dataclass(frozen=True)
 class AllToAll(Operator):
-    """Send `rows` rows of `width` to other devices, and receive as many: tokens on their way to experts."""
+    """Send `rows` rows of `width` to other devices and receive as many: expert dispatch and combine."""
 
     kind: ClassVar[str] = "alltoall"
 
-    rows: Size  # that leave the device
+    rows: Size  # that are sent to other devices
     width: Size
     dtype: DtypeLike = "bf16"
 
     def work(self) -> Work:
-        """Each row read here, sent, and written there."""
+        """Each row is read, sent, and written on the other device."""
         elements = self.rows * self.width
         size = elements * bytes_per_element(self.dtype)
         return Work(
@@ -85,14 +85,14 @@ class AllToAll(Operator):
 
 @dataclass(frozen=True)
 class Send(AllToAll):
-    """The same to one device: activations on their way to the next stage of layers."""
+    """Send `rows` rows of `width` to one device: activations for the next pipeline stage."""
 
     kind: ClassVar[str] = "sendrecv"
 
 
 @dataclass(frozen=True)
 class Collective(Operator):
-    """A message of so many bytes in one of PATTERNS, as communication benchmarks state it."""
+    """A collective of one of PATTERNS over `message_bytes`, as communication benchmarks state it."""
 
     kind: ClassVar[str] = "collective"
 
@@ -101,7 +101,7 @@ class Collective(Operator):
     devices: Size
 
     def work(self) -> Work:
-        """The part that stays on the device is read and written there; the rest is sent. No FLOP."""
+        """Input and output are read and written once; `sent_share` of the message is sent. No FLOP."""
         gathered, scattered = self.pattern == "allgather", self.pattern == "reduce_scatter"
         part = self.message_bytes / self.devices
         return Work(

@@ -1,8 +1,8 @@
-"""Operators that touch each element a few times: norms, RoPE, activations, residual additions.
+"""Elementwise and row-wise operators: norms, RoPE, activations, residual additions.
 
-Counted as kernels of their own they stream their tensors through memory. Fused into a neighbour's
-kernel (`fused`) their activations never leave the chip and their arithmetic runs on the vector units
-beside the neighbour's matrix product, so that in a lower bound only their weights cost time.
+As kernels of their own they stream their tensors through memory. Fused into a neighbouring operator's kernel
+(`fused`) their activations stay on the chip and their arithmetic runs on vector units beside that operator's
+matrix product, so that in a lower bound only their weights take time.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Norm(Operator):
         )
 
     def parameters(self) -> int:
-        """A scale and perhaps a bias per column; normalised heads share one row."""
+        """A scale and, if it has one, a bias per column; heads that are normalised share them."""
         return int(self.width * (bool(self.scale) + bool(self.bias)))
 
 

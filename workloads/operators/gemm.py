@@ -1,4 +1,4 @@
-"""Matrix products with weights: one matrix, or a group of them of which a step touches some."""
+"""Matrix products with weights: with one matrix, or with a group of which a step reads some."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Gemm(Operator):
     """C[m, n] = A[m, k] @ W[n, k].T (+ bias[n]).
 
-    `inputs` is the format of A and of the multiplication; narrower weights are widened on the way. A bias
-    has the format of the outputs: quantisation leaves it alone.
+    `inputs` is the format of A and of the multiplication; narrower weights are converted to it on the chip. A
+    bias has the format of the outputs: it is not quantised.
     """
 
     kind: ClassVar[str] = "gemm"
@@ -31,8 +31,8 @@ class Gemm(Operator):
     weights: DtypeLike = "bf16"
     outputs: DtypeLike = "bf16"
     bias: bool = False
-    tied: bool = False  # the matrix is another operator's (a vocabulary projection with the embedding's)
-    padded: int = 1  # rows are padded to a multiple of these with zeros that are multiplied, too
+    tied: bool = False  # the matrix belongs to another operator (the embedding)
+    padded: int = 1  # tile height: m is padded to a multiple of it with zero rows, which are multiplied, too
 
     def work(self) -> Work:
         """2 FLOP per multiply-add; A, W and bias read once, C written once. The bias add is not counted."""
@@ -57,7 +57,7 @@ class Gemm(Operator):
         return int((0 if self.tied else self.n * self.k) + (self.n if self.bias else 0))
 
     def stored_bytes(self) -> Any:
-        """The same, each in its format."""
+        """Bytes of the matrix, unless it is tied, and the bias, each in its format."""
         matrix = 0 if self.tied else self.n * self.k * bytes_per_element(self.weights)
         return matrix + (self.n * bytes_per_element(self.outputs) if self.bias else 0)
 
@@ -66,8 +66,8 @@ class Gemm(Operator):
 class GroupedGemm(Operator):
     """C[i] = A[i] @ W[g].T (+ bias[g]) with W[groups, n, k], each row i by the matrix of its own group g.
 
-    `m` rows of all groups together meet `touched` of the matrices: experts (expected number, see
-    workloads.operators.experts), or heads, of which all are touched.
+    The `m` rows of all groups need `touched` of the matrices: of experts an expected number
+    (`workloads.operators.experts`), of heads all.
     """
 
     kind: ClassVar[str] = "grouped_gemm"
@@ -81,10 +81,12 @@ class GroupedGemm(Operator):
     weights: DtypeLike = "bf16"
     outputs: DtypeLike = "bf16"
     bias: bool = False
-    read_rows: Size | None = None  # rows of A in memory where the kernel gathers them; otherwise m
-    written_rows: Size | None = None  # rows of C in memory where the kernel sums into them; otherwise m
-    layer: RoutedLayer | None = None  # of routed experts, where one kernel gathers, multiplies and sums
-    padded: int = 1  # rows of each group are padded to a multiple of these, at their mean number
+    read_rows: Size | None = None  # rows of A in memory if the kernel gathers them; None: m
+    written_rows: Size | None = None  # rows of C in memory if the kernel sums into them; None: m
+    layer: RoutedLayer | None = (
+        None  # the layer of routed experts, if one kernel gathers, multiplies and sums
+    )
+    padded: int = 1  # tile height: the mean rows of a group are padded to a multiple of it
 
     def work(self) -> Work:
         """2 FLOP per multiply-add of the m rows; matrices and biases of touched groups read once."""
@@ -112,12 +114,12 @@ class GroupedGemm(Operator):
         return int(self.groups * self._each())
 
     def stored_bytes(self) -> Any:
-        """The same, each in its format."""
+        """Bytes of all matrices and biases, each in its format."""
         bias = self.n * bytes_per_element(self.outputs) if self.bias else 0
         return self.groups * (self.n * self.k * bytes_per_element(self.weights) + bias)
 
     def active_parameters(self) -> int:
-        """Those of the touched groups."""
+        """Elements of the touched groups."""
         return int(self.touched * self._each() + 0.5)
 
     def _each(self) -> Any:
@@ -125,7 +127,7 @@ class GroupedGemm(Operator):
 
 
 def _filled(rows: Any, padded: int, groups: Any = 1) -> Any:
-    """The share of rows, even over groups, that are not zeros which fill up the last tile."""
+    """The share of rows that are not padding, if they are spread evenly over the groups."""
     if padded == 1:
         return 1.0
     each = rows / groups

@@ -24,7 +24,7 @@ class Embedding(Operator):
     width: Size
     weights: DtypeLike = "bf16"
     outputs: DtypeLike = "bf16"
-    tied: bool = False  # the table is another operator's
+    tied: bool = False  # the table belongs to another operator
 
     def work(self) -> Work:
         """One row read and one written per token; the table as a whole is not moved."""
@@ -45,7 +45,7 @@ class Embedding(Operator):
 
 @dataclass(frozen=True)
 class KvAppend(Operator):
-    """Write the new tokens' keys and values into the cache; what is there already stays."""
+    """Write the new tokens' keys and values into the cache."""
 
     kind: ClassVar[str] = "kv_append"
 
@@ -54,8 +54,8 @@ class KvAppend(Operator):
     head_dim: Size
     dtype: DtypeLike = "bf16"
     kv_dtype: DtypeLike = "bf16"
-    fused: bool = False  # written by the kernel that made them
-    latent: bool = False  # one vector that is key and value, instead of one of each
+    fused: bool = False  # written by the kernel that computes them
+    latent: bool = False  # one vector serves as key and value (MLA)
 
     def work(self) -> Work:
         """K and V of the new tokens: read once unless fused, written once."""
@@ -67,7 +67,7 @@ class KvAppend(Operator):
 
 @dataclass(frozen=True)
 class Copy(Operator):
-    """Bytes of the device's memory written to another place in it."""
+    """A copy within the device's memory."""
 
     kind: ClassVar[str] = "copy"
 

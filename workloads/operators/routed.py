@@ -1,4 +1,4 @@
-"""The routed experts of one layer: its sizes, and what a fused kernel of one rank's experts has to do."""
+"""The routed experts of one layer: its sizes, and the work of a fused kernel for the experts of one rank."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RoutedLayer:
-    """The layer that grouped products belong to, before it is shared out: kernels are measured by layers."""
+    """The whole layer that grouped products belong to, before sharding: MoE kernels are measured by layer."""
 
     tokens: Size
     hidden: Size
@@ -25,19 +25,20 @@ class RoutedLayer:
     width_parallel: int = 1  # devices that share the width of each expert
     expert_parallel: int = 1  # devices that share the experts
     gated: bool = True
-    skew: float = 0.0  # how popular some experts are (workloads.operators.experts.popularity)
+    skew: float = 0.0  # expert skew: popularity falls as rank^-skew (workloads.operators.experts.popularity)
 
 
 @dataclass(frozen=True)
 class RoutedExperts(Operator):
-    """`choices` pairs of one of `tokens` rows[hidden] and an expert of this rank, `touched` experts in all.
+    """The MLPs of one rank's routed experts: `choices` (token, expert) pairs of `tokens` rows[hidden].
 
-    Rows are gathered and summed by the kernels that multiply, and what lies between stays on the chip.
+    `touched` experts of the rank are chosen at least once. Rows are gathered and summed inside the kernels
+    that multiply, and intermediate results stay on the chip.
     """
 
     kind: ClassVar[str] = "moe"
 
-    tokens: Size  # with at least one expert here
+    tokens: Size  # that have at least one expert on this rank
     choices: Size
     touched: Size
     hidden: Size
@@ -48,7 +49,7 @@ class RoutedExperts(Operator):
     outputs: DtypeLike = "bf16"
 
     def work(self) -> Work:
-        """2 FLOP per multiply-add of each choice; the matrices of touched experts are read once."""
+        """2 FLOP per multiply-add of each pair; the matrices of touched experts are read once."""
         elements = self.matrices * self.hidden * self.width
         rows = self.tokens * self.hidden
         return Work(
