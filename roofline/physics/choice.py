@@ -55,6 +55,18 @@ class Chosen:
     correction: Correction | None = None  # learned beside these very constants
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What constants are asked for."""
+
+    op: str
+    formats: Sequence[tuple[str, str]]  # of inputs and cache: the one asked for, then those that stand in
+    constants: Sequence[Constant]
+    unit: str  # the format that is multiplied in
+    backend: str
+    kernel: str
+
+
 class Choice:
     """The constants of one device's kernels, and of kernels elsewhere that stand in for those it lacks."""
 
@@ -82,38 +94,60 @@ class Choice:
         model = models().get(op)
         if model is None:
             return None
-        attends = op.startswith(("attention", "mla"))
-        alike = ALIKE_IN_ATTENTION if attends else ALIKE_IN_PASSES if op in PASSES else ALIKE
+        alike = ALIKE_IN_ATTENTION if _attends(op) else ALIKE_IN_PASSES if op in PASSES else ALIKE
         kv_formats = [kv_dtype, *alike.get(kv_dtype, ())] if kv_dtype else [""]
         formats = [(d, kv) for d in (dtype, *alike.get(dtype, ())) for kv in kv_formats]
         stored = dtypes_of(dtype, kv_dtype)
         constants, unit = model.constants(self.gpu, stored), compute_dtype(stored.inputs)
+        asked = Asked(op, formats, constants, unit, backend, kernel)
         if self._widens_its_own(op, dtype, backend):
             return self._widened(op, dtype, constants, backend)
+        if near := self._from_its_generation(asked) or self._from_a_kind_alike(asked):
+            return near
+        if dtype.endswith("_wo") and backend and not self._measured(op, backend, dtype=dtype):
+            # The library's own product, its weights widened on the way.
+            asked = replace(asked, formats=[("bfloat16", ""), ("float16", "")])
+        return self._from_other_generations(asked)
+
+    def _from_its_generation(self, asked: Asked) -> Chosen | None:
+        """What was fitted to the device itself, else to another one of its generation."""
+        op, backend, kernel = asked.op, asked.backend, asked.kernel
         for gpu, kernels in self._sources:
             if gpu.generation != self.gpu.generation:
                 continue
-            for near, kv in formats:
+            for near, kv in asked.formats:
                 found = _best(kernels, op, near, kv, backend, kernel)
-                if found is None or self._another_algorithm(found, dtype, backend):
+                if found is None or self._another_algorithm(found, asked.formats[0][0], backend):
                     continue
-                own = gpu.name == self.gpu.name
+                own, model = gpu.name == self.gpu.name, models()[op]
                 another = model.source(kernel) not in (None, model.source(found.kernel))
-                measured = not own and found.kernel != kernel and self._measured(op, backend, kernel)
-                if attends and (another or measured):
+                known = kernel and not own and found.kernel != kernel and self._measured(op, backend, kernel)
+                if _attends(op) and (another or known):
                     break  # attention differs more by kernel than by generation
-                values = carried(found.values, constants, gpu, self.gpu, unit)
+                values = carried(found.values, asked.constants, gpu, self.gpu, asked.unit)
                 said = "calibrated" if found.backend == backend else "calibrated (any backend)"
-                if (near, kv) != (dtype, kv_dtype):
+                if (near, kv) != asked.formats[0]:
                     said = f"transferred from {near}" + (f" with a cache of {kv}" if kv else "")
                 if not own:
                     said = f"transferred from {gpu.name}"
                 learned = self._correction(found) if said == "calibrated" else None
                 return Chosen(values, _bands(found, own), said, found.domain, found.kernel, learned)
-        if dtype.endswith("_wo") and backend and not self._measured(op, backend, dtype=dtype):
-            # The library's own product, its weights widened on the way.
-            formats = [("bfloat16", ""), ("float16", "")]
-        return self._from_other_generations(op, formats, constants, unit, backend, kernel)
+        return None
+
+    def _from_a_kind_alike(self, asked: Asked) -> Chosen | None:
+        """The constants of the like kind in its generation, where nobody measured this one there.
+
+        As sure as this kind is carried to another generation, where what it measures is known.
+        """
+        like = models()[asked.op].like
+        known = [k for _, kernels in self._sources for k in kernels if k.op == asked.op]
+        cached = [(near, kv or near) for near, kv in asked.formats]
+        found = like and self._from_its_generation(replace(asked, op=like, formats=cached, kernel=""))
+        if not (found and known):
+            return None
+        most = max(known, key=lambda k: k.points)
+        said = found.provenance if found.provenance.startswith("transferred") else f"transferred from {like}"
+        return Chosen(found.values, _bands(most, False), said, most.domain)
 
     def _widens_its_own(self, op: str, dtype: str, backend: str) -> bool:
         """Whether a weight-only product is best known by the library's product of 16 bits.
@@ -166,16 +200,9 @@ class Choice:
             for k in kernels
         )
 
-    def _from_other_generations(
-        self,
-        op: str,
-        formats: Sequence[tuple[str, str]],
-        constants: Sequence[Constant],
-        unit: str,
-        backend: str,
-        kernel: str,
-    ) -> Chosen | None:
+    def _from_other_generations(self, asked: Asked) -> Chosen | None:
         """The mean of the same kernel's constants on other devices, else of all kernels that do the same."""
+        op, formats, backend, kernel = asked.op, asked.formats, asked.backend, asked.kernel
         every = [
             (gpu, k)
             for gpu, kernels in self._sources
@@ -189,13 +216,19 @@ class Choice:
         for pool, (near, kv) in _pools(every, op, formats, backend, kernel):
             found = [(gpu, k) for gpu, k in pool if k.dtype == near and k.kv_dtype in (kv, "")]
             if found:
-                values = averaged([(gpu, k.values) for gpu, k in found], constants, self.gpu, unit)
+                values = averaged(
+                    [(gpu, k.values) for gpu, k in found], asked.constants, self.gpu, asked.unit
+                )
                 names = dict.fromkeys(gpu.name for gpu, _ in found)
                 most = max((k for _, k in found), key=lambda k: k.points)
                 said = f"transferred from {' and '.join(names)}"
                 named = kernel or ("" if models()[op].ruled_by_name and not backend else most.kernel)
                 return Chosen(values, _bands(most, False), said, most.domain, named)
         return None
+
+
+def _attends(op: str) -> bool:
+    return op.startswith(("attention", "mla"))
 
 
 def _names(record: Kernel | Corrector) -> tuple[str, ...]:

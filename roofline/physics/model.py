@@ -30,6 +30,7 @@ class KernelModel(ABC):
     everyone_s: ClassVar[frozenset[str]] = frozenset()  # formats that all backends run by the same library
     few_rows_speak: ClassVar[bool] = False  # of a library's kernels, before many of other libraries
     ampere_apart: ClassVar[bool] = False  # whose kernel there is another algorithm
+    like: ClassVar[str] = ""  # the kind whose constants stand in where a generation has none of this one
     # Names decide on tiles or loads: where none is asked for, none does.
     ruled_by_name: ClassVar[bool] = False
 

@@ -172,6 +172,7 @@ class EncoderModel(PrefillModel):
     """The same without a cache or windows; encoders have heads of sizes that kernels pad."""
 
     kinds: ClassVar[tuple[str, ...]] = ("attention_encoder",)
+    like: ClassVar[str] = "attention_prefill"
 
     def prior_of(self, kernel: str) -> str | None:
         """Of three kernels on a device, all."""

@@ -117,3 +117,30 @@ def test_triton_s_kernels_are_stood_in_for_by_triton_s(name: str) -> None:
     assert found[1] / found[0] == pytest.approx(2, rel=0.25)
     said = predict_table(rows, limits(name, "calibrated"))["provenance"]
     assert said.str.startswith("transferred").all()
+
+
+@pytest.mark.parametrize(("other", "die", "backend", "kernel"), list(pairs()))
+def test_an_engine_alone_names_its_kernel_of_the_same_generation(
+    other: str, die: str, backend: str, kernel: str
+) -> None:
+    """Not a mean of what all engines run on all generations."""
+    rows = table("attention_decode", backend, "", batch=[1, 64], q_len=1, kv_len=4096)
+    found = predict_table(rows, limits(other, "calibrated"))
+    assert (found["provenance"] == f"transferred from {GPUS[die].name}").all()
+    named = table("attention_decode", backend, kernel, batch=[1, 64], q_len=1, kv_len=4096)
+    assert seconds(other, rows) == pytest.approx(seconds(other, named))
+
+
+@pytest.mark.parametrize("name", ["a100_sxm", "l40s", "rtx_pro_6000_server"])
+@pytest.mark.parametrize("backend", ["", "vllm", "sglang"])
+def test_encoders_of_a_generation_without_any_run_as_its_prompts(name: str, backend: str) -> None:
+    """All pairs, not the causal half; FlashAttention 2 reaches 50 to 73 % of an A100 (arXiv:2307.08691)."""
+    encoder = table("attention_encoder", backend, "", batch=16, q_len=8192, kv_len=8192).assign(causal=0.0)
+    encoder["n_kv_heads"] = encoder["n_heads"]
+    prompt = encoder.assign(op="attention_prefill", causal=1.0)
+    # A prompt appends its keys to a cache, too.
+    assert 1.6 < (seconds(name, encoder) / seconds(name, prompt))[0] < 2.1
+    share = (seconds(name, encoder, "datasheet") / seconds(name, encoder))[0]
+    assert 0.5 <= share <= 0.73
+    said = predict_table(encoder, limits(name, "calibrated"))["provenance"][0]
+    assert said.startswith(f"transferred from {'attention_prefill' if name == 'a100_sxm' else 'A100'}")
