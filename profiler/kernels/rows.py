@@ -1,4 +1,4 @@
-"""Passes over rows of activations: norms, RoPE, activations, residuals."""
+"""Elementwise and row-wise kernels: norms, RoPE, activations, residuals."""
 
 from __future__ import annotations
 

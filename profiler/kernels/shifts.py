@@ -1,4 +1,4 @@
-"""Passes over rows that look back a few positions: the causal convolution and RWKV's token shift."""
+"""Kernels over rows and their last few positions: the causal convolution and RWKV's token shift."""
 
 from __future__ import annotations
 

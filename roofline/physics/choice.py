@@ -33,7 +33,7 @@ ALIKE = {
 }
 # The same for attention, whose kernels differ less by format than by generation.
 ALIKE_IN_ATTENTION = {**ALIKE, "fp8": ("bfloat16",), "bfloat16": ("fp8",)}
-# And for passes over rows, which move 16 bits an element in either.
+# And for elementwise kernels, which move 16 bits per element in either.
 PASSES = frozenset(ElementwiseModel.kinds)
 ALIKE_IN_PASSES = {"float16": ("bfloat16",), "bfloat16": ("float16",)}
 MEASURED_WELL = 100  # rows, from which a kernel may speak for those of another generation

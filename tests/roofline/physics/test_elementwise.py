@@ -1,4 +1,4 @@
-"""Passes over rows: limits known on paper, and held-out error on public measurements."""
+"""Elementwise kernels: limits known on paper, and held-out error on public measurements."""
 
 from __future__ import annotations
 
