@@ -13,6 +13,14 @@ from reports.validation import plain_records
 if TYPE_CHECKING:
     from roofline.diff import Diff
 
+
+def _relative(change: float | None) -> str:
+    """A change as a percentage, beyond the tenfold as how many times."""
+    if change is None:
+        return "–"
+    return f"{1 + change:.3g} times" if change > 9 else ("+" if change > 0 else "") + percent(change)
+
+
 COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "phase": ("phase", text),
     "name": ("name", lambda v: _short(text(v), 60)),
@@ -22,7 +30,7 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "time_a_s": ("time", seconds),
     "time_b_s": ("then", seconds),
     "change_s": ("change", lambda v: ("+" if v > 0 else "") + si(v, "s")),
-    "ratio": ("", lambda v: "–" if v is None else ("+" if v > 0 else "") + percent(v)),
+    "ratio": ("", _relative),
     "why": ("what else changed", text),
 }
 SUMS = {key: COLUMNS[key] for key in ("phase", "time_a_s", "time_b_s", "change_s", "ratio")}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from profiler.traces.tables import ATTRIBUTION, Loss, Trace, make_table, unified
+from profiler.traces.tables import ATTRIBUTION, SCHEMAS, Loss, Trace, make_table, unified
 
 CASTS = re.compile(r"\((?:unsigned )?(?:int|long|bool|short|char)\)")
 ANONYMOUS = re.compile(r"\(anonymous namespace\)|<?unnamed>|\{anonymous\}")
@@ -29,6 +29,49 @@ def kernels_of(trace: Trace) -> list[Kernel]:
         kernel = found.setdefault((row["source"], row["order"]), dict(row, metrics={}))
         kernel["metrics"][row["metric"]] = row["value"]
     return list(found.values())
+
+
+def gathered(trace: Trace) -> Trace:
+    """Pages of one report as one page, and how many kernels were not counted whole.
+
+    Pages are of one report where they show the same kernels of the same process, and no metric differs.
+    """
+    if not trace["counters"].num_rows:
+        return trace
+    kernels = kernels_of(trace)
+    pages: dict[int, list[Kernel]] = defaultdict(list)
+    for kernel in kernels:
+        pages[kernel["source"]].append(kernel)
+    reports: dict[Any, list[int]] = defaultdict(list)
+    for source, shown in pages.items():
+        reports[tuple((k["process"], k["device"], k["name"]) for k in shown)].append(source)
+    first = {source: source for source in pages}
+    for shown, (one, *others) in reports.items():
+        if all(process >= 0 for process, _, _ in shown):
+            first |= {other: one for other in others if _agree(pages[one], pages[other])}
+    if any(source != one for source, one in first.items()):
+        table = trace["counters"].to_pandas()
+        table["source"] = table["source"].map(first)
+        table = table.drop_duplicates(["source", "order", "metric"])
+        columns = {name: table[name].tolist() for name in SCHEMAS["counters"].names}
+        trace = trace.with_table("counters", make_table("counters", columns))
+        kernels = kernels_of(trace)
+    said = {
+        "kernels whose FLOP were not all counted": "flops",
+        "kernels whose DRAM bytes were not counted": "dram_bytes",
+    }
+    missing = {sentence: sum(m not in k["metrics"] for k in kernels) for sentence, m in said.items()}
+    losses = [Loss(what="noted", count=n, sentence=sentence) for sentence, n in missing.items() if n]
+    return Trace(trace.origins, trace.tables, trace.devices, (*trace.losses, *losses))
+
+
+def _agree(one: list[Kernel], other: list[Kernel]) -> bool:
+    """Whether no kernel has a metric that the other page says differently: they round, and clocks vary."""
+    return all(
+        np.isclose(a["metrics"][metric], b["metrics"][metric], rtol=0.02, atol=0, equal_nan=True)
+        for a, b in zip(one, other, strict=True)
+        for metric in (a["metrics"].keys() & b["metrics"].keys()) - {"sm_clock_hz"}
+    )
 
 
 def timed(trace: Trace) -> Trace:

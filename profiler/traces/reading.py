@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from profiler.traces.counters import timed
+from profiler.traces.counters import gathered, timed
 from profiler.traces.host import hosted
 from profiler.traces.ranks import aligned
 from profiler.traces.tables import Trace, merge
@@ -22,14 +22,14 @@ def read_trace(path: Path) -> Trace:
 
     Raises InputError for what is no trace.
     """
-    return hosted(timed(reader_of(path)(path)))
+    return hosted(timed(gathered(reader_of(path)(path))))
 
 
 def read_traces(paths: Sequence[Path]) -> Trace:
     """Several trace files (ranks, tools) as one trace, on one clock."""
     if not paths:
         raise InputError("no trace was named; give at least one file.")
-    return hosted(aligned(timed(merge([reader_of(path)(path) for path in paths]))))
+    return hosted(aligned(timed(gathered(merge([reader_of(path)(path) for path in paths])))))
 
 
 def reader_of(path: Path) -> Reader:
@@ -72,4 +72,4 @@ def read_brief(path: Path, *, needs_links: bool) -> Trace:
     for brief in (kineto.read, nsys.read, nsysrep.read):
         if reader is brief and not needs_links:
             return brief(path, brief=True)
-    return hosted(timed(reader(path)))
+    return hosted(timed(gathered(reader(path))))

@@ -8,7 +8,7 @@ say, in every integer column; a null name or shape likewise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -232,7 +232,16 @@ def merge(traces: Sequence[Trace]) -> Trace:
         devices += [d.replace(source=d.source + len(origins)) for d in trace.devices]
         origins += trace.origins
     tables = {name: pa.concat_tables(found).unify_dictionaries() for name, found in parts.items()}
-    return Trace(tuple(origins), tables, tuple(devices), tuple(loss for t in traces for loss in t.losses))
+    return Trace(tuple(origins), tables, tuple(devices), _summed(loss for t in traces for loss in t.losses))
+
+
+def _summed(losses: Iterable[Loss]) -> tuple[Loss, ...]:
+    """The same sentence of several files once, its counts added up."""
+    counts: dict[tuple[str, str], int] = {}
+    for loss in losses:
+        key = loss.what, loss.sentence
+        counts[key] = counts.get(key, 0) + loss.count
+    return tuple(Loss(what=what, count=count, sentence=said) for (what, said), count in counts.items())
 
 
 def _shift(table: pa.Table, by: Mapping[str, int]) -> pa.Table:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from profiler.traces import ncu, ncurep
 from profiler.traces.attribution import attribute
-from profiler.traces.counters import base_name, timed
+from profiler.traces.counters import base_name, kernels_of, timed
 from profiler.traces.ncumetrics import derived, reading, unit_scale
+from profiler.traces.reading import read_traces
 from profiler.traces.tables import Origin, Trace, make_table, merge
 from specfiles.errors import InputError
 
@@ -416,3 +417,27 @@ def test_a_report_gives_the_same_counters() -> None:
     trace = ncurep._trace(Path("x.ncu-rep"), ncurep.listed(Report()))
     assert counters(trace) == [{"name": "gemm<1>", "time_s": 2.5e-6, "dram_bytes": 3e6}]
     assert trace["counters"]["device"].to_pylist() == [1, 1]
+
+
+def test_pages_of_one_report_are_one(shared: Callable[[str], Path], page: Callable[..., Path]) -> None:
+    """Seven pages of one kernel are one kernel, with what each says; another process is another one."""
+    pages = sorted(shared("traces/ncu_rtx5090_deepseek-ocr_csv/kernel_0001").glob("*.csv"))
+    assert len(pages) == 7
+    trace = read_traces(pages)
+    assert trace["activities"].num_rows == 1
+    (kernel,) = kernels_of(trace)
+    for one in pages:
+        assert set(ncu.read(one)["counters"]["metric"].to_pylist()) <= kernel["metrics"].keys()
+    other = page(LONG, [*lead(0, kernel["name"]), "gpu__time_duration.sum", "us", "9"])
+    assert read_traces([*pages, other])["activities"].num_rows == 2
+    sentences = [loss.sentence for loss in read_traces(pages).losses]
+    assert len(sentences) == len(set(sentences))
+
+
+def test_pages_that_differ_are_two_reports(page: Callable[..., Path], tmp_path: Path) -> None:
+    row = [*lead(0), "gpu__time_duration.sum", "us"]
+    one = page(LONG, [*row, "9"]).rename(tmp_path / "one.csv")
+    again = page(LONG, [*row, "9.01"]).rename(tmp_path / "again.csv")
+    slower = page(LONG, [*row, "12"])
+    assert read_traces([one, again])["activities"].num_rows == 1
+    assert read_traces([one, slower])["activities"].num_rows == 2
