@@ -106,6 +106,19 @@ def test_rounding_is_tolerated_and_nothing_more(off: float, severity: str) -> No
     assert severities(device, "bandwidth") == {severity}
 
 
+def test_a_rate_that_no_document_states_is_not_judged() -> None:
+    """The table of rates has none of FP16 on vector units."""
+    before = severities(load_device("h100_sxm"), "peaks")
+    fp16 = {"value": 267.6e12, "source": "whitepaper"}
+    raw = read_yaml(DEVICES.find("h100_sxm"))
+    raw["sources"]["whitepaper"] = "H100 whitepaper"
+    raw["datasheet"]["vector_flop_per_s"]["fp16"] = fp16
+    device = validated(Device, raw, "test")
+    told = [found.message for found in check_device(device) if "vector_flop_per_s.fp16" in found.message]
+    assert severities(device, "peaks") == before
+    assert told == []
+
+
 def test_an_unknown_architecture_is_judged_by_what_does_not_depend_on_it() -> None:
     device = changed("h100_sxm", "architecture", "Tomorrow (sm200)")
     assert severities(device, "peaks") == set()

@@ -69,6 +69,7 @@ def test_a_longer_recording_is_no_regression() -> None:
     found = diff(before, per_execution(after, 3))
     assert row(found, "b")["ratio"] == pytest.approx(0.05)
     assert row(found, "a")["change_s"] == pytest.approx(0)
+    assert (row(found, "b")["count_b"], row(found, "b")["why"]) == (20, "")  # as many, of that length
 
 
 times = st.dictionaries(

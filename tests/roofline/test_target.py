@@ -73,6 +73,15 @@ def test_prices_rank_and_what_has_none_comes_last() -> None:
     assert [a.usd_per_hour for a in found] == [1.0 * found[0].devices, 2.0 * found[1].devices, None]
 
 
+def test_an_hour_of_several_devices_costs_as_many() -> None:
+    """70B parameters of 2 bytes are more than one device of 80 GB holds."""
+    large = replace(SCENARIO, model=load_model("Llama-3.1-70B").model)
+    goal, h100 = Goal.parse("tpot=100ms"), load_device("h100_sxm")
+    (found,) = answers(large, [h100], goal, quality="exact", prices={h100.name: 3.0}).met
+    assert found.devices >= 2
+    assert found.usd_per_hour == 3.0 * found.devices
+
+
 def test_the_cheapest_token_comes_before_the_cheapest_hour() -> None:
     """A dearer hour is worth it where it brings even more tokens, and only there."""
     goal = Goal.parse("tpot=100ms")
@@ -142,6 +151,12 @@ def test_bounds_are_below_every_prediction(words: str, count: int) -> None:
             continue
         totals = {**prediction.totals(), "capacity_bytes": device.datasheet.dram.capacity_bytes.value}
         assert 0.5 * goal.missed(totals) <= bound <= goal.missed(totals) * (1 + 1e-9)
+
+
+def test_throughput_is_bounded_by_all_of_the_time() -> None:
+    goal = Goal.parse("throughput=1e6")
+    (bound,) = Bounds(SCENARIO, DEVICES[:1], goal).missed(Option(1))
+    assert 1e6 / bound == pytest.approx(predict(SCENARIO, DEVICES[0]).totals()["tokens_per_s"], rel=0.02)
 
 
 def test_what_requests_have_in_common_is_not_offered() -> None:

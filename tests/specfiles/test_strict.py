@@ -19,6 +19,7 @@ class Whole(Strict, frozen=True, kw_only=True):
     part: Part
     parts: list[Part] = []
     by_name: dict[str, Part] = {}
+    maybe: Part | None = None
     spread: NotNegative | None = None
     text: Text | None = None
     version: Annotated[int, msgspec.Meta(gt=0)] | None = msgspec.field(default=None, name="schema")
@@ -60,6 +61,7 @@ def test_a_good_record_is_read_and_frozen() -> None:
             {**GOOD, "by_name": {"x": {"size": 1, "zzz": 2}}},
             "unknown key 'by_name.x.zzz'; known keys: size, weight.",
         ),
+        ({**GOOD, "maybe": {"size": 1, "wait": 2}}, "unknown key 'maybe.wait'; did you mean 'weight'?"),
         ({"name": "n"}, "key 'part' is missing; add it."),
         ({**GOOD, "part": {}}, "key 'part.size' is missing; add it."),
     ],

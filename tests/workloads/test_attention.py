@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -97,6 +98,13 @@ def test_decode_reads_each_kv_head_once() -> None:
         return float(Attention(1, 1, 2048, 32, kv_heads, 128).work().bytes)
 
     assert decode(8) - decode(1) == 7 * 2 * 2048 * 128 * 2  # heads, K and V, context, head_dim, bf16 bytes
+
+
+@pytest.mark.parametrize("value_dim", [None, 64])
+def test_results_are_as_many_as_the_elements_written(value_dim: int | None) -> None:
+    work = Attention(3, 5, 7, 8, 2, 128, value_dim=value_dim).work()
+    (written,) = (tensor.bytes for tensor in work.traffic if tensor.tensor == "output")
+    assert work.outputs * 2 == written == 3 * 5 * 8 * (value_dim or 128) * 2
 
 
 def test_llama_decode_known_on_paper() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workloads.operators import GroupedGemm
+from workloads.operators import GroupedGemm, RoutedExperts
 from workloads.operators.experts import expected_devices, expected_distinct, popularity
 
 EXPERTS = st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n)))
@@ -74,3 +74,12 @@ def test_flop_follow_the_choices_and_bytes_the_matrices_touched() -> None:
     assert one.work().weight_bytes == 2 * 48 * 24 * 2
     assert one.parameters() == 8 * 48 * 24
     assert one.active_parameters() == 2 * 48 * 24
+
+
+@pytest.mark.parametrize(("weights", "size"), [("bf16", 2), ("fp8", 1), ("fp4", 0.5)])
+def test_experts_are_read_in_the_format_of_their_weights(weights: str, size: float) -> None:
+    """9 tokens make 18 choices, of 5 experts of 3 matrices [32, 24]."""
+    work = RoutedExperts(9, 18, 5, 32, 24, 3, "bf16", weights).work()
+    assert work.weight_bytes == 5 * 3 * 32 * 24 * size
+    assert work.activation_bytes == 2 * 9 * 32 * 2
+    assert work.matrix_flops == 2 * 18 * 3 * 32 * 24

@@ -151,6 +151,15 @@ def test_mxfp4_checkpoints_are_as_large_as_published(name: str, gibibytes: float
     assert round(size / 2**30, 1) == gibibytes
 
 
+def test_the_index_of_sparse_attention_is_cached_beside_the_latent() -> None:
+    """DeepSeek-V3.2's config: `index_head_dim` 128, one key of it more per position and layer."""
+    dense, sparse = (
+        load_model(name).model.cache_bytes(1, 1, Setting()) for name in ("DeepSeek-V3", "DeepSeek-V3.2")
+    )
+    assert dense == 61 * (512 + 64) * 2
+    assert sparse - dense == 61 * 128 * 2
+
+
 def test_a_layer_that_runs_twice_is_held_once() -> None:
     """MobileLLM-LS (arXiv:2402.14905, section 2.2.3): twice the work of MobileLLM, no parameter more."""
     plain, shared = (load_model(f"MobileLLM-{kind}125M").model for kind in ("", "LS-"))

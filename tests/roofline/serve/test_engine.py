@@ -49,6 +49,15 @@ def test_a_request_alone_waits_for_its_own_steps_only(batching: str) -> None:
     assert (log.last_s - log.first_s) / 99 == pytest.approx(totals["tpot_s"], rel=0.01)
 
 
+@pytest.mark.parametrize("batching", BATCHINGS.values())
+def test_the_engines_own_time_is_added_to_each_step(batching: str) -> None:
+    """A prompt that fits the budget is one step, each further token another."""
+    asked = requests(3, burstiness=0).at_rate(0.01)
+    plain, slow = (served(Policy(batching, budget=8192, step_s=own), asked) for own in (0.0, 0.125))  # type: ignore[arg-type]
+    assert slow.first_s - plain.first_s == pytest.approx(0.125)
+    assert (slow.last_s - slow.first_s) - (plain.last_s - plain.first_s) == pytest.approx(99 * 0.125)
+
+
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
 def test_prompts_one_at_a_time_are_an_m_d_1_queue(load: float) -> None:
     """Pollaczek and Khinchine: the mean wait before a fixed service s is load * s / (2 * (1 - load))."""
