@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from roofline.physics.attention import LATENT, NOPE, ROTATED, VALUE, WHY, Shape, element, kernel_of
+from roofline.physics.attention import (
+    LATENT,
+    NOPE,
+    ROTATED,
+    START_S,
+    VALUE,
+    WHY,
+    Shape,
+    element,
+    kernel_of,
+)
 from roofline.physics.base import Constant, ceil_div, column
 from roofline.physics.decode import CONSTANTS as DECODE
 from roofline.physics.decode import Grid, decode_parts
@@ -24,12 +34,17 @@ from roofline.physics.splits import even_splits
 if TYPE_CHECKING:
     from roofline.physics.base import Columns, Dtypes, Floats, Gpu
 
-# Heads that one tile of decode holds, and computes whether used or not: more heads read the cache again.
+# Heads that one tile of decode holds: more heads read the cache again.
 LATENT_ROWS: Mapping[int, float] = {8: 64.0, 9: 64.0, 10: 128.0}
+# That it computes, used or not: on Blackwell what brings the latent to the tensor cores takes so long.
+LEAST_ROWS = 64.0
 ABSORBED = "flash_attention"  # SGLang's kernel on Hopper serves prompts on the latent cache too
 # By generation, the tiles that leave the least error on the measured rows.
 TILINGS: Mapping[int, Tiling] = {8: Tiling(128, 64), 9: Tiling(128, 64), 10: Tiling(256, 64)}
 LATENT_TILING = Tiling(64, 64, packed=True)
+# No tile multiplies faster than the peak: rows that wait for memory do not tell, and trade it for starts.
+TILE_SHARE = Constant("tile_share", "", 0.2, 1.0, 0.7, "share of the peaks inside a tile")
+WIDENING_STARTS = 3  # kernels: the widening, and two that bring new latents and rotated keys into 8 bits
 CONVERT = Constant("convert_share", "", 0.05, 1.0, 0.5, "memory bandwidth of widening an fp8 cache for bf16")
 
 
@@ -68,27 +83,35 @@ class MlaDecodeModel(KernelModel):
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Those of other decode attention; Hopper's kernel of SGLang has no fp8 and widens the cache."""
-        return (*DECODE, *((CONVERT,) if gpu.generation == 9 and dtype.kv == "fp8" else ()))
+        usual = (TILE_SHARE if c.name == TILE_SHARE.name else c for c in DECODE)
+        return (*usual, *((CONVERT,) if gpu.generation == 9 and dtype.kv == "fp8" else ()))
 
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
         """The parts of decode, with the sizes of MLA, and the widening of the cache."""
         kernel, shape = kernel_of(rows), latent_shape(rows)
         held = LATENT_ROWS[max(gpu.generation, 8)]
-        tiles, filled = ceil_div(shape.heads, held), np.full_like(shape.heads, held)
+        tiles, filled = ceil_div(shape.heads, held), np.where(shape.heads > LEAST_ROWS, held, LEAST_ROWS)
         splits = even_splits(shape.batch * tiles, shape.kv_len, gpu, c)
         if gpu.generation < 9:  # TensorRT-LLM's kernel of Ampere does not split sequences
             splits = np.ones_like(splits)
         starts = (c[name] for name in ("launch_s", "cta_s", "block_s", "combine_s", "split_s"))
         grid = Grid(tiles, filled, np.minimum(shape.heads, held), splits, *starts)
         widens = "convert_share" in c and kernel == ABSORBED
-        read = dtype._replace(kv=dtype.inputs) if widens else dtype
+        read = dtype._replace(kv=dtype.inputs) if widens else _multiplied(dtype, kernel, gpu)
         parts = decode_parts(shape, grid, gpu, read, c)
         if widens:
             moved = (
                 shape.batch * shape.kv_len * shape.cached_dim * (element(dtype.kv) + element(dtype.inputs))
             )
             parts["convert"] = moved / (gpu.dram_byte_per_s * c["convert_share"])
+            parts["launch"] = parts["launch"] + WIDENING_STARTS * START_S
         return parts
+
+
+def _multiplied(dtype: Dtypes, kernel: str, gpu: Gpu) -> Dtypes:
+    """Queries in 8 bits, too, where the cache is and the GPU multiplies such; SGLang's kernel widens."""
+    narrow = dtype.kv == "fp8" and kernel != ABSORBED and "fp8" in gpu.tensor_flop_per_s
+    return dtype._replace(inputs="fp8") if narrow else dtype
 
 
 def expanded_shape(rows: Columns) -> Shape:

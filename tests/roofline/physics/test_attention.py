@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwspecs import load_device
+from hwspecs import kernels_of, load_device
 from roofline.physics import model_of
 from roofline.physics.attention import APPEND_S, NO_WINDOW, START_S, Shape, missed
 from roofline.physics.base import Dtypes, Gpu, total
@@ -321,6 +322,36 @@ def test_heads_of_a_group_share_one_pass_over_the_latent_cache() -> None:
     assert many / few == pytest.approx(1, rel=0.15)
     cache = 64 * 32_768 * 576 * 2
     assert few > cache / GPUS["h100_sxm"].dram_byte_per_s
+
+
+@pytest.mark.parametrize("kv_dtype", ["bf16", "fp8"])
+@pytest.mark.parametrize("name", ["h100_sxm", "b200_sxm"])
+def test_no_tile_of_latent_attention_multiplies_faster_than_the_peak(name: str, kv_dtype: str) -> None:
+    """With memories that nothing waits for, longer caches take their FLOP at the peak or more."""
+    gpu = replace(GPUS[name], dram_byte_per_s=1e16, l2_byte_per_s=1e16)
+    model, dtype = model_of("mla_decode"), Dtypes("bfloat16", "bf16", "bf16", "bf16", kv_dtype)
+    fitted = [
+        k
+        for k in kernels_of(load_device(name))
+        if k.op == "mla_decode" and k.kv_dtype == {"bf16": "bfloat16"}.get(kv_dtype, "fp8")
+    ]
+    assert fitted
+    for kernel in fitted:
+        peak = gpu.peak("fp8" if kv_dtype == "fp8" and kernel.kernel != "flash_attention" else "bf16")
+        constants = {**{c.name: c.start for c in model.constants(gpu, dtype)}, **kernel.values}
+        sizes = {"kernel": kernel.kernel, "batch": gpu.processors, "n_heads": 128}
+        parts = model.parts(rows(kv_len=[2**14, 2**15], **sizes), gpu, dtype, constants)
+        flops = 2 * 128 * (576 + 512) * 2**14 * gpu.processors
+        assert flops / np.diff(total(parts))[0] < peak
+
+
+def test_blackwell_computes_heads_of_80_elements_as_128() -> None:
+    sizes = {"q_len": 8192, "kv_len": 8192, "n_kv_heads": 32, "causal": 0}
+    small, odd, whole = (
+        time_s("attention_encoder", "b200_sxm", **sizes, head_dim=dim)[0] for dim in (64, 80, 128)
+    )
+    assert odd == pytest.approx(whole, rel=0.02)
+    assert odd > 1.2 * small  # exponentials are as many
 
 
 def test_prompts_of_latent_attention_cost_what_attention_of_its_sizes_costs() -> None:

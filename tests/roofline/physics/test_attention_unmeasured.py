@@ -144,3 +144,13 @@ def test_encoders_of_a_generation_without_any_run_as_its_prompts(name: str, back
     assert 0.5 <= share <= 0.73
     said = predict_table(encoder, limits(name, "calibrated"))["provenance"][0]
     assert said.startswith(f"transferred from {'attention_prefill' if name == 'a100_sxm' else 'A100'}")
+
+
+def test_latent_attention_of_an_h800_is_near_what_flashmla_reaches() -> None:
+    """3000 GB/s where memory binds and 660 TFLOP/s where arithmetic does (README of deepseek-ai/FlashMLA)."""
+    heads = np.array([16.0, 128.0])
+    rows = table("mla_decode", "", "", batch=128, q_len=1, kv_len=16_384).loc[[0, 0]].assign(n_heads=heads)
+    found = seconds("h800", rows)
+    streamed, computed = 128 * 16_384 * 576 * 2 / found[0], 2 * 128 * 16_384 * 128 * (576 + 512) / found[1]
+    assert 0.8 * 3.0e12 < streamed <= 3.35e12
+    assert 0.7 * 660e12 < computed < 1.05 * 660e12
