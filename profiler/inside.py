@@ -21,6 +21,7 @@ from profiler.treatments.measure import measured as with_technique
 from profiler.ways import Eager
 from roofline.run_head import Attributed
 from roofline.together import parts
+from specfiles.errors import InputError
 from workloads.operators.collective import PATTERNS
 
 
@@ -66,13 +67,21 @@ def _unfused(request: Request, point: Point, kernels: Sequence[dict[str, Any]]) 
 def _techniques(
     request: Request, subject: Subject, point: Point, notes: list[str]
 ) -> Iterator[dict[str, Any]]:
-    """The step with each technique beside the same without; one that fails loses its own row, with a note."""
+    """The step with each technique beside the same without; one that fails loses its own row, with a note.
+
+    Where processes share the model only what all of them refuse together is such a failure: one that fails by
+    itself leaves the others waiting in the middle of a step.
+    """
     effort = replace(request.effort, budget_s=request.effort.budget_s / len(request.points))
+    shared = request.tensor_parallel > 1
+    together = request.together if shared else bool
     for technique in request.techniques:
         request.progress(f"  {technique.name}")
         try:
-            row = with_technique(technique, subject, point, effort)
+            row = with_technique(technique, subject, point, effort, together)
         except KERNEL_ERRORS as missing:
+            if shared and not isinstance(missing, InputError):
+                raise
             notes.append(f"{technique.told()} not measured in {in_words(point)}: {failure(missing)}")
             continue
         if row is not None:

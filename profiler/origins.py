@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 from profiler.instrument import APPEND, ROPE, ROTATIONS, SAMPLING
 from profiler.parts.base import Family
 from profiler.ranges import family
+from profiler.ranks.share import SUM
 from profiler.subject import core_names
 
 if TYPE_CHECKING:
     from profiler.subject import Subject
 
+SUMMING = re.compile(r'share\.py", line \d+, in forward')
 CALLS = ("call_function", "call_method", "call_module")
 ATTENDING = "attention_forward"  # ends the name of every function that attends, in transformers
 CACHING = re.compile(r'cache\.py", line \d+, in update')
@@ -58,6 +60,8 @@ class _Placing:
         return self._in_layer(int(index), inner, str(node.meta.get("stack_trace") or ""))
 
     def _in_layer(self, layer: int, inner: str, trace: str) -> str | None:
+        if SUMMING.search(trace):  # it runs in a hook of the product whose terms it sums
+            inner = f"{inner.partition('.')[0]}.{SUM}"
         for part, name in self.modules:
             if _within(inner, part):
                 self.ended = inner

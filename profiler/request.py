@@ -76,6 +76,7 @@ def check_request(request: Request) -> None:
     check_recurrent(request.loaded.model, asked)
     check_batches(request.loaded.model, request.points)
     for technique in request.techniques:
-        treatment(technique, request.device, request.dtype, [point.phase for point in request.points])
+        phases = [point.phase for point in request.points]
+        treatment(technique, request.device, request.dtype, phases, shared=request.tensor_parallel > 1)
     check_share(request.loaded.model, request.tensor_parallel, [point.batch for point in request.points])
     check_attention(request.attention, request.loaded.model, request.device)

@@ -127,7 +127,7 @@ def command(
         ranks,
         tp,
         alone={"--nsys": nsys, "--ncu": ncu, model: names_module(model)},
-        whole={"--with": bool(words), f"--mode {mode}": other},
+        whole={"--mode graph": mode == "graph"},
     )
     _check_fraction(overhead)
     effort = _effort(repeats, budget, ci)

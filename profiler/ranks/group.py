@@ -54,7 +54,7 @@ def check_asked(
 ) -> None:
     """An InputError where the model shall be shared by another number of devices than there are processes.
 
-    `alone` says what was asked for that one process does alone, `whole` what is done with a whole model.
+    `alone` says what was asked for that one process does alone, `whole` what is done with whole models alone.
     """
     count = ranks.count if ranks else 1
     for what in [name for name, asked in alone.items() if asked and count > 1]:

@@ -17,6 +17,7 @@ class FlashAttention(Treatment):
     """PyTorch's fused attention against the model's own matrix products and softmax."""
 
     name = "flash-attention"
+    shared = True
     exact = True
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:

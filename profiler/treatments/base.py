@@ -46,6 +46,7 @@ class Treatment(ABC):
     # Results are those of the step without it but for rounding; otherwise how far they differ is stated.
     exact: ClassVar[bool] = False
     compared: ClassVar[bool] = True  # False where other weights make any comparison of results idle
+    shared: ClassVar[bool] = False  # whether it runs on a model that processes share, each its part of it
 
     def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
         """Why it cannot be run here; None where it can."""

@@ -15,6 +15,7 @@ class FusedElementwise(Treatment):
     """The step as it is, and as torch.compile makes it: what stands between products in few kernels."""
 
     name = "fused-elementwise"
+    shared = True
     exact = True
 
     def refuse(self, technique: Any, device: str, dtype: str) -> str | None:

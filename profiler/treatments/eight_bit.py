@@ -29,6 +29,7 @@ class WeightActivation(Treatment):
     """
 
     name = "weight-activation-quantisation"
+    shared = True
 
     def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
         """fp8 where the matrix units multiply in it, and on a CPU, which widens it; there INT8, too."""

@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from profiler.attending import SEPARATE
 from profiler.kernels import TOLERANCE
@@ -31,6 +31,8 @@ from profiler.treatments.window import Window
 from specfiles.errors import InputError
 from workloads.techniques.base import Technique
 
+Together = Callable[[bool], bool]  # whether something is true in every process
+Made = TypeVar("Made")
 TREATMENTS: dict[str, Treatment] = {
     treatment.name: treatment
     for treatment in (
@@ -52,7 +54,9 @@ TREATMENTS: dict[str, Treatment] = {
 }
 
 
-def treatment(technique: Technique, device: str, dtype: str, phases: Sequence[str]) -> Treatment:
+def treatment(
+    technique: Technique, device: str, dtype: str, phases: Sequence[str], *, shared: bool = False
+) -> Treatment:
     """How a technique is run. Raises InputError where it cannot be measured here, with the reason."""
     known = TREATMENTS.get(technique.name)
     if known is None:
@@ -61,29 +65,34 @@ def treatment(technique: Technique, device: str, dtype: str, phases: Sequence[st
     reason = known.refuse(technique, device, dtype)
     if reason is None and not set(known.phases) & set(phases):
         reason = f"it is measured in {' and '.join(known.phases)}, and no such step was asked for"
+    if reason is None and shared and not known.shared:
+        those = ", ".join(name for name, other in TREATMENTS.items() if other.shared)
+        reason = f"processes share the model, on which run: {those}; leave --tp out"
     if reason is not None:
         raise InputError(f"{technique.name} cannot be measured here: {reason}.")
     return known
 
 
-def measured(technique: Technique, subject: Subject, point: Point, effort: Effort) -> dict[str, Any] | None:
+def measured(
+    technique: Technique,
+    subject: Subject,
+    point: Point,
+    effort: Effort,
+    together: Together = bool,
+) -> dict[str, Any] | None:
     """One row: times without and with the technique, and the gain; None where it does not concern the phase.
 
-    `effort` ends the repeats; its precision is asked of the gain.
+    `effort` ends the repeats; its precision is asked of the gain. Processes that share the model begin and
+    end `together`.
     Raises InputError where the results of a technique that should not change them differ.
     """
     how = TREATMENTS[technique.name]
     if point.phase not in how.phases:
         return None
-    pair = how.pair(technique, subject, point)
+    pair = _agreed(together, lambda: how.pair(technique, subject, point))
     difference = deviation(pair) if how.compared else None
-    allowed = TOLERANCE[subject.dtype]
-    if difference is not None and how.exact and not difference <= allowed:
-        raise InputError(
-            f"{technique.name} was not timed: its results differ by {difference:.2g} of the largest, "
-            f"{allowed:g} is allowed."
-        )
-    turns = _in_turn(pair, stopwatch(subject.device), effort)
+    _agreed(together, lambda: _check(how, difference, TOLERANCE[subject.dtype]))
+    turns = _in_turn(pair, stopwatch(subject.device), effort, together=together)
     base_s, treated_s = per_token(pair, turns.base, turns.treated)
     gains = sample(_ratios(base_s, treated_s), turns.warm_ups, turns.ended)  # numbers, not seconds
     return {
@@ -104,6 +113,27 @@ def measured(technique: Technique, subject: Subject, point: Point, effort: Effor
         "remark": pair.remark,
         "ran": pair.ran.told() if pair.ran else "",
     }
+
+
+def _agreed(together: Together, make: Callable[[], Made]) -> Made:
+    """What is made; an InputError in every process where one of them cannot make it."""
+    try:
+        made = make()
+    except InputError:
+        together(False)
+        raise
+    if not together(True):
+        raise InputError("another process of the run refused it.")
+    return made
+
+
+def _check(how: Treatment, difference: float | None, allowed: float) -> None:
+    """An InputError where results differ that should not."""
+    if difference is not None and how.exact and not difference <= allowed:
+        raise InputError(
+            f"{how.name} was not timed: its results differ by {difference:.2g} of the largest, "
+            f"{allowed:g} is allowed."
+        )
 
 
 def _convention(subject: Subject) -> str:
@@ -142,6 +172,7 @@ def _in_turn(
     seconds: Callable[[Callable[[], Any]], float],
     effort: Effort,
     now: Callable[[], float] = time.perf_counter,
+    together: Together = bool,
 ) -> _Turns:
     """Warm both up, then time them in turn until the gain is known or the effort ends otherwise.
 
@@ -155,20 +186,21 @@ def _in_turn(
 
     gc.collect()
     with without_collection():
-        warm_ups = max(_warmed(partial(once, treated), now) for treated in (False, True))
+        warm_ups = max(_warmed(partial(once, treated), now, together) for treated in (False, True))
         begin, ended = now(), ""
         while not ended:
             first = len(times[True]) % 2 == 0
             for treated in (first, not first):
                 times[treated].append(once(treated))
             ended = effort.ended(_ratios(times[False], times[True]), now() - begin)
+            ended = ended if together(bool(ended)) else ""
     return _Turns(times[False], times[True], warm_ups, ended)
 
 
-def _warmed(once: Callable[[], float], now: Callable[[], float]) -> int:
+def _warmed(once: Callable[[], float], now: Callable[[], float], together: Together) -> int:
     """How many runs it took to warm up."""
     begin = now()
-    return len(warm_up(once, lambda: now() - begin >= WARM_UP_S))
+    return len(warm_up(once, lambda: now() - begin >= WARM_UP_S, together))
 
 
 def _ratios(base: Sequence[float], treated: Sequence[float]) -> list[float]:

@@ -14,6 +14,7 @@ class Prefix(Treatment):
     """Keys and values of the beginning stand in the cache; the rest of the prompt is read."""
 
     name = "prefix-caching"
+    shared = True
     phases = ("prefill",)
     exact = True
 

@@ -16,8 +16,15 @@ CHECKED_ROWS = 32  # of made-up inputs that a product is compared by
 
 def exchanged(subject: Subject, make: Callable[[Any], Any]) -> Around:
     """Enters a block in which `make(linear)` stands in the place of each projection of the layers."""
-    places = [(module, child, make(linear)) for module, child, linear in projections(subject)]
+    places = [(module, child, _in_place(linear, make)) for module, child, linear in projections(subject)]
     return partial(swapped, places)
+
+
+def _in_place(linear: Any, make: Callable[[Any], Any]) -> Any:
+    """What is made of a Linear, followed by what followed that: a sum over processes that share a model."""
+    made = make(linear)
+    made._forward_hooks = linear._forward_hooks
+    return made
 
 
 def projections(subject: Subject) -> list[tuple[Any, str, Any]]:

@@ -13,6 +13,7 @@ class LayerPruning(Treatment):
     """The same step with some layers left out."""
 
     name = "layer-pruning"
+    shared = True
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
         """The layers that stay are those that the technique keeps."""

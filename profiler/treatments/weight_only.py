@@ -26,6 +26,7 @@ class WeightOnly(Treatment):
     """
 
     name = "weight-only-quantisation"
+    shared = True
 
     def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
         """PyTorch's own kernels: INT8 and INT4 in groups for bf16 rows, on a CPU INT8 for fp32 rows."""

@@ -15,6 +15,7 @@ class Window(Treatment):
     """A rolling cache of the last positions: a decode step reads no others."""
 
     name = "window-attention"
+    shared = True
     phases = ("decode",)  # a prompt would need a kernel that skips what lies outside
     exact = True
 

@@ -67,13 +67,13 @@ def test_what_processes_cannot_do_is_refused(
 
 @pytest.mark.parametrize("ranks", [None, Ranks(1, 4, 1)])
 def test_whole_models_and_equal_shares_are_not_refused(ranks: Ranks | None) -> None:
-    check_asked(ranks, 1, {"--nsys": False}, {"--mode compile": True})
-    check_asked(ranks, ranks.count if ranks else 1, {}, {"--mode compile": False})
+    check_asked(ranks, 1, {"--nsys": False}, {"--mode graph": True})
+    check_asked(ranks, ranks.count if ranks else 1, {}, {"--mode graph": False})
 
 
-def test_a_share_of_a_model_is_run_operator_by_operator() -> None:
-    with pytest.raises(InputError, match=r"--mode compile runs whole models, .*leave --tp out"):
-        check_asked(Ranks(0, 2, 0), 2, {}, {"--with": False, "--mode compile": True})
+def test_a_share_of_a_model_is_not_captured() -> None:
+    with pytest.raises(InputError, match=r"--mode graph runs whole models, .*leave --tp out"):
+        check_asked(Ranks(0, 2, 0), 2, {}, {"--mode graph": True})
 
 
 def test_a_process_that_is_told_to_end_acts_first(

@@ -22,8 +22,10 @@ from profiler.ranges import FAMILIES as RANGES
 from profiler.ranks import share
 from profiler.ranks.group import Ranks, joined
 from profiler.ranks.share import check_share
+from profiler.request import Request, check_request
 from profiler.steps import operators_at
 from profiler.subject import Point, load_subject
+from profiler.treatments.weight_only import has_fbgemm
 from roofline.run import open_run
 from roofline.run_tables import POINT
 from roofline.validate import validate
@@ -31,6 +33,7 @@ from specfiles.errors import InputError
 from workloads.catalogue import Loaded, load_model
 from workloads.operators import Gemm
 from workloads.operators.collective import PATTERNS
+from workloads.techniques.registry import parse
 
 SIZES = ("--device", "cpu", "--prompt", 12, "--output", 3, "--repeats", 2, "--no-alone")
 ROWS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "lm_head")  # cut by rows of the weight
@@ -174,6 +177,61 @@ def test_replicas_may_be_compiled(model: Path, torchrun: Callable[..., Any], tmp
         assert (run.head.status, run.head.mode) == ("complete", "compile")
         assert run.head.compilations[0].graphs == 1
         assert any("down_proj" in name for name in run.table("operators")["name"])
+
+
+DECODE = ("--device", "cpu", "--phase", "decode", "--context", 20, "--repeats", 2, "--no-alone")
+
+
+@pytest.mark.slow
+def test_a_shared_model_may_be_compiled(model: Path, torchrun: Callable[..., Any], tmp_path: Path) -> None:
+    """In one graph with its sums, which bear the names that they have without compilation."""
+    if not shutil.which(os.environ.get("CXX", "g++")):
+        pytest.skip("no C++ compiler, which torch.compile needs")
+    found = torchrun("profile", model, "--tp", 2, *DECODE, "--mode", "compile", "-o", tmp_path / "run")
+    assert found.wait() == [0, 0], found.said()
+    run = open_run(tmp_path / "run")
+    assert (run.head.status, run.head.mode, run.head.tensor_parallel) == ("complete", "compile", 2)
+    assert (run.head.compilations[0].graphs, run.head.compilations[0].breaks) == (1, [])
+    operators = run.table("operators").set_index("name")
+    for name in ("layers.attention_allreduce", "layers.mlp_allreduce"):
+        assert operators.loc[name, "median_s"] > 0
+    kernels = run.table("kernels")
+    sums = kernels[kernels["name"].str.startswith("_c10d_functional")]
+    assert set(sums["operator"]) == {"layers.attention_allreduce", "layers.mlp_allreduce"}
+
+
+@pytest.mark.slow
+def test_techniques_run_on_a_shared_model(model: Path, torchrun: Callable[..., Any], tmp_path: Path) -> None:
+    """All processes repeat as often, and projections with narrow weights are still summed over them.
+
+    Without the sums of one rank's terms results would differ as much as they are large.
+    """
+    words = ("window-attention:window=8", "layer-pruning:ratio=0.5", "window-attention:window=900")
+    words += ("weight-only:format=int8",) if has_fbgemm() else ()
+    asked = [word for name in words for word in ("--with", name)]
+    found = torchrun("profile", model, "--tp", 2, *DECODE, *asked, "-o", tmp_path / "run")
+    assert found.wait() == [0, 0], found.said()
+    run = open_run(tmp_path / "run")
+    rows = [open_run(tmp_path / "run" / f"rank{rank}").table("techniques") for rank in (0, 1)]
+    assert len(rows[0]) == len(words) - 1  # the wide window is no window here, which costs its row alone
+    assert any("a window of 900 holds all 20 tokens" in note for note in run.head.notes)
+    assert rows[0]["repeats"].tolist() == rows[1]["repeats"].tolist()
+    assert rows[0]["warm_ups"].tolist() == rows[1]["warm_ups"].tolist()
+    rows[0] = rows[0].set_index(rows[0]["technique"].str.partition(":")[0])
+    assert rows[0].loc["window-attention", "deviation"] < 1e-4
+    if has_fbgemm():
+        assert 0 < rows[0].loc["weight-only-quantisation", "deviation"] < 0.1
+
+
+def test_a_technique_with_a_model_of_its_own_is_refused(model: Path) -> None:
+    """Its draft is no share."""
+    loaded = load_model(model)
+    request = Request(loaded, "cpu", "fp32", (Point("decode", 1, 1, 20),), Path("x"), "here")
+    request.techniques, request.tensor_parallel = (parse("gqa:kv_heads=2"),), 2
+    with pytest.raises(InputError, match=r"processes share the model, on which run: .*; leave --tp out"):
+        check_request(request)
+    request.tensor_parallel = 1
+    check_request(request)
 
 
 def killed(victim: int, found: Any, out: Path) -> list[int]:
