@@ -11,6 +11,7 @@ from reports.wording import plain
 from workloads.traced_model import TRACED
 
 Format = Callable[[Any], str]
+SENTENCES = ("why",)  # keys of columns that hold sentences
 PREDICTION: dict[str, tuple[str, Format]] = {
     "name": ("operator", text),
     "count": ("count", text),
@@ -27,15 +28,19 @@ PREDICTION: dict[str, tuple[str, Format]] = {
 
 
 def table(rows: Sequence[dict[str, Any]], columns: dict[str, tuple[str, Format]], title: str = "") -> str:
-    """Records as an aligned table; `columns` maps keys to a heading and a formatter."""
+    """Records as an aligned table; `columns` maps keys to a heading and a formatter.
+
+    Names, in the first column, and sentences are aligned to the left.
+    """
     from rich import box
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, (heading, _) in enumerate(columns.values()):
-        drawn.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
+    for index, (key, (heading, _)) in enumerate(columns.items()):
+        left = index == 0 or key in SENTENCES
+        drawn.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for row in rows:
         drawn.add_row(*(escape(fmt(row.get(key))) for key, (_, fmt) in columns.items()))
     width = None if sys.stdout.isatty() else 200

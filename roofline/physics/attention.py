@@ -28,12 +28,12 @@ LATENT, ROTATED, NOPE, VALUE = 512.0, 64.0, 128.0, 128.0  # elements; DeepSeek-V
 # The reason of each part of a kernel of attention.
 WHY = {
     "ideal": "the roofline: FLOP at the peak or bytes at the data sheet's bandwidth",
-    "reached": "what kernels reach of either with every processor busy; padded tiles",
-    "waves": "latency of a processor's own blocks of keys, and processors that have no work left",
-    "copies": "queries, results and cache pass the memory or the L2 where that is longer than the products",
+    "reached": "share of either that kernels reach with every processor busy; padding of tiles",
+    "waves": "latency of a processor's blocks of keys, and processors that are idle in the last wave",
+    "copies": "traffic of queries, results and cache that does not overlap with the products",
     "append": "new keys and values are written into the cache",
-    "combine": "keys are split over processors: their partial results are added up",
-    "schedule": "a kernel before prepares each sequence, or finds its window",
+    "combine": "keys are split over processors: their partial results are combined",
+    "schedule": "a preceding kernel schedules each sequence, or finds its window",
     "launch": "start and end of the kernel, its first loads",
 }
 

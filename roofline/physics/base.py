@@ -1,7 +1,7 @@
-"""What every kernel model shares: named constants, the facts of a GPU, and the smooth maximum.
+"""The basis of all kernel models: named constants, the facts of a GPU, and the smooth maximum.
 
 A kernel model gives a time as a sum of named parts, each with one physical reason. The first part is the
-ideal roofline of the kernel; the rest is what the hardware or the library adds to it.
+ideal roofline of the kernel; the others are what the hardware or the library adds to it.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
     Columns = Mapping[str, NDArray[Any]]  # the columns of the measured tables by name, one array each
     Bound = Callable[[Mapping[str, float]], dict[str, Floats]]  # parts of given rows by their constants
 
-# Bytes that one streaming multiprocessor takes from the L2 per clock: the width of its port to the crossbar
+# Bytes per clock from the L2 to one streaming multiprocessor: the width of its port to the crossbar
 # (Chips and Cheese and gpu-benches reach 80-100 % of it on Volta to Blackwell).
 L2_BYTES_PER_CLOCK = 64.0
-# What the slices behind the ports deliver together, as a share of the ports: dies with stacked memory have
-# two partitions of slices (5.4 of 9.7 TB/s on an A100, 7.0 of 12.8 on an H100 PCIe), dies for graphics one
-# and fewer (5.2 of 22.9 TB/s on an L40; all gpu-benches, gpu-l2-cache).
+# Bandwidth of all L2 slices over that of all ports. Data-centre dies (HBM) have two partitions of slices
+# (5.4 of 9.7 TB/s on an A100, 7.0 of 12.8 on an H100 PCIe), graphics dies (GDDR) one, with fewer slices
+# (5.2 of 22.9 TB/s on an L40); all by gpu-benches, gpu-l2-cache.
 SLICES_OF_STACKS, SLICES_OF_GRAPHICS = 0.55, 0.23
 
-HEAT_S = 3e-3  # of full load until the power limit lowers the clock
+HEAT_S = 3e-3  # time under full load after which the power limit lowers the clock
 
 LINKS: tuple[LinkName, ...] = ("nvlink", "xgmi", "pcie")  # to other GPUs, the fastest first
 
 
 class Dtypes(NamedTuple):
-    """The formats of a table's row: how it is named there, and what its tensors are stored in."""
+    """The formats of a row of a table: its name there, and the formats of its tensors."""
 
     name: str  # as in the table: fp8_block, int4_wo
-    inputs: str  # activations, multiplied in
+    inputs: str  # of activations, and of the multiplication
     weights: str
     outputs: str
     kv: str  # the KV cache
@@ -52,7 +52,7 @@ class Dtypes(NamedTuple):
 class Constant:
     """One named, bounded, physical constant of a kernel model; fitted in log space where low > 0.
 
-    `scales_with` names what its value follows to a device that was not measured: words of `transfer`.
+    `scales_with` names the quantities that it scales with on a device that was not measured (`transfer`).
     """
 
     name: str
@@ -70,16 +70,16 @@ class Constant:
 
 @dataclass(frozen=True)
 class Gpu:
-    """The facts of a device file that kernel models use: plain floats, SI units, data-sheet values.
+    """The data-sheet values of a device that kernel models use, as floats in SI units.
 
-    How much of a peak is reached is a constant of the kernel, so that it can be carried to other devices.
+    The share of a peak that is reached is a constant of the kernel, so that it can be transferred.
     """
 
     name: str
     capability: int  # compute capability x 10: 80 Ampere, 90 Hopper, 100 Blackwell; AMD counts as Ampere
     processors: float
     clock_hz: float  # at which the tensor peaks are stated
-    boost_hz: float  # the highest clock, that short kernels run at
+    boost_hz: float  # the highest clock, at which short kernels run
     tensor_flop_per_s: Mapping[str, float]  # by compute dtype
     vector_flop_per_s: float  # fp32
     special_op_per_s: float
@@ -95,23 +95,23 @@ class Gpu:
 
     @property
     def slices(self) -> float:
-        """What the slices of the L2 deliver, as a share of all processors' ports."""
+        """Bandwidth of all L2 slices over that of all processors' ports."""
         return SLICES_OF_STACKS if self.stacked else SLICES_OF_GRAPHICS
 
     @property
     def partitions(self) -> int:
-        """Of the L2: each caches for its own processors, so that what all read stands in both."""
+        """Partitions of the L2. Each caches for its own processors: what all processors read is in both."""
         return 2 if self.stacked and self.capability >= 80 else 1
 
     @property
     def joule_per_flop(self) -> float | None:
-        """Joules that its power limit leaves for each FLOP of the 16-bit peak; None if either is unknown."""
+        """TDP over the 16-bit peak [J/FLOP]; None if either is unknown."""
         peak = self.tensor_flop_per_s.get("fp16") or self.tensor_flop_per_s.get("bf16")
         return self.tdp_w / peak if self.tdp_w and peak else None
 
     @property
     def grouped(self) -> bool:
-        """Whether warp groups multiply and clusters of blocks share operands (see `generation`)."""
+        """Whether it has warp-group matrix instructions and thread-block clusters (Hopper and later)."""
         return self.generation >= 9
 
     @classmethod
@@ -156,10 +156,10 @@ class Gpu:
 
     @property
     def generation(self) -> int:
-        """Whose kernels run on it: 7 Volta and Turing, 8 Ampere, Ada and sm12x, 9 Hopper, 10 Blackwell.
+        """The generation of kernels: 7 Volta and Turing, 8 Ampere, Ada and sm12x, 9 Hopper, 10 Blackwell.
 
-        Blackwell without tensor memory (sm12x) multiplies as Ampere does (mma.sync; PTX ISA, tcgen05 and
-        wgmma are sm10x and sm90 only), and libraries ship it kernels of that kind.
+        Blackwell without tensor memory (sm12x) multiplies as Ampere does (mma.sync; in the PTX ISA tcgen05 is
+        for sm10x and wgmma for sm90 only), and libraries run kernels of that kind on it.
         """
         return 8 if self.capability >= 120 else min(self.capability // 10, 10)
 
@@ -174,7 +174,7 @@ class Gpu:
 
 
 def _reached(device: Device) -> dict[str, tuple[float, str]]:
-    """What was measured on the device itself, as shares of its data sheet, and how."""
+    """The measured shares of the data-sheet peaks, by name, with their sources."""
     sheet, measured = device.datasheet, device.measured
     found = {
         str(name): (value.value / sheet.tensor_flop_per_s[name].value, value.source)
@@ -192,10 +192,9 @@ def total(parts: Mapping[str, Floats]) -> Floats:
 
 
 def smooth_max(limits: Sequence[Floats | float], sharpness: float) -> Floats:
-    """A p-norm: the largest limit where one dominates, more where two compete for the same time.
+    """The p-norm of the limits, p = `sharpness`: imperfect overlap of copies and arithmetic.
 
-    Neither copies nor arithmetic overlap perfectly where both are busy; p = inf is the roofline's corner,
-    p = 1 no overlap at all.
+    p = inf is the maximum (the roofline's corner), p = 1 the sum (no overlap).
     """
     stacked = np.stack(np.broadcast_arrays(*limits)).astype(np.float64)
     largest = np.maximum(stacked.max(axis=0), 1e-30)
@@ -203,7 +202,7 @@ def smooth_max(limits: Sequence[Floats | float], sharpness: float) -> Floats:
 
 
 def ceil_div(a: Any, b: Any) -> Floats:
-    """How many pieces of size b cover a."""
+    """ceil(a / b): the number of pieces of size b that cover a."""
     return np.asarray(np.ceil(np.asarray(a, dtype=np.float64) / b))
 
 

@@ -63,9 +63,9 @@ class CollectiveModel(KernelModel):
     kinds: ClassVar[tuple[str, ...]] = ("allreduce", "allgather", "reduce_scatter", "alltoall", "sendrecv")
     family: ClassVar[tuple[str, ...]] = ("bytes",)
     why: ClassVar[Mapping[str, str]] = {
-        "ideal": "the bytes that a ring sends at the data sheet's link bandwidth",
-        "latency": "start of the kernel and the steps between the GPUs",
-        "algorithm": "share of the link, filling the pipeline, copies on each GPU",
+        "ideal": "the bytes of a ring at the data sheet's link bandwidth",
+        "latency": "start of the kernel and the synchronising steps between GPUs",
+        "algorithm": "share of the link that is reached, pipeline fill, copies on each GPU",
     }
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:

@@ -1,4 +1,4 @@
-"""Norms, rotary embedding, activations, additions: one pass over rows, from the L2 or from memory."""
+"""Elementwise kernels (norms, rotary embedding, activations, additions): a launch, and bytes moved."""
 
 from __future__ import annotations
 
@@ -17,40 +17,38 @@ if TYPE_CHECKING:
 
 CONSTANTS = (
     Constant("launch_s", "s", 5e-7, 3e-5, 3e-6, "start of the kernel and its first loads"),
+    Constant("memory_share", "", 0.5, 1.05, 0.85, "share of the memory bandwidth", "stream"),
     Constant(
-        "memory_share", "", 0.5, 1.05, 0.85, "share of the memory bandwidth, all threads told", "stream"
+        "flight_bytes", "B", 500.0, 5e4, 4e3, "bytes in flight per processor, of kernels with narrow loads"
     ),
+    Constant("l2_share", "", 0.03, 1.0, 0.3, "share of the L2 bandwidth, for rows that are cached", "slices"),
     Constant(
-        "flight_bytes", "B", 500.0, 5e4, 4e3, "that a processor's threads of narrow loads await at once"
+        "kept", "", 0.01, 2.0, 0.4, "share of the L2 that holds what the previous kernel wrote", "whole"
     ),
-    Constant(
-        "l2_share", "", 0.03, 1.0, 0.3, "share of the L2 bandwidth where rows are still there", "slices"
-    ),
-    Constant("kept", "", 0.01, 2.0, 0.4, "of the L2 that holds what the kernel before has written", "whole"),
 )
 
 
-# From a load to its data, of memory: 570 clocks of 1.4 GHz on an A100. Much the same in time on all GPUs.
+# Latency of a load from memory: 570 clocks of 1.4 GHz on an A100, and about the same time on all GPUs.
 LATENCY_S = 4e-7
-# The measured kernels load one element of 2 bytes a thread, as vLLM's did in 2023. Others, today's among them
-# (FlashInfer's, vLLM's with `vectorize`), load 16 bytes, so that nothing but the memory limits them.
+# The measured kernels load one element of 2 bytes per thread, as vLLM's did in 2023. Current ones
+# (FlashInfer's, vLLM's with `vectorize`) load 16 bytes, so that only the memory bandwidth limits them.
 NARROW = frozenset({"rms_norm", "rotary", "silu_and_mul"})
 WIDER = 8
 
 
 class ElementwiseModel(KernelModel):
-    """Launch, then bytes from where they are.
+    """Launch, then bytes from memory or the L2.
 
-    Kernels of one narrow load per thread have too few bytes under way for a fast memory: their rate is those
-    of all processors over the latency (Little's law), and follows processors, not bandwidth.
+    Kernels with one narrow load per thread have too few bytes in flight for a fast memory: by Little's law
+    their rate is the bytes in flight of all processors over the latency, whatever the bandwidth.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("rmsnorm", "rope", "act_mul", "elementwise_add")
     ruled_by_name: ClassVar[bool] = True
     family: ClassVar[tuple[str, ...]] = ("hidden", "n_heads", "n_kv_heads", "head_dim")
     why: ClassVar[Mapping[str, str]] = {
-        "ideal": "bytes at the peak of the memory, or of the L2 where they still are there",
-        "reached": "share of that bandwidth that one pass reaches",
+        "ideal": "bytes at the bandwidth of memory, or of the L2 where they are cached",
+        "reached": "share of that bandwidth that the kernel reaches",
         "launch": "start of the kernel",
     }
 

@@ -1,7 +1,7 @@
 """Fit the constants of a kernel model to measured times: robust, bounded, deterministic, families held out.
 
 Residuals are logarithms of predicted / measured, so that every size counts alike; the loss is soft-L1, so
-that a few odd rows do not steer a constant. A cell with few rows leans on a prior.
+that a few odd rows do not steer a constant. A cell with few rows is regularised towards a prior.
 """
 
 from __future__ import annotations

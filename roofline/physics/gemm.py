@@ -33,18 +33,18 @@ class GemmModel(KernelModel):
     kinds: ClassVar[tuple[str, ...]] = ("gemm",)
     why: ClassVar[Mapping[str, str]] = {
         "ideal": "the roofline: FLOP at the peak or bytes at the data sheet's bandwidth",
-        "reached peaks": "what kernels reach of either: power, issue slots, refresh and row misses",
-        "tiles and waves": "tiles stand out over C; the last wave leaves processors without one",
-        "operand delivery": "a processor's port to the L2 brings fewer operands than its tensor core takes",
-        "wave fill and epilogue": "each wave fills its pipeline and writes its tiles out",
-        "operands read again": "sweeps over one read the other again, where the L2 cannot keep it",
-        "imperfect overlap": "loads do not hide wholly behind arithmetic where both are long",
-        "split over k": "few tiles: the sum over k is split and its parts are added up",
+        "reached peaks": "share of either that kernels reach: power, issue slots, DRAM refresh, row misses",
+        "tiles and waves": "partial tiles, and processors that are idle in the last wave",
+        "operand delivery": "a processor's L2 port delivers operands slower than its tensor core takes them",
+        "wave fill and epilogue": "each wave fills its pipeline and writes its tiles",
+        "operands read again": "one operand is read again for each sweep over the other that misses the L2",
+        "imperfect overlap": "loads and arithmetic overlap only in part where both take long",
+        "split over k": "too few tiles: the sum over k is split and partial sums are added up",
         "power limit": "long products lower the clock",
         "first loads": "latency of memory before the first product",
-        "another kernel for few rows": "some libraries run slower ones for a vector, or split and add up",
+        "another kernel for few rows": "some libraries run slower kernels for one row, or split k",
         "launch": "start and end of the kernel",
-        "quantise kernel": "A is brought to the narrow format by a kernel of its own",
+        "quantise kernel": "a separate kernel converts A to the narrow format",
     }
     family: ClassVar[tuple[str, ...]] = ("n", "k")
     ruled_by_name: ClassVar[bool] = True

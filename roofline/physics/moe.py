@@ -68,11 +68,11 @@ class MoeModel(KernelModel):
     loose: ClassVar[bool] = True  # small kernels around the products trade places
     odd_error: ClassVar[float] = 1.0  # autotuners of two builds took 4 times as long as each other
     why: ClassVar[Mapping[str, str]] = {
-        "ideal": "the experts' products and weights at the data sheet's peaks",
+        "ideal": "the roofline: the experts' products and weights at the data sheet's peaks",
         "reached": "shares of the peaks that the grouped products reach",
-        "tiles": "experts' tokens padded to tiles, waves of them, matrices that are read again",
-        "around": "rows moved by permuting, quantising, activating and combining",
-        "routing": "sorting the router's choices",
+        "tiles": "experts' tokens padded to tiles, partial waves, matrices that are read again",
+        "around": "rows moved by the kernels that permute, quantise, activate and combine",
+        "routing": "sorting the router's choices by expert",
         "launch": "start of the layer's kernels",
     }
 

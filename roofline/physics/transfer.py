@@ -1,4 +1,4 @@
-"""Carry fitted constants to a GPU that nobody measured: from those measured, scaled by their physics."""
+"""Transfer fitted constants to a GPU that was not measured, scaled by physical quantities."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from roofline.physics.base import Constant, Gpu
 
-# How many more operands a processor's port delivers where clusters of blocks share them, and how many more
-# results it takes in bulk (cp.async.bulk), and what is left of the wait between waves where kernels are
-# persistent, since Hopper: as one model was fitted to A100, H100 and B200 (l2_share 0.6, 1.1, 1.8;
-# store_share 0.2, 0.3, 1.3; felt_waves, wave_s). They follow the programming model, not a data sheet.
+# From Hopper on, factors relative to Ampere: of operands and results through a processor's L2 port (clusters
+# share operands, cp.async.bulk writes results), and of the time between waves (persistent kernels). Values
+# from one model fitted to A100, H100 and B200 (l2_share 0.6, 1.1, 1.8; store_share 0.2, 0.3, 1.3; felt_waves,
+# wave_s): they come with the programming model and stand in no data sheet.
 SHARED_OPERANDS = {9: 1.75, 10: 2.25}
 PERSISTENT_WAIT = 0.08
 
-GRAPHICS_STREAM = 0.95  # of the bandwidth of GDDR memory: 0.97 on an L40S, 0.94 on an RTX PRO 6000
+GRAPHICS_STREAM = 0.95  # share of GDDR bandwidth that is reached: 0.97 on an L40S, 0.94 on an RTX PRO 6000
 
 
 def _stream(gpu: Gpu) -> float | None:
-    """The share of the memory bandwidth that was measured, or that its kind of memory reaches elsewhere."""
+    """The share of the memory bandwidth that is reached: measured, or usual for GDDR; None if unknown."""
     usual = None if gpu.stacked else GRAPHICS_STREAM
     return gpu.reached["dram"][0] if "dram" in gpu.reached else usual
 
 
-# What a constant may follow; its `scales_with` names some. None where a data sheet does not say.
+# The quantities that `Constant.scales_with` may name; None where the data sheet lacks the value.
 QUANTITIES: Mapping[str, Callable[[Gpu], float | None]] = {
     "clock": lambda gpu: gpu.boost_hz,
     "1/clock": lambda gpu: 1 / gpu.boost_hz,
@@ -37,22 +37,22 @@ QUANTITIES: Mapping[str, Callable[[Gpu], float | None]] = {
     "stream": _stream,
     "clusters": lambda gpu: SHARED_OPERANDS.get(gpu.generation, 1.0),
     "persistent": lambda gpu: PERSISTENT_WAIT if gpu.grouped else 1.0,
-    "slices": lambda _: 1.0,  # of the L2's ports: the same, up to what its slices feed
+    "slices": lambda _: 1.0,  # share of the L2 ports: the same, at most what the slices deliver
     "whole": lambda gpu: 1 / gpu.partitions,
-    "heat": lambda _: 1.0,  # clock lost in long runs: less where the power limit leaves more, see `_cooler`
-    "library": lambda _: 1.0,  # a habit of its kernels: kept within a generation, unknown in another
-    # At its power limit a GPU lowers clock and voltage together, and power goes with the cube of them.
+    "heat": lambda _: 1.0,  # clock lost in long runs, see `_cooler`
+    "library": lambda _: 1.0,  # a library's choice: kept within a generation, unknown in another
+    # At its power limit a GPU lowers clock and voltage together, and power is about their cube.
     "power": lambda gpu: gpu.joule_per_flop and gpu.joule_per_flop ** (1 / 3),
 }
-MOST_SHARE = 0.95  # of a tensor peak, however much power there is: main loops have their own losses
+MOST_SHARE = 0.95  # of a tensor peak at unlimited power: main loops have losses of their own
 
 
 def carried(
     values: Mapping[str, float], constants: Sequence[Constant], source: Gpu, target: Gpu, unit: str = "bf16"
 ) -> dict[str, float]:
-    """The constants of `source` on `target`: within their bounds; one that `source` lacks starts afresh.
+    """The constants of `source` scaled to `target`, within their bounds; one it lacks has its start value.
 
-    `unit` is the format that is multiplied in, whose measured peaks count.
+    `unit` is the format of the multiplication, whose measured peaks are used.
     """
     found = {}
     for constant in constants:
@@ -62,7 +62,7 @@ def carried(
         if "power" in constant.scales_with:
             value = min(value, max(before, MOST_SHARE))
         elif "slices" in constant.scales_with and target.slices < source.slices:
-            value = min(value, target.slices)  # processors ask for what they did, of slices that feed fewer
+            value = min(value, target.slices)  # the same demand, of slices that deliver less
         elif "whole" in constant.scales_with and value > before:
             value = min(value, max(before, 1.0))
         elif "heat" in constant.scales_with:
@@ -72,17 +72,17 @@ def carried(
 
 
 def _cooler(lost: float, source: Gpu, target: Gpu) -> float:
-    """What long products lose of the clock where the same kind of die has more power for each FLOP."""
+    """The share of the clock that long products lose, less where the same die has more power per FLOP."""
     one, two = (QUANTITIES["power"](gpu) for gpu in (source, target))
     more = max(two / one, 1.0) if one and two and source.generation == target.generation else 1.0
     return max((1 + lost) / more - 1, 0.0)
 
 
 def _factor(name: str, source: Gpu, target: Gpu, unit: str) -> float:
-    """By how much the target has more of a quantity; 1 where nobody says.
+    """The ratio of a quantity, target over source; 1 where it is unknown.
 
-    Power stands aside where both devices' peaks were measured, in the same way: a short replay is not a
-    minute of load.
+    Power is replaced by the ratio of measured peaks where both were measured in the same way (the same
+    source): a short replay reaches other peaks than a minute of load.
     """
     for peak in (unit, "bf16") if name == "power" else ():
         (here, way), (there, other) = (gpu.reached.get(peak, (0.0, gpu.name)) for gpu in (source, target))
@@ -90,7 +90,7 @@ def _factor(name: str, source: Gpu, target: Gpu, unit: str) -> float:
             return there / here
     one, two = (QUANTITIES[name](gpu) for gpu in (source, target))
     ratio = two / one if one and two else 1.0
-    # Kernels whose threads set their rate need no more memory than they had; more may well serve them.
+    # With less bandwidth per thread the share of it that kernels reach rises; with more it is kept.
     return max(ratio, 1.0) if name == "threads" else ratio
 
 
@@ -100,10 +100,10 @@ def averaged(
     target: Gpu,
     unit: str = "bf16",
 ) -> dict[str, float]:
-    """The constants of several devices on one of another generation: what they have in common.
+    """The means of the constants of several devices, each scaled to a target of another generation.
 
-    Geometric means, as latencies and shares spread by factors; each generation further off counts half, and
-    a device counts once, however many of its kernels are given.
+    Geometric means, as latencies and shares differ by factors. Each further generation has half the weight; a
+    device has the same weight whatever the number of its kernels.
     """
     given = [(carried(values, constants, gpu, target, unit), gpu, values) for gpu, values in sources]
     found = {}
@@ -125,7 +125,7 @@ def averaged(
 
 
 def distance(source: Gpu, target: Gpu) -> float:
-    """How unlike two GPUs are: generations first, then the ratio of their peaks and bandwidths."""
+    """A distance of two GPUs: generations first, then ratios of processors, bandwidths and clocks."""
     generations = abs(source.generation - target.generation)
     ratios = (
         (source.processors, target.processors),
