@@ -39,7 +39,8 @@ def as_text(results: Sequence[EndToEnd]) -> str:
 
 
 def _name(row: dict[str, Any]) -> str:
-    return f"{row['model']} {row['gpu']} {row['backend'] or 'unnamed'} {row['dtype']} tp {row['tp']}"
+    drafts = f" {row['drafted']} drafted" if row["drafted"] else ""
+    return f"{row['model']} {row['gpu']} {row['backend'] or 'unnamed'} {row['dtype']} tp {row['tp']}{drafts}"
 
 
 def as_json(results: Sequence[EndToEnd]) -> str:

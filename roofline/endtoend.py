@@ -53,7 +53,7 @@ ASKED = {"poll_steps": 1, "mode": "agg", "kv_dtype": "", "drafted": 0, "accept":
 # How popular some experts are (exponent of the rank): real routers have favourites, so that a batch touches
 # fewer experts than chance would. gpt-oss-120b under vLLM decodes 32 to 64 requests as fast as with this.
 EXPERT_SKEW = 0.75
-CELL = ["model", "gpu", "backend", "dtype", "tp"]
+CELL = ["model", "gpu", "backend", "dtype", "tp", "drafted"]
 MEASURED = ("ttft", "tpot")
 WITHIN = 0.2  # coverage: the share of rows predicted within this of what was measured
 
@@ -148,6 +148,7 @@ def _line(row: dict[str, Any], load: Load, device: Device, found: Steps) -> dict
         "output": load.output,
         "static": load.static,
         "poll_steps": float(row["poll_steps"]),
+        "drafted": int(row["drafted"]),
         "engine": load.backend or (BY_HAND if load.static else ""),
         **vars(found),
         **{f"{name}_s": float(row[f"{name}_ms"]) * 1e-3 for name in MEASURED},

@@ -16,6 +16,7 @@ from roofline.ceilings import Fidelity
 from roofline.predict import Prediction, Row, pass_rows
 from roofline.times import Times, maximum
 from specfiles.errors import InputError, choose
+from workloads.dtypes import bytes_per_element
 from workloads.work import Work
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ KIND = "engine"
 # their sums, K K', triangular solve, W and U, states, outputs (sglang, layers/attention/fla/chunk.py). SSD:
 # sums, states of chunks, their passing, C B', outputs (mamba_ssm, ops/triton/ssd_combined.py).
 CHAINS = {"gated_delta": 9, "ssd": 5, "causal_conv1d": 1}
+PRODUCTS = ("gemm", "grouped_gemm")
+# Engines whose prompts are Python that calls every kernel. vLLM compiles prompts and replays them in pieces,
+# TensorRT-LLM fuses them by hand.
+EAGER = ("sglang", BY_HAND)
 WHY = {
     "engine.prompts": "prompts of routed experts beside their kernels: eager code, shapes nobody measured",
     "engine.launch_gaps": "the device waits for kernels to be launched, or between those of a graph",
@@ -43,11 +48,17 @@ class Engine:
     """An engine by the name that it is asked for, and its constants.
 
     graphs: whether decode steps are replayed CUDA graphs; prompts are launched operator by operator.
+    eager: whether what is launched is every kernel by itself, and not the fused ones of compiled code.
     """
 
     name: str
     fit: Fit
     graphs: bool
+    eager: bool = False
+
+    def launches_each(self, phase: str) -> bool:
+        """Whether steps of a phase launch every kernel by itself."""
+        return self.eager and (phase == "prefill" or not self.graphs)
 
     @property
     def source(self) -> str:
@@ -74,7 +85,8 @@ def find_engine(name: str) -> Engine | None:
         return None
     if name not in named:
         raise choose(name, [NONE, *sorted(named)], "engine")
-    return Engine(name, overheads_for(named[name]), graphs=name != "eager")
+    backend = named[name]
+    return Engine(name, overheads_for(backend), graphs=name != "eager", eager=backend in EAGER)
 
 
 def gaps_s(device_s: Any, operators: Any, graphs: Any, overheads: Overheads) -> Any:
@@ -91,18 +103,25 @@ def gaps_s(device_s: Any, operators: Any, graphs: Any, overheads: Overheads) -> 
     return np.where(graphs, operators * overheads.graph_s, each)
 
 
-def on_device(rows: Sequence[Row]) -> tuple[float, float]:
+def on_device(rows: Sequence[Row], *, eager: bool = False) -> tuple[float, float]:
     """Seconds that operators take on the device, and how many kernels are launched for them."""
-    kernels = (row.count * launches(row.kind, row.phase, row.work.fused) for row in rows)
+    kernels = (row.count * launches(row.kind, row.phase, row.work, eager=eager) for row in rows)
     return sum(row.total_s for row in rows), sum(kernels)
 
 
-def launches(kind: str, phase: str, fused: bool) -> int:
-    """Kernels that are launched for an operator; a fused one goes with its neighbours.
+def launches(kind: str, phase: str, work: Work, *, eager: bool = False) -> Any:
+    """Kernels that are launched for an operator: a number, or an array where formats differ.
 
-    A product counts as one with the kernel that quantises what it reads: they were measured together.
+    Compiled code and captured graphs run a fused operator in its neighbour's kernel, and a product counts as
+    one with the kernel that quantises what it reads: they were measured together. Eager code launches all of
+    them; only a residual is added by the norm that follows.
     """
-    return CHAINS[kind] if phase == "prefill" and kind in CHAINS else int(not fused)
+    if phase == "prefill" and kind in CHAINS:
+        return CHAINS[kind]
+    if not eager:
+        return int(not work.fused)
+    quantises = 1 * (bytes_per_element(work.dtype) < 2) if kind in PRODUCTS else 0
+    return int(kind != "residual") + quantises
 
 
 def routes(kinds: Iterable[str]) -> bool:
@@ -238,11 +257,11 @@ class Timed:
     def of(cls, each: Pass, prediction: Prediction, engine: Engine) -> Timed:
         """That of a pass of a prediction."""
         rows = pass_rows(each, prediction.ceilings)
-        seconds, operators = on_device(rows)
         steps = each.times
         reads = each.phase == "prefill"
-        eager = each.setting.convention.launches  # the user left graphs out
-        graphs = each.launch == "graph" or (engine.graphs and not reads and not eager)
+        left_out = each.setting.convention.launches  # the user left graphs out
+        graphs = each.launch == "graph" or (engine.graphs and not reads and not left_out)
+        seconds, operators = on_device(rows, eager=engine.eager and not graphs)
         launched = each.launch != "none"
         main = not each.scope
         stretches = reads and routes(row.kind for row in rows)

@@ -58,7 +58,7 @@ def with_waits(each: Pass, rows: list[Row], limits: Ceilings) -> list[Row]:
             f"{limits.device} is no GPU whose file states its processors, and what hosts take to launch "
             "kernels was measured on GPUs; leave out --without cuda-graphs."
         )
-    busy_s, kernels = (whole / each.times for whole in on_device(rows))
+    busy_s, kernels = (whole / each.times for whole in on_device(rows, eager=True))
     wait_s = gaps_s(busy_s, kernels, False, Overheads(launch_s=assumed().each_s))
     return [*rows, waiting(f"{each.scope}launches", KIND, each.phase, each.times, wait_s)]
 

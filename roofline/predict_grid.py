@@ -167,12 +167,13 @@ def _totals(points: _Points) -> Table:
     times = ("prefill_s", "decode_s", "denoise_s")
     sums = {name: np.zeros(n) for name in ("flops", "matrix_flops", "bytes", *times)}
     peak = np.zeros(n)
-    kernels = defaultdict[str, float](float)  # of one step
+    kernels = defaultdict[str, Any](float)  # of one step
     kinds = set[str]()
     for phase, named, count, (flops, matrix, moved, activations, time) in _rows(points, SUMS):
         if points.engine is not None:  # nobody else asks what is launched, and work over arrays is costly
             one = named.operator
-            kernels[phase] += named.count * launches(one.kind, phase, one.work().fused)
+            eager = points.engine.launches_each(phase)
+            kernels[phase] += named.count * launches(one.kind, phase, one.work(), eager=eager)
             kinds.add(one.kind)
         for name, value in (("flops", flops), ("matrix_flops", matrix), ("bytes", moved)):
             sums[name] += count * value

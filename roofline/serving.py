@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import ceilings
-from roofline.engines import as_engines_run, on_device, request_s, routes, step_s
+from roofline.engines import EAGER, as_engines_run, on_device, request_s, routes, step_s
 from roofline.predict import check_node, pass_rows
 from roofline.scenario import Scenario
 
@@ -102,18 +102,21 @@ def steps(load: Load, device: Device, fidelity: Fidelity | str) -> Steps:
     full = 1 if load.static else max(1, min(load.concurrency, budget // load.prompt))
     whole = prefill(full) if full > 1 else one
     tokens = 1 / sum(each.times for each in decode if not each.scope)
-    decode_s, kernels = on_device([row for each in decode for row in pass_rows(each, limits)])  # of a token
-    found = (*on_device(one), tokens * decode_s, tokens * kernels, on_device(whole)[0])
+    decode_rows = [row for each in decode for row in pass_rows(each, limits)]
+    decode_s, kernels = on_device(decode_rows, eager=load.static)  # of a token
+    eager = load.static or load.backend in EAGER
+    found = (*on_device(one, eager=eager), tokens * decode_s, tokens * kernels, on_device(whole)[0])
     return Steps(*found, full, routes(row.kind for row in one), tokens)
 
 
 def waits(steps: Steps, users: Users, overheads: Overheads) -> tuple[Any, Any]:
     """(mean TTFT, TPOT) in seconds; what a step takes beside its kernels: `roofline.engines`.
 
-    Users send ROUNDS requests each, the first ones together. Those wait for half of the full steps that
-    read them. Later ones come while the others decode: to half of the time between two looks at arrivals
-    the engine's other prompts add a queue with one server (M/D/1), and who is read yields its token
-    with the next step of the others. Who arrived between the same looks is read in the same step.
+    Users send ROUNDS requests each, the first ones together: one is read alone, as the engine begins with
+    whoever has come, the others wait for that and for half of the full steps that read them. Later ones come
+    while the others decode: to half of the time between two looks at arrivals the engine's other prompts add
+    a queue with one server (M/D/1), and who is read yields its token with the next step of the others. Who
+    arrived between the same looks is read in the same step.
     Between two tokens of a request each other user has one prompt read per `output` tokens. A decode step
     yields `tokens` of each request.
     """
@@ -133,7 +136,8 @@ def waits(steps: Steps, users: Users, overheads: Overheads) -> tuple[Any, Any]:
     reads = others * own / at_once / users.output
     tpot = decode / steps.tokens + reads
     busy = np.minimum(BUSIEST, reads / tpot)
-    first = reading_s(steps.full) * (np.ceil((others + 1) / steps.full) + 1) / 2
+    rest = reading_s(np.clip(others, 1, steps.full)) * (np.ceil(others / steps.full) + 1) / 2
+    first = reading_s(1) + rest * others / (others + 1)
     later = own * (1 + busy / (1 - busy) / 2) + np.where(others > 0, decode, 0)
     read = np.where(others > 0, first / ROUNDS + later * (1 - 1 / ROUNDS), own)
     looked = np.where(others > 0, users.poll_steps * decode / 2, 0)

@@ -53,7 +53,7 @@ class StepTimes:
         """
         self._prefill, self._decode = _two_passes(schedule)
         self._limits, self._engine = limits, engine
-        self._operators = {p.phase: _launched(p) for p in (self._prefill, self._decode)}
+        self._operators = {p.phase: _launched(p, engine) for p in (self._prefill, self._decode)}
         self._routed = routes(row.operator.kind for row in self._prefill.operators(self._prefill.last))
         self._classes = _classes(self._prefill)
         self._tokens = {p.phase: _Line(self._at_tokens(p), FINE) for p in (self._prefill, self._decode)}
@@ -120,10 +120,11 @@ class StepTimes:
         return self._classes[max(leading, key=len)] if leading else SEQUENCES
 
 
-def _launched(of: Pass) -> float:
+def _launched(of: Pass, engine: Engine | None) -> float:
     """Kernels that a step launches, whatever its sizes."""
+    eager = engine is not None and engine.launches_each(of.phase)
     rows = ((row.count, row.operator) for row in of.operators(of.last))
-    return float(sum(n * launches(one.kind, of.phase, one.work().fused) for n, one in rows))
+    return float(sum(n * launches(one.kind, of.phase, one.work(), eager=eager) for n, one in rows))
 
 
 def _two_passes(schedule: Schedule) -> tuple[Pass, Pass]:

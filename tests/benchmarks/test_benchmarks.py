@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks import end_to_end
 from hwspecs import load_device
 from roofline.ceilings import ceilings
 from roofline.optable import predict_table
@@ -141,3 +142,14 @@ def test_accuracy_lists_every_cell_on_shapes_and_devices_not_seen(tmp_path: Path
     ends = (".json", ".parquet", "-folds.json", "-trees.json", "-trees.parquet")  # 40 rows teach no tree
     assert kept == sorted(f"h100_sxm-products{end}" for end in ends)
     assert not any(cell["shipped"] for cell in found["shapes_not_seen"])
+
+
+def test_the_table_of_the_page_is_replaced_and_nothing_else() -> None:
+    page = end_to_end.PAGE.read_text()
+    assert page.count(end_to_end.BEGIN) == page.count(end_to_end.END) == 1
+    changed = end_to_end.between(page, "| other |\n")
+    before, after = (each.split(end_to_end.BEGIN)[0] for each in (page, changed))
+    assert before == after
+    assert page.split(end_to_end.END)[1] == changed.split(end_to_end.END)[1]
+    assert "| other |" in changed
+    assert "sglang" not in changed.split(end_to_end.BEGIN)[1].split(end_to_end.END)[0]

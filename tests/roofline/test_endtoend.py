@@ -14,6 +14,7 @@ import pytest
 
 from hwspecs import load_device
 from hwspecs.serving import Overheads, overheads_for
+from reports.end_to_end import as_text
 from roofline.endtoend import applied, composed, is_end_to_end, score_end_to_end
 from roofline.predict import predict
 from roofline.scenario import Scenario
@@ -84,10 +85,11 @@ def test_a_user_alone_waits_for_nobody() -> None:
 
 
 def test_prompts_that_come_together_are_read_together() -> None:
-    """A step of five prompts at twice the time of one reads the first round in one step, not in five."""
+    """The first comer is read alone, in 0.1 s, the four others in 0.175 s together or in four steps."""
     full = replace(PAPER, full_s=0.2, full=5)
     apart, together = (waits(each, Users(5, 1000, 1e9), Overheads())[0] for each in (PAPER, full))
-    assert apart - together == pytest.approx((3 * 0.1 - 0.2) / ROUNDS, rel=1e-6)
+    saved = 4 / 5 * ((1 + 2 + 3 + 4) / 4 * 0.1 - 0.175)
+    assert apart - together == pytest.approx(saved / ROUNDS, rel=1e-6)
 
 
 def test_an_engine_that_looks_seldom_keeps_arrivals_waiting_and_reads_them_together() -> None:
@@ -126,6 +128,13 @@ def test_a_table_says_how_many_tokens_are_drafted_and_how_often_one_is_kept() ->
         "multi-token-prediction:accept is '1.5'; expected float from 0 to 1.",
         "without a whole drafted.",
     ]
+
+
+def test_rows_with_drafts_are_cells_of_their_own() -> None:
+    found = score_end_to_end(pd.DataFrame([ROW] * 3).assign(drafted=[0, 3, 3], accept=0.9), "datasheet")
+    rows = found.summary().groupby("drafted")["rows"].agg(set)
+    assert rows.to_dict() == {0: {1}, 3: {2}}
+    assert "tp 1 3 drafted" in as_text([found])
 
 
 def test_no_constant_learns_from_rows_with_drafts() -> None:

@@ -126,7 +126,7 @@ def gap(found: Prediction, phase: str) -> float:
 
 def test_a_technique_that_replays_graphs_does_so_in_an_eager_engine() -> None:
     plain, eager = predicted(None, "decode", batch=1, context=500), engine_named("eager")
-    eager = Engine("eager", replace_overheads(eager, graph_s=1e-6), graphs=False)
+    eager = Engine("eager", replace_overheads(eager, graph_s=1e-6), graphs=False, eager=True)
 
     def at(how: str) -> float:
         schedule = plain.schedule.each(None, lambda p: replace(p, launch=how))
@@ -186,6 +186,29 @@ def test_a_scan_is_a_chain_of_kernels_in_prompts_and_one_in_decode() -> None:
         assert on_device(rows)[1] == one_each + 36 * (each - 1), phase
 
 
+@pytest.mark.parametrize(("dtype", "each"), [("bf16", 10), ("fp8", 14)])
+def test_eager_code_launches_every_kernel(dtype: str, each: int) -> None:
+    """Of a layer: norm, projection, rotation, cache, attention, output, norm, two products, activation.
+
+    In fp8 what each of the four products reads is quantised first; beside layers there are the embedding, the
+    last norm, the projection to the vocabulary and the sampling.
+    """
+    scenario = as_engines_run(
+        Scenario(MODEL, "decode", 1, context=500, setting=Setting(Precision.of(dtype, dtype)))
+    )
+    rows = predict(scenario, DEVICE).rows
+    (head,) = (row for row in rows if row.name == "lm_head")
+    beside = 4 + (head.work.dtype == "fp8")
+    assert on_device(rows, eager=True)[1] == 32 * each + beside
+    assert on_device(rows)[1] < on_device(rows, eager=True)[1]
+
+
+@pytest.mark.parametrize(("name", "reads", "decodes"), [("sglang", 1, 0), ("vllm", 0, 0), ("eager", 1, 1)])
+def test_engines_whose_prompts_are_python_launch_every_kernel(name: str, reads: bool, decodes: bool) -> None:
+    engine = engine_named(name)
+    assert [engine.launches_each(phase) for phase in ("prefill", "decode")] == [reads, decodes]
+
+
 def test_projections_are_fused_once() -> None:
     scenario = Scenario(MODEL, "decode", 1, 100, techniques=(parse("fused-projections"),))
     assert as_engines_run(scenario) is scenario
@@ -203,7 +226,7 @@ def test_without_cuda_graphs_an_engine_launches_every_step() -> None:
     assert "launches" not in {row.name for row in each.rows}
     host = replace_overheads(engine, launch_s=assumed().each_s)
     (waits_row,) = (r for r in predict(eager, DEVICE, limits=LIMITS).rows if r.name == "launches")
-    same = predict(eager, DEVICE, limits=LIMITS, engine=Engine("same", host, graphs=True))
+    same = predict(eager, DEVICE, limits=LIMITS, engine=Engine("same", host, graphs=True, eager=True))
     assert gap(same, "decode") == close(waits_row.times.time_s)
 
 
