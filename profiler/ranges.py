@@ -31,6 +31,7 @@ from profiler.parts.experts import (
     ERNIE,
     FLEX_OLMO,
     GRANITE,
+    HUNYUAN,
     LATENT,
     LLAMA4,
     MOE,
@@ -38,7 +39,7 @@ from profiler.parts.experts import (
     QWEN2_MOE,
     SHARED_EXPERTS,
 )
-from profiler.parts.hybrids import BAMBA, JAMBA, NEMOTRON_H, QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT
+from profiler.parts.hybrids import BAMBA, GRANITE_HYBRID, JAMBA, NEMOTRON_H, QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT
 from profiler.parts.own import BLOOM, FALCON, FALCON_IN_TURN, GPTJ, MPT
 from profiler.parts.parallel import COHERE, NEOX, PHI, STABLELM, STABLELM_IN_TURN
 from profiler.parts.recurrent import MAMBA, MAMBA2, RWKV
@@ -75,6 +76,7 @@ FAMILIES = {
     "qwen2_moe": QWEN2_MOE,
     **dict.fromkeys(("glm4_moe", "dots1"), SHARED_EXPERTS),
     "ernie4_5_moe": ERNIE,
+    "hunyuan_v1_moe": HUNYUAN,
     "flex_olmo": FLEX_OLMO,
     **dict.fromkeys(("granitemoe", "granitemoeshared"), GRANITE),
     "llama4_text": LLAMA4,
@@ -85,6 +87,7 @@ FAMILIES = {
     "rwkv": RWKV,
     "jamba": JAMBA,
     "bamba": BAMBA,
+    "granitemoehybrid": GRANITE_HYBRID,
     "nemotron_h": NEMOTRON_H,
     "qwen3_next": QWEN3_NEXT,
     "qwen3_5_text": QWEN3_5,

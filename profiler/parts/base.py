@@ -41,7 +41,7 @@ class Family:
     outside: Mapping[str, str]
     # Where attention is code of the model's own: it lasts from the cache's update to the call of this module.
     attends_until: str = ""
-    # Layers that differ from the others, by a module that only they have.
+    # Layers that differ from the others, by a module, or several joined by +, that only they have.
     kinds: Mapping[str, Inside] = field(default_factory=dict)
     # Ranges of functions that the model's own file looks up by name, and of updates of a recurrent state.
     functions: Mapping[str, str] = field(default_factory=dict)
@@ -57,7 +57,9 @@ class Family:
 
     def inside(self, has: Callable[[str], bool]) -> Inside:
         """The parts of a layer, of which `has` tells whether it has a module."""
-        return next((kind for mark, kind in self.kinds.items() if has(mark)), self._usual)
+        return next(
+            (kind for mark, kind in self.kinds.items() if all(map(has, mark.split("+")))), self._usual
+        )
 
     @property
     def every_kind(self) -> tuple[Inside, ...]:

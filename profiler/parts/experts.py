@@ -84,6 +84,7 @@ QWEN2_MOE = _sharing(GATED, "shared_expert", "shared_expert_gate")
 SHARED_EXPERTS = _sharing(MOE, "shared_experts", "shared_experts")
 ERNIE = _sharing(MOE, "shared_experts", "experts")  # which run behind the shared one
 _ROUTED = {path: name for path, name in MOE.modules.items() if path in ("mlp.gate", "mlp.experts")}
+HUNYUAN = _sharing(MOE, "shared_mlp", "experts")
 FLEX_OLMO = replace(OLMO2, modules={**OLMO2.modules, **_ROUTED})
 _GRANITE = {
     **{path: name for path, name in LLAMA.modules.items() if not path.startswith("mlp.")},

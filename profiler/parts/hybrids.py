@@ -1,12 +1,12 @@
-"""Hybrids of attention and recurrent mixers: Jamba, Bamba, Nemotron-H, Qwen3-Next and Qwen3.5."""
+"""Hybrids of attention and recurrent mixers: Jamba, Bamba, Granite 4, Nemotron-H, Qwen3-Next and Qwen3.5."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from profiler.parts.base import HEADS, Family, Gap, Inside
-from profiler.parts.dense import ATTENTION, GATED_ACTIVATION, LLAMA, MLP, PRODUCT
-from profiler.parts.experts import MOE, QWEN2_MOE
+from profiler.parts.dense import ATTENTION, GATED_ACTIVATION, LLAMA, MLP, NORMS, OUTSIDE, PRODUCT, RESIDUALS
+from profiler.parts.experts import GRANITE, MOE, QWEN2_MOE
 from profiler.parts.recurrent import (
     CONVOLUTION,
     MAMBA,
@@ -67,6 +67,31 @@ BAMBA = replace(
     functions=MAMBA2_FUNCTIONS,
     behind=MAMBA2_BEHIND,
     packages=MAMBA2.packages,
+)
+
+# Granite 4: Bamba's mixer or attention before experts with a shared one, or before the shared one alone.
+_DENSE = {
+    "shared_mlp.input_linear": "layers.mlp.gate_up_proj",
+    "shared_mlp.output_linear": "layers.mlp.down_proj",
+}
+_DENSE_GAPS = (
+    Gap("shared_mlp.input_linear", "shared_mlp.output_linear", PRODUCT.name),
+    Gap("shared_mlp", "", "layers.mlp_residual"),
+)
+_SPARSE = GRANITE.kinds["shared_mlp"]
+_MAMBA_LAYER = {**NORMS, "input_layernorm": "layers.mamba_norm", **mamba2_modules("mamba")}
+_MAMBA_SUM = Gap("mamba", "post_attention_layernorm", "layers.mamba_residual")
+_ROUTED = {path: name for path, name in _SPARSE.modules.items() if path.startswith(("shared_", "block_"))}
+GRANITE_HYBRID = replace(
+    BAMBA,
+    modules={**NORMS, **ATTENTION, **_DENSE},
+    gaps=(RESIDUALS[0], *_DENSE_GAPS),
+    outside=OUTSIDE,
+    kinds={
+        "mamba+block_sparse_moe": Inside({**_MAMBA_LAYER, **_ROUTED}, (_MAMBA_SUM, *_SPARSE.gaps[1:])),
+        "mamba": Inside({**_MAMBA_LAYER, **_DENSE}, (_MAMBA_SUM, *_DENSE_GAPS)),
+        "block_sparse_moe": _SPARSE,
+    },
 )
 
 # Nemotron-H: a layer is one mixer of any kind.

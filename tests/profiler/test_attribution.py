@@ -16,10 +16,19 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 FAMILIES = ("llama", "qwen3", "mixtral", "qwen3_moe", "gemma", "gpt2", "phi", "deepseek_v3")
-RECURRENT = ("mamba", "mamba2", "rwkv", "jamba", "nemotron_h", "qwen3_next", "qwen3_5_text")
+RECURRENT = (
+    "mamba",
+    "mamba2",
+    "rwkv",
+    "jamba",
+    "granitemoehybrid",
+    "nemotron_h",
+    "qwen3_next",
+    "qwen3_5_text",
+)
 POINTS = (Point("prefill", 1, 64, 64), Point("decode", 1, 1, 257))
 WIDER = {48: 256, 80: 704, 101: 2000, 128: 512, 24: 128}  # so that operators outweigh views of tensors
-HEADS = {"num_attention_heads": 8, "n_head": 8, "num_heads": 32}
+HEADS = {"num_attention_heads": 8, "n_head": 8, "num_heads": 32, "mamba_n_heads": 32}
 REPEATS = 4  # of a trace, whose times hold waits for a processor: the shortest of each operation counts
 
 

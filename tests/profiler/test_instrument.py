@@ -106,6 +106,15 @@ def test_ranges_are_the_operators_of_the_descriptor(
     assert beside == {INPUTS: before, **({HEADS: between} if between else {})}
 
 
+def test_a_granite_without_experts_has_the_ranges_of_its_one_mlp(subject: Callable[..., Subject]) -> None:
+    model, point = subject("granitemoehybrid", num_local_experts=0), POINTS[1]
+    described = operators_at(model.loaded, "fp32", point)
+    expected = {n.name: n.count * pieces(model.loaded.model, n.name, point.phase) for n in described}
+    assert apart(ranges_of(model, point).begun) == expected
+    assert {"layers.mlp.gate_up_proj", "layers.mamba.ssd"} <= set(expected)
+    assert not any(".moe." in name for name in expected)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

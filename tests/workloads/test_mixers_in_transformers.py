@@ -56,6 +56,7 @@ BAMBA = {
     "mamba_chunk_size": 16,
     "pad_token_id": 0,
 }
+GRANITE = {**BAMBA, "layer_types": ["mamba", "attention", "mamba"], "shared_intermediate_size": 26}
 HEADS = {"num_heads": 12, "head_dim": 10, "n_groups": 3, "state_size": 7, "chunk_size": 16}
 ROUTED = {**EXPERTS, "n_routed_experts": 7, "moe_shared_expert_intermediate_size": 26}
 
@@ -72,6 +73,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("jamba", {**BASE, **ATTENTION, "num_hidden_layers": 5, "num_experts": 1, "pad_token_id": 0}),
     ("bamba", {**BAMBA, "attn_layer_indices": [1, 2]}),
     ("bamba", {**BAMBA, "attn_layer_indices": [0], "mamba_proj_bias": True, "mlp_bias": True}),
+    ("granitemoehybrid", {**GRANITE, "num_local_experts": 7, "num_experts_per_tok": 3}),
+    ("granitemoehybrid", {**GRANITE, "num_local_experts": 0, "attention_bias": True}),
+    ("granitemoehybrid", {**GRANITE, "position_embedding_type": "rope", "tie_word_embeddings": True}),
     ("qwen3_5_text", QWEN),
     ("qwen3_5_text", {**QWEN, "tie_word_embeddings": True, "full_attention_interval": 2}),
     ("qwen3_5_moe_text", QWEN_MOE),

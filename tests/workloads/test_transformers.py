@@ -221,6 +221,7 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
     "ernie4_5": {"head_dim": 10},
     "ernie4_5_moe": {"moe_num_experts": 5, "moe_k": 3, "moe_intermediate_size": 35},
     "hunyuan_v1_dense": {"head_dim": 10},
+    "hunyuan_v1_moe": {"head_dim": 10, "num_experts": 5, "moe_topk": 3},
     "dots1": {
         "n_routed_experts": 8,
         "n_shared_experts": 1,
@@ -302,7 +303,10 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((family, {"head_dim": 22}) for family in ("smollm3", "arcee", "cohere2", "ernie4_5", "ministral3")),
     *((family, {"attention_bias": True, "mlp_bias": True}) for family in ("arcee", "granite", "smollm3")),
     *((family, {"attention_bias": True}) for family in ("nemotron", "olmo", "olmo2", "cohere", "dots1")),
-    *((family, {"attention_bias": True}) for family in ("hunyuan_v1_dense", "granitemoe", "seed_oss")),
+    *(
+        (family, {"attention_bias": True})
+        for family in ("hunyuan_v1_dense", "hunyuan_v1_moe", "granitemoe", "seed_oss")
+    ),
     *((family, {"use_bias": True}) for family in ("starcoder2", "ernie4_5", "ernie4_5_moe")),
     ("starcoder2", {"use_bias": False}),
     ("seed_oss", {"attention_bias": False, "attention_out_bias": True, "mlp_bias": True}),

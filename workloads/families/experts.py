@@ -33,12 +33,36 @@ def flex_olmo(config: Config, layers: int) -> list[Block]:
     return [_experts(config, "num_experts", default=7, top_k=5)] * layers
 
 
-def granite(config: Config, layers: int) -> list[Block]:
-    """Granite: Mixtral's, and where `shared_intermediate_size` is not 0 an MLP that every token meets."""
-    shared = config.count("shared_intermediate_size", 0)
+def granite(config: Config, layers: int, shared_width: int = 0) -> list[Block]:
+    """Granite: Mixtral's, and where `shared_intermediate_size` is not 0 an MLP that every token meets.
+
+    Without any experts that MLP is all there is.
+    """
+    shared = config.count("shared_intermediate_size", shared_width)
     act = activation(config, "hidden_act", default="silu")
     dense = MlpBlock(shared, act, fused_gate_up=True) if shared else None
+    if dense and not config.count("num_local_experts", 8):
+        return [dense] * layers
     return [_experts(config, "num_local_experts", default=8, shared=dense)] * layers
+
+
+def hunyuan(config: Config, layers: int) -> list[Block]:
+    """Hunyuan: every number may be one for all layers or one for each; a shared expert as wide as several."""
+    act = activation(config, "hidden_act", default="silu")
+    per_layer = [
+        config.sizes(name, layers, default)
+        for name, default in (
+            ("num_experts", 1),
+            ("moe_topk", 1),
+            ("moe_intermediate_size", config.size("intermediate_size")),
+            ("num_shared_expert", 1),
+        )
+    ]
+    found: list[Block] = []
+    for count, chosen, width, shared in zip(*per_layer, strict=True):
+        config.within("moe_topk", chosen, "num_experts", count)
+        found.append(blocks.MoeBlock(count, chosen, width, act, shared=MlpBlock(shared * width, act)))
+    return found
 
 
 def ernie(config: Config, layers: int) -> list[Block]:

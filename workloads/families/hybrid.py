@@ -1,4 +1,4 @@
-"""Hybrids of attention and recurrent mixers: Nemotron-H, Jamba, Bamba, Qwen3-Next, Qwen3.5."""
+"""Hybrids of attention and recurrent mixers: Nemotron-H, Jamba, Bamba, Granite 4, Qwen3-Next, Qwen3.5."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from workloads.blocks import (
     MoeBlock,
 )
 from workloads.config import Config
+from workloads.families import experts
 from workloads.families.common import activation, rotated
 from workloads.families.recurrent import mamba_block
 from workloads.layer import Layer
@@ -24,6 +25,7 @@ from workloads.model import Model, decoder
 STATE_FORMATS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 NEMOTRON = {"M": "mamba", "*": "attention", "-": "mlp", "E": "experts"}
 QWEN = ("linear_attention", "full_attention")
+GRANITE_MAMBA, GRANITE_ATTENTION = ("mamba", "linear_attention"), ("attention", "full_attention")
 
 
 def _nemotron_h(config: Config) -> Model:
@@ -99,20 +101,7 @@ def _jamba(config: Config) -> Model:
 def _bamba(config: Config) -> Model:
     """Mamba-2 but for the layers of `attn_layer_indices`, whose heads rotate by half."""
     hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
-    heads, groups = config.size("mamba_n_heads", default=128), config.size("mamba_n_groups", default=1)
-    inner = hidden * config.size("mamba_expand", default=2)
-    config.divides("mamba_expand x hidden_size =", inner, "mamba_n_heads", heads)
-    config.divides("mamba_n_heads", heads, "mamba_n_groups", groups)
-    mamba = Mamba2Block(
-        heads,
-        inner // heads,
-        groups,
-        config.size("mamba_d_state", default=256),
-        config.size("mamba_d_conv", default=4),
-        config.size("mamba_chunk_size", default=256),
-        config.flag("mamba_conv_bias", True),
-        config.flag("mamba_proj_bias", False),
-    )
+    mamba = _bamba_mixer(config, hidden)
     attends = attention(config, hidden, rotary=True)
     attends = replace(attends, rotary_dim=attends.head_dim // 2)
     mlp = MlpBlock(
@@ -127,6 +116,43 @@ def _bamba(config: Config) -> Model:
         config.size("vocab_size"),
         tuple(Layer((attends if i in chosen else mamba, mlp)) for i in range(count)),
         config.size("max_position_embeddings", default=262144),
+        tied=config.flag("tie_word_embeddings", False),
+    )
+
+
+def _bamba_mixer(config: Config, hidden: int) -> Mamba2Block:
+    heads, groups = config.size("mamba_n_heads", default=128), config.size("mamba_n_groups", default=1)
+    inner = hidden * config.size("mamba_expand", default=2)
+    config.divides("mamba_expand x hidden_size =", inner, "mamba_n_heads", heads)
+    config.divides("mamba_n_heads", heads, "mamba_n_groups", groups)
+    return Mamba2Block(
+        heads,
+        inner // heads,
+        groups,
+        config.size("mamba_d_state", default=256),
+        config.size("mamba_d_conv", default=4),
+        config.size("mamba_chunk_size", default=256),
+        config.flag("mamba_conv_bias", True),
+        config.flag("mamba_proj_bias", False),
+    )
+
+
+def _granite(config: Config) -> Model:
+    """Granite 4: Bamba's mixer or attention, mostly without positions, before Granite's experts."""
+    hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
+    mamba = _bamba_mixer(config, hidden)
+    rotates = config.text("position_embedding_type", default="nope") == "rope"
+    attends = attention(config, hidden, rotary=rotates)
+    name = "layer_types" if config.fields.get("layer_types") is not None else "layers_block_type"
+    types = config.per_layer(name, count, (*GRANITE_MAMBA, *GRANITE_ATTENTION)) or ["mamba"] * count
+    mixers = [mamba if kind in GRANITE_MAMBA else attends for kind in types]
+    wide = experts.granite(config, count, shared_width=1024)
+    return decoder(
+        "granitemoehybrid",
+        hidden,
+        config.size("vocab_size"),
+        tuple(map(Layer, zip(mixers, wide, strict=True))),
+        config.size("max_position_embeddings", default=2048),
         tied=config.flag("tie_word_embeddings", False),
     )
 
@@ -243,6 +269,7 @@ FAMILY: dict[str, Callable[[Config], Model]] = {
     "nemotron_h": _nemotron_h,
     "jamba": _jamba,
     "bamba": _bamba,
+    "granitemoehybrid": _granite,
     "qwen3_5_text": _qwen3_5,
     "qwen3_next": lambda config: _qwen_moe(config, "qwen3_next", together=True),
     "qwen3_5_moe_text": lambda config: _qwen_moe(config, "qwen3_5_moe_text", together=False),

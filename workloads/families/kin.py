@@ -63,6 +63,7 @@ QUIRKS = {
         feed_forward=experts.ernie,
     ),
     "hunyuan_v1_dense": Quirks(qk_norm=RMS_NORM, windowed=False),
+    "hunyuan_v1_moe": Quirks(qk_norm=RMS_NORM, windowed=False, feed_forward=experts.hunyuan),
     "dots1": Quirks(qk_norm=RMS_NORM, window=4096, first_full=62, feed_forward=experts.deepseek),
     "olmo": Quirks(
         norm=NormShape(center=True, scale=False),
