@@ -20,19 +20,17 @@ TABLES = (".csv", ".tsv", ".parquet", ".json")
 
 def read_table(path: Path) -> pd.DataFrame:
     """A table from a .csv, .tsv, .parquet, .json or workload .yaml file."""
-    import pandas as pd
-
-    if path.suffix in DESCRIPTORS.suffixes:
-        listed = load_descriptor(path).operators
-        if not listed:
-            raise InputError(
-                f"{path} names a model, no operators; predict it with `roofline predict {path}`."
-            )
-        return pd.DataFrame(listed)
+    listed = path.suffix in DESCRIPTORS.suffixes and load_descriptor(path).operators
+    if listed == []:
+        raise InputError(f"{path} names a model, no operators; predict it with `roofline predict {path}`.")
     if not exists(path, Path.is_file):
         raise InputError(f"{path}: no such file; give a CSV or Parquet table of operators.")
-    if path.suffix not in TABLES:
+    if not listed and path.suffix not in TABLES:
         raise InputError(f"{path}: unknown ending {path.suffix!r}; expected {', '.join(TABLES)} or .yaml.")
+    import pandas as pd
+
+    if listed:
+        return pd.DataFrame(listed)
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)

@@ -41,14 +41,15 @@ def command(
     Instead of a TABLE, operators themselves: gemm:m=4096,n=14336,k=4096,dtype=bf16,latency_us=620. Where
     latency_us says what was measured, what is printed says what it reaches of the data sheet's roofline.
     """
+    keep_inputs(out, *operators, hw)
+    rows = _rows(operators)  # a missing file is reported before NumPy and pandas are imported
+
     from hwspecs import load_device
     from profiler.tables import with_backend
     from roofline.ceilings import ceilings
     from roofline.tablefiles import write_table
     from roofline.tablenames import predict_named
 
-    keep_inputs(out, *operators, hw)
-    rows = _rows(operators)
     if backend is not None:
         rows = with_backend(rows, backend)
     device = load_device(hw)

@@ -381,7 +381,6 @@ MISTAKES: list[tuple[tuple[object, ...], str]] = [
     ((*PREDICT, "-o", "empty"), "empty: is a folder"),
     ((*PREDICT, "-o", "good.csv/below.json"), "good.csv/below.json: cannot be written"),
     (("ops", "nowhere.csv", *H100, *OPS_OUT), "nowhere.csv: no such file"),
-    (("ops", "good.csv", *H100), "Missing option '-o'"),
     (("ops", "good.csv", *H100, "-o", "good.csv"), "good.csv: is read by this command; give another file"),
     (("predict", "cut/config.json", *H100, "-o", "cut/config.json"), "is read by this command"),
     (("report", "cut/config.json", "-o", "./cut/config.json"), "is read by this command"),

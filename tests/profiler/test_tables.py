@@ -71,7 +71,7 @@ def test_an_operator_on_the_command_line_is_told_with_what_it_reaches(run: Run) 
     assert " 668 T " in said
     assert " 67.5 %" in said
     assert "reached peaks" in said  # of the product
-    assert "their partial results are added up" in said  # of attention
+    assert "\n combine " in said  # of attention
     code, said = run("ops", f"{GEMM},latency_us=152", "--hw", "h100")
     assert (code, "More than 105 % of the roofline" in said) == (0, True)
 
