@@ -58,6 +58,15 @@ def test_the_engines_own_time_is_added_to_each_step(batching: str) -> None:
     assert (slow.last_s - slow.first_s) - (plain.last_s - plain.first_s) == pytest.approx(99 * 0.125)
 
 
+def test_what_comes_before_the_queue_is_part_of_the_first_token() -> None:
+    """Admission and tokenising delay who waits for nobody by just their own time."""
+    asked = requests(20, burstiness=0).at_rate(0.01)
+    policies = Policy(), Policy(request_s=0.25, token_s=1e-3)
+    plain, late = (outcome(asked, Cluster(TIMES, ROOM, policy), Limits()) for policy in policies)
+    assert late["ttft_p50_s"] - plain["ttft_p50_s"] == pytest.approx(0.25 + 1000 * 1e-3)
+    assert late["tpot_p50_s"] == pytest.approx(plain["tpot_p50_s"])
+
+
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
 def test_prompts_one_at_a_time_are_an_m_d_1_queue(load: float) -> None:
     """Pollaczek and Khinchine: the mean wait before a fixed service s is load * s / (2 * (1 - load))."""

@@ -1,0 +1,47 @@
+"""FLOP of elementwise operators and the elements that operators own, as their formulas say on paper."""
+
+from __future__ import annotations
+
+import pytest
+
+from workloads.operators import Activation, Gemm, Norm, Residual, Rope
+
+TOKENS, WIDTH = 3, 10
+
+
+@pytest.mark.parametrize(
+    ("norm", "flops"),
+    [
+        (Norm(TOKENS, WIDTH), 4),  # RMSNorm: square, add, divide by the root, scale
+        (Norm(TOKENS, WIDTH, scale=False), 3),
+        (Norm(TOKENS, WIDTH, bias=True), 5),
+        (Norm(TOKENS, WIDTH, center=True, bias=True), 7),  # LayerNorm: also sums, subtracts the mean, adds
+    ],
+)
+def test_norms(norm: Norm, flops: int) -> None:
+    work = norm.work()
+    assert work.vector_flops == flops * TOKENS * WIDTH
+    assert work.special_ops == TOKENS
+    assert norm.parameters() == WIDTH * (norm.scale + norm.bias)
+
+
+@pytest.mark.parametrize(("gated", "flops"), [(False, 2), (True, 3)])
+@pytest.mark.parametrize(("function", "exponentials"), [("silu", 1), ("gelu", 1), ("relu", 0)])
+def test_activations(gated: bool, flops: int, function: str, exponentials: int) -> None:
+    """x / (1 + exp(-x)), times the other half of a gated MLP's first product."""
+    work = Activation(TOKENS, WIDTH, function=function, gated=gated).work()
+    assert work.vector_flops == flops * TOKENS * WIDTH
+    assert work.special_ops == exponentials * TOKENS * WIDTH
+    assert work.activation_bytes == (3 if gated else 2) * TOKENS * WIDTH * 2
+
+
+def test_rotations_and_residuals() -> None:
+    assert Rope(TOKENS, 4, WIDTH).work().vector_flops == 3 * TOKENS * 4 * WIDTH  # x cos + rotated(x) sin
+    assert Residual(TOKENS, WIDTH).work().vector_flops == TOKENS * WIDTH
+
+
+def test_a_tied_matrix_is_read_and_owned_by_another() -> None:
+    own, tied = (Gemm(TOKENS, 8, WIDTH, weights="fp8", tied=tied) for tied in (False, True))
+    assert own.work() == tied.work()
+    assert (own.parameters(), own.stored_bytes()) == (80, 80)
+    assert (tied.parameters(), tied.stored_bytes()) == (0, 0)
