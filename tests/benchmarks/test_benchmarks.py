@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import end_to_end
+from benchmarks.accuracy import carried_coverage, carried_intervals
 from hwspecs import load_device
 from roofline.ceilings import ceilings
 from roofline.optable import predict_table
@@ -153,3 +154,22 @@ def test_the_table_of_the_page_is_replaced_and_nothing_else() -> None:
     assert page.split(end_to_end.END)[1] == changed.split(end_to_end.END)[1]
     assert "| other |" in changed
     assert "sglang" not in changed.split(end_to_end.BEGIN)[1].split(end_to_end.END)[0]
+
+
+def test_accuracy_tells_which_kind_s_carried_intervals_hold() -> None:
+    """Two of three devices err alike, the third by ten times: its rows are in no interval that they set."""
+    rng = np.random.default_rng(0)
+    errors = {"attention_decode": (1.0, 1.0, 1.0), "mla_decode": (1.0, 1.0, 10.0)}
+    pieces = [
+        pd.DataFrame({"op": op, "dtype": "bfloat16", "gpu": gpu, "predicted_us": np.full(400, 10.0)}).assign(
+            latency_us=10 * off * np.exp(0.1 * rng.standard_normal(400))
+        )
+        for op, each in errors.items()
+        for gpu, off in zip("abc", each, strict=True)
+    ]
+    held = carried_coverage(pd.concat(pieces))
+    assert set(held) == {"attention_decode", "mla"}
+    assert min(held["attention_decode"]) > 0.75
+    assert held["mla"][2] == 0.0
+    page = "\n".join(carried_intervals(held))
+    assert f"| mla | {np.mean(held['mla']):.0%} | 0% | 3 |" in page
