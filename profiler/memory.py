@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from workloads.model import Model
 
 WORDS = {"mamba": "cache_params", "mamba2": "cache_params"}  # by which a network is told its cache
-RECURRENT, WITHOUT = ("linear_attention", "mamba"), ("mlp", "moe")  # kinds of layers, in transformers' words
+RECURRENT, WITHOUT = (
+    ("linear_attention", "mamba", "conv"),
+    ("mlp", "moe"),
+)  # kinds of layers, in transformers' words
 
 
 class Memory:

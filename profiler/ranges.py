@@ -42,7 +42,7 @@ from profiler.parts.experts import (
 from profiler.parts.hybrids import BAMBA, GRANITE_HYBRID, JAMBA, NEMOTRON_H, QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT
 from profiler.parts.own import BLOOM, FALCON, FALCON_IN_TURN, GPTJ, MPT
 from profiler.parts.parallel import COHERE, NEOX, PHI, STABLELM, STABLELM_IN_TURN
-from profiler.parts.recurrent import MAMBA, MAMBA2, RWKV
+from profiler.parts.recurrent import LFM2, MAMBA, MAMBA2, RWKV
 from specfiles.errors import InputError
 from workloads.model import Model
 
@@ -85,6 +85,7 @@ FAMILIES = {
     "mamba": MAMBA,
     "mamba2": MAMBA2,
     "rwkv": RWKV,
+    "lfm2": LFM2,
     "jamba": JAMBA,
     "bamba": BAMBA,
     "granitemoehybrid": GRANITE_HYBRID,

@@ -66,6 +66,7 @@ def _(op: Activation, place: Place) -> Kernel:
     x, up = (place.random(1, whole(op.tokens), whole(op.width)) for _ in range(2))
     functions: dict[str, Callable[[Any], torch.Tensor]] = {
         "silu": functional.silu,
+        "identity": lambda x: x,
         "sigmoid": functional.sigmoid,
         "relu": functional.relu,
         "relu2": lambda t: functional.relu(t).square(),

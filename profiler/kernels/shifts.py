@@ -23,19 +23,19 @@ def _(op: CausalConv, place: Place) -> Kernel:
     weights = place.cold(channels, 1, taps)
     bias = place.random(channels) if op.bias else None
     state = State(place, op.past, place.dtype, (batch, channels, taps - 1))
-    first = state.first
+    first, last = state.first, silu if op.silu else _same
 
     def run(i: int) -> torch.Tensor:
         rows = _behind(state.found(i), x, -1) if whole(op.past) else pad(x, (taps - 1, 0))
         state.keep(i, rows[..., q_len:])
-        return silu(conv1d(rows, weights[i % len(weights)], bias, groups=channels)).transpose(1, 2)
+        return last(conv1d(rows, weights[i % len(weights)], bias, groups=channels)).transpose(1, 2)
 
     def exact() -> torch.Tensor:
         rows = pad(x.double(), (taps - 1, 0)) if first is None else _behind(first, x.double(), -1)
         tap = weights[0].double()
         mixed = sum(rows[..., k : k + q_len] * tap[..., k] for k in range(taps))
         mixed = mixed if bias is None else mixed + bias.double()[:, None]
-        return silu(mixed).transpose(1, 2)
+        return last(mixed).transpose(1, 2)
 
     return Kernel(run, exact)
 
@@ -66,3 +66,7 @@ def _behind(before: Any, x: Any, dim: int) -> torch.Tensor:
     import torch
 
     return torch.cat((before, x), dim)
+
+
+def _same(x: torch.Tensor) -> torch.Tensor:
+    return x

@@ -1,4 +1,4 @@
-"""Models without attention: Mamba, Mamba-2 and RWKV-4.
+"""Models of recurrent mixers: Mamba, Mamba-2, RWKV-4, and LFM2, some of whose layers attend.
 
 Their convolutions and scans are functions, of which transformers takes those of a package where it is
 installed; a state is updated by a method of the cache.
@@ -6,7 +6,8 @@ installed; a state is updated by a method of the cache.
 
 from __future__ import annotations
 
-from profiler.parts.base import Family, Gap
+from profiler.parts.base import Family, Gap, Inside
+from profiler.parts.dense import ATTENTION, QK_NORMS
 
 CONVOLUTION = dict.fromkeys(("causal_conv1d_fn", "causal_conv1d_update", "update_conv_state"), "conv1d")
 SELECTIVE_SCAN = dict.fromkeys(
@@ -77,4 +78,48 @@ RWKV = Family(
     ),
     {"rwkv.embeddings": "embedding", "rwkv.ln_out": "final_norm", "head": "lm_head"},
     packages={"layers.time_mix.wkv + gate_mul": ""},
+)
+
+# LFM2: a convolution between two gates, in some layers attention; its last norm is named after the embedding.
+_LFM2_MLP = {
+    f"feed_forward.{n}": f"layers.mlp.{name}_proj"
+    for n, name in (("w1", "gate"), ("w3", "up"), ("w2", "down"))
+}
+_LFM2_GAPS = (
+    Gap("feed_forward.w1", "feed_forward.w3", "layers.mlp.act_mul"),
+    Gap("feed_forward.w3", "feed_forward.w2", "layers.mlp.act_mul"),
+    Gap("feed_forward", "", "layers.mlp_residual"),
+)
+_LFM2_ATTENTION = {
+    **{path: name for path, name in ATTENTION.items() if not path.endswith("o_proj")},
+    **QK_NORMS,
+}
+LFM2 = Family(
+    "model.layers",
+    {
+        "operator_norm": "layers.attention_norm",
+        **_LFM2_ATTENTION,
+        "self_attn.out_proj": "layers.attention.o_proj",
+        "ffn_norm": "layers.mlp_norm",
+        **_LFM2_MLP,
+    },
+    (Gap("self_attn", "ffn_norm", "layers.attention_residual"), *_LFM2_GAPS),
+    {"model.embed_tokens": "embedding", "model.embedding_norm": "final_norm", "lm_head": "lm_head"},
+    kinds={
+        "conv": Inside(
+            {
+                "operator_norm": "layers.conv_norm",
+                **{f"conv.{name}": f"layers.conv.{name}" for name in ("in_proj", "out_proj")},
+                "ffn_norm": "layers.mlp_norm",
+                **_LFM2_MLP,
+            },
+            (Gap("conv", "ffn_norm", "layers.conv_residual"), *_LFM2_GAPS),
+        )
+    },
+    functions=scoped("layers.conv", CONVOLUTION),
+    behind={
+        "layers.conv.in_proj": "layers.conv.in_gate_mul",
+        "layers.conv.conv1d": "layers.conv.out_gate_mul",
+    },
+    packages={"layers.conv.conv1d": "causal_conv1d"},
 )

@@ -20,6 +20,7 @@ RECURRENT = (
     "mamba",
     "mamba2",
     "rwkv",
+    "lfm2",
     "jamba",
     "granitemoehybrid",
     "nemotron_h",

@@ -64,6 +64,7 @@ def recurrent(batch: int, q_len: int, past: int) -> Iterator[tuple[str, Callable
     """Operators with a state, in chunks that divide a prompt and that do not."""
     at = (batch, q_len, past)
     yield "convolution", lambda d: CausalConv(*at, 6, 4, d, d)
+    yield "convolution alone", lambda d: CausalConv(*at, 6, 3, d, d, bias=False, silu=False)
     yield "convolution without bias", lambda d: CausalConv(*at, 6, 2, d, d, bias=False)
     yield "selective scan", lambda d: SelectiveScan(*at, 6, 5, d, d, d)
     yield "selective scan, fp32 state", lambda d: SelectiveScan(*at, 6, 5, d, d, "fp32")
@@ -102,7 +103,7 @@ OPERATORS: dict[str, Callable[[str], Operator]] = {
         f"{name}, {'gated' if gated else 'plain'}": lambda d, name=name, gated=gated: Activation(
             5, 30, d, name, gated=gated
         )
-        for name in ("silu", "sigmoid", "relu", "relu2", "gelu", "gelu_tanh")
+        for name in ("silu", "sigmoid", "relu", "relu2", "gelu", "gelu_tanh", "identity")
         for gated in (False, True)
     },
     "experts' product, a row each": lambda d: GroupedGemm(3, 40, 30, 8, 3, d, d, d),

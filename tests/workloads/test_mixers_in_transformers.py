@@ -57,6 +57,7 @@ BAMBA = {
     "pad_token_id": 0,
 }
 GRANITE = {**BAMBA, "layer_types": ["mamba", "attention", "mamba"], "shared_intermediate_size": 26}
+LFM2 = {**BASE, **ATTENTION, "num_hidden_layers": 3, "block_multiple_of": 8, "conv_L_cache": 4}
 HEADS = {"num_heads": 12, "head_dim": 10, "n_groups": 3, "state_size": 7, "chunk_size": 16}
 ROUTED = {**EXPERTS, "n_routed_experts": 7, "moe_shared_expert_intermediate_size": 26}
 
@@ -76,6 +77,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("granitemoehybrid", {**GRANITE, "num_local_experts": 7, "num_experts_per_tok": 3}),
     ("granitemoehybrid", {**GRANITE, "num_local_experts": 0, "attention_bias": True}),
     ("granitemoehybrid", {**GRANITE, "position_embedding_type": "rope", "tie_word_embeddings": True}),
+    ("lfm2", {**LFM2, "full_attn_idxs": [1]}),
+    ("lfm2", {**LFM2, "layer_types": ["conv", "conv", "full_attention"], "tie_word_embeddings": False}),
+    ("lfm2", {**LFM2, "full_attn_idxs": [0], "conv_bias": True, "block_auto_adjust_ff_dim": False}),
     ("qwen3_5_text", QWEN),
     ("qwen3_5_text", {**QWEN, "tie_word_embeddings": True, "full_attention_interval": 2}),
     ("qwen3_5_moe_text", QWEN_MOE),

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workloads.operators import (
+    Activation,
     CausalConv,
     DeltaWkv,
     GatedDelta,
@@ -205,6 +206,15 @@ def test_a_token_shift_and_a_convolution() -> None:
     flops, exponentials = tally(taps)
     work = CausalConv(1, 1, 1, CHANNELS, 4).work()
     assert (work.vector_flops, work.special_ops) == (flops, exponentials)
+
+    def gated_taps() -> None:
+        total(array(CHANNELS, 3) * array(CHANNELS, 3), axis=1) * array(CHANNELS)
+
+    flops, exponentials = tally(gated_taps)
+    alone = CausalConv(1, 1, 1, CHANNELS, 3, bias=False, silu=False).work()
+    gate = Activation(1, CHANNELS, function="identity").work()
+    assert alone.vector_flops + gate.vector_flops == flops
+    assert alone.special_ops + gate.special_ops == exponentials == 0
 
 
 @given(st.integers(1, 300), st.integers(1, 80))

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from workloads.blocks.rwkv_heads import EagleBlock as EagleBlock
     from workloads.blocks.rwkv_heads import FinchBlock as FinchBlock
     from workloads.blocks.rwkv_heads import GooseBlock as GooseBlock
+    from workloads.blocks.short_conv import ShortConvBlock as ShortConvBlock
     from workloads.blocks.vision import ClassToken as ClassToken
     from workloads.blocks.vision import PatchEmbedding as PatchEmbedding
     from workloads.blocks.vision import PatchMerger as PatchMerger
@@ -60,6 +61,7 @@ __getattr__ = names_of(
         "moe": ("MoeBlock",),
         "rwkv": ("ChannelMixBlock", "TimeMixBlock"),
         "rwkv_heads": ("EagleBlock", "FinchBlock", "GooseBlock"),
+        "short_conv": ("ShortConvBlock",),
         "vision": ("ClassToken", "PatchEmbedding", "PatchMerger"),
     },
 )

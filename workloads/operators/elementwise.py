@@ -88,7 +88,7 @@ class Rope(Operator):
 
 @dataclass(frozen=True)
 class Activation(Operator):
-    """f(x), or f(gate) * up of a gated MLP (arXiv:2002.05202), on rows[tokens, width]."""
+    """f(x), or f(gate) * up of a gated MLP (arXiv:2002.05202), on rows[tokens, width]; or f = 1."""
 
     kind: ClassVar[str] = "act_mul"
 
@@ -100,13 +100,16 @@ class Activation(Operator):
     fused: bool = False
 
     def work(self) -> Work:
-        """One exponential (none for ReLU) and 2 FLOP around it per element, 1 more for the gate's product."""
+        """One exponential (none for ReLU) and 2 FLOP around it per element, 1 more for the gate's product.
+
+        The identity takes none: a gate alone is 1 FLOP.
+        """
         elements = self.tokens * self.width
         size = elements * bytes_per_element(self.dtype)
         return Work(
             dtype=self.dtype,
             traffic=stream(self.fused, size * (2 if self.gated else 1), size),
-            vector_flops=(3 if self.gated else 2) * elements,
+            vector_flops=((0 if self.function == "identity" else 2) + bool(self.gated)) * elements,
             special_ops=elements if self.function in SPECIAL_ACTIVATIONS else 0,
             outputs=elements,
             fused=self.fused,

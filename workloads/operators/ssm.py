@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CausalConv(Operator):
-    """Depthwise convolution of rows[batch, q_len, channels] over `kernel` positions, then SiLU.
+    """Depthwise convolution of rows[batch, q_len, channels] over `kernel` positions, then perhaps SiLU.
 
     The state is the last kernel - 1 inputs of each sequence (arXiv:2312.00752); some
     programs keep `kernel`, which is more than the mathematics needs.
@@ -33,6 +33,7 @@ class CausalConv(Operator):
     dtype: DtypeLike = "bf16"
     weights: DtypeLike = "bf16"
     bias: bool = True
+    silu: bool = True
     fused: bool = False
 
     def work(self) -> Work:
@@ -47,8 +48,8 @@ class CausalConv(Operator):
                 weights,
                 *carried("inputs", self.state_bytes(), self.past),
             ),
-            vector_flops=(2 * self.kernel + 2 + bool(self.bias)) * elements,
-            special_ops=elements,
+            vector_flops=(2 * self.kernel + 2 * bool(self.silu) + bool(self.bias)) * elements,
+            special_ops=elements * bool(self.silu),
             outputs=elements,
             fused=self.fused,
         )
