@@ -154,3 +154,19 @@ def test_latent_attention_of_an_h800_is_near_what_flashmla_reaches() -> None:
     streamed, computed = 128 * 16_384 * 576 * 2 / found[0], 2 * 128 * 16_384 * 128 * (576 + 512) / found[1]
     assert 0.8 * 3.0e12 < streamed <= 3.35e12
     assert 0.7 * 660e12 < computed < 1.05 * 660e12
+
+
+# TFLOP/s that attention reaches at best: 740 or 75 % of an H100 (FlashAttention 3, arXiv:2407.08608), 1613 or
+# 71 % of a B200 (FlashAttention 4, fa4_paper.pdf of Dao-AILab/flash-attention).
+PUBLISHED = (("h200_sxm", 740e12), ("gh200", 740e12), ("b200_sxm", 1613e12), ("gb200", 1613e12 * 2.5 / 2.25))
+
+
+@pytest.mark.parametrize(("name", "most"), PUBLISHED)
+def test_long_encoders_of_heads_that_no_table_has_are_near_the_papers_best(name: str, most: float) -> None:
+    """The tables' encoders have heads of 64 to 80 elements."""
+    rows = table("attention_encoder", "vllm", "", batch=[1, 2], q_len=16_384, kv_len=16_384)
+    rows = rows.assign(causal=0.0, n_heads=16.0, n_kv_heads=16.0)
+    flops = 4 * rows["batch"] * 16 * 16_384**2 * 128
+    attained = (flops / seconds(name, rows)).to_numpy()
+    assert (attained > 0.8 * most).all()
+    assert (attained <= 1.02 * most).all()
