@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     "--only", "kinds", multiple=True, metavar="KIND", help="Fit rows of this operator kind; repeatable."
 )
 @click.option("--update", is_flag=True, help="Keep the other kinds' constants of the output file.")
-@click.option("--source", help="Where the measurements come from; stands in the file.")
+@click.option("--source", help="Where the measurements come from; written to the file.")
 def command(
     measurements: tuple[Path, ...],
     hw: str | None,

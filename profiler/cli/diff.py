@@ -17,7 +17,7 @@ from specfiles.errors import InputError
 @click.option("--by", default="operator", show_default=True, help="operator (and layer) | kernel")
 @click.option("--fail-above", help="Exit 1 where RUN_B is slower by more than this: 5% or 0.05.")
 @click.option(
-    "--each/--no-each", default=False, help="Let single operators fail it, too, not only whole and phases."
+    "--each/--no-each", default=False, help="Check single operators, too, not only the total and phases."
 )
 @format_option("table", "json")
 @output_file

@@ -26,7 +26,7 @@ MOST_EXPLAINED = 20
 @hardware
 @click.option("-o", "--output-file", "out", type=FILE, help="CSV or Parquet to write instead of stdout.")
 @click.option("--fidelity", help=f"{FIDELITY} [default: datasheet; with --explain calibrated]")
-@click.option("--backend", help="Whose kernels, for rows that name none: trtllm, vllm, sglang (calibrated).")
+@click.option("--backend", help="Library of rows that name none: trtllm, vllm, sglang (calibrated).")
 @click.option("--explain", is_flag=True, help="The terms that make each time: what is in the way.")
 def command(
     operators: tuple[str, ...],

@@ -54,7 +54,7 @@ engine_option = click.option(
     "--engine",
     default="none",
     show_default=True,
-    help="Adds what it takes beside kernels: vllm, sglang, trtllm, other, eager (no CUDA graphs).",
+    help="Add an engine's overheads beside kernels: vllm, sglang, trtllm, other, eager (no CUDA graphs).",
 )
 device_option = click.option("--device", default="auto", show_default=True, help="auto | cpu | cuda | cuda:N")
 threads_option = click.option(
@@ -77,7 +77,7 @@ def size_options(command: Command) -> Command:
         ("images", "Images per sequence of a multimodal model, among its prompt tokens."),
         ("steps", "Denoising steps of a diffusion model [default: one per output token]."),
         ("output", "Tokens to generate per sequence [default: 128]."),
-        ("context", "Tokens a decode step attends to [default: the prompt and one]."),
+        ("context", "Tokens a decode step attends to [default: prompt + 1]."),
         ("prompt", "Prompt tokens per sequence [default: 1024]."),
         ("batch", "Sequences at once [default: 1]."),
     ):
@@ -102,12 +102,16 @@ def scenario_options(command: Command) -> Command:
             "--without",
             multiple=True,
             metavar="TECHNIQUE",
-            help="Leave out what predictions count already, repeatable: flash-decoding, flat-gemm, ..",
+            help="Predict without a technique that is assumed by default, repeatable: flash-decoding, ..",
         ),
-        click.option("--expert-skew", type=float, help="Experts' popularity falls as rank^-skew."),
-        click.option("--pp", type=int, help="Stages of layers; the latency of a step passes all of them."),
-        click.option("--ep", type=int, help="Devices that whole experts are spread over."),
-        click.option("--tp", type=int, help="Devices that share each layer."),
+        click.option(
+            "--expert-skew", type=float, help="Popularity of experts falls as rank^-skew [default: 0]."
+        ),
+        click.option("--pp", type=int, help="Pipeline parallelism: stages, which each step passes in turn."),
+        click.option(
+            "--ep", type=int, help="Expert parallelism: devices that whole experts are spread over."
+        ),
+        click.option("--tp", type=int, help="Tensor parallelism: devices that share each layer."),
         click.option(
             "--kv",
             metavar="FORMAT",
@@ -116,7 +120,7 @@ def scenario_options(command: Command) -> Command:
         click.option(
             "--activations",
             metavar="FORMAT",
-            help="Format that matrix units multiply in [default: 16 bits, so that --weights fp8 is W8A16].",
+            help="Format that matrix units multiply in [default: 16 bits; --weights fp8 alone is W8A16].",
         ),
         click.option(
             "--expert-weights", metavar="FORMAT", help="Format of the experts' weights, where another."

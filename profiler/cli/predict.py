@@ -37,11 +37,11 @@ from specfiles.errors import InputError
 @size_options
 @scenario_options
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
-@click.option("--backend", help="Whose kernels: trtllm, vllm, sglang (calibrated, corrected).")
+@click.option("--backend", help="Library whose kernels are modelled: trtllm, vllm, sglang (calibrated).")
 @engine_option
 @click.option("--price", type=float, help="USD per hour of a device: adds what a million tokens cost.")
-@click.option("--ledger", is_flag=True, help="Every byte instead: a line per tensor and why it counts.")
-@click.option("--explain", metavar="OPERATOR", help="The terms that make an operator's time (calibrated).")
+@click.option("--ledger", is_flag=True, help="Print the traffic of every tensor, and why it counts.")
+@click.option("--explain", metavar="OPERATOR", help="Print the terms of an operator's time (calibrated).")
 @format_option("table", "json", "csv", "html")
 @output_file
 def command(

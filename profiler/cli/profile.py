@@ -47,7 +47,11 @@ if TYPE_CHECKING:
 )
 @threads_option
 @click.option(
-    "--tp", type=int, default=1, show_default=True, help="Processes of torchrun that share the model."
+    "--tp",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Tensor parallelism: processes of torchrun that share the model.",
 )
 @click.option(
     "--repeats",

@@ -30,7 +30,9 @@ from specfiles.errors import InputError
 @click.option("--workload", type=FILE, help="Workload file with the lengths and the `traffic` of requests.")
 @click.option("--trace", type=FILE, help="Recorded requests: CSV or Parquet of arrival_s, prompt, output.")
 @click.option("--rate", help="Requests per second, one or several: 0.5,1,2.")
-@click.option("--slo", help="Limits to serve within: ttft=500ms,tpot=50ms. Without --rate: up to which rate?")
+@click.option(
+    "--slo", help="Latency limits: ttft=500ms,tpot=50ms. Without --rate the highest rate is searched."
+)
 @click.option("--prompt", type=int, help="Mean prompt tokens.")
 @click.option("--output", type=int, help="Mean answer tokens.")
 @click.option("--requests", type=int, help="Requests to simulate [default: 500].")
@@ -41,18 +43,22 @@ from specfiles.errors import InputError
     show_default=True,
     help="static | continuous | chunked; several, separated by commas, are compared.",
 )
-@click.option("--max-batch", type=int, default=256, show_default=True, help="Sequences at once.")
-@click.option("--budget", type=int, help="New tokens per step [default: 8192; chunked: 512].")
-@click.option("--engines", type=int, default=1, show_default=True, help="Copies of the model.")
+@click.option("--max-batch", type=int, default=256, show_default=True, help="Most sequences of a step.")
+@click.option("--budget", type=int, help="Most new tokens of a step [default: 8192; chunked: 512].")
+@click.option("--engines", type=int, default=1, show_default=True, help="Replicas of the model.")
 @click.option(
-    "--readers", type=int, default=0, show_default=True, help="Further copies that only read prompts."
+    "--readers",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Further replicas for prefill alone (disaggregated).",
 )
 @engine_option
 @click.option(
     "--step-overhead",
     type=click.FloatRange(0, 10),
     default=0.0,
-    help="Further seconds that the engine itself takes per step [default: 0].",
+    help="Further host time of the engine per step, in seconds [default: 0].",
 )
 @scenario_options
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)

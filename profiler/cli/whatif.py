@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--quality",
-    help="Of the output, at worst: exact | lossy | retrained [default: retrained; for a target lossy].",
+    help="Lowest output quality: exact | lossy | retrained [default: retrained; for a target lossy].",
 )
 @click.option(
     "--only",
