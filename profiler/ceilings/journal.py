@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from specfiles.reading import exists, parse_json, read_text
 from specfiles.strict import Strict, plain_data, validated
 from specfiles.writing import hold, is_stream, refusal
 
+MOST_DEATHS = 2  # of processes in a measurement, before it is left out: one may have been killed by hand
 MOST_BYTES = 200_000_000  # a hundred passes need a tenth
 # What two sittings must have in common for their times to be repeats of one figure.
 SAME = ("processor", "threads", "torch", "gpu", "cuda", "driver", "power_limit_w")
@@ -29,11 +31,12 @@ class Head(Strict, frozen=True, kw_only=True):
 
 
 class Line(Strict, frozen=True, kw_only=True):
-    """One visit to a probe or a step: the seconds of every key, or why the device was lost in it."""
+    """A visit to a probe or a step: its beginning, the seconds of every key, or why it lost the device."""
 
     visit: list[Any]
     times: list[tuple[list[Any], list[float]]] = []
     lost: str = ""
+    begun: int = 0  # 1: it was begun; -1: it ended without a time, by an error that was heard
 
 
 def journal_of(out: Path) -> Path:
@@ -50,10 +53,17 @@ class Journal:
 
     def add(self, visit: Key, times: list[tuple[Key, list[float]]], lost: str = "") -> None:
         """Append a line and hand it to the system, which keeps it when this process is killed."""
-        self.write(Line(visit=list(visit), times=[(list(key), found) for key, found in times], lost=lost))
+        self._write(Line(visit=list(visit), times=[(list(key), found) for key, found in times], lost=lost))
 
-    def write(self, record: Strict) -> None:
-        """Append a record; an InputError where there is no room."""
+    def begin(self, visit: Key, by: int = 1) -> None:
+        """Note that a visit begins, or that it ended otherwise: what kills this process is known by it."""
+        self._write(Line(visit=list(visit), begun=by))
+
+    def begin_anew(self, head: Head) -> None:
+        """The first line."""
+        self._write(head)
+
+    def _write(self, record: Strict) -> None:
         try:
             self._handle.write(json.dumps(plain_data(record)) + "\n")
             self._handle.flush()
@@ -87,7 +97,7 @@ def kept(out: Path | None, device: str, found: Findings) -> Iterator[Journal | N
         if lines:
             _read(lines, head, path, found)
         else:
-            journal.write(head)
+            journal.begin_anew(head)
         try:
             yield journal
         finally:
@@ -117,13 +127,21 @@ def _read(lines: list[str], head: Head, path: Path, found: Findings) -> None:
             f"{path} holds measurements of {', '.join(others)}, which is not so here; "
             "name another file, or remove it to begin anew."
         )
+    open_ends: Counter[Key] = Counter()
     for number, text in enumerate(lines[1:], 2):
         where = f"{path}, line {number}"
         line = validated(Line, parse_json(text, where), where)
+        visit = _key(line.visit)
         if line.lost:
-            found.failed[_key(line.visit)] = line.lost
+            found.failed[visit] = line.lost
+        elif line.begun:
+            open_ends[visit] += line.begun
         else:
-            found.add(_key(line.visit), [(_key(key), times) for key, times in line.times])
+            open_ends[visit] = 0
+            found.add(visit, [(_key(key), times) for key, times in line.times])
+    found.failed |= {
+        visit: f"{died} processes died in it" for visit, died in open_ends.items() if died >= MOST_DEATHS
+    }
 
 
 def _key(words: list[Any]) -> Key:

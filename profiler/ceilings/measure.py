@@ -93,9 +93,13 @@ class _Work:
         found = self.found
         if key in found.failed or found.visits[key] > found.done:
             return
+        self._begin(key)
         try:
             times = measure()
-        except Exception as error:
+        except BaseException as error:
+            self._begin(key, -1)
+            if not isinstance(error, Exception):
+                raise
             found.failed[key] = reason(error)
             words = " ".join(map(str, key))
             self.plan.progress(f"  {words} cannot be measured: {found.failed[key]}")
@@ -107,6 +111,11 @@ class _Work:
         found.add(key, times)
         if self.journal is not None:
             self.journal.add(key, times)
+
+    def _begin(self, key: Key, by: int = 1) -> None:
+        """Of a first visit, note that it begins, or that it ended without a time."""
+        if self.journal is not None and not self.found.visits[key]:
+            self.journal.begin(key, by)
 
     def _inside(self) -> Running:
         """The models, built when the first of their steps is due: what needs none of them is known before."""

@@ -158,6 +158,24 @@ def test_what_takes_the_device_with_it_is_left_out_by_the_next_command(
     assert "matmul bf16 16384 could not be measured: illegal access" in found.sources["measured"]
 
 
+def test_what_kills_processes_is_left_out_by_the_third(
+    machine: Machine, asked: Callable[..., Plan], tmp_path: Path
+) -> None:
+    """A process that dies says nothing: it is known by what it began. One may have been killed by hand."""
+    out = tmp_path / "gpu.yaml"
+    machine.fails_at = LAST_PRODUCT
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            measure_ceilings(asked(), out)
+        lines = journal_of(out).read_text().splitlines(keepends=True)
+        assert json.loads(lines[-1]) == {"visit": list(LAST_PRODUCT), "times": [], "lost": "", "begun": -1}
+        journal_of(out).write_text("".join(lines[:-1]))  # as a killed process leaves it
+    before = len(machine.asked)
+    found = measure_ceilings(asked(), out)
+    assert LAST_PRODUCT not in machine.asked[before:]
+    assert "matmul bf16 16384 could not be measured: 2 processes died in it" in found.sources["measured"]
+
+
 def test_measurements_of_another_machine_are_not_mixed_in(
     machine: Machine, asked: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -204,14 +204,15 @@ def test_ceilings_that_are_ended_in_their_first_pass_leave_the_old_file_and_go_o
     out, journal = tmp_path / "here.yaml", tmp_path / "here.passes.jsonl"
     out.write_text("old")
     child = start("ceilings", "--device", "cpu", "--passes", 1000, "-o", out)
-    until(lambda: journal.exists() and journal.read_text().count("\n") > 3, child)
+    until(lambda: journal.exists() and journal.read_text().count("\n") > 7, child)
     assert child.send(number) == (130 if number == signal.SIGINT else -number)
     assert out.read_text() == "old"
     lines = [json.loads(line) for line in journal.read_text().splitlines() if line.endswith("}")]
-    launch_s = next(line["times"][0][1][0] for line in lines[1:] if line["visit"] == ["launch"])
+    measured_before = [line for line in lines[1:] if line["times"]]
+    launch_s = next(line["times"][0][1][0] for line in measured_before if line["visit"] == ["launch"])
     done = roofline("ceilings", "--device", "cpu", "--passes", 1, "-o", out)
     assert done.code == 0, done.err
-    assert f"going on with {len(lines) - 1} measurements" in done.err
+    assert f"going on with {len(measured_before)} measurements" in done.err
     measured = load_device(out)
     assert measured.measured.launch_s is not None
     assert measured.measured.launch_s.value == pytest.approx(launch_s, rel=1e-4)
