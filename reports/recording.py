@@ -109,7 +109,8 @@ def _operator(row: Mapping[str, Any], named_phase: bool) -> Operator:
     """A row as a mark under the roofs: work and time of the mean kernel."""
     count = row["count"]
     whole = row["attained"] and row["modelled_share"] >= 1 - WHOLE
-    words = (row["name"], row["kind"], row["phase"] if named_phase else None)
+    kind = None if row["name"] == f"({row['kind']})" else row["kind"]  # known by its kind alone
+    words = (row["name"], kind, row["phase"] if named_phase else None)
     return Operator(
         name=" · ".join(filter(None, words)),
         kind=str(row["kind"]),

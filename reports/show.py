@@ -8,6 +8,7 @@ from typing import Any
 
 from reports import terminal
 from reports.units import in_bytes, percent, seconds, si, text
+from reports.wording import counted
 
 COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "name": ("name", lambda v: _short(text(v))),
@@ -134,16 +135,22 @@ def sentences(shown: Mapping[str, Any]) -> list[str]:
     return found
 
 
+MOST_DEVICES = 8  # that get a line each
+
+
 def _devices(shown: Mapping[str, Any]) -> Iterator[str]:
     several = len({device.get("source") for device in shown["devices"]}) > 1
-    for device in shown["devices"]:
+    for device in shown["devices"][:MOST_DEVICES]:
         share = device["gpu_idle_s"] / device["gpu_span_s"] if device["gpu_span_s"] else 0
         yield (
             f"device {device['device']}{' (' + device['name'] + ')' if device.get('name') else ''}"
             f"{' of ' + str(device['trace']) if several else ''}: "
-            f"{device['kernels']} kernels {si(device['kernel_time_s'], 's', 4)}, busy "
+            f"{counted(device['kernels'], 'kernel')} {si(device['kernel_time_s'], 's', 4)}, busy "
             f"{si(device['gpu_busy_s'], 's', 4)} of {si(device['gpu_span_s'], 's', 4)}, idle {percent(share)}"
         )
+    if left := shown["devices"][MOST_DEVICES:]:
+        kernels, time_s = (sum(device[key] for device in left) for key in ("kernels", "kernel_time_s"))
+        yield f"{counted(len(left), 'more device')}: {counted(kernels, 'kernel')} {si(time_s, 's', 4)}"
 
 
 def _known(shown: Mapping[str, Any]) -> Iterator[str]:

@@ -20,6 +20,11 @@ def signed(value: float | None, digits: int = 1) -> str:
     return "–" if value is None or math.isnan(value) else f"{100 * value:+.{digits}f} %".replace("-", "−")
 
 
+def counted(number: int, noun: str) -> str:
+    """How many of something: "1 kernel", "12 kernels"."""
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
+
+
 def listed(items: list[str]) -> str:
     """Items as a reader says them: "a, b and c"."""
     return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from profiler.traces.idle import CAUSES
 from profiler.traces.rules import COMMUNICATION, MOVES
+from reports.wording import counted
 
 Loss = tuple[str, float, str, str]  # what, seconds, why, what would help
 
@@ -58,7 +59,8 @@ def _riding(rows: pd.DataFrame) -> Iterator[Loss]:
     ):
         here = rows[rows["kind"].isin(kinds)]
         spent = here.groupby("kind", observed=True)["time_s"].sum().sort_values(ascending=False)
-        why = f"{len(here)} executions ({', '.join(map(str, spent.index))}) that a fused step does without"
+        kinds_here = ", ".join(map(str, spent.index))
+        why = f"{counted(len(here), 'execution')} ({kinds_here}) that a fused step does without"
         yield what, float(spent.sum()), why, helps
 
 
@@ -69,7 +71,7 @@ def _above(rows: pd.DataFrame) -> Iterator[Loss]:
     for kind, group in known.groupby("kind", observed=True):
         spent, at_ceiling = float(group["time_s"].sum()), float(group["bound_s"].sum())
         if spent > at_ceiling:
-            why = f"{len(group)} kernels attain {100 * at_ceiling / spent:.0f} % of their ceilings"
+            why = f"{counted(len(group), 'kernel')} at {100 * at_ceiling / spent:.0f} % of the ceilings"
             yield f"{kind} above its ceilings", spent - at_ceiling, why, HELP.get(str(kind), BELOW)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hwspecs import Device
     from roofline.run import Run
 
+MOST_TOLD = 8  # files that a page names
 MOST_POINTS = 2000  # of a curve: more than a screen has columns
 AXES = {ALLOCATED: "memory [B]", RESERVED: "memory [B]", "power_w": "power [W]", "sm_clock_hz": "clock [Hz]"}
 
@@ -33,8 +34,9 @@ def recorded_content(run: Run, device: Device | None) -> Content:
     trace, ceilings = load(run), limits_of(device, Fidelity.DATASHEET)
     files = [origin.file for origin in trace.origins]
     origins = [f"{o.file} ({o.format}{' ' + o.version if o.version else ''})" for o in trace.origins]
+    more = [f"{len(origins) - MOST_TOLD} more"] if len(origins) > MOST_TOLD else []
     facts = [
-        ("Traces", ", ".join(origins)),
+        ("Traces", ", ".join([*origins[:MOST_TOLD], *more])),
         ("Device", device.name if device else run.head.device or "not known"),
         ("Imported", run.head.created),
         ("Model", run.head.model or "not named"),
