@@ -93,13 +93,22 @@ def open_run(path: Path) -> Run:
 
 def create_run(path: Path, head: Head) -> Run:
     """A new run folder. Raises InputError where a run exists, even one started at the same moment."""
-    refuse_existing(path)
+    _refuse_run(path)
     write_new(path / "run.json", _as_json(head))
     return Run(path, head)
 
 
 def refuse_existing(path: Path) -> None:
-    """Raise InputError where a new run cannot be written; called before anything long is started."""
+    """Raise InputError where a new run cannot be written; called before anything long is started.
+
+    Files of something else would be taken for the run's own, or be replaced by them.
+    """
+    _refuse_run(path)
+    if path.exists() and any(each.is_file() for each in path.iterdir() if not each.name.startswith(".")):
+        raise InputError(f"{path}: holds files of something else; name another folder.")
+
+
+def _refuse_run(path: Path) -> None:
     if (path / "run.json").exists():
         raise InputError(f"{path}: a run is already there; name another folder or remove it.")
     if path.exists() and not path.is_dir():

@@ -122,9 +122,8 @@ def reached(table: pd.DataFrame, device: Device) -> dict[str, Any]:
         return {}
     given = table["latency_us"]
     measured = pd.to_numeric(given, errors="coerce")
-    if (wrong := measured.isna() & given.notna()).any():
-        raise InputError(f"latency_us is {given[wrong].iloc[0]!r}; expected microseconds, above zero.")
-    measured = measured.where(measured > 0)
+    if (wrong := given.notna() & ~(measured > 0)).any():
+        raise InputError(f"latency_us is {given[wrong].iloc[0]}; expected microseconds, above zero.")
     attained = predict_table(table, reference(device))["predicted_us"] / measured
     return {"latency_us": measured, "attained": attained, "above_ceiling": attained > ABOVE}
 

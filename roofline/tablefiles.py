@@ -56,8 +56,15 @@ def inline_table(words: Sequence[str]) -> pd.DataFrame:
             raise InputError(
                 f"{word!r} is no operator; write one as gemm:m=4096,n=14336,k=4096,dtype=bf16,latency_us=620."
             )
+        if twice := _twice([key for key, *_ in pairs]):
+            raise InputError(f"{word!r} has {twice} twice; leave one out.")
         rows.append({"op": kind, **{key: _number(value) for key, _, value in pairs}})
     return pd.DataFrame(rows)
+
+
+def _twice(names: Sequence[str]) -> str:
+    """The first name that stands there twice; empty where none does."""
+    return next((name for name in names if name and names.count(name) > 1), "")
 
 
 def _number(value: str) -> float | str:
@@ -74,6 +81,9 @@ def _separated(path: Path) -> pd.DataFrame:
     with path.open(encoding="utf-8-sig") as file:
         head = file.readline()
     separator = next((s for s in "\t;" if s in head and "," not in head), ",")
+    names = [name.strip() for name in head.rstrip("\r\n").split(separator)]
+    if twice := _twice(names):
+        raise InputError(f"{path}: has two columns {twice!r}; leave one out.")
     return pd.read_csv(path, sep=separator, skipinitialspace=True)
 
 

@@ -30,6 +30,7 @@ from profiler.record import profile
 from profiler.repeats import MICROS
 from profiler.request import Request
 from profiler.subject import Point
+from roofline.run import refuse_existing
 from specfiles.errors import InputError, reason
 from specfiles.reading import read_json
 from specfiles.strict import plain_data, validated
@@ -113,6 +114,7 @@ def _measured(campaign: Campaign) -> Head:
 def _open(campaign: Campaign) -> Head:
     path = campaign.out / HEAD
     if not path.exists():
+        refuse_existing(campaign.out)
         head = Head(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             command=command_line(),

@@ -39,6 +39,17 @@ class Present(click.ParamType[Path]):
         return path
 
 
+class Number(click.FloatRange):
+    """A float within bounds; nan is none, which click lets pass every bound."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; a sentence where it is none."""
+        number: float = super().convert(value, param, ctx)
+        if number != number:
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return number
+
+
 INPUT = Present("no such file.")
 RUN = Present(
     "no such run folder or file; `roofline profile MODEL -o {}` makes a run, "
@@ -105,7 +116,7 @@ def scenario_options(command: Command) -> Command:
             help="Predict without a technique that is assumed by default, repeatable: flash-decoding, ..",
         ),
         click.option(
-            "--expert-skew", type=float, help="Popularity of experts falls as rank^-skew [default: 0]."
+            "--expert-skew", type=Number(), help="Popularity of experts falls as rank^-skew [default: 0]."
         ),
         click.option("--pp", type=int, help="Pipeline parallelism: stages, which each step passes in turn."),
         click.option(

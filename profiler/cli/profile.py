@@ -9,6 +9,7 @@ import click
 
 from profiler.cli.options import (
     FILE,
+    Number,
     device_option,
     duration,
     known_precision,
@@ -75,7 +76,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--overhead",
-    type=float,
+    type=Number(0),
     metavar="FRACTION",
     help="Print what ranges cost each step; exit 1 where the median is above this, as 0.03.",
 )

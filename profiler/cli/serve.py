@@ -11,6 +11,7 @@ import click
 from profiler.cli.options import (
     FIDELITY,
     FILE,
+    Number,
     emit,
     engine_option,
     format_option,
@@ -56,7 +57,7 @@ from specfiles.errors import InputError
 @engine_option
 @click.option(
     "--step-overhead",
-    type=click.FloatRange(0, 10),
+    type=Number(0, 10),
     default=0.0,
     help="Further host time of the engine per step, in seconds [default: 0].",
 )

@@ -11,6 +11,7 @@ import click
 from profiler.cli.options import (
     FIDELITY,
     RUN,
+    Number,
     emit,
     format_option,
     known_fidelity,
@@ -33,7 +34,9 @@ from specfiles.errors import InputError
 @click.option(
     "--details/--no-details", default=True, show_default=True, help="Operators of the last fidelity."
 )
-@click.option("--max-error", type=float, help="Exit 1 where a phase's median |error| is above this fraction.")
+@click.option(
+    "--max-error", type=Number(0), help="Exit 1 where a phase's median |error| is above this fraction."
+)
 @format_option("table", "json")
 @output_file
 def command(

@@ -88,7 +88,9 @@ HEADS = "batch=32,kv_len=4096,n_heads=64,n_kv_heads=8,head_dim=128"
         (("gem:m=4",), "did you mean gemm"),
         (("gemm:m=inf,n=1,k=1",), "m of op gemm is inf"),
         (("gemm:m=nan,n=1,k=1",), "m of op gemm is nan"),
-        ((GEMM + ",latency_us=x",), "latency_us is 'x'; expected microseconds"),
+        ((GEMM + ",latency_us=x",), "latency_us is x; expected microseconds"),
+        ((GEMM + ",latency_us=-3",), "latency_us is -3.0; expected microseconds"),
+        ((GEMM + ",m=3",), "m twice"),
         ((GEMM, "--explain", "-o", "x.csv"), "leave -o out"),
         ((GEMM,) * 21 + ("--explain",), "at most 20 operators"),
     ],
@@ -102,6 +104,22 @@ def test_operators_that_cannot_be_read_are_one_sentence(
     assert sentence in said
     assert len(said.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("serve", "Llama-3.1-8B", "--hw", "h100", "--rate", "1", "--step-overhead", "nan"),
+        ("predict", "Llama-3.1-8B", "--hw", "h100", "--price", "nan"),
+        ("predict", "Mixtral-8x7B", "--hw", "h100", "--expert-skew", "nan"),
+        ("validate", ".", "--hw", "h100", "--max-error", "nan"),
+    ],
+    ids=lambda words: words[-2],
+)
+def test_what_is_no_number_is_refused(run: Run, words: tuple[str, ...]) -> None:
+    code, said = run(*words)
+    assert code == 2
+    assert "'nan' is no number" in said
 
 
 def test_of_many_rows_the_first_are_printed(run: Run, tmp_path: Path) -> None:
@@ -130,6 +148,7 @@ def test_measured_times_are_validated_under_the_same_names(run: Run, tmp_path: P
         ("a.csv", 'op,dtype,m,n,k\ngemm,bf16,"1,024",8,8\n', "row 0: m of op gemm is '1,024'"),
         ("a.csv", "op,dtype,m,n,k\ngemm,q9,8,8,8\n", "no dtype"),
         ("a.csv", "op,dtype,n,k\ngemm,bf16,8,8\n", "needs the column 'm'"),
+        ("a.csv", "op,m,n, m,k\ngemm,1,8,2,8\n", "has two columns 'm'"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(

@@ -247,6 +247,15 @@ def test_a_run_never_mixes_with_another(tmp_path: Path) -> None:
         create_run(tmp_path / "file", Head(**HEAD))
 
 
+def test_a_run_takes_no_folder_of_something_else(tmp_path: Path) -> None:
+    """A campaign's operators.parquet would be replaced by the run's."""
+    (tmp_path / "operators.parquet").write_text("precious")
+    with pytest.raises(InputError, match="holds files of something else; name another folder"):
+        refuse_existing(tmp_path)
+    (tmp_path / "empty").mkdir()
+    refuse_existing(tmp_path / "empty")
+
+
 def test_a_run_that_cannot_be_written_is_refused_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
