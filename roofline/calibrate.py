@@ -1,7 +1,7 @@
-"""Fit the constants of an operator kind to measured times, robustly and with shapes held out.
+"""Fit the constants of an operator class to measured times, robustly and with held-out shapes.
 
-The model is linear in its unknowns once it is known which limit binds a row, so a fit is a few small
-non-negative least-squares problems on relative errors. Nothing is random.
+Given which limit binds for each row the model is linear in its constants, so a fit is a few small
+non-negative least-squares problems on relative errors. It is deterministic.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-HELD_OUT_EVERY = 4  # every fourth shape family scores the fit and takes no part in it
+HELD_OUT_EVERY = 4  # every fourth shape family is held out to score the fit
 ROUNDS = 12
 SMALLEST_CACHE = 100_000.0  # bytes; below, fixed costs hide any bandwidth
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One operator's work and its measured time; `family` groups shapes that are alike."""
+    """One operator's work and its measured time; shapes of one `family` are held out together."""
 
     family: str
     flops: float
@@ -50,7 +50,7 @@ class Terms:
 
 
 def fit(measurements: Sequence[Measurement], dtype: str, terms: Terms) -> Constants:
-    """The constants with the least median error on the fitted families, scored on those held out."""
+    """The constants with the least median error on the fitted families, scored on the held-out ones."""
     rows = sorted(measurements, key=lambda m: (m.family, m.bytes, m.flops))
     families = sorted({m.family for m in rows})
     held = set(families[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY])
@@ -79,7 +79,7 @@ def _errors(constants: Constants, rows: Sequence[Measurement]) -> Floats:
 def _fit(
     rows: Sequence[Measurement], dtype: str, terms: Terms, overlap: float, cache: float | None
 ) -> Constants:
-    """Alternate between choosing each row's limit and solving for the constants."""
+    """Alternate between assigning each row the limit that binds and solving for the constants."""
     time, size = _column(rows, "time_s"), _column(rows, "bytes")
     ones = np.ones_like(time)
     inside = size <= cache if cache is not None else np.zeros(len(rows), dtype=bool)

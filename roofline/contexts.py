@@ -11,18 +11,18 @@ SMOOTH = 1e-3  # the same where times are curves with steps: far below the error
 
 
 def straightness(limits: Any) -> float:
-    """How far from a line numbers may lie that are summed as one: the times of kernel models are curves."""
+    """The relative deviation from a line up to which values are summed as linear; kernel times are curves."""
     return LINEAR if limits.kernels is None else SMOOTH
 
 
 def sum_over(
     values: Callable[[int], list[float]], first: int, last: int, tolerance: float = LINEAR
 ) -> list[float]:
-    """Sum of values(i) for i = first..last, in closed form: each value is linear in i between kinks.
+    """Sum of values(i) for i = first..last in closed form, for values that are piecewise linear in i.
 
-    Work and limits grow linearly with the context until a window is full or another limit takes over.
-    Where the middle and the neighbours of the ends lie on the line between the ends, the sum is that of an
-    arithmetic series; elsewhere the interval is halved: a few evaluations do for any number of steps.
+    Work and limits are linear in the context until a window is full or another limit binds. Where the middle
+    and the neighbours of the ends lie on the line between the ends, the sum is an arithmetic series;
+    elsewhere the interval is bisected, so that few evaluations suffice for any number of steps.
     """
     at_first, at_last = values(first), values(last)
     if last - first > 1:

@@ -1,10 +1,11 @@
-"""How fast the machine was while a run was measured, relative to the minutes of its device file.
+"""Drift: how fast the machine was while a run was measured, relative to when its device file was measured.
 
-Both hold the times of the same short reference steps, whose work is the profiled model's in nothing: a ratio
-above 1 says that the machine has become slower. It corrects no measurement; it stands beside the error.
+Both record the times of the same short reference steps, which are independent of the profiled model. A ratio
+above 1 means that the machine has become slower. Measurements are not corrected; the drift is shown beside
+the error.
 
-Operators and the framework's code between them need not become slower alike, so there are two ratios: that of
-whole reference steps for whole steps, and that of the operators in their layers for operators and layers.
+Operators and the framework's code between them may slow down differently, so there are two ratios: of whole
+reference steps, for whole steps; and of the operators inside their layers, for operators and layers.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ COLUMNS += ["filed_layers_s", "beside_layers_s", "layers_drift"]
 
 @dataclass(frozen=True)
 class Drifts:
-    """Per point, the reference step's time beside it over that in the file: whole, and within its layers.
+    """Per point, the time of the reference step over that in the device file: whole, and within its layers.
 
     `drift_q25` and `drift_q75` are the quartiles of the repeats beside the point over the file's median.
     Where there is none, `unknown` says why; where there is none within layers, `layers_unknown`.
@@ -48,13 +49,13 @@ class Drifts:
         return _corrected(table, self.table[[*POINT, "drift"]])
 
     def beside_layers(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Operators, or sums of them, with the drift within layers; where none is known, with the step's."""
+        """Operators, or sums of them, with the drift within layers; if unknown, with that of the step."""
         known = self.table["layers_drift"].fillna(self.table["drift"])
         return _corrected(table, self.table[POINT].assign(drift=known))
 
 
 def drifts(run: Run, device: Device) -> Drifts:
-    """How fast the machine was beside each point of a run, relative to its device file."""
+    """The drift at each point of a run, relative to its device file."""
     filed = pd.DataFrame(
         [[*(getattr(r, c) for c in SAME), r.median_s, r.layers_s] for r in device.measured.references]
     )
@@ -82,7 +83,7 @@ def _none(reason: str) -> Drifts:
 
 
 def _no_layers(joined: pd.DataFrame, device: Device) -> str:
-    """Why the drift within layers is not known of some point, or nothing."""
+    """Why the drift within layers is unknown at some point; empty where it is known."""
     if joined["filed_layers_s"].isna().any():
         return f"the file of {device.name} has no times within their layers; measure its ceilings again"
     if joined["beside_layers_s"].isna().any():
@@ -91,10 +92,10 @@ def _no_layers(joined: pd.DataFrame, device: Device) -> str:
 
 
 def _corrected(table: pd.DataFrame, drift: pd.DataFrame) -> pd.DataFrame:
-    """Predicted and measured seconds with the point's drift, and their error once it is taken out.
+    """Predicted and measured seconds with the point's drift, and their error without it.
 
-    The prediction is for the machine as it was when its file was made; times the drift it is for the
-    machine as it was when the run was measured. Both are empty where the drift is not known.
+    A prediction describes the machine at the time of its device file; multiplied by the drift, at the time of
+    the run. Both are NaN where the drift is unknown.
     """
     found = table.merge(drift, on=POINT, how="left")
     found["drift"] = found["drift"].astype(float)

@@ -1,8 +1,7 @@
-"""The energy of a device: what it draws while it waits, and what each byte and each FLOP adds to that.
+"""The energy of a device: idle power, and what each byte and each FLOP adds to it.
 
-Power = TDP x min(1, idle + memory x MBU + compute x MFU), so that over a time the energy is a sum of a part
-per second, one per byte and one per FLOP, and no more than TDP x time. Shares of the TDP carry to other
-devices as far as these spend their power alike: a full memory or full units draw all of it.
+Power = TDP x min(1, idle + memory x MBU + compute x MFU), so the energy is a sum of terms per second, per
+byte and per FLOP, at most TDP x time. The shares of the TDP are assumed to be the same on other devices.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ BOUNDS = {
 
 
 def drawn(power: Power, mbu: Any, mfu: Any) -> Any:
-    """The share of the TDP that is drawn; utilisations are numbers or arrays."""
+    """The share of the TDP that is drawn at some utilisations, which are numbers or arrays."""
     share = power.idle + power.memory * mbu + power.compute * mfu
     if isinstance(share, int | float):
         return min(1.0, share)
@@ -30,7 +29,7 @@ def drawn(power: Power, mbu: Any, mfu: Any) -> Any:
 
 
 def told(power: Power | None) -> str:
-    """How an energy is computed, with the source of its constants."""
+    """How energy is computed, in words, with the source of the constants."""
     if power is None:
         return "TDP x time, as if all power were drawn"
     return (
@@ -40,7 +39,7 @@ def told(power: Power | None) -> str:
 
 
 def fit_power(mbu: Any, mfu: Any, share: Any) -> dict[str, float]:
-    """The constants that make log(predicted / measured share of the TDP) small, robustly."""
+    """A robust fit of the constants to log(predicted / measured share of the TDP)."""
     import numpy as np
     from scipy.optimize import least_squares
 

@@ -1,4 +1,4 @@
-"""Predicted against measured, operator by operator, with what matched neither way."""
+"""Compare predicted with measured times, operator by operator, and list what did not match."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ ABOVE = 1.05  # attained beyond this share of a measured ceiling is a bug in the
 class Validation:
     """`matched`: a row per operator of each point, with its error and attained fraction.
 
-    measured_s is the time inside the model; alone_s that of the operator's kernels by themselves
-    (what lies between is the framework's). attained = bound at the measured ceilings / measured_s:
-    the fraction of its roofline that an operator reaches; `above_ceiling` flags what exceeds it.
-    `unmatched` lists what was predicted or measured only. `layers` compares the sums of the operators
-    inside the layers, `steps` whole steps, whose measured time includes what no operator holds.
-    `drift` says how fast the machine was beside each point (roofline/drift.py), or is empty and
+    measured_s is the time inside the model, alone_s that of the operator's kernels by themselves; the
+    difference is framework overhead. attained = bound at the measured ceilings / measured_s: the fraction of
+    its roofline that an operator reaches; `above_ceiling` flags operators above 1.
+    `unmatched` lists what was only predicted or only measured. `layers` compares the sums of the operators
+    inside the layers, `steps` whole steps, whose measured time includes time outside of all operators.
+    `drift` is the speed of the machine beside each point (roofline/drift.py), or is empty and
     `drift_unknown` says why; errors are as measured, error_after_drift with the drift taken out: of
     `steps` that of the whole reference step, of `matched` and `layers` that of the operators in its
     layers, or where `layers_drift_unknown` says why not, the whole step's, too.
@@ -57,7 +57,7 @@ class Validation:
     layers_drift_unknown: str
 
     def summary(self) -> pd.DataFrame:
-        """Errors by phase and bound class: median (also with drift taken out), mean, bias, attained."""
+        """Errors by phase and bound: median (also without drift), mean, bias, attained fraction."""
         if self.matched.empty:
             return pd.DataFrame(columns=["phase", "bound", *_SCORES])
         own = self.matched[self.matched["bound"] != FUSED]  # what hides in others has no time to compare
@@ -116,7 +116,7 @@ def scenario_of(run: Run) -> Scenario:
 
 
 def _model(run: Run) -> Model:
-    """The model that a run names by its config, or whose operators it holds because it was traced."""
+    """The model of a run: read from the config that it recorded, or, if traced, from its operators."""
     head = run.head
     if head.model_config_fields:
         return build(Config(head.model_config_fields, str(run.path / "run.json")), head.model)
@@ -127,10 +127,10 @@ def _model(run: Run) -> Model:
 
 
 def _merged(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
-    """Predicted operators that one measured kernel does, as one: `q_proj + k_proj + v_proj`.
+    """Predicted operators that one measured kernel computes, merged: `q_proj + k_proj + v_proj`.
 
-    A kernel launches once: its prediction is the sum of work at the ceilings, an upper limit of the
-    fused bound. Where compiled kernels do operators of different counts together, a step has one of them.
+    The prediction is the sum of their times with one launch, an upper limit of the fused bound. A compiled
+    kernel of operators with different counts is one execution per step.
     """
     named = measured["name"].astype(str)
     for point, group in measured[named.str.contains(JOIN, regex=False)].groupby(POINT, sort=False):
@@ -147,7 +147,7 @@ def _merged(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
 
 
 def _together(name: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """Operators as one: per execution where all run equally often, else their sum in a step."""
+    """Operators merged into one: per execution if their counts are equal, else their sum over a step."""
     alike = rows["count"].nunique() == 1
     times = 1 if alike else rows["count"]
     sums = {c: (rows[c] * times).sum() for c in ("flops", "bytes", "predicted_s", "bound_s")}
@@ -199,7 +199,7 @@ def _layers(matched: pd.DataFrame) -> pd.DataFrame:
 
 
 def _steps(run: Run, predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
-    """Whole steps: predicted, measured without ranges, waits beside that, and what no operator holds."""
+    """Whole steps: predicted, measured without ranges, with waits and time outside of all operators."""
     steps = run.table("steps")
     plain = steps[~steps["instrumented"].astype(bool)].rename(columns={"median_s": "measured_s"})
     counted = predicted.assign(predicted_s=predicted["predicted_s"] * predicted["count"])

@@ -1,4 +1,4 @@
-"""Strict reading and safe writing of the small files that people share.
+"""Strict reading and safe writing of the files that users share.
 
 Device, model, workload and run files come from anywhere, so everything that reads one goes through
 here: bounded size, safe YAML and JSON only, unknown keys refused, and one clear sentence on failure.

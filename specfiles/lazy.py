@@ -1,4 +1,4 @@
-"""Packages that import their modules when a name is asked for: a prediction needs a few of many kinds."""
+"""Packages that import their modules on first use: a prediction needs few of them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 
 def names_of(package: str, modules: Mapping[str, tuple[str, ...]]) -> Callable[[str], Any]:
-    """The `__getattr__` (PEP 562) of a package whose names stand in its modules: module -> names.
+    """The `__getattr__` (PEP 562) of a package, from a table of the names that its modules define.
 
-    Type checkers read no table, so the package imports the same names once more under TYPE_CHECKING.
+    Type checkers do not see this table, so the package repeats the imports under TYPE_CHECKING.
     """
     home = {name: module for module, names in modules.items() for name in names}
 

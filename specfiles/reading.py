@@ -1,4 +1,4 @@
-"""Read YAML and JSON that may be hostile: bounded, safe, duplicate keys refused."""
+"""Read untrusted YAML and JSON: bounded size and depth, safe types, no duplicate keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def exists(path: Path, kind: Callable[[Path], bool]) -> bool:
 
 
 def read_text(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
-    """The file's text; an InputError names the path when it cannot be had."""
+    """The text of a file. Raises InputError, naming the path, where it cannot be read."""
     try:
         size = path.stat().st_size
         if size > most_bytes:
@@ -90,7 +90,7 @@ def parse_yaml(text: str, origin: str) -> dict[str, Any]:
 
 
 def _refuse_bombs(events: Any, origin: str) -> None:
-    """Before anything is built: aliases can expand without bound, deep nesting overruns the C stack."""
+    """Raise for aliases, which expand without bound, and for deep nesting, which overflows the C stack."""
     depth = 0
     for event in events:
         kind = type(event).__name__

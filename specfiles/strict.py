@@ -1,4 +1,4 @@
-"""Schema-checked records: unknown keys refused, every complaint one sentence with the key's path."""
+"""Records with a schema: unknown keys are errors; an error is one sentence with the path of the key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4000)]
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A frozen record that refuses keys it does not know and values of the wrong type.
+    """A frozen record; unknown keys and values of the wrong type are errors.
 
     Subclasses repeat `frozen=True, kw_only=True`, which a type checker does not inherit.
 
@@ -33,7 +33,7 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 def read_record(record: type[Record], path: Path, *, most_bytes: int) -> Record:
-    """A JSON file of numbers by the megabyte as a record; unlike `read_json` it looks for no key given twice.
+    """A record from a large JSON file of numbers; unlike `read_json` it does not detect duplicate keys.
 
     Raises InputError for a file that is larger, no JSON, or breaks the schema.
     """
@@ -45,7 +45,7 @@ def read_record(record: type[Record], path: Path, *, most_bytes: int) -> Record:
 
 
 def validated(record: type[Record], data: Any, origin: str) -> Record:
-    """`data` as a record; an InputError names `origin`, the key, and what was expected there."""
+    """`data` as a record. Raises InputError naming `origin`, the key, and what was expected."""
     try:
         return msgspec.convert(data, record)
     except msgspec.ValidationError as error:
@@ -64,7 +64,7 @@ def _without_none(value: Any) -> Any:
 
 
 def _complaint(kind: Any, data: Any, path: str) -> str | None:
-    """The sentence for the first thing wrong in `data`, None where it is of the kind."""
+    """The sentence for the first error in `data`; None where it is valid."""
     kind = _alternative(kind, data)
     error = _error(kind, data)
     if error is None:
@@ -107,7 +107,7 @@ def _in_mapping(kind: Any, data: dict[Any, Any], path: str) -> str | None:
 
 
 def _alternative(kind: Any, data: Any) -> Any:
-    """Of a union, the member whose shape the data has; `Annotated` unions likewise."""
+    """Of a union, also an `Annotated` one, the member that has the shape of the data."""
     if get_origin(kind) is Annotated and get_origin(get_args(kind)[0]) in (list, dict):
         kind = get_args(kind)[0] if _error(get_args(kind)[0], data) else kind
     if get_origin(kind) not in (Union, UnionType):

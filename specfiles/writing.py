@@ -1,4 +1,4 @@
-"""Write files so that a reader sees the old content or the new, never half of it."""
+"""Atomic writing: a reader sees the old content of a file or the new, never a part of it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # a disk, a quota o
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without error.
+    """A temporary path beside `path`, which replaces it when the block ends without error.
 
-    What is no file (/dev/stdout, a pipe) keeps its place, and gets the content when it is whole.
+    A path that is not a regular file (/dev/stdout, a pipe) is not replaced: the whole content is written to
+    it.
     """
     if is_stream(path):
         with tempfile.TemporaryDirectory() as folder:
@@ -34,7 +35,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether it is there and neither a file nor a folder: /dev/stdout, a pipe."""
+    """Whether it exists and is neither a file nor a folder: /dev/stdout, a pipe."""
     return exists(path, Path.exists) and not exists(path, Path.is_file) and not exists(path, Path.is_dir)
 
 
@@ -50,7 +51,7 @@ def _pour(draft: Path, path: Path) -> None:
 
 @contextmanager
 def _finished(path: Path) -> Iterator[Path]:
-    """A draft beside `path`, whole and on the disk when the block ends; removed where it does not."""
+    """A draft beside `path`, flushed to disk when the block ends and removed if it fails."""
     draft = _draft(path)
     try:
         yield draft
@@ -70,7 +71,7 @@ def _finished(path: Path) -> Iterator[Path]:
 
 
 def refusal(path: Path, error: OSError) -> InputError:
-    """What is told of a file that the system does not write."""
+    """The InputError for a file that the system cannot write."""
     room = "; make room" if error.errno in FULL else ""
     return InputError(f"{path}: cannot be written ({os.strerror(error.errno or 0)}){room}.")
 
@@ -88,7 +89,7 @@ def _draft(path: Path) -> Path:
 
 
 def write_new(path: Path, text: str) -> None:
-    """Write a file that is not there yet, in one step; an InputError where another writer was faster."""
+    """Create a file atomically. Raises InputError where it exists, as when another writer was faster."""
     with _finished(path) as draft:
         draft.write_text(text, encoding="utf-8")
     try:
@@ -103,7 +104,7 @@ def write_new(path: Path, text: str) -> None:
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Holds a folder against a second command; an InputError where one holds it already."""
+    """Lock a folder while the block runs. Raises InputError where another command has it."""
     folder.mkdir(parents=True, exist_ok=True)
     if os.name == "nt":  # opens no folders
         yield
@@ -117,10 +118,10 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
 
 def hold(handle: int, path: Path) -> None:
-    """Hold an open file or folder until it is closed; an InputError where another command holds it.
+    """Lock an open file or folder until it is closed. Raises InputError where another command has it.
 
-    The system lets go of it when the process ends, however it ends. Where there are no such locks, nothing
-    is held.
+    The system releases the lock when the process ends, however it ends. Where the system has no such locks,
+    nothing is locked.
     """
     try:
         import fcntl
@@ -135,12 +136,12 @@ def hold(handle: int, path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """An InputError where a file cannot be written; asked before anything long is started."""
+    """Raise InputError where a file cannot be written; called before anything long is started."""
     if not is_stream(path):
         _draft(path).unlink()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace `path` by `text` (UTF-8) in one step."""
+    """Replace the content of `path` by `text` (UTF-8) atomically."""
     with atomic(path) as draft:
         draft.write_text(text, encoding="utf-8")

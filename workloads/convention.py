@@ -1,4 +1,4 @@
-"""What is counted: the choices on which published counts differ, named."""
+"""Counting conventions: named sets of the choices in which published counts differ."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from specfiles.frozen import dataclass
 
 @dataclass(frozen=True)
 class Convention:
-    """How work is counted where tools disagree."""
+    """How work is counted where tools differ."""
 
     name: str
     causal_exact: bool  # masked query-key pairs are not computed; otherwise the full square is

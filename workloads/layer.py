@@ -1,4 +1,4 @@
-"""How blocks make a layer: norms around them, residuals behind them, sums over devices."""
+"""A layer of blocks: with norms around them, residual additions after them, and sums over devices."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Layer:
     condition: int = 0  # width of what shifts, scales and gates each block (adaLN, arXiv:2212.09748)
 
     def parts(self, place: Place) -> Iterator[Part]:
-        """The operators of the layer, named from the layer on: `attention.q_proj`, `mlp_norm`."""
+        """The operators of the layer, with names relative to it: `attention.q_proj`, `mlp_norm`."""
         if self.parallel:
             yield from self._parallel(place)
             return
@@ -68,7 +68,7 @@ class Layer:
         return name, self.norm, place.norm(place.tokens, place.hidden, self.norm)
 
     def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
-        """Bytes that one device keeps of a sequence after `tokens` positions."""
+        """Bytes of cache that one device holds for one sequence after `tokens` positions."""
         return sum(block.cache_bytes(tokens, setting) for block in self.blocks)
 
     def find(self, kind: type[B]) -> B:

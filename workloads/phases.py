@@ -1,8 +1,8 @@
 """A model in a phase, as named operators with repeat counts.
 
-The names are those of the NVTX ranges of a measured run, so that predicted and measured rows join.
-One function serves prefill, decode and chunks: a step computes `q_len` new positions per sequence,
-which attend to `kv_len` positions, themselves included. Sizes may be arrays over a grid.
+The names are those of the NVTX ranges of a measured run, so that predicted and measured rows join. Prefill,
+decode and chunked prefill are one function: a step computes `q_len` new positions per sequence, which attend
+to `kv_len` positions, themselves included. Sizes may be arrays over a grid.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Named:
-    """An operator under its range name, executed `count` times per step."""
+    """An operator with its range name, executed `count` times per step."""
 
     name: str
     operator: Operator
@@ -62,7 +62,7 @@ def operators(model: Model, step: Step, setting: Setting = PLAIN) -> list[Named]
 
 
 def laid_out(rows: list[Named], convention: Convention) -> list[Named]:
-    """Products and attention as the kernels of a convention lay them over tiles, where it says how."""
+    """The operator with the tiling of the convention's kernels, if the convention states one."""
     if not convention.by_tiles:
         return rows
     return [replace(row, operator=_in_tiles(row.operator, convention)) for row in rows]
@@ -105,7 +105,7 @@ def _rows(passes: Iterable[tuple[Stack, Step]], setting: Setting) -> list[Named]
 
 
 def _executions(stack: Stack, place: Place) -> Iterator[tuple[Part, int, int]]:
-    """Every part of a stack, how often it runs, and how often of that with another's weights."""
+    """Every part of a stack, how often it runs, and how many of these runs reuse another layer's weights."""
     for block in stack.inputs:
         for name, key, operator in block.parts(place):
             yield (stack.scope + name, key, operator), 1, 0
@@ -130,15 +130,15 @@ ACTIVE_CONVENTIONS: dict[ActiveConvention, tuple[str, ...]] = {
 
 
 def parameters(model: Model) -> int:
-    """Weight elements of the model: the sum of what its operators own."""
+    """Weight elements of the model: the sum over its operators."""
     return sum(row.parameters() for row in owners(model))
 
 
 def active_parameters(model: Model, convention: ActiveConvention = "all") -> int:
-    """Weight elements that one token meets: of experts those it is sent to.
+    """Weight elements that one token uses: of routed experts only those it is sent to.
 
-    Makers differ on whether the table of input embeddings, of which a token meets one row, and the
-    vocabulary projection count too. A projection that shares the table counts as one.
+    Publishers differ on whether the input embeddings (a token uses one row) and the vocabulary projection
+    count, too. A projection that shares the embedding table counts once.
     """
     left_out = ACTIVE_CONVENTIONS[convention]
     # An encoder works for every token of the decoder; a tower for images alone.
@@ -153,7 +153,7 @@ def weight_bytes(rows: Iterable[Named]) -> float:
 
 
 def _distinct(rows: list[Named]) -> list[Named]:
-    """Layers of different shapes may give one name to different operators: number the later ones."""
+    """Number the later of different operators that have the same name in layers of different shapes."""
     seen: Counter[str] = Counter()
     named = []
     for row in rows:

@@ -1,7 +1,7 @@
-"""Which forward passes a request needs: the plain ones, or those that techniques make of them.
+"""The forward passes of a request, and what stays in memory: plain, or as techniques change them.
 
-A technique changes work: fewer passes, shorter ones, other operators in them, another model beside the
-first. A schedule is what it changes, and what a prediction is made from.
+A technique changes work: fewer or shorter passes, other operators, a second model. It maps a schedule to
+another; predictions are made from schedules.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Change = Callable[[Sequence[Named], Step], list[Named]]
 
 @dataclass(frozen=True)
 class Pass:
-    """Equal steps of one model but for the context, which grows evenly from `first` to `last`."""
+    """Steps of one model that differ only in the context, which grows from `first` to `last`."""
 
     phase: str  # prefill, decode or denoise: whether its time belongs to the first token or to the others
     model: Model
@@ -84,9 +84,9 @@ class Resident:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The passes of a request and what stays in memory meanwhile.
+    """The passes of a request, and the models that are in memory.
 
-    `prompt` and `output` are what the user gives and gets; passes may read and write less or more.
+    `prompt` and `output` are the tokens that the user sends and receives; passes may process fewer or more.
     """
 
     passes: tuple[Pass, ...]
@@ -136,7 +136,7 @@ class Schedule:
 
 
 def changed(rows: Sequence[Named], step: Step, changes: Sequence[Change]) -> list[Named]:
-    """The operators of a step after every change in turn."""
+    """The operators of a step after all changes, in order."""
     for change in changes:
         rows = change(rows, step)
     return list(rows)
@@ -155,7 +155,7 @@ def plain(
 ) -> Schedule:
     """The schedule without techniques: a prefill, then a step per token.
 
-    `context` is what a single decode step sees (phase decode). The prefill yields the first token.
+    `context`: positions that a single decode step sees (phase decode). The prefill yields the first token.
     """
     passes, memory = [], prompt if model.has_memory else 0
     if phase in ("prefill", "generate"):

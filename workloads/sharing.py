@@ -1,9 +1,9 @@
-"""How a model is shared by devices: what may be split, and which layers a stage of a pipeline holds.
+"""Parallelism: what may be sharded over devices, and which layers a pipeline stage holds.
 
-`tensor_parallel` devices share each layer. `expert_parallel` devices share out whole experts: the same
-devices where there are as many or fewer (each has all tokens, and their sums meet in the layer's
-collective); more where each runs the attention for its own part of the batch, and sends tokens to the
-devices that hold their experts (DeepSeek-V3, arXiv:2412.19437, section 3.4).
+`tensor_parallel` devices share each layer. `expert_parallel` devices hold whole experts each. If these are as
+many or fewer, they are the same devices: each has all tokens, and the layer's collective sums the results. If
+they are more, each runs attention for its own part of the batch and sends tokens to the devices that hold
+their experts (DeepSeek-V3, arXiv:2412.19437, section 3.4).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from workloads.step import Setting
 
 
 def check_sharing(model: Model, setting: Setting, batch: int) -> None:
-    """Refuse a setting that the model's shapes or the batch do not divide by; the sentence says which."""
+    """Raise InputError where a size of the model or the batch is not divisible by the parallelism."""
     for complaint in _complaints(model, setting, batch):
         raise InputError(f"{complaint}.")
 
@@ -55,7 +55,7 @@ def _complaints(model: Model, setting: Setting, batch: int) -> Iterator[str]:
 
 
 def beside(model: Model, setting: Setting) -> Setting:
-    """The setting of a second model on the same devices: whole on each where they cannot share it."""
+    """The setting of a second model on the same devices: sharded, or replicated where it does not divide."""
     tensor = setting.tensor_parallel
     blocks = {block for stack in model.stacks for layer in stack.distinct for block in layer.blocks}
     if tensor > 1 and any(True for block in blocks for _ in block.unsplit(tensor)):
@@ -64,9 +64,9 @@ def beside(model: Model, setting: Setting) -> Setting:
 
 
 def stages(model: Model, setting: Setting) -> list[Model]:
-    """The model cut into stages of as equal numbers of layers as there are.
+    """The pipeline stages of a model, with as equal numbers of layers as possible.
 
-    The first has the embeddings, the last the head; where they share a table each holds it.
+    The first has the embeddings, the last the head; a table that both use is in both.
     """
     count = min(setting.pipeline_parallel, len(model.layers))
     if count <= 1:

@@ -1,4 +1,4 @@
-"""What every block answers: its operators at a place, what it caches, over how many devices it splits."""
+"""The interface of all blocks: operators, cache, and divisibility over devices."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Place:
 
     @property
     def fused(self) -> bool:
-        """Whether elementwise operators live in their neighbours' kernels."""
+        """Whether elementwise operators are fused into neighbouring kernels."""
         return self.setting.convention.elementwise_fused
 
     def linear(self, n: int, k: int, bias: bool = False) -> Gemm:
@@ -65,7 +65,7 @@ class Place:
 
 
 class Block(ABC):
-    """One part of a layer, or of what stands before and after the layers. Sizes are those of one device."""
+    """A part of a layer, or of a stack's input or output. Sizes of operators are those of one device."""
 
     branch: ClassVar[str] = ""  # of the residual stream: names its norm, its residual and its collective
     prefix: ClassVar[str] = ""  # of its operators' names; the branch where it is empty
@@ -76,7 +76,7 @@ class Block(ABC):
         """Its operators of one step in the order of execution."""
 
     def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
-        """Bytes that one device keeps of a sequence after `tokens` positions."""
+        """Bytes of cache that one device holds for one sequence after `tokens` positions."""
         return 0
 
     def unsplit(self, devices: int) -> Iterator[str]:
@@ -89,6 +89,6 @@ class Block(ABC):
 
 
 def indivisible(what: str, size: int, devices: int) -> Iterator[str]:
-    """The complaint about a size that devices do not divide; nothing where they do."""
+    """What to say of a size that is not divisible by the devices; nothing where it is."""
     if size % devices:
         yield f"has {size} {what}, which {devices} devices do not divide"

@@ -1,4 +1,4 @@
-"""What every technique states and does."""
+"""The interface of all techniques."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LENGTHS, REQUEST, STRUCTURE, FORMAT, SPARSITY, CACHE, TOKENS, KERNELS, MEMORY = 
 
 @dataclass(frozen=True)
 class Target:
-    """What techniques ask of the device that a schedule is to run on."""
+    """The properties of a device that techniques depend on."""
 
     name: str
     dtypes: frozenset[str]  # that its matrix units multiply in
@@ -34,7 +34,7 @@ class Target:
     is_host: bool = False  # a CPU: what it computes with is in the host's memory as it is
 
     def no_host(self) -> str | None:
-        """Why nothing can be kept in the memory of a host; None where it can."""
+        """Why nothing can be offloaded to the host's memory; None where it can."""
         if self.is_host:
             return f"{self.name} is the host: what it computes with is in its memory as it is"
         return None if self.host_byte_per_s else f"{self.name} has no link to a host in its file"
@@ -84,15 +84,15 @@ class Technique(ABC):
 
     @classmethod
     def decides(cls) -> tuple[str, ...]:
-        """Everything that it decides."""
+        """The slots that it occupies: of two techniques for one slot only one can be applied."""
         return (cls.slot, *cls.also_decides)
 
     def assumes(self) -> str:
-        """What its gain hangs on, as `accept=0.75`; nothing where all of it is a choice."""
+        """The assumed parameters that its gain depends on, as `accept=0.75`; empty where all are choices."""
         return ", ".join(f"{name}={getattr(self, name):g}" for name in self.assumed)
 
     def told(self) -> str:
-        """Its name and parameters as the command line takes them."""
+        """Its name and parameters in the syntax of the command line."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         given = ",".join(
             f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
@@ -109,5 +109,5 @@ def parameter(
     high: float | None = None,
     among: Sequence[str] = (),
 ) -> Any:
-    """A parameter: its default, where that comes from, and what else is allowed."""
+    """A parameter: its default, the source of the default, and the allowed range."""
     return field(default=default, metadata={"why": why, "low": low, "high": high, "among": tuple(among)})
