@@ -85,7 +85,7 @@ FAMILIES = {
     "mamba": MAMBA,
     "mamba2": MAMBA2,
     "rwkv": RWKV,
-    "lfm2": LFM2,
+    **dict.fromkeys(("lfm2", "lfm2_moe"), LFM2),
     "jamba": JAMBA,
     "bamba": BAMBA,
     "granitemoehybrid": GRANITE_HYBRID,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from profiler.parts.base import Family, Gap, Inside
 from profiler.parts.dense import ATTENTION, QK_NORMS
+from profiler.parts.experts import MOE
 
 CONVOLUTION = dict.fromkeys(("causal_conv1d_fn", "causal_conv1d_update", "update_conv_state"), "conv1d")
 SELECTIVE_SCAN = dict.fromkeys(
@@ -82,8 +83,10 @@ RWKV = Family(
 
 # LFM2: a convolution between two gates, in some layers attention; its last norm is named after the embedding.
 _LFM2_MLP = {
-    f"feed_forward.{n}": f"layers.mlp.{name}_proj"
-    for n, name in (("w1", "gate"), ("w3", "up"), ("w2", "down"))
+    **{f"feed_forward.{n}": f"layers.mlp.{name}_proj" for n, name in (("w1", "gate"), ("w3", "up"))},
+    "feed_forward.w2": "layers.mlp.down_proj",
+    "feed_forward.gate": MOE.modules["mlp.gate"],
+    "feed_forward.experts": MOE.modules["mlp.experts"],
 }
 _LFM2_GAPS = (
     Gap("feed_forward.w1", "feed_forward.w3", "layers.mlp.act_mul"),

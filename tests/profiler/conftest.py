@@ -137,6 +137,12 @@ FIELDS: dict[str, dict[str, Any]] = {
     **{name: {**LLAMA, "sliding_window": 8} for name in ("olmo3", "exaone4", "cohere2", "starcoder2")},
     "bert": {**LLAMA, "num_key_value_heads": 6, "type_vocab_size": 2},
     "roberta": {**LLAMA, "num_key_value_heads": 6, "type_vocab_size": 1},
+    "lfm2_moe": {
+        **LLAMA,
+        **EXPERTS,
+        "layer_types": ["conv", "full_attention", "conv"],
+        "num_dense_layers": 1,
+    },
     "lfm2": {**LLAMA, "full_attn_idxs": [1], "block_auto_adjust_ff_dim": False},
     "mamba": {**LLAMA, "state_size": 8, "time_step_rank": 4},
     "mamba2": {**LLAMA, "num_heads": 6, "head_dim": 16, "n_groups": 2, "state_size": 8, "chunk_size": 8},

@@ -80,6 +80,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("lfm2", {**LFM2, "full_attn_idxs": [1]}),
     ("lfm2", {**LFM2, "layer_types": ["conv", "conv", "full_attention"], "tie_word_embeddings": False}),
     ("lfm2", {**LFM2, "full_attn_idxs": [0], "conv_bias": True, "block_auto_adjust_ff_dim": False}),
+    (
+        "lfm2_moe",
+        {**LFM2, **EXPERTS, "layer_types": ["conv", "conv", "full_attention"], "num_dense_layers": 1},
+    ),
     ("qwen3_5_text", QWEN),
     ("qwen3_5_text", {**QWEN, "tie_word_embeddings": True, "full_attention_interval": 2}),
     ("qwen3_5_moe_text", QWEN_MOE),

@@ -71,7 +71,7 @@ READERS: dict[str, tuple[str, ...]] = {
         "qwen3_next",
         "qwen3_5_moe_text",
     ),
-    "lfm2": ("lfm2",),
+    "lfm2": ("lfm2", "lfm2_moe"),
     "encoders": ("bert", "roberta", "longformer", "big_bird", "linformer", "distilbert"),
     "t5": ("t5", "switch_transformers"),
     "diffusion": ("llada", "sedd"),

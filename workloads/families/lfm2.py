@@ -1,10 +1,11 @@
-"""LFM2 (arXiv:2511.23404): short gated convolutions, and attention in some layers."""
+"""LFM2 (arXiv:2511.23404): short gated convolutions, and attention in some layers; dense or with experts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from workloads.blocks import RMS_NORM, Block, MlpBlock, ShortConvBlock
+from workloads.blocks import RMS_NORM, Block, MlpBlock, MoeBlock, ShortConvBlock
 from workloads.config import Config
 from workloads.families.hybrid import attention
 from workloads.layer import Layer
@@ -14,22 +15,38 @@ CONV, ATTENTION = "conv", "full_attention"
 
 
 def _lfm2(config: Config) -> Model:
-    hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
+    mlp = MlpBlock(_width(config), "silu")
+    return _model(config, "lfm2", [mlp] * config.layers("num_hidden_layers"))
+
+
+def _lfm2_moe(config: Config) -> Model:
+    """Experts behind the first layers, which are dense; what corrects their choice is no weight."""
+    count = config.layers("num_hidden_layers")
+    dense = MlpBlock(config.size("intermediate_size", default=7168), "silu")
+    number, chosen = (
+        config.size("num_experts", default=32),
+        config.size("num_experts_per_tok", default=4),
+    )
+    config.within("num_experts_per_tok", chosen, "num_experts", number)
+    sparse = MoeBlock(number, chosen, config.size("moe_intermediate_size", default=1792), "silu")
+    first = config.count("num_dense_layers", 2)
+    return _model(config, "lfm2_moe", [dense if i < first else sparse for i in range(count)])
+
+
+def _model(config: Config, family: str, feed_forward: Sequence[Block]) -> Model:
+    hidden, count = config.size("hidden_size"), len(feed_forward)
     attends = replace(attention(config, hidden, rotary=True), qk_norm=RMS_NORM)
     conv = ShortConvBlock(hidden, config.size("conv_L_cache", default=3), config.flag("conv_bias", False))
     attending = config.indices("full_attn_idxs", count)
     listed = [ATTENTION if attending is None or i in attending else CONV for i in range(count)]
     mixers: dict[str, Block] = {CONV: conv, ATTENTION: attends}
-    mlp = MlpBlock(_width(config), "silu")
+    kinds = config.per_layer("layer_types", count, (CONV, ATTENTION)) or listed
     tied = "tie_embedding" if "tie_embedding" in config.fields else "tie_word_embeddings"
     return decoder(
-        "lfm2",
+        family,
         hidden,
         config.size("vocab_size", default=65536),
-        tuple(
-            Layer((mixers[kind], mlp))
-            for kind in config.per_layer("layer_types", count, (CONV, ATTENTION)) or listed
-        ),
+        tuple(Layer((mixers[kind], wide)) for kind, wide in zip(kinds, feed_forward, strict=True)),
         config.size("max_position_embeddings", default=128_000),
         tied=config.flag(tied, True),
     )
@@ -49,4 +66,4 @@ def _width(config: Config) -> int:
     return whole * -(-int(factor * width) // whole)
 
 
-FAMILY = {"lfm2": _lfm2}
+FAMILY = {"lfm2": _lfm2, "lfm2_moe": _lfm2_moe}
