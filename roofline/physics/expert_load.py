@@ -81,7 +81,14 @@ def unpacked(rows: Floats) -> Load:
 
 
 def _counted(sizes: bytes) -> Floats:
-    keys = np.frombuffer(sizes).reshape(5, -1)
+    distinct, row = _distinct(np.frombuffer(sizes).reshape(5, -1))
+    result: Floats = _between(distinct)[:, row]
+    result.setflags(write=False)
+    return result
+
+
+def _between(keys: Floats) -> Floats:
+    """Loads of different rows, between those that are counted."""
     below, above = _neighbours(keys)
     distinct, row = _distinct(np.concatenate([below, above], axis=1))
     found = np.zeros((3 + len(TILES), distinct.shape[1]))
@@ -92,9 +99,7 @@ def _counted(sizes: bytes) -> Floats:
             found[:, chosen] = _summed(*of(*distinct[:, chosen]))
     low, high = (found[:, part] for part in np.split(row, 2))
     part = (keys[0] - below[0]) / np.maximum(above[0] - below[0], 1.0)
-    result: Floats = low + (high - low) * part
-    result.setflags(write=False)
-    return result
+    return np.asarray(low + (high - low) * part)
 
 
 _cached = lru_cache(maxsize=64)(_counted)  # a fit asks for the same rows at each step
@@ -107,6 +112,8 @@ def _distinct(keys: Floats) -> tuple[Floats, Any]:
 
     code = np.zeros(keys.shape[1], dtype=np.int64)
     for values in keys:
+        if (values == values[:1]).all():  # most tables have a few layers at many numbers of tokens
+            continue
         number, kinds = pd.factorize(values)
         code, _ = pd.factorize(code * len(kinds) + number)
     first = np.full(int(code.max(initial=-1)) + 1, -1)

@@ -3,7 +3,7 @@
 Each expert's tokens are padded to whole tiles; tiles are served in waves by the processors; a tile is fed
 from the L2 and the weights of touched experts come from memory, again for each row of tiles where one
 expert's matrix does not fit into the L2. The tile's rows are those that the model itself finds fastest,
-except where the library takes the next power of two above the average tokens per expert (trtllm-gen).
+except where the library's own rule is known.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from roofline.physics.base import L2_BYTES_PER_CLOCK, Constant, ceil_div, column
 from roofline.physics.expert_load import TILES, Load, expert_load, exponents, unpacked
+from roofline.physics.generated_tiles import launched
 from roofline.physics.libraries import OF_EXPERTS, library, of_engine, says, since
 from roofline.physics.model import KernelModel
 from roofline.physics.triton_tiles import (
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from roofline.physics.fit import Cell
 
 WIDTHS = (64.0, 128.0, 256.0)  # columns of a tile
-AVERAGE_TILE = (8.0, 64.0)  # least and most rows of a tile that is chosen by the average load
-TALL_TILE = 128.0  # the most where activations have 4 bits: twice as many fit beside each other
 L2_SHARE = 0.5  # of the L2 that one matrix can keep beside activations and results
 LEAST_STREAM = 0.5  # of the memory bandwidth, that any kernel which was tuned reaches
 # Dense 16-bit FLOP per clock and processor of products by single warps (mma.sync), as Marlin multiplies on
@@ -130,12 +129,13 @@ class _Layer:
         self.replayed = column(rows, "replayed", 1.0)
         self.width = column(rows, "inter") / column(rows, "moe_tp", 1.0)
         self.load = unpacked(rows["load"]) if "load" in rows else rank_load(rows)
-        self.by_average = says(rows, "trtllm_", "min_latency", "mxfp4_flashinfer") & ~says(rows, "cutlass")
         # Engines' functions around Triton's fused kernel know gated layers only: one without a gate runs at
         # the gate's width. vLLM's class for it (TritonExperts) knows both.
+        self.fused = says(rows, "fused_moe", "tritonexperts")
         gated = (column(rows, "gated", 1.0) > 0) | says(rows, "fused_moe")
         self.ups = np.where(gated, 2.0, 1.0)
         self.rank_experts = self.experts / ranks
+        self.by_launcher, self.candidates = launched(rows, self.tokens, self.top_k, self.rank_experts, dtype)
         self.by_default, self.default = self._untuned(rows)
         # SGLang serves the choices of other ranks as those of one more expert of its own: up to
         # 0.5.10 it multiplied them, since then it only reads weights for them.
@@ -194,7 +194,7 @@ class _Layer:
         plain = self.dtype.inputs == self.dtype.weights == "bf16"
         by_tokens = vllm & since(rows, 0, 15)
         ruled = by_tokens & (plain or blocks) | (vllm | of_engine(rows, "sglang")) & plain
-        ruled &= says(rows, "fused_moe", "tritonexperts")
+        ruled &= self.fused
         experts, width, gpu = self.rank_experts, self.width, self.gpu.name
         pairs = zip(
             default_tile(self.tokens, experts), default_tile_by_tokens(self.tokens, blocks), strict=True
@@ -206,10 +206,15 @@ class _Layer:
         return ruled, (size, wide)
 
     def around_s(self, c: Mapping[str, float]) -> Any:
-        """Passes over all tokens, wherever their experts are, and over rows of this rank, at two bytes."""
-        between = self._rows(c) * (2 * self.hidden + (self.ups + 1) * self.width)
+        """Passes over all tokens, wherever their experts are, and over rows between products, at two bytes.
+
+        Triton's fused kernel gathers rows itself and leaves those of other ranks' experts where they are, so
+        that activating and summing see all choices of all tokens.
+        """
+        rows = np.where(self.fused, self.tokens * self.top_k, self._rows(c))
+        between = rows * (np.where(self.fused, 1, 2) * self.hidden + (self.ups + 1) * self.width)
         moved = c["token_passes"] * self.tokens * self.hidden + c["passes"] * between
-        return 2 * moved / self.gpu.dram_byte_per_s + c["row_s"] * self._rows(c)
+        return 2 * moved / self.gpu.dram_byte_per_s + c["row_s"] * rows
 
     def _rows(self, c: Mapping[str, float]) -> Any:
         """Rows of this rank's experts, and of others' what the kernel does not skip."""
@@ -222,26 +227,29 @@ class _Layer:
         return sorting + c["expert_s"] * self.rank_experts
 
     def products_s(self, c: Mapping[str, float]) -> Floats:
-        """Both products by the tile that the library takes."""
-        times = self._by_tile(WIDTHS, c).sum(axis=0)  # [tiles, rows]
-        fastest = times.min(axis=0)
+        """Both products by the tile that the library takes: the fastest where no rule of its is known."""
+        offered = [self._one_tile(size, WIDTHS, c) for size in self.candidates]
+        if self.by_launcher.all():
+            return np.asarray(np.min(offered, axis=0))
+        sizes = np.array(TILES, dtype=np.float64)[:, None]
+        found = self._by_tile(sizes, self.load.tiles, WIDTHS, c).min(axis=0)
         if self.by_default.any():
             size, width = self.default
-            one = _at(self._by_tile((width,), c).sum(axis=0), size)
-            fastest = np.where(self.by_default, one, fastest)
-        if not self.by_average.any():
-            return np.asarray(fastest)
-        average = np.maximum(self.tokens * self.top_k / self.experts, 1.0)
-        least, most = AVERAGE_TILE
-        most = TALL_TILE if self.dtype.inputs == "fp4" else most
-        size = np.clip(np.exp2(np.ceil(np.log2(average))), least, most)
-        return np.asarray(np.where(self.by_average, _at(times, size), fastest))
+            found = np.where(self.by_default, self._one_tile(size, (width,), c), found)
+        return np.asarray(np.where(self.by_launcher, np.min(offered, axis=0), found) if offered else found)
 
-    def _by_tile(self, widths: Sequence[float | Floats], c: Mapping[str, float]) -> Floats:
-        """[product, tile, row] seconds: tiles in waves beside the stream of weights."""
+    def _one_tile(self, size: Floats, widths: Sequence[float | Floats], c: Mapping[str, float]) -> Floats:
+        """[row] seconds by a tile of so many rows, one of TILES for each row."""
+        place = (np.log2(size) - np.log2(TILES[0])).astype(np.intp)
+        tiles = np.take_along_axis(self.load.tiles, place[None], axis=0)
+        return np.asarray(self._by_tile(size[None], tiles, widths, c)[0])
+
+    def _by_tile(
+        self, size: Floats, tiles: Floats, widths: Sequence[float | Floats], c: Mapping[str, float]
+    ) -> Floats:
+        """[tile, row] seconds of both products: tiles in waves beside the stream of weights."""
         gpu = self.gpu
-        size = np.array(TILES, dtype=np.float64)[:, None]
-        tiles = self.load.tiles + c["elsewhere"] * self.strange / size
+        tiles = tiles + c["elsewhere"] * self.strange / size
         n = np.stack([self.ups * self.width, self.hidden])[:, None]
         k = np.stack([self.hidden, self.width])[:, None]
         element = float(bytes_per_element(self.dtype.inputs))
@@ -255,7 +263,8 @@ class _Layer:
             whole = per_wave * ceil_div(n, width)
             waves = np.maximum(1.0, whole + c["whole_waves"] * (np.ceil(whole) - whole))
             busy = np.minimum(busy, waves * (k * self._step_s(size, width, element, c) + c["tile_s"]))
-        return _overlapped(busy, streamed / (c["memory_share"] * gpu.dram_byte_per_s))
+        both = _overlapped(busy, streamed / (c["memory_share"] * gpu.dram_byte_per_s))
+        return np.asarray(both.sum(axis=0))
 
     def _step_s(self, size: Floats, width: float | Floats, element: float, c: Mapping[str, float]) -> Any:
         """[tile, 1] seconds per element of k of one tile on one processor."""
@@ -264,12 +273,6 @@ class _Layer:
         peak = c["compute_share"] * self.peak / gpu.processors
         port = c["l2_share"] * L2_BYTES_PER_CLOCK * gpu.clock_hz
         return np.maximum(2 * rows * width / peak, (rows * element + width * self.weight) / port)
-
-
-def _at(times: Floats, size: Floats) -> Floats:
-    """[row] of times [tile, row], by each row's size of tile."""
-    place = (np.log2(size) - np.log2(TILES[0])).astype(np.intp)
-    return np.asarray(np.take_along_axis(times, place[None], axis=0)[0])
 
 
 def _overlapped(busy: Floats, streamed: Floats) -> Floats:

@@ -174,22 +174,35 @@ def test_rows_of_narrow_experts_cost_a_block_of_threads_each() -> None:
     assert here["around"] == pytest.approx(4096 * 5e-9)  # of 8 ranks each has an eighth of the choices
 
 
-@pytest.mark.parametrize(("dtype", "most"), [("fp8_block", 64), ("nvfp4", 128)])
-def test_tiles_by_the_average_load_end_where_operands_fill_shared_memory(dtype: str, most: int) -> None:
-    """Twice as many rows as the tallest tile take two tiles an expert: up to there weights are read once."""
-    c = {**START, "compute_share": 1.0, "l2_share": 0.1, "tile_s": 1e-7, "whole_waves": 0.0}
-    gpu = Gpu.of(load_device("b200_sxm"))
-    sizes = {"topk": 1.0, "num_experts": 64.0, "hidden": 4096.0, "inter": 4096.0}
-    tokens = np.array([64.0 * most, 64.0 * most * 2])
-    rows = {name: np.full(2, size) for name, size in sizes.items()}
-    rows = {**rows, "num_tokens": tokens, "kernel": np.full(2, "vllm_flashinfer_trtllm_moe_fp4", object)}
-    found = MoeModel().parts(rows, gpu, dtypes_of(dtype), c)
-    one, two = found["ideal"] + found["reached"] + found["tiles"]
-    assert two / one == pytest.approx(2, rel=0.15)
-    fewer = {**rows, "num_tokens": tokens / 2}
-    found = MoeModel().parts(fewer, gpu, dtypes_of(dtype), c)
-    half, _ = found["ideal"] + found["reached"] + found["tiles"]
-    assert one / half < 1.9
+def test_a_launcher_that_was_never_tuned_takes_two_tiles_of_each_expert_s_rows() -> None:
+    """Of 32 rows for 64, of 64 for 128 and more: what the L2 feeds is a tile's rows and its 256 columns."""
+    c = {**START, "l2_share": 0.05, "tile_s": 1e-7, "whole_waves": 0.0, "reread": 0.03}
+    sizes = {"topk": 1, "num_experts": 64, "hidden": 4096, "inter": 4096, "c": c, "dtype": "fp8"}
+    generated = {"kernel": "vllm_flashinfer_trtllm_moe"}
+    half, whole = (time(num_tokens=64 * rows, **sizes, **generated) for rows in (64, 128))
+    assert whole / half == pytest.approx((64 + 256) / (32 + 256), rel=0.03)
+    more = time(num_tokens=64 * 512, **sizes, **generated)
+    assert more == pytest.approx(4 * whole, rel=0.03)
+
+
+@given(ANY, st.integers(1, 30_000), st.sampled_from([1, 8]))
+def test_tuned_launchers_are_never_slower_than_those_that_never_were(
+    c: dict[str, float], tokens: int, ranks: int
+) -> None:
+    tuned, not_yet, best = (
+        time(c=c, num_tokens=tokens, moe_ep=ranks, kernel=name)
+        for name in ("moe_torch_flow_min_latency", "sglang_flashinfer_trtllm_moe", "")
+    )
+    assert best <= tuned * (1 + 1e-9)
+    assert tuned <= not_yet * (1 + 1e-9)
+
+
+def test_activating_and_summing_see_the_choices_of_all_ranks_where_triton_leaves_them_in_place() -> None:
+    sizes = {"num_tokens": 4096, "backend": "vllm"}
+    one, eight = (parts(moe_ep=ranks, kernel="vllm_fused_moe", **sizes)["around"] for ranks in (1, 8))
+    assert one == pytest.approx(eight)
+    one, eight = (parts(moe_ep=ranks, kernel="another", **sizes)["around"] for ranks in (1, 8))
+    assert eight < 0.5 * one
 
 
 def test_a_kernel_that_holds_all_experts_takes_no_notice_of_ranks() -> None:
