@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from hwspecs import Device
@@ -19,7 +20,7 @@ from profiler.ceilings.journal import Journal, journal_of, kept
 from profiler.ceilings.plan import Findings, Key, Plan
 from profiler.device_file import as_yaml
 from profiler.power import PowerMonitor, clocks, throttling
-from profiler.probes import Probe, probes
+from profiler.probes import INT8, TF32, Probe, probes
 from specfiles.errors import InputError, reason
 from specfiles.writing import write_text
 
@@ -46,6 +47,7 @@ class _Work:
     """Passes over everything that is to be measured."""
 
     def __init__(self, plan: Plan, found: Findings, journal: Journal | None, out: Path | None) -> None:
+        plan = replace(plan, dtypes=tuple(dict.fromkeys((*plan.dtypes, *_begun_formats(found)))))
         self.plan, self.found, self.journal, self.out = plan, found, journal, out
         self.probes: list[tuple[Key, Probe]] = list(probes(plan.device, plan.dtypes, plan.cache_bytes))
         self.steps: list[Inside] = wanted_steps(plan, found)
@@ -139,6 +141,11 @@ class _Work:
     def _save(self, device: Device) -> None:
         if self.out is not None:
             write_text(self.out, as_yaml(device))
+
+
+def _begun_formats(found: Findings) -> list[str]:
+    """The formats that commands before measured products of: half of their sizes would be no peak."""
+    return [key[1] for key in found.visits if key[0] == "matmul" and key[1] not in (INT8, TF32)]
 
 
 def _answers(device: str) -> bool:

@@ -57,7 +57,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 @pytest.fixture
 def asked(paper_device: Callable[..., Any]) -> Callable[..., Plan]:
-    return lambda **more: Plan("cuda:0", ("bf16", "fp32"), **{"passes": 1, "sheet": paper_device(), **more})
+    usual = {"dtypes": ("bf16", "fp32"), "passes": 1, "sheet": paper_device()}
+    return lambda **more: Plan("cuda:0", **{**usual, **more})
 
 
 FIRST_PRODUCT, LAST_PRODUCT = ("matmul", "bf16", 1024), ("matmul", "bf16", 16384)
@@ -128,6 +129,20 @@ def test_more_passes_go_on_with_those_before(
     machine.asked = []
     assert "medians of 2 passes, ended by: all" in measure_ceilings(asked(passes=2), out).sources["measured"]
     assert machine.asked == []
+
+
+def test_formats_that_were_begun_are_ended(
+    machine: Machine, asked: Callable[..., Plan], tmp_path: Path
+) -> None:
+    """A campaign asks for others than the command before it; half of a format's products are no peak."""
+    out = tmp_path / "gpu.yaml"
+    machine.fails_at = ("matmul", "fp32", 4096)
+    with pytest.raises(KeyboardInterrupt):
+        measure_ceilings(asked(), out)
+    machine.fails_at = None
+    found = measure_ceilings(asked(dtypes=("bf16", "fp16")), out)
+    assert set(found.measured.tensor_flop_per_s) == {"bf16", "fp16"}
+    assert found.measured.vector_flop_per_s["fp32"].value == pytest.approx(2 * 16384**3 / 1e-3, rel=1e-4)
 
 
 def test_one_measurement_that_fails_costs_itself_and_is_tried_again(
