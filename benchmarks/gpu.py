@@ -284,6 +284,9 @@ def small(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 def bounded(words: str, seconds: float, log: object, environment: dict[str, str]) -> int:
     """The exit code of a command, interrupted when its time is over, and killed where that is no help."""
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background jobs ignore it, and theirs
     process = subprocess.Popen(
         [sys.executable, "-m", *shlex.split(words)],
         stdin=subprocess.DEVNULL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tarfile
@@ -10,6 +11,7 @@ from argparse import Namespace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -112,14 +114,18 @@ def test_results_that_were_brought_along_are_not_measured_again(
     assert (code, found) == (0, "onegoodhalf+rest")
 
 
-def test_a_step_ends_when_its_time_is_over(
-    gpu: ModuleType, tool: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gpu, "GRACE_S", 1.0)
-    log = (tool / "log").open("w")
-    environment = {**gpu.os.environ, "PYTHONPATH": str(tool / "tools")}
-    assert gpu.bounded(f"tool {tool}/x long", 3.0, log, environment) != 0
-    assert "KeyboardInterrupt" in (tool / "log").read_text() or (tool / "x").exists()
+@pytest.mark.parametrize("before", [signal.SIG_IGN, signal.default_int_handler], ids=["behind", "ahead"])
+def test_a_step_is_interrupted_when_its_time_is_over(before: Any, gpu: ModuleType, tool: Path) -> None:
+    """In order, so that it writes what it has; also where a shell started all this in the background."""
+    usual = signal.signal(signal.SIGINT, before)
+    try:
+        with (tool / "log").open("w") as log:
+            environment = {**gpu.os.environ, "PYTHONPATH": str(tool / "tools")}
+            assert gpu.bounded(f"tool {tool}/x long", 5.0, log, environment) == -signal.SIGINT
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    assert (tool / "x" / "found").exists()
+    assert "KeyboardInterrupt" in (tool / "log").read_text()
 
 
 def test_wheels_that_are_missing_are_installed_beside_the_packages(gpu: ModuleType, tmp_path: Path) -> None:
