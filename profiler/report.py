@@ -33,30 +33,44 @@ def report(subjects: Sequence[Path], hardware: str | None, others: Sequence[str]
 
     Raises InputError for what is neither, and for a device or model that is not found.
     """
+    return render(*_contents(subjects, hardware, others))
+
+
+def drawn(subject: Path, hardware: str | None, ending: str) -> bytes:
+    """The picture of a run or prediction, in the format of a file's ending. Raises InputError as `report`."""
+    from reports.figures import picture
+
+    (content,) = _contents([subject], hardware, [], advise=False)
+    return picture(content, ending)
+
+
+def _contents(
+    subjects: Sequence[Path], hardware: str | None, others: Sequence[str] | None, *, advise: bool = True
+) -> list[Content]:
     compared = other_devices() if others is None else [load_device(name) for name in others]
     contents = []
     for subject in subjects:
         if subject.is_file() and subject.suffix == ".json" and subject.name != "run.json":
-            contents.append(of_predictions(predictions_of(subject, hardware), compared, advise=True))
+            contents.append(of_predictions(predictions_of(subject, hardware), compared, advise=advise))
         else:
-            contents.append(_of_run(open_run(subject), hardware, compared))
-    return render(*contents)
+            contents.append(_of_run(open_run(subject), hardware, compared, advise))
+    return contents
 
 
-def _of_run(run: Run, hardware: str | None, compared: Sequence[Device]) -> Content:
+def _of_run(run: Run, hardware: str | None, compared: Sequence[Device], advise: bool) -> Content:
     """A run beside its prediction; one that other tools recorded as a recording, too."""
     from profiler.traces.recording import recorded_content
     from profiler.traces.showing import described_device, device_of
 
     if run.head.imported is None:
-        return of_run(run, described_device(hardware, run), compared, advise=True)
+        return of_run(run, described_device(hardware, run), compared, advise=advise)
     recorded = recorded_content(run, known := device_of(hardware, None, run))
     if not run.head.model or known is None:
         return recorded
     if run.table("operators").empty:
         said = "No kernel matched an operator of the model: nothing is compared with a prediction."
         return replace(recorded, sentences=(*recorded.sentences, said))
-    content = of_run(run, known, compared, advise=True)
+    content = of_run(run, known, compared, advise=advise)
     return replace(content, recording=recorded.recording, sentences=(*content.sentences, *recorded.sentences))
 
 

@@ -141,6 +141,12 @@ def check_writable(path: Path) -> None:
         _draft(path).unlink()
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` in one step."""
+    with atomic(path) as draft:
+        draft.write_bytes(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace the content of `path` by `text` (UTF-8) atomically."""
     with atomic(path) as draft:

@@ -8,24 +8,41 @@ from pathlib import Path
 import click
 
 from profiler.cli.options import FILE, RUN, keep_inputs
+from specfiles.errors import InputError
+
+PICTURES = (".svg", ".png", ".pdf")
 
 
 @click.command("report")
 @click.argument("subjects", nargs=-1, required=True, type=RUN, metavar="RUN|PREDICTION...")
 @click.option(
-    "-o", "--output-file", "out", type=FILE, default=Path("report.html"), show_default=True, help="HTML."
+    "-o",
+    "--output-file",
+    "out",
+    type=FILE,
+    default=Path("report.html"),
+    show_default=True,
+    help="HTML, or .svg, .png, .pdf.",
 )
 @click.option("--hw", help="Device file of the runs; by default the one kept with them.")
 @click.option(
     "--others", help="Devices to bound the same workload on, comma-separated; by default ten usual ones."
 )
 def command(subjects: tuple[Path, ...], out: Path, hw: str | None, others: str | None) -> None:
-    """One self-contained HTML file: what bounds the run, how far it is from its roofline, what to do."""
-    from profiler.report import report
-    from specfiles.writing import write_text
+    """One self-contained HTML file: what bounds the run, how far it is from its roofline, what to do.
+
+    `-o FILE.svg`, .png or .pdf draws one run or prediction instead: the roofline and where the time goes.
+    """
+    from profiler.report import drawn, report
+    from specfiles.writing import write_bytes, write_text
 
     keep_inputs(out, *subjects, hw)
-    write_text(out, report(subjects, hw, _split(others)))
+    if out.suffix in PICTURES:
+        if len(subjects) > 1:
+            raise InputError(f"{out}: a picture shows one run or prediction; name one, or an .html file.")
+        write_bytes(out, drawn(subjects[0], hw, out.suffix))
+    else:
+        write_text(out, report(subjects, hw, _split(others)))
     print(f"report written to {out}", file=sys.stderr)
 
 

@@ -6,6 +6,7 @@ an operator. Nothing is computed here but the place on the page.
 
 from reports.figures.accuracy import accuracy_figure, accuracy_span
 from reports.figures.axes import plot_roofline, plot_time
+from reports.figures.picture import ENDINGS, picture
 from reports.figures.roofline import roofline_figure
 from reports.figures.steptime import time_figure
 from reports.figures.style import COLOURS, DARK, MARKERS, Figure
@@ -14,10 +15,12 @@ from reports.figures.timeline import timeline_figure
 __all__ = [
     "COLOURS",
     "DARK",
+    "ENDINGS",
     "MARKERS",
     "Figure",
     "accuracy_figure",
     "accuracy_span",
+    "picture",
     "plot_roofline",
     "plot_time",
     "roofline_figure",

@@ -32,12 +32,12 @@ SIDES = {"bottom center": (0, -1), "middle right": (1, 0), "middle left": (-1, 0
 def roofline_figure(point: Point) -> Figure:
     """Operators of a step under the roofs of the device, on logarithmic axes."""
     drawn = [o for o in point.operators if o.drawable]
-    x_range, y_range = _window(drawn, point.roofs)
+    x_range, y_range = window(drawn, point.roofs)
     traces = roof_traces(point.roofs, x_range)
-    shares = _share_of(drawn)
+    shares = share_of(drawn)
     measured = any(o.measured_s is not None for o in drawn)
-    labels = _labels(drawn, shares)
-    sides = _sides(drawn, labels, (x_range, y_range))
+    labels = labels_of(drawn, shares)
+    sides = sides_of(drawn, labels, (x_range, y_range))
     if measured:
         traces += _cloud(drawn, shares, labels, sides, measured=True)
     traces += _cloud(drawn, shares, {} if measured else labels, sides, measured=False)
@@ -47,12 +47,13 @@ def roofline_figure(point: Point) -> Figure:
     return {"data": traces, "layout": layout}
 
 
-def _share_of(operators: Iterable[Operator]) -> dict[str, float]:
+def share_of(operators: Iterable[Operator]) -> dict[str, float]:
+    """Of the time of all of them, by name."""
     total = sum(o.total_s for o in operators)
     return {o.name: o.total_s / total if total else 0.0 for o in operators}
 
 
-def _window(
+def window(
     operators: Sequence[Operator], roofs: Sequence[Roof]
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """The part of the plane that holds every operator and the ridge, with some air around."""
@@ -107,7 +108,7 @@ def _roof_trace(roof: Roof, xs: tuple[float, float], ys: tuple[float, float]) ->
     }
 
 
-def _labels(operators: Sequence[Operator], shares: dict[str, float]) -> dict[str, str]:
+def labels_of(operators: Sequence[Operator], shares: dict[str, float]) -> dict[str, str]:
     """By the name of an operator the label under its mark: its own name and those of marks close by."""
     placed: list[tuple[Operator, list[str]]] = []
     for operator in sorted(operators, key=lambda o: -shares[o.name]):
@@ -131,7 +132,7 @@ def _touch(one: Operator, other: Operator) -> bool:
     return all(abs(math.log10(a / b)) < apart for a, b, apart in zip(*places, APART, strict=True))
 
 
-def _sides(
+def sides_of(
     operators: Sequence[Operator], labels: Iterable[str], window: tuple[tuple[float, float], ...]
 ) -> dict[str, str]:
     """By the name of a labelled operator the side of its mark where the label covers fewest other marks."""

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from hwspecs import load_device
-from profiler.report import page, predictions_of
+from profiler.cli import main
+from profiler.report import drawn, page, predictions_of
+from reports.figures import picture
+from reports.records import Content
 from roofline.asked import Asked, scenarios
 from roofline.predict import Prediction, predict
 from roofline.tables import as_json
+from specfiles.errors import InputError
 
 ASKED: list[tuple[str, str, str, dict[str, Any]]] = [
     (
@@ -63,3 +68,41 @@ def test_a_page_says_what_was_asked(model: str, device: str, fidelity: str, flag
     if device == "dgx-h200":
         assert "8 x H200-SXM-141GB (DGX-H200)" in html
         assert "constants of H100-SXM5-80GB" in html
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "fidelity", "flags"), ASKED, ids=[f"{a[0]}-{i}" for i, a in enumerate(ASKED)]
+)
+def test_a_picture_names_what_takes_the_time(
+    model: str, device: str, fidelity: str, flags: dict[str, Any], tmp_path: Path
+) -> None:
+    """The longest operator of each phase that is drawn; the same prediction is the same file."""
+    (one,) = predicted(model, device, fidelity, flags)
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(as_json(one)))
+    svg = drawn(path, None, ".svg")
+    assert svg == drawn(path, None, ".svg")
+    words = {"".join(text.itertext()).strip() for text in ElementTree.fromstring(svg).iter(f"{SVG}text")}
+    first = one.phases[0]
+    rows = [row for row in one.rows if row.phase == first]
+    longest = max(rows, key=lambda row: row.count * row.times.time_s)
+    assert longest.name.removeprefix("layers.") in words
+    assert f"{one.scenario.model.name} on {one.device.name}" in words
+    assert drawn(path, None, ".png").startswith(b"\x89PNG")
+
+
+def test_a_picture_is_of_one_thing_that_has_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (one,) = predicted("Llama-3.1-8B", "h100", "datasheet", {"phase": "prefill"})
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(as_json(one)))
+    out = tmp_path / "p.svg"
+    monkeypatch.setattr("sys.argv", ["roofline", "report", str(path), str(path), "-o", str(out)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert not out.exists()
+    with pytest.raises(InputError, match="name it with --hw"):
+        picture(Content(title="trace", facts=(), points=(), fidelity="", reference=""), ".svg")
