@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "batching": ("batching", text),
+    "users": ("users", text),
     "rate_per_s": ("requests/s", plain),
     "served_per_s": ("served/s", plain),
     "tokens_per_s": ("tokens/s", plain),
@@ -57,6 +58,8 @@ def as_text(found: Serving) -> str:
         if value is not None
     ]
     columns = dict(COLUMNS)
+    if not any(row["users"] for row in rows):
+        del columns["users"]
     if not limits:
         del columns["within_limits"], columns["goodput_per_s"]
     title = (

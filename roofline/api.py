@@ -153,15 +153,18 @@ def serve(
     fidelity: str = "datasheet",
     *,
     rate: float | Sequence[float] | None = None,
+    users: int | Sequence[int] | None = None,
     trace: str | Path | pd.DataFrame | None = None,
     **options: Any,
 ) -> Serving:
     """A simulation of serving; its `table()` has a row per batching and rate (docs/serving.md).
 
     `rate`: requests per second, one or several; without it the highest within slo="ttft=1s,tpot=40ms".
+    `users`: instead, of closed loops: each asks again when an answer has ended.
     `trace`: recorded requests, a file or a table of arrival_s, prompt and output. `options` are those of
     `scenario`, where prompt and output are mean lengths, and of `roofline serve`: batching, max_batch,
-    budget [tokens of a step], engines, readers, engine, step_overhead [s], requests, seed, workload.
+    budget [tokens of a step], engines, readers, engine, step_overhead [s], poll_steps, requests, seed,
+    workload.
     """
     from roofline.serve.asked import Served
     from roofline.serve.asked import serve as simulate
@@ -175,6 +178,7 @@ def serve(
         str(model) if named else scenario(model, **options),
         _asked(options) if named else Asked(),
         rates=None if rate is None else (rate,) if isinstance(rate, int | float) else tuple(rate),
+        users=None if users is None else (users,) if isinstance(users, int) else tuple(users),
         trace=Path(trace) if isinstance(trace, str) else trace,
         **of_engine,
     )

@@ -21,6 +21,8 @@ from workloads.phases import Setting
 from workloads.techniques.registry import parse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hwspecs import Device
     from workloads.techniques.base import Technique
 
@@ -120,23 +122,27 @@ def composed(
     table: pd.DataFrame, fidelity: Fidelity | str, device: Device | None = None
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """The rows whose steps can be predicted, with the times of the steps; and how many others, by reason."""
-    table = _named(table)
-    timed = cache(lambda load, gpu: steps(load, load_device(gpu), fidelity))
+    timed = cache(lambda load, gpu: vars(steps(load, load_device(gpu), fidelity)))
+    return each_load(table, lambda row, load: timed(load, str(row["gpu"])), device)
+
+
+def each_load(
+    table: pd.DataFrame, found: Callable[[dict[str, Any], Load], dict[str, Any]], device: Device | None = None
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The rows with what is found of each load; and how many an InputError refused, by reason."""
     kept, left_out = [], dict[str, int]()
-    for row in table.to_dict("records"):
+    for row in _named(table).to_dict("records"):
         try:
             load, own = _load(row)
             if device is not None and own.name != device.name:
                 raise InputError(f"measured on another device than {device.name}.")
-            found = timed(load, str(row["gpu"]))
+            kept.append({**_line(row, load, own), **found(row, load)})
         except InputError as error:
             left_out[str(error)] = left_out.get(str(error), 0) + 1
-            continue
-        kept.append(_line(row, load, own, found))
     return pd.DataFrame(kept), left_out
 
 
-def _line(row: dict[str, Any], load: Load, device: Device, found: Steps) -> dict[str, Any]:
+def _line(row: dict[str, Any], load: Load, device: Device) -> dict[str, Any]:
     return {
         "model": load.model.name,
         "gpu": device.name,
@@ -150,7 +156,6 @@ def _line(row: dict[str, Any], load: Load, device: Device, found: Steps) -> dict
         "poll_steps": float(row["poll_steps"]),
         "drafted": int(row["drafted"]),
         "engine": load.backend or (BY_HAND if load.static else ""),
-        **vars(found),
         **{f"{name}_s": float(row[f"{name}_ms"]) * 1e-3 for name in MEASURED},
     }
 

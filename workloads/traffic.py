@@ -10,18 +10,23 @@ from specfiles.strict import Strict
 
 Rate = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
 Rates = Rate | Annotated[list[Rate], msgspec.Meta(min_length=1, max_length=1000)]
+User = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Users = User | Annotated[list[User], msgspec.Meta(min_length=1, max_length=1000)]
 Variation = Annotated[float, msgspec.Meta(ge=0, le=20)]
 
 
 class Traffic(Strict, frozen=True, kw_only=True):
     """The `traffic` of a workload file, whose `prompt` and `output` are the mean lengths.
 
-    rate_per_s: requests per second, one or several to compare. requests: how many are simulated.
+    rate_per_s: requests per second, one or several to compare. users: instead of a rate so many, one or
+    several to compare, who each send the next request when an answer has ended (a closed loop).
+    requests: how many are simulated.
     burstiness: coefficient of variation of the gaps between arrivals; 1 is a Poisson process, 0 a clock.
     prompt_cv, output_cv: coefficients of variation of the lengths; 0 makes them all alike.
     """
 
     rate_per_s: Rates | None = None
+    users: Users | None = None
     requests: Annotated[int, msgspec.Meta(gt=0, le=1_000_000)] = 500
     burstiness: Variation = 1.0
     prompt_cv: Variation = 0.0
@@ -34,3 +39,10 @@ class Traffic(Strict, frozen=True, kw_only=True):
         if self.rate_per_s is None:
             return []
         return self.rate_per_s if isinstance(self.rate_per_s, list) else [self.rate_per_s]
+
+    @property
+    def loops(self) -> list[int]:
+        """The numbers of users that are asked for."""
+        if self.users is None:
+            return []
+        return self.users if isinstance(self.users, list) else [self.users]

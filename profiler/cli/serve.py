@@ -31,6 +31,7 @@ from specfiles.errors import InputError
 @click.option("--workload", type=FILE, help="Workload file with the lengths and the `traffic` of requests.")
 @click.option("--trace", type=FILE, help="Recorded requests: CSV or Parquet of arrival_s, prompt, output.")
 @click.option("--rate", help="Requests per second, one or several: 0.5,1,2.")
+@click.option("--users", help="Closed loop instead of a rate: users with one request each, 4,16,64.")
 @click.option(
     "--slo", help="Latency limits: ttft=500ms,tpot=50ms. Without --rate the highest rate is searched."
 )
@@ -61,12 +62,26 @@ from specfiles.errors import InputError
     default=0.0,
     help="Further host time of the engine per step, in seconds [default: 0].",
 )
+@click.option(
+    "--poll-steps",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Decode steps between two looks at who has come.",
+)
 @scenario_options
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
 @format_option("table", "json", "csv")
 @output_file
 def command(
-    model: str, hw: str, fidelity: str, format: str, rate: str | None, out: Path | None, **flags: Any
+    model: str,
+    hw: str,
+    fidelity: str,
+    format: str,
+    rate: str | None,
+    users: str | None,
+    out: Path | None,
+    **flags: Any,
 ) -> None:
     """Simulate serving: TTFT, TPOT and throughput by rate, and the highest rate within limits.
 
@@ -82,13 +97,16 @@ def command(
     of_scenario = {field.name for field in fields(Asked)}
     asked = Asked(**{name: value for name, value in flags.items() if name in of_scenario})
     others = {name: value for name, value in flags.items() if name not in of_scenario}
-    others["rates"] = None if rate is None else _numbers(rate)
+    others["rates"] = _numbers(rate, float, "--rate", "requests per second, such as 0.5,1,2")
+    others["users"] = _numbers(users, int, "--users", "whole numbers, such as 4,16,64")
     found = serve(Served(model, asked, **others), load_device(hw), known_fidelity(fidelity))
     emit({"json": render.as_json, "csv": render.as_csv, "table": render.as_text}[format](found), out)
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def _numbers(text: str | None, kind: type, option: str, expected: str) -> tuple[Any, ...] | None:
+    if text is None:
+        return None
     try:
-        return tuple(map(float, text.split(",")))
+        return tuple(map(kind, text.split(",")))
     except ValueError:
-        raise InputError(f"--rate is {text!r}; expected requests per second, such as 0.5,1,2.") from None
+        raise InputError(f"{option} is {text!r}; expected {expected}.") from None

@@ -39,8 +39,8 @@ class Served:
     """What is asked of `roofline serve`; None where the user gave no flag.
 
     model: its name or path, a workload file, or a scenario, which says all but the traffic. trace: a file or
-    table of recorded requests. rates: requests per second, each simulated. The other fields are the options
-    of the command.
+    table of recorded requests. rates: requests per second, each simulated. users: of closed loops, likewise.
+    The other fields are the options of the command.
     """
 
     model: str | Scenario
@@ -48,6 +48,7 @@ class Served:
     workload: Path | None = None
     trace: Path | pd.DataFrame | None = None
     rates: tuple[float, ...] | None = None
+    users: tuple[int, ...] | None = None
     slo: str | None = None
     requests: int | None = None
     seed: int | None = None
@@ -57,6 +58,7 @@ class Served:
     engines: int = 1
     readers: int = 0
     step_overhead: float = 0.0
+    poll_steps: int = 1
     engine: str = "none"
 
 
@@ -71,11 +73,11 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
         scenario = as_engines_run(scenario)
     policies = [_policy(name, asked) for name in asked.batching.split(",")]
     limits, requests = _limits(asked.slo), _requests(asked, scenario, traffic)
-    rates = _rates(asked, traffic)
-    if not (rates or asked.trace is not None or asked.slo):
+    comings = _comings(asked, traffic, requests)
+    if not (comings or asked.trace is not None or asked.slo):
         raise InputError(
-            "serve needs to know how fast requests come: give --rate, a workload file with `traffic`, or "
-            "--slo to look for the highest rate."
+            "serve needs to know how fast requests come: give --rate or --users, a workload file with "
+            "`traffic`, or --slo to look for the highest rate."
         )
     rows = []
     drawn_ceilings = ceilings(device, fidelity, kernels_of(engine, fidelity))
@@ -85,8 +87,8 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
     for policy in policies:
         cluster = _cluster(asked, scenario, device, drawn_ceilings, times, policy, requests)
         found = (
-            [outcome(requests.at_rate(rate), cluster, limits) for rate in rates]
-            if rates
+            [outcome(each, cluster, limits) for each in comings]
+            if comings
             else [capacity(requests, cluster, limits)]
             if asked.slo
             else [outcome(requests, cluster, limits)]
@@ -140,7 +142,7 @@ def _mean_request(model: str, file: Path | None, asked: Served) -> Scenario:
 def _policy(name: str, asked: Served) -> Policy:
     if name not in BATCHINGS:
         raise choose(name, list(BATCHINGS), "batching")
-    for option in ("max_batch", "engines"):
+    for option in ("max_batch", "engines", "poll_steps"):
         if getattr(asked, option) < 1:
             raise InputError(f"{option.replace('_', '-')} is {getattr(asked, option)}; expected at least 1.")
     budget = BUDGETS.get(name, USUAL_BUDGET) if asked.budget is None else asked.budget
@@ -153,9 +155,8 @@ def _policy(name: str, asked: Served) -> Policy:
         )
     engine = find_engine(asked.engine)
     known = engine.fit.overheads if engine else Overheads()
-    return Policy(
-        BATCHINGS[name], asked.max_batch, budget, asked.step_overhead, known.request_s, known.token_s
-    )
+    before = known.request_s, known.token_s
+    return Policy(BATCHINGS[name], asked.max_batch, budget, asked.step_overhead, *before, asked.poll_steps)
 
 
 def _limits(slo: str | None) -> Limits:
@@ -178,6 +179,18 @@ def _requests(asked: Served, scenario: Scenario, traffic: Traffic) -> Requests:
     from roofline.tablefiles import read_table
 
     return recorded(read_table(asked.trace), asked.trace, longest)
+
+
+def _comings(asked: Served, traffic: Traffic, requests: Requests) -> list[Requests]:
+    """The same requests as they are to come: at each rate, or from each number of users."""
+    flags = asked.rates is not None or asked.users is not None  # which replace what a file says
+    rates = _rates(asked, traffic) if asked.rates is not None or not flags else []
+    users = (asked.users or ()) if flags else traffic.loops
+    if rates and users:
+        raise InputError("requests come at a rate or from users in a closed loop, not both.")
+    if users and asked.readers:
+        raise InputError("users in a closed loop are simulated without --readers; leave one of them out.")
+    return [requests.at_rate(rate) for rate in rates] or [requests.from_users(each) for each in users]
 
 
 def _rates(asked: Served, traffic: Traffic) -> list[float]:

@@ -51,7 +51,7 @@ class Cluster:
             sent.take(more), self._engines(sent.take(more), self.engines, self.policy, read=True)
         )
         last[order[more]] = decoded.last_s
-        both = Log(read.first_s, last, decoded.gaps_s, decoded.weights)
+        both = Log(requests.arrival_s, read.first_s, last, decoded.gaps_s, decoded.weights)
         return both, readers + decoders
 
     def _engines(
@@ -64,8 +64,10 @@ class Cluster:
 
 def _together(requests: Requests, served: list[tuple[np.ndarray, Log]]) -> tuple[Log, list[Log]]:
     """One log of all requests from the logs of engines that served some each."""
-    whole = Log(np.full(len(requests), np.nan), np.full(len(requests), np.nan))
+    none = np.full(len(requests), np.nan)
+    whole = Log(none.copy(), none.copy(), none.copy())
     for index, log in served:
+        whole.arrival_s[index] = log.arrival_s
         whole.first_s[index], whole.last_s[index] = log.first_s, log.last_s
         whole.gaps_s += log.gaps_s
         whole.weights += log.weights

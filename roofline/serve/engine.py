@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -40,12 +40,20 @@ class Policy:
     step_s: float = 0.0  # of the engine itself per step: scheduling, sampling, copying tokens
     request_s: float = 0.0  # before a request is seen: HTTP, admission; others are served meanwhile
     token_s: float = 0.0  # and per token of its prompt: tokenising
+    poll_steps: int = (
+        1  # decode steps between two looks at who has arrived (SGLang's scheduler-recv-interval)
+    )
+
+    def before_s(self, prompt: Any) -> Any:
+        """Seconds from when a request is sent until the engine sees it."""
+        return self.request_s + self.token_s * prompt
 
 
 @dataclass
 class Log:
-    """When each request got its first and its last token, and what the engine did meanwhile."""
+    """When each request arrived and got its first and its last token, and what the engine did meanwhile."""
 
+    arrival_s: NDArray[np.float64]
     first_s: NDArray[np.float64]
     last_s: NDArray[np.float64]
     gaps_s: list[NDArray[np.float64]] = field(default_factory=list)  # between tokens of running requests
@@ -73,7 +81,10 @@ class _Run:
     def __init__(self, engine: Engine, requests: Requests) -> None:
         self.engine, self.requests, self.policy = engine, requests, engine.policy
         count = len(requests)
-        self.log = Log(np.full(count, np.nan), np.full(count, np.nan))
+        # Users of a closed loop send when they can; others at the times that are known.
+        self.sent = requests.users or count
+        self.arrival_s = requests.arrival_s.copy()
+        self.log = Log(self.arrival_s, np.full(count, np.nan), np.full(count, np.nan))
         self.now = 0.0
         self.arrived = 0
         self.waiting: deque[int] = deque()
@@ -81,6 +92,7 @@ class _Run:
         self.left = requests.output.copy()  # tokens that each is still to get
         self.token_s = np.zeros(count)  # when each got its last token so far
         self.running = np.empty(0, np.int64)  # requests that decode, the oldest first
+        self.unseen = 0  # decode steps since the engine looked at who has arrived
         self.slots = 0  # of a static batch: those whose answers have ended still take part
         # Engines that cannot take a place back keep room for a whole answer from the start.
         self.reserves = engine.read or self.policy.batching == "static"
@@ -90,7 +102,7 @@ class _Run:
     def _step(self) -> None:
         self._arrive()
         if not self.waiting and not len(self.running):
-            self.now = float(self.requests.arrival_s[self.arrived])
+            self.now = float(self.arrival_s[self.arrived])
             self._arrive()
         if self.engine.read:
             self._join()
@@ -103,8 +115,7 @@ class _Run:
             self._decode()
 
     def _arrive(self) -> None:
-        arrival = self.requests.arrival_s
-        while self.arrived < len(arrival) and arrival[self.arrived] <= self.now:
+        while self.arrived < len(self.arrival_s) and self.arrival_s[self.arrived] <= self.now:
             self.waiting.append(self.arrived)
             self.arrived += 1
 
@@ -137,7 +148,7 @@ class _Run:
         """Requests to read now: first come, first served."""
         chosen: list[int] = []
         static = self.policy.batching == "static"
-        if static and len(self.running):
+        if (static or self.unseen) and len(self.running):
             return chosen
         used, tokens = self._claimed(), 0
         while self.waiting and len(self.running) + len(chosen) < self.policy.max_batch:
@@ -159,6 +170,7 @@ class _Run:
 
     def _read(self, chosen: list[int]) -> None:
         """One step that reads whole prompts; each of them yields a token."""
+        self.unseen = 0
         chunks = [(self._goal(request), 0) for request in chosen]
         self._pass(self.engine.times.mixed_s(0, 0.0, chunks, len(chosen)))
         for request, (size, _) in zip(chosen, chunks, strict=True):
@@ -171,7 +183,7 @@ class _Run:
         if not chunks:
             self._decode()
             return
-        size = len(self.running)
+        self.unseen, size = 0, len(self.running)
         context = float(self.done[self.running].mean()) + 1 if size else 0.0
         self._pass(self.engine.times.mixed_s(size, context, chunks, len(complete)))
         if size:
@@ -184,6 +196,8 @@ class _Run:
         used = self._claimed()
         chunks: list[tuple[int, int]] = []
         complete: list[int] = []
+        if self.unseen and len(self.running):
+            return chunks, complete
         while self.waiting and free > 0 and len(self.running) + len(complete) < self.policy.max_batch:
             request = self.waiting[0]
             goal, before = self._goal(request), int(self.done[request])
@@ -225,11 +239,19 @@ class _Run:
         each = self.engine.times.decode_s(size, contexts) + self.policy.step_s
         ends = self.now + np.cumsum(each)
         open_to = self.policy.batching != "static" and len(self.running) < self.policy.max_batch
-        if open_to and self.arrived < len(self.requests):
-            steps = min(steps, int(np.searchsorted(ends, self.requests.arrival_s[self.arrived])) + 1)
+        if open_to and (self.waiting or self.arrived < len(self.requests)):
+            first = 1 if self.waiting and self.unseen else self._until_arrival(ends)
+            steps = min(steps, first + -(self.unseen + first) % self.policy.poll_steps)
             ends = ends[:steps]
+        self.unseen = (self.unseen + steps) % self.policy.poll_steps
         self._busy(float(ends[-1]) - self.now)
         self._tokens(ends, steps)
+
+    def _until_arrival(self, ends: NDArray[np.float64]) -> int:
+        """Of steps that end at these moments, those until the next request has come."""
+        if self.arrived == len(self.requests):
+            return len(ends)
+        return int(np.searchsorted(ends, self.arrival_s[self.arrived])) + 1
 
     def _tokens(self, ends: NDArray[np.float64], steps: int) -> None:
         """`steps` tokens for each running sequence, at these moments."""
@@ -242,9 +264,13 @@ class _Run:
         self._leave()
 
     def _leave(self) -> None:
-        """Whose answer has ended gives its place up."""
+        """Whose answer has ended gives its place up; a user in a loop sends the next request."""
         ended = self.running[self.left[self.running] == 0]
         self.log.last_s[ended] = self.now
+        for request in range(self.sent, min(len(self.requests), self.sent + len(ended))):
+            seen_s = self.now + self.policy.before_s(self.requests.prompt[request])
+            self.arrival_s[request] = max(seen_s, self.arrival_s[request - 1])
+            self.sent += 1
         self.done[ended] = 0
         self.running = self.running[self.left[self.running] > 0]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,9 +66,9 @@ def outcome(requests: Requests, cluster: Cluster, limits: Limits) -> dict[str, A
     tokens of a request, over all tokens. goodput: requests per second within the limits.
     """
     whole, logs = cluster.serve(requests)
+    requests = replace(requests, arrival_s=whole.arrival_s)
     warm = slice(int(WARM_UP * len(requests)), None)
-    policy = cluster.policy  # a request comes to the engine so much later than it is sent
-    since = requests.arrival_s - (policy.request_s + policy.token_s * requests.prompt)
+    since = requests.arrival_s - cluster.policy.before_s(requests.prompt)
     ttft = (whole.first_s - since)[warm]
     more = np.maximum(requests.output - 1, 1)
     tpot = np.where(requests.output > 1, (whole.last_s - whole.first_s) / more, np.nan)[warm]
@@ -76,6 +76,7 @@ def outcome(requests: Requests, cluster: Cluster, limits: Limits) -> dict[str, A
     within = float(limits.met(ttft, tpot).mean())
     served = len(requests) / span
     return {
+        "users": requests.users or None,
         "rate_per_s": requests.rate_per_s,
         "served_per_s": served,
         "keeps_up": _keeps_up(requests, whole.last_s),
@@ -101,8 +102,9 @@ def _engines(logs: list[Log], cluster: Cluster, span: float) -> dict[str, Any]:
 
 
 def _quantiles(name: str, values: NDArray[np.float64]) -> dict[str, float | None]:
-    """The quantiles of a latency; null where no request has one."""
-    return {
+    """The mean and the quantiles of a latency; null where no request has one."""
+    mean = {f"{name}_mean_s": float(values.mean()) if len(values) else None}
+    return mean | {
         f"{name}_{label}_s": float(np.quantile(values, share)) if len(values) else None
         for label, share in QUANTILES.items()
     }

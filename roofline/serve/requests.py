@@ -28,11 +28,16 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Requests:
-    """Requests in order of arrival: when each comes, how many tokens it brings and how many it asks for."""
+    """Requests in order of arrival: when each comes, how many tokens it brings and how many it asks for.
+
+    With `users` they come in a closed loop: so many at first, each other one when an answer has ended. When
+    that is nobody knows before they are served: `arrival_s` of those is infinite.
+    """
 
     arrival_s: NDArray[np.float64]
     prompt: NDArray[np.int64]
     output: NDArray[np.int64]
+    users: int = 0
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -50,13 +55,26 @@ class Requests:
             raise InputError("requests that all arrive at once have no rate to change; leave out --rate.")
         return replace(self, arrival_s=self.arrival_s * scale)
 
+    def from_users(self, users: int) -> Requests:
+        """The same requests in the same order from users of whom each waits for an answer to ask again.
+
+        Raises InputError for users that no request is left for.
+        """
+        if not 1 <= users <= len(self):
+            raise InputError(
+                f"{users} users were asked for, and there are {len(self)} requests; expected 1 to "
+                f"{len(self)} users, or more --requests."
+            )
+        return replace(self, arrival_s=np.where(np.arange(len(self)) < users, 0.0, np.inf), users=users)
+
     def dealt(self, engines: int) -> list[NDArray[np.int64]]:
         """The indices of the requests that each of some engines gets, dealt in turn."""
         return [np.arange(first, len(self), engines) for first in range(engines)]
 
     def take(self, index: NDArray[Any]) -> Requests:
-        """Some of the requests."""
-        return Requests(self.arrival_s[index], self.prompt[index], self.output[index])
+        """Some of the requests, and the users that begin with one of them."""
+        users = int((index < self.users).sum())
+        return Requests(self.arrival_s[index], self.prompt[index], self.output[index], users)
 
 
 def drawn(traffic: Traffic, prompt: int, output: int, longest: int) -> Requests:

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # stages.py asks nothing itself: it runs the stages of others
 SCRIPTS = sorted(path for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "stages")
 ON_GPU = ("gpu",)  # test_gpu.py
-TABLES = ("accuracy", "end_to_end", "power")  # scripts that need measured tables
+TABLES = ("accuracy", "closed_loop", "end_to_end", "power")  # scripts that need measured tables
 SMALL = {
     "predict_speed": ("-n", "12", "-r", "1"),
     "cold_start": ("-n", "1"),

@@ -113,3 +113,36 @@ def test_an_engine_slows_what_it_serves_and_is_named() -> None:
     assert json.loads(served)["engine"].startswith("vllm: decode steps are replayed CUDA graphs; fitted to")
     with pytest.raises(InputError, match="no engine named"):
         run(*words, "--engine", "vlm")
+
+
+def test_users_in_a_closed_loop_instead_of_a_rate(tmp_path: Path) -> None:
+    """From the flag or from a workload file, whose traffic a flag replaces."""
+    words = ("Llama-3.1-8B", *SHORT, "--format", "json")
+    rows = json.loads(run(*words, "--users", "2,8", "--poll-steps", "10"))["rows"]
+    assert [row["users"] for row in rows] == [2, 8]
+    assert rows[1]["served_per_s"] > rows[0]["served_per_s"]
+    file = tmp_path / "loop.yaml"
+    file.write_text(
+        "schema: 1\nname: loop\nmodel: Llama-3.1-8B\nphase: generate\nprompt: 200\noutput: 20\n"
+        "traffic: {users: 4, requests: 40}\n"
+    )
+    (row,) = json.loads(run(str(file), "--hw", "h100", "--format", "json"))["rows"]
+    assert row["users"] == 4
+    (row,) = json.loads(run(str(file), "--hw", "h100", "--rate", "3", "--format", "json"))["rows"]
+    assert (row["users"], row["rate_per_s"]) == (None, pytest.approx(3))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--users", "50"), "there are 40 requests"),
+        (("--users", "0"), "expected 1 to 40 users"),
+        (("--users", "1.5"), "whole numbers"),
+        (("--users", "4", "--rate", "1"), "not both"),
+        (("--users", "4", "--readers", "1"), "without --readers"),
+        (("--users", "4", "--poll-steps", "0"), "poll-steps is 0"),
+    ],
+)
+def test_users_that_cannot_be_are_refused(words: tuple[str, ...], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        run("Llama-3.1-8B", *SHORT, *words)

@@ -153,6 +153,44 @@ def test_a_static_batch_keeps_newcomers_waiting_for_its_longest_answer() -> None
     assert joined.first_s[2] < joined.last_s[1]
 
 
+@pytest.mark.parametrize("batching", BATCHINGS.values())
+def test_users_of_a_closed_loop_send_when_they_are_answered(batching: str) -> None:
+    """One user's requests follow each other, each seen when it has been tokenised; two start together."""
+    policy = Policy(batching, request_s=0.5, token_s=1e-4)  # type: ignore[arg-type]
+    alone = served(policy, requests(5).from_users(1))
+    assert np.diff(alone.arrival_s) == pytest.approx(np.diff(alone.last_s))
+    assert alone.arrival_s[1:] - alone.last_s[:-1] == pytest.approx(0.5 + 1000 * 1e-4)
+    assert served(policy, requests(5).from_users(2)).arrival_s[:2] == pytest.approx(0)
+
+
+@settings(deadline=None, max_examples=20)
+@given(batching=st.sampled_from(list(BATCHINGS.values())), users=st.integers(1, 40), seed=st.integers(0, 99))
+def test_a_closed_loop_has_its_users_in_the_system(batching: str, users: int, seed: int) -> None:
+    """Never more of them, and while requests are left to send as many: Little's law with nobody thinking."""
+    asked = requests(200, 300, 60, prompt_cv=0.5, output_cv=0.5, seed=seed).from_users(users)
+    log = served(Policy(batching), asked)  # type: ignore[arg-type]
+    assert np.isfinite(log.last_s).all()
+    times = np.linspace(0, log.arrival_s[-1], 500, endpoint=False)
+    inside = [((log.arrival_s <= t) & (log.last_s > t)).sum() for t in times]
+    assert set(inside) == {users}
+
+
+def test_copies_share_the_users_of_a_closed_loop() -> None:
+    asked = requests(60).from_users(5)
+    log, logs = Cluster(TIMES, ROOM, Policy(), engines=2).serve(asked)
+    assert [int((each.arrival_s == 0).sum()) for each in logs] == [3, 2]
+    assert np.isfinite(log.last_s).all()
+
+
+def test_an_engine_that_looks_seldom_lets_arrivals_wait_for_whole_rounds_of_steps() -> None:
+    """The second comes while the first decodes: it is read after the thirtieth step, and at once without."""
+    asked = Requests(np.array([0.0, PREFILL_S + 1e-3]), np.full(2, 1000), np.full(2, 100))
+    first = served(Policy(poll_steps=30), asked)
+    steps = TIMES.decode_s(1, 1001 + np.arange(30.0)).sum()
+    assert first.first_s[1] == pytest.approx(2 * PREFILL_S + steps, rel=1e-6)
+    assert served(Policy(), asked).first_s[1] < first.first_s[1]
+
+
 def test_readers_free_decoding_from_prompts() -> None:
     asked = requests(200, 3000, 100).at_rate(16)
     together = Cluster(TIMES, ROOM, Policy(), engines=2)
