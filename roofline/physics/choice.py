@@ -116,7 +116,7 @@ class Choice:
             if gpu.generation != self.gpu.generation:
                 continue
             for near, kv in asked.formats:
-                found = _best(kernels, op, near, kv, backend, kernel)
+                found = _best(gpu, kernels, op, near, kv, backend, kernel)
                 if found is None or self._another_algorithm(found, asked.formats[0][0], backend):
                     continue
                 own, model = gpu.name == self.gpu.name, models()[op]
@@ -249,14 +249,19 @@ def _bands(kernel: Kernel, own: bool) -> list[tuple[float, float, float]]:
 
 
 def _best(
-    kernels: Sequence[Kernel], op: str, dtype: str, kv_dtype: str, backend: str, kernel: str
+    gpu: Gpu, kernels: Sequence[Kernel], op: str, dtype: str, kv_dtype: str, backend: str, kernel: str
 ) -> Kernel | None:
-    """The kernel asked for, else one of its library, else the backend's most measured one, else all's fit."""
+    """The kernel asked for, else one of its library, else the backend's most measured one, else all's fit.
+
+    A kernel that ran without tuning stands in for no other.
+    """
     fitting = [k for k in kernels if (k.op, k.dtype) == (op, dtype) and k.kv_dtype in (kv_dtype, "")]
     same = [k for k in fitting if (k.backend, k.kernel) == (backend, kernel)]
-    library = models()[op].source(kernel) if kernel else None
-    alike = [k for k in fitting if k.backend and library and models()[op].source(k.kernel) == library]
-    of_backend = [k for k in fitting if k.backend == backend]
+    model, formats = models()[op], dtypes_of(dtype, kv_dtype)
+    library = model.source(kernel) if kernel else None
+    others = [] if same else [k for k in fitting if k.backend and model.sound(k.values, gpu, formats)]
+    alike = [k for k in others if library and model.source(k.kernel) == library]
+    of_backend = [k for k in others if k.backend == backend]
     for found in (same, alike, of_backend, [k for k in fitting if not (k.backend or k.kernel)]):
         if found:
             return max(found, key=lambda k: (k.kv_dtype == kv_dtype, k.points, k.kernel))

@@ -205,6 +205,22 @@ def test_activating_and_summing_see_the_choices_of_all_ranks_where_triton_leaves
     assert eight < 0.5 * one
 
 
+@pytest.mark.parametrize("kernel", ["vllm_fused_moe", ""])
+def test_a_kernel_that_ran_untuned_stands_in_for_no_other_of_its_engine(kernel: str) -> None:
+    """FlashInfer's CUTLASS is vLLM's only measured kernel of fp8 on Hopper, and streams at a sixth."""
+    row = {"op": "moe", "dtype": "fp8", "backend": "vllm", "num_tokens": 64, "hidden": 4096, "inter": 14336}
+    row |= {"topk": 2, "num_experts": 8, "moe_tp": 1, "moe_ep": 1, "distribution": "balanced"}
+    measured = "vllm_modeloptfp8moe_flashinfer_cutlass_flashinferexperts"
+    table = pd.DataFrame([{**row, "kernel": name} for name in (kernel, measured)])
+    for device in ("h100_sxm", "h200_sxm"):
+        limits = ceilings(load_device(device), "calibrated")
+        found = predict_table(table, limits)
+        streamed = 8 * 3 * 4096 * 14336 / load_device(device).datasheet.dram.byte_per_s.value * 1e6
+        asked, untuned = found["predicted_us"]
+        assert asked < 1.6 * streamed
+        assert untuned > 3 * streamed
+
+
 def test_a_kernel_that_holds_all_experts_takes_no_notice_of_ranks() -> None:
     alone, spread = (time(kernel="vllm_mxfp4_moe", moe_ep=ranks) for ranks in (1, 32))
     assert alone == spread
