@@ -75,6 +75,12 @@ def test_a_link_reaches_as_far_as_its_island() -> None:
     assert BASE.link(1000) == 448e9  # nothing is known of the node
 
 
+def test_a_pair_behind_a_switch_has_all_links_of_a_device() -> None:
+    """DGX H100: 450 GB/s per direction to any one peer as to all (NVLink 4 data sheet)."""
+    limits = ceilings(load_device("dgx-h100"))
+    assert limits.link(2) == limits.link(8) == 450e9
+
+
 def test_a_pair_in_a_mesh_shares_one_link() -> None:
     """MI300X: 64 GB/s to one peer, 448 GB/s to all seven."""
     limits = ceilings(load_device("MI300X-8GPU"))
