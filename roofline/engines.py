@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from hwspecs.serving import BY_HAND, Fit, Overheads, fits, overheads_for
 from roofline.ceilings import Fidelity
 from roofline.predict import Prediction, Row, pass_rows
-from roofline.times import Times, maximum
+from roofline.times import Times
 from specfiles.errors import InputError, choose
+from workloads.arrays import maximum
 from workloads.dtypes import bytes_per_element
 from workloads.work import Work
 

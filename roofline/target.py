@@ -12,8 +12,8 @@ from roofline.ceilings import Fidelity
 from roofline.cost import price, usd_per_million_tokens
 from roofline.engines import kernels_of, run_by
 from roofline.predict import Prediction, predict
-from roofline.times import maximum
 from specfiles.errors import InputError, choose
+from workloads.arrays import maximum
 from workloads.techniques.base import QUALITIES
 
 if TYPE_CHECKING:

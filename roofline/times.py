@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from specfiles.frozen import dataclass
+from workloads.arrays import NUMBER, maximum, minimum, where
 from workloads.operators import Attention, Changed, Gemm
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from workloads.operators import Operator
     from workloads.work import Work
 
-NUMBER = (int, float)
 BOUNDS = COMPUTE, MEMORY, COMMUNICATION, LAUNCH = "compute", "memory", "communication", "launch"
 _TINY_S = 1e-30  # avoids 0 / 0 for an operator without work
 # Memory bandwidth of one streaming multiprocessor while the others are idle, over its even share of the
@@ -177,7 +177,7 @@ def _memory(work: Work, ceilings: Ceilings) -> Any:
     activations = work.activation_bytes
     served = activations / ceilings.dram_byte_per_s
     for capacity, byte_per_s in reversed(ceilings.caches):
-        served = _where(activations <= capacity, activations / byte_per_s, served)
+        served = where(activations <= capacity, activations / byte_per_s, served)
     return (work.weight_bytes + work.kv_bytes) / ceilings.dram_byte_per_s + served
 
 
@@ -209,7 +209,7 @@ def calibrated_limits(
     compute = flops * _inverse(constants.flop_per_s) + special_ops * _inverse(constants.special_op_per_s)
     memory = size * _inverse(constants.byte_per_s)
     if constants.cache_bytes is not None:
-        memory = _where(size <= constants.cache_bytes, size * _inverse(constants.cached_byte_per_s), memory)
+        memory = where(size <= constants.cache_bytes, size * _inverse(constants.cached_byte_per_s), memory)
     memory = memory + outputs * constants.output_s
     longer, shorter = maximum(compute, memory), minimum(compute, memory)
     return compute, memory, constants.launch_s + longer + (1 - constants.overlap) * shorter
@@ -217,28 +217,6 @@ def calibrated_limits(
 
 def _inverse(rate: float | None) -> float:
     return 1 / rate if rate else 0.0
-
-
-def maximum(a: Any, b: Any) -> Any:
-    """The larger; elementwise for arrays. NumPy is imported only for arrays."""
-    if isinstance(a, NUMBER) and isinstance(b, NUMBER):
-        return a if a >= b else b
-    import numpy as np
-
-    return np.maximum(a, b)
-
-
-def minimum(a: Any, b: Any) -> Any:
-    """The smaller; elementwise for arrays."""
-    return -maximum(-a, -b)
-
-
-def _where(condition: Any, yes: Any, no: Any) -> Any:
-    if isinstance(condition, bool):
-        return yes if condition else no
-    import numpy as np
-
-    return np.where(condition, yes, no)
 
 
 def _is_one(size: Any) -> bool:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from specfiles.frozen import dataclass
+from workloads.arrays import minimum
 from workloads.blocks.base import RMS_NORM, Block, NormShape, Part, Place, indivisible
 from workloads.dtypes import bytes_per_element
 from workloads.operators import Attention, Gemm, GroupedGemm, IndexScores, KvAppend, Rope, TopK
-from workloads.operators.attention import minimum
 
 if TYPE_CHECKING:
     from workloads.dtypes import Size

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from specfiles.frozen import dataclass
+from workloads.arrays import minimum
 from workloads.dtypes import bytes_per_element
 from workloads.operators.base import Operator
 from workloads.work import Role, Traffic, Work
@@ -129,12 +130,3 @@ def _visible_in_chunks(length: Any, chunk: Any) -> Any:
     """The same where position p = 0..length-1 sees the p % chunk + 1 positions of its own chunk."""
     whole, rest = length // chunk, length % chunk
     return whole * (chunk * (chunk + 1) // 2) + rest * (rest + 1) // 2
-
-
-def minimum(a: Any, b: Any) -> Any:
-    """The smaller; elementwise for arrays. NumPy is imported only for arrays."""
-    if isinstance(a, int | float) and isinstance(b, int | float):
-        return min(a, b)
-    import numpy as np
-
-    return np.minimum(a, b)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from specfiles.frozen import dataclass
+from workloads.arrays import minimum
 from workloads.dtypes import bytes_per_element
-from workloads.operators.attention import minimum
 from workloads.operators.base import Operator
 from workloads.work import Role, Traffic, Work
 

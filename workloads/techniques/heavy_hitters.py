@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from workloads.arrays import minimum
 from workloads.operators import Attention, Residual
-from workloads.operators.attention import minimum
 from workloads.schedule import Schedule
 from workloads.techniques.base import CACHE, Target, Technique, parameter
 from workloads.techniques.changes import NOTHING_DECODED, caches, decodes

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from workloads.arrays import minimum
 from workloads.operators import Attention
-from workloads.operators.attention import minimum
 from workloads.schedule import Schedule
 from workloads.techniques.base import CACHE, Target, Technique, parameter
 from workloads.techniques.changes import caches, on

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from workloads.arrays import minimum
 from workloads.dtypes import bytes_per_element
 from workloads.operators import Attention, Changed, Gemm
-from workloads.operators.attention import minimum
 from workloads.schedule import Schedule
 from workloads.techniques.base import CACHE, Target, Technique, parameter
 from workloads.techniques.changes import NOTHING_DECODED, caches, decodes

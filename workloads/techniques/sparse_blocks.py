@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from workloads.arrays import minimum
 from workloads.blocks import AttentionBlock
 from workloads.operators import Attention
-from workloads.operators.attention import minimum
 from workloads.schedule import Schedule
 from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
 from workloads.techniques.changes import blocks, on
