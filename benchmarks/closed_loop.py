@@ -43,7 +43,7 @@ def main(path: Path) -> None:
 
     def found(row: dict[str, Any], load: Load) -> dict[str, Any]:
         if load.static:
-            raise InputError("a batch by hand: no users.")
+            raise InputError("a static batch has no users.")
         gpu = str(row["gpu"])
         return timed(load, gpu) | looped(load, gpu, int(row["poll_steps"]))
 

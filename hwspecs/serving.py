@@ -34,7 +34,7 @@ class Overheads(Strict, frozen=True, kw_only=True):
     prompt_stretch: NotNegative = 1.0
 
 
-BY_HAND = "by hand"  # the engine of a batch that a script runs: kernels launched one by one, no scheduler
+EAGER = "eager"  # no engine: a script runs static batches, kernels are launched one by one
 
 
 class Fit(Strict, frozen=True, kw_only=True):

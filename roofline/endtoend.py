@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hwspecs import load_device
-from hwspecs.serving import BY_HAND, Overheads, overheads_for
+from hwspecs.serving import EAGER, Overheads, overheads_for
 from roofline.ceilings import Fidelity
 from roofline.recipes import SAMPLE, with_recipes
 from roofline.serving import Load, Steps, Users, steps, waits
@@ -155,7 +155,7 @@ def _line(row: dict[str, Any], load: Load, device: Device) -> dict[str, Any]:
         "static": load.static,
         "poll_steps": float(row["poll_steps"]),
         "drafted": int(row["drafted"]),
-        "engine": load.backend or (BY_HAND if load.static else ""),
+        "engine": load.backend or (EAGER if load.static else ""),
         **{f"{name}_s": float(row[f"{name}_ms"]) * 1e-3 for name in MEASURED},
     }
 

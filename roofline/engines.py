@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hwspecs.serving import BY_HAND, Fit, Overheads, fits, overheads_for
+from hwspecs.serving import EAGER, Fit, Overheads, fits, overheads_for
 from roofline.ceilings import Fidelity
 from roofline.predict import Prediction, Row, pass_rows
 from roofline.times import Times
@@ -35,7 +35,7 @@ CHAINS = {"gated_delta": 9, "ssd": 5, "causal_conv1d": 1}
 PRODUCTS = ("gemm", "grouped_gemm")
 # Engines whose prompts are Python that calls every kernel. vLLM compiles prompts and replays them in pieces,
 # TensorRT-LLM fuses them by hand.
-EAGER = ("sglang", BY_HAND)
+EAGER_PROMPTS = ("sglang", EAGER)
 WHY = {
     "engine.prompts": "prompts of routed experts beside their kernels: eager code, shapes nobody measured",
     "engine.launch_gaps": "the device waits for kernels to be launched, or between those of a graph",
@@ -76,18 +76,17 @@ class Engine:
 
 
 def find_engine(name: str) -> Engine | None:
-    """An engine by name, None for `none`; `other` is one that nobody measured, `eager` a batch by hand.
+    """An engine by name, None for `none`; `other` is one that was not measured, `eager` a script without one.
 
     Raises InputError, with the names, for others.
     """
-    named = {"eager": BY_HAND, OTHER: "", "trtllm": ""}
-    named |= {fit.backend: fit.backend for fit in fits() if fit.backend not in ("", BY_HAND)}
+    named = {OTHER: "", "trtllm": "", **{fit.backend: fit.backend for fit in fits() if fit.backend}}
     if name == NONE:
         return None
     if name not in named:
         raise choose(name, [NONE, *sorted(named)], "engine")
     backend = named[name]
-    return Engine(name, overheads_for(backend), graphs=name != "eager", eager=backend in EAGER)
+    return Engine(name, overheads_for(backend), graphs=name != EAGER, eager=backend in EAGER_PROMPTS)
 
 
 def gaps_s(device_s: Any, operators: Any, graphs: Any, overheads: Overheads) -> Any:

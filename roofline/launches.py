@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hwspecs.serving import BY_HAND, Overheads, fits, overheads_for
+from hwspecs.serving import EAGER, Overheads, fits, overheads_for
 from roofline.engines import gaps_s, on_device, waiting
 from specfiles.errors import InputError
 
@@ -41,7 +41,7 @@ class Launching:
 
 def assumed() -> Launching:
     """That of a script that launches kernels one by one, in the range over all engines that were fitted."""
-    each = overheads_for(BY_HAND)
+    each = overheads_for(EAGER)
     low, high = (fit.low.launch_s for fit in fits()), (fit.high.launch_s for fit in fits())
     return Launching(each.overheads.launch_s, min(low), max(high), f"fitted to {each.source}")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import ceilings
-from roofline.engines import EAGER, as_engines_run, on_device, request_s, routes, step_s
+from roofline.engines import EAGER_PROMPTS, as_engines_run, on_device, request_s, routes, step_s
 from roofline.predict import check_node, pass_rows
 from roofline.scenario import Scenario
 
@@ -31,7 +31,7 @@ BUSIEST = 0.9  # share of the time in which prompts are read, beyond which no qu
 class Load:
     """`concurrency` requests of `prompt` and `output` tokens are always in flight, on one engine.
 
-    static: they start together and are read as one batch (a batch by hand). Otherwise prompts are read when
+    static: they start together and are read as one batch, by a script. Otherwise prompts are read when
     the engine looks at who has arrived, and the others' decoding waits (continuous batching, prompts first).
     """
 
@@ -70,7 +70,7 @@ class Users:
     """Who waits; sizes may be arrays over rows.
 
     concurrency: each sends a next request when its last has ended. poll_steps: decode steps between two looks
-    of the engine at who has arrived. static: a batch by hand. graphs: decode steps are replayed.
+    of the engine at who has arrived. static: batches of a script. graphs: decode steps are replayed.
     """
 
     concurrency: Any
@@ -104,7 +104,7 @@ def steps(load: Load, device: Device, fidelity: Fidelity | str) -> Steps:
     tokens = 1 / sum(each.times for each in decode if not each.scope)
     decode_rows = [row for each in decode for row in pass_rows(each, limits)]
     decode_s, kernels = on_device(decode_rows, eager=load.static)  # of a token
-    eager = load.static or load.backend in EAGER
+    eager = load.static or load.backend in EAGER_PROMPTS
     found = (*on_device(one, eager=eager), tokens * decode_s, tokens * kernels, on_device(whole)[0])
     return Steps(*found, full, routes(row.kind for row in one), tokens)
 

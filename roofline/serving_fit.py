@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
 
-from hwspecs.serving import BY_HAND, Fit, Overheads
+from hwspecs.serving import EAGER, Fit, Overheads
 from roofline.endtoend import applied
 
 # Bounds of each constant, in its unit: what a host can take at least and at most.
@@ -29,10 +29,10 @@ BOUNDS: dict[str, tuple[float, float]] = {
 ASSUMED = Overheads(
     launch_s=5.7e-5, graph_s=1e-6, step_s=5e-5, request_s=5e-3, token_s=3e-6, prompt_stretch=1.4
 )
-# What a batch by hand cannot tell: nobody waits for anybody, and no graph replays its steps.
+# What static batches of a script do not determine: no request waits for another, and no graph is replayed.
 UNDER_LOAD = ("graph_s", "token_s", "prompt_stretch")
 SURE = 0.1  # of the assumed values: what a factor of e off weighs, in units of SCALE
-BY_HAND_STEP_S = 1e-3  # a script's loop has no second thread beside the device
+SCRIPT_STEP_S = 1e-3  # a script's loop has no second thread beside the device
 STARTS = [(launch_s, step_s) for launch_s in (1e-5, 1e-4) for step_s in (5e-5, 5e-3)]
 PRINTED = 5  # decimals of seconds: what a rounded copy of a measurement still has
 LEAST = 20  # rows of an engine, below which four constants would be read off noise
@@ -45,7 +45,7 @@ def fit_all(rows: pd.DataFrame, source: str) -> list[Fit]:
     groups = {str(name): group for name, group in rows.groupby("engine") if name and len(group) >= LEAST}
     found = [_measured(name, group, source) for name, group in groups.items()]
     anyone = assumed(rows)
-    others = [each.overheads for each in found if each.backend != BY_HAND]
+    others = [each.overheads for each in found if each.backend != EAGER]
     shared = Fit(
         backend="",
         models=sorted(set(rows["model"])),
@@ -70,7 +70,7 @@ def _measured(name: str, group: pd.DataFrame, source: str) -> Fit:
 
 
 def _ranges(found: list[Overheads]) -> dict[str, Overheads]:
-    """The least and the largest of each constant, but for those that a batch by hand cannot tell."""
+    """The least and the largest of each constant, without those that static batches do not determine."""
 
     def of(choose: Any) -> Overheads:
         told = {name: [getattr(one, name) for one in found] for name in BOUNDS}
@@ -130,10 +130,10 @@ def kernels_alone(rows: pd.DataFrame) -> pd.DataFrame:
 def fit(rows: pd.DataFrame) -> Overheads:
     """The overheads that make log(predicted / measured) of TTFT and TPOT small; models weigh alike."""
     rows = rows.drop_duplicates()  # published tables hold copies
-    by_hand = bool(rows["static"].all())
-    names = [name for name in BOUNDS if not (by_hand and name in UNDER_LOAD)]
+    static = bool(rows["static"].all())
+    names = [name for name in BOUNDS if not (static and name in UNDER_LOAD)]
     low, high = (np.log([BOUNDS[name][i] for name in names]) for i in range(2))
-    usual = msgspec.structs.replace(ASSUMED, step_s=BY_HAND_STEP_S) if by_hand else ASSUMED
+    usual = msgspec.structs.replace(ASSUMED, step_s=SCRIPT_STEP_S) if static else ASSUMED
     start = np.log([getattr(usual, name) for name in names])
     weight = 1 / rows.groupby("model")["model"].transform("size").to_numpy() ** 0.5
 

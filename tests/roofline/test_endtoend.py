@@ -29,7 +29,7 @@ from workloads.techniques.registry import parse
 
 close = partial(pytest.approx, rel=1e-9)
 PAPER = Steps(prefill_s=0.1, prefill_kernels=500, decode_s=0.02, decode_kernels=400, full_s=0.1, routed=True)
-BY_HAND = Users(1, 500, 10, static=True)
+SCRIPT = Users(1, 500, 10, static=True)
 LAUNCHED = Users(1, 500, 10, static=True, graphs=False)
 ROW: dict[str, Any] = {
     "model": "Llama-3.1-8B",
@@ -57,15 +57,15 @@ def test_without_overheads_a_step_is_the_sum_of_its_operators() -> None:
 
 
 def test_the_host_works_once_per_step() -> None:
-    alone = waits(PAPER, BY_HAND, Overheads())
-    ttft, tpot = waits(PAPER, BY_HAND, Overheads(step_s=0.003))
+    alone = waits(PAPER, SCRIPT, Overheads())
+    ttft, tpot = waits(PAPER, SCRIPT, Overheads(step_s=0.003))
     assert (ttft - alone[0], tpot - alone[1]) == (close(0.003), close(0.003))
 
 
 def test_launches_count_where_the_host_is_slower_and_no_graph_replays_them() -> None:
     slow = Overheads(launch_s=1e-4)
     assert waits(PAPER, LAUNCHED, slow)[1] == close(400 * 1e-4)
-    assert waits(PAPER, BY_HAND, slow)[1] == close(0.02)
+    assert waits(PAPER, SCRIPT, slow)[1] == close(0.02)
     assert waits(PAPER, LAUNCHED, Overheads(launch_s=1e-5))[1] == close(0.02)
 
 
@@ -154,7 +154,7 @@ def test_prompts_of_routed_experts_stretch_and_others_do_not() -> None:
     assert waits(PAPER, users, slow)[1] == close(0.02 + 4 * 0.2 / 100)
     dense = replace(PAPER, routed=False)
     assert waits(dense, users, slow) == waits(dense, users, plain)
-    assert waits(PAPER, BY_HAND, slow) == waits(PAPER, BY_HAND, plain)
+    assert waits(PAPER, SCRIPT, slow) == waits(PAPER, SCRIPT, plain)
 
 
 def test_rows_that_cannot_be_predicted_are_listed_with_the_reason() -> None:
@@ -203,7 +203,7 @@ def test_errors_by_hand() -> None:
     assert totals.loc["TPOT", "bias"] == close(-0.5)
 
 
-@pytest.mark.parametrize("engine", ["", "vllm", "sglang", "by hand", "never measured"])
+@pytest.mark.parametrize("engine", ["", "vllm", "sglang", "eager", "never measured"])
 def test_an_engine_has_its_own_overheads_or_what_is_assumed_of_any(engine: str) -> None:
     found = overheads_for(engine)
     assert found.backend in ("", engine)
@@ -213,7 +213,7 @@ def test_an_engine_has_its_own_overheads_or_what_is_assumed_of_any(engine: str) 
 
 def test_an_engine_that_nobody_measured_takes_nothing_but_the_stretch_from_others() -> None:
     assert (
-        assumed(pd.DataFrame({"static": [True] * 40, "engine": "by hand", "tokens": 1.0})).request_s
+        assumed(pd.DataFrame({"static": [True] * 40, "engine": "eager", "tokens": 1.0})).request_s
         == ASSUMED.request_s
     )
     truth = Overheads(launch_s=1e-5, step_s=0.001, request_s=0.1, token_s=2e-6, prompt_stretch=2)
@@ -247,7 +247,7 @@ def test_a_batch_by_hand_tells_nothing_of_load_and_graphs() -> None:
 
 
 def test_ranges_hold_what_was_fitted() -> None:
-    for engine in ("", "vllm", "sglang", "by hand"):
+    for engine in ("", "vllm", "sglang", "eager"):
         found = overheads_for(engine)
         for name in BOUNDS:
             low, value, high = (getattr(o, name) for o in (found.low, found.overheads, found.high))

@@ -264,7 +264,7 @@ def test_published_generations_of_faster_transformer(published: Published) -> No
     limits = ceilings(device, "calibrated")
     other = engine_named("other")
     by_hand = Engine(
-        "by hand", replace_overheads(other, prompt_stretch=1.0, request_s=0.0, token_s=0.0), graphs=False
+        "eager", replace_overheads(other, prompt_stretch=1.0, request_s=0.0, token_s=0.0), graphs=False
     )
     fields = {"model_type": "gpt2", "n_embd": 48 * 128, "n_head": 48, "n_layer": 44}
     model = build(Config({**fields, "vocab_size": 51200, "n_positions": 1024}, "note"), "GPT")
