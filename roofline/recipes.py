@@ -25,10 +25,10 @@ ACCEPT = 0.892
 def with_recipes(named: pd.DataFrame) -> pd.DataFrame:
     """The sample's rows with what their recipes say, where a column does not say it.
 
-    poll_steps: decode steps between two looks at arrivals (--scheduler-recv-interval). kv_dtype: format of
-    keys and values. drafted, accept: tokens that are drafted in a step, and the chance that one is kept. A tp
-    beyond a node is tp and ep multiplied: all such rows repeat the times of rows at tp 4, ep 4, which is the
-    split of their recipe.
+    poll_steps: polling interval of the request queue, in decode steps (--scheduler-recv-interval). kv_dtype:
+    format of keys and values. drafted, accept: tokens that are drafted in a step, and the chance that one is
+    kept. A tp beyond a node is tp and ep multiplied: all such rows repeat the times of rows at tp 4, ep 4,
+    which is the split of their recipe.
     """
     import numpy as np
 

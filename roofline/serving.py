@@ -32,7 +32,7 @@ class Load:
     """`concurrency` requests of `prompt` and `output` tokens are always in flight, on one engine.
 
     static: they start together and are read as one batch, by a script. Otherwise prompts are read when
-    the engine looks at who has arrived, and the others' decoding waits (continuous batching, prompts first).
+    the engine polls its request queue, and the others' decoding waits (continuous batching, prompts first).
     """
 
     model: Model
@@ -67,10 +67,11 @@ class Steps:
 
 @dataclass(frozen=True)
 class Users:
-    """Who waits; sizes may be arrays over rows.
+    """A closed loop of users; sizes may be arrays over rows.
 
-    concurrency: each sends a next request when its last has ended. poll_steps: decode steps between two looks
-    of the engine at who has arrived. static: batches of a script. graphs: decode steps are replayed.
+    concurrency: users, each of whom sends a request when the last one has ended. poll_steps: polling interval
+    of the engine's request queue, in decode steps. static: batches of a script. graphs: decode steps are
+    replayed.
     """
 
     concurrency: Any
@@ -114,11 +115,10 @@ def waits(steps: Steps, users: Users, overheads: Overheads) -> tuple[Any, Any]:
 
     Users send ROUNDS requests each, the first ones together: one is read alone, as the engine begins with
     whoever has come, the others wait for that and for half of the full steps that read them. Later ones come
-    while the others decode: to half of the time between two looks at arrivals the engine's other prompts add
-    a queue with one server (M/D/1), and who is read yields its token with the next step of the others. Who
-    arrived between the same looks is read in the same step.
-    Between two tokens of a request each other user has one prompt read per `output` tokens. A decode step
-    yields `tokens` of each request.
+    while the others decode: after half of the polling interval on average they queue behind other prompts
+    (one server, M/D/1), and yield their token with the next step of the others. Requests that arrive within
+    one polling interval are read in the same step. Between two tokens of a request each other user has one
+    prompt read per `output` tokens. A decode step yields `tokens` of each request.
     """
     import numpy as np
 

@@ -4,8 +4,8 @@
 the measured tables define it. `power_law_A`: the loads of experts follow a density x^-A cut at 1 and 0.8
 tokens (at 0.01 and 2 where there are fewer choices than experts), no expert is chosen twice by a token, and
 rank 0 is the hottest of the ranks. `independent`: each token chooses by itself, every expert as likely as
-any other, so that an expert's load is binomial; it stands for a router whose favourites are unknown. Where
-they are known (`--expert-skew`), popularity falls with an expert's rank as in workloads.operators.experts.
+any other, so that an expert's load is binomial; it stands for a router whose skew is unknown. Where it
+is known (`--expert-skew`), popularity falls with an expert's rank as in workloads.operators.experts.
 
 The loads of a power law are its quantiles, which is what many draws average to. The hottest of `ranks` sums
 of g loads lies, by the Cornish-Fisher expansion (z of its order statistic, corrected for the skew of the sum
