@@ -11,7 +11,7 @@ from profiler.traces.grouping import encoded
 from profiler.traces.memory import ALLOCATED, RESERVED
 from profiler.traces.runs import load
 from profiler.traces.showing import limits_of
-from profiler.traces.summary import every_grouping, frame, show
+from profiler.traces.summary import every_grouping, limited, show
 from profiler.traces.tables import Trace
 from reports.points import roofs
 from reports.recording import of_recording
@@ -21,6 +21,8 @@ from roofline.ceilings import Fidelity
 from workloads.dtypes import Precision
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from hwspecs import Device
     from roofline.run import Run
 
@@ -32,6 +34,7 @@ AXES = {ALLOCATED: "memory [B]", RESERVED: "memory [B]", "power_w": "power [W]",
 def recorded_content(run: Run, device: Device | None) -> Content:
     """A run that was imported, beside the data sheet of its device where that is known."""
     trace, ceilings = load(run), limits_of(device, Fidelity.DATASHEET)
+    rows = limited(trace, ceilings)
     files = [origin.file for origin in trace.origins]
     origins = [f"{o.file} ({o.format}{' ' + o.version if o.version else ''})" for o in trace.origins]
     more = [f"{len(origins) - MOST_TOLD} more"] if len(origins) > MOST_TOLD else []
@@ -47,17 +50,17 @@ def recorded_content(run: Run, device: Device | None) -> Content:
     return of_recording(
         f"{files[0]}{f' and {len(files) - 1} more' if len(files) > 1 else ''}",
         facts,
-        show(trace, "operator", ceilings),
-        every_grouping(trace, ceilings),
+        show(trace, "operator", ceilings, rows),
+        every_grouping(rows),
         list(timelines(trace)),
-        _roofs(trace, device),
+        _roofs(rows, device),
         remarks,
     )
 
 
-def _roofs(trace: Trace, device: Device | None) -> tuple[Roof, ...]:
+def _roofs(rows: pd.DataFrame, device: Device | None) -> tuple[Roof, ...]:
     """The peaks of the format in which most of the modelled time was spent."""
-    spent = frame(trace).groupby("dtype", observed=True)["time_s"].sum()
+    spent = rows.groupby("dtype", observed=True)["time_s"].sum()
     if device is None or spent.empty:
         return ()
     main = str(spent.idxmax())

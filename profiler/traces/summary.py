@@ -100,12 +100,19 @@ def _work(dtype: str, values: dict[str, Any]) -> Work:
     return Work(dtype, traffic, values["matrix_flops"], values["vector_flops"], values["special_ops"])
 
 
-def show(trace: Trace, by: str, ceilings: Ceilings | None = None) -> dict[str, Any]:
-    """The documented JSON of `roofline show`."""
-    fill = waves(trace)
-    rows = limits(frame(trace), ceilings).assign(waves=fill)
+def limited(trace: Trace, ceilings: Ceilings | None) -> pd.DataFrame:
+    """A row per activity with its limits, and how full its waves of blocks are."""
+    return limits(frame(trace), ceilings).assign(waves=waves(trace))
+
+
+def show(
+    trace: Trace, by: str, ceilings: Ceilings | None = None, rows: pd.DataFrame | None = None
+) -> dict[str, Any]:
+    """The documented JSON of `roofline show`; `rows` are those of `limited` where they are known already."""
+    rows = limited(trace, ceilings) if rows is None else rows
     found = grouped(rows, by)
-    small = {"small_grids_s": small_grids_s(trace), "last_waves_s": last_waves_s(trace, fill)}
+    lasting = last_waves_s(trace, rows["waves"].to_numpy())
+    small = {"small_grids_s": small_grids_s(trace), "last_waves_s": lasting}
     whole, idle, beside = totals(trace), idle_causes(trace), overlap(trace)
     return {
         "schema": 1,
@@ -124,9 +131,11 @@ def show(trace: Trace, by: str, ceilings: Ceilings | None = None) -> dict[str, A
     }
 
 
-def every_grouping(trace: Trace, ceilings: Ceilings | None = None) -> dict[str, list[dict[str, Any]]]:
-    """The rows of `show` by each of BY."""
-    rows = limits(frame(trace), ceilings).assign(waves=waves(trace))
+UNUSED = frozenset(("graph", "step", "instance", "special_ops", "comm_bytes", "dtype"))  # by a record
+
+
+def every_grouping(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """The rows of `show` by each of BY; `rows` are those of `limited`."""
     return {by: grouped(rows, by) for by in BY}
 
 
@@ -141,14 +150,15 @@ def grouped(rows: pd.DataFrame, by: str) -> list[dict[str, Any]]:
         "kind": ["kind"],
     }[by]
     whole = float(rows["time_s"].sum())
-    plain = rows.astype({c: object for c in rows if isinstance(rows[c].dtype, pd.CategoricalDtype)})
     if by == "operator":  # what no operator explains goes by its kernel's kind
-        plain["operator"] = plain["operator"].where(
-            plain["operator"].notna(), "(" + plain["kind"].fillna("unknown") + ")"
+        kinds = (
+            rows["kind"].astype(object).map({kind: f"({kind})" for kind in rows["kind"].dropna().unique()})
         )
-    records = [
-        _record(by, name, group, whole) for name, group in plain.groupby(key, dropna=False, sort=False)
-    ]
+        operator = rows["operator"].astype(object)
+        rows = rows.assign(operator=operator.where(operator.notna(), kinds.fillna("(unknown)")))
+    used = [column for column in rows if column not in UNUSED]  # groups are copies
+    groups = rows[used].groupby(key, dropna=False, sort=False, observed=True)
+    records = [_record(by, name, group, whole) for name, group in groups]
     if by == "layer":
         return sorted(records, key=lambda r: (r["layer"] is None, r["layer"]))
     return sorted(records, key=lambda r: -r["time_s"])
