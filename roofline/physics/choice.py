@@ -98,7 +98,8 @@ class Choice:
         kv_formats = [kv_dtype, *alike.get(kv_dtype, ())] if kv_dtype else [""]
         formats = [(d, kv) for d in (dtype, *alike.get(dtype, ())) for kv in kv_formats]
         stored = dtypes_of(dtype, kv_dtype)
-        constants, unit = model.constants(self.gpu, stored), compute_dtype(stored.inputs)
+        constants = model.carried_constants(kernel, self.gpu, stored)
+        unit = compute_dtype(stored.inputs)
         asked = Asked(op, formats, constants, unit, backend, kernel)
         if self._widens_its_own(op, dtype, backend):
             return self._widened(op, dtype, constants, backend)

@@ -38,6 +38,10 @@ class KernelModel(ABC):
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """The constants for a device and formats: a term that cannot occur has none."""
 
+    def carried_constants(self, kernel: str, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
+        """The same as they follow other devices: libraries differ in what they use of a generation."""
+        return self.constants(gpu, dtype)
+
     @abstractmethod
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
         """Named seconds in waterfall order, the ideal roofline first; the time is their sum.

@@ -9,6 +9,7 @@ except where the library's own rule is known.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -56,6 +57,8 @@ CONSTANTS = (
     Constant("elsewhere", "", 1e-3, 1.3, 0.03, "cost of a token's choice that another rank serves"),
     Constant("mapped_s", "s", 1e-7, 5e-5, 5e-6, "further kernels that name a rank's experts anew"),
 )
+# Blocks of Triton's kernels load all of their operands themselves: none is shared in a cluster.
+ALONE = tuple(replace(c, scales_with="") if c.scales_with == "clusters" else c for c in CONSTANTS)
 
 
 class MoeModel(KernelModel):
@@ -78,6 +81,10 @@ class MoeModel(KernelModel):
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """The same for all formats."""
         return CONSTANTS
+
+    def carried_constants(self, kernel: str, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
+        """Triton's port to the L2 feeds a tile alike on all generations."""
+        return ALONE if self.library(kernel) == "Triton" else CONSTANTS
 
     def library(self, kernel: str) -> str:
         """The library of a kernel: what its constants have in common with those of others."""

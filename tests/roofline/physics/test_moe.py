@@ -16,6 +16,7 @@ from roofline.optable import predict_table
 from roofline.physics.base import Gpu, total
 from roofline.physics.columns import dtypes_of
 from roofline.physics.moe import CONSTANTS, MoeModel
+from roofline.physics.transfer import carried
 from roofline.predict import predict
 from roofline.scenario import Scenario
 from workloads.catalogue import load_model
@@ -219,6 +220,16 @@ def test_a_kernel_that_ran_untuned_stands_in_for_no_other_of_its_engine(kernel: 
         asked, untuned = found["predicted_us"]
         assert asked < 1.6 * streamed
         assert untuned > 3 * streamed
+
+
+def test_operands_that_no_cluster_shares_come_at_the_same_pace_on_every_generation() -> None:
+    """Triton's blocks load theirs alone; CUTLASS and generated kernels multicast since Hopper."""
+    older, newer = (Gpu.of(load_device(name)) for name in ("a100_sxm", "b200_sxm"))
+    grown = {}
+    for kernel in ("vllm_fused_moe", "moe_torch_flow_cutlass", "vllm_flashinfer_trtllm_moe_fp4"):
+        constants = MoeModel().carried_constants(kernel, newer, dtypes_of("bfloat16"))
+        grown[kernel] = carried({"l2_share": 0.4}, constants, older, newer)["l2_share"] / 0.4
+    assert list(grown.values()) == pytest.approx([1.0, 2.25, 2.25])
 
 
 def test_a_kernel_that_holds_all_experts_takes_no_notice_of_ranks() -> None:
