@@ -119,7 +119,7 @@ def page(technique: type[Technique]) -> str:
     lines = [f"# {found['name']}", "", found["summary"], ""]
     lines += [f"- **{fact}**: {found[fact]}" for fact in FACTS]
     if found["assumes"]:
-        lines += [f"- **assumes**: {found['assumes']} (nobody can choose it: measure yours)"]
+        lines += [f"- **assumes**: {found['assumes']} (not a free choice: measure yours)"]
     if found["counted"]:
         lines += [f"- **counted**: by default; `--without {found['name']}` leaves it out"]
     lines += [f"- **decides**: {found['decides']} (one technique of a kind)"]

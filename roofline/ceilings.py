@@ -302,7 +302,7 @@ def _drawn(device: Device, fidelity: Fidelity) -> Ceilings:
         host_memory_byte_per_s=_to_host(device, fidelity, ("host_memory",)),
         processors=sheet.processors.value if sheet.processors and device.kind == "gpu" else None,
         island=_island(device),
-        notes=(f"data-sheet values, nobody measured them: {', '.join(unmeasured)}",) if unmeasured else (),
+        notes=(f"not measured, data-sheet values used: {', '.join(unmeasured)}",) if unmeasured else (),
     )
 
 

@@ -37,7 +37,7 @@ PRODUCTS = ("gemm", "grouped_gemm")
 # TensorRT-LLM fuses them by hand.
 EAGER_PROMPTS = ("sglang", EAGER)
 WHY = {
-    "engine.prompts": "prompts of routed experts beside their kernels: eager code, shapes nobody measured",
+    "engine.prompts": "prompts of routed experts beside their kernels: eager code, unmeasured shapes",
     "engine.launch_gaps": "the device waits for kernels to be launched, or between those of a graph",
     "engine.step": "scheduling, sampling, copying tokens: once per step, hidden by nothing",
     "engine.request": "HTTP, tokenising, admission: once per request",

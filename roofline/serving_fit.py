@@ -20,7 +20,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "graph_s": (1e-8, 1e-5),  # nothing but the kernel; several small kernels around it
     "request_s": (1e-5, 5e-1),  # a call; HTTP, tokenising and admission
     "token_s": (1e-8, 3e-5),  # copying; one thread that tokenises random words
-    "prompt_stretch": (1.0, 3.0),  # kernels alone; eager code, shapes nobody measured, padding
+    "prompt_stretch": (1.0, 3.0),  # kernels alone; eager code, unmeasured shapes, padding
 }
 # Of an engine that nobody measured. A launch: vLLM's operators take the host 57 us and more where no graph
 # replays them (aiconfigurator's eager rows). A graph's operator: what gpt-fast's published decode rates leave
