@@ -196,7 +196,7 @@ def _machine(points: Iterable[Point]) -> str:
             )
         if p.waited_s and p.measured_s and p.waited_s > WORTH_SAYING * p.measured_s:
             wait = f"{si(p.waited_s, 's')} per {p.phase} step"
-            said.append(f"other load let the process wait {wait}, which is in no time here")
+            said.append(f"other load let the process wait {wait} (not counted)")
     return _start("; ".join(said)) + "." if said else ""
 
 
