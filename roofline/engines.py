@@ -34,7 +34,7 @@ KIND = "engine"
 CHAINS = {"gated_delta": 9, "ssd": 5, "causal_conv1d": 1}
 PRODUCTS = ("gemm", "grouped_gemm")
 # Engines whose prompts are Python that calls every kernel. vLLM compiles prompts and replays them in pieces,
-# TensorRT-LLM fuses them by hand.
+# TensorRT-LLM has kernels of its own that fuse them.
 EAGER_PROMPTS = ("sglang", EAGER)
 WHY = {
     "engine.prompts": "prompts of routed experts beside their kernels: eager code, unmeasured shapes",

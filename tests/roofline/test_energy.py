@@ -50,7 +50,11 @@ def test_only_kernel_models_know_less_than_the_tdp() -> None:
 
 
 def test_measured_power_of_splits_that_took_no_part(shared: Callable[[str], Path]) -> None:
-    """Llama-2-70B on 2, 4 and 8 A100 (Splitwise), each predicted by the others."""
+    """Llama-2-70B on 2, 4 and 8 A100 (Splitwise), each predicted by the others: power, and energy of tokens.
+
+    Kernels alone leave out what the device draws while it waits for a script.
+    """
     rows = utilised(read_table(shared("data/splitwise_e2e.parquet")))
     assert len(rows) > 20
-    assert held_out(rows).abs().median() < 0.1
+    error = held_out(rows).abs().median()
+    assert max(error["power"], error["eager"]) < 0.1 < error["none"]
