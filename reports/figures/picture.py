@@ -112,6 +112,8 @@ def _under_roofs(ax: Axes, step: Point) -> None:
             textcoords="offset points",
             ha=ha,
             va=va,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},  # over a roof
+            zorder=1.5,  # between roofs and marks
             **SMALL,
         )
     ax.set(xscale="log", yscale="log", xlim=xs, ylim=ys)
