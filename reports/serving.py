@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from reports import terminal
-from reports.units import percent, seconds, si, text
+from reports.units import percent, seconds, si, text, usd
 from reports.wording import plain
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "rate_per_s": ("requests/s", plain),
     "served_per_s": ("served/s", plain),
     "tokens_per_s": ("tokens/s", plain),
+    "usd_per_million_tokens": ("USD per million tokens", usd),
     "ttft_p50_s": ("TTFT p50", seconds),
     "ttft_p99_s": ("p99", seconds),
     "tpot_p50_s": ("TPOT p50", seconds),
@@ -60,6 +61,8 @@ def as_text(found: Serving) -> str:
     columns = dict(COLUMNS)
     if not any(row["users"] for row in rows):
         del columns["users"]
+    if "usd_per_million_tokens" not in rows[0]:
+        del columns["usd_per_million_tokens"]
     if not limits:
         del columns["within_limits"], columns["goodput_per_s"]
     title = (

@@ -163,8 +163,8 @@ def serve(
     `users`: instead, of closed loops: each asks again when an answer has ended.
     `trace`: recorded requests, a file or a table of arrival_s, prompt and output. `options` are those of
     `scenario`, where prompt and output are mean lengths, and of `roofline serve`: batching, max_batch,
-    budget [tokens of a step], engines, readers, engine, step_overhead [s], poll_steps, requests, seed,
-    workload.
+    budget [tokens of a step], engines, readers, engine, step_overhead [s], poll_steps, price [USD per
+    hour of a device], requests, seed, workload.
     """
     from roofline.serve.asked import Served
     from roofline.serve.asked import serve as simulate

@@ -19,22 +19,24 @@ def usd_per_million_tokens(usd_per_hour: Any, tokens_per_s: Any) -> Any:
 
 def with_cost(points: Sequence[dict[str, Any]], usd_per_hour: float | None) -> list[dict[str, Any]]:
     """Predictions (their JSON form), with a price also `usd_per_million_tokens` among their totals."""
-    if usd_per_hour is None:
-        return list(points)
-    if not 0 < usd_per_hour < float("inf"):
-        raise InputError(f"the price is {usd_per_hour}; expected USD per hour of a device, above zero.")
+    check_price(usd_per_hour)
     return [
-        {
-            **point,
-            "totals": {
-                **point["totals"],
-                "usd_per_million_tokens": usd_per_million_tokens(
-                    usd_per_hour * point["devices"], point["totals"]["tokens_per_s"]
-                ),
-            },
-        }
-        for point in points
+        {**point, "totals": at_price(point["totals"], point["devices"], usd_per_hour)} for point in points
     ]
+
+
+def check_price(usd_per_hour: float | None) -> None:
+    """Refuse what is no price of a device."""
+    if usd_per_hour is not None and not 0 < usd_per_hour < float("inf"):
+        raise InputError(f"the price is {usd_per_hour}; expected USD per hour of a device, above zero.")
+
+
+def at_price(record: dict[str, Any], devices: int, usd_per_hour: float | None) -> dict[str, Any]:
+    """A record of devices that yield `tokens_per_s`, with a price also `usd_per_million_tokens`."""
+    if usd_per_hour is None:
+        return record
+    cost = usd_per_million_tokens(usd_per_hour * devices, record["tokens_per_s"])
+    return {**record, "usd_per_million_tokens": cost}
 
 
 def read_prices(path: Path) -> dict[str, float]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hwspecs.serving import Overheads
 from roofline.asked import Asked, scenarios
 from roofline.ceilings import Ceilings, Fidelity, ceilings
+from roofline.cost import at_price, check_price
 from roofline.engines import as_engines_run, find_engine, kernels_of, refuse_own_host
 from roofline.predict import predict
 from roofline.scenario import Scenario
@@ -60,6 +61,7 @@ class Served:
     step_overhead: float = 0.0
     poll_steps: int = 1
     engine: str = "none"
+    price: float | None = None  # USD per hour of a device
 
 
 def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
@@ -67,6 +69,7 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
 
     Raises InputError for what cannot be read, does not fit, or is no engine's way to serve.
     """
+    check_price(asked.price)
     scenario, traffic = _scenario(asked)
     engine = find_engine(asked.engine)
     if engine is not None:
@@ -79,7 +82,8 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
             "serve needs to know how fast requests come: give --rate or --users, a workload file with "
             "`traffic`, or --slo to look for the highest rate."
         )
-    rows = []
+    rows: list[dict[str, Any]] = []
+    devices = scenario.setting.devices * (asked.engines + asked.readers)
     drawn_ceilings = ceilings(device, fidelity, kernels_of(engine, fidelity))
     if engine is not None:
         refuse_own_host(engine, drawn_ceilings, device)
@@ -93,12 +97,12 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
             if asked.slo
             else [outcome(requests, cluster, limits)]
         )
-        rows += [{"batching": policy.batching, **record} for record in found]
+        rows += [{"batching": policy.batching, **at_price(record, devices, asked.price)} for record in found]
     return Serving(
         scenario.model.name,
         device.name,
         str(fidelity),
-        scenario.setting.devices * (asked.engines + asked.readers),
+        devices,
         limits,
         float(requests.prompt.mean()),
         float(requests.output.mean()),

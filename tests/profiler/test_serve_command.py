@@ -69,6 +69,17 @@ def test_more_devices_and_readers_are_counted() -> None:
     assert json.loads(run(*words, "--format", "json"))["devices"] == 8
 
 
+def test_an_hour_of_all_devices_is_paid_by_the_tokens_of_an_hour() -> None:
+    words = ("Llama-3.1-70B", *SHORT[2:], "--hw", "dgx-h100", "--tp", "4", "--engines", "2", "--rate", "1,4")
+    found = json.loads(run(*words, "--price", "3.6", "--format", "json"))
+    assert found["devices"] == 8
+    for row in found["rows"]:
+        assert row["usd_per_million_tokens"] * row["tokens_per_s"] == pytest.approx(8 * 3.6 / 3600 * 1e6)
+    assert found["rows"][0]["usd_per_million_tokens"] > found["rows"][1]["usd_per_million_tokens"]
+    assert "USD per million tokens" in " ".join(run(*words, "--price", "3.6").split())
+    assert "USD" not in run(*words)
+
+
 def test_the_engines_own_time_per_step_is_added_to_every_token() -> None:
     def tpot(*words: str) -> float:
         found = run("Llama-3.1-8B", *SHORT, "--rate", "0.1", "--format", "json", *words)
@@ -83,6 +94,7 @@ def test_the_engines_own_time_per_step_is_added_to_every_token() -> None:
         (("Llama-3.1-8B", *SHORT), "give --rate"),
         (("Llama-3.1-8B", *SHORT, "--rate", "fast"), "requests per second"),
         (("Llama-3.1-8B", *SHORT, "--rate", "-1"), "requests per second"),
+        (("Llama-3.1-8B", *SHORT, "--rate", "1", "--price", "0"), "price is 0"),
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--batching", "chunky"), "chunked"),
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--slo", "throughput=3"), "no limit of it"),
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--max-batch", "0"), "max-batch is 0"),
