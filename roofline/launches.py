@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hwspecs.serving import EAGER, Overheads, fits, overheads_for
-from roofline.engines import gaps_s, on_device, waiting
+from roofline.engines import gaps_s, launches, on_device, waiting
 from specfiles.errors import InputError
+from workloads.operators import Norm
 
 if TYPE_CHECKING:
     from roofline.ceilings import Ceilings
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from workloads.schedule import Pass, Schedule
 
 KIND = "launch"
+# Kernels that plain PyTorch code launches for operators that libraries have one kernel for: those of
+# transformers' modeling_llama.py, whose RMSNorm casts, squares, averages, adds, takes the root, scales, casts
+# and weighs.
+PLAIN = {"rmsnorm": 8, "rope": 10, "act_mul": 2, "kv_append": 2, "residual": 1}
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,25 @@ def with_waits(each: Pass, rows: list[Row], limits: Ceilings) -> list[Row]:
             "kernels was measured on GPUs; leave out --without cuda-graphs."
         )
     busy_s, kernels = (whole / each.times for whole in on_device(rows, eager=True))
+    if not each.setting.convention.elementwise_fused:
+        kernels += _further(each, rows) / each.times
     wait_s = gaps_s(busy_s, kernels, False, Overheads(launch_s=assumed().each_s))
     return [*rows, waiting(f"{each.scope}launches", KIND, each.phase, each.times, wait_s)]
+
+
+def _further(each: Pass, rows: Sequence[Row]) -> float:
+    """Kernels beyond those of libraries, where modules are written in PyTorch's own operations."""
+    whole = {  # torch has one kernel for LayerNorm
+        named.name
+        for named in each.operators(each.first)
+        if isinstance(named.operator, Norm) and named.operator.center
+    }
+    further: float = sum(
+        row.count * (PLAIN[row.kind] - launches(row.kind, row.phase, row.work, eager=True))
+        for row in rows
+        if row.kind in PLAIN and row.name not in whole
+    )
+    return further
 
 
 def told(schedule: Schedule, passes: Sequence[tuple[Pass, list[Row]]]) -> Schedule:

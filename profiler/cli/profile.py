@@ -9,7 +9,6 @@ import click
 
 from profiler.cli.options import (
     FILE,
-    Number,
     device_option,
     duration,
     known_precision,
@@ -76,7 +75,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--overhead",
-    type=Number(0),
+    type=float,
     metavar="FRACTION",
     help="Print what ranges cost each step; exit 1 where the median is above this, as 0.03.",
 )
