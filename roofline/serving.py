@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Of the public recipes of InferenceX (github.com/SemiAnalysisAI/InferenceX), whose rows these are:
 ROUNDS = 10  # requests of each user
-USUAL_BUDGET = 8192  # new tokens of a step that reads prompts; vLLM's
+USUAL_BUDGET = 8192  # new tokens of a step that reads prompts; vLLM's default max_num_batched_tokens
 BUDGETS = {"sglang": 32768}
 BUSIEST = 0.9  # share of the time in which prompts are read, beyond which no queue is steady
 

@@ -20,6 +20,7 @@ from roofline.serve.memory import Room
 from roofline.serve.outcome import Limits, Serving, outcome
 from roofline.serve.requests import Requests, drawn, recorded
 from roofline.serve.step_times import StepTimes
+from roofline.serving import USUAL_BUDGET
 from roofline.target import Goal
 from specfiles.errors import InputError, choose
 from workloads.catalogue import load_model
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from hwspecs import Device
 
 BUDGETS = {"chunked": 512}  # Sarathi-Serve's
-USUAL_BUDGET = 8192  # of those that read prompts whole: vLLM's default max_num_batched_tokens
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from roofline.serving import USUAL_BUDGET
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -36,7 +38,7 @@ class Policy:
 
     batching: Batching = "continuous"
     max_batch: int = 256  # sequences at once
-    budget: int = 8192  # new tokens of a step that reads prompts
+    budget: int = USUAL_BUDGET  # new tokens of a step that reads prompts
     step_s: float = 0.0  # of the engine itself per step: scheduling, sampling, copying tokens
     request_s: float = 0.0  # before a request is seen: HTTP, admission; others are served meanwhile
     token_s: float = 0.0  # and per token of its prompt: tokenising
