@@ -1,4 +1,4 @@
-"""Devices and findings about their files, as text or JSON."""
+"""Devices and findings about their files, as text, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports import terminal
 from reports.units import in_bytes, si, text
+from roofline.tables import csv_text
 
 if TYPE_CHECKING:
     from hwspecs import Device, Node
@@ -59,6 +60,8 @@ def listing(devices: Sequence[Device], format: str) -> str:
     records = [_node_record(device, device.node) if device.node else _record(device) for device in devices]
     if format == "json":
         return json.dumps(records, indent=1)
+    if format == "csv":
+        return csv_text(records, list(dict.fromkeys(name for record in records for name in record)))
 
     def peak(record: dict[str, Any]) -> str:
         peaks = record["dense_flop_per_s"]

@@ -1,4 +1,4 @@
-"""A comparison of two runs as text or JSON."""
+"""A comparison of two runs as text, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from reports import terminal
 from reports.units import percent, seconds, si, text
 from reports.validation import plain_records
+from roofline.tables import csv_text
 
 if TYPE_CHECKING:
     from roofline.diff import Diff
@@ -58,6 +59,11 @@ def as_text(found: Diff, regressions: Sequence[str], above: float | None, notes:
             if gone or new:
                 parts.append(f"{row['name']}: {what} {_listed(gone)} -> {_listed(new)}")
     return "\n".join([*parts, *notes, *_verdict(regressions, above)]) + "\n"
+
+
+def as_csv(found: Diff) -> str:
+    """Every row."""
+    return csv_text(plain_records(found.rows), list(found.rows))
 
 
 def as_json(found: Diff, regressions: Sequence[str], above: float | None, notes: Sequence[str] = ()) -> str:

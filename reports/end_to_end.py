@@ -1,4 +1,4 @@
-"""Predicted against measured TTFT and TPOT, as terminal text or JSON."""
+"""Predicted against measured TTFT and TPOT, as terminal text, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports import terminal
 from reports.units import percent, text
-from reports.validation import plain_records
+from reports.validation import fidelities_csv, plain_records
 
 if TYPE_CHECKING:
     from roofline.endtoend import EndToEnd
@@ -41,6 +41,11 @@ def as_text(results: Sequence[EndToEnd]) -> str:
 def _name(row: dict[str, Any]) -> str:
     drafts = f" {row['drafted']} drafted" if row["drafted"] else ""
     return f"{row['model']} {row['gpu']} {row['backend'] or 'unnamed'} {row['dtype']} tp {row['tp']}{drafts}"
+
+
+def as_csv(results: Sequence[EndToEnd]) -> str:
+    """The cells of every fidelity."""
+    return fidelities_csv([(result.fidelity, result.summary()) for result in results])
 
 
 def as_json(results: Sequence[EndToEnd]) -> str:

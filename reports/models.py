@@ -1,4 +1,4 @@
-"""The model catalogue as text or JSON."""
+"""The model catalogue as text, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Any
 
 from reports import terminal
 from reports.units import si, text
+from roofline.tables import csv_text
 
 
 def listing(records: Sequence[dict[str, Any]], format: str) -> str:
     """Every model: name, family, parameters, and those that one token meets."""
     if format == "json":
         return json.dumps(list(records), indent=1)
+    if format == "csv":
+        return csv_text(records, list(records[0]))
     columns: dict[str, tuple[str, terminal.Format]] = {
         "name": ("model", text),
         "family": ("family", text),

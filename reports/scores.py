@@ -1,4 +1,4 @@
-"""Scores of a measured table as terminal text or JSON."""
+"""Scores of a measured table as terminal text, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports import terminal
 from reports.units import percent, text
-from reports.validation import plain_records
+from reports.validation import fidelities_csv, plain_records
 from roofline.ceilings import Fidelity
 
 if TYPE_CHECKING:
@@ -77,6 +77,11 @@ def cell_name(row: dict[str, Any]) -> str:
 def _told(row: Any) -> str:
     attained = f"{row['attained']:.2f} times the data sheet"
     return f"{cell_name(row)}, measured {row['latency_us']:.4g} us, {attained}"
+
+
+def as_csv(results: Sequence[Scores]) -> str:
+    """The cells of every fidelity."""
+    return fidelities_csv([(result.fidelity, result.summary()) for result in results])
 
 
 def as_json(results: Sequence[Scores]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING
 from reports import terminal
 from reports.units import percent, seconds, si, text, usd
 from reports.wording import plain
+from roofline.tables import csv_text
 
 if TYPE_CHECKING:
     from roofline.serve.outcome import Serving
@@ -43,11 +42,7 @@ def as_json(found: Serving) -> str:
 
 def as_csv(found: Serving) -> str:
     """A line per batching and rate."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(found.rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(found.rows)
-    return out.getvalue()
+    return csv_text(found.rows, list(found.rows[0]))
 
 
 def as_text(found: Serving) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from reports import terminal
 from reports.units import in_bytes, percent, seconds, si, text
 from reports.wording import counted
+from roofline.tables import csv_text
 
 COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "name": ("name", lambda v: _short(text(v))),
@@ -101,16 +102,7 @@ def _lost(shown: Mapping[str, Any]) -> Iterator[str]:
 
 def as_csv(shown: dict[str, Any]) -> str:
     """The rows."""
-    import csv
-    import io
-
-    out = io.StringIO()
-    writer = csv.DictWriter(
-        out, list(shown["rows"][0]) if shown["rows"] else list(COLUMNS), lineterminator="\n"
-    )
-    writer.writeheader()
-    writer.writerows(shown["rows"])
-    return out.getvalue()
+    return csv_text(shown["rows"], list(shown["rows"][0] if shown["rows"] else COLUMNS))
 
 
 def as_json(shown: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from reports import terminal
 from reports.units import in_bytes, percent, seconds, si, text, usd
 from reports.wording import plain
+from roofline.tables import csv_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +61,11 @@ def as_json(table: pd.DataFrame, met: pd.DataFrame, most: int, by: str) -> str:
     """The best points of those that `met` the limits, in SI units, and the counts of all."""
     found = {**counts(table), "within": len(met)}
     return json.dumps({"schema": 1, **found, "by": by, "best": best_points(met, most, by)}, indent=1)
+
+
+def as_csv(table: pd.DataFrame, met: pd.DataFrame, most: int, by: str) -> str:
+    """The best points of those that `met` the limits, with the columns of `points.parquet`."""
+    return csv_text(best_points(met, most, by), [name for name in table if name != "error"])
 
 
 def as_text(table: pd.DataFrame, met: pd.DataFrame, most: int, by: str) -> str:

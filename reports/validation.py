@@ -1,4 +1,4 @@
-"""A validation as terminal text or JSON."""
+"""A validation as terminal text, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from reports import terminal
 from reports.units import percent, seconds, text
+from roofline.tables import csv_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from roofline.ceilings import Fidelity
     from roofline.validate import Validation
 
 
@@ -135,6 +137,17 @@ def _which_drift(layers_drift_unknown: str) -> str:
         "Whole steps, layers and operators have the drift of whole reference steps taken out, code of the "
         f"framework included: {layers_drift_unknown}."
     )
+
+
+def as_csv(results: Sequence[Validation]) -> str:
+    """The operators that matched, at every fidelity."""
+    return fidelities_csv([(result.fidelity, result.matched) for result in results])
+
+
+def fidelities_csv(tables: Sequence[tuple[Fidelity, pd.DataFrame]]) -> str:
+    """Tables of the same columns below each other, the fidelity before each row."""
+    rows = [{"fidelity": str(name), **row} for name, table in tables for row in plain_records(table)]
+    return csv_text(rows, ["fidelity", *tables[0][1]])
 
 
 def as_json(results: Sequence[Validation], gains: Sequence[pd.DataFrame]) -> str:

@@ -1,4 +1,4 @@
-"""Techniques ranked by what they would gain, as text or JSON."""
+"""Techniques ranked by what they would gain, as text, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from reports import terminal
 from reports.units import in_bytes, seconds, si, text, usd
 from reports.wording import plain
+from roofline.tables import csv_text
+from roofline.whatif import Outcome
 from workloads.techniques.base import QUALITIES
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from roofline.scenario import Scenario
     from roofline.target import Answer, Found, Goal
-    from roofline.whatif import Outcome, WhatIf
+    from roofline.whatif import WhatIf
 
 
 ASKED = ("model", "hardware", "phase", "batch", "prompt", "context", "output", "fidelity", "convention")
@@ -37,6 +39,17 @@ def as_json(found: WhatIf) -> dict[str, Any]:
         "counted": [_without(outcome) for outcome in found.counted],
         "not_applicable": found.refused,
     }
+
+
+def as_csv(found: WhatIf) -> str:
+    """What was asked, then every outcome, then what it would be without each technique that it counts."""
+    asked = Outcome((), found.baseline, found.baseline).record()
+    rows = [
+        {"compared": "as asked", **asked},
+        *({"compared": "with", **outcome.record()} for outcome in found.outcomes),
+        *({"compared": "without", **_without(o), "names": [o.techniques[0].name]} for o in found.counted),
+    ]
+    return csv_text(rows, ["compared", *asked])
 
 
 def _without(outcome: Outcome) -> dict[str, Any]:
@@ -163,6 +176,13 @@ def answers_json(found: Found, scenario: Scenario, goal: Goal, target: str) -> d
         "answers": [_answer(answer) for answer in found.met],
         "nearest": [_answer(answer) | _missing(answer, goal) for answer in found.nearest],
     }
+
+
+def answers_csv(found: Found, scenario: Scenario, goal: Goal, target: str) -> str:
+    """A line per answer; where nothing meets the target per device that comes near, with what it misses."""
+    data = answers_json(found, scenario, goal, target)
+    rows = data["answers"] or data["nearest"]
+    return csv_text(rows, list(rows[0]) if rows else ["hardware"])
 
 
 def _answer(answer: Answer) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import Fidelity
@@ -134,18 +134,33 @@ def asked(scenario: Scenario, device: Device, limits: Ceilings) -> dict[str, Any
     }
 
 
-def as_csv(points: list[dict[str, Any]]) -> str:
-    """Operator rows of one or several predictions, each with its point's sizes."""
+def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """A line per row under the names of its columns; the parts of a list or mapping stand in one cell."""
     import csv
     import io
 
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
+    return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """What a cell holds: `a; b` of a list, `a=1; b=2` of a mapping, nothing of None.
+
+    >>> _cell(["awq", "kv8"]), _cell({"prefill": "compute"}), _cell(0.5)
+    ('awq; kv8', 'prefill=compute', 0.5)
+    """
+    if isinstance(value, dict):
+        return "; ".join(f"{key}={each}" for key, each in value.items())
+    return "; ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def as_csv(points: list[dict[str, Any]]) -> str:
+    """Operator rows of one or several predictions, each with its point's sizes."""
     sizes = ("model", "hardware", "batch", "prompt", "context", "output", "fidelity")
-    text = io.StringIO()
     corrects = any("corrected" in row for point in points for row in point["operators"])
     columns = [*sizes, *OPERATOR_COLUMNS, *(("corrected",) if corrects else ())]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    for point in points:
-        head = {key: point[key] for key in sizes}
-        writer.writerows({**head, **row} for row in point["operators"])
-    return text.getvalue()
+    rows = ({**point, **row} for point in points for row in point["operators"])
+    return csv_text(rows, columns)

@@ -19,7 +19,7 @@ from specfiles.errors import InputError
 @click.option(
     "--each/--no-each", default=False, help="Check single operators, too, not only the total and phases."
 )
-@format_option("table", "json")
+@format_option("table", "json", "csv")
 @output_file
 def command(
     before: Path, after: Path, by: str, fail_above: str | None, each: bool, format: str, out: Path | None
@@ -29,7 +29,7 @@ def command(
     from reports import diff as render
     from roofline.diff import diff, per_execution, same_scale
 
-    one_of(format, "format", ("table", "json"))
+    one_of(format, "format", ("table", "json", "csv"))
     one_of(by, "grouping", BY)
     above = None if fail_above is None else fraction(fail_above)
     sides = side(before, by), side(after, by)
@@ -38,8 +38,11 @@ def command(
         found = diff(sides[0], per_execution(sides[1], factor))
         notes.append(f"{after} executes everything {factor:g} times as often: its times are divided by that.")
     regressions = found.regressions(above, each=each) if above is not None else []
-    write = render.as_json if format == "json" else render.as_text
-    emit(write(found, regressions, above, notes), out)
+    if format == "csv":
+        emit(render.as_csv(found), out)
+    else:
+        write = render.as_json if format == "json" else render.as_text
+        emit(write(found, regressions, above, notes), out)
     if regressions:
         print(f"slower than allowed: {'; '.join(regressions)}", file=sys.stderr)
         click.get_current_context().exit(1)

@@ -15,14 +15,14 @@ def command() -> None:
 
 
 @command.command("list")
-@format_option("table", "json")
+@format_option("table", "json", "csv")
 def hw_list(format: str) -> None:
     """Every shipped device and node."""
     from hwspecs import load_device
     from hwspecs.loader import HARDWARE
     from reports import devices
 
-    one_of(format, "format", ("table", "json"))
+    one_of(format, "format", ("table", "json", "csv"))
     emit(devices.listing([load_device(path) for path in HARDWARE], format), None)
 
 

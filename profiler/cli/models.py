@@ -13,13 +13,13 @@ def command() -> None:
 
 
 @command.command("list")
-@format_option("table", "json")
+@format_option("table", "json", "csv")
 def models_list(format: str) -> None:
     """Every shipped model with its counted parameters."""
     from profiler.model_table import model_records
     from reports import models as render
 
-    one_of(format, "format", ("table", "json"))
+    one_of(format, "format", ("table", "json", "csv"))
     emit(render.listing(model_records(), format), None)
 
 

@@ -116,7 +116,9 @@ def scenario_options(command: Command) -> Command:
             help="Predict without a technique that is assumed by default, repeatable: flash-decoding, ..",
         ),
         click.option(
-            "--expert-skew", type=Number(), help="Popularity of experts falls as rank^-skew [default: 0]."
+            "--expert-skew",
+            type=Number(0, 10),
+            help="Popularity of experts falls as rank^-skew [default: 0].",
         ),
         click.option("--pp", type=int, help="Pipeline parallelism: stages, which each step passes in turn."),
         click.option(

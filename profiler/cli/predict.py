@@ -40,7 +40,11 @@ from specfiles.errors import InputError
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
 @click.option("--backend", help="Library whose kernels are modelled: trtllm, vllm, sglang (calibrated).")
 @engine_option
-@click.option("--price", type=Number(), help="USD per hour of a device: adds what a million tokens cost.")
+@click.option(
+    "--price",
+    type=Number(0, min_open=True),
+    help="USD per hour of a device: adds what a million tokens cost.",
+)
 @click.option("--ledger", is_flag=True, help="Print the traffic of every tensor, and why it counts.")
 @click.option("--explain", metavar="OPERATOR", help="Print the terms of an operator's time (calibrated).")
 @format_option("table", "json", "csv", "html")

@@ -70,7 +70,9 @@ from specfiles.errors import InputError
     help="Decode steps between two looks at who has come.",
 )
 @click.option(
-    "--price", type=Number(), help="USD per hour of a device: adds what a million answer tokens cost."
+    "--price",
+    type=Number(0, min_open=True),
+    help="USD per hour of a device: adds what a million answer tokens cost.",
 )
 @scenario_options
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)

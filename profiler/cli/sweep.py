@@ -24,7 +24,7 @@ from specfiles.errors import InputError
 )
 @click.option("--within", help="Print points that meet it alone: tpot=50ms,ttft=2s,throughput=1000.")
 @click.option("--prices", type=FILE, help=f"{PRICES}: adds what a million tokens cost.")
-@format_option("table", "json")
+@format_option("table", "json", "csv")
 def command(
     spec: Path,
     out: Path,
@@ -49,7 +49,7 @@ def command(
     from roofline.target import Goal
 
     one_of(engine, "engine", ("local", "dask"))
-    one_of(format, "format", ("table", "json"))
+    one_of(format, "format", ("table", "json", "csv"))
     by = one_of(by or (choose.COST if prices else "tokens_per_s"), "quantity", tuple(render.BETTER))
     if by == choose.COST and prices is None:
         raise InputError(f"--by {by} needs the prices of devices; give --prices, a {PRICES}.")
@@ -63,4 +63,5 @@ def command(
     if given is not None:
         table = choose.priced(table, described.hardware, given)
     met = choose.within(table, goal) if goal else table
-    emit({"json": render.as_json, "table": render.as_text}[format](table, met, best, by), None)
+    write = {"json": render.as_json, "csv": render.as_csv, "table": render.as_text}[format]
+    emit(write(table, met, best, by), None)

@@ -37,7 +37,7 @@ from specfiles.errors import InputError
 @click.option(
     "--max-error", type=Number(0), help="Exit 1 where a phase's median |error| is above this fraction."
 )
-@format_option("table", "json")
+@format_option("table", "json", "csv")
 @output_file
 def command(
     run: Path,
@@ -63,7 +63,7 @@ def command(
     from roofline.tablefiles import TABLES
     from roofline.validate import validate
 
-    one_of(format, "format", ("table", "json"))
+    one_of(format, "format", ("table", "json", "csv"))
     if run.suffix in TABLES and run.is_file():
         _stop_above(max_error, _table(run, load_device(hw) if hw else None, fidelity, format, out))
         return
@@ -74,8 +74,13 @@ def command(
     chosen = [known_fidelity(name) for name in fidelity] if fidelity else available(device)
     results = [validate(opened, device, entry) for entry in chosen]
     techniques = [gains(opened, device, entry) for entry in chosen]
-    as_text = validation.as_text(results, details) + measured_gains.as_text(techniques[-1])
-    emit(validation.as_json(results, techniques) if format == "json" else as_text, out)
+    if format == "csv":
+        said = validation.as_csv(results)
+    elif format == "json":
+        said = validation.as_json(results, techniques)
+    else:
+        said = validation.as_text(results, details) + measured_gains.as_text(techniques[-1])
+    emit(said, out)
     summary = results[-1].summary()
     _stop_above(max_error, summary.loc[summary["bound"] == "all", "median_ape"].max())
 
@@ -96,7 +101,8 @@ def _table(path: Path, device: Any, fidelity: tuple[str, ...], format: str, out:
         raise InputError("a table of kernels is compared with one device; give it with --hw.")
     chosen = [known_fidelity(name) for name in fidelity] if fidelity else available(device)
     results = [score_table(tidied(table), device, entry) for entry in chosen]
-    emit(scores.as_json(results) if format == "json" else scores.as_text(results), out)
+    write = {"json": scores.as_json, "csv": scores.as_csv, "table": scores.as_text}[format]
+    emit(write(results), out)
     summary = results[-1].summary()
     return float(summary.loc[summary["regime"] == "all", "median_ape"].max())
 
@@ -108,7 +114,8 @@ def _end_to_end(table: Any, device: Any, fidelity: tuple[str, ...], format: str,
 
     chosen = [known_fidelity(name) for name in fidelity or ("datasheet", "calibrated")]
     results = [score_end_to_end(table, entry, device) for entry in chosen]
-    emit(end_to_end.as_json(results) if format == "json" else end_to_end.as_text(results), out)
+    write = {"json": end_to_end.as_json, "csv": end_to_end.as_csv, "table": end_to_end.as_text}[format]
+    emit(write(results), out)
     return float(results[-1].summary()["median_ape"].max())
 
 

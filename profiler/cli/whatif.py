@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 @scenario_options
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
 @engine_option
-@format_option("table", "json")
+@format_option("table", "json", "csv")
 @output_file
 def command(
     model: str,
@@ -77,7 +77,7 @@ def command(
     from specfiles.errors import InputError
     from workloads.techniques.base import QUALITIES
 
-    one_of(format, "format", ("table", "json"))
+    one_of(format, "format", ("table", "json", "csv"))
     one_of(quality or "exact", "quality", QUALITIES)
     positive(top=top)
     loaded, found = scenarios(model, Asked(**flags))
@@ -95,19 +95,24 @@ def command(
         goal = Goal.parse(target)
         given = read_prices(prices) if prices else {}
         asked = found[0], _devices(hw), goal, limits, quality or "lossy", given, around, offered
-        met = answers(*asked)
-        as_json, as_text = (
-            render.answers_json(met, found[0], goal, target),
-            render.answers_text(met, found[0], goal, target),
-        )
+        met = answers(*asked), found[0], goal, target
+        if format == "json":
+            said = json.dumps(render.answers_json(*met), indent=1)
+        else:
+            said = (render.answers_csv if format == "csv" else render.answers_text)(*met)
     elif prices is not None:
         raise InputError("prices rank what meets a target; give --target, too.")
     elif hw is None:
         raise InputError("whatif needs a device: give --hw, or --target to look for one.")
     else:
         result = whatif(found[0], load_device(hw), limits, offered, around)
-        as_json, as_text = render.as_json(result), render.as_text(result, quality or "retrained", top)
-    emit(json.dumps(as_json, indent=1) if format == "json" else as_text, out)
+        if format == "json":
+            said = json.dumps(render.as_json(result), indent=1)
+        elif format == "csv":
+            said = render.as_csv(result)
+        else:
+            said = render.as_text(result, quality or "retrained", top)
+    emit(said, out)
 
 
 def _devices(hw: str | None) -> Iterator[Device]:

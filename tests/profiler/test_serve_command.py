@@ -94,7 +94,6 @@ def test_the_engines_own_time_per_step_is_added_to_every_token() -> None:
         (("Llama-3.1-8B", *SHORT), "give --rate"),
         (("Llama-3.1-8B", *SHORT, "--rate", "fast"), "requests per second"),
         (("Llama-3.1-8B", *SHORT, "--rate", "-1"), "requests per second"),
-        (("Llama-3.1-8B", *SHORT, "--rate", "1", "--price", "0"), "price is 0"),
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--batching", "chunky"), "chunked"),
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--slo", "throughput=3"), "no limit of it"),
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--max-batch", "0"), "max-batch is 0"),

@@ -122,6 +122,13 @@ def test_what_is_no_number_is_refused(run: Run, words: tuple[str, ...]) -> None:
     assert "'nan' is no number" in said
 
 
+@pytest.mark.parametrize("words", [("--price", "0"), ("--expert-skew", "11")], ids=lambda words: words[0])
+def test_a_number_out_of_range_is_refused(run: Run, words: tuple[str, str]) -> None:
+    code, said = run("predict", "Mixtral-8x7B", "--hw", "h100", *words)
+    assert code == 2
+    assert f"'{words[0]}': {float(words[1])} is not in the range" in said
+
+
 def test_of_many_rows_the_first_are_printed(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "many.csv"
     pd.concat([ROWS] * 40).to_csv(path, index=False)
