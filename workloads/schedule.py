@@ -6,12 +6,13 @@ another; predictions are made from schedules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from specfiles.errors import InputError
 from specfiles.frozen import dataclass
+from workloads.convention import Convention
 from workloads.model import UNLIMITED, Model
 from workloads.phases import Named, laid_out, operators, owners, weight_bytes
 from workloads.sharing import stages
@@ -102,6 +103,15 @@ class Schedule:
         """The model that was asked for."""
         return self.residents[0]
 
+    @property
+    def convention(self) -> Convention:
+        """What is counted of the main model."""
+        return self.main.setting.convention
+
+    def of_main(self, phase: str) -> list[Pass]:
+        """The main model's passes of a phase."""
+        return [p for p in self.passes if p.phase == phase and p.scope == ""]
+
     def each(self, phase: str | None, edit: Callable[[Pass], Pass]) -> Schedule:
         """The schedule with the main model's passes of a phase (or all) edited."""
         return replace(
@@ -128,6 +138,14 @@ class Schedule:
         """The schedule with the main model's setting edited in every pass and in memory."""
         found = self.each(None, lambda p: replace(p, setting=edit(p.setting)))
         return found.with_main(setting=edit(self.main.setting))
+
+    def with_convention(self, **fields: object) -> Schedule:
+        """The schedule with fields of the main model's convention replaced."""
+        return self.with_setting(lambda s: replace(s, convention=replace(s.convention, **fields)))  # type: ignore[arg-type]
+
+    def with_another(self, passes: Iterable[Pass], *residents: Resident) -> Schedule:
+        """The schedule with passes of another model before its own, and that model in memory."""
+        return replace(self, passes=(*passes, *self.passes), residents=(*self.residents, *residents))
 
     def with_model(self, edit: Callable[[Model], Model]) -> Schedule:
         """The schedule with the main model edited in every pass and in memory."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workloads.schedule import Schedule
-from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.branches import in_branches, one_piece
+from workloads.techniques.base import TOKENS, Technique, parameter
+from workloads.techniques.branches import in_branches
+from workloads.techniques.conditions import no_parts
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,6 @@ class Apar(Technique):
 
     name = "apar"
     aliases = ("auto-parallel",)
-    level = "algorithm"
     category = "output organisation"
     paper = "APAR arXiv:2401.06761"
     removes = "decode steps: parts of the answer share each read of the weights"
@@ -24,18 +24,12 @@ class Apar(Technique):
     quality = "retrained"
     slot = "how the answer is organised"
     order = TOKENS - 5  # parts are of tokens, which may then be made several at once
-    assumed = (
-        "branches",
-        "longest",
-    )
+    refused_by = (no_parts,)
+    assumed = ("branches", "longest")
 
     branches: float = parameter(2.0, "branches written at once, on average", low=1, high=100)
     head: int = parameter(10, "tokens before the first fork", low=0, high=10_000)
     longest: float = parameter(1.3, "longest branch over the mean", low=1, high=100)
-
-    def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """A whole answer is needed: one step has no parts."""
-        return one_piece(schedule)
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Parts are sequences of one batch that share what stands before them."""

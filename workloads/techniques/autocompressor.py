@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from workloads.schedule import Pass, Schedule
 from workloads.techniques.base import REQUEST, Target, Technique, parameter
-from workloads.techniques.requests import no_prompt, shortened
+from workloads.techniques.conditions import no_prompt
+from workloads.techniques.requests import shortened
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,6 @@ class AutoCompressor(Technique):
 
     name = "autocompressor"
     aliases = ("summary-vectors",)
-    level = "algorithm"
     category = "input compression"
     paper = "AutoCompressors arXiv:2305.14788"
     removes = "quadratic attention over the prompt; its keys and values in every later step"
@@ -54,7 +54,5 @@ class AutoCompressor(Technique):
                 own = self.segment + self.summary
                 sizes = [own + i * self.summary for i in range(segments - 1)]
                 passes += [replace(p, q_len=size, first=size, last=size, scored=0) for size in sizes]
-                passes.append(p)
-            else:
-                passes.append(p)
+            passes.append(p)
         return replace(found, passes=tuple(passes))

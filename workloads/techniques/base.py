@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-if TYPE_CHECKING:
-    from workloads.convention import Convention
-    from workloads.schedule import Schedule
+from workloads.convention import Convention
+from workloads.schedule import Schedule
 
 QUALITIES = ("exact", "lossy", "retrained")  # labels of the output, from the mildest
+# What has to change for the techniques of a category: the algorithm, the model, or the system that runs it.
+LEVELS = {
+    "alternative paradigms": "algorithm",
+    "efficient decoding": "algorithm",
+    "input compression": "algorithm",
+    "output organisation": "algorithm",
+    "dynamic inference": "model",
+    "efficient structure": "model",
+    "knowledge distillation": "model",
+    "quantisation": "model",
+    "sparsification": "model",
+    "graph and operator": "system",
+    "memory management": "system",
+    "offloading": "system",
+}
 # In which order techniques apply, whatever order they are asked in: how long requests are, what of them is
 # read, what the model is made of, its formats, what of the weights is zero, its cache, how tokens are made,
 # kernels, memory.
@@ -39,6 +53,10 @@ class Target:
             return f"{self.name} is the host: what it computes with is in its memory as it is"
         return None if self.host_byte_per_s else f"{self.name} has no link to a host in its file"
 
+    def no_disk(self) -> str | None:
+        """Why nothing can be offloaded to the host's disks; None where it can."""
+        return None if self.disk else f"{self.name} has no disk in its file; add `links.disk`"
+
 
 class Technique(ABC):
     """One optimisation method; the fields of a subclass, a frozen dataclass, are its parameters."""
@@ -47,15 +65,16 @@ class Technique(ABC):
     aliases: ClassVar[tuple[str, ...]] = ()
     # Names of it with other parameters: what people ask for by name and what it means here.
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    level: ClassVar[Literal["algorithm", "model", "system"]]
-    category: ClassVar[str]
+    category: ClassVar[str]  # one of LEVELS
+    level: ClassVar[str]  # follows from the category
     paper: ClassVar[str]
     removes: ClassVar[str]
     adds: ClassVar[str]
     needs: ClassVar[str]  # hardware, kernels, training
-    quality: ClassVar[Literal["exact", "lossy", "retrained"]]  # of the output: a label, never a number
+    quality: ClassVar[str]  # of the output, one of QUALITIES: a label, never a number
     slot: ClassVar[str]  # what it decides: of the techniques that decide the same, one can be applied
     also_decides: ClassVar[tuple[str, ...]] = ()  # slots that it takes beside its own
+    refused_by: ClassVar[tuple[Callable[[Schedule], str | None], ...]] = ()  # techniques.conditions
     order: ClassVar[int]
     # What a convention says where kernels lack it; nothing where no convention counts it.
     without: ClassVar[Mapping[str, Any]] = {}
@@ -64,9 +83,12 @@ class Technique(ABC):
     of_requests: ClassVar[bool] = False  # what it saves is a property of the requests
     example: ClassVar[str] = "Llama-3.1-8B --hw h100"  # a question that it applies to, as `predict` takes it
 
+    def __init_subclass__(cls) -> None:
+        cls.level = LEVELS[cls.category]
+
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """Why it cannot be applied here; None where it can."""
-        return None
+        return next(filter(None, (reason(schedule) for reason in self.refused_by)), None)
 
     @abstractmethod
     def apply(self, schedule: Schedule) -> Schedule:

@@ -20,7 +20,6 @@ class BlockSparsity(Technique):
 
     name = "block-sparsity"
     aliases = ("bsr", "block-sparse-weights")
-    level = "model"
     category = "sparsification"
     paper = "Gray et al., GPU kernels for block-sparse weights, OpenAI 2017"
     removes = "work and weights of the zero blocks"

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from workloads.operators import Gemm
 from workloads.phases import Named
 from workloads.schedule import Schedule
+from workloads.step import Step
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import NOTHING_DECODED, also, decodes, vocabulary_projection
+from workloads.techniques.changes import also, vocabulary_projection
+from workloads.techniques.conditions import no_decoding
 from workloads.techniques.decoding import in_rounds
-
-if TYPE_CHECKING:
-    from workloads.step import Step
 
 WIDTH = 4  # hidden units of a head over those of the model
 
@@ -25,7 +23,6 @@ class Blockwise(Technique):
 
     name = "blockwise-parallel-decoding"
     aliases = ("blockwise",)
-    level = "algorithm"
     category = "efficient decoding"
     paper = "Stern et al. arXiv:1811.03115"
     removes = "decode passes: one pass verifies a block and proposes the next"
@@ -34,6 +31,7 @@ class Blockwise(Technique):
     quality = "retrained"
     slot = "how tokens are made"
     order = TOKENS
+    refused_by = (no_decoding,)
     assumed = ("accepted",)
 
     k: int = parameter(8, "positions proposed at once (the paper: 2 to 10)", low=1, high=64)
@@ -43,7 +41,7 @@ class Blockwise(Technique):
         """It needs decode steps, and keeps no more than it proposes."""
         if self.accepted > self.k:
             return f"{self.accepted:g} tokens cannot be kept of {self.k}"
-        return None if decodes(schedule) else NOTHING_DECODED
+        return super().refuse(schedule, target)
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Verification and proposal are one pass over k positions."""

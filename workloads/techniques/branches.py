@@ -5,15 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from workloads.schedule import Pass, Schedule
-from workloads.techniques.changes import NOTHING_DECODED
-
-
-def one_piece(schedule: Schedule) -> str | None:
-    """Why an answer has no parts; None where it has."""
-    if any(p.phase == "denoise" for p in schedule.passes):
-        return NOTHING_DECODED
-    steps = sum(p.times for p in schedule.passes if p.phase == "decode")
-    return None if steps > 1 else "an answer of one token has no parts; ask for generate"
 
 
 def in_branches(

@@ -1,31 +1,28 @@
-"""What techniques share: changes of operators, and questions about a schedule."""
+"""Changes of operators and of layers that techniques share."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from workloads.arrays import minimum
 from workloads.blocks import Block
 from workloads.dtypes import bytes_per_element
+from workloads.layer import Layer
+from workloads.model import Model
 from workloads.operators import Attention, Changed, Gemm, GroupedGemm, Operator
+from workloads.phases import Named
+from workloads.schedule import Change, Schedule
+from workloads.step import Step
 from workloads.work import Role, Work
-
-if TYPE_CHECKING:
-    from workloads.layer import Layer
-    from workloads.model import Model
-    from workloads.phases import Named
-    from workloads.schedule import Change, Schedule
-    from workloads.step import Step
 
 B = TypeVar("B", bound=Block)
 Product = TypeVar("Product", Gemm, GroupedGemm)
 PRODUCTS = (Gemm, GroupedGemm)
 KEYS = (".k_proj", ".v_proj", ".kv_a_proj", ".kv_a_norm", ".kv_append")  # what makes keys and values
 CHOOSING = ("router", "shared_gate")  # of experts
-NOTHING_DECODED = "nothing is decoded"
-NO_BRANCHES = "a recurrent state follows one sequence, and not the branches of a tree"
 IN_LAYERS = "layers."  # the names of operators inside layers; the embedding and the vocabulary are outside
 
 
@@ -33,25 +30,22 @@ def on(
     kinds: type[Operator] | tuple[type[Operator], ...], edit: Callable[[Any], Operator], where: str = ""
 ) -> Change:
     """A change of every operator of some kinds whose name contains `where`."""
-
-    def change(rows: Sequence[Named], step: Step) -> list[Named]:
-        return [
-            replace(row, operator=edit(row.operator))
-            if isinstance(row.operator, kinds) and where in row.name
-            else row
-            for row in rows
-        ]
-
-    return change
+    return on_rows(lambda row: isinstance(row.operator, kinds) and where in row.name, edit)
 
 
 def on_projections(edit: Callable[[Any], Operator]) -> Change:
     """A change of every product with weights in the layers, experts' ones too; routers stay as they are."""
+    return on_rows(is_projection, edit)
 
-    def change(rows: Sequence[Named], step: Step) -> list[Named]:
-        return [replace(row, operator=edit(row.operator)) if is_projection(row) else row for row in rows]
 
-    return change
+def on_rows(chosen: Callable[[Named], bool], edit: Callable[[Any], Operator]) -> Change:
+    """A change of the operators of chosen rows."""
+    return each_row(lambda row: [replace(row, operator=edit(row.operator)) if chosen(row) else row])
+
+
+def each_row(edit: Callable[[Named], Iterable[Named]]) -> Change:
+    """A change that puts others in the place of each row."""
+    return lambda rows, step: [new for row in rows for new in edit(row)]
 
 
 def is_projection(row: Named) -> bool:
@@ -81,8 +75,14 @@ def with_blocks(schedule: Schedule, kind: type[B], edit: Callable[[B], Block]) -
     def layer(old: Layer) -> Layer:
         return replace(old, blocks=tuple(edit(b) if isinstance(b, kind) else b for b in old.blocks))
 
+    return with_layers(schedule, lambda old: map(layer, old))
+
+
+def with_layers(schedule: Schedule, edit: Callable[[tuple[Layer, ...]], Iterable[Layer]]) -> Schedule:
+    """The schedule with other layers in the main model."""
+
     def model(old: Model) -> Model:
-        return replace(old, stack=replace(old.stack, layers=tuple(map(layer, old.layers))))
+        return replace(old, stack=replace(old.stack, layers=tuple(edit(old.layers))))
 
     return schedule.with_model(model)
 
@@ -90,18 +90,16 @@ def with_blocks(schedule: Schedule, kind: type[B], edit: Callable[[B], Block]) -
 def with_fewer_layers(schedule: Schedule, share: float) -> Schedule:
     """The schedule with a share of the main model's layers, and as large a share of each kind of them."""
 
-    def model(old: Model) -> Model:
-        seen: Counter[Layer] = Counter()
-        kept = []
-        for layer in old.layers:
-            there = old.stack.distinct[layer]
-            left, before = max(1, int(share * there + 0.5)), seen[layer]
+    def kept(old: tuple[Layer, ...]) -> Iterator[Layer]:
+        distinct, seen = Counter(old), Counter[Layer]()
+        for layer in old:
+            there, before = distinct[layer], seen[layer]
+            left = max(1, int(share * there + 0.5))
             seen[layer] += 1
             if (before + 1) * left // there > before * left // there:
-                kept.append(layer)
-        return replace(old, stack=replace(old.stack, layers=tuple(kept)))
+                yield layer
 
-    return schedule.with_model(model)
+    return with_layers(schedule, kept)
 
 
 def blocks(schedule: Schedule, kind: type[B]) -> list[B]:
@@ -112,15 +110,12 @@ def blocks(schedule: Schedule, kind: type[B]) -> list[B]:
 def share_of_layers(share: float, spared: tuple[str, ...] = ()) -> Change:
     """A change that runs a share of the layers; operators whose names end in `spared` run in all."""
 
-    def change(rows: Sequence[Named], step: Step) -> list[Named]:
-        return [
-            replace(row, count=row.count * share, repeated=row.repeated * share)
-            if IN_LAYERS in row.name and not row.name.endswith(spared or ("\0",))
-            else row
-            for row in rows
-        ]
+    def fewer(row: Named) -> list[Named]:
+        if IN_LAYERS not in row.name or row.name.endswith(spared):
+            return [row]
+        return [replace(row, count=row.count * share, repeated=row.repeated * share)]
 
-    return change
+    return each_row(fewer)
 
 
 @dataclass(frozen=True)
@@ -143,44 +138,17 @@ def with_weights(product: Operator, weights: float, matrix_flops: float = 1.0) -
     return Changed(product, _Thinned(weights, matrix_flops), stored=weights)
 
 
+def within(core: Attention, window: int) -> Attention:
+    """Attention to the last `window` positions, where its own window is not narrower."""
+    return replace(core, window=window if core.window is None else minimum(core.window, window))
+
+
 def both_ways(core: Attention) -> Attention:
     """Attention in which every position sees every other."""
     return replace(core, causal=False)
-
-
-def attends(schedule: Schedule) -> bool:
-    """Whether the main model attends to anything."""
-    return any(
-        isinstance(row.operator, Attention)
-        for p in schedule.passes
-        if p.scope == ""
-        for row in p.operators(p.last)
-    )
-
-
-def caches(schedule: Schedule) -> bool:
-    """Whether the main model attends to keys and values that stay in memory."""
-    main = schedule.main
-    return attends(schedule) and main.tokens > 0 and main.model.cache_bytes(1, 1, main.setting) > 0
-
-
-def keeps_states(schedule: Schedule) -> bool:
-    """Whether layers of the main model keep a state of one size, whatever the number of positions."""
-    main = schedule.main
-    sizes = (
-        [block.cache_bytes(tokens, main.setting) for tokens in (1, 2)]
-        for layer in main.model.stack.distinct
-        for block in layer.blocks
-    )
-    return any(one == two > 0 for one, two in sizes)
 
 
 def vocabulary_projection(rows: Sequence[Named]) -> Gemm | None:
     """The product that scores the vocabulary; None in a model or a stage that has none."""
     found = (row.operator for row in rows if row.name.endswith("lm_head"))
     return next((product for product in found if isinstance(product, Gemm)), None)
-
-
-def decodes(schedule: Schedule) -> bool:
-    """Whether tokens are decoded one step after another."""
-    return any(p.phase == "decode" for p in schedule.passes)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from specfiles.errors import InputError
+from workloads.schedule import Schedule
 from workloads.sharing import check_sharing
-
-if TYPE_CHECKING:
-    from workloads.schedule import Schedule
-    from workloads.techniques.base import Target, Technique
+from workloads.techniques.base import Target, Technique
 
 
 def _check_shapes(technique: Technique, schedule: Schedule) -> None:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from specfiles.errors import InputError
-from workloads.convention import AND, WITHOUT
+from workloads.convention import AND, WITHOUT, Convention
 from workloads.techniques.registry import find, known
-
-if TYPE_CHECKING:
-    from workloads.convention import Convention
 
 
 def lacking(convention: Convention, names: Iterable[str]) -> Convention:

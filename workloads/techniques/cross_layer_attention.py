@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from workloads.blocks import AttentionBlock
+from workloads.layer import Layer
 from workloads.schedule import Schedule
 from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
-from workloads.techniques.changes import blocks
-
-if TYPE_CHECKING:
-    from workloads.layer import Layer
-    from workloads.model import Model
+from workloads.techniques.changes import with_layers
+from workloads.techniques.conditions import no_heads
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,6 @@ class CrossLayerAttention(Technique):
     name = "cross-layer-attention"
     aliases = ("cla", "cross-layer-kv-sharing", "kv-sharing")
     variants = {"cla3": {"shared": 3}}
-    level = "model"
     category = "efficient structure"
     paper = "Cross-Layer Attention arXiv:2405.12981"
     removes = "the cache of layers that share, and their key and value projections"
@@ -41,20 +38,18 @@ class CrossLayerAttention(Technique):
         """There must be keys and values to share, within one stage of a pipeline."""
         if schedule.main.setting.pipeline_parallel > 1:
             return "what layers share would have to be sent from stage to stage"
-        return None if blocks(schedule, AttentionBlock) else "the model has no attention with key-value heads"
+        return no_heads(schedule)
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Neighbours of one kind share: a layer with a window borrows from one with the same window."""
 
-        def model(old: Model) -> Model:
-            seen: Counter[Layer] = Counter()
-            layers = []
-            for layer in old.layers:
-                layers.append(_borrowing(layer) if seen[layer] % self.shared else layer)
+        def layers(old: tuple[Layer, ...]) -> Iterator[Layer]:
+            seen = Counter[Layer]()
+            for layer in old:
+                yield _borrowing(layer) if seen[layer] % self.shared else layer
                 seen[layer] += 1
-            return replace(old, stack=replace(old.stack, layers=tuple(layers)))
 
-        return schedule.with_model(model)
+        return with_layers(schedule, layers)
 
 
 def _borrowing(layer: Layer) -> Layer:

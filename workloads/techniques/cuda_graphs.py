@@ -14,7 +14,6 @@ class CudaGraphs(Technique):
 
     name = "cuda-graphs"
     aliases = ("hip-graphs",)
-    level = "system"
     category = "graph and operator"
     paper = "NVIDIA CUDA C++ Programming Guide, CUDA graphs"
     removes = "launch latency between kernels"
@@ -28,8 +27,7 @@ class CudaGraphs(Technique):
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """Launches must be counted: by measured latencies, or by what is assumed of a host."""
         measured = target.launch_s is not None and target.graph_launch_s is not None
-        convention = schedule.main.setting.convention
-        return None if measured or convention.launches else self.already(convention)
+        return None if measured or schedule.convention.launches else self.already(schedule.convention)
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Every launch takes what a node of a replayed graph takes: nothing, where that was not measured."""

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from workloads.layer import Layer
+from workloads.model import Model
 from workloads.operators import Gemm
 from workloads.phases import Named
 from workloads.schedule import Pass, Schedule
+from workloads.step import Step
 from workloads.techniques.changes import IN_LAYERS, vocabulary_projection
-
-if TYPE_CHECKING:
-    from workloads.layer import Layer
-    from workloads.model import Model
-    from workloads.step import Step
 
 
 def expected_tokens(accept: float, drafted: int) -> float:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from workloads.blocks import AttentionBlock, Block, MlpBlock
+from workloads.layer import Layer
+from workloads.model import Model
 from workloads.schedule import Schedule
 from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
-
-if TYPE_CHECKING:
-    from workloads.layer import Layer
-    from workloads.model import Model
 
 
 @dataclass(frozen=True)
@@ -20,7 +17,6 @@ class DeepAndThin(Technique):
 
     name = "deep-and-thin"
     aliases = ("depth-over-width", "tiny-model", "depth-width")
-    level = "model"
     category = "efficient structure"
     paper = "MobileLLM arXiv:2402.14905, section 2.2.2"
     removes = "width: tables of tokens, activations, keys and values of each layer"

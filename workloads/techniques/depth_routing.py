@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from workloads.model import Model
 from workloads.operators import Gemm
 from workloads.phases import Named
 from workloads.schedule import Change, Pass, Schedule
+from workloads.step import Step
 from workloads.techniques.base import STRUCTURE, Technique, parameter
 from workloads.techniques.changes import IN_LAYERS, also, share_of_layers
-
-if TYPE_CHECKING:
-    from workloads.model import Model
-    from workloads.step import Step
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,6 @@ class DepthRouting(Technique):
 
     name = "mixture-of-depths"
     aliases = ("mod",)
-    level = "model"
     category = "dynamic inference"
     paper = "Mixture-of-Depths arXiv:2404.02258"
     removes = "work and cache of the tokens that pass by"

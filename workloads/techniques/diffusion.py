@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from workloads.operators import Attention
 from workloads.schedule import Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import both_ways, decodes, keeps_states, on
-from workloads.techniques.requests import reads_a_prompt
+from workloads.techniques.changes import both_ways, on
+from workloads.techniques.conditions import decodes, keeps_states, reads_a_prompt
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,6 @@ class Diffusion(Technique):
     aliases = ("masked-diffusion", "discrete-diffusion", "ar-diffusion", "diffusion-llm", "llada", "sedd")
     # arXiv:2505.22618, section 5: blocks of 32 tokens
     variants = {"block-diffusion": {"block": 32}, "fast-dllm": {"block": 32}}
-    level = "algorithm"
     category = "alternative paradigms"
     paper = "LLaDA arXiv:2502.09992; SEDD arXiv:2310.16834; AR-Diffusion 2305.09515; Fast-dLLM 2505.22618"
     removes = "decode steps: a pass yields several tokens"
@@ -43,7 +42,7 @@ class Diffusion(Technique):
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The first block's passes come before the first token, those of the others after it."""
-        first = next(p for p in schedule.passes if p.phase == "prefill" and p.scope == "")
+        first = schedule.of_main("prefill")[0]
         others = tuple(p for p in schedule.passes if p.scope != "")
         seen = first.last + schedule.output
         block = self.block or schedule.output
@@ -54,11 +53,8 @@ class Diffusion(Technique):
         for index in range(count):
             phase = "prefill" if index == 0 else "decode"
             steps = max(1.0, self.steps * block)
-            full = (
-                1 if self.block else steps
-            )  # with a cache the rest of a block's passes see its positions only
+            full = 1 if self.block else steps  # with a cache a block's other passes see its positions only
             passes.append(replace(whole, phase=phase, times=full))
             if steps > full:
-                part = replace(whole, phase=phase, q_len=block, times=steps - full)
-                passes.append(part)
+                passes.append(replace(whole, phase=phase, q_len=block, times=steps - full))
         return replace(schedule, passes=(*others, *passes)).with_main(tokens=seen if self.block else 0)

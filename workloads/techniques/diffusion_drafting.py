@@ -19,7 +19,6 @@ class DiffusionDrafting(Technique):
 
     name = "speculative-diffusion"
     aliases = ("specdiff", "speculative-diffusion-drafting", "diffusion-drafting")
-    level = "algorithm"
     category = "efficient decoding"
     paper = "Speculative Diffusion Decoding arXiv:2408.05636"
     removes = "decode passes of the model; draft steps one after the other"
@@ -55,5 +54,4 @@ class DiffusionDrafting(Technique):
             ]
 
         found = in_rounds(schedule, self.k + 1, expected_tokens(self.accept, self.k), drafting)
-        held = Resident(draft, setting, found.main.batch, 0)
-        return replace(found, residents=(*found.residents, held))
+        return found.with_another((), Resident(draft, setting, found.main.batch, 0))

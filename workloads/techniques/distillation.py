@@ -16,7 +16,6 @@ class Distillation(Technique):
 
     name = "distillation"
     aliases = ("student", "distilbert", "minillm", "smaller-model")
-    level = "model"
     category = "knowledge distillation"
     paper = "DistilBERT arXiv:1910.01108; MiniLLM arXiv:2306.08543"
     removes = "the model: the student does all the work"

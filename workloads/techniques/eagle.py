@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from workloads.blocks import MlpBlock, MoeBlock
+from workloads.model import Model
 from workloads.schedule import Pass, Resident, Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import NO_BRANCHES, NOTHING_DECODED, decodes, keeps_states
+from workloads.techniques.conditions import no_branches, no_decoding
 from workloads.techniques.decoding import draft_of, in_rounds, joined, own_weights, verification
-
-if TYPE_CHECKING:
-    from workloads.model import Model
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,6 @@ class Eagle(Technique):
     aliases = ("feature-drafting",)
     # arXiv:2406.16858, section 5: 60 tokens of a tree 6 levels deep, of which 10 are expanded at once
     variants = {"eagle-2": {"depth": 6, "nodes": 60, "accepted": 4.0}}
-    level = "algorithm"
     category = "efficient decoding"
     paper = "EAGLE arXiv:2401.15077"
     removes = "decode passes: one reads the weights for several tokens"
@@ -32,6 +28,7 @@ class Eagle(Technique):
     quality = "exact"
     slot = "how tokens are made"
     order = TOKENS
+    refused_by = (no_branches, no_decoding)
     assumed = ("accepted",)
 
     depth: int = parameter(5, "draft passes, the depth of the tree", low=1, high=32)
@@ -44,9 +41,7 @@ class Eagle(Technique):
         """It needs decode steps, and keeps at most a token of each level and its own."""
         if self.accepted > self.depth + 1:
             return f"{self.accepted:g} tokens cannot come of a tree {self.depth} levels deep"
-        if keeps_states(schedule):
-            return NO_BRANCHES
-        return None if decodes(schedule) else NOTHING_DECODED
+        return super().refuse(schedule, target)
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The draft is a layer of the model between its own embedding and vocabulary projection.
@@ -65,13 +60,11 @@ class Eagle(Technique):
             schedule, self.nodes, self.accepted, lambda p, rounds: [beside(p, level, rounds * self.depth)]
         )
         reading = [
-            replace(p, model=draft, scope="draft.", changes=(joined,))
-            for p in schedule.passes
-            if p.phase == "prefill" and p.scope == ""
+            replace(p, model=draft, scope="draft.", changes=(joined,)) for p in schedule.of_main("prefill")
         ]
         main = found.main
         held = Resident(draft, main.setting, main.batch, main.tokens, changes=(joined, own_weights))
-        return replace(found, passes=(*reading, *found.passes), residents=(*found.residents, held))
+        return found.with_another(reading, held)
 
 
 def _one_layer(model: Model) -> Model:

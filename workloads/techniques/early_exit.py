@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from workloads.operators import Attention, Gemm
+from workloads.phases import Named
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
-from workloads.techniques.changes import KEYS, NOTHING_DECODED, decodes, share_of_layers
-
-if TYPE_CHECKING:
-    from workloads.phases import Named
-    from workloads.step import Step
+from workloads.step import Step
+from workloads.techniques.base import STRUCTURE, Technique, parameter
+from workloads.techniques.changes import KEYS, share_of_layers
+from workloads.techniques.conditions import no_decoding
 
 JOINED = ".qkv_proj"  # ends the names of products that make queries, keys and values
 
@@ -24,7 +22,6 @@ class EarlyExit(Technique):
 
     name = "early-exit"
     aliases = ("calm", "layer-skipping", "depth-adaptive", "depth-adaptive-transformer")
-    level = "model"
     category = "dynamic inference"
     paper = "CALM arXiv:2207.07061; Depth-adaptive transformer arXiv:1910.10073"
     removes = "layers of decode steps"
@@ -33,15 +30,12 @@ class EarlyExit(Technique):
     quality = "lossy"
     slot = "which layers run"
     order = STRUCTURE
+    refused_by = (no_decoding,)
     assumed = ("layers",)
 
     layers: float = parameter(
         0.5, "mean share of layers that run (CALM: up to three times as fast)", low=0, high=1
     )
-
-    def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """Tokens of a prompt leave at different layers; only decode can stop early."""
-        return None if decodes(schedule) else NOTHING_DECODED
 
     def apply(self, schedule: Schedule) -> Schedule:
         """A batch leaves together when its last sequence does; `layers` is the share that the batch runs.

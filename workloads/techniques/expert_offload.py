@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from workloads.blocks import MoeBlock
 from workloads.operators import Changed, GroupedGemm
 from workloads.schedule import Schedule
 from workloads.techniques.base import MEMORY, Target, Technique, parameter
-from workloads.techniques.changes import blocks, on
+from workloads.techniques.changes import on
+from workloads.techniques.conditions import no_experts
 from workloads.techniques.streaming import Streamed
 from workloads.work import Role, Traffic, Work
 
@@ -22,7 +22,6 @@ class ExpertOffload(Technique):
     name = "expert-offloading"
     aliases = ("mixtral-offloading", "expert-offload")
     variants = {"cpu-experts": {"compute": "host"}, "ktransformers": {"compute": "host"}}
-    level = "system"
     category = "offloading"
     paper = "Eliseev and Mazur arXiv:2312.17238; KTransformers doi:10.1145/3731569.3764843"
     removes = "experts from device memory"
@@ -42,8 +41,8 @@ class ExpertOffload(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """There must be experts, and a link to the host."""
-        if not blocks(schedule, MoeBlock):
-            return "the model has no experts"
+        if (reason := no_experts(schedule)) is not None:
+            return reason
         if self.compute == "host" and not target.host_memory:
             return f"{target.name} has no host memory in its file; add `links.host_memory`"
         return target.no_host()

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from workloads.blocks import MoeBlock
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
-from workloads.techniques.changes import blocks, with_blocks
+from workloads.techniques.base import STRUCTURE, Technique, parameter
+from workloads.techniques.changes import with_blocks
+from workloads.techniques.conditions import no_experts
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,6 @@ class ExpertPruning(Technique):
 
     name = "expert-pruning"
     aliases = ("moe-pruning", "experts-pruning")
-    level = "model"
     category = "sparsification"
     paper = "Lu et al. arXiv:2402.14800"
     removes = "experts: their weights in memory, and reads of them at a batch"
@@ -26,14 +26,11 @@ class ExpertPruning(Technique):
     slot = "how many experts there are"
     example = "Mixtral-8x7B --hw h200"
     order = STRUCTURE
+    refused_by = (no_experts,)
 
     kept: float = parameter(
         0.75, "share of experts that stay (Lu et al.: 6 or 4 of Mixtral's 8)", low=0.001, high=1
     )
-
-    def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """There must be experts."""
-        return None if blocks(schedule, MoeBlock) else "the model has no experts"
 
     def apply(self, schedule: Schedule) -> Schedule:
         """A token still meets as many, if as many are left."""

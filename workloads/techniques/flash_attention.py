@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from workloads.operators import Attention
 from workloads.schedule import Schedule
 from workloads.techniques.base import KERNELS, Target, Technique
-from workloads.techniques.changes import attends, on
+from workloads.techniques.changes import on
+from workloads.techniques.conditions import attends
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,6 @@ class FlashAttention(Technique):
 
     name = "flash-attention"
     aliases = ("fused-attention", "sdpa")
-    level = "system"
     category = "graph and operator"
     paper = "FlashAttention arXiv:2205.14135"
     removes = "writes and reads of scores and probabilities; tiles in which everything is masked"
@@ -32,13 +31,8 @@ class FlashAttention(Technique):
         """What is counted already cannot be saved again."""
         if not attends(schedule):
             return "the model has no attention"
-        convention = schedule.main.setting.convention
-        return self.already(convention) if convention.scores_on_chip else None
+        return self.already(schedule.convention) if schedule.convention.scores_on_chip else None
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The same products without the traffic of scores, and without the pairs above the diagonal."""
-
-        def fuse(core: Any) -> Attention:
-            return replace(core, fused=True, causal_exact=True)  # type: ignore[no-any-return]
-
-        return schedule.with_change(on(Attention, fuse))
+        return schedule.with_change(on(Attention, lambda core: replace(core, fused=True, causal_exact=True)))

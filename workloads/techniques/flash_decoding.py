@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from workloads.schedule import Schedule
-from workloads.step import Setting
 from workloads.techniques.base import KERNELS, Target, Technique
-from workloads.techniques.changes import attends, decodes
+from workloads.techniques.conditions import attends, decodes
 
 
 @dataclass(frozen=True)
@@ -16,7 +15,6 @@ class FlashDecoding(Technique):
 
     name = "flash-decoding"
     aliases = ("split-kv", "split-k-attention")
-    level = "system"
     category = "graph and operator"
     paper = "Flash-Decoding, PyTorch blog 2023; FlashDecoding++ arXiv:2311.01282"
     removes = "idle processors where sequences and KV heads are fewer than processors"
@@ -31,13 +29,8 @@ class FlashDecoding(Technique):
         """What is counted already cannot be saved again."""
         if not (attends(schedule) and decodes(schedule)):
             return "no position attends to a cache step by step"
-        convention = schedule.main.setting.convention
-        return self.already(convention) if convention.splits_keys else None
+        return self.already(schedule.convention) if schedule.convention.splits_keys else None
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Every processor takes its share of the keys; partial results are too small to count."""
-
-        def split(setting: Setting) -> Setting:
-            return replace(setting, convention=replace(setting.convention, splits_keys=True))
-
-        return schedule.with_setting(split)
+        return schedule.with_convention(splits_keys=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from workloads.schedule import Schedule
-from workloads.step import Setting
 from workloads.techniques.base import KERNELS, Target, Technique, parameter
 
 TILE = 64  # rows that cuBLAS and CUTLASS pad to (arXiv:2311.01282, section 4)
@@ -21,7 +20,6 @@ class FlatGemm(Technique):
 
     name = "flat-gemm"
     aliases = ("flashdecoding++", "flat-matmul")
-    level = "system"
     category = "graph and operator"
     paper = "FlashDecoding++ arXiv:2311.01282"
     removes = "multiplications with padded rows of small batches"
@@ -37,13 +35,8 @@ class FlatGemm(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """What is counted already cannot be saved again."""
-        convention = schedule.main.setting.convention
-        return self.already(convention) if convention.padded_rows <= self.rows else None
+        return self.already(schedule.convention) if schedule.convention.padded_rows <= self.rows else None
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Rows are padded to fewer; what a product reads and writes stays."""
-
-        def pad(setting: Setting) -> Setting:
-            return replace(setting, convention=replace(setting.convention, padded_rows=self.rows))
-
-        return schedule.with_setting(pad)
+        return schedule.with_convention(padded_rows=self.rows)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workloads.dtypes import bytes_per_element
 from workloads.operators import Attention, Changed, Copy
 from workloads.phases import Named
 from workloads.schedule import Change, Resident, Schedule
+from workloads.step import Step
 from workloads.techniques.base import MEMORY, Target, Technique, parameter
-from workloads.techniques.changes import IN_LAYERS, PRODUCTS, caches, on, with_weights
+from workloads.techniques.changes import IN_LAYERS, PRODUCTS, on, with_weights
+from workloads.techniques.conditions import no_cache
 from workloads.techniques.streaming import Streamed, streamed_cache, streamed_weights
 from workloads.work import KV, Role, Traffic, Work
-
-if TYPE_CHECKING:
-    from workloads.step import Step
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,6 @@ class FlexGen(Technique):
 
     name = "flexgen"
     aliases = ("flexllmgen", "offloading-policy")
-    level = "system"
     category = "offloading"
     paper = "FlexGen arXiv:2303.06865"
     removes = "weights, cache and activations from device memory"
@@ -58,13 +56,11 @@ class FlexGen(Technique):
             away = self._away(what)
             if away[1] < 0:
                 return f"{what} on the device and on the host are more than 100 per cent"
-            if away[1] > 0 and not target.disk:
-                return f"{target.name} has no disk in its file; add `links.disk`"
+            if away[1] > 0 and (reason := target.no_disk()) is not None:
+                return reason
         if schedule.batch % self.batches:
             return f"a batch of {schedule.batch} cannot be computed in {self.batches} equal parts"
-        if not caches(schedule):
-            return "the model keeps no keys and values"
-        return target.no_host()
+        return no_cache(schedule) or target.no_host()
 
     def _away(self, what: str) -> tuple[float, float]:
         """Shares that are not on the device, and of those that are on disk: both of the whole."""

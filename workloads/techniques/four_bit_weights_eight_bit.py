@@ -15,7 +15,6 @@ class WeightFourActivationEight(Technique):
 
     name = "w4a8"
     aliases = ("qserve", "qoq")
-    level = "model"
     category = "quantisation"
     paper = "QServe arXiv:2405.04532"
     removes = "bytes of weights; time on the matrix units"
@@ -40,7 +39,4 @@ class WeightFourActivationEight(Technique):
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The embedding, the vocabulary projection, attention, norms and routers stay as they are."""
-
-        return schedule.with_change(
-            on_projections(lambda product: in_format(product, self.weights, self.activations))
-        )
+        return schedule.with_change(on_projections(lambda p: in_format(p, self.weights, self.activations)))

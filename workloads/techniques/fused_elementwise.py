@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from workloads.schedule import Schedule
-from workloads.step import Setting
 from workloads.techniques.base import KERNELS, Target, Technique
 
 
@@ -22,7 +21,6 @@ class FusedElementwise(Technique):
         "torch-compile",
         "residual-norm-fusion",
     )
-    level = "system"
     category = "graph and operator"
     paper = "ByteTransformer arXiv:2210.03052; torch.compile: doi:10.1145/3620665.3640366"
     removes = "writes and reads of activations between kernels, and launches"
@@ -35,13 +33,8 @@ class FusedElementwise(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """What is counted already cannot be saved again."""
-        convention = schedule.main.setting.convention
-        return self.already(convention) if convention.elementwise_fused else None
+        return self.already(schedule.convention) if schedule.convention.elementwise_fused else None
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The convention of everything else stays."""
-
-        def fuse(setting: Setting) -> Setting:
-            return replace(setting, convention=replace(setting.convention, elementwise_fused=True))
-
-        return schedule.with_setting(fuse)
+        return schedule.with_convention(elementwise_fused=True)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workloads.operators import Gemm
+from workloads.phases import Named
 from workloads.schedule import Schedule
+from workloads.step import Step
 from workloads.techniques.base import KERNELS, Technique
-
-if TYPE_CHECKING:
-    from workloads.phases import Named
-    from workloads.step import Step
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,6 @@ class FusedProjections(Technique):
 
     name = "fused-projections"
     aliases = ("qkv-fusion", "fused-qkv", "gate-up-fusion")
-    level = "system"
     category = "graph and operator"
     paper = "Megatron-LM arXiv:1909.08053 and every serving engine since"
     removes = "reads of the same activations, and launches"

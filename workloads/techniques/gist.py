@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from workloads.schedule import Schedule
-from workloads.techniques.base import REQUEST, Target, Technique, parameter
-from workloads.techniques.requests import no_prompt, shortened
+from workloads.techniques.base import REQUEST, Technique, parameter
+from workloads.techniques.conditions import no_prompt
+from workloads.techniques.requests import shortened
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,6 @@ class Gist(Technique):
 
     name = "gist-tokens"
     aliases = ("soft-prompts", "gisting", "gist", "soft-tokens")
-    level = "algorithm"
     category = "input compression"
     paper = "Gist tokens arXiv:2304.08467"
     removes = "prompt tokens: their prefill, and their keys and values in every later step"
@@ -24,15 +24,12 @@ class Gist(Technique):
     quality = "retrained"
     slot = "what of the prompt is read"
     order = REQUEST
+    refused_by = (no_prompt,)
     assumed = ("requests",)
     of_requests = True
 
     ratio: float = parameter(26.0, "prompt tokens over gist tokens (abstract: up to 26)", low=1, high=1000)
     requests: float = parameter(100.0, "requests that share a prompt", low=1, high=1e9)
-
-    def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """It acts on the prefill, and through it on what later steps see."""
-        return no_prompt(schedule)
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The gist is read like a prompt; each request carries its share of reading the whole prompt once."""
@@ -41,8 +38,6 @@ class Gist(Technique):
             return schedule
         reading = [
             replace(p, times=p.times / self.requests, scope="compression.")
-            for p in schedule.passes
-            if p.phase == "prefill" and p.scope == ""
+            for p in schedule.of_main("prefill")
         ]
-        read = shortened(schedule, kept)
-        return replace(read, passes=(*reading, *read.passes))
+        return shortened(schedule, kept).with_another(reading)

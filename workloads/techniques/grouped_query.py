@@ -17,7 +17,6 @@ class GroupedQuery(Technique):
     name = "grouped-query-attention"
     aliases = ("gqa",)
     variants = {"mqa": {"kv_heads": 1}, "multi-query-attention": {"kv_heads": 1}}
-    level = "model"
     category = "efficient structure"
     paper = "MQA arXiv:1911.02150; GQA arXiv:2305.13245"
     removes = "key-value heads: their projections, their cache, its reads"

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workloads.dtypes import bytes_per_element
+from workloads.phases import Named
 from workloads.schedule import Schedule
 from workloads.techniques.base import FORMAT, Target, Technique, parameter
-from workloads.techniques.changes import in_format, is_projection, with_weights
-
-if TYPE_CHECKING:
-    from workloads.phases import Named
-    from workloads.step import Step
+from workloads.techniques.changes import each_row, in_format, is_projection, with_weights
 
 
 @dataclass(frozen=True)
@@ -22,7 +18,6 @@ class Int8Outliers(Technique):
 
     name = "llm-int8"
     aliases = ("llm-int8()", "bitsandbytes-int8")
-    level = "model"
     category = "quantisation"
     paper = "LLM.int8() arXiv:2208.07339"
     removes = "bytes of weights; time on the matrix units"
@@ -46,17 +41,14 @@ class Int8Outliers(Technique):
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Both products run one after the other, and the second reads its columns again (section 3.2)."""
-        return schedule.with_change(self._split)
+        return schedule.with_change(each_row(self._split))
 
-    def _split(self, rows: Sequence[Named], step: Step) -> list[Named]:
-        found: list[Named] = []
-        for row in rows:
-            product: Any = row.operator
-            narrow = in_format(product, "int8", "int8") if is_projection(row) else product
-            found.append(replace(row, operator=narrow))
-            if narrow is product or not self.outliers:
-                continue
-            columns = replace(product, k=product.k * self.outliers, weights="int8", bias=False)
-            again = replace(with_weights(columns, 1.0), stored=0.0)
-            found.append(replace(row, name=f"{row.name}.outliers", operator=again))
-        return found
+    def _split(self, row: Named) -> list[Named]:
+        product: Any = row.operator
+        narrow = in_format(product, "int8", "int8") if is_projection(row) else product
+        whole = replace(row, operator=narrow)
+        if narrow is product or not self.outliers:
+            return [whole]
+        columns = replace(product, k=product.k * self.outliers, weights="int8", bias=False)
+        again = replace(with_weights(columns, 1.0), stored=0.0)
+        return [whole, replace(row, name=f"{row.name}.outliers", operator=again)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workloads.schedule import Change, Schedule
 from workloads.techniques.base import MEMORY, Target, Technique, parameter
-from workloads.techniques.changes import caches
+from workloads.techniques.conditions import no_cache
 from workloads.techniques.streaming import Streamed, streamed_cache
 from workloads.work import KV, Role
 
@@ -17,7 +17,6 @@ class KvOffload(Technique):
 
     name = "kv-offloading"
     aliases = ("kv-offload", "kv-cache-offload")
-    level = "system"
     category = "offloading"
     paper = "FlexGen arXiv:2303.06865"
     removes = "the cache from device memory"
@@ -32,11 +31,7 @@ class KvOffload(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """There must be a cache, and a link to the host."""
-        if not caches(schedule):
-            return "the model keeps no keys and values"
-        if self.disk and not target.disk:
-            return f"{target.name} has no disk in its file; add `links.disk`"
-        return target.no_host()
+        return no_cache(schedule) or (target.no_disk() if self.disk else None) or target.no_host()
 
     def apply(self, schedule: Schedule) -> Schedule:
         """What a prefill or a step makes goes out; what earlier steps made comes in for a decode step."""

@@ -8,7 +8,7 @@ from workloads.dtypes import FORMATS, bytes_per_element
 from workloads.schedule import Schedule
 from workloads.step import Setting
 from workloads.techniques.base import CACHE, Target, Technique, parameter
-from workloads.techniques.changes import caches
+from workloads.techniques.conditions import no_cache
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,6 @@ class KvQuantisation(Technique):
         "kv4": {"format": "int4"},
         "kv2": {"format": "int2"},
     }
-    level = "model"
     category = "quantisation"
     paper = "KIVI arXiv:2402.02750; KVQuant arXiv:2401.18079"
     removes = "bytes of the KV cache, in memory and in every decode step"
@@ -42,8 +41,8 @@ class KvQuantisation(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """There must be a cache in a wider format."""
-        if not caches(schedule):
-            return "the model keeps no keys and values"
+        if (reason := no_cache(schedule)) is not None:
+            return reason
         kv = schedule.main.setting.precision.kv
         if bytes_per_element(kv) < FORMATS[self.format][0] / 8:
             return f"the cache in {kv} is narrower than {self.format} already"

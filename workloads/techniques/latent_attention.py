@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from workloads.blocks import AttentionBlock, MlaBlock
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
-from workloads.techniques.changes import blocks, with_blocks
+from workloads.techniques.base import STRUCTURE, Technique, parameter
+from workloads.techniques.changes import with_blocks
+from workloads.techniques.conditions import no_heads
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,6 @@ class LatentAttention(Technique):
 
     name = "multi-head-latent-attention"
     aliases = ("mla",)
-    level = "model"
     category = "efficient structure"
     paper = "DeepSeek-V2 arXiv:2405.04434"
     removes = "most of the KV cache and its reads"
@@ -25,15 +25,10 @@ class LatentAttention(Technique):
     quality = "retrained"
     slot = "the kind of attention"
     order = STRUCTURE
+    refused_by = (no_heads,)
 
     latent: int = parameter(512, "elements of the key-value latent (DeepSeek-V2: 512)", low=1, high=65536)
     rope: int = parameter(64, "rotated elements of the shared key (DeepSeek-V2: 64)", low=0, high=1024)
-
-    def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """It replaces attention with key-value heads."""
-        if not blocks(schedule, AttentionBlock):
-            return "the model has no attention with key-value heads"
-        return None
 
     def apply(self, schedule: Schedule) -> Schedule:
         """As many heads, each as wide as before beside its rotated part; queries are projected directly."""

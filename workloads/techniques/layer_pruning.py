@@ -15,7 +15,6 @@ class LayerPruning(Technique):
 
     name = "layer-pruning"
     aliases = ("shortgpt", "depth-pruning")
-    level = "model"
     category = "sparsification"
     paper = "ShortGPT arXiv:2403.03853"
     removes = "whole layers: their weights, their work and their cache"

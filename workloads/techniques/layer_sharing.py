@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from workloads.layer import Layer
 from workloads.schedule import Schedule
 from workloads.techniques.base import STRUCTURE, Technique, parameter
-
-if TYPE_CHECKING:
-    from workloads.model import Model
+from workloads.techniques.changes import with_layers
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,6 @@ class LayerSharing(Technique):
 
     name = "layer-sharing"
     aliases = ("mobilellm", "mobilellm-ls", "block-wise-sharing")
-    level = "model"
     category = "efficient structure"
     paper = "MobileLLM arXiv:2402.14905; ALBERT arXiv:1909.11942"
     removes = "weights in memory"
@@ -33,13 +31,9 @@ class LayerSharing(Technique):
     def apply(self, schedule: Schedule) -> Schedule:
         """The first layer of a group owns the weights; another kind of layer has its own, as have caches."""
 
-        def model(old: Model) -> Model:
-            layers = tuple(
-                replace(layer, repeats=True)
-                if index % self.shared and layer == old.layers[index - index % self.shared]
-                else layer
-                for index, layer in enumerate(old.layers)
-            )
-            return replace(old, stack=replace(old.stack, layers=layers))
+        def layers(old: tuple[Layer, ...]) -> Iterator[Layer]:
+            for index, layer in enumerate(old):
+                after = index % self.shared  # its place in the group
+                yield replace(layer, repeats=True) if after and layer == old[index - after] else layer
 
-        return schedule.with_model(model)
+        return with_layers(schedule, layers)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from workloads.blocks import AttentionBlock, KernelAttentionBlock
 from workloads.operators.features import FEATURE_KINDS
 from workloads.schedule import Schedule
 from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
-from workloads.techniques.changes import blocks
-
-if TYPE_CHECKING:
-    from workloads.layer import Layer
-    from workloads.model import Model
+from workloads.techniques.changes import with_blocks
+from workloads.techniques.conditions import no_heads
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,6 @@ class LinearAttention(Technique):
         "rfa": {"function": "trigonometric"},
         "random-feature-attention": {"function": "trigonometric"},
     }
-    level = "model"
     category = "efficient structure"
     paper = "Linear Transformer arXiv:2006.16236; Performer arXiv:2009.14794; RFA arXiv:2103.02143"
     removes = "attention that grows with the context, and its cache"
@@ -38,6 +33,7 @@ class LinearAttention(Technique):
     quality = "retrained"
     slot = "the kind of attention"
     order = STRUCTURE
+    refused_by = (no_heads,)
 
     function: str = parameter(
         "elu", "Linear Transformer: elu; Performer: positive; RFA: trigonometric", among=FEATURE_KINDS
@@ -48,20 +44,11 @@ class LinearAttention(Technique):
         """It replaces attention with key-value heads; sines and cosines come in pairs."""
         if self.function == "trigonometric" and self.features % 2:
             return f"{self.features} features are no pairs of a sine and a cosine"
-        return None if blocks(schedule, AttentionBlock) else "the model has no attention with key-value heads"
+        return super().refuse(schedule, target)
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Every head has queries, keys and values of its own, without rotation or norms, as in the papers."""
-
-        def layer(old: Layer) -> Layer:
-            return replace(
-                old, blocks=tuple(self._of(b) if isinstance(b, AttentionBlock) else b for b in old.blocks)
-            )
-
-        def model(old: Model) -> Model:
-            return replace(old, stack=replace(old.stack, layers=tuple(map(layer, old.layers))))
-
-        return schedule.with_model(model)
+        return with_blocks(schedule, AttentionBlock, self._of)
 
     def _of(self, old: AttentionBlock) -> KernelAttentionBlock:
         function = next(kind for kind in FEATURE_KINDS if kind == self.function)

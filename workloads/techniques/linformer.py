@@ -16,7 +16,6 @@ class Linformer(Technique):
 
     name = "linformer"
     aliases = ("low-rank-attention",)
-    level = "model"
     category = "efficient structure"
     paper = "Linformer arXiv:2006.04768"
     removes = "scores of every pair of positions: each sees a fixed number of mixtures"

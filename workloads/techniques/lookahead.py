@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workloads.schedule import Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import NO_BRANCHES, NOTHING_DECODED, decodes, keeps_states
+from workloads.techniques.conditions import no_branches, no_decoding
 from workloads.techniques.decoding import in_rounds
 
 
@@ -16,7 +16,6 @@ class Lookahead(Technique):
 
     name = "lookahead-decoding"
     aliases = ("lookahead", "jacobi-decoding", "jacobi")
-    level = "algorithm"
     category = "efficient decoding"
     paper = "Lookahead decoding arXiv:2402.02057; Jacobi decoding arXiv:2305.10427"
     removes = "decode passes: one reads the weights for several tokens"
@@ -25,6 +24,7 @@ class Lookahead(Technique):
     quality = "exact"
     slot = "how tokens are made"
     order = TOKENS
+    refused_by = (no_branches, no_decoding)
     assumed = ("accepted",)
 
     window: int = parameter(15, "positions of the look-ahead window W", low=1, high=512)
@@ -36,9 +36,7 @@ class Lookahead(Technique):
         """It needs decode steps, and keeps at most an n-gram."""
         if self.accepted > self.n:
             return f"{self.accepted:g} tokens cannot come of n-grams of {self.n}"
-        if keeps_states(schedule):
-            return NO_BRANCHES
-        return None if decodes(schedule) else NOTHING_DECODED
+        return super().refuse(schedule, target)
 
     def apply(self, schedule: Schedule) -> Schedule:
         """One pass holds the current token, the window's trajectories and the n-grams to verify.

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workloads.operators import Gemm, Operator
+from workloads.phases import Named
 from workloads.schedule import Schedule
 from workloads.techniques.base import STRUCTURE, Technique, parameter
-from workloads.techniques.changes import is_projection
-
-if TYPE_CHECKING:
-    from workloads.phases import Named
-    from workloads.step import Step
+from workloads.techniques.changes import each_row, is_projection
 
 
 @dataclass(frozen=True)
@@ -22,7 +18,6 @@ class LowRank(Technique):
 
     name = "low-rank"
     aliases = ("svd", "asvd", "svd-llm", "low-rank-factorisation")
-    level = "model"
     category = "sparsification"
     paper = "ASVD arXiv:2312.05821; SVD-LLM arXiv:2403.07378"
     removes = "weights and work of the projections"
@@ -38,17 +33,14 @@ class LowRank(Technique):
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Rank r = ratio n k / (n + k) leaves that share of the parameters."""
-        return schedule.with_change(self._split) if self.ratio < 1 else schedule
+        return schedule.with_change(each_row(self._split)) if self.ratio < 1 else schedule
 
-    def _split(self, rows: Sequence[Named], step: Step) -> list[Named]:
-        found: list[Named] = []
-        for row in rows:
-            if not is_projection(row):
-                found.append(row)
-                continue
-            for name, thin in zip(("down", "up"), self._thin(row.operator), strict=True):
-                found.append(replace(row, name=f"{row.name}.{name}", operator=thin))
-        return found
+    def _split(self, row: Named) -> list[Named]:
+        if not is_projection(row):
+            return [row]
+        down, up = self._thin(row.operator)
+        names = f"{row.name}.down", f"{row.name}.up"
+        return [replace(row, name=names[0], operator=down), replace(row, name=names[1], operator=up)]
 
     def _thin(self, product: Any) -> tuple[Operator, Operator]:
         rank = max(1, round(self.ratio * product.n * product.k / (product.n + product.k)))

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from workloads.operators import Gemm
 from workloads.phases import Named
 from workloads.schedule import Schedule
+from workloads.step import Step
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import (
-    NO_BRANCHES,
-    NOTHING_DECODED,
-    also,
-    decodes,
-    keeps_states,
-    vocabulary_projection,
-)
+from workloads.techniques.changes import also, vocabulary_projection
+from workloads.techniques.conditions import no_branches, no_decoding
 from workloads.techniques.decoding import in_rounds
-
-if TYPE_CHECKING:
-    from workloads.step import Step
 
 
 @dataclass(frozen=True)
@@ -30,7 +21,6 @@ class Medusa(Technique):
 
     name = "medusa"
     aliases = ("medusa-heads",)
-    level = "algorithm"
     category = "efficient decoding"
     paper = "Medusa arXiv:2401.10774"
     removes = "decode passes: one reads the weights for several tokens"
@@ -39,6 +29,7 @@ class Medusa(Technique):
     quality = "lossy"
     slot = "how tokens are made"
     order = TOKENS
+    refused_by = (no_branches, no_decoding)
     assumed = ("accepted",)
 
     heads: int = parameter(5, "heads (the paper finds five sufficient)", low=1, high=16)
@@ -51,9 +42,7 @@ class Medusa(Technique):
         """It needs decode steps, and keeps at most a token of each head and its own."""
         if self.accepted > self.heads + 1:
             return f"{self.accepted:g} tokens cannot come of {self.heads} heads and one step"
-        if keeps_states(schedule):
-            return NO_BRANCHES
-        return None if decodes(schedule) else NOTHING_DECODED
+        return super().refuse(schedule, target)
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The heads run on the last kept position of each sequence, in the pass that verifies."""

@@ -8,8 +8,9 @@ from typing import Any
 from workloads.arrays import minimum
 from workloads.operators import Attention
 from workloads.schedule import Schedule
-from workloads.techniques.base import CACHE, Target, Technique, parameter
-from workloads.techniques.changes import caches, on
+from workloads.techniques.base import CACHE, Technique, parameter
+from workloads.techniques.changes import on
+from workloads.techniques.conditions import no_cache
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,6 @@ class MixtureOfAttention(Technique):
 
     name = "mixture-of-attention"
     aliases = ("moa",)
-    level = "model"
     category = "sparsification"
     paper = "MoA arXiv:2406.14909"
     removes = "attention and cache beyond each head's span"
@@ -27,19 +27,16 @@ class MixtureOfAttention(Technique):
     quality = "lossy"
     slot = "which positions are attended to"
     order = CACHE
+    refused_by = (no_cache,)
 
     span: float = parameter(0.5, "mean span of a head over the context (MoA: 0.5)", low=0.001, high=1)
-
-    def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """There must be a cache by position."""
-        return None if caches(schedule) else "the model keeps no keys and values"
 
     def apply(self, schedule: Schedule) -> Schedule:
         """On average every head sees this share of what it saw."""
 
-        def shorter(core: Any) -> Attention:
+        def shorter(core: Any) -> Any:
             seen = core.kv_len if core.window is None else minimum(core.window, core.kv_len)
-            return replace(core, window=seen * self.span)  # type: ignore[no-any-return]
+            return replace(core, window=seen * self.span)
 
         if self.span == 1:
             return schedule

@@ -20,7 +20,6 @@ class MixtureOfExperts(Technique):
         "switch-transformer": {"top_k": 1},
         "deepseek-moe": {"experts": 64, "top_k": 6},  # arXiv:2401.06066, section 5.1.2: routed ones
     }
-    level = "model"
     category = "efficient structure"
     paper = "Switch arXiv:2101.03961; Mixtral arXiv:2401.04088; DeepSeekMoE arXiv:2401.06066; GRIN 2409.12136"
     removes = "feed-forward work per token, at equal parameters"

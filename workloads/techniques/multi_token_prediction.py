@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
+from workloads.layer import Layer
+from workloads.model import Model
 from workloads.schedule import Pass, Resident, Schedule
-from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import NOTHING_DECODED, decodes
+from workloads.step import Setting
+from workloads.techniques.base import TOKENS, Technique, parameter
+from workloads.techniques.conditions import no_decoding
 from workloads.techniques.decoding import (
     draft_of,
     expected_tokens,
@@ -17,11 +19,6 @@ from workloads.techniques.decoding import (
     own_weights,
     verification,
 )
-
-if TYPE_CHECKING:
-    from workloads.layer import Layer
-    from workloads.model import Model
-    from workloads.step import Setting
 
 JOINED = partial(joined, bias=False)
 
@@ -32,7 +29,6 @@ class MultiTokenPrediction(Technique):
 
     name = "multi-token-prediction"
     aliases = ("mtp", "nextn")
-    level = "algorithm"
     category = "efficient decoding"
     paper = "DeepSeek-V3 arXiv:2412.19437, sections 2.2 and 5.4.3"
     removes = "decode passes: one reads the weights for several tokens"
@@ -41,16 +37,13 @@ class MultiTokenPrediction(Technique):
     quality = "exact"
     slot = "how tokens are made"
     order = TOKENS
+    refused_by = (no_decoding,)
     assumed = ("accept",)
 
     steps: int = parameter(1, "drafted tokens (DeepSeek-V3: 1)", low=0, high=32)
     accept: float = parameter(
         0.85, "chance that a drafted token is kept (DeepSeek-V3, second token: 0.85 to 0.90)", low=0, high=1
     )
-
-    def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """It needs decode steps; a chain has no branches, so recurrent states can follow it."""
-        return None if decodes(schedule) else NOTHING_DECODED
 
     @property
     def tokens(self) -> float:
@@ -76,10 +69,10 @@ class MultiTokenPrediction(Technique):
             return [first, later] if self.steps > 1 else [first]
 
         found = in_rounds(schedule, self.steps + 1, self.tokens, drafting)
-        reading = [beside(p) for p in schedule.passes if p.phase == "prefill" and p.scope == ""]
+        reading = map(beside, schedule.of_main("prefill"))
         main = found.main
         held = Resident(draft, main.setting, main.batch, main.tokens, changes=(JOINED, own_weights))
-        return replace(found, passes=(*reading, *found.passes), residents=(*found.residents, held))
+        return found.with_another(reading, held)
 
 
 def _attending(model: Model, setting: Setting) -> Layer:

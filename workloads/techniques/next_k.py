@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from workloads.phases import Named
 from workloads.schedule import Schedule
-from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import IN_LAYERS, KEYS, NOTHING_DECODED, also, decodes
+from workloads.step import Step
+from workloads.techniques.base import TOKENS, Technique, parameter
+from workloads.techniques.changes import IN_LAYERS, KEYS, also
+from workloads.techniques.conditions import no_decoding
 from workloads.techniques.decoding import in_rounds
-
-if TYPE_CHECKING:
-    from workloads.step import Step
 
 OTHER_STACKS = ("encoder.", "vision.")  # which yield no tokens
 
@@ -24,7 +22,6 @@ class NextK(Technique):
 
     name = "next-k-tokens"
     aliases = ("multi-token-heads",)
-    level = "algorithm"
     category = "alternative paradigms"
     paper = "Gloeckle et al. arXiv:2404.19737"
     removes = "decode passes: one for every k tokens"
@@ -33,12 +30,9 @@ class NextK(Technique):
     quality = "retrained"
     slot = "how tokens are made"
     order = TOKENS
+    refused_by = (no_decoding,)
 
     k: int = parameter(4, "tokens per pass (the paper: 4)", low=1, high=32)
-
-    def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """It needs decode steps."""
-        return None if decodes(schedule) else NOTHING_DECODED
 
     def apply(self, schedule: Schedule) -> Schedule:
         """A pass reads the last k tokens, and each head adds a layer, its cache and a projection.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from workloads.model import UNLIMITED
 from workloads.schedule import Schedule
 from workloads.techniques.base import MEMORY, Target, Technique, parameter
-from workloads.techniques.changes import caches
+from workloads.techniques.conditions import no_cache
 
 BLOCK_ENTRY_BYTES = 4  # a 32-bit block number
 
@@ -18,7 +18,6 @@ class PagedAttention(Technique):
 
     name = "paged-attention"
     aliases = ("vllm", "block-kv-cache")
-    level = "system"
     category = "memory management"
     paper = "vLLM PagedAttention arXiv:2309.06180"
     removes = "memory reserved for tokens that never come"
@@ -39,8 +38,8 @@ class PagedAttention(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """There must be a cache that grows."""
-        if not caches(schedule):
-            return "the model keeps no keys and values"
+        if (reason := no_cache(schedule)) is not None:
+            return reason
         if 0 < self.reserved < schedule.main.tokens:
             return f"{schedule.main.tokens} tokens need more than the {self.reserved} that are reserved"
         return None

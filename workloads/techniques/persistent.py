@@ -14,7 +14,6 @@ class PersistentKernel(Technique):
 
     name = "persistent-kernel"
     aliases = ("megakernel",)
-    level = "system"
     category = "graph and operator"
     paper = "Look Ma, No Bubbles! (Hazy Research 2025); Mirage arXiv:2405.05751"
     removes = "launch latency between operators"
@@ -27,10 +26,11 @@ class PersistentKernel(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """Launches must be counted: by a measured latency, or by what is assumed of a host."""
-        convention = schedule.main.setting.convention
-        if target.launch_s is not None or convention.launches:
+        if target.launch_s is not None or schedule.convention.launches:
             return None
-        return f"the convention {convention.name} counts no launches; --without cuda-graphs counts them"
+        return (
+            f"the convention {schedule.convention.name} counts no launches; --without cuda-graphs counts them"
+        )
 
     def apply(self, schedule: Schedule) -> Schedule:
         """A step is one launch, too short to count beside it."""

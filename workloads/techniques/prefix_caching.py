@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 from workloads.schedule import Pass, Schedule
 from workloads.techniques.base import MEMORY, Target, Technique, parameter
-from workloads.techniques.changes import caches
-from workloads.techniques.requests import no_prompt
+from workloads.techniques.conditions import no_cache, no_prompt
 
 
 @dataclass(frozen=True)
@@ -16,7 +15,6 @@ class PrefixCaching(Technique):
 
     name = "prefix-caching"
     aliases = ("radix-attention", "automatic-prefix-caching", "prompt-caching", "prefix-reuse")
-    level = "system"
     category = "memory management"
     paper = "SGLang RadixAttention arXiv:2312.07104; vLLM PagedAttention arXiv:2309.06180, section 4.4"
     removes = "the prefill of the cached share of the prompt"
@@ -32,13 +30,9 @@ class PrefixCaching(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """Only a prefill can be skipped, and only what is a function of the prefix alone can be reused."""
-        if (reason := no_prompt(schedule)) is not None:
-            return reason
-        if not caches(schedule):
-            return "the model keeps no keys and values by position"
-        if schedule.main.model.has_memory:
-            return "what an encoder makes of a prefix depends on all that follows"
-        return None
+        encoder = "what an encoder makes of a prefix depends on all that follows"
+        other = encoder if schedule.main.model.has_memory else None
+        return no_prompt(schedule) or no_cache(schedule) or other
 
     def apply(self, schedule: Schedule) -> Schedule:
         """New positions are fewer and see as much as before; the last one is always computed."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from workloads.catalogue import load_model
 from workloads.schedule import Pass, Resident, Schedule
 from workloads.sharing import beside
-from workloads.techniques.base import REQUEST, Target, Technique, parameter
-from workloads.techniques.requests import no_prompt, shortened
+from workloads.techniques.base import REQUEST, Technique, parameter
+from workloads.techniques.conditions import no_prompt
+from workloads.techniques.requests import shortened
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,6 @@ class PromptCompression(Technique):
 
     name = "prompt-compression"
     aliases = ("llmlingua", "selective-context")
-    level = "algorithm"
     category = "input compression"
     paper = "LLMLingua arXiv:2310.05736; Selective Context arXiv:2304.12102"
     removes = "prompt tokens: their prefill, and their keys and values in every later step"
@@ -26,13 +26,10 @@ class PromptCompression(Technique):
     quality = "lossy"
     slot = "what of the prompt is read"
     order = REQUEST
+    refused_by = (no_prompt,)
 
     ratio: float = parameter(4.0, "prompt tokens over kept ones (LLMLingua: up to 20)", low=1, high=100)
     scorer: str = parameter("GPT-2", "model that scores tokens (LLMLingua: GPT-2 or Alpaca-7B)")
-
-    def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """It acts on the prefill, and through it on what later steps see."""
-        return no_prompt(schedule)
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Score the prompt in pieces that the scorer has positions for, then read what is kept."""
@@ -44,6 +41,4 @@ class PromptCompression(Technique):
         setting, batch = beside(scorer, schedule.main.setting), schedule.batch
         pieces = schedule.prompt / piece
         scoring = Pass("prefill", scorer, setting, batch, piece, piece, piece, pieces, piece, "scorer.")
-        read = shortened(schedule, kept)
-        held = Resident(scorer, setting, batch, 0)
-        return replace(read, passes=(scoring, *read.passes), residents=(*read.residents, held))
+        return shortened(schedule, kept).with_another([scoring], Resident(scorer, setting, batch, 0))

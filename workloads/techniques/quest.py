@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workloads.arrays import minimum
 from workloads.dtypes import bytes_per_element
 from workloads.operators import Attention, Changed, Gemm
+from workloads.phases import Named
 from workloads.schedule import Schedule
-from workloads.techniques.base import CACHE, Target, Technique, parameter
-from workloads.techniques.changes import NOTHING_DECODED, caches, decodes
+from workloads.techniques.base import CACHE, Technique, parameter
+from workloads.techniques.changes import each_row
+from workloads.techniques.conditions import no_cache, no_decoding
 from workloads.work import Role, Traffic, Work
-
-if TYPE_CHECKING:
-    from workloads.phases import Named
-    from workloads.step import Step
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,6 @@ class Quest(Technique):
 
     name = "quest"
     aliases = ("kv-selection", "kv-cache-selection", "query-aware-sparsity")
-    level = "model"
     category = "dynamic inference"
     paper = "Quest arXiv:2406.10774"
     removes = "reads of pages whose keys cannot matter, in decode"
@@ -35,25 +31,16 @@ class Quest(Technique):
     slot = "which positions are attended to"
     example = "Llama-3.1-8B --hw h100 --prompt 8192"
     order = CACHE
+    refused_by = (no_decoding, no_cache)
 
     budget: int = parameter(2048, "tokens read per step", low=1, high=10_000_000)
     page: int = parameter(16, "tokens of a page (the paper: 16)", low=1, high=4096)
     dense: int = parameter(2, "first layers that read everything (the paper: 2)", low=0, high=1000)
 
-    def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """It acts on decode steps of attention."""
-        if not decodes(schedule):
-            return NOTHING_DECODED
-        return None if caches(schedule) else "the model keeps no keys and values"
-
     def apply(self, schedule: Schedule) -> Schedule:
         """Decode reads the bounds of all pages, then the chosen ones."""
         share = max(0.0, 1 - self.dense / len(schedule.main.model.layers))  # of the layers that select
-
-        def select(rows: Sequence[Named], step: Step) -> list[Named]:
-            return [part for row in rows for part in self._parts(row, share)]
-
-        seen = schedule.with_change(select, "decode")
+        seen = schedule.with_change(each_row(lambda row: self._parts(row, share)), "decode")
         return seen.with_main(cache_factor=schedule.main.cache_factor * (1 + share / self.page))
 
     def _parts(self, row: Named, share: float) -> list[Named]:

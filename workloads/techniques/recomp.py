@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from workloads.catalogue import load_model
 from workloads.schedule import Schedule, plain
 from workloads.sharing import beside
-from workloads.techniques.base import REQUEST, Target, Technique, parameter
-from workloads.techniques.requests import no_prompt, shortened
+from workloads.techniques.base import REQUEST, Technique, parameter
+from workloads.techniques.conditions import no_prompt
+from workloads.techniques.requests import shortened
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,6 @@ class Recomp(Technique):
 
     name = "summaries"
     aliases = ("recomp", "abstractive-compression", "summary")
-    level = "algorithm"
     category = "input compression"
     paper = "RECOMP arXiv:2310.04408"
     removes = "prompt tokens: their prefill, and their keys and values in every later step"
@@ -26,15 +26,12 @@ class Recomp(Technique):
     quality = "lossy"
     slot = "what of the prompt is read"
     order = REQUEST
+    refused_by = (no_prompt,)
 
     ratio: float = parameter(
         10.0, "document tokens over summary tokens (abstract: as low as 6 %, which is 17)", low=1, high=1000
     )
     summariser: str = parameter("T5-large", "model that writes (section 3.2: T5-large)")
-
-    def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """It acts on the prefill, and through it on what later steps see."""
-        return no_prompt(schedule)
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Documents longer than the summariser has positions for are summarised in pieces."""
@@ -47,5 +44,4 @@ class Recomp(Technique):
         setting, batch = beside(writer, schedule.main.setting), schedule.batch * pieces
         alone = plain(writer, "generate", batch, documents, written, 0, setting)
         writing = (replace(p, phase="prefill", scope="summariser.") for p in alone.passes)
-        read = shortened(schedule, kept)
-        return replace(read, passes=(*writing, *read.passes), residents=(*read.residents, *alone.residents))
+        return shortened(schedule, kept).with_another(writing, *alone.residents)

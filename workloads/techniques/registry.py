@@ -15,45 +15,21 @@ from workloads import techniques
 from workloads.techniques.base import Technique
 from workloads.techniques.serving import SERVING, ServingMethod
 
-SHARED = frozenset(
-    {
-        "base",
-        "branches",
-        "changes",
-        "compose",
-        "counted",
-        "decoding",
-        "registry",
-        "requests",
-        "serving",
-        "streaming",
-    }
-)  # modules that hold no technique
-
 
 @cache
 def known() -> dict[str, type[Technique]]:
     """Every technique by its name, in the order of level and category."""
-    found = sorted(_classes(), key=lambda t: (LEVELS.index(t.level), t.category, t.name))
+    found = sorted(_classes(), key=lambda t: (t.level, t.category, t.name))
     return {technique.name: technique for technique in found}
 
 
-LEVELS = ("algorithm", "model", "system")
-
-
 def _classes() -> Iterator[type[Technique]]:
-    """The techniques of this package's modules: one each."""
-    for module in iter_modules(techniques.__path__):
-        if module.name not in SHARED:
-            space = vars(import_module(f"{techniques.__name__}.{module.name}"))
-            yield from (
-                value
-                for value in space.values()
-                if isinstance(value, type)
-                and issubclass(value, Technique)
-                and value.__module__ == f"{techniques.__name__}.{module.name}"
-                and hasattr(value, "name")
-            )
+    """The techniques of this package's modules."""
+    for module in iter_modules(techniques.__path__, f"{techniques.__name__}."):
+        for value in vars(import_module(module.name)).values():
+            own = isinstance(value, type) and value.__module__ == module.name
+            if own and issubclass(value, Technique) and value is not Technique:
+                yield value
 
 
 def find(name: str) -> type[Technique]:

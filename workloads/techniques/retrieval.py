@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from workloads.catalogue import load_model
 from workloads.operators import Gemm
 from workloads.phases import Named
 from workloads.schedule import Pass, Resident, Schedule
 from workloads.sharing import beside
+from workloads.step import Step
 from workloads.techniques.base import REQUEST, Target, Technique, parameter
 from workloads.techniques.changes import also
-from workloads.techniques.requests import no_prompt, shortened
-
-if TYPE_CHECKING:
-    from workloads.step import Step
+from workloads.techniques.conditions import no_prompt
+from workloads.techniques.requests import shortened
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,6 @@ class Retrieval(Technique):
 
     name = "retrieval"
     aliases = ("rag", "retrieval-augmented-generation", "dense-retrieval")
-    level = "algorithm"
     category = "input compression"
     paper = "Lewis et al. arXiv:2005.11401"
     removes = "prompt tokens outside the found passages"
@@ -65,9 +62,8 @@ class Retrieval(Technique):
             "prefill", encoder, setting, batch, self.question, self.question, self.question, scored=0,
             scope="retrieval.", changes=(also(self._search),),
         )  # fmt: skip
-        read = shortened(schedule, self._kept)
         held = Resident(encoder, setting, batch, 0, changes=(also(self._search),))
-        return replace(read, passes=(embedding, *read.passes), residents=(*read.residents, held))
+        return shortened(schedule, self._kept).with_another([embedding], held)
 
     def _search(self, rows: Sequence[Named], step: Step) -> list[Named]:
         """An exact search: a product of the question with every vector, kept in fp32."""

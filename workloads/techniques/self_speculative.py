@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from workloads.schedule import Pass, Schedule
-from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import NOTHING_DECODED, decodes, share_of_layers
+from workloads.techniques.base import TOKENS, Technique, parameter
+from workloads.techniques.changes import share_of_layers
+from workloads.techniques.conditions import no_decoding
 from workloads.techniques.decoding import expected_tokens, in_rounds
 
 
@@ -16,7 +17,6 @@ class SelfSpeculative(Technique):
 
     name = "self-speculative-decoding"
     aliases = ("self-speculation", "self-speculative", "draft-and-verify", "layer-skip-drafting", "layerskip")
-    level = "algorithm"
     category = "efficient decoding"
     paper = "Draft & Verify arXiv:2309.08168; LayerSkip arXiv:2404.16710"
     removes = "decode passes of the whole model"
@@ -25,15 +25,12 @@ class SelfSpeculative(Technique):
     quality = "exact"
     slot = "how tokens are made"
     order = TOKENS
+    refused_by = (no_decoding,)
     assumed = ("accept",)
 
     k: int = parameter(4, "drafted tokens", low=1, high=64)
     layers: float = parameter(0.5, "share of the layers that draft", low=0, high=1)
     accept: float = parameter(0.75, "chance that a drafted token is kept", low=0, high=1)
-
-    def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """It needs decode steps."""
-        return None if decodes(schedule) else NOTHING_DECODED
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Drafts use the model's own weights and cache; skipped layers write no keys until they verify."""

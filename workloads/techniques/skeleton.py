@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workloads.schedule import Schedule
-from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.branches import in_branches, one_piece
+from workloads.techniques.base import TOKENS, Technique, parameter
+from workloads.techniques.branches import in_branches
+from workloads.techniques.conditions import no_parts
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,6 @@ class SkeletonOfThought(Technique):
 
     name = "skeleton-of-thought"
     aliases = ("sot",)
-    level = "algorithm"
     category = "output organisation"
     paper = "Skeleton-of-Thought arXiv:2307.15337"
     removes = "decode steps: parts of the answer share each read of the weights"
@@ -24,10 +24,8 @@ class SkeletonOfThought(Technique):
     quality = "lossy"
     slot = "how the answer is organised"
     order = TOKENS - 5  # parts are of tokens, which may then be made several at once
-    assumed = (
-        "points",
-        "longest",
-    )
+    refused_by = (no_parts,)
+    assumed = ("points", "longest")
 
     skeleton: int = parameter(
         40, "tokens of the skeleton: 3 to 10 points of 3 to 5 words", low=1, high=10_000
@@ -37,10 +35,6 @@ class SkeletonOfThought(Technique):
         100, "tokens of the expansion's instruction, read for every point", low=0, high=100_000
     )
     longest: float = parameter(1.3, "longest point over the mean", low=1, high=100)
-
-    def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """A whole answer is needed: one step has no parts."""
-        return one_piece(schedule)
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Parts are sequences of one batch that share what stands before them."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from workloads.schedule import Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.branches import in_branches, one_piece
+from workloads.techniques.branches import in_branches
+from workloads.techniques.conditions import no_parts
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,6 @@ class SkeletonGraph(Technique):
 
     name = "skeleton-graph-decoding"
     aliases = ("sgd", "skeleton-graph")
-    level = "algorithm"
     category = "output organisation"
     paper = "Adaptive Skeleton Graph Decoding arXiv:2402.12280"
     removes = "decode steps: parts of the answer share each read of the weights"
@@ -24,10 +24,8 @@ class SkeletonGraph(Technique):
     quality = "lossy"
     slot = "how the answer is organised"
     order = TOKENS - 5  # parts are of tokens, which may then be made several at once
-    assumed = (
-        "points",
-        "levels",
-    )
+    refused_by = (no_parts,)
+    assumed = ("points", "levels")
 
     skeleton: int = parameter(60, "tokens of the skeleton and its dependencies", low=1, high=10_000)
     points: float = parameter(6.0, "points of the answer", low=1, high=100)
@@ -40,7 +38,7 @@ class SkeletonGraph(Technique):
         """A whole answer is needed, and no more levels than points."""
         if self.levels > self.points:
             return f"{self.levels:g} levels need more than {self.points:g} points"
-        return one_piece(schedule)
+        return super().refuse(schedule, target)
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Parts are sequences of one batch that share what stands before them; each level has its own."""

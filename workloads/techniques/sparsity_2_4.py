@@ -21,7 +21,6 @@ class TwoOfFour(Technique):
 
     name = "sparsity-2:4"
     aliases = ("2:4", "semi-structured-sparsity", "sparsity-2-4")
-    level = "model"
     category = "sparsification"
     paper = "Mishra et al. arXiv:2104.08378; SparseGPT arXiv:2301.00774; Wanda arXiv:2306.11695"
     removes = "half of the multiplications and of the weights of the layers' projections"

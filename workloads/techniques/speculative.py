@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import takewhile
-from typing import TYPE_CHECKING
 
 from workloads.catalogue import MODELS, load_model
+from workloads.model import Model
 from workloads.phases import parameters
 from workloads.schedule import Pass, Resident, Schedule
 from workloads.sharing import beside
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
-from workloads.techniques.changes import NOTHING_DECODED, decodes
+from workloads.techniques.conditions import no_decoding
 from workloads.techniques.decoding import expected_tokens, in_rounds
-
-if TYPE_CHECKING:
-    from workloads.model import Model
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,6 @@ class Speculative(Technique):
 
     name = "speculative-decoding"
     aliases = ("speculative", "speculative-sampling", "draft-model", "specdec")
-    level = "algorithm"
     category = "efficient decoding"
     paper = "Leviathan et al. arXiv:2211.17192; Chen et al. arXiv:2302.01318"
     removes = "decode passes of the model: its weights are read once for several tokens"
@@ -46,8 +42,8 @@ class Speculative(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """It needs decode steps, and a model to draft with."""
-        if not decodes(schedule):
-            return NOTHING_DECODED
+        if (reason := no_decoding(schedule)) is not None:
+            return reason
         if self.draft == "auto" and smallest_alike(schedule.main.model) is None:
             return "no smaller shipped model has this vocabulary; name one with draft=MODEL"
         return None
@@ -62,10 +58,10 @@ class Speculative(Technique):
 
         tokens = expected_tokens(self.accept, self.k)
         found = in_rounds(schedule, self.k + 1, tokens, lambda p, rounds: [drafted(p, rounds * self.k)])
-        reading = [drafted(p, p.times) for p in schedule.passes if p.phase == "prefill" and p.scope == ""]
+        reading = [drafted(p, p.times) for p in schedule.of_main("prefill")]
         main = found.main
         held = Resident(draft, setting, main.batch, main.tokens)
-        return replace(found, passes=(*reading, *found.passes), residents=(*found.residents, held))
+        return found.with_another(reading, held)
 
     def drafter(self, model: Model) -> Model:
         """The model that drafts for a model."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from workloads.blocks import (
     AttentionBlock,
@@ -13,13 +13,11 @@ from workloads.blocks import (
     MlpBlock,
     TimeMixBlock,
 )
+from workloads.layer import Layer
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
-from workloads.techniques.changes import blocks
-
-if TYPE_CHECKING:
-    from workloads.layer import Layer
-    from workloads.model import Model
+from workloads.techniques.base import STRUCTURE, Technique, parameter
+from workloads.techniques.changes import with_layers
+from workloads.techniques.conditions import no_heads
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,6 @@ class StateSpace(Technique):
     name = "state-space"
     aliases = ("mamba-2", "mamba", "ssm")
     variants = {"hybrid": {"attention": 8}, "jamba": {"attention": 8}, "rwkv": {"mixer": "rwkv-4"}}
-    level = "model"
     category = "efficient structure"
     paper = "Mamba-2 arXiv:2405.21060; Jamba arXiv:2403.19887; RWKV arXiv:2305.13048"
     removes = "attention that grows with the context, and its cache"
@@ -38,6 +35,7 @@ class StateSpace(Technique):
     quality = "retrained"
     slot = "the kind of attention"
     order = STRUCTURE
+    refused_by = (no_heads,)
 
     mixer: str = parameter("mamba-2", "what takes its place", among=("mamba-2", "rwkv-4"))
     attention: int = parameter(
@@ -50,25 +48,18 @@ class StateSpace(Technique):
         2, "channels of Mamba-2 over the width of the model (the paper: 2)", low=1, high=16
     )
 
-    def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """It replaces attention with key-value heads."""
-        return None if blocks(schedule, AttentionBlock) else "the model has no attention with key-value heads"
-
     def apply(self, schedule: Schedule) -> Schedule:
         """Mamba-2: heads of 64 channels, a convolution over 4 positions, chunks of 256. RWKV-4: as many
         channels as the model is wide, and a feed-forward block of its own of the same width.
         """
+        hidden = schedule.main.model.hidden
 
-        def model(old: Model) -> Model:
-            layers = tuple(
-                layer
-                if self.attention and index % self.attention == self.attention // 2
-                else self._mixed(layer, old.hidden)
-                for index, layer in enumerate(old.layers)
-            )
-            return replace(old, stack=replace(old.stack, layers=layers))
+        def layers(old: tuple[Layer, ...]) -> Iterator[Layer]:
+            for index, layer in enumerate(old):
+                kept = self.attention and index % self.attention == self.attention // 2
+                yield layer if kept else self._mixed(layer, hidden)
 
-        return schedule.with_model(model)
+        return with_layers(schedule, layers)
 
     def _mixed(self, layer: Layer, hidden: int) -> Layer:
         def block(old: Block) -> Block:

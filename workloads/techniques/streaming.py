@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from workloads.operators import Changed
-from workloads.techniques.changes import IN_LAYERS, PRODUCTS, on
+from workloads.schedule import Change
+from workloads.techniques.changes import IN_LAYERS, PRODUCTS, on, on_rows
 from workloads.work import Role, Traffic, Work
-
-if TYPE_CHECKING:
-    from workloads.phases import Named
-    from workloads.schedule import Change
-    from workloads.step import Step
 
 
 @dataclass(frozen=True)
@@ -41,13 +35,7 @@ def streamed_weights(edit: Streamed, here: float) -> Change:
 
 def streamed_cache(edit: Streamed) -> Change:
     """A change that streams what operators of the layers read or write of the cache."""
-
-    def change(rows: Sequence[Named], step: Step) -> list[Named]:
-        return [
-            replace(row, operator=Changed(row.operator, edit))
-            if IN_LAYERS in row.name and row.operator.work().kv_bytes
-            else row
-            for row in rows
-        ]
-
-    return change
+    return on_rows(
+        lambda row: IN_LAYERS in row.name and row.operator.work().kv_bytes,
+        lambda operator: Changed(operator, edit),
+    )

@@ -16,7 +16,6 @@ class StructuredPruning(Technique):
 
     name = "structured-pruning"
     aliases = ("llm-pruner", "sheared-llama")
-    level = "model"
     category = "sparsification"
     paper = "LLM-Pruner arXiv:2305.11627; Sheared LLaMA arXiv:2310.06694"
     removes = "whole rows and columns of the layers' matrices: their weights, their work and their cache"

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from workloads.schedule import Schedule
 from workloads.techniques.base import STRUCTURE, Technique, parameter
-from workloads.techniques.changes import share_of_layers
-
-if TYPE_CHECKING:
-    from workloads.model import Model
+from workloads.techniques.changes import share_of_layers, with_layers
 
 
 @dataclass(frozen=True)
@@ -19,7 +15,6 @@ class Universal(Technique):
 
     name = "universal-transformer"
     aliases = ("adaptive-computation-time",)
-    level = "model"
     category = "dynamic inference"
     paper = "Universal Transformers arXiv:1807.03819"
     removes = "the weights of all layers but one; iterations of easy tokens"
@@ -36,13 +31,9 @@ class Universal(Technique):
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The most frequent layer's weights in every place; each iteration reads them and caches its own."""
-
-        def model(old: Model) -> Model:
-            usual, _ = old.stack.distinct.most_common(1)[0]
-            layers = (usual, *(replace(usual, repeats=True) for _ in old.layers[1:]))
-            return replace(old, stack=replace(old.stack, layers=layers))
-
-        found = schedule.with_model(model)
+        usual, _ = schedule.main.model.stack.distinct.most_common(1)[0]
+        again = replace(usual, repeats=True)
+        found = with_layers(schedule, lambda old: (usual, *(again for _ in old[1:])))
         if self.iterations == 1:
             return found
         found = found.with_change(share_of_layers(self.iterations), held=False)

@@ -18,7 +18,6 @@ class Unstructured(Technique):
 
     name = "unstructured-sparsity"
     aliases = ("sparsegpt", "wanda", "magnitude-pruning")
-    level = "model"
     category = "sparsification"
     paper = "SparseGPT arXiv:2301.00774; Wanda arXiv:2306.11695"
     removes = "bytes of weights, where they are stored compressed; no work on dense units"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from workloads.schedule import Schedule
 from workloads.techniques.base import LENGTHS, Target, Technique, parameter
-from workloads.techniques.requests import no_prompt, shortened
+from workloads.techniques.conditions import no_prompt
+from workloads.techniques.requests import shortened
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,6 @@ class Varlen(Technique):
 
     name = "varlen-packing"
     aliases = ("bytetransformer", "varlen", "padding-free")
-    level = "system"
     category = "graph and operator"
     paper = "ByteTransformer arXiv:2210.03052"
     removes = "work on padding"
@@ -34,9 +34,7 @@ class Varlen(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """Several prompts of different lengths are needed."""
-        if (reason := no_prompt(schedule)) is not None:
-            return reason
-        return None if schedule.batch > 1 else "one sequence has no padding"
+        return no_prompt(schedule) or (None if schedule.batch > 1 else "one sequence has no padding")
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The prompt asked for is the longest; packed, each counts its own length."""

@@ -17,7 +17,6 @@ class WeightActivation(Technique):
     name = "weight-activation-quantisation"
     aliases = ("smoothquant", "w8a8")
     variants = {"fp8": {"format": "fp8"}, "w8a8-fp8": {"format": "fp8"}, "nvfp4": {"format": "nvfp4"}}
-    level = "model"
     category = "quantisation"
     paper = "SmoothQuant arXiv:2211.10438; FP8 formats arXiv:2209.05433; NVFP4: NVIDIA Transformer Engine"
     removes = (
@@ -47,7 +46,4 @@ class WeightActivation(Technique):
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The embedding, the vocabulary projection, attention, norms and routers stay as they are."""
-
-        return schedule.with_change(
-            on_projections(lambda product: in_format(product, self.format, self.format))
-        )
+        return schedule.with_change(on_projections(lambda p: in_format(p, self.format, self.format)))

@@ -16,7 +16,6 @@ class WeightOffload(Technique):
 
     name = "weight-offloading"
     aliases = ("offloading", "weight-offload", "zero-inference", "layer-streaming")
-    level = "system"
     category = "offloading"
     paper = "ZeRO-Inference arXiv:2207.00032"
     removes = "weights from device memory"
@@ -37,9 +36,7 @@ class WeightOffload(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """There must be a link to the host, and disks where they are asked for."""
-        if self.disk and not target.disk:
-            return f"{target.name} has no disk in its file; add `links.disk`"
-        return target.no_host()
+        return (target.no_disk() if self.disk else None) or target.no_host()
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Prefetched: transfers and computation of an operator overlap.

@@ -23,7 +23,6 @@ class WeightOnly(Technique):
         "int8-weight-only": {"format": "int8"},
         "w8a16": {"format": "int8"},
     }
-    level = "model"
     category = "quantisation"
     paper = "GPTQ arXiv:2210.17323; AWQ arXiv:2306.00978; NF4: QLoRA arXiv:2305.14314"
     removes = "most of the bytes of the layers' weights"
@@ -60,5 +59,4 @@ class WeightOnly(Technique):
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The embedding, the vocabulary projection, norms and routers stay as they are."""
-
         return schedule.with_change(on_projections(lambda product: in_format(product, self.format)))

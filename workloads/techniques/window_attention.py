@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from workloads.blocks import AttentionBlock
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
-from workloads.techniques.changes import blocks, with_blocks
+from workloads.techniques.base import STRUCTURE, Technique, parameter
+from workloads.techniques.changes import with_blocks
+from workloads.techniques.conditions import no_heads
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,6 @@ class WindowAttention(Technique):
 
     name = "window-attention"
     aliases = ("window", "longformer", "sliding-window-attention")
-    level = "model"
     category = "sparsification"
     paper = "Longformer arXiv:2004.05150; Mistral 7B arXiv:2310.06825"
     removes = "attention beyond the window, and its cache"
@@ -26,12 +26,9 @@ class WindowAttention(Technique):
     slot = "which positions are attended to"
     example = "Llama-3.1-8B --hw h100 --prompt 8192"
     order = STRUCTURE
+    refused_by = (no_heads,)
 
     window: int = parameter(4096, "positions that each one sees (Mistral: 4096)", low=1, high=100_000_000)
-
-    def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """There must be attention with key-value heads."""
-        return None if blocks(schedule, AttentionBlock) else "the model has no attention with key-value heads"
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Layers that have a narrower window keep it."""
