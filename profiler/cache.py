@@ -61,6 +61,10 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         self.keys, self.values = (buffer[:, :, :length] for buffer in self.buffers)
 
 
+class MemoryLayer(PreallocatedLayer):
+    """Keys and values that a decoder's layer makes of an encoder's result, once, and keeps."""
+
+
 def preallocated(layers: int, capacity: int) -> Cache:
     """A cache for `layers` layers of at most `capacity` tokens."""
     return Cache(layers=[PreallocatedLayer(capacity) for _ in range(layers)])

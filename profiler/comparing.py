@@ -9,6 +9,7 @@ import numpy as np
 
 from roofline.diff import SIDE
 from roofline.run import Run, open_run
+from roofline.run_tables import POINT
 from specfiles.errors import InputError
 from specfiles.reading import exists
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from profiler.traces.tables import Trace
 
-POINT = ["phase", "batch", "q_len", "kv_len"]
 BY = ("operator", "kernel")
 STEP = ("model", "framework")  # where operators are measured inside a step, and not alone
 OUTSIDE = "(in no range)"
@@ -136,5 +136,10 @@ def _numbered(table: pd.DataFrame) -> pd.DataFrame:
 
 def _points(table: pd.DataFrame) -> list[frozenset[str]]:
     return [
-        frozenset({f"batch {row.batch}, {row.q_len} of {row.kv_len} tokens"}) for row in table.itertuples()
+        frozenset({f"batch {row.batch}, {row.q_len} of {row.kv_len} tokens{_encoded(row.encoder_len)}"})
+        for row in table.itertuples()
     ]
+
+
+def _encoded(length: int) -> str:
+    return f", {length} of an encoder" if length else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,12 +22,7 @@ if TYPE_CHECKING:
     from profiler.recorders import Call, Marks, Recorder
     from profiler.subject import Subject
 
-APPEND, CORE, ROPE, SAMPLING = (
-    "layers.attention.kv_append",
-    "layers.attention.core",
-    "layers.attention.rope",
-    "sampling",
-)
+CORE, ROPE = "layers.attention.core", "layers.attention.rope"
 ROTATIONS = ("apply_rotary_pos_emb", "apply_rotary_pos_emb_interleave", "apply_rotary_emb")
 Function = Callable[..., Any]
 Wrap = Callable[[Function], Function]
@@ -58,19 +53,47 @@ def instrumented(
         if parts.behind:
             recorder = _Filling(recorder, parts.behind)
         network = subject.network
-        layers = list(_module(network, parts.layers))
-        watched = range(first % stride, len(layers), stride) or range(len(layers))
         gate: list[None] = []  # holds something while a watched layer runs
-        for index in watched:
-            _instrument_layer(stack, layers[index], parts, recorder, gate)
-        _instrument_outside(stack, network, parts, recorder)
-        cores = core_names(subject.loaded.model)
+        cores = Cores(subject, parts)
+        shares: dict[str, float] = {}
+        for one in parts.stacks:
+            layers = list(_module(network, one.layers))
+            watched = range(first % stride, len(layers), stride) or range(len(layers))
+            for index in watched:
+                _instrument_layer(stack, layers[index], one, recorder, gate)
+            _instrument_outside(stack, network, one, recorder)
+            having = [{*_names(layer, one), *cores.inside(one, at)} for at, layer in enumerate(layers)]
+            every = Counter(name for names in having for name in names)
+            some = Counter(name for index in watched for name in having[index])
+            shares |= {name: every[name] / times for name, times in some.items()}
         _instrument_functions(stack, subject, recorder, cores, gate)
-        having = [{*_names(layer, parts), core} for layer, core in zip(layers, cores, strict=True)]
-        every = Counter(name for names in having for name in names)
-        some = Counter(name for index in watched for name in having[index])
-        shares = {name: every[name] / times for name, times in some.items()}
-        yield Watched(_around(recorder, SAMPLING)(sampler), shares)
+        yield Watched(_around(recorder, parts.sampling)(sampler), shares)
+
+
+class Cores:
+    """The range of attention, by the module that attends."""
+
+    def __init__(self, subject: Subject, parts: Family) -> None:
+        self._by_layer = [] if parts.attending else core_names(subject.loaded.model)
+        self._by_module = {
+            id(_module(layer, path)): name
+            for one in parts.stacks
+            for path, name in one.attending.items()
+            for layer in _module(subject.network, one.layers)
+        }
+
+    @property
+    def names(self) -> set[str]:
+        """Of all layers."""
+        return {*filter(None, self._by_layer), *self._by_module.values()}
+
+    def inside(self, parts: Family, layer: int) -> Iterable[str]:
+        """Of one layer of a stack."""
+        return parts.attending.values() or (self._by_layer[layer],)
+
+    def of(self, module: Any) -> str:
+        """Of a module that attends."""
+        return self._by_module.get(id(module)) or self._by_layer[module.layer_idx]
 
 
 class _Filling:
@@ -104,7 +127,7 @@ def _names(layer: Any, parts: Family) -> set[str]:
     names = {name for path, name in inside.modules.items() if _has(layer, path)}
     names |= {gap.name for gap in inside.gaps if _has(layer, gap.after) and _has(layer, gap.before)}
     mixers = {name.rpartition(".")[0] for name in names}
-    functions = {ROPE, APPEND, *parts.functions.values()}
+    functions = {ROPE, parts.append, parts.memory_append, *parts.functions.values()}
     names |= {name for name in functions if name.rpartition(".")[0] in mixers}
     return names | {filling for name, filling in parts.behind.items() if name in names}
 
@@ -112,14 +135,15 @@ def _names(layer: Any, parts: Family) -> set[str]:
 def _instrument_outside(stack: ExitStack, network: Any, parts: Family, recorder: Recorder) -> None:
     """Wrap the modules around the layers; between the embedding and the first layer inputs are prepared."""
     begin, end = recorder.marks(INPUTS)
-    embeddings = [path for path, name in parts.outside.items() if name in EMBEDDING]
+    embeddings = [path for path, name in parts.outside.items() if name.rpartition(".")[2] in EMBEDDING]
     for path, name in parts.outside.items():
         before, after = recorder.marks(name)
         if path in embeddings[1:]:
             before = (*end, *before)
         if path in embeddings:
             after = (*after, *begin)
-        stack.enter_context(replaced(_module(network, path), "forward", _wrap(before, after)))
+        owner, attribute = _callable(network, path)
+        stack.enter_context(replaced(owner, attribute, _wrap(before, after)))
     stack.enter_context(replaced(_module(network, parts.layers)[0], "forward", _wrap(end, ())))
 
 
@@ -157,12 +181,12 @@ def _instrument_layer(
 
 
 def _instrument_functions(
-    stack: ExitStack, subject: Subject, recorder: Recorder, cores: list[str], gate: list[None]
+    stack: ExitStack, subject: Subject, recorder: Recorder, cores: Cores, gate: list[None]
 ) -> None:
     """Attention, RoPE, scans and updates of a cache are looked up by name; wrap them where they are found."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    from profiler.cache import PreallocatedLayer
+    from profiler.cache import MemoryLayer, PreallocatedLayer
 
     modeling, parts = sys.modules[type(subject.network).__module__], family(subject.loaded.model)
     for name, range_name in parts.functions.items():
@@ -171,12 +195,14 @@ def _instrument_functions(
     for name in filter(partial(hasattr, modeling), ROTATIONS):
         stack.enter_context(replaced(modeling, name, _around(recorder, ROPE, gate)))
     if parts.attends_until:  # attention begins where the cache was updated
-        begin, end = recorder.marks(APPEND)
+        begin, end = recorder.marks(parts.append)
         marks = begin, (*end, *recorder.marks(CORE)[0])
         stack.enter_context(replaced(PreallocatedLayer, "update", _gated(marks, gate)))
         return
-    stack.enter_context(replaced(PreallocatedLayer, "update", _around(recorder, APPEND, gate)))
-    if not any(cores):
+    if parts.memory_append:  # first: it is the other's method, too
+        stack.enter_context(replaced(MemoryLayer, "update", _around(recorder, parts.memory_append, gate)))
+    stack.enter_context(replaced(PreallocatedLayer, "update", _around(recorder, parts.append, gate)))
+    if not cores.names:
         return
     if subject.attention == "eager":
         _wrap_eager(stack, modeling, recorder, cores, gate)
@@ -194,20 +220,18 @@ def _holder(modeling: Any, function: str) -> Any:
     return RecurrentLayer if hasattr(RecurrentLayer, function) else modeling
 
 
-def _wrap_eager(
-    stack: ExitStack, modeling: Any, recorder: Recorder, cores: list[str], gate: list[None]
-) -> None:
+def _wrap_eager(stack: ExitStack, modeling: Any, recorder: Recorder, cores: Cores, gate: list[None]) -> None:
     """Attention of separate kernels is a function of the model's own file."""
     wrap = partial(_attention, recorder=recorder, cores=cores, gate=gate)
     stack.enter_context(replaced(modeling, "eager_attention_forward", wrap))
 
 
-def _attention(function: Function, recorder: Recorder, cores: list[str], gate: list[None]) -> Function:
+def _attention(function: Function, recorder: Recorder, cores: Cores, gate: list[None]) -> Function:
     """Attention in the range of the layer that calls it."""
-    wrapped = {name: _around(recorder, name, gate)(function) for name in filter(None, set(cores))}
+    wrapped = {name: _around(recorder, name, gate)(function) for name in cores.names}
 
     def attend(module: Any, *args: Any, **kwargs: Any) -> Any:
-        return wrapped[cores[module.layer_idx]](module, *args, **kwargs)
+        return wrapped[cores.of(module)](module, *args, **kwargs)
 
     return attend if len(wrapped) > 1 else next(iter(wrapped.values()))
 
@@ -271,6 +295,15 @@ def _has(layer: Any, path: str) -> bool:
         return _module(layer, path) is not None
     except AttributeError:
         return False
+
+
+def _callable(root: Any, path: str) -> tuple[Any, str]:
+    """Whose attribute is called at a path: a module's forward, or a method."""
+    found = _module(root, path)
+    if hasattr(found, "forward"):
+        return found, "forward"
+    owner, _, method = path.rpartition(".")
+    return _module(root, owner), method
 
 
 def _module(root: Any, path: str) -> Any:

@@ -42,6 +42,32 @@ class Memory:
             layer.rewind(length)
 
 
+class TwoMemories:
+    """The decoder's own keys and values, and those that it makes of the encoder's result as it begins."""
+
+    def __init__(self, layers: int, capacity: int, encoded: int) -> None:
+        """Memory for `layers` layers of at most `capacity` positions, and `encoded` of the encoder."""
+        from transformers.cache_utils import Cache, EncoderDecoderCache
+
+        from profiler.cache import MemoryLayer, preallocated
+
+        memory = Cache(layers=[MemoryLayer(encoded) for _ in range(layers)])
+        self._cache = EncoderDecoderCache(preallocated(layers, capacity), memory)
+
+    def told(self) -> dict[str, Any]:
+        """What the network is called with."""
+        return {"past_key_values": self._cache, "use_cache": True}
+
+    def rewind(self, length: int) -> None:
+        """Go back to `length` positions of the decoder, at zero without the encoder's, too."""
+        from profiler.cache import rewind
+
+        rewind(self._cache.self_attention_cache, length)
+        if not length:
+            rewind(self._cache.cross_attention_cache, 0)
+            self._cache.is_updated = dict.fromkeys(self._cache.is_updated, False)
+
+
 class RwkvMemory:
     """The tensors of RWKV-4, which the network makes where a prompt begins and then updates in place."""
 

@@ -60,24 +60,22 @@ def family_records() -> list[dict[str, Any]]:
     from profiler.ranges import FAMILIES as RANGED
     from workloads.families import FAMILIES as READ
 
-    theirs = _causal_families()
+    try:
+        from transformers.models.auto import modeling_auto
+    except ImportError:
+        theirs, others = None, set()
+    else:
+        theirs = set(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+        others = set(modeling_auto.MODEL_MAPPING_NAMES)  # encoders and encoder-decoders that we read
     return [
         {
             "family": kind,
             "read": kind in READ,
             "ranges": kind in RANGED,
-            "transformers": None if theirs is None else kind in theirs,
+            "transformers": None if theirs is None else kind in theirs | others,
         }
         for kind in sorted({*READ, *(theirs or ())})
     ]
-
-
-def _causal_families() -> set[str] | None:
-    try:
-        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    except ImportError:
-        return None
-    return set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
 def describe(name: str) -> dict[str, Any]:

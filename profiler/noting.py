@@ -22,12 +22,14 @@ MOST_TOLD = 3  # outliers
 
 def label(point: Point | Compilation | Overhead | Attributed) -> str:
     """A step in one word."""
-    return f"{point.phase}-{point.batch}x{point.q_len}of{point.kv_len}"
+    encoded = f"-encoder{point.encoder_len}" if point.kv_len > point.encoder_len > 0 else ""
+    return f"{point.phase}-{point.batch}x{point.q_len}of{point.kv_len}{encoded}"
 
 
 def in_words(point: Point) -> str:
     """A step in several."""
-    return f"{point.phase} of batch {point.batch}, {point.q_len} of {point.kv_len} tokens"
+    encoded = f", {point.encoder_len} of them the encoder's" if point.kv_len > point.encoder_len > 0 else ""
+    return f"{point.phase} of batch {point.batch}, {point.q_len} of {point.kv_len} tokens{encoded}"
 
 
 def repeated_words(where: str, whole: Sample, timed: Timed, began: float, *, by_wall: bool) -> Iterator[str]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from profiler.instrument import APPEND, ROPE, ROTATIONS, SAMPLING
+from profiler.instrument import ROPE, ROTATIONS
 from profiler.parts.base import Family
 from profiler.ranges import family
 from profiler.ranks.share import SUM
@@ -50,7 +50,7 @@ class _Placing:
         """The operator of the next node."""
         path = module_path(node)
         if path is None:
-            return SAMPLING if self.ended else None  # what follows the network
+            return self.parts.sampling if self.ended else None  # what follows the network
         for part, name in self.parts.outside.items():
             if _within(path, part):
                 return name
@@ -67,9 +67,13 @@ class _Placing:
                 self.ended = inner
                 self.attends = self.attends and not _within(inner, self.parts.attends_until)
                 return name
-        for function, name in ((CACHING, APPEND), (_named(*ROTATIONS), ROPE), (ATTEND, self.cores[layer])):
+        for function, name in (
+            (CACHING, self.parts.append),
+            (_named(*ROTATIONS), ROPE),
+            (ATTEND, self.cores[layer]),
+        ):
             if function.search(trace):
-                self.attends = name == APPEND and bool(self.parts.attends_until)
+                self.attends = name == self.parts.append and bool(self.parts.attends_until)
                 return name
         if self.attends and inner == self.parts.attends_until.rpartition(".")[0]:
             return self.cores[layer]

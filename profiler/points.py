@@ -15,10 +15,12 @@ def points(scenarios: Sequence[Scenario]) -> tuple[Point, ...]:
     """
     found: list[Point] = []
     for s in scenarios:
+        encoded = s.prompt if s.model.has_memory else 0
         if s.phase in ("prefill", "generate"):
-            found.append(Point("prefill", s.batch, s.prompt, s.prompt))
+            found.append(Point("prefill", s.batch, s.prompt, s.prompt, encoded))
         if s.phase == "decode":
-            found.append(Point("decode", s.batch, 1, s.decode_context))
+            found.append(Point("decode", s.batch, 1, s.decode_context, encoded))
         if s.phase == "generate" and s.output > 1:
-            found += [Point("decode", s.batch, 1, kv) for kv in (s.prompt + 1, s.prompt + s.output - 1)]
+            contexts = s.prompt + 1, s.prompt + s.output - 1
+            found += [Point("decode", s.batch, 1, context, encoded) for context in contexts]
     return tuple(dict.fromkeys(found))

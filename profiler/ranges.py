@@ -25,6 +25,7 @@ from profiler.parts.dense import (
     STARCODER2,
     UNGATED,
 )
+from profiler.parts.encoder_decoders import SWITCH, T5
 from profiler.parts.encoders import BERT
 from profiler.parts.experts import (
     DBRX,
@@ -94,18 +95,21 @@ FAMILIES = {
     "qwen3_5_text": QWEN3_5,
     "qwen3_5_moe_text": QWEN3_5_MOE,
     **dict.fromkeys(("bert", "roberta"), BERT),
+    "t5": T5,
+    "switch_transformers": SWITCH,
 }
 # Of families whose layers stand side by side in most models, those in which they follow each other.
 IN_TURN = {"falcon": FALCON_IN_TURN, "stablelm": STABLELM_IN_TURN}
 
 
-def check_recurrent(model: Model, flags: Mapping[str, bool]) -> None:
-    """An InputError where a model that keeps a state is to be run otherwise than operator by operator."""
+def check_eager(model: Model, flags: Mapping[str, bool]) -> None:
+    """An InputError where a model whose memory is no plain cache is to be run otherwise than call by call."""
     for flag, given in flags.items():
-        if given and family(model).is_recurrent:
+        if given and (model.has_memory or family(model).is_recurrent):
+            why = model.manner if model.has_memory else "keeps a recurrent state"
             raise InputError(
-                f"{model.name} keeps a recurrent state, and such models are profiled operator by operator "
-                f"alone; leave {flag} out."
+                f"{model.name} {why}, and such models are profiled operator by operator alone; "
+                f"leave {flag} out."
             )
 
 

@@ -115,7 +115,7 @@ def _groups(request: Request) -> list[list[Point]]:
     held = float("inf")
     setting = Setting(Precision.of(request.dtype))
     for point in request.points:
-        size = float(request.loaded.model.cache_bytes(point.batch, point.kv_len, setting))
+        size = float(request.loaded.model.cache_bytes(point.batch, point.kv_len, setting, point.encoder_len))
         if held + size > TOGETHER_BYTES:
             groups.append([])
             held = 0.0

@@ -119,7 +119,8 @@ def nvtx_only(subject: Subject, point: Point) -> NvtxOnly:
 
 def step_name(point: Point) -> str:
     """The range around a step of a point."""
-    return f"{point.phase} {point.batch}x{point.q_len} of {point.kv_len}"
+    encoded = f", {point.encoder_len} of an encoder" if point.kv_len > point.encoder_len > 0 else ""
+    return f"{point.phase} {point.batch}x{point.q_len} of {point.kv_len}{encoded}"
 
 
 def in_range(name: str, run: Callable[[], Any]) -> None:

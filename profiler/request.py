@@ -68,12 +68,12 @@ def check_request(request: Request) -> None:
     """What can be known to be refused before a model is built."""
     from profiler.attending import check_attention
     from profiler.memory import check_batches
-    from profiler.ranges import check_recurrent
+    from profiler.ranges import check_eager
     from profiler.ranks.share import check_share
     from profiler.treatments.measure import treatment
 
     asked = {f"--mode {request.mode}": request.mode != "eager", "--with": bool(request.techniques)}
-    check_recurrent(request.loaded.model, asked)
+    check_eager(request.loaded.model, asked)
     check_batches(request.loaded.model, request.points)
     for technique in request.techniques:
         phases = [point.phase for point in request.points]

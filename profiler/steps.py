@@ -50,7 +50,7 @@ class Timed:
     @property
     def in_layers(self) -> list[float]:
         """Seconds of all operators in the layers together, by repeat, of a model whose layers are alike."""
-        inside = (times for name, times in self.ranges.items() if name.startswith(IN_LAYERS))
+        inside = (times for name, times in self.ranges.items() if IN_LAYERS in name)
         return [sum(times) for times in zip(*inside, strict=False)]  # without a repeat that a stop cut short
 
 
@@ -110,4 +110,5 @@ def operators_at(loaded: Loaded, dtype: str, point: Point, tensor_parallel: int 
     one kernel or more each.
     """
     setting = Setting(Precision.of(dtype), CONVENTIONS[convention_of(loaded.model)], tensor_parallel)
-    return operators(loaded.model, Step(point.batch, point.q_len, point.kv_len), setting)
+    step = Step(point.batch, point.q_len, point.kv_len, memory=point.encoder_len)
+    return operators(loaded.model, step, setting)

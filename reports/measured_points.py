@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from reports.points import INPUTS, Key, at_step, finite, reference_fidelity, roof_s_of, roofs, sizes
 from reports.step_records import PASS, Kernel, Operator, Point, Stray
-from roofline.run_tables import POINT
+from roofline.run_tables import POINT, step_of
 from roofline.scenario import PHASES, Scenario
-from workloads.phases import Step
 from workloads.traced_model import TRACED
 
 if TYPE_CHECKING:
@@ -47,9 +46,13 @@ def by_key(table: pd.DataFrame) -> dict[Key, list[Record]]:
     found: dict[Key, list[Record]] = {}
     for row in table.to_dict("records"):
         record = {str(name): value for name, value in row.items()}
-        phase, batch, q_len, kv_len = (record[name] for name in POINT)
-        found.setdefault((str(phase), int(batch), int(q_len), int(kv_len)), []).append(record)
+        found.setdefault(_key(record), []).append(record)
     return found
+
+
+def _key(record: Record) -> Key:
+    phase, batch, q_len, kv_len, encoder_len = (record[name] for name in POINT)
+    return str(phase), int(batch), int(q_len), int(kv_len), int(encoder_len)
 
 
 def _order(key: Key) -> int:
@@ -58,12 +61,12 @@ def _order(key: Key) -> int:
 
 
 def _expected(scenario: Scenario, key: Key, device: Device, predicted_s: float) -> Point:
-    phase, batch, q_len, kv_len = key
+    phase, *lengths = key
     passes = scenario.model.family == TRACED
     return Point(
         phase=PASS if passes else phase,
-        sizes=INPUTS if passes else sizes(batch, q_len, kv_len),
-        tokens=float(Step(batch, q_len, kv_len).tokens),
+        sizes=INPUTS if passes else sizes(*lengths),
+        tokens=float(step_of(key).tokens),
         predicted_s=predicted_s,
         roof_s=roof_s_of(at_step(scenario, key, device, reference_fidelity(device))),
         roofs=roofs(device, scenario.setting.precision),

@@ -46,7 +46,7 @@ def families(records: Sequence[dict[str, Any]], format: str) -> str:
         f"{sum(bool(record[key]) for record in theirs)} can be {done}"
         for key, done in (("read", "predicted"), ("ranges", "profiled"))
     )
-    told = f"of {len(theirs)} causal language models of transformers {counts}\n" if theirs else ""
+    told = f"of the {len(theirs)} that transformers has code of, {counts}\n" if theirs else ""
     return terminal.table(records, columns) + told
 
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 from reports.step_records import Origin, Roof, RoofKind
 from roofline.ceilings import Fidelity, ceilings
 from roofline.predict import Prediction, in_mode, step_rows
+from roofline.run_tables import step_of
 from roofline.scenario import PHASES, Scenario
 from specfiles.errors import InputError
 from workloads.dtypes import Precision, compute_dtype
-from workloads.phases import Step
 
 if TYPE_CHECKING:
     from hwspecs import Device, Sourced
 
 INPUTS = "its own inputs"  # of a module: what its function returned
-Key = tuple[str, int, int, int]  # phase, batch, q_len, kv_len
+Key = tuple[str, int, int, int, int]  # phase, batch, q_len, kv_len, encoder_len
 
 
 def best_fidelity(device: Device) -> Fidelity:
@@ -41,23 +41,24 @@ def at_step(
     scenario: Scenario, key: Key, device: Device, fidelity: Fidelity, mode: str = "eager"
 ) -> Prediction:
     """The prediction for one step, which may also be a chunk (q_len < kv_len)."""
-    _, batch, q_len, kv_len = key
     asked, limits = sized(scenario, key), in_mode(ceilings(device, fidelity), mode)
-    rows = step_rows(asked, Step(batch, q_len, kv_len), limits, asked.phase)
+    rows = step_rows(asked, step_of(key), limits, asked.phase)
     return Prediction(asked, device, limits, asked.schedule(), rows)
 
 
 def sized(scenario: Scenario, key: Key) -> Scenario:
     """The scenario of one step; of a chunk, the scenario of a prompt as long as the chunk."""
-    phase, batch, q_len, kv_len = key
+    phase, batch, q_len, kv_len, encoder_len = key
     asked = "decode" if phase not in PHASES and q_len == 1 else phase if phase in PHASES else "prefill"
-    return replace(scenario, phase=asked, batch=batch, prompt=q_len, context=kv_len, output=1)
+    prompt = encoder_len or q_len
+    return replace(scenario, phase=asked, batch=batch, prompt=prompt, context=kv_len, output=1)
 
 
-def sizes(batch: int, q_len: int, kv_len: int) -> str:
+def sizes(batch: int, q_len: int, kv_len: int, encoder_len: int = 0) -> str:
     """A step's sizes in words."""
     if q_len == 1:
-        return f"batch {batch}, context {kv_len:,}"
+        encoded = f" ({encoder_len:,} of the encoder)" if encoder_len else ""
+        return f"batch {batch}, context {kv_len:,}{encoded}"
     chunk = f" of {kv_len:,}" if kv_len != q_len else ""
     return f"batch {batch}, {q_len:,}{chunk} tokens"
 

@@ -31,6 +31,7 @@ STEPS: dict[str, tuple[str, terminal.Format]] = {
     "phase": ("phase", text),
     "batch": ("batch", text),
     "kv_len": ("tokens", text),
+    "encoder_len": ("encoder's", text),
     "instrumented": ("watched", lambda v: "yes" if v else "no"),
     "median_s": ("median", _SECONDS),
     "low_s": ("95 % from", _SECONDS),
@@ -41,7 +42,7 @@ STEPS: dict[str, tuple[str, terminal.Format]] = {
     "ended": ("ended by", text),
 }
 OUTLIERS: dict[str, tuple[str, terminal.Format]] = {
-    **{name: STEPS[name] for name in ("phase", "batch", "kv_len", "instrumented")},
+    **{name: STEPS[name] for name in ("phase", "batch", "kv_len", "encoder_len", "instrumented")},
     "repeat": ("repeat", text),
     "step_s": ("took", _SECONDS),
     "time_s": ("at", _SECONDS),

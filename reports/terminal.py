@@ -12,6 +12,7 @@ from workloads.traced_model import TRACED
 
 Format = Callable[[Any], str]
 SENTENCES = ("why",)  # keys of columns that hold sentences
+ONLY_WHERE = ("encoder_len",)  # keys of columns that are drawn only where a row has such a size
 PREDICTION: dict[str, tuple[str, Format]] = {
     "name": ("operator", text),
     "count": ("count", text),
@@ -37,6 +38,9 @@ def table(rows: Sequence[dict[str, Any]], columns: dict[str, tuple[str, Format]]
     from rich.markup import escape
     from rich.table import Table
 
+    columns = {
+        key: how for key, how in columns.items() if key not in ONLY_WHERE or any(row.get(key) for row in rows)
+    }
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, (key, (heading, _)) in enumerate(columns.items()):
         left = index == 0 or key in SENTENCES

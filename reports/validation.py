@@ -37,6 +37,7 @@ SUMMARY: dict[str, tuple[str, terminal.Format]] = {
 OPERATORS: dict[str, tuple[str, terminal.Format]] = {
     "phase": ("phase", text),
     "kv_len": ("tokens", text),
+    "encoder_len": ("encoder's", text),
     "name": ("operator", text),
     "count": ("count", text),
     "predicted_s": ("predicted", seconds),
@@ -51,6 +52,7 @@ SUMS: dict[str, tuple[str, terminal.Format]] = {
     "phase": ("phase", text),
     "batch": ("batch", text),
     "kv_len": ("tokens", text),
+    "encoder_len": ("encoder's", text),
     "predicted_s": ("predicted", seconds),
     "measured_s": ("measured", seconds),
     "error": ("error", percent),
@@ -66,6 +68,7 @@ DRIFT: dict[str, tuple[str, terminal.Format]] = {
     "phase": ("phase", text),
     "batch": ("batch", text),
     "kv_len": ("tokens", text),
+    "encoder_len": ("encoder's", text),
     "filed_s": ("reference in the file", seconds),
     "beside_s": ("beside the point", seconds),
     "drift": ("drift", _drift),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roofline.run_head import Head
-from roofline.run_tables import LATER, TABLES
+from roofline.run_tables import ENCODER, LATER, TABLES
 from specfiles.errors import InputError
 from specfiles.reading import read_json
 from specfiles.strict import plain_data, validated
@@ -71,8 +71,15 @@ def _as_json(head: Head) -> str:
 
 
 def _with_later(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """The table with the columns that older versions did not write, as NaN."""
-    return table.assign(**{column: float("nan") for column in LATER.get(name, ()) if column not in table})
+    """The table with the columns that older versions did not write, as NaN, an encoder as none."""
+    import pandas as pd
+
+    missing = [column for column in LATER.get(name, ()) if column not in table]
+    table = table.assign(**dict.fromkeys(missing, float("nan")))
+    if ENCODER not in TABLES[name]:
+        return table
+    known = pd.to_numeric(table[ENCODER]).fillna(0).astype(int) if ENCODER in table else 0
+    return table.assign(**{ENCODER: known})
 
 
 def open_run(path: Path) -> Run:

@@ -53,6 +53,7 @@ class Overhead(Strict, frozen=True, kw_only=True):
     batch: int
     q_len: int
     kv_len: int
+    encoder_len: int = 0
     fraction: float  # 0.01: a step with ranges takes 1 % longer
     low: float
     high: float
@@ -74,6 +75,7 @@ class Compilation(Strict, frozen=True, kw_only=True):
     batch: int
     q_len: int
     kv_len: int
+    encoder_len: int = 0
     seconds: float  # of the first run, in which the step was compiled
     graphs: int  # pieces that the step was compiled in: one where nothing broke it
     recompilations: int  # after the first run
@@ -87,6 +89,7 @@ class Attributed(Strict, frozen=True, kw_only=True):
     batch: int
     q_len: int
     kv_len: int
+    encoder_len: int = 0
     in_operators_s: float
     in_framework_s: float = 0.0  # in what the framework prepares: positions, rotary tables, masks
     of_s: float  # of all kernels or operations

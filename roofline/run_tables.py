@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-POINT = ["phase", "batch", "q_len", "kv_len"]  # what tells the measured points of a run apart
+from collections.abc import Sequence
+from typing import Any
+
+from workloads.step import Step
+
+ENCODER = "encoder_len"  # of the visible positions of a point, those of an encoder; 0 where a model has none
+POINT = ["phase", "batch", "q_len", "kv_len", ENCODER]  # what tells the measured points of a run apart
+
+
+def step_of(point: Sequence[Any]) -> Step:
+    """The step of a row's values of POINT."""
+    batch, q_len, kv_len, memory = map(int, point[1:])
+    return Step(batch, q_len, kv_len, memory=memory)
 
 
 TABLES = {
     # One row per phase point and operator: times of one execution.
     "operators": (
-        "phase",
-        "batch",
-        "q_len",
-        "kv_len",
+        *POINT,
         "name",
         "kind",
         "where",  # model: inside the whole model; alone: as a kernel by itself; framework: beside operators
@@ -28,10 +37,7 @@ TABLES = {
     # One row per phase point and way of running the whole step.
     # Times are of work; waited_s is how much longer the median step took while it waited for a processor.
     "steps": (
-        "phase",
-        "batch",
-        "q_len",
-        "kv_len",
+        *POINT,
         "instrumented",
         "repeats",
         "median_s",
@@ -46,10 +52,7 @@ TABLES = {
     ),
     # One row per repeat of a whole step far outside the others.
     "outliers": (
-        "phase",
-        "batch",
-        "q_len",
-        "kv_len",
+        *POINT,
         "instrumented",
         "repeat",
         "step_s",
@@ -58,10 +61,7 @@ TABLES = {
     # One row per phase point: reference steps (profiler/references.py) repeated beside it.
     # layers_s is the median time of the operators in their layers alone.
     "references": (
-        "phase",
-        "batch",
-        "q_len",
-        "kv_len",
+        *POINT,
         "model",
         "dtype",
         "flops",
@@ -75,13 +75,10 @@ TABLES = {
     # One row per operator of a traced module: what a pass does where no described model says it.
     "traced": ("name", "kind", "count", "flops", "bytes", "fields"),  # fields: the operator's, as JSON
     # One row per device kernel or host operation of a traced step.
-    "kernels": ("phase", "batch", "q_len", "kv_len", "operator", "name", "count", "time_s"),
+    "kernels": (*POINT, "operator", "name", "count", "time_s"),
     # One row per phase point and technique: the step without and with it, measured in turn.
     "techniques": (
-        "phase",
-        "batch",
-        "q_len",
-        "kv_len",
+        *POINT,
         "technique",  # as the command line takes it, with what was measured of its parameters
         "convention",  # by which the step without it is counted
         "repeats",
@@ -101,10 +98,7 @@ TABLES = {
     ),
     # One row per collective that a process saw: when it came and left, on the clock of the first process.
     "arrivals": (
-        "phase",
-        "batch",
-        "q_len",
-        "kv_len",
+        *POINT,
         "name",
         "repeat",
         "index",  # among the collectives of the step
@@ -114,10 +108,7 @@ TABLES = {
     ),
     # One row per phase point and collective of a merged run: medians over occurrences that all ranks have.
     "collectives": (
-        "phase",
-        "batch",
-        "q_len",
-        "kv_len",
+        *POINT,
         "name",
         "ranks",
         "count",  # per step
@@ -133,10 +124,7 @@ TABLES = {
     ),
     # One row per phase point and operator, its executions in a step together: work counted by Nsight Compute.
     "counted": (
-        "phase",
-        "batch",
-        "q_len",
-        "kv_len",
+        *POINT,
         "name",  # empty: kernels in no operator's range
         "kind",
         "kernels",
@@ -158,10 +146,7 @@ TABLES = {
     ),
     # One row per phase point: the mean energy of a step, from the device's counter.
     "energy": (
-        "phase",
-        "batch",
-        "q_len",
-        "kv_len",
+        *POINT,
         "energy_j",
         "power_w",
         "steps",

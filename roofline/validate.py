@@ -12,7 +12,7 @@ from roofline.ceilings import Fidelity, ceilings
 from roofline.drift import drifts
 from roofline.predict import Row, in_mode, step_rows
 from roofline.run import Run
-from roofline.run_tables import POINT
+from roofline.run_tables import POINT, step_of
 from roofline.scenario import Scenario
 from roofline.times import FUSED
 from roofline.together import JOIN, parts
@@ -22,7 +22,7 @@ from workloads.config import Config
 from workloads.convention import convention
 from workloads.dtypes import Precision
 from workloads.families import build
-from workloads.phases import Setting, Step
+from workloads.phases import Setting
 from workloads.techniques.changes import IN_LAYERS
 
 if TYPE_CHECKING:
@@ -162,10 +162,9 @@ def _predicted(run: Run, device: Device, fidelity: Fidelity, measured: pd.DataFr
     reference = Fidelity.MEASURED if device.measured.dram_byte_per_s else Fidelity.DATASHEET
     roof = ceilings(device, reference)
     rows = []
-    for phase, batch, q_len, kv_len in measured[POINT].drop_duplicates().itertuples(index=False):
-        point = {"phase": phase, "batch": batch, "q_len": q_len, "kv_len": kv_len}
-        step = Step(int(batch), int(q_len), int(kv_len))
-        asked = replace(scenario, batch=int(batch))
+    for key in measured[POINT].drop_duplicates().itertuples(index=False, name=None):
+        point, phase, step = dict(zip(POINT, key, strict=True)), str(key[0]), step_of(key)
+        asked = replace(scenario, batch=step.batch)
         pairs = zip(step_rows(asked, step, limits, phase), step_rows(asked, step, roof, phase), strict=True)
         rows += [{**point, **_record(row, bound)} for row, bound in pairs]
     return pd.DataFrame(rows, columns=[*POINT, *_RECORD])
@@ -190,7 +189,7 @@ def _record(row: Row, roof: Row) -> dict[str, Any]:
 
 def _layers(matched: pd.DataFrame) -> pd.DataFrame:
     """Sums over the operators inside the layers, per point: the error of all layers together."""
-    inside = matched[matched["name"].str.startswith(IN_LAYERS)]
+    inside = matched[matched["name"].str.contains(IN_LAYERS, regex=False)]
     inside = inside.assign(
         predicted_s=inside["predicted_s"] * inside["count"], measured_s=inside["measured_s"] * inside["count"]
     )

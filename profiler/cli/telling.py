@@ -38,6 +38,7 @@ def _costs(costs: list[Overhead]) -> None:
         "phase": ("phase", text),
         "batch": ("batch", text),
         "kv_len": ("tokens", text),
+        "encoder_len": ("encoder's", text),
         "fraction": ("cost of ranges", percent),
         "low": ("95 % from", percent),
         "high": ("to", percent),

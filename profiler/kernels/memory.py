@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from profiler.kernels.base import Kernel, build, whole
 from profiler.kernels.place import Place, pairs
-from workloads.operators import Copy, Embedding, KvAppend, Sampling
+from workloads.operators import Copy, Embedding, KvAppend, RelativeBias, Sampling
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,26 @@ def _(op: Embedding, place: Place) -> Kernel:
         torch.randint(whole(op.vocabulary), (1, whole(op.tokens)), device=place.device) for _ in range(64)
     ]  # other rows each time: a token's row is rarely in the cache
     return Kernel(lambda i: embedding(rows[i % 64], table), lambda: embedding(rows[0], table.double()))
+
+
+@build.register
+def _(op: RelativeBias, place: Place) -> Kernel:
+    import torch
+
+    queries, keys, buckets = whole(op.q_len), whole(op.kv_len), whole(op.buckets)
+    table = place.random(buckets, whole(op.heads))
+
+    def buckets_of() -> torch.Tensor:
+        """Near distances have buckets of their own, far ones share them by their logarithm."""
+        query = torch.arange(keys - queries, keys, device=place.device)[:, None]
+        back = (query - torch.arange(keys, device=place.device)).clamp_min(0)
+        own = max(1, buckets // 2)
+        shared = own + (torch.log(back.float() / own) * (own / math.log(8))).clamp_min(0).long()
+        return torch.where(back < own, back, shared.clamp_max(buckets - 1))
+
+    return Kernel(
+        lambda _: table[buckets_of()].permute(2, 0, 1), lambda: table.double()[buckets_of()].permute(2, 0, 1)
+    )
 
 
 @build.register

@@ -49,6 +49,17 @@ class Family:
     behind: Mapping[str, str] = field(default_factory=dict)
     # The packages whose kernels transformers takes for some of these ranges where they are installed.
     packages: Mapping[str, str] = field(default_factory=dict)
+    append: str = "layers.attention.kv_append"
+    sampling: str = "sampling"
+    # Of two stacks: the one that runs first, and the modules of a layer that attend, with the ranges of that.
+    encoder: Family | None = None
+    attending: Mapping[str, str] = field(default_factory=dict)
+    memory_append: str = ""  # the range in which the encoder's keys and values are kept
+
+    @property
+    def stacks(self) -> tuple[Family, ...]:
+        """The parts of all stacks, in the order in which they run."""
+        return (self.encoder, self) if self.encoder else (self,)
 
     @property
     def is_recurrent(self) -> bool:

@@ -13,6 +13,7 @@ import msgspec
 
 from profiler.traces.summary import frame, limits
 from profiler.traces.tables import NONE, Trace
+from roofline.run_tables import POINT
 from specfiles.errors import InputError
 from specfiles.writing import atomic
 
@@ -33,7 +34,6 @@ CATEGORY = {
 }
 RANGE_CATEGORY = {"operator": "cpu_op", "module": "python_function", "nvtx": "nvtx"}  # as Kineto names them
 WORK = {"matrix_flops": "matrix FLOP", "vector_flops": "vector FLOP", "work_bytes": "bytes"}
-POINT = ["phase", "batch", "q_len", "kv_len"]
 Event = dict[str, Any]
 
 
@@ -69,7 +69,7 @@ def side_by_side(matched: pd.DataFrame) -> Iterator[Event]:
     """Operators one behind the other, each beginning at the same moment in both tracks of its point."""
     table = matched.rename(columns={"count": "count_"})  # a row of itertuples has a count of its own
     for at, (point, rows) in enumerate(table.groupby(POINT, sort=False)):
-        label = "{} {}x{} of {}".format(*point)
+        label = "{} {}x{} of {}".format(*point) + (f", {point[-1]} of an encoder" if point[-1] else "")
         yield from _named(2 * at, f"{label}: predicted", 2 * at)
         yield from _named(2 * at + 1, f"{label}: measured", 2 * at + 1)
         begin = 0

@@ -8,13 +8,13 @@ import pandas as pd
 
 from profiler.traces.summary import ABOVE, ROW
 from roofline.run import Run
+from roofline.run_tables import POINT, step_of
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:
     from roofline.ceilings import Ceilings
 
 ABOVE_ALL = "ABOVE CEILING: the data were in a cache, or the work or the timer is wrong"
-POINT = ["phase", "batch", "q_len", "kv_len"]
 
 
 def show_measured(run: Run, by: str, ceilings: Ceilings | None) -> dict[str, Any]:
@@ -74,14 +74,13 @@ def _operators(run: Run, ceilings: Ceilings | None) -> pd.DataFrame:
 
     from roofline.predict import step_rows
     from roofline.validate import scenario_of
-    from workloads.phases import Step
 
     scenario = scenario_of(run)
     known: dict[Any, Any] = {}
-    for point in table[POINT].drop_duplicates().itertuples(index=False):
-        step = Step(int(point.batch), int(point.q_len), int(point.kv_len))
-        asked = replace(scenario, batch=int(point.batch))
-        for row in step_rows(asked, step, ceilings, point.phase):
+    for point in table[POINT].drop_duplicates().itertuples(index=False, name=None):
+        step = step_of(point)
+        asked = replace(scenario, batch=step.batch)
+        for row in step_rows(asked, step, ceilings, point[0]):
             known[(*point, row.name)] = row
     found = [known.get((*key,)) for key in table[[*POINT, "name"]].itertuples(index=False, name=None)]
     return table.assign(

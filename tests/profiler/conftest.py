@@ -50,6 +50,15 @@ DELTA = {
     "linear_key_head_dim": 8,
     "linear_value_head_dim": 12,
 }
+T5 = {
+    "d_model": 48,
+    "num_layers": 3,
+    "num_decoder_layers": 2,
+    "num_heads": 6,
+    "d_kv": 8,
+    "d_ff": 80,
+    "vocab_size": 101,
+}
 # Whose default heads are wider than a tiny model has place for.
 NARROW = (
     "ministral",
@@ -135,6 +144,13 @@ FIELDS: dict[str, dict[str, Any]] = {
         "ffn_config": {"hidden_size": 48, "ffn_hidden_size": 24, "moe_num_experts": 5, "moe_top_k": 2},
     },
     **{name: {**LLAMA, "sliding_window": 8} for name in ("olmo3", "exaone4", "cohere2", "starcoder2")},
+    "t5": {**T5, "feed_forward_proj": "gated-gelu"},
+    "switch_transformers": {
+        **T5,
+        "num_experts": 4,
+        "num_sparse_encoder_layers": 1,
+        "num_sparse_decoder_layers": 1,
+    },
     "bert": {**LLAMA, "num_key_value_heads": 6, "type_vocab_size": 2},
     "roberta": {**LLAMA, "num_key_value_heads": 6, "type_vocab_size": 1},
     "lfm2_moe": {

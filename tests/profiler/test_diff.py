@@ -13,7 +13,7 @@ import pytest
 from profiler.cli.diff import fraction
 from roofline.run import create_run, open_run
 from roofline.run_head import Head
-from roofline.run_tables import TABLES
+from roofline.run_tables import POINT, TABLES
 from specfiles.errors import InputError
 
 Roofline = Callable[..., Any]
@@ -125,7 +125,7 @@ def test_both_sides_sum_to_their_steps(roofline: Roofline, tmp_path: Path) -> No
         beside = inside.assign(name="framework.inputs", where="framework", count=1)
         beside = beside.assign(median_s=masks_s, q25_s=masks_s, q75_s=masks_s)
         made.write_table("operators", pd.concat([inside, beside, inside.assign(where="alone")]))
-        point = {key: inside[key].iloc[0] for key in ("phase", "batch", "q_len", "kv_len")}
+        point = {key: inside[key].iloc[0] for key in POINT}
         steps = [{**point, "instrumented": on, "median_s": whole_s * (1 + on)} for on in (False, True)]
         table = pd.DataFrame(steps).assign(q25_s=lambda d: d["median_s"], q75_s=lambda d: d["median_s"])
         made.write_table("steps", table.reindex(columns=list(TABLES["steps"])))

@@ -10,7 +10,7 @@ import pytest
 from profiler import energy
 from profiler.energy import energy_of, energy_rows, open_counter
 from profiler.power import PowerMonitor
-from roofline.run_tables import TABLES
+from roofline.run_tables import POINT, TABLES
 from tests.profiler.nvml import LOST, NOT_SUPPORTED, Driver, install
 
 PERIOD_S = 0.1  # of NVML's counter on a data-center GPU
@@ -77,7 +77,7 @@ def test_nvml_counts_in_millijoules(gpu: tuple[Driver, Clock]) -> None:
     assert reason == ""
     notes: list[str] = []
     (row,) = energy_rows(gpu[1].step, counter, "cuda:0", "decode", notes)
-    assert ("phase", "batch", "q_len", "kv_len", *row) == TABLES["energy"]
+    assert (*POINT, *row) == TABLES["energy"]
     assert row["energy_j"] == pytest.approx(2.0, rel=row["uncertainty"])
     assert notes[0].startswith("decode takes 2")
 

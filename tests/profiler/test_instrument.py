@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,9 +28,17 @@ pytest.importorskip("transformers")
 POINTS = [Point("prefill", 2, 12, 12), Point("decode", 2, 1, 13)]
 CAPACITY = 16
 ENCODERS = ("bert", "roberta")
+
+
+def points_of(name: str) -> list[Point]:
+    """A family's steps: encoders decode nothing, decoders behind one read what it made of 12 tokens."""
+    points = POINTS[: 1 if name in ENCODERS else None]
+    return [replace(point, encoder_len=12) for point in points] if FAMILIES[name].encoder else points
+
+
 EVERY_STEP = pytest.mark.parametrize(
     ("name", "point"),
-    [(name, point) for name in FAMILIES for point in POINTS[: 1 if name in ENCODERS else None]],
+    [(name, point) for name in FAMILIES for point in points_of(name)],
     ids=lambda value: value.phase if isinstance(value, Point) else value,
 )
 
@@ -82,7 +91,8 @@ def pieces(model: Model, name: str, phase: str = "prefill") -> int:
     kinds = (
         Counter(gap.name for gap in kind.gaps)[name]  # a module's name may stand under several paths
         + (name in kind.modules.values())
-        for kind in parts.every_kind
+        for stack in parts.stacks
+        for kind in stack.every_kind
     )
     return max(1, behind, *kinds)
 
@@ -99,8 +109,9 @@ def test_ranges_are_the_operators_of_the_descriptor(
     begun = ranges_of(model, point).begun
     assert apart(begun) == expected
     beside = {name: count for name, count in begun.items() if name.startswith(FRAMEWORK)}
-    before = sum(name in EMBEDDING for name in family(model.loaded.model).outside.values())
     counts = {named.name: named.count for named in described}
+    outside = {name for stack in family(model.loaded.model).stacks for name in stack.outside.values()}
+    before = sum(name.rpartition(".")[2] in EMBEDDING for name in outside & set(counts))
     behind = family(model.loaded.model).behind
     between = sum(counts[name] for name, filling in behind.items() if filling == HEADS)
     assert beside == {INPUTS: before, **({HEADS: between} if between else {})}
@@ -113,6 +124,15 @@ def test_a_granite_without_experts_has_the_ranges_of_its_one_mlp(subject: Callab
     assert apart(ranges_of(model, point).begun) == expected
     assert {"layers.mlp.gate_up_proj", "layers.mamba.ssd"} <= set(expected)
     assert not any(".moe." in name for name in expected)
+
+
+@pytest.mark.parametrize("at", [0, 1], ids=["prefill", "decode"])
+def test_the_first_t5_has_the_ranges_of_an_mlp_without_a_gate(
+    at: int, subject: Callable[..., Subject]
+) -> None:
+    model, point = subject("t5", feed_forward_proj="relu"), points_of("t5")[at]
+    described = operators_at(model.loaded, "fp32", point)
+    assert apart(ranges_of(model, point).begun) == {named.name: named.count for named in described}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +173,9 @@ def test_only_the_gated_activation_comes_in_two_pieces(tiny: Callable[..., Loade
     for name in FAMILIES:
         model = tiny(name).model
         parts = family(model)
-        split = {n for kind in parts.every_kind for n in kind.modules.values() if pieces(model, n) > 1}
+        kinds = (kind for stack in parts.stacks for kind in stack.every_kind)
+        split = {n for kind in kinds for n in kind.modules.values() if pieces(model, n) > 1}
+        split = {n.removeprefix("encoder.").removeprefix("decoder.") for n in split}
         called_twice = {f"layers.attention.{norm}" for norm in QK_NORMS if name == "llama4_text"}
         assert split <= {"layers.mlp.act_mul", "layers.moe.shared_act_mul", *called_twice}
 
@@ -161,7 +183,7 @@ def test_only_the_gated_activation_comes_in_two_pieces(tiny: Callable[..., Loade
 @pytest.mark.parametrize("name", list(FAMILIES))
 def test_ranges_follow_each_other_and_do_not_nest(name: str, subject: Callable[..., Subject]) -> None:
     """The clocks pair each beginning with the next ending."""
-    log = ranges_of(subject(name), POINTS[0]).log
+    log = ranges_of(subject(name), points_of(name)[0]).log
     assert [what for what, _ in log] == ["begin", "end"] * (len(log) // 2)
     assert all(begin[1] == end[1] for begin, end in zip(log[::2], log[1::2], strict=True))
 
@@ -207,13 +229,14 @@ def hooks(subject: Subject) -> dict[str, Any]:
     """Everything that instrumentation may replace, by name."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    from profiler.cache import PreallocatedLayer
+    from profiler.cache import MemoryLayer, PreallocatedLayer
 
     modeling = sys.modules[type(subject.network).__module__]
     own = {name: module.__dict__.get("forward") for name, module in subject.network.named_modules()}
     return {
         **own,
         "update": PreallocatedLayer.update,
+        "memory": MemoryLayer.update,
         "sdpa": ALL_ATTENTION_FUNCTIONS["sdpa"],
         "eager": getattr(modeling, "eager_attention_forward", None),
         "rope": getattr(modeling, "apply_rotary_pos_emb", None),
@@ -316,8 +339,6 @@ def test_watched_layers_stand_for_all(
 
 
 def test_a_family_without_parts_is_refused_with_those_that_have(tiny: Callable[..., Loaded]) -> None:
-    from dataclasses import replace
-
     with pytest.raises(InputError, match=r"family 'sedd'.*known: llama, mistral"):
         family(replace(tiny().model, family="sedd"))
 

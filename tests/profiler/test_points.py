@@ -28,6 +28,15 @@ def test_a_generation_is_its_prefill_and_its_first_and_last_decode_step(ask: Cal
     )
 
 
+def test_steps_behind_an_encoder_say_how_much_it_has_read(tiny: Callable[..., Loaded]) -> None:
+    asked = Scenario(tiny("t5").model, "generate", batch=2, prompt=16, output=4)
+    assert points([asked]) == (
+        Point("prefill", 2, 16, 16, 16),
+        Point("decode", 2, 1, 17, 16),
+        Point("decode", 2, 1, 19, 16),
+    )
+
+
 @pytest.mark.parametrize(
     ("output", "contexts"), [(1, []), (2, [17]), (3, [17, 18]), (100, [17, 115])], ids=str
 )

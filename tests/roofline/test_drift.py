@@ -74,7 +74,7 @@ def run_on(path: Path, made_for: Device, references: bool = True, layers: bool =
     scenario = Scenario(build(Config(CONFIG, "c"), "small"), "prefill", prompt=1, setting=setting)
     operators, steps, beside = [], [], []
     for phase, batch, q_len, kv_len in POINTS:
-        point = dict(zip(POINT, (phase, batch, q_len, kv_len), strict=True))
+        point = dict(zip(POINT, (phase, batch, q_len, kv_len, 0), strict=True))
         whole = 0.0
         for row in step_rows(scenario, Step(batch, q_len, kv_len), ceilings(made_for, "measured"), phase):
             second = SLOWER_LAYERS[phase] * row.times.time_s

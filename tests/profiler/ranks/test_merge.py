@@ -18,7 +18,7 @@ HEAD = Head(
     weights="random", phase="decode", dtype="fp32", convention="eager", mode="eager", device="a machine",
     environment={}, seed=0, tensor_parallel=2, parts=[Part(rank=0), Part(rank=1)],
 )  # fmt: skip
-POINT = {"phase": "decode", "batch": 1, "q_len": 1, "kv_len": 9}
+POINT = {"phase": "decode", "batch": 1, "q_len": 1, "kv_len": 9, "encoder_len": 0}
 REDUCE = "layers.mlp_allreduce"
 
 

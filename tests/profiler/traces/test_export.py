@@ -136,7 +136,7 @@ def test_an_unknown_ending_writes_nothing(trace: Trace, tmp_path: Path) -> None:
 
 
 def test_a_measured_step_stands_beside_its_prediction() -> None:
-    point = {"phase": "decode", "batch": 1, "q_len": 1, "kv_len": 9}
+    point = {"phase": "decode", "batch": 1, "q_len": 1, "kv_len": 9, "encoder_len": 0}
     rows = [
         {
             **point,

@@ -1,0 +1,116 @@
+"""Models of two stacks: what a decoder keeps of its encoder, and a run of them from profile to report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from profiler.subject import Point, Subject, step
+from roofline.run import open_run
+from tests.profiler.conftest import FIELDS, Finished
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+Roofline = Callable[..., Finished]
+NAMES = ("t5", "switch_transformers")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_decode_step_is_the_last_position_of_the_whole(
+    name: str, subject: Callable[..., Subject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nine tokens are read, four written: the fifth, again and again, has the logits that no cache gives."""
+    model = subject(name)
+    drawn = []
+
+    def tokens(batch: int, length: int) -> torch.Tensor:
+        drawn.append(torch.randint(5, 100, (batch, length)))
+        return drawn[-1]
+
+    monkeypatch.setattr(model, "tokens", tokens)
+    with torch.inference_mode():
+        for point, written in ((Point("prefill", 2, 9, 9, 9), 0), (Point("decode", 2, 1, 13, 9), 4)):
+            drawn.clear()
+            run = step(model, point, point.kv_len)
+            prompt, last, *before = drawn
+            assert [part.shape for part in before] == [(2, written)] * bool(written)
+            whole = model.network(
+                input_ids=prompt, decoder_input_ids=torch.cat([*before, last], 1), use_cache=False
+            )
+            for _ in range(2):
+                assert torch.allclose(run(lambda logits: logits.clone()), whole.logits[:, -1:], atol=1e-5)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def run_of_two_stacks(
+    request: pytest.FixtureRequest, roofline: Roofline, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    fields = {"model_type": request.param, **FIELDS[request.param]}
+    (folder / "config.json").write_text(json.dumps(fields))
+    out = folder / "run"
+    sizes = ("--phase", "generate", "--prompt", 12, "--output", 4)
+    done = roofline("profile", folder, *sizes, "--repeats", 3, "--no-alone", "-o", out)
+    assert done.code == 0, done.err
+    return out
+
+
+def test_tables_say_how_much_of_a_context_is_the_encoders(run_of_two_stacks: Path) -> None:
+    run = open_run(run_of_two_stacks)
+    points = run.table("steps")[["q_len", "kv_len", "encoder_len"]].drop_duplicates()
+    assert points.to_numpy().tolist() == [[12, 12, 12], [1, 13, 12], [1, 15, 12]]
+    assert {found.encoder_len for found in (*run.head.overheads, *run.head.attributed)} == {12}
+
+
+def test_every_operator_of_both_stacks_is_predicted_and_measured(run_of_two_stacks: Path) -> None:
+    from hwspecs import load_device
+    from roofline.validate import validate
+
+    found = validate(open_run(run_of_two_stacks), load_device("l4"), "datasheet")
+    assert found.unmatched.empty
+    inside = found.matched[found.matched["name"].str.contains("layers.")]
+    measured = (inside["measured_s"] * inside["count"]).groupby(inside["kv_len"]).sum()
+    assert found.layers.set_index("kv_len")["measured_s"].to_dict() == pytest.approx(measured.to_dict())
+    assert {name.partition(".")[0] for name in found.matched.query("phase == 'prefill'")["name"]} == {
+        "encoder",
+        "decoder",
+    }
+
+
+def test_it_is_shown_validated_reported_and_compared(
+    run_of_two_stacks: Path, roofline: Roofline, tmp_path: Path
+) -> None:
+    out = run_of_two_stacks
+    shown = roofline("show", out)
+    assert (shown.code, "encoder's" in shown.out) == (0, True)
+    assert "decoder.layers.cross_attention.core" in shown.out
+    checked = roofline("validate", out, "--hw", "l4")
+    assert (checked.code, "encoder's" in checked.out) == (0, True)
+    reported = roofline("report", out, "--hw", "l4", "-o", tmp_path / "report.html")
+    assert reported.code == 0, reported.err
+    assert "13 (12 of the encoder)" in (tmp_path / "report.html").read_text()
+    compared = roofline("diff", out, out)
+    assert compared.code == 0, compared.err
+
+
+def test_runs_from_before_the_column_had_no_encoder(run_of_two_stacks: Path) -> None:
+    run = open_run(run_of_two_stacks)
+    file = run.path / "outliers.parquet"
+    old = pd.DataFrame({"phase": ["decode"], "batch": [1], "q_len": [1], "kv_len": [9]})
+    columns = ("instrumented", "repeat", "step_s", "time_s")
+    old.assign(**dict.fromkeys(columns, 0)).to_parquet(file)
+    assert run.table("outliers")["encoder_len"].tolist() == [0]
+    file.unlink()
+
+
+@pytest.mark.parametrize("flag", [("--mode", "compile"), ("--with", "int8-weight-only")])
+def test_other_ways_to_run_it_are_refused(flag: tuple[str, str], roofline: Roofline, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", **FIELDS["t5"]}))
+    done = roofline("profile", tmp_path, *flag, "--prompt", 12, "-o", tmp_path / "run")
+    assert (done.code, done.out) == (2, "")
+    assert "is an encoder-decoder, and such models are profiled operator by operator alone" in done.err
