@@ -90,7 +90,7 @@ def measured_kernels(run: Run) -> pd.DataFrame:
 
 def traced(trace: Trace, by: str) -> pd.DataFrame:
     """The operators by layer, or the kernels, of an imported trace."""
-    from profiler.traces.summary import frame
+    from profiler.traces.alike import frame
 
     rows = frame(trace)
     rows = rows.astype({c: object for c in rows if rows[c].dtype == "category"})

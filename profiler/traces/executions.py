@@ -125,7 +125,7 @@ class Executions:
         owned = self.owner >= 0
         replay = np.where(self.captured, self.base.column("activities", "launch"), NONE)[owned]
         self.instance = self._runs()
-        self.instance[owned] = numbered(self.owner[owned], replay) + self.count
+        self.instance[owned] = numbered(self.owner[owned], replay) + self.count + 1  # behind all runs
 
     def _runs(self) -> Any:
         """A number per activity, the same for neighbours whose twins are of one execution."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from profiler.traces.summary import frame, limits
+from profiler.traces.alike import frame, instances_s, limits
 from profiler.traces.tables import NONE, Trace
 from roofline.run_tables import POINT
 from specfiles.errors import InputError
@@ -41,7 +41,7 @@ def export(trace: Trace, path: Path, ceilings: Ceilings | None) -> None:
     """Write an attributed trace; the ending decides the format. Raises InputError for another ending."""
     if not path.name.endswith(ENDINGS):
         raise InputError(f"{path}: unknown ending; expected {', '.join(ENDINGS)} (Chrome trace or table).")
-    rows = limits(frame(trace), ceilings)
+    rows = limits(frame(trace), ceilings, instances_s(trace))
     if path.name.endswith(".parquet"):
         table = flat(trace, rows)
         with atomic(path) as draft:

@@ -11,7 +11,7 @@ from profiler.traces.intervals import common, length, union
 from profiler.traces.nesting import threads
 from profiler.traces.rules import COMMUNICATION, known_kernel
 from profiler.traces.tables import Trace
-from profiler.traces.totals import is_kind
+from profiler.traces.totals import is_kind, places
 
 SYNCHRONISE = re.compile("Synchronize|StreamWaitEvent|EventQuery|StreamQuery|DeviceReset", re.IGNORECASE)
 COPY = re.compile("Memcpy|Memset", re.IGNORECASE)
@@ -38,7 +38,7 @@ def idle_causes(trace: Trace) -> dict[str, float]:
     calls = _Calls(trace)
     if is_kind(trace, "host").any():  # no device was recorded
         return dict.fromkeys(CAUSES, 0.0)
-    for s, d in sorted(set(zip(source.tolist(), device.tolist(), strict=True))):
+    for s, d in places(trace):
         rows = np.flatnonzero((source == s) & (device == d) & (end > start))
         rows = rows[np.argsort(start[rows], kind="stable")]
         begins, ends = union(start[rows], end[rows])
@@ -165,7 +165,7 @@ def overlap(trace: Trace) -> dict[str, float]:
     source, device = trace.column("activities", "source"), trace.column("activities", "device")
     start, end = trace.column("activities", "start_ns"), trace.column("activities", "end_ns")
     total = hidden = 0
-    for s, d in set(zip(source.tolist(), device.tolist(), strict=True)):
+    for s, d in places(trace):
         here = (source == s) & (device == d)
         wires = union(start[here & wire], end[here & wire])
         total += length(*wires)
@@ -175,16 +175,14 @@ def overlap(trace: Trace) -> dict[str, float]:
 
 def small_grids_s(trace: Trace) -> float:
     """Seconds of kernels with fewer blocks than the device has processors: they cannot fill it."""
-    processors = {(d.source, d.device): d.processors for d in trace.devices if d.processors}
+    source, device = trace.column("activities", "source"), trace.column("activities", "device")
+    most = np.zeros(trace["activities"].num_rows, np.int64)
+    for facts in trace.devices:
+        if facts.processors:
+            most[(source == facts.source) & (device == facts.device)] = facts.processors
     blocks = np.ones(trace["activities"].num_rows)
     for axis in "xyz":
         blocks *= trace.column("activities", f"grid_{axis}").astype(float)
-    pairs = zip(
-        trace.column("activities", "source").tolist(),
-        trace.column("activities", "device").tolist(),
-        strict=True,
-    )
-    most = np.array([processors.get(pair, 0) for pair in pairs])
     # ROCm counts work items, not blocks, in some versions: what it calls a grid may be larger, never smaller.
     few = is_kind(trace, "kernel") & (blocks > 0) & (blocks < most)
     spent = trace.column("activities", "end_ns") - trace.column("activities", "start_ns")

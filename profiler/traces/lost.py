@@ -39,7 +39,7 @@ def lost(
 ) -> list[dict[str, Any]]:
     """A record per loss: `what time_s share why help`; `share` is of the devices' time `span_s`.
 
-    `rows` are those of `summary.limits`, `idle` seconds by cause, `exposed_s` communication beside no
+    `rows` are those of `alike.alike`, `idle` seconds by cause, `exposed_s` communication beside no
     computation. Losses of kernels that run beside others overlap: they are limits and do not add up.
     """
     found = [*_riding(rows), *_above(rows), *_waiting(idle, exposed_s)]
@@ -58,9 +58,10 @@ def _riding(rows: pd.DataFrame) -> Iterator[Loss]:
         ("copies", MOVES, "one format and layout throughout, results written where they are needed"),
     ):
         here = rows[rows["kind"].isin(kinds)]
-        spent = here.groupby("kind", observed=True)["time_s"].sum().sort_values(ascending=False)
+        spent = here.groupby("kind")["time_s"].sum().sort_values(ascending=False)
         kinds_here = ", ".join(map(str, spent.index))
-        why = f"{counted(len(here), 'execution')} ({kinds_here}) that a fused step does without"
+        executions = counted(int(here["count"].sum()), "execution")
+        why = f"{executions} ({kinds_here}) that a fused step does without"
         yield what, float(spent.sum()), why, helps
 
 
@@ -68,10 +69,11 @@ def _above(rows: pd.DataFrame) -> Iterator[Loss]:
     """Time above the ceilings, by kind, of what else has a model of its work."""
     apart: Sequence[str] = (*RIDING, *MOVES, *COMMUNICATION)
     known = rows[rows["bound_s"].notna() & rows["how"].notna() & ~rows["kind"].isin(apart)]
-    for kind, group in known.groupby("kind", observed=True):
+    for kind, group in known.groupby("kind"):
         spent, at_ceiling = float(group["time_s"].sum()), float(group["bound_s"].sum())
         if spent > at_ceiling:
-            why = f"{counted(len(group), 'kernel')} at {100 * at_ceiling / spent:.0f} % of the ceilings"
+            kernels = counted(int(group["count"].sum()), "kernel")
+            why = f"{kernels} at {100 * at_ceiling / spent:.0f} % of the ceilings"
             yield f"{kind} above its ceilings", spent - at_ceiling, why, HELP.get(str(kind), BELOW)
 
 

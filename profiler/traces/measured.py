@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from profiler.traces.summary import ABOVE, ROW
+from profiler.traces.alike import ABOVE
+from profiler.traces.summary import ROW
 from roofline.run import Run
 from roofline.run_tables import POINT, step_of
 from specfiles.errors import InputError

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from profiler.traces.alike import alike
 from profiler.traces.grouping import encoded
 from profiler.traces.memory import ALLOCATED, RESERVED
 from profiler.traces.runs import load
 from profiler.traces.showing import limits_of
-from profiler.traces.summary import every_grouping, limited, show
+from profiler.traces.summary import every_grouping, show
 from profiler.traces.tables import Trace
 from reports.points import roofs
 from reports.recording import of_recording
@@ -34,7 +35,7 @@ AXES = {ALLOCATED: "memory [B]", RESERVED: "memory [B]", "power_w": "power [W]",
 def recorded_content(run: Run, device: Device | None) -> Content:
     """A run that was imported, beside the data sheet of its device where that is known."""
     trace, ceilings = load(run), limits_of(device, Fidelity.DATASHEET)
-    rows = limited(trace, ceilings)
+    rows = alike(trace, ceilings)
     files = [origin.file for origin in trace.origins]
     origins = [f"{o.file} ({o.format}{' ' + o.version if o.version else ''})" for o in trace.origins]
     more = [f"{len(origins) - MOST_TOLD} more"] if len(origins) > MOST_TOLD else []
@@ -60,7 +61,7 @@ def recorded_content(run: Run, device: Device | None) -> Content:
 
 def _roofs(rows: pd.DataFrame, device: Device | None) -> tuple[Roof, ...]:
     """The peaks of the format in which most of the modelled time was spent."""
-    spent = rows.groupby("dtype", observed=True)["time_s"].sum()
+    spent = rows.groupby("dtype")["time_s"].sum()
     if device is None or spent.empty:
         return ()
     main = str(spent.idxmax())

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-
+from profiler.traces.alike import alike
 from profiler.traces.idle import idle_causes, launching, overlap, small_grids_s
 from profiler.traces.lost import lost
 from profiler.traces.memory import memory
@@ -15,19 +12,13 @@ from profiler.traces.readings import readings
 from profiler.traces.rules import known_kernel
 from profiler.traces.tables import Trace
 from profiler.traces.totals import totals
-from profiler.traces.waves import last_waves_s, waves
-from roofline.times import times
-from specfiles.errors import InputError
-from workloads.operators import Operator
-from workloads.work import Role, Traffic, Work
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from roofline.ceilings import Ceilings
 
 BY = ("operator", "kernel", "layer", "phase", "stream", "kind")
-ABOVE = (
-    1.001  # of a ceiling, as exact as times are: the work or the timer is wrong, or the data were in a cache
-)
 ROW = (
     "name",
     "kind",
@@ -45,74 +36,14 @@ ROW = (
     "warning",
     "waves",
 )
-WORK = ("matrix_flops", "vector_flops", "special_ops", "work_bytes", "comm_bytes")
-
-
-@dataclass(frozen=True)
-class Given(Operator):
-    """An operator whose work is already known."""
-
-    kind: ClassVar[str] = "given"
-
-    given: Work
-
-    def work(self) -> Work:
-        """As given."""
-        return self.given
-
-
-def frame(trace: Trace) -> pd.DataFrame:
-    """One row per activity with what it was for; missing words are None."""
-    table = trace["activities"].select(["source", "device", "stream", "kind", "name", "graph"])
-    activities = table.to_pandas(strings_to_categorical=False, types_mapper=None)
-    activities = activities.rename(columns={"kind": "activity", "name": "kernel"})
-    attribution = trace["attribution"].to_pandas()
-    spent = trace.column("activities", "end_ns") - trace.column("activities", "start_ns")
-    return pd.concat([activities, attribution], axis=1).assign(time_s=spent / 1e9)
-
-
-def limits(rows: pd.DataFrame, ceilings: Ceilings | None) -> pd.DataFrame:
-    """The rows with `bound_s` (NaN without work or ceilings) and `bound`, of each instance's own work."""
-    bound_s = np.full(len(rows), np.nan)
-    bound = np.full(len(rows), None, dtype=object)
-    if ceilings is not None:
-        modelled = rows["how"].notna().to_numpy()
-        for dtype, at in rows[modelled].groupby("dtype", observed=True).indices.items():
-            where = np.flatnonzero(modelled)[at]
-            values = {name: rows[name].to_numpy()[where] for name in WORK}
-            try:
-                limit = times(Given(_work(str(dtype), values)), ceilings)
-            except InputError:  # a format without a peak: nothing is claimed
-                continue
-            bound_s[where] = np.broadcast_to(
-                np.maximum(np.maximum(limit.compute_s, limit.memory_s), limit.comm_s), len(where)
-            )
-            bound[where] = limit.bound
-    whole = rows.groupby("instance")["time_s"].transform("sum").to_numpy()  # of the execution's kernels
-    return rows.assign(bound_s=bound_s, bound=bound, above=bound_s > ABOVE * whole)
-
-
-def _work(dtype: str, values: dict[str, Any]) -> Work:
-    traffic = (
-        Traffic("all", Role.INPUT, values["work_bytes"]),
-        Traffic("wire", Role.WIRE, values["comm_bytes"]),
-    )
-    return Work(dtype, traffic, values["matrix_flops"], values["vector_flops"], values["special_ops"])
-
-
-def limited(trace: Trace, ceilings: Ceilings | None) -> pd.DataFrame:
-    """A row per activity with its limits, and how full its waves of blocks are."""
-    return limits(frame(trace), ceilings).assign(waves=waves(trace))
 
 
 def show(
     trace: Trace, by: str, ceilings: Ceilings | None = None, rows: pd.DataFrame | None = None
 ) -> dict[str, Any]:
-    """The documented JSON of `roofline show`; `rows` are those of `limited` where they are known already."""
-    rows = limited(trace, ceilings) if rows is None else rows
-    found = grouped(rows, by)
-    lasting = last_waves_s(trace, rows["waves"].to_numpy())
-    small = {"small_grids_s": small_grids_s(trace), "last_waves_s": lasting}
+    """The documented JSON of `roofline show`; `rows` are those of `alike` where they are known already."""
+    rows = alike(trace, ceilings) if rows is None else rows
+    small = {"small_grids_s": small_grids_s(trace), "last_waves_s": float(rows["last_wave_s"].sum())}
     whole, idle, beside = totals(trace), idle_causes(trace), overlap(trace)
     return {
         "schema": 1,
@@ -127,15 +58,12 @@ def show(
         "readings": readings(trace),
         "losses": [{"what": x.what, "count": x.count, "sentence": x.sentence} for x in trace.losses],
         "unknown_kernels": _unknown(rows),
-        "rows": found,
+        "rows": grouped(rows, by),
     }
 
 
-UNUSED = frozenset(("graph", "step", "instance", "special_ops", "comm_bytes", "dtype"))  # by a record
-
-
 def every_grouping(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    """The rows of `show` by each of BY; `rows` are those of `limited`."""
+    """The rows of `show` by each of BY; `rows` are those of `alike`."""
     return {by: grouped(rows, by) for by in BY}
 
 
@@ -151,13 +79,9 @@ def grouped(rows: pd.DataFrame, by: str) -> list[dict[str, Any]]:
     }[by]
     whole = float(rows["time_s"].sum())
     if by == "operator":  # what no operator explains goes by its kernel's kind
-        kinds = (
-            rows["kind"].astype(object).map({kind: f"({kind})" for kind in rows["kind"].dropna().unique()})
-        )
-        operator = rows["operator"].astype(object)
-        rows = rows.assign(operator=operator.where(operator.notna(), kinds.fillna("(unknown)")))
-    used = [column for column in rows if column not in UNUSED]  # groups are copies
-    groups = rows[used].groupby(key, dropna=False, sort=False, observed=True)
+        kinds = "(" + rows["kind"].fillna("unknown") + ")"
+        rows = rows.assign(operator=rows["operator"].where(rows["operator"].notna(), kinds))
+    groups = rows.groupby(key, dropna=False, sort=False)
     records = [_record(by, name, group, whole) for name, group in groups]
     if by == "layer":
         return sorted(records, key=lambda r: (r["layer"] is None, r["layer"]))
@@ -176,7 +100,7 @@ def _record(by: str, name: Any, group: pd.DataFrame, whole: float) -> dict[str, 
         _only(group["kind"]) if by != "kernel" or "host" in set(group["activity"]) else _named_kind(name),
         _only(group["phase"]),
         _layer(group["layer"]) if by != "phase" else None,
-        len(group),
+        int(group["count"].sum()),
         time,
         time / whole if whole else 0.0,
         float(group["matrix_flops"].sum() + group["vector_flops"].sum()) if modelled_s else None,
@@ -186,7 +110,7 @@ def _record(by: str, name: Any, group: pd.DataFrame, whole: float) -> dict[str, 
         str(limits.idxmax()) if limits is not None and len(limits) else None,
         max(0.0, spent - bound_s) if attained is not None else None,
         _warning(group),
-        _mean(group["waves"]) if by == "kernel" else None,
+        _waves(group) if by == "kernel" else None,
     )
     return dict(zip(ROW, values, strict=True))
 
@@ -199,7 +123,7 @@ def _warning(group: pd.DataFrame) -> str | None:
     said = [str(warning) for warning in group["warning"].dropna().unique()]
     above = int(group["above"].sum())
     if above:
-        attention = "attention" in set(group.loc[group["above"], "kind"].dropna())
+        attention = "attention" in set(group.loc[group["above"] > 0, "kind"].dropna())
         why = "a sliding window or shared prefix sees fewer positions, or " if attention else ""
         said.append(
             f"ABOVE CEILING in {above}: {why}the data were in a cache, or the work or the timer is wrong"
@@ -217,8 +141,9 @@ def _name(by: str, name: Any) -> str:
     return "unknown" if first is None or first != first else str(first)
 
 
-def _mean(values: pd.Series) -> float | None:
-    return float(values.mean()) if values.notna().any() else None
+def _waves(group: pd.DataFrame) -> float | None:
+    known = int(group["in_waves"].sum())
+    return float(group["waves"].sum()) / known if known else None
 
 
 def _only(values: pd.Series) -> str | None:

@@ -37,10 +37,7 @@ def device_totals(trace: Trace) -> list[DeviceTotals]:
     if host.any():  # of a trace that has nothing else
         return []
     found = []
-    places = pa.array(source.astype(np.int64) << 32 | device.astype(np.uint32)).unique()
-    for s, d in sorted(
-        (place >> 32, (place & 0xFFFFFFFF ^ 1 << 31) - (1 << 31)) for place in places.to_pylist()
-    ):
+    for s, d in places(trace):
         mine = (source == s) & (device == d)
         found.append(
             DeviceTotals(
@@ -53,6 +50,13 @@ def device_totals(trace: Trace) -> list[DeviceTotals]:
             )
         )
     return found
+
+
+def places(trace: Trace) -> list[tuple[int, int]]:
+    """The trace file and number of each device that ran anything, in order."""
+    source, device = trace.column("activities", "source"), trace.column("activities", "device")
+    packed = pa.array(source.astype(np.int64) << 32 | device.astype(np.uint32)).unique().to_pylist()
+    return sorted((place >> 32, (place & 0xFFFFFFFF ^ 1 << 31) - (1 << 31)) for place in packed)
 
 
 def totals(trace: Trace) -> dict[str, Any]:

@@ -75,12 +75,10 @@ def _waves(facts: DeviceFacts, of: dict[str, Any]) -> Any:
     return np.where(known & (held > 0), grid / (np.maximum(held, 1) * (facts.processors or 1)), np.nan)
 
 
-def last_waves_s(trace: Trace, found: Any) -> float:
-    """Seconds that kernels of more than one wave would save if their last wave were full.
+def last_wave_s(spent_s: Any, found: Any) -> Any:
+    """Seconds that each kernel of more than one wave would save if its last wave were full.
 
     All waves are taken to last equally long; grids of less than one wave are `small_grids_s`.
     """
-    spent = (trace.column("activities", "end_ns") - trace.column("activities", "start_ns")) / 1e9
-    many = np.nan_to_num(found) > 1
-    lost = 1 - found[many] / np.ceil(found[many])
-    return float((spent[many] * lost).sum())
+    share = np.nan_to_num(found)
+    return np.where(share > 1, spent_s * (1 - share / np.maximum(np.ceil(share), 1)), 0.0)

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from hwspecs import load_device
+from profiler.traces.alike import frame
 from profiler.traces.attribution import Question, attribute
 from profiler.traces.layer_match import Target, match_layer, pair
 from profiler.traces.model_match import Lengths
 from profiler.traces.reading import read_traces
-from profiler.traces.summary import frame, show
+from profiler.traces.summary import show
 from profiler.traces.tables import Trace
 from roofline.ceilings import Fidelity, ceilings
 from workloads.catalogue import load_model
@@ -301,3 +302,13 @@ def test_real_graph_decode_has_its_layers_with_and_without_capture(shared: Calla
             # QKV, output and router of 24 layers at batch 32 (width 2880, 64 + 2 x 8 heads of 64, 32 experts)
             per_layer = 2 * 32 * (2880 * 5120 + 4096 * 2880 + 2880 * 32)
             assert gemms["matrix_flops"].sum() == 24 * per_layer
+
+
+def test_a_longer_kernel_behind_does_not_take_the_work_of_an_execution(made: Any, write: Write) -> None:
+    product = {"Input Dims": [[64, 64], [64, 64]], "Input type": [BF16] * 2}
+    made.add("cpu_op", "aten::mm", 0.0, 20.0, **product)
+    made.kernel("nvjet", 50.0, 10.0, launched=5.0)
+    made.kernel("odd", 100.0, 90.0)
+    found = table(attribute(read_traces([write(made.text())])))
+    assert found["matrix_flops"].tolist() == [2 * 64**3, 0]
+    assert found["instance"].is_unique

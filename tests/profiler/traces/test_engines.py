@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from profiler.traces.alike import frame
 from profiler.traces.attribution import Question, attribute
 from profiler.traces.layer_match import Target, pair
 from profiler.traces.model_match import Lengths
 from profiler.traces.reading import read_traces
-from profiler.traces.summary import frame
 from workloads.catalogue import load_model
 from workloads.convention import convention
 from workloads.operators import Gemm

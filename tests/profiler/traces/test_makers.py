@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from profiler.traces.alike import frame
 from profiler.traces.attribution import attribute
 from profiler.traces.breakdown import breakdown
 from profiler.traces.reading import read_brief, read_traces
-from profiler.traces.summary import frame, show
+from profiler.traces.summary import show
 from tests.profiler.traces.makers import MAKERS
 
 
