@@ -44,8 +44,9 @@ PIPES = {
     "fp64": {"dadd": 1, "dmul": 1, "dfma": 2},
 }
 SECTOR_BYTES = 32
-SOURCE = "sm__ops_path_tensor_src_"
 TENSOR = re.compile(r"(sm__ops_path_tensor_\w+)\.sum(?:\.per_cycle_elapsed|\.per_second)?$")
+# The instruction, where a metric counts one alone (op_hgmma), and the source format with what narrows it.
+PATH = re.compile(r"sm__ops_path_tensor_(?:op_(?P<op>[a-z0-9]+)_)?src_(?P<source>\w+)")
 
 
 def reading(metric: str, value: str, unit: str) -> tuple[str, float] | tuple[()] | None:
@@ -173,21 +174,28 @@ def _pipe(
 def _tensor(metrics: Readings, time_s: float | None, cycles: float | None) -> dict[str, float | None]:
     """FLOP of the tensor units, whole and by source format.
 
-    Only metrics that are no part of another count (dense and sparse of one format). The peaks beside
-    them are not used: on an H100 that of `src_bf16_dst_fp32` is the sparse one.
+    Only metrics that are no part of another: instructions and sparsities are parts of their format. Of an
+    H100 there are both, and bf16 may be counted by instruction beside fp8 as a whole. The peaks beside them
+    are not used: on an H100 that of `src_bf16_dst_fp32` is the sparse one.
     """
     names = {match[1] for name in metrics if (match := TENSOR.match(name))}
-    by_source = {name for name in names if name.startswith(SOURCE)}
-    names = by_source or names
-    whole = [name for name in names if not any(name.startswith(f"{other}_") for other in names)]
     found: dict[str, float | None] = {}
-    for name in sorted(whole):
+    for name in sorted(names):
         value = _sum(metrics, name, time_s, cycles)
-        if value is not None:
-            source = re.sub(r"_dst_.*|_sparsity_.*", "", name.removeprefix(SOURCE))
-            key = f"tensor_{source}_flops" if name in by_source else "tensor_other_flops"
+        if value is not None and not any(_part_of(name, other) for other in names - {name}):
+            path = PATH.fullmatch(name)
+            source = re.sub(r"_dst_.*|_sparsity_.*", "", path["source"]) if path else "other"
+            key = f"tensor_{source}_flops"
             found[key] = (found.get(key) or 0.0) + value
     return {**found, "tensor_flops": sum(v or 0.0 for v in found.values()) if found else None}
+
+
+def _part_of(name: str, other: str) -> bool:
+    """Whether what a tensor metric counts is counted by another, too."""
+    part, whole = PATH.fullmatch(name), PATH.fullmatch(other)
+    if part is None or whole is None:
+        return name.startswith(f"{other}_")
+    return whole["op"] in (None, part["op"]) and f"{part['source']}_".startswith(f"{whole['source']}_")
 
 
 def _bytes(

@@ -250,6 +250,26 @@ def test_parts_of_a_tensor_metric_are_not_counted_again() -> None:
     assert "tensor_flops" not in derived({f"{BF16}.sum.peak_sustained": 8192.0})
 
 
+def test_tensor_metrics_by_instruction_stand_beside_those_by_format() -> None:
+    """Names of `ncu --query-metrics --chips gh100`: a set may count bf16 by instruction and fp8 whole."""
+    path = "sm__ops_path_tensor"
+    by_instruction = {
+        f"{path}_op_{op}_src_bf16_dst_fp32_sparsity_{way}.sum": count
+        for (op, way), count in {("hgmma", "off"): 8.0, ("hgmma", "on"): 0.0, ("hmma", "off"): 2.0}.items()
+    }
+    whole = {f"{path}_src_fp8_sparsity_off.sum": 4.0, f"{path}_src_fp64.sum": 0.0}
+    found = derived({**by_instruction, **whole})
+    assert found["tensor_bf16_flops"] == 10
+    assert found["tensor_flops"] == 14
+    assert derived({**by_instruction, **whole, f"{BF16}.sum": 10.0}) == found
+
+
+def test_a_tensor_metric_of_one_instruction_is_no_part_of_another_s() -> None:
+    metrics = {f"sm__ops_path_tensor_op_{op}_src_fp16.sum": 1.0 for op in ("hmma", "hgmma")}
+    metrics["sm__ops_path_tensor_op_hmma_src_fp16_dst_fp16.sum"] = 1.0
+    assert derived(metrics)["tensor_fp16_flops"] == 2
+
+
 def test_half_precision_works_on_pairs() -> None:
     counts = {f"smsp__sass_thread_inst_executed_op_h{op}_pred_on.sum": 10.0 for op in ("add", "mul", "fma")}
     assert derived(counts)["fp16_flops"] == 10 * (2 + 2 + 4)
