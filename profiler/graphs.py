@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from profiler.attending import masked_as_launched
+from profiler.capturing import capturing
 from profiler.instrument import instrumented
 from profiler.kernel_times import launched_kernels, traced
 from profiler.recorders import Trace
@@ -41,20 +42,22 @@ class GraphedStep:
         self.graph = torch.cuda.CUDAGraph()
         _aside(subject.device, run)
         try:
-            with torch.cuda.device(subject.device), masked_as_launched():
+            with masked_as_launched():
                 if recorder is None:
-                    with torch.cuda.graph(self.graph):
+                    with capturing(self.graph, subject.device):
                         self.output = run(greedy)
                 else:
-                    with instrumented(subject, recorder, greedy) as watched, torch.cuda.graph(self.graph):
+                    with (
+                        instrumented(subject, recorder, greedy) as watched,
+                        capturing(self.graph, subject.device),
+                    ):
                         self.output = run(watched.sampler)
         except Exception as error:  # torch names what may not be captured in many ways
-            first = _first(error)
-            if out_of_memory(first):
-                raise first from None
+            if out_of_memory(error):
+                raise
             raise InputError(
                 f"{subject.loaded.model.name} cannot be captured as a CUDA graph "
-                f"({reason(first).rstrip('.')}); use --mode eager or compile."
+                f"({reason(error).rstrip('.')}); use --mode eager or compile."
             ) from None
 
     def __call__(self) -> Any:
@@ -72,13 +75,6 @@ def captured_kernels(
         events = traced(subject.device, lambda: run(watched.sampler))
     heard(events)
     return launched_kernels(events, recorder.names)
-
-
-def _first(error: BaseException) -> BaseException:
-    """What went wrong in a capture: its end then fails, too, and says only that something did."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return error
 
 
 def _aside(device: str, run: Callable[..., Any]) -> None:

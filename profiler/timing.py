@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
+from profiler.capturing import capturing
 from profiler.repeats import Effort, Sample, sample, warm_up
 
 SHORTEST_S = 2e-3  # one repeat lasts at least this long, so that the clock's resolution does not matter
@@ -129,7 +130,7 @@ def measure_replayed(
     size = min(_group_size(seconds, call, calls), MOST_REPLAYED)
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize(device)
-    with torch.cuda.device(device), torch.cuda.graph(graph):
+    with capturing(graph, device):
         _repeat(call, calls, size)
     seconds(graph.replay)
     before = graph.replay

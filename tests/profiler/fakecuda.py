@@ -35,6 +35,7 @@ NAME = "NVIDIA H100 80GB HBM3"
 PER_OPERATION_S, PER_BYTE_S = 1e-4, 1e-12
 MOVES = ("copy_", "_to_copy", "to", "lift_fresh", "pin_memory")  # between devices
 READS = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "equal", "_unique2")
+RANDOM = ("randn", "rand", "randint", "randperm", "normal_", "uniform_", "exponential_", "random_")
 INDEXED = (
     "index",
     "index_put_",
@@ -95,6 +96,8 @@ class Machine:
         self.now_s = 0.0
         self.capturing: Graph | None = None
         self.waits = 0
+        self.pools: set[Any] = set()  # that the allocator fills while something is captured
+        self.random_in_capture = False
 
     def waited(self, what: str) -> None:
         """The host waits for the device, which it may not while a graph is captured."""
@@ -123,6 +126,8 @@ class Machine:
             self._same_device(name, given)
         if mine and name in READS:
             self.waited(name)
+        if on_device and name in RANDOM and self.random_in_capture and self.capturing is None:
+            raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
         kwargs.pop("pin_memory", None)
         known = {id(tensor.elem): tensor for tensor in mine}
         plain_args, plain_kwargs = tree_map(_elem, (args, kwargs))
@@ -185,13 +190,16 @@ class Graph:
         """Operations are remembered from here on."""
         if MACHINE.capturing is not None:
             raise RuntimeError("CUDA error: a capture is under way")
-        MACHINE.capturing = self
+        MACHINE.capturing, self.pool, MACHINE.random_in_capture = self, pool or object(), True
+        MACHINE.pools.add(self.pool)
 
     def capture_end(self) -> None:
         """What was computed meanwhile is no result: a device computes nothing while it captures."""
         MACHINE.capturing = None
         if self.broken:
             raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+        MACHINE.random_in_capture = False  # a capture that broke leaves this and its pool as they are
+        MACHINE.pools.remove(self.pool)
         self.captured = True
         for _, args, kwargs, results in self.calls:
             inputs = {id(leaf) for leaf in tree_leaves((args, kwargs))}
@@ -303,11 +311,11 @@ class capture:  # noqa: N801 - torch.cuda.graph
     def __init__(
         self, cuda_graph: Graph, pool: Any = None, stream: Any = None, capture_error_mode: str = "global"
     ):
-        self.graph = cuda_graph
+        self.graph, self.pool = cuda_graph, pool
 
     def __enter__(self) -> None:
         MACHINE.waited("cudaDeviceSynchronize")
-        self.graph.capture_begin()
+        self.graph.capture_begin(self.pool)
 
     def __exit__(self, *_: object) -> None:
         self.graph.capture_end()
@@ -474,10 +482,17 @@ def install(patch: pytest.MonkeyPatch, folder: Path, l2_bytes: int = 1 << 18) ->
         "Stream": Stream,
         "CUDAGraph": Graph,
         "graph": capture,
+        "graph_pool_handle": object,
     }
     for name, value in cuda.items():
         assert hasattr(torch.cuda, name), name
         patch.setattr(torch.cuda, name, value)
+    own = {  # of PyTorch's own module, which has them where it is built with CUDA
+        "_cuda_endAllocateToPool": lambda device, pool: MACHINE.pools.remove(pool),
+        "_cuda_releasePool": lambda device, pool: None,
+    }
+    for name, function in own.items():
+        patch.setattr(torch._C, name, function, raising=False)
     patch.setattr("torch.cuda.jiterator._create_jit_fn", jit_fn)
     patch.setattr(torch.profiler, "profile", Profile)
     patch.setattr(torch, "Generator", _Generator)

@@ -74,6 +74,20 @@ def test_a_replayed_graph_is_timed_behind_work_of_the_device(device: Any) -> Non
     assert cold.median_s == pytest.approx(fake.PER_OPERATION_S / 4, rel=1e-3)  # of one call, not of its graph
 
 
+def test_a_call_that_cannot_be_captured_spoils_nothing_after_it(device: Any) -> None:
+    """PyTorch alone would refuse random numbers from then on, and give no cached memory back."""
+    x = torch.ones(4, device=DEVICE)
+
+    def looking(_: int) -> Any:
+        return x * 0 if device.capturing is None else x * float(x[0])
+
+    with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):  # the cause
+        measure_replayed(looking, DEVICE, BRIEFLY)
+    assert not device.pools
+    assert torch.randn(4, device=DEVICE).shape == (4,)
+    assert measure_replayed(lambda _: x + 1, DEVICE, BRIEFLY).median_s > 0
+
+
 @pytest.mark.parametrize("point", [PREFILL, DECODE], ids=["prefill", "decode"])
 def test_a_captured_step_gives_its_tokens_when_it_is_replayed(
     point: Point, device: Any, subject: MakeSubject
