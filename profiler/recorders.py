@@ -78,12 +78,13 @@ class HostClock:
 
 
 class CudaClock:
-    """Seconds per range name between CUDA events on the current stream."""
+    """Seconds per range name between CUDA events on the stream that is current when it is made."""
 
     def __init__(self) -> None:
         import torch
 
         self._new = partial(torch.cuda.Event, enable_timing=True)
+        self._stream = torch.cuda.current_stream()  # to ask for it takes far longer than to record an event
         self._pool: list[Any] = []
         self._events: list[Any] = []  # name, begin, end, ...
 
@@ -107,7 +108,7 @@ class CudaClock:
 
     def _mark(self) -> None:
         event = self._pool.pop() if self._pool else self._new()
-        event.record()
+        event.record(self._stream)
         self._events.append(event)
 
 

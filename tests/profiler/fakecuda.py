@@ -251,7 +251,8 @@ class Event:
         self.timed, self.at_s, self.in_capture = enable_timing, None, False
 
     def record(self, stream: Any = None) -> None:
-        """At the device's time."""
+        """At the device's time, on the stream that is current where none is named."""
+        assert isinstance(stream or torch.cuda.current_stream(), Stream)
         self.at_s, self.in_capture = MACHINE.now_s, MACHINE.capturing is not None
 
     def synchronize(self) -> None:

@@ -15,6 +15,7 @@ pytest.importorskip("transformers")
 from profiler.campaign.measure import measured_row  # noqa: E402
 from profiler.graphs import GraphedStep  # noqa: E402
 from profiler.kernels import TOLERANCE, Place, kernel  # noqa: E402
+from profiler.recorders import CudaClock  # noqa: E402
 from profiler.repeats import Effort  # noqa: E402
 from profiler.subject import Point, Subject, fixed_step, greedy  # noqa: E402
 from profiler.timing import BRIEFLY, measure_replayed  # noqa: E402
@@ -72,6 +73,16 @@ def test_a_replayed_graph_is_timed_behind_work_of_the_device(device: Any) -> Non
         measure_replayed(lambda _: x + 1, DEVICE, BRIEFLY)
         assert len(replays) == 4 + 1 + 2 * 3
     assert cold.median_s == pytest.approx(fake.PER_OPERATION_S / 4, rel=1e-3)  # of one call, not of its graph
+
+
+def test_marks_do_not_ask_for_the_stream(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.cuda.current_stream takes several times as long as recording the event itself."""
+    watch = CudaClock()
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: pytest.fail("asked for the stream"))
+    begin, end = watch.marks("x")
+    for call in (*begin, *end):
+        call()
+    assert watch.totals_s().keys() == {"x"}
 
 
 def test_a_call_that_cannot_be_captured_spoils_nothing_after_it(device: Any) -> None:
