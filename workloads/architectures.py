@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.blocks import CrossAttentionBlock
+from workloads.dtypes import Size
 from workloads.model import Model, Stack
-from workloads.step import Step
-
-if TYPE_CHECKING:
-    from workloads.dtypes import Size
-    from workloads.step import Setting
+from workloads.step import Setting, Step
 
 
 @dataclass(frozen=True)

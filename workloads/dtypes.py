@@ -6,7 +6,7 @@ into `NAMES`), so that one call covers many formats.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from specfiles.errors import choose
 from specfiles.frozen import dataclass
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Size = Any  # int, float, or a NumPy array of either over a grid
-    DtypeLike = str | NDArray[np.integer[Any]]
+Size = Any  # int, float, or a NumPy array of either over a grid
+DtypeLike: TypeAlias = "str | NDArray[np.integer[Any]]"
 
 # name -> (bits per element with its share of block scales, the dtype whose peak computes it)
 FORMATS: dict[str, tuple[float, str]] = {

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from specfiles.frozen import dataclass
 from workloads.blocks.base import Block, NormShape, Part, Place
 from workloads.blocks.condition import modulated, of_sequences
+from workloads.dtypes import Size
 from workloads.operators import AllReduce, Residual
-
-if TYPE_CHECKING:
-    from workloads.dtypes import Size
-    from workloads.step import Setting
+from workloads.step import Setting
 
 B = TypeVar("B", bound=Block)
 

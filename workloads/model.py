@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.blocks import (
@@ -18,12 +18,9 @@ from workloads.blocks import (
     PositionTable,
     TokenTable,
 )
+from workloads.dtypes import Size
 from workloads.layer import Layer
-
-if TYPE_CHECKING:
-    from workloads.dtypes import Size
-    from workloads.step import Setting, Step
-
+from workloads.step import Setting, Step
 
 UNLIMITED = 100_000_000  # max_position of a model without position embeddings
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from specfiles.frozen import dataclass
 from workloads.convention import CONVENTIONS, Convention
-from workloads.dtypes import Precision
-
-if TYPE_CHECKING:
-    from workloads.dtypes import Size
+from workloads.dtypes import Precision, Size
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from specfiles.frozen import dataclass
-
-if TYPE_CHECKING:
-    from workloads.dtypes import DtypeLike, Size
+from workloads.dtypes import DtypeLike, Size
 
 
 class Role(StrEnum):

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from specfiles.errors import InputError
-from workloads.operators import KINDS, Operator
+from workloads.operators import Operator
+from workloads.operators.kinds import KINDS
 
 MOST_SIZE = 2**48
 MARK = '{"kind":'

@@ -22,7 +22,8 @@ from roofline.times import ALONE, Times, times
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
 from workloads.dtypes import FORMATS, Precision
-from workloads.operators import KINDS, Activation, AllReduce, Attention, Gemm, Norm, Operator, Residual
+from workloads.operators import Activation, AllReduce, Attention, Gemm, Norm, Operator, Residual
+from workloads.operators.kinds import KINDS
 from workloads.phases import Setting
 from workloads.work import Role, Traffic, Work
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from specfiles.errors import InputError
 from workloads.dtypes import FORMATS, NAMES, Precision, bytes_per_element, codes, known_dtype
-from workloads.operators import KINDS, Attention, Gemm, Norm, Operator
+from workloads.operators import Attention, Gemm, Norm, Operator
+from workloads.operators.kinds import KINDS
 from workloads.work import Work
 
 QUANTITIES = ("matrix_flops", "vector_flops", "special_ops", "outputs")

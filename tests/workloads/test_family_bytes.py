@@ -13,7 +13,6 @@ from tests.workloads.tensors import moved, rows, size
 from tests.workloads.test_mixers_in_transformers import CACHE, CASES, batch_of, case_id, ours, reference
 from workloads.dtypes import Precision
 from workloads.operators import (
-    KINDS,
     CausalConv,
     Collective,
     Copy,
@@ -28,6 +27,7 @@ from workloads.operators import (
     SparseAttention,
     TokenShift,
 )
+from workloads.operators.kinds import KINDS
 from workloads.phases import Setting, Step, operators
 from workloads.work import Role
 

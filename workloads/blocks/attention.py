@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.arrays import minimum
 from workloads.blocks.base import Block, NormShape, Part, Place, indivisible
-from workloads.dtypes import bytes_per_element
+from workloads.dtypes import Size, bytes_per_element
 from workloads.operators import Attention, KvAppend, Rope
-
-if TYPE_CHECKING:
-    from workloads.dtypes import Size
-    from workloads.step import Setting
+from workloads.step import Setting
 
 
 @dataclass(frozen=True)

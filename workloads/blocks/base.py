@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
+from workloads.dtypes import Size
 from workloads.operators import Gemm, Norm, Operator
-
-if TYPE_CHECKING:
-    from workloads.dtypes import Size
-    from workloads.step import Setting, Step
+from workloads.step import Setting, Step
 
 # A range name, what besides the name decides the operator, and the operator. Layers whose parts agree
 # on the first two share a row; sizes of the step are left out of the key, because they may be arrays.

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.blocks.base import Block, Part, Place, indivisible
 from workloads.blocks.mamba import single_step
+from workloads.dtypes import Size
 from workloads.operators import FeatureMap, Gemm, LinearAttention
-
-if TYPE_CHECKING:
-    from workloads.dtypes import Size
-    from workloads.operators.features import FeatureKind
-    from workloads.step import Setting, Step
+from workloads.operators.features import FeatureKind
+from workloads.step import Setting, Step
 
 
 @dataclass(frozen=True)

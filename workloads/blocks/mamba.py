@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.blocks.base import RMS_NORM, Block, Part, Place, indivisible
+from workloads.dtypes import Size
 from workloads.operators import Activation, AllReduce, CausalConv, SelectiveScan, Ssd
-
-if TYPE_CHECKING:
-    from workloads.dtypes import Size
-    from workloads.step import Setting, Step
+from workloads.step import Setting, Step
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.blocks.base import Block, Part, Place, indivisible
 from workloads.blocks.mlp import MlpBlock
+from workloads.dtypes import Size
 from workloads.operators import (
     Activation,
     AllToAll,
@@ -20,10 +21,7 @@ from workloads.operators import (
     TopK,
 )
 from workloads.operators.experts import expected_devices, expected_distinct
-
-if TYPE_CHECKING:
-    from workloads.dtypes import Size
-    from workloads.step import Setting
+from workloads.step import Setting
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.blocks.base import Block, Part, Place
 from workloads.blocks.mamba import single_step
+from workloads.dtypes import Size
 from workloads.operators import Activation, TokenShift, Wkv
-
-if TYPE_CHECKING:
-    from workloads.dtypes import Size
-    from workloads.step import Setting, Step
+from workloads.step import Setting, Step
 
 
 @dataclass(frozen=True)

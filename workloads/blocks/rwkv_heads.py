@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.blocks.base import Block, NormShape, Part, Place
 from workloads.blocks.mamba import single_step
 from workloads.blocks.rwkv import shifted, unsplit_rwkv
+from workloads.dtypes import Size
 from workloads.operators import Activation, DeltaWkv, MatrixWkv
-
-if TYPE_CHECKING:
-    from workloads.dtypes import Size
-    from workloads.step import Setting, Step
+from workloads.step import Setting, Step
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from workloads.operators.gemm import Gemm as Gemm
     from workloads.operators.gemm import GroupedGemm as GroupedGemm
     from workloads.operators.index import IndexScores as IndexScores
-    from workloads.operators.kinds import KINDS as KINDS
     from workloads.operators.linear import GatedDelta as GatedDelta
     from workloads.operators.linear import LinearAttention as LinearAttention
     from workloads.operators.memory import Copy as Copy
@@ -44,29 +43,26 @@ if TYPE_CHECKING:
     from workloads.operators.ssm import SelectiveScan as SelectiveScan
     from workloads.operators.ssm import Ssd as Ssd
 
-__getattr__ = names_of(
-    __name__,
-    {
-        "attention": ("Attention",),
-        "base": ("Operator",),
-        "bias": ("RelativeBias",),
-        "changed": ("Changed",),
-        "collective": ("AllReduce", "AllToAll", "Collective", "Send"),
-        "elementwise": ("Activation", "Norm", "Residual", "Rope"),
-        "features": ("FeatureMap",),
-        "gemm": ("Gemm", "GroupedGemm"),
-        "index": ("IndexScores",),
-        "kinds": ("KINDS",),
-        "linear": ("GatedDelta", "LinearAttention"),
-        "memory": ("Copy", "Embedding", "KvAppend"),
-        "modulation": ("Modulation",),
-        "positions": ("PositionProjection",),
-        "routed": ("RoutedExperts", "RoutedLayer"),
-        "routing": ("Combine", "Permute", "TopK"),
-        "rwkv": ("TokenShift", "Wkv"),
-        "rwkv_heads": ("DeltaWkv", "MatrixWkv"),
-        "sampling": ("Sampling",),
-        "sparse": ("SparseAttention",),
-        "ssm": ("CausalConv", "SelectiveScan", "Ssd"),
-    },
-)
+NAMES = {
+    "attention": ("Attention",),
+    "base": ("Operator",),
+    "bias": ("RelativeBias",),
+    "changed": ("Changed",),
+    "collective": ("AllReduce", "AllToAll", "Collective", "Send"),
+    "elementwise": ("Activation", "Norm", "Residual", "Rope"),
+    "features": ("FeatureMap",),
+    "gemm": ("Gemm", "GroupedGemm"),
+    "index": ("IndexScores",),
+    "linear": ("GatedDelta", "LinearAttention"),
+    "memory": ("Copy", "Embedding", "KvAppend"),
+    "modulation": ("Modulation",),
+    "positions": ("PositionProjection",),
+    "routed": ("RoutedExperts", "RoutedLayer"),
+    "routing": ("Combine", "Permute", "TopK"),
+    "rwkv": ("TokenShift", "Wkv"),
+    "rwkv_heads": ("DeltaWkv", "MatrixWkv"),
+    "sampling": ("Sampling",),
+    "sparse": ("SparseAttention",),
+    "ssm": ("CausalConv", "SelectiveScan", "Ssd"),
+}
+__getattr__ = names_of(__name__, NAMES)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.arrays import minimum
-from workloads.dtypes import bytes_per_element
+from workloads.dtypes import DtypeLike, Size, bytes_per_element
 from workloads.operators.base import Operator
 from workloads.work import Role, Traffic, Work
-
-if TYPE_CHECKING:
-    from workloads.dtypes import DtypeLike, Size
 
 QUERY_TILE = 64  # rows of queries per thread block (arXiv:2307.08691, section 3.3)
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from workloads.dtypes import bytes_per_element
-
-if TYPE_CHECKING:
-    from workloads.work import Work
+from workloads.work import Work
 
 
 class Operator(ABC):

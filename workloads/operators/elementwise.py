@@ -7,15 +7,12 @@ matrix product, so that in a lower bound only their weights take time.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from specfiles.frozen import dataclass
-from workloads.dtypes import bytes_per_element
+from workloads.dtypes import DtypeLike, Size, bytes_per_element
 from workloads.operators.base import Operator
 from workloads.work import Role, Traffic, Work
-
-if TYPE_CHECKING:
-    from workloads.dtypes import DtypeLike, Size
 
 SPECIAL_ACTIVATIONS = frozenset(
     {"silu", "gelu", "gelu_tanh", "quick_gelu", "sigmoid", "tanh"}

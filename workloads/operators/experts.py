@@ -8,10 +8,9 @@ Uniform routing has p_i = top_k / experts.
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from workloads.dtypes import Size
+from workloads.dtypes import Size
 
 
 def expected_distinct(experts: int, top_k: int, tokens: Size, skew: float = 0.0) -> Any:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from specfiles.frozen import dataclass
-from workloads.dtypes import bytes_per_element
+from workloads.dtypes import DtypeLike, Size, bytes_per_element
 from workloads.operators.base import Operator
 from workloads.operators.elementwise import stream
 from workloads.work import Work
-
-if TYPE_CHECKING:
-    from workloads.dtypes import DtypeLike, Size
 
 FeatureKind = Literal["elu", "positive", "trigonometric"]
 FEATURE_KINDS: tuple[FeatureKind, ...] = ("elu", "positive", "trigonometric")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
-from workloads.dtypes import bytes_per_element
+from workloads.dtypes import Size, bytes_per_element
 from workloads.operators.gemm import Gemm
-
-if TYPE_CHECKING:
-    from workloads.dtypes import Size
 
 
 @dataclass(frozen=True)

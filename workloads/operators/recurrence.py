@@ -9,12 +9,10 @@ prompt is one step, and the first step finds none.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from workloads.dtypes import Size
 from workloads.work import Role, Traffic
-
-if TYPE_CHECKING:
-    from workloads.dtypes import Size
 
 
 def carried(name: str, size: Size, past: Size) -> tuple[Traffic, ...]:

@@ -5,16 +5,13 @@ Fused into the grouped products (`fused`), rows are gathered and summed by the k
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from specfiles.frozen import dataclass
-from workloads.dtypes import bytes_per_element
+from workloads.dtypes import DtypeLike, Size, bytes_per_element
 from workloads.operators.base import Operator
 from workloads.operators.elementwise import stream
 from workloads.work import Role, Traffic, Work
-
-if TYPE_CHECKING:
-    from workloads.dtypes import DtypeLike, Size
 
 INDEX_BYTES = 4  # int32 indices of experts
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
-from workloads.dtypes import bytes_per_element
+from workloads.dtypes import DtypeLike, Size, bytes_per_element
 from workloads.operators.base import Operator
 from workloads.operators.elementwise import stream
 from workloads.operators.recurrence import by_form, carried, chunk_pairs
 from workloads.work import Role, Traffic, Work
-
-if TYPE_CHECKING:
-    from workloads.dtypes import DtypeLike, Size
 
 
 @dataclass(frozen=True)

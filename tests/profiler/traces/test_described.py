@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from profiler.replay import sizes
 from profiler.traces.described import described
-from workloads.operators import KINDS, Attention, Operator
+from workloads.operators import Attention, Operator
+from workloads.operators.kinds import KINDS
 
 Strategies = Callable[..., st.SearchStrategy[Operator]]
 
