@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
+from hwspecs import Device
 from reports.records import Advice, Advised
 from reports.units import si
-from roofline.whatif import whatif
+from roofline.ceilings import Fidelity
+from roofline.scenario import Scenario
+from roofline.whatif import WhatIf, whatif
 from specfiles.errors import InputError
 from workloads.techniques.base import QUALITIES
-
-if TYPE_CHECKING:
-    from hwspecs import Device
-    from roofline.ceilings import Fidelity
-    from roofline.scenario import Scenario
-    from roofline.whatif import WhatIf
 
 MOST = 6  # techniques that a report shows of each label of quality, and the best pair after them
 WORTH_SHOWING = 1.01  # of a gain: less is below the error of any prediction

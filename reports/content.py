@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from hwspecs import Device
 from reports import headline, provenance
 from reports.advice import advice
 from reports.elsewhere import floors, floors_of_steps
@@ -14,13 +14,10 @@ from reports.points import best_fidelity, reference_fidelity, sized
 from reports.predicted_points import predicted_points
 from reports.records import Content, Totals
 from roofline.ceilings import EXPLAINED, Fidelity, ceilings
+from roofline.predict import Prediction
+from roofline.run import Run
+from roofline.scenario import Scenario
 from specfiles.errors import InputError
-
-if TYPE_CHECKING:
-    from hwspecs import Device
-    from roofline.predict import Prediction
-    from roofline.run import Run
-    from roofline.scenario import Scenario
 
 MOST_ADVISED = 4  # of several predictions: each tries every technique, which takes a second
 REFERENCE = {Fidelity.DATASHEET: "data-sheet ceilings", Fidelity.MEASURED: "measured ceilings"}

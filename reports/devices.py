@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hwspecs import Device, Node
+from hwspecs.check import Finding
 from reports import terminal
 from reports.units import in_bytes, si, text
 from roofline.tables import csv_text
-
-if TYPE_CHECKING:
-    from hwspecs import Device, Node
-    from hwspecs.check import Finding
 
 
 def _record(device: Device) -> dict[str, Any]:

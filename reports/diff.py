@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reports import terminal
 from reports.units import percent, seconds, si, text
 from reports.validation import plain_records
+from roofline.diff import Diff
 from roofline.tables import csv_text
-
-if TYPE_CHECKING:
-    from roofline.diff import Diff
 
 
 def _relative(change: float | None) -> str:

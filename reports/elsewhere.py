@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from hwspecs import Device
 from reports.points import Key, at_step
 from reports.records import Elsewhere
 from roofline.ceilings import Fidelity, ceilings
@@ -13,9 +13,6 @@ from roofline.predict import Prediction, predict
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
 from workloads.dtypes import Precision
-
-if TYPE_CHECKING:
-    from hwspecs import Device
 
 OTHERS = (
     "a100_sxm",

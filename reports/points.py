@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hwspecs import Device, Sourced
 from reports.step_records import Origin, Roof, RoofKind
 from roofline.ceilings import Fidelity, ceilings
 from roofline.predict import Prediction, in_mode, step_rows
@@ -13,9 +14,6 @@ from roofline.run_tables import step_of
 from roofline.scenario import PHASES, Scenario
 from specfiles.errors import InputError
 from workloads.dtypes import Precision, compute_dtype
-
-if TYPE_CHECKING:
-    from hwspecs import Device, Sourced
 
 INPUTS = "its own inputs"  # of a module: what its function returned
 Key = tuple[str, int, int, int, int]  # phase, batch, q_len, kv_len, encoder_len

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reports import terminal
 from reports.units import text
 from workloads.convention import CONVENTIONS
-from workloads.techniques.serving import SERVING
-
-if TYPE_CHECKING:
-    from workloads.techniques.base import Technique
-    from workloads.techniques.serving import ServingMethod
+from workloads.techniques.base import Technique
+from workloads.techniques.serving import SERVING, ServingMethod
 
 FACTS = ("level", "category", "paper", "removes", "adds", "needs", "quality")
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hwspecs import Device
 from specfiles.errors import InputError
-
-if TYPE_CHECKING:
-    from hwspecs import Device
 
 
 def usd_per_million_tokens(usd_per_hour: Any, tokens_per_s: Any) -> Any:

@@ -11,15 +11,12 @@ reference steps, for whole steps; and of the operators inside their layers, for 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from hwspecs import Device
+from roofline.run import Run
 from roofline.run_tables import POINT
-
-if TYPE_CHECKING:
-    from hwspecs import Device
-    from roofline.run import Run
 
 SAME = ["phase", "model", "dtype", "flops", "bytes"]  # two times of equal work can be compared
 RATIOS = {  # what was measured beside the point, over what the file has of the same step

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hwspecs import Device
 from hwspecs.serving import EAGER, Fit, Overheads, fits, overheads_for
-from roofline.ceilings import Fidelity
+from roofline.ceilings import Ceilings, Fidelity
 from roofline.predict import Prediction, Row, pass_rows
+from roofline.scenario import Scenario
 from roofline.times import Times
 from specfiles.errors import InputError, choose
 from workloads.arrays import maximum
 from workloads.dtypes import bytes_per_element
+from workloads.schedule import Pass
 from workloads.work import Work
-
-if TYPE_CHECKING:
-    from hwspecs import Device
-    from roofline.ceilings import Ceilings
-    from roofline.scenario import Scenario
-    from workloads.schedule import Pass
 
 NONE, OTHER = "none", "other"
 KIND = "engine"

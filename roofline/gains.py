@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from hwspecs import Device
 from roofline.ceilings import Fidelity
 from roofline.predict import predict
 from roofline.run import Run
@@ -17,12 +17,9 @@ from roofline.scenario import Scenario
 from roofline.validate import scenario_of
 from specfiles.errors import InputError
 from workloads.convention import convention
+from workloads.techniques.base import Technique
 from workloads.techniques.counted import lacking
 from workloads.techniques.registry import parse
-
-if TYPE_CHECKING:
-    from hwspecs import Device
-    from workloads.techniques.base import Technique
 
 TIMES = ["technique", "base_s", "treated_s", "gain", "gain_q25", "gain_q75"]
 REPEATS = ["gain_low", "gain_high", "repeats", "outliers", "warm_ups", "ended"]  # how well the gain is known

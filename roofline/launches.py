@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from hwspecs.serving import EAGER, Overheads, fits, overheads_for
+from roofline.ceilings import Ceilings
 from roofline.engines import gaps_s, launches, on_device, waiting
+from roofline.predict import Row
 from specfiles.errors import InputError
 from workloads.operators import Norm
-
-if TYPE_CHECKING:
-    from roofline.ceilings import Ceilings
-    from roofline.predict import Row
-    from workloads.schedule import Pass, Schedule
+from workloads.schedule import Pass, Schedule
 
 KIND = "launch"
 # Kernels that plain PyTorch code launches for operators that libraries have one kernel for: those of

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from roofline.ceilings import Fidelity
+from roofline.ceilings import Ceilings, Fidelity
 from roofline.formats import DTYPES
 from roofline.physics.columns import of_table
 from roofline.physics.expert_load import expert_load, exponents
-from roofline.times import times
+from roofline.times import Times, times
 from specfiles.errors import InputError, choose
 from workloads.operators import (
     Activation,
@@ -30,10 +30,6 @@ from workloads.operators import (
     Sampling,
 )
 from workloads.operators.collective import PATTERNS
-
-if TYPE_CHECKING:
-    from roofline.ceilings import Ceilings
-    from roofline.times import Times
 
 CALIBRATED_COLUMNS = ("lower_us", "upper_us", "provenance")  # appended where kernel models predict
 OUTPUT_COLUMNS = ("flops", "bytes_moved", "compute_s", "memory_s", "predicted_us", "bound", "fidelity")

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from hwspecs import Device
 from roofline.ceilings import Fidelity, ceilings
 from roofline.optable import BUILDERS, CALIBRATED_COLUMNS, predict_table
 from roofline.physics.calibration import KEY, measured_on
 from roofline.totals import reference
 from roofline.validate import ABOVE
 from specfiles.errors import InputError
-
-if TYPE_CHECKING:
-    from hwspecs import Device
 
 TINY_S = 5e-6  # a bound below this is less than what starting kernels costs
 REGIMES = ("compute", "memory", "tiny")

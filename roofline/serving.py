@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from roofline.ceilings import ceilings
+from hwspecs import Device
+from hwspecs.serving import Overheads
+from roofline.ceilings import Fidelity, ceilings
 from roofline.engines import EAGER_PROMPTS, as_engines_run, on_device, request_s, routes, step_s
-from roofline.predict import check_node, pass_rows
+from roofline.predict import Row, check_node, pass_rows
 from roofline.scenario import Scenario
-
-if TYPE_CHECKING:
-    from hwspecs import Device
-    from hwspecs.serving import Overheads
-    from roofline.ceilings import Fidelity
-    from roofline.predict import Row
-    from workloads.model import Model
-    from workloads.phases import Setting
-    from workloads.schedule import Pass
-    from workloads.techniques.base import Technique
+from workloads.model import Model
+from workloads.phases import Setting
+from workloads.schedule import Pass
+from workloads.techniques.base import Technique
 
 # Of the public recipes of InferenceX (github.com/SemiAnalysisAI/InferenceX), whose rows these are:
 ROUNDS = 10  # requests of each user

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from roofline.ceilings import Fidelity
+from hwspecs import Device
+from roofline.ceilings import Ceilings, Fidelity
 from roofline.predict import Prediction, Row
 from roofline.scenario import Scenario
-
-if TYPE_CHECKING:
-    from hwspecs import Device
-    from roofline.ceilings import Ceilings
 
 OPERATOR_COLUMNS = (
     "name",

@@ -5,18 +5,15 @@ A category is a number of its process and domain; an event of its own names it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from profiler.traces.nsyscolumns import ID_BITS, LOW_BITS
-from profiler.traces.nsysnames import decoded
+from profiler.traces.nsysnames import Strings, decoded
 from profiler.traces.tables import NONE
-
-if TYPE_CHECKING:
-    from profiler.traces.nsysnames import Strings
 
 MADE = 33  # the type of the event that names a category
 MOST = 100_000  # names kept: a program that makes more of them names no operators

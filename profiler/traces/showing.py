@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hwspecs import Device
 from profiler.traces.tables import Trace
 from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.run import Run, open_run
 from specfiles.errors import InputError
 from specfiles.reading import exists
-
-if TYPE_CHECKING:
-    from hwspecs import Device
 
 SMALL_BYTES = 4 << 20  # a file that is read whole in a second
 BY = ("operator", "kernel", "layer", "phase", "stream", "kind")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from roofline.serve.cluster import Cluster
 from roofline.serve.outcome import Limits, outcome
+from roofline.serve.requests import Requests
 from specfiles.errors import InputError
-
-if TYPE_CHECKING:
-    from roofline.serve.cluster import Cluster
-    from roofline.serve.requests import Requests
 
 ENOUGH = 0.9  # of the requests are within the limits (DistServe's attainment)
 CLOSE = 1.02  # ratio of the rates between which the capacity lies when the search ends

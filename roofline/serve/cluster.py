@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from roofline.serve.engine import Engine, Log, Policy
+from roofline.serve.memory import Room
 from roofline.serve.requests import Requests
-
-if TYPE_CHECKING:
-    from roofline.serve.memory import Room
-    from roofline.serve.step_times import StepTimes
+from roofline.serve.step_times import StepTimes
 
 
 @dataclass(frozen=True)
