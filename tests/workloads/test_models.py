@@ -76,7 +76,7 @@ def test_the_table_of_readers_names_every_family_where_it_is() -> None:
     modules = {
         m.name: import_module(f"{families.__name__}.{m.name}") for m in iter_modules(families.__path__)
     }
-    assert {name: tuple(m.FAMILY) for name, m in modules.items() if hasattr(m, "FAMILY")} == READERS
+    assert {name: " ".join(m.FAMILY) for name, m in modules.items() if hasattr(m, "FAMILY")} == READERS
 
 
 def test_every_family_has_a_shipped_model_or_is_compared_at_small_sizes() -> None:

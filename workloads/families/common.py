@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from workloads.blocks import NormShape
+from collections.abc import Sequence
+from typing import Any
+
+from workloads.blocks import MlpBlock, NormShape
 from workloads.config import Config
+from workloads.layer import Layer
+from workloads.model import Model, decoder
 from workloads.operators.elementwise import SPECIAL_ACTIVATIONS
 
 LAYER_NORM = NormShape(center=True, bias=True)
@@ -31,6 +36,50 @@ def activation(config: Config, *names: str, default: str) -> str:
     return name
 
 
+def decoder_of(
+    config: Config,
+    family: str,
+    hidden: int,
+    layers: Sequence[Layer],
+    *,
+    longest: tuple[str, ...] = ("max_position_embeddings",),
+    positions: int = 2048,
+    tied: bool = False,
+    **ends: Any,
+) -> Model:
+    """The decoder around its layers: `positions` and `tied` are the family's defaults of what configs state.
+
+    `longest` names the field of the longest sequence, `ends` what stands before and behind the layers.
+    """
+    return decoder(
+        family,
+        hidden,
+        config.size("vocab_size"),
+        tuple(layers),
+        config.size(*longest, default=positions),
+        tied=config.flag("tie_word_embeddings", tied),
+        **ends,
+    )
+
+
+def width_and_heads(
+    config: Config,
+    hidden: tuple[str, ...] = ("hidden_size",),
+    heads: tuple[str, ...] = ("num_attention_heads",),
+) -> tuple[int, int]:
+    """The width of the model and its attention heads, which divide it."""
+    width, count = config.size(*hidden), config.size(*heads)
+    config.divides(hidden[0], width, heads[0], count)
+    return width, count
+
+
+def kv_heads_of(config: Config, heads: int, default: int | None = None) -> int:
+    """Key-value heads, by default as many as there are heads, which they divide."""
+    kv_heads = config.size("num_key_value_heads", default=default or heads)
+    config.divides("num_attention_heads", heads, "num_key_value_heads", kv_heads)
+    return kv_heads
+
+
 def rotated(config: Config, head_dim: int, default: float = 1.0) -> int:
     """Elements of a head that rotate: a number, or a share of the head."""
     given = config.optional_size("rotary_dim")
@@ -43,6 +92,12 @@ def rotated(config: Config, head_dim: int, default: float = 1.0) -> int:
             if place.fields.get(name) is not None:
                 return int(head_dim * place.fraction(name, default))
     return int(head_dim * default)
+
+
+def plain_mlp(config: Config, default: str) -> MlpBlock:
+    """A feed-forward block of two matrices with biases."""
+    act = activation(config, "hidden_act", default=default)
+    return MlpBlock(config.size("intermediate_size"), act, gated=False, bias=True)
 
 
 def head_dim_of(config: Config, hidden: int, heads: int, default: int | None = None) -> int:

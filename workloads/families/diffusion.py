@@ -10,18 +10,17 @@ from workloads.blocks import (
     Head,
     MlpBlock,
     NoiseLevel,
-    NormShape,
     TokenTable,
 )
 from workloads.config import Config
+from workloads.families.common import BARE_LAYER_NORM, width_and_heads
 from workloads.layer import Layer
 from workloads.model import Model, Stack
 
 
 def _llada(config: Config) -> Model:
     """A Llama (arXiv:2502.09992) whose attention is bidirectional, all positions projected."""
-    hidden, heads = config.size("d_model", "hidden_size"), config.size("n_heads", "num_attention_heads")
-    config.divides("d_model", hidden, "n_heads", heads)
+    hidden, heads = width_and_heads(config, ("d_model", "hidden_size"), ("n_heads", "num_attention_heads"))
     if config.size("n_kv_heads", default=heads) != heads:
         raise config.wrong("n_kv_heads", f"n_heads, {heads}: grouped heads are not known in this family")
     vocabulary, head_dim = config.size("embedding_size", "vocab_size"), hidden // heads
@@ -49,27 +48,25 @@ def _sedd(config: Config) -> Model:
     Fields are those of their `config.json`: sizes under `model`, and one token more where `graph` absorbs.
     """
     sizes, graph = config.nested("model"), config.nested("graph")
-    hidden, heads = sizes.size("hidden_size"), sizes.size("n_heads")
-    sizes.divides("hidden_size", hidden, "n_heads", heads)
+    hidden, heads = width_and_heads(sizes, heads=("n_heads",))
     kind = graph.text("type", default="absorb")
     if kind not in ("absorb", "uniform"):
         raise graph.wrong("type", "absorb or uniform")
     vocabulary = config.size("tokens") + (kind == "absorb")
     condition, head_dim = sizes.size("cond_dim"), hidden // heads
-    norm = NormShape(center=True)
     layer = Layer(
         (
             EncoderAttentionBlock(heads, head_dim, rotary_dim=head_dim, fused_qkv=True),
             MlpBlock(4 * hidden, "gelu_tanh", gated=False, bias=True),
         ),
-        norm,
+        BARE_LAYER_NORM,
         condition=condition,
     )
     stack = Stack(
         hidden,
         (layer,) * sizes.layers("n_blocks"),
         (TokenTable(vocabulary), NoiseLevel(NOISE_WAVES, condition)),
-        (FinalNorm(norm), FinalModulation(condition), Head(vocabulary, bias=True)),
+        (FinalNorm(BARE_LAYER_NORM), FinalModulation(condition), Head(vocabulary, bias=True)),
     )
     return Diffusion("", "sedd", vocabulary, sizes.size("length", default=1024), stack)
 

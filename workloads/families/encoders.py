@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from workloads.architectures import Encoder
 from workloads.blocks import (
@@ -18,7 +19,7 @@ from workloads.blocks import (
     TypeTable,
 )
 from workloads.config import Config
-from workloads.families.common import LAYER_NORM, activation
+from workloads.families.common import LAYER_NORM, activation, plain_mlp, width_and_heads
 from workloads.layer import Layer
 from workloads.model import Model, Stack
 
@@ -50,20 +51,13 @@ def _encoder(
 
 
 def _bert(config: Config, family: str = "bert", reserved: int = 0) -> Model:
-    hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
-    heads = config.size("num_attention_heads")
-    config.divides("hidden_size", hidden, "num_attention_heads", heads)
+    (hidden, heads), count = width_and_heads(config), config.layers("num_hidden_layers")
     block = EncoderAttentionBlock(heads, hidden // heads, bias=True)
     return _encoder(
         config,
         family,
         _attention(config, family, block, count),
-        MlpBlock(
-            config.size("intermediate_size"),
-            activation(config, "hidden_act", default="gelu"),
-            gated=False,
-            bias=True,
-        ),
+        plain_mlp(config, "gelu"),
         hidden=hidden,
         positions=config.size("max_position_embeddings", default=4096 if family == "big_bird" else 512),
         reserved=reserved,
@@ -78,20 +72,13 @@ def _attention(config: Config, family: str, block: EncoderAttentionBlock, layers
         if any(window % 2 for window in windows):
             raise config.wrong("attention_window", "even numbers, a half of each on either side")
         return [
-            EncoderAttentionBlock(
-                block.heads,
-                block.head_dim,
-                bias=True,
-                sparsity=Sparsity(1, window // 2, GLOBAL_TOKENS),
-                global_projections=True,
-            )
+            replace(block, sparsity=Sparsity(1, window // 2, GLOBAL_TOKENS), global_projections=True)
             for window in windows
         ]
     if family == "big_bird" and config.text("attention_type", default="block_sparse") == "block_sparse":
         # two global blocks, the first and the last; the band has a neighbour on either side
         size, random = config.size("block_size", default=64), config.size("num_random_blocks", default=3)
-        sparsity = Sparsity(size, 1, 2, random)
-        block = EncoderAttentionBlock(block.heads, block.head_dim, bias=True, sparsity=sparsity)
+        return [replace(block, sparsity=Sparsity(size, 1, 2, random))] * layers
     if family == "linformer":
         return [_shortened(config, block)] * layers
     return [block] * layers
@@ -110,9 +97,8 @@ def _shortened(config: Config, block: EncoderAttentionBlock) -> LinformerBlock:
 
 
 def _distilbert(config: Config) -> Model:
-    hidden, count = config.size("dim", "hidden_size"), config.layers("n_layers", "num_hidden_layers")
-    heads = config.size("n_heads", "num_attention_heads")
-    config.divides("dim", hidden, "n_heads", heads)
+    hidden, heads = width_and_heads(config, ("dim", "hidden_size"), ("n_heads", "num_attention_heads"))
+    count = config.layers("n_layers", "num_hidden_layers")
     return _encoder(
         config,
         "distilbert",

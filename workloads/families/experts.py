@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from workloads import blocks  # for MoeBlock, which models without experts do not load
 from workloads.blocks import Block, MlpBlock
 from workloads.config import Config
 from workloads.families.common import activation
 
 
-def every_layer(config: Config, layers: int) -> list[Block]:
-    """Mixtral: `num_local_experts` in each layer."""
-    return [_experts(config, "num_local_experts", default=8)] * layers
+def in_each(name: str, number: int, top_k: int = 2) -> Callable[[Config, int], list[Block]]:
+    """Experts in each layer (Mixtral, Phi-3.5-MoE, MiniMax-M2, OLMoE, FlexOlmo).
 
-
-def phimoe(config: Config, layers: int) -> list[Block]:
-    """Phi-3.5-MoE: the same, 16 by default."""
-    return [_experts(config, "num_local_experts", default=16)] * layers
-
-
-def minimax(config: Config, layers: int) -> list[Block]:
-    """MiniMax-M2: the same, 8 of 256 by default."""
-    return [_experts(config, "num_local_experts", default=256, top_k=8)] * layers
-
-
-def olmoe(config: Config, layers: int) -> list[Block]:
-    """OLMoE: `num_experts` in each layer."""
-    return [_experts(config, "num_experts", default=64, top_k=8)] * layers
-
-
-def flex_olmo(config: Config, layers: int) -> list[Block]:
-    """FlexOlmo: the same, 5 of 7 by default."""
-    return [_experts(config, "num_experts", default=7, top_k=5)] * layers
+    Field `name` says how many, `number` and `top_k` are the family's defaults.
+    """
+    return lambda config, layers: [_experts(config, name, default=number, top_k=top_k)] * layers
 
 
 def granite(config: Config, layers: int, shared_width: int = 0) -> list[Block]:
@@ -70,10 +55,8 @@ def ernie(config: Config, layers: int) -> list[Block]:
     count = config.size("moe_num_experts", default=64)
     top_k = config.size("moe_k", default=6)
     config.within("moe_k", top_k, "moe_num_experts", count)
-    width, act = (
-        config.size("moe_intermediate_size", default=1536),
-        activation(config, "hidden_act", default="silu"),
-    )
+    width = config.size("moe_intermediate_size", default=1536)
+    act = activation(config, "hidden_act", default="silu")
     bias, shared = config.flag("use_bias", False), config.count("moe_num_shared_experts", 2)
     dense = MlpBlock(config.size("intermediate_size"), act, bias=bias)
     sparse = blocks.MoeBlock(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from workloads.blocks import AttentionBlock, MlpBlock
 from workloads.config import Config
-from workloads.families.common import LAYER_NORM, activation
+from workloads.families.common import LAYER_NORM, activation, decoder_of, width_and_heads
 from workloads.layer import Layer
 from workloads.model import Model, decoder
 
 
 def _gpt2(config: Config) -> Model:
-    hidden = config.size("n_embd", "hidden_size")
-    heads = config.size("n_head", "num_attention_heads")
-    config.divides("n_embd", hidden, "n_head", heads)
+    hidden, heads = width_and_heads(config, ("n_embd", "hidden_size"), ("n_head", "num_attention_heads"))
     positions = config.size("n_positions", "max_position_embeddings", default=1024)
     layer = Layer(
         (
@@ -34,9 +32,7 @@ def _gpt2(config: Config) -> Model:
 
 
 def _opt(config: Config) -> Model:
-    hidden = config.size("hidden_size")
-    heads = config.size("num_attention_heads")
-    config.divides("hidden_size", hidden, "num_attention_heads", heads)
+    hidden, heads = width_and_heads(config)
     if config.size("word_embed_proj_dim", default=hidden) != hidden:
         raise config.wrong(
             "word_embed_proj_dim", f"hidden_size, {hidden}: a projected embedding is not known"
@@ -56,16 +52,9 @@ def _opt(config: Config) -> Model:
         ),
         LAYER_NORM,
     )
-    return decoder(
-        "opt",
-        hidden,
-        config.size("vocab_size"),
-        (layer,) * config.layers("num_hidden_layers"),
-        positions,
-        tied=config.flag("tie_word_embeddings", True),
-        norm=LAYER_NORM,
-        learned_positions=positions + 2,  # the first two rows are reserved (OPTLearnedPositionalEmbedding)
-    )
+    layers = (layer,) * config.layers("num_hidden_layers")
+    rows = positions + 2  # the first two are reserved (OPTLearnedPositionalEmbedding)
+    return decoder_of(config, "opt", hidden, layers, tied=True, norm=LAYER_NORM, learned_positions=rows)
 
 
 FAMILY = {"gpt2": _gpt2, "opt": _opt}

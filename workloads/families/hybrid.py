@@ -17,10 +17,10 @@ from workloads.blocks import (
 )
 from workloads.config import Config
 from workloads.families import experts
-from workloads.families.common import activation, rotated
+from workloads.families.common import activation, decoder_of, kv_heads_of, rotated
 from workloads.families.recurrent import mamba_block
 from workloads.layer import Layer
-from workloads.model import Model, decoder
+from workloads.model import Model
 
 STATE_FORMATS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 NEMOTRON = {"M": "mamba", "*": "attention", "-": "mlp", "E": "experts"}
@@ -41,13 +41,8 @@ def _nemotron_h(config: Config) -> Model:
         "E": lambda: _nemotron_experts(config),
     }
     blocks = {letter: makers[letter]() for letter in sorted(set(pattern))}
-    return decoder(
-        "nemotron_h",
-        hidden,
-        config.size("vocab_size"),
-        tuple(Layer((blocks[letter],)) for letter in pattern),
-        config.size("max_position_embeddings", default=4096),
-        tied=config.flag("tie_word_embeddings", False),
+    return decoder_of(
+        config, "nemotron_h", hidden, [Layer((blocks[letter],)) for letter in pattern], positions=4096
     )
 
 
@@ -88,14 +83,7 @@ def _jamba(config: Config) -> Model:
         Layer((attends if i % every == at else mamba, sparse if i % period == first else dense))
         for i in range(count)
     )
-    return decoder(
-        "jamba",
-        hidden,
-        config.size("vocab_size"),
-        layers,
-        config.size("max_position_embeddings", default=262144),
-        tied=config.flag("tie_word_embeddings", False),
-    )
+    return decoder_of(config, "jamba", hidden, layers, positions=262144)
 
 
 def _bamba(config: Config) -> Model:
@@ -110,13 +98,12 @@ def _bamba(config: Config) -> Model:
         bias=config.flag("mlp_bias", False),
     )
     chosen = config.indices("attn_layer_indices", count) or []
-    return decoder(
+    return decoder_of(
+        config,
         "bamba",
         hidden,
-        config.size("vocab_size"),
-        tuple(Layer((attends if i in chosen else mamba, mlp)) for i in range(count)),
-        config.size("max_position_embeddings", default=262144),
-        tied=config.flag("tie_word_embeddings", False),
+        [Layer((attends if i in chosen else mamba, mlp)) for i in range(count)],
+        positions=262144,
     )
 
 
@@ -147,14 +134,7 @@ def _granite(config: Config) -> Model:
     types = config.per_layer(name, count, (*GRANITE_MAMBA, *GRANITE_ATTENTION)) or ["mamba"] * count
     mixers = [mamba if kind in GRANITE_MAMBA else attends for kind in types]
     wide = experts.granite(config, count, shared_width=1024)
-    return decoder(
-        "granitemoehybrid",
-        hidden,
-        config.size("vocab_size"),
-        tuple(map(Layer, zip(mixers, wide, strict=True))),
-        config.size("max_position_embeddings", default=2048),
-        tied=config.flag("tie_word_embeddings", False),
-    )
+    return decoder_of(config, "granitemoehybrid", hidden, tuple(map(Layer, zip(mixers, wide, strict=True))))
 
 
 def _experts(config: Config, width: int, name: str, experts: int, top_k: int) -> MoeBlock:
@@ -178,14 +158,7 @@ def _qwen_moe(config: Config, kind: str, together: bool) -> Model:
     )
     experts = replace(routed, shared=shared, shared_gate=True)
     mixers = qwen_mixers(config, hidden, together)
-    return decoder(
-        kind,
-        hidden,
-        config.size("vocab_size"),
-        tuple(Layer((mixer, experts)) for mixer in mixers),
-        config.size("max_position_embeddings", default=32768),
-        tied=config.flag("tie_word_embeddings", False),
-    )
+    return decoder_of(config, kind, hidden, [Layer((mixer, experts)) for mixer in mixers], positions=32768)
 
 
 def _nemotron_mamba(config: Config) -> Mamba2Block:
@@ -209,14 +182,7 @@ def _qwen3_5(config: Config) -> Model:
     hidden = config.size("hidden_size")
     mlp = MlpBlock(config.size("intermediate_size"), activation(config, "hidden_act", default="silu"))
     layers = tuple(Layer((mixer, mlp)) for mixer in qwen_mixers(config, hidden, together=False))
-    return decoder(
-        "qwen3_5_text",
-        hidden,
-        config.size("vocab_size"),
-        layers,
-        config.size("max_position_embeddings", default=32768),
-        tied=config.flag("tie_word_embeddings", False),
-    )
+    return decoder_of(config, "qwen3_5_text", hidden, layers, positions=32768)
 
 
 def qwen_mixers(config: Config, hidden: int, together: bool) -> list[Block]:
@@ -247,8 +213,7 @@ def attention(
 ) -> AttentionBlock:
     """The attention of a hybrid's layers: grouped heads of a width of their own."""
     heads = config.size("num_attention_heads")
-    kv_heads = config.size("num_key_value_heads", default=heads)
-    config.divides("num_attention_heads", heads, "num_key_value_heads", kv_heads)
+    kv_heads = kv_heads_of(config, heads)
     head_dim = config.optional_size("head_dim", "attention_head_dim")
     if head_dim is None:
         config.divides("hidden_size", hidden, "num_attention_heads", heads)

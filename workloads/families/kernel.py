@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from workloads.blocks import KernelAttentionBlock, MlpBlock
 from workloads.config import Config
-from workloads.families.common import LAYER_NORM, activation
+from workloads.families.common import LAYER_NORM, activation, width_and_heads
 from workloads.layer import Layer
 from workloads.model import Model, decoder
 from workloads.operators.features import FEATURE_KINDS, FeatureKind
@@ -15,8 +15,7 @@ def _linear_attention(config: Config) -> Model:
 
     The features of `elu` are as many as a head has elements; the others need their number.
     """
-    hidden, heads = config.size("hidden_size"), config.size("num_attention_heads")
-    config.divides("hidden_size", hidden, "num_attention_heads", heads)
+    hidden, heads = width_and_heads(config)
     function = _function(config)
     features = hidden // heads if function == "elu" else config.size("num_features")
     if function == "trigonometric":

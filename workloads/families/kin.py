@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from workloads.blocks import RMS_NORM, NormShape
-from workloads.config import Config
 from workloads.families import experts
 from workloads.families.common import BARE_LAYER_NORM, LAYER_NORM
 from workloads.families.llama import PERIOD, Quirks, model_of
-from workloads.model import Model
 
 _PLAIN = Quirks(windowed=False)
 _USE_BIAS = ("use_bias", "use_bias", "use_bias")
@@ -19,7 +17,7 @@ _FOURTH_FULL = Quirks(window=4096, every_nth_full=4, period=PERIOD, unrotated="f
 # Granite multiplies embeddings, residuals and logits by constants, which kernels beside them take along.
 QUIRKS = {
     "granite": _PLAIN,
-    "granitemoe": Quirks(windowed=False, feed_forward=experts.every_layer),
+    "granitemoe": Quirks(windowed=False, feed_forward=experts.in_each("num_local_experts", 8)),
     "granitemoeshared": Quirks(windowed=False, feed_forward=experts.granite),
     "ministral": Quirks(kv_heads=8, window=4096),
     "ministral3": Quirks(kv_heads=8, head_dim=128),
@@ -71,7 +69,7 @@ QUIRKS = {
         windowed=False,
     ),
     "olmo2": _OLMO2,
-    "flex_olmo": replace(_OLMO2, feed_forward=experts.flex_olmo),
+    "flex_olmo": replace(_OLMO2, feed_forward=experts.in_each("num_experts", 7, 5)),
     "olmo3": replace(_OLMO2, windowed=True, window=4096, every_nth_full=4),
     "exaone4": replace(
         _FOURTH_FULL, biases=("", "", ""), input_norms=False, post_norms=True, qk_norm=RMS_NORM
@@ -89,8 +87,4 @@ QUIRKS = {
 }
 
 
-def _reader(kind: str, quirks: Quirks) -> Callable[[Config], Model]:
-    return lambda config: model_of(config, quirks, kind)
-
-
-FAMILY = {kind: _reader(kind, quirks) for kind, quirks in QUIRKS.items()}
+FAMILY = {kind: partial(model_of, quirks=quirks, kind=kind) for kind, quirks in QUIRKS.items()}

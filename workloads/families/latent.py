@@ -5,13 +5,14 @@ The layers of multi-token prediction (`num_nextn_predict_layers`) are no part of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 from workloads.blocks import Block, Indexer, MlaBlock
 from workloads.config import Config
+from workloads.families.common import decoder_of
 from workloads.families.experts import deepseek
 from workloads.layer import Layer
-from workloads.model import Model, decoder
+from workloads.model import Model
 
 INDEX_HEADS = {"deepseek_v32": 64, "glm_moe_dsa": 32}  # whose attention sees what an indexer picks
 INDEXER_TYPES = ("full", "shared")
@@ -19,16 +20,8 @@ INDEXER_TYPES = ("full", "shared")
 
 def _model(config: Config, kind: str) -> Model:
     hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
-    attention = _attention(config, kind, count)
-    blocks = deepseek(config, count)
-    return decoder(
-        kind,
-        hidden,
-        config.size("vocab_size"),
-        tuple(Layer(pair) for pair in zip(attention, blocks, strict=True)),
-        config.size("max_position_embeddings", default=2048),
-        tied=config.flag("tie_word_embeddings", False),
-    )
+    pairs = zip(_attention(config, kind, count), deepseek(config, count), strict=True)
+    return decoder_of(config, kind, hidden, [Layer(pair) for pair in pairs])
 
 
 def _attention(config: Config, kind: str, count: int) -> list[Block]:
@@ -58,9 +51,5 @@ def _attention(config: Config, kind: str, count: int) -> list[Block]:
     return [block(index)] * count
 
 
-def _reader(kind: str) -> Callable[[Config], Model]:
-    return lambda config: _model(config, kind)
-
-
 KINDS = ("deepseek_v2", "deepseek_v3", "kimi_k2", "deepseek_v32", "glm_moe_dsa")
-FAMILY = {kind: _reader(kind) for kind in KINDS}
+FAMILY = {kind: partial(_model, kind=kind) for kind in KINDS}

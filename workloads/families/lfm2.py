@@ -23,10 +23,7 @@ def _lfm2_moe(config: Config) -> Model:
     """Experts behind the first layers, which are dense; what corrects their choice is no weight."""
     count = config.layers("num_hidden_layers")
     dense = MlpBlock(config.size("intermediate_size", default=7168), "silu")
-    number, chosen = (
-        config.size("num_experts", default=32),
-        config.size("num_experts_per_tok", default=4),
-    )
+    number, chosen = config.size("num_experts", default=32), config.size("num_experts_per_tok", default=4)
     config.within("num_experts_per_tok", chosen, "num_experts", number)
     sparse = MoeBlock(number, chosen, config.size("moe_intermediate_size", default=1792), "silu")
     first = config.count("num_dense_layers", 2)

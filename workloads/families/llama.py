@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from specfiles.frozen import dataclass
 from workloads.blocks import RMS_NORM, AttentionBlock, Block, MlpBlock, NormShape
 from workloads.config import Config
 from workloads.families import experts
-from workloads.families.common import LAYER_NORM, activation, head_dim_of, rotated, rotating
+from workloads.families.common import (
+    LAYER_NORM,
+    activation,
+    decoder_of,
+    head_dim_of,
+    kv_heads_of,
+    rotated,
+    rotating,
+)
 from workloads.layer import Layer
-from workloads.model import Model, decoder
+from workloads.model import Model
 
 
 @dataclass(frozen=True)
@@ -68,9 +77,14 @@ QUIRKS = {
     "gemma3_text": replace(_GEMMA, every_nth_full=6, period=PERIOD, qk_norm=RMS_NORM),
     "glm": _GLM,
     "glm4": replace(_GLM, post_norms=True),
-    "mixtral": Quirks(kv_heads=8, feed_forward=experts.every_layer),
-    "phimoe": Quirks(kv_heads=8, norm=LAYER_NORM, feed_forward=experts.phimoe),
-    "olmoe": Quirks(qk_norm=RMS_NORM, qk_norm_whole=True, windowed=False, feed_forward=experts.olmoe),
+    "mixtral": Quirks(kv_heads=8, feed_forward=experts.in_each("num_local_experts", 8)),
+    "phimoe": Quirks(kv_heads=8, norm=LAYER_NORM, feed_forward=experts.in_each("num_local_experts", 16)),
+    "olmoe": Quirks(
+        qk_norm=RMS_NORM,
+        qk_norm_whole=True,
+        windowed=False,
+        feed_forward=experts.in_each("num_experts", 64, 8),
+    ),
     "qwen2_moe": Quirks(
         biases=_INWARDS, qkv_bias=True, kv_heads=16, window_needs_flag=True, feed_forward=experts.qwen
     ),
@@ -91,7 +105,7 @@ QUIRKS = {
         kv_heads=8,
         head_dim=128,
         windowed=False,
-        feed_forward=experts.minimax,
+        feed_forward=experts.in_each("num_local_experts", 256, 8),
     ),
     "gpt_oss": Quirks(
         bias=True,
@@ -114,7 +128,7 @@ def model_of(config: Config, quirks: Quirks, kind: str) -> Model:
     blocks = _feed_forward(config, quirks, count)
     windows = _windows(config, quirks, count)
     parallel = config.flag(quirks.parallel, False) if isinstance(quirks.parallel, str) else quirks.parallel
-    layers = tuple(
+    layers = [
         Layer(
             (replace(attention, window=window, rotary_dim=attention.rotary_dim if rotates else 0), block),
             quirks.norm,
@@ -124,29 +138,19 @@ def model_of(config: Config, quirks: Quirks, kind: str) -> Model:
             shared_norm=parallel,
         )
         for window, rotates, block in zip(windows, _rotates(config, quirks, windows), blocks, strict=True)
-    )
-    return decoder(
-        kind,
-        hidden,
-        config.size("vocab_size"),
-        layers,
-        config.size("max_position_embeddings", default=2048),
-        tied=config.flag("tie_word_embeddings", quirks.tied),
-        norm=quirks.norm,
-        head_bias=config.flag(quirks.head_bias, False),
-    )
+    ]
+    bias = config.flag(quirks.head_bias, False)
+    return decoder_of(config, kind, hidden, layers, tied=quirks.tied, norm=quirks.norm, head_bias=bias)
 
 
 def _attention(config: Config, quirks: Quirks, hidden: int) -> AttentionBlock:
     heads = config.size("num_attention_heads")
-    kv_heads = config.size("num_key_value_heads", default=quirks.kv_heads or heads)
-    config.divides("num_attention_heads", heads, "num_key_value_heads", kv_heads)
     head_dim = head_dim_of(config, hidden, heads, quirks.head_dim)
     inwards, outwards, _ = _biases(config, quirks)
     normed = not quirks.qk_norm_flag or config.flag(quirks.qk_norm_flag, False)
     return AttentionBlock(
         heads=heads,
-        kv_heads=kv_heads,
+        kv_heads=kv_heads_of(config, heads, quirks.kv_heads),
         head_dim=head_dim,
         rotary_dim=rotated(config, head_dim, quirks.rotary),
         qkv_bias=inwards or (quirks.qkv_bias and config.flag("qkv_bias", True)),
@@ -211,8 +215,4 @@ def _windows(config: Config, quirks: Quirks, layers: int) -> list[int | None]:
     return [None if i < first else window for i in range(layers)]
 
 
-def _reader(kind: str, quirks: Quirks) -> Callable[[Config], Model]:
-    return lambda config: model_of(config, quirks, kind)
-
-
-FAMILY = {kind: _reader(kind, quirks) for kind, quirks in QUIRKS.items()}
+FAMILY = {kind: partial(model_of, quirks=quirks, kind=kind) for kind, quirks in QUIRKS.items()}

@@ -34,9 +34,8 @@ def mamba_block(config: Config, hidden: int, prefix: str = "") -> MambaBlock:
 
 
 def _dt_rank(config: Config, hidden: int, name: str) -> int:
-    return (
-        -(-hidden // 16) if config.fields.get(name) == "auto" else config.size(name, default=-(-hidden // 16))
-    )
+    usual = -(-hidden // 16)
+    return usual if config.fields.get(name) == "auto" else config.size(name, default=usual)
 
 
 def _mamba(config: Config) -> Model:
@@ -119,11 +118,11 @@ def _goose(config: Config) -> Model:
     names = ("decay_low_rank_dim", "a_low_rank_dim", "v_low_rank_dim", "gate_low_rank_dim")
     decay, rate, value, gate = (config.size(name) for name in names)
     mlp = ChannelMixBlock(hidden, config.size("intermediate_size", default=4 * hidden), gated=False)
-    first, *others = (
+    layers: list[tuple[Block, Block]] = [
         (GooseBlock(hidden, channels, head, decay, rate, value if i else 0, gate), mlp)
         for i in range(config.layers("num_hidden_layers"))
-    )
-    return _rwkv_of(config, "rwkv7", [first, *others])
+    ]
+    return _rwkv_of(config, "rwkv7", layers)
 
 
 FAMILY: dict[str, Callable[[Config], Model]] = {

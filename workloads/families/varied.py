@@ -6,7 +6,15 @@ from dataclasses import replace
 
 from workloads.blocks import AttentionBlock, Block, MlpBlock, MoeBlock, NormShape
 from workloads.config import Config
-from workloads.families.common import BARE_LAYER_NORM, activation, head_dim_of, rotating
+from workloads.families.common import (
+    BARE_LAYER_NORM,
+    activation,
+    decoder_of,
+    head_dim_of,
+    kv_heads_of,
+    rotating,
+    width_and_heads,
+)
 from workloads.layer import Layer
 from workloads.model import Model, decoder
 
@@ -15,8 +23,7 @@ def _llama4(config: Config) -> Model:
     """Llama 4: most layers attend within chunks, every fourth to all, unrotated; experts interleaved."""
     hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
     heads = config.size("num_attention_heads")
-    kv_heads = config.size("num_key_value_heads", default=8)
-    config.divides("num_attention_heads", heads, "num_key_value_heads", kv_heads)
+    kv_heads = kv_heads_of(config, heads, 8)
     bias, dim = config.flag("attention_bias", False), head_dim_of(config, hidden, heads, 128)
     full = AttentionBlock(heads, kv_heads, dim, qkv_bias=bias, out_bias=bias)
     unscaled = NormShape(scale=False) if config.flag("use_qk_norm", True) else None
@@ -29,14 +36,7 @@ def _llama4(config: Config) -> Model:
     listed = config.indices("moe_layers", count)
     sparse = set(range(step - 1, count, step) if listed is None else listed)
     layers = [Layer((local if rotates[i] else full, moe if i in sparse else dense)) for i in range(count)]
-    return decoder(
-        "llama4_text",
-        hidden,
-        config.size("vocab_size"),
-        tuple(layers),
-        config.size("max_position_embeddings", default=131072),
-        tied=config.flag("tie_word_embeddings", False),
-    )
+    return decoder_of(config, "llama4_text", hidden, layers, positions=131072)
 
 
 def _llama4_experts(config: Config) -> MoeBlock:
@@ -49,9 +49,7 @@ def _llama4_experts(config: Config) -> MoeBlock:
 
 def _dbrx(config: Config) -> Model:
     """DBRX: fine-grained experts, one matrix for QKV, LayerNorm without bias."""
-    hidden = config.size("d_model", "hidden_size")
-    heads = config.size("n_heads", "num_attention_heads")
-    config.divides("d_model", hidden, "n_heads", heads)
+    hidden, heads = width_and_heads(config, ("d_model", "hidden_size"), ("n_heads", "num_attention_heads"))
     kv_heads = config.nested("attn_config").size("kv_n_heads", default=1)
     config.divides("n_heads", heads, "kv_n_heads", kv_heads)
     attention = AttentionBlock(heads, kv_heads, hidden // heads, rotary_dim=hidden // heads, fused_qkv=True)
@@ -60,22 +58,14 @@ def _dbrx(config: Config) -> Model:
     inner.within("moe_top_k", top_k, "moe_num_experts", experts)
     act = activation(inner.nested("ffn_act_fn"), "name", default="silu")
     moe = MoeBlock(experts, top_k, inner.size("ffn_hidden_size", default=3584), act)
-    return decoder(
-        "dbrx",
-        hidden,
-        config.size("vocab_size"),
-        (Layer((attention, moe), BARE_LAYER_NORM),) * config.layers("n_layers", "num_hidden_layers"),
-        config.size("max_seq_len", "max_position_embeddings", default=2048),
-        tied=config.flag("tie_word_embeddings", False),
-        norm=BARE_LAYER_NORM,
-    )
+    layers = (Layer((attention, moe), BARE_LAYER_NORM),) * config.layers("n_layers", "num_hidden_layers")
+    longest = ("max_seq_len", "max_position_embeddings")
+    return decoder_of(config, "dbrx", hidden, layers, longest=longest, norm=BARE_LAYER_NORM)
 
 
 def _nemotron_nas(config: Config) -> Model:
     """Llama-Nemotron: a search chose each layer's KV heads and MLP width, and left some out (2411.19146)."""
-    hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
-    heads = config.size("num_attention_heads")
-    config.divides("hidden_size", hidden, "num_attention_heads", heads)
+    (hidden, heads), count = width_and_heads(config), config.layers("num_hidden_layers")
     bias = config.flag("attention_bias", False)
 
     def attention(shape: Config) -> list[Block]:
@@ -95,15 +85,8 @@ def _nemotron_nas(config: Config) -> Model:
         return [MlpBlock(width, act, bias=config.flag("mlp_bias", False))]
 
     shapes = config.each_layer("block_configs", count)
-    layers = (Layer((*attention(s.nested("attention")), *mlp(s.nested("ffn")))) for s in shapes)
-    return decoder(
-        "nemotron-nas",
-        hidden,
-        config.size("vocab_size"),
-        tuple(layers),
-        config.size("max_position_embeddings", default=2048),
-        tied=config.flag("tie_word_embeddings", False),
-    )
+    layers = [Layer((*attention(s.nested("attention")), *mlp(s.nested("ffn")))) for s in shapes]
+    return decoder_of(config, "nemotron-nas", hidden, layers)
 
 
 def _left_out(shape: Config) -> bool:
@@ -124,9 +107,7 @@ def _mobilellm(config: Config) -> Model:
     """
     hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
     heads = config.size("num_attention_heads")
-    kv_heads = config.size("num_key_value_heads", default=heads)
-    config.divides("num_attention_heads", heads, "num_key_value_heads", kv_heads)
-    dim = head_dim_of(config, hidden, heads)
+    kv_heads, dim = kv_heads_of(config, heads), head_dim_of(config, hidden, heads)
     act = activation(config, "hidden_act", default="silu")
     layer = Layer(
         (AttentionBlock(heads, kv_heads, dim, dim), MlpBlock(config.size("intermediate_size"), act))

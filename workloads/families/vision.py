@@ -16,13 +16,12 @@ from workloads.blocks import (
     ClassToken,
     EmbeddingNorm,
     EncoderAttentionBlock,
-    MlpBlock,
     PatchEmbedding,
     PatchMerger,
     PositionTable,
 )
 from workloads.config import Config
-from workloads.families.common import LAYER_NORM, activation
+from workloads.families.common import LAYER_NORM, plain_mlp, width_and_heads
 from workloads.layer import Layer
 from workloads.model import Model, Stack
 
@@ -93,13 +92,10 @@ def _kimi(config: Config, width: int) -> Tower:
 
 
 def _layer(config: Config, heads_field: str, fused_qkv: bool = False) -> Layer:
-    hidden, heads = config.size("hidden_size"), config.size(heads_field)
-    config.divides("hidden_size", hidden, heads_field, heads)
+    hidden, heads = width_and_heads(config, heads=(heads_field,))
     dim = hidden // heads
     attention = EncoderAttentionBlock(heads, dim, bias=True, rotary_dim=dim, fused_qkv=fused_qkv)
-    act = activation(config, "hidden_act", default="gelu")
-    mlp = MlpBlock(config.size("intermediate_size"), act, gated=False, bias=True)
-    return Layer((attention, mlp), LAYER_NORM)
+    return Layer((attention, plain_mlp(config, "gelu")), LAYER_NORM)
 
 
 def _stack(
