@@ -33,6 +33,11 @@ class Step:
         return self.kv_len - self.q_len
 
     @property
+    def sizes(self) -> tuple[Size, Size, Size]:
+        """What the work of a recurrence depends on: sequences, new positions of each, and those before."""
+        return self.batch, self.q_len, self.past
+
+    @property
     def begins(self) -> bool:
         """Whether nothing precedes the new positions (of any sequence of a grid)."""
         past = self.past

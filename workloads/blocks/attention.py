@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.arrays import minimum
-from workloads.blocks.base import Block, NormShape, Part, Place, indivisible
+from workloads.blocks.base import Block, NormShape, Part, Place
 from workloads.dtypes import Size, bytes_per_element
 from workloads.operators import Attention, KvAppend, Rope
 from workloads.step import Setting
@@ -18,6 +18,7 @@ class AttentionBlock(Block):
     """Heads, what their projections carry, and how far they see."""
 
     branch: ClassVar[str] = "attention"
+    divided: ClassVar[Mapping[str, str]] = {"heads": "attention heads"}
 
     heads: int
     kv_heads: int
@@ -110,6 +111,6 @@ class AttentionBlock(Block):
 
     def unsplit(self, devices: int) -> Iterator[str]:
         """Heads are shared out evenly; KV heads shared or copied evenly."""
-        yield from indivisible("attention heads", self.heads, devices)
+        yield from super().unsplit(devices)
         if self.kv_heads % devices and devices % self.kv_heads:
             yield f"has {self.kv_heads} KV heads, which {devices} devices can neither share nor copy evenly"

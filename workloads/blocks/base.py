@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.dtypes import Size
-from workloads.operators import Gemm, Norm, Operator
+from workloads.operators import Activation, Gemm, Norm, Operator
 from workloads.step import Setting, Step
 
 # A range name, what besides the name decides the operator, and the operator. Layers whose parts agree
@@ -51,10 +51,15 @@ class Place:
         """Whether elementwise operators are fused into neighbouring kernels."""
         return self.setting.convention.elementwise_fused
 
-    def linear(self, n: int, k: int, bias: bool = False) -> Gemm:
-        """A projection of all new tokens from k to n features."""
-        p = self.setting.precision
-        return Gemm(self.tokens, n, k, p.activations, p.weights, p.wide, bias=bias)
+    def linear(self, n: int, k: int, bias: bool = False, rows: Size = None, tied: bool = False) -> Gemm:
+        """A projection of rows (by default all new tokens) from k to n features."""
+        p, rows = self.setting.precision, self.tokens if rows is None else rows
+        return Gemm(rows, n, k, p.activations, p.weights, p.wide, bias=bias, tied=tied)
+
+    def activation(self, width: int, function: str, gated: bool, rows: Size = None) -> Activation:
+        """An activation of rows[rows, width], by default of all new tokens, or its product with a gate."""
+        rows = self.tokens if rows is None else rows
+        return Activation(rows, width, self.setting.precision.wide, function, gated, self.fused)
 
     def norm(self, rows: Size, width: int, shape: NormShape) -> Norm:
         """A normalisation of rows[rows, width]."""
@@ -68,6 +73,7 @@ class Block(ABC):
     branch: ClassVar[str] = ""  # of the residual stream: names its norm, its residual and its collective
     prefix: ClassVar[str] = ""  # of its operators' names; the branch where it is empty
     spreads: ClassVar[bool] = False  # has parts that devices can share out whole: experts
+    divided: ClassVar[Mapping[str, str]] = {}  # fields that devices share evenly, and what they mean
 
     @abstractmethod
     def parts(self, place: Place) -> Iterator[Part]:
@@ -79,7 +85,8 @@ class Block(ABC):
 
     def unsplit(self, devices: int) -> Iterator[str]:
         """What of it that many devices cannot share evenly, as 'has 28 attention heads, which ...'."""
-        return iter(())
+        for name, what in self.divided.items():
+            yield from indivisible(what, getattr(self, name), devices)
 
     def unspread(self, setting: Setting) -> Iterator[str]:
         """What of it the devices of a setting cannot share out whole, in the same words."""

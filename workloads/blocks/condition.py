@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from specfiles.frozen import dataclass
 from workloads.blocks.base import Block, Part, Place
-from workloads.operators import Activation, Gemm, Modulation
+from workloads.operators import Gemm, Modulation
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,9 @@ class NoiseLevel(Block):
 
     def parts(self, place: Place) -> Iterator[Part]:
         """One row per sequence."""
-        wide = place.setting.precision.wide
         for name, inputs in (("in", self.waves), ("out", self.width)):
             yield f"noise_{name}", self, of_sequences(place, self.width, inputs)
-            act = Activation(place.step.batch, self.width, wide, "silu", False, place.fused)
+            act = place.activation(self.width, "silu", gated=False, rows=place.step.batch)
             yield f"noise_{name}_act", self, act
 
 
@@ -39,8 +38,7 @@ class FinalModulation(Block):
 
 def of_sequences(place: Place, n: int, k: int) -> Gemm:
     """A projection with a bias of one row per sequence."""
-    p = place.setting.precision
-    return Gemm(place.step.batch, n, k, p.activations, p.weights, p.wide, bias=True)
+    return place.linear(n, k, bias=True, rows=place.step.batch)
 
 
 def modulated(place: Place, gate: bool = False) -> Modulation:

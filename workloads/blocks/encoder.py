@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
-from workloads.blocks.base import Block, Part, Place, indivisible
+from workloads.blocks.base import Block, Part, Place
 from workloads.dtypes import Size, bytes_per_element
-from workloads.operators import Attention, Gemm, KvAppend, Operator, RelativeBias, Rope, SparseAttention
+from workloads.operators import Attention, KvAppend, Operator, RelativeBias, Rope, SparseAttention
 from workloads.step import Setting
 
 
@@ -45,6 +45,7 @@ class EncoderAttentionBlock(Block):
     """Every position sees every other, or a sparse choice of them; nothing is cached."""
 
     branch: ClassVar[str] = "attention"
+    divided: ClassVar[Mapping[str, str]] = {"heads": "attention heads"}
 
     heads: int
     head_dim: int
@@ -59,12 +60,8 @@ class EncoderAttentionBlock(Block):
         """Projections, rotation, the core, the way back."""
         heads = self.heads // place.setting.tensor_parallel
         width = heads * self.head_dim
-        names = (
-            {"qkv_proj": 3 * width}
-            if self.fused_qkv
-            else dict.fromkeys(("q_proj", "k_proj", "v_proj"), width)
-        )
-        for name, n in names.items():
+        n = 3 * width if self.fused_qkv else width
+        for name in ("qkv_proj",) if self.fused_qkv else ("q_proj", "k_proj", "v_proj"):
             yield name, self, place.linear(n, place.hidden, self.bias)
         if self.global_projections and self.sparsity:
             yield from self._of_global_positions(place, width)
@@ -78,10 +75,8 @@ class EncoderAttentionBlock(Block):
     def _of_global_positions(self, place: Place, width: int) -> Iterator[Part]:
         """Queries of the global positions, keys and values of all (arXiv:2004.05150)."""
         assert self.sparsity is not None
-        p = place.setting.precision
         rows = place.step.batch * self.sparsity.global_blocks * self.sparsity.block
-        query = Gemm(rows, width, place.hidden, p.activations, p.weights, p.wide, bias=self.bias)
-        yield "global_q_proj", self, query
+        yield "global_q_proj", self, place.linear(width, place.hidden, self.bias, rows)
         for name in ("global_k_proj", "global_v_proj"):
             yield name, self, place.linear(width, place.hidden, self.bias)
 
@@ -89,21 +84,8 @@ class EncoderAttentionBlock(Block):
         step, p, s = place.step, place.setting.precision, self.sparsity
         if s is None:
             return unmasked(place, step.kv_len, heads, self.head_dim)
-        return SparseAttention(
-            step.batch,
-            step.q_len,
-            heads,
-            self.head_dim,
-            s.side,
-            s.global_blocks,
-            s.random_blocks,
-            s.block,
-            p.wide,
-        )
-
-    def unsplit(self, devices: int) -> Iterator[str]:
-        """Heads are shared out evenly."""
-        yield from indivisible("attention heads", self.heads, devices)
+        blocks = s.side, s.global_blocks, s.random_blocks, s.block
+        return SparseAttention(step.batch, step.q_len, heads, self.head_dim, *blocks, p.wide)
 
 
 @dataclass(frozen=True)
@@ -111,6 +93,7 @@ class CrossAttentionBlock(Block):
     """A decoder's queries on an encoder's result, whose keys and values are made once and kept."""
 
     branch: ClassVar[str] = "cross_attention"
+    divided: ClassVar[Mapping[str, str]] = {"heads": "attention heads"}
 
     heads: int
     head_dim: int
@@ -123,7 +106,7 @@ class CrossAttentionBlock(Block):
         if step.begins:
             rows = step.batch * step.memory
             for name in ("k_proj", "v_proj"):
-                yield name, self, Gemm(rows, width, place.hidden, p.activations, p.weights, p.wide)
+                yield name, self, place.linear(width, place.hidden, rows=rows)
             yield "kv_append", self, KvAppend(rows, heads, self.head_dim, p.wide, p.kv, place.fused)
         yield "q_proj", self, place.linear(width, place.hidden)
         yield "core", self, unmasked(place, step.memory, heads, self.head_dim, cached=True)
@@ -133,10 +116,6 @@ class CrossAttentionBlock(Block):
         """Keys and values of `tokens` positions of the memory."""
         heads = self.heads // setting.tensor_parallel
         return 2 * tokens * heads * self.head_dim * bytes_per_element(setting.precision.kv)
-
-    def unsplit(self, devices: int) -> Iterator[str]:
-        """Heads are shared out evenly."""
-        yield from indivisible("attention heads", self.heads, devices)
 
 
 @dataclass(frozen=True)

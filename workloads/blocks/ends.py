@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from specfiles.frozen import dataclass
 from workloads.blocks.base import RMS_NORM, Block, NormShape, Part, Place
-from workloads.operators import Activation, Embedding, Gemm, Sampling
+from workloads.operators import Embedding, Sampling
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,9 @@ class Head(Block):
 
     def parts(self, place: Place) -> Iterator[Part]:
         """Split by columns; one that does not divide is rounded up."""
-        rows, p = place.scored, place.setting.precision
-        columns = -(-self.vocabulary // place.setting.tensor_parallel)
-        head = Gemm(
-            rows, columns, place.hidden, p.activations, p.weights, p.wide, bias=self.bias, tied=self.tied
-        )
-        yield "lm_head", None, head
-        yield "sampling", None, Sampling(rows, columns, p.wide)
+        rows, columns = place.scored, -(-self.vocabulary // place.setting.tensor_parallel)
+        yield "lm_head", None, place.linear(columns, place.hidden, self.bias, rows, self.tied)
+        yield "sampling", None, Sampling(rows, columns, place.setting.precision.wide)
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,6 @@ class Pooler(Block):
 
     def parts(self, place: Place) -> Iterator[Part]:
         """A product and a tanh."""
-        rows, p = place.step.batch, place.setting.precision
-        pooler = Gemm(rows, place.hidden, place.hidden, p.activations, p.weights, p.wide, bias=True)
-        yield "pooler", None, pooler
-        yield "pooler_act", None, Activation(rows, place.hidden, p.wide, "tanh", False, place.fused)
+        rows, width = place.step.batch, place.hidden
+        yield "pooler", None, place.linear(width, width, bias=True, rows=rows)
+        yield "pooler_act", None, place.activation(width, "tanh", gated=False, rows=rows)

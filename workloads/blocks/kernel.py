@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
-from workloads.blocks.base import Block, Part, Place, indivisible
-from workloads.blocks.mamba import single_step
-from workloads.dtypes import Size
+from workloads.blocks.base import Part, Place
+from workloads.blocks.recurrent import RecurrentBlock
 from workloads.operators import FeatureMap, Gemm, LinearAttention
 from workloads.operators.features import FeatureKind
 from workloads.step import Setting, Step
 
 
 @dataclass(frozen=True)
-class KernelAttentionBlock(Block):
+class KernelAttentionBlock(RecurrentBlock):
     """Multi-head attention with a feature map: Linear Transformer, Performer or RFA (see FeatureMap).
 
     The projections of Performer and RFA are drawn, not learned: they cost work and count no parameter.
     """
 
     branch: ClassVar[str] = "attention"
+    divided: ClassVar[Mapping[str, str]] = {"heads": "attention heads"}
 
     heads: int
     head_dim: int
@@ -47,27 +47,11 @@ class KernelAttentionBlock(Block):
             yield "feature_proj", self, drawn
         features = FeatureMap(rows, self.head_dim, self.features, self.function, p.wide, place.fused)
         yield "features", self, features
-        yield "core", self, self._core(place.step, place.setting)
+        yield "core", self, *self.states(place.step, place.setting)
         yield "o_proj", self, place.linear(place.hidden, width, self.out_bias)
 
-    def _core(self, step: Step, setting: Setting) -> LinearAttention:
-        p = setting.precision
-        return LinearAttention(
-            step.batch,
-            step.q_len,
-            step.past,
-            self.heads // setting.tensor_parallel,
-            self.features,
-            self.head_dim,
-            dtype=p.wide,
-            state_dtype=p.wide,
-            causal=self.causal,
-        )
-
-    def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
-        """The sums, whatever the number of positions; none where they are taken over all at once."""
-        return self._core(single_step(), setting).state_bytes()
-
-    def unsplit(self, devices: int) -> Iterator[str]:
-        """Heads are shared out evenly."""
-        yield from indivisible("attention heads", self.heads, devices)
+    def states(self, step: Step, setting: Setting) -> tuple[LinearAttention]:
+        """The sums; none are kept where they are taken over all positions at once."""
+        heads, wide = self.heads // setting.tensor_parallel, setting.precision.wide
+        how: dict[str, Any] = {"dtype": wide, "state_dtype": wide, "causal": self.causal}
+        return (LinearAttention(*step.sizes, heads, self.features, self.head_dim, **how),)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from specfiles.frozen import dataclass
-from workloads.blocks.base import Block, Part, Place, indivisible
+from workloads.blocks.base import Block, Part, Place
 from workloads.blocks.encoder import unmasked
 from workloads.operators import PositionProjection
 
@@ -19,6 +19,7 @@ class LinformerBlock(Block):
     """
 
     branch: ClassVar[str] = "attention"
+    divided: ClassVar[Mapping[str, str]] = {"heads": "attention heads"}
 
     heads: int
     head_dim: int
@@ -36,23 +37,7 @@ class LinformerBlock(Block):
         for name in ("q_proj", "k_proj", "v_proj"):
             yield name, self, place.linear(width, place.hidden, self.bias)
         for name, tied in (("k_positions", False), ("v_positions", self.shared)):
-            yield (
-                name,
-                self,
-                PositionProjection(
-                    step.batch * width,
-                    self.rank,
-                    step.q_len,
-                    p.activations,
-                    p.weights,
-                    p.wide,
-                    tied=tied,
-                    positions=self.positions,
-                ),
-            )
+            sizes, formats = (step.batch * width, self.rank, step.q_len), (p.activations, p.weights, p.wide)
+            yield name, self, PositionProjection(*sizes, *formats, tied=tied, positions=self.positions)
         yield "core", self, unmasked(place, self.rank, heads, self.head_dim)
         yield "o_proj", self, place.linear(place.hidden, width, self.out_bias)
-
-    def unsplit(self, devices: int) -> Iterator[str]:
-        """Heads are shared out evenly."""
-        yield from indivisible("attention heads", self.heads, devices)

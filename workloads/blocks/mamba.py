@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 from specfiles.frozen import dataclass
-from workloads.blocks.base import RMS_NORM, Block, Part, Place, indivisible
-from workloads.dtypes import Size
-from workloads.operators import Activation, AllReduce, CausalConv, SelectiveScan, Ssd
+from workloads.blocks.base import RMS_NORM, Part, Place
+from workloads.blocks.recurrent import RecurrentBlock, convolution
+from workloads.operators import AllReduce, CausalConv, SelectiveScan, Ssd
 from workloads.step import Setting, Step
 
 
 @dataclass(frozen=True)
-class MambaBlock(Block):
+class MambaBlock(RecurrentBlock):
     """The mixer of Mamba (arXiv:2312.00752); Jamba normalises what comes out of `x_proj`."""
 
     branch: ClassVar[str] = "mamba"
+    divided: ClassVar[Mapping[str, str]] = {"channels": "Mamba channels"}
 
     channels: int
     state: int
@@ -32,7 +33,8 @@ class MambaBlock(Block):
         devices, p = place.setting.tensor_parallel, place.setting.precision
         channels, low = self.channels // devices, self.dt_rank + 2 * self.state
         yield "in_proj", self, place.linear(2 * channels, place.hidden, self.proj_bias)
-        yield "conv1d", self, self._conv(place.step, place.setting)
+        conv, scan = self.states(place.step, place.setting)
+        yield "conv1d", self, conv
         yield "x_proj", self, place.linear(low, channels)
         if devices > 1:
             yield "x_proj_allreduce", self, AllReduce(place.tokens, low, devices, p.wide)
@@ -40,41 +42,23 @@ class MambaBlock(Block):
             for name, width in (("dt", self.dt_rank), ("b", self.state), ("c", self.state)):
                 yield f"{name}_norm", width, place.norm(place.tokens, width, RMS_NORM)
         yield "dt_proj", self, place.linear(channels, self.dt_rank, bias=True)
-        yield "scan", self, self._scan(place.step, place.setting)
+        yield "scan", self, scan
         yield "out_proj", self, place.linear(place.hidden, channels, self.proj_bias)
 
-    def _conv(self, step: Step, setting: Setting) -> CausalConv:
-        channels = self.channels // setting.tensor_parallel
-        return convolution(step, setting, channels, self.kernel, self.conv_bias)
-
-    def _scan(self, step: Step, setting: Setting) -> SelectiveScan:
-        p = setting.precision
-        return SelectiveScan(
-            step.batch,
-            step.q_len,
-            step.past,
-            self.channels // setting.tensor_parallel,
-            self.state,
-            dtype=p.wide,
-            weights=p.wide,
-            state_dtype=self.state_dtype or p.wide,
-        )
-
-    def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
-        """The states of convolution and scan, whatever the number of positions."""
-        one = single_step()
-        return self._conv(one, setting).state_bytes() + self._scan(one, setting).state_bytes()
-
-    def unsplit(self, devices: int) -> Iterator[str]:
-        """Channels are shared out evenly."""
-        yield from indivisible("Mamba channels", self.channels, devices)
+    def states(self, step: Step, setting: Setting) -> tuple[CausalConv, SelectiveScan]:
+        """The convolution and the scan."""
+        channels, wide = self.channels // setting.tensor_parallel, setting.precision.wide
+        conv = convolution(step, setting, channels, self.kernel, self.conv_bias)
+        state_dtype = self.state_dtype or wide
+        return conv, SelectiveScan(*step.sizes, channels, self.state, wide, wide, state_dtype)
 
 
 @dataclass(frozen=True)
-class Mamba2Block(Block):
+class Mamba2Block(RecurrentBlock):
     """The mixer of Mamba-2 (arXiv:2405.21060): one projection in, heads with shared B and C."""
 
     branch: ClassVar[str] = "mamba"
+    divided: ClassVar[Mapping[str, str]] = {"heads": "Mamba heads"}
 
     heads: int
     head_dim: int
@@ -89,12 +73,13 @@ class Mamba2Block(Block):
     def parts(self, place: Place) -> Iterator[Part]:
         """In (gate, x, B, C, dt), convolution of x, B and C, the dual, gate and norm, out."""
         heads, groups = self._shared(place.setting.tensor_parallel)
-        inner, p = heads * self.head_dim, place.setting.precision
+        inner = heads * self.head_dim
         width = 2 * inner + 2 * groups * self.state + heads
         yield "in_proj", self, place.linear(width, place.hidden, self.proj_bias)
-        yield "conv1d", self, self._conv(place.step, place.setting)
-        yield "ssd", self, self._ssd(place.step, place.setting)
-        yield "gate_mul", self, Activation(place.tokens, inner, p.wide, "silu", True, place.fused)
+        conv, ssd = self.states(place.step, place.setting)
+        yield "conv1d", self, conv
+        yield "ssd", self, ssd
+        yield "gate_mul", self, place.activation(inner, "silu", gated=True)
         yield "norm", self, place.norm(place.tokens, inner, RMS_NORM)
         yield "out_proj", self, place.linear(place.hidden, inner, self.proj_bias)
 
@@ -102,50 +87,16 @@ class Mamba2Block(Block):
         """Heads and groups of one device; where there are fewer groups than devices they are copied."""
         return self.heads // devices, max(1, self.groups // devices)
 
-    def _conv(self, step: Step, setting: Setting) -> CausalConv:
+    def states(self, step: Step, setting: Setting) -> tuple[CausalConv, Ssd]:
+        """The convolution and the dual."""
         heads, groups = self._shared(setting.tensor_parallel)
-        channels = heads * self.head_dim + 2 * groups * self.state
-        return convolution(step, setting, channels, self.kernel, self.conv_bias)
-
-    def _ssd(self, step: Step, setting: Setting) -> Ssd:
-        heads, groups = self._shared(setting.tensor_parallel)
-        p = setting.precision
-        return Ssd(
-            step.batch,
-            step.q_len,
-            step.past,
-            heads,
-            self.head_dim,
-            groups,
-            self.state,
-            self.chunk,
-            dtype=p.wide,
-            weights=p.wide,
-            state_dtype=self.state_dtype or p.wide,
-        )
-
-    def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
-        """The states of convolution and scan, whatever the number of positions."""
-        one = single_step()
-        return self._conv(one, setting).state_bytes() + self._ssd(one, setting).state_bytes()
+        channels, wide = heads * self.head_dim + 2 * groups * self.state, setting.precision.wide
+        conv = convolution(step, setting, channels, self.kernel, self.conv_bias)
+        sizes = heads, self.head_dim, groups, self.state, self.chunk
+        return conv, Ssd(*step.sizes, *sizes, wide, wide, self.state_dtype or wide)
 
     def unsplit(self, devices: int) -> Iterator[str]:
         """Heads are shared out evenly; groups shared or copied evenly."""
-        yield from indivisible("Mamba heads", self.heads, devices)
+        yield from super().unsplit(devices)
         if self.groups % devices and devices % self.groups:
             yield f"has {self.groups} Mamba groups, which {devices} devices can neither share nor copy evenly"
-
-
-def convolution(step: Step, setting: Setting, channels: int, kernel: int, bias: bool) -> CausalConv:
-    """A causal convolution before a scan."""
-    p, fused = setting.precision, setting.convention.elementwise_fused
-    return CausalConv(
-        step.batch, step.q_len, step.past, channels, kernel, p.wide, p.wide, bias=bias, fused=fused
-    )
-
-
-def single_step() -> Step:
-    """One sequence, one position: the sizes at which a state is that of one sequence."""
-    from workloads.step import Step
-
-    return Step(1, 1, 1)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.arrays import minimum
-from workloads.blocks.base import RMS_NORM, Block, NormShape, Part, Place, indivisible
+from workloads.blocks.base import RMS_NORM, Block, NormShape, Part, Place
 from workloads.dtypes import Size, bytes_per_element
-from workloads.operators import Attention, Gemm, GroupedGemm, IndexScores, KvAppend, Rope, TopK
+from workloads.operators import Attention, GroupedGemm, IndexScores, KvAppend, Rope, TopK
 from workloads.step import Setting
 
 
@@ -32,6 +32,7 @@ class MlaBlock(Block):
     """
 
     branch: ClassVar[str] = "attention"
+    divided: ClassVar[Mapping[str, str]] = {"heads": "attention heads"}
 
     heads: int
     q_latent: int | None  # None projects queries directly
@@ -58,11 +59,8 @@ class MlaBlock(Block):
         yield from self._queries(place, heads)
         yield "kv_a_proj", self, place.linear(self.cached_dim, place.hidden, self.bias)
         yield "kv_a_norm", self.kv_latent, place.norm(place.tokens, self.kv_latent, RMS_NORM)
-        yield (
-            "rope",
-            (heads, self.rope_dim),
-            Rope(place.tokens, heads + 1, self.rope_dim, p.wide, place.fused),
-        )
+        rope = Rope(place.tokens, heads + 1, self.rope_dim, p.wide, place.fused)
+        yield "rope", (heads, self.rope_dim), rope
         append = KvAppend(place.tokens, 1, self.cached_dim, p.wide, p.kv, place.fused, latent=True)
         yield "kv_append", self.cached_dim, append
         if self.indexer is not None:
@@ -109,10 +107,9 @@ class MlaBlock(Block):
         yield "v_up", (heads, self), down
 
     def _expanded(self, place: Place, heads: int) -> Iterator[Part]:
-        p = place.setting.precision
         visible = place.step.batch * place.step.kv_len
         width = heads * (self.nope_dim + self.value_dim)
-        yield "kv_b_proj", width, Gemm(visible, width, self.kv_latent, p.activations, p.weights, p.wide)
+        yield "kv_b_proj", width, place.linear(width, self.kv_latent, rows=visible)
         core = self._core(place, heads, heads, self.qk_dim, self.value_dim, cached=False)
         yield self._core_name, self, core
 
@@ -158,17 +155,8 @@ class MlaBlock(Block):
         yield "indexer_rope", index, rope
         append = KvAppend(place.tokens, 1, index.head_dim, p.wide, p.kv, place.fused, latent=True)
         yield "indexer_append", index, append
-        scores = IndexScores(
-            step.batch,
-            step.q_len,
-            step.kv_len,
-            index.heads,
-            index.head_dim,
-            dtype=p.wide,
-            kv_dtype=p.kv,
-            causal_exact=convention.causal_exact,
-        )
-        yield "indexer_scores", index, scores
+        sizes = step.batch, step.q_len, step.kv_len, index.heads, index.head_dim
+        yield "indexer_scores", index, IndexScores(*sizes, p.wide, p.kv, convention.causal_exact)
         # The scores' kernel hands them over on the chip where kernels are fused.
         chosen = minimum(step.kv_len, index.chosen)
         pick = TopK(place.tokens, step.kv_len, chosen, p.wide, place.fused, normalised=False)
@@ -178,7 +166,3 @@ class MlaBlock(Block):
         """One latent per position, whatever the heads; every device that shares them holds a copy."""
         elements = self.cached_dim + (self.indexer.head_dim if self.indexer else 0)
         return tokens * elements * bytes_per_element(setting.precision.kv)
-
-    def unsplit(self, devices: int) -> Iterator[str]:
-        """Heads are shared out evenly."""
-        yield from indivisible("attention heads", self.heads, devices)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from specfiles.frozen import dataclass
-from workloads.blocks.base import Block, Part, Place, indivisible
-from workloads.operators import Activation
+from workloads.blocks.base import Block, Part, Place
 
 
 @dataclass(frozen=True)
@@ -15,6 +14,7 @@ class MlpBlock(Block):
     """Its inner width, activation and matrices."""
 
     branch: ClassVar[str] = "mlp"
+    divided: ClassVar[Mapping[str, str]] = {"width": "MLP width"}
 
     width: int
     activation: str
@@ -30,10 +30,5 @@ class MlpBlock(Block):
         else:
             for name in ("gate_proj", "up_proj") if self.gated else ("up_proj",):
                 yield name, self, place.linear(width, place.hidden, self.bias)
-        wide = place.setting.precision.wide
-        yield "act_mul", self, Activation(place.tokens, width, wide, self.activation, self.gated, place.fused)
+        yield "act_mul", self, place.activation(width, self.activation, self.gated)
         yield "down_proj", self, place.linear(place.hidden, width, self.bias)
-
-    def unsplit(self, devices: int) -> Iterator[str]:
-        """The inner width is shared out evenly."""
-        yield from indivisible("MLP width", self.width, devices)

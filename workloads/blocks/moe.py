@@ -10,7 +10,6 @@ from workloads.blocks.base import Block, Part, Place, indivisible
 from workloads.blocks.mlp import MlpBlock
 from workloads.dtypes import Size
 from workloads.operators import (
-    Activation,
     AllToAll,
     Combine,
     Gemm,
@@ -67,7 +66,7 @@ class MoeBlock(Block):
         into = load.width * (2 if self.gated else 1)
         first = GroupedGemm(load.rows, into, hidden, *shape, read_rows=gathered, layer=layer)
         yield "experts_gate_up_proj" if self.gated else "experts_up_proj", self, first
-        act = Activation(load.rows, load.width, p.wide, self.activation, self.gated, fused)
+        act = place.activation(load.width, self.activation, self.gated, load.rows)
         yield "experts_act_mul", self, act
         last = GroupedGemm(load.rows, hidden, load.width, *shape, written_rows=summed, layer=layer)
         yield "experts_down_proj", self, last

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from specfiles.frozen import dataclass
-from workloads.blocks.base import Block, NormShape, Part, Place
-from workloads.blocks.mamba import single_step
+from workloads.blocks.base import NormShape, Part, Place
+from workloads.blocks.recurrent import RecurrentBlock
 from workloads.blocks.rwkv import shifted, unsplit_rwkv
-from workloads.dtypes import Size
-from workloads.operators import Activation, DeltaWkv, MatrixWkv
+from workloads.operators import DeltaWkv, MatrixWkv, TokenShift
 from workloads.step import Setting, Step
 
 
 @dataclass(frozen=True)
-class HeadMixBlock(Block):
+class HeadMixBlock(RecurrentBlock):
     """What the three versions share: rows mixed with the one before, the recurrence, a norm of heads, out."""
 
     branch: ClassVar[str] = "time_mix"
@@ -38,8 +37,7 @@ class HeadMixBlock(Block):
         # One mean and variance per head; its weights are those of a norm of all channels.
         norm = place.norm(place.tokens, self.channels, NormShape(center=True, bias=True))
         yield "norm", self, norm
-        wide = place.setting.precision.wide
-        yield "gate_mul", self, Activation(place.tokens, self.channels, wide, self.gate, True, place.fused)
+        yield "gate_mul", self, place.activation(self.channels, self.gate, gated=True)
         yield "output", self, place.linear(place.hidden, self.channels)
 
     def _shift(self, place: Place) -> Iterator[Part]:
@@ -54,18 +52,15 @@ class HeadMixBlock(Block):
         """Down to `rank` features, perhaps an activation, up to the channels."""
         yield f"{name}_in", self, place.linear(rank, place.hidden)
         if function:
-            wide = place.setting.precision.wide
-            yield f"{name}_act", self, Activation(place.tokens, rank, wide, function, False, place.fused)
+            yield f"{name}_act", self, place.activation(rank, function, gated=False)
         yield f"{name}_out", self, place.linear(self.channels, rank, bias)
 
     @abstractmethod
     def _rule(self, step: Step, setting: Setting) -> MatrixWkv | DeltaWkv: ...
 
-    def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
-        """The last row and the state, whatever the number of positions."""
-        one = single_step()
-        row = shifted(one, setting, self.hidden, self.mixes)
-        return row.state_bytes() + self._rule(one, setting).state_bytes()
+    def states(self, step: Step, setting: Setting) -> tuple[TokenShift, MatrixWkv | DeltaWkv]:
+        """The shift, which keeps the last row, and the recurrence."""
+        return shifted(step, setting, self.hidden, self.mixes), self._rule(step, setting)
 
     def unsplit(self, devices: int) -> Iterator[str]:
         """Its gates would have to be gathered."""
@@ -82,9 +77,7 @@ class EagleBlock(HeadMixBlock):
 
     def _rule(self, step: Step, setting: Setting) -> MatrixWkv:
         p, heads = setting.precision, self.channels // self.head_dim
-        return MatrixWkv(
-            step.batch, step.q_len, step.past, heads, self.head_dim, dtype=p.wide, weights=p.wide
-        )
+        return MatrixWkv(*step.sizes, heads, self.head_dim, dtype=p.wide, weights=p.wide)
 
 
 @dataclass(frozen=True)
@@ -100,9 +93,9 @@ class FinchBlock(HeadMixBlock):
 
     def _shift(self, place: Place) -> Iterator[Part]:
         yield from super()._shift(place)
-        rank, wide = self.mix_rank, place.setting.precision.wide
+        rank = self.mix_rank
         yield "mix_in", self, place.linear(5 * rank, place.hidden)
-        yield "mix_act", self, Activation(place.tokens, 5 * rank, wide, "tanh", False, place.fused)
+        yield "mix_act", self, place.activation(5 * rank, "tanh", gated=False)
         for _ in range(5):
             yield "mix_out", self, place.linear(place.hidden, rank)
 
@@ -111,7 +104,7 @@ class FinchBlock(HeadMixBlock):
 
     def _rule(self, step: Step, setting: Setting) -> MatrixWkv:
         p, heads = setting.precision, self.channels // self.head_dim
-        sizes = step.batch, step.q_len, step.past, heads, self.head_dim
+        sizes = *step.sizes, heads, self.head_dim
         return MatrixWkv(*sizes, moving=True, dtype=p.wide, weights=p.wide)
 
 
@@ -137,5 +130,5 @@ class GooseBlock(HeadMixBlock):
 
     def _rule(self, step: Step, setting: Setting) -> DeltaWkv:
         p, heads = setting.precision, self.channels // self.head_dim
-        sizes = step.batch, step.q_len, step.past, heads, self.head_dim
+        sizes = *step.sizes, heads, self.head_dim
         return DeltaWkv(*sizes, mixed=self.value_rank > 0, dtype=p.wide, weights=p.wide)

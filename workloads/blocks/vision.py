@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from specfiles.frozen import dataclass
 from workloads.blocks.base import Block, NormShape, Part, Place
-from workloads.operators import Activation, Embedding, Gemm
+from workloads.operators import Embedding
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,8 @@ class PatchEmbedding(Block):
 
     def parts(self, place: Place) -> Iterator[Part]:
         """One row per patch."""
-        rows, p = place.step.batch * (place.step.q_len - self.others), place.setting.precision
-        product = Gemm(rows, place.hidden, self.elements, p.activations, p.weights, p.wide, bias=self.bias)
-        yield "patch_embed", None, product
+        rows = place.step.batch * (place.step.q_len - self.others)
+        yield "patch_embed", None, place.linear(place.hidden, self.elements, self.bias, rows)
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,11 @@ class PatchMerger(Block):
 
     def parts(self, place: Place) -> Iterator[Part]:
         """In the order of execution; positions that fill no group of neighbours are left behind."""
-        rows, p = place.step.batch * (place.step.q_len // self.merged), place.setting.precision
+        rows = place.step.batch * (place.step.q_len // self.merged)
         for _ in range(self.norms):
             yield "merger.norm", None, place.norm(place.tokens, place.hidden, self.norm)
         inputs = (place.hidden * self.merged, *self.widths)
         for i, (k, n) in enumerate(zip(inputs, self.widths, strict=False), start=1):
-            product = Gemm(rows, n, k, p.activations, p.weights, p.wide, bias=self.bias)
-            yield f"merger.linear_fc{i}", None, product
+            yield f"merger.linear_fc{i}", None, place.linear(n, k, self.bias, rows)
             if i <= self.activated:
-                yield "merger.act", n, Activation(rows, n, p.wide, "gelu", False, place.fused)
+                yield "merger.act", n, place.activation(n, "gelu", gated=False, rows=rows)
