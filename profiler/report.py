@@ -91,8 +91,9 @@ def predictions_of(path: Path, hardware: str | None = None) -> list[Prediction]:
             _again(point, load_device(hardware or point.get("node") or point["hardware"])) for point in points
         ]
     except (KeyError, TypeError) as error:
+        why = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(
-            f"{path}: is not a prediction of `roofline predict --format json` (no {error})."
+            f"{path}: is not a prediction of `roofline predict --format json` ({why})."
         ) from None
 
 

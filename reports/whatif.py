@@ -237,7 +237,7 @@ def answers_text(found: Found, scenario: Scenario, goal: Goal, target: str) -> s
     first = "the cheapest token" if priced else "the least power"
     title = f"{scenario.model.name}, batch {scenario.batch}: what meets {target}, {first} first"
     if not met:
-        title = f"No device meets {target}, alone or by up to eight, with the techniques tried; nearest are"
+        title = f"No device meets {target} with the numbers and techniques that were tried; nearest are"
     return terminal.table(rows, columns, title)
 
 

@@ -42,11 +42,14 @@ def read_prices(path: Path) -> dict[str, float]:
     from hwspecs import load_device
     from specfiles.reading import read_yaml
 
-    prices = {}
+    prices: dict[str, float] = {}
     for name, price in read_yaml(path).items():
         if isinstance(price, bool) or not isinstance(price, int | float) or not 0 < price < float("inf"):
             raise InputError(f"{path}: the price of {name} is {price!r}; expected USD per hour, above zero.")
-        prices[load_device(str(name)).name] = float(price)
+        device = load_device(str(name)).name
+        if device in prices:
+            raise InputError(f"{path}: {name} is {device}, which has a price already; keep one.")
+        prices[device] = float(price)
     return prices
 
 

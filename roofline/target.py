@@ -39,11 +39,13 @@ class Goal:
     @classmethod
     def parse(cls, text: str) -> Goal:
         """From `tpot=20ms,ttft=500ms,throughput=1000`; an InputError says what is wrong."""
-        goals = {}
+        goals: dict[str, float] = {}
         for part in text.split(","):
             name, _, value = part.partition("=")
             if name not in GOALS:
                 raise choose(name, list(GOALS), "target")
+            if name in goals:
+                raise InputError(f"{text!r} has {name} twice; leave one out.")
             found = re.fullmatch(r"(\d+(?:\.\d*)?(?:e[+-]?\d+)?)(us|ms|s|)", value)
             if not found or not float(found[1]) or (name == "throughput" and found[2]):
                 raise InputError(
@@ -139,8 +141,13 @@ def answers(
     prices: Mapping[str, float] | None = None,
     engine: Engine | None = None,
     techniques: Sequence[Technique] | None = None,
+    shared_by: Sequence[int] = SHARED_BY,
 ) -> Found:
     """For each device the fewest of them that meet the target, with the mildest techniques, ordered by cost.
+
+    `shared_by` are the numbers of devices that are tried for each layer, the fewest first; stages and
+    experts stay shared as the scenario says. At one batch the fewest are the cheapest, too: sharing
+    divides what a step does and adds messages.
 
     `prices` are USD per hour by device name; they come before those of device files. With them the cheapest
     token is first, at the batch asked for: whoever has more requests takes more such instances. What has no
@@ -154,7 +161,7 @@ def answers(
     from roofline.bounds import Bounds
 
     bounds = Bounds(scenario, sorted(devices, key=_watts), goal)
-    options = _options(bounds, quality, techniques)
+    options = _options(bounds, quality, techniques, shared_by)
     missed = [bounds.missed(option) for option in options]
     found = []
     if engine is not None:
@@ -192,18 +199,21 @@ def _tried(
     except InputError:
         return None
     each = price(device, prices)
-    usd = None if each is None else each * option.devices
-    return Answer(device, option.devices, option.techniques, prediction, usd)
+    devices = prediction.scenario.setting.devices
+    usd = None if each is None else each * devices
+    return Answer(device, devices, option.techniques, prediction, usd)
 
 
-def _options(bounds: Bounds, quality: str, offered: Sequence[Technique] | None) -> list[Option]:
+def _options(
+    bounds: Bounds, quality: str, offered: Sequence[Technique] | None, shared_by: Sequence[int]
+) -> list[Option]:
     """What is tried, the fewest devices first: no technique, the best of each quality, then pairs."""
     from workloads.techniques.registry import known
 
     allowed = QUALITIES[: QUALITIES.index(quality) + 1]
-    counts = [count for count in SHARED_BY if bounds.possible(Option(count))]
+    counts = [count for count in shared_by if bounds.possible(Option(count))]
     if not counts:
-        bounds.require(Option(SHARED_BY[0]))
+        bounds.require(Option(shared_by[0]))
     if offered is None:
         offered = [kind() for kind in known().values() if not kind.of_requests]
     gains: dict[tuple[Technique, ...], float] = {}

@@ -34,6 +34,8 @@ class Catalogue:
 
     def find(self, asked: str) -> Path:
         """The file for a path, a file stem, a name or an alias; an InputError lists the nearest."""
+        if not asked.strip():
+            raise choose(asked, [self.names(path)[0] for path in self.paths()], self.what)
         if exists(Path(asked), Path.is_file):
             return Path(asked)
         wanted = plain(asked)

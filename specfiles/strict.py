@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -73,6 +73,8 @@ def _complaint(kind: Any, data: Any, path: str) -> str | None:
         return _in_record(kind, data, path) or f"{path + ': ' if path else ''}{error}"
     if get_origin(kind) is dict and isinstance(data, dict):
         return _in_mapping(kind, data, path) or f"{path}: {error}"
+    if get_origin(kind) is Literal:
+        return f"{path}: expected {' or '.join(map(str, get_args(kind)))}, not {_shown(data)}."
     if get_origin(kind) is list and isinstance(data, list):
         (item,) = get_args(kind)
         inside = (_complaint(item, value, f"{path}.{i}") for i, value in enumerate(data))

@@ -15,7 +15,7 @@ def command() -> None:
 
 
 @command.command("list")
-@format_option("table", "json", "csv")
+@format_option("table", "json", "csv", file=False)
 def hw_list(format: str) -> None:
     """Every shipped device and node."""
     from hwspecs import load_device

@@ -13,7 +13,7 @@ def command() -> None:
 
 
 @command.command("list")
-@format_option("table", "json", "csv")
+@format_option("table", "json", "csv", file=False)
 def models_list(format: str) -> None:
     """Every shipped model with its counted parameters."""
     from profiler.model_table import model_records
@@ -47,7 +47,7 @@ def models_check() -> None:
 
 
 @command.command("families")
-@format_option("table", "json")
+@format_option("table", "json", file=False)
 def models_families(format: str) -> None:
     """Which families of configs can be predicted and profiled, and which transformers has beside them.
 

@@ -55,12 +55,14 @@ RUN = Present(
     "no such run folder or file; `roofline profile MODEL -o {}` makes a run, "
     "`roofline import TRACE... -o {}` one of traces."
 )
-TABLE = Present("no such file; give a CSV or Parquet table of operators.")
+TABLE = Present("no such file; give a table of operators, or one as gemm:m=16,n=4096,k=4096,dtype=bf16.")
 MEASUREMENTS = Present("no such file or folder; give a table or the folder of a campaign.")
 
 model_argument = click.argument("model", metavar="MODEL")
 hardware = click.option("--hw", required=True, help="Device name, alias or YAML file.")
-output_file = click.option("-o", "--output-file", "out", type=FILE, help="Write here instead of stdout.")
+output_file = click.option(  # read before --format, whose default it names
+    "-o", "--output-file", "out", type=FILE, is_eager=True, help="Write here instead of stdout."
+)
 engine_option = click.option(
     "--engine",
     default="none",
@@ -77,9 +79,16 @@ threads_option = click.option(
 )
 
 
-def format_option(*formats: str) -> Callable[[Command], Command]:
-    """`--format`, the first being the default."""
-    return click.option("--format", "format", default=formats[0], show_default=True, help=" | ".join(formats))
+def format_option(*formats: str, file: bool = True) -> Callable[[Command], Command]:
+    """`--format`; without it the first, or what a `file` that -o names ends with."""
+
+    def chosen(ctx: click.Context, _: click.Parameter, asked: str | None) -> str:
+        out = ctx.params.get("out") if file else None
+        ending = out.suffix.removeprefix(".") if out is not None else ""
+        return asked or (ending if ending in formats else formats[0])
+
+    said = f"{' | '.join(formats)}  [default: {'by the ending of -o, else ' if file else ''}{formats[0]}]"
+    return click.option("--format", "format", callback=chosen, help=said)
 
 
 def size_options(command: Command) -> Command:

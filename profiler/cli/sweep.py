@@ -24,7 +24,7 @@ from specfiles.errors import InputError
 )
 @click.option("--within", help="Print points that meet it alone: tpot=50ms,ttft=2s,throughput=1000.")
 @click.option("--prices", type=FILE, help=f"{PRICES}: adds what a million tokens cost.")
-@format_option("table", "json", "csv")
+@format_option("table", "json", "csv", file=False)
 def command(
     spec: Path,
     out: Path,

@@ -90,11 +90,12 @@ def command(
     offered = techniques(only) or None
     if target is not None:
         from roofline.cost import read_prices
-        from roofline.target import Goal, answers
+        from roofline.target import SHARED_BY, Goal, answers
 
-        goal = Goal.parse(target)
+        goal, tp = Goal.parse(target), found[0].setting.tensor_parallel
+        shared_by = SHARED_BY if flags["tp"] is None and tp == 1 else (tp,)  # as asked, if it was
         given = read_prices(prices) if prices else {}
-        asked = found[0], _devices(hw), goal, limits, quality or "lossy", given, around, offered
+        asked = found[0], _devices(hw), goal, limits, quality or "lossy", given, around, offered, shared_by
         met = answers(*asked), found[0], goal, target
         if format == "json":
             said = json.dumps(render.answers_json(*met), indent=1)
@@ -121,7 +122,7 @@ def _devices(hw: str | None) -> Iterator[Device]:
     from hwspecs.loader import DEVICES
 
     if hw is not None:
-        yield from map(load_device, hw.split(","))
+        yield from {device.name: device for device in map(load_device, hw.split(","))}.values()
         return
     for path in DEVICES:
         device = load_device(path)

@@ -187,7 +187,8 @@ def _requests(asked: Served, scenario: Scenario, traffic: Traffic) -> Requests:
 
 def _comings(asked: Served, traffic: Traffic, requests: Requests) -> list[Requests]:
     """The same requests as they are to come: at each rate, or from each number of users."""
-    flags = asked.rates is not None or asked.users is not None  # which replace what a file says
+    # Flags and recorded requests replace what a file says of traffic.
+    flags = asked.rates is not None or asked.users is not None or asked.trace is not None
     rates = _rates(asked, traffic) if asked.rates is not None or not flags else []
     users = (asked.users or ()) if flags else traffic.loops
     if rates and users:

@@ -144,7 +144,7 @@ def _column(table: Any, path: Path | str, name: str) -> NDArray[np.float64]:
     bad = ~(np.isfinite(numbers) & (numbers >= least))
     if bad.any():
         row = int(np.argmax(bad))
-        raise InputError(
-            f"{path}: row {row} has {known} = {table[known].iloc[row]!r}; expected a number from {least:g}."
-        )
+        found = table[known].iloc[row]
+        shown = repr(found) if isinstance(found, str) else str(found)
+        raise InputError(f"{path}: row {row} has {known} = {shown}; expected a number from {least:g}.")
     return np.asarray(numbers, float)

@@ -66,3 +66,15 @@ def test_lines_are_the_rows_of_json(
         assert numbers
         assert {name: float(line[name]) for name in numbers} == numbers
         assert all(line[name] == "" for name in row.keys() & line.keys() if row[name] is None)
+
+
+def test_the_ending_of_a_file_is_its_format(roofline: Roofline, tmp_path: Path) -> None:
+    """What is asked for comes first; a folder has no format, and other endings are text."""
+    begins = {"a.json": "{", "a.csv": "model,", "a.html": "<!doctype", "a.txt": "Llama-3.1-8B on"}
+    for name, begin in begins.items():
+        assert roofline("predict", *LLAMA, "-o", tmp_path / name).code == 0
+        assert (tmp_path / name).read_text(encoding="utf-8").startswith(begin)
+    roofline("predict", *LLAMA, "--format", "csv", "-o", tmp_path / "a.json")
+    assert (tmp_path / "a.json").read_text().startswith(begins["a.csv"])
+    (tmp_path / "grid.yaml").write_text(GRID)
+    assert "tokens/s" in roofline("sweep", tmp_path / "grid.yaml", "-o", tmp_path / "swept.csv").out

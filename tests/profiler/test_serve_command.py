@@ -62,6 +62,8 @@ def test_a_recorded_trace_is_served_as_it_came_or_at_another_rate(tmp_path: Path
     words = ("Llama-3.1-8B", "--hw", "h100", "--trace", str(trace), "--format", "json")
     assert json.loads(run(*words))["rows"][0]["rate_per_s"] == 1.0
     assert json.loads(run(*words, "--rate", "4"))["rows"][0]["rate_per_s"] == pytest.approx(4)
+    (row,) = json.loads(run("chat", *words[1:]))["rows"]  # whose file says other rates
+    assert row["rate_per_s"] == 1.0
 
 
 def test_more_devices_and_readers_are_counted() -> None:

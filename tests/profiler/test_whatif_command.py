@@ -102,3 +102,25 @@ def test_a_target_among_some_devices_with_the_price_of_a_token(tmp_path: Path) -
     hours = 1e6 / first["tokens_per_s"] / 3600
     assert first["usd_per_million_tokens"] == pytest.approx(3.6 * first["devices"] * hours)
     assert second["usd_per_million_tokens"] is None
+
+
+def test_devices_are_those_of_all_stages_and_as_many_as_asked() -> None:
+    """A stage more is a device more: 70B in bf16 needs two stages of 80 GB, and they draw twice the power."""
+    asked = ("Llama-3.1-70B", "--target", "tpot=1s", "--hw", "h100", "--quality", "exact", "--format", "json")
+    (answer,) = json.loads(run(*asked, "--pp", "2"))["answers"]
+    assert (answer["devices"], answer["tdp_w"]) == (2, 1400)
+    (answer,) = json.loads(run(*asked, "--tp", "8"))["answers"]
+    assert (answer["devices"], answer["names"]) == (8, [])
+    found = json.loads(run("Llama-3.1-8B", *asked[1:4], "h100,h100_sxm", *asked[5:]))["answers"]
+    assert [row["devices"] for row in found] == [1]
+
+
+def test_what_is_said_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "prices.yaml").write_text("h100: 2\nH100-SXM5-80GB: 3\n")
+    asked = ("Llama-3.1-8B", "--hw", "h100", "--target")
+    with pytest.raises(InputError, match="H100-SXM5-80GB, which has a price already"):
+        run(*asked, "tpot=20ms", "--prices", str(tmp_path / "prices.yaml"))
+    with pytest.raises(InputError, match="has tpot twice"):
+        run(*asked, "tpot=20ms,tpot=30ms")
+    with pytest.raises(InputError, match="no device named ''"):
+        run(*asked[:2], "h100,,l4", "--target", "tpot=20ms")

@@ -1,6 +1,6 @@
 """One sentence per complaint, with the path of the key and what was expected there."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
@@ -93,6 +93,14 @@ def test_values_of_the_wrong_kind_name_their_path(data: Any, path: str, found: s
     sentence = refusal(data)
     assert sentence.startswith(path)
     assert sentence.endswith(found)
+
+
+def test_of_a_few_words_all_are_said() -> None:
+    class Step(Strict, frozen=True, kw_only=True):
+        phase: Literal["prefill", "decode"]
+
+    with pytest.raises(InputError, match="expected prefill or decode, not 'training'"):
+        validated(Step, {"phase": "training"}, "x.yaml")
 
 
 def test_a_rule_of_the_record_speaks_for_itself() -> None:

@@ -59,7 +59,7 @@ def _in_order(techniques: Iterable[Technique]) -> list[Technique]:
         for slot in technique.decides():
             other = taken.setdefault(slot, technique)
             if other is not technique:
-                raise InputError(
-                    f"{other.name} and {technique.name} cannot be combined: each decides {slot}; choose one."
-                )
+                alike = other.name == technique.name
+                both = f"two of {other.name}" if alike else f"{other.name} and {technique.name}"
+                raise InputError(f"{both} cannot be combined: each decides {slot}; choose one.")
     return chosen
