@@ -164,6 +164,10 @@ def _instrument_layer(
         if not (_has(layer, gap.after) and _has(layer, gap.before)):
             continue
         begin, end = recorder.marks(gap.name)
+        if gap.before.startswith(f"{gap.after}."):
+            before[gap.after] += begin  # as the module begins
+            before[gap.before][:0] = end
+            continue
         after[gap.after] += begin  # behind the module's own end
         if gap.inside:
             after[gap.before][:0] = end  # ahead of what begins behind that module

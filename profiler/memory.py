@@ -12,10 +12,8 @@ if TYPE_CHECKING:
     from workloads.model import Model
 
 WORDS = {"mamba": "cache_params", "mamba2": "cache_params"}  # by which a network is told its cache
-RECURRENT, WITHOUT = (
-    ("linear_attention", "mamba", "conv"),
-    ("mlp", "moe"),
-)  # kinds of layers, in transformers' words
+# Kinds of layers, in transformers' words.
+RECURRENT, WITHOUT, HYBRID = ("linear_attention", "mamba", "conv"), ("mlp", "moe"), "hybrid"
 
 
 class Memory:
@@ -106,14 +104,16 @@ def memory_of(network: Any, layers: int, capacity: int) -> Memory | RwkvMemory:
 
 
 def _layer(kind: str, capacity: int) -> Any:
-    if kind not in (*RECURRENT, *WITHOUT):
+    if kind not in (*RECURRENT, *WITHOUT, HYBRID):
         from profiler.cache import PreallocatedLayer
 
         return PreallocatedLayer(capacity)
     try:
-        from profiler.states import NoLayer, RecurrentLayer
+        from profiler.states import HybridLayer, NoLayer, RecurrentLayer
     except (ImportError, AttributeError):
         raise InputError(
             "this version of transformers has no cache for recurrent layers; pip install -U transformers."
         ) from None
+    if kind == HYBRID:
+        return HybridLayer(capacity)
     return RecurrentLayer() if kind in RECURRENT else NoLayer()

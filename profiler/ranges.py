@@ -9,7 +9,7 @@ entry. Adding a family is adding an entry.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from profiler.parts.base import Family
 from profiler.parts.dense import (
@@ -17,6 +17,7 @@ from profiler.parts.dense import (
     GLM,
     GLM4,
     GPT2,
+    GRANITE_3,
     LLAMA,
     OLMO2,
     OPT,
@@ -40,11 +41,24 @@ from profiler.parts.experts import (
     QWEN2_MOE,
     SHARED_EXPERTS,
 )
-from profiler.parts.hybrids import BAMBA, GRANITE_HYBRID, JAMBA, NEMOTRON_H, QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT
+from profiler.parts.hybrids import (
+    BAMBA,
+    FALCON_H1,
+    FALCON_H1_NORMED,
+    GRANITE_HYBRID,
+    JAMBA,
+    NEMOTRON_H,
+    QWEN3_5,
+    QWEN3_5_MOE,
+    QWEN3_NEXT,
+)
 from profiler.parts.own import BLOOM, FALCON, FALCON_IN_TURN, GPTJ, MPT
 from profiler.parts.parallel import COHERE, NEOX, PHI, STABLELM, STABLELM_IN_TURN
 from profiler.parts.recurrent import LFM2, MAMBA, MAMBA2, RWKV
+from profiler.parts.zamba2 import ZAMBA2, ZAMBA2_ADAPTED
 from specfiles.errors import InputError
+from workloads.blocks import Mamba2Block, SharedAttentionBlock
+from workloads.layer import Layer
 from workloads.model import Model
 
 # What runs before the first layer.
@@ -52,7 +66,8 @@ EMBEDDING = ("embedding", "position_embedding", "type_embedding", "embedding_nor
 
 FAMILIES = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "gemma", "qwen3"), LLAMA),
-    **dict.fromkeys(("granite", "helium", "smollm3", "seed_oss", "olmo", "ernie4_5"), LLAMA),
+    "granite": GRANITE_3,
+    **dict.fromkeys(("helium", "smollm3", "seed_oss", "olmo", "ernie4_5"), LLAMA),
     **dict.fromkeys(("ministral", "hunyuan_v1_dense"), LLAMA),
     "ministral3": SCALED,
     **dict.fromkeys(("arcee", "nemotron"), UNGATED),
@@ -90,6 +105,8 @@ FAMILIES = {
     "jamba": JAMBA,
     "bamba": BAMBA,
     "granitemoehybrid": GRANITE_HYBRID,
+    "falcon_h1": FALCON_H1,
+    "zamba2": ZAMBA2,
     "nemotron_h": NEMOTRON_H,
     "qwen3_next": QWEN3_NEXT,
     "qwen3_5_text": QWEN3_5,
@@ -98,8 +115,27 @@ FAMILIES = {
     "t5": T5,
     "switch_transformers": SWITCH,
 }
-# Of families whose layers stand side by side in most models, those in which they follow each other.
-IN_TURN = {"falcon": FALCON_IN_TURN, "stablelm": STABLELM_IN_TURN}
+
+
+def _in_turn(layer: Layer) -> bool:
+    return not layer.parallel
+
+
+def _norms_its_gate(layer: Layer) -> bool:
+    return any(isinstance(block, Mamba2Block) and block.norm for block in layer.blocks)
+
+
+def _adapts(layer: Layer) -> bool:
+    return any(isinstance(block, SharedAttentionBlock) and block.adapter_rank for block in layer.blocks)
+
+
+# Of families whose models differ, by what tells the layers of the less usual ones.
+OTHERS: dict[str, tuple[Callable[[Layer], bool], Family]] = {
+    "falcon": (_in_turn, FALCON_IN_TURN),
+    "stablelm": (_in_turn, STABLELM_IN_TURN),
+    "falcon_h1": (_norms_its_gate, FALCON_H1_NORMED),
+    "zamba2": (_adapts, ZAMBA2_ADAPTED),
+}
 
 
 def check_eager(model: Model, flags: Mapping[str, bool]) -> None:
@@ -120,6 +156,8 @@ def family(model: Model) -> Family:
             f"{model.name} is of family {model.family!r}, whose parts are not known; "
             f"known: {', '.join(FAMILIES)}."
         )
-    if model.family in IN_TURN and not model.layers[0].parallel:
-        return IN_TURN[model.family]
+    if model.family in OTHERS:
+        differs, other = OTHERS[model.family]
+        if any(map(differs, model.layers)):
+            return other
     return FAMILIES[model.family]

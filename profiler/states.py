@@ -6,8 +6,12 @@ from typing import Any
 
 from transformers import cache_utils
 
+from profiler.cache import PreallocatedLayer
+
 # What the library puts where nothing is remembered: before it had a class for that, a state that stays empty.
 _Nothing: Any = getattr(cache_utils, "DummyLayer", cache_utils.LinearAttentionLayer)
+# By which the library tells a layer that has both kinds of memory.
+_Both: Any = getattr(cache_utils, "LinearAttentionAndFullAttentionLayer", object)
 
 
 class RecurrentLayer(cache_utils.LinearAttentionLayer):  # type: ignore[misc]
@@ -16,6 +20,24 @@ class RecurrentLayer(cache_utils.LinearAttentionLayer):  # type: ignore[misc]
     def rewind(self, length: int) -> None:
         """Begin anew where `length` is zero; a later step goes on from the state that was reached."""
         self.has_previous_state = dict.fromkeys(range(self.number_of_states), length > 0)
+
+
+class HybridLayer(RecurrentLayer, PreallocatedLayer, _Both):  # type: ignore[misc]
+    """The states of one layer's scan, and the keys and values of the attention beside it."""
+
+    def __init__(self, capacity: int) -> None:
+        PreallocatedLayer.__init__(self, capacity)
+        RecurrentLayer.__init__(self)
+
+    def lazy_initialization(self, *states: Any, **named: Any) -> None:
+        """Keys and values come without names, states with them."""
+        kind = PreallocatedLayer if states else RecurrentLayer
+        kind.lazy_initialization(self, *states, **named)
+
+    def rewind(self, length: int) -> None:
+        """Both."""
+        PreallocatedLayer.rewind(self, length)
+        RecurrentLayer.rewind(self, length)
 
 
 class NoLayer(_Nothing):  # type: ignore[misc]

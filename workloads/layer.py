@@ -26,19 +26,23 @@ class Layer:
     stream_norms: bool = False  # the stream is normalised after each addition (BERT)
     parallel: bool = False  # all blocks read the same stream, and their results are added at once (GPT-J)
     shared_norm: bool = False  # parallel blocks share one norm of their input
+    mixers: int = 0  # blocks, the first of the layer, that are parallel behind one norm (Falcon-H1)
     repeats: bool = False  # runs with the weights of the layer before it
+    borrows: tuple[str, ...] = ()  # names of parts whose weights are those of an earlier layer
     condition: int = 0  # width of what shifts, scales and gates each block (adaLN, arXiv:2212.09748)
 
     def parts(self, place: Place) -> Iterator[Part]:
         """The operators of the layer, with names relative to it: `attention.q_proj`, `mlp_norm`."""
         if self.parallel:
-            yield from self._parallel(place)
+            yield from self._parallel(place, self.blocks, self.shared_norm)
             return
+        if self.mixers:
+            yield from self._parallel(place, self.blocks[: self.mixers], shared_norm=True)
         if self.condition:
             width = 3 * len(self.blocks) * place.hidden  # shift, scale and gate of each
             yield "modulation", None, of_sequences(place, width, self.condition)
-        for block in self.blocks:
-            if self.input_norms:
+        for block in self.blocks[self.mixers :]:
+            if self.input_norms and not block.normalises:
                 yield self._norm(place, f"{block.branch}_norm")
             if self.condition:
                 yield f"{block.branch}_shift_scale", None, modulated(place)
@@ -48,18 +52,19 @@ class Layer:
                 yield self._norm(place, f"{block.branch}_post_norm")
             if self.condition:
                 yield f"{block.branch}_gate", None, modulated(place, gate=True)
-            yield _added(place, block)
+            if block.adds:
+                yield _added(place, block)
             if self.stream_norms:
                 yield self._norm(place, f"{block.branch}_stream_norm")
 
-    def _parallel(self, place: Place) -> Iterator[Part]:
+    def _parallel(self, place: Place, blocks: tuple[Block, ...], shared_norm: bool) -> Iterator[Part]:
         """The results of all blocks are summed on each device first: one collective (arXiv:2204.02311, 2)."""
-        for block in self.blocks[:1] if self.shared_norm else self.blocks:
+        for block in blocks[:1] if shared_norm else blocks:
             yield self._norm(place, f"{block.branch}_norm")
-        for block in self.blocks:
+        for block in blocks:
             yield from _prefixed(block, place)
-        yield from _summed(place, self.blocks[-1])
-        for block in self.blocks:
+        yield from _summed(place, blocks[-1])
+        for block in blocks:
             yield _added(place, block)
 
     def _norm(self, place: Place, name: str) -> Part:

@@ -112,7 +112,7 @@ def _executions(stack: Stack, place: Place) -> Iterator[tuple[Part, int, int]]:
     for layer, count in stack.distinct.items():
         for name, key, operator in layer.parts(place):
             part = (f"{stack.scope}layers.{name}", key, operator)
-            yield part, count, count if layer.repeats else 0
+            yield part, count, count if layer.repeats or name in layer.borrows else 0
     if sends := place.setting.pipeline_parallel - 1:
         send = Send(place.tokens / place.setting.tensor_parallel, place.hidden, place.setting.precision.wide)
         yield (f"{stack.scope}stage_send", None, send), sends, 0

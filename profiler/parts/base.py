@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 FRAMEWORK = "framework."  # what the names of ranges begin with that are no operators of a description
 INPUTS = FRAMEWORK + "inputs"  # positions, rotary tables, masks: between the embedding and the first layer
 HEADS = FRAMEWORK + "heads"  # parts of heads taken apart, joined and copied between two operators
+FACTORS = FRAMEWORK + "factors"  # constants that activations are multiplied by, which weights could hold
 
 
 @dataclass(frozen=True)
 class Gap:
     """The time from the end of `after` to the start of `before` ("" is the end of the layer).
 
-    `inside` a module the time ends where that module does: `before` is the module, then.
+    `inside` a module the time ends where that module does: `before` is the module, then; or, of a module and
+    a part of it, begins where that module does.
     """
 
     after: str

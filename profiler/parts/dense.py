@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from profiler.parts.base import HEADS, Family, Gap
+from profiler.parts.base import FACTORS, HEADS, Family, Gap
 from profiler.ranks.share import SUM
 
 ATTENTION = {
@@ -54,6 +54,7 @@ LLAMA = Family(
     (*RESIDUALS, PRODUCT),
     OUTSIDE,
 )
+GRANITE_3 = replace(LLAMA, behind={"lm_head": FACTORS})
 UNGATED = replace(LLAMA, gaps=RESIDUALS)
 SCALED = replace(LLAMA, behind={"layers.attention.rope": HEADS})  # queries, by their positions
 STARCODER2 = replace(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from profiler.parts.base import HEADS, Family, Gap, Inside
-from profiler.parts.dense import LLAMA, OLMO2, OUTSIDE, PRODUCT, RESIDUALS
+from profiler.parts.dense import GRANITE_3, LLAMA, OLMO2, OUTSIDE, PRODUCT, RESIDUALS
 
 EXPERTS = ("permute", "experts_gate_up_proj", "experts_act_mul", "experts_down_proj", "combine")
 MOE = Family(
@@ -93,7 +93,7 @@ _GRANITE = {
 }
 _SHARED = {f"shared_mlp.{n}put_linear": name for n, name in (("in", "gate_up"), ("out", "down"))}
 GRANITE = replace(
-    LLAMA,
+    GRANITE_3,
     modules=_GRANITE,
     gaps=(RESIDUALS[0], Gap("block_sparse_moe", "", "layers.mlp_residual")),
     kinds={

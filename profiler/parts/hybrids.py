@@ -1,14 +1,15 @@
-"""Hybrids of attention and recurrent mixers: Jamba, Bamba, Granite 4, Nemotron-H, Qwen3-Next and Qwen3.5."""
+"""Hybrids of attention and recurrent mixers: Jamba, Bamba, Granite 4, Falcon-H1, Nemotron-H, Qwen3.5."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from profiler.parts.base import HEADS, Family, Gap, Inside
+from profiler.parts.base import FACTORS, HEADS, Family, Gap, Inside
 from profiler.parts.dense import ATTENTION, GATED_ACTIVATION, LLAMA, MLP, NORMS, OUTSIDE, PRODUCT, RESIDUALS
 from profiler.parts.experts import GRANITE, MOE, QWEN2_MOE
 from profiler.parts.recurrent import (
     CONVOLUTION,
+    DUALITY,
     MAMBA,
     MAMBA2,
     MAMBA2_BEHIND,
@@ -84,6 +85,7 @@ _MAMBA_SUM = Gap("mamba", "post_attention_layernorm", "layers.mamba_residual")
 _ROUTED = {path: name for path, name in _SPARSE.modules.items() if path.startswith(("shared_", "block_"))}
 GRANITE_HYBRID = replace(
     BAMBA,
+    behind={**BAMBA.behind, **GRANITE.behind},
     modules={**NORMS, **ATTENTION, **_DENSE},
     gaps=(RESIDUALS[0], *_DENSE_GAPS),
     outside=OUTSIDE,
@@ -92,6 +94,37 @@ GRANITE_HYBRID = replace(
         "mamba": Inside({**_MAMBA_LAYER, **_DENSE}, (_MAMBA_SUM, *_DENSE_GAPS)),
         "block_sparse_moe": _SPARSE,
     },
+)
+
+# Falcon-H1: both mixers in every layer, constant factors everywhere. Without a norm behind the gate the gate
+# is part of the scan of a single position.
+_FACTORS = (
+    ("input_layernorm", "mamba.in_proj"),
+    ("mamba", "self_attn.q_proj"),
+    ("self_attn.k_proj", "self_attn.v_proj"),
+    ("feed_forward.gate_proj", "feed_forward.act_fn"),
+)
+FALCON_H1_NORMED = Family(
+    "model.layers",
+    {"input_layernorm": "layers.mamba_norm", **mamba2_modules("mamba"), **ATTENTION, **_FEED_FORWARD},
+    (
+        *(Gap(after, before, FACTORS) for after, before in _FACTORS),
+        Gap("self_attn", "pre_ff_layernorm", "layers.mamba_residual + attention_residual"),
+        Gap("feed_forward.act_fn", "feed_forward.down_proj", PRODUCT.name),
+        Gap("feed_forward.down_proj", "", "layers.mlp_residual"),
+    ),
+    JAMBA.outside,
+    functions=MAMBA2_FUNCTIONS,
+    behind={"layers.mamba.in_proj": FACTORS, "lm_head": FACTORS},
+    packages=MAMBA2.packages,
+)
+_GATED_SCAN = f"{MAMBA2_FUNCTIONS['mamba2_chunk_scan']} + gate_mul"
+FALCON_H1 = replace(
+    FALCON_H1_NORMED,
+    modules={path: name for path, name in FALCON_H1_NORMED.modules.items() if path != "mamba.norm"},
+    functions={**MAMBA2_FUNCTIONS, **dict.fromkeys(DUALITY, _GATED_SCAN)},
+    behind={**FALCON_H1_NORMED.behind, _GATED_SCAN: _GATED_SCAN},
+    packages={"layers.mamba.conv1d": "causal_conv1d", _GATED_SCAN: "mamba_ssm"},
 )
 
 # Nemotron-H: a layer is one mixer of any kind.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from profiler.parts.base import HEADS, Family, Gap
+from profiler.parts.base import FACTORS, HEADS, Family, Gap
 from profiler.parts.dense import LLAMA, PRODUCT
 
 BOTH_RESIDUALS = "layers.attention_residual + mlp_residual"
-COHERE = replace(LLAMA, gaps=(PRODUCT, Gap("mlp", "", BOTH_RESIDUALS)))
+COHERE = replace(LLAMA, gaps=(PRODUCT, Gap("mlp", "", BOTH_RESIDUALS)), behind={"lm_head": FACTORS})
 # Parts of heads are rotated: taken out before, put back behind.
 _PART_ROTATED = dict.fromkeys(("layers.attention.v_proj", "layers.attention.rope"), HEADS)
 STABLELM = replace(COHERE, behind=_PART_ROTATED)

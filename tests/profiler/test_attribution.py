@@ -23,6 +23,8 @@ RECURRENT = (
     "rwkv",
     "lfm2",
     "jamba",
+    "falcon_h1",
+    "zamba2",
     "granitemoehybrid",
     "nemotron_h",
     "qwen3_next",
@@ -30,8 +32,15 @@ RECURRENT = (
 )
 ENCODER_DECODERS = ("t5", "switch_transformers")
 POINTS = (Point("prefill", 1, 64, 64), Point("decode", 1, 1, 257))
-WIDER = {48: 256, 80: 704, 101: 2000, 128: 512, 24: 128}  # so that operators outweigh views of tensors
-HEADS = {"num_attention_heads": 8, "n_head": 8, "num_heads": 32, "mamba_n_heads": 32}
+WIDER = {
+    48: 256,
+    80: 704,
+    96: 512,
+    101: 2000,
+    128: 512,
+    24: 128,
+}  # so that operators outweigh views of tensors
+HEADS = {"num_attention_heads": 8, "n_head": 8, "num_heads": 32, "mamba_n_heads": 32, "n_mamba_heads": 8}
 REPEATS = 4  # of a trace, whose times hold waits for a processor: the shortest of each operation counts
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from profiler.instrument import instrumented
-from profiler.parts.base import FRAMEWORK, HEADS, INPUTS
+from profiler.parts.base import FACTORS, FRAMEWORK, HEADS, INPUTS
 from profiler.ranges import EMBEDDING, FAMILIES, family
 from profiler.recorders import HostClock, Marks, Recorder, Trace
 from profiler.steps import operators_at
@@ -85,8 +85,11 @@ def pieces(model: Model, name: str, phase: str = "prefill") -> int:
     parts = family(model)
     if (model.family, name.rpartition(".")[2]) in (("gptj", "rope"), *(("llama4_text", n) for n in QK_NORMS)):
         return 2  # queries and keys are rotated, or normalised, by a call each
+    together = next((value for value in parts.functions.values() if name in apart(Counter([value]))), "")
+    if parts.behind.get(together) == together != "":  # what runs behind a function is its own
+        return 2 * CALLS[phase][together.partition(JOIN)[0].rpartition(".")[2]]
     behind = sum(pieces(model, before, phase) for before, then in parts.behind.items() if then == name)
-    if name in parts.functions.values():
+    if together:
         return CALLS[phase][name.rpartition(".")[2]] + behind
     kinds = (
         Counter(gap.name for gap in kind.gaps)[name]  # a module's name may stand under several paths
@@ -112,9 +115,33 @@ def test_ranges_are_the_operators_of_the_descriptor(
     counts = {named.name: named.count for named in described}
     outside = {name for stack in family(model.loaded.model).stacks for name in stack.outside.values()}
     before = sum(name.rpartition(".")[2] in EMBEDDING for name in outside & set(counts))
-    behind = family(model.loaded.model).behind
-    between = sum(counts[name] for name, filling in behind.items() if filling == HEADS)
-    assert beside == {INPUTS: before, **({HEADS: between} if between else {})}
+    parts = family(model.loaded.model)
+    between = Counter(gap.name for gap in parts.gaps for _ in range(model.layers))
+    for done, filling in parts.behind.items():
+        between[filling] += counts.get(done, 0)
+    assert beside == {
+        INPUTS: before,
+        **{name: between[name] for name in (HEADS, FACTORS) if between[name]},
+    }
+
+
+def test_a_falcon_h1_with_a_norm_has_its_gate_there(subject: Callable[..., Subject]) -> None:
+    for point in POINTS:
+        model = subject("falcon_h1", mamba_rms_norm=True)
+        described = operators_at(model.loaded, "fp32", point)
+        begun = ranges_of(model, point).begun
+        assert set(apart(begun)) == {named.name for named in described}
+        assert begun["layers.mamba.gate_mul + norm"] == model.layers
+
+
+def test_a_zamba2_with_adapters_in_attention_has_their_range(subject: Callable[..., Subject]) -> None:
+    changes = {"use_shared_attention_adapter": True, "use_mem_rope": True, "num_mem_blocks": 2}
+    for point in POINTS:
+        model = subject("zamba2", **changes)
+        described = operators_at(model.loaded, "fp32", point)
+        found = apart(ranges_of(model, point).begun)
+        assert set(found) == {named.name for named in described}
+        assert found["layers.attention.v_adapter_up"] == found["layers.attention.rope"] == 2
 
 
 def test_a_granite_without_experts_has_the_ranges_of_its_one_mlp(subject: Callable[..., Subject]) -> None:

@@ -56,7 +56,20 @@ BAMBA = {
     "mamba_chunk_size": 16,
     "pad_token_id": 0,
 }
+FALCON = {**BAMBA, "mamba_d_ssm": 72, "mamba_d_head": 6}
 GRANITE = {**BAMBA, "layer_types": ["mamba", "attention", "mamba"], "shared_intermediate_size": 26}
+ZAMBA2 = {
+    **BASE,
+    "num_hidden_layers": 7,
+    "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid", "mamba", "hybrid", "mamba"],
+    "num_attention_heads": 6,
+    "intermediate_size": 77,
+    "adapter_rank": 11,
+    "n_mamba_heads": 12,
+    "mamba_ngroups": 3,
+    "mamba_d_state": 7,
+    "chunk_size": 16,
+}
 LFM2 = {**BASE, **ATTENTION, "num_hidden_layers": 3, "block_multiple_of": 8, "conv_L_cache": 4}
 HEADS = {"num_heads": 12, "head_dim": 10, "n_groups": 3, "state_size": 7, "chunk_size": 16}
 ROUTED = {**EXPERTS, "n_routed_experts": 7, "moe_shared_expert_intermediate_size": 26}
@@ -74,9 +87,16 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("jamba", {**BASE, **ATTENTION, "num_hidden_layers": 5, "num_experts": 1, "pad_token_id": 0}),
     ("bamba", {**BAMBA, "attn_layer_indices": [1, 2]}),
     ("bamba", {**BAMBA, "attn_layer_indices": [0], "mamba_proj_bias": True, "mlp_bias": True}),
+    ("falcon_h1", FALCON),
+    ("falcon_h1", {**FALCON, "mamba_rms_norm": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    ("falcon_h1", {**FALCON, "attention_bias": True, "mamba_proj_bias": True, "projectors_bias": True}),
     ("granitemoehybrid", {**GRANITE, "num_local_experts": 7, "num_experts_per_tok": 3}),
     ("granitemoehybrid", {**GRANITE, "num_local_experts": 0, "attention_bias": True}),
     ("granitemoehybrid", {**GRANITE, "position_embedding_type": "rope", "tie_word_embeddings": True}),
+    ("zamba2", ZAMBA2),
+    ("zamba2", {**ZAMBA2, "num_mem_blocks": 2, "use_mem_rope": True}),
+    ("zamba2", {**ZAMBA2, "num_mem_blocks": 2, "use_shared_attention_adapter": True}),
+    ("zamba2", {**ZAMBA2, "num_mem_blocks": 4, "add_bias_linear": True}),
     ("lfm2", {**LFM2, "full_attn_idxs": [1]}),
     ("lfm2", {**LFM2, "layer_types": ["conv", "conv", "full_attention"], "tie_word_embeddings": False}),
     ("lfm2", {**LFM2, "full_attn_idxs": [0], "conv_bias": True, "block_auto_adjust_ff_dim": False}),

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from workloads.blocks.rwkv_heads import EagleBlock as EagleBlock
     from workloads.blocks.rwkv_heads import FinchBlock as FinchBlock
     from workloads.blocks.rwkv_heads import GooseBlock as GooseBlock
+    from workloads.blocks.shared import SHARED as SHARED
+    from workloads.blocks.shared import SharedAttentionBlock as SharedAttentionBlock
+    from workloads.blocks.shared import SharedMlpBlock as SharedMlpBlock
     from workloads.blocks.short_conv import ShortConvBlock as ShortConvBlock
     from workloads.blocks.vision import ClassToken as ClassToken
     from workloads.blocks.vision import PatchEmbedding as PatchEmbedding
@@ -61,6 +64,7 @@ __getattr__ = names_of(
         "moe": ("MoeBlock",),
         "rwkv": ("ChannelMixBlock", "TimeMixBlock"),
         "rwkv_heads": ("EagleBlock", "FinchBlock", "GooseBlock"),
+        "shared": ("SHARED", "SharedAttentionBlock", "SharedMlpBlock"),
         "short_conv": ("ShortConvBlock",),
         "vision": ("ClassToken", "PatchEmbedding", "PatchMerger"),
     },

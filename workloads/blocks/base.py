@@ -72,6 +72,8 @@ class Block(ABC):
 
     branch: ClassVar[str] = ""  # of the residual stream: names its norm, its residual and its collective
     prefix: ClassVar[str] = ""  # of its operators' names; the branch where it is empty
+    normalises: ClassVar[bool] = False  # its own input, which the layer then leaves as it is
+    adds: ClassVar[bool] = True  # its result to the residual stream; else the next block reads it
     spreads: ClassVar[bool] = False  # has parts that devices can share out whole: experts
     divided: ClassVar[Mapping[str, str]] = {}  # fields that devices share evenly, and what they mean
 

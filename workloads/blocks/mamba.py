@@ -69,6 +69,7 @@ class Mamba2Block(RecurrentBlock):
     conv_bias: bool = True
     proj_bias: bool = False
     state_dtype: str | None = None
+    norm: bool = True  # of the gated result; Falcon-H1 has none
 
     def parts(self, place: Place) -> Iterator[Part]:
         """In (gate, x, B, C, dt), convolution of x, B and C, the dual, gate and norm, out."""
@@ -80,7 +81,8 @@ class Mamba2Block(RecurrentBlock):
         yield "conv1d", self, conv
         yield "ssd", self, ssd
         yield "gate_mul", self, place.activation(inner, "silu", gated=True)
-        yield "norm", self, place.norm(place.tokens, inner, RMS_NORM)
+        if self.norm:
+            yield "norm", self, place.norm(place.tokens, inner, RMS_NORM)
         yield "out_proj", self, place.linear(place.hidden, inner, self.proj_bias)
 
     def _shared(self, devices: int) -> tuple[int, int]:

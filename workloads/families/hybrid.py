@@ -1,4 +1,4 @@
-"""Hybrids of attention and recurrent mixers: Nemotron-H, Jamba, Bamba, Granite 4, Qwen3-Next, Qwen3.5."""
+"""Hybrids of attention and recurrent mixers: Nemotron-H, Jamba, Bamba, Granite 4, Falcon-H1, Qwen 3.5."""
 
 from __future__ import annotations
 
@@ -109,8 +109,10 @@ def _bamba(config: Config) -> Model:
 
 def _bamba_mixer(config: Config, hidden: int) -> Mamba2Block:
     heads, groups = config.size("mamba_n_heads", default=128), config.size("mamba_n_groups", default=1)
-    inner = hidden * config.size("mamba_expand", default=2)
-    config.divides("mamba_expand x hidden_size =", inner, "mamba_n_heads", heads)
+    stated = config.optional_size("mamba_d_ssm")  # of Falcon-H1
+    inner = stated or hidden * config.size("mamba_expand", default=2)
+    name = "mamba_d_ssm" if stated else "mamba_expand x hidden_size ="
+    config.divides(name, inner, "mamba_n_heads", heads)
     config.divides("mamba_n_heads", heads, "mamba_n_groups", groups)
     return Mamba2Block(
         heads,
@@ -122,6 +124,25 @@ def _bamba_mixer(config: Config, hidden: int) -> Mamba2Block:
         config.flag("mamba_conv_bias", True),
         config.flag("mamba_proj_bias", False),
     )
+
+
+def _falcon_h1(config: Config) -> Model:
+    """Mamba-2 and attention side by side in every layer (arXiv:2507.22448), then an MLP.
+
+    Constant factors on activations are not counted: they can be multiplied into weights.
+    """
+    hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
+    if config.flag("projectors_bias", False) != config.flag("mamba_proj_bias", False):
+        raise config.wrong("projectors_bias", "the same as mamba_proj_bias")
+    mamba = _bamba_mixer(Config({"mamba_d_ssm": 1024, **config.fields}, config.origin), hidden)
+    mamba = replace(mamba, norm=config.flag("mamba_rms_norm", False))
+    mlp = MlpBlock(
+        config.size("intermediate_size"),
+        activation(config, "hidden_act", default="silu"),
+        bias=config.flag("mlp_bias", False),
+    )
+    layer = Layer((mamba, attention(config, hidden, rotary=True), mlp), mixers=2)
+    return decoder_of(config, "falcon_h1", hidden, (layer,) * count, positions=8192)
 
 
 def _granite(config: Config) -> Model:
@@ -234,6 +255,7 @@ FAMILY: dict[str, Callable[[Config], Model]] = {
     "nemotron_h": _nemotron_h,
     "jamba": _jamba,
     "bamba": _bamba,
+    "falcon_h1": _falcon_h1,
     "granitemoehybrid": _granite,
     "qwen3_5_text": _qwen3_5,
     "qwen3_next": lambda config: _qwen_moe(config, "qwen3_next", together=True),

@@ -1,0 +1,52 @@
+"""Zamba2: Mamba-2 layers, some behind a transformer that reads the embeddings beside the stream."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from profiler.parts.base import Family, Gap, Inside
+from profiler.parts.dense import PRODUCT
+from profiler.parts.hybrids import JAMBA
+from profiler.parts.recurrent import MAMBA2, MAMBA2_BEHIND, MAMBA2_FUNCTIONS, mamba2_modules
+
+_SHARED, _MLP = "shared_transformer", "shared_transformer.feed_forward"
+_ADAPTER = "layers.mlp.adapter_down + adapter_up + adapter_sum"
+ZAMBA2 = Family(
+    "model.layers",
+    {"input_layernorm": "layers.mamba_norm", **mamba2_modules("mamba")},
+    (Gap("mamba", "", "layers.mamba_residual"),),
+    JAMBA.outside,
+    kinds={
+        _SHARED: Inside(
+            {
+                f"{_SHARED}.input_layernorm": "layers.attention.norm",
+                **{
+                    f"{_SHARED}.self_attn.{name}": f"layers.attention.{name}"
+                    for name in ("q_proj", "k_proj", "v_proj", "o_proj")
+                },
+                f"{_SHARED}.pre_ff_layernorm": "layers.mlp_norm",
+                f"{_MLP}.gate_up_proj": "layers.mlp.gate_up_proj",
+                f"{_MLP}.act_fn": "layers.mlp.act_mul",
+                f"{_MLP}.down_proj": "layers.mlp.down_proj",
+                "linear": "layers.mlp.out_proj",
+                "mamba_decoder.input_layernorm": "layers.mamba_norm",
+                **mamba2_modules("mamba_decoder.mamba"),
+            },
+            (
+                Gap(_SHARED, f"{_SHARED}.input_layernorm", "layers.attention.concat", inside=True),
+                Gap(f"{_MLP}.gate_up_proj", f"{_MLP}.act_fn", _ADAPTER),
+                Gap(f"{_MLP}.act_fn", f"{_MLP}.down_proj", PRODUCT.name),
+                Gap("linear", "mamba_decoder.input_layernorm", "layers.mlp_residual"),
+                Gap("mamba_decoder.mamba", "", "layers.mamba_residual"),
+            ),
+        )
+    },
+    functions=MAMBA2_FUNCTIONS,
+    behind=MAMBA2_BEHIND,
+    packages=MAMBA2.packages,
+)
+# With adapters beside the projections of attention, too: behind the last of these.
+_EACH = " + ".join(f"{n}_adapter_{part}" for n in "qkv" for part in ("down", "up", "sum"))
+ZAMBA2_ADAPTED = replace(
+    ZAMBA2, behind={**MAMBA2_BEHIND, "layers.attention.v_proj": f"layers.attention.{_EACH}"}
+)
