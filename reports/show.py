@@ -165,9 +165,9 @@ def _waiting(shown: Mapping[str, Any]) -> Iterator[str]:
         yield "idle because of " + ", ".join(f"{cause} {si(value, 's')}" for cause, value in idle.items())
     if launches.get("calls"):
         yield (
-            f"launching takes {si(launches['call_s'], 's')} a call, a kernel starts "
-            f"{si(launches['delay_s'], 's')} after; {launches['queue_depth']:.1f} wait in the queue "
-            f"(at most {launches['deepest_queue']})"
+            f"a launch call takes {si(launches['call_s'], 's')}, its kernel starts "
+            f"{si(launches['delay_s'], 's')} later (medians); {launches['queue_depth']:.1f} kernels wait in "
+            f"the queue on average, at most {launches['deepest_queue']}"
         )
     if totals.get("communication_s"):
         wires, exposed = si(totals["communication_s"], "s"), si(totals["exposed_s"], "s")

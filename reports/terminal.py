@@ -12,6 +12,14 @@ from workloads.traced_model import TRACED
 
 Format = Callable[[Any], str]
 SENTENCES = ("why",)  # keys of columns that hold sentences
+WRAPPED = (
+    *SENTENCES,
+    "sizes",
+    "assumption",
+    "message",
+)  # of columns that break into lines where it is narrow
+LEAST = 24  # characters that such a column keeps
+WIDE = 1000  # of what is no terminal
 ONLY_WHERE = ("encoder_len",)  # keys of columns that are drawn only where a row has such a size
 PREDICTION: dict[str, tuple[str, Format]] = {
     "name": ("operator", text),
@@ -31,9 +39,11 @@ PREDICTION: dict[str, tuple[str, Format]] = {
 def table(rows: Sequence[dict[str, Any]], columns: dict[str, tuple[str, Format]], title: str = "") -> str:
     """Records as an aligned table; `columns` maps keys to a heading and a formatter.
 
-    Names, in the first column, and sentences are aligned to the left.
+    Names, in the first column, and sentences are aligned to the left. Nothing is cut: what a terminal has no
+    place for goes on in its next line.
     """
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -42,13 +52,22 @@ def table(rows: Sequence[dict[str, Any]], columns: dict[str, tuple[str, Format]]
         key: how for key, how in columns.items() if key not in ONLY_WHERE or any(row.get(key) for row in rows)
     }
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    cells = [[fmt(row.get(key)) for key, (_, fmt) in columns.items()] for row in rows]
     for index, (key, (heading, _)) in enumerate(columns.items()):
-        left = index == 0 or key in SENTENCES
-        drawn.add_column(heading, justify="left" if left else "right", no_wrap=True)
-    for row in rows:
-        drawn.add_row(*(escape(fmt(row.get(key))) for key, (_, fmt) in columns.items()))
-    width = None if sys.stdout.isatty() else 200
-    console = Console(width=width, no_color=not sys.stdout.isatty(), highlight=False)
+        left, wraps = index == 0 or key in SENTENCES, key in WRAPPED
+        widest = max(map(cell_len, (heading, *(row[index] for row in cells))))
+        drawn.add_column(
+            heading,
+            justify="left" if left else "right",
+            no_wrap=not wraps,
+            min_width=min(widest, LEAST) if wraps else widest,
+        )
+    for row in cells:
+        drawn.add_row(*map(escape, row))
+    is_terminal = sys.stdout.isatty()
+    console = Console(width=None if is_terminal else WIDE, no_color=not is_terminal, highlight=False)
+    needed = console.measure(drawn, options=console.options.update(width=WIDE)).minimum
+    console.width = max(console.width, needed)
     with console.capture() as capture:
         console.print(drawn)
     return (f"{title}\n" if title else "") + capture.get()  # rich would wrap it to the table's width

@@ -112,7 +112,8 @@ def test_all_of_it_is_printed(shown: dict[str, Any]) -> None:
     for said in (
         "4 kernels 420.0 µs, busy 370.0 µs of 620.0 µs, idle 40.3 %",
         "host 90.0 µs, synchronisation 50.0 µs, launch latency 10.0 µs, data wait 100 µs",
-        "launching takes 2.00 µs a call, a kernel starts 152 µs after; 1.8 wait in the queue (at most 3)",
+        "a launch call takes 2.00 µs, its kernel starts 152 µs later (medians); "
+        "1.8 kernels wait in the queue on average, at most 3",
         "communication 150 µs, 100 µs of it beside no computation",
         "at most 3.00 kB allocated (40.0 µs after the first reading), 4.00 kB reserved",
         "power 400 W (300 W to 500 W, 3 readings)",

@@ -1,0 +1,39 @@
+"""Tables in a terminal of any width show every value whole."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from reports import terminal
+from reports.units import text
+
+COLUMNS: dict[str, tuple[str, terminal.Format]] = {
+    "name": ("operator", text),
+    **{f"value{i}": (f"value {i}", text) for i in range(12)},
+    "why": ("why", text),
+}
+ROWS = [{"name": "layers.mlp.gate_proj", **{f"value{i}": 1.875 + i for i in range(12)}, "why": "word " * 60}]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120, 400, None])
+def test_nothing_is_cut(columns: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if columns is not None:
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", str(columns))
+    drawn = terminal.table(ROWS, COLUMNS)
+    assert "…" not in drawn
+    words = drawn.split()
+    assert all(str(ROWS[0][f"value{i}"]) in words for i in range(12))
+    assert words.count("word") == 60
+    lines = [line for line in drawn.splitlines() if "1.875" in line]
+    assert len(lines) == 1
+    assert "12.875" in lines[0]
+
+
+def test_sentences_break_before_a_line_grows_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "100")
+    drawn = terminal.table([{"name": "a", "why": "word " * 60}], {k: COLUMNS[k] for k in ("name", "why")})
+    assert max(len(re.sub(r"\x1b\[\d*m", "", line)) for line in drawn.splitlines()) == 100
