@@ -26,7 +26,7 @@ from profiler.parts.dense import (
     STARCODER2,
     UNGATED,
 )
-from profiler.parts.encoder_decoders import SWITCH, T5
+from profiler.parts.encoder_decoders import BART, SWITCH, T5
 from profiler.parts.encoders import BERT
 from profiler.parts.experts import (
     DBRX,
@@ -113,6 +113,7 @@ FAMILIES = {
     "qwen3_5_moe_text": QWEN3_5_MOE,
     **dict.fromkeys(("bert", "roberta"), BERT),
     "t5": T5,
+    "bart": BART,
     "switch_transformers": SWITCH,
 }
 

@@ -53,10 +53,13 @@ class Scenario:
             _check_size(name, getattr(self, name))
         if self.context is not None:
             _check_size("context", self.context)
-        if self.longest > self.model.max_position:
+        asked = self.longest
+        if self.model.has_memory:  # each stack counts its own positions
+            asked = max(self.prompt, asked - self.prompt + 1)
+        if asked > self.model.max_position:
             raise InputError(
                 f"{self.model.name} has positions for {self.model.max_position} tokens, "
-                f"{self.longest} were asked for; shorten --prompt, --context or --output."
+                f"{asked} were asked for; shorten --prompt, --context or --output."
             )
         check_sharing(self.model, self.setting, self.batch)
 

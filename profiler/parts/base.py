@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 FRAMEWORK = "framework."  # what the names of ranges begin with that are no operators of a description
 INPUTS = FRAMEWORK + "inputs"  # positions, rotary tables, masks: between the embedding and the first layer
 HEADS = FRAMEWORK + "heads"  # parts of heads taken apart, joined and copied between two operators
-FACTORS = FRAMEWORK + "factors"  # constants that activations are multiplied by, which weights could hold
+FACTORS = FRAMEWORK + "factors"  # constants beside activations, which weights could hold
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""Encoder-decoders: T5, and Switch, which is T5 with experts."""
+"""Encoder-decoders: T5, Switch, which is T5 with experts, and BART."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from profiler.parts.base import Family, Gap
+from profiler.parts.base import FACTORS, Family, Gap
 
 ATTENTION, CROSS = "layers.attention", "layers.cross_attention"
 
@@ -73,4 +73,46 @@ T5 = _t5("DenseReluDense", {**_DENSE, "wi_0": "layers.mlp.gate_proj", "wi_1": "l
 SWITCH = _t5(
     "mlp",
     {**_DENSE, "router": "layers.moe.router + topk", "experts": f"layers.moe.{' + '.join(_ROUTED)}"},
+)
+
+
+def _bart_stack(scope: str, attention: Mapping[str, str]) -> Family:
+    modules = {
+        "fc1": "layers.mlp.up_proj",
+        "activation_fn": "layers.mlp.act_mul",
+        "fc2": "layers.mlp.down_proj",
+        "final_layer_norm": "layers.mlp_stream_norm",
+        **{f"{p}.{n}_proj": f"{b}.{n}_proj" for p, b in attention.items() for n in "qkv"},
+        **{f"{path}.out_proj": f"{branch}.o_proj" for path, branch in attention.items()},
+        **{f"{path}_layer_norm": f"{branch}_stream_norm" for path, branch in attention.items()},
+    }
+    names = {
+        "embed_tokens": "embedding",
+        "embed_positions": "position_embedding",
+        "layernorm_embedding": "embedding_norm",
+    }
+    return _stack(
+        scope,
+        Family(
+            f"model.{scope}.layers",
+            modules,
+            (
+                *(
+                    Gap(path, f"{path}_layer_norm", f"{branch}_residual")
+                    for path, branch in attention.items()
+                ),
+                Gap("fc2", "final_layer_norm", "layers.mlp_residual"),
+            ),
+            {f"model.{scope}.{path}": name for path, name in names.items()},
+            attending={path: f"{branch}.core" for path, branch in attention.items()},
+        ),
+    )
+
+
+_BART = _bart_stack("decoder", {"self_attn": ATTENTION, "encoder_attn": CROSS})
+BART = replace(
+    _BART,
+    encoder=_bart_stack("encoder", {"self_attn": ATTENTION}),
+    outside={**_BART.outside, "lm_head": "decoder.lm_head"},
+    behind={"decoder.lm_head": FACTORS},  # a bias of logits, which is no parameter
 )

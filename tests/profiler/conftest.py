@@ -145,6 +145,15 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     **{name: {**LLAMA, "sliding_window": 8} for name in ("olmo3", "exaone4", "cohere2", "starcoder2")},
     "t5": {**T5, "feed_forward_proj": "gated-gelu"},
+    "bart": {
+        "d_model": 48,
+        "encoder_layers": 3,
+        "decoder_layers": 2,
+        **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 8),
+        **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 80),
+        "vocab_size": 101,
+        "max_position_embeddings": 512,
+    },
     "switch_transformers": {
         **T5,
         "num_experts": 4,

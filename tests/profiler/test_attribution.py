@@ -30,7 +30,7 @@ RECURRENT = (
     "qwen3_next",
     "qwen3_5_text",
 )
-ENCODER_DECODERS = ("t5", "switch_transformers")
+ENCODER_DECODERS = ("t5", "switch_transformers", "bart")
 POINTS = (Point("prefill", 1, 64, 64), Point("decode", 1, 1, 257))
 WIDER = {
     48: 256,

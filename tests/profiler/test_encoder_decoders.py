@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 Roofline = Callable[..., Finished]
-NAMES = ("t5", "switch_transformers")
+NAMES = ("t5", "switch_transformers", "bart")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -150,7 +150,7 @@ def test_a_kernel_can_be_called_again_and_again(name: str) -> None:
 FAMILIES = [
     *("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "gpt2", "opt"),
     *("mamba", "mamba2", "rwkv", "jamba", "bamba", "nemotron_h", "qwen3_next", "qwen3_5_text"),
-    *("t5", "switch_transformers"),
+    *("t5", "switch_transformers", "bart"),
 ]
 
 

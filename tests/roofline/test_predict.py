@@ -320,3 +320,11 @@ def test_csv_has_the_documented_columns_and_loses_no_digit() -> None:
         assert text["name"] == row["name"]
         for name in ("flops", "bytes", "time_s", "compute_s"):
             assert math.isclose(float(text[name]), row[name], rel_tol=1e-15)
+
+
+def test_each_stack_of_an_encoder_decoder_counts_its_own_positions() -> None:
+    model = load_model("BART-large").model  # which has 1024 for each
+    Scenario(model, "decode", prompt=1024, context=1024 + 1023)
+    for prompt, context in ((1025, 1026), (1024, 1024 + 1024)):
+        with pytest.raises(InputError, match="positions for 1024 tokens, 1025 were"):
+            Scenario(model, "decode", prompt=prompt, context=context)

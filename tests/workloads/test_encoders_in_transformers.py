@@ -50,9 +50,21 @@ T5 = {
     "vocab_size": 101,
 }
 SWITCH = {**T5, "num_decoder_layers": 4, "num_experts": 5}
+BART = {
+    "d_model": 60,
+    "encoder_layers": 2,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 6,
+    "decoder_attention_heads": 5,
+    "encoder_ffn_dim": 77,
+    "decoder_ffn_dim": 78,
+    "vocab_size": 101,
+    "max_position_embeddings": 64,
+}
 SEQ2SEQ: list[tuple[str, dict[str, Any]]] = [
     ("t5", {**T5, "feed_forward_proj": "relu"}),
     ("t5", {**T5, "feed_forward_proj": "gated-gelu"}),
+    ("bart", BART),
     ("switch_transformers", {**SWITCH, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 2}),
     ("switch_transformers", {**SWITCH, "num_sparse_encoder_layers": 2, "num_sparse_decoder_layers": 1}),
 ]

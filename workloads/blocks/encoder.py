@@ -97,6 +97,7 @@ class CrossAttentionBlock(Block):
 
     heads: int
     head_dim: int
+    bias: bool = False
 
     def parts(self, place: Place) -> Iterator[Part]:
         """Keys and values of the memory where the sequence begins; then queries, the core, the way back."""
@@ -106,11 +107,11 @@ class CrossAttentionBlock(Block):
         if step.begins:
             rows = step.batch * step.memory
             for name in ("k_proj", "v_proj"):
-                yield name, self, place.linear(width, place.hidden, rows=rows)
+                yield name, self, place.linear(width, place.hidden, self.bias, rows)
             yield "kv_append", self, KvAppend(rows, heads, self.head_dim, p.wide, p.kv, place.fused)
-        yield "q_proj", self, place.linear(width, place.hidden)
+        yield "q_proj", self, place.linear(width, place.hidden, self.bias)
         yield "core", self, unmasked(place, step.memory, heads, self.head_dim, cached=True)
-        yield "o_proj", self, place.linear(place.hidden, width)
+        yield "o_proj", self, place.linear(place.hidden, width, self.bias)
 
     def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
         """Keys and values of `tokens` positions of the memory."""

@@ -30,6 +30,7 @@ READERS: dict[str, str] = {
     "lfm2": "lfm2 lfm2_moe",
     "encoders": "bert roberta longformer big_bird linformer distilbert",
     "t5": "t5 switch_transformers",
+    "bart": "bart",
     "diffusion": "llada sedd",
     "parallel": "gptj gpt_neox phi falcon",
     "alibi": "bloom mpt",
