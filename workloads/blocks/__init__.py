@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from specfiles.lazy import names_of
+from specfiles.lazy import exported, names_of
 
 if TYPE_CHECKING:
     from workloads.blocks.attention import AttentionBlock as AttentionBlock
@@ -47,25 +47,5 @@ if TYPE_CHECKING:
     from workloads.blocks.vision import PatchEmbedding as PatchEmbedding
     from workloads.blocks.vision import PatchMerger as PatchMerger
 
-__getattr__ = names_of(
-    __name__,
-    {
-        "attention": ("AttentionBlock",),
-        "base": ("Block", "NormShape", "Part", "Place", "RMS_NORM"),
-        "condition": ("FinalModulation", "NoiseLevel"),
-        "delta": ("DeltaBlock", "GatedAttentionBlock"),
-        "encoder": ("CrossAttentionBlock", "EncoderAttentionBlock", "RelativePositions", "Sparsity"),
-        "ends": ("EmbeddingNorm", "FinalNorm", "Head", "Pooler", "PositionTable", "TokenTable", "TypeTable"),
-        "kernel": ("KernelAttentionBlock",),
-        "linformer": ("LinformerBlock",),
-        "mamba": ("Mamba2Block", "MambaBlock"),
-        "mla": ("Indexer", "MlaBlock"),
-        "mlp": ("MlpBlock",),
-        "moe": ("MoeBlock",),
-        "rwkv": ("ChannelMixBlock", "TimeMixBlock"),
-        "rwkv_heads": ("EagleBlock", "FinchBlock", "GooseBlock"),
-        "shared": ("SHARED", "SharedAttentionBlock", "SharedMlpBlock"),
-        "short_conv": ("ShortConvBlock",),
-        "vision": ("ClassToken", "PatchEmbedding", "PatchMerger"),
-    },
-)
+NAMES = exported(__name__)
+__getattr__ = names_of(__name__, NAMES)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from specfiles.lazy import names_of
+from specfiles.lazy import exported, names_of
 
 if TYPE_CHECKING:
     from workloads.operators.attention import Attention as Attention
@@ -43,26 +43,5 @@ if TYPE_CHECKING:
     from workloads.operators.ssm import SelectiveScan as SelectiveScan
     from workloads.operators.ssm import Ssd as Ssd
 
-NAMES = {
-    "attention": ("Attention",),
-    "base": ("Operator",),
-    "bias": ("RelativeBias",),
-    "changed": ("Changed",),
-    "collective": ("AllReduce", "AllToAll", "Collective", "Send"),
-    "elementwise": ("Activation", "Norm", "Residual", "Rope"),
-    "features": ("FeatureMap",),
-    "gemm": ("Gemm", "GroupedGemm"),
-    "index": ("IndexScores",),
-    "linear": ("GatedDelta", "LinearAttention"),
-    "memory": ("Copy", "Embedding", "KvAppend"),
-    "modulation": ("Modulation",),
-    "positions": ("PositionProjection",),
-    "routed": ("RoutedExperts", "RoutedLayer"),
-    "routing": ("Combine", "Permute", "TopK"),
-    "rwkv": ("TokenShift", "Wkv"),
-    "rwkv_heads": ("DeltaWkv", "MatrixWkv"),
-    "sampling": ("Sampling",),
-    "sparse": ("SparseAttention",),
-    "ssm": ("CausalConv", "SelectiveScan", "Ssd"),
-}
+NAMES = exported(__name__)
 __getattr__ = names_of(__name__, NAMES)

@@ -8,7 +8,6 @@ from workloads.operators.changed import Changed
 
 KINDS: tuple[type[Operator], ...] = tuple(
     kind
-    for names in operators.NAMES.values()
-    for kind in (getattr(operators, name) for name in names)
+    for kind in (getattr(operators, name) for name in operators.NAMES)
     if issubclass(kind, Operator) and kind not in (Operator, Changed)
 )

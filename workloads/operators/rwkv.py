@@ -33,12 +33,12 @@ class TokenShift(Operator):
         """3 FLOP per element and mix; rows read once, a result per mix written."""
         elements = self.batch * self.q_len * self.width
         size = elements * bytes_per_element(self.dtype)
-        rows = () if self.fused else (_input(size), Traffic("mixed", Role.OUTPUT, self.mixes * size))
+        moved = (Traffic("input", Role.INPUT, size), Traffic("mixed", Role.OUTPUT, self.mixes * size))
         weights = self.mixes * self.width * bytes_per_element(self.weights)
         return Work(
             dtype=self.dtype,
             traffic=(
-                *rows,
+                *(() if self.fused else moved),
                 Traffic("mix", Role.WEIGHT, weights),
                 *carried("row", self.state_bytes(), self.past),
             ),
@@ -98,7 +98,3 @@ class Wkv(Operator):
     def parameters(self) -> int:
         """A decay and a bonus per channel."""
         return int(2 * self.channels)
-
-
-def _input(size: Any) -> Traffic:
-    return Traffic("input", Role.INPUT, size)
