@@ -41,7 +41,7 @@ def comparison(
     return Comparison(
         str(fidelity),
         _groups(checked),
-        _pairs(checked),
+        tuple(pair for row in checked.matched.to_dict("records") if (pair := _pair(row))),
         steps,
         tuple(_layers(checked, points)),
         drift_unknown=checked.drift_unknown,
@@ -71,10 +71,6 @@ def _groups(checked: Validation) -> tuple[ErrorGroup, ...]:
         )
         for row in checked.summary().to_dict("records")
     )
-
-
-def _pairs(checked: Validation) -> tuple[Pair, ...]:
-    return tuple(pair for row in checked.matched.to_dict("records") if (pair := _pair(row)))
 
 
 def _pair(row: Mapping[Any, Any]) -> Pair | None:

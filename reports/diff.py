@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from reports import terminal
 from reports.units import percent, seconds, si, text
 from reports.validation import plain_records
+from reports.wording import short
 from roofline.diff import Diff
 from roofline.tables import csv_text
 
@@ -22,7 +22,7 @@ def _relative(change: float | None) -> str:
 
 COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "phase": ("phase", text),
-    "name": ("name", lambda v: _short(text(v), 60)),
+    "name": ("name", lambda v: short(text(v), 60)),
     "layer": ("layer", lambda v: "–" if v is None or v < 0 else str(v)),
     "count_a": ("count", text),
     "count_b": ("then", text),
@@ -41,7 +41,9 @@ def as_text(found: Diff, regressions: Sequence[str], above: float | None, notes:
     rows = plain_records(found.rows)
     moved = [row for row in rows if row["change_s"] or row["why"]]
     shown = {
-        key: value for key, value in COLUMNS.items() if key not in ("phase", "layer") or _varies(rows, key)
+        key: value
+        for key, value in COLUMNS.items()
+        if key not in ("phase", "layer") or len({row[key] for row in rows}) > 1
     }
     whole = {"phase": "all", "time_a_s": found.total_a_s, "time_b_s": found.total_b_s, "ratio": found.ratio}
     whole["change_s"] = found.total_b_s - found.total_a_s
@@ -93,14 +95,6 @@ def _verdict(regressions: Sequence[str], above: float | None) -> list[str]:
     return [f"REGRESSION, {limit}: {'; '.join(regressions)}" if regressions else f"nothing is {limit}."]
 
 
-def _varies(rows: Sequence[dict[str, Any]], key: str) -> bool:
-    return len({row[key] for row in rows}) > 1
-
-
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(_short(name, 60) for name in names[:3])
+    shown = ", ".join(short(name, 60) for name in names[:3])
     return (shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")) or "none"
-
-
-def _short(name: str, most: int) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"

@@ -6,6 +6,8 @@ import json
 import unicodedata
 from typing import Any
 
+from reports.wording import short
+
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Characters that turn the direction of the text around them: they can make a name read as another.
 DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -35,8 +37,7 @@ def plotly_text(text: str, most: int = 120) -> str:
 
     Entities are decoded after tags were found, so that an escaped tag is shown and not obeyed.
     """
-    short = text if len(text) <= most else text[: most - 1] + "…"
-    return visible(short).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return visible(short(text, most)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def json_for_script(data: Any) -> str:

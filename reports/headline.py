@@ -160,15 +160,12 @@ def _headroom(points: Iterable[Point], reference: str) -> str:
         return ""
     at_roof = listed([f"{si(p.roof_s, 's')} in {p.phase}" for p in known])
     times = listed([f"{p.headroom:.2f}" for p in known])
-    measured = f"the measured {_steps(known)} {times} times that"
+    verb = "step takes" if len(known) == 1 else "steps take"
+    measured = f"the measured {verb} {times} times that"
     text = f"At the {reference} the same operators would take {at_roof}: {measured}."
     if any(p.headroom and p.headroom < 1 for p in known):
         text += " A step below its bound means that the ceiling, the count of its work or the timer is wrong."
     return text
-
-
-def _steps(points: list[Point]) -> str:
-    return "step takes" if len(points) == 1 else "steps take"
 
 
 def _recoverable(points: Iterable[Point]) -> str:

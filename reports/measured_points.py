@@ -76,17 +76,12 @@ def _expected(scenario: Scenario, key: Key, device: Device, predicted_s: float) 
 def _whole_step(rows: list[Record]) -> dict[str, Any]:
     plain = next((row for row in rows if not row["instrumented"]), None)
     instrumented = next((row for row in rows if row["instrumented"]), None)
-    return {
-        "measured_s": finite(plain["median_s"]) if plain else None,
-        "q25_s": finite(plain["q25_s"]) if plain else None,
-        "q75_s": finite(plain["q75_s"]) if plain else None,
-        "low_s": finite(plain["low_s"]) if plain else None,
-        "high_s": finite(plain["high_s"]) if plain else None,
-        "repeats": int(finite(plain["repeats"]) or 0) if plain else None,
-        "outliers": int(finite(plain["outliers"]) or 0) if plain else None,
-        "instrumented_s": finite(instrumented["median_s"]) if instrumented else None,
-        "waited_s": finite(plain["waited_s"]) if plain else None,
-    }
+    found: dict[str, Any] = {"instrumented_s": finite(instrumented["median_s"]) if instrumented else None}
+    if plain:
+        found |= {name: finite(plain[name]) for name in ("q25_s", "q75_s", "low_s", "high_s", "waited_s")}
+        found |= {name: int(finite(plain[name]) or 0) for name in ("repeats", "outliers")}
+        found["measured_s"] = finite(plain["median_s"])
+    return found
 
 
 def _parts(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from reports.points import INPUTS, roof_s_of, roofs, sizes
 from reports.step_records import PASS, Operator, Point
@@ -13,14 +12,12 @@ from roofline.predict import Prediction, Row, predict
 from roofline.scenario import Scenario
 from workloads.traced_model import TRACED
 
-if TYPE_CHECKING:
-    pass
-
 
 def predicted_points(prediction: Prediction, prefix: str = "") -> Iterator[Point]:
     """A point per phase of a prediction: one step of it, decode over many contexts as the mean step."""
     limits = _reference_of(prediction)
-    roof = prediction if limits is prediction.ceilings.fidelity else _again(prediction, limits)
+    again = limits is not prediction.ceilings.fidelity
+    roof = predict(prediction.scenario, prediction.device, limits) if again else prediction
     for phase in dict.fromkeys(row.phase for row in prediction.rows):
         steps = _steps(prediction, phase)
         # What an engine adds stands under no roof: it is its own, all of it launches.
@@ -47,10 +44,6 @@ def _reference_of(prediction: Prediction) -> Fidelity:
     """What a prediction's own times are compared with: the ceilings that it starts from."""
     fidelity = prediction.ceilings.fidelity
     return Fidelity.MEASURED if fidelity.calibrates else fidelity
-
-
-def _again(prediction: Prediction, fidelity: Fidelity) -> Prediction:
-    return predict(prediction.scenario, prediction.device, fidelity)
 
 
 def _steps(prediction: Prediction, phase: str) -> int:

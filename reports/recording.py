@@ -29,16 +29,18 @@ def of_recording(
     `roofs` are those of the device, none where it is not known; `remarks` are sentences to add.
     """
     rows = list(groups["operator"])
+    modelled = [r for r in rows if r["flops"] and r["bytes"] and r["modelled_share"] >= 1 - WHOLE]
     recording = Recording(
         groups=tuple((by, tuple(found)) for by, found in groups.items()),
         lost=tuple(shown["lost"]),
         losses=tuple((loss["what"], loss["count"], loss["sentence"]) for loss in shown["losses"]),
         unknown=tuple((each["name"], each["time_s"], each["share"]) for each in shown["unknown_kernels"]),
         timelines=tuple(timelines),
-        point=_point(_modelled(rows) if roofs else (), roofs),
+        point=_point(modelled if roofs else (), roofs),
         times=_point(rows),
         told=(*sentences(shown), *savings(rows)),
     )
+    warnings = [f"{row['name']}: {row['warning']}" for row in rows if row["warning"]]
     return Content(
         title=title,
         facts=tuple(facts),
@@ -46,7 +48,7 @@ def of_recording(
         fidelity="datasheet",
         reference="",
         cards=tuple(_cards(shown, list(groups["kind"]))),
-        sentences=(*_longest(rows), *_first_losses(shown), *remarks, *_warnings(rows)),
+        sentences=(*_longest(rows), *_first_losses(shown), *remarks, *warnings),
         recording=recording,
         measured=True,
     )
@@ -101,10 +103,6 @@ def _first_losses(shown: Mapping[str, Any]) -> Iterator[str]:
             yield f"{lost} Would help: {loss['help']}."
 
 
-def _modelled(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [row for row in rows if row["flops"] and row["bytes"] and row["modelled_share"] >= 1 - WHOLE]
-
-
 def _operator(row: Mapping[str, Any], named_phase: bool) -> Operator:
     """A row as a mark under the roofs: work and time of the mean kernel."""
     count = row["count"]
@@ -124,10 +122,6 @@ def _operator(row: Mapping[str, Any], named_phase: bool) -> Operator:
         attained=row["attained"],
         above_ceiling=bool(row["warning"]),
     )
-
-
-def _warnings(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    return [f"{row['name']}: {row['warning']}" for row in rows if row["warning"]]
 
 
 def cell(row: Mapping[str, Any], key: str) -> str:

@@ -8,11 +8,12 @@ from typing import Any
 
 from reports import terminal
 from reports.units import in_bytes, percent, seconds, si, text
-from reports.wording import counted
+from reports.wording import counted, short
 from roofline.tables import csv_text
 
+LONGEST = 72  # characters of a name
 COLUMNS: dict[str, tuple[str, terminal.Format]] = {
-    "name": ("name", lambda v: _short(text(v))),
+    "name": ("name", lambda v: short(text(v), LONGEST)),
     "kind": ("kind", text),
     "phase": ("phase", text),
     "layer": ("layer", text),
@@ -47,7 +48,6 @@ OUTLIERS: dict[str, tuple[str, terminal.Format]] = {
     "step_s": ("took", _SECONDS),
     "time_s": ("at", _SECONDS),
 }
-LONGEST = 72
 MOST_ROWS = 60
 MOST_SAVINGS = 5
 MOST_LOST = 6
@@ -61,13 +61,16 @@ def as_text(shown: dict[str, Any], most: int = MOST_ROWS) -> str:
     columns = {
         key: value for key, value in COLUMNS.items() if any(row.get(key) is not None for row in rows[:most])
     }
-    parts = [_totals(shown), terminal.table(rows[:most], columns or COLUMNS, f"time by {shown['by']}")]
+    parts = [
+        "\n".join(sentences(shown)) + "\n",
+        terminal.table(rows[:most], columns or COLUMNS, f"time by {shown['by']}"),
+    ]
     if len(rows) > most:
         rest = sum(row["time_s"] for row in rows[most:])
         parts.append(f"{len(rows) - most} more rows hold {si(rest, 's')}; --format csv lists all.")
     parts += savings(rows)
     parts += _lost(shown)
-    parts += [f"{_short(row['name'])}: {row['warning']}" for row in rows if row["warning"]]
+    parts += [f"{short(row['name'], LONGEST)}: {row['warning']}" for row in rows if row["warning"]]
     if shown.get("steps"):
         parts.append(terminal.table(shown["steps"], STEPS, "whole steps"))
     if shown.get("outliers"):
@@ -76,7 +79,7 @@ def as_text(shown: dict[str, Any], most: int = MOST_ROWS) -> str:
     unknown = shown.get("unknown_kernels", [])
     if unknown:
         parts.append(f"kernels that no rule knows: {percent(sum(k['share'] for k in unknown))} of the time")
-        parts += [f"  {percent(k['share'])} {_short(k['name'])}" for k in unknown[:10]]
+        parts += [f"  {percent(k['share'])} {short(k['name'], LONGEST)}" for k in unknown[:10]]
     parts += [f"{loss['what']} {loss['count']}: {loss['sentence']}" for loss in shown.get("losses", [])]
     return "\n".join(parts) + "\n"
 
@@ -86,7 +89,7 @@ def savings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ranked = sorted((row for row in rows if row["saving_s"]), key=lambda row: -row["saving_s"])
     if not ranked:
         return []
-    first = [f"{_short(row['name'])} {si(row['saving_s'], 's')}" for row in ranked[:MOST_SAVINGS]]
+    first = [f"{short(row['name'], LONGEST)} {si(row['saving_s'], 's')}" for row in ranked[:MOST_SAVINGS]]
     whole = sum(row["saving_s"] for row in ranked)
     return [f"at their ceilings the modelled would save {si(whole, 's')}: " + ", ".join(first)]
 
@@ -109,10 +112,6 @@ def as_csv(shown: dict[str, Any]) -> str:
 def as_json(shown: dict[str, Any]) -> str:
     """Everything, in the documented schema."""
     return json.dumps(shown, indent=1, allow_nan=False)
-
-
-def _totals(shown: dict[str, Any]) -> str:
-    return "\n".join(sentences(shown)) + "\n"
 
 
 def sentences(shown: Mapping[str, Any]) -> list[str]:
@@ -190,7 +189,3 @@ def _readings(shown: Mapping[str, Any]) -> Iterator[str]:
         )
         name = each["quantity"].removesuffix("_hz").removesuffix("_w").replace("_", " ")
         yield f"device {each['device']}: {name} {mean} ({least} to {most}, {each['count']} readings)"
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"

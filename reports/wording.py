@@ -15,6 +15,11 @@ def plain(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}" if abs(value) >= 9999.5 else f"{value:.4g}"
 
 
+def short(name: str, most: int) -> str:
+    """A name of at most so many characters, an ellipsis in the place of the rest."""
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
 def signed(value: float | None, digits: int = 1) -> str:
     """A relative difference with its sign."""
     return "–" if value is None or math.isnan(value) else f"{100 * value:+.{digits}f} %".replace("-", "−")

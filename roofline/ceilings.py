@@ -104,38 +104,29 @@ class Ceilings:
 
     def count(self) -> Any:
         """Streaming multiprocessors or compute units of a GPU; 1 in a floor where it is unknown."""
-        if self.processors is None:
-            if self.is_floor:
-                return 1.0
-            raise InputError(
-                f"{self.device} is no GPU whose file states its processors, so the rate of one of them is "
-                "unknown; leave out --without flash-decoding."
-            )
-        return self.processors
+        missing = (
+            "is no GPU whose file states its processors, so the rate of one of them is unknown; leave out"
+        )
+        return self._stated(self.processors, f"{missing} --without flash-decoding.", in_floor=1.0)
 
     def host(self) -> float:
         """Bandwidth to the host's memory, one direction."""
-        if self.host_byte_per_s is None:
-            if self.is_floor:
-                return math.inf
-            raise InputError(f"{self.device} has no link to a host in its file; add `links.pcie`.")
-        return self.host_byte_per_s
+        return self._stated(self.host_byte_per_s, "has no link to a host in its file; add `links.pcie`.")
 
     def disk(self) -> float:
         """Bandwidth of the host's disks."""
-        if self.disk_byte_per_s is None:
-            if self.is_floor:
-                return math.inf
-            raise InputError(f"{self.device} has no disk in its file; add `links.disk`.")
-        return self.disk_byte_per_s
+        return self._stated(self.disk_byte_per_s, "has no disk in its file; add `links.disk`.")
 
     def host_memory(self) -> float:
         """Bandwidth of the host's memory to its own processors."""
-        if self.host_memory_byte_per_s is None:
-            if self.is_floor:
-                return math.inf
-            raise InputError(f"{self.device} has no host memory in its file; add `links.host_memory`.")
-        return self.host_memory_byte_per_s
+        missing = "has no host memory in its file; add `links.host_memory`."
+        return self._stated(self.host_memory_byte_per_s, missing)
+
+    def _stated(self, value: float | None, missing: str, in_floor: float = math.inf) -> float:
+        """A value of the device file; without one what leaves its term out of a floor, else an error."""
+        if value is not None or self.is_floor:
+            return in_floor if value is None else value
+        raise InputError(f"{self.device} {missing}")
 
     def link(self, devices: Any = None) -> Any:
         """Bandwidth [B/s] of one device to the others of a group, one direction.
@@ -146,25 +137,18 @@ class Ceilings:
             import numpy as np
 
             return np.vectorize(self.link, otypes=[float])(devices)
-        if self.link_byte_per_s is None:
-            if self.is_floor:
-                return math.inf
-            raise InputError(
-                f"{self.device} has no link to other devices in its file; use --tp 1 or add `links`."
-            )
-        island = self.island
-        if island is None or devices is None or devices == island.devices:
-            return self.link_byte_per_s
+        missing = "has no link to other devices in its file; use --tp 1 or add `links`."
+        rate, island = self._stated(self.link_byte_per_s, missing), self.island
+        if island is None or devices is None or devices == island.devices or rate == math.inf:
+            return rate
         if devices > island.devices:
             if island.network_byte_per_s is None:
                 raise InputError(
                     f"{island.node} joins {island.devices} devices and its file states no network to other "
                     f"nodes; {devices} devices were asked for."
                 )
-            return min(self.link_byte_per_s, island.network_byte_per_s)
-        if island.mesh:
-            return self.link_byte_per_s * max(devices - 1, 1) / (island.devices - 1)
-        return self.link_byte_per_s
+            return min(rate, island.network_byte_per_s)
+        return rate * max(devices - 1, 1) / (island.devices - 1) if island.mesh else rate
 
 
 def _caches(device: Device) -> tuple[tuple[float, float], ...]:

@@ -246,7 +246,7 @@ class _Table:
                 self.done.append({**self.same, **measured_row(row, self.campaign.device, cold)})
                 failed = 0
             except KERNEL_ERRORS as error:
-                self.notes.append(f"{_told(row)}: {reason(error)}")
+                self.notes.append(f"{' '.join(map(str, row.values()))}: {reason(error)}")
                 failed += 1
                 if failed == MOST_FAILED:  # a device that is lost answers nothing any more
                     raise InputError(f"{failed} operators in a row failed, the last with: {error}") from None
@@ -276,7 +276,3 @@ class _Table:
 
 def _key(row: Row) -> tuple[Any, ...]:
     return tuple(row.get(name) for name in KEY)
-
-
-def _told(row: Row) -> str:
-    return " ".join(str(value) for value in row.values())

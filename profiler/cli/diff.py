@@ -29,7 +29,6 @@ def command(
     from reports import diff as render
     from roofline.diff import diff, per_execution, same_scale
 
-    one_of(format, "format", ("table", "json", "csv"))
     one_of(by, "grouping", BY)
     above = None if fail_above is None else fraction(fail_above)
     sides = side(before, by), side(after, by)

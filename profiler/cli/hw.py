@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from profiler.cli.options import FILE, emit, format_option, one_of
+from profiler.cli.options import FILE, emit, format_option
 
 
 @click.group("hw")
@@ -22,7 +22,6 @@ def hw_list(format: str) -> None:
     from hwspecs.loader import HARDWARE
     from reports import devices
 
-    one_of(format, "format", ("table", "json", "csv"))
     emit(devices.listing([load_device(path) for path in HARDWARE], format), None)
 
 

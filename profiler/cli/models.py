@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from profiler.cli.options import emit, format_option, one_of
+from profiler.cli.options import emit, format_option
 
 
 @click.group("models")
@@ -19,7 +19,6 @@ def models_list(format: str) -> None:
     from profiler.model_table import model_records
     from reports import models as render
 
-    one_of(format, "format", ("table", "json", "csv"))
     emit(render.listing(model_records(), format), None)
 
 
@@ -56,5 +55,4 @@ def models_families(format: str) -> None:
     from profiler.model_table import family_records
     from reports import models as render
 
-    one_of(format, "format", ("table", "json"))
     emit(render.families(family_records(), format), None)

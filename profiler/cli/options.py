@@ -80,12 +80,12 @@ threads_option = click.option(
 
 
 def format_option(*formats: str, file: bool = True) -> Callable[[Command], Command]:
-    """`--format`; without it the first, or what a `file` that -o names ends with."""
+    """`--format`, one of these; without it the first, or what a `file` that -o names ends with."""
 
     def chosen(ctx: click.Context, _: click.Parameter, asked: str | None) -> str:
         out = ctx.params.get("out") if file else None
         ending = out.suffix.removeprefix(".") if out is not None else ""
-        return asked or (ending if ending in formats else formats[0])
+        return one_of(asked or (ending if ending in formats else formats[0]), "format", formats)
 
     said = f"{' | '.join(formats)}  [default: {'by the ending of -o, else ' if file else ''}{formats[0]}]"
     return click.option("--format", "format", callback=chosen, help=said)

@@ -68,7 +68,6 @@ def command(
     from roofline.asked import Asked, listed_operators, scenarios
     from roofline.predict import predict as run
 
-    one_of(format, "format", ("table", "json", "csv", "html"))
     if (model is None) == (from_module is None):
         raise click.UsageError("give either MODEL or --from-module, one of the two.")
     _check_together(from_module, backend, engine, ledger, explain, format)

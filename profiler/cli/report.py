@@ -42,9 +42,6 @@ def command(subjects: tuple[Path, ...], out: Path, hw: str | None, others: str |
             raise InputError(f"{out}: a picture shows one run or prediction; name one, or an .html file.")
         write_bytes(out, drawn(subjects[0], hw, out.suffix))
     else:
-        write_text(out, report(subjects, hw, _split(others)))
+        named = None if others is None else [name for name in others.split(",") if name]
+        write_text(out, report(subjects, hw, named))
     print(f"report written to {out}", file=sys.stderr)
-
-
-def _split(names: str | None) -> list[str] | None:
-    return None if names is None else [name for name in names.split(",") if name]

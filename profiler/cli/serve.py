@@ -18,7 +18,6 @@ from profiler.cli.options import (
     hardware,
     known_fidelity,
     model_argument,
-    one_of,
     output_file,
     scenario_options,
 )
@@ -98,7 +97,6 @@ def command(
     from roofline.asked import Asked
     from roofline.serve.asked import Served, serve
 
-    one_of(format, "format", ("table", "json", "csv"))
     of_scenario = {field.name for field in fields(Asked)}
     asked = Asked(**{name: value for name, value in flags.items() if name in of_scenario})
     others = {name: value for name, value in flags.items() if name not in of_scenario}

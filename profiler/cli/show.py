@@ -28,7 +28,6 @@ def command(
     from profiler.traces.showing import BY, shown
     from reports import show
 
-    one_of(format, "format", ("table", "json", "csv"))
     one_of(by, "grouping", BY)
     found: dict[str, Any] = shown(subject, by, hw, known_fidelity(fidelity) if fidelity else None)
     emit({"table": show.as_text, "json": show.as_json, "csv": show.as_csv}[format](found), out)

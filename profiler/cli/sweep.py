@@ -49,7 +49,6 @@ def command(
     from roofline.target import Goal
 
     one_of(engine, "engine", ("local", "dask"))
-    one_of(format, "format", ("table", "json", "csv"))
     by = one_of(by or (choose.COST if prices else "tokens_per_s"), "quantity", tuple(render.BETTER))
     if by == choose.COST and prices is None:
         raise InputError(f"--by {by} needs the prices of devices; give --prices, a {PRICES}.")

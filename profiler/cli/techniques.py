@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from profiler.cli.options import emit, format_option, one_of
+from profiler.cli.options import emit, format_option
 
 
 @click.group("techniques")
@@ -19,7 +19,6 @@ def techniques_list(format: str) -> None:
     from reports import techniques as render
     from workloads.techniques.registry import known
 
-    one_of(format, "format", ("table", "json", "markdown"))
     every = list(known().values())
     emit(render.book(every) if format == "markdown" else render.listing(every, format), None)
 

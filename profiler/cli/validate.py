@@ -15,7 +15,6 @@ from profiler.cli.options import (
     emit,
     format_option,
     known_fidelity,
-    one_of,
     output_file,
 )
 from specfiles.errors import InputError
@@ -63,7 +62,6 @@ def command(
     from roofline.tablefiles import TABLES
     from roofline.validate import validate
 
-    one_of(format, "format", ("table", "json", "csv"))
     if run.suffix in TABLES and run.is_file():
         _stop_above(max_error, _table(run, load_device(hw) if hw else None, fidelity, format, out))
         return

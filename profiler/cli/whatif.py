@@ -77,7 +77,6 @@ def command(
     from specfiles.errors import InputError
     from workloads.techniques.base import QUALITIES
 
-    one_of(format, "format", ("table", "json", "csv"))
     one_of(quality or "exact", "quality", QUALITIES)
     positive(top=top)
     loaded, found = scenarios(model, Asked(**flags))

@@ -90,9 +90,6 @@ class Database:
             for batches in _in_turn(blocks):
                 yield from batches
 
-    def _size(self) -> int:
-        return self.path.stat().st_size
-
     def _plain_columns(self, table: str, asked: dict[str, str]) -> dict[str, int]:
         """Places in the table's rows by name; none where expressions are asked for, or rows are not plain."""
         info = self._told(f"PRAGMA table_xinfo({quoted(table)})")
@@ -115,7 +112,7 @@ class Database:
         """
         import pyarrow as pa
 
-        if self._size() < LARGE_BYTES or not (columns := self._plain_columns(table, asked)):
+        if self.path.stat().st_size < LARGE_BYTES or not (columns := self._plain_columns(table, asked)):
             return []
         ((root,),) = self._told("SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = ?", table)
         try:

@@ -30,8 +30,8 @@ def hosted(trace: Trace) -> Trace:
     end = _within(end, parent)
     code = trace.column("ranges", "name")[rows]
     known = np.array([operator_rule(word) is not None for word in [*trace.words("ranges", "name"), ""]])[code]
-    whole, around = _outermost(known, parent), ~known & ~_inside(known, parent)
-    kept = np.flatnonzero(whole | around)
+    outermost = ~_inside(known, parent)
+    kept = np.flatnonzero(outermost)
     owner, begin, stop = _own_time(kept, parent, start, end)
     order = np.argsort(begin, kind="stable")
     owner, begin, stop = owner[order], begin[order], stop[order]
@@ -59,10 +59,6 @@ def _inside(which: Any, parent: Any) -> Any:
         found |= open_ & which[np.maximum(row, 0)]
         row = np.where(open_ & ~found, parent[np.maximum(row, 0)], NONE)
     return found
-
-
-def _outermost(which: Any, parent: Any) -> Any:
-    return which & ~_inside(which, parent)
 
 
 def _within(end: Any, parent: Any) -> Any:

@@ -97,17 +97,14 @@ def _alone(task: Task, scenario: Scenario, device: Device, fidelity: Fidelity) -
         prediction = predict(scenario, device, limits=limits, engine=engine)
         totals = prediction.totals()
     except InputError as error:
-        return _words(task, scenario.setting) | _sizes(scenario) | {"error": str(error)}
+        sizes = {name: getattr(scenario, name) for name in ("phase", "batch", "prompt", "context", "output")}
+        return _words(task, scenario.setting) | sizes | {"error": str(error)}
     return _row(task, scenario, device, prediction.ceilings) | {name: totals[name] for name in TOTALS}
 
 
 def _row(task: Task, scenario: Scenario, device: Device, limits: Ceilings) -> dict[str, Any]:
     said = asked(scenario, device, limits)
     return _words(task, scenario.setting) | {name: said[name] for name in ASKED}
-
-
-def _sizes(scenario: Scenario) -> dict[str, Any]:
-    return {name: getattr(scenario, name) for name in ("phase", "batch", "prompt", "context", "output")}
 
 
 def _words(task: Task, setting: Setting) -> dict[str, Any]:

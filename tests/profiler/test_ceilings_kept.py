@@ -61,6 +61,14 @@ def asked(paper_device: Callable[..., Any]) -> Callable[..., Plan]:
     return lambda **more: Plan("cuda:0", **{**usual, **more})
 
 
+def cut_short(machine: Machine, plan: Plan, out: Path, at: Key) -> None:
+    """Measure until an interrupt at one of the measurements; the next command meets none."""
+    machine.fails_at = at
+    with pytest.raises(KeyboardInterrupt):
+        measure_ceilings(plan, out)
+    machine.fails_at = None
+
+
 FIRST_PRODUCT, LAST_PRODUCT = ("matmul", "bf16", 1024), ("matmul", "bf16", 16384)
 
 
@@ -69,9 +77,7 @@ def test_a_first_pass_that_is_cut_short_makes_a_file_of_its_whole_figures(
 ) -> None:
     """The best of the small products is no peak; what came before is a ceiling."""
     out = tmp_path / "gpu.yaml"
-    machine.fails_at = ("matmul", "fp32", 4096)
-    with pytest.raises(KeyboardInterrupt):
-        measure_ceilings(asked(), out)
+    cut_short(machine, asked(), out, ("matmul", "fp32", 4096))
     found = load_device(out)
     assert set(found.measured.tensor_flop_per_s) == {"bf16"}
     assert not found.measured.vector_flop_per_s
@@ -85,9 +91,7 @@ def test_too_little_for_a_file_is_kept_all_the_same(
     machine: Machine, asked: Callable[..., Plan], tmp_path: Path
 ) -> None:
     told: list[str] = []
-    machine.fails_at = LAST_PRODUCT
-    with pytest.raises(KeyboardInterrupt):
-        measure_ceilings(asked(progress=told.append), tmp_path / "gpu.yaml")
+    cut_short(machine, asked(progress=told.append), tmp_path / "gpu.yaml", LAST_PRODUCT)
     assert [path.name for path in tmp_path.iterdir()] == ["gpu.passes.jsonl"]
     assert told[-1].startswith(
         f"{len(machine.asked) - 1} measurements are kept; the same command goes on with"
@@ -102,10 +106,8 @@ def test_nothing_is_measured_twice(
     out = tmp_path / "gpu.yaml"
     whole = measure_ceilings(asked(passes=2))
     expected, machine.asked = machine.asked, []
-    machine.fails_at = at
-    with pytest.raises(KeyboardInterrupt):
-        measure_ceilings(asked(passes=2), out)
-    machine.fails_at, machine.asked = None, machine.asked[:-1]
+    cut_short(machine, asked(passes=2), out, at)
+    machine.asked = machine.asked[:-1]
     found = measure_ceilings(asked(passes=2), out)
     assert machine.asked == expected
     assert found.measured == whole.measured
@@ -136,10 +138,7 @@ def test_formats_that_were_begun_are_ended(
 ) -> None:
     """A campaign asks for others than the command before it; half of a format's products are no peak."""
     out = tmp_path / "gpu.yaml"
-    machine.fails_at = ("matmul", "fp32", 4096)
-    with pytest.raises(KeyboardInterrupt):
-        measure_ceilings(asked(), out)
-    machine.fails_at = None
+    cut_short(machine, asked(), out, ("matmul", "fp32", 4096))
     found = measure_ceilings(asked(dtypes=("bf16", "fp16")), out)
     assert set(found.measured.tensor_flop_per_s) == {"bf16", "fp16"}
     assert found.measured.vector_flop_per_s["fp32"].value == pytest.approx(2 * 16384**3 / 1e-3, rel=1e-4)
