@@ -111,7 +111,7 @@ def _torch(cache: _Cache) -> Callable[[int], torch.Tensor]:
 
     def run(i: int) -> torch.Tensor:
         k, v = (cache.gathered(copies[i % len(copies)]) for copies in (keys, values))
-        return sdpa(queries, k, v).view(batch, heads, width)
+        return sdpa(queries, k, v).reshape(batch, heads, width)  # some of its kernels put heads behind rows
 
     return run
 

@@ -276,6 +276,19 @@ def test_paged_attention_finds_its_blocks(page: int, dtype: str, cold_bytes: int
     assert (made.backend, made.name) == ("torch", "paged")
 
 
+def test_paged_attention_takes_results_as_kernels_of_a_gpu_lay_them_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Memory-efficient attention, which multiplies in fp32, has the rows in front of the heads in memory."""
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+
+    def rows_first(*tensors: torch.Tensor) -> torch.Tensor:
+        return sdpa(*tensors).transpose(1, 2).contiguous().transpose(1, 2)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", rows_first)
+    assert paged(PAGED, Place("cpu", "fp32"), 16).error() <= TOLERANCE["fp32"]
+
+
 def test_the_fp64_reference_of_paged_attention_is_that_of_contiguous_attention() -> None:
     """The gather that kernel and reference share is held to positions laid out by hand."""
     cache = _Cache(PAGED, Place("cpu", "fp64"), 16)
