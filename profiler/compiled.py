@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from profiler.attending import masked_as_launched
 from profiler.instrument import replaced
 from profiler.origins import operators_of
+from profiler.parts.base import FRAMEWORK
 from profiler.subject import Step, greedy, out_of_memory
 from specfiles.errors import InputError
 
@@ -217,8 +218,9 @@ def _sites(calls: Sequence[_Call], named: dict[str, str]) -> Iterator[Site]:
 
 
 def _operators(nodes: Iterable[Any], named: dict[str, str]) -> tuple[str, ...]:
-    found = (named.get(_captured(node)) for node in nodes)
-    return tuple(dict.fromkeys(name for name in found if name))
+    """Those of the model; the framework's only where there are no others: tables fuse into their readers."""
+    found = tuple(dict.fromkeys(filter(None, (named.get(_captured(node)) for node in nodes))))
+    return tuple(name for name in found if not name.startswith(FRAMEWORK)) or found
 
 
 def _captured(node: Any) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from profiler.instrument import ROPE, ROTATIONS
-from profiler.parts.base import Family
+from profiler.parts.base import INPUTS, Family
 from profiler.ranges import family
 from profiler.ranks.share import SUM
 from profiler.subject import core_names
@@ -55,7 +55,7 @@ class _Placing:
             if _within(path, part):
                 return name
         if not path.startswith(f"{self.parts.layers}."):
-            return None
+            return None if self.ended else INPUTS
         index, _, inner = path.removeprefix(f"{self.parts.layers}.").partition(".")
         return self._in_layer(int(index), inner, str(node.meta.get("stack_trace") or ""))
 

@@ -6,10 +6,14 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from profiler.compiled import _Call, _sites
+from profiler.origins import operators_of
+from profiler.parts.base import INPUTS
 from profiler.subject import Point, Subject, fixed_step
 from roofline.run import Run, open_run
 from roofline.together import parts
@@ -68,6 +72,35 @@ def test_a_compiled_step_is_attributed_to_its_operators(runs: Callable[[str], Ru
     eager = set(operators.loc[operators["where"] == "model", "name"])
     found = [part for name in run.table("operators")["name"] for part in parts(name, eager)]
     assert sorted(found) == sorted(eager)
+
+
+def test_rotary_tables_are_the_framework_s_where_a_kernel_makes_nothing_else(
+    subject: Callable[..., Subject],
+) -> None:
+    """On a GPU kernels of their own make them; on a CPU they fuse into what reads them."""
+
+    class Node(SimpleNamespace):
+        __hash__ = object.__hash__
+
+    def node(name: str, path: str) -> Any:
+        stack = {str(at): (f"root{part}", None) for at, part in enumerate(("", path))}
+        meta = {"nn_module_stack": stack, "from_node": [SimpleNamespace(name=name)]}
+        return Node(name=name, op="call_function", meta=meta, target=None)
+
+    paths = {
+        "embed": ".model.embed_tokens",
+        "table": ".model.rotary_emb",
+        "query": ".model.layers.0.self_attn.q_proj",
+        "behind": ".model",
+    }
+    nodes = [node(name, path) for name, path in paths.items()]
+    named = operators_of(nodes, subject("llama"))
+    assert named == {"embed": "embedding", "table": INPUTS, "query": "layers.attention.q_proj"}
+    alone, fused = (
+        _Call(name, tuple(nodes[at:2]), library=False) for name, at in (("alone", 1), ("fused", 0))
+    )
+    assert [site.operators for site in _sites([alone], named)] == [(INPUTS,)]
+    assert [site.operators for site in _sites([fused], named)] == [("embedding",)]
 
 
 def test_products_and_attention_keep_their_own_rows_and_small_operators_share_theirs(
