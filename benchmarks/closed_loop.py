@@ -22,6 +22,7 @@ from roofline.ceilings import ceilings
 from roofline.endtoend import MEASURED, applied, each_load
 from roofline.engines import as_engines_run, find_engine
 from roofline.predict import predict
+from roofline.recipes import MEAN, SHORTEST
 from roofline.scenario import Scenario
 from roofline.serve.engine import Engine, Policy
 from roofline.serve.memory import Room
@@ -32,7 +33,6 @@ from roofline.tablefiles import read_table
 from specfiles.errors import InputError
 
 CHUNKED = ("vllm",)  # engines whose steps decode and read; others read before anybody decodes on
-SHORTEST = 0.8  # of a name: InferenceX's --random-range-ratio
 FIDELITY = "calibrated"
 
 
@@ -64,10 +64,10 @@ def _median(predicted: Any, measured: Any) -> str:
 
 def simulated(load: Load, gpu: str, poll_steps: int) -> dict[str, Any]:
     """Mean TTFT and TPOT of a load's requests, simulated one step at a time."""
-    times, room = _engine(load.model, load.setting, load.techniques, load.backend, gpu)
+    times, room = _engine(load.model, load.setting, load.techniques, load.backend, load.experts_by, gpu)
     random = np.random.default_rng(0)
     prompt, output = (
-        random.integers(max(1, int(SHORTEST * n)), n + 1, ROUNDS * load.concurrency)
+        random.integers(max(1, round(SHORTEST / MEAN * n)), round(n / MEAN) + 1, ROUNDS * load.concurrency)
         for n in (load.prompt, load.output)
     )
     requests = Requests(np.zeros(len(prompt)), prompt, output).from_users(load.concurrency)
@@ -80,6 +80,7 @@ def simulated(load: Load, gpu: str, poll_steps: int) -> dict[str, Any]:
         request_s=known.request_s,
         token_s=known.token_s,
         poll_steps=poll_steps,
+        ahead=True,
     )
     log = Engine(times, room, policy).serve(requests)
     ttft = log.first_s - log.arrival_s + policy.before_s(prompt)
@@ -88,12 +89,15 @@ def simulated(load: Load, gpu: str, poll_steps: int) -> dict[str, Any]:
 
 
 @cache
-def _engine(model: Any, setting: Any, techniques: Any, backend: str, gpu: str) -> tuple[StepTimes, Room]:
+def _engine(
+    model: Any, setting: Any, techniques: Any, backend: str, experts_by: str, gpu: str
+) -> tuple[StepTimes, Room]:
     """The steps of an engine, and what the largest prompts leave of its memory."""
+    named = {"moe": experts_by} if experts_by else {}
     device, budget = load_device(gpu), BUDGETS.get(backend, USUAL_BUDGET)
     asked = Scenario(model, "generate", 1, 1024, output=1024, setting=setting, techniques=techniques)
     schedule = as_engines_run(asked).schedule(device)
-    times = StepTimes(schedule, ceilings(device, FIDELITY, backend), find_engine(backend))
+    times = StepTimes(schedule, ceilings(device, FIDELITY, backend, named), find_engine(backend))
     largest = predict(replace(asked, phase="prefill", prompt=budget), device, FIDELITY).totals()
     return times, Room.of(schedule, device, largest["activation_peak_bytes"], model.max_position)
 

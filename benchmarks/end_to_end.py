@@ -15,7 +15,7 @@ import pandas as pd
 
 from hwspecs.serving import FILE, Fits
 from roofline.endtoend import MEASURED, composed
-from roofline.serving_fit import across_models, across_settings, fit_all, kernels_alone
+from roofline.serving_fit import across_settings, as_unmeasured, fit_all, kernels_alone
 from roofline.tablefiles import read_table
 from specfiles.writing import atomic, write_text
 
@@ -23,7 +23,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "end_to_end.md"
 BEGIN, END = "<!-- printed by benchmarks.end_to_end -->\n", "<!-- end -->\n"
 SCORED = {
     "kernels alone": kernels_alone,
-    "nobody measured": across_models,
+    "nobody measured": as_unmeasured,
     "other settings": across_settings,
 }
 
@@ -47,11 +47,14 @@ def main(paths: list[Path], write: bool) -> None:
 
 
 def scores(rows: pd.DataFrame) -> str:
-    """A Markdown table: a line per model, device and engine, drafted tokens apart; a column per fit."""
+    """A Markdown table: a line per model, device and engine, drafted tokens apart; a column per fit.
+
+    The last line is of all rows together.
+    """
     key = ["model", "gpu", "engine", "drafted"]
+    predicted = {name: scored(rows) for name, scored in SCORED.items()}
     found = {
-        name: {group: _errors(part) for group, part in scored(rows).groupby(key)}
-        for name, scored in SCORED.items()
+        name: {group: _errors(part) for group, part in each.groupby(key)} for name, each in predicted.items()
     }
     lines = [
         f"| model, device, engine | rows | {' | '.join(found)} |",
@@ -62,6 +65,7 @@ def scores(rows: pd.DataFrame) -> str:
         name = f"{model}, {gpu}, {engine}" + (f", {drafted} tokens drafted" if drafted else "")
         errors = " | ".join(each.get(group, "no other setting") for each in found.values())
         lines.append(f"| {name} | {len(part)} | {errors} |")
+    lines.append(f"| all rows | {len(rows)} | {' | '.join(map(_errors, predicted.values()))} |")
     return "\n".join(lines) + "\n"
 
 

@@ -22,8 +22,6 @@ class Overheads(Strict, frozen=True, kw_only=True):
     step_s: the host's time per step that nothing hides: scheduling, sampling, copying tokens.
     request_s: per request, once: HTTP, tokenising, admission.
     token_s: per token of a request's prompt, before the engine sees it: tokenising, copying.
-    prompt_stretch: a prompt of a model with routed experts takes so many times its kernels: eager code around
-    experts, kernels whose shapes were not measured. Prompts of other models were seen to need no stretch.
     """
 
     launch_s: NotNegative = 0.0
@@ -31,7 +29,6 @@ class Overheads(Strict, frozen=True, kw_only=True):
     step_s: NotNegative = 0.0
     request_s: NotNegative = 0.0
     token_s: NotNegative = 0.0
-    prompt_stretch: NotNegative = 1.0
 
 
 EAGER = "eager"  # no engine: a script runs static batches, kernels are launched one by one

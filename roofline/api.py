@@ -103,7 +103,7 @@ def predict(
     if around is None:
         return _predict(one, _device(hw), fidelity, backend)
     whose = backend or kernels_of(around, fidelity)
-    return _predict(as_engines_run(one), _device(hw), fidelity, whose, engine=around)
+    return _predict(as_engines_run(one, graphs=around.graphs), _device(hw), fidelity, whose, engine=around)
 
 
 def whatif(

@@ -168,13 +168,19 @@ def _caches(device: Device) -> tuple[tuple[float, float], ...]:
     return tuple(reversed(levels))
 
 
-def ceilings(device: Device, fidelity: Fidelity | str = Fidelity.DATASHEET, backend: str = "") -> Ceilings:
+def ceilings(
+    device: Device,
+    fidelity: Fidelity | str = Fidelity.DATASHEET,
+    backend: str = "",
+    named: Mapping[str, str] | None = None,
+) -> Ceilings:
     """The ceilings of a device at a fidelity; `backend` names the library whose kernels are modelled.
 
-    Raises InputError where the device file lacks a value that the fidelity needs.
+    `named` are the kernels that a run was told to use, by kind of operator, where it was. Raises InputError
+    where the device file lacks a value that the fidelity needs.
     """
     fidelity = Fidelity(fidelity)
-    kernels = _kernels(device, fidelity, backend) if fidelity.calibrates else None
+    kernels = _kernels(device, fidelity, backend, named) if fidelity.calibrates else None
     _check_stated(device, fidelity, kernels)
     plain = _drawn(device, fidelity)
     if fidelity is Fidelity.DATASHEET:
@@ -215,7 +221,9 @@ def _constants(device: Device) -> dict[tuple[str, str], Constants]:
     return {(kind, c.dtype): c for kind, entries in operators.items() for c in entries}
 
 
-def _kernels(device: Device, fidelity: Fidelity, backend: str) -> Kernels | None:
+def _kernels(
+    device: Device, fidelity: Fidelity, backend: str, named: Mapping[str, str] | None
+) -> Kernels | None:
     """The kernel models of a GPU; None for a device that has only constants of its own operators.
 
     Raises InputError where the device has neither, or no kernel models to correct.
@@ -223,7 +231,7 @@ def _kernels(device: Device, fidelity: Fidelity, backend: str) -> Kernels | None
     from roofline.physics.kernels import Kernels
 
     try:
-        return Kernels(device, backend=backend, corrects=fidelity is Fidelity.CORRECTED)
+        return Kernels(device, backend=backend, corrects=fidelity is Fidelity.CORRECTED, named=named)
     except InputError:
         if fidelity is Fidelity.CORRECTED:
             raise InputError(

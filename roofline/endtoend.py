@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,7 @@ SPLITS = ("tp", "pp", "ep", "dp", "moe_tp_size")
 NUMBERS = (*SIZES, *SPLITS, "poll_steps", "drafted", "accept", "ttft_ms", "tpot_ms")
 # What is taken where a column or a value is absent: of the split, of what a run was asked for.
 SPLIT = {**dict.fromkeys(SPLITS, 1), "backend": "", "dtype": "fp16"}
-ASKED = {"poll_steps": 1, "mode": "agg", "kv_dtype": "", "drafted": 0, "accept": 0}
+ASKED = {"poll_steps": 1, "mode": "agg", "kv_dtype": "", "experts_by": "", "drafted": 0, "accept": 0}
 # Expert skew (popularity falls as rank^-skew): real routers prefer some experts, so that a batch reaches
 # fewer than under uniform routing. Chosen on gpt-oss-120b under vLLM, decoding 32 to 64 requests.
 EXPERT_SKEW = 0.75
@@ -198,8 +198,9 @@ def _load(row: dict[str, Any]) -> tuple[Load, Device]:
     precision, model = _precision(row, device), load_model(str(row["model"])).model
     setting = Setting(precision, tensor_parallel=tp, expert_parallel=ep, expert_skew=EXPERT_SKEW)
     static, backend = bool(row["static"]), str(row["backend"])
-    used = _drafting(row)
-    return Load(model, setting, prompt, output, concurrency, static, backend=backend, techniques=used), device
+    sizes = (prompt, output, concurrency, static)
+    load = Load(model, setting, *sizes, backend=backend, techniques=_drafting(row))
+    return replace(load, experts_by=str(row["experts_by"])), device
 
 
 def _drafting(row: dict[str, Any]) -> tuple[Technique, ...]:

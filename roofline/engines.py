@@ -29,12 +29,16 @@ KIND = "engine"
 # their sums, K K', triangular solve, W and U, states, outputs (sglang, layers/attention/fla/chunk.py). SSD:
 # sums, states of chunks, their passing, C B', outputs (mamba_ssm, ops/triton/ssd_combined.py).
 CHAINS = {"gated_delta": 9, "ssd": 5, "causal_conv1d": 1}
+# Kinds of a prompt at which the host of eager code waits for the device in every layer (the delta rule reads
+# the chunks of its sequences back; sgl-project/sglang issue 35851 finds the device idle half of the time):
+# host and device take turns, and neither hides the other.
+READ_BACK = ("gated_delta",)
 PRODUCTS = ("gemm", "grouped_gemm")
+PASSES = ("rmsnorm", "rope", "act_mul", "residual")
 # Engines whose prompts are Python that calls every kernel. vLLM compiles prompts and replays them in pieces,
 # TensorRT-LLM has kernels of its own that fuse them.
 EAGER_PROMPTS = ("sglang", EAGER)
 WHY = {
-    "engine.prompts": "prompts of routed experts beside their kernels: eager code, unmeasured shapes",
     "engine.launch_gaps": "the device waits for kernels to be launched, or between those of a graph",
     "engine.step": "scheduling, sampling, copying tokens: once per step, hidden by nothing",
     "engine.request": "HTTP, tokenising, admission: once per request",
@@ -86,13 +90,14 @@ def find_engine(name: str) -> Engine | None:
     return Engine(name, overheads_for(backend), graphs=name != EAGER, eager=backend in EAGER_PROMPTS)
 
 
-def gaps_s(device_s: Any, operators: Any, graphs: Any, overheads: Overheads) -> Any:
+def gaps_s(device_s: Any, operators: Any, graphs: Any, overheads: Overheads, *, turns: Any = False) -> Any:
     """Seconds of a step in which the device waits for launches; sizes may be arrays.
 
     Launched one by one, `operators` take the host `launch_s` each, which the device's own time hides as far
-    as it goes; in a replayed graph each takes `graph_s` that nothing hides.
+    as it goes, or not at all where the two take `turns`; in a replayed graph each takes `graph_s` that
+    nothing hides.
     """
-    each = maximum(0.0, operators * overheads.launch_s - device_s)
+    each = maximum(0.0, operators * overheads.launch_s - device_s * (1 - turns))
     if isinstance(graphs, bool):
         return operators * overheads.graph_s if graphs else each
     import numpy as np
@@ -109,26 +114,26 @@ def on_device(rows: Sequence[Row], *, eager: bool = False) -> tuple[float, float
 def launches(kind: str, phase: str, work: Work, *, eager: bool = False) -> Any:
     """Kernels that are launched for an operator: a number, or an array where formats differ.
 
-    Compiled code and captured graphs run a fused operator in its neighbour's kernel, and a product counts as
+    Compiled code and captured graphs run elementwise kernels with their neighbours', and a product counts as
     one with the kernel that quantises what it reads: they were measured together. Eager code launches all of
     them; only a residual is added by the norm that follows.
     """
     if phase == "prefill" and kind in CHAINS:
         return CHAINS[kind]
     if not eager:
-        return int(not work.fused)
+        return int(not work.fused and kind not in PASSES)
     quantises = 1 * (bytes_per_element(work.dtype) < 2) if kind in PRODUCTS else 0
     return int(kind != "residual") + quantises
 
 
-def routes(kinds: Iterable[str]) -> bool:
-    """Whether operators of these kinds are those of routed experts, too."""
-    return "grouped_gemm" in kinds
+def takes_turns(kinds: Iterable[str], phase: str, *, eager: bool) -> bool:
+    """Whether host and device take turns in a step of a phase with operators of these kinds."""
+    return eager and phase == "prefill" and any(kind in READ_BACK for kind in kinds)
 
 
-def step_s(device_s: Any, operators: Any, graphs: Any, overheads: Overheads) -> Any:
+def step_s(device_s: Any, operators: Any, graphs: Any, overheads: Overheads, *, turns: Any = False) -> Any:
     """A step of so much time on the device: with its gaps and the host's own work."""
-    return device_s + gaps_s(device_s, operators, graphs, overheads) + overheads.step_s
+    return device_s + gaps_s(device_s, operators, graphs, overheads, turns=turns) + overheads.step_s
 
 
 @dataclass(frozen=True)
@@ -194,14 +199,13 @@ def kernels_of(engine: Engine | None, fidelity: Fidelity | str) -> str:
     return engine.name if engine.name in measured_backends() else ""
 
 
-def as_engines_run(scenario: Scenario) -> Scenario:
-    """Engines multiply queries, keys and values in one product, and gate and up in another."""
-    from workloads.techniques.fused_projections import FusedProjections
+def as_engines_run(scenario: Scenario, *, graphs: bool = True) -> Scenario:
+    """With queries, keys and values as one product, gate and up another, and the kernels of prompts."""
+    from roofline.engine_kernels import EngineKernels
 
-    fused = FusedProjections()
-    if any(technique.slot == fused.slot for technique in scenario.techniques):
-        return scenario
-    return replace(scenario, techniques=(*scenario.techniques, fused))
+    kernels = EngineKernels(graphs)
+    others = (technique for technique in scenario.techniques if technique.slot != kernels.slot)
+    return replace(scenario, techniques=(*others, kernels))
 
 
 def run_by(scenario: Scenario, engine: Engine) -> Scenario:
@@ -211,7 +215,7 @@ def run_by(scenario: Scenario, engine: Engine) -> Scenario:
     setting = scenario.setting
     if not (engine.graphs or setting.convention.launches):
         setting = replace(setting, convention=lacking(setting.convention, ["cuda-graphs"]))
-    return as_engines_run(replace(scenario, setting=setting))
+    return as_engines_run(replace(scenario, setting=setting), graphs=engine.graphs)
 
 
 def with_engine(prediction: Prediction, engine: Engine) -> Prediction:
@@ -243,8 +247,7 @@ class Timed:
     phase: str
     steps: Any
     main: bool  # of the model that was asked for, and not of a draft
-    reads: bool  # prompts
-    stretches: bool
+    turns: bool  # of host and device
     graphs: bool
     launched: bool
     device_s: Any
@@ -255,23 +258,21 @@ class Timed:
         """That of a pass of a prediction."""
         rows = pass_rows(each, prediction.ceilings)
         steps = each.times
-        reads = each.phase == "prefill"
         left_out = each.setting.convention.launches  # the user left graphs out
-        graphs = each.launch == "graph" or (engine.graphs and not reads and not left_out)
-        seconds, operators = on_device(rows, eager=engine.eager and not graphs)
+        graphs = each.launch == "graph" or (engine.graphs and each.phase != "prefill" and not left_out)
+        eager = engine.eager and not graphs
+        seconds, operators = on_device(rows, eager=eager)
         launched = each.launch != "none"
-        main = not each.scope
-        stretches = reads and routes(row.kind for row in rows)
+        turns = takes_turns((row.kind for row in rows), each.phase, eager=eager)
         device_s, operators = seconds / steps, operators / steps
-        return cls(each.phase, steps, main, reads, stretches, graphs, launched, device_s, operators)
+        return cls(each.phase, steps, not each.scope, turns, graphs, launched, device_s, operators)
 
     def parts(self, overheads: Overheads) -> dict[str, Any]:
         """Seconds of all its steps by the name of the row they belong to; numbers, or arrays over points."""
-        stretch = overheads.prompt_stretch if self.stretches else 1.0
-        device = self.device_s * stretch
-        gaps = gaps_s(device, self.operators, self.graphs, overheads) if self.launched else 0.0
+        gaps: Any = 0.0
+        if self.launched:
+            gaps = gaps_s(self.device_s, self.operators, self.graphs, overheads, turns=self.turns)
         return {
-            "engine.prompts": self.steps * (device - self.device_s),
             "engine.launch_gaps": self.steps * gaps,
             "engine.step": self.steps * overheads.step_s * self.main,
         }
@@ -290,9 +291,7 @@ def _added(phase: str, steps: list[Timed], engine: Engine, prompt: int) -> Itera
     def total(name: str, overheads: Overheads) -> float:
         return float(sum(step.parts(overheads)[name] for step in steps) / count)
 
-    for name in ("engine.prompts", "engine.launch_gaps", "engine.step"):
-        if name == "engine.prompts" and not total(name, fit.high):
-            continue
+    for name in ("engine.launch_gaps", "engine.step"):
         value, *ends = (total(name, o) for o in (fit.overheads, fit.low, fit.high))
         yield Added(waiting(name, KIND, phase, count, value), min(value, *ends), max(value, *ends))
     if phase != "decode":

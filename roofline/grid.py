@@ -80,7 +80,8 @@ class Grid:
     def fits(scenarios: Sequence[Scenario]) -> bool:
         """Whether they are plain schedules of one model and phase, alike in images, that lack nothing."""
         alike = {(id(s.model), s.phase, s.images, s.techniques) for s in scenarios}
-        known = all(s.techniques in ((), (FusedProjections(),)) for s in scenarios)
+        known = all(len(s.techniques) < 2 for s in scenarios)
+        known &= all(isinstance(one, FusedProjections) for s in scenarios for one in s.techniques)
         return len(alike) == 1 and known and not any(s.setting.convention.lacks for s in scenarios)
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ grow with the grid.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,8 @@ import numpy as np
 
 from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.contexts import straightness
-from roofline.engines import Timed, kernels_of, launches, refuse_own_host, request_s, routes
+from roofline.engine_kernels import apart
+from roofline.engines import Timed, kernels_of, launches, refuse_own_host, request_s, takes_turns
 from roofline.grid import Grid
 from roofline.many import ManyCeilings, many
 from roofline.times import times
@@ -71,9 +72,13 @@ class _Points:
         """Positions that an encoder keeps for the decoder."""
         return self.grid.prompt if self.model.has_memory else 0
 
-    def operators(self, step: Step) -> list[Named]:
+    def operators(self, step: Step, *, reads: bool = False) -> list[Named]:
+        """Those of a step; of one that `reads` prompts engines run elementwise kernels apart."""
         rows = operators(self.model, step, self.setting)
-        return joined(rows, step) if self.grid.joined else rows
+        if self.grid.joined:
+            rows = joined(rows, step)
+        own = self.engine is not None and (reads or not self.engine.graphs)
+        return apart(rows, step) if own else rows
 
     def decoding(self, context: Floats) -> list[Named]:
         """The operators of a step of one position."""
@@ -181,7 +186,7 @@ def _totals(points: _Points) -> Table:
         np.maximum(peak, activations, out=peak)
     if points.engine is not None:
         for phase in kernels:
-            sums[f"{phase}_s"] += _waited_s(points, phase, sums[f"{phase}_s"], kernels[phase], routes(kinds))
+            sums[f"{phase}_s"] += _waited_s(points, phase, sums[f"{phase}_s"], kernels[phase], kinds)
     sums["first_s"] = sums["prefill_s"] + sums["denoise_s"]  # of a model that has either
     sums["time_s"] = sums["first_s"] + sums["decode_s"]
     steps = _decode_steps(points)
@@ -213,16 +218,15 @@ def _totals(points: _Points) -> Table:
     return {k: np.full(n, np.nan) if v is None else np.asarray(v) for k, v in found.items()}
 
 
-def _waited_s(points: _Points, phase: str, device_s: Floats, kernels: float, routed: bool) -> Floats:
+def _waited_s(points: _Points, phase: str, device_s: Floats, kernels: float, kinds: Iterable[str]) -> Floats:
     """Seconds that the engine adds to a phase, as `roofline.engines.with_engine` does."""
     grid, engine = points.grid, points.engine
     assert engine is not None
-    reads = phase == "prefill"
+    graphs = engine.graphs and phase != "prefill"
+    turns = takes_turns(kinds, phase, eager=engine.launches_each(phase))
     steps = {"decode": _decode_steps(points), "denoise": grid.steps}.get(phase, 1.0)
     one_s = device_s / np.maximum(1, steps)
-    timed = Timed(
-        phase, steps, True, reads, reads and routed, engine.graphs and not reads, True, one_s, kernels
-    )
+    timed = Timed(phase, steps, True, turns, graphs, True, one_s, kernels)
     known = engine.fit.overheads
     request = request_s(grid.prompt, known) if phase != "decode" else 0.0
     return np.asarray(sum(timed.parts(known).values()) + request, dtype=float)
@@ -244,7 +248,8 @@ def _rows(points: _Points, names: Sequence[str]) -> Iterator[tuple[str, Named, A
             yield "denoise", named, named.count * grid.steps, _numbers(named, points.limits, names)
         return
     if grid.phase in ("prefill", "generate"):
-        for named in points.operators(Step(grid.batch, grid.prompt, grid.prompt, images=grid.images)):
+        step = Step(grid.batch, grid.prompt, grid.prompt, images=grid.images)
+        for named in points.operators(step, reads=True):
             yield "prefill", named, named.count, _numbers(named, points.limits, names)
     if grid.phase == "decode":
         for named in points.decoding(grid.context):

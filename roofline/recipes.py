@@ -16,27 +16,38 @@ NODE = 8  # devices of the nodes of these runs
 # The only recipe of this model, device and format with this split is qwen3.5-fp8-b200-sglang-mtp.
 DRAFTED = {"model": "Qwen/Qwen3.5-397B-A17B", "gpu": "b200_sxm", "backend": "sglang", "dtype": "fp8"}
 DRAFTED_SPLIT = {"tp": 4, "ep": 1}
+# --random-range-ratio 0.8: lengths are even between that share of their names and all of it.
+SHORTEST = 0.8
+MEAN = (1 + SHORTEST) / 2
 DRAFTS = 3  # --speculative-num-steps
 # How many were kept is not in the table. 3.39 tokens a step, as 3 drafts with this chance yield, is what
 # InferenceX measured later of this model's own drafts (golden_al_distribution/qwen3.5_mtp.yaml, thinking on).
 ACCEPT = 0.892
+# VLLM_MXFP4_USE_MARLIN=1 of gptoss_fp4_h100.sh; tables hold Marlin's kernel for experts of other sizes.
+MARLIN = {"model": "openai/gpt-oss-120b", "gpu": "h100_sxm", "backend": "vllm", "dtype": "fp4"}
 
 
 def with_recipes(named: pd.DataFrame) -> pd.DataFrame:
     """The sample's rows with what their recipes say, where a column does not say it.
 
-    poll_steps: polling interval of the request queue, in decode steps (--scheduler-recv-interval). kv_dtype:
-    format of keys and values. drafted, accept: tokens that are drafted in a step, and the chance that one is
-    kept. A tp beyond a node is tp and ep multiplied: all such rows repeat the times of rows at tp 4, ep 4,
-    which is the split of their recipe.
+    poll_steps: polling interval of the request queue, in decode steps (--scheduler-recv-interval).
+    kv_dtype: format of keys and values. experts_by: library of the experts' kernels. drafted, accept:
+    tokens that are drafted in a step, and the chance that one is kept. Prompts and answers are as long as
+    they were on average, where a name is the most. A tp beyond a node is tp and ep multiplied: all such
+    rows repeat the times of rows at tp 4, ep 4, which is the split of their recipe.
     """
     import numpy as np
 
     sglang, seldom = named["backend"] == "sglang", named["concurrency"] >= 16
-    drafted = np.logical_and.reduce([named[k] == v for k, v in (DRAFTED | DRAFTED_SPLIT).items()])
+
+    def are(told: dict[str, Any]) -> Any:
+        return np.logical_and.reduce([named[name] == value for name, value in told.items()])
+
+    drafted = are(DRAFTED | DRAFTED_SPLIT)
     said: dict[str, Any] = {
         "poll_steps": np.where(sglang, np.where(seldom | (named["dtype"] == "fp4"), 30, 10), 1),
         "kv_dtype": np.where(sglang & named["dtype"].isin(["fp8", "fp4"]), "fp8", "bf16"),
+        "experts_by": np.where(are(MARLIN), "marlin", ""),
         "drafted": np.where(drafted, DRAFTS, 0),
         "accept": np.where(drafted, ACCEPT, 0.0),
     }
@@ -44,4 +55,6 @@ def with_recipes(named: pd.DataFrame) -> pd.DataFrame:
     tp = named["tp"].where(~beyond, named["tp"] / named["ep"])
     experts = named["moe_tp_size"].where(~beyond, tp / named["ep"])
     known = {name: named[name].where(named[name].notna(), said[name]) for name in said if name in named}
-    return named.assign(tp=tp, moe_tp_size=experts, **(said | known))
+    own = named["backend"] != "trtllm"  # which no public recipe ran
+    lengths = {name: (named[name] * MEAN).round().where(own, named[name]) for name in ("prompt", "output")}
+    return named.assign(tp=tp, moe_tp_size=experts, **lengths, **(said | known))

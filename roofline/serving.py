@@ -8,7 +8,7 @@ from typing import Any
 from hwspecs import Device
 from hwspecs.serving import Overheads
 from roofline.ceilings import Fidelity, ceilings
-from roofline.engines import EAGER_PROMPTS, as_engines_run, on_device, request_s, routes, step_s
+from roofline.engines import EAGER_PROMPTS, as_engines_run, on_device, request_s, step_s, takes_turns
 from roofline.predict import Row, check_node, pass_rows
 from roofline.scenario import Scenario
 from workloads.model import Model
@@ -20,6 +20,9 @@ from workloads.techniques.base import Technique
 ROUNDS = 10  # requests of each user
 USUAL_BUDGET = 8192  # new tokens of a step that reads prompts; vLLM's default max_num_batched_tokens
 BUDGETS = {"sglang": 32768}
+# Steps that are on the device or launched when a scheduler decides on the next one: it runs beside the device
+# (SGLang's overlap schedule, vLLM's async scheduling: both the default).
+AHEAD = 1
 BUSIEST = 0.9  # share of the time in which prompts are read, beyond which no queue is steady
 
 
@@ -40,6 +43,12 @@ class Load:
     graphs: bool = True  # decode steps are replayed CUDA graphs; prompts are launched kernel by kernel
     backend: str = ""
     techniques: tuple[Technique, ...] = ()
+    experts_by: str = ""  # the library of the experts' kernels, where the engine was told
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The kernels that the engine was told to use, by kind of operator."""
+        return {"moe": self.experts_by} if self.experts_by else {}
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class Steps:
 
     tokens: of each sequence from a decode step, which drafts and verifies where there are more than one.
     full_s: of a step that reads `full` prompts at once, as many as arrive together and fit its budget.
-    routed: whether tokens are routed to experts, whose prompts stretch.
+    turns: whether host and device take turns in prefills.
     """
 
     prefill_s: Any
@@ -57,7 +66,7 @@ class Steps:
     decode_kernels: Any
     full_s: Any
     full: Any = 1
-    routed: Any = False
+    turns: Any = False
     tokens: Any = 1.0
 
 
@@ -80,12 +89,12 @@ class Users:
 
 def steps(load: Load, device: Device, fidelity: Fidelity | str) -> Steps:
     """The steps: the sum of their operators, decode at the middle of the answer."""
-    limits = ceilings(device, fidelity, load.backend)
+    limits = ceilings(device, fidelity, load.backend, load.named)
 
     def passes(phase: str, at_once: int, **sizes: int) -> list[Pass]:
         sizes = {"batch": at_once, "prompt": load.prompt, **sizes}
         asked = Scenario(load.model, phase, setting=load.setting, techniques=load.techniques, **sizes)
-        asked = as_engines_run(asked)
+        asked = as_engines_run(asked, graphs=not load.static)
         check_node(asked, device)
         return list(asked.schedule(device).passes)
 
@@ -103,7 +112,7 @@ def steps(load: Load, device: Device, fidelity: Fidelity | str) -> Steps:
     decode_s, kernels = on_device(decode_rows, eager=load.static)  # of a token
     eager = load.static or load.backend in EAGER_PROMPTS
     found = (*on_device(one, eager=eager), tokens * decode_s, tokens * kernels, on_device(whole)[0])
-    return Steps(*found, full, routes(row.kind for row in one), tokens)
+    return Steps(*found, full, takes_turns((row.kind for row in one), "prefill", eager=eager), tokens)
 
 
 def waits(steps: Steps, users: Users, overheads: Overheads) -> tuple[Any, Any]:
@@ -111,20 +120,20 @@ def waits(steps: Steps, users: Users, overheads: Overheads) -> tuple[Any, Any]:
 
     Users send ROUNDS requests each, the first ones together: one is read alone, as the engine begins with
     whoever has come, the others wait for that and for half of the full steps that read them. Later ones come
-    while the others decode: after half of the polling interval on average they queue behind other prompts
-    (one server, M/D/1), and yield their token with the next step of the others. Requests that arrive within
-    one polling interval are read in the same step. Between two tokens of a request each other user has one
-    prompt read per `output` tokens. A decode step yields `tokens` of each request.
+    while the others decode: after half of the polling interval on average, and the steps that are launched
+    already, they queue behind other prompts (one server, M/D/1), and yield their token with the next step of
+    the others. Requests that arrive within one polling interval are read in the same step. Between two tokens
+    of a request each other user has one prompt read per `output` tokens. A decode step yields `tokens` of
+    each request.
     """
     import numpy as np
 
     others = np.where(users.static, 0, users.concurrency - 1)
-    stretch = np.where(users.static | ~np.asarray(steps.routed, bool), 1.0, overheads.prompt_stretch)
 
     def reading_s(prompts: Any) -> Any:
         share = (prompts - 1) / np.maximum(1, steps.full - 1)
         device_s = steps.prefill_s + share * (steps.full_s - steps.prefill_s)
-        return step_s(device_s * stretch, steps.prefill_kernels, False, overheads)
+        return step_s(device_s, steps.prefill_kernels, False, overheads, turns=steps.turns)
 
     decode = step_s(steps.decode_s, steps.decode_kernels, users.graphs, overheads)
     at_once = np.clip(1 + others * users.poll_steps * steps.tokens / users.output, 1, steps.full)
@@ -136,5 +145,5 @@ def waits(steps: Steps, users: Users, overheads: Overheads) -> tuple[Any, Any]:
     first = reading_s(1) + rest * others / (others + 1)
     later = own * (1 + busy / (1 - busy) / 2) + np.where(others > 0, decode, 0)
     read = np.where(others > 0, first / ROUNDS + later * (1 - 1 / ROUNDS), own)
-    looked = np.where(others > 0, users.poll_steps * decode / 2, 0)
+    looked = np.where(others > 0, (users.poll_steps / 2 + AHEAD) * decode, 0)
     return request_s(users.prompt, overheads) + looked + read, tpot

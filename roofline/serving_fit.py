@@ -20,17 +20,14 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "graph_s": (1e-8, 1e-5),  # nothing but the kernel; several small kernels around it
     "request_s": (1e-5, 5e-1),  # a call; HTTP, tokenising and admission
     "token_s": (1e-8, 3e-5),  # copying; one thread that tokenises random words
-    "prompt_stretch": (1.0, 3.0),  # kernels alone; eager code, unmeasured shapes, padding
 }
 # Of an engine that nobody measured. A launch: vLLM's operators take the host 57 us and more where no graph
 # replays them (aiconfigurator's eager rows). A graph's operator: what gpt-fast's published decode rates leave
 # on A100 beside kernels. A step: its scheduler runs beside the device. A token: tokenisers read about a
-# megabyte per second and thread. How prompts of experts stretch: the mean of this and what others' fits say.
-ASSUMED = Overheads(
-    launch_s=5.7e-5, graph_s=1e-6, step_s=5e-5, request_s=5e-3, token_s=3e-6, prompt_stretch=1.4
-)
+# megabyte per second and thread.
+ASSUMED = Overheads(launch_s=5.7e-5, graph_s=1e-6, step_s=5e-5, request_s=5e-3, token_s=3e-6)
 # What static batches of a script do not determine: no request waits for another, and no graph is replayed.
-UNDER_LOAD = ("graph_s", "token_s", "prompt_stretch")
+UNDER_LOAD = ("graph_s", "token_s")
 SURE = 0.1  # of the assumed values: what a factor of e off weighs, in units of SCALE
 SCRIPT_STEP_S = 1e-3  # a script's loop has no second thread beside the device
 STARTS = [(launch_s, step_s) for launch_s in (1e-5, 1e-4) for step_s in (5e-5, 5e-3)]
@@ -44,13 +41,12 @@ def fit_all(rows: pd.DataFrame, source: str) -> list[Fit]:
     rows = _plain(rows)
     groups = {str(name): group for name, group in rows.groupby("engine") if name and len(group) >= LEAST}
     found = [_measured(name, group, source) for name, group in groups.items()]
-    anyone = assumed(rows)
     others = [each.overheads for each in found if each.backend != EAGER]
     shared = Fit(
         backend="",
         models=sorted(set(rows["model"])),
-        overheads=anyone,
-        **_ranges([anyone, *others]),
+        overheads=ASSUMED,
+        **_ranges([ASSUMED, *others]),
         source=source,
     )
     return [shared, *found]
@@ -81,14 +77,6 @@ def _ranges(found: list[Overheads]) -> dict[str, Overheads]:
     return {"low": of(min), "high": of(max)}
 
 
-def assumed(rows: pd.DataFrame) -> Overheads:
-    """Of an engine that has none of these rows: `ASSUMED`, its stretch a mean with those of others."""
-    groups = [group for _, group in _plain(rows[~rows["static"]]).groupby("engine") if len(group) >= LEAST]
-    logs = [np.log(each.prompt_stretch) for each in (ASSUMED, *(fit(group) for group in groups))]
-    stretch = float(np.exp(np.mean(logs)))
-    return msgspec.structs.replace(ASSUMED, prompt_stretch=float(f"{stretch:.4g}"))
-
-
 def _settings(group: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """Per dtype, tp and drafts: the rows of others that are no copies of it and drafted none, and its own.
 
@@ -106,24 +94,22 @@ def across_settings(rows: pd.DataFrame) -> pd.DataFrame:
     found = []
     for _, group in rows.groupby(["model", "engine"], sort=True):
         for others, scored in _settings(group):
-            ttft, tpot = applied(scored, fit(others))
-            found.append(scored.assign(predicted_ttft_s=ttft, predicted_tpot_s=tpot))
+            found.append(_predicted(scored, fit(others)))
     return pd.concat(found)
 
 
-def across_models(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same as an engine that nobody measured: neither its rows nor the model's take part."""
-    found = []
-    for (model, engine), group in rows.groupby(["model", "engine"], sort=True):
-        others = rows[(rows["model"] != model) & (rows["engine"] != engine)]
-        ttft, tpot = applied(group, assumed(others))
-        found.append(group.assign(predicted_ttft_s=ttft, predicted_tpot_s=tpot))
-    return pd.concat(found)
+def as_unmeasured(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same as an engine that nobody measured: no constant is fitted."""
+    return _predicted(rows, ASSUMED)
 
 
 def kernels_alone(rows: pd.DataFrame) -> pd.DataFrame:
     """The same with nothing added to kernels: what every engine's constants have to beat."""
-    ttft, tpot = applied(rows, Overheads())
+    return _predicted(rows, Overheads())
+
+
+def _predicted(rows: pd.DataFrame, overheads: Overheads) -> pd.DataFrame:
+    ttft, tpot = applied(rows, overheads)
     return rows.assign(predicted_ttft_s=ttft, predicted_tpot_s=tpot)
 
 

@@ -19,6 +19,7 @@ def models() -> dict[str, KernelModel]:
     from roofline.physics.mla import MlaDecodeModel, MlaPrefillModel
     from roofline.physics.moe import MoeModel
     from roofline.physics.prefill import EncoderModel, PrefillModel
+    from roofline.physics.scan import ConvolutionModel, DeltaModel
 
     known: list[KernelModel] = [
         GemmModel(),
@@ -30,6 +31,8 @@ def models() -> dict[str, KernelModel]:
         MoeModel(),
         CollectiveModel(),
         ElementwiseModel(),
+        DeltaModel(),
+        ConvolutionModel(),
     ]
     return {kind: model for model in known for kind in model.kinds}
 

@@ -40,6 +40,8 @@ MEASURED_WELL = 100  # rows, from which a kernel may speak for those of another 
 # Of the 16-bit peak: no 16-bit product is fitted above 1.1. What reaches more multiplies narrower numbers.
 WIDENED = 1.1
 
+_NO_BAND = [(np.inf, np.nan, np.nan)]  # of an interval that nobody knows
+
 Pair = tuple[Gpu, Kernel]
 
 
@@ -49,7 +51,7 @@ class Chosen:
 
     values: Mapping[str, float]
     bands: Sequence[tuple[float, float, float]]  # up to this time in s; measured / predicted from, to
-    provenance: str  # calibrated | calibrated (any backend) | transferred from NAME
+    provenance: str  # calibrated | calibrated (any backend) | transferred from NAME | who published it
     domain: Mapping[str, tuple[float, float]]
     kernel: str = ""  # whose constants they are
     correction: Correction | None = None  # learned beside these very constants
@@ -108,7 +110,7 @@ class Choice:
         if dtype.endswith("_wo") and backend and not self._measured(op, backend, dtype=dtype):
             # The library's own product, its weights widened on the way.
             asked = replace(asked, formats=[("bfloat16", ""), ("float16", "")])
-        return self._from_other_generations(asked)
+        return self._from_other_generations(asked) or _as_published(asked)
 
     def _from_its_generation(self, asked: Asked) -> Chosen | None:
         """What was fitted to the device itself, else to another one of its generation."""
@@ -223,9 +225,17 @@ class Choice:
                 names = dict.fromkeys(gpu.name for gpu, _ in found)
                 most = max((k for _, k in found), key=lambda k: k.points)
                 said = f"transferred from {' and '.join(names)}"
-                named = kernel or ("" if models()[op].ruled_by_name and not backend else most.kernel)
+                # Another library's passes say nothing about how wide this one's loads are.
+                nameless = most.backend != backend if op in PASSES else not backend
+                named = kernel or ("" if models()[op].ruled_by_name and nameless else most.kernel)
                 return Chosen(values, _bands(most, False), said, most.domain, named)
         return None
+
+
+def _as_published(asked: Asked) -> Chosen | None:
+    """The values that a model starts with, where these were published."""
+    said = models()[asked.op].published
+    return Chosen({c.name: c.start for c in asked.constants}, _NO_BAND, said, {}) if said else None
 
 
 def _attends(op: str) -> bool:

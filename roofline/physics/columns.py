@@ -15,6 +15,8 @@ from workloads.operators import (
     Activation,
     AllReduce,
     Attention,
+    CausalConv,
+    GatedDelta,
     Gemm,
     GroupedGemm,
     Norm,
@@ -178,13 +180,25 @@ def _allreduce(op: AllReduce) -> tuple[str, str, str, dict[str, Any]]:
     return "allreduce", _name(str(op.dtype)), "", {"bytes": size, "n_gpus": op.devices}
 
 
+def _delta(op: GatedDelta) -> tuple[str, str, str, dict[str, Any]]:
+    sizes = {"batch": op.batch, "q_len": op.q_len, "n_heads": op.value_heads, "n_kv_heads": op.key_heads}
+    return "gated_delta", _name(str(op.dtype)), "", {**sizes, "head_dim": op.key_dim, "inter": op.value_dim}
+
+
+def _convolution(op: CausalConv) -> tuple[str, str, str, dict[str, Any]]:
+    sizes = {"num_tokens": op.batch * op.q_len, "q_len": op.q_len, "hidden": op.channels}
+    return "causal_conv1d", _name(str(op.dtype)), "", sizes
+
+
 _OPERATORS: Mapping[type[Operator], Callable[[Any], tuple[str, str, str, dict[str, Any]] | None]] = {
     Gemm: _gemm,
     GroupedGemm: _experts,
     Attention: _attention,
     AllReduce: _allreduce,
-    Norm: _rows("rmsnorm", ("num_tokens", "tokens"), ("hidden", "width")),
+    Norm: _rows("rmsnorm", ("num_tokens", "tokens"), ("hidden", "width"), ("adds", "adds")),
     Rope: _rows("rope", ("num_tokens", "tokens"), ("n_heads", "heads"), ("head_dim", "rotary_dim")),
     Activation: _rows("act_mul", ("num_tokens", "tokens"), ("inter", "width")),
     Residual: _rows("elementwise_add", ("num_tokens", "tokens"), ("hidden", "width")),
+    GatedDelta: _delta,
+    CausalConv: _convolution,
 }

@@ -174,7 +174,7 @@ def _independent(tokens: Floats, experts: Floats, top_k: Floats, ranks: Floats, 
 
 
 def _popular(tokens: Floats, experts: Floats, top_k: Floats, ranks: Floats, alpha: Floats) -> tuple[Any, ...]:
-    """A node per expert: what it gets where it is chosen at all, and how likely that is; the mean rank."""
+    """A node per expert: what it gets where it is chosen at all, and how likely that is; the hottest rank."""
     p = np.zeros((len(tokens), int(experts.max())))
     for count, chosen, code in set(zip(experts, top_k, alpha, strict=True)):
         same = (experts == count) & (top_k == chosen) & (alpha == code)
@@ -182,7 +182,23 @@ def _popular(tokens: Floats, experts: Floats, top_k: Floats, ranks: Floats, alph
     touched = 1 - (1 - p) ** tokens[:, None]
     loads = np.where(touched > 0, p * tokens[:, None] / np.maximum(touched, 1e-300), 0.0)
     spared = (1 - 1 / ranks) ** top_k
-    return loads, touched / ranks[:, None], tokens * np.where(ranks > 1, 1 - spared, 1.0)
+    counts = touched / ranks[:, None] * _with_the_hottest(p, experts, ranks)
+    return loads, counts, tokens * np.where(ranks > 1, 1 - spared, 1.0)
+
+
+def _with_the_hottest(p: Floats, experts: Floats, ranks: Floats) -> Floats:
+    """How much likelier than on a mean rank each expert is on the hottest one, of experts placed by chance.
+
+    A rank's share of the choices is the sum of its experts' popularity, which deviates from the mean by
+    sqrt(sum p^2 / ranks). Given that it is the largest of `ranks`, popular experts are likelier there, in
+    proportion.
+    """
+    total, square = p.sum(axis=1), (p**2).sum(axis=1)
+    uneven = square * experts / total - total
+    normal = {n: NormalDist().inv_cdf((n - 0.375) / (n + 0.25)) for n in np.unique(ranks)}  # Blom
+    above = np.array([normal[n] for n in ranks]) * np.sqrt(square * ranks)
+    slope = np.where(ranks > 1, above / np.maximum(uneven, 1e-12), 0.0)
+    return np.asarray(np.maximum(1 + slope[:, None] * (p * (experts / total)[:, None] - 1), 0.0))
 
 
 def _skewed(tokens: Floats, experts: Floats, top_k: Floats, ranks: Floats, alpha: Floats) -> tuple[Any, ...]:

@@ -47,15 +47,21 @@ class Kernels:
     """What the kernel models say of a device: constants of its own, or carried from the nearest one."""
 
     def __init__(
-        self, device: Device, *, unseen: bool = False, backend: str = "", corrects: bool = False
+        self,
+        device: Device,
+        *,
+        unseen: bool = False,
+        backend: str = "",
+        corrects: bool = False,
+        named: Mapping[str, str] | None = None,
     ) -> None:
         """`unseen` leaves out the device's own constants and peaks, as if nobody had measured it.
 
         `backend` is the library whose kernels run the operators of a model. `corrects` adds what was learned
-        beside the device's own constants.
+        beside the device's own constants. `named` are kernels by kind of operator, as an engine was told.
         """
         self.gpu = replace(Gpu.of(device), reached={}) if unseen else Gpu.of(device)
-        self.backend, self.corrects = backend, corrects
+        self.backend, self.corrects, self.named = backend, corrects, named or {}
         self._own = () if unseen else kernels_of(device)
         self._choice = Choice(self.gpu, self._own, correctors_of(device.name) if corrects else ())
         self.choose = cache(self._choice.of)
@@ -122,6 +128,8 @@ class Kernels:
         rows: dict[str, Any] = dict(zip(sizes, arrays, strict=True))
         if self.backend:
             rows["backend"] = np.full(len(arrays[0]), self.backend, object)
+        if op in self.named:
+            rows["kernel"] = np.full(len(arrays[0]), self.named[op], object)
         kernel, other = self.table(op, dtype, kv_dtype, rows), weight_only(operator)
         widening = None if other is None else self.table(op, other, kv_dtype, rows)
         return kernel if kernel is None or widening is None else _faster(kernel, widening)

@@ -31,6 +31,8 @@ class KernelModel(ABC):
     few_rows_speak: ClassVar[bool] = False  # of a library's kernels, before many of other libraries
     ampere_apart: ClassVar[bool] = False  # whose kernel there is another algorithm
     like: ClassVar[str] = ""  # the kind whose constants stand in where a generation has none of this one
+    # Where its starting values were published, which hold where no device has constants of its kinds.
+    published: ClassVar[str] = ""
     # Names decide on tiles or loads: where none is asked for, none does.
     ruled_by_name: ClassVar[bool] = False
 

@@ -73,7 +73,7 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
     scenario, traffic = _scenario(asked)
     engine = find_engine(asked.engine)
     if engine is not None:
-        scenario = as_engines_run(scenario)
+        scenario = as_engines_run(scenario, graphs=engine.graphs)
     policies = [_policy(name, asked) for name in asked.batching.split(",")]
     limits, requests = _limits(asked.slo), _requests(asked, scenario, traffic)
     comings = _comings(asked, traffic, requests)
@@ -160,7 +160,8 @@ def _policy(name: str, asked: Served) -> Policy:
     engine = find_engine(asked.engine)
     known = engine.fit.overheads if engine else Overheads()
     before = known.request_s, known.token_s
-    return Policy(BATCHINGS[name], asked.max_batch, budget, asked.step_overhead, *before, asked.poll_steps)
+    how = BATCHINGS[name], asked.max_batch, budget, asked.step_overhead
+    return Policy(*how, *before, asked.poll_steps, ahead=engine is not None and engine.graphs)
 
 
 def _limits(slo: str | None) -> Limits:

@@ -45,6 +45,7 @@ class Policy:
     poll_steps: int = (
         1  # decode steps between two looks at who has arrived (SGLang's scheduler-recv-interval)
     )
+    ahead: bool = False  # the scheduler decides on a step while the one before is on the device
 
     def before_s(self, prompt: Any) -> Any:
         """Seconds from when a request is sent until the engine sees it."""
@@ -88,6 +89,7 @@ class _Run:
         self.arrival_s = requests.arrival_s.copy()
         self.log = Log(self.arrival_s, np.full(count, np.nan), np.full(count, np.nan))
         self.now = 0.0
+        self.begun = 0.0  # when the last step began
         self.arrived = 0
         self.waiting: deque[int] = deque()
         self.done = np.zeros(count, np.int64)  # tokens of each request whose keys and values are held
@@ -104,7 +106,7 @@ class _Run:
     def _step(self) -> None:
         self._arrive()
         if not self.waiting and not len(self.running):
-            self.now = float(self.arrival_s[self.arrived])
+            self.begun = self.now = max(self.now, float(self.arrival_s[self.arrived]))
             self._arrive()
         if self.engine.read:
             self._join()
@@ -117,7 +119,8 @@ class _Run:
             self._decode()
 
     def _arrive(self) -> None:
-        while self.arrived < len(self.arrival_s) and self.arrival_s[self.arrived] <= self.now:
+        looked = self.begun if self.policy.ahead else self.now
+        while self.arrived < len(self.arrival_s) and self.arrival_s[self.arrived] <= looked:
             self.waiting.append(self.arrived)
             self.arrived += 1
 
@@ -247,13 +250,16 @@ class _Run:
             ends = ends[:steps]
         self.unseen = (self.unseen + steps) % self.policy.poll_steps
         self._busy(float(ends[-1]) - self.now)
+        self.begun = float(ends[-2]) if steps > 1 else self.begun
         self._tokens(ends, steps)
 
     def _until_arrival(self, ends: NDArray[np.float64]) -> int:
         """Of steps that end at these moments, those until the next request has come."""
         if self.arrived == len(self.requests):
             return len(ends)
-        return int(np.searchsorted(ends, self.arrival_s[self.arrived])) + 1
+        comes_s = self.arrival_s[self.arrived]
+        launched = self.policy.ahead and comes_s > self.now  # the step after the one that it comes in
+        return int(np.searchsorted(ends, comes_s)) + 1 + launched
 
     def _tokens(self, ends: NDArray[np.float64], steps: int) -> None:
         """`steps` tokens for each running sequence, at these moments."""
@@ -280,6 +286,7 @@ class _Run:
         self._busy(device_s + self.policy.step_s)
 
     def _busy(self, seconds: float) -> None:
+        self.begun = self.now
         self.now += seconds
         self.log.busy_s += seconds
         self.log.decoding += seconds * len(self.running)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from roofline.engines import launches, routes, step_s
+from roofline.engines import launches, step_s, takes_turns
 from roofline.times import times
 from specfiles.errors import InputError
 from workloads.phases import Named, operators
@@ -54,7 +54,7 @@ class StepTimes:
         self._prefill, self._decode = _two_passes(schedule)
         self._limits, self._engine = limits, engine
         self._operators = {p.phase: _launched(p, engine) for p in (self._prefill, self._decode)}
-        self._routed = routes(row.operator.kind for row in self._prefill.operators(self._prefill.last))
+        self._turns = {p.phase: _taking_turns(p, engine) for p in (self._prefill, self._decode)}
         self._classes = _classes(self._prefill)
         self._tokens = {p.phase: _Line(self._at_tokens(p), FINE) for p in (self._prefill, self._decode)}
         self._scored = _Line(self._at_scored, FINE)
@@ -75,22 +75,20 @@ class StepTimes:
         if decoding:
             time += self._looking.at(decoding, context)
         time += sum(self._reading.at(size, past) for size, past in parts)
-        return float(self._served(time, phase, (new - decoding) / new if parts else 0.0))
+        return float(self._served(time, phase))
 
     def decode_s(self, sequences: int, contexts: Floats) -> Floats:
         """Steps of `sequences` tokens each, at each of some mean contexts (shape: as `contexts`)."""
         fixed = self._tokens["decode"](sequences) + self._scored(sequences)
-        times: Floats = self._served(fixed + self._looking(sequences, contexts), "decode", 0.0)
+        times: Floats = self._served(fixed + self._looking(sequences, contexts), "decode")
         return times
 
-    def _served(self, device_s: Any, phase: str, read: float) -> Any:
-        """A step with what the engine adds; `read` is the share of prompts in its new tokens."""
+    def _served(self, device_s: Any, phase: str) -> Any:
+        """A step with what the engine adds."""
         if self._engine is None:
             return device_s
-        overheads = self._engine.fit.overheads
-        stretched = device_s * (1 + read * self._routed * (overheads.prompt_stretch - 1))
-        graphs = self._engine.graphs and phase == "decode"
-        return step_s(stretched, self._operators[phase], graphs, overheads)
+        graphs, overheads = self._engine.graphs and phase == "decode", self._engine.fit.overheads
+        return step_s(device_s, self._operators[phase], graphs, overheads, turns=self._turns[phase])
 
     def _at_tokens(self, of: Pass) -> Callable[[int], float]:
         if of.phase == "prefill":
@@ -125,6 +123,12 @@ def _launched(of: Pass, engine: Engine | None) -> float:
     eager = engine is not None and engine.launches_each(of.phase)
     rows = ((row.count, row.operator) for row in of.operators(of.last))
     return float(sum(n * launches(one.kind, of.phase, one.work(), eager=eager) for n, one in rows))
+
+
+def _taking_turns(of: Pass, engine: Engine | None) -> bool:
+    """Whether host and device take turns in its steps."""
+    eager = engine is not None and engine.launches_each(of.phase)
+    return takes_turns((row.operator.kind for row in of.operators(of.last)), of.phase, eager=eager)
 
 
 def _two_passes(schedule: Schedule) -> tuple[Pass, Pass]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwspecs import load_device
 from roofline.ceilings import Ceilings, Fidelity, ceilings
-from roofline.engines import NONE, as_engines_run, find_engine, kernels_of
+from roofline.engines import as_engines_run, find_engine, kernels_of
 from roofline.grid import Grid
 from roofline.predict import predict
 from roofline.predict_grid import predict_grid
@@ -58,11 +58,11 @@ def _settings(task: Task) -> Iterable[Setting]:
 def _scenarios(task: Task, setting: Setting) -> tuple[list[Scenario], list[dict[str, Any]]]:
     """The scenarios of a setting, and rows for the sizes that the model has no scenario of."""
     model, techniques = load_model(task.model).model, tuple(map(parse, task.techniques))
-    found, refused = [], []
+    found, refused, engine = [], [], find_engine(task.engine)
     for sizes in task.spec.sizes():
         try:
             one = Scenario(model, task.spec.phase, **sizes, setting=setting, techniques=techniques)
-            found.append(one if task.engine == NONE else as_engines_run(one))
+            found.append(one if engine is None else as_engines_run(one, graphs=engine.graphs))
         except InputError as error:
             refused.append(_words(task, setting) | {**sizes, "phase": task.spec.phase, "error": str(error)})
     return found, refused

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pandas as pd
 import pytest
 
@@ -16,19 +15,19 @@ from hwspecs import load_device
 from hwspecs.serving import Overheads, overheads_for
 from reports.end_to_end import as_text
 from roofline.endtoend import applied, composed, is_end_to_end, score_end_to_end
+from roofline.engine_kernels import EngineKernels
 from roofline.predict import predict
 from roofline.scenario import Scenario
 from roofline.serving import ROUNDS, Load, Steps, Users, steps, waits
-from roofline.serving_fit import ASSUMED, BOUNDS, UNDER_LOAD, across_settings, assumed, fit, fit_all
+from roofline.serving_fit import ASSUMED, BOUNDS, UNDER_LOAD, across_settings, as_unmeasured, fit, fit_all
 from roofline.tablefiles import read_table
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
 from workloads.phases import Setting
-from workloads.techniques.fused_projections import FusedProjections
 from workloads.techniques.registry import parse
 
 close = partial(pytest.approx, rel=1e-9)
-PAPER = Steps(prefill_s=0.1, prefill_kernels=500, decode_s=0.02, decode_kernels=400, full_s=0.1, routed=True)
+PAPER = Steps(prefill_s=0.1, prefill_kernels=500, decode_s=0.02, decode_kernels=400, full_s=0.1)
 SCRIPT = Users(1, 500, 10, static=True)
 LAUNCHED = Users(1, 500, 10, static=True, graphs=False)
 ROW: dict[str, Any] = {
@@ -47,7 +46,7 @@ ROW: dict[str, Any] = {
 def test_without_overheads_a_step_is_the_sum_of_its_operators() -> None:
     model, device = load_model("Llama-3.1-8B").model, load_device("h100_sxm")
     found = steps(Load(model, Setting(), 512, 128, 4, static=True), device, "datasheet")
-    one = {"techniques": (FusedProjections(),)}
+    one = {"techniques": (EngineKernels(graphs=False),)}
     prefill = predict(Scenario(model, "prefill", batch=4, prompt=512, **one), device)
     decode = predict(Scenario(model, "decode", batch=4, prompt=512, context=512 + 64, **one), device)
     assert found.prefill_s == close(sum(row.total_s for row in prefill.rows))
@@ -70,13 +69,16 @@ def test_launches_count_where_the_host_is_slower_and_no_graph_replays_them() -> 
 
 
 def test_other_users_prompts_are_read_between_tokens() -> None:
-    """Five users, one prompt a step: the first round waits for three prompts on average, later ones queue."""
+    """Five users, one prompt a step: the first round waits for three prompts on average, later ones queue.
+
+    Who comes during a step finds the next one launched.
+    """
     users = Users(5, 1000, 100)
     ttft, tpot = waits(PAPER, users, Overheads(request_s=0.01, token_s=1e-5))
     assert tpot == close(0.02 + 4 * 0.1 / 100)
     busy = 4 * 0.1 / 100 / float(tpot)
     later = 0.1 * (1 + busy / (1 - busy) / 2) + 0.02
-    assert ttft == close(0.01 + 1000e-5 + 0.02 / 2 + 3 * 0.1 / ROUNDS + later * (1 - 1 / ROUNDS))
+    assert ttft == close(0.01 + 1000e-5 + 0.02 * (1 / 2 + 1) + 3 * 0.1 / ROUNDS + later * (1 - 1 / ROUNDS))
 
 
 def test_a_user_alone_waits_for_nobody() -> None:
@@ -113,7 +115,7 @@ def test_steps_with_drafts_are_those_that_are_predicted() -> None:
     model, device = load_model("Llama-3.1-8B").model, load_device("h100_sxm")
     used = (parse("mtp:steps=2,accept=0.5"),)
     found = steps(Load(model, Setting(), 512, 128, 4, techniques=used), device, "datasheet")
-    asked = Scenario(model, batch=4, prompt=512, techniques=(*used, FusedProjections()))
+    asked = Scenario(model, batch=4, prompt=512, techniques=(*used, EngineKernels()))
     decode = predict(replace(asked, phase="decode", context=512 + 64), device)
     assert found.tokens == close(1.75)
     assert found.decode_s / found.tokens == close(decode.time_s())
@@ -139,7 +141,7 @@ def test_rows_with_drafts_are_cells_of_their_own() -> None:
 
 def test_no_constant_learns_from_rows_with_drafts() -> None:
     """How many of those were kept is assumed; they are scored with constants of the others."""
-    truth = Overheads(launch_s=1e-5, step_s=0.001, request_s=0.1, token_s=2e-6, prompt_stretch=2)
+    truth = Overheads(launch_s=1e-5, step_s=0.001, request_s=0.1, token_s=2e-6)
     rows = timed(truth, [1, 16, 64]).assign(engine="one", dtype="bf16", tp=1)
     odd = rows.assign(tokens=2.0, tpot_s=rows["tpot_s"] * 7)
     both = pd.concat([rows, odd], ignore_index=True)
@@ -149,12 +151,11 @@ def test_no_constant_learns_from_rows_with_drafts() -> None:
     assert scored["predicted_tpot_s"].max() < rows["tpot_s"].max()
 
 
-def test_prompts_of_routed_experts_stretch_and_others_do_not() -> None:
-    slow, plain, users = Overheads(prompt_stretch=2), Overheads(), Users(5, 500, 100)
-    assert waits(PAPER, users, slow)[1] == close(0.02 + 4 * 0.2 / 100)
-    dense = replace(PAPER, routed=False)
-    assert waits(dense, users, slow) == waits(dense, users, plain)
-    assert waits(PAPER, SCRIPT, slow) == waits(PAPER, SCRIPT, plain)
+def test_a_host_that_waits_for_the_device_hides_nothing() -> None:
+    """500 launches of 0.1 ms beside 0.1 s of kernels: hidden, or added where the two take turns."""
+    host, users = Overheads(launch_s=1e-4), Users(5, 500, 100)
+    assert waits(PAPER, users, host)[1] == close(0.02 + 4 * 0.1 / 100)
+    assert waits(replace(PAPER, turns=True), users, host)[1] == close(0.02 + 4 * 0.15 / 100)
 
 
 def test_rows_that_cannot_be_predicted_are_listed_with_the_reason() -> None:
@@ -208,32 +209,26 @@ def test_an_engine_has_its_own_overheads_or_what_is_assumed_of_any(engine: str) 
     found = overheads_for(engine)
     assert found.backend in ("", engine)
     assert len(overheads_for("never measured").models) >= len(found.models)
-    assert 1 <= found.overheads.prompt_stretch <= 3
 
 
-def test_an_engine_that_nobody_measured_takes_nothing_but_the_stretch_from_others() -> None:
-    assert (
-        assumed(pd.DataFrame({"static": [True] * 40, "engine": "eager", "tokens": 1.0})).request_s
-        == ASSUMED.request_s
-    )
-    truth = Overheads(launch_s=1e-5, step_s=0.001, request_s=0.1, token_s=2e-6, prompt_stretch=2)
+def test_an_engine_that_nobody_measured_takes_nothing_from_others() -> None:
+    truth = Overheads(launch_s=1e-5, step_s=0.001, request_s=0.1, token_s=2e-6)
     rows = timed(truth, [1, 4, 16, 64, 256]).assign(engine="another")
-    found = assumed(pd.concat([rows, rows.assign(output=300)]))
-    assert found.prompt_stretch > ASSUMED.prompt_stretch
-    assert msgspec.structs.replace(found, prompt_stretch=1.0) == msgspec.structs.replace(
-        ASSUMED, prompt_stretch=1.0
-    )
+    scored = as_unmeasured(rows)
+    ttft, tpot = applied(rows, ASSUMED)
+    assert (scored["predicted_ttft_s"] == ttft).all()
+    assert (scored["predicted_tpot_s"] == tpot).all()
 
 
 def test_a_fit_finds_the_overheads_that_made_the_times() -> None:
-    truth = Overheads(launch_s=6e-5, step_s=0.002, request_s=0.03, token_s=2e-5, prompt_stretch=1.7)
+    truth = Overheads(launch_s=6e-5, step_s=0.002, request_s=0.03, token_s=2e-5)
     found = fit(timed(truth, [1, 4, 16, 64]))
-    for name in ("request_s", "token_s", "prompt_stretch"):
+    for name in ("request_s", "token_s"):
         assert getattr(found, name) == pytest.approx(getattr(truth, name), rel=0.05), name
     # Steps of one model have as many operators in every row: what they add is to be seen, hardly its parts.
     for name in ("launch_s", "graph_s"):
         per_step = [one.step_s + PAPER.decode_kernels * getattr(one, name) for one in (found, truth)]
-        assert per_step[0] == pytest.approx(per_step[1], rel=0.05), name
+        assert per_step[0] == pytest.approx(per_step[1], rel=0.1), name
     assert found.launch_s == pytest.approx(truth.launch_s, rel=0.1)
 
 

@@ -211,8 +211,9 @@ def test_engines_whose_prompts_are_python_launch_every_kernel(name: str, reads: 
 
 def test_projections_are_fused_once() -> None:
     scenario = Scenario(MODEL, "decode", 1, 100, techniques=(parse("fused-projections"),))
-    assert as_engines_run(scenario) is scenario
-    assert as_engines_run(replace(scenario, techniques=())) == scenario
+    assert as_engines_run(scenario) == as_engines_run(replace(scenario, techniques=()))
+    (one,) = as_engines_run(scenario).techniques
+    assert one.told() == "fused-projections"
 
 
 def test_without_cuda_graphs_an_engine_launches_every_step() -> None:
@@ -263,9 +264,7 @@ def test_published_generations_of_faster_transformer(published: Published) -> No
     device = load_device("a100_sxm")
     limits = ceilings(device, "calibrated")
     other = engine_named("other")
-    by_hand = Engine(
-        "eager", replace_overheads(other, prompt_stretch=1.0, request_s=0.0, token_s=0.0), graphs=False
-    )
+    by_hand = Engine("eager", replace_overheads(other, request_s=0.0, token_s=0.0), graphs=False)
     fields = {"model_type": "gpt2", "n_embd": 48 * 128, "n_head": 48, "n_layer": 44}
     model = build(Config({**fields, "vocab_size": 51200, "n_positions": 1024}, "note"), "GPT")
     alone, whole = [], []
@@ -289,7 +288,7 @@ def test_published_generations_of_faster_transformer(published: Published) -> No
 
 
 def test_published_first_tokens_of_dense_models(published: Published) -> None:
-    """TensorRT-LLM's on A100 and H100, two lengths, one to eight devices: prompts need no stretch."""
+    """TensorRT-LLM's on A100 and H100, two lengths, one to eight devices."""
     errors = []
     bare = replace_overheads(engine_named("trtllm"), request_s=0.0, token_s=0.0)  # no server, no words
     for row in published("B_trtllm_ttft"):
@@ -304,13 +303,37 @@ def test_published_first_tokens_of_dense_models(published: Published) -> None:
     assert np.median(np.abs(errors)) < 0.2
 
 
-def test_only_prompts_of_routed_experts_stretch() -> None:
-    """A dense prompt is launched and read; one of Mixtral takes longer than its kernels, too."""
-    dense, routed = (
-        Scenario(load_model(m).model, "prefill", 1, 2000) for m in ("Llama-3.1-8B", "Mixtral-8x7B")
-    )
-    names = [
-        {row.name for row in predict(one, DEVICE, limits=LIMITS, engine=engine_named("vllm")).rows}
-        for one in (dense, routed)
-    ]
-    assert ["engine.prompts" in each for each in names] == [False, True]
+def test_elementwise_kernels_of_prompts_stream_their_tensors_through_memory() -> None:
+    """A norm adds what a block returned to the residual stream: it reads and writes both."""
+    engine = engine_named("vllm")
+    alone, served = (predicted(one, "prefill", batch=1, prompt=2000).rows for one in (None, engine))
+    bare = predict(Scenario(MODEL, "prefill", 1, 2000), DEVICE, limits=LIMITS).rows
+    named = [{row.name: row for row in rows} for rows in (bare, alone, served)]
+    norm = [rows["layers.mlp_norm"].work.activation_bytes for rows in named]
+    assert norm == [0, 2000 * 4096 * 2 * 4, 2000 * 4096 * 2 * 4]
+    decode = predicted(engine, "decode", batch=1, context=500)
+    (fused,) = (row for row in decode.rows if row.name == "layers.mlp_norm")
+    assert fused.work.fused
+    by_hand = Scenario(MODEL, "decode", 1, context=500)
+    each = predict(as_engines_run(by_hand, graphs=False), DEVICE, limits=LIMITS)
+    (own,) = (row for row in each.rows if row.name == "layers.mlp_norm")
+    assert own.times.time_s > 0
+
+
+def test_experts_keep_what_their_kernels_were_measured_with() -> None:
+    scenario = as_engines_run(Scenario(load_model("Mixtral-8x7B").model, "prefill", 1, 2000))
+    rows = {row.name: row for row in predict(scenario, DEVICE, limits=LIMITS).rows}
+    assert all(rows[f"layers.moe.{name}"].work.fused for name in ("topk", "permute", "experts_act_mul"))
+
+
+def test_host_and_device_take_turns_where_prompts_are_read_back() -> None:
+    """The delta rule's prompts in eager code; not its decode steps, and not compiled prompts."""
+    model = load_model("Qwen3-Next-80B-A3B").model
+    for name, turns in (("sglang", True), ("vllm", False)):
+        engine = engine_named(name)
+        scenario = as_engines_run(Scenario(model, "prefill", 1, 8000))
+        found = predict(scenario, DEVICE, limits=LIMITS, engine=engine)
+        busy = sum(row.total_s for row in found.rows if row.kind != KIND)
+        own = [row for row in found.rows if row.kind != KIND]
+        host = on_device(own, eager=engine.eager)[1] * engine.fit.overheads.launch_s
+        assert gap(found, "prefill") == close(host if turns else max(0.0, host - busy)), name

@@ -33,13 +33,15 @@ class Norm(Operator):
     scale: bool = True
     bias: bool = False
     fused: bool = False
+    adds: bool = False  # first to the residual stream, which it reads and writes, what a block returned
 
     def work(self) -> Work:
         """Square, add, divide, scale: 4 FLOP per element; LayerNorm also sums and subtracts: 7 with bias."""
         elements = self.tokens * self.width
         element = bytes_per_element(self.dtype)
         flops = 3 + (2 if self.center else 0) + (1 if self.scale else 0) + (1 if self.bias else 0)
-        traffic = stream(self.fused, elements * element, elements * element)
+        passed = elements * element * (1 + self.adds)
+        traffic = stream(self.fused, passed, passed)
         vectors = bool(self.scale) + bool(self.bias)
         if vectors:
             size = vectors * self.width * bytes_per_element(self.weights)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from roofline.physics.expert_load import INDEPENDENT, TILES, Load, expert_load, exponent
 from specfiles.errors import InputError
-from workloads.operators.experts import expected_distinct
+from workloads.operators.experts import expected_distinct, popularity
 
 SHAPE = st.sampled_from([(8, 2), (16, 1), (128, 8), (256, 8), (512, 10)])
 TOKENS = st.integers(1, 20_000)
@@ -119,6 +119,16 @@ def test_favourites_leave_fewer_experts_to_touch(tokens: int, skew: float) -> No
     assert found.chosen == pytest.approx(4 * tokens)
     assert found.touched == pytest.approx(expected_distinct(128, 4, tokens, skew))
     assert found.touched <= even.touched
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+def test_popular_experts_meet_on_the_hottest_rank_as_often_as_chance_has_it(ranks: int) -> None:
+    """Against experts that are dealt to the ranks at random."""
+    rng, popular = np.random.default_rng(0), np.array(popularity(512, 10, 0.75))
+    dealt = [rng.permutation(popular).reshape(ranks, -1).sum(axis=1).max() for _ in range(2000)]
+    found = load(4096, 512, 10, ranks, INDEPENDENT - 0.75)
+    assert found.chosen == pytest.approx(4096 * np.mean(dealt), rel=0.05)
+    assert found.touched <= 512 / ranks
 
 
 def test_exponents_are_read_and_nonsense_is_refused() -> None:

@@ -67,6 +67,17 @@ def test_what_comes_before_the_queue_is_part_of_the_first_token() -> None:
     assert late["tpot_p50_s"] == pytest.approx(plain["tpot_p50_s"])
 
 
+@pytest.mark.parametrize("batching", ["continuous", "chunked"])
+def test_a_scheduler_that_runs_ahead_has_launched_one_more_step(batching: str) -> None:
+    """Who comes during a step waits for that one and, if the next is decided on already, for that too."""
+    first = served(Policy(batching), requests(1, output=1000))  # type: ignore[arg-type]
+    step_s = (first.last_s[0] - first.first_s[0]) / 999
+    arrivals = np.array([0.0, first.first_s[0] + 100.5 * step_s])
+    asked = Requests(arrivals, np.full(2, 1000), np.full(2, 1000))
+    seen, ahead = (served(Policy(batching, ahead=a), asked).first_s[1] for a in (False, True))  # type: ignore[arg-type]
+    assert ahead - seen == pytest.approx(step_s, rel=0.05)
+
+
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
 def test_prompts_one_at_a_time_are_an_m_d_1_queue(load: float) -> None:
     """Pollaczek and Khinchine: the mean wait before a fixed service s is load * s / (2 * (1 - load))."""

@@ -1,0 +1,50 @@
+"""Which kernels an engine runs where a fused count has none: elementwise ones by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from workloads.operators import Activation, CausalConv, Norm, Residual, Rope
+from workloads.phases import Named
+from workloads.schedule import Schedule
+from workloads.step import Step
+from workloads.techniques.fused_projections import FusedProjections
+
+
+@dataclass(frozen=True)
+class EngineKernels(FusedProjections):
+    """The same, and elementwise kernels by themselves, as engines run both.
+
+    A fused count is a floor: that norms, rotations and gates cost nothing beside a matrix product. Libraries
+    have kernels of their own for them, which stream a prompt through memory. In decode steps that are
+    replayed as `graphs` they are short, and what they take is part of an engine's time per node.
+    """
+
+    graphs: bool = True
+
+    def told(self) -> str:
+        """The name alone: how an engine replays steps is said with the engine."""
+        return self.name
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """Products as one, and norms, rotations and gates with traffic of their own."""
+        return super().apply(schedule).with_change(apart, "prefill" if self.graphs else None, held=False)
+
+
+def apart(rows: Sequence[Named], step: Step) -> list[Named]:
+    """The operators of a step with elementwise ones as kernels of their own.
+
+    What surrounds routed experts stays with them: their kernels were measured with it. Norms add residuals.
+    """
+    widths = {row.operator.width for row in rows if isinstance(row.operator, Residual)}
+
+    def alone(row: Named) -> Named:
+        one = row.operator
+        if isinstance(one, Norm):
+            return replace(row, operator=replace(one, fused=False, adds=one.width in widths))
+        if isinstance(one, Activation | Rope | CausalConv) and not row.name.endswith(".experts_act_mul"):
+            return replace(row, operator=replace(one, fused=False))
+        return row
+
+    return [alone(row) for row in rows]
