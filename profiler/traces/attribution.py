@@ -15,7 +15,7 @@ from profiler.traces.executions import Executions
 from profiler.traces.grouping import encoded, numbered, worded
 from profiler.traces.layers import ANCHORS, Sequence, layers_and_steps
 from profiler.traces.model_match import Lengths, match_model
-from profiler.traces.rules import COMMUNICATION, UNKNOWN, Known, known_kernel
+from profiler.traces.rules import COMMUNICATION, SPARSE, UNKNOWN, Known, known_kernel
 from profiler.traces.steps import StepFacts
 from profiler.traces.tables import ATTRIBUTION, NONE, Trace
 from profiler.traces.work import operator_rule
@@ -66,7 +66,6 @@ class _Attribution:
     def trace(self) -> Trace:
         """The trace with its attribution."""
         layer, step = self._sequence(self.ranges.module_layers(self.runs.range))
-        sparse = "sparse tensor cores: dense peaks are no ceiling"
         columns = {
             "operator": worded(self.ranges.operators(self.runs.range, self.runs.around), self.ranges.words),
             "kind": self._kinds(),
@@ -75,7 +74,7 @@ class _Attribution:
             "step": step,
             "instance": self.runs.instance,
             **self.runs.columns(),
-            "warning": self._by_name([sparse if known.sparse else None for known in self.known]),
+            "warning": self._by_name([SPARSE if known.sparse else None for known in self.known]),
         }
         arrays = [
             values if isinstance(values := columns[field.name], pa.Array) else pa.array(values, field.type)

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from profiler.traces.rules import known_kernel
+from profiler.traces.grouping import encoded
+from profiler.traces.rules import SPARSE, known_kernel
 from profiler.traces.summary import ROW
 from profiler.traces.tables import Trace
 from profiler.traces.totals import DeviceTotals, device_totals
 
 LARGE = 200_000  # activities
 PIECE = 1 << 20
-SPARSE = "sparse tensor cores: dense peaks are no ceiling"
 NOTE = "phases, layers and work were left out of so large a trace; `roofline import` finds them"
 
 
@@ -96,8 +96,8 @@ def _summed(trace: Trace, keys: Sequence[str]) -> dict[tuple[int, ...], tuple[in
         known: list[tuple[int, ...]] = [()]
         codes = np.zeros(len(spent), np.int64)
         for column in keys:
-            values, places = _unique(piece.column("activities", column))
-            pairs, codes = _unique(codes * len(values) + places)
+            places, values = encoded(piece.column("activities", column))
+            codes, pairs = encoded(codes * len(values) + places)
             known = [(*known[int(p) // len(values)], int(values[int(p) % len(values)])) for p in pairs]
         counts = np.bincount(codes, minlength=len(known))
         times = np.bincount(codes, weights=spent, minlength=len(known))  # exact: whole numbers below 2**53
@@ -113,14 +113,6 @@ class _Named:
     def __init__(self, word: str) -> None:
         known = known_kernel(word)
         self.word, self.kind, self.sparse = word, known.kind, known.sparse
-
-
-def _unique(values: Any) -> tuple[Any, Any]:
-    """Distinct values and each row's place among them, by hashing."""
-    import pyarrow as pa
-
-    encoded = pa.array(values).dictionary_encode()
-    return encoded.dictionary.to_numpy(), encoded.indices.to_numpy()
 
 
 def _device(trace: Trace, device: DeviceTotals) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from profiler.traces.steps import StepFacts
-from profiler.traces.tables import Loss, Trace
+from profiler.traces.tables import Trace
 
 BEGIN, END = re.compile("StreamBeginCapture"), re.compile("StreamEndCapture")
 NODE = re.compile("Launch(Cooperative)?Kernel|LaunchKernelEx|MemcpyAsync|MemsetAsync|Memcpy.*Async")
@@ -92,12 +92,7 @@ def without_captures(trace: Trace) -> Trace:
     sentence = (
         "activities of files that only capture graphs: their operators are used, their time is not counted"
     )
-    return Trace(
-        kept.origins,
-        kept.tables,
-        kept.devices,
-        (*kept.losses, Loss(what="noted", count=int(drop.sum()), sentence=sentence)),
-    )
+    return kept.with_notes({sentence: int(drop.sum())})
 
 
 def _best(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from profiler.traces.tables import ATTRIBUTION, SCHEMAS, Loss, Trace, make_table, unified
+from profiler.traces.tables import ATTRIBUTION, SCHEMAS, Trace, make_table, unified
 
 CASTS = re.compile(r"\((?:unsigned )?(?:int|long|bool|short|char)\)")
 ANONYMOUS = re.compile(r"\(anonymous namespace\)|<?unnamed>|\{anonymous\}")
@@ -60,9 +60,7 @@ def gathered(trace: Trace) -> Trace:
         "kernels whose FLOP were not all counted": "flops",
         "kernels whose DRAM bytes were not counted": "dram_bytes",
     }
-    missing = {sentence: sum(m not in k["metrics"] for k in kernels) for sentence, m in said.items()}
-    losses = [Loss(what="noted", count=n, sentence=sentence) for sentence, n in missing.items() if n]
-    return Trace(trace.origins, trace.tables, trace.devices, (*trace.losses, *losses))
+    return trace.with_notes({note: sum(m not in k["metrics"] for k in kernels) for note, m in said.items()})
 
 
 def _agree(one: list[Kernel], other: list[Kernel]) -> bool:
@@ -94,10 +92,8 @@ def timed(trace: Trace) -> Trace:
             "end_ns": end,
         },
     )
-    alone = Loss(
-        what="noted", count=len(kernels), sentence="kernels timed alone by ncu: no timeline, no idle time"
-    )
-    return Trace(trace.origins, {**trace.tables, "activities": table}, trace.devices, (*trace.losses, alone))
+    alone = {"kernels timed alone by ncu: no timeline, no idle time": len(kernels)}
+    return trace.with_table("activities", table).with_notes(alone)
 
 
 def counted(trace: Trace) -> Trace:
@@ -111,9 +107,7 @@ def counted(trace: Trace) -> Trace:
         "counted kernels that are not in the timeline": sum(row < 0 for row in rows),
         "counted kernels in the timeline": len(whole),
     }
-    losses = [Loss(what="noted", count=count, sentence=sentence) for sentence, count in said.items() if count]
-    noted = Trace(trace.origins, trace.tables, trace.devices, (*trace.losses, *losses))
-    return noted.with_table("attribution", _filled(trace["attribution"], whole))
+    return trace.with_notes(said).with_table("attribution", _filled(trace["attribution"], whole))
 
 
 def matched(trace: Trace, kernels: list[Kernel]) -> list[int]:

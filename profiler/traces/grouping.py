@@ -24,7 +24,7 @@ def encoded(values: Any) -> tuple[Any, Any]:
 
     By hashing: there are many rows and few distinct values, which sorting would not profit from.
     """
-    whole = pa.array(values, pa.int64()).dictionary_encode()
+    whole = pa.array(np.asarray(values, np.int64)).dictionary_encode()
     return whole.indices.to_numpy().astype(np.int64), whole.dictionary.to_numpy()
 
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from profiler.traces.columns import Words
 from profiler.traces.database import Database
+from profiler.traces.grouping import encoded
 from profiler.traces.sound import constant, is_constant
 from profiler.traces.tables import NONE
 
@@ -74,7 +75,7 @@ class Strings:
         codes = np.empty(1 if same else len(numbers), np.int32)
         for at in range(0, len(codes), PIECE):
             piece = slice(at, min(at + PIECE, len(codes)))
-            distinct, places = _unique(numbers[piece])
+            places, distinct = encoded(numbers[piece])
             new = np.array([number for number in distinct.tolist() if number not in known], np.int64)
             texts = self._texts(new)
             found = words.codes([without.sub("", text) for text in texts] if without else texts)
@@ -167,12 +168,6 @@ def range_names(texts: Sequence[pa.DictionaryArray]) -> RangeNames:
 def decoded(raw: bytes | None) -> str:
     """Text of any bytes."""
     return (raw or b"").decode("utf-8", "replace")
-
-
-def _unique(numbers: Any) -> tuple[Any, Any]:
-    """Distinct numbers and each one's place among them, by hashing: there are few names and many rows."""
-    encoded = pa.array(numbers).dictionary_encode()
-    return encoded.dictionary.to_numpy(), encoded.indices.to_numpy()
 
 
 def _strings(batch: pa.RecordBatch) -> pa.Table:

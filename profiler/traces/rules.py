@@ -14,6 +14,7 @@ from specfiles.strict import Strict, Text, validated
 
 TABLE = Path(__file__).with_name("kernel_rules.yaml")
 UNKNOWN = "unknown"
+SPARSE = "sparse tensor cores: dense peaks are no ceiling"
 COMMUNICATION = (
     "allreduce",
     "allgather",

@@ -184,6 +184,11 @@ class Trace:
         kept = SCHEMAS[table].field(at)
         return self.with_table(table, self[table].set_column(at, kept, pa.array(values, kept.type)))
 
+    def with_notes(self, counts: Mapping[str, int]) -> Trace:
+        """This trace with sentences noted that hold for some number of rows."""
+        losses = [Loss(what="noted", count=n, sentence=sentence) for sentence, n in counts.items() if n]
+        return replace(self, losses=(*self.losses, *losses))
+
 
 def unified(values: pa.ChunkedArray) -> pa.DictionaryArray:
     """A column of words as one array with one dictionary."""
