@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from profiler.instrument import replaced
-from profiler.subject import attends, attention_of
+from profiler.subject import attends, why_separate
 from specfiles.errors import InputError, choose
 
 if TYPE_CHECKING:
@@ -46,11 +46,8 @@ def check_attention(name: str, model: Model, device: str) -> None:
         raise InputError(f"--attention {name} needs the module {PACKAGES[name][1]}, which is not installed.")
     if name != AUTO and not attends(model):
         raise InputError(f"{model.name} has no attention; leave --attention out.")
-    if attention_of(model) == SEPARATE and name not in (AUTO, SEPARATE):
-        raise InputError(
-            f"{model.name} caps its scores or has sinks, which {name} attention cannot compute; "
-            "leave --attention out."
-        )
+    if (why := why_separate(model)) and name not in (AUTO, SEPARATE):
+        raise InputError(f"{model.name} {why}; leave --attention out.")
 
 
 def set_attention(subject: Subject, name: str) -> None:

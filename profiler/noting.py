@@ -86,12 +86,12 @@ def compiled_words(made: Compilation) -> str:
     return f"{took}: {pieces}, {again}{broken}"
 
 
-def attention_words(used: str, asked: str, attended: Sequence[str]) -> str:
+def attention_words(used: str, asked: str, attended: Sequence[str], why_separate: str) -> str:
     """What computed attention; `used` is its name in transformers."""
     if not used:
         return "the model has no attention"
     if used == "eager":
-        why = "as asked" if asked != AUTO else "the fused one cannot cap them"
+        why = "as asked" if asked != AUTO else f"the model {why_separate}"
         return f"attention ran as separate kernels, its scores in memory: {why}"
     if not attended:
         return "attention: no operation of it was seen in the traces, as where a compiler takes it apart"

@@ -24,7 +24,7 @@ from profiler.recorders import nvtx_installed
 from profiler.references import ReferenceStep, reference_steps
 from profiler.repeats import Effort
 from profiler.request import Request, head_of
-from profiler.subject import Point, Subject, load_subject, out_of_memory
+from profiler.subject import Point, Subject, load_subject, out_of_memory, why_separate
 from profiler.treatments.measure import TREATMENTS
 from profiler.ways import WAYS
 from roofline.run import Run, create_run
@@ -74,7 +74,8 @@ def profile(request: Request) -> Run:
             if out_of_memory(error):
                 raise InputError(f"out of memory; what was measured before is in {request.out}.") from None
             raise
-    rows.notes.append(attention_words(subject.attention, request.attention, sorted(rows.attended)))
+    why = why_separate(request.loaded.model)
+    rows.notes.append(attention_words(subject.attention, request.attention, sorted(rows.attended), why))
     rows.notes += [*power.notes, *clocks(rows.tables["power"]), *throttling(rows.tables["power"])]
     if not nvtx_installed():
         rows.notes.append("nvtx is not installed: no NVTX ranges were made; pip install nvtx")

@@ -93,11 +93,18 @@ def attends(model: Model) -> bool:
 
 
 def attention_of(model: Model) -> str:
-    """PyTorch's fused attention, or transformers' separate kernels for scores that it cannot compute."""
+    """PyTorch's fused attention, or transformers' separate kernels."""
+    return "eager" if why_separate(model) else "sdpa"
+
+
+def why_separate(model: Model) -> str:
+    """Why a model cannot run with PyTorch's fused attention; empty where it can."""
     if model.family in OWN_ATTENTION:
-        return "eager"
+        return "attends by code of its own in transformers"
     blocks = [b for layer in model.layers for b in layer.blocks if isinstance(b, AttentionBlock)]
-    return "eager" if any(block.softcap or block.sinks for block in blocks) else "sdpa"
+    if any(block.softcap or block.sinks for block in blocks):
+        return "caps its scores or has sinks, which no fused attention of PyTorch computes"
+    return ""
 
 
 def convention_of(model: Model, mode: str = "eager", *, scores_in_memory: bool = False) -> str:

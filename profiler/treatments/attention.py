@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from profiler.attending import SEPARATE
-from profiler.subject import Point, Subject, attention_of, step
+from profiler.subject import Point, Subject, step, why_separate
 from profiler.treatments.base import Pair, Treatment, logits
 from specfiles.errors import InputError
 
@@ -22,11 +22,8 @@ class FlashAttention(Treatment):
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
         """The same step; what attends is exchanged."""
-        if attention_of(subject.loaded.model) == SEPARATE:
-            raise InputError(
-                f"{subject.loaded.model.name} caps its scores or has sinks, which PyTorch's fused attention "
-                "cannot compute."
-            )
+        if why := why_separate(subject.loaded.model):
+            raise InputError(f"{subject.loaded.model.name} {why}.")
         run = partial(step(subject, point, point.kv_len), logits)
         return Pair(
             run,

@@ -108,6 +108,15 @@ def test_runs_from_before_the_column_had_no_encoder(run_of_two_stacks: Path) -> 
     file.unlink()
 
 
+def test_why_attention_is_not_fused_is_told(run_of_two_stacks: Path) -> None:
+    head = open_run(run_of_two_stacks).head
+    (told,) = [note for note in head.notes if note.startswith("attention ")]
+    if head.model_config_fields["model_type"] == "switch_transformers":
+        assert told.endswith("its scores in memory: the model attends by code of its own in transformers")
+    else:
+        assert told == "attention was computed by: flash"
+
+
 @pytest.mark.parametrize("flag", [("--mode", "compile"), ("--with", "int8-weight-only")])
 def test_other_ways_to_run_it_are_refused(flag: tuple[str, str], roofline: Roofline, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", **FIELDS["t5"]}))
