@@ -29,10 +29,11 @@ KIND = "engine"
 # their sums, K K', triangular solve, W and U, states, outputs (sglang, layers/attention/fla/chunk.py). SSD:
 # sums, states of chunks, their passing, C B', outputs (mamba_ssm, ops/triton/ssd_combined.py).
 CHAINS = {"gated_delta": 9, "ssd": 5, "causal_conv1d": 1}
-# Kinds of a prompt at which the host of eager code waits for the device in every layer (the delta rule reads
-# the chunks of its sequences back; sgl-project/sglang issue 35851 finds the device idle half of the time):
-# host and device take turns, and neither hides the other.
-READ_BACK = ("gated_delta",)
+# Kinds of a prompt in whose eager code host and device take turns, so that neither hides the other. Seen in
+# rows: a step that reads prompts takes its kernels and its launches. The cause is not known for certain: the
+# host waits in every layer (chunks read back, MiaAI-Lab/Qwen3.8-Flash-Next-Dual-DGX-Sparks pull request 26; a
+# device idle half of the time whatever the number of kernels, sgl-project/sglang issue 35851).
+TURNS = ("gated_delta",)
 PRODUCTS = ("gemm", "grouped_gemm")
 PASSES = ("rmsnorm", "rope", "act_mul", "residual")
 # Engines whose prompts are Python that calls every kernel. vLLM compiles prompts and replays them in pieces,
@@ -128,7 +129,7 @@ def launches(kind: str, phase: str, work: Work, *, eager: bool = False) -> Any:
 
 def takes_turns(kinds: Iterable[str], phase: str, *, eager: bool) -> bool:
     """Whether host and device take turns in a step of a phase with operators of these kinds."""
-    return eager and phase == "prefill" and any(kind in READ_BACK for kind in kinds)
+    return eager and phase == "prefill" and any(kind in TURNS for kind in kinds)
 
 
 def step_s(device_s: Any, operators: Any, graphs: Any, overheads: Overheads, *, turns: Any = False) -> Any:
