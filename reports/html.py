@@ -144,8 +144,9 @@ def _tight(text: str) -> str:
 
 
 def _breakable(name: str) -> Any:
-    """A dotted name that may go on in the next line after a dot."""
-    return _markup(".<wbr>").join(visible(name).split("."))
+    """A name that may go on in the next line after a dot; one without dots after `::` and underscores."""
+    parts = re.split(r"(?<=\.)(?=.)" if "." in name else r"(?<=::)|(?<=_)(?=[^_])", visible(name))
+    return _markup("<wbr>").join(parts)
 
 
 def _markup(text: str) -> Any:

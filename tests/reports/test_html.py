@@ -14,7 +14,7 @@ import pytest
 from hwspecs import Device
 from reports.content import of_predictions, of_run
 from reports.escaping import visible
-from reports.html import HERE, render
+from reports.html import HERE, _breakable, render
 from reports.records import Content
 from roofline.predict import predict
 from roofline.run import Run
@@ -36,11 +36,13 @@ class Page(HTMLParser):
         self.texts: list[str] = []
         self.scripts: list[tuple[dict[str, str | None], str]] = []
         self.open: list[str] = []
+        self.wbr = False
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        self.wbr = tag == "wbr"  # what comes behind it is the same word
         if tag == "script":
             self.scripts.append((dict(attrs), ""))
         if tag not in VOID:
@@ -54,7 +56,8 @@ class Page(HTMLParser):
             attrs, before = self.scripts[-1]
             self.scripts[-1] = (attrs, before + data)
         elif not self.open or self.open[-1] != "style":
-            self.texts.append(data)
+            self.texts.append(self.texts.pop() + data if self.wbr else data)
+            self.wbr = False
 
     @property
     def ids(self) -> list[str]:
@@ -215,3 +218,16 @@ def test_the_vendored_library_brings_its_licence() -> None:
         "plotly.js (basic - minified) v" in (assets / "plotly-basic.min.js").read_text(encoding="utf-8")[:200]
     )
     assert "MIT License" in (assets / "plotly-basic.LICENSE.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("layers.mlp.gate_proj", "layers.<wbr>mlp.<wbr>gate_proj"),
+        ("aten::native_layer_norm", "aten::<wbr>native_<wbr>layer_<wbr>norm"),
+        ("copy_", "copy_"),
+        ("<b>_x", "&lt;b&gt;_<wbr>x"),
+    ],
+)
+def test_long_names_break_between_their_words(name: str, shown: str) -> None:
+    assert str(_breakable(name)) == shown
