@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,12 +91,20 @@ def by_order(events: Iterable[Any], kernels: Sequence[tuple[str, str]]) -> list[
     ]
 
 
-def launched_kernels(events: Iterable[Any], ranges: set[str]) -> list[tuple[str, str]]:
-    """Name and operator of the kernels of a step traced under ranges, in the order of their launches."""
+def launched_kernels(events: Sequence[Any], ranges: set[str]) -> list[tuple[str, str]]:
+    """Name and operator of the kernels of a step traced under ranges, in the order in which they ran.
+
+    That is not the order of their operations: one may launch kernels of its own behind those of its parts.
+    """
     from profiler.traced import innermost, launched
 
     calls = sorted((e for e in events if _on_host(e)), key=lambda event: event.time_range.start)
-    return [(kernel.name, innermost(event, ranges)) for event in calls for kernel in launched(event, ranges)]
+    owners: dict[str, deque[str]] = defaultdict(deque)
+    for event in calls:
+        for kernel in launched(event, ranges):
+            owners[kernel.name].append(innermost(event, ranges))
+    ran = sorted(device_events(events), key=lambda event: event.time_range.start)
+    return [(e.name, owners[e.name].popleft() if owners[e.name] else UNATTRIBUTED) for e in ran]
 
 
 def device_events(events: Iterable[Any]) -> Iterator[Any]:

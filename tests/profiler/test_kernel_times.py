@@ -18,6 +18,7 @@ from profiler.kernel_times import (  # noqa: E402
     by_call,
     by_order,
     labels,
+    launched_kernels,
     seconds_by_operator,
     shares,
 )
@@ -136,9 +137,24 @@ def test_replayed_kernels_are_known_by_their_order() -> None:
     assert (found["in_operators_s"], found["of_s"]) == pytest.approx((7e-6, 9e-6))
 
 
+def device_kernel(name: str, start: float) -> Event:
+    """A kernel as it ran."""
+    return Event(name, start, 1, device_type=DeviceType.CUDA)
+
+
+def test_an_operation_may_launch_kernels_behind_those_of_its_parts() -> None:
+    """As aten::sort does, which fills its indices first: a replayed graph has the kernels in that order."""
+    fill = Event("aten::fill_", 2, 1, kernels=[SimpleNamespace(name="fill", duration=1.0)])
+    sort = Event("aten::sort", 1, 4, [fill], kernels=[SimpleNamespace(name="sort", duration=1.0)])
+    before = Event("aten::mm", 0, 1, kernels=[SimpleNamespace(name="gemm", duration=1.0)])
+    events = tree(Event("proj", 0, 1, [before]), Event("experts", 1, 5, [sort]))
+    ran = [device_kernel(name, 10 + at) for at, name in enumerate(("gemm", "fill", "sort"))]
+    found = launched_kernels([*events, *ran], {"proj", "experts"})
+    assert found == [("gemm", "proj"), ("fill", "experts"), ("sort", "experts")]
+
+
 def test_a_kernel_without_an_operation_of_torch_belongs_to_the_range_it_hangs_on() -> None:
     """Such are kernels of other libraries; the profiler may list the range itself among them."""
-    from profiler.kernel_times import launched_kernels
     from profiler.traced import _kernels
 
     def kernel(name: str, micros: float) -> SimpleNamespace:
@@ -151,7 +167,12 @@ def test_a_kernel_without_an_operation_of_torch_belongs_to_the_range_it_hangs_on
         Event("aten::add", 20, 1, kernels=[kernel("add", 2.0)]),
     )
     names = {"core", "proj"}
-    assert launched_kernels(events, names) == [("flash", "core"), ("gemm", "proj"), ("add", "")]
+    on_device = [device_kernel(name, at) for at, name in enumerate(("flash", "gemm", "add"))]
+    assert launched_kernels([*events, *on_device], names) == [
+        ("flash", "core"),
+        ("gemm", "proj"),
+        ("add", ""),
+    ]
     rows = _kernels(events, names, on_device=True)
     assert {(row["name"], row["operator"], row["time_s"]) for row in rows} == {
         ("flash", "core", 7.0 * 1e-6), ("gemm", "proj", 5.0 * 1e-6), ("add", "", 2.0 * 1e-6)
