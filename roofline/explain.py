@@ -80,14 +80,12 @@ def _explain(operator: str, phase: str, context: int, times: Times) -> Explained
     if kernel is None:
         bound, launch = str(_first(times.bound)), _number(times.launch_s)
         terms = [Term(bound, time - launch, "work divided by its ceiling")]
-        terms += [Term("launch", launch, "start of the kernel")] if launch else []
+        terms += [Term("launch", launch, "kernel launch")] if launch else []
         return Explained(operator, phase, context, time, tuple(terms), "ceilings")
     terms = [Term(name, _number(part), kernel.why.get(name, "")) for name, part in kernel.parts.items()]
     missing = time - _number(kernel.time_s)
     if missing > 0:
-        terms.append(
-            Term("ceiling", missing, "no fidelity goes below the one before: measured or data sheet")
-        )
+        terms.append(Term("ceiling", missing, "raised to the measured or data-sheet bound"))
     return Explained(operator, phase, context, time, tuple(terms), str(kernel.provenance[0]))
 
 

@@ -27,18 +27,20 @@ HOST_GPUS = 8.0  # of one host, among which nothing is quicker than the ring for
 SWITCH_CAPABILITY = 90  # NVLink SHARP came with Hopper's switches
 
 CONSTANTS = (
-    Constant("launch_s", "s", 1e-6, 3e-5, 5e-6, "start of the kernel and meeting the peers", "1/clock"),
+    Constant(
+        "launch_s", "s", 1e-6, 3e-5, 5e-6, "kernel launch and synchronisation with the peers", "1/clock"
+    ),
     Constant("step_s", "s", 1e-8, 5e-6, 8e-7, "one step of the ring", "1/clock"),
-    Constant("spread", "", 0.01, 2.0, 0.3, "more latency of messages that are spread over more channels"),
-    Constant("spread_bytes", "B", 2e3, 2e5, 2e4, "a message that is spread over half of the channels"),
-    Constant("flagged_share", "", 0.02, 1.0, 0.25, "of the link by words that carry their own flag"),
-    Constant("pipeline_s", "s", 1e-7, 5e-5, 5e-6, "start of the pipeline of chunks", "1/clock"),
-    Constant("link_share", "", 0.3, 1.0, 0.85, "of the link by long messages"),
-    Constant("local_share", "", 0.05, 3.0, 0.4, "of the memory bandwidth of the copies on each GPU"),
-    Constant("fill", "", 0.01, 2.0, 0.3, "of a message's time on the link that filling the pipeline adds"),
-    Constant("filled_bytes", "B", 1e6, 2e8, 3e7, "sent bytes from which on chunks grow no more"),
+    Constant("spread", "", 0.01, 2.0, 0.3, "extra latency of messages on more channels, relative"),
+    Constant("spread_bytes", "B", 2e3, 2e5, 2e4, "message size that uses half of the channels"),
+    Constant("flagged_share", "", 0.02, 1.0, 0.25, "link share of words with inline flags (NCCL LL)"),
+    Constant("pipeline_s", "s", 1e-7, 5e-5, 5e-6, "start of the chunk pipeline", "1/clock"),
+    Constant("link_share", "", 0.3, 1.0, 0.85, "link share of long messages"),
+    Constant("local_share", "", 0.05, 3.0, 0.4, "memory bandwidth share of local copies"),
+    Constant("fill", "", 0.01, 2.0, 0.3, "pipeline fill, relative to the message's link time"),
+    Constant("filled_bytes", "B", 1e6, 2e8, 3e7, "bytes sent beyond which chunks stop growing"),
 )
-IN_SWITCH = Constant("switch_share", "", 0.2, 1.0, 0.6, "of the link by reductions in the switch")
+IN_SWITCH = Constant("switch_share", "", 0.2, 1.0, 0.6, "link share of in-switch reductions (NVLS)")
 DIRECT = (
     Constant(
         "peer_s",
@@ -46,13 +48,13 @@ DIRECT = (
         1e-6,
         3e-5,
         4e-6,
-        "start and barriers of a kernel that reads peers' memory",
+        "launch and barriers of a kernel that reads peers' memory",
         "1/clock",
     ),
-    Constant("peer_step_s", "s", 1e-8, 3e-6, 1e-7, "each further peer at the barriers", "1/clock"),
-    Constant("one_shot_share", "", 0.1, 1.0, 0.6, "of the link where all messages are read whole"),
+    Constant("peer_step_s", "s", 1e-8, 3e-6, 1e-7, "barrier time per further peer", "1/clock"),
+    Constant("one_shot_share", "", 0.1, 1.0, 0.6, "link share of one-shot all-reduce"),
     Constant("second_s", "s", 1e-7, 2e-5, 2e-6, "the second shot: one more barrier", "1/clock"),
-    Constant("two_shot_share", "", 0.1, 1.0, 0.7, "of the link where slices are read"),
+    Constant("two_shot_share", "", 0.1, 1.0, 0.7, "link share of two-shot all-reduce"),
     Constant("direct_bytes", "B", 2.5e5, 1e8, 8.4e6, "largest message of the engine's own kernels"),
 )
 
@@ -64,8 +66,8 @@ class CollectiveModel(KernelModel):
     family: ClassVar[tuple[str, ...]] = ("bytes",)
     why: ClassVar[Mapping[str, str]] = {
         "ideal": "the bytes of a ring at the data sheet's link bandwidth",
-        "latency": "start of the kernel and the synchronising steps between GPUs",
-        "algorithm": "share of the link that is reached, pipeline fill, copies on each GPU",
+        "latency": "kernel launch and synchronisation between GPUs",
+        "algorithm": "attained share of link bandwidth, pipeline fill, local copies",
     }
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:

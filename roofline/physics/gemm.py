@@ -33,18 +33,18 @@ class GemmModel(KernelModel):
     kinds: ClassVar[tuple[str, ...]] = ("gemm",)
     why: ClassVar[Mapping[str, str]] = {
         "ideal": "the roofline: FLOP at the peak or bytes at the data sheet's bandwidth",
-        "reached peaks": "share of either that kernels reach: power, issue slots, DRAM refresh, row misses",
-        "tiles and waves": "partial tiles, and processors that are idle in the last wave",
-        "operand delivery": "a processor's L2 port delivers operands slower than its tensor core takes them",
+        "reached peaks": "attained share of either: power, issue slots, DRAM refresh, row misses",
+        "tiles and waves": "partial tiles, and processors idle in the last wave",
+        "operand delivery": "a processor's L2 port is slower than its tensor cores",
         "wave fill and epilogue": "each wave fills its pipeline and writes its tiles",
-        "operands read again": "one operand is read again for each sweep over the other that misses the L2",
-        "imperfect overlap": "loads and arithmetic overlap only in part where both take long",
-        "split over k": "too few tiles: the sum over k is split and partial sums are added up",
+        "operands read again": "each sweep over one operand rereads what the L2 lost of the other",
+        "imperfect overlap": "loads and arithmetic overlap only partly where neither dominates",
+        "split over k": "too few tiles to fill the GPU: partial sums over k are added up",
         "power limit": "long products lower the clock",
-        "first loads": "latency of memory before the first product",
-        "another kernel for few rows": "some libraries run slower kernels for one row, or split k",
-        "launch": "start and end of the kernel",
-        "quantise kernel": "a separate kernel converts A to the narrow format",
+        "first loads": "memory latency before the first product",
+        "another kernel for few rows": "slower kernels of some libraries for one row, or split k",
+        "launch": "kernel start and end",
+        "quantise kernel": "a separate kernel quantises A",
     }
     family: ClassVar[tuple[str, ...]] = ("n", "k")
     ruled_by_name: ClassVar[bool] = True
@@ -156,40 +156,40 @@ def _copies(rows: Columns, dtype: Dtypes) -> Any:
 
 
 PRODUCT = (
-    Constant("launch_s", "s", 1e-6, 4e-5, 2.5e-6, "start and end of each kernel inside a CUDA graph"),
-    Constant("vector_s", "s", 1e-9, 4e-5, 1e-8, "of the library's kernel for one row, more", "library"),
-    Constant("first_load_s", "s", 1e-8, 5e-6, 5e-7, "latency of the first loads, those from memory"),
+    Constant("launch_s", "s", 1e-6, 4e-5, 2.5e-6, "kernel start and end inside a CUDA graph"),
+    Constant("vector_s", "s", 1e-9, 4e-5, 1e-8, "extra time of the library's kernel for one row", "library"),
+    Constant("first_load_s", "s", 1e-8, 5e-6, 5e-7, "latency of the first loads from memory"),
     Constant("wave_s", "s", 1e-8, 3e-6, 2e-7, "filling and draining a tile's pipeline", "1/clock persistent"),
-    Constant("step_s", "s", 1e-9, 8e-8, 4e-8, "latency of a step of the main loop", "1/clock"),
+    Constant("step_s", "s", 1e-9, 8e-8, 4e-8, "latency of one main-loop step", "1/clock"),
     Constant("compute_share", "", 0.3, 1.1, 0.8, "share of the tensor peak: power, issue slots", "power"),
     Constant("sustained", "", 0.0, 0.3, 0.05, "clock lost under the power limit", "heat"),
-    Constant("memory_share", "", 0.5, 1.05, 0.85, "share of the memory bandwidth of a stream", "stream"),
-    Constant("l2_share", "", 0.1, 2.0, 0.7, "share of a processor's L2 port; more by clusters", "clusters"),
+    Constant("memory_share", "", 0.5, 1.05, 0.85, "share of the memory bandwidth in streaming", "stream"),
+    Constant("l2_share", "", 0.1, 2.0, 0.7, "share of the L2 port; higher with clusters", "clusters"),
     Constant(
-        "slices_share", "", 0.1, SLICES_OF_STACKS, 0.4, "share of all L2 ports that the slices feed", "slices"
+        "slices_share", "", 0.1, SLICES_OF_STACKS, 0.4, "L2 slice bandwidth over that of all ports", "slices"
     ),
-    Constant("store_share", "", 0.05, 5.0, 0.4, "share of the port when results are written", "clusters"),
-    Constant("split_s", "s", 1e-8, 1e-3, 2e-6, "adding up parts of a split sum; large where none is"),
-    Constant("felt_waves", "", 0.02, 1.0, 0.5, "share of an unfilled wave that is lost", "persistent"),
-    Constant("resident", "", 0.3, 1.0, 0.7, "share of the L2 that keeps operands", "whole"),
-    Constant("swept_columns", "", 0.5, 64.0, 4.0, "sweeps of tiles that are computed together, in clusters"),
-    Constant("small_tiles", "", 0.5, 1.0, 0.95, "efficiency that each halving of a tile leaves"),
-    Constant("tall_tiles", "", 0.01, 100.0, 0.5, "how much the library wants tiles as tall as m", "library"),
-    Constant("choice", "", 2.0, 200.0, 14.0, "how surely the library picks the fastest candidate", "library"),
-    Constant("sharpness", "", 1.0, 20.0, 4.0, "how well loads hide behind arithmetic where both are long"),
+    Constant("store_share", "", 0.05, 5.0, 0.4, "share of the L2 port for writing results", "clusters"),
+    Constant("split_s", "s", 1e-8, 1e-3, 2e-6, "reduction of split-k sums; large where none is split"),
+    Constant("felt_waves", "", 0.02, 1.0, 0.5, "lost share of an unfilled wave", "persistent"),
+    Constant("resident", "", 0.3, 1.0, 0.7, "share of the L2 that holds operands", "whole"),
+    Constant("swept_columns", "", 0.5, 64.0, 4.0, "sweeps of tiles that run together, in clusters"),
+    Constant("small_tiles", "", 0.5, 1.0, 0.95, "efficiency factor per halving of the tile"),
+    Constant("tall_tiles", "", 0.01, 100.0, 0.5, "preference for tiles as tall as m", "library"),
+    Constant("choice", "", 2.0, 200.0, 14.0, "reliability of picking the fastest candidate", "library"),
+    Constant("sharpness", "", 1.0, 20.0, 4.0, "overlap of loads and arithmetic (p-norm exponent)"),
 )
-# The copy engine asks the L2 for the rows of a tile that lie beyond the matrix, too ("TMA L2 OOB bound" in
-# DeepGEMM's heuristics): 257 rows in tiles of 128 take longer than 512 do.
-BEYOND = Constant("beyond", "", 0.01, 20.0, 1.0, "of a row's cost at the L2, where it lies beyond the matrix")
-# cuBLAS on Ampere multiplies a vector by a kernel without tiles, and splits k for a few rows more: another
-# kernel adds up (`splitKreduce` in traces). On later GPUs the product itself does.
-FEWER = Constant("few_s", "s", 1e-9, 4e-6, 1e-7, "more for 2 to 16 rows than for one", "library")
+# TMA also requests rows of a tile beyond the matrix from the L2 ("TMA L2 OOB bound" in DeepGEMM's
+# heuristics): 257 rows in tiles of 128 take longer than 512.
+BEYOND = Constant("beyond", "", 0.01, 20.0, 1.0, "L2 cost of a tile's row beyond the matrix, relative")
+# cuBLAS on Ampere has an untiled kernel for one row and splits k for a few more, with a second kernel for the
+# reduction (`splitKreduce` in traces). On later GPUs the GEMM itself reduces.
+FEWER = Constant("few_s", "s", 1e-9, 4e-6, 1e-7, "extra time for 2 to 16 rows over one row", "library")
 QUANTISE = (
-    Constant("quantise_row_s", "s", 1e-11, 1e-7, 3e-10, "a thread block per row: its latency / all blocks"),
-    Constant("quantise_share", "", 0.02, 2.0, 0.5, "rate of quantising A, of the memory's", "threads"),
+    Constant("quantise_row_s", "s", 1e-11, 1e-7, 3e-10, "latency of a row's thread block / resident blocks"),
+    Constant("quantise_share", "", 0.02, 2.0, 0.5, "quantising rate over the memory bandwidth", "threads"),
 )
-SCALE = Constant("scale_s", "s", 1e-7, 5e-5, 5e-6, "memset and maximum, where all of A has one scale")
+SCALE = Constant("scale_s", "s", 1e-7, 5e-5, 5e-6, "memset and maximum where A has one scale")
 WIDEN = (
-    Constant("compute_share", "", 0.3, 2.2, 0.8, "of the 16-bit peak; above 1 with integers", "power"),
-    Constant("widen_share", "", 0.01, 10.0, 0.3, "share of the vector peak that widens weights"),
+    Constant("compute_share", "", 0.3, 2.2, 0.8, "share of the 16-bit peak; above 1 with integers", "power"),
+    Constant("widen_share", "", 0.01, 10.0, 0.3, "share of the vector peak for widening weights"),
 )

@@ -30,9 +30,9 @@ class DeltaModel(KernelModel):
     kinds: ClassVar[tuple[str, ...]] = ("gated_delta",)
     family: ClassVar[tuple[str, ...]] = ("n_heads", "n_kv_heads", "head_dim")
     why: ClassVar[Mapping[str, str]] = {
-        "between": "what kernels of the chain leave in memory for each other",
-        "chain": "chunks of a sequence follow each other: each takes its latency",
-        "launch": "start of the kernels",
+        "between": "intermediate results between the chain's kernels, through memory",
+        "chain": "chunks of a sequence run one after another, at a latency each",
+        "launch": "kernel launches",
     }
     # B200: vllm-project/vllm pull request 38981 and flashinfer-ai/flashinfer pull request 2742 time the chain
     # on 8 to 96 heads and 1 to 9 sequences; tests/roofline/physics/test_scan.py has the times. What is short
@@ -44,9 +44,9 @@ class DeltaModel(KernelModel):
         return (
             Constant("memory_share", "", 0.05, 1.0, 0.42, "share of the memory bandwidth"),
             Constant(
-                "chunk_s", "s", 1e-7, 2e-5, 1.75e-6, "a chunk of the chain: two products and their loads"
+                "chunk_s", "s", 1e-7, 2e-5, 1.75e-6, "latency of one chunk: two products and their loads"
             ),
-            Constant("launch_s", "s", 1e-6, 3e-4, 5.3e-5, "starts of six kernels"),
+            Constant("launch_s", "s", 1e-6, 3e-4, 5.3e-5, "launches of six kernels"),
         )
 
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
@@ -82,8 +82,8 @@ class ConvolutionModel(KernelModel):
     kinds: ClassVar[tuple[str, ...]] = ("causal_conv1d",)
     family: ClassVar[tuple[str, ...]] = ("hidden",)
     why: ClassVar[Mapping[str, str]] = {
-        "pass": "reads and writes of every position at the share of the bandwidth that narrow loads reach",
-        "launch": "start of the kernel",
+        "pass": "reads and writes of every position at the bandwidth share of narrow loads",
+        "launch": "kernel launch",
     }
     # B300, 10240 channels: 35, 228, 280 and 1280 us for 1000, 8000, 10000 and 50000 positions ("before").
     published: ClassVar[str] = "TensorRT-LLM pull request 13103"
@@ -92,7 +92,7 @@ class ConvolutionModel(KernelModel):
         """The same for all formats."""
         return (
             Constant("memory_share", "", 0.02, 1.0, 0.195, "share of the memory bandwidth"),
-            Constant("launch_s", "s", 5e-7, 3e-5, 8e-6, "start of the kernel and its first loads"),
+            Constant("launch_s", "s", 5e-7, 3e-5, 8e-6, "kernel launch and first loads"),
         )
 
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TERM = "learned correction"
 MOST_FACTOR = 2.0  # by which a correction lengthens or shortens a time at most
-WHY = f"trees trained on what the terms above leave; a factor of {MOST_FACTOR:g} at most either way"
+WHY = f"regression trees on the residual of the terms above, at most a factor of {MOST_FACTOR:g} either way"
 MARGIN = 0.05  # beyond the box, of its width, that still counts as inside
 
 
