@@ -110,6 +110,11 @@ class Gpu:
         return self.tdp_w / peak if self.tdp_w and peak else None
 
     @property
+    def resident_threads(self) -> int:
+        """Threads that a processor holds at once (CUDA C++ Programming Guide, technical specifications)."""
+        return 1024 if self.capability == 75 else 1536 if self.capability in (86, 87, 89, 120, 121) else 2048
+
+    @property
     def grouped(self) -> bool:
         """Whether it has warp-group matrix instructions and thread-block clusters (Hopper and later)."""
         return self.generation >= 9
