@@ -219,9 +219,8 @@ class Choice:
         for pool, (near, kv) in _pools(every, op, formats, backend, kernel):
             found = [(gpu, k) for gpu, k in pool if k.dtype == near and k.kv_dtype in (kv, "")]
             if found:
-                values = averaged(
-                    [(gpu, k.values) for gpu, k in found], asked.constants, self.gpu, asked.unit
-                )
+                lent = [(gpu, _lent(k, asked)) for gpu, k in found]
+                values = averaged(lent, asked.constants, self.gpu, asked.unit)
                 names = dict.fromkeys(gpu.name for gpu, _ in found)
                 most = max((k for _, k in found), key=lambda k: k.points)
                 said = f"transferred from {' and '.join(names)}"
@@ -244,6 +243,12 @@ def _attends(op: str) -> bool:
 
 def _names(record: Kernel | Corrector) -> tuple[str, ...]:
     return record.op, record.dtype, record.kv_dtype, record.backend, record.kernel
+
+
+def _lent(kernel: Kernel, asked: Asked) -> Mapping[str, float]:
+    """What a kernel's constants tell of the one that is asked for."""
+    borrower = asked.kernel, dtypes_of(asked.formats[0][0])
+    return models()[asked.op].borrowed(kernel.values, (kernel.kernel, dtypes_of(kernel.dtype)), borrower)
 
 
 def _multiplies_integers(kernel: Kernel) -> bool:

@@ -71,6 +71,12 @@ class KernelModel(ABC):
         """What names the kernels that alone stand in for it elsewhere; None where all of a format may."""
         return self.library(kernel)
 
+    def borrowed(
+        self, values: Mapping[str, float], lender: tuple[str, Dtypes], borrower: tuple[str, Dtypes]
+    ) -> Mapping[str, float]:
+        """What the constants of a kernel and format tell of another kernel, whose library may be another."""
+        return values
+
     def sound(self, values: Mapping[str, float], gpu: Gpu, dtype: Dtypes) -> bool:
         """Whether a kernel's constants may speak for others."""
         return True

@@ -57,6 +57,15 @@ CONSTANTS = (
     Constant("elsewhere", "", 1e-3, 1.3, 0.03, "cost of a token's choice that another rank serves"),
     Constant("mapped_s", "s", 1e-7, 5e-5, 5e-6, "further kernels that name a rank's experts anew"),
 )
+# What a library's own design sets and another library's kernels do not tell: its smallest tile, whether each
+# expert has descriptors (grouped products of CUTLASS and DeepGEMM do), which rows of other ranks it skips.
+DESIGNED = ("least_rows", "expert_s", "elsewhere")
+# Kernels that a library launches for few tokens. FlashInfer's and TensorRT-LLM's generated ones: routing, two
+# products, finalising (trtllm_fused_moe_runner.cu). Their CUTLASS: routing, sorting, expanding, strides, a
+# product, activation, a product, finalising (`runMoe` in moe_kernels.cu). Fused Triton, and Marlin: routing,
+# two of aligning, a product, activation, a product, the sum (fused_moe.py, fused_marlin_moe.py). DeepGEMM in
+# TensorRT-LLM copies and quantises apart (fused_moe_deepgemm.py).
+LAUNCHED = {"trtllm-gen": 4, "CUTLASS": 8, "Triton": 7, "Marlin": 7, "DeepGEMM": 10}
 # Blocks of Triton's kernels load all of their operands themselves: none is shared in a cluster.
 ALONE = tuple(replace(c, scales_with="") if c.scales_with == "clusters" else c for c in CONSTANTS)
 
@@ -89,6 +98,19 @@ class MoeModel(KernelModel):
     def library(self, kernel: str) -> str:
         """The library of a kernel: what its constants have in common with those of others."""
         return library(kernel, OF_EXPERTS)
+
+    def borrowed(
+        self, values: Mapping[str, float], lender: tuple[str, Dtypes], borrower: tuple[str, Dtypes]
+    ) -> Mapping[str, float]:
+        """Without what the lender's library designed, and with a start for each kernel of the borrower's."""
+        (one, narrow), (other, narrower) = lender, borrower
+        if not other or self.library(one) == self.library(other):
+            return values
+        known = {name: value for name, value in values.items() if name not in DESIGNED}
+        theirs, own = launches(self.library(one), narrow), launches(self.library(other), narrower)
+        if "launch_s" in known and theirs and own:
+            known["launch_s"] *= own / theirs
+        return known
 
     def sound(self, values: Mapping[str, float], gpu: Gpu, dtype: Dtypes) -> bool:
         """Whether a kernel's constants speak for others: it streams large matrices at half of the peak.
@@ -125,6 +147,18 @@ class MoeModel(KernelModel):
         return _Layer(rows, gpu, dtype).parts
 
 
+def launches(library: str, dtype: Dtypes) -> int | None:
+    """Kernels that a library launches for a layer; None where that is not known.
+
+    Activations of 8 bits and fewer are quantised by CUTLASS on the way; Triton needs a kernel before either
+    product, generated kernels one, and another for activating 8 bits in blocks (`useDeepSeekFp8`).
+    """
+    count = LAUNCHED.get(library)
+    if count is None or bytes_per_element(dtype.inputs) > 1:
+        return count
+    return count + {"Triton": 2, "trtllm-gen": 2 if dtype.name == "fp8_block" else 1}.get(library, 0)
+
+
 class _Layer:
     """The sizes of the rows' layers on this rank, and what they cost by given constants."""
 
@@ -143,6 +177,7 @@ class _Layer:
         self.ups = np.where(gated, 2.0, 1.0)
         self.rank_experts = self.experts / ranks
         self.by_launcher, self.candidates = launched(rows, self.tokens, self.top_k, self.rank_experts, dtype)
+        self.activates = self.by_launcher & (dtype.name != "fp8_block")
         self.by_default, self.default = self._untuned(rows)
         # SGLang serves the choices of other ranks as those of one more expert of its own: up to
         # 0.5.10 it multiplied them, since then it only reads weights for them.
@@ -152,8 +187,9 @@ class _Layer:
         # Kernels around them took 10 us more up to then (medians of pairs of rows), and still do on a share.
         self.mapped = np.asarray(strangers | (sglang & ~since(rows, 0, 5, 11)), dtype=np.float64)
         far = np.maximum(self.load.tokens * self.top_k - self.load.chosen, 0.0)
-        skipped = (strangers & since(rows, 0, 5, 11)) | (of_engine(rows, "vllm") & says(rows, "marlin"))
+        skipped = strangers | (of_engine(rows, "vllm") & says(rows, "marlin"))
         self.strange = np.where(skipped, 0.0, far)  # rows of other ranks' experts that may not be skipped
+        self.served = np.where(strangers & ~since(rows, 0, 5, 11), far, 0.0)  # and those that never are
         self.weight = float(bytes_per_element(dtype.weights))
         self.matrix = np.stack([self.ups * self.width * self.hidden, self.hidden * self.width])
         self.peak = self._peak(rows)
@@ -216,16 +252,18 @@ class _Layer:
         """Passes over all tokens, wherever their experts are, and over rows between products, at two bytes.
 
         Triton's fused kernel gathers rows itself and leaves those of other ranks' experts where they are, so
-        that activating and summing see all choices of all tokens.
+        that activating and summing see all choices of all tokens. Generated kernels gather, too, and activate
+        in the first product, but in the format of 8 bits in blocks.
         """
         rows = np.where(self.fused, self.tokens * self.top_k, self._rows(c))
-        between = rows * (np.where(self.fused, 1, 2) * self.hidden + (self.ups + 1) * self.width)
+        activated = np.where(self.activates, 0.0, (self.ups + 1) * self.width)
+        between = rows * (np.where(self.fused | self.by_launcher, 1, 2) * self.hidden + activated)
         moved = c["token_passes"] * self.tokens * self.hidden + c["passes"] * between
         return 2 * moved / self.gpu.dram_byte_per_s + c["row_s"] * rows
 
     def _rows(self, c: Mapping[str, float]) -> Any:
         """Rows of this rank's experts, and of others' what the kernel does not skip."""
-        return self.load.chosen + c["elsewhere"] * self.strange
+        return self.load.chosen + self.served + c["elsewhere"] * self.strange
 
     def routing_s(self, c: Mapping[str, float]) -> Any:
         """Sorting the choices: further kernels beyond what one block sorts, a part per choice and expert."""
@@ -256,7 +294,7 @@ class _Layer:
     ) -> Floats:
         """[tile, row] seconds of both products: tiles in waves beside the stream of weights."""
         gpu = self.gpu
-        tiles = tiles + c["elsewhere"] * self.strange / size
+        tiles = tiles + (self.served + c["elsewhere"] * self.strange) / size
         n = np.stack([self.ups * self.width, self.hidden])[:, None]
         k = np.stack([self.hidden, self.width])[:, None]
         element = float(bytes_per_element(self.dtype.inputs))
