@@ -301,7 +301,9 @@ class _Layer:
         expert = (self.matrix * self.weight)[:, None]
         missed = np.clip(1 - L2_SHARE * gpu.l2_bytes / expert, 0.0, 1.0)
         again = c["reread"] * missed * np.maximum(tiles - self.touched, 0.0)
-        streamed = (self.touched * self._missed(c) + again) * expert + self._rows(c) * (element * k + 2 * n)
+        activated = np.where(self.activates, element * self.width, 2 * self.ups * self.width)
+        written = np.stack([activated, 2 * self.hidden])[:, None]
+        streamed = (self.touched * self._missed(c) + again) * expert + self._rows(c) * (element * k + written)
         per_wave = tiles / gpu.processors
         busy: Any = np.inf
         for width in widths:
