@@ -332,7 +332,7 @@ def page(
             "Each of the three generations is predicted by the constants of the other ones, carried",
             "over by the scaling that each constant states, and without the peaks that were measured on it.",
             "Kernels of a backend stand in for each other. Elementwise kernels were measured on one device,",
-            "so that nothing can be carried to it: theirs is the error of the data sheet's bound. To other",
+            "so that nothing can be carried to it: theirs is the error of published latencies. To other",
             "devices they are carried with the band of all kinds together.",
             "",
             *carried_intervals(elsewhere_claims),
