@@ -56,7 +56,7 @@ class ElementwiseModel(KernelModel):
 
     kinds: ClassVar[tuple[str, ...]] = ("rmsnorm", "rope", "act_mul", "elementwise_add")
     ruled_by_name: ClassVar[bool] = True
-    published: ClassVar[str] = "expected by published latencies"
+    published: ClassVar[str] = "published latencies, arXiv:2402.13499"
     family: ClassVar[tuple[str, ...]] = ("hidden", "n_heads", "n_kv_heads", "head_dim")
     why: ClassVar[Mapping[str, str]] = {
         "ideal": "bytes at the bandwidth of memory, or of the L2 where they are cached",
