@@ -160,6 +160,19 @@ def appends(rows: Columns) -> Any:
     return ~(since(rows, *APPENDED_APART) & ~since(rows, *APPENDED_AGAIN))
 
 
+# FlashAttention 3, for which all sequences differ in length, so that a kernel before counts their blocks
+# (prepare_varlen_num_blocks). "flash_attention" is SGLang's on Ampere, and of latents on Hopper.
+FLASH_3 = ("fa3", "vllm_flash_attn_fa3", "flash_attention", "flash_attention_v3", "vllm_vit_flash_attn_fa3")
+SORTED_BATCH = 992.0  # sequences that vLLM's FlashAttention 3 prepares in a kernel of 32 warps of 31
+
+
+def scheduled(shape: Shape, kernel: str, gpu: Gpu) -> Floats:
+    """Where a kernel before prepares each sequence: FlashAttention 3's, of as many as vLLM's can sort."""
+    if kernel not in FLASH_3 or gpu.generation >= 10:
+        return np.zeros_like(shape.batch)
+    return np.where(kernel.startswith("vllm") & (shape.batch > SORTED_BATCH), 0.0, 1.0)
+
+
 def conversions(kernel: str, dtype: Dtypes) -> int:
     """Kernels with which SGLang brings new keys and values, and trtllm-gen's queries too, into 8 bits."""
     if dtype.kv != "fp8" or kernel not in OF_SGLANG:

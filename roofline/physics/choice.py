@@ -110,6 +110,9 @@ class Choice:
         if dtype.endswith("_wo") and backend and not self._measured(op, backend, dtype=dtype):
             # The library's own product, its weights widened on the way.
             asked = replace(asked, formats=[("bfloat16", ""), ("float16", "")])
+        if _attends(op) and kv_dtype == "fp8" and "fp8" not in self.gpu.tensor_flop_per_s:
+            # Its cache is widened and multiplied in 16 bits, by the kernels of a cache of 16 bits.
+            asked = replace(asked, formats=sorted(formats, key=lambda one: one[1] == "fp8"))
         return self._from_other_generations(asked) or _as_published(asked)
 
     def _from_its_generation(self, asked: Asked) -> Chosen | None:
@@ -199,7 +202,8 @@ class Choice:
             (k.op, k.backend) == (op, backend)
             and (kernel or k.kernel, dtype or k.dtype) == (k.kernel, k.dtype)
             and k.points >= MEASURED_WELL
-            for _, kernels in self._sources
+            and not models()[op].renamed(kernel, gpu, self.gpu)
+            for gpu, kernels in self._sources
             for k in kernels
         )
 
@@ -216,11 +220,10 @@ class Choice:
             every = [pair for pair in every if pair[1].backend == backend] or every
         if models()[op].ampere_apart:
             every = [pair for pair in every if pair[0].grouped == self.gpu.grouped] or every
-        for pool, (near, kv) in _pools(every, op, formats, backend, kernel):
+        for pool, (near, kv) in _pools(every, self.gpu, op, formats, backend, kernel):
             found = [(gpu, k) for gpu, k in pool if k.dtype == near and k.kv_dtype in (kv, "")]
             if found:
-                lent = [(gpu, _lent(k, asked)) for gpu, k in found]
-                values = averaged(lent, asked.constants, self.gpu, asked.unit)
+                values = self._means(asked, found, pool, every)
                 names = dict.fromkeys(gpu.name for gpu, _ in found)
                 most = max((k for _, k in found), key=lambda k: k.points)
                 said = f"transferred from {' and '.join(names)}"
@@ -229,6 +232,32 @@ class Choice:
                 named = kernel or ("" if models()[op].ruled_by_name and nameless else most.kernel)
                 return Chosen(values, _bands(most, False), said, most.domain, named)
         return None
+
+    def _means(
+        self, asked: Asked, found: list[Pair], pool: list[Pair], every: list[Pair]
+    ) -> dict[str, float]:
+        """The means of the constants of `found`: of each those of the kernels that know it best.
+
+        Where other kernels stand in for one, what no format decides is a mean over their formats (`pool`);
+        kernels that an engine brings are known from that engine, whatever attends there.
+        """
+        model, name = models()[asked.op], (asked.backend, asked.kernel)
+        stand_in = any(
+            (k.backend, k.kernel) != name or model.renamed(asked.kernel, gpu, self.gpu) for gpu, k in found
+        )
+        alike = pool if stand_in and model.starts_alike else found
+        near = {(k.dtype, k.kv_dtype) for _, k in found}
+        means: dict[str, float] = {}
+        for constant in asked.constants:
+            rules, sources = constant.scales_with.split(), alike
+            if "format" in rules:
+                sources = found
+            elif "engine" in rules and (stand_in or all(constant.name not in k.values for _, k in found)):
+                own = [(g, k) for g, k in every if k.backend == asked.backend and constant.name in k.values]
+                sources = [(g, k) for g, k in own if (k.dtype, k.kv_dtype) in near] or own or alike
+            lent = [(gpu, _lent(k, asked)) for gpu, k in sources]
+            means |= averaged(lent, [constant], self.gpu, asked.unit)
+        return means
 
 
 def _as_published(asked: Asked) -> Chosen | None:
@@ -285,11 +314,15 @@ def _best(
 
 
 def _pools(
-    every: list[Pair], op: str, formats: Sequence[tuple[str, str]], backend: str, kernel: str
+    every: list[Pair], target: Gpu, op: str, formats: Sequence[tuple[str, str]], backend: str, kernel: str
 ) -> Iterator[tuple[list[Pair], tuple[str, str]]]:
     """Kernels of other devices to take the mean of, with the format that they must have: the best first."""
     model = models()[op]
-    same = [(gpu, k) for gpu, k in every if (k.backend, k.kernel) == (backend, kernel)]
+    same = [
+        (gpu, k)
+        for gpu, k in every
+        if (k.backend, k.kernel) == (backend, kernel) and not model.renamed(kernel, gpu, target)
+    ]
     well = [(gpu, k) for gpu, k in every if k.points >= MEASURED_WELL]
     if (library := model.source(kernel)) is not None:  # of few rows the library's overheads are not known
         alike = [(gpu, k) for gpu, k in every if model.source(k.kernel) == library]

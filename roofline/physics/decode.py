@@ -10,6 +10,7 @@ import numpy as np
 
 from roofline.physics.attention import (
     APPEND_S,
+    FLASH_3,
     START_S,
     WHY,
     Shape,
@@ -20,6 +21,7 @@ from roofline.physics.attention import (
     kernel_of,
     missed,
     row_s,
+    scheduled,
 )
 from roofline.physics.base import Constant, ceil_div, smooth_max
 from roofline.physics.model import KernelModel
@@ -28,6 +30,7 @@ from roofline.physics.splits import (
     even_splits,
     flash_2_splits,
     flash_3_keys,
+    flash_3_rows,
     flash_3_splits,
     plain_splits,
     segments,
@@ -42,10 +45,8 @@ if TYPE_CHECKING:
 BLOCK_KEYS = 128.0  # that a thread block loads at once; also the step to which pages are rounded
 TILE_ROWS = 128.0  # query heads of one KV head that a thread block takes, at most
 GROUPED_HEADS = 32.0  # of one group that TensorRT-LLM's grouped kernels take (XQA; trtllm-gen on Blackwell)
-SORTED_BATCH = 992.0  # sequences that vLLM's FlashAttention 3 prepares in a kernel of 32 warps of 31
 GROUPED_SHARE = 0.25  # of the processors that it must fill, at a block per 128 keys, to be taken
 OWN_KEYS = 64.0  # of a block of XQA's kernel for Hopper and fp8
-FLASH_3 = ("fa3", "vllm_flash_attn_fa3", "flash_attention")  # the last is SGLang's on Ampere
 TRITON_STEPS = {"triton": 32.0, "vllm_triton_attn": 16.0}  # keys of a step of Triton's kernels
 MOST_SPLITS = {"vllm_flash_attn_fa3": 32.0}  # that vLLM lets FlashAttention 3 make under a CUDA graph
 ROTATED = 128.0  # elements of a head that the measured rows rotate, of smaller heads too
@@ -55,9 +56,11 @@ CONSTANTS = (
     Constant("cta_s", "s", 1e-7, 2e-5, 2e-6, "first loads and last stores of a thread block", "1/clock"),
     Constant("head_s", "s", 1e-10, 1e-6, 1e-8, "of cta_s for each query head of 128 elements", "1/clock"),
     Constant("block_s", "s", 1e-8, 2e-5, 3e-7, "latency of one block of keys of 128 elements", "1/clock"),
-    Constant("tile_share", "", 0.02, 2.0, 0.5, "share of tensor and special-function peaks inside a tile"),
+    Constant(
+        "tile_share", "", 0.02, 2.0, 0.5, "share of tensor and special-function peaks inside a tile", "format"
+    ),
     Constant("dram_share", "", 0.3, 1.0, 0.9, "share of the memory bandwidth", "stream"),
-    Constant("l2_share", "", 0.1, 1.0, 0.5, "share of the L2 bandwidth", "slices"),
+    Constant("l2_share", "", 0.1, 1.0, 0.5, "share of the L2 bandwidth", "slices dies"),
     Constant("l2_fill", "", 0.2, 1.0, 0.6, "share of the L2 that keeps the cache between steps", "whole"),
     Constant("sharpness", "", 1.0, 20.0, 3.0, "how well latency hides behind the stream of keys"),
     Constant("most_splits", "", 4.0, 256.0, 48.0, "thread blocks that share one sequence and head, at most"),
@@ -70,9 +73,12 @@ CONSTANTS = (
 # A block of keys lasts block_s and its products, of as many rows nearly always: measured times tell the sum.
 # Prompts tell the products: FlashAttention 2 reaches 0.73 of an A100's peak (arXiv:2307.08691), with
 # starts and ends of tiles.
-TILE_SHARE = Constant("tile_share", "", 0.6, 1.0, 0.75, "share of the peaks inside a tile before Hopper")
+TILE_SHARE = Constant(
+    "tile_share", "", 0.6, 1.0, 0.75, "share of the peaks inside a tile before Hopper", "format"
+)
 # Ampere's FlashAttention 2; TensorRT-LLM's kernel of one thread block per query head; FlashAttention 3.
-SWAP = Constant("swap_s", "s", 1e-8, 2e-5, 1e-7, "copies that bring grouped heads into one tile")
+# Two copies: queries into their rows and results out of them (mha_varlen_fwd).
+SWAP = Constant("swap_s", "s", 1e-8, 2e-5, 2 * START_S, "copies that bring grouped heads into one tile")
 PLAIN = (
     Constant("plain_launch_s", "s", 1e-6, 5e-5, 8e-6, "launch_s of the kernel without grouped heads"),
     Constant("plain_cta_s", "s", 1e-7, 2e-5, 2e-6, "cta_s of the same", "1/clock"),
@@ -86,7 +92,7 @@ ROTATE = Constant("rotate_s", "s", 1e-8, 2e-5, 2e-6, "a kernel that rotates head
 # Since Hopper.
 WIDE = Constant("wide_share", "", 0.3, 1.2, 0.9, "rate for heads of more than 128 elements, of the others'")
 PADDING = Constant(
-    "padding_s", "s", 1e-8, 2e-5, 1e-6, "kernels around heads of a size that is no power of two"
+    "padding_s", "s", 1e-8, 2e-5, 1e-6, "kernels around heads of a size that is no power of two", "engine"
 )
 
 
@@ -116,10 +122,15 @@ class DecodeModel(KernelModel):
     start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places
     most_rows: ClassVar[int] = 600
     few_rows_speak: ClassVar[bool] = True
+    starts_alike: ClassVar[bool] = True
 
     def source(self, kernel: str) -> str | None:
         """Triton's kernels stand in for each other alone."""
         return compiled(kernel)
+
+    def renamed(self, kernel: str, one: Gpu, other: Gpu) -> bool:
+        """TensorRT-LLM's is XQA before Blackwell and trtllm-gen's on it."""
+        return kernel == "torch_flow" and (one.generation >= 10) != (other.generation >= 10)
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Some generations have kernels besides that their libraries take for some shapes."""
@@ -134,8 +145,12 @@ class DecodeModel(KernelModel):
         grid = _grid(shape, kernel, gpu, dtype, c)
         if "splits" in rows:  # at most: of a kernel that splits less than the measured ones
             grid = replace(grid, splits=np.minimum(grid.splits, rows["splits"]))
-        parts = decode_parts(shape, grid, gpu, dtype, c, _scheduled(shape, kernel))
-        beside = conversions(kernel, dtype) * START_S - np.where(appends(rows), 0.0, APPEND_S)
+        before = scheduled(shape, kernel, gpu)
+        # FlashAttention 3 and XQA bring queries into 8 bits, too. Blackwell's tiles are too small to tell.
+        narrow = kernel in (*FLASH_3, "torch_flow") and dtype.kv == "fp8" and gpu.generation == 9
+        read = dtype._replace(inputs="fp8") if narrow else dtype
+        parts = decode_parts(shape, grid, gpu, read, c, before)
+        beside = (conversions(kernel, dtype) + before) * START_S - np.where(appends(rows), 0.0, APPEND_S)
         parts["launch"] = np.maximum(parts["launch"] + beside, 0.0)
         if gpu.generation < 9:
             swapped = (shape.group > 1) & (shape.kv_heads > 1) & (shape.batch > 1)  # else a view serves
@@ -152,8 +167,10 @@ def _grid(shape: Shape, kernel: str, gpu: Gpu, dtype: Dtypes, c: Mapping[str, fl
     splits = even_splits(units, seen, gpu, c)
     keys = np.full_like(seen, BLOCK_KEYS)
     if kernel in FLASH_3 and gpu.generation < 10:
-        keys = flash_3_keys(shape, gpu, dtype)
+        keys, rows = flash_3_keys(shape, gpu, dtype), flash_3_rows(shape, gpu, dtype)
         splits = flash_3_splits(shape, ceil_div(seen, keys), gpu, MOST_SPLITS.get(kernel, 0.0))
+        if gpu.generation < 9:
+            keys = np.where(splits > 1, keys, flash_3_keys(shape, gpu, dtype, split=False))
     if kernel == "vllm_flash_attn":  # FlashAttention 2 splits only where it swaps heads into rows
         keys = np.where(shape.key_dim > 128, 64.0, np.where(shape.key_dim > 64, 128.0, 256.0))
         splits = np.where(group == 1, 1.0, flash_2_splits(shape, ceil_div(shape.kv_len, keys), gpu))
@@ -221,13 +238,6 @@ def tile_rows(heads: Floats, gpu: Gpu) -> Floats:
     """Rows of the product that hold so many query heads: tensor cores before Blackwell take 64, padded."""
     least = 8.0 if gpu.generation >= 10 else 64.0
     return np.minimum(np.maximum(least, np.exp2(np.ceil(np.log2(heads)))), TILE_ROWS)
-
-
-def _scheduled(shape: Shape, kernel: str) -> Any:
-    """Where a kernel before prepares each sequence: FlashAttention 3's, of as many as vLLM's can sort."""
-    if kernel not in FLASH_3:
-        return 0.0
-    return (kernel != "vllm_flash_attn_fa3") | (shape.batch <= SORTED_BATCH)
 
 
 def decode_parts(

@@ -22,6 +22,7 @@ from roofline.physics.attention import (
     Shape,
     element,
     kernel_of,
+    scheduled,
 )
 from roofline.physics.base import Constant, ceil_div, column
 from roofline.physics.decode import CONSTANTS as DECODE
@@ -43,7 +44,11 @@ ABSORBED = "flash_attention"  # SGLang's kernel on Hopper serves prompts on the 
 TILINGS: Mapping[int, Tiling] = {8: Tiling(128, 64), 9: Tiling(128, 64), 10: Tiling(256, 64)}
 LATENT_TILING = Tiling(64, 64, packed=True)
 # No tile multiplies faster than the peak: rows that wait for memory do not tell, and trade it for starts.
-TILE_SHARE = Constant("tile_share", "", 0.2, 1.0, 0.7, "share of the peaks inside a tile")
+TILE_SHARE = Constant("tile_share", "", 0.2, 1.0, 0.7, "share of the peaks inside a tile", "format")
+# Before Hopper no more than mma.sync reaches with smaller heads (FlashAttention 2, arXiv:2307.08691).
+SYNC_SHARE = Constant("tile_share", "", 0.2, 0.73, 0.7, "share of the peaks inside a tile", "format")
+# Of a block of latents: FlashMLA's and FlashAttention 3's by their sources, Ampere's as its times step.
+LATENT_KEYS: Mapping[int, float] = {8: 64.0, 9: 64.0, 10: 128.0}
 WIDENING_STARTS = 3  # kernels: the widening, and two that bring new latents and rotated keys into 8 bits
 CONVERT = Constant("convert_share", "", 0.05, 1.0, 0.5, "memory bandwidth of widening an fp8 cache for bf16")
 
@@ -81,9 +86,14 @@ class MlaDecodeModel(KernelModel):
     ampere_apart: ClassVar[bool] = True  # its kernel does not split sequences: another algorithm
     start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places
 
+    def renamed(self, kernel: str, one: Gpu, other: Gpu) -> bool:
+        """TensorRT-LLM's is fmha_v2 on Ampere, FlashMLA on Hopper and trtllm-gen on Blackwell."""
+        return kernel == "default" and one.generation != other.generation
+
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Those of other decode attention; Hopper's kernel of SGLang has no fp8 and widens the cache."""
-        usual = (TILE_SHARE if c.name == TILE_SHARE.name else c for c in DECODE)
+        share = TILE_SHARE if gpu.generation >= 9 else SYNC_SHARE
+        usual = (share if c.name == share.name else c for c in DECODE)
         return (*usual, *((CONVERT,) if gpu.generation == 9 and dtype.kv == "fp8" else ()))
 
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
@@ -96,9 +106,13 @@ class MlaDecodeModel(KernelModel):
             splits = np.ones_like(splits)
         starts = (c[name] for name in ("launch_s", "cta_s", "block_s", "combine_s", "split_s"))
         grid = Grid(tiles, filled, np.minimum(shape.heads, held), splits, *starts)
+        grid = replace(grid, keys=LATENT_KEYS[max(gpu.generation, 8)])
         widens = "convert_share" in c and kernel == ABSORBED
         read = dtype._replace(kv=dtype.inputs) if widens else _multiplied(dtype, kernel, gpu)
         parts = decode_parts(shape, grid, gpu, read, c)
+        # FlashMLA launches its combination whether or not it has split.
+        beside = scheduled(shape, kernel, gpu) + (kernel == "default" and gpu.generation == 9)
+        parts["launch"] = parts["launch"] + beside * START_S
         if widens:
             moved = (
                 shape.batch * shape.kv_len * shape.cached_dim * (element(dtype.kv) + element(dtype.inputs))

@@ -29,6 +29,7 @@ class KernelModel(ABC):
     # How it is carried to another generation (see `choice`):
     everyone_s: ClassVar[frozenset[str]] = frozenset()  # formats that all backends run by the same library
     few_rows_speak: ClassVar[bool] = False  # of a library's kernels, before many of other libraries
+    starts_alike: ClassVar[bool] = False  # whose constants but those marked "format" are those of all formats
     ampere_apart: ClassVar[bool] = False  # whose kernel there is another algorithm
     like: ClassVar[str] = ""  # the kind whose constants stand in where a generation has none of this one
     # Where its starting values were published, which hold where no device has constants of its kinds.
@@ -76,6 +77,10 @@ class KernelModel(ABC):
     ) -> Mapping[str, float]:
         """What the constants of a kernel and format tell of another kernel, whose library may be another."""
         return values
+
+    def renamed(self, kernel: str, one: Gpu, other: Gpu) -> bool:
+        """Whether a kernel's name means one kernel on one GPU and another on the other."""
+        return False
 
     def sound(self, values: Mapping[str, float], gpu: Gpu, dtype: Dtypes) -> bool:
         """Whether a kernel's constants may speak for others."""

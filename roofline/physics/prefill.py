@@ -21,9 +21,10 @@ from roofline.physics.attention import (
     kernel_of,
     missed,
     row_s,
+    scheduled,
 )
 from roofline.physics.base import HEAT_S, Constant, ceil_div, smooth_max
-from roofline.physics.decode import PADDING, ROTATED
+from roofline.physics.decode import PADDING, ROTATED, SWAP
 from roofline.physics.libraries import OF_ATTENTION, library
 from roofline.physics.model import KernelModel
 from workloads.dtypes import compute_dtype
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from roofline.physics.base import Columns, Dtypes, Floats, Gpu
 
 PAGED = ("fa3", "vllm_flash_attn_fa3")  # FlashAttention 3 on a cache, which it may split
+FLASH_4 = ("vllm_vit_flash_attn_fa4", "flash_attention_v4", "vllm_flash_attn_fa4")
 SPLIT_BELOW, SPLIT_KEYS = 0.8, 128.0  # waves; keys of a block (FlashAttention 3, num_splits_heuristic)
 APPEND_THREADS = 512.0  # of the block that appends one token to the cache, at most
 LEAST_THREADS = 256.0  # of the same, in SGLang's kernel
@@ -92,16 +94,18 @@ CONSTANTS = (
     Constant("launch_s", "s", 1e-6, 5e-5, 1e-5, "start of the kernels, one after the other"),
     Constant("single_launch_s", "s", 1e-6, 5e-5, 8e-6, "launch_s where a decode kernel takes single queries"),
     Constant("cta_s", "s", 1e-8, 2e-5, 2e-6, "first loads and last stores of a tile", "1/clock"),
-    Constant("tensor_share", "", 0.02, 1.2, 0.7, "share of the tensor peak inside a tile"),
+    Constant("tensor_share", "", 0.02, 1.2, 0.7, "share of the tensor peak inside a tile", "format"),
     Constant("wide_share", "", 0.3, 1.5, 0.9, "rate for heads of more than 128 elements, of the others'"),
     Constant("solo_share", "", 0.3, 1.0, 0.9, "rate of a tile that has a processor alone, of several tiles'"),
     Constant("softmax_share", "", 0.05, 2.5, 0.8, "rate of exponentials, of the special-function units'"),
     Constant("dram_share", "", 0.2, 1.0, 0.8, "share of the memory bandwidth", "stream"),
-    Constant("l2_share", "", 0.1, 1.0, 0.4, "share of the L2 bandwidth", "slices"),
+    Constant("l2_share", "", 0.1, 1.0, 0.4, "share of the L2 bandwidth", "slices dies"),
     Constant("l2_fill", "", 0.2, 1.0, 0.6, "share of the L2 that keeps tensors between two kernels", "whole"),
     Constant("sharpness", "", 1.0, 20.0, 2.0, "how well copies hide behind arithmetic"),
-    Constant("pack_share", "", 0.05, 2.0, 1.0, "bandwidth of rotation and append, of the kernel's own"),
-    Constant("token_s", "s", 1e-8, 1e-5, 5e-7, "a block of threads that appends one token", "1/clock"),
+    Constant(
+        "pack_share", "", 0.05, 2.0, 1.0, "bandwidth of rotation and append, of the kernel's own", "engine"
+    ),
+    Constant("token_s", "s", 1e-8, 1e-5, 5e-7, "a block of threads that appends one token", "1/clock engine"),
     Constant("sustained", "", 0.0, 0.3, 0.05, "clock lost under the power limit"),
     Constant("tail", "", 0.0, 1.0, 0.7, "of the last wave's idle processors that nothing fills"),
     Constant("order", "", 0.0, 1.0, 0.5, "of a long tile's excess that ends after all others"),
@@ -109,15 +113,16 @@ CONSTANTS = (
 # Of heads that differ in size and number, and of what libraries do around their kernels.
 AROUND = (
     Constant("fill_s", "s", 1e-9, 2e-5, 5e-7, "of cta_s in tiles whose rows are all queries", "1/clock"),
-    Constant("generic_s", "s", 1e-8, 2e-5, 5e-7, "rotating part of a head, of TensorRT-LLM's kernels"),
-    Constant("generic_share", "", 0.1, 2.0, 0.9, "pack_share of the same, of the usual one's"),
+    Constant(
+        "generic_s", "s", 1e-8, 2e-5, 5e-7, "rotating part of a head, of TensorRT-LLM's kernels", "engine"
+    ),
+    Constant("generic_share", "", 0.1, 2.0, 0.9, "pack_share of the same, of the usual one's", "engine"),
     Constant("sequence_s", "s", 1e-11, 1e-7, 1e-9, "scheduling one more sequence of the batch", "1/clock"),
 )
 WINDOW = Constant("window_s", "s", 1e-8, 2e-5, 1e-7, "masking both edges of a window in a tile", "1/clock")
 COMBINE = Constant(
     "combine_s", "s", 1e-8, 2e-5, 2e-6, "adding up the parts of tiles that were split over keys"
 )
-SWAP = Constant("swap_s", "s", 1e-8, 2e-5, 1e-6, "copies that bring grouped heads of one query into a tile")
 FALLBACK = Constant(
     "fallback_share", "", 0.05, 1.0, 0.5, "rate of the kernel for head sizes with none, of its own"
 )
@@ -135,10 +140,18 @@ class PrefillModel(KernelModel):
     start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places
     most_rows: ClassVar[int] = 600
     few_rows_speak: ClassVar[bool] = True
+    starts_alike: ClassVar[bool] = True
 
     def source(self, kernel: str) -> str | None:
         """Triton's kernels stand in for each other alone."""
         return compiled(kernel)
+
+    def renamed(self, kernel: str, one: Gpu, other: Gpu) -> bool:
+        """vLLM's FlashInfer is trtllm-gen on Blackwell with tensor memory, else of FlashAttention 2's kind.
+
+        TensorRT-LLM's kernels around prompts are the same everywhere, and weigh more than what differs.
+        """
+        return kernel == "vllm_flashinfer" and (one.generation >= 10) != (other.generation >= 10)
 
     def prior_of(self, kernel: str) -> str | None:
         """Its library; but they are carried by kernel: libraries change more by generation."""
@@ -232,7 +245,7 @@ def prefill_parts(
         "waves": waited - reached,
         "copies": np.maximum(overlapped, waited) - waited,
         "append": appends * _append_s(shape, kernel, gpu, dtype, c, per_byte / c["pack_share"]),
-        "schedule": shape.batch * c.get("sequence_s", 0.0),
+        "schedule": scheduled(shape, kernel, gpu) * (START_S + shape.batch * c.get("sequence_s", 0.0)),
         "launch": np.where(shape.q_len == 1, c["single_launch_s"], c["launch_s"]),
     }
 
@@ -251,7 +264,8 @@ def _tiles_s(
     peak = gpu.peak("fp8" if _multiplies_in_kv(kernel, gpu, dtype) else compute_dtype(dtype.inputs))
     padded, rate = _padded(shape, kernel, gpu, c)
     rate = rate * np.where(padded.key_dim > 128, c["wide_share"], 1.0)
-    step = tiling.rows * row_s(padded, gpu, peak, c["tensor_share"], c["softmax_share"]) / rate
+    softmax_share = c["softmax_share"] / (1 - emulated(kernel, gpu))
+    step = tiling.rows * row_s(padded, gpu, peak, c["tensor_share"], softmax_share) / rate
     filled = np.minimum(shape.q_len / positions, 1.0)
     start_s = c["cta_s"] + filled * c.get("fill_s", 0.0) + shape.windowed * c.get(WINDOW.name, 0.0)
     start_s = start_s + (padded.key_dim > shape.key_dim) * c.get(PADDED.name, 0.0)
@@ -263,6 +277,14 @@ def _tiles_s(
     idle = (np.ceil(waves) - waves) * mean_s
     makespan = balanced + c["tail"] * idle + c["order"] * (longest_s - mean_s)
     return balanced, np.maximum(makespan, longest_s)
+
+
+def emulated(kernel: str, gpu: Gpu) -> float:
+    """Share of the exponentials that FlashAttention 4 computes as polynomials (flash_fwd_sm100.py).
+
+    A quarter of three in four fragments of a row on sm100; none on sm103, whose units are twice as fast.
+    """
+    return 3 / 16 if kernel in FLASH_4 and gpu.capability == 100 else 0.0
 
 
 def _splits(kernel: str, waves: Floats, longest: Floats) -> Floats:
@@ -311,8 +333,11 @@ def keys_per_tile(shape: Shape, positions: Floats, count: Floats, step: float) -
 
 
 def _multiplies_in_kv(kernel: str, gpu: Gpu, dtype: Dtypes) -> bool:
-    """vLLM, but for its Triton kernel, and TensorRT-LLM quantise queries too and multiply in fp8."""
-    multiplies = kernel.startswith(("vllm_fl", "torch_flow"))
+    """vLLM, but for its Triton kernel, and TensorRT-LLM quantise queries too and multiply in fp8.
+
+    FlashAttention 2 and FlashInfer's own kernels, which vLLM runs before Hopper, multiply in 16 bits.
+    """
+    multiplies = kernel.startswith("torch_flow") or (kernel.startswith("vllm_fl") and gpu.generation >= 9)
     return dtype.kv == "fp8" and multiplies and "fp8" in gpu.tensor_flop_per_s
 
 

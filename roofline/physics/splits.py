@@ -35,13 +35,29 @@ def flash_2_splits(shape: Shape, blocks: Floats, gpu: Gpu) -> Floats:
     return _fewest_splits(shape.batch * shape.kv_heads, blocks, 2 * gpu.processors, apart=True)
 
 
-def flash_3_keys(shape: Shape, gpu: Gpu, dtype: Dtypes) -> Floats:
-    """Keys of a block of FlashAttention 3 on a cache of pages (hopper/tile_size.h)."""
+def flash_3_keys(shape: Shape, gpu: Gpu, dtype: Dtypes, split: bool = True) -> Floats:
+    """Keys of a block of FlashAttention 3 on a cache of pages (hopper/tile_size.h).
+
+    Before Hopper blocks of sequences that are not split have other sizes than those of parts, by which the
+    library counts before it knows whether it splits.
+    """
+    dim = shape.key_dim
     if gpu.generation < 9:
-        return np.where(shape.key_dim > 128, 64.0, np.where(shape.key_dim > 64, 112.0, 80.0))
+        if split:
+            return np.select([dim <= 64, dim <= 96, dim <= 128], [80.0, 48.0, 112.0], 64.0)
+        usual = 64.0 if gpu.capability == 80 else 128.0  # with eight warps instead of four
+        return np.select([dim <= 64, dim <= 96, dim <= 128, dim <= 192], [112.0, 64.0, usual, 64.0], 96.0)
     if dtype.kv == "fp8":
-        return np.where(shape.key_dim > 192, 128.0, 160.0)
-    return np.where(shape.key_dim > 192, 80.0, np.where(shape.key_dim > 128, 96.0, 128.0))
+        return np.where(dim > 192, 128.0, 160.0)
+    return np.where(dim > 192, 80.0, np.where(dim > 128, 96.0, 128.0))
+
+
+def flash_3_rows(shape: Shape, gpu: Gpu, dtype: Dtypes) -> Floats:
+    """Rows of a tile of FlashAttention 3, used or not: 64 where one warp group does (hopper/tile_size.h)."""
+    if gpu.generation < 9:
+        return np.full_like(shape.key_dim, 128.0)
+    alone = (shape.key_dim <= 128) & (shape.group <= 64) & (dtype.kv != "fp8")
+    return np.where(alone, 64.0, 128.0)
 
 
 def flash_3_splits(shape: Shape, blocks: Floats, gpu: Gpu, most: float) -> Floats:

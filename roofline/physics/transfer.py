@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from roofline.physics.base import SLICES_OF_STACKS
+
 if TYPE_CHECKING:
     from roofline.physics.base import Constant, Gpu
 
@@ -15,6 +17,11 @@ if TYPE_CHECKING:
 # wave_s): they come with the programming model and stand in no data sheet.
 SHARED_OPERANDS = {9: 1.75, 10: 2.25}
 PERSISTENT_WAIT = 0.08
+
+# Slices of the L2 deliver 95 bytes per clock and megabyte where memory is stacked (5.4 TB/s of 40 MB on an
+# A100, 9.7 of 50 on an H200; gpu-benches, gpu-l2-cache). Blackwell's two dies have 126 MB, which would feed
+# 1.3 times all ports: ports are the limit there, of which 0.9 is reached, not slices, which fed 0.55 before.
+TWO_DIES = 0.9 / SLICES_OF_STACKS
 
 GRAPHICS_STREAM = 0.95  # share of GDDR bandwidth that is reached: 0.97 on an L40S, 0.94 on an RTX PRO 6000
 
@@ -38,9 +45,12 @@ QUANTITIES: Mapping[str, Callable[[Gpu], float | None]] = {
     "clusters": lambda gpu: SHARED_OPERANDS.get(gpu.generation, 1.0),
     "persistent": lambda gpu: PERSISTENT_WAIT if gpu.grouped else 1.0,
     "slices": lambda _: 1.0,  # share of the L2 ports: the same, at most what the slices deliver
+    "dies": lambda gpu: TWO_DIES if gpu.stacked and gpu.generation >= 10 else 1.0,  # see TWO_DIES
     "whole": lambda gpu: 1 / gpu.partitions,
     "heat": lambda _: 1.0,  # clock lost in long runs, see `_cooler`
     "library": lambda _: 1.0,  # a library's choice: kept within a generation, unknown in another
+    "engine": lambda _: 1.0,  # of a kernel beside the attention that the engine brings, whatever attends
+    "format": lambda _: 1.0,  # that a format decides: kernels in another one know nothing of it
     # At its power limit a GPU lowers clock and voltage together, and power is about their cube.
     "power": lambda gpu: gpu.joule_per_flop and gpu.joule_per_flop ** (1 / 3),
 }

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from hwspecs import kernels_of, load_device
 from roofline.physics import model_of
-from roofline.physics.attention import APPEND_S, NO_WINDOW, START_S, Shape, missed
+from roofline.physics.attention import APPEND_S, NO_WINDOW, START_S, Shape, missed, scheduled
 from roofline.physics.base import Dtypes, Gpu, total
 from roofline.physics.calibration import cells
 from roofline.physics.fit import held_out_s, mape
-from roofline.physics.prefill import keys_per_tile, tiling_of
+from roofline.physics.prefill import emulated, keys_per_tile, tiling_of
 from workloads.operators import Attention
 
 GPUS = {name: Gpu.of(load_device(name)) for name in ("a100_sxm", "h100_sxm", "b200_sxm")}
@@ -173,7 +173,61 @@ def test_encoders_append_nothing_in_any_version() -> None:
 def test_sglang_converts_what_it_appends_in_kernels_of_their_own(kernel: str, count: int) -> None:
     sizes = {"kernel": kernel, "batch": 1, "kv_len": 1}
     narrow, wide = (time_s("attention_decode", dtype=d, **sizes)[0] for d in (FP8_CACHE, BF16))
-    assert narrow - wide == pytest.approx(count * START_S, abs=5e-7)  # steps of its loop differ
+    assert narrow - wide == pytest.approx(count * START_S, abs=1e-6)  # tiles and steps of its loop differ
+
+
+@pytest.mark.parametrize(("batch", "starts"), [(1, 1), (992, 1), (993, 0)])
+def test_a_kernel_before_flash_attention_3_prepares_what_it_can_sort(batch: int, starts: int) -> None:
+    """vLLM's as many as 32 warps of 31 sequences; SGLang's any number; FlashAttention 2 none."""
+    shape, hopper = Shape.of(rows(batch=batch)), GPUS["h100_sxm"]
+    assert scheduled(shape, "vllm_flash_attn_fa3", hopper)[0] == starts
+    assert scheduled(shape, "fa3", hopper)[0] == 1
+    assert scheduled(shape, "vllm_flash_attn", GPUS["a100_sxm"])[0] == 0
+    sizes = {"q_len": 64, "kv_len": 64, "batch": batch, "causal": 0}
+    change = {"sequence_s": 0.0}
+    one, other = (
+        time_s("attention_encoder", change=change, kernel=kernel, **sizes)[0]
+        for kernel in ("vllm_vit_flash_attn_fa3", "vllm_vit_flash_attn_fa4")
+    )
+    assert one > other or starts == 0
+
+
+def test_flash_attention_4_takes_a_part_of_the_exponentials_off_units_that_are_slow() -> None:
+    """3 of 16 on B200; on B300, whose units are twice as fast, none."""
+    kernel = "flash_attention_v4"
+    assert emulated(kernel, GPUS["b200_sxm"]) == 3 / 16
+    assert emulated(kernel, Gpu.of(load_device("b300_sxm"))) == 0
+    assert emulated("flash_attention_v3", GPUS["b200_sxm"]) == 0
+    sizes = {"q_len": 65_536, "kv_len": 65_536, "batch": 8, "head_dim": 64, "causal": 0}
+    fast = {"tensor_share": 1.2, "sustained": 0.0}  # 64 elements: exponentials bind
+    whole, part = (
+        time_s("attention_encoder", "b200_sxm", change=fast, kernel=name, **sizes)[0]
+        for name in ("vllm_vit_flash_attn_fa3", kernel)
+    )
+    assert 0.8 < part / whole < 1
+
+
+def test_flash_attention_3_on_ampere_walks_64_keys_a_step_and_128_rows() -> None:
+    """Its unsplit kernel with four warps (hopper/tile_size.h): time grows by the step."""
+    sizes = {"kernel": "flash_attention", "batch": 1, "n_heads": 4, "n_kv_heads": 4}
+    small = [time_s("attention_decode", "a100_sxm", kv_len=n, **sizes)[0] for n in (1, 64, 128, 192)]
+    assert small[0] == pytest.approx(small[1], rel=1e-3)
+    assert small[2] - small[1] == pytest.approx(small[3] - small[2], rel=1e-3)
+    gpu, share = GPUS["a100_sxm"], 0.75  # TILE_SHARE's start
+    products = 128 * 64 * 4 * 128 / (gpu.peak("bf16") / gpu.processors * share)
+    assert small[2] - small[1] > products
+
+
+def test_an_ampere_without_fp8_units_multiplies_a_narrow_cache_in_16_bits() -> None:
+    """FlashInfer's own kernels, too, where there are such units; on Blackwell it runs trtllm-gen's."""
+    sizes = {"kernel": "vllm_flashinfer", "q_len": 16_384, "kv_len": 16_384}
+    ada = Gpu.of(load_device("l40s"))
+    model = model_of("attention_prefill")
+    constants = {c.name: c.start for c in model.constants(ada, BF16)}
+    narrow, wide = (total(model.parts(rows(**sizes), ada, d, constants))[0] for d in (FP8_CACHE, BF16))
+    assert narrow == pytest.approx(wide, rel=0.03)
+    narrow, wide = (time_s("attention_prefill", "b200_sxm", d, **sizes)[0] for d in (FP8_CACHE, BF16))
+    assert narrow < 0.9 * wide
 
 
 def test_a_triton_block_of_keys_from_memory_takes_longer_than_one_from_the_l2() -> None:

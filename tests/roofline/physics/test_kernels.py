@@ -143,7 +143,7 @@ def test_a_format_says_more_than_a_kernel_s_name() -> None:
         if kernel.op == "gemm" and kernel.backend
     ]
     formats = [("fp8_block", ""), ("fp8", "")]
-    order = _pools(pairs, "gemm", formats, "trtllm", "torch_flow")
+    order = _pools(pairs, Gpu.of(load_device("h100_sxm")), "gemm", formats, "trtllm", "torch_flow")
     first = next(pool for pool, one in order if any((k.dtype, k.kv_dtype) == one for _, k in pool))
     assert any(k.dtype == "fp8_block" for _, k in first)
 

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from hwspecs import load_device
 from roofline.physics.attention import Shape
-from roofline.physics.base import Gpu
+from roofline.physics.base import Dtypes, Gpu
 from roofline.physics.splits import (
     _fewest,
     flash_2_splits,
+    flash_3_keys,
+    flash_3_rows,
     flash_3_splits,
     plain_splits,
     segments,
@@ -22,6 +24,7 @@ from roofline.physics.splits import (
     xqa_splits,
 )
 
+BF16 = Dtypes("bfloat16", "bf16", "bf16", "bf16", "bf16")
 GPUS = {name: Gpu.of(load_device(name)) for name in ("a100_sxm", "h100_sxm", "l40s")}
 
 
@@ -54,6 +57,25 @@ def test_rows_are_split_together_as_they_are_one_by_one() -> None:
         for one, many in zip(batch, blocks, strict=True)
     ]
     assert list(together) == alone
+
+
+def test_flash_attention_3_takes_other_blocks_before_hopper_where_it_does_not_split() -> None:
+    """hopper/tile_size.h, tile_size_fwd_sm8x: with four warps on sm80, with eight on sm86 and sm89."""
+    wide, plain = shape(head_dim=128), BF16
+    assert flash_3_keys(wide, GPUS["a100_sxm"], plain) == 112
+    assert flash_3_keys(wide, GPUS["a100_sxm"], plain, split=False) == 64
+    assert flash_3_keys(wide, GPUS["l40s"], plain, split=False) == 128
+    hopper = [flash_3_keys(wide, GPUS["h100_sxm"], plain, split=split) for split in (True, False)]
+    assert hopper[0] == hopper[1] == 128
+
+
+@pytest.mark.parametrize(
+    ("heads", "dim", "kv", "rows"), [(32, 128, "bf16", 64), (32, 192, "bf16", 128), (32, 128, "fp8", 128)]
+)
+def test_one_warp_group_of_flash_attention_3_holds_64_rows(heads: int, dim: int, kv: str, rows: int) -> None:
+    one = shape(n_heads=heads, n_kv_heads=8, head_dim=dim)
+    assert flash_3_rows(one, GPUS["h100_sxm"], BF16._replace(kv=kv)) == rows
+    assert flash_3_rows(one, GPUS["a100_sxm"], BF16) == 128
 
 
 def test_flash_attention_3_gives_every_processor_as_many_blocks() -> None:

@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hwspecs import device_names, load_device
+from hwspecs import device_names, kernels_of, load_device
 from roofline.ceilings import ceilings
 from roofline.optable import predict_table
-from roofline.physics.base import Constant, Gpu
+from roofline.physics import models
+from roofline.physics.base import L2_BYTES_PER_CLOCK, Constant, Gpu
+from roofline.physics.kernels import Kernels
 from roofline.physics.transfer import averaged, carried, distance
 from specfiles.errors import InputError
 
@@ -169,3 +171,75 @@ def test_more_bandwidth_alone_helps_long_caches_only() -> None:
     old, new = times_us("h100_sxm", table), times_us("h200_sxm", table)
     assert 1.2 < old[0] / new[0] < 4.8 / 3.35 * 1.01
     assert old[1] / new[1] == pytest.approx(1, rel=0.03)
+
+
+def test_the_l2_of_two_dies_feeds_the_ports_of_all_processors() -> None:
+    """126 MB of slices at 95 bytes per clock and MB are more than the ports; of the same dies, the same."""
+    fed = Constant("fed", "", 0.01, 1.0, 0.5, "share of all ports", "slices dies")
+    assert carried({"fed": 0.5}, [fed], H100, B200)["fed"] == pytest.approx(0.5 * 0.9 / 0.55)
+    assert carried({"fed": 0.8}, [fed], B200, A100)["fed"] == pytest.approx(0.8 / 0.9 * 0.55)
+    for source, target in ((H100, "h200_sxm"), (B200, "b300_sxm"), (A100, "a100_pcie")):
+        assert carried({"fed": 0.5}, [fed], source, Gpu.of(load_device(target))) == {"fed": 0.5}
+    l40s = Gpu.of(load_device("l40s"))
+    assert carried({"fed": 0.5}, [fed], A100, l40s) == {"fed": l40s.slices}
+    assert B200.processors * L2_BYTES_PER_CLOCK < 95 * 126
+    assert H100.processors * L2_BYTES_PER_CLOCK > 98 * 50
+
+
+def choose(name: str, op: str, kv_dtype: str, backend: str, kernel: str) -> Any:
+    return Kernels(load_device(name), unseen=True).choose(op, "bfloat16", kv_dtype, backend, kernel).values
+
+
+def test_an_engine_brings_its_append_whatever_attends_there() -> None:
+    """vLLM's launches blocks of up to 512 threads a token, TensorRT-LLM's moves queries as well."""
+    asked = [
+        choose("b200_sxm", "attention_prefill", "bfloat16", backend, kernel)
+        for backend, kernel in (("vllm", "vllm_flashinfer_trtllmprefill"), ("sglang", "trtllm_mha"))
+    ]
+    measured = {
+        backend: [
+            (gpu, k.values["token_s"] * gpu.boost_hz / B200.boost_hz)
+            for gpu, name in ((A100, "a100_sxm"), (H100, "h100_sxm"))
+            for k in kernels_of(load_device(name))
+            if (k.op, k.dtype, k.kv_dtype, k.backend)
+            == ("attention_prefill", "bfloat16", "bfloat16", backend)
+            and "token_s" in k.values
+        ]
+        for backend in ("vllm", "sglang")
+    }
+    for found, known in zip(asked, measured.values(), strict=True):
+        seconds = [value for _, value in known]
+        assert min(seconds) * (1 - 1e-9) <= found["token_s"] <= max(seconds) * (1 + 1e-9)
+
+
+def test_starts_are_those_of_all_formats_and_shares_of_the_tensor_peak_are_not() -> None:
+    """Of kernels that stand in for one that nobody measured elsewhere."""
+    named = ("vllm", "vllm_flashinfer_trtllmdecode")
+    narrow, wide = (choose("b200_sxm", "attention_decode", kv, *named) for kv in ("fp8", "bfloat16"))
+    for starts in ("launch_s", "cta_s", "combine_s", "l2_share", "dram_share"):
+        assert narrow[starts] == pytest.approx(wide[starts])
+    assert narrow["tile_share"] != pytest.approx(wide["tile_share"])
+
+
+def test_a_name_that_means_another_kernel_speaks_for_none() -> None:
+    """TensorRT-LLM decodes by XQA before Blackwell and by trtllm-gen on it, latents by three kernels."""
+    decode, latent = models()["attention_decode"], models()["mla_decode"]
+    assert decode.renamed("torch_flow", H100, B200)
+    assert not decode.renamed("torch_flow", A100, H100)
+    assert latent.renamed("default", A100, H100)
+    assert latent.renamed("default", H100, B200)
+    prompts = models()["attention_prefill"]
+    assert prompts.renamed("vllm_flashinfer", B200, Gpu.of(load_device("rtx_pro_6000_server")))
+    assert not prompts.renamed("torch_flow", H100, B200)
+    # FlashInfer's own kernels are of FlashAttention 2's kind, which Ampere has.
+    found = Kernels(load_device("l40s")).choose(
+        "attention_prefill", "bfloat16", "fp8", "vllm", "vllm_flashinfer"
+    )
+    assert found.kernel == "vllm_flash_attn"
+
+
+@pytest.mark.parametrize("op", ["mla_prefill", "mla_decode"])
+def test_without_fp8_units_a_narrow_cache_is_read_by_the_kernels_of_a_wide_one(op: str) -> None:
+    named = ("trtllm", "default")
+    assert choose("a100_sxm", op, "fp8", *named) == choose("a100_sxm", op, "bfloat16", *named)
+    assert choose("h100_sxm", op, "fp8", *named) != choose("h100_sxm", op, "bfloat16", *named)
