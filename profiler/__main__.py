@@ -2,5 +2,5 @@
 
 from profiler.cli import main
 
-if __name__ == "__main__":  # processes that are started for collectives import this file, too
+if __name__ == "__main__":  # processes spawned for collectives import this file, too
     main()

@@ -1,6 +1,7 @@
-"""What becomes of freed memory: kept with the process, or returned to the system.
+"""Keep freed memory in the process, or return it to the system.
 
-Kept, the heap's growth is not timed as an operator's work; returned, a large file takes what its tables take.
+Keeping it excludes page faults of heap growth from operator times; returning it limits the peak memory of
+reading a large file to its tables.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ LARGEST = 1 << 30
 
 
 def keep_freed_memory() -> bool:
-    """Ask glibc never to return freed memory to the system; False where this is not glibc.
+    """Make glibc never return freed memory to the system; False without glibc.
 
-    By default each large result of a CPU operator may come from fresh pages, whose first touch costs
-    more than a norm or an activation itself, now and then. Servers avoid it with other allocators.
+    By default a large result of a CPU operator may be allocated on fresh pages, and page faults sometimes
+    cost more than a norm or an activation itself. Servers avoid this with other allocators.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -25,7 +26,7 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> None:
-    """Give back the pages of what was freed: Arrow's pool, and the heaps of glibc, keep them for later."""
+    """Return freed pages that Arrow's pool and glibc's heaps keep for reuse."""
     import pyarrow as pa
 
     pa.default_memory_pool().release_unused()

@@ -1,4 +1,4 @@
-"""Operators by themselves: each as a reference kernel with cold weights, checked before it is timed."""
+"""Operators measured alone: each as a reference kernel with cold weights, checked before it is timed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ BUDGET_S = 0.5  # for the repeats of one operator
 def alone(
     named: Iterable[Named], device: str, dtype: str | None, effort: Effort, progress: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """A row of the table `operators` for each; without a `dtype` each in the format that it computes in.
+    """One row of the table `operators` each; without a `dtype`, each operator in its own compute format.
 
-    `effort` is that for a step; an operator is repeated more often, in less time.
-    What has no reference kernel, deviates from fp64 or fails loses its own row and no other.
+    `effort` is that of a step; an operator is repeated more often, in less time. An operator without a
+    reference kernel, or one that fails or deviates from fp64, has no row.
     """
     effort = replace(effort, repeats=ALONE_FACTOR * effort.repeats, budget_s=BUDGET_S)
     cold = COLD_FACTOR * last_level_cache_bytes(device)
@@ -44,7 +44,7 @@ def alone(
 
 
 def _timed(entry: Named, place: Place, effort: Effort) -> tuple[Sample, str]:
-    """Its times, and what computed it."""
+    """Its times and the kernel that computed it."""
     error = kernel(entry.operator, Place(place.device, place.dtype)).error()
     if not error <= TOLERANCE[place.dtype]:
         raise InputError(f"deviates by {error:.2g} from fp64")

@@ -1,8 +1,8 @@
-"""From a call of an aten operation to an operator of ours, by the shapes of its tensors.
+"""Map a call of an aten operation to an operator, by the shapes of its tensors.
 
 Products with a whole weight matrix become Gemm, gathers from a table Embedding; other operations are
-counted by the bytes of their tensors and the FLOP of their class. Views cost nothing. What no class
-knows is counted as memory traffic and named in `unknown`.
+counted by the bytes of their tensors and the FLOP of their class. Views cost nothing. Operations without a
+class count as memory traffic and are listed in `unknown`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float64": "
 
 
 class Weights:
-    """The parameters of a module by their storage, and which of them an operation has met."""
+    """The parameters of a module by storage, and which of them operations have used."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         tensors = [*module.parameters(), *module.buffers()]
@@ -35,19 +35,19 @@ class Weights:
         return _storage(tensor) in self.parameters and self.parameters[_storage(tensor)].numel() == elements
 
     def meet(self, tensors: list[Any]) -> tuple[int, float]:
-        """Elements and bytes of the parameters among tensors that no operation met before."""
+        """Elements and bytes of those parameters among tensors that no earlier operation used."""
         new = {_storage(t) for t in tensors} & self.parameters.keys() - self.met
         self.met |= new
         found = [self.parameters[storage] for storage in new]
         return sum(p.numel() for p in found), float(sum(p.nbytes for p in found))
 
     def unused(self) -> tuple[int, float]:
-        """What is left."""
+        """Elements and bytes of parameters that no operation used."""
         return self.meet(list(self.parameters.values()))
 
 
 class Counting:
-    """Operators of calls, and the calls that no class knows."""
+    """Operators of calls, and calls without a class."""
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
@@ -99,7 +99,7 @@ class Counting:
         held = [t for t in inputs if _storage(t) in self.weights.storages]
         streamed = [t for t in inputs if _storage(t) not in self.weights.storages]
         if (name.endswith("_") and len(inputs) == 1) or name in ("copy_", "fill_", "zero_"):
-            streamed = streamed[1:]  # what is overwritten is not read
+            streamed = streamed[1:]  # the overwritten tensor is not read
         count = flop_registry.get(func.overloadpacket)
         matrix = count(*args, **kwargs, out_val=result) if count else 0
         vector, special = (0, 0) if count else self._elementwise(name, inputs, outputs)
@@ -123,7 +123,7 @@ class Counting:
         )
 
     def _elementwise(self, name: str, inputs: list[Any], outputs: list[Any]) -> tuple[int, int]:
-        """FLOP and special operations of the class of an operation."""
+        """FLOP and special operations by the operation's class."""
         results, first = sum(t.numel() for t in outputs), inputs[0].numel() if inputs else 0
         base = name if name in MOVES else name.removesuffix("_")
         if name in MOVES:
@@ -142,7 +142,7 @@ class Counting:
 
 
 def _is_view(func: Any) -> bool:
-    """Whether the result only shows an input in another shape."""
+    """Whether the result is a view of an input."""
     returns = func._schema.returns
     return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
 
@@ -159,12 +159,12 @@ def _storage(tensor: Any) -> int:
 
 
 def dtype_name(tensor: Any) -> str:
-    """The name of its format as torch has it."""
+    """torch's name of its format."""
     return str(tensor.dtype).removeprefix("torch.")
 
 
 def _bytes(tensor: Any) -> int:
-    """Bytes in memory: what is only repeated by strides of 0 is there once."""
+    """Bytes in memory: elements repeated by a stride of 0 count once."""
     elements = 1
     for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
         elements *= size if stride else min(size, 1)

@@ -1,8 +1,8 @@
-"""What aten operations cost besides moving their tensors, by class; matrix products are counted elsewhere."""
+"""FLOP of aten operations by class, matrix products excluded; tensor traffic is counted separately."""
 
 from __future__ import annotations
 
-# Views in all but name, and allocations.
+# Effectively views, and allocations.
 FREE = {
     "_unsafe_view",
     "lift_fresh",
@@ -15,7 +15,7 @@ FREE = {
     "new_empty",
 }
 FREE |= {"new_empty_strided", "_local_scalar_dense"}
-# Data is moved or made, nothing is computed.
+# Data movement and initialisation without arithmetic.
 MOVES = {
     "clone",
     "copy",

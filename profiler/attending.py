@@ -1,4 +1,4 @@
-"""What computes attention: which of PyTorch's fused kernels, an installed package, or separate kernels."""
+"""The implementation of attention: a fused PyTorch kernel, an installed package, or separate kernels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from workloads.model import Model
 
 AUTO, SEPARATE = "auto", "eager"
-# PyTorch's own, by torch.nn.attention.SDPBackend; a processor has the first two.
+# PyTorch's own, by torch.nn.attention.SDPBackend; CPUs have the first two.
 BACKENDS = {
     "flash": "FLASH_ATTENTION",
     "math": "MATH",
@@ -25,19 +25,19 @@ BACKENDS = {
     "cudnn": "CUDNN_ATTENTION",
 }
 ON_CPU = (AUTO, SEPARATE, "flash", "math")
-PACKAGES = {  # by their names in transformers, and the module that they install
+PACKAGES = {  # name in transformers, and the installed module
     "flash-attention-2": ("flash_attention_2", "flash_attn"),
     "flash-attention-3": ("flash_attention_3", "flash_attn_interface"),
 }
 CHOICES = (AUTO, *BACKENDS, *PACKAGES, SEPARATE)
-IN_MEMORY = ("math", SEPARATE)  # scores go to memory and back
+IN_MEMORY = ("math", SEPARATE)  # scores are written to memory and read back
 OPERATION = re.compile(r"^aten::_scaled_dot_product_(?:(\w+)_attention(?:_for_cpu)?|attention_(math)\w*)$")
-REFUSED = re.compile("No available kernel|No viable backend")  # in torch's words, by device
+REFUSED = re.compile("No available kernel|No viable backend")  # torch's messages, by device
 PACKAGED = re.compile(r"flash_attn")
 
 
 def check_attention(name: str, model: Model, device: str) -> None:
-    """An InputError where a way to attend is not known, not installed or cannot compute a model's scores."""
+    """InputError where an implementation is unknown, not installed or cannot compute a model's scores."""
     if name not in CHOICES:
         raise choose(name, list(CHOICES), "attention")
     if name not in ON_CPU and not device.startswith("cuda"):
@@ -51,7 +51,7 @@ def check_attention(name: str, model: Model, device: str) -> None:
 
 
 def set_attention(subject: Subject, name: str) -> None:
-    """Let a loaded model attend as it was asked to."""
+    """Select the implementation of attention of a loaded model."""
     if name in PACKAGES:
         subject.network.set_attn_implementation(PACKAGES[name][0])
     elif name == SEPARATE:
@@ -60,7 +60,7 @@ def set_attention(subject: Subject, name: str) -> None:
 
 @contextmanager
 def attending(name: str) -> Iterator[None]:
-    """Inside, PyTorch's fused attention is the one of that name. InputError where it refuses the tensors."""
+    """Use PyTorch's fused attention of that name in the block. InputError where it rejects the tensors."""
     if name not in BACKENDS:
         yield
         return
@@ -80,10 +80,10 @@ def attending(name: str) -> Iterator[None]:
 
 @contextmanager
 def masked_as_launched() -> Iterator[None]:
-    """Inside, a step that is captured or compiled has no other masks than one launched call by call.
+    """In the block, a captured or compiled step has the same masks as an eager one.
 
-    Versions of transformers make masks wherever a graph may run at other lengths, which a step here never
-    does; with a mask PyTorch attends by another kernel, over keys and values copied to every query head.
+    Some versions of transformers add masks wherever a graph may run at other lengths, which steps here never
+    do; with a mask PyTorch uses another kernel, over keys and values copied to every query head.
     """
     from transformers import masking_utils
 
@@ -99,7 +99,7 @@ def _nothing_traced(*_: Any) -> bool:
 
 
 def attended(events: Iterable[Any]) -> set[str]:
-    """What attended in a traced step, by the operations that were called."""
+    """The implementations of attention in a traced step, by the operations called."""
     found = set()
     for event in events:
         if operation := OPERATION.match(event.name):

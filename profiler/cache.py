@@ -1,4 +1,4 @@
-"""A KV cache with its memory set aside: appending writes the new tokens and nothing else."""
+"""A preallocated KV cache: appending writes only the new tokens."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from transformers.cache_utils import Cache, DynamicLayer
 class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
     """Keys and values of one layer as views of one buffer, [batch, heads, capacity, width].
 
-    The library's growing cache concatenates, which copies the whole cache for every token; servers
-    do not do that. `rewind` makes a decode step repeatable at the same context.
+    transformers' dynamic cache concatenates, which copies the whole cache for every token, unlike servers.
+    `rewind` makes a decode step repeatable at the same context.
     """
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
         self.capacity = capacity
         self.length = 0
-        self.fixed = False  # an update then leaves the length as it is: every repeat finds the same cache
+        self.fixed = False  # if true, an update keeps the length: every repeat finds the same cache
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Set the buffers aside on first use, when shape, dtype and device are known."""
+        """Allocate the buffers on first use, when shape, dtype and device are known."""
         self.dtype, self.device = key_states.dtype, key_states.device
         batch, heads = key_states.shape[:2]
         self.buffers = [
@@ -35,7 +35,7 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the new states behind the cached ones and return all of them."""
+        """Append the new states and return all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         begin, end = self.length, self.length + key_states.shape[-2]
@@ -52,7 +52,7 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         return self.length
 
     def rewind(self, length: int) -> None:
-        """Forget all but the first `length` tokens; nothing is copied."""
+        """Drop all but the first `length` tokens, without copying."""
         if self.is_initialized:
             self._show(length)
 
@@ -62,11 +62,11 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
 
 
 class MemoryLayer(PreallocatedLayer):
-    """Keys and values that a decoder's layer makes of an encoder's result, once, and keeps."""
+    """Keys and values of an encoder's result, computed once by a decoder's layer."""
 
 
 def preallocated(layers: int, capacity: int) -> Cache:
-    """A cache for `layers` layers of at most `capacity` tokens."""
+    """A cache of `layers` layers for at most `capacity` tokens."""
     return Cache(layers=[PreallocatedLayer(capacity) for _ in range(layers)])
 
 
@@ -77,6 +77,6 @@ def rewind(cache: Cache, length: int) -> None:
 
 
 def fix(cache: Cache) -> None:
-    """Let steps add to the cache without its length growing, as compiled code and replayed graphs do."""
+    """Keep the length constant when steps append, as compiled code and replayed graphs require."""
     for layer in cache.layers:
         layer.fixed = True

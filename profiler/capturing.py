@@ -1,4 +1,4 @@
-"""Capture CUDA graphs so that a capture that fails leaves PyTorch as it was."""
+"""Capture CUDA graphs, restoring PyTorch's state where a capture fails."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def capturing(graph: torch.cuda.CUDAGraph, device: str) -> Iterator[None]:
-    """What is launched on the device inside becomes a graph. Raises what went wrong first.
+    """Capture the block's launches as a graph. Raises the first error.
 
-    The end of a broken capture fails, too, and says only that something did.
+    Ending a broken capture also fails, with an error that does not name the cause.
     """
     import torch
 
@@ -35,18 +35,18 @@ def _first(error: BaseException) -> BaseException:
 
 
 def _recover(device: str, pool: tuple[int, int]) -> None:
-    """Undo what PyTorch (2.6 to 2.11 at least) leaves undone where the end of a capture fails.
+    """Reset what PyTorch (at least 2.6 to 2.11) does not reset where the end of a capture fails.
 
-    The allocator goes on as if something were captured and gives no cached memory back, and random numbers
-    are refused until another capture has ended.
+    The allocator continues as if capturing and releases no cached memory, and random number generation
+    fails until another capture has ended.
     """
     import torch
 
     index = torch.device(device).index or 0
-    with contextlib.suppress(AttributeError, RuntimeError):  # functions of PyTorch's own, which may change
+    with contextlib.suppress(AttributeError, RuntimeError):  # private functions of PyTorch, which may change
         torch._C._cuda_endAllocateToPool(index, pool)
         torch._C._cuda_releasePool(index, pool)
-    with contextlib.suppress(RuntimeError):  # a device that is lost captures nothing any more
+    with contextlib.suppress(RuntimeError):  # a lost device cannot capture
         number = torch.zeros(1, device=device)
         with torch.cuda.device(device), torch.cuda.graph(torch.cuda.CUDAGraph()):
             number.add_(1)

@@ -1,7 +1,7 @@
 """Collectives between processes: NCCL between GPUs, gloo between two processes of a CPU.
 
-The processes are started here and meet through a file. Each result is compared with what fp64 arithmetic
-gives for it before it is timed; a repeat's time is that of its slowest process.
+The processes are started here and rendezvous through a file. Each result is checked against fp64 before it
+is timed; a repeat's time is that of its slowest process.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Row = dict[str, Any]
 EFFORT = Effort(repeats=15, precision=0.02)
 SIZES = tuple(2**i for i in range(9, 29, 2))  # bytes of the message
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
-NAMES = {"gloo": "gloo", "nccl": "NCCL"}  # of kernels in the measured tables
+NAMES = {"gloo": "gloo", "nccl": "NCCL"}  # kernel names in the measured tables
 
 
 def collective_rows(dtype: str, processes: int, most_bytes: float) -> list[Row]:
-    """What is worth measuring between so many devices: every pattern at spread sizes."""
+    """Every pattern at sizes from small to large, for a number of devices."""
     fitting = [size for size in SIZES if size <= most_bytes]
     order = [*fitting[1::3], *fitting[2::3], *fitting[::3]]
     shared = {"dtype": dtype, "n_gpus": processes, "tag": "warm, by call"}
@@ -43,7 +43,7 @@ def collective_rows(dtype: str, processes: int, most_bytes: float) -> list[Row]:
 def measure_collectives(rows: Sequence[Row], kind: str, processes: int, budget_s: float) -> list[Row]:
     """The rows with their times, as many as the budget allows; `kind` is cpu or cuda.
 
-    Raises InputError where a process fails, in its own words, and where a pattern is not known.
+    Raises InputError with a failed process's message, and for an unknown pattern.
     """
     import torch.multiprocessing as spawning
 
@@ -63,7 +63,7 @@ def measure_collectives(rows: Sequence[Row], kind: str, processes: int, budget_s
 
 @dataclass(frozen=True)
 class _Job:
-    """What every process is told."""
+    """The arguments of every process."""
 
     rows: tuple[Row, ...]
     kind: str
@@ -73,12 +73,12 @@ class _Job:
 
     @property
     def results(self) -> Path:
-        """Where the first process writes its rows."""
+        """The file of rows that the first process writes."""
         return Path(self.folder) / "rows.json"
 
 
 def _process(rank: int, job: _Job) -> None:
-    """One of the processes: joins the others, measures every row with them, leaves."""
+    """One process: joins the group, measures every row, leaves."""
     import torch
     import torch.distributed as dist
 
@@ -106,13 +106,13 @@ def _process(rank: int, job: _Job) -> None:
 
 
 def _measured(row: Row, rank: int, processes: int, device: str) -> Row:
-    """Check and time one collective; every process takes part, all return the same times."""
+    """Check and time one collective; all processes take part and return the same times."""
     call = Exchange(row["op"], row["bytes"], row["dtype"], rank, processes, device)
     most = most_calls(row["op"], row["dtype"], processes)
     error = _slowest(call.error(), device)
     if not error <= TOLERANCE[row["dtype"]]:
         raise InputError(f"{row['op']} of {row['bytes']} bytes deviates by {error:.2g} from fp64")
-    lap = laps(device)  # waiting for the other processes is part of a collective: all that passed counts
+    lap = laps(device)  # waiting for other processes is part of a collective: elapsed time counts
     first_s = _slowest(lap(call.run).passed_s, device)
     size = max(1, min(most, round(SHORTEST_S / max(first_s, 1e-7))))
 
@@ -121,22 +121,22 @@ def _measured(row: Row, rank: int, processes: int, device: str) -> Row:
         _together()
         return _slowest(lap(partial(_repeat, call.run, size)).passed_s / size, device)
 
-    warm_ups = len(warm_up(once))  # all processes know the same times, and end together
+    warm_ups = len(warm_up(once))  # all processes have the same times, and end together
     times: list[float] = []
     while not (ended := EFFORT.ended(times, sum(times) * size)):
         times.append(once())
     return {**sample(times, warm_ups, ended).micros(), "max_error": error}
 
 
-# Where the numbers of an all-reduce begin, and what they may grow to: each call multiplies them by the number
-# of processes, and they shall stay finite. fp16 ends at 2^16, the others at 2^128.
+# First values of an all-reduce, and their limit: each call multiplies them by the number of processes, and
+# they must stay finite. fp16 ends at 2^16, the others at 2^128.
 SMALLEST = {"fp64": 2.0**-60, "fp32": 2.0**-60, "bf16": 2.0**-60, "fp16": 2.0**-8}
 LARGEST = {"fp64": 2.0**120, "fp32": 2.0**120, "bf16": 2.0**120, "fp16": 2.0**12}
 MOST_CALLS = 1000
 
 
 def most_calls(pattern: str, dtype: str, processes: int) -> int:
-    """How often a collective may be repeated on its own results."""
+    """How often a collective may run on its own results."""
     if pattern != "allreduce":
         return MOST_CALLS
     doublings = math.log2(LARGEST[dtype] / SMALLEST[dtype])
@@ -188,7 +188,7 @@ class Exchange:
         import torch.distributed as dist
 
         source, target = self.source, self.target
-        # Newer PyTorch has other names for the two, and warns of these.
+        # Newer PyTorch renamed the two and warns about the old names.
         gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
         scatter = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
         return {
@@ -210,7 +210,7 @@ class Exchange:
             request.wait()
 
     def refresh(self) -> None:
-        """The numbers of the beginning: an all-reduce writes its sums over its input, and they grow."""
+        """Restore the initial values: an all-reduce overwrites its input with its growing sums."""
         self.source.copy_(self.original)
 
     def error(self) -> float:
@@ -221,7 +221,7 @@ class Exchange:
         return float((found.cpu().double() - exact).abs().max() / exact.abs().max())
 
     def exact(self) -> torch.Tensor:
-        """What this process has after the first call, in fp64."""
+        """This process's result of the first call, in fp64."""
         import torch
 
         mine = slice(self.rank * self.part, (self.rank + 1) * self.part)
@@ -239,7 +239,7 @@ class Exchange:
 
 
 def _numbers(rank: int, count: int) -> torch.Tensor:
-    """The numbers of a process, which every other can make too."""
+    """The values of a process, which every process can compute."""
     import torch
 
     return torch.randn(count, generator=torch.Generator().manual_seed(rank))

@@ -1,4 +1,4 @@
-"""The sides of a comparison: runs measured here, imported runs, and traces as they are."""
+"""The sides of a comparison: measured runs, imported runs and traces."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from profiler.traces.tables import Trace
 
 BY = ("operator", "kernel")
-STEP = ("model", "framework")  # where operators are measured inside a step, and not alone
+STEP = ("model", "framework")  # contexts of operators measured inside a step, not alone
 OUTSIDE = "(in no range)"
 
 
 def side(subject: Path, by: str) -> pd.DataFrame:
-    """A run or trace as a table of roofline.diff.SIDE; an InputError where it is neither or holds nothing."""
+    """A run or trace as a table of roofline.diff.SIDE; InputError where it is neither or empty."""
     if exists(subject, Path.is_file):
         from profiler.traces.attribution import attribute
         from profiler.traces.reading import read_trace
@@ -44,9 +44,9 @@ def side(subject: Path, by: str) -> pd.DataFrame:
 
 
 def measured(run: Run) -> pd.DataFrame:
-    """The operators of a run measured here, what the framework does between them, and what is in no range.
+    """The operators of a measured run, the framework's work between them, and the time in no range.
 
-    One step of each point, points counted within their phase: together the rows last as long as the step.
+    One step of each point, points numbered within their phase: the rows add up to the step's time.
     """
     import pandas as pd
 
@@ -66,7 +66,7 @@ def measured(run: Run) -> pd.DataFrame:
 
 
 def _beside(steps: pd.DataFrame, inside: pd.DataFrame) -> pd.DataFrame:
-    """A row per point: what a plain step takes more than its ranges; below zero where medians add to more."""
+    """A row per point: a plain step less its ranges; negative where their medians add up to more."""
     whole = steps[steps["instrumented"] == False].set_index(POINT)  # noqa: E712 - a column
     ranges = (inside["median_s"] * inside["count"]).groupby([inside[key] for key in POINT], sort=False).sum()
     rest = (whole["median_s"] - ranges).dropna()
@@ -76,7 +76,7 @@ def _beside(steps: pd.DataFrame, inside: pd.DataFrame) -> pd.DataFrame:
 
 
 def measured_kernels(run: Run) -> pd.DataFrame:
-    """The kernels of the traced steps of a run measured here."""
+    """The kernels of the traced steps of a measured run."""
     table = _numbered(run.table("kernels"))
     table = table.groupby(["numbered", "name", *POINT], sort=False)[["count", "time_s"]].sum().reset_index()
     return table.assign(
@@ -94,7 +94,7 @@ def traced(trace: Trace, by: str) -> pd.DataFrame:
 
     rows = frame(trace)
     rows = rows.astype({c: object for c in rows if rows[c].dtype == "category"})
-    rows["kernel"] = rows["kernel"].where(rows["kernel"].notna(), "unknown")  # a group without a key is lost
+    rows["kernel"] = rows["kernel"].where(rows["kernel"].notna(), "unknown")  # groupby drops missing keys
     known = rows["operator"].where(rows["operator"].notna(), "(" + rows["kind"].fillna("unknown") + ")")
     rows = rows.assign(
         name=rows["kernel"] if by == "kernel" else known,
@@ -112,7 +112,7 @@ def traced(trace: Trace, by: str) -> pd.DataFrame:
 
 
 def _shapes(trace: Trace) -> list[str | None]:
-    """The recorded inputs of the nearest range around each activity that has any."""
+    """The recorded inputs of each activity's innermost range that has any."""
     row, parent = trace.column("activities", "range").copy(), trace.column("ranges", "parent")
     code, words = trace.column("ranges", "shapes"), trace.words("ranges", "shapes")
     if not len(code):
@@ -123,7 +123,7 @@ def _shapes(trace: Trace) -> list[str | None]:
 
 
 def _numbered(table: pd.DataFrame) -> pd.DataFrame:
-    """Points by their place within the phase: runs of other sizes are compared too, as other shapes."""
+    """Points by their position in the phase, so that runs of different sizes compare, as other shapes."""
     points = table[POINT].drop_duplicates()
     place = points.groupby("phase", sort=False).cumcount()
     several = points.groupby("phase")["phase"].transform("size") > 1

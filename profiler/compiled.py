@@ -1,7 +1,7 @@
-"""A model's step under torch.compile: what compiling took, and which operators each compiled kernel does.
+"""A model's step under torch.compile: compile time, and the operators of each compiled kernel.
 
-Ranges do not survive compilation. While torch's compiler writes its code, each kernel's call is heard with
-the graph's nodes that it came from, and through these (`profiler/origins.py`) it is known by its operators.
+Ranges do not survive compilation. Instead, hooks in torch's code generation record each kernel call with its
+origin nodes in the graph, which give its operators (`profiler/origins.py`).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from specfiles.errors import InputError
 if TYPE_CHECKING:
     from profiler.subject import Subject
 
-UNCACHED = {"fx_graph_cache": False}  # a cached graph is not compiled, and nothing would be heard of it
-ON_CPU = {"cpp.enable_kernel_profile": True}  # the profiler sees a device's kernels without being told
-# Nodes that name other tensors' memory and compute nothing.
+UNCACHED = {"fx_graph_cache": False}  # a cached graph generates no code, and no call would be recorded
+ON_CPU = {"cpp.enable_kernel_profile": True}  # the profiler records device kernels without this
+# Views: nodes that compute nothing.
 VIEWS = frozenset(
     [
         *("reshape", "view", "_unsafe_view", "permute", "transpose", "t", "expand", "unsqueeze", "squeeze"),
@@ -40,7 +40,7 @@ VIEWS = frozenset(
 
 @dataclass(frozen=True)
 class Site:
-    """One call in the compiled code: the name that the profiler gives it, and the operators that it does."""
+    """One call in the compiled code: its name in the profiler, and its operators."""
 
     name: str
     operators: tuple[str, ...]
@@ -48,15 +48,15 @@ class Site:
 
 @dataclass(frozen=True)
 class _Call:
-    """A call as it was heard, with the nodes that it came from."""
+    """A recorded call, with its origin nodes."""
 
     name: str
     nodes: tuple[Any, ...]
-    library: bool  # a library's function: it does one node alone
+    library: bool  # a library's function: computes a single node
 
 
 def refuse_uncompilable(device: str) -> None:
-    """An InputError where torch.compile has no compiler for a device; asked before anything long is begun."""
+    """InputError where torch.compile has no compiler for a device; checked before any long work."""
     if device.startswith("cuda"):
         from torch.utils._triton import has_triton
 
@@ -73,7 +73,7 @@ def refuse_uncompilable(device: str) -> None:
 
 
 class CompiledStep:
-    """A step that torch.compile has compiled. Its cache must have a fixed size (`subject.fixed_step`)."""
+    """A step compiled by torch.compile. Its cache must have a fixed size (`subject.fixed_step`)."""
 
     def __init__(self, subject: Subject, run: Step) -> None:
         """Compile a step and run it once. Raises InputError where torch cannot compile it."""
@@ -89,7 +89,7 @@ class CompiledStep:
             self(greedy)
             if subject.device.startswith("cuda"):
                 torch.cuda.synchronize(subject.device)
-        except Exception as error:  # of the compiler's many kinds
+        except Exception as error:  # the compiler raises many kinds
             if out_of_memory(error):
                 raise
             raise InputError(
@@ -103,16 +103,16 @@ class CompiledStep:
 
     def __call__(self, sampler: Callable[[Any], Any]) -> Any:
         """Run the compiled step; another sampler than `greedy` is compiled when it is first used."""
-        with masked_as_launched():  # at each call: what was traced holds only where the same is found again
+        with masked_as_launched():  # at each call, as torch's guards check it again
             return self._function(sampler)
 
     @property
     def recompilations(self) -> int:
-        """Graphs that were compiled after the first run: its times hold them."""
+        """Graphs compiled after the first run, within measured times."""
         return self.graphs - self._graphs_at_first
 
     def _compile(self, graph: Any, inputs: Any) -> Any:
-        """torch.compile's own backend, listened to."""
+        """torch.compile's default backend, with calls recorded."""
         import torch._functorch.config as functorch
         import torch._inductor.config as inductor
         from torch._inductor.compile_fx import compile_fx
@@ -128,7 +128,7 @@ class CompiledStep:
 
 
 def _own_code(function: Any) -> Any:
-    """The function with code of its own: torch.compile keeps what it compiled by code, and points differ."""
+    """A copy of the function with its own code object: torch.compile caches by code, and points differ."""
     return FunctionType(
         function.__code__.replace(),
         function.__globals__,
@@ -146,9 +146,9 @@ def _breaks() -> dict[str, int]:
 
 @contextmanager
 def _heard(calls: list[_Call]) -> Iterator[None]:
-    """Every kernel call that the compiler writes inside is added to `calls`, in order.
+    """Append every kernel call that the compiler generates in the block to `calls`, in order.
 
-    Where a version of torch has none of these functions nothing is heard, and kernels have no operator.
+    Where a version of torch lacks the hooked functions, nothing is recorded and kernels have no operator.
     """
     with ExitStack() as stack:
         with contextlib.suppress(ImportError, AttributeError):
@@ -188,7 +188,7 @@ def _hears_libraries(calls: list[_Call]) -> Callable[[Any], Any]:
 
 
 def _library_name(kernel: Any) -> str:
-    """`aten::mm`, as the profiler records it, of a call of torch's own functions."""
+    """The profiler's name of a call of torch's own functions, as `aten::mm`."""
     overload = getattr(kernel, "op_overload", None)
     if overload is not None and hasattr(overload, "_schema"):
         return str(overload._schema.name)
@@ -198,7 +198,7 @@ def _library_name(kernel: Any) -> str:
 
 
 def _own_node(kernel: Any) -> tuple[Any, ...]:
-    """The one node that a library's function computes; its inputs' nodes are named beside it."""
+    """The single node that a library's function computes; its inputs' nodes are listed with it."""
     if getattr(kernel, "origin_node", None) is not None:
         return (kernel.origin_node,)
     packet = getattr(getattr(kernel, "op_overload", None), "overloadpacket", None)
@@ -206,7 +206,7 @@ def _own_node(kernel: Any) -> tuple[Any, ...]:
 
 
 def _sites(calls: Sequence[_Call], named: dict[str, str]) -> Iterator[Site]:
-    """The operators of each call; a kernel that repeats another's arithmetic is known by what it adds."""
+    """The operators of each call; those of a kernel that recomputes another's are the ones it adds."""
     elsewhere = {node for call in calls if call.library for node in call.nodes}
     done: set[Any] = set()
     for call in calls:
@@ -218,13 +218,13 @@ def _sites(calls: Sequence[_Call], named: dict[str, str]) -> Iterator[Site]:
 
 
 def _operators(nodes: Iterable[Any], named: dict[str, str]) -> tuple[str, ...]:
-    """Those of the model; the framework's only where there are no others: tables fuse into their readers."""
+    """Operators of the model; the framework's only where there are no others, as tables fuse into readers."""
     found = tuple(dict.fromkeys(filter(None, (named.get(_captured(node)) for node in nodes))))
     return tuple(name for name in found if not name.startswith(FRAMEWORK)) or found
 
 
 def _captured(node: Any) -> str:
-    """The name of the node of the captured graph that a node of the compiler's graph was made from."""
+    """The name of the captured graph's node that a node of the compiler's graph originates from."""
     source = node.meta.get("from_node") or ()
     if not source:
         return ""

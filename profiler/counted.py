@@ -1,6 +1,6 @@
-"""FLOP and bytes that Nsight Compute counted, beside those of the descriptor: operator by operator.
+"""FLOP and bytes counted by Nsight Compute against the descriptor's, per operator.
 
-A kernel belongs to the innermost NVTX range that its launch stood in; the outermost says which step it was.
+A kernel belongs to the innermost NVTX range around its launch; the outermost range is the step.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from workloads.phases import Named
 
 COUNTED = ("flops", "dram_bytes")
-NO_OPERATOR = ""  # kernels in a step and in no operator: the framework's own
-AGREE = {"gemm": 0.03, "attention": 0.10}  # within which FLOP should be those of the descriptor
+NO_OPERATOR = ""  # kernels of a step outside all operators: the framework's
+AGREE = {"gemm": 0.03, "attention": 0.10}  # expected agreement of FLOP with the descriptor
 
 
 def counted_rows(
     page: Path, loaded: Loaded, dtype: str, points: Sequence[Point], repeats: int
 ) -> list[dict[str, Any]]:
-    """The rows of the table `counted`: each operator's kernels in one step, and the descriptor's work.
+    """Rows of the table `counted`: each operator's kernels in one step, and the descriptor's work.
 
-    Counts are of all the operator's executions in a step, the mean over `repeats` steps; what ncu did not
-    count is None. Operators without a kernel have no row.
+    Counts cover all executions of an operator in a step, averaged over `repeats` steps; metrics that ncu did
+    not count are None. Operators without a kernel have no row.
     """
     sums = _sums(profiled(page, Losses()))
     rows = []
@@ -60,13 +60,13 @@ def _row(kernels: list[Mapping[str, float]], known: Named | None, repeats: int) 
 
 
 def _total(kernels: Iterable[Mapping[str, float]], metric: str) -> float | None:
-    """The sum over kernels; None where one of them was not counted: a part would pass for the whole."""
+    """The sum over kernels; None where a kernel was not counted, as a partial sum would mislead."""
     values = [kernel.get(metric) for kernel in kernels]
     return None if None in values else sum(value for value in values if value is not None)
 
 
 def _sums(kernels: Iterable[Measured]) -> dict[str, dict[str, list[Mapping[str, float]]]]:
-    """The counters of the kernels of each step and operator."""
+    """Counters of kernels by step and operator."""
     found: dict[str, dict[str, list[Mapping[str, float]]]] = defaultdict(lambda: defaultdict(list))
     for kernel in kernels:
         if kernel.ranges:
@@ -76,7 +76,7 @@ def _sums(kernels: Iterable[Measured]) -> dict[str, dict[str, list[Mapping[str, 
 
 
 def told(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """How far FLOP and bytes of each kind are from the descriptor's, and which operators lie beyond."""
+    """Deviation of FLOP and bytes from the descriptor's per kind, and operators outside AGREE."""
     notes = []
     kinds = dict.fromkeys(row["kind"] for row in rows if row["kind"])
     for kind in kinds:
@@ -103,7 +103,7 @@ def told(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _ratios(rows: Iterable[Mapping[str, Any]], what: str) -> dict[str, float]:
-    """Counted over described, by operator and step."""
+    """Counted over described work, by operator and step."""
     return {
         f"{row['name']} ({row['phase']} at {row['kv_len']})": row[f"counted_{what}"] / row[what]
         for row in rows

@@ -1,4 +1,4 @@
-"""A device as the text of its file."""
+"""A device as the text of a device file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _dumper() -> Any:
 
     class Dumper(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:
-            return True  # the loader accepts none
+            return True  # the loader rejects aliases
 
     def number(dumper: Any, value: float) -> Any:
         mantissa, _, exponent = repr(value).partition("e")

@@ -1,7 +1,7 @@
-"""The energy of a step, from a counter that the device keeps: NVML's on a GPU, RAPL's on a CPU.
+"""The energy of a step from the device's energy counter: NVML on a GPU, RAPL on a CPU.
 
-Both counters move in jumps, every 20 to 100 ms on a GPU. So steps are repeated, and the window is cut where
-the counter jumps: what it then says is exact to the step in which each jump fell.
+Both counters update in jumps, every 20 to 100 ms on a GPU. So steps are repeated, and the window begins and
+ends at an update: its energy is exact to the steps in which the two updates fell.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import Any
 
 from profiler.rapl import open_rapl
 
-WINDOW_S = 2.0  # of steps between the first jump that counts and the last
-PATIENCE_S = 6.0  # without two jumps in this time the counter stands still
-Counter = Callable[[], float]  # joules since some moment
+WINDOW_S = 2.0  # between the first and the last update used
+PATIENCE_S = 6.0  # without two updates in this time the counter does not count
+Counter = Callable[[], float]  # joules since an arbitrary start
 
 
 @dataclass(frozen=True)
 class Energy:
-    """Joules of a step, and of how many it is the mean."""
+    """Joules of a step, averaged over `steps`."""
 
     energy_j: float
     power_w: float
     steps: int
     window_s: float
-    uncertainty: float  # two steps of the window, in which the jumps fell
+    uncertainty: float  # relative: the two steps in which updates fell, over all steps
 
 
 def open_counter(device: str) -> tuple[Counter | None, str]:
-    """The counter of a device; where there is none, none and the reason."""
+    """The counter of a device; or None and the reason."""
     if not device.startswith("cuda"):
         rapl, reason = open_rapl()
         return (rapl.total_j if rapl else None), reason
@@ -41,7 +41,7 @@ def open_counter(device: str) -> tuple[Counter | None, str]:
 
         handle = nvml_handle(device)
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)  # NVMLError_NotSupported before Volta
-    except Exception as error:  # NVML is a bonus: time is measured without it
+    except Exception as error:  # NVML is optional: time is measured without it
         return None, f"NVML gives no energy of {device} ({error})"
     return lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) * 1e-3, ""  # millijoules
 
@@ -49,12 +49,12 @@ def open_counter(device: str) -> tuple[Counter | None, str]:
 def energy_rows(
     run: Callable[[], Any], counter: Counter | None, device: str, what: str, notes: list[str]
 ) -> list[dict[str, Any]]:
-    """The row of a step in the table `energy`, and a note of it; no row where there is no counter."""
+    """The row of a step in the table `energy`, with a note; no row without a counter."""
     if counter is None:
         return []
     try:
         found = energy_of(_waited_for(run, device), counter)
-    except Exception as error:  # a GPU that is lost to NVML, a counter that may be read no more
+    except Exception as error:  # NVML lost the GPU, or the counter is no longer readable
         notes.append(f"the energy of {what} was not measured: {error}")
         return []
     if found is None:
@@ -68,7 +68,7 @@ def energy_rows(
 
 
 def _waited_for(run: Callable[[], Any], device: str) -> Callable[[], None]:
-    """The call, returning when the device has done it."""
+    """The call, followed by a wait for the device."""
 
     def step() -> None:
         run()
@@ -81,13 +81,13 @@ def _waited_for(run: Callable[[], Any], device: str) -> Callable[[], None]:
 
 
 def energy_of(step: Callable[[], Any], counter: Counter, window_s: float = WINDOW_S) -> Energy | None:
-    """The mean energy of a step that waits for the device, repeated for a while.
+    """The mean energy of a repeated step that waits for the device.
 
-    None where the counter stands still or begins anew: no number is better than a wrong one. Raises what the
-    counter raises where it is read no more.
+    None where the counter does not advance or restarts, rather than a wrong number. Raises the counter's
+    errors.
     """
     begin = time.perf_counter()
-    jumps: list[tuple[float, float, int]] = []  # seconds, joules, steps done
+    jumps: list[tuple[float, float, int]] = []  # seconds, joules, completed steps
     last, done = counter(), 0
     while True:
         step()

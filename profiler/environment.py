@@ -1,4 +1,4 @@
-"""What a measurement ran on: enough for a reader to judge it and to repeat it."""
+"""The environment of a measurement, in enough detail to judge and repeat it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 from specfiles.errors import InputError
 
-COLD_FACTOR = 3  # buffers this many times the last-level cache are cold
+COLD_FACTOR = 3  # buffers of this many last-level caches are cold
 PACKAGES = ("torch", "transformers", "numpy", "triton", "nvtx", "nvidia-ml-py", "llm-roofline")
 
 
 def pick_device(asked: str) -> str:
-    """`auto` is CUDA where it works, else the CPU; an InputError where the asked device is not there."""
+    """`auto` is CUDA where available, else the CPU; InputError where the device does not exist."""
     import torch
 
     available = torch.cuda.is_available()
@@ -37,7 +37,7 @@ def pick_device(asked: str) -> str:
 
 
 def use_threads(threads: int) -> None:
-    """Fix the number of CPU threads before anything is measured."""
+    """Set the number of CPU threads before measuring."""
     import torch
 
     torch.set_num_threads(threads)
@@ -62,7 +62,7 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def processor_name() -> str:
-    """The processor as the system names it."""
+    """The system's name of the processor."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             for line in lines:
@@ -116,13 +116,13 @@ def _cuda_facts(device: str) -> dict[str, Any]:
         facts["power_limit_w"] = pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000
         facts["sm_clock_hz"] = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM) * 1e6
         facts["memory_clock_hz"] = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM) * 1e6
-    except Exception as error:  # NVML is a bonus: a container without it still measures
+    except Exception as error:  # NVML is optional, as in containers
         facts["nvml"] = f"not available: {error}"
     return facts
 
 
 def last_level_cache_bytes(device: str) -> int:
-    """Bytes that a buffer set must exceed to be cold."""
+    """Last-level cache size: a set of buffers must exceed it to be cold."""
     if device.startswith("cuda"):
         import torch
 
@@ -132,7 +132,7 @@ def last_level_cache_bytes(device: str) -> int:
 
 
 def memory_bytes(device: str) -> float:
-    """Of a GPU; infinite on a CPU, whose models are small."""
+    """A GPU's memory; infinite on a CPU, where models are small."""
     if not device.startswith("cuda"):
         return float("inf")
     import torch

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from profiler.recorders import Recorder
     from profiler.subject import Subject
 
-WARM_UP = 3  # runs on the side, in which libraries choose kernels and set workspaces aside
+WARM_UP = 3  # runs on a side stream, in which libraries select kernels and allocate workspaces
 
 
 def refuse_graphs(device: str) -> None:
-    """An InputError where there are no CUDA graphs; asked before anything long is begun."""
+    """InputError where there are no CUDA graphs; checked before any long work."""
     if not device.startswith("cuda"):
         raise InputError(
             f"--mode graph replays a CUDA graph, and the model would run on {device}; "
@@ -30,12 +30,12 @@ def refuse_graphs(device: str) -> None:
 
 
 class GraphedStep:
-    """A step whose kernels are replayed. Its cache must have a fixed size (`subject.fixed_step`)."""
+    """A step replayed as a graph. Its cache must have a fixed size (`subject.fixed_step`)."""
 
     def __init__(self, subject: Subject, run: Step, recorder: Recorder | None = None) -> None:
-        """Capture a step, with ranges of `recorder` where one is given: they are heard while it is captured.
+        """Capture a step; ranges of `recorder`, if given, are recorded during the capture.
 
-        Raises InputError where the step cannot be captured, as one that looks at its own results cannot.
+        Raises InputError where the step cannot be captured, for example because it reads its own results.
         """
         import torch
 
@@ -52,7 +52,7 @@ class GraphedStep:
                         capturing(self.graph, subject.device),
                     ):
                         self.output = run(watched.sampler)
-        except Exception as error:  # torch names what may not be captured in many ways
+        except Exception as error:  # torch raises many kinds for what cannot be captured
             if out_of_memory(error):
                 raise
             raise InputError(
@@ -61,7 +61,7 @@ class GraphedStep:
             ) from None
 
     def __call__(self) -> Any:
-        """Replay the step; what it computes is the same memory each time."""
+        """Replay the step; its results are in the same memory each time."""
         self.graph.replay()
         return self.output
 
@@ -69,7 +69,7 @@ class GraphedStep:
 def captured_kernels(
     subject: Subject, run: Step, heard: Callable[[Any], object] = lambda events: None
 ) -> list[tuple[str, str]]:
-    """Name and operator of the kernels that a step launches, in order, from one traced run under ranges."""
+    """Names and operators of a step's kernels in execution order, from one traced run under ranges."""
     recorder = Trace()
     with instrumented(subject, recorder, greedy) as watched:
         events = traced(subject.device, lambda: run(watched.sampler))
@@ -78,7 +78,7 @@ def captured_kernels(
 
 
 def _aside(device: str, run: Callable[..., Any]) -> None:
-    """Run a step on a stream of its own, as must be done before it is captured."""
+    """Run a step on a side stream, as capturing requires beforehand."""
     import torch
 
     aside = torch.cuda.Stream(device)

@@ -1,4 +1,4 @@
-"""What is inside of a measured step: its trace, techniques, energy, collectives, and its operators alone."""
+"""The parts of a measured step: its trace, techniques, energy, collectives, and its operators alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from workloads.operators.collective import PATTERNS
 
 
 def look_inside(request: Request, subject: Subject, measured: Measured, rows: Rows) -> None:
-    """A trace of the step, and each of its operators by itself."""
+    """Trace the step and measure each of its operators alone."""
     point, where = measured.point, vars(measured.point)
     request.progress(f"trace: {in_words(point)}")
     trace = request.out / f"trace-{label(point)}.json.gz"
@@ -57,7 +57,7 @@ def look_inside(request: Request, subject: Subject, measured: Measured, rows: Ro
 
 
 def _unfused(request: Request, point: Point, kernels: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Which operators of a step ran as many operations for want of a kernel."""
+    """Operators of a step that ran as many operations because a fused kernel was missing."""
     described = {named.name: named for named in described_at(request, point)}
     packages = family(request.loaded.model).packages
     times = {name: described[parts(name, described)[0]].count for name in packages}
@@ -67,10 +67,10 @@ def _unfused(request: Request, point: Point, kernels: Sequence[dict[str, Any]]) 
 def _techniques(
     request: Request, subject: Subject, point: Point, notes: list[str]
 ) -> Iterator[dict[str, Any]]:
-    """The step with each technique beside the same without; one that fails loses its own row, with a note.
+    """The step with and without each technique; one that fails has no row, and a note.
 
-    Where processes share the model only what all of them refuse together is such a failure: one that fails by
-    itself leaves the others waiting in the middle of a step.
+    Where processes share the model, only a failure of all of them is handled so: a process that fails alone
+    leaves the others waiting in the middle of a step.
     """
     effort = replace(request.effort, budget_s=request.effort.budget_s / len(request.points))
     shared = request.tensor_parallel > 1

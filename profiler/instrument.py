@@ -1,7 +1,7 @@
 """Put named ranges around a model's operators without changing the model.
 
 Inside `instrumented`, each operator's callable is wrapped on its instance (or, for the few that are
-functions, where the model looks them up); leaving it puts everything back.
+functions, where the model looks them up); leaving it restores everything.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Wrap = Callable[[Function], Function]
 
 @dataclass(frozen=True)
 class Watched:
-    """What `instrumented` watches: the sampler to call, and how many layers stand for all."""
+    """The result of `instrumented`: the sampler to call, and the share of layers watched."""
 
     sampler: Function
     shares: Mapping[str, float]  # by range name: layers that have it / watched layers that have it
 
     def scale(self, name: str) -> float:
-        """What a range's seconds are multiplied by to stand for all layers."""
+        """The factor from a range's seconds to those of all layers."""
         return self.shares.get(name, 1.0)
 
 
@@ -44,16 +44,16 @@ class Watched:
 def instrumented(
     subject: Subject, recorder: Recorder, sampler: Function, *, first: int = 0, stride: int = 1
 ) -> Iterator[Watched]:
-    """The operators announce themselves to the recorder inside this block.
+    """Record the operators' ranges inside this block.
 
-    With a stride, only every `stride`-th layer from `first` is watched, which costs that much less.
+    With a stride, only every `stride`-th layer from `first` is watched, at that fraction of the overhead.
     """
     with ExitStack() as stack:
         parts = family(subject.loaded.model)
         if parts.behind:
             recorder = _Filling(recorder, parts.behind)
         network = subject.network
-        gate: list[None] = []  # holds something while a watched layer runs
+        gate: list[None] = []  # non-empty while a watched layer runs
         cores = Cores(subject, parts)
         shares: dict[str, float] = {}
         for one in parts.stacks:
@@ -71,7 +71,7 @@ def instrumented(
 
 
 class Cores:
-    """The range of attention, by the module that attends."""
+    """The range of attention by module."""
 
     def __init__(self, subject: Subject, parts: Family) -> None:
         self._by_layer = [] if parts.attending else core_names(subject.loaded.model)
@@ -97,7 +97,7 @@ class Cores:
 
 
 class _Filling:
-    """A recorder that puts what runs behind some ranges, up to the next one, into ranges, too."""
+    """A recorder that also puts the gap after certain ranges, up to the next range, into a range."""
 
     def __init__(self, recorder: Recorder, behind: Mapping[str, str]) -> None:
         self._recorder, self._behind = recorder, behind
@@ -105,7 +105,7 @@ class _Filling:
         self._to_end: tuple[Call, ...] = ()
 
     def marks(self, name: str) -> Marks:
-        """Those of the recorder, the filling range around them."""
+        """The recorder's marks, within the filling range."""
         begin, end = self._recorder.marks(name)
         filling = self._behind.get(name)
         return (self._close, *begin), (*end, partial(self._open, filling)) if filling else end
@@ -165,16 +165,16 @@ def _instrument_layer(
             continue
         begin, end = recorder.marks(gap.name)
         if gap.before.startswith(f"{gap.after}."):
-            before[gap.after] += begin  # as the module begins
+            before[gap.after] += begin  # at the module's begin
             before[gap.before][:0] = end
             continue
-        after[gap.after] += begin  # behind the module's own end
+        after[gap.after] += begin  # after the module's own end
         if gap.inside:
-            after[gap.before][:0] = end  # ahead of what begins behind that module
+            after[gap.before][:0] = end  # before what begins after that module
         elif gap.before:
-            before[gap.before][:0] = end  # ahead of the next module's own beginning
+            before[gap.before][:0] = end  # before the next module's own begin
         else:
-            after[""] += end  # the layer's own return
+            after[""] += end  # at the layer's return
     if parts.attends_until:
         before[parts.attends_until][:0] = recorder.marks(CORE)[1]
     before[""].insert(0, partial(gate.append, None))
@@ -187,7 +187,7 @@ def _instrument_layer(
 def _instrument_functions(
     stack: ExitStack, subject: Subject, recorder: Recorder, cores: Cores, gate: list[None]
 ) -> None:
-    """Attention, RoPE, scans and updates of a cache are looked up by name; wrap them where they are found."""
+    """Wrap attention, RoPE, scans and cache updates, which models look up by name, where they are found."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     from profiler.cache import MemoryLayer, PreallocatedLayer
@@ -203,7 +203,7 @@ def _instrument_functions(
         marks = begin, (*end, *recorder.marks(CORE)[0])
         stack.enter_context(replaced(PreallocatedLayer, "update", _gated(marks, gate)))
         return
-    if parts.memory_append:  # first: it is the other's method, too
+    if parts.memory_append:  # first: MemoryLayer inherits `update`
         stack.enter_context(replaced(MemoryLayer, "update", _around(recorder, parts.memory_append, gate)))
     stack.enter_context(replaced(PreallocatedLayer, "update", _around(recorder, parts.append, gate)))
     if not cores.names:
@@ -218,14 +218,14 @@ def _instrument_functions(
 
 
 def _holder(modeling: Any, function: str) -> Any:
-    """Where a recurrent family's function is looked up: its own file, or the state that is updated."""
+    """The holder of a recurrent family's function: its own file, or the state that is updated."""
     from profiler.states import RecurrentLayer
 
     return RecurrentLayer if hasattr(RecurrentLayer, function) else modeling
 
 
 def _wrap_eager(stack: ExitStack, modeling: Any, recorder: Recorder, cores: Cores, gate: list[None]) -> None:
-    """Attention of separate kernels is a function of the model's own file."""
+    """Wrap attention by separate kernels, a function of the model's own file."""
     wrap = partial(_attention, recorder=recorder, cores=cores, gate=gate)
     stack.enter_context(replaced(modeling, "eager_attention_forward", wrap))
 
@@ -241,7 +241,7 @@ def _attention(function: Function, recorder: Recorder, cores: Cores, gate: list[
 
 
 def _around(recorder: Recorder, name: str, gate: list[None] | None = None) -> Wrap:
-    """A decorator that puts the callable into the range `name`, where a gate is given while it is open."""
+    """A decorator that puts the callable into the range `name`, with a gate only while it is open."""
     marks = recorder.marks(name)
     return _wrap(*marks) if gate is None else _gated(marks, gate)
 
@@ -281,7 +281,7 @@ def _wrap(before: tuple[Call, ...], after: tuple[Call, ...]) -> Wrap:
 
 @contextmanager
 def replaced(owner: Any, attribute: str, wrap: Wrap) -> Iterator[None]:
-    """An attribute wrapped inside the block and put back after it."""
+    """Wrap an attribute inside the block and restore it after."""
     own = vars(owner).get(attribute)
     setattr(owner, attribute, wrap(getattr(owner, attribute)))
     try:
@@ -294,7 +294,7 @@ def replaced(owner: Any, attribute: str, wrap: Wrap) -> Iterator[None]:
 
 
 def _has(layer: Any, path: str) -> bool:
-    """Whether a layer has a module; it may have its name with nothing in it."""
+    """Whether a layer has a module; the attribute may exist and be None."""
     try:
         return _module(layer, path) is not None
     except AttributeError:
@@ -302,7 +302,7 @@ def _has(layer: Any, path: str) -> bool:
 
 
 def _callable(root: Any, path: str) -> tuple[Any, str]:
-    """Whose attribute is called at a path: a module's forward, or a method."""
+    """The owner and attribute called at a path: a module's forward, or a method."""
     found = _module(root, path)
     if hasattr(found, "forward"):
         return found, "forward"

@@ -1,4 +1,4 @@
-"""The time of each operator in a traced step without ranges, through the calls that started its kernels."""
+"""The time of each operator in a traced step without ranges, by the calls that launched its kernels."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from roofline.together import joined
 if TYPE_CHECKING:
     from profiler.compiled import Site
 
-UNATTRIBUTED = ""  # the operator of time that none is known of
-GRAPH = re.compile(r"^graph_\d+_")  # before the name of a compiled kernel of a processor
+UNATTRIBUTED = ""  # the operator of unattributed time
+GRAPH = re.compile(r"^graph_\d+_")  # prefix of the names of compiled CPU kernels
 Run = Callable[[], Any]
 
 
 @dataclass(frozen=True)
 class KernelTime:
-    """A kernel or host operation of a traced step, and whose it is."""
+    """A kernel or host operation of a traced step, and its operator."""
 
     operator: str
     name: str
@@ -30,9 +30,9 @@ class KernelTime:
 
 
 def labels(sites: Iterable[Site], order: Sequence[str]) -> dict[str, str]:
-    """The label under which each operator is timed: those that share kernels are timed together.
+    """The label under which each operator is timed; operators that share kernels are timed together.
 
-    `order` is that of the operators in a step; in a label those of the layers stand first.
+    `order` is that of the operators in a step; a label names those of the layers first.
     """
     groups: dict[str, set[str]] = {}
     for site in sites:
@@ -51,8 +51,8 @@ def by_call(
 ) -> list[KernelTime]:
     """The kernels of a traced step in which the calls of `sites` ran once, in their order.
 
-    The k-th execution of a name is its k-th call. Where a name ran more or less often than it is called,
-    nothing is known of its executions.
+    The k-th execution of a name is its k-th call. Where the counts of executions and calls of a name differ,
+    its executions are unattributed.
     """
     called: dict[str, list[str]] = defaultdict(list)
     for site in sites:
@@ -71,10 +71,10 @@ def by_call(
 
 
 def by_order(events: Iterable[Any], kernels: Sequence[tuple[str, str]]) -> list[KernelTime]:
-    """The device's kernels of a replayed graph, which run in the order in which they were captured.
+    """The device's kernels of a replayed graph, which run in capture order.
 
-    `kernels` are name and operator of those that the same step launches one by one. What stands between
-    equal names in both is attributed.
+    `kernels` are name and operator of those that the same step launches eagerly. Runs of equal names in both
+    sequences are attributed.
     """
     from difflib import SequenceMatcher
 
@@ -92,9 +92,9 @@ def by_order(events: Iterable[Any], kernels: Sequence[tuple[str, str]]) -> list[
 
 
 def launched_kernels(events: Sequence[Any], ranges: set[str]) -> list[tuple[str, str]]:
-    """Name and operator of the kernels of a step traced under ranges, in the order in which they ran.
+    """Name and operator of the kernels of a step traced under ranges, in execution order.
 
-    That is not the order of their operations: one may launch kernels of its own behind those of its parts.
+    That differs from the order of operations: one may launch its own kernels after those of its parts.
     """
     from profiler.traced import innermost, launched
 
@@ -108,14 +108,14 @@ def launched_kernels(events: Sequence[Any], ranges: set[str]) -> list[tuple[str,
 
 
 def device_events(events: Iterable[Any]) -> Iterator[Any]:
-    """What ran on the device; ranges that the profiler draws there, too, did not."""
+    """Activities of the device, without the ranges that the profiler also shows there."""
     for event in events:
         if not _on_host(event) and not getattr(event, "is_user_annotation", False):
             yield event
 
 
 def seconds_by_operator(rows: Iterable[KernelTime]) -> dict[str, float]:
-    """Sums over the operators that are known."""
+    """Seconds per operator, without unattributed time."""
     sums: dict[str, float] = defaultdict(float)
     for row in rows:
         if row.operator:
@@ -137,9 +137,9 @@ def as_table(rows: Iterable[KernelTime]) -> list[dict[str, Any]]:
 
 
 def shares(rows: Iterable[dict[str, Any]], *, on_device: bool) -> dict[str, float]:
-    """Seconds of a table's rows that belong to operators, to the framework's ranges, and of all that ran.
+    """Seconds of a table's rows in operators, in the framework's ranges, and in total.
 
-    On a host the framework's own frames are no operations: those have a `::` in their names.
+    On a host only names with `::` are operations; others are the framework's frames.
     """
     known = [row for row in rows if row["operator"] or on_device or "::" in row["name"]]
     named = dict.fromkeys((False, True), 0.0)
@@ -151,7 +151,7 @@ def shares(rows: Iterable[dict[str, Any]], *, on_device: bool) -> dict[str, floa
 
 
 def traced(device: str, run: Run, path: Path | None = None) -> Any:
-    """The events of one run under torch.profiler, kept as a trace where a path is given."""
+    """The events of one run under torch.profiler, also written as a trace to `path` if given."""
     from torch.profiler import ProfilerActivity, profile
 
     from profiler.traced import keep
@@ -178,7 +178,7 @@ def _on_host(event: Any) -> bool:
 
 
 def _outermost(events: Iterable[Any], called: dict[str, list[str]]) -> Iterator[tuple[str, Any, bool]]:
-    """Name, event and whether it is a call of the compiled code, whose own parts are not walked into."""
+    """Name, event and whether it is a call of the compiled code, in which case its parts are skipped."""
     for event in events:
         name = GRAPH.sub("", event.name)
         yield name, event, name in called
@@ -188,13 +188,13 @@ def _outermost(events: Iterable[Any], called: dict[str, list[str]]) -> Iterator[
 
 
 def _on_device(event: Any, name: str, operator: str, whole: bool) -> Iterator[KernelTime]:
-    """A row per kernel that an operation started, of its own or with those of its parts."""
+    """A row per kernel that an operation launched, itself or including its parts."""
     for kernel in _kernels(event, whole):
         yield KernelTime(operator, kernel.name, kernel.duration * 1e-6)
 
 
 def _of_host(event: Any, name: str, operator: str, whole: bool) -> Iterator[KernelTime]:
-    """A row for an operation, of its own time or with its parts."""
+    """A row for an operation: its self time, or including its parts."""
     micros = event.cpu_time_total if whole else event.self_cpu_time_total
     if micros > 0:
         yield KernelTime(operator, name, micros * 1e-6)

@@ -1,4 +1,4 @@
-"""A point of a run ready to be measured, and the rows of its times."""
+"""A point of a run during its measurement, and the rows of its times."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Tables = dict[str, list[dict[str, Any]]]
 
 @dataclass
 class Measured:
-    """A point ready to run, and its times and those of its reference step so far."""
+    """A point, with its times and those of its reference step so far."""
 
     request: Request
     point: Point
@@ -37,7 +37,7 @@ class Measured:
 
     @property
     def whole(self) -> Sample:
-        """What the plain steps say."""
+        """Statistics of the plain steps."""
         return sample(self.timed.plain, self.warm_ups, self.ended or NOT_OVER)
 
     def warm_up(self) -> None:
@@ -54,11 +54,11 @@ class Measured:
     def time(self) -> None:
         """One turn: the reference step, then the point."""
         self.time_reference()
-        with attending(self.request.attention):  # the reference step attends as it did for the device file
+        with attending(self.request.attention):  # the reference step keeps the device file's attention
             self.way.visit(self.timed)
 
     def time_reference(self) -> None:
-        """The reference step alone, as after the last turn."""
+        """The reference step alone, as after the last round."""
         if self.reference:
             self.reference.time(self.beside)
 
@@ -71,9 +71,9 @@ def point_rows(measured: Measured, began: float) -> Tables:
     operators = []
     for name, totals in timed.ranges.items():
         together = [described[part] for part in parts(name, described) if part in described]
-        kind = together[0].operator.kind if together else ""  # of operators in one range the first
+        kind = together[0].operator.kind if together else ""  # the first of operators that share a range
         counts = {entry.count for entry in together}
-        count = counts.pop() if len(counts) == 1 else 1  # of different counts: all of a step together
+        count = counts.pop() if len(counts) == 1 else 1  # counts differ: one row for all of a step
         each = sample([total / count for total in totals])
         where = "framework" if name.startswith(FRAMEWORK) else "model"
         operators.append({"name": name, "kind": kind, "where": where, "count": count, **each.row()})

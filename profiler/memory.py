@@ -1,4 +1,4 @@
-"""What a network remembers from one step to the next: keys and values, or states, by the kind of a layer."""
+"""A network's memory between steps: keys and values, or recurrent states, by the kind of layer."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from profiler.subject import Point
     from workloads.model import Model
 
-WORDS = {"mamba": "cache_params", "mamba2": "cache_params"}  # by which a network is told its cache
-# Kinds of layers, in transformers' words.
+WORDS = {"mamba": "cache_params", "mamba2": "cache_params"}  # argument that takes the cache
+# Kinds of layers, by transformers' names.
 RECURRENT, WITHOUT, HYBRID = ("linear_attention", "mamba", "conv"), ("mlp", "moe"), "hybrid"
 
 
 class Memory:
-    """A cache of the kinds of layers that a network has."""
+    """A cache for a network's kinds of layers."""
 
     def __init__(self, network: Any, layers: int, capacity: int) -> None:
         """Memory for `layers` layers of at most `capacity` tokens."""
@@ -32,16 +32,16 @@ class Memory:
         return {self._word: self._cache, "use_cache": True}
 
     def keep(self, output: Any) -> None:
-        """A cache is written into as the network runs."""
+        """Nothing to keep: the network updates the cache in place."""
 
     def rewind(self, length: int) -> None:
-        """Go back to `length` tokens; of a state only its beginning can be gone back to."""
+        """Go back to `length` tokens; a recurrent state can only be reset to its start."""
         for layer in self._cache.layers:
             layer.rewind(length)
 
 
 class TwoMemories:
-    """The decoder's own keys and values, and those that it makes of the encoder's result as it begins."""
+    """The decoder's own keys and values, and those computed once from the encoder's result."""
 
     def __init__(self, layers: int, capacity: int, encoded: int) -> None:
         """Memory for `layers` layers of at most `capacity` positions, and `encoded` of the encoder."""
@@ -57,7 +57,7 @@ class TwoMemories:
         return {"past_key_values": self._cache, "use_cache": True}
 
     def rewind(self, length: int) -> None:
-        """Go back to `length` positions of the decoder, at zero without the encoder's, too."""
+        """Go back to `length` positions of the decoder; at zero also drop the encoder's."""
         from profiler.cache import rewind
 
         rewind(self._cache.self_attention_cache, length)
@@ -67,7 +67,7 @@ class TwoMemories:
 
 
 class RwkvMemory:
-    """The tensors of RWKV-4, which the network makes where a prompt begins and then updates in place."""
+    """The state tensors of RWKV-4, which the network creates at a prompt's start and updates in place."""
 
     def __init__(self) -> None:
         self._state: Any = None
@@ -77,20 +77,20 @@ class RwkvMemory:
         return {"state": self._state, "use_cache": True}
 
     def keep(self, output: Any) -> None:
-        """Take over the state that a call has made."""
+        """Keep the state that a call created."""
         self._state = output.state
 
     def rewind(self, length: int) -> None:
-        """Begin anew where `length` is zero."""
+        """Reset where `length` is zero."""
         if not length:
             self._state = None
 
 
 def check_batches(model: Model, points: Iterable[Point]) -> None:
-    """An InputError where transformers would compute something else than a model's step.
+    """InputError where transformers would not compute the model's step.
 
-    Its RWKV-4 adds the last rows, [batch, width], to [batch, 1, width]: each sequence gets those of all
-    others, and the work of a decode step grows with the square of the batch.
+    Its RWKV-4 adds the last rows, [batch, width], to [batch, 1, width], which broadcasts every sequence's row
+    to all others: the work of a decode step grows with the square of the batch.
     """
     if model.family == "rwkv" and any(point.q_len == 1 and point.batch > 1 for point in points):
         raise InputError(

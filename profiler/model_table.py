@@ -1,4 +1,4 @@
-"""The shipped models as records: what is counted, what is published, and the difference."""
+"""The shipped models as records: counted parameters, published ones, and the difference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workloads.phases import ActiveConvention, Setting, active_parameters, param
 
 
 def model_records() -> list[dict[str, Any]]:
-    """One record per shipped model; `active_params` as its maker counts them."""
+    """One record per shipped model; `active_params` by the publisher's counting."""
     records = []
     for path in MODELS:
         loaded = load_model(path)
@@ -43,7 +43,7 @@ def model_records() -> list[dict[str, Any]]:
 
 
 def _difference(counted: int, published: Published) -> int | None:
-    """From the published count; from a rounded one 0 where it agrees."""
+    """Counted less published; 0 where a rounded published count agrees."""
     if published.params is not None:
         return counted - published.params
     if published.rounded is None:
@@ -52,9 +52,9 @@ def _difference(counted: int, published: Published) -> int | None:
 
 
 def family_records() -> list[dict[str, Any]]:
-    """One record per family of configs: whether it is read, can be profiled, and transformers has its code.
+    """One record per family of configs: whether it can be read and profiled, and is in transformers.
 
-    Families are those that we read and the causal language models of the installed transformers; without it
+    Families are the readable ones and the causal language models of the installed transformers; without it
     `transformers` is None.
     """
     from profiler.ranges import FAMILIES as RANGED
@@ -66,7 +66,7 @@ def family_records() -> list[dict[str, Any]]:
         theirs, others = None, set()
     else:
         theirs = set(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-        others = set(modeling_auto.MODEL_MAPPING_NAMES)  # encoders and encoder-decoders that we read
+        others = set(modeling_auto.MODEL_MAPPING_NAMES)  # includes encoders and encoder-decoders
     return [
         {
             "family": kind,

@@ -1,4 +1,4 @@
-"""Hear every operation of a module's pass: what is dispatched, and fused attention as one."""
+"""Intercept every operation of a module's pass: dispatched ones, and fused attention as one."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ Run = Callable[[], Any]
 
 
 class Listener(Protocol):
-    """Runs each operation that it hears of, and returns its result."""
+    """Runs each intercepted operation and returns its result."""
 
     def operation(self, run: Run, func: Any, args: Any, kwargs: Any) -> Any:
-        """An operation as it is dispatched."""
+        """A dispatched operation."""
 
     def attention(self, run: Run, query: Any, key: Any, value: Any, mask: Any, causal: bool) -> Any:
-        """A fused attention, whose parts are not heard."""
+        """A fused attention; its parts are not intercepted."""
 
 
 @contextmanager
 def plainly(device: str) -> Iterator[None]:
-    """How every pass runs, heard or not: without gradients and without kernels that fuse whole layers.
+    """Run passes without gradients and without kernels that fuse whole layers, intercepted or not.
 
-    The device is the default one where a module's own code makes tensors.
+    Tensors that a module's own code creates are on the device by default.
     """
     import torch
 
@@ -33,14 +33,14 @@ def plainly(device: str) -> Iterator[None]:
     with ExitStack() as stack:
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
         stack.enter_context(torch.no_grad())
-        if device != "cpu":  # which is the default, and asking costs time at every call
+        if device != "cpu":  # the default, and setting it costs time at every call
             stack.enter_context(torch.device(device))
         yield
 
 
 @contextmanager
 def hearing(listener: Listener) -> Iterator[None]:
-    """Everything that runs inside is heard."""
+    """Intercept every operation in the block."""
     from torch.nn import functional
 
     operations = _operations(listener)
@@ -64,7 +64,7 @@ def hearing(listener: Listener) -> Iterator[None]:
 
 
 def _operations(listener: Listener) -> Any:
-    """A mode under which every operation that is dispatched is heard, unless it is paused."""
+    """A dispatch mode that intercepts every operation unless paused."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Operations(TorchDispatchMode):  # type: ignore[misc]

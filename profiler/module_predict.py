@@ -1,4 +1,4 @@
-"""A traced module on a device: the same rows, totals and notes as a described model's."""
+"""The prediction of a traced module: the same rows, totals and notes as for a described model."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from roofline.asked import Asked
     from roofline.ceilings import Fidelity
 
-CONVENTIONS = ("eager", "flop-counter")  # a trace has every kernel: nothing is fused that was not
+CONVENTIONS = ("eager", "flop-counter")  # a trace has every kernel: nothing more can be fused
 
 
 def predict_module(target: str, asked: Asked, device: Device, fidelity: Fidelity) -> Prediction:
     """Trace `module:function` and predict its one pass.
 
-    Sizes and formats are those of its inputs and weights; an InputError names a flag that would change
-    them, and whatever keeps the module from being traced.
+    Sizes and formats are those of its inputs and weights. Raises InputError for a flag that would change
+    them, and where the module cannot be traced.
     """
     given = [f.name for f in fields(asked) if f.name != "convention" and getattr(asked, f.name)]
     if given:

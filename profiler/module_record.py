@@ -1,4 +1,4 @@
-"""Profile a user's module: its traced operators and their times, in a run that needs its code no more."""
+"""Profile a user's module: its traced operators and their times, in a run independent of its code."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ if TYPE_CHECKING:
 
 PASS = Point(
     "prefill", 1, 1, 1
-)  # a module has no sizes of its own: its one pass stands as a prompt of one token
+)  # a module has no sizes of its own: its one pass is recorded as a prompt of one token
 CONVENTION = "eager"
 SAVE_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
 class ModuleRequest:
-    """Which module to profile, where, and how often."""
+    """The module to profile, the device and the effort."""
 
     target: str
     device: str
     out: Path
-    hardware: Device | str  # the file that the run belongs to, or a name where there is none
+    hardware: Device | str  # the run's device file, or a name where there is none
     effort: Effort = EFFORT
     seed: int = 0
     alone: bool = True
@@ -59,8 +59,8 @@ class ModuleRequest:
 def profile_module(request: ModuleRequest) -> Run:
     """Measure one pass of `module:function` into a new run folder and return the run.
 
-    Nothing is written before the module was traced and has run once. Raises InputError for whatever keeps it
-    from that; a later failure leaves the run with what was measured and the reason in its notes.
+    Nothing is written before the module was traced and has run once; failures until then raise InputError. A
+    later failure leaves the run with the measurements so far and the reason in its notes.
     """
     exact = CONVENTIONS[CONVENTION].causal_exact
     keep_freed_memory()
@@ -70,7 +70,7 @@ def profile_module(request: ModuleRequest) -> Run:
     watched = watch(request.target, request.device, traced.calls, exact, request.seed)
     described = distinct(traced.calls)
     run = create_run(request.out, _head(request, traced))
-    if isinstance(request.hardware, Device):  # kept with the run, so that reports need nothing else
+    if isinstance(request.hardware, Device):  # stored with the run, so that reports need no other file
         write_text(request.out / "device.yaml", as_yaml(request.hardware))
     _save(run, {"traced": table_rows(described)})
     notes = [*traced.notes, *_notes(watched, described)]
@@ -111,13 +111,13 @@ class _Passes:
 
     @property
     def whole(self) -> Sample:
-        """What the plain passes say."""
+        """Statistics of the plain passes."""
         return sample(self.timed.plain, self.warm_ups, self.ended)
 
 
 @dataclass
 class _Reference:
-    """The reference step beside the module, and its times so far."""
+    """The reference step timed with the module, and its times so far."""
 
     step: ReferenceStep
     timed: Timed = field(default_factory=Timed)
@@ -144,7 +144,7 @@ def _reference(request: ModuleRequest, dtype: str, notes: list[str]) -> _Referen
 def _measure(
     request: ModuleRequest, watched: Watch, passes: _Passes, reference: _Reference | None, run: Run
 ) -> BaseException | None:
-    """Add passes, saved now and then, until the effort ends; returns what stopped it before."""
+    """Add passes, saved periodically, until the effort ends; returns the error that stopped it earlier."""
     import torch
 
     effort, begin = request.effort, time.perf_counter()
@@ -163,7 +163,7 @@ def _measure(
             if now - saved > SAVE_EVERY_S:
                 _save(run, _tables(watched, passes, reference))
                 saved = now
-    except BaseException as error:  # an interrupt, too, leaves what was measured
+    except BaseException as error:  # keep measurements after an interrupt, too
         return error
     return None
 
@@ -186,12 +186,12 @@ def _head(request: ModuleRequest, traced: TracePass) -> Head:
 
 
 def _notes(watched: Watch, described: Sequence[Named]) -> list[str]:
-    """Where the pass on the device is another than the traced one, and what its data are."""
+    """Notes on where the pass on the device differs from the traced one, and on its inputs."""
     counts = watched.counts
     notes = [
         f"{entry.name} ran {counts[entry.name]} times, {entry.count} times in the trace"
         for entry in described
-        if counts[entry.name] not in (0, entry.count)  # what did not run at all is listed by validate
+        if counts[entry.name] not in (0, entry.count)  # validate lists those that did not run at all
     ]
     if quiet_inputs(watched.source):
         notes.append("an input holds one value throughout, which a GPU may multiply faster than real data")
@@ -214,7 +214,7 @@ def _save(run: Run, tables: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def _alone(request: ModuleRequest, described: Sequence[Named]) -> list[dict[str, Any]]:
-    """The operators that have reference kernels, by themselves: of others only their bytes are known."""
+    """Measure alone the operators that have reference kernels; of others only bytes are known."""
     request.progress("operators alone")
     known = [entry for entry in described if not isinstance(entry.operator, Traced)]
     found = alone(known, request.device, None, request.effort, request.progress)
@@ -222,7 +222,7 @@ def _alone(request: ModuleRequest, described: Sequence[Named]) -> list[dict[str,
 
 
 def _tables(watched: Watch, passes: _Passes, reference: _Reference | None) -> dict[str, list[dict[str, Any]]]:
-    """Whole passes, each operator of a pass, and the reference step beside them, where there are any."""
+    """Rows of whole passes, of each operator of a pass, and of the reference step, if any."""
     if not passes.begun:
         return {}
     counts = watched.counts

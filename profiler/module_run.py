@@ -1,4 +1,4 @@
-"""Measure one pass of a user's module: plain and watched in turn, each traced operator by its name."""
+"""Measure one pass of a user's module, plain and watched in turn, per traced operator."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ NOT_HEARD: Marks = ((), ())
 
 @dataclass(frozen=True)
 class Watch:
-    """A module ready to be timed: its operations in order, each under the name of what it counts as."""
+    """A module ready to be timed: its operations in order, each with its operator's name."""
 
     source: Built
     device: str
     functions: tuple[Any, ...]
-    names: tuple[str, ...]  # of each, empty where it costs nothing
-    kinds: Mapping[str, str]  # by name; of operators in one kernel the first's
+    names: tuple[str, ...]  # per operation; empty where it costs nothing
+    kinds: Mapping[str, str]  # by name; for operators in one kernel that of the first
 
     @property
     def counts(self) -> Counter[str]:
@@ -45,10 +45,10 @@ class Watch:
 
 
 def watch(target: str, device: str, traced: Sequence[Call], causal_exact: bool, seed: int) -> Watch:
-    """Build `module:function` on a device and hear one pass of it.
+    """Build `module:function` on a device and intercept one pass.
 
-    Operations get the names that `traced`, the same pass on the meta device, gives them. Raises InputError
-    where it cannot be built or run.
+    Operations are named as in `traced`, the same pass on the meta device. Raises InputError where the module
+    cannot be built or run.
     """
     import torch
 
@@ -57,7 +57,7 @@ def watch(target: str, device: str, traced: Sequence[Call], causal_exact: bool, 
     recorder = Recorder(source.module, causal_exact)
     with attempt(target, f"running it on {device}"):
         with plainly(device):
-            source()  # what is made once: no part of any other pass
+            source()  # one-time initialisation, no part of later passes
         recorder.run(source, device)
     heard = recorder.heard
     calls = _as_traced(recorder.rows, traced)
@@ -69,9 +69,9 @@ def watch(target: str, device: str, traced: Sequence[Call], causal_exact: bool, 
 
 
 def _as_traced(calls: Sequence[Call], traced: Sequence[Call]) -> list[Call]:
-    """Calls of a pass as its trace has them, wherever both make equally many of one name.
+    """Calls of a pass, replaced by the traced ones where both have equally many of a name.
 
-    Side results have other formats on other devices: the mean in a bf16 layer norm is bf16 on a CPU.
+    Formats of side results depend on the device: the mean of a bf16 layer norm is bf16 on a CPU.
     """
     known: dict[str, list[Call]] = defaultdict(list)
     for call in traced:
@@ -87,13 +87,13 @@ def distinct(calls: Sequence[Call]) -> list[Named]:
 
 
 def _names(calls: Sequence[Call]) -> dict[Call, str]:
-    """The name of each different call: those that were traced come first and keep theirs."""
+    """The name of each distinct call; traced ones come first and keep their names."""
     different = list(dict.fromkeys(calls))
     return {call: named.name for call, named in zip(different, distinct(different), strict=True)}
 
 
 def _joined(names: Sequence[str]) -> str:
-    """The name of a kernel that does several operators of one module; empty where it counts as none."""
+    """The name of a kernel of several operators of one module; empty where it has no operator."""
     return joined(names) if names else ""
 
 
@@ -105,9 +105,9 @@ def warm_passes(watched: Watch, late: Callable[[], bool]) -> int:
 
 
 def time_passes(watched: Watch) -> Iterator[Timed]:
-    """Run the pass plain and watched in turn, without end; yields after each pair what is known.
+    """Run the pass plain and watched in turn, endlessly; yields the times so far after each pair.
 
-    On one thread of a CPU times are of work; on CUDA they lie between events, launches included.
+    On one CPU thread times are CPU time; on CUDA they are between events, launches included.
     """
     lap, recorder, timed = laps(watched.device), clock(watched.device), Timed()
     marks = {name: recorder.marks(name) for name in watched.kinds}
@@ -132,7 +132,7 @@ def time_passes(watched: Watch) -> Iterator[Timed]:
 
 
 class _Stopwatch:
-    """Times each operation under the name that its place in the pass gives it."""
+    """Times each operation under the name of its position in the pass."""
 
     def __init__(self, watched: Watch, order: Sequence[Marks]) -> None:
         self.watched, self.order, self.passed = watched, order, count()
@@ -144,7 +144,7 @@ class _Stopwatch:
         return self._timed(run, ATTENTION)
 
     def check_end(self) -> None:
-        """Every operation came."""
+        """Check that every operation ran."""
         if next(self.passed) != len(self.order):
             raise self._other()
 
@@ -168,7 +168,7 @@ class _Stopwatch:
 
 
 def quiet_inputs(source: Built) -> bool:
-    """Whether some input of real numbers holds one value throughout: a GPU multiplies that in less time."""
+    """Whether a floating-point input is constant, which a GPU multiplies faster."""
     import torch
     from torch.utils._pytree import tree_leaves
 

@@ -1,7 +1,7 @@
 """The module and the inputs that a user's function makes, on a device or without data.
 
-The function is imported from the current directory because the user names it; nothing else is. Whatever its
-code raises becomes one sentence.
+Only the function that the user names is imported from the current directory. Errors of its code become one
+sentence.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from specfiles.errors import InputError, choose
 if TYPE_CHECKING:
     import torch
 
-USERS = (Exception, SystemExit)  # what a user's code may raise: a script may end the program when imported
-SPREAD = 0.02  # standard deviation of weights that were left without values
+USERS = (Exception, SystemExit)  # a user's script may exit when imported
+SPREAD = 0.02  # standard deviation of weights without values
 
 
 @dataclass(frozen=True)
 class Built:
-    """A module in eval mode and what to call it with, all on one device."""
+    """A module in eval mode and its inputs, on one device."""
 
     target: str
     module: torch.nn.Module
@@ -40,16 +40,16 @@ class Built:
 
 
 def names_module(words: str) -> bool:
-    """Whether words are module:function, and no file of that name."""
+    """Whether `words` is module:function and not an existing file."""
     return re.fullmatch(r"[^\W\d]\w*(\.\w+)*:[^\W\d]\w*", words) is not None and not Path(words).exists()
 
 
 def built(target: str, device: str) -> Built:
-    """What `module:function` makes under a device; the function returns (module, inputs).
+    """Call `module:function`, which returns (module, inputs), on a device.
 
     `inputs` is a tensor, a sequence (positional), a mapping (by name), or a function that returns one of
-    these. On any device but meta, tensors that were made without data get random data. Raises InputError
-    where nothing can be imported or built.
+    these. On any device but meta, tensors without data get random data. Raises InputError where the function
+    cannot be imported or fails.
     """
     import torch
     from torch.utils._pytree import tree_map_only
@@ -80,7 +80,7 @@ def built(target: str, device: str) -> Built:
 
 
 def _module_on(module: torch.nn.Module, device: str, target: str) -> torch.nn.Module:
-    """The module on the device; weights that were left on the meta device get small random values."""
+    """The module on the device; weights on the meta device get small random values."""
     tensors = [*module.parameters(), *module.buffers()]
     bare = sum(tensor.is_meta for tensor in tensors)
     if device == "meta" or not bare:
@@ -105,7 +105,7 @@ def _placed(tensor: torch.Tensor, device: str) -> torch.Tensor:
 
 
 def _fill(tensor: torch.Tensor, spread: float) -> torch.Tensor:
-    """Normal values; zeros in whole numbers, which may be indices of anything."""
+    """Normal values; zeros for integers, which may be indices."""
     if not tensor.is_floating_point():
         return tensor.zero_()
     values = tensor.new_empty(tensor.shape) if tensor.element_size() > 1 else tensor.float()
@@ -137,7 +137,7 @@ def _imported(target: str) -> Callable[[], Any]:
 
 @contextmanager
 def attempt(target: str, doing: str) -> Iterator[None]:
-    """Whatever the user's code raises, as one sentence."""
+    """Convert errors of the user's code to an InputError of one sentence."""
     try:
         yield
     except InputError:

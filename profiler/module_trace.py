@@ -1,6 +1,6 @@
-"""Any torch.nn.Module as a model: one pass on the meta device, every aten operation an operator of ours.
+"""Any torch.nn.Module as a model: one pass on the meta device, each aten operation mapped to an operator.
 
-No weight is made and nothing is computed: tensors on the meta device have shapes only.
+Meta tensors have shapes only: no weights are allocated and nothing is computed.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ ATTENTION = "scaled_dot_product_attention"
 
 @dataclass(frozen=True)
 class TracePass:
-    """A traced model, the format of most of its matrix products, and what a reader must know."""
+    """A traced model, the prevailing format of its matrix products, and notes."""
 
     model: Model
     dtype: str
     notes: tuple[str, ...]
-    calls: tuple[Call, ...]  # what ran, in order; the model has the parameters that did not, too
+    calls: tuple[Call, ...]  # operations in order; the model also has unused parameters
 
 
 def trace(target: str, causal_exact: bool = True) -> TracePass:
@@ -59,7 +59,7 @@ def trace(target: str, causal_exact: bool = True) -> TracePass:
 
 
 def _common(rows: list[Call]) -> str:
-    """The format in which most FLOP of matrix products are done."""
+    """The format with the most FLOP of matrix products."""
     flops: dict[str, float] = {}
     for _, operator in rows:
         work = operator.work()
@@ -68,14 +68,14 @@ def _common(rows: list[Call]) -> str:
 
 
 class Heard(NamedTuple):
-    """An operation that was heard, and what it counts as: nothing, one operator, or two in one kernel."""
+    """An intercepted operation, and its operators: none, one, or two in one kernel."""
 
     function: Any
     rows: tuple[Call, ...]
 
 
 class Recorder:
-    """Counts every operation of a module's pass."""
+    """Counts the operations of a module's pass."""
 
     def __init__(self, module: torch.nn.Module, causal_exact: bool) -> None:
         self.counting, self.causal_exact = Counting(Weights(module)), causal_exact
@@ -118,7 +118,7 @@ class Recorder:
         return result
 
     def attention(self, run: Run, query: Any, key: Any, value: Any, mask: Any, causal: bool) -> Any:
-        """Count a fused attention; a mask of any pattern is read, and all its pairs are counted."""
+        """Count a fused attention; with a mask, the mask is read and all pairs are counted."""
         rows = [self._named(ATTENTION, self._attention(query, key, value, causal))]
         if mask is not None:
             rows.append(self._named("attention_mask", Traced("attention_mask", mask.nbytes, 0, 0)))
@@ -129,7 +129,7 @@ class Recorder:
         batch = query.shape[:-3].numel() if query.dim() > 3 else 1
         heads, kv_heads = (t.shape[-3] if t.dim() > 2 else 1 for t in (query, key))
         q_len, kv_len, dtype = query.shape[-2], key.shape[-2], DTYPES.get(dtype_name(query), "fp32")
-        if causal:  # torch aligns its triangle with the first key: later keys are seen by none
+        if causal:  # torch's mask is aligned to the first key: no query sees keys beyond q_len
             kv_len = min(kv_len, q_len)
         return Attention(
             batch,
@@ -148,5 +148,5 @@ class Recorder:
 
 
 def _collapsed(path: str) -> str:
-    """A module's path without the numbers of layers, which share a row where they are alike."""
+    """A module's path without layer numbers: identical layers share a row."""
     return ".".join(part for part in path.split(".") if not part.isdigit())

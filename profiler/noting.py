@@ -1,4 +1,4 @@
-"""The sentences of a run's notes: how steps were repeated, what computed them, what belongs to operators."""
+"""Sentences of a run's notes: repeats of steps, their implementation, time attributed to operators."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
     from profiler.subject import Point
     from roofline.run_head import Attributed, Compilation, Overhead
 
-LONG_WAIT = 0.1  # of a step, in which it did not run: its trace shows that time in its operators
-MOVED = 0.02  # between the halves of the repeats: less is told by the interval
-MOST_TOLD = 3  # outliers
+LONG_WAIT = 0.1  # share of a step spent waiting, which its trace shows as time of operators
+MOVED = 0.02  # drift between the halves of the repeats; the interval covers less
+MOST_TOLD = 3  # outliers listed
 
 
 def label(point: Point | Compilation | Overhead | Attributed) -> str:
-    """A step in one word."""
+    """A step as one word."""
     encoded = f"-encoder{point.encoder_len}" if point.kv_len > point.encoder_len > 0 else ""
     return f"{point.phase}-{point.batch}x{point.q_len}of{point.kv_len}{encoded}"
 
 
 def in_words(point: Point) -> str:
-    """A step in several."""
+    """A step in words."""
     encoded = f", {point.encoder_len} of them the encoder's" if point.kv_len > point.encoder_len > 0 else ""
     return f"{point.phase} of batch {point.batch}, {point.q_len} of {point.kv_len} tokens{encoded}"
 
 
 def repeated_words(where: str, whole: Sample, timed: Timed, began: float, *, by_wall: bool) -> Iterator[str]:
-    """How often a step was repeated, why it ended, which repeats stand out, and whether it was steady.
+    """Number of repeats, why they ended, outliers, and drift.
 
-    `began` is the zero of times; `by_wall` says that its operators are timed by the wall's clock.
+    `began` is the zero of times; `by_wall`: operators are timed by the wall clock.
     """
     yield (
         f"the step {where} takes {_ms(whole.median_s)} ({_ms(whole.low_s)} to {_ms(whole.high_s)} at 95 %): "
@@ -59,7 +59,7 @@ def repeated_words(where: str, whole: Sample, timed: Timed, began: float, *, by_
 
 
 def gain_words(where: str, row: Mapping[str, Any]) -> str:
-    """What a technique gained in a step, how often both were run, and why no more; a row of `techniques`."""
+    """A technique's gain in a step, the number of repeats and why they ended, from a row of `techniques`."""
     sure = " at 95 %" if row["repeats"] >= KNOWN_FROM else ", of all repeats"
     outliers = f"; {row['outliers']} outliers are kept in it" if row["outliers"] else ""
     return (
@@ -70,7 +70,7 @@ def gain_words(where: str, row: Mapping[str, Any]) -> str:
 
 
 def overhead_words(cost: Overhead, watching: str) -> str:
-    """What watching a step costs it."""
+    """The overhead of watching a step."""
     return (
         f"{watching} change the step {label(cost)} by {cost.fraction:+.1%} "
         f"({cost.low:+.1%} to {cost.high:+.1%} at 95 %)"
@@ -78,7 +78,7 @@ def overhead_words(cost: Overhead, watching: str) -> str:
 
 
 def compiled_words(made: Compilation) -> str:
-    """How long compiling took, and what it made."""
+    """Compile time, graphs and graph breaks."""
     pieces = f"{made.graphs} graph{'s' if made.graphs != 1 else ''}"
     again = f"{made.recompilations} recompilations" if made.recompilations else "never compiled again"
     broken = f"; broken by: {'; '.join(made.breaks)}" if made.breaks else ""
@@ -87,7 +87,7 @@ def compiled_words(made: Compilation) -> str:
 
 
 def attention_words(used: str, asked: str, attended: Sequence[str], why_separate: str) -> str:
-    """What computed attention; `used` is its name in transformers."""
+    """The implementation of attention; `used` is its name in transformers."""
     if not used:
         return "the model has no attention"
     if used == "eager":
@@ -99,7 +99,7 @@ def attention_words(used: str, asked: str, attended: Sequence[str], why_separate
 
 
 def attributed_words(found: Attributed, device: str) -> str:
-    """How much of a traced step belongs to operators."""
+    """The share of a traced step attributed to operators."""
     what = "kernels" if device.startswith("cuda") else "operations"
     inside, beside = (part / (found.of_s or 1.0) for part in (found.in_operators_s, found.in_framework_s))
     return (
@@ -111,10 +111,10 @@ def attributed_words(found: Attributed, device: str) -> str:
 def unfused_words(
     where: str, rows: Sequence[dict[str, Any]], packages: Mapping[str, str], times: Mapping[str, float]
 ) -> Iterator[str]:
-    """Which operators ran as many operations although a fused kernel is what is predicted.
+    """Operators that ran as many operations although the prediction is for a fused kernel.
 
-    `rows` are a step's rows of the table `kernels`; `packages` bring kernels of ranges; `times` says
-    how often a step runs the operators of each.
+    `rows` are a step's rows of the table `kernels`; `packages` are those with kernels of ranges; `times` are
+    the executions of each range's operators in a step.
     """
     for name, package in packages.items():
         each = sum(row["count"] for row in rows if row["operator"] == name) / times[name]

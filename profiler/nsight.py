@@ -1,4 +1,4 @@
-"""A model's steps under Nsight Systems or Nsight Compute: the command runs itself again inside the tool."""
+"""A model's steps under Nsight Systems or Nsight Compute: the command reruns itself inside the tool."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from workloads.catalogue import Loaded
 if TYPE_CHECKING:
     from profiler.subject import Point
 
-REPEATS = {"nsys": 3, "ncu": 1}  # steps of each point: what is counted is the same in each
-FOLDER = "nsight"  # the imported run inside the run that was measured without a tool
+REPEATS = {"nsys": 3, "ncu": 1}  # steps of each point; counts are the same in each
+FOLDER = "nsight"  # the imported run, inside the run measured without a tool
 NSYS = ("profile", "--trace=nvtx,cuda,osrt", "--sample=none", "--cpuctxsw=none", "--force-overwrite=true")
 ON_CUDA = (
-    "--capture-range=cudaProfilerApi",  # else loading is recorded too
+    "--capture-range=cudaProfilerApi",  # excludes loading
     "--capture-range-end=stop",
-    "--cuda-graph-trace=node",  # else a replayed graph is one row
+    "--cuda-graph-trace=node",  # a row per kernel, not per graph
 )
 NCU = ("--nvtx", "--set", "roofline", "--clock-control", "none", "--profile-from-start", "off", "-f")
 WHERE = {
@@ -42,7 +42,7 @@ UNSEEN = (
 
 
 def installed(tools: Sequence[str], device: str) -> None:
-    """An InputError where a tool is missing, or cannot do anything on the device; asked before all else."""
+    """InputError where a tool is missing or useless on the device; checked first."""
     for tool in tools:
         if shutil.which(tool) is None:
             raise InputError(f"--{tool} needs {tool}, which is not on PATH; {WHERE[tool]}.")
@@ -59,9 +59,9 @@ def record(
     points: Sequence[Point],
     progress: Callable[[str], None],
 ) -> Run:
-    """Run `roofline profile --replay` under each tool and import what they wrote into one run.
+    """Run `roofline profile --replay` under each tool and import the reports into one run.
 
-    The reports stay beside its tables. Raises InputError with the tool's own words where it fails.
+    The reports are kept with its tables. Raises InputError with the tool's message where it fails.
     """
     folder = run.path / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def record(
         rows = counted_rows(files[tools.index("ncu")], loaded, run.head.dtype, points, REPEATS["ncu"])
         _keep(rows, run)
         notes += told(rows)
-    for file in files:  # made from the reports that stay, and a SQLite export holds the whole environment
+    for file in files:  # derived from the kept reports; a SQLite export holds all environment variables
         file.unlink()
     head = run.head
     imported = save(
@@ -122,7 +122,7 @@ def _ncu(program: Sequence[str], folder: Path) -> Path:
 
 
 def _run(command: Sequence[str], written: Path) -> str:
-    """What the tool printed; an InputError where it fails or writes no report."""
+    """The tool's output; InputError where it fails or writes no report."""
     ended = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
     )
@@ -133,7 +133,7 @@ def _run(command: Sequence[str], written: Path) -> str:
 
 
 def _complaint(*outputs: str) -> str:
-    """What a tool calls an error among the words of the program that it ran, else the last words."""
+    """A tool's error message within the output of the program it ran, else the last line."""
     lines = [line for output in outputs for line in output.splitlines() if "==ERROR==" in line]
     said = " ".join(lines) or next((output for output in reversed(outputs) if output.strip()), "")
     return " ".join(said.split())[-500:]

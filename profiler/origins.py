@@ -1,8 +1,8 @@
-"""Which operator each node of a captured graph belongs to, by the module it ran in and the modules around it.
+"""The operator of each node of a captured graph, by its module and the modules around it.
 
-Compilation keeps of a node the modules that were running and the lines of code that made it. The table of
-families (`profiler/ranges.py`) says which module, or which gap between two modules, is which operator: the
-same names that ranges have in a run without compilation.
+Compilation records the stack of modules and of source lines of a node. The table of families
+(`profiler/ranges.py`) maps modules, and gaps between modules, to operators: the same names as those of
+ranges in an eager run.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 SUMMING = re.compile(r'share\.py", line \d+, in forward')
 CALLS = ("call_function", "call_method", "call_module")
-ATTENDING = "attention_forward"  # ends the name of every function that attends, in transformers
+ATTENDING = "attention_forward"  # suffix of transformers' attention functions
 CACHING = re.compile(r'cache\.py", line \d+, in update')
 INDEX = re.compile(r"\._modules\['(\w+)'\]|\[(\d+)\]")
 
 
 def operators_of(nodes: Iterable[Any], subject: Subject) -> dict[str, str]:
-    """The operator of each node that belongs to one, by the node's name.
+    """Operators by node name, of the nodes that have one.
 
-    `nodes` are those of a graph as torch.compile captured it, in the order of the program.
+    `nodes` are those of a graph captured by torch.compile, in program order.
     """
     placing = _Placing(family(subject.loaded.model), core_names(subject.loaded.model))
     named = ((node.name, placing.operator(node)) for node in nodes if node.op in CALLS)
@@ -38,19 +38,19 @@ def operators_of(nodes: Iterable[Any], subject: Subject) -> dict[str, str]:
 
 
 class _Placing:
-    """Walks a graph in order: a gap is known by the module that ended before it."""
+    """Walks a graph in order: a gap is identified by the module that ended before it."""
 
     def __init__(self, parts: Family, cores: list[str]) -> None:
         self.parts, self.cores = parts, cores
         self.modules = sorted(parts.modules.items(), key=lambda item: -len(item[0]))
         self.ended = ""  # the module of the layer that ran last, relative to the layer
-        self.attends = False  # between the cache's update and what ends attention, in code of the model's own
+        self.attends = False  # between cache update and end of attention, in the model's own code
 
     def operator(self, node: Any) -> str | None:
         """The operator of the next node."""
         path = module_path(node)
         if path is None:
-            return self.parts.sampling if self.ended else None  # what follows the network
+            return self.parts.sampling if self.ended else None  # after the network
         for part, name in self.parts.outside.items():
             if _within(path, part):
                 return name
@@ -60,7 +60,7 @@ class _Placing:
         return self._in_layer(int(index), inner, str(node.meta.get("stack_trace") or ""))
 
     def _in_layer(self, layer: int, inner: str, trace: str) -> str | None:
-        if SUMMING.search(trace):  # it runs in a hook of the product whose terms it sums
+        if SUMMING.search(trace):  # runs in a hook of the product that it sums
             inner = f"{inner.partition('.')[0]}.{SUM}"
         for part, name in self.modules:
             if _within(inner, part):
@@ -87,7 +87,7 @@ class _Placing:
 
 
 def module_path(node: Any) -> str | None:
-    """The innermost module that ran, as the model names it: `model.layers.3.mlp`; None outside of all."""
+    """The innermost module's path in the model, as `model.layers.3.mlp`; None outside all modules."""
     stack = [entry[0] for entry in (node.meta.get("nn_module_stack") or {}).values()]
     if not stack:
         return None

@@ -1,4 +1,4 @@
-"""What ranges cost a step: the ratio of neighbouring steps with and without, its median and its interval."""
+"""The overhead of ranges: median and interval of the ratio of neighbouring steps with and without."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from roofline.run_head import Overhead
 
 
 def overhead(point: Point, timed: Timed) -> Overhead:
-    """The cost of ranges in a point, as a fraction of the step.
+    """The overhead of ranges at a point, as a fraction of the step.
 
-    Each step with ranges is compared with the one beside it without, so that a drift of the machine touches
-    both; work is compared, not waits.
+    Each step with ranges is compared with its neighbour without, so that drift of the machine affects both;
+    CPU time is compared, without waits.
     """
     ratios = [ranged / plain - 1 for ranged, plain in zip(timed.ranged, timed.plain, strict=False)]
     low, high = median_interval(ratios)

@@ -1,4 +1,4 @@
-"""The steps that stand for a scenario when it is measured."""
+"""The steps that are measured for a scenario."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from roofline.scenario import Scenario
 
 
 def points(scenarios: Sequence[Scenario]) -> tuple[Point, ...]:
-    """The prefill, the first and the last decode step of each scenario, without repeats.
+    """The prefill, the first and the last decode step of each scenario, without duplicates.
 
-    Decode time is linear in the context between the two, so they give every step of a generation.
+    Decode time is linear in the context between the two, so they determine every step of a generation.
     """
     found: list[Point] = []
     for s in scenarios:

@@ -1,4 +1,4 @@
-"""Sample power, energy, clocks, heat, throttling and memory of a GPU, or power of a CPU, in an own thread."""
+"""Sample a GPU's power, energy, clocks, temperature, throttling and memory, or a CPU's power, in a thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CPU_PERIOD_S = 0.25  # the samples are taken on the measured processor
 def nvml_handle(device: str) -> Any:
     """NVML's handle of a CUDA device, found by its UUID.
 
-    CUDA numbers the visible devices, fastest first; NVML numbers all, by bus. Raises what NVML raises.
+    CUDA numbers the visible devices, fastest first; NVML numbers all, by PCI bus. Raises NVML's errors.
     """
     import pynvml
     import torch
@@ -29,18 +29,18 @@ def nvml_handle(device: str) -> Any:
 
 
 def nvlinks(device: str) -> int:
-    """How many of a GPU's NVLinks are up; 0 where it has none or NVML does not say."""
+    """Number of a GPU's active NVLinks; 0 where it has none or NVML does not report them."""
     try:
         import pynvml
 
         handle = nvml_handle(device)
-    except Exception:  # NVML is a bonus
+    except Exception:  # NVML is optional
         return 0
     up = 0
     for link in range(pynvml.NVML_NVLINK_MAX_LINKS):
         try:
             up += pynvml.nvmlDeviceGetNvLinkState(handle, link) == pynvml.NVML_FEATURE_ENABLED
-        except pynvml.NVMLError:  # fewer links than NVML knows of
+        except pynvml.NVMLError:  # fewer links than NVML's maximum
             break
     return up
 
@@ -54,11 +54,11 @@ READERS: dict[str, Callable[[Any, Any], float]] = {  # by column of the table `p
     "energy_j": lambda nvml, handle: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000,
     "memory_used_bytes": lambda nvml, handle: nvml.nvmlDeviceGetMemoryInfo(handle).used,
 }
-LOST_AFTER = 20  # samples in a row without any value: a second in which NVML answered nothing
+LOST_AFTER = 20  # consecutive samples without any value, 1 s: NVML no longer responds
 
 
 class PowerMonitor:
-    """Samples while its block runs; without NVML or, on a CPU, energy counters there are none."""
+    """Samples while its block runs; none without NVML or, on a CPU, energy counters."""
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -66,7 +66,7 @@ class PowerMonitor:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.begin = time.perf_counter()  # the zero of the samples' times
-        self.notes: list[str] = []  # why there are no samples, or no more
+        self.notes: list[str] = []  # why samples are missing or ended
 
     def __enter__(self) -> PowerMonitor:
         if self._device.startswith("cuda"):
@@ -74,7 +74,7 @@ class PowerMonitor:
                 import pynvml
 
                 handle = nvml_handle(self._device)
-            except Exception as error:  # NVML is a bonus: time is measured without it
+            except Exception as error:  # NVML is optional: time is measured without it
                 self.notes.append(f"NVML is not available ({error}): no power, no clocks")
                 return self
             self._start(self._sample, pynvml, handle)
@@ -96,7 +96,7 @@ class PowerMonitor:
             self._thread.join(timeout=1)
 
     def samples(self) -> list[dict[str, Any]]:
-        """The samples so far, a row each; a value that the device does not give is None."""
+        """The samples so far, a row each; None for values that the device does not report."""
         return list(self._rows)
 
     def _sample(self, nvml: Any, handle: Any) -> None:
@@ -122,7 +122,7 @@ class PowerMonitor:
 
 
 def _read(reader: Callable[[Any, Any], float], nvml: Any, handle: Any) -> float | None:
-    """One value, or None where this device or driver does not give it."""
+    """One value, or None where this device or driver does not report it."""
     try:
         return reader(nvml, handle)
     except Exception:
@@ -130,7 +130,7 @@ def _read(reader: Callable[[Any, Any], float], nvml: Any, handle: Any) -> float 
 
 
 def clocks(samples: list[dict[str, Any]]) -> list[str]:
-    """The median clock and power while something was measured, for whoever reads the result."""
+    """Median clock and power during a measurement, as sentences."""
     found = []
     for column, what, scale, unit in (
         ("sm_clock_hz", "SM clock", 1e6, "MHz"),
@@ -143,7 +143,7 @@ def clocks(samples: list[dict[str, Any]]) -> list[str]:
 
 
 def throttling(samples: list[dict[str, Any]]) -> list[str]:
-    """A sentence per reason for which clocks were held down, with its share of the samples."""
+    """A sentence per throttling reason, with its share of the samples."""
     counts: dict[str, int] = {}
     for row in samples:
         for reason in reasons(row["throttle"]):

@@ -1,7 +1,7 @@
 """The plain ceilings of a device, one probe each: bandwidth, products, vector units, launches, links.
 
-A probe takes seconds of one call; what was moved or computed in it stands beside. On CUDA kernels are
-replayed from a graph, so that a footprint of the L2 is not timed by the host's launches.
+A probe returns the seconds of one call; its bytes or FLOP have their own functions. On CUDA kernels are
+replayed from a graph, so that host launches do not dominate footprints that fit the L2.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 Probe = Callable[[], float]  # seconds of one call
 Key = tuple[Any, ...]
-ARRAYS = {"copy": 2, "triad": 3, "read": 1, "write": 1}  # of each pattern of access
+ARRAYS = {"copy": 2, "triad": 3, "read": 1, "write": 1}  # per access pattern
 STEADY_S = 2.0  # of load before a product counts as steady
-BURST = 50  # products between two looks at the clock meanwhile
-# Footprints in sizes of the last-level cache: the largest, and from which on what it keeps no longer matters.
-# A GPU's L2 keeps a part of each array from one replay to the next; a CPU would take minutes for such arrays.
+BURST = 50  # products between two readings of the clock during that load
+# Footprints in last-level cache sizes: the largest, and the one above which cached data no longer matters.
+# A GPU's L2 keeps part of each array between replays; on a CPU such large arrays would take minutes.
 LARGEST = {"cpu": 8, "cuda": 64}
 BEYOND = {"cpu": 2, "cuda": 16}
-CHAIN, CHAINED = 1024, 1 << 22  # steps of one thread's chain, and threads' elements
-SPECIAL_ELEMENTS = 4096  # of fp32: in a CPU's first-level cache
+CHAIN, CHAINED = 1024, 1 << 22  # steps of one thread's chain; elements, one per thread
+SPECIAL_ELEMENTS = 4096  # fp32, within a CPU's first-level cache
 PINNED_BYTES = 1 << 28
 
 
 def probes(device: str, dtypes: Sequence[str], cache_bytes: int) -> Iterator[tuple[Key, Probe]]:
-    """Every plain ceiling that one pass measures, under its key."""
+    """The probes of one pass, by key."""
     yield ("launch",), partial(_launch, device)
     for pattern in ARRAYS:
         for size in footprints(cache_bytes, LARGEST[device.partition(":")[0]]):
@@ -64,7 +64,7 @@ def probes(device: str, dtypes: Sequence[str], cache_bytes: int) -> Iterator[tup
 
 
 def footprints(cache_bytes: int, largest: int = LARGEST["cpu"]) -> list[int]:
-    """Bytes touched, by factors of two from a first-level cache to below `largest` times the last level."""
+    """Footprints by factors of two, from a first-level cache to below `largest` times the last level."""
     sizes, size = [], 16_384
     while size < largest * cache_bytes:
         sizes.append(size)
@@ -73,7 +73,7 @@ def footprints(cache_bytes: int, largest: int = LARGEST["cpu"]) -> list[int]:
 
 
 def squares(device: str) -> tuple[int, ...]:
-    """The sizes of products of square matrices, from short to long ones."""
+    """Sizes of square matrix products, ascending."""
     return (256, 512, 1024, 1536) if device == "cpu" else (1024, 2048, 4096, 8192, 16384)
 
 
@@ -93,7 +93,7 @@ def _once(call: Callable[[int], Any], device: str) -> float:
 
 
 def _stream(device: str, pattern: str, footprint: int) -> float:
-    """Copy, triad a = b + 3 c (the STREAM benchmark's), a sum that reads, a fill that writes."""
+    """Copy, triad a = b + 3 c (STREAM), sum (reads only), fill (writes only)."""
     import torch
 
     arrays = ARRAYS[pattern]
@@ -109,7 +109,7 @@ def _stream(device: str, pattern: str, footprint: int) -> float:
 
 
 def _launch(device: str) -> float:
-    """One element added in place, launched from the host each time."""
+    """An in-place addition to one element, launched from the host each time."""
     import torch
 
     x = torch.ones(1, device=device)
@@ -132,7 +132,7 @@ def _exponentials(device: str) -> float:
 
 
 def _chained(device: str, step: str) -> float:
-    """A kernel in which every thread repeats x = `step`, so that memory has no part in its time."""
+    """A kernel in which every thread repeats x = `step`, so that memory traffic is negligible."""
     import torch
 
     x = torch.rand(CHAINED, device=device)
@@ -141,7 +141,7 @@ def _chained(device: str, step: str) -> float:
 
 
 def chain(step: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """CUDA code that does CHAIN steps per element, compiled by PyTorch when it is first called."""
+    """A CUDA kernel of CHAIN steps per element, compiled by PyTorch on first call."""
     from torch.cuda.jiterator import _create_jit_fn
 
     loop = f"for (int i = 0; i < {CHAIN}; ++i) x = {step};"
@@ -152,12 +152,12 @@ def chain(step: str) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def square(device: str, dtype: str, size: int) -> Kernel:
-    """A product of square matrices of random numbers: zeros would draw less power and run faster."""
+    """A product of random square matrices: zeros would draw less power and run faster."""
     return kernel(Gemm(size, size, size, dtype, dtype, dtype), Place(device, dtype))
 
 
 def _matmul(device: str, dtype: str, size: int) -> float:
-    """A short burst: some milliseconds, before power or heat can hold clocks down."""
+    """A burst of some milliseconds, too short for power or thermal throttling."""
     return measure(square(device, dtype, size).run, device, BRIEFLY).median_s
 
 
@@ -165,7 +165,7 @@ INT8 = "int8"
 
 
 def _matmul_int8(size: int) -> float:
-    """FBGEMM's product of fp32 rows, which it quantises on the way, and INT8 weights."""
+    """FBGEMM's product of fp32 rows, quantised on the fly, and INT8 weights."""
     import torch
 
     module = dynamic(torch.nn.Linear(size, size, bias=False))
@@ -177,7 +177,7 @@ TF32 = "tf32"
 
 
 def has_tf32(device: str) -> bool:
-    """Whether a GPU multiplies fp32 on its matrix units, rounded to tf32: compute capability 8.0 on."""
+    """Whether a GPU has TF32 matrix units: compute capability 8.0 or later."""
     import torch
 
     return (
@@ -186,7 +186,7 @@ def has_tf32(device: str) -> bool:
 
 
 def _matmul_tf32(device: str, size: int) -> float:
-    """The product of fp32 matrices with PyTorch's leave to round them."""
+    """The product of fp32 matrices with TF32 allowed."""
     import torch
 
     before = torch.get_float32_matmul_precision()
@@ -198,7 +198,7 @@ def _matmul_tf32(device: str, size: int) -> float:
 
 
 def _steady(device: str, dtype: str, size: int) -> float:
-    """The same product after seconds of nothing else."""
+    """The same product after STEADY_S of load."""
     run = square(device, dtype, size).run
     seconds = stopwatch(device)
     spent, last = 0.0, 0.0
@@ -209,7 +209,7 @@ def _steady(device: str, dtype: str, size: int) -> float:
 
 
 def _products(run: Callable[[int], Any]) -> None:
-    """A burst of products, each result freed: together they would fill a small device."""
+    """A burst of products, each result freed: together they could exceed a small device's memory."""
     for i in range(BURST):
         run(i)
 
@@ -225,7 +225,7 @@ def _across(device: str, direction: str) -> float:
 
 
 def nvlink_peer(device: str) -> str | None:
-    """Another GPU that this one writes to over NVLink; None where there is none, or NVML does not say."""
+    """Another GPU connected by NVLink; None where there is none, or NVML does not report it."""
     import torch
 
     own = torch.device(device).index or 0

@@ -1,10 +1,9 @@
-"""Which part of a transformers model is which operator of ours.
+"""Map the parts of transformers models to operators.
 
-A family (`profiler/parts/`) lists the modules that are operators, and the gaps between modules in which
-operators live that are no modules: a residual addition stands between the end of one module and the start of
-the next. A module that does several operators bears all their names, joined as `roofline.validate` takes
-them apart. What a layer has not is left out of it, so that dense layers and those with experts are one
-entry. Adding a family is adding an entry.
+A family (`profiler/parts/`) lists the modules that are operators, and the gaps between modules with operators
+that are not modules, such as a residual addition between the end of one module and the start of the next. A
+module of several operators has their joined names, which `roofline.validate` splits. Modules that a layer
+lacks are skipped, so that dense and expert layers share one entry. A new family is a new entry.
 """
 
 from __future__ import annotations
@@ -130,7 +129,7 @@ def _adapts(layer: Layer) -> bool:
     return any(isinstance(block, SharedAttentionBlock) and block.adapter_rank for block in layer.blocks)
 
 
-# Of families whose models differ, by what tells the layers of the less usual ones.
+# Variants of a family, by a predicate on the layers of the less usual one.
 OTHERS: dict[str, tuple[Callable[[Layer], bool], Family]] = {
     "falcon": (_in_turn, FALCON_IN_TURN),
     "stablelm": (_in_turn, STABLELM_IN_TURN),
@@ -140,7 +139,7 @@ OTHERS: dict[str, tuple[Callable[[Layer], bool], Family]] = {
 
 
 def check_eager(model: Model, flags: Mapping[str, bool]) -> None:
-    """An InputError where a model whose memory is no plain cache is to be run otherwise than call by call."""
+    """InputError where a model whose memory is not a plain KV cache is not to run eagerly."""
     for flag, given in flags.items():
         if given and (model.has_memory or family(model).is_recurrent):
             why = model.manner if model.has_memory else "keeps a recurrent state"
@@ -151,7 +150,7 @@ def check_eager(model: Model, flags: Mapping[str, bool]) -> None:
 
 
 def family(model: Model) -> Family:
-    """The parts of a model's family; an InputError lists the known ones."""
+    """The parts of a model's family; InputError lists the known ones."""
     if model.family not in FAMILIES:
         raise InputError(
             f"{model.name} is of family {model.family!r}, whose parts are not known; "

@@ -1,4 +1,4 @@
-"""Energy of the processor's packages, from the counters that Linux shows under powercap (RAPL)."""
+"""Energy of the CPU packages, from Linux powercap counters (RAPL)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ZONES = Path("/sys/class/powercap")  # docs.kernel.org/power/powercap/powercap.h
 
 @dataclass
 class Package:
-    """The counter of one package: microjoules, beginning anew after `wraps_at`."""
+    """The counter of one package: microjoules, wrapping at `wraps_at`."""
 
     counter: Path
     wraps_at: int
@@ -34,12 +34,12 @@ class Rapl:
         self.read_at = time.perf_counter()
 
     def total_j(self) -> float:
-        """Joules of all packages since the counters were opened, in calls that come often enough."""
+        """Joules of all packages since the counters were opened; call at least once per wrap."""
         self.spent_j += sum(package.spent_j() for package in self.packages)
         return self.spent_j
 
     def power_w(self) -> float:
-        """Watt since the last reading. Raises OSError where a counter is read no more."""
+        """Mean watts since the last reading. Raises OSError where a counter is no longer readable."""
         joules = sum(package.spent_j() for package in self.packages)
         now = time.perf_counter()
         seconds, self.read_at = now - self.read_at, now
@@ -47,8 +47,8 @@ class Rapl:
 
 
 def open_rapl() -> tuple[Rapl | None, str]:
-    """The counters of this machine; where there are none to read, none and the reason."""
-    zones = sorted(zone for zone in ZONES.glob("*-rapl:*") if zone.name.count(":") == 1)  # not their parts
+    """The counters of this machine; or None and the reason."""
+    zones = sorted(zone for zone in ZONES.glob("*-rapl:*") if zone.name.count(":") == 1)  # no subzones
     packages = []
     for zone in zones:
         try:

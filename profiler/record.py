@@ -1,4 +1,4 @@
-"""Profile a model: whole steps with and without ranges, a trace, and each operator alone."""
+"""Profile a model: steps with and without ranges, a trace, and each operator alone."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from specfiles.writing import write_text
 from workloads.dtypes import Precision
 from workloads.phases import Setting
 
-TOGETHER_BYTES = 1e9  # KV caches of points that are measured in turn; what needs more is measured after them
+TOGETHER_BYTES = 1e9  # KV caches of points measured in turn; further points form the next group
 
 
 def profile(request: Request) -> Run:
     """Measure every point into a new run folder and return the run.
 
-    Nothing is written before the model is loaded. What was measured stays readable when a later point
-    fails: the run is then marked failed, with the reason among its notes.
+    Nothing is written before the model is loaded. Measurements stay readable when a later point fails: the
+    run is then marked failed, with the reason in its notes.
     """
     import torch
 
     keep_freed_memory()
-    family(request.loaded.model)  # whose parts are not known cannot be put into ranges
+    family(request.loaded.model)  # raises InputError for families without ranges
     configs = _configs(request)
     with torch.inference_mode():
         subject = load_subject(
@@ -53,7 +53,7 @@ def profile(request: Request) -> Run:
         )
         set_attention(subject, request.attention)
         run = create_run(request.out, head_of(request, subject.weights))
-        if isinstance(request.hardware, Device):  # kept with the run, so that reports need nothing else
+        if isinstance(request.hardware, Device):  # stored with the run, so that reports need no other file
             write_text(request.out / "device.yaml", as_yaml(request.hardware))
         for name, fields in configs.items():
             write_text(request.out / name, json.dumps(fields, indent=1) + "\n")
@@ -83,7 +83,7 @@ def profile(request: Request) -> Run:
 
 
 def _configs(request: Request) -> dict[str, dict[str, Any]]:
-    """Configs of the other models that techniques run, by the file that keeps them."""
+    """Configs of other models that techniques run, by file name in the run."""
     found: dict[str, dict[str, Any]] = {}
     for technique in request.techniques:
         for name, fields in TREATMENTS[technique.name].configs(technique, request.loaded.model).items():
@@ -93,14 +93,14 @@ def _configs(request: Request) -> dict[str, dict[str, Any]]:
 
 
 def _counter(request: Request) -> Counter | None:
-    """The energy counter, where it counts what this process does and no other process must keep step."""
+    """The energy counter, where it counts this process's work and no other process runs in step with it."""
     if request.tensor_parallel > 1 or (request.meetings and request.device == "cpu"):
         return None
-    return open_counter(request.device)[0]  # why there is none, the power monitor says
+    return open_counter(request.device)[0]  # the power monitor notes why there is none
 
 
 def _references(request: Request, rows: Rows) -> dict[str, ReferenceStep]:
-    """Reference steps by phase; without them where they find no place beside the model."""
+    """Reference steps by phase; none where memory does not hold them with the model."""
     try:
         return {made.point.phase: made for made in reference_steps(request.device, request.dtype)}
     except Exception as error:
@@ -111,7 +111,7 @@ def _references(request: Request, rows: Rows) -> dict[str, ReferenceStep]:
 
 
 def _groups(request: Request) -> list[list[Point]]:
-    """Points in their order, as many together as their KV caches find place."""
+    """Points in their order, grouped up to TOGETHER_BYTES of KV caches."""
     groups: list[list[Point]] = []
     held = float("inf")
     setting = Setting(Precision.of(request.dtype))
@@ -133,7 +133,7 @@ def _measure_group(
     rows: Rows,
     effort: Effort,
 ) -> None:
-    """Measure points in turn, round by round: what the machine does meanwhile touches all of them alike."""
+    """Measure points in turn, round by round, so that drift of the machine affects all alike."""
     for point in points:
         request.progress(in_words(point))
         with attending(request.attention):

@@ -1,4 +1,4 @@
-"""The tables of a run as they grow, and what its head says of them."""
+"""The tables of a run during measurement, and the derived fields of its head."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAVE_EVERY_S = 10.0
 
 @dataclass
 class Rows:
-    """Tables as they grow; written to the run now and then, so that a stop loses seconds."""
+    """Growing tables, written to the run periodically, so that an interruption loses seconds."""
 
     run: Run
     tables: Tables = field(default_factory=lambda: {name: [] for name in TABLES})
@@ -30,12 +30,12 @@ class Rows:
     attributed: list[Attributed] = field(default_factory=list)
     attended: set[str] = field(default_factory=set)
     under_way: list[Measured] = field(default_factory=list)
-    counter: Counter | None = None  # of the device's energy
+    counter: Counter | None = None  # the device's energy
     began: float = field(default_factory=time.perf_counter)  # the zero of times
     saved: float = float("-inf")
 
     def close(self) -> None:
-        """Points that were under way are measured."""
+        """Mark the points in progress as complete."""
         for measured in self._begun():
             cost = overhead(measured.point, measured.timed)
             self.overheads.append(cost)
@@ -53,7 +53,7 @@ class Rows:
         self.tables, self.under_way = self._grown(), []
 
     def save(self, every_s: float = 0.0) -> None:
-        """Write every table as far as it has grown, unless that was done just before."""
+        """Write every table so far, unless the last save was less than `every_s` ago."""
         import pandas as pd
 
         if time.monotonic() - self.saved < every_s:
@@ -64,16 +64,16 @@ class Rows:
         self.saved = time.monotonic()
 
     def stopped(self, error: BaseException) -> None:
-        """Keep what was measured, as far as it can be written, and say what ended it."""
+        """Save the measurements if possible, and note the error."""
         self.close()
         self.notes.append(f"stopped: {type(error).__name__}: {error}")
-        with suppress(Exception):  # a disk that was full still is
+        with suppress(Exception):  # a full disk remains full
             self.save()
         with suppress(Exception):
             self.run.write_head(status="failed", **self.facts())
 
     def facts(self) -> dict[str, Any]:
-        """What the tables do not hold, as fields of the run's head."""
+        """Fields of the run's head that no table holds."""
         return {
             "notes": self.notes,
             "overheads": self.overheads,

@@ -1,7 +1,7 @@
-"""What listens to ranges: clocks with NVTX, and the trace of torch.profiler.
+"""Recorders of ranges: clocks with NVTX, and torch.profiler's trace.
 
-A recorder gives the calls to make around an operator. They run hundreds of times a step with cold
-caches, so on the host they are bound C functions: no Python frame, nothing to look up.
+A recorder returns the calls to make around an operator. They run hundreds of times per step with cold
+caches, so on the host they are bound C functions, without Python frames or look-ups.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Marks = tuple[tuple[Call, ...], tuple[Call, ...]]  # to call at the beginning an
 
 
 class Recorder(Protocol):
-    """Hears when ranges begin and end. Ranges follow each other; they do not nest."""
+    """Records begin and end of ranges. Ranges are sequential; they do not nest."""
 
     def marks(self, name: str) -> Marks:
-        """What to call at the beginning and at the end of the range `name`, in order."""
+        """The calls at the begin and at the end of the range `name`, in order."""
 
 
 def nvtx_installed() -> bool:
@@ -34,8 +34,8 @@ def nvtx_installed() -> bool:
 def nvtx_marks(name: str, payload: int | None = None, sizes: str | None = None) -> Marks:
     """Push and pop of an NVTX range in the domain `roofline`; nothing without nvtx.
 
-    NVTX's payload is one number: the tokens of the step. An operator's sizes are a text, so they are the
-    range's category: named once, and then a number in each event.
+    NVTX's payload is one number: the tokens of the step. An operator's sizes are text, so they are the
+    range's category: registered once, then a number in each event.
     """
     if not nvtx_installed():
         return (), ()
@@ -55,11 +55,11 @@ def nvtx_marks(name: str, payload: int | None = None, sizes: str | None = None) 
 
 
 class HostClock:
-    """Seconds per range name on the host's clock: the device's time where work is synchronous."""
+    """Seconds per range name on the host's clock, which is the device's time where work is synchronous."""
 
     def __init__(self) -> None:
         self._events: list[Any] = []  # name, begin, end, name, begin, end, ...
-        # Appends a clock reading without a Python frame: the map calls both functions from C.
+        # Appends a clock reading without a Python frame: `map` calls both functions from C.
         self._tick = map(self._events.append, iter(host_clock(), None)).__next__
 
     def marks(self, name: str) -> Marks:
@@ -78,13 +78,13 @@ class HostClock:
 
 
 class CudaClock:
-    """Seconds per range name between CUDA events on the stream that is current when it is made."""
+    """Seconds per range name between CUDA events on the stream current at construction."""
 
     def __init__(self) -> None:
         import torch
 
         self._new = partial(torch.cuda.Event, enable_timing=True)
-        self._stream = torch.cuda.current_stream()  # to ask for it takes far longer than to record an event
+        self._stream = torch.cuda.current_stream()  # querying it takes far longer than recording an event
         self._pool: list[Any] = []
         self._events: list[Any] = []  # name, begin, end, ...
 
@@ -113,7 +113,7 @@ class CudaClock:
 
 
 class Trace:
-    """Ranges as records in a torch.profiler trace; `names` holds every range that was made."""
+    """Ranges as records in a torch.profiler trace; `names` holds all of them."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -133,7 +133,7 @@ class Trace:
         return (begin,), (self._end,)
 
     def _end(self) -> None:
-        if self._open:  # empty where an error passes through a layer whose gap had not begun
+        if self._open:  # empty where an error leaves a layer before its gap began
             self._open.pop().__exit__(None, None, None)
 
 

@@ -1,8 +1,8 @@
 """Reference steps: short steps of a yardstick, timed with the ceilings and again beside every measured point.
 
-A shared machine changes its speed within minutes. The ratio of the two times says by how much, for work that
-is neither the profiled model's nor part of the fit: the yardstick is the one that is held out of it. Both
-commands time the steps with the same function, among steps of other models and without warming up again.
+A shared machine changes speed within minutes. The ratio of the two times measures the change, on work that is
+neither the profiled model's nor part of the fit: the yardstick held out of it. Both commands time the steps
+with the same function, between steps of other models and without renewed warm-up.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class ReferenceStep:
 
     @property
     def is_reference(self) -> bool:
-        """Whether this step of a yardstick is one of those that are repeated beside measured points."""
+        """Whether this step of a yardstick is repeated beside measured points."""
         return self.subject.loaded.model.name == MODEL and self.point in reference_points(self.subject.device)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What was run: equal work is what makes two times comparable."""
+        """The work of the step: only times of equal work are comparable."""
         named = operators_at(self.subject.loaded, self.subject.dtype, self.point)
         works = [(entry.count, entry.operator.work()) for entry in named]
         return {
@@ -58,17 +58,17 @@ def visit(
     *,
     plain_too: bool = False,
 ) -> Timed:
-    """Repeat a step a few times, as always between steps of other models and without warming up."""
+    """Repeat a step a few times, between steps of other models and without warm-up."""
     return time_ranges(subject, run, repeats_of(point), plain_too=plain_too, warm_up=0, timed=timed)
 
 
 def repeats_of(point: Point) -> int:
-    """How often a step is repeated in one visit."""
+    """Repeats of a step in one visit."""
     return PREFILLS if point.phase == "prefill" else DECODES
 
 
 def reference_points(device: str) -> tuple[Point, Point]:
-    """The reference steps: of middle size among those that every yardstick runs."""
+    """The reference steps: of medium size among those of every yardstick."""
     steps = yardsticks.steps_of(device)
     return Point("prefill", *steps.prefill[1]), Point("decode", *steps.decode[1])
 

@@ -1,7 +1,7 @@
-"""When a measurement was repeated often enough, and what its repeats say. Nothing here reads a clock.
+"""When to stop repeating a measurement, and statistics of its repeats. Nothing here reads a clock.
 
-A measurement is warmed up until it becomes no faster, then repeated until the interval of its median is
-narrow, its budget is spent or all repeats were made. No repeat is dropped: outliers are counted and told.
+A measurement is warmed up until it gets no faster, then repeated until the interval of its median is narrow,
+its budget is spent or all repeats were made. No repeat is dropped: outliers are counted and reported.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from statistics import NormalDist, median
 from typing import Any
 
 CONFIDENCE = 0.95
-FEWEST = 3  # repeats, whatever the budget, if an effort does not say otherwise
-KNOWN_FROM = 6  # repeats: fewer give a median's interval that confidence at no width
-CALM, SETTLED = 3, 0.02  # warm-ups in a row that are not so much faster than all before them
+FEWEST = 3  # default minimum of repeats, whatever the budget
+KNOWN_FROM = 6  # repeats: with fewer no interval of the median has 95 % confidence
+CALM, SETTLED = 3, 0.02  # consecutive warm-ups, none faster than all before by more than this fraction
 MOST_WARM_UPS = 50
-MANY = 1000  # values whose binomial is a normal distribution to less than one rank
-FAR = 3.0  # interquartile ranges beyond a quartile: Tukey's far out
-NEAR = 0.02  # of the median: what is no further from a quartile is never out
+MANY = 1000  # values from which the normal approximation of the binomial is exact to less than one rank
+FAR = 3.0  # interquartile ranges beyond a quartile: Tukey's "far out"
+NEAR = 0.02  # of the median: values this near a quartile are never outliers
 
 ALL, NARROW, SPENT, NOT_OVER = "all repeats", "narrow interval", "budget spent", "not over"
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What repeats say of the time of a call, in seconds: quartiles, the interval of the median, outliers."""
+    """Statistics of a call's repeated times, in seconds: quartiles, the interval of the median, outliers."""
 
     median_s: float
     q25_s: float
     q75_s: float
-    low_s: float  # the median of the distribution lies from here
-    high_s: float  # to here, at 95 % confidence
+    low_s: float  # the interval of the distribution's median
+    high_s: float  # at 95 % confidence
     repeats: int
-    outliers: tuple[int, ...] = ()  # which repeats stand far outside the others
+    outliers: tuple[int, ...] = ()  # indices of repeats
     warm_ups: int = 0
     ended: str = ""  # why no more repeats were made
 
@@ -63,14 +63,14 @@ MICROS = ("latency_us", "q25_us", "q75_us", "low_us", "high_us", "repeats", "out
 
 
 def sample(times_s: Sequence[float], warm_ups: int = 0, ended: str = "") -> Sample:
-    """What repeats say; none are dropped."""
+    """Statistics of repeats; none is dropped."""
     q25, middle, q75 = quartiles(times_s)
     low, high = median_interval(times_s)
     return Sample(middle, q25, q75, low, high, len(times_s), outliers(times_s), warm_ups, ended)
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """Interpolated between neighbours, as NumPy does."""
+    """Interpolated linearly, as NumPy's default."""
     import numpy as np
 
     q25, middle, q75 = np.quantile(values, (0.25, 0.5, 0.75))
@@ -78,10 +78,10 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Between which of the values the median of their distribution lies, at 95 % confidence or more.
+    """The interval of the distribution's median, at 95 % confidence or more.
 
-    Of order statistics, whatever the distribution: the number of values below its median is binomial. Fewer
-    than six values reach that confidence at no width: then it is the smallest and the largest.
+    By order statistics, for any distribution: the number of values below its median is binomial. Fewer than
+    six values cannot reach that confidence: then it is the smallest and the largest.
     """
     ranked, cut = sorted(values), _cut(len(values))
     return ranked[cut], ranked[-1 - cut]
@@ -89,7 +89,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
 
 @cache
 def _cut(n: int) -> int:
-    """How many of n values may lie outside the interval on each side; of many, by the normal distribution."""
+    """Values outside the interval on each side, of n; for many by the normal approximation."""
     if n > MANY:
         return int(n / 2 - NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * sqrt(n) / 2) - 1
     outside, cut = 1 / 2**n, 0
@@ -108,7 +108,7 @@ def uncertainty(times_s: Sequence[float]) -> float:
 
 
 def outliers(times_s: Sequence[float]) -> tuple[int, ...]:
-    """Which repeats stand far outside the others (Tukey, Exploratory Data Analysis, 2D)."""
+    """Indices of outliers (Tukey, Exploratory Data Analysis, 2D)."""
     q25, middle, q75 = quartiles(times_s)
     reach = max(FAR * (q75 - q25), NEAR * middle)
     return tuple(i for i, time_s in enumerate(times_s) if not q25 - reach <= time_s <= q75 + reach)
@@ -117,7 +117,7 @@ def outliers(times_s: Sequence[float]) -> tuple[int, ...]:
 def moved(times_s: Sequence[float]) -> float:
     """How much slower the second half of the repeats is than the first, as a fraction.
 
-    Zero where the intervals of their medians meet, or each half is too short to have one.
+    Zero where the intervals of their medians overlap, or the halves are too short to have one.
     """
     half = len(times_s) // 2
     if half < KNOWN_FROM:
@@ -129,7 +129,7 @@ def moved(times_s: Sequence[float]) -> float:
 
 
 def settled(times_s: Sequence[float]) -> bool:
-    """Whether warming up is over: the last few calls were not noticeably faster than all before them."""
+    """Whether warm-up is over: the last few calls were not noticeably faster than all before them."""
     before, last = times_s[:-CALM], times_s[-CALM:]
     return bool(before) and min(last) >= (1 - SETTLED) * min(before)
 
@@ -139,9 +139,9 @@ def warm_up(
     late: Callable[[], bool] = lambda: False,
     together: Callable[[bool], bool] = bool,
 ) -> list[float]:
-    """Call until it has settled or it is late, at least once; returns the seconds of each call.
+    """Call until settled or `late`, at least once; returns the seconds of each call.
 
-    Several processes that run a step together end together: `together` tells whether all of them would.
+    Processes that run a step together must stop together: `together` reduces the decision over all of them.
     """
     times: list[float] = []
     over = False
@@ -153,9 +153,9 @@ def warm_up(
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to go on: at most so many repeats, until the median is known to `precision` or time is up.
+    """When to stop: after `repeats`, when the median is known to `precision`, or when the budget is spent.
 
-    The precision is half the width of the median's interval over the median; zero asks for all repeats.
+    The precision is half the width of the median's interval over the median; zero means all repeats.
     """
 
     repeats: int
@@ -164,10 +164,9 @@ class Effort:
     fewest: int = FEWEST  # whatever the budget
 
     def ended(self, times_s: Sequence[float], spent_s: float, rounds: int | None = None) -> str:
-        """Why no more repeats are needed, empty while they are.
+        """Why no more repeats are needed; empty while they are.
 
-        Where a round holds several neighbouring repeats, which have a minute of the machine in common, the
-        rounds are counted.
+        Where a round has several neighbouring repeats, which are not independent, rounds are counted.
         """
         made = len(times_s) if rounds is None else rounds
         if made >= self.repeats:
@@ -177,5 +176,5 @@ class Effort:
         return SPENT if made >= self.fewest and spent_s >= self.budget_s else ""
 
 
-EFFORT = Effort(repeats=16, precision=0.005)  # for a step of a model
-WARM_UP_S = 1.0  # for its warm-up, at most one step longer
+EFFORT = Effort(repeats=16, precision=0.005)  # of a step of a model
+WARM_UP_S = 1.0  # of a step's warm-up, exceeded by at most one step

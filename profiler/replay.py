@@ -1,7 +1,7 @@
-"""Steps of a model under NVTX ranges and nothing else: what Nsight Systems and Nsight Compute watch.
+"""Steps of a model under NVTX ranges only, for Nsight Systems and Nsight Compute.
 
-No clock, no event, no torch.profiler runs beside them. On CUDA the tools are told where the steps begin
-and end, so that loading the model and warming up are no part of what they record.
+No clocks, events or torch.profiler run with them. On CUDA the profiler API marks begin and end of the steps,
+which excludes loading and warm-up from the recording.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WARM_UP = 2
 
 
 class NvtxOnly:
-    """A recorder of NVTX ranges alone, which carry the tokens of the step and the sizes of the operator."""
+    """A recorder of NVTX ranges only, with the tokens of the step and the sizes of the operator."""
 
     def __init__(self, tokens: int, described: Mapping[str, Operator]) -> None:
         self.tokens, self.described = tokens, described
@@ -59,10 +59,10 @@ def replay(
     mode: str = "eager",
     attention: str = "auto",
 ) -> None:
-    """Run every point `repeats` times, each step and each operator in it in a range of its own.
+    """Run every point `repeats` times, with a range around each step and each operator in it.
 
-    Compiled steps have no ranges inside; those in a graph are made once, while it is captured, which the
-    tools see, too. Raises InputError where no NVTX range can be made.
+    Compiled steps have no ranges inside; those of a graph are made once, during its capture, which the tools
+    also record. Raises InputError without nvtx.
     """
     import torch
 
@@ -100,7 +100,7 @@ def _compiled(subject: Subject, points: Sequence[Point], repeats: int, stack: Ex
 def _graphed(subject: Subject, points: Sequence[Point], repeats: int, stack: ExitStack) -> None:
     from profiler.graphs import GraphedStep
 
-    stack.enter_context(_watched(subject.device))  # a graph's nodes are known to tools that saw its capture
+    stack.enter_context(_watched(subject.device))  # tools identify a graph's nodes by its capture
     for point in points:
         captured = GraphedStep(subject, fixed_step(subject, point), nvtx_only(subject, point))
         _repeat(point, captured, repeats)
@@ -112,7 +112,7 @@ def _repeat(point: Point, run: Callable[[], Any], repeats: int) -> None:
 
 
 def nvtx_only(subject: Subject, point: Point) -> NvtxOnly:
-    """A recorder for a point, which knows the sizes of its operators."""
+    """A recorder for a point, with the sizes of its operators."""
     named = operators_at(subject.loaded, subject.dtype, point)
     return NvtxOnly(point.batch * point.q_len, {entry.name: entry.operator for entry in named})
 
@@ -124,7 +124,7 @@ def step_name(point: Point) -> str:
 
 
 def in_range(name: str, run: Callable[[], Any]) -> None:
-    """Run something in an NVTX range."""
+    """Run a callable in an NVTX range."""
     begin, end = nvtx_marks(name)
     for call in begin:
         call()
@@ -135,7 +135,7 @@ def in_range(name: str, run: Callable[[], Any]) -> None:
 
 @contextmanager
 def _watched(device: str) -> Iterator[None]:
-    """The tools record inside this block where there is a GPU; elsewhere they record everything."""
+    """Limit the tools' recording to this block on a GPU; elsewhere they record everything."""
     if not device.startswith("cuda"):
         yield
         return

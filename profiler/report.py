@@ -1,4 +1,4 @@
-"""Gather what a report needs: runs, predictions, their device files, and devices to compare with."""
+"""Gather the inputs of a report: runs, predictions, their device files, and devices to compare with."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from workloads.phases import Setting
 def report(subjects: Sequence[Path], hardware: str | None, others: Sequence[str] | None = None) -> str:
     """The HTML of runs and predictions, beside `others` or the usual devices.
 
-    Raises InputError for what is neither, and for a device or model that is not found.
+    Raises InputError for other files, and for a device or model that is not found.
     """
     return render(*_contents(subjects, hardware, others))
 
@@ -58,7 +58,7 @@ def _contents(
 
 
 def _of_run(run: Run, hardware: str | None, compared: Sequence[Device], advise: bool) -> Content:
-    """A run beside its prediction; one that other tools recorded as a recording, too."""
+    """A run beside its prediction; an imported run also as a recording."""
     from profiler.traces.recording import recorded_content
     from profiler.traces.showing import described_device, device_of
 
@@ -75,14 +75,14 @@ def _of_run(run: Run, hardware: str | None, compared: Sequence[Device], advise: 
 
 
 def page(predictions: Sequence[Prediction]) -> str:
-    """The same of predictions at hand, a traced module's among them, which no file can make again."""
+    """The report of predictions in memory, which may include traced modules, unlike those of files."""
     return render(of_predictions(predictions, other_devices(), advise=True))
 
 
 def predictions_of(path: Path, hardware: str | None = None) -> list[Prediction]:
-    """Predictions made again from their JSON: it says everything that was asked.
+    """Predictions recomputed from their JSON, which holds all options.
 
-    Raises InputError for another file, a model or device that is not found, and a traced module.
+    Raises InputError for other files, a model or device that is not found, and a traced module.
     """
     data = read_json(path)
     points = data.get("points", [data])
@@ -98,7 +98,7 @@ def predictions_of(path: Path, hardware: str | None = None) -> list[Prediction]:
 
 
 def _model(point: dict[str, Any]) -> Model:
-    """The shipped model of that name, or the one whose config the prediction carries."""
+    """The shipped model of that name, or the one of the config in the prediction."""
     if "config" in point:
         return build(Config(dict(point["config"]), str(point["model"])), str(point["model"]))
     return load_model(point["model"]).model

@@ -1,4 +1,4 @@
-"""What to profile, and how long; and what a run says of itself before anything is measured."""
+"""The request of a profile, and the head of its run before measuring."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from roofline.run_head import Head
 from workloads.catalogue import Loaded
 from workloads.techniques.base import Technique
 
-# From a model, its step and the names of its collectives to the rows of table `arrivals`.
+# From a model, its step and the names of its collectives to rows of the table `arrivals`.
 Meetings = Callable[[Subject, Callable[[Any], Any], Sequence[str]], list[dict[str, Any]]]
 
 
 @dataclass
 class Request:
-    """What to profile, and how long."""
+    """What to profile, where, and with which effort."""
 
     loaded: Loaded
     device: str
     dtype: str
     points: tuple[Point, ...]
     out: Path
-    hardware: Device | str  # the file that the run belongs to, or a name where there is none
-    effort: Effort = EFFORT  # rounds of steps, time for them all, and how well to know their medians
+    hardware: Device | str  # the run's device file, or a name where there is none
+    effort: Effort = EFFORT  # rounds, total time, and precision of medians
     seed: int = 0
     alone: bool = True
     techniques: tuple[Technique, ...] = ()  # to measure beside the plain steps
     progress: Callable[[str], None] = lambda _: None
     tensor_parallel: int = 1  # processes that share the model
-    meetings: Meetings | None = None  # how collectives are watched, where there are several processes
+    meetings: Meetings | None = None  # watches collectives, with several processes
     mode: str = "eager"  # eager, compile or graph
-    attention: str = AUTO  # what shall compute it, of profiler.attending.CHOICES
-    together: Callable[[bool], bool] = bool  # whether something is true in every process
+    attention: str = AUTO  # one of profiler.attending.CHOICES
+    together: Callable[[bool], bool] = bool  # logical and over all processes
 
 
 def head_of(request: Request, weights: str) -> Head:
-    """What a run says of itself before anything is measured; `weights` says where they come from."""
+    """The run's head before measuring; `weights` is their origin."""
     return Head(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command_line(),
@@ -65,7 +65,7 @@ def head_of(request: Request, weights: str) -> Head:
 
 
 def check_request(request: Request) -> None:
-    """What can be known to be refused before a model is built."""
+    """Reject invalid requests before a model is built."""
     from profiler.attending import check_attention
     from profiler.memory import check_batches
     from profiler.ranges import check_eager

@@ -8,17 +8,17 @@ from transformers import cache_utils
 
 from profiler.cache import PreallocatedLayer
 
-# What the library puts where nothing is remembered: before it had a class for that, a state that stays empty.
+# transformers' layer without memory; in versions before that class, a state that stays empty.
 _Nothing: Any = getattr(cache_utils, "DummyLayer", cache_utils.LinearAttentionLayer)
-# By which the library tells a layer that has both kinds of memory.
+# transformers' marker of layers with both kinds of memory.
 _Both: Any = getattr(cache_utils, "LinearAttentionAndFullAttentionLayer", object)
 
 
 class RecurrentLayer(cache_utils.LinearAttentionLayer):  # type: ignore[misc]
-    """The states of one layer's convolution and scan, which every step overwrites in their place."""
+    """The states of one layer's convolution and scan, overwritten in place by every step."""
 
     def rewind(self, length: int) -> None:
-        """Begin anew where `length` is zero; a later step goes on from the state that was reached."""
+        """Reset where `length` is zero; later steps continue from the state reached."""
         self.has_previous_state = dict.fromkeys(range(self.number_of_states), length > 0)
 
 
@@ -30,7 +30,7 @@ class HybridLayer(RecurrentLayer, PreallocatedLayer, _Both):  # type: ignore[mis
         RecurrentLayer.__init__(self)
 
     def lazy_initialization(self, *states: Any, **named: Any) -> None:
-        """Keys and values come without names, states with them."""
+        """Keys and values are positional arguments, states keyword arguments."""
         kind = PreallocatedLayer if states else RecurrentLayer
         kind.lazy_initialization(self, *states, **named)
 
@@ -41,7 +41,7 @@ class HybridLayer(RecurrentLayer, PreallocatedLayer, _Both):  # type: ignore[mis
 
 
 class NoLayer(_Nothing):  # type: ignore[misc]
-    """A layer that remembers nothing."""
+    """A layer without memory."""
 
     def rewind(self, length: int) -> None:
-        """There is nothing to forget."""
+        """Nothing to rewind."""

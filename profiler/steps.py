@@ -22,15 +22,15 @@ from workloads.techniques.changes import IN_LAYERS
 if TYPE_CHECKING:
     from workloads.catalogue import Loaded
 
-STRIDE = 8  # layers watched per repeat: other ones each time: one in eight costs a CPU decode step 2 %
+STRIDE = 8  # one layer in eight per repeat, in rotation, costs a CPU decode step 2 %
 
 
 @dataclass
 class Timed:
-    """Seconds of each repeat: whole steps without and with ranges, and the sum of each range's name.
+    """Seconds of each repeat: whole steps without and with ranges, and the sum per range name.
 
-    `waited` is what the steps of `plain` took beyond that, on a shared machine: waits for a processor.
-    `plain_at` and `ranged_at` say when each ended, by time.perf_counter.
+    `waited` is the time that the steps of `plain` waited for a processor in addition, on a shared machine.
+    `plain_at` and `ranged_at` are their ends by time.perf_counter.
     """
 
     plain: list[float] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Timed:
     ranges: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, whole: Lap, *, watched: bool) -> None:
-        """Add a step that was just run."""
+        """Add a step that has just ended."""
         (self.ranged if watched else self.plain).append(whole.work_s)
         (self.ranged_at if watched else self.plain_at).append(time.perf_counter())
         if not watched:
@@ -49,15 +49,15 @@ class Timed:
 
     @property
     def in_layers(self) -> list[float]:
-        """Seconds of all operators in the layers together, by repeat, of a model whose layers are alike."""
+        """Total seconds of the operators in the layers, by repeat, of a model with identical layers."""
         inside = (times for name, times in self.ranges.items() if IN_LAYERS in name)
-        return [sum(times) for times in zip(*inside, strict=False)]  # without a repeat that a stop cut short
+        return [sum(times) for times in zip(*inside, strict=False)]  # drops an interrupted repeat
 
 
 def step_rows(timed: Timed, whole: Sample, began: float) -> dict[str, list[dict[str, Any]]]:
-    """Rows of whole steps and of those repeats that stand out, as far as a point has been measured.
+    """Rows of whole steps and of outliers so far.
 
-    `whole` says of the plain steps why they ended; `began` is the zero of times.
+    `whole` holds why the plain steps ended; `began` is the zero of times.
     """
     watched = sample(timed.ranged, whole.warm_ups, whole.ended)
     waited_s = sample(timed.waited).median_s
@@ -83,13 +83,13 @@ def time_ranges(
     warm_up: int = 1,
     timed: Timed | None = None,
 ) -> Timed:
-    """Run a step `repeats` times with ranges, each time also without when `plain_too`.
+    """Run a step `repeats` times with ranges, with `plain_too` also without, in turn.
 
-    Taking turns lets a drift of the machine touch both alike: their ratio is the ranges' cost. Repeats may
-    be taken in several calls: they are added to `timed`.
+    Alternating lets drift of the machine affect both alike: their ratio is the ranges' overhead. Repeats of
+    several calls are added to `timed`.
     """
     lap, recorder, timed = laps(subject.device), clock(subject.device), timed or Timed()
-    stride = min(STRIDE, repeats)  # every layer is watched once at least: kinds alternate in some models
+    stride = min(STRIDE, repeats)  # watch every layer at least once: kinds alternate in some models
     for _ in range(warm_up):
         run(greedy)
     with without_collection():
@@ -98,7 +98,7 @@ def time_ranges(
                 with instrumented(subject, recorder, greedy, first=repeat, stride=stride) as watched:
                     if with_ranges:
                         timed.add(lap(partial(run, watched.sampler)), watched=True)
-                if not with_ranges:  # after the same work as the other kind: they differ by the ranges alone
+                if not with_ranges:  # after the same work as the other kind, so that only ranges differ
                     timed.add(lap(partial(run, greedy)), watched=False)
             for name, total in recorder.totals_s().items():
                 timed.ranges[name].append(total * watched.scale(name))
@@ -106,8 +106,8 @@ def time_ranges(
 
 
 def operators_at(loaded: Loaded, dtype: str, point: Point, tensor_parallel: int = 1) -> Sequence[Named]:
-    """The descriptor's operators of a point as they are run here, on one of the devices that share the model:
-    one kernel or more each.
+    """The descriptor's operators of a point as run here, of one or more kernels each, on one device of
+    those that share the model.
     """
     setting = Setting(Precision.of(dtype), CONVENTIONS[convention_of(loaded.model)], tensor_parallel)
     step = Step(point.batch, point.q_len, point.kv_len, memory=point.encoder_len)

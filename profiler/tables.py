@@ -1,4 +1,4 @@
-"""The operators that a workload file lists, predicted."""
+"""Predictions of the operators listed in a workload file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 def predict_listed(
     rows: list[dict[str, Any]], device: Device, fidelity: Fidelity, format: str, backend: str = ""
 ) -> str:
-    """Predict the operators that a workload file lists, as a table, JSON or CSV.
+    """Predict the operators listed in a workload file, as a table, JSON or CSV.
 
-    `backend` is that of rows that name none.
+    `backend` applies to rows that name none.
     """
     import json
 
@@ -40,7 +40,7 @@ def predict_listed(
 
 
 def with_backend(rows: pd.DataFrame, backend: str) -> pd.DataFrame:
-    """The rows, those that name no backend with this one."""
+    """The rows, with this backend where they name none."""
     given = rows["backend"].fillna("").astype(str) if "backend" in rows else ""
     rows = rows.assign(backend=given)
     rows.loc[rows["backend"] == "", "backend"] = backend

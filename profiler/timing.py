@@ -1,4 +1,4 @@
-"""Time a callable on a CPU or a CUDA device: warm, and repeated as often as an effort allows."""
+"""Time a callable on a CPU or a CUDA device: warmed up, and repeated as an effort allows."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 from profiler.capturing import capturing
 from profiler.repeats import Effort, Sample, sample, warm_up
 
-SHORTEST_S = 2e-3  # one repeat lasts at least this long, so that the clock's resolution does not matter
+SHORTEST_S = 2e-3  # minimum length of a repeat, against the clock's resolution
 MOST_REPLAYED = 200  # calls in one graph: each keeps its results, and capturing takes time
-WARM_UP_SHARE = 0.25  # of a budget
+WARM_UP_SHARE = 0.25  # of the budget
 EFFORT = Effort(repeats=9, budget_s=2.0)
-BRIEFLY = Effort(repeats=3, budget_s=0.0)  # where passes over everything are the repeats
+BRIEFLY = Effort(repeats=3, budget_s=0.0)  # where whole passes are the repeats
 
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """No garbage is collected in the block: a collection would land in some step and not in others."""
+    """Disable garbage collection in the block: it would add time to some steps only."""
     gc.disable()
     try:
         yield
@@ -31,23 +31,23 @@ def without_collection() -> Iterator[None]:
 
 
 class Lap(NamedTuple):
-    """One timed call: seconds of work, and what passed beyond them while it waited for a processor."""
+    """One timed call: seconds of work, and of waiting for a processor."""
 
     work_s: float
     waited_s: float = 0.0
 
     @property
     def passed_s(self) -> float:
-        """By the wall's clock."""
+        """Wall-clock time."""
         return self.work_s + self.waited_s
 
 
 def host_clock() -> Callable[[], int]:
-    """Nanoseconds of work on the host: time that the thread ran, without its waits for a processor.
+    """Nanoseconds of work on the host: the thread's CPU time, without waits for a processor.
 
-    On a shared machine a step may wait longer than it runs, and the waits say nothing about its operators.
-    Where torch uses several threads no clock of one thread tells their time, and the wall clock is read; so
-    where several processes run a step together: then waiting for each other is part of it.
+    On a shared machine a step may wait longer than it runs, independently of its operators. The wall clock is
+    used where torch has several threads, which no thread's clock covers, and where several processes run a
+    step together, as waiting for each other is part of it.
     """
     import torch
 
@@ -56,7 +56,7 @@ def host_clock() -> Callable[[], int]:
 
 
 def laps(device: str) -> Callable[[Callable[[], Any]], Lap]:
-    """A function that times a callable on a device and tells work from waiting."""
+    """A function that times a callable on a device, separating work and waiting."""
     if not device.startswith("cuda"):
         return partial(_host_lap, host_clock())
     import torch
@@ -73,7 +73,7 @@ def laps(device: str) -> Callable[[Callable[[], Any]], Lap]:
 
 
 def stopwatch(device: str) -> Callable[[Callable[[], Any]], float]:
-    """A function that returns the seconds of work that a callable is on a device."""
+    """A function that returns a callable's seconds of work on a device."""
     lap = laps(device)
     return lambda work: lap(work).work_s
 
@@ -95,8 +95,8 @@ def measure(
 ) -> Sample:
     """Time `call(i)`, where i counts up so that the callee can rotate its buffers.
 
-    With `between`, each call is timed by itself after it: the call then finds the caches as an
-    operator in a model does. Without, calls are grouped until a repeat lasts SHORTEST_S.
+    With `between`, each call is timed alone, after a call of `between` that leaves the caches as in a model.
+    Without, calls are grouped until a repeat lasts SHORTEST_S.
     """
     seconds = stopwatch(device)
     calls = itertools.count()
@@ -117,10 +117,10 @@ def measure(
 def measure_replayed(
     call: Callable[[int], Any], device: str, effort: Effort = EFFORT, *, cold_bytes: float = 0.0
 ) -> Sample:
-    """Time `call(i)` on a CUDA device by replaying a graph of many calls: without the host's launch times.
+    """Time `call(i)` on a CUDA device by replaying a graph of many calls, without host launch times.
 
-    The device is busy before each timed replay, so that the host has launched it when it begins: with a fill
-    of `cold_bytes`, after which the cache holds nothing of the calls' memory, else with the graph itself.
+    The device is kept busy before each timed replay, so that its launch is hidden: by a fill of `cold_bytes`,
+    which evicts the calls' memory from the cache, else by the graph itself.
     """
     import torch
 
@@ -152,7 +152,7 @@ def _repeated(once: Callable[[], float], effort: Effort) -> Sample:
         return time.perf_counter() - begin
 
     warm_ups = 0
-    if effort.budget_s:  # without any, the calls so far have warmed up enough
+    if effort.budget_s:  # without a budget, the calls so far are the warm-up
         warm_ups = len(warm_up(once, lambda: spent_s() >= WARM_UP_SHARE * effort.budget_s))
     times: list[float] = []
     ended = ""
@@ -163,7 +163,7 @@ def _repeated(once: Callable[[], float], effort: Effort) -> Sample:
 
 
 def _group_size(seconds: Callable[..., float], call: Callable[[int], Any], calls: Iterator[int]) -> int:
-    """How many calls last SHORTEST_S."""
+    """Number of calls that last SHORTEST_S."""
     size, once = 1, seconds(partial(_repeat, call, calls, 1))
     while once * size < SHORTEST_S and size < 1_000_000:
         size = max(size + 1, min(10 * size, round(1.2 * SHORTEST_S / max(once, 1e-9))))

@@ -16,7 +16,7 @@ from specfiles.writing import atomic
 if TYPE_CHECKING:
     from profiler.subject import Subject
 
-UNATTRIBUTED = ""  # the operator of time that no range holds
+UNATTRIBUTED = ""  # the operator of time outside all ranges
 
 
 def trace_step(
@@ -46,14 +46,14 @@ def trace_step(
 
 
 def keep(traced: Any, path: Path) -> None:
-    """Write the profiler's trace; an InputError where the disk did not take all of it."""
+    """Write the profiler's trace; InputError where it is incomplete on disk."""
     with atomic(path) as draft:
         traced.export_chrome_trace(str(draft))
         _check_whole(draft, path)
 
 
 def _check_whole(draft: Path, path: Path) -> None:
-    """An InputError where the trace lacks its end: the profiler says nothing when its disk is full."""
+    """InputError where the trace lacks its end: the profiler does not report a full disk."""
     from isal import igzip
 
     end = b""
@@ -86,12 +86,12 @@ def _kernels(events: Any, ranges: set[str], on_device: bool) -> list[dict[str, A
 
 
 def launched(event: Any, ranges: set[str]) -> list[Any]:
-    """The kernels that an event launched itself; our ranges as they are drawn on the device are none."""
+    """The kernels that an event launched itself, without our ranges' copies on the device."""
     return [kernel for kernel in event.kernels if kernel.name not in ranges]
 
 
 def innermost(event: Any, ranges: set[str]) -> str:
-    """The range that an event is, or stands in: a kernel without an operation of torch hangs on the range."""
+    """The range that an event is or is in: kernels without a torch operation are attached to the range."""
     return str(event.name) if event.name in ranges else enclosing(event, ranges)
 
 

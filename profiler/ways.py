@@ -1,4 +1,4 @@
-"""How the steps of a point are run and timed: operator by operator, compiled, or as a replayed graph."""
+"""Ways to run and time the steps of a point: eager, compiled, or as a replayed graph."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ Rows = list[dict[str, Any]]
 
 
 class Way(ABC):
-    """A point, ready to be run again and again."""
+    """A point, ready to be run repeatedly."""
 
-    watching = "ranges"  # what watches the step, whose cost is stated
-    by_wall = False  # whether operators are timed by the wall's clock, waits for a processor among them
+    watching = "ranges"  # the instrumentation, as named with its overhead
+    by_wall = False  # whether operators are timed by the wall clock, including waits for a processor
     compilation: Compilation | None = None
 
     def __init__(self, subject: Subject, point: Point) -> None:
         self.subject, self.point = subject, point
-        self.attended: set[str] = set()  # what computed attention in the traced steps
+        self.attended: set[str] = set()  # implementations of attention in traced steps
 
     def hear(self, events: Any) -> None:
-        """Learn from a traced step what attended."""
+        """Collect the implementation of attention from a traced step."""
         self.attended |= attended(events)
 
     @abstractmethod
@@ -56,12 +56,12 @@ class Way(ABC):
 
 
 class Eager(Way):
-    """Operators are called one by one; ranges stand around them."""
+    """Operators are called one by one, in ranges."""
 
     def __init__(self, subject: Subject, point: Point) -> None:
         super().__init__(subject, point)
         self.run = step(subject, point, point.kv_len)
-        self.run(greedy)  # what is allocated and compiled once
+        self.run(greedy)  # one-time allocation and compilation
 
     def once(self) -> Any:
         """Call the operators."""
@@ -77,11 +77,11 @@ class Eager(Way):
 
 
 class _Traced(Way):
-    """Without ranges: operators are told by traces of the step, which takes turns with the plain one."""
+    """Without ranges: operators are timed in traced steps, in turn with plain ones."""
 
     @abstractmethod
     def kernels(self, events: Iterable[Any]) -> list[KernelTime]:
-        """Whose the kernels of a traced step are."""
+        """The kernels of a traced step, with their operators."""
 
     def visit(self, timed: Timed) -> None:
         """Plain and traced."""
@@ -113,7 +113,7 @@ class _Traced(Way):
 
 
 class Compiled(_Traced):
-    """The step as torch.compile makes it."""
+    """The step compiled by torch.compile."""
 
     watching = "the profiler's records"
     by_wall = True
@@ -126,7 +126,7 @@ class Compiled(_Traced):
 
     @property
     def compilation(self) -> Compilation:  # type: ignore[override]
-        """What compiling took, and how often it was done again."""
+        """Compile time and recompilations."""
         return Compilation(
             **vars(self.point),
             seconds=self.step.compile_s,
@@ -136,7 +136,7 @@ class Compiled(_Traced):
         )
 
     def once(self) -> Any:
-        """Run what was compiled."""
+        """Run the compiled step."""
         return self.step(greedy)
 
     def kernels(self, events: Iterable[Any]) -> list[KernelTime]:
@@ -145,7 +145,7 @@ class Compiled(_Traced):
 
 
 class Graphed(_Traced):
-    """The step as a CUDA graph: ranges are heard when it is captured, and one stands around each replay."""
+    """The step as a CUDA graph: ranges are recorded during the capture, and one around each replay."""
 
     def __init__(self, subject: Subject, point: Point) -> None:
         super().__init__(subject, point)
@@ -159,7 +159,7 @@ class Graphed(_Traced):
         return self.step()
 
     def watch(self, lap: Callable[[Callable[[], Any]], Lap], timed: Timed) -> None:
-        """A replay in its range is what ranges cost; its operators are those of another, traced one."""
+        """A replay in its range gives the overhead; another, traced one gives the operators."""
         timed.add(lap(lambda: in_range(step_name(self.point), self.step)), watched=True)
         self.add(traced(self.subject.device, self.step), timed)
 
@@ -172,7 +172,7 @@ WAYS: dict[str, type[Way]] = {"eager": Eager, "compile": Compiled, "graph": Grap
 
 
 def check_mode(mode: str, device: str) -> None:
-    """An InputError where a mode is not known or cannot run on a device."""
+    """InputError where a mode is unknown or cannot run on a device."""
     if mode not in WAYS:
         raise choose(mode, list(WAYS), "mode")
     if mode == "compile":

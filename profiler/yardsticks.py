@@ -1,9 +1,8 @@
-"""Small models of round sizes on which the operator classes are measured, inside a running model.
+"""Small models of round sizes in which the operator classes are measured.
 
-An operator alone in a loop finds its code and data in the nearest cache; in a model it does not, and
-the framework's own code stands around it. So the constants of a class are fitted on operators inside
-these models, whose sizes are none of a published model's: a real model tests the constants and
-never fits them.
+In a loop of its own an operator has its code and data in the nearest cache; in a model it does not, and
+framework code runs around it. So the constants of a class are fitted on operators inside these models, of
+sizes that no published model has: real models test the constants and never fit them.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Size:
     layers: int
 
 
-# Named so that the one held out of the fit (the fourth by name) is of a middle size.
+# Named so that the one held out of the fit (the fourth by name) is of medium size.
 CPU_SIZES = {
     "yardstick-a": Size(320, 5, 5, 896, 16_000, 16),
     "yardstick-b": Size(512, 8, 2, 1408, 24_000, 8),
@@ -48,7 +47,7 @@ GPU_SIZES = {
 
 @dataclass(frozen=True)
 class Steps:
-    """Which steps a yardstick runs: (batch, new tokens, visible tokens)."""
+    """The steps of a yardstick: (batch, new tokens, visible tokens)."""
 
     prefill: tuple[tuple[int, int, int], ...]
     decode: tuple[tuple[int, int, int], ...]
@@ -65,7 +64,7 @@ GPU_STEPS = Steps(
 
 
 def steps_of(device: str) -> Steps:
-    """The steps that a yardstick runs on a kind of device."""
+    """The steps of a yardstick on a kind of device."""
     return CPU_STEPS if device == "cpu" else GPU_STEPS
 
 
@@ -88,17 +87,17 @@ def yardsticks(device: str) -> Iterator[Loaded]:
         yield Loaded(build(Config(config, name), name), config)
 
 
-# Of a GPU's memory: the cache of a step, which is left out where it needs more, and all yardsticks together.
+# Shares of a GPU's memory: the cache of a step, left out where it needs more, and all yardsticks together.
 MOST_CACHE, MOST_HELD = 0.04, 0.7
 
 
 def cache_fits(loaded: Loaded, dtype: str, sizes: tuple[int, int, int], memory_bytes: float) -> bool:
-    """Whether a step's KV cache is small beside a device's memory, in which about a hundred of them lie."""
+    """Whether a step's KV cache is small enough for a device's memory to hold about a hundred of them."""
     return _cache_bytes(loaded, dtype, sizes) <= MOST_CACHE * memory_bytes
 
 
 def formats_that_fit(device: str, dtypes: Sequence[str], memory_bytes: float) -> list[str]:
-    """The formats in which all yardsticks find place in memory at once, beside those of formats before."""
+    """The formats in which all yardsticks fit in memory together with those of earlier formats."""
     steps, room, found = steps_of(device), MOST_HELD * memory_bytes, []
     for dtype in dtypes:
         need = 0.0
@@ -118,11 +117,11 @@ def _cache_bytes(loaded: Loaded, dtype: str, sizes: tuple[int, int, int]) -> flo
     return float(loaded.model.cache_bytes(batch, kv_len, Setting(Precision.of(dtype))))
 
 
-# What the time of a class consists of; which of the terms are non-zero the fit decides.
+# The terms of a class's time; the fit decides which are non-zero.
 TERMS = {
     "gemm": Terms(compute=True),
     "gemv": Terms(outputs=True),
-    "gemv_int8": Terms(outputs=True),  # by weights that are narrower than the rows
+    "gemv_int8": Terms(outputs=True),  # weights narrower than the rows
     "attention_prefill": Terms(compute=True, special=True),
     "attention_decode": Terms(compute=True),
     "rmsnorm": Terms(cached=True),
