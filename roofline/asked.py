@@ -71,6 +71,11 @@ def scenarios_of(
     setting = _setting(file, asked, default_convention)
     sizes = asked.given("batch", "prompt", "context", "output", "steps", "images")
     phase = asked.phase or (file.phase if file else None) or model.usual_phase
+    if asked.context is not None and phase != "decode":
+        raise InputError(
+            f"--context is what a decode step attends to, and the phase is {phase}; choose --phase decode or "
+            "leave it out."
+        )
     points: list[dict[str, Any]] = file.points() if file else [{}]
     used = techniques(asked.techniques)
     found = [

@@ -117,6 +117,8 @@ def _check_together(
     module: str | None, backend: str | None, engine: str, ledger: bool, explain: str | None, format: str
 ) -> None:
     """Refuse options that ask for two things at once."""
+    if ledger and explain is not None:
+        raise InputError("--ledger and --explain are two tables; choose one of them.")
     if ledger and format == "html":
         raise InputError("--ledger is a table of bytes; choose --format table, json or csv.")
     for option, given in (
