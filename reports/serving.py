@@ -60,8 +60,10 @@ def as_text(found: Serving) -> str:
         del columns["usd_per_million_tokens"]
     if not limits:
         del columns["within_limits"], columns["goodput_per_s"]
+    fewest = min(row["requests"] for row in rows)
+    count = f"{'' if fewest == found.requests else f'{fewest} to '}{found.requests}"
     title = (
-        f"{found.model} on {found.devices} x {found.hardware}: {found.requests} requests of "
+        f"{found.model} on {found.devices} x {found.hardware}: {count} requests of "
         f"{found.prompt:.0f} + {found.output:.0f} tokens on average; fidelity {found.fidelity}"
     )
     notes = [

@@ -36,7 +36,11 @@ from specfiles.errors import InputError
 )
 @click.option("--prompt", type=int, help="Mean prompt tokens.")
 @click.option("--output", type=int, help="Mean answer tokens.")
-@click.option("--requests", type=int, help="Requests to simulate [default: 500].")
+@click.option(
+    "--requests",
+    type=int,
+    help="Requests to simulate [default: 500; to find the highest rate, as many as that takes].",
+)
 @click.option("--seed", type=int, help="Of arrivals and lengths [default: 0].")
 @click.option(
     "--batching",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from hwspecs import Device
 
+MOST_DRAWN = 10_000  # requests, where a search may choose how many it needs
 BUDGETS = {"chunked": 512}  # Sarathi-Serve's
 
 
@@ -77,6 +78,10 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
     policies = [_policy(name, asked) for name in asked.batching.split(",")]
     limits, requests = _limits(asked.slo), _requests(asked, scenario, traffic)
     comings = _comings(asked, traffic, requests)
+    first = None
+    if asked.slo and not comings and asked.trace is None and traffic.requests is None:
+        first = len(requests)
+        requests = _requests(asked, scenario, traffic.replace(requests=MOST_DRAWN))
     if not (comings or asked.trace is not None or asked.slo):
         raise InputError(
             "serve needs to know how fast requests come: give --rate or --users, a workload file with "
@@ -93,7 +98,7 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
         found = (
             [outcome(each, cluster, limits) for each in comings]
             if comings
-            else [capacity(requests, cluster, limits)]
+            else [capacity(requests, cluster, limits, first)]
             if asked.slo
             else [outcome(requests, cluster, limits)]
         )
@@ -106,7 +111,7 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
         limits,
         float(requests.prompt.mean()),
         float(requests.output.mean()),
-        len(requests),
+        max(row["requests"] for row in rows),
         rows,
         engine.told if engine else None,
     )

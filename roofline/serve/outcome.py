@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 WARM_UP = 0.1  # of the requests, the first: they meet an emptier server than the others
-BEHIND = 0.9  # answers per arrival, while requests arrive, below which the queue is taken to grow on
+DEVIATIONS = 2  # of the number of arrivals, above which a growth of the latency is no chance
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ def outcome(requests: Requests, cluster: Cluster, limits: Limits) -> dict[str, A
     requests = replace(requests, arrival_s=whole.arrival_s)
     warm = slice(int(WARM_UP * len(requests)), None)
     since = requests.arrival_s - cluster.policy.before_s(requests.prompt)
+    latency = whole.last_s - since
     ttft = (whole.first_s - since)[warm]
     more = np.maximum(requests.output - 1, 1)
     tpot = np.where(requests.output > 1, (whole.last_s - whole.first_s) / more, np.nan)[warm]
@@ -77,13 +78,14 @@ def outcome(requests: Requests, cluster: Cluster, limits: Limits) -> dict[str, A
     served = len(requests) / span
     return {
         "users": requests.users or None,
+        "requests": len(requests),
         "rate_per_s": requests.rate_per_s,
         "served_per_s": served,
-        "keeps_up": _keeps_up(requests, whole.last_s),
+        "keeps_up": _keeps_up(requests, latency),
         "tokens_per_s": float(requests.output.sum()) / span,
         **_quantiles("ttft", ttft),
         **_quantiles("tpot", tpot[~np.isnan(tpot)]),
-        **_quantiles("latency", (whole.last_s - since)[warm]),
+        **_quantiles("latency", latency[warm]),
         "itl_p99_s": _weighted(whole, 0.99),
         "within_limits": within,
         "goodput_per_s": within * served,
@@ -120,10 +122,20 @@ def _weighted(log: Log, share: float) -> float | None:
     return float(gaps[order][np.searchsorted(reached, share * reached[-1])])
 
 
-def _keeps_up(requests: Requests, last_s: NDArray[np.float64]) -> bool:
-    """Whether requests leave as fast as they come, from the end of the warm-up to the last arrival."""
-    arrival = requests.arrival_s
-    start, end = arrival[int(WARM_UP * len(requests))], arrival[-1]
-    came = int(((arrival > start) & (arrival <= end)).sum())
-    left = int(((last_s > start) & (last_s <= end)).sum())
-    return left >= BEHIND * came
+def _keeps_up(requests: Requests, latency_s: NDArray[np.float64]) -> bool:
+    """Whether who comes later does not stay longer, by the halves of the requests after the warm-up.
+
+    Where requests come `load` times as fast as they can leave, each second of arrivals adds load - 1 to the
+    latency. The number of Poisson arrivals varies by its root, so n of them tell no load up to 1 + n**-0.5
+    from 1.
+    """
+    if requests.users:
+        return True
+    first = int(WARM_UP * len(requests))
+    middle = (first + len(requests)) // 2
+    if middle == first:
+        return True
+    early, late = slice(first, middle), slice(middle, None)
+    longer = latency_s[late].mean() - latency_s[early].mean()
+    later = requests.arrival_s[late].mean() - requests.arrival_s[early].mean()
+    return bool(longer <= DEVIATIONS / len(requests) ** 0.5 * later)

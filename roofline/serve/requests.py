@@ -85,7 +85,7 @@ def drawn(traffic: Traffic, prompt: int, output: int, longest: int) -> Requests:
     fit the model's `longest` context is cut, the prompt first.
     """
     random = np.random.default_rng(traffic.seed)
-    count = traffic.requests
+    count = traffic.count
     gaps = _gamma(random, traffic.burstiness, count)
     prompts = _lengths(random, prompt, traffic.prompt_cv, count)
     outputs = np.minimum(_lengths(random, output, traffic.output_cv, count), longest - 1)

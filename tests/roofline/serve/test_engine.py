@@ -232,6 +232,39 @@ def test_the_capacity_is_the_edge_of_the_limits() -> None:
     assert beyond["within_limits"] < 0.9 or not beyond["keeps_up"]
 
 
+@pytest.mark.parametrize("load", [0.5, 0.8, 0.95, 1.15, 1.3, 2.0])
+def test_the_queue_of_one_server_grows_beyond_a_load_of_one(load: float) -> None:
+    """M/D/1 is stable up to there, whatever arrivals a run of 2000 happens to have."""
+    cluster = Cluster(TIMES, ROOM, Policy(max_batch=1, budget=1))
+    runs = (requests(2000, output=1, seed=seed).at_rate(load / PREFILL_S) for seed in range(5))
+    assert [outcome(run, cluster, Limits())["keeps_up"] for run in runs] == [load < 1] * 5
+
+
+@pytest.mark.parametrize("count", [60, 200])
+def test_no_queue_grows_where_everybody_is_served_at_once(count: int) -> None:
+    """M/G/inf: a light load of long answers, of which many last until after the last arrival."""
+    asked = requests(count, 10, 2000).at_rate(4)
+    found = outcome(asked, Cluster(TIMES, ROOM, Policy()), Limits())
+    assert found["rate_per_s"] * found["latency_mean_s"] > 0.1 * count  # Little: so many are in the system
+    assert found["keeps_up"]
+
+
+def test_the_capacity_of_one_server_is_a_load_of_one() -> None:
+    """M/D/1 where nobody minds to wait."""
+    cluster = Cluster(TIMES, ROOM, Policy(max_batch=1, budget=1))
+    edge = capacity(requests(5000, output=1), cluster, Limits(ttft_s=1e9), first=500)
+    assert edge["rate_per_s"] * PREFILL_S == pytest.approx(1, abs=0.05)
+
+
+def test_the_capacity_is_that_of_a_long_run() -> None:
+    """As many requests are simulated as that takes, starting from few, in which the limit is no limit."""
+    cluster, limits = Cluster(TIMES, ROOM, Policy()), Limits(tpot_s=0.015)
+    edge = capacity(requests(5000), cluster, limits, first=100)
+    long = capacity(requests(4000, seed=1), cluster, limits)
+    assert 100 < edge["requests"] < 4000
+    assert edge["rate_per_s"] == pytest.approx(long["rate_per_s"], rel=0.05)
+
+
 def test_limits_that_no_request_meets_alone_have_no_capacity() -> None:
     with pytest.raises(InputError, match="no rate is within the limits"):
         capacity(requests(50), Cluster(TIMES, ROOM, Policy()), Limits(tpot_s=1e-4))
