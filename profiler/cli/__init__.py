@@ -1,6 +1,6 @@
-"""The command line. A command's module is imported when the command is asked for.
+"""The command line. A command's module is imported when the command is used.
 
-Every import that costs more than a millisecond stands inside its command.
+Every import that takes more than a millisecond is inside its command.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Lazy(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command's own module, or None where there is none of this name."""
+        """The command of this name, or None."""
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"profiler.cli.{COMMANDS[cmd_name]}")
@@ -53,7 +53,7 @@ class Lazy(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Each command's first sentence, over two lines where it is long: click would cut it."""
+        """Each command's first sentence, wrapped to two lines where click would truncate it."""
         commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
         with formatter.section("Commands"):
             formatter.write_dl([(name, found.get_short_help_str(200)) for name, found in commands if found])
@@ -69,7 +69,7 @@ def app() -> None:
 
 
 def main() -> None:
-    """Run the command line: exit 0 done, 1 a stated check failed, 2 wrong input."""
+    """Run the command line; exit code 0: done, 1: a requested check failed, 2: wrong input."""
     _print_what_the_terminal_lacks()
     try:
         with interrupts_kept():
@@ -83,14 +83,14 @@ def main() -> None:
         _fail(error.format_message())
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:  # the reader (head, less) has seen enough
+    except BrokenPipeError:  # the reader (head, less) has closed the pipe
         sys.stderr.close()
         sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _print_what_the_terminal_lacks() -> None:
-    """A terminal of ASCII gets a question mark for each sign that it cannot show, not an error."""
+    """Replace characters that the terminal's encoding lacks by question marks instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("calibrate")
 @click.argument("measurements", type=MEASUREMENTS, nargs=-1, required=True)
-@click.option("--hw", help="Device name, alias or YAML file; a campaign knows its own.")
+@click.option("--hw", help="Device name, alias or YAML file; by default a campaign's own.")
 @click.option(
     "-o",
     "--output-file",
@@ -43,7 +43,7 @@ def command(
     """Fit constants per operator kind, format, backend and kernel; prints the error on held-out shapes.
 
     MEASUREMENTS are CSV or Parquet tables with the columns of `roofline ops` and latency_us; rows of other
-    devices (column gpu) are left out. The folder of a campaign is one, too.
+    devices (column gpu) are left out. The folder of a campaign is also accepted.
     """
     import importlib.util
 
@@ -88,17 +88,17 @@ def command(
 
 
 def _own_device(folder: Path, head: Head) -> str:
-    """The shipped device of a campaign's name, else the file that the campaign measured.
+    """The shipped device with the campaign's name, else the device file that the campaign measured.
 
-    Raises InputError where it is a processor, which has no kernel models.
+    Raises InputError for a CPU, which has no kernel models.
     """
     from hwspecs import load_device
     from profiler.campaign.folder import DEVICE
 
     if "gpu" not in head.environment:
         raise InputError(
-            f"{folder} is the campaign of a processor, whose constants are fitted by operator class as its "
-            f"ceilings are measured: {folder / DEVICE} has them; kernel models are those of GPUs."
+            f"{folder} is the campaign of a CPU, and kernel models are for GPUs only; constants of a CPU's "
+            f"operators are fitted with its ceilings: {folder / DEVICE} has them."
         )
     try:
         return load_device(head.device).name
@@ -109,7 +109,7 @@ def _own_device(folder: Path, head: Head) -> str:
 
 
 def _kept(out: Path, device: Device, update: bool) -> Calibration | None:
-    """What of an earlier record stays: the machine's own operators, and with `update` the file's kernels."""
+    """The kept part of an earlier record: the machine's operators, and with `update` the file's kernels."""
     if not update:
         own = device.calibration if out.suffix != ".json" else None
         return own.replace(kernels=[]) if own else None
@@ -120,7 +120,7 @@ def _kept(out: Path, device: Device, update: bool) -> Calibration | None:
 
 
 def _stands_in(path: Path) -> tuple[str, Calibration | None]:
-    """The device that a file of either form is of, and its calibration."""
+    """The device name and calibration of a file of either form."""
     from hwspecs import load_device
     from hwspecs.calibrations import read_shipped
 

@@ -1,4 +1,4 @@
-"""`roofline campaign`: everything worth measuring on a device, within a budget."""
+"""`roofline campaign`: all measurements of a device, within a budget."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from profiler.cli.options import (
 
 @click.command("campaign")
 @click.option(
-    "-o", "--output-folder", "out", type=FILE, required=True, help="Folder; one that exists is continued."
+    "-o", "--output-folder", "out", type=FILE, required=True, help="Folder; an existing one is continued."
 )
 @click.option("--budget", default="8m", show_default=True, help="Time to spend: 90s, 8m, 1h.")
 @device_option
@@ -30,9 +30,9 @@ from profiler.cli.options import (
     help="Format to measure, repeatable; fp32 on a CPU, bf16 (and fp8 products) on CUDA.",
 )
 @threads_option
-@click.option("--models/--no-models", default=True, show_default=True, help="Whole models, too.")
+@click.option("--models/--no-models", default=True, show_default=True, help="Also measure whole models.")
 def command(out: Path, budget: str, device: str, dtype: tuple[str, ...], threads: int, models: bool) -> None:
-    """Measure ceilings, operators of spread shapes and three models, the most valuable first; resumable.
+    """Measure ceilings, operators of many shapes and three models, most valuable first; resumable.
 
     Its operators.parquet is a table for `roofline validate` and `roofline ops`.
     """

@@ -1,4 +1,4 @@
-"""`roofline ceilings`: what this machine reaches."""
+"""`roofline ceilings`: the measured ceilings of this machine."""
 
 from __future__ import annotations
 
@@ -29,16 +29,20 @@ from profiler.cli.options import (
 )
 @threads_option
 @click.option(
-    "--passes", type=int, default=6, show_default=True, help="Repeats of everything, at most; medians count."
+    "--passes",
+    type=int,
+    default=6,
+    show_default=True,
+    help="Maximum passes over all measurements; medians are used.",
 )
 @click.option(
     "--ci",
     type=float,
     default=0.0,
     show_default=True,
-    help="End passes where every ceiling is known within this fraction, as 0.02, at 95 %; 0: make all.",
+    help="Stop when every ceiling is known to this fraction, as 0.02, at 95 %; 0: run all passes.",
 )
-@click.option("--budget", help="No pass begins later than this, but the first: 90s, 8m, 1h.")
+@click.option("--budget", help="Time after which no further pass begins: 90s, 8m, 1h.")
 @click.option("--name", help="Name of the device in the file.")
 @click.option("--hw", help="Device whose data sheet is kept (name or file); the measured part is replaced.")
 def command(
@@ -54,7 +58,7 @@ def command(
 ) -> None:
     """Measure this machine's ceilings and the constants of its operators; writes a device file.
 
-    What is measured is kept at once: after an interrupt, an error or a kill the same command goes on.
+    Every measurement is saved at once: after an interrupt, error or kill the same command continues.
     """
     from hwspecs import load_device
 

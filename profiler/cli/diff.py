@@ -1,4 +1,4 @@
-"""`roofline diff`: what got slower between two runs, and why."""
+"""`roofline diff`: regressions between two runs and their causes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from specfiles.errors import InputError
 @click.option("--by", default="operator", show_default=True, help="operator (and layer) | kernel")
 @click.option("--fail-above", help="Exit 1 where RUN_B is slower by more than this: 5% or 0.05.")
 @click.option(
-    "--each/--no-each", default=False, help="Check single operators, too, not only the total and phases."
+    "--each/--no-each", default=False, help="Check single operators as well as the total and phases."
 )
 @format_option("table", "json", "csv")
 @output_file
@@ -35,7 +35,9 @@ def command(
     found, notes = diff(*sides), []
     if factor := same_scale(found):
         found = diff(sides[0], per_execution(sides[1], factor))
-        notes.append(f"{after} executes everything {factor:g} times as often: its times are divided by that.")
+        notes.append(
+            f"{after} runs everything {factor:g} times as often: its times are divided by this factor."
+        )
     regressions = found.regressions(above, each=each) if above is not None else []
     if format == "csv":
         emit(render.as_csv(found), out)
@@ -48,7 +50,7 @@ def command(
 
 
 def fraction(text: str) -> float:
-    """A share from `5%` or `0.05`; an InputError for anything else.
+    """A share from `5%` or `0.05`; InputError for anything else.
 
     >>> fraction("5%"), fraction("0.05")
     (0.05, 0.05)

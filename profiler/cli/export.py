@@ -13,7 +13,7 @@ from profiler.cli.options import FIDELITY, FILE, RUN, known_fidelity
 @click.command("export")
 @click.argument("subject", type=RUN, metavar="RUN|TRACE")
 @click.option("-o", "--output-file", "out", type=FILE, required=True, help=".json, .json.gz or .parquet")
-@click.option("--hw", help="Device to predict for; by default the run's own, if it is known.")
+@click.option("--hw", help="Device to predict for; by default the run's own, if known.")
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
 def command(subject: Path, out: Path, hw: str | None, fidelity: str) -> None:
     """Write a timeline (for ui.perfetto.dev) with predicted above measured tracks, or a flat table."""

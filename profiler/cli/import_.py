@@ -17,13 +17,17 @@ from profiler.cli.options import FILE, INPUT, progress
 @click.option("--model", help="The model that ran: its name, config.json or folder.")
 @click.option("--hw", help="Device that it ran on: name, alias or YAML file.")
 @click.option("--weights", help="Format of the model's weights.")
-@click.option("--expert-weights", help="Format of the experts' weights, where another; kernels may name it.")
-@click.option("--activations", help="Format that matrix units multiply in.")
+@click.option(
+    "--expert-weights", help="Format of the experts' weights if different; kernel names may give it."
+)
+@click.option("--activations", help="Compute format of the matrix units.")
 @click.option("--kv", help="Format of the KV cache.")
 @click.option("--tp", type=int, help="Tensor parallelism: devices that share each layer.")
-@click.option("--batch", type=int, default=0, help="Sequences of a step, where the trace does not say.")
-@click.option("--prompt", type=int, default=0, help="Tokens of a prompt, where the trace does not say.")
-@click.option("--context", type=int, default=0, help="Tokens that decode attends to, likewise.")
+@click.option("--batch", type=int, default=0, help="Sequences of a step, if not in the trace.")
+@click.option("--prompt", type=int, default=0, help="Tokens of a prompt, if not in the trace.")
+@click.option(
+    "--context", type=int, default=0, help="Context of decode steps in tokens, if not in the trace."
+)
 def command(
     traces: tuple[Path, ...],
     out: Path,
@@ -34,7 +38,7 @@ def command(
     context: int,
     **formats: Any,
 ) -> None:
-    """Read traces of Kineto, Nsight Systems or Nsight Compute (known by content) into a run folder.
+    """Read traces of Kineto, Nsight Systems or Nsight Compute (detected by content) into a run folder.
 
     Several files (ranks, tools, the capture of a graph and its replay) make one run.
     """

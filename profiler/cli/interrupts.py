@@ -1,9 +1,9 @@
-"""No interrupt is lost: one that could not be raised where it came is sent again a moment later.
+"""Resend interrupts that Python drops.
 
-Python runs a signal's handler between any two instructions. In a finaliser, or in a callback of a weak
-reference or of the garbage collector, no exception gets out: Python tells sys.unraisablehook and goes on as
-if nobody had pressed a key. A collection takes part of a second in which no other instructions run, so that
-a signal that comes meanwhile always finds such a callback, where there is one.
+Python runs a signal's handler between any two instructions. Exceptions do not leave a finaliser or a callback
+of a weak reference or of the garbage collector: Python calls sys.unraisablehook and continues. A collection
+may take part of a second without other instructions, so that a signal during it is always handled in such a
+callback, if there is one.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-AGAIN_S = 0.05  # later: what dropped the interrupt has ended by then, or drops it again
+AGAIN_S = 0.05  # delay: by then the callback has ended, or drops the interrupt again
 
 
 @contextmanager
 def interrupts_kept() -> Iterator[None]:
-    """Inside, a KeyboardInterrupt that Python drops is raised again."""
+    """Raise again any KeyboardInterrupt that Python drops in the block."""
     before = sys.unraisablehook
 
     def hook(dropped: Any) -> None:
@@ -36,14 +36,14 @@ def interrupts_kept() -> Iterator[None]:
 
 
 def _press_again() -> None:
-    """Interrupt the main thread from another one, which needs no place in the main thread to do it."""
+    """Interrupt the main thread from another thread."""
     import _thread
     import threading
 
     main = threading.main_thread().ident
 
     def press() -> None:
-        if main is not None and hasattr(signal, "pthread_kill"):  # wakes it where it waits, too
+        if main is not None and hasattr(signal, "pthread_kill"):  # also wakes a waiting thread
             signal.pthread_kill(main, signal.SIGINT)
         else:
             _thread.interrupt_main()

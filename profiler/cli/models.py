@@ -25,7 +25,7 @@ def models_list(format: str) -> None:
 @command.command("show")
 @click.argument("name")
 def models_show(name: str) -> None:
-    """One model: its config and what is counted from it."""
+    """One model: its config and the counts derived from it."""
     import json
 
     from profiler.model_table import describe
@@ -48,9 +48,9 @@ def models_check() -> None:
 @command.command("families")
 @format_option("table", "json", file=False)
 def models_families(format: str) -> None:
-    """Which families of configs can be predicted and profiled, and which transformers has beside them.
+    """Families of configs: which can be predicted and profiled, and further ones in transformers.
 
-    One that is not read can still be traced and measured as MODULE:FUNCTION.
+    Unsupported families can still be traced and measured as MODULE:FUNCTION.
     """
     from profiler.model_table import family_records
     from reports import models as render

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from hwspecs import Device
 
-MOST_SHOWN = 50  # rows that a terminal gets
+MOST_SHOWN = 50  # rows printed to a terminal
 MOST_EXPLAINED = 20
 
 
@@ -26,8 +26,8 @@ MOST_EXPLAINED = 20
 @hardware
 @click.option("-o", "--output-file", "out", type=FILE, help="CSV or Parquet to write instead of stdout.")
 @click.option("--fidelity", help=f"{FIDELITY} [default: datasheet; with --explain calibrated]")
-@click.option("--backend", help="Library of rows that name none: trtllm, vllm, sglang (calibrated).")
-@click.option("--explain", is_flag=True, help="The terms that make each time: what is in the way.")
+@click.option("--backend", help="Library for rows that name none: trtllm, vllm, sglang (calibrated).")
+@click.option("--explain", is_flag=True, help="Print the terms of each time, with their reasons.")
 def command(
     operators: tuple[str, ...],
     hw: str,
@@ -38,8 +38,8 @@ def command(
 ) -> None:
     """Predict operators listed in a table; appends flops, bytes_moved, predicted_us, bound and more.
 
-    Instead of a TABLE, operators themselves: gemm:m=4096,n=14336,k=4096,dtype=bf16,latency_us=620. Where
-    latency_us says what was measured, what is printed says what it reaches of the data sheet's roofline.
+    Instead of a TABLE, operators themselves: gemm:m=4096,n=14336,k=4096,dtype=bf16,latency_us=620. With
+    a measured latency_us, the output includes the attained share of the data sheet's roofline.
     """
     keep_inputs(out, *operators, hw)
     rows = _rows(operators)  # a missing file is reported before NumPy and pandas are imported
@@ -65,7 +65,7 @@ def command(
 
 
 def _rows(operators: tuple[str, ...]) -> pd.DataFrame:
-    """Those of the one table that was named, or those that are written out."""
+    """The rows of the given table, or of the operators given as words."""
     from roofline.tablefiles import INLINE, inline_table, read_table
 
     if len(operators) == 1 and (
@@ -76,7 +76,7 @@ def _rows(operators: tuple[str, ...]) -> pd.DataFrame:
 
 
 def _told(rows: pd.DataFrame, result: pd.DataFrame, device: Device) -> str:
-    """A line per operator, of measured ones with what they reach."""
+    """A line per operator, with the attained share of measured ones."""
     from reports import operators
     from reports.validation import plain_records
     from roofline.scores import reached

@@ -24,15 +24,15 @@ Command = Callable[..., Any]
 
 
 class Present(click.ParamType[Path]):
-    """A file or folder to read: looked for before anything that reads it is loaded."""
+    """A file or folder to read; its existence is checked before its readers are imported."""
 
     name = "path"
 
     def __init__(self, missing: str) -> None:
-        self.missing = missing  # the sentence behind the path; its {} are the path
+        self.missing = missing  # message after the path; {} is the path
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The path; an InputError where nothing is there."""
+        """The path; InputError where nothing exists there."""
         path = Path(value)
         if not exists(path, Path.exists):
             raise InputError(f"{path}: {self.missing.replace('{}', str(path))}")
@@ -40,13 +40,13 @@ class Present(click.ParamType[Path]):
 
 
 class Number(click.FloatRange):
-    """A float within bounds; nan is none, which click lets pass every bound."""
+    """A float within bounds; rejects nan, which passes click's bounds."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number; a sentence where it is none."""
+        """The number, or click's usage error."""
         number: float = super().convert(value, param, ctx)
         if number != number:
-            self.fail(f"{value!r} is no number.", param, ctx)
+            self.fail(f"{value!r} is not a number.", param, ctx)
         return number
 
 
@@ -60,7 +60,7 @@ MEASUREMENTS = Present("no such file or folder; give a table or the folder of a 
 
 model_argument = click.argument("model", metavar="MODEL")
 hardware = click.option("--hw", required=True, help="Device name, alias or YAML file.")
-output_file = click.option(  # read before --format, whose default it names
+output_file = click.option(  # eager, as the default of --format depends on it
     "-o", "--output-file", "out", type=FILE, is_eager=True, help="Write here instead of stdout."
 )
 engine_option = click.option(
@@ -75,12 +75,12 @@ threads_option = click.option(
     type=int,
     default=1,
     show_default=True,
-    help="CPU threads; more than one measures the machine's other load too.",
+    help="CPU threads; with more than one, times include other load of the machine.",
 )
 
 
 def format_option(*formats: str, file: bool = True) -> Callable[[Command], Command]:
-    """`--format`, one of these; without it the first, or what a `file` that -o names ends with."""
+    """`--format`, one of these; by default the first, or with `file` the ending of -o."""
 
     def chosen(ctx: click.Context, _: click.Parameter, asked: str | None) -> str:
         out = ctx.params.get("out") if file else None
@@ -92,7 +92,7 @@ def format_option(*formats: str, file: bool = True) -> Callable[[Command], Comma
 
 
 def size_options(command: Command) -> Command:
-    """The sizes of a scenario; what is not given comes from the workload file or the defaults."""
+    """The sizes of a scenario; others come from the workload file or the defaults."""
     for name, text in (
         ("images", "Images per sequence of a multimodal model, among its prompt tokens."),
         ("steps", "Denoising steps of a diffusion model [default: one per output token]."),
@@ -108,7 +108,7 @@ def size_options(command: Command) -> Command:
 
 
 def scenario_options(command: Command) -> Command:
-    """How a scenario is run: formats, devices, techniques, and what is counted."""
+    """How a scenario is run: formats, devices, techniques and the counting convention."""
     for option in (
         click.option("--convention", help="fused | eager | unfused | flop-counter | llm-viewer"),
         click.option(
@@ -129,9 +129,9 @@ def scenario_options(command: Command) -> Command:
             type=Number(0, 10),
             help="Popularity of experts falls as rank^-skew [default: 0].",
         ),
-        click.option("--pp", type=int, help="Pipeline parallelism: stages, which each step passes in turn."),
+        click.option("--pp", type=int, help="Pipeline parallelism: stages that each step passes in turn."),
         click.option(
-            "--ep", type=int, help="Expert parallelism: devices that whole experts are spread over."
+            "--ep", type=int, help="Expert parallelism: devices among which whole experts are distributed."
         ),
         click.option("--tp", type=int, help="Tensor parallelism: devices that share each layer."),
         click.option(
@@ -142,10 +142,10 @@ def scenario_options(command: Command) -> Command:
         click.option(
             "--activations",
             metavar="FORMAT",
-            help="Format that matrix units multiply in [default: 16 bits; --weights fp8 alone is W8A16].",
+            help="Compute format of the matrix units [default: 16 bits; --weights fp8 alone is W8A16].",
         ),
         click.option(
-            "--expert-weights", metavar="FORMAT", help="Format of the experts' weights, where another."
+            "--expert-weights", metavar="FORMAT", help="Format of the experts' weights, if different."
         ),
         click.option(
             "--weights",
@@ -158,12 +158,12 @@ def scenario_options(command: Command) -> Command:
 
 
 def progress(line: str) -> None:
-    """A line on stderr, at once."""
+    """Print a line to stderr, unbuffered."""
     print(line, file=sys.stderr, flush=True)
 
 
 def tell_published_format(loaded: Loaded, scenario: Scenario) -> None:
-    """A note on stderr where a checkpoint is published narrower than it is predicted unasked."""
+    """Note on stderr where a checkpoint is published in a narrower format than the default predicted."""
     from workloads.stored import stored_note
 
     note = stored_note(loaded.model.name, loaded.config, scenario.setting.precision)
@@ -172,16 +172,16 @@ def tell_published_format(loaded: Loaded, scenario: Scenario) -> None:
 
 
 def needs_torch() -> None:
-    """Refuse to measure where torch or transformers is not installed, and quieten what they print.
+    """InputError where torch or transformers is not installed; silences their logs.
 
-    Asked before torch is first imported: both settings are read when its libraries load.
+    Call before torch is first imported: its libraries read both settings when they load.
     """
     import importlib.util
     import os
 
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its profiler logs each start and stop
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler logs each start and stop
     if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars only where a person sees them
+        os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars only on a terminal
     for package in ("torch", "transformers"):
         if importlib.util.find_spec(package) is None:
             raise InputError(
@@ -190,14 +190,14 @@ def needs_torch() -> None:
 
 
 def positive(**values: int) -> None:
-    """Refuse a number below 1, naming its option."""
+    """InputError for a number below 1, naming its option."""
     for name, value in values.items():
         if value < 1:
             raise InputError(f"{name} is {value}; expected a positive whole number.")
 
 
 def known_precision(ci: float) -> float:
-    """The fraction within which a median is to be known. Raises InputError where it is none."""
+    """The target precision of a median as a fraction; InputError where it is not one."""
     if not 0 <= ci < 1:
         raise InputError(f"ci is {ci}; expected a fraction of the median, as 0.005, or 0 for all repeats.")
     return ci
@@ -207,7 +207,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 def duration(words: str) -> float:
-    """Seconds of a time such as 90s, 8m or 1h; an InputError shows how it is written."""
+    """Seconds of a time such as 90s, 8m or 1h; InputError shows the notation."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", words)
     if not found or not float(found[1]):
         raise InputError(f"the budget is {words!r}; expected a time such as 90s, 8m or 1h.")
@@ -215,14 +215,14 @@ def duration(words: str) -> float:
 
 
 def known_fidelity(name: str) -> Any:
-    """The fidelity of a name; an InputError lists what exists."""
+    """The fidelity of a name; InputError lists the known ones."""
     from roofline.ceilings import Fidelity
 
     return Fidelity(name)
 
 
 def one_of(value: str, what: str, known: tuple[str, ...]) -> str:
-    """The value, if it is a known one; an InputError lists what exists."""
+    """The value, if known; InputError lists the known ones."""
     if value not in known:
         from specfiles.errors import choose
 
@@ -231,7 +231,7 @@ def one_of(value: str, what: str, known: tuple[str, ...]) -> str:
 
 
 def keep_inputs(out: Path | None, *inputs: str | Path | None) -> None:
-    """Refuse to write over what a command reads: the user's file would be gone."""
+    """InputError where a command would overwrite a file that it reads."""
     if out is None or not exists(out, Path.exists):
         return
     for given in (Path(each) for each in inputs if each is not None):
@@ -240,7 +240,7 @@ def keep_inputs(out: Path | None, *inputs: str | Path | None) -> None:
 
 
 def emit(text: str, path: Path | None) -> None:
-    """Write a result to stdout, or to a file and say so on stderr."""
+    """Write a result to stdout, or to a file with a message on stderr."""
     if path is None:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         return

@@ -43,9 +43,11 @@ from specfiles.errors import InputError
 @click.option(
     "--price",
     type=Number(0, min_open=True),
-    help="USD per hour of a device: adds what a million tokens cost.",
+    help="USD per hour of a device: adds the cost of a million tokens.",
 )
-@click.option("--ledger", is_flag=True, help="Print the traffic of every tensor, and why it counts.")
+@click.option(
+    "--ledger", is_flag=True, help="Print the bytes of every tensor and the assumption behind them."
+)
 @click.option("--explain", metavar="OPERATOR", help="Print the terms of an operator's time (calibrated).")
 @format_option("table", "json", "csv", "html")
 @output_file
@@ -69,7 +71,7 @@ def command(
     from roofline.predict import predict as run
 
     if (model is None) == (from_module is None):
-        raise click.UsageError("give either MODEL or --from-module, one of the two.")
+        raise click.UsageError("give either MODEL or --from-module.")
     _check_together(from_module, backend, engine, ledger, explain, format)
     if price is not None and (ledger or explain or from_module or format not in ("table", "json")):
         raise InputError("--price is among the totals of --format table and json; leave it out here.")
@@ -116,7 +118,7 @@ def command(
 def _check_together(
     module: str | None, backend: str | None, engine: str, ledger: bool, explain: str | None, format: str
 ) -> None:
-    """Refuse options that ask for two things at once."""
+    """InputError for options that exclude each other."""
     if ledger and explain is not None:
         raise InputError("--ledger and --explain are two tables; choose one of them.")
     if ledger and format == "html":
@@ -147,7 +149,7 @@ def _emit_points(
         raise InputError(
             "a Parquet file holds predictions without --backend and --engine; choose --format csv."
         )
-    # A config of the user's travels along, so that a report can be made from the prediction alone.
+    # A user's config is included, so that a report can be made from the prediction alone.
     own = {} if loaded.file else {"config": loaded.config}
     emit(_render(with_cost([{**as_json(one), **own} for one in made], price), format), out)
 
@@ -169,11 +171,11 @@ def _emit_module(made: Any, ledger: bool, format: str, out: Path | None) -> None
 
 
 def _known_backend(backend: str | None, fidelity: Any) -> str:
-    """A library whose kernels were measured, on any device; an InputError lists those."""
+    """A library with kernels measured on any device; InputError lists those."""
     if backend is None:
         return ""
     if not fidelity.calibrates:
-        raise InputError(f"--backend chooses kernels, and fidelity {fidelity} knows none; use calibrated.")
+        raise InputError(f"--backend chooses kernels, and fidelity {fidelity} has none; use calibrated.")
     from hwspecs.calibrations import measured_backends
 
     return one_of(backend, "backend", measured_backends())
@@ -195,7 +197,7 @@ def _is_table(out: Path | None) -> bool:
 def _as_grid(
     found: list[Any], device: Any, limits: Any, format: str, out: Path | None, price: float | None
 ) -> bool:
-    """Many points at once, where what is asked for is a line for each, or a Parquet file of all rows."""
+    """Many points at once, for a line per point or a Parquet file of all rows."""
     rows = _is_table(out)
     if format == "html" or not (rows or len(found) > 1):
         return False

@@ -1,4 +1,4 @@
-"""`roofline profile`: a model run under ranges."""
+"""`roofline profile`: measure a model, with ranges around its operators."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.command("profile")
 @click.argument("model", metavar="MODEL|MODULE:FUNCTION")
 @click.option("-o", "--output-folder", "out", type=FILE, required=True, help="Run folder to make.")
-@click.option("--hw", help="Device file that the run belongs to; kept with it.")
+@click.option("--hw", help="The machine's device file; stored with the run.")
 @device_option
 @size_options
 @click.option("--dtype", help="Format of the model; fp32 on a CPU, bf16 on CUDA.")
@@ -58,30 +58,34 @@ if TYPE_CHECKING:
     type=int,
     default=16,
     show_default=True,
-    help="Rounds over the steps at most; a round has one of a prompt, four of decoding.",
+    help="Maximum rounds over the steps; a round has one prefill and four decode steps.",
 )
-@click.option("--budget", help="Time after which no round begins, as 90s, 8m, 1h; three are made.")
+@click.option("--budget", help="Time after which no round begins, as 90s, 8m, 1h; at least three are run.")
 @click.option(
     "--ci",
     type=float,
     default=0.005,
     show_default=True,
-    help="End rounds where the median is known within this fraction, at 95 %; 0: make all.",
+    help="Stop when the median is known to this fraction, at 95 %; 0: run all rounds.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of random weights and tokens.")
-@click.option("--alone/--no-alone", default=True, show_default=True, help="Each operator by itself, too.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of random weights and tokens.")
+@click.option("--alone/--no-alone", default=True, show_default=True, help="Also measure each operator alone.")
 @click.option(
-    "--with", "words", multiple=True, metavar="TECHNIQUE[:k=v,..]", help="Measure with and without it, too."
+    "--with",
+    "words",
+    multiple=True,
+    metavar="TECHNIQUE[:k=v,..]",
+    help="Also measure with and without this technique.",
 )
 @click.option(
     "--overhead",
     type=float,
     metavar="FRACTION",
-    help="Print what ranges cost each step; exit 1 where the median is above this, as 0.03.",
+    help="Print the overhead of ranges per step; exit 1 where the median is above this, as 0.03.",
 )
-@click.option("--nsys", is_flag=True, help="Record the steps under Nsight Systems, too: RUN/nsight.")
-@click.option("--ncu", is_flag=True, help="Count FLOP and bytes of each kernel under Nsight Compute, too.")
-@click.option("--replay", is_flag=True, hidden=True)  # only the steps, for a tool that watches from outside
+@click.option("--nsys", is_flag=True, help="Also record the steps under Nsight Systems: RUN/nsight.")
+@click.option("--ncu", is_flag=True, help="Also count FLOP and bytes of each kernel under Nsight Compute.")
+@click.option("--replay", is_flag=True, hidden=True)  # only the steps, for an external profiler
 def command(
     model: str,
     out: Path,
@@ -138,7 +142,7 @@ def command(
     tools = [tool for tool, asked in (("nsys", nsys), ("ncu", ncu)) if asked]
     chosen = pick_device(ranks.device(device) if ranks else device)
     check_mode(mode, chosen)
-    if not replay and ranks is None:  # of several processes the first makes the folder, and all hear it
+    if not replay and ranks is None:  # of several processes the first creates the folder and tells the others
         refuse_existing(out)
     if names_module(model):
         flags = {
@@ -203,14 +207,14 @@ def _check_fraction(overhead: float | None) -> None:
 
 
 def _effort(repeats: int, budget: str | None, ci: float) -> Effort:
-    """How long to repeat; an InputError where an option makes no sense."""
+    """The effort of the options; InputError for invalid ones."""
     from profiler.repeats import Effort
 
     return Effort(repeats, float("inf") if budget is None else duration(budget), known_precision(ci))
 
 
 def _profiled(request: Request, ranks: Ranks | None) -> Run | None:
-    """The run; of several processes the merged one, which the first of them returns."""
+    """The run; of several processes the merged one, returned by the first."""
     from profiler.record import profile
 
     if ranks is None:
@@ -221,7 +225,7 @@ def _profiled(request: Request, ranks: Ranks | None) -> Run | None:
 
 
 def _record(tools: list[str], model: str, run: Run, request: Request, flags: dict[str, Any]) -> None:
-    """The same steps again under each tool."""
+    """Repeat the steps under each tool."""
     from profiler.nsight import record
 
     asked = {"device": request.device, "dtype": request.dtype, "seed": request.seed}

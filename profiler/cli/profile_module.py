@@ -14,11 +14,10 @@ if TYPE_CHECKING:
 
 
 def refuse_flags(target: str, flags: list[str]) -> None:
-    """Flags that would change what a module's function decides."""
+    """InputError for flags that a module's function decides."""
     if flags:
         raise InputError(
-            f"--{flags[0]} does not go with {target}: sizes and formats are those of what it returns; "
-            "leave it out."
+            f"--{flags[0]} does not go with {target}: it returns the sizes and formats; leave it out."
         )
 
 
@@ -32,7 +31,7 @@ def measure_module(
     alone: bool,
     overhead: float | None,
 ) -> None:
-    """Measure one pass into a new run folder and say what a reader must know of it."""
+    """Measure one pass into a new run folder and print its notes."""
     from hwspecs import load_device
     from profiler.environment import device_name
     from profiler.module_record import ModuleRequest, profile_module

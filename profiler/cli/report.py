@@ -24,9 +24,9 @@ PICTURES = (".svg", ".png", ".pdf")
     show_default=True,
     help="HTML, or .svg, .png, .pdf.",
 )
-@click.option("--hw", help="Device file of the runs; by default the one kept with them.")
+@click.option("--hw", help="Device file of the runs; by default the one stored with them.")
 @click.option(
-    "--others", help="Devices to bound the same workload on, comma-separated; by default ten usual ones."
+    "--others", help="Devices to bound the same workload on, comma-separated; by default ten common ones."
 )
 def command(subjects: tuple[Path, ...], out: Path, hw: str | None, others: str | None) -> None:
     """One self-contained HTML file: what bounds the run, how far it is from its roofline, what to do.

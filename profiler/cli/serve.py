@@ -1,4 +1,4 @@
-"""`roofline serve`: requests that arrive over time, what each waits for; at which rate it is too long."""
+"""`roofline serve`: simulated serving under load: latencies by rate, and the highest rate within limits."""
 
 from __future__ import annotations
 
@@ -27,29 +27,27 @@ from specfiles.errors import InputError
 @click.command("serve")
 @model_argument
 @hardware
-@click.option("--workload", type=FILE, help="Workload file with the lengths and the `traffic` of requests.")
+@click.option("--workload", type=FILE, help="Workload file with lengths and `traffic` of requests.")
 @click.option("--trace", type=FILE, help="Recorded requests: CSV or Parquet of arrival_s, prompt, output.")
 @click.option("--rate", help="Requests per second, one or several: 0.5,1,2.")
 @click.option("--users", help="Closed loop instead of a rate: users with one request each, 4,16,64.")
-@click.option(
-    "--slo", help="Latency limits: ttft=500ms,tpot=50ms. Without --rate the highest rate is searched."
-)
+@click.option("--slo", help="Latency limits: ttft=500ms,tpot=50ms. Without --rate the highest rate is found.")
 @click.option("--prompt", type=int, help="Mean prompt tokens.")
 @click.option("--output", type=int, help="Mean answer tokens.")
 @click.option(
     "--requests",
     type=int,
-    help="Requests to simulate [default: 500; to find the highest rate, as many as that takes].",
+    help="Requests to simulate [default: 500; to find the highest rate, as many as needed].",
 )
-@click.option("--seed", type=int, help="Of arrivals and lengths [default: 0].")
+@click.option("--seed", type=int, help="Seed of arrivals and lengths [default: 0].")
 @click.option(
     "--batching",
     default="continuous",
     show_default=True,
     help="static | continuous | chunked; several, separated by commas, are compared.",
 )
-@click.option("--max-batch", type=int, default=256, show_default=True, help="Most sequences of a step.")
-@click.option("--budget", type=int, help="Most new tokens of a step [default: 8192; chunked: 512].")
+@click.option("--max-batch", type=int, default=256, show_default=True, help="Maximum sequences per step.")
+@click.option("--budget", type=int, help="Maximum new tokens per step [default: 8192; chunked: 512].")
 @click.option("--engines", type=int, default=1, show_default=True, help="Replicas of the model.")
 @click.option(
     "--readers",
@@ -70,12 +68,12 @@ from specfiles.errors import InputError
     type=int,
     default=1,
     show_default=True,
-    help="Decode steps between two looks at who has come.",
+    help="Decode steps between two polls for new requests.",
 )
 @click.option(
     "--price",
     type=Number(0, min_open=True),
-    help="USD per hour of a device: adds what a million answer tokens cost.",
+    help="USD per hour of a device: adds the cost of a million output tokens.",
 )
 @scenario_options
 @click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
@@ -93,8 +91,8 @@ def command(
 ) -> None:
     """Simulate serving: TTFT, TPOT and throughput by rate, and the highest rate within limits.
 
-    MODEL may be a workload file itself. Times of steps are predictions: at fidelity datasheet waits are
-    floors and rates ceilings.
+    MODEL may be a workload file itself. Step times are predictions: at fidelity datasheet latencies are
+    lower and rates upper bounds.
     """
     from hwspecs import load_device
     from reports import serving as render

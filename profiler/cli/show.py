@@ -1,4 +1,4 @@
-"""`roofline show`: tables of a run, measured or imported, or of a trace as it is."""
+"""`roofline show`: tables of a run, measured or imported, or of a trace."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from profiler.cli.options import FIDELITY, RUN, emit, format_option, known_fidel
 @click.option(
     "--by", default="operator", show_default=True, help="operator | kernel | layer | phase | stream | kind"
 )
-@click.option("--hw", help="Device whose ceilings to compare with; by default the run's own, if it is known.")
+@click.option("--hw", help="Device to compare with; by default the run's own, if known.")
 @click.option(
-    "--fidelity", help=f"{FIDELITY} [default: datasheet, measured of a device without a data sheet]"
+    "--fidelity", help=f"{FIDELITY} [default: datasheet; measured for a device without a data sheet]"
 )
 @format_option("table", "json", "csv")
 @output_file

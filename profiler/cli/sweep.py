@@ -12,7 +12,7 @@ from specfiles.errors import InputError
 
 @click.command("sweep")
 @click.argument("spec", type=INPUT, metavar="SPEC.yaml")
-@click.option("-o", "--output-folder", "out", type=FILE, required=True, help="Folder of the results.")
+@click.option("-o", "--output-folder", "out", type=FILE, required=True, help="Results folder.")
 @click.option("--engine", default="local", show_default=True, help="local | dask")
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes of this machine.")
 @click.option("--scheduler", help="Address of a dask scheduler; by default dask starts one here.")
@@ -22,8 +22,8 @@ from specfiles.errors import InputError
     help="tokens_per_s | ttft_s | tpot_s | energy_j | usd_per_million_tokens [default: the first; with "
     "--prices the last].",
 )
-@click.option("--within", help="Print points that meet it alone: tpot=50ms,ttft=2s,throughput=1000.")
-@click.option("--prices", type=FILE, help=f"{PRICES}: adds what a million tokens cost.")
+@click.option("--within", help="Print only points within these limits: tpot=50ms,ttft=2s,throughput=1000.")
+@click.option("--prices", type=FILE, help=f"{PRICES}: adds the cost of a million tokens.")
 @format_option("table", "json", "csv", file=False)
 def command(
     spec: Path,
@@ -37,9 +37,9 @@ def command(
     prices: Path | None,
     format: str,
 ) -> None:
-    """Predict a whole grid into a folder; run again, it goes on where it was interrupted.
+    """Predict a whole grid into a folder; rerun to continue after an interrupt.
 
-    The folder gets points.parquet, a row per point. What is printed are the best points that fit.
+    Writes points.parquet, a row per point, and prints the best points that fit in memory.
     """
     from contextlib import nullcontext
 

@@ -1,4 +1,4 @@
-"""What is printed of a run that was just measured."""
+"""Messages after a run was measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def tell(run: Run, overhead: float | None) -> None:
-    """What a reader must know of the run, and what its ranges cost where that was asked."""
+    """Print the run's notes, and the overhead of its ranges if requested."""
     for note in run.head.notes:
         print(note, file=sys.stderr)
     if overhead is not None:
@@ -21,7 +21,7 @@ def tell(run: Run, overhead: float | None) -> None:
 
 
 def finish(run: Run, overhead: float | None) -> None:
-    """Where the run is; exit 1 where its ranges cost more than was allowed."""
+    """Print the run's path; exit 1 where the overhead of ranges is above the limit."""
     print(f"run written to {run.path}", file=sys.stderr)
     if overhead is not None and (worst := max(c.fraction for c in run.head.overheads)) > overhead:
         print(f"ranges cost {worst:.1%} of a step, above {overhead:.1%}", file=sys.stderr)
@@ -29,7 +29,7 @@ def finish(run: Run, overhead: float | None) -> None:
 
 
 def _costs(costs: list[Overhead]) -> None:
-    """What ranges cost each point, on stdout."""
+    """Print the overhead of ranges per point to stdout."""
     from reports import terminal
     from reports.units import percent, text
     from specfiles.strict import plain_data

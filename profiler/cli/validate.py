@@ -27,9 +27,7 @@ from specfiles.errors import InputError
     help="Device name, alias or YAML file; by default the file kept with the run; a table of TTFT and TPOT "
     "names its own.",
 )
-@click.option(
-    "--fidelity", multiple=True, help=f"{FIDELITY}, repeatable; by default all that the device has."
-)
+@click.option("--fidelity", multiple=True, help=f"{FIDELITY}, repeatable; by default all of the device.")
 @click.option(
     "--details/--no-details", default=True, show_default=True, help="Operators of the last fidelity."
 )
@@ -47,7 +45,7 @@ def command(
     format: str,
     out: Path | None,
 ) -> None:
-    """Compare measured with predicted times, operator by operator; lists what did not match.
+    """Compare measured with predicted times per operator; lists unmatched ones.
 
     A TABLE (CSV or Parquet, the columns of `roofline ops` and latency_us) is scored per op, dtype, backend,
     kernel and regime; one with TTFT and TPOT per model, device, engine, format and tp.
@@ -118,7 +116,7 @@ def _end_to_end(table: Any, device: Any, fidelity: tuple[str, ...], format: str,
 
 
 def _stop_above(most: float | None, worst: float) -> None:
-    """Exit 1 where the error is above what was allowed; nothing matched (NaN) fails too."""
+    """Exit 1 where the error is above the limit or nothing matched (NaN)."""
     if most is not None and not worst <= most:
         print(f"median |error| {worst:.1%} is above {most:.1%}", file=sys.stderr)
         click.get_current_context().exit(1)

@@ -1,4 +1,4 @@
-"""`roofline whatif`: every applicable technique, ranked by what it would gain."""
+"""`roofline whatif`: every applicable technique, ranked by gain."""
 
 from __future__ import annotations
 

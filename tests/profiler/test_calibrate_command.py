@@ -173,7 +173,7 @@ def test_a_processor_has_no_kernel_models_to_fit(roofline: Roofline, campaign: P
     renamed(campaign, device="AMD EPYC", environment={"torch": "2.11.0"})
     ended = roofline("calibrate", campaign)
     assert ended.code == 2
-    assert "the campaign of a processor" in ended.err
+    assert "the campaign of a CPU" in ended.err
     assert "device.yaml has them" in ended.err
     assert not (campaign / CALIBRATION).exists()
 

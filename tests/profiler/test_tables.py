@@ -119,7 +119,7 @@ def test_operators_that_cannot_be_read_are_one_sentence(
 def test_what_is_no_number_is_refused(run: Run, words: tuple[str, ...]) -> None:
     code, said = run(*words)
     assert code == 2
-    assert "'nan' is no number" in said
+    assert "'nan' is not a number" in said
 
 
 @pytest.mark.parametrize("words", [("--price", "0"), ("--expert-skew", "11")], ids=lambda words: words[0])
