@@ -80,6 +80,6 @@ def _above(rows: pd.DataFrame) -> Iterator[Loss]:
 def _waiting(idle: Mapping[str, float], exposed_s: float) -> Iterator[Loss]:
     """Devices that stood still, and communication that nothing hid."""
     for cause, seconds in idle.items():
-        yield f"idle: {cause}", seconds, CAUSES[cause], HELP[cause]
+        yield f"idle ({cause})", seconds, CAUSES[cause], HELP[cause]
     why = "collectives and transfers beside which nothing was computed"
     yield "communication", exposed_s, why, "overlapping it with computation, fewer or narrower messages"

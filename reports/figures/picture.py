@@ -102,7 +102,7 @@ def _under_roofs(ax: Axes, step: Point) -> None:
                 x, operator.flops / operator.measured_s, color=colour, alpha=0.75, linewidths=0, **look
             )
     by_name, labels = {o.name: o for o in drawn}, labels_of(drawn, shares)
-    sides = sides_of(drawn, labels, (xs, ys))
+    sides = sides_of(drawn, labels, shares, (xs, ys))
     for name, label in labels.items():
         at, (place, ha, va) = by_name[name], BESIDE[sides[name]]
         ax.annotate(

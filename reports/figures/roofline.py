@@ -26,6 +26,7 @@ MOST_LINES = 3  # of a label
 APART = (1.2, 0.5)  # decades of intensity and of speed between labels that do not touch, on paper too
 LONGEST = 20  # characters of a name in a label
 SIZE = (0.1, 0.14)  # of a label, in shares of the plot
+RADIUS = (0.02, 0.05)  # of the mark of all of the time, likewise
 SIDES = {"bottom center": (0, -1), "middle right": (1, 0), "middle left": (-1, 0), "top center": (0, 1)}
 
 
@@ -37,7 +38,7 @@ def roofline_figure(point: Point) -> Figure:
     shares = share_of(drawn)
     measured = any(o.measured_s is not None for o in drawn)
     labels = labels_of(drawn, shares)
-    sides = sides_of(drawn, labels, (x_range, y_range))
+    sides = sides_of(drawn, labels, shares, (x_range, y_range))
     if measured:
         traces += _cloud(drawn, shares, labels, sides, measured=True)
     traces += _cloud(drawn, shares, {} if measured else labels, sides, measured=False)
@@ -133,7 +134,10 @@ def _touch(one: Operator, other: Operator) -> bool:
 
 
 def sides_of(
-    operators: Sequence[Operator], labels: Iterable[str], window: tuple[tuple[float, float], ...]
+    operators: Sequence[Operator],
+    labels: Iterable[str],
+    shares: dict[str, float],
+    window: tuple[tuple[float, float], ...],
 ) -> dict[str, str]:
     """By the name of a labelled operator the side of its mark where the label covers fewest other marks."""
 
@@ -145,21 +149,28 @@ def sides_of(
             for value, (low, high) in zip(at, window, strict=True)
         ]
 
-    marks = [place(o, s) for o in operators for s in (o.measured_s, None if o.fused else o.predicted_s) if s]
+    marks = [
+        (place(o, s), [radius * math.sqrt(shares[o.name]) for radius in RADIUS])
+        for o in operators
+        for s in (o.measured_s, None if o.fused else o.predicted_s)
+        if s
+    ]
 
-    def covered(middle: list[float]) -> int:
+    def covered(middle: list[float], own: list[float]) -> int:
         outside = not all(size / 2 <= at <= 1 - size / 2 for at, size in zip(middle, SIZE, strict=True))
         hit = (
-            all(abs(a - b) < size / 2 for a, b, size in zip(mark, middle, SIZE, strict=True))
-            for mark in marks
+            all(abs(a - b) < size / 2 + r for a, b, size, r in zip(mark, middle, SIZE, radii, strict=True))
+            for mark, radii in marks
+            if mark != own
         )
         return sum(hit) + outside * len(marks)
 
     found = {}
     for operator in (o for o in operators if o.name in labels):
-        x, y = place(operator, operator.time_s)
+        x, y = own = place(operator, operator.time_s)
         hidden = {
-            s: covered([x + dx * 0.7 * SIZE[0], y + dy * 0.7 * SIZE[1]]) for s, (dx, dy) in SIDES.items()
+            side: covered([x + dx * 0.7 * SIZE[0], y + dy * 0.7 * SIZE[1]], own)
+            for side, (dx, dy) in SIDES.items()
         }
         found[operator.name] = min(hidden, key=hidden.__getitem__)
     return found

@@ -106,6 +106,9 @@ def test_a_label_stands_where_it_covers_no_other_mark(content: Content) -> None:
     assert side(below) == "middle right"
     right = replace(base, name="right", bytes=4e10, count=0.01)
     assert side(below, right) == "middle left"
+    small = replace(base, name="large", flops=6e10, bytes=6e9, count=0.01)
+    assert side(small) == "bottom center"  # far enough below, as long as its mark is small
+    assert side(replace(small, count=2)) == "middle right"
 
 
 def test_roofs_meet_at_the_ridge(content: Content) -> None:

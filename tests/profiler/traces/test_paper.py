@@ -88,11 +88,11 @@ def test_every_loss_is_a_share_of_the_devices_time_the_largest_first(shown: dict
         {
             "communication": 100 * US,
             "gemm above its ceilings": 100 * US,
-            "idle: data wait": 100 * US,
-            "idle: host": 90 * US,
-            "idle: synchronisation": 50 * US,
+            "idle (data wait)": 100 * US,
+            "idle (host)": 90 * US,
+            "idle (synchronisation)": 50 * US,
             "elementwise operations": 20 * US,
-            "idle: launch latency": 10 * US,
+            "idle (launch latency)": 10 * US,
         }
     )
     assert list(lost.values()) == sorted(lost.values(), reverse=True)
@@ -100,7 +100,7 @@ def test_every_loss_is_a_share_of_the_devices_time_the_largest_first(shown: dict
         assert loss["share"] == pytest.approx(loss["time_s"] / (620 * US))
     assert shown["totals"]["attained"] == pytest.approx(0.5)
     text = " ".join(as_text(shown).split())
-    assert "14.5 % 90.0 µs idle: host: the host launched too late; try CUDA graphs" in text
+    assert "14.5 % 90.0 µs idle (host): the host launched too late; try CUDA graphs" in text
 
 
 def test_every_cause_of_idle_time_has_something_that_would_help() -> None:
