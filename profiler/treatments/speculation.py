@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from profiler.cache import preallocated, rewind
+from profiler.ranges import FAMILIES
 from profiler.subject import RANDOM, Point, Subject, greedy, load_subject, step
 from profiler.treatments.base import Pair, Treatment, with_found
 from profiler.treatments.drafting import TOKENS, Decoder, acceptance, row, said
@@ -85,10 +86,10 @@ def _beside(subject: Subject, draft: Subject, batch: int, before: int, k: int) -
 def drafter(asked: str, model: Model) -> Loaded:
     """The model that drafts. Raises InputError where there is none or its vocabulary is another."""
     if asked == "auto":
-        smallest = smallest_alike(model)
+        smallest = smallest_alike(model, frozenset(FAMILIES))
         if smallest is None:
             raise InputError(
-                f"no shipped model is smaller than {model.name} and has its vocabulary; "
+                f"no shipped model that can be measured is smaller than {model.name} and has its vocabulary; "
                 "name the config.json of one with draft=FILE."
             )
         asked = smallest.name

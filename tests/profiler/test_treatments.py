@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from specfiles.errors import InputError
 from tests.profiler.conftest import LLAMA
+from workloads.catalogue import load_model
 from workloads.techniques.decoding import expected_tokens
 from workloads.techniques.registry import known, parse
 
@@ -366,7 +367,7 @@ def test_a_draft_needs_the_same_vocabulary(subject: MakeSubject) -> None:
         InputError, match="49152 tokens in its vocabulary, tiny-llama 101; a draft model needs"
     ):
         pair("speculative:draft=SmolLM2-135M", subject(), DECODE)
-    with pytest.raises(InputError, match="no shipped model is smaller than tiny-llama and has its vocab"):
+    with pytest.raises(InputError, match="that can be measured is smaller than tiny-llama and has its vocab"):
         pair("speculative", subject(), DECODE)
 
 
@@ -553,9 +554,16 @@ def test_wrong_techniques_stop_before_anything_is_written(
     sizes = ("--device", "cpu", "--prompt", 64, "--output", 2)
     done = roofline("profile", small_llama, *sizes, "--with", "speculative", "-o", tmp_path / "run")
     assert done.code == 2
-    assert "no shipped model is smaller than small-llama" in done.err
+    assert "no shipped model that can be measured is smaller than small-llama" in done.err
     assert "draft=FILE" in done.err
     done = roofline("profile", small_llama, *sizes, "--with", "2:4", "-o", tmp_path / "run")
     assert done.code == 2
     assert "sparsity-2:4 cannot be measured here: PyTorch has no 2:4 kernels for a CPU" in done.err
     assert not (tmp_path / "run").exists()
+
+
+def test_only_models_that_can_be_built_draft() -> None:
+    """MobileLLM has the vocabulary of Llama 2 and no code in transformers: it drafts in predictions only."""
+    assert speculation.drafter("auto", load_model("Llama-2-70B").model).model.name == "Llama-2-7B"
+    with pytest.raises(InputError, match="no shipped model that can be measured is smaller than Llama-2-7B"):
+        speculation.drafter("auto", load_model("Llama-2-7B").model)

@@ -70,20 +70,27 @@ class Speculative(Technique):
         return found
 
 
-def smallest_alike(model: Model) -> Model | None:
+def smallest_alike(model: Model, families: frozenset[str] | None = None) -> Model | None:
     """The smallest shipped model with this vocabulary, if it is less than half as large as the model.
 
-    Vocabularies are taken to be the same where their sizes are, and the families are of one maker.
+    With `families`, only models of these count. Vocabularies are taken to be the same where their sizes are,
+    and the families are of one maker.
     """
-    alike = _smallest(model.vocabulary, _kin(model))
+    alike = _smallest(model.vocabulary, _kin(model), families)
     return alike if alike is not None and 2 * parameters(alike) < parameters(model) else None
 
 
 @cache
-def _smallest(vocabulary: int, kin: frozenset[str]) -> Model | None:
+def _smallest(vocabulary: int, kin: frozenset[str], families: frozenset[str] | None) -> Model | None:
     """The smallest shipped model with a vocabulary among families; the catalogue is read once."""
     shipped = (load_model(path).model for path in MODELS)
-    alike = [found for found in shipped if found.vocabulary == vocabulary and _kin(found) == kin]
+    alike = [
+        found
+        for found in shipped
+        if found.vocabulary == vocabulary
+        and _kin(found) == kin
+        and (families is None or found.family in families)
+    ]
     return min(alike, key=parameters, default=None)
 
 
