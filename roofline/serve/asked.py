@@ -181,14 +181,14 @@ def _limits(slo: str | None) -> Limits:
 
 
 def _requests(asked: Served, scenario: Scenario, traffic: Traffic) -> Requests:
-    longest = scenario.model.max_position
+    longest, apart = scenario.model.max_position, scenario.model.has_memory
     if asked.trace is None:
-        return drawn(traffic, scenario.prompt, scenario.output, longest)
+        return drawn(traffic, scenario.prompt, scenario.output, longest, apart=apart)
     if not isinstance(asked.trace, Path):
-        return recorded(asked.trace, "the trace", longest)
+        return recorded(asked.trace, "the trace", longest, apart=apart)
     from roofline.tablefiles import read_table
 
-    return recorded(read_table(asked.trace), asked.trace, longest)
+    return recorded(read_table(asked.trace), asked.trace, longest, apart=apart)
 
 
 def _comings(asked: Served, traffic: Traffic, requests: Requests) -> list[Requests]:

@@ -77,19 +77,21 @@ class Requests:
         return Requests(self.arrival_s[index], self.prompt[index], self.output[index], users)
 
 
-def drawn(traffic: Traffic, prompt: int, output: int, longest: int) -> Requests:
+def drawn(traffic: Traffic, prompt: int, output: int, longest: int, *, apart: bool = False) -> Requests:
     """Requests at one per second on average, from the traffic's seed; `at_rate` makes them faster.
 
     Gaps between arrivals are gamma distributed with the coefficient of variation `burstiness` (1: a Poisson
     process, 0: evenly spaced); lengths are log-normal with the means `prompt` and `output`. What does not
-    fit the model's `longest` context is cut, the prompt first.
+    fit the model's `longest` context is cut, the prompt first; of an encoder-decoder, whose stacks count
+    `apart`, each for itself.
     """
     random = np.random.default_rng(traffic.seed)
     count = traffic.count
     gaps = _gamma(random, traffic.burstiness, count)
     prompts = _lengths(random, prompt, traffic.prompt_cv, count)
-    outputs = np.minimum(_lengths(random, output, traffic.output_cv, count), longest - 1)
-    return Requests(np.cumsum(gaps) - gaps[0], np.minimum(prompts, longest - outputs), outputs)
+    outputs = np.minimum(_lengths(random, output, traffic.output_cv, count), longest - (not apart))
+    room = longest if apart else longest - outputs
+    return Requests(np.cumsum(gaps) - gaps[0], np.minimum(prompts, room), outputs)
 
 
 def _gamma(random: np.random.Generator, variation: float, count: int) -> NDArray[np.float64]:
@@ -107,8 +109,10 @@ def _lengths(random: np.random.Generator, mean: int, variation: float, count: in
     return np.maximum(1, np.rint(drawn)).astype(np.int64)
 
 
-def recorded(table: pd.DataFrame, path: Path | str, longest: int) -> Requests:
+def recorded(table: pd.DataFrame, path: Path | str, longest: int, *, apart: bool = False) -> Requests:
     """Requests of a recorded table with columns arrival_s (seconds or dates), prompt and output.
+
+    None may be longer than the model's `longest` context; see `drawn`.
 
     Raises InputError naming the column or row of `path` where it holds something else.
     """
@@ -119,7 +123,8 @@ def recorded(table: pd.DataFrame, path: Path | str, longest: int) -> Requests:
     found = Requests(
         arrival[order] - arrival.min(), prompt[order].astype(np.int64), output[order].astype(np.int64)
     )
-    too_long = found.prompt + found.output > longest
+    long = np.maximum(found.prompt, found.output) if apart else found.prompt + found.output
+    too_long = long > longest
     if too_long.any():
         row = int(order[np.argmax(too_long)])
         raise InputError(

@@ -38,6 +38,16 @@ def test_lengths_stay_within_the_models_context() -> None:
     assert found.prompt.min() >= 1
 
 
+def test_the_stacks_of_an_encoder_decoder_have_a_context_each() -> None:
+    found = drawn(Traffic(requests=10), 1000, 500, 1024, apart=True)
+    assert (found.prompt == 1000).all()
+    assert (found.output == 500).all()
+    table = pd.DataFrame({"arrival_s": [0.0, 1.0], "prompt": [1024, 1], "output": [1, 1024]})
+    assert len(recorded(table, FILE, 1024, apart=True)) == 2
+    with pytest.raises(InputError, match=r"request 0 has 1024 \+ 1 tokens"):
+        recorded(table, FILE, 1023, apart=True)
+
+
 def test_a_seed_makes_the_same_requests_again() -> None:
     one, same, other = (
         drawn(Traffic(requests=50, prompt_cv=1, seed=seed), 100, 10, 10_000) for seed in (1, 1, 2)
