@@ -35,6 +35,8 @@ def families(records: Sequence[dict[str, Any]], format: str) -> str:
     """Every family of configs, and how many of transformers' can be predicted and profiled."""
     if format == "json":
         return json.dumps(list(records), indent=1)
+    if format == "csv":
+        return csv_text(records, list(records[0]))
     columns: dict[str, tuple[str, terminal.Format]] = {
         "family": ("model_type", text),
         "read": ("predict", _mark),

@@ -9,6 +9,7 @@ from typing import Any
 
 from reports import terminal
 from reports.units import text
+from roofline.tables import csv_text
 from workloads.convention import CONVENTIONS
 from workloads.techniques.base import Technique
 from workloads.techniques.serving import SERVING, ServingMethod
@@ -70,6 +71,8 @@ def listing(techniques: Sequence[type[Technique]], format: str) -> str:
     records = [*map(record, techniques), *map(serving_record, SERVING)]
     if format == "json":
         return json.dumps(records, indent=1)
+    if format == "csv":
+        return csv_text(records, [name for name in records[0] if name not in ("variants", "parameters")])
     columns: dict[str, tuple[str, terminal.Format]] = {
         "name": ("technique", text),
         "level": ("level", text),

@@ -103,10 +103,12 @@ def _listed(path: Path) -> pd.DataFrame:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table whole or not at all; the ending decides the format."""
-    if path.suffix not in (".csv", ".parquet"):
-        raise InputError(f"{path}: unknown ending {path.suffix!r}; expected .csv or .parquet.")
+    if path.suffix not in (".csv", ".parquet", ".json"):
+        raise InputError(f"{path}: unknown ending {path.suffix!r}; expected .csv, .parquet or .json.")
     with atomic(path) as draft:
         if path.suffix == ".parquet":
             table.to_parquet(draft, index=False)
+        elif path.suffix == ".json":
+            table.to_json(draft, orient="records", indent=1, double_precision=15)
         else:
             table.to_csv(draft, index=False)

@@ -46,7 +46,7 @@ def models_check() -> None:
 
 
 @command.command("families")
-@format_option("table", "json", file=False)
+@format_option("table", "json", "csv", file=False)
 def models_families(format: str) -> None:
     """Families of configs: which can be predicted and profiled, and further ones in transformers.
 

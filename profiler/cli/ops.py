@@ -24,7 +24,7 @@ MOST_EXPLAINED = 20
 @click.command("ops")
 @click.argument("operators", metavar="TABLE|OP:k=v,..", nargs=-1, required=True)
 @hardware
-@click.option("-o", "--output-file", "out", type=FILE, help="CSV or Parquet to write instead of stdout.")
+@click.option("-o", "--output-file", "out", type=FILE, help="CSV, Parquet or JSON, instead of stdout.")
 @click.option("--fidelity", help=f"{FIDELITY} [default: datasheet; with --explain calibrated]")
 @click.option("--backend", help="Library for rows that name none: trtllm, vllm, sglang (calibrated).")
 @click.option("--explain", is_flag=True, help="Print the terms of each time, with their reasons.")

@@ -13,7 +13,7 @@ def command() -> None:
 
 
 @command.command("list")
-@format_option("table", "json", "markdown", file=False)
+@format_option("table", "json", "csv", "markdown", file=False)
 def techniques_list(format: str) -> None:
     """Every technique with its level, category and paper."""
     from reports import techniques as render

@@ -220,14 +220,14 @@ def table(tmp_path: Path) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("read", ["csv", "parquet"])
-@pytest.mark.parametrize("write", ["csv", "parquet"])
+@pytest.mark.parametrize("write", ["csv", "parquet", "json"])
 def test_a_table_of_operators_in_and_out(
     roofline: Roofline, table: pd.DataFrame, tmp_path: Path, read: str, write: str
 ) -> None:
     table.to_csv("in.csv", index=False) if read == "csv" else table.to_parquet("in.parquet", index=False)
     ended = roofline("ops", f"in.{read}", "--hw", "h100_sxm", "-o", f"out.{write}")
     assert (ended.code, ended.out, ended.err) == (0, "", f"3 rows written to out.{write}\n")
-    found = pd.read_csv("out.csv") if write == "csv" else pd.read_parquet("out.parquet")
+    found = {"csv": pd.read_csv, "parquet": pd.read_parquet, "json": pd.read_json}[write](f"out.{write}")
     assert found["flops"].tolist() == [2 * m * 4096 * 4096 for m in (1, 512, 1)]
     assert found["latency_us"].tolist() == [9.5] * 3
     assert found["note"].tolist()[:2] == ["a", "b"]
@@ -387,7 +387,10 @@ MISTAKES: list[tuple[tuple[object, ...], str]] = [
     (("ops", "good.csv", *H100, "-o", "good.csv"), "good.csv: is read by this command; give another file"),
     (("predict", "cut/config.json", *H100, "-o", "cut/config.json"), "is read by this command"),
     (("report", "cut/config.json", "-o", "./cut/config.json"), "is read by this command"),
-    (("ops", "good.csv", *H100, "-o", "result.xlsx"), "result.xlsx: unknown ending '.xlsx'; expected .csv"),
+    (
+        ("ops", "good.csv", *H100, "-o", "result.xlsx"),
+        "result.xlsx: unknown ending '.xlsx'; expected .csv, .parquet or .json",
+    ),
     (("ops", "good.csv", "--hw", "nothing", *OPS_OUT), "no device named 'nothing'"),
     (("ops", "bad_op.csv", *H100, *OPS_OUT), "named 'gmem'; did you mean gemm"),
     (("ops", "bad_size.csv", *H100, *OPS_OUT), "row 0: k of op gemm is -3; expected a positive number"),

@@ -30,6 +30,8 @@ def _fidelities(key: str) -> Callable[[Any], list[Record]]:
 COMMANDS: list[tuple[tuple[str, ...], Callable[[Any], list[Record]]]] = [
     (("hw", "list"), lambda data: data),
     (("models", "list"), lambda data: data),
+    (("models", "families"), lambda data: data),
+    (("techniques", "list"), lambda data: data),
     (
         ("whatif", *LLAMA, "--only", "awq"),
         lambda data: [data["baseline"], *data["outcomes"], *data["counted"]],
@@ -63,7 +65,9 @@ def test_lines_are_the_rows_of_json(
     for line, row in zip(lines, expected, strict=True):
         assert None not in line, "more cells than columns"
         numbers = {name: value for name, value in row.items() if type(value) in (int, float) and name in line}
-        assert numbers
+        said = {name: value for name, value in row.items() if type(value) is str and name in line}
+        assert numbers or said
+        assert {name: line[name] for name in said} == said
         assert {name: float(line[name]) for name in numbers} == numbers
         assert all(line[name] == "" for name in row.keys() & line.keys() if row[name] is None)
 
