@@ -1,4 +1,4 @@
-"""Activities beside their limits, and those that are alike as one row: what tables of a recording sum up."""
+"""Activities with their limits, aggregated over identical ones: the input of a recording's tables."""
 
 from __future__ import annotations
 
@@ -20,10 +20,8 @@ from workloads.work import Role, Traffic, Work
 if TYPE_CHECKING:
     from roofline.ceilings import Ceilings
 
-PIECE = 1 << 18  # activities that are described at once
-ABOVE = (
-    1.001  # of a ceiling, as exact as times are: the work or the timer is wrong, or the data were in a cache
-)
+PIECE = 1 << 18  # activities processed at once
+ABOVE = 1.001  # of a ceiling, beyond timer precision: work or timer is wrong, or the data were in a cache
 WORK = ("matrix_flops", "vector_flops", "special_ops", "work_bytes", "comm_bytes")
 PLACE = ("source", "device", "stream", "layer")
 WORDS = ("activity", "kernel", "operator", "kind", "phase", "how", "dtype", "bound", "warning")
@@ -45,7 +43,7 @@ class Given(Operator):
 
 
 def frame(trace: Trace) -> pd.DataFrame:
-    """One row per activity with what it was for; missing words are None."""
+    """One row per activity with its attribution; missing words are None."""
     table = trace["activities"].select(["source", "device", "stream", "kind", "name", "graph"])
     activities = table.to_pandas(strings_to_categorical=False, types_mapper=None)
     activities = activities.rename(columns={"kind": "activity", "name": "kernel"})
@@ -67,7 +65,7 @@ def limits(rows: pd.DataFrame, ceilings: Ceilings | None, whole_s: Any) -> pd.Da
             values = {name: rows[name].to_numpy()[where] for name in WORK}
             try:
                 limit = times(Given(_work(str(dtype), values)), ceilings)
-            except InputError:  # a format without a peak: nothing is claimed
+            except InputError:  # a format without a peak has no bound
                 continue
             bound_s[where] = np.broadcast_to(
                 np.maximum(np.maximum(limit.compute_s, limit.memory_s), limit.comm_s), len(where)
@@ -87,14 +85,14 @@ def instances_s(trace: Trace) -> Any:
 def alike(trace: Trace, ceilings: Ceilings | None) -> pd.DataFrame:
     """Sums over activities that agree in PLACE and WORDS: `count`, SUMS and COUNTS; missing words are None.
 
-    They are described a piece at a time, so that millions of activities take little more than their tables;
-    what is alike in several pieces has a row of each. `waves` are those of the `in_waves` whose are known.
+    Processed in pieces, so that millions of activities need little more memory than their tables; identical
+    activities have a row per piece. `waves` sums over the `in_waves` activities with known waves.
     """
     return pd.concat([_summed(rows) for rows in _described(trace, ceilings)], ignore_index=True)
 
 
 def _described(trace: Trace, ceilings: Ceilings | None) -> Iterator[pd.DataFrame]:
-    """Every activity with its limits and waves, a piece at a time; of none one empty piece."""
+    """Every activity with its limits and waves, in pieces; one empty piece if there are none."""
     whole_s, last = instances_s(trace), trace["activities"].num_rows
     for at in range(0, max(last, 1), PIECE):
         tables = {name: trace[name].slice(at, PIECE) for name in ("activities", "attribution")}

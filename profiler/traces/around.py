@@ -1,4 +1,4 @@
-"""What lies around a row of a trace: the ranges above it, and the step and layer that they name."""
+"""The context of a row of a trace: its enclosing ranges, and the step and layer that they name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LAYER = re.compile(r"(?:\w*(?:Layer|Block)_|(?:^|[./: ])(?:layers?|blocks?|h)[._
 
 
 class Ranges:
-    """The ranges of a trace, and questions about what lies around a row."""
+    """The ranges of a trace, and look-ups of a row's enclosing ranges."""
 
     def __init__(self, trace: Trace) -> None:
         self.parent = trace.column("ranges", "parent")
@@ -27,11 +27,11 @@ class Ranges:
         self.layers = np.array([_layer(word) for word in self.words])
 
     def is_kind(self, *kinds: str) -> Any:
-        """Which ranges are of these kinds."""
+        """A mask of the ranges of these kinds."""
         return np.isin(self.kind, [self.kinds[k] for k in kinds if k in self.kinds])
 
     def up(self, rows: Any, good: Any) -> Any:
-        """The nearest range at or around each row for which `good` holds; -1 where there is none."""
+        """The innermost range at or around each row for which `good` holds; -1 where there is none."""
         rows = rows.copy()
         if not len(good):
             return np.full(len(rows), NONE)
@@ -50,7 +50,7 @@ class Ranges:
         return step, [self.facts[self.name[row]] for row in known]
 
     def module_layers(self, rows: Any) -> Any:
-        """The layer that the names of the ranges around each row number; -1 where none does."""
+        """The layer number in the names of the ranges around each row; -1 where there is none."""
         if not len(self.name):
             return np.full(len(rows), NONE, np.int64)
         numbered = (self.layers[self.name] >= 0) & ~self.is_kind("operator")
@@ -58,8 +58,8 @@ class Ranges:
         return np.where(row >= 0, self.layers[self.name[np.maximum(row, 0)]], NONE)
 
     def operators(self, rows: Any, around: Any) -> Any:
-        """The code of the name that says what each row was for: of the range `around` it that its work is
-        known by, else of the innermost operator, else of a range that is no step; -1 without any."""
+        """The code of each row's operator name: of the range `around` it that gave its work, else of the
+        innermost operator, else of a range other than a step; -1 without any."""
         operator = self.up(rows, self.is_kind("operator"))
         says = np.array([f.known for f in self.facts], bool)[self.name]
         plain = self.up(rows, self.is_kind("annotation", "nvtx") & ~says)

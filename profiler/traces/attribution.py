@@ -1,4 +1,4 @@
-"""What each activity was for: operator, kind, phase, layer, step, and the work of its operator."""
+"""Attribution of activities: operator, kind, phase, layer, step, and the work of the operator."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from workloads.model import Model
 from workloads.operators import Attention
 from workloads.step import Setting
 
-# Kinds that say less than the operator around a kernel does.
+# Kinds less specific than the operator around a kernel.
 VAGUE = ("host", "elementwise", "copy", "set", "index", "reduce", "residual", "other", UNKNOWN)
 
 
 @dataclass(frozen=True)
 class Question:
-    """What the user says of a trace: the model that ran, how, and lengths that the trace does not say."""
+    """User input on a trace: the model, its setting, and lengths missing from the trace."""
 
     model: Model
     setting: Setting
@@ -37,7 +37,7 @@ class Question:
 
 
 def attribute(trace: Trace, question: Question | None = None) -> Trace:
-    """The trace with its attribution table, a row per activity; with a model's operators if it is named."""
+    """The trace with its attribution table, a row per activity; with a model's operators if one is named."""
     found = Ranges(trace)
     step, facts = found.steps(trace)
     trace, captured = link_captures(trace, step, facts)
@@ -53,7 +53,7 @@ def attribute(trace: Trace, question: Question | None = None) -> Trace:
 
 
 class _Attribution:
-    """The labels of a trace's activities; loops run over distinct names and steps, never over activities."""
+    """The labels of a trace's activities; Python loops run over distinct names and steps, not activities."""
 
     def __init__(self, base: Trace, ranges: Ranges, step: Any, facts: list[StepFacts], captured: Any) -> None:
         self.base, self.ranges, self.step, self.facts = base, ranges, step, facts
@@ -83,11 +83,11 @@ class _Attribution:
         return self.base.with_table("attribution", pa.table(arrays, names=ATTRIBUTION.names))
 
     def _by_name(self, words: list[str | None]) -> pa.DictionaryArray:
-        """A word per kernel name as a column; the last one is for activities without a name."""
+        """A word per kernel name as a column; the last is for activities without a name."""
         return worded(np.where(self.name < 0, len(words) - 1, self.name), words)
 
     def _kinds(self) -> pa.DictionaryArray:
-        """By the kernel's name; where that says little, by the operator around it."""
+        """The kind by kernel name, or by the operator around it where the name is unspecific."""
         ranges, around = self.ranges, self.runs.around
         outer = np.full(len(around), NONE, np.int64)
         outer[around >= 0] = ranges.name[around[around >= 0]]
@@ -104,7 +104,7 @@ class _Attribution:
         return worded(code, kinds)
 
     def _sequence(self, layer: Any) -> tuple[Any, Any]:
-        """Layers and steps by the order of kernels, on devices where ranges say too little."""
+        """Layers and steps by kernel order, on devices where ranges do not give them."""
         layer, step = layer.copy(), self.step.copy()
         source, device = (self.base.column("activities", key) for key in ("source", "device"))
         place, places = encoded(source.astype(np.int64) << 32 | device.astype(np.uint32))
@@ -123,7 +123,7 @@ class _Attribution:
         return layer, step
 
     def _phases(self, step: Any) -> pa.DictionaryArray:
-        """What the step's annotation says; else what its attention kernels and shapes are made for."""
+        """The phase by the step's annotation, else by its attention kernels and shapes."""
         runs = self.runs
         bits = {"prefill": 1, "decode": 2}
         by_work = np.zeros(max(runs.works, default=NONE) + 2, np.int64)  # the last is for no operator
@@ -140,7 +140,7 @@ class _Attribution:
             np.bincount(at, weights=which, minlength=len(steps)) > 0
             for which in ((hint & 1) > 0, (hint & 2) > 0, graph, anchor)
         )
-        # Language models replay graphs to decode: a prompt's length changes each time.
+        # Graphs are replayed for decode, as prompt lengths vary.
         decode |= ~prefill & graphs & anchors
         said = {number: facts.phase for number, facts in enumerate(self.facts) if facts.phase}
         words = (None, "prefill", "decode", "mixed")
@@ -150,7 +150,7 @@ class _Attribution:
 
 
 def _kind(kernel: str, activity: str, around: str | None) -> str:
-    """The kind of an activity from its name, from what sort of activity it is, and from its operator."""
+    """The kind of an activity from its name, its type (kernel, copy, ...) and its operator."""
     kind = kernel if activity == "kernel" else activity
     if activity == "graph":
         return "graph"

@@ -1,4 +1,4 @@
-"""Time by kernel, kind or stream of a recording too large to attribute row by row while somebody waits.
+"""Time by kernel, kind or stream of a recording too large to attribute interactively.
 
 Sums over codes of names, nothing per activity: five million kernels take a second. Phases, layers and
 work need launches and ranges; `roofline import` finds them.
@@ -19,11 +19,11 @@ from profiler.traces.totals import DeviceTotals, device_totals
 
 LARGE = 200_000  # activities
 PIECE = 1 << 20
-NOTE = "phases, layers and work were left out of so large a trace; `roofline import` finds them"
+NOTE = "phases, layers and work are omitted for so large a trace; `roofline import` finds them"
 
 
 def breakdown(trace: Trace, by: str) -> dict[str, Any]:
-    """The documented JSON of `show`, without what needs attribution."""
+    """The documented JSON of `show`, without fields that need attribution."""
     devices = device_totals(trace)
     sums = {name: sum(getattr(d, name) for d in devices) for name in _SUMS}
     lost = {w: sum(loss.count for loss in trace.losses if loss.what == w) for w in ("dropped", "repaired")}
@@ -67,7 +67,7 @@ def rows(trace: Trace, by: str) -> list[dict[str, Any]]:
     for key, (count, time_ns) in _summed(trace, keys).items():
         if by == "stream":
             label: Any = ("trace {}, device {}, stream {}".format(*key), None, None)
-        else:  # an activity's kind is that of its kernel's name, or what it is: a copy, a set, a graph
+        else:  # the kind is by kernel name, or copy, set or graph
             named, what = names[key[0]], activity[key[1]]
             kind = named.kind if what == "kernel" else what
             label = (
@@ -87,7 +87,7 @@ def rows(trace: Trace, by: str) -> list[dict[str, Any]]:
 
 
 def _summed(trace: Trace, keys: Sequence[str]) -> dict[tuple[int, ...], tuple[int, int]]:
-    """Rows and nanoseconds by the codes of some columns, a piece at a time."""
+    """Rows and nanoseconds by the codes of some columns, in pieces."""
     found: dict[tuple[int, ...], tuple[int, int]] = {}
     table = trace["activities"]
     for at in range(0, table.num_rows, PIECE):
@@ -108,7 +108,7 @@ def _summed(trace: Trace, keys: Sequence[str]) -> dict[tuple[int, ...], tuple[in
 
 
 class _Named:
-    """A kernel's name and what the rules know of it."""
+    """A kernel's name, and its kind and library by the rules."""
 
     def __init__(self, word: str) -> None:
         known = known_kernel(word)

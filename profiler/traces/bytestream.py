@@ -1,4 +1,4 @@
-"""The bytes of a trace file in pieces: plain or gzip by content, as far as the file goes, memory bounded."""
+"""The bytes of a trace file in pieces: plain or gzip by content, up to damage, in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from specfiles.errors import InputError
 
 PIECE_BYTES = 4 << 20
 GZIP = b"\x1f\x8b"
-# deflate packs at most 1032:1; traces of real programs reach 15 to 60. What goes on beyond is no trace.
+# deflate reaches at most 1032:1, real traces 15 to 60. A file beyond this limit is not a trace.
 MOST_RATIO, FREE_BYTES = 300, 256 << 20
 
 
 class ByteStream:
-    """Iterate over a file's pieces, unpacked; afterwards `broken` says how the file ended too early.
+    """Iterate over a file's decompressed pieces; afterwards `broken` says how the file ended too early.
 
-    Pieces are unpacked one ahead in a thread of its own (unpacking releases the interpreter).
+    One piece is decompressed ahead in a thread (decompression releases the GIL).
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.broken = ""
-        self.size_bytes = 0  # unpacked so far
+        self.size_bytes = 0  # decompressed so far
 
     def __iter__(self) -> Iterator[bytes]:
         try:
@@ -53,13 +53,13 @@ class ByteStream:
             read += len(packed)
             while packed:
                 if unpacker.eof:
-                    if packed[:2] != GZIP:  # padding or rubbish behind the last member
+                    if packed[:2] != GZIP:  # padding or garbage after the last member
                         self.broken = "" if not packed.strip(b"\0") else "bytes after the gzip data"
                         return
                     unpacker = isal_zlib.decompressobj(wbits=31)
                 try:
                     piece = unpacker.decompress(packed, PIECE_BYTES)
-                except Exception as error:  # the unpacker has several kinds of its own
+                except Exception as error:  # the decompressor raises several kinds
                     self.broken = f"the gzip data are damaged ({error})"
                     return
                 packed = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail

@@ -1,8 +1,7 @@
-"""Kernels of a replayed graph to the operators that were captured into it.
+"""Map kernels of a replayed graph to the operators captured into it.
 
-A replay is one launch with many kernels, in the order in which the capture recorded them. Which capture a
-replay is of shows in the number of kernels, in their names where the capture has them (ROCm), and in the
-size that it was captured for.
+A replay is one launch of many kernels, in capture order. Its capture is identified by the number of kernels,
+by their names where the capture has them (ROCm), and by the size captured for.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from profiler.traces.tables import Trace
 
 BEGIN, END = re.compile("StreamBeginCapture"), re.compile("StreamEndCapture")
 NODE = re.compile("Launch(Cooperative)?Kernel|LaunchKernelEx|MemcpyAsync|MemsetAsync|Memcpy.*Async")
-SAME = 0.9  # of the kernels' names, where both sides have them
+SAME = 0.9  # required share of equal kernel names, where both sides have them
 SIZE = re.compile(r"capture\D*(\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Capture:
-    """The calls that one capture recorded, as rows of the launches."""
+    """The calls recorded by one capture, as rows of the launches."""
 
     source: int
     rows: Any
-    size: int  # tokens that it was captured for, where its annotation says it
+    size: int  # tokens captured for, where an annotation gives them
 
 
 def captures(trace: Trace) -> list[Capture]:
@@ -53,9 +52,9 @@ def captures(trace: Trace) -> list[Capture]:
 
 
 def link_captures(trace: Trace, step_of: Any, facts: list[StepFacts]) -> tuple[Trace, Any]:
-    """Give the kernels of replays the ranges of their capture; and which activities got one.
+    """Give kernels of replays the ranges of their capture; also returns a mask of these activities.
 
-    `step_of` is the step of each activity (-1: none) and `facts` what is known of the steps.
+    `step_of` is the step of each activity (-1: none) and `facts` those of the steps.
     """
     graph, launch = trace.column("activities", "graph"), trace.column("activities", "launch")
     linked = np.zeros(len(graph), bool)
@@ -81,7 +80,7 @@ def link_captures(trace: Trace, step_of: Any, facts: list[StepFacts]) -> tuple[T
 
 
 def without_captures(trace: Trace) -> Trace:
-    """Without the activities of files that only capture: what they ran is no part of what was measured."""
+    """Drop activities of files that only capture: they are not part of the measurement."""
     sources = {capture.source for capture in captures(trace)}
     source, launch = trace.column("activities", "source"), trace.column("activities", "launch")
     replayed = set(source[(trace.column("activities", "graph") >= 0) & (launch >= 0)].tolist())
@@ -106,7 +105,7 @@ def _best(
         fitting = [c for c in sized if c.size == least]
     if not fitting:
         return None
-    turn = turns.get(len(names), 0)  # pieces of a model that look alike are replayed in the order of capture
+    turn = turns.get(len(names), 0)  # identical-looking pieces of a model are replayed in capture order
     turns[len(names)] = turn + 1
     return fitting[turn % len(fitting)]
 

@@ -1,4 +1,4 @@
-"""Lists of whatever JSON held, as clean columns: whole nanoseconds, integers, words with a code each."""
+"""Lists of arbitrary JSON values as clean columns: whole nanoseconds, integers, dictionary-coded words."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 NONE = -1
-BAD = np.iinfo(np.int64).min  # a time that is none
+BAD = np.iinfo(np.int64).min  # an invalid time
 MOST_NS = 4e18
-# A float64 of microseconds still tells the three decimals of a nanosecond below this.
+# Below this a float64 of microseconds is exact to the nanosecond.
 EXACT_US = 9.0e12
 MOST_WORD = 2000
 MOST_PROCESS = 2**31 - 1
@@ -23,7 +23,7 @@ UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2
 
 
 class InexactTimesError(Exception):
-    """Microseconds since 1970 with decimals: too long for a float."""
+    """Microseconds since 1970 with decimals, which exceed a float's precision."""
 
 
 class Words:
@@ -44,12 +44,12 @@ class Words:
         return pa.DictionaryArray.from_arrays(indices, pa.array(self.known, pa.string()))
 
     def new(self, word: Any) -> int:
-        """The code of a word that was not seen before."""
+        """The code of a new word."""
         if word is None:
             return NONE
         text = word if isinstance(word, str) else str(word)
         clean = UNPRINTABLE.sub("\ufffd", text[:MOST_WORD])
-        if len(text) > MOST_WORD:  # distinct words stay distinct
+        if len(text) > MOST_WORD:  # the hash keeps distinct words distinct
             clean += f"… ({len(text)} characters, {hash_of(text)})"
         self.cleaned += clean != text
         self.known.append(clean)
@@ -73,7 +73,7 @@ def hash_of(text: str) -> str:
 
 
 def integers(values: Sequence[Any]) -> Any:
-    """int64; numbers in strings are read, and what is no number is -1."""
+    """int64; numbers in strings are parsed, other values are -1."""
     try:
         return np.array(values, dtype=np.int64)
     except (TypeError, ValueError, OverflowError):
@@ -102,7 +102,7 @@ def identities(values: Sequence[Any], words: Words) -> Any:
 
 
 def processes(values: Sequence[Any], words: Words) -> Any:
-    """Ids of processes in 32 bits; those that no system gives, larger ones, are words."""
+    """Process ids in 32 bits; larger ones, which no system assigns, are treated as words."""
     found = identities(values, words)
     large = np.abs(found) >= MOST_PROCESS
     if large.any():
@@ -113,8 +113,8 @@ def processes(values: Sequence[Any], words: Words) -> Any:
 def nanoseconds(values: Sequence[Any], *, exact: bool = False, short: bool = False) -> Any:
     """Microseconds as whole nanoseconds; BAD where a value is missing, NaN or beyond any clock.
 
-    Raises InexactTimesError where a float cannot tell nanoseconds; `exact` takes raw JSON instead;
-    `short` ones are durations, which are never so long.
+    Raises InexactTimesError where a float loses nanoseconds; `exact` takes raw JSON instead; `short` values
+    are durations, which are never that long.
     """
     if exact:
         return np.fromiter(map(_exact, values), np.int64, len(values))

@@ -1,7 +1,7 @@
 """Hardware counters joined with the timeline: times from Kineto or Nsight Systems, work from Nsight Compute.
 
-Nsight Compute runs kernels one by one with the caches flushed, so that its times are not those of the
-program; what it counts is. A kernel is found again by its name and by its place among those of that name.
+Nsight Compute serialises kernels and flushes caches, so that its times differ from the program's; its counts
+do not. Kernels are matched by name and by position among those of the same name.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def kernels_of(trace: Trace) -> list[Kernel]:
 
 
 def gathered(trace: Trace) -> Trace:
-    """Pages of one report as one page, and how many kernels were not counted whole.
+    """Pages of one report merged, and the number of incompletely counted kernels.
 
-    Pages are of one report where they show the same kernels of the same process, and no metric differs.
+    Pages belong to one report if they have the same kernels of the same process and no metric differs.
     """
     if not trace["counters"].num_rows:
         return trace
@@ -64,7 +64,7 @@ def gathered(trace: Trace) -> Trace:
 
 
 def _agree(one: list[Kernel], other: list[Kernel]) -> bool:
-    """Whether no kernel has a metric that the other page says differently: they round, and clocks vary."""
+    """Whether the pages agree on all metrics, within rounding and clock variation."""
     return all(
         np.isclose(a["metrics"][metric], b["metrics"][metric], rtol=0.02, atol=0, equal_nan=True)
         for a, b in zip(one, other, strict=True)
@@ -73,7 +73,7 @@ def _agree(one: list[Kernel], other: list[Kernel]) -> bool:
 
 
 def timed(trace: Trace) -> Trace:
-    """A trace of counters alone gets its kernels as activities, one behind the other as ncu ran them."""
+    """Make a counters-only trace's kernels its activities, consecutively as ncu ran them."""
     if trace["activities"].num_rows or not trace["counters"].num_rows:
         return trace
     kernels = [kernel for kernel in kernels_of(trace) if "time_s" in kernel["metrics"]]
@@ -97,7 +97,7 @@ def timed(trace: Trace) -> Trace:
 
 
 def counted(trace: Trace) -> Trace:
-    """Attribution with the counted work of each kernel that has FLOP and DRAM bytes; others keep theirs."""
+    """Attribution with counted work for kernels with FLOP and DRAM bytes; others keep theirs."""
     if not trace["counters"].num_rows:
         return trace
     kernels = kernels_of(trace)
@@ -111,7 +111,7 @@ def counted(trace: Trace) -> Trace:
 
 
 def matched(trace: Trace, kernels: list[Kernel]) -> list[int]:
-    """The activity of each profiled kernel: the k-th of a name is the k-th of that name; -1 for none."""
+    """The activity of each profiled kernel, matched as the k-th of its name; -1 for none."""
     is_kernel = [kind == "kernel" for kind in [*trace.words("activities", "kind"), ""]]
     rows = np.flatnonzero(np.array(is_kernel)[trace.column("activities", "kind")])
     rows = rows[np.argsort(trace.column("activities", "start_ns")[rows], kind="stable")]
@@ -137,7 +137,7 @@ def matched(trace: Trace, kernels: list[Kernel]) -> list[int]:
 
 
 def plain_name(name: str) -> str:
-    """A kernel's name without what tools write differently: casts of numbers, spaces, unnamed namespaces."""
+    """A kernel's name, normalised across tools: without casts, spaces and unnamed namespaces."""
     return ANONYMOUS.sub("", CASTS.sub("", name)).replace(" ", "")
 
 
@@ -163,7 +163,7 @@ def _complete(kernel: Kernel) -> bool:
 
 
 def _filled(table: pa.Table, counted_rows: list[tuple[int, dict[str, float]]]) -> pa.Table:
-    """The attribution with counted work: such a kernel is an instance of its own."""
+    """The attribution with counted work: each counted kernel is an instance of its own."""
     columns = {name: table[name].to_numpy().copy() for name in _NUMBERS}
     words = {name: unified(table[name]).to_pylist() for name in ("how", "dtype")}
     own = int(columns["instance"].max(initial=0)) + 1
@@ -191,7 +191,7 @@ _NUMBERS = ("matrix_flops", "vector_flops", "special_ops", "work_bytes", "instan
 
 
 def _format(metrics: dict[str, float]) -> str | None:
-    """The format that most of the tensor units' FLOP were multiplied in."""
+    """The format of most tensor-unit FLOP."""
     by_format = {
         name.removeprefix("tensor_").removesuffix("_flops"): value
         for name, value in metrics.items()

@@ -1,7 +1,7 @@
-"""An untrusted SQLite file, read only, into Arrow batches: nothing in it is executed, nothing is written.
+"""Read an untrusted SQLite file into Arrow batches: nothing in it is executed, nothing is written.
 
-Large tables are scanned through ADBC by a thread per part of the rows: SQLite unpacks rows without the
-interpreter, and a row never becomes Python objects (the `sqlite3` module takes ten times as long).
+Large tables are scanned through ADBC by a thread per part of the rows: SQLite decodes rows without the GIL
+and without Python objects (the `sqlite3` module takes ten times as long).
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAGIC = b"SQLite format 3\0"
-BATCH_ROWS = 1 << 13  # a batch fits the cache
-PART_ROWS = 1 << 17  # fewer are not worth a question of their own
+BATCH_ROWS = 1 << 13  # a batch fits in the cache
+PART_ROWS = 1 << 17  # fewer are not worth a query of their own
 MOST_PARTS = 1 << 8  # rows may be numbered up to 2**63
-LARGE_BYTES = 1 << 26  # a file from which on tables of integers are read from their pages
+LARGE_BYTES = 1 << 26  # in larger files, tables of integers are read from their pages
 PIECE_PAGES = 1 << 8  # read at once: more take more memory and hardly less time
-# Views and triggers of the file may call no function with side effects; wrong pages are found, not followed.
+# Views and triggers cannot call functions with side effects; corrupt pages raise errors.
 PRAGMAS = ("trusted_schema = OFF", "query_only = ON", "cell_size_check = ON")
-UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # its message may quote names that are no UTF-8
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # messages may quote names that are not UTF-8
 T = TypeVar("T")
 
 
 class Database:
-    """The plain tables of an SQLite file. Views, virtual tables and generated columns are not among them."""
+    """The plain tables of an SQLite file, without views, virtual tables and generated columns."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -56,18 +56,18 @@ class Database:
             raise self._damaged(error) from None
 
     def has(self, table: str, *columns: str) -> bool:
-        """Whether there is such a table with these columns."""
+        """Whether the table exists with these columns."""
         return table in self.columns and all(column in self.columns[table] for column in columns)
 
     def rows(self, table: str, *columns: str, most: int = 100_000) -> list[tuple[Any, ...]]:
-        """A small table's rows, text decoded whatever is in it; None for columns that it lacks."""
+        """A small table's rows, with lenient text decoding; None for missing columns."""
         if table not in self.columns:
             return []
         asked = ", ".join(quoted(c) if self.has(table, c) else "NULL" for c in columns)
         return self._told(f"SELECT {asked} FROM {quoted(table)} LIMIT {most}")
 
     def _told(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """All rows of a small answer."""
+        """All rows of a small result."""
         try:
             with closing(self._small()) as connection:
                 return connection.execute(sql, values).fetchall()
@@ -77,8 +77,8 @@ class Database:
     def scan(self, table: str, asked: dict[str, str], shape: Callable[[pa.RecordBatch], T]) -> Iterator[T]:
         """Every row of `asked` (column name -> SQL) in the order of the file, batch by batch.
 
-        Each batch is reshaped at once, a few ahead of the one that is handed out. Raises InputError where
-        the file is damaged or a column changes its type half way.
+        Batches are reshaped a few ahead of the consumer. Raises InputError where the file is damaged or a
+        column changes its type between rows.
         """
         listed = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in asked.items())
         sql = f"SELECT {listed} FROM {quoted(table)}"
@@ -91,7 +91,7 @@ class Database:
                 yield from batches
 
     def _plain_columns(self, table: str, asked: dict[str, str]) -> dict[str, int]:
-        """Places in the table's rows by name; none where expressions are asked for, or rows are not plain."""
+        """Positions in the table's rows by name; none for expressions or where rows are not plain."""
         info = self._told(f"PRAGMA table_xinfo({quoted(table)})")
         places = {quoted(row[1]): row[0] for row in info}
         if any(row[5] or row[6] for row in info) or not all(sql in places for sql in asked.values()):
@@ -106,9 +106,9 @@ class Database:
         sql: str,
         shape: Callable[[pa.RecordBatch], T],
     ) -> list[Callable[[], list[T]]]:
-        """What reads a table piece by piece from its pages; nothing where SQLite must read the whole.
+        """Readers of a table's pieces from its pages; none where SQLite must read it all.
 
-        Rows on pages that are not plain are asked of SQLite by their numbers.
+        Rows on pages that are not plain are read through SQLite by rowid.
         """
         import pyarrow as pa
 
@@ -135,7 +135,7 @@ class Database:
         return [partial(block, piece, *bound) for piece, bound in zip(pieces, bounds, strict=True)]
 
     def _parts(self, table: str) -> Sequence[str]:
-        """Conditions that part a table's rows; one part where rows have no number of their own."""
+        """Conditions that partition a table's rows; a single part for tables without rowid."""
         if "rowid" in (name.casefold() for name in self.columns[table]):
             return [""]
         try:
@@ -183,7 +183,7 @@ class Database:
         return connection
 
     def _uri(self) -> str:
-        # immutable: no journal beside the file is looked for, nothing is ever written back.
+        # immutable: SQLite looks for no journal and writes nothing.
         return f"{self.path.absolute().as_uri()}?mode=ro&immutable=1"
 
     def _damaged(self, error: Exception) -> InputError:
@@ -192,7 +192,7 @@ class Database:
 
 
 def _in_turn(blocks: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """What each block finds, in their order: some threads work ahead of what was taken, but not far."""
+    """The result of each block in order, with bounded read-ahead by threads."""
     threads = max(1, min(os.cpu_count() or 1, 4))
     waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(threads) as pool:
@@ -210,7 +210,7 @@ def quoted(name: str) -> str:
 
 
 def _refuse_unfinished(path: Path) -> None:
-    """A journal beside the file holds changes that the file alone does not show."""
+    """InputError where a journal beside the file holds pending changes."""
     for ending in ("-wal", "-journal"):
         beside = path.with_name(path.name + ending)
         if beside.exists() and beside.stat().st_size:

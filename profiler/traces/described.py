@@ -1,4 +1,4 @@
-"""Operators that a range tells whole: kind and sizes as JSON, as `roofline profile --nsys` writes them."""
+"""Operators fully described by a range: kind and sizes as JSON, as `roofline profile --nsys` writes them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TYPES: dict[str, tuple[type, ...]] = {
 
 @cache
 def described(shapes: str) -> Operator | None:
-    """The operator; None where no such one exists, or its sizes are none that can be."""
+    """The operator; None for an unknown kind or invalid sizes."""
     if not shapes.startswith(MARK):
         return None
     try:
@@ -48,6 +48,6 @@ def described(shapes: str) -> Operator | None:
 
 
 def _is_a(value: Any, kind: str) -> bool:
-    """Whether a value is of a field's type; a text would multiply where a size is meant."""
+    """Whether a value has the field's type: a string would be repeated by a product of sizes."""
     number = type(value) in (int, float)
     return type(value) in TYPES.get(kind, ()) and (not number or 0 <= value <= MOST_SIZE)

@@ -1,7 +1,7 @@
-"""Chrome trace JSON as typed events, chunk by chunk: quick where it is sound, tolerant where it is not.
+"""Chrome trace JSON as typed events in chunks: fast on valid JSON, tolerant of errors.
 
-A chunk is cut where one event ends and the next begins. Whether a cut is right is decided by decoding:
-what stands before it must be a whole list. Only chunks that fail are looked at more closely.
+A chunk is cut between two events. Decoding verifies the cut: the part before it must be a complete list. Only
+chunks that fail are examined more closely.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from profiler.traces.structure import BETWEEN, list_begin, mended, spans
 from specfiles.errors import InputError
 
 E = TypeVar("E", bound=msgspec.Struct)
-MOST_HEADER = 64 << 20  # what stands before the events
-MOST_EVENT = 32 << 20  # one event: longer is rubbish, or a string that never ends
+MOST_HEADER = 64 << 20  # bytes before the events
+MOST_EVENT = 32 << 20  # bytes of one event: longer is garbage or an unterminated string
 TAIL = 1 << 16
-MOST_DOCUMENTS = 64  # one behind the other in a file: a program that appends
+MOST_DOCUMENTS = 64  # concatenated in a file by a program that appends
 
 
 class Events(Generic[E]):
-    """Events of a trace file as records of a type; afterwards what was dropped or repaired.
+    """Events of a trace file as records of a type, and counts of dropped and repaired ones.
 
-    `header` holds the values beside the events, the first document's where there are several.
-    `dropped` counts events that could not be read, `repaired` those read after mending; `broken` says how
-    the file ended too early ("" if it did not).
+    `header` holds the values beside the events, the first document's where there are several. `dropped`
+    counts unreadable events, `repaired` those read after repair; `broken` says how the file ended too early
+    ("" if it did not).
     """
 
     def __init__(self, stream: ByteStream, kind: type[E]) -> None:
@@ -45,7 +45,7 @@ class Events(Generic[E]):
         self._closed = self._empty = False
 
     def __iter__(self) -> Iterator[list[E]]:
-        """Lists of events in the file's order; an InputError where the file is no Chrome trace."""
+        """Lists of events in the file's order; InputError where the file is not a Chrome trace."""
         pieces = iter(self.stream)
         begun = self._begin(b"", pieces)
         if begun is None:
@@ -60,7 +60,7 @@ class Events(Generic[E]):
     def _document(
         self, rest: bytes, opening: bytes, pieces: Iterator[bytes]
     ) -> Generator[list[E], None, tuple[bytes, bytes]]:
-        """The events of one document, from its first on; what stands behind it, and how it opened."""
+        """The events of one document; returns the bytes after it and its opening bracket."""
         self._closed = False
         with _no_collection():
             for piece in itertools.chain([b""] if rest else [], pieces):
@@ -80,7 +80,7 @@ class Events(Generic[E]):
         return rest.lstrip(b"\xef\xbb\xbf\x1e \n\r\t\0"), opening
 
     def _end(self, text: bytes) -> bytes:
-        """Take what stands behind the events for the header; returns what stands behind its end."""
+        """Add the values after the events to the header; returns the bytes after the document."""
         found, _ = spans(text)
         if not len(found):
             return b""
@@ -128,14 +128,14 @@ class Events(Generic[E]):
             return
 
     def _cut(self, buffer: bytes) -> tuple[list[E], bytes]:
-        """The whole events of a buffer, and the bytes that are left."""
+        """The complete events of a buffer, and the remaining bytes."""
         found = list(BETWEEN.finditer(buffer, max(0, len(buffer) - TAIL)))
         if found:
             last = found[-1]
             try:
                 return self._typed.decode(b"[" + buffer[: last.start() + 1] + b"]"), buffer[last.end() :]
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                pass  # the cut is wrong, the list ends here, or something is odd
+                pass  # the cut is wrong, the list ends here, or the JSON is invalid
         return self._careful(buffer)
 
     def _careful(self, buffer: bytes) -> tuple[list[E], bytes]:
@@ -157,7 +157,7 @@ class Events(Generic[E]):
         return [event for a, b in found for event in self._single(buffer[int(a) : int(b)])], rest
 
     def _last(self, buffer: bytes) -> tuple[list[E], bytes]:
-        """What is left where the file ends: whole events, then an event that is cut off."""
+        """The remainder at the end of the file: complete events, then a truncated one."""
         if not buffer.strip():
             return [], b""
         events, rest = self._careful(buffer)
@@ -170,7 +170,7 @@ class Events(Generic[E]):
         return events, rest
 
     def _salvage(self, buffer: bytes) -> list[E]:
-        """Events between places that look like borders, where brackets and quotes do not balance."""
+        """Events between likely borders, where brackets and quotes do not balance."""
         ends = [match.start() + 1 for match in BETWEEN.finditer(buffer)]
         begins = [0, *(match.end() for match in BETWEEN.finditer(buffer))]
         events: list[E] = []
@@ -179,7 +179,7 @@ class Events(Generic[E]):
         return events
 
     def _single(self, text: bytes, split: bool = True) -> list[E]:
-        """One event on its own: as it is, mended, or with its odd values put aside."""
+        """One event alone: unchanged, repaired, or without its invalid values."""
         try:
             return [self._one.decode(text)]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -199,7 +199,7 @@ class Events(Generic[E]):
 
 
 def _converted(plain: Any, kind: type[E]) -> E | None:
-    """A decoded event as a record: fields whose values are of another type are left out."""
+    """A decoded event as a record, without fields of a wrong type."""
     if not isinstance(plain, dict):
         return None
     kept: dict[str, Any] = {}
@@ -228,7 +228,7 @@ def _struct_in(kind: Any) -> Any:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Without the cyclic collector: events hold no cycles, and walking them costs as much as decoding."""
+    """Disable the cyclic collector: events have no cycles, and traversing them costs as much as decoding."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Which execution of an operator each activity belongs to, and the work of it by recorded shapes."""
+"""The operator execution of each activity, and its work by recorded shapes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ HOW = ("shapes", "capture", "neighbours")
 
 
 class Executions:
-    """Arrays with an entry per activity, -1 for none: `owner` is the range that its work is known by,
-    `around` the same or that of its `twin` (an activity that looks the same and is explained),
-    `combination` the key of its operator in `works`, and `instance` a number that activities of one
-    execution share.
+    """Arrays with an entry per activity, -1 for none: `owner` is the range that gives its work, `around` the
+    same or that of its `twin` (an attributed activity that looks the same), `combination` the key of its
+    operator in `works`, and `instance` a number shared by the activities of one execution.
 
-    `step` is the step of each activity, `facts` what is known of the steps, and `captured` says which
-    activities got their range from a capture.
+    `step` is the step of each activity, `facts` those of the steps, and `captured` a mask of activities with
+    a range from a capture.
     """
 
     def __init__(self, base: Trace, ranges: Ranges, step: Any, facts: list[StepFacts], captured: Any) -> None:
@@ -35,13 +34,13 @@ class Executions:
         self.count = base["activities"].num_rows
         self.start, self.end = base.column("activities", "start_ns"), base.column("activities", "end_ns")
         self.name, self.range = base.column("activities", "name"), base.column("activities", "range")
-        self.told: dict[int, str] = {}  # kinds that ranges tell, by the code of their names
+        self.told: dict[int, str] = {}  # kinds described by ranges, by name code
         self.owner, self.works = self._owners()
         self._neighbours()
         self._instances()
 
     def columns(self) -> dict[str, Any]:
-        """Columns of the attribution: how the work is known, its format, and the work itself."""
+        """Columns of the attribution: source of the work, its format, and the work itself."""
         size = max(self.works, default=-1) + 1
         table = np.zeros((len(WORK), size + 1))
         dtypes = [""] * (size + 1)
@@ -63,7 +62,7 @@ class Executions:
         }
 
     def _owners(self) -> tuple[Any, dict[int, Operator]]:
-        """The range that each activity's work is known by, and the work by activity's combination code."""
+        """The range that gives each activity's work, and the work by combination code."""
         ranges = self.ranges
         self.shapes = self.base.words("ranges", "shapes")
         width = len(self.shapes) + 1  # a pair is the code of a name and that of sizes, 0 for none
@@ -77,7 +76,7 @@ class Executions:
         works: dict[int, Operator] = {}
         rows = np.flatnonzero(owner >= 0)
         if len(rows):
-            # Steps that say the same ask for the same work.
+            # Steps with the same facts have the same work.
             said = list(dict.fromkeys([StepFacts(), *self.facts]))
             fact = np.array([*(said.index(f) for f in self.facts), 0])[self.step[rows]]
             steps = len(said)
@@ -91,7 +90,7 @@ class Executions:
         return owner, works
 
     def _work(self, pair: int, step: StepFacts) -> Operator | None:
-        """What a range of this name and these sizes ran; None where they do not say."""
+        """The operator of a range by its name and sizes; None where they are insufficient."""
         name, sizes = divmod(pair, len(self.shapes) + 1)
         if pair < 0 or sizes == 0:
             return None
@@ -102,10 +101,10 @@ class Executions:
         return recorded_work(rule, self.shapes[sizes - 1], step) if rule else None
 
     def _neighbours(self) -> None:
-        """Executions that no range explains, by those that have the same kernels around them."""
+        """Attribute executions without a range by others with the same neighbouring kernels."""
         base, count = self.base, self.count
-        self.twin = np.full(count, NONE, np.int32)  # an activity that is explained and looks the same
-        self.around = self.owner  # the range of the work, a twin's where there is none
+        self.twin = np.full(count, NONE, np.int32)  # an attributed activity that looks the same
+        self.around = self.owner  # the range of the work, or that of the twin
         explained = (self.owner >= 0) & np.isin(self.combination, list(self.works))
         if not explained.any():
             return
@@ -128,7 +127,7 @@ class Executions:
         self.instance[owned] = numbered(self.owner[owned], replay) + self.count + 1  # behind all runs
 
     def _runs(self) -> Any:
-        """A number per activity, the same for neighbours whose twins are of one execution."""
+        """A number per activity, equal for neighbours with twins of one execution."""
         twin_owner = np.where(self.twin >= 0, self.around, NONE)
         place = [self.base.column("activities", c) for c in ("stream", "device", "source")]
         order = np.lexsort((self.start, *place))
@@ -140,7 +139,7 @@ class Executions:
         return found
 
     def _longest(self) -> Any:
-        """Which activity is the longest of its instance: it carries the instance's work."""
+        """A mask of the longest activity of each instance, which has the instance's work."""
         order = np.lexsort((self.start - self.end, self.instance))
         first = np.ones(len(order), bool)
         first[1:] = self.instance[order][1:] != self.instance[order][:-1]

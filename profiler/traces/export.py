@@ -1,4 +1,4 @@
-"""A run for other tools: a Chrome trace with predicted above measured tracks, or one flat Parquet table."""
+"""Export a run: a Chrome trace with predicted above measured tracks, or one flat Parquet table."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CATEGORY = {
     "set": "gpu_memset",
     "graph": "kernel",
 }
-RANGE_CATEGORY = {"operator": "cpu_op", "module": "python_function", "nvtx": "nvtx"}  # as Kineto names them
+RANGE_CATEGORY = {"operator": "cpu_op", "module": "python_function", "nvtx": "nvtx"}  # Kineto's names
 WORK = {"matrix_flops": "matrix FLOP", "vector_flops": "vector FLOP", "work_bytes": "bytes"}
 Event = dict[str, Any]
 
@@ -52,7 +52,7 @@ def export(trace: Trace, path: Path, ceilings: Ceilings | None) -> None:
 
 
 def export_measured(run: Run, path: Path, device: Device, fidelity: Fidelity) -> None:
-    """A run measured here against its prediction: operators of one step of each point, or their table."""
+    """Export a measured run against its prediction: operators of one step per point, or their table."""
     from roofline.validate import validate
 
     if not path.name.endswith(ENDINGS):
@@ -66,7 +66,7 @@ def export_measured(run: Run, path: Path, device: Device, fidelity: Fidelity) ->
 
 
 def side_by_side(matched: pd.DataFrame) -> Iterator[Event]:
-    """Operators one behind the other, each beginning at the same moment in both tracks of its point."""
+    """Consecutive operators, each starting at the same time in both tracks of its point."""
     table = matched.rename(columns={"count": "count_"})  # a row of itertuples has a count of its own
     for at, (point, rows) in enumerate(table.groupby(POINT, sort=False)):
         label = "{} {}x{} of {}".format(*point) + (f", {point[-1]} of an encoder" if point[-1] else "")
@@ -84,7 +84,7 @@ def side_by_side(matched: pd.DataFrame) -> Iterator[Event]:
 
 
 def flat(trace: Trace, rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per activity: times, what it was for, its work, its bound at the ceilings."""
+    """One row per activity: times, attribution, work and bound at the ceilings."""
     times = {name: trace.column("activities", name) for name in ("start_ns", "end_ns", "process", "bytes")}
     files = [origin.file for origin in trace.origins]
     kept = rows.drop(columns=["graph"]).assign(**times, trace=[files[s] for s in rows["source"]])
@@ -92,7 +92,7 @@ def flat(trace: Trace, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def events(trace: Trace, rows: pd.DataFrame) -> Iterator[Event]:
-    """Chrome events: devices first, each with what was predicted above what was measured, then the host."""
+    """Chrome events: devices first, each with predicted above measured tracks, then the host."""
     zero = _zero(trace)
     places = list(dict.fromkeys(zip(rows["source"], rows["device"], strict=True)))
     numbers = {place: 2 * at for at, place in enumerate(places)}
@@ -112,7 +112,7 @@ def events(trace: Trace, rows: pd.DataFrame) -> Iterator[Event]:
 
 
 def write_events(path: Path, found: Iterable[Event], *, packed: bool) -> None:
-    """Write events as they come: no more than a few thousand are held at once."""
+    """Stream events to a file, holding at most a few thousand at once."""
     encoder = msgspec.json.Encoder()
     with ExitStack() as stack:
         file: Any = stack.enter_context(path.open("wb"))
@@ -151,7 +151,7 @@ def _measured(trace: Trace, rows: pd.DataFrame, numbers: dict[Any, int], zero: i
 
 
 def _counters(trace: Trace, numbers: dict[Any, int], zero: int) -> Iterator[Event]:
-    """What was sampled (memory, clocks, power) as curves beside the kernels of its device."""
+    """Samples (memory, clocks, power) as counter tracks beside the kernels of their device."""
     words = trace.words("samples", "quantity")
     names = ("source", "device", "time_ns", "quantity", "value")
     for row in zip(*(trace.column("samples", name).tolist() for name in names), strict=True):
@@ -163,7 +163,7 @@ def _counters(trace: Trace, numbers: dict[Any, int], zero: int) -> Iterator[Even
 
 
 def _predicted(trace: Trace, rows: pd.DataFrame, numbers: dict[Any, int], zero: int) -> Iterator[Event]:
-    """Each modelled execution where it began, as long as it would take at its ceilings."""
+    """Each modelled execution at its start, with its time at the ceilings."""
     start = trace.column("activities", "start_ns")
     first = rows.assign(start=start).groupby("instance")["start"].transform("min").to_numpy()
     some = rows.assign(start=first)[rows["bound_s"].to_numpy() > 0]
@@ -184,7 +184,7 @@ def _predicted(trace: Trace, rows: pd.DataFrame, numbers: dict[Any, int], zero: 
 
 
 def _host(trace: Trace, number: int, zero: int) -> Iterator[Event]:
-    """Ranges and calls of the runtime, by process and thread; calls point at what they launched."""
+    """Ranges and runtime calls by process and thread, with flows from calls to activities."""
     places: dict[tuple[int, int], int] = {}
     for table in ("ranges", "launches"):
         source, process, thread, start, end = (
@@ -208,7 +208,7 @@ def _host(trace: Trace, number: int, zero: int) -> Iterator[Event]:
 
 
 def _zero(trace: Trace) -> int:
-    """The first moment of all: viewers keep times as floats, which tell nanoseconds only near zero."""
+    """The earliest time, subtracted because viewers store times as floats, exact to nanoseconds near zero."""
     tables = {"activities": "start_ns", "launches": "start_ns", "ranges": "start_ns", "samples": "time_ns"}
     found = [trace.column(name, time) for name, time in tables.items() if trace[name].num_rows]
     return min((int(times.min()) for times in found), default=0)

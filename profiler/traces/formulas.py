@@ -1,6 +1,6 @@
-"""From the recorded inputs of an operator to its work: sizes in, an operator of `workloads` out.
+"""Map the recorded inputs of an operator to an operator of `workloads`.
 
-The formulas of work themselves stand in `workloads/operators`; here it is only said which input is what.
+The formulas of work are in `workloads/operators`; this module only interprets the inputs.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Formula = Callable[[Recorded, Sequence[int]], Operator | None]
 
 
 def product(call: Recorded, at: Sequence[int]) -> Operator | None:
-    """A[..., m, k] @ B[..., k, n]; a batch is as many products, B counted once where it is not batched.
+    """A[..., m, k] @ B[..., k, n], per batch entry; B counts once where it is not batched.
 
-    Where both hold two numbers in an element, k is twice what was recorded.
+    Where both pack two numbers per element, k is twice the recorded size.
     """
     a, b = call.tensors(at)
     if (a.dtype == PACKED) != (b.dtype == PACKED):
@@ -77,7 +77,7 @@ def heads_last(call: Recorded, at: Sequence[int]) -> Operator | None:
 
 
 def cached(call: Recorded, at: Sequence[int]) -> Operator | None:
-    """Q[tokens, heads, head_dim] over a paged cache; how far it reaches is said by the step's annotation."""
+    """Q[tokens, heads, head_dim] over a paged cache; its length is in the step's annotation."""
     q, k = call.tensors(at)
     if len(q.dims) != 3 or len(k.dims) != 3 or not call.kv_tokens or not call.sequences:
         return None
@@ -107,7 +107,7 @@ def paged(call: Recorded, at: Sequence[int]) -> Operator | None:
 def experts(call: Recorded, at: Sequence[int]) -> Operator | None:
     """x[tokens, hidden], w1[experts, 2 inter, hidden], w2[experts, hidden, inter], ids[tokens, topk].
 
-    Each expert that a token is likely to pick (drawn evenly) has its weights read once.
+    Weights are read once per expert expected to be selected (uniform routing).
     """
     x, first, second, ids = call.tensors(at)
     if len(first.dims) != 3 or len(second.dims) != 3 or len(x.dims) != 2 or len(ids.dims) != 2:
@@ -120,7 +120,7 @@ def experts(call: Recorded, at: Sequence[int]) -> Operator | None:
 
 
 def rotated(call: Recorded, at: Sequence[int]) -> Operator | None:
-    """Queries and keys [tokens, heads x head_dim], turned in place."""
+    """Queries and keys [tokens, heads x head_dim], rotated in place."""
     q, k = call.tensors(at)
     tokens = q.dims[0]
     return Rope(tokens, (q.elements + k.elements) // max(tokens, 1), 1, _matrix(q.dtype))
@@ -144,7 +144,7 @@ def looked_up(call: Recorded, at: Sequence[int]) -> Operator | None:
 
 
 def streamed(call: Recorded, at: Sequence[int]) -> Operator | None:
-    """All tensors that are given, outputs among them, each moved once."""
+    """All tensor arguments, outputs included, each moved once."""
     tensors = call.all_tensors()
     if not tensors:
         return None
@@ -193,7 +193,7 @@ def joined(call: Recorded, at: Sequence[int]) -> Operator | None:
 
 
 def nothing(call: Recorded, at: Sequence[int]) -> Operator | None:
-    """The kind is known, the inputs do not say the work."""
+    """The kind is known; the inputs do not determine the work."""
     return None
 
 

@@ -1,4 +1,4 @@
-"""Rows that are alike: a number for each, or a word, without a step of Python per row."""
+"""Grouping of identical rows: a number or a word per row, vectorised."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 
 def numbered(*columns: Any) -> Any:
-    """A number per row, equal where all columns are; from 0, in the order in which they first come."""
+    """A number per row, equal where all columns are; from 0, in order of first occurrence."""
     found = np.zeros(len(columns[0]), np.int64)
     for column in columns:
         codes, distinct = encoded(column)
@@ -20,9 +20,9 @@ def numbered(*columns: Any) -> Any:
 
 
 def encoded(values: Any) -> tuple[Any, Any]:
-    """Each number's place among the distinct ones, and those in the order in which they first come.
+    """Each number's index among the distinct ones, and those in order of first occurrence.
 
-    By hashing: there are many rows and few distinct values, which sorting would not profit from.
+    By hashing, which is faster than sorting for many rows with few distinct values.
     """
     whole = pa.array(np.asarray(values, np.int64)).dictionary_encode()
     return whole.indices.to_numpy().astype(np.int64), whole.dictionary.to_numpy()

@@ -1,4 +1,4 @@
-"""Traces without any device: the host's own operators as what ran, no moment of a thread counted twice."""
+"""Traces without a device: host operators as activities, no time of a thread counted twice."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ OPERATOR, HOST = "operator", "host"
 def hosted(trace: Trace) -> Trace:
     """A trace without activities of a device gets those of the host.
 
-    The outermost operators whose work can be known are whole; of what lies around them counts the time
-    in which nothing inside it ran.
+    The outermost operators with known work count whole; enclosing ones count the time outside their children.
     """
     kinds = trace.words("ranges", "kind")
     if trace["activities"].num_rows or OPERATOR not in kinds:
@@ -53,7 +52,7 @@ def hosted(trace: Trace) -> Trace:
 
 
 def _inside(which: Any, parent: Any) -> Any:
-    """Whether any range around each one is among `which`."""
+    """Whether any enclosing range of each is in `which`."""
     found, row = np.zeros(len(parent), bool), parent.copy()
     while (open_ := row >= 0).any():
         found |= open_ & which[np.maximum(row, 0)]
@@ -62,7 +61,7 @@ def _inside(which: Any, parent: Any) -> Any:
 
 
 def _within(end: Any, parent: Any) -> Any:
-    """Ends not after that of the range around: clocks are read one after the other."""
+    """Ends clipped to the enclosing range's, as their clock readings are sequential."""
     while True:
         around = np.where(parent >= 0, end[np.maximum(parent, 0)], end)
         if (around >= end).all():
@@ -71,14 +70,14 @@ def _within(end: Any, parent: Any) -> Any:
 
 
 def _own_time(kept: Any, parent: Any, start: Any, end: Any) -> tuple[Any, Any, Any]:
-    """Intervals in which each of the kept ranges runs and none of the kept ones inside it.
+    """Intervals in which each kept range runs and none of the kept ones inside it.
 
-    An interval of a range begins where it begins or where one directly inside it ends, and lasts until the
-    next one inside it begins or until its own end.
+    An interval begins at the start of the range or the end of a direct child, and lasts until the next child
+    begins or the range ends.
     """
     place = np.full(len(parent), NONE, np.int64)
     place[kept] = np.arange(len(kept))
-    above = parent[kept]  # what stands around a kept range is kept, too
+    above = parent[kept]  # ranges around a kept range are kept, too
     inner = kept[above >= 0]
     owner = np.concatenate([kept, parent[inner]])
     begin = np.concatenate([start[kept], end[inner]])

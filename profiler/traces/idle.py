@@ -1,4 +1,4 @@
-"""Why a device stood still, how deep its queue was, and whether communication hid behind computation."""
+"""Causes of idle time, queue depth, and overlap of communication with computation."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def idle_causes(trace: Trace) -> dict[str, float]:
         causes = calls.explain(ends[:-1], begins[1:], following, waits)
         for cause, value in causes.items():
             found[cause] += value
-        # Before the first and after the last that took any time may stand some that took none.
+        # Activities of zero length may precede the first or follow the last of non-zero length.
         here = (source == s) & (device == d)
         idle = int(end[here].max() - start[here].min()) - length(begins, ends)
         found["unknown"] += idle - sum(causes.values())
@@ -71,7 +71,7 @@ class _Calls:
     def explain(self, begin: Any, end: Any, following: Any, waits: Any) -> dict[str, int]:
         """Nanoseconds by cause of the gaps from `begin` to `end`, each before the activity `following`.
 
-        `waits` says which of LAUNCHED_BEFORE it is where that activity was launched before the gap.
+        `waits` is the cause of LAUNCHED_BEFORE where that activity was launched before the gap.
         """
         found = dict.fromkeys(CAUSES, 0)
         launch = self.launch[following]
@@ -97,11 +97,11 @@ class _Calls:
 
 
 def _waits(trace: Trace, rows: Any, begin: Any, following: Any) -> Any:
-    """Which of LAUNCHED_BEFORE the activities `following` the gaps from `begin` stood behind.
+    """The cause, of LAUNCHED_BEFORE, that delayed the activities `following` the gaps from `begin`.
 
-    `rows` are all activities of the device. What ended as the gap began let the next one start: on the same
-    stream they run one after the other anyway, between streams an event made it wait. A wait for another
-    device or for a callback of the host leaves no trace here.
+    `rows` are all activities of the device. The activity that ended at the start of the gap released the next
+    one: by stream order on the same stream, by an event between streams. Waits for another device or for a
+    host callback are not visible here.
     """
     end, stream = trace.column("activities", "end_ns"), trace.column("activities", "stream")
     process = trace.column("activities", "process")
@@ -120,7 +120,7 @@ def _waits(trace: Trace, rows: Any, begin: Any, following: Any) -> Any:
 
 
 def _covered(start: Any, end: Any) -> Any:
-    """A function of time: nanoseconds before it that intervals cover."""
+    """A function of time: nanoseconds covered by the intervals before it."""
     start, end = union(start, end)
     total = np.concatenate([[0], np.cumsum(end - start)])
 
@@ -135,7 +135,7 @@ def _covered(start: Any, end: Any) -> Any:
 
 
 def launching(trace: Trace) -> dict[str, float | int | None]:
-    """What launches cost: seconds of a call and from call to start (medians), and kernels in queue."""
+    """Launch overhead: median seconds of a call and from call to start, and queued kernels."""
     kernel = is_kind(trace, "kernel")
     launch = trace.column("activities", "launch")
     graph = trace.column("activities", "graph")
@@ -156,7 +156,7 @@ def launching(trace: Trace) -> dict[str, float | int | None]:
 
 
 def overlap(trace: Trace) -> dict[str, float]:
-    """Seconds in which communication ran, and of those, seconds in which computation ran beside it."""
+    """Seconds of communication, and those of them overlapped by computation."""
     names, code = trace.words("activities", "name"), trace.column("activities", "name")
     wire = np.array([known_kernel(n).kind in COMMUNICATION for n in names] or [False])[code] & is_kind(
         trace, "kernel"
@@ -183,7 +183,7 @@ def small_grids_s(trace: Trace) -> float:
     blocks = np.ones(trace["activities"].num_rows)
     for axis in "xyz":
         blocks *= trace.column("activities", f"grid_{axis}").astype(float)
-    # ROCm counts work items, not blocks, in some versions: what it calls a grid may be larger, never smaller.
+    # Some ROCm versions count work items, not blocks: its grid may be too large, never too small.
     few = is_kind(trace, "kernel") & (blocks > 0) & (blocks < most)
     spent = trace.column("activities", "end_ns") - trace.column("activities", "start_ns")
     return int(spent[few].sum()) / 1e9

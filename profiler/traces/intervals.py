@@ -8,7 +8,7 @@ import numpy as np
 
 
 def union(start: Any, end: Any) -> tuple[Any, Any]:
-    """The union of intervals as disjoint ones in order: their starts and ends. Empty intervals vanish."""
+    """The union of intervals as sorted disjoint ones: starts and ends, without empty intervals."""
     real = end > start
     if not real.all():
         start, end = start[real], end[real]
@@ -24,12 +24,12 @@ def union(start: Any, end: Any) -> tuple[Any, Any]:
 
 
 def length(start: Any, end: Any) -> int:
-    """Nanoseconds that a union covers."""
+    """Nanoseconds covered by a union."""
     start, end = union(start, end)
     return int((end - start).sum())
 
 
 def common(one: tuple[Any, Any], other: tuple[Any, Any]) -> int:
-    """Nanoseconds that lie in both of two unions: |A| + |B| - |A or B|."""
+    """Nanoseconds in the intersection of two unions: |A| + |B| - |A or B|."""
     both = np.concatenate([one[0], other[0]]), np.concatenate([one[1], other[1]])
     return length(*one) + length(*other) - length(*both)

@@ -27,7 +27,7 @@ from profiler.traces.sound import Losses
 from profiler.traces.tables import Trace
 from specfiles.errors import InputError
 
-# Categories, by every name that versions of Kineto and its forks gave them.
+# Categories, by all their names in versions of Kineto and its forks.
 ACTIVITY = {
     "kernel": "kernel",
     "concurrent_kernel": "kernel",
@@ -49,17 +49,17 @@ RANGE = {
     "python_function": "module",
 }
 IGNORED = ("gpu_user_annotation", "trace", "fwdbwd", "overhead")
-FLOWS = ("ac2g", "async", "async_gpu", "async_cpu_to_gpu", "async_npu")  # from a call to what it started
+FLOWS = ("ac2g", "async", "async_gpu", "async_cpu_to_gpu", "async_npu")  # from a call to its activity
 MODULE = "nn.Module: "
 COMPLETE = "X"
-LISTED = 20  # categories and phases that were not used
+LISTED = 20  # unused categories and phases listed
 
 
 def read(path: Path, *, brief: bool = False) -> Trace:
     """A Kineto or Chrome trace. `brief` reads activities only, for a breakdown by kernel.
 
-    Everything complete is used; what was dropped or repaired is among the losses. Raises InputError for
-    a file that is no such trace.
+    All complete events are used; dropped and repaired ones are counted in the losses. Raises InputError for
+    other files.
     """
     kinds: tuple[type[Event], ...] = (BriefEvent, BriefExactEvent) if brief else (Event, ExactEvent)
     kind, flows = kinds[0], False
@@ -77,7 +77,7 @@ def read(path: Path, *, brief: bool = False) -> Trace:
 
 
 class _Reader:
-    """What each event is, by its category; its columns are made elsewhere."""
+    """Sorts events by category; their columns are made elsewhere."""
 
     def __init__(self, path: Path, kind: type[Event], *, brief: bool, flows: bool) -> None:
         self.path, self.brief, self.flows = path, brief, flows
@@ -88,7 +88,7 @@ class _Reader:
         self.pairs = Pairs(exact)
         self.tracks = Tracks()
         self.skipped: dict[str, int] = defaultdict(int)
-        self.arrows = 0  # flow events passed over
+        self.arrows = 0  # flow events skipped
 
     def trace(self) -> Trace:
         for events in self.events:
@@ -106,7 +106,7 @@ class _Reader:
         return replace(trace, losses=self.losses.found())
 
     def needs_flows(self) -> bool:
-        """Whether arrows are all that links activities; as a rule they only say again what ids say."""
+        """Whether only arrows link activities; usually they duplicate the ids."""
         found = self.columns.columns.get("activities")
         if self.brief or not self.arrows or not found:
             return False
@@ -146,7 +146,7 @@ class _Reader:
             self.skipped[category] += len(group)
 
     def _uncategorised(self, group: list[Any]) -> None:
-        """Events without `cat`: what they are shows in their names, arguments, processes and threads."""
+        """Events without `cat`, classified by names, arguments, processes and threads."""
         for event in group:
             self.tracks.learn(event)
         sorts: dict[tuple[str, bool], list[Any]] = defaultdict(list)
@@ -171,7 +171,7 @@ class _Reader:
             self.losses.note("repaired", len(found), "events without a category, known by name and arguments")
 
     def _whole(self, group: list[Any]) -> list[Any]:
-        """Events with a duration, where others (instants, flows) share their category."""
+        """Events with a duration, of categories that also have others (instants, flows)."""
         if all(event.ph == COMPLETE for event in group):
             return group
         found = [e for e in group if e.ph == COMPLETE or (e.ph is None and e.dur is not None)]
@@ -180,7 +180,7 @@ class _Reader:
         return found
 
     def _close_open(self) -> None:
-        """Ranges that never end are taken to last until the last event does."""
+        """Ranges that never end are taken to last until the end of the last event."""
         left = self.pairs.left(self.columns.last_ns)
         self.losses.note("repaired", len(left), "ranges that never end, taken to last until the end")
         self._chunk(left)

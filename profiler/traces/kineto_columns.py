@@ -1,4 +1,4 @@
-"""Kineto's events of one sort as columns, chunk by chunk, and the columns as tables."""
+"""Kineto's events of one type as columns, in chunks, and the columns as tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from profiler.traces.sound import LONGEST_NS, Losses, in_order
 from profiler.traces.tables import SCHEMAS
 
 STEP = "ProfilerStep"
-WORDS = {  # whose codes a column holds
+WORDS = {  # columns of codes, and their dictionaries
     "activities": {"kind": "kind", "name": "activities"},
     "launches": {"name": "launches", "kernel": "activities"},
     "ranges": {"kind": "range kind", "name": "ranges", "shapes": "shapes"},
@@ -24,12 +24,12 @@ WORDS = {  # whose codes a column holds
 
 
 class KinetoColumns:
-    """Columns as they grow; afterwards `tables`. What is no time, or recorded twice, is among the losses."""
+    """Growing columns, then `tables`. Invalid times and duplicates are counted in the losses."""
 
     def __init__(self, losses: Losses, *, exact: bool, brief: bool, flows: bool) -> None:
         self.losses, self.exact, self.brief, self.flows = losses, exact, brief, flows
         self.words: dict[str, Words] = defaultdict(Words)
-        self.columns: dict[str, dict[str, Any]] = {}  # of the tables made, with Kineto's own ids
+        self.columns: dict[str, dict[str, Any]] = {}  # by table, with Kineto's ids
         self._parts: dict[str, list[dict[str, Any]]] = defaultdict(list)
 
     def __bool__(self) -> bool:
@@ -49,7 +49,7 @@ class KinetoColumns:
         return int(max(ends)) if ends and max(ends) != BAD else None
 
     def add_activities(self, kind: str, group: list[Any], devices: Sequence[int] = ()) -> None:
-        """Kernels, copies or sets; with the devices that they ran on, where their arguments do not say it."""
+        """Kernels, copies or sets; `devices` where their arguments do not give the device."""
         if not group:
             return
         args = [e.args or EMPTY for e in group]
@@ -99,7 +99,7 @@ class KinetoColumns:
         )
 
     def add_ranges(self, kind: str, group: list[Any]) -> None:
-        """Operators, annotations, modules; those that profiler steps are named by are steps."""
+        """Operators, annotations, modules; annotations that name profiler steps become steps."""
         if not group:
             return
         args = [e.args or EMPTY for e in group]
@@ -117,7 +117,7 @@ class KinetoColumns:
         )
 
     def add_flows(self, group: list[Any]) -> None:
-        """Beginnings and ends of arrows."""
+        """Starts and ends of arrows."""
         group = [e for e in group if e.ph in ("s", "f") and e.id is not None]
         if group:
             time = nanoseconds([e.ts for e in group], exact=self.exact)
@@ -131,7 +131,7 @@ class KinetoColumns:
         return self._joined("flows")
 
     def add_memory(self, group: list[Any]) -> None:
-        """What the allocator held after each allocation."""
+        """Bytes held by the allocator after each allocation."""
         group = [e for e in group if e.args.allocated is not None]
         if not group:
             return
@@ -146,7 +146,7 @@ class KinetoColumns:
             )
 
     def table(self, name: str) -> pa.Table:
-        """The parts of a table as one, bad times and repeats taken out, in order of time."""
+        """The parts of a table as one, without bad times and duplicates, in order of time."""
         columns = self._joined(name)
         if not columns:
             return SCHEMAS[name].empty_table()

@@ -1,4 +1,4 @@
-"""One event of a Chrome trace: its fields under every name that they had, and what it means on its own."""
+"""One event of a Chrome trace: its fields under all their names, and its interpretation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NAMES = {
 
 
 class Arguments(msgspec.Struct, gc=False, rename=NAMES):
-    """What an event's `args` may hold that matters here."""
+    """The fields of an event's `args` used here."""
 
     external: Number = None
     external_old: Number = None
@@ -88,13 +88,13 @@ class Event(msgspec.Struct, gc=False):
 
 
 class ExactEvent(Event, gc=False):
-    """The same with `ts` as it is written: digits that a float would lose."""
+    """The same with raw `ts`, whose digits a float would lose."""
 
     ts: Raw = msgspec.UNSET  # type: ignore[assignment]
 
 
 class BriefArguments(msgspec.Struct, gc=False, rename=NAMES):
-    """What a breakdown by kernel needs."""
+    """The fields for a breakdown by kernel."""
 
     device: Number = None
     stream: Number = None
@@ -112,7 +112,7 @@ class BriefEvent(Event, gc=False):
 
 
 class BriefExactEvent(ExactEvent, gc=False):
-    """The same with `ts` as it is written."""
+    """The same with raw `ts`."""
 
     args: BriefArguments | None = None  # type: ignore[assignment]
 
@@ -139,7 +139,7 @@ ELEMENT_BYTES = {
 
 
 def sort_of(event: Any) -> str:
-    """What an event without a category is; "" where it cannot be told."""
+    """The category of an event without one; "" where unknown."""
     name, args = str(event.name), event.args
     if moved := moves(name):
         return moved
@@ -153,27 +153,27 @@ def sort_of(event: Any) -> str:
 
 
 def moves(name: str) -> str:
-    """Whether a name is that of a copy or set; "" if not."""
+    """The category of a copy or set by its name; "" for other names."""
     found = re.match(r"Mem(cpy|set)([ DHP]|$)", name)
     return {"cpy": "copy", "set": "set"}[found.group(1)] if found else ""
 
 
 def correlation(args: Any) -> Number:
-    """The id that a call and what it started share."""
+    """The id shared by a call and its activity."""
     found: Number = args.correlation if args.correlation is not None else args.correlation_old
     return found
 
 
 class Pairs:
-    """Begins (`B`) and their ends (`E`), which belong to the latest open begin of their thread."""
+    """Pairs begins (`B`) with ends (`E`), which match the latest open begin of their thread."""
 
     def __init__(self, exact: bool) -> None:
         self.exact = exact
-        self.ends = 0  # without a begin
+        self.ends = 0  # ends without a begin
         self._open: dict[tuple[Any, Any], list[Event]] = defaultdict(list)
 
     def joined(self, events: list[Any]) -> list[Any]:
-        """The events with pairs as complete ones, in the order of their ends."""
+        """The events, with pairs as complete ones in order of their ends."""
         if not {event.ph for event in events} & {"B", "E"}:
             return events
         found = []
@@ -189,7 +189,7 @@ class Pairs:
         return found
 
     def left(self, last_ns: int | None) -> list[Any]:
-        """Begins without an end, as lasting until a moment; without a duration where none is given."""
+        """Begins without an end, lasting until `last_ns`; without a duration if that is None."""
         last: Any = None
         if last_ns is not None:
             last = msgspec.Raw(f"{last_ns}e-3".encode()) if self.exact else last_ns / 1000
@@ -217,19 +217,19 @@ def sizes(what: str, values: list[Any]) -> dict[str, Any]:
 
 
 def small(values: list[Any]) -> Any:
-    """Integers of 32 bits; what does not fit becomes the nearest that does."""
+    """32-bit integers, clipped to their range."""
     return integers(values).clip(NONE, 2**31 - 1).astype(np.int32)
 
 
 def message(args: Any) -> str | None:
-    """The collective that `record_param_comms` records, as an operator told whole; None if unclear."""
+    """The collective of a `record_param_comms`, as a described operator; None if unclear."""
     name = str(args.collective)
     pattern = next((found for word, found in PATTERNS.items() if word in name), None)
     size = ELEMENT_BYTES.get(str(args.dtype))
     devices, *elements = (integer(value) for value in (args.group_size, args.sent, args.received))
     if pattern is None or size is None or devices < 1 or min(elements) < 0:
         return None
-    # What Kineto calls sent and received are the parts of one device: the larger one is the whole tensor.
+    # Kineto's sent and received sizes are those of one device: the larger is the whole tensor.
     told = {
         "kind": "collective",
         "pattern": pattern,

@@ -1,4 +1,4 @@
-"""What stands beside the events of a Kineto trace: versions, rank and devices."""
+"""Metadata of a Kineto trace: versions, rank and devices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_INT = 2**62
 
 
 def origin(path: Path, header: Mapping[str, Any]) -> Origin:
-    """Where a trace came from: its file, its versions, its rank and the zero of its clock."""
+    """The origin of a trace: file, versions, rank and the zero of its clock."""
     rank = _inside(header, "distributedInfo", "rank")
     zero = header.get("baseTimeNanoseconds")
     versions = {key: header[key] for key in header if str(key).endswith("_version")}
@@ -26,7 +26,7 @@ def origin(path: Path, header: Mapping[str, Any]) -> Origin:
 
 
 def devices(header: Mapping[str, Any]) -> tuple[DeviceFacts, ...]:
-    """The devices that a trace describes."""
+    """The devices described in a trace."""
     listed = header.get("deviceProperties")
     found = []
     for entry in listed if isinstance(listed, list) else []:

@@ -1,4 +1,4 @@
-"""Links by arrows: where activities name no call, flow events from a call to what it started say it."""
+"""Links by arrows: flow events from calls to activities, where activities name no call."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Columns = Mapping[str, Any]
 
 
 def by_arrows(activities: Columns, flows: Columns, table: Columns) -> Any:
-    """The row of the call or range that the arrow to each activity comes out of; -1 without one.
+    """The row of the call or range at the start of the arrow to each activity; -1 without one.
 
-    An arrow ends where an activity begins, on its process and thread (`place_process`, `place_thread`), and
-    begins inside a call or range: the innermost of its thread at that moment.
+    An arrow ends at an activity's start, on its process and thread (`place_process`, `place_thread`), and
+    starts inside a call or range: the innermost of its thread at that time.
     """
     found = np.full(len(activities["start_ns"]), NONE, np.int64)
     begins = np.flatnonzero(flows["begins"])

@@ -24,10 +24,10 @@ def linked(
     flows: Columns,
     losses: Losses,
 ) -> Trace:
-    """The trace with its links; what ids cannot tell is among the losses.
+    """The trace with its links; ambiguous ids are counted in the losses.
 
-    `columns` are those of the tables with Kineto's own `correlation` and `external` ids, `words` what
-    their codes stand for; `flows` are arrows, empty where ids link.
+    `columns` are those of the tables with Kineto's `correlation` and `external` ids, `words` the dictionaries
+    of their codes; `flows` are arrows, empty where ids link.
     """
     activities, launches, ranges = (columns.get(name) for name in ("activities", "launches", "ranges"))
     if ranges is not None and len(ranges["name"]):
@@ -53,13 +53,13 @@ def linked(
 def _launches_of(
     activities: Columns, launches: Columns, names: Sequence[str], losses: Losses, launch: Any
 ) -> tuple[Any, Any]:
-    """The call that started each activity, and its graph; the one given, or that with its correlation id."""
+    """The call that launched each activity, and its graph: the given call, or by correlation id."""
     rows = np.flatnonzero(launches["correlation"] > 0)
     if launch is None:
         launch = _by_correlation(activities, launches, rows)
     graphs = np.array([*("graph" in name.casefold() for name in names), False])[launches["name"]]
     count = np.bincount(launch[launch >= 0], minlength=len(graphs))
-    # Only a graph's launch starts many kernels: others that seem to are one id that was given to all.
+    # Only graph launches start many kernels: other such calls have an id that was given to all.
     wrong = (launch >= 0) & ((count > MOST_KERNELS_PER_CALL) & ~graphs)[np.maximum(launch, 0)]
     launch = np.where(wrong, NONE, launch)
     of_graph = (launch >= 0) & graphs[np.maximum(launch, 0)]
@@ -74,7 +74,7 @@ def _launches_of(
 
 
 def _by_correlation(activities: Columns, launches: Columns, rows: Any) -> Any:
-    """The call with an activity's correlation id; the latest before it, where ids are used again."""
+    """The call with an activity's correlation id; the latest before it where ids are reused."""
     found = latest_before(
         launches["correlation"][rows],
         launches["start_ns"][rows],
@@ -86,7 +86,7 @@ def _by_correlation(activities: Columns, launches: Columns, rows: Any) -> Any:
 
 
 def _ambiguous(activities: Columns, launches: Columns, rows: Any) -> int:
-    """How many activities have a correlation id that calls of more than one process have."""
+    """Number of activities with a correlation id used by several processes."""
     processes = np.unique(launches["process"][rows])
     if len(processes) < 2:
         return 0
@@ -109,8 +109,8 @@ def _by_external(activities: Columns, ranges: Columns, kinds: Sequence[str]) -> 
 def _host_threads(
     ranges: Columns, launches: Columns | None, words: Mapping[str, Sequence[str]]
 ) -> tuple[Any, Any]:
-    """Process and thread of each range. Python numbers the threads of modules in its own way, so modules
-    are put on the thread most of whose operators lie inside them."""
+    """Process and thread of each range. Python numbers the threads of modules differently, so modules are
+    assigned to the thread with most of its operators inside them."""
     process, thread = ranges["process"].copy(), ranges["thread"].copy()
     kinds = words["range kind"]
     module = ranges["kind"] == (list(kinds).index("module") if "module" in kinds else -2)

@@ -1,4 +1,4 @@
-"""Devices in traces without categories: known by the names of processes and threads, by rules in data."""
+"""Devices in traces without categories, identified by names of processes and threads, with rules as data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = ("process_name", "thread_name")
 
 
 class TrackRule(Strict, frozen=True, kw_only=True):
-    """Processes and threads whose whole names match; tasks of the types in `waits` are no work."""
+    """Processes and threads by full match of their names; tasks of the types in `waits` are not work."""
 
     process: Text
     thread: Text
@@ -32,7 +32,7 @@ class TrackFile(Strict, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule, ready to use."""
+    """A compiled rule."""
 
     process: re.Pattern[str]
     thread: re.Pattern[str]
@@ -46,14 +46,14 @@ def _rules() -> list[Rule]:
 
 
 class Tracks:
-    """What metadata events (`M`) have said so far of processes and threads."""
+    """Names of processes and threads from metadata events (`M`) so far."""
 
     def __init__(self) -> None:
-        self._rules: dict[Any, tuple[Rule, int]] = {}  # of processes that are devices
+        self._rules: dict[Any, tuple[Rule, int]] = {}  # of device processes
         self._threads: dict[tuple[Any, Any], str] = {}
 
     def learn(self, event: Any) -> None:
-        """Take in a name."""
+        """Add a name."""
         name = getattr(event.args, "name", None)
         if event.ph != "M" or event.name not in NAMES or not isinstance(name, str):
             return
@@ -66,11 +66,11 @@ class Tracks:
                 return
 
     def is_device(self, event: Any) -> bool:
-        """Whether an event belongs to a device, working or not."""
+        """Whether an event belongs to a device, work or not."""
         return event.pid in self._rules
 
     def works(self, event: Any) -> bool:
-        """Whether an event of a device is work of it."""
+        """Whether an event of a device is work."""
         rule, _ = self._rules[event.pid]
         thread = rule.thread.fullmatch(self._threads.get((event.pid, event.tid), ""))
         task = str(getattr(event.args, "task", None) or "")[:100]

@@ -1,7 +1,7 @@
-"""Which kernels of a layer are which of its operators: by kind and by order.
+"""Match the kernels of a layer with its operators, by kind and order.
 
-Within a layer kernels and operators come in the same order and are of the same kinds; what differs is how
-many operators one kernel does (Q, K and V in one product) or how many kernels one operator takes.
+Within a layer kernels and operators have the same order and kinds; only the number of operators per kernel
+(Q, K and V in one product) or of kernels per operator differs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from workloads.operators import Gemm, GroupedGemm, Operator
 
 MIXERS = (*ANCHORS, "sparse_attention")
 HEAVY = (*MIXERS, "gemm", "grouped_gemm")
-# What frameworks spread a norm, a rotation or an activation over.
+# Kinds of kernels over which frameworks spread a norm, RoPE or an activation.
 SPREAD = ("elementwise", "reduce", "copy", "set", "index", "residual", "rmsnorm", "rope", "act_mul")
 
 
@@ -30,7 +30,7 @@ class Target:
 
     @property
     def kind(self) -> str:
-        """Of the operator; a product for each attention head is a plain one to those who run it."""
+        """The operator's kind; a product per attention head runs as a plain product."""
         alone = isinstance(self.operator, GroupedGemm) and _block(self).endswith("attention")
         return "gemm" if alone else self.operator.kind
 
@@ -39,9 +39,9 @@ Match = tuple[list[int], list[Target]]  # kernels (positions in the order given)
 
 
 def match_layer(kinds: Sequence[str], helper: Sequence[bool], targets: Sequence[Target]) -> list[Match]:
-    """Kernels of one layer, by kind, with the operators that they are; what is left out matches nothing.
+    """Kernels of one layer, by kind, with their operators, without unmatched kernels.
 
-    What stands before and after the mixer is matched separately, so that one too many costs one side only.
+    The parts before and after the mixer are matched separately: an extra kernel affects one side only.
     """
     main = [i for i, h in enumerate(helper) if not h]
     mixer = next((i for i in main if kinds[i] in MIXERS), None)
@@ -62,8 +62,8 @@ def match_layer(kinds: Sequence[str], helper: Sequence[bool], targets: Sequence[
 
 
 def _between(found: list[Match], kinds: Sequence[str], targets: Sequence[Target]) -> list[Match]:
-    """The matches, and what is left on both sides between two heavy kernels and their operators: a norm or a
-    rotation that frameworks spread over many small kernels."""
+    """The matches, and the unmatched kernels and operators between two heavy kernels: a norm or RoPE that
+    frameworks spread over many small kernels."""
     place = {target.name: at for at, target in enumerate(targets)}
     heavy = sorted((m for m in found if m[1][0].kind in HEAVY), key=lambda match: match[0])
     edges = [(-1, -1, -1, -1)]
@@ -107,7 +107,7 @@ def pair(kernels: list[int], targets: list[Target]) -> list[Match]:
 
 
 def _by_input(targets: Sequence[Target]) -> list[Target]:
-    """Products of one block that read the same stand together, as those who fuse them run them."""
+    """Reorder products of a block so that those with the same input are adjacent, as when fused."""
     found: list[Target] = []
     for target in targets:
         same = [
@@ -124,13 +124,13 @@ def _block(target: Target) -> str:
 
 
 def _input(target: Target) -> tuple[Any, Any] | None:
-    """What a product reads besides its weights, by its sizes."""
+    """A product's input, by its sizes."""
     operator = target.operator
     return (operator.m, operator.k) if isinstance(operator, Gemm) else None
 
 
 def _with_helpers(match: Match, kinds: Sequence[str], helper: Sequence[bool]) -> Match:
-    """Kernels that prepare or end another's work belong to what they stand beside."""
+    """Kernels that prepare or finish another's work get the operator of their neighbour."""
     kernels, targets = match
     taken = list(kernels)
     at = kernels[-1] + 1
@@ -141,5 +141,5 @@ def _with_helpers(match: Match, kinds: Sequence[str], helper: Sequence[bool]) ->
 
 
 def joined_name(targets: Sequence[Target]) -> str:
-    """One name for what one kernel does: `layers.attention.q_proj + k_proj + v_proj`."""
+    """One name for the operators of a kernel: `layers.attention.q_proj + k_proj + v_proj`."""
     return joined([target.name for target in targets])

@@ -1,8 +1,8 @@
-"""Layers and steps from the order of kernels alone, where no range says them.
+"""Layers and steps from kernel order alone, where ranges do not give them.
 
-Every layer of a decoder mixes tokens once: its attention (or scan) kernel is the anchor. Between two
-anchors lie the end of one layer and the beginning of the next, the same each time, except where a step
-ends: there come the vocabulary's projection, sampling and the next embedding.
+Every decoder layer mixes tokens once: its attention (or scan) kernel is the anchor. The kernels between two
+anchors, the end of one layer and the start of the next, are always the same, except at the end of a step:
+vocabulary projection, sampling and the next embedding.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ RECURRENCES = ("selective_scan", "ssd", "gated_delta", "linear_attention", "wkv"
 ANCHORS = ("attention", *RECURRENCES)
 BORDERS = ("embedding", "sampling")
 FEED_FORWARD = ("act_mul", "grouped_gemm", "moe_combine")
-NORMS = ("rmsnorm", "reduce")  # a mean of squares is part of a norm, too
-FEWEST = 4  # anchors, below which nothing repeats
+NORMS = ("rmsnorm", "reduce")  # a mean of squares is part of a norm
+FEWEST = 4  # minimum of anchors for a repetition
 NONE = -1
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """Kernels in order of time: kind by name, whether they only help another, and their names' codes."""
+    """Kernels in order of time: kind by name, whether they are helpers, and name codes."""
 
     kind: list[str]
     helper: list[bool]
@@ -39,9 +39,9 @@ class Sequence:
 
 
 def layers_and_steps(sequence: Sequence) -> tuple[Any, Any]:
-    """The layer (within its step) and the step of each kernel; -1 outside of them, or where nothing repeats.
+    """The layer (within its step) and the step of each kernel; -1 outside them, or without repetition.
 
-    What comes before the first layer of a step or after its last is in the step and in no layer.
+    Kernels before the first or after the last layer of a step are in the step and in no layer.
     """
     count = len(sequence.kind)
     layer, step = np.full(count, NONE, np.int64), np.full(count, NONE, np.int64)
@@ -74,7 +74,7 @@ def layers_and_steps(sequence: Sequence) -> tuple[Any, Any]:
 
 
 def _one_per_layer(sequence: Sequence) -> list[int]:
-    """Anchors with a matrix product between them: several attention kernels in a row are one layer's."""
+    """Anchors with a matrix product between them: consecutive attention kernels belong to one layer."""
     found: list[int] = []
     for at in sequence.anchors():
         between = sequence.kind[found[-1] + 1 : at] if found else []
@@ -90,7 +90,7 @@ def _step_ends(sequence: Sequence, anchors: list[int]) -> list[bool]:
     marked = [bool(found & set(BORDERS)) for found in kinds]
     if any(marked) and not all(marked):
         return [*marked, False]
-    # No kernel of a step's end is known by name: the gap that is longer than, and unlike, the usual ones.
+    # No known kernel ends a step: take the gap that is longer than the usual ones and differs from them.
     signs = [tuple(sequence.name[a + 1 : b].tolist()) for a, b in gaps]
     usual = Counter(signs)
     typical = float(np.median([len(sign) for sign in signs]))
@@ -99,14 +99,14 @@ def _step_ends(sequence: Sequence, anchors: list[int]) -> list[bool]:
 
 
 def _layer_begin(sequence: Sequence, low: int, anchor: int) -> int:
-    """Where the layer of an anchor begins: at the norm before the first product behind what ended the
-    layer before. Without a sign of that end, at the norm before the last products in front of the anchor."""
+    """The start of an anchor's layer: the norm before the first product after the end of the previous layer.
+    If that end is not recognised, the norm before the last products before the anchor."""
     marks = [at for at in range(low, anchor) if sequence.kind[at] in (*BORDERS, *FEED_FORWARD)]
     for mark in reversed(marks):
         begin = _norm_before_product(sequence, mark + 1, anchor)
         if begin is not None:
             return begin
-        if sequence.kind[mark] in BORDERS:  # no layer reaches over the beginning of its step
+        if sequence.kind[mark] in BORDERS:  # a layer cannot cross the start of its step
             break
     if marks:
         return _behind_feed_forward(sequence, marks[-1], anchor)
@@ -119,7 +119,7 @@ def _layer_begin(sequence: Sequence, low: int, anchor: int) -> int:
 
 
 def _behind_feed_forward(sequence: Sequence, mark: int, high: int) -> int:
-    """Behind the last product of a feed-forward, and behind its collective, into which norms may be fused."""
+    """The position after a feed-forward's last product and its collective, which may fuse a norm."""
     products = [at for at in range(mark + 1, high) if _is_product(sequence, at)]
     at = products[0] + 1 if sequence.kind[mark] == "act_mul" and len(products) > 1 else mark + 1
     while at < high and (sequence.helper[at] or sequence.kind[at] in (*COMMUNICATION, "residual")):
@@ -143,7 +143,7 @@ def _norm_before_product(sequence: Sequence, low: int, high: int) -> int | None:
 
 
 def _norm_begin(sequence: Sequence, norm: int, low: int) -> int:
-    """The first kernel of a norm: one that is no single kernel casts and squares before it reduces."""
+    """The first kernel of a norm: a norm of several kernels casts and squares before it reduces."""
     if sequence.kind[norm] == "reduce":
         while norm > low and sequence.kind[norm - 1] in ("elementwise", "copy"):
             norm -= 1
@@ -151,8 +151,8 @@ def _norm_begin(sequence: Sequence, norm: int, low: int) -> int:
 
 
 def _layer_end(sequence: Sequence, anchor: int, high: int, tails: set[tuple[int, ...]]) -> int:
-    """Where the last layer of a step ends: as another layer did that began so, else before the next norm
-    behind its feed-forward's products."""
+    """The end of a step's last layer: as of an earlier layer with the same start, else before the next norm
+    after its feed-forward's products."""
     for tail in sorted(tails, key=len, reverse=True):
         if tuple(sequence.name[anchor : anchor + len(tail)].tolist()) == tail:
             return anchor + len(tail)
@@ -165,7 +165,7 @@ def _layer_end(sequence: Sequence, anchor: int, high: int, tails: set[tuple[int,
 
 
 def _embeddings_lead(sequence: Sequence, step: Any, anchors: list[int], ends: list[bool]) -> None:
-    """An embedding between two steps opens the later one."""
+    """An embedding between two steps belongs to the later one."""
     for index, ended in enumerate(ends[:-1]):
         if not ended:
             continue

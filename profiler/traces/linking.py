@@ -1,4 +1,4 @@
-"""Ranges around ranges, launches and activities: what every format needs once its rows are there."""
+"""Link ranges, launches and activities to their enclosing ranges, for all formats."""
 
 from __future__ import annotations
 

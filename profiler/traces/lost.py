@@ -1,4 +1,4 @@
-"""Where the recorded time was lost: an upper limit for each way to lose it, and what would help."""
+"""Lost time of a recording: an upper limit per cause, and remedies."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from reports.wording import counted
 
 Loss = tuple[str, float, str, str]  # what, seconds, why, what would help
 
-# A step at its floor (convention `fused`) does without these: all of their time counts as lost.
+# Absent from a step at its bound (convention `fused`): all of their time counts as lost.
 RIDING = ("elementwise", "residual", "act_mul", "rmsnorm", "rope", "kv_append", "reduce", "quantise")
 
-# what was lost -> what would help; kinds of operators that are not here get BELOW
+# cause -> remedy; kinds of operators not listed get BELOW
 HELP = {
     "attention": "another attention kernel; in decode one that splits the keys, more sequences",
     "gemm": "wider batches, sizes that fill whole tiles and waves, a tuned kernel, fused projections",
@@ -39,8 +39,8 @@ def lost(
 ) -> list[dict[str, Any]]:
     """A record per loss: `what time_s share why help`; `share` is of the devices' time `span_s`.
 
-    `rows` are those of `alike.alike`, `idle` seconds by cause, `exposed_s` communication beside no
-    computation. Losses of kernels that run beside others overlap: they are limits and do not add up.
+    `rows` are those of `alike.alike`, `idle` seconds by cause, `exposed_s` communication not overlapped by
+    computation. Losses of concurrent kernels overlap: they are limits and do not add up.
     """
     found = [*_riding(rows), *_above(rows), *_waiting(idle, exposed_s)]
     whole = span_s or float(rows["time_s"].sum())
@@ -52,7 +52,7 @@ def lost(
 
 
 def _riding(rows: pd.DataFrame) -> Iterator[Loss]:
-    """What moves data and multiplies nothing."""
+    """Losses of data movement without matrix products."""
     for what, kinds, helps in (
         ("elementwise operations", RIDING, "fusing them with their neighbours: torch.compile, fused kernels"),
         ("copies", MOVES, "one format and layout throughout, results written where they are needed"),
@@ -66,7 +66,7 @@ def _riding(rows: pd.DataFrame) -> Iterator[Loss]:
 
 
 def _above(rows: pd.DataFrame) -> Iterator[Loss]:
-    """Time above the ceilings, by kind, of what else has a model of its work."""
+    """Time above the ceilings by kind, for other operators with known work."""
     apart: Sequence[str] = (*RIDING, *MOVES, *COMMUNICATION)
     known = rows[rows["bound_s"].notna() & rows["how"].notna() & ~rows["kind"].isin(apart)]
     for kind, group in known.groupby("kind"):
@@ -78,7 +78,7 @@ def _above(rows: pd.DataFrame) -> Iterator[Loss]:
 
 
 def _waiting(idle: Mapping[str, float], exposed_s: float) -> Iterator[Loss]:
-    """Devices that stood still, and communication that nothing hid."""
+    """Idle time, and exposed communication."""
     for cause, seconds in idle.items():
         yield f"idle ({cause})", seconds, CAUSES[cause], HELP[cause]
     why = "collectives and transfers beside which nothing was computed"

@@ -1,4 +1,4 @@
-"""`show` for a run that was measured here: its operators or kernels, one step of each point."""
+"""`show` for a measured run: its operators or kernels, one step of each point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory was taken: the highest points of what allocators recorded."""
+"""Peak memory, as recorded by allocators."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ HOST = -1
 def memory(trace: Trace) -> list[dict[str, Any]]:
     """A record per device (-1: the host) of each trace file whose allocations were recorded.
 
-    `peak_allocated_bytes` is the most that tensors held, `peak_s` when, in seconds after the first reading;
-    `peak_reserved_bytes` the most that the allocator held, None where it does not say.
+    `peak_allocated_bytes` is the peak of tensors, `peak_s` its time in seconds after the first reading;
+    `peak_reserved_bytes` the peak held by the allocator, None where not recorded.
     """
     words, quantity = trace.words("samples", "quantity"), trace.column("samples", "quantity")
     value, time = trace.column("samples", "value"), trace.column("samples", "time_ns")

@@ -1,4 +1,4 @@
-"""Kernels of a step to the operators of a model, by their order: for graphs and traces without ranges."""
+"""Match kernels of a step with a model's operators by order, for graphs and traces without ranges."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from workloads.step import Setting, Step
 WORK = ("matrix_flops", "vector_flops", "special_ops", "work_bytes", "comm_bytes")
 FORMAT = re.compile("mxfp4|nvfp4")
 LATENT = re.compile("mla", re.IGNORECASE)
-AGREE = 0.02  # recorded and predicted FLOP of one product may differ by this, no more
+AGREE = 0.02  # maximum relative difference of recorded and predicted FLOP of a product
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """What the user says of steps whose trace does not."""
+    """User input on steps that the trace does not describe."""
 
     batch: int = 0
     prompt: int = 0
@@ -46,7 +46,7 @@ class ModelMatch:
         self.notes: dict[str, int] = defaultdict(int)
         names, code = trace.words("activities", "name"), trace.column("activities", "name")
         known = [*(known_kernel(name) for name in names)]
-        # What stands around a kernel (an operator of the framework) may know its kind better than its name.
+        # The framework operator around a kernel may give its kind better than its name.
         words = [*trace.words("attribution", "kind"), UNKNOWN]
         around = trace.column("attribution", "kind")
         self.kinds = [
@@ -102,7 +102,7 @@ class ModelMatch:
         self._ends(rows, layers, sizes)
 
     def _sizes(self, step: int, rows: Any) -> Step | None:
-        """The pass that a step is. A mixed one is no single pass: it stays with what was recorded."""
+        """The pass of a step; None for mixed steps, which keep recorded values."""
         facts = self.facts[step] if step < len(self.facts) else StepFacts()
         given = self.lengths
         phases = {self.table["phase"][row] for row in rows.tolist()}
@@ -131,7 +131,7 @@ class ModelMatch:
             self._write([int(rows[k]) for k in kernels], found)
 
     def _ends(self, rows: Any, layers: Any, sizes: Step) -> None:
-        """What stands before the first layer and after the last."""
+        """The operators before the first layer and after the last."""
         place = Place(self.model.hidden, sizes, self.setting)
         inside = np.flatnonzero(layers >= 0)
         before, after = rows[: inside[0]], rows[inside[-1] + 1 :]
@@ -170,12 +170,12 @@ class ModelMatch:
 
 
 def as_named(setting: Setting, trace: Trace) -> Setting:
-    """The setting with what the names of the kernels that ran say of it."""
+    """The setting, refined by the names of the kernels that ran."""
     return _absorbed_as_named(_stored_as_named(setting, trace), trace)
 
 
 def _stored_as_named(setting: Setting, trace: Trace) -> Setting:
-    """The setting with experts in the format that their kernels' names hold, where none was given."""
+    """The setting with the experts' format from kernel names, where none was given."""
     names = trace.words("activities", "name")
     found = {f.group() for n in names if known_kernel(n).kind == "grouped_gemm" and (f := FORMAT.search(n))}
     if setting.precision.experts is not None or len(found) != 1:
@@ -184,7 +184,7 @@ def _stored_as_named(setting: Setting, trace: Trace) -> Setting:
 
 
 def _absorbed_as_named(setting: Setting, trace: Trace) -> Setting:
-    """The setting with latents absorbed where an attention kernel ran that reads them as they are cached."""
+    """The setting with absorbed latents where an attention kernel that reads cached latents ran."""
     names = trace.words("activities", "name")
     absorbs = any(known_kernel(name).kind == "attention" and LATENT.search(name) for name in names)
     if not absorbs or setting.convention.absorbs_latents:
@@ -195,5 +195,5 @@ def _absorbed_as_named(setting: Setting, trace: Trace) -> Setting:
 def match_model(
     trace: Trace, model: Model, setting: Setting, facts: Sequence[StepFacts], lengths: Lengths
 ) -> Trace:
-    """The attributed trace with the model's operators; what did not match stays as it was, and is said."""
+    """The attributed trace with the model's operators; unmatched rows are unchanged, with a note."""
     return ModelMatch(trace, model, setting, facts, lengths).run()

@@ -1,7 +1,7 @@
 """Counters of Nsight Compute from `ncu --csv`: the raw page, the details page and single sections.
 
-A raw page has a row per kernel under a row of units; the other pages have a row per kernel and metric, each
-with a unit of its own. Lines of the profiled program and of ncu itself (==PROF==) stand in between.
+A raw page has a row per kernel under a row of units; other pages have a row per kernel and metric, each with
+its unit. Output of the profiled program and of ncu itself (==PROF==) may be interleaved.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ ID, KERNEL, METRIC, UNIT, VALUE = "ID", "Kernel Name", "Metric Name", "Metric Un
 # The column of `ncu --nvtx`: a thread's number and, quoted, each open range's domain, name and attributes.
 RANGES = "thread Domain:Push/Pop_Range:PL_Type:PL_Value:CLR_Type:Color:Msg_Type:Msg"
 _RANGE = re.compile(r'"roofline:([^:"]+):[^"]*"')
-MOST_PROLOGUE = 1 << 22  # characters that a program may print before the header
+MOST_PROLOGUE = 1 << 22  # maximum characters of program output before the header
 MOST_LINE = 1 << 20
 MOST_KERNELS = 1_000_000
 
 
 @dataclass
 class Measured:
-    """One profiled kernel: where it ran, and its metrics in SI units by ncu's names.
+    """One profiled kernel: process and device, and its metrics in SI units by ncu's names.
 
-    `ranges` are the NVTX ranges of the domain `roofline` that its launch stood in, the outermost first.
+    `ranges` are the NVTX ranges of the domain `roofline` around its launch, the outermost first.
     """
 
     process: int
@@ -43,13 +43,13 @@ class Measured:
 
 
 def read(path: Path) -> Trace:
-    """The counters of a CSV page; an InputError where the file is none."""
+    """The counters of a CSV page; InputError for other files."""
     losses = Losses()
     return as_trace(path, profiled(path, losses), losses)
 
 
 def profiled(path: Path, losses: Losses) -> list[Measured]:
-    """The kernels of a CSV page, in order of launch; an InputError where the file is none."""
+    """The kernels of a CSV page, in launch order; InputError for other files."""
     kernels: dict[tuple[int, int], Measured] = {}
     with opened(path) as lines:
         header = _header(lines)
@@ -90,7 +90,7 @@ def as_trace(path: Path, kernels: list[Measured], losses: Losses, version: str =
 
 
 def is_page(path: Path) -> bool:
-    """Whether a file is such a CSV page, whatever stands in front of its header."""
+    """Whether a file is such a CSV page, with any text before its header."""
     with path.open("rb") as file:
         head = file.read(MOST_PROLOGUE).replace(b"\0", b"")  # of UTF-16 too
     if KERNEL.encode() not in head:
@@ -137,7 +137,7 @@ def _records(lines: TextIO, header: list[str], losses: Losses) -> Iterator[dict[
 
 
 class _DecimalCommaError(Exception):
-    """A number that only a locale of decimal commas explains."""
+    """A number that is valid only in a locale with decimal commas."""
 
 
 _BROKEN = "rows of the CSV that are cut short or too long"
@@ -204,7 +204,7 @@ def _take(kernel: Measured, metric: str, value: str, unit: str, losses: Losses) 
 
 
 def _key(row: dict[str, str]) -> tuple[int, int] | None:
-    """Ids are counted per process; pages of several processes follow each other."""
+    """The kernel's key: ids are per process, and a file may contain pages of several processes."""
     number = _integer(row[ID])
     return (_integer(row.get("Process ID", "")), number) if number >= 0 else None
 

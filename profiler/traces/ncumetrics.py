@@ -1,4 +1,4 @@
-"""What the metrics of Nsight Compute say of a kernel: FLOP by unit, bytes by level, time, in SI units."""
+"""A kernel's FLOP by unit, bytes by memory level and time from Nsight Compute's metrics, in SI units."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SECONDS |= {"ns": 1e-9, "nsecond": 1e-9, "min": 60.0, "minute": 60.0}
 COUNTED = ("byte", "sector", "inst", "cycle", "hz", "request", "warp", "thread", "block", "flop", "op", "ops")
 # Thousands are grouped with commas; a metric of several instances lists them in brackets behind its value.
 NUMBER = re.compile(r"(?P<whole>[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][+-]?\d+)?)(?:\s*[(;{].*)?")
-# What only a locale that writes 1.234,5 or 1 234,5 explains: all numbers of the page are in doubt then.
+# Numbers valid only in locales that write 1.234,5 or 1 234,5: then no number of the page is reliable.
 DECIMAL_COMMA = re.compile(r"[+-]?(?:(?:\d{1,3}(?:[.\s'’]\d{3})+|\d+),\d+|\d{1,3}(?:\.\d{3}){2,})")
-# Details pages label metrics for people. Only these are of use; the rest of a page is not kept.
+# Labels of details pages. Only these metrics are kept.
 LABELS = {
     "Duration": "gpu__time_duration.sum",
     "Elapsed Cycles": "sm__cycles_elapsed.max",
@@ -45,12 +45,12 @@ PIPES = {
 }
 SECTOR_BYTES = 32
 TENSOR = re.compile(r"(sm__ops_path_tensor_\w+)\.sum(?:\.per_cycle_elapsed|\.per_second)?$")
-# The instruction, where a metric counts one alone (op_hgmma), and the source format with what narrows it.
+# The instruction, where a metric counts only one (op_hgmma), and the source format with its qualifiers.
 PATH = re.compile(r"sm__ops_path_tensor_(?:op_(?P<op>[a-z0-9]+)_)?src_(?P<source>\w+)")
 
 
 def reading(metric: str, value: str, unit: str) -> tuple[str, float] | tuple[()] | None:
-    """A metric's own name and its value in SI units; () for one of no use, None for what cannot be read."""
+    """A metric's name and its value in SI units; () for unused metrics, None for unreadable values."""
     name = LABELS.get(metric, metric)
     if not WANTED.match(name):
         return ()
@@ -68,7 +68,7 @@ def reading(metric: str, value: str, unit: str) -> tuple[str, float] | tuple[()]
 
 
 def unit_scale(unit: str, metric: str = "") -> float | None:
-    """What a value is multiplied by to be in SI units; None for a unit that is not known.
+    """The factor from a unit to SI units; None for an unknown unit.
 
     >>> unit_scale("Kbyte"), unit_scale("Gbyte/s"), unit_scale("cycle/nsecond"), unit_scale("us")
     (1000.0, 1000000000.0, 1000000000.0, 1e-06)
@@ -96,9 +96,9 @@ def _one_scale(unit: str) -> float | None:
 
 
 def derived(metrics: Readings) -> Readings:
-    """What is known of a kernel, in SI units, under our names; what was not measured is not there.
+    """The measured metrics of a kernel, in SI units, under our names.
 
-    `flops` stands only where the vector units and the tensor units were both counted.
+    `flops` is present only where both vector and tensor units were counted.
     """
     time_s = _first(metrics, ("gpu__time_duration.sum", "gpu__time_duration.max", "gpu__time_duration.avg"))
     cycles = _cycles(metrics, time_s)
@@ -107,7 +107,7 @@ def derived(metrics: Readings) -> Readings:
         found[f"{pipe}_flops"] = _pipe(metrics, weights, time_s, cycles)
     found |= _tensor(metrics, time_s, cycles)
     if found["fp32_flops"] is not None and found["tensor_flops"] is not None:
-        # Half and double precision are no part of ncu's smaller sets, and little of any language model.
+        # ncu's smaller sets lack half and double precision, which are minor in language models.
         found["flops"] = sum(
             found[name] or 0.0 for name in (*(f"{pipe}_flops" for pipe in PIPES), "tensor_flops")
         )
@@ -128,7 +128,7 @@ def _first(metrics: Readings, names: Iterable[str]) -> float | None:
 
 
 def _sum(metrics: Readings, name: str, time_s: float | None, cycles: float | None) -> float | None:
-    """A sum over the chip: as it is, per second or per cycle (ncu's sets hold rates)."""
+    """A sum over the chip, from the total, or the rate per second or cycle (ncu's sets have rates)."""
     if f"{name}.sum" in metrics:
         return metrics[f"{name}.sum"]
     if time_s is not None and f"{name}.sum.per_second" in metrics:
@@ -174,9 +174,9 @@ def _pipe(
 def _tensor(metrics: Readings, time_s: float | None, cycles: float | None) -> dict[str, float | None]:
     """FLOP of the tensor units, whole and by source format.
 
-    Only metrics that are no part of another: instructions and sparsities are parts of their format. Of an
-    H100 there are both, and bf16 may be counted by instruction beside fp8 as a whole. The peaks beside them
-    are not used: on an H100 that of `src_bf16_dst_fp32` is the sparse one.
+    Only metrics not included in another: instructions and sparsities are included in their format. An H100
+    has both, and bf16 may be counted by instruction beside fp8 as a whole. Their peak metrics are not used:
+    on an H100 that of `src_bf16_dst_fp32` is the sparse one.
     """
     names = {match[1] for name in metrics if (match := TENSOR.match(name))}
     found: dict[str, float | None] = {}
@@ -191,7 +191,7 @@ def _tensor(metrics: Readings, time_s: float | None, cycles: float | None) -> di
 
 
 def _part_of(name: str, other: str) -> bool:
-    """Whether what a tensor metric counts is counted by another, too."""
+    """Whether another metric includes a tensor metric's counts."""
     part, whole = PATH.fullmatch(name), PATH.fullmatch(other)
     if part is None or whole is None:
         return name.startswith(f"{other}_")

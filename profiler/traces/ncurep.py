@@ -1,7 +1,7 @@
 """`.ncu-rep`, the binary report of Nsight Compute, through NVIDIA's package ncu-report where installed.
 
-The package parses untrusted bytes in native code, so it does so in a process of its own: what ends that
-process ends no import.
+The package parses untrusted bytes in native code, so it runs in a separate process: a crash there does not
+end the import.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _trace(path: Path, actions: list[dict[str, Any]]) -> Trace:
 
 
 def listed(report: Any) -> list[dict[str, Any]]:
-    """Every action of a loaded report: name, device, and the metrics that are of use, with their units."""
+    """Every action of a loaded report: name, device, and the used metrics with units."""
     found = []
     for range_index in range(report.num_ranges()):
         profiled = report.range_by_idx(range_index)

@@ -1,8 +1,8 @@
-"""Kernels that no range explains, by others that have the same neighbours and are explained.
+"""Attribute kernels without a range by attributed kernels with the same neighbours.
 
-A decoder runs the same kernels over and over. Where some executions were recorded with their operators
-(an eager step, a step inside the profiler's window) and others were not (before the window, in a graph), a
-kernel with the same name, the same grid and the same kernels before and after is the same operator.
+A decoder runs the same kernels repeatedly. Where some executions were recorded with their operators (an eager
+step, a step inside the profiler's window) and others were not (before the window, in a graph), kernels with
+the same name, grid and neighbours before and after are the same operator.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ REACH = 2  # kernels on each side
 
 
 def signatures(name: Any, group: Any, order: Any) -> Any:
-    """A number for each activity's name and those of its neighbours in `order`, within its group; equal
-    numbers stand for equal neighbourhoods. `name` are codes, `order` sorts by group and time."""
+    """A number per activity for its name and those of its neighbours in `order`, within its group; equal
+    numbers mean equal neighbourhoods. `name` are codes, `order` sorts by group and time."""
     code, where = name[order], group[order]
     rows = []
     for shift in range(-REACH, REACH + 1):
@@ -35,7 +35,7 @@ def signatures(name: Any, group: Any, order: Any) -> Any:
 
 
 def known_by_neighbours(signature: Any, value: Any) -> Any:
-    """For activities whose value is -1, the value that all others of the same signature share; else -1."""
+    """For activities with value -1, the common value of all others with the same signature; else -1."""
     found = np.full(len(value), -1, np.int64)
     if not len(value):
         return found

@@ -1,4 +1,4 @@
-"""Which range of a thread is the innermost at a moment, for many ranges and moments at once."""
+"""The innermost range of a thread at a time, vectorised over ranges and times."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pyarrow.compute as pc
 
 NONE = -1
 JITTER_NS = 1000
-PIECE = 1 << 18  # so many moments are asked at once: what stands between is small beside the table
+PIECE = 1 << 18  # times looked up at once, so that temporaries are small against the table
 
 
 def parents(thread: Any, start: Any, end: Any) -> Any:
     """The row of the range around each range on its thread; -1 where there is none.
 
-    The one around encloses it: of those, the latest begun. An end that passes its surrounding's by less
-    than JITTER_NS is taken to be the same moment.
+    Of all enclosing ranges, the one that began last. Ends that exceed the enclosing range's by less than
+    JITTER_NS are taken as equal.
     """
     nested = _nested(thread, start, end)
     return _stacked(thread, start, end) if nested is None else nested
@@ -26,8 +26,8 @@ def parents(thread: Any, start: Any, end: Any) -> Any:
 def _nested(thread: Any, start: Any, end: Any) -> Any:
     """The parents where no two ranges of a thread overlap in part or touch; None where any do.
 
-    Every row begins with the row before it as candidate. While that ends too early, its own candidate takes
-    its place: what lies between ended earlier still. All rows at once, each turn doubles the distance.
+    Each row's first candidate is the previous row. While the candidate ends too early, it is replaced by its
+    own candidate, as all rows between ended earlier. Vectorised: each iteration doubles the distance.
     """
     order = np.lexsort((-end, start, thread))
     threads, starts, ends = thread[order], start[order], end[order]
@@ -63,7 +63,7 @@ def _stacked(thread: Any, start: Any, end: Any) -> Any:
             if last > starts[row] and ends[row] - last <= JITTER_NS:
                 ends[row] = last
                 break
-            open_rows.pop()  # whatever it would enclose from here on, this row encloses too
+            open_rows.pop()  # any later range that it encloses, this row encloses too
         if open_rows:
             found[row] = open_rows[-1]
         open_rows.append(row)
@@ -92,7 +92,7 @@ def _open(rows: Any, start: Any, end: Any, parent: Any, at: Any) -> Any:
     """The innermost of one thread's ranges, given by row in order of start, open at each moment."""
     last = np.searchsorted(start[rows], at, "right") - 1
     row = np.where(last >= 0, rows[np.maximum(last, 0)], NONE)
-    while True:  # climb out of the ranges that have ended; each turn is one level
+    while True:  # climb out of ended ranges, one level per iteration
         over = (row >= 0) & (end[np.maximum(row, 0)] < at)
         if not over.any():
             return row
@@ -119,7 +119,7 @@ def threads(*tables: tuple[Any, ...]) -> list[Any]:
 
 
 def latest_before(key: Any, time: Any, asked_key: Any, asked_time: Any) -> Any:
-    """Of the rows with the same key, the latest not after each moment, else the first; -1 without any."""
+    """Of the rows with the same key, the latest not after each time, else the first; -1 without any."""
     found = np.full(len(asked_key), NONE, np.int64)
     if not len(key) or not len(asked_key):
         return found
@@ -128,7 +128,7 @@ def latest_before(key: Any, time: Any, asked_key: Any, asked_time: Any) -> Any:
     known = first < len(key)
     known &= key[order][np.minimum(first, len(key) - 1)] == asked_key
     found[known] = order[first[known]]
-    # Ids are used again: rows and questions in one order, each question looks back to the last row.
+    # Ids are reused: rows and queries are sorted together, and each query takes the last row before it.
     keys, times = np.concatenate([key, asked_key]), np.concatenate([time, asked_time])
     question = np.arange(len(keys)) >= len(key)
     both = np.lexsort((question, times, keys))
