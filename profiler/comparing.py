@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BY = ("operator", "kernel")
 STEP = ("model", "framework")  # contexts of operators measured inside a step, not alone
+GROUP = ["phase", "name", "layer"]  # what operators of a trace are summed by
 OUTSIDE = "(in no range)"
 
 
@@ -89,10 +90,22 @@ def measured_kernels(run: Run) -> pd.DataFrame:
 
 
 def traced(trace: Trace, by: str) -> pd.DataFrame:
-    """The operators by layer, or the kernels, of an imported trace."""
-    from profiler.traces.alike import frame
+    """The operators by layer, or the kernels, of an imported trace, summed a piece at a time."""
+    import pandas as pd
 
-    rows = frame(trace)
+    from profiler.traces.alike import PIECE, frame, pieces
+
+    said, words = _shapes(trace)
+    summed = [_summed(frame(piece), said[at : at + PIECE], words, by) for at, piece in pieces(trace)]
+    groups = pd.concat(summed).groupby(GROUP, sort=False)
+    found = groups[["count", "time_s"]].sum()
+    for sets in ("kernels", "shapes"):
+        found[sets] = groups[sets].agg(lambda each: frozenset().union(*each))
+    return found.reset_index().assign(spread_s=np.nan)[SIDE]
+
+
+def _summed(rows: pd.DataFrame, said: np.ndarray, words: list[str], by: str) -> pd.DataFrame:
+    """Activities of a piece by group; `said` are the places of their inputs among `words`."""
     rows = rows.astype({c: object for c in rows if rows[c].dtype == "category"})
     rows["kernel"] = rows["kernel"].where(rows["kernel"].notna(), "unknown")  # groupby drops missing keys
     known = rows["operator"].where(rows["operator"].notna(), "(" + rows["kind"].fillna("unknown") + ")")
@@ -100,26 +113,26 @@ def traced(trace: Trace, by: str) -> pd.DataFrame:
         name=rows["kernel"] if by == "kernel" else known,
         phase=rows["phase"].fillna("") if by == "operator" else "",
         layer=rows["layer"] if by == "operator" else -1,
-        shapes=_shapes(trace),
+        said=said,
     )
-    groups = rows.groupby(["phase", "name", "layer"], sort=False)
+    groups = rows.groupby(GROUP, sort=False)
     found = groups["time_s"].agg(["size", "sum"]).rename(columns={"size": "count", "sum": "time_s"})
     found["kernels"] = groups["kernel"].agg(
         lambda names: frozenset(names) if by == "operator" else frozenset()
     )
-    found["shapes"] = groups["shapes"].agg(lambda said: frozenset(said.dropna()))
-    return found.reset_index().assign(spread_s=np.nan)[SIDE]
+    found["shapes"] = groups["said"].agg(lambda at: frozenset(words[i] for i in at.unique() if i >= 0))
+    return found.reset_index()
 
 
-def _shapes(trace: Trace) -> list[str | None]:
-    """The recorded inputs of each activity's innermost range that has any."""
+def _shapes(trace: Trace) -> tuple[np.ndarray, list[str]]:
+    """The recorded inputs of each activity's innermost range that has any, as places in words; else -1."""
     row, parent = trace.column("activities", "range").copy(), trace.column("ranges", "parent")
     code, words = trace.column("ranges", "shapes"), trace.words("ranges", "shapes")
     if not len(code):
-        return [None] * len(row)
+        return np.full(len(row), -1), words
     while (up := (row >= 0) & (code[np.maximum(row, 0)] < 0)).any():
         row[up] = parent[row[up]]
-    return [words[code[r]] if r >= 0 else None for r in row.tolist()]
+    return np.where(row >= 0, code[np.maximum(row, 0)], -1), words
 
 
 def _numbered(table: pd.DataFrame) -> pd.DataFrame:

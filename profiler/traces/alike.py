@@ -82,6 +82,13 @@ def instances_s(trace: Trace) -> Any:
     return np.bincount(known, weights=spent, minlength=most)[known]
 
 
+def pieces(trace: Trace) -> Iterator[tuple[int, Trace]]:
+    """At most PIECE activities each, and how many precede them; one empty piece if there are none."""
+    for at in range(0, max(trace["activities"].num_rows, 1), PIECE):
+        tables = {name: trace[name].slice(at, PIECE) for name in ("activities", "attribution")}
+        yield at, Trace(trace.origins, tables, trace.devices)
+
+
 def alike(trace: Trace, ceilings: Ceilings | None) -> pd.DataFrame:
     """Sums over activities that agree in PLACE and WORDS: `count`, SUMS and COUNTS; missing words are None.
 
@@ -92,11 +99,9 @@ def alike(trace: Trace, ceilings: Ceilings | None) -> pd.DataFrame:
 
 
 def _described(trace: Trace, ceilings: Ceilings | None) -> Iterator[pd.DataFrame]:
-    """Every activity with its limits and waves, in pieces; one empty piece if there are none."""
-    whole_s, last = instances_s(trace), trace["activities"].num_rows
-    for at in range(0, max(last, 1), PIECE):
-        tables = {name: trace[name].slice(at, PIECE) for name in ("activities", "attribution")}
-        piece = Trace(trace.origins, tables, trace.devices)
+    """Every activity with its limits and waves, in pieces."""
+    whole_s = instances_s(trace)
+    for at, piece in pieces(trace):
         rows = limits(frame(piece), ceilings, whole_s[at : at + PIECE])
         known = waves(piece)
         yield rows.assign(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from profiler.cli.diff import fraction
+from profiler.comparing import side, traced
+from profiler.traces import alike
+from profiler.traces.tables import Origin, Trace, make_table
 from roofline.run import create_run, open_run
 from roofline.run_head import Head
 from roofline.run_tables import POINT, TABLES
@@ -136,3 +141,41 @@ def test_both_sides_sum_to_their_steps(roofline: Roofline, tmp_path: Path) -> No
     assert rows["framework.inputs"] == (pytest.approx(0.1), pytest.approx(0.2))
     assert rows["(in no range)"] == (pytest.approx(0.2), pytest.approx(0.4))
     assert rows["qkv"] == (pytest.approx(0.5), pytest.approx(0.5))
+
+
+@pytest.mark.parametrize("by", ["operator", "kernel"])
+def test_a_trace_is_the_same_in_any_pieces(by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = [("gemm_x", 100), ("rms_norm_kernel", 10), ("gemm_y", 80), ("rms_norm_kernel", 12), ("copy", 3)]
+    file = trace(tmp_path / "a.json", *kernels)
+    whole = side(file, by)
+    assert len(whole)
+    monkeypatch.setattr(alike, "PIECE", 2)
+    pd.testing.assert_frame_equal(side(file, by), whole)
+
+
+@pytest.mark.parametrize("by", ["operator", "kernel"])
+def test_memory_of_a_compared_trace_is_that_of_a_piece(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 300_000
+    at = np.arange(count)
+    activities = {
+        "source": np.zeros(count, np.int16),
+        "kind": ["kernel"] * count,
+        "name": [f"kernel {i % 9}" for i in range(count)],
+        "range": np.full(count, -1, np.int32),
+        "start_ns": 10 * at,
+        "end_ns": 10 * at + 9,
+    }
+    attribution = {"kind": ["gemm"] * count, "layer": (at % 4).astype(np.int32)}
+    tables = {"activities": make_table("activities", activities)}
+    tables["attribution"] = make_table("attribution", attribution)
+    recorded = Trace((Origin(file="a", format="nsys", version=""),), tables)
+    monkeypatch.setattr(alike, "PIECE", 1 << 12)
+    tracemalloc.start()
+    try:
+        found = traced(recorded, by)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found["count"].sum() == count
+    assert found["time_s"].sum() == pytest.approx(count * 9e-9)
+    assert peak < 40 * count  # the places of ranges' inputs; a described row takes 400 bytes
