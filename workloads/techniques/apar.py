@@ -12,7 +12,7 @@ from workloads.techniques.conditions import no_parts
 
 @dataclass(frozen=True)
 class Apar(Technique):
-    """The model itself marks where its answer forks, and the branches are written at once."""
+    """The model marks forks in its answer, and the branches are decoded in parallel."""
 
     name = "apar"
     aliases = ("auto-parallel",)
@@ -23,7 +23,7 @@ class Apar(Technique):
     needs = "a model fine-tuned to mark forks"
     quality = "retrained"
     slot = "how the answer is organised"
-    order = TOKENS - 5  # parts are of tokens, which may then be made several at once
+    order = TOKENS - 5  # before techniques that decode several tokens at once
     refused_by = (no_parts,)
     assumed = ("branches", "longest")
 
@@ -32,5 +32,5 @@ class Apar(Technique):
     longest: float = parameter(1.3, "longest branch over the mean", low=1, high=100)
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """Parts are sequences of one batch that share what stands before them."""
+        """Branches are sequences of one batch that share their prefix."""
         return in_branches(schedule, self.head, self.branches, 0, self.longest)

@@ -42,8 +42,8 @@ class AutoCompressor(Technique):
     def apply(self, schedule: Schedule) -> Schedule:
         """Segment i reads the i summaries before it and its tokens, and makes its summary.
 
-        Summaries are outputs of the last layer that stand as inputs of later segments (section 3.1), so that
-        every segment computes keys and values of them anew.
+        Summaries are last-layer outputs used as inputs of later segments (section 3.1), so that every segment
+        recomputes their keys and values.
         """
         segments = -(-schedule.prompt // self.segment)
         last = schedule.prompt - (segments - 1) * self.segment

@@ -11,7 +11,7 @@ from workloads.convention import Convention
 from workloads.schedule import Schedule
 
 QUALITIES = ("exact", "lossy", "retrained")  # labels of the output, from the mildest
-# What has to change for the techniques of a category: the algorithm, the model, or the system that runs it.
+# What the techniques of a category change: the algorithm, the model, or the system.
 LEVELS = {
     "alternative paradigms": "algorithm",
     "efficient decoding": "algorithm",
@@ -26,9 +26,8 @@ LEVELS = {
     "memory management": "system",
     "offloading": "system",
 }
-# In which order techniques apply, whatever order they are asked in: how long requests are, what of them is
-# read, what the model is made of, its formats, what of the weights is zero, its cache, how tokens are made,
-# kernels, memory.
+# The order in which techniques apply, independent of the order given: request lengths, the part of the prompt
+# read, model structure, formats, sparsity, cache, decoding, kernels, memory.
 LENGTHS, REQUEST, STRUCTURE, FORMAT, SPARSITY, CACHE, TOKENS, KERNELS, MEMORY = range(0, 90, 10)
 
 
@@ -37,15 +36,15 @@ class Target:
     """The properties of a device that techniques depend on."""
 
     name: str
-    dtypes: frozenset[str]  # that its matrix units multiply in
+    dtypes: frozenset[str]  # formats of its matrix units
     structured_sparsity: float | None  # peak with 2:4 sparsity over the dense peak
     host_byte_per_s: float | None  # of the link to the host, one direction
     disk: bool  # whether the host's disks are known
-    host_memory: bool  # whether the bandwidth of the host's memory to its own processors is
+    host_memory: bool  # whether the bandwidth of the host's memory to its CPUs is known
     memory_bytes: float
     launch_s: float | None = None  # measured, from one operator to the next
     graph_launch_s: float | None = None  # the same in a replayed graph
-    is_host: bool = False  # a CPU: what it computes with is in the host's memory as it is
+    is_host: bool = False  # a CPU, with operands already in host memory
 
     def no_host(self) -> str | None:
         """Why nothing can be offloaded to the host's memory; None where it can."""
@@ -63,7 +62,7 @@ class Technique(ABC):
 
     name: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()
-    # Names of it with other parameters: what people ask for by name and what it means here.
+    # Variants: further names, and the parameters that they stand for.
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     category: ClassVar[str]  # one of LEVELS
     level: ClassVar[str]  # follows from the category
@@ -72,16 +71,16 @@ class Technique(ABC):
     adds: ClassVar[str]
     needs: ClassVar[str]  # hardware, kernels, training
     quality: ClassVar[str]  # of the output, one of QUALITIES: a label, never a number
-    slot: ClassVar[str]  # what it decides: of the techniques that decide the same, one can be applied
-    also_decides: ClassVar[tuple[str, ...]] = ()  # slots that it takes beside its own
+    slot: ClassVar[str]  # what it decides: techniques with the same slot exclude each other
+    also_decides: ClassVar[tuple[str, ...]] = ()  # further slots
     refused_by: ClassVar[tuple[Callable[[Schedule], str | None], ...]] = ()  # techniques.conditions
     order: ClassVar[int]
-    # What a convention says where kernels lack it; nothing where no convention counts it.
+    # A convention's text where kernels lack it; empty where no convention counts it.
     without: ClassVar[Mapping[str, Any]] = {}
-    # Parameters that nobody can choose: what the model, its training or the requests make of them.
+    # Parameters that are not a choice: the model, its training or the requests determine them.
     assumed: ClassVar[tuple[str, ...]] = ()
-    of_requests: ClassVar[bool] = False  # what it saves is a property of the requests
-    example: ClassVar[str] = "Llama-3.1-8B --hw h100"  # a question that it applies to, as `predict` takes it
+    of_requests: ClassVar[bool] = False  # its gain is a property of the requests
+    example: ClassVar[str] = "Llama-3.1-8B --hw h100"  # arguments of `predict` that it applies to
 
     def __init_subclass__(cls) -> None:
         cls.level = LEVELS[cls.category]
@@ -101,12 +100,12 @@ class Technique(ABC):
 
     @classmethod
     def already(cls, convention: Convention) -> str:
-        """Why it cannot be applied where it is counted, and what to ask instead."""
+        """Why it cannot be applied where it is counted already, and the alternative."""
         return f"the convention {convention.name} counts it already; --without {cls.name} takes it out"
 
     @classmethod
     def decides(cls) -> tuple[str, ...]:
-        """The slots that it occupies: of two techniques for one slot only one can be applied."""
+        """The slots that it occupies: two techniques for one slot exclude each other."""
         return (cls.slot, *cls.also_decides)
 
     def assumes(self) -> str:

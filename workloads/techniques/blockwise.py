@@ -51,7 +51,7 @@ class Blockwise(Technique):
     def _heads(self, rows: Sequence[Named], step: Step) -> list[Named]:
         """k - 1 heads from h to 4h and back, each with a residual, behind the last layer."""
         head = vocabulary_projection(rows)
-        if head is None:  # a stage of a pipeline that the vocabulary is not in
+        if head is None:  # a pipeline stage without the vocabulary projection
             return []
         tokens, hidden, wide = step.batch * step.q_len, head.k, WIDTH * head.k
         up = Gemm(tokens, wide, hidden, head.inputs, head.weights, head.outputs, bias=True)

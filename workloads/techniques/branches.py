@@ -1,4 +1,4 @@
-"""What techniques that write parts of an answer in parallel share."""
+"""Common code of techniques that decode parts of an answer in parallel."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def in_branches(
     """Write `head` tokens one by one, then the rest in branches that see the prompt and the head.
 
     Each branch reads an instruction of so many tokens in each of its `turns`; `longest` is the longest branch
-    over their mean, because the answer is complete when the last branch is. Branches share the cache of what
-    they all see: it holds every token once, and the instructions.
+    over their mean, because the answer is complete when the last branch is. Branches share the cache of their
+    common prefix: it holds every token once, and the instructions.
     """
     passes: list[Pass] = []
     for plain in schedule.passes:

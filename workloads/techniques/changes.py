@@ -21,8 +21,8 @@ from workloads.work import Role, Work
 B = TypeVar("B", bound=Block)
 Product = TypeVar("Product", Gemm, GroupedGemm)
 PRODUCTS = (Gemm, GroupedGemm)
-KEYS = (".k_proj", ".v_proj", ".kv_a_proj", ".kv_a_norm", ".kv_append")  # what makes keys and values
-CHOOSING = ("router", "shared_gate")  # of experts
+KEYS = (".k_proj", ".v_proj", ".kv_a_proj", ".kv_a_norm", ".kv_append")  # compute keys and values
+CHOOSING = ("router", "shared_gate")  # select experts
 IN_LAYERS = "layers."  # the names of operators inside layers; the embedding and the vocabulary are outside
 
 
@@ -34,7 +34,7 @@ def on(
 
 
 def on_projections(edit: Callable[[Any], Operator]) -> Change:
-    """A change of every product with weights in the layers, experts' ones too; routers stay as they are."""
+    """A change of every product with weights in the layers, experts included; routers are unchanged."""
     return on_rows(is_projection, edit)
 
 
@@ -44,28 +44,28 @@ def on_rows(chosen: Callable[[Named], bool], edit: Callable[[Any], Operator]) ->
 
 
 def each_row(edit: Callable[[Named], Iterable[Named]]) -> Change:
-    """A change that puts others in the place of each row."""
+    """A change that replaces each row by others."""
     return lambda rows, step: [new for row in rows for new in edit(row)]
 
 
 def is_projection(row: Named) -> bool:
-    """Whether a row is a product with weights of the layers that formats and sparsity may change.
+    """Whether a row is a product with layer weights that formats and sparsity may change.
 
-    What chooses experts is left alone: a choice must not change.
+    Routers are excluded, as the selection of experts must not change.
     """
     inside = IN_LAYERS in row.name and not row.name.endswith(CHOOSING)
     return inside and isinstance(row.operator, PRODUCTS)
 
 
 def in_format(product: Product, weights: str, inputs: str | None = None) -> Product:
-    """A product with its weights in a format, and multiplying in another; narrower weights are left alone."""
+    """A product with its weights in one format, computed in another; narrower weights are unchanged."""
     if bytes_per_element(product.weights) < bytes_per_element(weights):
         return product
     return replace(product, weights=weights, inputs=inputs or product.inputs)
 
 
 def also(make: Callable[[Sequence[Named], Step], list[Named]]) -> Change:
-    """A change that adds operators behind the others."""
+    """A change that appends operators."""
     return lambda rows, step: [*rows, *make(rows, step)]
 
 

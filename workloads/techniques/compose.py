@@ -11,7 +11,7 @@ from workloads.techniques.base import Target, Technique
 
 
 def _check_shapes(technique: Technique, schedule: Schedule) -> None:
-    """Refuse shapes that the devices which share the model cannot share any more."""
+    """InputError for shapes that the devices sharing the model can no longer divide."""
     main = schedule.main
     try:
         check_sharing(main.model, main.setting, main.batch)
@@ -20,7 +20,7 @@ def _check_shapes(technique: Technique, schedule: Schedule) -> None:
 
 
 def compose(techniques: Iterable[Technique], schedule: Schedule, target: Target) -> Schedule:
-    """The schedule with all techniques, each once, in their own order and not in that of the question.
+    """The schedule with all techniques, each once, in their own order, not the given one.
 
     Raises InputError where two exclude each other or one is not applicable, with the reason.
     """
@@ -36,7 +36,7 @@ def compose(techniques: Iterable[Technique], schedule: Schedule, target: Target)
 def compose_for(
     techniques: Iterable[Technique], schedule: Schedule, targets: Sequence[Target]
 ) -> tuple[Schedule, list[bool]]:
-    """The schedule with all techniques, which is the same on every device, and which devices allow it.
+    """The schedule with all techniques, the same on every device, and the devices that allow it.
 
     Raises InputError where none does, with the first one's reason.
     """

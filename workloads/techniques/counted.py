@@ -11,7 +11,7 @@ from workloads.techniques.registry import find, known
 
 
 def lacking(convention: Convention, names: Iterable[str]) -> Convention:
-    """The convention of kernels or memory without these techniques, named so that its name says it.
+    """The convention of kernels or memory without these techniques, with a name that states them.
 
     Raises InputError for a technique that it does not count.
     """

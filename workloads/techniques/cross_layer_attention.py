@@ -28,9 +28,9 @@ class CrossLayerAttention(Technique):
     needs = "a model trained with it"
     quality = "retrained"
     slot = "how layers share keys and values"
-    # Other kinds of attention keep something else, and do not say what a layer would borrow of it.
+    # Other kinds of attention cache something else, with no definition of sharing it.
     also_decides = ("the kind of attention",)
-    order = STRUCTURE + 1  # neighbours are those that other techniques leave
+    order = STRUCTURE + 1  # after techniques that remove layers
 
     shared: int = parameter(2, "neighbours that share (CLA2, CLA3)", low=1, high=1000)
 

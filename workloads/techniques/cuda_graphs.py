@@ -25,10 +25,10 @@ class CudaGraphs(Technique):
     without = {"launches": True}
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """Launches must be counted: by measured latencies, or by what is assumed of a host."""
+        """Launches must be counted, by measured or assumed latencies."""
         measured = target.launch_s is not None and target.graph_launch_s is not None
         return None if measured or schedule.convention.launches else self.already(schedule.convention)
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """Every launch takes what a node of a replayed graph takes: nothing, where that was not measured."""
+        """Every launch takes the time of a replayed graph's node, or none where not measured."""
         return schedule.each(None, lambda p: replace(p, launch="graph"))

@@ -1,4 +1,4 @@
-"""What techniques that verify several tokens at once share."""
+"""Common code of techniques that verify several tokens at once."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def in_rounds(
             passes += [*drafting(plain, rounds), verification(plain, positions, rounds, scored)]
         else:
             passes.append(plain)
-    longer = schedule.main.tokens + positions - 1  # drafted positions are cached until they are judged
+    longer = schedule.main.tokens + positions - 1  # drafted positions are cached until verified
     return replace(schedule, passes=tuple(passes)).with_main(tokens=longer)
 
 
@@ -62,7 +62,7 @@ def draft_of(model: Model, layer: Layer) -> Model:
 
 
 def joined(rows: Sequence[Named], step: Step, bias: bool = True) -> list[Named]:
-    """A projection joins the embedding of a token with the feature before it: from 2h to h."""
+    """A projection from 2h to h of a token's embedding concatenated with the previous feature."""
     head = vocabulary_projection(rows)
     assert head is not None  # every model that decodes has one
     joining = Gemm(step.tokens, head.k, 2 * head.k, head.inputs, head.weights, head.outputs, bias=bias)

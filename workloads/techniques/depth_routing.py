@@ -63,7 +63,7 @@ class DepthRouting(Technique):
         return also(make)
 
     def _fewer(self, p: Pass) -> Pass:
-        """A prompt is shorter; of a decoding batch a part takes part, and at times nobody does."""
+        """A prompt is shorter; of a decoding batch a part is processed, and sometimes none."""
         if p.q_len > 1:
             kept = max(1, round(p.q_len * self.capacity))
             dropped = p.q_len - kept

@@ -41,7 +41,7 @@ class DiffusionDrafting(Technique):
         return Speculative(self.k, self.accept, self.draft).refuse(schedule, target)
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """A draft pass computes context and window, because a diffusion model caches nothing."""
+        """A draft pass computes context and window, as a diffusion model has no cache."""
         draft = Speculative(draft=self.draft).drafter(schedule.main.model)
         setting = beside(draft, schedule.main.setting)
 

@@ -12,7 +12,7 @@ from workloads.techniques.changes import with_fewer_layers
 
 @dataclass(frozen=True)
 class Distillation(Technique):
-    """A smaller student, trained on what the model says, answers in its place."""
+    """A smaller student, trained on the model's output, replaces it."""
 
     name = "distillation"
     aliases = ("student", "distilbert", "minillm", "smaller-model")

@@ -46,8 +46,8 @@ class Eagle(Technique):
     def apply(self, schedule: Schedule) -> Schedule:
         """The draft is a layer of the model between its own embedding and vocabulary projection.
 
-        Where the model has experts the draft has none: it is as wide as one that is a whole layer, or as
-        those of a token together where they are slices of one.
+        Where the model has experts the draft is dense: as wide as one expert if that is a whole layer, else
+        as the active experts of a token together, which are slices of one.
         """
         draft = _one_layer(schedule.main.model)
         level = max(1, self.nodes // self.depth)

@@ -13,7 +13,7 @@ from workloads.techniques.base import STRUCTURE, Technique, parameter
 from workloads.techniques.changes import KEYS, share_of_layers
 from workloads.techniques.conditions import no_decoding
 
-JOINED = ".qkv_proj"  # ends the names of products that make queries, keys and values
+JOINED = ".qkv_proj"  # suffix of fused products of queries, keys and values
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class EarlyExit(Technique):
 
 
 def _keys_of_joined(rows: Sequence[Named], skipped: float) -> list[Named]:
-    """Of products that make queries, too, the columns of keys and values, in the layers that are skipped."""
+    """The columns of keys and values of fused QKV products, in the skipped layers."""
     cores = {row.name.rpartition(".")[0]: row.operator for row in rows if isinstance(row.operator, Attention)}
     found = []
     for row in rows:

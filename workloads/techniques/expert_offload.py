@@ -12,7 +12,7 @@ from workloads.techniques.conditions import no_experts
 from workloads.techniques.streaming import Streamed
 from workloads.work import Role, Traffic, Work
 
-EXPERTS = ".moe.experts_"  # leads the names of their products
+EXPERTS = ".moe.experts_"  # in the names of their products
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class ExpertOffload(Technique):
         return target.no_host()
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """What a step touches of the offloaded experts passes the link, but for what is cached.
+        """Selected offloaded experts that are not cached cross the link.
 
-        Where the host computes, it reads them in its memory, and tokens and results pass the link.
+        If the host computes, it reads them from its memory, and tokens and results cross the link.
         """
         away = self.share * (1 - self.cached)
         if self.compute == "host":
@@ -64,12 +64,12 @@ class ExpertOffload(Technique):
 
 @dataclass(frozen=True)
 class _OnHost:
-    """The edit of experts of which a share is computed by the host, whose memory is taken to limit it."""
+    """The edit of experts with a share computed by the host, assumed limited by host memory bandwidth."""
 
     share: float
 
     def __call__(self, work: Work) -> Work:
-        """The work that is left to the device, and what the host and the link do meanwhile."""
+        """The remaining work of the device, and the concurrent work of host and link."""
         kept = 1 - self.share
         moved, read = work.activation_bytes * self.share, work.weight_bytes * self.share
         return replace(

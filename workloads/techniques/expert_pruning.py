@@ -33,7 +33,7 @@ class ExpertPruning(Technique):
     )
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """A token still meets as many, if as many are left."""
+        """A token still selects as many experts, if as many remain."""
 
         def fewer(b: MoeBlock) -> MoeBlock:
             experts = max(1, round(b.experts * self.kept))

@@ -28,7 +28,7 @@ class FlashAttention(Technique):
     without = {"scores_on_chip": False, "causal_exact": False}
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """What is counted already cannot be saved again."""
+        """The convention must not count it already."""
         if not attends(schedule):
             return "the model has no attention"
         return self.already(schedule.convention) if schedule.convention.scores_on_chip else None

@@ -26,7 +26,7 @@ class FlashDecoding(Technique):
     without = {"splits_keys": False}
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """What is counted already cannot be saved again."""
+        """The convention must not count it already."""
         if not (attends(schedule) and decodes(schedule)):
             return "no position attends to a cache step by step"
         return self.already(schedule.convention) if schedule.convention.splits_keys else None

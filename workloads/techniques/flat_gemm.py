@@ -14,8 +14,8 @@ TILE = 64  # rows that cuBLAS and CUTLASS pad to (arXiv:2311.01282, section 4)
 class FlatGemm(Technique):
     """Products with few rows are padded to eight rows instead of sixty-four.
 
-    That tells where padded rows would take longer than reading the weights: of narrow formats, or on
-    devices of few FLOP per byte. What double buffering hides is hidden in every prediction.
+    This matters where padded rows would take longer than reading the weights: with narrow formats, or on
+    devices of few FLOP per byte. All predictions assume double buffering.
     """
 
     name = "flat-gemm"
@@ -34,9 +34,9 @@ class FlatGemm(Technique):
     rows: int = parameter(8, "rows of the smallest tile (the paper: 8)", low=1, high=TILE)
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """What is counted already cannot be saved again."""
+        """The convention must not count it already."""
         return self.already(schedule.convention) if schedule.convention.padded_rows <= self.rows else None
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """Rows are padded to fewer; what a product reads and writes stays."""
+        """Rows are padded to a smaller tile; the product's traffic is unchanged."""
         return schedule.with_convention(padded_rows=self.rows)

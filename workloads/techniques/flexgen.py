@@ -51,7 +51,7 @@ class FlexGen(Technique):
     )
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """Shares are of a whole, what lies on disk needs one, and a batch is cut into whole parts."""
+        """Shares must not exceed 100 per cent, shares on disk need a disk, and batches must divide evenly."""
         for what in ("weights", "cache", "activations"):
             away = self._away(what)
             if away[1] < 0:
@@ -63,12 +63,12 @@ class FlexGen(Technique):
         return no_cache(schedule) or target.no_host()
 
     def _away(self, what: str) -> tuple[float, float]:
-        """Shares that are not on the device, and of those that are on disk: both of the whole."""
+        """Shares off the device, and on disk, both of the whole."""
         here, on_host = getattr(self, what) / 100, getattr(self, f"{what}_host") / 100
         return 1 - here, round(1 - here - on_host, 12)
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """Transfers of an operator overlap with its computation; what is on disk passes the host, too."""
+        """Transfers of an operator overlap with its computation; data on disk also crosses the host link."""
         weights, cached, stored = self._away("weights"), self._away("cache"), self._away("activations")
         found = schedule
         if weights[0]:
@@ -87,7 +87,7 @@ class FlexGen(Technique):
         return replace(found, activations_here=schedule.activations_here * here)
 
     def _read_again(self, product: Any) -> Changed:
-        """Every batch of the block reads the weights from device memory, where they came once."""
+        """Every batch of the block reads the weights from device memory, after a single transfer."""
         return replace(with_weights(product, self.batches), stored=1.0)
 
     def _attended(self, away: tuple[float, float]) -> Change:
@@ -105,13 +105,13 @@ def _streamed(what: str, away: tuple[float, float], *roles: Role) -> Streamed:
 
 @dataclass(frozen=True)
 class _OnHost:
-    """The edit of an attention of which a share runs on the host, whose own time is left out of the bound."""
+    """The edit of an attention with a share run on the host; the host's time is not part of the bound."""
 
     share: float
     disk: float
 
     def __call__(self, work: Work) -> Work:
-        """The work that is left to the device, and what passes the link instead."""
+        """The remaining work of the device, and the traffic over the link."""
         kept = 1 - self.share
         rest = [replace(t, bytes=t.bytes * kept) if t.role in KV else t for t in work.traffic]
         rest.append(Traffic("queries and results", Role.HOST, work.activation_bytes * self.share))
@@ -127,9 +127,9 @@ class _OnHost:
 
 
 def _between_layers(main: Resident, edit: Streamed) -> Change:
-    """A change that puts the residual stream away behind each layer and fetches it for the next.
+    """A change that stores the residual stream after each layer and fetches it for the next.
 
-    Both go over a link of two directions at once: the bytes of one are counted.
+    Both directions of the link run concurrently: the bytes of one are counted.
     """
     setting, layers = main.setting, len(main.model.layers)
 

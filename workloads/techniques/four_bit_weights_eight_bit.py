@@ -32,7 +32,7 @@ class WeightFourActivationEight(Technique):
     activations: str = parameter("int8", "in which products multiply", among=("int8", "fp8"))
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """The matrix units must know the format of activations."""
+        """The matrix units must support the format of activations."""
         if self.activations not in target.dtypes:
             return f"{target.name} has no matrix peak for {self.activations}"
         return None

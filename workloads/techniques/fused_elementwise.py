@@ -32,7 +32,7 @@ class FusedElementwise(Technique):
     without = {"elementwise_fused": False}
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """What is counted already cannot be saved again."""
+        """The convention must not count it already."""
         return self.already(schedule.convention) if schedule.convention.elementwise_fused else None
 
     def apply(self, schedule: Schedule) -> Schedule:

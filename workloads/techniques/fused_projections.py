@@ -33,7 +33,7 @@ class FusedProjections(Technique):
         return schedule.with_change(joined)
 
 
-FOLLOWS = {"k": "q", "v": "k", "up": "gate"}  # a product, and the one before it that reads the same
+FOLLOWS = {"k": "q", "v": "k", "up": "gate"}  # a product, and the previous one with the same input
 
 
 def joined(rows: Sequence[Named], step: Step) -> list[Named]:
@@ -59,7 +59,7 @@ def joined(rows: Sequence[Named], step: Step) -> list[Named]:
 
 
 def _alike(one: Named, other: Named) -> bool:
-    """Whether two products differ in their columns only, and run as often."""
+    """Whether two products differ only in columns, and have equal counts."""
     if not isinstance(one.operator, Gemm) or not isinstance(other.operator, Gemm):
         return False
     sizes = zip(vars(one.operator).items(), vars(other.operator).values(), strict=True)

@@ -31,7 +31,7 @@ class Int8Outliers(Technique):
     outliers: float = parameter(0.001, "share of columns with outliers (the paper: 0.1 %)", low=0, high=1)
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """The matrix units must know int8, and weights must be wider."""
+        """The matrix units must support int8, and weights must be wider."""
         if "int8" not in target.dtypes:
             return f"{target.name} has no matrix peak for int8"
         weights = schedule.main.setting.precision.weights

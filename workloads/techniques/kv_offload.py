@@ -34,7 +34,7 @@ class KvOffload(Technique):
         return no_cache(schedule) or (target.no_disk() if self.disk else None) or target.no_host()
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """What a prefill or a step makes goes out; what earlier steps made comes in for a decode step."""
+        """New keys and values go out after each pass; earlier ones come in for a decode step."""
         found = schedule.with_change(self._streamed(Role.KV_WRITE), "prefill")
         found = found.with_change(self._streamed(*KV), "decode")
         return found.with_main(cache_here=schedule.main.cache_here * (1 - self.share))

@@ -47,5 +47,5 @@ class LowRank(Technique):
         down, up = replace(product, n=rank, bias=False), replace(product, k=rank)
         if isinstance(product, Gemm):
             return down, up
-        # Two kernels where one was: what lies between them has a row for every choice of an expert.
+        # Two kernels replace one; the intermediate has a row per token and selected expert.
         return replace(down, written_rows=None, layer=None), replace(up, read_rows=None, layer=None)

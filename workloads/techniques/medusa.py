@@ -52,7 +52,7 @@ class Medusa(Technique):
     def _heads(self, rows: Sequence[Named], step: Step) -> list[Named]:
         """Per head: a residual layer h x h and a vocabulary projection of its own."""
         head = vocabulary_projection(rows)
-        if head is None:  # a stage of a pipeline that the vocabulary is not in
+        if head is None:  # a pipeline stage without the vocabulary projection
             return []
         layer = Gemm(step.batch, head.k, head.k, head.inputs, head.weights, head.outputs, bias=True)
         projection = replace(head, m=step.batch, tied=False)

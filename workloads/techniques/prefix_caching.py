@@ -29,7 +29,7 @@ class PrefixCaching(Technique):
     hit: float = parameter(0.5, "share of prompt tokens found in the cache (measure yours)", low=0, high=1)
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """Only a prefill can be skipped, and only what is a function of the prefix alone can be reused."""
+        """Only a prefill can be skipped, and only values that depend on the prefix alone can be reused."""
         encoder = "what an encoder makes of a prefix depends on all that follows"
         other = encoder if schedule.main.model.has_memory else None
         return no_prompt(schedule) or no_cache(schedule) or other

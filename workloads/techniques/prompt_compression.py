@@ -32,7 +32,7 @@ class PromptCompression(Technique):
     scorer: str = parameter("GPT-2", "model that scores tokens (LLMLingua: GPT-2 or Alpaca-7B)")
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """Score the prompt in pieces that the scorer has positions for, then read what is kept."""
+        """Score the prompt in pieces of the scorer's context, then read the kept tokens."""
         kept = max(1, round(schedule.prompt / self.ratio))
         if kept == schedule.prompt:  # a ratio of 1 keeps every token and needs no scores
             return schedule

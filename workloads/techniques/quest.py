@@ -67,7 +67,7 @@ class Quest(Technique):
 
 @dataclass(frozen=True)
 class _FromCache:
-    """The edit of a product whose matrix is no weight: so many bytes of the cache."""
+    """The edit of a product with a matrix read from the cache instead of weights."""
 
     tensor: str
     size_bytes: Any

@@ -34,7 +34,7 @@ class Recomp(Technique):
     summariser: str = parameter("T5-large", "model that writes (section 3.2: T5-large)")
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """Documents longer than the summariser has positions for are summarised in pieces."""
+        """Documents longer than the summariser's context are summarised in pieces."""
         kept = max(1, round(schedule.prompt / self.ratio))
         if kept == schedule.prompt:
             return schedule

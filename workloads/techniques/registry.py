@@ -1,4 +1,4 @@
-"""Find techniques by name, and read them from the words of a command line."""
+"""Find techniques by name, and parse them from a command line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _classes() -> Iterator[type[Technique]]:
 
 
 def find(name: str) -> type[Technique]:
-    """The technique of a name, alias or variant; an InputError lists the nearest."""
+    """The technique of a name, alias or variant; InputError lists the nearest."""
     return _named(name)[0]
 
 
@@ -58,7 +58,7 @@ def _named(name: str) -> tuple[type[Technique], Mapping[str, Any]]:
 
 @cache
 def names() -> dict[str, tuple[type[Technique], Mapping[str, Any]]]:
-    """Every name in the form in which names are compared: the technique, and what the name says of it."""
+    """Every name in normal form, with its technique and the parameters it implies."""
     found: dict[str, tuple[type[Technique], Mapping[str, Any]]] = {}
     for technique in known().values():
         for name in (technique.name, *technique.aliases, *technique.variants):
@@ -67,7 +67,7 @@ def names() -> dict[str, tuple[type[Technique], Mapping[str, Any]]]:
 
 
 def spoken(name: str) -> str:
-    """The form in which names are compared: plain, in one spelling, without points and the plural's s."""
+    """A name's normal form for comparison: one spelling, without punctuation and plural s."""
     return plain(name).replace("iz", "is").replace(".", "").removesuffix("s")
 
 

@@ -1,4 +1,4 @@
-"""What techniques that change the prompt share."""
+"""Common code of techniques that change the prompt."""
 
 from __future__ import annotations
 

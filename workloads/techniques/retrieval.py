@@ -43,7 +43,7 @@ class Retrieval(Technique):
     )
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """What is found must be shorter than the prompt."""
+        """Question and passages must be shorter than the prompt."""
         if (reason := no_prompt(schedule)) is not None:
             return reason
         if self._kept >= schedule.prompt:
@@ -55,7 +55,7 @@ class Retrieval(Technique):
         return self.question + self.passages * self.words
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """Embed the question, search the index, read what was found; passages were embedded before."""
+        """Embed the question, search the index, read the passages, which were embedded in advance."""
         encoder = load_model(self.encoder).model
         setting, batch = beside(encoder, schedule.main.setting), schedule.batch
         embedding = Pass(

@@ -23,7 +23,7 @@ class SkeletonOfThought(Technique):
     needs = "answers that consist of independent points"
     quality = "lossy"
     slot = "how the answer is organised"
-    order = TOKENS - 5  # parts are of tokens, which may then be made several at once
+    order = TOKENS - 5  # before techniques that decode several tokens at once
     refused_by = (no_parts,)
     assumed = ("points", "longest")
 
@@ -37,5 +37,5 @@ class SkeletonOfThought(Technique):
     longest: float = parameter(1.3, "longest point over the mean", low=1, high=100)
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """Parts are sequences of one batch that share what stands before them."""
+        """Points are sequences of one batch that share their prefix."""
         return in_branches(schedule, self.skeleton, self.points, self.instruction, self.longest)

@@ -23,7 +23,7 @@ class SkeletonGraph(Technique):
     needs = "answers whose points depend on few others"
     quality = "lossy"
     slot = "how the answer is organised"
-    order = TOKENS - 5  # parts are of tokens, which may then be made several at once
+    order = TOKENS - 5  # before techniques that decode several tokens at once
     refused_by = (no_parts,)
     assumed = ("points", "levels")
 
@@ -41,6 +41,6 @@ class SkeletonGraph(Technique):
         return super().refuse(schedule, target)
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """Parts are sequences of one batch that share what stands before them; each level has its own."""
+        """Points are sequences of one batch that share their prefix; each level is a batch of its own."""
         width = self.points / self.levels
         return in_branches(schedule, self.skeleton, width, self.instruction, 1.0, self.levels)

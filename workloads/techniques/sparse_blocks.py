@@ -32,6 +32,6 @@ class BigBird(Technique):
     random: int = parameter(192, "random positions (BigBird: 3 blocks)", low=0, high=10_000_000)
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """A query does as much as with a window of all three, but every key stays in memory."""
+        """The work of a window of all three sizes together, but every key stays in memory."""
         seen = self.window + self.first + self.random
         return schedule.with_change(on(Attention, lambda core: within(core, seen)), held=False)

@@ -12,7 +12,7 @@ from workloads.techniques.base import SPARSITY, Target, Technique
 from workloads.techniques.changes import on_projections, with_weights
 
 KEPT = 0.5
-INDEX_BITS = 2  # of each kept weight: where among four it stood
+INDEX_BITS = 2  # per kept weight: its position among four
 
 
 @dataclass(frozen=True)
