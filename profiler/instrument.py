@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -46,7 +46,8 @@ def instrumented(
 ) -> Iterator[Watched]:
     """Record the operators' ranges inside this block.
 
-    With a stride, only every `stride`-th layer from `first` is watched, at that fraction of the overhead.
+    With a stride, only every `stride`-th layer of each kind from `first` is watched, at that fraction of the
+    overhead: at least one of each kind, so that every range is recorded.
     """
     with ExitStack() as stack:
         parts = family(subject.loaded.model)
@@ -58,11 +59,13 @@ def instrumented(
         shares: dict[str, float] = {}
         for one in parts.stacks:
             layers = list(_module(network, one.layers))
-            watched = range(first % stride, len(layers), stride) or range(len(layers))
+            having = [
+                frozenset({*_names(layer, one), *cores.inside(one, at)}) for at, layer in enumerate(layers)
+            ]
+            watched = _every(having, first, stride)
             for index in watched:
                 _instrument_layer(stack, layers[index], one, recorder, gate)
             _instrument_outside(stack, network, one, recorder)
-            having = [{*_names(layer, one), *cores.inside(one, at)} for at, layer in enumerate(layers)]
             every = Counter(name for names in having for name in names)
             some = Counter(name for index in watched for name in having[index])
             shares |= {name: every[name] / times for name, times in some.items()}
@@ -119,6 +122,16 @@ class _Filling:
         end, self._to_end = self._to_end, ()
         for call in end:
             call()
+
+
+def _every(having: Sequence[frozenset[str]], first: int, stride: int) -> list[int]:
+    """Every `stride`-th of the layers that have the same ranges, from `first`; where they are fewer, one."""
+    alike: dict[frozenset[str], list[int]] = defaultdict(list)
+    for index, names in enumerate(having):
+        alike[names].append(index)
+    return sorted(
+        index for indices in alike.values() for index in indices[first % min(stride, len(indices)) :: stride]
+    )
 
 
 def _names(layer: Any, parts: Family) -> set[str]:
@@ -252,6 +265,8 @@ def _gated(marks: Marks, gate: list[None]) -> Wrap:
 
     def wrap(function: Function) -> Function:
         ranged = _wrap(before, after)(function)
+        if ranged is function:
+            return function
 
         def gated(*args: Any, **kwargs: Any) -> Any:
             return (ranged if gate else function)(*args, **kwargs)
@@ -265,6 +280,9 @@ def _wrap(before: tuple[Call, ...], after: tuple[Call, ...]) -> Wrap:
     """A decorator that makes calls before and after the callable."""
 
     def wrap(function: Function) -> Function:
+        if not (before or after):  # a range whose turn it is not
+            return function
+
         def ranged(*args: Any, **kwargs: Any) -> Any:
             for call in before:
                 call()

@@ -54,6 +54,20 @@ def nvtx_marks(name: str, payload: int | None = None, sizes: str | None = None) 
     return (push,), (partial(libnvtx_pop_range, domain.handle),)
 
 
+class InTurn:
+    """A recorder of one in `parts` names, in rotation, by the order in which they were first asked for."""
+
+    def __init__(self, recorder: Recorder, parts: int) -> None:
+        self._recorder, self._parts = recorder, parts
+        self._order: dict[str, int] = {}
+        self.turn = 0
+
+    def marks(self, name: str) -> Marks:
+        """The recorder's marks, or none where it is not the name's turn."""
+        at = self._order.setdefault(name, len(self._order))
+        return ((), ()) if (at - self.turn) % self._parts else self._recorder.marks(name)
+
+
 class HostClock:
     """Seconds per range name on the host's clock, which is the device's time where work is synchronous."""
 

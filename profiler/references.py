@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from profiler import yardsticks
-from profiler.steps import Timed, operators_at, time_ranges
+from profiler.steps import Timed, Turns, operators_at, time_ranges
 from profiler.subject import Point, Subject, load_subject, step
 
 MODEL = "yardstick-d"
@@ -57,9 +57,11 @@ def visit(
     timed: Timed | None = None,
     *,
     plain_too: bool = False,
+    turns: Turns | None = None,
 ) -> Timed:
     """Repeat a step a few times, between steps of other models and without warm-up."""
-    return time_ranges(subject, run, repeats_of(point), plain_too=plain_too, warm_up=0, timed=timed)
+    repeats = max(repeats_of(point), turns.parts if turns else 1)  # every range has its turn
+    return time_ranges(subject, run, repeats, plain_too=plain_too, warm_up=0, timed=timed, turns=turns)
 
 
 def repeats_of(point: Point) -> int:

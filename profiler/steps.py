@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from profiler.instrument import instrumented
-from profiler.recorders import clock
+from profiler.recorders import InTurn, clock
 from profiler.repeats import Sample, sample
 from profiler.subject import Point, Subject, convention_of, greedy
 from profiler.timing import Lap, laps, without_collection
@@ -23,6 +23,17 @@ if TYPE_CHECKING:
     from workloads.catalogue import Loaded
 
 STRIDE = 8  # one layer in eight per repeat, in rotation, costs a CPU decode step 2 %
+SHORT_S = 0.02  # a shorter CUDA step is noticeably longer while the host's caches are cold
+SETTLING = 2  # steps that warm them
+
+
+class Turns(NamedTuple):
+    """The share of a step's ranges that one repeat records, in rotation: those of one in `stride` layers of
+    each kind, and of one in `parts` range names.
+    """
+
+    stride: int
+    parts: int = 1
 
 
 @dataclass
@@ -82,27 +93,53 @@ def time_ranges(
     plain_too: bool = False,
     warm_up: int = 1,
     timed: Timed | None = None,
+    turns: Turns | None = None,
 ) -> Timed:
     """Run a step `repeats` times with ranges, with `plain_too` also without, in turn.
 
     Alternating lets drift of the machine affect both alike: their ratio is the ranges' overhead. Repeats of
     several calls are added to `timed`.
     """
-    lap, recorder, timed = laps(subject.device), clock(subject.device), timed or Timed()
-    stride = min(STRIDE, repeats)  # watch every layer at least once: kinds alternate in some models
+    lap, recorder, timed = steady_laps(subject.device), clock(subject.device), timed or Timed()
+    turns = turns or Turns(min(STRIDE, repeats))
+    hearing = InTurn(recorder, turns.parts)
     for _ in range(warm_up):
         run(greedy)
     with without_collection():
         for repeat in range(len(timed.ranged), len(timed.ranged) + repeats):
+            first, hearing.turn = divmod(repeat, turns.parts)
             for with_ranges in (repeat % 2 == 0, repeat % 2 == 1) if plain_too else (True,):
-                with instrumented(subject, recorder, greedy, first=repeat, stride=stride) as watched:
+                with instrumented(subject, hearing, greedy, first=first, stride=turns.stride) as watched:
                     if with_ranges:
-                        timed.add(lap(partial(run, watched.sampler)), watched=True)
+                        timed.add(lap(partial(run, watched.sampler), recorder.totals_s), watched=True)
+                for name, total in recorder.totals_s().items():
+                    timed.ranges[name].append(total * watched.scale(name))
                 if not with_ranges:  # after the same work as the other kind, so that only ranges differ
-                    timed.add(lap(partial(run, greedy)), watched=False)
-            for name, total in recorder.totals_s().items():
-                timed.ranges[name].append(total * watched.scale(name))
+                    timed.add(lap(partial(run, greedy), recorder.totals_s), watched=False)
     return timed
+
+
+def steady_laps(device: str) -> Callable[..., Lap]:
+    """A function that times a step as it runs in a generation, after equal steps.
+
+    Inserting ranges into a model and removing them leaves the host's caches cold, and its next steps take up
+    to a tenth longer to launch. So a short CUDA step is timed after equal ones, whose ranges `between`
+    discards. Processes that share a model must run equally many steps, so there each step is the first.
+    """
+    import torch
+
+    lap = laps(device)
+    once = not device.startswith("cuda") or torch.distributed.is_initialized()
+
+    def steady_lap(work: Callable[[], Any], between: Callable[[], object]) -> Lap:
+        timed = lap(work)
+        if not once and timed.work_s < SHORT_S:
+            for _ in range(SETTLING):
+                between()
+                timed = lap(work)
+        return timed
+
+    return steady_lap
 
 
 def operators_at(loaded: Loaded, dtype: str, point: Point, tensor_parallel: int = 1) -> Sequence[Named]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import gc
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from profiler.affordable import affordable
 from profiler.attending import attended
 from profiler.compiled import CompiledStep, refuse_uncompilable
 from profiler.graphs import GraphedStep, captured_kernels, refuse_graphs
 from profiler.kernel_times import KernelTime, as_table, by_call, by_order, labels, seconds_by_operator, traced
+from profiler.recorders import nvtx_marks
 from profiler.references import repeats_of, visit
 from profiler.replay import in_range, nvtx_only, step_name
-from profiler.steps import Timed, operators_at
+from profiler.steps import Timed, Turns, operators_at
 from profiler.subject import Point, Subject, fixed_step, greedy, step
 from profiler.timing import laps, without_collection
 from profiler.traced import trace_step
@@ -62,6 +65,7 @@ class Eager(Way):
         super().__init__(subject, point)
         self.run = step(subject, point, point.kv_len)
         self.run(greedy)  # one-time allocation and compilation
+        self.turns: Turns | None = None  # chosen at the first visit, when the step is warm
 
     def once(self) -> Any:
         """Call the operators."""
@@ -69,7 +73,9 @@ class Eager(Way):
 
     def visit(self, timed: Timed) -> None:
         """Without and with ranges."""
-        visit(self.subject, self.point, self.run, timed, plain_too=True)
+        if self.turns is None:
+            self.turns = affordable(self.subject, self.run, repeats_of(self.point))
+        visit(self.subject, self.point, self.run, timed, plain_too=True, turns=self.turns)
 
     def trace(self, path: Path) -> Rows:
         """Under ranges, too."""
@@ -153,6 +159,7 @@ class Graphed(_Traced):
         run(greedy)
         self.captured = captured_kernels(subject, run, self.hear)
         self.step = GraphedStep(subject, run, nvtx_only(subject, point))
+        self.around = nvtx_marks(step_name(point))
 
     def once(self) -> Any:
         """Replay the graph."""
@@ -160,7 +167,7 @@ class Graphed(_Traced):
 
     def watch(self, lap: Callable[[Callable[[], Any]], Lap], timed: Timed) -> None:
         """A replay in its range gives the overhead; another, traced one gives the operators."""
-        timed.add(lap(lambda: in_range(step_name(self.point), self.step)), watched=True)
+        timed.add(lap(partial(in_range, self.around, self.step)), watched=True)
         self.add(traced(self.subject.device, self.step), timed)
 
     def kernels(self, events: Iterable[Any]) -> list[KernelTime]:

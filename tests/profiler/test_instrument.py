@@ -13,7 +13,7 @@ import pytest
 from profiler.instrument import instrumented
 from profiler.parts.base import FACTORS, FRAMEWORK, HEADS, INPUTS
 from profiler.ranges import EMBEDDING, FAMILIES, family
-from profiler.recorders import HostClock, Marks, Recorder, Trace
+from profiler.recorders import HostClock, InTurn, Marks, Recorder, Trace
 from profiler.steps import operators_at
 from profiler.subject import Point, Subject, greedy, step
 from roofline.together import JOIN
@@ -346,9 +346,7 @@ def test_over_a_stride_of_repeats_every_layer_is_watched(
 def test_watched_layers_stand_for_all(
     name: str, layers: int, first: int, subject: Callable[..., Subject]
 ) -> None:
-    """Scaled, their ranges are as many as those of all layers; where a kind of layer is not among
-    them its range is missing in this repeat, and has its turn in another.
-    """
+    """Scaled, their ranges are as many as those of all layers: one of each kind is among them."""
     model = subject(name, **{"n_layer" if name == "gpt2" else "num_hidden_layers": layers})
     every, some = ranges_of(model, POINTS[0]).begun, Tally()
     with torch.inference_mode():
@@ -357,12 +355,34 @@ def test_watched_layers_stand_for_all(
             run(watched.sampler)
     for range_name, count in some.begun.items():
         assert count * watched.scale(range_name) == pytest.approx(every[range_name])
-    assert {missing.partition(".window")[0] for missing in set(every) - set(some.begun)} <= {
-        "layers.attention.core"
-    }
+    assert set(some.begun) == set(every)
     inside = sum(count for range_name, count in some.begun.items() if range_name.startswith("layers."))
     whole = sum(count for range_name, count in every.items() if range_name.startswith("layers."))
     assert inside <= whole * 3 / 7  # it costs that much less
+
+
+def test_a_stride_beyond_the_layers_watches_one_of_each_kind(subject: Callable[..., Subject]) -> None:
+    model = subject("gemma3_text", num_hidden_layers=7)
+    for first in range(20):
+        begun = ranges_of(model, POINTS[0], first=first, stride=16).begun
+        assert {begun["layers.attention.core.window8"], begun["layers.attention.core"]} == {1}
+        assert begun["layers.mlp.down_proj"] == 2
+
+
+def test_ranges_in_turn_are_all_heard_and_leave_the_rest_unwrapped(subject: Callable[..., Subject]) -> None:
+    model, tally = subject("llama"), Tally()
+    every, hearing, wrapped = ranges_of(model, POINTS[0]).begun, InTurn(tally, 4), []
+    for turn in range(4):
+        hearing.turn = turn
+        with torch.inference_mode():
+            run = step(model, POINTS[0], CAPACITY)
+            with instrumented(model, hearing, greedy) as watched:
+                run(watched.sampler)
+                wrapped.append("ranged" in model.network.lm_head.forward.__qualname__)
+    assert tally.begun == every
+    assert wrapped.count(True) == 1
+    log = tally.log
+    assert [what for what, _ in log] == ["begin", "end"] * (len(log) // 2)
 
 
 def test_a_family_without_parts_is_refused_with_those_that_have(tiny: Callable[..., Loaded]) -> None:

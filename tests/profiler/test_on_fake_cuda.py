@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -15,11 +16,14 @@ pytest.importorskip("transformers")
 from profiler.campaign.measure import measured_row  # noqa: E402
 from profiler.graphs import GraphedStep  # noqa: E402
 from profiler.kernels import TOLERANCE, Place, kernel  # noqa: E402
+from profiler.overhead import overhead  # noqa: E402
 from profiler.recorders import CudaClock  # noqa: E402
 from profiler.repeats import Effort  # noqa: E402
-from profiler.subject import Point, Subject, fixed_step, greedy  # noqa: E402
+from profiler.steps import SETTLING, SHORT_S, Timed, Turns, operators_at, steady_laps, time_ranges  # noqa: E402
+from profiler.subject import Point, Subject, fixed_step, greedy, step  # noqa: E402
 from profiler.timing import BRIEFLY, measure_replayed  # noqa: E402
 from profiler.treatments.measure import measured  # noqa: E402
+from profiler.ways import Eager  # noqa: E402
 from roofline.run import open_run  # noqa: E402
 from specfiles.errors import InputError  # noqa: E402
 from tests.profiler import fakecuda as fake  # noqa: E402
@@ -83,6 +87,74 @@ def test_marks_do_not_ask_for_the_stream(device: Any, monkeypatch: pytest.Monkey
     for call in (*begin, *end):
         call()
     assert watch.totals_s().keys() == {"x"}
+
+
+@pytest.mark.parametrize(("name", "layers"), [("llama", 12), ("gemma3_text", 9)])
+def test_as_many_ranges_are_heard_as_a_step_can_bear(
+    name: str, layers: int, device: Any, subject: MakeSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event that takes long makes all ranges cost far more than is promised, and few ranges less."""
+    record = fake.Event.record
+
+    def costly(event: Any, stream: Any = None) -> None:
+        device.now_s += 0.2 * fake.PER_OPERATION_S
+        record(event, stream)
+
+    monkeypatch.setattr(fake.Event, "record", costly)
+    model = subject(name, DEVICE, "bf16", num_hidden_layers=layers)
+    every = time_ranges(model, step(model, DECODE, 21), 4, plain_too=True, turns=Turns(1))
+    assert overhead(DECODE, every).fraction > 0.06
+    way, timed = Eager(model, DECODE), Timed()
+    for _ in range(3):
+        way.visit(timed)  # each hears every range
+    assert overhead(DECODE, timed).fraction <= 0.03
+    assert way.turns is not None
+    assert way.turns.parts > 1
+    assert timed.ranges.keys() == every.ranges.keys()
+    for operator, times in timed.ranges.items():
+        assert len(times) == len(timed.ranged) // way.turns.parts
+        assert median(times) == pytest.approx(median(every.ranges[operator]), rel=1e-6)
+
+
+def test_a_short_prefill_has_a_repeat_for_every_turn(
+    device: Any, subject: MakeSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One round may be all there is, and what settles a plain step forgets nothing of the one before."""
+    monkeypatch.setattr(fake, "PER_OPERATION_S", 1e-6)
+    way, timed = Eager(llama(subject), PREFILL), Timed()
+    monkeypatch.setattr(way, "turns", Turns(16, 4))
+    way.visit(timed)
+    assert len(timed.plain) == len(timed.ranged) == 4
+    expected = {named.name for named in operators_at(way.subject.loaded, "bf16", PREFILL)}
+    assert {name: len(times) for name, times in timed.ranges.items() if name in expected} == dict.fromkeys(
+        expected, 1
+    )
+
+
+def test_ranges_that_cost_nothing_are_all_heard(device: Any, subject: MakeSubject) -> None:
+    way = Eager(llama(subject, num_hidden_layers=8), DECODE)
+    way.visit(Timed())
+    assert way.turns == Turns(4)  # a visit's repeats hear every layer
+
+
+def test_a_short_step_is_timed_behind_its_like(device: Any) -> None:
+    """What a host does once after it was disturbed is no part of it."""
+    x, done, forgotten = torch.ones(4, device=DEVICE), [], []
+
+    def work() -> None:
+        for _ in range(3 if not done else 1):
+            x + 1
+        done.append(0)
+
+    lap = steady_laps(DEVICE)
+    assert lap(work, lambda: forgotten.append(0)).work_s == pytest.approx(fake.PER_OPERATION_S, rel=1e-3)
+    assert (len(done), len(forgotten)) == (1 + SETTLING, SETTLING)
+    long = range(round(SHORT_S / fake.PER_OPERATION_S) + 1)
+    lap(lambda: (done.append(0), [x + 1 for _ in long]), lambda: pytest.fail("a long step is run once"))
+    assert len(done) == 1 + SETTLING + 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.distributed, "is_initialized", lambda: True)
+        steady_laps(DEVICE)(work, lambda: pytest.fail("processes would run unequally many steps"))
 
 
 def test_a_call_that_cannot_be_captured_spoils_nothing_after_it(device: Any) -> None:
