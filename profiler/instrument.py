@@ -149,9 +149,13 @@ def _instrument_outside(stack: ExitStack, network: Any, parts: Family, recorder:
     """Wrap the modules around the layers; between the embedding and the first layer inputs are prepared."""
     begin, end = recorder.marks(INPUTS)
     embeddings = [path for path, name in parts.outside.items() if name.rpartition(".")[2] in EMBEDDING]
+    around = embeddings[0].rpartition(".")[0]  # BERT's prepares types before the first of its embeddings
+    alone = bool(around) and not parts.layers.startswith(f"{around}.")
+    if alone:
+        stack.enter_context(replaced(_module(network, around), "forward", _wrap(begin, ())))
     for path, name in parts.outside.items():
         before, after = recorder.marks(name)
-        if path in embeddings[1:]:
+        if path in embeddings[0 if alone else 1 :]:
             before = (*end, *before)
         if path in embeddings:
             after = (*after, *begin)

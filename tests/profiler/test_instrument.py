@@ -120,9 +120,34 @@ def test_ranges_are_the_operators_of_the_descriptor(
     for done, filling in parts.behind.items():
         between[filling] += counts.get(done, 0)
     assert beside == {
-        INPUTS: before,
+        INPUTS: before + (name in ENCODERS),  # which prepare types and positions before the first embedding
         **{name: between[name] for name in (HEADS, FACTORS) if between[name]},
     }
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_nothing_that_computes_runs_outside_the_ranges_of_an_encoder(
+    name: str, subject: Callable[..., Subject]
+) -> None:
+    """Operations that only view have no kernel."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    tally, alone = Tally(), []
+
+    class Listening(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+            ends = sum(what == "end" for what, _ in tally.log)
+            views = any(returned.alias_info is not None for returned in func._schema.returns)
+            if 2 * ends == len(tally.log) and not views:
+                alone.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    model = subject(name)
+    with torch.inference_mode():
+        run = step(model, POINTS[0], CAPACITY)
+        with instrumented(model, tally, greedy) as watched, Listening():
+            run(watched.sampler)
+    assert alone == []
 
 
 def test_a_falcon_h1_with_a_norm_has_its_gate_there(subject: Callable[..., Subject]) -> None:
