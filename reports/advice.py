@@ -1,4 +1,4 @@
-"""What would help: the techniques that shorten a workload, ranked within what they do to its output."""
+"""Advice: the techniques that shorten a workload, ranked within each label of output quality."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from roofline.whatif import WhatIf, whatif
 from specfiles.errors import InputError
 from workloads.techniques.base import QUALITIES
 
-MOST = 6  # techniques that a report shows of each label of quality, and the best pair after them
-WORTH_SHOWING = 1.01  # of a gain: less is below the error of any prediction
+MOST = 6  # techniques shown per label of quality, followed by the best pair
+WORTH_SHOWING = 1.01  # minimum gain shown: less is below the error of any prediction
 
 
 def advice(title: str, scenario: Scenario, device: Device, fidelity: Fidelity) -> Advice:
-    """Every technique that applies to a workload and the best pairs; why there is none where it has none."""
+    """Every technique that applies to a workload and the best pairs; or the reason why there is none."""
     try:
         found = whatif(scenario, device, fidelity)
     except InputError as error:
@@ -28,7 +28,7 @@ def advice(title: str, scenario: Scenario, device: Device, fidelity: Fidelity) -
 
 
 def _counted(found: WhatIf) -> Iterator[tuple[str, str]]:
-    """What the prediction has already, and what it would lose without."""
+    """Techniques that the prediction counts already, and the loss without them."""
     for outcome in found.counted:
         held, needs = (p.memory()["memory_bytes"] for p in (outcome.before, outcome.after))
         memory = (
@@ -39,7 +39,7 @@ def _counted(found: WhatIf) -> Iterator[tuple[str, str]]:
 
 
 def _ranked(found: WhatIf, quality: str) -> Iterator[Advised]:
-    """The best of one label by themselves, then the best pair, where it beats them."""
+    """The best single techniques of a label, then the best pair if it is better."""
     records = [outcome.record() for outcome in found.outcomes if outcome.speedup > WORTH_SHOWING]
     alike = [record for record in records if record["quality"] == quality]
     singles = [record for record in alike if len(record["names"]) == 1]
@@ -52,6 +52,6 @@ def _ranked(found: WhatIf, quality: str) -> Iterator[Advised]:
 
 
 def _options(names: Sequence[str], told: Sequence[str]) -> str:
-    """`ratio=26, requests=100; block=64` of techniques in the words of the command line."""
+    """Parameters of techniques in command-line syntax: `ratio=26, requests=100; block=64`."""
     given = (words.removeprefix(name)[1:].replace(",", ", ") for name, words in zip(names, told, strict=True))
     return "; ".join(filter(None, given))

@@ -25,7 +25,7 @@ SCORES: dict[str, tuple[str, terminal.Format]] = {
 
 
 def as_text(fitted: Sequence[Fitted]) -> str:
-    """A row per cell, the worst first, each scored on shape families that its fit did not see."""
+    """A row per cell, the worst first, each scored on held-out shape families."""
     rows = [{**plain_data(entry.kernel), "cell": _name(entry)} for entry in fitted]
     rows.sort(key=lambda row: -row["held_out_error"])
     return terminal.table(rows, SCORES, "error on shape families held out of the fit, worst first")
@@ -48,7 +48,7 @@ def as_file(device: Device, found: Calibration, suffix: str) -> str:
 
 
 def _one_kernel_a_line(device: str, found: Calibration) -> str:
-    """Compact, and yet a kernel that is fitted again changes its own line alone."""
+    """Compact, with a line per kernel, so that a new fit of a kernel changes only its line."""
     import json
 
     def compact(value: Any) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def comparison(
     run: Run, device: Device, scenario: Scenario, fidelity: Fidelity, points: Mapping[Key, Point]
 ) -> Comparison:
-    """Errors of operators and of whole steps at one fidelity, or the reason why there are none."""
+    """Errors of operators and of whole steps at one fidelity, or why there are none."""
     try:
         checked = validate(run, device, fidelity)
         steps = tuple(
@@ -74,7 +74,7 @@ def _groups(checked: Validation) -> tuple[ErrorGroup, ...]:
 
 
 def _pair(row: Mapping[Any, Any]) -> Pair | None:
-    """A row as a point on logarithmic axes; null where it has no place there."""
+    """A row as a point on logarithmic axes; None for values not positive."""
     predicted, measured = finite(row["predicted_s"]), finite(row["measured_s"])
     if not predicted or not measured or min(predicted, measured) <= 0:
         return None

@@ -1,4 +1,4 @@
-"""What a report says of a measured run or of predictions. Times and work come from `roofline`."""
+"""The content of a report on a measured run or on predictions. Times and work come from `roofline`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from roofline.run import Run
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
 
-MOST_ADVISED = 4  # of several predictions: each tries every technique, which takes a second
+MOST_ADVISED = 4  # predictions with advice: trying every technique takes a second each
 REFERENCE = {Fidelity.DATASHEET: "data-sheet ceilings", Fidelity.MEASURED: "measured ceilings"}
 
 
@@ -57,7 +57,7 @@ def of_run(
         measured=True,
     )
     keys = [key for key, point in points.items() if point in content.headline]
-    whole = [key for key in keys if key[2] in (1, key[3])]  # a chunk is no scenario of its own
+    whole = [key for key in keys if key[2] in (1, key[3])]  # chunks are not scenarios
     if advise:
         found = (advice(points[key].title, sized(scenario, key), device, chosen) for key in whole)
         content = replace(content, advice=tuple(found))
@@ -146,12 +146,12 @@ def _prediction_facts(predictions: Sequence[Prediction]) -> tuple[tuple[str, str
 
 
 def _split(name: str, counts: Sequence[int]) -> list[tuple[str, str]]:
-    """Over how many devices something is split, where it is."""
+    """The number of devices that share the model, if several."""
     return [(name, _each(map(str, counts)))] if max(counts) > 1 else []
 
 
 def _devices(prediction: Prediction) -> str:
-    """`8 x NAME (NODE)`: how many devices share the work, and where they stand."""
+    """`8 x NAME (NODE)`: the devices that share the work, and their node."""
     device, count = prediction.device, prediction.scenario.setting.devices
     return (
         (f"{count} x " if count > 1 else "") + device.name + (f" ({device.node.name})" if device.node else "")

@@ -91,7 +91,7 @@ def listing(devices: Sequence[Device], format: str) -> str:
 
 
 def findings(found: Sequence[Finding]) -> str:
-    """What the checks say of each file, the errors first."""
+    """Findings of the checks per file, errors first."""
     order = {"error": 0, "note": 1, "ok": 2}
     rows = [
         {"device": f.device, "severity": f.severity, "rule": f.rule, "message": f.message}

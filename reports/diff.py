@@ -14,7 +14,7 @@ from roofline.tables import csv_text
 
 
 def _relative(change: float | None) -> str:
-    """A change as a percentage, beyond the tenfold as how many times."""
+    """A change as a percentage, above tenfold as a factor."""
     if change is None:
         return "–"
     return f"{1 + change:.3g} times" if change > 9 else ("+" if change > 0 else "") + percent(change)
@@ -37,7 +37,7 @@ MOST_ROWS = 40
 
 
 def as_text(found: Diff, regressions: Sequence[str], above: float | None, notes: Sequence[str] = ()) -> str:
-    """The sums, the largest changes, kernels that came and went, and the verdict."""
+    """The sums, the largest changes, new and removed kernels, and the verdict."""
     rows = plain_records(found.rows)
     moved = [row for row in rows if row["change_s"] or row["why"]]
     shown = {

@@ -30,7 +30,7 @@ Make = Callable[["Device", Precision], Sequence[Prediction]]
 
 
 def other_devices(names: Iterable[str] = OTHERS) -> list[Device]:
-    """The shipped devices that a report compares with; one whose file is missing or broken is left out."""
+    """The shipped devices that a report compares with, without missing or broken files."""
     from hwspecs import load_device
 
     found = []
@@ -88,6 +88,6 @@ def _floor(device: Device, make: Make) -> Elsewhere:
 
 
 def _dtype(device: Device) -> str:
-    """bf16, or fp16 where the device has only that; what it lacks, the prediction reports."""
+    """bf16, or fp16 where the device has only that; the prediction reports missing formats."""
     peaks = ceilings(device, Fidelity.DATASHEET).matrix_by_dtype
     return "fp16" if "bf16" not in peaks and "fp16" in peaks else "bf16"

@@ -49,7 +49,7 @@ def as_csv(results: Sequence[EndToEnd]) -> str:
 
 
 def as_json(results: Sequence[EndToEnd]) -> str:
-    """Cells, all rows together and what was not predicted, per fidelity."""
+    """Cells, all rows together and rows without a prediction, per fidelity."""
     found = [
         {
             "fidelity": str(result.fidelity),

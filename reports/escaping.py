@@ -1,4 +1,4 @@
-"""Text from files that anyone may have written, made safe for each place where it is shown."""
+"""Escaping of text from untrusted files for each place where it is shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from reports.wording import short
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-# Characters that turn the direction of the text around them: they can make a name read as another.
+# Bidirectional control characters, which can make a name read as another.
 DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -41,6 +41,6 @@ def plotly_text(text: str, most: int = 120) -> str:
 
 
 def json_for_script(data: Any) -> str:
-    """JSON that can stand inside a `<script>` element: no `<`, `>`, `&`, or line separator in it."""
+    """JSON safe inside a `<script>` element: without `<`, `>`, `&` and line separators."""
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,4 +1,4 @@
-"""What techniques gained in a run beside what was predicted, as text or records."""
+"""Measured and predicted gains of techniques in a run, as text or records."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
 
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with the words of its repeats; older runs do not say how well the gain is known."""
+    """A row with a text of its repeats; older runs lack the gain's interval."""
     low, high, ended = row["gain_low"], row["gain_high"], row["ended"]
     known = None if low is None or high is None else f"{low:.2f} to {high:.2f}"
     return {**row, "known": known, "made": f"{row['repeats']}, {ended}" if ended else str(row["repeats"])}

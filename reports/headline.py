@@ -1,4 +1,4 @@
-"""The summary of a report: big numbers and a few sentences in plain words, all from the records."""
+"""The summary of a report: key numbers and a few sentences, all from the records."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ WORDS = {
     "launch": "launch-bound",
     "fused": "fused",
 }
-MOST_NAMED = 3  # operators that a sentence names
-WORTH_SAYING = 0.1  # a share of a step outside its operators that a reader should hear of
+MOST_NAMED = 3  # operators named in a sentence
+WORTH_SAYING = 0.1  # minimum share of a step outside its operators that is mentioned
 
 MODELLED = "modelled, not measured: its method stands below"
 
@@ -66,7 +66,7 @@ def predicted_cards(totals: Totals, unit: str = "tokens") -> tuple[Card, ...]:
 
 
 def sentences(content: Content) -> tuple[str, ...]:
-    """What bounds each phase, how the prediction did, what is left and where."""
+    """Bound of each phase, prediction error, and recoverable time by operator."""
     if len(content.totals) > 1:
         return tuple(_best(content.totals))
     points = content.headline
@@ -83,7 +83,7 @@ def sentences(content: Content) -> tuple[str, ...]:
 
 
 def _helpful(advice: Advice) -> str:
-    """The best method that keeps the output, and the best that does not ask for training."""
+    """The best exact technique, and the best that needs no training."""
     labels = (("exact", "with the same output"), ("lossy", "with another output"))
     found = [(advice.best(quality), words) for quality, words in labels]
     told = [f"{row.name} ({row.speedup:.2f}\u00a0× {words}: {row.why})" for row, words in found if row]
@@ -91,7 +91,7 @@ def _helpful(advice: Advice) -> str:
 
 
 def _best(totals: Iterable[Totals]) -> Iterator[str]:
-    """Which of several predictions leads, by each of the totals."""
+    """The best of several predictions, by each of the totals."""
     totals = list(totals)
     for label, name in (("time to first token", "ttft_s"), ("time per output token", "tpot_s")):
         known = [t for t in totals if getattr(t, name) is not None]
@@ -106,7 +106,7 @@ def _best(totals: Iterable[Totals]) -> Iterator[str]:
 
 
 def _pace(point: Point) -> str:
-    """How long a step takes, and what bounds it."""
+    """The time and bound of a step."""
     time = point.time_s
     if not time:
         return f"{point.title}: no time is known."
@@ -120,12 +120,12 @@ def _pace(point: Point) -> str:
 
 
 def _bound(point: Point) -> str:
-    """Which limit holds most of the time, and how near the measurement comes to it."""
+    """The limit of most of the time, and its attained fraction."""
     shares = point.shares
     if not shares:
         return ""
     bound, share = next(iter(shares.items()))
-    attained = point.attained(bound) if bound != "launch" else None  # a launch has no roof to reach
+    attained = point.attained(bound) if bound != "launch" else None  # launches have no roof
     reach = f" and reach {percent(attained, 0)} of their roof" if attained is not None else ""
     word = WORDS.get(bound, bound).capitalize()
     return f"{word} operators hold {percent(share, 0)} of its operators' time{reach}."
@@ -183,7 +183,7 @@ def _recoverable(points: Iterable[Point]) -> str:
 
 
 def _machine(points: Iterable[Point]) -> str:
-    """Whether the machine had another speed than when its ceilings were measured, or others used it."""
+    """Drift of the machine's speed since its ceilings were measured, and other load."""
     said = []
     for p in points:
         if p.drift and abs(p.drift - 1) > WORTH_SAYING:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 SCRIPTS = ("plotly-basic.min.js", "report.js")
-MOST_KERNELS = 15  # of those that no operator claims
+MOST_KERNELS = 15  # without an operator
 
 
 def render(*contents: Content) -> str:
@@ -88,7 +88,7 @@ def _figures(content: Content, index: int) -> dict[str, Figure]:
 
 
 def _recorded_columns(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Keys and headings of what any of the rows says."""
+    """Keys and headings of columns with a value in any row."""
     keys = [(key, label) for key, (label, _) in COLUMNS.items() if key != "name"]
     return [(key, label) for key, label in keys if any(row[key] is not None for row in rows[:MOST_ROWS])]
 
@@ -108,7 +108,7 @@ def _policy(scripts: Any) -> str:
 
 @cache
 def _asset(name: str) -> str:
-    """A file of the package; browsers hash scripts with single line feeds, whatever a checkout made."""
+    """A file of the package, with single line feeds, as browsers hash scripts."""
     return (HERE / "assets" / name).read_text(encoding="utf-8").replace("\r\n", "\n")
 
 
@@ -130,7 +130,7 @@ def _environment() -> Environment:
 
 
 def _shown(value: Any) -> Any:
-    """What every value of the template passes through before it is escaped."""
+    """Filter for all template values before escaping."""
     return visible(value) if type(value) is str else value
 
 
@@ -139,7 +139,7 @@ def _rate(value: float | None) -> str:
 
 
 def _tight(text: str) -> str:
-    """Prose in which a number and its unit stay on one line."""
+    """Prose with non-breaking spaces between numbers and units."""
     return re.sub(r"(?<=\d) (?=%|[kMGTPmµn]?(?:s|B|FLOP)\b)", "\u00a0", text)
 
 

@@ -42,7 +42,7 @@ def measured_points(run: Run, device: Device, scenario: Scenario, checked: Valid
 
 
 def by_key(table: pd.DataFrame) -> dict[Key, list[Record]]:
-    """The rows of a table by the step that they belong to, in their order."""
+    """The rows of a table by step, in their order."""
     found: dict[Key, list[Record]] = {}
     for row in table.to_dict("records"):
         record = {str(name): value for name, value in row.items()}
@@ -100,7 +100,7 @@ def _parts(
     strays += [
         Stray(str(row["name"]), str(row["side"]), finite(row["seconds"]))
         for row in unmatched
-        if not str(row["side"]).startswith("measured")  # those are above, with all their executions
+        if not str(row["side"]).startswith("measured")  # listed above, with all their executions
     ]
     return {
         "operators": tuple(_operator(row, row["name"] in fused) for row in matched),

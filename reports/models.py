@@ -12,7 +12,7 @@ from roofline.tables import csv_text
 
 
 def listing(records: Sequence[dict[str, Any]], format: str) -> str:
-    """Every model: name, family, parameters, and those that one token meets."""
+    """Every model: name, family, parameters and active parameters."""
     if format == "json":
         return json.dumps(list(records), indent=1)
     if format == "csv":
@@ -32,7 +32,7 @@ def listing(records: Sequence[dict[str, Any]], format: str) -> str:
 
 
 def families(records: Sequence[dict[str, Any]], format: str) -> str:
-    """Every family of configs, and how many of transformers' can be predicted and profiled."""
+    """Every family of configs, and how many of those in transformers can be predicted and profiled."""
     if format == "json":
         return json.dumps(list(records), indent=1)
     if format == "csv":
@@ -64,7 +64,7 @@ def _dense(record: dict[str, Any]) -> bool:
 
 
 def check(records: Sequence[dict[str, Any]]) -> str:
-    """Counted against published, and whose count it is; then the same of what one token meets."""
+    """Counted against published parameters with their source; then active parameters."""
     columns: dict[str, tuple[str, terminal.Format]] = {
         "name": ("model", text),
         "params": ("counted", _grouped),

@@ -1,4 +1,4 @@
-"""Operators of a table with their prediction, beside what was measured where the table has that."""
+"""Operators of a table with their prediction and, where present, measured times."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BESIDE = ("fidelity", "lower_us", "upper_us", "provenance", "above_ceiling")  # 
 
 
 def as_text(rows: Sequence[dict[str, Any]], left: int = 0) -> str:
-    """A line per operator: the sizes that any has, the prediction, and, of measured ones, what they reach.
+    """A line per operator: its sizes, the prediction, and the attained share of measured ones.
 
     `rows` are those of `optable.predict_table`, as plain records; `attained` where `latency_us` was compared.
     `left` are those that were left out.
@@ -53,7 +53,7 @@ def as_text(rows: Sequence[dict[str, Any]], left: int = 0) -> str:
 
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:
-    """A record with its range as text and, where it was measured, the rates that it reached."""
+    """A record with its range as text and, where measured, its attained rates."""
     told: dict[str, Any] = {**row, "range": None}
     if row.get("lower_us") is not None:
         told["range"] = f"{_us(row['lower_us'])} to {_us(row['upper_us'])}"
@@ -64,7 +64,7 @@ def _told(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _above(rows: Sequence[dict[str, Any]]) -> str:
-    """A warning where something was faster than the data sheet allows."""
+    """A warning about times below the data-sheet bound."""
     if not any(row.get("above_ceiling") for row in rows):
         return ""
     return (
@@ -74,7 +74,7 @@ def _above(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _sizes(row: dict[str, Any], names: Sequence[str]) -> str:
-    """The sizes that a row has: kinds need different ones."""
+    """The sizes of a row, which depend on its kind."""
     return ", ".join(f"{name} {_size(row[name])}" for name in names if row.get(name) is not None)
 
 

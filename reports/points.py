@@ -1,4 +1,4 @@
-"""The steps of a run or a prediction as records: whole-step times, operators, roofs, what is left over."""
+"""The steps of a run or a prediction as records: whole-step times, operators, roofs, unmatched rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from roofline.scenario import PHASES, Scenario
 from specfiles.errors import InputError
 from workloads.dtypes import Precision, compute_dtype
 
-INPUTS = "its own inputs"  # of a module: what its function returned
+INPUTS = "its own inputs"  # of a module, returned by its function
 Key = tuple[str, int, int, int, int]  # phase, batch, q_len, kv_len, encoder_len
 
 
@@ -31,7 +31,7 @@ def best_fidelity(device: Device) -> Fidelity:
 
 
 def reference_fidelity(device: Device) -> Fidelity:
-    """The ceilings that attained fractions refer to: reached ones, where the file has any."""
+    """The ceilings that attained fractions refer to: measured ones, if in the file."""
     return Fidelity.MEASURED if device.measured.dram_byte_per_s else Fidelity.DATASHEET
 
 
@@ -62,7 +62,7 @@ def sizes(batch: int, q_len: int, kv_len: int, encoder_len: int = 0) -> str:
 
 
 def roof_s_of(prediction: Prediction, phase: str | None = None) -> float:
-    """The step at the ceilings: the prediction without the launches, which are no ceiling."""
+    """The step at the ceilings: the prediction without launches."""
     return float(
         sum(
             r.count * (r.times.time_s - r.times.launch_s) for r in prediction.rows if phase in (None, r.phase)
@@ -71,7 +71,7 @@ def roof_s_of(prediction: Prediction, phase: str | None = None) -> float:
 
 
 def roofs(device: Device, precision: Precision) -> tuple[Roof, ...]:
-    """The ceilings to draw, each with its origin; one that equals the data sheet's is drawn once."""
+    """The ceilings to draw, each with its origin, without duplicates of the data sheet's."""
     units = dict.fromkeys(compute_dtype(str(d)) for d in (precision.activations, precision.wide))
     found: dict[tuple[str, float], Roof] = {}
     sheet, reached = device.datasheet, device.measured
@@ -88,7 +88,7 @@ def roofs(device: Device, precision: Precision) -> tuple[Roof, ...]:
         ("measured", reached, reached.dram_byte_per_s),
     )
     for origin, section, bandwidth in sections:
-        for unit in units:  # a dtype that the tensor units do not know is multiplied on the vector units
+        for unit in units:  # dtypes without tensor units use vector units
             value = section.tensor_flop_per_s.get(unit) or section.vector_flop_per_s.get(unit)
             add("matrix", f"{unit} matrix", value, origin)
         add("vector", "fp32 vector", section.vector_flop_per_s.get("fp32"), origin)
@@ -97,7 +97,7 @@ def roofs(device: Device, precision: Precision) -> tuple[Roof, ...]:
 
 
 def finite(value: Any) -> float | None:
-    """A number, or null for what no page can show: missing, not a number, infinite."""
+    """A number, or None for missing, NaN and infinite values."""
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -20,7 +20,7 @@ def predicted_points(prediction: Prediction, prefix: str = "") -> Iterator[Point
     roof = predict(prediction.scenario, prediction.device, limits) if again else prediction
     for phase in dict.fromkeys(row.phase for row in prediction.rows):
         steps = _steps(prediction, phase)
-        # What an engine adds stands under no roof: it is its own, all of it launches.
+        # Engine overheads have no roof: all of their time counts as launches.
         limits_of = (row for row in roof.rows if row.phase == phase and row.kind != ENGINE)
         pairs = [
             (row, row if row.kind == ENGINE else next(limits_of))
@@ -41,13 +41,13 @@ def predicted_points(prediction: Prediction, prefix: str = "") -> Iterator[Point
 
 
 def _reference_of(prediction: Prediction) -> Fidelity:
-    """What a prediction's own times are compared with: the ceilings that it starts from."""
+    """The ceilings that a prediction's times are compared with: those of its fidelity."""
     fidelity = prediction.ceilings.fidelity
     return Fidelity.MEASURED if fidelity.calibrates else fidelity
 
 
 def _steps(prediction: Prediction, phase: str) -> int:
-    """How many steps the rows of a phase stand for."""
+    """The number of steps that the rows of a phase represent."""
     if phase == "denoise":
         return prediction.scenario.denoise_steps if prediction.scenario.phase == "generate" else 1
     tpot = prediction.totals()["tpot_s"] if phase == "decode" else None

@@ -1,4 +1,4 @@
-"""How a report's numbers came about: measuring, conventions, and the document behind each hardware number."""
+"""Provenance of a report's numbers: measuring, conventions, and the source of each hardware number."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from roofline.run import Run
     from workloads.phases import Setting
 
-MOST_ENTRIES = 200  # of an environment: it comes from a file that anyone may have written
+MOST_ENTRIES = 200  # of an environment, which comes from an untrusted file
 UNITS = (  # the unit of a device file's value by the end of its key
     ("flop_per_s", "FLOP/s"),
     ("op_per_s", "op/s"),
@@ -124,7 +124,7 @@ NOTHING = "–"
 
 
 def _range(values: pd.Series[Any], shown: str, scale: float = 1.0) -> str:
-    """The least and the most of a column, one number where they agree."""
+    """The range of a column, one number where minimum and maximum agree."""
     numbers = [number for value in values if (number := finite(value)) is not None]
     if not numbers:
         return NOTHING
@@ -145,7 +145,7 @@ def _flat(data: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _unit(path: str) -> str:
-    """The unit that a key ends in; a key by dtype or link has it one step up."""
+    """The unit at the end of a key; for keys by dtype or link that of the parent key."""
     keys = path.split(".")
     for key in reversed(keys):
         for ending, unit in UNITS:

@@ -1,4 +1,4 @@
-"""What a report says of a recording by other tools: where time went, why devices waited, what was sampled."""
+"""The report on a recording by other tools: time by group, causes of idle time, samples."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from reports.step_records import Operator, Point, Roof
 from reports.units import percent, si
 from reports.wording import listed
 
-MOST_NAMED = 3  # operators and losses that a summary names
-WHOLE = 0.01  # of a row's time may lack a model, and its place under the roofs still says something
+MOST_NAMED = 3  # operators and losses named in a summary
+WHOLE = 0.01  # maximum share of a row's time without modelled work for a mark under the roofs
 
 
 def of_recording(
@@ -61,7 +61,7 @@ def _point(rows: Sequence[Mapping[str, Any]], roofs: Sequence[Roof] = ()) -> Poi
 
 
 def _cards(shown: Mapping[str, Any], kinds: Sequence[Mapping[str, Any]]) -> Iterator[Card]:
-    """How long, how busy, what took most of it, how near the ceilings, and the largest loss."""
+    """Duration, utilisation, longest operators, distance from the ceilings, and the largest losses."""
     totals, devices = shown["totals"], shown["devices"]
     if totals["gpu_span_s"]:
         span, several = totals["gpu_span_s"], f"of {len(devices)} devices together" * (len(devices) > 1)
@@ -82,7 +82,7 @@ def _cards(shown: Mapping[str, Any], kinds: Sequence[Mapping[str, Any]]) -> Iter
 
 
 def _longest(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The operators that took most of the time, and how near they come to their ceilings."""
+    """The longest operators, and their attained share of the ceilings."""
     named = [f"{row['name']} ({percent(row['share'])}, {_reach(row)})" for row in rows[:MOST_NAMED]]
     if named:
         yield f"Most time goes to {listed(named)}."
@@ -95,7 +95,7 @@ def _reach(row: Mapping[str, Any]) -> str:
 
 
 def _first_losses(shown: Mapping[str, Any]) -> Iterator[str]:
-    """The largest losses in words."""
+    """The largest losses as sentences."""
     for loss in shown["lost"][:MOST_NAMED]:
         if loss["share"] >= WORTH_SAYING:
             share, seconds = percent(loss["share"]), si(loss["time_s"], "s")
@@ -125,7 +125,7 @@ def _operator(row: Mapping[str, Any], named_phase: bool) -> Operator:
 
 
 def cell(row: Mapping[str, Any], key: str) -> str:
-    """A value of a row as it is read."""
+    """A formatted value of a row."""
     value = row[key]
     if value is None:
         return "–"

@@ -1,4 +1,4 @@
-"""What a report says, as plain records in SI units: filled by `reports.content`, drawn by renderers.
+"""The content of a report as plain records in SI units: filled by `reports.content`, drawn by renderers.
 
 A renderer needs nothing but these: no run folder, no device file, no formula.
 """
@@ -55,7 +55,7 @@ class StepError:
 
     @property
     def error_after_drift(self) -> float | None:
-        """The error of the prediction for a machine as fast as it was beside the measured step."""
+        """The error of the prediction after correction for the machine's drift at the measured step."""
         return None if self.error is None or self.drift is None else (1 + self.error) * self.drift - 1
 
 
@@ -70,7 +70,7 @@ class Comparison:
     layers: tuple[StepError, ...] = ()  # the operators inside the layers, summed
     missing: str | None = None
     drift_unknown: str = ""  # why there is no drift to take out
-    layers_drift_unknown: str = ""  # why that of whole steps is taken out of layers, too
+    layers_drift_unknown: str = ""  # why the drift of whole steps is also taken out of layers
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,10 @@ class Elsewhere:
 
 @dataclass(frozen=True)
 class Advised:
-    """One technique, or a pair, and what it makes of a workload."""
+    """One technique, or a pair, and its effect on a workload."""
 
     name: str
-    options: str  # the parameters that it was tried with
+    options: str  # parameters used
     quality: str  # of the output: exact, lossy or retrained
     speedup: float  # time without / time with
     time_s: float
@@ -102,7 +102,7 @@ class Advised:
 
 @dataclass(frozen=True)
 class Advice:
-    """What would help one workload, the exact techniques first; `missing` says why nothing could be tried."""
+    """Techniques that help one workload, exact ones first; `missing` says why none could be tried."""
 
     title: str
     rows: tuple[Advised, ...] = ()
@@ -134,7 +134,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class Card:
-    """A number to see first."""
+    """A key number of the summary."""
 
     label: str
     value: str
@@ -174,7 +174,7 @@ class Source:
 
 @dataclass(frozen=True)
 class CalibrationRow:
-    """How well the constants of one operator class fit what they were fitted on."""
+    """The fit error of one operator class's constants on its training data."""
 
     kind: str
     dtype: str
@@ -184,7 +184,7 @@ class CalibrationRow:
 
 @dataclass(frozen=True)
 class Provenance:
-    """How the numbers came about, and from which documents."""
+    """Provenance of the numbers, with their documents."""
 
     device: str
     conventions: tuple[tuple[str, str], ...]
@@ -202,7 +202,7 @@ Curve = tuple[str, tuple[float, ...], tuple[float, ...]]  # name, seconds, value
 
 @dataclass(frozen=True)
 class Timeline:
-    """What was sampled of one quantity, a curve per device."""
+    """Samples of one quantity, a curve per device."""
 
     title: str
     axis: str
@@ -211,7 +211,7 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Recording:
-    """What other tools recorded: rows as `show` has them, by grouping."""
+    """A recording by other tools: rows as in `show`, by grouping."""
 
     groups: tuple[tuple[str, tuple[Mapping[str, Any], ...]], ...]
     lost: tuple[Mapping[str, Any], ...]  # ways to lose time, the largest first, as `show` has them
@@ -246,7 +246,7 @@ class Content:
 
     @property
     def headline(self) -> tuple[Point, ...]:
-        """The first point of each phase: what the summary speaks of."""
+        """The first point of each phase, which the summary describes."""
         first: dict[str, Point] = {}
         for point in self.points:
             first.setdefault(point.phase, point)

@@ -1,4 +1,4 @@
-"""What serving came to, as text, CSV or JSON."""
+"""Results of simulated serving as text, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def as_csv(found: Serving) -> str:
 
 
 def as_text(found: Serving) -> str:
-    """A table, and what its columns mean."""
+    """A table, with a legend of its columns."""
     rows = [{**row, "queue": "steady" if row["keeps_up"] else "grows"} for row in found.rows]
     limits = [
         f"{name} at most {si(value, 's')}"

@@ -51,12 +51,12 @@ OUTLIERS: dict[str, tuple[str, terminal.Format]] = {
 MOST_ROWS = 60
 MOST_SAVINGS = 5
 MOST_LOST = 6
-WORTH_SAYING = 0.01  # a share of the devices' time that somebody would change something for
+WORTH_SAYING = 0.01  # minimum share of the devices' time that is mentioned
 UNITS = {"hz": "Hz", "w": "W"}  # of quantities, by the end of their names; others are shares
 
 
 def as_text(shown: dict[str, Any], most: int = MOST_ROWS) -> str:
-    """Totals, causes of idle time, the table, and everything that a reader must know of it."""
+    """Totals, causes of idle time, the table, and notes."""
     rows = shown["rows"]
     columns = {
         key: value for key, value in COLUMNS.items() if any(row.get(key) is not None for row in rows[:most])
@@ -85,7 +85,7 @@ def as_text(shown: dict[str, Any], most: int = MOST_ROWS) -> str:
 
 
 def savings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the ceilings would save, the most first."""
+    """Time above the ceilings, the largest first."""
     ranked = sorted((row for row in rows if row["saving_s"]), key=lambda row: -row["saving_s"])
     if not ranked:
         return []
@@ -95,7 +95,7 @@ def savings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _lost(shown: Mapping[str, Any]) -> Iterator[str]:
-    """The ways in which most time was lost, each with what would help."""
+    """The largest losses, each with its remedy."""
     found = [loss for loss in shown.get("lost", []) if loss["share"] >= WORTH_SAYING][:MOST_LOST]
     if found:
         yield "lost at most (kernels that run beside others lose less), and what would help:"
@@ -115,7 +115,7 @@ def as_json(shown: dict[str, Any]) -> str:
 
 
 def sentences(shown: Mapping[str, Any]) -> list[str]:
-    """What the recording says as a whole, a sentence each."""
+    """Statements on the whole recording, a sentence each."""
     found = [*_devices(shown), *_known(shown), *_waiting(shown), *_readings(shown)]
     totals = shown["totals"]
     if totals.get("small_grids_s"):
@@ -127,7 +127,7 @@ def sentences(shown: Mapping[str, Any]) -> list[str]:
     return found
 
 
-MOST_DEVICES = 8  # that get a line each
+MOST_DEVICES = 8  # with a line each
 
 
 def _devices(shown: Mapping[str, Any]) -> Iterator[str]:

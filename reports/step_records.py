@@ -47,7 +47,7 @@ class Operator:
 
     @property
     def time_s(self) -> float:
-        """Measured where it was, else predicted."""
+        """Measured if available, else predicted."""
         return self.predicted_s if self.measured_s is None else self.measured_s
 
     @property
@@ -62,7 +62,7 @@ class Operator:
 
     @property
     def drawable(self) -> bool:
-        """Whether it has a place on logarithmic axes."""
+        """Whether it can be drawn on logarithmic axes."""
         alone = self.measured_s is not None or not self.fused
         return alone and self.flops > 0 and self.bytes > 0 and self.time_s > 0
 
@@ -87,7 +87,7 @@ class Stray:
 class Kernel:
     """A kernel of a traced step."""
 
-    operator: str | None  # null: no operator claims it
+    operator: str | None  # None: unattributed
     name: str
     count: int
     time_s: float | None
@@ -115,15 +115,15 @@ class Point:
     repeats: int | None = None
     outliers: int | None = None  # repeats far outside the others
     instrumented_s: float | None = None  # the whole step while its operators are timed
-    waited_s: float | None = None  # how much longer the step took while it waited for a processor
+    waited_s: float | None = None  # additional time waiting for a processor
     drift: float | None = None  # the machine beside this step / when its device file was made; 1.1 is slower
     strays: tuple[Stray, ...] = ()
     kernels: tuple[Kernel, ...] = ()
-    prefix: str = ""  # tells points of several predictions apart
+    prefix: str = ""  # distinguishes points of several predictions
 
     @property
     def unit(self) -> str:
-        """What a step makes: a module's pass is the whole of it."""
+        """The unit of a step's output; for a module a pass."""
         return "passes" if self.phase == PASS else "tokens"
 
     @property
@@ -133,7 +133,7 @@ class Point:
 
     @property
     def measured(self) -> bool:
-        """Whether anything of it was measured."""
+        """Whether it has measured times."""
         return self.measured_s is not None or any(o.measured_s is not None for o in self.operators)
 
     @property
@@ -156,7 +156,7 @@ class Point:
 
     @property
     def measured_strays(self) -> tuple[Stray, ...]:
-        """What was measured and not predicted; `seconds` is of all its executions."""
+        """Measured operators without a prediction; `seconds` covers all executions."""
         return tuple(s for s in self.strays if s.side.startswith("measured"))
 
     @property
@@ -170,7 +170,7 @@ class Point:
         return {bound: seconds / total for bound, seconds in ranked if seconds} if total else {}
 
     def attained(self, bound: str) -> float | None:
-        """The fraction of their roof that the measured operators of one bound reach together."""
+        """The attained fraction of the roof of all measured operators with one bound."""
         known = [o for o in self.operators if o.bound == bound and o.measured_s and o.bound_s is not None]
         measured = sum(o.total_s for o in known)
         return sum(o.count * (o.bound_s or 0.0) for o in known) / measured if measured else None

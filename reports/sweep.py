@@ -80,7 +80,7 @@ def as_text(table: pd.DataFrame, met: pd.DataFrame, most: int, by: str) -> str:
         said += f"; {counts(met)['fit']} fit and meet the limits"
     reasons = table["error"].dropna().value_counts().head(3)
     lines = [f"{said}.", *(f"- {count} x {reason}" for reason, count in reasons.items())]
-    # A decode step has no prompt, and what it sees is said; the context of others follows from their lengths.
+    # A decode step has a stated context and no prompt; for others the context follows from their lengths.
     without = {"prompt" if set(table["phase"]) == {"decode"} else "context"}
     without |= set() if (table["engine"] != "none").any() else {"engine"}
     without |= COLUMNS.keys() - set(met)

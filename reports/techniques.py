@@ -18,7 +18,7 @@ FACTS = ("level", "category", "paper", "removes", "adds", "needs", "quality")
 
 
 def record(technique: type[Technique]) -> dict[str, Any]:
-    """What a technique states, and its parameters."""
+    """A technique's description and parameters."""
     return {
         "name": technique.name,
         "aliases": [*technique.aliases, *technique.variants],
@@ -42,7 +42,7 @@ def record(technique: type[Technique]) -> dict[str, Any]:
 
 
 def serving_record(method: ServingMethod) -> dict[str, Any]:
-    """The same of a method of serving, which has no parameters here."""
+    """The same for a method of serving, which has no parameters here."""
     return {
         "name": method.name,
         "aliases": list(method.aliases),
@@ -87,7 +87,7 @@ def listing(techniques: Sequence[type[Technique]], format: str) -> str:
 
 
 def _said(found: dict[str, Any], name: str) -> str:
-    """A name, and the parameters that it sets."""
+    """A name with the parameters that it sets."""
     meant = ", ".join(f"{key}={value}" for key, value in found["variants"].get(name, {}).items())
     return f"{name} ({meant})" if meant else name
 

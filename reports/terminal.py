@@ -17,10 +17,10 @@ WRAPPED = (
     "sizes",
     "assumption",
     "message",
-)  # of columns that break into lines where it is narrow
-LEAST = 24  # characters that such a column keeps
-WIDE = 1000  # of what is no terminal
-ONLY_WHERE = ("encoder_len",)  # keys of columns that are drawn only where a row has such a size
+)  # columns that wrap on a narrow terminal
+LEAST = 24  # minimum characters of such a column
+WIDE = 1000  # width where the output is not a terminal
+ONLY_WHERE = ("encoder_len",)  # keys of columns drawn only where a row has such a size
 PREDICTION: dict[str, tuple[str, Format]] = {
     "name": ("operator", text),
     "count": ("count", text),
@@ -96,7 +96,7 @@ def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[str, Format]]:
 
 
 def heading(*points: dict[str, Any]) -> str:
-    """What was asked, of one prediction or of several that differ in sizes: those they share."""
+    """The options of a prediction, or those shared by several that differ in sizes."""
     data = points[0]
     dtypes = data["dtypes"]
     phase = "one pass" if data["family"] == TRACED else data["phase"]
@@ -114,14 +114,14 @@ SHARES = (("tp", "tensor"), ("ep", "expert"), ("pp", "pipeline"))
 
 
 def _devices(data: dict[str, Any]) -> str:
-    """The device, how many of them where several share the model, and the node that they stand in."""
+    """The device, their number where several share the model, and their node."""
     many = f"{data['devices']} x " if data["devices"] > 1 else ""
     where = f" in {data['node']}" if data.get("node") else ""
     return f"{many}{data['hardware']}{where}"
 
 
 def _sizes(points: Sequence[dict[str, Any]]) -> list[str]:
-    """The sizes that were asked for, but for those in which the points differ: they are columns."""
+    """The requested sizes, without those in which points differ, which are columns."""
     data = points[0]
     if data["family"] == TRACED:
         return ["its own inputs"]
@@ -154,12 +154,12 @@ def summary(data: dict[str, Any]) -> str:
 
 
 def _of(data: dict[str, Any]) -> str:
-    """Which tokens a second are counted: those that are read, or those that are written."""
+    """The tokens counted per second: read or generated ones."""
     return " of prompts" if data["phase"] == "prefill" else " written"
 
 
 def engine_lines(engine: dict[str, Any]) -> list[str]:
-    """What an engine added, a line per row with its range, and where the constants come from."""
+    """Engine overheads, a line per row with its range, and the source of the constants."""
     rows = [
         f"  {row['name']} ({row['phase']}): {si(row['time_s'], 's')} x {text(row['count'])}, "
         f"{si(row['lower_s'], 's')} to {si(row['upper_s'], 's')}: {row['why']}"
@@ -203,7 +203,7 @@ LEDGER: dict[str, tuple[str, Format]] = {
 
 
 def ledger(data: dict[str, Any]) -> str:
-    """The byte ledger (its JSON form): a line per tensor, the sums, and what each kind of operator counts."""
+    """The byte ledger (JSON form): a line per tensor, sums, and assumptions per kind of operator."""
     parts = [heading(data)]
     for phase in dict.fromkeys(row["phase"] for row in data["ledger"]):
         parts.append(table([row for row in data["ledger"] if row["phase"] == phase], LEDGER, phase))

@@ -1,4 +1,4 @@
-"""SI values as people read them. Only formatters scale."""
+"""Formatting of SI values. Only formatters scale."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _drift(ratio: float | None) -> str:
-    """By how much longer than in the device file the machine takes for the same work."""
+    """The slowdown of the machine since its device file was made, for the same work."""
     return percent(None if ratio is None else ratio - 1)
 
 
@@ -130,7 +130,7 @@ def _drift_told(result: Validation) -> list[str]:
 
 
 def _which_drift(layers_drift_unknown: str) -> str:
-    """Which drift is taken out of what: a sentence."""
+    """A sentence on the drift that was removed."""
     if not layers_drift_unknown:
         return (
             "Whole steps have the drift of whole reference steps taken out, layers and operators that of the "
@@ -148,7 +148,7 @@ def as_csv(results: Sequence[Validation]) -> str:
 
 
 def fidelities_csv(tables: Sequence[tuple[Fidelity, pd.DataFrame]]) -> str:
-    """Tables of the same columns below each other, the fidelity before each row."""
+    """Tables of the same columns concatenated, with the fidelity as first column."""
     rows = [{"fidelity": str(name), **row} for name, table in tables for row in plain_records(table)]
     return csv_text(rows, ["fidelity", *tables[0][1]])
 

@@ -1,4 +1,4 @@
-"""Techniques ranked by what they would gain, as text, CSV or JSON."""
+"""Techniques ranked by gain, as text, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ASKED = ("model", "hardware", "phase", "batch", "prompt", "context", "output", "
 
 
 def as_json(found: WhatIf) -> dict[str, Any]:
-    """The baseline, the outcomes from the fastest, and what was not applicable."""
+    """The baseline, the outcomes, fastest first, and inapplicable techniques."""
     from roofline.tables import as_json as prediction
 
     baseline = prediction(found.baseline)
@@ -42,7 +42,7 @@ def as_json(found: WhatIf) -> dict[str, Any]:
 
 
 def as_csv(found: WhatIf) -> str:
-    """What was asked, then every outcome, then what it would be without each technique that it counts."""
+    """The baseline, every outcome, then the baseline without each technique that it counts."""
     asked = Outcome((), found.baseline, found.baseline).record()
     rows = [
         {"compared": "as asked", **asked},
@@ -53,7 +53,7 @@ def as_csv(found: WhatIf) -> str:
 
 
 def _without(outcome: Outcome) -> dict[str, Any]:
-    """What the baseline would be without a technique that it counts; `gain` is what having it is worth."""
+    """The baseline without a technique that it counts; `gain` is the technique's speedup."""
     turned = replace(outcome, techniques=(), before=outcome.after, after=outcome.before)
     return {
         **turned.record(),
@@ -74,8 +74,8 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "bound": ("bound by", text),
 }
 VISIBLE = 0.005
-FITTING = 5  # techniques that are named because the model fits with them
-TOO_MUCH = "*"  # behind memory that the device has not
+FITTING = 5  # maximum techniques named that make the model fit
+TOO_MUCH = "*"  # mark of memory beyond the device's
 
 
 LABELS = {
@@ -116,7 +116,7 @@ def as_text(found: WhatIf, quality: str = "retrained", top: int = 10) -> str:
 
 
 def _legend(found: WhatIf, data: dict[str, Any], body: str) -> str:
-    """What the columns mean, and what is needed where memory is short."""
+    """A legend of the columns, and remedies where memory is insufficient."""
     limits = f"Bound by: the limit on most of each phase ({', '.join(data['bound'])})."
     lines = [f"{limits} Energy: {found.baseline.energy_by}."]
     if "engine" in data:
@@ -133,7 +133,7 @@ def _legend(found: WhatIf, data: dict[str, Any], body: str) -> str:
 
 
 def _what_fits(outcomes: Sequence[dict[str, Any]]) -> str:
-    """A sentence: with which of the techniques tried alone the model fits into memory, the fastest first."""
+    """A sentence on the single techniques with which the model fits in memory, the fastest first."""
     names = [o["names"][0] for o in outcomes if o["fits"] and len(o["names"]) == 1]
     if not names:
         return "No technique that was tried alone makes it fit."
@@ -142,7 +142,7 @@ def _what_fits(outcomes: Sequence[dict[str, Any]]) -> str:
 
 
 def _tells(record: dict[str, Any], baseline: dict[str, Any]) -> bool:
-    """Whether a record without a technique shows a difference in the digits that are printed."""
+    """Whether a record without a technique differs in the printed digits."""
     return any(abs(record[name] / baseline[name] - 1) > VISIBLE for name in ("time_s", "memory_bytes"))
 
 
@@ -165,7 +165,7 @@ def _row(record: dict[str, Any], named: str) -> dict[str, Any]:
 
 
 def answers_json(found: Found, scenario: Scenario, goal: Goal, target: str) -> dict[str, Any]:
-    """Devices and techniques that meet a target, as `target.answers` orders them; else what comes nearest."""
+    """Devices and techniques that meet a target, in the order of `target.answers`; else the nearest."""
     return {
         "schema": 1,
         "model": scenario.model.name,
@@ -179,7 +179,7 @@ def answers_json(found: Found, scenario: Scenario, goal: Goal, target: str) -> d
 
 
 def answers_csv(found: Found, scenario: Scenario, goal: Goal, target: str) -> str:
-    """A line per answer; where nothing meets the target per device that comes near, with what it misses."""
+    """A line per answer; where nothing meets the target, a line per near device with its missed goal."""
     data = answers_json(found, scenario, goal, target)
     rows = data["answers"] or data["nearest"]
     return csv_text(rows, list(rows[0]) if rows else ["hardware"])
@@ -199,7 +199,7 @@ def _answer(answer: Answer) -> dict[str, Any]:
 
 
 def _missing(answer: Answer, goal: Goal) -> dict[str, Any]:
-    """The goal that is missed by most, by how much, and what binds the phases."""
+    """The goal missed by most, the factor, and the bounds of the phases."""
     misses = goal.misses(answer.totals)
     worst = max(misses, key=lambda name: float(misses[name]))
     bounds = {phase: answer.prediction.bound(phase) for phase in answer.prediction.phases}

@@ -16,7 +16,7 @@ def plain(value: float | None) -> str:
 
 
 def short(name: str, most: int) -> str:
-    """A name of at most so many characters, an ellipsis in the place of the rest."""
+    """A name truncated with an ellipsis to a maximum length."""
     return name if len(name) <= most else name[: most - 1] + "…"
 
 

@@ -1,4 +1,4 @@
-"""A report's first steps as one picture for a page or a slide: under the roofs, and where the time goes."""
+"""A report's first steps as one picture for a page or slide: roofline and time by operator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 2
 MOST_BARS = 10
-WORTH_A_BAR = 0.005  # of the time
+WORTH_A_BAR = 0.005  # minimum share of the time
 WIDTH, HEIGHT = 11.0, 3.5  # inches, of each step
 BESIDE = {  # the offset [points] and the alignment of a label at each side of its mark
     "bottom center": ((0, -12), "center", "top"),
@@ -79,7 +79,7 @@ def _told(step: Point) -> str:
 
 
 def _under_roofs(ax: Axes, step: Point) -> None:
-    """Marks as large as their share of the time, the largest with names."""
+    """Marks with areas by share of the time, the largest with names."""
     drawn = [o for o in step.operators if o.drawable]
     xs, ys = window(drawn, step.roofs)
     for trace in roof_traces(step.roofs, xs):
@@ -157,7 +157,7 @@ def _times(ax: Axes, step: Point) -> None:
 
 
 def _bounds(ax: Axes, bars: Sequence[Operator]) -> None:
-    """Which colour is which bound, and what an outline is."""
+    """The legend of bound colours and outlines."""
     from matplotlib.patches import Patch
 
     found = dict.fromkeys(o.bound for o in bars if o.total_s)

@@ -21,9 +21,9 @@ from reports.figures.style import (
 from reports.step_records import Operator, Point, Roof
 from reports.units import percent, si
 
-WORTH_A_LABEL = 0.05  # of the time
-MOST_LINES = 3  # of a label
-APART = (1.2, 0.5)  # decades of intensity and of speed between labels that do not touch, on paper too
+WORTH_A_LABEL = 0.05  # minimum share of the time
+MOST_LINES = 3  # per label
+APART = (1.2, 0.5)  # decades of intensity and of speed at which labels do not touch, also in print
 LONGEST = 20  # characters of a name in a label
 SIZE = (0.1, 0.14)  # of a label, in shares of the plot
 RADIUS = (0.02, 0.05)  # of the mark of all of the time, likewise
@@ -49,7 +49,7 @@ def roofline_figure(point: Point) -> Figure:
 
 
 def share_of(operators: Iterable[Operator]) -> dict[str, float]:
-    """Of the time of all of them, by name."""
+    """Share of the total time, by name."""
     total = sum(o.total_s for o in operators)
     return {o.name: o.total_s / total if total else 0.0 for o in operators}
 
@@ -57,7 +57,7 @@ def share_of(operators: Iterable[Operator]) -> dict[str, float]:
 def window(
     operators: Sequence[Operator], roofs: Sequence[Roof]
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """The part of the plane that holds every operator and the ridge, with some air around."""
+    """The range of the axes that shows every operator and the ridge, with a margin."""
     peaks = [r.per_s for r in roofs if r.kind != "memory"]
     slopes = [r.per_s for r in roofs if r.kind == "memory"]
     ridges = [max(peaks) / slope for slope in slopes] if peaks else []
@@ -82,7 +82,7 @@ def roof_traces(roofs: Sequence[Roof], x_range: tuple[float, float]) -> list[Fig
 
 
 def _partners(roof: Roof, roofs: Sequence[Roof]) -> tuple[float, float]:
-    """The bandwidth and the highest peak that a roof meets: of its own origin, else of any."""
+    """A roof's bandwidth, and the highest peak of its own origin, else of any."""
 
     def best(*kinds: str) -> float:
         found = [r for r in roofs if r.kind in kinds]
@@ -95,7 +95,7 @@ def _partners(roof: Roof, roofs: Sequence[Roof]) -> tuple[float, float]:
 def _roof_trace(roof: Roof, xs: tuple[float, float], ys: tuple[float, float]) -> Figure:
     unit = "B/s" if roof.kind == "memory" else "FLOP/s"
     name = f"{roof.label} {si(roof.per_s, unit)}, {roof.origin}"
-    middle = math.sqrt(xs[0] * xs[1])  # a third point, so that the line can be hovered over
+    middle = math.sqrt(xs[0] * xs[1])  # a third point to hover over
     return {
         "type": "scatter",
         "mode": "lines",
@@ -110,7 +110,7 @@ def _roof_trace(roof: Roof, xs: tuple[float, float], ys: tuple[float, float]) ->
 
 
 def labels_of(operators: Sequence[Operator], shares: dict[str, float]) -> dict[str, str]:
-    """By the name of an operator the label under its mark: its own name and those of marks close by."""
+    """Labels by operator name: its own name and those of nearby marks."""
     placed: list[tuple[Operator, list[str]]] = []
     for operator in sorted(operators, key=lambda o: -shares[o.name]):
         if shares[operator.name] < WORTH_A_LABEL:
@@ -139,7 +139,7 @@ def sides_of(
     shares: dict[str, float],
     window: tuple[tuple[float, float], ...],
 ) -> dict[str, str]:
-    """By the name of a labelled operator the side of its mark where the label covers fewest other marks."""
+    """By labelled operator, the side of its mark on which the label covers the fewest other marks."""
 
     def place(operator: Operator, seconds: float) -> list[float]:
         """In shares of the plot."""

@@ -47,7 +47,7 @@ def time_figure(point: Point, axis: str = "Time per step") -> Figure:
 
 
 def _leftovers(point: Point, unshown: Sequence[Operator]) -> list[tuple[str, float]]:
-    """Bars that no predicted operator owns."""
+    """Bars without a predicted operator."""
     bars = [(short(s.name), s.seconds or 0.0) for s in point.measured_strays[:MOST_BARS]]
     if unshown:
         bars.append((f"{len(unshown)} more operators", sum(o.total_s for o in unshown)))

@@ -10,7 +10,7 @@ from reports.escaping import plotly_text
 
 Figure = dict[str, Any]
 
-# Okabe-Ito: told apart by people with any of the common kinds of colour blindness.
+# Okabe-Ito: distinguishable with all common kinds of colour blindness.
 COLOURS = {
     "compute": "#0072B2",
     "memory": "#E69F00",
@@ -51,7 +51,7 @@ def spread(values: Sequence[float], air: float) -> tuple[float, float]:
 
 
 def short(name: str) -> str:
-    """A name that fits beside an axis; the hover box has it whole."""
+    """A name shortened for an axis; the hover box shows it in full."""
     return plotly_text(name.removeprefix("layers."), 32)
 
 
