@@ -28,13 +28,13 @@ LATENT, ROTATED, NOPE, VALUE = 512.0, 64.0, 128.0, 128.0  # elements; DeepSeek-V
 # The reason of each part of a kernel of attention.
 WHY = {
     "ideal": "the roofline: FLOP at the peak or bytes at the data sheet's bandwidth",
-    "reached": "share of either that kernels reach with every processor busy; padding of tiles",
-    "waves": "latency of a processor's blocks of keys, and processors that are idle in the last wave",
-    "copies": "traffic of queries, results and cache that does not overlap with the products",
+    "reached": "attained share of either with every processor busy; tile padding",
+    "waves": "latency of each block of keys, and processors idle in the last wave",
+    "copies": "exposed traffic of queries, results and cache",
     "append": "new keys and values are written into the cache",
-    "combine": "keys are split over processors: their partial results are combined",
+    "combine": "combining partial results of keys split over processors",
     "schedule": "a preceding kernel schedules each sequence, or finds its window",
-    "launch": "start and end of the kernel, its first loads",
+    "launch": "kernel start and end, and its first loads",
 }
 
 

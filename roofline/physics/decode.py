@@ -52,7 +52,7 @@ MOST_SPLITS = {"vllm_flash_attn_fa3": 32.0}  # that vLLM lets FlashAttention 3 m
 ROTATED = 128.0  # elements of a head that the measured rows rotate, of smaller heads too
 
 CONSTANTS = (
-    Constant("launch_s", "s", 1e-6, 5e-5, 8e-6, "start of the kernels, one after the other, and the append"),
+    Constant("launch_s", "s", 1e-6, 5e-5, 8e-6, "launches of the consecutive kernels, and the append"),
     Constant("cta_s", "s", 1e-7, 2e-5, 2e-6, "first loads and last stores of a thread block", "1/clock"),
     Constant("head_s", "s", 1e-10, 1e-6, 1e-8, "of cta_s for each query head of 128 elements", "1/clock"),
     Constant("block_s", "s", 1e-8, 2e-5, 3e-7, "latency of one block of keys of 128 elements", "1/clock"),
@@ -62,11 +62,11 @@ CONSTANTS = (
     Constant("dram_share", "", 0.3, 1.0, 0.9, "share of the memory bandwidth", "stream"),
     Constant("l2_share", "", 0.1, 1.0, 0.5, "share of the L2 bandwidth", "slices dies"),
     Constant("l2_fill", "", 0.2, 1.0, 0.6, "share of the L2 that keeps the cache between steps", "whole"),
-    Constant("sharpness", "", 1.0, 20.0, 3.0, "how well latency hides behind the stream of keys"),
-    Constant("most_splits", "", 4.0, 256.0, 48.0, "thread blocks that share one sequence and head, at most"),
-    Constant("split_keys", "", 32.0, 1024.0, 150.0, "keys below which they are not split further"),
-    Constant("combine_s", "s", 1e-8, 2e-5, 1e-6, "start of adding up the splits' results"),
-    Constant("split_s", "s", 1e-10, 1e-6, 5e-8, "adding up one split", "1/clock"),
+    Constant("sharpness", "", 1.0, 20.0, 3.0, "overlap of latency and the stream of keys (p-norm exponent)"),
+    Constant("most_splits", "", 4.0, 256.0, 48.0, "maximum thread blocks per sequence and head"),
+    Constant("split_keys", "", 32.0, 1024.0, 150.0, "minimum keys per split"),
+    Constant("combine_s", "s", 1e-8, 2e-5, 1e-6, "start of combining the splits"),
+    Constant("split_s", "s", 1e-10, 1e-6, 5e-8, "combining one split", "1/clock"),
     Constant("sequence_s", "s", 1e-11, 1e-7, 1e-9, "scheduling one more sequence of the batch", "1/clock"),
     Constant("window_s", "s", 1e-8, 1e-5, 1e-7, "masking the edges of a window"),
 )
@@ -78,21 +78,21 @@ TILE_SHARE = Constant(
 )
 # Ampere's FlashAttention 2; TensorRT-LLM's kernel of one thread block per query head; FlashAttention 3.
 # Two copies: queries into their rows and results out of them (mha_varlen_fwd).
-SWAP = Constant("swap_s", "s", 1e-8, 2e-5, 2 * START_S, "copies that bring grouped heads into one tile")
+SWAP = Constant("swap_s", "s", 1e-8, 2e-5, 2 * START_S, "copies that gather grouped heads into one tile")
 PLAIN = (
     Constant("plain_launch_s", "s", 1e-6, 5e-5, 8e-6, "launch_s of the kernel without grouped heads"),
     Constant("plain_cta_s", "s", 1e-7, 2e-5, 2e-6, "cta_s of the same", "1/clock"),
     Constant("plain_block_s", "s", 1e-8, 2e-5, 2e-6, "block_s of the same", "1/clock"),
     Constant("plain_combine_s", "s", 1e-8, 2e-5, 2e-6, "combine_s of the same, however many splits"),
-    Constant("resident", "", 1.0, 8.0, 2.0, "thread blocks of XQA or Triton that a processor holds at once"),
+    Constant("resident", "", 1.0, 8.0, 2.0, "resident thread blocks of XQA or Triton per processor"),
 )
-FAR = Constant("far", "", 0.0, 2.0, 0.5, "latency of Triton's blocks from memory, more than from the L2")
+FAR = Constant("far", "", 0.0, 2.0, 0.5, "extra latency of Triton's blocks from memory, relative")
 SIZED = Constant("dim_s", "s", 1e-9, 2e-5, 5e-7, "of cta_s for heads of 128 elements, by size", "1/clock")
 ROTATE = Constant("rotate_s", "s", 1e-8, 2e-5, 2e-6, "a kernel that rotates heads where XQA cannot")
 # Since Hopper.
-WIDE = Constant("wide_share", "", 0.3, 1.2, 0.9, "rate for heads of more than 128 elements, of the others'")
+WIDE = Constant("wide_share", "", 0.3, 1.2, 0.9, "relative rate for heads of more than 128 elements")
 PADDING = Constant(
-    "padding_s", "s", 1e-8, 2e-5, 1e-6, "kernels around heads of a size that is no power of two", "engine"
+    "padding_s", "s", 1e-8, 2e-5, 1e-6, "extra kernels for head sizes that are not powers of two", "engine"
 )
 
 

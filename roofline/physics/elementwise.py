@@ -25,14 +25,12 @@ if TYPE_CHECKING:
 # START_HZ, an A100's.
 START_HZ = 1.41e9
 CONSTANTS = (
-    Constant("launch_s", "s", 5e-7, 3e-5, 2e-6, "start and end of the kernel"),
-    Constant("near_s", "s", 5e-8, 2e-6, 1.86e-7, "latency of a turn whose loads hit the L2", "1/clock"),
-    Constant("far_s", "s", 1e-8, 2e-6, 1.45e-7, "more of it where they come from memory", "1/clock"),
+    Constant("launch_s", "s", 5e-7, 3e-5, 2e-6, "kernel start and end"),
+    Constant("near_s", "s", 5e-8, 2e-6, 1.86e-7, "latency of an iteration with loads from the L2", "1/clock"),
+    Constant("far_s", "s", 1e-8, 2e-6, 1.45e-7, "extra latency with loads from memory", "1/clock"),
     Constant("memory_share", "", 0.5, 0.95, 0.85, "share of the memory bandwidth", "stream"),
-    Constant("l2_share", "", 0.03, 1.0, 0.3, "share of the L2 bandwidth, for rows that are cached", "slices"),
-    Constant(
-        "kept", "", 0.01, 2.0, 0.4, "share of the L2 that holds what the previous kernel wrote", "whole"
-    ),
+    Constant("l2_share", "", 0.03, 1.0, 0.3, "share of the L2 bandwidth for cached rows", "slices"),
+    Constant("kept", "", 0.01, 2.0, 0.4, "share of the L2 that keeps the previous kernel's output", "whole"),
 )
 # The measured kernels load one element of 2 bytes per thread, as vLLM's did in 2023. Current ones
 # (FlashInfer's, vLLM's with `vectorize`) load 16 bytes, and so take an eighth of the turns.
@@ -60,9 +58,9 @@ class ElementwiseModel(KernelModel):
     family: ClassVar[tuple[str, ...]] = ("hidden", "n_heads", "n_kv_heads", "head_dim")
     why: ClassVar[Mapping[str, str]] = {
         "ideal": "bytes at the bandwidth of memory, or of the L2 where they are cached",
-        "reached": "share of that bandwidth that the kernel reaches",
-        "turns": "loops over rows wait for loads and for their processor",
-        "launch": "start of the kernel",
+        "reached": "attained share of that bandwidth",
+        "turns": "latency of loops over rows, from loads and busy processors",
+        "launch": "kernel start and end",
     }
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:

@@ -39,23 +39,23 @@ LEAST_STREAM = 0.5  # of the memory bandwidth, that any kernel which was tuned r
 WARP_FLOP_PER_CLOCK = 2580.0
 BLOCK_CHOICES = 256.0  # choices that one block of threads sorts at once
 CONSTANTS = (
-    Constant("launch_s", "s", 3e-6, 2e-4, 2e-5, "the layer's small kernels, one after the other"),
-    Constant("memory_share", "", 0.1, 1.0, 0.87, "share of the memory bandwidth of streamed weights"),
-    Constant("kept", "", 0.01, 1.0, 0.4, "of the L2 that holds weights from one replay to the next", "whole"),
+    Constant("launch_s", "s", 3e-6, 2e-4, 2e-5, "launches of the layer's small kernels"),
+    Constant("memory_share", "", 0.1, 1.0, 0.87, "share of the memory bandwidth for streamed weights"),
+    Constant("kept", "", 0.01, 1.0, 0.4, "share of the L2 that keeps weights between replays", "whole"),
     Constant("compute_share", "", 0.02, 1.0, 0.6, "share of the tensor peak inside a tile"),
     Constant("l2_share", "", 0.03, 2.5, 0.7, "share of the L2 port that feeds a tile", "clusters"),
     Constant("tile_s", "s", 1e-7, 3e-5, 5e-7, "first loads and last stores of a tile", "1/clock"),
-    Constant("least_rows", "", 8.0, 200.0, 16.0, "rows that the smallest tile computes, used or not"),
-    Constant("whole_waves", "", 0.0, 1.0, 0.3, "of a last wave that is not full, what it still takes"),
-    Constant("reread", "", 0.03, 1.2, 0.3, "of the rows of tiles that read a large matrix again from memory"),
-    Constant("passes", "", 0.2, 10.0, 1.0, "times that chosen rows are moved by sorting and activating"),
-    Constant("row_s", "s", 1e-11, 2e-8, 1e-9, "a block of threads a chosen row, however short", "1/clock"),
-    Constant("token_passes", "", 0.1, 20.0, 1.0, "times that all tokens are quantised, copied and summed"),
-    Constant("expert_s", "s", 1e-9, 1e-6, 3e-8, "offsets and descriptors of one of its experts", "1/clock"),
-    Constant("choice_s", "s", 1e-11, 2e-8, 5e-10, "sorting one choice of the router", "1/clock"),
-    Constant("sort_s", "s", 1e-7, 2e-5, 5e-6, "further kernels that sort more choices than one block can"),
-    Constant("elsewhere", "", 1e-3, 1.3, 0.03, "cost of a token's choice that another rank serves"),
-    Constant("mapped_s", "s", 1e-7, 5e-5, 5e-6, "further kernels that name a rank's experts anew"),
+    Constant("least_rows", "", 8.0, 200.0, 16.0, "rows computed by the smallest tile, used or not"),
+    Constant("whole_waves", "", 0.0, 1.0, 0.3, "lost share of a last wave that is not full"),
+    Constant("reread", "", 0.03, 1.2, 0.3, "share of row tiles that reread a large matrix from memory"),
+    Constant("passes", "", 0.2, 10.0, 1.0, "passes over routed rows by sorting and activation"),
+    Constant("row_s", "s", 1e-11, 2e-8, 1e-9, "a thread block per routed row, however short", "1/clock"),
+    Constant("token_passes", "", 0.1, 20.0, 1.0, "passes over all tokens by quantising, copying, summing"),
+    Constant("expert_s", "s", 1e-9, 1e-6, 3e-8, "offsets and descriptors per local expert", "1/clock"),
+    Constant("choice_s", "s", 1e-11, 2e-8, 5e-10, "sorting one routed choice", "1/clock"),
+    Constant("sort_s", "s", 1e-7, 2e-5, 5e-6, "further kernels that sort more choices than fit one block"),
+    Constant("elsewhere", "", 1e-3, 1.3, 0.03, "relative cost of a choice served by another rank"),
+    Constant("mapped_s", "s", 1e-7, 5e-5, 5e-6, "further kernels that remap expert ids to a rank's own"),
 )
 # What a library's own design sets and another library's kernels do not tell: its smallest tile, whether each
 # expert has descriptors (grouped products of CUTLASS and DeepGEMM do), which rows of other ranks it skips.
@@ -80,11 +80,11 @@ class MoeModel(KernelModel):
     odd_error: ClassVar[float] = 1.0  # autotuners of two builds took 4 times as long as each other
     why: ClassVar[Mapping[str, str]] = {
         "ideal": "the roofline: the experts' products and weights at the data sheet's peaks",
-        "reached": "shares of the peaks that the grouped products reach",
-        "tiles": "experts' tokens padded to tiles, partial waves, matrices that are read again",
-        "around": "rows moved by the kernels that permute, quantise, activate and combine",
+        "reached": "shares of the peaks attained by the grouped products",
+        "tiles": "tokens per expert padded to tiles, partial waves, matrices read again",
+        "around": "rows moved by the permute, quantise, activation and combine kernels",
         "routing": "sorting the router's choices by expert",
-        "launch": "start of the layer's kernels",
+        "launch": "launches of the layer's kernels",
     }
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:

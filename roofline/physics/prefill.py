@@ -91,24 +91,24 @@ HEADS_OF_TENSORRT: tuple[float, ...] = (64.0, 128.0, 256.0)
 HEADS_OF_BLACKWELL: tuple[float, ...] = (64.0, 128.0, 192.0, 256.0)
 
 CONSTANTS = (
-    Constant("launch_s", "s", 1e-6, 5e-5, 1e-5, "start of the kernels, one after the other"),
+    Constant("launch_s", "s", 1e-6, 5e-5, 1e-5, "launches of the consecutive kernels"),
     Constant("single_launch_s", "s", 1e-6, 5e-5, 8e-6, "launch_s where a decode kernel takes single queries"),
     Constant("cta_s", "s", 1e-8, 2e-5, 2e-6, "first loads and last stores of a tile", "1/clock"),
     Constant("tensor_share", "", 0.02, 1.2, 0.7, "share of the tensor peak inside a tile", "format"),
-    Constant("wide_share", "", 0.3, 1.5, 0.9, "rate for heads of more than 128 elements, of the others'"),
-    Constant("solo_share", "", 0.3, 1.0, 0.9, "rate of a tile that has a processor alone, of several tiles'"),
-    Constant("softmax_share", "", 0.05, 2.5, 0.8, "rate of exponentials, of the special-function units'"),
+    Constant("wide_share", "", 0.3, 1.5, 0.9, "relative rate for heads of more than 128 elements"),
+    Constant("solo_share", "", 0.3, 1.0, 0.9, "relative rate of a tile alone on a processor"),
+    Constant("softmax_share", "", 0.05, 2.5, 0.8, "share of the special-function peak for exponentials"),
     Constant("dram_share", "", 0.2, 1.0, 0.8, "share of the memory bandwidth", "stream"),
     Constant("l2_share", "", 0.1, 1.0, 0.4, "share of the L2 bandwidth", "slices dies"),
     Constant("l2_fill", "", 0.2, 1.0, 0.6, "share of the L2 that keeps tensors between two kernels", "whole"),
-    Constant("sharpness", "", 1.0, 20.0, 2.0, "how well copies hide behind arithmetic"),
+    Constant("sharpness", "", 1.0, 20.0, 2.0, "overlap of copies and arithmetic (p-norm exponent)"),
     Constant(
-        "pack_share", "", 0.05, 2.0, 1.0, "bandwidth of rotation and append, of the kernel's own", "engine"
+        "pack_share", "", 0.05, 2.0, 1.0, "bandwidth of rotation and append over the kernel's own", "engine"
     ),
-    Constant("token_s", "s", 1e-8, 1e-5, 5e-7, "a block of threads that appends one token", "1/clock engine"),
+    Constant("token_s", "s", 1e-8, 1e-5, 5e-7, "a thread block that appends one token", "1/clock engine"),
     Constant("sustained", "", 0.0, 0.3, 0.05, "clock lost under the power limit"),
-    Constant("tail", "", 0.0, 1.0, 0.7, "of the last wave's idle processors that nothing fills"),
-    Constant("order", "", 0.0, 1.0, 0.5, "of a long tile's excess that ends after all others"),
+    Constant("tail", "", 0.0, 1.0, 0.7, "share of the last wave's idle processors left idle"),
+    Constant("order", "", 0.0, 1.0, 0.5, "exposed share of a long tile's excess time"),
 )
 # Of heads that differ in size and number, and of what libraries do around their kernels.
 AROUND = (
@@ -120,11 +120,9 @@ AROUND = (
     Constant("sequence_s", "s", 1e-11, 1e-7, 1e-9, "scheduling one more sequence of the batch", "1/clock"),
 )
 WINDOW = Constant("window_s", "s", 1e-8, 2e-5, 1e-7, "masking both edges of a window in a tile", "1/clock")
-COMBINE = Constant(
-    "combine_s", "s", 1e-8, 2e-5, 2e-6, "adding up the parts of tiles that were split over keys"
-)
+COMBINE = Constant("combine_s", "s", 1e-8, 2e-5, 2e-6, "combining partial results of tiles split over keys")
 FALLBACK = Constant(
-    "fallback_share", "", 0.05, 1.0, 0.5, "rate of the kernel for head sizes with none, of its own"
+    "fallback_share", "", 0.05, 1.0, 0.5, "relative rate of the fallback for unsupported head sizes"
 )
 
 
