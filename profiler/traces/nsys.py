@@ -80,21 +80,21 @@ WANTED: dict[str, dict[str, tuple[str, ...]]] = {
 }
 BRIEF = (*TIMES, "device", "stream", "name")
 T = TypeVar("T")
-VERSION = re.compile(r"_v\d+$")  # cudaLaunchKernel_v7000: the tool's mark of an interface's version
-TEXT = "substr(coalesce({}, ''), 1, 4000)"  # an event's own name; megabytes of it help nobody
+VERSION = re.compile(r"_v\d+$")  # cudaLaunchKernel_v7000: API version appended by the tool
+TEXT = "substr(coalesce({}, ''), 1, 4000)"  # an event's own name, truncated
 
 
 def read(path: Path, *, brief: bool = False) -> Trace:
     """An SQLite export of Nsight Systems. `brief` reads activities only, for a breakdown by kernel.
 
-    What was dropped, repaired or not linked is among the losses. Raises InputError for a file that is
-    no such export, is damaged, or lacks the times of its events.
+    Dropped, repaired and unlinked events are counted in the losses. Raises InputError for other files,
+    damaged ones, and ones without event times.
     """
     return _Report(path, brief).trace()
 
 
 class _Report:
-    """One file on its way into tables."""
+    """Reads one file into tables."""
 
     def __init__(self, path: Path, brief: bool) -> None:
         self.database = Database(path)
@@ -187,7 +187,7 @@ class _Report:
         return codes.astype(np.int32), names
 
     def _launches(self) -> pa.Table:
-        """Calls of the runtime; their correlation ids are kept by process, until activities are linked."""
+        """Runtime calls; their correlation ids are kept by process until activities are linked."""
         columns = self._scan(
             RUNTIME, lambda batch: compact("launches", sound_times(self._numbers(batch), self.losses))
         )
@@ -227,7 +227,7 @@ class _Report:
         return as_table("ranges", columns, words)
 
     def _ranged(self, batch: pa.RecordBatch) -> tuple[Columns, pa.DictionaryArray]:
-        """A batch of NVTX events, ranges only, and their texts; an end that is missing stays BAD."""
+        """A batch of NVTX ranges and their texts; missing ends stay BAD."""
         if "type" in batch.schema.names:
             self.categories.add(batch, self.strings)
             self.domains += pc.sum(pc.equal(batch["type"], DOMAIN_MADE)).as_py() or 0

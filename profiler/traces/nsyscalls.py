@@ -1,4 +1,4 @@
-"""Which call launched an activity of a report: by correlation id and process."""
+"""The launching call of a report's activities, by correlation id and process."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from profiler.traces.sound import BLOCK_ROWS, is_constant
 from profiler.traces.tables import NONE
 
-MOST_ID = np.int64((1 << 32) - 1)  # the bits of a correlation id
-SPARSEST = 4  # places for ids, for each id that is there
+MOST_ID = np.int64((1 << 32) - 1)  # mask of a correlation id
+SPARSEST = 4  # maximum table entries per id
 
 
 class Calls:
     """Rows of the launches by process and correlation id.
 
-    Ids of a report lie close together: a row for each of them takes less memory, and a question less time,
-    than ids in order do. Those are for reports whose ids do not.
+    Ids of a report are usually dense: a direct table takes less memory and look-up time than sorted ids,
+    which are used for sparse ones.
     """
 
     def __init__(self, process: Any, correlation: Any) -> None:

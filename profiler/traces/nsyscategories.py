@@ -16,11 +16,11 @@ from profiler.traces.nsysnames import Strings, decoded
 from profiler.traces.tables import NONE
 
 MADE = 33  # the type of the event that names a category
-MOST = 100_000  # names kept: a program that makes more of them names no operators
+MOST = 100_000  # names kept: with more, they are not operators
 
 
 class Categories:
-    """The names of categories, as they are met in a file's events."""
+    """The names of categories, collected from a file's events."""
 
     def __init__(self) -> None:
         self.named: dict[tuple[int, int, int], str] = {}
@@ -37,7 +37,7 @@ class Categories:
                 self.named[thread >> ID_BITS & LOW_BITS, domain, category] = name
 
     def sizes(self, columns: dict[str, Any]) -> tuple[Any, list[str]]:
-        """The code of each range's sizes, -1 for none, and what the codes mean."""
+        """The code of each range's sizes, -1 for none, and the dictionary of codes."""
         rows, known = len(columns["start_ns"]), sorted(set(self.named.values()))
         if not known:
             return np.full(rows, NONE, np.int32), []

@@ -1,4 +1,4 @@
-"""Batches of a report's integers as columns, narrow while they are many, and columns as tables."""
+"""Batches of a report's integers as compact columns, and columns as tables."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def integers(batch: pa.RecordBatch) -> Columns:
 
 
 def compact(table: str, columns: Columns) -> Columns:
-    """Columns as narrow as their numbers, what does not change as a constant, nothing of the batch kept.
+    """Columns in the narrowest type, constant ones as a single value, without references to the batch.
 
-    A number that its table has no room for becomes the nearest that it has.
+    Numbers outside their table's type are clipped.
     """
     schema = SCHEMAS[table]
     for name, values in columns.items():
@@ -66,7 +66,7 @@ def whole(parts: Iterable[Columns]) -> Columns:
 
 
 def stacked(parts: Sequence[Columns]) -> Columns:
-    """Columns of several kinds of activities; what a kind lacks is -1."""
+    """Columns of several kinds of activities; -1 where a kind lacks one."""
     widths = {name: values.dtype for part in parts for name, values in part.items()}
     for part in parts:
         rows = len(part["start_ns"])
@@ -75,7 +75,7 @@ def stacked(parts: Sequence[Columns]) -> Columns:
 
 
 def as_table(name: str, columns: Columns, words: dict[str, list[str]]) -> pa.Table:
-    """Columns as a table of SCHEMAS; what is missing is -1, in pieces that share their memory."""
+    """Columns as a table of SCHEMAS; missing ones are -1, in pieces that share their memory."""
     rows = len(columns["start_ns"])
     arrays = []
     for field in SCHEMAS[name]:

@@ -1,4 +1,4 @@
-"""What a report of Nsight Systems says beside its events: version, clock, GPUs, sampled metrics."""
+"""Metadata of a Nsight Systems report: version, clock, GPUs, sampled metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from profiler.traces.tables import SCHEMAS, DeviceFacts, Origin, make_table
 
 EXPORTED = ("META_DATA_EXPORT", "EXPORT_META_DATA")  # the latter up to 2023.1
 MOST_INT = 2**62
-# "GPC Clock Frequency [MHz]": what it is, and its unit.
+# "GPC Clock Frequency [MHz]": quantity and unit.
 METRIC = re.compile(r"(?P<what>.*?)\s*(?:\[(?P<unit>[^\]]*)\])?")
 QUANTITIES = {
     "GPC Clock Frequency": "sm_clock_hz",
@@ -66,7 +66,7 @@ class DeviceNumbers:
         return any(cuda != gpu for (_, cuda), gpu in self.known.items())
 
     def of(self, process: Any, device: Any) -> Any:
-        """The GPU of each activity; its own number where nothing is said."""
+        """The GPU of each activity; its own number where not recorded."""
         found = device.copy() if self else device
         for (pid, cuda), gpu in self.known.items():
             if cuda != gpu:
@@ -140,7 +140,7 @@ def samples(database: Database) -> pa.Table:
 
 
 def _readings(batch: pa.RecordBatch) -> pa.Table:
-    """A batch of readings; an ArrowInvalid where something is no number."""
+    """A batch of readings; ArrowInvalid for values that are not numbers."""
     return pa.Table.from_batches([batch]).cast(READING)
 
 

@@ -50,7 +50,7 @@ def allocations(database: Database, numbers: DeviceNumbers) -> pa.Table:
 
 
 def _changes(found: dict[str, Any]) -> Any:
-    """Bytes that each event adds or takes; a freeing takes what was last allocated at its address."""
+    """Bytes that each event allocates or frees; a free releases the last allocation at its address."""
     allocated = found["memoryOperationType"] == ALLOCATION
     order = np.lexsort((found["start"], found["address"], found["globalPid"]))
     before = np.concatenate([order[:1], order[:-1]])

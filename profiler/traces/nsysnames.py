@@ -20,8 +20,8 @@ from profiler.traces.tables import NONE
 
 MOST_CHARACTERS = 4000
 UNNAMED = "(no name)"
-PIECE = 1 << 20  # so many rows are looked up at once
-FIRST_OWN = -2  # names without a number of their report are numbered from here downwards
+PIECE = 1 << 20  # rows looked up at once
+FIRST_OWN = -2  # names outside StringIds are numbered from here downwards
 # emit_nvtx of torch: "aten::mm, seq = 3, op_id = 12, sizes = [[4, 5], [5, 6]], input_op_ids = [..]"
 ANNOTATED = re.compile(
     r"(?P<name>.*?)(?:, seq = \d+)?(?:, op_id = \d+)?(?:, sizes = (?P<sizes>\[[\d, \[\]]*\]))?"
@@ -52,12 +52,12 @@ def copy_name(kind: int) -> str:
 
 
 class Strings:
-    """StringIds: most names of a report stand once, under a number."""
+    """StringIds: the report's table of most names, by number."""
 
     def __init__(self, database: Database) -> None:
         self._ids: Any = np.empty(0, np.int64)
         self._values = pa.array([], pa.binary())
-        self._own: dict[bytes, int] = {}  # names that stand in the tables themselves
+        self._own: dict[bytes, int] = {}  # names stored in the tables themselves
         self._lock = Lock()
         self.cleaned = 0
         if database.has("StringIds", "id", "value"):
@@ -143,7 +143,7 @@ class RangeNames:
 
 
 def range_names(texts: Sequence[pa.DictionaryArray]) -> RangeNames:
-    """Texts of ranges taken apart: what PyTorch appended to a name becomes shapes."""
+    """Parsed texts of ranges: PyTorch's suffixes of names become shapes."""
     whole = pa.chunked_array(texts, pa.dictionary(pa.int32(), pa.binary())).unify_dictionaries()
     codes = np.concatenate([chunk.indices.to_numpy() for chunk in whole.chunks])
     raw = whole.chunk(0).dictionary.to_pylist()
@@ -175,7 +175,7 @@ def _strings(batch: pa.RecordBatch) -> pa.Table:
 
 
 def _bytes(column: pa.Array) -> pa.Array:
-    """Text as bytes: nobody promises that it is UTF-8."""
+    """Text as bytes, as it may not be UTF-8."""
     if pa.types.is_binary(column.type):
         return column
     return pa.Array.from_buffers(pa.binary(), len(column), column.buffers(), offset=column.offset)

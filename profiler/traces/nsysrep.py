@@ -1,4 +1,4 @@
-"""`.nsys-rep`, the binary report of Nsight Systems: only `nsys` itself can read it, so that it exports it."""
+"""`.nsys-rep`, the binary report of Nsight Systems, exported by `nsys`, which alone can read it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAGIC = b"NVIDIA Tegra Profiler Report"
 
 
 def read(path: Path, *, brief: bool = False) -> Trace:
-    """A report, exported by the installed `nsys` into a folder of its own that does not stay."""
+    """A report, exported by the installed `nsys` into a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="roofline-") as folder:
         exported = Path(folder) / f"{path.stem}.sqlite"
         export(path, exported)

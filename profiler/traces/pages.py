@@ -1,9 +1,9 @@
 """Integers of a large SQLite table straight from its pages.
 
-SQLite hands out values one by one: five million rows of eighteen take eight seconds of CPU time, here two.
-The format (https://www.sqlite.org/fileformat2.html) is fixed; rows of the same header are read as arrays.
-What is not plain (texts among the columns asked for, rows over several pages, pages of another kind)
-raises NotPlainError, and the caller asks SQLite.
+SQLite returns values one by one: five million rows of eighteen take eight seconds of CPU time, here two.
+The format (https://www.sqlite.org/fileformat2.html) is fixed; rows with equal headers are read as arrays.
+Other content (text in the requested columns, rows over several pages, other kinds of pages) raises
+NotPlainError, and the caller uses SQLite.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SIZES = np.array(
 )
 INTEGERS = (0, 1, 2, 3, 4, 5, 6, 8, 9)  # serial types: NULL, widths 1 to 8, the constants 0 and 1
 ONE = 9
-PADDING = 8192  # behind the last page: more than any header and row that is read together
+PADDING = 8192  # after the last page: more than any header and row read together
 
 
 class NotPlainError(Exception):
@@ -79,7 +79,7 @@ class Pages:
         """The number of the first row on a page."""
         data = self.read(np.array([leaf]))[0].tobytes()
         at = int.from_bytes(data[8:10], "big")
-        for _ in range(2):  # behind the row's length
+        for _ in range(2):  # after the row's length
             number, at = _varint(data, at)
         return number
 
@@ -155,7 +155,7 @@ def _decoded(flat: Any, at: Any, payload: Any, columns: Sequence[int]) -> list[t
             kind, width = int(kinds[column]), int(SIZES[kinds[column]])
             nulls[rows] = kind == 0
             if width:
-                # Eight bytes from where the value begins; those behind it are shifted out.
+                # Eight bytes from the start of the value; those after it are shifted out.
                 begin = int(ends[column]) - width
                 words = np.ndarray(len(body), ">i8", body.data, begin, (body.shape[1],))
                 values[rows] = words.astype(np.int64) >> (64 - 8 * width)

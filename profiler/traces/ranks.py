@@ -1,4 +1,4 @@
-"""Clocks of several ranks as one: what they do together happens at the same moment."""
+"""Align the clocks of several ranks by events that are simultaneous on all."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from profiler.traces.rules import COMMUNICATION, known_kernel
 from profiler.traces.tables import SCHEMAS, Loss, Trace
 
-FEWEST = 2  # events in common, below which nothing is concluded
-COLLECTIVE_NS, STEP_NS = 100_000, 10_000_000  # by so much may what happens together differ
-SAID_NS = 1_000  # less is no difference of clocks
+FEWEST = 2  # minimum of common events
+COLLECTIVE_NS, STEP_NS = 100_000, 10_000_000  # maximum spread of simultaneous events
+SAID_NS = 1_000  # smaller shifts are not reported
 TIMES = ("start_ns", "end_ns", "time_ns")
 Moments = dict[str, Any]  # by name, in order of time
 
@@ -22,7 +22,7 @@ def aligned(trace: Trace) -> Trace:
     """The trace with every rank on the clock of the first.
 
     A collective ends on all ranks at once, a step begins on all at about the same time; where neither is
-    recorded on both, the Unix time of each clock's zero is believed. A shift is told as a repair.
+    recorded on both, the Unix time of each clock's zero is used. A shift is noted as a repair.
     """
     sources = np.unique(trace.column("activities", "source")).tolist()
     if len(sources) < 2:
@@ -55,7 +55,7 @@ def _zeros(trace: Trace, one: int, other: int) -> int:
 
 
 def _together(trace: Trace, one: int, other: int) -> tuple[int, str] | None:
-    """By how much the other's clock is behind, and what says so."""
+    """The shift of the other's clock, and its evidence."""
     for what, moments, most in (
         ("collectives end together", _collective_ends, COLLECTIVE_NS),
         ("steps begin together", _step_begins, STEP_NS),

@@ -1,4 +1,4 @@
-"""Any trace file, by what it holds: its reader, and several files as one trace."""
+"""Read any trace file, detected by content, and several files as one trace."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Reader = Callable[[Path], Trace]
 
 
 def read_trace(path: Path) -> Trace:
-    """One trace file; the format is known by its first bytes, whatever its name says.
+    """One trace file; the format is detected by its first bytes, not by name.
 
-    Raises InputError for what is no trace.
+    Raises InputError for other files.
     """
     return hosted(timed(gathered(reader_of(path)(path))))
 

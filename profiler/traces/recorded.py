@@ -1,4 +1,4 @@
-"""What a trace recorded of an operator's call, and the operators that recordings alone know of."""
+"""A trace's record of an operator's call, and operators that exist only in recordings."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a trace recorded of one call: tensors (None for what is none), and lengths from around it."""
+    """The record of one call: tensors (None for other inputs), and lengths from enclosing ranges."""
 
     inputs: tuple[Tensor | None, ...]
     lists: Mapping[int, tuple[Tensor, ...]]
@@ -90,7 +90,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Streamed(Operator):
-    """Whatever only moves its tensors: each read or written once, one FLOP per result element."""
+    """An operator that only moves tensors: each read or written once, one FLOP per result element."""
 
     kind: ClassVar[str] = "elementwise"
 

@@ -1,4 +1,4 @@
-"""What a kernel is, by its name: a table of rules in data, each distinct name looked at once."""
+"""Classify kernels by name, with a table of rules as data; each distinct name is matched once."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class RuleFile(Strict, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a kernel from its name alone."""
+    """The classification of a kernel by its name alone."""
 
     kind: str = UNKNOWN
     library: str = ""

@@ -1,4 +1,4 @@
-"""What a trace says in total: kernel time, busy, span and idle time of the devices, and what was lost."""
+"""Totals of a trace: kernel time, busy, span and idle time of the devices, and losses."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def host_time_s(trace: Trace) -> float:
 
 
 def unattributed_s(trace: Trace) -> float:
-    """Kernel time that neither a launch nor a range of the host explains."""
+    """Kernel time without a launch or a host range."""
     kernel = is_kind(trace, "kernel")
     loose = kernel & (trace.column("activities", "launch") < 0) & (trace.column("activities", "range") < 0)
     start, end = trace.column("activities", "start_ns"), trace.column("activities", "end_ns")

@@ -1,4 +1,4 @@
-"""How many waves of blocks a kernel's grid takes, and what its last wave leaves idle."""
+"""Waves of thread blocks in a kernel's grid, and the idle part of its last wave."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OTHER_MAKERS = re.compile(
 
 
 def waves(trace: Trace) -> Any:
-    """Blocks of each activity over the blocks that its device holds at once; NaN where that is not known."""
+    """Blocks of each activity over its device's resident blocks; NaN where unknown."""
     found = np.full(trace["activities"].num_rows, np.nan)
     kernel = is_kind(trace, "kernel")
     column = {name: trace.column("activities", name) for name in _COLUMNS}
@@ -78,7 +78,7 @@ def _waves(facts: DeviceFacts, of: dict[str, Any]) -> Any:
 def last_wave_s(spent_s: Any, found: Any) -> Any:
     """Seconds that each kernel of more than one wave would save if its last wave were full.
 
-    All waves are taken to last equally long; grids of less than one wave are `small_grids_s`.
+    All waves are assumed equally long; grids of less than one wave are in `small_grids_s`.
     """
     share = np.nan_to_num(found)
     return np.where(share > 1, spent_s * (1 - share / np.maximum(np.ceil(share), 1)), 0.0)

@@ -1,4 +1,4 @@
-"""The work of recorded operators: the rule of an operator's name applied to the inputs it was given."""
+"""The work of recorded operators: the rule for an operator's name applied to its inputs."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def operator_rule(name: str) -> Rule | None:
 
 
 def recorded_work(rule: Rule, shapes: str, step: StepFacts = NO_STEP) -> Operator | None:
-    """The operator that a recorded call was; None where its inputs do not say."""
+    """The operator of a recorded call; None where its inputs are insufficient."""
     try:
         call = _recorded(shapes, step)
         found = FORMULAS[rule.formula](call, rule.at)
