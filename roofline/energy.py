@@ -32,10 +32,8 @@ def told(power: Power | None) -> str:
     """How energy is computed, in words, with the source of the constants."""
     if power is None:
         return "TDP x time, as if all power were drawn"
-    return (
-        f"TDP x time x what is drawn: {power.idle:.0%}, {power.memory:.0%} of MBU and "
-        f"{power.compute:.0%} of MFU, at most all ({power.source})"
-    )
+    share = f"{power.idle:g} + {power.memory:g} x MBU + {power.compute:g} x MFU"
+    return f"TDP x time x min(1, {share}) ({power.source})"
 
 
 def fit_power(mbu: Any, mfu: Any, share: Any) -> dict[str, float]:

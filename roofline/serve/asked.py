@@ -76,6 +76,11 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
     if engine is not None:
         scenario = as_engines_run(scenario, graphs=engine.graphs)
     policies = [_policy(name, asked) for name in asked.batching.split(",")]
+    if scenario.model.has_memory and any(policy.batching == "chunked" for policy in policies):
+        raise InputError(
+            f"{scenario.model.name} reads prompts with its encoder, where each token attends to all others, "
+            "so that they cannot be read in chunks; choose --batching static or continuous."
+        )
     limits, requests = _limits(asked.slo), _requests(asked, scenario, traffic)
     comings = _comings(asked, traffic, requests)
     first = None
