@@ -215,7 +215,7 @@ def test_energy_is_told_with_its_source() -> None:
     asked = Scenario(load_model("Llama-3.1-8B").model, "decode", batch=1, context=1000)
     device = load_device("a100_sxm")
     by_use = predict(asked, device, "calibrated")
-    assert "of MBU" in by_use.energy_by
+    assert "x MBU" in by_use.energy_by
     assert by_use.totals()["energy_j"] < by_use.time_s() * device.datasheet.tdp_w.value  # type: ignore[union-attr]
 
 
