@@ -20,6 +20,8 @@ from specfiles.strict import plain_data, validated
 from specfiles.writing import atomic, write_new, write_text
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import pandas as pd
 
 SCHEMA = 1
@@ -105,13 +107,15 @@ def create_run(path: Path, head: Head) -> Run:
     return Run(path, head)
 
 
-def refuse_existing(path: Path) -> None:
+def refuse_existing(path: Path, own: Collection[str] = ()) -> None:
     """Raise InputError where a new run cannot be written; called before anything long is started.
 
-    Files of something else would be taken for the run's own, or be replaced by them.
+    Files of something else would be taken for the run's own, or be replaced by them; those named `own` may
+    be there.
     """
     _refuse_run(path)
-    if path.exists() and any(each.is_file() for each in path.iterdir() if not each.name.startswith(".")):
+    files = (each.name for each in path.iterdir() if each.is_file()) if path.exists() else ()
+    if any(name not in own and not name.startswith(".") for name in files):
         raise InputError(f"{path}: holds files of something else; name another folder.")
 
 

@@ -114,7 +114,8 @@ def _measured(campaign: Campaign) -> Head:
 def _open(campaign: Campaign) -> Head:
     path = campaign.out / HEAD
     if not path.exists():
-        refuse_existing(campaign.out)
+        ceilings = campaign.out / DEVICE  # which may have been measured before, or in part
+        refuse_existing(campaign.out, (ceilings.name, journal_of(ceilings).name))
         head = Head(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             command=command_line(),

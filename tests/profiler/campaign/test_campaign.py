@@ -148,6 +148,22 @@ def test_a_campaign_goes_on_where_it_was_stopped(
     assert not after.duplicated(list(KEY)).any()
 
 
+def test_a_campaign_takes_over_ceilings_that_were_measured_before(
+    small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `make gpu` does: `ceilings` first, whole or in part, then the campaign in the same folder."""
+    first_rows(1, monkeypatch)
+    folder = small(1.0).out
+    folder.mkdir()
+    for name in ("device.yaml", "device.passes.jsonl"):
+        (folder / name).write_text("measured")
+    assert run_campaign(small(60.0)).operators == 1
+    (folder / "campaign.json").unlink()
+    (folder / "device.yaml").unlink()
+    with pytest.raises(InputError, match="holds files of something else"):
+        run_campaign(small(60.0))  # a table of somebody else
+
+
 def test_collectives_are_rows_of_the_same_table(
     small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
 ) -> None:
