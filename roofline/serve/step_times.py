@@ -53,8 +53,7 @@ class StepTimes:
         """
         self._prefill, self._decode = _two_passes(schedule)
         self._limits, self._engine = limits, engine
-        self._operators = {p.phase: _launched(p, engine) for p in (self._prefill, self._decode)}
-        self._turns = {p.phase: _taking_turns(p, engine) for p in (self._prefill, self._decode)}
+        self._launched = {p.phase: _launched(p, engine) for p in (self._prefill, self._decode)}
         self._classes = _classes(self._prefill)
         self._tokens = {p.phase: _Line(self._at_tokens(p), FINE) for p in (self._prefill, self._decode)}
         self._scored = _Line(self._at_scored, FINE)
@@ -88,7 +87,8 @@ class StepTimes:
         if self._engine is None:
             return device_s
         graphs, overheads = self._engine.graphs and phase == "decode", self._engine.fit.overheads
-        return step_s(device_s, self._operators[phase], graphs, overheads, turns=self._turns[phase])
+        kernels, turns = self._launched[phase]
+        return step_s(device_s, kernels, graphs, overheads, turns=turns)
 
     def _at_tokens(self, of: Pass) -> Callable[[int], float]:
         if of.phase == "prefill":
@@ -118,17 +118,12 @@ class StepTimes:
         return self._classes[max(leading, key=len)] if leading else SEQUENCES
 
 
-def _launched(of: Pass, engine: Engine | None) -> float:
-    """Kernels that a step launches, whatever its sizes."""
+def _launched(of: Pass, engine: Engine | None) -> tuple[float, bool]:
+    """Kernels that a step launches, whatever its sizes, and whether host and device take turns in it."""
     eager = engine is not None and engine.launches_each(of.phase)
-    rows = ((row.count, row.operator) for row in of.operators(of.last))
-    return float(sum(n * launches(one.kind, of.phase, one.work(), eager=eager) for n, one in rows))
-
-
-def _taking_turns(of: Pass, engine: Engine | None) -> bool:
-    """Whether host and device take turns in its steps."""
-    eager = engine is not None and engine.launches_each(of.phase)
-    return takes_turns((row.operator.kind for row in of.operators(of.last)), of.phase, eager=eager)
+    rows = [(row.count, row.operator) for row in of.operators(of.last)]
+    kernels = sum(n * launches(one.kind, of.phase, one.work(), eager=eager) for n, one in rows)
+    return float(kernels), takes_turns((one.kind for _, one in rows), of.phase, eager=eager)
 
 
 def _two_passes(schedule: Schedule) -> tuple[Pass, Pass]:
