@@ -323,6 +323,23 @@ def roofline() -> Callable[..., Finished]:
 
 
 @pytest.fixture(scope="session")
+def profiled(
+    roofline: Callable[..., Finished], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, int], Path]:
+    """The run of a family, by the command: a prompt of 12 tokens, and so many of an answer."""
+
+    def make(family: str, output: int) -> Path:
+        folder = tmp_path_factory.mktemp(family)
+        (folder / "config.json").write_text(json.dumps({"model_type": family, **FIELDS[family]}))
+        sizes = ("--phase", "generate", "--prompt", 12, "--output", output)
+        done = roofline("profile", folder, *sizes, "--repeats", 3, "--no-alone", "-o", folder / "run")
+        assert done.code == 0, done.err
+        return folder / "run"
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def small_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a config just large enough that operators outweigh the framework around them."""
     folder = tmp_path_factory.mktemp("small-llama")

@@ -47,17 +47,8 @@ def test_a_decode_step_is_the_last_position_of_the_whole(
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def run_of_two_stacks(
-    request: pytest.FixtureRequest, roofline: Roofline, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    folder = tmp_path_factory.mktemp(request.param)
-    fields = {"model_type": request.param, **FIELDS[request.param]}
-    (folder / "config.json").write_text(json.dumps(fields))
-    out = folder / "run"
-    sizes = ("--phase", "generate", "--prompt", 12, "--output", 4)
-    done = roofline("profile", folder, *sizes, "--repeats", 3, "--no-alone", "-o", out)
-    assert done.code == 0, done.err
-    return out
+def run_of_two_stacks(request: pytest.FixtureRequest, profiled: Callable[[str, int], Path]) -> Path:
+    return profiled(request.param, 4)
 
 
 def test_tables_say_how_much_of_a_context_is_the_encoders(run_of_two_stacks: Path) -> None:

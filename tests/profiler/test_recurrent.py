@@ -50,18 +50,9 @@ def test_a_token_after_a_prompt_finds_what_the_whole_prompt_leaves(
 
 
 @pytest.fixture(scope="module", params=["mamba", "jamba", "rwkv"])
-def recurrent_run(
-    request: pytest.FixtureRequest, roofline: Roofline, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def recurrent_run(request: pytest.FixtureRequest, profiled: Callable[[str, int], Path]) -> Path:
     """A profiled model of each kind: scans alone, a hybrid, and one with operators in one range."""
-    folder = tmp_path_factory.mktemp(request.param)
-    fields = {"model_type": request.param, **FIELDS[request.param]}
-    (folder / "config.json").write_text(json.dumps(fields))
-    out = folder / "run"
-    sizes = ("--phase", "generate", "--prompt", 12, "--output", 2)
-    done = roofline("profile", folder, *sizes, "--repeats", 3, "--no-alone", "-o", out)
-    assert done.code == 0, done.err
-    return out
+    return profiled(request.param, 2)
 
 
 def test_every_operator_of_a_run_is_predicted_and_every_predicted_one_measured(recurrent_run: Path) -> None:
