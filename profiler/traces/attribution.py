@@ -15,7 +15,7 @@ from profiler.traces.executions import Executions
 from profiler.traces.grouping import encoded, numbered, worded
 from profiler.traces.layers import ANCHORS, Sequence, layers_and_steps
 from profiler.traces.model_match import Lengths, match_model
-from profiler.traces.rules import COMMUNICATION, SPARSE, UNKNOWN, Known, known_kernel
+from profiler.traces.rules import COMMUNICATION, NO_RULE, SPARSE, UNKNOWN, known_kernel
 from profiler.traces.steps import StepFacts
 from profiler.traces.tables import ATTRIBUTION, NONE, Trace
 from profiler.traces.work import operator_rule
@@ -59,7 +59,7 @@ class _Attribution:
         self.base, self.ranges, self.step, self.facts = base, ranges, step, facts
         self.runs = Executions(base, ranges, step, facts, captured)
         self.name, self.start = self.runs.name, self.runs.start
-        self.known = [*(known_kernel(word) for word in base.words("activities", "name")), Known()]
+        self.known = [*(known_kernel(word) for word in base.words("activities", "name")), NO_RULE]
         self.activity = base.column("activities", "kind")
         self.activity_kinds = [*base.words("activities", "kind"), ""]
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from specfiles.reading import read_yaml
-from specfiles.strict import Strict, Text, validated
+from profiler.traces.ruletables import read_rules
+from specfiles.strict import Strict, Text
 
-TABLE = Path(__file__).with_name("track_rules.yaml")
 NAMES = ("process_name", "thread_name")
 
 
@@ -23,33 +20,22 @@ class TrackRule(Strict, frozen=True, kw_only=True):
     waits: Text = "(?!)"  # none
 
 
-class TrackFile(Strict, frozen=True, kw_only=True):
-    """The rules; the first whose process matches decides."""
-
-    schema: Literal[1]
-    rules: list[TrackRule]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A compiled rule."""
-
-    process: re.Pattern[str]
-    thread: re.Pattern[str]
-    waits: re.Pattern[str]
+Patterns = tuple[re.Pattern[str], re.Pattern[str]]  # of threads that work, and of tasks that only wait
 
 
 @cache
-def _rules() -> list[Rule]:
-    table = validated(TrackFile, read_yaml(TABLE), str(TABLE))
-    return [Rule(*map(re.compile, (rule.process, rule.thread, rule.waits))) for rule in table.rules]
+def _rules() -> list[tuple[re.Pattern[str], Patterns]]:
+    return [
+        (re.compile(rule.process), (re.compile(rule.thread), re.compile(rule.waits)))
+        for rule in read_rules("track_rules.yaml", TrackRule)
+    ]
 
 
 class Tracks:
     """Names of processes and threads from metadata events (`M`) so far."""
 
     def __init__(self) -> None:
-        self._rules: dict[Any, tuple[Rule, int]] = {}  # of device processes
+        self._rules: dict[Any, tuple[Patterns, int]] = {}  # of device processes
         self._threads: dict[tuple[Any, Any], str] = {}
 
     def learn(self, event: Any) -> None:
@@ -60,9 +46,9 @@ class Tracks:
         if event.name == "thread_name":
             self._threads[event.pid, event.tid] = name[:300]
             return
-        for rule in _rules():
-            if found := rule.process.fullmatch(name[:300]):
-                self._rules[event.pid] = rule, int(found.groupdict().get("device") or 0)
+        for process, patterns in _rules():
+            if found := process.fullmatch(name[:300]):
+                self._rules[event.pid] = patterns, int(found.groupdict().get("device") or 0)
                 return
 
     def is_device(self, event: Any) -> bool:
@@ -71,10 +57,10 @@ class Tracks:
 
     def works(self, event: Any) -> bool:
         """Whether an event of a device is work."""
-        rule, _ = self._rules[event.pid]
-        thread = rule.thread.fullmatch(self._threads.get((event.pid, event.tid), ""))
+        (working, waiting), _ = self._rules[event.pid]
+        thread = working.fullmatch(self._threads.get((event.pid, event.tid), ""))
         task = str(getattr(event.args, "task", None) or "")[:100]
-        return thread is not None and rule.waits.fullmatch(task) is None
+        return thread is not None and waiting.fullmatch(task) is None
 
     def device(self, event: Any) -> int:
         """The number of the event's device; -1 where it belongs to none."""

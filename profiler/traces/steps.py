@@ -1,17 +1,14 @@
-"""What the annotation around a step says of it: phase, sequences, lengths. The expressions are data."""
+"""Read a step's phase, sequences and lengths from its annotation, with a table of rules as data."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Literal
 
-from specfiles.reading import read_yaml
-from specfiles.strict import Strict, Text, validated
-
-TABLE = Path(__file__).with_name("step_rules.yaml")
+from profiler.traces.ruletables import read_rules
+from specfiles.strict import Strict, Text
 
 
 class StepRule(Strict, frozen=True, kw_only=True):
@@ -21,16 +18,9 @@ class StepRule(Strict, frozen=True, kw_only=True):
     phase: Literal["", "prefill", "decode"] = ""
 
 
-class StepFile(Strict, frozen=True, kw_only=True):
-    """The rules; the first that matches decides."""
-
-    schema: Literal[1]
-    rules: list[StepRule]
-
-
 @dataclass(frozen=True)
 class StepFacts:
-    """What is known of one step; zeros where nothing is said."""
+    """The facts of one step; zero where the annotation does not state one."""
 
     phase: str = ""
     prefill: int = 0  # sequences that read their prompt
@@ -43,7 +33,7 @@ class StepFacts:
 
     @property
     def sequences(self) -> int:
-        """All of them."""
+        """Sequences in the step."""
         return self.prefill + self.decode
 
     @property
@@ -53,19 +43,18 @@ class StepFacts:
 
     @property
     def known(self) -> bool:
-        """Whether anything is said."""
+        """Whether the annotation describes a step."""
         return bool(self.phase)
 
 
 @cache
 def _rules() -> list[tuple[re.Pattern[str], str]]:
-    table = validated(StepFile, read_yaml(TABLE), str(TABLE))
-    return [(re.compile(rule.name), rule.phase) for rule in table.rules]
+    return [(re.compile(rule.name), rule.phase) for rule in read_rules("step_rules.yaml", StepRule)]
 
 
 @cache
 def step_facts(annotation: str) -> StepFacts:
-    """The facts in an annotation's text; phase "" where it says nothing of a step."""
+    """The facts in an annotation's text; phase "" where it describes no step."""
     text = annotation[:300]
     for pattern, phase in _rules():
         if found := pattern.fullmatch(text):

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from profiler.traces.formulas import FORMULAS
 from profiler.traces.recorded import Recorded, Tensor
+from profiler.traces.ruletables import read_rules
 from profiler.traces.steps import StepFacts
 from specfiles.errors import choose
-from specfiles.reading import read_yaml
-from specfiles.strict import Strict, Text, validated
+from specfiles.strict import Strict, Text
 from workloads.operators import Operator
 
-TABLE = Path(__file__).with_name("operator_rules.yaml")
+TABLE = "operator_rules.yaml"
 MOST_DIMENSION = 2**48
 NO_STEP = StepFacts()
 
@@ -33,53 +31,27 @@ class OperatorRule(Strict, frozen=True, kw_only=True):
     at: list[int]
 
 
-class OperatorFile(Strict, frozen=True, kw_only=True):
-    """The rules; the first that matches decides."""
-
-    schema: Literal[1]
-    rules: list[OperatorRule]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A rule, ready to use."""
-
-    kind: str
-    formula: str
-    at: tuple[int, ...]
-
-
 @cache
-def _rules() -> list[tuple[re.Pattern[str], Rule]]:
-    table = validated(OperatorFile, read_yaml(TABLE), str(TABLE))
-    for rule in table.rules:
+def _rules() -> list[tuple[re.Pattern[str], OperatorRule]]:
+    rules = read_rules(TABLE, OperatorRule)
+    for rule in rules:
         if rule.formula not in FORMULAS:
             raise choose(rule.formula, list(FORMULAS), f"formula ({TABLE})")
-    return [(re.compile(r.name), Rule(r.kind, r.formula, tuple(r.at))) for r in table.rules]
+    return [(re.compile(rule.name), rule) for rule in rules]
 
 
 @cache
-def operator_rule(name: str) -> Rule | None:
+def operator_rule(name: str) -> OperatorRule | None:
     """The rule of an operator's name; None where there is none."""
     return next((rule for pattern, rule in _rules() if pattern.fullmatch(name[:300])), None)
 
 
-def recorded_work(rule: Rule, shapes: str, step: StepFacts = NO_STEP) -> Operator | None:
-    """The operator of a recorded call; None where its inputs are insufficient."""
+def recorded_work(rule: OperatorRule, shapes: str, step: StepFacts = NO_STEP) -> Operator | None:
+    """The operator of a recorded call; None where its inputs are not those that the rule expects."""
     try:
-        call = _recorded(shapes, step)
-        found = FORMULAS[rule.formula](call, rule.at)
-    except (
-        KeyError,
-        ValueError,
-        TypeError,
-        ZeroDivisionError,
-        IndexError,
-        OverflowError,
-        msgspec.DecodeError,
-    ):
-        return None  # inputs that are not what the rule expects: nothing is claimed
-    return found
+        return FORMULAS[rule.formula](_recorded(shapes, step), rule.at)
+    except (LookupError, ValueError, TypeError, ArithmeticError, msgspec.DecodeError):
+        return None
 
 
 def _recorded(shapes: str, step: StepFacts) -> Recorded:
