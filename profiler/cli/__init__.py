@@ -14,27 +14,11 @@ import click
 from profiler.cli.interrupts import interrupts_kept
 from specfiles.errors import InputError
 
-# Command -> the module of this package that holds it, as `command`.
-COMMANDS = {
-    "predict": "predict",
-    "whatif": "whatif",
-    "serve": "serve",
-    "sweep": "sweep",
-    "ops": "ops",
-    "ceilings": "ceilings",
-    "calibrate": "calibrate",
-    "profile": "profile",
-    "campaign": "campaign",
-    "import": "import_",
-    "show": "show",
-    "diff": "diff",
-    "export": "export",
-    "validate": "validate",
-    "report": "report",
-    "hw": "hw",
-    "models": "models",
-    "techniques": "techniques",
-}
+# Each is `command` in the module of its name; that of `import`, a keyword, ends with an underscore.
+COMMANDS = (
+    "predict", "whatif", "serve", "sweep", "ops", "ceilings", "calibrate", "profile", "campaign",
+    "import", "show", "diff", "export", "validate", "report", "hw", "models", "techniques",
+)  # fmt: skip
 
 
 class Lazy(click.Group):
@@ -48,8 +32,8 @@ class Lazy(click.Group):
         """The command of this name, or None."""
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"profiler.cli.{COMMANDS[cmd_name]}")
-        command: click.Command = module.command
+        name = "import_" if cmd_name == "import" else cmd_name
+        command: click.Command = import_module(f"profiler.cli.{name}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

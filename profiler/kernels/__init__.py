@@ -23,16 +23,6 @@ from profiler.kernels.place import (
 )
 
 __all__ = [
-    "FP8",
-    "KERNEL_ERRORS",
-    "TOLERANCE",
-    "TORCH_DTYPES",
-    "Kernel",
-    "Place",
-    "company",
-    "has_fp8",
-    "kernel",
-    "known_kernel_dtype",
-    "known_product_dtype",
-    "paged",
-]
+    "FP8", "KERNEL_ERRORS", "TOLERANCE", "TORCH_DTYPES", "Kernel", "Place", "company", "has_fp8",
+    "kernel", "known_kernel_dtype", "known_product_dtype", "paged",
+]  # fmt: skip

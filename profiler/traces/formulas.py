@@ -197,29 +197,11 @@ def nothing(call: Recorded, at: Sequence[int]) -> Operator | None:
     return None
 
 
-FORMULAS: Mapping[str, Formula] = {
-    f.__name__: f
-    for f in (
-        product,
-        linear,
-        packed,
-        heads_first,
-        heads_last,
-        cached,
-        paged,
-        experts,
-        rotated,
-        appended,
-        looked_up,
-        streamed,
-        mapped,
-        reduced,
-        copied,
-        filled,
-        joined,
-        nothing,
-    )
-}
+_EVERY = (
+    product, linear, packed, heads_first, heads_last, cached, paged, experts, rotated, appended,
+    looked_up, streamed, mapped, reduced, copied, filled, joined, nothing,
+)  # fmt: skip
+FORMULAS: Mapping[str, Formula] = {formula.__name__: formula for formula in _EVERY}
 
 
 def _attention(call: Recorded, sizes: tuple[Any, ...], q: Tensor) -> Operator | None:

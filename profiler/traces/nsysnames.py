@@ -29,26 +29,16 @@ ANNOTATED = re.compile(
     re.DOTALL,
 )
 MARKS = (", seq = ", ", op_id = ", ", sizes = ")
-COPIES = {
-    1: "HtoD",
-    2: "DtoH",
-    3: "HtoA",
-    4: "AtoH",
-    5: "AtoA",
-    6: "AtoD",
-    7: "DtoA",
-    8: "DtoD",
-    9: "HtoH",
-    10: "PtoP",
-    11: "unified HtoD",
-    12: "unified DtoH",
-    13: "unified DtoD",
-}
+# By CUPTI's kind of copy, from 1: host, device, array, peer.
+COPIES = (
+    "HtoD", "DtoH", "HtoA", "AtoH", "AtoA", "AtoD", "DtoA", "DtoD", "HtoH", "PtoP",
+    "unified HtoD", "unified DtoH", "unified DtoD",
+)  # fmt: skip
 
 
 def copy_name(kind: int) -> str:
     """The name of a copy by CUPTI's kind of copy."""
-    return f"memcpy {COPIES[kind]}" if kind in COPIES else "memcpy"
+    return f"memcpy {COPIES[kind - 1]}" if 0 < kind <= len(COPIES) else "memcpy"
 
 
 class Strings:

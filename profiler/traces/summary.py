@@ -20,22 +20,9 @@ if TYPE_CHECKING:
 
 BY = ("operator", "kernel", "layer", "phase", "stream", "kind")
 ROW = (
-    "name",
-    "kind",
-    "phase",
-    "layer",
-    "count",
-    "time_s",
-    "share",
-    "flops",
-    "bytes",
-    "attained",
-    "modelled_share",
-    "bound",
-    "saving_s",
-    "warning",
-    "waves",
-)
+    "name", "kind", "phase", "layer", "count", "time_s", "share", "flops", "bytes", "attained",
+    "modelled_share", "bound", "saving_s", "warning", "waves",
+)  # fmt: skip
 
 
 def show(
