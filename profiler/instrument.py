@@ -51,12 +51,12 @@ def instrumented(
     """
     with ExitStack() as stack:
         parts = family(subject.loaded.model)
-        if parts.behind:
-            recorder = _Filling(recorder, parts.behind)
+        if behind := {name: filling for one in parts.stacks for name, filling in one.behind.items()}:
+            recorder = _Filling(recorder, behind)
         network = subject.network
         gate: list[None] = []  # non-empty while a watched layer runs
         cores = Cores(subject, parts)
-        shares: dict[str, float] = {}
+        every, some = Counter[str](), Counter[str]()
         for one in parts.stacks:
             layers = list(_module(network, one.layers))
             having = [
@@ -66,9 +66,9 @@ def instrumented(
             for index in watched:
                 _instrument_layer(stack, layers[index], one, recorder, gate)
             _instrument_outside(stack, network, one, recorder)
-            every = Counter(name for names in having for name in names)
-            some = Counter(name for index in watched for name in having[index])
-            shares |= {name: every[name] / times for name, times in some.items()}
+            every.update(name for names in having for name in names)
+            some.update(name for index in watched for name in having[index])
+        shares = {name: every[name] / times for name, times in some.items()}
         _instrument_functions(stack, subject, recorder, cores, gate)
         yield Watched(_around(recorder, parts.sampling)(sampler), shares)
 

@@ -80,6 +80,7 @@ FAMILIES = {
     **dict.fromkeys(("bert", "roberta"), encoders.BERT),
     "t5": encoder_decoders.T5,
     "bart": encoder_decoders.BART,
+    "whisper": encoder_decoders.WHISPER,
     "switch_transformers": encoder_decoders.SWITCH,
 }
 

@@ -69,6 +69,15 @@ class Subject:
 
         return torch.randint(self.loaded.model.vocabulary, (batch, length), device=self.device)
 
+    def prompt(self, batch: int, length: int) -> torch.Tensor:
+        """What is read: token ids, or two frames of a spectrogram for each position [batch, bins, frames]."""
+        import torch
+
+        if not self.loaded.model.heard:
+            return self.tokens(batch, length)
+        shape = batch, self.network.config.num_mel_bins, 2 * length
+        return torch.randn(*shape, device=self.device).to(self.network.dtype)
+
 
 def encodes(model: Model) -> bool:
     """Whether a model encodes sequences and generates none."""
@@ -187,7 +196,8 @@ def _from_gguf(file: Path, dtype: torch.dtype) -> Any:
 
 def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_parallel: int) -> Any:
     import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    import transformers
+    from transformers import AutoConfig
 
     from profiler.ranks.share import share, sum_over_ranks
 
@@ -199,9 +209,7 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
     try:
         config = AutoConfig.for_model(kind, **fields)
         with torch.device(device):
-            kind_of = AutoModel if encodes(loaded.model) else AutoModelForCausalLM
-            if loaded.model.has_memory:
-                kind_of = AutoModelForSeq2SeqLM
+            kind_of = getattr(transformers, _auto_class(loaded.model))
             attends_by = {"attn_implementation": attention} if attends(loaded.model) else {}
             network = kind_of.from_config(config, dtype=dtype, **attends_by)
             if tensor_parallel > 1:
@@ -213,6 +221,13 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
         raise InputError(
             f"transformers cannot build {loaded.model.name} from its config ({reason(error)})."
         ) from None
+
+
+def _auto_class(model: Model) -> str:
+    """transformers' name for models of its architecture."""
+    if model.has_memory:
+        return "AutoModelForSpeechSeq2Seq" if model.heard else "AutoModelForSeq2SeqLM"
+    return "AutoModel" if encodes(model) else "AutoModelForCausalLM"
 
 
 @dataclass(frozen=True)
@@ -277,7 +292,7 @@ def _of_two_stacks(subject: Subject, point: Point) -> Step:
 
     before = point.kv_len - point.encoder_len
     memory = TwoMemories(subject.layers, before + 1, point.encoder_len)
-    prompt, tokens = subject.tokens(point.batch, point.encoder_len), subject.tokens(point.batch, 1)
+    prompt, tokens = subject.prompt(point.batch, point.encoder_len), subject.tokens(point.batch, 1)
 
     encode = partial(subject.network.get_encoder(), prompt)
 

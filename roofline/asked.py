@@ -77,9 +77,10 @@ def scenarios_of(
             "leave it out."
         )
     points: list[dict[str, Any]] = file.points() if file else [{}]
+    usual = {"prompt": model.heard} if model.heard else {}
     used = techniques(asked.techniques)
     found = [
-        Scenario(model, phase, setting=setting, techniques=used, **{**_set(point), **sizes})
+        Scenario(model, phase, setting=setting, techniques=used, **{**usual, **_set(point), **sizes})
         for point in points
     ]
     return list(dict.fromkeys(found))  # a flag may fold grid points into one

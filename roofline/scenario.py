@@ -53,9 +53,14 @@ class Scenario:
             _check_size(name, getattr(self, name))
         if self.context is not None:
             _check_size("context", self.context)
-        asked = self.longest
+        asked, heard = self.longest, self.model.heard
+        if heard and self.prompt != heard:
+            raise InputError(
+                f"{self.model.name} reads windows of audio, which are {heard} positions; --prompt is "
+                f"{self.prompt}, leave it out."
+            )
         if self.model.has_memory:  # each stack counts its own positions
-            asked = max(self.prompt, asked - self.prompt + 1)
+            asked = max(0 if heard else self.prompt, asked - self.prompt + 1)
         if asked > self.model.max_position:
             raise InputError(
                 f"{self.model.name} has positions for {self.model.max_position} tokens, "

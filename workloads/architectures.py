@@ -59,6 +59,20 @@ class EncoderDecoder(Model):
 
 
 @dataclass(frozen=True)
+class Listening(EncoderDecoder):
+    """An encoder-decoder whose prompts are windows of audio, all of one length (arXiv:2212.04356)."""
+
+    manner: ClassVar[str] = "is an encoder-decoder of audio"
+
+    frames: int  # after the encoder's convolutions
+
+    @property
+    def heard(self) -> int:  # type: ignore[override]
+        """Positions of a window."""
+        return self.frames
+
+
+@dataclass(frozen=True)
 class Diffusion(Model):
     """A language model that fills in masked positions, all at once and several times over.
 

@@ -1,4 +1,4 @@
-"""Kernels over rows and their last few positions: the causal convolution and RWKV's token shift."""
+"""Kernels over neighbouring rows: convolutions, causal or not, and RWKV's token shift."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from profiler.kernels.base import Kernel, build, whole
 from profiler.kernels.place import Place
 from profiler.kernels.state import State
-from workloads.operators import CausalConv, TokenShift
+from workloads.operators import CausalConv, SequenceConv, TokenShift
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +38,24 @@ def _(op: CausalConv, place: Place) -> Kernel:
         return last(mixed).transpose(1, 2)
 
     return Kernel(run, exact)
+
+
+@build.register
+def _(op: SequenceConv, place: Place) -> Kernel:
+    """All rows as those of one sequence, with zeros around it."""
+    from torch.nn.functional import conv1d
+
+    m, n, channels = whole(op.m), whole(op.n), whole(op.k) // op.kernel
+    x, weights = place.random(1, channels, m * op.stride), place.cold(n, channels, op.kernel)
+    bias = place.random(n) if op.bias else None
+
+    def mixed(x: Any, weight: Any, bias: Any) -> torch.Tensor:
+        return conv1d(x, weight, bias, stride=op.stride, padding=op.kernel // 2)
+
+    return Kernel(
+        lambda i: mixed(x, weights[i % len(weights)], bias),
+        lambda: mixed(x.double(), weights[0].double(), None if bias is None else bias.double()),
+    )
 
 
 @build.register

@@ -1,11 +1,11 @@
-"""Encoder-decoders: T5, Switch, which is T5 with experts, and BART."""
+"""Encoder-decoders: T5, Switch, which is T5 with experts, BART and Whisper."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from profiler.parts.base import FACTORS, Family, Gap
+from profiler.parts.base import FACTORS, HEADS, Family, Gap
 
 ATTENTION, CROSS = "layers.attention", "layers.cross_attention"
 
@@ -16,12 +16,16 @@ def _stack(scope: str, parts: Family) -> Family:
     def named(names: Mapping[str, str]) -> dict[str, str]:
         return {path: f"{scope}.{name}" for path, name in names.items()}
 
+    def behind(name: str) -> str:
+        return name if name == HEADS else f"{scope}.{name}"
+
     return replace(
         parts,
         modules=named(parts.modules),
         gaps=tuple(replace(gap, name=f"{scope}.{gap.name}") for gap in parts.gaps),
         outside=named(parts.outside),
         attending=named(parts.attending),
+        behind={f"{scope}.{name}": behind(filling) for name, filling in parts.behind.items()},
         append=f"{scope}.{parts.append}",
         sampling=f"{scope}.{parts.sampling}",
         memory_append=f"{scope}.{CROSS}.kv_append",
@@ -76,43 +80,60 @@ SWITCH = _t5(
 )
 
 
-def _bart_stack(scope: str, attention: Mapping[str, str]) -> Family:
+def _bart_stack(
+    scope: str, outside: Mapping[str, str], behind: Mapping[str, str], *, normed_first: bool = False
+) -> Family:
+    """Attention by modules of its own, an MLP's inside the layer, norms behind their sums or before them."""
+    attention = {"self_attn": ATTENTION, **({"encoder_attn": CROSS} if scope == "decoder" else {})}
+    norm = "norm" if normed_first else "stream_norm"
+    norms = [*(f"{path}_layer_norm" for path in attention), "final_layer_norm"]
+    ends = [*norms[1:], ""] if normed_first else norms  # of the sums
+    blocks = {**attention, "fc2": "layers.mlp"}
     modules = {
         "fc1": "layers.mlp.up_proj",
         "activation_fn": "layers.mlp.act_mul",
         "fc2": "layers.mlp.down_proj",
-        "final_layer_norm": "layers.mlp_stream_norm",
+        **{path: f"{branch}_{norm}" for path, branch in zip(norms, blocks.values(), strict=True)},
         **{f"{p}.{n}_proj": f"{b}.{n}_proj" for p, b in attention.items() for n in "qkv"},
         **{f"{path}.out_proj": f"{branch}.o_proj" for path, branch in attention.items()},
-        **{f"{path}_layer_norm": f"{branch}_stream_norm" for path, branch in attention.items()},
     }
-    names = {
-        "embed_tokens": "embedding",
-        "embed_positions": "position_embedding",
-        "layernorm_embedding": "embedding_norm",
-    }
+    sums = zip(blocks.items(), ends, strict=True)
     return _stack(
         scope,
         Family(
             f"model.{scope}.layers",
             modules,
-            (
-                *(
-                    Gap(path, f"{path}_layer_norm", f"{branch}_residual")
-                    for path, branch in attention.items()
-                ),
-                Gap("fc2", "final_layer_norm", "layers.mlp_residual"),
-            ),
-            {f"model.{scope}.{path}": name for path, name in names.items()},
+            tuple(Gap(path, end, f"{branch}_residual") for (path, branch), end in sums),
+            {f"model.{scope}.{path}": name for path, name in outside.items()},
             attending={path: f"{branch}.core" for path, branch in attention.items()},
+            behind=behind,
         ),
     )
 
 
-_BART = _bart_stack("decoder", {"self_attn": ATTENTION, "encoder_attn": CROSS})
+_BART_TABLES = {
+    "embed_tokens": "embedding",
+    "embed_positions": "position_embedding",
+    "layernorm_embedding": "embedding_norm",
+}
+_BART = _bart_stack("decoder", _BART_TABLES, {})
 BART = replace(
     _BART,
-    encoder=_bart_stack("encoder", {"self_attn": ATTENTION}),
+    encoder=_bart_stack("encoder", _BART_TABLES, {}),
     outside={**_BART.outside, "lm_head": "decoder.lm_head"},
     behind={"decoder.lm_head": FACTORS},  # a bias of logits, which is no parameter
+)
+_CONVS = {"conv1": "conv1", "conv2": "conv2"}
+_TABLES = {"embed_positions": "position_embedding", "layer_norm": "final_norm"}
+_HEARD = {f"{branch}.{n}_proj": HEADS for branch in (ATTENTION, CROSS) for n in "qkv"}
+_WHISPER = _bart_stack("decoder", {"embed_tokens": "embedding", **_TABLES}, _HEARD, normed_first=True)
+WHISPER = replace(
+    _WHISPER,
+    encoder=_bart_stack(
+        "encoder",
+        {**_CONVS, **_TABLES},
+        {**_HEARD, **{name: f"{name}_act" for name in _CONVS}},
+        normed_first=True,
+    ),
+    outside={**_WHISPER.outside, "proj_out": "decoder.lm_head"},
 )

@@ -17,31 +17,36 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 Roofline = Callable[..., Finished]
-NAMES = ("t5", "switch_transformers", "bart")
+NAMES = ("t5", "switch_transformers", "bart", "whisper")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_decode_step_is_the_last_position_of_the_whole(
     name: str, subject: Callable[..., Subject], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nine tokens are read, four written: the fifth, again and again, has the logits that no cache gives."""
+    """Twelve are read, four written: the fifth, again and again, has the logits that no cache gives."""
     model = subject(name)
-    drawn = []
+    drawn, read = [], []
+    prompt_of = model.prompt
 
     def tokens(batch: int, length: int) -> torch.Tensor:
         drawn.append(torch.randint(5, 100, (batch, length)))
         return drawn[-1]
 
+    def prompt(batch: int, length: int) -> torch.Tensor:
+        read.append(prompt_of(batch, length))
+        return read[-1]
+
     monkeypatch.setattr(model, "tokens", tokens)
+    monkeypatch.setattr(model, "prompt", prompt)
     with torch.inference_mode():
-        for point, written in ((Point("prefill", 2, 9, 9, 9), 0), (Point("decode", 2, 1, 13, 9), 4)):
+        for point, written in ((Point("prefill", 2, 12, 12, 12), 0), (Point("decode", 2, 1, 16, 12), 4)):
             drawn.clear()
             run = step(model, point, point.kv_len)
-            prompt, last, *before = drawn
+            last, *before = [part for part in drawn if part is not read[-1]]
             assert [part.shape for part in before] == [(2, written)] * bool(written)
-            whole = model.network(
-                input_ids=prompt, decoder_input_ids=torch.cat([*before, last], 1), use_cache=False
-            )
+            inputs = {model.network.main_input_name: read[-1], "use_cache": False}
+            whole = model.network(decoder_input_ids=torch.cat([*before, last], 1), **inputs)
             for _ in range(2):
                 assert torch.allclose(run(lambda logits: logits.clone()), whole.logits[:, -1:], atol=1e-5)
 

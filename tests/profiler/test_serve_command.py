@@ -104,6 +104,7 @@ def test_the_engines_own_time_per_step_is_added_to_every_token() -> None:
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--with", "medusa"), "one pass per token"),
         (("Llama-3.1-70B", *SHORT, "--rate", "1"), "choose --tp"),
         (("BERT-base-uncased", *SHORT, "--rate", "1"), "encoder"),
+        (("whisper-large-v3", "--hw", "h100", "--rate", "1"), "requests of text"),
         (("bart-large", *SHORT, "--rate", "1", "--batching", "chunked"), "attends to all others"),
         (("Llama-3.1-8B", *SHORT, "--trace", "nowhere.csv"), "no such file"),
         (("Llama-3.1-8B", *SHORT[:-2], "--requests", "0", "--rate", "1"), "requests is 0"),

@@ -124,7 +124,9 @@ def test_every_model_can_be_a_grid(path: Path) -> None:
     model = load_model(path).model
     for phase in model.phases:
         found = [
-            Scenario(model, phase, batch, prompt, None, 9, Setting(Precision.of("bf16", None, kv)))
+            Scenario(
+                model, phase, batch, model.heard or prompt, None, 9, Setting(Precision.of("bf16", None, kv))
+            )
             for batch, prompt, kv in ((1, 7, None), (5, 30, "fp8"))
         ]
         assert_is_one_by_one(found, DEVICES[:2])

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwspecs import Device, load_device
+from roofline.asked import Asked, scenarios_of
 from roofline.ceilings import ceilings
 from roofline.predict import pass_rows, predict, step_rows
 from roofline.scenario import Scenario
@@ -328,3 +329,13 @@ def test_each_stack_of_an_encoder_decoder_counts_its_own_positions() -> None:
     for prompt, context in ((1025, 1026), (1024, 1024 + 1024)):
         with pytest.raises(InputError, match="positions for 1024 tokens, 1025 were"):
             Scenario(model, "decode", prompt=prompt, context=context)
+
+
+def test_a_window_of_audio_has_one_length_and_the_decoder_positions_of_its_own() -> None:
+    model = load_model("Whisper-large-v3").model
+    (asked,) = scenarios_of(model, Asked(phase="generate", output=448))
+    assert (asked.prompt, asked.longest) == (1500, 1500 + 447)
+    with pytest.raises(InputError, match=r"windows of audio, which are 1500 positions; --prompt is 1024"):
+        Scenario(model)
+    with pytest.raises(InputError, match="positions for 448 tokens, 449 were"):
+        Scenario(model, prompt=1500, output=449)

@@ -13,7 +13,7 @@ from workloads.phases import Setting, Step, operators
 
 COUNTER = Setting(convention=convention("flop-counter"))
 CORES = ("attention", "sparse_attention")
-GEMMS = ("gemm", "grouped_gemm")
+GEMMS = ("gemm", "grouped_gemm", "sequence_conv")
 
 
 SCANS = (  # functions of transformers that are the recurrence of a mixer

@@ -61,10 +61,19 @@ BART = {
     "vocab_size": 101,
     "max_position_embeddings": 64,
 }
+WHISPER = {
+    **BART,
+    "num_mel_bins": 7,
+    "max_source_positions": 48,
+    "max_target_positions": 64,
+    **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0),
+    "begin_suppress_tokens": None,
+}
 SEQ2SEQ: list[tuple[str, dict[str, Any]]] = [
     ("t5", {**T5, "feed_forward_proj": "relu"}),
     ("t5", {**T5, "feed_forward_proj": "gated-gelu"}),
     ("bart", BART),
+    ("whisper", WHISPER),
     ("switch_transformers", {**SWITCH, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 2}),
     ("switch_transformers", {**SWITCH, "num_sparse_encoder_layers": 2, "num_sparse_decoder_layers": 1}),
 ]
@@ -137,13 +146,18 @@ def test_parameters_of_sparse_encoders(name: str) -> None:
     assert_parameters(network, loaded.model)
 
 
+def seq2seq(family: str, fields: dict[str, Any]) -> tuple[Any, Model]:
+    kind = "SpeechSeq2Seq" if family == "whisper" else "Seq2SeqLM"
+    return reference(getattr(transformers, f"AutoModelFor{kind}"), family, fields), ours(family, fields)
+
+
 @pytest.mark.parametrize(("family", "fields"), SEQ2SEQ, ids=lambda v: v if isinstance(v, str) else "")
 def test_prefill_of_an_encoder_decoder(family: str, fields: dict[str, Any]) -> None:
     """The encoder, the cross attention's keys and values, the decoder's first position."""
-    network = reference(transformers.AutoModelForSeq2SeqLM, family, fields)
-    model = ours(family, fields)
+    network, model = seq2seq(family, fields)
     assert_parameters(network, model)
-    inputs = {"input_ids": tokens(TOKENS), "decoder_input_ids": tokens(1), "use_cache": False}
+    prompt = tokens(TOKENS) if family != "whisper" else torch.zeros(BATCH, 7, 2 * TOKENS)
+    inputs = {network.main_input_name: prompt, "decoder_input_ids": tokens(1), "use_cache": False}
     assert products(network, **inputs) == counted(model, prefill(BATCH, TOKENS))
 
 
@@ -152,7 +166,7 @@ def test_decode_of_an_encoder_decoder_reads_the_memory(family: str, fields: dict
     """The decoder's fourth position: its own cache holds three, cross attention the whole prompt."""
     from transformers.modeling_outputs import MoEModelOutput
 
-    network, model = reference(transformers.AutoModelForSeq2SeqLM, family, fields), ours(family, fields)
+    network, model = seq2seq(family, fields)
     memory = MoEModelOutput(last_hidden_state=torch.zeros(BATCH, TOKENS, 60))
     given = {"encoder_outputs": memory, "use_cache": True}
     with torch.no_grad():

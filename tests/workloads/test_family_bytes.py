@@ -24,6 +24,7 @@ from workloads.operators import (
     RelativeBias,
     RoutedExperts,
     Send,
+    SequenceConv,
     SparseAttention,
     TokenShift,
 )
@@ -176,6 +177,20 @@ def test_a_projection_of_positions_reads_as_many_columns_as_there_are_positions(
         Role.INPUT: keys.nbytes,
         Role.WEIGHT: used.nbytes,
         Role.OUTPUT: (keys @ used.T).nbytes,
+    }
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_convolution_of_frames_reads_those_that_rows_share_once(stride: int) -> None:
+    conv = torch.nn.Conv1d(7, WIDTH, 3, stride, padding=1, dtype=torch.bfloat16)
+    x = rows(BATCH, 7, TOKENS)
+    y = conv(x)
+    op = SequenceConv(BATCH * TOKENS // stride, WIDTH, 3 * 7, bias=True, kernel=3, stride=stride)
+    assert op.parameters() == sum(p.numel() for p in conv.parameters())
+    assert moved(op) == {
+        Role.INPUT: x.nbytes,
+        Role.WEIGHT: size(*conv.parameters()),
+        Role.OUTPUT: y.nbytes,
     }
 
 

@@ -6,6 +6,7 @@ from specfiles.lazy import exported, names_of
 
 if TYPE_CHECKING:
     from workloads.blocks.attention import AttentionBlock as AttentionBlock
+    from workloads.blocks.audio import FrameEmbedding as FrameEmbedding
     from workloads.blocks.base import RMS_NORM as RMS_NORM
     from workloads.blocks.base import Block as Block
     from workloads.blocks.base import NormShape as NormShape

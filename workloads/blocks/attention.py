@@ -26,6 +26,7 @@ class AttentionBlock(Block):
     rotary_dim: int = 0  # rotated elements of each head; 0 where positions enter otherwise
     window: int | None = None
     qkv_bias: bool = False
+    key_bias: bool = True  # where queries and values have one
     out_bias: bool = False
     qk_norm: NormShape | None = None  # of each query and key head
     qk_norm_whole: bool = False  # of all heads at once instead
@@ -68,7 +69,8 @@ class AttentionBlock(Block):
         else:
             for name, width in (("q_proj", q_width), ("k_proj", kv_width), ("v_proj", kv_width)):
                 if width:
-                    yield name, (width, self.qkv_bias), place.linear(width, place.hidden, self.qkv_bias)
+                    bias = self.qkv_bias and (self.key_bias or name != "k_proj")
+                    yield name, (width, bias), place.linear(width, place.hidden, bias)
         if self.qk_norm is not None:
             for name, n in (("q_norm", heads), ("k_norm", kv_heads)):
                 rows, width = (1, n * self.head_dim) if self.qk_norm_whole else (n, self.head_dim)

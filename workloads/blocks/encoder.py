@@ -50,6 +50,7 @@ class EncoderAttentionBlock(Block):
     heads: int
     head_dim: int
     bias: bool = False
+    key_bias: bool = True  # where the others have one
     out_bias: bool | None = None  # as `bias` where it is not said
     rotary_dim: int = 0
     fused_qkv: bool = False
@@ -62,7 +63,7 @@ class EncoderAttentionBlock(Block):
         width = heads * self.head_dim
         n = 3 * width if self.fused_qkv else width
         for name in ("qkv_proj",) if self.fused_qkv else ("q_proj", "k_proj", "v_proj"):
-            yield name, self, place.linear(n, place.hidden, self.bias)
+            yield name, self, place.linear(n, place.hidden, _biased(self, name))
         if self.global_projections and self.sparsity:
             yield from self._of_global_positions(place, width)
         if self.rotary_dim:
@@ -98,6 +99,7 @@ class CrossAttentionBlock(Block):
     heads: int
     head_dim: int
     bias: bool = False
+    key_bias: bool = True  # where the others have one
 
     def parts(self, place: Place) -> Iterator[Part]:
         """Keys and values of the memory where the sequence begins; then queries, the core, the way back."""
@@ -107,7 +109,7 @@ class CrossAttentionBlock(Block):
         if step.begins:
             rows = step.batch * step.memory
             for name in ("k_proj", "v_proj"):
-                yield name, self, place.linear(width, place.hidden, self.bias, rows)
+                yield name, self, place.linear(width, place.hidden, _biased(self, name), rows)
             yield "kv_append", self, KvAppend(rows, heads, self.head_dim, p.wide, p.kv, place.fused)
         yield "q_proj", self, place.linear(width, place.hidden, self.bias)
         yield "core", self, unmasked(place, step.memory, heads, self.head_dim, cached=True)
@@ -117,6 +119,10 @@ class CrossAttentionBlock(Block):
         """Keys and values of `tokens` positions of the memory."""
         heads = self.heads // setting.tensor_parallel
         return 2 * tokens * heads * self.head_dim * bytes_per_element(setting.precision.kv)
+
+
+def _biased(block: EncoderAttentionBlock | CrossAttentionBlock, name: str) -> bool:
+    return block.bias and (block.key_bias or name != "k_proj")
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ READERS: dict[str, str] = {
     "encoders": "bert roberta longformer big_bird linformer distilbert",
     "t5": "t5 switch_transformers",
     "bart": "bart",
+    "whisper": "whisper",
     "diffusion": "llada sedd",
     "parallel": "gptj gpt_neox phi falcon",
     "alibi": "bloom mpt",

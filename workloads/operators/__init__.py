@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from workloads.operators.memory import KvAppend as KvAppend
     from workloads.operators.modulation import Modulation as Modulation
     from workloads.operators.positions import PositionProjection as PositionProjection
+    from workloads.operators.positions import SequenceConv as SequenceConv
     from workloads.operators.routed import RoutedExperts as RoutedExperts
     from workloads.operators.routed import RoutedLayer as RoutedLayer
     from workloads.operators.routing import Combine as Combine
