@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from hwspecs import Device
@@ -19,8 +19,10 @@ from workloads.operators import Operator
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
-# The same examples in every run: a red test stays red until its cause is gone.
-settings.register_profile("tests", deadline=None, derandomize=True, max_examples=30)
+# The same examples in every run, however busy the machine: a red test stays red until its cause is gone.
+settings.register_profile(
+    "tests", deadline=None, derandomize=True, max_examples=30, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("tests")
 
 

@@ -26,7 +26,7 @@ print(len(names), *(name for name in {blocked!r} if sys.modules.get(name) is not
 def test_every_module_loads_without_torch(package: str) -> None:
     code = IMPORT_ALL.format(blocked=BLOCKED, package=package)
     ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
     )
     assert ended.returncode == 0, ended.stderr
     count, *loaded = ended.stdout.split()

@@ -473,7 +473,7 @@ def imported(*words: str, ends: int = 0) -> set[str]:
         f"print('\\n' + ' '.join(m for m in {HEAVY!r} if m in sys.modules))"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600, check=True
     )
     return set(ended.stdout.splitlines()[-1].split())
 

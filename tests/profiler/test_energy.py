@@ -115,7 +115,7 @@ def test_the_monitor_samples_what_nvidia_ml_py_gives(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(power, "PERIOD_S", 0.001)
     with PowerMonitor("cuda:0") as monitor:
-        for _ in range(2000):
+        for _ in range(300_000):
             if monitor.samples():
                 break
             monitor._stop.wait(0.001)

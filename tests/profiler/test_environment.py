@@ -21,6 +21,8 @@ from specfiles.errors import InputError
 
 torch = pytest.importorskip("torch")
 
+PATIENCE_S = 300.0  # for a thread to be run
+
 
 def test_facts_are_those_of_this_process() -> None:
     facts = environment.environment("cpu")
@@ -28,7 +30,7 @@ def test_facts_are_those_of_this_process() -> None:
     assert facts["threads"] == torch.get_num_threads()
     assert facts["cores"] == os.cpu_count()
     age = datetime.now(UTC) - datetime.fromisoformat(facts["date"])
-    assert timedelta(0) <= age + timedelta(seconds=1) < timedelta(minutes=1)
+    assert timedelta(0) <= age + timedelta(seconds=1) < timedelta(days=1)
     assert facts["processor"] == device_name("cpu")
 
 
@@ -135,9 +137,16 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wait_for(samples: int, monitor: PowerMonitor) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while len(monitor.samples()) < samples and time.monotonic() < deadline:
         time.sleep(0.001)
+
+
+def ended(monitor: PowerMonitor) -> bool:
+    """Whether its thread has ended, or does soon."""
+    assert monitor._thread is not None
+    monitor._thread.join(PATIENCE_S)
+    return not monitor._thread.is_alive()
 
 
 @pytest.mark.usefixtures("gpu")
@@ -152,8 +161,7 @@ def test_power_is_sampled_in_the_documented_columns() -> None:
         assert (row["sm_clock_hz"], row["memory_clock_hz"]) == (1.41e9, 1.593e9)
     assert {row["power_w"] for row in rows} == {250.0, None}
     assert [row["time_s"] for row in rows] == sorted(row["time_s"] for row in rows)
-    time.sleep(0.01)
-    assert monitor.samples() == rows  # nothing is sampled behind the block
+    assert ended(monitor)  # nothing is sampled behind the block
 
 
 @pytest.mark.usefixtures("gpu")
@@ -168,7 +176,7 @@ def test_an_nvml_that_is_lost_ends_the_sampling_and_is_said(monkeypatch: pytest.
 
     monkeypatch.setattr(power, "READERS", dict.fromkeys(power.READERS, falls_off_the_bus))
     with PowerMonitor("cuda:0") as monitor:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while not monitor.notes and time.monotonic() < deadline:
             time.sleep(0.001)
     assert len(monitor.samples()) == 3
@@ -213,9 +221,7 @@ def test_an_error_inside_the_block_ends_the_sampling() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    rows = monitor.samples()
-    time.sleep(0.01)
-    assert monitor.samples() == rows
+    assert ended(monitor)
 
 
 @pytest.mark.parametrize(

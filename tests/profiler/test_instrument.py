@@ -125,32 +125,6 @@ def test_ranges_are_the_operators_of_the_descriptor(
     }
 
 
-@pytest.mark.parametrize(("name", "point"), [(n, p) for n in (*ENCODERS, "whisper") for p in points_of(n)])
-def test_nothing_that_computes_runs_outside_the_ranges(
-    name: str, point: Point, subject: Callable[..., Subject]
-) -> None:
-    """Operations that only view have no kernel, and dropout outside of training none either."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    tally, alone = Tally(), []
-
-    class Listening(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
-            ends = sum(what == "end" for what, _ in tally.log)
-            views = any(returned.alias_info is not None for returned in func._schema.returns)
-            views |= func is torch.ops.aten.dropout.default
-            if 2 * ends == len(tally.log) and not views:
-                alone.append(str(func))
-            return func(*args, **(kwargs or {}))
-
-    model = subject(name)
-    with torch.inference_mode():
-        run = step(model, point, CAPACITY)
-        with instrumented(model, tally, greedy) as watched, Listening():
-            run(watched.sampler)
-    assert alone == []
-
-
 def test_a_falcon_h1_with_a_norm_has_its_gate_there(subject: Callable[..., Subject]) -> None:
     for point in POINTS:
         model = subject("falcon_h1", mamba_rms_norm=True)

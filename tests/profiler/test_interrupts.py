@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import sys
 import time
@@ -16,9 +15,8 @@ from profiler.cli.interrupts import interrupts_kept
 
 
 def press() -> None:
-    """What the terminal does."""
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(0.001)  # the handler runs here at the latest
+    """What the terminal does; the handler runs at once, in the thread that is interrupted."""
+    signal.raise_signal(signal.SIGINT)
 
 
 class Finalised:
@@ -58,15 +56,17 @@ PLACES = pytest.mark.parametrize("place", [in_a_finaliser, in_a_weak_reference, 
 
 @PLACES
 def test_an_interrupt_that_python_drops_comes_again(place: Callable[[], None]) -> None:
+    ended: list[str] = []
+
     def command() -> None:
         with interrupts_kept():
             place()
-            time.sleep(30)
+            time.sleep(300)
+            ended.append("by itself")
 
-    begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         command()
-    assert time.monotonic() - begin < 20
+    assert not ended
 
 
 @PLACES
@@ -75,7 +75,6 @@ def test_python_would_drop_it(place: Callable[[], None], monkeypatch: pytest.Mon
     dropped: list[type[BaseException]] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda told: dropped.append(told.exc_type))
     place()
-    time.sleep(0.2)
     assert dropped == [KeyboardInterrupt]
 
 

@@ -135,7 +135,7 @@ def _hover(page: Opened, figure: str, number: int) -> str:
     mark.scroll_into_view_if_needed()
     box = mark.bounding_box()
     page.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.page.wait_for_selector(".hovertext", timeout=5000)
+    page.page.wait_for_selector(".hovertext", timeout=300_000)
     return " ".join(page.run("[...document.querySelectorAll('.hovertext')].map(e => e.textContent)"))
 
 

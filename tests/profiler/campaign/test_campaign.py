@@ -26,6 +26,7 @@ from specfiles.writing import sole_writer
 
 pytest.importorskip("torch")
 CEILINGS = module._ceilings
+DAY_S = 86400.0  # a budget that no list here spends
 EVERYTHING = Limits(flops=float("inf"), bytes=float("inf"))
 
 
@@ -96,7 +97,7 @@ def test_every_kind_of_row_can_be_predicted() -> None:
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Campaign]:
-    """Campaigns of seconds: small operators, and a device file that is not measured."""
+    """Small operators, and a device file that is not measured."""
     monkeypatch.setattr(module, "_limits", lambda _: Limits(flops=1e8, bytes=4e6))
     monkeypatch.setattr(module, "last_level_cache_bytes", lambda _: 100_000)
     monkeypatch.setattr(module, "_ceilings", lambda _: [])
@@ -121,7 +122,7 @@ def test_a_campaign_writes_the_columns_of_measured_tables(
     small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first_rows(20, monkeypatch)
-    head = run_campaign(small(60.0))
+    head = run_campaign(small(DAY_S))
     table = pd.read_parquet(small(1.0).out / "operators.parquet")
     assert head.operators == len(table)
     assert len(table) >= 18  # on a CPU every call is launched by the host: that way is no row of its own
@@ -138,10 +139,10 @@ def test_a_campaign_goes_on_where_it_was_stopped(
     small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first_rows(5, monkeypatch)
-    run_campaign(small(60.0))
+    run_campaign(small(DAY_S))
     before = pd.read_parquet(small(1.0).out / "operators.parquet")
     first_rows(9, monkeypatch)
-    head = run_campaign(small(60.0))
+    head = run_campaign(small(DAY_S))
     after = pd.read_parquet(small(1.0).out / "operators.parquet")
     assert (len(before), len(after), head.operators) == (5, 9, 9)
     pd.testing.assert_frame_equal(after.head(5), before)  # measured once, kept as it was
@@ -157,11 +158,11 @@ def test_a_campaign_takes_over_ceilings_that_were_measured_before(
     folder.mkdir()
     for name in ("device.yaml", "device.passes.jsonl"):
         (folder / name).write_text("measured")
-    assert run_campaign(small(60.0)).operators == 1
+    assert run_campaign(small(DAY_S)).operators == 1
     (folder / "campaign.json").unlink()
     (folder / "device.yaml").unlink()
     with pytest.raises(InputError, match="holds files of something else"):
-        run_campaign(small(60.0))  # a table of somebody else
+        run_campaign(small(DAY_S))  # a table of somebody else
 
 
 def test_collectives_are_rows_of_the_same_table(
@@ -180,8 +181,8 @@ def test_collectives_are_rows_of_the_same_table(
     monkeypatch.setattr(module, "COLLECTIVES", 0.01)
     monkeypatch.setattr(module, "measure_collectives", stand_in)
     first_rows(1, monkeypatch)
-    assert run_campaign(small(60.0)).operators == 8
-    assert run_campaign(small(60.0)).operators == 15
+    assert run_campaign(small(DAY_S)).operators == 8
+    assert run_campaign(small(DAY_S)).operators == 15
     (before, *where), (after, *_) = asked
     assert where == ["cpu", 2]
     assert after == before - 7
@@ -199,7 +200,7 @@ def test_collectives_that_fail_are_noted(
     monkeypatch.setattr(module, "COLLECTIVES", 0.01)
     monkeypatch.setattr(module, "measure_collectives", failing)
     first_rows(1, monkeypatch)
-    head = run_campaign(small(60.0))
+    head = run_campaign(small(DAY_S))
     assert head.operators == 1
     assert "collectives between 2 processes failed: no network" in head.notes
 
@@ -216,7 +217,7 @@ def test_an_interrupt_keeps_what_was_measured(
 
     monkeypatch.setattr(module, "measured_row", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run_campaign(small(60.0))
+        run_campaign(small(DAY_S))
     assert len(pd.read_parquet(small(1.0).out / "operators.parquet")) == 3
     assert json.loads((small(1.0).out / "campaign.json").read_text())["operators"] == 3
 
@@ -234,7 +235,7 @@ def test_an_operator_that_fails_is_noted_and_the_others_go_on(
 
     small_gemm = next(rows(("fp32",), Limits(flops=1e8, bytes=4e6)))
     monkeypatch.setattr(module, "measured_row", failing)
-    head = run_campaign(small(60.0))
+    head = run_campaign(small(DAY_S))
     assert head.operators == 3
     assert len([note for note in head.notes if "deviates" in note and note.startswith("gemm")]) == 1
 
@@ -254,7 +255,7 @@ def test_a_kernel_that_fails_costs_its_own_row(
         return measured(*args)
 
     monkeypatch.setattr(module, "measured_row", failing)
-    head = run_campaign(small(60.0))
+    head = run_campaign(small(DAY_S))
     assert head.operators == 3
     assert [note for note in head.notes if note.endswith(str(error).splitlines()[0])]
 
@@ -272,7 +273,7 @@ def test_a_device_that_is_lost_ends_the_campaign_with_what_it_has(
 
     monkeypatch.setattr(module, "measured_row", lost)
     with pytest.raises(InputError, match="30 operators in a row failed, the last with: CUDA error"):
-        run_campaign(small(60.0))
+        run_campaign(small(DAY_S))
     assert len(pd.read_parquet(small(1.0).out / "operators.parquet")) == 2
     assert next(count) == 2 + 30
 
@@ -292,7 +293,7 @@ def test_ceilings_that_fail_are_noted_and_operators_measured(
     monkeypatch.setattr(module, "_ceilings", CEILINGS)
     monkeypatch.setattr(module, "measure_ceilings", failing)
     first_rows(2, monkeypatch)
-    head = run_campaign(small(60.0))
+    head = run_campaign(small(DAY_S))
     assert head.operators == 2
     assert "ceilings: CUDA error: no kernel image" in head.notes
     assert not (small(1.0).out / "device.yaml").exists()

@@ -19,7 +19,7 @@ pytest.importorskip("transformers")
 if not hasattr(os, "fork"):
     pytest.skip("processes are forked here", allow_module_level=True)
 
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0
 Act = Callable[[int], object]
 
 
@@ -29,6 +29,7 @@ class Processes:
 
     pids: list[int]
     logs: list[Path]
+    meeting: socket.socket  # held, so that nobody else is given its port
     codes: dict[int, int] = field(default_factory=dict)
 
     def wait(self) -> list[int]:
@@ -63,8 +64,13 @@ def processes(tmp_path: Path) -> Iterator[Callable[..., Processes]]:
     begun: list[Processes] = []
 
     def start(act: Act, count: int = 2) -> Processes:
-        port = _free_port()
-        found = Processes([], [tmp_path / f"log-{rank}" for rank in range(count)])
+        meeting = socket.socket()
+        meeting.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as the process that listens there does
+        meeting.bind(("127.0.0.1", 0))
+        port: int = meeting.getsockname()[1]
+        found = Processes([], [tmp_path / f"log-{rank}" for rank in range(count)], meeting)
         begun.append(found)
         for rank in range(count):
             if pid := os.fork():
@@ -78,6 +84,7 @@ def processes(tmp_path: Path) -> Iterator[Callable[..., Processes]]:
         for rank in found.running():
             found.send(rank, signal.SIGKILL)
         found.wait()
+        found.meeting.close()
 
 
 @pytest.fixture
@@ -95,13 +102,6 @@ def torchrun(processes: Callable[..., Processes]) -> Callable[..., Processes]:
         return processes(act, count)
 
     return start
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _become(act: Act, rank: int, count: int, port: int, log: Path) -> None:
