@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.attending import AUTO
 from profiler.repeats import KNOWN_FROM, moved, sample
+from reports.units import seconds
 
 if TYPE_CHECKING:
     from profiler.repeats import Sample
@@ -37,24 +38,25 @@ def repeated_words(where: str, whole: Sample, timed: Timed, began: float, *, by_
 
     `began` is the zero of times; `by_wall`: operators are timed by the wall clock.
     """
+    interval = f"{seconds(whole.low_s)} to {seconds(whole.high_s)} at 95 %"
     yield (
-        f"the step {where} takes {_ms(whole.median_s)} ({_ms(whole.low_s)} to {_ms(whole.high_s)} at 95 %): "
+        f"the step {where} takes {seconds(whole.median_s)} ({interval}): "
         f"{whole.repeats} repeats after {whole.warm_ups} to warm up, ended by: {whole.ended}"
     )
     if found := whole.outliers:
         told = ", ".join(
-            f"{_ms(timed.plain[i])} at {timed.plain_at[i] - began:.1f} s" for i in found[:MOST_TOLD]
+            f"{seconds(timed.plain[i])} at {timed.plain_at[i] - began:.1f} s" for i in found[:MOST_TOLD]
         )
         more = f" and {len(found) - MOST_TOLD} more" if len(found) > MOST_TOLD else ""
         yield f"outliers of the step {where}, kept in its median: {told}{more}"
     if abs(change := moved(timed.plain)) > MOVED:
         what = "slower" if change > 0 else "faster"
-        yield f"the step {where} became {abs(change):.1%} {what} while it was repeated: it was not steady"
+        yield f"the step {where} became {abs(change):.1%} {what} while it was repeated"
     waited_s = sample(timed.waited).median_s if by_wall else 0.0
     if waited_s > LONG_WAIT * whole.median_s:
         yield (
-            f"operators of the step {where} are timed by the wall's clock and look slower than they are: "
-            f"a step of {_ms(whole.median_s)} waited {_ms(waited_s)} besides for a processor"
+            f"operators of the step {where} are timed by wall clock and look slower than they are: a step of "
+            f"{seconds(whole.median_s)} waited another {seconds(waited_s)} for a processor"
         )
 
 
@@ -80,9 +82,9 @@ def overhead_words(cost: Overhead, watching: str) -> str:
 def compiled_words(made: Compilation) -> str:
     """Compile time, graphs and graph breaks."""
     pieces = f"{made.graphs} graph{'s' if made.graphs != 1 else ''}"
-    again = f"{made.recompilations} recompilations" if made.recompilations else "never compiled again"
+    again = f"{made.recompilations} recompilations" if made.recompilations else "no recompilation"
     broken = f"; broken by: {'; '.join(made.breaks)}" if made.breaks else ""
-    took = f"compiling the step {label(made)} took {made.seconds:.1f} s, in no measured time"
+    took = f"compiling the step {label(made)} took {made.seconds:.1f} s, which no measured time includes"
     return f"{took}: {pieces}, {again}{broken}"
 
 
@@ -94,7 +96,7 @@ def attention_words(used: str, asked: str, attended: Sequence[str], why_separate
         why = "as asked" if asked != AUTO else f"the model {why_separate}"
         return f"attention ran as separate kernels, its scores in memory: {why}"
     if not attended:
-        return "attention: no operation of it was seen in the traces, as where a compiler takes it apart"
+        return "attention: the traces show no operation of it, as where a compiler has decomposed it"
     return f"attention was computed by: {', '.join(attended)}"
 
 
@@ -103,8 +105,8 @@ def attributed_words(found: Attributed, device: str) -> str:
     what = "kernels" if device.startswith("cuda") else "operations"
     inside, beside = (part / (found.of_s or 1.0) for part in (found.in_operators_s, found.in_framework_s))
     return (
-        f"of the {what} of the step {label(found)}, {_ms(found.of_s)}, {inside:.1%} belong to operators "
-        f"and {beside:.1%} to positions, rotary tables, masks and the like"
+        f"of the {what} of the step {label(found)}, {seconds(found.of_s)}, {inside:.1%} belong to operators "
+        f"and {beside:.1%} to what the framework prepares (positions, rotary tables, masks)"
     )
 
 
@@ -123,7 +125,3 @@ def unfused_words(
                 f"{package}, which has one kernel for it, is not installed" if package else "no kernel known"
             )
             yield f"{name} ran as {each:.0f} operations in the step {where}: {why}"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ZONES = Path("/sys/class/powercap")  # docs.kernel.org/power/powercap/powercap.html
+NO_POWER = "the processor's power is not recorded"
 
 
 @dataclass
@@ -55,9 +56,12 @@ def open_rapl() -> tuple[Rapl | None, str]:
             counter, most = zone / "energy_uj", int((zone / "max_energy_range_uj").read_text())
             packages.append(Package(counter, most, int(counter.read_text())))
         except PermissionError:
-            return None, f"{zone / 'energy_uj'} may be read by root only: no power of the processor"
+            return (
+                None,
+                f"{zone / 'energy_uj'} may be read by root only: {NO_POWER}",
+            )
         except (OSError, ValueError):
             continue
     if not packages:
-        return None, "this machine shows no energy counters (RAPL): no power of the processor"
+        return None, f"no energy counters (RAPL) on this machine: {NO_POWER}"
     return Rapl(packages), ""

@@ -39,6 +39,8 @@ def as_text(rows: Sequence[dict[str, Any]], left: int = 0) -> str:
     """
     from roofline.physics.columns import SIZES
 
+    if not rows:
+        return "The table has no rows.\n"
     shown = [{**_told(row), "sizes": _sizes(row, SIZES)} for row in rows]
     beside = {*SIZES, *PREDICTED, *MEASURED, *BESIDE}
     names = [key for key in rows[0] if key not in beside and any(row[key] is not None for row in rows)]

@@ -33,7 +33,7 @@ STEPS: dict[str, tuple[str, terminal.Format]] = {
     "batch": ("batch", text),
     "kv_len": ("tokens", text),
     "encoder_len": ("encoder's", text),
-    "instrumented": ("watched", lambda v: "yes" if v else "no"),
+    "instrumented": ("with ranges", lambda v: "yes" if v else "no"),
     "median_s": ("median", _SECONDS),
     "low_s": ("95 % from", _SECONDS),
     "high_s": ("to", _SECONDS),
@@ -70,7 +70,7 @@ def as_text(shown: dict[str, Any], most: int = MOST_ROWS) -> str:
         parts.append(f"{len(rows) - most} more rows hold {si(rest, 's')}; --format csv lists all.")
     parts += savings(rows)
     parts += _lost(shown)
-    parts += [f"{short(row['name'], LONGEST)}: {row['warning']}" for row in rows if row["warning"]]
+    parts += _warnings(rows)
     if shown.get("steps"):
         parts.append(terminal.table(shown["steps"], STEPS, "whole steps"))
     if shown.get("outliers"):
@@ -91,7 +91,16 @@ def savings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     first = [f"{short(row['name'], LONGEST)} {si(row['saving_s'], 's')}" for row in ranked[:MOST_SAVINGS]]
     whole = sum(row["saving_s"] for row in ranked)
-    return [f"at their ceilings the modelled would save {si(whole, 's')}: " + ", ".join(first)]
+    return [f"operators at their ceilings would save {si(whole, 's')}: " + ", ".join(first)]
+
+
+def _warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each warning once, behind the names of its rows."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        if row["warning"]:
+            names.setdefault(row["warning"], []).append(short(row["name"], LONGEST))
+    return [f"{', '.join(dict.fromkeys(which))}: {warning}" for warning, which in names.items()]
 
 
 def _lost(shown: Mapping[str, Any]) -> Iterator[str]:
@@ -116,7 +125,7 @@ def as_json(shown: dict[str, Any]) -> str:
 
 def sentences(shown: Mapping[str, Any]) -> list[str]:
     """Statements on the whole recording, a sentence each."""
-    found = [*_devices(shown), *_known(shown), *_waiting(shown), *_readings(shown)]
+    found = [*_measured(shown), *_devices(shown), *_known(shown), *_waiting(shown), *_readings(shown)]
     totals = shown["totals"]
     if totals.get("small_grids_s"):
         found.append(f"kernels with fewer blocks than processors: {si(totals['small_grids_s'], 's')}")
@@ -125,6 +134,11 @@ def sentences(shown: Mapping[str, Any]) -> list[str]:
             f"last waves of blocks that fill the device in part cost {si(totals['last_waves_s'], 's')}"
         )
     return found
+
+
+def _measured(shown: Mapping[str, Any]) -> Iterator[str]:
+    if run := shown.get("measured"):
+        yield f"{run['model']} in {run['dtype']}, {run['mode']}, measured on {run['device']}"
 
 
 MOST_DEVICES = 8  # with a line each

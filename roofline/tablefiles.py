@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specfiles.errors import InputError
+from specfiles.errors import InputError, choose
 from specfiles.reading import exists
 from specfiles.writing import atomic
 from workloads.descriptor import DESCRIPTORS, load_descriptor
@@ -48,6 +48,8 @@ def inline_table(words: Sequence[str]) -> pd.DataFrame:
     """A row for each operator written as KIND:column=value,.., as in gemm:m=4096,n=4096,k=4096,dtype=bf16."""
     import pandas as pd
 
+    from roofline.tablenames import COLUMNS
+
     rows = []
     for word in words:
         kind, _, given = word.partition(":")
@@ -58,6 +60,10 @@ def inline_table(words: Sequence[str]) -> pd.DataFrame:
             )
         if twice := _twice([key for key, *_ in pairs]):
             raise InputError(f"{word!r} has {twice} twice; leave one out.")
+        columns = sorted(COLUMNS - {"op"})
+        for key, *_ in pairs:
+            if key.lower() not in columns:
+                raise choose(key, columns, "column of an operator")
         rows.append({"op": kind, **{key: _number(value) for key, _, value in pairs}})
     return pd.DataFrame(rows)
 

@@ -13,6 +13,10 @@ from specfiles.reading import read_text
 
 Record = TypeVar("Record", bound="Strict")
 MOST = 1e30  # beyond any physical quantity here; refuses infinity
+TYPES = {
+    **{"array": "a list", "object": "a mapping", "str": "text"},
+    **{"int": "a whole number", "float": "a number", "bool": "true or false"},
+}
 
 Positive = Annotated[float, msgspec.Meta(gt=0, lt=MOST)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0, lt=MOST)]
@@ -131,8 +135,18 @@ def _error(kind: Any, data: Any) -> str | None:
     try:
         msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
-        return str(error).partition(" - at `")[0]
+        return _in_words(str(error).partition(" - at `")[0])
     return None
+
+
+def _in_words(said: str) -> str:
+    """msgspec's sentence with the types of YAML and JSON in words, and without the type that was given."""
+    before, _, rest = said.partition("`")
+    types, _, after = rest.partition("`")
+    if not before.startswith("Expected "):
+        return said
+    words = " or ".join(TYPES.get(name, name) for name in types.split(" | ") if name != "null")
+    return f"{before}{words}{after.partition(', got ')[0]}"
 
 
 def _unknown(path: str, key: str, known: list[str]) -> str:

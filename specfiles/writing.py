@@ -104,8 +104,14 @@ def write_new(path: Path, text: str) -> None:
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Lock a folder while the block runs. Raises InputError where another command has it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Lock a folder, made where there is none, while the block runs.
+
+    Raises InputError where another command has it, and where it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise refusal(folder, error) from None
     if os.name == "nt":  # opens no folders
         yield
         return

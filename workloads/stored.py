@@ -28,9 +28,13 @@ def stored_options(config: Mapping[str, Any]) -> str | None:
 
 
 def stored_note(name: str, config: Mapping[str, Any], precision: Precision) -> str | None:
-    """A sentence where weights are predicted in 16 bits or more that are published in fewer."""
-    options = stored_options(config)
-    as_asked = isinstance(precision.weights, str) and FORMATS[precision.weights][0] >= 16
-    if options is None or not as_asked or precision.experts is not None:
+    """A sentence where weights are predicted in 16 bits or more whose config says that they are quantised."""
+    wide = isinstance(precision.weights, str) and FORMATS[precision.weights][0] >= 16
+    if not config.get("quantization_config") or not wide or precision.experts is not None:
         return None
-    return f"{name} is predicted in {precision.weights}; its published weights are narrower: {options}."
+    if options := stored_options(config):
+        return f"{name} is predicted in {precision.weights}; its published weights are narrower: {options}."
+    return (
+        f"{name} is predicted in {precision.weights}; its config states a quantization that is not read "
+        "here: give --weights."
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from profiler.cli.options import FIDELITY, FILE, RUN, known_fidelity
+from profiler.cli.options import FIDELITY, FILE, RUN, keep_inputs, known_fidelity
 
 
 @click.command("export")
@@ -18,6 +18,10 @@ from profiler.cli.options import FIDELITY, FILE, RUN, known_fidelity
 def command(subject: Path, out: Path, hw: str | None, fidelity: str) -> None:
     """Write a timeline (for ui.perfetto.dev) with predicted above measured tracks, or a flat table."""
     from profiler.traces.showing import exported
+    from profiler.traces.tables import SCHEMAS
+    from roofline.run_tables import TABLES
 
+    own = (f"{name}.parquet" for name in (*TABLES, *SCHEMAS))
+    keep_inputs(out, subject, *(subject / name for name in own), *subject.glob("trace-*.json.gz"))
     exported(subject, out, hw, known_fidelity(fidelity))
     print(f"written to {out}", file=sys.stderr)

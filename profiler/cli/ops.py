@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from profiler.cli.options import FIDELITY, FILE, TABLE, emit, hardware, keep_inputs, known_fidelity
+from profiler.cli.options import (
+    FIDELITY,
+    FILE,
+    TABLE,
+    emit,
+    hardware,
+    keep_inputs,
+    known_backend,
+    known_fidelity,
+)
 from specfiles.errors import InputError
 from specfiles.reading import exists
 
@@ -50,10 +59,11 @@ def command(
     from roofline.tablefiles import write_table
     from roofline.tablenames import predict_named
 
-    if backend is not None:
-        rows = with_backend(rows, backend)
+    asked = known_fidelity(fidelity or ("calibrated" if explain else "datasheet"))
+    if whose := known_backend(backend, asked):
+        rows = with_backend(rows, whose)
     device = load_device(hw)
-    limits = ceilings(device, known_fidelity(fidelity or ("calibrated" if explain else "datasheet")))
+    limits = ceilings(device, asked)
     result = predict_named(rows, limits)
     if out is not None:
         if explain:

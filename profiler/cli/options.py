@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FIDELITY = "datasheet | measured | calibrated | corrected"
 PRICES = "YAML of USD per hour by device, as `h100: 2.5`"
+PICTURES = ("svg", "png", "pdf")
 FILE = click.Path(path_type=Path)
 Command = Callable[..., Any]
 
@@ -85,6 +86,8 @@ def format_option(*formats: str, file: bool = True) -> Callable[[Command], Comma
     def chosen(ctx: click.Context, _: click.Parameter, asked: str | None) -> str:
         out = ctx.params.get("out") if file else None
         ending = out.suffix.removeprefix(".") if out is not None else ""
+        if not asked and ending in PICTURES:
+            raise InputError(f"{out}: is no file of this command; `roofline report` draws .{ending} files.")
         return one_of(asked or (ending if ending in formats else formats[0]), "format", formats)
 
     said = f"{' | '.join(formats)}  [default: {'by the ending of -o, else ' if file else ''}{formats[0]}]"
@@ -219,6 +222,17 @@ def known_fidelity(name: str) -> Any:
     from roofline.ceilings import Fidelity
 
     return Fidelity(name)
+
+
+def known_backend(backend: str | None, fidelity: Any) -> str:
+    """A library with kernels measured on any device; InputError lists those."""
+    if backend is None:
+        return ""
+    if not fidelity.calibrates:
+        raise InputError(f"--backend chooses kernels, and fidelity {fidelity} has none; use calibrated.")
+    from hwspecs.calibrations import measured_backends
+
+    return one_of(backend, "backend", measured_backends())
 
 
 def one_of(value: str, what: str, known: tuple[str, ...]) -> str:

@@ -16,6 +16,7 @@ from profiler.cli.options import (
     format_option,
     hardware,
     keep_inputs,
+    known_backend,
     known_fidelity,
     one_of,
     output_file,
@@ -77,7 +78,7 @@ def command(
         raise InputError("--price is among the totals of --format table and json; leave it out here.")
     keep_inputs(out, model, hw)
     asked, device, limits = Asked(**flags), load_device(hw), known_fidelity(fidelity)
-    whose = _known_backend(backend, limits)
+    whose = known_backend(backend, limits)
     if from_module is not None:
         from profiler.module_predict import predict_module
 
@@ -168,17 +169,6 @@ def _emit_module(made: Any, ledger: bool, format: str, out: Path | None) -> None
         emit(page([made]), out)
         return
     emit(_render([as_json(made)], format), out)
-
-
-def _known_backend(backend: str | None, fidelity: Any) -> str:
-    """A library with kernels measured on any device; InputError lists those."""
-    if backend is None:
-        return ""
-    if not fidelity.calibrates:
-        raise InputError(f"--backend chooses kernels, and fidelity {fidelity} has none; use calibrated.")
-    from hwspecs.calibrations import measured_backends
-
-    return one_of(backend, "backend", measured_backends())
 
 
 def _only(found: list[Any]) -> Any:

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import click
 
-from profiler.cli.options import FILE, RUN, keep_inputs
+from profiler.cli.options import FILE, PICTURES, RUN, keep_inputs
 from specfiles.errors import InputError
-
-PICTURES = (".svg", ".png", ".pdf")
 
 
 @click.command("report")
@@ -37,7 +35,7 @@ def command(subjects: tuple[Path, ...], out: Path, hw: str | None, others: str |
     from specfiles.writing import write_bytes, write_text
 
     keep_inputs(out, *subjects, hw)
-    if out.suffix in PICTURES:
+    if out.suffix.removeprefix(".") in PICTURES:
         if len(subjects) > 1:
             raise InputError(f"{out}: a picture shows one run or prediction; name one, or an .html file.")
         write_bytes(out, drawn(subjects[0], hw, out.suffix))

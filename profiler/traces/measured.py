@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from profiler.traces.alike import ABOVE
 from profiler.traces.summary import ROW
 from roofline.run import Run
 from roofline.run_tables import POINT, step_of
+from roofline.validate import ABOVE
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def show_measured(run: Run, by: str, ceilings: Ceilings | None) -> dict[str, Any
         "schema": 1,
         "by": by,
         "devices": [],
+        "measured": {key: getattr(run.head, key) for key in ("model", "dtype", "mode", "device")},
         "hardware": ceilings.device if ceilings else None,
         "totals": {
             "kernels": int(kernels["count"].sum()),

@@ -14,6 +14,7 @@ import pytest
 
 from hwspecs import Device, load_device
 from reports.content import of_run
+from reports.show import as_text
 from roofline.run import Run, open_run
 from roofline.validate import scenario_of, validate
 from specfiles.errors import InputError
@@ -196,6 +197,7 @@ def test_a_run_needs_no_code_of_its_user(
     shown = show_measured(run, "operator", ceilings(device, Fidelity.DATASHEET))
     flops = {row["name"]: row["flops"] for row in shown["rows"]}
     assert flops["layers.mlp.addmm"] == 3 * 2 * (2 * 12) * 32 * 96
+    assert as_text(shown).startswith(f"users_net:build in fp32, eager, measured on {run.head.device}")
     assert "users_net" not in sys.modules
 
 

@@ -75,7 +75,7 @@ def test_without_counters_the_monitor_says_so(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(rapl, "ZONES", tmp_path)
     with PowerMonitor("cpu") as monitor:
         pass
-    assert monitor.notes == ["this machine shows no energy counters (RAPL): no power of the processor"]
+    assert monitor.notes == [f"no energy counters (RAPL) on this machine: {rapl.NO_POWER}"]
     assert monitor.samples() == []
 
 

@@ -91,6 +91,9 @@ HEADS = "batch=32,kv_len=4096,n_heads=64,n_kv_heads=8,head_dim=128"
         ((GEMM + ",latency_us=x",), "latency_us is x; expected microseconds"),
         ((GEMM + ",latency_us=-3",), "latency_us is -3.0; expected microseconds"),
         ((GEMM + ",m=3",), "m twice"),
+        ((GEMM + ",latencyus=3",), "no column of an operator named 'latencyus'; did you mean latency_us"),
+        ((GEMM, "--explain", "--backend", "vlm"), "no backend named 'vlm'; did you mean vllm"),
+        ((GEMM, "--backend", "vllm"), "--backend chooses kernels, and fidelity datasheet has none"),
         ((GEMM, "--explain", "-o", "x.csv"), "leave -o out"),
         ((GEMM,) * 21 + ("--explain",), "at most 20 operators"),
     ],
@@ -127,6 +130,14 @@ def test_a_number_out_of_range_is_refused(run: Run, words: tuple[str, str]) -> N
     code, said = run("predict", "Mixtral-8x7B", "--hw", "h100", *words)
     assert code == 2
     assert f"'{words[0]}': {float(words[1])} is not in the range" in said
+
+
+def test_a_table_without_rows_is_told_and_written(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "none.csv"
+    ROWS.head(0).to_csv(path, index=False)
+    assert run("ops", path, "--hw", "h100") == (0, "The table has no rows.\n")
+    code, _ = run("ops", path, "--hw", "h100", "-o", tmp_path / "out.csv")
+    assert (code, len(pd.read_csv(tmp_path / "out.csv"))) == (0, 0)
 
 
 def test_of_many_rows_the_first_are_printed(run: Run, tmp_path: Path) -> None:

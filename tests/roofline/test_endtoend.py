@@ -127,7 +127,7 @@ def test_a_table_says_how_many_tokens_are_drafted_and_how_often_one_is_kept() ->
     rows, left_out = composed(pd.DataFrame([ROW] * 5).assign(**drafted), "datasheet")
     assert rows["tokens"].tolist() == [1, close(4), 1]
     assert sorted(left_out) == [
-        "multi-token-prediction:accept is '1.5'; expected float from 0 to 1.",
+        "multi-token-prediction:accept is '1.5'; expected a number from 0 to 1.",
         "without a whole drafted.",
     ]
 

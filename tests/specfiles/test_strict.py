@@ -73,14 +73,14 @@ def test_keys(data: Any, said: str) -> None:
 @pytest.mark.parametrize(
     ("data", "path", "found"),
     [
-        ({**GOOD, "part": {"size": "1"}}, "part.size: ", "not '1'."),
+        ({**GOOD, "part": {"size": "1"}}, "part.size: expected a whole number, ", "not '1'."),
         ({**GOOD, "part": {"size": True}}, "part.size: ", "not True."),
         ({**GOOD, "part": {"size": 1.5}}, "part.size: ", "not 1.5."),
-        ({**GOOD, "part": {"size": 0}}, "part.size: ", "not 0."),
+        ({**GOOD, "part": {"size": 0}}, "part.size: expected a whole number >= 1, ", "not 0."),
         ({**GOOD, "part": {"size": 1, "weight": float("inf")}}, "part.weight: ", "not inf."),
         ({**GOOD, "part": {"size": 1, "weight": float("nan")}}, "part.weight: ", "not nan."),
-        ({**GOOD, "name": 5}, "name: ", "not 5."),
-        ({**GOOD, "parts": {"size": 1}}, "parts: ", "not {'size': 1}."),
+        ({**GOOD, "name": 5}, "name: expected text, ", "not 5."),
+        ({**GOOD, "parts": {"size": 1}}, "parts: expected a list, ", "not {'size': 1}."),
         ({**GOOD, "part": {"size": 1, "weight": 0.0}}, "part.weight: ", "not 0.0."),
         ({**GOOD, "part": {"size": 1, "weight": "1e3"}}, "part.weight: ", "not '1e3'."),
         ({**GOOD, "spread": -0.1}, "spread: ", "not -0.1."),

@@ -126,6 +126,12 @@ def test_a_folder_has_one_writer_at_a_time(tmp_path: Path) -> None:
         pass
 
 
+def test_a_file_where_the_folder_should_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(InputError, match=r"run: cannot be written \(File exists\)"):
+        sole_writer(tmp_path / "run").__enter__()
+
+
 def test_a_killed_writer_holds_nothing(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from specfiles.writing import sole_writer\n"

@@ -82,7 +82,7 @@ def test_a_flag_overrides_the_file_and_folds_the_grid(tmp_path: Path) -> None:
         ({"bacth": 2}, "unknown key 'bacth'; did you mean 'batch'?"),
         ({"dtypes": {"wieghts": "int4"}}, "unknown key 'dtypes.wieghts'; did you mean 'weights'?"),
         ({"operators": [{"op": "gemm"}]}, "give either `model` or `operators`, one of the two"),
-        ({"model": 5}, "model: expected str"),
+        ({"model": 5}, "model: expected text, not 5"),
         ({"phase": "training"}, "phase: "),
         ({"batch": 0}, "batch"),
         ({"batch": []}, "batch"),

@@ -39,6 +39,14 @@ def test_other_configs(quantised: Any, options: str | None) -> None:
     assert stored_options({"quantization_config": quantised}) == options
 
 
+def test_a_quantization_that_is_not_known_is_said() -> None:
+    config = {"quantization_config": {"quant_method": "bitsandbytes"}}
+    said = "x is predicted in bf16; its config states a quantization that is not read here: give --weights."
+    assert stored_note("x", config, Precision()) == said
+    assert stored_note("x", config, Precision.of("int8")) is None
+    assert stored_note("x", {}, Precision()) is None
+
+
 def test_nothing_is_said_to_who_chose() -> None:
     config = load_model("gpt-oss-20b").config
     assert "--expert-weights mxfp4" in (stored_note("gpt-oss-20b", config, Precision()) or "")

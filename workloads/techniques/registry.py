@@ -71,6 +71,9 @@ def spoken(name: str) -> str:
     return plain(name).replace("iz", "is").replace(".", "").removesuffix("s")
 
 
+NUMBERS = {int: "a whole number", float: "a number"}
+
+
 def parse(text: str) -> Technique:
     """A technique from `name` or `name:parameter=value,parameter=value`; a variant's name sets some itself.
 
@@ -80,22 +83,24 @@ def parse(text: str) -> Technique:
     technique, meant = _named(name)
     types = get_type_hints(technique)
     options = {f.name: f for f in fields(technique)}  # type: ignore[arg-type]
-    values: dict[str, Any] = dict(meant)
+    values: dict[str, Any] = {}
     for setting in filter(None, (given or "").split(",")):
         key, equals, value = setting.partition("=")
         if key not in options:
             raise choose(key, list(options), f"parameter of {technique.name}")
         if not equals:
             raise InputError(f"{technique.name}:{key} needs a value, as in {key}={options[key].default}.")
+        if key in values:
+            raise InputError(f"{technique.name}:{key} is given twice; leave one out.")
         values[key] = _value(technique.name, options[key], types[key], value)
-    return technique(**values)
+    return technique(**{**meant, **values})
 
 
 def _value(technique: str, option: Field[Any], kind: type, text: str) -> Any:
     low, high, among = (option.metadata[key] for key in ("low", "high", "among"))
     if kind is str and not among:
         return text
-    expected = f"one of {', '.join(among)}" if among else f"{kind.__name__} from {low:g} to {high:g}"
+    expected = f"one of {', '.join(among)}" if among else f"{NUMBERS[kind]} from {low:g} to {high:g}"
     wrong = InputError(f"{technique}:{option.name} is {text!r}; expected {expected}.")
     if among:
         if text not in among:

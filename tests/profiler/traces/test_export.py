@@ -175,3 +175,6 @@ def test_the_command(
     assert roofline("export", path, "-o", tmp_path / "b.json").code == 0
     assert [e["dur"] for e in slices(tmp_path / "b.json") if e["cat"] == "kernel"] == [2.25]
     assert roofline("export", path, "-o", tmp_path / "b.xlsx").code == 2
+    assert roofline("import", path, "-o", tmp_path / "run").code == 0
+    refused = roofline("export", tmp_path / "run", "-o", tmp_path / "run" / "activities.parquet")
+    assert (refused.code, "is read by this command" in refused.err) == (2, True)

@@ -258,9 +258,10 @@ def test_techniques_that_decide_the_same_are_refused_together() -> None:
     [
         ("awk", "no technique named 'awk'; did you mean awq|no technique named 'awk'"),
         ("quest:budgets=3", "no parameter of quest named 'budgets'; did you mean budget"),
-        ("quest:budget=few", "quest:budget is 'few'; expected int from 1 to 1e\\+07"),
-        ("quest:budget=0", "quest:budget is '0'; expected int from 1"),
-        ("speculative:accept=1.5", "speculative-decoding:accept is '1.5'; expected float from 0 to 1"),
+        ("quest:budget=few", "quest:budget is 'few'; expected a whole number from 1 to 1e\\+07"),
+        ("quest:budget=0", "quest:budget is '0'; expected a whole number from 1"),
+        ("speculative:accept=1.5", "speculative-decoding:accept is '1.5'; expected a number from 0 to 1"),
+        ("speculative:k=2,k=3", "speculative-decoding:k is given twice; leave one out"),
         ("speculative:accept=nan", "accept is 'nan'"),
         ("awq:format=int5", "format is 'int5'; expected one of int4_g128"),
         ("speculative:draft=Lama", "no model named 'Lama'"),
