@@ -13,25 +13,24 @@ if TYPE_CHECKING:
 
 @contextmanager
 def capturing(graph: torch.cuda.CUDAGraph, device: str) -> Iterator[None]:
-    """Capture the block's launches as a graph. Raises the first error.
+    """Capture the block's launches as a graph. Raises the block's error, if it has one.
 
     Ending a broken capture also fails, with an error that does not name the cause.
     """
     import torch
 
     pool = torch.cuda.graph_pool_handle()
+    inside: Exception | None = None
     try:
         with torch.cuda.device(device), torch.cuda.graph(graph, pool=pool):
-            yield
+            try:
+                yield
+            except Exception as error:
+                inside = error
+                raise
     except Exception as error:
         _recover(device, pool)
-        raise _first(error) from None
-
-
-def _first(error: BaseException) -> BaseException:
-    while error.__context__ is not None:
-        error = error.__context__
-    return error
+        raise inside or error from None
 
 
 def _recover(device: str, pool: tuple[int, int]) -> None:

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from profiler.campaign.measure import measured_row  # noqa: E402
+from profiler.capturing import capturing  # noqa: E402
 from profiler.graphs import GraphedStep  # noqa: E402
 from profiler.kernels import TOLERANCE, Place, kernel  # noqa: E402
 from profiler.overhead import overhead  # noqa: E402
@@ -169,6 +170,16 @@ def test_a_call_that_cannot_be_captured_spoils_nothing_after_it(device: Any) -> 
     assert not device.pools
     assert torch.randn(4, device=DEVICE).shape == (4,)
     assert measure_replayed(lambda _: x + 1, DEVICE, BRIEFLY).median_s > 0
+
+
+def test_a_broken_capture_raises_its_own_error_not_one_that_is_being_handled(device: Any) -> None:
+    x = torch.ones(4, device=DEVICE)
+    with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
+        try:
+            raise KeyError("another")
+        except KeyError:
+            with capturing(torch.cuda.CUDAGraph(), DEVICE):
+                float(x[0])
 
 
 @pytest.mark.parametrize("point", [PREFILL, DECODE], ids=["prefill", "decode"])
