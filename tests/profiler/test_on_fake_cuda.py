@@ -174,12 +174,16 @@ def test_a_call_that_cannot_be_captured_spoils_nothing_after_it(device: Any) -> 
 
 def test_a_broken_capture_raises_its_own_error_not_one_that_is_being_handled(device: Any) -> None:
     x = torch.ones(4, device=DEVICE)
-    with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
+
+    def broken() -> None:
         try:
             raise KeyError("another")
         except KeyError:
             with capturing(torch.cuda.CUDAGraph(), DEVICE):
                 float(x[0])
+
+    with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
+        broken()
 
 
 @pytest.mark.parametrize("point", [PREFILL, DECODE], ids=["prefill", "decode"])
