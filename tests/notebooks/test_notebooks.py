@@ -43,6 +43,8 @@ def executed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         client = NotebookClient(
             notebook,
             timeout=TIMEOUT_S,
+            startup_timeout=TIMEOUT_S,
+            iopub_timeout=TIMEOUT_S,
             kernel_name="python3",
             resources={"metadata": {"path": str(folder)}},
         )

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,24 +40,30 @@ def nsys(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) 
     if (cache := getattr(pytestconfig, "cache", None)) is None:  # pytest -p no:cacheprovider
         pytest.skip("nsys is not installed, and there is no cache to unpack it into")
     home = cache.mkdir("nsys") / "root"
-    program = home / "bin" / "nsys"
-    if not program.exists():
+    if not home.exists():
         unpacked = _unpacked(tmp_path_factory.mktemp("apt"))
-        if not home.exists():  # another worker of these tests may have been faster
-            shutil.move(unpacked, home)
-        folder = home / "usr" / "lib" / "x86_64-linux-gnu"
-        if not (folder / "nsight-systems" / "target-linux-x64" / "nsys").exists():
-            pytest.skip("Debian's nsight-systems holds no nsys for this processor")
-        host = folder / "nsight-systems" / "host-linux-x64"  # looked for beside the target's folder
-        if not host.is_symlink():
-            host.symlink_to(home / "usr" / "lib" / "nsight-systems" / "host-linux-x64")
-        program.parent.mkdir(parents=True, exist_ok=True)
-        program.write_text(
-            f'#!/bin/sh\nLD_LIBRARY_PATH="{folder}:$LD_LIBRARY_PATH" '
-            f'exec "{folder}/nsight-systems/target-linux-x64/nsys" "$@"\n'
-        )
-        program.chmod(0o755)
-    return program.parent
+        _make_runnable(unpacked, home)
+        draft = home.with_name(f"root-{os.getpid()}")
+        shutil.move(unpacked, draft)
+        with suppress(OSError):  # another worker of these tests was faster
+            draft.rename(home)
+    return home / "bin"
+
+
+def _make_runnable(unpacked: Path, home: Path) -> None:
+    """What Debian's packages leave to their place under /usr, for when they lie in `home`."""
+    folder = Path("usr") / "lib" / "x86_64-linux-gnu" / "nsight-systems"
+    if not (unpacked / folder / "target-linux-x64" / "nsys").exists():
+        pytest.skip("Debian's nsight-systems holds no nsys for this processor")
+    host = unpacked / folder / "host-linux-x64"  # looked for beside the target's folder
+    host.symlink_to(home / "usr" / "lib" / "nsight-systems" / "host-linux-x64")
+    program = unpacked / "bin" / "nsys"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(
+        f'#!/bin/sh\nLD_LIBRARY_PATH="{(home / folder).parent}:$LD_LIBRARY_PATH" '
+        f'exec "{home / folder}/target-linux-x64/nsys" "$@"\n'
+    )
+    program.chmod(0o755)
 
 
 def _unpacked(work: Path) -> Path:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.browser
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 EVIL = "<img src=x onerror=alert(1)>"
 BREAKOUT = "</script><script>alert(1)</script>"
-PATIENCE_S = 120.0  # for a machine that draws in software while others keep it busy
+PATIENCE_S = 600.0  # for a machine that draws in software while others keep it busy
 LINK = '<a href="javascript:alert(1)">click</a>'
 
 
@@ -39,7 +39,9 @@ def browser() -> Iterator[Any]:
     if found is None:
         pytest.skip(f"no Chromium: none of {', '.join(NAMES)} on the path, ROOFLINE_CHROMIUM not set")
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=found, args=["--no-sandbox", "--disable-gpu"], timeout=PATIENCE_S * 1e3
+        )
         yield browser
         browser.close()
 
@@ -135,7 +137,7 @@ def _hover(page: Opened, figure: str, number: int) -> str:
     mark.scroll_into_view_if_needed()
     box = mark.bounding_box()
     page.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.page.wait_for_selector(".hovertext", timeout=300_000)
+    page.page.wait_for_selector(".hovertext")
     return " ".join(page.run("[...document.querySelectorAll('.hovertext')].map(e => e.textContent)"))
 
 

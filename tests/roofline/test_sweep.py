@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -90,10 +91,14 @@ def test_an_interrupted_sweep_goes_on_where_it_was(spec: Spec, tmp_path: Path) -
     pd.testing.assert_frame_equal(table, run_sweep(spec, tmp_path / "whole", one_by_one, quiet))
 
 
-def test_processes_and_dask_compute_the_same(spec: Spec, tmp_path: Path) -> None:
+def test_processes_and_dask_compute_the_same(
+    spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here = run_sweep(spec, tmp_path / "here", one_by_one, quiet)
     pd.testing.assert_frame_equal(here, run_sweep(spec, tmp_path / "two", in_processes(2), quiet))
     distributed = pytest.importorskip("distributed", reason="dask is not installed")
+    patient = partial(distributed.Client, timeout=600)  # however busy this machine is
+    monkeypatch.setattr(distributed, "Client", lambda address, timeout: patient(address))
     with (
         distributed.LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
         on_dask(cluster.scheduler_address) as mapper,
