@@ -28,11 +28,10 @@ from roofline.serve.engine import Engine, Policy
 from roofline.serve.memory import Room
 from roofline.serve.requests import Requests
 from roofline.serve.step_times import StepTimes
-from roofline.serving import BUDGETS, ROUNDS, USUAL_BUDGET, Load, steps
+from roofline.serving import BUDGETS, PROMPTS_ALONE, ROUNDS, USUAL_BUDGET, Load, steps
 from roofline.tablefiles import read_table
 from specfiles.errors import InputError
 
-CHUNKED = ("vllm",)  # engines whose steps decode and read; others read before anybody decodes on
 FIDELITY = "calibrated"
 
 
@@ -74,7 +73,7 @@ def simulated(load: Load, gpu: str, poll_steps: int) -> dict[str, Any]:
     room.check(prompt, output)
     known = overheads_for(load.backend).overheads
     policy = Policy(
-        "chunked" if load.backend in CHUNKED else "continuous",
+        "continuous" if load.backend in PROMPTS_ALONE else "chunked",
         max_batch=load.concurrency,
         budget=BUDGETS.get(load.backend, USUAL_BUDGET),
         request_s=known.request_s,

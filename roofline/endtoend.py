@@ -13,7 +13,8 @@ from hwspecs import load_device
 from hwspecs.serving import EAGER, Overheads, overheads_for
 from roofline.ceilings import Fidelity
 from roofline.recipes import SAMPLE, with_recipes
-from roofline.serving import Load, Steps, Users, steps, waits
+from roofline.rollback import IN_TURN
+from roofline.serving import AHEAD, PROMPTS_ALONE, Load, Steps, Users, steps, waits
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
 from workloads.dtypes import Precision
@@ -51,7 +52,8 @@ SPLITS = ("tp", "pp", "ep", "dp", "moe_tp_size")
 NUMBERS = (*SIZES, *SPLITS, "poll_steps", "drafted", "accept", "ttft_ms", "tpot_ms")
 # What is taken where a column or a value is absent: of the split, of what a run was asked for.
 SPLIT = {**dict.fromkeys(SPLITS, 1), "backend": "", "dtype": "fp16"}
-ASKED = {"poll_steps": 1, "mode": "agg", "kv_dtype": "", "experts_by": "", "drafted": 0, "accept": 0}
+ASKED = {"poll_steps": 1, "mode": "agg", "kv_dtype": "", "experts_by": ""}
+ASKED |= {"drafted": 0, "accept": 0, "drafts_by": ""}
 # Expert skew (popularity falls as rank^-skew): real routers prefer some experts, so that a batch reaches
 # fewer than under uniform routing. Chosen on gpt-oss-120b under vLLM, decoding 32 to 64 requests.
 EXPERT_SKEW = 0.75
@@ -115,7 +117,13 @@ def applied(rows: pd.DataFrame, overheads: Overheads) -> tuple[Any, Any]:
     found = Steps(**{field.name: column[field.name] for field in fields(Steps)})
     static = column["static"].astype(bool)
     sizes = {name: column[name] for name in ("concurrency", "prompt", "output", "poll_steps")}
-    return waits(found, Users(**sizes, static=static, graphs=~static), overheads)
+    how = {
+        "static": static,
+        "graphs": ~static,
+        "ahead": np.where(np.isin(column["drafts_by"], IN_TURN), 0, AHEAD),
+        "alone": np.isin(column["backend"], PROMPTS_ALONE),
+    }
+    return waits(found, Users(**sizes, **how), overheads)
 
 
 def composed(
@@ -155,6 +163,7 @@ def _line(row: dict[str, Any], load: Load, device: Device) -> dict[str, Any]:
         "static": load.static,
         "poll_steps": float(row["poll_steps"]),
         "drafted": int(row["drafted"]),
+        "drafts_by": row["drafts_by"],
         "engine": load.backend or (EAGER if load.static else ""),
         **{f"{name}_s": float(row[f"{name}_ms"]) * 1e-3 for name in MEASURED},
     }
@@ -200,7 +209,7 @@ def _load(row: dict[str, Any]) -> tuple[Load, Device]:
     static, backend = bool(row["static"]), str(row["backend"])
     sizes = (prompt, output, concurrency, static)
     load = Load(model, setting, *sizes, backend=backend, techniques=_drafting(row))
-    return replace(load, experts_by=str(row["experts_by"])), device
+    return replace(load, experts_by=str(row["experts_by"]), drafts_by=str(row["drafts_by"])), device
 
 
 def _drafting(row: dict[str, Any]) -> tuple[Technique, ...]:

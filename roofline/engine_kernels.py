@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from workloads.operators import Activation, CausalConv, Norm, Residual, Rope
+from workloads.dtypes import Size
+from workloads.operators import Activation, CausalConv, Changed, Norm, Residual, Rope
 from workloads.phases import Named
 from workloads.schedule import Schedule
 from workloads.step import Step
 from workloads.techniques.fused_projections import FusedProjections
+from workloads.work import Role, Work
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class EngineKernels(FusedProjections):
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Products as one, and norms, rotations and gates with traffic of their own."""
-        return super().apply(schedule).with_change(apart, "prefill" if self.graphs else None, held=False)
+        found = super().apply(schedule).with_change(apart, "prefill" if self.graphs else None, held=False)
+        return found.with_change(kept, "decode", held=False)
 
 
 def apart(rows: Sequence[Named], step: Step) -> list[Named]:
@@ -48,3 +51,31 @@ def apart(rows: Sequence[Named], step: Step) -> list[Named]:
         return row
 
     return [alone(row) for row in rows]
+
+
+def kept(rows: Sequence[Named], step: Step) -> list[Named]:
+    """The operators of a decode step, of which recurrent ones write their state once for each new position.
+
+    Any of several positions may be the last one that is kept when drafts are verified: SGLang
+    (`intermediate_ssm`) and vLLM keep the state after each.
+    """
+
+    def written(row: Named) -> Named:
+        states = hasattr(row.operator, "state_bytes") and step.q_len > 1
+        return replace(row, operator=Changed(row.operator, Written(step.q_len))) if states else row
+
+    return [written(row) for row in rows]
+
+
+@dataclass(frozen=True)
+class Written:
+    """The edit of work whose states are written so many times."""
+
+    times: Size
+
+    def __call__(self, work: Work) -> Work:
+        """The work with as many states written."""
+        written = {Role.KV_WRITE: self.times}
+        return replace(
+            work, traffic=tuple(replace(t, bytes=t.bytes * written.get(t.role, 1)) for t in work.traffic)
+        )

@@ -20,6 +20,7 @@ DRAFTED_SPLIT = {"tp": 4, "ep": 1}
 SHORTEST = 0.8
 MEAN = (1 + SHORTEST) / 2
 DRAFTS = 3  # --speculative-num-steps
+DRAFTS_BY = "sglang 0.5.9"  # the image; SGLANG_ENABLE_SPEC_V2 is not set
 # How many were kept is not in the table. 3.39 tokens a step, as 3 drafts with this chance yield, is what
 # InferenceX measured later of this model's own drafts (golden_al_distribution/qwen3.5_mtp.yaml, thinking on).
 ACCEPT = 0.892
@@ -32,9 +33,10 @@ def with_recipes(named: pd.DataFrame) -> pd.DataFrame:
 
     poll_steps: polling interval of the request queue, in decode steps (--scheduler-recv-interval).
     kv_dtype: format of keys and values. experts_by: library of the experts' kernels. drafted, accept:
-    tokens that are drafted in a step, and the chance that one is kept. Prompts and answers are as long as
-    they were on average, where a name is the most. A tp beyond a node is tp and ep multiplied: all such
-    rows repeat the times of rows at tp 4, ep 4, which is the split of their recipe.
+    tokens that are drafted in a step, and the chance that one is kept. drafts_by: the worker that drafts
+    (`roofline.rollback`). Prompts and answers are as long as they were on average, where a name is the most.
+    A tp beyond a node is tp and ep multiplied: all such rows repeat the times of rows at tp 4, ep 4, which
+    is the split of their recipe.
     """
     import numpy as np
 
@@ -50,6 +52,7 @@ def with_recipes(named: pd.DataFrame) -> pd.DataFrame:
         "experts_by": np.where(are(MARLIN), "marlin", ""),
         "drafted": np.where(drafted, DRAFTS, 0),
         "accept": np.where(drafted, ACCEPT, 0.0),
+        "drafts_by": np.where(drafted, DRAFTS_BY, ""),
     }
     beyond = named["tp"] > NODE
     tp = named["tp"].where(~beyond, named["tp"] / named["ep"])

@@ -9,7 +9,9 @@ from hwspecs import Device
 from hwspecs.serving import Overheads
 from roofline.ceilings import Fidelity, ceilings
 from roofline.engines import EAGER_PROMPTS, as_engines_run, on_device, request_s, step_s, takes_turns
+from roofline.physics.base import Gpu
 from roofline.predict import Row, check_node, pass_rows
+from roofline.rollback import IN_TURN, rollback_s
 from roofline.scenario import Scenario
 from workloads.model import Model
 from workloads.phases import Setting
@@ -23,6 +25,9 @@ BUDGETS = {"sglang": 32768}
 # Steps that are on the device or launched when a scheduler decides on the next one: it runs beside the device
 # (SGLang's overlap schedule, vLLM's async scheduling: both the default).
 AHEAD = 1
+# Engines that read prompts in steps of their own, whose tokens leave when they end (event_loop_overlap of
+# SGLang's scheduler); others read them in chunks beside those who decode.
+PROMPTS_ALONE = ("sglang",)
 BUSIEST = 0.9  # share of the time in which prompts are read, beyond which no queue is steady
 
 
@@ -44,6 +49,7 @@ class Load:
     backend: str = ""
     techniques: tuple[Technique, ...] = ()
     experts_by: str = ""  # the library of the experts' kernels, where the engine was told
+    drafts_by: str = ""  # the engine's worker that drafts and verifies, where it is known
 
     @property
     def named(self) -> dict[str, str]:
@@ -76,7 +82,8 @@ class Users:
 
     concurrency: users, each of whom sends a request when the last one has ended. poll_steps: polling interval
     of the engine's request queue, in decode steps. static: batches of a script. graphs: decode steps are
-    replayed.
+    replayed. ahead: steps that are launched when the scheduler decides. alone: prompts are read in steps of
+    their own.
     """
 
     concurrency: Any
@@ -85,6 +92,8 @@ class Users:
     static: Any = False
     graphs: Any = True
     poll_steps: Any = 1.0
+    ahead: Any = AHEAD
+    alone: Any = False
 
 
 def steps(load: Load, device: Device, fidelity: Fidelity | str) -> Steps:
@@ -111,7 +120,11 @@ def steps(load: Load, device: Device, fidelity: Fidelity | str) -> Steps:
     decode_rows = [row for each in decode for row in pass_rows(each, limits)]
     decode_s, kernels = on_device(decode_rows, eager=load.static)  # of a token
     eager = load.static or load.backend in EAGER_PROMPTS
-    found = (*on_device(one, eager=eager), tokens * decode_s, tokens * kernels, on_device(whole)[0])
+    decode_s = tokens * decode_s
+    if load.drafts_by in IN_TURN and Fidelity(fidelity).calibrates:
+        gpu = Gpu.of(device)
+        decode_s += sum(rollback_s(each, gpu) for each in decode if not each.scope)
+    found = (*on_device(one, eager=eager), decode_s, tokens * kernels, on_device(whole)[0])
     return Steps(*found, full, takes_turns((row.kind for row in one), "prefill", eager=eager), tokens)
 
 
@@ -143,7 +156,7 @@ def waits(steps: Steps, users: Users, overheads: Overheads) -> tuple[Any, Any]:
     busy = np.minimum(BUSIEST, reads / tpot)
     rest = reading_s(np.clip(others, 1, steps.full)) * (np.ceil(others / steps.full) + 1) / 2
     first = reading_s(1) + rest * others / (others + 1)
-    later = own * (1 + busy / (1 - busy) / 2) + np.where(others > 0, decode, 0)
+    later = own * (1 + busy / (1 - busy) / 2) + np.where((others > 0) & ~np.asarray(users.alone), decode, 0)
     read = np.where(others > 0, first / ROUNDS + later * (1 - 1 / ROUNDS), own)
-    looked = np.where(others > 0, (users.poll_steps / 2 + AHEAD) * decode, 0)
+    looked = np.where(others > 0, (users.poll_steps / 2 + users.ahead) * decode, 0)
     return request_s(users.prompt, overheads) + looked + read, tpot

@@ -36,6 +36,7 @@ SIZES = (
     *("bytes", "n_gpus"),
 )
 NAMES = ("op", "distribution", "backend", "kernel", "version")
+TILE_ROWS = 128  # that one instruction multiplies on Hopper and Blackwell
 # Names of one format: the first is the one that calibrations use.
 _SAME = (("bfloat16", "bf16"), ("float16", "fp16", "half"), ("float32", "fp32"))
 CANONICAL = {name: names[0] for names in _SAME for name in names}
@@ -133,18 +134,29 @@ def _expert_format(inputs: str, weights: str) -> str:
     return weights if weights == "fp8_block" else _product(inputs, weights)
 
 
+def _few_queries(op: Attention) -> bool:
+    """Whether a decode kernel takes all new positions of a sequence, as rows of one tile with its heads.
+
+    Drafted positions are verified so, and each key is read once: SGLang calls FlashInfer's decode kernel of
+    trtllm-gen with `q_len_per_req`, FlashAttention packs positions and heads of a group into one tile.
+    """
+    queries = np.asarray(op.q_len)
+    packed = op.causal & (queries < op.kv_len) & (queries * op.heads <= TILE_ROWS * op.kv_heads)
+    return bool(np.all((queries == 1) | packed))
+
+
 def _attention(op: Attention) -> tuple[str, str, str, dict[str, Any]] | None:
-    one_query = np.all(np.asarray(op.q_len) == 1)
-    kind = "attention_decode" if one_query else "attention_prefill" if op.causal else "attention_encoder"
+    few = _few_queries(op)
+    kind = "attention_decode" if few else "attention_prefill" if op.causal else "attention_encoder"
     if op.value_dim is not None and op.value_dim != op.head_dim:
         return _latent_attention(op)
     if op.scattered or op.chunk is not None:
         return None  # no kernel of these was measured
     sizes = {
         "batch": op.batch,
-        "q_len": op.q_len,
+        "q_len": 1 if few else op.q_len,
         "kv_len": op.kv_len,
-        "n_heads": op.heads,
+        "n_heads": op.heads * op.q_len if few else op.heads,
         "n_kv_heads": op.kv_heads,
         "head_dim": op.head_dim,
         "window": 0 if op.window is None else op.window,

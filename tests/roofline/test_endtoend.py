@@ -17,6 +17,7 @@ from reports.end_to_end import as_text
 from roofline.endtoend import applied, composed, is_end_to_end, score_end_to_end
 from roofline.engine_kernels import EngineKernels
 from roofline.predict import predict
+from roofline.rollback import IN_TURN, INDEXED
 from roofline.scenario import Scenario
 from roofline.serving import ROUNDS, Load, Steps, Users, steps, waits
 from roofline.serving_fit import ASSUMED, BOUNDS, UNDER_LOAD, across_settings, as_unmeasured, fit, fit_all
@@ -81,6 +82,15 @@ def test_other_users_prompts_are_read_between_tokens() -> None:
     assert ttft == close(0.01 + 1000e-5 + 0.02 * (1 / 2 + 1) + 3 * 0.1 / ROUNDS + later * (1 - 1 / ROUNDS))
 
 
+def test_prompts_in_steps_of_their_own_yield_their_token_when_the_step_ends() -> None:
+    """Other tokens come with the step that decodes beside; what is not launched ahead is not waited for."""
+    usual, alone, neither = (
+        waits(PAPER, Users(5, 1000, 100, **how), Overheads())[0]
+        for how in ({}, {"alone": True}, {"alone": True, "ahead": 0})
+    )
+    assert (usual - alone, alone - neither) == (close((1 - 1 / ROUNDS) * 0.02), close(0.02))
+
+
 def test_a_user_alone_waits_for_nobody() -> None:
     often, seldom = (waits(PAPER, Users(1, 500, 100, poll_steps=n), Overheads()) for n in (1, 30))
     assert often == seldom == (close(0.1), close(0.02))
@@ -120,6 +130,25 @@ def test_steps_with_drafts_are_those_that_are_predicted() -> None:
     assert found.tokens == close(1.75)
     assert found.decode_s / found.tokens == close(decode.time_s())
     assert found.prefill_s == close(predict(replace(asked, batch=1, output=2), device).time_s("prefill"))
+
+
+def test_states_of_kept_drafts_are_gathered_and_scattered_where_the_worker_indexes_them() -> None:
+    """Llama has no such state; of Qwen3.5 45 layers x 16 of 64 heads x 128 x 128 on one of four devices."""
+    device = load_device("b200_sxm")
+    used = (parse("mtp:steps=3,accept=0.9"),)
+
+    def decode_s(name: str, drafts_by: str, fidelity: str = "calibrated") -> float:
+        setting = Setting(tensor_parallel=4)
+        load = Load(load_model(name).model, setting, 512, 128, 8, techniques=used, drafts_by=drafts_by)
+        return float(steps(load, device, fidelity).decode_s)
+
+    copied, plain = (decode_s("Qwen/Qwen3.5-397B-A17B", by) for by in (IN_TURN[0], ""))
+    states = 45 * 8 * 16 * 128 * 128
+    windows = 45 * 8 * 3 * (2 * 16 * 128 + 64 * 128) / 4  # the last inputs of convolutions
+    assert copied - plain == pytest.approx(2 * (states + windows) / (INDEXED * 148 * 1.965e9), rel=1e-3)
+    assert decode_s("Llama-3.1-8B", IN_TURN[0]) == decode_s("Llama-3.1-8B", "")
+    floors = (decode_s("Qwen/Qwen3.5-397B-A17B", by, "datasheet") for by in (IN_TURN[0], ""))
+    assert len(set(floors)) == 1
 
 
 def test_a_table_says_how_many_tokens_are_drafted_and_how_often_one_is_kept() -> None:
@@ -259,6 +288,8 @@ def timed(truth: Overheads, concurrencies: list[int]) -> pd.DataFrame:
             "output": 100,
             "static": c == 4,
             "poll_steps": 1.0,
+            "backend": "",
+            "drafts_by": "",
             **vars(PAPER),
             "prefill_s": p,
             "full_s": p,

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hwspecs import Constants, load_device
 from hwspecs.serving import Overheads
 from roofline.ceilings import ceilings
+from roofline.engine_kernels import EngineKernels
 from roofline.engines import (
     KIND,
     Engine,
@@ -37,8 +38,10 @@ from workloads.config import Config
 from workloads.dtypes import Precision
 from workloads.families import build
 from workloads.phases import Setting
+from workloads.techniques.base import Technique
 from workloads.techniques.counted import lacking
 from workloads.techniques.registry import parse
+from workloads.work import Role
 
 close = partial(pytest.approx, rel=1e-9)
 DEVICE = load_device("h100_sxm")
@@ -318,6 +321,22 @@ def test_elementwise_kernels_of_prompts_stream_their_tensors_through_memory() ->
     each = predict(as_engines_run(by_hand, graphs=False), DEVICE, limits=LIMITS)
     (own,) = (row for row in each.rows if row.name == "layers.mlp_norm")
     assert own.times.time_s > 0
+
+
+def test_verified_positions_each_write_their_recurrent_state() -> None:
+    """Any may be the last that is kept; keys and values are appended once."""
+    model, drafts = load_model("Qwen/Qwen3.5-397B-A17B").model, parse("mtp:steps=3,accept=0.9")
+
+    def written(*techniques: Technique) -> dict[str, float]:
+        asked = Scenario(model, "decode", prompt=512, context=512, techniques=techniques)
+        steps = (each for each in asked.schedule(load_device("b200_sxm")).passes if not each.scope)
+        rows = (row for each in steps for row in each.operators(each.last))
+        return {row.name: float(row.operator.work().bytes_as(Role.KV_WRITE)) for row in rows}
+
+    plain, once, kept = written(), written(drafts), written(drafts, EngineKernels())
+    rule, append = "layers.delta.rule", "layers.attention.kv_append"
+    assert (once[rule], kept[rule]) == (plain[rule], 4 * plain[rule])
+    assert (once[append], kept[append]) == (4 * plain[append], 4 * plain[append])
 
 
 def test_experts_keep_what_their_kernels_were_measured_with() -> None:

@@ -62,6 +62,7 @@ def test_drafted_tokens_are_those_of_the_recipe() -> None:
     drafted = {"precision": "fp8", "tp_size": 4, "moe_tp_size": 4}
     found = rows_of({}, drafted, drafted | {"drafted": 0}, drafted | {"accept": 1.0})
     assert found["tokens"].tolist() == [1, pytest.approx(3.39, abs=0.01), 1, 4]
+    assert found["drafts_by"].tolist()[:2] == ["", "sglang 0.5.9"]
 
 
 def test_drafts_are_kept_as_often_as_was_published() -> None:

@@ -21,7 +21,7 @@ from roofline.physics.kernels import Kernels
 from roofline.physics.transfer import QUANTITIES, carried, distance
 from roofline.times import times
 from specfiles.errors import InputError
-from workloads.operators import Gemm
+from workloads.operators import Attention, Gemm
 
 CALIBRATED = ("a100_sxm", "h100_sxm", "b200_sxm")
 TRANSFERRED = ("h200_sxm", "l40s", "rtx4090", "b300_sxm", "a100_pcie_40gb")
@@ -263,3 +263,15 @@ def test_narrow_weights_help_where_the_inputs_are_narrow_too(name: str, inputs: 
     both = made.pop((inputs, "int4_g128"))
     assert both == pytest.approx(min(made.values()), rel=0.01)
     assert m > 16 or both < 0.9 * made[inputs, inputs]  # a decode step reads half the bytes
+
+
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_few_positions_after_a_long_past_read_each_key_once(name: str) -> None:
+    """As where drafts are verified; what more rows multiply and store is small beside endless keys."""
+
+    def time_s(q_len: int, kv_len: int = 32_768) -> float:
+        core = Attention(64, q_len, kv_len, 32, 8, 128, "bf16", "bf16", causal=True)
+        return float(times(core, LIMITS[name]).time_s)
+
+    assert 1 <= time_s(4) / time_s(1) < 1.5
+    assert time_s(4, 4) < time_s(4)  # a prompt of four, without a past
