@@ -47,13 +47,14 @@ def drawn(subject: Path, hardware: str | None, ending: str) -> bytes:
 def _contents(
     subjects: Sequence[Path], hardware: str | None, others: Sequence[str] | None, *, advise: bool = True
 ) -> list[Content]:
+    """One of each run, and one of all predictions, which it compares."""
     compared = other_devices() if others is None else [load_device(name) for name in others]
-    contents = []
-    for subject in subjects:
-        if subject.is_file() and subject.suffix == ".json" and subject.name != "run.json":
-            contents.append(of_predictions(predictions_of(subject, hardware), compared, advise=advise))
-        else:
-            contents.append(_of_run(open_run(subject), hardware, compared, advise))
+    files = [s for s in subjects if s.is_file() and s.suffix == ".json" and s.name != "run.json"]
+    runs = (open_run(subject) for subject in subjects if subject not in files)
+    contents = [_of_run(run, hardware, compared, advise) for run in runs]
+    if files:
+        predictions = [one for path in files for one in predictions_of(path, hardware)]
+        contents.append(of_predictions(predictions, compared, advise=advise))
     return contents
 
 

@@ -10,13 +10,13 @@ from reports import headline, provenance
 from reports.advice import advice
 from reports.elsewhere import floors, floors_of_steps
 from reports.measured_points import measured_points
+from reports.naming import common, devices_of, full_name, names_apart, prefixes
 from reports.points import best_fidelity, reference_fidelity, sized
 from reports.predicted_points import predicted_points
 from reports.records import Content, Totals
 from roofline.ceilings import EXPLAINED, Fidelity, ceilings
 from roofline.predict import Prediction
 from roofline.run import Run
-from roofline.scenario import Scenario
 from specfiles.errors import InputError
 
 MOST_ADVISED = 4  # predictions with advice: trying every technique takes a second each
@@ -82,16 +82,16 @@ def of_predictions(
             "a report needs at least one run or prediction; `roofline predict` makes predictions."
         )
     first, several = predictions[0], len(predictions) > 1
-    totals = tuple(_totals(prediction) for prediction in predictions)
-    prefixes = [f"{t.title}. " if several else "" for t in totals]
+    names = names_apart(predictions) if several else [full_name(first)]
+    totals = tuple(_totals(*each) for each in zip(names, predictions, strict=True))
     content = Content(
-        title=f"{len(predictions)} predictions"
+        title=f"{len(predictions)} predictions" + (f" of {same}" if (same := common(predictions)) else "")
         if several
         else f"{first.scenario.model.name} on {first.device.name}",
         facts=_prediction_facts(predictions),
         points=tuple(
             point
-            for p, prefix in zip(predictions, prefixes, strict=True)
+            for p, prefix in zip(predictions, prefixes(predictions), strict=True)
             for point in predicted_points(p, prefix)
         ),
         fidelity=_each(str(p.ceilings.fidelity) for p in predictions),
@@ -111,7 +111,7 @@ def of_predictions(
         cards=() if several else headline.predicted_cards(totals[0], content.points[0].unit),
         sentences=headline.sentences(content),
         elsewhere=floors(first.scenario, [first.device, *others]),
-        elsewhere_for=totals[0].title,
+        elsewhere_for=full_name(first),
     )
 
 
@@ -133,7 +133,7 @@ def _prediction_facts(predictions: Sequence[Prediction]) -> tuple[tuple[str, str
     used = _each(technique.told() for p in predictions for technique in p.scenario.techniques)
     return (
         ("Model", _each(p.scenario.model.name for p in predictions)),
-        ("Device", _each(_devices(p) for p in predictions)),
+        ("Device", _each(devices_of(p) for p in predictions)),
         ("Weights", _each(str(s.precision.weights) for s in settings)),
         ("Activations", _each(str(s.precision.activations) for s in settings)),
         ("KV cache", _each(str(s.precision.kv) for s in settings)),
@@ -150,14 +150,6 @@ def _split(name: str, counts: Sequence[int]) -> list[tuple[str, str]]:
     return [(name, _each(map(str, counts)))] if max(counts) > 1 else []
 
 
-def _devices(prediction: Prediction) -> str:
-    """`8 x NAME (NODE)`: the devices that share the work, and their node."""
-    device, count = prediction.device, prediction.scenario.setting.devices
-    return (
-        (f"{count} x " if count > 1 else "") + device.name + (f" ({device.node.name})" if device.node else "")
-    )
-
-
 def _fidelity(prediction: Prediction) -> str:
     kernels = prediction.ceilings.kernels
     carried = f", constants of {kernels.transferred_from}" if kernels and kernels.transferred_from else ""
@@ -168,21 +160,12 @@ def _each(words: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(words))
 
 
-def _totals(prediction: Prediction) -> Totals:
-    scenario, totals = prediction.scenario, prediction.totals()
-    what = f"{scenario.model.name} on {prediction.device.name}, {scenario.phase}"
+def _totals(title: str, prediction: Prediction) -> Totals:
+    totals = prediction.totals()
     names = ("ttft_s", "tpot_s", "tokens_per_s", "mfu", "mbu", "memory_bytes", "fits", "energy_j")
     return Totals(
-        title=f"{what}, batch {scenario.batch}, {_lengths(scenario)}",
+        title=title,
         device=prediction.device.name,
         fidelity=str(prediction.ceilings.fidelity),
         **{name: totals[name] for name in names},
     )
-
-
-def _lengths(scenario: Scenario) -> str:
-    if scenario.phase == "prefill":
-        return f"{scenario.prompt:,} tokens"
-    if scenario.phase == "decode":
-        return f"context {scenario.decode_context:,}"
-    return f"prompt {scenario.prompt:,}, output {scenario.output:,}"

@@ -29,7 +29,8 @@ from specfiles.errors import InputError
 def command(subjects: tuple[Path, ...], out: Path, hw: str | None, others: str | None) -> None:
     """One self-contained HTML file: what bounds the run, how far it is from its roofline, what to do.
 
-    `-o FILE.svg`, .png or .pdf draws one run or prediction instead: the roofline and where the time goes.
+    Several predictions are compared. `-o FILE.svg`, .png or .pdf draws one run or prediction instead: the
+    roofline and where the time goes.
     """
     from profiler.report import drawn, report
     from specfiles.writing import write_bytes, write_text

@@ -11,7 +11,7 @@ import pytest
 
 from hwspecs import load_device
 from profiler.cli import main
-from profiler.report import drawn, page, predictions_of
+from profiler.report import drawn, page, predictions_of, report
 from reports.figures import picture
 from reports.records import Content
 from roofline.asked import Asked, scenarios
@@ -92,6 +92,16 @@ def test_a_picture_names_what_takes_the_time(
     assert longest.name.removeprefix("layers.") in words
     assert f"{one.scenario.model.name} on {one.device.name}" in words
     assert drawn(path, None, ".png").startswith(b"\x89PNG")
+
+
+def test_predictions_of_several_files_are_compared(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{weights}.json" for weights in ("bf16", "fp8")]
+    for path in paths:
+        (one,) = predicted("Llama-3.1-8B", "h100", "datasheet", {"phase": "decode", "weights": path.stem})
+        path.write_text(json.dumps(as_json(one)))
+    page = report(paths, None, [])
+    assert "2 predictions of" in page
+    assert '<th scope="row">weights fp8' in page
 
 
 def test_a_picture_is_of_one_thing_that_has_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,8 @@ from roofline.run import Run
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
+from workloads.dtypes import Precision
+from workloads.phases import Setting
 
 MakeRun = Callable[..., Run]
 MakeDevice = Callable[..., Device]
@@ -238,6 +240,22 @@ def test_several_predictions_are_told_apart(toy: Device, make_device: MakeDevice
     assert len(content.totals) == 2
     assert len({p.title for p in content.points}) == 4
     assert [p.device for p in content.provenance] == ["Toy", "Twin"]
+
+
+def test_predictions_are_named_by_what_differs(toy: Device) -> None:
+    model = load_model("llama-3.2-1b").model
+    kinds = [Precision.of("bf16"), Precision.of("bf16", kv="fp8")]
+    pair = [predict(Scenario(model, setting=Setting(kind)), toy) for kind in kinds]
+    content = of_predictions(pair)
+    assert content.title == f"2 predictions of {model.name} on Toy"
+    assert [totals.title for totals in content.totals] == ["KV bf16", "KV fp8"]
+    assert content.points[-1].title.startswith("KV fp8. Decode: batch 1, context ")
+    sizes = [predict(Scenario(model, batch=batch, prompt=batch * 512), toy) for batch in (1, 2)]
+    content = of_predictions(sizes)
+    assert [totals.title for totals in content.totals] == ["batch 1, prompt 512", "batch 2, prompt 1,024"]
+    assert content.points[0].title == "Prefill: batch 1, 512 tokens"
+    twice = of_predictions([pair[0], pair[0]])
+    assert [totals.title for totals in twice.totals] == ["prediction 1", "prediction 2"]
 
 
 def test_no_prediction_at_all_is_refused() -> None:
