@@ -19,6 +19,7 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         super().__init__()
         self.capacity = capacity
         self.length = 0
+        self.indexed: torch.Tensor | None = None  # what an indexer of sparse attention keeps
         self.fixed = False  # if true, an update keeps the length: every repeat finds the same cache
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
@@ -46,6 +47,16 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
             return keys[:, :, :end], values[:, :, :end]
         self._show(end)
         return self.keys, self.values
+
+    def update_indexer(self, key_states: torch.Tensor) -> torch.Tensor:
+        """Keep an indexer's keys [batch, tokens, width] of the states appended last; return all of them."""
+        new = key_states.shape[1]
+        if self.indexed is None:
+            shape = key_states.shape[0], self.capacity, key_states.shape[-1]
+            self.indexed = key_states.new_zeros(shape)
+        begin = self.length if self.fixed else self.length - new
+        self.indexed[:, begin : begin + new] = key_states
+        return self.indexed[:, : begin + new]
 
     def get_seq_length(self) -> int:
         """Tokens cached."""

@@ -54,7 +54,7 @@ def instrumented(
         if behind := {name: filling for one in parts.stacks for name, filling in one.behind.items()}:
             recorder = _Filling(recorder, behind)
         network = subject.network
-        gate: list[None] = []  # non-empty while a watched layer runs
+        gate: list[str] = []  # the range of rotations, while a watched layer runs
         cores = Cores(subject, parts)
         every, some = Counter[str](), Counter[str]()
         for one in parts.stacks:
@@ -140,7 +140,13 @@ def _names(layer: Any, parts: Family) -> set[str]:
     names = {name for path, name in inside.modules.items() if _has(layer, path)}
     names |= {gap.name for gap in inside.gaps if _has(layer, gap.after) and _has(layer, gap.before)}
     mixers = {name.rpartition(".")[0] for name in names}
-    functions = {ROPE, parts.append, parts.memory_append, *parts.functions.values()}
+    functions = {
+        ROPE,
+        parts.append,
+        parts.memory_append,
+        *parts.functions.values(),
+        *parts.rotations.values(),
+    }
     names |= {name for name in functions if name.rpartition(".")[0] in mixers}
     return names | {filling for name, filling in parts.behind.items() if name in names}
 
@@ -165,7 +171,7 @@ def _instrument_outside(stack: ExitStack, network: Any, parts: Family, recorder:
 
 
 def _instrument_layer(
-    stack: ExitStack, layer: Any, parts: Family, recorder: Recorder, gate: list[None]
+    stack: ExitStack, layer: Any, parts: Family, recorder: Recorder, gate: list[str]
 ) -> None:
     """Wrap the layer's modules; a gap begins when one module returns and ends when the next is called."""
     before: dict[str, list[Call]] = defaultdict(list)
@@ -194,15 +200,16 @@ def _instrument_layer(
             after[""] += end  # at the layer's return
     if parts.attends_until:
         before[parts.attends_until][:0] = recorder.marks(CORE)[1]
-    before[""].insert(0, partial(gate.append, None))
-    after[""].append(gate.pop)
+    for path, name in {**parts.rotations, "": ROPE}.items():
+        before[path].insert(0, partial(gate.append, name))
+        after[path].append(gate.pop)
     for path in {*before, *after}:
         wrap = _wrap(tuple(before[path]), tuple(after[path]))
         stack.enter_context(replaced(_module(layer, path), "forward", wrap))
 
 
 def _instrument_functions(
-    stack: ExitStack, subject: Subject, recorder: Recorder, cores: Cores, gate: list[None]
+    stack: ExitStack, subject: Subject, recorder: Recorder, cores: Cores, gate: list[str]
 ) -> None:
     """Wrap attention, RoPE, scans and cache updates, which models look up by name, where they are found."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -213,8 +220,9 @@ def _instrument_functions(
     for name, range_name in parts.functions.items():
         wrap = _around(recorder, range_name, gate)
         stack.enter_context(replaced(_holder(modeling, name), name, wrap))
+    rotating = {name: recorder.marks(name) for name in (ROPE, *parts.rotations.values())}
     for name in filter(partial(hasattr, modeling), ROTATIONS):
-        stack.enter_context(replaced(modeling, name, _around(recorder, ROPE, gate)))
+        stack.enter_context(replaced(modeling, name, _rotation(rotating, gate)))
     if parts.attends_until:  # attention begins where the cache was updated
         begin, end = recorder.marks(parts.append)
         marks = begin, (*end, *recorder.marks(CORE)[0])
@@ -235,19 +243,21 @@ def _instrument_functions(
 
 
 def _holder(modeling: Any, function: str) -> Any:
-    """The holder of a recurrent family's function: its own file, or the state that is updated."""
+    """The holder of a family's function: its own file, or the state or cache that is updated."""
+    from profiler.cache import PreallocatedLayer
     from profiler.states import RecurrentLayer
 
-    return RecurrentLayer if hasattr(RecurrentLayer, function) else modeling
+    kept = (RecurrentLayer, PreallocatedLayer)
+    return next((layer for layer in kept if hasattr(layer, function)), modeling)
 
 
-def _wrap_eager(stack: ExitStack, modeling: Any, recorder: Recorder, cores: Cores, gate: list[None]) -> None:
+def _wrap_eager(stack: ExitStack, modeling: Any, recorder: Recorder, cores: Cores, gate: list[str]) -> None:
     """Wrap attention by separate kernels, a function of the model's own file."""
     wrap = partial(_attention, recorder=recorder, cores=cores, gate=gate)
     stack.enter_context(replaced(modeling, "eager_attention_forward", wrap))
 
 
-def _attention(function: Function, recorder: Recorder, cores: Cores, gate: list[None]) -> Function:
+def _attention(function: Function, recorder: Recorder, cores: Cores, gate: list[str]) -> Function:
     """Attention in the range of the layer that calls it."""
     wrapped = {name: _around(recorder, name, gate)(function) for name in cores.names}
 
@@ -257,13 +267,27 @@ def _attention(function: Function, recorder: Recorder, cores: Cores, gate: list[
     return attend if len(wrapped) > 1 else next(iter(wrapped.values()))
 
 
-def _around(recorder: Recorder, name: str, gate: list[None] | None = None) -> Wrap:
+def _rotation(marks: Mapping[str, Marks], gate: list[str]) -> Wrap:
+    """A decorator that puts a rotation into the range of the module that makes it."""
+
+    def wrap(function: Function) -> Function:
+        ranged = {name: _wrap(*each)(function) for name, each in marks.items()}
+
+        def rotate(*args: Any, **kwargs: Any) -> Any:
+            return (ranged[gate[-1]] if gate else function)(*args, **kwargs)
+
+        return rotate
+
+    return wrap
+
+
+def _around(recorder: Recorder, name: str, gate: list[str] | None = None) -> Wrap:
     """A decorator that puts the callable into the range `name`, with a gate only while it is open."""
     marks = recorder.marks(name)
     return _wrap(*marks) if gate is None else _gated(marks, gate)
 
 
-def _gated(marks: Marks, gate: list[None]) -> Wrap:
+def _gated(marks: Marks, gate: list[str]) -> Wrap:
     """A decorator that makes calls before and after the callable while the gate is open."""
     before, after = marks
 

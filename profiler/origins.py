@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SUMMING = re.compile(r'share\.py", line \d+, in forward')
 CALLS = ("call_function", "call_method", "call_module")
 ATTENDING = "attention_forward"  # suffix of transformers' attention functions
-CACHING = re.compile(r'cache\.py", line \d+, in update')
+CACHING = re.compile(r'cache\.py", line \d+, in update$', re.MULTILINE)
 INDEX = re.compile(r"\._modules\['(\w+)'\]|\[(\d+)\]")
 
 
@@ -69,7 +69,8 @@ class _Placing:
                 return name
         for function, name in (
             (CACHING, self.parts.append),
-            (_named(*ROTATIONS), ROPE),
+            *((_named(function), name) for function, name in self.parts.functions.items()),
+            (_named(*ROTATIONS), self.parts.rotations.get(inner, ROPE)),
             (ATTEND, self.cores[layer]),
         ):
             if function.search(trace):

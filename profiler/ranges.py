@@ -64,6 +64,7 @@ FAMILIES = {
     "llama4_text": experts.LLAMA4,
     "dbrx": experts.DBRX,
     **dict.fromkeys(("deepseek_v2", "deepseek_v3", "kimi_k2"), experts.LATENT),
+    **dict.fromkeys(("deepseek_v32", "glm_moe_dsa"), experts.INDEXED),
     "mamba": recurrent.MAMBA,
     "mamba2": recurrent.MAMBA2,
     "rwkv": recurrent.RWKV,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.kernels import TORCH_DTYPES
 from specfiles.errors import InputError, reason
-from workloads.blocks import AttentionBlock
+from workloads.blocks import AttentionBlock, MlaBlock
 from workloads.catalogue import Loaded
 from workloads.families import decoder_fields
 
@@ -92,7 +92,7 @@ def core_names(model: Model) -> list[str]:
 def _cores(layer: Layer) -> Iterator[str]:
     for block in layer.blocks:
         if block.branch == AttentionBlock.branch:
-            one = block.core_name if isinstance(block, AttentionBlock) else "core"  # of latent attention
+            one = block.core_name if isinstance(block, AttentionBlock | MlaBlock) else "core"
             yield f"layers.attention.{one}"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.kernels.base import Kernel, build, whole
 from profiler.kernels.place import Place, pairs
-from workloads.operators import Attention
+from workloads.operators import Attention, IndexScores
 
 if TYPE_CHECKING:
     import torch
@@ -75,3 +75,19 @@ def visible(q_len: int, kv_len: int, window: int, causal: bool, device: str) -> 
     key = torch.arange(kv_len, device=device)
     ahead = key > query if causal else torch.zeros(q_len, kv_len, dtype=torch.bool, device=device)
     return ~ahead & (key > query - window)
+
+
+@build.register
+def _(op: IndexScores, place: Place) -> Kernel:
+    """Of all pairs of a query and a key, as model code has it, which masks behind the sum."""
+    batch, q_len, heads, width = map(whole, (op.batch, op.q_len, op.heads, op.head_dim))
+    queries, weights = place.random(batch, q_len, heads, width), place.random(batch, q_len, 1, heads)
+    keys = place.cold(batch, 1, width, whole(op.kv_len))
+
+    def scores(queries: Any, weights: Any, keys: Any) -> torch.Tensor:
+        return (weights @ (queries @ keys).relu())[:, :, 0]
+
+    return Kernel(
+        lambda i: scores(queries, weights, keys[i % len(keys)]),
+        lambda: scores(queries.double(), weights.double(), keys[0].double()),
+    )

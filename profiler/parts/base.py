@@ -52,6 +52,8 @@ class Family:
     # The packages whose kernels transformers takes for some of these ranges where they are installed.
     packages: Mapping[str, str] = field(default_factory=dict)
     append: str = "layers.attention.kv_append"
+    # Modules of a layer that rotate for themselves, with the ranges of that.
+    rotations: Mapping[str, str] = field(default_factory=dict)
     sampling: str = "sampling"
     # Of two stacks: the one that runs first, and the modules of a layer that attend, with the ranges of that.
     encoder: Family | None = None

@@ -120,3 +120,23 @@ LATENT = replace(
         ("layers.attention.rope", "layers.attention.kv_append", "layers.attention.kv_b_proj"), HEADS
     ),
 )
+_INDEX, _PICK = "layers.attention.indexer", "layers.attention.indexer_scores + indexer_topk"
+INDEXED = replace(  # attention to what an indexer picks, which multiplies, appends, scores, weighs and sorts
+    LATENT,
+    modules={
+        **LATENT.modules,
+        **{
+            f"self_attn.indexer.{path}": f"{_INDEX}_{name}"
+            for path, name in {
+                "wq_b": "q_proj",
+                "wk": "k_proj",
+                "k_norm": "k_norm",
+                "weights_proj": "weights_proj",
+            }.items()
+        },
+    },
+    gaps=(*LATENT.gaps, Gap("self_attn.indexer.weights_proj", "self_attn.indexer", _PICK, inside=True)),
+    functions={"update_indexer": f"{_INDEX}_append"},
+    rotations={"self_attn.indexer": f"{_INDEX}_rope"},
+    behind={**LATENT.behind, f"{_INDEX}_rope": HEADS, f"{_INDEX}_append": _PICK, _PICK: HEADS},
+)

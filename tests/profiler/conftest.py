@@ -42,6 +42,7 @@ LATENT = {
     "first_k_dense_replace": 1,
     "num_key_value_heads": 6,
 }
+INDEX = {"index_n_heads": 4, "index_head_dim": 8, "index_topk": 6, "n_routed_experts": 5}
 DELTA = {
     "head_dim": 8,
     "full_attention_interval": 3,
@@ -115,6 +116,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "deepseek_v2": {**LLAMA, **EXPERTS, **LATENT},
     "deepseek_v3": {**LLAMA, **EXPERTS, **LATENT, "q_lora_rank": None},
     "kimi_k2": {**LLAMA, **EXPERTS, **LATENT},
+    **{name: {**LLAMA, **EXPERTS, **LATENT, **INDEX} for name in ("deepseek_v32", "glm_moe_dsa")},
     **{name: {**LLAMA, "head_dim": 8} for name in (*NARROW, "glm", "glm4")},
     "granitemoe": {**LLAMA, **EXPERTS},
     "granitemoeshared": {**LLAMA, **EXPERTS, "shared_intermediate_size": 32},

@@ -23,7 +23,7 @@ pytest.importorskip("transformers")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 
-FAMILIES = ("llama", "qwen3", "mixtral", "qwen3_moe", "gemma", "gpt2", "phi", "deepseek_v3")
+FAMILIES = ("llama", "qwen3", "mixtral", "qwen3_moe", "gemma", "gpt2", "phi", "deepseek_v3", "deepseek_v32")
 RECURRENT = (
     "mamba",
     "mamba2",

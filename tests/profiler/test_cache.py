@@ -12,7 +12,7 @@ from profiler.subject import Point, Subject, greedy, step
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-FAMILIES = ["llama", "mistral", "qwen3", "gemma3_text", "gpt2", "opt"]
+FAMILIES = ["llama", "mistral", "qwen3", "gemma3_text", "gpt2", "opt", "deepseek_v32", "glm_moe_dsa"]
 PROMPT, STEPS = 9, 4
 
 

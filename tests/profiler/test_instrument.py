@@ -88,16 +88,17 @@ def pieces(model: Model, name: str, phase: str = "prefill") -> int:
     together = next((value for value in parts.functions.values() if name in apart(Counter([value]))), "")
     if parts.behind.get(together) == together != "":  # what runs behind a function is its own
         return 2 * CALLS[phase][together.partition(JOIN)[0].rpartition(".")[2]]
-    behind = sum(pieces(model, before, phase) for before, then in parts.behind.items() if then == name)
-    if together:
+    filled = (before for before, then in parts.behind.items() if name in apart(Counter([then])))
+    behind = sum(pieces(model, before, phase) for before in filled)
+    if parts.is_recurrent and together:
         return CALLS[phase][name.rpartition(".")[2]] + behind
     kinds = (
-        Counter(gap.name for gap in kind.gaps)[name]  # a module's name may stand under several paths
+        apart(Counter(gap.name for gap in kind.gaps))[name]  # a module's name may stand under several paths
         + (name in kind.modules.values())
         for stack in parts.stacks
         for kind in stack.every_kind
     )
-    return max(1, behind, *kinds)
+    return max(1, behind + max(kinds))
 
 
 @EVERY_STEP
@@ -118,7 +119,8 @@ def test_ranges_are_the_operators_of_the_descriptor(
     parts = family(model.loaded.model)
     between = Counter(gap.name for gap in parts.gaps for _ in range(model.layers))
     for done, filling in (pair for stack in parts.stacks for pair in stack.behind.items()):
-        between[filling] += counts.get(done, 0)
+        fills = sum(counts.get(before, 0) for before, then in parts.behind.items() if then == done)
+        between[filling] += begun[done] - fills if JOIN in done else counts.get(done, 0)
     assert beside == {
         INPUTS: before + (name in ENCODERS),  # which prepare types and positions before the first embedding
         **{name: between[name] for name in (HEADS, FACTORS) if between[name]},

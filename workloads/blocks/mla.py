@@ -102,7 +102,7 @@ class MlaBlock(Block):
         up = GroupedGemm(rows, self.kv_latent, self.nope_dim, heads, heads, *formats)
         yield "q_absorb", (heads, self), up
         core = self._core(place, heads, 1, self.cached_dim, self.kv_latent, values_in_keys=True)
-        yield self._core_name, self, core
+        yield self.core_name, self, core
         down = GroupedGemm(rows, self.value_dim, self.kv_latent, heads, heads, *formats)
         yield "v_up", (heads, self), down
 
@@ -111,10 +111,11 @@ class MlaBlock(Block):
         width = heads * (self.nope_dim + self.value_dim)
         yield "kv_b_proj", width, place.linear(width, self.kv_latent, rows=visible)
         core = self._core(place, heads, heads, self.qk_dim, self.value_dim, cached=False)
-        yield self._core_name, self, core
+        yield self.core_name, self, core
 
     @property
-    def _core_name(self) -> str:
+    def core_name(self) -> str:
+        """The range of the core: attention to what an indexer picks is another operator."""
         return f"core.top{self.indexer.chosen}" if self.indexer else "core"
 
     def _core(self, place: Place, heads: int, kv_heads: int, qk: int, v: int, **how: Any) -> Attention:
