@@ -71,6 +71,10 @@ def as_text(found: Serving) -> str:
         "Where the queue grows, requests come faster than they leave: waits depend on how many there are."
         if any(not row["keeps_up"] for row in found.rows)
         else "",
+        f"With {found.requests} requests a run ends before the server is full, so that the highest rate may "
+        f"not last; about {found.enough} are enough (--requests)."
+        if found.enough
+        else "",
         f"Engine {found.engine}." if found.engine else "",
     ]
     return terminal.table(rows, columns, title) + "".join(f"{note}\n" for note in notes if note)

@@ -13,7 +13,7 @@ from roofline.cost import at_price, check_price
 from roofline.engines import as_engines_run, find_engine, kernels_of, refuse_own_host
 from roofline.predict import predict
 from roofline.scenario import Scenario
-from roofline.serve.capacity import capacity
+from roofline.serve.capacity import capacity, needed
 from roofline.serve.cluster import Cluster
 from roofline.serve.engine import BATCHINGS, Policy
 from roofline.serve.memory import Room
@@ -95,6 +95,7 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
             "`traffic`, or --slo to look for the highest rate."
         )
     rows: list[dict[str, Any]] = []
+    enough = 0
     devices = scenario.setting.devices * (asked.engines + asked.readers)
     drawn_ceilings = ceilings(device, fidelity, kernels_of(engine, fidelity))
     if engine is not None:
@@ -109,6 +110,8 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
             if asked.slo
             else [outcome(requests, cluster, limits)]
         )
+        if asked.slo and not comings:
+            enough = max(enough, *(min(MOST_DRAWN, needed(record)) for record in found))
         rows += [{"batching": policy.batching, **at_price(record, devices, asked.price)} for record in found]
     return Serving(
         scenario.model.name,
@@ -121,6 +124,7 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
         max(row["requests"] for row in rows),
         rows,
         engine.told if engine else None,
+        enough if enough > len(requests) else None,
     )
 
 

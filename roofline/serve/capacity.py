@@ -31,13 +31,13 @@ def capacity(
     """
     count = min(first or len(requests), len(requests))
     found = _search(requests.take(np.arange(count)), cluster, limits, _alone_per_s(requests, cluster), 2.0)
-    while count < (enough := min(len(requests), _enough(found))):
-        count = enough
+    while count < (more := min(len(requests), needed(found))):
+        count = more
         found = _search(requests.take(np.arange(count)), cluster, limits, found["rate_per_s"], 1.25)
     return found
 
 
-def _enough(found: dict[str, Any]) -> int:
+def needed(found: dict[str, Any]) -> int:
     """Requests in a run that is long against the time that one stays; by Little, rate * latency are there."""
     return max(FEWEST, int(STAYS * found["rate_per_s"] * found["latency_mean_s"]))
 

@@ -51,6 +51,7 @@ class Serving:
     requests: int
     rows: list[dict[str, Any]]
     engine: str | None = None  # whose overheads are in the times, and where they come from
+    enough: int | None = None  # requests that a search for the highest rate takes, where it had fewer
 
     def table(self) -> pd.DataFrame:
         """The records: a row per batching and rate, columns as in docs/serving.md."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,17 @@ def test_limits_without_a_rate_ask_for_the_highest() -> None:
     assert row["within_limits"] >= 0.9
     assert row["tpot_p90_s"] <= 0.010
     assert "in time: TTFT at most 200 ms, TPOT at most 10.0 ms." in run(*words)
+
+
+def test_a_search_in_runs_that_are_too_short_says_how_many_requests_are_enough() -> None:
+    """As many as make the run 20 times as long as a request stays, and at least 2,000."""
+    words = ("Llama-3.1-8B", "--hw", "h100", "--prompt", "200", "--output", "20")
+    limits = ("--slo", "ttft=200ms,tpot=10ms")
+    few = run(*words, *limits, "--requests", "40")
+    assert re.search(r"With 40 requests a run ends .* about (\d+) are enough", few.replace("\n", " "))
+    assert json.loads(run(*words, *limits, "--requests", "40", "--format", "json"))["enough"] >= 2000
+    assert "are enough" not in run(*words, "--rate", "5", "--requests", "40")
+    assert json.loads(run(*words, *limits, "--format", "json"))["enough"] is None
 
 
 def test_a_shipped_workload_with_traffic_is_all_that_is_needed() -> None:
