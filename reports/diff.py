@@ -24,10 +24,10 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "phase": ("phase", text),
     "name": ("name", lambda v: short(text(v), 60)),
     "layer": ("layer", lambda v: "–" if v is None or v < 0 else str(v)),
-    "count_a": ("count", text),
-    "count_b": ("then", text),
-    "time_a_s": ("time", seconds),
-    "time_b_s": ("then", seconds),
+    "count_a": ("count before", text),
+    "count_b": ("after", text),
+    "time_a_s": ("time before", seconds),
+    "time_b_s": ("after", seconds),
     "change_s": ("change", lambda v: ("+" if v > 0 else "") + si(v, "s")),
     "ratio": ("", _relative),
     "why": ("what else changed", text),
@@ -47,7 +47,7 @@ def as_text(found: Diff, regressions: Sequence[str], above: float | None, notes:
     }
     whole = {"phase": "all", "time_a_s": found.total_a_s, "time_b_s": found.total_b_s, "ratio": found.ratio}
     whole["change_s"] = found.total_b_s - found.total_a_s
-    parts = [terminal.table([*plain_records(found.phases), whole], SUMS, "time, then and now")]
+    parts = [terminal.table([*plain_records(found.phases), whole], SUMS, "time before and after")]
     parts.append(
         terminal.table(moved[:MOST_ROWS], shown, "the largest changes") if moved else "nothing changed."
     )

@@ -107,7 +107,7 @@ def _lost(shown: Mapping[str, Any]) -> Iterator[str]:
     """The largest losses, each with its remedy."""
     found = [loss for loss in shown.get("lost", []) if loss["share"] >= WORTH_SAYING][:MOST_LOST]
     if found:
-        yield "lost at most (kernels that run beside others lose less), and what would help:"
+        yield "time lost (upper limits, which do not add up), and what would help:"
     for loss in found:
         share, seconds = percent(loss["share"]), si(loss["time_s"], "s")
         yield f"  {share:>6}  {seconds:>7}  {loss['what']}: {loss['why']}; try {loss['help']}"

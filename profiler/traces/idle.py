@@ -20,11 +20,11 @@ CAUSES = {
     "host": "the host launched too late",
     "synchronisation": "the host waited for the device before it launched more",
     "copy": "the host was inside a copy call",
-    "launch latency": "launched after the device went idle, not yet started",
-    "between kernels": "launched before, next on the stream that ran last: starting up",
-    "data wait": "launched before, behind work of another stream",
-    "copy wait": "launched before, behind a copy or set of another stream",
-    "queued": "launched before; on which stream is not recorded",
+    "launch latency": "launched after the device went idle; the kernel had not started yet",
+    "between kernels": "launched in time, next on the same stream: kernel start-up",
+    "data wait": "launched in time, waiting for work on another stream",
+    "copy wait": "launched in time, waiting for a copy or set on another stream",
+    "queued": "launched in time; its stream is not recorded",
     "unknown": "no launch is recorded",
 }
 LAUNCHED_BEFORE = ("data wait", "copy wait", "between kernels", "queued")

@@ -61,7 +61,7 @@ def _riding(rows: pd.DataFrame) -> Iterator[Loss]:
         spent = here.groupby("kind")["time_s"].sum().sort_values(ascending=False)
         kinds_here = ", ".join(map(str, spent.index))
         executions = counted(int(here["count"].sum()), "execution")
-        why = f"{executions} ({kinds_here}) that a fused step does without"
+        why = f"{executions} ({kinds_here}) that a fused step avoids"
         yield what, float(spent.sum()), why, helps
 
 
@@ -73,8 +73,8 @@ def _above(rows: pd.DataFrame) -> Iterator[Loss]:
         spent, at_ceiling = float(group["time_s"].sum()), float(group["bound_s"].sum())
         if spent > at_ceiling:
             kernels = counted(int(group["count"].sum()), "kernel")
-            why = f"{kernels} at {100 * at_ceiling / spent:.0f} % of the ceilings"
-            yield f"{kind} above its ceilings", spent - at_ceiling, why, HELP.get(str(kind), BELOW)
+            why = f"{kernels} attaining {100 * at_ceiling / spent:.0f} % of the ceilings"
+            yield f"{kind} slower than its ceilings", spent - at_ceiling, why, HELP.get(str(kind), BELOW)
 
 
 def _waiting(idle: Mapping[str, float], exposed_s: float) -> Iterator[Loss]:

@@ -87,7 +87,7 @@ def test_every_loss_is_a_share_of_the_devices_time_the_largest_first(shown: dict
     assert lost == pytest.approx(
         {
             "communication": 100 * US,
-            "gemm above its ceilings": 100 * US,
+            "gemm slower than its ceilings": 100 * US,
             "idle (data wait)": 100 * US,
             "idle (host)": 90 * US,
             "idle (synchronisation)": 50 * US,
@@ -120,7 +120,7 @@ def test_all_of_it_is_printed(shown: dict[str, Any]) -> None:
         "sm clock 1.60 GHz (1.50 GHz to 1.70 GHz, 2 readings)",
         "fewer blocks than processors: 50.0 µs",
         "last waves of blocks that fill the device in part cost 75.0 µs",
-        "at their ceilings the modelled would save 100 µs: nvjet_tst_128x256 100 µs",
+        "operators at their ceilings would save 100 µs: nvjet_tst_128x256 100 µs",
     ):
         assert said in text
 

@@ -44,7 +44,7 @@ def test_the_report_says_what_show_says(
     text = " ".join(" ".join(page.texts).replace("\u00a0", " ").split())
     for said in (
         "2 kernels 250.0 µs, busy 250.0 µs of 450.0 µs, idle 44.4 %",
-        "idle (between kernels) 200 µs 44.4 % launched before, next on the stream that ran last",
+        "idle (between kernels) 200 µs 44.4 % launched in time, next on the same stream",
         "Recorded 450 µs",
         "Largest loss 44.4 % idle (between kernels): at most 200 µs",
         "at most 3.00 kB allocated",
