@@ -71,6 +71,8 @@ def processes(tmp_path: Path) -> Iterator[Callable[..., Processes]]:
         meeting.bind(("127.0.0.1", 0))
         port: int = meeting.getsockname()[1]
         found = Processes([], [tmp_path / f"log-{rank}" for rank in range(count)], meeting)
+        for log in found.logs:
+            log.touch()
         begun.append(found)
         for rank in range(count):
             if pid := os.fork():
