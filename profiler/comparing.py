@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,14 +19,76 @@ if TYPE_CHECKING:
 
     from profiler.traces.tables import Trace
 
+Point = tuple[str, int, int, int, int]  # the values of POINT
 BY = ("operator", "kernel")
 STEP = ("model", "framework")  # contexts of operators measured inside a step, not alone
 GROUP = ["phase", "name", "layer"]  # what operators of a trace are summed by
 OUTSIDE = "(in no range)"
 
 
+def sides(before: Path, after: Path, by: str) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Two runs or traces as tables of roofline.diff.SIDE, and a note on each point of one run alone.
+
+    Points of two measured runs are matched by their sizes, the rest in their order, as other shapes.
+    Raises InputError where nothing is left to compare.
+    """
+    tables = side(before, by), side(after, by)
+    if not all("point" in table for table in tables):
+        first, second = (_named(table, _names(_pairs([table, table]))) for table in tables)
+        return first, second, []
+    pairs = _pairs(tables)
+    if not pairs:
+        raise InputError(f"{before} and {after} have no phase in common; nothing can be compared.")
+    names = _names(pairs)
+    first, second = (
+        _named(table, {pair[at]: name for pair, name in zip(pairs, names.values(), strict=True)})
+        for at, table in enumerate(tables)
+    )
+    notes = [
+        f"{_name(point)} was measured in {subject} alone and is not compared."
+        for at, (subject, table) in enumerate(zip((before, after), tables, strict=True))
+        for point in table["point"].unique()
+        if point not in {pair[at] for pair in pairs}
+    ]
+    return first, second, notes
+
+
+def _pairs(tables: Sequence[pd.DataFrame]) -> list[tuple[Point, Point]]:
+    """The points of two measured runs that are compared, by phase."""
+    if not all("point" in table for table in tables):
+        return []
+    one, other = (list(table["point"].unique()) for table in tables)
+    both = [(point, point) for point in one if point in other]
+    rest = [[point for point in points if (point, point) not in both] for points in (one, other)]
+    for phase in dict.fromkeys(point[0] for point in rest[0]):
+        first, second = ([point for point in points if point[0] == phase] for points in rest)
+        both += zip(first, second, strict=False)
+    return both
+
+
+def _names(pairs: Sequence[tuple[Point, Point]]) -> dict[Point, str]:
+    """The phase of each first point, with its sizes where several of that phase are compared."""
+    phases = [point[0] for point, _ in pairs]
+    return {point: point[0] if phases.count(point[0]) == 1 else _name(point) for point, _ in pairs}
+
+
+def _name(point: Point) -> str:
+    phase, batch, q_len, kv_len, encoder_len = point
+    return f"{phase} {batch}x{q_len} of {kv_len}{_encoded(encoder_len)}"
+
+
+def _named(table: pd.DataFrame, names: Mapping[Point, str]) -> pd.DataFrame:
+    """A side with the names of its points as phases, without points that have none."""
+    if "point" not in table:
+        return table
+    return table.assign(phase=table["point"].map(names)).dropna(subset=["phase"])[SIDE]
+
+
 def side(subject: Path, by: str) -> pd.DataFrame:
-    """A run or trace as a table of roofline.diff.SIDE; InputError where it is neither or empty."""
+    """A run or trace as a table of roofline.diff.SIDE; of a run measured here with each row's `point`.
+
+    Raises InputError where it is neither or empty.
+    """
     if exists(subject, Path.is_file):
         from profiler.traces.attribution import attribute
         from profiler.traces.reading import read_trace
@@ -47,23 +110,23 @@ def side(subject: Path, by: str) -> pd.DataFrame:
 def measured(run: Run) -> pd.DataFrame:
     """The operators of a measured run, the framework's work between them, and the time in no range.
 
-    One step of each point, points numbered within their phase: the rows add up to the step's time.
+    One step of each point: the rows add up to the step's time.
     """
     import pandas as pd
 
     table = run.table("operators")
     inside = table[table["where"].isin(STEP)]
-    table = _numbered(pd.concat([inside, _beside(run.table("steps"), inside)], ignore_index=True))
+    table = pd.concat([inside, _beside(run.table("steps"), inside)], ignore_index=True)
     kernels = run.table("kernels").groupby([*POINT, "operator"])["name"].agg(frozenset)
     ran = [kernels.get((*key,), frozenset()) for key in table[[*POINT, "name"]].itertuples(index=False)]
     return table.assign(
-        phase=table["numbered"],
+        point=_points(table),
         layer=-1,
         time_s=table["median_s"] * table["count"],
         spread_s=(table["q75_s"] - table["q25_s"]) / 2 * table["count"],
         kernels=ran,
-        shapes=_points(table),
-    )[SIDE]
+        shapes=_sizes(table),
+    )[[*SIDE, "point"]]
 
 
 def _beside(steps: pd.DataFrame, inside: pd.DataFrame) -> pd.DataFrame:
@@ -78,15 +141,15 @@ def _beside(steps: pd.DataFrame, inside: pd.DataFrame) -> pd.DataFrame:
 
 def measured_kernels(run: Run) -> pd.DataFrame:
     """The kernels of the traced steps of a measured run."""
-    table = _numbered(run.table("kernels"))
-    table = table.groupby(["numbered", "name", *POINT], sort=False)[["count", "time_s"]].sum().reset_index()
+    groups = run.table("kernels").groupby(["name", *POINT], sort=False)
+    table = groups[["count", "time_s"]].sum().reset_index()
     return table.assign(
-        phase=table["numbered"],
+        point=_points(table),
         layer=-1,
         spread_s=np.nan,
         kernels=[frozenset()] * len(table),
-        shapes=_points(table),
-    )[SIDE]
+        shapes=_sizes(table),
+    )[[*SIDE, "point"]]
 
 
 def traced(trace: Trace, by: str) -> pd.DataFrame:
@@ -135,19 +198,11 @@ def _shapes(trace: Trace) -> tuple[np.ndarray, list[str]]:
     return np.where(row >= 0, code[np.maximum(row, 0)], -1), words
 
 
-def _numbered(table: pd.DataFrame) -> pd.DataFrame:
-    """Points by their position in the phase, so that runs of different sizes compare, as other shapes."""
-    points = table[POINT].drop_duplicates()
-    place = points.groupby("phase", sort=False).cumcount()
-    several = points.groupby("phase")["phase"].transform("size") > 1
-    labels: list[Any] = [
-        f"{phase} {k + 1}" if many else phase
-        for phase, k, many in zip(points["phase"], place, several, strict=True)
-    ]
-    return table.merge(points.assign(numbered=labels), on=POINT, how="left")
+def _points(table: pd.DataFrame) -> list[Point]:
+    return list(table[POINT].itertuples(index=False, name=None))
 
 
-def _points(table: pd.DataFrame) -> list[frozenset[str]]:
+def _sizes(table: pd.DataFrame) -> list[frozenset[str]]:
     return [
         frozenset({f"batch {row.batch}, {row.q_len} of {row.kv_len} tokens{_encoded(row.encoder_len)}"})
         for row in table.itertuples()

@@ -25,16 +25,16 @@ def command(
     before: Path, after: Path, by: str, fail_above: str | None, each: bool, format: str, out: Path | None
 ) -> None:
     """Compare two runs (measured or imported) or traces: time, counts, kernels and shapes by operator."""
-    from profiler.comparing import BY, side
+    from profiler.comparing import BY, sides
     from reports import diff as render
     from roofline.diff import diff, per_execution, same_scale
 
     one_of(by, "grouping", BY)
     above = None if fail_above is None else fraction(fail_above)
-    sides = side(before, by), side(after, by)
-    found, notes = diff(*sides), []
+    first, second, notes = sides(before, after, by)
+    found = diff(first, second)
     if factor := same_scale(found):
-        found = diff(sides[0], per_execution(sides[1], factor))
+        found = diff(first, per_execution(second, factor))
         notes.append(
             f"{after} runs everything {factor:g} times as often: its times are divided by this factor."
         )

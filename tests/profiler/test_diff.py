@@ -74,6 +74,30 @@ def test_other_sizes_are_other_shapes(roofline: Roofline, tmp_path: Path) -> Non
     assert data["rows"][0]["shapes_new"] == ["batch 1, 1024 of 1024 tokens"]
 
 
+def test_points_are_matched_by_their_sizes(roofline: Roofline, tmp_path: Path) -> None:
+    """Of 512 and 1024 against 1024 and 256 tokens, then against 1024 alone."""
+    long, short = (
+        run(tmp_path / "long", {"qkv": 1.0}, prompt=1024),
+        run(tmp_path / "c", {"qkv": 0.2}, prompt=256),
+    )
+    both = run(tmp_path / "both", {"qkv": 0.5})
+    for whole, added in ((both, long), (short, long)):
+        for name in ("operators", "kernels"):
+            tables = [open_run(path).table(name) for path in (whole, added)]
+            open_run(whole).write_table(name, pd.concat(tables, ignore_index=True))
+    for by in ("operator", "kernel"):
+        data = json.loads(roofline("diff", both, short, "--by", by, "--format", "json").out)
+        assert [(row["phase"], row["change_s"]) for row in data["rows"]] == [
+            ("prefill 1x512 of 512", pytest.approx(-0.3)),
+            ("prefill 1x1024 of 1024", 0.0),
+        ]
+        data = json.loads(roofline("diff", both, long, "--by", by, "--format", "json").out)
+        assert [(row["phase"], row["side"], row["change_s"]) for row in data["rows"]] == [
+            ("prefill", "both", 0.0)
+        ]
+        assert data["notes"] == [f"prefill 1x512 of 512 was measured in {both} alone and is not compared."]
+
+
 def test_traces_are_compared_as_they_are_and_imported(roofline: Roofline, tmp_path: Path) -> None:
     before = trace(tmp_path / "a.json", ("gemm_x", 100), ("rms_norm_kernel", 10))
     after = trace(tmp_path / "b.json", ("gemm_y", 80), ("rms_norm_kernel", 10), ("rms_norm_kernel", 10))
