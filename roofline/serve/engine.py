@@ -87,6 +87,8 @@ class _Run:
         # Users of a closed loop send when they can; others at the times that are known.
         self.sent = requests.users or count
         self.arrival_s = requests.arrival_s.copy()
+        if self.policy.batching != "static":  # who comes first is read alone, before others have come
+            self.arrival_s[1 : requests.users] = np.nextafter(0.0, 1.0)
         self.log = Log(self.arrival_s, np.full(count, np.nan), np.full(count, np.nan))
         self.now = 0.0
         self.begun = 0.0  # when the last step began

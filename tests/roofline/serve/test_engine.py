@@ -181,7 +181,7 @@ def test_a_closed_loop_has_its_users_in_the_system(batching: str, users: int, se
     asked = requests(200, 300, 60, prompt_cv=0.5, output_cv=0.5, seed=seed).from_users(users)
     log = served(Policy(batching), asked)  # type: ignore[arg-type]
     assert np.isfinite(log.last_s).all()
-    times = np.linspace(0, log.arrival_s[-1], 500, endpoint=False)
+    times = np.linspace(0, log.arrival_s[-1], 500, endpoint=False)[1:]
     inside = [((log.arrival_s <= t) & (log.last_s > t)).sum() for t in times]
     assert set(inside) == {users}
 
@@ -189,8 +189,17 @@ def test_a_closed_loop_has_its_users_in_the_system(batching: str, users: int, se
 def test_copies_share_the_users_of_a_closed_loop() -> None:
     asked = requests(60).from_users(5)
     log, logs = Cluster(TIMES, ROOM, Policy(), engines=2).serve(asked)
-    assert [int((each.arrival_s == 0).sum()) for each in logs] == [3, 2]
+    assert [int((each.arrival_s < 1e-9).sum()) for each in logs] == [3, 2]
+    assert [float(each.first_s.min()) for each in logs] == pytest.approx([PREFILL_S] * 2)  # one alone
     assert np.isfinite(log.last_s).all()
+
+
+def test_who_comes_first_is_read_alone_where_prompts_do_not_wait_for_a_batch() -> None:
+    asked = requests(8).from_users(4)
+    apart, static = (served(Policy(batching), asked).first_s[:4] for batching in ("continuous", "static"))
+    assert apart[0] == pytest.approx(PREFILL_S)
+    assert apart[0] < apart[1] == apart[3]
+    assert static == pytest.approx(static[0])
 
 
 def test_an_engine_that_looks_seldom_lets_arrivals_wait_for_whole_rounds_of_steps() -> None:

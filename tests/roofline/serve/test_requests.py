@@ -91,5 +91,5 @@ def test_a_broken_trace_gets_a_sentence(columns: dict[str, list[object]], words:
 
 def test_requests_at_one_moment_have_no_rate() -> None:
     table = pd.DataFrame({"arrival_s": [1.0, 1.0], "prompt": [1, 1], "output": [1, 1]})
-    with pytest.raises(InputError, match="leave out --rate"):
+    with pytest.raises(InputError, match="leave --rate out"):
         recorded(table, FILE, 100).at_rate(1.0)
