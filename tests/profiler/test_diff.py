@@ -98,6 +98,13 @@ def test_points_are_matched_by_their_sizes(roofline: Roofline, tmp_path: Path) -
         assert data["notes"] == [f"prefill 1x512 of 512 was measured in {both} alone and is not compared."]
 
 
+def test_runs_of_other_phases_are_refused(roofline: Roofline, tmp_path: Path) -> None:
+    first, second = run(tmp_path / "a", {"qkv": 1.0}), run(tmp_path / "b", {"qkv": 1.0})
+    made = open_run(second)
+    made.write_table("operators", made.table("operators").assign(phase="decode"))
+    assert "have no phase in common" in roofline("diff", first, second).err
+
+
 def test_traces_are_compared_as_they_are_and_imported(roofline: Roofline, tmp_path: Path) -> None:
     before = trace(tmp_path / "a.json", ("gemm_x", 100), ("rms_norm_kernel", 10))
     after = trace(tmp_path / "b.json", ("gemm_y", 80), ("rms_norm_kernel", 10), ("rms_norm_kernel", 10))
