@@ -61,20 +61,20 @@ SUMS: dict[str, tuple[str, terminal.Format]] = {
 }
 STEPS = {
     **SUMS,
-    "unattributed_s": ("in no operator", seconds),
-    "waited_s": ("waited besides", seconds),
+    "unattributed_s": ("outside operators", seconds),
+    "waited_s": ("waited for a CPU", seconds),
 }
 DRIFT: dict[str, tuple[str, terminal.Format]] = {
     "phase": ("phase", text),
     "batch": ("batch", text),
     "kv_len": ("tokens", text),
     "encoder_len": ("encoder's", text),
-    "filed_s": ("reference in the file", seconds),
+    "filed_s": ("reference with the ceilings", seconds),
     "beside_s": ("beside the point", seconds),
     "drift": ("drift", _drift),
     "drift_q25": ("first quartile", _drift),
     "drift_q75": ("third", _drift),
-    "filed_layers_s": ("its layers in the file", seconds),
+    "filed_layers_s": ("its layers with the ceilings", seconds),
     "beside_layers_s": ("beside", seconds),
     "layers_drift": ("drift in layers", _drift),
 }
@@ -96,7 +96,7 @@ def as_text(results: Sequence[Validation], details: bool) -> str:
             terminal.table(plain_records(result.summary()), SUMMARY),
             "all layers together",
             terminal.table(plain_records(result.layers), SUMS),
-            "whole steps, with what the framework spends between operators",
+            "whole steps, including framework code between operators",
             terminal.table(plain_records(result.steps), STEPS),
         ]
     last = results[-1]
@@ -123,7 +123,7 @@ def _drift_told(result: Validation) -> list[str]:
     if result.drift_unknown:
         return [f"The machine's drift is not known: {result.drift_unknown}.\n"]
     return [
-        "drift of the machine: the same reference step with the ceilings and beside each point, of work only",
+        "drift of the machine: a reference step when the ceilings were measured, and beside each point",
         terminal.table(plain_records(result.drift), DRIFT),
         f"{_which_drift(result.layers_drift_unknown)}\n",
     ]
@@ -133,12 +133,12 @@ def _which_drift(layers_drift_unknown: str) -> str:
     """A sentence on the drift that was removed."""
     if not layers_drift_unknown:
         return (
-            "Whole steps have the drift of whole reference steps taken out, layers and operators that of the "
-            "operators in their layers."
+            "Errors of whole steps are corrected by the drift of whole reference steps, those of layers and "
+            "operators by the drift of the operators in its layers."
         )
     return (
-        "Whole steps, layers and operators have the drift of whole reference steps taken out, code of the "
-        f"framework included: {layers_drift_unknown}."
+        "All errors are corrected by the drift of whole reference steps, framework code included: "
+        f"{layers_drift_unknown}."
     )
 
 

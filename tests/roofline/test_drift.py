@@ -148,7 +148,7 @@ def test_without_times_of_layers_the_step_s_drift_stands_for_them(
     assert found.drift["layers_drift"].isna().all()
     for table in (found.matched, found.layers, found.steps):
         assert table["drift"].tolist() == close([SLOWER[phase] for phase in table["phase"]])
-    assert f"framework included: {found.layers_drift_unknown}." in as_text([found], details=False)
+    assert f"framework code included: {found.layers_drift_unknown}." in as_text([found], details=False)
     page = render(of_run(run, device))
     assert f"Layers have the drift of whole steps: {found.layers_drift_unknown}." in page
 
@@ -224,4 +224,4 @@ def test_both_errors_stand_in_the_text(tmp_path: Path, made: Callable[..., Devic
         assert error in prefill
         assert drift in prefill
         assert " 0.0 %" in prefill
-    assert "layers and operators that of the operators in their layers." in text
+    assert "operators by the drift of the operators in its layers." in text
