@@ -29,10 +29,10 @@ KIND = "engine"
 # their sums, K K', triangular solve, W and U, states, outputs (sglang, layers/attention/fla/chunk.py). SSD:
 # sums, states of chunks, their passing, C B', outputs (mamba_ssm, ops/triton/ssd_combined.py).
 CHAINS = {"gated_delta": 9, "ssd": 5, "causal_conv1d": 1}
-# Kinds of a prompt in whose eager code host and device take turns, so that neither hides the other. Seen in
-# rows: a step that reads prompts takes its kernels and its launches. The cause is not known for certain: the
-# host waits in every layer (chunks read back, MiaAI-Lab/Qwen3.8-Flash-Next-Dual-DGX-Sparks pull request 26; a
-# device idle half of the time whatever the number of kernels, sgl-project/sglang issue 35851).
+# Kinds of a prompt in whose eager code host and device take turns, so that neither hides the other. Chosen on
+# rows, whose steps that read long prompts take longer than kernels or launches; the cause is not known. SGLang
+# waits for the device once a step and not in each layer (prepare_chunk_indices of fla/index.py, cached): see
+# docs/end_to_end.md.
 TURNS = ("gated_delta",)
 PRODUCTS = ("gemm", "grouped_gemm")
 PASSES = ("rmsnorm", "rope", "act_mul", "residual")
