@@ -30,7 +30,7 @@ KIND = "engine"
 # sums, states of chunks, their passing, C B', outputs (mamba_ssm, ops/triton/ssd_combined.py).
 CHAINS = {"gated_delta": 9, "ssd": 5, "causal_conv1d": 1}
 # Kinds of a prompt in whose eager code host and device take turns, so that neither hides the other. Chosen on
-# rows, whose steps that read long prompts take longer than kernels or launches; the cause is not known. SGLang
+# rows, whose steps with long prompts take longer than kernels or launches; the cause is not known. SGLang
 # waits for the device once a step and not in each layer (prepare_chunk_indices of fla/index.py, cached): see
 # docs/end_to_end.md.
 TURNS = ("gated_delta",)
