@@ -63,7 +63,19 @@ class TwoMemories:
         rewind(self._cache.self_attention_cache, length)
         if not length:
             rewind(self._cache.cross_attention_cache, 0)
-            self._cache.is_updated = dict.fromkeys(self._cache.is_updated, False)
+            self.forget()
+
+    def forget(self) -> None:
+        """Let the next call compute the encoder's keys and values anew."""
+        for layer in self._cache.is_updated:
+            self._cache.is_updated[layer] = False
+
+    def fix(self) -> None:
+        """Keep the lengths constant, as compiled code requires."""
+        from profiler.cache import fix
+
+        fix(self._cache.self_attention_cache)
+        fix(self._cache.cross_attention_cache)
 
 
 class RwkvMemory:

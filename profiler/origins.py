@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.instrument import ROPE, ROTATIONS
 from profiler.parts.base import INPUTS, Family
-from profiler.ranges import family
+from profiler.ranges import EMBEDDING, family
 from profiler.ranks.share import SUM
 from profiler.subject import core_names
 
@@ -42,8 +42,8 @@ class _Placing:
 
     def __init__(self, parts: Family, cores: list[str]) -> None:
         self.parts, self.cores = parts, cores
-        self.modules = sorted(parts.modules.items(), key=lambda item: -len(item[0]))
         self.ended = ""  # the module of the layer that ran last, relative to the layer
+        self.outside = ""  # the operator outside the layers that ran last
         self.attends = False  # between cache update and end of attention, in the model's own code
 
     def operator(self, node: Any) -> str | None:
@@ -51,36 +51,47 @@ class _Placing:
         path = module_path(node)
         if path is None:
             return self.parts.sampling if self.ended else None  # after the network
-        for part, name in self.parts.outside.items():
-            if _within(path, part):
-                return name
-        if not path.startswith(f"{self.parts.layers}."):
-            return None if self.ended else INPUTS
-        index, _, inner = path.removeprefix(f"{self.parts.layers}.").partition(".")
-        return self._in_layer(int(index), inner, str(node.meta.get("stack_trace") or ""))
+        trace = str(node.meta.get("stack_trace") or "")
+        for stack in self.parts.stacks:
+            for part, name in stack.outside.items():
+                owner, _, method = part.rpartition(".")
+                if _within(path, part) or (path == owner and _named(method).search(trace)):
+                    self.outside = name
+                    if name.rpartition(".")[2] in EMBEDDING:
+                        self.ended = ""  # a stack begins
+                    return name
+        for stack in self.parts.stacks:
+            if path.startswith(f"{stack.layers}."):
+                index, _, inner = path.removeprefix(f"{stack.layers}.").partition(".")
+                return self._in_layer(stack, int(index), inner, trace)
+        behind = {name: filling for one in self.parts.stacks for name, filling in one.behind.items()}
+        return behind.get(self.outside) or (None if self.ended else INPUTS)
 
-    def _in_layer(self, layer: int, inner: str, trace: str) -> str | None:
+    def _in_layer(self, stack: Family, layer: int, inner: str, trace: str) -> str | None:
         if SUMMING.search(trace):  # runs in a hook of the product that it sums
             inner = f"{inner.partition('.')[0]}.{SUM}"
-        for part, name in self.modules:
+        for part in sorted(stack.modules, key=len, reverse=True):
             if _within(inner, part):
                 self.ended = inner
-                self.attends = self.attends and not _within(inner, self.parts.attends_until)
-                return name
+                self.attends = self.attends and not _within(inner, stack.attends_until)
+                return stack.modules[part]
+        of_module = (name for path, name in stack.attending.items() if _within(inner, path))
+        core = next(of_module, "") or ("" if stack.attending else self.cores[layer])
+        crosses = bool(core) and core.rpartition(".")[0] == stack.memory_append.rpartition(".")[0]
         for function, name in (
-            (CACHING, self.parts.append),
-            *((_named(function), name) for function, name in self.parts.functions.items()),
-            (_named(*ROTATIONS), self.parts.rotations.get(inner, ROPE)),
-            (ATTEND, self.cores[layer]),
+            (CACHING, stack.memory_append if crosses else stack.append),
+            *((_named(function), name) for function, name in stack.functions.items()),
+            (_named(*ROTATIONS), stack.rotations.get(inner, ROPE)),
+            (ATTEND, core),
         ):
             if function.search(trace):
-                self.attends = name == self.parts.append and bool(self.parts.attends_until)
+                self.attends = name == stack.append and bool(stack.attends_until)
                 return name
-        if self.attends and inner == self.parts.attends_until.rpartition(".")[0]:
-            return self.cores[layer]
+        if self.attends and inner == stack.attends_until.rpartition(".")[0]:
+            return core
         gaps = [
             gap
-            for gap in self.parts.gaps
+            for gap in stack.gaps
             if _within(self.ended, gap.after)
             and (not _within(inner, gap.after) or inner == gap.after == gap.before)
         ]

@@ -269,6 +269,8 @@ def fixed_step(subject: Subject, point: Point) -> Step:
     """The same with a cache of constant length and address, for compiled code and graphs."""
     if subject.encodes:
         return _pass(subject, point)
+    if subject.has_memory:
+        return _of_two_stacks(subject, point, fixed=True)
     from profiler.cache import fix, preallocated, rewind
 
     cache = preallocated(subject.layers, point.kv_len)
@@ -286,28 +288,39 @@ def fixed_step(subject: Subject, point: Point) -> Step:
     return run
 
 
-def _of_two_stacks(subject: Subject, point: Point) -> Step:
+def _of_two_stacks(subject: Subject, point: Point, *, fixed: bool = False) -> Step:
     """A step of an encoder-decoder; context: the encoder's positions and the decoder's but the first."""
     from profiler.memory import TwoMemories
 
-    before = point.kv_len - point.encoder_len
+    before, network = point.kv_len - point.encoder_len, subject.network
     memory = TwoMemories(subject.layers, before + 1, point.encoder_len)
     prompt, tokens = subject.prompt(point.batch, point.encoder_len), subject.tokens(point.batch, 1)
+    encode = partial(network.get_encoder(), prompt)
 
-    encode = partial(subject.network.get_encoder(), prompt)
-
-    def decoded(tokens: torch.Tensor, encoded: Any) -> Any:
-        return subject.network(decoder_input_ids=tokens, encoder_outputs=encoded, **memory.told()).logits
+    def decoded(tokens: torch.Tensor, **read: Any) -> Any:
+        return network(decoder_input_ids=tokens, **read, **memory.told()).logits
 
     kept = encode() if before else None
     if before:
-        decoded(subject.tokens(point.batch, before), kept)
+        decoded(subject.tokens(point.batch, before), encoder_outputs=kept)
 
     def run(sampler: Callable[[Any], Any]) -> Any:
         memory.rewind(before)
-        return sampler(decoded(tokens, kept if before else encode()))
+        return sampler(decoded(tokens, encoder_outputs=kept if before else encode()))
 
-    return run
+    if not fixed:
+        return run
+    run(greedy)  # allocates all buffers
+    memory.rewind(before)
+    memory.fix()
+    read = {"encoder_outputs": kept} if before else {network.main_input_name: prompt}
+
+    def run_fixed(sampler: Callable[[Any], Any]) -> Any:
+        if not before:
+            memory.forget()
+        return sampler(decoded(tokens, **read))
+
+    return run_fixed
 
 
 def _pass(subject: Subject, point: Point) -> Step:

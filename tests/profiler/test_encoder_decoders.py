@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from profiler.subject import Point, Subject, step
+from profiler.attending import masked_as_launched
+from profiler.origins import operators_of
+from profiler.parts.base import FACTORS, HEADS, INPUTS
+from profiler.steps import operators_at
+from profiler.subject import Point, Subject, fixed_step, step
 from roofline.run import open_run
+from roofline.together import parts
 from tests.profiler.conftest import FIELDS, Finished
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 Roofline = Callable[..., Finished]
+COMPILED = ("t5", "bart", "whisper")
 NAMES = ("t5", "switch_transformers", "bart", "whisper")
 
 
@@ -49,6 +56,32 @@ def test_a_decode_step_is_the_last_position_of_the_whole(
             whole = model.network(decoder_input_ids=torch.cat([*before, last], 1), **inputs)
             for _ in range(2):
                 assert torch.allclose(run(lambda logits: logits.clone()), whole.logits[:, -1:], atol=1e-5)
+
+
+@pytest.mark.parametrize("point", [Point("prefill", 2, 12, 12, 12), Point("decode", 2, 1, 16, 12)])
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_step_with_fixed_caches_is_one_graph_of_all_operators(
+    name: str, point: Point, subject: Callable[..., Subject]
+) -> None:
+    """As torch.compile captures it; what it generates of the graph has the operators of the nodes."""
+    model, captured = subject(name), []
+
+    def capture(graph: Any, _: Any) -> Any:
+        captured.append(graph.graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    with torch.inference_mode(), masked_as_launched():
+        torch.manual_seed(1)
+        expected = step(model, point, point.kv_len)(torch.clone)
+        torch.manual_seed(1)
+        run = torch.compile(fixed_step(model, point), backend=capture, dynamic=False)
+        for _ in range(3):
+            assert torch.allclose(run(torch.clone), expected, atol=1e-5)
+    (graph,) = captured
+    described = {named.name for named in operators_at(model.loaded, "fp32", point)}
+    found = {part for name in operators_of(graph.nodes, model).values() for part in parts(name, described)}
+    assert found - {INPUTS, HEADS, FACTORS} == described
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -113,9 +146,14 @@ def test_why_attention_is_not_fused_is_told(run_of_two_stacks: Path) -> None:
         assert told == "attention was computed by: flash"
 
 
-@pytest.mark.parametrize("flag", [("--mode", "compile"), ("--with", "int8-weight-only")])
-def test_other_ways_to_run_it_are_refused(flag: tuple[str, str], roofline: Roofline, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", **FIELDS["t5"]}))
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [("switch_transformers", ("--mode", "compile")), ("t5", ("--with", "int8-weight-only"))],
+)
+def test_other_ways_to_run_it_are_refused(
+    name: str, flag: tuple[str, str], roofline: Roofline, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": name, **FIELDS[name]}))
     done = roofline("profile", tmp_path, *flag, "--prompt", 12, "-o", tmp_path / "run")
     assert (done.code, done.out) == (2, "")
-    assert "is an encoder-decoder, and such models are profiled operator by operator alone" in done.err
+    assert "is an encoder-decoder, and its family is not profiled with" in done.err
