@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from functools import partial
 
 import pytest
 
@@ -16,13 +17,15 @@ torch = pytest.importorskip("torch")
 
 
 @pytest.mark.slow
-def test_every_pattern_between_two_processes() -> None:
+def test_every_pattern_between_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error above the tolerance would have ended them."""
     rows = [
         {"op": pattern, "dtype": "fp32", "bytes": size, "n_gpus": 2}
         for size in (512, 1 << 20)
         for pattern in PATTERNS
     ]
+    forked = partial(torch.multiprocessing.start_processes, start_method="fork")  # torch is imported already
+    monkeypatch.setattr(torch.multiprocessing, "spawn", forked)
     found = measure_collectives(rows, "cpu", 2, budget_s=86400.0)
     assert [(row["op"], row["bytes"]) for row in found] == [(row["op"], row["bytes"]) for row in rows]
     assert {row["backend"] for row in found} == {"gloo"}

@@ -90,7 +90,7 @@ def test_marks_do_not_ask_for_the_stream(device: Any, monkeypatch: pytest.Monkey
     assert watch.totals_s().keys() == {"x"}
 
 
-@pytest.mark.parametrize(("name", "layers"), [("llama", 12), ("gemma3_text", 9)])
+@pytest.mark.parametrize(("name", "layers"), [("llama", 8), ("gemma3_text", 6)])
 def test_as_many_ranges_are_heard_as_a_step_can_bear(
     name: str, layers: int, device: Any, subject: MakeSubject, monkeypatch: pytest.MonkeyPatch
 ) -> None:

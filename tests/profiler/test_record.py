@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from profiler import record, ways
@@ -418,36 +412,3 @@ def test_a_model_that_cannot_be_built_leaves_nothing(roofline: Roofline, tmp_pat
     assert done.code == 2
     assert "an activation of tomorrow" in done.err
     assert not (tmp_path / "run").exists()
-
-
-def test_a_killed_run_can_be_read(
-    small_llama: Path, measured_file: Path, roofline: Roofline, tmp_path: Path
-) -> None:
-    """SIGKILL leaves no time for anything: what was written before stands, whole."""
-    grid = tmp_path / "grid.yaml"
-    contexts = [20, 21, 22]
-    grid.write_text(f"schema: 1\nname: grid\nmodel: {small_llama}\nphase: decode\ncontext: {contexts}\n")
-    folder = tmp_path / "run"
-    command = [sys.executable, "-m", "profiler", "profile", str(grid), "--device", "cpu", "--no-alone"]
-    process = subprocess.Popen(
-        [*command, "--repeats", "100000", "--hw", str(measured_file), "-o", str(folder)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=Path(__file__).parents[2],
-    )
-    try:
-        deadline = time.monotonic() + 600  # importing torch takes minutes on a machine under load
-        while not (folder / "references.parquet").exists():
-            assert process.poll() is None, "the run ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    run = open_run(folder)
-    assert run.head.status == "running"
-    assert len(run.table("steps")) >= 2
-    assert isinstance(run.table("operators"), pd.DataFrame)
-    assert run.table("operators")["kv_len"].iloc[0] == 20
-    assert roofline("validate", folder, "--hw", measured_file).code == 0
-    assert roofline("report", folder, "-o", tmp_path / "report.html", "--others", "").code == 0
