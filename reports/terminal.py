@@ -23,7 +23,7 @@ WIDE = 1000  # width where the output is not a terminal
 ONLY_WHERE = ("encoder_len",)  # keys of columns drawn only where a row has such a size
 PREDICTION: dict[str, tuple[str, Format]] = {
     "name": ("operator", text),
-    "count": ("count", text),
+    "count": ("count", lambda v: text(v) if isinstance(v, int) else plain(v)),  # drafts: an expectation
     "flops": ("FLOP", lambda v: si(v, "FLOP")),
     "bytes": ("bytes", in_bytes),
     "intensity": ("FLOP/B", lambda v: text(None) if v is None else f"{v:.3g}"),

@@ -37,3 +37,9 @@ def test_sentences_break_before_a_line_grows_too_long(monkeypatch: pytest.Monkey
     monkeypatch.setenv("COLUMNS", "100")
     drawn = terminal.table([{"name": "a", "why": "word " * 60}], {k: COLUMNS[k] for k in ("name", "why")})
     assert max(len(re.sub(r"\x1b\[\d*m", "", line)) for line in drawn.splitlines()) == 100
+
+
+def test_counts_that_are_expectations_have_four_digits() -> None:
+    """As of the passes that draft: a generation takes so many of them on average."""
+    shown = terminal.PREDICTION["count"][1]
+    assert [shown(count) for count in (0.29434305, 17.552, 45000, 32.0)] == ["0.2943", "17.55", "45000", "32"]
