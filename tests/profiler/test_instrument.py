@@ -101,6 +101,12 @@ def pieces(model: Model, name: str, phase: str = "prefill") -> int:
     return max(1, behind + max(kinds))
 
 
+def follow_each_other(log: list[tuple[str, str]]) -> None:
+    """Ranges do not nest: the clocks pair each beginning with the next ending."""
+    assert [what for what, _ in log] == ["begin", "end"] * (len(log) // 2)
+    assert all(begin[1] == end[1] for begin, end in zip(log[::2], log[1::2], strict=True))
+
+
 @EVERY_STEP
 def test_ranges_are_the_operators_of_the_descriptor(
     name: str, point: Point, subject: Callable[..., Subject]
@@ -110,7 +116,9 @@ def test_ranges_are_the_operators_of_the_descriptor(
     expected = {
         named.name: named.count * pieces(model.loaded.model, named.name, point.phase) for named in described
     }
-    begun = ranges_of(model, point).begun
+    tally = ranges_of(model, point)
+    follow_each_other(tally.log)
+    begun = tally.begun
     assert apart(begun) == expected
     beside = {name: count for name, count in begun.items() if name.startswith(FRAMEWORK)}
     counts = {named.name: named.count for named in described}
@@ -209,14 +217,6 @@ def test_only_the_gated_activation_comes_in_two_pieces(tiny: Callable[..., Loade
         assert split <= {"layers.mlp.act_mul", "layers.moe.shared_act_mul", *called_twice}
 
 
-@pytest.mark.parametrize("name", list(FAMILIES))
-def test_ranges_follow_each_other_and_do_not_nest(name: str, subject: Callable[..., Subject]) -> None:
-    """The clocks pair each beginning with the next ending."""
-    log = ranges_of(subject(name), points_of(name)[0]).log
-    assert [what for what, _ in log] == ["begin", "end"] * (len(log) // 2)
-    assert all(begin[1] == end[1] for begin, end in zip(log[::2], log[1::2], strict=True))
-
-
 def test_layers_with_a_window_have_a_range_of_their_own(subject: Callable[..., Subject]) -> None:
     begun = ranges_of(subject("gemma3_text"), POINTS[0]).begun
     assert (begun["layers.attention.core.window8"], begun["layers.attention.core"]) == (2, 1)
@@ -243,15 +243,14 @@ def logits_of(subject: Subject, point: Point, recorder: Recorder | None) -> Any:
             return run(watched.sampler)
 
 
-@pytest.mark.parametrize("recorder", [HostClock, Trace, Tally])
-@EVERY_STEP
-def test_results_are_the_same_to_the_last_bit(
-    name: str, point: Point, recorder: type[Any], subject: Callable[..., Subject]
-) -> None:
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_results_are_the_same_to_the_last_bit(name: str, subject: Callable[..., Subject]) -> None:
     model = subject(name)
-    plain, ranged = logits_of(model, point, None), logits_of(model, point, recorder())
-    assert plain.abs().max() > 0
-    assert torch.equal(plain, ranged)
+    for point in points_of(name):
+        plain = logits_of(model, point, None)
+        assert plain.abs().max() > 0
+        for recorder in (HostClock(), Trace(), Tally()):
+            assert torch.equal(plain, logits_of(model, point, recorder)), (point, recorder)
 
 
 def hooks(subject: Subject) -> dict[str, Any]:
@@ -383,8 +382,7 @@ def test_ranges_in_turn_are_all_heard_and_leave_the_rest_unwrapped(subject: Call
                 wrapped.append("ranged" in model.network.lm_head.forward.__qualname__)
     assert tally.begun == every
     assert wrapped.count(True) == 1
-    log = tally.log
-    assert [what for what, _ in log] == ["begin", "end"] * (len(log) // 2)
+    follow_each_other(tally.log)
 
 
 def test_a_family_without_parts_is_refused_with_those_that_have(tiny: Callable[..., Loaded]) -> None:
