@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 from profiler.attending import masked_as_launched
 from profiler.capturing import capturing
 from profiler.instrument import instrumented
-from profiler.kernel_times import launched_kernels, traced
-from profiler.recorders import Trace
 from profiler.subject import Step, greedy, out_of_memory
 from specfiles.errors import InputError, reason
 
@@ -64,17 +62,6 @@ class GraphedStep:
         """Replay the step; its results are in the same memory each time."""
         self.graph.replay()
         return self.output
-
-
-def captured_kernels(
-    subject: Subject, run: Step, heard: Callable[[Any], object] = lambda events: None
-) -> list[tuple[str, str]]:
-    """Names and operators of a step's kernels in execution order, from one traced run under ranges."""
-    recorder = Trace()
-    with instrumented(subject, recorder, greedy) as watched:
-        events = traced(subject.device, lambda: run(watched.sampler))
-    heard(events)
-    return launched_kernels(events, recorder.names)
 
 
 def _aside(device: str, run: Callable[..., Any]) -> None:

@@ -1,12 +1,11 @@
-"""The time of each operator in a traced step without ranges, by the calls that launched its kernels."""
+"""The time of each operator in a traced step, by its ranges or by the calls that launched its kernels."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiler.parts.base import FRAMEWORK
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 UNATTRIBUTED = ""  # the operator of unattributed time
 GRAPH = re.compile(r"^graph_\d+_")  # prefix of the names of compiled CPU kernels
-Run = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -96,8 +94,6 @@ def launched_kernels(events: Sequence[Any], ranges: set[str]) -> list[tuple[str,
 
     That differs from the order of operations: one may launch its own kernels after those of its parts.
     """
-    from profiler.traced import innermost, launched
-
     calls = sorted((e for e in events if _on_host(e)), key=lambda event: event.time_range.start)
     owners: dict[str, deque[str]] = defaultdict(deque)
     for event in calls:
@@ -105,6 +101,16 @@ def launched_kernels(events: Sequence[Any], ranges: set[str]) -> list[tuple[str,
             owners[kernel.name].append(innermost(event, ranges))
     ran = sorted(device_events(events), key=lambda event: event.time_range.start)
     return [(e.name, owners[e.name].popleft() if owners[e.name] else UNATTRIBUTED) for e in ran]
+
+
+def by_range(events: Iterable[Any], ranges: set[str], *, on_device: bool) -> Iterator[KernelTime]:
+    """The kernels of a step traced under ranges; on a host, the self time of each operation."""
+    for event in events:
+        if on_device:
+            for kernel in launched(event, ranges):
+                yield KernelTime(innermost(event, ranges), kernel.name, kernel.duration * 1e-6)
+        elif event.name not in ranges and event.self_cpu_time_total > 0:
+            yield KernelTime(enclosing(event, ranges), event.name, event.self_cpu_time_total * 1e-6)
 
 
 def device_events(events: Iterable[Any]) -> Iterator[Any]:
@@ -150,22 +156,6 @@ def shares(rows: Iterable[dict[str, Any]], *, on_device: bool) -> dict[str, floa
     return {"in_operators_s": named[False], "in_framework_s": named[True], "of_s": whole}
 
 
-def traced(device: str, run: Run, path: Path | None = None) -> Any:
-    """The events of one run under torch.profiler, also written as a trace to `path` if given."""
-    from torch.profiler import ProfilerActivity, profile
-
-    from profiler.traced import keep
-
-    activities = [ProfilerActivity.CPU]
-    if device.startswith("cuda"):
-        activities.append(ProfilerActivity.CUDA)
-    with profile(activities=activities, acc_events=True) as found:
-        run()
-    if path is not None:
-        keep(found, path)
-    return found.events()
-
-
 def _roots(events: Iterable[Any]) -> list[Any]:
     tops = [event for event in events if _on_host(event) and event.cpu_parent is None]
     return sorted(tops, key=lambda event: event.time_range.start)
@@ -205,3 +195,23 @@ def _kernels(event: Any, whole: bool) -> Iterator[Any]:
     if whole:
         for child in event.cpu_children:
             yield from _kernels(child, whole)
+
+
+def launched(event: Any, ranges: set[str]) -> list[Any]:
+    """The kernels that an event launched itself, without our ranges' copies on the device."""
+    return [kernel for kernel in event.kernels if kernel.name not in ranges]
+
+
+def innermost(event: Any, ranges: set[str]) -> str:
+    """The range that an event is or is in: kernels without a torch operation are attached to the range."""
+    return str(event.name) if event.name in ranges else enclosing(event, ranges)
+
+
+def enclosing(event: Any, ranges: set[str]) -> str:
+    """The innermost of our ranges around an event."""
+    parent = event.cpu_parent
+    while parent is not None:
+        if parent.name in ranges:
+            return str(parent.name)
+        parent = parent.cpu_parent
+    return UNATTRIBUTED

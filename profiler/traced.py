@@ -1,13 +1,13 @@
-"""One step under torch.profiler: the raw trace, and the time of each kernel by operator."""
+"""Trace steps with torch.profiler, and write the raw traces."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiler.instrument import instrumented
+from profiler.kernel_times import as_table, by_range
 from profiler.recorders import Trace
 from profiler.subject import greedy
 from specfiles.errors import InputError
@@ -16,7 +16,28 @@ from specfiles.writing import atomic
 if TYPE_CHECKING:
     from profiler.subject import Subject
 
-UNATTRIBUTED = ""  # the operator of time outside all ranges
+
+def traced(device: str, run: Callable[[], Any], path: Path | None = None) -> Any:
+    """The events of one run under torch.profiler, also written as a trace to `path` if given."""
+    from torch.profiler import ProfilerActivity, profile
+
+    activities = [ProfilerActivity.CPU]
+    if device.startswith("cuda"):
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities, acc_events=True) as found:
+        run()
+    if path is not None:
+        keep(found, path)
+    return found.events()
+
+
+def traced_in_ranges(
+    subject: Subject, run: Callable[[Any], Any], path: Path | None = None
+) -> tuple[Any, set[str]]:
+    """The events of one step under ranges, and the ranges' names."""
+    recorder = Trace()
+    with instrumented(subject, recorder, greedy) as watched:
+        return traced(subject.device, lambda: run(watched.sampler), path), recorder.names
 
 
 def trace_step(
@@ -25,24 +46,10 @@ def trace_step(
     path: Path,
     heard: Callable[[Any], object] = lambda events: None,
 ) -> list[dict[str, Any]]:
-    """Trace one step into `path` and return a row per operator and kernel: count and seconds.
-
-    On CUDA a kernel's time is the device's; on a CPU it is the self time of each torch operation.
-    """
-    from torch.profiler import ProfilerActivity, profile
-
-    recorder = Trace()
-    activities = [ProfilerActivity.CPU]
-    if subject.device.startswith("cuda"):
-        activities.append(ProfilerActivity.CUDA)
-    with (
-        instrumented(subject, recorder, greedy) as watched,
-        profile(activities=activities, acc_events=True) as traced,
-    ):
-        run(watched.sampler)
-    keep(traced, path)
-    heard(traced.events())
-    return _kernels(traced.events(), recorder.names, on_device=len(activities) > 1)
+    """Trace one step into `path` and return a row per operator and kernel: count and seconds."""
+    events, ranges = traced_in_ranges(subject, run, path)
+    heard(events)
+    return as_table(by_range(events, ranges, on_device=subject.device.startswith("cuda")))
 
 
 def keep(traced: Any, path: Path) -> None:
@@ -64,42 +71,3 @@ def _check_whole(draft: Path, path: Path) -> None:
         raise InputError(
             f"{path}: was cut short while it was written, most likely by a full disk; make room."
         )
-
-
-def _kernels(events: Any, ranges: set[str], on_device: bool) -> list[dict[str, Any]]:
-    seconds: dict[tuple[str, str], float] = defaultdict(float)
-    counts: dict[tuple[str, str], int] = defaultdict(int)
-    for event in events:
-        if on_device:
-            for kernel in launched(event, ranges):
-                key = (innermost(event, ranges), kernel.name)
-                seconds[key] += kernel.duration * 1e-6
-                counts[key] += 1
-        elif event.name not in ranges and event.self_cpu_time_total > 0:
-            key = (enclosing(event, ranges), event.name)
-            seconds[key] += event.self_cpu_time_total * 1e-6
-            counts[key] += 1
-    return [
-        {"operator": operator, "name": name, "count": counts[operator, name], "time_s": total}
-        for (operator, name), total in sorted(seconds.items(), key=lambda item: -item[1])
-    ]
-
-
-def launched(event: Any, ranges: set[str]) -> list[Any]:
-    """The kernels that an event launched itself, without our ranges' copies on the device."""
-    return [kernel for kernel in event.kernels if kernel.name not in ranges]
-
-
-def innermost(event: Any, ranges: set[str]) -> str:
-    """The range that an event is or is in: kernels without a torch operation are attached to the range."""
-    return str(event.name) if event.name in ranges else enclosing(event, ranges)
-
-
-def enclosing(event: Any, ranges: set[str]) -> str:
-    """The innermost of our ranges around an event."""
-    parent = event.cpu_parent
-    while parent is not None:
-        if parent.name in ranges:
-            return str(parent.name)
-        parent = parent.cpu_parent
-    return UNATTRIBUTED

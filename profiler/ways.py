@@ -12,15 +12,23 @@ from typing import TYPE_CHECKING, Any
 from profiler.affordable import affordable
 from profiler.attending import attended
 from profiler.compiled import CompiledStep, refuse_uncompilable
-from profiler.graphs import GraphedStep, captured_kernels, refuse_graphs
-from profiler.kernel_times import KernelTime, as_table, by_call, by_order, labels, seconds_by_operator, traced
+from profiler.graphs import GraphedStep, refuse_graphs
+from profiler.kernel_times import (
+    KernelTime,
+    as_table,
+    by_call,
+    by_order,
+    labels,
+    launched_kernels,
+    seconds_by_operator,
+)
 from profiler.recorders import nvtx_marks
 from profiler.references import repeats_of, visit
 from profiler.replay import in_range, nvtx_only, step_name
 from profiler.steps import Timed, Turns, operators_at
 from profiler.subject import Point, Subject, fixed_step, greedy, step
 from profiler.timing import laps, without_collection
-from profiler.traced import trace_step
+from profiler.traced import trace_step, traced, traced_in_ranges
 from roofline.run_head import Compilation
 from specfiles.errors import choose
 
@@ -157,7 +165,9 @@ class Graphed(_Traced):
         super().__init__(subject, point)
         run = fixed_step(subject, point)
         run(greedy)
-        self.captured = captured_kernels(subject, run, self.hear)
+        events, ranges = traced_in_ranges(subject, run)
+        self.hear(events)
+        self.captured = launched_kernels(events, ranges)
         self.step = GraphedStep(subject, run, nvtx_only(subject, point))
         self.around = nvtx_marks(step_name(point))
 

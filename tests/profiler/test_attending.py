@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from profiler.attending import CHOICES, attended, attending, check_attention
-from profiler.kernel_times import traced
 from profiler.subject import Subject
+from profiler.traced import traced
 from roofline.run import open_run
 from specfiles.errors import InputError
 from workloads.catalogue import Loaded

@@ -17,6 +17,7 @@ from profiler.kernel_times import (  # noqa: E402
     as_table,
     by_call,
     by_order,
+    by_range,
     labels,
     launched_kernels,
     seconds_by_operator,
@@ -155,7 +156,6 @@ def test_an_operation_may_launch_kernels_behind_those_of_its_parts() -> None:
 
 def test_a_kernel_without_an_operation_of_torch_belongs_to_the_range_it_hangs_on() -> None:
     """Such are kernels of other libraries; the profiler may list the range itself among them."""
-    from profiler.traced import _kernels
 
     def kernel(name: str, micros: float) -> SimpleNamespace:
         return SimpleNamespace(name=name, duration=micros)
@@ -173,7 +173,7 @@ def test_a_kernel_without_an_operation_of_torch_belongs_to_the_range_it_hangs_on
         ("gemm", "proj"),
         ("add", ""),
     ]
-    rows = _kernels(events, names, on_device=True)
-    assert {(row["name"], row["operator"], row["time_s"]) for row in rows} == {
+    rows = by_range(events, names, on_device=True)
+    assert {(row.name, row.operator, row.seconds) for row in rows} == {
         ("flash", "core", 7.0 * 1e-6), ("gemm", "proj", 5.0 * 1e-6), ("add", "", 2.0 * 1e-6)
     }  # fmt: skip
