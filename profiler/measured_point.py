@@ -77,18 +77,11 @@ def point_rows(measured: Measured, began: float) -> Tables:
         each = sample([total / count for total in totals])
         where = "framework" if name.startswith(FRAMEWORK) else "model"
         operators.append({"name": name, "kind": kind, "where": where, "count": count, **each.row()})
-    tables = {**steps, "operators": operators, "references": _reference_rows(measured)}
+    references = measured.reference.rows(measured.beside) if measured.reference else []
+    tables = {**steps, "operators": operators, "references": references}
     return {name: [{**row, **vars(point)} for row in rows] for name, rows in tables.items()}
 
 
 def described_at(request: Request, point: Point) -> Sequence[Named]:
     """The operators of a point, as one process runs them."""
     return operators_at(request.loaded, request.dtype, point, request.tensor_parallel)
-
-
-def _reference_rows(measured: Measured) -> list[dict[str, Any]]:
-    """The reference step beside a point, where there is one: whole, and the operators in its layers."""
-    if not measured.reference:
-        return []
-    whole, layers = sample(measured.beside.ranged), sample(measured.beside.in_layers)
-    return [{**measured.reference.identity, **whole.row(), "layers_s": layers.median_s}]

@@ -5,41 +5,35 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwspecs import Device
 from profiler.allocator import keep_freed_memory
 from profiler.alone import alone
-from profiler.device_file import as_yaml
-from profiler.environment import command_line, environment
 from profiler.module_run import Watch, distinct, quiet_inputs, time_passes, warm_passes, watch
 from profiler.module_trace import TracePass, trace
 from profiler.noting import label, repeated_words
 from profiler.overhead import overhead
 from profiler.power import PowerMonitor, clocks, throttling
-from profiler.references import ReferenceStep, reference_steps
+from profiler.record_rows import SAVE_EVERY_S
+from profiler.references import ReferenceStep, steps_beside
 from profiler.repeats import EFFORT, NOT_OVER, WARM_UP_S, Effort, Sample, sample
+from profiler.request import begun_head, begun_run
 from profiler.steps import Timed, step_rows
-from profiler.subject import Point, out_of_memory
-from roofline.run import Run, create_run
+from profiler.subject import Point
+from roofline.run import Run
 from roofline.run_head import Head, Overhead
-from roofline.run_tables import TABLES
 from roofline.traced import table_rows
-from specfiles.errors import InputError
-from specfiles.writing import write_text
 from workloads.convention import CONVENTIONS
 from workloads.operators.traced import Traced
 
 if TYPE_CHECKING:
     from workloads.phases import Named
 
-PASS = Point(
-    "prefill", 1, 1, 1
-)  # a module has no sizes of its own: its one pass is recorded as a prompt of one token
+# A module has no sizes of its own: its one pass is recorded as a prompt of one token.
+PASS = Point("prefill", 1, 1, 1)
 CONVENTION = "eager"
-SAVE_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -69,23 +63,20 @@ def profile_module(request: ModuleRequest) -> Run:
     request.progress(f"building it on {request.device}")
     watched = watch(request.target, request.device, traced.calls, exact, request.seed)
     described = distinct(traced.calls)
-    run = create_run(request.out, _head(request, traced))
-    if isinstance(request.hardware, Device):  # stored with the run, so that reports need no other file
-        write_text(request.out / "device.yaml", as_yaml(request.hardware))
-    _save(run, {"traced": table_rows(described)})
+    run = begun_run(request.out, _head(request, traced), request.hardware)
+    run.write_rows({"traced": table_rows(described)})
     notes = [*traced.notes, *_notes(watched, described)]
-    reference = _reference(request, traced.dtype, notes)
     with PowerMonitor(request.device) as power:
-        passes = _Passes(began=power.begin)
-        failure = _measure(request, watched, passes, reference, run)
+        passes = _Passes(watched, power.begin, _reference(request, traced.dtype, notes))
+        failure = _measure(request, passes, run)
     costs, samples = [overhead(PASS, passes.timed)] if passes.begun else [], power.samples()
-    tables = _tables(watched, passes, reference)
+    tables = passes.tables()
     if passes.begun:
         whole, where = passes.whole, label(PASS)
         notes += repeated_words(where, whole, passes.timed, passes.began, by_wall=False)
     if request.alone and failure is None:
         tables["operators"] += _alone(request, described)
-    _save(run, {**tables, "power": samples})
+    run.write_rows({**tables, "power": samples})
     notes += [*power.notes, *clocks(samples), *throttling(samples)]
     if failure is not None:
         reason = f"stopped: {type(failure).__name__}: {failure}"
@@ -97,10 +88,13 @@ def profile_module(request: ModuleRequest) -> Run:
 
 @dataclass
 class _Passes:
-    """The passes so far."""
+    """The passes so far, and those of the reference step timed with them."""
 
+    watched: Watch
     began: float  # the zero of times
+    reference: ReferenceStep | None
     timed: Timed = field(default_factory=Timed)
+    beside: Timed = field(default_factory=Timed)
     warm_ups: int = 0
     ended: str = NOT_OVER
 
@@ -114,54 +108,53 @@ class _Passes:
         """Statistics of the plain passes."""
         return sample(self.timed.plain, self.warm_ups, self.ended)
 
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """Rows of whole passes, of each operator of a pass, and of the reference step, if any."""
+        if not self.begun:
+            return {}
+        counts, kinds = self.watched.counts, self.watched.kinds
+        operators = [
+            {
+                **{"name": name, "kind": kinds[name], "where": "model", "count": counts[name]},
+                **sample([total / counts[name] for total in totals]).row(),
+            }
+            for name, totals in self.timed.ranges.items()
+        ]
+        tables = {
+            **step_rows(self.timed, self.whole, self.began),
+            "operators": operators,
+            "references": self.reference.rows(self.beside) if self.reference else [],
+        }
+        return {name: [{**row, **vars(PASS)} for row in rows] for name, rows in tables.items()}
 
-@dataclass
-class _Reference:
-    """The reference step timed with the module, and its times so far."""
 
-    step: ReferenceStep
-    timed: Timed = field(default_factory=Timed)
-
-
-def _reference(request: ModuleRequest, dtype: str, notes: list[str]) -> _Reference | None:
+def _reference(request: ModuleRequest, dtype: str, notes: list[str]) -> ReferenceStep | None:
     """The reference step of a prompt in the module's format; a note says why there is none."""
     import torch
 
-    try:
-        with torch.inference_mode():
-            steps = list(reference_steps(request.device, dtype))
-    except InputError as reason:
-        notes.append(f"no reference steps were run: {reason}")
-        return None
-    except Exception as error:
-        if not out_of_memory(error):
-            raise
-        notes.append("no reference steps were run: they found no place in memory beside the module")
-        return None
-    return _Reference(next(step for step in steps if step.point.phase == PASS.phase))
+    with torch.inference_mode():
+        return steps_beside(request.device, dtype, notes).get(PASS.phase)
 
 
-def _measure(
-    request: ModuleRequest, watched: Watch, passes: _Passes, reference: _Reference | None, run: Run
-) -> BaseException | None:
+def _measure(request: ModuleRequest, passes: _Passes, run: Run) -> BaseException | None:
     """Add passes, saved periodically, until the effort ends; returns the error that stopped it earlier."""
     import torch
 
-    effort, begin = request.effort, time.perf_counter()
+    effort, watched, begin = request.effort, passes.watched, time.perf_counter()
     saved = begin
     try:
         passes.warm_ups = warm_passes(watched, lambda: time.perf_counter() - begin >= WARM_UP_S)
         for repeat, passes.timed in enumerate(time_passes(watched), 1):
             request.progress(f"pass {repeat}, at most {effort.repeats}")
-            if reference:
+            if passes.reference:
                 with torch.inference_mode():
-                    reference.step.time(reference.timed)
+                    passes.reference.time(passes.beside)
             now = time.perf_counter()
             if ended := effort.ended(passes.timed.plain, now - begin):
                 passes.ended = ended
                 break
             if now - saved > SAVE_EVERY_S:
-                _save(run, _tables(watched, passes, reference))
+                run.write_rows(passes.tables())
                 saved = now
     except BaseException as error:  # keep measurements after an interrupt, too
         return error
@@ -169,9 +162,9 @@ def _measure(
 
 
 def _head(request: ModuleRequest, traced: TracePass) -> Head:
-    return Head(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=command_line(),
+    return begun_head(
+        request.hardware,
+        request.device,
         model=request.target,
         model_config_fields={},
         weights=f"as {request.target} makes them",
@@ -179,8 +172,6 @@ def _head(request: ModuleRequest, traced: TracePass) -> Head:
         dtype=traced.dtype,
         convention=CONVENTION,
         mode="eager",
-        device=request.hardware if isinstance(request.hardware, str) else request.hardware.name,
-        environment=environment(request.device),
         seed=request.seed,
     )
 
@@ -205,44 +196,9 @@ def _cost(cost: Overhead) -> str:
     )
 
 
-def _save(run: Run, tables: dict[str, list[dict[str, Any]]]) -> None:
-    import pandas as pd
-
-    for name, rows in tables.items():
-        if rows:
-            run.write_table(name, pd.DataFrame(rows, columns=list(TABLES[name])))
-
-
 def _alone(request: ModuleRequest, described: Sequence[Named]) -> list[dict[str, Any]]:
     """Measure alone the operators that have reference kernels; of others only bytes are known."""
     request.progress("operators alone")
     known = [entry for entry in described if not isinstance(entry.operator, Traced)]
     found = alone(known, request.device, None, request.effort, request.progress)
     return [{**vars(PASS), **row} for row in found]
-
-
-def _tables(watched: Watch, passes: _Passes, reference: _Reference | None) -> dict[str, list[dict[str, Any]]]:
-    """Rows of whole passes, of each operator of a pass, and of the reference step, if any."""
-    if not passes.begun:
-        return {}
-    counts = watched.counts
-    operators = [
-        {
-            "name": name,
-            "kind": watched.kinds[name],
-            "where": "model",
-            "count": counts[name],
-            **sample([total / counts[name] for total in totals]).row(),
-        }
-        for name, totals in passes.timed.ranges.items()
-    ]
-    steps = step_rows(passes.timed, passes.whole, passes.began)
-    tables = {**steps, "operators": operators, "references": _reference_rows(reference)}
-    return {name: [{**row, **vars(PASS)} for row in rows] for name, rows in tables.items()}
-
-
-def _reference_rows(reference: _Reference | None) -> list[dict[str, Any]]:
-    if reference is None or not reference.timed.ranged:
-        return []
-    layers, whole = sample(reference.timed.in_layers).median_s, sample(reference.timed.ranged)
-    return [{**reference.step.identity, **whole.row(), "layers_s": layers}]

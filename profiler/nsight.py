@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from profiler.counted import counted_rows, told
 from profiler.traces import nsysrep
@@ -15,7 +15,6 @@ from profiler.traces.attribution import attribute
 from profiler.traces.reading import read_traces
 from profiler.traces.runs import save
 from roofline.run import Run
-from roofline.run_tables import TABLES
 from specfiles.errors import InputError
 from workloads.catalogue import Loaded
 
@@ -75,7 +74,7 @@ def record(
     notes = []
     if "ncu" in tools:
         rows = counted_rows(files[tools.index("ncu")], loaded, run.head.dtype, points, REPEATS["ncu"])
-        _keep(rows, run)
+        run.write_rows({"counted": rows})
         notes += told(rows)
     for file in files:  # derived from the kept reports; a SQLite export holds all environment variables
         file.unlink()
@@ -95,12 +94,6 @@ def record(
         progress(note)
     run.write_head(notes=[*head.notes, *notes])
     return imported
-
-
-def _keep(rows: list[dict[str, Any]], run: Run) -> None:
-    import pandas as pd
-
-    run.write_table("counted", pd.DataFrame(rows, columns=list(TABLES["counted"])))
 
 
 def _nsys(program: Sequence[str], folder: Path, device: str) -> Path:

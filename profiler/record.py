@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hwspecs import Device
 from profiler.allocator import keep_freed_memory
 from profiler.attending import attending, set_attention
-from profiler.device_file import as_yaml
 from profiler.energy import Counter, open_counter
 from profiler.inside import look_inside
 from profiler.measured_point import Measured
@@ -21,13 +19,13 @@ from profiler.power import PowerMonitor, clocks, throttling
 from profiler.ranges import family
 from profiler.record_rows import SAVE_EVERY_S, Rows
 from profiler.recorders import nvtx_installed
-from profiler.references import ReferenceStep, reference_steps
+from profiler.references import ReferenceStep, steps_beside
 from profiler.repeats import Effort
-from profiler.request import Request, head_of
+from profiler.request import Request, begun_run, head_of
 from profiler.subject import Point, Subject, load_subject, out_of_memory, why_separate
 from profiler.treatments.measure import TREATMENTS
 from profiler.ways import WAYS
-from roofline.run import Run, create_run
+from roofline.run import Run
 from specfiles.errors import InputError
 from specfiles.writing import write_text
 from workloads.dtypes import Precision
@@ -52,16 +50,14 @@ def profile(request: Request) -> Run:
             request.loaded, request.device, request.dtype, request.seed, request.tensor_parallel
         )
         set_attention(subject, request.attention)
-        run = create_run(request.out, head_of(request, subject.weights))
-        if isinstance(request.hardware, Device):  # stored with the run, so that reports need no other file
-            write_text(request.out / "device.yaml", as_yaml(request.hardware))
+        run = begun_run(request.out, head_of(request, subject.weights), request.hardware)
         for name, fields in configs.items():
             write_text(request.out / name, json.dumps(fields, indent=1) + "\n")
         rows = Rows(run, counter=_counter(request))
         try:
             with PowerMonitor(request.device) as power:
                 rows.began = power.begin
-                references = _references(request, rows)
+                references = steps_beside(request.device, request.dtype, rows.notes)
                 groups = _groups(request)
                 for number, group in enumerate(groups):
                     left_s = request.effort.budget_s - (time.perf_counter() - power.begin)
@@ -97,17 +93,6 @@ def _counter(request: Request) -> Counter | None:
     if request.tensor_parallel > 1 or (request.meetings and request.device == "cpu"):
         return None
     return open_counter(request.device)[0]  # the power monitor notes why there is none
-
-
-def _references(request: Request, rows: Rows) -> dict[str, ReferenceStep]:
-    """Reference steps by phase; none where memory does not hold them with the model."""
-    try:
-        return {made.point.phase: made for made in reference_steps(request.device, request.dtype)}
-    except Exception as error:
-        if not (isinstance(error, InputError) or out_of_memory(error)):
-            raise
-        rows.notes.append("no reference steps were run: they found no place in memory beside the model")
-        return {}
 
 
 def _groups(request: Request) -> list[list[Point]]:

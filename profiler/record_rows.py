@@ -54,14 +54,9 @@ class Rows:
 
     def save(self, every_s: float = 0.0) -> None:
         """Write every table so far, unless the last save was less than `every_s` ago."""
-        import pandas as pd
-
-        if time.monotonic() - self.saved < every_s:
-            return
-        for name, rows in self._grown().items():
-            if rows:
-                self.run.write_table(name, pd.DataFrame(rows, columns=list(TABLES[name])))
-        self.saved = time.monotonic()
+        if time.monotonic() - self.saved >= every_s:
+            self.run.write_rows(self._grown())
+            self.saved = time.monotonic()
 
     def stopped(self, error: BaseException) -> None:
         """Save the measurements if possible, and note the error."""

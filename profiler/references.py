@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from profiler import yardsticks
+from profiler.kernels import TORCH_DTYPES
+from profiler.repeats import sample
 from profiler.steps import Timed, Turns, operators_at, time_ranges
-from profiler.subject import Point, Subject, load_subject, step
+from profiler.subject import Point, Subject, load_subject, out_of_memory, step
+from specfiles.errors import InputError
 
 MODEL = "yardstick-d"
 PREFILLS, DECODES = 1, 4  # repeats of a step in one visit; decode steps are short
@@ -49,6 +52,13 @@ class ReferenceStep:
         """Visit the step once; the repeats are added to `timed`."""
         return visit(self.subject, self.point, self.run, timed)
 
+    def rows(self, timed: Timed) -> list[dict[str, Any]]:
+        """The row of its repeats in the table `references`; none before the first."""
+        if not timed.ranged:
+            return []
+        whole, layers = sample(timed.ranged), sample(timed.in_layers)
+        return [{**self.identity, **whole.row(), "layers_s": layers.median_s}]
+
 
 def visit(
     subject: Subject,
@@ -83,3 +93,17 @@ def reference_steps(device: str, dtype: str) -> Iterator[ReferenceStep]:
         made = ReferenceStep(subject, point, step(subject, point, point.kv_len))
         time_ranges(subject, made.run, 0, warm_up=1)
         yield made
+
+
+def steps_beside(device: str, dtype: str, notes: list[str]) -> dict[str, ReferenceStep]:
+    """Reference steps by phase; none, and a note, where they cannot run beside a model."""
+    if dtype not in TORCH_DTYPES:
+        notes.append(f"no reference steps were run: no yardstick runs in {dtype}")
+        return {}
+    try:
+        return {made.point.phase: made for made in reference_steps(device, dtype)}
+    except Exception as error:
+        if not (isinstance(error, InputError) or out_of_memory(error)):
+            raise
+        notes.append("no reference steps were run: they found no place in memory beside the model")
+        return {}

@@ -10,10 +10,13 @@ from typing import Any
 
 from hwspecs import Device
 from profiler.attending import AUTO, IN_MEMORY
+from profiler.device_file import as_yaml
 from profiler.environment import command_line, environment
 from profiler.repeats import EFFORT, Effort
 from profiler.subject import Point, Subject, convention_of
+from roofline.run import Run, create_run
 from roofline.run_head import Head
+from specfiles.writing import write_text
 from workloads.catalogue import Loaded
 from workloads.techniques.base import Technique
 
@@ -43,11 +46,30 @@ class Request:
     together: Callable[[bool], bool] = bool  # logical and over all processes
 
 
-def head_of(request: Request, weights: str) -> Head:
-    """The run's head before measuring; `weights` is their origin."""
+def begun_head(hardware: Device | str, device: str, **fields: Any) -> Head:
+    """The head of a run that begins now, of a device file or of a device without one."""
     return Head(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command_line(),
+        device=hardware if isinstance(hardware, str) else hardware.name,
+        environment=environment(device),
+        **fields,
+    )
+
+
+def begun_run(out: Path, head: Head, hardware: Device | str) -> Run:
+    """A new run folder, with the device file where there is one: reports need no other file."""
+    run = create_run(out, head)
+    if isinstance(hardware, Device):
+        write_text(out / "device.yaml", as_yaml(hardware))
+    return run
+
+
+def head_of(request: Request, weights: str) -> Head:
+    """The run's head before measuring; `weights` is their origin."""
+    return begun_head(
+        request.hardware,
+        request.device,
         model=request.loaded.model.name,
         model_config_fields=request.loaded.config,
         weights=weights,
@@ -57,8 +79,6 @@ def head_of(request: Request, weights: str) -> Head:
             request.loaded.model, request.mode, scores_in_memory=request.attention in IN_MEMORY
         ),
         mode=request.mode,
-        device=request.hardware if isinstance(request.hardware, str) else request.hardware.name,
-        environment=environment(request.device),
         seed=request.seed,
         tensor_parallel=request.tensor_parallel,
     )

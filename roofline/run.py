@@ -20,7 +20,7 @@ from specfiles.strict import plain_data, validated
 from specfiles.writing import atomic, write_new, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping, Sequence
 
     import pandas as pd
 
@@ -60,6 +60,14 @@ class Run:
         """Write a table of the run atomically."""
         with atomic(self.path / f"{name}.parquet") as draft:
             _with_later(name, table)[list(TABLES[name])].to_parquet(draft, index=False)
+
+    def write_rows(self, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Write tables given as lists of rows, but those without any."""
+        import pandas as pd
+
+        for name, rows in tables.items():
+            if rows:
+                self.write_table(name, pd.DataFrame(rows, columns=list(TABLES[name])))
 
     def write_head(self, **changes: Any) -> Run:
         """Write `run.json` with these fields changed, and return the run that it now describes."""
