@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from profiler.traces.showing import opened
 from roofline.diff import SIDE
-from roofline.run import Run, open_run
+from roofline.run import Run
 from roofline.run_tables import POINT
 from specfiles.errors import InputError
-from specfiles.reading import exists
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,19 +89,11 @@ def side(subject: Path, by: str) -> pd.DataFrame:
 
     Raises InputError where it is neither or empty.
     """
-    if exists(subject, Path.is_file):
-        from profiler.traces.attribution import attribute
-        from profiler.traces.reading import read_trace
-
-        found = traced(attribute(read_trace(subject)), by)
-    else:
-        run = open_run(subject)
-        if run.head.imported is None:
-            found = measured_kernels(run) if by == "kernel" else measured(run)
-        else:
-            from profiler.traces.runs import load
-
-            found = traced(load(run), by)
+    run, trace = opened(subject)
+    if trace is not None:
+        found = traced(trace, by)
+    elif run is not None:
+        found = measured_kernels(run) if by == "kernel" else measured(run)
     if not len(found):
         raise InputError(f"{subject}: holds nothing to compare (no {by} was measured).")
     return found

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from profiler.traces.grouping import numbered
-from profiler.traces.tables import Trace
+from profiler.traces.tables import WORK, Trace
 from profiler.traces.waves import last_wave_s, waves
 from roofline.times import times
 from specfiles.errors import InputError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 18  # activities processed at once
 ABOVE = 1.001  # of a ceiling, beyond timer precision: work or timer is wrong, or the data were in a cache
-WORK = ("matrix_flops", "vector_flops", "special_ops", "work_bytes", "comm_bytes")
 PLACE = ("source", "device", "stream", "layer")
 WORDS = ("activity", "kernel", "operator", "kind", "phase", "how", "dtype", "bound", "warning")
 SUMS = ("time_s", "bound_s", "matrix_flops", "vector_flops", "work_bytes", "waves", "last_wave_s")

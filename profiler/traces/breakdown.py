@@ -15,7 +15,7 @@ from profiler.traces.grouping import encoded
 from profiler.traces.rules import SPARSE, known_kernel
 from profiler.traces.summary import ROW
 from profiler.traces.tables import Trace
-from profiler.traces.totals import DeviceTotals, device_totals
+from profiler.traces.totals import device_records, device_totals, loss_records, totals
 
 LARGE = 200_000  # activities
 PIECE = 1 << 20
@@ -25,42 +25,27 @@ NOTE = "phases, layers and work are omitted for so large a trace; `roofline impo
 def breakdown(trace: Trace, by: str) -> dict[str, Any]:
     """The documented JSON of `show`, without fields that need attribution."""
     devices = device_totals(trace)
-    sums = {name: sum(getattr(d, name) for d in devices) for name in _SUMS}
-    lost = {w: sum(loss.count for loss in trace.losses if loss.what == w) for w in ("dropped", "repaired")}
-    totals = {
-        **sums,
-        "unattributed_s": sums["kernel_time_s"],
-        "host_time_s": 0.0,
-        "dropped_events": lost["dropped"],
-        "repaired_events": lost["repaired"],
-        "modelled_share": None,
-        "unmodelled_s": None,
-        "attained": None,
-    }
-    losses = [{"what": x.what, "count": x.count, "sentence": x.sentence} for x in trace.losses]
+    noted = {"what": "noted", "count": trace["activities"].num_rows, "sentence": NOTE}
     return {
         "schema": 1,
         "by": by,
-        "devices": [_device(trace, device) for device in devices],
+        "devices": device_records(trace, devices),
         "hardware": None,
-        "totals": totals,
+        "totals": {**totals(trace, devices), **dict.fromkeys(("modelled_share", "unmodelled_s", "attained"))},
         "idle": {},
         "lost": [],
         "launches": {},
         "memory": [],
         "readings": [],
-        "losses": [*losses, {"what": "noted", "count": trace["activities"].num_rows, "sentence": NOTE}],
+        "losses": [*loss_records(trace), noted],
         "unknown_kernels": [],
         "rows": rows(trace, by),
     }
 
 
-_SUMS = ("kernels", "kernel_time_s", "gpu_busy_s", "gpu_span_s", "gpu_idle_s")
-
-
 def rows(trace: Trace, by: str) -> list[dict[str, Any]]:
     """A row per kernel, kind or stream, the longest first."""
-    names = [_Named(word) for word in trace.words("activities", "name")]
+    names = [(word, known_kernel(word)) for word in trace.words("activities", "name")]
     activity = trace.words("activities", "kind")
     keys = ("source", "device", "stream") if by == "stream" else ("name", "kind")
     found: dict[tuple[str, str | None, str | None], list[int]] = {}
@@ -68,11 +53,9 @@ def rows(trace: Trace, by: str) -> list[dict[str, Any]]:
         if by == "stream":
             label: Any = ("trace {}, device {}, stream {}".format(*key), None, None)
         else:  # the kind is by kernel name, or copy, set or graph
-            named, what = names[key[0]], activity[key[1]]
-            kind = named.kind if what == "kernel" else what
-            label = (
-                (named.word, kind, SPARSE if named.sparse else None) if by == "kernel" else (kind, kind, None)
-            )
+            (word, known), what = names[key[0]], activity[key[1]]
+            kind = known.kind if what == "kernel" else what
+            label = (word, kind, SPARSE if known.sparse else None) if by == "kernel" else (kind, kind, None)
         sums = found.setdefault(label, [0, 0])
         sums[0] += count
         sums[1] += time_ns
@@ -105,19 +88,3 @@ def _summed(trace: Trace, keys: Sequence[str]) -> dict[tuple[int, ...], tuple[in
             before = found.get(key, (0, 0))
             found[key] = before[0] + count, before[1] + int(time_ns)
     return found
-
-
-class _Named:
-    """A kernel's name, and its kind and library by the rules."""
-
-    def __init__(self, word: str) -> None:
-        known = known_kernel(word)
-        self.word, self.kind, self.sparse = word, known.kind, known.sparse
-
-
-def _device(trace: Trace, device: DeviceTotals) -> dict[str, Any]:
-    names = {(d.source, d.device): d.name for d in trace.devices}
-    file = trace.origins[device.source].file if device.source < len(trace.origins) else None
-    place = {"source": device.source, "trace": file, "device": device.device}
-    sums = {name: getattr(device, name) for name in _SUMS}
-    return {**place, "name": names.get((device.source, device.device)) or None, **sums}

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from profiler.traces.tables import work_values
 from specfiles.errors import InputError
 from workloads.operators import Operator
 from workloads.operators.kinds import KINDS
@@ -39,9 +40,7 @@ def described(shapes: str) -> Operator | None:
         if not all(_is_a(value, types[name]) for name, value in told.items()):
             return None
         operator = kind(**told)
-        work = operator.work()
-        sums = (work.matrix_flops, work.vector_flops, work.special_ops, work.bytes, work.comm_bytes)
-        known = all(0 <= float(value) < math.inf for value in sums)
+        known = all(0 <= value < math.inf for value in work_values(operator.work()))
     except (KeyError, TypeError, ValueError, ArithmeticError, msgspec.DecodeError, InputError):
         return None
     return operator if known else None

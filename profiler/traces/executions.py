@@ -11,12 +11,11 @@ from profiler.traces.described import described
 from profiler.traces.grouping import numbered, worded
 from profiler.traces.neighbours import known_by_neighbours, signatures
 from profiler.traces.steps import StepFacts
-from profiler.traces.tables import NONE, Trace
+from profiler.traces.tables import NONE, WORK, Trace, work_values
 from profiler.traces.work import operator_rule, recorded_work
 from workloads.operators import Operator
 
 ANY_STEP = StepFacts("decode", decode=1, decode_tokens=1, kv=1)
-WORK = ("matrix_flops", "vector_flops", "special_ops", "work_bytes", "comm_bytes")
 HOW = ("shapes", "capture", "neighbours")
 
 
@@ -46,8 +45,7 @@ class Executions:
         dtypes = [""] * (size + 1)
         for at, operator in self.works.items():
             work = operator.work()
-            values = (work.matrix_flops, work.vector_flops, work.special_ops, work.bytes, work.comm_bytes)
-            table[:, at] = [float(value) for value in values]
+            table[:, at] = work_values(work)
             dtypes[at] = str(work.dtype)
         known = np.isin(self.combination, list(self.works))
         place = np.where(known, self.combination, size)

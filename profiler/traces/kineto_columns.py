@@ -12,7 +12,7 @@ import pyarrow as pa
 from profiler.traces.columns import BAD, NONE, Words, identities, integers, nanoseconds, processes
 from profiler.traces.kineto_events import EMPTY, correlation, shapes_of, sizes, small
 from profiler.traces.sound import LONGEST_NS, Losses, in_order
-from profiler.traces.tables import SCHEMAS
+from profiler.traces.tables import SCHEMAS, make_table
 
 STEP = "ProfilerStep"
 WORDS = {  # columns of codes, and their dictionaries
@@ -151,7 +151,10 @@ class KinetoColumns:
         if not columns:
             return SCHEMAS[name].empty_table()
         self.columns[name] = columns
-        return self._arrow(name)
+        words = {key: self.words[code].array(columns[key]) for key, code in WORDS[name].items()}
+        return make_table(
+            name, {key: (columns | words)[key] for key in SCHEMAS[name].names if key in columns}
+        )
 
     def _joined(self, name: str) -> dict[str, Any]:
         parts = self._parts.pop(name, [])
@@ -165,19 +168,6 @@ class KinetoColumns:
             order = np.argsort(columns["time_ns"], kind="stable")
             return {key: values[order] for key, values in columns.items()}
         return in_order(columns, self.losses, distinct=name == "activities")
-
-    def _arrow(self, name: str) -> pa.Table:
-        columns, words = self.columns[name], WORDS[name]
-        rows = len(next(iter(columns.values())))
-        arrays = []
-        for field in SCHEMAS[name]:
-            if field.name in words:
-                arrays.append(self.words[words[field.name]].array(columns[field.name]))
-            elif field.name in columns:
-                arrays.append(pa.array(columns[field.name], field.type))
-            else:
-                arrays.append(pa.array(np.full(rows, 0 if field.name == "source" else NONE), field.type))
-        return pa.table(arrays, schema=SCHEMAS[name])
 
     def _where(self, group: list[Any]) -> dict[str, Any]:
         return {

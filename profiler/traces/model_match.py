@@ -15,12 +15,11 @@ import pyarrow as pa
 from profiler.traces.layer_match import Target, joined_name, match_layer
 from profiler.traces.rules import UNKNOWN, known_kernel
 from profiler.traces.steps import StepFacts
-from profiler.traces.tables import SCHEMAS, Loss, Trace, make_table
+from profiler.traces.tables import SCHEMAS, WORK, Loss, Trace, make_table, work_values
 from workloads.blocks import Place
 from workloads.model import Model
 from workloads.step import Setting, Step
 
-WORK = ("matrix_flops", "vector_flops", "special_ops", "work_bytes", "comm_bytes")
 FORMAT = re.compile("mxfp4|nvfp4")
 LATENT = re.compile("mla", re.IGNORECASE)
 AGREE = 0.02  # maximum relative difference of recorded and predicted FLOP of a product
@@ -142,15 +141,8 @@ class ModelMatch:
 
     def _write(self, rows: list[int], targets: Sequence[Target]) -> None:
         works = [target.operator.work() for target in targets]
-        values = [
-            [w.matrix_flops for w in works],
-            [w.vector_flops for w in works],
-            [w.special_ops for w in works],
-            [w.bytes for w in works],
-            [w.comm_bytes for w in works],
-        ]
-        recorded = sum(self.table["matrix_flops"][row] for row in rows)
-        predicted = float(sum(values[0]))
+        values = [sum(parts) for parts in zip(*map(work_values, works), strict=True)]
+        recorded, predicted = sum(self.table["matrix_flops"][row] for row in rows), values[0]
         kind = targets[0].kind
         if kind == "gemm" and recorded and abs(recorded - predicted) > AGREE * predicted:
             self.notes[
@@ -164,8 +156,8 @@ class ModelMatch:
             self.table["instance"][row] = self.next
             self.table["how"][row] = "model"
             self.table["dtype"][row] = str(works[0].dtype)
-            for column, numbers in zip(WORK, values, strict=True):
-                self.table[column][row] = float(sum(numbers)) if row == longest else 0.0
+            for column, value in zip(WORK, values, strict=True):
+                self.table[column][row] = value if row == longest else 0.0
         self.next += 1
 
 

@@ -25,15 +25,8 @@ QUANTITIES = {
     "DRAM Write Bandwidth": "dram_write_share",
 }
 SCALES = {"Hz": 1.0, "kHz": 1e3, "MHz": 1e6, "GHz": 1e9, "Throughput %": 0.01, "%": 0.01}
-
-
 READING = pa.schema(
-    [
-        ("timestamp", pa.int64()),
-        ("typeId", pa.int64()),
-        ("metricId", pa.int64()),
-        ("value", pa.float64()),
-    ]
+    [*((name, pa.int64()) for name in ("timestamp", "typeId", "metricId")), ("value", pa.float64())]
 )
 
 
@@ -76,19 +69,11 @@ class DeviceNumbers:
 
 def devices(database: Database) -> tuple[DeviceFacts, ...]:
     """Facts of each GPU."""
-    names = (
-        "id",
-        "name",
-        "smCount",
-        "totalMemory",
-        "memoryBandwidth",
-        "clockRate",
-        "computeMajor",
-        "computeMinor",
-    )
+    names = ("id", "name", "smCount", "totalMemory", "memoryBandwidth", "clockRate")
+    version = ("computeMajor", "computeMinor")
     found = []
-    for row in database.rows("TARGET_INFO_GPU", *names, most=1024):
-        said = dict(zip(names, row, strict=True))
+    for row in database.rows("TARGET_INFO_GPU", *names, *version, most=1024):
+        said = dict(zip((*names, *version), row, strict=True))
         if not isinstance(said["id"], int):
             continue
         bandwidth, clock = _count(said["memoryBandwidth"]), _count(said["clockRate"])
@@ -101,9 +86,7 @@ def devices(database: Database) -> tuple[DeviceFacts, ...]:
                 memory_bytes=_count(said["totalMemory"]),
                 byte_per_s=float(bandwidth) if bandwidth else None,
                 clock_hz=float(clock) if clock else None,
-                capability=f"{said['computeMajor']}.{said['computeMinor']}"
-                if _count(said["computeMajor"])
-                else "",
+                capability=".".join(str(said[part]) for part in version) if _count(said[version[0]]) else "",
             )
         )
     return tuple(found)
@@ -111,37 +94,32 @@ def devices(database: Database) -> tuple[DeviceFacts, ...]:
 
 def samples(database: Database) -> pa.Table:
     """Sampled metrics that are known: clocks in Hz, shares of a peak as fractions."""
-    if not database.has("GPU_METRICS", *READING.names):
-        return SCHEMAS["samples"].empty_table()
-    known = {}
+    table = _whole(database)
+    found = [SCHEMAS["samples"].empty_table()]
     for kind, metric, name in database.rows("TARGET_INFO_GPU_METRICS", "typeId", "metricId", "metricName"):
         parsed = METRIC.fullmatch(str(name))
-        if parsed and parsed["what"] in QUANTITIES and parsed["unit"] in SCALES:
-            known[kind, metric] = QUANTITIES[parsed["what"]], SCALES[parsed["unit"]]
+        if table is None or not parsed or parsed["what"] not in QUANTITIES or parsed["unit"] not in SCALES:
+            continue
+        rows = np.flatnonzero((table["typeId"].to_numpy() == kind) & (table["metricId"].to_numpy() == metric))
+        columns = {
+            "device": np.full(len(rows), kind & 0xFF, np.int32),  # the rest is the type of the source
+            "time_ns": table["timestamp"].to_numpy()[rows],
+            "quantity": [QUANTITIES[parsed["what"]]] * len(rows),
+            "value": table["value"].to_numpy()[rows] * SCALES[parsed["unit"]],
+        }
+        found.append(make_table("samples", columns))
+    return pa.concat_tables(found).unify_dictionaries().sort_by("time_ns")
+
+
+def _whole(database: Database) -> pa.Table | None:
+    """All readings; ArrowInvalid for values that are not numbers, None where there are none."""
+    if not database.has("GPU_METRICS", *READING.names):
+        return None
     asked = {name: name for name in READING.names}
-    parts = list(database.scan("GPU_METRICS", asked, _readings))
-    if not parts:
-        return SCHEMAS["samples"].empty_table()
-    table = pa.concat_tables(parts)
-    whole = {name: table[name].to_numpy() for name in asked}
-    found: dict[str, list[Any]] = {name: [] for name in ("device", "time_ns", "quantity", "value")}
-    for (kind, metric), (quantity, scale) in known.items():
-        rows = np.flatnonzero((whole["typeId"] == kind) & (whole["metricId"] == metric))
-        device = kind & 0xFF  # the rest of the type says what sort of source it is
-        found["device"].append(np.full(len(rows), device, np.int32))
-        found["time_ns"].append(whole["timestamp"][rows])
-        found["value"].append(whole["value"][rows] * scale)
-        found["quantity"] += [quantity] * len(rows)
-    if not found["quantity"]:
-        return SCHEMAS["samples"].empty_table()
-    arrays = {name: np.concatenate(v) if name != "quantity" else v for name, v in found.items()}
-    source = np.zeros(len(found["quantity"]), np.int16)
-    return make_table("samples", {"source": source, **arrays}).sort_by("time_ns")
-
-
-def _readings(batch: pa.RecordBatch) -> pa.Table:
-    """A batch of readings; ArrowInvalid for values that are not numbers."""
-    return pa.Table.from_batches([batch]).cast(READING)
+    parts = list(
+        database.scan("GPU_METRICS", asked, lambda batch: pa.Table.from_batches([batch]).cast(READING))
+    )
+    return pa.concat_tables(parts) if parts else None
 
 
 def _count(value: Any) -> int | None:

@@ -31,22 +31,17 @@ def allocations(database: Database, numbers: DeviceNumbers) -> pa.Table:
     found = {name: table[name].to_numpy() for name in ASKED}
     device = numbers.of(found["globalPid"] >> 24 & 0xFFFFFF, found["deviceId"])
     change = _changes(found)
-    rows, values = [], []
+    tables = [SCHEMAS["samples"].empty_table()]
     for each in np.unique(device[change != 0]):
         mine = np.flatnonzero((device == each) & (change != 0))
-        rows.append(mine)
-        values.append(np.cumsum(change[mine]))
-    if not rows:
-        return SCHEMAS["samples"].empty_table()
-    at = np.concatenate(rows)
-    columns = {
-        "source": np.zeros(len(at), np.int16),
-        "device": device[at].clip(-1, 2**31 - 1).astype(np.int32),
-        "time_ns": found["start"][at],
-        "quantity": [ALLOCATED] * len(at),
-        "value": np.concatenate(values).astype(float),
-    }
-    return make_table("samples", columns).sort_by("time_ns")
+        columns = {
+            "device": np.full(len(mine), each).clip(-1, 2**31 - 1).astype(np.int32),
+            "time_ns": found["start"][mine],
+            "quantity": [ALLOCATED] * len(mine),
+            "value": np.cumsum(change[mine]).astype(float),
+        }
+        tables.append(make_table("samples", columns))
+    return pa.concat_tables(tables).unify_dictionaries().sort_by("time_ns")
 
 
 def _changes(found: dict[str, Any]) -> Any:

@@ -64,12 +64,12 @@ def _page(path: Path, head: bytes) -> Reader | None:
     return ncu.read if not head.startswith(bytestream.GZIP) and ncu.is_page(path) else None
 
 
-def read_brief(path: Path, *, needs_links: bool) -> Trace:
-    """One trace file; without launches and ranges where they are not needed and the format allows."""
+def read_brief(path: Path) -> Trace:
+    """One trace file without launches and ranges, where the format allows."""
     from profiler.traces import kineto, nsys, nsysrep
 
     reader = reader_of(path)
     for brief in (kineto.read, nsys.read, nsysrep.read):
-        if reader is brief and not needs_links:
+        if reader is brief:
             return brief(path, brief=True)
     return hosted(timed(gathered(reader(path))))

@@ -1,4 +1,4 @@
-"""What `roofline show` shows: of an imported run, of a run measured here, or of a trace file as it is."""
+"""Open runs, imported or measured, and trace files, with their devices, for `show`, `export` and `diff`."""
 
 from __future__ import annotations
 
@@ -20,48 +20,46 @@ def shown(subject: Path, by: str, hardware: str | None, fidelity: Fidelity | Non
     """The documented JSON. Raises InputError for what is neither a run nor a trace."""
     from profiler.traces.summary import show
 
-    if exists(subject, Path.is_file):
+    whole = by not in ("kernel", "stream", "kind") or hardware is not None  # needs launches, ranges and work
+    if not whole and exists(subject, Path.is_file) and subject.stat().st_size > SMALL_BYTES:
         from profiler.traces.attribution import attribute
         from profiler.traces.breakdown import LARGE, breakdown
-        from profiler.traces.reading import read_brief, read_trace
+        from profiler.traces.reading import read_brief
 
-        # A breakdown by kernel or stream needs no launches and no ranges, and is read several times faster;
-        # work and with it rooflines need them.
-        large = subject.stat().st_size > SMALL_BYTES
-        brief = by in ("kernel", "stream", "kind") and hardware is None and large
-        trace = read_brief(subject, needs_links=not brief)
-        if brief and not trace["activities"].num_rows:  # what ran may be operators of the host
-            trace = read_trace(subject)
-        if brief and trace["activities"].num_rows >= LARGE:
-            return breakdown(trace, by)
-        trace = attribute(trace)
-        return show(trace, by, limits_of(device_of(hardware, trace, None), fidelity))
-    run = open_run(subject)
-    if run.head.imported is None:
+        brief = read_brief(subject)  # several times faster
+        count = brief["activities"].num_rows
+        if count >= LARGE:
+            return breakdown(brief, by)
+        if count:
+            return show(attribute(brief), by, limits_of(device_of(None, brief, None), fidelity))
+        del brief  # operators of the host need their ranges
+    run, recorded = opened(subject)
+    if recorded is None and run is not None:
         from profiler.traces.measured import show_measured
 
         return show_measured(run, by, limits_of(device_of(hardware, None, run), fidelity))
-    from profiler.traces.runs import load
-
-    trace = load(run)
-    return show(trace, by, limits_of(device_of(hardware, trace, run), fidelity))
+    assert recorded is not None
+    return show(recorded, by, limits_of(device_of(hardware, recorded, run), fidelity))
 
 
-def exported(subject: Path, to: Path, hardware: str | None, fidelity: Fidelity) -> None:
-    """Write a run or a trace for other tools; an InputError where it is neither."""
-    from profiler.traces.export import export, export_measured
-
+def opened(subject: Path) -> tuple[Run | None, Trace | None]:
+    """A run, with its trace if it was imported; or no run and the attributed trace of a file."""
     if exists(subject, Path.is_file):
         from profiler.traces.attribution import attribute
         from profiler.traces.reading import read_trace
 
-        run = None
-        trace: Trace | None = attribute(read_trace(subject))
-    else:
-        from profiler.traces.runs import load
+        return None, attribute(read_trace(subject))
+    from profiler.traces.runs import load
 
-        run = open_run(subject)
-        trace = load(run) if run.head.imported is not None else None
+    run = open_run(subject)
+    return run, load(run) if run.head.imported is not None else None
+
+
+def exported(subject: Path, to: Path, hardware: str | None, fidelity: Fidelity) -> None:
+    """Write a run or a trace for other tools. Raises InputError where it is neither."""
+    from profiler.traces.export import export, export_measured
+
+    run, trace = opened(subject)
     device = device_of(hardware, trace, run)
     if trace is not None:
         export(trace, to, limits_of(device, fidelity))

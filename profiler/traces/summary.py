@@ -10,15 +10,15 @@ from profiler.traces.lost import lost
 from profiler.traces.memory import memory
 from profiler.traces.readings import readings
 from profiler.traces.rules import known_kernel
+from profiler.traces.showing import BY
 from profiler.traces.tables import Trace
-from profiler.traces.totals import totals
+from profiler.traces.totals import device_records, device_totals, loss_records, totals
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from roofline.ceilings import Ceilings
 
-BY = ("operator", "kernel", "layer", "phase", "stream", "kind")
 ROW = (
     "name", "kind", "phase", "layer", "count", "time_s", "share", "flops", "bytes", "attained",
     "modelled_share", "bound", "saving_s", "warning", "waves",
@@ -31,11 +31,12 @@ def show(
     """The documented JSON of `roofline show`; `rows` are those of `alike` where they are known already."""
     rows = alike(trace, ceilings) if rows is None else rows
     small = {"small_grids_s": small_grids_s(trace), "last_waves_s": float(rows["last_wave_s"].sum())}
-    whole, idle, beside = totals(trace), idle_causes(trace), overlap(trace)
+    devices, idle, beside = device_totals(trace), idle_causes(trace), overlap(trace)
+    whole = totals(trace, devices)
     return {
         "schema": 1,
         "by": by,
-        "devices": _devices(trace),
+        "devices": device_records(trace, devices),
         "hardware": ceilings.device if ceilings else None,
         "totals": {**whole, **modelled(rows), **beside, **small},
         "idle": idle,
@@ -43,7 +44,7 @@ def show(
         "launches": launching(trace),
         "memory": memory(trace),
         "readings": readings(trace),
-        "losses": [{"what": x.what, "count": x.count, "sentence": x.sentence} for x in trace.losses],
+        "losses": loss_records(trace),
         "unknown_kernels": _unknown(rows),
         "rows": grouped(rows, by),
     }
@@ -84,7 +85,9 @@ def _record(by: str, name: Any, group: pd.DataFrame, whole: float) -> dict[str, 
     limits = group.loc[known].groupby("bound", sort=False)["bound_s"].sum() if known.any() else None
     values = (
         _name(by, name),
-        _only(group["kind"]) if by != "kernel" or "host" in set(group["activity"]) else _named_kind(name),
+        _only(group["kind"])
+        if by != "kernel" or "host" in set(group["activity"])
+        else known_kernel(str(name[0])).kind,
         _only(group["phase"]),
         _layer(group["layer"]) if by != "phase" else None,
         int(group["count"].sum()),
@@ -100,10 +103,6 @@ def _record(by: str, name: Any, group: pd.DataFrame, whole: float) -> dict[str, 
         _waves(group) if by == "kernel" else None,
     )
     return dict(zip(ROW, values, strict=True))
-
-
-def _named_kind(name: Any) -> str:
-    return known_kernel(str(name[0])).kind
 
 
 def _warning(group: pd.DataFrame) -> str | None:
@@ -158,30 +157,10 @@ def modelled(rows: pd.DataFrame) -> dict[str, Any]:
 def _unknown(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Kernels that no rule knows, with their share of all time."""
     whole = float(rows["time_s"].sum())
-    kernels = rows[rows["activity"].isin(["kernel"])]
+    kernels = rows[rows["activity"] == "kernel"]
     sums = kernels.groupby("kernel", observed=True)["time_s"].sum()
     found = [(n, t) for n, t in sums.items() if known_kernel(str(n)).kind == "unknown"]
     return [
         {"name": n, "time_s": t, "share": t / whole if whole else 0.0}
         for n, t in sorted(found, key=lambda x: -x[1])[:50]
-    ]
-
-
-def _devices(trace: Trace) -> list[dict[str, Any]]:
-    from profiler.traces.totals import device_totals
-
-    names = {(d.source, d.device): d.name for d in trace.devices}
-    return [
-        {
-            "source": d.source,
-            "trace": trace.origins[d.source].file if d.source < len(trace.origins) else None,
-            "device": d.device,
-            "name": names.get((d.source, d.device)) or None,
-            "kernels": d.kernels,
-            "kernel_time_s": d.kernel_time_s,
-            "gpu_busy_s": d.gpu_busy_s,
-            "gpu_span_s": d.gpu_span_s,
-            "gpu_idle_s": d.gpu_idle_s,
-        }
-        for d in device_totals(trace)
     ]

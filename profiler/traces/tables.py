@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from roofline.run_head import DeviceFacts, Loss, Origin
+from workloads.work import Work
 
 __all__ = ["DeviceFacts", "Loss", "Origin", "Trace", "make_table", "merge"]
 WORD = pa.dictionary(pa.int32(), pa.string())
@@ -137,15 +138,13 @@ SCHEMAS = {
     "attribution": ATTRIBUTION,
     "passes": PASSES,
 }
+WORK = ("matrix_flops", "vector_flops", "special_ops", "work_bytes", "comm_bytes")  # of the attribution
 # Columns that hold a row of another table, and the table.
 ROWS = {
     "activities": {"launch": "launches", "range": "ranges"},
     "launches": {"range": "ranges"},
     "ranges": {"parent": "ranges"},
-    "samples": {},
-    "counters": {},
     "attribution": {"instance": "activities"},
-    "passes": {},
 }
 
 
@@ -197,7 +196,7 @@ def unified(values: pa.ChunkedArray) -> pa.DictionaryArray:
 
 
 def make_table(name: str, columns: Mapping[str, Any]) -> pa.Table:
-    """A table of SCHEMAS from arrays or lists; columns not given hold -1, null or NaN.
+    """A table of SCHEMAS from arrays or lists; columns not given hold -1, null or NaN, `source` 0.
 
     Words may be given as a list of strings or as a pyarrow DictionaryArray.
     """
@@ -206,18 +205,25 @@ def make_table(name: str, columns: Mapping[str, Any]) -> pa.Table:
     if unknown:
         raise KeyError(f"the table {name} has no column {sorted(unknown)[0]}")
     rows = len(next(iter(columns.values()))) if columns else 0
-    return pa.table([_column(columns.get(f.name), f.type, rows) for f in schema], schema=schema)
+    return pa.table([_column(f, columns.get(f.name), rows) for f in schema], schema=schema)
 
 
-def _column(values: Any, kind: pa.DataType, rows: int) -> pa.Array:
+def _column(field: pa.Field, values: Any, rows: int) -> pa.Array:
+    kind = field.type
     if values is None:
         if pa.types.is_dictionary(kind):
             return pa.DictionaryArray.from_arrays(pa.nulls(rows, pa.int32()), pa.array([], pa.string()))
-        fill = np.nan if pa.types.is_floating(kind) else NONE
+        fill = np.nan if pa.types.is_floating(kind) else 0 if field.name == "source" else NONE
         return pa.array(np.full(rows, fill, dtype=kind.to_pandas_dtype()))
     if pa.types.is_dictionary(kind) and not isinstance(values, pa.DictionaryArray):
         return pa.array(values, pa.string()).dictionary_encode()
     return values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
+
+
+def work_values(work: Work) -> tuple[float, ...]:
+    """The values of the columns WORK."""
+    parts = (work.matrix_flops, work.vector_flops, work.special_ops, work.bytes, work.comm_bytes)
+    return tuple(float(part) for part in parts)
 
 
 def merge(traces: Sequence[Trace]) -> Trace:
@@ -228,7 +234,7 @@ def merge(traces: Sequence[Trace]) -> Trace:
     before = dict.fromkeys(SCHEMAS, 0)
     for trace in traces:
         for name, schema in SCHEMAS.items():
-            shifted = {c: before[to] for c, to in ROWS[name].items()}
+            shifted = {c: before[to] for c, to in ROWS.get(name, {}).items()}
             if "source" in schema.names:
                 shifted["source"] = len(origins)
             parts[name].append(_shift(trace[name], shifted))

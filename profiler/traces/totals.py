@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ import pyarrow as pa
 
 from profiler.traces.intervals import length
 from profiler.traces.tables import Trace
+
+SUMS = ("kernels", "kernel_time_s", "gpu_busy_s", "gpu_span_s", "gpu_idle_s")
 
 
 @dataclass(frozen=True)
@@ -59,22 +62,37 @@ def places(trace: Trace) -> list[tuple[int, int]]:
     return sorted((place >> 32, (place & 0xFFFFFFFF ^ 1 << 31) - (1 << 31)) for place in packed)
 
 
-def totals(trace: Trace) -> dict[str, Any]:
-    """Sums over the devices, with what was not attributed, dropped and repaired."""
-    devices = device_totals(trace)
-    names = ("kernels", "kernel_time_s", "gpu_busy_s", "gpu_span_s", "gpu_idle_s")
-    sums = {name: sum(getattr(d, name) for d in devices) for name in names}
-    lost = {
-        what: sum(loss.count for loss in trace.losses if loss.what == what)
-        for what in ("dropped", "repaired")
-    }
+def device_records(trace: Trace, devices: Sequence[DeviceTotals]) -> list[dict[str, Any]]:
+    """The devices of the JSON of `show`: file, number and name, and the SUMS of each."""
+    names = {(d.source, d.device): d.name for d in trace.devices}
+    return [
+        {
+            "source": d.source,
+            "trace": trace.origins[d.source].file if d.source < len(trace.origins) else None,
+            "device": d.device,
+            "name": names.get((d.source, d.device)) or None,
+            **{name: getattr(d, name) for name in SUMS},
+        }
+        for d in devices
+    ]
+
+
+def totals(trace: Trace, devices: Sequence[DeviceTotals]) -> dict[str, Any]:
+    """SUMS over the devices, with what was not attributed, dropped and repaired."""
     return {
-        **sums,
+        **{name: sum(getattr(d, name) for d in devices) for name in SUMS},
         "unattributed_s": unattributed_s(trace),
         "host_time_s": host_time_s(trace),
-        "dropped_events": lost["dropped"],
-        "repaired_events": lost["repaired"],
+        **{
+            f"{what}_events": sum(loss.count for loss in trace.losses if loss.what == what)
+            for what in ("dropped", "repaired")
+        },
     }
+
+
+def loss_records(trace: Trace) -> list[dict[str, Any]]:
+    """The losses of the JSON of `show`."""
+    return [{"what": x.what, "count": x.count, "sentence": x.sentence} for x in trace.losses]
 
 
 def host_time_s(trace: Trace) -> float:

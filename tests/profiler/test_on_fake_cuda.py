@@ -309,7 +309,7 @@ def test_a_model_is_profiled_to_a_run_that_opens(
     (tmp_path / "config.json").write_text(json.dumps(fields))
     sizes = ("--phase", "decode", "--context", 20, "--repeats", 1, "--no-alone", "--device", "cuda")
     with pytest.MonkeyPatch.context() as patch:  # the reference model is of a real GPU's size
-        patch.setattr("profiler.record.reference_steps", lambda *_: [])
+        patch.setattr("profiler.references.reference_steps", lambda *_: [])
         done = roofline("profile", tmp_path, *sizes, "--mode", mode, "-o", tmp_path / "run")
     assert done.code == 0, done.err
     run = open_run(tmp_path / "run")

@@ -384,7 +384,7 @@ def test_without_place_for_the_reference_the_run_says_so(
     def refuse(*_: Any) -> Any:
         raise torch.OutOfMemoryError("no more")
 
-    monkeypatch.setattr(record, "reference_steps", refuse)
+    monkeypatch.setattr("profiler.references.reference_steps", refuse)
     request = request_for(small_llama, tmp_path / "run")
     request.points = request.points[1:2]
     run = profile(request)

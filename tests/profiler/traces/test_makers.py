@@ -24,7 +24,7 @@ def test_times_are_those_that_were_written(maker: str, packed: bool, write: Call
     path = write(story.text, packed=packed)
     trace = read_traces([path])
     full = show(attribute(trace), "operator")
-    quick = breakdown(read_brief(path, needs_links=False), "kernel")
+    quick = breakdown(read_brief(path), "kernel")
     for found in (full["totals"], quick["totals"]):
         assert {name: found[name] for name in story.seconds()} == pytest.approx(story.seconds(), abs=1e-12)
     assert sum(full["idle"].values()) == pytest.approx(full["totals"]["gpu_idle_s"], abs=1e-12)

@@ -67,7 +67,7 @@ def files() -> Iterator[Any]:
 @pytest.mark.parametrize(("path", "truth"), list(files()))
 def test_each_device_has_the_times_of_its_intervals(path: Path, truth: Callable[[Path], Found]) -> None:
     want = truth(path)
-    ways = (attribute(read_traces([path])), read_brief(path, needs_links=False))
+    ways = (attribute(read_traces([path])), read_brief(path))
     for trace in ways:
         found: dict[int, DeviceTotals] = {each.device: each for each in device_totals(trace)}
         assert set(found) == set(want)

@@ -111,7 +111,7 @@ def test_every_way_of_reading_finds_every_nanosecond(write: Any, activities: lis
     with tempfile.TemporaryDirectory() as folder:
         path = write(activities, Path(folder))
         full = show(attribute(read_traces([path])), "operator")
-        quick = breakdown(read_brief(path, needs_links=False), "kernel")
+        quick = breakdown(read_brief(path), "kernel")
     for found in (full["totals"], quick["totals"]):
         assert found["kernels"] == want["kernels"]
         for name in ("kernel_time_s", "gpu_busy_s", "gpu_span_s"):
