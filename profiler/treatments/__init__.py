@@ -1,1 +1,1 @@
-"""Techniques run on the device at hand: the same step without and with one, in turn."""
+"""Run techniques on the device: the same step without and with one, in turn."""

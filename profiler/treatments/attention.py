@@ -1,4 +1,4 @@
-"""Attention in one kernel against attention in several."""
+"""Fused attention against separate kernels."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from profiler.attending import SEPARATE
-from profiler.subject import Point, Subject, step, why_separate
-from profiler.treatments.base import Pair, Treatment, logits
+from profiler.subject import Point, Subject, why_separate
+from profiler.treatments.base import Pair, Treatment, step_logits
 from specfiles.errors import InputError
 
 
@@ -21,10 +21,10 @@ class FlashAttention(Treatment):
     exact = True
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
-        """The same step; what attends is exchanged."""
+        """The same step with another implementation of attention."""
         if why := why_separate(subject.loaded.model):
             raise InputError(f"{subject.loaded.model.name} {why}.")
-        run = partial(step(subject, point, point.kv_len), logits)
+        run = step_logits(subject, point)
         return Pair(
             run,
             run,
@@ -37,7 +37,7 @@ class FlashAttention(Treatment):
 
 
 def _copies(network: Any) -> str:
-    """What the model's own attention does beyond its products where heads share keys and values."""
+    """A remark where heads share keys and values, which the model's own attention copies."""
     heads = network.config.num_attention_heads
     if getattr(network.config, "num_key_value_heads", None) in (None, heads):
         return ""

@@ -1,4 +1,4 @@
-"""Operators fused by torch.compile."""
+"""Elementwise operators fused by torch.compile."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from specfiles.errors import InputError
 
 
 class FusedElementwise(Treatment):
-    """The step as it is, and as torch.compile makes it: what stands between products in few kernels."""
+    """The eager step and the compiled one, in which operators between products share kernels."""
 
     name = "fused-elementwise"
     shared = True
     exact = True
 
     def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
-        """A compiler must be there."""
+        """Where there is no compiler."""
         try:
             refuse_uncompilable(device)
         except InputError as reason:
@@ -27,7 +27,7 @@ class FusedElementwise(Treatment):
         return None
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
-        """Both over the same cache; what compiling takes is no part of a step."""
+        """Both with the same cache; compile time is not part of a step."""
         run = partial(fixed_step(subject, point), logits)
         compiled = CompiledStep(subject, lambda _: run())  # logits, whatever sampler it is given
         breaks = f", graph broken by {'; '.join(compiled.breaks)}" if compiled.breaks else ""

@@ -1,4 +1,4 @@
-"""Greedy decoding one token after another, and in rounds of drafts that the model verifies."""
+"""Greedy decoding, plain and in rounds of drafts that the model verifies."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import Any
 
 from profiler.cache import preallocated, rewind
 from profiler.subject import Subject
+from profiler.treatments.base import cached_logits
 from workloads.techniques.decoding import expected_tokens
 
-TOKENS = 24  # generated each time: rounds are whole, and the last one counts as far as it goes
+TOKENS = 24  # generated each time; surplus tokens of the last round are dropped
 
-Draft = Callable[[list[Any], int], Any]  # of the tokens after the context, so many drafts [batch, k]
+Draft = Callable[[list[Any], int], Any]  # from the tokens after the context and k to k drafts [batch, k]
 
 
 class Decoder:
-    """Greedy decoding of TOKENS tokens behind the same context of random tokens."""
+    """Greedy decoding of TOKENS tokens after the same context of random tokens."""
 
     def __init__(self, subject: Subject, context: Any, k: int) -> None:
-        """`context` [batch, length]: the tokens that are read before."""
+        """`context` [batch, length] are the tokens before."""
         self.network, self.k, self.before = subject.network, k, context.shape[1]
         self.cache = preallocated(subject.layers, self.before + TOKENS + k + 1)
         self.first = self.read(context, 1)
@@ -32,7 +33,7 @@ class Decoder:
         return row(tokens)
 
     def drafted(self, draft: Draft) -> tuple[Any, int]:
-        """The same of one sequence in rounds, and how many there were."""
+        """The same for one sequence in rounds, and their number."""
         tokens, rounds = [self.first], 0
         while len(tokens) <= TOKENS:
             rounds += 1
@@ -41,9 +42,9 @@ class Decoder:
         return row(tokens)[:, : TOKENS + 1], rounds
 
     def round(self, tokens: list[Any], draft: Draft) -> tuple[Any, list[int]]:
-        """Drafts behind `tokens` and their verification: what the model says, and how many drafts it keeps.
+        """Drafts after `tokens`, verified: the model's own tokens, and the number of accepted drafts.
 
-        The host learns how many, because it decides what is run next: that wait is a part of a round.
+        The host waits for that number, which decides what runs next: the wait is part of a round.
         """
         length = self.before + len(tokens) - 1
         rewind(self.cache, length)
@@ -53,38 +54,34 @@ class Decoder:
         return said, (said[:, :-1] == drafts).long().cumprod(1).sum(1).tolist()
 
     def shortfall(self, tokens: Any) -> float:
-        """How far the tokens' logits lie below the best ones, over the largest: 0 for the model's own.
+        """The tokens' largest distance from the best logit, over the largest; 0 for the model's own tokens.
 
-        Kernels for one row and for several round differently: of two equally likely tokens either is right.
+        Kernels for one row and for several round differently, so that equally likely tokens may be swapped.
         """
         rewind(self.cache, self.before)
-        output = self.network(
-            tokens[:, :-1], past_key_values=self.cache, use_cache=True, logits_to_keep=TOKENS
-        )
-        logits = output.logits.float()
+        logits = cached_logits(self.network, self.cache, tokens[:, :-1], TOKENS).float()
         missing = logits.amax(-1) - logits.gather(-1, tokens[:, 1:, None])[..., 0]
         return float(missing.max() / logits.abs().max())
 
     def read(self, tokens: Any, scored: int) -> Any:
-        """The most likely token behind each of the last `scored` positions."""
+        """The most likely token after each of the last `scored` positions."""
         return said(self.network, self.cache, tokens, scored)
 
 
 def said(network: Any, cache: Any, tokens: Any, scored: int) -> Any:
-    """Read tokens [batch, new] behind what is cached: the most likely next ones [batch, scored]."""
-    output = network(tokens, past_key_values=cache, use_cache=True, logits_to_keep=scored)
-    return output.logits.argmax(-1)
+    """The most likely next tokens [batch, scored] after reading tokens [batch, new]."""
+    return cached_logits(network, cache, tokens, scored).argmax(-1)
 
 
 def row(tokens: list[Any]) -> Any:
-    """Tokens [batch, any] behind each other."""
+    """Tokens [batch, any], concatenated."""
     import torch
 
     return torch.cat(tokens, dim=1)
 
 
 def acceptance(tokens: float, k: int) -> float:
-    """The chance of a draft at which a round of k yields so many tokens on average, by halving."""
+    """The acceptance rate at which a round of k drafts yields this many tokens on average, by bisection."""
     if tokens <= 1:
         return 0.0
     low, high = 0.0, 1.0

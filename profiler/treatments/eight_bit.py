@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from profiler.kernels.matrix import FP8_MULTIPLE
 from profiler.kernels.place import has_fp8
-from profiler.subject import Point, Subject, step
-from profiler.treatments.base import Pair, Treatment, logits
+from profiler.subject import Point, Subject
+from profiler.treatments.base import Pair, Treatment, step_logits
 from profiler.treatments.products import checked, exchanged, product, projections
 from profiler.treatments.weight_only import has_fbgemm, narrowed
 from specfiles.errors import InputError
 
 FP8, INT8 = "fp8", "int8"
-QUANTISED = "inputs are quantised by kernels of their own; products checked against plain ones"
-WIDENED = f"{QUANTISED}; a CPU without fp8 units widens them to multiply, and gains nothing but memory"
+QUANTISED = "inputs are quantised by separate kernels; products checked against plain ones"
+WIDENED = f"{QUANTISED}; a CPU without fp8 units widens them to multiply, and saves only memory"
 
 
 class WeightActivation(Treatment):
-    """The layers' projections in fp8 by torch._scaled_mm, each matrix and each input with one scale.
+    """The layers' projections in fp8 by torch._scaled_mm, with one scale per matrix and per input.
 
-    Inputs' scales are those of a step before (SmoothQuant's static scales): what quantises them is a kernel
-    or two per product here, where an engine does it inside the kernel before. Results differ, by how much
-    is reported and judged by no one; each product is compared with that of the rounded numbers. A CPU
-    multiplies in INT8, too, by FBGEMM, which quantises each input anew.
+    Inputs' scales are static, from an earlier step (SmoothQuant): one or two kernels per product quantise
+    them, which an engine fuses into the kernel before. The deviation of results is reported without a limit;
+    each product is compared with that of the rounded numbers. On a CPU FBGEMM also multiplies in INT8, with
+    dynamic scales.
     """
 
     name = "weight-activation-quantisation"
     shared = True
 
     def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
-        """fp8 where the matrix units multiply in it, and on a CPU, which widens it; there INT8, too."""
+        """Other formats than fp8, and INT8 on a CPU; GPUs without fp8 units."""
         if technique.format == INT8 and device == "cpu" and has_fbgemm():
             return None if dtype == "fp32" else "FBGEMM quantises rows of fp32; take --dtype fp32"
         if technique.format != FP8:
@@ -42,18 +41,17 @@ class WeightActivation(Treatment):
         return None if dtype in ("bf16", "fp16") else "its results are in 16 bits; take --dtype bf16"
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
-        """The same step; projections and their inputs are narrow."""
-        run = partial(step(subject, point, point.kv_len), logits)
+        """The same step with quantised projections and inputs."""
+        run = step_logits(subject, point)
         if technique.format == INT8:
             return Pair(run, run, technique, around_treated=narrowed(subject, INT8))
         largest = _largest_inputs([linear for *_, linear in projections(subject)], run)
 
-        def make(linear: Any) -> Any:  # what a step does not reach stays as it is
+        def make(linear: Any) -> Any:  # projections that a step does not use are unchanged
             return narrow(linear, largest[linear]) if linear in largest else linear
 
-        around = exchanged(subject, make)
         remark = WIDENED if subject.device == "cpu" else QUANTISED
-        return Pair(run, run, technique, around_treated=around, remark=remark)
+        return Pair(run, run, technique, around_treated=exchanged(subject, make), remark=remark)
 
 
 def _largest_inputs(linears: list[Any], run: Callable[[], Any]) -> dict[Any, Any]:
@@ -73,7 +71,7 @@ def _largest_inputs(linears: list[Any], run: Callable[[], Any]) -> dict[Any, Any
 
 
 def narrow(linear: Any, largest: Any) -> Any:
-    """A module that multiplies in fp8; inputs beyond `largest` are cut off there."""
+    """A module that multiplies in fp8; inputs are clamped to `largest`."""
     import torch
 
     kind = torch.float8_e4m3fn
@@ -101,7 +99,7 @@ def narrow(linear: Any, largest: Any) -> Any:
         )
 
     def alone(rows: Any) -> Any:
-        """Of rows as they are made up, which have another largest value than a step's."""
+        """With the scale of the rows themselves, for the check's random rows."""
         return multiply(rows, rows.abs().max().float() / most)
 
     checked(alone, (stored.float() * scale).to(weight.dtype), FP8)

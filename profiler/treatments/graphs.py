@@ -1,4 +1,4 @@
-"""A step's kernels launched together as a CUDA graph."""
+"""A step launched as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from profiler.treatments.base import Pair, Treatment, logits
 
 
 class CudaGraphs(Treatment):
-    """The step launched kernel by kernel, and replayed as it was captured."""
+    """The step launched kernel by kernel, and replayed from its capture."""
 
     name = "cuda-graphs"
     exact = True
 
     def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
-        """A CPU launches nothing."""
+        """On a CPU."""
         return None if device.startswith("cuda") else "a CPU has no CUDA graphs"
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
-        """Both over the same cache."""
+        """Both with the same cache."""
         run = partial(fixed_step(subject, point), logits)
         return Pair(run, GraphedStep(subject, lambda _: run()), technique)

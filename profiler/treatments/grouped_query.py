@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-from functools import partial
 from typing import Any
 
-from profiler.subject import Point, Subject, step
-from profiler.treatments.base import Pair, Treatment, logits
+from profiler.subject import Point, Subject
+from profiler.treatments.base import Pair, Treatment, step_logits
 from specfiles.errors import InputError
 
 
 class GroupedQuery(Treatment):
-    """A model of the same shape with fewer key-value heads and random weights, which take as long."""
+    """A model of the same shape with fewer key-value heads and random weights."""
 
     name = "grouped-query-attention"
     compared = False
@@ -31,5 +30,4 @@ class GroupedQuery(Treatment):
                 config, dtype=subject.network.dtype, attn_implementation=subject.attention
             )
         shared = Subject(subject.loaded, other.eval(), subject.device, subject.dtype, "random")
-        plain, treated = (partial(step(s, point, point.kv_len), logits) for s in (subject, shared))
-        return Pair(plain, treated, technique)
+        return Pair(step_logits(subject, point), step_logits(shared, point), technique)

@@ -1,4 +1,4 @@
-"""Keys and values in the host's memory, streamed in layer by layer."""
+"""Keys and values in host memory, streamed in layer by layer."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from profiler.cache import preallocated, rewind
 from profiler.subject import Point, Subject
-from profiler.treatments.base import Pair, Treatment, with_found
+from profiler.treatments.base import Pair, Treatment, cached_logits, with_found
 from profiler.treatments.prefetch import Prefetch, lanes, place, places, spread
 from specfiles.errors import InputError
 
 
 class KvOffload(Treatment):
-    """The caches of some layers in page-locked host memory: read for each step, new entries written back."""
+    """Caches of some layers in page-locked host memory, read for each step; new entries are written back."""
 
     name = "kv-offloading"
     phases = ("decode",)
     exact = True
 
     def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
-        """A CPU's cache is in the host's memory as it is."""
+        """On a CPU, and from a disk."""
         if not device.startswith("cuda"):
             return "a CPU computes in the host's memory, so that nothing would be moved; it needs CUDA"
         return "the cache comes from the host's memory here; leave disk out" if technique.disk else None
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
-        """The same step over the same keys and values."""
+        """The same step with the same keys and values."""
         before = point.kv_len - 1
         here = preallocated(subject.layers, point.kv_len)
         network, token = subject.network, subject.tokens(point.batch, 1)
-        options = {"use_cache": True, "logits_to_keep": 1}
-        network(subject.tokens(point.batch, before), past_key_values=here, **options)
+        cached_logits(network, here, subject.tokens(point.batch, before))
         chosen = spread(subject.layers, technique.share)
         prefetch, streamed = _streamed([here.layers[index] for index in chosen], before, subject.device)
         mixed = list(here.layers)
@@ -43,7 +42,7 @@ class KvOffload(Treatment):
 
         def run(cache: Any) -> Any:
             rewind(cache, before)
-            return network(token, past_key_values=cache, **options).logits
+            return cached_logits(network, cache, token)
 
         def treated() -> Any:
             found = run(away)
@@ -57,7 +56,7 @@ class KvOffload(Treatment):
 class StreamedLayer(DynamicLayer):  # type: ignore[misc]
     """One layer's cache in host memory [positions, 2, batch, heads, width], and its view of a buffer.
 
-    Positions come first, so that those that are filled lie together and move in one copy.
+    Positions come first: the filled ones are contiguous and moved by one copy.
     """
 
     def __init__(self, index: int, host: Any, slot: Any, prefetch: Prefetch) -> None:
@@ -68,7 +67,7 @@ class StreamedLayer(DynamicLayer):  # type: ignore[misc]
         self.is_initialized = True
 
     def update(self, keys: Any, values: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """Behind what came from the host stand the new entries, which go back there."""
+        """Append the new entries to those of the host, and write them back."""
         self.prefetch.enter(self.index)
         begin, end = self.length, self.length + keys.shape[-2]
         for which, states in enumerate((keys, values)):
@@ -83,12 +82,12 @@ class StreamedLayer(DynamicLayer):  # type: ignore[misc]
         return self.length
 
     def rewind(self, length: int) -> None:
-        """Forget all but the first `length` tokens; nothing is copied."""
+        """Drop all but the first `length` tokens, without copying."""
         self.length = length
 
 
 def _streamed(filled: list[Any], before: int, device: str) -> tuple[Prefetch, list[StreamedLayer]]:
-    """Copies of filled caches in host memory, of which `before` positions come for each step."""
+    """Copies of filled caches in host memory, of which each step fetches `before` positions."""
     import torch
 
     batch, heads, _, width = filled[0].keys.shape

@@ -1,4 +1,4 @@
-"""Measure a technique: the step without and with it in turn, after both were compared."""
+"""Measure a technique: the step without and with it in turn, after their results were compared."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ TREATMENTS: dict[str, Treatment] = {
 def treatment(
     technique: Technique, device: str, dtype: str, phases: Sequence[str], *, shared: bool = False
 ) -> Treatment:
-    """How a technique is run. Raises InputError where it cannot be measured here, with the reason."""
+    """The treatment of a technique. Raises InputError with the reason where it cannot be measured here."""
     known = TREATMENTS.get(technique.name)
     if known is None:
         listed = ", ".join(TREATMENTS)
@@ -80,11 +80,10 @@ def measured(
     effort: Effort,
     together: Together = bool,
 ) -> dict[str, Any] | None:
-    """One row: times without and with the technique, and the gain; None where it does not concern the phase.
+    """One row: times without and with the technique, and the gain; None where it does not apply to the phase.
 
-    `effort` ends the repeats; its precision is asked of the gain. Processes that share the model begin and
-    end `together`.
-    Raises InputError where the results of a technique that should not change them differ.
+    The precision of `effort` is that of the gain. Processes that share the model begin and end `together`.
+    Raises InputError where results differ although the technique is exact.
     """
     how = TREATMENTS[technique.name]
     if point.phase not in how.phases:
@@ -97,7 +96,8 @@ def measured(
     gains = sample(_ratios(base_s, treated_s), turns.warm_ups, turns.ended)  # numbers, not seconds
     return {
         "technique": pair.technique.told(),
-        "convention": pair.convention or _convention(subject),
+        "convention": pair.convention
+        or convention_of(subject.loaded.model, scores_in_memory=subject.attention == SEPARATE),
         "repeats": gains.repeats,
         "base_s": sample(base_s).median_s,
         "treated_s": sample(treated_s).median_s,
@@ -116,7 +116,7 @@ def measured(
 
 
 def _agreed(together: Together, make: Callable[[], Made]) -> Made:
-    """What is made; an InputError in every process where one of them cannot make it."""
+    """The result of `make`. Raises InputError in every process where one of them cannot make it."""
     try:
         made = make()
     except InputError:
@@ -128,7 +128,7 @@ def _agreed(together: Together, make: Callable[[], Made]) -> Made:
 
 
 def _check(how: Treatment, difference: float | None, allowed: float) -> None:
-    """An InputError where results differ that should not."""
+    """InputError where an exact technique changes results."""
     if difference is not None and how.exact and not difference <= allowed:
         raise InputError(
             f"{how.name} was not timed: its results differ by {difference:.2g} of the largest, "
@@ -136,19 +136,14 @@ def _check(how: Treatment, difference: float | None, allowed: float) -> None:
         )
 
 
-def _convention(subject: Subject) -> str:
-    """The one that counts the model as it runs."""
-    return convention_of(subject.loaded.model, scores_in_memory=subject.attention == SEPARATE)
-
-
 def per_token(pair: Pair, base: Sequence[float], treated: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Seconds of each run over the decode steps that it is worth."""
-    worth = pair.treated_tokens or pair.tokens
-    return [seconds / pair.tokens for seconds in base], [seconds / worth for seconds in treated]
+    """Seconds of each run per generated token."""
+    treated_tokens = pair.treated_tokens or pair.tokens
+    return [seconds / pair.tokens for seconds in base], [seconds / treated_tokens for seconds in treated]
 
 
 def deviation(pair: Pair) -> float:
-    """The largest difference of results over the largest result."""
+    """The largest difference of results, over the largest result."""
     if pair.difference is not None:
         return pair.difference()
     with pair.around_plain():
@@ -163,7 +158,7 @@ class _Turns(NamedTuple):
 
     base: list[float]
     treated: list[float]
-    warm_ups: int  # before the first: of the two, the one that took more
+    warm_ups: int  # the larger number of both
     ended: str  # why no more were made
 
 
@@ -176,7 +171,7 @@ def _in_turn(
 ) -> _Turns:
     """Warm both up, then time them in turn until the gain is known or the effort ends otherwise.
 
-    The order alternates, so that a drift of the machine touches both alike.
+    The order alternates, so that drift of the machine affects both alike.
     """
     times: dict[bool, list[float]] = {False: [], True: []}
 
@@ -198,11 +193,11 @@ def _in_turn(
 
 
 def _warmed(once: Callable[[], float], now: Callable[[], float], together: Together) -> int:
-    """How many runs it took to warm up."""
+    """The number of runs until warm."""
     begin = now()
     return len(warm_up(once, lambda: now() - begin >= WARM_UP_S, together))
 
 
 def _ratios(base: Sequence[float], treated: Sequence[float]) -> list[float]:
-    """The gain of each turn."""
+    """The gain of each pair."""
     return [a / b for a, b in zip(base, treated, strict=True)]

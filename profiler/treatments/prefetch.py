@@ -1,26 +1,13 @@
-"""Tensors that stay in the host's memory and are copied to the device just before they are used."""
+"""Tensors in host memory, copied to the device just before use."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
-
-
-class Lanes(Protocol):
-    """Where a device computes and where it copies meanwhile, each in the order it was asked."""
-
-    def mark(self) -> Any:
-        """The end of all that computes so far."""
-
-    def copy(self, into: Any, source: Any, after: Any) -> Any:
-        """Copy after what a mark ends; the mark that ends the copy."""
-
-    def wait(self, mark: Any) -> None:
-        """What computes from here on comes after a mark."""
+from typing import Any
 
 
 class CudaLanes:
-    """The current stream, and a stream of copies: with page-locked memory they run side by side."""
+    """The current stream, and a stream of copies, which run concurrently with page-locked memory."""
 
     def __init__(self, device: str) -> None:
         import torch
@@ -28,7 +15,7 @@ class CudaLanes:
         self.copies = torch.cuda.Stream(device)
 
     def mark(self) -> Any:
-        """An event of the current stream."""
+        """An event after the work on the current stream so far."""
         import torch
 
         event = torch.cuda.Event()
@@ -36,7 +23,7 @@ class CudaLanes:
         return event
 
     def copy(self, into: Any, source: Any, after: Any) -> Any:
-        """Without the host: it goes on at once."""
+        """Copy after an event, without waiting; returns the event after the copy."""
         import torch
 
         self.copies.wait_event(after)
@@ -45,47 +32,47 @@ class CudaLanes:
             return self.mark()
 
     def wait(self, mark: Any) -> None:
-        """The current stream waits, not the host."""
+        """Let the current stream, not the host, wait for an event."""
         import torch
 
         torch.cuda.current_stream().wait_event(mark)
 
 
 class HostLanes:
-    """A CPU does one after the other: copies end where they are asked for."""
+    """The same on a CPU, which copies synchronously."""
 
     def mark(self) -> None:
-        """All has ended already."""
+        """No event: all work is done."""
 
     def copy(self, into: Any, source: Any, after: Any) -> None:
-        """At once."""
+        """Copy."""
         into.copy_(source)
 
     def wait(self, mark: Any) -> None:
         """Nothing to wait for."""
 
 
-def lanes(device: str) -> Lanes:
-    """Those of a device."""
+def lanes(device: str) -> CudaLanes | HostLanes:
+    """The lanes of a device."""
     return CudaLanes(device) if device.startswith("cuda") else HostLanes()
 
 
 class Prefetch:
-    """Copies that run one ahead of their use, in a cycle: while one tensor is used the next one comes.
+    """Copies one tensor ahead of use, cyclically: while one is used, the next one is fetched.
 
-    `sources` in the order of use are copied into slots of device memory, two in turn; a third one serves
-    the last of an odd number, beside which the first comes again for the next step.
+    `sources`, in order of use, are copied into two alternating slots of device memory; for an odd number the
+    last has a third slot, as the first is fetched again for the next step meanwhile.
     """
 
-    def __init__(self, sources: Sequence[Any], slots: Sequence[Any], lanes: Lanes) -> None:
+    def __init__(self, sources: Sequence[Any], slots: Sequence[Any], lanes: CudaLanes | HostLanes) -> None:
         """A slot for each source: views of `places(len(sources))` buffers."""
         self.sources, self.slots, self.lanes = sources, slots, lanes
-        self.coming: dict[int, Any] = {}  # marks that end the copies under way
-        self.written: list[Any] = []  # the mark of the last copy to the host
+        self.coming: dict[int, Any] = {}  # events after the copies in progress
+        self.written: list[Any] = []  # the event after the last copy to the host
 
     def enter(self, index: int) -> None:
-        """Before a source is used: what computes from here on finds it in its slot; the next one comes."""
-        used = self.lanes.mark()  # the next one's slot was last read before this
+        """Called before a source is used: wait until it is in its slot, and fetch the next one."""
+        used = self.lanes.mark()  # the next source's slot was last read before this
         following = (index + 1) % len(self.sources)
         if index not in self.coming:
             self._fetch(index, used)
@@ -94,11 +81,11 @@ class Prefetch:
         self.lanes.wait(self.coming.pop(index))
 
     def write_back(self, source: Any, slot: Any) -> None:
-        """What was just computed goes to the host, in the order of the copies."""
+        """Copy what was just computed to the host."""
         self.written = [self.lanes.copy(source, slot, self.lanes.mark())]
 
     def finish(self) -> None:
-        """A step ends when its copies have: each step then has as many as there are sources."""
+        """Wait for all copies, so that each step has as many as there are sources."""
         for mark in (*self.coming.values(), *self.written):
             self.lanes.wait(mark)
 
@@ -107,16 +94,16 @@ class Prefetch:
 
 
 def place(index: int, count: int) -> int:
-    """Which buffer a source comes into: neighbours in the cycle have different ones."""
+    """The buffer of a source; neighbours in the cycle have different ones."""
     return 2 if count > 1 and count % 2 and index == count - 1 else index % 2
 
 
 def places(count: int) -> int:
-    """How many buffers there are."""
+    """The number of buffers."""
     return min(count, 2 + count % 2)
 
 
 def spread(total: int, share: float) -> list[int]:
-    """So large a share of some layers, evenly among them and one at least."""
+    """Indices of a share of the layers, evenly spaced; at least one."""
     count = max(1, round(total * share))
     return [index * total // count for index in range(count)]

@@ -1,4 +1,4 @@
-"""Reuse of a prefix."""
+"""Reuse of a cached prefix."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from profiler.cache import preallocated, rewind
 from profiler.subject import Point, Subject
-from profiler.treatments.base import Pair, Treatment
+from profiler.treatments.base import Pair, Treatment, cached_logits
 
 
 class Prefix(Treatment):
-    """Keys and values of the beginning stand in the cache; the rest of the prompt is read."""
+    """Keys and values of the prefix are cached; only the rest of the prompt is read."""
 
     name = "prefix-caching"
     shared = True
@@ -19,15 +19,14 @@ class Prefix(Treatment):
     exact = True
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
-        """The same prompt from its beginning, and from where the cache ends."""
+        """The same prompt from its start, and from the end of the cached prefix."""
         cache = preallocated(subject.layers, point.kv_len)
         tokens = subject.tokens(point.batch, point.q_len)
-        new = max(1, round(point.q_len * (1 - technique.hit)))  # as the technique counts them
+        new = max(1, round(point.q_len * (1 - technique.hit)))  # as the technique rounds
 
         def run(known: int) -> Any:
             rewind(cache, known)
-            options = {"use_cache": True, "logits_to_keep": 1}
-            return subject.network(tokens[:, known:], past_key_values=cache, **options).logits
+            return cached_logits(subject.network, cache, tokens[:, known:])
 
-        run(0)  # leaves every position in the cache
+        run(0)  # fills the cache
         return Pair(partial(run, 0), partial(run, point.q_len - new), technique)

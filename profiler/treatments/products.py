@@ -1,4 +1,4 @@
-"""Other products in the place of the layers' projections."""
+"""Replace the products of the layers' projections."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from profiler.subject import Subject
 from profiler.treatments.base import Around, apart, layers, swapped
 from specfiles.errors import InputError
 
-CHECKED_ROWS = 32  # of made-up inputs that a product is compared by
+CHECKED_ROWS = 32  # of random inputs
 
 
 def exchanged(subject: Subject, make: Callable[[Any], Any]) -> Around:
-    """Enters a block in which `make(linear)` stands in the place of each projection of the layers."""
+    """A context in which each projection of the layers is replaced by `make(linear)`."""
     places = [(module, child, _in_place(linear, make)) for module, child, linear in projections(subject)]
     return partial(swapped, places)
 
 
 def _in_place(linear: Any, make: Callable[[Any], Any]) -> Any:
-    """What is made of a Linear, followed by what followed that: a sum over processes that share a model."""
+    """The replacement of a Linear with its hooks, which sum over processes that share a model."""
     made = make(linear)
     made._forward_hooks = linear._forward_hooks
     return made
 
 
 def projections(subject: Subject) -> list[tuple[Any, str, Any]]:
-    """The projections of the layers: the module around each, its name there, and itself.
+    """The projections of the layers: parent module, name, and module.
 
-    Raises InputError where the model multiplies by other modules.
+    Raises InputError where the model has no Linear modules.
     """
     import torch
 
@@ -48,7 +48,7 @@ def projections(subject: Subject) -> list[tuple[Any, str, Any]]:
 
 
 def product(multiply: Callable[[Any], Any], bias: Any) -> Any:
-    """A module that multiplies rows [any, inputs] and adds a bias, for inputs of any leading sizes."""
+    """A module that multiplies rows [any, inputs] and adds a bias, for any leading dimensions."""
     import torch
 
     class Product(torch.nn.Module):  # type: ignore[misc]  # torch has no types here
@@ -60,10 +60,9 @@ def product(multiply: Callable[[Any], Any], bias: Any) -> Any:
 
 
 def checked(multiply: Callable[[Any], Any], weight: Any, kind: str) -> Callable[[Any], Any]:
-    """The product, after it gave what the plain one with the numbers that it stores gives.
+    """The product, after a comparison with the plain one of the stored `weight` [outputs, inputs].
 
-    `weight` [outputs, inputs] are those numbers, `kind` the format whose rounding is allowed. Raises
-    InputError where results differ by more.
+    Raises InputError where results differ by more than rounding in the format `kind`.
     """
     import torch
 

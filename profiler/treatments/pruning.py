@@ -5,25 +5,25 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from profiler.subject import Point, Subject, step
-from profiler.treatments.base import Pair, Treatment, layers, logits, swapped
+from profiler.subject import Point, Subject
+from profiler.treatments.base import Pair, Treatment, layers, step_logits, swapped
 
 
 class LayerPruning(Treatment):
-    """The same step with some layers left out."""
+    """The same step without some of the layers."""
 
     name = "layer-pruning"
     shared = True
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
-        """The layers that stay are those that the technique keeps."""
-        run = partial(step(subject, point, point.kv_len), logits)
+        """The technique decides how many layers are kept."""
+        run = step_logits(subject, point)
         kept = round(subject.layers * (1 - technique.ratio))
         return Pair(run, run, technique, around_treated=partial(swapped, [fewer(subject, max(1, kept))]))
 
 
 def fewer(subject: Subject, kept: int) -> tuple[Any, str, Any]:
-    """The place of the layers, and so many of them, spread evenly from the first."""
+    """The replacement of the list of layers by `kept` of them, evenly spaced from the first."""
     import torch
 
     parent, name = layers(subject)

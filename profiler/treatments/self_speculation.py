@@ -13,8 +13,9 @@ from specfiles.errors import InputError
 
 
 class SelfSpeculative(Treatment):
-    """Greedy decoding with and without drafts; the tokens must be the model's own, and how many a round
-    yields is measured: the prediction is made with that.
+    """Greedy decoding with and without drafts, with the same tokens.
+
+    The tokens per round are measured, and used by the prediction.
     """
 
     name = "self-speculative-decoding"
@@ -22,7 +23,7 @@ class SelfSpeculative(Treatment):
     exact = True
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
-        """Sequences of a batch would be accepted by different lengths, so there is one."""
+        """One sequence only: those of a batch would accept different numbers of drafts."""
         if point.batch != 1:
             raise InputError("drafts are judged for one sequence here; take --batch 1.")
         decoder = Decoder(subject, subject.tokens(1, point.kv_len - 1), technique.k)

@@ -6,27 +6,27 @@ import warnings
 from functools import partial
 from typing import Any
 
-from profiler.subject import Point, Subject, step
-from profiler.treatments.base import Pair, Treatment, logits
+from profiler.subject import Point, Subject
+from profiler.treatments.base import Pair, Treatment, step_logits
 from profiler.treatments.products import checked, exchanged, product
 from specfiles.errors import InputError
 
 DTYPES = ("bf16", "fp16")
-TILE = (32, 64)  # outputs and inputs that CUTLASS packs at once in 16 bits; cuSPARSELt takes smaller ones
-FIRST = (8, 0)  # compute capability of the first matrix units that skip zeros
+TILE = (32, 64)  # outputs and inputs of a CUTLASS tile in 16 bits; those of cuSPARSELt are smaller
+FIRST = (8, 0)  # compute capability of the first matrix units with 2:4 sparsity
 
 
 class TwoOfFour(Treatment):
     """The layers' projections by cuSPARSELt, or by CUTLASS where PyTorch was built without it.
 
-    Of every four weights the two largest stay. That changes results, by how much is reported and judged by
-    no one; each product is compared with the dense one of the weights that stay before anything is timed.
+    The two largest of every four weights are kept. The deviation of results is reported without a limit;
+    each product is compared with the dense one of the kept weights before timing.
     """
 
     name = "sparsity-2:4"
 
     def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
-        """Matrix units since Ampere, in 16 bits."""
+        """Other devices than GPUs since Ampere, and other formats than 16 bits."""
         if not device.startswith("cuda"):
             return "PyTorch has no 2:4 kernels for a CPU; it needs CUDA"
         import torch
@@ -38,9 +38,9 @@ class TwoOfFour(Treatment):
         return None
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
-        """The same step; half of each projection's weights are left out."""
-        run = partial(step(subject, point, point.kv_len), logits)
-        with warnings.catch_warnings():  # it says that it is a prototype
+        """The same step with half of each projection's weights."""
+        run = step_logits(subject, point)
+        with warnings.catch_warnings():  # that it is a prototype
             warnings.simplefilter("ignore")
             around = exchanged(subject, partial(_sparse, subject.dtype))
         remark = "the smaller two of every four weights left out; products checked against dense ones"
@@ -66,7 +66,7 @@ def _sparse(dtype: str, linear: Any) -> Any:
 
 
 def halved(weight: Any) -> Any:
-    """Zeros in the place of the two smallest of every four weights of a row [outputs, inputs]."""
+    """The weights [outputs, inputs] with the two smallest of every four in a row set to zero."""
     import torch
 
     fours = weight.reshape(-1, 4)

@@ -1,4 +1,4 @@
-"""Speculative decoding: drafts by a small model of its own, verified by the model."""
+"""Speculative decoding: drafts by a small model, verified by the large one."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from workloads.techniques.speculative import smallest_alike
 class Speculative(Treatment):
     """A round of k drafts and their verification against a decode step.
 
-    What a round costs is measured. What it yields is measured where both models have trained weights;
-    random ones agree on nothing, and the yield is then that of the technique's acceptance. Before that
-    tokens are generated in rounds: they must be the model's own.
+    The cost of a round is measured. Its yield is measured where both models have trained weights; with random
+    ones it follows from the technique's acceptance rate. Tokens generated in rounds are first compared with
+    the model's own.
     """
 
     name = "speculative-decoding"
@@ -31,12 +31,12 @@ class Speculative(Treatment):
     exact = True
 
     def configs(self, technique: Any, model: Model) -> dict[str, dict[str, Any]]:
-        """Of a draft model that is not shipped: the report predicts its passes, too."""
+        """The config of a draft model that is not shipped: the report also predicts its passes."""
         loaded = drafter(technique.draft, model)
         return {} if loaded.file else {_file(loaded): loaded.config}
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
-        """The draft model in the subject's format, both behind the same context."""
+        """Both models in the same format, after the same context."""
         loaded = drafter(technique.draft, subject.loaded.model)
         draft = load_subject(loaded, subject.device, subject.dtype, seed=1)
         k, before = technique.k, point.kv_len - 1
@@ -58,16 +58,16 @@ class Speculative(Treatment):
 
 
 class _Drafter:
-    """The draft model with a cache of its own: it reads what it has not seen, then its own drafts."""
+    """The draft model with its cache: it reads the tokens it has not seen, then its own drafts."""
 
     def __init__(self, draft: Subject, context: Any, k: int) -> None:
         self.network, self.before = draft.network, context.shape[1]
         self.cache = preallocated(draft.layers, self.before + TOKENS + k + 1)
         said(self.network, self.cache, context, 1)
-        self.seen = 0  # of the tokens after the context, those that are cached and were kept
+        self.seen = 0  # cached tokens after the context
 
     def __call__(self, tokens: list[Any], k: int) -> Any:
-        """So many drafts [batch, k] behind the context and `tokens`."""
+        """k drafts [batch, k] after the context and `tokens`."""
         self.seen = min(self.seen, len(tokens) - 1)
         rewind(self.cache, self.before + self.seen)
         drafts = [said(self.network, self.cache, row(tokens[self.seen :]), 1)]
@@ -78,13 +78,13 @@ class _Drafter:
 
 
 def _beside(subject: Subject, draft: Subject, batch: int, before: int, k: int) -> tuple[Decoder, _Drafter]:
-    """Both models behind the same context."""
+    """Both models after the same context."""
     context = subject.tokens(batch, before)
     return Decoder(subject, context, k), _Drafter(draft, context, k)
 
 
 def drafter(asked: str, model: Model) -> Loaded:
-    """The model that drafts. Raises InputError where there is none or its vocabulary is another."""
+    """The draft model. Raises InputError where there is none or its vocabulary differs."""
     if asked == "auto":
         smallest = smallest_alike(model, frozenset(FAMILIES))
         if smallest is None:
@@ -103,5 +103,5 @@ def drafter(asked: str, model: Model) -> Loaded:
 
 
 def _file(loaded: Loaded) -> str:
-    """The name of a draft model's config in the run folder."""
+    """The file name of a draft model's config in the run folder."""
     return f"draft-{re.sub('[^A-Za-z0-9.-]+', '-', loaded.model.name)}.json"

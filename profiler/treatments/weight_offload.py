@@ -1,4 +1,4 @@
-"""Weights in the host's memory, streamed in layer by layer."""
+"""Weights in host memory, streamed in layer by layer."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from profiler.subject import Point, Subject, step
 from profiler.treatments.base import Pair, Treatment, layers, logits, swapped, with_found
 from profiler.treatments.prefetch import Prefetch, lanes, place, places, spread
 
-ALIGNED_BYTES = 256  # of each matrix in a buffer, as the allocator gives them
+ALIGNED_BYTES = 256  # of each matrix in a buffer, as in PyTorch's allocator
 
 
 class WeightOffload(Treatment):
-    """The matrices of some layers in page-locked host memory; while a layer computes the next one comes."""
+    """Matrices of some layers in page-locked host memory; while a layer computes, the next one is fetched."""
 
     name = "weight-offloading"
     exact = True
 
     def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
-        """A CPU's weights are in the host's memory as they are."""
+        """On a CPU, from a disk, and on several devices."""
         if not device.startswith("cuda"):
             return "a CPU computes in the host's memory, so that nothing would be moved; it needs CUDA"
         if technique.disk or technique.devices > 1:
@@ -29,7 +29,7 @@ class WeightOffload(Treatment):
         return None
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
-        """The same step; the matrices of the chosen layers are views of the buffers that copies fill."""
+        """The same step; the chosen layers' matrices are views of the buffers that copies fill."""
         parent, name = layers(subject)
         every = list(getattr(parent, name))
         chosen = [every[index] for index in spread(len(every), technique.share)]
@@ -50,7 +50,7 @@ Places = list[tuple[Any, str, Any]]
 
 
 def _streamed(chosen: list[Any], device: str) -> tuple[Prefetch, Places]:
-    """Copies of the layers' matrices in host memory, and where their views of the buffers belong."""
+    """Copies of the layers' matrices in host memory, and the places of their views of the buffers."""
     import torch
 
     first = next(weight for *_, weight in _matrices(chosen[0]))
@@ -73,7 +73,7 @@ def _streamed(chosen: list[Any], device: str) -> tuple[Prefetch, Places]:
 
 
 def _matrices(layer: Any) -> Iterator[tuple[Any, str, Any]]:
-    """Every matrix of a layer and where it stands; norms and biases stay on the device."""
+    """Every matrix of a layer with its module and name; norms and biases stay on the device."""
     for module in layer.modules():
         for name, weight in module.named_parameters(recurse=False):
             if weight.ndim > 1:
@@ -82,7 +82,7 @@ def _matrices(layer: Any) -> Iterator[tuple[Any, str, Any]]:
 
 @contextmanager
 def _in_place(chosen: list[Any], matrices: Places, prefetch: Prefetch) -> Iterator[None]:
-    """The layers read the buffers, and call for them when they begin."""
+    """Let the layers use the buffers, and fetch them when they begin."""
     hooks = [
         layer.register_forward_pre_hook(lambda *_, index=index: prefetch.enter(index))
         for index, layer in enumerate(chosen)

@@ -6,30 +6,30 @@ import warnings
 from functools import partial
 from typing import Any
 
-from profiler.subject import Point, Subject, step
-from profiler.treatments.base import Around, Pair, Treatment, logits
+from profiler.subject import Point, Subject
+from profiler.treatments.base import Around, Pair, Treatment, step_logits
 from profiler.treatments.products import checked, exchanged, product
 from specfiles.errors import InputError
 from workloads.techniques.weight_activation import WeightActivation
 
 GROUPS = {"int4_g128": 128, "int4_g64": 64, "int4_g32": 32}
-INNER_TILES = (8, 4, 2)  # of 16 inputs, that a GPU's kernel for INT4 takes at once
+INNER_TILES = (8, 4, 2)  # of 16 inputs, per step of a GPU's INT4 kernel
 
 
 class WeightOnly(Treatment):
-    """The layers' projections by kernels that read narrow weights: nothing is widened in memory.
+    """The layers' projections by kernels that read quantised weights and widen them in registers.
 
-    FBGEMM's product of fp32 rows and INT8 weights quantises the rows on the way, each product anew: what
-    runs is weight-activation quantisation. PyTorch multiplies no fp32 rows by INT4. The bf16 kernels widen
-    weights. Outputs differ, by how much is reported and judged by no one; each product of bf16 rows is
-    compared with that of the weights as they are stored.
+    FBGEMM's product of fp32 rows and INT8 weights also quantises the rows, dynamically: that is
+    weight-activation quantisation. PyTorch has no product of fp32 rows and INT4 weights. The bf16 kernels
+    widen weights. The deviation of results is reported without a limit; each product of bf16 rows is compared
+    with that of the stored weights.
     """
 
     name = "weight-only-quantisation"
     shared = True
 
     def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
-        """PyTorch's own kernels: INT8 and INT4 in groups for bf16 rows, on a CPU INT8 for fp32 rows."""
+        """Formats other than INT8 and grouped INT4 for bf16 rows, and INT8 for fp32 rows on a CPU."""
         quantised = not device.startswith("cuda") and has_fbgemm()
         kernels = {"bf16": ("int8", *GROUPS)} | ({"fp32": ("int8",)} if quantised else {})
         wanted = kernels.get(dtype, ())
@@ -41,8 +41,8 @@ class WeightOnly(Treatment):
         return None
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
-        """The same step; narrow projections stand in the place of the wide ones."""
-        run = partial(step(subject, point, point.kv_len), logits)
+        """The same step with quantised projections."""
+        run = step_logits(subject, point)
         around = narrowed(subject, technique.format)
         if subject.dtype != "fp32":
             return Pair(run, run, technique, around_treated=around)
@@ -51,29 +51,29 @@ class WeightOnly(Treatment):
 
 
 ROWS_TOO = (
-    "FBGEMM quantises the rows, too, and multiplies in INT8: measured and predicted is "
+    "FBGEMM also quantises the rows and multiplies in INT8: measured and predicted is "
     "weight-activation quantisation; products that widen weights gain nothing where many rows share them"
 )
 
 
 def has_fbgemm() -> bool:
-    """Whether this PyTorch has FBGEMM's products, which are made for x86."""
+    """Whether this PyTorch has FBGEMM's products, as on x86."""
     import torch
 
     return "fbgemm" in torch.backends.quantized.supported_engines
 
 
 def narrowed(subject: Subject, format: str) -> Around:
-    """Enters a block in which the projections of the layers have narrow weights."""
+    """A context in which the projections of the layers have quantised weights."""
     return exchanged(subject, dynamic if subject.dtype == "fp32" else partial(_packed, format=format))
 
 
 def dynamic(linear: Any) -> Any:
-    """FBGEMM's product in the place of a Linear: of fp32 rows, which it quantises, and INT8 weights."""
+    """FBGEMM's product of dynamically quantised fp32 rows and INT8 weights, in place of a Linear."""
     import torch
 
     torch.backends.quantized.engine = "fbgemm"
-    with warnings.catch_warnings():  # it says that it moves to another package
+    with warnings.catch_warnings():  # that it moves to another package
         warnings.simplefilter("ignore")
         whole = torch.nn.Sequential(linear)
         return torch.ao.quantization.quantize_dynamic(whole, {torch.nn.Linear}, torch.qint8)[0]
@@ -117,7 +117,7 @@ def _grouped(weight: Any, group: int, dtype: Any) -> tuple[Any, Any]:
 
 
 def _widened(q: Any, scales: Any) -> Any:
-    """The weights that four bits and scales stand for."""
+    """The dequantised weights."""
     parts = q.view(q.shape[0], scales.shape[0], -1) - 8.0
     scale, zero = (scales[..., which].T.float()[..., None] for which in range(2))
     return (parts * scale + zero).view(q.shape)
@@ -130,7 +130,7 @@ def _for_cpu(q: Any) -> Any:
 
 
 def _for_gpu(q: Any) -> Any:
-    """Two weights to the byte, the even ones high, in the tiles of the matrix units."""
+    """Two weights per byte, the even ones in the high bits, in tiles of the matrix units."""
     import torch
 
     tiles = next((tiles for tiles in INNER_TILES if q.shape[1] % (16 * tiles) == 0), None)

@@ -1,4 +1,4 @@
-"""Attention in a window, by a cache that holds no more."""
+"""Window attention by a cache of the window's size."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 from profiler.cache import preallocated, rewind
 from profiler.subject import Point, Subject
-from profiler.treatments.base import Pair, Treatment, apart, logits
+from profiler.treatments.base import Pair, Treatment, apart, cached_logits
 from specfiles.errors import InputError
 
 
 class Window(Treatment):
-    """A rolling cache of the last positions: a decode step reads no others."""
+    """A rolling cache of the last positions, which a decode step reads."""
 
     name = "window-attention"
     shared = True
-    phases = ("decode",)  # a prompt would need a kernel that skips what lies outside
+    phases = ("decode",)  # a prompt would need a kernel with a window
     exact = True
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
-        """Without: all positions, those outside the window masked, so that both give the same logits."""
+        """For the comparison of results the plain step masks positions outside the window."""
         import torch
 
         kept = technique.window - 1
@@ -31,7 +31,7 @@ class Window(Treatment):
             )
         full, rolling = preallocated(subject.layers, point.kv_len), preallocated(subject.layers, kept + 1)
         network, token = subject.network, subject.tokens(point.batch, 1)
-        network(subject.tokens(point.batch, before), past_key_values=full, use_cache=True, logits_to_keep=1)
+        cached_logits(network, full, subject.tokens(point.batch, before))
         if kept:
             for source, target in zip(full.layers, rolling.layers, strict=True):
                 target.update(source.keys[:, :, -kept:], source.values[:, :, -kept:])
@@ -41,8 +41,7 @@ class Window(Treatment):
 
         def run(cache: Any, length: int, **masked: Any) -> Any:
             rewind(cache, length)
-            options = {"use_cache": True, "logits_to_keep": 1, "position_ids": at, **masked}
-            return logits(network(token, past_key_values=cache, **options).logits)
+            return cached_logits(network, cache, token, position_ids=at, **masked)
 
         masked, treated = partial(run, full, before, attention_mask=seen), partial(run, rolling, kept)
         return Pair(
