@@ -7,11 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from profiler.environment import COLD_FACTOR, last_level_cache_bytes
-from profiler.kernels import KERNEL_ERRORS, TOLERANCE, Place, company, kernel
+from profiler.kernels import KERNEL_ERRORS, Place, company, kernel
 from profiler.repeats import Effort, Sample
 from profiler.subject import failure
 from profiler.timing import measure
-from specfiles.errors import InputError
 
 if TYPE_CHECKING:
     from workloads.phases import Named
@@ -45,8 +44,6 @@ def alone(
 
 def _timed(entry: Named, place: Place, effort: Effort) -> tuple[Sample, str]:
     """Its times and the kernel that computed it."""
-    error = kernel(entry.operator, Place(place.device, place.dtype)).error()
-    if not error <= TOLERANCE[place.dtype]:
-        raise InputError(f"deviates by {error:.2g} from fp64")
+    kernel(entry.operator, Place(place.device, place.dtype)).checked_error(place.dtype)
     made = kernel(entry.operator, place)
     return measure(made.run, place.device, effort, between=company(place)), made.words

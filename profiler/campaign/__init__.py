@@ -1,1 +1,1 @@
-"""One campaign of a device: ceilings, operators of spread shapes, whole models, within a budget."""
+"""Measure a device within a budget: ceilings, operators of many shapes, whole models."""

@@ -1,4 +1,4 @@
-"""The folder of a campaign: what it is called, and what opens it without the device."""
+"""The folder of a campaign: file names, and its head."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEAD, OPERATORS, DEVICE, CALIBRATION = "campaign.json", "operators.parquet", "de
 
 
 class Head(Strict, frozen=True, kw_only=True):
-    """`campaign.json`: on what and how a campaign ran."""
+    """`campaign.json`: device, command and environment of a campaign."""
 
     schema_version: Literal[1] = 1
     created: str
@@ -21,13 +21,13 @@ class Head(Strict, frozen=True, kw_only=True):
     device: str
     dtypes: list[str]
     environment: dict[str, Any]
-    seconds: float = 0.0  # measured so far, over all its sittings
+    seconds: float = 0.0  # measured so far, by all processes
     operators: int = 0
     notes: list[str] = []
 
     @property
     def source(self) -> str:
-        """What a constant that was fitted to its rows says of where it comes from."""
+        """The source of constants fitted to its rows."""
         versions = (
             f"{key} {self.environment[key]}" for key in ("torch", "cuda", "driver") if key in self.environment
         )
@@ -35,12 +35,12 @@ class Head(Strict, frozen=True, kw_only=True):
 
 
 def open_campaign(folder: Path) -> Head:
-    """The head of a campaign; an InputError says what is missing or broken."""
+    """The head of a campaign. Raises InputError where a file is missing or broken."""
     if not exists(folder / HEAD, Path.is_file):
         raise InputError(
             f"{folder}: is no campaign, it has no {HEAD}; `roofline campaign -o {folder}` makes one."
         )
     head = validated(Head, read_json(folder / HEAD), str(folder / HEAD))
     if not exists(folder / OPERATORS, Path.is_file):
-        raise InputError(f"{folder}: has no {OPERATORS}; `roofline campaign -o {folder}` goes on with it.")
+        raise InputError(f"{folder}: has no {OPERATORS}; `roofline campaign -o {folder}` continues it.")
     return head

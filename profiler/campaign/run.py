@@ -1,4 +1,4 @@
-"""Carry out a campaign: what is most valuable first, resumable, every table readable at any time."""
+"""Run a campaign: most valuable measurements first, resumable, with tables readable at any time."""
 
 from __future__ import annotations
 
@@ -51,33 +51,31 @@ COLUMNS = (
 )  # fmt: skip
 CPU_MODELS = (("SmolLM2-135M", 512, 64), ("GPT-2", 512, 64), ("Qwen3-0.6B", 256, 32))
 GPU_MODELS = (("Llama-3.2-1B", 2048, 256), ("Llama-3.1-8B", 2048, 256), ("Qwen3-4B", 4096, 256))
-# Shares of the budget: operators, then ceilings, more operators, whole models, and operators to the end.
+# Shares of the budget spent at the end of: operators, ceilings, more operators; then models and operators.
 BEFORE_CEILINGS, AFTER_CEILINGS, BEFORE_MODELS = 0.2, 0.4, 0.6
-COLLECTIVES = 0.05  # between the ceilings and more operators, where there are several devices
+COLLECTIVES = 0.05  # after the ceilings, with several devices
 MOST_MESSAGE = {"cpu": 1 << 24, "cuda": 1 << 28}  # bytes
 
 
 @dataclass
 class Campaign:
-    """What to measure, and for how long."""
+    """What to measure, and the budget."""
 
     device: str
     dtypes: tuple[str, ...]
     out: Path
     budget_s: float
-    models: tuple[tuple[str, int, int], ...] | None = (
-        None  # name, prompt, output; None: those of the kind of device
-    )
+    models: tuple[tuple[str, int, int], ...] | None = None  # name, prompt, output; None: the usual ones
     progress: Callable[[str], None] = lambda _: None
     begin: float = field(default_factory=time.monotonic)
 
     def left_s(self, share: float = 1.0) -> float:
-        """Seconds until a share of the budget is spent."""
+        """Seconds until this share of the budget is spent."""
         return self.begin + share * self.budget_s - time.monotonic()
 
 
 def run_campaign(campaign: Campaign) -> Head:
-    """Measure until the budget is spent or nothing is left; what a folder already has is not repeated.
+    """Measure until the budget is spent or nothing is left; rows already in the folder are not repeated.
 
     Raises InputError where the folder holds the campaign of another device or other formats.
     """
@@ -100,7 +98,7 @@ def _measured(campaign: Campaign) -> Head:
             table.measure(queue, BEFORE_MODELS)
             notes += _models(campaign)
             table.measure(queue, 1.0)
-        finally:  # an interrupt, a full budget and the end of the list all leave a whole campaign
+        finally:  # also after an interrupt or an error
             table.save()
             head = head.replace(
                 seconds=head.seconds + time.monotonic() - campaign.begin,
@@ -114,7 +112,7 @@ def _measured(campaign: Campaign) -> Head:
 def _open(campaign: Campaign) -> Head:
     path = campaign.out / HEAD
     if not path.exists():
-        ceilings = campaign.out / DEVICE  # which may have been measured before, or in part
+        ceilings = campaign.out / DEVICE  # which may exist already, or its journal
         refuse_existing(campaign.out, (ceilings.name, journal_of(ceilings).name))
         head = Head(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -148,20 +146,20 @@ def _limits(device: str) -> Limits:
 
 
 def _ceilings(campaign: Campaign) -> list[str]:
-    """Write the device file, where there is no whole one yet; returns why there is none."""
+    """Write the device file unless it is complete; returns the error, if any."""
     path = campaign.out / DEVICE
     if path.exists() and not journal_of(path).exists():
         return []
     left, say = campaign.left_s(AFTER_CEILINGS), campaign.progress
     try:
         measure_ceilings(Plan(campaign.device, campaign.dtypes, budget_s=left, progress=say), path)
-    except KERNEL_ERRORS as error:  # operators can be measured all the same
+    except KERNEL_ERRORS as error:  # operators can still be measured
         return [f"ceilings: {reason(error)}"]
     return []
 
 
 def _collectives(campaign: Campaign, table: _Table) -> Iterator[Row]:
-    """Between all GPUs of the machine, or two processes of a CPU; nothing where there is one GPU."""
+    """Between all GPUs of the machine, or two processes of a CPU; none with a single GPU."""
     kind, count = "cpu", 2
     if campaign.device != "cpu":
         import torch
@@ -177,7 +175,7 @@ def _collectives(campaign: Campaign, table: _Table) -> Iterator[Row]:
 
 
 def _models(campaign: Campaign) -> list[str]:
-    """Profile whole models while the budget lasts; returns why one was left out."""
+    """Profile whole models within the budget; returns the errors of those left out."""
     kind = CPU_MODELS if campaign.device == "cpu" else GPU_MODELS
     notes = []
     for name, prompt, output in kind if campaign.models is None else campaign.models:
@@ -198,7 +196,7 @@ def _models(campaign: Campaign) -> list[str]:
         )
         try:
             profile(request)
-        except KERNEL_ERRORS as error:  # does not fit, cannot be built: the others can
+        except KERNEL_ERRORS as error:  # does not fit or cannot be built
             notes.append(f"{name}: {reason(error)}")
     return notes
 
@@ -230,7 +228,7 @@ class _Table:
         }
 
     def wanted(self, found: Iterable[Row]) -> Iterator[Row]:
-        """The rows that were not measured in an earlier sitting, each once."""
+        """The rows that were not measured by an earlier process, each once."""
         seen = {_key(row) for row in self.done}
         for row in found:
             key = _key({**row, "tag": way(self.campaign.device, row.get("tag"))})
@@ -249,7 +247,7 @@ class _Table:
             except KERNEL_ERRORS as error:
                 self.notes.append(f"{' '.join(map(str, row.values()))}: {reason(error)}")
                 failed += 1
-                if failed == MOST_FAILED:  # a device that is lost answers nothing any more
+                if failed == MOST_FAILED:  # the device may be lost
                     raise InputError(f"{failed} operators in a row failed, the last with: {error}") from None
             if time.monotonic() - saved > SAVE_EVERY_S:
                 self.campaign.progress(f"{len(self.done)} operators")
@@ -257,18 +255,18 @@ class _Table:
                 saved = time.monotonic()
 
     def add(self, measured: Iterable[Row], notes: list[str]) -> None:
-        """Rows that were measured elsewhere; a failure there becomes a note."""
+        """Add measured rows; a failure becomes a note."""
         try:
             self.done += [{**self.same, **row} for row in measured]
         except InputError as error:
             notes.append(str(error))
 
     def save(self) -> None:
-        """Write the table in one step."""
+        """Write the table atomically."""
         import pandas as pd
 
         table = pd.DataFrame(self.done, columns=list(COLUMNS))
-        sizes = [name for name in KEY if name not in TEXT]  # empty where a kind has none
+        sizes = [name for name in KEY if name not in TEXT]  # null where a kind has none
         whole = [*sizes, "repeats", "outliers", "warm_ups"]
         table = table.astype({**dict.fromkeys(whole, "Int64"), **dict.fromkeys((*TEXT, "ended"), "string")})
         with atomic(self.path) as draft:

@@ -1,8 +1,7 @@
-"""Which operators a campaign measures, in the order of their value.
+"""The operators that a campaign measures, most valuable first.
 
-Shapes are strata of real models (projections, heads) crossed with sizes. Both axes are walked in an
-order that is spread at every length, so that a campaign that ends early has few shapes of every kind
-and size, and not all shapes of one.
+Shapes are strata of real models (projections, heads) crossed with sizes. Both are visited in low-discrepancy
+order, so that a campaign that ends early has some shapes of every kind and size, not all shapes of one.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Row = dict[str, Any]  # columns of an operator table (roofline.optable)
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest operator that is worth its time on a device."""
+    """The largest operators measured on a device."""
 
     flops: float
     bytes: float
@@ -50,10 +49,10 @@ WIDTHS = (
 EXPERTS = (
     (8, 2, 4096, 14336), (128, 8, 2048, 768), (32, 8, 1024, 512), (64, 8, 2048, 1024), (64, 6, 2048, 1408),
 )  # fmt: skip
-PAGE = 16  # positions of a block: what vLLM and FlashInfer start with
+PAGE = 16  # positions of a block: the default of vLLM and FlashInfer
 VOCABULARIES = (128_256, 32_000, 151_936, 49_152)
-COPIES = tuple(2**i for i in range(12, 29, 2))  # as many as batches: a copy goes with each
-# Rows per round; how warm caches and launches from the host change a row is asked of each seventh product.
+COPIES = tuple(2**i for i in range(12, 29, 2))  # as many as BATCHES
+# Rows per round. Every seventh product is also measured with warm caches and with host launches.
 WEIGHT = {
     "gemm": 6, "attention_decode": 3, "attention_prefill": 3, "experts": 2, "paged": 1, "elementwise": 1,
     "memory": 1, "ways": 1,
@@ -62,8 +61,8 @@ GROUPED = "grouped_gemm"
 
 
 def rows(dtypes: Sequence[str], limits: Limits) -> Iterator[Row]:
-    """Every row of a campaign, the most valuable first; those beyond the limits are left out."""
-    wide = [dtype for dtype in dtypes if dtype != "fp8"]  # of which there are only products
+    """Every row of a campaign within the limits, most valuable first."""
+    wide = [dtype for dtype in dtypes if dtype != "fp8"]  # fp8 has products only
     kinds = {
         "gemm": _gemms(dtypes),
         "attention_decode": _decodes(wide),
@@ -114,7 +113,7 @@ def _paged(dtypes: Sequence[str]) -> Iterator[Row]:
 
 
 def _experts(dtypes: Sequence[str]) -> Iterator[Row]:
-    """A layer's experts as one operator, and the wider of their products by itself."""
+    """A layer's experts as one operator, and their wider product alone."""
     for (experts, chosen, hidden, inter), tokens, dtype in _crossed(EXPERTS, TOKENS, dtypes):
         shape = {"hidden": hidden, "inter": inter, "topk": chosen, "num_experts": experts}
         yield {
@@ -133,7 +132,7 @@ def _memory(dtypes: Sequence[str]) -> Iterator[Row]:
 
 
 def _ways(dtypes: Sequence[str]) -> Iterator[Row]:
-    """Products with their weights left in the cache, or launched one by one from the host."""
+    """Products with weights left in the cache, or launched one by one from the host."""
     for row in islice(_gemms(dtypes), 0, None, 7):
         for tag in ("warm", "by call"):
             yield {**row, "tag": tag}
@@ -151,7 +150,7 @@ def _elementwise(dtypes: Sequence[str]) -> Iterator[Row]:
 def _crossed(
     strata: Sequence[Any], sizes: Sequence[Any], dtypes: Sequence[str]
 ) -> Iterator[tuple[Any, Any, str]]:
-    """Every (stratum, size, dtype): each round visits every stratum once, each time at another size."""
+    """Every (stratum, size, dtype); each round visits every stratum once, at different sizes."""
     order = list(spread(len(sizes)))
     for turn in range(len(sizes)):
         for index, stratum in enumerate(strata):
@@ -160,18 +159,18 @@ def _crossed(
                 yield stratum, size, dtype
 
 
-_STEP = 5  # neighbouring strata begin at sizes that are far apart
+_STEP = 5  # between the first sizes of neighbouring strata
 
 
 def spread(count: int) -> Iterable[int]:
-    """0..count-1 in the order of van der Corput's sequence: any beginning covers the whole range evenly."""
+    """0..count-1 in the order of van der Corput's sequence: any prefix covers the range evenly."""
     bits = max(1, (count - 1).bit_length())
     reversed_bits = (int(f"{i:0{bits}b}"[::-1], 2) for i in range(1 << bits))
     return (i for i in reversed_bits if i < count)
 
 
 def _affordable(found: list[Row], limits: Limits) -> list[Row]:
-    """The rows within the limits, in their order."""
+    """The rows within the limits, in order."""
     import numpy as np
     import pandas as pd
 

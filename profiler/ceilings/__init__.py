@@ -1,1 +1,1 @@
-"""What a machine reaches, as a device file: passes over plain ceilings and small models, kept at once."""
+"""Measure a machine's ceilings into a device file: passes over probes and small models, saved at once."""

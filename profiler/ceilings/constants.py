@@ -17,14 +17,14 @@ from workloads.phases import Named
 
 
 def calibration(device: str, found: Findings, told: str) -> Calibration | None:
-    """Constants per class, fitted on the yardsticks but the one that scores them; None without any times."""
+    """Constants per class, fitted on all yardsticks but the held-out one; None without times."""
     rows: dict[tuple[str, str], list[Measurement]] = defaultdict(list)
     for (dtype, family, named), times in _operators(device, found).items():
         name = narrow_class(named.operator) or operator_class(named.operator)
         rows[name, dtype].append(_measurement(family, named.operator, sample(times)))
     operators: dict[str, list[Constants]] = defaultdict(list)
     for (name, dtype), measured in rows.items():
-        if len({row.family for row in measured}) >= HELD_OUT_EVERY:  # the others could not be measured
+        if len({row.family for row in measured}) >= HELD_OUT_EVERY:  # fewer were measured
             operators[name].append(rounded(fit(measured, dtype, TERMS[name])))
     if not operators:
         return None
@@ -35,7 +35,7 @@ def calibration(device: str, found: Findings, told: str) -> Calibration | None:
 
 
 def _operators(device: str, found: Findings) -> dict[tuple[str, str, Named], list[float]]:
-    """Times by format, model and operator: steps that run the same one repeat it."""
+    """Times by format, model and operator, of all steps that run the operator."""
     merged: dict[tuple[str, str, Named], list[float]] = defaultdict(list)
     for dtype in dict.fromkeys(key[2] for key in found.keys(CLASS)):
         for made in all_steps(device, dtype):
@@ -58,11 +58,11 @@ def _measurement(family: str, operator: Any, timed: Sample) -> Measurement:
 
 
 def rounded(constants: Constants) -> Constants:
-    """Five digits: more would claim what a repeat of the measurement refutes."""
+    """Rounded to five digits, more than measurements repeat."""
     floats = {k: digits(v) for k, v in plain_data(constants).items() if isinstance(v, float)}
     return constants.replace(**floats)
 
 
 def digits(value: float) -> float:
-    """A number in as many digits as its measurement has."""
+    """A number rounded to five significant digits."""
     return float(f"{value:.5g}")

@@ -1,4 +1,4 @@
-"""The device file of what was measured: what the system says, the figures, the fitted constants."""
+"""The device file of the measurements: system facts, measured figures, fitted constants."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SYSTEM = "system"
 
 
 def lacking(plan: Plan, found: Findings) -> list[str]:
-    """What there is no device file without: a launch, a product, memory beyond the caches."""
+    """The missing measurements among those that a device file requires."""
     needs = {
         "launch": bool(found.keys("launch")),
         "matmul": bool(found.keys("matmul")),
@@ -25,10 +25,7 @@ def lacking(plan: Plan, found: Findings) -> list[str]:
 
 
 def device_of(plan: Plan, found: Findings, state: list[str]) -> Device:
-    """The device; `state` says at which clocks it was measured.
-
-    Raises InputError where what cannot be done without could not be measured.
-    """
+    """The device; `state` are notes on its clocks. Raises InputError where measurements are `lacking`."""
     if missing := lacking(plan, found):
         why = next((f": {why}" for key, why in found.failed.items() if key[0] == missing[0]), "")
         raise InputError(f"no device file can be made without any {' or '.join(missing)}{why}.")
@@ -36,7 +33,7 @@ def device_of(plan: Plan, found: Findings, state: list[str]) -> Device:
     failures = [
         f"{' '.join(map(str, key))} could not be measured: {why}" for key, why in found.failed.items()
     ]
-    ended = found.ended or "nothing yet, they go on"
+    ended = found.ended or "nothing yet, they continue"
     told = ", ".join([*(f"{k} {v}" for k, v in facts.items()), *state, *found.left_out, *failures])
     name = plan.name or (plan.sheet.name if plan.sheet else device_name(plan.device))
     known = plan.sheet or (_known(name) if plan.device != "cpu" else None)
@@ -61,7 +58,7 @@ def device_of(plan: Plan, found: Findings, state: list[str]) -> Device:
 
 
 def _known(name: str) -> Device | None:
-    """The shipped device of this name: its data sheet goes along with what is measured."""
+    """The shipped device of this name, whose data sheet is included."""
     try:
         return load_device(name)
     except InputError:
@@ -73,7 +70,7 @@ def _vendor(name: str) -> str:
 
 
 def _system_sheet(plan: Plan) -> Datasheet:
-    """What the system says of a machine without a data sheet: cores and memory size, no peaks."""
+    """Facts of the system for a machine without a data sheet: cores and memory size, no peaks."""
     import torch
 
     if plan.device == "cpu":

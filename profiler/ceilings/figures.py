@@ -1,4 +1,4 @@
-"""The measured section of a device file: figures from times, each with its method and how sure it is."""
+"""The measured section of a device file: figures from times, each with its method and uncertainty."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from profiler.ceilings.plan import REFERENCE, REFERENCE_LAYERS, Findings, Key, P
 from profiler.probes import BEYOND, INT8, PINNED_BYTES, STEADY_S, fma_flops, special_ops
 from profiler.repeats import Sample, uncertainty
 
-MEASURED = "measured"  # the key of the file's `sources` for what was measured here
-VECTOR = ("fp32",)  # formats in which a GPU's products run on its vector units (PyTorch's default: no TF32)
+MEASURED = "measured"  # key of measured figures in the file's `sources`
+VECTOR = ("fp32",)  # formats of a GPU's products on vector units (PyTorch's default: no TF32)
 Value = Callable[[float, Key, str], Sourced]
 
 
 def measured(plan: Plan, found: Findings) -> Measured:
-    """Every figure that there are times of."""
+    """Every figure with measured times."""
 
     def value(number: float, key: Key, note: str) -> Sourced:
         return Sourced(value=digits(number), source=MEASURED, note=f"{note}; {_known(found, key)}")
 
     def timed(name: str, note: str, work: float | None = None) -> Sourced | None:
-        """Seconds of one call or, of so much work in it, its rate."""
+        """Seconds of one call or, with the work of a call, its rate."""
         if (name,) not in found.times:
             return None
         seconds = found.sampled((name,)).median_s
@@ -53,12 +53,12 @@ def measured(plan: Plan, found: Findings) -> Measured:
 
 
 def far_bytes(plan: Plan) -> float:
-    """The footprint from which on what the last-level cache keeps no longer matters."""
+    """The footprint from which cached data no longer matters."""
     return BEYOND[plan.device.partition(":")[0]] * plan.cache_bytes
 
 
 def _known(found: Findings, key: Key) -> str:
-    """How well a figure is known."""
+    """Spread and uncertainty of a figure."""
     said, known = found.sampled(key), uncertainty(found.times[key])
     aside = f", {len(said.outliers)} of them far outside" if said.outliers else ""
     sure = f", median known to {known:.1%} at 95 %" if isfinite(known) else ""
@@ -68,7 +68,7 @@ def _known(found: Findings, key: Key) -> str:
 def _units(
     plan: Plan, found: Findings, value: Value, chained: Sourced | None
 ) -> tuple[dict[Any, Sourced], dict[Any, Sourced]]:
-    """The peaks of vector units and of matrix units, by format: a CPU's products run on its vector units."""
+    """Peaks of vector and matrix units by format; a CPU's products run on its vector units."""
     peaks = _peaks(found, value)
     vector = {dtype: peak for dtype, peak in peaks.items() if plan.device == "cpu" or dtype in VECTOR}
     if chained is not None and ("fp32" not in vector or chained.value > vector["fp32"].value):
@@ -77,7 +77,7 @@ def _units(
 
 
 def _peaks(found: Findings, value: Value) -> dict[Any, Sourced]:
-    """The best product of each format, over the sizes."""
+    """The fastest product of each format, over all sizes."""
     peaks: dict[Any, Sourced] = {}
     for dtype in dict.fromkeys(key[1] for key in found.keys("matmul")):
         keys = [key for key in found.keys("matmul") if key[1] == dtype]
@@ -94,7 +94,7 @@ def _product_rate(found: Findings, key: Key) -> float:
 
 
 def _l2(plan: Plan, curve: list[BandwidthPoint], value: Value) -> Sourced | None:
-    """The best of footprints that the L2 holds, with as much again to spare."""
+    """The highest bandwidth of footprints up to half of the L2."""
     inside = [p for p in curve if p.footprint_bytes <= plan.cache_bytes / 2]
     best = max(inside, key=lambda p: p.byte_per_s, default=None)
     return None if best is None else _bandwidth(best, value)
@@ -106,7 +106,7 @@ def _bandwidth(point: BandwidthPoint, value: Value) -> Sourced:
 
 
 def _links(found: Findings, value: Value) -> dict[Any, Sourced]:
-    """To the host the slower direction, page-locked memory; to another GPU where there is one."""
+    """Bandwidth to the host, of the slower direction, and to another GPU, if any."""
     links = {}
     notes = {"pcie": "page-locked memory {}, the slower direction", "nvlink": "a copy to {}"}
     for link, note in notes.items():
@@ -118,7 +118,7 @@ def _links(found: Findings, value: Value) -> dict[Any, Sourced]:
 
 
 def _references(found: Findings) -> list[Reference]:
-    """The times of the reference steps, whole and of their layers."""
+    """Times of the reference steps: whole, and of their layers."""
     return [
         Reference(
             **dict(key[1:]),
@@ -135,7 +135,7 @@ def _quartiles(timed: Sample) -> dict[str, Any]:
 
 
 def _curve(found: Findings) -> list[BandwidthPoint]:
-    """Bandwidth by footprint; a store counts once, the line that it may first read does not."""
+    """Bandwidth by footprint; stores count once, without the lines that they may first read."""
     return [
         BandwidthPoint(
             pattern=key[1],

@@ -1,4 +1,4 @@
-"""Operators inside running models: steps of the yardsticks, and each operator's time by its name in them."""
+"""Steps of the yardsticks, and the time of each operator in them."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from workloads.techniques.changes import in_format, is_projection
 
 @dataclass(frozen=True, eq=False)
 class Inside:
-    """A step of a yardstick, which need not have been built."""
+    """A step of a yardstick, built or not."""
 
     device: str
     dtype: str
     loaded: Loaded
     point: Point
-    narrow: bool = False  # with INT8 weights in the layers' projections
+    narrow: bool = False  # INT8 weights in the layers' projections
 
     @property
     def key(self) -> Key:
-        """What tells it from others."""
+        """Identifies the step."""
         at = self.point
         return (
             STEP,
@@ -46,7 +46,7 @@ class Inside:
         )
 
     def operators(self) -> list[tuple[Key, str, Named]]:
-        """The operators whose times it gives: the key of each, and the format that it is calibrated in."""
+        """Its timed operators: key, format of calibration, and operator."""
         rows = operators_at(self.loaded, self.dtype, self.point)
         plain = [(self.dtype, row) for row in rows]
         found = _narrow(rows, self.dtype, self.point) if self.narrow else plain
@@ -54,7 +54,7 @@ class Inside:
 
 
 def wanted_steps(plan: Plan, found: Findings) -> list[Inside]:
-    """Every step of every yardstick in the formats that memory holds, some with narrow weights, too."""
+    """Every step of every yardstick in the formats that fit in memory, some also with INT8 weights."""
     return [made for dtype in _measured_formats(plan, found) for made in all_steps(plan.device, dtype)]
 
 
@@ -73,7 +73,7 @@ def all_steps(device: str, dtype: str) -> list[Inside]:
 
 
 def _measured_formats(plan: Plan, found: Findings) -> list[str]:
-    """The formats whose yardsticks find place in memory together; of fp8 there are products alone."""
+    """The formats whose yardsticks fit in memory together; fp8 has products only."""
     wide = [dtype for dtype in plan.dtypes if dtype != FP8]
     fit = formats_that_fit(plan.device, wide, memory_bytes(plan.device))
     found.left_out += [
@@ -83,9 +83,9 @@ def _measured_formats(plan: Plan, found: Findings) -> list[str]:
 
 
 def _narrow_points(device: str, dtype: str) -> list[Point]:
-    """One row in formats with a kernel for INT8 weights; many rows where that multiplies in INT8.
+    """Points measured with INT8 weights: one row, and many rows where the kernel multiplies in INT8.
 
-    The bf16 kernel widens weights: of many rows its products are counted as the bf16 ones that they are.
+    The bf16 kernel widens weights: its products of many rows are bf16 products.
     """
     steps = steps_of(device)
     row = Point("decode", *steps.decode[1])
@@ -98,10 +98,10 @@ def _narrow_points(device: str, dtype: str) -> list[Point]:
 
 
 def _narrow(rows: Sequence[Named], dtype: str, point: Point) -> Iterator[tuple[str, Named]]:
-    """The projections of the layers by INT8 weights, each with the format that it is calibrated in.
+    """The layers' projections with INT8 weights, each with the format of its calibration.
 
-    What is not exchanged is measured without them. FBGEMM's products multiply in INT8, and those of one row
-    are also what weight-only quantisation runs: one time, two classes.
+    FBGEMM's products multiply in INT8; those of one row are also used by weight-only quantisation, so that
+    their time counts for two classes.
     """
     found = [row for row in rows if is_projection(row)]
     kinds = [dtype] if point.phase == "decode" else []
@@ -113,15 +113,15 @@ def _narrow(rows: Sequence[Named], dtype: str, point: Point) -> Iterator[tuple[s
 
 
 class _Ready(NamedTuple):
-    """A step whose model is built and whose cache is filled."""
+    """A step with its model built and its cache filled."""
 
     subject: Subject
     run: Callable[[Any], Any]
-    around: Around  # exchanges the layers' projections where the step is a narrow one
+    around: Around  # replaces the layers' projections for INT8 weights
 
 
 class Running:
-    """All steps, ready to be repeated and warmed up; their models lie in memory together."""
+    """All steps, ready to be repeated and warmed up, with all models in memory."""
 
     def __init__(self, device: str, steps: Sequence[Inside]) -> None:
         self._ready: dict[Key, _Ready] = {}
@@ -141,7 +141,7 @@ class Running:
         gc.collect()
 
     def visit(self, made: Inside) -> list[tuple[Key, list[float]]]:
-        """Run a step and give the seconds of each operator in it, and of a reference step as a whole."""
+        """Run a step: the seconds of each operator in it, and of the whole step if it is a reference."""
         subject, run, around = self._ready[made.key]
         with around():
             timed = visit(subject, made.point, run)

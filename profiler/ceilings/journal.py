@@ -1,4 +1,4 @@
-"""Measurements beside the file that they are for, a line each as they come: none is lost with the process."""
+"""A journal beside the device file, with a line per measurement, so that none is lost with the process."""
 
 from __future__ import annotations
 
@@ -17,51 +17,47 @@ from specfiles.reading import exists, parse_json, read_text
 from specfiles.strict import Strict, plain_data, validated
 from specfiles.writing import hold, is_stream, refusal
 
-MOST_DEATHS = 2  # of processes in a measurement, before it is left out: one may have been killed by hand
+MOST_DEATHS = 2  # of processes during a measurement before it is left out; one may have been killed by a user
 MOST_BYTES = 200_000_000  # a hundred passes need a tenth
-# What two sittings must have in common for their times to be repeats of one figure.
+# Facts that must be equal for the times of two processes to be repeats of one figure.
 SAME = ("processor", "threads", "torch", "gpu", "cuda", "driver", "power_limit_w")
 
 
 class Head(Strict, frozen=True, kw_only=True):
-    """The first line: on what was measured."""
+    """The first line: the machine."""
 
     schema_version: Literal[1] = 1
     on: dict[str, Any]
 
 
 class Line(Strict, frozen=True, kw_only=True):
-    """A visit to a probe or a step: its beginning, the seconds of every key, or why it lost the device."""
+    """A visit to a probe or a step: its start, its seconds by key, or why the device was lost."""
 
     visit: list[Any]
     times: list[tuple[list[Any], list[float]]] = []
     lost: str = ""
-    begun: int = 0  # 1: it was begun; -1: it ended without a time, by an error that was heard
+    begun: int = 0  # 1: started; -1: ended by a caught error, without times
 
 
 def journal_of(out: Path) -> Path:
-    """Where the measurements for a device file stand until it is whole."""
+    """The journal of a device file, removed when the file is complete."""
     return out.with_name(f"{out.stem}.passes.jsonl")
 
 
 class Journal:
-    """An open journal: what it held when it was opened, and where lines are added."""
+    """An open journal, to which lines are appended."""
 
     def __init__(self, path: Path, handle: Any) -> None:
         self.path = path
         self._handle = handle
 
     def add(self, visit: Key, times: list[tuple[Key, list[float]]], lost: str = "") -> None:
-        """Append a line and hand it to the system, which keeps it when this process is killed."""
+        """Append a line and flush it, so that it survives a kill of this process."""
         self._write(Line(visit=list(visit), times=[(list(key), found) for key, found in times], lost=lost))
 
     def begin(self, visit: Key, by: int = 1) -> None:
-        """Note that a visit begins, or that it ended otherwise: what kills this process is known by it."""
+        """Note that a visit starts (1) or failed (-1): a visit that only starts killed its process."""
         self._write(Line(visit=list(visit), begun=by))
-
-    def begin_anew(self, head: Head) -> None:
-        """The first line."""
-        self._write(head)
 
     def _write(self, record: Strict) -> None:
         try:
@@ -71,22 +67,23 @@ class Journal:
             raise refusal(self.path, error) from None
 
     def remove(self) -> None:
-        """When the device file is whole."""
+        """Delete the file."""
         self.path.unlink(missing_ok=True)
 
 
 @contextmanager
 def kept(out: Path | None, device: str, found: Findings) -> Iterator[Journal | None]:
-    """The journal of a device file, its measurements among `found`; None where there is no place beside it.
+    """The journal of a device file, with its measurements added to `found`; None for streams.
 
-    Raises InputError where it holds another machine's measurements, is broken, or another process writes it.
+    Raises InputError where it holds another machine's measurements, is broken, or is in use by another
+    process.
     """
     if out is None or is_stream(out):
         yield None
         return
     path = journal_of(out)
     try:
-        handle = open(path, "a", encoding="utf-8")  # noqa: SIM115 - the errors of opening are told apart
+        handle = open(path, "a", encoding="utf-8")  # noqa: SIM115 - errors of opening are handled here
     except OSError as error:
         raise refusal(path, error) from None
     with handle:
@@ -97,7 +94,7 @@ def kept(out: Path | None, device: str, found: Findings) -> Iterator[Journal | N
         if lines:
             _read(lines, head, path, found)
         else:
-            journal.begin_anew(head)
+            journal._write(head)
         try:
             yield journal
         finally:
@@ -111,7 +108,7 @@ def _machine(device: str) -> dict[str, Any]:
 
 
 def _whole_lines(path: Path) -> list[str]:
-    """All but a last one that was cut short, which is cut off."""
+    """All complete lines; an incomplete last one is cut off."""
     text = read_text(path, most_bytes=MOST_BYTES)
     whole = text[: text.rfind("\n") + 1]
     if len(whole) < len(text):
@@ -124,8 +121,8 @@ def _read(lines: list[str], head: Head, path: Path, found: Findings) -> None:
     others = [f"{k} {first.on.get(k)}" for k in {**first.on, **head.on} if first.on.get(k) != head.on.get(k)]
     if others:
         raise InputError(
-            f"{path} holds measurements of {', '.join(others)}, which is not so here; "
-            "name another file, or remove it to begin anew."
+            f"{path} holds measurements of {', '.join(others)}, which differs here; "
+            "name another file, or remove it to start again."
         )
     open_ends: Counter[Key] = Counter()
     for number, text in enumerate(lines[1:], 2):

@@ -1,8 +1,8 @@
 """Measure a machine's ceilings and the constants of its operator classes.
 
 Every figure is the median over passes: a pass measures everything once, so that a slow minute of the machine
-touches one repeat of each figure and not all repeats of one. What was measured is kept at once: where a
-command was ended, however it was, the next one goes on.
+affects one repeat of each figure and not all repeats of one. Measurements are saved at once: the next command
+continues one that was ended in any way.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Times = list[tuple[Key, list[float]]]
 
 
 def measure_ceilings(plan: Plan, out: Path | None = None) -> Device:
-    """The device file of this machine: what the system says, what was measured, what was fitted.
+    """The device file of this machine: system facts, measured figures, fitted constants.
 
-    With `out` it is written there, after every pass and when an error or an interrupt ends them: with what
-    was measured so far, while a journal beside it holds what the next command with this `out` goes on with.
+    It is written to `out` after every pass, also with the measurements so far after an error or an interrupt;
+    a journal beside it lets the next command with this `out` continue.
     Raises InputError where too little can be measured for a device file.
     """
     found = Findings()
@@ -44,7 +44,7 @@ def measure_ceilings(plan: Plan, out: Path | None = None) -> Device:
 
 
 class _Work:
-    """Passes over everything that is to be measured."""
+    """Passes over all measurements."""
 
     def __init__(self, plan: Plan, found: Findings, journal: Journal | None, out: Path | None) -> None:
         plan = replace(plan, dtypes=tuple(dict.fromkeys((*plan.dtypes, *_begun_formats(found)))))
@@ -55,13 +55,13 @@ class _Work:
         self.running: Running | None = None
 
     def carry_out(self) -> Device:
-        """All passes; the device of what was measured."""
+        """Run all passes and return the device."""
         import torch
 
         keep_freed_memory()
         state: list[str] = []
         if known := sum(self.found.visits.values()):
-            self.plan.progress(f"going on with {known} measurements")
+            self.plan.progress(f"continuing with {known} measurements")
         try:
             with torch.inference_mode(), PowerMonitor(self.plan.device) as power:
                 self._passes()
@@ -91,7 +91,7 @@ class _Work:
                 self._save_part()
 
     def _visit(self, key: Key, measure: Callable[[], Times]) -> None:
-        """Measure one thing, if this pass has not; what cannot be measured is named and costs only itself."""
+        """Measure a key once per pass; a failure is reported and the key left out of later passes."""
         found = self.found
         if key in found.failed or found.visits[key] > found.done:
             return
@@ -115,18 +115,18 @@ class _Work:
             self.journal.add(key, times)
 
     def _begin(self, key: Key, by: int = 1) -> None:
-        """Of a first visit, note that it begins, or that it ended without a time."""
+        """Note the start or the failure of a first visit."""
         if self.journal is not None and not self.found.visits[key]:
             self.journal.begin(key, by)
 
     def _inside(self) -> Running:
-        """The models, built when the first of their steps is due: what needs none of them is known before."""
+        """The models, built only when their first step is due, after all probes."""
         if self.running is None:
             self.running = Running(self.plan.device, self.steps)
         return self.running
 
     def _save_part(self) -> None:
-        """Write what is known; of a first pass that was cut short only where no file would be lost by it."""
+        """Write the file so far; after an incomplete first pass only where no file exists."""
         if self.out is None or self.journal is None:
             return
         part = self.found if self.found.done else self.found.without_halves(self.wanted)
@@ -136,7 +136,7 @@ class _Work:
         else:
             told = f"{sum(self.found.visits.values())} measurements are kept"
         if self.found.ended:
-            self.plan.progress(f"{told}; the same command goes on with {journal_of(self.out)}")
+            self.plan.progress(f"{told}; the same command continues from {journal_of(self.out)}")
 
     def _save(self, device: Device) -> None:
         if self.out is not None:
@@ -144,12 +144,12 @@ class _Work:
 
 
 def _begun_formats(found: Findings) -> list[str]:
-    """The formats that commands before measured products of: half of their sizes would be no peak."""
+    """The formats whose products earlier commands began: half of the sizes would give no peak."""
     return [key[1] for key in found.visits if key[0] == "matmul" and key[1] not in (INT8, TF32)]
 
 
 def _answers(device: str) -> bool:
-    """Whether a device still computes: a kernel that faults takes a GPU's context with it."""
+    """Whether a device still computes: a faulting kernel destroys a GPU's context."""
     if device == "cpu":
         return True
     import torch

@@ -1,4 +1,4 @@
-"""What is to be measured on a device, and what was measured so far."""
+"""The plan of measurements on a device, and the findings so far."""
 
 from __future__ import annotations
 
@@ -14,70 +14,70 @@ from profiler.repeats import Effort, Sample, sample, uncertainty
 Key = tuple[Any, ...]  # of words and numbers, and of such tuples
 CLASS, STEP = "class", "step"  # first words of keys: an operator inside a model, a step of one
 REFERENCE, REFERENCE_LAYERS = "reference", "reference layers"
-SERIES = ("bandwidth", "matmul", "steady")  # measured by sizes: what is known of one is known when all are
+SERIES = ("bandwidth", "matmul", "steady")  # measured by size: complete when all sizes are
 
 
 @dataclass
 class Plan:
-    """What is measured on which device, and how often."""
+    """What is measured, on which device, and how often."""
 
     device: str
     dtypes: tuple[str, ...]
-    passes: int = 6  # at most; of fewer the interval of a median is not known
+    passes: int = 6  # maximum; with fewer a median has no interval
     name: str | None = None
     progress: Callable[[str], None] = lambda _: None
-    budget_s: float = float("inf")  # no pass begins later, but the first
-    precision: float = 0.0  # no pass begins when every ceiling's median is known to this fraction
-    sheet: Device | None = None  # whose data sheet goes along; else the shipped device of this name
+    budget_s: float = float("inf")  # after it no further pass starts
+    precision: float = 0.0  # no further pass starts when every ceiling's median is known to this fraction
+    sheet: Device | None = None  # the device whose data sheet is kept; else the shipped one of this name
 
     @property
     def cache_bytes(self) -> int:
-        """The last-level cache."""
+        """Size of the last-level cache."""
         return last_level_cache_bytes(self.device)
 
 
 @dataclass
 class Findings:
-    """What was measured so far: seconds by key, in the order of their passes."""
+    """The measurements so far: seconds by key, in the order of passes."""
 
     times: dict[Key, list[float]] = field(default_factory=lambda: defaultdict(list))
-    visits: Counter[Key] = field(default_factory=Counter)  # how often each probe and step was carried out
-    failed: dict[Key, str] = field(default_factory=dict)  # what could not be measured, and why
-    left_out: list[str] = field(default_factory=list)  # what was not begun
+    visits: Counter[Key] = field(default_factory=Counter)  # of each probe and step
+    failed: dict[Key, str] = field(default_factory=dict)  # reasons of failed measurements
+    left_out: list[str] = field(default_factory=list)  # measurements not attempted
     done: int = 0  # passes
     ended: str = ""  # why no more were made
 
     def add(self, visit: Key, times: Iterable[tuple[Key, list[float]]]) -> None:
-        """What one visit to a probe or a step found."""
+        """Add the times of one visit to a probe or a step."""
         for key, found in times:
             self.times[key] += found
         self.visits[visit] += 1
 
     def sampled(self, key: Key) -> Sample:
-        """Quartiles over the passes of one figure."""
+        """Statistics of one figure over the passes."""
         return sample(self.times[key])
 
     def keys(self, kind: str) -> list[Key]:
-        """The keys that begin with a word."""
+        """The keys with this first word."""
         return [key for key in self.times if key[0] == kind]
 
     def count(self, wanted: Iterable[Key]) -> None:
-        """See how many passes are whole: what failed is no part of them."""
+        """Set the number of complete passes, without failed keys."""
         self.done = min((self.visits[key] for key in wanted if key not in self.failed), default=0)
 
     def enough(self, plan: Plan, spent_s: float) -> str:
-        """Why no more passes are needed, empty while they are: the ceiling that is known least decides.
+        """Why no more passes are needed, empty while they are; decided by the least certain ceiling.
 
-        Times of operators in the yardsticks do not: a fit takes many of them together.
+        Operators in the yardsticks do not count, as a fit combines many of them.
         """
         effort = Effort(plan.passes, plan.budget_s, plan.precision, fewest=1)
         ceilings = (times for key, times in self.times.items() if key[0] != CLASS)
         return effort.ended(max(ceilings, key=uncertainty, default=[]), spent_s, self.done)
 
     def without_halves(self, wanted: Iterable[Key]) -> Findings:
-        """Of a first pass that was cut short, the figures that are whole.
+        """The complete figures of an incomplete first pass.
 
-        The best of some sizes is no ceiling, and constants of some models' operators are no fit.
+        The best of some sizes is no ceiling, and operators of some of the models give no fit.
         """
         halves = {_group(key) for key in wanted if not self.visits[key] and key not in self.failed}
         whole = {key: times for key, times in self.times.items() if _group(key) not in halves}
@@ -85,7 +85,7 @@ class Findings:
 
 
 def _group(key: Key) -> Key:
-    """What is known together."""
+    """Keys that are complete together share a group."""
     if key[0] in SERIES:
         return key[:2]
     return (STEP,) if key[0] == CLASS else key[:1]

@@ -1,4 +1,4 @@
-"""Every operator alone, as the kernels that a model runs for it, each with an fp64 reference."""
+"""Reference kernels: every operator alone, as the kernels that a model runs, each checked in fp64."""
 
 from profiler.kernels import (  # noqa: F401 - each registers its kinds
     attention,

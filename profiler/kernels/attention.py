@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 CAP = 50.0  # of Gemma 2's scores; time does not depend on it
-CHECKED = 64  # query positions compared with fp64: the scores of all would not fit for a long prompt
+CHECKED = 64  # query positions compared with fp64: all scores of a long prompt would not fit
 
 
 @build.register
@@ -29,11 +29,11 @@ def _(op: Attention, place: Place) -> Kernel:
     q = place.random(batch, q_len, heads, width).transpose(1, 2)
     keys, values = pairs(place, batch, kv_heads, kv_len, width)
     groups = heads // kv_heads
-    plain = window == kv_len and (q_len == kv_len or not op.causal)  # masks that a kernel makes by itself
+    plain = window == kv_len and (q_len == kv_len or not op.causal)  # masks built into the kernel
     mask = None if plain or q_len == 1 else visible(q_len, kv_len, window, op.causal, place.device)
 
     def attend(q: Any, k: Any, v: Any) -> torch.Tensor:
-        if q_len == 1:  # the queries of a KV head become its rows: no masking, no copies of K and V
+        if q_len == 1:  # queries as rows of their KV head: no mask, no copies of K and V
             seen = (t[:, :, -window:] for t in (k, v))
             packed = sdpa(q.reshape(batch, kv_heads, groups, width), *seen)
             return packed.reshape(batch, 1, heads * width)
@@ -68,7 +68,7 @@ def _capped(scores: torch.Tensor) -> torch.Tensor:
 
 
 def visible(q_len: int, kv_len: int, window: int, causal: bool, device: str) -> torch.Tensor:
-    """Which of `kv_len` positions each of the last `q_len` attends to: bool[q_len, kv_len]."""
+    """The mask of positions that each of the last `q_len` attends to: bool[q_len, kv_len]."""
     import torch
 
     query = torch.arange(kv_len - q_len, kv_len, device=device)[:, None]

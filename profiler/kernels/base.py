@@ -1,4 +1,4 @@
-"""What a reference kernel is: a call to be timed beside the same result in fp64."""
+"""Reference kernels: a call to be timed, and its result in fp64."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from profiler.kernels.place import Place
 
 
-KERNEL_ERRORS = Exception  # what a kernel fails with: libraries raise errors of every kind
+KERNEL_ERRORS = Exception  # libraries raise errors of every kind
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A callable per execution number (it selects the copy of rotated buffers), and what it should give."""
+    """A callable by execution number, which selects the copy of rotated buffers, and its exact result."""
 
     run: Callable[[int], torch.Tensor]
     exact: Callable[[], torch.Tensor]  # the same result in fp64, or its last positions
-    backend: str = "torch"  # the library that the call goes to
-    name: str = "torch"  # of the kernel, where a library has several for the operator
+    backend: str = "torch"  # the library
+    name: str = "torch"  # of the kernel, where the library has several
 
     @property
     def words(self) -> str:
-        """Library and kernel in one."""
+        """Library and kernel."""
         return self.name if self.name.startswith(self.backend) else f"{self.backend}, {self.name}"
 
     def error(self) -> float:
@@ -43,24 +43,31 @@ class Kernel:
             result = result[:, -exact.shape[1] :]
         return float((result.to(torch.float64) - exact).abs().max() / exact.abs().max().clamp_min(1e-30))
 
+    def checked_error(self, dtype: str) -> float:
+        """The deviation. Raises InputError where it exceeds the tolerance of a format."""
+        error = self.error()
+        if not error <= TOLERANCE[dtype]:
+            raise InputError(f"deviates by {error:.2g} from fp64")
+        return error
 
-# Rounding of sums, of what lies between, and of results; inputs are exact in their format.
+
+# Rounding of sums, intermediate values and results; inputs are exact in their format.
 TOLERANCE = {"fp64": 1e-12, "fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2, "fp8": 5e-2}
 
 
 def kernel(operator: Operator, place: Place) -> Kernel:
-    """The kernel of an operator; an InputError where there is none for it or its format."""
-    if not (place.dtype == FP8 and isinstance(operator, Gemm)):  # PyTorch multiplies in fp8, no more
+    """The kernel of an operator. Raises InputError where there is none for it or its format."""
+    if not (place.dtype == FP8 and isinstance(operator, Gemm)):  # the only fp8 operator of PyTorch
         known_kernel_dtype(place.dtype)
     return build(operator, place)
 
 
 @singledispatch
 def build(operator: Operator, place: Place) -> Kernel:
-    """The kernel of a kind of operator; other modules register theirs here."""
+    """The kernel of a kind of operator; other modules register implementations."""
     raise InputError(f"there is no reference kernel for {operator.kind}.")
 
 
 def whole(size: Any) -> int:
-    """A size of a single operator, a number or an array of one: reference kernels take no grids."""
+    """A size as an integer; operators of grids, with arrays of sizes, have no kernels."""
     return int(size.item() if hasattr(size, "item") else size)

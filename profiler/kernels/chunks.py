@@ -1,4 +1,4 @@
-"""Recurrences with a matrix as state, in plain torch: chunks as matrix products, one position as an update.
+"""Recurrences with a matrix as state, in plain torch: by chunks of matrix products, or by one position.
 
 Mamba-2's dual (arXiv:2405.21060, section 6) and the gated delta rule (arXiv:2412.06464, section 3.3).
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 BY_CHUNK = "chunk by chunk"
-CHECKED = 16  # last positions of the dual compared with fp64, each with all before it
+CHECKED = 16  # last positions of the dual compared with fp64
 
 
 @build.register
@@ -34,7 +34,7 @@ def _(op: Ssd, place: Place) -> Kernel:
     first = state.first
 
     def steps(dt: Any, bias: Any, rates: Any) -> tuple[Any, Any]:
-        """dt, and the logarithm of what is kept."""
+        """dt, and the logarithm of the decay."""
         step = softplus(dt + bias)
         return step, step * -rates.exp()
 
@@ -51,7 +51,7 @@ def _(op: Ssd, place: Place) -> Kernel:
         return (y + wide(x) * skip[:, None]).to(x.dtype)
 
     def exact() -> torch.Tensor:
-        """Every position before each by its own weight, without a state between them."""
+        """The weighted sum over all earlier positions, without a state."""
         step, kept = steps(dt.double(), bias.double(), rates.double())
         last = slice(-min(q_len, CHECKED), None)
         wide_b, wide_c = (_of_heads(t.double(), heads).transpose(1, 2) for t in (b, c[:, last]))
@@ -65,7 +65,7 @@ def _(op: Ssd, place: Place) -> Kernel:
 
 
 def _one(x: Any, kept: Any, b: Any, c: Any, h: Any) -> tuple[Any, Any]:
-    """One position of the dual, and the state behind it."""
+    """One position of the dual, and the state after it."""
     b, c = (_of_heads(t, x.shape[2])[:, 0] for t in (b, c))
     h = kept[:, 0].exp()[..., None, None] * h + x[:, 0, ..., None] * b[:, :, None]
     return (h @ c[..., None])[..., 0][:, None], h
@@ -92,7 +92,7 @@ def _dual(x: Any, kept: Any, b: Any, c: Any, h: Any, chunk: int) -> tuple[Any, A
 
 @build.register
 def _(op: GatedDelta, place: Place) -> Kernel:
-    """S = a (S - b k k' S) + b k v'; y = S' q, with queries and keys of length one."""
+    """S = a (S - b k k' S) + b k v'; y = S' q, with queries and keys of unit length."""
     import torch
     from torch.nn.functional import normalize, softplus
 
@@ -106,7 +106,7 @@ def _(op: GatedDelta, place: Place) -> Kernel:
     first = state.first
 
     def inputs(widen: Any) -> tuple[Any, Any, Any, Any, Any]:
-        """Queries, keys, values, the logarithm of what is kept, and how far a value is replaced."""
+        """Queries, keys, values, the logarithm of the decay a, and the step size b."""
         kept = -widen(rates).exp() * softplus(widen(gates[0]) + widen(bias))
         query, key = (_of_heads(normalize(widen(t), dim=-1), heads) for t in (q, k))
         return query / key_dim**0.5, key, widen(v), kept, widen(gates[1]).sigmoid()
@@ -132,7 +132,7 @@ def _(op: GatedDelta, place: Place) -> Kernel:
 
 
 def _replaced(q: Any, k: Any, v: Any, kept: Any, share: Any, s: Any) -> tuple[Any, Any]:
-    """One position of the delta rule, and the state behind it."""
+    """One position of the delta rule, and the state after it."""
     q, k, v = (t[:, 0] for t in (q, k, v))
     s = kept[:, 0].exp()[..., None, None] * s
     change = (v - (s * k[..., None]).sum(-2)) * share[:, 0, :, None]
@@ -143,8 +143,8 @@ def _replaced(q: Any, k: Any, v: Any, kept: Any, share: Any, s: Any) -> tuple[An
 def _delta(q: Any, k: Any, v: Any, kept: Any, share: Any, s: Any, chunk: int) -> tuple[Any, Any]:
     """y[batch, positions, heads, width] and the last state.
 
-    What a chunk's positions write, and what of it the state before has already, are two solutions of one
-    triangular system.
+    The values that a chunk writes, and their part that the previous state already has, solve one triangular
+    system with two right-hand sides.
     """
     import torch
 
@@ -167,7 +167,7 @@ def _delta(q: Any, k: Any, v: Any, kept: Any, share: Any, s: Any, chunk: int) ->
 
 
 def _of_heads(x: Any, heads: int) -> Any:
-    """[batch, positions, groups, ...] with each group as often as heads share it."""
+    """[batch, positions, groups, ...] with each group repeated for its heads."""
     return x.repeat_interleave(heads // x.shape[2], dim=2)
 
 

@@ -1,4 +1,4 @@
-"""Routed experts: choosing, sorting rows by expert, the experts' matrices, summing back."""
+"""Routed experts: top-k, permutation of rows by expert, the experts' products, weighted sum."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def _(op: Combine, place: Place) -> Kernel:
 
 @build.register
 def _(op: RoutedExperts, place: Place) -> Kernel:
-    """Gather, products by group, the gate, products by group, sum: the routing itself is given."""
+    """Gather, products by group, activation, products by group, and sum, with given routing."""
     from torch.nn.functional import silu
 
     tokens, hidden, width = whole(op.tokens), whole(op.hidden), whole(op.width)
     choices, gated = whole(op.choices + 0.5), whole(op.matrices) > 2
     index = _spread(place, tokens, choices)
     groups = Groups(place, choices, whole(op.touched + 0.5), whole(op.touched + 0.5))
-    x = place.random(tokens, hidden) / math.sqrt(hidden)  # fp16 would overflow behind the gate
+    x = place.random(tokens, hidden) / math.sqrt(hidden)  # or fp16 overflows after the gate
     wide = place.cold(groups.count, (1 + gated) * width, hidden)
     narrow = place.cold(groups.count, hidden, width)
 
@@ -76,7 +76,7 @@ def _rows(op: Permute | Combine, place: Place) -> torch.Tensor:
 
 
 def _spread(place: Place, tokens: int, copies: int) -> torch.Tensor:
-    """The token of each row behind the routing: each token as often as any other, in no order."""
+    """The token of each routed row: all tokens equally often, in random order."""
     import torch
 
     return torch.arange(tokens).repeat(-(-copies // tokens))[torch.randperm(copies)].to(place.device)

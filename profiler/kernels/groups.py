@@ -1,4 +1,4 @@
-"""Rows that each meet the matrix of their group: one grouped kernel where PyTorch has one, else a loop."""
+"""Products of rows with the matrix of their group: PyTorch's grouped kernel where it has one, else a loop."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from profiler.kernels.place import Place
 
 ALIGNED = 8  # bf16 elements: torch._grouped_mm needs strides in multiples of 16 bytes
-GENERATIONS = (9, 10)  # compute capabilities for which it is one kernel; elsewhere it loops and synchronises
+GENERATIONS = (9, 10)  # major compute capabilities with one kernel; elsewhere it loops and synchronises
 
 
 class Groups:
-    """`rows` rows over `touched` of `count` groups, as evenly as whole rows allow, in order."""
+    """`rows` rows spread evenly over `touched` of `count` groups, in order."""
 
     def __init__(self, place: Place, rows: int, count: int, touched: int) -> None:
         self.place, self.rows, self.count = place, rows, count
@@ -24,19 +24,19 @@ class Groups:
 
     @cached_property
     def spans(self) -> list[tuple[int, int, int]]:
-        """(group, first row, row behind the last) of each touched group."""
+        """(group, first row, last row + 1) of each touched group."""
         bounds = [part * self.rows // self.touched for part in range(self.touched + 1)]
         return [(part * self.count // self.touched, *span) for part, span in enumerate(pairwise(bounds))]
 
     def by_row(self, of_groups: torch.Tensor) -> torch.Tensor:
-        """[rows, ...] of what belongs to each row's group, from [count, ...]."""
+        """[rows, ...] with the entry of each row's group in [count, ...]."""
         import torch
 
         owner = [group for group, begin, end in self.spans for _ in range(begin, end)]
         return of_groups[torch.tensor(owner, device=self.place.device)]
 
     def kernel(self, n: int, k: int) -> str:
-        """What multiplies: by name."""
+        """The name of the kernel."""
         return "torch._grouped_mm" if self._one_kernel(n, k) else "torch loop"
 
     def multiply(self, x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -69,7 +69,7 @@ class Groups:
 
     @cached_property
     def _offsets(self) -> torch.Tensor:
-        """The row behind the last of every group, empty ones included."""
+        """The last row + 1 of every group, including empty ones."""
         import torch
 
         rows = dict.fromkeys(range(self.count), 0) | {group: end - begin for group, begin, end in self.spans}

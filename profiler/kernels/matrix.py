@@ -28,13 +28,13 @@ def _(op: Gemm, place: Place) -> Kernel:
     )
 
 
-FP8_MULTIPLE = 16  # of n and k: what the libraries behind torch._scaled_mm need
+FP8_MULTIPLE = 16  # of n and k, as required by torch._scaled_mm
 
 
 def _scaled(op: Gemm, place: Place) -> Kernel:
-    """fp8 by fp8 with one scale per matrix, results in bf16; the inputs' quantisation is not part of it.
+    """fp8 by fp8 with one scale per matrix and results in bf16, without the quantisation of inputs.
 
-    Sums stay in the matrix units, as engines for inference have it: Hopper's are slower otherwise.
+    Sums are accumulated in the matrix units, as in inference engines; on Hopper the alternative is slower.
     """
     import torch
 
@@ -55,7 +55,7 @@ def _scaled(op: Gemm, place: Place) -> Kernel:
 
 @build.register
 def _(op: GroupedGemm, place: Place) -> Kernel:
-    """Rows in the order of their groups, spread evenly over those that are touched; others do not exist."""
+    """Rows in the order of their groups, spread evenly over the touched ones."""
     m, n, k, touched = whole(op.m), whole(op.n), whole(op.k), max(1, whole(op.touched + 0.5))
     groups = Groups(place, m, touched, touched)
     x, weights = place.random(m, k), place.cold(groups.count, n, k)

@@ -1,4 +1,4 @@
-"""Gathers, appends, copies and the choice of a token: operators that move data more than they compute."""
+"""Gathers, appends, copies and sampling: operators that move more data than they compute."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _(op: Embedding, place: Place) -> Kernel:
     table = place.random(whole(op.vocabulary), whole(op.width))
     rows = [
         torch.randint(whole(op.vocabulary), (1, whole(op.tokens)), device=place.device) for _ in range(64)
-    ]  # other rows each time: a token's row is rarely in the cache
+    ]  # different rows for each call: a token's row is rarely in the cache
     return Kernel(lambda i: embedding(rows[i % 64], table), lambda: embedding(rows[0], table.double()))
 
 
@@ -33,7 +33,7 @@ def _(op: RelativeBias, place: Place) -> Kernel:
     table = place.random(buckets, whole(op.heads))
 
     def buckets_of() -> torch.Tensor:
-        """Near distances have buckets of their own, far ones share them by their logarithm."""
+        """One bucket for each small distance, logarithmic buckets for larger ones."""
         query = torch.arange(keys - queries, keys, device=place.device)[:, None]
         back = (query - torch.arange(keys, device=place.device)).clamp_min(0)
         own = max(1, buckets // 2)
@@ -69,7 +69,7 @@ def _(op: Sampling, place: Place) -> Kernel:
     noise = torch.empty_like(logits, dtype=torch.float32).exponential_().clamp_min(1e-6).to(logits.dtype)
 
     def draw(logits: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """The largest of p / e, whose index is a draw from p, e exponential."""
+        """The largest p / e with exponential e, whose index is a sample of p."""
         return (logits.softmax(-1) / noise).max(-1).values
 
     return Kernel(lambda _: draw(logits, noise), lambda: draw(logits.double(), noise.double()))

@@ -1,7 +1,7 @@
-"""Decode attention over a paged KV cache: blocks of positions in any order, found through a table.
+"""Decode attention over a paged KV cache, with blocks of positions in any order and a block table.
 
-FlashInfer or FlashAttention where they are installed and take the block size; else blocks are gathered and
-scaled_dot_product_attention reads the copy, which is what PyTorch alone can do.
+FlashInfer or FlashAttention where they are installed and support the block size; else blocks are gathered for
+PyTorch's scaled_dot_product_attention.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from profiler.kernels.place import Place
     from workloads.operators import Attention
 
-FLASH_ATTENTION_BLOCK = 256  # positions: its paged kernels take multiples of this
-WORKSPACE_BYTES = 128 << 20  # what FlashInfer's documentation recommends for its scratch memory
+FLASH_ATTENTION_BLOCK = 256  # positions; block sizes are multiples of this
+WORKSPACE_BYTES = 128 << 20  # as FlashInfer's documentation recommends
 
 
 def paged(op: Attention, place: Place, page: int) -> Kernel:
-    """One query per sequence over blocks of `page` positions; an InputError where the operator is another."""
+    """One query per sequence over blocks of `page` positions. Raises InputError for other operators."""
     if whole(op.q_len) != 1 or op.values_in_keys or not op.cached:
         raise InputError("paged attention is measured for decode steps of heads with keys and values.")
     if op.window is not None and whole(op.window) < whole(op.kv_len):
@@ -40,7 +40,7 @@ def paged(op: Attention, place: Place, page: int) -> Kernel:
 
 
 def _backend(place: Place, page: int) -> str:
-    """The library that reads blocks in place, where one is installed and can."""
+    """An installed library that reads blocks in place, else torch."""
     if place.device.startswith("cuda") and place.dtype in ("bf16", "fp16"):
         if importlib.util.find_spec("flashinfer"):
             return "flashinfer"
@@ -51,7 +51,7 @@ def _backend(place: Place, page: int) -> str:
 
 @dataclass(frozen=True)
 class _Cache:
-    """Queries, blocks of keys and values, and the table of each sequence's blocks."""
+    """Queries, blocks of keys and values, and the block table."""
 
     op: Attention
     place: Place
@@ -70,7 +70,7 @@ class _Cache:
 
     @cached_property
     def table(self) -> torch.Tensor:
-        """int32[sequences, blocks of one]: block numbers, as scattered as an allocator leaves them."""
+        """int32[sequences, blocks per sequence]: block numbers in random order."""
         import torch
 
         batch, blocks = self.shape[0], -(-self.length // self.page)
@@ -111,7 +111,7 @@ def _torch(cache: _Cache) -> Callable[[int], torch.Tensor]:
 
     def run(i: int) -> torch.Tensor:
         k, v = (cache.gathered(copies[i % len(copies)]) for copies in (keys, values))
-        return sdpa(queries, k, v).reshape(batch, heads, width)  # some of its kernels put heads behind rows
+        return sdpa(queries, k, v).reshape(batch, heads, width)  # some kernels return another layout
 
     return run
 

@@ -1,7 +1,7 @@
-"""Where reference kernels run, and the memory they run on: weights and caches that are really cold.
+"""Device, format and memory of reference kernels, with cold weights and KV caches.
 
-Weights and KV caches are rotated over windows of a pool larger than the last-level cache, because in a
-model each layer's come from memory; activations stay warm, as the operator before has just made them.
+Weights and KV caches are rotated over windows of a pool larger than the last-level cache, because in a model
+they come from memory; activations stay warm, as in a model after the operator before.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     import torch
 
 TORCH_DTYPES = {"fp64": "float64", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-FP8 = "fp8"  # OCP e4m3 (arXiv:2209.05433), for matrix products alone
+FP8 = "fp8"  # OCP e4m3 (arXiv:2209.05433), for matrix products only
 _STORED = {**TORCH_DTYPES, FP8: "float8_e4m3fn"}
 
 
 def known_kernel_dtype(name: str) -> str:
-    """The dtype, where PyTorch has kernels for all operators in it; an InputError lists them."""
+    """The dtype, if PyTorch has kernels for all operators in it; else InputError lists those."""
     if name not in TORCH_DTYPES:
         raise choose(name, list(TORCH_DTYPES), "dtype that can be measured")
     return name
 
 
 def known_product_dtype(name: str, device: str) -> str:
-    """The same for matrix products, which a device with fp8 units also does in fp8."""
+    """The same for matrix products, for which fp8 is known on devices with fp8 units."""
     if name == FP8 and has_fp8(device):
         return name
     if name == FP8:
@@ -47,7 +47,7 @@ def has_fp8(device: str) -> bool:
 
 @dataclass(frozen=True)
 class Place:
-    """Where and in what format kernels run, and how much memory makes a buffer cold."""
+    """Device and format of kernels, and the bytes after which a buffer is cold."""
 
     device: str
     dtype: str = "fp32"
@@ -55,23 +55,23 @@ class Place:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The torch dtype; an InputError names those that reference kernels have."""
+        """The torch dtype. Raises InputError for formats without reference kernels."""
         import torch
 
         name = self.dtype if self.dtype == FP8 else known_kernel_dtype(self.dtype)
         return getattr(torch, _STORED[name])
 
     def random(self, *shape: int) -> torch.Tensor:
-        """A tensor of normal random numbers; zeros would draw less power and run faster."""
+        """A tensor of normal random numbers; with zeros GPUs draw less power and run faster."""
         import torch
 
         return torch.randn(*shape, device=self.device).to(self.torch_dtype)
 
     def cold(self, *shape: int) -> list[torch.Tensor]:
-        """Random tensors, enough that each is out of the cache when its turn comes again."""
+        """Random tensors, so many that each is out of the cache when it is used again."""
         elements = math.prod(shape)
         pool = _pool(self)
-        if elements > len(pool) // 2:  # larger than the cache by itself
+        if elements > len(pool) // 2:  # larger than the cache
             return [self.random(*shape) for _ in range(2 if self.cold_bytes else 1)]
         stride = -(-elements // ALIGN) * ALIGN
         return [pool[at : at + elements].view(shape) for at in range(0, len(pool) - elements + 1, stride)]
@@ -82,7 +82,7 @@ ALIGN = 64  # elements: windows start on cache lines
 
 @lru_cache(maxsize=2)
 def _pool(place: Place) -> torch.Tensor:
-    """Random numbers that all the cold tensors of a place are windows of."""
+    """The random numbers of which all cold tensors are windows."""
     itemsize = place.torch_dtype.itemsize
     return place.random(max(ALIGN, int(place.cold_bytes) // itemsize))
 
@@ -91,11 +91,10 @@ COMPANY = (1024, 512)  # a weight matrix of 2 MB in fp32
 
 
 def company(place: Place) -> Callable[[int], object] | None:
-    """What runs between timed calls on a CPU: a matrix-vector product that streams weights.
+    """The call between timed calls on a CPU, a matrix-vector product that streams weights; else None.
 
-    In a model the operator before has just pushed code and data of the next one out of the nearer
-    caches. Timed back to back, an operator of one token looks up to five times faster than it is. A
-    GPU's launch does not depend on it: there, None.
+    In a model the operator before evicts code and data of the next one from the nearer caches. Timed back to
+    back, an operator of one token appears up to five times faster. A GPU's launch does not depend on it.
     """
     if place.device != "cpu":
         return None
@@ -107,6 +106,6 @@ def company(place: Place) -> Callable[[int], object] | None:
 
 
 def pairs(place: Place, *shape: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Cold tensors for keys and for values, in memory of their own."""
+    """Cold tensors for keys and for values, in separate memory."""
     both = place.cold(2, *shape)
     return [pair[0] for pair in both], [pair[1] for pair in both]

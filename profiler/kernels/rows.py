@@ -29,7 +29,7 @@ def _(op: Norm, place: Place) -> Kernel:
         )
 
     def rms(x: Any, scale: Any, wide: torch.dtype) -> torch.Tensor:
-        # Step by step in fp32 or more, as model code has it: these are several kernels, not one.
+        # Step by step in fp32 or more, by several kernels, as in model code.
         high = x.to(wide)
         high = high * torch.rsqrt(high.pow(2).mean(-1, keepdim=True) + 1e-6)
         return scale * high.to(x.dtype)
@@ -43,7 +43,7 @@ def _(op: Rope, place: Place) -> Kernel:
     import torch
 
     tokens, heads, width = whole(op.tokens), whole(op.heads), whole(op.rotary_dim)
-    keys = max(1, heads // 4)  # queries and keys are rotated by two calls
+    keys = max(1, heads // 4)  # rotated separately
     q, k = (place.random(1, tokens, n, width).transpose(1, 2) for n in (heads - keys, keys))
     angle = place.random(1, 1, tokens, width)
     cos, sin = angle.cos(), angle.sin()

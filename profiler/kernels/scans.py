@@ -17,7 +17,7 @@ BY_POSITION = "position by position"
 
 @build.register
 def _(op: SelectiveScan, place: Place) -> Kernel:
-    """h = exp(dt A) h + dt B x; y = (C h + D x) silu(z). Only the sums over h are made in turn."""
+    """h = exp(dt A) h + dt B x; y = (C h + D x) silu(z). Only the recurrence of h is sequential."""
     import torch
     from torch.nn.functional import silu, softplus
 
@@ -53,7 +53,7 @@ def _(op: SelectiveScan, place: Place) -> Kernel:
     return Kernel(run, exact, name=BY_POSITION)
 
 
-LEAST = -1e38  # the largest exponent of no positions, as transformers 5.23.0 has it
+LEAST = -1e38  # the initial largest exponent, as in transformers 5.23.0
 
 
 @build.register
@@ -83,7 +83,7 @@ def _(op: Wkv, place: Place) -> Kernel:
         return y
 
     def exact() -> torch.Tensor:
-        """Without the exponent: e to the random keys stays far inside of fp64."""
+        """Without the exponent: e to the random keys is far within the range of fp64."""
         kept, weights, v = (-decays.double().exp()).exp(), key.double().exp(), value.double()
         ys, above, below = [], torch.zeros_like(v[:, 0]), torch.zeros_like(v[:, 0])
         if first is not None:

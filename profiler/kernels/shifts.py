@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @build.register
 def _(op: CausalConv, place: Place) -> Kernel:
-    """A depthwise convolution of the last inputs and the new ones."""
+    """A depthwise convolution over the last and the new inputs."""
     from torch.nn.functional import conv1d, pad, silu
 
     batch, q_len, channels, taps = map(whole, (op.batch, op.q_len, op.channels, op.kernel))
@@ -60,7 +60,7 @@ def _(op: SequenceConv, place: Place) -> Kernel:
 
 @build.register
 def _(op: TokenShift, place: Place) -> Kernel:
-    """Every mix of the rows with those before them; the last is compared."""
+    """Every mix of rows with the rows before them; the last mix is compared."""
     from torch.nn.functional import pad
 
     batch, q_len, width = whole(op.batch), whole(op.q_len), whole(op.width)

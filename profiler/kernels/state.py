@@ -1,4 +1,4 @@
-"""What kernels with a state between steps share: the state's memory, and chunks of a sequence."""
+"""Recurrent states in memory, and chunks of a sequence."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ WIDE = ("fp64", "fp32")
 
 @dataclass(frozen=True)
 class State:
-    """States of `shape`, as many as make each cold, in memory of their own: every call writes to one.
+    """States of `shape`, so many that each is cold; every call writes to one.
 
-    Of a step without positions before it they are only written. Numbers are positive: a denominator may
-    be among them.
+    A step without past positions only writes them. Values are positive, as denominators may be among them.
     """
 
     place: Place
@@ -33,7 +32,7 @@ class State:
 
     @cached_property
     def copies(self) -> torch.Tensor:
-        """[copies, *shape] in the state's format, or the place's where that is a wide one."""
+        """[copies, *shape] in the state's format, or in that of the place if it is wide."""
         place = self.place
         stored = place if place.dtype in WIDE else replace(place, dtype=str(self.dtype))
         size = math.prod(self.shape) * stored.torch_dtype.itemsize
@@ -42,29 +41,29 @@ class State:
 
     @cached_property
     def first(self) -> torch.Tensor | None:
-        """In fp64 what the first call finds; None where nothing was before. To be asked before any call."""
+        """The state before the first call in fp64, read before any call; None without past positions."""
         import torch
 
         return self.copies[0].to(torch.float64, copy=True) if whole(self.past) else None
 
     def found(self, i: int) -> torch.Tensor | None:
-        """What call `i` finds."""
+        """The state before call `i`."""
         return self.copies[i % len(self.copies)] if whole(self.past) else None
 
     def keep(self, i: int, state: torch.Tensor) -> None:
-        """What call `i` leaves."""
+        """Store the state after call `i`."""
         self.copies[i % len(self.copies)].copy_(state)
 
 
 def wide(x: torch.Tensor) -> torch.Tensor:
-    """In fp32 or more, in which model code scans."""
+    """In fp32 or more, as in model code."""
     import torch
 
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def chunked(x: torch.Tensor, chunk: int) -> torch.Tensor:
-    """[batch, positions, heads, ...] as [batch, heads, chunks, chunk, ...], with zeros behind the last."""
+    """[batch, positions, heads, ...] as [batch, heads, chunks, chunk, ...], padded with zeros."""
     from torch.nn.functional import pad
 
     missing = -x.shape[1] % chunk
@@ -73,7 +72,7 @@ def chunked(x: torch.Tensor, chunk: int) -> torch.Tensor:
 
 
 def joined(x: torch.Tensor, positions: int) -> torch.Tensor:
-    """What `chunked` took apart."""
+    """The inverse of `chunked`."""
     return x.movedim(1, 3).flatten(1, 2)[:, :positions]
 
 

@@ -77,8 +77,9 @@ def device_records(trace: Trace, devices: Sequence[DeviceTotals]) -> list[dict[s
     ]
 
 
-def totals(trace: Trace, devices: Sequence[DeviceTotals]) -> dict[str, Any]:
-    """SUMS over the devices, with what was not attributed, dropped and repaired."""
+def totals(trace: Trace, known: Sequence[DeviceTotals] | None = None) -> dict[str, Any]:
+    """SUMS over the devices, and unattributed time and events; `known` are the device totals, if at hand."""
+    devices = device_totals(trace) if known is None else known
     return {
         **{name: sum(getattr(d, name) for d in devices) for name in SUMS},
         "unattributed_s": unattributed_s(trace),

@@ -94,7 +94,7 @@ def test_too_little_for_a_file_is_kept_all_the_same(
     cut_short(machine, asked(progress=told.append), tmp_path / "gpu.yaml", LAST_PRODUCT)
     assert [path.name for path in tmp_path.iterdir()] == ["gpu.passes.jsonl"]
     assert told[-1].startswith(
-        f"{len(machine.asked) - 1} measurements are kept; the same command goes on with"
+        f"{len(machine.asked) - 1} measurements are kept; the same command continues from"
     )
 
 
@@ -199,9 +199,7 @@ def test_measurements_of_another_machine_are_not_mixed_in(
         measure_ceilings(asked(), out)
     before = journal_of(out).read_bytes()
     monkeypatch.setattr(journal, "environment", lambda _: {"processor": "none", "torch": "10"})
-    with pytest.raises(
-        InputError, match=r"holds measurements of torch 9, which is not so here; name another"
-    ):
+    with pytest.raises(InputError, match=r"holds measurements of torch 9, which differs here; name another"):
         measure_ceilings(asked(), out)
     assert journal_of(out).read_bytes() == before
 

@@ -241,7 +241,7 @@ def test_ceilings_that_are_ended_in_their_first_pass_leave_the_old_file_and_go_o
     launch_s = next(line["times"][0][1][0] for line in measured_before if line["visit"] == ["launch"])
     done = roofline("ceilings", "--device", "cpu", "--passes", 1, "-o", out)
     assert done.code == 0, done.err
-    assert f"going on with {len(measured_before)} measurements" in done.err
+    assert f"continuing with {len(measured_before)} measurements" in done.err
     measured = load_device(out)
     assert measured.measured.launch_s is not None
     assert measured.measured.launch_s.value == pytest.approx(launch_s, rel=1e-4)
