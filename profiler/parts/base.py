@@ -1,22 +1,22 @@
-"""What is known of a family's code: its modules, the gaps between them, and functions without a module."""
+"""The parts of a family's code: modules, gaps between them, and functions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-FRAMEWORK = "framework."  # what the names of ranges begin with that are no operators of a description
+FRAMEWORK = "framework."  # prefix of ranges that are not operators of the descriptor
 INPUTS = FRAMEWORK + "inputs"  # positions, rotary tables, masks: between the embedding and the first layer
-HEADS = FRAMEWORK + "heads"  # parts of heads taken apart, joined and copied between two operators
-FACTORS = FRAMEWORK + "factors"  # constants beside activations, which weights could hold
+HEADS = FRAMEWORK + "heads"  # parts of heads split, joined and copied between two operators
+FACTORS = FRAMEWORK + "factors"  # constant factors of activations, which weights could include
 
 
 @dataclass(frozen=True)
 class Gap:
     """The time from the end of `after` to the start of `before` ("" is the end of the layer).
 
-    `inside` a module the time ends where that module does: `before` is the module, then; or, of a module and
-    a part of it, begins where that module does.
+    A gap `inside` a module ends where the module `before` ends; or, where `before` is a part of `after`, it
+    begins where `after` begins.
     """
 
     after: str
@@ -35,30 +35,30 @@ class Inside:
 
 @dataclass(frozen=True)
 class Family:
-    """Where a family keeps its parts; names inside a layer are relative to it."""
+    """The parts of a family; paths inside a layer are relative to it."""
 
     layers: str
     modules: Mapping[str, str]
     gaps: tuple[Gap, ...]
     outside: Mapping[str, str]
-    # Where attention is code of the model's own: it lasts from the cache's update to the call of this module.
+    # With attention in the model's own code: it lasts from the cache update to the call of this module.
     attends_until: str = ""
-    # Layers that differ from the others, by a module, or several joined by +, that only they have.
+    # Other kinds of layers, by a module, or several joined by +, that only they have.
     kinds: Mapping[str, Inside] = field(default_factory=dict)
-    # Ranges of functions that the model's own file looks up by name, and of updates of a recurrent state.
+    # Ranges of functions that the model's own file looks up by name, and of updates of recurrent states.
     functions: Mapping[str, str] = field(default_factory=dict)
-    # Ranges behind which there is no module's end to go by: what runs there, up to the next range, is whose.
+    # The range of the time after a range, up to the next one, where no module ends between them.
     behind: Mapping[str, str] = field(default_factory=dict)
-    # The packages whose kernels transformers takes for some of these ranges where they are installed.
+    # The packages whose kernels transformers uses for some ranges, if installed.
     packages: Mapping[str, str] = field(default_factory=dict)
     append: str = "layers.attention.kv_append"
     # Modules of a layer that rotate for themselves, with the ranges of that.
     rotations: Mapping[str, str] = field(default_factory=dict)
     sampling: str = "sampling"
-    # Of two stacks: the one that runs first, and the modules of a layer that attend, with the ranges of that.
+    # With two stacks: the one that runs first, and the ranges of attention by module of a layer.
     encoder: Family | None = None
     attending: Mapping[str, str] = field(default_factory=dict)
-    memory_append: str = ""  # the range in which the encoder's keys and values are kept
+    memory_append: str = ""  # the range of appending the encoder's keys and values
 
     @property
     def stacks(self) -> tuple[Family, ...]:
@@ -71,7 +71,7 @@ class Family:
         return bool(self.packages)
 
     def inside(self, has: Callable[[str], bool]) -> Inside:
-        """The parts of a layer, of which `has` tells whether it has a module."""
+        """The parts of a layer; `has` tells whether it has a module."""
         return next(
             (kind for mark, kind in self.kinds.items() if all(map(has, mark.split("+")))), self._usual
         )

@@ -1,4 +1,4 @@
-"""Decoders whose layers are attention and an MLP, one after the other."""
+"""Decoders of attention and an MLP in sequence."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ STARCODER2 = replace(
         "mlp.c_proj": "layers.mlp.down_proj",
     },
 )
-OLMO2 = replace(  # norms stand behind the blocks alone
+OLMO2 = replace(  # norms after the blocks only
     LLAMA,
     modules={
         **{path: name for path, name in LLAMA.modules.items() if path not in NORMS},

@@ -11,7 +11,7 @@ ATTENTION, CROSS = "layers.attention", "layers.cross_attention"
 
 
 def _stack(scope: str, parts: Family) -> Family:
-    """One of a model's stacks, whose ranges' names begin with `scope`."""
+    """One of a model's stacks, with `scope` as prefix of its ranges."""
 
     def named(names: Mapping[str, str]) -> dict[str, str]:
         return {path: f"{scope}.{name}" for path, name in names.items()}
@@ -33,7 +33,7 @@ def _stack(scope: str, parts: Family) -> Family:
 
 
 def _t5(mlp: str, parts: Mapping[str, str]) -> Family:
-    """Both stacks; a layer is a list of blocks, each with its norm and its sum, the last with an MLP."""
+    """Both stacks; a layer is a list of blocks, each with its norm and residual, the last an MLP."""
     encoder = _t5_stack("encoder", {"layer.0.SelfAttention": ATTENTION}, f"layer.1.{mlp}", parts)
     attention = {"layer.0.SelfAttention": ATTENTION, "layer.1.EncDecAttention": CROSS}
     decoder = _t5_stack("decoder", attention, f"layer.2.{mlp}", parts)
@@ -67,7 +67,7 @@ def _t5_stack(scope: str, attention: Mapping[str, str], mlp: str, parts: Mapping
 
 
 def _block(path: str) -> str:
-    """The block that a module is the main part of."""
+    """The block around its main module."""
     return path.rpartition(".")[0]
 
 
@@ -121,7 +121,7 @@ BART = replace(
     _BART,
     encoder=_bart_stack("encoder", _BART_TABLES, {}),
     outside={**_BART.outside, "lm_head": "decoder.lm_head"},
-    behind={"decoder.lm_head": FACTORS},  # a bias of logits, which is no parameter
+    behind={"decoder.lm_head": FACTORS},  # a bias of logits that is not a parameter
 )
 _CONVS = {"conv1": "conv1", "conv2": "conv2"}
 _TABLES = {"embed_positions": "position_embedding", "layer_norm": "final_norm"}

@@ -1,4 +1,4 @@
-"""Encoders of BERT's kind."""
+"""Encoders like BERT."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ MOE = Family(
 
 
 def _sharing(family: Family, shared: str, last: str) -> Family:
-    """A family whose tokens all meet the expert `shared`, and whose sum begins behind `last`."""
+    """A family with the shared expert `shared`, whose sum begins after `last`."""
     matrices = {f"mlp.{shared}.{n}_proj": f"layers.moe.shared_{n}_proj" for n in ("gate", "up", "down")}
     more = {**matrices, f"mlp.{shared}.act_fn": "layers.moe.shared_act_mul"}
     product = Gap(f"mlp.{shared}.up_proj", f"mlp.{shared}.down_proj", "layers.moe.shared_act_mul")
@@ -29,7 +29,7 @@ def _sharing(family: Family, shared: str, last: str) -> Family:
     return replace(family, modules={**family.modules, **more}, gaps=(*family.gaps, product, total))
 
 
-LLAMA4 = Family(  # whose experts compute all tokens, and whose one norm takes queries, then keys
+LLAMA4 = Family(  # experts compute all tokens; one norm takes queries, then keys
     "model.layers",
     {
         **{path: name for path, name in LLAMA.modules.items() if not path.startswith("mlp.")},
@@ -73,7 +73,7 @@ DBRX = Family(
         Gap("ffn", "", "layers.mlp_residual"),
     ),
     {"transformer.wte": "embedding", "transformer.norm_f": "final_norm", "lm_head": "lm_head"},
-    behind={"layers.attention.qkv_proj": HEADS},  # clipped and taken apart
+    behind={"layers.attention.qkv_proj": HEADS},  # clipped and split
 )
 PHIMOE = replace(
     MOE,
@@ -82,7 +82,7 @@ PHIMOE = replace(
 GATED = replace(MOE, modules={**MOE.modules, "mlp.shared_expert_gate": "layers.moe.shared_gate"})
 QWEN2_MOE = _sharing(GATED, "shared_expert", "shared_expert_gate")
 SHARED_EXPERTS = _sharing(MOE, "shared_experts", "shared_experts")
-ERNIE = _sharing(MOE, "shared_experts", "experts")  # which run behind the shared one
+ERNIE = _sharing(MOE, "shared_experts", "experts")  # which run after the shared one
 _ROUTED = {path: name for path, name in MOE.modules.items() if path in ("mlp.gate", "mlp.experts")}
 HUNYUAN = _sharing(MOE, "shared_mlp", "experts")
 FLEX_OLMO = replace(OLMO2, modules={**OLMO2.modules, **_ROUTED})

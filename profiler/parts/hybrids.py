@@ -21,11 +21,11 @@ from profiler.parts.recurrent import (
 
 
 def _moved(paths: dict[str, str], before: str, after: str) -> dict[str, str]:
-    """The same ranges of modules that stand elsewhere."""
+    """The same ranges with another prefix of paths."""
     return {f"{after}{path.removeprefix(before)}": name for path, name in paths.items()}
 
 
-# Jamba: every layer has an MLP or experts behind its mixer.
+# Jamba: every layer has an MLP or experts after its mixer.
 _FEED_FORWARD = {
     "pre_ff_layernorm": "layers.mlp_norm",
     **_moved({**MLP, **GATED_ACTIVATION}, "mlp", "feed_forward"),
@@ -96,8 +96,8 @@ GRANITE_HYBRID = replace(
     },
 )
 
-# Falcon-H1: both mixers in every layer, constant factors everywhere. Without a norm behind the gate the gate
-# is part of the scan of a single position.
+# Falcon-H1: both mixers in every layer, constant factors everywhere. Without a norm after it the gate is part
+# of the scan of a single position.
 _FACTORS = (
     ("input_layernorm", "mamba.in_proj"),
     ("mamba", "self_attn.q_proj"),
@@ -168,13 +168,13 @@ NEMOTRON_H = Family(
     packages=MAMBA2.packages,
 )
 
-# Qwen: three of four mixers are gated delta nets; attention has a gate between its core and the way back.
+# Qwen: three of four mixers are gated delta nets; attention has a gate before its output projection.
 _RULES = ("torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule", "update_recurrent_state")
 _DELTA = "layers.delta"
 
 
 def _qwen(like: Family, *projections: str) -> Family:
-    """A family with both mixers before what `like` has behind attention."""
+    """A family with both mixers, and the feed-forward of `like`."""
     delta = {
         "input_layernorm": f"{_DELTA}_norm",
         **{f"linear_attn.{name}": f"{_DELTA}.{name}" for name in (*projections, "out_proj")},
@@ -190,7 +190,7 @@ def _qwen(like: Family, *projections: str) -> Family:
         behind={
             f"{_DELTA}.{projections[-1]}": HEADS,  # queries, keys and values joined for one convolution
             f"{_DELTA}.conv1d": f"{_DELTA}.rule",  # the decay and the strength of an update, from projections
-            "layers.attention.q_proj": HEADS,  # the gate taken out of it
+            "layers.attention.q_proj": HEADS,  # the gate split off
             "layers.attention.core": "layers.attention.gate_mul",
         },
         packages={f"{_DELTA}.conv1d": "causal_conv1d", f"{_DELTA}.rule": "fla"},

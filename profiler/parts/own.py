@@ -1,4 +1,4 @@
-"""Decoders whose attention is code of their own, from the update of the cache to the way back."""
+"""Decoders with attention in the model's own code, from the cache update to the output projection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoders whose attention and MLP stand side by side, with one sum behind both."""
+"""Decoders with attention and MLP in parallel, and one residual after both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from profiler.parts.dense import LLAMA, PRODUCT
 
 BOTH_RESIDUALS = "layers.attention_residual + mlp_residual"
 COHERE = replace(LLAMA, gaps=(PRODUCT, Gap("mlp", "", BOTH_RESIDUALS)), behind={"lm_head": FACTORS})
-# Parts of heads are rotated: taken out before, put back behind.
+# Parts of heads are rotated: split before, joined after.
 _PART_ROTATED = dict.fromkeys(("layers.attention.v_proj", "layers.attention.rope"), HEADS)
 STABLELM = replace(COHERE, behind=_PART_ROTATED)
 STABLELM_IN_TURN = replace(LLAMA, behind=_PART_ROTATED)

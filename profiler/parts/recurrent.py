@@ -1,7 +1,7 @@
 """Models of recurrent mixers: Mamba, Mamba-2, RWKV-4, and LFM2, some of whose layers attend.
 
-Their convolutions and scans are functions, of which transformers takes those of a package where it is
-installed; a state is updated by a method of the cache.
+Their convolutions and scans are functions, from a package where it is installed; states are updated by a
+method of the cache.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BACKBONE = {"backbone.embeddings": "embedding", "backbone.norm_f": "final_norm",
 
 
 def scoped(scope: str, names: dict[str, str]) -> dict[str, str]:
-    """Names of ranges with their scope before them."""
+    """Names of ranges with a scope as prefix."""
     return {key: f"{scope}.{name}" for key, name in names.items()}
 
 
@@ -81,7 +81,7 @@ RWKV = Family(
     packages={"layers.time_mix.wkv + gate_mul": ""},
 )
 
-# LFM2: a convolution between two gates, in some layers attention; its last norm is named after the embedding.
+# LFM2: a convolution between two gates, or attention; its last norm is named `embedding_norm`.
 _LFM2_MLP = {
     **{f"feed_forward.{n}": f"layers.mlp.{name}_proj" for n, name in (("w1", "gate"), ("w3", "up"))},
     "feed_forward.w2": "layers.mlp.down_proj",

@@ -1,4 +1,4 @@
-"""Zamba2: Mamba-2 layers, some behind a transformer that reads the embeddings beside the stream."""
+"""Zamba2: Mamba-2 layers, some after a shared transformer that also reads the embeddings."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ZAMBA2 = Family(
     behind=MAMBA2_BEHIND,
     packages=MAMBA2.packages,
 )
-# With adapters beside the projections of attention, too: behind the last of these.
+# Adapters of the projections of attention, too, run after the last of these.
 _EACH = " + ".join(f"{n}_adapter_{part}" for n in "qkv" for part in ("down", "up", "sum"))
 ZAMBA2_ADAPTED = replace(
     ZAMBA2, behind={**MAMBA2_BEHIND, "layers.attention.v_proj": f"layers.attention.{_EACH}"}

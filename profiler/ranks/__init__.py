@@ -1,1 +1,1 @@
-"""Several processes that torchrun started for one run: each measures its part, the first merges them."""
+"""One run by several processes of torchrun: each measures its part, the first one merges them."""

@@ -1,7 +1,7 @@
-"""When each process reaches and leaves each collective, on the clock of the first process.
+"""When each process enters and leaves each collective, on the clock of the first process.
 
-Clocks of one machine are one clock. Those of several are compared by round trips of a message: the other's
-reading lies between sending and answer, so that half of the shortest round trip bounds the error.
+Processes of one machine share a clock. Clocks of several machines are compared by round trips of a message:
+the other's reading lies between request and answer, so that half of the shortest round trip bounds the error.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ if TYPE_CHECKING:
     from profiler.recorders import Marks
     from profiler.subject import Subject
 
-STEPS = 8  # of each point, to match collectives in
+STEPS = 8  # of each point
 ROUND_TRIPS = 20
 Clock = Callable[[], int]
 
 
 @dataclass(frozen=True)
 class Offset:
-    """What is added to a process's clock to have that of the first one, and by how much it may be wrong."""
+    """The difference of the first process's clock from another's, and its uncertainty."""
 
     ns: int = 0
     uncertainty_ns: int = 0
 
 
 def clock_identity() -> int:
-    """A number that processes have in common whose monotonic clocks are one: the running kernel's."""
+    """A number equal for processes that share a monotonic clock: that of the running kernel."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return hash_of(boot, os.stat("/proc/self/ns/time").st_ino)
     except OSError:
-        return hash_of(str(os.getpid()), time.time_ns())  # nothing is known: a clock of its own
+        return hash_of(str(os.getpid()), time.time_ns())  # unknown: treated as a clock of its own
 
 
 def hash_of(text: str, number: int) -> int:
-    """63 bits that differ where text or number differ, in every process alike."""
+    """A 63-bit hash, equal in all processes."""
     import hashlib
 
     return int.from_bytes(hashlib.sha256(f"{text} {number}".encode()).digest()[:8], "little") >> 1
 
 
 def offset_to_first(group: Group, read: Clock = time.perf_counter_ns, identity: int | None = None) -> Offset:
-    """Compare this process's clock with that of the first; all processes ask together."""
+    """Compare this process's clock with that of the first; called by all processes together."""
     import torch
     import torch.distributed as dist
 
@@ -70,7 +70,7 @@ def offset_to_first(group: Group, read: Clock = time.perf_counter_ns, identity: 
 
 
 def _ask(other: int, talk: Any, read: Clock) -> None:
-    """Round trips with another process, which is then told what they say of its clock."""
+    """Make round trips with another process, then send it the result."""
     import torch
     import torch.distributed as dist
 
@@ -100,18 +100,16 @@ def _answer(talk: Any, read: Clock) -> Offset:
 
 
 class Moments:
-    """A recorder that notes when ranges of some names begin and end, and is silent in all others."""
+    """A recorder of begin and end of the ranges of some names."""
 
     def __init__(self, names: Sequence[str], device: str) -> None:
         self.names = frozenset(names)
         self.found: list[tuple[str, Any, Any]] = []  # name, begin, end
         self._begin: Any = None
-        self._mark: Callable[[], Any] = time.perf_counter_ns
-        if device.startswith("cuda"):
-            self._mark = _event
+        self._mark: Callable[[], Any] = _event if device.startswith("cuda") else time.perf_counter_ns
 
     def marks(self, name: str) -> Marks:
-        """Two notes for a name that is watched, else nothing."""
+        """Marks for the watched names only."""
         if name not in self.names:
             return (), ()
 
@@ -125,7 +123,7 @@ class Moments:
 
 
 def _event() -> Any:
-    """A CUDA event on the current stream, which reaches it when the work before is done."""
+    """A CUDA event on the current stream, after the work so far."""
     import torch
 
     event = torch.cuda.Event(enable_timing=True)
@@ -138,8 +136,8 @@ def arrivals(
 ) -> list[dict[str, Any]]:
     """Repeat a step and return a row per collective in it: seconds of its begin and end.
 
-    index counts the collectives of a step. On CUDA a collective begins when the stream has come to it:
-    the kernel of NCCL then waits for the others.
+    `index` counts the collectives of a step. On CUDA a collective begins when the stream reaches it: NCCL's
+    kernel then waits for the others.
     """
     offset = offset_to_first(group)
     rows = []
@@ -165,7 +163,7 @@ def arrivals(
 
 
 def _zero(device: str) -> tuple[int, int, Any]:
-    """The host's time of an event, by how much it may be wrong, and the event; on a CPU there is none."""
+    """The host's time of an event, its uncertainty, and the event; zeros and None on a CPU."""
     if not device.startswith("cuda"):
         return 0, 0, None
     import torch
@@ -179,7 +177,7 @@ def _zero(device: str) -> tuple[int, int, Any]:
 
 
 def _reader(zero: int, first: Any) -> Callable[[Any], float]:
-    """From a mark to nanoseconds on the host's clock."""
+    """A function from a mark to nanoseconds on the host's clock."""
     if first is None:
         return lambda mark: mark
     import torch

@@ -1,4 +1,4 @@
-"""The processes of one run: what torchrun told them, how they meet and leave, what a stop does."""
+"""The processes of one run: their ranks, their process group, and the handling of SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from profiler.collectives import BACKENDS
 from specfiles.errors import InputError
 
-BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
-STOPPED = 128 + signal.SIGTERM  # exit code of a process that was told to end
-GRACE_S = 5.0  # to end in order; torchrun kills after 30 s
+STOPPED = 128 + signal.SIGTERM  # exit code after SIGTERM
+GRACE_S = 5.0  # for a regular end; torchrun kills after 30 s
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether it is this process that merges the parts."""
+        """Whether this process merges the parts."""
         return self.rank == 0
 
     def device(self, asked: str) -> str:
-        """The device of this process in the words of `--device`; on CUDA each takes its own."""
+        """The device of this process, as in `--device`; on CUDA each has its own."""
         if asked.startswith("cuda:"):
             raise InputError(f"{asked} was asked for, and {self.count} processes run; use --device cuda.")
         if asked == "auto":
@@ -42,7 +42,7 @@ class Ranks:
 
 
 def started() -> Ranks | None:
-    """What torchrun told this process in its environment; None where it runs alone."""
+    """The ranks that torchrun set in the environment; None for a single process."""
     told = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
     if not all(value.isdecimal() for value in told) or int(told[1]) < 2:
         return None
@@ -52,9 +52,9 @@ def started() -> Ranks | None:
 def check_asked(
     ranks: Ranks | None, tensor_parallel: int, alone: Mapping[str, bool], whole: Mapping[str, bool]
 ) -> None:
-    """An InputError where the model shall be shared by another number of devices than there are processes.
+    """InputError where --tp is not the number of processes, or options do not go with several processes.
 
-    `alone` says what was asked for that one process does alone, `whole` what is done with whole models alone.
+    `alone` are options that need a single process, `whole` options that need whole models.
     """
     count = ranks.count if ranks else 1
     for what in [name for name, asked in alone.items() if asked and count > 1]:
@@ -71,13 +71,13 @@ def check_asked(
 
 @dataclass(frozen=True)
 class Group:
-    """The process group: its default group shares results on devices, `talk` numbers between hosts."""
+    """The process group: the default group communicates between devices, `talk` between hosts."""
 
     ranks: Ranks
     talk: Any
 
     def all(self, value: bool) -> bool:
-        """Whether it is true in every process; all of them ask at the same place."""
+        """Whether a value is true in every process; all of them call this together."""
         import torch
         import torch.distributed as dist
 
@@ -86,13 +86,13 @@ class Group:
         return bool(told)
 
     def meet(self) -> None:
-        """Wait for the others. Raises RuntimeError where one of them has died."""
+        """Wait for the other processes. Raises RuntimeError where one of them has died."""
         self.all(True)
 
 
 @contextmanager
 def joined(ranks: Ranks, device: str) -> Iterator[Group]:
-    """The group while the block runs. One that fails leaves without a word to the others, who may hang."""
+    """The group inside the block. After an error it is not left, as the other processes may hang."""
     import torch
     import torch.distributed as dist
 
@@ -105,10 +105,10 @@ def joined(ranks: Ranks, device: str) -> Iterator[Group]:
 
 @contextmanager
 def when_stopped(act: Callable[[], object]) -> Iterator[None]:
-    """Do something and leave when SIGTERM comes: torchrun sends it to all where one process dies.
+    """Call `act` and exit on SIGTERM, which torchrun sends to all processes where one dies.
 
-    The process may wait in a collective at that moment, where no Python signal handler runs: the signal's
-    byte wakes a thread. A block that fails by itself just then, as its neighbour is gone, is left to do so.
+    The process may be waiting in a collective, where no Python signal handler runs; so a thread waits for the
+    signal's wake-up byte. If the block itself fails within the grace period, nothing is called.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)

@@ -1,4 +1,4 @@
-"""The parts of a run, a folder each, as one run that says which parts it lacks."""
+"""Merge the parts of a run, a folder each, into one run that names missing parts."""
 
 from __future__ import annotations
 
@@ -15,25 +15,29 @@ if TYPE_CHECKING:
 
 KEY = [*POINT, "name", "kind", "where"]
 QUARTILES = ["median_s", "q25_s", "q75_s"]
-# Tables that are taken from the first whole part.
+# Tables taken from the first readable part.
 OF_ONE = ("references", "outliers", "kernels", "techniques", "power")
 
 
 def part_folder(out: Path, rank: int) -> Path:
-    """Where a process writes its part: a run of its own."""
+    """The folder of a process's part, itself a run."""
     return out / f"rank{rank}"
 
 
 def merge(out: Path, begun: Head) -> Run:
-    """Write the tables and the head of the run in `out` from its parts, as far as they got.
+    """Write the tables and the head of the run in `out` from its parts, complete or not.
 
-    Operators are medians over ranks, of collectives the time after the last arrival; a step takes as
-    long as on its slowest rank. The parts stay.
+    Operators are medians over ranks, and collectives the time after the last arrival; steps are those of the
+    slowest rank. The parts are kept.
     """
     runs = {part.rank: _opened(part_folder(out, part.rank)) for part in begun.parts}
     found = [run for run in runs.values() if run is not None]
     parts = [_part(part, runs[part.rank]) for part in begun.parts]
-    head = begun if not found else _like(found[0].head, begun)
+    head = begun
+    if found:
+        head = found[0].head.replace(
+            created=begun.created, command=begun.command, parts=begun.parts, notes=[]
+        )
     run = Run(out, head)
     matched = _collectives(found, len(parts))
     tables = {name: found[0].table(name) for name in OF_ONE} if found else {}
@@ -50,7 +54,7 @@ def merge(out: Path, begun: Head) -> Run:
 
 
 def _opened(folder: Path) -> Run | None:
-    """The part's run; None where it wrote none, or one that cannot be read."""
+    """The part's run; None where it is missing or unreadable."""
     try:
         run = open_run(folder)
         for name in TABLES:
@@ -66,11 +70,6 @@ def _part(part: Part, run: Run | None) -> Part:
     return part.replace(status=run.head.status, device=str(run.head.environment.get("gpu", run.head.device)))
 
 
-def _like(head: Head, begun: Head) -> Head:
-    """The head of a part as that of the whole."""
-    return head.replace(created=begun.created, command=begun.command, parts=begun.parts, notes=[])
-
-
 def _all_of(runs: list[Run], name: str) -> pd.DataFrame:
     import pandas as pd
 
@@ -80,25 +79,22 @@ def _all_of(runs: list[Run], name: str) -> pd.DataFrame:
 
 
 def _medians(operators: pd.DataFrame) -> pd.DataFrame:
-    """A row per operator: the median over ranks of each quartile; repeats are those of the fewest.
-
-    The interval is the span of those of the ranks.
-    """
+    """A row per operator: medians over ranks of quartiles, fewest repeats, span of intervals."""
     medians = dict.fromkeys(QUARTILES, "median")
     how = {"count": "first", "repeats": "min", **medians, "low_s": "min", "high_s": "max", "outliers": "sum"}
-    how["kernel"] = "first"  # all ranks run the same
+    how["kernel"] = "first"  # the same on all ranks
     return operators.groupby(KEY, sort=False, as_index=False).agg(how)
 
 
 def _slowest(steps: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the slowest rank of each point: a step has ended when it has ended everywhere."""
+    """The rows of the slowest rank of each point."""
     return steps.loc[steps.groupby([*POINT, "instrumented"], sort=False)["median_s"].idxmax()]
 
 
 def _collectives(runs: list[Run], ranks: int) -> pd.DataFrame:
-    """A row per point and collective: how long ranks wait for the last, and what then remains.
+    """A row per point and collective: the wait for the last rank, and the transfer after it.
 
-    Occurrences are matched by repeat and place in the step, where every rank has them.
+    Occurrences are matched by repeat and index in the step, if every rank has them.
     """
     import pandas as pd
 
@@ -154,7 +150,7 @@ def _summed(occurrences: pd.DataFrame, ranks: int) -> pd.DataFrame:
 
 
 def _with_transfers(operators: pd.DataFrame, matched: pd.DataFrame) -> pd.DataFrame:
-    """Operators whose collectives take what is left when the last rank has come: waits are no transfer."""
+    """Operators with the time of collectives replaced by that of the transfer, without waits."""
     if not len(matched):
         return operators
     place = [*POINT, "name"]
@@ -166,7 +162,7 @@ def _with_transfers(operators: pd.DataFrame, matched: pd.DataFrame) -> pd.DataFr
 
 
 def _notes(runs: list[Run], parts: list[Part], head: Head, matched: pd.DataFrame) -> list[str]:
-    """What a reader of the merged run must know, and each part's own notes under its name."""
+    """Notes on the merged run, and each part's own notes."""
     how = "shared the model" if head.tensor_parallel > 1 else "ran the whole model each, side by side"
     notes = [
         f"{len(parts)} ranks {how}; their parts are in rank0 to rank{len(parts) - 1}: operators are medians "
@@ -183,16 +179,12 @@ def _notes(runs: list[Run], parts: list[Part], head: Head, matched: pd.DataFrame
     if head.tensor_parallel > 1 and not len(matched):
         notes.append("no collective was seen on every rank: none is matched, their times hold the waits")
     return notes + [
-        f"rank {part.rank}: {note}"
-        for part in parts
-        for run in runs
-        if run.path.name == f"rank{part.rank}"
-        for note in run.head.notes
+        f"{run.path.name.replace('rank', 'rank ')}: {note}" for run in runs for note in run.head.notes
     ]
 
 
 _REASONS = {
     "missing": "is missing: it wrote nothing that can be read",
-    "running": "is missing its end: it was killed, what it measured before is here",
+    "running": "is incomplete: it was killed, what it measured before is here",
     "failed": "failed; what it measured before is here",
 }

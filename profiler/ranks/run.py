@@ -1,4 +1,4 @@
-"""Profile a model in the processes that torchrun started: a part each, merged by the first."""
+"""Profile a model in the processes of torchrun: a part each, merged by the first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def profile_ranks(request: Request, ranks: Ranks) -> Run | None:
     """Measure this process's part and, in the first process, return the merged run; None in the others.
 
-    A process that fails, or loses the others, leaves its part as far as it got; the first merges then, too.
+    A process that fails or loses the others leaves an incomplete part; the first one then merges as well.
     Raises what `profile` raises.
     """
     begun = _begun(request, ranks)
@@ -33,7 +33,7 @@ def profile_ranks(request: Request, ranks: Ranks) -> Run | None:
             out=part_folder(request.out, ranks.rank),
             meetings=partial(arrivals, group=group),
             together=group.all,
-            progress=request.progress if ranks.first else _silent,
+            progress=request.progress if ranks.first else _nothing,
         )
         finish = partial(merge, request.out, begun) if ranks.first else _nothing
         with when_stopped(finish):
@@ -51,7 +51,7 @@ def profile_ranks(request: Request, ranks: Ranks) -> Run | None:
 
 
 def _begun(request: Request, ranks: Ranks) -> Head:
-    """What is said of the run before anything is measured."""
+    """The head of the run before measuring."""
     return head_of(request, weights="").replace(
         parts=[Part(rank=rank) for rank in range(ranks.count)],
         notes=[f"{ranks.count} ranks began; not merged yet: their parts are in rank0, rank1, ..."],
@@ -59,7 +59,7 @@ def _begun(request: Request, ranks: Ranks) -> Head:
 
 
 def _refused_together(group: Group, out: Path, begun: Head) -> None:
-    """Make the folder in the first process; where it cannot be made, all processes say so and end."""
+    """Create the folder in the first process. Raises InputError in all processes where that fails."""
     reason: InputError | None = None
     if group.ranks.first:
         try:
@@ -71,15 +71,11 @@ def _refused_together(group: Group, out: Path, begun: Head) -> None:
 
 
 def _alone(error: BaseException) -> bool:
-    """Whether an error says that others of the group are gone: gloo has no error class of its own."""
+    """Whether an error means that another process is gone; gloo has no error class of its own."""
     import torch.distributed as dist
 
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
-def _silent(_: str) -> None:
-    """Progress of all but the first process."""
-
-
-def _nothing() -> None:
-    """What all but the first process do at the end."""
+def _nothing(*_: object) -> None:
+    """Progress and end of all but the first process."""

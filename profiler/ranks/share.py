@@ -1,8 +1,8 @@
-"""A model shared by devices: each builds the model that its share is, and sums are taken over all.
+"""Tensor parallelism: each process builds its share as a smaller model, and results are summed over all.
 
-A rank's share of a Llama-like model (Megatron-LM, arXiv:1909.08053, section 3) is itself such a model with
-fewer heads, a narrower MLP and fewer columns of the head, whose two products back to the hidden width give
-terms of a sum. So nothing is built that another rank holds.
+A rank's share of a Llama-like model (Megatron-LM, arXiv:1909.08053, section 3) is itself such a model, with
+fewer heads, a narrower MLP and fewer columns of the head; its two products back to the hidden width are terms
+of a sum. So no process builds weights of another.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 
     from workloads.model import Model
 
-# Families whose layers have these fields and parts, and whose heads' width is a field of its own.
+# Families with these fields and parts of layers, whose head width is a separate field.
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma")
-SUMMED = (("self_attn", "o_proj"), ("mlp", "down_proj"))  # the parts of a layer that give terms of a sum
-SUM = "sum_over_ranks"  # the name of the sum beside such a part; profiler.ranges knows it
+SUMMED = (
+    ("self_attn", "o_proj"),
+    ("mlp", "down_proj"),
+)  # products that give terms of a sum
+SUM = "sum_over_ranks"  # the name of the sum beside such a product, as in profiler.parts
 
 
 def check_share(model: Model, devices: int, batches: Iterable[int]) -> None:
-    """An InputError where so many devices cannot share the model, or it is not known how."""
+    """InputError where this number of devices cannot share the model, or its family is not supported."""
     if devices == 1:
         return
     for batch in batches:
@@ -50,7 +53,7 @@ def share(fields: Mapping[str, Any], devices: int) -> dict[str, Any]:
 
 
 def sum_over_ranks(network: Any, model: Model, devices: int) -> None:
-    """Let a share's partial results be summed where the whole model has them whole, and cut its head."""
+    """Sum a share's partial results over all ranks, and cut its head."""
     import torch
     import torch.distributed as dist
 
@@ -72,7 +75,7 @@ def sum_over_ranks(network: Any, model: Model, devices: int) -> None:
             product.register_forward_hook(summed(total))
     head = network.lm_head
     columns = -(-model.vocabulary // devices)
-    begin = min(dist.get_rank() * columns, model.vocabulary - columns)  # the last may repeat its neighbour's
+    begin = min(dist.get_rank() * columns, model.vocabulary - columns)  # the last may overlap its neighbour's
     rows = head.weight.detach()[begin : begin + columns].clone()
     cut = torch.nn.Linear(head.in_features, columns, bias=False, dtype=rows.dtype, device=rows.device)
     cut.weight = torch.nn.Parameter(rows, requires_grad=False)
