@@ -107,6 +107,8 @@ def _process(rank: int, job: _Job) -> None:
 
 def _measured(row: Row, rank: int, processes: int, device: str) -> Row:
     """Check and time one collective; all processes take part and return the same times."""
+    import torch.distributed as dist
+
     call = Exchange(row["op"], row["bytes"], row["dtype"], rank, processes, device)
     most = most_calls(row["op"], row["dtype"], processes)
     error = _slowest(call.error(), device)
@@ -118,7 +120,7 @@ def _measured(row: Row, rank: int, processes: int, device: str) -> Row:
 
     def once() -> float:
         call.refresh()
-        _together()
+        dist.barrier()
         return _slowest(lap(partial(_repeat, call.run, size)).passed_s / size, device)
 
     warm_ups = len(warm_up(once))  # all processes have the same times, and end together
@@ -146,12 +148,6 @@ def most_calls(pattern: str, dtype: str, processes: int) -> int:
 def _repeat(run: Callable[[], Any], size: int) -> None:
     for _ in range(size):
         run()
-
-
-def _together() -> None:
-    import torch.distributed as dist
-
-    dist.barrier()
 
 
 def _slowest(value: float, device: str) -> float:

@@ -80,7 +80,7 @@ def _waited_for(run: Callable[[], Any], device: str) -> Callable[[], None]:
     return step
 
 
-def energy_of(step: Callable[[], Any], counter: Counter, window_s: float = WINDOW_S) -> Energy | None:
+def energy_of(step: Callable[[], Any], counter: Counter) -> Energy | None:
     """The mean energy of a repeated step that waits for the device.
 
     None where the counter does not advance or restarts, rather than a wrong number. Raises the counter's
@@ -96,9 +96,9 @@ def energy_of(step: Callable[[], Any], counter: Counter, window_s: float = WINDO
         if read != last:
             jumps.append((now, read, done))
             last = read
-        if len(jumps) > 1 and jumps[-1][0] - jumps[0][0] >= window_s:
+        if len(jumps) > 1 and jumps[-1][0] - jumps[0][0] >= WINDOW_S:
             break
-        if now - begin > PATIENCE_S + window_s:
+        if now - begin > PATIENCE_S + WINDOW_S:
             break
     if len(jumps) < 2:
         return None

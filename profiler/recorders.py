@@ -68,57 +68,62 @@ class InTurn:
         return ((), ()) if (at - self.turn) % self._parts else self._recorder.marks(name)
 
 
-class HostClock:
-    """Seconds per range name on the host's clock, which is the device's time where work is synchronous."""
+class _Clock:
+    """Readings of a clock inside NVTX ranges: name, begin, end, name, begin, end, ..."""
 
     def __init__(self) -> None:
-        self._events: list[Any] = []  # name, begin, end, name, begin, end, ...
-        # Appends a clock reading without a Python frame: `map` calls both functions from C.
-        self._tick = map(self._events.append, iter(host_clock(), None)).__next__
+        self._events: list[Any] = []
+        self._tick: Call = lambda: None
 
     def marks(self, name: str) -> Marks:
         """Clock readings inside an NVTX range."""
         push, pop = nvtx_marks(name)
         return (*push, partial(self._events.append, name), self._tick), (self._tick, *pop)
 
-    def totals_s(self) -> dict[str, float]:
-        """Seconds by name since the last call."""
+    def _totals(self, seconds: Callable[[Any, Any], float]) -> dict[str, float]:
         found: dict[str, float] = defaultdict(float)
         events = self._events
         for name, begin, end in zip(events[::3], events[1::3], events[2::3], strict=True):
-            found[name] += (end - begin) * 1e-9
+            found[name] += seconds(begin, end)
         events.clear()
         return dict(found)
 
 
-class CudaClock:
+class HostClock(_Clock):
+    """Seconds per range name on the host's clock, which is the device's time where work is synchronous."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Appends a clock reading without a Python frame: `map` calls both functions from C.
+        self._tick = map(self._events.append, iter(host_clock(), None)).__next__
+
+    def totals_s(self) -> dict[str, float]:
+        """Seconds by name since the last call."""
+        return self._totals(lambda begin, end: (end - begin) * 1e-9)
+
+
+class CudaClock(_Clock):
     """Seconds per range name between CUDA events on the stream current at construction."""
 
     def __init__(self) -> None:
         import torch
 
+        super().__init__()
         self._new = partial(torch.cuda.Event, enable_timing=True)
         self._stream = torch.cuda.current_stream()  # querying it takes far longer than recording an event
         self._pool: list[Any] = []
-        self._events: list[Any] = []  # name, begin, end, ...
-
-    def marks(self, name: str) -> Marks:
-        """CUDA events inside an NVTX range."""
-        push, pop = nvtx_marks(name)
-        return (*push, partial(self._events.append, name), self._mark), (self._mark, *pop)
+        self._tick = self._mark
 
     def totals_s(self) -> dict[str, float]:
         """Seconds by name since the last call; waits for the device."""
         import torch
 
         torch.cuda.synchronize()
-        found: dict[str, float] = defaultdict(float)
-        events = self._events
-        for name, begin, end in zip(events[::3], events[1::3], events[2::3], strict=True):
-            found[name] += begin.elapsed_time(end) * 1e-3
-            self._pool += (begin, end)
-        events.clear()
-        return dict(found)
+        return self._totals(self._between)
+
+    def _between(self, begin: Any, end: Any) -> float:
+        self._pool += (begin, end)
+        return float(begin.elapsed_time(end)) * 1e-3
 
     def _mark(self) -> None:
         event = self._pool.pop() if self._pool else self._new()

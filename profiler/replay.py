@@ -56,8 +56,8 @@ def replay(
     points: Sequence[Point],
     repeats: int,
     seed: int,
-    mode: str = "eager",
-    attention: str = "auto",
+    mode: str,
+    attention: str,
 ) -> None:
     """Run every point `repeats` times, with a range around each step and each operator in it.
 

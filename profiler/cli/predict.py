@@ -68,6 +68,7 @@ def command(
 ) -> None:
     """Predict a model on a device: a row per operator, TTFT, TPOT, MFU, MBU, memory."""
     from hwspecs import load_device
+    from profiler.ledger import render
     from roofline.asked import Asked, listed_operators, scenarios
     from roofline.predict import predict as run
 
@@ -82,7 +83,11 @@ def command(
     if from_module is not None:
         from profiler.module_predict import predict_module
 
-        _emit_module(predict_module(from_module, asked, device, limits), ledger, format, out)
+        traced = predict_module(from_module, asked, device, limits)
+        if ledger:
+            emit(render(traced, format), out)
+        else:
+            _emit_points({}, [traced], format, out, None)
         return
     assert model is not None
     if listed := listed_operators(model):
@@ -96,9 +101,9 @@ def command(
         return
     loaded, found = scenarios(model, asked)
     tell_published_format(loaded, found[0])
+    # A user's config is included, so that a report can be made from the prediction alone.
+    own = {} if loaded.file else {"config": loaded.config}
     if ledger:
-        from profiler.ledger import render
-
         emit(render(run(_only(found), device, limits), format), out)
     elif explain is not None:
         from reports.waterfall import as_text as waterfall
@@ -110,10 +115,10 @@ def command(
         from roofline import api
 
         served = (api.predict(one, device, limits, backend=whose, engine=engine) for one in found)
-        _emit_points(loaded, served, format, out, price)
+        _emit_points(own, served, format, out, price)
     elif whose or not _as_grid(found, device, limits, format, out, price):
         made = (run(scenario, device, limits, whose) for scenario in found)
-        _emit_points(loaded, made, format, out, price)
+        _emit_points(own, made, format, out, price)
 
 
 def _check_together(
@@ -136,7 +141,7 @@ def _check_together(
 
 
 def _emit_points(
-    loaded: Any, made: Iterable[Any], format: str, out: Path | None, price: float | None
+    own: dict[str, Any], made: Iterable[Any], format: str, out: Path | None, price: float | None
 ) -> None:
     from roofline.cost import with_cost
     from roofline.tables import as_json
@@ -150,25 +155,7 @@ def _emit_points(
         raise InputError(
             "a Parquet file holds predictions without --backend and --engine; choose --format csv."
         )
-    # A user's config is included, so that a report can be made from the prediction alone.
-    own = {} if loaded.file else {"config": loaded.config}
     emit(_render(with_cost([{**as_json(one), **own} for one in made], price), format), out)
-
-
-def _emit_module(made: Any, ledger: bool, format: str, out: Path | None) -> None:
-    from roofline.tables import as_json
-
-    if ledger:
-        from profiler.ledger import render
-
-        emit(render(made, format), out)
-        return
-    if format == "html":
-        from profiler.report import page
-
-        emit(page([made]), out)
-        return
-    emit(_render([as_json(made)], format), out)
 
 
 def _only(found: list[Any]) -> Any:

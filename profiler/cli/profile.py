@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,11 @@ from profiler.cli.options import (
     size_options,
     threads_option,
 )
-from profiler.cli.profile_module import measure_module, refuse_flags
 from profiler.cli.telling import finish, tell
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:
     from profiler.ranks.group import Ranks
-    from profiler.repeats import Effort
     from profiler.request import Request
     from roofline.run import Run
 
@@ -123,6 +122,7 @@ def command(
     from profiler.module_source import names_module
     from profiler.points import points
     from profiler.ranks.group import check_asked, started
+    from profiler.repeats import Effort
     from profiler.request import Request, check_request
     from profiler.ways import check_mode
     from roofline.asked import Asked, scenarios
@@ -130,67 +130,46 @@ def command(
     from workloads.techniques.registry import parse
 
     positive(repeats=repeats, threads=threads, tp=tp)
-    ranks, other = started(), mode != "eager"
+    ranks, is_module = started(), names_module(model)
     check_asked(
         ranks,
         tp,
-        alone={"--nsys": nsys, "--ncu": ncu, model: names_module(model)},
+        alone={"--nsys": nsys, "--ncu": ncu, model: is_module},
         whole={"--mode graph": mode == "graph"},
     )
-    _check_fraction(overhead)
-    effort = _effort(repeats, budget, ci)
-    tools = [tool for tool, asked in (("nsys", nsys), ("ncu", ncu)) if asked]
+    if overhead is not None and not 0 <= overhead < float("inf"):
+        raise InputError(f"overhead is {overhead}; expected a fraction of a step, as 0.03.")
+    effort = Effort(repeats, float("inf") if budget is None else duration(budget), known_precision(ci))
     chosen = pick_device(ranks.device(device) if ranks else device)
     check_mode(mode, chosen)
     if not replay and ranks is None:  # of several processes the first creates the folder and tells the others
         refuse_existing(out)
-    if names_module(model):
-        flags = {
-            **sizes,
-            "dtype": dtype,
-            "mode": other,
-            "attention": attention != "auto",
-            "with": words,
-            "nsys": nsys,
-            "ncu": ncu,
-            "tp": tp > 1,
-        }
-        refuse_flags(model, [name for name, value in flags.items() if value])
+    hardware = load_device(hw) if hw else device_name(chosen)
+    if is_module:
+        decided = {"dtype": dtype, "mode": mode != "eager", "attention": attention != "auto", "with": words}
+        _refuse(model, {**sizes, **decided, "nsys": nsys, "ncu": ncu, "tp": tp > 1})
         use_threads(threads)
-        measure_module(model, chosen, out, hw, effort, seed, alone, overhead)
+        given = {"out": out, "hardware": hardware, "effort": effort, "seed": seed, "alone": alone}
+        _measure_module(overhead, target=model, device=chosen, **given)
         return
-    if tools:
-        from profiler.nsight import installed
-
-        installed(tools, chosen)
     wanted = known_kernel_dtype(dtype or ("fp32" if chosen == "cpu" else "bf16"))
     asked = Asked(**sizes, weights=wanted, activations=wanted, kv=wanted)
     loaded, found = scenarios(model, asked, default_convention="eager")
+    steps = points(found)
     use_threads(threads)
     if replay:
         from profiler.replay import replay as play
 
-        play(loaded, chosen, wanted, points(found), repeats, seed, mode, attention)
+        play(loaded, chosen, wanted, steps, repeats, seed, mode, attention)
         return
-    techniques, steps = tuple(map(parse, words)), points(found)
-    hardware = load_device(hw) if hw else device_name(chosen)
+    techniques = tuple(map(parse, words))
     request = Request(
-        loaded,
-        chosen,
-        wanted,
-        steps,
-        out,
-        hardware,
-        effort,
-        seed,
-        alone,
-        techniques,
-        progress,
-        tp,
+        *(loaded, chosen, wanted, steps, out, hardware, effort, seed, alone, techniques, progress, tp),
         mode=mode,
         attention=attention,
     )
     check_request(request)
+    tools = _installed(chosen, nsys=nsys, ncu=ncu)
     run = _profiled(request, ranks)
     if run is None:
         return
@@ -201,27 +180,40 @@ def command(
     finish(run, overhead)
 
 
-def _check_fraction(overhead: float | None) -> None:
-    if overhead is not None and not 0 <= overhead < float("inf"):
-        raise InputError(f"overhead is {overhead}; expected a fraction of a step, as 0.03.")
+def _measure_module(overhead: float | None, **request: Any) -> None:
+    """Measure one pass of a module, and print the run's notes."""
+    from profiler.module_record import ModuleRequest, profile_module
+
+    run = profile_module(ModuleRequest(**request, progress=progress))
+    tell(run, overhead)
+    finish(run, overhead)
 
 
-def _effort(repeats: int, budget: str | None, ci: float) -> Effort:
-    """The effort of the options; InputError for invalid ones."""
-    from profiler.repeats import Effort
+def _installed(device: str, **asked: bool) -> list[str]:
+    """The tools asked for. Raises InputError where one is missing or useless on the device."""
+    tools = [tool for tool, wanted in asked.items() if wanted]
+    if tools:
+        from profiler.nsight import installed
 
-    return Effort(repeats, float("inf") if budget is None else duration(budget), known_precision(ci))
+        installed(tools, device)
+    return tools
 
 
 def _profiled(request: Request, ranks: Ranks | None) -> Run | None:
     """The run; of several processes the merged one, returned by the first."""
+    from profiler.ranks.run import profile_ranks
     from profiler.record import profile
 
-    if ranks is None:
-        return profile(request)
-    from profiler.ranks.run import profile_ranks
+    return profile(request) if ranks is None else profile_ranks(request, ranks)
 
-    return profile_ranks(request, ranks)
+
+def _refuse(target: str, flags: Mapping[str, object]) -> None:
+    """InputError for given flags, which a module's function decides."""
+    for name, value in flags.items():
+        if value:
+            raise InputError(
+                f"--{name} does not go with {target}: it returns the sizes and formats; leave it out."
+            )
 
 
 def _record(tools: list[str], model: str, run: Run, request: Request, flags: dict[str, Any]) -> None:

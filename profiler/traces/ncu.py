@@ -73,7 +73,7 @@ def profiled(path: Path, losses: Losses) -> list[Measured]:
     return list(kernels.values())
 
 
-def as_trace(path: Path, kernels: list[Measured], losses: Losses, version: str = "") -> Trace:
+def as_trace(path: Path, kernels: list[Measured], losses: Losses) -> Trace:
     """Profiled kernels, in order of launch, as a trace of counters only."""
     losses.note("noted", int(not kernels), "page without any kernel")
     words = Words()
@@ -85,7 +85,7 @@ def as_trace(path: Path, kernels: list[Measured], losses: Losses, version: str =
     names = ("source", "process", "device", "name", "order", "metric", "value")
     columns = dict(zip(names, zip(*rows, strict=True) if rows else [[]] * len(names), strict=True))
     table = make_table("counters", {key: list(values) for key, values in columns.items()})
-    origin = Origin(file=path.name, format="ncu", version=version)
+    origin = Origin(file=path.name, format="ncu")
     return Trace((origin,), {"counters": table}, (), losses.found())
 
 
