@@ -90,12 +90,8 @@ def masked_as_launched() -> Iterator[None]:
     if not hasattr(masking_utils, "is_tracing"):
         yield
         return
-    with replaced(masking_utils, "is_tracing", lambda _: _nothing_traced):
+    with replaced(masking_utils, "is_tracing", lambda _: lambda *_: False):
         yield
-
-
-def _nothing_traced(*_: Any) -> bool:
-    return False
 
 
 def attended(events: Iterable[Any]) -> set[str]:

@@ -64,7 +64,7 @@ def by_call(
         if known and ran[name] == len(called[name]):
             operator = called[name][turn[name]]
             turn[name] += 1
-        rows += (_on_device if on_device else _of_host)(event, name, operator, known)
+        rows += _times(event, name, operator, on_device=on_device, whole=known)
     return rows
 
 
@@ -177,14 +177,12 @@ def _outermost(events: Iterable[Any], called: dict[str, list[str]]) -> Iterator[
             yield from _outermost(children, called)
 
 
-def _on_device(event: Any, name: str, operator: str, whole: bool) -> Iterator[KernelTime]:
-    """A row per kernel that an operation launched, itself or including its parts."""
-    for kernel in _kernels(event, whole):
-        yield KernelTime(operator, kernel.name, kernel.duration * 1e-6)
-
-
-def _of_host(event: Any, name: str, operator: str, whole: bool) -> Iterator[KernelTime]:
-    """A row for an operation: its self time, or including its parts."""
+def _times(event: Any, name: str, operator: str, *, on_device: bool, whole: bool) -> Iterator[KernelTime]:
+    """Rows of an operation, `whole`: with its parts. A row per launched kernel, or its time on the host."""
+    if on_device:
+        for kernel in _kernels(event, whole):
+            yield KernelTime(operator, kernel.name, kernel.duration * 1e-6)
+        return
     micros = event.cpu_time_total if whole else event.self_cpu_time_total
     if micros > 0:
         yield KernelTime(operator, name, micros * 1e-6)

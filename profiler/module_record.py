@@ -14,13 +14,12 @@ from profiler.alone import alone
 from profiler.module_run import Watch, distinct, quiet_inputs, time_passes, warm_passes, watch
 from profiler.module_trace import TracePass, trace
 from profiler.noting import label, repeated_words
-from profiler.overhead import overhead
 from profiler.power import PowerMonitor, clocks, throttling
 from profiler.record_rows import SAVE_EVERY_S
 from profiler.references import ReferenceStep, steps_beside
 from profiler.repeats import EFFORT, NOT_OVER, WARM_UP_S, Effort, Sample, sample
 from profiler.request import begun_head, begun_run
-from profiler.steps import Timed, step_rows
+from profiler.steps import Timed, overhead, step_rows
 from profiler.subject import Point
 from roofline.run import Run
 from roofline.run_head import Head, Overhead

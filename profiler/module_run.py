@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from profiler.module_hearing import Run, hearing, plainly
 from profiler.module_source import Built, attempt, built
 from profiler.module_trace import ATTENTION, Recorder
-from profiler.recorders import Marks, clock
+from profiler.recorders import Marks, clock, in_range
 from profiler.repeats import warm_up
 from profiler.steps import Timed
 from profiler.timing import laps, without_collection
@@ -152,13 +152,7 @@ class _Stopwatch:
         at = next(self.passed)
         if at >= len(self.order) or self.watched.functions[at] is not function:
             raise self._other()
-        before, after = self.order[at]
-        for call in before:
-            call()
-        result = run()
-        for call in after:
-            call()
-        return result
+        return in_range(self.order[at], run)
 
     def _other(self) -> InputError:
         return InputError(

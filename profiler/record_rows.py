@@ -10,7 +10,7 @@ from typing import Any
 from profiler.energy import Counter
 from profiler.measured_point import Measured, Tables, point_rows
 from profiler.noting import compiled_words, label, overhead_words, repeated_words
-from profiler.overhead import overhead
+from profiler.steps import overhead
 from roofline.run import Run
 from roofline.run_head import Attributed, Compilation, Overhead
 from roofline.run_tables import TABLES

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from profiler.attending import attending, set_attention
 from profiler.instrument import instrumented
 from profiler.ranges import family
-from profiler.recorders import Marks, nvtx_installed, nvtx_marks
+from profiler.recorders import Marks, in_range, nvtx_installed, nvtx_marks
 from profiler.steps import operators_at
 from profiler.subject import Point, fixed_step, greedy, load_subject, step
 from specfiles.errors import InputError
@@ -122,16 +122,6 @@ def step_name(point: Point) -> str:
     """The range around a step of a point."""
     encoded = f", {point.encoder_len} of an encoder" if point.kv_len > point.encoder_len > 0 else ""
     return f"{point.phase} {point.batch}x{point.q_len} of {point.kv_len}{encoded}"
-
-
-def in_range(marks: Marks, run: Callable[[], Any]) -> None:
-    """Run a callable in an NVTX range made before: making a range takes far longer than entering it."""
-    begin, end = marks
-    for call in begin:
-        call()
-    run()
-    for call in end:
-        call()
 
 
 @contextmanager

@@ -7,13 +7,15 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from profiler.instrument import instrumented
 from profiler.recorders import InTurn, clock
-from profiler.repeats import Sample, sample
+from profiler.repeats import Sample, median_interval, sample
 from profiler.subject import Point, Subject, convention_of, greedy
 from profiler.timing import Lap, laps, without_collection
+from roofline.run_head import Overhead
 from workloads.convention import CONVENTIONS
 from workloads.dtypes import Precision
 from workloads.phases import Named, Setting, Step, operators
@@ -83,6 +85,17 @@ def step_rows(timed: Timed, whole: Sample, began: float) -> dict[str, list[dict[
         for kind, said, *_ in each
     ]
     return {"steps": steps, "outliers": outliers}
+
+
+def overhead(point: Point, timed: Timed) -> Overhead:
+    """The overhead of ranges at a point, as a fraction of the step.
+
+    Each step with ranges is compared with its neighbour without, so that drift of the machine affects both;
+    CPU time is compared, without waits.
+    """
+    ratios = [ranged / plain - 1 for ranged, plain in zip(timed.ranged, timed.plain, strict=False)]
+    low, high = median_interval(ratios)
+    return Overhead(**vars(point), fraction=median(ratios), low=low, high=high, pairs=len(ratios))
 
 
 def time_ranges(

@@ -49,11 +49,6 @@ class Subject:
         return str(self.network.config._attn_implementation) if attends(self.loaded.model) else ""
 
     @property
-    def encodes(self) -> bool:
-        """Whether it encodes sequences and generates none."""
-        return encodes(self.loaded.model)
-
-    @property
     def has_memory(self) -> bool:
         """Whether its decoder attends to an encoder's result."""
         return self.loaded.model.has_memory
@@ -246,7 +241,7 @@ Step = Callable[[Callable[[Any], Any]], Any]
 
 def step(subject: Subject, point: Point, capacity: int) -> Step:
     """A repeatable step at a point; called with a sampler, it runs the model and samples a token."""
-    if subject.encodes:
+    if encodes(subject.loaded.model):
         return _pass(subject, point)
     if subject.has_memory:
         return _of_two_stacks(subject, point)
@@ -267,7 +262,7 @@ def step(subject: Subject, point: Point, capacity: int) -> Step:
 
 def fixed_step(subject: Subject, point: Point) -> Step:
     """The same with a cache of constant length and address, for compiled code and graphs."""
-    if subject.encodes:
+    if encodes(subject.loaded.model):
         return _pass(subject, point)
     if subject.has_memory:
         return _of_two_stacks(subject, point, fixed=True)

@@ -22,9 +22,9 @@ from profiler.kernel_times import (
     launched_kernels,
     seconds_by_operator,
 )
-from profiler.recorders import nvtx_marks
+from profiler.recorders import in_range, nvtx_marks
 from profiler.references import repeats_of, visit
-from profiler.replay import in_range, nvtx_only, step_name
+from profiler.replay import nvtx_only, step_name
 from profiler.steps import Timed, Turns, operators_at
 from profiler.subject import Point, Subject, fixed_step, greedy, step
 from profiler.timing import laps, without_collection

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from profiler.traces.grouping import numbered
+from profiler.traces.recorded import Given
 from profiler.traces.tables import WORK, Trace
 from profiler.traces.waves import last_wave_s, waves
 from roofline.times import times
 from specfiles.errors import InputError
-from workloads.operators import Operator
 from workloads.work import Role, Traffic, Work
 
 if TYPE_CHECKING:
@@ -26,19 +25,6 @@ PLACE = ("source", "device", "stream", "layer")
 WORDS = ("activity", "kernel", "operator", "kind", "phase", "how", "dtype", "bound", "warning")
 SUMS = ("time_s", "bound_s", "matrix_flops", "vector_flops", "work_bytes", "waves", "last_wave_s")
 COUNTS = ("in_waves", "above")
-
-
-@dataclass(frozen=True)
-class Given(Operator):
-    """An operator whose work is already known."""
-
-    kind: ClassVar[str] = "given"
-
-    given: Work
-
-    def work(self) -> Work:
-        """As given."""
-        return self.given
 
 
 def frame(trace: Trace) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from profiler.traces.recorded import ELEMENT_BYTES, Experts, Recorded, Streamed, Tensor
+from profiler.traces.recorded import ELEMENT_BYTES, Recorded, Tensor, matrix_work, streamed_work
 from workloads.operators import Attention, Embedding, Gemm, KvAppend, Operator, Rope
 from workloads.operators.experts import expected_distinct
 
@@ -116,7 +116,7 @@ def experts(call: Recorded, at: Sequence[int]) -> Operator | None:
     touched = expected_distinct(count, min(topk, count), tokens)
     weights = (first.bytes + second.bytes) * touched / count
     per_pair = 2 * (math.prod(first.dims[1:]) + math.prod(second.dims[1:]))
-    return Experts(2 * x.bytes, weights, tokens * topk * per_pair, _multiplied(x, first), x.elements)
+    return matrix_work(2 * x.bytes, weights, tokens * topk * per_pair, _multiplied(x, first), x.elements)
 
 
 def rotated(call: Recorded, at: Sequence[int]) -> Operator | None:
@@ -149,7 +149,7 @@ def streamed(call: Recorded, at: Sequence[int]) -> Operator | None:
     if not tensors:
         return None
     largest = max(tensors, key=lambda t: t.elements)
-    return Streamed(sum(t.bytes for t in tensors), 0.0, largest.elements, largest.dtype)
+    return streamed_work(sum(t.bytes for t in tensors), 0.0, largest.elements, largest.dtype)
 
 
 def mapped(call: Recorded, at: Sequence[int]) -> Operator | None:
@@ -162,25 +162,25 @@ def mapped(call: Recorded, at: Sequence[int]) -> Operator | None:
         return None
     width = max(t.bytes / max(t.elements, 1) for t in tensors)
     dtype = max(tensors, key=lambda t: t.elements).dtype
-    return Streamed(sum(t.bytes for t in tensors), elements * width, elements, dtype)
+    return streamed_work(sum(t.bytes for t in tensors), elements * width, elements, dtype)
 
 
 def reduced(call: Recorded, at: Sequence[int]) -> Operator | None:
     """One tensor read; the result is small."""
     (tensor,) = call.tensors(at)
-    return Streamed(tensor.bytes, 0.0, tensor.elements, tensor.dtype)
+    return streamed_work(tensor.bytes, 0.0, tensor.elements, tensor.dtype)
 
 
 def copied(call: Recorded, at: Sequence[int]) -> Operator | None:
     """The second tensor into the first."""
     target, source = call.tensors(at)
-    return Streamed(source.bytes, target.bytes, 0.0, target.dtype)
+    return streamed_work(source.bytes, target.bytes, 0.0, target.dtype)
 
 
 def filled(call: Recorded, at: Sequence[int]) -> Operator | None:
     """One tensor written."""
     (tensor,) = call.tensors(at)
-    return Streamed(0.0, tensor.bytes, 0.0, tensor.dtype)
+    return streamed_work(0.0, tensor.bytes, 0.0, tensor.dtype)
 
 
 def joined(call: Recorded, at: Sequence[int]) -> Operator | None:
@@ -189,7 +189,7 @@ def joined(call: Recorded, at: Sequence[int]) -> Operator | None:
     if not parts:
         return None
     size = sum(t.bytes for t in parts)
-    return Streamed(size, size, 0.0, parts[0].dtype)
+    return streamed_work(size, size, 0.0, parts[0].dtype)
 
 
 def nothing(call: Recorded, at: Sequence[int]) -> Operator | None:
@@ -224,7 +224,7 @@ def _attention(call: Recorded, sizes: tuple[Any, ...], q: Tensor) -> Operator | 
 
 def _batched(a: Tensor, b: Tensor, m: int, n: int, k: int, batch: int) -> Operator:
     """Independent products as one: work is the sum."""
-    return Experts(
+    return matrix_work(
         a.bytes + batch * m * n * a.bytes / max(a.elements, 1),
         b.bytes,
         2.0 * batch * m * n * k,

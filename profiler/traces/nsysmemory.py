@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from profiler.traces.database import Database
-from profiler.traces.memory import ALLOCATED
 from profiler.traces.nsysfacts import DeviceNumbers
+from profiler.traces.samples import ALLOCATED
 from profiler.traces.tables import SCHEMAS, make_table
 
 TABLE = "CUDA_GPU_MEMORY_USAGE_EVENTS"

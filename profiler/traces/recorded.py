@@ -89,49 +89,30 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class Streamed(Operator):
-    """An operator that only moves tensors: each read or written once, one FLOP per result element."""
+class Given(Operator):
+    """An operator whose work is already known."""
 
-    kind: ClassVar[str] = "elementwise"
+    kind: ClassVar[str] = "given"
 
-    read_bytes: float
-    written_bytes: float
-    results: float
-    dtype: str = "fp32"
+    given: Work
 
     def work(self) -> Work:
-        """Bytes as recorded; arithmetic on vector units."""
-        return Work(
-            dtype=self.dtype,
-            traffic=(
-                Traffic("inputs", Role.INPUT, self.read_bytes),
-                Traffic("outputs", Role.OUTPUT, self.written_bytes),
-            ),
-            vector_flops=self.results,
-            outputs=self.results,
-        )
+        """As given."""
+        return self.given
 
 
-@dataclass(frozen=True)
-class Experts(Operator):
-    """Both products of a layer of experts."""
+def streamed_work(read_bytes: float, written_bytes: float, results: float, dtype: str) -> Given:
+    """Tensors only moved: each read or written once, one FLOP per result element on vector units."""
+    traffic = (Traffic("inputs", Role.INPUT, read_bytes), Traffic("outputs", Role.OUTPUT, written_bytes))
+    return Given(Work(dtype, traffic, vector_flops=results, outputs=results))
 
-    kind: ClassVar[str] = "grouped_gemm"
 
-    activation_bytes: float
-    weight_bytes: float
-    matrix_flops: float
-    dtype: str
-    results: float
-
-    def work(self) -> Work:
-        """Activations in and out once, the weights of the experts in use once."""
-        return Work(
-            dtype=self.dtype,
-            traffic=(
-                Traffic("tokens", Role.INPUT, self.activation_bytes),
-                Traffic("weights", Role.WEIGHT, self.weight_bytes),
-            ),
-            matrix_flops=self.matrix_flops,
-            outputs=self.results,
-        )
+def matrix_work(
+    activation_bytes: float, weight_bytes: float, matrix_flops: float, dtype: str, results: float
+) -> Given:
+    """Products of activations, in and out once, with weights, read once."""
+    traffic = (
+        Traffic("activations", Role.INPUT, activation_bytes),
+        Traffic("weights", Role.WEIGHT, weight_bytes),
+    )
+    return Given(Work(dtype, traffic, matrix_flops=matrix_flops, outputs=results))

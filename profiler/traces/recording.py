@@ -9,8 +9,8 @@ import numpy as np
 
 from profiler.traces.alike import alike
 from profiler.traces.grouping import encoded
-from profiler.traces.memory import ALLOCATED, RESERVED
 from profiler.traces.runs import load
+from profiler.traces.samples import ALLOCATED, RESERVED
 from profiler.traces.showing import limits_of
 from profiler.traces.summary import every_grouping, show
 from profiler.traces.tables import Trace

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 from profiler.traces.alike import alike
 from profiler.traces.idle import idle_causes, launching, overlap, small_grids_s
 from profiler.traces.lost import lost
-from profiler.traces.memory import memory
-from profiler.traces.readings import readings
 from profiler.traces.rules import known_kernel
+from profiler.traces.samples import memory, readings
 from profiler.traces.showing import BY
 from profiler.traces.tables import Trace
 from profiler.traces.totals import device_records, device_totals, loss_records, totals

@@ -17,10 +17,18 @@ from profiler.campaign.measure import measured_row  # noqa: E402
 from profiler.capturing import capturing  # noqa: E402
 from profiler.graphs import GraphedStep  # noqa: E402
 from profiler.kernels import TOLERANCE, Place, kernel  # noqa: E402
-from profiler.overhead import overhead  # noqa: E402
 from profiler.recorders import CudaClock  # noqa: E402
 from profiler.repeats import Effort  # noqa: E402
-from profiler.steps import SETTLING, SHORT_S, Timed, Turns, operators_at, steady_laps, time_ranges  # noqa: E402
+from profiler.steps import (  # noqa: E402
+    SETTLING,
+    SHORT_S,
+    Timed,
+    Turns,
+    operators_at,
+    overhead,
+    steady_laps,
+    time_ranges,
+)
 from profiler.subject import Point, Subject, fixed_step, greedy, step  # noqa: E402
 from profiler.timing import BRIEFLY, measure_replayed  # noqa: E402
 from profiler.treatments.measure import measured  # noqa: E402

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from profiler.traces import kineto
-from profiler.traces.memory import memory
 from profiler.traces.reading import read_traces
+from profiler.traces.samples import memory
 from profiler.traces.tables import Trace
 from profiler.traces.totals import totals
 from specfiles.errors import InputError

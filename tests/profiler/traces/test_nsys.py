@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from profiler.traces import kineto, ncu, ncurep, nsys, nsysrep
 from profiler.traces.attribution import attribute
-from profiler.traces.memory import memory
 from profiler.traces.reading import reader_of
+from profiler.traces.samples import memory
 from profiler.traces.tables import SCHEMAS, Trace
 from specfiles.errors import InputError
 
