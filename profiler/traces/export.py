@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,44 +25,40 @@ if TYPE_CHECKING:
     from roofline.run import Run
 
 ENDINGS = (".json", ".json.gz", ".parquet")
-CATEGORY = {
-    "host": "cpu_op",
-    "kernel": "kernel",
-    "copy": "gpu_memcpy",
-    "set": "gpu_memset",
-    "graph": "kernel",
-}
+CATEGORY = {"host": "cpu_op", "copy": "gpu_memcpy", "set": "gpu_memset"}  # others: kernel
 RANGE_CATEGORY = {"operator": "cpu_op", "module": "python_function", "nvtx": "nvtx"}  # Kineto's names
-WORK = {"matrix_flops": "matrix FLOP", "vector_flops": "vector FLOP", "work_bytes": "bytes"}
+WORK = ("matrix_flops", "vector_flops", "work_bytes")
 Event = dict[str, Any]
 
 
 def export(trace: Trace, path: Path, ceilings: Ceilings | None) -> None:
     """Write an attributed trace; the ending decides the format. Raises InputError for another ending."""
-    if not path.name.endswith(ENDINGS):
-        raise InputError(f"{path}: unknown ending; expected {', '.join(ENDINGS)} (Chrome trace or table).")
+    _check_ending(path)
     rows = limits(frame(trace), ceilings, instances_s(trace))
-    if path.name.endswith(".parquet"):
-        table = flat(trace, rows)
-        with atomic(path) as draft:
-            table.to_parquet(draft, index=False)
-        return
-    with atomic(path) as draft:
-        write_events(draft, events(trace, rows), packed=path.name.endswith(".gz"))
+    _write(path, lambda: flat(trace, rows), events(trace, rows))
 
 
 def export_measured(run: Run, path: Path, device: Device, fidelity: Fidelity) -> None:
     """Export a measured run against its prediction: operators of one step per point, or their table."""
     from roofline.validate import validate
 
+    _check_ending(path)
+    matched = validate(run, device, fidelity).matched
+    _write(path, lambda: matched, side_by_side(matched))
+
+
+def _check_ending(path: Path) -> None:
     if not path.name.endswith(ENDINGS):
         raise InputError(f"{path}: unknown ending; expected {', '.join(ENDINGS)} (Chrome trace or table).")
-    matched = validate(run, device, fidelity).matched
+
+
+def _write(path: Path, table: Callable[[], pd.DataFrame], found: Iterable[Event]) -> None:
+    """Write the table or the events, by the file's ending."""
     with atomic(path) as draft:
         if path.name.endswith(".parquet"):
-            matched.to_parquet(draft, index=False)
+            table().to_parquet(draft, index=False)
         else:
-            write_events(draft, side_by_side(matched), packed=path.name.endswith(".gz"))
+            write_events(draft, found, packed=path.name.endswith(".gz"))
 
 
 def side_by_side(matched: pd.DataFrame) -> Iterator[Event]:
@@ -167,20 +163,11 @@ def _predicted(trace: Trace, rows: pd.DataFrame, numbers: dict[Any, int], zero: 
     start = trace.column("activities", "start_ns")
     first = rows.assign(start=start).groupby("instance")["start"].transform("min").to_numpy()
     some = rows.assign(start=first)[rows["bound_s"].to_numpy() > 0]
-    names = some["operator"].astype(object).where(some["operator"].notna(), some["kernel"].astype(object))
-    columns = (
-        some["source"],
-        some["device"],
-        some["stream"],
-        names,
-        some["start"],
-        some["bound_s"],
-        some["bound"],
-    )
-    for source, device, stream, name, begin, bound_s, bound in zip(*columns, strict=True):
-        number = numbers[source, device]
-        length = round(bound_s * 1e9)
-        yield _slice("predicted", name, number, int(stream), int(begin) - zero, length, {"bound": bound})
+    label = some["operator"].astype(object).where(some["operator"].notna(), some["kernel"].astype(object))
+    for row in some.assign(label=label).itertuples():
+        begin, length = int(row.start) - zero, round(row.bound_s * 1e9)
+        number = numbers[row.source, row.device]
+        yield _slice("predicted", row.label, number, int(row.stream), begin, length, {"bound": row.bound})
 
 
 def _host(trace: Trace, number: int, zero: int) -> Iterator[Event]:

@@ -95,17 +95,12 @@ def _operators(run: Run, ceilings: Ceilings | None) -> pd.DataFrame:
 
 def _row(by: str, name: Any, group: pd.DataFrame, whole: float) -> dict[str, Any]:
     time = float(group["time_s"].sum())
-    bound_s = (
-        group["bound_s"].astype(float).sum()
-        if "bound_s" in group and group["bound_s"].notna().any()
-        else None
-    )
-    kinds, bounds = (
-        group["kind"].dropna().unique(),
-        group["bound"].dropna().unique() if "bound" in group else [],
-    )
-    has_work = "flops" in group and group["flops"].notna().any()
-    above = bound_s is not None and (group["bound_s"].astype(float) > ABOVE * group["time_s"]).any()
+    modelled = "flops" in group and group["flops"].notna().any()
+    bounded = "bound_s" in group and group["bound_s"].notna().any()
+    bound_s = float(group["bound_s"].astype(float).sum()) if bounded else None
+    kinds = group["kind"].dropna().unique()
+    bounds = group["bound"].dropna().unique() if "bound" in group else []
+    above = bounded and (group["bound_s"].astype(float) > ABOVE * group["time_s"]).any()
     values = (
         str(name[0]),
         str(kinds[0]) if len(kinds) == 1 else None,
@@ -114,10 +109,9 @@ def _row(by: str, name: Any, group: pd.DataFrame, whole: float) -> dict[str, Any
         int(group["count"].sum()),
         time,
         time / whole if whole else 0.0,
-        float(group["flops"].astype(float).sum()) if has_work else None,
-        float(group["bytes"].astype(float).sum()) if has_work else None,
+        *(float(group[work].astype(float).sum()) if modelled else None for work in ("flops", "bytes")),
         bound_s / time if bound_s is not None and time else None,
-        1.0 if has_work else 0.0,
+        float(modelled),
         str(bounds[0]) if len(bounds) == 1 else None,
         max(0.0, time - bound_s) if bound_s is not None else None,
         ABOVE_ALL if above else None,

@@ -1,4 +1,4 @@
-"""Integers of a large SQLite table straight from its pages.
+"""Integers of a large SQLite table, read from its pages.
 
 SQLite returns values one by one: five million rows of eighteen take eight seconds of CPU time, here two.
 The format (https://www.sqlite.org/fileformat2.html) is fixed; rows with equal headers are read as arrays.

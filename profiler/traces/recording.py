@@ -1,4 +1,4 @@
-"""The report of an imported run: everything that `show` says, and its samples over time."""
+"""The report of an imported run: everything that `show` prints, and its samples over time."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from hwspecs import Device
     from roofline.run import Run
 
-MOST_TOLD = 8  # files that a page names
+MOST_TOLD = 8  # files named on a page
 MOST_POINTS = 2000  # of a curve: more than a screen has columns
 AXES = {ALLOCATED: "memory [B]", RESERVED: "memory [B]", "power_w": "power [W]", "sm_clock_hz": "clock [Hz]"}
 
 
 def recorded_content(run: Run, device: Device | None) -> Content:
-    """A run that was imported, beside the data sheet of its device where that is known."""
+    """An imported run, with the data sheet of its device if known."""
     trace, ceilings = load(run), limits_of(device, Fidelity.DATASHEET)
     rows = alike(trace, ceilings)
     files = [origin.file for origin in trace.origins]
@@ -69,7 +69,7 @@ def _roofs(rows: pd.DataFrame, device: Device | None) -> tuple[Roof, ...]:
 
 
 def timelines(trace: Trace) -> Iterator[Timeline]:
-    """What was sampled, a timeline per quantity and a curve per device; memory held and reserved in one."""
+    """A timeline per sampled quantity, with a curve per device; allocated and reserved memory share one."""
     words, quantity = trace.words("samples", "quantity"), trace.column("samples", "quantity")
     groups: dict[str, list[str]] = {}
     for name in words:
@@ -95,7 +95,7 @@ def _curves(trace: Trace, which: object, name: str) -> Iterator[Curve]:
 
 
 def _highest(rows: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Of more rows than a curve shows, the highest of each part."""
+    """At most MOST_POINTS rows: the highest of each part."""
     if len(rows) <= MOST_POINTS:
         return rows
     parts = np.array_split(rows, MOST_POINTS)

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from workloads.step import Setting
 
 POINT = ["phase", "batch", "q_len", "kv_len"]
-GROUP_ROWS = 1 << 17  # written at once: what is encoded waits in memory
+GROUP_ROWS = 1 << 17  # encoded in memory at once
 
 
 def save(trace: Trace, path: Path, *, command: str, device: str = "", **head: Any) -> Run:
-    """Write a trace as a new run folder, `run.json` complete last; nothing secret of the trace's
-    metadata (environment variables, command lines) is taken over."""
+    """Write a trace as a new run folder, completing `run.json` last.
+
+    Environment variables and command lines of the trace, which may be secret, are not copied.
+    """
     names = dict.fromkeys(d.name for d in trace.devices if d.name and _used(trace, d.source, d.device))
     fields = {"model": "", "model_config_fields": {}, "dtype": "", **head}
     run = create_run(
@@ -48,7 +50,7 @@ def save(trace: Trace, path: Path, *, command: str, device: str = "", **head: An
             **fields,
         ),
     )
-    return_freed_memory()  # what attributing took, before writing takes its own
+    return_freed_memory()  # taken by the attribution
     for name in SCHEMAS:
         if trace[name].num_rows:
             with atomic(path / f"{name}.parquet") as draft:
@@ -60,7 +62,7 @@ def save(trace: Trace, path: Path, *, command: str, device: str = "", **head: An
 
 
 def recorded(setting: Setting) -> dict[str, Any]:
-    """How a model ran, as fields of a run's head."""
+    """The setting of a model as fields of a run's head."""
     precision = setting.precision
     return {
         "dtype": str(precision.weights),
@@ -109,7 +111,7 @@ def _quartiles(times: pd.Series) -> dict[str, Any]:
 
 
 def load(run: Run) -> Trace:
-    """The trace of an imported run; an InputError where a table is broken, or the run was not imported."""
+    """The trace of an imported run. Raises InputError where a table is broken or the run was not imported."""
     if run.head.imported is None:
         raise InputError(f"{run.path}: was measured here, not imported; it has no trace tables.")
     imported = run.head.imported

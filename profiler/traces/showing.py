@@ -17,7 +17,7 @@ BY = ("operator", "kernel", "layer", "phase", "stream", "kind")
 
 
 def shown(subject: Path, by: str, hardware: str | None, fidelity: Fidelity | None) -> dict[str, Any]:
-    """The documented JSON. Raises InputError for what is neither a run nor a trace."""
+    """The documented JSON of `show`. Raises InputError for other files."""
     from profiler.traces.summary import show
 
     whole = by not in ("kernel", "stream", "kind") or hardware is not None  # needs launches, ranges and work
@@ -56,7 +56,7 @@ def opened(subject: Path) -> tuple[Run | None, Trace | None]:
 
 
 def exported(subject: Path, to: Path, hardware: str | None, fidelity: Fidelity) -> None:
-    """Write a run or a trace for other tools. Raises InputError where it is neither."""
+    """Write a run or a trace for other tools. Raises InputError for other files."""
     from profiler.traces.export import export, export_measured
 
     run, trace = opened(subject)
@@ -70,7 +70,7 @@ def exported(subject: Path, to: Path, hardware: str | None, fidelity: Fidelity) 
 
 
 def limits_of(device: Device | None, fidelity: Fidelity | None) -> Ceilings | None:
-    """The ceilings of a device, without a fidelity its data sheet's if it has one; None without a device."""
+    """The ceilings of a device, by default of its data sheet if it has one; None without a device."""
     if device is None:
         return None
     known = Fidelity.DATASHEET if device.datasheet.dram.byte_per_s else Fidelity.MEASURED
@@ -78,7 +78,7 @@ def limits_of(device: Device | None, fidelity: Fidelity | None) -> Ceilings | No
 
 
 def device_of(hardware: str | None, trace: Trace | None, run: Run | None) -> Device | None:
-    """The device that was asked for, the file kept with the run, or the known one of the recorded name."""
+    """The device asked for, else the run's device file, else the shipped device of the recorded name."""
     from hwspecs import load_device
 
     if hardware:
@@ -90,13 +90,13 @@ def device_of(hardware: str | None, trace: Trace | None, run: Run | None) -> Dev
     for name in filter(None, names):
         try:
             return load_device(name)
-        except InputError:  # a name that no file has: times without ceilings
+        except InputError:  # not shipped: times without ceilings
             continue
     return None
 
 
 def described_device(hardware: str | None, run: Run) -> Device:
-    """The device that a run is compared with; an InputError where `device_of` finds none."""
+    """The device that a run is compared with. Raises InputError where `device_of` finds none."""
     device = device_of(hardware, None, run)
     if device is None:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What is wrong with recorded events, taken out or mended and counted: nothing goes without a word."""
+"""Invalid recorded events, dropped or repaired and counted; and growing columns of events."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from profiler.traces.columns import BAD
 from profiler.traces.tables import Loss
 
 Columns = dict[str, Any]  # NumPy arrays of one length
-LONGEST_NS = 3600 * 10**9  # nothing that runs on a GPU takes an hour
-FARTHEST_NS = 7 * 86400 * 10**9  # nor does a recording last a week
+LONGEST_NS = 3600 * 10**9  # of an activity
+FARTHEST_NS = 7 * 86400 * 10**9  # of a recording
 BLOCK_ROWS = 1 << 20
 IDENTITY = ("start_ns", "end_ns", "process", "device", "stream", "name", "correlation")
 
@@ -28,18 +28,18 @@ class Losses:
         self._counts: dict[tuple[str, str], int] = {}
 
     def note(self, what: str, count: int, sentence: str) -> None:
-        """Add to what was dropped, repaired, unlinked or noted."""
+        """Count events that were dropped, repaired, unlinked or noted."""
         if count:
             with self._lock:
                 self._counts[what, sentence] = self._counts.get((what, sentence), 0) + int(count)
 
     def found(self) -> tuple[Loss, ...]:
-        """All that was noted."""
+        """All losses so far."""
         return tuple(Loss(what=w, count=n, sentence=s) for (w, s), n in sorted(self._counts.items()))
 
 
 def sound_times(columns: Columns, losses: Losses, *, ranges: bool = False) -> Columns:
-    """Events with a start, an end and a length that can be; ranges may last, and lack an end (BAD)."""
+    """Events with valid start, end and length; ranges may be long, and lack an end (BAD)."""
     start, end = columns["start_ns"], columns["end_ns"]
     if not len(start):
         return columns
@@ -56,7 +56,7 @@ def sound_times(columns: Columns, losses: Losses, *, ranges: bool = False) -> Co
 
 
 def in_order(columns: Columns, losses: Losses, *, distinct: bool = False) -> Columns:
-    """Columns in order of start, without what lies a week from the rest and, if asked, without repeats."""
+    """Columns in order of start, without events a week from the rest and, if `distinct`, repeats."""
     start = columns["start_ns"]
     if len(start) and int(start.max()) - int(start.min()) > FARTHEST_NS:
         near = np.abs(start - np.median(start)) <= FARTHEST_NS
@@ -75,7 +75,7 @@ def in_order(columns: Columns, losses: Losses, *, distinct: bool = False) -> Col
 
 
 def _repeated(columns: Mapping[str, Any]) -> Any:
-    """Rows that say again what another row says: a stream runs nothing twice at the same instant."""
+    """A mask of rows equal to an earlier row, as a stream runs nothing twice at the same time."""
     start = columns["start_ns"]
     repeated = np.zeros(len(start), bool)
     first = np.flatnonzero(start[1:] == start[:-1])
@@ -98,29 +98,29 @@ def _kept(columns: Columns, keep: Any) -> Columns:
 
 
 def constant(value: Any, rows: int) -> Any:
-    """A column of one value, which takes no memory: most traces have one process, one device."""
+    """A column of one value, which takes no memory; most traces have one process and one device."""
     return np.broadcast_to(value, rows)
 
 
 def is_constant(values: Any) -> bool:
-    """Whether an array is such a column."""
+    """Whether a column was made by `constant`."""
     return len(values) > 0 and values.strides == (0,)
 
 
 def joined(parts: Iterable[Columns]) -> Columns:
-    """Columns one under the other, each part forgotten as soon as it is copied; the parts are used up."""
+    """Concatenated columns; parts are emptied as they are copied, to save memory."""
     found: dict[str, Growing] = {}
     for part in parts:
         for name in list(part):
             found.setdefault(name, Growing()).add(part.pop(name))
-    return_freed_memory()  # what reading the parts took, before columns become whole
+    return_freed_memory()  # taken by the reader, before the columns are joined
     return {name: column.whole() for name, column in found.items()}
 
 
 class Growing:
-    """A column to which parts are added; constant as long as all are the same constant.
+    """A column to which parts are added; constant as long as all parts are the same constant.
 
-    It lies in pages of its own, which go back to the system with it: a heap would keep what it outgrew.
+    It is in pages of its own, which return to the system with it, unlike memory of the heap.
     """
 
     def __init__(self) -> None:
@@ -128,14 +128,14 @@ class Growing:
         self._filled = 0  # rows of the last block, if that is no constant
 
     def add(self, part: Any) -> None:
-        """Put a part behind the others."""
+        """Append a part."""
         last = self._blocks[-1] if self._blocks else None
         if is_constant(part) and (last is None or is_constant(last)):
             if last is not None and last[0] == part[0]:
                 part = constant(last[0], len(self._blocks.pop()) + len(part))
             self._blocks.append(part)
             return
-        if len(part) >= BLOCK_ROWS:  # large enough to stay where it lies
+        if len(part) >= BLOCK_ROWS:  # large enough to keep without a copy
             self._close()
             self._blocks.append(part)
             self._filled = len(part)
@@ -157,7 +157,7 @@ class Growing:
             return self._blocks.pop()
         rows = sum(map(len, self._blocks))
         whole = _in_pages(rows, np.result_type(*self._blocks)) if rows else np.empty(0, np.int64)
-        while self._blocks:  # from the last: each goes as soon as it is copied
+        while self._blocks:  # from the last, freeing each after its copy
             block = self._blocks.pop()
             whole[rows - len(block) : rows] = block
             rows -= len(block)

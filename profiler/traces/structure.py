@@ -1,4 +1,4 @@
-"""Where JSON values begin and end: vectorised over a buffer, without parsing what lies inside."""
+"""Begin and end of JSON values, vectorised over a buffer, without parsing them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
-# Between two events, as any writer puts it; the lookahead names the keys that events begin with.
+# Between two events, in any writer's style; the lookahead has the keys with which events begin.
 BETWEEN = re.compile(rb'\}\s*,\s*(?=\{\s*"(?:ph|name|cat|pid|tid|ts|dur|args|id|bp|s)"\s*:)')
 CONTROL = bytes(range(0x20))
 SPACES = bytes.maketrans(CONTROL, b" " * len(CONTROL))
@@ -19,10 +19,10 @@ ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})|\\')
 
 
 def spans(buffer: bytes) -> tuple[Any, int]:
-    """Begin and end of each complete object of a list whose inside starts at `buffer`, and where it ends.
+    """Begin and end [objects, 2] of each complete object of a list, and the offset of its closing bracket.
 
-    Returns an array [objects, 2] and the offset of the list's closing bracket (-1 where it is not
-    reached). Values that are no objects are passed over.
+    `buffer` starts after the opening bracket; the offset is -1 where the list does not end. Values other than
+    objects are skipped.
     """
     data = np.frombuffer(buffer, np.uint8)
     quotes = np.flatnonzero(data == ord('"'))
@@ -38,16 +38,16 @@ def spans(buffer: bytes) -> tuple[Any, int]:
         marks, opens, depth = marks[: ended[0]], opens[: ended[0]], depth[: ended[0]]
     closed = np.flatnonzero(~opens & (depth == 0) & (data[marks] == 125))
     opened = np.flatnonzero(opens & (depth == 1) & (data[marks] == 123))[: len(closed)]
-    closed = closed[: len(opened)]  # `[ ... }` closes what it did not open: decoding will tell
+    closed = closed[: len(opened)]  # brackets may not match, which decoding detects
     return np.stack([marks[opened], marks[closed] + 1], axis=1), end
 
 
 def _escaped(data: Any, at: Any) -> Any:
-    """Whether an odd number of backslashes stands before each position."""
+    """Whether an odd number of backslashes precedes each position."""
     slash = np.flatnonzero(data == ord("\\"))
     if not len(slash):
         return np.zeros(len(at), bool)
-    # The run of backslashes that ends at each backslash, by its length.
+    # The length of the run of backslashes that ends at each backslash.
     index = np.arange(len(slash))
     first = np.concatenate([[True], np.diff(slash) > 1])
     length = index - np.maximum.accumulate(np.where(first, index, 0)) + 1
@@ -57,9 +57,9 @@ def _escaped(data: Any, at: Any) -> Any:
 
 
 def list_begin(buffer: bytes, key: bytes) -> int:
-    """Where the inside of the list under `key` of the outer object begins; -1 where it does not (yet).
+    """The offset after the opening bracket of the list `key` of the outer object; -1 where it is not found.
 
-    A key of the same name deeper inside, or inside a string, is passed over.
+    Equal keys of inner objects, or in strings, are skipped.
     """
     depth, wanted, last = 0, b'"' + key + b'"', -1
     for token in TOKEN.finditer(buffer):
@@ -75,10 +75,10 @@ def list_begin(buffer: bytes, key: bytes) -> int:
 
 
 def mended(text: bytes) -> bytes:
-    """JSON with what writers of traces get wrong put right, its structure untouched.
+    """JSON with common errors of trace writers repaired, and its structure unchanged.
 
-    Control characters become spaces and bytes that are not UTF-8 the replacement character; NaN and
-    infinities become null; a backslash that escapes nothing stands for itself.
+    Control characters become spaces, invalid UTF-8 the replacement character, NaN and infinities null;
+    invalid escapes become backslashes.
     """
     words = text.translate(SPACES).decode("utf-8", "replace")
 

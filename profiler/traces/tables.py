@@ -1,9 +1,9 @@
-"""What any trace is read into: activities of devices, the calls that launched them, ranges of the host.
+"""The tables of any trace: activities of devices, the calls that launched them, ranges of the host.
 
 Times are whole nanoseconds on the trace's own clock, so that no busy or idle time is lost to rounding.
 `source` numbers the trace file within an import (ranks and tools may share process ids); a process is
-known by (source, process), a thread by (source, process, thread). -1 stands for what a trace does not
-say, in every integer column; a null name or shape likewise.
+identified by (source, process), a thread by (source, process, thread). Unknown values are -1 in integer
+columns, and null names or shapes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NONE = -1
 ACTIVITIES = pa.schema(
     [
         ("source", pa.int16()),
-        ("process", pa.int32()),  # the host process, where the tool says it
+        ("process", pa.int32()),  # the host process, where recorded
         ("device", pa.int32()),
         ("stream", pa.int64()),
         ("kind", WORD),  # kernel | copy | set | graph (a graph recorded as one row)
@@ -57,8 +57,8 @@ LAUNCHES = pa.schema(
         ("name", WORD),  # cudaLaunchKernel, hipGraphLaunch, cudaStreamSynchronize, ...
         ("start_ns", pa.int64()),
         ("end_ns", pa.int64()),
-        ("correlation", pa.int64()),  # the tool's id; of Nsight Systems the links alone are kept
-        ("kernel", WORD),  # the kernel's name, where the call says it (ROCm)
+        ("correlation", pa.int64()),  # the tool's id; not kept for Nsight Systems
+        ("kernel", WORD),  # the kernel's name, where the call has it (ROCm)
         ("range", pa.int32()),  # row of the innermost range around the call
     ]
 )
@@ -77,7 +77,7 @@ RANGES = pa.schema(
         # or kind and sizes of an operator: {"kind": "gemm", "m": .., ..}
     ]
 )
-# One row per reading of something that changes: power_w, sm_clock_hz, allocated_bytes, ...
+# One row per sample of a quantity: power_w, sm_clock_hz, allocated_bytes, ...
 SAMPLES = pa.schema(
     [
         ("source", pa.int16()),
@@ -99,17 +99,17 @@ COUNTERS = pa.schema(
         ("value", pa.float64()),
     ]
 )
-# One row per activity, in their order: what it was for.
+# One row per activity, in their order.
 ATTRIBUTION = pa.schema(
     [
-        ("operator", WORD),  # the innermost operator or range that explains it; null where nothing does
+        ("operator", WORD),  # the innermost operator or range around it; null without any
         ("kind", WORD),  # operator kind of workloads/operators, or of kernel_rules.yaml; unknown
-        ("phase", WORD),  # prefill | decode | mixed; null where it cannot be told
+        ("phase", WORD),  # prefill | decode | mixed; null if unknown
         ("layer", pa.int32()),
         ("step", pa.int32()),
         ("instance", pa.int64()),  # activities of one execution of an operator share it
         ("how", WORD),  # the source of its work: shapes | capture | neighbours | model | counters; null: none
-        ("dtype", WORD),  # the format that matrix units multiply in
+        ("dtype", WORD),  # the format of the matrix units
         # Work of the whole instance, on its longest activity; 0 on the others of the instance.
         ("matrix_flops", pa.float64()),
         ("vector_flops", pa.float64()),
@@ -150,7 +150,7 @@ ROWS = {
 
 @dataclass(frozen=True)
 class Trace:
-    """One or several trace files as tables (`SCHEMAS`), with what was lost on the way."""
+    """One or several trace files as tables (SCHEMAS), with losses."""
 
     origins: tuple[Origin, ...]
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
@@ -158,18 +158,18 @@ class Trace:
     losses: tuple[Loss, ...] = ()
 
     def __getitem__(self, name: str) -> pa.Table:
-        """A table, with its documented columns even where the trace has nothing of the sort."""
+        """A table, with its documented columns even if empty."""
         return self.tables[name] if name in self.tables else SCHEMAS[name].empty_table()
 
     def column(self, table: str, name: str) -> Any:
-        """A column as a NumPy array: integers as they are, words as their codes (null is -1)."""
+        """A column as a NumPy array: numbers, or codes of words (null is -1)."""
         values = self[table][name]
         if pa.types.is_dictionary(values.type):
             values = unified(values).indices.fill_null(NONE)
         return values.to_numpy()
 
     def words(self, table: str, name: str) -> list[str]:
-        """The words that the codes of a column stand for."""
+        """The dictionary of a column's codes."""
         found: list[str] = unified(self[table][name]).dictionary.to_pylist()
         return found
 
@@ -184,7 +184,7 @@ class Trace:
         return self.with_table(table, self[table].set_column(at, kept, pa.array(values, kept.type)))
 
     def with_notes(self, counts: Mapping[str, int]) -> Trace:
-        """This trace with sentences noted that hold for some number of rows."""
+        """This trace with notes: sentences and the number of rows they hold for."""
         losses = [Loss(what="noted", count=n, sentence=sentence) for sentence, n in counts.items() if n]
         return replace(self, losses=(*self.losses, *losses))
 
@@ -247,7 +247,7 @@ def merge(traces: Sequence[Trace]) -> Trace:
 
 
 def _summed(losses: Iterable[Loss]) -> tuple[Loss, ...]:
-    """The same sentence of several files once, its counts added up."""
+    """Losses with counts summed by sentence."""
     counts: dict[tuple[str, str], int] = {}
     for loss in losses:
         key = loss.what, loss.sentence
