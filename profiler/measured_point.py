@@ -22,23 +22,34 @@ from workloads.phases import Named
 Tables = dict[str, list[dict[str, Any]]]
 
 
-@dataclass
-class Measured:
-    """A point, with its times and those of its reference step so far."""
+@dataclass(kw_only=True)
+class Repeats:
+    """The repeats of a step so far, and those of its reference step."""
 
-    request: Request
-    point: Point
-    way: Way
-    reference: ReferenceStep | None
     timed: Timed = field(default_factory=Timed)
     beside: Timed = field(default_factory=Timed)
     warm_ups: int = 0
     ended: str = ""  # why no more repeats were made
 
     @property
+    def begun(self) -> bool:
+        """Whether there is a repeat with ranges and one without."""
+        return bool(self.timed.plain and self.timed.ranged)
+
+    @property
     def whole(self) -> Sample:
-        """Statistics of the plain steps."""
+        """Statistics of the plain repeats."""
         return sample(self.timed.plain, self.warm_ups, self.ended or NOT_OVER)
+
+
+@dataclass
+class Measured(Repeats):
+    """A point and its repeats."""
+
+    request: Request
+    point: Point
+    way: Way
+    reference: ReferenceStep | None
 
     def warm_up(self) -> None:
         """Run the step until it has settled."""

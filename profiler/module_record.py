@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwspecs import Device
 from profiler.allocator import keep_freed_memory
 from profiler.alone import alone
+from profiler.measured_point import Repeats
 from profiler.module_run import Watch, distinct, quiet_inputs, time_passes, warm_passes, watch
 from profiler.module_trace import TracePass, trace
 from profiler.noting import label, repeated_words
 from profiler.power import PowerMonitor, clocks, throttling
 from profiler.record_rows import SAVE_EVERY_S
 from profiler.references import ReferenceStep, steps_beside
-from profiler.repeats import EFFORT, NOT_OVER, WARM_UP_S, Effort, Sample, sample
+from profiler.repeats import EFFORT, WARM_UP_S, Effort, sample
 from profiler.request import begun_head, begun_run
-from profiler.steps import Timed, overhead, step_rows
+from profiler.steps import overhead, step_rows
 from profiler.subject import Point
 from roofline.run import Run
 from roofline.run_head import Head, Overhead
@@ -86,26 +87,12 @@ def profile_module(request: ModuleRequest) -> Run:
 
 
 @dataclass
-class _Passes:
-    """The passes so far, and those of the reference step timed with them."""
+class _Passes(Repeats):
+    """The passes so far."""
 
     watched: Watch
     began: float  # the zero of times
     reference: ReferenceStep | None
-    timed: Timed = field(default_factory=Timed)
-    beside: Timed = field(default_factory=Timed)
-    warm_ups: int = 0
-    ended: str = NOT_OVER
-
-    @property
-    def begun(self) -> bool:
-        """Whether there is a pass of each kind."""
-        return bool(self.timed.plain and self.timed.ranged)
-
-    @property
-    def whole(self) -> Sample:
-        """Statistics of the plain passes."""
-        return sample(self.timed.plain, self.warm_ups, self.ended)
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """Rows of whole passes, of each operator of a pass, and of the reference step, if any."""

@@ -78,7 +78,7 @@ class Rows:
         }
 
     def _begun(self) -> list[Measured]:
-        return [measured for measured in self.under_way if measured.timed.plain and measured.timed.ranged]
+        return [measured for measured in self.under_way if measured.begun]
 
     def _grown(self) -> Tables:
         grown = {name: list(rows) for name, rows in self.tables.items()}

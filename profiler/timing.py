@@ -22,12 +22,14 @@ BRIEFLY = Effort(repeats=3, budget_s=0.0)  # where whole passes are the repeats
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """Disable garbage collection in the block: it would add time to some steps only."""
+    """Disable the cyclic garbage collector in the block."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if enabled:
+            gc.enable()
 
 
 class Lap(NamedTuple):

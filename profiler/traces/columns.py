@@ -91,6 +91,11 @@ def integer(value: Any) -> int:
     return found if abs(found) < 2**62 else NONE
 
 
+def whole_number(value: Any) -> int | None:
+    """The value if it is a count, else None."""
+    return value if isinstance(value, int) and 0 <= value < 2**62 else None
+
+
 def identities(values: Sequence[Any], words: Words) -> Any:
     """Process and thread ids: integers as they are, words ("Spans") numbered from -2 downwards."""
     try:

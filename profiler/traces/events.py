@@ -6,14 +6,13 @@ chunks that fail are examined more closely.
 
 from __future__ import annotations
 
-import gc
 import itertools
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from profiler.timing import without_collection
 from profiler.traces.bytestream import ByteStream
 from profiler.traces.structure import BETWEEN, list_begin, mended, spans
 from specfiles.errors import InputError
@@ -62,7 +61,7 @@ class Events(Generic[E]):
     ) -> Generator[list[E], None, tuple[bytes, bytes]]:
         """The events of one document; returns the bytes after it and its opening bracket."""
         self._closed = False
-        with _no_collection():
+        with without_collection():  # events have no cycles, and traversing them takes as long as decoding
             for piece in itertools.chain([b""] if rest else [], pieces):
                 rest += piece
                 events, rest = self._cut(rest)
@@ -224,15 +223,3 @@ def _raw(value: Any, kind: Any) -> Any:
 def _struct_in(kind: Any) -> Any:
     members = getattr(kind, "__args__", (kind,))
     return next((m for m in members if isinstance(m, type) and issubclass(m, msgspec.Struct)), None)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Disable the cyclic collector: events have no cycles, and traversing them costs as much as decoding."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

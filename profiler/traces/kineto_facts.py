@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from profiler.traces.columns import whole_number
 from profiler.traces.tables import DeviceFacts, Origin
-
-MOST_INT = 2**62
 
 
 def origin(path: Path, header: Mapping[str, Any]) -> Origin:
@@ -21,7 +20,7 @@ def origin(path: Path, header: Mapping[str, Any]) -> Origin:
         format="kineto",
         version=", ".join(f"{k} {str(v)[:40]}" for k, v in list(versions.items())[:8]),
         rank=rank if isinstance(rank, int) and not isinstance(rank, bool) else None,
-        zero_ns=zero if isinstance(zero, int) and 0 <= zero < MOST_INT else None,
+        zero_ns=whole_number(zero),
     )
 
 
@@ -37,16 +36,12 @@ def devices(header: Mapping[str, Any]) -> tuple[DeviceFacts, ...]:
                     source=0,
                     device=entry["id"],
                     name=str(entry.get("name") or "")[:200],
-                    processors=_count(entry.get("numSms")),
-                    memory_bytes=_count(entry.get("totalGlobalMem")),
+                    processors=whole_number(entry.get("numSms")),
+                    memory_bytes=whole_number(entry.get("totalGlobalMem")),
                     capability=f"{major}.{minor}" if major is not None else "",
                 )
             )
     return tuple(found[:1024])
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and 0 <= value < MOST_INT else None
 
 
 def _inside(data: Any, *keys: str) -> Any:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from profiler.traces.columns import whole_number
 from profiler.traces.database import Database
 from profiler.traces.tables import SCHEMAS, DeviceFacts, Origin, make_table
 
 EXPORTED = ("META_DATA_EXPORT", "EXPORT_META_DATA")  # the latter up to 2023.1
-MOST_INT = 2**62
 # "GPC Clock Frequency [MHz]": quantity and unit.
 METRIC = re.compile(r"(?P<what>.*?)\s*(?:\[(?P<unit>[^\]]*)\])?")
 QUANTITIES = {
@@ -40,7 +40,7 @@ def origin(database: Database) -> Origin:
         file=database.path.name,
         format="nsys",
         version=str(said.get("EXPORT_PRODUCT_VERSION", ""))[:100],
-        zero_ns=zero if isinstance(zero, int) and 0 <= zero < MOST_INT else None,
+        zero_ns=whole_number(zero),
     )
 
 
@@ -76,17 +76,19 @@ def devices(database: Database) -> tuple[DeviceFacts, ...]:
         said = dict(zip((*names, *version), row, strict=True))
         if not isinstance(said["id"], int):
             continue
-        bandwidth, clock = _count(said["memoryBandwidth"]), _count(said["clockRate"])
+        bandwidth, clock = whole_number(said["memoryBandwidth"]), whole_number(said["clockRate"])
         found.append(
             DeviceFacts(
                 source=0,
                 device=said["id"],
                 name=str(said["name"] or "")[:200],
-                processors=_count(said["smCount"]),
-                memory_bytes=_count(said["totalMemory"]),
+                processors=whole_number(said["smCount"]),
+                memory_bytes=whole_number(said["totalMemory"]),
                 byte_per_s=float(bandwidth) if bandwidth else None,
                 clock_hz=float(clock) if clock else None,
-                capability=".".join(str(said[part]) for part in version) if _count(said[version[0]]) else "",
+                capability=".".join(str(said[part]) for part in version)
+                if whole_number(said[version[0]])
+                else "",
             )
         )
     return tuple(found)
@@ -120,7 +122,3 @@ def _whole(database: Database) -> pa.Table | None:
         database.scan("GPU_METRICS", asked, lambda batch: pa.Table.from_batches([batch]).cast(READING))
     )
     return pa.concat_tables(parts) if parts else None
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and 0 <= value < MOST_INT else None
