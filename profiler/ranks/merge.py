@@ -185,6 +185,6 @@ def _notes(runs: list[Run], parts: list[Part], head: Head, matched: pd.DataFrame
 
 _REASONS = {
     "missing": "is missing: it wrote nothing that can be read",
-    "running": "is incomplete: it was killed, what it measured before is here",
+    "running": "is missing its end: it was killed, what it measured before is here",
     "failed": "failed; what it measured before is here",
 }
