@@ -54,13 +54,14 @@ LLAMA = Family(
     (*RESIDUALS, PRODUCT),
     OUTSIDE,
 )
+WITHOUT_MLP = {path: name for path, name in LLAMA.modules.items() if not path.startswith("mlp.")}
 GRANITE_3 = replace(LLAMA, behind={"lm_head": FACTORS})
 UNGATED = replace(LLAMA, gaps=RESIDUALS)
 SCALED = replace(LLAMA, behind={"layers.attention.rope": HEADS})  # queries, by their positions
 STARCODER2 = replace(
     UNGATED,
     modules={
-        **{path: name for path, name in LLAMA.modules.items() if not path.startswith("mlp.")},
+        **WITHOUT_MLP,
         "mlp.c_fc": "layers.mlp.up_proj",
         "mlp.act": "layers.mlp.act_mul",
         "mlp.c_proj": "layers.mlp.down_proj",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from profiler.parts.base import FACTORS, HEADS, Family, Gap
+from profiler.parts.experts import routed
 
 ATTENTION, CROSS = "layers.attention", "layers.cross_attention"
 
@@ -72,11 +73,10 @@ def _block(path: str) -> str:
 
 
 _DENSE = {"wi": "layers.mlp.up_proj", "act": "layers.mlp.act_mul", "wo": "layers.mlp.down_proj"}
-_ROUTED = ("permute", "experts_up_proj", "experts_act_mul", "experts_down_proj", "combine")
 T5 = _t5("DenseReluDense", {**_DENSE, "wi_0": "layers.mlp.gate_proj", "wi_1": "layers.mlp.up_proj"})
 SWITCH = _t5(
     "mlp",
-    {**_DENSE, "router": "layers.moe.router + topk", "experts": f"layers.moe.{' + '.join(_ROUTED)}"},
+    {**_DENSE, "router": "layers.moe.router + topk", "experts": routed("up")},
 )
 
 

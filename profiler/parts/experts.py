@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from profiler.parts.base import HEADS, Family, Gap, Inside
-from profiler.parts.dense import GRANITE_3, LLAMA, OLMO2, OUTSIDE, PRODUCT, RESIDUALS
+from profiler.parts.dense import GRANITE_3, LLAMA, OLMO2, OUTSIDE, PRODUCT, RESIDUALS, WITHOUT_MLP
 
-EXPERTS = ("permute", "experts_gate_up_proj", "experts_act_mul", "experts_down_proj", "combine")
+
+def routed(wide: str) -> str:
+    """The range of all that routed experts run; `wide` names their first product."""
+    return f"layers.moe.permute + experts_{wide}_proj + experts_act_mul + experts_down_proj + combine"
+
+
 MOE = Family(
     "model.layers",
     {
         **LLAMA.modules,
         "mlp.gate": "layers.moe.router + topk",
-        "mlp.experts": f"layers.moe.{' + '.join(EXPERTS)}",
+        "mlp.experts": routed("gate_up"),
     },
     LLAMA.gaps,
     OUTSIDE,
@@ -32,7 +37,7 @@ def _sharing(family: Family, shared: str, last: str) -> Family:
 LLAMA4 = Family(  # experts compute all tokens; one norm takes queries, then keys
     "model.layers",
     {
-        **{path: name for path, name in LLAMA.modules.items() if not path.startswith("mlp.")},
+        **WITHOUT_MLP,
         "self_attn.qk_norm": "layers.attention.q_norm + k_norm",
         **{f"feed_forward.{n}_proj": f"layers.mlp.{n}_proj" for n in ("gate", "up", "down")},
         "feed_forward.activation_fn": "layers.mlp.act_mul",
@@ -87,7 +92,7 @@ _ROUTED = {path: name for path, name in MOE.modules.items() if path in ("mlp.gat
 HUNYUAN = _sharing(MOE, "shared_mlp", "experts")
 FLEX_OLMO = replace(OLMO2, modules={**OLMO2.modules, **_ROUTED})
 _GRANITE = {
-    **{path: name for path, name in LLAMA.modules.items() if not path.startswith("mlp.")},
+    **WITHOUT_MLP,
     "block_sparse_moe.router": MOE.modules["mlp.gate"],
     "block_sparse_moe.experts": MOE.modules["mlp.experts"],
 }

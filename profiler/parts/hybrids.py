@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from profiler.parts.base import FACTORS, HEADS, Family, Gap, Inside
 from profiler.parts.dense import ATTENTION, GATED_ACTIVATION, LLAMA, MLP, NORMS, OUTSIDE, PRODUCT, RESIDUALS
-from profiler.parts.experts import GRANITE, MOE, QWEN2_MOE
+from profiler.parts.experts import GRANITE, MOE, QWEN2_MOE, routed
 from profiler.parts.recurrent import (
     CONVOLUTION,
     DUALITY,
@@ -128,7 +128,6 @@ FALCON_H1 = replace(
 )
 
 # Nemotron-H: a layer is one mixer of any kind.
-_EXPERTS = ("permute", "experts_up_proj", "experts_act_mul", "experts_down_proj", "combine")
 _SHARED = {f"mixer.shared_experts.{n}_proj": f"layers.moe.shared_{n}_proj" for n in ("up", "down")}
 NEMOTRON_H = Family(
     "model.layers",
@@ -153,7 +152,7 @@ NEMOTRON_H = Family(
             {
                 "norm": "layers.mlp_norm",
                 "mixer.gate": MOE.modules["mlp.gate"],
-                "mixer.experts": f"layers.moe.{' + '.join(_EXPERTS)}",
+                "mixer.experts": routed("up"),
                 **_SHARED,
                 "mixer.shared_experts.act_fn": "layers.moe.shared_act_mul",
             },

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from profiler.parts.base import Family, Gap, Inside
-from profiler.parts.dense import PRODUCT
+from profiler.parts.dense import ATTENTION, PRODUCT
 from profiler.parts.hybrids import JAMBA
 from profiler.parts.recurrent import MAMBA2, MAMBA2_BEHIND, MAMBA2_FUNCTIONS, mamba2_modules
 
@@ -20,10 +20,7 @@ ZAMBA2 = Family(
         _SHARED: Inside(
             {
                 f"{_SHARED}.input_layernorm": "layers.attention.norm",
-                **{
-                    f"{_SHARED}.self_attn.{name}": f"layers.attention.{name}"
-                    for name in ("q_proj", "k_proj", "v_proj", "o_proj")
-                },
+                **{f"{_SHARED}.{path}": name for path, name in ATTENTION.items()},
                 f"{_SHARED}.pre_ff_layernorm": "layers.mlp_norm",
                 f"{_MLP}.gate_up_proj": "layers.mlp.gate_up_proj",
                 f"{_MLP}.act_fn": "layers.mlp.act_mul",
