@@ -73,14 +73,6 @@ class Family:
     def inside(self, has: Callable[[str], bool]) -> Inside:
         """The parts of a layer; `has` tells whether it has a module."""
         return next(
-            (kind for mark, kind in self.kinds.items() if all(map(has, mark.split("+")))), self._usual
+            (kind for mark, kind in self.kinds.items() if all(map(has, mark.split("+")))),
+            Inside(self.modules, self.gaps),
         )
-
-    @property
-    def every_kind(self) -> tuple[Inside, ...]:
-        """Of all kinds of layers."""
-        return (self._usual, *self.kinds.values())
-
-    @property
-    def _usual(self) -> Inside:
-        return Inside(self.modules, self.gaps)

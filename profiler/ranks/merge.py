@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from profiler.repeats import quartiles
 from roofline.run import Run, open_run
 from roofline.run_head import Head, Part
 from roofline.run_tables import POINT, TABLES
@@ -127,7 +128,7 @@ def _summed(occurrences: pd.DataFrame, ranks: int) -> pd.DataFrame:
     """Medians and quartiles over the occurrences of each collective of a point."""
     found = []
     for key, group in occurrences.groupby([*POINT, "name"], sort=False):
-        quarters = group["transfer_s"].quantile([0.25, 0.5, 0.75]).tolist()
+        quarters = quartiles(group["transfer_s"].tolist())
         lasts = group["last_rank"].mode()
         repeats = group["repeat"].nunique()
         found.append(

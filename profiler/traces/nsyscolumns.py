@@ -15,6 +15,7 @@ from profiler.traces.tables import NONE, SCHEMAS
 TIMES = ("start_ns", "end_ns")
 ID_BITS = 24  # a global id holds the machine, the process and the thread, from high bits to low
 LOW_BITS = (1 << ID_BITS) - 1
+PIECE = 1 << 16  # rows of a constant column that share memory
 
 
 def integers(batch: pa.RecordBatch) -> Columns:
@@ -93,13 +94,13 @@ def as_table(name: str, columns: Columns, words: dict[str, list[str]]) -> pa.Tab
     return pa.table(arrays, schema=SCHEMAS[name])
 
 
-def _same(kind: pa.DataType, value: int, rows: int, words: pa.Array, piece: int = 1 << 16) -> pa.ChunkedArray:
+def _same(kind: pa.DataType, value: int, rows: int, words: pa.Array) -> pa.ChunkedArray:
     """One value, or the word of one code (-1: null), for every row."""
-    some = min(rows, piece)
+    some = min(rows, PIECE)
     if pa.types.is_dictionary(kind):
         codes = pa.array(np.full(some, value, np.int32), mask=np.full(some, value < 0))
         values = pa.DictionaryArray.from_arrays(codes, words)
     else:
         values = pa.array(np.full(some, value, kind.to_pandas_dtype()), kind)
-    pieces = [values.slice(0, min(piece, rows - at)) for at in range(0, rows, piece)]
+    pieces = [values.slice(0, min(PIECE, rows - at)) for at in range(0, rows, PIECE)]
     return pa.chunked_array(pieces, kind)

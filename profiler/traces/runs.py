@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from profiler.allocator import return_freed_memory
+from profiler.repeats import quartiles
 from profiler.traces.tables import SCHEMAS, Trace
 from roofline.run import Run, create_run
 from roofline.run_head import Head, Imported
@@ -106,8 +107,8 @@ def executions(trace: Trace) -> dict[str, pd.DataFrame]:
 
 
 def _quartiles(times: pd.Series) -> dict[str, Any]:
-    quarters = times.quantile([0.25, 0.5, 0.75]).tolist()
-    return {"repeats": len(times), **dict(zip(("q25_s", "median_s", "q75_s"), quarters, strict=True))}
+    q25_s, median_s, q75_s = quartiles(times.tolist())
+    return {"repeats": len(times), "q25_s": q25_s, "median_s": median_s, "q75_s": q75_s}
 
 
 def load(run: Run) -> Trace:

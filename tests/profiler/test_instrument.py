@@ -96,7 +96,7 @@ def pieces(model: Model, name: str, phase: str = "prefill") -> int:
         apart(Counter(gap.name for gap in kind.gaps))[name]  # a module's name may stand under several paths
         + (name in kind.modules.values())
         for stack in parts.stacks
-        for kind in stack.every_kind
+        for kind in (stack, *stack.kinds.values())
     )
     return max(1, behind + max(kinds))
 
@@ -210,7 +210,7 @@ def test_only_the_gated_activation_comes_in_two_pieces(tiny: Callable[..., Loade
     for name in FAMILIES:
         model = tiny(name).model
         parts = family(model)
-        kinds = (kind for stack in parts.stacks for kind in stack.every_kind)
+        kinds = (kind for stack in parts.stacks for kind in (stack, *stack.kinds.values()))
         split = {n for kind in kinds for n in kind.modules.values() if pieces(model, n) > 1}
         split = {n.removeprefix("encoder.").removeprefix("decoder.") for n in split}
         called_twice = {f"layers.attention.{norm}" for norm in QK_NORMS if name == "llama4_text"}
