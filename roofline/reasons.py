@@ -143,7 +143,7 @@ def _bounds(before: Prediction, after: Prediction, phase: str, cause: str | None
 
 
 def _change(ratio: float) -> str:
-    """A ratio in words: 30% less, 2.5 times the."""
+    """A ratio in words: 30 % less, 2.5 times the."""
     if ratio >= 2:
         return f"{ratio:.1f} times the"
     return f"{_percent(abs(ratio - 1))} {'less' if ratio < 1 else 'more'}"
@@ -151,9 +151,9 @@ def _change(ratio: float) -> str:
 
 def _percent(share: float) -> str:
     """A share in per cent; below one with the digit that tells."""
-    return f"{share:.0%}" if share >= TOLD else f"{100 * share:.1g}%"
+    return f"{100 * share:.0f} %" if share >= TOLD else f"{100 * share:.1g} %"
 
 
 def _counted(ratio: float) -> str:
-    """The same of things that are counted: 30% fewer."""
+    """The same of things that are counted: 30 % fewer."""
     return _change(ratio).replace("less", "fewer")

@@ -47,7 +47,7 @@ class Goal:
             if name in goals:
                 raise InputError(f"{text!r} has {name} twice; leave one out.")
             found = re.fullmatch(r"(\d+(?:\.\d*)?(?:e[+-]?\d+)?)(us|ms|s|)", value)
-            if not found or not float(found[1]) or (name == "throughput" and found[2]):
+            if not found or not float(found[1]) or (name == "throughput") == bool(found[2]):
                 raise InputError(
                     f"the target {part!r} cannot be read; expected tpot=20ms, ttft=0.5s or throughput=1000."
                 )

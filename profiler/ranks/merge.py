@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiler.repeats import quartiles
+from reports.units import seconds
 from roofline.run import Run, open_run
 from roofline.run_head import Head, Part
 from roofline.run_tables import POINT, TABLES
@@ -172,10 +173,10 @@ def _notes(runs: list[Run], parts: list[Part], head: Head, matched: pd.DataFrame
     notes += [f"rank {part.rank} {_REASONS[part.status]}" for part in parts if part.status != "complete"]
     for row in matched.to_dict("records"):
         notes.append(
-            f"{row['phase']} of {row['batch']}x{row['q_len']} at {row['kv_len']}: {row['name']} waits "
-            f"{row['wait_s'] * 1e6:.1f} us from the first to the last rank (rank {row['last_rank']} in "
-            f"{row['last_share']:.0%}), then takes {row['median_s'] * 1e6:.1f} us; clocks agree within "
-            f"{row['uncertainty_s'] * 1e6:.1f} us"
+            f"{row['name']} in {row['phase']}-{row['batch']}x{row['q_len']}of{row['kv_len']}: the last rank "
+            f"arrives {seconds(row['wait_s'])} after the first (rank {row['last_rank']} is last in "
+            f"{row['last_share']:.0%}), then it takes {seconds(row['median_s'])}; clocks agree within "
+            f"{seconds(row['uncertainty_s'])}"
         )
     if head.tensor_parallel > 1 and not len(matched):
         notes.append("no collective was seen on every rank: none is matched, their times hold the waits")

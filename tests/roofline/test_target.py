@@ -33,7 +33,7 @@ def test_targets_are_read_in_si_units(text: str, goals: dict[str, float]) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["tpot", "tpot=fast", "tpot=-1ms", "tpot=0ms", "throughput=5ms", "speed=3", ""]
+    "text", ["tpot", "tpot=20", "tpot=fast", "tpot=-1ms", "tpot=0ms", "throughput=5ms", "speed=3", ""]
 )
 def test_a_target_that_cannot_be_read_is_said(text: str) -> None:
     with pytest.raises(InputError, match="target"):

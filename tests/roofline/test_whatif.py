@@ -119,7 +119,7 @@ def test_a_reason_says_how_much_a_limit_binds_that_is_not_most_of_the_phase() ->
     scores = next(o for o in found("Llama-3.1-8B").counted if o.techniques[0].name == "flash-attention")
     share = scores.before.bounds("prefill")["memory"]
     assert 0.05 < share < 0.5
-    assert f"compute-bound, but for {share:.0%} that was memory-bound" in scores.why()
+    assert f"compute-bound, but for {100 * share:.0f} % that was memory-bound" in scores.why()
 
 
 def test_an_answer_that_comes_at_once_has_no_time_per_token() -> None:

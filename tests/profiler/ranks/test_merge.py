@@ -73,7 +73,9 @@ def test_waits_and_transfers_on_paper(tmp_path: Path) -> None:
     assert operators.loc["lm_head", "median_s"] == pytest.approx(0.0015)  # between the ranks
     assert operators.loc[REDUCE, "median_s"] == pytest.approx(0.001)  # without the waits
     assert run.table("steps")["median_s"].tolist() == pytest.approx([0.03])  # of the slowest
-    assert any("rank 1 in 100%" in note and "waits 3000.0 us" in note for note in run.head.notes)
+    assert any(
+        "rank 1 is last in 100%" in note and "arrives 3.00 ms after" in note for note in run.head.notes
+    )
 
 
 def test_what_one_rank_has_not_seen_is_not_matched(tmp_path: Path) -> None:
