@@ -130,8 +130,8 @@ def test_a_batch_that_transformers_mixes_up_is_refused(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--mode", "compile"), "leave --mode compile out"),
-        (("--with", "weight-only"), "leave --with out"),
+        (("--mode", "compile"), "is not profiled with --mode compile; leave it out"),
+        (("--with", "weight-only"), "is not profiled with --with; leave it out"),
         (("--attention", "math"), "has no attention; leave --attention out"),
     ],
 )
