@@ -116,16 +116,18 @@ def of_predictions(
 
 
 def _run_facts(run: Run) -> tuple[tuple[str, str], ...]:
+    """What is known of a run: an imported one states no weights, no mode and not when it was measured."""
     head = run.head
-    return (
+    facts = (
         ("Model", head.model),
         ("Device", head.device),
         ("Format", head.dtype),
         ("Weights", head.weights),
         ("Mode", head.mode),
-        ("Measured", head.created),
+        ("Imported" if head.imported else "Measured", head.created),
         ("State", head.status),
     )
+    return tuple((name, value) for name, value in facts if value)
 
 
 def _prediction_facts(predictions: Sequence[Prediction]) -> tuple[tuple[str, str], ...]:

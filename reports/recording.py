@@ -99,7 +99,7 @@ def _first_losses(shown: Mapping[str, Any]) -> Iterator[str]:
     for loss in shown["lost"][:MOST_NAMED]:
         if loss["share"] >= WORTH_SAYING:
             share, seconds = percent(loss["share"]), si(loss["time_s"], "s")
-            lost = f"Lost to {loss['what']}: at most {seconds}, {share} of the time ({loss['why']})."
+            lost = f"Time lost, {loss['what']}: at most {seconds}, {share} of all ({loss['why']})."
             yield f"{lost} Would help: {loss['help']}."
 
 
