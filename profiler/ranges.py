@@ -115,9 +115,11 @@ def check_eager(model: Model, flags: Mapping[str, bool]) -> None:
     for flag, given in flags.items():
         if flag == "--mode compile" and model.family in TWO_STACKS_IN_ONE_GRAPH:
             continue
+        if flag == "--with" and model.has_memory:  # some techniques, which their treatments say
+            continue
         if given and (model.has_memory or family(model).is_recurrent):
             why = model.manner if model.has_memory else "keeps a recurrent state"
-            raise InputError(f"{model.name} {why}, and its family is not profiled with {flag}; leave it out.")
+            raise InputError(f"{model.name} {why}; leave {flag} out, its family is profiled without.")
 
 
 def family(model: Model) -> Family:

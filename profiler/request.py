@@ -97,6 +97,13 @@ def check_request(request: Request) -> None:
     check_batches(request.loaded.model, request.points)
     for technique in request.techniques:
         phases = [point.phase for point in request.points]
-        treatment(technique, request.device, request.dtype, phases, shared=request.tensor_parallel > 1)
+        treatment(
+            technique,
+            request.device,
+            request.dtype,
+            phases,
+            shared=request.tensor_parallel > 1,
+            two_stacks=request.loaded.model.has_memory,
+        )
     check_share(request.loaded.model, request.tensor_parallel, [point.batch for point in request.points])
     check_attention(request.attention, request.loaded.model, request.device)

@@ -46,7 +46,7 @@ def gains(run: Run, device: Device, fidelity: Fidelity | str) -> pd.DataFrame:
             scenario,
             phase=str(row.phase),
             batch=batch,
-            prompt=q_len,
+            prompt=int(row.encoder_len) or q_len,
             context=kv_len,
             output=1,
             setting=setting,

@@ -18,6 +18,7 @@ class FlashAttention(Treatment):
 
     name = "flash-attention"
     shared = True
+    two_stacks = True
     exact = True
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:

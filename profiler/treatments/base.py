@@ -44,6 +44,7 @@ class Treatment(ABC):
     phases: ClassVar[tuple[str, ...]] = ("prefill", "decode")
     exact: ClassVar[bool] = False  # whether results may differ by rounding only
     compared: ClassVar[bool] = True  # False where the weights are others, so that results cannot be compared
+    two_stacks: ClassVar[bool] = False  # whether it runs on a decoder behind an encoder
     shared: ClassVar[bool] = False  # whether it runs on a model shared by several processes
 
     def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
@@ -84,7 +85,7 @@ def apart(expected: Any, found: Any) -> float:
 
 
 def layers(subject: Subject) -> Any:
-    """The module that holds the list of layers, and the list's name in it."""
+    """The module that holds the list of layers (of two stacks the decoder's), and the list's name in it."""
     path = family(subject.loaded.model).layers
     parent = subject.network.get_submodule(path.rpartition(".")[0])
     return parent, path.rpartition(".")[2]

@@ -16,6 +16,7 @@ class FusedElementwise(Treatment):
 
     name = "fused-elementwise"
     shared = True
+    two_stacks = True
     exact = True
 
     def refuse(self, technique: Any, device: str, dtype: str) -> str | None:

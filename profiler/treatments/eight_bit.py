@@ -29,6 +29,7 @@ class WeightActivation(Treatment):
 
     name = "weight-activation-quantisation"
     shared = True
+    two_stacks = True
 
     def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
         """Other formats than fp8, and INT8 on a CPU; GPUs without fp8 units."""

@@ -55,7 +55,13 @@ TREATMENTS: dict[str, Treatment] = {
 
 
 def treatment(
-    technique: Technique, device: str, dtype: str, phases: Sequence[str], *, shared: bool = False
+    technique: Technique,
+    device: str,
+    dtype: str,
+    phases: Sequence[str],
+    *,
+    shared: bool = False,
+    two_stacks: bool = False,
 ) -> Treatment:
     """The treatment of a technique. Raises InputError with the reason where it cannot be measured here."""
     known = TREATMENTS.get(technique.name)
@@ -68,6 +74,9 @@ def treatment(
     if reason is None and shared and not known.shared:
         those = ", ".join(name for name, other in TREATMENTS.items() if other.shared)
         reason = f"processes share the model, on which run: {those}; leave --tp out"
+    if reason is None and two_stacks and not known.two_stacks:
+        those = ", ".join(name for name, other in TREATMENTS.items() if other.two_stacks)
+        reason = f"the model has an encoder, and with one run: {those}"
     if reason is not None:
         raise InputError(f"{technique.name} cannot be measured here: {reason}.")
     return known

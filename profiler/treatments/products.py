@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 from profiler.kernels import TOLERANCE
+from profiler.ranges import family
 from profiler.subject import Subject
-from profiler.treatments.base import Around, apart, layers, swapped
+from profiler.treatments.base import Around, apart, swapped
 from specfiles.errors import InputError
 
 CHECKED_ROWS = 32  # of random inputs
@@ -34,10 +35,10 @@ def projections(subject: Subject) -> list[tuple[Any, str, Any]]:
     """
     import torch
 
-    parent, name = layers(subject)
     found = [
         (module, child, linear)
-        for layer in getattr(parent, name)
+        for stack in family(subject.loaded.model).stacks
+        for layer in subject.network.get_submodule(stack.layers)
         for module in layer.modules()
         for child, linear in module.named_children()
         if isinstance(linear, torch.nn.Linear)
@@ -52,6 +53,8 @@ def product(multiply: Callable[[Any], Any], bias: Any) -> Any:
     import torch
 
     class Product(torch.nn.Module):  # type: ignore[misc]  # torch has no types here
+        weight = None  # whose format T5 would give the rows
+
         def forward(self, rows: Any) -> Any:
             found = multiply(rows.flatten(0, -2)).unflatten(0, rows.shape[:-1])
             return found if bias is None else found + bias

@@ -27,6 +27,7 @@ class WeightOnly(Treatment):
 
     name = "weight-only-quantisation"
     shared = True
+    two_stacks = True
 
     def refuse(self, technique: Any, device: str, dtype: str) -> str | None:
         """Formats other than INT8 and grouped INT4 for bf16 rows, and INT8 for fp32 rows on a CPU."""

@@ -15,6 +15,7 @@ from profiler.origins import operators_of
 from profiler.parts.base import FACTORS, HEADS, INPUTS
 from profiler.steps import operators_at
 from profiler.subject import Point, Subject, fixed_step, step
+from profiler.treatments.products import projections
 from roofline.run import open_run
 from roofline.together import parts
 from tests.profiler.conftest import FIELDS, Finished
@@ -147,13 +148,59 @@ def test_why_attention_is_not_fused_is_told(run_of_two_stacks: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "flag"),
-    [("switch_transformers", ("--mode", "compile")), ("t5", ("--with", "int8-weight-only"))],
+    ("technique", "dtype"),
+    [("int8-weight-only", "fp32"), ("int8-weight-only", "bf16"), ("flash-attention", "fp32")],
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_technique_is_measured_and_predicted_on_both_stacks(
+    name: str, technique: str, dtype: str, roofline: Roofline, tmp_path: Path
+) -> None:
+    from hwspecs import load_device
+    from roofline.gains import gains
+
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": name, **FIELDS[name]}))
+    sizes = ("--phase", "generate", "--prompt", 12, "--output", 2, "--dtype", dtype)
+    out = tmp_path / "run"
+    done = roofline("profile", tmp_path, *sizes, "--with", technique, "--repeats", 2, "--no-alone", "-o", out)
+    assert done.code == 0, done.err
+    run = open_run(out)
+    if (name, technique) == ("switch_transformers", "flash-attention"):
+        assert any("attends by code of its own" in note for note in run.head.notes)
+        return
+    found = gains(run, load_device("l4"), "datasheet")
+    assert found[["phase", "kv_len", "encoder_len"]].to_numpy().tolist() == [
+        ["prefill", 12, 12],
+        ["decode", 13, 12],
+    ]
+    assert (found[["predicted_base_s", "predicted_s"]] > 0).all(axis=None)
+    if technique == "int8-weight-only":  # which rounds
+        assert (found["deviation"] > 0).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_products_are_exchanged_in_both_stacks(name: str, subject: Callable[..., Subject]) -> None:
+    model = subject(name)
+    within = {id(linear) for *_, linear in projections(model)}
+    scopes = {
+        path.removeprefix("model.").partition(".")[0]: id(module) in within
+        for path, module in model.network.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    assert (scopes.pop("encoder"), scopes.pop("decoder")) == (True, True)
+    assert not any(scopes.values())  # the vocabulary's
+
+
+@pytest.mark.parametrize(
+    ("name", "flag", "said"),
+    [
+        ("switch_transformers", ("--mode", "compile"), "leave --mode compile out"),
+        ("t5", ("--with", "prefix-caching"), "the model has an encoder, and with one run: weight-only"),
+    ],
 )
 def test_other_ways_to_run_it_are_refused(
-    name: str, flag: tuple[str, str], roofline: Roofline, tmp_path: Path
+    name: str, flag: tuple[str, str], said: str, roofline: Roofline, tmp_path: Path
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": name, **FIELDS[name]}))
     done = roofline("profile", tmp_path, *flag, "--prompt", 12, "-o", tmp_path / "run")
     assert (done.code, done.out) == (2, "")
-    assert "is an encoder-decoder, and its family is not profiled with" in done.err
+    assert said in done.err
