@@ -74,6 +74,7 @@ def field_values(
         "Size": size,
         "Size | None": st.none() | size,
         "DtypeLike": st.sampled_from(dtypes),
+        "int": st.integers(1, 3),  # kernel and stride of a convolution
         "bool": st.booleans(),
         "str": st.sampled_from(["silu", "gelu_tanh", "relu"]),
         "RoutedLayer | None": st.none(),  # how kernels of whole layers see it, which changes no work
@@ -90,11 +91,13 @@ def field_values(
 
 
 def _consistent(values: dict[str, Any]) -> dict[str, Any]:
-    """A cache holds what is being computed; query heads are a multiple of KV heads."""
+    """A cache holds what is being computed; heads are a multiple of KV heads, sums of a kernel's rows."""
     if {"q_len", "kv_len"} <= set(values):
         values["kv_len"] += values["q_len"] - 1
     if {"heads", "kv_heads"} <= set(values):
         values["heads"] *= values["kv_heads"]
+    if "kernel" in values and "k" in values:
+        values["k"] *= values["kernel"]
     return values
 
 
