@@ -36,13 +36,13 @@ LATENT = {
     "qk_nope_head_dim": 8,
     "qk_rope_head_dim": 4,
     "v_head_dim": 8,
-    "n_routed_experts": 4,
+    "n_routed_experts": 5,
     "n_group": 1,
     "topk_group": 1,
     "first_k_dense_replace": 1,
     "num_key_value_heads": 6,
 }
-INDEX = {"index_n_heads": 4, "index_head_dim": 8, "index_topk": 6, "n_routed_experts": 5}
+INDEX = {"index_n_heads": 4, "index_head_dim": 8, "index_topk": 6}
 DELTA = {
     "head_dim": 8,
     "full_attention_interval": 3,
@@ -184,7 +184,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "num_dense_layers": 1,
     },
     "lfm2": {**LLAMA, "full_attn_idxs": [1], "block_auto_adjust_ff_dim": False},
-    "mamba": {**LLAMA, "state_size": 8, "time_step_rank": 4},
+    "mamba": {**LLAMA, "intermediate_size": 96, "state_size": 8, "time_step_rank": 4},
     "mamba2": {**LLAMA, "num_heads": 6, "head_dim": 16, "n_groups": 2, "state_size": 8, "chunk_size": 8},
     "rwkv": {**LLAMA, "attention_hidden_size": 48},
     "jamba": {  # a layer of attention, the middle one, and one of experts behind it
