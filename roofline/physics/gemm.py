@@ -3,7 +3,8 @@
 A library cuts C into tiles and, where these are too few for the processors, also the sum over k. The time
 of each candidate cut follows from the work of a tile and the waves of tiles over the processors; memory
 streams beside them. Libraries choose by heuristics that are nearly right, so the time is a mean over the
-candidates in which the fastest weigh most.
+candidates in which the fastest weigh most. Cuts of k are candidates of every product, however many its
+tiles are: they are slower there, and the mean has little of them.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class GemmModel(KernelModel):
         "wave fill and epilogue": "each wave fills its pipeline and writes its tiles",
         "operands read again": "each sweep over one operand rereads what the L2 lost of the other",
         "imperfect overlap": "loads and arithmetic overlap only partly where neither dominates",
-        "split over k": "too few tiles to fill the GPU: partial sums over k are added up",
+        "split over k": "adding up partial sums, times the chance that the library splits k",
         "power limit": "long products lower the clock",
         "first loads": "memory latency before the first product",
         "another kernel for few rows": "slower kernels of some libraries for one row, or split k",

@@ -202,3 +202,12 @@ def test_few_rows_trade_places_with_columns_but_for_scaled_blocks(dtype: str, pa
     found = parts(1.0, 16_384.0, 16_384.0, h20, dtypes_of(dtype), **shares)
     assert found["ideal"][0] == pytest.approx(16_384**2 / h20.dram_byte_per_s, rel=0.01)
     assert (found["tiles and waves"][0] > 0.5 * found["ideal"][0]) == padded
+
+
+def test_a_cut_of_k_weighs_little_where_tiles_fill_the_device_and_much_where_one_does_not() -> None:
+    """The mean over candidates has some of every cut: 3,584 tiles of 128 x 128 on 132 processors, or one."""
+    many, one = parts(4096, 14_336, 4096), parts(128, 128, 65_536)
+    shares = [found["split over k"][0] / total(found)[0] for found in (many, one)]
+    assert 0 < shares[0] < 0.02
+    assert shares[1] > 5 * shares[0]
+    assert "chance" in MODEL.why["split over k"]
