@@ -37,6 +37,14 @@ Column = Callable[[str], Any]
 LARGEST = 1e15  # of a size: products of five and more stay finite
 
 
+class _RowError(InputError):
+    """Sizes of a row that contradict each other; `at` counts the rows of its group."""
+
+    def __init__(self, at: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.at = at
+
+
 def _gemm(size: Column, dtypes: tuple[str, str, str], _: str) -> Operator:
     inputs, weights, outputs = dtypes
     return Gemm(size("m"), size("n"), size("k"), inputs, weights, outputs)
@@ -49,15 +57,23 @@ def _attention(causal: bool, one_query: bool) -> Callable[[Column, tuple[str, st
         q_len: Any = 1 if one_query else size("q_len")
         if np.any(q_len > kv_len):
             at = int(np.argmax(q_len > kv_len))
-            raise InputError(
-                f"q_len {q_len[at]:g} is above kv_len {kv_len[at]:g}; kv_len includes the new positions."
+            raise _RowError(
+                at, f"q_len {q_len[at]:g} is above kv_len {kv_len[at]:g}; kv_len includes the new positions."
+            )
+        heads, kv_heads = size("n_heads"), size("n_kv_heads")
+        if np.any(heads % kv_heads):
+            at = int(np.argmax(heads % kv_heads > 0))
+            raise _RowError(
+                at,
+                f"n_heads {heads[at]:g} is not divisible by n_kv_heads {kv_heads[at]:g}; "
+                "expected n_kv_heads to divide it.",
             )
         return Attention(
             batch=size("batch"),
             q_len=q_len,
             kv_len=kv_len,
-            heads=size("n_heads"),
-            kv_heads=size("n_kv_heads"),
+            heads=heads,
+            kv_heads=kv_heads,
             head_dim=size("head_dim"),
             dtype=dtypes[0],
             kv_dtype=kv_dtype or dtypes[0],
@@ -103,9 +119,10 @@ def _moe(size: Column, dtypes: tuple[str, str, str], _: str) -> Operator:
     split, ranks = (np.maximum(size(name), 1) for name in ("moe_tp?1", "moe_ep?1"))
     if (wrong := (top_k > experts) | (experts % ranks > 0)).any():
         at = int(np.argmax(wrong))
-        raise InputError(
+        raise _RowError(
+            at,
             f"{experts[at]:g} experts cannot give {top_k[at]:g} to a token on {ranks[at]:g} ranks; topk must "
-            "not be above num_experts, and moe_ep must divide it."
+            "not be above num_experts, and moe_ep must divide it.",
         )
     load = expert_load(tokens, experts, top_k, ranks, size("distribution"))
     inputs, weights, outputs = dtypes
@@ -246,7 +263,10 @@ def row_operators(table: pd.DataFrame, rows: Any, op: str, dtype: str, kv_dtype:
         return values
 
     default = DTYPES[dtype or "bfloat16"]
-    return BUILDERS[op](size, default, DTYPES[kv_dtype][0] if kv_dtype else "")
+    try:
+        return BUILDERS[op](size, default, DTYPES[kv_dtype][0] if kv_dtype else "")
+    except _RowError as error:
+        raise InputError(f"row {table.index[rows[error.at]]}: {error}") from None
 
 
 def _exponents(table: pd.DataFrame, rows: Any) -> Any:

@@ -248,6 +248,22 @@ def test_a_negative_window_is_refused() -> None:
         predict_table(pd.DataFrame([row]), H100)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"n_kv_heads": [2, 3]}, "row 1: n_heads 8 is not divisible by n_kv_heads 3; expected n_kv_heads to"),
+        ({"n_kv_heads": [16, 8]}, "row 0: n_heads 8 is not divisible by n_kv_heads 16"),
+        ({"q_len": [9, 10]}, "row 1: q_len 10 is above kv_len 9"),
+    ],
+)
+def test_sizes_that_contradict_each_other_are_refused_with_their_row(
+    changes: dict[str, Any], said: str
+) -> None:
+    row = {"op": "attention_prefill", "dtype": "bf16", "batch": 1, "q_len": 9, "kv_len": 9, "head_dim": 8}
+    with pytest.raises(InputError, match=said):
+        predict_table(pd.DataFrame({**row, "n_heads": 8, "n_kv_heads": [2, 4], **changes}), H100)
+
+
 # Measured operators of three GPU generations: the data-sheet roofline is a floor.
 
 # This backend's measurements on the A100 move up to 3.4 TB/s on a device of 2.04 TB/s, from footprints far
