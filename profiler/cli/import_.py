@@ -50,6 +50,7 @@ def command(
     from profiler.traces.runs import recorded, save
     from roofline.asked import Asked, scenarios
     from roofline.run import refuse_existing
+    from specfiles.errors import InputError
 
     refuse_existing(out)
     device = load_device(hw) if hw else None
@@ -58,6 +59,11 @@ def command(
     loaded, found = scenarios(model, Asked(**formats), default_convention="eager") if model else (None, [])
     progress(f"reading {len(traces)} file{'s' if len(traces) > 1 else ''}")
     trace = read_traces(traces)
+    if not trace["activities"].num_rows:
+        dropped = [f"{x.count} dropped: {x.sentence}" for x in trace.losses if x.what == "dropped"]
+        files = traces[0] if len(traces) == 1 else f"{len(traces)} files"
+        why = "; ".join(dropped) or "none was recorded"
+        raise InputError(f"{files}: no kernel, copy or operator to import ({why}).")
     if loaded is not None:
         setting = as_named(found[0].setting, trace)
         question = Question(loaded.model, setting, Lengths(batch, prompt, context))

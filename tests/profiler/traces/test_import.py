@@ -180,6 +180,26 @@ def test_wrong_input_is_one_sentence(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("events", "says"),
+    [
+        ([("kernel", -5.0)], "(1 dropped: events of negative duration)"),
+        ([("kernel", -5.0), ("kernel", 7.2e9)], "longer than an hour; 1 dropped: events of negative"),
+        ([("user_annotation", 5.0)], "(none was recorded)"),
+    ],
+)
+def test_a_trace_without_activities_is_refused_with_what_was_dropped(
+    roofline: Any, write: Write, tmp_path: Path, events: list[tuple[str, float]], says: str
+) -> None:
+    place = {"ph": "X", "ts": 1, "pid": 0, "tid": 7, "args": {"device": 0, "stream": 7}}
+    found = [{**place, "cat": kind, "name": "k", "dur": length_us} for kind, length_us in events]
+    code, out, err = roofline("import", write(json.dumps({"traceEvents": found})), "-o", tmp_path / "run")
+    assert (code, out) == (2, "")
+    assert "trace.json: no kernel, copy or operator to import " in err
+    assert says in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_is_not_overwritten(roofline: Any, decode: Path, tmp_path: Path) -> None:
     roofline("import", decode, "-o", tmp_path / "run")
     code, _, err = roofline("import", decode, "-o", tmp_path / "run")
