@@ -194,6 +194,7 @@ def _answer(answer: Answer) -> dict[str, Any]:
         "usd_per_million_tokens": answer.usd_per_million_tokens,
         "techniques": [t.told() for t in answer.techniques],
         "names": [t.name for t in answer.techniques],
+        "assumed": ", ".join(filter(None, (t.assumes() for t in answer.techniques))),
         **{k: v for k, v in answer.totals.items() if k in ANSWERED},
     }
 
@@ -229,6 +230,7 @@ def answers_text(found: Found, scenario: Scenario, goal: Goal, target: str) -> s
         "tdp_w": ("power", lambda v: si(v, "W")),
         **(PRICES if priced else {}),
         "named": ("techniques", text),
+        **({"assumed": ("assumed", text)} if any(row["assumed"] for row in rows) else {}),
         **{key: COLUMNS[key] for key in ANSWERED if key in COLUMNS},
         "memory_bytes": ("memory", in_bytes),
         **({} if met else {"short": ("misses", text), "binds": ("bound by", text)}),

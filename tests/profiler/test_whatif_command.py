@@ -104,6 +104,17 @@ def test_a_target_among_some_devices_with_the_price_of_a_token(tmp_path: Path) -
     assert second["usd_per_million_tokens"] is None
 
 
+def test_an_answer_says_what_its_gain_assumes() -> None:
+    """A drafted token is kept by an assumed chance; 4-bit weights assume nothing."""
+    asked = ("Llama-3.1-70B", "--target", "tpot=20ms", "--hw", "h100")
+    drafted = run(*asked, "--only", "speculative-diffusion:accept=0.7", "--quality", "exact")
+    assert "accept=0.7" in drafted
+    quantised = run(*asked, "--only", "awq")
+    assert "assumed" not in quantised
+    (answer,) = json.loads(run(*asked, "--only", "awq", "--format", "json"))["answers"]
+    assert answer["assumed"] == ""
+
+
 def test_devices_are_those_of_all_stages_and_as_many_as_asked() -> None:
     """A stage more is a device more: 70B in bf16 needs two stages of 80 GB, and they draw twice the power."""
     asked = ("Llama-3.1-70B", "--target", "tpot=1s", "--hw", "h100", "--quality", "exact", "--format", "json")
