@@ -1,4 +1,4 @@
-"""Recurrences with a matrix as state, in plain torch: by chunks of matrix products, or by one position.
+"""Recurrences with a matrix as state, in plain torch or fused: by chunks of matrix products, or one position.
 
 Mamba-2's dual (arXiv:2405.21060, section 6) and the gated delta rule (arXiv:2412.06464, section 3.3).
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from profiler.kernels import fused
 from profiler.kernels.base import Kernel, build, whole
 from profiler.kernels.place import Place
 from profiler.kernels.scans import BY_POSITION
@@ -61,7 +62,8 @@ def _(op: Ssd, place: Place) -> Kernel:
             y = y + kept.cumsum(1).transpose(1, 2)[..., last, None].exp() * (wide_c @ first.mT)
         return y.transpose(1, 2) + x[:, last].double() * skip.double()[:, None]
 
-    return Kernel(run, exact, name=_form(q_len))
+    theirs = fused.dual(place, state, exact, whole(op.chunk), x, dt, b, c, rates, skip, bias)
+    return theirs or Kernel(run, exact, name=_form(q_len))
 
 
 def _one(x: Any, kept: Any, b: Any, c: Any, h: Any) -> tuple[Any, Any]:
@@ -128,7 +130,8 @@ def _(op: GatedDelta, place: Place) -> Kernel:
             ys.append((query[:, t, :, None] @ s)[..., 0, :])
         return torch.stack(ys, 1)
 
-    return Kernel(run, exact, name=_form(q_len))
+    theirs = fused.delta_rule(place, state, exact, whole(op.chunk), q, k, v, *inputs(wide)[3:])
+    return theirs or Kernel(run, exact, name=_form(q_len))
 
 
 def _replaced(q: Any, k: Any, v: Any, kept: Any, share: Any, s: Any) -> tuple[Any, Any]:

@@ -6,7 +6,6 @@ PyTorch's scaled_dot_product_attention.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,11 +40,10 @@ def paged(op: Attention, place: Place, page: int) -> Kernel:
 
 def _backend(place: Place, page: int) -> str:
     """An installed library that reads blocks in place, else torch."""
-    if place.device.startswith("cuda") and place.dtype in ("bf16", "fp16"):
-        if importlib.util.find_spec("flashinfer"):
-            return "flashinfer"
-        if importlib.util.find_spec("flash_attn") and page % FLASH_ATTENTION_BLOCK == 0:
-            return "flash_attn"
+    if place.has_package("flashinfer"):
+        return "flashinfer"
+    if page % FLASH_ATTENTION_BLOCK == 0 and place.has_package("flash_attn"):
+        return "flash_attn"
     return "torch"
 
 

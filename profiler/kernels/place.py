@@ -6,6 +6,7 @@ they come from memory; activations stay warm, as in a model after the operator b
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,6 +61,11 @@ class Place:
 
         name = self.dtype if self.dtype == FP8 else known_kernel_dtype(self.dtype)
         return getattr(torch, _STORED[name])
+
+    def has_package(self, name: str) -> bool:
+        """Whether a package of GPU kernels for 16-bit formats is installed and can be called here."""
+        fits = self.device.startswith("cuda") and self.dtype in ("bf16", "fp16")
+        return fits and importlib.util.find_spec(name) is not None
 
     def random(self, *shape: int) -> torch.Tensor:
         """A tensor of normal random numbers; with zeros GPUs draw less power and run faster."""

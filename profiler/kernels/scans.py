@@ -1,9 +1,10 @@
-"""Scans in plain torch, position by position: Mamba's selective scan and RWKV-4's WKV."""
+"""Mamba's selective scan and RWKV-4's WKV, position by position in plain torch, or fused."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from profiler.kernels import fused
 from profiler.kernels.base import Kernel, build, whole
 from profiler.kernels.place import Place
 from profiler.kernels.state import State, wide
@@ -50,7 +51,8 @@ def _(op: SelectiveScan, place: Place) -> Kernel:
             ys.append((h * c[:, t, None].double()).sum(-1))
         return (torch.stack(ys, 1) + x.double() * skip.double()) * silu(z.double())
 
-    return Kernel(run, exact, name=BY_POSITION)
+    theirs = fused.selective_scan(place, state, exact, x, dt, z, b, c, rates, skip)
+    return theirs or Kernel(run, exact, name=BY_POSITION)
 
 
 LEAST = -1e38  # the initial largest exponent, as in transformers 5.23.0

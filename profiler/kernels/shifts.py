@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from profiler.kernels import fused
 from profiler.kernels.base import Kernel, build, whole
 from profiler.kernels.place import Place
 from profiler.kernels.state import State
@@ -22,22 +23,24 @@ def _(op: CausalConv, place: Place) -> Kernel:
     x = place.random(batch, q_len, channels).transpose(1, 2)
     weights = place.cold(channels, 1, taps)
     bias = place.random(channels) if op.bias else None
-    state = State(place, op.past, place.dtype, (batch, channels, taps - 1))
+    state = State(place, op.past, place.dtype, (batch, taps - 1, channels))
     first, last = state.first, silu if op.silu else _same
 
     def run(i: int) -> torch.Tensor:
-        rows = _behind(state.found(i), x, -1) if whole(op.past) else pad(x, (taps - 1, 0))
-        state.keep(i, rows[..., q_len:])
+        found = state.found(i)
+        rows = pad(x, (taps - 1, 0)) if found is None else _behind(found.mT, x, -1)
+        state.keep(i, rows[..., q_len:].mT)
         return last(conv1d(rows, weights[i % len(weights)], bias, groups=channels)).transpose(1, 2)
 
     def exact() -> torch.Tensor:
-        rows = pad(x.double(), (taps - 1, 0)) if first is None else _behind(first, x.double(), -1)
+        rows = pad(x.double(), (taps - 1, 0)) if first is None else _behind(first.mT, x.double(), -1)
         tap = weights[0].double()
         mixed = sum(rows[..., k : k + q_len] * tap[..., k] for k in range(taps))
         mixed = mixed if bias is None else mixed + bias.double()[:, None]
         return last(mixed).transpose(1, 2)
 
-    return Kernel(run, exact)
+    theirs = fused.convolution(place, state, exact, x, weights, bias, op.silu)
+    return theirs or Kernel(run, exact)
 
 
 @build.register

@@ -48,11 +48,15 @@ class State:
 
     def found(self, i: int) -> torch.Tensor | None:
         """The state before call `i`."""
-        return self.copies[i % len(self.copies)] if whole(self.past) else None
+        return self.at(i) if whole(self.past) else None
+
+    def at(self, i: int) -> torch.Tensor:
+        """The memory of the state of call `i`."""
+        return self.copies[i % len(self.copies)]
 
     def keep(self, i: int, state: torch.Tensor) -> None:
         """Store the state after call `i`."""
-        self.copies[i % len(self.copies)].copy_(state)
+        self.at(i).copy_(state)
 
 
 def wide(x: torch.Tensor) -> torch.Tensor:
