@@ -206,14 +206,18 @@ def _own_node(kernel: Any) -> tuple[Any, ...]:
 
 
 def _sites(calls: Sequence[_Call], named: dict[str, str]) -> Iterator[Site]:
-    """The operators of each call; those of a kernel that recomputes another's are the ones it adds."""
+    """The operators of each call; those of a kernel that recomputes another's are the ones it adds.
+
+    A kernel that only prepares what a library's function reads has that function's operator.
+    """
     elsewhere = {node for call in calls if call.library for node in call.nodes}
     done: set[Any] = set()
     for call in calls:
-        nodes = [n for n in call.nodes if not _is_view(n) and (call.library or n not in elsewhere)]
+        computing = [node for node in call.nodes if not _is_view(node)]
+        nodes = [node for node in computing if call.library or node not in elsewhere]
         new = [node for node in nodes if node not in done]
         done.update(nodes)
-        operators = _operators(new, named) or _operators(nodes, named)
+        operators = _operators(new, named) or _operators(nodes, named) or _operators(computing, named)
         yield Site(call.name, operators)
 
 

@@ -78,26 +78,36 @@ def test_a_compiled_step_is_attributed_to_its_operators(runs: Callable[[str], Ru
     assert sorted(found) == sorted(eager)
 
 
+class Node(SimpleNamespace):
+    """A node of a graph that a module's code has made."""
+
+    __hash__ = object.__hash__
+
+    def __init__(self, name: str, path: str) -> None:
+        stack = {str(at): (f"root{part}", None) for at, part in enumerate(("", path))}
+        meta = {"nn_module_stack": stack, "from_node": [SimpleNamespace(name=name)]}
+        super().__init__(name=name, op="call_function", meta=meta, target=None)
+
+
+def test_a_kernel_that_prepares_what_a_library_reads_has_its_operator() -> None:
+    """As T5's mask of zeros for attention to the encoder, a part of no operator by itself."""
+    zeros, attention = (Node(name, ".decoder.block.0.layer.1") for name in ("zeros", "attention"))
+    calls = [_Call("filled", (attention, zeros), library=False), _Call("attend", (attention,), library=True)]
+    found = [site.operators for site in _sites(calls, {"attention": "core"})]
+    assert found == [("core",), ("core",)]
+
+
 def test_rotary_tables_are_the_framework_s_where_a_kernel_makes_nothing_else(
     subject: Callable[..., Subject],
 ) -> None:
     """On a GPU kernels of their own make them; on a CPU they fuse into what reads them."""
-
-    class Node(SimpleNamespace):
-        __hash__ = object.__hash__
-
-    def node(name: str, path: str) -> Any:
-        stack = {str(at): (f"root{part}", None) for at, part in enumerate(("", path))}
-        meta = {"nn_module_stack": stack, "from_node": [SimpleNamespace(name=name)]}
-        return Node(name=name, op="call_function", meta=meta, target=None)
-
     paths = {
         "embed": ".model.embed_tokens",
         "table": ".model.rotary_emb",
         "query": ".model.layers.0.self_attn.q_proj",
         "behind": ".model",
     }
-    nodes = [node(name, path) for name, path in paths.items()]
+    nodes = [Node(name, path) for name, path in paths.items()]
     named = operators_of(nodes, subject("llama"))
     assert named == {"embed": "embedding", "table": INPUTS, "query": "layers.attention.q_proj"}
     alone, fused = (
