@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.autograd.profiler_util import Interval
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
@@ -32,7 +33,7 @@ C10_REGISTER_GUARD_IMPL(CUDA, OneDevice);
 """
 CPU = torch.device("cpu")
 NAME = "NVIDIA H100 80GB HBM3"
-PER_OPERATION_S, PER_BYTE_S = 1e-4, 1e-12
+PER_OPERATION_S, PER_BYTE_S, KERNEL_US = 1e-4, 1e-12, 1
 MOVES = ("copy_", "_to_copy", "to", "lift_fresh", "pin_memory")  # between devices
 READS = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "equal", "_unique2")
 RANDOM = ("randn", "rand", "randint", "randperm", "normal_", "uniform_", "exponential_", "random_")
@@ -323,7 +324,7 @@ class capture:  # noqa: N801 - torch.cuda.graph
 
 
 class Profile(torch.profiler.profile):
-    """torch.profiler.profile: what the CPU ran by itself stands for the device's kernels."""
+    """torch.profiler.profile: what the CPU ran by itself stands for the device's kernels, each as long."""
 
     def __init__(self, *, activities: Any = None, **options: Any) -> None:
         assert torch.profiler.ProfilerActivity.CUDA in activities
@@ -339,12 +340,12 @@ class Profile(torch.profiler.profile):
             if any(child.name.startswith("aten::") for child in event.cpu_children):
                 continue
             if not event.kernels:
-                event.append_kernel(f"kernel of {event.name}", 0, event.time_range.elapsed_us() + 1)
+                event.append_kernel(f"kernel of {event.name}", 0, KERNEL_US)
             kernels.append(
                 SimpleNamespace(
                     name=f"kernel of {event.name}",
                     device_type=torch.autograd.DeviceType.CUDA,
-                    time_range=event.time_range,
+                    time_range=Interval(event.time_range.start, event.time_range.start + KERNEL_US),
                     is_user_annotation=False,
                     cpu_parent=None,
                     cpu_children=[],
