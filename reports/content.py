@@ -67,6 +67,7 @@ def of_run(
         sentences=headline.sentences(content),
         elsewhere=floors_of_steps(scenario, keys, [device, *others]) if keys else (),
         elsewhere_for="; ".join(point.title for point in content.headline),
+        elsewhere_on=scenario.setting.devices,
     )
 
 
@@ -112,6 +113,7 @@ def of_predictions(
         sentences=headline.sentences(content),
         elsewhere=floors(first.scenario, [first.device, *others]),
         elsewhere_for=full_name(first),
+        elsewhere_on=first.scenario.setting.devices,
     )
 
 

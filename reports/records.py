@@ -240,6 +240,7 @@ class Content:
     advice: tuple[Advice, ...] = ()
     elsewhere: tuple[Elsewhere, ...] = ()
     elsewhere_for: str = ""
+    elsewhere_on: int = 1  # devices of each kind
     provenance: tuple[Provenance, ...] = ()
     measured: bool = False
     recording: Recording | None = None  # by other tools

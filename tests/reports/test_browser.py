@@ -197,6 +197,16 @@ def test_dark_scheme_turns_page_and_figures(opened: Callable[..., Opened], conte
     assert _brightness(page.run("getComputedStyle(document.querySelector('.xtitle')).fill")) < 60
 
 
+def test_labels_are_outlined_in_the_colour_of_the_page(
+    opened: Callable[..., Opened], content: Content
+) -> None:
+    """So that a roof that passes behind one does not strike it out."""
+    page = opened(content)
+    style = "getComputedStyle(document.querySelector('.textpoint text'))"
+    assert page.run(f"{style}.paintOrder") == "stroke"
+    assert page.run(f"{style}.stroke") == page.run("getComputedStyle(document.body).backgroundColor")
+
+
 def _brightness(colour: str) -> float:
     red, green, blue = (float(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3])
     return (red + green + blue) / 3

@@ -207,6 +207,14 @@ def test_a_device_without_the_peak_gets_its_error_in_a_cell(
     assert rows["Toy"].error is None
 
 
+def test_floors_say_how_many_devices_share_the_layers() -> None:
+    model, h100 = load_model("Llama-3.1-8B").model, load_device("h100_sxm")
+    for count, said in ((1, "one device each"), (2, "2 devices each (memory is that of one)")):
+        setting = Setting(tensor_parallel=count)
+        page = render(of_predictions([predict(Scenario(model, setting=setting, output=2), h100)], [h100]))
+        assert f"upper bounds on rate, {said}, in bf16" in page
+
+
 def test_floors_are_below_what_was_measured(make_run: MakeRun, toy: Device) -> None:
     content = of_run(make_run(), toy)
     floor = content.elsewhere[0]
