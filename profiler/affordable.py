@@ -14,10 +14,10 @@ from math import ceil
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from profiler.forward import greedy
 from profiler.instrument import instrumented
 from profiler.recorders import clock
 from profiler.steps import STRIDE, Turns, steady_laps
-from profiler.subject import greedy
 from profiler.timing import without_collection
 
 if TYPE_CHECKING:

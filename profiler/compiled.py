@@ -18,10 +18,11 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from profiler.attending import masked_as_launched
+from profiler.forward import Step, greedy
 from profiler.instrument import replaced
 from profiler.origins import operators_of
 from profiler.parts.base import FRAMEWORK
-from profiler.subject import Step, greedy, out_of_memory
+from profiler.subject import out_of_memory
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def refuse_uncompilable(device: str) -> None:
 
 
 class CompiledStep:
-    """A step compiled by torch.compile. Its cache must have a fixed size (`subject.fixed_step`)."""
+    """A step compiled by torch.compile. Its cache must have a fixed size (`forward.fixed_step`)."""
 
     def __init__(self, subject: Subject, run: Step) -> None:
         """Compile a step and run it once. Raises InputError where torch cannot compile it."""

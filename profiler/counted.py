@@ -18,7 +18,7 @@ from profiler.traces.ncumetrics import derived
 from profiler.traces.sound import Losses
 
 if TYPE_CHECKING:
-    from profiler.subject import Point
+    from profiler.forward import Point
     from workloads.catalogue import Loaded
     from workloads.phases import Named
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.attending import masked_as_launched
 from profiler.capturing import capturing
+from profiler.forward import Step, greedy
 from profiler.instrument import instrumented
-from profiler.subject import Step, greedy, out_of_memory
+from profiler.subject import out_of_memory
 from specfiles.errors import InputError, reason
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def refuse_graphs(device: str) -> None:
 
 
 class GraphedStep:
-    """A step replayed as a graph. Its cache must have a fixed size (`subject.fixed_step`)."""
+    """A step replayed as a graph. Its cache must have a fixed size (`forward.fixed_step`)."""
 
     def __init__(self, subject: Subject, run: Step, recorder: Recorder | None = None) -> None:
         """Capture a step; ranges of `recorder`, if given, are recorded during the capture.

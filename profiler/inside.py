@@ -9,6 +9,7 @@ from typing import Any
 from profiler.alone import alone
 from profiler.attending import attending
 from profiler.energy import energy_rows
+from profiler.forward import Point
 from profiler.kernel_times import shares
 from profiler.kernels import KERNEL_ERRORS
 from profiler.measured_point import Measured, described_at
@@ -16,7 +17,7 @@ from profiler.noting import attributed_words, gain_words, in_words, label, unfus
 from profiler.ranges import family
 from profiler.record_rows import SAVE_EVERY_S, Rows
 from profiler.request import Request
-from profiler.subject import Point, Subject, failure
+from profiler.subject import Subject, failure
 from profiler.treatments.measure import measured as with_technique
 from profiler.ways import Eager
 from roofline.run_head import Attributed

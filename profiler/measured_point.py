@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from profiler.attending import attending
+from profiler.forward import Point
 from profiler.parts.base import FRAMEWORK
 from profiler.references import ReferenceStep
 from profiler.repeats import NOT_OVER, WARM_UP_S, Sample, sample, warm_up
 from profiler.request import Request
 from profiler.steps import Timed, operators_at, step_rows
-from profiler.subject import Point
 from profiler.timing import laps
 from profiler.ways import Way
 from roofline.together import parts

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:
-    from profiler.subject import Point
+    from profiler.forward import Point
     from workloads.model import Model
 
 WORDS = {"mamba": "cache_params", "mamba2": "cache_params"}  # argument that takes the cache

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hwspecs import Device
 from profiler.allocator import keep_freed_memory
 from profiler.alone import alone
+from profiler.forward import Point
 from profiler.measured_point import Repeats
 from profiler.module_run import Watch, distinct, quiet_inputs, time_passes, warm_passes, watch
 from profiler.module_trace import TracePass, trace
@@ -21,7 +22,6 @@ from profiler.references import ReferenceStep, steps_beside
 from profiler.repeats import EFFORT, WARM_UP_S, Effort, sample
 from profiler.request import begun_head, begun_run
 from profiler.steps import overhead, step_rows
-from profiler.subject import Point
 from roofline.run import Run
 from roofline.run_head import Head, Overhead
 from roofline.traced import table_rows

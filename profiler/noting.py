@@ -11,9 +11,9 @@ from profiler.repeats import KNOWN_FROM, moved, sample
 from reports.units import seconds
 
 if TYPE_CHECKING:
+    from profiler.forward import Point
     from profiler.repeats import Sample
     from profiler.steps import Timed
-    from profiler.subject import Point
     from roofline.run_head import Attributed, Compilation, Overhead
 
 LONG_WAIT = 0.1  # share of a step spent waiting, which its trace shows as time of operators

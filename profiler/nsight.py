@@ -19,7 +19,7 @@ from specfiles.errors import InputError
 from workloads.catalogue import Loaded
 
 if TYPE_CHECKING:
-    from profiler.subject import Point
+    from profiler.forward import Point
 
 REPEATS = {"nsys": 3, "ncu": 1}  # steps of each point; counts are the same in each
 FOLDER = "nsight"  # the imported run, inside the run measured without a tool

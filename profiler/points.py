@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from profiler.subject import Point
+from profiler.forward import Point
 from roofline.scenario import Scenario
 
 

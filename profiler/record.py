@@ -12,6 +12,7 @@ from typing import Any
 from profiler.allocator import keep_freed_memory
 from profiler.attending import attending, set_attention
 from profiler.energy import Counter, open_counter
+from profiler.forward import Point
 from profiler.inside import look_inside
 from profiler.measured_point import Measured
 from profiler.noting import attention_words, in_words
@@ -22,7 +23,7 @@ from profiler.recorders import nvtx_installed
 from profiler.references import ReferenceStep, steps_beside
 from profiler.repeats import Effort
 from profiler.request import Request, begun_run, head_of
-from profiler.subject import Point, Subject, load_subject, out_of_memory, why_separate
+from profiler.subject import Subject, load_subject, out_of_memory, why_separate
 from profiler.treatments.measure import TREATMENTS
 from profiler.ways import WAYS
 from roofline.run import Run

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from profiler import yardsticks
+from profiler.forward import Point, step
 from profiler.kernels import TORCH_DTYPES
 from profiler.repeats import sample
 from profiler.steps import Timed, Turns, operators_at, time_ranges
-from profiler.subject import Point, Subject, load_subject, out_of_memory, step
+from profiler.subject import Subject, load_subject, out_of_memory
 from specfiles.errors import InputError
 
 MODEL = "yardstick-d"

@@ -14,11 +14,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from profiler.attending import attending, set_attention
+from profiler.forward import Point, fixed_step, greedy, step
 from profiler.instrument import instrumented
 from profiler.ranges import family
 from profiler.recorders import Marks, in_range, nvtx_installed, nvtx_marks
 from profiler.steps import operators_at
-from profiler.subject import Point, fixed_step, greedy, load_subject, step
+from profiler.subject import load_subject
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from hwspecs import Device
 from profiler.attending import AUTO, IN_MEMORY
 from profiler.device_file import as_yaml
 from profiler.environment import command_line, environment
+from profiler.forward import Point
 from profiler.repeats import EFFORT, Effort
-from profiler.subject import Point, Subject, convention_of
+from profiler.subject import Subject, convention_of
 from roofline.run import Run, create_run
 from roofline.run_head import Head
 from specfiles.writing import write_text

@@ -10,10 +10,11 @@ from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from profiler.forward import Point, greedy
 from profiler.instrument import instrumented
 from profiler.recorders import InTurn, clock
 from profiler.repeats import Sample, median_interval, sample
-from profiler.subject import Point, Subject, convention_of, greedy
+from profiler.subject import Subject, convention_of
 from profiler.timing import Lap, laps, without_collection
 from roofline.run_head import Overhead
 from workloads.convention import CONVENTIONS

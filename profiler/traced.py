@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from profiler.forward import greedy
 from profiler.instrument import instrumented
 from profiler.kernel_times import as_table, by_range
 from profiler.recorders import Trace
-from profiler.subject import greedy
 from specfiles.errors import InputError
 from specfiles.writing import atomic
 

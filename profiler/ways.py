@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from profiler.affordable import affordable
 from profiler.attending import attended
 from profiler.compiled import CompiledStep, refuse_uncompilable
+from profiler.forward import Point, fixed_step, greedy, step
 from profiler.graphs import GraphedStep, refuse_graphs
 from profiler.kernel_times import (
     KernelTime,
@@ -26,7 +27,7 @@ from profiler.recorders import in_range, nvtx_marks
 from profiler.references import repeats_of, visit
 from profiler.replay import nvtx_only, step_name
 from profiler.steps import Timed, Turns, operators_at
-from profiler.subject import Point, Subject, fixed_step, greedy, step
+from profiler.subject import Subject
 from profiler.timing import laps, without_collection
 from profiler.traced import trace_step, traced, traced_in_ranges
 from roofline.run_head import Compilation

@@ -24,12 +24,12 @@ from profiler.environment import (
     environment,
     last_level_cache_bytes,
 )
+from profiler.forward import Point
 from profiler.kernels import FP8, KERNEL_ERRORS
 from profiler.power import PowerMonitor, throttling
 from profiler.record import profile
 from profiler.repeats import MICROS
 from profiler.request import Request
-from profiler.subject import Point
 from roofline.run import refuse_existing
 from specfiles.errors import InputError, reason
 from specfiles.reading import read_json

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 from profiler.ceilings.plan import CLASS, REFERENCE, REFERENCE_LAYERS, STEP, Findings, Key, Plan
 from profiler.environment import memory_bytes
+from profiler.forward import Point, step
 from profiler.kernels import FP8
 from profiler.probes import INT8
 from profiler.references import ReferenceStep, visit
 from profiler.steps import operators_at, time_ranges
-from profiler.subject import Point, Subject, load_subject, step
+from profiler.subject import Subject, load_subject
 from profiler.treatments.base import Around
 from profiler.treatments.weight_only import has_fbgemm, narrowed
 from profiler.yardsticks import cache_fits, formats_that_fit, steps_of, yardsticks

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from profiler.forward import greedy
 from profiler.instrument import instrumented
-from profiler.subject import greedy
 
 if TYPE_CHECKING:
     from profiler.ranks.group import Group

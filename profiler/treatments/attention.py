@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from profiler.attending import SEPARATE
-from profiler.subject import Point, Subject, why_separate
+from profiler.forward import Point
+from profiler.subject import Subject, why_separate
 from profiler.treatments.base import Pair, Treatment, step_logits
 from specfiles.errors import InputError
 

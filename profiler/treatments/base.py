@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
+from profiler.forward import Point, step
 from profiler.ranges import family
-from profiler.subject import Point, Subject, step
+from profiler.subject import Subject
 from workloads.model import Model
 from workloads.techniques.base import Technique
 

@@ -6,7 +6,8 @@ from functools import partial
 from typing import Any
 
 from profiler.compiled import CompiledStep, refuse_uncompilable
-from profiler.subject import Point, Subject, fixed_step, greedy
+from profiler.forward import Point, fixed_step, greedy
+from profiler.subject import Subject
 from profiler.treatments.base import Pair, Treatment, logits
 from specfiles.errors import InputError
 

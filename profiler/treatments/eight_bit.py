@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from profiler.forward import Point
 from profiler.kernels.matrix import FP8_MULTIPLE
 from profiler.kernels.place import has_fp8
-from profiler.subject import Point, Subject
+from profiler.subject import Subject
 from profiler.treatments.base import Pair, Treatment, step_logits
 from profiler.treatments.products import checked, exchanged, product, projections
 from profiler.treatments.weight_only import has_fbgemm, narrowed

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from profiler.forward import Point, fixed_step
 from profiler.graphs import GraphedStep
-from profiler.subject import Point, Subject, fixed_step
+from profiler.subject import Subject
 from profiler.treatments.base import Pair, Treatment, logits
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from profiler.subject import Point, Subject
+from profiler.forward import Point
+from profiler.subject import Subject
 from profiler.treatments.base import Pair, Treatment, step_logits
 from specfiles.errors import InputError
 

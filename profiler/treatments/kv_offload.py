@@ -8,7 +8,8 @@ from typing import Any
 from transformers.cache_utils import Cache, DynamicLayer
 
 from profiler.cache import preallocated, rewind
-from profiler.subject import Point, Subject
+from profiler.forward import Point
+from profiler.subject import Subject
 from profiler.treatments.base import Pair, Treatment, cached_logits, with_found
 from profiler.treatments.prefetch import Prefetch, lanes, place, places, spread
 from specfiles.errors import InputError

@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from profiler.attending import SEPARATE
+from profiler.forward import Point
 from profiler.kernels import TOLERANCE
 from profiler.repeats import WARM_UP_S, Effort, sample, warm_up
-from profiler.subject import Point, Subject, convention_of
+from profiler.subject import Subject, convention_of
 from profiler.timing import stopwatch, without_collection
 from profiler.treatments.attention import FlashAttention
 from profiler.treatments.base import Pair, Treatment, apart

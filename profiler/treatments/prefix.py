@@ -6,7 +6,8 @@ from functools import partial
 from typing import Any
 
 from profiler.cache import preallocated, rewind
-from profiler.subject import Point, Subject
+from profiler.forward import Point
+from profiler.subject import Subject
 from profiler.treatments.base import Pair, Treatment, cached_logits
 
 

@@ -6,7 +6,8 @@ import warnings
 from functools import partial
 from typing import Any
 
-from profiler.subject import Point, Subject
+from profiler.forward import Point
+from profiler.subject import Subject
 from profiler.treatments.base import Pair, Treatment, step_logits
 from profiler.treatments.products import checked, exchanged, product
 from specfiles.errors import InputError

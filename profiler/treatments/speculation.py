@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 from profiler.cache import preallocated, rewind
+from profiler.forward import Point, greedy, step
 from profiler.ranges import FAMILIES
-from profiler.subject import RANDOM, Point, Subject, greedy, load_subject, step
+from profiler.subject import RANDOM, Subject, load_subject
 from profiler.treatments.base import Pair, Treatment, with_found
 from profiler.treatments.drafting import TOKENS, Decoder, acceptance, row, said
 from specfiles.errors import InputError

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from profiler.subject import Point, Subject, step
+from profiler.forward import Point, step
+from profiler.subject import Subject
 from profiler.treatments.base import Pair, Treatment, layers, logits, swapped, with_found
 from profiler.treatments.prefetch import Prefetch, lanes, place, places, spread
 

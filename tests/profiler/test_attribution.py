@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from profiler.forward import Point, greedy, step
 from profiler.instrument import instrumented
 from profiler.parts.base import FRAMEWORK
 from profiler.recorders import Marks
-from profiler.subject import Point, Subject, greedy, step
+from profiler.subject import Subject
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

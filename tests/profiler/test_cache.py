@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from profiler.subject import Point, Subject, greedy, step
+from profiler.forward import Point, greedy, step
+from profiler.subject import Subject
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from profiler.counted import AGREE, counted_rows, told
+from profiler.forward import Point
 from profiler.steps import operators_at
-from profiler.subject import Point
 from profiler.traces.ncu import RANGES
 from roofline.run import open_run
 from roofline.run_tables import TABLES

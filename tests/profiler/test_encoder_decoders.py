@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 
 from profiler.attending import masked_as_launched
+from profiler.forward import Point, fixed_step, step
 from profiler.origins import operators_of
 from profiler.parts.base import FACTORS, HEADS, INPUTS
 from profiler.steps import operators_at
-from profiler.subject import Point, Subject, fixed_step, step
+from profiler.subject import Subject
 from profiler.treatments.products import projections
 from roofline.run import open_run
 from roofline.together import parts

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from profiler.forward import Point, greedy, step
 from profiler.instrument import instrumented
 from profiler.parts.base import FACTORS, FRAMEWORK, HEADS, INPUTS
 from profiler.ranges import EMBEDDING, FAMILIES, family
 from profiler.recorders import HostClock, InTurn, Marks, Recorder, Trace
 from profiler.steps import operators_at
-from profiler.subject import Point, Subject, greedy, step
+from profiler.subject import Subject
 from roofline.together import JOIN
 from specfiles.errors import InputError
 from workloads.catalogue import Loaded

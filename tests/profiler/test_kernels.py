@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profiler.forward import Point
 from profiler.kernels import (
     TOLERANCE,
     TORCH_DTYPES,
@@ -24,7 +25,6 @@ from profiler.kernels import (
 from profiler.kernels.groups import Groups
 from profiler.kernels.paged import BACKENDS, _Cache
 from profiler.steps import operators_at
-from profiler.subject import Point
 from specfiles.errors import InputError
 from workloads.catalogue import Loaded
 from workloads.operators import (

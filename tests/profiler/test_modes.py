@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from profiler.compiled import _Call, _sites
+from profiler.forward import Point, fixed_step
 from profiler.origins import operators_of
 from profiler.parts.base import INPUTS
-from profiler.subject import Point, Subject, fixed_step
+from profiler.subject import Subject
 from roofline.run import Run, open_run
 from roofline.together import parts
 
@@ -174,9 +175,9 @@ def test_modes_are_refused_in_one_sentence(
 def test_on_a_gpu_a_mode_gives_the_eager_tokens_and_its_kernels_have_operators(
     mode: str, cuda: str, subject: Callable[..., Subject], tmp_path: Path
 ) -> None:
+    from profiler.forward import greedy
     from profiler.kernel_times import shares
     from profiler.steps import Timed
-    from profiler.subject import greedy
     from profiler.ways import WAYS
 
     model = subject("llama", cuda, "bf16")

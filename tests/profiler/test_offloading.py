@@ -14,8 +14,9 @@ from workloads.techniques.registry import parse
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from profiler.forward import Point, step  # noqa: E402
 from profiler.repeats import Effort  # noqa: E402
-from profiler.subject import Point, Subject, step  # noqa: E402
+from profiler.subject import Subject  # noqa: E402
 from profiler.treatments import kv_offload, weight_offload  # noqa: E402
 from profiler.treatments.base import logits  # noqa: E402
 from profiler.treatments.measure import TREATMENTS, deviation, measured, treatment  # noqa: E402

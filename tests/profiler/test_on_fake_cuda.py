@@ -15,6 +15,7 @@ pytest.importorskip("transformers")
 
 from profiler.campaign.measure import measured_row  # noqa: E402
 from profiler.capturing import capturing  # noqa: E402
+from profiler.forward import Point, fixed_step, greedy, step  # noqa: E402
 from profiler.graphs import GraphedStep  # noqa: E402
 from profiler.kernels import TOLERANCE, Place, kernel  # noqa: E402
 from profiler.recorders import CudaClock  # noqa: E402
@@ -29,7 +30,7 @@ from profiler.steps import (  # noqa: E402
     steady_laps,
     time_ranges,
 )
-from profiler.subject import Point, Subject, fixed_step, greedy, step  # noqa: E402
+from profiler.subject import Subject  # noqa: E402
 from profiler.timing import BRIEFLY, measure_replayed  # noqa: E402
 from profiler.treatments.measure import measured  # noqa: E402
 from profiler.ways import Eager  # noqa: E402

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from profiler.forward import Point
 from profiler.steps import Timed, overhead
-from profiler.subject import Point
 from roofline.run import open_run
 from roofline.run_head import Overhead
 

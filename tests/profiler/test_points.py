@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from profiler.forward import Point
 from profiler.points import points
-from profiler.subject import Point
 from roofline.asked import Asked, scenarios
 from roofline.predict import predict
 from roofline.scenario import Scenario

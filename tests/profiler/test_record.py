@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from profiler import record, ways
+from profiler.forward import Point
 from profiler.record import profile
 from profiler.repeats import Effort
 from profiler.request import Request
-from profiler.subject import Point, Subject
+from profiler.subject import Subject
 from roofline.run import open_run
 from roofline.run_tables import TABLES
 from workloads.catalogue import load_model

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from profiler.forward import Point, greedy, step
 from profiler.steps import operators_at, time_ranges
-from profiler.subject import Point, Subject, greedy, step
+from profiler.subject import Subject
 
 torch = pytest.importorskip("torch")
 

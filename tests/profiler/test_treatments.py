@@ -25,8 +25,9 @@ from workloads.techniques.registry import known, parse
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from profiler.forward import Point, step  # noqa: E402
 from profiler.repeats import ALL, CALM, KNOWN_FROM, NARROW, SPENT, WARM_UP_S, Effort, uncertainty  # noqa: E402
-from profiler.subject import Point, Subject, step  # noqa: E402
+from profiler.subject import Subject  # noqa: E402
 from profiler.treatments import measure, speculation, weight_only  # noqa: E402
 from profiler.treatments.base import Pair, apart, logits  # noqa: E402
 from profiler.treatments.drafting import TOKENS, Decoder, acceptance  # noqa: E402

@@ -18,13 +18,14 @@ import torch
 
 from hwspecs import load_device
 from hwspecs.values import Sourced
+from profiler.forward import Point
 from profiler.ranges import FAMILIES as RANGES
 from profiler.ranks import share
 from profiler.ranks.group import Ranks, joined
 from profiler.ranks.share import check_share
 from profiler.request import Request, check_request
 from profiler.steps import operators_at
-from profiler.subject import Point, load_subject
+from profiler.subject import load_subject
 from profiler.treatments.weight_only import has_fbgemm
 from roofline.run import open_run
 from roofline.run_tables import POINT

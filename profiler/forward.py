@@ -1,0 +1,121 @@
+"""A repeatable forward pass of the profiled model at a point, with its cache or state, and sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from profiler.subject import Subject, encodes
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Point:
+    """One step to measure: sizes as in workloads.phases.Step; `encoder_len` is its `memory`."""
+
+    phase: str
+    batch: int
+    q_len: int
+    kv_len: int
+    encoder_len: int = 0
+
+
+Step = Callable[[Callable[[Any], Any]], Any]
+
+
+def step(subject: Subject, point: Point, capacity: int) -> Step:
+    """A repeatable step at a point; called with a sampler, it runs the model and samples a token."""
+    if encodes(subject.loaded.model):
+        return _pass(subject, point)
+    if subject.has_memory:
+        return _of_two_stacks(subject, point)
+    from profiler.memory import memory_of
+
+    memory = memory_of(subject.network, subject.layers, capacity)
+    before = point.kv_len - point.q_len
+    if before:
+        memory.keep(subject.network(subject.tokens(point.batch, before), **memory.told(), logits_to_keep=1))
+    tokens = subject.tokens(point.batch, point.q_len)
+
+    def run(sampler: Callable[[Any], Any]) -> Any:
+        memory.rewind(before)
+        return sampler(subject.network(tokens, **memory.told(), logits_to_keep=1).logits)
+
+    return run
+
+
+def fixed_step(subject: Subject, point: Point) -> Step:
+    """The same with a cache of constant length and address, for compiled code and graphs."""
+    if encodes(subject.loaded.model):
+        return _pass(subject, point)
+    if subject.has_memory:
+        return _of_two_stacks(subject, point, fixed=True)
+    from profiler.cache import fix, preallocated, rewind
+
+    cache = preallocated(subject.layers, point.kv_len)
+    whole = subject.tokens(point.batch, point.kv_len)  # allocates all buffers before any capture
+    subject.network(whole, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    rewind(cache, point.kv_len - point.q_len)
+    fix(cache)
+    tokens = subject.tokens(point.batch, point.q_len)
+    network = subject.network
+
+    def run(sampler: Callable[[Any], Any]) -> Any:
+        output = network(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return sampler(output.logits)
+
+    return run
+
+
+def _of_two_stacks(subject: Subject, point: Point, *, fixed: bool = False) -> Step:
+    """A step of an encoder-decoder; context: the encoder's positions and the decoder's but the first."""
+    from profiler.memory import TwoMemories
+
+    before, network = point.kv_len - point.encoder_len, subject.network
+    memory = TwoMemories(subject.layers, before + 1, point.encoder_len)
+    prompt, tokens = subject.prompt(point.batch, point.encoder_len), subject.tokens(point.batch, 1)
+    encode = partial(network.get_encoder(), prompt)
+
+    def decoded(tokens: torch.Tensor, **read: Any) -> Any:
+        return network(decoder_input_ids=tokens, **read, **memory.told()).logits
+
+    kept = encode() if before else None
+    if before:
+        decoded(subject.tokens(point.batch, before), encoder_outputs=kept)
+
+    def run(sampler: Callable[[Any], Any]) -> Any:
+        memory.rewind(before)
+        return sampler(decoded(tokens, encoder_outputs=kept if before else encode()))
+
+    if not fixed:
+        return run
+    run(greedy)  # allocates all buffers
+    memory.rewind(before)
+    memory.fix()
+    read = {"encoder_outputs": kept} if before else {network.main_input_name: prompt}
+
+    def run_fixed(sampler: Callable[[Any], Any]) -> Any:
+        if not before:
+            memory.forget()
+        return sampler(decoded(tokens, **read))
+
+    return run_fixed
+
+
+def _pass(subject: Subject, point: Point) -> Step:
+    """An encoder's only step, without cache or sampling."""
+    tokens, network = subject.tokens(point.batch, point.q_len), subject.network
+
+    def run(_: Callable[[Any], Any]) -> Any:
+        return network(tokens).last_hidden_state
+
+    return run
+
+
+def greedy(logits: torch.Tensor) -> torch.Tensor:
+    """The most likely token of each sequence; logits[batch, 1, vocabulary]."""
+    return logits[:, -1].argmax(-1)
