@@ -98,7 +98,8 @@ class Choice:
             return None
         alike = ALIKE_IN_ATTENTION if _attends(op) else ALIKE_IN_PASSES if op in PASSES else ALIKE
         kv_formats = [kv_dtype, *alike.get(kv_dtype, ())] if kv_dtype else [""]
-        formats = [(d, kv) for d in (dtype, *alike.get(dtype, ())) for kv in kv_formats]
+        stand_in = model.alike(kernel, dtype) or alike.get(dtype, ())
+        formats = [(d, kv) for d in (dtype, *stand_in) for kv in kv_formats]
         stored = dtypes_of(dtype, kv_dtype)
         constants = model.carried_constants(kernel, self.gpu, stored)
         unit = compute_dtype(stored.inputs)

@@ -72,6 +72,10 @@ class KernelModel(ABC):
         """What names the kernels that alone stand in for it elsewhere; None where all of a format may."""
         return self.library(kernel)
 
+    def alike(self, kernel: str, dtype: str) -> tuple[str, ...]:
+        """The formats that stand in for one, where a kernel multiplies in another than it is given."""
+        return ()
+
     def borrowed(
         self, values: Mapping[str, float], lender: tuple[str, Dtypes], borrower: tuple[str, Dtypes]
     ) -> Mapping[str, float]:

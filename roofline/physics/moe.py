@@ -14,17 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from roofline.physics import cutlass_tiles, triton_tiles
 from roofline.physics.base import L2_BYTES_PER_CLOCK, Constant, ceil_div, column
 from roofline.physics.expert_load import TILES, Load, expert_load, exponents, unpacked
 from roofline.physics.generated_tiles import launched
 from roofline.physics.libraries import OF_EXPERTS, library, of_engine, says, since
 from roofline.physics.model import KernelModel
-from roofline.physics.triton_tiles import (
-    default_tile,
-    default_tile_by_tokens,
-    tuned_by_sglang,
-    tuned_by_vllm,
-)
 from workloads.dtypes import bytes_per_element, compute_dtype
 
 if TYPE_CHECKING:
@@ -38,6 +33,12 @@ LEAST_STREAM = 0.5  # of the memory bandwidth, that any kernel which was tuned r
 # all generations: more than Ampere's peak, and 63 % of Hopper's (Luo et al., 2024, arXiv:2402.13499).
 WARP_FLOP_PER_CLOCK = 2580.0
 BLOCK_CHOICES = 256.0  # choices that one block of threads sorts at once
+# Operands of 8 bits in blocks have a scale every 128 of k, by which the vector units multiply what the tensor
+# cores summed up. Instructions for each sum: Triton multiplies by either operand's scale and adds
+# (`fused_moe_kernel`), others multiply by the product of both and add at once (DeepGEMM's `final_accum`).
+# Blackwell's tensor cores apply the scales of DeepGEMM, powers of two, themselves.
+SCALED_K = 128.0
+SCALINGS, FUSED_SCALINGS = 1.0, 3.0
 CONSTANTS = (
     Constant("launch_s", "s", 3e-6, 2e-4, 2e-5, "launches of the layer's small kernels"),
     Constant("memory_share", "", 0.1, 1.0, 0.87, "share of the memory bandwidth for streamed weights"),
@@ -66,8 +67,11 @@ DESIGNED = ("least_rows", "expert_s", "elsewhere")
 # two of aligning, a product, activation, a product, the sum (fused_moe.py, fused_marlin_moe.py). DeepGEMM in
 # TensorRT-LLM copies and quantises apart (fused_moe_deepgemm.py).
 LAUNCHED = {"trtllm-gen": 4, "CUTLASS": 8, "Triton": 7, "Marlin": 7, "DeepGEMM": 10}
-# Blocks of Triton's kernels load all of their operands themselves: none is shared in a cluster.
-ALONE = tuple(replace(c, scales_with="") if c.scales_with == "clusters" else c for c in CONSTANTS)
+# Blocks of Triton's kernels load all of their operands themselves: none is shared in a cluster. The engines'
+# own kernels activate and sum around these and Marlin's, an element a thread and turn: threads set the rate.
+BY_THREADS = tuple(replace(c, scales_with="issue") if c.name == "passes" else c for c in CONSTANTS)
+ALONE = tuple(replace(c, scales_with="") if c.scales_with == "clusters" else c for c in BY_THREADS)
+CARRIED = {"Triton": ALONE, "Marlin": BY_THREADS}
 
 
 class MoeModel(KernelModel):
@@ -92,8 +96,12 @@ class MoeModel(KernelModel):
         return CONSTANTS
 
     def carried_constants(self, kernel: str, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
-        """Triton's port to the L2 feeds a tile alike on all generations."""
-        return ALONE if self.library(kernel) == "Triton" else CONSTANTS
+        """As they are, but for what Triton's blocks share and who moves rows between products."""
+        return CARRIED.get(self.library(kernel), CONSTANTS)
+
+    def alike(self, kernel: str, dtype: str) -> tuple[str, ...]:
+        """A kernel whose weights are widened when they are loaded multiplies 16 bits."""
+        return ("bfloat16",) if widens(kernel) and "mxfp4" in dtype else ()
 
     def library(self, kernel: str) -> str:
         """The library of a kernel: what its constants have in common with those of others."""
@@ -104,6 +112,8 @@ class MoeModel(KernelModel):
     ) -> Mapping[str, float]:
         """Without what the lender's library designed, and with a start for each kernel of the borrower's."""
         (one, narrow), (other, narrower) = lender, borrower
+        if widens(one) and "mxfp4" in narrow.weights and not widens(other):
+            return {}
         if not other or self.library(one) == self.library(other):
             return values
         known = {name: value for name, value in values.items() if name not in DESIGNED}
@@ -147,6 +157,11 @@ class MoeModel(KernelModel):
         return _Layer(rows, gpu, dtype).parts
 
 
+def widens(kernel: str) -> bool:
+    """Whether a kernel's engine widens mxfp4 weights when it loads them (`upcast_from_mxfp` in SGLang)."""
+    return "sglang_fused_moe" in kernel
+
+
 def launches(library: str, dtype: Dtypes) -> int | None:
     """Kernels that a library launches for a layer; None where that is not known.
 
@@ -178,6 +193,7 @@ class _Layer:
         self.rank_experts = self.experts / ranks
         self.by_launcher, self.candidates = launched(rows, self.tokens, self.top_k, self.rank_experts, dtype)
         self.activates = self.by_launcher & (dtype.name != "fp8_block")
+        self.widened = says(rows, "sglang_fused_moe") & ("mxfp4" in dtype.weights)
         self.by_default, self.default = self._untuned(rows)
         # SGLang serves the choices of other ranks as those of one more expert of its own: up to
         # 0.5.10 it multiplied them, since then it only reads weights for them.
@@ -190,7 +206,7 @@ class _Layer:
         skipped = strangers | (of_engine(rows, "vllm") & says(rows, "marlin"))
         self.strange = np.where(skipped, 0.0, far)  # rows of other ranks' experts that may not be skipped
         self.served = np.where(strangers & ~since(rows, 0, 5, 11), far, 0.0)  # and those that never are
-        self.weight = float(bytes_per_element(dtype.weights))
+        self.weight = np.where(self.widened, 2.0, bytes_per_element(dtype.weights))
         self.matrix = np.stack([self.ups * self.width * self.hidden, self.hidden * self.width])
         self.peak = self._peak(rows)
         self.weight_bytes = self.touched * self.matrix.sum(axis=0) * self.weight
@@ -225,28 +241,23 @@ class _Layer:
     def _peak(self, rows: Columns) -> Any:
         """FLOP/s that the kernel's instructions reach at most."""
         peak = self.gpu.peak(compute_dtype(self.dtype.inputs))
+        if self.dtype.name == "fp8_block":
+            scaled = np.where(self.fused, FUSED_SCALINGS, SCALINGS)
+            if self.gpu.generation >= 10:
+                scaled = np.where(says(rows, "deepgemm"), 0.0, scaled)
+            # one instruction is two FLOP of a vector unit, and stands for 2 x 128 of the tensor cores
+            return 1 / (1 / peak + scaled / (SCALED_K * self.gpu.vector_flop_per_s))
         warps = WARP_FLOP_PER_CLOCK * self.gpu.processors * self.gpu.clock_hz
         return np.where(says(rows, "marlin"), min(warps, peak), peak)
 
     def _untuned(self, rows: Columns) -> tuple[Any, tuple[Floats, Floats]]:
-        """Rows of a fused Triton kernel whose tile its engine did not tune, and the tile it takes instead.
-
-        Known of 16 bits, and of vLLM's 8 bits in blocks.
-        """
-        blocks, vllm = self.dtype.name == "fp8_block", of_engine(rows, "vllm")
-        plain = self.dtype.inputs == self.dtype.weights == "bf16"
-        by_tokens = vllm & since(rows, 0, 15)
-        ruled = by_tokens & (plain or blocks) | (vllm | of_engine(rows, "sglang")) & plain
-        ruled &= self.fused
-        experts, width, gpu = self.rank_experts, self.width, self.gpu.name
-        pairs = zip(
-            default_tile(self.tokens, experts), default_tile_by_tokens(self.tokens, blocks), strict=True
-        )
-        size, wide = (np.where(by_tokens, new, old) for old, new in pairs)
-        if ruled.any():
-            known = tuned_by_sglang(gpu, experts, width, since(rows, 0, 5, 11))
-            ruled &= ~np.where(vllm, tuned_by_vllm(gpu, experts, width, blocks), known)
-        return ruled, (size, wide)
+        """Rows whose tile nobody tuned, and the tile that is taken instead, where the rule is known."""
+        plain = self.widened | (self.dtype.inputs == self.dtype.weights == "bf16")
+        layer = triton_tiles.Sizes(self.tokens, self.rank_experts, self.width)
+        fused, (size, wide) = triton_tiles.untuned(rows, self.gpu.name, layer, self.dtype.name, plain)
+        fused &= self.fused
+        first, (most, narrow) = cutlass_tiles.untuned(rows, self.gpu, self.dtype)
+        return fused | first, (np.where(first, most, size), np.where(first, narrow, wide))
 
     def around_s(self, c: Mapping[str, float]) -> Any:
         """Passes over all tokens, wherever their experts are, and over rows between products, at two bytes.

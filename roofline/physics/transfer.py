@@ -38,6 +38,7 @@ QUANTITIES: Mapping[str, Callable[[Gpu], float | None]] = {
     "1/clock": lambda gpu: 1 / gpu.boost_hz,
     "processors": lambda gpu: gpu.processors,
     "dram": lambda gpu: gpu.dram_byte_per_s,
+    "issue": lambda gpu: gpu.dram_byte_per_s / (gpu.processors * gpu.boost_hz),
     "threads": lambda gpu: gpu.processors * gpu.boost_hz / gpu.dram_byte_per_s,
     "l2": lambda gpu: gpu.l2_byte_per_s,
     "link": lambda gpu: gpu.link_byte_per_s,
@@ -75,6 +76,8 @@ def carried(
             value = min(value, target.slices)  # the same demand, of slices that deliver less
         elif "whole" in constant.scales_with and value > before:
             value = min(value, max(before, 1.0))
+        elif "issue" in constant.scales_with:
+            value = max(value, min(before, 1.0))  # what the memory takes for its bytes
         elif "heat" in constant.scales_with:
             value = _cooler(value, source, target)
         found[constant.name] = min(max(value, constant.low), constant.high)

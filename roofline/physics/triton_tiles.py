@@ -10,14 +10,16 @@ default of `get_default_config` beside them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from roofline.physics.libraries import of_engine, since
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from roofline.physics.base import Floats
+    from roofline.physics.base import Columns, Floats
 
     Mask = NDArray[np.bool_]
 
@@ -215,33 +217,132 @@ VLLM_BLOCKS: dict[str, dict[int, tuple[int, ...]]] = {
 }
 
 
-def tuned_by_sglang(gpu: str, experts: Floats, width: Floats, recent: Mask) -> Mask:
-    """Where it has tiles of 16 bits for so many experts of such a width; `recent`: it is after 0.5.10."""
-    found = _listed(TUNED, gpu, experts, width)
-    return found | (_listed(TUNED_SINCE, gpu, experts, width) & recent)
+# Of 8 bits with one scale for all: vLLM's.
+VLLM_8_BITS: dict[str, dict[int, tuple[int, ...]]] = {
+    "B200-SXM-180GB": {
+        16: (1024,),
+        40: (1536,),
+        128: (512, 704),
+        160: (384,),
+    },
+    "B300-SXM-288GB": {
+        160: (192, 384, 768),
+    },
+    "GB200": {
+        128: (512,),
+        512: (128, 256, 512),
+    },
+    "H100-SXM5-80GB": {
+        8: (2048, 3584, 4096, 7168, 8192, 14336),
+        16: (800, 3200, 6400),
+        64: (320, 640, 1280, 2560, 8960),
+        128: (352, 704, 8960),
+    },
+    "H20-96GB": {
+        64: (384, 768, 1536, 3072),
+    },
+    "H200-SXM-141GB": {
+        8: (1792, 2048, 3584, 4096, 7168, 8192, 14336),
+        16: (1024, 2048),
+        64: (320, 640, 1280, 2560),
+        128: (96, 512, 1024, 1856),
+        160: (192,),
+    },
+    "RTX-PRO-6000-Blackwell-Server": {
+        20: (1536,),
+    },
+}
+# Of 8 bits in blocks: SGLang's.
+SGLANG_BLOCKS: dict[str, dict[int, tuple[int, ...]]] = {
+    "B200-SXM-180GB": {
+        128: (384,),
+        256: (256,),
+        257: (256,),
+        264: (256,),
+        384: (256,),
+        385: (128,),
+    },
+    "H100-SXM5-80GB": {
+        64: (1024,),
+        128: (384,),
+        256: (128, 384),
+        257: (128,),
+        272: (128,),
+        512: (256,),
+    },
+    "H20-96GB": {
+        128: (384, 768),
+        256: (128, 384),
+        257: (128, 256),
+        264: (256,),
+        272: (128,),
+        384: (128,),
+    },
+    "H200-SXM-141GB": {
+        64: (512,),
+        80: (640,),
+        128: (384, 768),
+        160: (640,),
+        256: (256,),
+        257: (128, 256),
+        264: (256,),
+        384: (128,),
+        385: (128,),
+    },
+}
 
 
-def tuned_by_vllm(gpu: str, experts: Floats, width: Floats, blocks: bool) -> Mask:
-    """The same of vLLM, of 16 bits or of 8 in blocks."""
-    return _listed(VLLM_BLOCKS if blocks else VLLM, gpu, experts, width)
+class Sizes(NamedTuple):
+    """What a tile is chosen by: one array entry per row."""
+
+    tokens: Floats  # of all ranks
+    experts: Floats  # of a rank
+    width: Floats  # of an expert on it
 
 
-def default_tile(tokens: Floats, experts: Floats) -> tuple[Floats, Floats]:
-    """Rows and columns of the tile that SGLang, and vLLM before 0.15, take for 16 bits without tuning."""
-    few = tokens <= experts
+def untuned(
+    rows: Columns, gpu: str, layer: Sizes, dtype: str, plain: Mask
+) -> tuple[Mask, tuple[Floats, Floats]]:
+    """Rows that nobody tuned by the lists above, and the rows and columns of the tile taken instead.
+
+    Known of 16 bits (`plain`) and of 8 in blocks, and of vLLM's 8 bits.
+    """
+    blocks, vllm, sglang = dtype == "fp8_block", of_engine(rows, "vllm"), of_engine(rows, "sglang")
+    by_tokens = vllm & since(rows, 0, 15)
+    ruled = (vllm | sglang) & (plain | blocks) | by_tokens & (dtype == "fp8")
+    pairs = zip(default_tile(layer, blocks), default_tile_by_tokens(layer.tokens, blocks), strict=True)
+    size, wide = (np.where(by_tokens, new, old) for old, new in pairs)
+    if ruled.any():
+        theirs = VLLM_BLOCKS if blocks else VLLM_8_BITS if dtype == "fp8" else VLLM
+        known = _listed(SGLANG_BLOCKS if blocks else TUNED, gpu, layer)
+        if not blocks:
+            known |= _listed(TUNED_SINCE, gpu, layer) & since(rows, 0, 5, 11)
+        ruled &= ~np.where(vllm, _listed(theirs, gpu, layer), known)
+    return ruled, (size, wide)
+
+
+def default_tile(layer: Sizes, blocks: bool) -> tuple[Floats, Floats]:
+    """Rows and columns of the tile that SGLang, and vLLM before 0.15, take without tuning.
+
+    For 16 bits, or for 8 in `blocks` of 128 x 128.
+    """
+    count = len(layer.tokens)
+    if blocks:
+        return np.full(count, 64.0), np.full(count, 128.0)
+    few = layer.tokens <= layer.experts
     return np.where(few, 16.0, 64.0), np.where(few, 32.0, 64.0)
 
 
 def default_tile_by_tokens(tokens: Floats, blocks: bool) -> tuple[Floats, Floats]:
-    """The same of vLLM since 0.15, for 16 bits, or for 8 in `blocks` of 128 x 128."""
+    """The same of vLLM since 0.15, for 16 bits and 8 with one scale, or for 8 in `blocks` of 128 x 128."""
     if blocks:
         return np.where(tokens <= 64, 16.0, 64.0), np.full(len(tokens), 128.0)
     rows = np.select([tokens <= 32, tokens <= 96, tokens <= 512], [16.0, 32.0, 64.0], 128.0)
     return rows, np.where(tokens <= 64, 64.0, 128.0)
 
 
-def _listed(sizes: dict[str, dict[int, tuple[int, ...]]], gpu: str, experts: Floats, width: Floats) -> Mask:
-    found = np.zeros(np.broadcast(experts, width).shape, dtype=bool)
+def _listed(sizes: dict[str, dict[int, tuple[int, ...]]], gpu: str, layer: Sizes) -> Mask:
+    found = np.zeros(np.broadcast(layer.experts, layer.width).shape, dtype=bool)
     for count, widths in sizes.get(gpu, {}).items():
-        found |= (experts == count) & np.isin(width, widths)
+        found |= (layer.experts == count) & np.isin(layer.width, widths)
     return found

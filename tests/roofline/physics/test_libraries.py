@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hwspecs import kernels_of, load_device
-from roofline.physics import model_of
+from roofline.physics import cutlass_tiles, model_of
 from roofline.physics.base import Gpu
 from roofline.physics.calibration import MEASURED_WELL, _groups, _kin
 from roofline.physics.columns import dtypes_of
@@ -17,12 +17,7 @@ from roofline.physics.fit import Cell, _trust, cross_fitted
 from roofline.physics.kernels import Kernels
 from roofline.physics.libraries import OF_ATTENTION, OF_EXPERTS, library, numbers, of_engine, says, since
 from roofline.physics.moe import CONSTANTS, MoeModel
-from roofline.physics.triton_tiles import (
-    default_tile,
-    default_tile_by_tokens,
-    tuned_by_sglang,
-    tuned_by_vllm,
-)
+from roofline.physics.triton_tiles import Sizes, default_tile_by_tokens, untuned
 
 GPU = Gpu.of(load_device("h100_sxm"))
 
@@ -76,29 +71,79 @@ def test_absent_columns_say_nothing() -> None:
     assert not of_engine(rows, "sglang").any()
 
 
+def tuned(
+    gpu: str, engine: str, dtype: str, sizes: list[tuple[float, float]], version: str = ""
+) -> list[bool]:
+    """Whether an engine tuned so many experts of such a width."""
+    experts, width = np.array(sizes).T
+    names = {"backend": engine, "version": version}
+    rows = {name: np.full(len(sizes), value, object) for name, value in names.items()}
+    plain = np.full(len(sizes), dtype == "bfloat16")
+    ruled, _ = untuned({**rows, "num_tokens": width}, gpu, Sizes(width, experts, width), dtype, plain)
+    return [not each for each in ruled]
+
+
 def test_tiles_are_tuned_for_a_gpu_s_sizes_alone() -> None:
     """sglang ships E=128,N=768 for H100, E=64,N=768 only since 0.5.10, and nothing for 100 experts."""
-    experts, width = np.array([128.0, 64.0, 64.0, 100.0]), np.array([768.0] * 4)
-    recent = np.array([False, False, True, True])
-    assert tuned_by_sglang("H100-SXM5-80GB", experts, width, recent).tolist() == [True, False, True, False]
-    assert not tuned_by_sglang("GB200", experts, width, recent).any()
+    sizes = [(128.0, 768.0), (64.0, 768.0), (100.0, 768.0)]
+    assert tuned("H100-SXM5-80GB", "sglang", "bfloat16", sizes, "0.5.10") == [True, False, False]
+    assert tuned("H100-SXM5-80GB", "sglang", "bfloat16", sizes, "0.5.14") == [True, True, False]
+    assert tuned("GB200", "sglang", "bfloat16", sizes) == [False] * 3
 
 
-def test_vllm_tunes_other_sizes_in_other_formats() -> None:
-    """vllm 0.19.0 ships E=128,N=384 of B200 for 8 bits in blocks, E=128,N=1856 for 16 bits."""
-    experts, width = np.array([128.0, 128.0]), np.array([384.0, 1856.0])
-    assert tuned_by_vllm("B200-SXM-180GB", experts, width, True).tolist() == [True, False]
-    assert tuned_by_vllm("B200-SXM-180GB", experts, width, False).tolist() == [False, True]
+def test_engines_tune_other_sizes_in_other_formats() -> None:
+    """Of B200: vllm 0.19.0 E=128 with N=384 for 8 bits in blocks, 512 for 8 bits, 1856 for 16 bits."""
+    sizes = [(128.0, 384.0), (128.0, 704.0), (128.0, 1856.0), (257.0, 256.0)]
+    assert tuned("B200-SXM-180GB", "vllm", "fp8_block", sizes) == [True, False, False, False]
+    assert tuned("B200-SXM-180GB", "vllm", "fp8", sizes) == [False, True, False, False]
+    assert tuned("B200-SXM-180GB", "vllm", "bfloat16", sizes) == [False, False, True, False]
+    assert tuned("B200-SXM-180GB", "sglang", "fp8_block", sizes) == [True, False, False, True]
+
+
+def test_a_rule_that_is_not_known_decides_nothing() -> None:
+    """Of 8 bits with one scale, vLLM's before 0.15, SGLang's, and those of no engine."""
+    for engine, version in (("vllm", "0.14.0"), ("sglang", ""), ("", "")):
+        assert tuned("B200-SXM-180GB", engine, "fp8", [(100.0, 100.0)], version) == [True]
 
 
 def test_default_tiles_grow_with_the_batch() -> None:
     """As `get_default_config` of both engines says (sglang 0.5.14, vllm 0.19.0)."""
     tokens = np.array([1.0, 32, 64, 65, 97, 513])
-    assert default_tile(tokens, np.full(6, 64.0))[0].tolist() == [16, 16, 16, 64, 64, 64]
-    rows, width = default_tile_by_tokens(tokens, False)
-    assert rows.tolist() == [16, 16, 32, 32, 64, 128]
-    assert width.tolist() == [64, 64, 64, 128, 128, 128]
+    layer = Sizes(tokens, np.full(6, 64.0), np.full(6, 800.0))
+
+    def of(engine: str, dtype: str) -> list[list[float]]:
+        rows = {"num_tokens": tokens, "backend": np.full(6, engine, object)}
+        chosen = untuned(rows, "H100-SXM5-80GB", layer, dtype, np.full(6, dtype == "bfloat16"))[1]
+        return [each.tolist() for each in chosen]
+
+    assert of("sglang", "bfloat16") == [[16, 16, 16, 64, 64, 64], [32, 32, 32, 64, 64, 64]]
+    assert of("sglang", "fp8_block") == [[64] * 6, [128] * 6]
+    by_tokens = [[16, 16, 32, 32, 64, 128], [64, 64, 64, 128, 128, 128]]
+    assert of("vllm", "bfloat16") == of("vllm", "fp8") == by_tokens
     assert default_tile_by_tokens(tokens, True)[0].tolist() == [16, 16, 16, 64, 64, 64]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "dtype", "tile"),
+    [
+        ("l40s", "fp8", (32, 128)),
+        ("rtx_pro_6000_server", "nvfp4", (128, 128)),
+        ("h100_sxm", "bfloat16", (128, 16)),
+        ("h200_sxm", "fp8", (128, 16)),
+        ("h100_sxm", "w4a16_mxfp4", (16, 64)),
+        ("b200_sxm", "fp8", (128, 128)),
+        ("b200_sxm", "nvfp4", (128, 64)),
+        ("b300_sxm", "nvfp4", (128, 128)),
+    ],
+)
+def test_cutlass_takes_its_first_tile_where_nobody_tuned_it(gpu: str, dtype: str, tile: Any) -> None:
+    """The first of `get_candidate_configs` of cutlass_heuristic.cpp for the generation."""
+    kernels = np.array(["sglang_flashinfer_cutlass_moe", "moe_torch_flow_cutlass"], object)
+    rows = {"num_tokens": np.ones(2), "kernel": kernels}
+    found, first = cutlass_tiles.untuned(rows, Gpu.of(load_device(gpu)), dtypes_of(dtype))
+    assert found.tolist() == [True, False]  # TensorRT-LLM tunes its own
+    assert first == tile
+    assert not cutlass_tiles.untuned(rows, GPU, dtypes_of("fp8_block"))[0].any()  # DeepGEMM's
 
 
 def layer(

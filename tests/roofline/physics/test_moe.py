@@ -15,6 +15,7 @@ from roofline.ceilings import ceilings
 from roofline.optable import predict_table
 from roofline.physics.base import Gpu, total
 from roofline.physics.columns import dtypes_of
+from roofline.physics.kernels import Kernels
 from roofline.physics.moe import CONSTANTS, MoeModel
 from roofline.physics.transfer import carried
 from roofline.predict import predict
@@ -246,6 +247,59 @@ def test_a_kernel_that_ran_untuned_stands_in_for_no_other_of_its_engine(kernel: 
         asked, untuned = found["predicted_us"]
         assert asked < 1.6 * streamed
         assert untuned > 3 * streamed
+
+
+def test_untuned_cutlass_on_hopper_reads_the_rows_again_for_every_16_columns() -> None:
+    """Where the L2 limits: 288 bytes for 128 x 16 results are 9 times those of a tile of 256 x 256."""
+    alone = {**START, "l2_share": 0.1, "passes": 0.2, "token_passes": 0.1, "choice_s": 1e-11, "tile_s": 1e-7}
+    sizes = {"num_tokens": 65_536, "topk": 1, "num_experts": 1, "hidden": 8192, "inter": 8192}
+    kernels = ("sglang_flashinfer_cutlass_moe", "moe_torch_flow_cutlass")
+    untuned, tuned = (time(c=alone, kernel=kernel, **sizes) for kernel in kernels)
+    assert untuned / tuned == pytest.approx(9, rel=0.05)
+
+
+def test_scaling_blocks_outside_the_tensor_cores_takes_a_larger_share_where_these_are_faster() -> None:
+    """Triton's 3 instructions per 256 FLOP: 0.7 of H100's tensor peak again, 1.4 of B200's."""
+    sizes = {"num_tokens": 200_000.0, "hidden": 8192.0, "inter": 8192.0, "topk": 2.0, "num_experts": 8.0}
+    rows = {name: np.array([value]) for name, value in sizes.items()}
+    alone = {**START, "compute_share": 0.5, "passes": 0.2, "token_passes": 0.1, "l2_share": 2.5}
+    for name, kernel, instructions in (
+        ("h100_sxm", "sglang_fused_moe_triton", 3),
+        ("b200_sxm", "sglang_fused_moe_triton", 3),
+        ("b200_sxm", "sglang_flashinfer_trtllm_moe", 1),
+        ("b200_sxm", "deepgemm", 0),
+    ):
+        gpu = Gpu.of(load_device(name))
+        row = {**rows, "kernel": np.array([kernel])}
+        found = total(MoeModel().parts(row, gpu, dtypes_of("fp8_block"), alone))
+        flop = 2 * 200_000 * 2 * 3 * 8192 * 8192
+        busy = flop / (0.5 * gpu.peak("fp8")) + instructions * flop / 256 * 2 / (0.5 * gpu.vector_flop_per_s)
+        assert found[0] == pytest.approx(busy, rel=0.1)
+
+
+def test_sglang_streams_mxfp4_weights_as_16_bits_and_takes_the_constants_of_these() -> None:
+    named = {"num_tokens": 8, "hidden": 2880, "inter": 2880, "topk": 4, "num_experts": 32}
+    kernel = "sglang_fused_moe_triton"
+    wide, narrow = (time(dtype, kernel=kernel, **named) for dtype in ("bfloat16", "w4a16_mxfp4"))
+    assert narrow == pytest.approx(wide)
+    assert time("w4a16_mxfp4", kernel="vllm_mxfp4_moe", **named) < 0.6 * wide
+    found = Kernels(load_device("a100_sxm")).choose("moe", "w4a16_mxfp4", "", "sglang", kernel)
+    assert found is not None
+    assert found.provenance == "transferred from bfloat16"
+
+
+def test_engines_kernels_between_products_keep_their_pace_where_the_memory_is_faster() -> None:
+    """H200 is H100's die; L40S has a quarter of its memory for each processor, but moves every byte."""
+    hopper, faster, graphics = (Gpu.of(load_device(name)) for name in ("h100_sxm", "h200_sxm", "l40s"))
+
+    def passes(kernel: str, gpu: Gpu) -> float:
+        constants = MoeModel().carried_constants(kernel, gpu, dtypes_of("bfloat16"))
+        return carried({"passes": 2.0}, constants, hopper, gpu)["passes"]
+
+    more = faster.dram_byte_per_s / hopper.dram_byte_per_s
+    assert passes("sglang_fused_moe_triton", faster) == pytest.approx(2 * more)
+    assert passes("sglang_marlin_moe", graphics) == pytest.approx(1.0)
+    assert passes("moe_torch_flow_cutlass", faster) == pytest.approx(2.0)
 
 
 def test_operands_that_no_cluster_shares_come_at_the_same_pace_on_every_generation() -> None:
