@@ -119,7 +119,7 @@ def check_eager(model: Model, flags: Mapping[str, bool]) -> None:
             continue
         if given and (model.has_memory or family(model).is_recurrent):
             why = model.manner if model.has_memory else "keeps a recurrent state"
-            raise InputError(f"{model.name} {why}, and its family is not profiled with {flag}; leave it out.")
+            raise InputError(f"{model.name} {why}; leave {flag} out, its family is profiled without.")
 
 
 def family(model: Model) -> Family:

@@ -163,6 +163,8 @@ def appends(rows: Columns) -> Any:
 # FlashAttention 3, for which all sequences differ in length, so that a kernel before counts their blocks
 # (prepare_varlen_num_blocks). "flash_attention" is SGLang's on Ampere, and of latents on Hopper.
 FLASH_3 = ("fa3", "vllm_flash_attn_fa3", "flash_attention", "flash_attention_v3", "vllm_vit_flash_attn_fa3")
+# FlashAttention 2, and FlashInfer's own kernels of its kind.
+FLASH_2, FLASHINFER = ("vllm_flash_attn",), ("flashinfer", "vllm_flashinfer")
 SORTED_BATCH = 992.0  # sequences that vLLM's FlashAttention 3 prepares in a kernel of 32 warps of 31
 
 
@@ -171,6 +173,15 @@ def scheduled(shape: Shape, kernel: str, gpu: Gpu) -> Floats:
     if kernel not in FLASH_3 or gpu.generation >= 10:
         return np.zeros_like(shape.batch)
     return np.where(kernel.startswith("vllm") & (shape.batch > SORTED_BATCH), 0.0, 1.0)
+
+
+def combines_apart(kernel: str, gpu: Gpu) -> bool:
+    """Whether a kernel of its own adds up the splits, and starts when the first has ended.
+
+    From Hopper on it is launched while the first runs (programmatic dependent launch); TensorRT-LLM's last
+    thread block adds up.
+    """
+    return kernel in (*FLASH_2, *FLASH_3, *FLASHINFER) and gpu.generation < 9
 
 
 def conversions(kernel: str, dtype: Dtypes) -> int:

@@ -15,7 +15,7 @@ from roofline.optable import row_operators
 from roofline.physics import models
 from roofline.physics.base import Gpu
 from roofline.physics.columns import CANONICAL, SIZES, dtypes_of, of_table
-from roofline.physics.fit import Cell, CrossFit, cross_fitted, fit, mape
+from roofline.physics.fit import Cell, CrossFit, cross_fitted, fit, mape, of_formats
 from roofline.physics.intervals import bands, covered, interval
 from roofline.times import times
 from specfiles.errors import InputError, choose
@@ -61,7 +61,7 @@ def calibrate(
         crossed = cross_fitted(every, kin=kin)
         for (key, rows, cell), folds, own in zip(group, crossed, kin, strict=True):
             predicted = folds.predicted_s(cell)
-            constants = fit([cell], priors.get(own))
+            constants = fit([cell], priors.get(own), of_formats([every[i] for i in own]))
             kernel = _record(key, cell, constants, predicted, source)
             scored.append(Fitted(cell, kernel, rows, predicted, folds))
             told(

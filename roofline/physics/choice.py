@@ -255,6 +255,7 @@ class Choice:
                 sources = found
             elif "engine" in rules and (stand_in or all(constant.name not in k.values for _, k in found)):
                 own = [(g, k) for g, k in every if k.backend == asked.backend and constant.name in k.values]
+                own = [(g, k) for g, k in own if k.points >= MEASURED_WELL] or own
                 sources = [(g, k) for g, k in own if (k.dtype, k.kv_dtype) in near] or own or alike
             lent = [(gpu, _lent(k, asked)) for gpu, k in sources]
             means |= averaged(lent, [constant], self.gpu, asked.unit)

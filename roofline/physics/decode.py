@@ -15,6 +15,7 @@ from roofline.physics.attention import (
     WHY,
     Shape,
     appends,
+    combines_apart,
     compiled,
     conversions,
     element,
@@ -65,7 +66,7 @@ CONSTANTS = (
     Constant("sharpness", "", 1.0, 20.0, 3.0, "overlap of latency and the stream of keys (p-norm exponent)"),
     Constant("most_splits", "", 4.0, 256.0, 48.0, "maximum thread blocks per sequence and head"),
     Constant("split_keys", "", 32.0, 1024.0, 150.0, "minimum keys per split"),
-    Constant("combine_s", "s", 1e-8, 2e-5, 1e-6, "start of combining the splits"),
+    Constant("combine_s", "s", 1e-8, 2e-5, 1e-6, "combining the splits, but for a launch of its own"),
     Constant("split_s", "s", 1e-10, 1e-6, 5e-8, "combining one split", "1/clock"),
     Constant("sequence_s", "s", 1e-11, 1e-7, 1e-9, "scheduling one more sequence of the batch", "1/clock"),
     Constant("window_s", "s", 1e-8, 1e-5, 1e-7, "masking the edges of a window"),
@@ -182,6 +183,7 @@ def _grid(shape: Shape, kernel: str, gpu: Gpu, dtype: Dtypes, c: Mapping[str, fl
     heads = np.minimum(group, TILE_ROWS)
     starts = (c[name] for name in ("launch_s", "cta_s", "block_s", "combine_s", "split_s"))
     grid = replace(Grid(tiles, rows, heads, splits, *starts), keys=keys)
+    grid = replace(grid, combine_s=grid.combine_s + combines_apart(kernel, gpu) * START_S)
     if kernel in TRITON_STEPS:
         far = c["far"] * missed(cache_bytes(shape, dtype), gpu.l2_bytes * c["l2_fill"])
         grid = replace(grid, resident=c["resident"], block_s=grid.block_s * (1 + far))

@@ -73,8 +73,14 @@ class Cell:
         return time if self.floor_s is None else np.maximum(time, self.floor_s)
 
 
-def fit(cells: Sequence[Cell], prior: Mapping[str, float] | None = None) -> dict[str, float]:
-    """One set of constants for all the cells (usually one), drawn towards `prior` where given."""
+def fit(
+    cells: Sequence[Cell], prior: Mapping[str, float] | None = None, mixed: bool = False
+) -> dict[str, float]:
+    """One set of constants for all the cells (usually one), drawn towards `prior` where given.
+
+    mixed: the prior is of several formats. What a format decides then lies between theirs, from where a
+    descent may not find its way: another one begins where that has its usual value.
+    """
     from scipy.optimize import least_squares
 
     constants = cells[0].model.constants(cells[0].gpu, cells[0].dtype)
@@ -99,6 +105,9 @@ def fit(cells: Sequence[Cell], prior: Mapping[str, float] | None = None) -> dict
     loose = cells[0].model.loose
     tried = TRIED_LOOSE if loose else 0 if prior else TRIED
     ends = [descend(start) for start in _starts(centre, loss, tried)]
+    if mixed and prior is not None:
+        own = [_inside(c, c.start) if "format" in c.scales_with.split() else np.nan for c in constants]
+        ends.append(descend(np.where(np.isnan(own), centre, own)))
     for _ in range(ROUNDS):
         better = _scan(loss, min(ends, key=loss))
         if better is None:
@@ -209,9 +218,15 @@ def cross_fitted(
     every = np.unique(np.concatenate(fold)).tolist() if apart else None
     found: dict[int, CrossFit] = {}
     for own in dict.fromkeys(kin):
-        prior = _shared_prior([cells[i] for i in own], [fold[i] for i in own])
-        found |= {i: _cross_fit(cells[i], fold[i], prior, every) for i in own if kin[i] == own}
+        pool = [cells[i] for i in own]
+        prior, mixed = _shared_prior(pool, [fold[i] for i in own]), of_formats(pool)
+        found |= {i: _cross_fit(cells[i], fold[i], prior, every, mixed) for i in own if kin[i] == own}
     return [found[i] for i in range(len(cells))]
+
+
+def of_formats(cells: Sequence[Cell]) -> bool:
+    """Whether cells are of several formats."""
+    return len({cell.dtype for cell in cells}) > 1
 
 
 def _spread(cells: Sequence[Cell], folds: int) -> list[NDArray[np.intp]]:
@@ -250,6 +265,7 @@ def _cross_fit(
     fold: NDArray[np.intp],
     prior: Callable[[int], Mapping[str, float] | None],
     every: Sequence[int] | None = None,
+    mixed: bool = False,
 ) -> CrossFit:
     """A cell of one fold alone has its prior, or without one what fits the cell itself.
 
@@ -261,7 +277,7 @@ def _cross_fit(
         if not known.any() and shared is not None:
             constants[held] = dict(shared)
         else:
-            constants[held] = fit([cell.take(known) if known.any() else cell], shared)
+            constants[held] = fit([cell.take(known) if known.any() else cell], shared, mixed)
     return CrossFit(fold, constants)
 
 

@@ -37,6 +37,7 @@ FLASH_4 = ("vllm_vit_flash_attn_fa4", "flash_attention_v4", "vllm_flash_attn_fa4
 SPLIT_BELOW, SPLIT_KEYS = 0.8, 128.0  # waves; keys of a block (FlashAttention 3, num_splits_heuristic)
 APPEND_THREADS = 512.0  # of the block that appends one token to the cache, at most
 LEAST_THREADS = 256.0  # of the same, in SGLang's kernel
+ROTATION_BYTES = 4.0  # per element: a sine and a cosine of 4 bytes for each pair
 PROCESSOR_THREADS = 2048.0  # resident on one processor (CUDA C++ Programming Guide, technical specifications)
 
 
@@ -48,18 +49,20 @@ class Tiling(NamedTuple):
     packed: bool = False  # the query heads of one KV head share a tile
 
 
+MMA_ROWS = 16.0  # to which products that no fused kernel makes are padded
 TRITON_SHARED = 128e3  # bytes below which SGLang's Triton kernel takes smaller tiles
 VLLM_TRITON = Tiling(16, 32, packed=True)  # vLLM's unified attention in Triton, on any GPU
 
-# By generation; names are those of the measured tables, "fp8" where the cache is. Tiles of the kernels'
-# sources where these are public (FlashAttention 2 paged: 64 rows; 3: 128; 4 and trtllm-gen: two tiles of
-# 128; trtllm-gen's names say Q128Kv128), else the size that leaves the least error on the measured rows.
+# By generation; names are those of the measured tables. Tiles of the kernels' sources where these are public
+# (FlashAttention 2 paged: 64 rows; 3: 128; 4 and trtllm-gen: two tiles of 128; trtllm-gen's names say
+# Q128Kv128; TensorRT-LLM's fmha_v2: 64 x 32 on Ampere by its names, two warp groups of 64 x 128 on Hopper),
+# else the size that leaves the least error on the measured rows.
 TILINGS: Mapping[int, Mapping[str, Tiling]] = {
     8: {
         "": Tiling(128, 64),
         "vllm_flash_attn": Tiling(64, 64),
         "flash_attention": Tiling(128, 64, packed=True),
-        "torch_flow": Tiling(128, 32),
+        "torch_flow": Tiling(64, 32),
         "vllm_triton_attn": VLLM_TRITON,
     },
     9: {
@@ -68,19 +71,13 @@ TILINGS: Mapping[int, Mapping[str, Tiling]] = {
         "vllm_flash_attn_fa3": Tiling(128, 64, packed=True),
         "vllm_vit_flash_attn_fa3": Tiling(128, 128),
         "flash_attention_v3": Tiling(128, 128),
-        "torch_flow": Tiling(64, 32),
-        "torch_flow fp8": Tiling(128, 32),
+        "torch_flow": Tiling(128, 128),
         "vllm_triton_attn": VLLM_TRITON,
     },
     10: {
-        "": Tiling(256, 64),
-        "vllm_vit_flash_attn_fa4": Tiling(256, 128),
-        "flash_attention_v4": Tiling(256, 128),
-        "torch_flow": Tiling(128, 32),
-        "trtllm_mha fp8": Tiling(128, 32),
+        "": Tiling(256, 128),
         "vllm_triton_attn": VLLM_TRITON,
         "vllm_flashinfer_trtllmdecode": Tiling(64, 32, packed=True),
-        "vllm_flashinfer_trtllmprefill": Tiling(256, 128),
     },
 }
 
@@ -102,9 +99,7 @@ CONSTANTS = (
     Constant("l2_share", "", 0.1, 1.0, 0.4, "share of the L2 bandwidth", "slices dies"),
     Constant("l2_fill", "", 0.2, 1.0, 0.6, "share of the L2 that keeps tensors between two kernels", "whole"),
     Constant("sharpness", "", 1.0, 20.0, 2.0, "overlap of copies and arithmetic (p-norm exponent)"),
-    Constant(
-        "pack_share", "", 0.05, 2.0, 1.0, "bandwidth of rotation and append over the kernel's own", "engine"
-    ),
+    Constant("pack_share", "", 0.05, 2.0, 1.0, "bandwidth of the append over the kernel's own", "engine"),
     Constant("token_s", "s", 1e-8, 1e-5, 5e-7, "a thread block that appends one token", "1/clock engine"),
     Constant("sustained", "", 0.0, 0.3, 0.05, "clock lost under the power limit"),
     Constant("tail", "", 0.0, 1.0, 0.7, "share of the last wave's idle processors left idle"),
@@ -116,7 +111,10 @@ AROUND = (
     Constant(
         "generic_s", "s", 1e-8, 2e-5, 5e-7, "rotating part of a head, of TensorRT-LLM's kernels", "engine"
     ),
-    Constant("generic_share", "", 0.1, 2.0, 0.9, "pack_share of the same, of the usual one's", "engine"),
+    Constant("generic_share", "", 0.1, 2.0, 0.9, "rotate_share of the same, of the usual one's", "engine"),
+    Constant(
+        "rotate_share", "", 0.05, 1.0, 0.4, "share of the L2 ports, rotating and appending", "slices engine"
+    ),
     Constant("sequence_s", "s", 1e-11, 1e-7, 1e-9, "scheduling one more sequence of the batch", "1/clock"),
 )
 WINDOW = Constant("window_s", "s", 1e-8, 2e-5, 1e-7, "masking both edges of a window in a tile", "1/clock")
@@ -191,6 +189,10 @@ class EncoderModel(PrefillModel):
         """Of three kernels on a device, all."""
         return None
 
+    def source(self, kernel: str) -> str | None:
+        """Its library: FlashAttention 3 and 4 stand in for each other."""
+        return library(kernel, OF_ATTENTION) if kernel else None
+
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Those of prompts, but for what a cache and windows cost."""
         if gpu.generation < 9:
@@ -204,7 +206,18 @@ def tiling_of(kernel: str, gpu: Gpu, dtype: Dtypes, dim: Any = 128.0) -> Tiling:
         return _triton_tiling(gpu, dim)
     generation = TILINGS[max(gpu.generation, 8)]
     usual = generation.get(kernel, generation[""])
-    return generation.get(f"{kernel} fp8", usual) if dtype.kv == "fp8" else usual
+    if kernel != "torch_flow" or gpu.generation < 9:
+        return usual
+    if gpu.generation < 10:  # longer steps of small heads; by the times not in 8 bits, as by the source
+        return usual._replace(keys=np.where((dim <= 64) & (dtype.kv != "fp8"), 256.0, usual.keys))
+    exact = falls_back(dim)  # products and softmax in kernels of their own
+    rows, keys = (np.where(exact, MMA_ROWS, side) for side in (usual.rows, usual.keys))
+    return Tiling(rows, keys)
+
+
+def falls_back(dim: Any) -> Any:
+    """Head sizes for which TensorRT-LLM has no fused kernel on Blackwell."""
+    return np.asarray(dim) % 16 > 0
 
 
 def _triton_tiling(gpu: Gpu, dim: Any) -> Tiling:
@@ -300,7 +313,7 @@ def _padded(shape: Shape, kernel: str, gpu: Gpu, c: Mapping[str, float]) -> tupl
     known, rate = HEADS_OF_TENSORRT if tensorrt else HEADS, np.ones_like(shape.key_dim)
     if gpu.generation >= 10:
         known = HEADS_OF_BLACKWELL
-        rate = np.where(tensorrt & (shape.key_dim % 16 > 0), c.get("fallback_share", 1.0), rate)
+        rate = np.where(tensorrt & falls_back(shape.key_dim), c.get("fallback_share", 1.0), rate)
     return replace(shape, key_dim=_up(shape.key_dim, known), value_dim=_up(shape.value_dim, known)), rate
 
 
@@ -344,14 +357,27 @@ def _append_s(
 ) -> Floats:
     """The kernel before: new keys and values into the cache; TensorRT-LLM rotates and moves queries too."""
     tokens = shape.batch * shape.q_len
-    new = tokens * shape.kv_heads * shape.cached_dim
-    moved = new * (element(dtype.outputs) + element(dtype.kv))
-    if kernel.startswith("torch_flow"):
-        queries = tokens * shape.heads * shape.key_dim
-        moved = moved + queries * (element(dtype.outputs) + element(dtype.inputs))
-    generic = kernel.startswith("torch_flow") & (shape.key_dim != ROTATED)
-    per_byte = per_byte / np.where(generic, c.get("generic_share", 1.0), 1.0)
+    new, queries = tokens * shape.kv_heads * shape.cached_dim, tokens * shape.heads * shape.key_dim
+    given, stored = element(dtype.outputs), element(dtype.kv)
     least = LEAST_THREADS if kernel in OF_SGLANG else 1.0
     threads = np.clip(shape.kv_heads * shape.key_dim, least, APPEND_THREADS)
-    appended = moved * per_byte + tokens * threads / PROCESSOR_THREADS * c["token_s"] / gpu.processors
-    return np.asarray(appended + generic * c.get("generic_s", 0.0))
+    blocks_s = tokens * threads / PROCESSOR_THREADS * c["token_s"] / gpu.processors
+    if kernel.startswith("torch_flow") and "rotate_share" in c:  # latents have none
+        each = 3 * given + shape.causal * ROTATION_BYTES + element(dtype.inputs)
+        return np.asarray(blocks_s + _rotated_s(shape, queries * each + new * stored, gpu, c))
+    moved = new * (given + stored)
+    if conversions(kernel, dtype):  # kernels that narrow come first
+        narrowed = new + queries * (kernel == "trtllm_mha")
+        moved = narrowed * (given + stored) + new * 2 * stored
+    return np.asarray(blocks_s + moved * per_byte)
+
+
+def _rotated_s(shape: Shape, moved: Floats, gpu: Gpu, c: Mapping[str, float]) -> Floats:
+    """TensorRT-LLM's kernel, by what passes the processors' ports to the L2 (applyBiasRopeUpdateKVCache).
+
+    A thread of a query loads its key and value with it, and the sines and cosines: once for all heads from
+    memory, for each of them from the L2.
+    """
+    generic = shape.key_dim != ROTATED
+    share = c["rotate_share"] * np.where(generic, c["generic_share"], 1.0)
+    return np.asarray(moved / (gpu.l2_byte_per_s * share) + generic * c["generic_s"])

@@ -230,6 +230,61 @@ def test_an_ampere_without_fp8_units_multiplies_a_narrow_cache_in_16_bits() -> N
     assert narrow < 0.9 * wide
 
 
+@pytest.mark.parametrize(("kernel", "narrowed"), [("trtllm_mha", 64 + 2 * 8), ("flashinfer", 2 * 8)])
+def test_sglang_narrows_keys_values_and_trtllm_gen_s_queries_before_it_appends(
+    kernel: str, narrowed: int
+) -> None:
+    sizes = {"kernel": kernel, "q_len": 8192, "kv_len": 8192, "n_heads": 64}
+    model, gpu = model_of("attention_prefill"), GPUS["b200_sxm"]
+    constants = {c.name: c.start for c in model.constants(gpu, BF16)}
+    still = {**constants, "token_s": 0.0, "l2_fill": 1e-9, "dram_share": 1.0, "pack_share": 1.0}
+    narrow, wide = (
+        model.parts(rows(**sizes), gpu, d, still)["append"][0] * gpu.dram_byte_per_s
+        for d in (FP8_CACHE, BF16)
+    )
+    elements = 8192 * 128
+    assert wide == pytest.approx(elements * 2 * 8 * (2 + 2))
+    assert narrow == pytest.approx(elements * (narrowed * (2 + 1) + 2 * 8 * (1 + 1)))
+
+
+def test_tensorrt_loads_a_key_and_a_value_for_each_query_that_it_rotates() -> None:
+    """And sines and cosines, past the ports to the L2: heads of queries cost more than those of keys."""
+    sizes = {"kernel": "torch_flow", "q_len": 4096, "kv_len": 4096}
+    heads = {"n_heads": np.array([8.0, 64.0, 64.0]), "n_kv_heads": np.array([8.0, 8.0, 64.0])}
+    model, gpu = model_of("attention_prefill"), GPUS["h100_sxm"]
+    constants = {c.name: c.start for c in model.constants(gpu, BF16)}
+    still = {**constants, "token_s": 0.0, "rotate_share": 1.0, "l2_share": 0.1}
+    few, queries, both = model.parts(rows(**sizes, **heads), gpu, BF16, still)["append"]
+    port = 4096 * 128 / gpu.l2_byte_per_s
+    assert queries - few == pytest.approx(56 * port * (2 + 2 + 2 + 4 + 2))
+    assert both - queries == pytest.approx(2 * 56 * port * 2)
+
+
+def test_before_hopper_splits_are_added_up_by_a_kernel_with_a_start_of_its_own() -> None:
+    sizes = {"batch": 1, "n_heads": 8, "n_kv_heads": 1, "kv_len": 65_536}
+    model = model_of("attention_decode")
+
+    def combined(gpu: str, kernel: str) -> float:
+        constants = {c.name: c.start for c in model.constants(GPUS[gpu], BF16)}
+        still = {**constants, "combine_s": 0.0, "split_s": 0.0, "plain_combine_s": 0.0}
+        return float(model.parts(rows(**sizes, kernel=kernel), GPUS[gpu], BF16, still)["combine"][0])
+
+    for kernel in ("vllm_flash_attn", "flash_attention", "flashinfer"):
+        assert combined("a100_sxm", kernel) == START_S
+    assert combined("a100_sxm", "torch_flow") == combined("h100_sxm", "vllm_flash_attn_fa3") == 0.0
+
+
+def test_tensorrt_s_kernels_have_the_tiles_of_their_generation() -> None:
+    def tile(gpu: str, dim: float, kernel: str = "torch_flow", dtype: Dtypes = BF16) -> tuple[float, float]:
+        found = tiling_of(kernel, GPUS[gpu], dtype, np.array([dim]))
+        return float(np.ravel(found.rows)[0]), float(np.ravel(found.keys)[0])
+
+    assert tile("a100_sxm", 128) == (64, 32)
+    assert [tile("h100_sxm", dim) for dim in (64, 128)] == [(128, 256), (128, 128)]
+    assert tile("b200_sxm", 128) == tile("b200_sxm", 80) == tile("b200_sxm", 128, "trtllm_mha") == (256, 128)
+    assert tile("b200_sxm", 72) == (16, 16)  # no fused kernel
+
+
 def test_a_triton_block_of_keys_from_memory_takes_longer_than_one_from_the_l2() -> None:
     sizes = {"kernel": "triton", "n_heads": 4, "n_kv_heads": 1, "batch": 1}
     near, far = (

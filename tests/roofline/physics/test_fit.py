@@ -9,11 +9,12 @@ import pytest
 
 from hwspecs import load_device
 from roofline.physics.base import Dtypes, Gpu, ceil_div, smooth_max, total
-from roofline.physics.fit import AS_WELL, Cell, fit, held_out_s, mape
+from roofline.physics.fit import AS_WELL, Cell, fit, held_out_s, mape, of_formats
 from roofline.physics.fit import _middle as middle
 from roofline.physics.fit import _thinned as thinned
 from roofline.physics.gemm import GemmModel
 from roofline.physics.moe import MoeModel
+from roofline.physics.prefill import PrefillModel
 from specfiles.errors import InputError
 
 BF16 = Dtypes("bfloat16", "bf16", "bf16", "bf16", "bf16")
@@ -139,3 +140,21 @@ def test_the_middle_of_equally_good_points_is_taken_where_it_is_as_good() -> Non
 
 def families_of(rows: Cell) -> list[np.ndarray]:
     return [rows.families() == family for family in range(int(rows.families().max()) + 1)]
+
+
+def test_a_prior_of_several_formats_is_left_where_a_format_decides() -> None:
+    """A fit that also begins at usual values meets its rows no worse."""
+    model, gpu = PrefillModel(), Gpu.of(load_device("h100_sxm"))
+    q_len = np.repeat([256.0, 1024.0, 4096.0], 4)
+    sizes = {"q_len": q_len, "kv_len": q_len, "batch": np.tile([1.0, 2.0, 4.0, 8.0], 3)}
+    heads = {"n_heads": 32.0, "n_kv_heads": 8.0, "head_dim": 128.0, "window": 0.0}
+    rows = {**sizes, **{name: np.full_like(q_len, size) for name, size in heads.items()}}
+    narrow = Dtypes("fp8", "fp8", "fp8", "bf16", "fp8")
+    wide, other = (Cell(model, gpu, dtype, rows, np.ones_like(q_len)) for dtype in (BF16, narrow))
+    assert of_formats([wide, other])
+    assert not of_formats([other, other])
+    starts = {c.name: c.start for c in model.constants(gpu, narrow)}
+    other = timed(other, starts)
+    once, again = (fit([other], starts | {"tensor_share": 1.2}, mixed) for mixed in (False, True))
+    off = [mape(other.predicted_s(found), other.time_s) for found in (once, again)]
+    assert off[1] <= off[0] + 1e-3

@@ -204,6 +204,7 @@ def test_an_engine_brings_its_append_whatever_attends_there() -> None:
             if (k.op, k.dtype, k.kv_dtype, k.backend)
             == ("attention_prefill", "bfloat16", "bfloat16", backend)
             and "token_s" in k.values
+            and k.points >= 100  # four rows of a kernel know nothing of what stands beside it
         ]
         for backend in ("vllm", "sglang")
     }
