@@ -17,6 +17,7 @@ from roofline.physics.base import Gpu
 from roofline.physics.columns import CANONICAL, SIZES, dtypes_of, of_table
 from roofline.physics.fit import Cell, CrossFit, cross_fitted, fit, mape, of_formats
 from roofline.physics.intervals import bands, covered, interval
+from roofline.physics.libraries import multiplies_integers
 from roofline.times import times
 from specfiles.errors import InputError, choose
 
@@ -176,8 +177,14 @@ def _kin(group: Sequence[Entry]) -> list[tuple[int, ...]]:
 def _any_backend(scored: list[Fitted], together: dict[str, float], source: str) -> list[Fitted]:
     """The constants of all backends together, for a row that names none or an unknown one.
 
-    Their error and interval are those on backends that took no part: each scored by the others' fit.
+    Their error and interval are those on backends that took no part: each scored by the others' fit. Of a
+    weight-only format they are of kernels that widen weights, which is what the format says.
     """
+    widened = [one for one in scored if not multiplies_integers(*_whose(one.kernel))]
+    if not widened:
+        return []
+    if len(widened) < len(scored):
+        scored, together = widened, fit([one.cell for one in widened])
     if not scored[0].kernel.backend and not scored[0].kernel.kernel:
         return []
     apart = [
@@ -207,6 +214,10 @@ def _any_backend(scored: list[Fitted], together: dict[str, float], source: str) 
         source=source,
     )
     return [replace(scored[0], kernel=record, rows=np.array([], dtype=int), held_out_s=predicted)]
+
+
+def _whose(kernel: Kernel) -> tuple[str, str, str]:
+    return kernel.backend, kernel.dtype, kernel.op
 
 
 def _record(

@@ -16,6 +16,7 @@ from roofline.physics.base import Constant, Gpu
 from roofline.physics.columns import dtypes_of
 from roofline.physics.corrector.correction import Correction
 from roofline.physics.elementwise import ElementwiseModel
+from roofline.physics.libraries import multiplies_integers
 from roofline.physics.transfer import averaged, carried, distance
 from workloads.dtypes import compute_dtype
 
@@ -37,8 +38,6 @@ ALIKE_IN_ATTENTION = {**ALIKE, "fp8": ("bfloat16",), "bfloat16": ("fp8",)}
 PASSES = frozenset(ElementwiseModel.kinds)
 ALIKE_IN_PASSES = {"float16": ("bfloat16",), "bfloat16": ("float16",)}
 MEASURED_WELL = 100  # rows, from which a kernel may speak for those of another generation
-# Of the 16-bit peak: no 16-bit product is fitted above 1.1. What reaches more multiplies narrower numbers.
-WIDENED = 1.1
 
 _NO_BAND = [(np.inf, np.nan, np.nan)]  # of an interval that nobody knows
 
@@ -168,14 +167,18 @@ class Choice:
         return not (self._measured(op, backend, dtype=dtype) if backend else any(own))
 
     def _widened(self, op: str, dtype: str, constants: Sequence[Constant], backend: str) -> Chosen | None:
-        """The library's product of 16 bits with narrow weights; as sure as the format is carried."""
-        product = self.of(op, "bfloat16", "", backend, "")
+        """The library's product of 16 bits with narrow weights; as sure as the format is carried.
+
+        Of 8 bits where it narrows its activations, too.
+        """
+        like = "fp8" if multiplies_integers(backend, dtype, op) else "bfloat16"
+        product = self.of(op, like, "", backend, "")
         if product is None:
             return None
         alike = [k for _, kernels in self._sources for k in kernels if (k.op, k.dtype) == (op, dtype)]
         bands = _bands(max(alike, key=lambda k: k.points), False) if alike else product.bands
         carried_here = product.provenance.startswith("transferred")
-        said = product.provenance if carried_here else "transferred from bfloat16"
+        said = product.provenance if carried_here else f"transferred from {like}"
         values = {c.name: product.values.get(c.name, c.start) for c in constants}
         return replace(product, values=values, bands=bands, provenance=said, correction=None)
 
@@ -284,7 +287,7 @@ def _lent(kernel: Kernel, asked: Asked) -> Mapping[str, float]:
 
 def _multiplies_integers(kernel: Kernel) -> bool:
     """Whether a weight-only product does, after a kernel that quantises its activations."""
-    return kernel.dtype.endswith("_wo") and kernel.values.get("compute_share", 0.0) > WIDENED
+    return multiplies_integers(kernel.backend, kernel.dtype, kernel.op)
 
 
 def _bands(kernel: Kernel, own: bool) -> list[tuple[float, float, float]]:

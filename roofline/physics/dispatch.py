@@ -3,8 +3,9 @@
 cuBLAS looks for the fastest of many tiles; these kernels come in a handful of tiles, and the engine picks one
 by the rows and columns of the product alone. What does not fill a tile is padded, and no sum over k is split.
 
-Source: the dispatch of `scaled_mm` in vllm (`csrc/quantization/w8a8/cutlass`, sm89, sm90, sm100, sm120) and
-of `fp8_scaled_mm` in sglang (`sgl-kernel/csrc/gemm`), both Apache-2.0, read in 2026.
+Source: the dispatch of `scaled_mm` in vllm (`csrc/quantization/w8a8/cutlass`, sm89, sm90, sm100, sm120), of
+`fp8_scaled_mm` and `int8_scaled_mm` in sglang (`sgl-kernel/csrc/gemm`); in TensorRT-LLM `gemm_dispatch_sm89`
+and `_sm120` (fp8_blockscale_gemm), `getDefaultGemmConfig` (thop/fp4Gemm.cpp); all Apache-2.0, read in 2026.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from roofline.physics.tile_search import Tiles, deep_gemm, early_deep_gemm, flashinfer_fp4, tensorrt_llm
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from roofline.physics.base import Columns, Dtypes, Gpu
+    from roofline.physics.tile_search import Search
 
 ANY = np.inf
 
@@ -37,16 +41,6 @@ class Rule(NamedTuple):
     cluster_columns: int = 1
 
 
-class Tiles(NamedTuple):
-    """The tile of each row of a table: fields of its rule."""
-
-    rows: Any
-    columns: Any
-    processors: Any
-    cluster_rows: Any
-    cluster_columns: Any
-
-
 # vllm on Hopper, and sglang since May 2026, up to 64 rows with operands swapped.
 SWAPPED = (
     Rule(16, 1280, ANY, 16, 64, 1, 2),
@@ -55,6 +49,36 @@ SWAPPED = (
     Rule(64, ANY, ANY, 64, 64),
     Rule(128, ANY, ANY, 64, 128, 1, 2),
     Rule(ANY, ANY, ANY, 128, 128, 1, 2),
+)
+FP8_ON_ADA = (  # sglang's
+    Rule(1, 8192, ANY, 16, 64),
+    Rule(1, ANY, ANY, 32, 64),
+    Rule(16, 8192, ANY, 16, 64),
+    Rule(16, 16384, ANY, 32, 64),
+    Rule(16, ANY, ANY, 16, 64),
+    Rule(64, 16384, ANY, 32, 64),
+    Rule(64, ANY, ANY, 16, 64),
+    Rule(128, 16384, ANY, 64, 64),
+    Rule(128, ANY, ANY, 32, 64),
+    Rule(256, 8192, ANY, 128, 64),
+    Rule(256, 16384, ANY, 64, 128),
+    Rule(256, ANY, ANY, 128, 64),
+    Rule(ANY, ANY, ANY, 128, 128),
+)
+INTEGERS_ON_ADA = (
+    Rule(16, 8192, ANY, 16, 64),
+    Rule(16, ANY, ANY, 16, 128),
+    Rule(32, 8192, ANY, 32, 64),
+    Rule(32, ANY, ANY, 32, 128),
+    Rule(64, 8192, ANY, 64, 64),
+    Rule(64, ANY, ANY, 64, 128),
+    Rule(128, 8192, ANY, 64, 128),
+    Rule(128, 16384, ANY, 128, 128),
+    Rule(128, ANY, ANY, 64, 64),
+    Rule(256, 4096, ANY, 64, 128),
+    Rule(256, 8192, ANY, 128, 128),
+    Rule(256, 16384, ANY, 256, 128),
+    Rule(ANY, ANY, ANY, 128, 128),
 )
 # By engine, by what is multiplied, by compute capability x 10 and on.
 RULES: Mapping[tuple[str, str], Mapping[int, tuple[Rule, ...]]] = {
@@ -95,21 +119,7 @@ RULES: Mapping[tuple[str, str], Mapping[int, tuple[Rule, ...]]] = {
         ),
     },
     ("sglang", "fp8"): {
-        89: (
-            Rule(1, 8192, ANY, 16, 64),
-            Rule(1, ANY, ANY, 32, 64),
-            Rule(16, 8192, ANY, 16, 64),
-            Rule(16, 16384, ANY, 32, 64),
-            Rule(16, ANY, ANY, 16, 64),
-            Rule(64, 16384, ANY, 32, 64),
-            Rule(64, ANY, ANY, 16, 64),
-            Rule(128, 16384, ANY, 64, 64),
-            Rule(128, ANY, ANY, 32, 64),
-            Rule(256, 8192, ANY, 128, 64),
-            Rule(256, 16384, ANY, 64, 128),
-            Rule(256, ANY, ANY, 128, 64),
-            Rule(ANY, ANY, ANY, 128, 128),
-        ),
+        89: FP8_ON_ADA,
         90: SWAPPED,
         100: (
             Rule(64, ANY, ANY, 64, 64),
@@ -118,7 +128,33 @@ RULES: Mapping[tuple[str, str], Mapping[int, tuple[Rule, ...]]] = {
         ),
         120: (Rule(ANY, ANY, ANY, 128, 128),),
     },
+    ("trtllm", "fp8_block"): {89: (Rule(ANY, ANY, ANY, 32, 128),), 120: (Rule(ANY, ANY, ANY, 32, 128),)},
+    # Untuned: a tuner that has run chooses among many.
+    ("trtllm", "nvfp4"): {100: (Rule(ANY, ANY, ANY, 128, 256),), 120: (Rule(ANY, ANY, ANY, 128, 128),)},
+    ("flashinfer", "nvfp4"): {120: (Rule(ANY, ANY, ANY, 128, 128),)},
+    ("sglang 0.5.6", "int8_wo"): {
+        80: (
+            Rule(16, ANY, ANY, 16, 64),
+            Rule(32, ANY, ANY, 32, 64),
+            Rule(64, 4096, ANY, 64, 64),
+            Rule(64, ANY, ANY, 64, 128),
+            Rule(128, 8191, ANY, 64, 128),
+            Rule(ANY, ANY, ANY, 128, 128),
+        ),
+        86: INTEGERS_ON_ADA,
+        89: INTEGERS_ON_ADA,
+        90: (
+            Rule(32, 8191, ANY, 64, 64, 1, 1, 8),
+            Rule(32, ANY, ANY, 64, 128, 1, 1, 8),
+            Rule(64, 8191, ANY, 64, 64, 1, 1, 4),
+            Rule(64, ANY, ANY, 64, 64),
+            Rule(128, 4096, ANY, 64, 64, 1, 2),
+            Rule(128, ANY, ANY, 64, 128, 1, 2),
+            Rule(ANY, ANY, ANY, 128, 128, 1, 2),
+        ),
+    },
     ("sglang 0.5.6", "fp8"): {
+        89: FP8_ON_ADA,
         90: (
             Rule(1, ANY, ANY, 64, 64, 1, 1, 8),
             Rule(64, ANY, ANY, 64, 64, 1, 1, 4),
@@ -133,6 +169,19 @@ KERNELS: Mapping[str, str] = {
     "CutlassFP8ScaledMMLinearKernel": "vllm",
     "sglang_sgl_kernel_fp8_scaled_mm": "sglang",
     "sglang": "sglang 0.5.6",  # before its kernels had names
+    "torch_flow": "trtllm",
+    "deepgemm": "trtllm",
+    "sglang_flashinfer_cutlass_nvfp4": "flashinfer",
+    "FlashInferCutlassNvFp4LinearKernel": "flashinfer",
+}
+# Kernels whose library looks for the tile, by name and format, on Hopper and Blackwell.
+SEARCHES: Mapping[tuple[str, str], Search] = {
+    ("sglang", "fp8_block"): early_deep_gemm,
+    ("sglang_deepgemm_gemm_nt_f8f8bf16", "fp8_block"): deep_gemm,
+    ("deepgemm", "fp8_block"): deep_gemm,
+    ("torch_flow", "fp8_block"): tensorrt_llm,
+    ("sglang_flashinfer_cutedsl_nvfp4", "nvfp4"): flashinfer_fp4,
+    ("FlashInferCuteDslNvFp4LinearKernel", "nvfp4"): flashinfer_fp4,
 }
 
 
@@ -142,6 +191,9 @@ def ruled(rows: Columns, m: Any, n: Any, k: Any, gpu: Gpu, dtype: Dtypes) -> Til
     Rows agree in their kernel, as those that share constants do.
     """
     kernel = str(rows["kernel"][0]) if "kernel" in rows else ""
+    search = SEARCHES.get((kernel, dtype.name))
+    if search and gpu.generation >= 9:
+        return search(m, n, k, gpu)
     by_capability = RULES.get((KERNELS.get(kernel, ""), dtype.name), {})
     rules = by_capability.get(
         120 if gpu.capability >= 120 else 100 if gpu.capability >= 100 else gpu.capability
@@ -150,5 +202,5 @@ def ruled(rows: Columns, m: Any, n: Any, k: Any, gpu: Gpu, dtype: Dtypes) -> Til
         return None
     fits = [(m <= r.most_m) & (n <= r.most_n) & (k <= r.most_k) for r in rules]
     chosen = np.argmax(np.stack(fits), axis=0)  # the first that fits
-    table = np.array([rule[3:] for rule in rules], dtype=np.float32)
+    table = np.array([(*rule[3:], rule.rows) for rule in rules], dtype=np.float32)
     return Tiles(*table[chosen].T[:, None, None])

@@ -16,7 +16,7 @@ import numpy as np
 
 from roofline.physics.base import HEAT_S, SLICES_OF_STACKS, Constant, column
 from roofline.physics.gemm_cut import cut, uncached
-from roofline.physics.libraries import of_engine, since
+from roofline.physics.libraries import multiplies_integers, of_engine, since
 from roofline.physics.model import KernelModel
 from workloads.dtypes import bytes_per_element, compute_dtype
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 COPIES = 5.5  # weights are rotated over 5 or 6 copies where the shipped constants were measured
 QUANTISED = frozenset({"fp8", "fp8_block", "nvfp4"})  # rows of tables include the quantise kernel
+# Early rows of SGLang's int8 quantise in plain torch (`per_token_quant_int8` of aiconfigurator's collector):
+# widen, absolute, maximum, clamp, divide; divide, round, clamp, narrow. Seven of these move all of A.
+PLAIN_KERNELS, PLAIN_BYTES = 9, 6 + 8 + 4 + 8 + 8 + 8 + 5
 FEW = 16  # rows: the least of a tensor core's tile, up to which libraries have kernels of other kinds
 
 
@@ -60,10 +63,12 @@ class GemmModel(KernelModel):
             found["few_s"] = FEWER
         if dtype.name in QUANTISED:
             found |= {constant.name: constant for constant in QUANTISE}
+        if dtype.name == "fp8_block":
+            found["step_s"] = SCALED_STEP
         if dtype.name == "fp8":
             found["scale_s"] = SCALE
         if dtype.name.endswith("_wo"):
-            found |= {constant.name: constant for constant in (*QUANTISE, *WIDEN)}
+            found |= {constant.name: constant for constant in (*QUANTISE, WIDEN)}
         return tuple(found.values())
 
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
@@ -72,15 +77,19 @@ class GemmModel(KernelModel):
         Arrays are (tiles, splits, rows): sums over candidates then run along contiguous rows.
         """
         m, n, k = (column(rows, name).astype(np.float32) for name in ("m", "n", "k"))
+        if integers := multiplies_integers(_engine(rows), dtype.name) and "int8" in gpu.tensor_flop_per_s:
+            dtype = dtype._replace(inputs="int8")
         a, w, o = (bytes_per_element(d) for d in (dtype.inputs, dtype.weights, dtype.outputs))
         c32 = {name: np.float32(value) for name, value in c.items()}
         size = m * k * a + n * k * w + m * n * o
-        others = (_copies(rows, dtype) - 1) * n * k * w
+        others = (_copies(rows) - 1) * n * k * w
         absent = uncached(size + others, c["resident"] * gpu.l2_bytes)
         moved = absent * size / gpu.dram_byte_per_s
         compute = 2 * m * n * k / gpu.peak(compute_dtype(dtype.inputs))
         hits = (1 - absent) * size / (gpu.l2_byte_per_s * c32["slices_share"])
         memory = moved / c32["memory_share"] + hits
+        if integers:
+            c32.pop("widen_share", None)  # nothing is widened
         pieces = cut(rows, m, n, k, gpu, dtype, c32)
         again = memory + pieces.again / (gpu.dram_byte_per_s * c32["memory_share"])
         fed = np.maximum(np.maximum(pieces.multiply, pieces.load), pieces.widen)
@@ -128,20 +137,20 @@ def _quantise_s(rows: Columns, m: Any, k: Any, gpu: Gpu, dtype: Dtypes, c: Mappi
     (`invokeComputeScalesAndQuantizeMatrix` in its cudaFp8Utils.cu).
     """
     of_all = dtype.name == "fp8" and _engine(rows) == "trtllm"
-    size = (m * k * (2 * (1 + of_all) + bytes_per_element(dtype.inputs))).astype(np.float64)
+    plain = _early(rows) & (dtype.name not in QUANTISED)
+    kernels = np.where(plain, PLAIN_KERNELS, 1)
+    each = np.where(plain, PLAIN_BYTES, 2 * (1 + of_all) + bytes_per_element(dtype.inputs))
+    size = (m * k * each).astype(np.float64)
     seconds = size / (gpu.dram_byte_per_s * c["quantise_share"])
     if dtype.name in QUANTISED:
         seconds = np.maximum(seconds, size * uncached(size, gpu.l2_bytes) / gpu.dram_byte_per_s)
-    starts = c["launch_s"] + (c["scale_s"] if of_all else 0.0)
+    starts = kernels * c["launch_s"] + (c["scale_s"] if of_all else 0.0)
     return np.asarray(starts + c["quantise_row_s"] * m + seconds)
 
 
 def _quantises(rows: Columns, dtype: Dtypes) -> bool:
-    """Whether rows include a quantise kernel: of weight-only formats where the library multiplies integers.
-
-    SGLang's int8 does (`per_token_quant_int8`, then `int8_scaled_mm`).
-    """
-    return dtype.name in QUANTISED or (dtype.name.endswith("_wo") and _engine(rows) == "sglang")
+    """Whether rows include a quantise kernel: of weight-only formats, where integers are multiplied."""
+    return dtype.name in QUANTISED or multiplies_integers(_engine(rows), dtype.name)
 
 
 def _engine(rows: Columns) -> str:
@@ -149,11 +158,16 @@ def _engine(rows: Columns) -> str:
     return str(rows["backend"][0]) if "backend" in rows else ""
 
 
-def _copies(rows: Columns, dtype: Dtypes) -> Any:
-    """Of the weights; SGLang's products of 16 bits were measured with one copy before 0.5.10."""
-    if dtype.name != "bfloat16" or not {"version", "backend"} <= set(rows):
-        return np.float32(COPIES)
-    return np.where(of_engine(rows, "sglang") & ~since(rows, 0, 5, 10), 1.0, COPIES).astype(np.float32)
+def _early(rows: Columns) -> Any:
+    """SGLang's rows before 0.5.10, which another benchmark measured: by one copy of the weights."""
+    if not {"version", "backend"} <= set(rows):
+        return np.zeros(len(rows["m"]), dtype=bool)
+    return of_engine(rows, "sglang") & ~since(rows, 0, 5, 10)
+
+
+def _copies(rows: Columns) -> Any:
+    """Of the weights, that a benchmark rotates over."""
+    return np.where(_early(rows), 1.0, COPIES).astype(np.float32)
 
 
 PRODUCT = (
@@ -189,8 +203,7 @@ QUANTISE = (
     Constant("quantise_row_s", "s", 1e-11, 1e-7, 3e-10, "latency of a row's thread block / resident blocks"),
     Constant("quantise_share", "", 0.02, 2.0, 0.5, "quantising rate over the memory bandwidth", "threads"),
 )
+# Its sum is scaled and added to the one before, which waits for the products: 0.13 us on an H100.
+SCALED_STEP = Constant("step_s", "s", 1e-9, 4e-7, 1e-7, "latency of a step whose sum is scaled", "1/clock")
 SCALE = Constant("scale_s", "s", 1e-7, 5e-5, 5e-6, "memset and maximum where A has one scale")
-WIDEN = (
-    Constant("compute_share", "", 0.3, 2.2, 0.8, "share of the 16-bit peak; above 1 with integers", "power"),
-    Constant("widen_share", "", 0.01, 10.0, 0.3, "share of the vector peak for widening weights"),
-)
+WIDEN = Constant("widen_share", "", 0.01, 10.0, 0.3, "share of the vector peak for widening weights")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from roofline.physics.base import SLICES_OF_STACKS
-from roofline.physics.dispatch import Tiles, ruled
+from roofline.physics.dispatch import ruled
+from roofline.physics.tile_search import TCGEN05, WGMMA, Tiles
 from workloads.dtypes import bytes_per_element, compute_dtype
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ TILES = (
 PAIRED = (256, 256)  # two processors on one tile, since Blackwell (CUTLASS, tcgen05 cta_group::2)
 SPLITS = (1, 2, 4, 8, 16)  # parts of the sum over k
 DEPTH_BYTES = 128  # of k per step of the main loop: the widest swizzle of shared memory
-# wgmma and tcgen05 multiply 64 rows or more (PTX ISA). Few rows of A trade places with the columns of W, but
-# not where both have scales by blocks, whose layouts differ.
-WHOLE_ROWS, SCALED = 64, frozenset({"fp8_block", "nvfp4"})
+# Few rows of A trade places with the columns of W, so that no instruction's rows are left empty, but not
+# where both have scales by blocks, whose layouts differ.
+SCALED = frozenset({"fp8_block", "nvfp4"})
 SPAN = 128  # rows; a tile as tall as this is tall enough
 COHORT = 4  # tiles wide and 8 high, that CUTLASS 2 runs beside each other (threadblock_swizzle_streamk.h)
 EDGE = 8  # sharpness of the edge between what stays in the L2 and what does not
@@ -50,7 +51,7 @@ class Cut(NamedTuple):
 def cut(rows: Columns, m: Any, n: Any, k: Any, gpu: Gpu, dtype: Dtypes, c: Mapping[str, Any]) -> Cut:
     """Every candidate's limits. One processor has its share of the tensor peak and one port to the L2."""
     rule = ruled(rows, m, n, k, gpu, dtype)
-    tiles = rule or _of_a_library(gpu)
+    tiles = rule or _of_a_library(gpu, dtype)
     bm, bn, together = tiles.rows, tiles.columns, tiles.processors
     s = np.array(SPLITS if rule is None else (1,), dtype=np.float32)[:, None]
     a, w, o = (bytes_per_element(d) for d in (dtype.inputs, dtype.weights, dtype.outputs))
@@ -65,9 +66,8 @@ def cut(rows: Columns, m: Any, n: Any, k: Any, gpu: Gpu, dtype: Dtypes, c: Mappi
         port = np.maximum(port, np.float32(fed * gpu.l2_byte_per_s / gpu.processors))
     port = port * together
     peak = gpu.peak(compute_dtype(dtype.inputs)) / gpu.processors * together * c["compute_share"]
-    padded = np.maximum(bm, WHOLE_ROWS if gpu.grouped and dtype.name in SCALED else 0)
     halvings = np.log2(32_768 / np.maximum(bm * bn, 4096)).clip(0)
-    multiply = 2 * padded * bn / (peak * c["small_tiles"] ** halvings)
+    multiply = 2 * tiles.multiplied * bn / (peak * c["small_tiles"] ** halvings)
     arriving = np.minimum(bm, m) * a + np.minimum(bn, n) * w  # bytes of one element of k
     delivered = port * c["l2_share"]
     least = np.maximum(multiply, c["step_s"] / np.float32(step))
@@ -89,16 +89,19 @@ def cut(rows: Columns, m: Any, n: Any, k: Any, gpu: Gpu, dtype: Dtypes, c: Mappi
         split=np.where(
             s > 1, c["split_s"] + added / (fed * gpu.l2_byte_per_s * c["l2_share"]), np.float32(0)
         ),
-        again=_again(m * k * a, n * k * w, down, across, gpu, tiles, c["swept_columns"], rule is None),
+        again=_again(m * k * a, n * k * w, down, across, gpu, tiles, c["swept_columns"]),
         liked=c["tall_tiles"] * np.log(np.minimum(bm / np.clip(m, 16, SPAN), 1)),
     )
 
 
-def _of_a_library(gpu: Gpu) -> Tiles:
+def _of_a_library(gpu: Gpu, dtype: Dtypes) -> Tiles:
     """What a library chooses from."""
     tiles = np.array((*TILES, PAIRED) if gpu.generation >= 10 else TILES, dtype=np.float32)
     rows, columns = tiles.T[:, :, None, None]
-    return Tiles(rows, columns, *[np.float32(1)] * 3)
+    whole = TCGEN05 if gpu.generation >= 10 else WGMMA if gpu.grouped else 0
+    multiplied = np.maximum(rows, whole if dtype.name in SCALED else 0)
+    one = np.float32(1)
+    return Tiles(rows, columns, one, one, one, multiplied, ordered=False)
 
 
 def _covering(size: Any, tile: Any, cluster: Any) -> Any:
@@ -112,20 +115,21 @@ def _beyond(m: Any, bm: Any, down: Any) -> tuple[Any, Any]:
     return whole / down, (down * bm - m) / np.maximum(down - whole, 1)
 
 
-def _again(a: Any, w: Any, down: Any, across: Any, gpu: Gpu, tiles: Tiles, swept: Any, chosen: bool) -> Any:
+def _again(a: Any, w: Any, down: Any, across: Any, gpu: Gpu, tiles: Tiles, swept: Any) -> Any:
     """Bytes of A and W that are read once more: one of them by every further sweep over the other.
 
     Tiles that run at once share what they read. CUTLASS 3 goes along the side that has more tiles, without
     turning back (its raster order by default); a library that chooses goes along the side that costs less.
     """
     at_once = gpu.processors / tiles.processors
-    if not chosen and gpu.capability < 90:
-        swept, chosen = np.maximum(swept, COHORT), True
+    ordered = tiles.ordered
+    if ordered and gpu.capability < 90:
+        swept, ordered = np.maximum(swept, COHORT), False
     columns = np.maximum(swept * tiles.cluster_columns, at_once / down)
     rows = np.maximum(swept * tiles.cluster_rows, at_once / across)
     of_a = a * uncached(a, gpu.l2_bytes) * np.maximum(across / columns - 1, np.float32(0))
     of_w = w * uncached(w, gpu.l2_bytes) * np.maximum(down / rows - 1, np.float32(0))
-    return np.minimum(of_a, of_w) if chosen else np.where(across > down, of_a, of_w)
+    return np.where(across > down, of_a, of_w) if ordered else np.minimum(of_a, of_w)
 
 
 def uncached(size: Any, capacity: float) -> Any:

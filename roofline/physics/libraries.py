@@ -56,6 +56,11 @@ def since(rows: Columns, *least: int) -> Any:
     return found if "version" in rows else ~found
 
 
+def multiplies_integers(engine: str, dtype: str, op: str = "gemm") -> bool:
+    """Whether a weight-only product quantises its activations, too: SGLang's of 8 bits (`int8_scaled_mm`)."""
+    return (op, engine, dtype) == ("gemm", "sglang", "int8_wo")
+
+
 def numbers(version: str) -> tuple[int, ...]:
     """The leading numbers of a version: 0.5.10rc1 is (0, 5, 10)."""
     return tuple(int(number) for number in re.findall(r"\d+", version)[:3])

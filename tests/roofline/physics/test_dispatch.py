@@ -10,9 +10,10 @@ import pytest
 from hwspecs import load_device
 from roofline.physics.base import Gpu, total
 from roofline.physics.columns import dtypes_of
-from roofline.physics.dispatch import KERNELS, RULES, Tiles, ruled
+from roofline.physics.dispatch import KERNELS, RULES, SEARCHES, ruled
 from roofline.physics.gemm import GemmModel
 from roofline.physics.gemm_cut import _again, _beyond, _covering
+from roofline.physics.tile_search import Tiles
 
 VLLM, SGLANG = "CutlassFP8ScaledMMLinearKernel", "sglang_sgl_kernel_fp8_scaled_mm"
 FP8, ANY = dtypes_of("fp8"), 4096
@@ -44,8 +45,32 @@ STATED = [
     (SGLANG, "b200_sxm", (64, 1280, 4096), (64, 64, 1)),
     (SGLANG, "l40s", (129, 16384, ANY), (64, 128, 1)),
     (SGLANG, "rtx_pro_6000_server", (1, 8192, ANY), (128, 128, 1)),
+    ("sglang", "l40s", (129, 16384, ANY), (64, 128, 1)),
     ("sglang", "h100_sxm", (256, 8192, ANY), (64, 64, 1)),
     ("sglang", "h100_sxm", (257, 8192, ANY), (128, 128, 1)),
+    # `int8_scaled_mm` of sgl-kernel, after activations were quantised.
+    ("sglang/int8_wo", "h100_sxm", (32, 8192, ANY), (64, 128, 1)),
+    ("sglang/int8_wo", "a100_sxm", (128, 8191, ANY), (64, 128, 1)),
+    ("sglang/int8_wo", "l40s", (256, 16384, ANY), (256, 128, 1)),
+    # TensorRT-LLM's kernels of one tile.
+    ("torch_flow/nvfp4", "b200_sxm", (1, 64, ANY), (128, 256, 1)),
+    ("torch_flow/nvfp4", "rtx_pro_6000_server", (1, 64, ANY), (128, 128, 1)),
+    ("torch_flow/fp8_block", "l40s", (4096, 4096, ANY), (32, 128, 1)),
+    # DeepGEMM: the fewest waves over 132 processors, then the fullest. 128 tiles of 64 x 112 are one.
+    ("sglang_deepgemm_gemm_nt_f8f8bf16/fp8_block", "h100_sxm", (128, 7168, ANY), (64, 112, 1)),
+    ("sglang_deepgemm_gemm_nt_f8f8bf16/fp8_block", "h100_sxm", (16, 7168, ANY), (16, 64, 1)),
+    ("sglang/fp8_block", "h100_sxm", (16, 7168, ANY), (64, 64, 1)),
+    ("deepgemm/fp8_block", "b200_sxm", (33, 7168, ANY), (64, 64, 1)),
+    ("deepgemm/fp8_block", "b200_sxm", (511, 7168, ANY), (128, 224, 1)),
+    ("deepgemm/fp8_block", "b200_sxm", (512, 7168, ANY), (256, 224, 2)),
+    ("deepgemm/fp8_block", "b200_sxm", (4096, 65536, 256), (256, 128, 2)),
+    ("torch_flow/fp8_block", "h100_sxm", (31, 7168, ANY), (16, 128, 1)),
+    ("torch_flow/fp8_block", "h100_sxm", (32, 7168, ANY), (64, 56, 1)),
+    ("torch_flow/fp8_block", "h100_sxm", (65, 7168, ANY), (128, 56, 1)),
+    # FlashInfer: 8 or 16 rows trade places with columns; the tile is that of the power of two below.
+    ("FlashInferCuteDslNvFp4LinearKernel/nvfp4", "b200_sxm", (16, 1024, ANY), (64, 128, 1)),
+    ("FlashInferCuteDslNvFp4LinearKernel/nvfp4", "b200_sxm", (15, 1024, ANY), (128, 64, 1)),
+    ("sglang_flashinfer_cutedsl_nvfp4/nvfp4", "b200_sxm", (8191, 8192, ANY), (128, 256, 1)),
 ]
 
 
@@ -53,7 +78,9 @@ STATED = [
 def test_the_tile_is_the_one_that_the_engine_takes(
     kernel: str, name: str, sizes: tuple[int, int, int], tile: tuple[int, int, int]
 ) -> None:
-    found = ruled(rows(kernel, sizes), *np.array(sizes, dtype=float)[:, None], GPUS[name], FP8)
+    kernel, _, dtype = kernel.partition("/")
+    formats = dtypes_of(dtype or "fp8")
+    found = ruled(rows(kernel, sizes), *np.array(sizes, dtype=float)[:, None], GPUS[name], formats)
     assert found is not None
     assert tuple(float(np.squeeze(field)) for field in found[:3]) == tile
 
@@ -74,6 +101,25 @@ def test_every_rule_covers_every_size_and_every_named_kernel_has_rules() -> None
     for by_capability in RULES.values():
         for rules in by_capability.values():
             assert rules[-1][:3] == (np.inf, np.inf, np.inf)
+
+
+@pytest.mark.parametrize(("kernel", "dtype"), sorted(SEARCHES))
+@pytest.mark.parametrize("name", ["h100_sxm", "b200_sxm"])
+def test_a_searched_tile_is_found_for_each_product_and_multiplies_whole_instructions(
+    kernel: str, dtype: str, name: str
+) -> None:
+    """The tensor core of Hopper takes 64 rows of A or of W, that of Blackwell 128."""
+    gpu, m = GPUS[name], np.array([1.0, 16, 33, 64, 129, 4097, 1, 33])
+    n, k = np.repeat([256.0, 65_536.0], 4), np.full(8, 4096.0)
+    found = ruled(rows(kernel, (1, 1, 1)), m, n, k, gpu, dtypes_of(dtype))
+    assert found is not None
+    tall, wide, together, *_, multiplied = (np.squeeze(field) for field in found[:6])
+    assert (np.minimum(tall, wide) >= 16).all()
+    assert (multiplied >= tall).all()
+    assert (np.maximum(multiplied, wide) >= (128 if gpu.generation >= 10 else 64) * together).all()
+    one = ruled(rows(kernel, (1, 1, 1)), m[5:6], n[5:6], k[5:6], gpu, dtypes_of(dtype))
+    assert one is not None
+    assert tuple(np.squeeze(f) for f in one[:3]) == (tall[5], wide[5], together[5]), "alone as among others"
 
 
 def seconds(*sizes: tuple[int, int, int], gpu: Gpu = H100, **values: float) -> Any:
@@ -108,8 +154,8 @@ def test_clusters_are_whole_and_rows_are_counted_once() -> None:
 
 
 def again(a: float, w: float, down: float, across: float, chosen: bool, **cluster: int) -> float:
-    tiles = Tiles(128, 128, 1, cluster.get("rows", 1), cluster.get("columns", 1))
-    return float(_again(a, w, down, across, H100, tiles, 1.0, chosen))
+    tiles = Tiles(128, 128, 1, cluster.get("rows", 1), cluster.get("columns", 1), 128, ordered=not chosen)
+    return float(_again(a, w, down, across, H100, tiles, 1.0))
 
 
 def test_what_the_l2_cannot_keep_is_read_by_every_sweep_over_the_other_side() -> None:

@@ -140,6 +140,29 @@ def test_weight_only_products_quantise_where_the_library_multiplies_integers() -
         assert ("quantise kernel" in found) == does
 
 
+def test_activations_quantised_in_plain_torch_take_nine_kernels_and_47_bytes_an_element() -> None:
+    """SGLang's int8 rows before 0.5.10; nobody runs it so now, and what names no version is of today."""
+    dtype = dtypes_of("int8_wo")
+    rows: dict[str, Any] = {name: np.full(2, 4096.0) for name in "mnk"}
+    rows["backend"] = np.array(["sglang"] * 2, dtype=object)
+    rows["version"] = np.array(["0.5.6.post2", ""], dtype=object)
+    values = started(H100, dtype, launch_s=2e-6, quantise_row_s=1e-11, quantise_share=0.5)
+    plain, fused = MODEL.parts(rows, H100, dtype, values)["quantise kernel"]
+    each = 4096 * 4096 / (0.5 * H100.dram_byte_per_s)
+    assert plain == pytest.approx(9 * 2e-6 + 47 * each, rel=2e-3)
+    assert fused == pytest.approx(2e-6 + 3 * each, rel=2e-3)
+
+
+def test_integers_are_multiplied_at_their_own_peak_and_not_widened() -> None:
+    rows: dict[str, Any] = {name: np.array([8192.0]) for name in "mnk"}
+    dtype = dtypes_of("int8_wo")
+    values = started(H100, dtype, compute_share=1.0, widen_share=0.01, quantise_share=2.0)
+    wide = total(MODEL.parts(rows, H100, dtype, values))[0]
+    narrow = MODEL.parts(rows | {"backend": np.array(["sglang"], dtype=object)}, H100, dtype, values)
+    assert narrow["ideal"][0] == pytest.approx(2 * 8192.0**3 / H100.peak("int8"), rel=0.01)
+    assert total(narrow)[0] < wide / 4
+
+
 def test_narrow_formats_pay_for_the_quantise_kernel() -> None:
     wide, narrow = parts(8192, 64, 4096), parts(8192, 64, 4096, dtype=dtypes_of("fp8"))
     assert "quantise kernel" not in wide
