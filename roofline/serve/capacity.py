@@ -27,13 +27,19 @@ def capacity(
     With `first`, so many of the requests are tried, and then as many as make the run `STAYS` times as long as
     a request stays: too short a run ends before the server is full, and reaches rates that do not last.
 
-    Raises InputError where even a request alone is not.
+    Raises InputError where even a request alone is not, and where all are however fast they come.
     """
     count = min(first or len(requests), len(requests))
-    found = _search(requests.take(np.arange(count)), cluster, limits, _alone_per_s(requests, cluster), 2.0)
+    alone = _alone_per_s(requests, cluster)
+    found = _search(requests.take(np.arange(count)), cluster, limits, alone, 2.0)
     while count < (more := min(len(requests), needed(found))):
         count = more
         found = _search(requests.take(np.arange(count)), cluster, limits, found["rate_per_s"], 1.25)
+    if found["rate_per_s"] >= alone * FASTEST:
+        raise InputError(
+            f"{count} requests are served within the limits however fast they come, so no rate is the "
+            "highest; take more (--requests), or tighter limits (--slo)."
+        )
     return found
 
 

@@ -274,6 +274,11 @@ def test_the_capacity_is_that_of_a_long_run() -> None:
     assert edge["rate_per_s"] == pytest.approx(long["rate_per_s"], rel=0.05)
 
 
+def test_requests_that_are_in_time_all_at_once_have_no_highest_rate() -> None:
+    with pytest.raises(InputError, match="10 requests are served within the limits however fast they come"):
+        capacity(requests(10), Cluster(TIMES, ROOM, Policy()), Limits(ttft_s=1e9))
+
+
 def test_limits_that_no_request_meets_alone_have_no_capacity() -> None:
     with pytest.raises(InputError, match="no rate is within the limits"):
         capacity(requests(50), Cluster(TIMES, ROOM, Policy()), Limits(tpot_s=1e-4))
