@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 Words = tuple[tuple[str, str], ...]
 
 OF_EXPERTS: Words = (
+    ("marlin_int4_moe", "Triton"),  # the table's name for `fused_experts` with `use_int4_w4a16`
     ("marlin", "Marlin"),
     ("deepgemm", "DeepGEMM"),
     ("cutlass", "CUTLASS"),

@@ -39,6 +39,10 @@ BLOCK_CHOICES = 256.0  # choices that one block of threads sorts at once
 # Blackwell's tensor cores apply the scales of DeepGEMM, powers of two, themselves.
 SCALED_K = 128.0
 SCALINGS, FUSED_SCALINGS = 1.0, 3.0
+# vLLM's Triton kernel for weights of 4 bits widens each of them by the vector units, in each tile again: it
+# shifts, masks, makes it a float, subtracts, multiplies by a scale and makes it 16 bits. Each loads its own
+# scale: two instructions for the address, the load, to float (`fused_moe_kernel_gptq_awq`, fused_moe.py).
+WIDENING = 10.0
 CONSTANTS = (
     Constant("launch_s", "s", 3e-6, 2e-4, 2e-5, "launches of the layer's small kernels"),
     Constant("memory_share", "", 0.1, 1.0, 0.87, "share of the memory bandwidth for streamed weights"),
@@ -114,6 +118,8 @@ class MoeModel(KernelModel):
         (one, narrow), (other, narrower) = lender, borrower
         if widens(one) and "mxfp4" in narrow.weights and not widens(other):
             return {}
+        if unpacks(one) and not unpacks(other):  # two kernels in turn, which one set of constants blurs
+            return {}
         if not other or self.library(one) == self.library(other):
             return values
         known = {name: value for name, value in values.items() if name not in DESIGNED}
@@ -162,6 +168,11 @@ def widens(kernel: str) -> bool:
     return "sglang_fused_moe" in kernel
 
 
+def unpacks(kernel: str) -> bool:
+    """Whether a kernel is vLLM's of 4 bits, which the tables call Marlin (`fused_experts`, int4_w4a16)."""
+    return "marlin_int4_moe" in kernel
+
+
 def launches(library: str, dtype: Dtypes) -> int | None:
     """Kernels that a library launches for a layer; None where that is not known.
 
@@ -187,7 +198,8 @@ class _Layer:
         self.load = unpacked(rows["load"]) if "load" in rows else rank_load(rows)
         # Engines' functions around Triton's fused kernel know gated layers only: one without a gate runs at
         # the gate's width. vLLM's class for it (TritonExperts) knows both.
-        self.fused = says(rows, "fused_moe", "tritonexperts")
+        self.unpacks = says(rows, "marlin_int4_moe")
+        self.fused = says(rows, "fused_moe", "tritonexperts") | self.unpacks
         gated = (column(rows, "gated", 1.0) > 0) | says(rows, "fused_moe")
         self.ups = np.where(gated, 2.0, 1.0)
         self.rank_experts = self.experts / ranks
@@ -203,7 +215,7 @@ class _Layer:
         # Kernels around them took 10 us more up to then (medians of pairs of rows), and still do on a share.
         self.mapped = np.asarray(strangers | (sglang & ~since(rows, 0, 5, 11)), dtype=np.float64)
         far = np.maximum(self.load.tokens * self.top_k - self.load.chosen, 0.0)
-        skipped = strangers | (of_engine(rows, "vllm") & says(rows, "marlin"))
+        skipped = strangers | (of_engine(rows, "vllm") & says(rows, "marlin") & ~self.unpacks)
         self.strange = np.where(skipped, 0.0, far)  # rows of other ranks' experts that may not be skipped
         self.served = np.where(strangers & ~since(rows, 0, 5, 11), far, 0.0)  # and those that never are
         self.weight = np.where(self.widened, 2.0, bytes_per_element(dtype.weights))
@@ -248,7 +260,7 @@ class _Layer:
             # one instruction is two FLOP of a vector unit, and stands for 2 x 128 of the tensor cores
             return 1 / (1 / peak + scaled / (SCALED_K * self.gpu.vector_flop_per_s))
         warps = WARP_FLOP_PER_CLOCK * self.gpu.processors * self.gpu.clock_hz
-        return np.where(says(rows, "marlin"), min(warps, peak), peak)
+        return np.where(says(rows, "marlin") & ~self.unpacks, min(warps, peak), peak)
 
     def _untuned(self, rows: Columns) -> tuple[Any, tuple[Floats, Floats]]:
         """Rows whose tile nobody tuned, and the tile that is taken instead, where the rule is known."""
@@ -256,6 +268,8 @@ class _Layer:
         layer = triton_tiles.Sizes(self.tokens, self.rank_experts, self.width)
         fused, (size, wide) = triton_tiles.untuned(rows, self.gpu.name, layer, self.dtype.name, plain)
         fused &= self.fused
+        if np.any(self.unpacks):  # rows agree in their kernel
+            return self.unpacks, triton_tiles.default_tile_of_narrow(self.tokens)
         first, (most, narrow) = cutlass_tiles.untuned(rows, self.gpu, self.dtype)
         return fused | first, (np.where(first, most, size), np.where(first, narrow, wide))
 
@@ -330,7 +344,9 @@ class _Layer:
         rows = np.maximum(size, c["least_rows"])
         peak = c["compute_share"] * self.peak / gpu.processors
         port = c["l2_share"] * L2_BYTES_PER_CLOCK * gpu.clock_hz
-        return np.maximum(2 * rows * width / peak, (rows * element + width * self.weight) / port)
+        lanes = c["compute_share"] * gpu.vector_flop_per_s / 2 / gpu.processors
+        multiplied = 2 * rows * width / peak + self.unpacks * WIDENING * width / lanes
+        return np.maximum(multiplied, (rows * element + width * self.weight) / port)
 
 
 def _overlapped(busy: Floats, streamed: Floats) -> Floats:

@@ -26,6 +26,7 @@ GPU = Gpu.of(load_device("h100_sxm"))
     ("kernel", "name"),
     [
         ("sglang_marlin_moe", "Marlin"),
+        ("vllm_marlin_int4_moe", "Triton"),
         ("vllm_compressedtensorsw4a4mxfp4moe_marlin_marlinexperts", "Marlin"),
         ("vllm_modeloptfp8moe_flashinfer_cutlass_flashinferexperts", "CUTLASS"),
         ("moe_torch_flow_cutlass", "CUTLASS"),

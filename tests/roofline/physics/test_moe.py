@@ -288,6 +288,16 @@ def test_sglang_streams_mxfp4_weights_as_16_bits_and_takes_the_constants_of_thes
     assert found.provenance == "transferred from bfloat16"
 
 
+def test_triton_widens_weights_of_4_bits_in_every_tile_by_the_vector_units() -> None:
+    """10 instructions a weight and tile of 64 rows, beside 128 FLOP of the tensor cores."""
+    alone = {**START, "compute_share": 0.5, "passes": 0.2, "token_passes": 0.1, "l2_share": 2.5}
+    sizes = {"num_tokens": 65_536, "topk": 1, "num_experts": 1, "hidden": 8192, "inter": 8192}
+    found = time("int4_wo", c=alone, kernel="vllm_marlin_int4_moe", backend="vllm", **sizes)
+    widened = 3 * 8192 * 8192 * 65_536 / 64
+    busy = widened * (10 / (GPU.vector_flop_per_s / 2) + 128 / GPU.peak("bf16")) / 0.5
+    assert found == pytest.approx(busy, rel=0.1)
+
+
 def test_engines_kernels_between_products_keep_their_pace_where_the_memory_is_faster() -> None:
     """H200 is H100's die; L40S has a quarter of its memory for each processor, but moves every byte."""
     hopper, faster, graphics = (Gpu.of(load_device(name)) for name in ("h100_sxm", "h200_sxm", "l40s"))
