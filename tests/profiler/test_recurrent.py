@@ -130,8 +130,8 @@ def test_a_batch_that_transformers_mixes_up_is_refused(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--mode", "compile"), "is not profiled with --mode compile; leave it out"),
-        (("--with", "weight-only"), "is not profiled with --with; leave it out"),
+        (("--mode", "compile"), "leave --mode compile out, its family is profiled without"),
+        (("--with", "weight-only"), "leave --with out, its family is profiled without"),
         (("--attention", "math"), "has no attention; leave --attention out"),
     ],
 )
