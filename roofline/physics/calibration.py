@@ -17,7 +17,7 @@ from roofline.physics.base import Gpu
 from roofline.physics.columns import CANONICAL, SIZES, dtypes_of, of_table
 from roofline.physics.fit import Cell, CrossFit, cross_fitted, fit, mape, of_formats
 from roofline.physics.intervals import bands, covered, interval
-from roofline.physics.libraries import multiplies_integers
+from roofline.physics.libraries import fitted_on_integers
 from roofline.times import times
 from specfiles.errors import InputError, choose
 
@@ -180,7 +180,7 @@ def _any_backend(scored: list[Fitted], together: dict[str, float], source: str) 
     Their error and interval are those on backends that took no part: each scored by the others' fit. Of a
     weight-only format they are of kernels that widen weights, which is what the format says.
     """
-    widened = [one for one in scored if not multiplies_integers(*_whose(one.kernel))]
+    widened = [one for one in scored if not fitted_on_integers(one.kernel)]
     if not widened:
         return []
     if len(widened) < len(scored):
@@ -214,10 +214,6 @@ def _any_backend(scored: list[Fitted], together: dict[str, float], source: str) 
         source=source,
     )
     return [replace(scored[0], kernel=record, rows=np.array([], dtype=int), held_out_s=predicted)]
-
-
-def _whose(kernel: Kernel) -> tuple[str, str, str]:
-    return kernel.backend, kernel.dtype, kernel.op
 
 
 def _record(

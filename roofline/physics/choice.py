@@ -16,7 +16,7 @@ from roofline.physics.base import Constant, Gpu
 from roofline.physics.columns import dtypes_of
 from roofline.physics.corrector.correction import Correction
 from roofline.physics.elementwise import ElementwiseModel
-from roofline.physics.libraries import multiplies_integers
+from roofline.physics.libraries import fitted_on_integers, multiplies_integers
 from roofline.physics.transfer import averaged, carried, distance
 from workloads.dtypes import compute_dtype
 
@@ -163,7 +163,7 @@ class Choice:
         """
         if not (dtype.endswith("_wo") and models()[op].everyone_s):
             return False
-        own = (k for k in self._own if (k.op, k.dtype) == (op, dtype) and not _multiplies_integers(k))
+        own = (k for k in self._own if (k.op, k.dtype) == (op, dtype) and not fitted_on_integers(k))
         return not (self._measured(op, backend, dtype=dtype) if backend else any(own))
 
     def _widened(self, op: str, dtype: str, constants: Sequence[Constant], backend: str) -> Chosen | None:
@@ -197,7 +197,7 @@ class Choice:
         if not dtype.endswith("_wo"):
             return False
         if not backend:
-            return _multiplies_integers(found)
+            return fitted_on_integers(found)
         return found.backend != backend and self._measured(found.op, backend, dtype=dtype)
 
     def _measured(self, op: str, backend: str, kernel: str = "", dtype: str = "") -> bool:
@@ -218,7 +218,7 @@ class Choice:
             (gpu, k)
             for gpu, kernels in self._sources
             for k in kernels
-            if k.op == op and k.backend and (backend or not _multiplies_integers(k))
+            if k.op == op and k.backend and (backend or not fitted_on_integers(k))
         ]
         if formats[0][0].endswith("_wo") and backend and models()[op].everyone_s:
             every = [pair for pair in every if pair[1].backend == backend] or every
@@ -283,11 +283,6 @@ def _lent(kernel: Kernel, asked: Asked) -> Mapping[str, float]:
     """What a kernel's constants tell of the one that is asked for."""
     borrower = asked.kernel, dtypes_of(asked.formats[0][0])
     return models()[asked.op].borrowed(kernel.values, (kernel.kernel, dtypes_of(kernel.dtype)), borrower)
-
-
-def _multiplies_integers(kernel: Kernel) -> bool:
-    """Whether a weight-only product does, after a kernel that quantises its activations."""
-    return multiplies_integers(kernel.backend, kernel.dtype, kernel.op)
 
 
 def _bands(kernel: Kernel, own: bool) -> list[tuple[float, float, float]]:

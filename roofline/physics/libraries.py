@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from hwspecs import Kernel
     from roofline.physics.base import Columns
 
 # Words of a kernel's name, the most telling first, and the library that has them.
 Words = tuple[tuple[str, str], ...]
 
+UNPACKED = "marlin_int4_moe"  # the tables' name of vLLM's `fused_experts` with `use_int4_w4a16`: no Marlin
+WIDENED = "sglang_fused_moe"  # SGLang's, which widens mxfp4 weights when it loads them (`upcast_from_mxfp`)
 OF_EXPERTS: Words = (
-    ("marlin_int4_moe", "Triton"),  # the table's name for `fused_experts` with `use_int4_w4a16`
+    (UNPACKED, "Triton"),
     ("marlin", "Marlin"),
     ("deepgemm", "DeepGEMM"),
     ("cutlass", "CUTLASS"),
@@ -60,6 +63,11 @@ def since(rows: Columns, *least: int) -> Any:
 def multiplies_integers(engine: str, dtype: str, op: str = "gemm") -> bool:
     """Whether a weight-only product quantises its activations, too: SGLang's of 8 bits (`int8_scaled_mm`)."""
     return (op, engine, dtype) == ("gemm", "sglang", "int8_wo")
+
+
+def fitted_on_integers(kernel: Kernel) -> bool:
+    """Whether a kernel's constants are of such a product."""
+    return multiplies_integers(kernel.backend, kernel.dtype, kernel.op)
 
 
 def numbers(version: str) -> tuple[int, ...]:

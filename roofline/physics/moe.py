@@ -18,7 +18,7 @@ from roofline.physics import cutlass_tiles, triton_tiles
 from roofline.physics.base import L2_BYTES_PER_CLOCK, Constant, ceil_div, column
 from roofline.physics.expert_load import TILES, Load, expert_load, exponents, unpacked
 from roofline.physics.generated_tiles import launched
-from roofline.physics.libraries import OF_EXPERTS, library, of_engine, says, since
+from roofline.physics.libraries import OF_EXPERTS, UNPACKED, WIDENED, library, of_engine, says, since
 from roofline.physics.model import KernelModel
 from workloads.dtypes import bytes_per_element, compute_dtype
 
@@ -165,12 +165,12 @@ class MoeModel(KernelModel):
 
 def widens(kernel: str) -> bool:
     """Whether a kernel's engine widens mxfp4 weights when it loads them (`upcast_from_mxfp` in SGLang)."""
-    return "sglang_fused_moe" in kernel
+    return WIDENED in kernel
 
 
 def unpacks(kernel: str) -> bool:
     """Whether a kernel is vLLM's of 4 bits, which the tables call Marlin (`fused_experts`, int4_w4a16)."""
-    return "marlin_int4_moe" in kernel
+    return UNPACKED in kernel
 
 
 def launches(library: str, dtype: Dtypes) -> int | None:
@@ -198,14 +198,14 @@ class _Layer:
         self.load = unpacked(rows["load"]) if "load" in rows else rank_load(rows)
         # Engines' functions around Triton's fused kernel know gated layers only: one without a gate runs at
         # the gate's width. vLLM's class for it (TritonExperts) knows both.
-        self.unpacks = says(rows, "marlin_int4_moe")
+        self.unpacks = says(rows, UNPACKED)
         self.fused = says(rows, "fused_moe", "tritonexperts") | self.unpacks
         gated = (column(rows, "gated", 1.0) > 0) | says(rows, "fused_moe")
         self.ups = np.where(gated, 2.0, 1.0)
         self.rank_experts = self.experts / ranks
         self.by_launcher, self.candidates = launched(rows, self.tokens, self.top_k, self.rank_experts, dtype)
         self.activates = self.by_launcher & (dtype.name != "fp8_block")
-        self.widened = says(rows, "sglang_fused_moe") & ("mxfp4" in dtype.weights)
+        self.widened = says(rows, WIDENED) & ("mxfp4" in dtype.weights)
         self.by_default, self.default = self._untuned(rows)
         # SGLang serves the choices of other ranks as those of one more expert of its own: up to
         # 0.5.10 it multiplied them, since then it only reads weights for them.
@@ -264,12 +264,12 @@ class _Layer:
 
     def _untuned(self, rows: Columns) -> tuple[Any, tuple[Floats, Floats]]:
         """Rows whose tile nobody tuned, and the tile that is taken instead, where the rule is known."""
+        if np.any(self.unpacks):  # rows agree in their kernel
+            return self.unpacks, triton_tiles.default_tile_of_narrow(self.tokens)
         plain = self.widened | (self.dtype.inputs == self.dtype.weights == "bf16")
         layer = triton_tiles.Sizes(self.tokens, self.rank_experts, self.width)
         fused, (size, wide) = triton_tiles.untuned(rows, self.gpu.name, layer, self.dtype.name, plain)
         fused &= self.fused
-        if np.any(self.unpacks):  # rows agree in their kernel
-            return self.unpacks, triton_tiles.default_tile_of_narrow(self.tokens)
         first, (most, narrow) = cutlass_tiles.untuned(rows, self.gpu, self.dtype)
         return fused | first, (np.where(first, most, size), np.where(first, narrow, wide))
 
