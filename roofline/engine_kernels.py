@@ -75,7 +75,7 @@ class Written:
 
     def __call__(self, work: Work) -> Work:
         """The work with as many states written."""
-        written = {Role.KV_WRITE: self.times}
-        return replace(
-            work, traffic=tuple(replace(t, bytes=t.bytes * written.get(t.role, 1)) for t in work.traffic)
+        traffic = (
+            replace(t, bytes=t.bytes * self.times) if t.role is Role.KV_WRITE else t for t in work.traffic
         )
+        return replace(work, traffic=tuple(traffic))
