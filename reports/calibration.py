@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hwspecs import Calibration, Device
     from roofline.physics.calibration import Fitted
 
-SCORES: dict[str, tuple[str, terminal.Format]] = {
+SCORES: terminal.Columns = {
     "cell": ("cell", text),
     "points": ("rows", text),
     "families": ("families", text),

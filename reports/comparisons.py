@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from reports.measured_points import by_key
 from reports.points import Key, at_step, finite, sizes
-from reports.records import Comparison, ErrorGroup, Pair, StepError
+from reports.records import Comparison, Pair, StepError
 from reports.step_records import Point
+from reports.validation import plain_records
 from roofline.ceilings import Fidelity
 from roofline.run_tables import POINT
 from roofline.validate import Validation, validate
@@ -40,7 +41,7 @@ def comparison(
         return Comparison(str(fidelity), missing=str(error))
     return Comparison(
         str(fidelity),
-        _groups(checked),
+        tuple(plain_records(checked.summary())),
         tuple(pair for row in checked.matched.to_dict("records") if (pair := _pair(row))),
         steps,
         tuple(_layers(checked, points)),
@@ -55,22 +56,6 @@ def _layers(checked: Validation, points: Mapping[Key, Point]) -> Iterator[StepEr
         for row in sums.get(key, []):
             predicted = finite(row["predicted_s"]) or 0.0
             yield StepError(point.title, predicted, finite(row["measured_s"]), finite(row["drift"]))
-
-
-def _groups(checked: Validation) -> tuple[ErrorGroup, ...]:
-    return tuple(
-        ErrorGroup(
-            phase=str(row["phase"]),
-            bound=str(row["bound"]),
-            operators=int(row["operators"]),
-            above_ceiling=int(row["above_ceiling"]),
-            **{
-                name: finite(row[name])
-                for name in ("median_ape", "mape", "bias", "time_weighted_ape", "attained")
-            },
-        )
-        for row in checked.summary().to_dict("records")
-    )
 
 
 def _pair(row: Mapping[Any, Any]) -> Pair | None:

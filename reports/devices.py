@@ -66,7 +66,7 @@ def listing(devices: Sequence[Device], format: str) -> str:
         dtype = next((d for d in ("bf16", "fp16", "fp32") if d in peaks), None)
         return f"{si(peaks[dtype], 'FLOP/s')} {dtype}" if dtype else text(None)
 
-    columns: dict[str, tuple[str, terminal.Format]] = {
+    columns: terminal.Columns = {
         "name": ("device", text),
         "kind": ("kind", text),
         "peak": ("dense peak", text),
@@ -75,7 +75,7 @@ def listing(devices: Sequence[Device], format: str) -> str:
         "aliases": ("also known as", lambda v: ", ".join(v[:4])),
     }
     single = terminal.table([{**r, "peak": peak(r)} for r in records if r["kind"] != "node"], columns)
-    of_nodes: dict[str, tuple[str, terminal.Format]] = {
+    of_nodes: terminal.Columns = {
         "name": ("node", text),
         "kind": ("kind", text),
         "holds": ("devices", text),
@@ -97,8 +97,6 @@ def findings(found: Sequence[Finding]) -> str:
         {"device": f.device, "severity": f.severity, "rule": f.rule, "message": f.message}
         for f in sorted(found, key=lambda f: order[f.severity])
     ]
-    columns: dict[str, tuple[str, terminal.Format]] = {
-        key: (key, text) for key in ("device", "severity", "rule", "message")
-    }
+    columns: terminal.Columns = {key: (key, text) for key in ("device", "severity", "rule", "message")}
     errors = sum(f.severity == "error" for f in found)
     return terminal.table(rows, columns) + f"{len(found)} checks, {errors} errors.\n"

@@ -20,7 +20,7 @@ def _relative(change: float | None) -> str:
     return f"{1 + change:.3g} times" if change > 9 else ("+" if change > 0 else "") + percent(change)
 
 
-COLUMNS: dict[str, tuple[str, terminal.Format]] = {
+COLUMNS: terminal.Columns = {
     "phase": ("phase", text),
     "name": ("name", lambda v: short(text(v), 60)),
     "layer": ("layer", lambda v: "–" if v is None or v < 0 else str(v)),

@@ -13,7 +13,7 @@ from reports.validation import fidelities_csv, plain_records
 if TYPE_CHECKING:
     from roofline.endtoend import EndToEnd
 
-SCORES: dict[str, tuple[str, terminal.Format]] = {
+SCORES: terminal.Columns = {
     "quantity": ("quantity", text),
     "rows": ("rows", text),
     "median_ape": ("median |error|", percent),

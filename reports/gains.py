@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from reports import terminal
-from reports.records import Gain
 from reports.units import percent, seconds, text
 from reports.validation import plain_records
 
@@ -17,7 +16,7 @@ def _times(gain: float | None) -> str:
     return "–" if gain is None else f"{gain:.2f}x"
 
 
-COLUMNS: dict[str, tuple[str, terminal.Format]] = {
+COLUMNS: terminal.Columns = {
     "phase": ("phase", text),
     "kv_len": ("tokens", text),
     "technique": ("technique", text),
@@ -55,17 +54,13 @@ def as_text(gains: pd.DataFrame) -> str:
     )
 
 
-def records(gains: pd.DataFrame) -> tuple[Gain, ...]:
-    """The same for a report."""
-    names = ("technique", "base_s", "treated_s", "gain", "gain_low", "gain_high", "predicted_gain", "error")
+def records(gains: pd.DataFrame) -> tuple[dict[str, Any], ...]:
+    """The rows for a report, each with its step and its repeats in words; older runs have no remark."""
     return tuple(
-        Gain(
-            f"{row['phase']}, batch {row['batch']}, {row['q_len']} of {row['kv_len']} tokens",
-            **{name: row[name] for name in names},
-            repeats=_told(row)["made"],
-            deviation=row["deviation"],
-            note=row["note"],
-            remark=row["remark"] or "",
-        )
+        {
+            **row,
+            "step": f"{row['phase']}, batch {row['batch']}, {row['q_len']} of {row['kv_len']} tokens",
+            "repeats": _told(row)["made"],
+        }
         for row in plain_records(gains)
     )

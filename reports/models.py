@@ -17,7 +17,7 @@ def listing(records: Sequence[dict[str, Any]], format: str) -> str:
         return json.dumps(list(records), indent=1)
     if format == "csv":
         return csv_text(records, list(records[0]))
-    columns: dict[str, tuple[str, terminal.Format]] = {
+    columns: terminal.Columns = {
         "name": ("model", text),
         "family": ("family", text),
         "params": ("parameters", lambda v: f"{v:,}"),
@@ -37,7 +37,7 @@ def families(records: Sequence[dict[str, Any]], format: str) -> str:
         return json.dumps(list(records), indent=1)
     if format == "csv":
         return csv_text(records, list(records[0]))
-    columns: dict[str, tuple[str, terminal.Format]] = {
+    columns: terminal.Columns = {
         "family": ("model_type", text),
         "read": ("predict", _mark),
         "ranges": ("profile", _mark),
@@ -65,14 +65,14 @@ def _dense(record: dict[str, Any]) -> bool:
 
 def check(records: Sequence[dict[str, Any]]) -> str:
     """Counted against published parameters with their source; then active parameters."""
-    columns: dict[str, tuple[str, terminal.Format]] = {
+    columns: terminal.Columns = {
         "name": ("model", text),
         "params": ("counted", _grouped),
         "reference": ("reference", _grouped),
         "difference": ("difference", text),
         "published_source": ("reference source", text),
     }
-    active: dict[str, tuple[str, terminal.Format]] = {
+    active: terminal.Columns = {
         "name": ("model", text),
         "active_params": ("active, counted", _grouped),
         "published_active": ("published", text),

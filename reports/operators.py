@@ -13,7 +13,7 @@ def _us(microseconds: float | None) -> str:
     return text(None) if microseconds is None else seconds(microseconds * 1e-6)
 
 
-PREDICTED: dict[str, tuple[str, terminal.Format]] = {
+PREDICTED: terminal.Columns = {
     "flops": ("FLOP", lambda v: si(v, "FLOP")),
     "bytes_moved": ("bytes", in_bytes),
     "compute_s": ("compute", seconds),
@@ -22,7 +22,7 @@ PREDICTED: dict[str, tuple[str, terminal.Format]] = {
     "range": ("range", text),
     "bound": ("bound", text),
 }
-MEASURED: dict[str, tuple[str, terminal.Format]] = {
+MEASURED: terminal.Columns = {
     "latency_us": ("measured", _us),
     "flop_per_s": ("FLOP/s", lambda v: si(v, "")),
     "byte_per_s": ("B/s", lambda v: si(v, "")),
@@ -44,7 +44,7 @@ def as_text(rows: Sequence[dict[str, Any]], left: int = 0) -> str:
     shown = [{**_told(row), "sizes": _sizes(row, SIZES)} for row in rows]
     beside = {*SIZES, *PREDICTED, *MEASURED, *BESIDE}
     names = [key for key in rows[0] if key not in beside and any(row[key] is not None for row in rows)]
-    columns: dict[str, tuple[str, terminal.Format]] = {key: (key, _size) for key in names}
+    columns: terminal.Columns = {key: (key, _size) for key in names}
     columns |= {"sizes": ("sizes", text), **PREDICTED}
     if not any(row["range"] for row in shown):
         del columns["range"]

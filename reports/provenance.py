@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwspecs.values import walk
 from reports.points import finite
-from reports.records import CalibrationRow, Provenance, Source
+from reports.records import Provenance, Source
 from roofline.energy import told
 from roofline.throttle import reasons
 from roofline.totals import power_of
@@ -60,9 +60,7 @@ def of_device(device: Device, limits: Ceilings, setting: Setting) -> Provenance:
             for path, s in walk(device)
         ),
         calibration=tuple(
-            CalibrationRow(kind, c.dtype, c.points, c.median_error)
-            for kind, entries in (fit.operators if fit else {}).items()
-            for c in entries
+            (kind, each) for kind, entries in (fit.operators if fit else {}).items() for each in entries
         ),
         calibration_source=fit.source if fit else "",
     )

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reports.step_records import Point
+
+if TYPE_CHECKING:
+    from hwspecs import Constants
 
 
 @dataclass(frozen=True)
@@ -22,21 +25,6 @@ class Pair:
     bound: str
     predicted_s: float
     measured_s: float
-
-
-@dataclass(frozen=True)
-class ErrorGroup:
-    """Errors of the operators of one phase and bound."""
-
-    phase: str
-    bound: str
-    operators: int
-    median_ape: float | None
-    mape: float | None
-    bias: float | None
-    time_weighted_ape: float | None
-    attained: float | None
-    above_ceiling: int
 
 
 @dataclass(frozen=True)
@@ -64,7 +52,7 @@ class Comparison:
     """A run against the prediction at one fidelity; `missing` says why there is none."""
 
     fidelity: str
-    groups: tuple[ErrorGroup, ...] = ()
+    groups: tuple[Mapping[str, Any], ...] = ()  # errors by phase and bound: Validation.summary
     pairs: tuple[Pair, ...] = ()
     steps: tuple[StepError, ...] = ()
     layers: tuple[StepError, ...] = ()  # the operators inside the layers, summed
@@ -142,25 +130,6 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Gain:
-    """A technique in a measured step: time without over time with, measured and predicted."""
-
-    step: str
-    technique: str
-    base_s: float
-    treated_s: float
-    gain: float
-    gain_low: float | None  # the median lies from here, at 95 %; older runs do not say
-    gain_high: float | None  # to here
-    predicted_gain: float | None
-    error: float | None
-    repeats: str  # how many, and why no more
-    deviation: float | None  # of results
-    note: str  # why nothing is predicted
-    remark: str = ""  # what of it was measured and what assumed
-
-
-@dataclass(frozen=True)
 class Source:
     """A number of the device file and where it was read."""
 
@@ -170,16 +139,6 @@ class Source:
     source: str
     document: str
     note: str | None
-
-
-@dataclass(frozen=True)
-class CalibrationRow:
-    """The fit error of one operator class's constants on its training data."""
-
-    kind: str
-    dtype: str
-    points: int
-    median_error: float
 
 
 @dataclass(frozen=True)
@@ -193,7 +152,7 @@ class Provenance:
     notes: tuple[str, ...] = ()  # of the run
     device_notes: tuple[str, ...] = ()  # stand-in values, documents that disagree
     sources: tuple[Source, ...] = ()
-    calibration: tuple[CalibrationRow, ...] = ()
+    calibration: tuple[tuple[str, Constants], ...] = ()  # by class of operators
     calibration_source: str = ""
 
 
@@ -236,7 +195,7 @@ class Content:
     sentences: tuple[str, ...] = ()
     totals: tuple[Totals, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
-    gains: tuple[Gain, ...] = ()
+    gains: tuple[Mapping[str, Any], ...] = ()  # of techniques: reports.gains.records
     advice: tuple[Advice, ...] = ()
     elsewhere: tuple[Elsewhere, ...] = ()
     elsewhere_for: str = ""

@@ -19,7 +19,7 @@ def _share(value: Any) -> str:
     return text(None) if value is None else percent(value)
 
 
-CELLS: dict[str, tuple[str, terminal.Format]] = {
+CELLS: terminal.Columns = {
     "cell": ("cell", text),
     "regime": ("regime", text),
     "rows": ("rows", text),
@@ -30,7 +30,7 @@ CELLS: dict[str, tuple[str, terminal.Format]] = {
     "coverage": ("in interval", _share),
     "above_ceiling": ("above ceiling", text),
 }
-MEDIANS: dict[str, tuple[str, terminal.Format]] = {
+MEDIANS: terminal.Columns = {
     "op": ("op", text),
     "dtype": ("dtype", text),
     "cells": ("cells", text),

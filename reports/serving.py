@@ -14,7 +14,7 @@ from roofline.tables import csv_text
 if TYPE_CHECKING:
     from roofline.serve.outcome import Serving
 
-COLUMNS: dict[str, tuple[str, terminal.Format]] = {
+COLUMNS: terminal.Columns = {
     "batching": ("batching", text),
     "users": ("users", text),
     "rate_per_s": ("requests/s", plain),

@@ -12,7 +12,7 @@ from reports.wording import counted, short
 from roofline.tables import csv_text
 
 LONGEST = 72  # characters of a name
-COLUMNS: dict[str, tuple[str, terminal.Format]] = {
+COLUMNS: terminal.Columns = {
     "name": ("name", lambda v: short(text(v), LONGEST)),
     "kind": ("kind", text),
     "phase": ("phase", text),
@@ -28,7 +28,7 @@ COLUMNS: dict[str, tuple[str, terminal.Format]] = {
     "waves": ("waves", lambda v: "–" if v is None else f"{v:.2f}"),
 }
 _SECONDS: terminal.Format = lambda v: si(v, "s", 4)  # noqa: E731 - one of a table of formats
-STEPS: dict[str, tuple[str, terminal.Format]] = {
+STEPS: terminal.Columns = {
     "phase": ("phase", text),
     "batch": ("batch", text),
     "kv_len": ("tokens", text),
@@ -42,7 +42,7 @@ STEPS: dict[str, tuple[str, terminal.Format]] = {
     "outliers": ("outliers", text),
     "ended": ("ended by", text),
 }
-OUTLIERS: dict[str, tuple[str, terminal.Format]] = {
+OUTLIERS: terminal.Columns = {
     **{name: STEPS[name] for name in ("phase", "batch", "kv_len", "encoder_len", "instrumented")},
     "repeat": ("repeat", text),
     "step_s": ("took", _SECONDS),

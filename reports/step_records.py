@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    import pandas as pd
-
+from dataclasses import dataclass
+from typing import Literal
 
 RoofKind = Literal["matrix", "vector", "memory"]
 Origin = Literal["data sheet", "measured"]
@@ -184,23 +179,3 @@ class Point:
     def headroom(self) -> float | None:
         """Time / time at the ceilings: 1 is at the roof."""
         return self.time_s / self.roof_s if self.time_s and self.roof_s else None
-
-
-OPERATOR_COLUMNS = (
-    "name", "kind", "count", "flops", "bytes", "bound", "predicted_s", "bound_s", "compute_s",
-    "memory_s", "measured_s", "alone_s", "error", "attained", "above_ceiling", "fused",
-    "intensity", "time_s", "total_s",
-)  # fmt: skip
-
-
-def operator_table(operators: Iterable[Operator]) -> pd.DataFrame:
-    """One row per operator with OPERATOR_COLUMNS, even when there are none: what the plots take."""
-    import pandas as pd
-
-    def row(operator: Operator) -> dict[str, Any]:
-        derived = {name: getattr(operator, name) for name in ("intensity", "time_s", "total_s")}
-        return {**asdict(operator), **derived}
-
-    table = pd.DataFrame([row(o) for o in operators], columns=list(OPERATOR_COLUMNS))
-    numbers = [c for c in OPERATOR_COLUMNS if c not in ("name", "kind", "bound", "above_ceiling", "fused")]
-    return table.astype(dict.fromkeys(numbers, float))  # where nothing was measured: NaN, not None

@@ -20,7 +20,7 @@ BETTER = {
     "energy_j": "smaller",
     "usd_per_million_tokens": "smaller",
 }
-COLUMNS: dict[str, tuple[str, terminal.Format]] = {
+COLUMNS: terminal.Columns = {
     "model": ("model", text),
     "hardware": ("device", text),
     "tensor_parallel": ("TP", text),

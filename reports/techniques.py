@@ -73,7 +73,7 @@ def listing(techniques: Sequence[type[Technique]], format: str) -> str:
         return json.dumps(records, indent=1)
     if format == "csv":
         return csv_text(records, [name for name in records[0] if name not in ("variants", "parameters")])
-    columns: dict[str, tuple[str, terminal.Format]] = {
+    columns: terminal.Columns = {
         "name": ("technique", text),
         "level": ("level", text),
         "category": ("category", text),

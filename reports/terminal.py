@@ -11,17 +11,13 @@ from reports.wording import plain
 from workloads.traced_model import TRACED
 
 Format = Callable[[Any], str]
+Columns = dict[str, tuple[str, Format]]  # by key: a heading, and how values are shown
 SENTENCES = ("why",)  # keys of columns that hold sentences
-WRAPPED = (
-    *SENTENCES,
-    "sizes",
-    "assumption",
-    "message",
-)  # columns that wrap on a narrow terminal
+WRAPPED = (*SENTENCES, "sizes", "assumption", "message")  # columns that wrap on a narrow terminal
 LEAST = 24  # minimum characters of such a column
 WIDE = 1000  # width where the output is not a terminal
 ONLY_WHERE = ("encoder_len",)  # keys of columns drawn only where a row has such a size
-PREDICTION: dict[str, tuple[str, Format]] = {
+PREDICTION: Columns = {
     "name": ("operator", text),
     "count": ("count", lambda v: text(v) if isinstance(v, int) else plain(v)),  # drafts: an expectation
     "flops": ("FLOP", lambda v: si(v, "FLOP")),
@@ -36,7 +32,7 @@ PREDICTION: dict[str, tuple[str, Format]] = {
 }
 
 
-def table(rows: Sequence[dict[str, Any]], columns: dict[str, tuple[str, Format]], title: str = "") -> str:
+def table(rows: Sequence[dict[str, Any]], columns: Columns, title: str = "") -> str:
     """Records as an aligned table; `columns` maps keys to a heading and a formatter.
 
     Names, in the first column, and sentences are aligned to the left. Nothing is cut: what a terminal has no
@@ -88,7 +84,7 @@ def prediction(data: dict[str, Any]) -> str:
     return "\n".join([heading(data), *parts, summary(data)])
 
 
-def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[str, Format]]:
+def _columns(rows: Sequence[dict[str, Any]]) -> Columns:
     """Those of a prediction; whether a time is corrected, where some may be."""
     if not any("corrected" in row for row in rows):
         return PREDICTION
@@ -168,7 +164,7 @@ def engine_lines(engine: dict[str, Any]) -> list[str]:
     return [f"engine {engine['told']}", *rows]
 
 
-SWEEP: dict[str, tuple[str, Format]] = {
+SWEEP: Columns = {
     "batch": ("batch", text),
     "prompt": ("prompt", text),
     "context": ("context", text),
@@ -189,7 +185,7 @@ def sweep(points: Sequence[dict[str, Any]]) -> str:
     return heading(*points) + table(rows, {key: column for key, column in SWEEP.items() if key in rows[0]})
 
 
-LEDGER: dict[str, tuple[str, Format]] = {
+LEDGER: Columns = {
     "operator": ("operator", text),
     "tensor": ("tensor", text),
     "role": ("role", text),

@@ -22,7 +22,7 @@ def _drift(ratio: float | None) -> str:
     return percent(None if ratio is None else ratio - 1)
 
 
-SUMMARY: dict[str, tuple[str, terminal.Format]] = {
+SUMMARY: terminal.Columns = {
     "phase": ("phase", text),
     "bound": ("bound", text),
     "operators": ("operators", text),
@@ -34,7 +34,7 @@ SUMMARY: dict[str, tuple[str, terminal.Format]] = {
     "attained": ("attained", percent),
     "above_ceiling": ("above ceiling", text),
 }
-OPERATORS: dict[str, tuple[str, terminal.Format]] = {
+OPERATORS: terminal.Columns = {
     "phase": ("phase", text),
     "kv_len": ("tokens", text),
     "encoder_len": ("encoder's", text),
@@ -48,7 +48,7 @@ OPERATORS: dict[str, tuple[str, terminal.Format]] = {
     "bound": ("bound", text),
     "above_ceiling": ("", lambda v: "ABOVE CEILING" if v else ""),
 }
-SUMS: dict[str, tuple[str, terminal.Format]] = {
+SUMS: terminal.Columns = {
     "phase": ("phase", text),
     "batch": ("batch", text),
     "kv_len": ("tokens", text),
@@ -64,7 +64,7 @@ STEPS = {
     "unattributed_s": ("outside operators", seconds),
     "waited_s": ("waited for a CPU", seconds),
 }
-DRIFT: dict[str, tuple[str, terminal.Format]] = {
+DRIFT: terminal.Columns = {
     "phase": ("phase", text),
     "batch": ("batch", text),
     "kv_len": ("tokens", text),
@@ -78,7 +78,7 @@ DRIFT: dict[str, tuple[str, terminal.Format]] = {
     "beside_layers_s": ("beside", seconds),
     "layers_drift": ("drift in layers", _drift),
 }
-UNMATCHED: dict[str, tuple[str, terminal.Format]] = {
+UNMATCHED: terminal.Columns = {
     "phase": ("phase", text),
     "name": ("operator", text),
     "side": ("which", text),

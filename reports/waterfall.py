@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from roofline.explain import Explained
 
 WIDTH = 30  # characters of the whole time
-TERMS: dict[str, tuple[str, terminal.Format]] = {
+TERMS: terminal.Columns = {
     "name": ("term", text),
     "seconds": ("time", seconds),
     "share": ("share", percent),

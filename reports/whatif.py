@@ -63,7 +63,7 @@ def _without(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-COLUMNS: dict[str, tuple[str, terminal.Format]] = {
+COLUMNS: terminal.Columns = {
     "named": ("technique", text),
     "speedup": ("speedup", lambda v: f"{v:.2f}x"),
     "ttft_s": ("TTFT", seconds),
@@ -210,7 +210,7 @@ def _missing(answer: Answer, goal: Goal) -> dict[str, Any]:
 ANSWERED = ("ttft_s", "tpot_s", "tokens_per_s", "memory_bytes")
 
 
-PRICES: dict[str, tuple[str, terminal.Format]] = {
+PRICES: terminal.Columns = {
     "usd_per_hour": ("USD per hour", usd),
     "usd_per_million_tokens": ("USD per million tokens", usd),
 }
@@ -224,7 +224,7 @@ def answers_text(found: Found, scenario: Scenario, goal: Goal, target: str) -> s
     if not rows:
         return f"no device meets {target}: none can run {scenario.model.name} as asked\n"
     priced = any(row["usd_per_hour"] is not None for row in rows)
-    columns: dict[str, tuple[str, terminal.Format]] = {
+    columns: terminal.Columns = {
         "hardware": ("device", text),
         "devices": ("devices", text),
         "tdp_w": ("power", lambda v: si(v, "W")),

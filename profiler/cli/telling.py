@@ -34,7 +34,7 @@ def _costs(costs: list[Overhead]) -> None:
     from reports.units import percent, text
     from specfiles.strict import plain_data
 
-    columns: dict[str, tuple[str, terminal.Format]] = {
+    columns: terminal.Columns = {
         "phase": ("phase", text),
         "batch": ("batch", text),
         "kv_len": ("tokens", text),

@@ -5,8 +5,7 @@ an operator. Nothing is computed here but the place on the page.
 """
 
 from reports.figures.accuracy import accuracy_figure, accuracy_span
-from reports.figures.axes import plot_roofline, plot_time
-from reports.figures.picture import ENDINGS, picture
+from reports.figures.picture import ENDINGS, picture, plot_roofline, plot_time
 from reports.figures.roofline import roofline_figure
 from reports.figures.steptime import time_figure
 from reports.figures.style import COLOURS, DARK, MARKERS, Figure

@@ -1,4 +1,4 @@
-"""A report's first steps as one picture for a page or slide: roofline and time by operator."""
+"""Roofline and time by operator on matplotlib axes, and a report's first steps as one picture of both."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def picture(content: Content, ending: str) -> bytes:
         figure.suptitle(_plain(content.title), fontsize=13, fontweight="bold")
         rows = figure.subplots(len(steps), 2, squeeze=False, width_ratios=(3, 2))
         for (left, right), step in zip(rows, steps, strict=True):
-            _under_roofs(left, step)
-            _times(right, step)
+            plot_roofline(left, step)
+            plot_time(right, step)
             left.set_title(_told(step), loc="left", fontsize=10)
         file = io.BytesIO()
         dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(ending)
@@ -78,8 +78,8 @@ def _told(step: Point) -> str:
     return f"{step.phase.capitalize()}: {sizes}" if sizes else step.phase.capitalize()
 
 
-def _under_roofs(ax: Axes, step: Point) -> None:
-    """Marks with areas by share of the time, the largest with names."""
+def plot_roofline(ax: Axes, step: Point) -> Axes:
+    """Operators under the roofs, marks with areas by share of the time, the largest with names."""
     drawn = [o for o in step.operators if o.drawable]
     xs, ys = window(drawn, step.roofs)
     for trace in roof_traces(step.roofs, xs):
@@ -118,12 +118,15 @@ def _under_roofs(ax: Axes, step: Point) -> None:
         )
     ax.set(xscale="log", yscale="log", xlim=xs, ylim=ys)
     ax.set(xlabel="arithmetic intensity [FLOP/B]", ylabel="performance [FLOP/s]")
-    ax.legend(fontsize=7, frameon=False, loc="upper left")
-    _quiet(ax)
+    if step.roofs:
+        ax.legend(fontsize=7, frameon=False, loc="upper left")
+    return _quiet(ax)
 
 
-def _times(ax: Axes, step: Point) -> None:
+def plot_time(ax: Axes, step: Point) -> Axes:
     """The longest operators, the rest in one bar, coloured by what bounds them."""
+    from matplotlib.ticker import MaxNLocator
+
     ranked = sorted(step.operators, key=lambda o: -max(o.total_s, o.count * o.predicted_s))
     whole = sum(o.total_s for o in ranked)
     seen = sum(o.total_s >= WORTH_A_BAR * whole for o in ranked[:MOST_BARS])
@@ -149,11 +152,11 @@ def _times(ax: Axes, step: Point) -> None:
     ax.set_yticks(range(len(names)), names, fontsize=8)
     ax.invert_yaxis()
     ax.xaxis.set_major_formatter(lambda value, _: si(value, "s").replace(".00 ", " ").replace(".0 ", " "))
-    ax.xaxis.set_major_locator(_few_ticks())
+    ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.set_xlabel("time per step")
     ax.margins(x=0.12)
     _bounds(ax, bars)
-    _quiet(ax)
+    return _quiet(ax)
 
 
 def _bounds(ax: Axes, bars: Sequence[Operator]) -> None:
@@ -164,20 +167,16 @@ def _bounds(ax: Axes, bars: Sequence[Operator]) -> None:
     patches = [Patch(color=COLOURS.get(bound, GREY), label=f"{bound}-bound", alpha=0.75) for bound in found]
     if any(o.measured_s for o in bars):
         patches.append(Patch(facecolor="none", edgecolor=INK, label="outline: predicted"))
-    beside: Any = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": len(patches), "borderpad": 0}
-    ax.legend(handles=patches, fontsize=7, frameon=False, **beside)
+    if patches:
+        beside: Any = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": len(patches), "borderpad": 0}
+        ax.legend(handles=patches, fontsize=7, frameon=False, **beside)
 
 
-def _few_ticks() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(4)
-
-
-def _quiet(ax: Axes) -> None:
+def _quiet(ax: Axes) -> Axes:
     ax.grid(color=GRID, lw=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
+    return ax
 
 
 def _plain(text: str) -> str:

@@ -19,7 +19,7 @@ from reports.figures import (
     time_figure,
 )
 from reports.records import Content
-from reports.step_records import Operator, Point, operator_table
+from reports.step_records import Operator, Point
 from roofline.predict import predict
 from roofline.run import Run
 from roofline.scenario import Scenario
@@ -162,22 +162,22 @@ def test_names_with_markup_are_escaped_in_every_text(content: Content) -> None:
         assert text.count("<b>") == text.count("</b>")  # ours: they close what they open
 
 
-def test_matplotlib_draws_the_same_table(content: Content, predicted: Content) -> None:
+def test_matplotlib_draws_every_roof_and_bar(content: Content, predicted: Content) -> None:
     from matplotlib.figure import Figure
 
     for point in (content.points[0], predicted.points[0]):
-        table = operator_table(point.operators)
-        ax = Figure().subplots()
-        assert plot_roofline(ax, table, point.roofs) is ax
+        ax, other = Figure().subplots(2)
+        assert plot_roofline(ax, point) is ax
         assert ax.get_xscale() == "log"
         assert len(ax.lines) == len(point.roofs)
-        other = Figure().subplots()
-        assert plot_time(other, table) is other
-        assert len(other.get_yticks()) == len(table)
+        assert plot_time(other, point) is other
+        *bars, rest = (label.get_text() for label in other.get_yticklabels())
+        assert len(bars) + int(rest.removesuffix(" more")) == len(point.operators)
 
 
-def test_matplotlib_takes_an_empty_table() -> None:
+def test_matplotlib_takes_a_step_without_operators() -> None:
     from matplotlib.figure import Figure
 
-    assert plot_roofline(Figure().subplots(), operator_table([]), ()) is not None
-    assert plot_time(Figure().subplots(), operator_table([])) is not None
+    empty = Point("decode", "", 1.0, None, None)
+    assert plot_roofline(Figure().subplots(), empty) is not None
+    assert plot_time(Figure().subplots(), empty) is not None

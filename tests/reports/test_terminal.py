@@ -9,7 +9,7 @@ import pytest
 from reports import terminal
 from reports.units import text
 
-COLUMNS: dict[str, tuple[str, terminal.Format]] = {
+COLUMNS: terminal.Columns = {
     "name": ("operator", text),
     **{f"value{i}": (f"value {i}", text) for i in range(12)},
     "why": ("why", text),
