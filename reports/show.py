@@ -29,10 +29,7 @@ COLUMNS: terminal.Columns = {
 }
 _SECONDS: terminal.Format = lambda v: si(v, "s", 4)  # noqa: E731 - one of a table of formats
 STEPS: terminal.Columns = {
-    "phase": ("phase", text),
-    "batch": ("batch", text),
-    "kv_len": ("tokens", text),
-    "encoder_len": ("encoder's", text),
+    **terminal.POINT,
     "instrumented": ("with ranges", lambda v: "yes" if v else "no"),
     "median_s": ("median", _SECONDS),
     "low_s": ("95 % from", _SECONDS),
@@ -43,7 +40,8 @@ STEPS: terminal.Columns = {
     "ended": ("ended by", text),
 }
 OUTLIERS: terminal.Columns = {
-    **{name: STEPS[name] for name in ("phase", "batch", "kv_len", "encoder_len", "instrumented")},
+    **terminal.POINT,
+    "instrumented": STEPS["instrumented"],
     "repeat": ("repeat", text),
     "step_s": ("took", _SECONDS),
     "time_s": ("at", _SECONDS),

@@ -17,6 +17,12 @@ WRAPPED = (*SENTENCES, "sizes", "assumption", "message")  # columns that wrap on
 LEAST = 24  # minimum characters of such a column
 WIDE = 1000  # width where the output is not a terminal
 ONLY_WHERE = ("encoder_len",)  # keys of columns drawn only where a row has such a size
+POINT: Columns = {  # the sizes of a measured step
+    "phase": ("phase", text),
+    "batch": ("batch", text),
+    "kv_len": ("tokens", text),
+    "encoder_len": ("encoder's", text),
+}
 PREDICTION: Columns = {
     "name": ("operator", text),
     "count": ("count", lambda v: text(v) if isinstance(v, int) else plain(v)),  # drafts: an expectation

@@ -49,10 +49,7 @@ OPERATORS: terminal.Columns = {
     "above_ceiling": ("", lambda v: "ABOVE CEILING" if v else ""),
 }
 SUMS: terminal.Columns = {
-    "phase": ("phase", text),
-    "batch": ("batch", text),
-    "kv_len": ("tokens", text),
-    "encoder_len": ("encoder's", text),
+    **terminal.POINT,
     "predicted_s": ("predicted", seconds),
     "measured_s": ("measured", seconds),
     "error": ("error", percent),
@@ -65,10 +62,7 @@ STEPS = {
     "waited_s": ("waited for a CPU", seconds),
 }
 DRIFT: terminal.Columns = {
-    "phase": ("phase", text),
-    "batch": ("batch", text),
-    "kv_len": ("tokens", text),
-    "encoder_len": ("encoder's", text),
+    **terminal.POINT,
     "filed_s": ("reference with the ceilings", seconds),
     "beside_s": ("beside the point", seconds),
     "drift": ("drift", _drift),

@@ -35,10 +35,7 @@ def sum_over(
             return all(math.isclose(found, line, rel_tol=tolerance, abs_tol=0.0) for found, line in pairs)
 
         if not all(on_the_line(i) for i in {first + 1, middle, last - 1}):
-            halves = (
-                sum_over(values, first, middle, tolerance),
-                sum_over(values, middle + 1, last, tolerance),
-            )
+            halves = (sum_over(values, *ends, tolerance) for ends in ((first, middle), (middle + 1, last)))
             return [a + b for a, b in zip(*halves, strict=True)]
     count = last - first + 1
     return [(a + b) / 2 * count for a, b in zip(at_first, at_last, strict=True)]

@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hwspecs.serving import Power
 
-BOUNDS = {
-    "idle": (0.05, 0.6, 0.3),
-    "memory": (0.05, 2.0, 0.7),
-    "compute": (0.05, 3.0, 1.0),
-}  # low, high, start
+# Of each constant of a fit: lowest, highest, start.
+BOUNDS = {"idle": (0.05, 0.6, 0.3), "memory": (0.05, 2.0, 0.7), "compute": (0.05, 3.0, 1.0)}
 
 
 def drawn(power: Power, mbu: Any, mfu: Any) -> Any:

@@ -15,18 +15,9 @@ if TYPE_CHECKING:
     from workloads.operators import Operator
 
 COLUMNS = (
-    "phase",
-    "operator",
-    "kind",
-    "tensor",
-    "role",
-    "elements",
-    "bytes_per_element",
-    "bytes",
-    "count",
-    "total_bytes",
-    "assumption",
-)
+    "phase", "operator", "kind", "tensor", "role", "elements", "bytes_per_element", "bytes", "count",
+    "total_bytes", "assumption",
+)  # fmt: skip
 BEHIND = {
     Role.WEIGHT: "read once for the whole batch",
     Role.INPUT: "read from memory once",

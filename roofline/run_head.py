@@ -46,14 +46,19 @@ class Imported(Strict, frozen=True, kw_only=True):
     losses: list[Loss] = []
 
 
-class Overhead(Strict, frozen=True, kw_only=True):
-    """What ranges cost a step: the median over pairs of steps with and without, and its 95 % interval."""
+class AtPoint(Strict, frozen=True, kw_only=True):
+    """Something of one measured point (`roofline.run_tables.POINT`)."""
 
     phase: str
     batch: int
     q_len: int
     kv_len: int
     encoder_len: int = 0
+
+
+class Overhead(AtPoint, frozen=True, kw_only=True):
+    """What ranges cost a step: the median over pairs of steps with and without, and its 95 % interval."""
+
     fraction: float  # 0.01: a step with ranges takes 1 % longer
     low: float
     high: float
@@ -68,28 +73,18 @@ class Part(Strict, frozen=True, kw_only=True):
     device: str = ""
 
 
-class Compilation(Strict, frozen=True, kw_only=True):
+class Compilation(AtPoint, frozen=True, kw_only=True):
     """What compiling the step of a point took; no measured time holds it."""
 
-    phase: str
-    batch: int
-    q_len: int
-    kv_len: int
-    encoder_len: int = 0
     seconds: float  # of the first run, in which the step was compiled
     graphs: int  # pieces that the step was compiled in: one where nothing broke it
     recompilations: int  # after the first run
     breaks: list[str] = []  # why the graph was broken
 
 
-class Attributed(Strict, frozen=True, kw_only=True):
+class Attributed(AtPoint, frozen=True, kw_only=True):
     """How much of a traced step belongs to operators: kernels on a device, operations on a processor."""
 
-    phase: str
-    batch: int
-    q_len: int
-    kv_len: int
-    encoder_len: int = 0
     in_operators_s: float
     in_framework_s: float = 0.0  # in what the framework prepares: positions, rotary tables, masks
     of_s: float  # of all kernels or operations

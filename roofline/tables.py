@@ -10,61 +10,22 @@ from roofline.ceilings import Ceilings, Fidelity
 from roofline.predict import Prediction, Row
 from roofline.scenario import Scenario
 
-OPERATOR_COLUMNS = (
-    "name",
-    "kind",
-    "phase",
-    "count",
-    "flops",
-    "matrix_flops",
-    "vector_flops",
-    "special_ops",
-    "bytes",
-    "weight_bytes",
-    "activation_bytes",
-    "kv_bytes",
-    "comm_bytes",
-    "host_bytes",
-    "disk_bytes",
-    "host_memory_bytes",
-    "intensity",
-    "compute_s",
-    "memory_s",
-    "comm_s",
-    "launch_s",
-    "time_s",
-    "bound",
-)
+OF_WORK = (
+    "flops", "matrix_flops", "vector_flops", "special_ops", "bytes", "weight_bytes", "activation_bytes",
+    "kv_bytes", "comm_bytes", "host_bytes", "disk_bytes", "host_memory_bytes",
+)  # fmt: skip
+OF_TIMES = ("compute_s", "memory_s", "comm_s", "launch_s", "time_s", "bound")
+OPERATOR_COLUMNS = ("name", "kind", "phase", "count", *OF_WORK, "intensity", *OF_TIMES)
 
 
 def record(row: Row) -> dict[str, Any]:
     """One operator as a record in the order of OPERATOR_COLUMNS; intensity is null without bytes."""
-    work, limits = row.work, row.times
-    moved = work.bytes
+    work = {name: getattr(row.work, name) for name in OF_WORK}
     return {
-        "name": row.name,
-        "kind": row.kind,
-        "phase": row.phase,
-        "count": row.count,
-        "flops": work.flops,
-        "matrix_flops": work.matrix_flops,
-        "vector_flops": work.vector_flops,
-        "special_ops": work.special_ops,
-        "bytes": moved,
-        "weight_bytes": work.weight_bytes,
-        "activation_bytes": work.activation_bytes,
-        "kv_bytes": work.kv_bytes,
-        "comm_bytes": work.comm_bytes,
-        "host_bytes": work.host_bytes,
-        "disk_bytes": work.disk_bytes,
-        "host_memory_bytes": work.host_memory_bytes,
-        "intensity": work.flops / moved if moved else None,
-        "compute_s": limits.compute_s,
-        "memory_s": limits.memory_s,
-        "comm_s": limits.comm_s,
-        "launch_s": limits.launch_s,
-        "time_s": limits.time_s,
-        "bound": limits.bound,
+        **{name: getattr(row, name) for name in ("name", "kind", "phase", "count")},
+        **work,
+        "intensity": work["flops"] / work["bytes"] if work["bytes"] else None,
+        **{name: getattr(row.times, name) for name in OF_TIMES},
     }
 
 

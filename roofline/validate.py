@@ -213,15 +213,9 @@ def _steps(run: Run, predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.Data
 
 
 _SCORES = (
-    "operators",
-    "median_ape",
-    "after_drift",
-    "mape",
-    "bias",
-    "time_weighted_ape",
-    "attained",
+    "operators", "median_ape", "after_drift", "mape", "bias", "time_weighted_ape", "attained",
     "above_ceiling",
-)
+)  # fmt: skip
 
 
 def _scores(group: pd.DataFrame) -> dict[str, Any]:

@@ -49,11 +49,7 @@ class Config:
         value = self.fields.get(name)
         if not isinstance(value, list):
             return [self.size(name, default=default)] * layers
-        if len(value) != layers:
-            raise InputError(
-                f"{self.origin}: field {name!r} has {len(value)} entries; expected one per layer, {layers}."
-            )
-        return [Config({name: entry}, self.origin).size(name) for entry in value]
+        return [Config({name: entry}, self.origin).size(name) for entry in self._listed(name, layers) or ()]
 
     def fraction(self, name: str, default: float) -> float:
         """A number in (0, 1]."""
@@ -84,15 +80,11 @@ class Config:
 
     def per_layer(self, name: str, layers: int, allowed: tuple[str, ...]) -> list[str] | None:
         """A list with one of `allowed` per layer, or None where the field is absent."""
-        value = self.fields.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, list) or len(value) != layers:
-            raise self._not_per_layer(name, value, layers)
-        for entry in value:
+        entries = self._listed(name, layers)
+        for entry in entries or ():
             if entry not in allowed:
                 raise self._wrong(name, entry, f"one of {', '.join(allowed)} per layer")
-        return value
+        return entries
 
     def indices(self, name: str, layers: int) -> list[int] | None:
         """A list of whole numbers from 0 below the number of layers, or None where the field is absent."""
@@ -108,33 +100,25 @@ class Config:
 
     def flags(self, name: str, layers: int) -> list[bool] | None:
         """A list with a truth value, or 0 or 1, per layer, or None where the field is absent or empty."""
-        value = self.fields.get(name)
-        if value is None or value == []:
-            return None
-        if not isinstance(value, list) or len(value) != layers:
-            raise self._not_per_layer(name, value, layers)
-        for entry in value:
+        entries = self._listed(name, layers) if self.fields.get(name) != [] else None
+        for entry in entries or ():
             if entry not in (0, 1) or isinstance(entry, float):
                 raise self._wrong(name, entry, "0 or 1 per layer")
-        return [bool(entry) for entry in value]
+        return None if entries is None else list(map(bool, entries))
 
     def nested(self, name: str) -> Config:
         """The config inside a field; an empty one where the field is absent."""
-        value = self.fields.get(name)
-        if value is None:
-            value = {}
+        value = {} if self.fields.get(name) is None else self.fields[name]
         if not isinstance(value, Mapping):
             raise self._wrong(name, value, "a mapping")
         return Config(value, f"{self.origin} ({name})")
 
     def each_layer(self, name: str, layers: int) -> list[Config]:
         """The configs in a list with one per layer."""
-        value = self.fields.get(name)
-        if value is None:
+        entries = self._listed(name, layers)
+        if entries is None:
             raise InputError(f"{self.origin}: field {name!r} is missing; expected one entry per layer.")
-        if not isinstance(value, list) or len(value) != layers:
-            raise self._not_per_layer(name, value, layers)
-        return [Config({name: entry}, self.origin).nested(name) for entry in value]
+        return [Config({name: entry}, self.origin).nested(name) for entry in entries]
 
     def positive(self, name: str, most: float) -> float:
         """A number above 0."""
@@ -162,9 +146,13 @@ class Config:
         """The error for a field whose value is well formed and not supported."""
         return self._wrong(name, self.fields.get(name), expected)
 
-    def _not_per_layer(self, name: str, value: Any, layers: int) -> InputError:
+    def _listed(self, name: str, layers: int) -> list[Any] | None:
+        """A list with an entry per layer, or None where the field is absent."""
+        value = self.fields.get(name)
+        if value is None or (isinstance(value, list) and len(value) == layers):
+            return value
         found = f"{len(value)} entries" if isinstance(value, list) else repr(value)[:40]
-        return InputError(f"{self.origin}: field {name!r} has {found}; expected one per layer, {layers}.")
+        raise InputError(f"{self.origin}: field {name!r} has {found}; expected one per layer, {layers}.")
 
     def _first(self, names: tuple[str, ...]) -> tuple[str, Any]:
         for name in names:

@@ -75,14 +75,7 @@ class Rope(Operator):
     def work(self) -> Work:
         """x cos + rotated(x) sin: 3 FLOP per element; the cos and sin rows are shared by all heads."""
         elements = self.tokens * self.heads * self.rotary_dim
-        size = elements * bytes_per_element(self.dtype)
-        return Work(
-            dtype=self.dtype,
-            traffic=stream(self.fused, size, size),
-            vector_flops=3 * elements,
-            outputs=elements,
-            fused=self.fused,
-        )
+        return streamed(self.dtype, self.fused, elements, elements, vector_flops=3 * elements)
 
 
 @dataclass(frozen=True)
@@ -104,14 +97,13 @@ class Activation(Operator):
         The identity takes none: a gate alone is 1 FLOP.
         """
         elements = self.tokens * self.width
-        size = elements * bytes_per_element(self.dtype)
-        return Work(
-            dtype=self.dtype,
-            traffic=stream(self.fused, size * (2 if self.gated else 1), size),
+        return streamed(
+            self.dtype,
+            self.fused,
+            elements * (2 if self.gated else 1),
+            elements,
             vector_flops=((0 if self.function == "identity" else 2) + bool(self.gated)) * elements,
             special_ops=elements if self.function in SPECIAL_ACTIVATIONS else 0,
-            outputs=elements,
-            fused=self.fused,
         )
 
 
@@ -129,18 +121,18 @@ class Residual(Operator):
     def work(self) -> Work:
         """1 FLOP per element; two reads and one write."""
         elements = self.tokens * self.width
-        size = elements * bytes_per_element(self.dtype)
-        return Work(
-            dtype=self.dtype,
-            traffic=stream(self.fused, 2 * size, size),
-            vector_flops=elements,
-            outputs=elements,
-            fused=self.fused,
-        )
+        return streamed(self.dtype, self.fused, 2 * elements, elements, vector_flops=elements)
+
+
+def streamed(dtype: DtypeLike, fused: bool, read: Size, written: Size, **flops: Size) -> Work:
+    """The work of an operator without weights that reads and writes so many elements of one format."""
+    element = bytes_per_element(dtype)
+    traffic = stream(fused, read * element, written * element)
+    return Work(dtype, traffic, outputs=written, fused=fused, **flops)
 
 
 def stream(fused: bool, read: Size, written: Size) -> tuple[Traffic, ...]:
-    """The activations of an operator with its own kernel; nothing where it is fused."""
+    """The activations of an operator with its own kernel, in bytes; nothing where it is fused."""
     if fused:
         return ()
     return (Traffic("input", Role.INPUT, read), Traffic("output", Role.OUTPUT, written))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from specfiles.frozen import dataclass
-from workloads.dtypes import DtypeLike, Size, bytes_per_element
+from workloads.dtypes import DtypeLike, Size
 from workloads.operators.base import Operator
-from workloads.operators.elementwise import stream
+from workloads.operators.elementwise import streamed
 from workloads.work import Work
 
 FeatureKind = Literal["elu", "positive", "trigonometric"]
@@ -34,15 +34,7 @@ class FeatureMap(Operator):
         per feature, 2 per element of x for its square. Trigonometric: a sine or cosine and 1 FLOP (scale)
         per feature. The squares need x beside W x.
         """
-        made, element = self.rows * self.features, bytes_per_element(self.dtype)
-        own = self.rows * self.head_dim
+        made, own = self.rows * self.features, self.rows * self.head_dim
         read = {"elu": own, "positive": made + own, "trigonometric": made / 2}[self.function]
         around = {"elu": 2 * made, "positive": 2 * made + 2 * own, "trigonometric": made}[self.function]
-        return Work(
-            dtype=self.dtype,
-            traffic=stream(self.fused, read * element, made * element),
-            vector_flops=around,
-            special_ops=made,
-            outputs=made,
-            fused=self.fused,
-        )
+        return streamed(self.dtype, self.fused, read, made, vector_flops=around, special_ops=made)

@@ -10,7 +10,7 @@ from typing import ClassVar
 from specfiles.frozen import dataclass
 from workloads.dtypes import DtypeLike, Size, bytes_per_element
 from workloads.operators.base import Operator
-from workloads.operators.elementwise import stream
+from workloads.operators.elementwise import streamed
 from workloads.work import Role, Traffic, Work
 
 INDEX_BYTES = 4  # int32 indices of experts
@@ -62,14 +62,7 @@ class Permute(Operator):
 
     def work(self) -> Work:
         """Each row read once and written for each of its experts."""
-        element = bytes_per_element(self.dtype)
-        read, written = self.tokens * self.width * element, self.copies * self.width * element
-        return Work(
-            dtype=self.dtype,
-            traffic=stream(self.fused, read, written),
-            outputs=self.copies * self.width,
-            fused=self.fused,
-        )
+        return streamed(self.dtype, self.fused, self.tokens * self.width, self.copies * self.width)
 
 
 @dataclass(frozen=True)
@@ -86,12 +79,5 @@ class Combine(Operator):
 
     def work(self) -> Work:
         """2 FLOP per element of the experts' results."""
-        element = bytes_per_element(self.dtype)
-        read, written = self.copies * self.width * element, self.tokens * self.width * element
-        return Work(
-            dtype=self.dtype,
-            traffic=stream(self.fused, read, written),
-            vector_flops=2 * self.copies * self.width,
-            outputs=self.tokens * self.width,
-            fused=self.fused,
-        )
+        read, written = self.copies * self.width, self.tokens * self.width
+        return streamed(self.dtype, self.fused, read, written, vector_flops=2 * read)
