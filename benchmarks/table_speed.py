@@ -49,10 +49,7 @@ def taken(work: Callable[[], None]) -> dict[str, float]:
     wall, cpu = time.perf_counter(), os.times()
     work()
     after = os.times()
-    return {
-        "wall_s": time.perf_counter() - wall,
-        "cpu_s": after.user + after.system - cpu.user - cpu.system,
-    }
+    return {"wall_s": time.perf_counter() - wall, "cpu_s": after.user + after.system - cpu.user - cpu.system}
 
 
 def measured(table: pd.DataFrame, hardware: str, folder: Path, repeats: int) -> dict[str, dict[str, float]]:

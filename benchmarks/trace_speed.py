@@ -150,12 +150,7 @@ def everything(path: Path) -> None:
     totals(attribute(read_traces([path])))
 
 
-STAGES: Stages = {
-    "unpack": unpack,
-    "decode": decode,
-    "kernels": kernels,
-    "import": everything,
-}
+STAGES: Stages = {"unpack": unpack, "decode": decode, "kernels": kernels, "import": everything}
 
 
 def main() -> None:

@@ -56,10 +56,7 @@ def open_rapl() -> tuple[Rapl | None, str]:
             counter, most = zone / "energy_uj", int((zone / "max_energy_range_uj").read_text())
             packages.append(Package(counter, most, int(counter.read_text())))
         except PermissionError:
-            return (
-                None,
-                f"{zone / 'energy_uj'} may be read by root only: {NO_POWER}",
-            )
+            return (None, f"{zone / 'energy_uj'} may be read by root only: {NO_POWER}")
         except (OSError, ValueError):
             continue
     if not packages:

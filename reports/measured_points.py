@@ -85,10 +85,7 @@ def _whole_step(rows: list[Record]) -> dict[str, Any]:
 
 
 def _parts(
-    matched: list[Record],
-    unmatched: list[Record],
-    measured: list[Record],
-    fused: set[str],
+    matched: list[Record], unmatched: list[Record], measured: list[Record], fused: set[str]
 ) -> dict[str, Any]:
     """Operators with both sides, then those with one side only."""
     names = {row["name"] for row in matched}

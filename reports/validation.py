@@ -56,11 +56,7 @@ SUMS: terminal.Columns = {
     "drift": ("drift", _drift),
     "error_after_drift": ("error after drift", percent),
 }
-STEPS = {
-    **SUMS,
-    "unattributed_s": ("outside operators", seconds),
-    "waited_s": ("waited for a CPU", seconds),
-}
+STEPS = {**SUMS, "unattributed_s": ("outside operators", seconds), "waited_s": ("waited for a CPU", seconds)}
 DRIFT: terminal.Columns = {
     **terminal.POINT,
     "filed_s": ("reference with the ceilings", seconds),

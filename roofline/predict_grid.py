@@ -86,10 +86,7 @@ class _Points:
 
 
 def predict_grid(
-    model: Model,
-    grid: Grid,
-    fidelity: Fidelity | str = Fidelity.DATASHEET,
-    engine: Engine | None = None,
+    model: Model, grid: Grid, fidelity: Fidelity | str = Fidelity.DATASHEET, engine: Engine | None = None
 ) -> Table:
     """The totals of every point, by the names of `Prediction.totals`; NaN stands for its None.
 

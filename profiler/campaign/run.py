@@ -17,13 +17,7 @@ from profiler.ceilings.journal import journal_of
 from profiler.ceilings.measure import measure_ceilings
 from profiler.ceilings.plan import Plan
 from profiler.collectives import collective_rows, measure_collectives
-from profiler.environment import (
-    COLD_FACTOR,
-    command_line,
-    device_name,
-    environment,
-    last_level_cache_bytes,
-)
+from profiler.environment import COLD_FACTOR, command_line, device_name, environment, last_level_cache_bytes
 from profiler.forward import Point
 from profiler.kernels import FP8, KERNEL_ERRORS
 from profiler.power import PowerMonitor, throttling

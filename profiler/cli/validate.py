@@ -8,15 +8,7 @@ from typing import Any
 
 import click
 
-from profiler.cli.options import (
-    FIDELITY,
-    RUN,
-    Number,
-    emit,
-    format_option,
-    known_fidelity,
-    output_file,
-)
+from profiler.cli.options import FIDELITY, RUN, Number, emit, format_option, known_fidelity, output_file
 from specfiles.errors import InputError
 
 

@@ -1,15 +1,6 @@
 """Reference kernels: every operator alone, as the kernels that a model runs, each checked in fp64."""
 
-from profiler.kernels import (  # noqa: F401 - each registers its kinds
-    attention,
-    chunks,
-    experts,
-    matrix,
-    memory,
-    rows,
-    scans,
-    shifts,
-)
+from profiler.kernels import attention, chunks, experts, matrix, memory, rows, scans, shifts  # noqa: F401 - each registers its kinds
 from profiler.kernels.base import KERNEL_ERRORS, TOLERANCE, Kernel, kernel
 from profiler.kernels.paged import paged
 from profiler.kernels.place import (

@@ -74,10 +74,7 @@ def _block(path: str) -> str:
 
 _DENSE = {"wi": "layers.mlp.up_proj", "act": "layers.mlp.act_mul", "wo": "layers.mlp.down_proj"}
 T5 = _t5("DenseReluDense", {**_DENSE, "wi_0": "layers.mlp.gate_proj", "wi_1": "layers.mlp.up_proj"})
-SWITCH = _t5(
-    "mlp",
-    {**_DENSE, "router": "layers.moe.router + topk", "experts": routed("up")},
-)
+SWITCH = _t5("mlp", {**_DENSE, "router": "layers.moe.router + topk", "experts": routed("up")})
 
 
 def _bart_stack(

@@ -15,11 +15,7 @@ def routed(wide: str) -> str:
 
 MOE = Family(
     "model.layers",
-    {
-        **LLAMA.modules,
-        "mlp.gate": "layers.moe.router + topk",
-        "mlp.experts": routed("gate_up"),
-    },
+    {**LLAMA.modules, "mlp.gate": "layers.moe.router + topk", "mlp.experts": routed("gate_up")},
     LLAMA.gaps,
     OUTSIDE,
 )
@@ -81,8 +77,7 @@ DBRX = Family(
     behind={"layers.attention.qkv_proj": HEADS},  # clipped and split
 )
 PHIMOE = replace(
-    MOE,
-    modules={("mlp.router" if path == "mlp.gate" else path): name for path, name in MOE.modules.items()},
+    MOE, modules={("mlp.router" if path == "mlp.gate" else path): name for path, name in MOE.modules.items()}
 )
 GATED = replace(MOE, modules={**MOE.modules, "mlp.shared_expert_gate": "layers.moe.shared_gate"})
 QWEN2_MOE = _sharing(GATED, "shared_expert", "shared_expert_gate")

@@ -39,9 +39,5 @@ NEOX = Family(
         "post_attention_layernorm": "layers.mlp_norm",
     },
     (Gap("mlp", "", BOTH_RESIDUALS),),
-    {
-        "gpt_neox.embed_in": "embedding",
-        "gpt_neox.final_layer_norm": "final_norm",
-        "lm_head": "lm_head",
-    },
+    {"gpt_neox.embed_in": "embedding", "gpt_neox.final_layer_norm": "final_norm", "lm_head": "lm_head"},
 )

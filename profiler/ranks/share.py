@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 # Families with these fields and parts of layers, whose head width is a separate field.
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma")
-SUMMED = (
-    ("self_attn", "o_proj"),
-    ("mlp", "down_proj"),
-)  # products that give terms of a sum
+SUMMED = (("self_attn", "o_proj"), ("mlp", "down_proj"))  # products that give terms of a sum
 SUM = "sum_over_ranks"  # the name of the sum beside such a product, as in profiler.parts
 
 

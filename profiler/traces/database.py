@@ -99,12 +99,7 @@ class Database:
         return {name: places[sql] for name, sql in asked.items()}
 
     def _page_blocks(
-        self,
-        pages: Pages,
-        table: str,
-        asked: dict[str, str],
-        sql: str,
-        shape: Callable[[pa.RecordBatch], T],
+        self, pages: Pages, table: str, asked: dict[str, str], sql: str, shape: Callable[[pa.RecordBatch], T]
     ) -> list[Callable[[], list[T]]]:
         """Readers of a table's pieces from its pages; none where SQLite must read it all.
 

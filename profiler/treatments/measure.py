@@ -84,11 +84,7 @@ def treatment(
 
 
 def measured(
-    technique: Technique,
-    subject: Subject,
-    point: Point,
-    effort: Effort,
-    together: Together = bool,
+    technique: Technique, subject: Subject, point: Point, effort: Effort, together: Together = bool
 ) -> dict[str, Any] | None:
     """One row: times without and with the technique, and the gain; None where it does not apply to the phase.
 

@@ -6,18 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from reports.escaping import plotly_text
-from reports.figures.style import (
-    COLOURS,
-    DASHES,
-    GREY,
-    INK,
-    MUTED,
-    SYMBOLS,
-    Figure,
-    framed,
-    log_axis,
-    spread,
-)
+from reports.figures.style import COLOURS, DASHES, GREY, INK, MUTED, SYMBOLS, Figure, framed, log_axis, spread
 from reports.step_records import Operator, Point, Roof
 from reports.units import percent, si
 

@@ -43,13 +43,7 @@ CONSTANTS = (
 IN_SWITCH = Constant("switch_share", "", 0.2, 1.0, 0.6, "link share of in-switch reductions (NVLS)")
 DIRECT = (
     Constant(
-        "peer_s",
-        "s",
-        1e-6,
-        3e-5,
-        4e-6,
-        "launch and barriers of a kernel that reads peers' memory",
-        "1/clock",
+        "peer_s", "s", 1e-6, 3e-5, 4e-6, "launch and barriers of a kernel that reads peers' memory", "1/clock"
     ),
     Constant("peer_step_s", "s", 1e-8, 3e-6, 1e-7, "barrier time per further peer", "1/clock"),
     Constant("one_shot_share", "", 0.1, 1.0, 0.6, "link share of one-shot all-reduce"),

@@ -134,10 +134,7 @@ def operator(rows: Columns, dtype: str) -> Operator:
     if kind == "rope":
         heads = column(rows, "n_heads") + column(rows, "n_kv_heads")
         return Rope(tokens, heads, column(rows, "head_dim"), dtype)
-    made: dict[str, type[Activation | Residual]] = {
-        "act_mul": Activation,
-        "elementwise_add": Residual,
-    }
+    made: dict[str, type[Activation | Residual]] = {"act_mul": Activation, "elementwise_add": Residual}
     if kind == "rmsnorm":
         adds: Any = column(rows, "adds") > 0
         return Norm(tokens, _width(rows), dtype, adds=adds)

@@ -31,12 +31,7 @@ def severities(device: Device, rule: str) -> set[str]:
 
 
 BROKEN = [  # what went wrong, the rule that must say so
-    (
-        "h100_sxm",
-        "datasheet.tensor_flop_per_s.bf16.value",
-        1900e12,
-        "peaks",
-    ),
+    ("h100_sxm", "datasheet.tensor_flop_per_s.bf16.value", 1900e12, "peaks"),
     (
         "h100_sxm",
         "datasheet.tensor_flop_per_s.fp8.value",

@@ -95,11 +95,7 @@ def test_an_update_changes_no_other_kind(roofline: Roofline, measurements: Path,
 @pytest.mark.parametrize(
     ("hw", "more", "said"),
     [
-        (
-            "h100_sxm",
-            ("--only", "gem"),
-            "operator kind with a kernel model named 'gem'; did you mean gemm",
-        ),
+        ("h100_sxm", ("--only", "gem"), "operator kind with a kernel model named 'gem'; did you mean gemm"),
         ("b200_sxm", ("--update",), "holds constants of H100-SXM5-80GB, not of B200"),
     ],
 )

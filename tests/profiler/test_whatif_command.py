@@ -48,11 +48,7 @@ def test_pairs_are_tried_within_each_quality() -> None:
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
-    [
-        (("--quality", "best"), "exact"),
-        (("--top", "0"), "top is 0"),
-        (("--target", "speed=3"), "tpot"),
-    ],
+    [(("--quality", "best"), "exact"), (("--top", "0"), "top is 0"), (("--target", "speed=3"), "tpot")],
 )
 def test_wrong_words_get_a_sentence(words: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):

@@ -64,10 +64,7 @@ def scenarios(model: Model, phase: str) -> st.SearchStrategy[Scenario]:
 
 
 def assert_is_one_by_one(
-    found: list[Scenario],
-    devices: list[Device],
-    fidelity: str = "datasheet",
-    tolerance: float = ROUNDING,
+    found: list[Scenario], devices: list[Device], fidelity: str = "datasheet", tolerance: float = ROUNDING
 ) -> None:
     totals = predict_grid(found[0].model, Grid.of(found, devices), fidelity)
     for i, (scenario, device) in enumerate(zip(found, devices, strict=True)):

@@ -97,11 +97,7 @@ def alone(row: dict[str, Any]) -> Operator:
         return Copy(row["bytes"])
     if row["op"] == "moe":
         choices, experts = row["num_tokens"] * row["topk"], row["num_experts"]
-        load = (
-            row["num_tokens"],
-            choices,
-            min(choices, experts),
-        )  # topk divides the experts
+        load = (row["num_tokens"], choices, min(choices, experts))  # topk divides the experts
         shape = (row["hidden"], row["inter"], 3)
         return RoutedExperts(*load, *shape, multiplied, STORED[row["dtype"]], wide)
     kinds: dict[str, Any] = {"rmsnorm": Norm, "act_mul": Activation, "elementwise_add": Residual}

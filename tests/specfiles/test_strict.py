@@ -52,10 +52,7 @@ def test_a_good_record_is_read_and_frozen() -> None:
     ("data", "said"),
     [
         ({**GOOD, "nam": 1}, "unknown key 'nam'; did you mean 'name'?"),
-        (
-            {**GOOD, "part": {"size": 1, "wieght": 2.0}},
-            "unknown key 'part.wieght'; did you mean 'weight'?",
-        ),
+        ({**GOOD, "part": {"size": 1, "wieght": 2.0}}, "unknown key 'part.wieght'; did you mean 'weight'?"),
         ({**GOOD, "parts": [{"size": 1, "sise": 2}]}, "unknown key 'parts.0.sise'; did you mean 'size'?"),
         (
             {**GOOD, "by_name": {"x": {"size": 1, "zzz": 2}}},

@@ -282,11 +282,7 @@ def test_latent_attention_reads_one_vector_per_position() -> None:
     query, latent = rows(2, 8, 1, 32), rows(2, 1, 20, 32)
     output = torch.softmax(query @ latent.transpose(-1, -2), -1) @ latent[..., :24]
     op = Attention(2, 1, 20, 8, 1, 32, value_dim=24, values_in_keys=True)
-    assert moved(op) == {
-        Role.INPUT: query.nbytes,
-        Role.KV_READ: latent.nbytes,
-        Role.OUTPUT: output.nbytes,
-    }
+    assert moved(op) == {Role.INPUT: query.nbytes, Role.KV_READ: latent.nbytes, Role.OUTPUT: output.nbytes}
     appended = latent[:, :, :1].contiguous()
     assert moved(KvAppend(2, 1, 32, fused=True, latent=True)) == {Role.KV_WRITE: appended.nbytes}
 
@@ -295,10 +291,7 @@ def test_expanded_keys_and_values_are_activations() -> None:
     query, key, value = rows(2, 8, 5, 32), rows(2, 8, 5, 32), rows(2, 8, 5, 16)
     output = F.scaled_dot_product_attention(query, key, value)
     op = Attention(2, 5, 5, 8, 8, 32, value_dim=16, cached=False, kv_dtype="fp8")
-    assert moved(op) == {
-        Role.INPUT: query.nbytes + key.nbytes + value.nbytes,
-        Role.OUTPUT: output.nbytes,
-    }
+    assert moved(op) == {Role.INPUT: query.nbytes + key.nbytes + value.nbytes, Role.OUTPUT: output.nbytes}
 
 
 def test_sinks_are_one_weight_per_head() -> None:

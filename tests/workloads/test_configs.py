@@ -51,8 +51,7 @@ def refusal(fields: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize(
-    "field",
-    ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"],
+    "field", ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"]
 )
 @pytest.mark.parametrize("value", ["4096", 0, -1, 1.5, True, [1], {"a": 1}, 10**18, float("nan")], ids=repr)
 def test_a_size_that_is_none(field: str, value: Any) -> None:
@@ -185,18 +184,10 @@ def test_any_family_with_anything_in_any_field(family: str, data: st.DataObject)
     [
         ("mixtral", {"num_experts_per_tok": 9}, "num_experts_per_tok 9 is above num_local_experts 8"),
         ("mixtral", {"num_local_experts": "8"}, "field 'num_local_experts' is '8'; expected a whole number"),
-        (
-            "deepseek_v3",
-            {"num_experts_per_tok": 300},
-            "num_experts_per_tok 300 is above n_routed_experts",
-        ),
+        ("deepseek_v3", {"num_experts_per_tok": 300}, "num_experts_per_tok 300 is above n_routed_experts"),
         ("deepseek_v3", {"first_k_dense_replace": -1}, "field 'first_k_dense_replace' is -1"),
         ("deepseek_v3", {"kv_lora_rank": 10**18}, "field 'kv_lora_rank' is 1000000000000000000"),
-        (
-            "qwen3_moe",
-            {"mlp_only_layers": [99]},
-            "field 'mlp_only_layers' is 99; expected layers from 0 to",
-        ),
+        ("qwen3_moe", {"mlp_only_layers": [99]}, "field 'mlp_only_layers' is 99; expected layers from 0 to"),
         ("qwen3_moe", {"mlp_only_layers": 3}, "field 'mlp_only_layers' is 3; expected a list of layers"),
         ("llama4_text", {"moe_layers": [48]}, "field 'moe_layers' is 48; expected layers from 0 to 47"),
         (
@@ -204,28 +195,12 @@ def test_any_family_with_anything_in_any_field(family: str, data: st.DataObject)
             {"no_rope_layers": [1] * 47},
             "'no_rope_layers' has 47 entries; expected one per layer",
         ),
-        (
-            "llama4_text",
-            {"no_rope_layers": [2] * 48},
-            "'no_rope_layers' is 2; expected 0 or 1 per layer",
-        ),
-        (
-            "gpt_oss",
-            {"layer_types": ["full_attention"]},
-            "'layer_types' has 1 entries; expected one per",
-        ),
+        ("llama4_text", {"no_rope_layers": [2] * 48}, "'no_rope_layers' is 2; expected 0 or 1 per layer"),
+        ("gpt_oss", {"layer_types": ["full_attention"]}, "'layer_types' has 1 entries; expected one per"),
         ("dbrx", {"ffn_config": 3}, "field 'ffn_config' is 3; expected a mapping"),
         ("dbrx", {"attn_config": {"kv_n_heads": 7}}, "n_heads 48 is not divisible by kv_n_heads 7"),
-        (
-            "falcon",
-            {"num_attention_heads": 70},
-            "4544 is not divisible by num_attention_heads 70",
-        ),
-        (
-            "nemotron-nas",
-            {"block_configs": []},
-            "'block_configs' has 0 entries; expected one per layer",
-        ),
+        ("falcon", {"num_attention_heads": 70}, "4544 is not divisible by num_attention_heads 70"),
+        ("nemotron-nas", {"block_configs": []}, "'block_configs' has 0 entries; expected one per layer"),
         ("nemotron-nas", {"block_configs": [None] * 80}, "field 'n_heads_in_group' is missing"),
         ("mpt", {"no_bias": False}, "field 'no_bias' is False; expected true"),
         ("deepseek_v4", {}, "model_type 'deepseek_v4' compresses its cache"),

@@ -187,11 +187,7 @@ def test_a_convolution_of_frames_reads_those_that_rows_share_once(stride: int) -
     y = conv(x)
     op = SequenceConv(BATCH * TOKENS // stride, WIDTH, 3 * 7, bias=True, kernel=3, stride=stride)
     assert op.parameters() == sum(p.numel() for p in conv.parameters())
-    assert moved(op) == {
-        Role.INPUT: x.nbytes,
-        Role.WEIGHT: size(*conv.parameters()),
-        Role.OUTPUT: y.nbytes,
-    }
+    assert moved(op) == {Role.INPUT: x.nbytes, Role.WEIGHT: size(*conv.parameters()), Role.OUTPUT: y.nbytes}
 
 
 def test_experts_in_one_kernel_keep_what_lies_between() -> None:

@@ -16,15 +16,7 @@ from workloads.blocks import MlpBlock
 from workloads.catalogue import MODELS, _names, agrees, load_model
 from workloads.dtypes import Precision
 from workloads.families import FAMILIES, READERS, kin
-from workloads.phases import (
-    Setting,
-    active_parameters,
-    decode,
-    operators,
-    owners,
-    parameters,
-    weight_bytes,
-)
+from workloads.phases import Setting, active_parameters, decode, operators, owners, parameters, weight_bytes
 
 FILES = MODELS.paths()
 

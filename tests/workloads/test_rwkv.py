@@ -76,11 +76,7 @@ def small(kind: str) -> Model:
     return build(Config(fields, "test"), "test")
 
 
-LAYERS = {
-    "rwkv5": [eagle()] * L,
-    "rwkv6": [finch()] * L,
-    "rwkv7": [goose(first=i == 0) for i in range(L)],
-}
+LAYERS = {"rwkv5": [eagle()] * L, "rwkv6": [finch()] * L, "rwkv7": [goose(first=i == 0) for i in range(L)]}
 
 
 @pytest.mark.parametrize("kind", list(LAYERS))

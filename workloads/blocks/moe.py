@@ -9,16 +9,7 @@ from specfiles.frozen import dataclass
 from workloads.blocks.base import Block, Part, Place, indivisible
 from workloads.blocks.mlp import MlpBlock
 from workloads.dtypes import Size
-from workloads.operators import (
-    AllToAll,
-    Combine,
-    Gemm,
-    GroupedGemm,
-    Permute,
-    Residual,
-    RoutedLayer,
-    TopK,
-)
+from workloads.operators import AllToAll, Combine, Gemm, GroupedGemm, Permute, Residual, RoutedLayer, TopK
 from workloads.operators.experts import expected_devices, expected_distinct
 from workloads.step import Setting
 

@@ -35,13 +35,7 @@ def _gpt_neox(config: Config) -> Model:
     hidden, heads = width_and_heads(config)
     dim, bias = hidden // heads, config.flag("attention_bias", True)
     attention = AttentionBlock(
-        heads,
-        heads,
-        dim,
-        rotary_dim=rotated(config, dim, 0.25),
-        qkv_bias=bias,
-        out_bias=bias,
-        fused_qkv=True,
+        heads, heads, dim, rotary_dim=rotated(config, dim, 0.25), qkv_bias=bias, out_bias=bias, fused_qkv=True
     )
     parallel = config.flag("use_parallel_residual", True)
     layer = Layer((attention, plain_mlp(config, "gelu")), LAYER_NORM, parallel=parallel)

@@ -123,9 +123,4 @@ def _mobilellm(config: Config) -> Model:
     )
 
 
-FAMILY = {
-    "llama4_text": _llama4,
-    "dbrx": _dbrx,
-    "nemotron-nas": _nemotron_nas,
-    "mobilellm": _mobilellm,
-}
+FAMILY = {"llama4_text": _llama4, "dbrx": _dbrx, "nemotron-nas": _nemotron_nas, "mobilellm": _mobilellm}

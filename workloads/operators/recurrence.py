@@ -17,10 +17,7 @@ from workloads.work import Role, Traffic
 
 def carried(name: str, size: Size, past: Size) -> tuple[Traffic, ...]:
     """A state of `size` bytes: read where positions precede, written in any case."""
-    return (
-        Traffic(name, Role.KV_READ, size * (past > 0)),
-        Traffic(f"new {name}", Role.KV_WRITE, size),
-    )
+    return (Traffic(name, Role.KV_READ, size * (past > 0)), Traffic(f"new {name}", Role.KV_WRITE, size))
 
 
 def chunk_pairs(length: Size, chunk: Size) -> Any:

@@ -123,12 +123,7 @@ class Technique(ABC):
 
 
 def parameter(
-    default: Any,
-    why: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    among: Sequence[str] = (),
+    default: Any, why: str, *, low: float | None = None, high: float | None = None, among: Sequence[str] = ()
 ) -> Any:
     """A parameter: its default, the source of the default, and the allowed range."""
     return field(default=default, metadata={"why": why, "low": low, "high": high, "among": tuple(among)})

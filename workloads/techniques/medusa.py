@@ -56,7 +56,4 @@ class Medusa(Technique):
             return []
         layer = Gemm(step.batch, head.k, head.k, head.inputs, head.weights, head.outputs, bias=True)
         projection = replace(head, m=step.batch, tied=False)
-        return [
-            Named("heads.layer", layer, self.heads),
-            Named("heads.lm_head", projection, self.heads),
-        ]
+        return [Named("heads.layer", layer, self.heads), Named("heads.lm_head", projection, self.heads)]

@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from workloads.blocks import (
-    AttentionBlock,
-    Block,
-    ChannelMixBlock,
-    Mamba2Block,
-    MlpBlock,
-    TimeMixBlock,
-)
+from workloads.blocks import AttentionBlock, Block, ChannelMixBlock, Mamba2Block, MlpBlock, TimeMixBlock
 from workloads.layer import Layer
 from workloads.schedule import Schedule
 from workloads.techniques.base import STRUCTURE, Technique, parameter

@@ -104,9 +104,7 @@ def test_a_process_that_fails_by_itself_is_left_to(processes: Callable[..., Any]
     assert not (tmp_path / "said").exists()
 
 
-def test_clocks_of_two_machines_are_compared_within_what_is_said(
-    processes: Callable[..., Any],
-) -> None:
+def test_clocks_of_two_machines_are_compared_within_what_is_said(processes: Callable[..., Any]) -> None:
     """Process 1 reads a clock that is an hour ahead, and believes to be another machine."""
 
     def act(rank: int) -> None:
