@@ -27,29 +27,33 @@ def decode_counts(prediction: Prediction, name: str) -> float:
     return sum(row.count for row in prediction.rows if row.phase == "decode" and row.name == name)
 
 
-def test_with_no_draft_accepted_every_token_costs_a_verification() -> None:
-    never = predicted("speculative-decoding:k=4,accept=0,draft=Llama-3.2-1B")
+DRAFTING = pytest.mark.parametrize(
+    ("words", "k"),
+    [("speculative-decoding:draft=Llama-3.2-1B,k=4", 4), ("multi-token-prediction:steps=3", 3)],
+)
+
+
+@DRAFTING
+def test_with_no_draft_accepted_every_token_costs_a_verification(words: str, k: int) -> None:
+    never = predicted(f"{words},accept=0")
     assert decode_counts(never, "lm_head") == 99
-    assert decode_counts(never, "draft.lm_head") == 4 * 99
+    assert decode_counts(never, "draft.lm_head") == k * 99
     assert never.time_s("decode") > BASE.time_s("decode")
 
 
-def test_with_every_draft_accepted_a_verification_yields_all_and_one_more() -> None:
-    always = predicted("speculative-decoding:k=4,accept=1,draft=Llama-3.2-1B")
-    assert decode_counts(always, "lm_head") == pytest.approx(99 / 5)
-    assert decode_counts(always, "draft.lm_head") == pytest.approx(4 * 99 / 5)
-    # Weights are read once for five tokens; five positions at batch 4 are far from compute-bound.
+@DRAFTING
+def test_with_every_draft_accepted_a_verification_yields_all_and_one_more(words: str, k: int) -> None:
+    always = predicted(f"{words},accept=1")
+    assert decode_counts(always, "lm_head") == pytest.approx(99 / (k + 1))
+    # Weights are read once for these tokens; five positions at batch 4 are far from compute-bound.
     main = sum(r.total_s for r in always.rows if r.phase == "decode" and not r.name.startswith("draft."))
-    assert main == pytest.approx(BASE.time_s("decode") / 5, rel=0.02)
+    assert main == pytest.approx(BASE.time_s("decode") / (k + 1), rel=0.02)
 
 
 def test_verification_projects_every_drafted_position() -> None:
-    rows = {row.name: row for row in predicted("speculative-decoding:k=3,draft=Llama-3.2-1B").rows}
-    decoded = [
-        r for r in predicted("speculative-decoding:k=3,draft=Llama-3.2-1B").rows if r.name == "lm_head"
-    ]
-    assert rows["lm_head"].phase == "decode"
-    assert decoded[-1].work.matrix_flops == 4 * 4 * 2 * MODEL.hidden * MODEL.vocabulary
+    rows = predicted("speculative-decoding:k=3,draft=Llama-3.2-1B").rows
+    (verified,) = (r for r in rows if r.name == "lm_head" and r.phase == "decode")
+    assert verified.work.matrix_flops == 4 * 4 * 2 * MODEL.hidden * MODEL.vocabulary
 
 
 def test_speculation_where_decode_is_compute_bound_does_not_gain() -> None:
@@ -103,20 +107,6 @@ def test_the_draft_of_eagle_is_a_layer_and_a_projection() -> None:
 
 def test_prediction_of_no_further_token_is_decoding() -> None:
     assert numbers(predicted("multi-token-prediction:steps=0")) == numbers(BASE)
-
-
-def test_with_none_kept_each_token_costs_its_drafts_and_a_verification() -> None:
-    never = predicted("multi-token-prediction:steps=3,accept=0")
-    assert decode_counts(never, "lm_head") == 99
-    assert decode_counts(never, "draft.lm_head") == 3 * 99
-    assert never.time_s("decode") > BASE.time_s("decode")
-
-
-def test_with_all_kept_a_verification_yields_each_draft_and_one_more() -> None:
-    always = predicted("multi-token-prediction:steps=3,accept=1")
-    assert decode_counts(always, "lm_head") == pytest.approx(99 / 4)
-    main = sum(r.total_s for r in always.rows if r.phase == "decode" and not r.name.startswith("draft."))
-    assert main == pytest.approx(BASE.time_s("decode") / 4, rel=0.02)  # weights are read once for four
 
 
 @pytest.mark.parametrize("steps", [1, 4])

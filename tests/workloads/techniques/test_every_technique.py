@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import re
 from dataclasses import MISSING, fields, replace
@@ -221,29 +220,6 @@ NEUTRAL = [
 @pytest.mark.parametrize("words", NEUTRAL)
 def test_at_its_neutral_parameters_a_technique_changes_nothing(words: str) -> None:
     assert numbers(predicted(words)) == pytest.approx(numbers(BASE), rel=1e-12)
-
-
-PAIRS = [
-    pair
-    for pair in itertools.combinations(known(), 2)
-    if not {*known()[pair[0]].decides()} & {*known()[pair[1]].decides()}
-]
-ONE_STEP = replace(SCENARIO, phase="decode", context=3000)
-
-
-def asked(*words: str) -> Any:
-    """The totals, or the reason why there are none."""
-    try:
-        return numbers(predicted(*words, scenario=ONE_STEP))
-    except InputError as error:
-        return str(error)
-
-
-@pytest.mark.parametrize("name", known())
-def test_the_order_of_the_question_does_not_matter(name: str) -> None:
-    for one, other in PAIRS:
-        if one == name:
-            assert asked(one, other) == asked(other, one)
 
 
 def test_techniques_that_decide_the_same_are_refused_together() -> None:

@@ -126,11 +126,14 @@ def test_a_summary_is_read_by_an_encoder_and_written_by_a_decoder() -> None:
 def test_quest_reads_one_part_in_sixteen_of_the_keys_and_its_budget(context: int) -> None:
     """1 / page + budget / context of the cache (arXiv:2406.10774, section 3.4), beside two whole layers."""
     whole, found = (
-        asked("Llama-2-7B", *words, phase="decode", context=context).total("kv_bytes")
+        asked("Llama-2-7B", *words, phase="decode", context=context)
         for words in ((), ("quest:budget=2048,page=16",))
     )
     share = 2 / 32 + (30 / 32) * (1 / 16 + 2048 / context)
-    assert found / whole == pytest.approx(share, rel=2e-3)  # the token that is appended moves in both
+    # The token that is appended moves in both.
+    assert found.total("kv_bytes") / whole.total("kv_bytes") == pytest.approx(share, rel=2e-3)
+    held, before = (p.memory()["kv_cache_bytes"] for p in (found, whole))
+    assert held / before == pytest.approx(1 + (30 / 32) / 16)
 
 
 def test_quest_gains_no_less_than_was_measured() -> None:
