@@ -6,27 +6,27 @@ from specfiles.lazy import exported, names_of
 
 if TYPE_CHECKING:
     from workloads.operators.attention import Attention as Attention
+    from workloads.operators.attention import IndexScores as IndexScores
     from workloads.operators.base import Operator as Operator
-    from workloads.operators.bias import RelativeBias as RelativeBias
     from workloads.operators.changed import Changed as Changed
     from workloads.operators.collective import AllReduce as AllReduce
     from workloads.operators.collective import AllToAll as AllToAll
     from workloads.operators.collective import Collective as Collective
     from workloads.operators.collective import Send as Send
     from workloads.operators.elementwise import Activation as Activation
+    from workloads.operators.elementwise import Modulation as Modulation
     from workloads.operators.elementwise import Norm as Norm
+    from workloads.operators.elementwise import RelativeBias as RelativeBias
     from workloads.operators.elementwise import Residual as Residual
     from workloads.operators.elementwise import Rope as Rope
     from workloads.operators.features import FeatureMap as FeatureMap
     from workloads.operators.gemm import Gemm as Gemm
     from workloads.operators.gemm import GroupedGemm as GroupedGemm
-    from workloads.operators.index import IndexScores as IndexScores
     from workloads.operators.linear import GatedDelta as GatedDelta
     from workloads.operators.linear import LinearAttention as LinearAttention
     from workloads.operators.memory import Copy as Copy
     from workloads.operators.memory import Embedding as Embedding
     from workloads.operators.memory import KvAppend as KvAppend
-    from workloads.operators.modulation import Modulation as Modulation
     from workloads.operators.positions import PositionProjection as PositionProjection
     from workloads.operators.positions import SequenceConv as SequenceConv
     from workloads.operators.routed import RoutedExperts as RoutedExperts

@@ -1,4 +1,4 @@
-"""Elementwise and row-wise operators: norms, RoPE, activations, residual additions.
+"""Elementwise and row-wise operators: norms, RoPE, activations, residual additions, modulation, biases.
 
 As kernels of their own they stream their tensors through memory. Fused into a neighbouring operator's kernel
 (`fused`) their activations stay on the chip and their arithmetic runs on vector units beside that operator's
@@ -122,6 +122,76 @@ class Residual(Operator):
         """1 FLOP per element; two reads and one write."""
         elements = self.tokens * self.width
         return streamed(self.dtype, self.fused, 2 * elements, elements, vector_flops=elements)
+
+
+@dataclass(frozen=True)
+class Modulation(Operator):
+    """x (1 + scale) + shift, or x gate, of x[batch, q_len, width] with one vector per sequence: what it is
+    conditioned on (adaLN, arXiv:2212.09748).
+    """
+
+    kind: ClassVar[str] = "modulation"
+
+    batch: Size
+    q_len: Size
+    width: Size
+    gate: bool = False
+    dtype: DtypeLike = "bf16"
+    fused: bool = False
+
+    def work(self) -> Work:
+        """1 FLOP per element of a gate, 2 of shift and scale, whose 1 + scale is made once a sequence.
+
+        The vectors are read in any case; x and y move where the operator has a kernel of its own.
+        """
+        sequences = self.batch * self.width
+        elements, element = sequences * self.q_len, bytes_per_element(self.dtype)
+        vectors = Traffic("shift, scale, gate", Role.INPUT, (1 if self.gate else 2) * sequences * element)
+        return Work(
+            dtype=self.dtype,
+            traffic=(vectors, *stream(self.fused, elements * element, elements * element)),
+            vector_flops=elements if self.gate else 2 * elements + sequences,
+            outputs=elements,
+            fused=self.fused,
+        )
+
+
+@dataclass(frozen=True)
+class RelativeBias(Operator):
+    """bias[heads, q_len, kv_len] from table[buckets, heads] by the distance of query and key (T5,
+    arXiv:1910.10683).
+
+    All layers of a stack share it. A fused attention kernel looks it up itself.
+    """
+
+    kind: ClassVar[str] = "relative_bias"
+
+    q_len: Size
+    kv_len: Size
+    heads: Size
+    buckets: Size
+    dtype: DtypeLike = "bf16"
+    weights: DtypeLike = "bf16"
+    fused: bool = False
+
+    def work(self) -> Work:
+        """Table read once; per pair a logarithm and 4 FLOP find the bucket, per score it is written."""
+        pairs = self.q_len * self.kv_len
+        scores = pairs * self.heads
+        table = self.buckets * self.heads * bytes_per_element(self.weights)
+        out = () if self.fused else (Traffic("bias", Role.OUTPUT, scores * bytes_per_element(self.dtype)),)
+        return Work(
+            dtype=self.dtype,
+            traffic=(Traffic("table", Role.WEIGHT, table), *out),
+            vector_flops=4 * pairs,
+            special_ops=pairs,
+            outputs=scores,
+            fused=self.fused,
+        )
+
+    def parameters(self) -> int:
+        """The table."""
+        return int(self.buckets * self.heads)
 
 
 def streamed(dtype: DtypeLike, fused: bool, read: Size, written: Size, **flops: Size) -> Work:

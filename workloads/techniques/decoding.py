@@ -9,7 +9,7 @@ from workloads.layer import Layer
 from workloads.model import Model
 from workloads.operators import Gemm
 from workloads.phases import Named
-from workloads.schedule import Pass, Schedule
+from workloads.schedule import Change, Pass, Resident, Schedule
 from workloads.step import Step
 from workloads.techniques.changes import IN_LAYERS, vocabulary_projection
 
@@ -59,6 +59,18 @@ def in_rounds(
 def draft_of(model: Model, layer: Layer) -> Model:
     """A draft of one layer between the model's own embedding and vocabulary projection."""
     return replace(model, name=f"a layer of {model.name}", stack=replace(model.stack, layers=(layer,)))
+
+
+def by_draft(plain: Pass, draft: Model, joining: Change) -> Pass:
+    """A pass of a layer that drafts, behind the projection that joins its inputs."""
+    return replace(plain, model=draft, scope="draft.", changes=(joining,))
+
+
+def with_draft(found: Schedule, draft: Model, joining: Change) -> Schedule:
+    """The schedule with a drafting layer in memory, which reads the prompt for its own keys and values."""
+    main = found.main
+    held = Resident(draft, main.setting, main.batch, main.tokens, changes=(joining, own_weights))
+    return found.with_another((by_draft(p, draft, joining) for p in found.of_main("prefill")), held)
 
 
 def joined(rows: Sequence[Named], step: Step, bias: bool = True) -> list[Named]:

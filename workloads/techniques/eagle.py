@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 from workloads.blocks import MlpBlock, MoeBlock
 from workloads.model import Model
-from workloads.schedule import Pass, Resident, Schedule
+from workloads.schedule import Pass, Schedule
 from workloads.techniques.base import TOKENS, Target, Technique, parameter
 from workloads.techniques.conditions import no_branches, no_decoding
-from workloads.techniques.decoding import draft_of, in_rounds, joined, own_weights, verification
+from workloads.techniques.decoding import by_draft, draft_of, in_rounds, joined, verification, with_draft
 
 
 @dataclass(frozen=True)
@@ -52,19 +52,10 @@ class Eagle(Technique):
         draft = _one_layer(schedule.main.model)
         level = max(1, self.nodes // self.depth)
 
-        def beside(plain: Pass, positions: int, times: float) -> Pass:
-            at = verification(plain, positions, times)
-            return replace(at, model=draft, scope="draft.", changes=(joined,))
+        def drafting(plain: Pass, rounds: float) -> list[Pass]:
+            return [by_draft(verification(plain, level, rounds * self.depth), draft, joined)]
 
-        found = in_rounds(
-            schedule, self.nodes, self.accepted, lambda p, rounds: [beside(p, level, rounds * self.depth)]
-        )
-        reading = [
-            replace(p, model=draft, scope="draft.", changes=(joined,)) for p in schedule.of_main("prefill")
-        ]
-        main = found.main
-        held = Resident(draft, main.setting, main.batch, main.tokens, changes=(joined, own_weights))
-        return found.with_another(reading, held)
+        return with_draft(in_rounds(schedule, self.nodes, self.accepted, drafting), draft, joined)
 
 
 def _one_layer(model: Model) -> Model:

@@ -7,17 +7,18 @@ from functools import partial
 
 from workloads.layer import Layer
 from workloads.model import Model
-from workloads.schedule import Pass, Resident, Schedule
+from workloads.schedule import Pass, Schedule
 from workloads.step import Setting
 from workloads.techniques.base import TOKENS, Technique, parameter
 from workloads.techniques.conditions import no_decoding
 from workloads.techniques.decoding import (
+    by_draft,
     draft_of,
     expected_tokens,
     in_rounds,
     joined,
-    own_weights,
     verification,
+    with_draft,
 )
 
 JOINED = partial(joined, bias=False)
@@ -60,19 +61,13 @@ class MultiTokenPrediction(Technique):
             return schedule
         draft = draft_of(schedule.main.model, _attending(schedule.main.model, schedule.main.setting))
 
-        def beside(plain: Pass) -> Pass:
-            return replace(plain, model=draft, scope="draft.", changes=(JOINED,))
-
         def drafting(plain: Pass, rounds: float) -> list[Pass]:
-            first = verification(beside(plain), self.steps + 1, rounds, scored=1)
-            later = replace(beside(plain), times=rounds * (self.steps - 1))
+            each = by_draft(plain, draft, JOINED)
+            first = verification(each, self.steps + 1, rounds, scored=1)
+            later = replace(each, times=rounds * (self.steps - 1))
             return [first, later] if self.steps > 1 else [first]
 
-        found = in_rounds(schedule, self.steps + 1, self.tokens, drafting)
-        reading = map(beside, schedule.of_main("prefill"))
-        main = found.main
-        held = Resident(draft, main.setting, main.batch, main.tokens, changes=(JOINED, own_weights))
-        return found.with_another(reading, held)
+        return with_draft(in_rounds(schedule, self.steps + 1, self.tokens, drafting), draft, JOINED)
 
 
 def _attending(model: Model, setting: Setting) -> Layer:
