@@ -9,6 +9,7 @@ from specfiles.errors import InputError, choose, plain
 from specfiles.frozen import dataclass
 from specfiles.reading import exists, read_text
 
+FILES = (".json", ".yaml", ".yml")  # endings that no name of a model or device has
 Names = Callable[[Path], list[str]]
 
 
@@ -38,6 +39,8 @@ class Catalogue:
             raise choose(asked, [self.names(path)[0] for path in self.paths()], self.what)
         if exists(Path(asked), Path.is_file):
             return Path(asked)
+        if asked.endswith(FILES):
+            raise InputError(f"{asked}: no such file.")
         wanted = plain(asked)
         paths = self.paths()
         for path in paths:  # the file's own name first: no file needs opening for it

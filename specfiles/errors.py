@@ -1,5 +1,6 @@
 """The one error that a user is meant to read."""
 
+FEW = 8  # names that are listed beside the nearest
 MOST_LISTED = 15  # names in one sentence; the list command shows the rest
 _IGNORED = dict.fromkeys(map(ord, "-_ "))
 
@@ -49,4 +50,6 @@ def choose(asked: str, known: list[str], what: str, *, do: str = "") -> InputErr
     more = f" and {len(known) - MOST_LISTED} more" if len(known) > MOST_LISTED else ""
     listed = f"known: {', '.join(known[:MOST_LISTED])}{more}."
     hint = f"did you mean {' or '.join(close)}?" if close else listed
+    if close and len(close) < len(known) <= FEW:
+        hint += f" ({listed[:-1]})"
     return InputError(f"no {what} named {asked!r}; {hint}" + (f" {do}" if do else ""))

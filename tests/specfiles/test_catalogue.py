@@ -41,6 +41,18 @@ def test_a_path_is_taken_as_it_is(catalogue: Catalogue, tmp_path: Path) -> None:
     assert catalogue.find(str(mine)) == mine
 
 
+@pytest.mark.parametrize("asked", ["mine.yaml", "some/where.yml", "config.json"])
+def test_a_file_that_does_not_exist_is_no_misspelt_name(catalogue: Catalogue, asked: str) -> None:
+    with pytest.raises(InputError, match=rf"^{asked}: no such file\.$"):
+        catalogue.find(asked)
+
+
+def test_of_few_names_all_are_listed_beside_the_nearest() -> None:
+    few, many = ["table", "json", "csv", "html"], [f"name {i}" for i in range(9)]
+    assert "did you mean html? (known: table, json, csv, html)" in str(choose("yaml", few, "format"))
+    assert "known" not in str(choose("name 8b", many, "format"))
+
+
 def test_a_folder_is_refused_by_name(catalogue: Catalogue, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder, expected a device file or name"):
         catalogue.find(str(tmp_path))
