@@ -16,6 +16,7 @@ SENTENCES = ("why",)  # keys of columns that hold sentences
 WRAPPED = (*SENTENCES, "sizes", "assumption", "message")  # columns that wrap on a narrow terminal
 LEAST = 24  # minimum characters of such a column
 WIDE = 1000  # width where the output is not a terminal
+LEFT = (*WRAPPED, "bar")  # keys of columns aligned to the left: right alignment drops the spaces behind a bar
 ONLY_WHERE = ("encoder_len",)  # keys of columns drawn only where a row has such a size
 POINT: Columns = {  # the sizes of a measured step
     "phase": ("phase", text),
@@ -41,8 +42,8 @@ PREDICTION: Columns = {
 def table(rows: Sequence[dict[str, Any]], columns: Columns, title: str = "") -> str:
     """Records as an aligned table; `columns` maps keys to a heading and a formatter.
 
-    Names, in the first column, and sentences are aligned to the left. Nothing is cut: what a terminal has no
-    place for goes on in its next line.
+    Names, in the first column, sentences and bars are aligned to the left. Nothing is cut: what a terminal
+    has no place for goes on in its next line.
     """
     from rich import box
     from rich.cells import cell_len
@@ -56,7 +57,7 @@ def table(rows: Sequence[dict[str, Any]], columns: Columns, title: str = "") -> 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     cells = [[fmt(row.get(key)) for key, (_, fmt) in columns.items()] for row in rows]
     for index, (key, (heading, _)) in enumerate(columns.items()):
-        left, wraps = index == 0 or key in SENTENCES, key in WRAPPED
+        left, wraps = index == 0 or key in LEFT, key in WRAPPED
         widest = max(map(cell_len, (heading, *(row[index] for row in cells))))
         drawn.add_column(
             heading,

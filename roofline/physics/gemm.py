@@ -36,7 +36,7 @@ class GemmModel(KernelModel):
 
     kinds: ClassVar[tuple[str, ...]] = ("gemm",)
     why: ClassVar[Mapping[str, str]] = {
-        "ideal": "the roofline: FLOP at the peak or bytes at the data sheet's bandwidth",
+        "ideal": "the roofline: FLOP at the peak or bytes from outside the L2 at the data sheet's bandwidth",
         "reached peaks": "attained share of either: power, issue slots, DRAM refresh, row misses",
         "tiles and waves": "partial tiles, and processors idle in the last wave",
         "operand delivery": "a processor's L2 port is slower than its tensor cores",

@@ -43,3 +43,14 @@ def test_counts_that_are_expectations_have_four_digits() -> None:
     """As of the passes that draft: a generation takes so many of them on average."""
     shown = terminal.PREDICTION["count"][1]
     assert [shown(count) for count in (0.29434305, 17.552, 45000, 32.0)] == ["0.2943", "17.55", "45000", "32"]
+
+
+def test_bars_begin_where_the_one_before_ends() -> None:
+    """Aligned to the right, spaces behind a bar would be dropped, and all bars would end in one column."""
+    bars = ["####      ", "    ##    ", "      ####"]
+    drawn = terminal.table(
+        [{"name": "a", "bar": bar} for bar in bars], {"name": ("n", text), "bar": ("", text)}
+    )
+    first, second, third = (line for line in drawn.splitlines() if "#" in line)
+    assert second.index("#") == first.rindex("#") + 1
+    assert third.index("#") == second.rindex("#") + 1
