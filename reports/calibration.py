@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reports import terminal
@@ -11,6 +11,7 @@ from specfiles.strict import plain_data
 
 if TYPE_CHECKING:
     from hwspecs import Calibration, Device
+    from hwspecs.schema import Kernel
     from roofline.physics.calibration import Fitted
 
 SCORES: terminal.Columns = {
@@ -26,15 +27,22 @@ SCORES: terminal.Columns = {
 
 def as_text(fitted: Sequence[Fitted]) -> str:
     """A row per cell, the worst first, each scored on held-out shape families."""
-    rows = [{**plain_data(entry.kernel), "cell": _name(entry)} for entry in fitted]
+    apart = {_format(one.kernel) for one in fitted if one.kernel.backend or one.kernel.kernel}
+    rows = [{**plain_data(one.kernel), "cell": _name(one.kernel, apart)} for one in fitted]
     rows.sort(key=lambda row: -row["held_out_error"])
     return terminal.table(rows, SCORES, "error on shape families held out of the fit, worst first")
 
 
-def _name(entry: Fitted) -> str:
-    k = entry.kernel
-    named = "/".join(filter(None, (k.backend, k.kernel))) or "any backend (scored on backends held out)"
-    return " ".join(filter(None, (k.op, k.dtype, k.kv_dtype and f"KV {k.kv_dtype}", named)))
+def _name(kernel: Kernel, apart: Collection[tuple[str, str, str]]) -> str:
+    """A cell; that of any backend where others of its kind and formats, `apart`, name theirs."""
+    any_backend = "any backend (scored on backends held out)" if _format(kernel) in apart else ""
+    named = "/".join(filter(None, (kernel.backend, kernel.kernel))) or any_backend
+    kv = kernel.kv_dtype and f"KV {kernel.kv_dtype}"
+    return " ".join(filter(None, (kernel.op, kernel.dtype, kv, named)))
+
+
+def _format(kernel: Kernel) -> tuple[str, str, str]:
+    return kernel.op, kernel.dtype, kernel.kv_dtype
 
 
 def as_file(device: Device, found: Calibration, suffix: str) -> str:

@@ -241,8 +241,9 @@ def _kernels(
         if device.calibration is not None and device.calibration.operators:
             return None
         raise InputError(
-            f"{device.name} is not calibrated; use --fidelity measured, "
-            "or calibrate the device with `roofline ceilings`."
+            f"{device.name} is not calibrated; use --fidelity measured, or calibrate it with "
+            "`roofline ceilings` on the device, or with `roofline calibrate` from a table of a GPU's "
+            "measured operators."
         ) from None
 
 

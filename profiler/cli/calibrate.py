@@ -50,6 +50,7 @@ def command(
     from hwspecs import load_device
     from profiler.campaign.folder import CALIBRATION, OPERATORS, open_campaign
     from reports.calibration import as_file, as_text
+    from reports.wording import counted
     from roofline.physics.calibration import calibrate, calibration
     from roofline.tablefiles import read_table
     from roofline.tablenames import tidied
@@ -84,7 +85,7 @@ def command(
     found = calibration((entry.kernel for entry in fitted), kept)
     write_text(out, as_file(device, found, out.suffix))
     print(as_text(fitted), end="")
-    print(f"{len(fitted)} sets of constants written to {out}", file=sys.stderr)
+    print(f"{counted(len(fitted), 'set')} of constants written to {out}", file=sys.stderr)
 
 
 def _own_device(folder: Path, head: Head) -> str:

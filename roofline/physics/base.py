@@ -127,10 +127,18 @@ class Gpu:
         processors, clock, l2 = sheet.processors, sheet.clock_hz, sheet.l2
         vector, dram = sheet.vector_flop_per_s.get("fp32"), sheet.dram.byte_per_s
         if capability is None or not (processors and clock and l2 and vector and dram):
+            needed = {
+                "an architecture that ends as (sm90) or (gfx942)": capability,
+                "processors": processors,
+                "clock_hz": clock,
+                "vector_flop_per_s.fp32": vector,
+                "dram.byte_per_s": dram,
+                "l2.capacity_bytes": l2,
+            }
+            lacking = ", ".join(name for name, value in needed.items() if not value)
             raise InputError(
-                f"the kernel models cannot predict {device.name}: they need a CUDA or ROCm GPU with "
-                "processors, clock_hz, vector_flop_per_s.fp32, dram.byte_per_s and l2 in its data sheet; "
-                "use --fidelity datasheet or measured."
+                f"the kernel models cannot predict {device.name}: they are for CUDA and ROCm GPUs, and its "
+                f"file lacks {lacking}; use --fidelity datasheet or measured."
             )
         boost = max(clock.value, sheet.vector_clock_hz.value if sheet.vector_clock_hz else 0.0)
         tensor = {**sheet.vector_flop_per_s, **sheet.tensor_flop_per_s}

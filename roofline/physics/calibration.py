@@ -74,8 +74,9 @@ def calibrate(
             found += _any_backend([scored[i] for i in own], together, source)
     if not found:
         raise InputError(
-            f"the table has no rows to fit {device.name} on: it needs the columns op, dtype, latency_us and "
-            f"sizes, and of the kinds {', '.join(sorted(kinds))}; a column gpu must name the device."
+            f"the table has too few rows to fit {device.name} on: it needs the columns op, dtype, latency_us "
+            f"(above zero) and sizes, and {LEAST} rows or more of a format, backend and kernel; kinds are "
+            f"{', '.join(sorted(kinds))}; a column gpu must name the device."
         )
     return found
 

@@ -58,8 +58,8 @@ def test_a_calibrated_file_predicts_what_it_was_fitted_to(
     ("column", "value", "said"),
     [
         ("latency_us", None, "no column 'latency_us'"),
-        ("gpu", "b200_sxm", "no rows to fit H100-SXM5-80GB on"),
-        ("op", "no such op", "no rows to fit H100-SXM5-80GB on"),
+        ("gpu", "b200_sxm", "too few rows to fit H100-SXM5-80GB on"),
+        ("op", "no such op", "too few rows to fit H100-SXM5-80GB on"),
     ],
 )
 def test_nothing_to_fit_is_said_and_nothing_written(

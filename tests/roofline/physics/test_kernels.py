@@ -277,3 +277,11 @@ def test_few_positions_after_a_long_past_read_each_key_once(name: str) -> None:
 
     assert 1 <= time_s(4) / time_s(1) < 1.5
     assert time_s(4, 4) < time_s(4)  # a prompt of four, without a past
+
+
+def test_what_a_file_lacks_for_kernel_models_is_named() -> None:
+    l4 = load_device("l4")
+    with pytest.raises(InputError, match=r"its file lacks l2\.capacity_bytes; use"):
+        Gpu.of(l4.replace(datasheet=l4.datasheet.replace(l2=None)))
+    with pytest.raises(InputError, match=r"its file lacks an architecture that ends as \(sm90\)"):
+        Gpu.of(l4.replace(architecture="Ada"))
