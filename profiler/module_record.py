@@ -22,6 +22,7 @@ from profiler.references import ReferenceStep, steps_beside
 from profiler.repeats import EFFORT, WARM_UP_S, Effort, sample
 from profiler.request import begun_head, begun_run
 from profiler.steps import overhead, step_rows
+from reports.wording import counted, signed
 from roofline.run import Run
 from roofline.run_head import Head, Overhead
 from roofline.traced import table_rows
@@ -166,7 +167,8 @@ def _notes(watched: Watch, described: Sequence[Named]) -> list[str]:
     """Notes on where the pass on the device differs from the traced one, and on its inputs."""
     counts = watched.counts
     notes = [
-        f"{entry.name} ran {counts[entry.name]} times, {entry.count} times in the trace"
+        f"{entry.name} ran {counted(counts[entry.name], 'time')}, "
+        f"{counted(int(entry.count), 'time')} in the trace"
         for entry in described
         if counts[entry.name] not in (0, entry.count)  # validate lists those that did not run at all
     ]
@@ -177,8 +179,8 @@ def _notes(watched: Watch, described: Sequence[Named]) -> list[str]:
 
 def _cost(cost: Overhead) -> str:
     return (
-        f"watching changes the pass by {cost.fraction:+.1%} ({cost.low:+.1%} to {cost.high:+.1%} at 95 %), "
-        "between the operators: each is timed by itself"
+        f"watching changes the pass by {signed(cost.fraction)} "
+        f"({signed(cost.low)} to {signed(cost.high)} at 95 %), between the operators: each is timed by itself"
     )
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.attending import AUTO
 from profiler.repeats import KNOWN_FROM, moved, sample
-from reports.units import seconds
+from reports.units import percent, seconds
+from reports.wording import counted, signed
 
 if TYPE_CHECKING:
     from profiler.forward import Point
@@ -51,7 +52,7 @@ def repeated_words(where: str, whole: Sample, timed: Timed, began: float, *, by_
         yield f"outliers of the step {where}, kept in its median: {told}{more}"
     if abs(change := moved(timed.plain)) > MOVED:
         what = "slower" if change > 0 else "faster"
-        yield f"the step {where} became {abs(change):.1%} {what} while it was repeated"
+        yield f"the step {where} became {percent(abs(change))} {what} while it was repeated"
     waited_s = sample(timed.waited).median_s if by_wall else 0.0
     if waited_s > LONG_WAIT * whole.median_s:
         yield (
@@ -63,7 +64,7 @@ def repeated_words(where: str, whole: Sample, timed: Timed, began: float, *, by_
 def gain_words(where: str, row: Mapping[str, Any]) -> str:
     """A technique's gain in a step, the number of repeats and why they ended, from a row of `techniques`."""
     sure = " at 95 %" if row["repeats"] >= KNOWN_FROM else ", of all repeats"
-    outliers = f"; {row['outliers']} outliers are kept in it" if row["outliers"] else ""
+    outliers = f"; {counted(row['outliers'], 'outlier')} counted in it" if row["outliers"] else ""
     return (
         f"{row['technique']} makes the step {where} {row['gain']:.3g} times as fast "
         f"({row['gain_low']:.3g} to {row['gain_high']:.3g}{sure}): {row['repeats']} repeats in turn "
@@ -74,8 +75,8 @@ def gain_words(where: str, row: Mapping[str, Any]) -> str:
 def overhead_words(cost: Overhead, watching: str) -> str:
     """The overhead of watching a step."""
     return (
-        f"{watching} change the step {label(cost)} by {cost.fraction:+.1%} "
-        f"({cost.low:+.1%} to {cost.high:+.1%} at 95 %)"
+        f"{watching} change the step {label(cost)} by {signed(cost.fraction)} "
+        f"({signed(cost.low)} to {signed(cost.high)} at 95 %)"
     )
 
 
@@ -105,8 +106,8 @@ def attributed_words(found: Attributed, device: str) -> str:
     what = "kernels" if device.startswith("cuda") else "operations"
     inside, beside = (part / (found.of_s or 1.0) for part in (found.in_operators_s, found.in_framework_s))
     return (
-        f"of the {what} of the step {label(found)}, {seconds(found.of_s)}, {inside:.1%} belong to operators "
-        f"and {beside:.1%} to what the framework prepares (positions, rotary tables, masks)"
+        f"of the {what} of the step {label(found)}, {seconds(found.of_s)}, {percent(inside)} belong to "
+        f"operators and {percent(beside)} to what the framework prepares (positions, rotary tables, masks)"
     )
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from hwspecs import Device, Node
 from hwspecs.check import Finding
 from reports import terminal
-from reports.units import in_bytes, si, text
+from reports.units import in_bytes, percent, si, text
+from reports.wording import counted
 from roofline.tables import csv_text
 
 
@@ -90,6 +91,23 @@ def listing(devices: Sequence[Device], format: str) -> str:
     return single + (terminal.table(nodes, of_nodes) if nodes else "")
 
 
+def reached(device: Device) -> str:
+    """What a machine reached, as `roofline ceilings` measured it, in a few lines."""
+    found = device.measured
+    peaks = {**found.vector_flop_per_s, **found.tensor_flop_per_s}
+    products = [f"{dtype} {si(peak.value, 'FLOP/s')}" for dtype, peak in peaks.items()]
+    told = {"matrix products": ", ".join(products)}
+    told |= {name: si(s.value, "B/s") for name, s in (("memory", found.dram_byte_per_s),) if s}
+    told |= {name: si(s.value, "s") for name, s in (("launch", found.launch_s),) if s}
+    fits = device.calibration.operators if device.calibration else {}
+    if errors := [constants.median_error for entries in fits.values() for constants in entries]:
+        told["operators"] = (
+            f"{len(errors)} classes fitted, with median errors of {percent(min(errors))} to "
+            f"{percent(max(errors))} on the model held out"
+        )
+    return "".join(f"{name}: {words}\n" for name, words in told.items() if words)
+
+
 def findings(found: Sequence[Finding]) -> str:
     """Findings of the checks per file, errors first."""
     order = {"error": 0, "note": 1, "ok": 2}
@@ -99,4 +117,5 @@ def findings(found: Sequence[Finding]) -> str:
     ]
     columns: terminal.Columns = {key: (key, text) for key in ("device", "severity", "rule", "message")}
     errors = sum(f.severity == "error" for f in found)
-    return terminal.table(rows, columns) + f"{len(found)} checks, {errors} errors.\n"
+    drawn = terminal.table(rows, columns) if rows else ""
+    return drawn + f"{counted(len(found), 'check')}, {counted(errors, 'error')}.\n"

@@ -25,6 +25,11 @@ def signed(value: float | None, digits: int = 1) -> str:
     return "–" if value is None or math.isnan(value) else f"{100 * value:+.{digits}f} %".replace("-", "−")
 
 
+def moment(stamp: str) -> str:
+    """A time stamp as a reader writes it: "2026-11-22 18:34:55 UTC"."""
+    return stamp.replace("T", " ", 1).replace("+00:00", " UTC")
+
+
 def counted(number: int, noun: str) -> str:
     """How many of something: "1 kernel", "12 kernels"."""
     return f"{number:,} {noun}{'s' if number != 1 else ''}"

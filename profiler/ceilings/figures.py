@@ -12,6 +12,7 @@ from profiler.ceilings.constants import digits
 from profiler.ceilings.plan import REFERENCE, REFERENCE_LAYERS, Findings, Key, Plan
 from profiler.probes import BEYOND, INT8, PINNED_BYTES, STEADY_S, fma_flops, special_ops
 from profiler.repeats import Sample, uncertainty
+from reports.units import percent
 
 MEASURED = "measured"  # key of measured figures in the file's `sources`
 VECTOR = ("fp32",)  # formats of a GPU's products on vector units (PyTorch's default: no TF32)
@@ -61,8 +62,8 @@ def _known(found: Findings, key: Key) -> str:
     """Spread and uncertainty of a figure."""
     said, known = found.sampled(key), uncertainty(found.times[key])
     aside = f", {len(said.outliers)} of them far outside" if said.outliers else ""
-    sure = f", median known to {known:.1%} at 95 %" if isfinite(known) else ""
-    return f"spread {said.spread:.1%} over {said.repeats} passes{aside}{sure}"
+    sure = f", median known to {percent(known)} at 95 %" if isfinite(known) else ""
+    return f"spread {percent(said.spread)} over {said.repeats} passes{aside}{sure}"
 
 
 def _units(

@@ -69,6 +69,7 @@ def command(
     from profiler.ceilings.plan import Plan
     from profiler.environment import pick_device, use_threads
     from profiler.kernels import FP8, has_fp8, known_product_dtype
+    from reports.devices import reached
     from specfiles.writing import check_writable
 
     positive(passes=passes, threads=threads)
@@ -80,4 +81,5 @@ def command(
     dtypes = tuple(known_product_dtype(entry, chosen) for entry in dtype) or default
     plan = Plan(chosen, dtypes, passes, name, progress, left, precision, sheet=sheet)
     measured = measure_ceilings(plan, out)
+    print(reached(measured), end="")
     print(f"ceilings of {measured.name} written to {out}", file=sys.stderr)
