@@ -12,9 +12,16 @@ IN_SIZES = frozenset(("batch", "prompt", "context"))  # what the sizes of a step
 
 def full_name(prediction: Prediction) -> str:
     """A prediction by model, device, phase, batch and lengths."""
-    asked = prediction.scenario
-    sizes = f"{asked.phase}, batch {asked.batch}, {', '.join(_lengths(asked).values())}"
-    return f"{asked.model.name} on {prediction.device.name}, {sizes}"
+    return f"{prediction.scenario.model.name} on {prediction.device.name}, {_sizes(prediction.scenario)}"
+
+
+def workload_name(asked: Scenario) -> str:
+    """A workload by model, phase, batch and lengths, for any device."""
+    return f"{asked.model.name}, {_sizes(asked)}"
+
+
+def _sizes(asked: Scenario) -> str:
+    return f"{asked.phase}, batch {asked.batch}, {', '.join(_lengths(asked).values())}"
 
 
 def names_apart(predictions: Sequence[Prediction]) -> list[str]:

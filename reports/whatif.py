@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reports import terminal
+from reports.naming import workload_name
 from reports.units import in_bytes, seconds, si, text, usd
 from reports.wording import plain
 from roofline.tables import csv_text
@@ -173,6 +174,7 @@ def answers_json(found: Found, scenario: Scenario, goal: Goal, target: str) -> d
         "prompt": scenario.prompt,
         "output": scenario.output,
         "target": target,
+        "fidelity": next((str(a.prediction.ceilings.fidelity) for a in (*found.met, *found.nearest)), None),
         "answers": [_answer(answer) for answer in found.met],
         "nearest": [_answer(answer) | _missing(answer, goal) for answer in found.nearest],
     }
@@ -237,9 +239,10 @@ def answers_text(found: Found, scenario: Scenario, goal: Goal, target: str) -> s
     }
     rows = [_answer_row(row) for row in rows]
     first = "the cheapest token" if priced else "the least power"
-    title = f"{scenario.model.name}, batch {scenario.batch}: what meets {target}, {first} first"
+    asked = f"{workload_name(scenario)}; fidelity {data['fidelity']}"
+    title = f"{asked}: what meets {target}, {first} first"
     if not met:
-        title = f"No device meets {target} with the numbers and techniques that were tried; nearest are"
+        title = f"{asked}: no device meets {target} with the techniques that were tried; nearest are"
     return terminal.table(rows, columns, title)
 
 
