@@ -10,10 +10,11 @@ from reports import headline, provenance
 from reports.advice import advice
 from reports.elsewhere import floors, floors_of_steps
 from reports.measured_points import measured_points
-from reports.naming import common, devices_of, full_name, names_apart, prefixes
+from reports.naming import common, devices_of, full_name, names_apart, prefixes, workload_name
 from reports.points import best_fidelity, reference_fidelity, sized
 from reports.predicted_points import predicted_points
 from reports.records import Content, Totals
+from reports.wording import moment
 from roofline.ceilings import EXPLAINED, Fidelity, ceilings
 from roofline.predict import Prediction
 from roofline.run import Run
@@ -112,7 +113,7 @@ def of_predictions(
         cards=() if several else headline.predicted_cards(totals[0], content.points[0].unit),
         sentences=headline.sentences(content),
         elsewhere=floors(first.scenario, [first.device, *others]),
-        elsewhere_for=full_name(first),
+        elsewhere_for=workload_name(first.scenario),
         elsewhere_on=first.scenario.setting.devices,
     )
 
@@ -126,7 +127,7 @@ def _run_facts(run: Run) -> tuple[tuple[str, str], ...]:
         ("Format", head.dtype),
         ("Weights", head.weights),
         ("Mode", head.mode),
-        ("Imported" if head.imported else "Measured", head.created),
+        ("Imported" if head.imported else "Measured", moment(head.created)),
         ("State", head.status),
     )
     return tuple((name, value) for name, value in facts if value)

@@ -40,7 +40,7 @@ def _cards(point: Point) -> Iterator[Card]:
     yield Card(label, rate(point.tokens / time), point.sizes)
     if point.headroom:
         note = f"what {point.phase} would take at the ceilings, {si(point.roof_s, 's')}"
-        yield Card("Head-room", f"{point.headroom:.2f} ×", note)
+        yield Card(f"{point.phase.capitalize()} head-room", f"{point.headroom:.2f} ×", note)
 
 
 def _latency_name(point: Point) -> str:
@@ -78,16 +78,17 @@ def sentences(content: Content) -> tuple[str, ...]:
         said += [_recoverable(points), _machine(points), _suspects(content.points)]
     else:
         said += [_largest(points)]
-    said += [_helpful(advice) for advice in content.advice]
+    said += [_helpful(advice, alone=len(content.advice) == 1) for advice in content.advice]
     return tuple(sentence for sentence in said if sentence)
 
 
-def _helpful(advice: Advice) -> str:
+def _helpful(advice: Advice, *, alone: bool) -> str:
     """The best exact technique, and the best that needs no training."""
     labels = (("exact", "with the same output"), ("lossy", "with another output"))
     found = [(advice.best(quality), words) for quality, words in labels]
     told = [f"{row.name} ({row.speedup:.2f}\u00a0× {words}: {row.why})" for row, words in found if row]
-    return f"{advice.title}: what would help most is predicted to be {listed(told)}." if told else ""
+    helps = f"what would help most is predicted to be {listed(told)}."
+    return "" if not told else _start(helps) if alone else f"{advice.title}: {helps}"
 
 
 def _best(totals: Iterable[Totals]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hwspecs.values import walk
 from reports.points import finite
 from reports.records import Provenance, Source
+from reports.wording import moment
 from roofline.energy import told
 from roofline.throttle import reasons
 from roofline.totals import power_of
@@ -87,7 +88,7 @@ def _conventions(limits: Ceilings, setting: Setting, has_tdp: bool) -> Iterator[
 def _measuring(run: Run) -> Iterator[tuple[str, str]]:
     head = run.head
     yield "Command", head.command
-    yield "Made", head.created
+    yield "Made", moment(head.created)
     yield "State of the run", head.status
     yield "Mode", head.mode
     yield "Weights", head.weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,12 +13,14 @@ from reports.wording import counted, short
 from roofline.tables import csv_text
 
 LONGEST = 72  # characters of a name
+# What many PyTorch kernels begin with: without it the part that tells them apart fits into a column.
+_NAMESPACES = re.compile(r"^void |at::native::|\(anonymous namespace\)::|c10::")
 COLUMNS: terminal.Columns = {
-    "name": ("name", lambda v: short(text(v), LONGEST)),
+    "name": ("name", lambda v: short(_NAMESPACES.sub("", text(v)), LONGEST)),
     "kind": ("kind", text),
     "phase": ("phase", text),
     "layer": ("layer", text),
-    "count": ("count", text),
+    "count": ("count", lambda v: text(None) if v is None else f"{v:,}"),
     "time_s": ("time", seconds),
     "share": ("share", percent),
     "flops": ("FLOP", lambda v: si(v, "FLOP")),

@@ -11,6 +11,7 @@ from reports.units import percent, si
 from reports.wording import signed
 
 MOST_BARS = 40
+ROOM = 1.09  # of the longest bar: the time behind it needs a place
 
 
 def time_figure(point: Point, axis: str = "Time per step") -> Figure:
@@ -31,7 +32,9 @@ def time_figure(point: Point, axis: str = "Time per step") -> Figure:
     layout = framed(height=110 + 30 * max(rows, 3))
     layout["barmode"] = "group"
     layout["bargap"] = 0.3
-    layout["xaxis"] |= {"title": {"text": axis}, "rangemode": "tozero"}
+    drawn = [s for o in bars for s in (o.total_s, o.count * o.predicted_s, o.count * (o.bound_s or 0.0))]
+    longest = max([*drawn, *(seconds for _, seconds in rest)], default=0.0)
+    layout["xaxis"] |= {"title": {"text": axis}, "range": [0, ROOM * longest or 1]}
     layout["xaxis"] |= {"tickformat": "~s", "ticksuffix": "s"}
     layout["yaxis"] |= {
         "tickmode": "array",
@@ -65,6 +68,7 @@ def _bars_by_bound(operators: Sequence[Operator], *, predicted: bool) -> list[Fi
         side = "predicted" if predicted else "measured"
         traces.append(
             _bars([i for i, _ in here], [o.total_s for _, o in here], [_bar_hover(o) for _, o in here])
+            | _ends([o.total_s for _, o in here])
             | {
                 "name": plotly_text(f"{side}, bound: {bound}"),
                 "offsetgroup": side,
@@ -90,6 +94,7 @@ def _plain_bars(rest: Sequence[tuple[str, float]], first: int) -> Figure:
         [seconds for _, seconds in rest],
         [f"<b>{label}</b><br>measured {si(seconds, 's')}" for label, seconds in rest],
     )
+    bars |= _ends([seconds for _, seconds in rest])
     return bars | {"name": "no prediction", "offsetgroup": "measured", "marker": {"color": GREY}}
 
 
@@ -117,6 +122,11 @@ def _bars(places: list[int], seconds: list[float], hover: list[str]) -> Figure:
         "hovertext": hover,
         "textposition": "none",
     }
+
+
+def _ends(seconds: Sequence[float]) -> Figure:
+    """The times of bars, behind their ends."""
+    return {"text": [si(s, "s") for s in seconds], "textposition": "outside", "cliponaxis": False}
 
 
 def _bar_hover(operator: Operator) -> str:
