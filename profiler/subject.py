@@ -67,7 +67,7 @@ class Subject:
         """What is read: token ids, or two frames of a spectrogram for each position [batch, bins, frames]."""
         import torch
 
-        if not self.loaded.model.heard:
+        if not self.loaded.model.audio_window:
             return self.tokens(batch, length)
         shape = batch, self.network.config.num_mel_bins, 2 * length
         return torch.randn(*shape, device=self.device).to(self.network.dtype)
@@ -220,5 +220,5 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
 def _auto_class(model: Model) -> str:
     """transformers' name for models of its architecture."""
     if model.has_memory:
-        return "AutoModelForSpeechSeq2Seq" if model.heard else "AutoModelForSeq2SeqLM"
+        return "AutoModelForSpeechSeq2Seq" if model.audio_window else "AutoModelForSeq2SeqLM"
     return "AutoModel" if encodes(model) else "AutoModelForCausalLM"

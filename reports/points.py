@@ -1,4 +1,4 @@
-"""The steps of a run or a prediction as records: whole-step times, operators, roofs, unmatched rows."""
+"""What measured and predicted steps of a report share: fidelities, sizes in words, roofs."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def scenarios_of(
             "leave it out."
         )
     points: list[dict[str, Any]] = file.points() if file else [{}]
-    usual = {"prompt": model.heard} if model.heard else {}
+    usual = {"prompt": model.audio_window} if model.audio_window else {}
     used = techniques(asked.techniques)
     found = [
         Scenario(model, phase, setting=setting, techniques=used, **{**usual, **_set(point), **sizes})

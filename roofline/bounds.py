@@ -1,4 +1,4 @@
-"""Bounds of one scenario on many devices at once: what no device beats is not predicted one by one."""
+"""Lower bounds of one scenario on many devices at once, which exclude devices before any is predicted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Bounds:
     """Floors of a scenario's times on devices, by the data sheet.
 
-    Every step of a pass is taken to see what the first sees: work grows with the context.
+    Every step of a pass counts as its first, a lower bound as work grows with the context.
     """
 
     scenario: Scenario
@@ -43,7 +43,7 @@ class Bounds:
     _totals: dict[Option, dict[str, Any] | InputError] = field(default_factory=dict)
 
     def missed(self, option: Option) -> NDArray[np.float64]:
-        """By how much each device misses the goal at least; infinite where the option cannot be had."""
+        """The least factor by which each device misses the goal; infinite where it cannot run the option."""
         totals = self._of(option)
         if isinstance(totals, InputError):
             return np.full(len(self.devices), np.inf)
@@ -51,17 +51,17 @@ class Bounds:
         return found
 
     def gain(self, option: Option) -> float:
-        """The mean over the devices that allow it of how much nearer its techniques bring the goals."""
+        """The factor by which its techniques come nearer to the goal, a mean over devices that allow them."""
         plain, changed = self.missed(replace(option, techniques=())), self.missed(option)
         there = np.isfinite(changed)
         return float((plain[there] / changed[there]).mean()) if there.any() else 0.0
 
     def possible(self, option: Option) -> bool:
-        """Whether the model can be had this way at all."""
+        """Whether any device can run the option."""
         return not isinstance(self._of(option), InputError)
 
     def require(self, option: Option) -> None:
-        """Raise what stands against an option."""
+        """Raise InputError where no device can run the option."""
         found = self._of(option)
         if isinstance(found, InputError):
             raise found

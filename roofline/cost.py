@@ -11,12 +11,12 @@ from specfiles.errors import InputError
 
 
 def usd_per_million_tokens(usd_per_hour: Any, tokens_per_s: Any) -> Any:
-    """Of devices at work for so many tokens a second; numbers or arrays."""
+    """The cost of a million tokens on devices that yield `tokens_per_s`; numbers or arrays."""
     return usd_per_hour / 3600 / tokens_per_s * 1e6
 
 
 def with_cost(points: Sequence[dict[str, Any]], usd_per_hour: float | None) -> list[dict[str, Any]]:
-    """Predictions (their JSON form), with a price also `usd_per_million_tokens` among their totals."""
+    """Predictions (their JSON form); where a price is given, their totals have `usd_per_million_tokens`."""
     check_price(usd_per_hour)
     return [
         {**point, "totals": at_price(point["totals"], point["devices"], usd_per_hour)} for point in points
@@ -24,13 +24,13 @@ def with_cost(points: Sequence[dict[str, Any]], usd_per_hour: float | None) -> l
 
 
 def check_price(usd_per_hour: float | None) -> None:
-    """Refuse what is no price of a device."""
+    """Raise InputError for a price that is not positive and finite."""
     if usd_per_hour is not None and not 0 < usd_per_hour < float("inf"):
         raise InputError(f"the price is {usd_per_hour}; expected USD per hour of a device, above zero.")
 
 
 def at_price(record: dict[str, Any], devices: int, usd_per_hour: float | None) -> dict[str, Any]:
-    """A record of devices that yield `tokens_per_s`, with a price also `usd_per_million_tokens`."""
+    """A record with `tokens_per_s`; where a price is given, also with `usd_per_million_tokens`."""
     if usd_per_hour is None:
         return record
     cost = usd_per_million_tokens(usd_per_hour * devices, record["tokens_per_s"])
@@ -54,6 +54,6 @@ def read_prices(path: Path) -> dict[str, float]:
 
 
 def price(device: Device, prices: Mapping[str, float]) -> float | None:
-    """USD per hour of one device; None where nobody gave it."""
+    """USD per hour of one device; None where no price is known."""
     stated = device.datasheet.price_usd_per_hour
     return prices.get(device.name, stated.value if stated else None)

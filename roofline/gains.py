@@ -31,8 +31,8 @@ def gains(run: Run, device: Device, fidelity: Fidelity | str) -> pd.DataFrame:
     """One row per point and technique of a run: measured and predicted times and gains, base over treated.
 
     `error` is that of the gain, predicted / measured - 1. Predicted times are those of the operators,
-    measured ones of whole steps. What is predicted is `ran` where kernels make another technique of the one
-    asked for. Where nothing can be predicted, `note` says why.
+    measured ones of whole steps. Where kernels implement another technique than the one asked for,
+    that one (`ran`) is predicted. Where nothing can be predicted, `note` says why.
     """
     table = run.table("techniques")
     if table.empty:
@@ -58,7 +58,7 @@ def gains(run: Run, device: Device, fidelity: Fidelity | str) -> pd.DataFrame:
 
 
 def _of_run(run: Run, words: str) -> Callable[[], Technique]:
-    """The technique that words name, with the draft model whose config the run keeps."""
+    """The technique by its words, with the draft model from the config that is kept in the run."""
 
     def parsed() -> Technique:
         technique = parse(words)
@@ -88,7 +88,7 @@ def _predicted(
 
 
 def _treated(asked: Scenario, method: Technique, device: Device, fidelity: Fidelity | str) -> float:
-    """Time with a technique: that without where it is counted already, and refused for that."""
+    """Time with a technique; of one that the convention counts already, the plain time."""
     try:
         return predict(replace(asked, techniques=(method,)), device, fidelity).time_s()
     except InputError:
@@ -98,6 +98,6 @@ def _treated(asked: Scenario, method: Technique, device: Device, fidelity: Fidel
 
 
 def _without(asked: Scenario, technique: Technique) -> Scenario:
-    """The step without what its convention counts: the treated step is then what is always predicted."""
+    """The step by a convention that lacks the technique, where the plain prediction has it."""
     lacks = lacking(asked.setting.convention, [technique.name])
     return replace(asked, setting=replace(asked.setting, convention=lacks))

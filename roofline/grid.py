@@ -78,7 +78,7 @@ class Grid:
 
     @staticmethod
     def fits(scenarios: Sequence[Scenario]) -> bool:
-        """Whether they are plain schedules of one model and phase, alike in images, that lack nothing."""
+        """Whether they can be one grid: of one model and phase, with the same images and nothing left out."""
         alike = {(id(s.model), s.phase, s.images, s.techniques) for s in scenarios}
         known = all(len(s.techniques) < 2 for s in scenarios)
         known &= all(isinstance(one, FusedProjections) for s in scenarios for one in s.techniques)
@@ -94,7 +94,7 @@ class Grid:
         return replace(self, **cut)
 
     def check(self, model: Model) -> None:
-        """Refuse what one scenario would be refused for: the extremes of each setting stand for all."""
+        """Raise the InputError of any single scenario; the extremes of each setting stand for all."""
         longest = {"prefill": self.prompt, "decode": self.context}.get(self.phase, self.prompt + self.output)
         past = self.context - self.prompt  # what a decoder with an encoder's memory has written
         for code in np.unique(self.setting):

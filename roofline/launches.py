@@ -1,7 +1,7 @@
-"""Waiting for the host: what it costs to launch operators one by one where no latency was measured.
+"""Waiting for the host: the cost of launching operators one by one where no latency was measured.
 
-A step takes as long as the slower of the device and the host, which needs its time for every kernel. How long
-is a property of the host and of the code that it runs; what is assumed was fitted to engines under load.
+A step takes as long as the slower of the device and the host. The host's time for a kernel is a property of
+the host and of its code; the value that is assumed was fitted to engines under load.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Launching:
 
 
 def assumed() -> Launching:
-    """That of a script that launches kernels one by one, in the range over all engines that were fitted."""
+    """The time of a script that launches kernels one by one, with the range over all fitted engines."""
     each = overheads_for(EAGER)
     low, high = (fit.low.launch_s for fit in fits()), (fit.high.launch_s for fit in fits())
     return Launching(each.overheads.launch_s, min(low), max(high), f"fitted to {each.source}")

@@ -63,7 +63,7 @@ def totals(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def formulas(prediction: Prediction) -> dict[str, str]:
-    """What each kind of operator counts, in its own words."""
+    """What each kind of operator counts: the docstring of its `work`."""
     named = (one for each in prediction.schedule.passes for one in each.operators(each.first))
     return {one.operator.kind: " ".join((inspect.getdoc(one.operator.work) or "").split()) for one in named}
 

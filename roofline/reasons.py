@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from roofline.ceilings import Ceilings
     from roofline.predict import Prediction, Row
 
-TOLD = 0.01  # relative change of a rate that a reason tells
+TOLD = 0.01  # relative change of a rate from which a reason mentions it
 SAME = 1e-6  # relative change that is rounding
 
 
 class Quantity(NamedTuple):
-    """What can be saved of the work: in words, and the limit that it takes its time at."""
+    """A quantity of work in words, and the limit whose time it takes."""
 
     words: str
     limit: str
@@ -83,7 +83,7 @@ def _cause(before: Prediction, after: Prediction, phase: str) -> str | None:
 
 
 def _seconds(quantity: str, rows: Iterable[Row], limits: Ceilings, binding: bool = False) -> float:
-    """What a quantity of some rows takes at its own ceiling; where `binding`, of those that it limits."""
+    """Seconds of a quantity at its own ceiling, of all rows or, if `binding`, of those that it limits."""
     if quantity == "launch_s":  # comes on top of the others
         return sum(float(row.count * row.times.launch_s) for row in rows)
     chosen = [row for row in rows if not binding or row.times.bound == QUANTITIES[quantity].limit]
@@ -150,7 +150,7 @@ def _change(ratio: float) -> str:
 
 
 def _percent(share: float) -> str:
-    """A share in per cent; below one with the digit that tells."""
+    """A share in per cent; below one with one significant digit."""
     return f"{100 * share:.0f} %" if share >= TOLD else f"{100 * share:.1g} %"
 
 

@@ -1,4 +1,4 @@
-"""What `run.json` says: how a run was made, and what of it stands in no table."""
+"""The content of `run.json`: how a run was made, and what no table holds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from specfiles.strict import Strict
 
 
 class Origin(Strict, frozen=True, kw_only=True):
-    """One trace file: what wrote it."""
+    """One trace file and the tool that wrote it."""
 
     file: str
     format: str  # kineto | nsys | ncu
@@ -18,7 +18,7 @@ class Origin(Strict, frozen=True, kw_only=True):
 
 
 class DeviceFacts(Strict, frozen=True, kw_only=True):
-    """What a trace says of one device; nothing where it does not say."""
+    """Facts of one device, as far as a trace states them."""
 
     source: int  # which of the trace files
     device: int

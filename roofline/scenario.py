@@ -53,14 +53,14 @@ class Scenario:
             _check_size(name, getattr(self, name))
         if self.context is not None:
             _check_size("context", self.context)
-        asked, heard = self.longest, self.model.heard
-        if heard and self.prompt != heard:
+        asked, window = self.longest, self.model.audio_window
+        if window and self.prompt != window:
             raise InputError(
-                f"{self.model.name} reads windows of audio, which are {heard} positions; --prompt is "
+                f"{self.model.name} reads windows of audio, which are {window} positions; --prompt is "
                 f"{self.prompt}, leave it out."
             )
         if self.model.has_memory:  # each stack counts its own positions
-            asked = max(0 if heard else self.prompt, asked - self.prompt + 1)
+            asked = max(0 if window else self.prompt, asked - self.prompt + 1)
         if asked > self.model.max_position:
             raise InputError(
                 f"{self.model.name} has positions for {self.model.max_position} tokens, "
@@ -69,7 +69,7 @@ class Scenario:
         check_sharing(self.model, self.setting, self.batch)
 
     def _check_extras(self) -> None:
-        """Refuse what this model has no use for."""
+        """Raise InputError for options that do not apply to this model."""
         if self.steps is not None:
             _check_size("steps", self.steps)
             if not self.denoises:

@@ -1,4 +1,4 @@
-"""Names of kinds, formats and columns in a stranger's table, as this project says them."""
+"""Names of kinds, formats and columns in other projects' tables, translated to those used here."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def tidied(table: pd.DataFrame) -> pd.DataFrame:
     """The table with columns, kinds and formats named as here; what is not known stays as it is.
 
     Case, spaces around names and `-` for `_` do not matter, nor does `torch.` before a format. A column that
-    is there under its own name is not taken from another one.
+    has its name already is not replaced by a renamed one.
     """
     columns = {str(name): _plain(str(name)) for name in table.columns}
     taken = {name for name, plain in columns.items() if name == plain}
@@ -57,7 +57,7 @@ def tidied(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def predict_named(given: pd.DataFrame, limits: Ceilings) -> pd.DataFrame:
-    """`predict_table` of a table whose names are a stranger's, which stay as they are."""
+    """`predict_table` of a table with other projects' names, which the result keeps."""
     found = predict_table(tidied(given), limits)
     found.columns = [*given.columns, *found.columns[len(given.columns) :]]
     words = [name for name in given if _plain(str(name)) in ("op", "dtype", "kv_dtype")]

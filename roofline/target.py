@@ -27,7 +27,7 @@ UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0}
 GOALS = {"ttft": "ttft_s", "tpot": "tpot_s", "throughput": "tokens_per_s"}
 SHARED_BY = (1, 2, 4, 8)  # devices that are tried for each layer
 TRIED = 8  # techniques of each quality that gain most; their pairs are tried, too
-NEAREST = 5  # devices that are told where none meets the target
+NEAREST = 5  # devices reported where none meets the target
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Goal:
         return cls(goals)
 
     def misses(self, totals: Mapping[str, Any]) -> dict[str, Any]:
-        """By how much each goal is missed, and the memory of the device: at most 1 where they are met.
+        """The factor by which each goal, and the device's memory, is missed: at most 1 where it is met.
 
         Totals are numbers, or arrays over devices.
         """
@@ -68,7 +68,7 @@ class Goal:
         return found
 
     def missed(self, totals: Mapping[str, Any]) -> Any:
-        """By how much the worst of them is missed."""
+        """The largest of these factors."""
         worst: Any = 0.0
         for ratio in self.misses(totals).values():
             worst = maximum(worst, ratio)
@@ -77,13 +77,13 @@ class Goal:
 
 @dataclass(frozen=True)
 class Option:
-    """So many devices for each layer, and techniques."""
+    """A number of devices that share each layer, and techniques."""
 
     devices: int
     techniques: tuple[Technique, ...] = ()
 
     def of(self, scenario: Scenario) -> Scenario:
-        """The scenario with it; techniques that it has already stay."""
+        """The scenario with these devices, and these techniques beside its own."""
         return replace(
             scenario,
             setting=replace(scenario.setting, tensor_parallel=self.devices),
@@ -103,23 +103,23 @@ class Answer:
 
     @property
     def totals(self) -> dict[str, Any]:
-        """Those of the prediction, and what the device could hold."""
+        """The totals of the prediction, and the memory capacity of the device."""
         capacity = self.device.datasheet.dram.capacity_bytes.value
         return {**self.prediction.totals(), "capacity_bytes": capacity}
 
     @property
     def watts(self) -> float:
-        """Power of all devices by the data sheet: what stands for their cost where no price is known."""
+        """TDP of all devices [W], the measure of cost where no price is known."""
         return _watts(self.device) * self.devices
 
     @property
     def usd_per_million_tokens(self) -> float | None:
-        """What a million tokens cost while the devices are as busy as asked; None without price or tokens."""
+        """USD per million tokens at the predicted rate; None without a price or without tokens."""
         rate, usd = self.totals["tokens_per_s"], self.usd_per_hour
         return None if usd is None or not rate else float(usd_per_million_tokens(usd, rate))
 
     def cost(self) -> tuple[bool, float, bool, float, float]:
-        """What answers are ordered by: the price of a token, else of an hour, else the power."""
+        """The order of answers: by the price of a token, else of an hour, else by power."""
         token, hour = self.usd_per_million_tokens, self.usd_per_hour
         return token is None, token or 0.0, hour is None, hour or 0.0, self.watts
 

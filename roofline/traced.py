@@ -1,4 +1,4 @@
-"""Traced operators in a run's table, and the model that they are: a run needs no code of its user again."""
+"""Traced operators as a table of a run, and the model made of them again, without the user's code."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _operator(kind: str, text: str, origin: str) -> Operator:
 
 @cache
 def _record(kind: str) -> type[Strict]:
-    """What a kind's fields must be, read from the operator's class."""
+    """The schema of a kind's fields, from the operator's class."""
     columns = [
         (f.name, _TYPES[str(f.type)]) if f.default is MISSING else (f.name, _TYPES[str(f.type)], f.default)
         for f in fields(KINDS[kind])  # type: ignore[arg-type]

@@ -112,7 +112,7 @@ def scenario_of(run: Run) -> Scenario:
     if head.absorbs_latents is not None:
         counting = replace(counting, absorbs_latents=head.absorbs_latents)
     setting = Setting(Precision.of(head.dtype, *formats), counting, head.tensor_parallel)
-    return Scenario(model, "prefill", prompt=model.heard or 1, setting=setting)
+    return Scenario(model, "prefill", prompt=model.audio_window or 1, setting=setting)
 
 
 def _model(run: Run) -> Model:

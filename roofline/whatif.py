@@ -44,7 +44,7 @@ class Outcome:
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether no total moves: the model or the device has it already, or nothing is long enough."""
+        """Whether no total changes, to a reader."""
         before, after = self.before.totals(), self.after.totals()
         return all(_alike(before[name], after[name]) for name in TOTALS)
 
@@ -74,7 +74,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class WhatIf:
-    """The baseline, what each technique makes of it, and why some make nothing."""
+    """The baseline, the outcome of each technique, and the reasons of those refused."""
 
     baseline: Prediction
     outcomes: list[Outcome]  # the fastest first
@@ -153,7 +153,7 @@ def _alone(
 
 
 def _better(promising: Sequence[tuple[Outcome, Outcome]], device: Device) -> list[Outcome]:
-    """Pairs that gain more than either of the two; otherwise one of them does it all."""
+    """Pairs that gain more than either of their techniques alone."""
     pairs = []
     for one, other in promising:
         try:
@@ -168,9 +168,9 @@ def _better(promising: Sequence[tuple[Outcome, Outcome]], device: Device) -> lis
 def _counted_already(
     baseline: Prediction, offered: Sequence[Technique], device: Device
 ) -> tuple[list[Outcome], dict[str, str]]:
-    """The baseline as the outcome of each technique that its convention counts, where that is something.
+    """The baseline as the outcome of each technique that its convention counts already.
 
-    Of those that are counted and not here, the reason.
+    Of those without an effect or a prediction, the reason instead.
     """
     from workloads.techniques.counted import lacking
 
@@ -199,8 +199,8 @@ def _counted_already(
 def _promising(singles: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
     """Pairs to try: of the best that keep the output, of the best that may change it, of the best of all.
 
-    Asked for all alike, pairs of methods that need training would leave no place to the others. What is a
-    property of the requests is asked for by name.
+    Chosen among all at once, pairs of methods that need training would leave no place for others. Techniques
+    whose gain is a property of the requests are in no pair.
     """
     gaining = [o for o in singles if o.speedup > 1 + SAME and not o.techniques[0].of_requests]
     pairs: dict[tuple[str, str], tuple[Outcome, Outcome]] = {}
@@ -218,7 +218,7 @@ def _outcome(baseline: Prediction, techniques: tuple[Technique, ...], device: De
 
 
 def _again(baseline: Prediction, asked: Scenario, device: Device) -> Prediction:
-    """Something else on the same ceilings, with the same engine around it."""
+    """A prediction of another scenario, by the same ceilings and with the same engine."""
     engine = baseline.served.engine if baseline.served else None
     return predict(asked, device, limits=baseline.ceilings, engine=engine)
 

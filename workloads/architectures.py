@@ -1,4 +1,4 @@
-"""Models that are no decoders alone: encoders, encoder-decoders, diffusion models, decoders that see."""
+"""Architectures other than decoders: encoders, encoder-decoders, diffusion and vision-language models."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class EncoderDecoder(Model):
 
 
 @dataclass(frozen=True)
-class Listening(EncoderDecoder):
+class SpeechToText(EncoderDecoder):
     """An encoder-decoder whose prompts are windows of audio, all of one length (arXiv:2212.04356)."""
 
     manner: ClassVar[str] = "is an encoder-decoder of audio"
@@ -67,7 +67,7 @@ class Listening(EncoderDecoder):
     frames: int  # after the encoder's convolutions
 
     @property
-    def heard(self) -> int:  # type: ignore[override]
+    def audio_window(self) -> int:  # type: ignore[override]
         """Positions of a window."""
         return self.frames
 
@@ -85,7 +85,7 @@ class Diffusion(Model):
 
 
 @dataclass(frozen=True)
-class Seeing(Model):
+class VisionLanguage(Model):
     """A decoder behind a vision tower that turns the patches of an image into prompt tokens."""
 
     manner: ClassVar[str] = "is a decoder behind a vision tower"

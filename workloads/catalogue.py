@@ -21,7 +21,7 @@ Count = Annotated[int, msgspec.Meta(gt=0)]
 
 
 class Active(Strict, frozen=True, kw_only=True):
-    """What the makers say of the weights that one token meets."""
+    """The published count of parameters that one token uses."""
 
     rounded: str  # as they print it: 12.9B
     convention: ActiveConvention  # which tables they count, found by counting all three ways
@@ -30,7 +30,7 @@ class Active(Strict, frozen=True, kw_only=True):
 
 
 class Published(Strict, frozen=True, kw_only=True):
-    """What the makers say of a model's size."""
+    """Published parameter counts of a model."""
 
     params: Count | None = None
     exact: bool = False  # the published count is exact, not rounded

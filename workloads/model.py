@@ -63,7 +63,7 @@ class Model:
     manner: ClassVar[str] = "is a decoder"
     has_memory: ClassVar[bool] = False  # decode steps attend to an encoder's output
     image_tokens: ClassVar[int] = 0  # prompt positions of one image
-    heard: ClassVar[int] = 0  # positions that every prompt has: those of a window of audio
+    audio_window: ClassVar[int] = 0  # positions that every prompt has: those of a window of audio
 
     @property
     def usual_phase(self) -> str:

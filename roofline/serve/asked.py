@@ -75,7 +75,7 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
     engine = find_engine(asked.engine)
     if engine is not None:
         scenario = as_engines_run(scenario, graphs=engine.graphs)
-    if scenario.model.heard:
+    if scenario.model.audio_window:
         raise InputError(f"{scenario.model.name} {scenario.model.manner}; serve simulates requests of text.")
     policies = [_policy(name, asked) for name in asked.batching.split(",")]
     if scenario.model.has_memory and any(policy.batching == "chunked" for policy in policies):

@@ -125,7 +125,7 @@ def check_names(spec: Spec) -> None:
 
 
 def _claim(spec: Spec, folder: Path) -> None:
-    """Write the sweep down, or see that the folder holds this very one."""
+    """Write the spec into the folder, or raise InputError where it holds another."""
     path = folder / "sweep.json"
     if path.exists():
         if read_json(path).get("sweep") != json.loads(json.dumps(plain_data(spec))):

@@ -122,7 +122,13 @@ def test_every_model_can_be_a_grid(path: Path) -> None:
     for phase in model.phases:
         found = [
             Scenario(
-                model, phase, batch, model.heard or prompt, None, 9, Setting(Precision.of("bf16", None, kv))
+                model,
+                phase,
+                batch,
+                model.audio_window or prompt,
+                None,
+                9,
+                Setting(Precision.of("bf16", None, kv)),
             )
             for batch, prompt, kv in ((1, 7, None), (5, 30, "fp8"))
         ]

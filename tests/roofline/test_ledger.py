@@ -43,7 +43,7 @@ def test_the_sums_are_the_totals_to_the_byte(phase: str, weights: str, conventio
 def test_every_model_is_accounted_for(path: Path) -> None:
     """Where experts are an expectation, to the last digit of a float."""
     model = load_model(path).model
-    prediction = predict(Scenario(model, model.usual_phase, 2, model.heard or 100, output=20), DEVICE)
+    prediction = predict(Scenario(model, model.usual_phase, 2, model.audio_window or 100, output=20), DEVICE)
     rows = ledger(prediction)
     assert totals(rows)["bytes"] == pytest.approx(prediction.total("bytes"), rel=1e-14)
     for row in rows:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.workloads.products import Products, counted, products
-from workloads.architectures import Seeing
+from workloads.architectures import VisionLanguage
 from workloads.catalogue import load_model
 from workloads.config import Config
 from workloads.families import build
@@ -207,7 +207,7 @@ def test_a_decoder_behind_a_vision_tower() -> None:
     kind = transformers.AutoModelForImageTextToText
     network = reference(kind, "qwen3_5", fields, attn_implementation="eager")
     model = ours("qwen3_5", fields)
-    assert isinstance(model, Seeing)
+    assert isinstance(model, VisionLanguage)
     assert model.image_tokens == 16
     assert_parameters(network, model)
     prompt = prompt_with_images()
@@ -256,7 +256,7 @@ def test_llama_4_behind_its_tower() -> None:
     fields = {"text_config": text, "vision_config": tower, "image_token_index": 7}
     network = reference(transformers.AutoModelForImageTextToText, "llama4", fields)
     model = ours("llama4", fields)
-    assert isinstance(model, Seeing)
+    assert isinstance(model, VisionLanguage)
     assert model.image_tokens == 16
     assert_parameters(network, model)
     seen = products(
@@ -307,7 +307,7 @@ def test_kimi_behind_its_tower() -> None:
     }
     network = reference(transformers.AutoModelForImageTextToText, "kimi_k25", fields)
     model = ours("kimi_k25", fields)
-    assert isinstance(model, Seeing)
+    assert isinstance(model, VisionLanguage)
     assert_parameters(network, model)
     seen = products(
         network,

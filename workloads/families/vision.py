@@ -10,7 +10,7 @@ from dataclasses import fields
 
 from specfiles.errors import InputError
 from specfiles.frozen import dataclass
-from workloads.architectures import Seeing
+from workloads.architectures import VisionLanguage
 from workloads.blocks import (
     Block,
     ClassToken,
@@ -129,6 +129,6 @@ def behind_tower(model: Model, config: Config) -> Model:
             f"{model.hidden}."
         )
     shared = {field.name: getattr(model, field.name) for field in fields(model)}
-    return Seeing(
+    return VisionLanguage(
         **shared, vision=tower.stack, patches=tower.patches, merged=tower.merged, others=tower.others
     )

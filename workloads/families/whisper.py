@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workloads.architectures import Listening
+from workloads.architectures import SpeechToText
 from workloads.blocks import (
     AttentionBlock,
     Block,
@@ -23,7 +23,7 @@ from workloads.model import Model, Stack
 
 def _whisper(config: Config) -> Model:
     hidden, vocabulary = config.size("d_model", default=384), config.size("vocab_size", default=51865)
-    heard = config.size("max_source_positions", default=1500)
+    window = config.size("max_source_positions", default=1500)
     longest = config.size("max_target_positions", default=448)
     act = activation(config, "activation_function", default="gelu")
 
@@ -43,9 +43,9 @@ def _whisper(config: Config) -> Model:
     tables = TokenTable(vocabulary), PositionTable(longest)
     head = Head(vocabulary, config.flag("tie_word_embeddings", True))
     writing = stack("decoder", (own, cross), tables, head)
-    frames = FrameEmbedding(config.size("num_mel_bins", default=80)), PositionTable(heard)
+    frames = FrameEmbedding(config.size("num_mel_bins", default=80)), PositionTable(window)
     reading = stack("encoder", (EncoderAttentionBlock(*heads("encoder"), bias=True, key_bias=False),), frames)
-    return Listening("", "whisper", vocabulary, longest, writing, reading, heard)
+    return SpeechToText("", "whisper", vocabulary, longest, writing, reading, window)
 
 
 FAMILY = {"whisper": _whisper}
