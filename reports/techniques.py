@@ -97,9 +97,13 @@ def book(techniques: Sequence[type[Technique]]) -> str:
     lines = [
         "# Techniques",
         "",
-        "What `--with` takes and `roofline whatif` tries, as `roofline techniques list --format markdown`",
-        "prints it. Output quality is a label: what a lossy technique costs depends on the model and",
-        "the task, and no number here claims to know it.",
+        "`--with` applies techniques, and `roofline whatif` tries all of them. This page is printed by",
+        "the command `roofline techniques list --format markdown`.",
+        "",
+        "**Quality** says what becomes of the output: *exact* leaves it as it is, *lossy* changes it,",
+        "*retrained* needs training first. It is a label and not a number, because the loss depends on",
+        "the model and the task. **Assumes** names parameters that depend on the data: measure yours,",
+        "as gains are shown for the defaults. Techniques that **decide** the same exclude each other.",
     ]
     at: tuple[str, ...] = ()
     for technique in techniques:
@@ -119,7 +123,7 @@ def page(technique: type[Technique]) -> str:
     lines = [f"# {found['name']}", "", found["summary"], ""]
     lines += [f"- **{fact}**: {found[fact]}" for fact in FACTS]
     if found["assumes"]:
-        lines += [f"- **assumes**: {found['assumes']} (not a free choice: measure yours)"]
+        lines += [f"- **assumes**: {found['assumes']} (depends on the model and the data: measure yours)"]
     if found["counted"]:
         lines += [f"- **counted**: by default; `--without {found['name']}` leaves it out"]
     lines += [f"- **decides**: {found['decides']} (one technique of a kind)"]

@@ -10,7 +10,7 @@ from workloads.techniques.base import KERNELS, Target, Technique
 
 @dataclass(frozen=True)
 class CudaGraphs(Technique):
-    """A step's kernels are recorded once and launched together."""
+    """A step's kernels are captured once as a graph and launched by one call."""
 
     name = "cuda-graphs"
     aliases = ("hip-graphs",)

@@ -16,13 +16,13 @@ from workloads.techniques.changes import IN_LAYERS, also, share_of_layers
 
 @dataclass(frozen=True)
 class DepthRouting(Technique):
-    """In every second layer only a part of the tokens is processed; the others pass by."""
+    """Every second layer processes only some of the tokens; the others skip it on the residual stream."""
 
     name = "mixture-of-depths"
     aliases = ("mod",)
     category = "dynamic inference"
     paper = "Mixture-of-Depths arXiv:2404.02258"
-    removes = "work and cache of the tokens that pass by"
+    removes = "work and cache of the tokens that skip a layer"
     adds = "a router per routed layer"
     needs = "a model trained with it"
     quality = "retrained"

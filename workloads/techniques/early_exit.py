@@ -18,7 +18,7 @@ JOINED = ".qkv_proj"  # suffix of fused products of queries, keys and values
 
 @dataclass(frozen=True)
 class EarlyExit(Technique):
-    """On average a token needs a share of the layers; a classifier behind each tells when to leave."""
+    """A token runs through a share of the layers on average; a classifier after each decides when to stop."""
 
     name = "early-exit"
     aliases = ("calm", "layer-skipping", "depth-adaptive", "depth-adaptive-transformer")

@@ -11,15 +11,15 @@ from workloads.techniques.changes import in_format, on_projections
 
 @dataclass(frozen=True)
 class WeightFourActivationEight(Technique):
-    """Weights in 4 bits in groups, products in 8: weights are widened to 8 bits on the way."""
+    """Group-wise 4-bit weights, which the kernel dequantises to 8 bits, and 8-bit products."""
 
     name = "w4a8"
     aliases = ("qserve", "qoq")
     category = "quantisation"
     paper = "QServe arXiv:2405.04532"
     removes = "bytes of weights; time on the matrix units"
-    adds = "scales in two steps; widening inside the product's kernel; quantisation of activations"
-    needs = "matrix units for the format of activations; a kernel that widens"
+    adds = "scales in two levels; dequantisation inside the product's kernel; quantisation of activations"
+    needs = "matrix units for the format of activations; a kernel that dequantises weights"
     quality = "lossy"
     slot = "the format of weights"
     order = FORMAT

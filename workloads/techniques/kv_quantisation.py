@@ -13,7 +13,7 @@ from workloads.techniques.conditions import no_cache
 
 @dataclass(frozen=True)
 class KvQuantisation(Technique):
-    """Keys and values are written in few bits and widened when they are read."""
+    """Keys and values are stored in few bits and dequantised when they are read."""
 
     name = "kv-quantisation"
     aliases = ("kv-cache-quantisation", "kvquant")
@@ -27,7 +27,7 @@ class KvQuantisation(Technique):
     category = "quantisation"
     paper = "KIVI arXiv:2402.02750; KVQuant arXiv:2401.18079"
     removes = "bytes of the KV cache, in memory and in every decode step"
-    adds = "widening inside the attention kernel; quantisation when keys and values are appended"
+    adds = "dequantisation inside the attention kernel; quantisation when keys and values are appended"
     needs = "an attention kernel that reads the format"
     quality = "lossy"
     slot = "the format of the KV cache"

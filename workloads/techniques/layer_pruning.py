@@ -19,7 +19,7 @@ class LayerPruning(Technique):
     paper = "ShortGPT arXiv:2403.03853"
     removes = "whole layers: their weights, their work and their cache"
     adds = "nothing"
-    needs = "a measure of what a layer changes; perhaps a little training"
+    needs = "a measure of what a layer changes; optionally short fine-tuning"
     quality = "lossy"
     slot = "how many layers there are"
     order = STRUCTURE

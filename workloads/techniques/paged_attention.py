@@ -14,7 +14,7 @@ BLOCK_ENTRY_BYTES = 4  # a 32-bit block number
 
 @dataclass(frozen=True)
 class PagedAttention(Technique):
-    """The cache is kept in blocks: memory is taken as tokens come, not for the longest sequence."""
+    """The cache is allocated in blocks as tokens arrive, instead of once for the longest sequence."""
 
     name = "paged-attention"
     aliases = ("vllm", "block-kv-cache")

@@ -18,7 +18,7 @@ class PrefixCaching(Technique):
     category = "memory management"
     paper = "SGLang RadixAttention arXiv:2312.07104; vLLM PagedAttention arXiv:2309.06180, section 4.4"
     removes = "the prefill of the cached share of the prompt"
-    adds = "memory for prefixes that wait for the next request"
+    adds = "memory for prefixes kept between requests"
     needs = "requests that begin alike"
     quality = "exact"
     slot = "reuse of prefixes"

@@ -10,7 +10,7 @@ from workloads.techniques.weight_activation import WeightActivation
 
 @dataclass(frozen=True)
 class QuantisationAware(WeightActivation):
-    """Weight and activation quantisation with training that takes part of the loss back."""
+    """Weight and activation quantisation with training that recovers part of the lost quality."""
 
     name = "quantisation-aware-training"
     aliases = ("qat", "llm-qat")

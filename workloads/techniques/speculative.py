@@ -18,7 +18,7 @@ from workloads.techniques.decoding import expected_tokens, in_rounds
 
 @dataclass(frozen=True)
 class Speculative(Technique):
-    """A small model drafts k tokens; the model reads them in one pass and keeps those it would have said."""
+    """A small model drafts k tokens; the model verifies them in one pass and keeps the accepted ones."""
 
     name = "speculative-decoding"
     aliases = ("speculative", "speculative-sampling", "draft-model", "specdec")

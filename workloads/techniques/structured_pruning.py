@@ -20,7 +20,7 @@ class StructuredPruning(Technique):
     paper = "LLM-Pruner arXiv:2305.11627; Sheared LLaMA arXiv:2310.06694"
     removes = "whole rows and columns of the layers' matrices: their weights, their work and their cache"
     adds = "nothing"
-    needs = "pruning and a little training"
+    needs = "pruning and short fine-tuning"
     quality = "retrained"
     slot = "the width of layers"
     order = STRUCTURE

@@ -11,7 +11,7 @@ from workloads.techniques.changes import share_of_layers, with_layers
 
 @dataclass(frozen=True)
 class Universal(Technique):
-    """One layer is applied again and again, as often as a token needs."""
+    """One layer is applied repeatedly, as often as each token needs."""
 
     name = "universal-transformer"
     aliases = ("adaptive-computation-time",)

@@ -26,8 +26,8 @@ class WeightOnly(Technique):
     category = "quantisation"
     paper = "GPTQ arXiv:2210.17323; AWQ arXiv:2306.00978; NF4: QLoRA arXiv:2305.14314"
     removes = "most of the bytes of the layers' weights"
-    adds = "scales and zero points; widening of each weight on the vector units, inside the product's kernel"
-    needs = "a kernel that widens weights on the way (Marlin, AWQ); calibration data"
+    adds = "scales and zero points; dequantisation on the vector units, inside the product's kernel"
+    needs = "a kernel that dequantises weights as it loads them (Marlin, AWQ); calibration data"
     quality = "lossy"
     slot = "the format of weights"
     order = FORMAT
