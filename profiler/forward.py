@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from profiler.subject import Subject, encodes
+from profiler.subject import Subject, encodes, failure
+from specfiles.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +47,19 @@ def step(subject: Subject, point: Point, capacity: int) -> Step:
         return sampler(subject.network(tokens, **memory.told(), logits_to_keep=1).logits)
 
     return run
+
+
+def check_runs(subject: Subject, encoder_len: int) -> None:
+    """InputError where transformers cannot run the model that it built, as where a field it needs is null."""
+    least = Point("prefill", 1, 1, encoder_len or 1, encoder_len)
+    try:
+        step(subject, least, 1)(greedy)
+    except InputError:
+        raise
+    except Exception as error:  # of a family's own code: any kind
+        raise InputError(
+            f"transformers cannot run {subject.loaded.model.name} from its config ({failure(error)})."
+        ) from None
 
 
 def fixed_step(subject: Subject, point: Point) -> Step:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from profiler.forward import Point
     from workloads.model import Model
 
-WORDS = {"mamba": "cache_params", "mamba2": "cache_params"}  # argument that takes the cache
+WORDS = dict.fromkeys(("mamba", "falcon_mamba", "mamba2"), "cache_params")  # argument that takes the cache
 # Kinds of layers, by transformers' names.
 RECURRENT, WITHOUT, HYBRID = ("linear_attention", "mamba", "conv"), ("mlp", "moe"), "hybrid"
 

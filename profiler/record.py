@@ -12,7 +12,7 @@ from typing import Any
 from profiler.allocator import keep_freed_memory
 from profiler.attending import attending, set_attention
 from profiler.energy import Counter, open_counter
-from profiler.forward import Point
+from profiler.forward import Point, check_runs
 from profiler.inside import look_inside
 from profiler.measured_point import Measured
 from profiler.noting import attention_words, in_words
@@ -38,8 +38,8 @@ TOGETHER_BYTES = 1e9  # KV caches of points measured in turn; further points for
 def profile(request: Request) -> Run:
     """Measure every point into a new run folder and return the run.
 
-    Nothing is written before the model is loaded. Measurements stay readable when a later point fails: the
-    run is then marked failed, with the reason in its notes.
+    Nothing is written before the model is loaded and has run. Measurements stay readable when a later point
+    fails: the run is then marked failed, with the reason in its notes.
     """
     import torch
 
@@ -51,6 +51,8 @@ def profile(request: Request) -> Run:
             request.loaded, request.device, request.dtype, request.seed, request.tensor_parallel
         )
         set_attention(subject, request.attention)
+        with attending(request.attention):
+            check_runs(subject, request.points[0].encoder_len)
         run = begun_run(request.out, head_of(request, subject.weights), request.hardware)
         for name, fields in configs.items():
             write_text(request.out / name, json.dumps(fields, indent=1) + "\n")

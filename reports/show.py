@@ -140,6 +140,8 @@ def sentences(shown: Mapping[str, Any]) -> list[str]:
 def _measured(shown: Mapping[str, Any]) -> Iterator[str]:
     if run := shown.get("measured"):
         yield f"{run['model']} in {run['dtype']}, {run['mode']}, measured on {run['device']}"
+        if run["status"] != "complete":
+            yield f"the run is not complete (status: {run['status']})"
 
 
 MOST_DEVICES = 8  # with a line each

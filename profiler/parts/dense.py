@@ -112,6 +112,29 @@ GEMMA2 = Family(
     (*SANDWICH_RESIDUALS, PRODUCT),
     OUTSIDE,
 )
+VAULTGEMMA = replace(
+    GEMMA2,
+    gaps=(
+        Gap("self_attn", "pre_feedforward_layernorm", "layers.attention_residual"),
+        RESIDUALS[1],
+        PRODUCT,
+    ),
+)
+PERSIMMON = Family(
+    "model.layers",
+    {
+        "self_attn.query_key_value": "layers.attention.qkv_proj",
+        "self_attn.dense": "layers.attention.o_proj",
+        **QK_NORMS,
+        "mlp.dense_h_to_4h": "layers.mlp.up_proj",
+        "mlp.act": "layers.mlp.act_mul",
+        "mlp.dense_4h_to_h": "layers.mlp.down_proj",
+        **NORMS,
+    },
+    RESIDUALS,
+    {"model.embed_tokens": "embedding", "model.final_layernorm": "final_norm", "lm_head": "lm_head"},
+    behind={"layers.attention.rope": HEADS},  # parts of heads are rotated
+)
 GPT2 = Family(
     "transformer.h",
     {

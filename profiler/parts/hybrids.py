@@ -10,6 +10,8 @@ from profiler.parts.experts import GRANITE, MOE, QWEN2_MOE, routed
 from profiler.parts.recurrent import (
     CONVOLUTION,
     DUALITY,
+    FALCON_MAMBA,
+    INNER_NORMS,
     MAMBA,
     MAMBA2,
     MAMBA2_BEHIND,
@@ -46,14 +48,14 @@ JAMBA = Family(
             {
                 "input_layernorm": "layers.mamba_norm",
                 **mamba_modules("mamba"),
-                **{f"mamba.{n}_layernorm": f"layers.mamba.{n}_norm" for n in ("dt", "b", "c")},
+                **{f"mamba.{path}": name for path, name in INNER_NORMS.items()},
                 **_FEED_FORWARD,
             },
             (Gap("mamba", "pre_ff_layernorm", "layers.mamba_residual"), *_FEED_FORWARD_GAPS),
         )
     },
     functions=MAMBA.functions,
-    behind={"layers.mamba.in_proj": "layers.mamba.scan", "layers.mamba.c_norm": "layers.mamba.dt_proj"},
+    behind=FALCON_MAMBA.behind,
     packages=MAMBA.packages,
 )
 

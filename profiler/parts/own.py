@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from profiler.parts.base import Family, Gap
+from profiler.parts.base import HEADS, Family, Gap
 from profiler.parts.parallel import BOTH_RESIDUALS
 
 BLOOM = Family(
@@ -61,6 +61,8 @@ GPTJ = Family(
     (Gap("mlp", "", BOTH_RESIDUALS),),
     {"transformer.wte": "embedding", "transformer.ln_f": "final_norm", "lm_head": "lm_head"},
     attends_until="attn.out_proj",
+    # Each layer copies the whole table of positions for itself.
+    behind=dict.fromkeys(("layers.attention.v_proj", "layers.attention.rope"), HEADS),
 )
 FALCON = Family(
     "transformer.h",
@@ -78,6 +80,7 @@ FALCON = Family(
     (Gap("mlp", "", BOTH_RESIDUALS),),
     {"transformer.word_embeddings": "embedding", "transformer.ln_f": "final_norm", "lm_head": "lm_head"},
     attends_until="self_attention.dense",
+    behind={"layers.attention.qkv_proj": HEADS},
 )
 FALCON_IN_TURN = replace(
     FALCON,

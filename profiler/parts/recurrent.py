@@ -6,6 +6,8 @@ method of the cache.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from profiler.parts.base import Family, Gap, Inside
 from profiler.parts.dense import ATTENTION, QK_NORMS
 from profiler.parts.experts import MOE
@@ -49,6 +51,12 @@ MAMBA = Family(
     functions=MAMBA_FUNCTIONS,
     behind={"layers.mamba.in_proj": "layers.mamba.scan", "layers.mamba.x_proj": "layers.mamba.dt_proj"},
     packages={"layers.mamba.conv1d": "causal_conv1d", "layers.mamba.scan": "mamba_ssm"},
+)
+INNER_NORMS = {f"{n}_layernorm": f"layers.mamba.{n}_norm" for n in ("dt", "b", "c")}
+FALCON_MAMBA = replace(
+    MAMBA,
+    modules={**MAMBA.modules, **{f"mixer.{path}": name for path, name in INNER_NORMS.items()}},
+    behind={"layers.mamba.in_proj": "layers.mamba.scan", "layers.mamba.c_norm": "layers.mamba.dt_proj"},
 )
 MAMBA2 = Family(
     "backbone.layers",

@@ -38,7 +38,7 @@ def show_measured(run: Run, by: str, ceilings: Ceilings | None) -> dict[str, Any
         "schema": 1,
         "by": by,
         "devices": [],
-        "measured": {key: getattr(run.head, key) for key in ("model", "dtype", "mode", "device")},
+        "measured": {key: getattr(run.head, key) for key in ("model", "dtype", "mode", "device", "status")},
         "hardware": ceilings.device if ceilings else None,
         "totals": {
             "kernels": int(kernels["count"].sum()),

@@ -71,9 +71,13 @@ NARROW = (
     "hunyuan_v1_dense",
     "glm",
     "glm4",
+    "internlm3",
+    "iquestcoder",
+    "vaultgemma",
 )
+GPT = {"n_embd": 48, "n_layer": 3, "n_head": 6, "vocab_size": 101, "n_positions": 128}
 FIELDS: dict[str, dict[str, Any]] = {
-    "gpt2": {"n_embd": 48, "n_layer": 3, "n_head": 6, "vocab_size": 101, "n_positions": 128},
+    **dict.fromkeys(("gpt2", "gpt_bigcode"), GPT),
     "opt": {
         "hidden_size": 48,
         "num_hidden_layers": 3,
@@ -125,6 +129,11 @@ FIELDS: dict[str, dict[str, Any]] = {
     "ernie4_5_moe": {**LLAMA, "moe_num_experts": 5, "moe_k": 2, "moe_intermediate_size": 24},
     "dots1": {**LLAMA, **EXPERTS, "n_routed_experts": 5, "n_shared_experts": 1, "first_k_dense_replace": 1},
     "flex_olmo": {**LLAMA, **EXPERTS},
+    "glm4_moe_lite": {**LLAMA, **EXPERTS, **LATENT},
+    "exaone_moe": {**LLAMA, **EXPERTS, "sliding_window": 8},
+    "hy_v3": {**LLAMA, **EXPERTS, "head_dim": 8},
+    "solar_open": {**LLAMA, **EXPERTS, "head_dim": 8, "n_routed_experts": 5},
+    "falcon_mamba": {**LLAMA, "intermediate_size": 96, "state_size": 8, "time_step_rank": 4},
     "stablelm": {**LLAMA, "use_parallel_residual": True},
     "smollm3": {**LLAMA, "no_rope_layer_interval": 2},
     "llama4_text": {  # dense layers among those with experts, one without positions

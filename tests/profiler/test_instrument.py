@@ -129,7 +129,7 @@ def test_ranges_are_the_operators_of_the_descriptor(
     between = Counter(gap.name for gap in parts.gaps for _ in range(model.layers))
     for done, filling in (pair for stack in parts.stacks for pair in stack.behind.items()):
         fills = sum(counts.get(before, 0) for before, then in parts.behind.items() if then == done)
-        between[filling] += begun[done] - fills if JOIN in done else counts.get(done, 0)
+        between[filling] += begun[done] - (fills if JOIN in done else 0)
     assert beside == {
         INPUTS: before + (name in ENCODERS),  # which prepare types and positions before the first embedding
         **{name: between[name] for name in (HEADS, FACTORS) if between[name]},

@@ -344,6 +344,7 @@ def test_a_stop_keeps_what_was_measured(
     for name in ("operators", "steps", "kernels"):
         rows = run.table(name)
         assert tuple(rows[POINT].iloc[0]) == POINTS[0]
+    assert "the run is not complete (status: failed)" in roofline("show", folder).out
     assert roofline("validate", folder, "--hw", measured_file).code == 0
     assert roofline("report", folder, "-o", tmp_path / "report.html").code == 0
 
@@ -401,6 +402,20 @@ def test_points_whose_caches_find_no_place_together_are_measured_after_each_othe
     assert record._groups(request) == [list(request.points)]
     monkeypatch.setattr(record, "TOGETHER_BYTES", 0)
     assert record._groups(request) == [[point] for point in request.points]
+
+
+def test_a_model_that_cannot_run_leaves_nothing(roofline: Roofline, tmp_path: Path) -> None:
+    """DBRX's code needs the limit that its default config leaves null."""
+    fields = {
+        **{"model_type": "dbrx", "d_model": 48, "n_layers": 1, "n_heads": 6, "vocab_size": 101},
+        "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": None},
+        "ffn_config": {"hidden_size": 48, "ffn_hidden_size": 24, "moe_num_experts": 5, "moe_top_k": 3},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    done = roofline("profile", tmp_path, *SIZES, "-o", tmp_path / "run")
+    assert done.code == 2
+    assert "transformers cannot run" in done.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_model_that_cannot_be_built_leaves_nothing(roofline: Roofline, tmp_path: Path) -> None:

@@ -204,10 +204,31 @@ def test_any_family_with_anything_in_any_field(family: str, data: st.DataObject)
         ("nemotron-nas", {"block_configs": [None] * 80}, "field 'n_heads_in_group' is missing"),
         ("mpt", {"no_bias": False}, "field 'no_bias' is False; expected true"),
         ("deepseek_v4", {}, "model_type 'deepseek_v4' compresses its cache"),
+        ("gemma3n_text", {}, "model_type 'gemma3n_text' lets layers borrow keys and values"),
+        ("glm_moe_dsa", {"index_topk_freq": 4}, "'index_topk_freq' is 4; expected an indexer in each layer"),
+        ("glm_moe_dsa", {"index_topk_pattern": "FS"}, "'index_topk_pattern' is 'FS'; expected an indexer"),
+        (
+            "glm_moe_dsa",
+            {"num_hidden_layers": 2, "indexer_types": ["full", "shared"]},
+            "'indexer_types' is ['full', 'shared']; expected an indexer in each layer",
+        ),
     ],
 )
 def test_fields_of_experts_and_layers(family: str, changes: dict[str, Any], said: str) -> None:
     assert said in refusal({**ONE_EACH.get(family, GOOD), "model_type": family, **changes})
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("glm_moe_dsa", {"num_hidden_layers": 2, "indexer_types": ["full", "full"]}),
+        ("qwen2_moe", {"sliding_window": 0}),  # as transformers saves it where use_sliding_window is false
+    ],
+)
+def test_a_saved_default_changes_nothing(family: str, changes: dict[str, Any]) -> None:
+    fields = {**ONE_EACH[family], **{name: changes[name] for name in changes if name == "num_hidden_layers"}}
+    plain = build(Config(fields, "x"), "x")
+    assert build(Config({**fields, **changes}, "x"), "x") == plain
 
 
 @pytest.mark.parametrize(

@@ -77,12 +77,14 @@ ROUTED = {**EXPERTS, "n_routed_experts": 7, "moe_shared_expert_intermediate_size
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("mamba", {**BASE, "state_size": 7}),
     ("mamba", {**BASE, "state_size": 7, "use_bias": True, "tie_word_embeddings": False}),
+    ("falcon_mamba", {**BASE, "state_size": 7}),
     ("mamba2", {**BASE, **HEADS}),
     ("mamba2", {**BASE, **HEADS, "use_bias": True, "tie_word_embeddings": True}),
     ("rwkv", {**BASE, "intermediate_size": 77}),
     ("rwkv", {**BASE, "tie_word_embeddings": True}),
     ("nemotron_h", {**NEMOTRON, "num_hidden_layers": 4, "hybrid_override_pattern": "M-*M"}),
     ("nemotron_h", {**NEMOTRON, **ROUTED, "num_hidden_layers": 5, "hybrid_override_pattern": "ME*-E"}),
+    ("nemotron_h", {**NEMOTRON, **ROUTED, "layers_block_type": ["mamba", "moe", "attention", "mlp"]}),
     ("jamba", {**BASE, **ATTENTION, "num_hidden_layers": 10, "num_experts": 5, "pad_token_id": 0}),
     ("jamba", {**BASE, **ATTENTION, "num_hidden_layers": 5, "num_experts": 1, "pad_token_id": 0}),
     ("bamba", {**BAMBA, "attn_layer_indices": [1, 2]}),
@@ -110,7 +112,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("qwen3_next", QWEN_MOE),
     ("qwen3_next", {**QWEN_MOE, "num_experts": 1, "num_experts_per_tok": 1}),
 ]
-CACHE = {"mamba": "cache_params", "mamba2": "cache_params", "rwkv": "state"}
+CACHE = {**dict.fromkeys(("mamba", "falcon_mamba", "mamba2"), "cache_params"), "rwkv": "state"}
 STATES = {"selective_scan": ("channels", "state"), "ssd": ("heads", "head_dim", "state")}
 
 

@@ -79,7 +79,7 @@ FAMILIES = {
 ON_META = sorted(FAMILIES - {"dbrx"})
 # SDPA knows no soft-capping (Gemma 2), no sinks (gpt-oss), no bias of positions; GPT-J never used it;
 # on a CPU the counter does not know SDPA's kernel.
-EAGER = {"gemma2", "gpt_oss", "bloom", "mpt", "gptj"}
+EAGER = {"gemma2", "vaultgemma", "gpt_oss", "bloom", "mpt", "gptj"}
 
 
 def decoder_of(fields: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +165,8 @@ def test_parameters_and_flops_of_every_shipped_config(path: Path) -> None:
 
 
 # Sixty layers of latent attention once: the others of DeepSeek's kind repeat it and cost a minute each.
-NO_MODEL = {"kimi_k2", "deepseek_v32", "glm_moe_dsa", *kin.FAMILY}  # of the last no config is shipped
+NO_MODEL = {"kimi_k2", "deepseek_v32", "glm_moe_dsa"}
+NO_MODEL |= {"glm4_moe_lite", "vaultgemma", "gpt_bigcode", *kin.FAMILY}  # of these no config is shipped
 AT_FULL_DEPTH = [family for family in ON_META if family not in NO_MODEL]
 
 
@@ -196,6 +197,8 @@ LATENT = {
 INDEX = {"index_n_heads": 3, "index_head_dim": 18, "index_topk": 7}
 OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs beside, or instead
     "gpt2": {"n_embd": 60, "n_layer": 2, "n_head": 6, "vocab_size": 101, "n_positions": 128},
+    "gpt_bigcode": {"n_embd": 60, "n_layer": 2, "n_head": 6, "vocab_size": 101, "n_positions": 128},
+    "persimmon": {**SIZES, **POSITIONS, "num_attention_heads": 3, "intermediate_size": 77},
     "gptj": {"n_embd": 60, "n_layer": 2, "n_head": 6, "vocab_size": 101, "n_positions": 128, "rotary_dim": 4},
     "opt": {**SIZES, **POSITIONS, "ffn_dim": 77, "word_embed_proj_dim": 60},
     "bloom": {"hidden_size": 60, "n_layer": 2, "n_head": 6, "vocab_size": 101},
@@ -236,6 +239,17 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
     "kimi_k2": LATENT,
     "deepseek_v32": {**LATENT, **INDEX},
     "glm_moe_dsa": {**LATENT, **INDEX},
+    "glm4_moe_lite": LATENT,
+    "internlm3": {"head_dim": 10},
+    "iquestcoder": {"head_dim": 10},
+    "hy_v3": {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 35, "head_dim": 10},
+    "exaone_moe": {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 35},
+    "solar_open": {
+        "n_routed_experts": 8,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 35,
+        "head_dim": 10,
+    },
     "dbrx": {
         "d_model": 60,
         "n_layers": 2,
@@ -246,6 +260,7 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
     },
 }
 WHOLE = {"gpt2", "gptj", "opt", "bloom", "mpt", "falcon", "gpt_neox", "dbrx"}  # whose own fields are all
+WHOLE |= {"gpt_bigcode", "persimmon"}
 LLAMAS = sorted(set(llama.FAMILY) | {"llama4_text"})
 WITH_BIAS = {
     "llama",
@@ -280,7 +295,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((family, {"attention_bias": False}) for family in ("gpt_oss", "glm", "glm4", "gpt_neox")),
     *((family, {"q_lora_rank": None}) for family in ("deepseek_v2", "deepseek_v3")),
     *((family, {"n_shared_experts": 2}) for family in latent.FAMILY),
-    *((family, {"first_k_dense_replace": 0}) for family in latent.FAMILY),
+    *((family, {"first_k_dense_replace": 0}) for family in latent.FAMILY if family != "glm4_moe_lite"),
+    ("gpt_bigcode", {"multi_query": False}),
+    ("persimmon", {"qk_layernorm": False}),
     ("llama", {"mlp_bias": True}),
     ("gpt2", {"n_inner": 77}),
     ("gptj", {"n_inner": 77}),
@@ -299,7 +316,11 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("falcon", {"multi_query": False, "parallel_attn": False, "alibi": True, "bias": True}),
     ("falcon", {"ffn_hidden_size": 77}),
     ("mpt", {"expansion_ratio": 4}),
-    *((family, {"num_key_value_heads": heads}) for family in sorted(kin.FAMILY) for heads in (1, 6)),
+    *(
+        (family, {"num_key_value_heads": heads})
+        for family in sorted({*kin.FAMILY} - WHOLE)
+        for heads in (1, 6)
+    ),
     *((family, {"head_dim": 22}) for family in ("smollm3", "arcee", "cohere2", "ernie4_5", "ministral3")),
     *((family, {"attention_bias": True, "mlp_bias": True}) for family in ("arcee", "granite", "smollm3")),
     *((family, {"attention_bias": True}) for family in ("nemotron", "olmo", "olmo2", "cohere", "dots1")),

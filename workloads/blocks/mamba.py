@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from specfiles.frozen import dataclass
-from workloads.blocks.base import RMS_NORM, Part, Place
+from workloads.blocks.base import RMS_NORM, NormShape, Part, Place
 from workloads.blocks.recurrent import RecurrentBlock, convolution
 from workloads.operators import AllReduce, CausalConv, SelectiveScan, Ssd
 from workloads.step import Setting, Step
@@ -14,7 +14,7 @@ from workloads.step import Setting, Step
 
 @dataclass(frozen=True)
 class MambaBlock(RecurrentBlock):
-    """The mixer of Mamba (arXiv:2312.00752); Jamba normalises what comes out of `x_proj`."""
+    """The mixer of Mamba (arXiv:2312.00752); Jamba and Falcon Mamba normalise what comes out of `x_proj`."""
 
     branch: ClassVar[str] = "mamba"
     divided: ClassVar[Mapping[str, str]] = {"channels": "Mamba channels"}
@@ -25,7 +25,7 @@ class MambaBlock(RecurrentBlock):
     dt_rank: int
     conv_bias: bool = True
     proj_bias: bool = False
-    inner_norms: bool = False
+    inner_norm: NormShape | None = None
     state_dtype: str | None = None  # that of activations where it is not said
 
     def parts(self, place: Place) -> Iterator[Part]:
@@ -38,9 +38,9 @@ class MambaBlock(RecurrentBlock):
         yield "x_proj", self, place.linear(low, channels)
         if devices > 1:
             yield "x_proj_allreduce", self, AllReduce(place.tokens, low, devices, p.wide)
-        if self.inner_norms:
+        if self.inner_norm:
             for name, width in (("dt", self.dt_rank), ("b", self.state), ("c", self.state)):
-                yield f"{name}_norm", width, place.norm(place.tokens, width, RMS_NORM)
+                yield f"{name}_norm", width, place.norm(place.tokens, width, self.inner_norm)
         yield "dt_proj", self, place.linear(channels, self.dt_rank, bias=True)
         yield "scan", self, scan
         yield "out_proj", self, place.linear(place.hidden, channels, self.proj_bias)

@@ -15,16 +15,17 @@ from workloads.model import Model
 # when one of them is asked for.
 READERS: dict[str, str] = {
     "llama": (
-        "llama mistral qwen2 qwen3 phi3 gemma gemma2 gemma3_text glm glm4 mixtral phimoe olmoe "
+        "llama mistral qwen2 qwen3 phi3 gemma gemma2 vaultgemma gemma3_text glm glm4 mixtral phimoe olmoe "
         "qwen2_moe qwen3_moe glm4_moe minimax_m2 gpt_oss"
     ),
     "kin": (
         "granite granitemoe granitemoeshared ministral ministral3 seed_oss helium smollm3 arcee "
         "nemotron starcoder2 stablelm ernie4_5 ernie4_5_moe hunyuan_v1_dense hunyuan_v1_moe dots1 "
-        "olmo olmo2 flex_olmo olmo3 exaone4 cohere cohere2"
+        "hy_v3 solar_open internlm3 iquestcoder persimmon olmo olmo2 flex_olmo olmo3 exaone4 exaone_moe "
+        "cohere cohere2"
     ),
-    "gpt": "gpt2 opt",
-    "recurrent": "mamba mamba2 rwkv rwkv5 rwkv6 rwkv7",
+    "gpt": "gpt2 gpt_bigcode opt",
+    "recurrent": "mamba falcon_mamba mamba2 rwkv rwkv5 rwkv6 rwkv7",
     "hybrid": "nemotron_h jamba bamba falcon_h1 granitemoehybrid qwen3_5_text qwen3_next qwen3_5_moe_text",
     "zamba2": "zamba2",
     "lfm2": "lfm2 lfm2_moe",
@@ -35,15 +36,17 @@ READERS: dict[str, str] = {
     "diffusion": "llada sedd",
     "parallel": "gptj gpt_neox phi falcon",
     "alibi": "bloom mpt",
-    "latent": "deepseek_v2 deepseek_v3 kimi_k2 deepseek_v32 glm_moe_dsa",
+    "latent": "deepseek_v2 deepseek_v3 kimi_k2 deepseek_v32 glm_moe_dsa glm4_moe_lite",
     "varied": "llama4_text dbrx nemotron-nas mobilellm",
     "kernel": "linear_attention",
 }
 FAMILIES = {kind: module for module, kinds in READERS.items() for kind in kinds.split()}
 
 
+_BORROWING = "lets layers borrow keys and values and embeds tokens again in each, which is not counted yet"
 UNCOUNTED = {
-    "deepseek_v4": "compresses its cache by layers and mixes residual streams, which is not counted yet"
+    **dict.fromkeys(("gemma3n_text", "gemma4_text"), _BORROWING),
+    "deepseek_v4": "compresses its cache by layers and mixes residual streams, which is not counted yet",
 }
 TRACE = "trace its module with --from-module MODULE:FUNCTION"
 

@@ -108,13 +108,15 @@ def deepseek(config: Config, layers: int) -> list[Block]:
     every = config.size("moe_layer_freq", default=1)
     listed = config.per_layer("mlp_layer_types", layers, ("dense", "sparse"))
     width = config.size("moe_intermediate_size")
-    shared = config.count("n_shared_experts", 2 if kind == "deepseek_v2" else 1)
+    prefix = "num" if config.fields.get("num_shared_experts") is not None else "n"
+    shared = config.count(f"{prefix}_shared_experts", 2 if kind == "deepseek_v2" else 1)
     sparse = _experts(
         config,
         "n_routed_experts",
+        "num_experts",
         width="moe_intermediate_size",
         default=None,
-        top_k=8,
+        top_k=4 if kind == "glm4_moe_lite" else 8,
         shared=MlpBlock(shared * width, "silu") if shared else None,
     )
     if listed is not None:
@@ -124,7 +126,10 @@ def deepseek(config: Config, layers: int) -> list[Block]:
     return [sparse if here else dense_block(config) for here in is_sparse]
 
 
-DEFAULT_FIRST = {"deepseek_v2": 0, "dots1": 0, "glm4_moe": 1}  # of first_k_dense_replace; 3 in the others
+DEFAULT_FIRST = {  # of first_k_dense_replace; 3 in the others
+    **dict.fromkeys(("deepseek_v2", "dots1", "solar_open"), 0),
+    **dict.fromkeys(("glm4_moe", "glm4_moe_lite", "exaone_moe", "hy_v3"), 1),
+}
 
 
 def dense_block(config: Config) -> Block:

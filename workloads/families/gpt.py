@@ -1,6 +1,8 @@
-"""GPT-2, GPT-3 and OPT: LayerNorm, biases everywhere, a table of learned positions, plain MLP."""
+"""GPT-2, GPT-3, StarCoder and OPT: LayerNorm, biases everywhere, a table of learned positions, plain MLP."""
 
 from __future__ import annotations
+
+from functools import partial
 
 from workloads.blocks import AttentionBlock, MlpBlock
 from workloads.config import Config
@@ -9,18 +11,19 @@ from workloads.layer import Layer
 from workloads.model import Model, decoder
 
 
-def _gpt2(config: Config) -> Model:
+def _gpt(config: Config, kind: str) -> Model:
     hidden, heads = width_and_heads(config, ("n_embd", "hidden_size"), ("n_head", "num_attention_heads"))
     positions = config.size("n_positions", "max_position_embeddings", default=1024)
+    kv_heads = 1 if kind == "gpt_bigcode" and config.flag("multi_query", True) else heads
     layer = Layer(
         (
-            AttentionBlock(heads, heads, hidden // heads, qkv_bias=True, out_bias=True, fused_qkv=True),
+            AttentionBlock(heads, kv_heads, hidden // heads, qkv_bias=True, out_bias=True, fused_qkv=True),
             MlpBlock(config.size("n_inner", default=4 * hidden), "gelu_tanh", gated=False, bias=True),
         ),
         LAYER_NORM,
     )
     return decoder(
-        "gpt2",
+        kind,
         hidden,
         config.size("vocab_size"),
         (layer,) * config.layers("n_layer", "num_hidden_layers"),
@@ -57,4 +60,4 @@ def _opt(config: Config) -> Model:
     return decoder_of(config, "opt", hidden, layers, tied=True, norm=LAYER_NORM, learned_positions=rows)
 
 
-FAMILY = {"gpt2": _gpt2, "opt": _opt}
+FAMILY = {**{kind: partial(_gpt, kind=kind) for kind in ("gpt2", "gpt_bigcode")}, "opt": _opt}

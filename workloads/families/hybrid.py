@@ -24,16 +24,19 @@ from workloads.model import Model
 
 STATE_FORMATS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 NEMOTRON = {"M": "mamba", "*": "attention", "-": "mlp", "E": "experts"}
+NEMOTRON_WORDS = {
+    **dict.fromkeys(("mamba", "linear_attention"), "M"),
+    **dict.fromkeys(("attention", "full_attention"), "*"),
+    "mlp": "-",
+    "moe": "E",
+}
 QWEN = ("linear_attention", "full_attention")
 GRANITE_MAMBA, GRANITE_ATTENTION = ("mamba", "linear_attention"), ("attention", "full_attention")
 
 
 def _nemotron_h(config: Config) -> Model:
-    """One block per layer (arXiv:2504.03624), in the order of `hybrid_override_pattern`; no positions."""
-    hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
-    pattern = config.text("hybrid_override_pattern", default="")
-    if len(pattern) != count or set(pattern) - set(NEMOTRON):
-        raise config.wrong("hybrid_override_pattern", f"one of {', '.join(NEMOTRON)} per layer, {count}")
+    """One block per layer (arXiv:2504.03624), no positions."""
+    hidden, pattern = config.size("hidden_size"), _nemotron_pattern(config)
     makers: dict[str, Callable[[], Block]] = {
         "M": lambda: _nemotron_mamba(config),
         "*": lambda: attention(config, hidden, rotary=False),
@@ -44,6 +47,18 @@ def _nemotron_h(config: Config) -> Model:
     return decoder_of(
         config, "nemotron_h", hidden, [Layer((blocks[letter],)) for letter in pattern], positions=4096
     )
+
+
+def _nemotron_pattern(config: Config) -> str:
+    """A letter per layer, as published; transformers saves a list of words."""
+    listed = config.fields.get("layers_block_type")
+    count = len(listed) if isinstance(listed, list) else 0
+    if words := config.per_layer("layers_block_type", count, tuple(NEMOTRON_WORDS)):
+        return "".join(NEMOTRON_WORDS[word] for word in words)
+    pattern, count = config.text("hybrid_override_pattern", default=""), config.layers("num_hidden_layers")
+    if len(pattern) != count or set(pattern) - set(NEMOTRON):
+        raise config.wrong("hybrid_override_pattern", f"one of {', '.join(NEMOTRON)} per layer, {count}")
+    return pattern
 
 
 def _nemotron_mlp(config: Config, width: int) -> MlpBlock:

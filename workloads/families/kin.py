@@ -14,6 +14,7 @@ _PLAIN = Quirks(windowed=False)
 _USE_BIAS = ("use_bias", "use_bias", "use_bias")
 _OLMO2 = Quirks(input_norms=False, post_norms=True, qk_norm=RMS_NORM, qk_norm_whole=True, windowed=False)
 _FOURTH_FULL = Quirks(window=4096, every_nth_full=4, period=PERIOD, unrotated="full")
+_EXAONE = replace(_FOURTH_FULL, biases=("", "", ""), qk_norm=RMS_NORM)
 # Granite multiplies embeddings, residuals and logits by constants, which kernels beside them take along.
 QUIRKS = {
     "granite": _PLAIN,
@@ -63,6 +64,31 @@ QUIRKS = {
     "hunyuan_v1_dense": Quirks(qk_norm=RMS_NORM, windowed=False),
     "hunyuan_v1_moe": Quirks(qk_norm=RMS_NORM, windowed=False, feed_forward=experts.hunyuan),
     "dots1": Quirks(qk_norm=RMS_NORM, window=4096, first_full=62, feed_forward=experts.deepseek),
+    "hy_v3": Quirks(
+        qk_norm=RMS_NORM, kv_heads=8, head_dim=128, windowed=False, feed_forward=experts.deepseek
+    ),
+    "solar_open": Quirks(
+        biases=("attention_bias", "", ""),
+        kv_heads=8,
+        head_dim=128,
+        windowed=False,
+        feed_forward=experts.deepseek,
+    ),
+    "internlm3": Quirks(biases=("qkv_bias", "bias", "bias"), kv_heads=2, head_dim=128, windowed=False),
+    "iquestcoder": Quirks(kv_heads=8, head_dim=128, windowed=False),
+    "persimmon": Quirks(
+        biases=_USE_BIAS,
+        bias=True,
+        norm=LAYER_NORM,
+        qk_norm=LAYER_NORM,
+        qk_norm_flag="qk_layernorm",
+        qk_normed=True,
+        fused_qkv=True,
+        rotary=0.5,
+        windowed=False,
+        gated=False,
+        activation="relu2",
+    ),
     "olmo": Quirks(
         norm=NormShape(center=True, scale=False),
         biases=("attention_bias", "attention_bias", ""),
@@ -71,9 +97,8 @@ QUIRKS = {
     "olmo2": _OLMO2,
     "flex_olmo": replace(_OLMO2, feed_forward=experts.in_each("num_experts", 7, 5)),
     "olmo3": replace(_OLMO2, windowed=True, window=4096, every_nth_full=4),
-    "exaone4": replace(
-        _FOURTH_FULL, biases=("", "", ""), input_norms=False, post_norms=True, qk_norm=RMS_NORM
-    ),
+    "exaone4": replace(_EXAONE, input_norms=False, post_norms=True),
+    "exaone_moe": replace(_EXAONE, feed_forward=experts.deepseek),
     "cohere": Quirks(
         norm=BARE_LAYER_NORM,
         parallel=True,

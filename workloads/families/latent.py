@@ -1,4 +1,4 @@
-"""DeepSeek V2 to V3.2, Kimi K2 and GLM-5: latent attention, and experts behind dense layers.
+"""DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash and GLM-5: latent attention, and experts behind dense layers.
 
 The layers of multi-token prediction (`num_nextn_predict_layers`) are no part of a step and not counted.
 """
@@ -14,8 +14,13 @@ from workloads.families.experts import deepseek
 from workloads.layer import Layer
 from workloads.model import Model
 
+DEFAULTS = {  # q_lora_rank, qk_nope_head_dim, v_head_dim
+    "glm_moe_dsa": (2048, 192, 256),
+    "glm4_moe_lite": (768, 192, 256),
+}
 INDEX_HEADS = {"deepseek_v32": 64, "glm_moe_dsa": 32}  # whose attention sees what an indexer picks
 INDEXER_TYPES = ("full", "shared")
+UNSHARED = "an indexer in each layer: layers that share picks are not known"
 
 
 def _model(config: Config, kind: str) -> Model:
@@ -25,16 +30,17 @@ def _model(config: Config, kind: str) -> Model:
 
 
 def _attention(config: Config, kind: str, count: int) -> list[Block]:
-    latent = config.fields.get("q_lora_rank", 1536)  # null means that queries have none
+    q_latent, nope, value = DEFAULTS.get(kind, (1536, 128, 128))
+    latent = config.fields.get("q_lora_rank", q_latent)  # null means that queries have none
 
     def block(indexer: Indexer | None) -> Block:
         return MlaBlock(
             heads=config.size("num_attention_heads"),
-            q_latent=None if latent in (None, 0) else config.size("q_lora_rank", default=1536),
+            q_latent=None if latent in (None, 0) else config.size("q_lora_rank", default=q_latent),
             kv_latent=config.size("kv_lora_rank", default=512),
-            nope_dim=config.size("qk_nope_head_dim", default=192 if kind == "glm_moe_dsa" else 128),
+            nope_dim=config.size("qk_nope_head_dim", default=nope),
             rope_dim=config.size("qk_rope_head_dim", default=64),
-            value_dim=config.size("v_head_dim", default=256 if kind == "glm_moe_dsa" else 128),
+            value_dim=config.size("v_head_dim", default=value),
             bias=config.flag("attention_bias", False),
             indexer=indexer,
         )
@@ -46,10 +52,15 @@ def _attention(config: Config, kind: str, count: int) -> list[Block]:
         config.size("index_head_dim", default=128),
         config.size("index_topk", default=2048),
     )
-    if config.per_layer("indexer_types", count, INDEXER_TYPES) or "index_topk_freq" in config.fields:
-        raise config.wrong("index_topk_freq", "no shared picks: layers that share an index are not known")
+    listed = config.per_layer("indexer_types", count, INDEXER_TYPES)
+    if listed and "shared" in listed:
+        raise config.wrong("indexer_types", UNSHARED)
+    if listed is None and config.fields.get("index_topk_pattern") is not None:
+        raise config.wrong("index_topk_pattern", UNSHARED)
+    if listed is None and config.size("index_topk_freq", default=1) > 1:
+        raise config.wrong("index_topk_freq", UNSHARED)
     return [block(index)] * count
 
 
-KINDS = ("deepseek_v2", "deepseek_v3", "kimi_k2", "deepseek_v32", "glm_moe_dsa")
+KINDS = ("deepseek_v2", "deepseek_v3", "kimi_k2", "deepseek_v32", "glm_moe_dsa", "glm4_moe_lite")
 FAMILY = {kind: partial(_model, kind=kind) for kind in KINDS}

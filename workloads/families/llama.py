@@ -33,6 +33,7 @@ class Quirks:
     qkv_bias: bool = False  # whatever attention_bias says
     qk_norm: NormShape | None = None
     qk_norm_flag: str = ""  # only where this field is true
+    qk_normed: bool = False  # default of that field
     qk_norm_whole: bool = False  # over all heads at once, or with weights for each head
     fused_qkv: bool = False  # one matrix in the checkpoint
     fused_gate_up: bool = False
@@ -74,6 +75,7 @@ QUIRKS = {
     "phi3": Quirks(fused_qkv=True, fused_gate_up=True),
     "gemma": Quirks(tied=True, kv_heads=16, head_dim=256, windowed=False, activation="gelu_tanh"),
     "gemma2": replace(_GEMMA, every_nth_full=2, softcap=True),
+    "vaultgemma": replace(_GEMMA, post_norms=False, every_nth_full=2, softcap=True),
     "gemma3_text": replace(_GEMMA, every_nth_full=6, period=PERIOD, qk_norm=RMS_NORM),
     "glm": _GLM,
     "glm4": replace(_GLM, post_norms=True),
@@ -147,7 +149,7 @@ def _attention(config: Config, quirks: Quirks, hidden: int) -> AttentionBlock:
     heads = config.size("num_attention_heads")
     head_dim = head_dim_of(config, hidden, heads, quirks.head_dim)
     inwards, outwards, _ = _biases(config, quirks)
-    normed = not quirks.qk_norm_flag or config.flag(quirks.qk_norm_flag, False)
+    normed = not quirks.qk_norm_flag or config.flag(quirks.qk_norm_flag, quirks.qk_normed)
     return AttentionBlock(
         heads=heads,
         kv_heads=kv_heads_of(config, heads, quirks.kv_heads),
@@ -197,7 +199,7 @@ def _windows(config: Config, quirks: Quirks, layers: int) -> list[int | None]:
     An absent field means what it means in transformers: saved configs leave defaults out.
     """
     given = "sliding_window" in config.fields
-    window = config.optional_size("sliding_window") if given else quirks.window
+    window = config.count("sliding_window", 0) or None if given else quirks.window
     listed = config.per_layer("layer_types", layers, WINDOW_TYPES)
     asked = quirks.windowed and (not quirks.window_needs_flag or config.flag("use_sliding_window", False))
     if window is None or not asked:

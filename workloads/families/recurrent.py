@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 from workloads.blocks import (
+    RMS_NORM,
     Block,
     ChannelMixBlock,
     EagleBlock,
@@ -12,6 +15,7 @@ from workloads.blocks import (
     GooseBlock,
     Mamba2Block,
     MambaBlock,
+    NormShape,
     TimeMixBlock,
 )
 from workloads.config import Config
@@ -29,7 +33,7 @@ def mamba_block(config: Config, hidden: int, prefix: str = "") -> MambaBlock:
         dt_rank=_dt_rank(config, hidden, f"{prefix}dt_rank" if prefix else "time_step_rank"),
         conv_bias=config.flag(f"{prefix}conv_bias" if prefix else "use_conv_bias", True),
         proj_bias=config.flag(f"{prefix}proj_bias" if prefix else "use_bias", False),
-        inner_norms=bool(prefix),
+        inner_norm=RMS_NORM if prefix else None,
     )
 
 
@@ -38,12 +42,15 @@ def _dt_rank(config: Config, hidden: int, name: str) -> int:
     return usual if config.fields.get(name) == "auto" else config.size(name, default=usual)
 
 
-def _mamba(config: Config) -> Model:
+def _mamba(config: Config, kind: str) -> Model:
     hidden = config.size("hidden_size", "d_model")
-    layer = Layer((mamba_block(config, hidden),))
+    block = mamba_block(config, hidden)
+    if kind == "falcon_mamba":  # whose norms have no weights
+        block = replace(block, inner_norm=NormShape(scale=False))
+    layer = Layer((block,))
     layers = (layer,) * config.layers("num_hidden_layers", "n_layer")
     vocabulary, tied = config.size("vocab_size"), config.flag("tie_word_embeddings", True)
-    return decoder("mamba", hidden, vocabulary, layers, UNLIMITED, tied=tied)
+    return decoder(kind, hidden, vocabulary, layers, UNLIMITED, tied=tied)
 
 
 def _mamba2(config: Config) -> Model:
@@ -126,7 +133,8 @@ def _goose(config: Config) -> Model:
 
 
 FAMILY: dict[str, Callable[[Config], Model]] = {
-    "mamba": _mamba,
+    "mamba": partial(_mamba, kind="mamba"),
+    "falcon_mamba": partial(_mamba, kind="falcon_mamba"),
     "mamba2": _mamba2,
     "rwkv": _rwkv,
     "rwkv5": lambda config: _eagle_or_finch(config, "rwkv5"),
