@@ -34,6 +34,8 @@ COLUMNS: terminal.Columns = {
     "queue": ("queue", text),
 }
 
+QUEUES = {True: "steady", False: "grows", None: "unknown"}
+
 
 def as_json(found: Serving) -> str:
     """Everything, in SI units."""
@@ -47,7 +49,7 @@ def as_csv(found: Serving) -> str:
 
 def as_text(found: Serving) -> str:
     """A table, with a legend of its columns."""
-    rows = [{**row, "queue": "steady" if row["keeps_up"] else "grows"} for row in found.rows]
+    rows = [{**row, "queue": QUEUES[row["keeps_up"]]} for row in found.rows]
     limits = [
         f"{name} at most {si(value, 's')}"
         for name, value in (("TTFT", found.limits.ttft_s), ("TPOT", found.limits.tpot_s))
@@ -69,10 +71,13 @@ def as_text(found: Serving) -> str:
     notes = [
         f"in time: {', '.join(limits)}." if limits else "",
         "Where the queue grows, requests come faster than they leave: waits depend on how many there are."
-        if any(not row["keeps_up"] for row in found.rows)
+        if any(row["keeps_up"] is False for row in found.rows)
         else "",
-        f"With {found.requests} requests a run ends before the server is full, so that the highest rate may "
-        f"not last; about {found.enough} are enough (--requests)."
+        "Where the queue is unknown, the run ends before the server is full: take more --requests."
+        if any(row["keeps_up"] is None for row in found.rows)
+        else "",
+        f"With {found.requests} requests a run is too short to find the highest rate; about {found.enough} "
+        "are enough (--requests)."
         if found.enough
         else "",
         f"Engine {found.engine}." if found.engine else "",

@@ -39,6 +39,9 @@ PASSES = ("rmsnorm", "rope", "act_mul", "residual")
 # Engines whose prompts are Python that calls every kernel. vLLM compiles prompts and replays them in pieces,
 # TensorRT-LLM has kernels of its own that fuse them.
 EAGER_PROMPTS = ("sglang", EAGER)
+# Engines that keep room for the whole answer of whoever they admit, and evict nobody (TensorRT-LLM's default
+# capacity_scheduler_policy, GUARANTEED_NO_EVICT).
+RESERVING = ("trtllm",)
 WHY = {
     "engine.launch_gaps": "the device waits for kernels to be launched, or between those of a graph",
     "engine.step": "scheduling, sampling, copying tokens: once per step, hidden by nothing",

@@ -10,7 +10,7 @@ from hwspecs.serving import Overheads
 from roofline.asked import Asked, scenarios
 from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.cost import at_price, check_price
-from roofline.engines import as_engines_run, find_engine, kernels_of, refuse_own_host
+from roofline.engines import RESERVING, as_engines_run, find_engine, kernels_of, refuse_own_host
 from roofline.predict import predict
 from roofline.scenario import Scenario
 from roofline.serve.capacity import capacity, needed
@@ -177,7 +177,8 @@ def _policy(name: str, asked: Served) -> Policy:
     known = engine.fit.overheads if engine else Overheads()
     before = known.request_s, known.token_s
     how = BATCHINGS[name], asked.max_batch, budget, asked.step_overhead
-    return Policy(*how, *before, asked.poll_steps, ahead=engine is not None and engine.graphs)
+    ahead = engine is not None and engine.graphs
+    return Policy(*how, *before, asked.poll_steps, ahead, reserves=asked.engine in RESERVING)
 
 
 def _limits(slo: str | None) -> Limits:

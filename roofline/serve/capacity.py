@@ -15,7 +15,7 @@ ENOUGH = 0.9  # of the requests are within the limits (DistServe's attainment)
 CLOSE = 1.02  # ratio of the rates between which the capacity lies when the search ends
 STAYS = 20  # times that a request stays in the server: how long a run lasts that the answer is taken from
 FEWEST = 2000  # requests in it, of which a queue that grows by 5 % is told from a long one (see `outcome`)
-SLOWEST, FASTEST = 1e-3, 1e6  # over the rate of requests served one by one: where the search gives up
+SLOWEST = 1e-3  # over the rate of requests served one by one: where the search gives up
 
 
 def capacity(
@@ -23,11 +23,12 @@ def capacity(
 ) -> dict[str, Any]:
     """The outcome at the highest rate that is within limits, the same requests coming faster or slower.
 
-    A rate counts only where the engines keep up with it: in a short run a growing queue is not yet long.
+    A rate counts only where the engines are seen to keep up with it: in a short run a growing queue is not
+    yet long, or the server not yet full.
     With `first`, so many of the requests are tried, and then as many as make the run `STAYS` times as long as
     a request stays: too short a run ends before the server is full, and reaches rates that do not last.
 
-    Raises InputError where even a request alone is not, and where all are however fast they come.
+    Raises InputError where even a request alone is not.
     """
     count = min(first or len(requests), len(requests))
     alone = _alone_per_s(requests, cluster)
@@ -35,11 +36,6 @@ def capacity(
     while count < (more := min(len(requests), needed(found))):
         count = more
         found = _search(requests.take(np.arange(count)), cluster, limits, found["rate_per_s"], 1.25)
-    if found["rate_per_s"] >= alone * FASTEST:
-        raise InputError(
-            f"{count} requests are served within the limits however fast they come, so no rate is the "
-            "highest; take more (--requests), or tighter limits (--slo)."
-        )
     return found
 
 
@@ -51,16 +47,16 @@ def needed(found: dict[str, Any]) -> int:
 def _search(
     requests: Requests, cluster: Cluster, limits: Limits, rate: float, stride: float
 ) -> dict[str, Any]:
-    slowest, fastest = rate * SLOWEST, rate * FASTEST
+    slowest = rate * SLOWEST
 
     def tried(rate: float) -> tuple[bool, dict[str, Any]]:
         found = outcome(requests.at_rate(rate), cluster, limits)
-        return found["within_limits"] >= ENOUGH and found["keeps_up"], found
+        return found["within_limits"] >= ENOUGH and found["keeps_up"] is True, found
 
     good, found = tried(rate)
     low, high = rate, stride * rate
     if good:
-        while (at_high := tried(high))[0] and high < fastest:
+        while (at_high := tried(high))[0]:
             low, found, high = high, at_high[1], stride * high
     while not good:
         low, high = low / stride, low

@@ -46,6 +46,7 @@ class Policy:
         1  # decode steps between two looks at who has arrived (SGLang's scheduler-recv-interval)
     )
     ahead: bool = False  # the scheduler decides on a step while the one before is on the device
+    reserves: bool = False  # room for a whole answer is kept from the start, so that nobody is evicted
 
     def before_s(self, prompt: Any) -> Any:
         """Seconds from when a request is sent until the engine sees it."""
@@ -101,7 +102,7 @@ class _Run:
         self.unseen = 0  # decode steps since the engine looked at who has arrived
         self.slots = 0  # of a static batch: those whose answers have ended still take part
         # Engines that cannot take a place back keep room for a whole answer from the start.
-        self.reserves = engine.read or self.policy.batching == "static"
+        self.reserves = self.policy.reserves or engine.read or self.policy.batching == "static"
         while self.arrived < count or self.waiting or len(self.running):
             self._step()
 
@@ -208,7 +209,9 @@ class _Run:
         while self.waiting and free > 0 and len(self.running) + len(complete) < self.policy.max_batch:
             request = self.waiting[0]
             goal, before = self._goal(request), int(self.done[request])
-            used += self._needed(request) - (float(self.engine.room.held[before]) if before else 0.0)
+            used += self._needed(request)
+            if before and not self.reserves:
+                used -= float(self.engine.room.held[before])  # which `_claimed` holds already
             if used > self.engine.room.bytes:
                 break
             new = min(free, goal - before)

@@ -123,20 +123,24 @@ def _weighted(log: Log, share: float) -> float | None:
     return float(gaps[order][np.searchsorted(reached, share * reached[-1])])
 
 
-def _keeps_up(requests: Requests, latency_s: NDArray[np.float64]) -> bool:
+def _keeps_up(requests: Requests, latency_s: NDArray[np.float64]) -> bool | None:
     """Whether who comes later does not stay longer, by the halves of the requests after the warm-up.
 
     Where requests come `load` times as fast as they can leave, each second of arrivals adds load - 1 to the
     latency. The number of Poisson arrivals varies by its root, so n of them tell no load up to 1 + n**-0.5
-    from 1.
+    from 1. A server is full when rate * latency requests are in it (Little's law): None where nobody stays
+    longer and fewer came, so that the run ended before there could be a queue.
     """
     if requests.users:
         return True
     first = int(WARM_UP * len(requests))
     middle = (first + len(requests)) // 2
     if middle == first:
-        return True
+        return None
     early, late = slice(first, middle), slice(middle, None)
     longer = latency_s[late].mean() - latency_s[early].mean()
     later = requests.arrival_s[late].mean() - requests.arrival_s[early].mean()
-    return bool(longer <= DEVIATIONS / len(requests) ** 0.5 * later)
+    if longer > DEVIATIONS / len(requests) ** 0.5 * later:
+        return False
+    full = requests.rate_per_s * float(latency_s.mean())
+    return True if full <= len(requests) else None

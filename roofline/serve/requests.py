@@ -52,7 +52,10 @@ class Requests:
         """The same requests in the same order and rhythm, faster or slower."""
         scale = self.rate_per_s / rate_per_s
         if not math.isfinite(scale):
-            raise InputError("one request, or several that arrive at once, have no rate; leave --rate out.")
+            raise InputError(
+                "one request, or several that arrive at once, have no rate; take more --requests, or leave "
+                "--rate out."
+            )
         return replace(self, arrival_s=self.arrival_s * scale)
 
     def from_users(self, users: int) -> Requests:

@@ -48,7 +48,7 @@ def test_a_search_in_runs_that_are_too_short_says_how_many_requests_are_enough()
     words = ("Llama-3.1-8B", "--hw", "h100", "--prompt", "200", "--output", "20")
     limits = ("--slo", "ttft=200ms,tpot=10ms")
     few = run(*words, *limits, "--requests", "40")
-    assert re.search(r"With 40 requests a run ends .* about (\d+) are enough", few.replace("\n", " "))
+    assert re.search(r"With 40 requests a run is too short .* about (\d+) are enough", few.replace("\n", " "))
     assert json.loads(run(*words, *limits, "--requests", "40", "--format", "json"))["enough"] >= 2000
     assert "are enough" not in run(*words, "--rate", "5", "--requests", "40")
     assert json.loads(run(*words, *limits, "--format", "json"))["enough"] is None
