@@ -20,7 +20,7 @@ from hwspecs import load_device
 from hwspecs.serving import overheads_for
 from roofline.ceilings import ceilings
 from roofline.endtoend import MEASURED, applied, each_load
-from roofline.engines import as_engines_run, find_engine
+from roofline.engines import RESERVING, as_engines_run, find_engine
 from roofline.predict import predict
 from roofline.recipes import MEAN, SHORTEST
 from roofline.scenario import Scenario
@@ -63,7 +63,7 @@ def _median(predicted: Any, measured: Any) -> str:
 
 def simulated(load: Load, gpu: str, poll_steps: int) -> dict[str, Any]:
     """Mean TTFT and TPOT of a load's requests, simulated one step at a time."""
-    times, room = _engine(load.model, load.setting, load.techniques, load.backend, load.experts_by, gpu)
+    times, room = engine_of(load.model, load.setting, load.techniques, load.backend, load.experts_by, gpu)
     random = np.random.default_rng(0)
     prompt, output = (
         random.integers(max(1, round(SHORTEST / MEAN * n)), round(n / MEAN) + 1, ROUNDS * load.concurrency)
@@ -80,6 +80,7 @@ def simulated(load: Load, gpu: str, poll_steps: int) -> dict[str, Any]:
         token_s=known.token_s,
         poll_steps=poll_steps,
         ahead=True,
+        reserves=load.backend in RESERVING,
     )
     log = Engine(times, room, policy).serve(requests)
     ttft = log.first_s - log.arrival_s + policy.before_s(prompt)
@@ -88,7 +89,7 @@ def simulated(load: Load, gpu: str, poll_steps: int) -> dict[str, Any]:
 
 
 @cache
-def _engine(
+def engine_of(
     model: Any, setting: Any, techniques: Any, backend: str, experts_by: str, gpu: str
 ) -> tuple[StepTimes, Room]:
     """The steps of an engine, and what the largest prompts leave of its memory."""

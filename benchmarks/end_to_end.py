@@ -74,11 +74,11 @@ def _errors(rows: pd.DataFrame) -> str:
     return ", ".join(f"{median:.1%}" for median in medians)
 
 
-def between(page: str, table: str) -> str:
+def between(page: str, table: str, begin: str = BEGIN) -> str:
     """The page with the table between its markers."""
-    before, _, rest = page.partition(BEGIN)
+    before, _, rest = page.partition(begin)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+    return f"{before}{begin}\n{table}\n{END}{after}"
 
 
 if __name__ == "__main__":

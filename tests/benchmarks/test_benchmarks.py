@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import end_to_end
+from benchmarks import end_to_end, published_serving
 from benchmarks.accuracy import carried_coverage, carried_intervals
 from hwspecs import load_device
 from roofline.ceilings import ceilings
@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "stages")
 ON_GPU = ("gpu",)  # test_gpu.py
 TABLES = ("accuracy", "closed_loop", "end_to_end", "power")  # scripts that need measured tables
+LONG = ("published_serving",)  # scripts that take minutes, of which a part is tried
 SMALL = {
     "predict_speed": ("-n", "12", "-r", "1"),
     "cold_start": ("-n", "1"),
@@ -60,7 +61,7 @@ def test_tables_are_predicted_beside_reading_and_writing(results: dict[str, dict
 
 
 def test_every_benchmark_is_tried_and_explained() -> None:
-    assert {path.stem for path in SCRIPTS} == {*SMALL, *TABLES, *ON_GPU}
+    assert {path.stem for path in SCRIPTS} == {*SMALL, *TABLES, *LONG, *ON_GPU}
     readme = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     assert all(f"benchmarks/{path.name}" in readme for path in SCRIPTS)
 
@@ -113,7 +114,9 @@ def test_the_page_of_conformance_is_what_the_script_prints(results: dict[str, di
     assert all(f"def {test}(" in tests for test in results["conformance"]["faults"].values())
 
 
-@pytest.mark.parametrize("path", [p for p in SCRIPTS if p.stem not in ON_GPU], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in SCRIPTS if p.stem not in (*ON_GPU, *LONG)], ids=lambda path: path.stem
+)
 def test_help_says_what_it_measures(path: Path) -> None:
     text = printed(path, "--help")
     assert (
@@ -154,6 +157,17 @@ def test_the_table_of_the_page_is_replaced_and_nothing_else() -> None:
     assert page.split(end_to_end.END)[1] == changed.split(end_to_end.END)[1]
     assert "| other |" in changed
     assert "sglang" not in changed.split(end_to_end.BEGIN)[1].split(end_to_end.END)[0]
+
+
+@pytest.mark.parametrize(("gpu", "prompt", "output"), [("h200_sxm", 1000, 1000), ("gb200", 5000, 500)])
+def test_published_throughputs_of_devices_without_constants_are_met(
+    gpu: str, prompt: int, output: int
+) -> None:
+    """Of Llama-3.3-70B under TensorRT-LLM 1.0, which no constant was fitted to."""
+    rows = pd.read_csv(published_serving.ROWS)
+    chosen = rows.query("model == 'Llama-3.3-70B' and release == '1.0' and gpu == @gpu")
+    (row,) = chosen.query("prompt == @prompt and output == @output").to_dict("records")
+    assert abs(published_serving.simulated(row)["tokens/s"]) < 0.15
 
 
 def test_accuracy_tells_which_kind_s_carried_intervals_hold() -> None:
