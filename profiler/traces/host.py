@@ -10,18 +10,22 @@ from profiler.traces.nesting import NONE, parents, threads
 from profiler.traces.tables import Trace, make_table, unified
 from profiler.traces.work import operator_rule
 
-OPERATOR, HOST = "operator", "host"
+OPERATOR, NVTX, HOST = "operator", "nvtx", "host"
 
 
 def hosted(trace: Trace) -> Trace:
     """A trace without activities of a device gets those of the host.
 
     The outermost operators with known work count whole; enclosing ones count the time outside their children.
+    Where no operators were recorded either, as under Nsight Systems on a CPU, they are the NVTX ranges.
     """
-    kinds = trace.words("ranges", "kind")
-    if trace["activities"].num_rows or OPERATOR not in kinds:
+    if trace["activities"].num_rows:
         return trace
-    rows = np.flatnonzero(trace.column("ranges", "kind") == kinds.index(OPERATOR))
+    kinds, kind = trace.words("ranges", "kind"), trace.column("ranges", "kind")
+    each = (np.flatnonzero(kind == kinds.index(word)) for word in (OPERATOR, NVTX) if word in kinds)
+    rows = next((rows for rows in each if len(rows)), None)
+    if rows is None:
+        return trace
     place = [trace.column("ranges", key)[rows] for key in ("source", "process", "thread")]
     (thread,) = threads(tuple(place))
     start, end = (trace.column("ranges", key)[rows] for key in ("start_ns", "end_ns"))

@@ -153,6 +153,10 @@ def test_ranges_under_a_real_nsys(
     assert sized["layers.attention.core"]["kv_len"] == 9
     assert (sized["lm_head"]["n"], sized["lm_head"]["k"]) == (101, 48)
     assert step["shapes"] is None  # a step is no operator
+    shown = json.loads(roofline("show", run.path, "--format", "json").out)  # without a GPU: times of the host
+    times = {row["name"]: row for row in shown["rows"]}
+    assert times["layers.attention.q_proj"]["count"] == 3 * 3
+    assert times["layers.attention.q_proj"]["flops"] == 3 * 3 * 2 * 48 * 48
     kept = {path.suffix for path in run.path.iterdir()}
     assert kept == {".json", ".parquet", ".nsys-rep"}
 

@@ -53,6 +53,21 @@ def test_work_of_nested_operators_counts_once(made: Any, write: Write) -> None:
     assert "aten::mm" not in rows
 
 
+def test_nvtx_ranges_of_a_program_without_a_gpu_are_its_operators() -> None:
+    """A step of 90 ns around an operator of 40 ns whose sizes its range states."""
+    product = '{"kind":"gemm","m":4,"n":16,"k":8,"inputs":"fp32"}'
+    columns = {"source": [0, 0], "process": [1, 1], "thread": [1, 1], "kind": ["nvtx", "nvtx"]}
+    columns |= {"name": ["decode 4x1 of 9", "layers.mlp.up_proj"], "shapes": [None, product]}
+    columns |= {"start_ns": [0, 20], "end_ns": [90, 60], "parent": [-1, 0]}
+    trace = hosted(Trace((Origin(file="t", format="nsys"),), {"ranges": make_table("ranges", columns)}))
+    shown = show(attribute(trace), "operator")
+    (row,) = (row for row in shown["rows"] if row["name"] == "layers.mlp.up_proj")
+    assert (row["kind"], row["phase"], row["count"]) == ("gemm", "decode", 1)
+    assert row["flops"] == 2 * 4 * 16 * 8
+    assert row["time_s"] == pytest.approx(40e-9)
+    assert shown["totals"]["host_time_s"] == pytest.approx(90e-9)
+
+
 @st.composite
 def nested(draw: Any) -> list[tuple[int, int, int]]:
     """Ranges (thread, start, end) that lie inside each other or apart."""
