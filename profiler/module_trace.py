@@ -131,13 +131,9 @@ class Recorder:
         q_len, kv_len, dtype = query.shape[-2], key.shape[-2], DTYPES.get(dtype_name(query), "fp32")
         if causal:  # torch's mask is aligned to the first key: no query sees keys beyond q_len
             kv_len = min(kv_len, q_len)
+        sizes = batch, q_len, kv_len, heads, kv_heads, query.shape[-1]
         return Attention(
-            batch,
-            q_len,
-            kv_len,
-            heads,
-            kv_heads,
-            query.shape[-1],
+            *sizes,
             dtype,
             dtype,
             causal=causal,

@@ -209,13 +209,9 @@ def _attention(call: Recorded, sizes: tuple[Any, ...], q: Tensor) -> Operator | 
     if not all(size > 0 for size in sizes):
         return None
     causal = q_len > 1 and q_len <= kv_len and any(str(v) == "True" for v in call.values)
+    sizes = batch, q_len, kv_len, heads, kv_heads, width
     return Attention(
-        batch,
-        q_len,
-        kv_len,
-        heads,
-        kv_heads,
-        width,
+        *sizes,
         dtype=_matrix(q.dtype),
         kv_dtype=_matrix(q.dtype),
         causal=causal or q_len == 1,

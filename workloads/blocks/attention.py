@@ -79,13 +79,9 @@ class AttentionBlock(Block):
 
     def _core(self, place: Place, heads: int, kv_heads: int) -> Attention:
         step, precision, convention = place.step, place.setting.precision, place.setting.convention
+        sizes = step.batch, step.q_len, step.kv_len, heads, kv_heads, self.head_dim
         return Attention(
-            step.batch,
-            step.q_len,
-            step.kv_len,
-            heads,
-            kv_heads,
-            self.head_dim,
+            *sizes,
             dtype=precision.wide,
             kv_dtype=precision.kv,
             window=self.window,

@@ -25,13 +25,9 @@ class Sparsity:
 def unmasked(place: Place, keys: Size, heads: int, head_dim: int, cached: bool = False) -> Attention:
     """New positions that all see `keys` keys: of this step, or of a cache."""
     step, p = place.step, place.setting.precision
+    sizes = step.batch, step.q_len, keys, heads, heads, head_dim
     return Attention(
-        step.batch,
-        step.q_len,
-        keys,
-        heads,
-        heads,
-        head_dim,
+        *sizes,
         dtype=p.wide,
         kv_dtype=p.kv if cached else p.wide,
         causal=False,

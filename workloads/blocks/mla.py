@@ -120,13 +120,9 @@ class MlaBlock(Block):
 
     def _core(self, place: Place, heads: int, kv_heads: int, qk: int, v: int, **how: Any) -> Attention:
         step, p, convention = place.step, place.setting.precision, place.setting.convention
+        sizes = step.batch, step.q_len, step.kv_len, heads, kv_heads, qk
         return Attention(
-            step.batch,
-            step.q_len,
-            step.kv_len,
-            heads,
-            kv_heads,
-            qk,
+            *sizes,
             dtype=p.wide,
             kv_dtype=p.kv,
             window=self._seen(place),

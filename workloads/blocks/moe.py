@@ -65,17 +65,9 @@ class MoeBlock(Block):
 
     def _layer(self, place: Place) -> RoutedLayer:
         setting = place.setting
-        return RoutedLayer(
-            place.tokens * setting.replicas,
-            place.hidden,
-            self.width,
-            self.top_k,
-            self.experts,
-            setting.expert_width_parallel,
-            setting.expert_parallel,
-            self.gated,
-            setting.expert_skew,
-        )
+        sizes = place.tokens * setting.replicas, place.hidden, self.width, self.top_k, self.experts
+        shared = setting.expert_width_parallel, setting.expert_parallel
+        return RoutedLayer(*sizes, *shared, self.gated, setting.expert_skew)
 
     def _sent(self, place: Place, name: str) -> Iterator[Part]:
         """Each token travels once to each other device that holds an expert of its, and its sums back."""
