@@ -39,8 +39,12 @@ def _cards(point: Point) -> Iterator[Card]:
     label = "Passes/s" if point.unit == "passes" else f"{point.phase.capitalize()} tokens/s"
     yield Card(label, rate(point.tokens / time), point.sizes)
     if point.headroom:
-        note = f"what {point.phase} would take at the ceilings, {si(point.roof_s, 's')}"
-        yield Card(f"{point.phase.capitalize()} head-room", f"{point.headroom:.2f} ×", note)
+        passes = point.unit == "passes"
+        what, label = (
+            ("it", "Head-room") if passes else (point.phase, f"{point.phase.capitalize()} head-room")
+        )
+        note = f"what {what} would take at the ceilings, {si(point.roof_s, 's')}"
+        yield Card(label, f"{point.headroom:.2f} ×", note)
 
 
 def _latency_name(point: Point) -> str:

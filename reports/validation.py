@@ -77,6 +77,12 @@ UNMATCHED: terminal.Columns = {
 }
 
 
+def _layers_told(result: Validation) -> list[str]:
+    """The sums over layers; a traced module has none."""
+    layers = plain_records(result.layers)
+    return ["all layers together", terminal.table(layers, SUMS)] if layers else []
+
+
 def as_text(results: Sequence[Validation], details: bool) -> str:
     """Every fidelity's summary; the operators of the last, and what did not match."""
     parts = []
@@ -84,8 +90,7 @@ def as_text(results: Sequence[Validation], details: bool) -> str:
         parts += [
             f"fidelity {result.fidelity}: predicted against measured, by phase and bound",
             terminal.table(plain_records(result.summary()), SUMMARY),
-            "all layers together",
-            terminal.table(plain_records(result.layers), SUMS),
+            *_layers_told(result),
             "whole steps, including framework code between operators",
             terminal.table(plain_records(result.steps), STEPS),
         ]

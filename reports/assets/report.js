@@ -10,7 +10,7 @@
   const config = {
     displaylogo: false,
     responsive: true,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    modeBarButtons: [["toImage", "resetScale2d"]], // none that uploads a figure, and few stops for a keyboard
   };
   let printing = false;
 

@@ -101,6 +101,12 @@ def test_quiet_and_closed(opened: Callable[..., Opened], content: Content) -> No
     assert page.complaints == []
 
 
+def test_no_button_of_a_figure_uploads_it(opened: Callable[..., Opened], content: Content) -> None:
+    bar = opened(content).page.query_selector(".modebar")
+    titles = [button.get_attribute("data-title") for button in bar.query_selector_all("button")]
+    assert titles == ["Download plot as a PNG", "Reset axes"]
+
+
 def test_a_mark_per_operator_on_each_side(opened: Callable[..., Opened], content: Content) -> None:
     page = opened(content)
     for index in (0, 1):
