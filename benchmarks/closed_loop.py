@@ -99,7 +99,7 @@ def engine_of(
     schedule = as_engines_run(asked).schedule(device)
     times = StepTimes(schedule, ceilings(device, FIDELITY, backend, named), find_engine(backend))
     largest = predict(replace(asked, phase="prefill", prompt=budget), device, FIDELITY).totals()
-    return times, Room.of(schedule, device, largest["activation_peak_bytes"], model.max_position)
+    return times, Room.of(schedule, device, largest["activation_peak_bytes"], model.max_position, backend)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ MOST = {
 }  # sequences: TensorRT-LLM's default max_batch_size; --max-num-seqs of AMD's runs
 # Releases whose scheduler waits for a step before it decides on the next one: the C++ runtime of TensorRT-LLM
 # has no overlap scheduler, its PyTorch backend (the default from 1.0 on) has.
-IN_TURN = ("0.14",)
+IN_TURN = ("0.14", "NIM 1.8.0")
 # Quantised checkpoints of NVIDIA and AMD hold keys and values in fp8. The experts of gpt-oss in 4 bits are
 # multiplied in 8 bits on Blackwell (CUTLASS) and in 16 on Hopper (Triton), with keys and values in 16 there.
 FORMATS = {
@@ -78,7 +78,7 @@ def simulated(row: dict[str, Any]) -> dict[str, float]:
     else:
         asked = asked.at_rate(row["rate_per_s"] if row["rate_per_s"] > 0 else AT_ONCE)
     policy = Policy(
-        "chunked",
+        "mixed" if engine == "trtllm" else "chunked",  # what either does unless asked otherwise
         max_batch=MOST[engine],
         budget=USUAL_BUDGET,
         request_s=known.request_s,

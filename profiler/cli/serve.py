@@ -44,7 +44,7 @@ from specfiles.errors import InputError
     "--batching",
     default="continuous",
     show_default=True,
-    help="static | continuous | chunked; several, separated by commas, are compared.",
+    help="static | continuous | mixed | chunked; several, separated by commas, are compared.",
 )
 @click.option("--max-batch", type=int, default=256, show_default=True, help="Maximum sequences per step.")
 @click.option("--budget", type=int, help="Maximum new tokens per step [default: 8192; chunked: 512].")

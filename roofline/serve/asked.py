@@ -78,10 +78,10 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
     if scenario.model.audio_window:
         raise InputError(f"{scenario.model.name} {scenario.model.manner}; serve simulates requests of text.")
     policies = [_policy(name, asked) for name in asked.batching.split(",")]
-    if scenario.model.has_memory and any(policy.batching == "chunked" for policy in policies):
+    if scenario.model.has_memory and any(policy.batching in ("mixed", "chunked") for policy in policies):
         raise InputError(
             f"{scenario.model.name} reads prompts with its encoder, where each token attends to all others, "
-            "so that they cannot be read in chunks; choose --batching static or continuous."
+            "so that they are read whole in steps of their own; choose --batching static or continuous."
         )
     limits, requests = _limits(asked.slo), _requests(asked, scenario, traffic)
     comings = _comings(asked, traffic, requests)
@@ -237,7 +237,7 @@ def _cluster(
     largest = replace(scenario, phase="prefill", prompt=min(policy.budget, scenario.model.max_position))
     activations = predict(largest, device, limits.fidelity).totals()["activation_peak_bytes"]
     longest = int((requests.prompt + requests.output).max())
-    room = Room.of(scenario.schedule(device), device, activations, longest)
+    room = Room.of(scenario.schedule(device), device, activations, longest, asked.engine)
     room.check(requests.prompt, requests.output)
     count = scenario.setting.devices * (asked.engines + asked.readers)
     link = float(limits.link(count)) if asked.readers else 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from roofline.serve.requests import Requests
     from roofline.serve.step_times import StepTimes
 
-Batching = Literal["static", "continuous", "chunked"]
-BATCHINGS: dict[str, Batching] = {"static": "static", "continuous": "continuous", "chunked": "chunked"}
+Batching = Literal["static", "continuous", "mixed", "chunked"]
+BATCHINGS: dict[str, Batching] = {name: name for name in get_args(Batching)}
 LONGEST_RUN = 4096  # steps computed at once
 
 
@@ -32,6 +32,8 @@ class Policy:
 
     static: a batch is read together and decoded until its last answer ends; nobody joins (FasterTransformer).
     continuous: whoever waits is read before anybody decodes on (Orca, OSDI 2022; vLLM without chunks).
+    mixed: every step decodes all and reads the whole prompts that fit the rest of its budget, at least one
+    (TensorRT-LLM without chunked prefill, its default).
     chunked: every step decodes all and fills the rest of its budget with chunks of prompts (Sarathi-Serve,
     OSDI 2024).
     """
@@ -114,7 +116,7 @@ class _Run:
         if self.engine.read:
             self._join()
             self._decode()
-        elif self.policy.batching == "chunked":
+        elif self.policy.batching in ("mixed", "chunked"):
             self._fill()
         elif chosen := self._admitted():
             self._read(chosen)
@@ -186,7 +188,7 @@ class _Run:
         self._begin(chosen)
 
     def _fill(self) -> None:
-        """One step that decodes all and reads as much of the prompts as its budget leaves."""
+        """One step that decodes all and reads what its budget leaves of the prompts, or whole ones."""
         chunks, complete = self._chunks()
         if not chunks:
             self._decode()
@@ -200,7 +202,7 @@ class _Run:
 
     def _chunks(self) -> tuple[list[tuple[int, int]], list[int]]:
         """Chunks of the prompts in line (new positions, positions before), and who is complete with them."""
-        free = self.policy.budget - len(self.running)
+        free, whole = self.policy.budget - len(self.running), self.policy.batching == "mixed"
         used = self._claimed()
         chunks: list[tuple[int, int]] = []
         complete: list[int] = []
@@ -212,9 +214,9 @@ class _Run:
             used += self._needed(request)
             if before and not self.reserves:
                 used -= float(self.engine.room.held[before])  # which `_claimed` holds already
-            if used > self.engine.room.bytes:
+            if used > self.engine.room.bytes or (whole and chunks and goal > free):
                 break
-            new = min(free, goal - before)
+            new = goal if whole else min(free, goal - before)
             chunks.append((new, before))
             self.done[request] += new
             free -= new

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from workloads.schedule import Schedule
 
 UTILISATION = 0.9  # of the memory that an engine takes for itself (vLLM's default gpu_memory_utilization)
+# Engines that take this share of what weights and activations leave (free_gpu_memory_fraction).
+OF_REST = ("trtllm",)
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,19 @@ class Room:
     held: NDArray[np.float64]  # held[t]: bytes of a sequence of t tokens
 
     @classmethod
-    def of(cls, schedule: Schedule, device: Device, activations: float, longest: int) -> Room:
+    def of(
+        cls, schedule: Schedule, device: Device, activations: float, longest: int, engine: str = ""
+    ) -> Room:
         """What weights and the activations of the largest step (in bytes) leave of the device's memory.
 
         Raises InputError where they do not fit.
         """
         main = schedule.main
-        usable = device.datasheet.dram.capacity_bytes.value * UTILISATION
-        weights = main.weight_bytes()
+        capacity, weights = device.datasheet.dram.capacity_bytes.value, main.weight_bytes()
+        usable = capacity * UTILISATION
         free = usable - weights - activations
+        if engine in OF_REST:
+            free = (capacity - weights - activations) * UTILISATION
         if free <= 0:
             raise InputError(
                 f"{main.model.name} takes {weights / 1e9:.1f} GB of weights and {activations / 1e9:.1f} GB "

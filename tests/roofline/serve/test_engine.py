@@ -222,7 +222,27 @@ def test_readers_free_decoding_from_prompts() -> None:
     assert ((whole.last_s - whole.first_s) > sent).all()
 
 
-@pytest.mark.parametrize("batching", ["continuous", "chunked"])
+@pytest.mark.parametrize(("batching", "steps"), [("mixed", 4), ("chunked", 3)])
+def test_prompts_are_read_whole_unless_in_chunks(batching: str, steps: int) -> None:
+    """After the first, two prompts of 600 do not fit a step of 1000 tokens, and chunks of three fit two."""
+    log = served(Policy(batching, budget=1000), requests(4, 600, 50, burstiness=0).at_rate(1e6))  # type: ignore[arg-type]
+    assert len(np.unique(log.first_s)) == steps
+
+
+def test_a_prompt_beyond_the_budget_is_read_whole_beside_decoding() -> None:
+    asked = requests(2, 3000, 50)
+    log = served(Policy("mixed", budget=512), asked)
+    assert log.first_s[0] - asked.arrival_s[0] == pytest.approx(TIMES.mixed_s(0, 0.0, [(3000, 0)], 1))
+
+
+def test_an_engine_may_take_a_share_of_what_weights_leave() -> None:
+    capacity = DEVICE.datasheet.dram.capacity_bytes.value
+    rest = capacity - SCHEDULE.main.weight_bytes() - 1e9
+    assert Room.of(SCHEDULE, DEVICE, 1e9, 100, "trtllm").bytes == pytest.approx(0.9 * rest)
+    assert Room.of(SCHEDULE, DEVICE, 1e9, 100, "vllm").bytes == pytest.approx(rest - 0.1 * capacity)
+
+
+@pytest.mark.parametrize("batching", ["continuous", "mixed", "chunked"])
 def test_an_engine_that_reserves_whole_answers_evicts_nobody(batching: str) -> None:
     """TensorRT-LLM's GUARANTEED_NO_EVICT: at most as many as the room holds to their ends run at once."""
     room = replace(ROOM, bytes=float(5.5 * ROOM.held[1000 + 400]))
