@@ -305,9 +305,6 @@ def test_the_command_measures_a_module_and_refuses_what_its_function_decides(
         assert f"{flag} does not go with users_net:build" in refused.err
     assert roofline("profile", "users_net:raises", "-o", "other", "--device", "cpu").code == 2
     assert roofline("report", "run", "--hw", "a100_sxm", "--others", "l4", "-o", "r.html").code == 0
-    validated = roofline("validate", "run", "--hw", "a100_sxm").out
-    assert "whole steps" in validated
-    assert "all layers together" not in validated  # a module has no layers: no empty table
     assert "users_net:build" in Path("r.html").read_text()
     assert not Path("other").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -225,3 +226,14 @@ def test_both_errors_stand_in_the_text(tmp_path: Path, made: Callable[..., Devic
         assert drift in prefill
         assert " 0.0 %" in prefill
     assert "operators by the drift of the operators in its layers." in text
+
+
+def test_without_layers_there_is_no_empty_table_of_them(tmp_path: Path, made: Callable[..., Device]) -> None:
+    """As of a traced module whose operators lie in none."""
+    from reports.validation import as_text
+
+    device = made(filed())
+    found = validate(run_on(tmp_path / "run", device), device, "measured")
+    text = as_text([replace(found, layers=found.layers[:0])], details=False)
+    assert "whole steps" in text
+    assert "all layers together" not in text
