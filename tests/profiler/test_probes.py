@@ -16,6 +16,7 @@ from profiler.ceilings.plan import Findings, Plan
 from profiler.device_file import as_yaml
 from profiler.repeats import KNOWN_FROM, NARROW, SPENT, uncertainty
 from profiler.yardsticks import formats_that_fit
+from reports.units import percent
 from specfiles.errors import InputError
 from tests.profiler.nvml import LOST, Driver, install
 
@@ -147,7 +148,7 @@ def test_passes_end_when_every_ceiling_is_known(
     assert f"medians of {found.done} passes, ended by: {NARROW}" in device.sources["measured"]
     (launch,) = (times for key, times in found.times.items() if key[0] == "launch")
     assert device.measured.launch_s is not None
-    assert f"median known to {uncertainty(launch):.1%} at 95 %" in (device.measured.launch_s.note or "")
+    assert f"median known to {percent(uncertainty(launch))} at 95 %" in (device.measured.launch_s.note or "")
 
 
 def test_operators_inside_models_do_not_keep_passes_going(gpu_plan: Plan, found: Findings) -> None:
