@@ -90,7 +90,7 @@ def test_pieces_cover() -> None:
 
 
 def test_a_processor_has_no_kernel_model() -> None:
-    with pytest.raises(InputError, match="CUDA or ROCm GPU"):
+    with pytest.raises(InputError, match="are for CUDA and ROCm GPUs"):
         Gpu.of(load_device("xeon_8480"))
 
 
