@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from profiler.recorders import Call, Marks, Recorder
     from profiler.subject import Subject
 
-CORE, ROPE = "layers.attention.core", "layers.attention.rope"
+ROPE = "layers.attention.rope"
 ROTATIONS = ("apply_rotary_pos_emb", "apply_rotary_pos_emb_interleave", "apply_rotary_emb")
 Function = Callable[..., Any]
 Wrap = Callable[[Function], Function]
@@ -55,6 +55,7 @@ def instrumented(
             recorder = _Filling(recorder, behind)
         network = subject.network
         gate: list[str] = []  # the range of rotations, while a watched layer runs
+        opened: list[tuple[Call, ...]] = []  # how its attention begins, where that is the model's own code
         cores = Cores(subject, parts)
         every, some = Counter[str](), Counter[str]()
         for one in parts.stacks:
@@ -65,11 +66,14 @@ def instrumented(
             watched = _every(having, first, stride)
             for index in watched:
                 _instrument_layer(stack, layers[index], one, recorder, gate)
+                if one.attends_until:
+                    (core,) = cores.inside(one, index)
+                    _own_attention(stack, layers[index], one, recorder.marks(core), opened)
             _instrument_outside(stack, network, one, recorder)
             every.update(name for names in having for name in names)
             some.update(name for index in watched for name in having[index])
         shares = {name: every[name] / times for name, times in some.items()}
-        _instrument_functions(stack, subject, recorder, cores, gate)
+        _instrument_functions(stack, subject, recorder, cores, gate, opened)
         yield Watched(_around(recorder, parts.sampling)(sampler), shares)
 
 
@@ -198,8 +202,6 @@ def _instrument_layer(
             before[gap.before][:0] = end  # before the next module's own begin
         else:
             after[""] += end  # at the layer's return
-    if parts.attends_until:
-        before[parts.attends_until][:0] = recorder.marks(CORE)[1]
     for path, name in {**parts.rotations, "": ROPE}.items():
         before[path].insert(0, partial(gate.append, name))
         after[path].append(gate.pop)
@@ -208,8 +210,23 @@ def _instrument_layer(
         stack.enter_context(replaced(_module(layer, path), "forward", wrap))
 
 
+def _own_attention(
+    stack: ExitStack, layer: Any, parts: Family, marks: Marks, opened: list[tuple[Call, ...]]
+) -> None:
+    """Attention in a layer's own code begins where the cache was updated, and ends where a module begins."""
+    begin, end = marks
+    stack.enter_context(replaced(_module(layer, parts.attends_until), "forward", _wrap(end, ())))
+    around = _wrap((partial(opened.append, begin),), (opened.pop,))
+    stack.enter_context(replaced(layer, "forward", around))
+
+
 def _instrument_functions(
-    stack: ExitStack, subject: Subject, recorder: Recorder, cores: Cores, gate: list[str]
+    stack: ExitStack,
+    subject: Subject,
+    recorder: Recorder,
+    cores: Cores,
+    gate: list[str],
+    opened: list[tuple[Call, ...]],
 ) -> None:
     """Wrap attention, RoPE, scans and cache updates, which models look up by name, where they are found."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -223,9 +240,9 @@ def _instrument_functions(
     rotating = {name: recorder.marks(name) for name in (ROPE, *parts.rotations.values())}
     for name in filter(partial(hasattr, modeling), ROTATIONS):
         stack.enter_context(replaced(modeling, name, _rotation(rotating, gate)))
-    if parts.attends_until:  # attention begins where the cache was updated
+    if parts.attends_until:
         begin, end = recorder.marks(parts.append)
-        marks = begin, (*end, *recorder.marks(CORE)[0])
+        marks = begin, (*end, lambda: [call() for call in opened[-1]])
         stack.enter_context(replaced(PreallocatedLayer, "update", _gated(marks, gate)))
         return
     if parts.memory_append:  # first: MemoryLayer inherits `update`

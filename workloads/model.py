@@ -112,11 +112,13 @@ def decoder(
     tied: bool,
     norm: NormShape = RMS_NORM,
     learned_positions: int = 0,
+    sinusoids: int = 0,
     head_bias: bool = False,
     embedding_norm: NormShape | None = None,
 ) -> Model:
     """A decoder-only model: embedding, layers, final norm, vocabulary projection; its name is set later."""
-    positions = (PositionTable(learned_positions),) if learned_positions else ()
+    rows = learned_positions or sinusoids
+    positions = (PositionTable(rows, learned=not sinusoids),) if rows else ()
     norms = (EmbeddingNorm(embedding_norm),) if embedding_norm else ()
     stack = Stack(
         hidden,

@@ -57,6 +57,15 @@ LLAMA = Family(
 WITHOUT_MLP = {path: name for path, name in LLAMA.modules.items() if not path.startswith("mlp.")}
 GRANITE_3 = replace(LLAMA, behind={"lm_head": FACTORS})
 UNGATED = replace(LLAMA, gaps=RESIDUALS)
+APERTUS = replace(
+    UNGATED,
+    modules={
+        **{path: name for path, name in LLAMA.modules.items() if path not in NORMS},
+        "attention_layernorm": "layers.attention_norm",
+        "feedforward_layernorm": "layers.mlp_norm",
+    },
+    gaps=(Gap("self_attn", "feedforward_layernorm", "layers.attention_residual"), RESIDUALS[1]),
+)
 SCALED = replace(LLAMA, behind={"layers.attention.rope": HEADS})  # queries, by their positions
 STARCODER2 = replace(
     UNGATED,

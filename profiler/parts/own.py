@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from profiler.parts.base import HEADS, Family, Gap
+from profiler.parts.dense import GPT2, OPT
 from profiler.parts.parallel import BOTH_RESIDUALS
 
 BLOOM = Family(
@@ -63,6 +64,28 @@ GPTJ = Family(
     attends_until="attn.out_proj",
     # Each layer copies the whole table of positions for itself.
     behind=dict.fromkeys(("layers.attention.v_proj", "layers.attention.rope"), HEADS),
+)
+GPT_NEO = replace(
+    GPT2,
+    modules={
+        **{path: name for path, name in GPT2.modules.items() if not path.startswith("attn.")},
+        **{f"attn.attention.{n}_proj": f"layers.attention.{n}_proj" for n in "qkv"},
+        "attn.attention.out_proj": "layers.attention.o_proj",
+    },
+    attends_until="attn.attention.out_proj",
+    behind={"layers.attention.v_proj": HEADS},
+)
+XGLM = replace(
+    OPT,
+    layers="model.layers",
+    outside={
+        "model.embed_tokens": "embedding",
+        "model.embed_positions": "position_embedding",
+        "model.layer_norm": "final_norm",
+        "lm_head": "lm_head",
+    },
+    attends_until="self_attn.out_proj",
+    behind=dict.fromkeys(("layers.attention.q_proj", "layers.attention.v_proj"), HEADS),
 )
 FALCON = Family(
     "transformer.h",

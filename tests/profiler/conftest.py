@@ -73,6 +73,7 @@ NARROW = (
     "glm4",
     "internlm3",
     "iquestcoder",
+    "cwm",
     "vaultgemma",
 )
 GPT = {"n_embd": 48, "n_layer": 3, "n_head": 6, "vocab_size": 101, "n_positions": 128}
@@ -86,6 +87,22 @@ FIELDS: dict[str, dict[str, Any]] = {
         "vocab_size": 101,
         "max_position_embeddings": 128,
         "word_embed_proj_dim": 48,
+    },
+    "gpt_neo": {  # both kinds of layer
+        "hidden_size": 48,
+        "num_layers": 4,
+        "attention_types": [[["global", "local"], 2]],
+        "num_heads": 6,
+        "vocab_size": 101,
+        "max_position_embeddings": 128,
+    },
+    "xglm": {
+        "d_model": 48,
+        "num_layers": 3,
+        "attention_heads": 6,
+        "ffn_dim": 80,
+        "vocab_size": 101,
+        "max_position_embeddings": 128,
     },
     "bloom": {"hidden_size": 48, "n_layer": 3, "n_head": 6, "vocab_size": 101, "seq_length": 128},
     "mpt": {"d_model": 48, "n_layers": 3, "n_heads": 6, "vocab_size": 101, "max_seq_len": 128},

@@ -203,6 +203,17 @@ def test_any_family_with_anything_in_any_field(family: str, data: st.DataObject)
         ("nemotron-nas", {"block_configs": []}, "'block_configs' has 0 entries; expected one per layer"),
         ("nemotron-nas", {"block_configs": [None] * 80}, "field 'n_heads_in_group' is missing"),
         ("mpt", {"no_bias": False}, "field 'no_bias' is False; expected true"),
+        (
+            "gpt_neo",
+            {"attention_types": [[["global"], 3]]},
+            "'attention_types' is [[['global'], 3]]; expected",
+        ),
+        (
+            "gpt_neo",
+            {"attention_types": [[["local", "far"], 1]]},
+            "expected pairs of a list of global and local",
+        ),
+        ("xglm", {"add_cross_attention": True}, "'add_cross_attention' is True; expected false"),
         ("deepseek_v4", {}, "model_type 'deepseek_v4' compresses its cache"),
         ("gemma3n_text", {}, "model_type 'gemma3n_text' lets layers borrow keys and values"),
         ("glm_moe_dsa", {"index_topk_freq": 4}, "'index_topk_freq' is 4; expected an indexer in each layer"),

@@ -79,7 +79,7 @@ FAMILIES = {
 ON_META = sorted(FAMILIES - {"dbrx"})
 # SDPA knows no soft-capping (Gemma 2), no sinks (gpt-oss), no bias of positions; GPT-J never used it;
 # on a CPU the counter does not know SDPA's kernel.
-EAGER = {"gemma2", "vaultgemma", "gpt_oss", "bloom", "mpt", "gptj"}
+EAGER = {"gemma2", "vaultgemma", "gpt_oss", "bloom", "mpt", "gptj", "gpt_neo", "xglm"}
 
 
 def decoder_of(fields: dict[str, Any]) -> dict[str, Any]:
@@ -166,7 +166,8 @@ def test_parameters_and_flops_of_every_shipped_config(path: Path) -> None:
 
 # Sixty layers of latent attention once: the others of DeepSeek's kind repeat it and cost a minute each.
 NO_MODEL = {"kimi_k2", "deepseek_v32", "glm_moe_dsa"}
-NO_MODEL |= {"glm4_moe_lite", "vaultgemma", "gpt_bigcode", *kin.FAMILY}  # of these no config is shipped
+# Of these no config is shipped.
+NO_MODEL |= {"glm4_moe_lite", "vaultgemma", "gpt_bigcode", "gpt_neo", "xglm", *kin.FAMILY}
 AT_FULL_DEPTH = [family for family in ON_META if family not in NO_MODEL]
 
 
@@ -201,6 +202,15 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
     "persimmon": {**SIZES, **POSITIONS, "num_attention_heads": 3, "intermediate_size": 77},
     "gptj": {"n_embd": 60, "n_layer": 2, "n_head": 6, "vocab_size": 101, "n_positions": 128, "rotary_dim": 4},
     "opt": {**SIZES, **POSITIONS, "ffn_dim": 77, "word_embed_proj_dim": 60},
+    "gpt_neo": {
+        **POSITIONS,
+        **{"hidden_size": 60, "num_layers": 2, "num_heads": 6, "vocab_size": 101},
+        "attention_types": [[["global", "local"], 1]],
+    },
+    "xglm": {
+        **POSITIONS,
+        **{"d_model": 60, "num_layers": 2, "attention_heads": 6, "ffn_dim": 77, "vocab_size": 101},
+    },
     "bloom": {"hidden_size": 60, "n_layer": 2, "n_head": 6, "vocab_size": 101},
     "mpt": {"d_model": 60, "n_layers": 2, "n_heads": 6, "vocab_size": 101, "max_seq_len": 128},
     "falcon": {**SIZES, **POSITIONS},
@@ -242,6 +252,7 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
     "glm4_moe_lite": LATENT,
     "internlm3": {"head_dim": 10},
     "iquestcoder": {"head_dim": 10},
+    "cwm": {"head_dim": 10},
     "hy_v3": {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 35, "head_dim": 10},
     "exaone_moe": {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 35},
     "solar_open": {
@@ -260,7 +271,7 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
     },
 }
 WHOLE = {"gpt2", "gptj", "opt", "bloom", "mpt", "falcon", "gpt_neox", "dbrx"}  # whose own fields are all
-WHOLE |= {"gpt_bigcode", "persimmon"}
+WHOLE |= {"gpt_bigcode", "persimmon", "gpt_neo", "xglm"}
 LLAMAS = sorted(set(llama.FAMILY) | {"llama4_text"})
 WITH_BIAS = {
     "llama",
@@ -298,6 +309,11 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((family, {"first_k_dense_replace": 0}) for family in latent.FAMILY if family != "glm4_moe_lite"),
     ("gpt_bigcode", {"multi_query": False}),
     ("persimmon", {"qk_layernorm": False}),
+    ("jais2", {"attention_bias": False}),
+    ("jais2", {"mlp_bias": False}),
+    ("apertus", {"attention_bias": True, "hidden_act": "relu2"}),
+    ("cwm", {"mlp_bias": True}),
+    ("gpt_neo", {"intermediate_size": 77, "attention_types": [[["global"], 2]]}),
     ("llama", {"mlp_bias": True}),
     ("gpt2", {"n_inner": 77}),
     ("gptj", {"n_inner": 77}),
@@ -354,6 +370,7 @@ def test_what_a_config_may_say_or_leave_out(family: str, changes: dict[str, Any]
     ("family", "changes"),
     [
         *((family, {}) for family in ("ministral", "starcoder2", "olmo3", "exaone4", "cohere2", "dots1")),
+        ("cwm", {}),
         ("starcoder2", {"sliding_window": 16}),
         ("cohere2", {"sliding_window_pattern": 2}),
         ("smollm3", {"use_sliding_window": True, "sliding_window": 16}),

@@ -23,13 +23,14 @@ class TokenTable(Block):
 
 @dataclass(frozen=True)
 class PositionTable(Block):
-    """Learned positions, added to the embedding of tokens."""
+    """Learned or sinusoidal positions, added to the embedding of tokens."""
 
     rows: int
+    learned: bool = True  # otherwise computed once, and no parameters
 
     def parts(self, place: Place) -> Iterator[Part]:
         """One row per token."""
-        yield "position_embedding", None, _gather(place, self.rows)
+        yield "position_embedding", None, _gather(place, self.rows, not self.learned)
 
 
 def _gather(place: Place, rows: int, tied: bool = False) -> Embedding:

@@ -20,11 +20,11 @@ READERS: dict[str, str] = {
     ),
     "kin": (
         "granite granitemoe granitemoeshared ministral ministral3 seed_oss helium smollm3 arcee "
-        "nemotron starcoder2 stablelm ernie4_5 ernie4_5_moe hunyuan_v1_dense hunyuan_v1_moe dots1 "
-        "hy_v3 solar_open internlm3 iquestcoder persimmon olmo olmo2 flex_olmo olmo3 exaone4 exaone_moe "
-        "cohere cohere2"
+        "nemotron jais2 apertus cwm starcoder2 stablelm ernie4_5 ernie4_5_moe hunyuan_v1_dense "
+        "hunyuan_v1_moe dots1 hy_v3 solar_open internlm3 iquestcoder persimmon olmo olmo2 flex_olmo "
+        "olmo3 exaone4 exaone_moe cohere cohere2"
     ),
-    "gpt": "gpt2 gpt_bigcode opt",
+    "gpt": "gpt2 gpt_bigcode gpt_neo opt xglm",
     "recurrent": "mamba falcon_mamba mamba2 rwkv rwkv5 rwkv6 rwkv7",
     "hybrid": "nemotron_h jamba bamba falcon_h1 granitemoehybrid qwen3_5_text qwen3_next qwen3_5_moe_text",
     "zamba2": "zamba2",

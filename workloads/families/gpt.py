@@ -1,8 +1,9 @@
-"""GPT-2, GPT-3, StarCoder and OPT: LayerNorm, biases everywhere, a table of learned positions, plain MLP."""
+"""GPT-2, GPT-3, StarCoder, GPT-Neo, OPT and XGLM: LayerNorm, biases, a table of positions, plain MLP."""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from workloads.blocks import AttentionBlock, MlpBlock
 from workloads.config import Config
@@ -34,6 +35,62 @@ def _gpt(config: Config, kind: str) -> Model:
     )
 
 
+def _gpt_neo(config: Config) -> Model:
+    """Every other layer of the published ones sees a window; queries, keys and values have no biases."""
+    hidden, heads = width_and_heads(config, heads=("num_heads", "num_attention_heads"))
+    count = config.layers("num_layers", "num_hidden_layers")
+    act = activation(config, "activation_function", default="gelu_tanh")
+    mlp = MlpBlock(config.size("intermediate_size", default=4 * hidden), act, gated=False, bias=True)
+    windows = {"global": None, "local": config.size("window_size", default=256)}
+    layers = [
+        Layer(
+            (AttentionBlock(heads, heads, hidden // heads, window=windows[kind], out_bias=True), mlp),
+            LAYER_NORM,
+        )
+        for kind in _spans(config, count)
+    ]
+    rows = config.size("max_position_embeddings", default=2048)
+    return decoder_of(config, "gpt_neo", hidden, layers, tied=True, norm=LAYER_NORM, learned_positions=rows)
+
+
+def _spans(config: Config, layers: int) -> list[str]:
+    """Whether each layer is global or local, from [[kinds, how often in turn], ...]."""
+    given: Any = config.fields.get("attention_types")
+    if given is None:
+        given = [[["global", "local"], 12]]
+    kinds: list[str] = []
+    try:
+        for names, times in given:
+            if not set(names) <= {"global", "local"} or not 0 < times <= layers:
+                raise ValueError(names)
+            kinds += list(names) * times
+    except (TypeError, ValueError):
+        kinds = []
+    if len(kinds) != layers:
+        raise config.wrong("attention_types", f"pairs of a list of global and local, and a number: {layers}")
+    return kinds
+
+
+def _xglm(config: Config) -> Model:
+    """Sinusoidal positions, of which the first two are reserved (XGLMSinusoidalPositionalEmbedding)."""
+    hidden, heads = width_and_heads(
+        config, ("d_model", "hidden_size"), ("attention_heads", "num_attention_heads")
+    )
+    if config.flag("add_cross_attention", False):
+        raise config.wrong("add_cross_attention", "false: attention to an encoder is not known")
+    act = activation(config, "activation_function", default="gelu")
+    layer = Layer(
+        (
+            AttentionBlock(heads, heads, hidden // heads, qkv_bias=True, out_bias=True),
+            MlpBlock(config.size("ffn_dim"), act, gated=False, bias=True),
+        ),
+        LAYER_NORM,
+    )
+    layers = (layer,) * config.layers("num_layers", "num_hidden_layers")
+    rows = config.size("max_position_embeddings", default=2048) + 2
+    return decoder_of(config, "xglm", hidden, layers, tied=True, norm=LAYER_NORM, sinusoids=rows)
+
+
 def _opt(config: Config) -> Model:
     hidden, heads = width_and_heads(config)
     if config.size("word_embed_proj_dim", default=hidden) != hidden:
@@ -60,4 +117,9 @@ def _opt(config: Config) -> Model:
     return decoder_of(config, "opt", hidden, layers, tied=True, norm=LAYER_NORM, learned_positions=rows)
 
 
-FAMILY = {**{kind: partial(_gpt, kind=kind) for kind in ("gpt2", "gpt_bigcode")}, "opt": _opt}
+FAMILY = {
+    **{kind: partial(_gpt, kind=kind) for kind in ("gpt2", "gpt_bigcode")},
+    "gpt_neo": _gpt_neo,
+    "opt": _opt,
+    "xglm": _xglm,
+}

@@ -29,7 +29,7 @@ class Quirks:
 
     # Fields that give biases to queries, keys and values, to the way back and to the MLP; "" for none ever.
     biases: tuple[str, str, str] = ("attention_bias", "attention_bias", "mlp_bias")
-    bias: bool = False  # default of the first of them, and of the others where they are the same field
+    biased: tuple[str, ...] = ()  # those of these fields that are true by default
     qkv_bias: bool = False  # whatever attention_bias says
     qk_norm: NormShape | None = None
     qk_norm_flag: str = ""  # only where this field is true
@@ -52,6 +52,7 @@ class Quirks:
     windowed: bool = True  # the family's attention knows sliding windows
     window: int | None = None  # default of sliding_window where the field is absent
     every_nth_full: int | None = None  # pattern of full attention between sliding-window layers
+    full_leads: bool = False  # the full layer is the first of each period, not the last
     period: str = ""  # the field that may name another
     window_needs_flag: bool = False  # sliding_window counts only where use_sliding_window is true
     first_full: int = 0  # default of max_window_layers, layers before the windows begin; 0: no such field
@@ -64,7 +65,13 @@ PERIOD = "sliding_window_pattern"
 _GEMMA = Quirks(tied=True, kv_heads=4, head_dim=256, activation="gelu_tanh", post_norms=True, window=4096)
 _INWARDS = ("attention_bias", "", "mlp_bias")
 _GLM = Quirks(
-    biases=_INWARDS, bias=True, fused_gate_up=True, kv_heads=2, head_dim=128, rotary=0.5, windowed=False
+    biases=_INWARDS,
+    biased=("attention_bias",),
+    fused_gate_up=True,
+    kv_heads=2,
+    head_dim=128,
+    rotary=0.5,
+    windowed=False,
 )
 _FLAGGED = Quirks(kv_heads=32, window_needs_flag=True, window=4096, first_full=28)
 QUIRKS = {
@@ -110,7 +117,7 @@ QUIRKS = {
         feed_forward=experts.in_each("num_local_experts", 256, 8),
     ),
     "gpt_oss": Quirks(
-        bias=True,
+        biased=("attention_bias",),
         sinks=True,
         kv_heads=8,
         head_dim=64,
@@ -167,8 +174,7 @@ def _attention(config: Config, quirks: Quirks, hidden: int) -> AttentionBlock:
 
 def _biases(config: Config, quirks: Quirks) -> list[bool]:
     """Of queries, keys and values, of the way back, of the MLP."""
-    first = quirks.biases[0]
-    return [name != "" and config.flag(name, quirks.bias and name == first) for name in quirks.biases]
+    return [name != "" and config.flag(name, name in quirks.biased) for name in quirks.biases]
 
 
 def _rotates(config: Config, quirks: Quirks, windows: list[int | None]) -> list[bool]:
@@ -212,7 +218,8 @@ def _windows(config: Config, quirks: Quirks, layers: int) -> list[int | None]:
         period = quirks.every_nth_full
         if quirks.period:
             period = config.size(quirks.period, default=period)
-        return [None if (i + 1) % period == 0 else window for i in range(layers)]
+        full = 0 if quirks.full_leads else period - 1
+        return [None if i % period == full else window for i in range(layers)]
     first = config.count("max_window_layers", quirks.first_full) if quirks.first_full else 0
     return [None if i < first else window for i in range(layers)]
 

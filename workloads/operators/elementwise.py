@@ -7,6 +7,7 @@ matrix product, so that in a lower bound only their weights take time.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from specfiles.frozen import dataclass
@@ -15,8 +16,9 @@ from workloads.operators.base import Operator
 from workloads.work import Role, Traffic, Work
 
 SPECIAL_ACTIVATIONS = frozenset(
-    {"silu", "gelu", "gelu_tanh", "quick_gelu", "sigmoid", "tanh"}
+    {"silu", "gelu", "gelu_tanh", "quick_gelu", "sigmoid", "tanh", "xielu"}
 )  # one exp or tanh each
+LEARNED = {"xielu": 2}  # parameters of an activation (arXiv:2411.13010)
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Activation(Operator):
         The identity takes none: a gate alone is 1 FLOP.
         """
         elements = self.tokens * self.width
-        return streamed(
+        work = streamed(
             self.dtype,
             self.fused,
             elements * (2 if self.gated else 1),
@@ -105,6 +107,19 @@ class Activation(Operator):
             vector_flops=((0 if self.function == "identity" else 2) + bool(self.gated)) * elements,
             special_ops=elements if self.function in SPECIAL_ACTIVATIONS else 0,
         )
+        if not self.parameters():
+            return work
+        weights = Traffic("weight", Role.WEIGHT, self.parameters() * bytes_per_element(self.weights))
+        return replace(work, traffic=(*work.traffic, weights))
+
+    @property
+    def weights(self) -> DtypeLike:
+        """The format of its parameters: that of its rows."""
+        return self.dtype
+
+    def parameters(self) -> int:
+        """Those of the function."""
+        return LEARNED.get(self.function, 0)
 
 
 @dataclass(frozen=True)
