@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 WARM_UP = 0.1  # of the requests, the first: they meet an emptier server than the others
+FULLS = 4  # times that a run fills the server: once to fill, once to drain, and two halves to compare
 DEVIATIONS = 2  # of the number of arrivals, above which a growth of the latency is no chance
 
 
@@ -129,7 +130,8 @@ def _keeps_up(requests: Requests, latency_s: NDArray[np.float64]) -> bool | None
     Where requests come `load` times as fast as they can leave, each second of arrivals adds load - 1 to the
     latency. The number of Poisson arrivals varies by its root, so n of them tell no load up to 1 + n**-0.5
     from 1. A server is full when rate * latency requests are in it (Little's law): None where nobody stays
-    longer and fewer came, so that the run ended before there could be a queue.
+    longer and fewer than `FULLS` times as many came. Latency grows while a server fills, whatever the load,
+    and the last requests leave sooner, as nobody comes any more: in a short run the two hide a queue.
     """
     if requests.users:
         return True
@@ -143,4 +145,4 @@ def _keeps_up(requests: Requests, latency_s: NDArray[np.float64]) -> bool | None
     if longer > DEVIATIONS / len(requests) ** 0.5 * later:
         return False
     full = requests.rate_per_s * float(latency_s.mean())
-    return True if full <= len(requests) else None
+    return True if FULLS * full <= len(requests) else None

@@ -302,6 +302,17 @@ def test_a_run_that_ends_before_the_server_is_full_tells_of_no_queue() -> None:
     assert edge["rate_per_s"] * edge["latency_mean_s"] <= 40 * 1.1
 
 
+def test_a_run_that_drains_where_it_should_queue_is_not_called_steady() -> None:
+    """500 requests at 1.3 times of what a server of 200 sequences serves: the last leave an emptier one."""
+    cluster = Cluster(TIMES, ROOM, Policy(max_batch=200))
+    asked = requests(4000, 1000, 256)
+    most = outcome(asked.at_rate(1e4), cluster, Limits())["served_per_s"]
+    short = outcome(asked.take(np.arange(500)).at_rate(1.3 * most), cluster, Limits())
+    assert short["keeps_up"] is not True
+    assert outcome(asked.at_rate(1.3 * most), cluster, Limits())["keeps_up"] is False
+    assert outcome(asked.at_rate(0.7 * most), cluster, Limits())["keeps_up"] is True
+
+
 def test_the_capacity_of_one_server_is_a_load_of_one() -> None:
     """M/D/1 where nobody minds to wait."""
     cluster = Cluster(TIMES, ROOM, Policy(max_batch=1, budget=1))
