@@ -73,7 +73,7 @@ def as_text(found: Serving) -> str:
         "Where the queue grows, requests come faster than they leave: waits depend on how many there are."
         if any(row["keeps_up"] is False for row in found.rows)
         else "",
-        "Where the queue is unknown, a run is short against the time that requests stay: take more --requests."
+        "Where the queue is unknown, a run is short for the time that requests stay: take more --requests."
         if any(row["keeps_up"] is None for row in found.rows)
         else "",
         f"With {found.requests} requests a run is too short to find the highest rate; about {found.enough} "
