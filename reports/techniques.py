@@ -25,6 +25,7 @@ def record(technique: type[Technique]) -> dict[str, Any]:
         "variants": {name: dict(meant) for name, meant in technique.variants.items()},
         "summary": " ".join((technique.__doc__ or "").split()),
         **{fact: getattr(technique, fact) for fact in FACTS},
+        "served": technique.served,
         "decides": "; ".join(technique.decides()),
         "assumes": ", ".join(technique.assumed),
         "counted": technique.counted(CONVENTIONS["fused"]),
@@ -52,6 +53,7 @@ def serving_record(method: ServingMethod) -> dict[str, Any]:
         "category": "serving",
         **{fact: getattr(method, fact) for fact in FACTS if hasattr(method, fact)},
         "quality": "exact",
+        "served": "",
         "decides": "how requests share an engine",
         "assumes": "",
         "counted": False,
@@ -103,7 +105,8 @@ def book(techniques: Sequence[type[Technique]]) -> str:
         "**Quality** says what becomes of the output: *exact* leaves it as it is, *lossy* changes it,",
         "*retrained* needs training first. It is a label and not a number, because the loss depends on",
         "the model and the task. **Assumes** names parameters that depend on the data: measure yours,",
-        "as gains are shown for the defaults. Techniques that **decide** the same exclude each other.",
+        "as gains are shown for the defaults. **Served by** names engines whose documentation lists it.",
+        "Techniques that **decide** the same exclude each other.",
     ]
     at: tuple[str, ...] = ()
     for technique in techniques:
@@ -122,6 +125,8 @@ def page(technique: type[Technique]) -> str:
     found = record(technique)
     lines = [f"# {found['name']}", "", found["summary"], ""]
     lines += [f"- **{fact}**: {found[fact]}" for fact in FACTS]
+    if found["served"]:
+        lines += [f"- **served by**: {found['served']}"]
     if found["assumes"]:
         lines += [f"- **assumes**: {found['assumes']} (depends on the model and the data: measure yours)"]
     if found["counted"]:

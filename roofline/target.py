@@ -153,8 +153,10 @@ def answers(
     token is first, at the batch asked for: whoever has more requests takes more such instances. What has no
     price comes after what has one, the least power first. On one device the mildest answer stands, even where
     a harsher one would make tokens cheaper: without a technique before with one, exact before lossy before
-    retrained, one before two. `techniques` are what is tried, by default every one but those whose gain is a
-    property of the requests: nobody can choose them. An `engine` adds its time to every prediction.
+    retrained, one before two, and among these what an inference engine serves before what none does, as
+    their gains depend on what is assumed. `techniques` are what is tried, by default every one but those
+    whose gain is a property of the requests: nobody can choose them. An `engine` adds its time to every
+    prediction.
 
     What the floors of all devices rule out is not predicted one by one (`roofline.bounds`).
     """
@@ -207,7 +209,10 @@ def _tried(
 def _options(
     bounds: Bounds, quality: str, offered: Sequence[Technique] | None, shared_by: Sequence[int]
 ) -> list[Option]:
-    """What is tried, the fewest devices first: no technique, the best of each quality, then pairs."""
+    """What is tried, the fewest devices first: no technique, the best of each quality, then pairs.
+
+    What an engine serves comes before what none does.
+    """
     from workloads.techniques.registry import known
 
     allowed = QUALITIES[: QUALITIES.index(quality) + 1]
@@ -225,11 +230,17 @@ def _options(
     best = [
         one
         for label in allowed
-        for one in sorted((g for g in gains if g[0].quality == label), key=lambda g: -gains[g])[:TRIED]
+        for one in sorted(
+            (g for g in gains if g[0].quality == label), key=lambda g: (not g[0].served, -gains[g])
+        )[:TRIED]
     ]
     pairs = [a + b for a, b in combinations(best, 2) if not {*a[0].decides()} & {*b[0].decides()}]
     pairs.sort(
-        key=lambda pair: (max(QUALITIES.index(t.quality) for t in pair), -gains[pair[:1]] * gains[pair[1:]])
+        key=lambda pair: (
+            max(QUALITIES.index(t.quality) for t in pair),
+            not all(t.served for t in pair),
+            -gains[pair[:1]] * gains[pair[1:]],
+        )
     )
     sets = [(), *best, *pairs[: 2 * TRIED]]
     return [Option(count, techniques) for count in counts for techniques in sets]

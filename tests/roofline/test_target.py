@@ -60,6 +60,17 @@ def test_what_is_answered_meets_the_target_and_nothing_milder_does() -> None:
             assert plain["tpot_s"] > 6e-3 or plain["ttft_s"] > 0.3 or not plain["fits"]
 
 
+def test_what_an_engine_serves_is_answered_before_what_none_does() -> None:
+    """Also where the other gains more by what both assume; that is the answer where nothing else is enough."""
+    h100, alone = load_device("h100_sxm"), replace(SCENARIO, batch=1)
+    drafts = [parse("speculative-diffusion:accept=0.95"), parse("eagle")]
+    diffusion, eagle = (predict(replace(alone, techniques=(t,)), h100).totals()["tpot_s"] for t in drafts)
+    assert diffusion < eagle
+    for tpot_s, chosen in ((eagle * 1.1, drafts[1]), ((diffusion + eagle) / 2, drafts[0])):
+        found = answers(alone, [h100], Goal({"tpot": tpot_s}), "datasheet", "exact", techniques=drafts)
+        assert found.met[0].techniques == (chosen,)
+
+
 def test_a_device_that_meets_it_alone_needs_no_technique() -> None:
     (answer,) = answers(SCENARIO, [load_device("h100_sxm")], Goal.parse("tpot=100ms")).met
     assert (answer.devices, answer.techniques) == (1, ())

@@ -71,6 +71,8 @@ class Technique(ABC):
     adds: ClassVar[str]
     needs: ClassVar[str]  # hardware, kernels, training
     quality: ClassVar[str]  # of the output, one of QUALITIES: a label, never a number
+    # Engines of which the documentation lists it; empty: none, or it is a property of the model.
+    served: ClassVar[str] = ""
     slot: ClassVar[str]  # what it decides: techniques with the same slot exclude each other
     also_decides: ClassVar[tuple[str, ...]] = ()  # further slots
     refused_by: ClassVar[tuple[Callable[[Schedule], str | None], ...]] = ()  # techniques.conditions

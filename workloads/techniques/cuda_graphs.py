@@ -20,6 +20,7 @@ class CudaGraphs(Technique):
     adds = "memory for a graph per batch size"
     needs = "shapes that repeat from step to step"
     quality = "exact"
+    served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how kernels are launched"
     order = KERNELS
     without = {"launches": True}

@@ -26,6 +26,7 @@ class Eagle(Technique):
     adds = "passes of a one-layer draft with the vocabulary projection; a pass over all nodes of the tree"
     needs = "a trained draft layer; an attention kernel with a tree mask"
     quality = "exact"
+    served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how tokens are made"
     order = TOKENS
     refused_by = (no_branches, no_decoding)

@@ -23,6 +23,7 @@ class FlashAttention(Technique):
     adds = "nothing in inference"
     needs = "a kernel for the head size and the mask"
     quality = "exact"
+    served = "vLLM, SGLang, TensorRT-LLM"
     slot = "the attention kernel"
     order = KERNELS
     without = {"scores_on_chip": False, "causal_exact": False}

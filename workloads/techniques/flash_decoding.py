@@ -21,6 +21,7 @@ class FlashDecoding(Technique):
     adds = "a partial result per split, and a small kernel that combines them"
     needs = "an attention kernel with splits"
     quality = "exact"
+    served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how attention is spread over processors"
     order = KERNELS
     without = {"splits_keys": False}

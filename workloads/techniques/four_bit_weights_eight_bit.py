@@ -21,6 +21,7 @@ class WeightFourActivationEight(Technique):
     adds = "scales in two levels; dequantisation inside the product's kernel; quantisation of activations"
     needs = "matrix units for the format of activations; a kernel that dequantises weights"
     quality = "lossy"
+    served = "TensorRT-LLM"
     slot = "the format of weights"
     order = FORMAT
 

@@ -27,6 +27,7 @@ class FusedElementwise(Technique):
     adds = "nothing"
     needs = "fused kernels or a compiler that makes them"
     quality = "exact"
+    served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how elementwise operators are launched"
     order = KERNELS
     without = {"elementwise_fused": False}

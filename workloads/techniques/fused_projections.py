@@ -25,6 +25,7 @@ class FusedProjections(Technique):
     adds = "nothing"
     needs = "weights stored side by side"
     quality = "exact"
+    served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how projections are launched"
     order = KERNELS
 

@@ -24,6 +24,7 @@ class Int8Outliers(Technique):
     adds = "a second product over the outlier columns; quantisation of activations"
     needs = "matrix units for int8"
     quality = "lossy"
+    served = "vLLM"
     slot = "the format of weights"
     order = FORMAT
     assumed = ("outliers",)

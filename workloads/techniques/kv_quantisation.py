@@ -30,6 +30,7 @@ class KvQuantisation(Technique):
     adds = "dequantisation inside the attention kernel; quantisation when keys and values are appended"
     needs = "an attention kernel that reads the format"
     quality = "lossy"
+    served = "vLLM, SGLang, TensorRT-LLM (8 bits)"
     slot = "the format of the KV cache"
     order = CACHE
 

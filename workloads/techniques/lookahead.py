@@ -22,6 +22,7 @@ class Lookahead(Technique):
     adds = "(window + guesses) x (n - 1) positions in every pass"
     needs = "an attention kernel with the mask of the window"
     quality = "exact"
+    served = "TensorRT-LLM"
     slot = "how tokens are made"
     order = TOKENS
     refused_by = (no_branches, no_decoding)

@@ -27,6 +27,7 @@ class Medusa(Technique):
     adds = "a residual layer and a vocabulary projection per head; a pass over all nodes of the tree"
     needs = "trained heads; an attention kernel with a tree mask"
     quality = "lossy"
+    served = "vLLM, TensorRT-LLM"
     slot = "how tokens are made"
     order = TOKENS
     refused_by = (no_branches, no_decoding)

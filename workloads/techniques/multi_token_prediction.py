@@ -36,6 +36,7 @@ class MultiTokenPrediction(Technique):
     adds = "passes of one layer, experts and all, with the vocabulary projection; drafted positions to verify"
     needs = "a model trained with such a layer (DeepSeek-V3, GLM-4.5, Qwen3-Next, Qwen3.5 ...)"
     quality = "exact"
+    served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how tokens are made"
     order = TOKENS
     refused_by = (no_decoding,)

@@ -24,6 +24,7 @@ class PagedAttention(Technique):
     adds = "a block table, and the last block of each sequence, half empty on average"
     needs = "an attention kernel that follows a block table"
     quality = "exact"
+    served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how the cache is laid out"
     order = MEMORY
     without = {"reserves_cache": True}

@@ -21,6 +21,7 @@ class PrefixCaching(Technique):
     adds = "memory for prefixes kept between requests"
     needs = "requests that begin alike"
     quality = "exact"
+    served = "vLLM, SGLang, TensorRT-LLM"
     slot = "reuse of prefixes"
     order = MEMORY
     assumed = ("hit",)

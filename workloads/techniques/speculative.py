@@ -28,6 +28,7 @@ class Speculative(Technique):
     adds = "k passes of the draft model per verification, its prefill, its weights and its cache"
     needs = "a draft model with the same vocabulary"
     quality = "exact"
+    served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how tokens are made"
     order = TOKENS
     assumed = ("accept",)

@@ -23,6 +23,7 @@ class StreamingLlm(Technique):
     adds = "nothing"
     needs = "an attention kernel with sinks and a window"
     quality = "lossy"
+    served = "TensorRT-LLM"
     slot = "which positions are attended to"
     order = CACHE
     refused_by = (no_cache,)

@@ -22,6 +22,7 @@ class Varlen(Technique):
     adds = "offsets of sequences; kernels that read them"
     needs = "kernels for packed sequences"
     quality = "exact"
+    served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how sequences are batched"
     example = "Llama-3.1-8B --hw h100 --batch 8"
     order = LENGTHS

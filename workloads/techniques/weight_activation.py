@@ -25,6 +25,7 @@ class WeightActivation(Technique):
     adds = "scales; quantisation of activations in the kernel before"
     needs = "matrix units that multiply in the format; calibration data"
     quality = "lossy"
+    served = "vLLM, SGLang, TensorRT-LLM"
     slot = "the format of weights"
     order = FORMAT
 

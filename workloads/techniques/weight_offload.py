@@ -22,6 +22,7 @@ class WeightOffload(Technique):
     adds = "their transfer over the host link or from disks in every pass, beside the computation"
     needs = "host memory; pinned buffers and prefetch"
     quality = "exact"
+    served = "vLLM, SGLang"
     slot = "where weights are kept"
     order = MEMORY
 

@@ -29,6 +29,7 @@ class WeightOnly(Technique):
     adds = "scales and zero points; dequantisation on the vector units, inside the product's kernel"
     needs = "a kernel that dequantises weights as it loads them (Marlin, AWQ); calibration data"
     quality = "lossy"
+    served = "vLLM, SGLang, TensorRT-LLM"
     slot = "the format of weights"
     order = FORMAT
 
