@@ -61,7 +61,7 @@ def test_what_is_answered_meets_the_target_and_nothing_milder_does() -> None:
 
 
 def test_what_an_engine_serves_is_answered_before_what_none_does() -> None:
-    """Also where the other gains more by what both assume; that is the answer where nothing else is enough."""
+    """Also where the other gains more by its assumption; that one where nothing else is enough."""
     h100, alone = load_device("h100_sxm"), replace(SCENARIO, batch=1)
     drafts = [parse("speculative-diffusion:accept=0.95"), parse("eagle")]
     diffusion, eagle = (predict(replace(alone, techniques=(t,)), h100).totals()["tpot_s"] for t in drafts)
