@@ -23,7 +23,10 @@ def _device_link(node: Node, device: Device) -> _Said:
     if within and (link := device.datasheet.links.get(within.link)):
         part = within.byte_per_s.value / link.byte_per_s.value
         verdict: Severity = "ok" if part <= 1 + 1e-9 else "error"
-        yield verdict, f"within.byte_per_s: {part:.1%} of the {link.byte_per_s.value:g} of {device.name}."
+        yield (
+            verdict,
+            f"within.byte_per_s: {100 * part:.1f} % of the {link.byte_per_s.value:g} of {device.name}.",
+        )
 
 
 def _link_lanes(node: Node, device: Device) -> _Said:

@@ -16,6 +16,8 @@ from profiler.steps import operators_at
 from profiler.traces.ncu import Measured, profiled
 from profiler.traces.ncumetrics import derived
 from profiler.traces.sound import Losses
+from reports.units import percent
+from reports.wording import signed
 
 if TYPE_CHECKING:
     from profiler.forward import Point
@@ -90,8 +92,8 @@ def told(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         beyond = [name for name, ratio in flops.items() if abs(ratio - 1) > AGREE.get(kind, float("inf"))]
         if beyond:
             notes.append(
-                f"FLOP of {', '.join(beyond)} differ by more than {AGREE[kind]:.0%} from the descriptor's "
-                "(units compute whole tiles)"
+                f"FLOP of {', '.join(beyond)} differ by more than {percent(AGREE[kind], 0)} from the "
+                "descriptor's (units compute whole tiles)"
             )
     if not kinds and rows:
         notes.append("ncu saw kernels in the steps and none in an operator's range")
@@ -112,4 +114,4 @@ def _ratios(rows: Iterable[Mapping[str, Any]], what: str) -> dict[str, float]:
 
 
 def _off(ratios: Mapping[str, float]) -> str:
-    return f"{median(ratios.values()) - 1:+.1%}"
+    return signed(median(ratios.values()) - 1)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from profiler.rapl import open_rapl
+from reports.units import percent
 
 WINDOW_S = 2.0  # between the first and the last update used
 PATIENCE_S = 6.0  # without two updates in this time the counter does not count
@@ -61,8 +62,8 @@ def energy_rows(
         notes.append(f"the energy of {what} was not measured: its counter stood still")
         return []
     notes.append(
-        f"{what} takes {found.energy_j:.4g} J (within {found.uncertainty:.1%}), {found.power_w:.0f} W over "
-        f"{found.steps} steps"
+        f"{what} takes {found.energy_j:.4g} J (within {percent(found.uncertainty)}), {found.power_w:.0f} W "
+        f"over {found.steps} steps"
     )
     return [asdict(found)]
 

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from profiler.rapl import Rapl, open_rapl
+from reports.units import percent
 from roofline.throttle import reasons
 
 PERIOD_S = 0.05
@@ -149,6 +150,6 @@ def throttling(samples: list[dict[str, Any]]) -> list[str]:
         for reason in reasons(row["throttle"]):
             counts[reason] = counts.get(reason, 0) + 1
     return [
-        f"clocks were held down by {reason} in {count / len(samples):.0%} of {len(samples)} samples"
+        f"clocks were held down by {reason} in {percent(count / len(samples), 0)} of {len(samples)} samples"
         for reason, count in counts.items()
     ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from reports import terminal
 from reports.units import percent, seconds, si, text, usd
-from reports.wording import plain
+from reports.wording import alike, plain
 from roofline.tables import csv_text
 
 if TYPE_CHECKING:
@@ -55,7 +55,10 @@ def as_text(found: Serving) -> str:
         for name, value in (("TTFT", found.limits.ttft_s), ("TPOT", found.limits.tpot_s))
         if value is not None
     ]
-    columns = dict(COLUMNS)
+    columns = {
+        key: (head, alike(row[key] for row in rows) if form is plain and key in rows[0] else form)
+        for key, (head, form) in COLUMNS.items()
+    }
     if not any(row["users"] for row in rows):
         del columns["users"]
     if "usd_per_million_tokens" not in rows[0]:

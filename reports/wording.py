@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 
 
 def rate(value: float) -> str:
@@ -13,6 +14,12 @@ def rate(value: float) -> str:
 def plain(value: float | None) -> str:
     """A number in four digits, or whole with its thousands separated; a dash where there is none."""
     return "–" if value is None else f"{value:,.0f}" if abs(value) >= 9999.5 else f"{value:.4g}"
+
+
+def alike(values: Iterable[float | None]) -> Callable[[float | None], str]:
+    """`plain` for the values of a column, all with as many decimals as one of them needs."""
+    digits = max((len(plain(value).partition(".")[2]) for value in values), default=0)
+    return lambda value: plain(value) if value is None else f"{value:,.{digits}f}"
 
 
 def short(name: str, most: int) -> str:

@@ -39,16 +39,19 @@ class Diff:
         """What is slower by more than a fraction: the whole, a phase and, if asked, operators that matter."""
         found = []
         if self.ratio is not None and self.ratio > above:
-            found.append(f"the whole: {self.ratio:+.1%}")
+            found.append(f"the whole: {100 * self.ratio:+.1f} %")
         slower = self.phases[self.phases["ratio"] > above]
         found += [
-            f"phase {row.phase}: {row.ratio:+.1%}" for row in slower.itertuples() if len(self.phases) > 1
+            f"phase {row.phase}: {100 * row.ratio:+.1f} %"
+            for row in slower.itertuples()
+            if len(self.phases) > 1
         ]
         if each:
             rows = self.rows[(self.rows["ratio"] > above) & ~self.rows["within_spread"]]
             rows = rows[rows["time_b_s"] >= MATTERS * self.total_b_s]
             found += [
-                f"{name}: {ratio:+.1%}" for name, ratio in zip(rows["name"], rows["ratio"], strict=True)
+                f"{name}: {100 * ratio:+.1f} %"
+                for name, ratio in zip(rows["name"], rows["ratio"], strict=True)
             ]
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -257,7 +258,7 @@ def row_operators(table: pd.DataFrame, rows: Any, op: str, dtype: str, kv_dtype:
         if wrong.any():
             at = np.asarray(rows)[wrong][0]
             raise InputError(
-                f"row {table.index[at]}: {column} of op {op} is {table[column].iloc[at]}; "
+                f"row {_counted(table.index[at])}: {column} of op {op} is {_shown(table[column].iloc[at])}; "
                 f"expected a positive number of at most {LARGEST:g}."
             )
         return values
@@ -266,7 +267,7 @@ def row_operators(table: pd.DataFrame, rows: Any, op: str, dtype: str, kv_dtype:
     try:
         return BUILDERS[op](size, default, DTYPES[kv_dtype][0] if kv_dtype else "")
     except _RowError as error:
-        raise InputError(f"row {table.index[rows[error.at]]}: {error}") from None
+        raise InputError(f"row {_label(table, rows[error.at :])}: {error}") from None
 
 
 def _exponents(table: pd.DataFrame, rows: Any) -> Any:
@@ -278,9 +279,18 @@ def _exponents(table: pd.DataFrame, rows: Any) -> Any:
 
 def _no_number(column: pd.Series, op: str) -> str:
     wrong = column[pd.to_numeric(column, errors="coerce").isna() & column.notna()]
-    at = f"row {wrong.index[0]}: {column.name} of op {op} is {wrong.iloc[0]!r}"
+    at = f"row {_counted(wrong.index[0])}: {column.name} of op {op} is {wrong.iloc[0]!r}"
     return f"{at}; expected a number without a unit or separators."
 
 
 def _label(table: pd.DataFrame, rows: Any) -> str:
-    return str(table.index[rows[0]])
+    return str(_counted(table.index[rows[0]]))
+
+
+def _counted(label: Any) -> Any:
+    """A row as a reader counts it: the first below the header is 1."""
+    return label + 1 if isinstance(label, Integral) else label
+
+
+def _shown(value: Any) -> Any:
+    return "empty" if pd.isna(value) else value

@@ -54,10 +54,12 @@ class Catalogue:
                 return path
         if exists(Path(asked), Path.is_dir):
             raise InputError(f"{asked}: is a folder, expected a {self.what} file or name.")
+        named = list(map(self.names, paths))
         raise choose(
             asked,
-            [self.names(path)[0] for path in paths],
+            [name for name, *_ in named],
             self.what,
+            aliases={alias: name for name, *others in named for alias in others},
             do=(f"`roofline {self.listing} list` shows all; " if self.listing else "")
             + "a path to a file works too.",
         )

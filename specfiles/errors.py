@@ -1,6 +1,9 @@
 """The one error that a user is meant to read."""
 
+from collections.abc import Mapping
+
 FEW = 8  # names that are listed beside the nearest
+MOST_PROPOSED = 3  # names that are probably meant
 MOST_LISTED = 15  # names in one sentence; the list command shows the rest
 _IGNORED = dict.fromkeys(map(ord, "-_ "))
 
@@ -24,7 +27,7 @@ def reason(error: BaseException) -> str:
     return ": ".join(filter(None, (type(error).__name__, first)))
 
 
-def nearest(asked: str, known: list[str], *, most: int = 3) -> list[str]:
+def nearest(asked: str, known: list[str], *, most: int = MOST_PROPOSED) -> list[str]:
     """The known names that `asked` was probably meant to be, best first."""
     import difflib
 
@@ -44,9 +47,18 @@ def plain(name: str) -> str:
     return name.casefold().translate(_IGNORED)
 
 
-def choose(asked: str, known: list[str], what: str, *, do: str = "") -> InputError:
-    """The error for a name that does not exist: it lists what would have worked."""
-    close = nearest(asked, known)
+def choose(
+    asked: str, known: list[str], what: str, *, do: str = "", aliases: Mapping[str, str] | None = None
+) -> InputError:
+    """The error for a name that does not exist: it lists what would have worked.
+
+    `aliases` are other words for known names; of a name and its aliases the nearest is proposed.
+    """
+    meant = aliases or {}
+    ranked: dict[str, str] = {}
+    for name in nearest(asked, [*meant, *known], most=MOST_LISTED if meant else MOST_PROPOSED):
+        ranked.setdefault(meant.get(name, name), name)
+    close = [*ranked.values()][:MOST_PROPOSED]
     more = f" and {len(known) - MOST_LISTED} more" if len(known) > MOST_LISTED else ""
     listed = f"known: {', '.join(known[:MOST_LISTED])}{more}."
     hint = f"did you mean {' or '.join(close)}?" if close else listed

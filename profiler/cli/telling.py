@@ -22,9 +22,11 @@ def tell(run: Run, overhead: float | None) -> None:
 
 def finish(run: Run, overhead: float | None) -> None:
     """Print the run's path; exit 1 where the overhead of ranges is above the limit."""
+    from reports.units import percent
+
     print(f"run written to {run.path}", file=sys.stderr)
     if overhead is not None and (worst := max(c.fraction for c in run.head.overheads)) > overhead:
-        print(f"ranges cost {worst:.1%} of a step, above {overhead:.1%}", file=sys.stderr)
+        print(f"ranges cost {percent(worst)} of a step, above {percent(overhead)}", file=sys.stderr)
         click.get_current_context().exit(1)
 
 

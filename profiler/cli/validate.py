@@ -109,6 +109,8 @@ def _end_to_end(table: Any, device: Any, fidelity: tuple[str, ...], format: str,
 
 def _stop_above(most: float | None, worst: float) -> None:
     """Exit 1 where the error is above the limit or nothing matched (NaN)."""
+    from reports.units import percent
+
     if most is not None and not worst <= most:
-        print(f"median |error| {worst:.1%} is above {most:.1%}", file=sys.stderr)
+        print(f"median |error| {percent(worst)} is above {percent(most)}", file=sys.stderr)
         click.get_current_context().exit(1)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiler.repeats import quartiles
-from reports.units import seconds
+from reports.units import percent, seconds
 from roofline.run import Run, open_run
 from roofline.run_head import Head, Part
 from roofline.run_tables import POINT, TABLES
@@ -175,8 +175,8 @@ def _notes(runs: list[Run], parts: list[Part], head: Head, matched: pd.DataFrame
         notes.append(
             f"{row['name']} in {row['phase']}-{row['batch']}x{row['q_len']}of{row['kv_len']}: the last rank "
             f"arrives {seconds(row['wait_s'])} after the first (rank {row['last_rank']} is last in "
-            f"{row['last_share']:.0%}), then it takes {seconds(row['median_s'])}; clocks agree within "
-            f"{seconds(row['uncertainty_s'])}"
+            f"{percent(row['last_share'], 0)}), then it takes {seconds(row['median_s'])}; clocks agree "
+            f"within {seconds(row['uncertainty_s'])}"
         )
     if head.tensor_parallel > 1 and not len(matched):
         notes.append("no collective was seen on every rank: none is matched, their times hold the waits")

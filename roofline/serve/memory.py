@@ -44,7 +44,7 @@ class Room:
         if free <= 0:
             raise InputError(
                 f"{main.model.name} takes {weights / 1e9:.1f} GB of weights and {activations / 1e9:.1f} GB "
-                f"of activations per device, and {UTILISATION:.0%} of the memory of {device.name} is "
+                f"of activations per device, and {100 * UTILISATION:.0f} % of the memory of {device.name} is "
                 f"{usable / 1e9:.1f} GB; choose --tp, other --weights, a smaller --budget or another device."
             )
         each = main.model.cache_bytes(1, np.arange(longest + 1), main.setting)

@@ -153,6 +153,6 @@ def _column(table: Any, path: Path | str, name: str) -> NDArray[np.float64]:
     if bad.any():
         row = int(np.argmax(bad))
         found = table[known].iloc[row]
-        shown = repr(found) if isinstance(found, str) else str(found)
-        raise InputError(f"{path}: row {row} has {known} = {shown}; expected a number from {least:g}.")
+        shown = repr(found) if isinstance(found, str) else "empty" if pd.isna(found) else str(found)
+        raise InputError(f"{path}: row {row + 1} has {known} = {shown}; expected a number from {least:g}.")
     return np.asarray(numbers, float)

@@ -87,7 +87,7 @@ def test_the_deviation_is_reported_in_percent() -> None:
     device = changed("h100_sxm", "datasheet.dram.byte_per_s.value", 6.7e12)
     (finding,) = [f for f in check_device(device) if f.rule == "bandwidth"]
     assert finding.severity == "error"
-    assert "+99.3%" in finding.message  # 6.7e12 against 5120 bits x 5.252e9 bit/s / 8 = 3.361e12
+    assert "+99.3 %" in finding.message  # 6.7e12 against 5120 bits x 5.252e9 bit/s / 8 = 3.361e12
 
 
 @pytest.mark.parametrize(

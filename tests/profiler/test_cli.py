@@ -393,7 +393,7 @@ MISTAKES: list[tuple[tuple[object, ...], str]] = [
     ),
     (("ops", "good.csv", "--hw", "nothing", *OPS_OUT), "no device named 'nothing'"),
     (("ops", "bad_op.csv", *H100, *OPS_OUT), "named 'gmem'; did you mean gemm"),
-    (("ops", "bad_size.csv", *H100, *OPS_OUT), "row 0: k of op gemm is -3; expected a positive number"),
+    (("ops", "bad_size.csv", *H100, *OPS_OUT), "row 1: k of op gemm is -3; expected a positive number"),
     (("ops", "no_column.csv", *H100, *OPS_OUT), "op gemm needs the column 'k'; the table has none"),
     (("ops", "empty.csv", *H100, *OPS_OUT), "empty.csv: cannot be read as a table"),
     (("ops", "cut.parquet", *H100, *OPS_OUT), "cut.parquet: cannot be read as a table"),

@@ -98,8 +98,8 @@ def row(name: str, kind: str, flops: float, counted: float) -> dict[str, Any]:
 
 def test_operators_that_do_other_work_are_named() -> None:
     notes = told([row("q", "gemm", 100, 102), row("k", "gemm", 100, 104), row("core", "attention", 100, 109)])
-    assert notes[0] == "gemm, counted by ncu against the descriptor, median: FLOP +3.0%, bytes +10.0%"
-    assert notes[1].startswith("FLOP of k (decode at 9) differ by more than 3% from the descriptor's")
+    assert notes[0] == "gemm, counted by ncu against the descriptor, median: FLOP +3.0 %, bytes +10.0 %"
+    assert notes[1].startswith("FLOP of k (decode at 9) differ by more than 3 % from the descriptor's")
     assert len([note for note in notes if "differ" in note]) == 1  # attention may differ by 10 %
 
 

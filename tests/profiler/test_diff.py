@@ -60,7 +60,7 @@ def test_a_slower_run_fails(roofline: Roofline, tmp_path: Path) -> None:
     assert done.code == 1
     data = json.loads(done.out)
     assert data["totals"]["ratio"] == pytest.approx(0.1)
-    assert data["regressions"] == ["the whole: +10.0%"]
+    assert data["regressions"] == ["the whole: +10.0 %"]
     first = data["rows"][0]
     assert (first["name"], first["kernels_gone"], first["kernels_new"]) == ("mlp", ["gemm_a"], ["gemm_b"])
     assert roofline("diff", after, before, "--fail-above", "5%").code == 0

@@ -126,7 +126,7 @@ def test_the_monitor_samples_what_nvidia_ml_py_gives(monkeypatch: pytest.MonkeyP
     }  # fmt: skip
     assert {name: row[name] for name in expected} == expected
     assert row["energy_j"] is not None
-    assert power.throttling(monitor.samples())[0].startswith("clocks were held down by power cap in 100%")
+    assert power.throttling(monitor.samples())[0].startswith("clocks were held down by power cap in 100 %")
 
 
 def test_a_cpu_counts_with_rapl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

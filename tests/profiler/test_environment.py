@@ -229,8 +229,8 @@ def test_an_error_inside_the_block_ends_the_sampling() -> None:
     [
         (0x0, []),
         (0x1, []),  # idle
-        (0x4, ["clocks were held down by power cap in 50% of 2 samples"]),
-        (0x60, ["clocks were held down by heat in 50% of 2 samples"]),  # two bits, one reason
+        (0x4, ["clocks were held down by power cap in 50 % of 2 samples"]),
+        (0x60, ["clocks were held down by heat in 50 % of 2 samples"]),  # two bits, one reason
     ],
 )
 def test_throttling_is_told_with_its_share(bits: int, said: list[str]) -> None:

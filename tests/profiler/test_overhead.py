@@ -51,7 +51,7 @@ def test_the_limit_is_a_check(
     (found,) = open_run(tmp_path / "run").head.overheads
     assert (found.fraction, found.pairs) == (0.02, 3)
     assert [word for word in done.out.split() if "." in word] == ["2.0", "1.5", "2.5"]
-    assert ("ranges cost 2.0% of a step, above 1.0%" in done.err) == bool(code)
+    assert ("ranges cost 2.0 % of a step, above 1.0 %" in done.err) == bool(code)
 
 
 @pytest.mark.parametrize("limit", ["nan", "-0.1", "inf"])

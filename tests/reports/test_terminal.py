@@ -8,6 +8,7 @@ import pytest
 
 from reports import terminal
 from reports.units import text
+from reports.wording import alike
 
 COLUMNS: terminal.Columns = {
     "name": ("operator", text),
@@ -54,3 +55,9 @@ def test_bars_begin_where_the_one_before_ends() -> None:
     first, second, third = (line for line in drawn.splitlines() if "#" in line)
     assert second.index("#") == first.rindex("#") + 1
     assert third.index("#") == second.rindex("#") + 1
+
+
+def test_numbers_of_a_column_have_as_many_decimals() -> None:
+    rates = [15.0, 15.05, None]
+    assert list(map(alike(rates), rates)) == ["15.00", "15.05", "–"]
+    assert list(map(alike([1500, 12]), [1500, 12])) == ["1,500", "12"]

@@ -46,7 +46,7 @@ def test_what_changed_is_named() -> None:
 def test_the_whole_decides(above: float, fails: bool) -> None:
     found = diff(side(a=(1, 1.0), b=(1, 9.0)), side(a=(1, 2.0), b=(1, 9.0)))  # 10 % slower, by one operator
     assert bool(found.regressions(above)) is fails
-    assert found.regressions(0.5, each=True) == ["a: +100.0%"]
+    assert found.regressions(0.5, each=True) == ["a: +100.0 %"]
 
 
 def test_an_operator_alone_must_matter_and_leave_its_spread() -> None:
@@ -59,7 +59,7 @@ def test_a_phase_alone_fails() -> None:
     both = [side(gemm=(1, 10.0)), side(gemm=(1, 1.0)).assign(phase="decode")]
     slower = [both[0], both[1].assign(time_s=1.2)]
     found = diff(pd.concat(both), pd.concat(slower))
-    assert found.regressions(0.05) == ["phase decode: +20.0%"]
+    assert found.regressions(0.05) == ["phase decode: +20.0 %"]
 
 
 def test_a_longer_recording_is_no_regression() -> None:

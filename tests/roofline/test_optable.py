@@ -205,18 +205,18 @@ def test_text_columns_of_any_kind(kind: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"op": ["gemm", "gmem"]}, r"no operator kind \(row 1\) named 'gmem'; did you mean gemm"),
+        ({"op": ["gemm", "gmem"]}, r"no operator kind \(row 2\) named 'gmem'; did you mean gemm"),
         (
             {"dtype": ["bfloat16", "bfloat17"]},
-            r"no dtype \(op gemm, row 1\) named 'bfloat17'; did you mean bfloat16",
+            r"no dtype \(op gemm, row 2\) named 'bfloat17'; did you mean bfloat16",
         ),
-        ({"kv_dtype": ["", "fp9"]}, r"no dtype \(op gemm, row 1\) named 'fp9'"),
-        ({"m": [7, -1]}, "row 1: m of op gemm is -1; expected a positive number"),
-        ({"m": [0, 7]}, "row 0: m of op gemm is 0; expected a positive number"),
-        ({"n": [7, np.nan]}, "row 1: n of op gemm is nan; expected a positive number"),
-        ({"n": [7, np.inf]}, "row 1: n of op gemm is inf; expected a positive number"),
-        ({"n": [7, 1e308]}, "row 1: n of op gemm is 1e\\+308; expected a positive number of at most 1e"),
-        ({"k": pd.array([7, None], dtype="Int64")}, "row 1: k of op gemm is <NA>"),
+        ({"kv_dtype": ["", "fp9"]}, r"no dtype \(op gemm, row 2\) named 'fp9'"),
+        ({"m": [7, -1]}, "row 2: m of op gemm is -1; expected a positive number"),
+        ({"m": [0, 7]}, "row 1: m of op gemm is 0; expected a positive number"),
+        ({"n": [7, np.nan]}, "row 2: n of op gemm is empty; expected a positive number"),
+        ({"n": [7, np.inf]}, "row 2: n of op gemm is inf; expected a positive number"),
+        ({"n": [7, 1e308]}, "row 2: n of op gemm is 1e\\+308; expected a positive number of at most 1e"),
+        ({"k": pd.array([7, None], dtype="Int64")}, "row 2: k of op gemm is empty"),
         ({"k": ["x", "y"]}, "k of op gemm is 'x'; expected a number"),
         ({"dtype": ["fp64", "nvfp4"]}, "H100-SXM5-80GB has no dense peak for fp4"),
     ],
@@ -240,16 +240,16 @@ def test_a_missing_column_is_named() -> None:
 def test_a_negative_window_is_refused() -> None:
     row = {"op": "attention_decode", "dtype": "bf16", "batch": 1, "kv_len": 9, "n_heads": 1}
     row |= {"n_kv_heads": 1, "head_dim": 8, "window": -1}
-    with pytest.raises(InputError, match="row 0: window of op attention_decode is -1"):
+    with pytest.raises(InputError, match="row 1: window of op attention_decode is -1"):
         predict_table(pd.DataFrame([row]), H100)
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"n_kv_heads": [2, 3]}, "row 1: n_heads 8 is not divisible by n_kv_heads 3; expected n_kv_heads to"),
-        ({"n_kv_heads": [16, 8]}, "row 0: n_heads 8 is not divisible by n_kv_heads 16"),
-        ({"q_len": [9, 10]}, "row 1: q_len 10 is above kv_len 9"),
+        ({"n_kv_heads": [2, 3]}, "row 2: n_heads 8 is not divisible by n_kv_heads 3; expected n_kv_heads to"),
+        ({"n_kv_heads": [16, 8]}, "row 1: n_heads 8 is not divisible by n_kv_heads 16"),
+        ({"q_len": [9, 10]}, "row 2: q_len 10 is above kv_len 9"),
     ],
 )
 def test_sizes_that_contradict_each_other_are_refused_with_their_row(

@@ -53,6 +53,12 @@ def test_of_few_names_all_are_listed_beside_the_nearest() -> None:
     assert "known" not in str(choose("name 8b", many, "format"))
 
 
+def test_an_alias_is_proposed_where_it_is_nearer_than_its_name() -> None:
+    aliases = {"h100": "H100-SXM5-80GB", "H100-SXM": "H100-SXM5-80GB"}
+    said = str(choose("h10", ["H100-SXM5-80GB", "H20-SXM5-96GB"], "device", aliases=aliases))
+    assert "did you mean h100?" in said
+
+
 def test_a_folder_is_refused_by_name(catalogue: Catalogue, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder, expected a device file or name"):
         catalogue.find(str(tmp_path))

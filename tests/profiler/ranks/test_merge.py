@@ -74,7 +74,7 @@ def test_waits_and_transfers_on_paper(tmp_path: Path) -> None:
     assert operators.loc[REDUCE, "median_s"] == pytest.approx(0.001)  # without the waits
     assert run.table("steps")["median_s"].tolist() == pytest.approx([0.03])  # of the slowest
     assert any(
-        "rank 1 is last in 100%" in note and "arrives 3.00 ms after" in note for note in run.head.notes
+        "rank 1 is last in 100 %" in note and "arrives 3.00 ms after" in note for note in run.head.notes
     )
 
 

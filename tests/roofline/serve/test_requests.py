@@ -77,9 +77,9 @@ def test_columns_and_dates_of_the_azure_traces_are_read() -> None:
     ("columns", "words"),
     [
         ({"prompt": [1], "output": [1]}, "no column 'arrival_s'"),
-        ({"arrival_s": [0.0], "prompt": ["many"], "output": [1]}, "row 0 has prompt = 'many'"),
+        ({"arrival_s": [0.0], "prompt": ["many"], "output": [1]}, "row 1 has prompt = 'many'"),
         ({"arrival_s": [0.0], "prompt": [0], "output": [1]}, "prompt = 0; expected a number from 1"),
-        ({"arrival_s": [0.0, np.inf], "prompt": [1, 1], "output": [1, 1]}, "row 1 has arrival_s"),
+        ({"arrival_s": [0.0, np.inf], "prompt": [1, 1], "output": [1, 1]}, "row 2 has arrival_s"),
         ({"arrival_s": [], "prompt": [], "output": []}, "0 requests"),
         ({"arrival_s": [0.0], "prompt": [90], "output": [20]}, "90 .* 20 tokens"),
     ],
