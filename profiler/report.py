@@ -87,6 +87,10 @@ def predictions_of(path: Path, hardware: str | None = None) -> list[Prediction]:
     """
     data = read_json(path)
     points = data.get("points", [data])
+    if not isinstance(points, list) or not all(isinstance(p, dict) and "dtypes" in p for p in points):
+        raise InputError(
+            f"{path}: holds no prediction; a report shows runs, and JSON of `roofline predict --format json`."
+        )
     try:
         return [
             _again(point, load_device(hardware or point.get("node") or point["hardware"])) for point in points

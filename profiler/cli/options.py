@@ -88,6 +88,10 @@ def format_option(*formats: str, file: bool = True) -> Callable[[Command], Comma
         ending = out.suffix.removeprefix(".") if out is not None else ""
         if not asked and ending in PICTURES:
             raise InputError(f"{out}: is no file of this command; `roofline report` draws .{ending} files.")
+        if not asked and ending == "html" and ending not in formats:
+            raise InputError(
+                f"{out}: this command writes {', '.join(formats)}; `roofline report` writes pages."
+            )
         return one_of(asked or (ending if ending in formats else formats[0]), "format", formats)
 
     said = f"{' | '.join(formats)}  [default: {'by the ending of -o, else ' if file else ''}{formats[0]}]"

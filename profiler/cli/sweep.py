@@ -57,7 +57,11 @@ def command(
     described = run.load_spec(spec)
     local = run.one_by_one if workers == 1 else run.in_processes(workers)
     with run.on_dask(scheduler) if engine == "dask" else nullcontext(local) as mapper:
-        table = run.run_sweep(described, out, mapper, progress)
+        try:
+            table = run.run_sweep(described, out, mapper, progress)
+        except KeyboardInterrupt:
+            progress(f"interrupted; the same command goes on with what {out} has")
+            raise
     progress(f"{len(table)} points written to {out / 'points.parquet'}")
     if given is not None:
         table = choose.priced(table, described.hardware, given)

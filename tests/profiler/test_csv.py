@@ -82,3 +82,15 @@ def test_the_ending_of_a_file_is_its_format(roofline: Roofline, tmp_path: Path) 
     assert (tmp_path / "a.json").read_text().startswith(begins["a.csv"])
     (tmp_path / "grid.yaml").write_text(GRID)
     assert "tokens/s" in roofline("sweep", tmp_path / "grid.yaml", "-o", tmp_path / "swept.csv").out
+
+
+def test_a_page_is_made_by_report_of_predictions_alone(roofline: Roofline, tmp_path: Path) -> None:
+    """Neither does another command write its text into one, nor does `report` take its JSON."""
+    served = ("serve", *LLAMA[:3], "--prompt", 100, "--output", 4, "--rate", 1, "--requests", 9)
+    for asked in (("whatif", *LLAMA, "--only", "awq"), served):
+        refused = roofline(*asked, "-o", tmp_path / "page.html")
+        assert (refused.code, "this command writes table, json, csv" in refused.err) == (2, True)
+        assert roofline(*asked, "-o", tmp_path / "a.json").code == 0
+        refused = roofline("report", tmp_path / "a.json", "-o", tmp_path / "page.html")
+        assert (refused.code, "holds no prediction" in refused.err) == (2, True)
+        assert not (tmp_path / "page.html").exists()
