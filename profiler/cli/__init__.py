@@ -12,6 +12,7 @@ from io import TextIOWrapper
 import click
 
 from profiler.cli.interrupts import interrupts_kept
+from profiler.cli.options import Group
 from specfiles.errors import InputError
 
 # Each is `command` in the module of its name; that of `import`, a keyword, ends with an underscore.
@@ -21,7 +22,7 @@ COMMANDS = (
 )  # fmt: skip
 
 
-class Lazy(click.Group):
+class Lazy(Group):
     """A group whose commands are modules of this package, in the order of COMMANDS."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -36,14 +37,12 @@ class Lazy(click.Group):
         command: click.Command = import_module(f"profiler.cli.{name}").command
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Each command's first sentence, wrapped to two lines where click would truncate it."""
-        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, found.get_short_help_str(200)) for name, found in commands if found])
 
-
-@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Lazy,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Begin with `roofline predict Llama-3.1-8B --hw h100`; `models list` and `hw list` show names.",
+)
 @click.version_option(package_name="llm-roofline", prog_name="roofline")
 def app() -> None:
     """Roofline profiler for LLM inference: how fast could this be, how fast is it, what closes the gap?

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from profiler.campaign.folder import Head
 
 
-@click.command("calibrate")
+@click.command("calibrate", epilog="Example: roofline calibrate measured.csv --hw a100 -o my-a100.yaml")
 @click.argument("measurements", type=MEASUREMENTS, nargs=-1, required=True)
 @click.option("--hw", help="Device name, alias or YAML file; by default a campaign's own.")
 @click.option(

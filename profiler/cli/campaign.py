@@ -18,7 +18,7 @@ from profiler.cli.options import (
 )
 
 
-@click.command("campaign")
+@click.command("campaign", epilog="Example: roofline campaign -o campaign --budget 30m")
 @click.option(
     "-o", "--output-folder", "out", type=FILE, required=True, help="Folder; an existing one is continued."
 )

@@ -19,7 +19,7 @@ from profiler.cli.options import (
 )
 
 
-@click.command("ceilings")
+@click.command("ceilings", epilog="Example: roofline ceilings -o this-machine.yaml --budget 8m")
 @click.option("-o", "--output-file", "out", type=FILE, required=True, help="Device file (YAML) to write.")
 @device_option
 @click.option(

@@ -11,7 +11,7 @@ from profiler.cli.options import RUN, emit, format_option, one_of, output_file
 from specfiles.errors import InputError
 
 
-@click.command("diff")
+@click.command("diff", epilog="Example: roofline diff before after --fail-above 5%")
 @click.argument("before", type=RUN, metavar="RUN_A")
 @click.argument("after", type=RUN, metavar="RUN_B")
 @click.option("--by", default="operator", show_default=True, help="operator (and layer) | kernel")

@@ -10,7 +10,7 @@ import click
 from profiler.cli.options import FIDELITY, FILE, RUN, keep_inputs, known_fidelity
 
 
-@click.command("export")
+@click.command("export", epilog="Example: roofline export run -o timeline.json.gz")
 @click.argument("subject", type=RUN, metavar="RUN|TRACE")
 @click.option("-o", "--output-file", "out", type=FILE, required=True, help=".json, .json.gz or .parquet")
 @click.option("--hw", help="Device to predict for; by default the run's own, if known.")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from profiler.cli.options import FILE, emit, format_option
+from profiler.cli.options import FILE, Group, emit, format_option
 
 
-@click.group("hw")
+@click.group("hw", cls=Group)
 def command() -> None:
     """Devices and nodes: list, show, check, new."""
 
@@ -28,7 +28,7 @@ def hw_list(format: str) -> None:
 @command.command("show")
 @click.argument("name")
 def hw_show(name: str) -> None:
-    """One device or node file, with every source."""
+    """One device or node by its name, alias or file, with every source."""
     from hwspecs.loader import HARDWARE, load_device
     from specfiles.reading import read_text
 
@@ -40,7 +40,10 @@ def hw_show(name: str) -> None:
 @command.command("check")
 @click.argument("names", nargs=-1)
 def hw_check(names: tuple[str, ...]) -> None:
-    """Test device files against arithmetic: ratios, SM x FLOP/clock x clock, measured against stated."""
+    """Test device files against arithmetic: ratios, SM x FLOP/clock x clock, measured against stated.
+
+    Without NAMES all shipped files.
+    """
     from hwspecs import load_device
     from hwspecs.check import check_device
     from hwspecs.loader import HARDWARE

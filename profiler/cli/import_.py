@@ -11,7 +11,10 @@ import click
 from profiler.cli.options import FILE, INPUT, progress
 
 
-@click.command("import")
+@click.command(
+    "import",
+    epilog="Example: roofline import rank0.json.gz rank1.json.gz --model Llama-3.1-8B --hw h100 -o run",
+)
 @click.argument("traces", nargs=-1, required=True, type=INPUT, metavar="TRACE...")
 @click.option("-o", "--output-folder", "out", type=FILE, required=True, help="Run folder to make.")
 @click.option("--model", help="The model that ran: its name, config.json or folder.")

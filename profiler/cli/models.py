@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from profiler.cli.options import emit, format_option
+from profiler.cli.options import Group, emit, format_option
 
 
-@click.group("models")
+@click.group("models", cls=Group)
 def command() -> None:
     """Models: list, show, check, families."""
 
@@ -25,7 +25,7 @@ def models_list(format: str) -> None:
 @command.command("show")
 @click.argument("name")
 def models_show(name: str) -> None:
-    """One model: its config and the counts derived from it."""
+    """One model, by its name or config.json: the counts derived from it."""
     import json
 
     from profiler.model_table import describe

@@ -24,6 +24,16 @@ FILE = click.Path(path_type=Path)
 Command = Callable[..., Any]
 
 
+class Group(click.Group):
+    """Commands with their whole first sentences."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Each command's first sentence on several lines where click would truncate it."""
+        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, found.get_short_help_str(200)) for name, found in commands if found])
+
+
 class Present(click.ParamType[Path]):
     """A file or folder to read; its existence is checked before its readers are imported."""
 
@@ -110,14 +120,18 @@ def size_options(command: Command) -> Command:
     ):
         command = click.option(f"--{name}", type=int, help=text)(command)
     return click.option(
-        "--phase", help="prefill | decode | generate (both) | denoise (one step of a diffusion model)"
+        "--phase",
+        help="prefill | decode | generate (both) | denoise (one step of a diffusion model)  [default: "
+        "generate, or what the model has]",
     )(command)
 
 
 def scenario_options(command: Command) -> Command:
     """How a scenario is run: formats, devices, techniques and the counting convention."""
     for option in (
-        click.option("--convention", help="fused | eager | unfused | flop-counter | llm-viewer"),
+        click.option(
+            "--convention", help="fused | eager | unfused | flop-counter | llm-viewer  [default: fused]"
+        ),
         click.option(
             "--with",
             "techniques",
@@ -136,11 +150,17 @@ def scenario_options(command: Command) -> Command:
             type=Number(0, 10),
             help="Popularity of experts falls as rank^-skew [default: 0].",
         ),
-        click.option("--pp", type=int, help="Pipeline parallelism: stages that each step passes in turn."),
         click.option(
-            "--ep", type=int, help="Expert parallelism: devices among which whole experts are distributed."
+            "--pp", type=int, help="Pipeline parallelism: stages that each step passes in turn [default: 1]."
         ),
-        click.option("--tp", type=int, help="Tensor parallelism: devices that share each layer."),
+        click.option(
+            "--ep",
+            type=int,
+            help="Expert parallelism: devices among which whole experts are distributed [default: 1].",
+        ),
+        click.option(
+            "--tp", type=int, help="Tensor parallelism: devices that share each layer [default: 1]."
+        ),
         click.option(
             "--kv",
             metavar="FORMAT",

@@ -28,7 +28,7 @@ from profiler.cli.options import (
 from specfiles.errors import InputError
 
 
-@click.command("predict")
+@click.command("predict", epilog="Example: roofline predict Llama-3.1-8B --hw h100 --batch 16 --tp 2")
 @click.argument("model", metavar="MODEL", required=False)
 @click.option(
     "--from-module",
@@ -66,7 +66,11 @@ def command(
     out: Path | None,
     **flags: Any,
 ) -> None:
-    """Predict a model on a device: a row per operator, TTFT, TPOT, MFU, MBU, memory."""
+    """Predict a model on a device: a row per operator, TTFT, TPOT, MFU, MBU, memory.
+
+    Fidelity datasheet divides work by the vendor's figures, a lower bound on time; measured by ceilings that
+    were reached; calibrated uses models of kernels, fitted to measurements; corrected adds a learned term.
+    """
     from hwspecs import load_device
     from profiler.ledger import render
     from roofline.asked import Asked, listed_operators, scenarios

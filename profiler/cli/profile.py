@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from roofline.run import Run
 
 
-@click.command("profile")
+@click.command(
+    "profile",
+    epilog="Example: roofline profile SmolLM2-135M --hw this-machine.yaml --prompt 512 --output 16 -o run",
+)
 @click.argument("model", metavar="MODEL|MODULE:FUNCTION")
 @click.option("-o", "--output-folder", "out", type=FILE, required=True, help="Run folder to make.")
 @click.option("--hw", help="The machine's device file; stored with the run.")

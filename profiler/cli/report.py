@@ -11,7 +11,7 @@ from profiler.cli.options import FILE, PICTURES, RUN, keep_inputs
 from specfiles.errors import InputError
 
 
-@click.command("report")
+@click.command("report", epilog="Example: roofline report run -o report.html")
 @click.argument("subjects", nargs=-1, required=True, type=RUN, metavar="RUN|PREDICTION...")
 @click.option(
     "-o",

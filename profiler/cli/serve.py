@@ -24,7 +24,10 @@ from profiler.cli.options import (
 from specfiles.errors import InputError
 
 
-@click.command("serve")
+@click.command(
+    "serve",
+    epilog="Example: roofline serve Llama-3.1-8B --hw h100 --output 256 --slo ttft=500ms,tpot=20ms",
+)
 @model_argument
 @hardware
 @click.option("--workload", type=FILE, help="Workload file with lengths and `traffic` of requests.")
@@ -32,8 +35,8 @@ from specfiles.errors import InputError
 @click.option("--rate", help="Requests per second, one or several: 0.5,1,2.")
 @click.option("--users", help="Closed loop instead of a rate: users with one request each, 4,16,64.")
 @click.option("--slo", help="Latency limits: ttft=500ms,tpot=50ms. Without --rate the highest rate is found.")
-@click.option("--prompt", type=int, help="Mean prompt tokens.")
-@click.option("--output", type=int, help="Mean answer tokens.")
+@click.option("--prompt", type=int, help="Mean prompt tokens [default: 1024].")
+@click.option("--output", type=int, help="Mean answer tokens [default: 128].")
 @click.option(
     "--requests",
     type=int,

@@ -10,7 +10,7 @@ import click
 from profiler.cli.options import FIDELITY, RUN, emit, format_option, known_fidelity, one_of, output_file
 
 
-@click.command("show")
+@click.command("show", epilog="Example: roofline show run --by kernel")
 @click.argument("subject", type=RUN, metavar="RUN|TRACE")
 @click.option(
     "--by", default="operator", show_default=True, help="operator | kernel | layer | phase | stream | kind"

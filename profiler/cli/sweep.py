@@ -10,7 +10,10 @@ from profiler.cli.options import FILE, INPUT, PRICES, emit, format_option, one_o
 from specfiles.errors import InputError
 
 
-@click.command("sweep")
+@click.command(
+    "sweep",
+    epilog="Example: roofline sweep grid.yaml -o results --within tpot=50ms",
+)
 @click.argument("spec", type=INPUT, metavar="SPEC.yaml")
 @click.option("-o", "--output-folder", "out", type=FILE, required=True, help="Results folder.")
 @click.option("--engine", default="local", show_default=True, help="local | dask")
@@ -39,6 +42,8 @@ def command(
 ) -> None:
     """Predict a whole grid into a folder; rerun to continue after an interrupt.
 
+    SPEC.yaml lists models, hardware, batch, prompt, dtypes, techniques and more (docs/formats.md); every
+    combination is a point.
     Writes points.parquet, a row per point, and prints the best points that fit in memory.
     """
     from contextlib import nullcontext

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from profiler.cli.options import emit, format_option
+from profiler.cli.options import Group, emit, format_option
 
 
-@click.group("techniques")
+@click.group("techniques", cls=Group)
 def command() -> None:
     """Techniques: list, show."""
 

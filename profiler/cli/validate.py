@@ -12,7 +12,7 @@ from profiler.cli.options import FIDELITY, RUN, Number, emit, format_option, kno
 from specfiles.errors import InputError
 
 
-@click.command("validate")
+@click.command("validate", epilog="Example: roofline validate run --max-error 0.1")
 @click.argument("run", type=RUN, metavar="RUN|TABLE")
 @click.option(
     "--hw",

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from hwspecs import Device
 
 
-@click.command("whatif")
+@click.command(
+    "whatif", epilog="Example: roofline whatif Llama-3.1-70B --target tpot=20ms,ttft=500ms --quality exact"
+)
 @model_argument
 @click.option("--hw", help="Device name, alias or YAML file; with --target several, by commas; default all.")
 @click.option(
