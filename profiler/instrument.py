@@ -60,9 +60,7 @@ def instrumented(
         every, some = Counter[str](), Counter[str]()
         for one in parts.stacks:
             layers = list(_module(network, one.layers))
-            having = [
-                frozenset({*_names(layer, one), *cores.inside(one, at)}) for at, layer in enumerate(layers)
-            ]
+            having = [frozenset(_names(layer, one, cores.inside(one, at))) for at, layer in enumerate(layers)]
             watched = _every(having, first, stride)
             for index in watched:
                 _instrument_layer(stack, layers[index], one, recorder, gate)
@@ -138,7 +136,7 @@ def _every(having: Sequence[frozenset[str]], first: int, stride: int) -> list[in
     )
 
 
-def _names(layer: Any, parts: Family) -> set[str]:
+def _names(layer: Any, parts: Family, cores: Iterable[str]) -> set[str]:
     """The ranges that a layer has: dense layers have no experts."""
     inside = parts.inside(partial(_has, layer))
     names = {name for path, name in inside.modules.items() if _has(layer, path)}
@@ -151,7 +149,7 @@ def _names(layer: Any, parts: Family) -> set[str]:
         *parts.functions.values(),
         *parts.rotations.values(),
     }
-    names |= {name for name in functions if name.rpartition(".")[0] in mixers}
+    names |= {name for name in functions if name.rpartition(".")[0] in mixers} | set(cores)
     return names | {filling for name, filling in parts.behind.items() if name in names}
 
 

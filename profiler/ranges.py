@@ -38,6 +38,7 @@ FAMILIES = {
     "ministral3": dense.SCALED,
     **dict.fromkeys(("arcee", "nemotron", "jais2"), dense.UNGATED),
     "apertus": dense.APERTUS,
+    "diffllama": dense.DIFFERENTIAL,
     "starcoder2": dense.STARCODER2,
     **dict.fromkeys(("olmo2", "olmo3", "exaone4"), dense.OLMO2),
     "phi3": dense.PHI3,

@@ -72,6 +72,7 @@ def _(op: Activation, place: Place) -> Kernel:
         "relu2": lambda t: functional.relu(t).square(),
         "gelu": functional.gelu,
         "gelu_tanh": lambda t: functional.gelu(t, approximate="tanh"),
+        "xielu": _xielu,
     }
     if op.function not in functions:
         raise InputError(f"there is no reference kernel for the activation {op.function!r}.")
@@ -81,7 +82,18 @@ def _(op: Activation, place: Place) -> Kernel:
     return Kernel(lambda _: function(x) * up, lambda: function(x.double()) * up.double())
 
 
+def _xielu(x: torch.Tensor) -> torch.Tensor:
+    """arXiv:2411.13010 with the values that its parameters begin with."""
+    import torch
+
+    alpha, beta = 0.8, 0.5
+    return torch.where(x > 0, alpha * x * x, alpha * (torch.expm1(x.clamp(max=-1e-6)) - x)) + beta * x
+
+
 @build.register
 def _(op: Residual, place: Place) -> Kernel:
+    import torch
+
     x, y = (place.random(1, whole(op.tokens), whole(op.width)) for _ in range(2))
-    return Kernel(lambda _: x + y, lambda: x.double() + y.double())
+    factor = 0.5 if op.learned else 1.0
+    return Kernel(lambda _: torch.add(x, y, alpha=factor), lambda: x.double() + factor * y.double())

@@ -66,6 +66,15 @@ APERTUS = replace(
     },
     gaps=(Gap("self_attn", "feedforward_layernorm", "layers.attention_residual"), RESIDUALS[1]),
 )
+DIFFERENTIAL = replace(  # attends to each half of the values by a call of its own
+    LLAMA,
+    modules={**LLAMA.modules, "self_attn.groupnorm": "layers.attention.difference_norm"},
+    behind={
+        "layers.attention.kv_append": HEADS,
+        "layers.attention.core": "layers.attention.difference",
+        "layers.attention.difference_norm": FACTORS,
+    },
+)
 SCALED = replace(LLAMA, behind={"layers.attention.rope": HEADS})  # queries, by their positions
 STARCODER2 = replace(
     UNGATED,

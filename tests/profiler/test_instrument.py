@@ -86,6 +86,8 @@ def pieces(model: Model, name: str, phase: str = "prefill") -> int:
     parts = family(model)
     if (model.family, name.rpartition(".")[2]) in (("gptj", "rope"), *(("llama4_text", n) for n in QK_NORMS)):
         return 2  # queries and keys are rotated, or normalised, by a call each
+    if (model.family, name) == ("diffllama", "layers.attention.core"):
+        return 2  # one for each half of the values
     together = next((value for value in parts.functions.values() if name in apart(Counter([value]))), "")
     if parts.behind.get(together) == together != "":  # what runs behind a function is its own
         return 2 * CALLS[phase][together.partition(JOIN)[0].rpartition(".")[2]]

@@ -107,7 +107,7 @@ OPERATORS: dict[str, Callable[[str], Operator]] = {
         f"{name}, {'gated' if gated else 'plain'}": lambda d, name=name, gated=gated: Activation(
             5, 30, d, name, gated=gated
         )
-        for name in ("silu", "sigmoid", "relu", "relu2", "gelu", "gelu_tanh", "identity")
+        for name in ("silu", "sigmoid", "relu", "relu2", "gelu", "gelu_tanh", "xielu", "identity")
         for gated in (False, True)
     },
     "experts' product, a row each": lambda d: GroupedGemm(3, 40, 30, 8, 3, d, d, d),
@@ -122,6 +122,7 @@ OPERATORS: dict[str, Callable[[str], Operator]] = {
     "experts' sum": lambda d: Combine(7, 14, 20, d),
     "copy": lambda _: Copy(4096),
     "residual": lambda d: Residual(4, 10, d),
+    "residual with a factor": lambda d: Residual(4, 10, d, learned=8),
     "embedding": lambda d: Embedding(6, 100, 20, d, d),
     "append to the KV cache": lambda d: KvAppend(6, 2, 16, d, d),
     "greedy sampling": lambda d: Sampling(2, 1000, d),

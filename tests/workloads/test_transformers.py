@@ -313,6 +313,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("jais2", {"mlp_bias": False}),
     ("apertus", {"attention_bias": True, "hidden_act": "relu2"}),
     ("cwm", {"mlp_bias": True}),
+    ("diffllama", {"attention_bias": True}),
     ("gpt_neo", {"intermediate_size": 77, "attention_types": [[["global"], 2]]}),
     ("llama", {"mlp_bias": True}),
     ("gpt2", {"n_inner": 77}),
@@ -334,7 +335,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("mpt", {"expansion_ratio": 4}),
     *(
         (family, {"num_key_value_heads": heads})
-        for family in sorted({*kin.FAMILY} - WHOLE)
+        for family in sorted({*kin.FAMILY} - WHOLE - {"diffllama"})  # whose KV heads are in pairs
         for heads in (1, 6)
     ),
     *((family, {"head_dim": 22}) for family in ("smollm3", "arcee", "cohere2", "ernie4_5", "ministral3")),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from workloads.blocks.condition import NoiseLevel as NoiseLevel
     from workloads.blocks.delta import DeltaBlock as DeltaBlock
     from workloads.blocks.delta import GatedAttentionBlock as GatedAttentionBlock
+    from workloads.blocks.differential import DifferentialAttentionBlock as DifferentialAttentionBlock
     from workloads.blocks.encoder import CrossAttentionBlock as CrossAttentionBlock
     from workloads.blocks.encoder import EncoderAttentionBlock as EncoderAttentionBlock
     from workloads.blocks.encoder import RelativePositions as RelativePositions

@@ -20,7 +20,7 @@ READERS: dict[str, str] = {
     ),
     "kin": (
         "granite granitemoe granitemoeshared ministral ministral3 seed_oss helium smollm3 arcee "
-        "nemotron jais2 apertus cwm starcoder2 stablelm ernie4_5 ernie4_5_moe hunyuan_v1_dense "
+        "nemotron jais2 apertus diffllama cwm starcoder2 stablelm ernie4_5 ernie4_5_moe hunyuan_v1_dense "
         "hunyuan_v1_moe dots1 hy_v3 solar_open internlm3 iquestcoder persimmon olmo olmo2 flex_olmo "
         "olmo3 exaone4 exaone_moe cohere cohere2"
     ),

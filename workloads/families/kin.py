@@ -47,6 +47,7 @@ QUIRKS = {
         gated=False,
         activation="xielu",
     ),
+    "diffllama": Quirks(biases=("attention_bias", "attention_bias", ""), windowed=False, differential=True),
     "cwm": Quirks(
         biases=("", "", "mlp_bias"),
         kv_heads=8,

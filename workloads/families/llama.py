@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from specfiles.frozen import dataclass
+from workloads import blocks  # for kinds of attention that most models do not load
 from workloads.blocks import RMS_NORM, AttentionBlock, Block, MlpBlock, NormShape
 from workloads.config import Config
 from workloads.families import experts
@@ -58,6 +59,7 @@ class Quirks:
     first_full: int = 0  # default of max_window_layers, layers before the windows begin; 0: no such field
     softcap: bool = False
     sinks: bool = False
+    differential: bool = False  # half of the heads are taken off the other half
     feed_forward: Callable[[Config, int], list[Block]] | None = None  # None: one gated MLP per layer
 
 
@@ -134,7 +136,7 @@ def model_of(config: Config, quirks: Quirks, kind: str) -> Model:
     hidden = config.size("hidden_size")
     count = config.layers("num_hidden_layers")
     attention = _attention(config, quirks, hidden)
-    blocks = _feed_forward(config, quirks, count)
+    wide = _feed_forward(config, quirks, count)
     windows = _windows(config, quirks, count)
     parallel = config.flag(quirks.parallel, False) if isinstance(quirks.parallel, str) else quirks.parallel
     layers = [
@@ -146,7 +148,7 @@ def model_of(config: Config, quirks: Quirks, kind: str) -> Model:
             parallel=parallel,
             shared_norm=parallel,
         )
-        for window, rotates, block in zip(windows, _rotates(config, quirks, windows), blocks, strict=True)
+        for window, rotates, block in zip(windows, _rotates(config, quirks, windows), wide, strict=True)
     ]
     bias = config.flag(quirks.head_bias, False)
     return decoder_of(config, kind, hidden, layers, tied=quirks.tied, norm=quirks.norm, head_bias=bias)
@@ -157,9 +159,13 @@ def _attention(config: Config, quirks: Quirks, hidden: int) -> AttentionBlock:
     head_dim = head_dim_of(config, hidden, heads, quirks.head_dim)
     inwards, outwards, _ = _biases(config, quirks)
     normed = not quirks.qk_norm_flag or config.flag(quirks.qk_norm_flag, quirks.qk_normed)
-    return AttentionBlock(
+    kv_heads = kv_heads_of(config, heads, quirks.kv_heads)
+    if quirks.differential and kv_heads % 2:
+        raise config.wrong("num_key_value_heads", "an even number, for heads are subtracted in pairs")
+    kind = blocks.DifferentialAttentionBlock if quirks.differential else AttentionBlock
+    return kind(
         heads=heads,
-        kv_heads=kv_heads_of(config, heads, quirks.kv_heads),
+        kv_heads=kv_heads,
         head_dim=head_dim,
         rotary_dim=rotated(config, head_dim, quirks.rotary),
         qkv_bias=inwards or (quirks.qkv_bias and config.flag("qkv_bias", True)),

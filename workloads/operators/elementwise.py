@@ -107,10 +107,7 @@ class Activation(Operator):
             vector_flops=((0 if self.function == "identity" else 2) + bool(self.gated)) * elements,
             special_ops=elements if self.function in SPECIAL_ACTIVATIONS else 0,
         )
-        if not self.parameters():
-            return work
-        weights = Traffic("weight", Role.WEIGHT, self.parameters() * bytes_per_element(self.weights))
-        return replace(work, traffic=(*work.traffic, weights))
+        return _weighted(work, self.parameters(), self.weights)
 
     @property
     def weights(self) -> DtypeLike:
@@ -124,7 +121,7 @@ class Activation(Operator):
 
 @dataclass(frozen=True)
 class Residual(Operator):
-    """x + y on rows[tokens, width]."""
+    """x + y on rows[tokens, width], or x + f y with a factor f of so many parameters."""
 
     kind: ClassVar[str] = "residual"
 
@@ -132,11 +129,23 @@ class Residual(Operator):
     width: Size
     dtype: DtypeLike = "bf16"
     fused: bool = False
+    learned: Size = 0
 
     def work(self) -> Work:
-        """1 FLOP per element; two reads and one write."""
+        """1 FLOP per element, 2 with a factor; two reads and one write."""
         elements = self.tokens * self.width
-        return streamed(self.dtype, self.fused, 2 * elements, elements, vector_flops=elements)
+        flops = elements * (2 if self.learned else 1)
+        work = streamed(self.dtype, self.fused, 2 * elements, elements, vector_flops=flops)
+        return _weighted(work, self.parameters(), self.weights)
+
+    @property
+    def weights(self) -> DtypeLike:
+        """The format of its parameters: that of its rows."""
+        return self.dtype
+
+    def parameters(self) -> int:
+        """Those of the factor."""
+        return int(self.learned)
 
 
 @dataclass(frozen=True)
@@ -207,6 +216,14 @@ class RelativeBias(Operator):
     def parameters(self) -> int:
         """The table."""
         return int(self.buckets * self.heads)
+
+
+def _weighted(work: Work, parameters: int, weights: DtypeLike) -> Work:
+    """The work with the bytes of so many parameters."""
+    if not parameters:
+        return work
+    read = Traffic("weight", Role.WEIGHT, parameters * bytes_per_element(weights))
+    return replace(work, traffic=(*work.traffic, read))
 
 
 def streamed(dtype: DtypeLike, fused: bool, read: Size, written: Size, **flops: Size) -> Work:
