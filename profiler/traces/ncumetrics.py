@@ -35,7 +35,7 @@ LABELS = {label: name if "__" in name else PER_CYCLE.format(name) for label, nam
 WANTED = re.compile(
     r"gpu__time_duration|sm(?:sp)?__cycles_elapsed|dram__(bytes|sectors)|lts__t_(bytes|sectors)|"
     r"(derived__)?sm(?:sp)?__sass_thread_inst_executed_op_[fhd](add|mul|fma)_pred_on|"
-    r"sm__ops_path_tensor_|sm__warps_active\.avg\.pct"
+    r"sm__ops_path_tensor_|sm__pipe_tensor_cycles_active\.avg\.pct|sm__warps_active\.avg\.pct"
 )
 # FLOP of one thread instruction. Half precision works on pairs (HADD2, HFMA2), as ncu's own roofline counts.
 PIPES = {
@@ -45,6 +45,9 @@ PIPES = {
 }
 SECTOR_BYTES = 32
 TENSOR = re.compile(r"(sm__ops_path_tensor_\w+)\.sum(?:\.per_cycle_elapsed|\.per_second)?$")
+TENSOR_ACTIVE = [
+    f"sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_{s}" for s in ("active", "elapsed")
+]
 # The instruction, where a metric counts only one (op_hgmma), and the source format with its qualifiers.
 PATH = re.compile(r"sm__ops_path_tensor_(?:op_(?P<op>[a-z0-9]+)_)?src_(?P<source>\w+)")
 
@@ -176,7 +179,8 @@ def _tensor(metrics: Readings, time_s: float | None, cycles: float | None) -> di
 
     Only metrics not included in another: instructions and sparsities are included in their format. An H100
     has both, and bf16 may be counted by instruction beside fp8 as a whole. Their peak metrics are not used:
-    on an H100 that of `src_bf16_dst_fp32` is the sparse one.
+    on an H100 that of `src_bf16_dst_fp32` is the sparse one. Chips without these metrics (GA102) still tell
+    kernels whose tensor units were never active.
     """
     names = {match[1] for name in metrics if (match := TENSOR.match(name))}
     found: dict[str, float | None] = {}
@@ -187,7 +191,8 @@ def _tensor(metrics: Readings, time_s: float | None, cycles: float | None) -> di
             source = re.sub(r"_dst_.*|_sparsity_.*", "", path["source"]) if path else "other"
             key = f"tensor_{source}_flops"
             found[key] = (found.get(key) or 0.0) + value
-    return {**found, "tensor_flops": sum(v or 0.0 for v in found.values()) if found else None}
+    idle = not found and _first(metrics, TENSOR_ACTIVE) == 0
+    return {**found, "tensor_flops": sum(v or 0.0 for v in found.values()) if found or idle else None}
 
 
 def _part_of(name: str, other: str) -> bool:

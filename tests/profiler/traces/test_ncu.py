@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from profiler.traces import ncu, ncurep
 from profiler.traces.attribution import attribute
 from profiler.traces.counters import base_name, kernels_of, timed
-from profiler.traces.ncumetrics import derived, reading, unit_scale
+from profiler.traces.ncumetrics import TENSOR_ACTIVE, derived, reading, unit_scale
 from profiler.traces.reading import read_traces
 from profiler.traces.tables import Origin, Trace, make_table, merge
 from specfiles.errors import InputError
@@ -148,6 +148,18 @@ def test_a_raw_page_has_a_row_of_units(page: Callable[..., Path]) -> None:
     assert first["fp32_flops"] == 10 + 20 + 2 * 1000
     assert first["flops"] == 2030 + 4096
     assert not trace.losses
+
+
+@pytest.mark.parametrize(("share", "flops"), [("0", 2030), ("12.5", None)])
+def test_tensor_units_that_were_never_active_have_no_flop(
+    share: str, flops: float | None, page: Callable[..., Path]
+) -> None:
+    """ncu's full set has no count of their operations on a GA102."""
+    values = {ADD: "10", MUL: "20", FMA: "1000", TENSOR_ACTIVE[0]: share}
+    rows = [[*lead(0), name, "inst" if "inst" in name else "%", value] for name, value in values.items()]
+    (kernel,) = counters(ncu.read(page(LONG, *rows)))
+    assert kernel["fp32_flops"] == 2030
+    assert kernel.get("flops") == flops
 
 
 def test_a_page_per_metric_with_rules_prints_and_another_process(page: Callable[..., Path]) -> None:
