@@ -162,12 +162,12 @@ def _mean_request(model: str, file: Path | None, asked: Served) -> Scenario:
 def _policy(name: str, asked: Served) -> Policy:
     if name not in BATCHINGS:
         raise choose(name, list(BATCHINGS), "batching")
-    for option in ("max_batch", "engines", "poll_steps"):
-        if getattr(asked, option) < 1:
-            raise InputError(f"{option.replace('_', '-')} is {getattr(asked, option)}; expected at least 1.")
     budget = BUDGETS.get(name, USUAL_BUDGET) if asked.budget is None else asked.budget
-    if budget < 1 or asked.readers < 0:
-        raise InputError(f"budget is {budget} and readers {asked.readers}; expected at least 1 and 0.")
+    least = {"max_batch": 1, "engines": 1, "readers": 0, "poll_steps": 1, "budget": 1}
+    for option, fewest in least.items():
+        value = budget if option == "budget" else getattr(asked, option)
+        if value < fewest:
+            raise InputError(f"{option.replace('_', '-')} is {value}; expected at least {fewest}.")
     if name == "chunked" and budget <= asked.max_batch and asked.budget is not None:
         raise InputError(
             f"a budget of {budget} tokens leaves a full batch of {asked.max_batch} none for prompts; "
