@@ -112,7 +112,12 @@ def check_batches(model: Model, points: Iterable[Point]) -> None:
 
 def memory_of(network: Any, layers: int, capacity: int) -> Memory | RwkvMemory:
     """An empty memory for a network; InputError where transformers cannot keep states of its layers."""
-    return RwkvMemory() if network.config.model_type == "rwkv" else Memory(network, layers, capacity)
+    kind = network.config.model_type
+    if kind == "minimax":
+        from profiler.lightning import LightningMemory
+
+        return LightningMemory(network, layers, capacity)
+    return RwkvMemory() if kind == "rwkv" else Memory(network, layers, capacity)
 
 
 def _layer(kind: str, capacity: int) -> Any:

@@ -81,6 +81,7 @@ FAMILIES = {
     "granitemoehybrid": hybrids.GRANITE_HYBRID,
     "falcon_h1": hybrids.FALCON_H1,
     "zamba2": zamba2.ZAMBA2,
+    "minimax": hybrids.MINIMAX,
     "nemotron_h": hybrids.NEMOTRON_H,
     "qwen3_next": hybrids.QWEN3_NEXT,
     "qwen3_5_text": hybrids.QWEN3_5,

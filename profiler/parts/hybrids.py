@@ -1,4 +1,4 @@
-"""Hybrids of attention and recurrent mixers: Jamba, Bamba, Granite 4, Falcon-H1, Nemotron-H, Qwen3.5."""
+"""Attention and recurrent mixers: Jamba, Bamba, Granite 4, Falcon-H1, Nemotron-H, Qwen3.5, MiniMax-01."""
 
 from __future__ import annotations
 
@@ -202,3 +202,29 @@ _APART = ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a")
 QWEN3_NEXT = _qwen(QWEN2_MOE, "in_proj_qkvz", "in_proj_ba")
 QWEN3_5 = _qwen(LLAMA, *_APART)
 QWEN3_5_MOE = _qwen(QWEN2_MOE, *_APART)
+
+# MiniMax-01: lightning attention in the place of attention, by the model's own code.
+_LIGHTNING = "layers.lightning"
+MINIMAX = replace(
+    MOE,
+    kinds={
+        "self_attn.qkv_proj": Inside(
+            {
+                **{path: name for path, name in MOE.modules.items() if not path.startswith("self_attn")},
+                "input_layernorm": f"{_LIGHTNING}_norm",
+                "self_attn.act_fn": f"{_LIGHTNING}.qkv_act",
+                **{
+                    f"self_attn.{name}": f"{_LIGHTNING}.{name}"
+                    for name in ("qkv_proj", "norm", "output_gate", "out_proj")
+                },
+            },
+            (
+                Gap("self_attn.act_fn", "self_attn.norm", f"{_LIGHTNING}.core"),
+                Gap("self_attn.output_gate", "self_attn.out_proj", f"{_LIGHTNING}.gate_mul"),
+                Gap("self_attn", "post_attention_layernorm", f"{_LIGHTNING}_residual"),
+                *MOE.gaps[1:],
+            ),
+        )
+    },
+    packages={f"{_LIGHTNING}.core": ""},  # of which transformers has no kernel
+)

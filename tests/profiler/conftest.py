@@ -248,6 +248,12 @@ FIELDS: dict[str, dict[str, Any]] = {
         "chunk_size": 8,
         "adapter_rank": 8,
     },
+    "minimax": {
+        **LLAMA,
+        **EXPERTS,
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+        "block_size": 8,
+    },
     "granitemoehybrid": {
         **LLAMA,
         **EXPERTS,

@@ -214,6 +214,8 @@ def test_any_family_with_anything_in_any_field(family: str, data: st.DataObject)
             "expected pairs of a list of global and local",
         ),
         ("diffllama", {"num_key_value_heads": 1}, "'num_key_value_heads' is 1; expected an even number"),
+        ("minimax_m1", {}, "'attn_type_list' is None; expected 0 or 1 per layer"),
+        ("minimax", {"shared_intermediate_size": 9}, "'shared_intermediate_size' is 9; expected 0"),
         ("xglm", {"add_cross_attention": True}, "'add_cross_attention' is True; expected false"),
         ("deepseek_v4", {}, "model_type 'deepseek_v4' compresses its cache"),
         ("gemma3n_text", {}, "model_type 'gemma3n_text' lets layers borrow keys and values"),

@@ -16,7 +16,8 @@ from tests.workloads.products import counted, products
 from workloads.config import Config
 from workloads.families import build
 from workloads.model import Model
-from workloads.phases import decode, operators, parameters, prefill
+from workloads.operators import LinearAttention
+from workloads.phases import Step, active_parameters, decode, operators, parameters, prefill
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -112,6 +113,11 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("qwen3_next", QWEN_MOE),
     ("qwen3_next", {**QWEN_MOE, "num_experts": 1, "num_experts_per_tok": 1}),
 ]
+MINIMAX = {**BASE, **ATTENTION, **EXPERTS, "num_local_experts": 7, "block_size": 10}
+CASES += [
+    ("minimax", {**MINIMAX, "layer_types": ["linear_attention", "full_attention"]}),
+    ("minimax", MINIMAX),
+]
 CACHE = {**dict.fromkeys(("mamba", "falcon_mamba", "mamba2"), "cache_params"), "rwkv": "state"}
 STATES = {"selective_scan": ("channels", "state"), "ssd": ("heads", "head_dim", "state")}
 
@@ -157,6 +163,7 @@ def test_products_of_a_prefill(family: str, fields: dict[str, Any]) -> None:
     seen, expected = products(reference(family, fields), **inputs), counted(model, prefill(batch, TOKENS))
     if family == "rwkv":
         expected.weights += 2 * batch * (TOKENS - 1) * model.hidden * model.vocabulary
+    expected.activations += lightning(model, prefill(batch, TOKENS))
     assert (seen.weights, seen.activations) == (expected.weights, expected.activations)
 
 
@@ -170,7 +177,22 @@ def test_products_of_a_decode_step(family: str, fields: dict[str, Any]) -> None:
     inputs = {"input_ids": tokens(batch, 1), cache: past, "use_cache": True, **last_only(family)}
     expected = counted(model, decode(batch, TOKENS + 1))
     expected.scans = 2 * batch * sum(states_of(row) for row in operators(model, decode(batch, TOKENS + 1)))
+    expected.activations += lightning(model, decode(batch, TOKENS + 1))
     assert products(network, **inputs) == expected
+
+
+def lightning(model: Model, step: Step) -> int:
+    """Products of lightning attention in transformers' code: of all pairs of a block, and per token k v' and
+    q S; the decay of pairs above the diagonal is 0.
+    """
+    found = 0
+    for row in operators(model, step):
+        one = row.operator
+        if isinstance(one, LinearAttention):
+            whole, rest = divmod(one.q_len, one.chunk)
+            pairs = 0 if one.q_len == 1 else whole * one.chunk**2 + rest**2
+            found += row.count * one.batch * one.heads * 4 * one.features * (pairs + one.q_len * one.features)
+    return int(found)
 
 
 def states_of(row: Any) -> int:
@@ -189,6 +211,26 @@ def test_an_expert_too_many_would_be_seen() -> None:
     assert seen.weights - expected.weights == more
 
 
+def test_minimax_01_has_its_published_sizes() -> None:
+    """456 billion parameters, 45.9 of them for a token (arXiv:2501.08313, section 2)."""
+    fields = {
+        "hidden_size": 6144,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "intermediate_size": 9216,
+        "num_local_experts": 32,
+        "num_experts_per_tok": 2,
+        "vocab_size": 200064,
+        "rotary_dim": 64,
+        "attn_type_list": [0, 0, 0, 0, 0, 0, 0, 1] * 10,
+    }
+    model = ours("minimax_text_01", fields)
+    assert round(parameters(model) / 1e9) == 456
+    assert round(active_parameters(model, "without embeddings") / 1e9, 1) == 45.9
+
+
 def test_no_family_is_compared_nowhere() -> None:
     """What test_transformers leaves out is here or among the encoders, or transformers lacks it."""
     from tests.workloads.test_encoders_in_transformers import COMPARED
@@ -196,6 +238,6 @@ def test_no_family_is_compared_nowhere() -> None:
     from workloads.families import FAMILIES
 
     absent = {"llada", "sedd", "linear_attention", "linformer", "nemotron-nas", "mobilellm"}
-    absent |= {"rwkv5", "rwkv6", "rwkv7"}
+    absent |= {"rwkv5", "rwkv6", "rwkv7", "minimax_text_01", "minimax_m1"}
     here = {family for family, _ in CASES}
     assert {*DECODERS, *here, *COMPARED} | absent == set(FAMILIES)

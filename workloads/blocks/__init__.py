@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from workloads.blocks.ends import TokenTable as TokenTable
     from workloads.blocks.ends import TypeTable as TypeTable
     from workloads.blocks.kernel import KernelAttentionBlock as KernelAttentionBlock
+    from workloads.blocks.lightning import LightningBlock as LightningBlock
     from workloads.blocks.linformer import LinformerBlock as LinformerBlock
     from workloads.blocks.mamba import Mamba2Block as Mamba2Block
     from workloads.blocks.mamba import MambaBlock as MambaBlock

@@ -28,6 +28,7 @@ READERS: dict[str, str] = {
     "recurrent": "mamba falcon_mamba mamba2 rwkv rwkv5 rwkv6 rwkv7",
     "hybrid": "nemotron_h jamba bamba falcon_h1 granitemoehybrid qwen3_5_text qwen3_next qwen3_5_moe_text",
     "zamba2": "zamba2",
+    "lightning": "minimax minimax_text_01 minimax_m1",
     "lfm2": "lfm2 lfm2_moe",
     "encoders": "bert roberta longformer big_bird linformer distilbert",
     "t5": "t5 switch_transformers",
