@@ -45,7 +45,7 @@ class Scenario:
             raise InputError(f"no phase named {self.phase!r}; known: {', '.join(PHASES)}.")
         if self.phase not in self.model.phases:
             raise InputError(
-                f"{self.model.name} {self.model.manner}; it has no phase {self.phase!r}, choose --phase "
+                f"{self.model.name} {self.model.manner}; it has no phase {self.phase!r}, only "
                 f"{' or '.join(self.model.phases)}."
             )
         self._check_extras()
