@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import pytest
 from hwspecs.loader import DEVICES, HARDWARE
 from profiler.cli import main
 from roofline.scenario import Scenario
+from roofline.sweep.run import compute_into
 from workloads.catalogue import MODELS
 from workloads.dtypes import Precision
 
@@ -589,3 +590,20 @@ def test_a_terminal_of_ascii_gets_the_numbers() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"lm_head" in done.stdout
     assert b"?" in done.stdout
+
+
+def test_an_interrupted_sweep_says_that_it_goes_on(
+    roofline: Roofline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(tasks: list[Any]) -> Iterator[int]:
+        yield compute_into(*tasks[0])
+        raise KeyboardInterrupt
+
+    grid = "schema: 1\nname: small\nmodels: [SmolLM2-135M]\nhardware: [h100, a100]\n"
+    (tmp_path / "grid.yaml").write_text(grid)
+    sweep = ("sweep", tmp_path / "grid.yaml", "-o", tmp_path / "swept")
+    with monkeypatch.context() as patch:
+        patch.setattr("roofline.sweep.run.one_by_one", interrupted)
+        ended = roofline(*sweep)
+    assert (ended.code, "the same command goes on" in ended.err) == (130, True)
+    assert "1 of 2 parts are there already" in roofline(*sweep).err
