@@ -44,6 +44,7 @@ class _Placing:
         self.parts, self.cores = parts, cores
         self.ended = ""  # the module of the layer that ran last, relative to the layer
         self.outside = ""  # the operator outside the layers that ran last
+        self.attended = ""  # the attention that ran after the last module
         self.attends = False  # between cache update and end of attention, in the model's own code
 
     def operator(self, node: Any) -> str | None:
@@ -72,7 +73,7 @@ class _Placing:
             inner = f"{inner.partition('.')[0]}.{SUM}"
         for part in sorted(stack.modules, key=len, reverse=True):
             if _within(inner, part):
-                self.ended = inner
+                self.ended, self.attended = inner, ""
                 self.attends = self.attends and not _within(inner, stack.attends_until)
                 return stack.modules[part]
         of_module = (name for path, name in stack.attending.items() if _within(inner, path))
@@ -86,6 +87,7 @@ class _Placing:
         ):
             if function.search(trace):
                 self.attends = name == stack.append and bool(stack.attends_until)
+                self.attended = name if name == core else ""
                 return name
         if self.attends and inner == stack.attends_until.rpartition(".")[0]:
             return core
@@ -95,7 +97,7 @@ class _Placing:
             if _within(self.ended, gap.after)
             and (not _within(inner, gap.after) or inner == gap.after == gap.before)
         ]
-        return max(gaps, key=lambda gap: len(gap.after)).name if gaps else None
+        return max(gaps, key=lambda gap: len(gap.after)).name if gaps else stack.behind.get(self.attended)
 
 
 def module_path(node: Any) -> str | None:

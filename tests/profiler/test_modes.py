@@ -118,6 +118,20 @@ def test_rotary_tables_are_the_framework_s_where_a_kernel_makes_nothing_else(
     assert [site.operators for site in _sites([fused], named)] == [("embedding",)]
 
 
+def test_what_follows_attention_has_its_operator(subject: Callable[..., Subject]) -> None:
+    """The difference of DiffLlama's heads is no module, and none ends before it."""
+    inside = ".model.layers.0.self_attn"
+    paths = {"value": f"{inside}.v_proj", "heads": inside, "attend": inside, "subtract": inside}
+    nodes = [Node(name, path) for name, path in paths.items()]
+    nodes[2].meta["stack_trace"] = "File x.py, line 1, in sdpa_attention_forward"
+    named = operators_of(nodes, subject("diffllama"))
+    assert {name: each.rpartition(".")[2] for name, each in named.items()} == {
+        "value": "v_proj",
+        "attend": "core",
+        "subtract": "difference",
+    }
+
+
 def test_products_and_attention_keep_their_own_rows_and_small_operators_share_theirs(
     runs: Callable[[str], Run],
 ) -> None:
