@@ -66,7 +66,7 @@ def cut(rows: Columns, m: Any, n: Any, k: Any, gpu: Gpu, dtype: Dtypes, c: Mappi
         port = np.maximum(port, np.float32(fed * gpu.l2_byte_per_s / gpu.processors))
     port = port * together
     peak = gpu.peak(compute_dtype(dtype.inputs)) / gpu.processors * together * c["compute_share"]
-    halvings = np.log2(32_768 / np.maximum(bm * bn, 4096)).clip(0)
+    halvings = np.log2(32_768 / np.maximum(tiles.multiplied * bn, 4096)).clip(0)
     multiply = 2 * tiles.multiplied * bn / (peak * c["small_tiles"] ** halvings)
     arriving = np.minimum(bm, m) * a + np.minimum(bn, n) * w  # bytes of one element of k
     delivered = port * c["l2_share"]

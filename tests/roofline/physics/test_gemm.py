@@ -227,6 +227,17 @@ def test_few_rows_trade_places_with_columns_but_for_scaled_blocks(dtype: str, pa
     assert (found["tiles and waves"][0] > 0.5 * found["ideal"][0]) == padded
 
 
+def test_rows_that_the_instruction_adds_make_a_tile_no_smaller() -> None:
+    """A tile of 16 rows is multiplied as one of 64 on Hopper, and takes as long."""
+    sizes = {"n": np.full(2, 24_576.0), "k": np.full(2, 7168.0)}
+    rows: dict[str, Any] = {"m": np.array([16.0, 64.0]), **sizes}
+    rows |= {"backend": np.array(["sglang"] * 2, object)}
+    rows |= {"kernel": np.array(["sglang_deepgemm_gemm_nt_f8f8bf16"] * 2, object)}
+    h20, dtype = Gpu.of(load_device("h20")), dtypes_of("fp8_block")
+    few, many = total(MODEL.parts(rows, h20, dtype, started(h20, dtype, small_tiles=0.5, beyond=0.01)))
+    assert few == pytest.approx(many, rel=0.1)
+
+
 def test_a_cut_of_k_weighs_little_where_tiles_fill_the_device_and_much_where_one_does_not() -> None:
     """The mean over candidates has some of every cut: 3,584 tiles of 128 x 128 on 132 processors, or one."""
     many, one = parts(4096, 14_336, 4096), parts(128, 128, 65_536)
