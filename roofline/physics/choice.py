@@ -16,7 +16,7 @@ from roofline.physics.base import Constant, Gpu
 from roofline.physics.columns import dtypes_of
 from roofline.physics.corrector.correction import Correction
 from roofline.physics.elementwise import ElementwiseModel
-from roofline.physics.libraries import fitted_on_integers, multiplies_integers
+from roofline.physics.libraries import fitted_on_integers, multiplies_integers, runs_on
 from roofline.physics.transfer import averaged, carried, distance
 from workloads.dtypes import compute_dtype
 
@@ -79,7 +79,11 @@ class Choice:
     def _sources(self) -> list[tuple[Gpu, Sequence[Kernel]]]:
         """This device first, then calibrated ones by likeness."""
         others = [load_device(path.stem) for path in shipped_calibrations().values()]
-        pairs = [(Gpu.of(other), kernels_of(other)) for other in others if other.name != self.gpu.name]
+        pairs = [
+            (Gpu.of(other), [k for k in kernels_of(other) if runs_on(k, self.gpu)])
+            for other in others
+            if other.name != self.gpu.name
+        ]
         return [(self.gpu, self._own), *sorted(pairs, key=lambda pair: distance(pair[0], self.gpu))]
 
     @property
@@ -103,8 +107,8 @@ class Choice:
         constants = model.carried_constants(kernel, self.gpu, stored)
         unit = compute_dtype(stored.inputs)
         asked = Asked(op, formats, constants, unit, backend, kernel)
-        if self._widens_its_own(op, dtype, backend):
-            return self._widened(op, dtype, constants, backend)
+        if like := self._nearest_of_its_library(op, dtype, backend):
+            return self._of_its_library(op, dtype, like, constants, backend)
         if near := self._from_its_generation(asked) or self._from_a_kind_alike(asked):
             return near
         if dtype.endswith("_wo") and backend and not self._measured(op, backend, dtype=dtype):
@@ -155,23 +159,25 @@ class Choice:
         said = found.provenance if found.provenance.startswith("transferred") else f"transferred from {like}"
         return Chosen(found.values, _bands(most, False), said, most.domain)
 
-    def _widens_its_own(self, op: str, dtype: str, backend: str) -> bool:
-        """Whether a weight-only product is best known by the library's product of 16 bits.
+    def _nearest_of_its_library(self, op: str, dtype: str, backend: str) -> str:
+        """The format by whose product of the library one that it was not measured in is known best, or none.
 
-        Libraries differ more in it than devices do: what was measured of one speaks for no other. Where none
-        is asked for, a device's own measurements do, of kernels that widen weights.
+        Libraries differ more in weight-only products and those of integers than devices do: what was measured
+        of one speaks for no other. Where none is asked for, a device's own measurements do, of kernels that
+        do what the format says. Weights are widened to 16 bits; where both operands have 8, FP8 does, too.
         """
-        if not (dtype.endswith("_wo") and models()[op].everyone_s):
-            return False
+        if not (dtype.endswith("_wo") or dtype == "sq") or not models()[op].everyone_s:
+            return ""
         own = (k for k in self._own if (k.op, k.dtype) == (op, dtype) and not fitted_on_integers(k))
-        return not (self._measured(op, backend, dtype=dtype) if backend else any(own))
+        if self._measured(op, backend, dtype=dtype) if backend else any(own):
+            return ""
+        integers = dtype == "sq" or multiplies_integers(backend, dtype, self.gpu, op)
+        return "fp8" if integers else "bfloat16"
 
-    def _widened(self, op: str, dtype: str, constants: Sequence[Constant], backend: str) -> Chosen | None:
-        """The library's product of 16 bits with narrow weights; as sure as the format is carried.
-
-        Of 8 bits where it narrows its activations, too.
-        """
-        like = "fp8" if multiplies_integers(backend, dtype, op) else "bfloat16"
+    def _of_its_library(
+        self, op: str, dtype: str, like: str, constants: Sequence[Constant], backend: str
+    ) -> Chosen | None:
+        """The library's product of another format; as sure as the format is carried."""
         product = self.of(op, like, "", backend, "")
         if product is None:
             return None
@@ -180,7 +186,7 @@ class Choice:
         carried_here = product.provenance.startswith("transferred")
         said = product.provenance if carried_here else f"transferred from {like}"
         values = {c.name: product.values.get(c.name, c.start) for c in constants}
-        return replace(product, values=values, bands=bands, provenance=said, correction=None)
+        return replace(product, values=values, bands=bands, provenance=said, correction=None, kernel="")
 
     def _correction(self, kernel: Kernel) -> Correction | None:
         """What was learned beside these constants of this device; others are none of its business."""
@@ -229,10 +235,10 @@ class Choice:
             if found:
                 values = self._means(asked, found, pool, every)
                 names = dict.fromkeys(gpu.name for gpu, _ in found)
-                most = max((k for _, k in found), key=lambda k: k.points)
+                most = max((k for _, k in found), key=lambda k: (k.backend == backend, k.points))
                 said = f"transferred from {' and '.join(names)}"
-                # Another library's passes say nothing about how wide this one's loads are.
-                nameless = most.backend != backend if op in PASSES else not backend
+                # Another library's kernels say nothing about this one's tiles, nor how wide its loads are.
+                nameless = most.backend != backend
                 named = kernel or ("" if models()[op].ruled_by_name and nameless else most.kernel)
                 return Chosen(values, _bands(most, False), said, most.domain, named)
         return None

@@ -77,7 +77,8 @@ class GemmModel(KernelModel):
         Arrays are (tiles, splits, rows): sums over candidates then run along contiguous rows.
         """
         m, n, k = (column(rows, name).astype(np.float32) for name in ("m", "n", "k"))
-        if integers := multiplies_integers(_engine(rows), dtype.name) and "int8" in gpu.tensor_flop_per_s:
+        integers = multiplies_integers(_engine(rows), dtype.name, gpu)
+        if integers and "int8" in gpu.tensor_flop_per_s:
             dtype = dtype._replace(inputs="int8")
         a, w, o = (bytes_per_element(d) for d in (dtype.inputs, dtype.weights, dtype.outputs))
         c32 = {name: np.float32(value) for name, value in c.items()}
@@ -125,7 +126,7 @@ class GemmModel(KernelModel):
         parts["launch"] = np.full(len(m), c["launch_s"])
         others = np.where(m == 1, c["vector_s"], np.where((m > 1) & (m <= FEW), c.get("few_s", 0.0), 0.0))
         parts["another kernel for few rows"] = others
-        if _quantises(rows, dtype):
+        if integers or dtype.name in QUANTISED:
             parts["quantise kernel"] = _quantise_s(rows, m, k, gpu, dtype, c)
         return parts
 
@@ -146,11 +147,6 @@ def _quantise_s(rows: Columns, m: Any, k: Any, gpu: Gpu, dtype: Dtypes, c: Mappi
         seconds = np.maximum(seconds, size * uncached(size, gpu.l2_bytes) / gpu.dram_byte_per_s)
     starts = kernels * c["launch_s"] + (c["scale_s"] if of_all else 0.0)
     return np.asarray(starts + c["quantise_row_s"] * m + seconds)
-
-
-def _quantises(rows: Columns, dtype: Dtypes) -> bool:
-    """Whether rows include a quantise kernel: of weight-only formats, where integers are multiplied."""
-    return dtype.name in QUANTISED or multiplies_integers(_engine(rows), dtype.name)
 
 
 def _engine(rows: Columns) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from hwspecs import Kernel
-    from roofline.physics.base import Columns
+    from roofline.physics.base import Columns, Gpu
 
 # Words of a kernel's name, the most telling first, and the library that has them.
 Words = tuple[tuple[str, str], ...]
@@ -38,6 +38,10 @@ OF_ATTENTION: Words = (
     ("torch_flow", "TensorRT-LLM"),
 )
 
+# SGLang's `int8_scaled_mm`, which has kernels up to Hopper (sgl-kernel/csrc/gemm/int8_gemm_kernel.cu).
+OF_INTEGERS = ("gemm", "sglang", "int8_wo")
+LAST_WITH_INTEGERS = 90  # compute capability x 10
+
 
 def library(kernel: str, words: Words) -> str:
     """Whose products or attention a kernel runs; its own name where that is not known."""
@@ -60,14 +64,19 @@ def since(rows: Columns, *least: int) -> Any:
     return found if "version" in rows else ~found
 
 
-def multiplies_integers(engine: str, dtype: str, op: str = "gemm") -> bool:
-    """Whether a weight-only product quantises its activations, too: SGLang's of 8 bits (`int8_scaled_mm`)."""
-    return (op, engine, dtype) == ("gemm", "sglang", "int8_wo")
+def multiplies_integers(engine: str, dtype: str, gpu: Gpu, op: str = "gemm") -> bool:
+    """Whether a weight-only product quantises its activations, too, and multiplies integers on this GPU."""
+    return (op, engine, dtype) == OF_INTEGERS and gpu.capability <= LAST_WITH_INTEGERS
 
 
 def fitted_on_integers(kernel: Kernel) -> bool:
     """Whether a kernel's constants are of such a product."""
-    return multiplies_integers(kernel.backend, kernel.dtype, kernel.op)
+    return (kernel.op, kernel.backend, kernel.dtype) == OF_INTEGERS
+
+
+def runs_on(kernel: Kernel, gpu: Gpu) -> bool:
+    """Whether a library has a kernel that was measured elsewhere on this GPU, too."""
+    return not fitted_on_integers(kernel) or gpu.capability <= LAST_WITH_INTEGERS
 
 
 def numbers(version: str) -> tuple[int, ...]:

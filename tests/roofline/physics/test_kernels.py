@@ -90,6 +90,44 @@ def test_weights_are_widened_unless_a_library_that_multiplies_integers_is_asked_
     assert asked is not None
     assert fp8 is not None
     assert asked.values["compute_share"] == fp8.values["compute_share"], "of another product of 8 bits"
+    assert not asked.kernel, "its tiles are those of the kernel that is asked for"
+
+
+@pytest.mark.parametrize("name", ["b200_sxm", "b300_sxm", "rtx_pro_6000_server"])
+def test_sglang_has_no_product_of_integers_on_blackwell(name: str) -> None:
+    """`int8_scaled_mm` is not implemented beyond compute capability 9.0: weights are widened."""
+    kernels = Kernels(load_device(name))
+    found, product = (kernels.choose("gemm", d, "", "sglang", "") for d in ("int8_wo", "bfloat16"))
+    assert found is not None
+    assert product is not None
+    assert found.values["launch_s"] == product.values["launch_s"]
+    rows = {**{n: np.array([4096.0]) for n in "mnk"}, "backend": np.array(["sglang"], dtype=object)}
+    time = kernels.table("gemm", "int8_wo", "", rows)
+    assert time is not None
+    assert "quantise kernel" not in time.parts
+
+
+@pytest.mark.parametrize("name", ["a100_sxm", "h100_sxm", "l40s", "a10"])
+def test_a_library_s_product_of_integers_is_no_other_s_engine(name: str) -> None:
+    """TensorRT's was measured between two events of its engine's profiler, which nobody else pays."""
+    kernels = Kernels(load_device(name))
+    own, product = (kernels.choose("gemm", d, "", "vllm", "") for d in ("sq", "fp8"))
+    assert own is not None
+    assert product is not None
+    assert own.values["launch_s"] == product.values["launch_s"] < 4e-6
+
+
+@pytest.mark.parametrize("name", ["l40s", "rtx_pro_6000_server"])
+@pytest.mark.parametrize(
+    ("backend", "kernel"),
+    [("vllm", "CutlassFP8ScaledMMLinearKernel"), ("trtllm", "torch_flow"), ("", "")],
+)
+def test_tiles_by_rule_are_those_of_the_library_that_is_asked_for(
+    name: str, backend: str, kernel: str
+) -> None:
+    found = Kernels(load_device(name)).choose("gemm", "fp8", "", backend, "")
+    assert found is not None
+    assert found.kernel == kernel
 
 
 @pytest.mark.parametrize("name", ["a100_sxm", "h100_sxm", "h200_sxm", "b200_sxm", "l40s"])
