@@ -1,0 +1,38 @@
+"""Products on GPUs, or of kernels, that no fitted table has: what others published of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hwspecs import load_device
+from roofline.physics import gemm
+from roofline.physics.base import total
+from roofline.physics.kernels import Kernels
+
+TABLE = pd.read_csv(Path(__file__).with_name("published_products.csv"), keep_default_na=False)
+KERNEL = ["device", "dtype", "backend", "kernel", "source"]
+MOST = 0.2  # mean error
+ABOVE_ITS_SHEET = {"rtx5090 fp8": 0.35}  # these cards run above the clock of the data sheet, and are faster
+
+
+@pytest.mark.parametrize(
+    ("named", "rows"), [pytest.param(key, rows, id=" ".join(key)) for key, rows in TABLE.groupby(KERNEL)]
+)
+def test_published_times_are_met(
+    named: tuple[str, ...], rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One copy of the weights, which a large L2 keeps; activations are quantised beforehand."""
+    device, dtype, backend, kernel, _ = named
+    monkeypatch.setattr(gemm, "_copies", lambda rows: np.ones(len(rows["m"]), dtype=np.float32))
+    asked: dict[str, Any] = {name: rows[name].to_numpy(dtype=float) for name in "mnk"}
+    asked |= {"backend": np.full(len(rows), backend, object), "kernel": np.full(len(rows), kernel, object)}
+    found = Kernels(load_device(device)).table("gemm", dtype, "", asked)
+    assert found is not None
+    alone = total({name: seconds for name, seconds in found.parts.items() if name != "quantise kernel"})
+    error = np.abs(alone * 1e6 / rows["latency_us"].to_numpy() - 1)
+    assert error.mean() < ABOVE_ITS_SHEET.get(f"{device} {dtype}", MOST)
