@@ -12,6 +12,7 @@ from hwspecs import Kernel, kernels_of, load_device
 from hwspecs.calibrations import shipped_calibrations
 from hwspecs.correctors import Corrector, fingerprint
 from roofline.physics import models
+from roofline.physics.attention import compiled
 from roofline.physics.base import Constant, Gpu
 from roofline.physics.columns import dtypes_of
 from roofline.physics.corrector.correction import Correction
@@ -130,6 +131,8 @@ class Choice:
                 if found is None or self._another_algorithm(found, asked.formats[0][0], backend):
                     continue
                 own, model = gpu.name == self.gpu.name, models()[op]
+                if _attends(op) and compiled(found.kernel) and not compiled(kernel):
+                    continue  # Triton's, at a tenth of the others' rate, are taken by shape or by name
                 another = model.source(kernel) not in (None, model.source(found.kernel))
                 known = kernel and not own and found.kernel != kernel and self._measured(op, backend, kernel)
                 if _attends(op) and (another or known):
