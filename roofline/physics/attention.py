@@ -131,14 +131,26 @@ def missed(size: Floats, capacity: float) -> Floats:
     return np.clip(2 * (size / capacity - 1), 0.0, 1.0)
 
 
-def row_s(shape: Shape, gpu: Gpu, peak: float, tensor_share: float, softmax_share: float) -> Floats:
+def row_s(
+    shape: Shape,
+    gpu: Gpu,
+    peak: float,
+    tensor_share: float,
+    softmax_share: float,
+    overlap: float = OVERLAP,
+    exponentials: float = 1.0,
+    instructions: Any = 0.0,
+) -> Floats:
     """Seconds of one processor per query row and key: products beside exponentials.
 
     One tile's softmax runs beside another's products, so that the slower unit decides; where both are
-    busy, some of the other shows.
+    busy, some of the other shows. The vector units' instructions come from the warps that wait for the
+    exponentials.
     """
     products = shape.flop_per_pair / (peak / gpu.processors * tensor_share)
-    return smooth_max([products, gpu.processors / (gpu.special_op_per_s * softmax_share)], OVERLAP)
+    vector_s = instructions / (gpu.vector_flop_per_s / 2)  # a multiply-add is two FLOP
+    softmax = gpu.processors * (exponentials / gpu.special_op_per_s + vector_s) / softmax_share
+    return smooth_max([products, softmax], overlap)
 
 
 def compiled(kernel: str) -> str | None:

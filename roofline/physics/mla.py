@@ -29,7 +29,7 @@ from roofline.physics.decode import CONSTANTS as DECODE
 from roofline.physics.decode import Grid, decode_parts
 from roofline.physics.model import KernelModel
 from roofline.physics.prefill import CONSTANTS as PREFILL
-from roofline.physics.prefill import Tiling, prefill_parts
+from roofline.physics.prefill import Tiling, prefill_parts, waiting
 from roofline.physics.splits import even_splits
 
 if TYPE_CHECKING:
@@ -40,8 +40,9 @@ LATENT_ROWS: Mapping[int, float] = {8: 64.0, 9: 64.0, 10: 128.0}
 # That it computes, used or not: on Blackwell what brings the latent to the tensor cores takes so long.
 LEAST_ROWS = 64.0
 ABSORBED = "flash_attention"  # SGLang's kernel on Hopper serves prompts on the latent cache too
-# By generation, the tiles that leave the least error on the measured rows.
-TILINGS: Mapping[int, Tiling] = {8: Tiling(128, 64), 9: Tiling(128, 64), 10: Tiling(256, 64)}
+# By generation: TensorRT-LLM's on Ampere by its kernel's name (bf16_64_128_S_q_paged_kv_192x128), of the
+# others those that leave the least error on the measured rows.
+TILINGS: Mapping[int, Tiling] = {8: Tiling(64, 128), 9: Tiling(128, 64), 10: Tiling(256, 64)}
 LATENT_TILING = Tiling(64, 64, packed=True)
 # No tile multiplies faster than the peak: rows that wait for memory do not tell, and trade it for starts.
 TILE_SHARE = Constant("tile_share", "", 0.2, 1.0, 0.7, "share of the peaks inside a tile", "format")
@@ -66,7 +67,7 @@ class MlaPrefillModel(KernelModel):
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Those of other attention."""
-        return PREFILL
+        return waiting(PREFILL) if gpu.generation < 9 else PREFILL
 
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
         """The parts of prefill, with the sizes of MLA."""

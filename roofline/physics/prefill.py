@@ -10,6 +10,7 @@ import numpy as np
 
 from roofline.physics.attention import (
     APPEND_S,
+    FLASHINFER,
     OF_SGLANG,
     START_S,
     WHY,
@@ -49,6 +50,8 @@ class Tiling(NamedTuple):
     packed: bool = False  # the query heads of one KV head share a tile
 
 
+SOFTMAX, PACKED_SOFTMAX, POLYNOMIAL = 3.5, 2.0, 6.0  # instructions, see `vector_instructions`
+RESCALED = 256.0  # columns of results that the warps of a softmax have, at most
 MMA_ROWS = 16.0  # to which products that no fused kernel makes are padded
 TRITON_SHARED = 128e3  # bytes below which SGLang's Triton kernel takes smaller tiles
 VLLM_TRITON = Tiling(16, 32, packed=True)  # vLLM's unified attention in Triton, on any GPU
@@ -94,7 +97,7 @@ CONSTANTS = (
     Constant("tensor_share", "", 0.02, 1.2, 0.7, "share of the tensor peak inside a tile", "format"),
     Constant("wide_share", "", 0.3, 1.5, 0.9, "relative rate for heads of more than 128 elements"),
     Constant("solo_share", "", 0.3, 1.0, 0.9, "relative rate of a tile alone on a processor"),
-    Constant("softmax_share", "", 0.05, 2.5, 0.8, "share of the special-function peak for exponentials"),
+    Constant("softmax_share", "", 0.05, 2.5, 1.0, "share of the peaks that exponentials' warps issue at"),
     Constant("dram_share", "", 0.2, 1.0, 0.8, "share of the memory bandwidth", "stream"),
     Constant("l2_share", "", 0.1, 1.0, 0.4, "share of the L2 bandwidth", "slices dies"),
     Constant("l2_fill", "", 0.2, 1.0, 0.6, "share of the L2 that keeps tensors between two kernels", "whole"),
@@ -116,6 +119,14 @@ AROUND = (
         "rotate_share", "", 0.05, 1.0, 0.4, "share of the L2 ports, rotating and appending", "slices engine"
     ),
     Constant("sequence_s", "s", 1e-11, 1e-7, 1e-9, "scheduling one more sequence of the batch", "1/clock"),
+)
+# Before Hopper a warp waits for its products (mma.sync), so that what it does between them adds to them: they
+# alone reach what matrix products do. With the exponentials' start both reach 0.73 of an A100's peak and 0.88
+# of a GeForce's, which multiplies half as fast a clock; FlashAttention 2 measured 0.73 (arXiv:2307.08691) and
+# 0.89 to 0.91 (an RTX 5090, gau-nernst.github.io/fa-5090).
+SYNC = (
+    Constant("sync_share", "", 0.9, 1.0, 0.95, "share of the tensor peak before Hopper, of products alone"),
+    Constant("between_share", "", 0.05, 2.5, 0.8, "softmax_share before Hopper, with all between products"),
 )
 WINDOW = Constant("window_s", "s", 1e-8, 2e-5, 1e-7, "masking both edges of a window in a tile", "1/clock")
 COMBINE = Constant("combine_s", "s", 1e-8, 2e-5, 2e-6, "combining partial results of tiles split over keys")
@@ -143,11 +154,12 @@ class PrefillModel(KernelModel):
         return compiled(kernel)
 
     def renamed(self, kernel: str, one: Gpu, other: Gpu) -> bool:
-        """vLLM's FlashInfer is trtllm-gen on Blackwell with tensor memory, else of FlashAttention 2's kind.
+        """FlashInfer's are of FlashAttention 2's kind, but on Blackwell with tensor memory.
 
-        TensorRT-LLM's kernels around prompts are the same everywhere, and weigh more than what differs.
+        There vLLM's is trtllm-gen and SGLang's CUTLASS (flashinfer_backend.py). TensorRT-LLM's kernels around
+        prompts are the same everywhere, and weigh more than what differs.
         """
-        return kernel == "vllm_flashinfer" and (one.generation >= 10) != (other.generation >= 10)
+        return kernel in FLASHINFER and (one.generation >= 10) != (other.generation >= 10)
 
     def prior_of(self, kernel: str) -> str | None:
         """Its library; but they are carried by kernel: libraries change more by generation."""
@@ -156,7 +168,7 @@ class PrefillModel(KernelModel):
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Ampere has kernels that move heads into tiles; later generations some that pad or fall back."""
         if gpu.generation < 9:
-            return (*CONSTANTS, *AROUND, SWAP)
+            return (*waiting(CONSTANTS), *AROUND, SWAP)
         return (*CONSTANTS, *AROUND, WINDOW, COMBINE, PADDING, *((FALLBACK,) if gpu.generation >= 10 else ()))
 
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
@@ -196,8 +208,13 @@ class EncoderModel(PrefillModel):
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Those of prompts, but for what a cache and windows cost."""
         if gpu.generation < 9:
-            return (*CONSTANTS, *AROUND, SWAP)
+            return (*waiting(CONSTANTS), *AROUND, SWAP)
         return (*CONSTANTS, *AROUND, PADDED, PADDING, *((FALLBACK,) if gpu.generation >= 10 else ()))
+
+
+def waiting(usual: tuple[Constant, ...]) -> tuple[Constant, ...]:
+    """The constants of kernels whose warps wait for their products, for those of later kernels."""
+    return (*(c for c in usual if c.name not in ("tensor_share", "softmax_share")), *SYNC)
 
 
 def tiling_of(kernel: str, gpu: Gpu, dtype: Dtypes, dim: Any = 128.0) -> Tiling:
@@ -275,8 +292,20 @@ def _tiles_s(
     peak = gpu.peak("fp8" if _multiplies_in_kv(kernel, gpu, dtype) else compute_dtype(dtype.inputs))
     padded, rate = _padded(shape, kernel, gpu, c)
     rate = rate * np.where(padded.key_dim > 128, c["wide_share"], 1.0)
-    softmax_share = c["softmax_share"] / (1 - emulated(kernel, gpu))
-    step = tiling.rows * row_s(padded, gpu, peak, c["tensor_share"], softmax_share) / rate
+    if gpu.generation < 9:
+        each_s = row_s(padded, gpu, peak, c["sync_share"], c["between_share"], overlap=1.0)
+    else:
+        beside = emulated(kernel, gpu)
+        each_s = row_s(
+            padded,
+            gpu,
+            peak,
+            c["tensor_share"],
+            c["softmax_share"],
+            exponentials=1 - beside,
+            instructions=vector_instructions(padded, tiling, gpu) + beside * POLYNOMIAL,
+        )
+    step = tiling.rows * each_s / rate
     filled = np.minimum(shape.q_len / positions, 1.0)
     start_s = c["cta_s"] + filled * c.get("fill_s", 0.0) + shape.windowed * c.get(WINDOW.name, 0.0)
     start_s = start_s + (padded.key_dim > shape.key_dim) * c.get(PADDED.name, 0.0)
@@ -288,6 +317,18 @@ def _tiles_s(
     idle = (np.ceil(waves) - waves) * mean_s
     makespan = balanced + c["tail"] * idle + c["order"] * (longest_s - mean_s)
     return balanced, np.maximum(makespan, longest_s)
+
+
+def vector_instructions(shape: Shape, tiling: Tiling, gpu: Gpu) -> Any:
+    """Of the warps of a softmax for each exponential, besides it.
+
+    Maximum, scaling, sum and half a conversion, and on Hopper the results' rescaling once a step, of 256
+    columns at most, as further ones have warps of their own (hopper/softmax.h, LargeHeadDimV). On Blackwell
+    two elements an instruction and three to a maximum, and others rescale what seldom needs it
+    (flash_attn/cute/softmax.py).
+    """
+    rescaled = np.minimum(shape.value_dim, RESCALED) / tiling.keys
+    return PACKED_SOFTMAX if gpu.generation >= 10 else SOFTMAX + rescaled
 
 
 def emulated(kernel: str, gpu: Gpu) -> float:

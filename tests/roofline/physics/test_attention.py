@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from hwspecs import kernels_of, load_device
 from roofline.physics import model_of
-from roofline.physics.attention import APPEND_S, NO_WINDOW, START_S, Shape, missed, scheduled
+from roofline.physics.attention import APPEND_S, NO_WINDOW, START_S, Shape, missed, row_s, scheduled
 from roofline.physics.base import Dtypes, Gpu, total
 from roofline.physics.calibration import cells
 from roofline.physics.fit import held_out_s, mape
-from roofline.physics.prefill import emulated, keys_per_tile, tiling_of
+from roofline.physics.prefill import SYNC, emulated, keys_per_tile, tiling_of, vector_instructions
 from workloads.operators import Attention
 
 GPUS = {name: Gpu.of(load_device(name)) for name in ("a100_sxm", "h100_sxm", "b200_sxm")}
@@ -205,6 +205,29 @@ def test_flash_attention_4_takes_a_part_of_the_exponentials_off_units_that_are_s
         for name in ("vllm_vit_flash_attn_fa3", kernel)
     )
     assert 0.8 < part / whole < 1
+
+
+@pytest.mark.parametrize(("name", "least", "most"), [("a100_sxm", 0.72, 0.74), ("rtx5090", 0.87, 0.92)])
+def test_a_warp_that_waits_for_its_products_loses_less_where_these_take_longer(
+    name: str, least: float, most: float
+) -> None:
+    """FlashAttention 2 reaches 0.73 of an A100 (arXiv:2307.08691) and 0.89 to 0.91 of an RTX 5090."""
+    gpu, shape = Gpu.of(load_device(name)), Shape.of(rows())
+    found = row_s(shape, gpu, gpu.peak("bf16"), *(c.start for c in SYNC), overlap=1.0)
+    assert least < (shape.flop_per_pair / (gpu.peak("bf16") / gpu.processors) / found)[0] < most
+
+
+def test_exponentials_twice_as_fast_leave_what_their_warps_issue_besides() -> None:
+    """On B300 10 cycles become 6; a Hopper's warps rescale results, Blackwell's have others for that."""
+    shape, one = Shape.of(rows()), GPUS["b200_sxm"]
+    other = replace(one, special_op_per_s=2 * one.special_op_per_s)
+    tiling = tiling_of("trtllm_mha", one, BF16)
+    instructions = vector_instructions(shape, tiling, one)
+    assert instructions == 2
+    whole, half = (row_s(shape, g, 1e30, 1.0, 1.0, instructions=instructions)[0] for g in (one, other))
+    assert whole / half == pytest.approx(10 / 6, rel=0.03)
+    hopper = GPUS["h100_sxm"]
+    assert vector_instructions(shape, tiling_of("torch_flow", hopper, BF16), hopper) == 4.5
 
 
 def test_flash_attention_3_on_ampere_walks_64_keys_a_step_and_128_rows() -> None:

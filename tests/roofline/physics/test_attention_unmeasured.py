@@ -110,6 +110,20 @@ def test_no_attention_beats_its_floor_and_more_of_it_takes_no_less(name: str, kv
             assert (np.diff(np.log(found)) > -0.1).all(), said
 
 
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [("l40s", "A100"), ("rtx_pro_6000_server", "A100"), ("h200_sxm", "H100"), ("gb200", "B200")],
+)
+@pytest.mark.parametrize("kernel", ["vllm_flashinfer", "flashinfer"])
+def test_prompts_under_flashinfer_run_its_own_kernels_but_on_blackwell(
+    name: str, source: str, kernel: str
+) -> None:
+    """There vLLM's are trtllm-gen's and SGLang's CUTLASS's, which say nothing of other generations."""
+    rows = long_prompts("vllm" if "vllm" in kernel else "sglang", kernel, batch=1)
+    said = predict_table(rows, limits(name, "calibrated"))["provenance"][0]
+    assert said.startswith(f"transferred from {source}")
+
+
 @pytest.mark.parametrize("name", ["h100_sxm", "h200_sxm"])
 @pytest.mark.parametrize("kernel", ["", "fa3"])
 def test_triton_s_kernels_stand_in_for_no_other(name: str, kernel: str) -> None:
@@ -149,14 +163,17 @@ def test_an_engine_alone_names_its_kernel_of_the_same_generation(
 @pytest.mark.parametrize("name", ["a100_sxm", "l40s", "rtx_pro_6000_server"])
 @pytest.mark.parametrize("backend", ["", "vllm", "sglang"])
 def test_encoders_of_a_generation_without_any_run_as_its_prompts(name: str, backend: str) -> None:
-    """All pairs, not the causal half; FlashAttention 2 reaches 50 to 73 % of an A100 (arXiv:2307.08691)."""
+    """All pairs, not the causal half; FlashAttention 2 reaches 50 to 73 % of an A100 (arXiv:2307.08691).
+
+    And 91 % of an RTX 5090, whose products take four times as many cycles (gau-nernst.github.io/fa-5090).
+    """
     encoder = table("attention_encoder", backend, "", batch=16, q_len=8192, kv_len=8192).assign(causal=0.0)
     encoder["n_kv_heads"] = encoder["n_heads"]
     prompt = encoder.assign(op="attention_prefill", causal=1.0)
     # A prompt appends its keys to a cache, too.
     assert 1.6 < (seconds(name, encoder) / seconds(name, prompt))[0] < 2.1
     share = (seconds(name, encoder, "datasheet") / seconds(name, encoder))[0]
-    assert 0.5 <= share <= 0.73
+    assert 0.5 <= share <= (0.73 if name == "a100_sxm" else 0.91)
     said = predict_table(encoder, limits(name, "calibrated"))["provenance"][0]
     assert said.startswith(f"transferred from {'attention_prefill' if name == 'a100_sxm' else 'A100'}")
 
