@@ -163,7 +163,7 @@ def _kin(group: Sequence[Entry]) -> list[tuple[int, ...]]:
     """
     found = []
     tuned = [cell.model.tuned(cell) for _, _, cell in group]
-    library = [cell.model.prior_of(key[4]) for key, _, cell in group]
+    library = [cell.model.prior_of(cell.model.alias(key[4], cell.gpu, key[1])) for key, _, cell in group]
     for i, (key, _, _) in enumerate(group):
         same_format = _of_format(group, key)
         mine = [j for j, other in enumerate(library) if other == library[i]]

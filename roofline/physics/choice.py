@@ -102,7 +102,7 @@ class Choice:
             return None
         alike = ALIKE_IN_ATTENTION if _attends(op) else ALIKE_IN_PASSES if op in PASSES else ALIKE
         kv_formats = [kv_dtype, *alike.get(kv_dtype, ())] if kv_dtype else [""]
-        stand_in = model.alike(kernel, dtype) or alike.get(dtype, ())
+        stand_in = model.alike(kernel, self.gpu, dtype) or alike.get(dtype, ())
         formats = [(d, kv) for d in (dtype, *stand_in) for kv in kv_formats]
         stored = dtypes_of(dtype, kv_dtype)
         constants = model.carried_constants(kernel, self.gpu, stored)
@@ -235,7 +235,7 @@ class Choice:
             every = [pair for pair in every if pair[0].grouped == self.gpu.grouped] or every
         for pool, (near, kv) in _pools(every, self.gpu, op, formats, backend, kernel):
             found = [(gpu, k) for gpu, k in pool if k.dtype == near and k.kv_dtype in (kv, "")]
-            if found:
+            if any(_lent(gpu, k, self.gpu, asked) for gpu, k in found):
                 values = self._means(asked, found, pool, every)
                 names = dict.fromkeys(gpu.name for gpu, _ in found)
                 most = max((k for _, k in found), key=lambda k: (k.backend == backend, k.points))
@@ -269,7 +269,7 @@ class Choice:
                 own = [(g, k) for g, k in every if k.backend == asked.backend and constant.name in k.values]
                 own = [(g, k) for g, k in own if k.points >= MEASURED_WELL] or own
                 sources = [(g, k) for g, k in own if (k.dtype, k.kv_dtype) in near] or own or alike
-            lent = [(gpu, _lent(k, asked)) for gpu, k in sources]
+            lent = [(gpu, _lent(gpu, k, self.gpu, asked)) for gpu, k in sources]
             means |= averaged(lent, [constant], self.gpu, asked.unit)
         return means
 
@@ -288,10 +288,11 @@ def _names(record: Kernel | Corrector) -> tuple[str, ...]:
     return record.op, record.dtype, record.kv_dtype, record.backend, record.kernel
 
 
-def _lent(kernel: Kernel, asked: Asked) -> Mapping[str, float]:
+def _lent(gpu: Gpu, kernel: Kernel, target: Gpu, asked: Asked) -> Mapping[str, float]:
     """What a kernel's constants tell of the one that is asked for."""
-    borrower = asked.kernel, dtypes_of(asked.formats[0][0])
-    return models()[asked.op].borrowed(kernel.values, (kernel.kernel, dtypes_of(kernel.dtype)), borrower)
+    model, dtype = models()[asked.op], asked.formats[0][0]
+    lender = model.alias(kernel.kernel, gpu, kernel.dtype), dtypes_of(kernel.dtype)
+    return model.borrowed(kernel.values, lender, (model.alias(asked.kernel, target, dtype), dtypes_of(dtype)))
 
 
 def _bands(kernel: Kernel, own: bool) -> list[tuple[float, float, float]]:
@@ -312,9 +313,9 @@ def _best(
     fitting = [k for k in kernels if (k.op, k.dtype) == (op, dtype) and k.kv_dtype in (kv_dtype, "")]
     same = [k for k in fitting if (k.backend, k.kernel) == (backend, kernel)]
     model, formats = models()[op], dtypes_of(dtype, kv_dtype)
-    library = model.source(kernel) if kernel else None
+    library = model.source(model.alias(kernel, gpu, dtype)) if kernel else None
     others = [] if same else [k for k in fitting if k.backend and model.sound(k.values, gpu, formats)]
-    alike = [k for k in others if library and model.source(k.kernel) == library]
+    alike = [k for k in others if library and model.source(model.alias(k.kernel, gpu, k.dtype)) == library]
     of_backend = [k for k in others if k.backend == backend]
     for found in (same, alike, of_backend, [k for k in fitting if not (k.backend or k.kernel)]):
         if found:
@@ -333,8 +334,9 @@ def _pools(
         if (k.backend, k.kernel) == (backend, kernel) and not model.renamed(kernel, gpu, target)
     ]
     well = [(gpu, k) for gpu, k in every if k.points >= MEASURED_WELL]
-    if (library := model.source(kernel)) is not None:  # of few rows the library's overheads are not known
-        alike = [(gpu, k) for gpu, k in every if model.source(k.kernel) == library]
+    library = model.source(model.alias(kernel, target, formats[0][0]))
+    if library is not None:  # of few rows the library's overheads are not known
+        alike = [(g, k) for g, k in every if model.source(model.alias(k.kernel, g, k.dtype)) == library]
         tuned = [(gpu, k) for gpu, k in well if model.sound(k.values, gpu, dtypes_of(k.dtype))]
         ample = () if model.few_rows_speak else (tuned, well)
         known = ([pair for pair in pool if pair in few] for few in ample for pool in (same, alike, every))

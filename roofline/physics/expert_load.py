@@ -15,6 +15,7 @@ the most popular expert and else average ones.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from roofline.physics.base import Floats
 
 TILES = (8, 16, 32, 64, 128, 256)  # rows of a tile that libraries offer for few tokens per expert
+GROUPED = np.inf  # in place of an exponent: balanced choices that a limit on groups of experts changes
+GROUPS, OPEN_GROUPS = 8, 4  # of DeepSeek-V3's router
 INDEPENDENT = -1.0  # in place of an exponent; below it by the skew of popularity
 FEW_ROWS = 50_000  # more are kept for one more question only
 _NODES = 64  # loads that stand for all experts of a rank
@@ -93,8 +96,9 @@ def _between(keys: Floats) -> Floats:
     distinct, row = _distinct(np.concatenate([below, above], axis=1))
     found = np.zeros((3 + len(TILES), distinct.shape[1]))
     alpha = distinct[4]
-    kinds = ((alpha == 0, _balanced), (alpha > 0, _skewed), (alpha == INDEPENDENT, _independent))
-    for chosen, of in (*kinds, (alpha < INDEPENDENT, _popular)):
+    skewed = (alpha > 0) & (alpha < GROUPED)
+    kinds = ((alpha == 0, _balanced), (skewed, _skewed), (alpha == GROUPED, _grouped))
+    for chosen, of in (*kinds, (alpha == INDEPENDENT, _independent), (alpha < INDEPENDENT, _popular)):
         if chosen.any():
             found[:, chosen] = _summed(*of(*distinct[:, chosen]))
     low, high = (found[:, part] for part in np.split(row, 2))
@@ -128,7 +132,7 @@ def _neighbours(keys: Floats) -> tuple[Floats, Floats]:
     """
     tokens = keys[0]
     step = np.exp2(np.floor(np.log2(np.maximum(tokens, 32.0))) - 5)
-    low = np.where(keys[4] > 0, np.floor(tokens / step) * step, tokens)
+    low = np.where((keys[4] > 0) & (keys[4] < GROUPED), np.floor(tokens / step) * step, tokens)
     high = np.where(low < tokens, low + step, tokens)
     return np.concatenate([low[None], keys[1:]]), np.concatenate([high[None], keys[1:]])
 
@@ -153,6 +157,45 @@ def _balanced(tokens: Floats, experts: Floats, top_k: Floats, ranks: Floats, _: 
     loads = np.stack([low, low + 1], axis=1)
     share = np.stack([1 - (mean - low), mean - low], axis=1)
     return loads, touched[:, None] * share, np.where(held >= stride, tokens, np.minimum(chosen, tokens))
+
+
+def _grouped(tokens: Floats, experts: Floats, top_k: Floats, ranks: Floats, _: Floats) -> tuple[Any, ...]:
+    """Balanced choices as DeepSeek-V3's router changes them, which opens half of its groups to a token."""
+    held = (experts / ranks).astype(np.intp)
+    loads, reached = np.zeros((len(tokens), int(held.max()))), np.zeros(len(tokens))
+    for row, (count, of, k) in enumerate(zip(tokens, experts, top_k, strict=True)):
+        stride = np.ceil(of / k)
+        if count >= stride:
+            begins, times = np.arange(of), count // of + (np.arange(of) < count % of)
+        else:
+            begins, times = np.floor(np.arange(count) * stride / count), np.ones(int(count))
+        here = _routed(begins.tobytes(), int(of), int(k))[:, : held[row]]
+        loads[row, : held[row]] = (times[:, None] * here).sum(axis=0)
+        reached[row] = (times * here.any(axis=1)).sum()
+    return loads, (loads > 0).astype(np.float64), reached
+
+
+@lru_cache(maxsize=64)
+def _routed(begins: bytes, experts: int, top_k: int) -> Any:
+    """[token, expert] whether it is chosen, of tokens that want evenly spaced experts from one on.
+
+    Open are the groups with the most wanted experts, of two at most, then the first; what a token wants
+    elsewhere it takes of the first experts in open groups, which it wants as much as any other. Groups of one
+    expert have no second score to add: no score is valid, and the first experts take all.
+    """
+    if experts == GROUPS:
+        return np.arange(experts)[None] < top_k
+    begin = np.frombuffer(begins)[:, None]
+    wanted = np.zeros((len(begin), experts))
+    ids = (begin + np.arange(top_k) * math.ceil(experts / top_k)).astype(np.intp) % experts
+    np.put_along_axis(wanted, ids, 1.0, axis=1)
+    score = np.minimum(wanted.reshape(len(begin), GROUPS, -1).sum(axis=2), 2.0)
+    opened = np.zeros_like(score)
+    np.put_along_axis(opened, np.argsort(-score, axis=1, kind="stable")[:, :OPEN_GROUPS], 1.0, axis=1)
+    value = (1 + wanted) * np.repeat(opened, experts // GROUPS, axis=1)
+    chosen = np.zeros_like(wanted, dtype=bool)
+    np.put_along_axis(chosen, np.argsort(-value, axis=1, kind="stable")[:, :top_k], True, axis=1)
+    return chosen
 
 
 def _independent(tokens: Floats, experts: Floats, top_k: Floats, ranks: Floats, _: Floats) -> tuple[Any, ...]:

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from roofline.physics.libraries import says
+from roofline.physics.base import ceil_div
+from roofline.physics.libraries import generated_by_default, of_engine, says
 from workloads.dtypes import bytes_per_element
 
 if TYPE_CHECKING:
-    from roofline.physics.base import Columns, Dtypes, Floats
+    from roofline.physics.base import Columns, Dtypes, Floats, Gpu
 
+COLUMNS = 128.0  # of the weights: the rows of one instruction (t128xN in the kernels' names)
 LEAST = 8.0
 MOST = 128.0
 MOST_OF_4_BITS = 256.0  # weights of 4 bits beside activations of as many or of 8
@@ -27,20 +29,35 @@ MOST_WIDENED = 64.0  # and beside those of 16
 
 
 def launched(
-    rows: Columns, tokens: Floats, top_k: Floats, rank_experts: Floats, dtype: Dtypes
+    rows: Columns, tokens: Floats, top_k: Floats, rank_experts: Floats, gpu: Gpu, dtype: Dtypes
 ) -> tuple[Any, list[Floats]]:
     """Where these kernels run, and the tiles of each row that the fastest is taken of; none elsewhere.
 
-    TensorRT-LLM tunes its own. FlashInfer's were measured as they are before an engine has tuned them.
+    TensorRT-LLM tunes its own, but its measured rows of mxfp4 beside 16 bits ran untuned, with the power of
+    two above the mean. FlashInfer's were measured as they are before an engine has tuned them.
     """
-    tuned = says(rows, "min_latency")
-    found = tuned | says(rows, "trtllm_", "mxfp4_flashinfer") & ~says(rows, "cutlass")
+    default = generated_by_default(rows, gpu.generation, dtype.name)
+    tuned = says(rows, "min_latency") | default & (bytes_per_element(dtype.inputs) <= 1)
+    found = tuned | default | says(rows, "trtllm_", "mxfp4_flashinfer") & ~says(rows, "cutlass")
     if not found.any():
         return found, []
     ladder = candidates(tokens, top_k, rank_experts, dtype)
+    first = np.where(default, ladder[1], ladder[0])
     if not tuned.any():
-        return found, ladder[:1]
-    return found, [np.where(tuned, size, ladder[0]) for size in ladder]
+        return found, [first]
+    return found, [np.where(tuned, size, first) for size in ladder]
+
+
+def padded(hidden: Floats, width: Floats, found: Any, rows: Columns, dtype: Dtypes) -> tuple[Floats, Floats]:
+    """Sizes that weights in mxfp4 are filled up to for these kernels, by engine.
+
+    vLLM's and SGLang's mxfp4.py (`round_up(..., 256)`), `MXFP4WeightTRTLLMGenFusedMoEMethod` in TensorRT-LLM.
+    """
+    if "mxfp4" not in dtype.weights or not np.any(found):
+        return hidden, width
+    whole = np.where(of_engine(rows, "trtllm"), 128.0, 256.0)
+    wide = whole * ceil_div(width, whole)
+    return np.where(found, 256.0 * ceil_div(hidden, 256.0), hidden), np.where(found, wide, width)
 
 
 def candidates(tokens: Floats, top_k: Floats, rank_experts: Floats, dtype: Dtypes) -> list[Floats]:

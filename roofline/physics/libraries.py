@@ -16,6 +16,7 @@ Words = tuple[tuple[str, str], ...]
 
 UNPACKED = "marlin_int4_moe"  # the tables' name of vLLM's `fused_experts` with `use_int4_w4a16`: no Marlin
 WIDENED = "sglang_fused_moe"  # SGLang's, which widens mxfp4 weights when it loads them (`upcast_from_mxfp`)
+TORCH_FLOW = "moe_torch_flow"  # the tables' name of whatever TensorRT-LLM runs for experts by default
 OF_EXPERTS: Words = (
     (UNPACKED, "Triton"),
     ("marlin", "Marlin"),
@@ -46,6 +47,20 @@ LAST_WITH_INTEGERS = 90  # compute capability x 10
 def library(kernel: str, words: Words) -> str:
     """Whose products or attention a kernel runs; its own name where that is not known."""
     return next((name for word, name in words if word in kernel), kernel)
+
+
+def chosen_by_tensorrt_llm(kernel: str, generation: int, dtype: str) -> str:
+    """TensorRT-LLM's default for experts, by what it is for mxfp4: Triton's or, on Blackwell, generated."""
+    if kernel != TORCH_FLOW or "mxfp4" not in dtype:
+        return kernel
+    return f"trtllm_{kernel}" if generation >= 10 else f"triton_{kernel}"
+
+
+def generated_by_default(rows: Columns, generation: int, dtype: str) -> Any:
+    """Where TensorRT-LLM's default for experts is one of its generated kernels."""
+    return _named(
+        rows, "kernel", lambda name: chosen_by_tensorrt_llm(name, generation, dtype).startswith("trtllm_moe")
+    )
 
 
 def says(rows: Columns, *words: str) -> Any:

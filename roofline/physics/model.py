@@ -72,7 +72,7 @@ class KernelModel(ABC):
         """What names the kernels that alone stand in for it elsewhere; None where all of a format may."""
         return self.library(kernel)
 
-    def alike(self, kernel: str, dtype: str) -> tuple[str, ...]:
+    def alike(self, kernel: str, gpu: Gpu, dtype: str) -> tuple[str, ...]:
         """The formats that stand in for one, where a kernel multiplies in another than it is given."""
         return ()
 
@@ -81,6 +81,10 @@ class KernelModel(ABC):
     ) -> Mapping[str, float]:
         """What the constants of a kernel and format tell of another kernel, whose library may be another."""
         return values
+
+    def alias(self, kernel: str, gpu: Gpu, dtype: str) -> str:
+        """The name by which a kernel's library is known, where one name means several kernels."""
+        return kernel
 
     def renamed(self, kernel: str, one: Gpu, other: Gpu) -> bool:
         """Whether a kernel's name means one kernel on one GPU and another on the other."""

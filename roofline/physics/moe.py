@@ -16,9 +16,19 @@ import numpy as np
 
 from roofline.physics import cutlass_tiles, triton_tiles
 from roofline.physics.base import L2_BYTES_PER_CLOCK, Constant, ceil_div, column
-from roofline.physics.expert_load import TILES, Load, expert_load, exponents, unpacked
-from roofline.physics.generated_tiles import launched
-from roofline.physics.libraries import OF_EXPERTS, UNPACKED, WIDENED, library, of_engine, says, since
+from roofline.physics.expert_load import GROUPED, GROUPS, TILES, Load, expert_load, exponents, unpacked
+from roofline.physics.generated_tiles import COLUMNS, launched, padded
+from roofline.physics.libraries import (
+    OF_EXPERTS,
+    TORCH_FLOW,
+    UNPACKED,
+    WIDENED,
+    chosen_by_tensorrt_llm,
+    library,
+    of_engine,
+    says,
+    since,
+)
 from roofline.physics.model import KernelModel
 from workloads.dtypes import bytes_per_element, compute_dtype
 
@@ -43,6 +53,10 @@ SCALINGS, FUSED_SCALINGS = 1.0, 3.0
 # shifts, masks, makes it a float, subtracts, multiplies by a scale and makes it 16 bits. Each loads its own
 # scale: two instructions for the address, the load, to float (`fused_moe_kernel_gptq_awq`, fused_moe.py).
 WIDENING = 10.0
+# Beside activations of 16 bits generated kernels have warps that only widen mxfp4, for each tile again: to
+# fp16 in pairs (all that e2m1x2 converts to, PTX ISA), to fp32, to bf16 in pairs, times a scale in pairs, and
+# an eighth of a load and of a store.
+CASTING = 2.75
 CONSTANTS = (
     Constant("launch_s", "s", 3e-6, 2e-4, 2e-5, "launches of the layer's small kernels"),
     Constant("memory_share", "", 0.1, 1.0, 0.87, "share of the memory bandwidth for streamed weights"),
@@ -70,12 +84,20 @@ DESIGNED = ("least_rows", "expert_s", "elsewhere")
 # product, activation, a product, finalising (`runMoe` in moe_kernels.cu). Fused Triton, and Marlin: routing,
 # two of aligning, a product, activation, a product, the sum (fused_moe.py, fused_marlin_moe.py). DeepGEMM in
 # TensorRT-LLM copies and quantises apart (fused_moe_deepgemm.py).
+# Quantising is counted in `launches`.
 LAUNCHED = {"trtllm-gen": 4, "CUTLASS": 8, "Triton": 7, "Marlin": 7, "DeepGEMM": 10}
+# And what runs with these, or does not: vLLM 0.19's rows of trtllm-gen copy a scale and pack choices by five
+# kernels of plain torch (aiconfigurator's collector); vLLM's modular ones choose and pack by a kernel each;
+# TensorRT-LLM's rows of few tokens are not finalised (`do_finalize=False`).
+LAUNCHED_BESIDE = (("flashinfer_trtllm_moe_fp4", 5), ("modular", 2), ("min_latency", -1))
 # Blocks of Triton's kernels load all of their operands themselves: none is shared in a cluster. The engines'
 # own kernels activate and sum around these and Marlin's, an element a thread and turn: threads set the rate.
 BY_THREADS = tuple(replace(c, scales_with="issue") if c.name == "passes" else c for c in CONSTANTS)
 ALONE = tuple(replace(c, scales_with="") if c.scales_with == "clusters" else c for c in BY_THREADS)
-CARRIED = {"Triton": ALONE, "Marlin": BY_THREADS}
+# Tiles of those that load by bulk copies are fed by ports where the L2 is that of two dies.
+RULES = {"l2_share": "clusters dies", "token_passes": "issue"}
+FED = tuple(replace(c, scales_with=RULES.get(c.name, c.scales_with)) for c in CONSTANTS)
+CARRIED = {"Triton": ALONE, "Marlin": BY_THREADS, "CUTLASS": FED, "trtllm-gen": FED}
 
 
 class MoeModel(KernelModel):
@@ -101,11 +123,19 @@ class MoeModel(KernelModel):
 
     def carried_constants(self, kernel: str, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """As they are, but for what Triton's blocks share and who moves rows between products."""
-        return CARRIED.get(self.library(kernel), CONSTANTS)
+        return CARRIED.get(self.library(self.alias(kernel, gpu, dtype.name)), CONSTANTS)
 
-    def alike(self, kernel: str, dtype: str) -> tuple[str, ...]:
-        """A kernel whose weights are widened when they are loaded multiplies 16 bits."""
-        return ("bfloat16",) if widens(kernel) and "mxfp4" in dtype else ()
+    def alike(self, kernel: str, gpu: Gpu, dtype: str) -> tuple[str, ...]:
+        """A kernel that widens weights in mxfp4 multiplies 16 bits; Marlin's has the loop of other 4 bits."""
+        return ("bfloat16",) if dtype == "w4a16_mxfp4" and "marlin" not in kernel else ()
+
+    def alias(self, kernel: str, gpu: Gpu, dtype: str) -> str:
+        """What TensorRT-LLM's default stands for."""
+        return chosen_by_tensorrt_llm(kernel, gpu.generation, dtype)
+
+    def renamed(self, kernel: str, one: Gpu, other: Gpu) -> bool:
+        """That default, which was measured in mxfp4 on Hopper and Blackwell alone."""
+        return kernel == TORCH_FLOW and one.generation != other.generation
 
     def library(self, kernel: str) -> str:
         """The library of a kernel: what its constants have in common with those of others."""
@@ -123,7 +153,7 @@ class MoeModel(KernelModel):
         if not other or self.library(one) == self.library(other):
             return values
         known = {name: value for name, value in values.items() if name not in DESIGNED}
-        theirs, own = launches(self.library(one), narrow), launches(self.library(other), narrower)
+        theirs, own = launches(one, self.library(one), narrow), launches(other, self.library(other), narrower)
         if "launch_s" in known and theirs and own:
             known["launch_s"] *= own / theirs
         return known
@@ -173,16 +203,21 @@ def unpacks(kernel: str) -> bool:
     return UNPACKED in kernel
 
 
-def launches(library: str, dtype: Dtypes) -> int | None:
+def launches(kernel: str, library: str, dtype: Dtypes) -> int | None:
     """Kernels that a library launches for a layer; None where that is not known.
 
-    Activations of 8 bits and fewer are quantised by CUTLASS on the way; Triton needs a kernel before either
-    product, generated kernels one, and another for activating 8 bits in blocks (`useDeepSeekFp8`).
+    Activations of 8 bits and fewer are quantised by a kernel before the experts, by Triton before either
+    product; generated kernels need another for activating 8 bits in blocks (`useDeepSeekFp8`).
     """
     count = LAUNCHED.get(library)
-    if count is None or bytes_per_element(dtype.inputs) > 1:
+    if count is None:
         return count
-    return count + {"Triton": 2, "trtllm-gen": 2 if dtype.name == "fp8_block" else 1}.get(library, 0)
+    count += next((more for word, more in LAUNCHED_BESIDE if word in kernel), 0)
+    if bytes_per_element(dtype.inputs) > 1:
+        return count
+    return count + (
+        2 if library == "Triton" or (library == "trtllm-gen" and dtype.name == "fp8_block") else 1
+    )
 
 
 class _Layer:
@@ -203,7 +238,9 @@ class _Layer:
         gated = (column(rows, "gated", 1.0) > 0) | says(rows, "fused_moe")
         self.ups = np.where(gated, 2.0, 1.0)
         self.rank_experts = self.experts / ranks
-        self.by_launcher, self.candidates = launched(rows, self.tokens, self.top_k, self.rank_experts, dtype)
+        sizes = self.tokens, self.top_k, self.rank_experts
+        self.by_launcher, self.candidates = launched(rows, *sizes, gpu, dtype)
+        self.casts = self.by_launcher & (dtype.inputs == "bf16") & (dtype.weights != "bf16")
         self.activates = self.by_launcher & (dtype.name != "fp8_block")
         self.widened = says(rows, WIDENED) & ("mxfp4" in dtype.weights)
         self.by_default, self.default = self._untuned(rows)
@@ -215,20 +252,24 @@ class _Layer:
         # Kernels around them took 10 us more up to then (medians of pairs of rows), and still do on a share.
         self.mapped = np.asarray(strangers | (sglang & ~since(rows, 0, 5, 11)), dtype=np.float64)
         far = np.maximum(self.load.tokens * self.top_k - self.load.chosen, 0.0)
-        skipped = strangers | (of_engine(rows, "vllm") & says(rows, "marlin") & ~self.unpacks)
+        self.marlin = says(rows, "marlin") & ~self.unpacks
+        skipped = strangers | (of_engine(rows, "vllm") & self.marlin)
         self.strange = np.where(skipped, 0.0, far)  # rows of other ranks' experts that may not be skipped
         self.served = np.where(strangers & ~since(rows, 0, 5, 11), far, 0.0)  # and those that never are
         self.weight = np.where(self.widened, 2.0, bytes_per_element(dtype.weights))
+        needed = (self.ups + 1) * self.width * self.hidden
+        self.flops = 2 * self.load.chosen * needed
+        self.needed_bytes = self.touched * needed * self.weight
+        self.hidden, self.width = padded(self.hidden, self.width, self.by_launcher, rows, dtype)
         self.matrix = np.stack([self.ups * self.width * self.hidden, self.hidden * self.width])
         self.peak = self._peak(rows)
         self.weight_bytes = self.touched * self.matrix.sum(axis=0) * self.weight
-        self.flops = 2 * self.load.chosen * self.matrix.sum(axis=0)
 
     def parts(self, c: Mapping[str, float]) -> dict[str, Floats]:
         """Named seconds, as `MoeModel.parts`."""
         compute = self.flops / self.gpu.peak(compute_dtype(self.dtype.inputs))
         reached = self.flops / (c["compute_share"] * self.peak)
-        memory = self.weight_bytes / self.gpu.dram_byte_per_s
+        memory = self.needed_bytes / self.gpu.dram_byte_per_s
         products = self.products_s(c)
         ideal = np.minimum(np.maximum(compute, memory), products)  # a warm L2 can beat the memory's roofline
         reached = np.clip(_overlapped(reached, memory / c["memory_share"]), ideal, products)
@@ -260,7 +301,7 @@ class _Layer:
             # one instruction is two FLOP of a vector unit, and stands for 2 x 128 of the tensor cores
             return 1 / (1 / peak + scaled / (SCALED_K * self.gpu.vector_flop_per_s))
         warps = WARP_FLOP_PER_CLOCK * self.gpu.processors * self.gpu.clock_hz
-        return np.where(says(rows, "marlin") & ~self.unpacks, min(warps, peak), peak)
+        return np.where(self.marlin, min(warps, peak), peak)
 
     def _untuned(self, rows: Columns) -> tuple[Any, tuple[Floats, Floats]]:
         """Rows whose tile nobody tuned, and the tile that is taken instead, where the rule is known."""
@@ -298,15 +339,25 @@ class _Layer:
 
     def products_s(self, c: Mapping[str, float]) -> Floats:
         """Both products by the tile that the library takes: the fastest where no rule of its is known."""
-        offered = [self._one_tile(size, WIDTHS, c) for size in self.candidates]
+        offered = [self._one_tile(size, (COLUMNS,), c) for size in self.candidates]
         if self.by_launcher.all():
             return np.asarray(np.min(offered, axis=0))
+        if self.marlin.all():
+            return self._one_tile(self._marlin_rows(), WIDTHS, c)
         sizes = np.array(TILES, dtype=np.float64)[:, None]
         found = self._by_tile(sizes, self.load.tiles, WIDTHS, c).min(axis=0)
         if self.by_default.any():
             size, width = self.default
             found = np.where(self.by_default, self._one_tile(size, (width,), c), found)
         return np.asarray(np.where(self.by_launcher, np.min(offered, axis=0), found) if offered else found)
+
+    def _marlin_rows(self) -> Floats:
+        """The first of Marlin's tiles that the mean rows of an expert fill to less than 90 %.
+
+        `block_size_m` in fused_marlin_moe.py of vLLM and SGLang, whose 48 are counted as 64.
+        """
+        mean = self.tokens * self.top_k / self.rank_experts
+        return np.select([mean < 0.9 * 8, mean < 0.9 * 16, mean < 0.9 * 32], [8.0, 16.0, 32.0], 64.0)
 
     def _one_tile(self, size: Floats, widths: Sequence[float | Floats], c: Mapping[str, float]) -> Floats:
         """[row] seconds by a tile of so many rows, one of TILES for each row."""
@@ -346,6 +397,7 @@ class _Layer:
         port = c["l2_share"] * L2_BYTES_PER_CLOCK * gpu.clock_hz
         lanes = c["compute_share"] * gpu.vector_flop_per_s / 2 / gpu.processors
         multiplied = 2 * rows * width / peak + self.unpacks * WIDENING * width / lanes
+        multiplied = np.maximum(multiplied, self.casts * CASTING * width / lanes)
         return np.maximum(multiplied, (rows * element + width * self.weight) / port)
 
 
@@ -362,6 +414,8 @@ def rank_load(rows: Columns) -> Load:
         return expert_load(tokens, experts, top_k, ranks, column(rows, "exponent"))
     names = np.asarray(rows.get("distribution", np.full(len(rows["num_tokens"]), "")))
     alpha = exponents(names)
+    limited = says(rows, "min_latency") & (names != "") & ((alpha == 0) | (experts == GROUPS))
+    alpha = np.where(limited, GROUPED, alpha)
     return expert_load(tokens, experts, top_k, ranks, alpha)
 
 

@@ -80,7 +80,7 @@ def _trials(
             continue
         constants = {int(fold): values for fold, values in stored["constants"].items()}
         kin = Kin(cell, kernel, CrossFit(np.array(stored["fold"]), constants))
-        library = cell.model.library(kernel.kernel)
+        library = cell.model.library(cell.model.alias(kernel.kernel, cell.gpu, kernel.dtype))
         pool = (kernel.op, library) if library else key
         together.setdefault(pool, []).append((table.index[rows], kin))
     for found in together.values():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roofline.physics.expert_load import INDEPENDENT, TILES, Load, expert_load, exponent
+from roofline.physics.expert_load import GROUPED, INDEPENDENT, TILES, Load, expert_load, exponent
 from specfiles.errors import InputError
 from workloads.operators.experts import expected_distinct, popularity
 
@@ -138,3 +138,20 @@ def test_exponents_are_read_and_nonsense_is_refused() -> None:
     for name in ("power_law_", "power_law_-1", "power_law_nan", "zipf"):
         with pytest.raises(InputError, match="power_law_A"):
             exponent(name)
+
+
+@pytest.mark.parametrize("tokens", [3, 32, 1000])
+def test_a_router_with_groups_halves_what_balanced_choices_touch(tokens: int) -> None:
+    """Of 256 experts in 8 groups the first 4 open; what a token wants elsewhere its first experts take."""
+    plain, grouped = load(tokens, 256, 8), load(tokens, 256, 8, alpha=GROUPED)
+    assert grouped.chosen == plain.chosen == 8 * tokens
+    assert plain.touched / 2 <= grouped.touched <= plain.touched / 2 + 5  # and the fifth, where one is wanted
+    first = load(tokens, 256, 8, ranks=32, alpha=GROUPED)
+    assert first.chosen == pytest.approx(4 * tokens, rel=0.1)
+    assert load(tokens, 256, 8, ranks=32).chosen <= tokens
+
+
+def test_groups_of_one_expert_leave_all_tokens_to_the_first_experts() -> None:
+    found = load(100, 8, 2, alpha=GROUPED)
+    assert (found.touched, found.chosen, found.tokens) == (2, 200, 100)
+    assert load(100, 8, 2, ranks=8, alpha=GROUPED).chosen == 100

@@ -17,7 +17,7 @@ from roofline.physics.base import Gpu, total
 from roofline.physics.columns import dtypes_of
 from roofline.physics.kernels import Kernels
 from roofline.physics.moe import CONSTANTS, MoeModel
-from roofline.physics.transfer import carried
+from roofline.physics.transfer import TWO_DIES, carried
 from roofline.predict import predict
 from roofline.scenario import Scenario
 from workloads.catalogue import load_model
@@ -123,7 +123,14 @@ def test_products_of_single_warps_reach_less_of_newer_peaks() -> None:
     """Marlin at many tokens: all of A100's peak, 63 % of H100's, on B200 less."""
     rows = {"num_tokens": np.array([200_000.0]), "hidden": np.array([8192.0]), "inter": np.array([8192.0])}
     rows |= {"topk": np.array([2.0]), "num_experts": np.array([8.0])}
-    alone = {**START, "compute_share": 0.5, "passes": 0.2, "token_passes": 0.1, "l2_share": 2.5}
+    alone = {
+        **START,
+        "compute_share": 0.5,
+        "passes": 0.2,
+        "token_passes": 0.1,
+        "l2_share": 2.5,
+        "tile_s": 1e-7,
+    }
     reached = {}
     for name in ("a100_sxm", "h100_sxm", "b200_sxm"):
         gpu = Gpu.of(load_device(name))
@@ -132,7 +139,7 @@ def test_products_of_single_warps_reach_less_of_newer_peaks() -> None:
             for kernel in ("sglang_marlin_moe", "another")
         )
         reached[name] = float((groups / warps)[0])
-    assert reached["a100_sxm"] == pytest.approx(1)
+    assert reached["a100_sxm"] == pytest.approx(1, abs=1e-3)
     assert reached["h100_sxm"] == pytest.approx(0.63, abs=0.05)
     assert reached["b200_sxm"] < 0.4
 
@@ -201,12 +208,12 @@ def test_rows_of_narrow_experts_cost_a_block_of_threads_each() -> None:
 
 
 def test_a_launcher_that_was_never_tuned_takes_two_tiles_of_each_expert_s_rows() -> None:
-    """Of 32 rows for 64, of 64 for 128 and more: what the L2 feeds is a tile's rows and its 256 columns."""
+    """Of 32 rows for 64, of 64 for 128 and more: what the L2 feeds is a tile's rows and its 128 columns."""
     c = {**START, "l2_share": 0.05, "tile_s": 1e-7, "whole_waves": 0.0, "reread": 0.03}
     sizes = {"topk": 1, "num_experts": 64, "hidden": 4096, "inter": 4096, "c": c, "dtype": "fp8"}
     generated = {"kernel": "vllm_flashinfer_trtllm_moe"}
     half, whole = (time(num_tokens=64 * rows, **sizes, **generated) for rows in (64, 128))
-    assert whole / half == pytest.approx((64 + 256) / (32 + 256), rel=0.03)
+    assert whole / half == pytest.approx((64 + 128) / (32 + 128), rel=0.03)
     more = time(num_tokens=64 * 512, **sizes, **generated)
     assert more == pytest.approx(4 * whole, rel=0.03)
 
@@ -313,13 +320,64 @@ def test_engines_kernels_between_products_keep_their_pace_where_the_memory_is_fa
 
 
 def test_operands_that_no_cluster_shares_come_at_the_same_pace_on_every_generation() -> None:
-    """Triton's blocks load theirs alone; CUTLASS and generated kernels multicast since Hopper."""
+    """Triton's blocks load theirs alone; CUTLASS and generated ones multicast, on Blackwell from two dies."""
     older, newer = (Gpu.of(load_device(name)) for name in ("a100_sxm", "b200_sxm"))
     grown = {}
     for kernel in ("vllm_fused_moe", "moe_torch_flow_cutlass", "vllm_flashinfer_trtllm_moe_fp4"):
         constants = MoeModel().carried_constants(kernel, newer, dtypes_of("bfloat16"))
         grown[kernel] = carried({"l2_share": 0.4}, constants, older, newer)["l2_share"] / 0.4
-    assert list(grown.values()) == pytest.approx([1.0, 2.25, 2.25])
+    assert list(grown.values()) == pytest.approx([1.0, 2.25 * TWO_DIES, 2.25 * TWO_DIES])
+
+
+def test_marlin_never_takes_more_than_64_rows_a_tile() -> None:
+    """Where the L2 limits, 64 rows of 2 bytes and 256 columns of half a byte follow the rows of an expert."""
+    c = {**START, "l2_share": 0.05, "tile_s": 1e-7, "whole_waves": 0.0, "reread": 0.03}
+    sizes = {"topk": 1, "num_experts": 64, "hidden": 4096, "inter": 4096, "c": c, "dtype": "int4_wo"}
+    marlin, best = (
+        time(num_tokens=64 * 256, kernel=name, **sizes) for name in ("sglang_marlin_moe", "another")
+    )
+    assert marlin / best == pytest.approx(4 * (64 * 2 + 256 / 2) / (256 * 2 + 256 / 2), rel=0.1)
+
+
+def test_casting_weights_of_generated_kernels_takes_as_long_whatever_rows_a_tile_has() -> None:
+    """Where vector units limit: 2.75 instructions for each of 3 x 4096 x 4096 weights, twice an expert."""
+    gpu, dtype = Gpu.of(load_device("b200_sxm")), dtypes_of("w4a16_mxfp4")
+    free = {
+        **START,
+        "compute_share": 1.0,
+        "l2_share": 2.5,
+        "tile_s": 1e-7,
+        "reread": 0.03,
+        "whole_waves": 0.0,
+    }
+    sizes = {"hidden": 4096.0, "inter": 4096.0, "topk": 1.0, "num_experts": 64.0, "replayed": 0.0}
+    found = {}
+    for tokens in (64 * 16, 64 * 32):
+        rows = {name: np.array([size]) for name, size in {**sizes, "num_tokens": float(tokens)}.items()}
+        rows["kernel"] = np.array(["sglang_flashinfer_trtllm_moe"])
+        layer = MoeModel().parts(rows, gpu, dtype, free)
+        found[tokens] = float((layer["ideal"] + layer["reached"] + layer["tiles"])[0])
+    cast_s = 2 * 64 * 3 * 4096**2 * 2.75 * 2 / gpu.vector_flop_per_s
+    assert found[64 * 16] == pytest.approx(found[64 * 32], rel=0.02)
+    assert cast_s < found[64 * 16] < 1.2 * cast_s
+
+
+def test_balanced_rows_of_few_tokens_were_routed_by_groups_of_experts() -> None:
+    sizes = {"num_tokens": 16, "num_experts": 128, "dtype": "fp8", "kernel": "moe_torch_flow_min_latency"}
+    named, unnamed = (parts(distribution=name, **sizes)["ideal"] for name in ("balanced", ""))
+    assert named == pytest.approx(unnamed / 2)
+
+
+def test_tensorrt_llm_s_default_is_another_library_s_kernel_by_generation() -> None:
+    model, (older, hopper, newer) = (
+        MoeModel(),
+        (Gpu.of(load_device(f"{n}_sxm")) for n in ("a100", "h100", "b200")),
+    )
+    libraries = [model.library(model.alias("moe_torch_flow", gpu, "w4a16_mxfp4")) for gpu in (hopper, newer)]
+    assert libraries == ["Triton", "trtllm-gen"]
+    assert model.alias("moe_torch_flow", older, "bfloat16") == "moe_torch_flow"
+    assert model.renamed("moe_torch_flow", hopper, newer)
+    assert not model.renamed("moe_torch_flow_cutlass", hopper, newer)
 
 
 def test_a_kernel_that_holds_all_experts_takes_no_notice_of_ranks() -> None:
