@@ -30,6 +30,7 @@ from roofline.physics.libraries import (
     since,
 )
 from roofline.physics.model import KernelModel
+from roofline.physics.tile_search import TCGEN05, WGMMA
 from workloads.dtypes import bytes_per_element, compute_dtype
 
 if TYPE_CHECKING:
@@ -44,11 +45,20 @@ LEAST_STREAM = 0.5  # of the memory bandwidth, that any kernel which was tuned r
 WARP_FLOP_PER_CLOCK = 2580.0
 BLOCK_CHOICES = 256.0  # choices that one block of threads sorts at once
 # Operands of 8 bits in blocks have a scale every 128 of k, by which the vector units multiply what the tensor
-# cores summed up. Instructions for each sum: Triton multiplies by either operand's scale and adds
-# (`fused_moe_kernel`), others multiply by the product of both and add at once (DeepGEMM's `final_accum`).
+# cores summed up. Instructions for each sum: one where a row has one factor, the product of both scales
+# (DeepGEMM's `final_accum`, SGLang's `fused_moe_kernel` up to 128 columns). Where each column has its own
+# (`b_scale[None, :]` in vLLM's, tokens in generated kernels, whose columns they are), two, and what brings it
+# for both rows that a thread holds of a product (mma, wgmma) or the one that it holds of tensor memory.
+# Bringing takes as long as two: Triton's products on an H20, where one is 5 % of the tensor cores' time, took
+# 8 to 10 % longer than DeepGEMM's, as three do than one (vllm-project/vllm pull request 49932).
 # Blackwell's tensor cores apply the scales of DeepGEMM, powers of two, themselves.
 SCALED_K = 128.0
-SCALINGS, FUSED_SCALINGS = 1.0, 3.0
+SCALINGS, COLUMN_SCALINGS, BRINGING = 1.0, 2.0, 2.0
+BLOCK_COLUMNS = (128.0,)  # of tiles with one scale of weights for each step
+# Rows of Triton's tiles, which hold sums and products in registers: 16 to 64 in tuned files (vLLM's of H100,
+# H200 and B200); and tiles of TensorRT-LLM's blocks on Hopper (`get_best_gemm_config`, as in tile_search).
+SUMMED_ROWS, SUMMED_ON_HOPPER = (16.0, 32.0, 64.0), (64.0, 128.0)
+COLUMNS_ON_HOPPER = (16.0, 32.0, 64.0, 128.0)
 # vLLM's Triton kernel for weights of 4 bits widens each of them by the vector units, in each tile again: it
 # shifts, masks, makes it a float, subtracts, multiplies by a scale and makes it 16 bits. Each loads its own
 # scale: two instructions for the address, the load, to float (`fused_moe_kernel_gptq_awq`, fused_moe.py).
@@ -262,7 +272,11 @@ class _Layer:
         self.needed_bytes = self.touched * needed * self.weight
         self.hidden, self.width = padded(self.hidden, self.width, self.by_launcher, rows, dtype)
         self.matrix = np.stack([self.ups * self.width * self.hidden, self.hidden * self.width])
-        self.peak = self._peak(rows)
+        self.scaled = self._scalings(rows)
+        self.rows, self.columns = self._tiles()
+        self.tensor = self._peak(rows)
+        # One instruction of a vector unit is two FLOP, and stands for 2 x 128 of the tensor cores.
+        self.peak = 1 / (1 / self.tensor + self.scaled / (SCALED_K * gpu.vector_flop_per_s))
         self.weight_bytes = self.touched * self.matrix.sum(axis=0) * self.weight
 
     def parts(self, c: Mapping[str, float]) -> dict[str, Floats]:
@@ -292,16 +306,42 @@ class _Layer:
         return np.asarray(1 - self.replayed * (kept * kept) ** 2)
 
     def _peak(self, rows: Columns) -> Any:
-        """FLOP/s that the kernel's instructions reach at most."""
+        """FLOP/s that the kernel's tensor instructions reach at most."""
         peak = self.gpu.peak(compute_dtype(self.dtype.inputs))
-        if self.dtype.name == "fp8_block":
-            scaled = np.where(self.fused, FUSED_SCALINGS, SCALINGS)
-            if self.gpu.generation >= 10:
-                scaled = np.where(says(rows, "deepgemm"), 0.0, scaled)
-            # one instruction is two FLOP of a vector unit, and stands for 2 x 128 of the tensor cores
-            return 1 / (1 / peak + scaled / (SCALED_K * self.gpu.vector_flop_per_s))
         warps = WARP_FLOP_PER_CLOCK * self.gpu.processors * self.gpu.clock_hz
         return np.where(self.marlin, min(warps, peak), peak)
+
+    def _scalings(self, rows: Columns) -> Any:
+        """Instructions of the vector units for each sum over a block of k."""
+        if self.dtype.name != "fp8_block":
+            return 0.0
+        by_column = self.by_launcher | self.fused & ~of_engine(rows, "sglang")
+        held = 1 if self.gpu.generation >= 10 else 2
+        scaled = np.where(by_column, COLUMN_SCALINGS + BRINGING / held, SCALINGS)
+        return np.where(says(rows, "deepgemm") & (self.gpu.generation >= 10), 0.0, scaled)
+
+    def _tiles(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Rows and columns of the tiles that a library offers; rows agree in their kernel."""
+        if self.by_launcher.all():
+            return TILES, (COLUMNS,)
+        if self.dtype.name == "fp8_block":
+            if self.fused.any():
+                return SUMMED_ROWS, BLOCK_COLUMNS
+            if self.gpu.generation == 9:
+                return SUMMED_ON_HOPPER, COLUMNS_ON_HOPPER
+        return TILES, WIDTHS
+
+    def _multiplied(self, size: Floats, rows: Floats) -> Any:
+        """Rows that a tile takes the tensor cores for: instructions of 64 leave half of Blackwell's idle.
+
+        Triton has them for tiles of 64 (PTX ISA, tcgen05, data path layout F), generated kernels for blocks
+        (`m64x16x32` in the names of those that say `dsFp8`).
+        """
+        if self.gpu.generation < 10:
+            return rows
+        halves = self.by_launcher & (self.dtype.name == "fp8_block")
+        padded = np.where(self.fused & (size >= WGMMA), np.maximum(rows, TCGEN05), rows)
+        return np.where(halves, TCGEN05 / WGMMA * rows, padded)
 
     def _untuned(self, rows: Columns) -> tuple[Any, tuple[Floats, Floats]]:
         """Rows whose tile nobody tuned, and the tile that is taken instead, where the rule is known."""
@@ -344,8 +384,9 @@ class _Layer:
             return np.asarray(np.min(offered, axis=0))
         if self.marlin.all():
             return self._one_tile(self._marlin_rows(), WIDTHS, c)
-        sizes = np.array(TILES, dtype=np.float64)[:, None]
-        found = self._by_tile(sizes, self.load.tiles, WIDTHS, c).min(axis=0)
+        sizes = np.array(self.rows, dtype=np.float64)[:, None]
+        tiles = self.load.tiles[[TILES.index(size) for size in self.rows]]
+        found = self._by_tile(sizes, tiles, self.columns, c).min(axis=0)
         if self.by_default.any():
             size, width = self.default
             found = np.where(self.by_default, self._one_tile(size, (width,), c), found)
@@ -393,10 +434,11 @@ class _Layer:
         """[tile, 1] seconds per element of k of one tile on one processor."""
         gpu = self.gpu
         rows = np.maximum(size, c["least_rows"])
-        peak = c["compute_share"] * self.peak / gpu.processors
+        peak = c["compute_share"] * self.tensor / gpu.processors
         port = c["l2_share"] * L2_BYTES_PER_CLOCK * gpu.clock_hz
         lanes = c["compute_share"] * gpu.vector_flop_per_s / 2 / gpu.processors
-        multiplied = 2 * rows * width / peak + self.unpacks * WIDENING * width / lanes
+        by_vectors = self.unpacks * WIDENING + self.scaled * rows / SCALED_K
+        multiplied = 2 * self._multiplied(size, rows) * width / peak + by_vectors * width / lanes
         multiplied = np.maximum(multiplied, self.casts * CASTING * width / lanes)
         return np.maximum(multiplied, (rows * element + width * self.weight) / port)
 

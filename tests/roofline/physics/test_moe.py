@@ -222,13 +222,11 @@ def test_a_launcher_that_was_never_tuned_takes_two_tiles_of_each_expert_s_rows()
 def test_tuned_launchers_are_never_slower_than_those_that_never_were(
     c: dict[str, float], tokens: int, ranks: int
 ) -> None:
-    """In 8 bits by blocks, where these kernels write as much between their products as others do."""
     found = (
         parts(dtype="fp8_block", c=c, num_tokens=tokens, moe_ep=ranks, kernel=name)
-        for name in ("moe_torch_flow_min_latency", "sglang_flashinfer_trtllm_moe", "")
+        for name in ("moe_torch_flow_min_latency", "sglang_flashinfer_trtllm_moe")
     )
-    tuned, not_yet, best = (each["ideal"] + each["reached"] + each["tiles"] for each in found)
-    assert best <= tuned * (1 + 1e-9)
+    tuned, not_yet = (each["ideal"] + each["reached"] + each["tiles"] for each in found)
     assert tuned <= not_yet * (1 + 1e-9)
 
 
@@ -265,23 +263,55 @@ def test_untuned_cutlass_on_hopper_reads_the_rows_again_for_every_16_columns() -
     assert untuned / tuned == pytest.approx(9, rel=0.05)
 
 
-def test_scaling_blocks_outside_the_tensor_cores_takes_a_larger_share_where_these_are_faster() -> None:
-    """Triton's 3 instructions per 256 FLOP: 0.7 of H100's tensor peak again, 1.4 of B200's."""
+@pytest.mark.parametrize(
+    ("name", "backend", "kernel", "instructions", "rate"),
+    [
+        ("h100_sxm", "vllm", "vllm_fp8moe_triton_tritonexperts", 3, 1),
+        ("h100_sxm", "sglang", "sglang_fused_moe_triton", 1, 1),
+        ("h100_sxm", "trtllm", "moe_torch_flow_cutlass", 1, 1),
+        ("b200_sxm", "vllm", "vllm_fused_moe", 4, 0.5),
+        ("b200_sxm", "sglang", "sglang_fused_moe_triton", 1, 0.5),
+        ("b200_sxm", "sglang", "sglang_flashinfer_trtllm_moe", 4, 0.5),
+        ("b200_sxm", "trtllm", "deepgemm", 0, 1),
+    ],
+)
+def test_scaling_blocks_outside_the_tensor_cores_takes_the_vector_units(
+    name: str, backend: str, kernel: str, instructions: float, rate: float
+) -> None:
+    """Instructions per 256 FLOP, and tensor instructions of 64 rows, with half of Blackwell's rate."""
     sizes = {"num_tokens": 200_000.0, "hidden": 8192.0, "inter": 8192.0, "topk": 2.0, "num_experts": 8.0}
-    rows = {name: np.array([value]) for name, value in sizes.items()}
-    alone = {**START, "compute_share": 0.5, "passes": 0.2, "token_passes": 0.1, "l2_share": 2.5}
-    for name, kernel, instructions in (
-        ("h100_sxm", "sglang_fused_moe_triton", 3),
-        ("b200_sxm", "sglang_fused_moe_triton", 3),
-        ("b200_sxm", "sglang_flashinfer_trtllm_moe", 1),
-        ("b200_sxm", "deepgemm", 0),
-    ):
-        gpu = Gpu.of(load_device(name))
-        row = {**rows, "kernel": np.array([kernel])}
-        found = total(MoeModel().parts(row, gpu, dtypes_of("fp8_block"), alone))
-        flop = 2 * 200_000 * 2 * 3 * 8192 * 8192
-        busy = flop / (0.5 * gpu.peak("fp8")) + instructions * flop / 256 * 2 / (0.5 * gpu.vector_flop_per_s)
-        assert found[0] == pytest.approx(busy, rel=0.1)
+    rows = {key: np.array([value]) for key, value in sizes.items()}
+    rows |= {"kernel": np.array([kernel]), "backend": np.array([backend])}
+    alone = {**START, "compute_share": 0.3, "passes": 0.2, "token_passes": 0.1, "l2_share": 2.5}
+    gpu = Gpu.of(load_device(name))
+    found = total(MoeModel().parts(rows, gpu, dtypes_of("fp8_block"), alone))
+    flop = 2 * 200_000 * 2 * 3 * 8192 * 8192
+    vectors = instructions * flop / 256 * 2 / gpu.vector_flop_per_s
+    assert found[0] == pytest.approx((flop / (rate * gpu.peak("fp8")) + vectors) / 0.3, rel=0.1)
+
+
+def test_tiles_of_64_rows_take_blackwell_s_tensor_cores_as_long_as_those_of_128() -> None:
+    """vLLM takes 64 rows up to 512 tokens of a layer that nobody tuned, 128 beyond."""
+    sizes = {"hidden": 8192.0, "inter": 8192.0, "topk": 1.0, "num_experts": 1.0}
+    rows = {key: np.full(2, value) for key, value in sizes.items()} | {"num_tokens": np.array([512.0, 1024])}
+    rows |= {"kernel": np.full(2, "vllm_fused_moe"), "backend": np.full(2, "vllm")}
+    alone = {**START, "compute_share": 0.02, "whole_waves": 0.0, "passes": 0.2, "token_passes": 0.1}
+    ratios = {}
+    for name in ("h100_sxm", "b200_sxm"):
+        few, many = total(MoeModel().parts(rows, Gpu.of(load_device(name)), dtypes_of("bfloat16"), alone))
+        ratios[name] = many / few
+    assert ratios["h100_sxm"] == pytest.approx(2, rel=0.05)
+    assert ratios["b200_sxm"] == pytest.approx(1, rel=0.05)
+
+
+def test_sums_that_lie_in_registers_beside_products_leave_room_for_small_tiles_only() -> None:
+    """Where the L2 limits: tuned tiles of 64 x 128 fetch 192 bytes for 8192 results of a step; of 256 x 256,
+    512 for 65,536."""
+    alone = {**START, "l2_share": 0.05, "passes": 0.2, "token_passes": 0.1, "tile_s": 1e-7, "reread": 0.03}
+    sizes = {"num_tokens": 65_536, "topk": 1, "num_experts": 256, "hidden": 8192, "inter": 256}
+    sizes |= {"kernel": "vllm_fp8moe_triton_tritonexperts", "num_experts": 1}
+    blocks, plain = (time(dtype, c=alone, **sizes) for dtype in ("fp8_block", "fp8"))
+    assert blocks / plain == pytest.approx(192 / 8192 / (512 / 65_536), rel=0.05)
 
 
 def test_sglang_streams_mxfp4_weights_as_16_bits_and_takes_the_constants_of_these() -> None:
