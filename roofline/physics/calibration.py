@@ -159,13 +159,14 @@ def _kin(group: Sequence[Entry]) -> list[tuple[int, ...]]:
     The library's kernels of the same formats where enough of others was measured, else its kernels of any
     format, those of the same backend first, else all kernels of the formats: a library's overheads differ
     less than libraries do, but one backend tunes a library's kernels and another does not. What ran without
-    tuning speaks for no other.
+    tuning speaks for no other. A format here is that of the products.
     """
     found = []
     tuned = [cell.model.tuned(cell) for _, _, cell in group]
     library = [cell.model.prior_of(cell.model.alias(key[4], cell.gpu, key[1])) for key, _, cell in group]
+    formats = [(cell.model.multiplied(key[4], key[1]), key[2]) for key, _, cell in group]
     for i, (key, _, _) in enumerate(group):
-        same_format = _of_format(group, key)
+        same_format = [j for j, other in enumerate(formats) if other == formats[i]]
         mine = [j for j, other in enumerate(library) if other == library[i]]
         here = [j for j in mine if group[j][0][3] == key[3]]
         every = (*([j for j in pool if j in same_format] for pool in (here, mine)), here, mine, same_format)

@@ -82,6 +82,10 @@ class KernelModel(ABC):
         """What the constants of a kernel and format tell of another kernel, whose library may be another."""
         return values
 
+    def multiplied(self, kernel: str, dtype: str) -> str:
+        """The format in which a kernel multiplies, where it is another than that of its weights."""
+        return dtype
+
     def alias(self, kernel: str, gpu: Gpu, dtype: str) -> str:
         """The name by which a kernel's library is known, where one name means several kernels."""
         return kernel

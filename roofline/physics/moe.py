@@ -139,6 +139,10 @@ class MoeModel(KernelModel):
         """A kernel that widens weights in mxfp4 multiplies 16 bits; Marlin's has the loop of other 4 bits."""
         return ("bfloat16",) if dtype == "w4a16_mxfp4" and "marlin" not in kernel else ()
 
+    def multiplied(self, kernel: str, dtype: str) -> str:
+        """SGLang's Triton kernel widens mxfp4 before its products."""
+        return "bfloat16" if dtype == "w4a16_mxfp4" and WIDENED in kernel else dtype
+
     def alias(self, kernel: str, gpu: Gpu, dtype: str) -> str:
         """What TensorRT-LLM's default stands for."""
         return chosen_by_tensorrt_llm(kernel, gpu.generation, dtype)
