@@ -17,7 +17,7 @@ from roofline.physics.base import Constant, Gpu
 from roofline.physics.columns import dtypes_of
 from roofline.physics.corrector.correction import Correction
 from roofline.physics.elementwise import ElementwiseModel
-from roofline.physics.libraries import fitted_on_integers, multiplies_integers, runs_on
+from roofline.physics.libraries import attends_by, fitted_on_integers, multiplies_integers, runs_on
 from roofline.physics.transfer import averaged, carried, distance
 from workloads.dtypes import compute_dtype
 
@@ -101,6 +101,7 @@ class Choice:
         if model is None:
             return None
         alike = ALIKE_IN_ATTENTION if _attends(op) else ALIKE_IN_PASSES if op in PASSES else ALIKE
+        kernel = attends_by(kernel, self.gpu) if _attends(op) else kernel
         kv_formats = [kv_dtype, *alike.get(kv_dtype, ())] if kv_dtype else [""]
         stand_in = model.alike(kernel, self.gpu, dtype) or alike.get(dtype, ())
         formats = [(d, kv) for d in (dtype, *stand_in) for kv in kv_formats]
@@ -134,7 +135,8 @@ class Choice:
                 if _attends(op) and compiled(found.kernel) and not compiled(kernel):
                     continue  # Triton's, at a tenth of the others' rate, are taken by shape or by name
                 another = model.source(kernel) not in (None, model.source(found.kernel))
-                known = kernel and not own and found.kernel != kernel and self._measured(op, backend, kernel)
+                elsewhere = kernel and found.kernel != kernel and not self._at_home(gpu)
+                known = elsewhere and self._measured(op, backend, kernel)
                 if _attends(op) and (another or known):
                     break  # attention differs more by kernel than by generation
                 values = carried(found.values, asked.constants, gpu, self.gpu, asked.unit)
@@ -146,6 +148,14 @@ class Choice:
                 learned = self._correction(found) if said == "calibrated" else None
                 return Chosen(values, _bands(found, own), said, found.domain, found.kernel, learned)
         return None
+
+    def _at_home(self, gpu: Gpu) -> bool:
+        """Whether a device is this one or has the same die: engines run the same kernels on both.
+
+        Dies of a generation differ in their kind of memory or in what their processors hold.
+        """
+        dies = [(one.generation, one.stacked, one.shared_bytes) for one in (gpu, self.gpu)]
+        return gpu.name == self.gpu.name or dies[0] == dies[1]
 
     def _from_a_kind_alike(self, asked: Asked) -> Chosen | None:
         """The constants of the like kind in its generation, where nobody measured this one there.
@@ -171,7 +181,8 @@ class Choice:
         """
         if not (dtype.endswith("_wo") or dtype == "sq") or not models()[op].everyone_s:
             return ""
-        own = (k for k in self._own if (k.op, k.dtype) == (op, dtype) and not fitted_on_integers(k))
+        here = (k for gpu, kernels in self._sources if self._at_home(gpu) for k in kernels)
+        own = (k for k in here if (k.op, k.dtype) == (op, dtype) and not fitted_on_integers(k))
         if self._measured(op, backend, dtype=dtype) if backend else any(own):
             return ""
         integers = dtype == "sq" or multiplies_integers(backend, dtype, self.gpu, op)

@@ -39,6 +39,18 @@ OF_ATTENTION: Words = (
     ("torch_flow", "TensorRT-LLM"),
 )
 
+# What runs before Hopper in place of kernels that need a later GPU. vLLM takes FlashAttention 3 for compute
+# capability 9.x alone and 2 otherwise (`get_flash_attn_version`), and trtllm-gen's kernels for 10.x, else
+# FlashInfer's own (`supports_trtllm_attention`); SGLang's FlashAttention 3 has another name on Ampere.
+BEFORE_HOPPER = {
+    "vllm_flash_attn_fa3": "vllm_flash_attn",
+    "vllm_flash_attn_fa4": "vllm_flash_attn",
+    "vllm_flashinfer_trtllmdecode": "vllm_flashinfer",
+    "vllm_flashinfer_trtllmprefill": "vllm_flashinfer",
+    "trtllm_mha": "flashinfer",
+    "fa3": "flash_attention",
+}
+
 # SGLang's `int8_scaled_mm`, which has kernels up to Hopper (sgl-kernel/csrc/gemm/int8_gemm_kernel.cu).
 OF_INTEGERS = ("gemm", "sglang", "int8_wo")
 LAST_WITH_INTEGERS = 90  # compute capability x 10
@@ -77,6 +89,11 @@ def since(rows: Columns, *least: int) -> Any:
     """Where the version is the one given or later; rows that name none are of today's."""
     found = _named(rows, "version", lambda name: not name or numbers(name) >= least)
     return found if "version" in rows else ~found
+
+
+def attends_by(kernel: str, gpu: Gpu) -> str:
+    """The kernel for attention that runs on this GPU where an engine is asked for one by name."""
+    return BEFORE_HOPPER.get(kernel, kernel) if gpu.generation < 9 else kernel
 
 
 def multiplies_integers(engine: str, dtype: str, gpu: Gpu, op: str = "gemm") -> bool:
