@@ -17,7 +17,13 @@ from roofline.physics.base import Constant, Gpu
 from roofline.physics.columns import dtypes_of
 from roofline.physics.corrector.correction import Correction
 from roofline.physics.elementwise import ElementwiseModel
-from roofline.physics.libraries import attends_by, fitted_on_integers, multiplies_integers, runs_on
+from roofline.physics.libraries import (
+    attends_by,
+    attends_by_default,
+    fitted_on_integers,
+    multiplies_integers,
+    runs_on,
+)
 from roofline.physics.transfer import averaged, carried, distance
 from workloads.dtypes import compute_dtype
 
@@ -130,6 +136,8 @@ class Choice:
             for near, kv in asked.formats:
                 found = _best(gpu, kernels, op, near, kv, backend, kernel)
                 if found is None or self._another_algorithm(found, asked.formats[0][0], backend):
+                    continue
+                if _in_another_format(found, kernels, asked, gpu):
                     continue
                 own, model = gpu.name == self.gpu.name, models()[op]
                 if _attends(op) and compiled(found.kernel) and not compiled(kernel):
@@ -297,6 +305,18 @@ def _attends(op: str) -> bool:
 
 def _names(record: Kernel | Corrector) -> tuple[str, ...]:
     return record.op, record.dtype, record.kv_dtype, record.backend, record.kernel
+
+
+def _in_another_format(found: Kernel, kernels: Sequence[Kernel], asked: Asked, gpu: Gpu) -> bool:
+    """Whether the kernel for attention that is asked for, or the engine's default, is known in a format that
+    stands in, and this is another kernel: they differ more by kernel than by format."""
+    wanted = asked.kernel or attends_by_default(asked.backend, gpu)
+    if not wanted or found.kernel == wanted or not _attends(asked.op):
+        return False
+    cell = asked.op, asked.backend, wanted
+    return any(
+        cell == (k.op, k.backend, k.kernel) and (k.dtype, k.kv_dtype) in asked.formats for k in kernels
+    )
 
 
 def _lent(gpu: Gpu, kernel: Kernel, target: Gpu, asked: Asked) -> Mapping[str, float]:

@@ -51,6 +51,10 @@ BEFORE_HOPPER = {
     "fa3": "flash_attention",
 }
 
+# What SGLang attends by where nothing is asked for, by generation (`_get_default_attn_backend`); with queries
+# in 8 bits over such a cache, which the tables say of their format.
+DEFAULTS = {("sglang", 9): "fa3", ("sglang", 10): "trtllm_mha"}
+
 # SGLang's `int8_scaled_mm`, which has kernels up to Hopper (sgl-kernel/csrc/gemm/int8_gemm_kernel.cu).
 OF_INTEGERS = ("gemm", "sglang", "int8_wo")
 LAST_WITH_INTEGERS = 90  # compute capability x 10
@@ -94,6 +98,11 @@ def since(rows: Columns, *least: int) -> Any:
 def attends_by(kernel: str, gpu: Gpu) -> str:
     """The kernel for attention that runs on this GPU where an engine is asked for one by name."""
     return BEFORE_HOPPER.get(kernel, kernel) if gpu.generation < 9 else kernel
+
+
+def attends_by_default(engine: str, gpu: Gpu) -> str:
+    """The kernel for attention that an engine takes on this GPU by itself; empty where that is not known."""
+    return DEFAULTS.get((engine, gpu.generation), "")
 
 
 def multiplies_integers(engine: str, dtype: str, gpu: Gpu, op: str = "gemm") -> bool:
