@@ -14,6 +14,7 @@ from hwspecs import load_device
 from roofline.ceilings import Ceilings, ceilings
 from roofline.optable import predict_table
 from roofline.physics.base import Gpu
+from roofline.physics.kernels import Kernels
 
 ASKED = ("h200_sxm", "h20", "b300_sxm", "gb200", "a100_sxm_40gb", "l40s", "rtx4090", "rtx_pro_6000_server")
 GPUS = {name: Gpu.of(load_device(name)) for name in (*ASKED, "a100_sxm", "h100_sxm", "b200_sxm")}
@@ -146,6 +147,35 @@ def test_triton_s_kernels_are_stood_in_for_by_triton_s(name: str) -> None:
     assert found[1] / found[0] == pytest.approx(2, rel=0.25)
     said = predict_table(rows, limits(name, "calibrated"))["provenance"]
     assert said.str.startswith("transferred").all()
+
+
+@pytest.mark.parametrize("name", ["l40s", "a10", "rtx5090", "rtx_pro_6000_server"])
+@pytest.mark.parametrize("kv_dtype", ["bfloat16", "fp8"])
+@pytest.mark.parametrize(
+    ("backend", "kernel", "instead"),
+    [
+        ("vllm", "vllm_flash_attn_fa3", "vllm_flash_attn"),
+        ("vllm", "vllm_flashinfer_trtllmdecode", "vllm_flashinfer"),
+        ("sglang", "trtllm_mha", "flashinfer"),
+        ("sglang", "fa3", "flash_attention"),
+    ],
+)
+def test_before_hopper_another_kernel_runs_than_one_that_needs_a_later_gpu(
+    name: str, kv_dtype: str, backend: str, kernel: str, instead: str
+) -> None:
+    """vLLM's get_flash_attn_version and supports_trtllm_attention; trtllm-gen is for sm10x."""
+    sizes = {"batch": [1, 64], "q_len": 1, "kv_len": 4096}
+    asked, runs = (table("attention_decode", backend, k, kv_dtype, **sizes) for k in (kernel, instead))
+    assert seconds(name, asked) == pytest.approx(seconds(name, runs))
+
+
+@pytest.mark.parametrize("name", ["b200_sxm", "b300_sxm", "gb200"])
+@pytest.mark.parametrize("kernel", ["", "trtllm_mha"])
+def test_sglang_attends_by_trtllm_gen_on_blackwell_whatever_its_cache(name: str, kernel: str) -> None:
+    """FlashInfer's prompts alone were measured with queries of 16 bits over an fp8 cache."""
+    found = Kernels(load_device(name)).choose("attention_prefill", "bfloat16", "fp8", "sglang", kernel)
+    assert found is not None
+    assert found.kernel == "trtllm_mha"
 
 
 @pytest.mark.parametrize(("other", "die", "backend", "kernel"), list(pairs()))
