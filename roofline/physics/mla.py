@@ -27,10 +27,11 @@ from roofline.physics.attention import (
 from roofline.physics.base import Constant, ceil_div, column
 from roofline.physics.decode import CONSTANTS as DECODE
 from roofline.physics.decode import Grid, decode_parts
+from roofline.physics.libraries import of_engine
 from roofline.physics.model import KernelModel
 from roofline.physics.prefill import CONSTANTS as PREFILL
 from roofline.physics.prefill import Tiling, prefill_parts, waiting
-from roofline.physics.splits import even_splits
+from roofline.physics.splits import TRITON_HEADS, even_splits, latent_splits, triton_splits
 
 if TYPE_CHECKING:
     from roofline.physics.base import Columns, Dtypes, Floats, Gpu
@@ -102,11 +103,17 @@ class MlaDecodeModel(KernelModel):
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
         """The parts of decode, with the sizes of MLA, and the widening of the cache."""
         kernel, shape = kernel_of(rows), latent_shape(rows)
-        held = LATENT_ROWS[max(gpu.generation, 8)]
+        held = np.full_like(shape.heads, LATENT_ROWS[max(gpu.generation, 8)])
         tiles, filled = ceil_div(shape.heads, held), np.where(shape.heads > LEAST_ROWS, held, LEAST_ROWS)
         splits = even_splits(shape.batch * tiles, shape.kv_len, gpu, c)
-        if gpu.generation < 9:  # TensorRT-LLM's kernel of Ampere does not split sequences
-            splits = np.ones_like(splits)
+        if gpu.generation < 9:
+            # TensorRT-LLM's kernel does not split sequences; Triton's, which others run there, does.
+            whole = of_engine(rows, "trtllm") | (kernel == "default")
+            theirs = triton_splits(shape, shape.kv_len, gpu), latent_splits(shape, gpu)
+            splits = np.where(whole, 1.0, np.where(of_engine(rows, "sglang"), *theirs))
+            tiles = np.where(whole, tiles, ceil_div(shape.heads, TRITON_HEADS))
+            filled = np.where(whole, filled, TRITON_HEADS)
+            held = np.where(whole, held, TRITON_HEADS)
         starts = (c[name] for name in ("launch_s", "cta_s", "block_s", "combine_s", "split_s"))
         grid = Grid(tiles, filled, np.minimum(shape.heads, held), splits, *starts)
         grid = replace(grid, keys=LATENT_KEYS[max(gpu.generation, 8)])

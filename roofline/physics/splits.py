@@ -20,6 +20,7 @@ PLAIN_BLOCKS = 4.0  # of 256 threads, that a processor's registers hold of the k
 FLASH_MOST = 128.0  # parts that FlashAttention makes by itself
 TRITON_MOST, TRITON_LEAST = 8.0, 32.0  # splits that SGLang's Triton kernel makes; keys of the shortest
 TRITON_HEADS = 16.0  # of one group that a block of Triton's kernels takes
+LATENT_LEAST = 512.0  # keys of a part in vLLM's Triton kernel for latents
 SEGMENTS, SEGMENTED = 16.0, 128.0  # of a sequence in vLLM's Triton kernel; blocks up to which it makes them
 FULL_ENOUGH, BARELY_FULL = 0.8, 0.85  # waves that are not split; of the fullest last wave, that will do
 
@@ -118,6 +119,15 @@ def triton_splits(shape: Shape, seen: Floats, gpu: Gpu) -> Floats:
     grown = np.floor(gpu.processors * np.maximum(np.log2(seen / 64), 1.0))
     splits = np.minimum(ceil_div(grown, blocks), TRITON_MOST)
     return ceil_div(seen, ceil_div(seen / splits, TRITON_LEAST) * TRITON_LEAST)
+
+
+def latent_splits(shape: Shape, gpu: Gpu) -> Floats:
+    """Parts of a sequence in vLLM's Triton kernel for latents (triton_mla.py, _compute_num_kv_splits).
+
+    A power of two, of 512 keys or more each, and two for each processor at most.
+    """
+    pieces = np.maximum(np.floor(shape.kv_len / LATENT_LEAST), 1.0)
+    return np.asarray(np.minimum(np.exp2(np.ceil(np.log2(pieces))), 2 * gpu.processors))
 
 
 def segments(shape: Shape, seen: Floats, step: float) -> Floats:

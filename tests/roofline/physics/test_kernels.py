@@ -209,8 +209,7 @@ def test_passes_over_rows_move_as_many_bytes_in_either_format_of_16_bits(op: str
     assert brain.provenance == "transferred from float16"
     assert carried_there.provenance == "transferred from A100-SXM4-80GB"
     lower, upper = carried_there.bands[0][1:]
-    assert lower < 0.8, "one device was measured: how they carry is not known"
-    assert upper > 1.25
+    assert upper / lower > 1.5, "one device was measured: how they carry is not known"
 
 
 def test_a_device_not_seen_is_predicted_without_its_own_measured_peaks() -> None:
