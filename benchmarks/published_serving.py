@@ -36,11 +36,9 @@ ROWS, PAGE = HERE.with_suffix(".csv"), HERE.parents[1] / "docs" / "serving.md"
 BEGIN = "<!-- printed by benchmarks.published_serving -->\n"
 GROUP = ["model", "gpu", "formats", "tp", "engine", "release"]
 QUANTITIES = ("tokens/s", "TTFT", "TPOT")
-AT_ONCE = 1e5  # requests per second
-MOST = {
-    "trtllm": 2048,
-    "vllm": 3200,
-}  # sequences: TensorRT-LLM's default max_batch_size; --max-num-seqs of AMD's runs
+AT_ONCE = 1e5  # requests per second, at which 3000 arrive within 30 ms
+# Sequences that run at once: TensorRT-LLM's default max_batch_size; --max-num-seqs of AMD's runs.
+MOST = {"trtllm": 2048, "vllm": 3200}
 # Releases whose scheduler waits for a step before it decides on the next one: the C++ runtime of TensorRT-LLM
 # has no overlap scheduler, its PyTorch backend (the default from 1.0 on) has.
 IN_TURN = ("0.14", "NIM 1.8.0")

@@ -168,7 +168,7 @@ def _policy(name: str, asked: Served) -> Policy:
         value = budget if option == "budget" else getattr(asked, option)
         if value < fewest:
             raise InputError(f"{option.replace('_', '-')} is {value}; expected at least {fewest}.")
-    if name == "chunked" and budget <= asked.max_batch and asked.budget is not None:
+    if name in ("mixed", "chunked") and budget <= asked.max_batch and asked.budget is not None:
         raise InputError(
             f"a budget of {budget} tokens leaves a full batch of {asked.max_batch} none for prompts; "
             "choose a larger --budget or a smaller --max-batch."

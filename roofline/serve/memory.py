@@ -37,15 +37,16 @@ class Room:
         """
         main = schedule.main
         capacity, weights = device.datasheet.dram.capacity_bytes.value, main.weight_bytes()
-        usable = capacity * UTILISATION
-        free = usable - weights - activations
         if engine in OF_REST:
-            free = (capacity - weights - activations) * UTILISATION
+            usable, of_free, told = capacity, UTILISATION, "the memory"
+        else:
+            usable, of_free, told = capacity * UTILISATION, 1.0, f"{100 * UTILISATION:.0f} % of the memory"
+        free = of_free * (usable - weights - activations)
         if free <= 0:
             raise InputError(
                 f"{main.model.name} takes {weights / 1e9:.1f} GB of weights and {activations / 1e9:.1f} GB "
-                f"of activations per device, and {100 * UTILISATION:.0f} % of the memory of {device.name} is "
-                f"{usable / 1e9:.1f} GB; choose --tp, other --weights, a smaller --budget or another device."
+                f"of activations per device, and {told} of {device.name} is {usable / 1e9:.1f} GB; "
+                "choose --tp, other --weights, a smaller --budget or another device."
             )
         each = main.model.cache_bytes(1, np.arange(longest + 1), main.setting)
         held = np.asarray(each, float) * main.cache_here * main.cache_factor

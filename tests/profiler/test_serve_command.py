@@ -112,6 +112,7 @@ def test_the_engines_own_time_per_step_is_added_to_every_token() -> None:
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--slo", "throughput=3"), "no limit of it"),
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--max-batch", "0"), "max-batch is 0"),
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--batching", "chunked", "--budget", "9"), "leaves a full"),
+        (("Llama-3.1-8B", *SHORT, "--rate", "1", "--batching", "mixed", "--budget", "9"), "leaves a full"),
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--pp", "2"), "leave out --pp"),
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--with", "medusa"), "one pass per token"),
         (("Llama-3.1-70B", *SHORT, "--rate", "1"), "choose --tp"),

@@ -150,8 +150,9 @@ class Residual(Operator):
 
 @dataclass(frozen=True)
 class Modulation(Operator):
-    """x (1 + scale) + shift, or x gate, of x[batch, q_len, width] with one vector per sequence: what it is
-    conditioned on (adaLN, arXiv:2212.09748).
+    """x (1 + scale) + shift, or x gate, of x[batch, q_len, width] (adaLN, arXiv:2212.09748).
+
+    Scale, shift and gate are vectors, one per sequence, made of what the sequence is conditioned on.
     """
 
     kind: ClassVar[str] = "modulation"

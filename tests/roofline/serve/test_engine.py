@@ -240,6 +240,10 @@ def test_an_engine_may_take_a_share_of_what_weights_leave() -> None:
     rest = capacity - SCHEDULE.main.weight_bytes() - 1e9
     assert Room.of(SCHEDULE, DEVICE, 1e9, 100, "trtllm").bytes == pytest.approx(0.9 * rest)
     assert Room.of(SCHEDULE, DEVICE, 1e9, 100, "vllm").bytes == pytest.approx(rest - 0.1 * capacity)
+    with pytest.raises(InputError, match=r", and the memory of H100-SXM5-80GB is 80\.0 GB"):
+        Room.of(SCHEDULE, DEVICE, capacity, 100, "trtllm")
+    with pytest.raises(InputError, match=r", and 90 % of the memory of H100-SXM5-80GB is 72\.0 GB"):
+        Room.of(SCHEDULE, DEVICE, capacity, 100)
 
 
 @pytest.mark.parametrize("batching", ["continuous", "mixed", "chunked"])
