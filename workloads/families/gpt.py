@@ -67,7 +67,9 @@ def _spans(config: Config, layers: int) -> list[str]:
     except (TypeError, ValueError):
         kinds = []
     if len(kinds) != layers:
-        raise config.wrong("attention_types", f"pairs of a list of global and local and its repeats, {layers} in all")
+        raise config.wrong(
+            "attention_types", f"pairs of a list of global and local and a count, {layers} in all"
+        )
     return kinds
 
 
