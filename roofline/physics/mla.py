@@ -30,7 +30,8 @@ from roofline.physics.decode import Grid, decode_parts
 from roofline.physics.libraries import of_engine
 from roofline.physics.model import KernelModel
 from roofline.physics.prefill import CONSTANTS as PREFILL
-from roofline.physics.prefill import Tiling, prefill_parts, waiting
+from roofline.physics.prefill import prefill_parts, waiting
+from roofline.physics.prompt_tiles import Tiling
 from roofline.physics.splits import TRITON_HEADS, even_splits, latent_splits, triton_splits
 
 if TYPE_CHECKING:

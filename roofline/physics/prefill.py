@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -28,6 +27,7 @@ from roofline.physics.base import HEAT_S, Constant, ceil_div, smooth_max
 from roofline.physics.decode import PADDING, ROTATED, SWAP
 from roofline.physics.libraries import OF_ATTENTION, library
 from roofline.physics.model import KernelModel
+from roofline.physics.prompt_tiles import Tiling, falls_back, heads_computed, keys_per_tile, tiling_of
 from workloads.dtypes import compute_dtype
 
 if TYPE_CHECKING:
@@ -40,56 +40,8 @@ APPEND_THREADS = 512.0  # of the block that appends one token to the cache, at m
 LEAST_THREADS = 256.0  # of the same, in SGLang's kernel
 ROTATION_BYTES = 4.0  # per element: a sine and a cosine of 4 bytes for each pair
 PROCESSOR_THREADS = 2048.0  # resident on one processor (CUDA C++ Programming Guide, technical specifications)
-
-
-class Tiling(NamedTuple):
-    """What a kernel's thread block computes at once."""
-
-    rows: Any  # queries, times heads where they share a tile
-    keys: Any  # of one step of its loop: a last step is computed whole
-    packed: bool = False  # the query heads of one KV head share a tile
-
-
 SOFTMAX, PACKED_SOFTMAX, POLYNOMIAL = 3.5, 2.0, 6.0  # instructions, see `vector_instructions`
 RESCALED = 256.0  # columns of results that the warps of a softmax have, at most
-MMA_ROWS = 16.0  # to which products that no fused kernel makes are padded
-TRITON_SHARED = 128e3  # bytes below which SGLang's Triton kernel takes smaller tiles
-VLLM_TRITON = Tiling(16, 32, packed=True)  # vLLM's unified attention in Triton, on any GPU
-
-# By generation; names are those of the measured tables. Tiles of the kernels' sources where these are public
-# (FlashAttention 2 paged: 64 rows; 3: 128; 4 and trtllm-gen: two tiles of 128; trtllm-gen's names say
-# Q128Kv128; TensorRT-LLM's fmha_v2: 64 x 32 on Ampere by its names, two warp groups of 64 x 128 on Hopper),
-# else the size that leaves the least error on the measured rows.
-TILINGS: Mapping[int, Mapping[str, Tiling]] = {
-    8: {
-        "": Tiling(128, 64),
-        "vllm_flash_attn": Tiling(64, 64),
-        "flash_attention": Tiling(128, 64, packed=True),
-        "torch_flow": Tiling(64, 32),
-        "vllm_triton_attn": VLLM_TRITON,
-    },
-    9: {
-        "": Tiling(128, 64),
-        "fa3": Tiling(128, 64, packed=True),
-        "vllm_flash_attn_fa3": Tiling(128, 64, packed=True),
-        "vllm_vit_flash_attn_fa3": Tiling(128, 128),
-        "flash_attention_v3": Tiling(128, 128),
-        "torch_flow": Tiling(128, 128),
-        "vllm_triton_attn": VLLM_TRITON,
-    },
-    10: {
-        "": Tiling(256, 128),
-        "vllm_triton_attn": VLLM_TRITON,
-        "vllm_flashinfer_trtllmdecode": Tiling(64, 32, packed=True),
-    },
-}
-
-# Head sizes that a kernel exists for; others are padded. Beyond the last, multiples of 16. Blackwell's
-# kernels take as long for 72 and 80 elements as for 128, whatever their sources pad them to.
-HEADS: tuple[float, ...] = (64.0, 96.0, 128.0, 192.0, 256.0)
-HEADS_OF_TENSORRT: tuple[float, ...] = (64.0, 128.0, 256.0)
-HEADS_OF_BLACKWELL: tuple[float, ...] = (64.0, 128.0, 192.0, 256.0)
-
 CONSTANTS = (
     Constant("launch_s", "s", 1e-6, 5e-5, 1e-5, "launches of the consecutive kernels"),
     Constant("single_launch_s", "s", 1e-6, 5e-5, 8e-6, "launch_s where a decode kernel takes single queries"),
@@ -133,8 +85,6 @@ COMBINE = Constant("combine_s", "s", 1e-8, 2e-5, 2e-6, "combining partial result
 FALLBACK = Constant(
     "fallback_share", "", 0.05, 1.0, 0.5, "relative rate of the fallback for unsupported head sizes"
 )
-
-
 PADDED = Constant("padded_cta_s", "s", 1e-9, 2e-5, 1e-7, "of cta_s where a tile pads its heads", "1/clock")
 
 
@@ -217,38 +167,6 @@ def waiting(usual: tuple[Constant, ...]) -> tuple[Constant, ...]:
     return (*(c for c in usual if c.name not in ("tensor_share", "softmax_share")), *SYNC)
 
 
-def tiling_of(kernel: str, gpu: Gpu, dtype: Dtypes, dim: Any = 128.0) -> Tiling:
-    """The kernel's tiles; those of the generation's usual kernel where it has no entry."""
-    if kernel == "triton":
-        return _triton_tiling(gpu, dim)
-    generation = TILINGS[max(gpu.generation, 8)]
-    usual = generation.get(kernel, generation[""])
-    if kernel != "torch_flow" or gpu.generation < 9:
-        return usual
-    if gpu.generation < 10:  # longer steps of small heads; by the times not in 8 bits, as by the source
-        return usual._replace(keys=np.where((dim <= 64) & (dtype.kv != "fp8"), 256.0, usual.keys))
-    exact = falls_back(dim)  # products and softmax in kernels of their own
-    rows, keys = (np.where(exact, MMA_ROWS, side) for side in (usual.rows, usual.keys))
-    return Tiling(rows, keys)
-
-
-def falls_back(dim: Any) -> Any:
-    """Head sizes for which TensorRT-LLM has no fused kernel on Blackwell."""
-    return np.asarray(dim) % 16 > 0
-
-
-def _triton_tiling(gpu: Gpu, dim: Any) -> Tiling:
-    """SGLang's tiles by generation and head size (_get_block_sizes_for_extend_attention)."""
-    small = gpu.shared_bytes < TRITON_SHARED  # of GPUs for graphics and workstations
-    usual, wide, widest = ((128.0, 128.0), (64.0, 64.0), (32.0, 64.0))
-    if small:
-        usual, widest = (64.0, 128.0), (32.0, 32.0)
-    elif gpu.generation >= 9:
-        usual = wide = (128.0, 64.0)
-    rows, keys = (np.select([dim <= 128, dim <= 256], [usual[i], wide[i]], widest[i]) for i in (0, 1))
-    return Tiling(rows, keys)
-
-
 def prefill_parts(
     shape: Shape, tiling: Tiling, kernel: str, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]
 ) -> dict[str, Floats]:
@@ -290,8 +208,10 @@ def _tiles_s(
     count = ceil_div(shape.q_len, positions)
     keys, longest = keys_per_tile(shape, positions, count, tiling.keys)
     peak = gpu.peak("fp8" if _multiplies_in_kv(kernel, gpu, dtype) else compute_dtype(dtype.inputs))
-    padded, rate = _padded(shape, kernel, gpu, c)
-    rate = rate * np.where(padded.key_dim > 128, c["wide_share"], 1.0)
+    padded = heads_computed(shape, kernel, gpu)
+    rate = np.where(padded.key_dim > 128, c["wide_share"], 1.0)
+    if kernel == "torch_flow" and gpu.generation >= 10:
+        rate = rate * np.where(falls_back(shape.key_dim), c.get(FALLBACK.name, 1.0), 1.0)
     if gpu.generation < 9:
         each_s = row_s(padded, gpu, peak, c["sync_share"], c["between_share"], overlap=1.0)
     else:
@@ -346,42 +266,6 @@ def _splits(kernel: str, waves: Floats, longest: Floats) -> Floats:
     """
     splits = np.clip(np.floor(1 / waves), 1.0, longest / SPLIT_KEYS)
     return np.where((waves < SPLIT_BELOW) & (longest > 4 * SPLIT_KEYS) & (kernel in PAGED), splits, 1.0)
-
-
-def _padded(shape: Shape, kernel: str, gpu: Gpu, c: Mapping[str, float]) -> tuple[Shape, Any]:
-    """The sizes that are computed, and the rate of a kernel that stands in for a missing one."""
-    tensorrt = kernel == "torch_flow"
-    known, rate = HEADS_OF_TENSORRT if tensorrt else HEADS, np.ones_like(shape.key_dim)
-    if gpu.generation >= 10:
-        known = HEADS_OF_BLACKWELL
-        rate = np.where(tensorrt & falls_back(shape.key_dim), c.get("fallback_share", 1.0), rate)
-    return replace(shape, key_dim=_up(shape.key_dim, known), value_dim=_up(shape.value_dim, known)), rate
-
-
-def _up(size: Floats, known: tuple[float, ...]) -> Floats:
-    """The next known size, else the next multiple of 16."""
-    found = np.ceil(size / 16) * 16
-    for step in reversed(known):
-        found = np.where(size <= step, step, found)
-    return np.asarray(found)
-
-
-def keys_per_tile(shape: Shape, positions: Floats, count: Floats, step: float) -> tuple[Floats, Floats]:
-    """Keys that the tiles of one head compute together, and those of the longest tile.
-
-    A causal tile i of `positions` queries sees all keys before its last query, at most those of the window
-    and of its own queries; rounded up to the kernel's step. Sums over i in closed form.
-    """
-    before = shape.kv_len - shape.q_len
-    most = shape.window + positions
-    last = np.minimum(shape.kv_len, np.where(shape.causal, most, shape.kv_len))
-    longest = ceil_div(last, step) * step
-    growing = np.clip((most - before) / positions, 0, count - 1)
-    grown = growing * before + positions * growing * (growing + 1) / 2
-    cut = count - 1 - growing
-    rounding = np.maximum(step - positions, 0) / 2 * (count - 1)
-    causal = grown + np.where(cut > 0, cut * np.minimum(most, shape.kv_len), 0) + rounding + longest
-    return np.where(shape.causal, causal, count * longest), longest
 
 
 def _multiplies_in_kv(kernel: str, gpu: Gpu, dtype: Dtypes) -> bool:

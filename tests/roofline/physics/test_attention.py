@@ -19,7 +19,8 @@ from roofline.physics.attention import APPEND_S, NO_WINDOW, START_S, Shape, miss
 from roofline.physics.base import Dtypes, Gpu, total
 from roofline.physics.calibration import cells
 from roofline.physics.fit import held_out_s, mape
-from roofline.physics.prefill import SYNC, emulated, keys_per_tile, tiling_of, vector_instructions
+from roofline.physics.prefill import SYNC, emulated, vector_instructions
+from roofline.physics.prompt_tiles import keys_per_tile, tiling_of
 from workloads.operators import Attention
 
 GPUS = {name: Gpu.of(load_device(name)) for name in ("a100_sxm", "h100_sxm", "b200_sxm")}
