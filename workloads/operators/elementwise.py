@@ -129,7 +129,7 @@ class Residual(Operator):
     width: Size
     dtype: DtypeLike = "bf16"
     fused: bool = False
-    learned: Size = 0
+    learned: int = 0
 
     def work(self) -> Work:
         """1 FLOP per element, 2 with a factor; two reads and one write."""
@@ -145,7 +145,7 @@ class Residual(Operator):
 
     def parameters(self) -> int:
         """Those of the factor."""
-        return int(self.learned)
+        return self.learned
 
 
 @dataclass(frozen=True)
