@@ -18,6 +18,7 @@ from roofline.physics.columns import CANONICAL, SIZES, dtypes_of, of_table
 from roofline.physics.fit import Cell, CrossFit, cross_fitted, fit, mape, of_formats
 from roofline.physics.intervals import bands, covered, interval
 from roofline.physics.libraries import fitted_on_integers
+from roofline.physics.stand_ins import MEASURED_WELL
 from roofline.times import times
 from specfiles.errors import InputError, choose
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from roofline.physics.base import Constant, Floats
 
 KEY = ("op", "dtype", "kv_dtype", "backend", "kernel")
-MEASURED_WELL = 100  # rows of others, from which they speak for a library
 LEAST = 4  # rows; fewer say nothing about five constants or more
 Entry = tuple[tuple[str, ...], Any, Cell]  # key, positions in the table, rows
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,39 +16,27 @@ from roofline.physics.attention import compiled
 from roofline.physics.base import Constant, Gpu
 from roofline.physics.columns import dtypes_of
 from roofline.physics.corrector.correction import Correction
-from roofline.physics.elementwise import ElementwiseModel
 from roofline.physics.libraries import (
     attends_by,
-    attends_by_default,
     fitted_on_integers,
     multiplies_integers,
     runs_on,
 )
+from roofline.physics.stand_ins import (
+    MEASURED_WELL,
+    Asked,
+    Pair,
+    attends,
+    best,
+    formats_of,
+    in_another_format,
+    lent,
+    pools,
+)
 from roofline.physics.transfer import averaged, carried, distance
 from workloads.dtypes import compute_dtype
 
-# Formats that the same units run at the same rate: one stands in where the other was not measured.
-ALIKE = {
-    "float16": ("bfloat16",),
-    "int8": ("sq", "fp8"),
-    "sq": ("int8", "fp8"),
-    "fp8_block": ("fp8",),
-    "nvfp4": ("fp8",),
-    "int4_wo": ("int8_wo",),
-    "int8_wo": ("int4_wo",),
-    "w4a16_mxfp4": ("int4_wo",),
-    "w4a8_mxfp4_mxfp8": ("nvfp4", "fp8"),
-}
-# The same for attention, whose kernels differ less by format than by generation.
-ALIKE_IN_ATTENTION = {**ALIKE, "fp8": ("bfloat16",), "bfloat16": ("fp8",)}
-# And for elementwise kernels, which move 16 bits per element in either.
-PASSES = frozenset(ElementwiseModel.kinds)
-ALIKE_IN_PASSES = {"float16": ("bfloat16",), "bfloat16": ("float16",)}
-MEASURED_WELL = 100  # rows, from which a kernel may speak for those of another generation
-
 _NO_BAND = [(np.inf, np.nan, np.nan)]  # of an interval that nobody knows
-
-Pair = tuple[Gpu, Kernel]
 
 
 @dataclass(frozen=True)
@@ -61,18 +49,6 @@ class Chosen:
     domain: Mapping[str, tuple[float, float]]
     kernel: str = ""  # whose constants they are
     correction: Correction | None = None  # learned beside these very constants
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What constants are asked for."""
-
-    op: str
-    formats: Sequence[tuple[str, str]]  # of inputs and cache: the one asked for, then those that stand in
-    constants: Sequence[Constant]
-    unit: str  # the format that is multiplied in
-    backend: str
-    kernel: str
 
 
 class Choice:
@@ -106,11 +82,8 @@ class Choice:
         model = models().get(op)
         if model is None:
             return None
-        alike = ALIKE_IN_ATTENTION if _attends(op) else ALIKE_IN_PASSES if op in PASSES else ALIKE
-        kernel = attends_by(kernel, self.gpu) if _attends(op) else kernel
-        kv_formats = [kv_dtype, *alike.get(kv_dtype, ())] if kv_dtype else [""]
-        stand_in = model.alike(kernel, self.gpu, dtype) or alike.get(dtype, ())
-        formats = [(d, kv) for d in (dtype, *stand_in) for kv in kv_formats]
+        kernel = attends_by(kernel, self.gpu) if attends(op) else kernel
+        formats = formats_of(op, dtype, kv_dtype, kernel)
         stored = dtypes_of(dtype, kv_dtype)
         constants = model.carried_constants(kernel, self.gpu, stored)
         unit = compute_dtype(stored.inputs)
@@ -122,7 +95,7 @@ class Choice:
         if dtype.endswith("_wo") and backend and not self._measured(op, backend, dtype=dtype):
             # The library's own product, its weights widened on the way.
             asked = replace(asked, formats=[("bfloat16", ""), ("float16", "")])
-        if _attends(op) and kv_dtype == "fp8" and "fp8" not in self.gpu.tensor_flop_per_s:
+        if attends(op) and kv_dtype == "fp8" and "fp8" not in self.gpu.tensor_flop_per_s:
             # Its cache is widened and multiplied in 16 bits, by the kernels of a cache of 16 bits.
             asked = replace(asked, formats=sorted(formats, key=lambda one: one[1] == "fp8"))
         return self._from_other_generations(asked) or _as_published(asked)
@@ -134,18 +107,18 @@ class Choice:
             if gpu.generation != self.gpu.generation:
                 continue
             for near, kv in asked.formats:
-                found = _best(gpu, kernels, op, near, kv, backend, kernel)
+                found = best(gpu, kernels, op, near, kv, backend, kernel)
                 if found is None or self._another_algorithm(found, asked.formats[0][0], backend):
                     continue
-                if _in_another_format(found, kernels, asked, gpu):
+                if in_another_format(found, kernels, asked, gpu):
                     continue
                 own, model = gpu.name == self.gpu.name, models()[op]
-                if _attends(op) and compiled(found.kernel) and not compiled(kernel):
+                if attends(op) and compiled(found.kernel) and not compiled(kernel):
                     continue  # Triton's, at a tenth of the others' rate, are taken by shape or by name
                 another = model.source(kernel) not in (None, model.source(found.kernel))
                 elsewhere = kernel and found.kernel != kernel and not self._at_home(gpu)
                 known = elsewhere and self._measured(op, backend, kernel)
-                if _attends(op) and (another or known):
+                if attends(op) and (another or known):
                     break  # attention differs more by kernel than by generation
                 values = carried(found.values, asked.constants, gpu, self.gpu, asked.unit)
                 said = "calibrated" if found.backend == backend else "calibrated (any backend)"
@@ -252,9 +225,9 @@ class Choice:
             every = [pair for pair in every if pair[1].backend == backend] or every
         if models()[op].ampere_apart:
             every = [pair for pair in every if pair[0].grouped == self.gpu.grouped] or every
-        for pool, (near, kv) in _pools(every, self.gpu, op, formats, backend, kernel):
+        for pool, (near, kv) in pools(every, self.gpu, op, formats, backend, kernel):
             found = [(gpu, k) for gpu, k in pool if k.dtype == near and k.kv_dtype in (kv, "")]
-            if any(_lent(gpu, k, self.gpu, asked) for gpu, k in found):
+            if any(lent(gpu, k, self.gpu, asked) for gpu, k in found):
                 values = self._means(asked, found, pool, every)
                 names = dict.fromkeys(gpu.name for gpu, _ in found)
                 most = max((k for _, k in found), key=lambda k: (k.backend == backend, k.points))
@@ -288,8 +261,8 @@ class Choice:
                 own = [(g, k) for g, k in every if k.backend == asked.backend and constant.name in k.values]
                 own = [(g, k) for g, k in own if k.points >= MEASURED_WELL] or own
                 sources = [(g, k) for g, k in own if (k.dtype, k.kv_dtype) in near] or own or alike
-            lent = [(gpu, _lent(gpu, k, self.gpu, asked)) for gpu, k in sources]
-            means |= averaged(lent, [constant], self.gpu, asked.unit)
+            theirs = [(gpu, lent(gpu, k, self.gpu, asked)) for gpu, k in sources]
+            means |= averaged(theirs, [constant], self.gpu, asked.unit)
         return means
 
 
@@ -299,31 +272,8 @@ def _as_published(asked: Asked) -> Chosen | None:
     return Chosen({c.name: c.start for c in asked.constants}, _NO_BAND, said, {}) if said else None
 
 
-def _attends(op: str) -> bool:
-    return op.startswith(("attention", "mla"))
-
-
 def _names(record: Kernel | Corrector) -> tuple[str, ...]:
     return record.op, record.dtype, record.kv_dtype, record.backend, record.kernel
-
-
-def _in_another_format(found: Kernel, kernels: Sequence[Kernel], asked: Asked, gpu: Gpu) -> bool:
-    """Whether the kernel for attention that is asked for, or the engine's default, is known in a format that
-    stands in, and this is another kernel: they differ more by kernel than by format."""
-    wanted = asked.kernel or attends_by_default(asked.backend, gpu)
-    if not wanted or found.kernel == wanted or not _attends(asked.op):
-        return False
-    cell = asked.op, asked.backend, wanted
-    return any(
-        cell == (k.op, k.backend, k.kernel) and (k.dtype, k.kv_dtype) in asked.formats for k in kernels
-    )
-
-
-def _lent(gpu: Gpu, kernel: Kernel, target: Gpu, asked: Asked) -> Mapping[str, float]:
-    """What a kernel's constants tell of the one that is asked for."""
-    model, dtype = models()[asked.op], asked.formats[0][0]
-    lender = model.alias(kernel.kernel, gpu, kernel.dtype), dtypes_of(kernel.dtype)
-    return model.borrowed(kernel.values, lender, (model.alias(asked.kernel, target, dtype), dtypes_of(dtype)))
 
 
 def _bands(kernel: Kernel, own: bool) -> list[tuple[float, float, float]]:
@@ -332,49 +282,3 @@ def _bands(kernel: Kernel, own: bool) -> list[tuple[float, float, float]]:
         return kernel.bands
     lower, upper = (kernel.lower, kernel.upper) if own else (kernel.carried_lower, kernel.carried_upper)
     return [(np.inf, lower or np.nan, upper or np.nan)]
-
-
-def _best(
-    gpu: Gpu, kernels: Sequence[Kernel], op: str, dtype: str, kv_dtype: str, backend: str, kernel: str
-) -> Kernel | None:
-    """The kernel asked for, else one of its library, else the backend's most measured one, else all's fit.
-
-    A kernel that ran without tuning stands in for no other.
-    """
-    fitting = [k for k in kernels if (k.op, k.dtype) == (op, dtype) and k.kv_dtype in (kv_dtype, "")]
-    same = [k for k in fitting if (k.backend, k.kernel) == (backend, kernel)]
-    model, formats = models()[op], dtypes_of(dtype, kv_dtype)
-    library = model.source(model.alias(kernel, gpu, dtype)) if kernel else None
-    others = [] if same else [k for k in fitting if k.backend and model.sound(k.values, gpu, formats)]
-    alike = [k for k in others if library and model.source(model.alias(k.kernel, gpu, k.dtype)) == library]
-    of_backend = [k for k in others if k.backend == backend]
-    for found in (same, alike, of_backend, [k for k in fitting if not (k.backend or k.kernel)]):
-        if found:
-            return max(found, key=lambda k: (k.kv_dtype == kv_dtype, k.points, k.kernel))
-    return None
-
-
-def _pools(
-    every: list[Pair], target: Gpu, op: str, formats: Sequence[tuple[str, str]], backend: str, kernel: str
-) -> Iterator[tuple[list[Pair], tuple[str, str]]]:
-    """Kernels of other devices to take the mean of, with the format that they must have: the best first."""
-    model = models()[op]
-    same = [
-        (gpu, k)
-        for gpu, k in every
-        if (k.backend, k.kernel) == (backend, kernel) and not model.renamed(kernel, gpu, target)
-    ]
-    well = [(gpu, k) for gpu, k in every if k.points >= MEASURED_WELL]
-    library = model.source(model.alias(kernel, target, formats[0][0]))
-    if library is not None:  # of few rows the library's overheads are not known
-        alike = [(g, k) for g, k in every if model.source(model.alias(k.kernel, g, k.dtype)) == library]
-        tuned = [(gpu, k) for gpu, k in well if model.sound(k.values, gpu, dtypes_of(k.dtype))]
-        ample = () if model.few_rows_speak else (tuned, well)
-        known = ([pair for pair in pool if pair in few] for few in ample for pool in (same, alike, every))
-        pools = [*known, same, alike, every]
-        yield from ((pool, one) for pool in pools for one in formats)
-        return
-    for one in formats:  # a kernel's name in another format says less than other kernels of the format
-        yield from (
-            (pool, one) for pool in ([well, every] if one[0] in model.everyone_s else [same, well, every])
-        )

@@ -72,7 +72,7 @@ class KernelModel(ABC):
         """What names the kernels that alone stand in for it elsewhere; None where all of a format may."""
         return self.library(kernel)
 
-    def alike(self, kernel: str, gpu: Gpu, dtype: str) -> tuple[str, ...]:
+    def alike(self, kernel: str, dtype: str) -> tuple[str, ...]:
         """The formats that stand in for one, where a kernel multiplies in another than it is given."""
         return ()
 

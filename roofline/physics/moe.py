@@ -97,7 +97,7 @@ class MoeModel(KernelModel):
         """As they are, but for what Triton's blocks share and who moves rows between products."""
         return CARRIED.get(self.library(self.alias(kernel, gpu, dtype.name)), CONSTANTS)
 
-    def alike(self, kernel: str, gpu: Gpu, dtype: str) -> tuple[str, ...]:
+    def alike(self, kernel: str, dtype: str) -> tuple[str, ...]:
         """A kernel that widens weights in mxfp4 multiplies 16 bits; Marlin's has the loop of other 4 bits."""
         return ("bfloat16",) if dtype == "w4a16_mxfp4" and "marlin" not in kernel else ()
 

@@ -15,9 +15,9 @@ from roofline.ceilings import ceilings
 from roofline.optable import CALIBRATED_COLUMNS, OUTPUT_COLUMNS, predict_table
 from roofline.physics import models
 from roofline.physics.base import Gpu
-from roofline.physics.choice import _pools
 from roofline.physics.columns import dtypes_of
 from roofline.physics.kernels import Kernels
+from roofline.physics.stand_ins import pools
 from roofline.physics.transfer import QUANTITIES, carried, distance
 from roofline.times import times
 from specfiles.errors import InputError
@@ -183,7 +183,7 @@ def test_a_format_says_more_than_a_kernel_s_name() -> None:
         if kernel.op == "gemm" and kernel.backend
     ]
     formats = [("fp8_block", ""), ("fp8", "")]
-    order = _pools(pairs, Gpu.of(load_device("h100_sxm")), "gemm", formats, "trtllm", "torch_flow")
+    order = pools(pairs, Gpu.of(load_device("h100_sxm")), "gemm", formats, "trtllm", "torch_flow")
     first = next(pool for pool, one in order if any((k.dtype, k.kv_dtype) == one for _, k in pool))
     assert any(k.dtype == "fp8_block" for _, k in first)
 

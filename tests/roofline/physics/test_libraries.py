@@ -11,12 +11,13 @@ import pytest
 from hwspecs import kernels_of, load_device
 from roofline.physics import cutlass_tiles, model_of
 from roofline.physics.base import Gpu
-from roofline.physics.calibration import MEASURED_WELL, _groups, _kin
+from roofline.physics.calibration import _groups, _kin
 from roofline.physics.columns import dtypes_of
 from roofline.physics.fit import Cell, _trust, cross_fitted
 from roofline.physics.kernels import Kernels
 from roofline.physics.libraries import OF_ATTENTION, OF_EXPERTS, library, numbers, of_engine, says, since
 from roofline.physics.moe import CONSTANTS, MoeModel
+from roofline.physics.stand_ins import MEASURED_WELL
 from roofline.physics.triton_tiles import Sizes, default_tile_by_tokens, untuned
 
 GPU = Gpu.of(load_device("h100_sxm"))
