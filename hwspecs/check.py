@@ -80,9 +80,8 @@ def _judged(fine: bool, note: str | None = None) -> Severity:
 def compared(key: str, value: Sourced, expected: float, how: str) -> tuple[Severity, str]:
     """The deviation of a value from what it follows from; a note where the file explains it."""
     off = value.value / expected - 1
-    return _judged(
-        abs(off) <= TOLERANCE, value.note
-    ), f"{key}: {value.value:g} is {100 * off:+.1f} % from {how}."
+    told = f"{key}: {value.value:g} is {100 * off:+.1f} % from {how}."
+    return _judged(abs(off) <= TOLERANCE, value.note), told
 
 
 def _rate(device: Device, unit: str, dtype: str) -> float:
@@ -134,10 +133,8 @@ def _measured(device: Device) -> _Said:
         limit = limits.get(stated) or limits.get(f"{stated}.byte_per_s")
         if limit:
             part = value.value / limit.value
-            yield (
-                _judged(part <= 1, value.note),
-                f"measured.{key}: {100 * part:.1f} % of the stated {limit.value:g}.",
-            )
+            told = f"measured.{key}: {100 * part:.1f} % of the stated {limit.value:g}."
+            yield _judged(part <= 1, value.note), told
 
 
 def _memory_sizes(device: Device) -> _Said:

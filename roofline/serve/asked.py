@@ -100,7 +100,8 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
     drawn_ceilings = ceilings(device, fidelity, kernels_of(engine, fidelity))
     if engine is not None:
         refuse_own_host(engine, drawn_ceilings, device)
-    times = StepTimes(scenario.schedule(device), drawn_ceilings, engine)
+    several = replace(scenario, output=max(2, scenario.output))  # answers of one token have no decode pass
+    times = StepTimes(several.schedule(device), drawn_ceilings, engine)
     for policy in policies:
         cluster = _cluster(asked, scenario, device, drawn_ceilings, times, policy, requests)
         found = (
@@ -220,7 +221,10 @@ def _rates(asked: Served, traffic: Traffic) -> list[float]:
     if asked.rates is None:
         return [] if asked.slo and not asked.workload else traffic.rates
     if not all(0 < rate <= 1e6 for rate in asked.rates):
-        raise InputError(f"the rates are {list(asked.rates)}; expected requests per second, such as 0.5,1,2.")
+        rates = ", ".join(f"{rate:g}" for rate in asked.rates)
+        raise InputError(
+            f"the rates are {rates}; expected requests per second above 0 and up to 1e+06, such as 0.5,1,2."
+        )
     return list(asked.rates)
 
 

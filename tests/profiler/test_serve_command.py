@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from hwspecs import load_device
 from profiler.cli.serve import command
+from roofline.predict import predict
+from roofline.scenario import Scenario
 from specfiles.errors import InputError
+from workloads.catalogue import load_model
 
 SHORT = ("--hw", "h100", "--prompt", "200", "--output", "20", "--requests", "40")
 
@@ -100,6 +104,17 @@ def test_the_engines_own_time_per_step_is_added_to_every_token() -> None:
         return float(json.loads(found)["rows"][0]["tpot_p50_s"])
 
     assert tpot("--step-overhead", "0.002") - tpot() == pytest.approx(0.002, rel=1e-3)
+
+
+@pytest.mark.parametrize("readers", [(), ("--readers", "1")])
+def test_answers_of_one_token_take_their_prompts_alone(readers: tuple[str, ...]) -> None:
+    words = ("Llama-3.1-8B", "--hw", "h100", "--prompt", "200", "--output", "1", "--requests", "9", *readers)
+    (row,) = json.loads(run(*words, "--rate", "0.01", "--format", "json"))["rows"]
+    h100, model = load_device("h100_sxm"), load_model("Llama-3.1-8B").model
+    alone = predict(Scenario(model, "prefill", 1, 200), h100).totals()["ttft_s"]
+    assert row["ttft_p50_s"] == pytest.approx(alone, rel=0.01)
+    assert row["latency_p50_s"] == row["ttft_p50_s"]
+    assert row["tpot_p50_s"] is None
 
 
 @pytest.mark.parametrize(
