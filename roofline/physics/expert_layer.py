@@ -17,7 +17,7 @@ from roofline.physics import cutlass_tiles, triton_tiles
 from roofline.physics.base import L2_BYTES_PER_CLOCK, ceil_div, column
 from roofline.physics.expert_load import GROUPED, GROUPS, TILES, Load, expert_load, exponents, unpacked
 from roofline.physics.generated_tiles import COLUMNS, launched, padded
-from roofline.physics.libraries import UNPACKED, WIDENED, of_engine, says, since
+from roofline.physics.libraries import UNPACKED, WIDENED, of_engine, of_marlin, says, since
 from roofline.physics.tile_search import TCGEN05, WGMMA
 from workloads.dtypes import bytes_per_element, compute_dtype
 
@@ -87,7 +87,7 @@ class Layer:
         # Kernels around them took 10 us more up to then (medians of pairs of rows), and still do on a share.
         self.mapped = np.asarray(strangers | (sglang & ~since(rows, 0, 5, 11)), dtype=np.float64)
         far = np.maximum(self.load.tokens * self.top_k - self.load.chosen, 0.0)
-        self.marlin = says(rows, "marlin") & ~self.unpacks
+        self.marlin = of_marlin(rows)
         skipped = strangers | (of_engine(rows, "vllm") & self.marlin)
         self.strange = np.where(skipped, 0.0, far)  # rows of other ranks' experts that may not be skipped
         self.served = np.where(strangers & ~since(rows, 0, 5, 11), far, 0.0)  # and those that never are

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from roofline.physics.base import ceil_div
-from roofline.physics.libraries import generated_by_default, of_engine, says
+from roofline.physics.libraries import generated, left_to_tensorrt_llm, of_engine, says
 from workloads.dtypes import bytes_per_element
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ def launched(
     TensorRT-LLM tunes its own, but its measured rows of mxfp4 beside 16 bits ran untuned, with the power of
     two above the mean. FlashInfer's were measured as they are before an engine has tuned them.
     """
-    default = generated_by_default(rows, gpu.generation, dtype.name)
-    tuned = says(rows, "min_latency") | default & (bytes_per_element(dtype.inputs) <= 1)
-    found = tuned | default | says(rows, "trtllm_", "mxfp4_flashinfer") & ~says(rows, "cutlass")
+    found = generated(rows, gpu, dtype.name)
     if not found.any():
         return found, []
+    default = left_to_tensorrt_llm(rows)
+    tuned = says(rows, "min_latency") | default & (bytes_per_element(dtype.inputs) <= 1)
     ladder = candidates(tokens, top_k, rank_experts, dtype)
     first = np.where(default, ladder[1], ladder[0])
     if not tuned.any():

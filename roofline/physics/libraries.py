@@ -65,18 +65,30 @@ def library(kernel: str, words: Words) -> str:
     return next((name for word, name in words if word in kernel), kernel)
 
 
-def chosen_by_tensorrt_llm(kernel: str, generation: int, dtype: str) -> str:
+def chosen_by_tensorrt_llm(kernel: str, gpu: Gpu, dtype: str) -> str:
     """TensorRT-LLM's default for experts, by what it is for mxfp4: Triton's or, on Blackwell, generated."""
     if kernel != TORCH_FLOW or "mxfp4" not in dtype:
         return kernel
-    return f"trtllm_{kernel}" if generation >= 10 else f"triton_{kernel}"
+    return f"trtllm_{kernel}" if gpu.generation >= 10 else f"triton_{kernel}"
 
 
-def generated_by_default(rows: Columns, generation: int, dtype: str) -> Any:
-    """Where TensorRT-LLM's default for experts is one of its generated kernels."""
+def generated(rows: Columns, gpu: Gpu, dtype: str) -> Any:
+    """Where experts run TensorRT-LLM's generated kernels, by name or by its default."""
     return _named(
-        rows, "kernel", lambda name: chosen_by_tensorrt_llm(name, generation, dtype).startswith("trtllm_moe")
+        rows,
+        "kernel",
+        lambda name: library(chosen_by_tensorrt_llm(name, gpu, dtype), OF_EXPERTS) == "trtllm-gen",
     )
+
+
+def of_marlin(rows: Columns) -> Any:
+    """Where experts run Marlin's kernels."""
+    return _named(rows, "kernel", lambda name: library(name, OF_EXPERTS) == "Marlin")
+
+
+def left_to_tensorrt_llm(rows: Columns) -> Any:
+    """Where the kernel is whatever TensorRT-LLM runs for experts by default."""
+    return _named(rows, "kernel", lambda name: name == TORCH_FLOW)
 
 
 def says(rows: Columns, *words: str) -> Any:

@@ -64,7 +64,7 @@ class MlaPrefillModel(KernelModel):
     kinds: ClassVar[tuple[str, ...]] = ("mla_prefill",)
     why: ClassVar[Mapping[str, str]] = WHY
     family: ClassVar[tuple[str, ...]] = ("n_heads",)
-    ampere_apart: ClassVar[bool] = True  # its kernel does not split sequences: another algorithm
+    ampere_apart: ClassVar[bool] = True  # its warps wait for products, and have other constants
     start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
@@ -88,7 +88,7 @@ class MlaDecodeModel(KernelModel):
     kinds: ClassVar[tuple[str, ...]] = ("mla_decode",)
     why: ClassVar[Mapping[str, str]] = WHY
     family: ClassVar[tuple[str, ...]] = ("n_heads",)
-    ampere_apart: ClassVar[bool] = True  # its kernel does not split sequences: another algorithm
+    ampere_apart: ClassVar[bool] = True  # its measured kernel does not split sequences: another algorithm
     start_weight: ClassVar[float] = 1.0  # known roughly from other kernels; loose ones trade places
 
     def renamed(self, kernel: str, one: Gpu, other: Gpu) -> bool:

@@ -103,11 +103,11 @@ class MoeModel(KernelModel):
 
     def multiplied(self, kernel: str, dtype: str) -> str:
         """SGLang's Triton kernel widens mxfp4 before its products."""
-        return "bfloat16" if dtype == "w4a16_mxfp4" and WIDENED in kernel else dtype
+        return "bfloat16" if dtype == "w4a16_mxfp4" and widens(kernel) else dtype
 
     def alias(self, kernel: str, gpu: Gpu, dtype: str) -> str:
         """What TensorRT-LLM's default stands for."""
-        return chosen_by_tensorrt_llm(kernel, gpu.generation, dtype)
+        return chosen_by_tensorrt_llm(kernel, gpu, dtype)
 
     def renamed(self, kernel: str, one: Gpu, other: Gpu) -> bool:
         """That default, which was measured in mxfp4 on Hopper and Blackwell alone."""
@@ -187,7 +187,7 @@ def launches(kernel: str, library: str, dtype: Dtypes) -> int | None:
     """
     count = LAUNCHED.get(library)
     if count is None:
-        return count
+        return None
     count += next((more for word, more in LAUNCHED_BESIDE if word in kernel), 0)
     if bytes_per_element(dtype.inputs) > 1:
         return count

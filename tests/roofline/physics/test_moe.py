@@ -308,8 +308,8 @@ def test_sums_that_lie_in_registers_beside_products_leave_room_for_small_tiles_o
     """Where the L2 limits: tuned tiles of 64 x 128 fetch 192 bytes for 8192 results of a step; of 256 x 256,
     512 for 65,536."""
     alone = {**START, "l2_share": 0.05, "passes": 0.2, "token_passes": 0.1, "tile_s": 1e-7, "reread": 0.03}
-    sizes = {"num_tokens": 65_536, "topk": 1, "num_experts": 256, "hidden": 8192, "inter": 256}
-    sizes |= {"kernel": "vllm_fp8moe_triton_tritonexperts", "num_experts": 1}
+    sizes = {"num_tokens": 65_536, "topk": 1, "num_experts": 1, "hidden": 8192, "inter": 256}
+    sizes |= {"kernel": "vllm_fp8moe_triton_tritonexperts"}
     blocks, plain = (time(dtype, c=alone, **sizes) for dtype in ("fp8_block", "fp8"))
     assert blocks / plain == pytest.approx(192 / 8192 / (512 / 65_536), rel=0.05)
 

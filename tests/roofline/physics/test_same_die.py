@@ -43,6 +43,11 @@ def cells(op: str) -> list[Cell]:
     return sorted(named | {(*cell[:4], "") for cell in named})
 
 
+def multiplies(gpu: Gpu, cell: Cell) -> bool:
+    """Whether a GPU has units for the format of a cell's products."""
+    return compute_dtype(dtypes_of(cell[1], cell[2]).inputs) in gpu.tensor_flop_per_s
+
+
 def sizes(op: str) -> Iterator[dict[str, float]]:
     """Of a chat's and a document's length, alone and in batches."""
     if op == "moe":
@@ -96,10 +101,7 @@ def test_the_faster_device_of_a_die_has_no_less_of_anything(pair: tuple[str, str
 def test_a_die_with_faster_memory_is_no_slower(one: str, other: str, op: str) -> None:
     """Whatever the kernel and format: engines run the same kernel on both."""
     for cell in cells(op):
-        if (
-            compute_dtype(dtypes_of(cell[1], cell[2]).inputs)
-            not in Gpu.of(load_device(one)).tensor_flop_per_s
-        ):
+        if not multiplies(Gpu.of(load_device(one)), cell):
             continue
         rows = table(op, cell)
         ratio = seconds(one, rows) / seconds(other, rows)
@@ -118,7 +120,7 @@ def test_what_streams_gains_by_faster_memory_on_another_die(op: str) -> None:
     processors = small.processors * small.boost_hz / (large.processors * large.boost_hz)
     floors = ceilings(load_device("l40s"), "datasheet")
     for cell in cells(op):
-        if compute_dtype(dtypes_of(cell[1], cell[2]).inputs) not in small.tensor_flop_per_s:
+        if not multiplies(small, cell):
             continue
         rows = table(op, cell).assign(**({"num_tokens": 64.0} if op == "moe" else {"batch": 256.0}))
         floor_s = predict_table(rows, floors)["predicted_us"] * 1e-6
