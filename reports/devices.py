@@ -101,8 +101,8 @@ def reached(device: Device) -> str:
     told |= {name: si(s.value, "s") for name, s in (("launch", found.launch_s),) if s}
     fits = device.calibration.operators if device.calibration else {}
     if errors := [constants.median_error for entries in fits.values() for constants in entries]:
-        told["operators"] = (
-            f"{len(errors)} classes fitted, with median errors of {percent(min(errors))} to "
+        told["classes of operators"] = (
+            f"{len(errors)} fitted, with median errors of {percent(min(errors))} to "
             f"{percent(max(errors))} on the model held out"
         )
     return "".join(f"{name}: {words}\n" for name, words in told.items() if words)

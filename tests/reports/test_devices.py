@@ -21,7 +21,7 @@ def test_what_a_machine_reached_is_told_with_units(paper_device: Callable[..., D
         "matrix products: fp32 94.0 GFLOP/s",
         "memory: 37.0 GB/s",
         "launch: 2.60 µs",
-        "operators: 2 classes fitted, with median errors of 3.0 % to 20.0 % on the model held out",
+        "classes of operators: 2 fitted, with median errors of 3.0 % to 20.0 % on the model held out",
     ]
 
 

@@ -213,6 +213,11 @@ def test_any_family_with_anything_in_any_field(family: str, data: st.DataObject)
             {"attention_types": [[["local", "far"], 1]]},
             "expected pairs of a list of global and local",
         ),
+        (
+            "nemotron_h",
+            {"layers_block_type": "mamba"},
+            "'layers_block_type' has 'mamba'; expected one per layer, ",
+        ),
         ("diffllama", {"num_key_value_heads": 1}, "'num_key_value_heads' is 1; expected an even number"),
         ("minimax_m1", {}, "'attn_type_list' is None; expected 0 or 1 per layer"),
         ("minimax", {"shared_intermediate_size": 9}, "'shared_intermediate_size' is 9; expected 0"),

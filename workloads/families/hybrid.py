@@ -52,10 +52,10 @@ def _nemotron_h(config: Config) -> Model:
 def _nemotron_pattern(config: Config) -> str:
     """A letter per layer, as published; transformers saves a list of words."""
     listed = config.fields.get("layers_block_type")
-    count = len(listed) if isinstance(listed, list) else 0
+    count = len(listed) if listed and isinstance(listed, list) else config.layers("num_hidden_layers")
     if words := config.per_layer("layers_block_type", count, tuple(NEMOTRON_WORDS)):
         return "".join(NEMOTRON_WORDS[word] for word in words)
-    pattern, count = config.text("hybrid_override_pattern", default=""), config.layers("num_hidden_layers")
+    pattern = config.text("hybrid_override_pattern", default="")
     if len(pattern) != count or set(pattern) - set(NEMOTRON):
         raise config.wrong("hybrid_override_pattern", f"one of {', '.join(NEMOTRON)} per layer, {count}")
     return pattern
