@@ -49,7 +49,7 @@ class Family:
     functions: Mapping[str, str] = field(default_factory=dict)
     # The range of the time after a range, up to the next one, where no module ends between them.
     behind: Mapping[str, str] = field(default_factory=dict)
-    # The packages whose kernels transformers uses for some ranges, if installed.
+    # The packages whose kernels transformers uses for some ranges, if installed; "" where it has none.
     packages: Mapping[str, str] = field(default_factory=dict)
     append: str = "layers.attention.kv_append"
     # Modules of a layer that rotate for themselves, with the ranges of that.

@@ -226,5 +226,5 @@ MINIMAX = replace(
             ),
         )
     },
-    packages={f"{_LIGHTNING}.core": ""},  # of which transformers has no kernel
+    packages={f"{_LIGHTNING}.core": ""},
 )
