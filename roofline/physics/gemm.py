@@ -83,8 +83,8 @@ class GemmModel(KernelModel):
         a, w, o = (bytes_per_element(d) for d in (dtype.inputs, dtype.weights, dtype.outputs))
         c32 = {name: np.float32(value) for name, value in c.items()}
         size = m * k * a + n * k * w + m * n * o
-        others = (_copies(rows) - 1) * n * k * w
-        absent = uncached(size + others, c["resident"] * gpu.l2_bytes)
+        other_copies = (_copies(rows) - 1) * n * k * w
+        absent = uncached(size + other_copies, c["resident"] * gpu.l2_bytes)
         moved = absent * size / gpu.dram_byte_per_s
         compute = 2 * m * n * k / gpu.peak(compute_dtype(dtype.inputs))
         hits = (1 - absent) * size / (gpu.l2_byte_per_s * c32["slices_share"])
@@ -96,15 +96,11 @@ class GemmModel(KernelModel):
         fed = np.maximum(np.maximum(pieces.multiply, pieces.load), pieces.widen)
         body = pieces.waves * (fed + pieces.store + c32["wave_s"])
         longer, shorter = np.maximum(body, again), np.minimum(body, again)
-        # A p-norm by logarithms: a power, or log1p, costs five times an exponential.
-        sharpness = c32["sharpness"]
-        overlap = np.log(1 + np.exp(sharpness * np.log(shorter / longer))) / sharpness
-        joined = longer * np.exp(overlap)
+        joined = _p_norm(longer, shorter, c32["sharpness"])
         whole = joined + pieces.split
         score = pieces.liked - c32["choice"] * np.log(whole)
         weight = np.exp(score - score.max(axis=(0, 1)))
         weight /= weight.sum(axis=(0, 1))
-        # Each step adds one effect; the differences are the parts.
         steps = {
             "ideal": np.maximum(compute, moved),
             "reached peaks": np.maximum(compute / c32["compute_share"], memory),
@@ -115,20 +111,33 @@ class GemmModel(KernelModel):
             "imperfect overlap": joined,
             "split over k": whole,
         }
-        parts, before = {}, np.zeros(len(m))
-        for name, seconds in steps.items():
-            mean = seconds if seconds.ndim == 1 else np.einsum("tsr,tsr->r", seconds, weight)
-            mean = np.maximum(mean.astype(np.float64), before)
-            parts[name], before = mean - before, mean
+        parts = _waterfall(steps, weight)
         busy = (compute / c["compute_share"]).astype(np.float64)
         parts["power limit"] = c["sustained"] * busy * busy / (busy + HEAT_S)
         parts["first loads"] = c["first_load_s"] * absent.astype(np.float64)
         parts["launch"] = np.full(len(m), c["launch_s"])
-        others = np.where(m == 1, c["vector_s"], np.where((m > 1) & (m <= FEW), c.get("few_s", 0.0), 0.0))
-        parts["another kernel for few rows"] = others
+        few_s = np.where((m > 1) & (m <= FEW), c.get("few_s", 0.0), 0.0)
+        parts["another kernel for few rows"] = np.where(m == 1, c["vector_s"], few_s)
         if integers or dtype.name in QUANTISED:
             parts["quantise kernel"] = _quantise_s(rows, m, k, gpu, dtype, c)
         return parts
+
+
+def _p_norm(longer: Any, shorter: Any, sharpness: Any) -> Any:
+    """By logarithms: a power, or log1p, costs five times an exponential."""
+    overlap = np.log(1 + np.exp(sharpness * np.log(shorter / longer))) / sharpness
+    return longer * np.exp(overlap)
+
+
+def _waterfall(steps: Mapping[str, Any], weight: Any) -> dict[str, Floats]:
+    """What each step adds to the one before, in the weighted mean over candidates of (tiles, splits)."""
+    parts: dict[str, Floats] = {}
+    before: Any = 0.0
+    for name, seconds in steps.items():
+        mean = seconds if seconds.ndim == 1 else np.einsum("tsr,tsr->r", seconds, weight)
+        mean = np.maximum(mean.astype(np.float64), before)
+        parts[name], before = mean - before, mean
+    return parts
 
 
 def _quantise_s(rows: Columns, m: Any, k: Any, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> Floats:
