@@ -1,6 +1,6 @@
 """How far off are simulated engines from throughputs and latencies that vendors published?
 
-No constant was fitted to any of them. published_serving.csv has a row per number: tables of TensorRT-LLM's
+No constant was fitted to any of them. published_serving.csv has a row per run: tables of TensorRT-LLM's
 perf-overview.md at the releases named (a client sends all requests at once, or, with a rate, by a Poisson
 process), of NVIDIA NIM (docs.nvidia.com, LLM benchmarking: a closed loop of users) and of AMD (developer
 resources, performance results of vLLM on MI300X). Prints the median error of each model, device and release,
