@@ -105,11 +105,12 @@ def heading(*points: dict[str, Any]) -> str:
     phase = "one pass" if data["family"] == TRACED else data["phase"]
     asked = ", ".join([phase, *_sizes(points)])
     shared = [f"{n} {data[f'{name}_parallel']}" for n, name in SHARES if data[f"{name}_parallel"] > 1]
+    apart = "" if dtypes["experts"] == dtypes["weights"] else f", experts {dtypes['experts']}"
     means = f"; with {' and '.join(data['techniques'])}" if data["techniques"] else ""
     return (
         f"{data['model']} on {', '.join([_devices(data), *shared])}: {asked}, "
-        f"weights {dtypes['weights']}, activations {dtypes['activations']}, KV {dtypes['kv']}{means}; "
-        f"fidelity {data['fidelity']}, convention {data['convention']}\n"
+        f"weights {dtypes['weights']}{apart}, activations {dtypes['activations']}, KV {dtypes['kv']}"
+        f"{means}; fidelity {data['fidelity']}, convention {data['convention']}\n"
     )
 
 

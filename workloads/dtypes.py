@@ -100,6 +100,12 @@ class Precision:
         """In which format experts are stored."""
         return self.weights if self.experts is None else self.experts
 
+    @property
+    def stored(self) -> str:
+        """The formats of weights in words: one, or experts' apart."""
+        apart = self.expert_weights != self.weights
+        return f"{self.weights}, experts {self.expert_weights}" if apart else str(self.weights)
+
     @classmethod
     def of(
         cls, weights: str, activations: str | None = None, kv: str | None = None, experts: str | None = None

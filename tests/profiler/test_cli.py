@@ -152,6 +152,7 @@ def test_experts_are_spread_as_asked(roofline: Roofline, tmp_path: Path) -> None
     assert {"layers.moe.dispatch_alltoall", "stage_send"} <= {row["name"] for row in data["operators"]}
     assert roofline("report", tmp_path / "p.json", "-o", tmp_path / "r.html").code == 0
     assert "Devices that experts are spread over" in (tmp_path / "r.html").read_text()
+    assert "weights bf16, experts mxfp4, activations bf16" in roofline(*asked[:-2]).out
 
 
 def test_names_are_found_forgivingly(roofline: Roofline) -> None:

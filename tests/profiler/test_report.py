@@ -65,6 +65,8 @@ def test_a_page_says_what_was_asked(model: str, device: str, fidelity: str, flag
         assert technique.told() in html
     assert "What would help" in html
     assert "L40S-48GB" in html, "one of the devices to compare with"
+    if "expert_weights" in flags:
+        assert "bf16, experts nvfp4" in html
     if device == "dgx-h200":
         assert "8 x H200-SXM-141GB (DGX-H200)" in html
         assert "constants of H100-SXM5-80GB" in html
