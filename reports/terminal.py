@@ -8,6 +8,7 @@ from typing import Any
 
 from reports.units import in_bytes, percent, seconds, si, text, usd
 from reports.wording import plain
+from workloads.dtypes import Precision
 from workloads.traced_model import TRACED
 
 Format = Callable[[Any], str]
@@ -105,11 +106,11 @@ def heading(*points: dict[str, Any]) -> str:
     phase = "one pass" if data["family"] == TRACED else data["phase"]
     asked = ", ".join([phase, *_sizes(points)])
     shared = [f"{n} {data[f'{name}_parallel']}" for n, name in SHARES if data[f"{name}_parallel"] > 1]
-    apart = "" if dtypes["experts"] == dtypes["weights"] else f", experts {dtypes['experts']}"
+    stored = Precision(dtypes["weights"], experts=dtypes["experts"]).stored
     means = f"; with {' and '.join(data['techniques'])}" if data["techniques"] else ""
     return (
         f"{data['model']} on {', '.join([_devices(data), *shared])}: {asked}, "
-        f"weights {dtypes['weights']}{apart}, activations {dtypes['activations']}, KV {dtypes['kv']}"
+        f"weights {stored}, activations {dtypes['activations']}, KV {dtypes['kv']}"
         f"{means}; fidelity {data['fidelity']}, convention {data['convention']}\n"
     )
 

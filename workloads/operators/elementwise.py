@@ -107,7 +107,7 @@ class Activation(Operator):
             vector_flops=((0 if self.function == "identity" else 2) + bool(self.gated)) * elements,
             special_ops=elements if self.function in SPECIAL_ACTIVATIONS else 0,
         )
-        return _weighted(work, self.parameters(), self.weights)
+        return _weighted(work, self.stored_bytes())
 
     @property
     def weights(self) -> DtypeLike:
@@ -136,7 +136,7 @@ class Residual(Operator):
         elements = self.tokens * self.width
         flops = elements * (2 if self.learned else 1)
         work = streamed(self.dtype, self.fused, 2 * elements, elements, vector_flops=flops)
-        return _weighted(work, self.parameters(), self.weights)
+        return _weighted(work, self.stored_bytes())
 
     @property
     def weights(self) -> DtypeLike:
@@ -219,12 +219,9 @@ class RelativeBias(Operator):
         return int(self.buckets * self.heads)
 
 
-def _weighted(work: Work, parameters: int, weights: DtypeLike) -> Work:
-    """The work with the bytes of so many parameters."""
-    if not parameters:
-        return work
-    read = Traffic("weight", Role.WEIGHT, parameters * bytes_per_element(weights))
-    return replace(work, traffic=(*work.traffic, read))
+def _weighted(work: Work, size: float) -> Work:
+    """The work with so many bytes of parameters read, if it has any."""
+    return replace(work, traffic=(*work.traffic, Traffic("weight", Role.WEIGHT, size))) if size else work
 
 
 def streamed(dtype: DtypeLike, fused: bool, read: Size, written: Size, **flops: Size) -> Work:
