@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from workloads.schedule import Pass, Schedule
-from workloads.techniques.base import REQUEST, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.conditions import no_prompt
 from workloads.techniques.requests import shortened
 
@@ -24,7 +24,6 @@ class AutoCompressor(Technique):
     quality = "retrained"
     slot = "what of the prompt is read"
     example = "Llama-3.1-8B --hw h100 --prompt 8192"
-    order = REQUEST
 
     segment: int = parameter(2048, "tokens of a segment", low=1, high=1_000_000)
     summary: int = parameter(50, "summary vectors of a segment (the paper: 50)", low=1, high=10_000)

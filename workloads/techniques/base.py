@@ -26,9 +26,38 @@ LEVELS = {
     "memory management": "system",
     "offloading": "system",
 }
-# The order in which techniques apply, independent of the order given: request lengths, the part of the prompt
-# read, model structure, formats, sparsity, cache, decoding, kernels, memory.
-LENGTHS, REQUEST, STRUCTURE, FORMAT, SPARSITY, CACHE, TOKENS, KERNELS, MEMORY = range(0, 90, 10)
+# What techniques decide, in the order in which they apply, whatever the order given; of one group by name.
+SLOTS = (
+    ("how sequences are batched",),
+    ("what of the prompt is read",),
+    (
+        "the kind of attention",
+        "the kind of feed-forward block",
+        "the width of layers",
+        "how layers share weights",
+        "how many experts there are",
+        "how many layers there are",
+        "which layers run",
+        "which model answers",
+    ),
+    ("how layers share keys and values",),  # after techniques that remove layers
+    ("the rank of projections",),  # before formats, which then apply to both matrices
+    ("the format of weights",),
+    ("which weights are zero",),
+    ("which positions are attended to", "the format of the KV cache"),
+    ("how the answer is organised",),  # before techniques that decode several tokens at once
+    ("how tokens are made",),
+    (
+        "the attention kernel",
+        "how attention is spread over processors",
+        "how flat products are tiled",
+        "how elementwise operators are launched",
+        "how kernels are launched",
+        "how projections are launched",
+    ),
+    ("how the cache is laid out", "where the cache is kept", "where weights are kept", "reuse of prefixes"),
+)
+ORDERS = {slot: order for order, slots in enumerate(SLOTS) for slot in slots}
 
 
 @dataclass(frozen=True)
@@ -73,10 +102,11 @@ class Technique(ABC):
     quality: ClassVar[str]  # of the output, one of QUALITIES: a label, never a number
     # Engines of which the documentation lists it; empty: none, or it is a property of the model.
     served: ClassVar[str] = ""
-    slot: ClassVar[str]  # what it decides: techniques with the same slot exclude each other
+    slot: ClassVar[str]  # what it decides, one of SLOTS: techniques with the same slot exclude each other
     also_decides: ClassVar[tuple[str, ...]] = ()  # further slots
     refused_by: ClassVar[tuple[Callable[[Schedule], str | None], ...]] = ()  # techniques.conditions
-    order: ClassVar[int]
+    applies_with: ClassVar[str] = ""  # the slot with which it applies, if that is not its own
+    order: ClassVar[int]  # follows from the slot
     # A convention's text where kernels lack it; empty where no convention counts it.
     without: ClassVar[Mapping[str, Any]] = {}
     # Parameters that are not a choice: the model, its training or the requests determine them.
@@ -86,6 +116,7 @@ class Technique(ABC):
 
     def __init_subclass__(cls) -> None:
         cls.level = LEVELS[cls.category]
+        cls.order = ORDERS[cls.applies_with or cls.slot]
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """Why it cannot be applied here; None where it can."""

@@ -8,7 +8,7 @@ from typing import Any
 from workloads.dtypes import bytes_per_element
 from workloads.operators import Changed
 from workloads.schedule import Schedule
-from workloads.techniques.base import SPARSITY, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.changes import on_projections, with_weights
 
 INDEX_BYTES = 4
@@ -27,7 +27,6 @@ class BlockSparsity(Technique):
     needs = "pruning by blocks, and training; block-sparse kernels"
     quality = "retrained"
     slot = "which weights are zero"
-    order = SPARSITY
 
     sparsity: float = parameter(0.5, "share of zero blocks", low=0, high=0.99)
     block: int = parameter(64, "edge of a block; matrix units want 16 or more", low=16, high=1024)

@@ -9,7 +9,7 @@ from workloads.operators import Gemm
 from workloads.phases import Named
 from workloads.schedule import Schedule
 from workloads.step import Step
-from workloads.techniques.base import TOKENS, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.changes import also, vocabulary_projection
 from workloads.techniques.conditions import no_decoding
 from workloads.techniques.decoding import in_rounds
@@ -30,7 +30,6 @@ class Blockwise(Technique):
     needs = "a model fine-tuned with the heads"
     quality = "retrained"
     slot = "how tokens are made"
-    order = TOKENS
     refused_by = (no_decoding,)
     assumed = ("accepted",)
 

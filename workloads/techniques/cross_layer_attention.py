@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from workloads.blocks import AttentionBlock
 from workloads.layer import Layer
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.changes import with_layers
 from workloads.techniques.conditions import no_heads
 
@@ -30,7 +30,6 @@ class CrossLayerAttention(Technique):
     slot = "how layers share keys and values"
     # Other kinds of attention cache something else, with no definition of sharing it.
     also_decides = ("the kind of attention",)
-    order = STRUCTURE + 1  # after techniques that remove layers
 
     shared: int = parameter(2, "neighbours that share (CLA2, CLA3)", low=1, high=1000)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from workloads.schedule import Schedule
-from workloads.techniques.base import KERNELS, Target, Technique
+from workloads.techniques.base import Target, Technique
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,6 @@ class CudaGraphs(Technique):
     quality = "exact"
     served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how kernels are launched"
-    order = KERNELS
     without = {"launches": True}
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:

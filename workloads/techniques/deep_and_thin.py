@@ -8,7 +8,7 @@ from workloads.blocks import AttentionBlock, Block, MlpBlock
 from workloads.layer import Layer
 from workloads.model import Model
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,6 @@ class DeepAndThin(Technique):
     quality = "retrained"
     slot = "the width of layers"
     also_decides = ("how many layers there are",)
-    order = STRUCTURE
 
     depth: float = parameter(2.5, "layers over those of the model (MobileLLM: 30 for 12)", low=0.1, high=10)
 

@@ -10,7 +10,7 @@ from workloads.operators import Gemm
 from workloads.phases import Named
 from workloads.schedule import Change, Pass, Schedule
 from workloads.step import Step
-from workloads.techniques.base import STRUCTURE, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.changes import IN_LAYERS, also, share_of_layers
 
 
@@ -27,7 +27,6 @@ class DepthRouting(Technique):
     needs = "a model trained with it"
     quality = "retrained"
     slot = "which layers run"
-    order = STRUCTURE
 
     capacity: float = parameter(
         0.125, "share of tokens that a routed layer takes (the paper: 12.5 %)", low=0.001, high=1

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from workloads.operators import Attention
 from workloads.schedule import Schedule
-from workloads.techniques.base import TOKENS, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.changes import both_ways, on
 from workloads.techniques.conditions import decodes, keeps_states, reads_a_prompt
 
@@ -26,7 +26,6 @@ class Diffusion(Technique):
     needs = "a model trained to denoise"
     quality = "retrained"
     slot = "how tokens are made"
-    order = TOKENS
     assumed = ("steps",)
 
     steps: float = parameter(0.5, "passes over tokens of the answer (1: a pass per token)", low=0.001, high=4)

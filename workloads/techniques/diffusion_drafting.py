@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from workloads.operators import Attention
 from workloads.schedule import Pass, Resident, Schedule
 from workloads.sharing import beside
-from workloads.techniques.base import TOKENS, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.changes import both_ways, on
 from workloads.techniques.decoding import expected_tokens, in_rounds
 from workloads.techniques.speculative import Speculative
@@ -26,7 +26,6 @@ class DiffusionDrafting(Technique):
     needs = "a diffusion draft model with the same vocabulary"
     quality = "exact"
     slot = "how tokens are made"
-    order = TOKENS
     assumed = ("accept",)
 
     k: int = parameter(15, "drafted tokens", low=1, high=512)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workloads.catalogue import load_model
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.changes import with_fewer_layers
 
 
@@ -23,7 +23,6 @@ class Distillation(Technique):
     needs = "a trained student"
     quality = "retrained"
     slot = "which model answers"
-    order = STRUCTURE
 
     student: str = parameter(
         "half", "the model that answers; half: the same with half its layers (DistilBERT)"

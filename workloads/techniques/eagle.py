@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from workloads.blocks import MlpBlock, MoeBlock
 from workloads.model import Model
 from workloads.schedule import Pass, Schedule
-from workloads.techniques.base import TOKENS, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.conditions import no_branches, no_decoding
 from workloads.techniques.decoding import by_draft, draft_of, in_rounds, joined, verification, with_draft
 
@@ -28,7 +28,6 @@ class Eagle(Technique):
     quality = "exact"
     served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how tokens are made"
-    order = TOKENS
     refused_by = (no_branches, no_decoding)
     assumed = ("accepted",)
 

@@ -9,7 +9,7 @@ from workloads.operators import Attention, Gemm
 from workloads.phases import Named
 from workloads.schedule import Schedule
 from workloads.step import Step
-from workloads.techniques.base import STRUCTURE, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.changes import KEYS, share_of_layers
 from workloads.techniques.conditions import no_decoding
 
@@ -29,7 +29,6 @@ class EarlyExit(Technique):
     needs = "a confidence measure and a model trained to exit"
     quality = "lossy"
     slot = "which layers run"
-    order = STRUCTURE
     refused_by = (no_decoding,)
     assumed = ("layers",)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from workloads.operators import Changed, GroupedGemm
 from workloads.schedule import Schedule
-from workloads.techniques.base import MEMORY, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.changes import on
 from workloads.techniques.conditions import no_experts
 from workloads.techniques.streaming import Streamed
@@ -30,7 +30,6 @@ class ExpertOffload(Technique):
     quality = "exact"
     slot = "where weights are kept"
     example = "Mixtral-8x7B --hw h100"
-    order = MEMORY
     assumed = ("cached",)
 
     share: float = parameter(1.0, "share of the experts in host memory", low=0, high=1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from workloads.blocks import MoeBlock
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.changes import with_blocks
 from workloads.techniques.conditions import no_experts
 
@@ -25,7 +25,6 @@ class ExpertPruning(Technique):
     quality = "lossy"
     slot = "how many experts there are"
     example = "Mixtral-8x7B --hw h200"
-    order = STRUCTURE
     refused_by = (no_experts,)
 
     kept: float = parameter(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from workloads.operators import Attention
 from workloads.schedule import Schedule
-from workloads.techniques.base import KERNELS, Target, Technique
+from workloads.techniques.base import Target, Technique
 from workloads.techniques.changes import on
 from workloads.techniques.conditions import attends
 
@@ -25,7 +25,6 @@ class FlashAttention(Technique):
     quality = "exact"
     served = "vLLM, SGLang, TensorRT-LLM"
     slot = "the attention kernel"
-    order = KERNELS
     without = {"scores_on_chip": False, "causal_exact": False}
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:

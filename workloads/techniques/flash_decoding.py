@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workloads.schedule import Schedule
-from workloads.techniques.base import KERNELS, Target, Technique
+from workloads.techniques.base import Target, Technique
 from workloads.techniques.conditions import attends, decodes
 
 
@@ -23,7 +23,6 @@ class FlashDecoding(Technique):
     quality = "exact"
     served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how attention is spread over processors"
-    order = KERNELS
     without = {"splits_keys": False}
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:

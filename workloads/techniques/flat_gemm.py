@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workloads.schedule import Schedule
-from workloads.techniques.base import KERNELS, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 
 TILE = 64  # rows that cuBLAS and CUTLASS pad to (arXiv:2311.01282, section 4)
 
@@ -28,7 +28,6 @@ class FlatGemm(Technique):
     quality = "exact"
     slot = "how flat products are tiled"
     example = "Llama-3.1-8B --hw h20 --batch 4"
-    order = KERNELS
     without = {"padded_rows": TILE}
 
     rows: int = parameter(8, "rows of the smallest tile (the paper: 8)", low=1, high=TILE)

@@ -11,7 +11,7 @@ from workloads.operators import Attention, Changed, Copy
 from workloads.phases import Named
 from workloads.schedule import Change, Resident, Schedule
 from workloads.step import Step
-from workloads.techniques.base import MEMORY, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.changes import IN_LAYERS, PRODUCTS, on, with_weights
 from workloads.techniques.conditions import no_cache
 from workloads.techniques.streaming import Streamed, streamed_cache, streamed_weights
@@ -35,7 +35,6 @@ class FlexGen(Technique):
     quality = "exact"
     slot = "where weights are kept"
     also_decides = ("where the cache is kept",)
-    order = MEMORY
 
     weights: float = parameter(0, "per cent of the weights on the device", low=0, high=100)
     weights_host: float = parameter(100, "per cent in the host's memory; the rest on disk", low=0, high=100)

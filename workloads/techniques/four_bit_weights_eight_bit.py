@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workloads.schedule import Schedule
-from workloads.techniques.base import FORMAT, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.changes import in_format, on_projections
 
 
@@ -23,7 +23,6 @@ class WeightFourActivationEight(Technique):
     quality = "lossy"
     served = "TensorRT-LLM"
     slot = "the format of weights"
-    order = FORMAT
 
     weights: str = parameter(
         "int4_g128",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workloads.schedule import Schedule
-from workloads.techniques.base import KERNELS, Target, Technique
+from workloads.techniques.base import Target, Technique
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,6 @@ class FusedElementwise(Technique):
     quality = "exact"
     served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how elementwise operators are launched"
-    order = KERNELS
     without = {"elementwise_fused": False}
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:

@@ -10,7 +10,7 @@ from workloads.operators import Gemm
 from workloads.phases import Named
 from workloads.schedule import Schedule
 from workloads.step import Step
-from workloads.techniques.base import KERNELS, Technique
+from workloads.techniques.base import Technique
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,6 @@ class FusedProjections(Technique):
     quality = "exact"
     served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how projections are launched"
-    order = KERNELS
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Neighbouring products of one input in one kernel."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from workloads.schedule import Schedule
-from workloads.techniques.base import REQUEST, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.conditions import no_prompt
 from workloads.techniques.requests import shortened
 
@@ -23,7 +23,6 @@ class Gist(Technique):
     needs = "a model fine-tuned to compress"
     quality = "retrained"
     slot = "what of the prompt is read"
-    order = REQUEST
     refused_by = (no_prompt,)
     assumed = ("requests",)
     of_requests = True

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from workloads.blocks import AttentionBlock
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.changes import blocks, with_blocks
 
 
@@ -25,7 +25,6 @@ class GroupedQuery(Technique):
     quality = "retrained"
     slot = "the kind of attention"
     example = "Llama-2-7B --hw h100"
-    order = STRUCTURE
 
     kv_heads: int = parameter(8, "key-value heads (GQA: 8; MQA: 1)", low=1, high=1024)
 

@@ -8,7 +8,7 @@ from workloads.arrays import minimum
 from workloads.operators import Attention, Residual
 from workloads.phases import Named
 from workloads.schedule import Schedule
-from workloads.techniques.base import CACHE, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.changes import each_row
 from workloads.techniques.conditions import no_cache, no_decoding
 
@@ -26,7 +26,6 @@ class HeavyHitters(Technique):
     needs = "an attention kernel that gives its weights"
     quality = "lossy"
     slot = "which positions are attended to"
-    order = CACHE
     refused_by = (no_decoding, no_cache)
 
     share: float = parameter(0.2, "share of the prompt that is kept (H2O: 0.2)", low=0.001, high=1)

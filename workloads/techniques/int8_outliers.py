@@ -8,7 +8,7 @@ from typing import Any
 from workloads.dtypes import bytes_per_element
 from workloads.phases import Named
 from workloads.schedule import Schedule
-from workloads.techniques.base import FORMAT, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.changes import each_row, in_format, is_projection, with_weights
 
 
@@ -26,7 +26,6 @@ class Int8Outliers(Technique):
     quality = "lossy"
     served = "vLLM"
     slot = "the format of weights"
-    order = FORMAT
     assumed = ("outliers",)
 
     outliers: float = parameter(0.001, "share of columns with outliers (the paper: 0.1 %)", low=0, high=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workloads.schedule import Change, Schedule
-from workloads.techniques.base import MEMORY, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.conditions import no_cache
 from workloads.techniques.streaming import Streamed, streamed_cache
 from workloads.work import KV, Role
@@ -24,7 +24,6 @@ class KvOffload(Technique):
     needs = "host memory"
     quality = "exact"
     slot = "where the cache is kept"
-    order = MEMORY
 
     share: float = parameter(1.0, "share of the cache outside device memory", low=0, high=1)
     disk: float = parameter(0.0, "share of that which lies on the host's disks", low=0, high=1)

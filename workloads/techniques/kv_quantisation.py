@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from workloads.dtypes import FORMATS, bytes_per_element
 from workloads.schedule import Schedule
 from workloads.step import Setting
-from workloads.techniques.base import CACHE, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.conditions import no_cache
 
 
@@ -32,7 +32,6 @@ class KvQuantisation(Technique):
     quality = "lossy"
     served = "vLLM, SGLang, TensorRT-LLM (8 bits)"
     slot = "the format of the KV cache"
-    order = CACHE
 
     format: str = parameter(
         "int4",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workloads.blocks import AttentionBlock, MlaBlock
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.changes import with_blocks
 from workloads.techniques.conditions import no_heads
 
@@ -24,7 +24,6 @@ class LatentAttention(Technique):
     needs = "a model trained with it"
     quality = "retrained"
     slot = "the kind of attention"
-    order = STRUCTURE
     refused_by = (no_heads,)
 
     latent: int = parameter(512, "elements of the key-value latent (DeepSeek-V2: 512)", low=1, high=65536)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.changes import with_fewer_layers
 
 
@@ -22,7 +22,6 @@ class LayerPruning(Technique):
     needs = "a measure of what a layer changes; optionally short fine-tuning"
     quality = "lossy"
     slot = "how many layers there are"
-    order = STRUCTURE
 
     ratio: float = parameter(0.25, "share of layers removed (ShortGPT: 0.25)", low=0, high=0.95)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from workloads.layer import Layer
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.changes import with_layers
 
 
@@ -24,7 +24,6 @@ class LayerSharing(Technique):
     needs = "a model trained with shared layers"
     quality = "retrained"
     slot = "how layers share weights"
-    order = STRUCTURE
 
     shared: int = parameter(2, "neighbours that share (MobileLLM: 2)", low=1, high=1000)
 

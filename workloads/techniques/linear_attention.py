@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from workloads.blocks import AttentionBlock, KernelAttentionBlock
 from workloads.operators.features import FEATURE_KINDS
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.changes import with_blocks
 from workloads.techniques.conditions import no_heads
 
@@ -32,7 +32,6 @@ class LinearAttention(Technique):
     needs = "a model trained with it"
     quality = "retrained"
     slot = "the kind of attention"
-    order = STRUCTURE
     refused_by = (no_heads,)
 
     function: str = parameter(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workloads.blocks import EncoderAttentionBlock, LinformerBlock
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.changes import blocks, with_blocks
 
 
@@ -24,7 +24,6 @@ class Linformer(Technique):
     quality = "retrained"
     slot = "the kind of attention"
     example = "BERT-base-uncased --hw h100 --prompt 512"
-    order = STRUCTURE
 
     rank: int = parameter(
         128,

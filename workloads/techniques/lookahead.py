@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workloads.schedule import Schedule
-from workloads.techniques.base import TOKENS, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.conditions import no_branches, no_decoding
 from workloads.techniques.decoding import in_rounds
 
@@ -24,7 +24,6 @@ class Lookahead(Technique):
     quality = "exact"
     served = "TensorRT-LLM"
     slot = "how tokens are made"
-    order = TOKENS
     refused_by = (no_branches, no_decoding)
     assumed = ("accepted",)
 

@@ -8,7 +8,7 @@ from typing import Any
 from workloads.operators import Gemm, Operator
 from workloads.phases import Named
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.changes import each_row, is_projection
 
 
@@ -25,7 +25,6 @@ class LowRank(Technique):
     needs = "a decomposition with calibration data"
     quality = "lossy"
     slot = "the rank of projections"
-    order = STRUCTURE + 5  # before formats, which then apply to both matrices
 
     ratio: float = parameter(
         0.8, "parameters that stay of each projection (ASVD: 0.7 to 0.9)", low=0.01, high=1

@@ -9,7 +9,7 @@ from workloads.operators import Gemm
 from workloads.phases import Named
 from workloads.schedule import Schedule
 from workloads.step import Step
-from workloads.techniques.base import TOKENS, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.changes import also, vocabulary_projection
 from workloads.techniques.conditions import no_branches, no_decoding
 from workloads.techniques.decoding import in_rounds
@@ -29,7 +29,6 @@ class Medusa(Technique):
     quality = "lossy"
     served = "vLLM, TensorRT-LLM"
     slot = "how tokens are made"
-    order = TOKENS
     refused_by = (no_branches, no_decoding)
     assumed = ("accepted",)
 

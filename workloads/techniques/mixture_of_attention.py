@@ -8,7 +8,7 @@ from typing import Any
 from workloads.arrays import minimum
 from workloads.operators import Attention
 from workloads.schedule import Schedule
-from workloads.techniques.base import CACHE, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.changes import on
 from workloads.techniques.conditions import no_cache
 
@@ -26,7 +26,6 @@ class MixtureOfAttention(Technique):
     needs = "spans found by profiling the model; a kernel with a span per head"
     quality = "lossy"
     slot = "which positions are attended to"
-    order = CACHE
     refused_by = (no_cache,)
 
     span: float = parameter(0.5, "mean span of a head over the context (MoA: 0.5)", low=0.001, high=1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workloads.blocks import MlpBlock, MoeBlock
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.changes import blocks, with_blocks
 
 
@@ -27,7 +27,6 @@ class MixtureOfExperts(Technique):
     needs = "a model trained with experts"
     quality = "retrained"
     slot = "the kind of feed-forward block"
-    order = STRUCTURE
 
     experts: int = parameter(8, "experts (Mixtral: 8)", low=1, high=4096)
     top_k: int = parameter(2, "experts of a token (Mixtral: 2; Switch: 1)", low=1, high=4096)

@@ -9,7 +9,7 @@ from workloads.layer import Layer
 from workloads.model import Model
 from workloads.schedule import Pass, Schedule
 from workloads.step import Setting
-from workloads.techniques.base import TOKENS, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.conditions import no_decoding
 from workloads.techniques.decoding import (
     by_draft,
@@ -38,7 +38,6 @@ class MultiTokenPrediction(Technique):
     quality = "exact"
     served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how tokens are made"
-    order = TOKENS
     refused_by = (no_decoding,)
     assumed = ("accept",)
 

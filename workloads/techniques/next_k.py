@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from workloads.phases import Named
 from workloads.schedule import Schedule
 from workloads.step import Step
-from workloads.techniques.base import TOKENS, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.changes import IN_LAYERS, KEYS, also
 from workloads.techniques.conditions import no_decoding
 from workloads.techniques.decoding import in_rounds
@@ -29,7 +29,6 @@ class NextK(Technique):
     needs = "a model trained to predict several tokens"
     quality = "retrained"
     slot = "how tokens are made"
-    order = TOKENS
     refused_by = (no_decoding,)
 
     k: int = parameter(4, "tokens per pass (the paper: 4)", low=1, high=32)

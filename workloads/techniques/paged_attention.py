@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from workloads.model import UNLIMITED
 from workloads.schedule import Schedule
-from workloads.techniques.base import MEMORY, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.conditions import no_cache
 
 BLOCK_ENTRY_BYTES = 4  # a 32-bit block number
@@ -26,7 +26,6 @@ class PagedAttention(Technique):
     quality = "exact"
     served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how the cache is laid out"
-    order = MEMORY
     without = {"reserves_cache": True}
 
     block: int = parameter(16, "tokens of a block (vLLM: 16)", low=1, high=65536)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from workloads.schedule import Schedule
-from workloads.techniques.base import KERNELS, Target, Technique
+from workloads.techniques.base import Target, Technique
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,6 @@ class PersistentKernel(Technique):
     quality = "exact"
     slot = "how kernels are launched"
     example = "Llama-3.1-8B --hw h100 --without cuda-graphs"
-    order = KERNELS
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """Launches must be counted: by a measured latency, or by what is assumed of a host."""

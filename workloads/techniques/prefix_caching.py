@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from workloads.schedule import Pass, Schedule
-from workloads.techniques.base import MEMORY, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.conditions import no_cache, no_prompt
 
 
@@ -23,7 +23,6 @@ class PrefixCaching(Technique):
     quality = "exact"
     served = "vLLM, SGLang, TensorRT-LLM"
     slot = "reuse of prefixes"
-    order = MEMORY
     assumed = ("hit",)
     of_requests = True
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from workloads.catalogue import load_model
 from workloads.schedule import Pass, Resident, Schedule
 from workloads.sharing import beside
-from workloads.techniques.base import REQUEST, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.conditions import no_prompt
 from workloads.techniques.requests import shortened
 
@@ -25,7 +25,6 @@ class PromptCompression(Technique):
     needs = "a scoring model"
     quality = "lossy"
     slot = "what of the prompt is read"
-    order = REQUEST
     refused_by = (no_prompt,)
 
     ratio: float = parameter(4.0, "prompt tokens over kept ones (LLMLingua: up to 20)", low=1, high=100)

@@ -10,7 +10,7 @@ from workloads.dtypes import bytes_per_element
 from workloads.operators import Attention, Changed, Gemm
 from workloads.phases import Named
 from workloads.schedule import Schedule
-from workloads.techniques.base import CACHE, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.changes import each_row
 from workloads.techniques.conditions import no_cache, no_decoding
 from workloads.work import Role, Traffic, Work
@@ -30,7 +30,6 @@ class Quest(Technique):
     quality = "lossy"
     slot = "which positions are attended to"
     example = "Llama-3.1-8B --hw h100 --prompt 8192"
-    order = CACHE
     refused_by = (no_decoding, no_cache)
 
     budget: int = parameter(2048, "tokens read per step", low=1, high=10_000_000)

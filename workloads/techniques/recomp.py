@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from workloads.catalogue import load_model
 from workloads.schedule import Schedule, plain
 from workloads.sharing import beside
-from workloads.techniques.base import REQUEST, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.conditions import no_prompt
 from workloads.techniques.requests import shortened
 
@@ -25,7 +25,6 @@ class Recomp(Technique):
     needs = "a summariser"
     quality = "lossy"
     slot = "what of the prompt is read"
-    order = REQUEST
     refused_by = (no_prompt,)
 
     ratio: float = parameter(

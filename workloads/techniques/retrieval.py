@@ -11,7 +11,7 @@ from workloads.phases import Named
 from workloads.schedule import Pass, Resident, Schedule
 from workloads.sharing import beside
 from workloads.step import Step
-from workloads.techniques.base import REQUEST, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.changes import also
 from workloads.techniques.conditions import no_prompt
 from workloads.techniques.requests import shortened
@@ -31,7 +31,6 @@ class Retrieval(Technique):
     quality = "lossy"
     slot = "what of the prompt is read"
     example = "Llama-3.1-8B --hw h100 --prompt 8192"
-    order = REQUEST
 
     passages: int = parameter(10, "passages that are read", low=1, high=10_000)
     words: int = parameter(128, "tokens of a passage (Lewis et al.: 100 words)", low=1, high=100_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from workloads.schedule import Pass, Schedule
-from workloads.techniques.base import TOKENS, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.changes import share_of_layers
 from workloads.techniques.conditions import no_decoding
 from workloads.techniques.decoding import expected_tokens, in_rounds
@@ -24,7 +24,6 @@ class SelfSpeculative(Technique):
     needs = "a choice of layers that can be skipped"
     quality = "exact"
     slot = "how tokens are made"
-    order = TOKENS
     refused_by = (no_decoding,)
     assumed = ("accept",)
 

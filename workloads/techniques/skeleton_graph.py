@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workloads.schedule import Schedule
-from workloads.techniques.base import TOKENS, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.branches import in_branches
 from workloads.techniques.conditions import no_parts
 
@@ -23,7 +23,6 @@ class SkeletonGraph(Technique):
     needs = "answers whose points depend on few others"
     quality = "lossy"
     slot = "how the answer is organised"
-    order = TOKENS - 5  # before techniques that decode several tokens at once
     refused_by = (no_parts,)
     assumed = ("points", "levels")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workloads.operators import Attention
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.changes import on, within
 from workloads.techniques.conditions import no_heads
 
@@ -24,7 +24,7 @@ class BigBird(Technique):
     needs = "a model trained or fine-tuned with it; a block-sparse kernel"
     quality = "retrained"
     slot = "which positions are attended to"
-    order = STRUCTURE
+    applies_with = "the kind of attention"
     refused_by = (no_heads,)
 
     window: int = parameter(192, "positions of the window (BigBird: 3 blocks of 64)", low=1, high=10_000_000)

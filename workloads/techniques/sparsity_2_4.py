@@ -8,7 +8,7 @@ from typing import Any
 from workloads.dtypes import bytes_per_element
 from workloads.operators import Changed
 from workloads.schedule import Schedule
-from workloads.techniques.base import SPARSITY, Target, Technique
+from workloads.techniques.base import Target, Technique
 from workloads.techniques.changes import on_projections, with_weights
 
 KEPT = 0.5
@@ -28,7 +28,6 @@ class TwoOfFour(Technique):
     needs = "matrix units with 2:4 sparsity; pruning with calibration data"
     quality = "lossy"
     slot = "which weights are zero"
-    order = SPARSITY
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """Units without 2:4 gain nothing from zeros."""

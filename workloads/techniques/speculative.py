@@ -11,7 +11,7 @@ from workloads.model import Model
 from workloads.phases import parameters
 from workloads.schedule import Pass, Resident, Schedule
 from workloads.sharing import beside
-from workloads.techniques.base import TOKENS, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.conditions import no_decoding
 from workloads.techniques.decoding import expected_tokens, in_rounds
 
@@ -30,7 +30,6 @@ class Speculative(Technique):
     quality = "exact"
     served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how tokens are made"
-    order = TOKENS
     assumed = ("accept",)
 
     k: int = parameter(4, "drafted tokens (Chen et al.: 4)", low=1, high=64)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from workloads.blocks import AttentionBlock, Block, ChannelMixBlock, Mamba2Block, MlpBlock, TimeMixBlock
 from workloads.layer import Layer
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.changes import with_layers
 from workloads.techniques.conditions import no_heads
 
@@ -27,7 +27,6 @@ class StateSpace(Technique):
     needs = "a model trained with it"
     quality = "retrained"
     slot = "the kind of attention"
-    order = STRUCTURE
     refused_by = (no_heads,)
 
     mixer: str = parameter("mamba-2", "what takes its place", among=("mamba-2", "rwkv-4"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workloads.operators import Attention
 from workloads.schedule import Schedule
-from workloads.techniques.base import CACHE, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.changes import on, within
 from workloads.techniques.conditions import no_cache
 
@@ -25,7 +25,6 @@ class StreamingLlm(Technique):
     quality = "lossy"
     served = "TensorRT-LLM"
     slot = "which positions are attended to"
-    order = CACHE
     refused_by = (no_cache,)
 
     sinks: int = parameter(4, "first tokens that stay (the paper: 4)", low=0, high=1024)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from workloads.blocks import AttentionBlock, MlaBlock, MlpBlock, MoeBlock
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.changes import blocks, with_blocks
 
 
@@ -23,7 +23,6 @@ class StructuredPruning(Technique):
     needs = "pruning and short fine-tuning"
     quality = "retrained"
     slot = "the width of layers"
-    order = STRUCTURE
 
     ratio: float = parameter(
         0.25, "share of heads and channels removed (LLM-Pruner: 0.2 to 0.5)", low=0, high=0.95

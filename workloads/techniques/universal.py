@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.changes import share_of_layers, with_layers
 
 
@@ -22,7 +22,6 @@ class Universal(Technique):
     needs = "a model trained with it"
     quality = "retrained"
     slot = "which layers run"
-    order = STRUCTURE
     assumed = ("iterations",)
 
     iterations: float = parameter(

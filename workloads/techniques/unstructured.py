@@ -8,7 +8,7 @@ from typing import Any
 from workloads.dtypes import bytes_per_element
 from workloads.operators import Changed
 from workloads.schedule import Schedule
-from workloads.techniques.base import SPARSITY, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.changes import on_projections, with_weights
 
 
@@ -25,7 +25,6 @@ class Unstructured(Technique):
     needs = "pruning with calibration data; a kernel that unpacks, without which nothing is gained"
     quality = "lossy"
     slot = "which weights are zero"
-    order = SPARSITY
 
     sparsity: float = parameter(0.5, "share of zeros (SparseGPT: 0.5 to 0.6)", low=0, high=0.99)
     stored: str = parameter(

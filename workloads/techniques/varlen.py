@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workloads.schedule import Schedule
-from workloads.techniques.base import LENGTHS, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.conditions import no_prompt
 from workloads.techniques.requests import shortened
 
@@ -25,7 +25,6 @@ class Varlen(Technique):
     served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how sequences are batched"
     example = "Llama-3.1-8B --hw h100 --batch 8"
-    order = LENGTHS
     assumed = ("mean",)
     of_requests = True
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workloads.dtypes import FORMATS, bytes_per_element, compute_dtype
 from workloads.schedule import Schedule
-from workloads.techniques.base import FORMAT, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.changes import in_format, on_projections
 
 
@@ -27,7 +27,6 @@ class WeightActivation(Technique):
     quality = "lossy"
     served = "vLLM, SGLang, TensorRT-LLM"
     slot = "the format of weights"
-    order = FORMAT
 
     format: str = parameter(
         "int8",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workloads.schedule import Schedule
-from workloads.techniques.base import MEMORY, Target, Technique, parameter
+from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.streaming import Streamed, streamed_weights
 from workloads.work import Role
 
@@ -24,7 +24,6 @@ class WeightOffload(Technique):
     quality = "exact"
     served = "vLLM, SGLang"
     slot = "where weights are kept"
-    order = MEMORY
 
     share: float = parameter(1.0, "share of the layers' weights outside device memory", low=0, high=1)
     disk: float = parameter(0.0, "share of those that lie on the host's disks", low=0, high=1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from workloads.blocks import AttentionBlock
 from workloads.schedule import Schedule
-from workloads.techniques.base import STRUCTURE, Technique, parameter
+from workloads.techniques.base import Technique, parameter
 from workloads.techniques.changes import with_blocks
 from workloads.techniques.conditions import no_heads
 
@@ -25,7 +25,7 @@ class WindowAttention(Technique):
     quality = "retrained"
     slot = "which positions are attended to"
     example = "Llama-3.1-8B --hw h100 --prompt 8192"
-    order = STRUCTURE
+    applies_with = "the kind of attention"
     refused_by = (no_heads,)
 
     window: int = parameter(4096, "positions that each one sees (Mistral: 4096)", low=1, high=100_000_000)
