@@ -11,7 +11,7 @@ from profiler.subject import Subject
 from profiler.treatments.base import Around, Pair, Treatment, step_logits
 from profiler.treatments.products import checked, exchanged, product
 from specfiles.errors import InputError
-from workloads.techniques.weight_activation import WeightActivation
+from workloads.techniques.formats import WeightActivation
 
 GROUPS = {"int4_g128": 128, "int4_g64": 64, "int4_g32": 32}
 INNER_TILES = (8, 4, 2)  # of 16 inputs, per step of a GPU's INT4 kernel

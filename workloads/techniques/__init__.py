@@ -1,1 +1,1 @@
-"""Optimisation methods of LLM inference, one file each: what they remove, what they add, what they need."""
+"""Optimisation methods of LLM inference: what each removes, what it adds, what it needs."""

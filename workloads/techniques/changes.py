@@ -1,4 +1,4 @@
-"""Changes of operators and of layers that techniques share."""
+"""Changes of requests, of layers and of operators that techniques share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workloads.layer import Layer
 from workloads.model import Model
 from workloads.operators import Attention, Changed, Gemm, GroupedGemm, Operator
 from workloads.phases import Named
-from workloads.schedule import Change, Schedule
+from workloads.schedule import Change, Pass, Schedule
 from workloads.step import Step
 from workloads.work import Role, Work
 
@@ -105,6 +105,21 @@ def with_fewer_layers(schedule: Schedule, share: float) -> Schedule:
 def blocks(schedule: Schedule, kind: type[B]) -> list[B]:
     """The blocks of a kind in the main model's layers."""
     return [b for layer in schedule.main.model.layers for b in layer.blocks if isinstance(b, kind)]
+
+
+def shortened(schedule: Schedule, kept: int) -> Schedule:
+    """The schedule with `kept` positions of the prompt read, seen and cached by the main model."""
+    dropped = schedule.prompt - kept
+
+    def shorter(p: Pass) -> Pass:
+        read = p.q_len - dropped if p.phase == "prefill" else p.q_len
+        encoded = p.memory - dropped if p.memory else 0  # the prompt is what an encoder reads
+        return replace(p, q_len=read, first=p.first - dropped, last=p.last - dropped, memory=encoded)
+
+    main = schedule.main
+    found = replace(schedule.each(None, shorter), prompt=kept)
+    encoded = main.memory - dropped if main.memory else 0
+    return found.with_main(tokens=main.tokens - dropped, memory=encoded)
 
 
 def share_of_layers(share: float, spared: tuple[str, ...] = ()) -> Change:

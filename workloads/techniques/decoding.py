@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
-from workloads.layer import Layer
-from workloads.model import Model
-from workloads.operators import Gemm
-from workloads.phases import Named
-from workloads.schedule import Change, Pass, Resident, Schedule
-from workloads.step import Step
-from workloads.techniques.changes import IN_LAYERS, vocabulary_projection
+from workloads.schedule import Pass, Schedule
 
 
 def expected_tokens(accept: float, drafted: int) -> float:
@@ -54,33 +48,3 @@ def in_rounds(
             passes.append(plain)
     longer = schedule.main.tokens + positions - 1  # drafted positions are cached until verified
     return replace(schedule, passes=tuple(passes)).with_main(tokens=longer)
-
-
-def draft_of(model: Model, layer: Layer) -> Model:
-    """A draft of one layer between the model's own embedding and vocabulary projection."""
-    return replace(model, name=f"a layer of {model.name}", stack=replace(model.stack, layers=(layer,)))
-
-
-def by_draft(plain: Pass, draft: Model, joining: Change) -> Pass:
-    """A pass of a layer that drafts, behind the projection that joins its inputs."""
-    return replace(plain, model=draft, scope="draft.", changes=(joining,))
-
-
-def with_draft(found: Schedule, draft: Model, joining: Change) -> Schedule:
-    """The schedule with a drafting layer in memory, which reads the prompt for its own keys and values."""
-    main = found.main
-    held = Resident(draft, main.setting, main.batch, main.tokens, changes=(joining, own_weights))
-    return found.with_another((by_draft(p, draft, joining) for p in found.of_main("prefill")), held)
-
-
-def joined(rows: Sequence[Named], step: Step, bias: bool = True) -> list[Named]:
-    """A projection from 2h to h of a token's embedding concatenated with the previous feature."""
-    head = vocabulary_projection(rows)
-    assert head is not None  # every model that decodes has one
-    joining = Gemm(step.tokens, head.k, 2 * head.k, head.inputs, head.weights, head.outputs, bias=bias)
-    return [Named("join_proj", joining, 1), *rows]
-
-
-def own_weights(rows: Sequence[Named], step: Step) -> list[Named]:
-    """The embedding and the vocabulary projection are the model's: the draft stores its layer only."""
-    return [row for row in rows if IN_LAYERS in row.name or row.name == "join_proj"]

@@ -9,7 +9,7 @@ from workloads.schedule import Schedule
 from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.changes import on
 from workloads.techniques.conditions import no_experts
-from workloads.techniques.streaming import Streamed
+from workloads.techniques.offloading import Streamed
 from workloads.work import Role, Traffic, Work
 
 EXPERTS = ".moe.experts_"  # in the names of their products

@@ -14,7 +14,7 @@ from workloads.step import Step
 from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.changes import IN_LAYERS, PRODUCTS, on, with_weights
 from workloads.techniques.conditions import no_cache
-from workloads.techniques.streaming import Streamed, streamed_cache, streamed_weights
+from workloads.techniques.offloading import Streamed, streamed_cache, streamed_weights
 from workloads.work import KV, Role, Traffic, Work
 
 

@@ -12,9 +12,8 @@ from workloads.schedule import Pass, Resident, Schedule
 from workloads.sharing import beside
 from workloads.step import Step
 from workloads.techniques.base import Target, Technique, parameter
-from workloads.techniques.changes import also
+from workloads.techniques.changes import also, shortened
 from workloads.techniques.conditions import no_prompt
-from workloads.techniques.requests import shortened
 
 
 @dataclass(frozen=True)

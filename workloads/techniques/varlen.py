@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from workloads.schedule import Schedule
 from workloads.techniques.base import Target, Technique, parameter
+from workloads.techniques.changes import shortened
 from workloads.techniques.conditions import no_prompt
-from workloads.techniques.requests import shortened
 
 
 @dataclass(frozen=True)

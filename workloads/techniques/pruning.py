@@ -1,4 +1,4 @@
-"""Structured pruning of heads and channels."""
+"""Layers, heads, channels and experts that matter least are removed for good."""
 
 from __future__ import annotations
 
@@ -7,7 +7,29 @@ from dataclasses import dataclass, replace
 from workloads.blocks import AttentionBlock, MlaBlock, MlpBlock, MoeBlock
 from workloads.schedule import Schedule
 from workloads.techniques.base import Target, Technique, parameter
-from workloads.techniques.changes import blocks, with_blocks
+from workloads.techniques.changes import blocks, with_blocks, with_fewer_layers
+from workloads.techniques.conditions import no_experts
+
+
+@dataclass(frozen=True)
+class LayerPruning(Technique):
+    """Layers that change the residual stream least are removed for good."""
+
+    name = "layer-pruning"
+    aliases = ("shortgpt", "depth-pruning")
+    category = "sparsification"
+    paper = "ShortGPT arXiv:2403.03853"
+    removes = "whole layers: their weights, their work and their cache"
+    adds = "nothing"
+    needs = "a measure of what a layer changes; optionally short fine-tuning"
+    quality = "lossy"
+    slot = "how many layers there are"
+
+    ratio: float = parameter(0.25, "share of layers removed (ShortGPT: 0.25)", low=0, high=0.95)
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """Every kind of layer keeps its share."""
+        return with_fewer_layers(schedule, 1 - self.ratio)
 
 
 @dataclass(frozen=True)
@@ -55,3 +77,33 @@ class StructuredPruning(Technique):
         found = with_blocks(schedule, AttentionBlock, heads)
         found = with_blocks(found, MlaBlock, lambda b: replace(b, heads=max(1, round(b.heads * kept))))
         return with_blocks(with_blocks(found, MlpBlock, channels), MoeBlock, experts)
+
+
+@dataclass(frozen=True)
+class ExpertPruning(Technique):
+    """Experts that are chosen least are removed for good."""
+
+    name = "expert-pruning"
+    aliases = ("moe-pruning", "experts-pruning")
+    category = "sparsification"
+    paper = "Lu et al. arXiv:2402.14800"
+    removes = "experts: their weights in memory, and reads of them at a batch"
+    adds = "nothing"
+    needs = "a count of how often each expert is chosen"
+    quality = "lossy"
+    slot = "how many experts there are"
+    example = "Mixtral-8x7B --hw h200"
+    refused_by = (no_experts,)
+
+    kept: float = parameter(
+        0.75, "share of experts that stay (Lu et al.: 6 or 4 of Mixtral's 8)", low=0.001, high=1
+    )
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """A token still selects as many experts, if as many remain."""
+
+        def fewer(b: MoeBlock) -> MoeBlock:
+            experts = max(1, round(b.experts * self.kept))
+            return replace(b, experts=experts, top_k=min(b.top_k, experts))
+
+        return with_blocks(schedule, MoeBlock, fewer)

@@ -1,0 +1,159 @@
+"""Positions see some of the positions before them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from workloads.arrays import minimum
+from workloads.blocks import AttentionBlock
+from workloads.operators import Attention, Residual
+from workloads.phases import Named
+from workloads.schedule import Schedule
+from workloads.techniques.base import Technique, parameter
+from workloads.techniques.changes import each_row, on, with_blocks, within
+from workloads.techniques.conditions import no_cache, no_decoding, no_heads
+
+
+@dataclass(frozen=True)
+class WindowAttention(Technique):
+    """Every position sees a window of the last ones, in prefill and decode."""
+
+    name = "window-attention"
+    aliases = ("window", "longformer", "sliding-window-attention")
+    category = "sparsification"
+    paper = "Longformer arXiv:2004.05150; Mistral 7B arXiv:2310.06825"
+    removes = "attention beyond the window, and its cache"
+    adds = "nothing"
+    needs = "a model trained or fine-tuned with the window"
+    quality = "retrained"
+    slot = "which positions are attended to"
+    example = "Llama-3.1-8B --hw h100 --prompt 8192"
+    applies_with = "the kind of attention"
+    refused_by = (no_heads,)
+
+    window: int = parameter(4096, "positions that each one sees (Mistral: 4096)", low=1, high=100_000_000)
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """Layers that have a narrower window keep it."""
+
+        def narrow(b: AttentionBlock) -> AttentionBlock:
+            return replace(b, window=min(b.window or self.window, self.window))
+
+        return with_blocks(schedule, AttentionBlock, narrow)
+
+
+@dataclass(frozen=True)
+class BigBird(Technique):
+    """Every position sees a window, a few global positions and a few random ones."""
+
+    name = "bigbird"
+    aliases = ("block-sparse-attention", "longformer-global")
+    category = "sparsification"
+    paper = "BigBird arXiv:2007.14062"
+    removes = "attention to all other positions; keys and values stay"
+    adds = "nothing"
+    needs = "a model trained or fine-tuned with it; a block-sparse kernel"
+    quality = "retrained"
+    slot = "which positions are attended to"
+    applies_with = "the kind of attention"
+    refused_by = (no_heads,)
+
+    window: int = parameter(192, "positions of the window (BigBird: 3 blocks of 64)", low=1, high=10_000_000)
+    first: int = parameter(128, "global positions (BigBird: 2 blocks)", low=0, high=10_000_000)
+    random: int = parameter(192, "random positions (BigBird: 3 blocks)", low=0, high=10_000_000)
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """The work of a window of all three sizes together, but every key stays in memory."""
+        seen = self.window + self.first + self.random
+        return schedule.with_change(on(Attention, lambda core: within(core, seen)), held=False)
+
+
+@dataclass(frozen=True)
+class StreamingLlm(Technique):
+    """Every position sees a few first tokens (attention sinks) and a window; the cache keeps only those."""
+
+    name = "streaming-llm"
+    aliases = ("attention-sinks", "sliding-window-cache")
+    category = "sparsification"
+    paper = "StreamingLLM arXiv:2309.17453"
+    removes = "keys and values beyond the window, from memory and from every step"
+    adds = "nothing"
+    needs = "an attention kernel with sinks and a window"
+    quality = "lossy"
+    served = "TensorRT-LLM"
+    slot = "which positions are attended to"
+    refused_by = (no_cache,)
+
+    sinks: int = parameter(4, "first tokens that stay (the paper: 4)", low=0, high=1024)
+    window: int = parameter(1020, "last tokens that stay", low=1, high=10_000_000)
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """A window as wide as sinks and window together does the same work."""
+        kept = self.sinks + self.window
+        seen = schedule.with_change(on(Attention, lambda core: within(core, kept)))
+        return seen.with_main(tokens=min(schedule.main.tokens, kept))
+
+
+@dataclass(frozen=True)
+class MixtureOfAttention(Technique):
+    """Each head has a span of its own, short for most and long for few."""
+
+    name = "mixture-of-attention"
+    aliases = ("moa",)
+    category = "sparsification"
+    paper = "MoA arXiv:2406.14909"
+    removes = "attention and cache beyond each head's span"
+    adds = "nothing"
+    needs = "spans found by profiling the model; a kernel with a span per head"
+    quality = "lossy"
+    slot = "which positions are attended to"
+    refused_by = (no_cache,)
+
+    span: float = parameter(0.5, "mean span of a head over the context (MoA: 0.5)", low=0.001, high=1)
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """On average every head sees this share of what it saw."""
+
+        def shorter(core: Any) -> Any:
+            seen = core.kv_len if core.window is None else minimum(core.window, core.kv_len)
+            return replace(core, window=seen * self.span)
+
+        if self.span == 1:
+            return schedule
+        found = schedule.with_change(on(Attention, shorter))
+        return found.with_main(cache_factor=schedule.main.cache_factor * self.span)
+
+
+@dataclass(frozen=True)
+class HeavyHitters(Technique):
+    """The cache keeps the last tokens and those that were attended to most; the others are dropped."""
+
+    name = "h2o"
+    aliases = ("heavy-hitter-oracle", "kv-eviction", "kv-cache-eviction")
+    category = "dynamic inference"
+    paper = "H2O arXiv:2306.14048"
+    removes = "keys and values of dropped tokens, from memory and from every step"
+    adds = "a running sum of attention weights per kept position and head"
+    needs = "an attention kernel that gives its weights"
+    quality = "lossy"
+    slot = "which positions are attended to"
+    refused_by = (no_decoding, no_cache)
+
+    share: float = parameter(0.2, "share of the prompt that is kept (H2O: 0.2)", low=0.001, high=1)
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """A budget from the prompt's length; the prefill sees everything and drops afterwards."""
+        if self.share == 1:
+            return schedule
+        budget = max(1, round(self.share * schedule.prompt))
+
+        def capped(row: Named) -> list[Named]:
+            if not isinstance(row.operator, Attention):
+                return [row]
+            core = replace(row.operator, kv_len=minimum(row.operator.kv_len, budget))
+            sums = Residual(1, core.batch * core.heads * core.kv_len, "fp32")
+            return [replace(row, operator=core), replace(row, name=f"{row.name}.sums", operator=sums)]
+
+        held = min(schedule.main.tokens, budget)
+        return schedule.with_change(each_row(capped), "decode").with_main(tokens=held)
