@@ -10,6 +10,14 @@ INPUTS = FRAMEWORK + "inputs"  # positions, rotary tables, masks: between the em
 HEADS = FRAMEWORK + "heads"  # parts of heads split, joined and copied between two operators
 FACTORS = FRAMEWORK + "factors"  # constant factors of activations, which weights could include
 
+ATTENTION, MLP = "layers.attention", "layers.mlp"
+
+
+def named(module: str, block: str, *same: str, **others: str) -> dict[str, str]:
+    """The ranges of parts of a module: operators of a block, of the same names or of others."""
+    names = {name: name for name in same} | others
+    return {f"{module}.{part}": f"{block}.{name}" for part, name in names.items()}
+
 
 @dataclass(frozen=True)
 class Gap:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from profiler.parts.base import FACTORS, HEADS, Family, Gap
+from profiler.parts.base import ATTENTION, FACTORS, HEADS, MLP, Family, Gap, named
 from profiler.ranks.share import SUM
 
-ATTENTION = {
-    f"self_attn.{name}": f"layers.attention.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")
-}
+QKV = ("q_proj", "k_proj", "v_proj")
+SELF_ATTENTION = named("self_attn", ATTENTION, *QKV, "o_proj")
 QK_NORMS = {
     f"self_attn.{name}": f"layers.attention.{norm}"
     for norm, names in {
@@ -18,7 +17,7 @@ QK_NORMS = {
     }.items()
     for name in names
 }
-MLP = {f"mlp.{name}": f"layers.mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj")}
+GATED_MLP = named("mlp", MLP, "gate_proj", "up_proj", "down_proj")
 SUMS = {  # of a model that processes share (profiler/ranks/share.py)
     f"self_attn.{SUM}": "layers.attention_allreduce",
     f"mlp.{SUM}": "layers.mlp_allreduce",
@@ -42,25 +41,23 @@ SANDWICH_RESIDUALS = (
     Gap("post_feedforward_layernorm", "", "layers.mlp_residual"),
 )
 
-FUSED_MLP = {
-    "mlp.gate_up_proj": "layers.mlp.gate_up_proj",
-    "mlp.down_proj": "layers.mlp.down_proj",
-}
+FUSED_MLP = named("mlp", MLP, "gate_up_proj", "down_proj")
 FUSED_PRODUCT = Gap("mlp.gate_up_proj", "mlp.down_proj", "layers.mlp.act_mul")
 
 LLAMA = Family(
     "model.layers",
-    {**ATTENTION, **QK_NORMS, **MLP, **GATED_ACTIVATION, **NORMS, **SUMS},
+    {**SELF_ATTENTION, **QK_NORMS, **GATED_MLP, **GATED_ACTIVATION, **NORMS, **SUMS},
     (*RESIDUALS, PRODUCT),
     OUTSIDE,
 )
+WITHOUT_NORMS = {path: name for path, name in LLAMA.modules.items() if path not in NORMS}
 WITHOUT_MLP = {path: name for path, name in LLAMA.modules.items() if not path.startswith("mlp.")}
 GRANITE_3 = replace(LLAMA, behind={"lm_head": FACTORS})
 UNGATED = replace(LLAMA, gaps=RESIDUALS)
 APERTUS = replace(
     UNGATED,
     modules={
-        **{path: name for path, name in LLAMA.modules.items() if path not in NORMS},
+        **WITHOUT_NORMS,
         "attention_layernorm": "layers.attention_norm",
         "feedforward_layernorm": "layers.mlp_norm",
     },
@@ -78,17 +75,12 @@ DIFFERENTIAL = replace(  # attends to each half of the values by a call of its o
 SCALED = replace(LLAMA, behind={"layers.attention.rope": HEADS})  # queries, by their positions
 STARCODER2 = replace(
     UNGATED,
-    modules={
-        **WITHOUT_MLP,
-        "mlp.c_fc": "layers.mlp.up_proj",
-        "mlp.act": "layers.mlp.act_mul",
-        "mlp.c_proj": "layers.mlp.down_proj",
-    },
+    modules={**WITHOUT_MLP, **named("mlp", MLP, c_fc="up_proj", act="act_mul", c_proj="down_proj")},
 )
 OLMO2 = replace(  # norms after the blocks only
     LLAMA,
     modules={
-        **{path: name for path, name in LLAMA.modules.items() if path not in NORMS},
+        **WITHOUT_NORMS,
         "post_attention_layernorm": "layers.attention_post_norm",
         "post_feedforward_layernorm": "layers.mlp_post_norm",
     },
@@ -100,16 +92,11 @@ OLMO2 = replace(  # norms after the blocks only
 )
 PHI3 = Family(
     "model.layers",
-    {
-        "self_attn.qkv_proj": "layers.attention.qkv_proj",
-        "self_attn.o_proj": "layers.attention.o_proj",
-        **FUSED_MLP,
-        **NORMS,
-    },
+    {**named("self_attn", ATTENTION, "qkv_proj", "o_proj"), **FUSED_MLP, **NORMS},
     (*RESIDUALS, FUSED_PRODUCT),
     OUTSIDE,
 )
-GLM = Family("model.layers", {**ATTENTION, **FUSED_MLP, **NORMS}, PHI3.gaps, OUTSIDE)
+GLM = Family("model.layers", {**SELF_ATTENTION, **FUSED_MLP, **NORMS}, PHI3.gaps, OUTSIDE)
 GLM4 = Family(
     "model.layers",
     {
@@ -126,7 +113,7 @@ GLM4 = Family(
 )
 GEMMA2 = Family(
     "model.layers",
-    {**ATTENTION, **QK_NORMS, **MLP, **GATED_ACTIVATION, **SANDWICH_NORMS},
+    {**SELF_ATTENTION, **QK_NORMS, **GATED_MLP, **GATED_ACTIVATION, **SANDWICH_NORMS},
     (*SANDWICH_RESIDUALS, PRODUCT),
     OUTSIDE,
 )
@@ -138,17 +125,18 @@ VAULTGEMMA = replace(
         PRODUCT,
     ),
 )
+
+
+def megatron(attention: str, act: str = "act") -> dict[str, str]:
+    """The modules of layers with Megatron-LM's names (arXiv:1909.08053)."""
+    products = named(attention, ATTENTION, query_key_value="qkv_proj", dense="o_proj")
+    matrices = {"dense_h_to_4h": "up_proj", act: "act_mul", "dense_4h_to_h": "down_proj"}
+    return {**products, **named("mlp", MLP, **matrices), **NORMS}
+
+
 PERSIMMON = Family(
     "model.layers",
-    {
-        "self_attn.query_key_value": "layers.attention.qkv_proj",
-        "self_attn.dense": "layers.attention.o_proj",
-        **QK_NORMS,
-        "mlp.dense_h_to_4h": "layers.mlp.up_proj",
-        "mlp.act": "layers.mlp.act_mul",
-        "mlp.dense_4h_to_h": "layers.mlp.down_proj",
-        **NORMS,
-    },
+    {**megatron("self_attn"), **QK_NORMS},
     RESIDUALS,
     {"model.embed_tokens": "embedding", "model.final_layernorm": "final_norm", "lm_head": "lm_head"},
     behind={"layers.attention.rope": HEADS},  # parts of heads are rotated
@@ -156,11 +144,8 @@ PERSIMMON = Family(
 GPT2 = Family(
     "transformer.h",
     {
-        "attn.c_attn": "layers.attention.qkv_proj",
-        "attn.c_proj": "layers.attention.o_proj",
-        "mlp.c_fc": "layers.mlp.up_proj",
-        "mlp.act": "layers.mlp.act_mul",
-        "mlp.c_proj": "layers.mlp.down_proj",
+        **named("attn", ATTENTION, c_attn="qkv_proj", c_proj="o_proj"),
+        **named("mlp", MLP, c_fc="up_proj", act="act_mul", c_proj="down_proj"),
         "ln_1": "layers.attention_norm",
         "ln_2": "layers.mlp_norm",
     },
@@ -171,13 +156,12 @@ GPT2 = Family(
         "transformer.ln_f": "final_norm",
         "lm_head": "lm_head",
     },
-    behind=dict.fromkeys(("layers.attention.qkv_proj",), HEADS),
+    behind={"layers.attention.qkv_proj": HEADS},
 )
 OPT = Family(
     "model.decoder.layers",
     {
-        **{f"self_attn.{n}_proj": f"layers.attention.{n}_proj" for n in "qkv"},
-        "self_attn.out_proj": "layers.attention.o_proj",
+        **named("self_attn", ATTENTION, *QKV, out_proj="o_proj"),
         "self_attn_layer_norm": "layers.attention_norm",
         "final_layer_norm": "layers.mlp_norm",
         "fc1": "layers.mlp.up_proj",

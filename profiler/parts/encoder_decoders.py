@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from profiler.parts.base import FACTORS, HEADS, Family, Gap
+from profiler.parts.base import ATTENTION, FACTORS, HEADS, Family, Gap
 from profiler.parts.experts import routed
 
-ATTENTION, CROSS = "layers.attention", "layers.cross_attention"
+CROSS = "layers.cross_attention"
 
 
 def _stack(scope: str, parts: Family) -> Family:

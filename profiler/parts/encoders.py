@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from profiler.parts.base import Family, Gap
+from profiler.parts.base import ATTENTION, Family, Gap, named
 
 BERT = Family(
     "encoder.layer",
     {
-        "attention.self.query": "layers.attention.q_proj",
-        "attention.self.key": "layers.attention.k_proj",
-        "attention.self.value": "layers.attention.v_proj",
+        **named("attention.self", ATTENTION, query="q_proj", key="k_proj", value="v_proj"),
         "attention.output.dense": "layers.attention.o_proj",
         "attention.output.LayerNorm": "layers.attention_stream_norm",
         "intermediate.dense": "layers.mlp.up_proj",

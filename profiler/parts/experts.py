@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from profiler.parts.base import HEADS, Family, Gap, Inside
+from profiler.parts.base import ATTENTION, HEADS, MLP, Family, Gap, Inside, named
 from profiler.parts.dense import GRANITE_3, LLAMA, OLMO2, OUTSIDE, PRODUCT, RESIDUALS, WITHOUT_MLP
 
 
@@ -13,18 +13,23 @@ def routed(wide: str) -> str:
     return f"layers.moe.permute + experts_{wide}_proj + experts_act_mul + experts_down_proj + combine"
 
 
-MOE = Family(
-    "model.layers",
-    {**LLAMA.modules, "mlp.gate": "layers.moe.router + topk", "mlp.experts": routed("gate_up")},
-    LLAMA.gaps,
-    OUTSIDE,
-)
+def routing(module: str, router: str) -> dict[str, str]:
+    """The modules of gated experts in the place of an MLP."""
+    return {f"{module}.{router}": "layers.moe.router + topk", f"{module}.experts": routed("gate_up")}
+
+
+MOE = replace(LLAMA, modules={**LLAMA.modules, **routing("mlp", "gate")})
+
+
+def shared_mlp(module: str, act: str, *matrices: str) -> dict[str, str]:
+    """The modules of an expert that every token meets; all three `matrices` by default."""
+    names = {f"{n}_proj": f"shared_{n}_proj" for n in matrices or ("gate", "up", "down")}
+    return named(module, "layers.moe", **names, **{act: "shared_act_mul"})
 
 
 def _sharing(family: Family, shared: str, last: str) -> Family:
     """A family with the shared expert `shared`, whose sum begins after `last`."""
-    matrices = {f"mlp.{shared}.{n}_proj": f"layers.moe.shared_{n}_proj" for n in ("gate", "up", "down")}
-    more = {**matrices, f"mlp.{shared}.act_fn": "layers.moe.shared_act_mul"}
+    more = shared_mlp(f"mlp.{shared}", "act_fn")
     product = Gap(f"mlp.{shared}.up_proj", f"mlp.{shared}.down_proj", "layers.moe.shared_act_mul")
     total = Gap(f"mlp.{last}", "mlp", "layers.moe.shared_sum", inside=True)
     return replace(family, modules={**family.modules, **more}, gaps=(*family.gaps, product, total))
@@ -35,15 +40,9 @@ LLAMA4 = Family(  # experts compute all tokens; one norm takes queries, then key
     {
         **WITHOUT_MLP,
         "self_attn.qk_norm": "layers.attention.q_norm + k_norm",
-        **{f"feed_forward.{n}_proj": f"layers.mlp.{n}_proj" for n in ("gate", "up", "down")},
-        "feed_forward.activation_fn": "layers.mlp.act_mul",
-        "feed_forward.router": MOE.modules["mlp.gate"],
-        "feed_forward.experts": MOE.modules["mlp.experts"],
-        **{
-            f"feed_forward.shared_expert.{n}_proj": f"layers.moe.shared_{n}_proj"
-            for n in ("gate", "up", "down")
-        },
-        "feed_forward.shared_expert.activation_fn": "layers.moe.shared_act_mul",
+        **named("feed_forward", MLP, "gate_proj", "up_proj", "down_proj", activation_fn="act_mul"),
+        **routing("feed_forward", "router"),
+        **shared_mlp("feed_forward.shared_expert", "activation_fn"),
     },
     (
         RESIDUALS[0],
@@ -62,11 +61,10 @@ DBRX = Family(
     "transformer.blocks",
     {
         "norm_attn_norm.norm_1": "layers.attention_norm",
-        "norm_attn_norm.attn.Wqkv": "layers.attention.qkv_proj",
-        "norm_attn_norm.attn.out_proj": "layers.attention.o_proj",
+        **named("norm_attn_norm.attn", ATTENTION, Wqkv="qkv_proj", out_proj="o_proj"),
         "norm_attn_norm.norm_2": "layers.mlp_norm",
         "ffn.router": "layers.moe.router",
-        "ffn.experts": MOE.modules["mlp.experts"],
+        "ffn.experts": routed("gate_up"),
     },
     (
         Gap("norm_attn_norm.attn", "norm_attn_norm.norm_2", "layers.attention_residual"),
@@ -76,21 +74,14 @@ DBRX = Family(
     {"transformer.wte": "embedding", "transformer.norm_f": "final_norm", "lm_head": "lm_head"},
     behind={"layers.attention.qkv_proj": HEADS},  # clipped and split
 )
-PHIMOE = replace(
-    MOE, modules={("mlp.router" if path == "mlp.gate" else path): name for path, name in MOE.modules.items()}
-)
+PHIMOE = replace(LLAMA, modules={**LLAMA.modules, **routing("mlp", "router")})
 GATED = replace(MOE, modules={**MOE.modules, "mlp.shared_expert_gate": "layers.moe.shared_gate"})
 QWEN2_MOE = _sharing(GATED, "shared_expert", "shared_expert_gate")
 SHARED_EXPERTS = _sharing(MOE, "shared_experts", "shared_experts")
 ERNIE = _sharing(MOE, "shared_experts", "experts")  # which run after the shared one
-_ROUTED = {path: name for path, name in MOE.modules.items() if path in ("mlp.gate", "mlp.experts")}
 HUNYUAN = _sharing(MOE, "shared_mlp", "experts")
-FLEX_OLMO = replace(OLMO2, modules={**OLMO2.modules, **_ROUTED})
-_GRANITE = {
-    **WITHOUT_MLP,
-    "block_sparse_moe.router": MOE.modules["mlp.gate"],
-    "block_sparse_moe.experts": MOE.modules["mlp.experts"],
-}
+FLEX_OLMO = replace(OLMO2, modules={**OLMO2.modules, **routing("mlp", "gate")})
+_GRANITE = {**WITHOUT_MLP, **routing("block_sparse_moe", "router")}
 _SHARED = {f"shared_mlp.{n}put_linear": name for n, name in (("in", "gate_up"), ("out", "down"))}
 GRANITE = replace(
     GRANITE_3,
@@ -111,10 +102,8 @@ LATENT = replace(
     SHARED_EXPERTS,
     modules={
         **SHARED_EXPERTS.modules,
-        **{f"self_attn.{name}": f"layers.attention.{name}" for name in ("q_a_proj", "q_b_proj", "kv_b_proj")},
-        "self_attn.kv_a_proj_with_mqa": "layers.attention.kv_a_proj",
-        "self_attn.q_a_layernorm": "layers.attention.q_a_norm",
-        "self_attn.kv_a_layernorm": "layers.attention.kv_a_norm",
+        **named("self_attn", ATTENTION, "q_a_proj", "q_b_proj", "kv_b_proj", kv_a_proj_with_mqa="kv_a_proj"),
+        **named("self_attn", ATTENTION, q_a_layernorm="q_a_norm", kv_a_layernorm="kv_a_norm"),
     },
     behind=dict.fromkeys(
         ("layers.attention.rope", "layers.attention.kv_append", "layers.attention.kv_b_proj"), HEADS

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from profiler.parts.base import FACTORS, HEADS, Family, Gap, Inside
-from profiler.parts.dense import ATTENTION, GATED_ACTIVATION, LLAMA, MLP, NORMS, OUTSIDE, PRODUCT, RESIDUALS
-from profiler.parts.experts import GRANITE, MOE, QWEN2_MOE, routed
+from profiler.parts.base import ATTENTION, FACTORS, HEADS, MLP, Family, Gap, Inside, named
+from profiler.parts.dense import LLAMA, NORMS, OUTSIDE, PRODUCT, QKV, RESIDUALS, SELF_ATTENTION
+from profiler.parts.experts import GRANITE, MOE, QWEN2_MOE, routed, routing, shared_mlp
 from profiler.parts.recurrent import (
     CONVOLUTION,
     DUALITY,
@@ -21,18 +21,11 @@ from profiler.parts.recurrent import (
     scoped,
 )
 
-
-def _moved(paths: dict[str, str], before: str, after: str) -> dict[str, str]:
-    """The same ranges with another prefix of paths."""
-    return {f"{after}{path.removeprefix(before)}": name for path, name in paths.items()}
-
-
 # Jamba: every layer has an MLP or experts after its mixer.
 _FEED_FORWARD = {
     "pre_ff_layernorm": "layers.mlp_norm",
-    **_moved({**MLP, **GATED_ACTIVATION}, "mlp", "feed_forward"),
-    "feed_forward.router": MOE.modules["mlp.gate"],
-    "feed_forward.experts": MOE.modules["mlp.experts"],
+    **named("feed_forward", MLP, "gate_proj", "up_proj", "down_proj", act_fn="act_mul"),
+    **routing("feed_forward", "router"),
 }
 _FEED_FORWARD_GAPS = (
     Gap("feed_forward", "", "layers.mlp_residual"),
@@ -40,7 +33,7 @@ _FEED_FORWARD_GAPS = (
 )
 JAMBA = Family(
     "model.layers",
-    {"input_layernorm": "layers.attention_norm", **ATTENTION, **_FEED_FORWARD},
+    {"input_layernorm": "layers.attention_norm", **SELF_ATTENTION, **_FEED_FORWARD},
     (Gap("self_attn", "pre_ff_layernorm", "layers.attention_residual"), *_FEED_FORWARD_GAPS),
     {"model.embed_tokens": "embedding", "model.final_layernorm": "final_norm", "lm_head": "lm_head"},
     kinds={
@@ -73,10 +66,7 @@ BAMBA = replace(
 )
 
 # Granite 4: Bamba's mixer or attention before experts with a shared one, or before the shared one alone.
-_DENSE = {
-    "shared_mlp.input_linear": "layers.mlp.gate_up_proj",
-    "shared_mlp.output_linear": "layers.mlp.down_proj",
-}
+_DENSE = named("shared_mlp", MLP, input_linear="gate_up_proj", output_linear="down_proj")
 _DENSE_GAPS = (
     Gap("shared_mlp.input_linear", "shared_mlp.output_linear", PRODUCT.name),
     Gap("shared_mlp", "", "layers.mlp_residual"),
@@ -88,7 +78,7 @@ _ROUTED = {path: name for path, name in _SPARSE.modules.items() if path.startswi
 GRANITE_HYBRID = replace(
     BAMBA,
     behind={**BAMBA.behind, **GRANITE.behind},
-    modules={**NORMS, **ATTENTION, **_DENSE},
+    modules={**NORMS, **SELF_ATTENTION, **_DENSE},
     gaps=(RESIDUALS[0], *_DENSE_GAPS),
     outside=OUTSIDE,
     kinds={
@@ -108,7 +98,7 @@ _FACTORS = (
 )
 FALCON_H1_NORMED = Family(
     "model.layers",
-    {"input_layernorm": "layers.mamba_norm", **mamba2_modules("mamba"), **ATTENTION, **_FEED_FORWARD},
+    {"input_layernorm": "layers.mamba_norm", **mamba2_modules("mamba"), **SELF_ATTENTION, **_FEED_FORWARD},
     (
         *(Gap(after, before, FACTORS) for after, before in _FACTORS),
         Gap("self_attn", "pre_ff_layernorm", "layers.mamba_residual + attention_residual"),
@@ -130,14 +120,11 @@ FALCON_H1 = replace(
 )
 
 # Nemotron-H: a layer is one mixer of any kind.
-_SHARED = {f"mixer.shared_experts.{n}_proj": f"layers.moe.shared_{n}_proj" for n in ("up", "down")}
 NEMOTRON_H = Family(
     "model.layers",
     {
         "norm": "layers.mlp_norm",
-        "mixer.up_proj": "layers.mlp.up_proj",
-        "mixer.act_fn": "layers.mlp.act_mul",
-        "mixer.down_proj": "layers.mlp.down_proj",
+        **named("mixer", MLP, "up_proj", "down_proj", act_fn="act_mul"),
     },
     (Gap("mixer", "", "layers.mlp_residual"),),
     {"model.embeddings": "embedding", "model.norm_f": "final_norm", "lm_head": "lm_head"},
@@ -147,16 +134,15 @@ NEMOTRON_H = Family(
             (Gap("mixer", "", "layers.mamba_residual"),),
         ),
         "mixer.q_proj": Inside(
-            {"norm": "layers.attention_norm", **_moved(ATTENTION, "self_attn", "mixer")},
+            {"norm": "layers.attention_norm", **named("mixer", ATTENTION, *QKV, "o_proj")},
             (Gap("mixer", "", "layers.attention_residual"),),
         ),
         "mixer.experts": Inside(
             {
                 "norm": "layers.mlp_norm",
-                "mixer.gate": MOE.modules["mlp.gate"],
-                "mixer.experts": routed("up"),
-                **_SHARED,
-                "mixer.shared_experts.act_fn": "layers.moe.shared_act_mul",
+                **routing("mixer", "gate"),
+                "mixer.experts": routed("up"),  # not gated
+                **shared_mlp("mixer.shared_experts", "act_fn", "up", "down"),
             },
             (
                 Gap("mixer.shared_experts", "mixer", "layers.moe.shared_sum", inside=True),
@@ -178,8 +164,7 @@ def _qwen(like: Family, *projections: str) -> Family:
     """A family with both mixers, and the feed-forward of `like`."""
     delta = {
         "input_layernorm": f"{_DELTA}_norm",
-        **{f"linear_attn.{name}": f"{_DELTA}.{name}" for name in (*projections, "out_proj")},
-        "linear_attn.norm": f"{_DELTA}.norm + gate_mul",
+        **named("linear_attn", _DELTA, *projections, "out_proj", norm="norm + gate_mul"),
     }
     behind_mixer = {path: name for path, name in like.modules.items() if not path.startswith("self_attn")}
     gaps = tuple(gap for gap in like.gaps if gap.after != "self_attn")
@@ -212,11 +197,9 @@ MINIMAX = replace(
             {
                 **{path: name for path, name in MOE.modules.items() if not path.startswith("self_attn")},
                 "input_layernorm": f"{_LIGHTNING}_norm",
-                "self_attn.act_fn": f"{_LIGHTNING}.qkv_act",
-                **{
-                    f"self_attn.{name}": f"{_LIGHTNING}.{name}"
-                    for name in ("qkv_proj", "norm", "output_gate", "out_proj")
-                },
+                **named(
+                    "self_attn", _LIGHTNING, "qkv_proj", "norm", "output_gate", "out_proj", act_fn="qkv_act"
+                ),
             },
             (
                 Gap("self_attn.act_fn", "self_attn.norm", f"{_LIGHTNING}.core"),

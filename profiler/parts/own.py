@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from profiler.parts.base import HEADS, Family, Gap
-from profiler.parts.dense import GPT2, OPT
+from profiler.parts.base import ATTENTION, HEADS, MLP, Family, Gap, named
+from profiler.parts.dense import GPT2, OPT, QKV, megatron
 from profiler.parts.parallel import BOTH_RESIDUALS
 
 BLOOM = Family(
     "transformer.h",
-    {
-        "self_attention.query_key_value": "layers.attention.qkv_proj",
-        "self_attention.dense": "layers.attention.o_proj",
-        "mlp.dense_h_to_4h": "layers.mlp.up_proj",
-        "mlp.gelu_impl": "layers.mlp.act_mul",
-        "mlp.dense_4h_to_h": "layers.mlp.down_proj",
-        "input_layernorm": "layers.attention_norm",
-        "post_attention_layernorm": "layers.mlp_norm",
-    },
+    megatron("self_attention", act="gelu_impl"),
     (
         Gap("self_attention.dense", "self_attention", "layers.attention_residual", inside=True),
         Gap("mlp.dense_4h_to_h", "mlp", "layers.mlp_residual", inside=True),
@@ -34,11 +26,8 @@ BLOOM = Family(
 MPT = Family(
     "transformer.blocks",
     {
-        "attn.Wqkv": "layers.attention.qkv_proj",
-        "attn.out_proj": "layers.attention.o_proj",
-        "ffn.up_proj": "layers.mlp.up_proj",
-        "ffn.act": "layers.mlp.act_mul",
-        "ffn.down_proj": "layers.mlp.down_proj",
+        **named("attn", ATTENTION, Wqkv="qkv_proj", out_proj="o_proj"),
+        **named("ffn", MLP, "up_proj", "down_proj", act="act_mul"),
         "norm_1": "layers.attention_norm",
         "norm_2": "layers.mlp_norm",
     },
@@ -52,11 +41,8 @@ MPT = Family(
 GPTJ = Family(
     "transformer.h",
     {
-        **{f"attn.{n}_proj": f"layers.attention.{n}_proj" for n in "qkv"},
-        "attn.out_proj": "layers.attention.o_proj",
-        "mlp.fc_in": "layers.mlp.up_proj",
-        "mlp.act": "layers.mlp.act_mul",
-        "mlp.fc_out": "layers.mlp.down_proj",
+        **named("attn", ATTENTION, *QKV, out_proj="o_proj"),
+        **named("mlp", MLP, fc_in="up_proj", act="act_mul", fc_out="down_proj"),
         "ln_1": "layers.attention_norm",
     },
     (Gap("mlp", "", BOTH_RESIDUALS),),
@@ -69,8 +55,7 @@ GPT_NEO = replace(
     GPT2,
     modules={
         **{path: name for path, name in GPT2.modules.items() if not path.startswith("attn.")},
-        **{f"attn.attention.{n}_proj": f"layers.attention.{n}_proj" for n in "qkv"},
-        "attn.attention.out_proj": "layers.attention.o_proj",
+        **named("attn.attention", ATTENTION, *QKV, out_proj="o_proj"),
     },
     attends_until="attn.attention.out_proj",
     behind={"layers.attention.v_proj": HEADS},
@@ -90,15 +75,9 @@ XGLM = replace(
 FALCON = Family(
     "transformer.h",
     {
-        "self_attention.query_key_value": "layers.attention.qkv_proj",
-        "self_attention.dense": "layers.attention.o_proj",
-        "mlp.dense_h_to_4h": "layers.mlp.up_proj",
-        "mlp.act": "layers.mlp.act_mul",
-        "mlp.dense_4h_to_h": "layers.mlp.down_proj",
-        "input_layernorm": "layers.attention_norm",
+        **megatron("self_attention"),
         "ln_attn": "layers.attention_norm",
         "ln_mlp": "layers.mlp_norm",
-        "post_attention_layernorm": "layers.mlp_norm",
     },
     (Gap("mlp", "", BOTH_RESIDUALS),),
     {"transformer.word_embeddings": "embedding", "transformer.ln_f": "final_norm", "lm_head": "lm_head"},

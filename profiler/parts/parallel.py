@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from profiler.parts.base import FACTORS, HEADS, Family, Gap
-from profiler.parts.dense import LLAMA, PRODUCT
+from profiler.parts.base import ATTENTION, FACTORS, HEADS, MLP, Family, Gap, named
+from profiler.parts.dense import LLAMA, PRODUCT, QKV, megatron
 
 BOTH_RESIDUALS = "layers.attention_residual + mlp_residual"
 COHERE = replace(LLAMA, gaps=(PRODUCT, Gap("mlp", "", BOTH_RESIDUALS)), behind={"lm_head": FACTORS})
@@ -16,11 +16,8 @@ STABLELM_IN_TURN = replace(LLAMA, behind=_PART_ROTATED)
 PHI = Family(
     "model.layers",
     {
-        **{f"self_attn.{n}_proj": f"layers.attention.{n}_proj" for n in "qkv"},
-        "self_attn.dense": "layers.attention.o_proj",
-        "mlp.fc1": "layers.mlp.up_proj",
-        "mlp.activation_fn": "layers.mlp.act_mul",
-        "mlp.fc2": "layers.mlp.down_proj",
+        **named("self_attn", ATTENTION, *QKV, dense="o_proj"),
+        **named("mlp", MLP, fc1="up_proj", activation_fn="act_mul", fc2="down_proj"),
         "input_layernorm": "layers.attention_norm",
     },
     (Gap("mlp", "", BOTH_RESIDUALS),),
@@ -29,15 +26,7 @@ PHI = Family(
 )
 NEOX = Family(
     "gpt_neox.layers",
-    {
-        "attention.query_key_value": "layers.attention.qkv_proj",
-        "attention.dense": "layers.attention.o_proj",
-        "mlp.dense_h_to_4h": "layers.mlp.up_proj",
-        "mlp.act": "layers.mlp.act_mul",
-        "mlp.dense_4h_to_h": "layers.mlp.down_proj",
-        "input_layernorm": "layers.attention_norm",
-        "post_attention_layernorm": "layers.mlp_norm",
-    },
+    megatron("attention"),
     (Gap("mlp", "", BOTH_RESIDUALS),),
     {"gpt_neox.embed_in": "embedding", "gpt_neox.final_layer_norm": "final_norm", "lm_head": "lm_head"},
 )

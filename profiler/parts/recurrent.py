@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from profiler.parts.base import Family, Gap, Inside
-from profiler.parts.dense import ATTENTION, QK_NORMS
-from profiler.parts.experts import MOE
+from profiler.parts.base import ATTENTION, MLP, Family, Gap, Inside, named
+from profiler.parts.dense import QK_NORMS, QKV
+from profiler.parts.experts import routing
 
 CONVOLUTION = dict.fromkeys(("causal_conv1d_fn", "causal_conv1d_update", "update_conv_state"), "conv1d")
 SELECTIVE_SCAN = dict.fromkeys(
@@ -29,13 +29,12 @@ def scoped(scope: str, names: dict[str, str]) -> dict[str, str]:
 
 def mamba_modules(mixer: str) -> dict[str, str]:
     """The modules of Mamba's mixer; the weights of `dt_proj` are used without calling it."""
-    return {f"{mixer}.{name}": f"layers.mamba.{name}" for name in ("in_proj", "x_proj", "out_proj")}
+    return named(mixer, "layers.mamba", "in_proj", "x_proj", "out_proj")
 
 
 def mamba2_modules(mixer: str) -> dict[str, str]:
     """The modules of Mamba-2's mixer, whose norm multiplies by the gate first."""
-    products = {f"{mixer}.{name}": f"layers.mamba.{name}" for name in ("in_proj", "out_proj")}
-    return {**products, f"{mixer}.norm": "layers.mamba.gate_mul + norm"}
+    return named(mixer, "layers.mamba", "in_proj", "out_proj", norm="gate_mul + norm")
 
 
 MAMBA_FUNCTIONS = scoped("layers.mamba", {**CONVOLUTION, **SELECTIVE_SCAN})
@@ -73,8 +72,8 @@ RWKV = Family(
         "pre_ln": "embedding_norm",  # stands in the first layer
         "ln1": "layers.time_mix_norm",
         "ln2": "layers.channel_mix_norm",
-        **{f"attention.{n}": f"layers.time_mix.{n}" for n in ("key", "value", "receptance", "output")},
-        **{f"feed_forward.{n}": f"layers.channel_mix.{n}" for n in ("key", "value", "receptance")},
+        **named("attention", "layers.time_mix", "key", "value", "receptance", "output"),
+        **named("feed_forward", "layers.channel_mix", "key", "value", "receptance"),
     },
     (
         Gap("ln1", "attention.key", "layers.time_mix.shift"),
@@ -91,26 +90,20 @@ RWKV = Family(
 
 # LFM2: a convolution between two gates, or attention; its last norm is named `embedding_norm`.
 _LFM2_MLP = {
-    **{f"feed_forward.{n}": f"layers.mlp.{name}_proj" for n, name in (("w1", "gate"), ("w3", "up"))},
-    "feed_forward.w2": "layers.mlp.down_proj",
-    "feed_forward.gate": MOE.modules["mlp.gate"],
-    "feed_forward.experts": MOE.modules["mlp.experts"],
+    **named("feed_forward", MLP, w1="gate_proj", w3="up_proj", w2="down_proj"),
+    **routing("feed_forward", "gate"),
 }
 _LFM2_GAPS = (
     Gap("feed_forward.w1", "feed_forward.w3", "layers.mlp.act_mul"),
     Gap("feed_forward.w3", "feed_forward.w2", "layers.mlp.act_mul"),
     Gap("feed_forward", "", "layers.mlp_residual"),
 )
-_LFM2_ATTENTION = {
-    **{path: name for path, name in ATTENTION.items() if not path.endswith("o_proj")},
-    **QK_NORMS,
-}
 LFM2 = Family(
     "model.layers",
     {
         "operator_norm": "layers.attention_norm",
-        **_LFM2_ATTENTION,
-        "self_attn.out_proj": "layers.attention.o_proj",
+        **named("self_attn", ATTENTION, *QKV, out_proj="o_proj"),
+        **QK_NORMS,
         "ffn_norm": "layers.mlp_norm",
         **_LFM2_MLP,
     },
@@ -120,7 +113,7 @@ LFM2 = Family(
         "conv": Inside(
             {
                 "operator_norm": "layers.conv_norm",
-                **{f"conv.{name}": f"layers.conv.{name}" for name in ("in_proj", "out_proj")},
+                **named("conv", "layers.conv", "in_proj", "out_proj"),
                 "ffn_norm": "layers.mlp_norm",
                 **_LFM2_MLP,
             },

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from profiler.parts.base import Family, Gap, Inside
-from profiler.parts.dense import ATTENTION, PRODUCT
+from profiler.parts.base import MLP, Family, Gap, Inside, named
+from profiler.parts.dense import PRODUCT, SELF_ATTENTION
 from profiler.parts.hybrids import JAMBA
 from profiler.parts.recurrent import MAMBA2, MAMBA2_BEHIND, MAMBA2_FUNCTIONS, mamba2_modules
 
@@ -20,11 +20,9 @@ ZAMBA2 = Family(
         _SHARED: Inside(
             {
                 f"{_SHARED}.input_layernorm": "layers.attention.norm",
-                **{f"{_SHARED}.{path}": name for path, name in ATTENTION.items()},
+                **{f"{_SHARED}.{path}": name for path, name in SELF_ATTENTION.items()},
                 f"{_SHARED}.pre_ff_layernorm": "layers.mlp_norm",
-                f"{_MLP}.gate_up_proj": "layers.mlp.gate_up_proj",
-                f"{_MLP}.act_fn": "layers.mlp.act_mul",
-                f"{_MLP}.down_proj": "layers.mlp.down_proj",
+                **named(_MLP, MLP, "gate_up_proj", "down_proj", act_fn="act_mul"),
                 "linear": "layers.mlp.out_proj",
                 "mamba_decoder.input_layernorm": "layers.mamba_norm",
                 **mamba2_modules("mamba_decoder.mamba"),
