@@ -94,10 +94,26 @@ def rotated(config: Config, head_dim: int, default: float = 1.0) -> int:
     return int(head_dim * default)
 
 
-def plain_mlp(config: Config, default: str) -> MlpBlock:
-    """A feed-forward block of two matrices with biases."""
-    act = activation(config, "hidden_act", default=default)
-    return MlpBlock(config.size("intermediate_size"), act, gated=False, bias=True)
+def plain_mlp(
+    config: Config,
+    function: str,
+    *,
+    width: tuple[str, ...] = ("intermediate_size",),
+    named: tuple[str, ...] = ("hidden_act",),
+    default: int | None = None,
+) -> MlpBlock:
+    """A feed-forward block of two matrices with biases.
+
+    `width` and `named` are the fields of its width and activation, by default `default` and `function`.
+    """
+    act = activation(config, *named, default=function)
+    return MlpBlock(config.size(*width, default=default), act, gated=False, bias=True)
+
+
+def gated_mlp(config: Config, bias: bool = False) -> MlpBlock:
+    """A feed-forward block of three matrices."""
+    act = activation(config, "hidden_act", default="silu")
+    return MlpBlock(config.size("intermediate_size"), act, bias=bias)
 
 
 def head_dim_of(config: Config, hidden: int, heads: int, default: int | None = None) -> int:

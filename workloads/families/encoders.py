@@ -19,7 +19,7 @@ from workloads.blocks import (
     TypeTable,
 )
 from workloads.config import Config
-from workloads.families.common import LAYER_NORM, activation, plain_mlp, width_and_heads
+from workloads.families.common import LAYER_NORM, plain_mlp, width_and_heads
 from workloads.layer import Layer
 from workloads.model import Model, Stack
 
@@ -103,12 +103,7 @@ def _distilbert(config: Config) -> Model:
         config,
         "distilbert",
         [EncoderAttentionBlock(heads, hidden // heads, bias=True)] * count,
-        MlpBlock(
-            config.size("hidden_dim", "intermediate_size"),
-            activation(config, "activation", default="gelu"),
-            gated=False,
-            bias=True,
-        ),
+        plain_mlp(config, "gelu", width=("hidden_dim", "intermediate_size"), named=("activation",)),
         hidden=hidden,
         positions=config.size("max_position_embeddings", default=512),
         pooled=False,

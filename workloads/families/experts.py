@@ -7,7 +7,7 @@ from collections.abc import Callable
 from workloads import blocks  # for MoeBlock, which models without experts do not load
 from workloads.blocks import Block, MlpBlock
 from workloads.config import Config
-from workloads.families.common import activation
+from workloads.families.common import activation, gated_mlp
 
 
 def in_each(name: str, number: int, top_k: int = 2) -> Callable[[Config, int], list[Block]]:
@@ -15,7 +15,7 @@ def in_each(name: str, number: int, top_k: int = 2) -> Callable[[Config, int], l
 
     Field `name` says how many, `number` and `top_k` are the family's defaults.
     """
-    return lambda config, layers: [_experts(config, name, default=number, top_k=top_k)] * layers
+    return lambda config, layers: [routed(config, name, default=number, top_k=top_k)] * layers
 
 
 def granite(config: Config, layers: int, shared_width: int = 0) -> list[Block]:
@@ -28,7 +28,7 @@ def granite(config: Config, layers: int, shared_width: int = 0) -> list[Block]:
     dense = MlpBlock(shared, act, fused_gate_up=True) if shared else None
     if dense and not config.count("num_local_experts", 8):
         return [dense] * layers
-    return [_experts(config, "num_local_experts", default=8, shared=dense)] * layers
+    return [routed(config, "num_local_experts", default=8, shared=dense)] * layers
 
 
 def hunyuan(config: Config, layers: int) -> list[Block]:
@@ -87,18 +87,18 @@ def qwen(config: Config, layers: int) -> list[Block]:
     second = config.text("model_type", default="") == "qwen2_moe"
     shared = config.count("shared_expert_intermediate_size", 5632) if second else 0
     default = (60, 4) if shared else (128, 8)
-    names = ("num_experts", "num_local_experts")
-    sparse = _experts(
+    sparse = routed(
         config,
-        *names,
-        width="moe_intermediate_size",
+        "num_experts",
+        "num_local_experts",
+        width=config.size("moe_intermediate_size"),
         default=default[0],
         top_k=default[1],
         shared=MlpBlock(shared, "silu") if shared else None,
         shared_gate=shared > 0,
     )
     is_sparse = [i not in dense and (i + 1) % step == 0 for i in range(layers)]
-    return [sparse if here else dense_block(config) for here in is_sparse]
+    return [sparse if here else gated_mlp(config) for here in is_sparse]
 
 
 def deepseek(config: Config, layers: int) -> list[Block]:
@@ -110,11 +110,11 @@ def deepseek(config: Config, layers: int) -> list[Block]:
     width = config.size("moe_intermediate_size")
     prefix = "num" if config.fields.get("num_shared_experts") is not None else "n"
     shared = config.count(f"{prefix}_shared_experts", 2 if kind == "deepseek_v2" else 1)
-    sparse = _experts(
+    sparse = routed(
         config,
         "n_routed_experts",
         "num_experts",
-        width="moe_intermediate_size",
+        width=width,
         default=None,
         top_k=4 if kind == "glm4_moe_lite" else 8,
         shared=MlpBlock(shared * width, "silu") if shared else None,
@@ -123,7 +123,7 @@ def deepseek(config: Config, layers: int) -> list[Block]:
         is_sparse = [kind == "sparse" for kind in listed]
     else:
         is_sparse = [i >= first and i % every == 0 for i in range(layers)]
-    return [sparse if here else dense_block(config) for here in is_sparse]
+    return [sparse if here else gated_mlp(config) for here in is_sparse]
 
 
 DEFAULT_FIRST = {  # of first_k_dense_replace; 3 in the others
@@ -132,25 +132,21 @@ DEFAULT_FIRST = {  # of first_k_dense_replace; 3 in the others
 }
 
 
-def dense_block(config: Config) -> Block:
-    """The gated MLP of layers without experts."""
-    width = config.size("intermediate_size")
-    return MlpBlock(width, activation(config, "hidden_act", default="silu"))
-
-
-def _experts(
+def routed(
     config: Config,
     *names: str,
-    width: str = "intermediate_size",
+    width: int | None = None,
     default: int | None = 8,
     top_k: int = 2,
     shared: MlpBlock | None = None,
     shared_gate: bool = False,
 ) -> blocks.MoeBlock:
+    """Gated experts, as many as the first of `names` says, by default as wide as `intermediate_size` says."""
     count = config.size(*names, default=default)
     chosen = _top_k(config, names[0], count, top_k)
     act = activation(config, "hidden_act", default="silu")
-    return blocks.MoeBlock(count, chosen, config.size(width), act, shared=shared, shared_gate=shared_gate)
+    wide = width or config.size("intermediate_size")
+    return blocks.MoeBlock(count, chosen, wide, act, shared=shared, shared_gate=shared_gate)
 
 
 def _top_k(config: Config, name: str, experts: int, default: int) -> int:

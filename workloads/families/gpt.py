@@ -7,14 +7,17 @@ from typing import Any
 
 from workloads.blocks import AttentionBlock, MlpBlock
 from workloads.config import Config
-from workloads.families.common import LAYER_NORM, activation, decoder_of, width_and_heads
+from workloads.families.common import LAYER_NORM, decoder_of, plain_mlp, width_and_heads
 from workloads.layer import Layer
-from workloads.model import Model, decoder
+from workloads.model import Model
+
+FUNCTION = ("activation_function",)
 
 
 def _gpt(config: Config, kind: str) -> Model:
     hidden, heads = width_and_heads(config, ("n_embd", "hidden_size"), ("n_head", "num_attention_heads"))
-    positions = config.size("n_positions", "max_position_embeddings", default=1024)
+    longest = ("n_positions", "max_position_embeddings")
+    positions = config.size(*longest, default=1024)
     kv_heads = 1 if kind == "gpt_bigcode" and config.flag("multi_query", True) else heads
     layer = Layer(
         (
@@ -23,13 +26,14 @@ def _gpt(config: Config, kind: str) -> Model:
         ),
         LAYER_NORM,
     )
-    return decoder(
+    return decoder_of(
+        config,
         kind,
         hidden,
-        config.size("vocab_size"),
         (layer,) * config.layers("n_layer", "num_hidden_layers"),
-        positions,
-        tied=config.flag("tie_word_embeddings", True),
+        longest=longest,
+        positions=positions,
+        tied=True,
         norm=LAYER_NORM,
         learned_positions=positions,
     )
@@ -39,8 +43,7 @@ def _gpt_neo(config: Config) -> Model:
     """Every other layer of the published ones sees a window; queries, keys and values have no biases."""
     hidden, heads = width_and_heads(config, heads=("num_heads", "num_attention_heads"))
     count = config.layers("num_layers", "num_hidden_layers")
-    act = activation(config, "activation_function", default="gelu_tanh")
-    mlp = MlpBlock(config.size("intermediate_size", default=4 * hidden), act, gated=False, bias=True)
+    mlp = plain_mlp(config, "gelu_tanh", named=FUNCTION, default=4 * hidden)
     windows = {"global": None, "local": config.size("window_size", default=256)}
     layers = [
         Layer(
@@ -80,15 +83,9 @@ def _xglm(config: Config) -> Model:
     )
     if config.flag("add_cross_attention", False):
         raise config.wrong("add_cross_attention", "false: attention to an encoder is not known")
-    act = activation(config, "activation_function", default="gelu")
-    layer = Layer(
-        (
-            AttentionBlock(heads, heads, hidden // heads, qkv_bias=True, out_bias=True),
-            MlpBlock(config.size("ffn_dim"), act, gated=False, bias=True),
-        ),
-        LAYER_NORM,
-    )
-    layers = (layer,) * config.layers("num_layers", "num_hidden_layers")
+    attention = AttentionBlock(heads, heads, hidden // heads, qkv_bias=True, out_bias=True)
+    mlp = plain_mlp(config, "gelu", width=("ffn_dim",), named=FUNCTION)
+    layers = (Layer((attention, mlp), LAYER_NORM),) * config.layers("num_layers", "num_hidden_layers")
     rows = config.size("max_position_embeddings", default=2048) + 2
     return decoder_of(config, "xglm", hidden, layers, tied=True, norm=LAYER_NORM, sinusoids=rows)
 
@@ -102,19 +99,9 @@ def _opt(config: Config) -> Model:
     if not config.flag("do_layer_norm_before", True):
         raise config.wrong("do_layer_norm_before", "true: norms behind the blocks are not known")
     positions = config.size("max_position_embeddings", default=2048)
-    layer = Layer(
-        (
-            AttentionBlock(heads, heads, hidden // heads, qkv_bias=True, out_bias=True),
-            MlpBlock(
-                config.size("ffn_dim"),
-                activation(config, "activation_function", default="relu"),
-                gated=False,
-                bias=True,
-            ),
-        ),
-        LAYER_NORM,
-    )
-    layers = (layer,) * config.layers("num_hidden_layers")
+    attention = AttentionBlock(heads, heads, hidden // heads, qkv_bias=True, out_bias=True)
+    mlp = plain_mlp(config, "relu", width=("ffn_dim",), named=FUNCTION)
+    layers = (Layer((attention, mlp), LAYER_NORM),) * config.layers("num_hidden_layers")
     rows = positions + 2  # the first two are reserved (OPTLearnedPositionalEmbedding)
     return decoder_of(config, "opt", hidden, layers, tied=True, norm=LAYER_NORM, learned_positions=rows)
 

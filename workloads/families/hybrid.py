@@ -17,7 +17,14 @@ from workloads.blocks import (
 )
 from workloads.config import Config
 from workloads.families import experts
-from workloads.families.common import activation, decoder_of, kv_heads_of, rotated
+from workloads.families.common import (
+    activation,
+    decoder_of,
+    gated_mlp,
+    head_dim_of,
+    kv_heads_of,
+    rotated,
+)
 from workloads.families.recurrent import mamba_block
 from workloads.layer import Layer
 from workloads.model import Model
@@ -87,9 +94,9 @@ def _jamba(config: Config) -> Model:
     hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
     mamba = mamba_block(config, hidden, "mamba_")
     attends = attention(config, hidden, rotary=False)
-    dense = MlpBlock(config.size("intermediate_size"), activation(config, "hidden_act", default="silu"))
+    dense = gated_mlp(config)
     alone = config.size("num_experts", "num_local_experts", default=16) == 1  # nothing to route
-    sparse = dense if alone else _experts(config, dense.width, "num_experts", 16, 2)
+    sparse = dense if alone else experts.routed(config, "num_experts", "num_local_experts", default=16)
     at, every = config.count("attn_layer_offset", 4), config.size("attn_layer_period", default=8)
     first, period = config.count("expert_layer_offset", 1), config.size("expert_layer_period", default=2)
     for name, offset, length in (("attn", at, every), ("expert", first, period)):
@@ -107,11 +114,7 @@ def _bamba(config: Config) -> Model:
     mamba = _bamba_mixer(config, hidden)
     attends = attention(config, hidden, rotary=True)
     attends = replace(attends, rotary_dim=attends.head_dim // 2)
-    mlp = MlpBlock(
-        config.size("intermediate_size"),
-        activation(config, "hidden_act", default="silu"),
-        bias=config.flag("mlp_bias", False),
-    )
+    mlp = gated_mlp(config, config.flag("mlp_bias", False))
     chosen = config.indices("attn_layer_indices", count) or []
     return decoder_of(
         config,
@@ -151,11 +154,7 @@ def _falcon_h1(config: Config) -> Model:
         raise config.wrong("projectors_bias", "the same as mamba_proj_bias")
     mamba = _bamba_mixer(Config({"mamba_d_ssm": 1024, **config.fields}, config.origin), hidden)
     mamba = replace(mamba, norm=config.flag("mamba_rms_norm", False))
-    mlp = MlpBlock(
-        config.size("intermediate_size"),
-        activation(config, "hidden_act", default="silu"),
-        bias=config.flag("mlp_bias", False),
-    )
+    mlp = gated_mlp(config, config.flag("mlp_bias", False))
     layer = Layer((mamba, attention(config, hidden, rotary=True), mlp), mixers=2)
     return decoder_of(config, "falcon_h1", hidden, (layer,) * count, positions=8192)
 
@@ -173,28 +172,25 @@ def _granite(config: Config) -> Model:
     return decoder_of(config, "granitemoehybrid", hidden, tuple(map(Layer, zip(mixers, wide, strict=True))))
 
 
-def _experts(config: Config, width: int, name: str, experts: int, top_k: int) -> MoeBlock:
-    """Gated experts."""
-    number = config.size(name, "num_local_experts", default=experts)
-    chosen = config.size("num_experts_per_tok", default=top_k)
-    config.within("num_experts_per_tok", chosen, name, number)
-    return MoeBlock(number, chosen, width, activation(config, "hidden_act", default="silu"))
-
-
 def _qwen_moe(config: Config, kind: str, together: bool) -> Model:
     """The mixers of Qwen3.5 with experts in every layer, of which one is shared and gated."""
     hidden = config.size("hidden_size")
     only, step = config.fields.get("mlp_only_layers") or [], config.size("decoder_sparse_step", default=1)
     if only or step != 1:
         raise config.wrong("mlp_only_layers" if only else "decoder_sparse_step", "experts in every layer")
-    routed = _experts(config, config.size("moe_intermediate_size", default=512), "num_experts", 512, 10)
-    shared = MlpBlock(
-        config.size("shared_expert_intermediate_size", default=512),
-        activation(config, "hidden_act", default="silu"),
+    act = activation(config, "hidden_act", default="silu")
+    sparse = experts.routed(
+        config,
+        "num_experts",
+        "num_local_experts",
+        width=config.size("moe_intermediate_size", default=512),
+        default=512,
+        top_k=10,
+        shared=MlpBlock(config.size("shared_expert_intermediate_size", default=512), act),
+        shared_gate=True,
     )
-    experts = replace(routed, shared=shared, shared_gate=True)
     mixers = qwen_mixers(config, hidden, together)
-    return decoder_of(config, kind, hidden, [Layer((mixer, experts)) for mixer in mixers], positions=32768)
+    return decoder_of(config, kind, hidden, [Layer((mixer, sparse)) for mixer in mixers], positions=32768)
 
 
 def _nemotron_mamba(config: Config) -> Mamba2Block:
@@ -216,7 +212,7 @@ def _nemotron_mamba(config: Config) -> Mamba2Block:
 def _qwen3_5(config: Config) -> Model:
     """Three of four layers are gated delta nets, the fourth attention with a gate."""
     hidden = config.size("hidden_size")
-    mlp = MlpBlock(config.size("intermediate_size"), activation(config, "hidden_act", default="silu"))
+    mlp = gated_mlp(config)
     layers = tuple(Layer((mixer, mlp)) for mixer in qwen_mixers(config, hidden, together=False))
     return decoder_of(config, "qwen3_5_text", hidden, layers, positions=32768)
 
@@ -250,10 +246,7 @@ def attention(
     """The attention of a hybrid's layers: grouped heads of a width of their own."""
     heads = config.size("num_attention_heads")
     kv_heads = kv_heads_of(config, heads)
-    head_dim = config.optional_size("head_dim", "attention_head_dim")
-    if head_dim is None:
-        config.divides("hidden_size", hidden, "num_attention_heads", heads)
-        head_dim = hidden // heads
+    head_dim = head_dim_of(config, hidden, heads, config.optional_size("attention_head_dim"))
     bias = config.flag("attention_bias", False)
     return kind(heads, kv_heads, head_dim, head_dim if rotary else 0, qkv_bias=bias, out_bias=bias)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from workloads.blocks import KernelAttentionBlock, MlpBlock
+from workloads.blocks import KernelAttentionBlock
 from workloads.config import Config
-from workloads.families.common import LAYER_NORM, activation, width_and_heads
+from workloads.families.common import LAYER_NORM, decoder_of, plain_mlp, width_and_heads
 from workloads.layer import Layer
-from workloads.model import Model, decoder
+from workloads.model import Model
 from workloads.operators.features import FEATURE_KINDS, FeatureKind
 
 
@@ -22,17 +22,10 @@ def _linear_attention(config: Config) -> Model:
         config.divides("num_features", features, "sine and cosine", 2)
     positions = config.size("max_position_embeddings")
     attention = KernelAttentionBlock(heads, hidden // heads, features, function, bias=True, out_bias=True)
-    width = config.size("intermediate_size", default=4 * hidden)
-    mlp = MlpBlock(width, activation(config, "hidden_act", default="gelu"), gated=False, bias=True)
-    return decoder(
-        "linear_attention",
-        hidden,
-        config.size("vocab_size"),
-        (Layer((attention, mlp), LAYER_NORM),) * config.layers("num_hidden_layers"),
-        positions,
-        tied=config.flag("tie_word_embeddings", True),
-        norm=LAYER_NORM,
-        learned_positions=positions,
+    mlp = plain_mlp(config, "gelu", default=4 * hidden)
+    layers = (Layer((attention, mlp), LAYER_NORM),) * config.layers("num_hidden_layers")
+    return decoder_of(
+        config, "linear_attention", hidden, layers, tied=True, norm=LAYER_NORM, learned_positions=positions
     )
 
 

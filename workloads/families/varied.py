@@ -6,10 +6,12 @@ from dataclasses import replace
 
 from workloads.blocks import AttentionBlock, Block, MlpBlock, MoeBlock, NormShape
 from workloads.config import Config
+from workloads.families import experts
 from workloads.families.common import (
     BARE_LAYER_NORM,
     activation,
     decoder_of,
+    gated_mlp,
     head_dim_of,
     kv_heads_of,
     rotating,
@@ -30,21 +32,13 @@ def _llama4(config: Config) -> Model:
     chunk = config.size("attention_chunk_size", default=8192)
     local = replace(full, rotary_dim=dim, chunk=chunk, qk_norm=unscaled)
     rotates = rotating(config, count)
-    moe = _llama4_experts(config)
+    moe = experts.routed(config, "num_local_experts", default=16, top_k=1, shared=gated_mlp(config))
     dense = MlpBlock(config.size("intermediate_size_mlp", default=16384), moe.activation)
     step = config.size("interleave_moe_layer_step", default=1)
     listed = config.indices("moe_layers", count)
     sparse = set(range(step - 1, count, step) if listed is None else listed)
     layers = [Layer((local if rotates[i] else full, moe if i in sparse else dense)) for i in range(count)]
     return decoder_of(config, "llama4_text", hidden, layers, positions=131072)
-
-
-def _llama4_experts(config: Config) -> MoeBlock:
-    width, experts = config.size("intermediate_size"), config.size("num_local_experts", default=16)
-    top_k = config.size("num_experts_per_tok", default=1)
-    config.within("num_experts_per_tok", top_k, "num_local_experts", experts)
-    act = activation(config, "hidden_act", default="silu")
-    return MoeBlock(experts, top_k, width, act, shared=MlpBlock(width, act))
 
 
 def _dbrx(config: Config) -> Model:
@@ -54,10 +48,10 @@ def _dbrx(config: Config) -> Model:
     config.divides("n_heads", heads, "kv_n_heads", kv_heads)
     attention = AttentionBlock(heads, kv_heads, hidden // heads, rotary_dim=hidden // heads, fused_qkv=True)
     inner = config.nested("ffn_config")
-    experts, top_k = inner.size("moe_num_experts", default=4), inner.size("moe_top_k", default=1)
-    inner.within("moe_top_k", top_k, "moe_num_experts", experts)
+    number, top_k = inner.size("moe_num_experts", default=4), inner.size("moe_top_k", default=1)
+    inner.within("moe_top_k", top_k, "moe_num_experts", number)
     act = activation(inner.nested("ffn_act_fn"), "name", default="silu")
-    moe = MoeBlock(experts, top_k, inner.size("ffn_hidden_size", default=3584), act)
+    moe = MoeBlock(number, top_k, inner.size("ffn_hidden_size", default=3584), act)
     layers = (Layer((attention, moe), BARE_LAYER_NORM),) * config.layers("n_layers", "num_hidden_layers")
     longest = ("max_seq_len", "max_position_embeddings")
     return decoder_of(config, "dbrx", hidden, layers, longest=longest, norm=BARE_LAYER_NORM)
@@ -108,10 +102,7 @@ def _mobilellm(config: Config) -> Model:
     hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
     heads = config.size("num_attention_heads")
     kv_heads, dim = kv_heads_of(config, heads), head_dim_of(config, hidden, heads)
-    act = activation(config, "hidden_act", default="silu")
-    layer = Layer(
-        (AttentionBlock(heads, kv_heads, dim, dim), MlpBlock(config.size("intermediate_size"), act))
-    )
+    layer = Layer((AttentionBlock(heads, kv_heads, dim, dim), gated_mlp(config)))
     pair = (layer, replace(layer, repeats=True)) if config.flag("layer_sharing", False) else (layer,)
     return decoder(
         "mobilellm",

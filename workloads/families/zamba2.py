@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from workloads.blocks import SHARED, Mamba2Block, SharedAttentionBlock, SharedMlpBlock
 from workloads.config import Config
-from workloads.families.common import activation, decoder_of
+from workloads.families.common import activation, decoder_of, kv_heads_of
 from workloads.layer import Layer
 from workloads.model import Model
 
@@ -31,8 +31,7 @@ def _zamba2(config: Config) -> Model:
 
 def _attention(config: Config, hidden: int) -> SharedAttentionBlock:
     heads = config.size("num_attention_heads", default=32)
-    kv_heads = config.size("num_key_value_heads", default=heads)
-    config.divides("num_attention_heads", heads, "num_key_value_heads", kv_heads)
+    kv_heads = kv_heads_of(config, heads)
     config.divides("2 x hidden_size =", 2 * hidden, "num_attention_heads", heads)
     adapted = config.flag("use_shared_attention_adapter", False)
     if adapted and kv_heads != heads:
