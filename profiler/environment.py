@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from specfiles.errors import InputError
+from specfiles.errors import InputError, reason
 
 COLD_FACTOR = 3  # buffers of this many last-level caches are cold
 PACKAGES = ("torch", "transformers", "numpy", "triton", "nvtx", "nvidia-ml-py", "llm-roofline")
@@ -32,7 +32,13 @@ def pick_device(asked: str) -> str:
     index = int(number or 0)
     if index >= torch.cuda.device_count():
         raise InputError(f"cuda:{index} was asked for, and torch sees {torch.cuda.device_count()} devices.")
-    torch.cuda.set_device(index)  # events are recorded on the current device's stream
+    try:  # this torch may have no code for the GPU; another process may fill it, or hold it alone
+        torch.cuda.set_device(index)  # events are recorded on the current device's stream
+        torch.ones(1, device=f"cuda:{index}").add_(1).item()
+    except (RuntimeError, torch.cuda.DeferredCudaCallError) as error:
+        raise InputError(f"cuda:{index} cannot compute ({reason(error)}); use --device cpu.") from None
+    # NVIDIA's containers set TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, with which products of fp32 are of TF32.
+    torch.set_float32_matmul_precision("highest")
     return f"cuda:{index}"
 
 

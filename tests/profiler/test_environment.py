@@ -72,7 +72,15 @@ def test_with_two_gpus_one_is_picked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     current: list[int] = []
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
-    assert pick_device("auto") == pick_device("cuda") == "cuda:0"
+    ones = torch.ones
+    monkeypatch.setattr(torch, "ones", lambda *sizes, device: ones(*sizes))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")  # as NVIDIA's containers have it
+    try:
+        assert pick_device("auto") == pick_device("cuda") == "cuda:0"
+        assert torch.get_float32_matmul_precision() == "highest"  # ceilings of fp32 are not those of TF32
+    finally:
+        torch.set_float32_matmul_precision(before)
     assert pick_device("cuda:1") == "cuda:1"
     assert current == [0, 0, 1]  # events are recorded on the current device
     assert pick_device("cpu") == "cpu"
@@ -84,6 +92,23 @@ def test_what_is_no_device_is_refused_in_one_sentence(asked: str, monkeypatch: p
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(InputError, match=r"^[^\n]*\.$"):
         pick_device(asked)
+
+
+def test_a_gpu_that_cannot_compute_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one for which this torch has no code, or that another process holds: torch lists it."""
+    said = "CUDA error: no kernel image is available for execution on the device"
+
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError(
+            f"{said}\nCUDA kernel errors might be asynchronously reported at some other API call"
+        )
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch, "ones", fails)
+    with pytest.raises(InputError, match=rf"^cuda:0 cannot compute \({said}\); use --device cpu\.$"):
+        pick_device("auto")
 
 
 @pytest.mark.gpu
