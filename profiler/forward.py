@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from profiler.subject import Subject, encodes, failure
-from specfiles.errors import InputError
+from profiler.subject import Subject, encodes, out_of_memory
+from specfiles.errors import InputError, reason
 
 if TYPE_CHECKING:
     import torch
@@ -57,8 +57,13 @@ def check_runs(subject: Subject, encoder_len: int) -> None:
     except InputError:
         raise
     except Exception as error:  # of a family's own code: any kind
+        if out_of_memory(error):
+            raise InputError(
+                f"{subject.loaded.model.name} leaves too little memory of {subject.device} to run a step; "
+                "take a smaller model, or a device with more free memory."
+            ) from None
         raise InputError(
-            f"transformers cannot run {subject.loaded.model.name} from its config ({failure(error)})."
+            f"transformers cannot run {subject.loaded.model.name} from its config ({reason(error)})."
         ) from None
 
 

@@ -23,11 +23,11 @@ from profiler.recorders import nvtx_installed
 from profiler.references import ReferenceStep, steps_beside
 from profiler.repeats import Effort
 from profiler.request import Request, begun_run, head_of
-from profiler.subject import Subject, load_subject, out_of_memory, why_separate
+from profiler.subject import Subject, device_fault, load_subject, out_of_memory, why_separate
 from profiler.treatments.measure import TREATMENTS
 from profiler.ways import WAYS
 from roofline.run import Run
-from specfiles.errors import InputError
+from specfiles.errors import InputError, reason
 from specfiles.writing import write_text
 from workloads.dtypes import Precision
 from workloads.phases import Setting
@@ -72,6 +72,11 @@ def profile(request: Request) -> Run:
             rows.stopped(error)
             if out_of_memory(error):
                 raise InputError(f"out of memory; what was measured before is in {request.out}.") from None
+            if device_fault(error):
+                raise InputError(
+                    f"{request.device} failed ({reason(error).rstrip('.')}); what was measured before is in "
+                    f"{request.out}."
+                ) from None
             raise
     why = why_separate(request.loaded.model)
     rows.notes.append(attention_words(subject.attention, request.attention, sorted(rows.attended), why))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,11 +147,22 @@ def load_subject(loaded: Loaded, device: str, dtype: str, seed: int, tensor_para
     return Subject(loaded, network, device, dtype, weights)
 
 
+# PyTorch's words of errors without a class: the CPU allocator's, CUDA's and its libraries', of memory that
+# PyTorch does not allocate itself.
+FULL = re.compile(r"can't allocate memory|CUDA(?: driver)? error: out of memory|STATUS_ALLOC_FAILED")
+FAULT = re.compile(r"CUDA(?: driver)? error|CU\w+_STATUS_|Triton Error \[CUDA\]")
+
+
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error means out of memory: the CPU allocator has no error class of its own."""
+    """Whether an error means out of memory."""
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or bool(FULL.search(str(error)))
+
+
+def device_fault(error: BaseException) -> bool:
+    """Whether a CUDA device or its libraries failed, after which the device often computes no more."""
+    return isinstance(error, RuntimeError) and bool(FAULT.search(str(error)))
 
 
 def failure(error: BaseException) -> str:

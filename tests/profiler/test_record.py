@@ -19,6 +19,7 @@ from profiler.request import Request
 from profiler.subject import Subject
 from roofline.run import open_run
 from roofline.run_tables import TABLES
+from specfiles.errors import InputError
 from workloads.catalogue import load_model
 
 torch = pytest.importorskip("torch")
@@ -361,6 +362,21 @@ def test_an_unforeseen_error_keeps_what_was_measured_and_is_raised(
     assert set(run.table("kernels")["phase"]) == {"prefill"}
 
 
+def test_a_device_that_fails_keeps_what_was_measured_and_is_one_sentence(
+    small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with DSA")
+    monkeypatch.setattr(ways, "trace_step", fail_at_second(fault))
+    said = (
+        r"cpu failed \(CUDA error: an illegal memory access was encountered\); what was measured before is in"
+    )
+    with pytest.raises(InputError, match=said):
+        profile(request_for(small_llama, tmp_path / "run"))
+    run = open_run(tmp_path / "run")
+    assert run.head.status == "failed"
+    assert set(run.table("kernels")["phase"]) == {"prefill"}
+
+
 def test_a_stop_among_the_rounds_keeps_the_rounds_before(
     small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,6 +431,20 @@ def test_a_model_that_cannot_run_leaves_nothing(roofline: Roofline, tmp_path: Pa
     done = roofline("profile", tmp_path, *SIZES, "-o", tmp_path / "run")
     assert done.code == 2
     assert "transformers cannot run" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_leaves_no_memory_for_a_step_is_told_so(
+    small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("profiler.forward.step", full)
+    with pytest.raises(
+        InputError, match="leaves too little memory of cpu to run a step; take a smaller model"
+    ):
+        profile(request_for(small_llama, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
