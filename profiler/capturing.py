@@ -42,7 +42,7 @@ def _recover(device: str, pool: tuple[int, int]) -> None:
     import torch
 
     index = torch.device(device).index or 0
-    with contextlib.suppress(AttributeError, RuntimeError):  # private functions of PyTorch, which may change
+    with contextlib.suppress(AttributeError, RuntimeError, TypeError):  # private functions, which may change
         torch._C._cuda_endAllocateToPool(index, pool)
         torch._C._cuda_releasePool(index, pool)
     with contextlib.suppress(RuntimeError):  # a lost device cannot capture

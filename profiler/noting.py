@@ -104,7 +104,12 @@ def attention_words(used: str, asked: str, attended: Sequence[str], why_separate
 def attributed_words(found: Attributed, device: str) -> str:
     """The share of a traced step attributed to operators."""
     what = "kernels" if device.startswith("cuda") else "operations"
-    inside, beside = (part / (found.of_s or 1.0) for part in (found.in_operators_s, found.in_framework_s))
+    if not found.of_s:
+        return (
+            f"torch.profiler recorded no {what} of the step {label(found)}, so none has an operator; on CUDA "
+            "it records none under nsys or ncu, or where the driver does not let it"
+        )
+    inside, beside = (part / found.of_s for part in (found.in_operators_s, found.in_framework_s))
     return (
         f"of the {what} of the step {label(found)}, {seconds(found.of_s)}, {percent(inside)} belong to "
         f"operators and {percent(beside)} to what the framework prepares (positions, rotary tables, masks)"

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 def traced(device: str, run: Callable[[], Any], path: Path | None = None) -> Any:
     """The events of one run under torch.profiler, also written as a trace to `path` if given."""
+    import torch
     from torch.profiler import ProfilerActivity, profile
 
     activities = [ProfilerActivity.CPU]
     if device.startswith("cuda"):
         activities.append(ProfilerActivity.CUDA)
+        torch.cuda.synchronize(device)  # kernels launched before are not the run's
     with profile(activities=activities, acc_events=True) as found:
         run()
     if path is not None:

@@ -127,6 +127,17 @@ def test_on_a_device_the_kernels_of_a_call_count_with_those_of_its_parts() -> No
     ]
 
 
+def test_a_trace_without_kernels_says_why_there_may_be_none() -> None:
+    """CUPTI, from which torch.profiler has kernels, serves one tool at a time."""
+    from profiler.noting import attributed_words
+    from roofline.run_head import Attributed
+
+    point = {"phase": "decode", "batch": 1, "q_len": 1, "kv_len": 9}
+    said = attributed_words(Attributed(**point, **shares([], on_device=True)), "cuda:0")
+    assert said.startswith("torch.profiler recorded no kernels of the step decode-1x1of9")
+    assert "under nsys or ncu" in said
+
+
 def test_replayed_kernels_are_known_by_their_order() -> None:
     """A kernel that the capture did not launch belongs to none, and those behind it are still known."""
     launched = [("norm", "layers.norm"), ("gemm", "layers.proj"), ("add", "layers.residual")]

@@ -32,6 +32,7 @@ from profiler.steps import (  # noqa: E402
 )
 from profiler.subject import Subject  # noqa: E402
 from profiler.timing import BRIEFLY, measure_replayed  # noqa: E402
+from profiler.traced import traced  # noqa: E402
 from profiler.treatments.measure import measured  # noqa: E402
 from profiler.ways import Eager  # noqa: E402
 from roofline.run import open_run  # noqa: E402
@@ -167,7 +168,24 @@ def test_a_short_step_is_timed_behind_its_like(device: Any) -> None:
         steady_laps(DEVICE)(work, lambda: pytest.fail("processes would run unequally many steps"))
 
 
-def test_a_call_that_cannot_be_captured_spoils_nothing_after_it(device: Any) -> None:
+def raising(error: Exception) -> Callable[..., Any]:
+    def fails(*_: Any) -> Any:
+        raise error
+
+    return fails
+
+
+def test_a_trace_begins_when_the_device_is_idle(device: Any) -> None:
+    """Kernels that were launched before would be recorded among those of the run."""
+    waits: list[int] = []
+    before = device.waits
+    traced(DEVICE, lambda: waits.append(device.waits))
+    assert waits == [before + 1]
+
+
+def test_a_call_that_cannot_be_captured_spoils_nothing_after_it(
+    device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """PyTorch alone would refuse random numbers from then on, and give no cached memory back."""
     x = torch.ones(4, device=DEVICE)
 
@@ -177,6 +195,10 @@ def test_a_call_that_cannot_be_captured_spoils_nothing_after_it(device: Any) -> 
     with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):  # the cause
         measure_replayed(looking, DEVICE, BRIEFLY)
     assert not device.pools
+    for error in (AttributeError, TypeError):  # functions of PyTorch's own, gone or with other arguments
+        monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", raising(error()))
+        with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
+            measure_replayed(looking, DEVICE, BRIEFLY)
     assert torch.randn(4, device=DEVICE).shape == (4,)
     assert measure_replayed(lambda _: x + 1, DEVICE, BRIEFLY).median_s > 0
 
