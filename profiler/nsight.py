@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiler.counted import counted_rows, told
 from profiler.traces import nsysrep
 from profiler.traces.attribution import attribute
+from profiler.traces.ncu import is_page
 from profiler.traces.reading import read_traces
 from profiler.traces.runs import save
 from roofline.run import Run
@@ -57,29 +59,46 @@ def record(
     device: str,
     points: Sequence[Point],
     progress: Callable[[str], None],
-) -> Run:
+) -> None:
     """Run `roofline profile --replay` under each tool and import the reports into one run.
 
-    The reports are kept with its tables. Raises InputError with the tool's message where it fails.
+    The reports are kept with its tables. Raises InputError with the messages of tools that fail, after those
+    of the others were imported.
     """
     folder = run.path / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
+    _release(device)
+    files: dict[str, Path] = {}
+    failed: list[str] = []
     for tool in tools:
         progress(f"under {tool}")
         repeated = ("--repeats", str(REPEATS[tool]), "--replay")
         program = [sys.executable, "-m", "profiler", "profile", *words, *repeated]
-        files.append(_nsys(program, folder, device) if tool == "nsys" else _ncu(program, folder))
-    trace = attribute(read_traces(files))
+        try:
+            files[tool] = _nsys(program, folder, device) if tool == "nsys" else _ncu(program, folder)
+        except InputError as error:  # as without permission to count, which nsys does not need
+            failed.append(str(error))
+    notes = _imported(files, folder, run, loaded, points) if files else []
+    for note in notes:
+        progress(note)
+    run.write_head(notes=[*run.head.notes, *notes, *failed])
+    if failed:
+        raise InputError(f"{' '.join(failed)} What else was measured is in {run.path}.")
+
+
+def _imported(
+    files: Mapping[str, Path], folder: Path, run: Run, loaded: Loaded, points: Sequence[Point]
+) -> list[str]:
+    """Import each tool's file into the run in `folder`; returns notes."""
+    trace, head = attribute(read_traces(list(files.values()))), run.head
     notes = []
-    if "ncu" in tools:
-        rows = counted_rows(files[tools.index("ncu")], loaded, run.head.dtype, points, REPEATS["ncu"])
+    if "ncu" in files:
+        rows = counted_rows(files["ncu"], loaded, head.dtype, points, REPEATS["ncu"])
         run.write_rows({"counted": rows})
         notes += told(rows)
-    for file in files:  # derived from the kept reports; a SQLite export holds all environment variables
+    for file in files.values():  # derived from the reports; a SQLite export holds all environment variables
         file.unlink()
-    head = run.head
-    imported = save(
+    save(
         trace,
         folder,
         command=head.command,
@@ -88,12 +107,18 @@ def record(
         model_config_fields=loaded.config,
         dtype=head.dtype,
     )
-    if "nsys" in tools and not trace["ranges"].num_rows:
+    if "nsys" in files and not trace["ranges"].num_rows:
         notes.append(UNSEEN)
-    for note in notes:
-        progress(note)
-    run.write_head(notes=[*head.notes, *notes])
-    return imported
+    return notes
+
+
+def _release(device: str) -> None:
+    """Give back the device memory that PyTorch keeps: the tools' process loads the model again."""
+    if device.startswith("cuda"):
+        import torch
+
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _nsys(program: Sequence[str], folder: Path, device: str) -> Path:
@@ -111,6 +136,8 @@ def _ncu(program: Sequence[str], folder: Path) -> Path:
     page.write_text(
         _run(["ncu", "--import", str(report), "--csv", "--page", "raw"], report), encoding="utf-8"
     )
+    if not is_page(page):
+        raise InputError("ncu counted no kernel: its report is empty.")
     return page
 
 
@@ -121,12 +148,13 @@ def _run(command: Sequence[str], written: Path) -> str:
     )
     if ended.returncode or not written.exists():
         said = _complaint(ended.stdout, ended.stderr) or f"it ended with {ended.returncode}"
-        raise InputError(f"{command[0]} wrote no report: {said}")
+        raise InputError(f"{command[0]} wrote no report: {said.rstrip('.')}.")
     return ended.stdout
 
 
 def _complaint(*outputs: str) -> str:
-    """A tool's error message within the output of the program it ran, else the last line."""
-    lines = [line for output in outputs for line in output.splitlines() if "==ERROR==" in line]
+    """The tool's errors and our own within the output of the program it ran, else its end."""
+    spoken = [line for output in outputs for line in output.splitlines()]
+    lines = [line for line in spoken if "==ERROR==" in line or line.startswith("roofline: ")]
     said = " ".join(lines) or next((output for output in reversed(outputs) if output.strip()), "")
     return " ".join(said.split())[-500:]

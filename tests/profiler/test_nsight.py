@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -204,7 +205,7 @@ def test_an_error_of_a_tool_is_found_among_the_words_of_the_program(
     (tmp_path / "ncu").write_text(f"#!/bin/sh\necho '{said}'\necho done\necho a warning >&2\nexit 0\n")
     (tmp_path / "ncu").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(InputError, match=f"ncu wrote no report: {said}$"):
+    with pytest.raises(InputError, match=rf"ncu wrote no report: {said}\.$"):
         nsight._ncu(["true"], tmp_path)
 
 
@@ -220,3 +221,54 @@ def test_pages_of_ncu_come_from_its_own_export(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "ncu").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert nsight._ncu(["true"], tmp_path).read_text().startswith('"ID","Kernel Name"')
+
+
+def test_a_tool_that_is_not_let_keeps_what_the_other_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counters need a permission that containers lack; ranges and kernels do not."""
+    heads: list[dict[str, Any]] = []
+    head = SimpleNamespace(notes=["before"])
+    run: Any = SimpleNamespace(path=tmp_path / "run", head=head, write_head=lambda **new: heads.append(new))
+    imported: list[list[str]] = []
+
+    def count(*_: Any) -> Path:
+        raise InputError("ncu wrote no report: ==ERROR== ERR_NVGPUCTRPERM.")
+
+    monkeypatch.setattr(nsight, "_nsys", lambda *_: tmp_path / "report.sqlite")
+    monkeypatch.setattr(nsight, "_ncu", count)
+    monkeypatch.setattr(nsight, "_imported", lambda files, *_: imported.append(list(files)) or ["seen"])
+    loaded: Any = None
+    with pytest.raises(InputError, match=r"ERR_NVGPUCTRPERM\. What else was measured is in .*run\.$"):
+        nsight.record(["nsys", "ncu"], [], run, loaded, "cpu", [], lambda _: None)
+    assert imported == [["nsys"]]
+    assert heads == [{"notes": ["before", "seen", "ncu wrote no report: ==ERROR== ERR_NVGPUCTRPERM."]}]
+
+
+def test_memory_is_given_back_before_a_tool_loads_the_model_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: given.append("all"))
+    nsight._release("cpu")
+    nsight._release("cuda:0")
+    assert given == ["all"]
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (
+            "echo '==ERROR== The application returned an error code (2).'\n"
+            "echo 'roofline: Llama does not fit.' >&2\nexit 2",
+            r"error code \(2\)\. roofline: Llama does not fit\.$",
+        ),
+        (': > "${0%/*}/report.ncu-rep"', "ncu counted no kernel: its report is empty"),
+    ],
+)
+def test_why_there_are_no_counters(
+    script: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ncu").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "ncu").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(InputError, match=said):
+        nsight._ncu(["true"], tmp_path)
