@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from hwspecs import Device, load_device
 from hwspecs.schema import Cache, Datasheet, Dram
 from hwspecs.values import Sourced
@@ -41,9 +44,9 @@ def device_of(plan: Plan, found: Findings, state: list[str]) -> Device:
         schema_version=1,
         name=name,
         aliases=plan.sheet.aliases if plan.sheet else [],
-        vendor=known.vendor if known else _vendor(name),
+        vendor=known.vendor if known else _vendor(str(facts.get("gpu", name))),
         kind=known.kind if known else "gpu" if plan.device != "cpu" else "cpu",
-        architecture=known.architecture if known else str(facts["processor"]),
+        architecture=known.architecture if known else _architecture(facts),
         sources={
             **(known.sources if known else {}),
             SYSTEM: "what the operating system reports",
@@ -69,6 +72,14 @@ def _vendor(name: str) -> str:
     return next((v for v in ("AMD", "Intel", "NVIDIA", "Apple") if v.lower() in name.lower()), "unknown")
 
 
+def _architecture(facts: Mapping[str, Any]) -> str:
+    """The processor's name or, of a GPU, its compute capability as in the shipped files: 9.0 is (sm90)."""
+    capability = facts.get("compute_capability")
+    if capability is None:
+        return str(facts["processor"])
+    return f"compute capability {capability} (sm{capability.replace('.', '')})"
+
+
 def _system_sheet(plan: Plan) -> Datasheet:
     """Facts of the system for a machine without a data sheet: cores and memory size, no peaks."""
     import torch
@@ -76,16 +87,16 @@ def _system_sheet(plan: Plan) -> Datasheet:
     if plan.device == "cpu":
         import psutil
 
-        processors, memory = torch.get_num_threads(), psutil.virtual_memory().total
+        kind, processors, memory = "system", torch.get_num_threads(), psutil.virtual_memory().total
     else:
         properties = torch.cuda.get_device_properties(plan.device)
-        processors, memory = properties.multi_processor_count, properties.total_memory
+        kind, processors, memory = "device", properties.multi_processor_count, properties.total_memory
 
     def told(value: float) -> Sourced:
         return Sourced(value=float(value), source=SYSTEM)
 
     return Datasheet(
         processors=told(processors),
-        dram=Dram(type="system memory", capacity_bytes=told(memory)),
+        dram=Dram(type=f"{kind} memory", capacity_bytes=told(memory)),
         last_level_cache=Cache(capacity_bytes=told(plan.cache_bytes)),
     )
