@@ -131,6 +131,17 @@ OPERATORS: dict[str, Callable[[str], Operator]] = {
 }
 
 
+def test_of_a_long_product_the_last_rows_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many GPUs multiply in fp64 at a 64th of the rate of fp32: minutes for a long prompt."""
+    monkeypatch.setattr("profiler.kernels.matrix.CHECKED", 3)
+    made = kernel(Gemm(7, 40, 30, "fp32", "fp32", "fp32", bias=True), Place("cpu", "fp32"))
+    assert made.run(0).shape == (1, 7, 40)
+    assert made.exact().shape == (1, 3, 40)
+    assert made.error() <= TOLERANCE["fp32"]
+    wrong = replace(made, exact=lambda: made.exact().flip(1))
+    assert wrong.error() > TOLERANCE["fp32"]
+
+
 @pytest.mark.parametrize("cold_bytes", [0, COLD], ids=["warm", "cold"])
 @pytest.mark.parametrize("dtype", TORCH_DTYPES)
 @pytest.mark.parametrize("name", OPERATORS)
