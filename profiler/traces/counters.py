@@ -79,6 +79,9 @@ def timed(trace: Trace) -> Trace:
     kernels = [kernel for kernel in kernels_of(trace) if "time_s" in kernel["metrics"]]
     if not kernels:
         return trace
+    sources: dict[int, int] = {}  # by device: several reports of one are of the same device
+    for kernel in kernels:
+        kernel["source"] = sources.setdefault(kernel["device"], kernel["source"])
     length = np.rint([kernel["metrics"]["time_s"] * 1e9 for kernel in kernels]).astype(np.int64)
     end = np.cumsum(length)
     table = make_table(

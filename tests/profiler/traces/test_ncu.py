@@ -18,6 +18,7 @@ from profiler.traces.counters import base_name, kernels_of, timed
 from profiler.traces.ncumetrics import TENSOR_ACTIVE, derived, reading, unit_scale
 from profiler.traces.reading import read_traces
 from profiler.traces.tables import Origin, Trace, make_table, merge
+from profiler.traces.totals import device_totals
 from specfiles.errors import InputError
 
 LEAD = ["ID", "Process ID", "Process Name", "Host Name", "Kernel Name", "Context", "Stream", "Block Size"]
@@ -220,6 +221,14 @@ def test_kernels_of_several_contexts_are_each_one(page: Callable[..., Path]) -> 
     header, units, first, second = raw("1", "2", "3", "4", "5", "6", "7")
     second[header.index("Context")] = "2"
     assert len(counters(ncu.read(page(header, units, first, second)))) == 2
+
+
+def test_several_reports_of_one_gpu_are_of_one_device(page: Callable[..., Path], tmp_path: Path) -> None:
+    one = page(*raw("1", "2", "3", "4", "5", "6", "7")).rename(tmp_path / "one.csv")
+    other = page(*raw("2", "2", "3", "4", "5", "6", "7")).rename(tmp_path / "other.csv")
+    (device,) = device_totals(read_traces([one, other]))
+    assert device.kernels == 4
+    assert device.gpu_busy_s == pytest.approx(6e-6)
 
 
 def test_an_unknown_unit_is_no_number(page: Callable[..., Path]) -> None:
