@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from hwspecs import Device
 from reports.records import Advice, Advised
@@ -42,9 +43,12 @@ def _ranked(found: WhatIf, quality: str) -> Iterator[Advised]:
     """The best single techniques of a label, then the best pair if it is better."""
     records = [outcome.record() for outcome in found.outcomes if outcome.speedup > WORTH_SHOWING]
     alike = [record for record in records if record["quality"] == quality]
-    singles = [record for record in alike if len(record["names"]) == 1]
+    singles: dict[str, dict[str, Any]] = {}  # of several formats the fastest
+    for record in alike:
+        if len(record["names"]) == 1:
+            singles.setdefault(record["names"][0], record)
     pairs = [record for record in alike if len(record["names"]) > 1]
-    for record in singles[:MOST] + pairs[:1]:
+    for record in [*singles.values()][:MOST] + pairs[:1]:
         numbers = (record[name] for name in ("speedup", "time_s", "memory_bytes", "why"))
         yield Advised(
             " + ".join(record["names"]), _options(record["names"], record["techniques"]), quality, *numbers

@@ -97,12 +97,10 @@ def as_text(found: WhatIf, quality: str = "retrained", top: int = 10) -> str:
     head = terminal.heading(asked(found.baseline.scenario, found.baseline.device, found.baseline.ceilings))
     before = data["bound"]
     base = _row({**data["baseline"], "bound_before": before, "bound_after": before}, "(as asked)")
-    alone = [outcome["names"][0] for outcome in data["outcomes"] if len(outcome["names"]) == 1]
-    called = "names" if len(set(alone)) == len(alone) else "techniques"  # with what tells two of a name apart
     parts = []
     for label in QUALITIES[: QUALITIES.index(quality) + 1]:
         rows = [outcome for outcome in data["outcomes"] if outcome["quality"] == label]
-        shown = _shown(rows, top, called)
+        shown = _shown(rows, top)
         if shown:
             more = f"; {len(rows) - len(shown)} more with --top" if len(rows) > len(shown) else ""
             parts.append(terminal.table(shown, COLUMNS, f"{LABELS[label]} ({label}){more}"))
@@ -135,7 +133,7 @@ def _legend(found: WhatIf, data: dict[str, Any], body: str) -> str:
 
 def _what_fits(outcomes: Sequence[dict[str, Any]]) -> str:
     """A sentence on the single techniques with which the model fits in memory, the fastest first."""
-    names = [o["names"][0] for o in outcomes if o["fits"] and len(o["names"]) == 1]
+    names = [o["called"][0] for o in outcomes if o["fits"] and len(o["names"]) == 1]
     if not names:
         return "No technique that was tried alone makes it fit."
     more = f" and {len(names) - FITTING} more" if len(names) > FITTING else ""
@@ -147,12 +145,12 @@ def _tells(record: dict[str, Any], baseline: dict[str, Any]) -> bool:
     return any(abs(record[name] / baseline[name] - 1) > VISIBLE for name in ("time_s", "memory_bytes"))
 
 
-def _shown(outcomes: Sequence[dict[str, Any]], top: int, called: str) -> list[dict[str, Any]]:
+def _shown(outcomes: Sequence[dict[str, Any]], top: int) -> list[dict[str, Any]]:
     """The fastest alone, and a third as many pairs, from the fastest."""
     pairs = [outcome for outcome in outcomes if len(outcome["names"]) > 1]
     alone = [outcome for outcome in outcomes if len(outcome["names"]) == 1]
     chosen = sorted(alone[:top] + pairs[: -(-top // 3)], key=lambda outcome: -outcome["speedup"])
-    return [_row(outcome, " + ".join(outcome[called])) for outcome in chosen]
+    return [_row(outcome, " + ".join(outcome["called"])) for outcome in chosen]
 
 
 def _row(record: dict[str, Any], named: str) -> dict[str, Any]:
@@ -196,6 +194,7 @@ def _answer(answer: Answer) -> dict[str, Any]:
         "usd_per_million_tokens": answer.usd_per_million_tokens,
         "techniques": [t.told() for t in answer.techniques],
         "names": [t.name for t in answer.techniques],
+        "called": [t.called() for t in answer.techniques],
         "assumed": ", ".join(filter(None, (t.assumes() for t in answer.techniques))),
         **{k: v for k, v in answer.totals.items() if k in ANSWERED},
     }
@@ -243,11 +242,19 @@ def answers_text(found: Found, scenario: Scenario, goal: Goal, target: str) -> s
     title = f"{asked}: what meets {target}, {first} first"
     if not met:
         title = f"{asked}: no device meets {target} with the techniques that were tried; nearest are"
-    return terminal.table(rows, columns, title)
+    table = terminal.table(rows, columns, title)
+    used = {t.name for answer in (*found.met, *found.nearest) for t in answer.techniques if not t.served}
+    if used:
+        table += f"Served by no inference engine: {', '.join(sorted(used))}.\n"
+    if "ttft" in goal.goals and scenario.batch > 1:
+        table += (
+            f"TTFT: {scenario.batch} prompts read together; `roofline serve` has them arrive one by one.\n"
+        )
+    return table
 
 
 def _answer_row(row: dict[str, Any]) -> dict[str, Any]:
-    named = " + ".join(row["names"]) or "none"
+    named = " + ".join(row["called"]) or "none"
     if "missed" not in row:
         return {**row, "named": named}
     missed = row["missed"]

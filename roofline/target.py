@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0}
 GOALS = {"ttft": "ttft_s", "tpot": "tpot_s", "throughput": "tokens_per_s"}
 SHARED_BY = (1, 2, 4, 8)  # devices that are tried for each layer
-TRIED = 8  # techniques of each quality that gain most; their pairs are tried, too
+TRIED = 8  # techniques of each quality that gain most, served or not; their pairs are tried, too
 NEAREST = 5  # devices reported where none meets the target
 
 
@@ -153,10 +153,10 @@ def answers(
     token is first, at the batch asked for: whoever has more requests takes more such instances. What has no
     price comes after what has one, the least power first. On one device the mildest answer stands, even where
     a harsher one would make tokens cheaper: without a technique before with one, exact before lossy before
-    retrained, one before two, and among these what an inference engine serves before what none does, as
-    their gains depend on what is assumed. `techniques` are what is tried, by default every one but those
-    whose gain is a property of the requests: nobody can choose them. An `engine` adds its time to every
-    prediction.
+    retrained, one before two. What no inference engine serves is given only where nothing else meets the
+    target, as its gains depend on what is assumed. `techniques` are what is tried, by default every one but
+    those whose gain is a property of the requests: nobody can choose them. An `engine` adds its time to
+    every prediction.
 
     What the floors of all devices rule out is not predicted one by one (`roofline.bounds`).
     """
@@ -211,16 +211,17 @@ def _options(
 ) -> list[Option]:
     """What is tried, the fewest devices first: no technique, the best of each quality, then pairs.
 
-    What an engine serves comes before what none does.
+    What no engine serves comes after all that one does, on however many devices, unless it is asked for.
     """
-    from workloads.techniques.registry import known
+    from workloads.techniques.registry import offered as every
 
     allowed = QUALITIES[: QUALITIES.index(quality) + 1]
     counts = [count for count in shared_by if bounds.possible(Option(count))]
     if not counts:
         bounds.require(Option(shared_by[0]))
+    named = offered is not None
     if offered is None:
-        offered = [kind() for kind in known().values() if not kind.of_requests]
+        offered = [technique for technique in every() if not technique.of_requests]
     gains: dict[tuple[Technique, ...], float] = {}
     for technique in offered:
         if technique.quality in allowed:
@@ -230,20 +231,27 @@ def _options(
     best = [
         one
         for label in allowed
+        for served in (True, False)
         for one in sorted(
-            (g for g in gains if g[0].quality == label), key=lambda g: (not g[0].served, -gains[g])
+            (g for g in gains if g[0].quality == label and bool(g[0].served) == served),
+            key=lambda g: -gains[g],
         )[:TRIED]
     ]
     pairs = [a + b for a, b in combinations(best, 2) if not {*a[0].decides()} & {*b[0].decides()}]
     pairs.sort(
         key=lambda pair: (
             max(QUALITIES.index(t.quality) for t in pair),
-            not all(t.served for t in pair),
             -gains[pair[:1]] * gains[pair[1:]],
         )
     )
-    sets = [(), *best, *pairs[: 2 * TRIED]]
-    return [Option(count, techniques) for count in counts for techniques in sets]
+    options = []
+    for wanted in (True, False):
+        alone, both = (
+            [s for s in sets if wanted == (named or all(t.served for t in s))]
+            for sets in ([(), *best], pairs)
+        )
+        options += [Option(count, techniques) for count in counts for techniques in alone + both[: 2 * TRIED]]
+    return options
 
 
 def _watts(device: Device) -> float:

@@ -61,6 +61,7 @@ class Outcome:
         return {
             "techniques": [t.told() for t in self.techniques],
             "names": [t.name for t in self.techniques],
+            "called": [t.called() for t in self.techniques],
             "quality": _worst([t.quality for t in self.techniques]),
             "speedup": self.speedup,
             **{key: totals[key] for key in ("time_s", "ttft_s", "tpot_s", "tokens_per_s", "memory_bytes")},
@@ -95,18 +96,18 @@ def whatif(
     techniques: Sequence[Technique] | None = None,
     engine: Engine | None = None,
 ) -> WhatIf:
-    """Try techniques (by default every one with its defaults) alone and the best of them in pairs.
+    """Try techniques (by default every one, in the formats that differ) alone and the best of them in pairs.
 
     Techniques that the scenario has already stay in the baseline and in every outcome, and so does an
     `engine` with what it adds. Raises InputError for a traced module, of which no layer is known.
     """
-    from workloads.techniques.registry import known
+    from workloads.techniques.registry import offered as every
 
     if isinstance(scenario.model, TracedModel):
         raise InputError(
             f"{scenario.model.name} is a traced module; techniques change the layers of described models."
         )
-    offered = [each() for each in known().values()] if techniques is None else techniques
+    offered = every() if techniques is None else techniques
     if engine is not None:
         scenario = run_by(scenario, engine)
     limits = replace(ceilings(device, fidelity, kernels_of(engine, fidelity)), known={})
@@ -135,18 +136,18 @@ def _alone(
     convention = baseline.scenario.setting.convention
     for technique in offered:
         if technique.name in had:
-            refused[technique.name] = f"{had[technique.name]} is in the baseline already."
+            refused[technique.called()] = f"{had[technique.name]} is in the baseline already."
             continue
         if technique.counted(convention):
-            refused[technique.name] = f"{technique.already(convention)}."
+            refused[technique.called()] = f"{technique.already(convention)}."
             continue
         try:
             single = _outcome(baseline, (technique,), device)
         except InputError as error:
-            refused[technique.name] = str(error).removeprefix(f"{technique.name} is not applicable: ")
+            refused[technique.called()] = str(error).removeprefix(f"{technique.name} is not applicable: ")
             continue
         if single.changes_nothing:
-            refused[technique.name] = f"{technique.told()} changes nothing here."
+            refused[technique.called()] = f"{technique.told()} changes nothing here."
         else:
             singles.append(single)
     return _ranked(singles), refused
@@ -200,9 +201,13 @@ def _promising(singles: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
     """Pairs to try: of the best that keep the output, of the best that may change it, of the best of all.
 
     Chosen among all at once, pairs of methods that need training would leave no place for others. Techniques
-    whose gain is a property of the requests are in no pair.
+    whose gain is a property of the requests are in no pair, and of several formats the fastest is.
     """
     gaining = [o for o in singles if o.speedup > 1 + SAME and not o.techniques[0].of_requests]
+    best: dict[str, Outcome] = {}
+    for one in gaining:
+        best.setdefault(one.techniques[0].name, one)
+    gaining = list(best.values())
     pairs: dict[tuple[str, str], tuple[Outcome, Outcome]] = {}
     for worst in range(len(QUALITIES)):
         allowed = [o for o in gaining if QUALITIES.index(o.techniques[0].quality) <= worst]

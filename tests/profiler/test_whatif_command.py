@@ -27,7 +27,12 @@ def test_methods_that_keep_the_output_stand_apart_from_those_that_need_training(
         text.index(label) for label in ("(exact)", "with another output (lossy)", "(retrained)")
     )
     assert same < text.index("- speculative-decoding: ") < other
-    assert other < text.index("- weight-only-quantisation: ") < trained < text.index("- distillation: ")
+    assert (
+        other
+        < text.index("- weight-only-quantisation:format=int4_g128: ")
+        < trained
+        < text.index("- distillation: ")
+    )
 
 
 def test_quality_and_top_limit_what_is_shown_and_not_what_is_known() -> None:

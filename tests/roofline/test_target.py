@@ -11,7 +11,7 @@ from hwspecs import load_device
 from roofline.bounds import Bounds
 from roofline.predict import predict
 from roofline.scenario import Scenario
-from roofline.target import Goal, Option, answers
+from roofline.target import Answer, Goal, Option, answers
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
 from workloads.techniques.registry import parse
@@ -69,6 +69,24 @@ def test_what_an_engine_serves_is_answered_before_what_none_does() -> None:
     for tpot_s, chosen in ((eagle * 1.1, drafts[1]), ((diffusion + eagle) / 2, drafts[0])):
         found = answers(alone, [h100], Goal({"tpot": tpot_s}), "datasheet", "exact", techniques=drafts)
         assert found.met[0].techniques == (chosen,)
+
+
+def test_more_devices_come_before_what_no_engine_serves() -> None:
+    h100, goal = load_device("h100_sxm"), Goal.parse("ttft=1s,tpot=20ms")
+    asked = Scenario(load_model("Llama-3.3-70B").model, batch=16, prompt=2000, output=300)
+    harsher = replace(asked, techniques=(parse("w4a8"), parse("summaries")))  # what nobody serves
+    assert goal.missed(Answer(h100, 1, harsher.techniques, predict(harsher, h100)).totals) < 1
+    (answer,) = answers(asked, [h100], goal).met
+    assert answer.devices > 1
+    assert all(technique.served for technique in answer.techniques)
+
+
+def test_the_formats_that_matrix_units_differ_in_are_tried() -> None:
+    """Llama-3.3-70B in fp8 is too slow on one B200, in NVFP4 it is not: 4.5e15 FLOP/s or 9."""
+    asked = Scenario(load_model("Llama-3.3-70B").model, batch=16, prompt=2000, output=300)
+    (answer,) = answers(asked, [load_device("b200_sxm")], Goal.parse("ttft=1s,tpot=20ms")).met
+    assert [t.called() for t in answer.techniques] == ["weight-activation-quantisation:format=nvfp4"]
+    assert answer.devices == 1
 
 
 def test_a_device_that_meets_it_alone_needs_no_technique() -> None:

@@ -31,6 +31,19 @@ def found(name: str, hardware: str = "h100_sxm", fidelity: str = "datasheet") ->
     return whatif(asked, load_device(hardware), fidelity)
 
 
+def test_formats_that_a_device_multiplies_in_are_told_apart() -> None:
+    asked = Scenario(load_model("Llama-3.1-8B").model, batch=16, prompt=1000, output=100)
+    name = "weight-activation-quantisation"
+    for device, formats in (("h100_sxm", {"int8", "fp8"}), ("b200_sxm", {"int8", "fp8", "nvfp4"})):
+        result = whatif(asked, load_device(device))
+        tried = {o.techniques[0].called() for o in result.outcomes if len(o.techniques) == 1}
+        assert {called for called in tried if name in called} == {f"{name}:format={f}" for f in formats}
+        refused = {called for called in result.refused if name in called}
+        assert refused == {f"{name}:format={f}" for f in {"int8", "fp8", "nvfp4"} - formats}
+        pairs = [{t.name for t in o.techniques} for o in result.outcomes if len(o.techniques) == 2]
+        assert all(len(pair) == 2 for pair in pairs)
+
+
 def outcome(result: WhatIf, *names: str) -> Outcome:
     return next(o for o in result.outcomes if [t.name for t in o.techniques] == list(names))
 
@@ -165,7 +178,7 @@ def test_memory_that_a_device_has_not_is_marked() -> None:
     assert "*" not in four_bits
     assert "* more than the 80.0 GB of a device" in text
     assert [o["fits"] for o in as_json(result)["outcomes"] if o["names"] == ["eagle"]] == [False]
-    assert "It fits with weight-only-quantisation.\n" in text
+    assert "It fits with weight-only-quantisation:format=int4_g128.\n" in text
     eagle = as_text(whatif(asked, load_device("h100_sxm"), techniques=[parse("eagle")]))
     assert "No technique that was tried alone makes it fit.\n" in eagle
     assert "* more than" not in as_text(found("Mamba-2-2.7B"))

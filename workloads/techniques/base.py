@@ -93,6 +93,7 @@ class Technique(ABC):
     aliases: ClassVar[tuple[str, ...]] = ()
     # Variants: further names, and the parameters that they stand for.
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    tried: ClassVar[tuple[str, ...]] = ()  # variants that `whatif` tries beside the defaults
     category: ClassVar[str]  # one of LEVELS
     level: ClassVar[str]  # follows from the category
     paper: ClassVar[str]
@@ -147,10 +148,19 @@ class Technique(ABC):
 
     def told(self) -> str:
         """Its name and parameters in the syntax of the command line."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return self._written([f.name for f in fields(self)])  # type: ignore[arg-type]
+
+    def called(self) -> str:
+        """The same, short: its format, which its name does not say, and what is not the default."""
+        options = fields(self)  # type: ignore[arg-type]
+        return self._written(
+            [f.name for f in options if f.name == "format" or getattr(self, f.name) != f.default]
+        )
+
+    def _written(self, names: Sequence[str]) -> str:
+        values = ((name, getattr(self, name)) for name in names)
         given = ",".join(
-            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-            for name, value in values.items()
+            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in values
         )
         return f"{self.name}:{given}" if given else self.name
 

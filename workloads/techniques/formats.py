@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from workloads.dtypes import FORMATS, bytes_per_element, compute_dtype
 from workloads.phases import Named
@@ -71,6 +71,7 @@ class WeightActivation(Technique):
     name = "weight-activation-quantisation"
     aliases = ("smoothquant", "w8a8")
     variants = {"fp8": {"format": "fp8"}, "w8a8-fp8": {"format": "fp8"}, "nvfp4": {"format": "nvfp4"}}
+    tried: ClassVar[tuple[str, ...]] = ("fp8", "nvfp4")
     category = "quantisation"
     paper = "SmoothQuant arXiv:2211.10438; FP8 formats arXiv:2209.05433; NVFP4: NVIDIA Transformer Engine"
     removes = (
@@ -185,6 +186,7 @@ class QuantisationAware(WeightActivation):
     name = "quantisation-aware-training"
     aliases = ("qat", "llm-qat")
     variants = {}
+    tried = ()
     paper = "LLM-QAT arXiv:2305.17888"
     removes = "what weight-activation quantisation removes"
     adds = "what weight-activation quantisation adds; nothing more in inference"

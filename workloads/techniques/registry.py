@@ -23,6 +23,15 @@ def known() -> dict[str, type[Technique]]:
     return {technique.name: technique for technique in found}
 
 
+def offered() -> list[Technique]:
+    """What is tried where none is named: each with its defaults, then the variants that differ in kind."""
+    return [
+        technique(**values)
+        for technique in known().values()
+        for values in ({}, *(technique.variants[name] for name in technique.tried))
+    ]
+
+
 def _classes() -> Iterator[type[Technique]]:
     """The techniques of this package's modules."""
     for module in iter_modules(techniques.__path__, f"{techniques.__name__}."):
