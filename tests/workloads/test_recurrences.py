@@ -94,8 +94,12 @@ def test_the_step_of_a_state_space_dual() -> None:
         h = array(HEADS, 1, 1) * h + b * (dt * u)[:, :, None]
         total(c * h, axis=2) + d * u
 
+    def decay() -> None:  # of each head; its few FLOP beside dt are not counted
+        dt = special(special(array(HEADS)) + x)  # softplus
+        special(dt * array(HEADS))
+
     work = Ssd(1, 1, 1, HEADS, DIM, GROUPS, STATE).work()
-    assert work.vector_flops == tally(token)[0]
+    assert (work.vector_flops, work.special_ops) == (tally(token)[0], tally(decay)[1])
     assert work.matrix_flops == 0
 
 
@@ -113,17 +117,19 @@ def test_the_step_of_the_gated_delta_rule() -> None:
     assert work.matrix_flops == 0
 
 
-@pytest.mark.parametrize("normalised", [False, True])
-def test_the_step_of_linear_attention(normalised: bool) -> None:
+@pytest.mark.parametrize(("normalised", "decayed"), [(False, False), (True, False), (False, True)])
+def test_the_step_of_linear_attention(normalised: bool, decayed: bool) -> None:
     columns = STATE + normalised  # the normaliser is a column whose values are 1
 
     def token() -> None:
         s, k, q = array(HEADS, DIM, columns), array(HEADS, DIM, 1), array(HEADS, DIM, 1)
+        if decayed:  # as in lightning attention (arXiv:2401.04658)
+            s = array(HEADS, 1, 1) * s
         y = total((s + k * array(HEADS, 1, columns)) * q, axis=1)
         if normalised:
             y[:, :STATE] / y[:, STATE:]
 
-    op = LinearAttention(1, 1, 1, HEADS, DIM, STATE, normalised=normalised)
+    op = LinearAttention(1, 1, 1, HEADS, DIM, STATE, normalised=normalised, decayed=decayed)
     assert op.work().vector_flops == tally(token)[0]
 
 
@@ -190,6 +196,35 @@ def test_the_step_of_the_generalised_delta_rule(mixed: bool) -> None:
     flops, specials = tally(token)
     assert (work.vector_flops, work.special_ops) == (flops, specials)
     assert work.matrix_flops == 0
+
+
+def test_a_chunk_of_the_generalised_delta_rule() -> None:
+    """RWKV-7 in chunks: what is removed is found by solving for each position in terms of those before it."""
+    length = 7
+
+    def chunk() -> None:
+        s, many = array(HEADS, DIM, DIM), (HEADS, length, DIM)
+        r, a, k, b, v, u, w = (array(*many) for _ in range(7))  # u, w: what the solves are for
+
+        def weighed(one: np.ndarray, other: np.ndarray, *values: np.ndarray) -> None:
+            score = total(one * other, axis=1)[:, None]
+            for value in values:
+                score * value + array(HEADS, DIM)
+
+        for i in range(length):
+            for j in range(i + 1):
+                weighed(r[:, i], k[:, j], v[:, j])
+                weighed(r[:, i], b[:, j], u[:, j])
+            for j in range(i):
+                weighed(a[:, i], k[:, j], v[:, j])
+                weighed(a[:, i], b[:, j], u[:, j], w[:, j])
+            for read in (a, r):
+                total(s * read[:, i, :, None], axis=1)
+            for key, value in ((k, v), (b, u)):
+                s = s + key[:, i, :, None] * value[:, i, None]
+
+    work = DeltaWkv(1, length, 0, HEADS, DIM, chunk=length).work()
+    assert work.matrix_flops == tally(chunk)[0]
 
 
 def test_a_token_shift_and_a_convolution() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from workloads.operators import Activation, Gemm, Norm, Residual, Rope
+from workloads.operators import Activation, Gemm, IndexScores, Modulation, Norm, Residual, Rope
+from workloads.work import Role
 
 TOKENS, WIDTH = 3, 10
 
@@ -38,6 +39,29 @@ def test_activations(gated: bool, flops: int, function: str, exponentials: int) 
 def test_rotations_and_residuals() -> None:
     assert Rope(TOKENS, 4, WIDTH).work().vector_flops == 3 * TOKENS * 4 * WIDTH  # x cos + rotated(x) sin
     assert Residual(TOKENS, WIDTH).work().vector_flops == TOKENS * WIDTH
+
+
+def test_a_norm_that_adds_reads_and_writes_the_stream_too() -> None:
+    """x + block in, the stream and its norm out; what it computes is the norm's."""
+    plain, adds = Norm(TOKENS, WIDTH).work(), Norm(TOKENS, WIDTH, adds=True).work()
+    rows = TOKENS * WIDTH * 2
+    assert (plain.bytes_as(Role.INPUT), plain.bytes_as(Role.OUTPUT)) == (rows, rows)
+    assert (adds.bytes_as(Role.INPUT), adds.bytes_as(Role.OUTPUT)) == (2 * rows, 2 * rows)
+
+
+def test_modulation() -> None:
+    """x (1 + scale) + shift: 1 + scale is made once for the positions of a sequence; or x gate."""
+    sequences, positions = 2, 7
+    made, applied = sequences * WIDTH, 2 * sequences * positions * WIDTH
+    assert Modulation(sequences, positions, WIDTH).work().vector_flops == made + applied
+    assert Modulation(sequences, positions, WIDTH, gate=True).work().vector_flops == applied / 2
+
+
+def test_scores_of_an_index() -> None:
+    """w_h relu(Q_h K') summed over 4 heads of 16: of the last 3 of 20 positions, which see 18, 19 and 20."""
+    work = IndexScores(2, 3, 20, 4, 16).work()
+    assert work.outputs == 2 * (18 + 19 + 20)
+    assert work.matrix_flops == work.outputs * 4 * (2 * 16 + 2)
 
 
 def test_a_tied_matrix_is_read_and_owned_by_another() -> None:
