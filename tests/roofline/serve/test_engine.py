@@ -229,6 +229,12 @@ def test_prompts_are_read_whole_unless_in_chunks(batching: str, steps: int) -> N
     assert len(np.unique(log.first_s)) == steps
 
 
+def test_prompts_that_just_fill_the_budget_are_one_step() -> None:
+    asked = requests(3).at_rate(1.0)
+    log = served(Policy(budget=2000), replace(asked, arrival_s=np.zeros(3)))
+    assert log.first_s[0] == log.first_s[1] < log.first_s[2]
+
+
 def test_a_prompt_beyond_the_budget_is_read_whole_beside_decoding() -> None:
     asked = requests(2, 3000, 50)
     log = served(Policy("mixed", budget=512), asked)
