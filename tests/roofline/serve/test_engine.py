@@ -67,6 +67,15 @@ def test_what_comes_before_the_queue_is_part_of_the_first_token() -> None:
     assert late["tpot_p50_s"] == pytest.approx(plain["tpot_p50_s"])
 
 
+def test_the_time_per_token_is_of_all_but_the_first() -> None:
+    """Who is alone gets the first of five tokens with its prompt and the other four by a step each."""
+    asked = requests(20, output=5, burstiness=0).at_rate(0.01)
+    found = outcome(asked, Cluster(TIMES, ROOM, Policy()), Limits())
+    steps = TIMES.decode_s(1, 1001 + np.arange(4.0))
+    assert found["ttft_p50_s"] == pytest.approx(PREFILL_S, rel=1e-6)
+    assert found["tpot_p50_s"] == pytest.approx(steps.mean(), rel=1e-6)
+
+
 @pytest.mark.parametrize("batching", ["continuous", "chunked"])
 def test_a_scheduler_that_runs_ahead_has_launched_one_more_step(batching: str) -> None:
     """Who comes during a step waits for that one and, if the next is decided on already, for that too."""
