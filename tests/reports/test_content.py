@@ -12,6 +12,7 @@ import pytest
 from hwspecs import Device, load_device
 from reports.content import of_predictions, of_run
 from reports.elsewhere import OTHERS, other_devices
+from reports.headline import sentences
 from reports.html import render
 from reports.points import best_fidelity
 from reports.records import Content
@@ -67,10 +68,55 @@ def test_recoverable_time_is_ranked_by_seconds_not_by_ratio(content: Content) ->
     assert above[0].excess_s == pytest.approx(above[0].count * above[0].bound_s)
 
 
-def test_headroom_is_at_least_the_mean_slowdown(content: Content) -> None:
-    for point in content.headline:
-        assert point.headroom is not None
-        assert point.headroom > 1.2 * 1.25
+def test_headroom_is_the_step_over_the_bounds_of_all_executions(
+    make_run: MakeRun, make_device: MakeDevice, toy: Device
+) -> None:
+    """Launches are no roof: a device with a latency has the same."""
+    measured = {
+        "tensor_flop_per_s": {"bf16": {"value": 80e12, "source": "fit"}},
+        "dram_byte_per_s": {"value": 0.9e12, "source": "fit"},
+        "launch_s": {"value": 1e-4, "source": "fit"},
+    }
+    for device in (toy, make_device(measured=measured)):
+        headline = of_run(make_run(), device).headline
+        assert [point.phase for point in headline] == ["prefill", "decode"]
+        for point in headline:
+            roof = sum(o.count * (o.bound_s or 0.0) for o in point.operators)
+            assert point.roof_s == pytest.approx(roof)
+            assert point.headroom == pytest.approx((point.measured_s or 0.0) / roof)
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [  # the whole step over the sum of its operators
+        (1.25, "Outside its operators lies 20 % of the step"),
+        (0.8, "Timed one by one, its operators sum to 125 % of the step."),
+        (1.05, None),
+    ],
+)
+def test_time_outside_operators_is_told_where_it_is_much(
+    content: Content, step: float, said: str | None
+) -> None:
+    points = tuple(replace(p, measured_s=step * p.operators_s) for p in content.points)
+    text = " ".join(sentences(replace(content, points=points)))
+    outside = "Outside its operators", "Timed one by one"
+    assert said in text if said else not any(words in text for words in outside)
+
+
+@pytest.mark.parametrize(
+    ("drift", "said"), [(1.25, "25 % slower than"), (0.8, "20 % faster than"), (1.05, None)]
+)
+def test_a_machine_that_drifted_is_told(content: Content, drift: float, said: str | None) -> None:
+    points = tuple(replace(p, drift=drift) for p in content.points)
+    text = " ".join(sentences(replace(content, points=points)))
+    assert f"eside decode the machine was {said} its file says" in text if said else "machine" not in text
+
+
+def test_waiting_for_other_load_is_told_where_it_is_much(content: Content) -> None:
+    for share, told in ((0.2, True), (0.05, False)):
+        points = tuple(replace(p, measured_s=1.0, waited_s=share) for p in content.points)
+        text = " ".join(sentences(replace(content, points=points)))
+        assert ("ther load let the process wait 200 ms per decode step" in text) is told
 
 
 def test_the_summary_names_phases_bounds_prediction_and_the_worst_operator(content: Content) -> None:
