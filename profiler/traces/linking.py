@@ -9,7 +9,7 @@ from profiler.traces.tables import Trace
 
 
 def link_ranges(trace: Trace) -> Trace:
-    """Fill `parent` of ranges, `range` of launches, and `range` of activities where it is still -1.
+    """Fill `parent` of ranges, `range` of launches, and `range` of activities by their launches.
 
     A range owns the calls made inside it on its own thread, and so the activities that they launch.
     """
@@ -29,7 +29,7 @@ def link_launches(trace: Trace) -> Trace:
 
 
 def link_activities(trace: Trace) -> Trace:
-    """Fill `range` of activities, where it is still -1, with that of their launches."""
+    """Fill `range` of activities with that of their launches, where these are in one."""
     launch, around = trace.column("activities", "launch"), trace.column("launches", "range")
     found = np.require(trace.column("activities", "range"), requirements="W")  # a copy only of what is a view
     for first in range(0, len(found) if len(around) else 0, PIECE):

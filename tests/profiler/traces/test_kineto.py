@@ -131,6 +131,18 @@ def test_kernels_find_their_operators(made: Any, write: Write) -> None:
     assert totals(trace)["unattributed_s"] == 0
 
 
+def test_a_kernel_s_launch_says_more_than_the_id_of_its_operator(made: Any, write: Write) -> None:
+    """A range inside an operator is narrower; without a launch the operator is all that is known."""
+    number = {"External id": 9}
+    made.add("cpu_op", "aten::mm", 0.0, 100.0, **number)
+    made.add("user_annotation", "inside", 10.0, 20.0)
+    made.kernel("launched", 50.0, 5.0, launched=15.0, **number)
+    made.add("kernel", "alone", 60.0, 5.0, pid=0, **number)
+    trace = read_traces([write(made.text())])
+    words, names = trace.words("ranges", "name"), trace.column("ranges", "name")
+    assert [words[names[row]] for row in trace.column("activities", "range")] == ["inside", "aten::mm"]
+
+
 def test_the_same_id_twice_means_the_launch_before(made: Any, write: Write) -> None:
     made.add("cpu_op", "first", 0.0, 9.0)
     made.add("cpu_op", "second", 100.0, 9.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,10 +54,18 @@ def test_either_way_gives_the_same(raw: Ranges) -> None:
         assert quick.tolist() == _stacked(thread, start, end).tolist()
 
 
-@given(nested(), st.lists(st.integers(0, 1100), min_size=1, max_size=20))
+@pytest.mark.parametrize(("beyond_ns", "inside"), [(0, True), (1000, True), (1001, False)])
+def test_an_end_that_exceeds_by_less_than_clocks_tell_is_the_same(beyond_ns: int, inside: bool) -> None:
+    """Kineto rounds begin and duration to microseconds, each for itself."""
+    thread, start, end = columns([(1, 0, 9000), (1, 4000, 9000 + beyond_ns)])
+    assert parents(thread, start, end).tolist() == [-1, 0 if inside else -1]
+
+
+@given(nested(), st.lists(st.integers(0, 220).map(lambda n: 5 * n), min_size=1, max_size=20))
 def test_a_moment_belongs_to_the_latest_begun_that_is_open(ranges: Ranges, moments: list[int]) -> None:
+    """Of moments at an end and between two: a call that begins with the end of a range is its last."""
     thread, start, end = columns(ranges)
-    at = np.array(moments) + 5  # between the ends
+    at = np.array(moments)
     found = innermost(thread, start, end, parents(thread, start, end), np.full(len(at), 3), at)
     for moment, row in zip(at.tolist(), found.tolist(), strict=True):
         opened = [r for r in range(len(ranges)) if thread[r] == 3 and start[r] <= moment <= end[r]]

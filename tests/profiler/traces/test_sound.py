@@ -1,4 +1,4 @@
-"""Columns put together from parts are the parts, whatever their widths, constant or not."""
+"""Columns put together from parts are the parts, whatever their widths; and which events are left out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler.traces import sound
-from profiler.traces.sound import constant, is_constant, joined
+from profiler.traces.sound import Losses, constant, is_constant, joined, sound_times
 
 WIDTHS = (np.int32, np.int64)
 PART = st.one_of(
@@ -40,3 +40,18 @@ def test_one_constant_stays_one() -> None:
     found = joined([{"device": constant(np.int32(3), rows)} for rows in (5, 1, 700)])["device"]
     assert len(found) == 706
     assert is_constant(found)
+
+
+@pytest.mark.parametrize(
+    ("hours", "ranges", "kept"),
+    [(1, False, True), (2, False, False), (2, True, True), (7 * 24, True, True), (8 * 24, True, False)],
+)
+def test_a_kernel_runs_no_hour_and_a_range_no_week(hours: int, ranges: bool, kept: bool) -> None:
+    second, losses = 10**9, Losses()
+    columns = {
+        "start_ns": np.array([5, 7]) * second,
+        "end_ns": np.array([6, 7 + hours * 3600]) * second,
+    }
+    found = sound_times(columns, losses, ranges=ranges)
+    assert len(found["start_ns"]) == 1 + kept
+    assert [loss.count for loss in losses.found()] == ([] if kept else [1])
