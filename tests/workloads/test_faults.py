@@ -242,3 +242,10 @@ def test_a_decoder_behind_an_encoder_reads_its_own_weights_only() -> None:
     own, memory = 7, 100  # 6 positions after the first; the prompt is read and never written again
     cache = layers * 3 * 2 * hidden * 2 * (own + memory + 1)
     assert sum(count * work.kv_bytes for _, count, work in works) == cache
+
+
+def test_the_cache_of_a_chunk_holds_its_own_positions() -> None:
+    """Llama 4: 12 of 48 layers see all positions, the others those of their chunk of 8192; 8 heads of 128."""
+    model = load_model("Llama-4-Scout-17B-16E").model
+    for context, positions in ((8192, 48 * 8192), (100_000, 12 * 100_000 + 36 * 8192)):
+        assert model.cache_bytes(1, context, Setting()) == 2 * positions * 8 * 128 * 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workloads.operators import Activation, Gemm, IndexScores, Modulation, Norm, Residual, Rope
+from workloads.operators import Activation, Gemm, IndexScores, Modulation, Norm, Residual, Rope, Sampling
 from workloads.work import Role
 
 TOKENS, WIDTH = 3, 10
@@ -62,6 +62,13 @@ def test_scores_of_an_index() -> None:
     work = IndexScores(2, 3, 20, 4, 16).work()
     assert work.outputs == 2 * (18 + 19 + 20)
     assert work.matrix_flops == work.outputs * 4 * (2 * 16 + 2)
+
+
+def test_choosing_a_token() -> None:
+    """The largest by one comparison per logit; a softmax also exponentiates and adds each."""
+    greedy, drawn = (Sampling(TOKENS, 1000, softmax=softmax).work() for softmax in (False, True))
+    assert (greedy.vector_flops, greedy.special_ops) == (TOKENS * 1000, 0)
+    assert (drawn.vector_flops, drawn.special_ops) == (2 * TOKENS * 1000, TOKENS * 1000)
 
 
 def test_a_tied_matrix_is_read_and_owned_by_another() -> None:

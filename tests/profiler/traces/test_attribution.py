@@ -173,6 +173,25 @@ def test_what_looks_the_same_is_the_same_operator(made: Any, write: Write) -> No
     assert last["matrix_flops"].tolist()[0] == 2 * 8 * 16 * 32
 
 
+def test_communication_inside_an_operator_is_no_part_of_its_work(made: Any, write: Write) -> None:
+    mm(made, 0.0, 128, 256, 512)
+    made.kernel("ampere_bf16_s16816gemm", 50.0, 10.0, launched=5.0)
+    made.kernel("ncclDevKernel_AllReduce_Sum_bf16_RING_LL(...)", 60.0, 2.0, launched=8.0)
+    assert table(attribute(read_traces([write(made.text())])))["kind"].tolist() == ["gemm", "allreduce"]
+
+
+@pytest.mark.parametrize(("attends", "phase"), [(True, "decode"), (False, None)])
+def test_a_graph_without_attention_is_of_no_phase(
+    made: Any, write: Write, attends: bool, phase: str | None
+) -> None:
+    """Decode is replayed, and so are steps of encoders and of drafts, which nothing tells apart."""
+    made.add("cuda_runtime", "cudaGraphLaunch", 0.0, 5.0, correlation=9)
+    for at, name in enumerate((LAYER[1], *(["flash_fwd_kernel"] if attends else []), LAYER[6])):
+        made.add("kernel", name, 10.0 * (at + 1), 9.0, pid=0, correlation=9)
+    found = table(attribute(read_traces([write(made.text())])))["phase"]
+    assert {value if isinstance(value, str) else None for value in found} == {phase}
+
+
 def test_a_replayed_graph_finds_the_operators_of_its_capture(made: Any, write: Write) -> None:
     made.add("user_annotation", "capture_4", 0.0, 500.0)
     made.add("cuda_runtime", "cudaStreamBeginCapture", 1.0, 1.0, correlation=1)

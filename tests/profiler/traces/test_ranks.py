@@ -25,7 +25,7 @@ def rank(
     zero_ns: int | None = None,
     uneven_us: float = 0.01,
 ) -> str:
-    """A rank that comes to each all-reduce at its own time and leaves with the others, but for `uneven_us`."""
+    """A rank that comes to each all-reduce at its own time and leaves with the others but for `uneven_us`."""
     made = Made()
     for step in range(6):
         base = 1000.0 * step + shift_us

@@ -76,6 +76,22 @@ def test_the_time_per_token_is_of_all_but_the_first() -> None:
     assert found["tpot_p50_s"] == pytest.approx(steps.mean(), rel=1e-6)
 
 
+def test_the_load_of_engines_whose_requests_never_meet() -> None:
+    """While busy each decodes one sequence unless it reads; each has half of the requests."""
+    asked = requests(20, burstiness=0).at_rate(0.5)
+    found = outcome(asked, Cluster(TIMES, ROOM, Policy(), engines=2), Limits())
+    decoding = TIMES.decode_s(1, 1001 + np.arange(99.0)).sum()
+    each = PREFILL_S + decoding
+    assert found["mean_batch"] == pytest.approx(decoding / each, rel=1e-6)
+    span = asked.arrival_s[-1] - asked.arrival_s[0] + each
+    assert found["busy"] == pytest.approx(20 * each / 2 / span, rel=1e-6)
+
+
+def test_an_answer_of_one_token_is_late_by_its_first_alone() -> None:
+    ttft, tpot = np.array([1.0, 1.0, 3.0]), np.array([np.nan, 0.2, np.nan])
+    assert Limits(ttft_s=2.0, tpot_s=0.1).met(ttft, tpot).tolist() == [True, False, False]
+
+
 @pytest.mark.parametrize("batching", ["continuous", "chunked"])
 def test_a_scheduler_that_runs_ahead_has_launched_one_more_step(batching: str) -> None:
     """Who comes during a step waits for that one and, if the next is decided on already, for that too."""

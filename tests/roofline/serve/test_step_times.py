@@ -14,8 +14,10 @@ from roofline.ceilings import ceilings
 from roofline.predict import predict
 from roofline.scenario import Scenario
 from roofline.serve.step_times import StepTimes
+from roofline.times import times
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
+from workloads.phases import Setting, Step, operators
 from workloads.techniques.registry import parse
 
 DEVICE = load_device("h100_sxm")
@@ -34,21 +36,28 @@ LLAMA = step_times("Llama-3.1-8B")[1]
 
 @pytest.mark.parametrize("name", MODELS)
 def test_steps_of_one_kind_are_those_of_predict(name: str) -> None:
-    scenario, times = step_times(name)
+    scenario, steps = step_times(name)
     for prompt in (1, 513, 1900):
         alone = predict(replace(scenario, phase="prefill", batch=1, prompt=prompt), DEVICE)
-        assert times.mixed_s(0, 0.0, [(prompt, 0)], 1) == pytest.approx(alone.time_s(), rel=0.01)
+        assert steps.mixed_s(0, 0.0, [(prompt, 0)], 1) == pytest.approx(alone.time_s(), rel=0.01)
     for batch, context in ((1, 900), (13, 1500), (100, 777)):
         alone = predict(replace(scenario, phase="decode", batch=batch, context=context), DEVICE)
-        found = times.decode_s(batch, np.array([float(context)]))
+        found = steps.decode_s(batch, np.array([float(context)]))
         assert found[0] == pytest.approx(alone.time_s(), rel=0.01)
-        assert times.mixed_s(batch, context, [], 0) == pytest.approx(found[0])
+        assert steps.mixed_s(batch, context, [], 0) == pytest.approx(found[0])
+
+
+@pytest.mark.parametrize("past", [0, 1000, 7168])
+def test_a_chunk_sees_what_was_read_before_it(past: int) -> None:
+    rows = operators(load_model("Llama-3.1-8B").model, Step(1, 1024, past + 1024), Setting())
+    alone = sum(row.count * times(row.operator, LIMITS).time_s for row in rows)
+    assert LLAMA.mixed_s(0, 0.0, [(1024, past)], 1) == pytest.approx(alone, rel=0.01)
 
 
 def test_a_technique_changes_steps_as_it_changes_predictions() -> None:
-    scenario, times = step_times("Llama-3.1-8B", "awq", "kv-cache-quantisation")
+    scenario, steps = step_times("Llama-3.1-8B", "awq", "kv-cache-quantisation")
     alone = predict(replace(scenario, phase="decode", batch=8, context=2000), DEVICE)
-    assert times.decode_s(8, np.array([2000.0]))[0] == pytest.approx(alone.time_s(), rel=0.01)
+    assert steps.decode_s(8, np.array([2000.0]))[0] == pytest.approx(alone.time_s(), rel=0.01)
 
 
 @pytest.mark.parametrize("technique", ["speculative-decoding", "medusa", "mixture-of-depths"])
