@@ -33,7 +33,7 @@ def frame(trace: Trace) -> pd.DataFrame:
     activities = table.to_pandas(strings_to_categorical=False, types_mapper=None)
     activities = activities.rename(columns={"kind": "activity", "name": "kernel"})
     attribution = trace["attribution"].to_pandas()
-    return pd.concat([activities, attribution], axis=1).assign(time_s=_time_s(trace))
+    return pd.concat([activities, attribution], axis=1).assign(time_s=trace.spent_ns / 1e9)
 
 
 def limits(rows: pd.DataFrame, ceilings: Ceilings | None, whole_s: Any) -> pd.DataFrame:
@@ -61,7 +61,7 @@ def limits(rows: pd.DataFrame, ceilings: Ceilings | None, whole_s: Any) -> pd.Da
 
 def instances_s(trace: Trace) -> Any:
     """The time that all activities of the same execution took, for each activity."""
-    spent, instance = _time_s(trace), trace.column("attribution", "instance")
+    spent, instance = trace.spent_ns / 1e9, trace.column("attribution", "instance")
     most = 2 * len(spent) + 1  # runs of activities, then executions: `profiler.traces.executions`
     known = np.where((instance >= 0) & (instance < most), instance, most)
     return np.bincount(known, weights=spent, minlength=most)[known]
@@ -108,10 +108,6 @@ def _summed(rows: pd.DataFrame) -> pd.DataFrame:
     for name in (*SUMS, *COUNTS):
         found[name] = np.bincount(number, weights=rows[name].to_numpy(), minlength=len(count))
     return pd.DataFrame(found).astype(dict.fromkeys(COUNTS, np.int64))
-
-
-def _time_s(trace: Trace) -> Any:
-    return (trace.column("activities", "end_ns") - trace.column("activities", "start_ns")) / 1e9
 
 
 def _work(dtype: str, values: dict[str, Any]) -> Work:

@@ -75,15 +75,16 @@ def _summed(trace: Trace, keys: Sequence[str]) -> dict[tuple[int, ...], tuple[in
     table = trace["activities"]
     for at in range(0, table.num_rows, PIECE):
         piece = Trace(trace.origins, {"activities": table.slice(at, PIECE)})
-        spent = piece.column("activities", "end_ns") - piece.column("activities", "start_ns")
         known: list[tuple[int, ...]] = [()]
-        codes = np.zeros(len(spent), np.int64)
+        codes = np.zeros(piece["activities"].num_rows, np.int64)
         for column in keys:
             places, values = encoded(piece.column("activities", column))
             codes, pairs = encoded(codes * len(values) + places)
             known = [(*known[int(p) // len(values)], int(values[int(p) % len(values)])) for p in pairs]
         counts = np.bincount(codes, minlength=len(known))
-        times = np.bincount(codes, weights=spent, minlength=len(known))  # exact: whole numbers below 2**53
+        times = np.bincount(
+            codes, weights=piece.spent_ns, minlength=len(known)
+        )  # exact: whole numbers below 2**53
         for key, count, time_ns in zip(known, counts.tolist(), times.tolist(), strict=True):
             before = found.get(key, (0, 0))
             found[key] = before[0] + count, before[1] + int(time_ns)

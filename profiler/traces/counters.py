@@ -115,8 +115,7 @@ def counted(trace: Trace) -> Trace:
 
 def matched(trace: Trace, kernels: list[Kernel]) -> list[int]:
     """The activity of each profiled kernel, matched as the k-th of its name; -1 for none."""
-    is_kernel = [kind == "kernel" for kind in [*trace.words("activities", "kind"), ""]]
-    rows = np.flatnonzero(np.array(is_kernel)[trace.column("activities", "kind")])
+    rows = np.flatnonzero(trace.of_kind("activities", "kernel"))
     rows = rows[np.argsort(trace.column("activities", "start_ns")[rows], kind="stable")]
     words, codes = trace.words("activities", "name"), trace.column("activities", "name")
     device = trace.column("activities", "device")

@@ -90,6 +90,13 @@ class Database:
             for batches in _in_turn(blocks):
                 yield from batches
 
+    def table(self, name: str, asked: dict[str, str], schema: pa.Schema) -> pa.Table:
+        """The same as one table; ArrowInvalid where a value is not of its type."""
+        import pyarrow as pa
+
+        parts = self.scan(name, asked, lambda batch: pa.Table.from_batches([batch]).cast(schema))
+        return pa.concat_tables([schema.empty_table(), *parts])
+
     def _plain_columns(self, table: str, asked: dict[str, str]) -> dict[str, int]:
         """Positions in the table's rows by name; none for expressions or where rows are not plain."""
         info = self._told(f"PRAGMA table_xinfo({quoted(table)})")

@@ -21,8 +21,7 @@ def hosted(trace: Trace) -> Trace:
     """
     if trace["activities"].num_rows:
         return trace
-    kinds, kind = trace.words("ranges", "kind"), trace.column("ranges", "kind")
-    each = (np.flatnonzero(kind == kinds.index(word)) for word in (OPERATOR, NVTX) if word in kinds)
+    each = (np.flatnonzero(trace.of_kind("ranges", kind)) for kind in (OPERATOR, NVTX))
     rows = next((rows for rows in each if len(rows)), None)
     if rows is None:
         return trace

@@ -9,9 +9,9 @@ import numpy as np
 
 from profiler.traces.intervals import common, length, union
 from profiler.traces.nesting import threads
-from profiler.traces.rules import COMMUNICATION, known_kernel
+from profiler.traces.rules import COMMUNICATION, MOVES, known_kernel
 from profiler.traces.tables import Trace
-from profiler.traces.totals import is_kind, places
+from profiler.traces.totals import by_device
 
 SYNCHRONISE = re.compile("Synchronize|StreamWaitEvent|EventQuery|StreamQuery|DeviceReset", re.IGNORECASE)
 COPY = re.compile("Memcpy|Memset", re.IGNORECASE)
@@ -33,13 +33,12 @@ LAUNCHED_BEFORE = ("data wait", "copy wait", "between kernels", "queued")
 def idle_causes(trace: Trace) -> dict[str, float]:
     """Seconds of idle time by cause; their sum is the idle time of all devices."""
     found = dict.fromkeys(CAUSES, 0)
-    source, device = trace.column("activities", "source"), trace.column("activities", "device")
     start, end = trace.column("activities", "start_ns"), trace.column("activities", "end_ns")
     calls = _Calls(trace)
-    if is_kind(trace, "host").any():  # no device was recorded
+    if trace.of_kind("activities", "host").any():  # no device was recorded
         return dict.fromkeys(CAUSES, 0.0)
-    for s, d in places(trace):
-        rows = np.flatnonzero((source == s) & (device == d) & (end > start))
+    for _, _, here in by_device(trace):
+        rows = np.flatnonzero(here & (end > start))
         rows = rows[np.argsort(start[rows], kind="stable")]
         begins, ends = union(start[rows], end[rows])
         following = rows[np.searchsorted(start[rows], begins[1:])]
@@ -48,7 +47,6 @@ def idle_causes(trace: Trace) -> dict[str, float]:
         for cause, value in causes.items():
             found[cause] += value
         # Activities of zero length may precede the first or follow the last of non-zero length.
-        here = (source == s) & (device == d)
         idle = int(end[here].max() - start[here].min()) - length(begins, ends)
         found["unknown"] += idle - sum(causes.values())
     return {cause: value / 1e9 for cause, value in found.items()}
@@ -111,7 +109,7 @@ def _waits(trace: Trace, rows: Any, begin: Any, following: Any) -> Any:
     after = following[gap]
     same = stream[rows] == stream[after]
     same &= (process[rows] == process[after]) | (process[rows] < 0) | (process[after] < 0)
-    moved = (is_kind(trace, "copy") | is_kind(trace, "set"))[rows]
+    moved = trace.of_kind("activities", *MOVES)[rows]
     unsaid = (stream[rows] < 0) | (stream[after] < 0)
     waits = np.zeros(len(begin), np.int8)
     for number, which in enumerate((moved, same, unsaid), start=1):
@@ -136,7 +134,7 @@ def _covered(start: Any, end: Any) -> Any:
 
 def launching(trace: Trace) -> dict[str, float | int | None]:
     """Launch overhead: median seconds of a call and from call to start, and queued kernels."""
-    kernel = is_kind(trace, "kernel")
+    kernel = trace.of_kind("activities", "kernel")
     launch = trace.column("activities", "launch")
     graph = trace.column("activities", "graph")
     rows = np.flatnonzero(kernel & (launch >= 0) & (graph < 0))
@@ -158,15 +156,12 @@ def launching(trace: Trace) -> dict[str, float | int | None]:
 def overlap(trace: Trace) -> dict[str, float]:
     """Seconds of communication, and those of them overlapped by computation."""
     names, code = trace.words("activities", "name"), trace.column("activities", "name")
-    wire = np.array([known_kernel(n).kind in COMMUNICATION for n in names] or [False])[code] & is_kind(
-        trace, "kernel"
-    )
-    compute = is_kind(trace, "kernel") & ~wire
-    source, device = trace.column("activities", "source"), trace.column("activities", "device")
+    kernel = trace.of_kind("activities", "kernel")
+    wire = np.array([known_kernel(n).kind in COMMUNICATION for n in names] or [False])[code] & kernel
+    compute = kernel & ~wire
     start, end = trace.column("activities", "start_ns"), trace.column("activities", "end_ns")
     total = hidden = 0
-    for s, d in places(trace):
-        here = (source == s) & (device == d)
+    for _, _, here in by_device(trace):
         wires = union(start[here & wire], end[here & wire])
         total += length(*wires)
         hidden += common(wires, union(start[here & compute], end[here & compute]))
@@ -184,6 +179,5 @@ def small_grids_s(trace: Trace) -> float:
     for axis in "xyz":
         blocks *= trace.column("activities", f"grid_{axis}").astype(float)
     # Some ROCm versions count work items, not blocks: its grid may be too large, never too small.
-    few = is_kind(trace, "kernel") & (blocks > 0) & (blocks < most)
-    spent = trace.column("activities", "end_ns") - trace.column("activities", "start_ns")
-    return int(spent[few].sum()) / 1e9
+    few = trace.of_kind("activities", "kernel") & (blocks > 0) & (blocks < most)
+    return int(trace.spent_ns[few].sum()) / 1e9

@@ -56,7 +56,7 @@ def _launches_of(
     """The call that launched each activity, and its graph: the given call, or by correlation id."""
     rows = np.flatnonzero(launches["correlation"] > 0)
     if launch is None:
-        launch = _by_correlation(activities, launches, rows)
+        launch = _by_id("correlation", activities, launches, rows)
     graphs = np.array([*("graph" in name.casefold() for name in names), False])[launches["name"]]
     count = np.bincount(launch[launch >= 0], minlength=len(graphs))
     # Only graph launches start many kernels: other such calls have an id that was given to all.
@@ -73,15 +73,12 @@ def _launches_of(
     return launch, graph
 
 
-def _by_correlation(activities: Columns, launches: Columns, rows: Any) -> Any:
-    """The call with an activity's correlation id; the latest before it where ids are reused."""
+def _by_id(name: str, activities: Columns, table: Columns, rows: Any) -> Any:
+    """The row of a table, among some, with an activity's id; the latest before it where ids are reused."""
     found = latest_before(
-        launches["correlation"][rows],
-        launches["start_ns"][rows],
-        activities["correlation"],
-        activities["start_ns"],
+        table[name][rows], table["start_ns"][rows], activities[name], activities["start_ns"]
     )
-    found[activities["correlation"] <= 0] = NONE
+    found[activities[name] <= 0] = NONE
     return np.where(found >= 0, rows[np.maximum(found, 0)], NONE) if len(rows) else found
 
 
@@ -98,12 +95,7 @@ def _ambiguous(activities: Columns, launches: Columns, rows: Any) -> int:
 def _by_external(activities: Columns, ranges: Columns, kinds: Sequence[str]) -> Any:
     """The operator with an activity's external id."""
     operator = ranges["kind"] == (list(kinds).index("operator") if "operator" in kinds else -2)
-    rows = np.flatnonzero(operator & (ranges["external"] > 0))
-    found = latest_before(
-        ranges["external"][rows], ranges["start_ns"][rows], activities["external"], activities["start_ns"]
-    )
-    found[activities["external"] <= 0] = NONE
-    return np.where(found >= 0, rows[np.maximum(found, 0)], NONE) if len(rows) else found
+    return _by_id("external", activities, ranges, np.flatnonzero(operator & (ranges["external"] > 0)))
 
 
 def _host_threads(

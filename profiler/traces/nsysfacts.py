@@ -96,11 +96,13 @@ def devices(database: Database) -> tuple[DeviceFacts, ...]:
 
 def samples(database: Database) -> pa.Table:
     """Sampled metrics that are known: clocks in Hz, shares of a peak as fractions."""
-    table = _whole(database)
     found = [SCHEMAS["samples"].empty_table()]
+    if not database.has("GPU_METRICS", *READING.names):
+        return found[0]
+    table = database.table("GPU_METRICS", {name: name for name in READING.names}, READING)
     for kind, metric, name in database.rows("TARGET_INFO_GPU_METRICS", "typeId", "metricId", "metricName"):
         parsed = METRIC.fullmatch(str(name))
-        if table is None or not parsed or parsed["what"] not in QUANTITIES or parsed["unit"] not in SCALES:
+        if not parsed or parsed["what"] not in QUANTITIES or parsed["unit"] not in SCALES:
             continue
         rows = np.flatnonzero((table["typeId"].to_numpy() == kind) & (table["metricId"].to_numpy() == metric))
         columns = {
@@ -111,14 +113,3 @@ def samples(database: Database) -> pa.Table:
         }
         found.append(make_table("samples", columns))
     return pa.concat_tables(found).unify_dictionaries().sort_by("time_ns")
-
-
-def _whole(database: Database) -> pa.Table | None:
-    """All readings; ArrowInvalid for values that are not numbers, None where there are none."""
-    if not database.has("GPU_METRICS", *READING.names):
-        return None
-    asked = {name: name for name in READING.names}
-    parts = list(
-        database.scan("GPU_METRICS", asked, lambda batch: pa.Table.from_batches([batch]).cast(READING))
-    )
-    return pa.concat_tables(parts) if parts else None

@@ -24,10 +24,7 @@ def allocations(database: Database, numbers: DeviceNumbers) -> pa.Table:
         return SCHEMAS["samples"].empty_table()
     schema = pa.schema([(name, pa.int64()) for name in ASKED])
     asked = {name: f'coalesce("{name}", -1)' for name in ASKED}
-    parts = list(database.scan(TABLE, asked, lambda batch: pa.Table.from_batches([batch]).cast(schema)))
-    if not parts:
-        return SCHEMAS["samples"].empty_table()
-    table = pa.concat_tables(parts).sort_by("start")
+    table = database.table(TABLE, asked, schema).sort_by("start")
     found = {name: table[name].to_numpy() for name in ASKED}
     device = numbers.of(found["globalPid"] >> 24 & 0xFFFFFF, found["deviceId"])
     change = _changes(found)

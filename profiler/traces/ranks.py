@@ -83,8 +83,7 @@ def _collective_ends(trace: Trace, source: int) -> Moments:
 
 
 def _step_begins(trace: Trace, source: int) -> Moments:
-    kinds = trace.words("ranges", "kind")
-    step = trace.column("ranges", "kind") == (kinds.index("step") if "step" in kinds else -2)
+    step = trace.of_kind("ranges", "step")
     return _moments(trace, "ranges", "start_ns", source, np.unique(trace.column("ranges", "name")[step]))
 
 

@@ -173,6 +173,16 @@ class Trace:
         found: list[str] = unified(self[table][name]).dictionary.to_pylist()
         return found
 
+    def of_kind(self, table: str, *kinds: str) -> Any:
+        """A mask of the rows of these kinds."""
+        wanted = [code for code, word in enumerate(self.words(table, "kind")) if word in kinds]
+        return np.isin(self.column(table, "kind"), wanted)
+
+    @property
+    def spent_ns(self) -> Any:
+        """How long each activity ran."""
+        return self.column("activities", "end_ns") - self.column("activities", "start_ns")
+
     def with_table(self, name: str, table: pa.Table) -> Trace:
         """This trace with one table replaced."""
         return replace(self, tables={**self.tables, name: table.cast(SCHEMAS[name])})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,32 +34,29 @@ class DeviceTotals:
 
 def device_totals(trace: Trace) -> list[DeviceTotals]:
     """A row per device that ran anything."""
-    source, device = trace.column("activities", "source"), trace.column("activities", "device")
     start, end = trace.column("activities", "start_ns"), trace.column("activities", "end_ns")
-    kernel, host = is_kind(trace, "kernel"), is_kind(trace, "host")
-    if host.any():  # of a trace that has nothing else
+    if trace.of_kind("activities", "host").any():  # of a trace that has nothing else
         return []
-    found = []
-    for s, d in places(trace):
-        mine = (source == s) & (device == d)
-        found.append(
-            DeviceTotals(
-                source=s,
-                device=d,
-                kernels=int((mine & kernel).sum()),
-                kernel_time_s=int((end - start)[mine & kernel].sum()) / 1e9,
-                gpu_busy_s=length(start[mine], end[mine]) / 1e9,
-                gpu_span_s=int(end[mine].max() - start[mine].min()) / 1e9,
-            )
+    kernel = trace.of_kind("activities", "kernel")
+    return [
+        DeviceTotals(
+            source=source,
+            device=device,
+            kernels=int((mine & kernel).sum()),
+            kernel_time_s=int((end - start)[mine & kernel].sum()) / 1e9,
+            gpu_busy_s=length(start[mine], end[mine]) / 1e9,
+            gpu_span_s=int(end[mine].max() - start[mine].min()) / 1e9,
         )
-    return found
+        for source, device, mine in by_device(trace)
+    ]
 
 
-def places(trace: Trace) -> list[tuple[int, int]]:
-    """The trace file and number of each device that ran anything, in order."""
+def by_device(trace: Trace) -> Iterator[tuple[int, int, Any]]:
+    """The trace file and number of each device that ran anything, in order, and a mask of what ran there."""
     source, device = trace.column("activities", "source"), trace.column("activities", "device")
     packed = pa.array(source.astype(np.int64) << 32 | device.astype(np.uint32)).unique().to_pylist()
-    return sorted((place >> 32, (place & 0xFFFFFFFF ^ 1 << 31) - (1 << 31)) for place in packed)
+    for s, d in sorted((place >> 32, (place & 0xFFFFFFFF ^ 1 << 31) - (1 << 31)) for place in packed):
+        yield s, d, (source == s) & (device == d)
 
 
 def device_records(trace: Trace, devices: Sequence[DeviceTotals]) -> list[dict[str, Any]]:
@@ -98,21 +95,11 @@ def loss_records(trace: Trace) -> list[dict[str, Any]]:
 
 def host_time_s(trace: Trace) -> float:
     """Time in operators of the host, of a trace without any device; summed over its threads."""
-    host = is_kind(trace, "host")
-    spent = trace.column("activities", "end_ns") - trace.column("activities", "start_ns")
-    return int(spent[host].sum()) / 1e9
+    return int(trace.spent_ns[trace.of_kind("activities", "host")].sum()) / 1e9
 
 
 def unattributed_s(trace: Trace) -> float:
     """Kernel time without a launch or a host range."""
-    kernel = is_kind(trace, "kernel")
+    kernel = trace.of_kind("activities", "kernel")
     loose = kernel & (trace.column("activities", "launch") < 0) & (trace.column("activities", "range") < 0)
-    start, end = trace.column("activities", "start_ns"), trace.column("activities", "end_ns")
-    return int((end - start)[loose].sum()) / 1e9
-
-
-def is_kind(trace: Trace, *kinds: str) -> Any:
-    """Which activities are of these kinds."""
-    codes = trace.column("activities", "kind")
-    wanted = [code for code, word in enumerate(trace.words("activities", "kind")) if word in kinds]
-    return np.isin(codes, wanted)
+    return int(trace.spent_ns[loose].sum()) / 1e9

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from profiler.traces.tables import DeviceFacts, Trace
-from profiler.traces.totals import is_kind
 
 # Warps, blocks and shared memory [bytes] that one processor holds at once, by compute capability: CUDA C++
 # Programming Guide, "Technical Specifications per Compute Capability".
@@ -36,15 +35,11 @@ OTHER_MAKERS = re.compile(
 def waves(trace: Trace) -> Any:
     """Blocks of each activity over its device's resident blocks; NaN where unknown."""
     found = np.full(trace["activities"].num_rows, np.nan)
-    kernel = is_kind(trace, "kernel")
+    kernel = trace.of_kind("activities", "kernel")
     column = {name: trace.column("activities", name) for name in _COLUMNS}
     for facts in trace.devices:
-        if (
-            facts.capability in HOLDS
-            and facts.processors
-            and facts.name
-            and not OTHER_MAKERS.search(facts.name)
-        ):
+        known = facts.capability in HOLDS and facts.processors and facts.name
+        if known and not OTHER_MAKERS.search(facts.name):
             here = kernel & (column["source"] == facts.source) & (column["device"] == facts.device)
             found[here] = _waves(facts, {name: values[here].astype(float) for name, values in column.items()})
     return found
