@@ -1,10 +1,11 @@
 """How far off are simulated engines from throughputs and latencies that vendors published?
 
-No constant was fitted to any of them. published_serving.csv has a row per run: tables of TensorRT-LLM's
-perf-overview.md at the releases named (a client sends all requests at once, or, with a rate, by a Poisson
-process), of NVIDIA NIM (docs.nvidia.com, LLM benchmarking: a closed loop of users) and of AMD (developer
-resources, performance results of vLLM on MI300X). Prints the median error of each model, device and release,
-and the largest in brackets; with --write the table goes into docs/serving.md.
+No constant was fitted to any of them. published_serving.csv has a row per run and the page that it is from,
+with the commit where the page was read again: tables of TensorRT-LLM's perf-overview.md at the releases named
+(a client sends all requests at once, or, with a rate, by a Poisson process), of NVIDIA NIM (docs.nvidia.com,
+LLM benchmarking: a closed loop of users) and of AMD (developer resources, performance results of vLLM on
+MI300X). Prints the median error of each model, device and release, and the largest in brackets; with --write
+the table goes into docs/serving.md.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ AT_ONCE = 1e5  # requests per second, at which 3000 arrive within 30 ms
 MOST = {"trtllm": 2048, "vllm": 3200}
 # Releases whose scheduler waits for a step before it decides on the next one: the C++ runtime of TensorRT-LLM
 # has no overlap scheduler, its PyTorch backend (the default from 1.0 on) has.
-IN_TURN = ("0.14", "NIM 1.8.0")
+IN_TURN = ("0.14", "0.17", "NIM 1.8.0")
 # Quantised checkpoints of NVIDIA and AMD hold keys and values in fp8. The experts of gpt-oss in 4 bits are
 # multiplied in 8 bits on Blackwell (CUTLASS) and in 16 on Hopper (Triton), with keys and values in 16 there.
 FORMATS = {

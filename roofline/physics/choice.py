@@ -82,6 +82,7 @@ class Choice:
         model = models().get(op)
         if model is None:
             return None
+        kernel = kernel or model.by_default(backend)
         kernel = attends_by(kernel, self.gpu) if attends(op) else kernel
         formats = formats_of(op, dtype, kv_dtype, kernel)
         stored = dtypes_of(dtype, kv_dtype)

@@ -55,6 +55,11 @@ BEFORE_HOPPER = {
 # in 8 bits over such a cache, which the tables say of their format.
 DEFAULTS = {("sglang", 9): "fa3", ("sglang", 10): "trtllm_mha"}
 
+# What multiplies experts where TensorRT-LLM is asked for nothing: `MoeConfig.backend` is CUTLASS up to 1.1;
+# then AUTO: CUTLASS for all models but gpt-oss (`resolve_moe_backend`), whose kernels the tables name
+# TORCH_FLOW.
+EXPERTS_BY_DEFAULT = {"trtllm": "moe_torch_flow_cutlass"}
+
 # SGLang's `int8_scaled_mm`, which has kernels up to Hopper (sgl-kernel/csrc/gemm/int8_gemm_kernel.cu).
 OF_INTEGERS = ("gemm", "sglang", "int8_wo")
 LAST_WITH_INTEGERS = 90  # compute capability x 10

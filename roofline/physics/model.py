@@ -90,6 +90,10 @@ class KernelModel(ABC):
         """The name by which a kernel's library is known, where one name means several kernels."""
         return kernel
 
+    def by_default(self, engine: str) -> str:
+        """The kernel that an engine runs where it is asked for none; empty where that is not known."""
+        return ""
+
     def renamed(self, kernel: str, one: Gpu, other: Gpu) -> bool:
         """Whether a kernel's name means one kernel on one GPU and another on the other."""
         return False

@@ -14,6 +14,7 @@ import numpy as np
 from roofline.physics.base import Constant
 from roofline.physics.expert_layer import Layer, rank_load
 from roofline.physics.libraries import (
+    EXPERTS_BY_DEFAULT,
     OF_EXPERTS,
     TORCH_FLOW,
     UNPACKED,
@@ -108,6 +109,10 @@ class MoeModel(KernelModel):
     def alias(self, kernel: str, gpu: Gpu, dtype: str) -> str:
         """What TensorRT-LLM's default stands for."""
         return chosen_by_tensorrt_llm(kernel, gpu, dtype)
+
+    def by_default(self, engine: str) -> str:
+        """TensorRT-LLM's CUTLASS, beside which its generated kernels were measured."""
+        return EXPERTS_BY_DEFAULT.get(engine, "")
 
     def renamed(self, kernel: str, one: Gpu, other: Gpu) -> bool:
         """That default, which was measured in mxfp4 on Hopper and Blackwell alone."""

@@ -263,6 +263,18 @@ def test_untuned_cutlass_on_hopper_reads_the_rows_again_for_every_16_columns() -
     assert untuned / tuned == pytest.approx(9, rel=0.05)
 
 
+@pytest.mark.parametrize("name", ["b200_sxm", "gb200", "rtx_pro_6000_server"])
+def test_experts_of_tensorrt_llm_are_multiplied_by_cutlass_unless_another_kernel_is_named(name: str) -> None:
+    """`MoeConfig.backend`; its generated kernels take a third of the time."""
+    kernels = Kernels(load_device(name))
+
+    def chosen(kernel: str) -> Any:
+        return kernels.choose("moe", "nvfp4", "", "trtllm", kernel)
+
+    assert chosen("") == chosen("moe_torch_flow_cutlass")
+    assert chosen("").values != chosen("moe_torch_flow_min_latency").values
+
+
 @pytest.mark.parametrize(
     ("name", "backend", "kernel", "instructions", "rate"),
     [
