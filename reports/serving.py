@@ -84,5 +84,6 @@ def as_text(found: Serving) -> str:
         if found.enough
         else "",
         f"Engine {found.engine}." if found.engine else "",
+        *(f"Note: {note}." for note in found.notes),
     ]
     return terminal.table(rows, columns, title) + "".join(f"{note}\n" for note in notes if note)

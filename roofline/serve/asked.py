@@ -126,7 +126,19 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
         rows,
         engine.told if engine else None,
         enough if enough > len(requests) else None,
+        _notes(device, drawn_ceilings, devices, asked.readers),
     )
+
+
+def _notes(device: Device, limits: Ceilings, devices: int, readers: int) -> tuple[str, ...]:
+    """What the times take for granted: the constants of other devices, and more than one node."""
+    notes, node = limits.notes, device.node
+    if node and devices > node.count:
+        moved = ", and caches are sent over the network between nodes" if readers else ""
+        notes += (
+            f"{devices} devices take {-(-devices // node.count)} {node.name} of {node.count} each{moved}",
+        )
+    return notes
 
 
 def _scenario(asked: Served) -> tuple[Scenario, Traffic]:
@@ -169,7 +181,7 @@ def _policy(name: str, asked: Served) -> Policy:
         value = budget if option == "budget" else getattr(asked, option)
         if value < fewest:
             raise InputError(f"{option.replace('_', '-')} is {value}; expected at least {fewest}.")
-    if name in ("mixed", "chunked") and budget <= asked.max_batch and asked.budget is not None:
+    if name in ("mixed", "chunked") and budget <= asked.max_batch:
         raise InputError(
             f"a budget of {budget} tokens leaves a full batch of {asked.max_batch} none for prompts; "
             "choose a larger --budget or a smaller --max-batch."

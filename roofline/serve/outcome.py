@@ -53,6 +53,7 @@ class Serving:
     rows: list[dict[str, Any]]
     engine: str | None = None  # whose overheads are in the times, and where they come from
     enough: int | None = None  # requests that a search for the highest rate takes, where it had fewer
+    notes: tuple[str, ...] = ()  # what of the devices the times take for granted
 
     def table(self) -> pd.DataFrame:
         """The records: a row per batching and rate, columns as in docs/serving.md."""

@@ -87,6 +87,19 @@ def test_more_devices_and_readers_are_counted() -> None:
     assert json.loads(run(*words, "--format", "json"))["devices"] == 8
 
 
+def test_more_devices_than_a_node_has_are_said_to_be_several_nodes() -> None:
+    words = ("Llama-3.1-70B", *SHORT[2:], "--hw", "dgx-h100", "--tp", "4", "--rate", "2")
+    (note,) = json.loads(run(*words, "--readers", "2", "--format", "json"))["notes"]
+    assert note == "12 devices take 2 DGX-H100 of 8 each, and caches are sent over the network between nodes"
+    assert "12 devices take 2 DGX-H100 of 8 each." in run(*words, "--engines", "3")
+    assert "DGX-H100 of 8" not in run(*words, "--engines", "2")
+
+
+def test_constants_of_another_device_are_named() -> None:
+    asked = ("Llama-3.1-8B", "--hw", "mi300x", *SHORT[2:], "--rate", "1", "--fidelity", "calibrated")
+    assert "kernel constants transferred from" in run(*asked)
+
+
 def test_an_hour_of_all_devices_is_paid_by_the_tokens_of_an_hour() -> None:
     words = ("Llama-3.1-70B", *SHORT[2:], "--hw", "dgx-h100", "--tp", "4", "--engines", "2", "--rate", "1,4")
     found = json.loads(run(*words, "--price", "3.6", "--format", "json"))
@@ -128,6 +141,7 @@ def test_answers_of_one_token_take_their_prompts_alone(readers: tuple[str, ...])
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--max-batch", "0"), "max-batch is 0"),
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--batching", "chunked", "--budget", "9"), "leaves a full"),
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--batching", "mixed", "--budget", "9"), "leaves a full"),
+        (("Llama-3.1-8B", *SHORT, "--users", "1", "--batching", "chunked", "--max-batch", "512"), "a full"),
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--pp", "2"), "leave out --pp"),
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--with", "medusa"), "one pass per token"),
         (("Llama-3.1-70B", *SHORT, "--rate", "1"), "choose --tp"),
