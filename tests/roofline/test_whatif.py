@@ -164,6 +164,7 @@ def test_what_nobody_can_choose_is_told_with_the_gain_and_left_out_of_pairs() ->
     result = found("Llama-3.1-8B")
     assert outcome(result, "prefix-caching").why().endswith("; assumed hit=0.5")
     assert outcome(result, "eagle").why().endswith("; assumed accepted=3.5")
+    assert outcome(result, "speculative-diffusion").why().endswith("; assumed accept=0.8 (a guess)")
     assert "assumed" not in outcome(result, "weight-only-quantisation").why()
     paired = {t.name for o in result.outcomes if len(o.techniques) == 2 for t in o.techniques}
     assert not paired & {"prefix-caching", "varlen-packing", "gist-tokens"}

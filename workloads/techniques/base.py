@@ -112,6 +112,7 @@ class Technique(ABC):
     without: ClassVar[Mapping[str, Any]] = {}
     # Parameters that are not a choice: the model, its training or the requests determine them.
     assumed: ClassVar[tuple[str, ...]] = ()
+    guessed: ClassVar[tuple[str, ...]] = ()  # those of them whose default nobody published
     of_requests: ClassVar[bool] = False  # its gain is a property of the requests
     example: ClassVar[str] = "Llama-3.1-8B --hw h100"  # arguments of `predict` that it applies to
 
@@ -144,7 +145,14 @@ class Technique(ABC):
 
     def assumes(self) -> str:
         """The assumed parameters that its gain depends on, as `accept=0.75`; empty where all are choices."""
-        return ", ".join(f"{name}={getattr(self, name):g}" for name in self.assumed)
+        defaults = {field.name: field.default for field in fields(self)}  # type: ignore[arg-type]
+
+        def told(name: str) -> str:
+            value = getattr(self, name)
+            guess = " (a guess)" if name in self.guessed and value == defaults[name] else ""
+            return f"{name}={value:g}{guess}"
+
+        return ", ".join(map(told, self.assumed))
 
     def told(self) -> str:
         """Its name and parameters in the syntax of the command line."""

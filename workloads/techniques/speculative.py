@@ -125,10 +125,11 @@ class DiffusionDrafting(Technique):
     quality = "exact"
     slot = "how tokens are made"
     assumed = ("accept",)
+    guessed = ("accept",)
 
     k: int = parameter(15, "drafted tokens", low=1, high=512)
     steps: int = parameter(2, "denoising passes of a draft", low=1, high=512)
-    accept: float = parameter(0.8, "chance that a drafted token is kept", low=0, high=1)
+    accept: float = parameter(0.8, "chance that a drafted token is kept (a guess)", low=0, high=1)
     draft: str = parameter(
         "auto", "model of the draft's shape; auto: the smallest shipped one with this vocabulary"
     )
