@@ -52,6 +52,12 @@ def test_only_the_last_position_meets_the_vocabulary() -> None:
         assert sampled.outputs == batch
 
 
+def test_the_last_norm_is_of_the_positions_that_are_scored_unless_a_model_norms_all() -> None:
+    for name, positions in (("fused", 1), ("eager", 2048)):
+        norm = by_name(prefill(4, 2048), name=name)["final_norm"].operator.work()
+        assert norm.outputs == 4 * positions * HIDDEN
+
+
 def test_a_decode_step_writes_one_token_to_the_cache() -> None:
     """A tool that rewrites the whole cache doubles the traffic of long contexts."""
     for context in (2, 2048, 100_000):
