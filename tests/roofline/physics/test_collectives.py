@@ -81,6 +81,26 @@ def test_on_unmeasured_links_short_sums_wait_and_long_ones_approach_the_link(nam
         assert 1 <= time[1] / floor[1] < 1.8, gpus
 
 
+@pytest.mark.parametrize(("op", "steps"), [("allreduce", 6), ("allgather", 3), ("alltoall", 1)])
+def test_steps_of_a_short_message(op: str, steps: int) -> None:
+    """Around a ring of 4 a sum goes twice, what is gathered once; all-to-all is sent to all at once."""
+    c = {**START, "spread": 0.0}
+    found = parts(H100, c, op=op, bytes=256.0, n_gpus=4, kernel="NCCL")["latency"][0]
+    assert found - c["launch_s"] == pytest.approx(steps * c["step_s"])
+
+
+def test_two_shots_send_a_slice_to_every_peer_twice_and_one_shot_all_of_it_once() -> None:
+    """7 / 8 of the message each, beside 7 times the message."""
+    message = 1e6
+    assert H100.link_byte_per_s is not None
+    c = {**START, "direct_bytes": 1e12, "one_shot_share": 1.0, "two_shot_share": 1.0, "second_s": 0.0}
+    ends = {"one_shot_share": 1e-6}, {"two_shot_share": 1e-6}
+    found = [parts(H100, c | slow, op="allreduce", bytes=message, n_gpus=8, kernel=OWN) for slow in ends]
+    two, one = (each["ideal"] + each["algorithm"] for each in found)
+    assert two == pytest.approx(2 * 7 / 8 * message / H100.link_byte_per_s)
+    assert one == pytest.approx(7 * message / H100.link_byte_per_s)
+
+
 def test_a_short_sum_over_hosts_climbs_a_tree_not_a_ring() -> None:
     eight, sixteen, rack = (
         float(parts(op="allreduce", bytes=256.0, n_gpus=n, kernel="NCCL")["latency"][0]) for n in (8, 16, 64)

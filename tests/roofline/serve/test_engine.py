@@ -358,9 +358,9 @@ def test_the_capacity_of_one_server_is_a_load_of_one() -> None:
 def test_the_capacity_is_that_of_a_long_run() -> None:
     """As many requests are simulated as that takes, starting from few, in which the limit is no limit."""
     cluster, limits = Cluster(TIMES, ROOM, Policy()), Limits(tpot_s=0.015)
-    edge = capacity(requests(5000), cluster, limits, first=100)
-    long = capacity(requests(4000, seed=1), cluster, limits)
-    assert 100 < edge["requests"] < 4000
+    edge = capacity(requests(2500), cluster, limits, first=100)
+    long = capacity(requests(2000, seed=1), cluster, limits)
+    assert 100 < edge["requests"] < 2500
     assert edge["rate_per_s"] == pytest.approx(long["rate_per_s"], rel=0.05)
 
 
