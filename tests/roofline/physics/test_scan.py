@@ -54,6 +54,12 @@ def test_chunks_of_a_sequence_follow_each_other() -> None:
     assert one - eight == pytest.approx((8192 - 1024) / 64 * 1.75e-6)
 
 
+def test_the_chain_begins_with_a_whole_chunk() -> None:
+    """64 positions are one chunk, behind six launches; fewer are updated one by one."""
+    most, whole = (times(delta(1, length, 8), ceilings(B200, "calibrated")).time_s for length in (63, 64))
+    assert whole - most == pytest.approx(5.3e-5 + 1.75e-6, rel=0.1)
+
+
 def test_single_positions_update_the_state_without_a_chain() -> None:
     limits = ceilings(B200, "calibrated")
     step = delta(64, 1, 16)
