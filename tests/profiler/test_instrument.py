@@ -166,27 +166,23 @@ def test_a_granite_without_experts_has_the_ranges_of_its_one_mlp(subject: Callab
     assert not any(".moe." in name for name in expected)
 
 
-@pytest.mark.parametrize("at", [0, 1], ids=["prefill", "decode"])
-def test_the_first_t5_has_the_ranges_of_an_mlp_without_a_gate(
-    at: int, subject: Callable[..., Subject]
-) -> None:
-    model, point = subject("t5", feed_forward_proj="relu"), points_of("t5")[at]
-    described = operators_at(model.loaded, "fp32", point)
-    assert apart(ranges_of(model, point).begun) == {named.name: named.count for named in described}
-
-
 @pytest.mark.parametrize(
-    "changes",
+    ("family", "at", "changes"),
     [
-        {"parallel_attn": False, "bias": True, "multi_query": False},  # Falcon-RW
-        {"new_decoder_architecture": True, "num_kv_heads": 2},  # Falcon-40B: a norm for each branch
+        ("t5", 0, {"feed_forward_proj": "relu"}),  # the first T5: an MLP without a gate
+        ("t5", 1, {"feed_forward_proj": "relu"}),
+        ("falcon", 1, {"parallel_attn": False, "bias": True, "multi_query": False}),  # Falcon-RW
+        (
+            "falcon",
+            1,
+            {"new_decoder_architecture": True, "num_kv_heads": 2},
+        ),  # Falcon-40B: two norms
     ],
-    ids=["in turn", "two norms"],
 )
-def test_every_falcon_has_the_ranges_of_its_layers(
-    changes: dict[str, Any], subject: Callable[..., Subject]
+def test_every_t5_and_falcon_has_the_ranges_of_its_layers(
+    family: str, at: int, changes: dict[str, Any], subject: Callable[..., Subject]
 ) -> None:
-    model, point = subject("falcon", **changes), POINTS[1]
+    model, point = subject(family, **changes), points_of(family)[at]
     described = operators_at(model.loaded, "fp32", point)
     assert apart(ranges_of(model, point).begun) == {named.name: named.count for named in described}
 

@@ -227,17 +227,18 @@ def test_operators_of_a_pass_fit_into_it(users: Path, one_thread: None) -> None:
         assert 0 < sum(times[at] for times in timed.ranges.values()) < whole
 
 
-def test_a_mask_is_read_by_the_attention_that_it_belongs_to(users: Path) -> None:
-    checked = validate(profiled("masked", 1), load_device("a100_sxm"), Fidelity.DATASHEET)
+@pytest.mark.parametrize(
+    ("function", "operator"),
+    [
+        ("masked", "layers.attention.scaled_dot_product_attention + attention_mask"),
+        # A bf16 layer norm on a CPU keeps its mean in bf16, the meta device in fp32.
+        ("narrow", "layers.norm.native_layer_norm"),
+    ],
+)
+def test_masks_and_side_results_belong_to_their_operators(users: Path, function: str, operator: str) -> None:
+    checked = validate(profiled(function, 1), load_device("a100_sxm"), Fidelity.DATASHEET)
     assert checked.unmatched.empty
-    assert "layers.attention.scaled_dot_product_attention + attention_mask" in set(checked.matched["name"])
-
-
-def test_side_results_in_another_format_keep_the_name(users: Path) -> None:
-    """A bf16 layer norm on a CPU keeps its mean in bf16, the meta device in fp32."""
-    checked = validate(profiled("narrow", 1), load_device("a100_sxm"), Fidelity.DATASHEET)
-    assert checked.unmatched.empty
-    assert "layers.norm.native_layer_norm" in set(checked.matched["name"])
+    assert operator in set(checked.matched["name"])
 
 
 def test_an_operation_that_the_trace_has_not_is_listed(users: Path) -> None:
