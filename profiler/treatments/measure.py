@@ -14,21 +14,16 @@ from profiler.kernels import TOLERANCE
 from profiler.repeats import WARM_UP_S, Effort, sample, warm_up
 from profiler.subject import Subject, convention_of
 from profiler.timing import stopwatch, without_collection
-from profiler.treatments.attention import FlashAttention
 from profiler.treatments.base import Pair, Treatment, apart
-from profiler.treatments.compilation import FusedElementwise
+from profiler.treatments.caches import Prefix, Window
 from profiler.treatments.eight_bit import WeightActivation
-from profiler.treatments.graphs import CudaGraphs
-from profiler.treatments.grouped_query import GroupedQuery
+from profiler.treatments.execution import CudaGraphs, FlashAttention, FusedElementwise
 from profiler.treatments.kv_offload import KvOffload
-from profiler.treatments.prefix import Prefix
-from profiler.treatments.pruning import LayerPruning
-from profiler.treatments.self_speculation import SelfSpeculative
+from profiler.treatments.shapes import GroupedQuery, LayerPruning
 from profiler.treatments.sparsity import TwoOfFour
-from profiler.treatments.speculation import Speculative
+from profiler.treatments.speculation import SelfSpeculative, Speculative
 from profiler.treatments.weight_offload import WeightOffload
 from profiler.treatments.weight_only import WeightOnly
-from profiler.treatments.window import Window
 from specfiles.errors import InputError
 from workloads.techniques.base import Technique
 
