@@ -60,9 +60,6 @@ def command(
         raise InputError(
             "fitting needs scipy, which is not installed; pip install 'llm-roofline[calibrate]'."
         )
-    for path in measurements:
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder; give a table or the folder of a campaign.")
     campaigns = {path: open_campaign(path) for path in measurements if path.is_dir()}
     if campaigns:
         folder, head = next(iter(campaigns.items()))

@@ -106,13 +106,11 @@ class _Attribution:
     def _sequence(self, layer: Any) -> tuple[Any, Any]:
         """Layers and steps by kernel order, on devices where ranges do not give them."""
         layer, step = layer.copy(), self.step.copy()
-        source, device = (self.base.column("activities", key) for key in ("source", "device"))
-        place, places = encoded(source.astype(np.int64) << 32 | device.astype(np.uint32))
         kernel = np.array([kind == "kernel" for kind in self.activity_kinds])[self.activity]
         kinds = np.array([known.kind for known in self.known], object)
         helper = np.array([known.helper for known in self.known])
-        for each in np.argsort(places):
-            rows = np.flatnonzero((place == each) & kernel)
+        for _, _, here in self.base.by_device("activities"):
+            rows = np.flatnonzero(here & kernel)
             rows = rows[np.argsort(self.start[rows], kind="stable")]
             name = self.name[rows]
             found, steps = layers_and_steps(Sequence(kinds[name].tolist(), helper[name].tolist(), name))

@@ -11,7 +11,6 @@ from profiler.traces.intervals import common, length, union
 from profiler.traces.nesting import threads
 from profiler.traces.rules import COMMUNICATION, MOVES, known_kernel
 from profiler.traces.tables import Trace
-from profiler.traces.totals import by_device
 
 SYNCHRONISE = re.compile("Synchronize|StreamWaitEvent|EventQuery|StreamQuery|DeviceReset", re.IGNORECASE)
 COPY = re.compile("Memcpy|Memset", re.IGNORECASE)
@@ -37,7 +36,7 @@ def idle_causes(trace: Trace) -> dict[str, float]:
     calls = _Calls(trace)
     if trace.of_kind("activities", "host").any():  # no device was recorded
         return dict.fromkeys(CAUSES, 0.0)
-    for _, _, here in by_device(trace):
+    for _, _, here in trace.by_device("activities"):
         rows = np.flatnonzero(here & (end > start))
         rows = rows[np.argsort(start[rows], kind="stable")]
         begins, ends = union(start[rows], end[rows])
@@ -161,7 +160,7 @@ def overlap(trace: Trace) -> dict[str, float]:
     compute = kernel & ~wire
     start, end = trace.column("activities", "start_ns"), trace.column("activities", "end_ns")
     total = hidden = 0
-    for _, _, here in by_device(trace):
+    for _, _, here in trace.by_device("activities"):
         wires = union(start[here & wire], end[here & wire])
         total += length(*wires)
         hidden += common(wires, union(start[here & compute], end[here & compute]))

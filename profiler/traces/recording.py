@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from profiler.traces.alike import alike
-from profiler.traces.grouping import encoded
 from profiler.traces.runs import load
-from profiler.traces.samples import ALLOCATED, RESERVED
+from profiler.traces.samples import MEMORY
 from profiler.traces.showing import limits_of
 from profiler.traces.summary import every_grouping, show
 from profiler.traces.tables import Trace
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 MOST_TOLD = 8  # files named on a page
 MOST_POINTS = 2000  # of a curve: more than a screen has columns
-AXES = {ALLOCATED: "memory [B]", RESERVED: "memory [B]", "power_w": "power [W]", "sm_clock_hz": "clock [Hz]"}
+AXES = dict.fromkeys(MEMORY, "memory [B]") | {"power_w": "power [W]", "sm_clock_hz": "clock [Hz]"}
 
 
 def recorded_content(run: Run, device: Device | None) -> Content:
@@ -73,7 +72,7 @@ def timelines(trace: Trace) -> Iterator[Timeline]:
     words, quantity = trace.words("samples", "quantity"), trace.column("samples", "quantity")
     groups: dict[str, list[str]] = {}
     for name in words:
-        groups.setdefault("memory" if name in (ALLOCATED, RESERVED) else name, []).append(name)
+        groups.setdefault("memory" if name in MEMORY else name, []).append(name)
     for title, names in groups.items():
         curves = [curve for name in names for curve in _curves(trace, quantity == words.index(name), name)]
         if curves:
@@ -82,14 +81,12 @@ def timelines(trace: Trace) -> Iterator[Timeline]:
 
 def _curves(trace: Trace, which: object, name: str) -> Iterator[Curve]:
     time, value = trace.column("samples", "time_ns"), trace.column("samples", "value")
-    source, device = (trace.column("samples", key).astype(np.int64) for key in ("source", "device"))
-    place, places = encoded(source << 32 | (device & 0xFFFFFFFF))
     first = int(time.min()) if len(time) else 0
-    for at in np.argsort(places).tolist():
-        rows = np.flatnonzero(which & (place == at) & np.isfinite(value))
+    for _, device, here in trace.by_device("samples"):
+        rows = np.flatnonzero(which & here & np.isfinite(value))
         if len(rows):
             rows = _highest(rows, value)
-            where = f"device {device[rows[0]]}" if device[rows[0]] >= 0 else "host"
+            where = f"device {device}" if device >= 0 else "host"
             seconds = tuple(((time[rows] - first) / 1e9).tolist())
             yield f"{name.rpartition('_')[0] or name}, {where}", seconds, tuple(value[rows].tolist())
 

@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from profiler.traces.grouping import encoded
 from profiler.traces.tables import Trace
 
-ALLOCATED, RESERVED = "allocated_bytes", "reserved_bytes"
-HOST = -1
+ALLOCATED, RESERVED = MEMORY = "allocated_bytes", "reserved_bytes"
 
 
 def memory(trace: Trace) -> list[dict[str, Any]]:
@@ -21,24 +19,19 @@ def memory(trace: Trace) -> list[dict[str, Any]]:
     """
     words, quantity = trace.words("samples", "quantity"), trace.column("samples", "quantity")
     value, time = trace.column("samples", "value"), trace.column("samples", "time_ns")
-    rows: dict[str, Any] = {
-        name: np.flatnonzero((quantity == words.index(name)) & (value >= 0)) if name in words else []
-        for name in (ALLOCATED, RESERVED)
-    }
-    source, device = (trace.column("samples", key).astype(np.int64) for key in ("source", "device"))
-    place, places = encoded(source << 32 | (device & 0xFFFFFFFF))
+    known = [(quantity == words.index(name)) & (value >= 0) if name in words else False for name in MEMORY]
     found = []
-    for at in np.argsort(places).tolist():  # the host comes last
-        allocated, reserved = ([row for row in rows[name] if place[row] == at] for name in rows)
-        if not allocated:
+    for source, device, here in trace.by_device("samples"):
+        allocated, reserved = (np.flatnonzero(here & rows) for rows in known)
+        if not len(allocated):
             continue
-        highest = max(allocated, key=lambda row: value[row])
+        highest = allocated[np.argmax(value[allocated])]
         found.append(
             {
-                "source": int(source[highest]),
-                "device": int(device[highest]),
+                "source": source,
+                "device": device,
                 "peak_allocated_bytes": float(value[highest]),
-                "peak_reserved_bytes": float(max(value[reserved])) if reserved else None,
+                "peak_reserved_bytes": float(value[reserved].max()) if len(reserved) else None,
                 "peak_s": int(time[highest] - time[allocated[0]]) / 1e9,
                 "last_allocated_bytes": float(value[allocated[-1]]),
             }
@@ -53,7 +46,7 @@ def readings(trace: Trace) -> list[dict[str, Any]]:
     found = []
     for code, name in enumerate(trace.words("samples", "quantity")):
         rows = np.flatnonzero((quantity == code) & np.isfinite(value))
-        if name in (ALLOCATED, RESERVED):  # a timeline: its highest points are told elsewhere
+        if name in MEMORY:  # a timeline: its highest points are told elsewhere
             continue
         for s, d in sorted(set(zip(source[rows].tolist(), device[rows].tolist(), strict=True))):
             values = value[rows][(source[rows] == s) & (device[rows] == d)]

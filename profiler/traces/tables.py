@@ -8,7 +8,7 @@ columns, and null names or shapes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -182,6 +182,14 @@ class Trace:
     def spent_ns(self) -> Any:
         """How long each activity ran."""
         return self.column("activities", "end_ns") - self.column("activities", "start_ns")
+
+    def by_device(self, table: str) -> Iterator[tuple[int, int, Any]]:
+        """The trace file and number of each device in a table, the host (-1) last, and a mask of its rows."""
+        source, device = self.column(table, "source"), self.column(table, "device")
+        packed = pa.array(source.astype(np.int64) << 32 | device.astype(np.uint32)).unique().to_pylist()
+        for place in sorted(packed):
+            s, d = place >> 32, (place & 0xFFFFFFFF ^ 1 << 31) - (1 << 31)
+            yield s, d, (source == s) & (device == d)
 
     def with_table(self, name: str, table: pa.Table) -> Trace:
         """This trace with one table replaced."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-import pyarrow as pa
 
 from profiler.traces.intervals import length
 from profiler.traces.tables import Trace
@@ -38,7 +35,7 @@ def device_totals(trace: Trace) -> list[DeviceTotals]:
     if trace.of_kind("activities", "host").any():  # of a trace that has nothing else
         return []
     kernel = trace.of_kind("activities", "kernel")
-    return [
+    found = [
         DeviceTotals(
             source=source,
             device=device,
@@ -47,16 +44,9 @@ def device_totals(trace: Trace) -> list[DeviceTotals]:
             gpu_busy_s=length(start[mine], end[mine]) / 1e9,
             gpu_span_s=int(end[mine].max() - start[mine].min()) / 1e9,
         )
-        for source, device, mine in by_device(trace)
+        for source, device, mine in trace.by_device("activities")
     ]
-
-
-def by_device(trace: Trace) -> Iterator[tuple[int, int, Any]]:
-    """The trace file and number of each device that ran anything, in order, and a mask of what ran there."""
-    source, device = trace.column("activities", "source"), trace.column("activities", "device")
-    packed = pa.array(source.astype(np.int64) << 32 | device.astype(np.uint32)).unique().to_pylist()
-    for s, d in sorted((place >> 32, (place & 0xFFFFFFFF ^ 1 << 31) - (1 << 31)) for place in packed):
-        yield s, d, (source == s) & (device == d)
+    return sorted(found, key=lambda each: (each.source, each.device))
 
 
 def device_records(trace: Trace, devices: Sequence[DeviceTotals]) -> list[dict[str, Any]]:
