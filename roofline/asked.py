@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
 from specfiles.frozen import dataclass
+from specfiles.strict import plain_data
 from workloads.catalogue import Loaded, load_model
 from workloads.convention import convention
-from workloads.descriptor import Descriptor, is_descriptor, load_descriptor
-from workloads.dtypes import Precision
+from workloads.descriptor import Descriptor, Dtypes, is_descriptor, load_descriptor
 from workloads.phases import Setting
 
 if TYPE_CHECKING:
@@ -100,9 +100,9 @@ def _set(point: dict[str, Any]) -> dict[str, Any]:
 
 
 def _setting(file: Descriptor | None, asked: Asked, default_convention: str) -> Setting:
-    dtypes = {name: getattr(file.dtypes, name) for name in ("weights", "activations", "kv")} if file else {}
-    dtypes = {**_set(dtypes), **asked.given("weights", "activations", "kv")}
-    precision = Precision.of(dtypes.pop("weights", "bf16"), experts=asked.expert_weights, **dtypes)
+    stated = plain_data(file.dtypes) if file else {}
+    given = {"experts": asked.expert_weights, **asked.given("weights", "activations", "kv")}
+    precision = Dtypes(**{**stated, **_set(given)}).precision()
     shared = {"tp": file.tensor_parallel if file else 1, "ep": 1, "pp": 1, **asked.given("tp", "ep", "pp")}
     for name, devices in shared.items():
         if devices < 1:

@@ -11,8 +11,8 @@ from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.contexts import straightness, sum_over
 from roofline.energy import told
 from roofline.scenario import Scenario
-from roofline.times import Times, times
-from roofline.totals import held_bytes, power_of, reference, summary
+from roofline.times import Times, products_s, times
+from roofline.totals import held_bytes, power_of, summary, utilisation_scale
 from specfiles.errors import InputError
 from specfiles.frozen import dataclass
 from workloads.phases import Named, Step, operators
@@ -82,24 +82,25 @@ class Prediction:
     def totals(self) -> dict[str, Any]:
         """Totals of the phase, in SI units; None where one does not apply or the device file lacks a value.
 
-        mfu: matrix FLOP / (time x dense peak). mbu: bytes / (time x bandwidth). Both refer to the data sheet
-        where it states the ceiling, else to the measured one. energy_j: time x TDP, an upper limit; where
-        kernel models give the times, by utilisation (`roofline.energy`). activation_peak_bytes: inputs and
-        outputs of the largest operator plus the residual stream. The time to first token of a diffusion
-        model is its whole time, as all tokens come with the last step.
+        mfu: matrix FLOP / (time x dense peak of the formats multiplied in). mbu: bytes / (time x bandwidth).
+        Both refer to the data sheet where it states the ceiling, else to the measured one. energy_j: time x
+        TDP, an upper limit; where kernel models give the times, by utilisation (`roofline.energy`).
+        activation_peak_bytes: inputs and outputs of the largest operator plus the residual stream. The time
+        to first token of a diffusion model is its whole time, as all tokens come with the last step.
         """
         scenario = self.scenario
-        sums = {name: self.total(name) for name in ("flops", "matrix_flops", "bytes")}
+        sums = {name: self.total(name) for name in ("flops", "bytes")}
         sums |= {"time_s": self.time_s(), "decode_s": self.time_s("decode")}
         sums["first_s"] = self.time_s("prefill") or sums["time_s"]
-        scale, tdp = reference(self.device, self.ceilings), self.device.datasheet.tdp_w
+        scale, tdp = utilisation_scale(self.device, self.ceilings), self.device.datasheet.tdp_w
+        sums["products_s"] = sum(row.count * products_s(row.work, scale) for row in self.rows)
         return summary(
             scenario.phase,
             scenario.batch * scenario.tokens_each,
             scenario.decode_steps,
             sums,
             self._memory(),
-            (scale.matrix_flop_per_s(scenario.setting.precision.activations), scale.dram_byte_per_s),
+            scale.dram_byte_per_s,
             self.device.datasheet.dram.capacity_bytes.value,
             tdp.value * scenario.setting.devices if tdp else None,
             power_of(self.ceilings),

@@ -21,8 +21,8 @@ from roofline.engine_kernels import apart
 from roofline.engines import Timed, kernels_of, launches, refuse_own_host, request_s, takes_turns
 from roofline.grid import Grid
 from roofline.many import ManyCeilings, many
-from roofline.times import times
-from roofline.totals import power_of, reference, summary
+from roofline.times import products_s, times
+from roofline.totals import power_of, summary, utilisation_scale
 from workloads.dtypes import Precision, bytes_per_element, codes
 from workloads.phases import Named, Setting, Step, operators, owners, weight_bytes
 from workloads.sharing import stages
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 CHUNK = 16_384  # points evaluated at once: arrays of 128 kB stay in a second-level cache
-SUMS = ("flops", "matrix_flops", "bytes", "activation_bytes", "time_s")  # what totals are made of
+SUMS = ("flops", "products_s", "bytes", "activation_bytes", "time_s")  # what totals are made of
 LIMITS = ("compute_s", "memory_s", "comm_s", "launch_s", "time_s")
 WORK = ("flops", "matrix_flops", "vector_flops", "special_ops", "bytes", "weight_bytes", "activation_bytes")
 ROWS = (*WORK, "kv_bytes", "comm_bytes", *LIMITS)  # numbers of one row per operator
@@ -52,6 +52,7 @@ class _Points:
     model: Model
     grid: Grid
     limits: Ceilings
+    scale: Ceilings  # that utilisation refers to
     setting: Setting  # with arrays of dtype codes where formats differ
     engine: Engine | None = None
 
@@ -61,7 +62,9 @@ class _Points:
     ) -> _Points:
         precision = _precision([s.precision for s in grid.settings], grid.setting)
         setting = replace(grid.settings[grid.setting[0]], precision=precision)
-        return cls(model, grid, _limits(limits, grid.device, precision), setting, engine)
+        stated = list(map(utilisation_scale, grid.devices, limits))
+        priced, scale = (_limits(of, grid.device, precision) for of in (limits, stated))
+        return cls(model, grid, priced, scale, setting, engine)
 
     @property
     def denoises(self) -> bool:
@@ -167,17 +170,17 @@ def _totals(points: _Points) -> Table:
     grid, model, setting = points.grid, points.model, points.setting
     n = len(grid)
     times = ("prefill_s", "decode_s", "denoise_s")
-    sums = {name: np.zeros(n) for name in ("flops", "matrix_flops", "bytes", *times)}
+    sums = {name: np.zeros(n) for name in ("flops", "products_s", "bytes", *times)}
     peak = np.zeros(n)
     kernels = defaultdict[str, Any](float)  # of one step
     kinds = set[str]()
-    for phase, named, count, (flops, matrix, moved, activations, time) in _rows(points, SUMS):
+    for phase, named, count, (flops, products, moved, activations, time) in _rows(points, SUMS):
         if points.engine is not None:  # nobody else asks what is launched, and work over arrays is costly
             one = named.operator
             eager = points.engine.launches_each(phase)
             kernels[phase] += named.count * launches(one.kind, phase, one.work(), eager=eager)
             kinds.add(one.kind)
-        for name, value in (("flops", flops), ("matrix_flops", matrix), ("bytes", moved)):
+        for name, value in (("flops", flops), ("products_s", products), ("bytes", moved)):
             sums[name] += count * value
         sums[f"{phase}_s"] += count * time
         np.maximum(peak, activations, out=peak)
@@ -198,8 +201,6 @@ def _totals(points: _Points) -> Table:
     cache = reduce(np.maximum, (s.cache_bytes(own, tokens, setting, points.memory) for s in held))
     out = {"prefill": grid.prompt, "decode": 1.0}.get(grid.phase, grid.output)
     watts = [d.datasheet.tdp_w.value if d.datasheet.tdp_w else np.nan for d in grid.devices]
-    stated = [reference(d) for d in grid.devices]
-    scale = _limits(stated, grid.device, setting.precision)
     capacity = np.array([d.datasheet.dram.capacity_bytes.value for d in grid.devices])
     found = summary(
         grid.phase,
@@ -207,7 +208,7 @@ def _totals(points: _Points) -> Table:
         steps,
         sums,
         (np.broadcast_to(weights, n), np.broadcast_to(cache, n), peak + residual),
-        (scale.matrix_flop_per_s(setting.precision.activations), scale.dram_byte_per_s),
+        points.scale.dram_byte_per_s,
         capacity[grid.device],
         np.array(watts)[grid.device] * setting.devices,
         power_of(points.limits),
@@ -242,15 +243,15 @@ def _rows(points: _Points, names: Sequence[str]) -> Iterator[tuple[str, Named, A
     if points.denoises:
         tokens = grid.prompt + grid.output
         for named in points.operators(Step(grid.batch, tokens, tokens, scored=tokens)):
-            yield "denoise", named, named.count * grid.steps, _numbers(named, points.limits, names)
+            yield "denoise", named, named.count * grid.steps, _numbers(named, points, names)
         return
     if grid.phase in ("prefill", "generate"):
         step = Step(grid.batch, grid.prompt, grid.prompt, images=grid.images)
         for named in points.operators(step, reads=True):
-            yield "prefill", named, named.count, _numbers(named, points.limits, names)
+            yield "prefill", named, named.count, _numbers(named, points, names)
     if grid.phase == "decode":
         for named in points.decoding(grid.context):
-            yield "decode", named, named.count, _numbers(named, points.limits, names)
+            yield "decode", named, named.count, _numbers(named, points, names)
     if grid.phase == "generate" and (grid.output > 1).any():
         yield from _generated(points, names)
 
@@ -263,7 +264,7 @@ def _generated(points: _Points, names: Sequence[str]) -> Iterator[tuple[str, Nam
     for place, (named, other) in enumerate(zip(*ends, strict=True)):
         values: Any
         if _same(named.operator, other.operator):
-            values = _numbers(named, points.limits, names)
+            values = _numbers(named, points, names)
         else:
             values = _summed(points, place, names, first, last) / np.maximum(steps, 1)
         yield "decode", named, named.count * steps, values
@@ -275,10 +276,15 @@ def _same(one: Any, other: Any) -> bool:
     return all(_same(a, b) if is_dataclass(a) else np.array_equal(a, b) for a, b in pairs)
 
 
-def _numbers(named: Named, limits: Ceilings, names: Sequence[str]) -> list[Any]:
+def _numbers(named: Named, points: _Points, names: Sequence[str]) -> list[Any]:
     work = named.operator.work()
-    found = times(named.operator, limits, work=work)
-    return [getattr(found if name in LIMITS else work, name) for name in names]
+    found = times(named.operator, points.limits, work=work)
+    return [
+        products_s(work, points.scale)
+        if name == "products_s"
+        else getattr(found if name in LIMITS else work, name)
+        for name in names
+    ]
 
 
 def _summed(points: _Points, place: int, names: Sequence[str], first: Floats, last: Floats) -> Floats:
@@ -311,9 +317,12 @@ def _summed(points: _Points, place: int, names: Sequence[str], first: Floats, la
 def _at(points: _Points, place: int, names: Sequence[str], index: Indices, context: Floats) -> Floats:
     """Numbers of one operator at other contexts of some points."""
     grid = points.grid.take(index)
-    limits = many(points.limits.of, grid.device) if isinstance(points.limits, ManyCeilings) else points.limits
+    limits, scale = (
+        many(some.of, grid.device) if isinstance(some, ManyCeilings) else some
+        for some in (points.limits, points.scale)
+    )
     known = points.grid.settings
     setting = replace(points.setting, precision=_precision([s.precision for s in known], grid.setting))
-    some = replace(points, grid=grid, limits=limits, setting=setting)
+    some = replace(points, grid=grid, limits=limits, scale=scale, setting=setting)
     named = some.decoding(context)[place]
-    return np.stack([np.broadcast_to(v, len(index)) for v in _numbers(named, limits, names)])
+    return np.stack([np.broadcast_to(v, len(index)) for v in _numbers(named, some, names)])

@@ -132,10 +132,13 @@ def operator_class(operator: Operator) -> str:
     return operator.kind
 
 
+def products_s(work: Work, ceilings: Ceilings) -> Any:
+    """Seconds of matrix products at the dense peak of the format that they multiply in."""
+    return 0.0 if _is_zero(work.matrix_flops) else work.matrix_flops / ceilings.matrix_flop_per_s(work.dtype)
+
+
 def _bound(work: Work, ceilings: Ceilings, devices: int | None = None) -> Times:
-    compute: Any = 0.0
-    if not _is_zero(work.matrix_flops):
-        compute = work.matrix_flops / (work.filled * ceilings.matrix_flop_per_s(work.dtype))
+    compute = products_s(work, ceilings) / work.filled
     # Where a vector or special-function ceiling is unknown its term is omitted; the result is still a bound.
     if ceilings.vector_flop_per_s is not None:
         compute = maximum(compute, work.vector_flops / ceilings.vector_flop_per_s)

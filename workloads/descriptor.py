@@ -16,6 +16,7 @@ from specfiles.catalogue import Catalogue
 from specfiles.errors import plain
 from specfiles.reading import parse_yaml, read_text, read_yaml
 from specfiles.strict import Strict, validated
+from workloads.dtypes import Precision
 from workloads.traffic import Traffic
 
 Count = Annotated[int, msgspec.Meta(gt=0, le=100_000_000)]
@@ -29,6 +30,11 @@ class Dtypes(Strict, frozen=True, kw_only=True):
     weights: str = "bf16"
     activations: str | None = None
     kv: str | None = None
+    experts: str | None = None  # the weights of experts, where their format is another
+
+    def precision(self) -> Precision:
+        """The formats, as options of the command line give them."""
+        return Precision.of(self.weights, self.activations, self.kv, self.experts)
 
 
 class Descriptor(Strict, frozen=True, kw_only=True):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from profiler.cli.options import FILE, INPUT, PRICES, emit, format_option, one_of, positive, progress
 from specfiles.errors import InputError
+
+if TYPE_CHECKING:
+    from roofline.sweep.spec import Spec
 
 
 @click.command(
@@ -60,6 +65,7 @@ def command(
     given, goal = read_prices(prices) if prices else None, Goal.parse(within) if within else None
     positive(workers=workers, best=best)
     described = run.load_spec(spec)
+    _tell_published_formats(described)
     local = run.one_by_one if workers == 1 else run.in_processes(workers)
     with run.on_dask(scheduler) if engine == "dask" else nullcontext(local) as mapper:
         try:
@@ -73,3 +79,14 @@ def command(
     met = choose.within(table, goal) if goal else table
     write = {"json": render.as_json, "csv": render.as_csv, "table": render.as_text}[format]
     emit(write(table, met, best, by), None)
+
+
+def _tell_published_formats(spec: Spec) -> None:
+    """Note each model whose published weights are narrower than all formats that the file compares."""
+    from workloads.catalogue import load_model
+    from workloads.stored import stored_note
+
+    for loaded in map(load_model, spec.models):
+        notes = [stored_note(loaded.model.name, loaded.config, dtypes.precision()) for dtypes in spec.dtypes]
+        if notes[0] and all(notes):
+            print(f"note: {notes[0]}", file=sys.stderr)

@@ -18,7 +18,6 @@ from roofline.tables import asked
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
 from workloads.convention import convention
-from workloads.dtypes import Precision
 from workloads.step import Setting
 from workloads.techniques.registry import parse
 
@@ -32,7 +31,18 @@ TOTALS = (
     "kv_cache_bytes", "activation_peak_bytes", "memory_bytes", "fits", "energy_j",
 )  # fmt: skip
 ASKED = ("model", "hardware", "node", "phase", "batch", "prompt", "context", "output", "tensor_parallel")
-COLUMNS = (*ASKED, "weights", "activations", "kv", "techniques", "engine", "fidelity", *TOTALS, "error")
+COLUMNS = (
+    *ASKED,
+    "weights",
+    "activations",
+    "kv",
+    "experts",
+    "techniques",
+    "engine",
+    "fidelity",
+    *TOTALS,
+    "error",
+)
 
 
 def compute(task: Task) -> pd.DataFrame:
@@ -51,8 +61,7 @@ def compute(task: Task) -> pd.DataFrame:
 def _settings(task: Task) -> Iterable[Setting]:
     spec = task.spec
     for dtypes, devices in product(spec.dtypes, listed(spec.tensor_parallel)):
-        precision = Precision.of(dtypes.weights, dtypes.activations, dtypes.kv)
-        yield Setting(precision, convention(spec.convention), tensor_parallel=devices)
+        yield Setting(dtypes.precision(), convention(spec.convention), tensor_parallel=devices)
 
 
 def _scenarios(task: Task, setting: Setting) -> tuple[list[Scenario], list[dict[str, Any]]]:
@@ -116,6 +125,7 @@ def _words(task: Task, setting: Setting) -> dict[str, Any]:
         "weights": str(precision.weights),
         "activations": str(precision.activations),
         "kv": str(precision.kv),
+        "experts": str(precision.expert_weights),
         "techniques": " ".join(task.techniques),
         "engine": task.engine,
         "fidelity": task.spec.fidelity,

@@ -108,14 +108,13 @@ def check_names(spec: Spec) -> None:
     from roofline.engines import find_engine
     from workloads.catalogue import load_model
     from workloads.convention import convention
-    from workloads.dtypes import Precision
     from workloads.techniques.registry import parse
 
     convention(spec.convention)
     for engine in spec.engines:
         find_engine(engine)
     for dtypes in spec.dtypes:
-        Precision.of(dtypes.weights, dtypes.activations, dtypes.kv)
+        dtypes.precision()
     for load, names in ((load_model, spec.models), (load_device, spec.hardware)):
         for name in names:
             load(name)

@@ -26,6 +26,7 @@ from workloads.families import build
 from workloads.model import Model
 from workloads.phases import Setting, decode, parameters
 from workloads.schedule import Pass
+from workloads.techniques.registry import parse
 
 close = partial(pytest.approx, rel=1e-9, abs=0)  # times are far below the default absolute tolerance
 
@@ -257,6 +258,13 @@ def test_utilisation_is_at_most_one_and_reaches_it_where_a_limit_binds() -> None
         assert 0 < totals["mbu"] <= 1 + 1e-12
     assert predict(Scenario(LLAMA, "prefill", 64, 4000), device).totals()["mfu"] > 0.95
     assert predict(Scenario(LLAMA, "decode", 1), device).totals()["mbu"] == close(1, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["w8a8", "fp8", "w4a8", "llm-int8", "nvfp4"])
+def test_utilisation_refers_to_the_formats_that_are_multiplied_in(name: str) -> None:
+    """Narrow products beside attention in 16 bits: a prompt nearly fills its compute roof, never more."""
+    asked = Scenario(LLAMA, "prefill", 16, 2000, techniques=(parse(name),))
+    assert 0.85 < predict(asked, load_device("b200_sxm")).totals()["mfu"] <= 1 + 1e-12
 
 
 def test_energy_is_power_times_time_on_every_device() -> None:
