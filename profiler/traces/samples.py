@@ -8,7 +8,8 @@ import numpy as np
 
 from profiler.traces.tables import Trace
 
-ALLOCATED, RESERVED = MEMORY = "allocated_bytes", "reserved_bytes"
+ALLOCATED = "allocated_bytes"
+MEMORY = (ALLOCATED, "reserved_bytes")  # a timeline of an allocator
 
 
 def memory(trace: Trace) -> list[dict[str, Any]]:
