@@ -56,7 +56,8 @@ def profile(request: Request) -> Run:
         run = begun_run(request.out, head_of(request, subject.weights), request.hardware)
         for name, fields in configs.items():
             write_text(request.out / name, json.dumps(fields, indent=1) + "\n")
-        rows = Rows(run, counter=_counter(request))
+        counter, uncounted = _counter(request)
+        rows = Rows(run, counter=counter)
         try:
             with PowerMonitor(request.device) as power:
                 rows.began = power.begin
@@ -80,7 +81,8 @@ def profile(request: Request) -> Run:
             raise
     why = why_separate(request.loaded.model)
     rows.notes.append(attention_words(subject.attention, request.attention, sorted(rows.attended), why))
-    rows.notes += [*power.notes, *clocks(rows.tables["power"]), *throttling(rows.tables["power"])]
+    rows.notes += power.notes or filter(None, [uncounted])  # the monitor says it, too, where NVML is missing
+    rows.notes += [*clocks(rows.tables["power"]), *throttling(rows.tables["power"])]
     if not nvtx_installed():
         rows.notes.append("nvtx is not installed: no NVTX ranges were made; pip install nvtx")
     return run.write_head(status="complete", **rows.facts())
@@ -96,11 +98,14 @@ def _configs(request: Request) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _counter(request: Request) -> Counter | None:
-    """The energy counter, where it counts this process's work and no other process runs in step with it."""
+def _counter(request: Request) -> tuple[Counter | None, str]:
+    """The energy counter, where it counts this process's work and no other process runs in step with it.
+
+    Without one, the reason where the device has none.
+    """
     if request.tensor_parallel > 1 or (request.meetings and request.device == "cpu"):
-        return None
-    return open_counter(request.device)[0]  # the power monitor notes why there is none
+        return None, ""
+    return open_counter(request.device)
 
 
 def _groups(request: Request) -> list[list[Point]]:

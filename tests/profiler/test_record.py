@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -360,6 +361,18 @@ def test_an_unforeseen_error_keeps_what_was_measured_and_is_raised(
     assert run.head.status == "failed"
     assert "stopped: ZeroDivisionError: a bug" in run.head.notes
     assert set(run.table("kernels")["phase"]) == {"prefill"}
+
+
+def test_a_gpu_without_an_energy_counter_is_told_so(
+    small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is shared by virtual machines: NVML gives its power and no energy."""
+    monkeypatch.setattr(record, "open_counter", lambda _: (None, "NVML gives no energy (Not Supported)"))
+    monkeypatch.setattr("profiler.power.open_rapl", lambda: (SimpleNamespace(power_w=lambda: 20.0), ""))
+    request = request_for(small_llama, tmp_path / "run")
+    request.points = request.points[1:2]
+    notes = profile(request).head.notes
+    assert notes.count("NVML gives no energy (Not Supported)") == 1
 
 
 def test_a_device_that_fails_keeps_what_was_measured_and_is_one_sentence(
