@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -93,6 +94,20 @@ def test_a_process_that_is_told_to_end_acts_first(
     found.send(0, signal.SIGTERM)
     assert found.wait() == [STOPPED]
     assert (tmp_path / "said").read_text() == "ended"
+
+
+def test_processes_that_cannot_join_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL's error goes over several lines, the cause in the last; two processes of one GPU are such."""
+    cause = "Duplicate GPU detected : rank 1 and rank 0 both on CUDA device 1000"
+    lines = ("NCCL error in: ProcessGroupNCCL.cpp:1, invalid usage", "ncclInvalidUsage", "Last error:", cause)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("\n".join(lines))
+
+    monkeypatch.setattr("torch.distributed.init_process_group", fails)
+    said = f"2 processes cannot join by gloo: {cause}."
+    with pytest.raises(InputError, match=re.escape(said)), joined(Ranks(0, 2, 0), "cpu"):
+        pytest.fail("there is no group")
 
 
 def test_a_process_that_fails_by_itself_is_left_to(processes: Callable[..., Any], tmp_path: Path) -> None:
