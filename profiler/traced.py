@@ -17,17 +17,35 @@ if TYPE_CHECKING:
     from profiler.subject import Subject
 
 
-def traced(device: str, run: Callable[[], Any], path: Path | None = None) -> Any:
-    """The events of one run under torch.profiler, also written as a trace to `path` if given."""
+def traced(
+    device: str,
+    run: Callable[[], Any],
+    path: Path | None = None,
+    before: Callable[[], Any] | None = None,
+) -> Any:
+    """The events of one run under torch.profiler, also written as a trace to `path` if given.
+
+    On CUDA `before`, by default the run itself, goes ahead in the profiler's warm-up, of which nothing is
+    recorded: CUPTI of CUDA 12.6.2 to 13.0 gives the first kernels of a session times before its begin, and
+    those are dropped (pytorch/pytorch#192021).
+    """
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    activities = [ProfilerActivity.CPU]
-    if device.startswith("cuda"):
-        activities.append(ProfilerActivity.CUDA)
-        torch.cuda.synchronize(device)  # kernels launched before are not the run's
-    with profile(activities=activities, acc_events=True) as found:
+    on_cuda = device.startswith("cuda")
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
+    found = profile(activities=activities, acc_events=True)
+    found.prepare_trace()
+    try:
+        try:
+            if on_cuda:
+                (before or run)()
+                torch.cuda.synchronize(device)  # kernels launched before are not the run's
+        finally:
+            found.start_trace()
         run()
+    finally:
+        found.stop_trace()
     if path is not None:
         keep(found, path)
     return found.events()

@@ -94,6 +94,8 @@ class Eager(Way):
 class _Traced(Way):
     """Without ranges: operators are timed in traced steps, in turn with plain ones."""
 
+    most = 0  # kernels of a traced step so far: a step launches the same ones each time
+
     @abstractmethod
     def kernels(self, events: Iterable[Any]) -> list[KernelTime]:
         """The kernels of a traced step, with their operators."""
@@ -112,12 +114,20 @@ class _Traced(Way):
 
     def watch(self, lap: Callable[[Callable[[], Any]], Lap], timed: Timed) -> None:
         """One watched step: its time, and that of each operator in it."""
-        events = traced(self.subject.device, lambda: timed.add(lap(self.once), watched=True))
+        step = partial(lap, self.once)
+        events = traced(self.subject.device, lambda: timed.add(step(), watched=True), before=self.once)
         self.add(events, timed)
 
     def add(self, events: Any, timed: Timed) -> None:
-        """Add the operators of a traced step."""
-        for name, seconds in seconds_by_operator(self.kernels(events)).items():
+        """Add the operators of a traced step, unless another one had more kernels: some were not recorded."""
+        kernels = self.kernels(events)
+        if self.subject.device.startswith("cuda"):
+            if len(kernels) > self.most:
+                timed.ranges.clear()
+            self.most = max(self.most, len(kernels))
+            if len(kernels) < self.most:
+                return
+        for name, seconds in seconds_by_operator(kernels).items():
             timed.ranges[name].append(seconds)
 
     def trace(self, path: Path) -> Rows:

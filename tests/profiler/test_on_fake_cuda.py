@@ -17,6 +17,7 @@ from profiler.campaign.measure import measured_row  # noqa: E402
 from profiler.capturing import capturing  # noqa: E402
 from profiler.forward import Point, fixed_step, greedy, step  # noqa: E402
 from profiler.graphs import GraphedStep  # noqa: E402
+from profiler.kernel_times import KernelTime  # noqa: E402
 from profiler.kernels import TOLERANCE, Place, kernel  # noqa: E402
 from profiler.recorders import CudaClock  # noqa: E402
 from profiler.repeats import Effort  # noqa: E402
@@ -34,7 +35,7 @@ from profiler.subject import Subject  # noqa: E402
 from profiler.timing import BRIEFLY, measure_replayed  # noqa: E402
 from profiler.traced import traced  # noqa: E402
 from profiler.treatments.measure import measured  # noqa: E402
-from profiler.ways import Eager  # noqa: E402
+from profiler.ways import Eager, _Traced  # noqa: E402
 from roofline.run import open_run  # noqa: E402
 from specfiles.errors import InputError  # noqa: E402
 from tests.profiler import fakecuda as fake  # noqa: E402
@@ -175,12 +176,41 @@ def raising(error: Exception) -> Callable[..., Any]:
     return fails
 
 
-def test_a_trace_begins_when_the_device_is_idle(device: Any) -> None:
-    """Kernels that were launched before would be recorded among those of the run."""
-    waits: list[int] = []
+def test_a_trace_is_warmed_up_and_begins_when_the_device_is_idle(device: Any) -> None:
+    """The profiler may lose the first kernels of a session, and records those that are still running."""
+    x, order = torch.ones(4, device=DEVICE), []
     before = device.waits
-    traced(DEVICE, lambda: waits.append(device.waits))
-    assert waits == [before + 1]
+
+    def warm() -> None:
+        order.append(("before", device.waits - before))
+        x.exp()
+
+    def run() -> None:
+        order.append(("run", device.waits - before))
+        x.mul(2.0)
+
+    names = {event.name for event in traced(DEVICE, run, before=warm)}
+    assert order == [("before", 0), ("run", 1)]
+    assert "kernel of aten::mul" in names
+    assert "aten::exp" not in names
+    with pytest.raises(ValueError, match="a bug"):
+        traced(DEVICE, raising(ValueError("a bug")))
+    assert "aten::mul" in {event.name for event in traced(DEVICE, run)}  # the session was ended
+
+
+def test_traced_steps_of_which_kernels_were_lost_are_left_out(device: Any, subject: MakeSubject) -> None:
+    """Of a step that launches the same kernels each time: three whole repeats, two that lack some."""
+
+    class Steps(_Traced):
+        def once(self) -> Any: ...
+
+        def kernels(self, events: Any) -> list[KernelTime]:
+            return [KernelTime("layers.mlp.up_proj", "gemm", 1e-3)] * events
+
+    made, timed = Steps(llama(subject), DECODE), Timed()
+    for events in (2, 3, 1, 3, 3):
+        made.add(events, timed)
+    assert timed.ranges == {"layers.mlp.up_proj": pytest.approx([3e-3] * 3)}
 
 
 def test_a_call_that_cannot_be_captured_spoils_nothing_after_it(
