@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from profiler.traces.tables import Trace
 
 Point = tuple[str, int, int, int, int]  # the values of POINT
-BY = ("operator", "kernel")
+BY = ("operator", "layer", "kernel")
 STEP = ("model", "framework")  # contexts of operators measured inside a step, not alone
 GROUP = ["phase", "name", "layer"]  # what operators of a trace are summed by
 OUTSIDE = "(in no range)"
@@ -145,7 +145,7 @@ def measured_kernels(run: Run) -> pd.DataFrame:
 
 
 def traced(trace: Trace, by: str) -> pd.DataFrame:
-    """The operators by layer, or the kernels, of an imported trace, summed a piece at a time."""
+    """The operators, those of each layer, or the kernels of an imported trace, summed a piece at a time."""
     import pandas as pd
 
     from profiler.traces.alike import PIECE, frame, pieces
@@ -166,8 +166,8 @@ def _summed(rows: pd.DataFrame, said: np.ndarray, words: list[str], by: str) -> 
     known = rows["operator"].where(rows["operator"].notna(), "(" + rows["kind"].fillna("unknown") + ")")
     rows = rows.assign(
         name=rows["kernel"] if by == "kernel" else known,
-        phase=rows["phase"].fillna("") if by == "operator" else "",
-        layer=rows["layer"] if by == "operator" else -1,
+        phase="" if by == "kernel" else rows["phase"].fillna(""),
+        layer=rows["layer"] if by == "layer" else -1,
         said=said,
     )
     groups = rows.groupby(GROUP, sort=False)

@@ -12,11 +12,15 @@ from reports.wording import short
 from roofline.diff import Diff
 from roofline.tables import csv_text
 
+LEAST_S = 1e-12  # of a change: less is rounding, as no timer reads a picosecond
+
 
 def _relative(change: float | None) -> str:
     """A change as a percentage, above tenfold as a factor."""
     if change is None:
         return "–"
+    if abs(change) < 5e-4:
+        return percent(0)
     return f"{1 + change:.3g} times" if change > 9 else ("+" if change > 0 else "") + percent(change)
 
 
@@ -28,7 +32,7 @@ COLUMNS: terminal.Columns = {
     "count_b": ("after", text),
     "time_a_s": ("time before", seconds),
     "time_b_s": ("after", seconds),
-    "change_s": ("change", lambda v: ("+" if v > 0 else "") + si(v, "s")),
+    "change_s": ("change", lambda v: "0 s" if abs(v) < LEAST_S else ("+" if v > 0 else "") + si(v, "s")),
     "ratio": ("", _relative),
     "why": ("what else changed", text),
 }
@@ -39,7 +43,7 @@ MOST_ROWS = 40
 def as_text(found: Diff, regressions: Sequence[str], above: float | None, notes: Sequence[str] = ()) -> str:
     """The sums, the largest changes, new and removed kernels, and the verdict."""
     rows = plain_records(found.rows)
-    moved = [row for row in rows if row["change_s"] or row["why"]]
+    moved = [row for row in rows if abs(row["change_s"]) >= LEAST_S or row["why"]]
     shown = {
         key: value
         for key, value in COLUMNS.items()

@@ -145,6 +145,7 @@ def _measured(shown: Mapping[str, Any]) -> Iterator[str]:
 
 
 MOST_DEVICES = 8  # with a line each
+MOSTLY = 0.5  # of the time; where less has a model, it is said what gives one
 
 
 def _devices(shown: Mapping[str, Any]) -> Iterator[str]:
@@ -170,6 +171,10 @@ def _known(shown: Mapping[str, Any]) -> Iterator[str]:
             f"{percent(totals['modelled_share'])} of the time has a model of its FLOP and bytes, "
             f"{si(totals['unmodelled_s'], 's')} has none" + (loose if totals["kernels"] else "")
         )
+        if totals["modelled_share"] < MOSTLY and totals["kernels"] and "measured" not in shown:
+            yield "`import --model NAME`, recorded shapes or tables of `ncu --csv` give kernels their work"
+    if any(row["kind"] == "graph" for row in shown["rows"]):
+        yield "each graph is one row; `nsys profile --cuda-graph-trace=node` records its kernels"
     if totals.get("host_time_s"):
         yield f"no device was recorded: {si(totals['host_time_s'], 's')} in operators of the host"
 

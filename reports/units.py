@@ -17,11 +17,13 @@ PREFIXES = (
     (1e-9, "n"),
 )
 
+DIVISIBLE = ("s", "J", "W")  # units of which thousandths are said
+
 
 def si(value: float | None, unit: str = "", digits: int = 3) -> str:
     """A number with its SI prefix: si(3.35e12, "B/s") is "3.35 TB/s"; a dash where there is none.
 
-    Bytes and FLOP below one have no prefix: a millibyte is not a thing.
+    Bytes, FLOP and rates below one have no prefix: a millibyte is not a thing.
     """
     if value is None:
         return "–"
@@ -29,7 +31,7 @@ def si(value: float | None, unit: str = "", digits: int = 3) -> str:
     if value == 0 or not math.isfinite(value):
         return f"0 {unit}".strip() if value == 0 else "–"
     scale, prefix = next(((s, p) for s, p in PREFIXES if abs(value) >= s * (1 - 1e-9)), PREFIXES[-1])
-    if not unit.startswith("s") and scale < 1:
+    if not unit.startswith(DIVISIBLE) and scale < 1:
         scale, prefix = 1.0, ""
     scaled = value / scale
     whole = len(str(int(abs(scaled))))

@@ -58,7 +58,8 @@ def drifts(run: Run, device: Device) -> Drifts:
     )
     beside = run.table("references")
     if run.head.device != device.name:
-        return _none(f"the run was measured on {run.head.device}, not on {device.name}")
+        on = run.head.device or "a device that it does not name"
+        return _none(f"the run was measured on {on}, not on {device.name}")
     if beside.empty:
         return _none("the run has no reference steps; profile the model again")
     if filed.empty:

@@ -14,7 +14,9 @@ from specfiles.errors import InputError
 @click.command("diff", epilog="Example: roofline diff before after --fail-above 5%")
 @click.argument("before", type=RUN, metavar="RUN_A")
 @click.argument("after", type=RUN, metavar="RUN_B")
-@click.option("--by", default="operator", show_default=True, help="operator (and layer) | kernel")
+@click.option(
+    "--by", default="operator", show_default=True, help="operator | layer (operators of each) | kernel"
+)
 @click.option("--fail-above", help="Exit 1 where RUN_B is slower by more than this: 5% or 0.05.")
 @click.option(
     "--each/--no-each", default=False, help="Check single operators as well as the total and phases."

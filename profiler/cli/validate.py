@@ -58,7 +58,8 @@ def command(
     opened = open_run(run)
     device = described_device(hw, opened)
     if device.name != opened.head.device:
-        print(f"note: measured on {opened.head.device}, predicted for {device.name}", file=sys.stderr)
+        on = opened.head.device or "a device that the run does not name"
+        print(f"note: measured on {on}, predicted for {device.name}", file=sys.stderr)
     chosen = [known_fidelity(name) for name in fidelity] if fidelity else available(device)
     results = [validate(opened, device, entry) for entry in chosen]
     techniques = [gains(opened, device, entry) for entry in chosen]

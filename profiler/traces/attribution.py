@@ -21,7 +21,7 @@ from profiler.traces.tables import ATTRIBUTION, NONE, Trace
 from profiler.traces.work import operator_rule
 from workloads.model import Model
 from workloads.operators import Attention
-from workloads.step import Setting
+from workloads.step import Setting, Step
 
 # Kinds less specific than the operator around a kernel.
 VAGUE = ("host", "elementwise", "copy", "set", "index", "reduce", "residual", "other", UNKNOWN)
@@ -46,9 +46,11 @@ def attribute(trace: Trace, question: Question | None = None) -> Trace:
         sources = shrunk.column("activities", "source")
         kept = np.isin(trace.column("activities", "source"), np.unique(sources))
         step, captured = step[kept], captured[kept]
-    done = _Attribution(shrunk, found, step, facts, captured).trace()
+    attribution = _Attribution(shrunk, found, step, facts, captured)
+    done = attribution.trace()
     if question is not None:
-        done = match_model(done, question.model, question.setting, facts, question.lengths)
+        sizes = attribution.recorded_sizes(done.column("attribution", "step"))
+        done = match_model(done, question.model, question.setting, facts, sizes, question.lengths)
     return counted(done)
 
 
@@ -81,6 +83,19 @@ class _Attribution:
             for field in ATTRIBUTION
         ]
         return self.base.with_table("attribution", pa.table(arrays, names=ATTRIBUTION.names))
+
+    def recorded_sizes(self, step: Any) -> dict[int, Step]:
+        """The pass of each step whose attention was recorded with the same sizes throughout."""
+        passes = {
+            at: Step(int(one.batch), int(one.q_len), int(one.kv_len))
+            for at, one in self.runs.works.items()
+            if isinstance(one, Attention) and one.q_len == int(one.q_len) and one.kv_len == int(one.kv_len)
+        }
+        rows = np.flatnonzero(np.isin(self.runs.combination, list(passes)) & (step >= 0))
+        found: dict[int, set[Step]] = {}
+        for number, at in {*zip(step[rows].tolist(), self.runs.combination[rows].tolist(), strict=True)}:
+            found.setdefault(number, set()).add(passes[at])
+        return {number: sizes.pop() for number, sizes in found.items() if len(sizes) == 1}
 
     def _by_name(self, words: list[str | None]) -> pa.DictionaryArray:
         """A word per kernel name as a column; the last is for activities without a name."""

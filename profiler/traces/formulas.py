@@ -70,10 +70,18 @@ def heads_last(call: Recorded, at: Sequence[int]) -> Operator | None:
         batch, q_len, heads, width = q.dims
         return _attention(call, (batch, q_len, k.dims[1], heads, k.dims[2], width), q)
     if len(q.dims) == 3 and len(k.dims) == 3:
-        sequences = max(1, call.sequences)
+        sequences = call.sequences or _packed(call, after=at[-1])
+        if not sequences:
+            return None
         each, visible = q.dims[0] / sequences, k.dims[0] / sequences
         return _attention(call, (sequences, each, visible, q.dims[1], k.dims[1], q.dims[2]), q)
     return None
+
+
+def _packed(call: Recorded, after: int) -> int:
+    """Sequences by the offsets where they begin, which follow queries, keys and values; 0 without them."""
+    offsets = call.inputs[after + 1] if len(call.inputs) > after + 1 else None
+    return offsets.dims[0] - 1 if offsets and len(offsets.dims) == 1 else 0
 
 
 def cached(call: Recorded, at: Sequence[int]) -> Operator | None:

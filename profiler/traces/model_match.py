@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -38,10 +38,16 @@ class ModelMatch:
     """Match the steps of a trace with a model."""
 
     def __init__(
-        self, trace: Trace, model: Model, setting: Setting, facts: Sequence[StepFacts], lengths: Lengths
+        self,
+        trace: Trace,
+        model: Model,
+        setting: Setting,
+        facts: Sequence[StepFacts],
+        recorded: Mapping[int, Step],
+        lengths: Lengths,
     ) -> None:
         self.trace, self.model, self.setting = trace, model, as_named(setting, trace)
-        self.facts, self.lengths = facts, lengths
+        self.facts, self.recorded, self.lengths = facts, recorded, lengths
         self.notes: dict[str, int] = defaultdict(int)
         names, code = trace.words("activities", "name"), trace.column("activities", "name")
         known = [*(known_kernel(name) for name in names)]
@@ -106,17 +112,31 @@ class ModelMatch:
         given = self.lengths
         phases = {self.table["phase"][row] for row in rows.tolist()}
         phase = facts.phase or next((p for p in phases if p), "")
+        shapes = self.recorded.get(step)
         if phase == "decode":
             batch, kv = facts.decode or given.batch, given.context
             if facts.kv and facts.decode:
                 kv = round(facts.kv / facts.decode)
+            elif shapes:  # a cache may have more room than positions, so that a given context stands
+                batch, kv = shapes.batch, kv or shapes.kv_len
             return Step(batch, 1, kv) if batch and kv else None
         if phase == "prefill":
             batch, length = facts.prefill or given.batch, given.prompt
             if facts.prefill_tokens and facts.prefill:
                 length = round(facts.prefill_tokens / facts.prefill)
+            elif shapes:
+                self._differs(given, shapes)
+                batch, length = shapes.batch, shapes.q_len
             return Step(batch, length, length) if batch and length else None
         return None
+
+    def _differs(self, given: Lengths, shapes: Step) -> None:
+        """Note where a user's sizes of a prompt are not the recorded ones."""
+        if (given.batch or shapes.batch, given.prompt or shapes.q_len) != (shapes.batch, shapes.q_len):
+            self.notes[
+                f"steps whose attention was recorded for {shapes.batch} sequences of {shapes.q_len} tokens: "
+                "not what --batch and --prompt say"
+            ] += 1
 
     @cache  # noqa: B019  (a match lives for one import)
     def _targets(self, layer: Any, sizes: Step) -> tuple[Target, ...]:
@@ -185,7 +205,15 @@ def _absorbed_as_named(setting: Setting, trace: Trace) -> Setting:
 
 
 def match_model(
-    trace: Trace, model: Model, setting: Setting, facts: Sequence[StepFacts], lengths: Lengths
+    trace: Trace,
+    model: Model,
+    setting: Setting,
+    facts: Sequence[StepFacts],
+    recorded: Mapping[int, Step],
+    lengths: Lengths,
 ) -> Trace:
-    """The attributed trace with the model's operators; unmatched rows are unchanged, with a note."""
-    return ModelMatch(trace, model, setting, facts, lengths).run()
+    """The attributed trace with the model's operators; unmatched rows are unchanged, with a note.
+
+    `recorded` are the passes of steps by recorded sizes, which stand before a user's `lengths`.
+    """
+    return ModelMatch(trace, model, setting, facts, recorded, lengths).run()

@@ -122,7 +122,7 @@ def _name(by: str, name: Any) -> str:
         source, device, stream = name
         return f"trace {source}, device {device}, stream {stream}"
     if by == "layer":
-        return "outside the layers" if first < 0 else f"layer {int(first)}"
+        return "in no known layer" if first < 0 else f"layer {int(first)}"
     return "unknown" if first is None or first != first else str(first)
 
 

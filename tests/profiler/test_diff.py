@@ -184,7 +184,7 @@ def test_a_trace_is_the_same_in_any_pieces(by: str, tmp_path: Path, monkeypatch:
     pd.testing.assert_frame_equal(side(file, by), whole)
 
 
-@pytest.mark.parametrize("by", ["operator", "kernel"])
+@pytest.mark.parametrize("by", ["operator", "layer", "kernel"])
 def test_memory_of_a_compared_trace_is_that_of_a_piece(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     count = 300_000
     at = np.arange(count)
@@ -207,6 +207,7 @@ def test_memory_of_a_compared_trace_is_that_of_a_piece(by: str, monkeypatch: pyt
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+    assert set(found["layer"]) == (set(range(4)) if by == "layer" else {-1})
     assert found["count"].sum() == count
     assert found["time_s"].sum() == pytest.approx(count * 9e-9)
     assert peak < 40 * count  # the places of ranges' inputs; a described row takes 400 bytes

@@ -11,15 +11,19 @@ import pytest
 from hwspecs import load_device
 from profiler.traces.alike import frame
 from profiler.traces.attribution import Question, attribute
+from profiler.traces.formulas import heads_last
 from profiler.traces.layer_match import Target, match_layer, pair
 from profiler.traces.model_match import Lengths
 from profiler.traces.reading import read_traces
+from profiler.traces.recorded import Recorded, Tensor
 from profiler.traces.summary import show
 from profiler.traces.tables import Trace
 from roofline.ceilings import Fidelity, ceilings
 from workloads.catalogue import load_model
+from workloads.config import Config
 from workloads.convention import convention
-from workloads.operators import Gemm
+from workloads.families import build
+from workloads.operators import Attention, Gemm
 from workloads.phases import Setting, decode, operators
 
 Write = Callable[..., Path]
@@ -287,6 +291,31 @@ def test_real_prefill_is_modelled_though_a_third_has_no_launch(shared: Callable[
     found = table(trace)
     assert found.loc[found["how"].notna(), "time_s"].sum() >= 0.99 * found["time_s"].sum()
     assert set(found["layer"]) == {-1, *range(24)}
+
+
+@pytest.mark.parametrize("lengths", [Lengths(), Lengths(batch=1, prompt=8944)])
+def test_a_prompt_has_the_sizes_that_its_attention_was_recorded_with(
+    shared: Callable[[str], Path], lengths: Lengths
+) -> None:
+    """16 prompts of 559 tokens, which products alone do not tell from one of 8944."""
+    sizes = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 24, "vocab_size": 151936}
+    heads = {"num_attention_heads": 16, "num_key_value_heads": 16, "tie_word_embeddings": True}
+    model = build(Config({"model_type": "qwen2", **sizes, **heads}, "Qwen1.5-0.5B"), "Qwen1.5-0.5B")
+    question = Question(model, Setting(convention=convention("eager")), lengths)
+    trace = attribute(read_traces([shared("traces/kineto_h100_qwen1.5-0.5b_prefill.json.gz")]), question)
+    (found,) = trace["passes"].to_pylist()
+    assert (found["phase"], found["batch"], found["q_len"], found["kv_len"]) == ("prefill", 16, 559, 559)
+    told = [loss.sentence for loss in trace.losses if "--batch and --prompt" in loss.sentence]
+    assert bool(told) == (lengths != Lengths())
+
+
+def test_packed_sequences_are_told_by_the_offsets_where_they_begin() -> None:
+    packed = Tensor((1200, 16, 64), BF16)
+    offsets = Tensor((5,), "int")
+    four = heads_last(Recorded((packed, packed, packed, offsets), {}, ()), (0, 1, 2))
+    assert isinstance(four, Attention)
+    assert (four.batch, four.q_len, four.kv_len) == (4, 300, 300)
+    assert heads_last(Recorded((packed, packed, packed), {}, ()), (0, 1, 2)) is None
 
 
 def test_real_decode_of_experts_is_modelled_with_and_without_its_capture(
