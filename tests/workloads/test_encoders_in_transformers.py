@@ -75,7 +75,8 @@ SEQ2SEQ: list[tuple[str, dict[str, Any]]] = [
     ("bart", BART),
     ("whisper", WHISPER),
     ("switch_transformers", {**SWITCH, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 2}),
-    ("switch_transformers", {**SWITCH, "num_sparse_encoder_layers": 2, "num_sparse_decoder_layers": 1}),
+    # Of five layers the second and the fourth.
+    ("switch_transformers", {**SWITCH, "num_layers": 5, "num_sparse_encoder_layers": 2}),
 ]
 COMPARED = {*ENCODERS, *SPARSE, *(family for family, _ in SEQ2SEQ)}
 

@@ -354,7 +354,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("stablelm", {"use_qkv_bias": True, "qk_layernorm": True}),
     ("stablelm", {"use_parallel_residual": True}),
     ("granitemoeshared", {"shared_intermediate_size": 0}),
-    ("ernie4_5_moe", {"num_hidden_layers": 7, "moe_layer_interval": 2, "moe_num_shared_experts": 0}),
+    ("ernie4_5_moe", {"num_hidden_layers": 8, "moe_layer_interval": 2, "moe_num_shared_experts": 0}),
     ("ernie4_5_moe", {"num_hidden_layers": 5, "moe_layer_start_index": 2, "moe_layer_end_index": 3}),
 ]
 
