@@ -40,13 +40,14 @@ def device_of(plan: Plan, found: Findings, state: list[str]) -> Device:
     told = ", ".join([*(f"{k} {v}" for k, v in facts.items()), *state, *found.left_out, *failures])
     name = plan.name or (plan.sheet.name if plan.sheet else device_name(plan.device))
     known = plan.sheet or (_known(name) if plan.device != "cpu" else None)
+    vendor, architecture = _made_by(facts, name)
     return Device(
         schema_version=1,
         name=name,
         aliases=plan.sheet.aliases if plan.sheet else [],
-        vendor=known.vendor if known else _vendor(str(facts.get("gpu", name))),
+        vendor=known.vendor if known else vendor,
         kind=known.kind if known else "gpu" if plan.device != "cpu" else "cpu",
-        architecture=known.architecture if known else _architecture(facts),
+        architecture=known.architecture if known else architecture,
         sources={
             **(known.sources if known else {}),
             SYSTEM: "what the operating system reports",
@@ -68,16 +69,13 @@ def _known(name: str) -> Device | None:
         return None
 
 
-def _vendor(name: str) -> str:
-    return next((v for v in ("AMD", "Intel", "NVIDIA", "Apple") if v.lower() in name.lower()), "unknown")
-
-
-def _architecture(facts: Mapping[str, Any]) -> str:
-    """The processor's name or, of a GPU, its compute capability as in the shipped files: 9.0 is (sm90)."""
-    capability = facts.get("compute_capability")
-    if capability is None:
-        return str(facts["processor"])
-    return f"compute capability {capability} (sm{capability.replace('.', '')})"
+def _made_by(facts: Mapping[str, Any], name: str) -> tuple[str, str]:
+    """Vendor and architecture: the processor's name or, of a GPU, its compute capability, as (sm90)."""
+    whole = str(facts.get("gpu", name)).lower()
+    vendor = next((v for v in ("AMD", "Intel", "NVIDIA", "Apple") if v.lower() in whole), "unknown")
+    if (capability := facts.get("compute_capability")) is None:
+        return vendor, str(facts["processor"])
+    return vendor, f"compute capability {capability} (sm{capability.replace('.', '')})"
 
 
 def _system_sheet(plan: Plan) -> Datasheet:

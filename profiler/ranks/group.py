@@ -101,17 +101,11 @@ def joined(ranks: Ranks, device: str) -> Iterator[Group]:
     try:
         dist.init_process_group(BACKENDS[kind], device_id=own)
         talk = dist.new_group(backend="gloo")
-    except RuntimeError as error:  # as where two processes have one GPU, or a firewall is between them
-        raise InputError(
-            f"{ranks.count} processes cannot join by {BACKENDS[kind]}: {_last(error)}."
-        ) from None
+    except RuntimeError as error:  # as where two have one GPU; NCCL names the cause in its last line
+        said = str(error).strip().rpartition("\n")[2].rstrip(".")
+        raise InputError(f"{ranks.count} processes cannot join by {BACKENDS[kind]}: {said}.") from None
     yield Group(ranks, talk)
     dist.destroy_process_group()
-
-
-def _last(error: RuntimeError) -> str:
-    """The last line of an error: NCCL names the cause there, after the place in its source."""
-    return next(iter(str(error).strip().splitlines()[::-1]), type(error).__name__).rstrip(".")
 
 
 @contextmanager

@@ -14,8 +14,9 @@ import pytest
 from hwspecs import Device, load_device
 from hwspecs.loader import HARDWARE
 from hwspecs.values import walk
+from profiler.ceilings import device as ceilings_device
 from profiler.ceilings.measure import measure_ceilings
-from profiler.ceilings.plan import Findings, Plan
+from profiler.ceilings.plan import Plan
 from profiler.device_file import as_yaml
 from profiler.probes import ARRAYS, footprints
 from profiler.treatments.weight_only import has_fbgemm
@@ -239,34 +240,12 @@ def test_yardsticks_are_models_that_can_be_built() -> None:
             assert loaded.model.name.startswith("yardstick-")
 
 
-@pytest.mark.parametrize(
-    ("facts", "vendor", "architecture"),
-    [
-        (
-            {
-                "gpu": "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
-                "compute_capability": "9.0",
-                "processor": "AMD EPYC",
-            },
-            *("NVIDIA", "compute capability 9.0 (sm90)"),
-        ),
-        ({"processor": "Intel(R) Xeon(R) 6980P"}, "Intel", "Intel(R) Xeon(R) 6980P"),
-    ],
-)
-def test_a_device_without_a_data_sheet_is_described_by_its_own_facts(
-    facts: dict[str, str], vendor: str, architecture: str, here: Device, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of a GPU by its compute capability, by which its kernels are chosen, not by its host's processor."""
-    from profiler.ceilings import device
-
-    name = facts.get("gpu", facts["processor"]).removeprefix("NVIDIA ")
-    monkeypatch.setattr(device, "environment", lambda _: facts)
-    monkeypatch.setattr(device, "_system_sheet", lambda _: here.datasheet)
-    monkeypatch.setattr(device, "calibration", lambda *_: None)
-    monkeypatch.setattr(device, "measured", lambda *_: here.measured)
-    monkeypatch.setattr(device, "lacking", lambda *_: [])
-    made = device.device_of(Plan("cuda:0" if "gpu" in facts else "cpu", ("fp32",), name=name), Findings(), [])
-    assert (made.vendor, made.architecture) == (vendor, architecture)
+def test_a_gpu_without_a_data_sheet_is_described_by_its_compute_capability() -> None:
+    """By which its kernels are chosen, not by its host's processor."""
+    gpu = {"gpu": "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "compute_capability": "9.0", "processor": "AMD EPYC"}
+    assert ceilings_device._made_by(gpu, "H100 MIG") == ("NVIDIA", "compute capability 9.0 (sm90)")
+    cpu = {"processor": "Intel(R) Xeon(R) 6980P"}
+    assert ceilings_device._made_by(cpu, cpu["processor"]) == ("Intel", cpu["processor"])
 
 
 @pytest.mark.gpu

@@ -189,23 +189,29 @@ def test_counting_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     nsight.installed(["ncu", "nsys"], "cuda:0")
 
 
-def test_what_a_tool_says_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "ncu").write_text("#!/bin/sh\necho 'ERR_NVGPUCTRPERM: no permission' >&2\nexit 1\n")
-    (tmp_path / "ncu").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(InputError, match="ncu wrote no report: ERR_NVGPUCTRPERM"):
-        nsight._ncu(["true"], tmp_path)
+DENIED = "==ERROR== ERR_NVGPUCTRPERM - The user does not have permission"
 
 
-def test_an_error_of_a_tool_is_found_among_the_words_of_the_program(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo 'ERR_NVGPUCTRPERM: no permission' >&2; exit 1", "wrote no report: ERR_NVGPUCTRPERM"),
+        # on stdout, where no counters may be read, while the program warns on stderr
+        (f"echo '{DENIED}'; echo done; echo a warning >&2", rf"wrote no report: {DENIED}\.$"),
+        (
+            "echo '==ERROR== It returned an error code (2).'; echo 'roofline: no room.' >&2; exit 2",
+            r"error code \(2\)\. roofline: no room\.$",
+        ),
+        (': > "${0%/*}/report.ncu-rep"', "counted no kernel: its report is empty"),
+    ],
+)
+def test_why_there_are_no_counters_is_passed_on(
+    script: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nsight Compute complains on stdout, where no counters may be read; the program warns on stderr."""
-    said = "==ERROR== ERR_NVGPUCTRPERM - The user does not have permission"
-    (tmp_path / "ncu").write_text(f"#!/bin/sh\necho '{said}'\necho done\necho a warning >&2\nexit 0\n")
+    (tmp_path / "ncu").write_text(f"#!/bin/sh\n{script}\n")
     (tmp_path / "ncu").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(InputError, match=rf"ncu wrote no report: {said}\.$"):
+    with pytest.raises(InputError, match=said):
         nsight._ncu(["true"], tmp_path)
 
 
@@ -251,24 +257,3 @@ def test_memory_is_given_back_before_a_tool_loads_the_model_again(monkeypatch: p
     nsight._release("cpu")
     nsight._release("cuda:0")
     assert given == ["all"]
-
-
-@pytest.mark.parametrize(
-    ("script", "said"),
-    [
-        (
-            "echo '==ERROR== The application returned an error code (2).'\n"
-            "echo 'roofline: Llama does not fit.' >&2\nexit 2",
-            r"error code \(2\)\. roofline: Llama does not fit\.$",
-        ),
-        (': > "${0%/*}/report.ncu-rep"', "ncu counted no kernel: its report is empty"),
-    ],
-)
-def test_why_there_are_no_counters(
-    script: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "ncu").write_text(f"#!/bin/sh\n{script}\n")
-    (tmp_path / "ncu").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(InputError, match=said):
-        nsight._ncu(["true"], tmp_path)

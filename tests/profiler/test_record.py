@@ -351,15 +351,30 @@ def test_a_stop_keeps_what_was_measured(
     assert roofline("report", folder, "-o", tmp_path / "report.html").code == 0
 
 
-def test_an_unforeseen_error_keeps_what_was_measured_and_is_raised(
-    small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ways, "trace_step", fail_at_second(ZeroDivisionError("a bug")))
-    with pytest.raises(ZeroDivisionError, match="a bug"):
+FAULT = "CUDA error: an illegal memory access was encountered"
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "said"),
+    [
+        (ZeroDivisionError("a bug"), ZeroDivisionError, "a bug"),
+        (
+            RuntimeError(f"{FAULT}\nCompile with DSA"),
+            InputError,
+            rf"^cpu failed \({FAULT}\); what was .* is in",
+        ),
+    ],
+)
+def test_an_error_keeps_what_was_measured_and_is_raised(
+    error: Exception, raised: type[Exception], said: str, small_llama: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(ways, "trace_step", fail_at_second(error))
+    with pytest.raises(raised, match=said):
         profile(request_for(small_llama, tmp_path / "run"))
     run = open_run(tmp_path / "run")
     assert run.head.status == "failed"
-    assert "stopped: ZeroDivisionError: a bug" in run.head.notes
+    assert f"stopped: {type(error).__name__}: {error}" in run.head.notes
     assert set(run.table("kernels")["phase"]) == {"prefill"}
 
 
@@ -373,21 +388,6 @@ def test_a_gpu_without_an_energy_counter_is_told_so(
     request.points = request.points[1:2]
     notes = profile(request).head.notes
     assert notes.count("NVML gives no energy (Not Supported)") == 1
-
-
-def test_a_device_that_fails_keeps_what_was_measured_and_is_one_sentence(
-    small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fault = RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with DSA")
-    monkeypatch.setattr(ways, "trace_step", fail_at_second(fault))
-    said = (
-        r"cpu failed \(CUDA error: an illegal memory access was encountered\); what was measured before is in"
-    )
-    with pytest.raises(InputError, match=said):
-        profile(request_for(small_llama, tmp_path / "run"))
-    run = open_run(tmp_path / "run")
-    assert run.head.status == "failed"
-    assert set(run.table("kernels")["phase"]) == {"prefill"}
 
 
 def test_a_stop_among_the_rounds_keeps_the_rounds_before(
