@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from profiler.traces.attribution import attribute
-from profiler.traces.idle import CAUSES, idle_causes
+from profiler.traces.idle import CAUSES, idle_causes, small_grids_s
 from profiler.traces.lost import HELP
 from profiler.traces.reading import read_traces
 from profiler.traces.summary import show
@@ -164,3 +164,20 @@ def test_streams_of_two_devices_are_not_one(made: Any, write: Any) -> None:
     made.kernel("after", LAST + 10, 5, launched=500, device=1)
     found = idle_causes(read_traces([write(made.text())]))
     assert {cause: s for cause, s in found.items() if s} == pytest.approx({"between kernels": 10 * US})
+
+
+def test_a_block_for_every_processor_is_no_small_grid(made: Any, write: Any) -> None:
+    for at, (blocks, length) in enumerate(((131, 10), (132, 20), (133, 40))):
+        made.kernel("gemm", 100 * at, length, grid=[blocks, 1, 1], **BUSY)
+    trace = read_traces([write(made.text(deviceProperties=[DEVICE]))])
+    assert small_grids_s(trace) == pytest.approx(10 * US)
+
+
+@pytest.mark.parametrize(("other", "cause"), [(7, "between kernels"), (8, "data wait")])
+def test_a_stream_has_an_order_within_its_process_only(made: Any, write: Any, other: int, cause: str) -> None:
+    """Both are launched early, on stream 7 of their process; the second begins 50 us after the first."""
+    for number, (process, begin) in enumerate(((7, 100.0), (other, 250.0)), start=1):
+        made.add("cuda_runtime", "cudaLaunchKernel", 10.0 * number, 2.0, pid=process, correlation=number)
+        made.add("kernel", "gemm", begin, 100.0, pid=0, device=0, stream=7, correlation=number)
+    found = idle_causes(read_traces([write(made.text())]))
+    assert {name: seconds for name, seconds in found.items() if seconds} == {cause: pytest.approx(50 * US)}
