@@ -143,6 +143,14 @@ def test_a_kernel_s_launch_says_more_than_the_id_of_its_operator(made: Any, writ
     assert [words[names[row]] for row in trace.column("activities", "range")] == ["inside", "aten::mm"]
 
 
+def test_a_kernel_is_attributed_by_its_launch_or_its_operator(made: Any, write: Write) -> None:
+    made.add("cpu_op", "aten::mm", 0.0, 10.0, **{"External id": 9})
+    made.kernel("launched outside", 50.0, 1.0, launched=20.0)
+    made.add("kernel", "of the operator", 60.0, 2.0, pid=0, **{"External id": 9})
+    made.add("kernel", "of nobody", 70.0, 4.0, pid=0)
+    assert totals(read_traces([write(made.text())]))["unattributed_s"] == pytest.approx(4e-6)
+
+
 def test_the_same_id_twice_means_the_launch_before(made: Any, write: Write) -> None:
     made.add("cpu_op", "first", 0.0, 9.0)
     made.add("cpu_op", "second", 100.0, 9.0)

@@ -26,8 +26,9 @@ FULL = {"block": [256, 1, 1], "registers per thread": 32, "shared memory": 0}  #
         ({}, 8),
         ({"block": [1024, 1, 1]}, 2),
         ({"block": [32, 1, 1]}, 32),  # no more blocks than 32
+        ({"registers per thread": 33}, 6),  # given by 256 to a warp: as 40
         ({"registers per thread": 128}, 2),
-        ({"registers per thread": 129}, 1),  # given by 256 to a warp: as 136
+        ({"registers per thread": 129}, 1),  # as 136
         ({"shared memory": 113 << 10}, 2),  # and 1 KiB reserved: 114 of 228
         ({"shared memory": (113 << 10) + 1}, 1),
     ],
