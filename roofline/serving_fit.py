@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -23,8 +23,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
 }
 # Of an engine that nobody measured. A launch: vLLM's operators take the host 57 us and more where no graph
 # replays them (aiconfigurator's eager rows). A graph's operator: what gpt-fast's published decode rates leave
-# on A100 beside kernels. A step: its scheduler runs beside the device. A token: tokenisers read about a
-# megabyte per second and thread.
+# on A100 beside kernels, where no engine was measured (`assumed`). A step: its scheduler runs beside the
+# device. A token: tokenisers read about a megabyte per second and thread.
 ASSUMED = Overheads(launch_s=5.7e-5, graph_s=1e-6, step_s=5e-5, request_s=5e-3, token_s=3e-6)
 # What static batches of a script do not determine: no request waits for another, and no graph is replayed.
 UNDER_LOAD = ("graph_s", "token_s")
@@ -39,17 +39,33 @@ SCALE = 0.1  # errors well above this count less than by their square: repeats a
 def fit_all(rows: pd.DataFrame, source: str) -> list[Fit]:
     """Of composed rows: of every engine with enough of them, and of one that nobody measured."""
     rows = _plain(rows)
-    groups = {str(name): group for name, group in rows.groupby("engine") if name and len(group) >= LEAST}
-    found = [_measured(name, group, source) for name, group in groups.items()]
+    found = [_measured(name, group, source) for name, group in _by_engine(rows)]
     others = [each.overheads for each in found if each.backend != EAGER]
     shared = Fit(
         backend="",
         models=sorted(set(rows["model"])),
-        overheads=ASSUMED,
+        overheads=assumed(others),
         **_ranges([ASSUMED, *others]),
         source=source,
     )
     return [shared, *found]
+
+
+def _by_engine(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of every engine with enough of them."""
+    groups = rows.groupby("engine")
+    yield from ((str(name), group) for name, group in groups if name and len(group) >= LEAST)
+
+
+def assumed(measured: Iterable[Overheads]) -> Overheads:
+    """What is assumed of an engine that nobody measured, beside engines that were.
+
+    Around the kernels of a replayed graph run the same small ones, whatever the engine: their mean.
+    """
+    found = [one.graph_s for one in measured if one.graph_s]
+    if not found:
+        return ASSUMED
+    return msgspec.structs.replace(ASSUMED, graph_s=float(f"{np.exp(np.mean(np.log(found))):.4g}"))
 
 
 def _plain(rows: pd.DataFrame) -> pd.DataFrame:
@@ -99,8 +115,13 @@ def across_settings(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_unmeasured(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same as an engine that nobody measured: no constant is fitted."""
-    return _predicted(rows, ASSUMED)
+    """The same as an engine that nobody measured: no constant is fitted to its own rows."""
+    fits = {name: fit(group) for name, group in _by_engine(_plain(rows)) if name != EAGER}
+    found = []
+    for name, group in rows.groupby("engine"):
+        others = [one for other, one in fits.items() if other != name]
+        found.append(_predicted(group, assumed(others)))
+    return pd.concat(found)
 
 
 def kernels_alone(rows: pd.DataFrame) -> pd.DataFrame:

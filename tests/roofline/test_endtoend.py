@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
 import pytest
 
@@ -20,7 +21,16 @@ from roofline.predict import predict
 from roofline.rollback import IN_TURN, INDEXED
 from roofline.scenario import Scenario
 from roofline.serving import ROUNDS, Load, Steps, Users, steps, waits
-from roofline.serving_fit import ASSUMED, BOUNDS, UNDER_LOAD, across_settings, as_unmeasured, fit, fit_all
+from roofline.serving_fit import (
+    ASSUMED,
+    BOUNDS,
+    UNDER_LOAD,
+    across_settings,
+    as_unmeasured,
+    assumed,
+    fit,
+    fit_all,
+)
 from roofline.tablefiles import read_table
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
@@ -247,6 +257,24 @@ def test_an_engine_that_nobody_measured_takes_nothing_from_others() -> None:
     ttft, tpot = applied(rows, ASSUMED)
     assert (scored["predicted_ttft_s"] == ttft).all()
     assert (scored["predicted_tpot_s"] == tpot).all()
+
+
+def test_an_engine_that_nobody_measured_has_graphs_as_others_have() -> None:
+    """Of the others' operators of a graph the geometric mean; a script has none."""
+    others = [Overheads(graph_s=graph_s, launch_s=1e-4) for graph_s in (1e-6, 4e-6, 0.0)]
+    assert assumed(others) == msgspec.structs.replace(ASSUMED, graph_s=2e-6)
+    assert assumed([]) == ASSUMED
+
+
+def test_an_engine_is_scored_as_unmeasured_by_the_graphs_of_others_alone() -> None:
+    one, other = (
+        timed(Overheads(launch_s=6e-5, graph_s=graph_s, step_s=5e-5), [1, 4, 16, 64] * 5).assign(engine=name)
+        for name, graph_s in (("one", 2e-6), ("other", 4e-6))
+    )
+    other = other.assign(ttft_s=other["ttft_s"] * 1.5)  # whatever its own times are
+    scored = as_unmeasured(pd.concat([one, other], ignore_index=True))
+    expected = applied(other, assumed([fit(one)]))[1]
+    assert scored.loc[scored["engine"] == "other", "predicted_tpot_s"].to_numpy() == pytest.approx(expected)
 
 
 def test_a_fit_finds_the_overheads_that_made_the_times() -> None:
