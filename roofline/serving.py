@@ -135,7 +135,9 @@ def waits(steps: Steps, users: Users, overheads: Overheads) -> tuple[Any, Any]:
     whoever has come, the others wait for that and for half of the full steps that read them. Later ones come
     while the others decode: after half of the polling interval on average, and the steps that are launched
     already, they queue behind other prompts (one server, M/D/1), and yield their token with the next step of
-    the others. Requests that arrive within one polling interval are read in the same step. Between two tokens
+    the others. Requests that arrive within one polling interval are read in the same step. Where another step
+    of prompts follows, as often as prompts are read, SGLang launches it before it sends the last one's tokens
+    (`event_loop_overlap`; SGLANG_DISABLE_CONSECUTIVE_PREFILL_OVERLAP is off by default). Between two tokens
     of a request each other user has one prompt read per `output` tokens. A decode step yields `tokens` of
     each request.
     """
@@ -154,9 +156,16 @@ def waits(steps: Steps, users: Users, overheads: Overheads) -> tuple[Any, Any]:
     reads = others * own / at_once / users.output
     tpot = decode / steps.tokens + reads
     busy = np.minimum(BUSIEST, reads / tpot)
-    rest = reading_s(np.clip(others, 1, steps.full)) * (np.ceil(others / steps.full) + 1) / 2
+    follows = np.asarray(users.alone) & (np.asarray(users.ahead) > 0)
+    launched = np.where(follows, steps.prefill_kernels * overheads.launch_s, 0)
+    rounds = np.maximum(1, np.ceil(others / steps.full))
+    rest = launched * (1 - 1 / rounds) + reading_s(np.clip(others, 1, steps.full)) * (rounds + 1) / 2
     first = reading_s(1) + rest * others / (others + 1)
-    later = own * (1 + busy / (1 - busy) / 2) + np.where((others > 0) & ~np.asarray(users.alone), decode, 0)
+    later = (
+        launched * busy
+        + own * (1 + busy / (1 - busy) / 2)
+        + np.where((others > 0) & ~np.asarray(users.alone), decode, 0)
+    )
     read = np.where(others > 0, first / ROUNDS + later * (1 - 1 / ROUNDS), own)
     looked = np.where(others > 0, (users.poll_steps / 2 + users.ahead) * decode, 0)
     return request_s(users.prompt, overheads) + looked + read, tpot

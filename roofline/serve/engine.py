@@ -102,6 +102,7 @@ class _Run:
         self.token_s = np.zeros(count)  # when each got its last token so far
         self.running = np.empty(0, np.int64)  # requests that decode, the oldest first
         self.unseen = 0  # decode steps since the engine looked at who has arrived
+        self.unsent: list[int] = []  # whose first tokens the last step yielded, if it only read prompts
         self.slots = 0  # of a static batch: those whose answers have ended still take part
         # Engines that cannot take a place back keep room for a whole answer from the start.
         self.reserves = self.policy.reserves or engine.read or self.policy.batching == "static"
@@ -112,6 +113,7 @@ class _Run:
         self._arrive()
         if not self.waiting and not len(self.running):
             self.begun = self.now = max(self.now, float(self.arrival_s[self.arrived]))
+            self.unsent = []
             self._arrive()
         if self.engine.read:
             self._join()
@@ -179,12 +181,20 @@ class _Run:
         self.running = np.append(self.running, np.array(chosen, np.int64))
 
     def _read(self, chosen: list[int]) -> None:
-        """One step that reads whole prompts; each of them yields a token."""
+        """One step that reads whole prompts; each of them yields a token.
+
+        A scheduler that runs ahead launches it before it sends the tokens of the last one.
+        """
+        if self.policy.ahead:
+            self.log.first_s[self.unsent] += self.engine.times.launching_s
+            self.token_s[self.unsent] += self.engine.times.launching_s
         self.unseen = 0
         chunks = [(self._goal(request), 0) for request in chosen]
         self._pass(self.engine.times.mixed_s(0, 0.0, chunks, len(chosen)))
         for request, (size, _) in zip(chosen, chunks, strict=True):
             self.done[request] = size
+        first = np.isnan(self.log.first_s[chosen]) & (self.left[chosen] > 1)
+        self.unsent = [request for request, new in zip(chosen, first, strict=True) if new]
         self._begin(chosen)
 
     def _fill(self) -> None:
@@ -238,6 +248,7 @@ class _Run:
 
     def _decode(self) -> None:
         """Steps that decode all running sequences, until something else is to be done."""
+        self.unsent = []
         if not len(self.running):
             return
         steps = int(min(self.left[self.running].min(), LONGEST_RUN))

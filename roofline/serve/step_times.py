@@ -82,6 +82,13 @@ class StepTimes:
         times: Floats = self._served(fixed + self._looking(sequences, contexts), "decode")
         return times
 
+    @property
+    def launching_s(self) -> float:
+        """Seconds in which the host launches a step of prompts kernel by kernel; 0 where no engine does."""
+        if self._engine is None or not self._engine.launches_each("prefill"):
+            return 0.0
+        return self._launched["prefill"][0] * self._engine.fit.overheads.launch_s
+
     def _served(self, device_s: Any, phase: str) -> Any:
         """A step with what the engine adds."""
         if self._engine is None:

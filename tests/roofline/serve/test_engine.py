@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hwspecs import load_device
 from roofline.ceilings import ceilings
+from roofline.engines import find_engine
 from roofline.predict import predict
 from roofline.scenario import Scenario
 from roofline.serve.capacity import capacity
@@ -101,6 +102,20 @@ def test_a_scheduler_that_runs_ahead_has_launched_one_more_step(batching: str) -
     asked = Requests(arrivals, np.full(2, 1000), np.full(2, 1000))
     seen, ahead = (served(Policy(batching, ahead=a), asked).first_s[1] for a in (False, True))  # type: ignore[arg-type]
     assert ahead - seen == pytest.approx(step_s, rel=0.05)
+
+
+def test_tokens_of_prompts_leave_when_the_next_prompts_are_launched() -> None:
+    """SGLang's loop sends a step's results after launching the next: at once where that replays a graph."""
+    engine = find_engine("sglang")
+    assert engine is not None
+    times = StepTimes(SCHEDULE, ceilings(DEVICE, "datasheet"), engine)
+    asked = replace(requests(3), arrival_s=np.zeros(3))
+    told, late = (
+        Engine(times, ROOM, Policy(budget=1000, ahead=ahead)).serve(asked).first_s for ahead in (False, True)
+    )
+    assert times.launching_s > 0
+    assert late - told == pytest.approx([times.launching_s, times.launching_s, 0.0])
+    assert TIMES.launching_s == 0
 
 
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
