@@ -18,6 +18,7 @@ WORDS = {
     "fused": "fused",
 }
 MOST_NAMED = 3  # operators named in a sentence
+MOSTLY = 0.5  # share of a step's time from which its limit is that of the step
 WORTH_SAYING = 0.1  # minimum share of a step outside its operators that is mentioned
 
 MODELLED = "modelled, not measured: its method stands below"
@@ -120,6 +121,9 @@ def _pace(point: Point) -> str:
     if point.measured and point.measured_s is None:
         verb = "was not timed whole; its operators sum to"
     step = f"{point.phase.capitalize()} ({point.sizes})"
+    bound, share = next(iter(point.shares.items()), ("", 0.0))
+    if share > MOSTLY:
+        step += f" is {WORDS.get(bound, bound)} and"
     text = f"{step} {verb} {si(time, 's')}{each}, {rate(point.tokens / time)} {point.unit}/s."
     return " ".join(filter(None, (text, _bound(point), _outside(point))))
 

@@ -65,9 +65,8 @@ def calibrate(
             constants = fit([cell], priors.get(own), of_formats([every[i] for i in own]))
             kernel = _record(key, cell, constants, predicted, source)
             scored.append(Fitted(cell, kernel, rows, predicted, folds))
-            told(
-                f"{'/'.join(filter(None, key))}: {len(rows)} rows, held-out error {kernel.held_out_error:.1%}"
-            )
+            error = f"{kernel.held_out_error:.1%}".replace("%", " %")
+            told(f"{'/'.join(filter(None, key))}: {len(rows)} rows, held-out error {error}")
         found += scored
         for own in dict.fromkeys(tuple(_of_format(group, key)) for key, _, _ in group):
             together = priors.get(own) or fit([every[i] for i in own])

@@ -121,6 +121,9 @@ def test_waiting_for_other_load_is_told_where_it_is_much(content: Content) -> No
 
 def test_the_summary_names_phases_bounds_prediction_and_the_worst_operator(content: Content) -> None:
     text = " ".join(content.sentences)
+    prefill, decode = content.sentences[:2]
+    assert prefill.startswith("Prefill (batch 1, 512 tokens) is compute-bound and takes ")
+    assert " is memory-bound and takes " in decode
     for expected in ("Prefill (batch 1, 512 tokens)", "Compute-bound", "Memory-bound", "TTFT", "TPOT"):
         assert expected in text
     assert "layers.mlp.down_proj" in text

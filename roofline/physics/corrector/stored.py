@@ -85,8 +85,8 @@ def _trials(
         together.setdefault(pool, []).append((table.index[rows], kin))
     for found in together.values():
         for (index, _), trial in zip(found, tried([kin for _, kin in found]), strict=True):
-            errors = (mape(p, trial.time_s) for p in (trial.calibrated_s, trial.corrected_s))
-            said = "{:.1%} -> {:.1%}".format(*errors) + ("" if trial.corrector else ", not shipped")
+            errors = (100 * mape(p, trial.time_s) for p in (trial.calibrated_s, trial.corrected_s))
+            said = "{:.1f} % -> {:.1f} %".format(*errors) + ("" if trial.corrector else ", not shipped")
             told(f"{device.name} {_name(trial.kernel).replace('//', '/')}: {said}")
             yield index, trial
 
