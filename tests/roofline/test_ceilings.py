@@ -107,3 +107,10 @@ def test_a_node_of_cards_sums_over_pcie() -> None:
     for prediction, rate in ((slow, 31.5e9), (fast, 450e9)):
         row = next(row for row in prediction.rows if row.name == "layers.mlp_allreduce")
         assert row.times.comm_s == pytest.approx(2 * 7 / 8 * 4 * 2000 * 4096 * 2 / rate)
+
+
+def test_a_group_beyond_the_node_is_as_fast_as_its_slower_link() -> None:
+    """NVLink is faster than the network of a DGX H100; a slower one would be the limit itself."""
+    limits = ceilings(load_device("dgx_h100"))
+    assert limits.link(16) == 50e9
+    assert replace(limits, link_byte_per_s=10e9).link(16) == 10e9

@@ -15,7 +15,8 @@ import pytest
 from hwspecs import load_device
 from hwspecs.serving import Overheads, overheads_for
 from reports.end_to_end import as_text
-from roofline.endtoend import applied, composed, is_end_to_end, score_end_to_end
+from roofline.ceilings import Fidelity
+from roofline.endtoend import EndToEnd, applied, composed, is_end_to_end, score_end_to_end
 from roofline.engine_kernels import EngineKernels
 from roofline.predict import predict
 from roofline.rollback import IN_TURN, INDEXED
@@ -338,3 +339,17 @@ def test_splits_that_no_constant_was_fitted_to(shared: Callable[[str], Path]) ->
     for name in ("ttft", "tpot"):
         error = (found[f"predicted_{name}_s"] / found[f"{name}_s"] - 1).abs()
         assert error.median() < 0.1, name
+
+
+def test_the_bias_is_a_geometric_mean() -> None:
+    """Twice, half and four times as long as measured: 4^(1/3), of which the median is 2."""
+    ratio = pd.Series([2.0, 0.5, 4.0])
+    times = {f"{name}_s": [1.0] * 3 for name in ("ttft", "tpot")}
+    rows = pd.DataFrame(times).assign(
+        **{f"predicted_{name}_s": ratio for name in ("ttft", "tpot")},
+        **{f"{name}_error": ratio - 1 for name in ("ttft", "tpot")},
+    )
+    found = EndToEnd(Fidelity.DATASHEET, rows, {}).totals()
+    assert found["bias"].tolist() == close([4 ** (1 / 3) - 1] * 2)
+    assert found["median_ape"].tolist() == close([1.0] * 2)
+    assert found["mape"].tolist() == close([4.5 / 3] * 2)

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from hwspecs import Device, load_device
 from roofline.asked import Asked, scenarios_of
 from roofline.ceilings import ceilings
+from roofline.contexts import sum_over
 from roofline.predict import pass_rows, predict, step_rows
 from roofline.scenario import Scenario
 from roofline.tables import OPERATOR_COLUMNS, as_csv, as_json
+from roofline.totals import held_bytes
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
 from workloads.config import Config
@@ -347,3 +349,17 @@ def test_a_window_of_audio_has_one_length_and_the_decoder_positions_of_its_own()
         Scenario(model)
     with pytest.raises(InputError, match="positions for 448 tokens, 449 were"):
         Scenario(model, prompt=1500, output=449)
+
+
+@pytest.mark.parametrize("at", [1, 50, 99])
+def test_a_sum_over_steps_sees_what_differs_beside_an_end_and_in_the_middle(at: int) -> None:
+    """A limit that binds in one step alone; the line between the ends is zero."""
+    assert sum_over(lambda step: [1.0 * (step == at), 2.0], 0, 100) == [1.0, 202.0]
+
+
+def test_memory_of_activations_is_that_of_the_widest_pass_in_any_order() -> None:
+    schedule = Scenario(load_model("SmolLM2-135M").model, batch=2, prompt=100, output=10).schedule()
+    backwards = replace(schedule, passes=schedule.passes[::-1])
+    assert len(schedule.passes) == 2
+    assert held_bytes(backwards, 0.0) == held_bytes(schedule, 0.0)
+    assert held_bytes(schedule, 0.0)[2] == 2 * 100 * 576 * 2  # the stream of a prompt: hidden 576, bf16
