@@ -132,18 +132,13 @@ def test_time_to_first_token_of_tensorrt_llm(published: Published) -> None:
 
 def test_generations_of_faster_transformer(published: Published) -> None:
     """All 320 rows; a pipeline of p stages at best keeps all of them busy: a p-th of the time."""
-
-    @cache  # stages are no part of it
-    def whole_s(model: Model, gpu: str, tensor: int, batch: int, prompt: int, output: int) -> float:
-        setting = Setting(Precision.of("fp16"), tensor_parallel=tensor)
-        scenario = Scenario(model, "generate", batch, prompt, output=output, setting=setting)
-        return predict(scenario, device_of({"gpu": gpu})).time_s()
-
     found = []
     for row in usable(published("C_ft_gpt"), LATENCY):
         tensor, pipeline = devices_in(row)
-        sizes = (int(row[name]) for name in ("batch", "isl", "osl"))
-        found.append((row, whole_s(gpt_of(row), row["gpu"], tensor, *sizes) / pipeline))
+        setting = Setting(Precision.of("fp16"), tensor_parallel=tensor)
+        sizes = {"batch": int(row["batch"]), "prompt": int(row["isl"]), "output": int(row["osl"])}
+        scenario = Scenario(gpt_of(row), "generate", setting=setting, **sizes)
+        found.append((row, predict(scenario, device_of(row)).time_s() / pipeline))
     assert too_high(found) == []
     assert len(found) == 320
     assert max(floor / seconds(row) for row, floor in found) > 0.5
