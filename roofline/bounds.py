@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,17 +45,32 @@ class Bounds:
 
     def missed(self, option: Option) -> NDArray[np.float64]:
         """The least factor by which each device misses the goal; infinite where it cannot run the option."""
+        return self._where_allowed(option, self.goal.missed)
+
+    def gains(self, option: Option) -> NDArray[np.float64]:
+        """The factor by which techniques bring each device nearer to all goals; 0 where they cannot run.
+
+        Of all goals together: one that improves another goal than the one missed most has a part in a pair.
+        """
+        plain, changed = (
+            self._where_allowed(asked, self._product) for asked in (replace(option, techniques=()), option)
+        )
+        found: NDArray[np.float64] = np.divide(plain, changed, np.zeros(len(plain)), where=changed < np.inf)
+        return found
+
+    def _product(self, totals: Mapping[str, Any]) -> Any:
+        """The factors of all goals, multiplied; of memory that suffices, less is no gain."""
+        misses = self.goal.misses(totals)
+        memory = np.maximum(1, misses.pop("memory"))
+        return prod(misses.values(), start=memory)
+
+    def _where_allowed(self, option: Option, of: Callable[[dict[str, Any]], Any]) -> NDArray[np.float64]:
+        """A number of the totals by device, infinite where a device cannot run the option."""
         totals = self._of(option)
         if isinstance(totals, InputError):
             return np.full(len(self.devices), np.inf)
-        found: NDArray[np.float64] = np.where(totals["allowed"], self.goal.missed(totals), np.inf)
+        found: NDArray[np.float64] = np.where(totals["allowed"], of(totals), np.inf)
         return found
-
-    def gain(self, option: Option) -> float:
-        """The factor by which its techniques come nearer to the goal, a mean over devices that allow them."""
-        plain, changed = self.missed(replace(option, techniques=())), self.missed(option)
-        there = np.isfinite(changed)
-        return float((plain[there] / changed[there]).mean()) if there.any() else 0.0
 
     def possible(self, option: Option) -> bool:
         """Whether any device can run the option."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ from workloads.techniques.base import QUALITIES
 
 if TYPE_CHECKING:
     from hwspecs import Device
-    from roofline.bounds import Bounds
     from roofline.engines import Engine
     from roofline.scenario import Scenario
     from workloads.techniques.base import Technique
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0}
 GOALS = {"ttft": "ttft_s", "tpot": "tpot_s", "throughput": "tokens_per_s"}
 SHARED_BY = (1, 2, 4, 8)  # devices that are tried for each layer
-TRIED = 8  # techniques of each quality that gain most, served or not; their pairs are tried, too
+TRIED = 8  # techniques of each quality that gain most on a device, served or not; their pairs are tried, too
 NEAREST = 5  # devices reported where none meets the target
 
 
@@ -163,13 +163,29 @@ def answers(
     from roofline.bounds import Bounds
 
     bounds = Bounds(scenario, sorted(devices, key=_watts), goal)
-    options = _options(bounds, quality, techniques, shared_by)
-    missed = [bounds.missed(option) for option in options]
+    counts = [count for count in shared_by if bounds.possible(Option(count))]
+    if not counts:
+        bounds.require(Option(shared_by[0]))
+    singles = _singles(quality, techniques)
+    missed, gains = cache(bounds.missed), cache(bounds.gains)
+
+    def options(index: int) -> Iterator[Option]:
+        """What is tried on a device, in an order that other devices do not change."""
+
+        @cache
+        def sets(count: int) -> list[list[tuple[Technique, ...]]]:
+            there = {t: float(gains(Option(count, (t,)))[index]) for t in singles}
+            return _sets(there, techniques is not None)
+
+        for part in range(2):
+            for count in counts:
+                yield from (Option(count, chosen) for chosen in sets(count)[part])
+
     found = []
     if engine is not None:
         scenario = run_by(scenario, engine)
     for index, device in enumerate(bounds.devices):
-        promising = (option for option, by in zip(options, missed, strict=True) if by[index] <= 1)
+        promising = (option for option in options(index) if missed(option)[index] <= 1)
         tried = (_tried(scenario, device, fidelity, option, prices or {}, engine) for option in promising)
         answer = next((a for a in tried if a is not None and goal.missed(a.totals) <= 1), None)
         if answer is not None:
@@ -177,11 +193,10 @@ def answers(
     met = sorted(found, key=Answer.cost)
     if met:
         return Found(met, [])
-    best = [min(range(len(options)), key=lambda i: missed[i][d]) for d in range(len(bounds.devices))]
-    order = sorted(range(len(best)), key=lambda d: missed[best[d]][d])
+    best = [min(options(d), key=lambda option: missed(option)[d]) for d in range(len(bounds.devices))]
+    order = sorted(range(len(best)), key=lambda d: missed(best[d])[d])
     tried = (
-        _tried(scenario, bounds.devices[d], fidelity, options[best[d]], prices or {}, engine)
-        for d in order[:NEAREST]
+        _tried(scenario, bounds.devices[d], fidelity, best[d], prices or {}, engine) for d in order[:NEAREST]
     )
     return Found([], sorted((a for a in tried if a), key=lambda a: goal.missed(a.totals)))
 
@@ -206,52 +221,40 @@ def _tried(
     return Answer(device, devices, option.techniques, prediction, usd)
 
 
-def _options(
-    bounds: Bounds, quality: str, offered: Sequence[Technique] | None, shared_by: Sequence[int]
-) -> list[Option]:
-    """What is tried, the fewest devices first: no technique, the best of each quality, then pairs.
-
-    What no engine serves comes after all that one does, on however many devices, unless it is asked for.
-    """
-    from workloads.techniques.registry import offered as every
+def _singles(quality: str, named: Sequence[Technique] | None) -> list[Technique]:
+    """The techniques that are tried: those named, else every one that somebody can choose."""
+    from workloads.techniques.registry import offered
 
     allowed = QUALITIES[: QUALITIES.index(quality) + 1]
-    counts = [count for count in shared_by if bounds.possible(Option(count))]
-    if not counts:
-        bounds.require(Option(shared_by[0]))
-    named = offered is not None
-    if offered is None:
-        offered = [technique for technique in every() if not technique.of_requests]
-    gains: dict[tuple[Technique, ...], float] = {}
-    for technique in offered:
-        if technique.quality in allowed:
-            gain = bounds.gain(Option(counts[-1], (technique,)))
-            if gain > 1:
-                gains[technique,] = gain
+    chosen = [t for t in offered() if not t.of_requests] if named is None else named
+    return [technique for technique in chosen if technique.quality in allowed]
+
+
+def _sets(gains: Mapping[Technique, float], named: bool) -> list[list[tuple[Technique, ...]]]:
+    """What is tried on so many devices: no technique, the best of each quality, then pairs of these.
+
+    What no engine serves is a list of its own, which comes last, unless it was named.
+    """
+    rank = {technique: QUALITIES.index(technique.quality) for technique in gains}
     best = [
-        one
-        for label in allowed
+        technique
+        for label in QUALITIES
         for served in (True, False)
-        for one in sorted(
-            (g for g in gains if g[0].quality == label and bool(g[0].served) == served),
-            key=lambda g: -gains[g],
+        for technique in sorted(
+            (t for t in gains if gains[t] > 1 and t.quality == label and bool(t.served) == served),
+            key=lambda t: -gains[t],
         )[:TRIED]
     ]
-    pairs = [a + b for a, b in combinations(best, 2) if not {*a[0].decides()} & {*b[0].decides()}]
-    pairs.sort(
-        key=lambda pair: (
-            max(QUALITIES.index(t.quality) for t in pair),
-            -gains[pair[:1]] * gains[pair[1:]],
-        )
-    )
-    options = []
+    pairs = [(a, b) for a, b in combinations(best, 2) if not {*a.decides()} & {*b.decides()}]
+    pairs.sort(key=lambda pair: (max(rank[t] for t in pair), -gains[pair[0]] * gains[pair[1]]))
+    found = []
     for wanted in (True, False):
         alone, both = (
-            [s for s in sets if wanted == (named or all(t.served for t in s))]
-            for sets in ([(), *best], pairs)
+            [techniques for techniques in sets if wanted == (named or all(t.served for t in techniques))]
+            for sets in ([(), *((one,) for one in best)], pairs)
         )
-        options += [Option(count, techniques) for count in counts for techniques in alone + both[: 2 * TRIED]]
-    return options
+        found.append([*alone, *both[: 2 * TRIED]])
+    return found
 
 
 def _watts(device: Device) -> float:

@@ -206,3 +206,14 @@ def test_only_techniques_of_the_asked_quality_are_tried() -> None:
 def test_a_phase_without_a_first_token_has_no_ttft() -> None:
     with pytest.raises(InputError, match="no ttft; ask for generate"):
         answers(replace(SCENARIO, phase="decode"), DEVICES[2:], Goal.parse("ttft=1s"))
+
+
+def test_the_answer_for_a_device_is_the_same_whatever_others_are_listed() -> None:
+    """A TPU v4 multiplies in bf16 alone, a B200 in NVFP4: what gains on one cannot run on the other."""
+    listed = [load_device(name) for name in ("l4", "a100_sxm", "h20", "tpu_v4", "b200_sxm")]
+    goal = Goal.parse("tpot=8ms,ttft=30ms")
+    together = {a.device.name: (a.devices, a.techniques) for a in answers(SCENARIO, listed, goal).met}
+    assert {"L4-24GB", "H20-96GB"} <= together.keys()
+    for device in listed:
+        alone = [(a.devices, a.techniques) for a in answers(SCENARIO, [device], goal).met]
+        assert alone == ([together[device.name]] if device.name in together else [])
