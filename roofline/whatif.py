@@ -79,7 +79,7 @@ class WhatIf:
 
     baseline: Prediction
     outcomes: list[Outcome]  # the fastest first
-    refused: dict[str, str]  # name -> reason
+    refused: dict[str, str]  # technique, as it is called -> reason
     counted: list[Outcome]  # what the baseline has already, beside what it would be without it
 
     def table(self) -> pd.DataFrame:
@@ -115,10 +115,8 @@ def whatif(
     singles, refused = _alone(baseline, offered, device)
     pairs = _better(_promising(singles), device)
     counted, worthless = _counted_already(baseline, offered, device)
-    refused = {
-        name: why for name, why in refused.items() if name not in {o.techniques[0].name for o in counted}
-    }
-    refused |= {name: why for name, why in worthless.items() if name in refused}
+    told = {outcome.techniques[0].called() for outcome in counted}
+    refused = {called: why for called, why in refused.items() if called not in told} | worthless
     return WhatIf(baseline, _ranked([*singles, *pairs]), refused, counted)
 
 
@@ -188,10 +186,10 @@ def _counted_already(
             outcome = Outcome((technique,), _again(baseline, asked, device), baseline)
         except InputError as error:  # the device's file does not say how it would be without
             unasked = f"; leave out --without {technique.name}."
-            worthless[technique.name] = f"counted already; {str(error).removesuffix(unasked)}."
+            worthless[technique.called()] = f"counted already; {str(error).removesuffix(unasked)}."
             continue
         if outcome.changes_nothing:
-            worthless[technique.name] = "counted already, and leaving it out changes nothing here."
+            worthless[technique.called()] = "counted already, and leaving it out changes nothing here."
         else:
             found.append(outcome)
     return _ranked(found), worthless

@@ -211,6 +211,14 @@ def test_reasons_fit_a_diffusion_model_and_a_state() -> None:
     assert found("T5-small").refused["paged-attention"].startswith("counted already; T5-small has no longest")
 
 
+def test_what_is_counted_already_is_told_once_whatever_its_parameters() -> None:
+    llama, h100 = Scenario(load_model("Llama-3.1-8B").model), load_device("h100_sxm")
+    paged = whatif(llama, h100, techniques=[parse("paged-attention:block=32")])
+    assert [(o.techniques[0].name, paged.refused) for o in paged.counted] == [("paged-attention", {})]
+    flat = whatif(llama, h100, techniques=[parse("flat-gemm:rows=16")])
+    assert flat.refused == {"flat-gemm:rows=16": "counted already, and leaving it out changes nothing here."}
+
+
 def test_what_is_counted_and_worth_nothing_is_said() -> None:
     """16 sequences of 8 KV heads keep all processors busy."""
     said = found("Llama-3.1-8B").refused["flash-decoding"]
