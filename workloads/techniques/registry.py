@@ -80,6 +80,12 @@ def spoken(name: str) -> str:
     return plain(name).replace("iz", "is").replace(".", "").removesuffix("s")
 
 
+@cache
+def _types(technique: type[Technique]) -> dict[str, Any]:
+    """The types of its parameters: annotations are text, and reading it takes longer than all else."""
+    return get_type_hints(technique)
+
+
 NUMBERS = {int: "a whole number", float: "a number"}
 
 
@@ -90,7 +96,7 @@ def parse(text: str) -> Technique:
     """
     name, given = re.fullmatch(r"(.*?)(?::(\w+=.*))?", text, re.DOTALL).groups()  # type: ignore[union-attr]
     technique, meant = _named(name)
-    types = get_type_hints(technique)
+    types = _types(technique)
     options = {f.name: f for f in fields(technique)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for setting in filter(None, (given or "").split(",")):
