@@ -145,7 +145,7 @@ def _measured(shown: Mapping[str, Any]) -> Iterator[str]:
 
 
 MOST_DEVICES = 8  # with a line each
-MOSTLY = 0.5  # of the time; where less has a model, it is said what gives one
+MOSTLY = 0.5  # of the time: where less has a model, a line says what would give it one
 
 
 def _devices(shown: Mapping[str, Any]) -> Iterator[str]:

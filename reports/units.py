@@ -17,7 +17,7 @@ PREFIXES = (
     (1e-9, "n"),
 )
 
-DIVISIBLE = ("s", "J", "W")  # units of which thousandths are said
+DIVISIBLE = ("s", "J", "W")  # units that have thousandths
 
 
 def si(value: float | None, unit: str = "", digits: int = 3) -> str:

@@ -104,7 +104,8 @@ def plain_mlp(
 ) -> MlpBlock:
     """A feed-forward block of two matrices with biases.
 
-    `width` and `named` are the fields of its width and activation, by default `default` and `function`.
+    `width` and `named` are the fields of its width and activation, `default` and `function` what holds
+    where they are absent.
     """
     act = activation(config, *named, default=function)
     return MlpBlock(config.size(*width, default=default), act, gated=False, bias=True)
