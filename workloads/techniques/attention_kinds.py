@@ -113,7 +113,7 @@ class LinearAttention(Technique):
     function: str = parameter(
         "elu", "Linear Transformer: elu; Performer: positive; RFA: trigonometric", among=FEATURE_KINDS
     )
-    features: int = parameter(256, "random features of a head, which elu has not", low=2, high=65536)
+    features: int = parameter(256, "random features of a head; elu has none", low=2, high=65536)
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """It replaces attention with key-value heads; sines and cosines come in pairs."""
@@ -239,4 +239,4 @@ class StateSpace(Technique):
         return Mamba2Block(heads, HEAD, 1, self.state, kernel=4, chunk=256)
 
 
-HEAD = 64
+HEAD = 64  # channels of a head of Mamba-2 (arXiv:2405.21060)

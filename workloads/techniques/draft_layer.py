@@ -118,12 +118,12 @@ class MultiTokenPrediction(Technique):
         draft = draft_of(schedule.main.model, _attending(schedule.main.model, schedule.main.setting))
 
         def drafting(plain: Pass, rounds: float) -> list[Pass]:
-            each = by_draft(plain, draft, JOINED)
+            each = by_draft(plain, draft, joined_plainly)
             first = verification(each, self.steps + 1, rounds, scored=1)
             later = replace(each, times=rounds * (self.steps - 1))
             return [first, later] if self.steps > 1 else [first]
 
-        return with_draft(in_rounds(schedule, self.steps + 1, self.tokens, drafting), draft, JOINED)
+        return with_draft(in_rounds(schedule, self.steps + 1, self.tokens, drafting), draft, joined_plainly)
 
 
 def _attending(model: Model, setting: Setting) -> Layer:
@@ -157,7 +157,7 @@ def joined(rows: Sequence[Named], step: Step, bias: bool = True) -> list[Named]:
     return [Named("join_proj", joining, 1), *rows]
 
 
-JOINED = partial(joined, bias=False)
+joined_plainly = partial(joined, bias=False)  # as in layers that were trained with the model
 
 
 def own_weights(rows: Sequence[Named], step: Step) -> list[Named]:
