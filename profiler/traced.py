@@ -42,7 +42,7 @@ def traced(
                 (before or run)()
                 torch.cuda.synchronize(device)  # kernels launched before are not the run's
         finally:
-            found.start_trace()
+            found.start_trace()  # PyTorch refuses to end, or warns of, a session that never began
         run()
     finally:
         found.stop_trace()

@@ -82,9 +82,8 @@ def _summed(trace: Trace, keys: Sequence[str]) -> dict[tuple[int, ...], tuple[in
             codes, pairs = encoded(codes * len(values) + places)
             known = [(*known[int(p) // len(values)], int(values[int(p) % len(values)])) for p in pairs]
         counts = np.bincount(codes, minlength=len(known))
-        times = np.bincount(
-            codes, weights=piece.spent_ns, minlength=len(known)
-        )  # exact: whole numbers below 2**53
+        # The sums are exact: whole numbers below 2**53.
+        times = np.bincount(codes, weights=piece.spent_ns, minlength=len(known))
         for key, count, time_ns in zip(known, counts.tolist(), times.tolist(), strict=True):
             before = found.get(key, (0, 0))
             found[key] = before[0] + count, before[1] + int(time_ns)

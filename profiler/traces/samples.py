@@ -43,15 +43,15 @@ def memory(trace: Trace) -> list[dict[str, Any]]:
 def readings(trace: Trace) -> list[dict[str, Any]]:
     """Mean, least and most of each quantity of each device, in SI units; shares are fractions."""
     quantity, value = trace.column("samples", "quantity"), trace.column("samples", "value")
-    source, device = trace.column("samples", "source"), trace.column("samples", "device")
     found = []
     for code, name in enumerate(trace.words("samples", "quantity")):
-        rows = np.flatnonzero((quantity == code) & np.isfinite(value))
         if name in MEMORY:  # a timeline: its highest points are told elsewhere
             continue
-        for s, d in sorted(set(zip(source[rows].tolist(), device[rows].tolist(), strict=True))):
-            values = value[rows][(source[rows] == s) & (device[rows] == d)]
-            place = {"source": s, "device": d, "quantity": name, "count": len(values)}
+        for source, device, here in trace.by_device("samples"):
+            values = value[here & (quantity == code) & np.isfinite(value)]
+            if not len(values):
+                continue
+            place = {"source": source, "device": device, "quantity": name, "count": len(values)}
             numbers = {"mean": values.mean(), "least": values.min(), "most": values.max()}
             found.append(place | {key: float(number) for key, number in numbers.items()})
     return found

@@ -35,7 +35,7 @@ def device_totals(trace: Trace) -> list[DeviceTotals]:
     if trace.of_kind("activities", "host").any():  # of a trace that has nothing else
         return []
     kernel = trace.of_kind("activities", "kernel")
-    found = [
+    return [
         DeviceTotals(
             source=source,
             device=device,
@@ -46,7 +46,6 @@ def device_totals(trace: Trace) -> list[DeviceTotals]:
         )
         for source, device, mine in trace.by_device("activities")
     ]
-    return sorted(found, key=lambda each: (each.source, each.device))
 
 
 def device_records(trace: Trace, devices: Sequence[DeviceTotals]) -> list[dict[str, Any]]:

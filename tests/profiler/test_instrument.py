@@ -172,11 +172,7 @@ def test_a_granite_without_experts_has_the_ranges_of_its_one_mlp(subject: Callab
         ("t5", 0, {"feed_forward_proj": "relu"}),  # the first T5: an MLP without a gate
         ("t5", 1, {"feed_forward_proj": "relu"}),
         ("falcon", 1, {"parallel_attn": False, "bias": True, "multi_query": False}),  # Falcon-RW
-        (
-            "falcon",
-            1,
-            {"new_decoder_architecture": True, "num_kv_heads": 2},
-        ),  # Falcon-40B: two norms
+        ("falcon", 1, {"new_decoder_architecture": True, "num_kv_heads": 2}),  # Falcon-40B: two norms
     ],
 )
 def test_every_t5_and_falcon_has_the_ranges_of_its_layers(
