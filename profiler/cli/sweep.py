@@ -65,7 +65,8 @@ def command(
     given, goal = read_prices(prices) if prices else None, Goal.parse(within) if within else None
     positive(workers=workers, best=best)
     described = run.load_spec(spec)
-    _tell_published_formats(described)
+    if [] in described.techniques:  # who names techniques for every point has chosen
+        _tell_published_formats(described)
     local = run.one_by_one if workers == 1 else run.in_processes(workers)
     with run.on_dask(scheduler) if engine == "dask" else nullcontext(local) as mapper:
         try:

@@ -608,3 +608,21 @@ def test_an_interrupted_sweep_says_that_it_goes_on(
         ended = roofline(*sweep)
     assert (ended.code, "the same command goes on" in ended.err) == (130, True)
     assert "1 of 2 parts are there already" in roofline(*sweep).err
+
+
+@pytest.mark.parametrize(
+    ("compared", "told"),
+    [
+        ("", True),
+        ("dtypes: [{weights: bf16}, {weights: fp8}]", False),  # narrow weights are among them
+        ("techniques: [[weight-only-quantisation]]", False),
+    ],
+)
+def test_a_sweep_in_wider_formats_than_a_model_s_own_says_so(
+    compared: str, told: bool, roofline: Roofline, tmp_path: Path
+) -> None:
+    grid = f"schema: 1\nname: small\nmodels: [gpt-oss-20b]\nhardware: [h100]\n{compared}\n"
+    (tmp_path / "grid.yaml").write_text(grid)
+    ended = roofline("sweep", tmp_path / "grid.yaml", "-o", tmp_path / "swept")
+    assert ended.code == 0, ended.err
+    assert ("its published weights are narrower" in ended.err) == told
