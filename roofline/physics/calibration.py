@@ -13,12 +13,13 @@ from hwspecs import Calibration, Kernel
 from roofline.ceilings import ceilings
 from roofline.optable import row_operators
 from roofline.physics import models
+from roofline.physics.attention import compiled
 from roofline.physics.base import Gpu
 from roofline.physics.columns import CANONICAL, SIZES, dtypes_of, of_table
 from roofline.physics.fit import Cell, CrossFit, cross_fitted, fit, mape, of_formats
 from roofline.physics.intervals import bands, covered, interval
 from roofline.physics.libraries import fitted_on_integers
-from roofline.physics.stand_ins import MEASURED_WELL
+from roofline.physics.stand_ins import MEASURED_WELL, attends
 from roofline.times import times
 from specfiles.errors import InputError, choose
 
@@ -69,6 +70,8 @@ def calibrate(
             told(f"{'/'.join(filter(None, key))}: {len(rows)} rows, held-out error {error}")
         found += scored
         for own in dict.fromkeys(tuple(_of_format(group, key)) for key, _, _ in group):
+            if all(attends(group[i][0][0]) and compiled(group[i][0][4]) for i in own):
+                continue  # Triton's attention runs where it is named, or a shape needs it
             together = priors.get(own) or fit([every[i] for i in own])
             found += _any_backend([scored[i] for i in own], together, source)
     if not found:
@@ -157,7 +160,8 @@ def _kin(group: Sequence[Entry]) -> list[tuple[int, ...]]:
 
     The library's kernels of the same formats where enough of others was measured, else its kernels of any
     format, those of the same backend first, else all kernels of the formats: a library's overheads differ
-    less than libraries do, but one backend tunes a library's kernels and another does not. What ran without
+    less than libraries do, but one backend tunes a library's kernels and another does not. Where few rows of
+    a library speak before many of others, its kernels of any format come before those. What ran without
     tuning speaks for no other. A format here is that of the products.
     """
     found = []
@@ -170,6 +174,9 @@ def _kin(group: Sequence[Entry]) -> list[tuple[int, ...]]:
         here = [j for j in mine if group[j][0][3] == key[3]]
         every = (*([j for j in pool if j in same_format] for pool in (here, mine)), here, mine, same_format)
         *pools, last = ([j for j in pool if j == i or tuned[j]] for pool in every)
+        model = group[i][2].model
+        if model.few_rows_speak and model.source(key[4]) and len(pools[-1]) > 1:
+            last = pools[-1]
         enough = (p for p in pools if sum(len(group[j][1]) for j in p if j != i) >= MEASURED_WELL)
         found.append(tuple(next(enough, last)))
     return found

@@ -125,6 +125,10 @@ class DecodeModel(KernelModel):
     few_rows_speak: ClassVar[bool] = True
     starts_alike: ClassVar[bool] = True
 
+    def prior_of(self, kernel: str) -> str | None:
+        """Triton's kernels share theirs: of shorter steps and smaller tiles than all others."""
+        return compiled(kernel)
+
     def source(self, kernel: str) -> str | None:
         """Triton's kernels stand in for each other alone."""
         return compiled(kernel)

@@ -203,6 +203,17 @@ def test_prompts_lean_on_their_library_in_any_format_and_encoders_on_all_kernels
     assert _kin(encoders) == [(0, 1, 2)] * 3
 
 
+def test_tritons_decode_leans_on_tritons_alone_and_other_kernels_on_their_format() -> None:
+    """Even on few rows of another format, as its steps and tiles are none of the others'."""
+    op = "attention_decode"
+    group = [prompts(op, "triton", 5), prompts(op, "triton", 5, "fp8"), prompts(op, "fa3", MEASURED_WELL)]
+    group += [prompts(op, "torch_flow", MEASURED_WELL), prompts(op, "vllm_triton_attn", 5)]
+    groups = _groups(iter(group))
+    kernels = [[key[4] for key, _, _ in each] for each in groups]
+    assert kernels == [["triton", "triton", "vllm_triton_attn"], ["fa3", "torch_flow"]]
+    assert [_kin(each) for each in groups] == [[(0, 1, 2)] * 3, [(0, 1)] * 2]
+
+
 def test_a_kernel_that_ran_without_tuning_speaks_for_no_other() -> None:
     """FlashInfer's CUTLASS streams 8-bit weights at a fifth on H100: TensorRT-LLM's stands in for it."""
     slow = [k for k in kernels_of(load_device("h100_sxm")) if "modeloptfp8moe_flashinfer_cutlass" in k.kernel]
