@@ -11,14 +11,14 @@ import pandas as pd
 
 from hwspecs import Calibration, Kernel
 from roofline.ceilings import ceilings
-from roofline.optable import row_operators
+from roofline.optable import replayed, row_operators
 from roofline.physics import models
 from roofline.physics.attention import compiled
 from roofline.physics.base import Gpu
 from roofline.physics.columns import CANONICAL, SIZES, dtypes_of, of_table
 from roofline.physics.fit import Cell, CrossFit, cross_fitted, fit, mape, of_formats
 from roofline.physics.intervals import bands, covered, interval
-from roofline.physics.libraries import fitted_on_integers
+from roofline.physics.libraries import as_run, fitted_on_integers
 from roofline.physics.stand_ins import MEASURED_WELL, attends
 from roofline.times import times
 from specfiles.errors import InputError, choose
@@ -102,10 +102,11 @@ def cells(table: pd.DataFrame, device: Device) -> Iterator[Entry]:
     for key, chosen in frame.groupby(list(KEY), sort=True).indices.items():
         if len(chosen) < LEAST:
             continue
-        rows, (op, dtype, kv_dtype, *_) = positions[chosen], key
-        operator = row_operators(table, rows, op, dtype, kv_dtype)
+        rows, (op, dtype, kv_dtype, backend, kernel) = positions[chosen], key
+        operator = row_operators(table, rows, op, as_run(dtype, backend, gpu, op), kv_dtype)
         time = table["latency_us"].iloc[rows].to_numpy(dtype=np.float64) * 1e-6
-        floor = np.broadcast_to(times(operator, limits).time_s, time.shape)
+        bound = times(operator, limits)
+        floor = np.broadcast_to(bound.compute_s if replayed(op, kernel) else bound.time_s, time.shape)
         columns = of_table(table, rows)
         name = "/".join(filter(None, (device.name, *key)))
         yield key, rows, Cell(known[op], gpu, dtypes_of(dtype, kv_dtype), columns, time, name, floor)

@@ -41,7 +41,7 @@ class Rule(NamedTuple):
     cluster_columns: int = 1
 
 
-# vllm on Hopper, and sglang since May 2026, up to 64 rows with operands swapped.
+# vllm on Hopper, up to 64 rows with operands swapped.
 SWAPPED = (
     Rule(16, 1280, ANY, 16, 64, 1, 2),
     Rule(16, ANY, ANY, 16, 64),
@@ -49,6 +49,13 @@ SWAPPED = (
     Rule(64, ANY, ANY, 64, 64),
     Rule(128, ANY, ANY, 64, 128, 1, 2),
     Rule(ANY, ANY, ANY, 128, 128, 1, 2),
+)
+SWAPPED_BY_SGLANG = (  # the same since May 2026, with two tiles more
+    *SWAPPED[:3],
+    Rule(32, ANY, ANY, 32, 64),
+    SWAPPED[3],
+    Rule(128, 4096, ANY, 64, 64),
+    *SWAPPED[4:],
 )
 FP8_ON_ADA = (  # sglang's
     Rule(1, 8192, ANY, 16, 64),
@@ -120,7 +127,7 @@ RULES: Mapping[tuple[str, str], Mapping[int, tuple[Rule, ...]]] = {
     },
     ("sglang", "fp8"): {
         89: FP8_ON_ADA,
-        90: SWAPPED,
+        90: SWAPPED_BY_SGLANG,
         100: (
             Rule(64, ANY, ANY, 64, 64),
             Rule(256, ANY, ANY, 128, 128, 2),

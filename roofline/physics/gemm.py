@@ -16,7 +16,7 @@ import numpy as np
 
 from roofline.physics.base import HEAT_S, SLICES_OF_STACKS, Constant, column
 from roofline.physics.gemm_cut import cut, uncached
-from roofline.physics.libraries import multiplies_integers, of_engine, since
+from roofline.physics.libraries import engine_of, multiplies_integers, of_engine, since
 from roofline.physics.model import KernelModel
 from workloads.dtypes import bytes_per_element, compute_dtype
 
@@ -52,6 +52,7 @@ class GemmModel(KernelModel):
     }
     family: ClassVar[tuple[str, ...]] = ("n", "k")
     ruled_by_name: ClassVar[bool] = True
+    replayed: ClassVar[bool] = True
     everyone_s: ClassVar[frozenset[str]] = frozenset({"bfloat16", "float16"})  # all backends call cuBLAS
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
@@ -77,8 +78,8 @@ class GemmModel(KernelModel):
         Arrays are (tiles, splits, rows): sums over candidates then run along contiguous rows.
         """
         m, n, k = (column(rows, name).astype(np.float32) for name in ("m", "n", "k"))
-        integers = multiplies_integers(_engine(rows), dtype.name, gpu)
-        if integers and "int8" in gpu.tensor_flop_per_s:
+        integers = multiplies_integers(engine_of(rows), dtype.name, gpu)
+        if integers:
             dtype = dtype._replace(inputs="int8")
         a, w, o = (bytes_per_element(d) for d in (dtype.inputs, dtype.weights, dtype.outputs))
         c32 = {name: np.float32(value) for name, value in c.items()}
@@ -146,7 +147,7 @@ def _quantise_s(rows: Columns, m: Any, k: Any, gpu: Gpu, dtype: Dtypes, c: Mappi
     TensorRT-LLM looks for one scale of all of A first, and so reads it twice
     (`invokeComputeScalesAndQuantizeMatrix` in its cudaFp8Utils.cu).
     """
-    of_all = dtype.name == "fp8" and _engine(rows) == "trtllm"
+    of_all = dtype.name == "fp8" and engine_of(rows) == "trtllm"
     plain = _early(rows) & (dtype.name not in QUANTISED)
     kernels = np.where(plain, PLAIN_KERNELS, 1)
     each = np.where(plain, PLAIN_BYTES, 2 * (1 + of_all) + bytes_per_element(dtype.inputs))
@@ -156,11 +157,6 @@ def _quantise_s(rows: Columns, m: Any, k: Any, gpu: Gpu, dtype: Dtypes, c: Mappi
         seconds = np.maximum(seconds, size * uncached(size, gpu.l2_bytes) / gpu.dram_byte_per_s)
     starts = kernels * c["launch_s"] + (c["scale_s"] if of_all else 0.0)
     return np.asarray(starts + c["quantise_row_s"] * m + seconds)
-
-
-def _engine(rows: Columns) -> str:
-    """The backend, in which rows that share constants agree."""
-    return str(rows["backend"][0]) if "backend" in rows else ""
 
 
 def _early(rows: Columns) -> Any:

@@ -106,6 +106,11 @@ def of_engine(rows: Columns, engine: str) -> Any:
     return _named(rows, "backend", lambda name: name == engine)
 
 
+def engine_of(rows: Columns) -> str:
+    """The backend, in which rows that share constants agree."""
+    return str(rows["backend"][0]) if "backend" in rows else ""
+
+
 def since(rows: Columns, *least: int) -> Any:
     """Where the version is the one given or later; rows that name none are of today's."""
     found = _named(rows, "version", lambda name: not name or numbers(name) >= least)
@@ -124,7 +129,13 @@ def attends_by_default(engine: str, gpu: Gpu) -> str:
 
 def multiplies_integers(engine: str, dtype: str, gpu: Gpu, op: str = "gemm") -> bool:
     """Whether a weight-only product quantises its activations, too, and multiplies integers on this GPU."""
-    return (op, engine, dtype) == OF_INTEGERS and gpu.capability <= LAST_WITH_INTEGERS
+    able = gpu.capability <= LAST_WITH_INTEGERS and "int8" in gpu.tensor_flop_per_s
+    return able and (op, engine, dtype) == OF_INTEGERS
+
+
+def as_run(dtype: str, engine: str, gpu: Gpu, op: str) -> str:
+    """The format that a product runs in, whose units bound its time."""
+    return "sq" if multiplies_integers(engine, dtype, gpu, op) else dtype
 
 
 def fitted_on_integers(kernel: Kernel) -> bool:

@@ -34,6 +34,8 @@ class KernelModel(ABC):
     like: ClassVar[str] = ""  # the kind whose constants stand in where a generation has none of this one
     # Where its starting values were published, which hold where no device has constants of its kinds.
     published: ClassVar[str] = ""
+    # Whether it knows what the L2 keeps from one replay of a table's row to the next, which bounds no time.
+    replayed: ClassVar[bool] = False
     # Names decide on tiles or loads: where none is asked for, none does.
     ruled_by_name: ClassVar[bool] = False
 

@@ -71,7 +71,7 @@ def carried(
         for name in constant.scales_with.split():
             value *= _factor(name, source, target, unit)
         if "power" in constant.scales_with:
-            value = min(value, max(before, MOST_SHARE))
+            value = min(value, max(before, MOST_SHARE), _most_of_integers(source, target, unit))
         elif "slices" in constant.scales_with and target.slices < source.slices:
             value = min(value, target.slices)  # the same demand, of slices that deliver less
         elif "whole" in constant.scales_with and value > before:
@@ -82,6 +82,12 @@ def carried(
             value = _cooler(value, source, target)
         found[constant.name] = min(max(value, constant.low), constant.high)
     return found
+
+
+def _most_of_integers(source: Gpu, target: Gpu, unit: str) -> float:
+    """What fp8 reached on another GPU, where nobody measured integers: as many bits at the same rate."""
+    known = unit != "int8" or unit in target.reached or source.name == target.name
+    return math.inf if known else target.reached.get("fp8", (math.inf, ""))[0]
 
 
 def _cooler(lost: float, source: Gpu, target: Gpu) -> float:

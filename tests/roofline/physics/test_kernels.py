@@ -93,6 +93,30 @@ def test_weights_are_widened_unless_a_library_that_multiplies_integers_is_asked_
     assert not asked.kernel, "its tiles are those of the kernel that is asked for"
 
 
+def test_integers_of_a_weight_only_product_are_bound_by_their_own_peak() -> None:
+    """SGLang's `int8_scaled_mm` was measured at 1.36e15 on an H100 (sgl-project/sglang pull request 3035)."""
+    device = load_device("h100_sxm")
+    row = {"op": "gemm", "dtype": "int8_wo", "m": 32_768, "n": 16_384, "k": 16_384}
+    table = pd.DataFrame([row | {"backend": backend} for backend in ("sglang", "")])
+    integers, widened = predict_table(table, ceilings(device, "calibrated"))["predicted_us"]
+    flop, peaks = 2 * row["m"] * row["n"] * row["k"], device.datasheet.tensor_flop_per_s
+    assert peaks["bf16"].value < flop / integers * 1e6 < peaks["int8"].value
+    assert flop / widened * 1e6 < peaks["bf16"].value
+
+
+def test_a_replayed_product_is_faster_than_the_memory_where_the_l2_keeps_its_weights() -> None:
+    """An L40S took 8.6 us with 16.8 MB of weights in fp8 (vllm-project/vllm pull request 6677): 1.95 TB/s."""
+    sizes = {"m": 8, "n": [1024, 1024, 8192], "k": [4096, 4096, 16_384]}
+    linear = "torch.nn.functional.linear"
+    table = pd.DataFrame({"op": "gemm", "dtype": "bfloat16", **sizes, "kernel": [linear, "", linear]})
+    kept, unnamed, streamed = predict_table(table, ceilings(load_device("l40s"), "calibrated"))[
+        "predicted_us"
+    ]
+    bound_us = 2 * 1024 * 4096 / 864e9 * 1e6
+    assert 2.0 < kept < bound_us <= unnamed, "what names no kernel may be an operator of a model"
+    assert streamed > 2 * 8192 * 16_384 / 864e9 * 1e6
+
+
 @pytest.mark.parametrize("name", ["b200_sxm", "b300_sxm", "rtx_pro_6000_server"])
 def test_sglang_has_no_product_of_integers_on_blackwell(name: str) -> None:
     """`int8_scaled_mm` is not implemented beyond compute capability 9.0: weights are widened."""

@@ -165,6 +165,14 @@ def test_no_share_is_carried_beyond_the_whole() -> None:
     assert carried({"kept": 4.1}, [kept], H100, Gpu.of(load_device("h200_sxm"))) == {"kept": 4.1}
 
 
+def test_integers_reach_no_more_than_fp8_where_nobody_measured_them() -> None:
+    l40s = Gpu.of(load_device("l40s"))
+    share = Constant("share", "", 0.3, 1.1, 0.8, "of the tensor peak", "power")
+    assert carried({"share": 0.92}, [share], A100, l40s, "int8") == {"share": l40s.reached["fp8"][0]}
+    assert carried({"share": 0.92}, [share], A100, l40s)["share"] > l40s.reached["fp8"][0]
+    assert carried({"share": 0.92}, [share], A100, replace(l40s, reached={}), "int8")["share"] > 0.8
+
+
 def test_more_bandwidth_alone_helps_long_caches_only() -> None:
     assert replace(H100, dram_byte_per_s=4.8e12).generation == H100.generation
     table = attention(op="attention_decode", batch=[64, 1], kv_len=[65_536, 128])
