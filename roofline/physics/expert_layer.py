@@ -53,6 +53,13 @@ WIDENING = 10.0
 # fp16 in pairs (all that e2m1x2 converts to, PTX ISA), to fp32, to bf16 in pairs, times a scale in pairs, and
 # an eighth of a load and of a store.
 CASTING = 2.75
+# Instructions of single warps (mma.sync) take operands from registers: those of a tile are written to shared
+# memory once, and each warp reads what its part of the tile needs, 128 bytes a clock in all (32 banks of 4
+# bytes, CUDA C++ Programming Guide). Warps stand in a square where there are 16 rows for each
+# (`warpsPerTileV2` in Triton); a tile of up to 64 x 128 has four, a larger one eight (tuned files and
+# defaults of fused_moe.py, CUTLASS's tiles for sm80).
+SHARED_BYTES_PER_CLOCK = 128.0
+MOST_OF_FOUR_WARPS, WARP_ROWS = 64.0 * 128.0, 16.0
 
 
 class Layer:
@@ -98,6 +105,7 @@ class Layer:
         self.hidden, self.width = padded(self.hidden, self.width, self.by_launcher, rows, dtype)
         self.matrix = np.stack([self.ups * self.width * self.hidden, self.hidden * self.width])
         self.scaled = self._scalings(rows)
+        self.by_warps = not gpu.grouped and not self.marlin.any()
         self.rows, self.columns = self._tiles()
         self.tensor = self._peak(rows)
         # One instruction of a vector unit is two FLOP, and stands for 2 x 128 of the tensor cores.
@@ -265,7 +273,16 @@ class Layer:
         by_vectors = self.unpacks * WIDENING + self.scaled * rows / SCALED_K
         multiplied = 2 * self._multiplied(size, rows) * width / peak + by_vectors * width / lanes
         multiplied = np.maximum(multiplied, self.casts * CASTING * width / lanes)
+        if self.by_warps:
+            shared = c["compute_share"] * SHARED_BYTES_PER_CLOCK * gpu.clock_hz
+            multiplied = np.maximum(multiplied, self._shared_bytes(size, width, element) / shared)
         return np.maximum(multiplied, (rows * element + width * self.weight) / port)
+
+    def _shared_bytes(self, size: Floats, width: float | Floats, element: float) -> Any:
+        """Bytes that a tile of single warps moves through shared memory per element of k."""
+        warps = np.where(size * width > MOST_OF_FOUR_WARPS, 8.0, 4.0)
+        below = np.minimum(np.sqrt(warps), np.maximum(size / WARP_ROWS, 1.0))  # warps along the rows
+        return (1 + warps / below) * size * element + (1 + below) * width * self.weight
 
 
 def _overlapped(busy: Floats, streamed: Floats) -> Floats:

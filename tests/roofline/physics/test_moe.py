@@ -371,6 +371,32 @@ def test_operands_that_no_cluster_shares_come_at_the_same_pace_on_every_generati
     assert list(grown.values()) == pytest.approx([1.0, 2.25 * TWO_DIES, 2.25 * TWO_DIES])
 
 
+def test_warps_read_what_they_share_of_a_tile_from_shared_memory() -> None:
+    """64 x 64 by 2 x 2 warps: each operand written once and read twice, 768 bytes of 16 bits, 6 clocks.
+
+    An A100's tensor cores take 4 for it, an L40S's 8, so that such tiles are slower on the A100 alone.
+    """
+    few = {"num_tokens": 65_536, "topk": 1, "num_experts": 1, "hidden": 8192, "inter": 8192}
+    rows = {name: np.array([float(size)]) for name, size in few.items()}
+    rows |= {name: np.array([word], object) for name, word in (("backend", "sglang"), ("version", "0.5.14"))}
+    rows["kernel"] = np.array(["sglang_fused_moe_triton"], object)
+    alone = {
+        **START,
+        "compute_share": 0.5,
+        "l2_share": 2.5,
+        "tile_s": 1e-7,
+        "reread": 0.03,
+        "whole_waves": 0.0,
+    }
+    took = {}
+    for name in ("a100_sxm", "l40s"):
+        gpu = Gpu.of(load_device(name))
+        found = MoeModel().parts(rows, gpu, dtypes_of("bfloat16"), alone)
+        took[name] = (found["ideal"] + found["reached"] + found["tiles"]) / found["ideal"]
+    assert took["a100_sxm"] == pytest.approx(6 / 4 / 0.5, rel=0.05)
+    assert took["l40s"] == pytest.approx(1 / 0.5, rel=0.05)
+
+
 def test_marlin_never_takes_more_than_64_rows_a_tile() -> None:
     """Where the L2 limits, 64 rows of 2 bytes and 256 columns of half a byte follow the rows of an expert."""
     c = {**START, "l2_share": 0.05, "tile_s": 1e-7, "whole_waves": 0.0, "reread": 0.03}
