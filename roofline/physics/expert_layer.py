@@ -95,7 +95,11 @@ class Layer:
         self.mapped = np.asarray(strangers | (sglang & ~since(rows, 0, 5, 11)), dtype=np.float64)
         far = np.maximum(self.load.tokens * self.top_k - self.load.chosen, 0.0)
         self.marlin = of_marlin(rows)
-        skipped = strangers | (of_engine(rows, "vllm") & self.marlin)
+        vllm = of_engine(rows, "vllm")
+        skipped = strangers | (vllm & self.marlin)
+        # vLLM sorts by all experts of the layer and maps those of other ranks to none (`global_num_experts`
+        # and `expert_map` of `moe_align_block_size`).
+        self.sorted = np.where(vllm & (self.fused | self.marlin), self.experts, self.rank_experts)
         self.strange = np.where(skipped, 0.0, far)  # rows of other ranks' experts that may not be skipped
         self.served = np.where(strangers & ~since(rows, 0, 5, 11), far, 0.0)  # and those that never are
         self.weight = np.where(self.widened, 2.0, bytes_per_element(dtype.weights))
@@ -208,7 +212,7 @@ class Layer:
         """Sorting the choices: further kernels beyond what one block sorts, a part per choice and expert."""
         choices = self.tokens * self.top_k
         sorting = c["sort_s"] * choices / (choices + BLOCK_CHOICES) + c["choice_s"] * choices
-        return sorting + c["expert_s"] * self.rank_experts
+        return sorting + c["expert_s"] * self.sorted
 
     def products_s(self, c: Mapping[str, float]) -> Floats:
         """Both products by the tile that the library takes: the fastest where no rule of its is known."""

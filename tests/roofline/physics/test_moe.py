@@ -371,6 +371,14 @@ def test_operands_that_no_cluster_shares_come_at_the_same_pace_on_every_generati
     assert list(grown.values()) == pytest.approx([1.0, 2.25 * TWO_DIES, 2.25 * TWO_DIES])
 
 
+def test_vllm_sorts_by_the_experts_of_all_ranks() -> None:
+    free = {**START, "expert_s": 1e-9}
+    for kernel, experts in (("vllm_fused_moe", 128), ("vllm_flashinfer_cutlass", 16)):
+        named = {"backend": "vllm", "kernel": kernel, "moe_ep": 8}
+        more, less = (parts(c=c, **named)["routing"] for c in (START, free))
+        assert more - less == pytest.approx(experts * (START["expert_s"] - 1e-9))
+
+
 def test_warps_read_what_they_share_of_a_tile_from_shared_memory() -> None:
     """64 x 64 by 2 x 2 warps: each operand written once and read twice, 768 bytes of 16 bits, 6 clocks.
 
