@@ -216,7 +216,10 @@ def timed(table: pd.DataFrame, limits: Ceilings) -> Iterator[tuple[Any, Operator
         operator = row_operators(table, rows, kind, run, cache)
         found = times(operator, limits, kernel)
         if kernel is not None and replayed(kind, str(columns["kernel"][0]) if "kernel" in columns else ""):
-            found = replace(found, time_s=np.maximum(kernel.time_s, found.compute_s))
+            explained = np.maximum(kernel.time_s, found.compute_s)
+            if kernel.corrected is not None:  # what is learned goes below no bound
+                explained[kernel.corrected] = found.time_s[kernel.corrected]
+            found = replace(found, time_s=explained)
         yield rows, operator, found
 
 
