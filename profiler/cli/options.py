@@ -191,9 +191,9 @@ def progress(line: str) -> None:
 
 def tell_published_format(loaded: Loaded, scenario: Scenario) -> None:
     """Note on stderr where a checkpoint is published in a narrower format than the default predicted."""
-    from workloads.stored import stored_note
+    from workloads.stored import as_options, stored_note
 
-    note = stored_note(loaded.model.name, loaded.config, scenario.setting.precision)
+    note = stored_note(loaded.model.name, loaded.config, scenario.setting.precision, as_options)
     if note is not None and not scenario.techniques:
         print(f"note: {note}", file=sys.stderr)
 

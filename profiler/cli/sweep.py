@@ -85,9 +85,12 @@ def command(
 def _tell_published_formats(spec: Spec) -> None:
     """Note each model whose published weights are narrower than all formats that the file compares."""
     from workloads.catalogue import load_model
-    from workloads.stored import stored_note
+    from workloads.stored import as_entry, stored_note
 
     for loaded in map(load_model, spec.models):
-        notes = [stored_note(loaded.model.name, loaded.config, dtypes.precision()) for dtypes in spec.dtypes]
+        notes = [
+            stored_note(loaded.model.name, loaded.config, dtypes.precision(), as_entry)
+            for dtypes in spec.dtypes
+        ]
         if notes[0] and all(notes):
             print(f"note: {notes[0]}", file=sys.stderr)
