@@ -8,7 +8,8 @@ with a context of its own. Operators fall in three classes, found by asking the 
 - of sequences: what looks back (attention, states), apart for decoding sequences and for each chunk.
 
 Each class is predicted at a few sizes and interpolated between them: times are linear in the sizes between
-kinks. At fidelity calibrated they are stairs (tiles, waves), which the line between two sizes smooths.
+kinks. At fidelity calibrated they are stairs (tiles, waves), which the line between two sizes smooths; the
+prompts that are asked for are one of the sizes, so that a simulation of equal ones agrees with a prediction.
 """
 
 from __future__ import annotations
@@ -55,10 +56,13 @@ class StepTimes:
         self._limits, self._engine = limits, engine
         self._launched = {p.phase: _launched(p, engine) for p in (self._prefill, self._decode)}
         self._classes = _classes(self._prefill)
-        self._tokens = {p.phase: _Line(self._at_tokens(p), FINE) for p in (self._prefill, self._decode)}
-        self._scored = _Line(self._at_scored, FINE)
-        self._reading = _Plane(self._at_chunk)
-        self._looking = _Plane(self._at_decode)
+        whole = self._prefill.q_len
+        self._tokens = {
+            p.phase: _Line(self._at_tokens(p), _Sizes(FINE, whole)) for p in (self._prefill, self._decode)
+        }
+        self._scored = _Line(self._at_scored, _Sizes(FINE))
+        self._reading = _Plane(self._at_chunk, _Sizes(FINE, whole))
+        self._looking = _Plane(self._at_decode, _Sizes(FINE))
 
     def mixed_s(
         self, decoding: int, context: float, chunks: Iterable[tuple[int, int]], finished: int
@@ -174,11 +178,11 @@ def _classes(of: Pass) -> dict[str, str]:
 
 
 class _Sizes:
-    """Whole numbers that grow by a ratio: where a curve is predicted."""
+    """Whole numbers that grow by a ratio, and some that are asked for: where a curve is predicted."""
 
-    def __init__(self, ratio: float) -> None:
+    def __init__(self, ratio: float, *asked: int) -> None:
         count = math.ceil(math.log(MOST, ratio)) + 1
-        self.all = sorted({0, *(round(ratio**i) for i in range(count))})
+        self.all = sorted({0, *asked, *(round(ratio**i) for i in range(count))})
 
     def around(self, value: float) -> tuple[int, int]:
         """The neighbours of a value, equal where it is one of the sizes."""
@@ -190,8 +194,8 @@ class _Sizes:
 class _Line:
     """A function of one whole number, evaluated where asked between sizes that are predicted once."""
 
-    def __init__(self, exact: Callable[[int], float], ratio: float) -> None:
-        self._sizes, self._exact = _Sizes(ratio), cache(exact)
+    def __init__(self, exact: Callable[[int], float], sizes: _Sizes) -> None:
+        self._sizes, self._exact = sizes, cache(exact)
 
     def __call__(self, n: int) -> float:
         return sum(part * self._exact(known) for known, part in _parts(*self._sizes.around(n), n))
@@ -206,8 +210,8 @@ def _parts(low: int, high: int, value: float) -> list[tuple[int, float]]:
 class _Plane:
     """A function of a number of sequences or tokens and of a context, linear between predicted sizes."""
 
-    def __init__(self, exact: Callable[[int, int], float]) -> None:
-        self._sizes, self._contexts, self._exact = _Sizes(FINE), _Sizes(COARSE), cache(exact)
+    def __init__(self, exact: Callable[[int, int], float], sizes: _Sizes) -> None:
+        self._sizes, self._contexts, self._exact = sizes, _Sizes(COARSE), cache(exact)
 
     def at(self, size: int, context: float) -> float:
         """The value at one context."""
