@@ -18,7 +18,7 @@ KERNEL = ["device", "op", "dtype", "kv_dtype", "backend", "kernel", "source"]
 SIZES = ["batch", "q_len", "kv_len", "n_heads", "n_kv_heads", "head_dim", "causal"]
 AROUND = {"append", "schedule", "launch"}  # kernels beside the published one, and its start
 MOST = 0.2  # mean error
-# These cards run above the clock of the data sheet. Of FlashAttention 4 on sm103 nothing was fitted.
+# An RTX 5090 runs above the clock of its data sheet. Of FlashAttention 4 on sm103 nothing was fitted.
 LESS_SURE = {"rtx5090": 0.5, "gb300": 0.4}
 
 
