@@ -10,7 +10,7 @@ from hwspecs.schema import BandwidthPoint, Measured, Reference
 from hwspecs.values import Sourced
 from profiler.ceilings.constants import digits
 from profiler.ceilings.plan import REFERENCE, REFERENCE_LAYERS, Findings, Key, Plan
-from profiler.probes import BEYOND, INT8, PINNED_BYTES, STEADY_S, fma_flops, special_ops
+from profiler.probes import BEYOND, INT8, PINNED_BYTES, SPECIAL, STEADY_S, fma_flops, special_ops
 from profiler.repeats import Sample, uncertainty
 from reports.units import percent
 
@@ -42,7 +42,7 @@ def measured(plan: Plan, found: Findings) -> Measured:
             key[1]: value(_product_rate(found, key), key, f"after {STEADY_S:.0f} s of it")
             for key in found.keys("steady")
         },
-        special_op_per_s=timed("special", "exp of fp32", special_ops(plan.device)),
+        special_op_per_s=timed("special", SPECIAL[plan.device.partition(":")[0]], special_ops(plan.device)),
         dram_byte_per_s=_bandwidth(best, value),
         l2_byte_per_s=None if plan.device == "cpu" else _l2(plan, curve, value),
         launch_s=timed("launch", "one element added in place"),

@@ -291,6 +291,18 @@ def test_probes_of_a_gpu_are_of_a_gpu(cuda: str) -> None:
         assert 0 < work / probe() < most.get(key[0], 1e7), key
 
 
+def test_exponentials_of_a_cpu_are_as_fast_as_the_faster_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter((3e-6, 1e-6))
+
+    def once(call: Callable[[int], Any], _: str) -> float:
+        call(0)
+        return next(times)
+
+    monkeypatch.setattr(probes, "_once", once)
+    assert probes._exponentials("cpu") == 1e-6
+    assert list(times) == []
+
+
 def test_fp8_is_refused_where_there_are_no_units_for_it(roofline: Callable[..., Any], tmp_path: Any) -> None:
     done = roofline("ceilings", "--device", "cpu", "--dtype", "fp8", "-o", tmp_path / "x.yaml")
     assert done.code == 2
