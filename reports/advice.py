@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from hwspecs import Device
 from reports.records import Advice, Advised
 from reports.units import si
 from roofline.ceilings import Fidelity
 from roofline.scenario import Scenario
-from roofline.whatif import WhatIf, whatif
+from roofline.whatif import WhatIf, of_each, whatif
 from specfiles.errors import InputError
 from workloads.techniques.base import QUALITIES
 
@@ -41,14 +40,10 @@ def _counted(found: WhatIf) -> Iterator[tuple[str, str]]:
 
 def _ranked(found: WhatIf, quality: str) -> Iterator[Advised]:
     """The best single techniques of a label, then the best pair if it is better."""
-    records = [outcome.record() for outcome in found.outcomes if outcome.speedup > WORTH_SHOWING]
-    alike = [record for record in records if record["quality"] == quality]
-    singles: dict[str, dict[str, Any]] = {}  # of several formats the fastest
-    for record in alike:
-        if len(record["names"]) == 1:
-            singles.setdefault(record["names"][0], record)
-    pairs = [record for record in alike if len(record["names"]) > 1]
-    for record in [*singles.values()][:MOST] + pairs[:1]:
+    alike = [one for one in found.outcomes if one.speedup > WORTH_SHOWING and one.quality == quality]
+    singles = of_each(one for one in alike if len(one.techniques) == 1)
+    pairs = [one for one in alike if len(one.techniques) > 1]
+    for record in (one.record() for one in singles[:MOST] + pairs[:1]):
         numbers = (record[name] for name in ("speedup", "time_s", "memory_bytes", "why"))
         yield Advised(
             " + ".join(record["names"]), _options(record["names"], record["techniques"]), quality, *numbers

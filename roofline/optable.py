@@ -15,7 +15,7 @@ from roofline.formats import DTYPES
 from roofline.physics import models
 from roofline.physics.columns import of_table
 from roofline.physics.expert_load import expert_load, exponents
-from roofline.physics.libraries import as_run, engine_of
+from roofline.physics.libraries import as_run, engine_of, kernel_of
 from roofline.times import Times, times
 from specfiles.errors import InputError, choose
 from workloads.operators import (
@@ -215,7 +215,7 @@ def timed(table: pd.DataFrame, limits: Ceilings) -> Iterator[tuple[Any, Operator
         run = as_run(inputs, engine_of(columns), limits.kernels.gpu, kind)
         operator = row_operators(table, rows, kind, run, cache)
         found = times(operator, limits, kernel)
-        if kernel is not None and replayed(kind, str(columns["kernel"][0]) if "kernel" in columns else ""):
+        if kernel is not None and replayed(kind, kernel_of(columns)):
             explained = np.maximum(kernel.time_s, found.compute_s)
             if kernel.corrected is not None:  # what is learned goes below no bound
                 explained[kernel.corrected] = found.time_s[kernel.corrected]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,11 @@ class Outcome:
         return self.before.time_s() / self.after.time_s()
 
     @property
+    def quality(self) -> str:
+        """The label of its techniques together."""
+        return max((t.quality for t in self.techniques), key=QUALITIES.index, default="exact")
+
+    @property
     def changes_nothing(self) -> bool:
         """Whether no total changes, to a reader."""
         before, after = self.before.totals(), self.after.totals()
@@ -62,7 +67,7 @@ class Outcome:
             "techniques": [t.told() for t in self.techniques],
             "names": [t.name for t in self.techniques],
             "called": [t.called() for t in self.techniques],
-            "quality": _worst([t.quality for t in self.techniques]),
+            "quality": self.quality,
             "speedup": self.speedup,
             **{key: totals[key] for key in ("time_s", "ttft_s", "tpot_s", "tokens_per_s", "memory_bytes")},
             "fits": totals["fits"],
@@ -195,6 +200,14 @@ def _counted_already(
     return _ranked(found), worthless
 
 
+def of_each(singles: Iterable[Outcome]) -> list[Outcome]:
+    """The first outcome of each technique: of several formats the fastest, where the fastest stand first."""
+    found: dict[str, Outcome] = {}
+    for one in singles:
+        found.setdefault(one.techniques[0].name, one)
+    return list(found.values())
+
+
 def _promising(singles: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
     """Pairs to try: of the best that keep the output, of the best that may change it, of the best of all.
 
@@ -202,10 +215,7 @@ def _promising(singles: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
     whose gain is a property of the requests are in no pair, and of several formats the fastest is.
     """
     gaining = [o for o in singles if o.speedup > 1 + SAME and not o.techniques[0].of_requests]
-    best: dict[str, Outcome] = {}
-    for one in gaining:
-        best.setdefault(one.techniques[0].name, one)
-    gaining = list(best.values())
+    gaining = of_each(gaining)
     pairs: dict[tuple[str, str], tuple[Outcome, Outcome]] = {}
     for worst in range(len(QUALITIES)):
         allowed = [o for o in gaining if QUALITIES.index(o.techniques[0].quality) <= worst]
@@ -229,8 +239,3 @@ def _again(baseline: Prediction, asked: Scenario, device: Device) -> Prediction:
 def _alike(one: float | None, other: float | None) -> bool:
     """Whether two totals are the same to a reader; a total may be None."""
     return one == other or bool(one and other and abs(other / one - 1) < MOVED)
-
-
-def _worst(labels: Sequence[str]) -> str:
-    """The label of several techniques together."""
-    return max(labels, key=QUALITIES.index, default="exact")

@@ -42,7 +42,7 @@ def measured(plan: Plan, found: Findings) -> Measured:
             key[1]: value(_product_rate(found, key), key, f"after {STEADY_S:.0f} s of it")
             for key in found.keys("steady")
         },
-        special_op_per_s=timed("special", SPECIAL[plan.device.partition(":")[0]], special_ops(plan.device)),
+        special_op_per_s=timed("special", SPECIAL[plan.kind], special_ops(plan.device)),
         dram_byte_per_s=_bandwidth(best, value),
         l2_byte_per_s=None if plan.device == "cpu" else _l2(plan, curve, value),
         launch_s=timed("launch", "one element added in place"),
@@ -55,7 +55,7 @@ def measured(plan: Plan, found: Findings) -> Measured:
 
 def far_bytes(plan: Plan) -> float:
     """The footprint from which cached data no longer matters."""
-    return BEYOND[plan.device.partition(":")[0]] * plan.cache_bytes
+    return BEYOND[plan.kind] * plan.cache_bytes
 
 
 def _known(found: Findings, key: Key) -> str:

@@ -31,6 +31,11 @@ class Plan:
     sheet: Device | None = None  # the device whose data sheet is kept; else the shipped one of this name
 
     @property
+    def kind(self) -> str:
+        """The kind of device, `cpu` or `cuda`, whatever its number."""
+        return self.device.partition(":")[0]
+
+    @property
     def cache_bytes(self) -> int:
         """Size of the last-level cache."""
         return last_level_cache_bytes(self.device)

@@ -14,7 +14,7 @@ from profiler.traces.counters import counted
 from profiler.traces.executions import Executions
 from profiler.traces.grouping import encoded, numbered, worded
 from profiler.traces.layers import ANCHORS, Sequence, layers_and_steps
-from profiler.traces.model_match import Lengths, match_model
+from profiler.traces.model_match import Lengths, ModelMatch
 from profiler.traces.rules import COMMUNICATION, NO_RULE, SPARSE, UNKNOWN, known_kernel
 from profiler.traces.steps import StepFacts
 from profiler.traces.tables import ATTRIBUTION, NONE, Trace
@@ -50,7 +50,7 @@ def attribute(trace: Trace, question: Question | None = None) -> Trace:
     done = attribution.trace()
     if question is not None:
         sizes = attribution.recorded_sizes(done.column("attribution", "step"))
-        done = match_model(done, question.model, question.setting, facts, sizes, question.lengths)
+        done = ModelMatch(done, question.model, question.setting, facts, sizes, question.lengths).run()
     return counted(done)
 
 

@@ -35,7 +35,10 @@ class Lengths:
 
 
 class ModelMatch:
-    """Match the steps of a trace with a model."""
+    """Match the steps of an attributed trace with a model.
+
+    `recorded` are the passes of steps by recorded sizes, which stand before a user's `lengths`.
+    """
 
     def __init__(
         self,
@@ -65,7 +68,7 @@ class ModelMatch:
         self.next = int(max(self.table["instance"], default=-1)) + 1
 
     def run(self) -> Trace:
-        """The trace with operator names, work and instances of the model where they match."""
+        """The trace with names, work and instances of the model's operators; a note counts unmatched rows."""
         place = [self.trace.column("activities", key) for key in ("source", "device")]
         keys = np.stack([*place, self.step], axis=1)
         for key in np.unique(keys[self.step >= 0], axis=0):
@@ -202,18 +205,3 @@ def _absorbed_as_named(setting: Setting, trace: Trace) -> Setting:
     if not absorbs or setting.convention.absorbs_latents:
         return setting
     return replace(setting, convention=replace(setting.convention, absorbs_latents=True))
-
-
-def match_model(
-    trace: Trace,
-    model: Model,
-    setting: Setting,
-    facts: Sequence[StepFacts],
-    recorded: Mapping[int, Step],
-    lengths: Lengths,
-) -> Trace:
-    """The attributed trace with the model's operators; unmatched rows are unchanged, with a note.
-
-    `recorded` are the passes of steps by recorded sizes, which stand before a user's `lengths`.
-    """
-    return ModelMatch(trace, model, setting, facts, recorded, lengths).run()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from roofline.physics.base import column, smooth_max
-from roofline.physics.libraries import since
+from roofline.physics.libraries import kernel_of, since
 from workloads.dtypes import bytes_per_element, compute_dtype
 from workloads.operators import Attention
 
@@ -110,11 +110,6 @@ class Shape:
         flops = np.where(self.causal, exact.flops, square)
         compute_s = flops / gpu.peak(compute_dtype(dtype.inputs))
         return np.asarray(np.maximum(compute_s, exact.bytes / gpu.dram_byte_per_s))
-
-
-def kernel_of(rows: Columns) -> str:
-    """The kernel that all rows of a cell share; empty where none is named."""
-    return str(rows["kernel"][0]) if "kernel" in rows else ""
 
 
 def element(dtype: str) -> float:

@@ -19,12 +19,12 @@ from roofline.physics.attention import (
     compiled,
     conversions,
     element,
-    kernel_of,
     missed,
     row_s,
     scheduled,
 )
 from roofline.physics.base import Constant, ceil_div, smooth_max
+from roofline.physics.libraries import kernel_of
 from roofline.physics.model import KernelModel
 from roofline.physics.splits import (
     TRITON_HEADS,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from roofline.physics.libraries import kernel_of
 from roofline.physics.tile_search import Tiles, deep_gemm, early_deep_gemm, flashinfer_fp4, tensorrt_llm
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def ruled(rows: Columns, m: Any, n: Any, k: Any, gpu: Gpu, dtype: Dtypes) -> Til
 
     Rows agree in their kernel, as those that share constants do.
     """
-    kernel = str(rows["kernel"][0]) if "kernel" in rows else ""
+    kernel = kernel_of(rows)
     search = SEARCHES.get((kernel, dtype.name))
     if search and gpu.generation >= 9:
         return search(m, n, k, gpu)

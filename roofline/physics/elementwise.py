@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from roofline.physics.base import Constant, ceil_div, column
+from roofline.physics.libraries import kernel_of
 from roofline.physics.model import KernelModel
 from workloads.operators import Activation, Norm, Residual, Rope
 
@@ -119,7 +120,7 @@ def _kind(rows: Columns) -> str:
 
 
 def _narrow(rows: Columns) -> bool:
-    return "kernel" in rows and str(rows["kernel"][0]) in NARROW
+    return kernel_of(rows) in NARROW
 
 
 def _width(rows: Columns) -> Any:

@@ -111,6 +111,11 @@ def engine_of(rows: Columns) -> str:
     return str(rows["backend"][0]) if "backend" in rows else ""
 
 
+def kernel_of(rows: Columns) -> str:
+    """The kernel that all rows of a cell share; empty where none is named."""
+    return str(rows["kernel"][0]) if "kernel" in rows else ""
+
+
 def since(rows: Columns, *least: int) -> Any:
     """Where the version is the one given or later; rows that name none are of today's."""
     found = _named(rows, "version", lambda name: not name or numbers(name) >= least)

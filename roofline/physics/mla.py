@@ -21,13 +21,12 @@ from roofline.physics.attention import (
     WHY,
     Shape,
     element,
-    kernel_of,
     scheduled,
 )
 from roofline.physics.base import Constant, ceil_div, column
 from roofline.physics.decode import CONSTANTS as DECODE
 from roofline.physics.decode import Grid, decode_parts
-from roofline.physics.libraries import of_engine
+from roofline.physics.libraries import kernel_of, of_engine
 from roofline.physics.model import KernelModel
 from roofline.physics.prefill import CONSTANTS as PREFILL
 from roofline.physics.prefill import prefill_parts, waiting

@@ -18,14 +18,13 @@ from roofline.physics.attention import (
     compiled,
     conversions,
     element,
-    kernel_of,
     missed,
     row_s,
     scheduled,
 )
 from roofline.physics.base import HEAT_S, Constant, ceil_div, smooth_max
 from roofline.physics.decode import PADDING, ROTATED, SWAP
-from roofline.physics.libraries import OF_ATTENTION, library
+from roofline.physics.libraries import OF_ATTENTION, kernel_of, library
 from roofline.physics.model import KernelModel
 from roofline.physics.prompt_tiles import Tiling, falls_back, heads_computed, keys_per_tile, tiling_of
 from workloads.dtypes import compute_dtype
