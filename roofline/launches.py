@@ -14,7 +14,7 @@ from roofline.ceilings import Ceilings
 from roofline.engines import gaps_s, launches, on_device, waiting
 from roofline.predict import Row
 from specfiles.errors import InputError
-from workloads.operators import Norm
+from workloads.operators import Activation, Norm, Operator
 from workloads.schedule import Pass, Schedule
 
 KIND = "launch"
@@ -69,17 +69,20 @@ def with_waits(each: Pass, rows: list[Row], limits: Ceilings) -> list[Row]:
 
 def _further(each: Pass, rows: Sequence[Row]) -> float:
     """Kernels beyond those of libraries, where modules are written in PyTorch's own operations."""
-    whole = {  # torch has one kernel for LayerNorm
-        named.name
-        for named in each.operators(each.first)
-        if isinstance(named.operator, Norm) and named.operator.center
-    }
+    whole = {named.name for named in each.operators(each.first) if _is_one(named.operator)}
     further: float = sum(
         row.count * (PLAIN[row.kind] - launches(row.kind, row.phase, row.work, eager=True))
         for row in rows
         if row.kind in PLAIN and row.name not in whole
     )
     return further
+
+
+def _is_one(operator: Operator) -> bool:
+    """Whether torch has one kernel for it: LayerNorm, an activation that multiplies with nothing."""
+    if isinstance(operator, Norm):
+        return operator.center
+    return isinstance(operator, Activation) and not operator.gated
 
 
 def told(schedule: Schedule, passes: Sequence[tuple[Pass, list[Row]]]) -> Schedule:

@@ -23,6 +23,9 @@ LINKS = {
     ("trainium2", "chip"): 1.28e12
     / 2,  # AWS Neuron documentation, Trainium2 Architecture: 1.28 TB/s per chip
 }
+# Bytes of L2 for each memory controller of 32 bits. NVIDIA Ampere GA102 GPU Architecture: 512 KB; NVIDIA Ada
+# GPU Architecture: 98304 KB in the full AD102, 16 times as much as GA102.
+L2 = {**dict.fromkeys(("a10", "a40", "rtx_a6000", "rtx3090"), 0.5e6), "l40s": 8e6, "rtx_6000_ada": 8e6}
 # Gbit/s of a port of four lanes: InfiniBand Trade Association, InfiniBand Roadmap.
 INFINIBAND = {"HDR": 200, "NDR": 400, "XDR": 800}
 STEMS = [path.stem for path in DEVICES.paths()]
@@ -39,6 +42,14 @@ def test_peaks_of_systolic_arrays(stem: str, dtype: str) -> None:
 def test_links_whose_type_has_no_lanes(stem: str, link: str) -> None:
     found = {str(name): one.byte_per_s.value for name, one in load_device(stem).datasheet.links.items()}
     assert found[link] == pytest.approx(LINKS[stem, link], rel=0.01)
+
+
+@pytest.mark.parametrize("stem", L2)
+def test_l2_is_that_of_all_memory_controllers(stem: str) -> None:
+    sheet = load_device(stem).datasheet
+    assert sheet.l2
+    assert sheet.dram.bus_bits
+    assert sheet.l2.capacity_bytes.value == L2[stem] * sheet.dram.bus_bits.value / 32
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,9 @@ def test_rows_that_cannot_be_predicted_are_listed_with_the_reason() -> None:
         {"prompt": "many"},
         {"output": float("inf")},
         {"tp": 3},
+        {"pp": 2},
+        {"dp": 2},
+        {"tp": 2, "moe_tp_size": 2, "ep": 2},
     ]
     table = pd.DataFrame([{"mode": "agg", **ROW, **change} for change in changes])
     assert is_end_to_end(table)
@@ -224,6 +227,8 @@ def test_rows_that_cannot_be_predicted_are_listed_with_the_reason() -> None:
         "whole prompt",
         "whole output",
         "--tp",
+        "pipeline stages or attention on parts of the batch",
+        "moe_tp x moe_ep",
     ):
         assert any(said in reason for reason in result.left_out), said
 
@@ -234,14 +239,25 @@ def test_a_table_without_any_predictable_row_says_why() -> None:
 
 
 def test_errors_by_hand() -> None:
-    """A table that holds the prediction itself, and one of twice the time per token."""
+    """A table that holds the prediction itself, and one of 1.3 times the time per token."""
     first = score_end_to_end(pd.DataFrame([ROW]), "datasheet").rows.iloc[0]
     exact = {"ttft_ms": first["predicted_ttft_s"] * 1e3, "tpot_ms": first["predicted_tpot_s"] * 1e3}
-    table = pd.DataFrame([{**ROW, **exact, "tpot_ms": exact["tpot_ms"] * 2}])
+    table = pd.DataFrame([{**ROW, **exact, "tpot_ms": exact["tpot_ms"] * 1.3}])
     totals = score_end_to_end(table, "datasheet").totals().set_index("quantity")
-    assert totals.loc["TTFT", "median_ape"] == pytest.approx(0, abs=1e-9)
-    assert totals.loc["TPOT", "median_ape"] == close(0.5)
-    assert totals.loc["TPOT", "bias"] == close(-0.5)
+    assert totals["median_ape"].to_dict() == {"TTFT": pytest.approx(0, abs=1e-9), "TPOT": close(0.3 / 1.3)}
+    assert totals.loc["TPOT", "bias"] == close(-0.3 / 1.3)
+    assert totals["within"].to_dict() == {"TTFT": 1, "TPOT": 0}  # of a fifth
+
+
+def test_formats_of_a_table_are_those_of_the_experts_too() -> None:
+    """On a GPU without 4-bit units experts of 4 bits stand beside 16; tiles of 128 x 128 have a scale."""
+    asked = {**ROW, "model": "gpt-oss-20b", "concurrency": 1}
+    formats = [{"dtype": "bf16"}, {"dtype": "fp4"}, {"dtype": "fp8"}]
+    formats += [{"dtype": "fp8", "moe_quant_mode": "fp8_block"}]
+    table = pd.DataFrame([{"moe_quant_mode": "", **asked, **each} for each in formats])
+    wide, narrow, plain, tiles = score_end_to_end(table, "datasheet").rows["predicted_tpot_s"]
+    assert narrow < 0.7 * wide
+    assert plain < tiles <= plain * (1 + 4 / 128**2)
 
 
 @pytest.mark.parametrize("engine", ["", "vllm", "sglang", "eager", "never measured"])

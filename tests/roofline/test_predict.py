@@ -363,3 +363,12 @@ def test_memory_of_activations_is_that_of_the_widest_pass_in_any_order() -> None
     assert len(schedule.passes) == 2
     assert held_bytes(backwards, 0.0) == held_bytes(schedule, 0.0)
     assert held_bytes(schedule, 0.0)[2] == 2 * 100 * 576 * 2  # the stream of a prompt: hidden 576, bf16
+
+
+def test_devices_with_attention_of_their_own_hold_their_part_of_the_batch() -> None:
+    """Experts over eight devices, the attention of each on two of 16 sequences."""
+    model = load_model("OLMoE-1B-7B").model
+    asked = Scenario(model, batch=16, prompt=100, output=10, setting=Setting(expert_parallel=8))
+    _, cache, stream = held_bytes(asked.schedule(), 0.0)
+    assert cache == 2 * 109 * 16 * 2 * 2048 * 2  # layers, keys and values of 16 heads of 128, bf16
+    assert stream == 2 * 100 * 2048 * 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -180,6 +181,18 @@ def test_bounds_are_below_every_prediction(words: str, count: int) -> None:
             continue
         totals = {**prediction.totals(), "capacity_bytes": device.datasheet.dram.capacity_bytes.value}
         assert 0.5 * goal.missed(totals) <= bound <= goal.missed(totals) * (1 + 1e-9)
+
+
+def test_what_a_device_cannot_run_is_no_option_of_it() -> None:
+    """An A100 does not multiply in fp8; devices without a link share no layer."""
+    goal = Goal.parse("tpot=1ms")
+    narrow = Bounds(SCENARIO, DEVICES, goal).missed(Option(1, (parse("fp8"),)))
+    assert np.isinf(narrow).tolist() == [False, True, False]
+    assert not np.isinf(Bounds(SCENARIO, DEVICES, goal).missed(Option(2))).any()
+    alone = msgspec.structs.replace(
+        DEVICES[0], datasheet=msgspec.structs.replace(DEVICES[0].datasheet, links={})
+    )
+    assert np.isinf(Bounds(SCENARIO, [alone], goal).missed(Option(2))).all()
 
 
 def test_throughput_is_bounded_by_all_of_the_time() -> None:

@@ -50,6 +50,15 @@ def test_with_every_draft_accepted_a_verification_yields_all_and_one_more(words:
     assert main == pytest.approx(BASE.time_s("decode") / (k + 1), rel=0.02)
 
 
+def test_a_draft_model_is_in_memory_too_with_a_cache_of_its_own() -> None:
+    """Keys and values of 3,099 tokens, and of four positions beyond them that are drafted or verified."""
+    held = predicted("speculative-decoding:draft=Llama-3.2-1B,k=4").memory()
+    small = predict(replace(SCENARIO, model=load_model("Llama-3.2-1B").model), DEVICE).memory()
+    assert held["weights_bytes"] == BASE.memory()["weights_bytes"] + small["weights_bytes"]
+    per_token = 2 * 2 * (32 * 8 * 128 + 16 * 8 * 64)
+    assert held["kv_cache_bytes"] == 4 * (3099 + 4) * per_token
+
+
 def test_verification_projects_every_drafted_position() -> None:
     rows = predicted("speculative-decoding:k=3,draft=Llama-3.2-1B").rows
     (verified,) = (r for r in rows if r.name == "lm_head" and r.phase == "decode")

@@ -217,39 +217,54 @@ def test_steps_launched_by_a_script_are_as_slow_as_measured() -> None:
     assert with_graphs / without > 107.0 / 25.5
 
 
-def test_kernels_of_plain_code_are_those_that_torch_dispatches() -> None:
-    """A further layer of transformers' Llama, one token, on the meta device: all but views."""
+@pytest.mark.parametrize("family", ["llama", "starcoder2"])
+def test_a_step_waits_for_the_kernels_that_torch_dispatches(family: str) -> None:
+    """A further layer of transformers' code, one token, on the meta device: all but views.
+
+    StarCoder2 has LayerNorm, which is one kernel of torch, and an activation without a gate.
+    """
     torch = pytest.importorskip("torch")
-    llama = pytest.importorskip("transformers.models.llama")
+    auto = pytest.importorskip("transformers.models.auto")
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    views = {"expand", "reshape", "slice", "transpose", "unsqueeze", "view"}
+    nothing = {"expand", "reshape", "slice", "transpose", "unsqueeze", "view", "dropout"}
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 4}
+    tokens = {"vocab_size": 100, "bos_token_id": 0, "eos_token_id": 0}
 
     class Counter(TorchDispatchMode):  # type: ignore[misc]
         launched = 0
 
         def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             found = op(*args, **(kwargs or {}))
-            self.launched += op.overloadpacket.__name__ not in views
+            self.launched += op.overloadpacket.__name__ not in nothing
             return found
 
     def launched(layers: int) -> int:
-        sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "vocab_size": 100}
-        config = llama.LlamaConfig(num_hidden_layers=layers, **sizes)
+        config = auto.AutoConfig.for_model(family, num_hidden_layers=layers, **sizes, **tokens)
         with torch.device("meta"), torch.inference_mode():
-            model = llama.LlamaForCausalLM(config).to(torch.bfloat16).eval()
+            model = auto.AutoModelForCausalLM.from_config(config).to(torch.bfloat16).eval()
             cache = model(torch.ones(1, 8, dtype=torch.long)).past_key_values
             token = torch.ones(1, 1, dtype=torch.long)
             with Counter() as counter:
                 model(token, past_key_values=cache)
         return counter.launched
 
-    eager = Setting(convention=CONVENTIONS["eager"])
-    rows = predict(
-        Scenario(load_model("Llama-2-7B").model, "decode", 1, context=300, setting=eager), A100
-    ).rows
-    of_layers = [row for row in rows if row.name.startswith("layers.")]
-    assert sum(PLAIN.get(row.kind, 1) for row in of_layers) == launched(3) - launched(2)
+    def waited_s(layers: int) -> float:
+        """Of each step that decodes, whose kernels take no time to speak of."""
+        fields = {"model_type": family, "num_hidden_layers": layers, **sizes, **tokens}
+        setting = Setting(convention=lacking(CONVENTIONS["eager"], ["cuda-graphs"]))
+        asked = Scenario(build(Config(fields, family), family), "generate", 1, 8, output=5, setting=setting)
+        return predict(asked, A100).time_s("decode") / 4
+
+    assert (waited_s(3) - waited_s(2)) / assumed().each_s == pytest.approx(launched(3) - launched(2))
+
+
+@pytest.mark.parametrize("known", [{"launch_s": 5e-6}, {"constants": {("none", "bf16"): None}}])
+def test_latencies_that_were_measured_with_operators_are_not_waited_for_again(known: dict[str, Any]) -> None:
+    asked = replace(DECODE, setting=Setting(convention=lacking(FUSED, ["cuda-graphs"])))
+    limits = ceilings(A100)
+    without, measured = (predict(asked, A100, limits=each) for each in (limits, replace(limits, **known)))
+    assert {row.name for row in without.rows} - {row.name for row in measured.rows} == {"launches"}
 
 
 def test_memory_without_blocks_is_that_of_all_positions() -> None:
