@@ -75,7 +75,9 @@ def loop(scenario: Scenario, device: Device, fidelity: str) -> dict[str, dict[st
     return sums
 
 
-def assert_generates_step_by_step(scenario: Scenario, device: Device, fidelity: str = "datasheet") -> None:
+def assert_generates_step_by_step(
+    scenario: Scenario, device: Device, fidelity: str = "datasheet", rel: float = 1e-12
+) -> None:
     rows = [row for row in predict(scenario, device, fidelity).rows if row.phase == "decode"]
     expected = loop(scenario, device, fidelity)
     assert [row.name for row in rows] == list(expected)
@@ -84,7 +86,7 @@ def assert_generates_step_by_step(scenario: Scenario, device: Device, fidelity: 
             assert row.count * getattr(row.work, name) == close(expected[row.name][name], rel=1e-12)
         for name in ("time_s", "memory_s", "compute_s"):
             found = row.count * getattr(row.times, name)
-            assert found == close(expected[row.name][name], rel=1e-12), (row.name, name)
+            assert found == close(expected[row.name][name], rel=rel), (row.name, name)
 
 
 @given(
@@ -124,10 +126,17 @@ def test_a_generation_is_its_steps_when_calibrated(
     assert_generates_step_by_step(scenario, device, "calibrated")
 
 
-@pytest.mark.parametrize(("name", "device"), [("Llama-3.1-8B", "h100_sxm"), ("Gemma-3-1b", "rtx4090")])
-def test_a_real_generation_is_its_steps(name: str, device: str) -> None:
-    scenario = Scenario(load_model(name).model, "generate", 2, 450, output=130)
-    assert_generates_step_by_step(scenario, load_device(device))
+@pytest.mark.parametrize(
+    ("name", "device", "fidelity", "rel"),
+    [
+        ("Llama-3.1-8B", "h100_sxm", "datasheet", 1e-12),
+        ("Gemma-3-1b", "rtx4090", "datasheet", 1e-12),
+        ("Gemma-3-1b", "a100_sxm", "calibrated", 1e-3),  # of kernels' steps no more than their times' digits
+    ],
+)
+def test_a_real_generation_is_its_steps(name: str, device: str, fidelity: str, rel: float) -> None:
+    scenario = Scenario(load_model(name).model, "generate", 8, 450, output=130)
+    assert_generates_step_by_step(scenario, load_device(device), fidelity, rel)
 
 
 def test_operators_that_change_with_the_context_are_summed_apart() -> None:

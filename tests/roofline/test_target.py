@@ -150,6 +150,9 @@ def test_too_little_memory_is_a_goal_that_is_missed() -> None:
     assert found.met == []
     (nearest,) = found.nearest
     assert goal.missed(nearest.totals) == goal.misses(nearest.totals)["memory"] > 4
+    option, l4 = Option(8), load_device("l4")
+    needed = predict(option.of(large), l4).totals()["memory_bytes"]
+    assert Bounds(large, [l4], goal).missed(option) == needed / l4.datasheet.dram.capacity_bytes.value
 
 
 WORDS = (
