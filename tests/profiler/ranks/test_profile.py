@@ -166,20 +166,6 @@ def test_replicas_run_side_by_side(model: Path, torchrun: Callable[..., Any], tm
     assert "a run is already there" in again.said()
 
 
-@pytest.mark.slow
-def test_replicas_may_be_compiled(model: Path, torchrun: Callable[..., Any], tmp_path: Path) -> None:
-    if not shutil.which(os.environ.get("CXX", "g++")):
-        pytest.skip("no C++ compiler, which torch.compile needs")
-    sizes = ("--device", "cpu", "--phase", "decode", "--context", 20, "--repeats", 2, "--no-alone")
-    found = torchrun("profile", model, *sizes, "--mode", "compile", "-o", tmp_path / "run")
-    assert found.wait() == [0, 0], found.said()
-    for folder in ("run", "run/rank0", "run/rank1"):
-        run = open_run(tmp_path / folder)
-        assert (run.head.status, run.head.mode) == ("complete", "compile")
-        assert run.head.compilations[0].graphs == 1
-        assert any("down_proj" in name for name in run.table("operators")["name"])
-
-
 DECODE = ("--device", "cpu", "--phase", "decode", "--context", 20, "--repeats", 2, "--no-alone")
 
 

@@ -22,10 +22,10 @@ from tests.profiler.traces.test_attribution import BF16, graph_decode
 H100 = {"id": 0, "name": "NVIDIA H100", "numSms": 132, "computeMajor": 9, "computeMinor": 0}
 
 
-@pytest.mark.parametrize("piece", [1, 7])
 def test_tables_are_the_same_in_any_pieces(
-    piece: int, made: Any, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    made: Any, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In pieces of three, executions lie in two."""
     graph_decode(made, layers=2)
     blocks = {"grid": [3000, 1, 1], "block": [256, 1, 1], "registers per thread": 32, "shared memory": 0}
     for at in (10, 30, 50):  # an execution of two kernels, faster than its ceiling: seen as a whole only
@@ -37,7 +37,7 @@ def test_tables_are_the_same_in_any_pieces(
     whole = {by: show(trace, by, limits) for by in BY}
     assert any(row["warning"] for row in whole["operator"]["rows"])
     assert whole["operator"]["totals"]["last_waves_s"] > 0
-    monkeypatch.setattr(alike, "PIECE", piece)
+    monkeypatch.setattr(alike, "PIECE", 3)
     for by, expected in whole.items():
         found = show(trace, by, limits)
         for row, one in zip(found.pop("rows"), expected.pop("rows"), strict=True):
@@ -48,7 +48,7 @@ def test_tables_are_the_same_in_any_pieces(
 
 
 def test_memory_is_that_of_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    count = 300_000
+    count = 100_000
     at = np.arange(count)
     sizes = dict.fromkeys(("grid_x", "grid_y", "grid_z", "block_x", "block_y", "block_z", "registers"), 32)
     activities = make_table(
