@@ -18,6 +18,11 @@ class Config:
     fields: Mapping[str, Any]
     origin: str
 
+    @property
+    def kind(self) -> str:
+        """The family that it states, its `model_type`; empty where there is none."""
+        return self.text("model_type", default="")
+
     def size(self, *names: str, default: int | None = None, most: int = MOST["size"]) -> int:
         """A positive whole number under the first of `names` that is set."""
         name, value = self._first(names)

@@ -8,16 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
-from workloads.blocks import (
-    RMS_NORM,
-    Block,
-    EmbeddingNorm,
-    FinalNorm,
-    Head,
-    NormShape,
-    PositionTable,
-    TokenTable,
-)
+from workloads.blocks import Block
 from workloads.dtypes import Size
 from workloads.layer import Layer
 from workloads.step import Setting, Step
@@ -100,30 +91,3 @@ class Model:
         `memory` of these positions belong to the encoder, where the model has one.
         """
         return batch * self.stack.cache_bytes(tokens, setting)
-
-
-def decoder(
-    family: str,
-    hidden: int,
-    vocabulary: int,
-    layers: tuple[Layer, ...],
-    max_position: int,
-    *,
-    tied: bool,
-    norm: NormShape = RMS_NORM,
-    learned_positions: int = 0,
-    sinusoids: int = 0,
-    head_bias: bool = False,
-    embedding_norm: NormShape | None = None,
-) -> Model:
-    """A decoder-only model: embedding, layers, final norm, vocabulary projection; its name is set later."""
-    rows = learned_positions or sinusoids
-    positions = (PositionTable(rows, learned=not sinusoids),) if rows else ()
-    norms = (EmbeddingNorm(embedding_norm),) if embedding_norm else ()
-    stack = Stack(
-        hidden,
-        layers,
-        inputs=(TokenTable(vocabulary), *positions, *norms),
-        outputs=(FinalNorm(norm), Head(vocabulary, tied, head_bias)),
-    )
-    return Model("", family, vocabulary, max_position, stack)

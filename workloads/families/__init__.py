@@ -82,7 +82,7 @@ def build(config: Config, name: str) -> Model:
     inner = decoder_fields(config.fields)
     if inner is not config.fields:
         config = Config(inner, f"{config.origin} (text_config)")
-    kind = config.text("model_type", default="")
+    kind = config.kind
     if kind not in FAMILIES:
         raise _unknown(config.origin, kind)
     model: Model = _module(FAMILIES[kind]).FAMILY[kind](config)

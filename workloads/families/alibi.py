@@ -18,9 +18,9 @@ def _bloom(config: Config) -> Model:
     )
     mlp = MlpBlock(4 * hidden, "gelu_tanh", gated=False, bias=True)
     layers = (Layer((attention, mlp), LAYER_NORM),) * config.layers("n_layer", "num_hidden_layers")
-    norms = {"norm": LAYER_NORM, "embedding_norm": LAYER_NORM}
+    longest = ("seq_length",)
     return decoder_of(
-        config, "bloom", hidden, layers, longest=("seq_length",), positions=FAR, tied=True, **norms
+        config, hidden, layers, longest=longest, positions=FAR, tied=True, embedding_norm=LAYER_NORM
     )
 
 
@@ -36,8 +36,7 @@ def _mpt(config: Config) -> Model:
     attention = AttentionBlock(heads, heads, hidden // heads, fused_qkv=True, alibi=True)
     mlp = MlpBlock(config.size("expansion_ratio", default=4) * hidden, "gelu", gated=False)
     layers = (Layer((attention, mlp), BARE_LAYER_NORM),) * config.layers("n_layers", "num_hidden_layers")
-    longest = ("max_seq_len",)
-    return decoder_of(config, "mpt", hidden, layers, longest=longest, tied=True, norm=BARE_LAYER_NORM)
+    return decoder_of(config, hidden, layers, longest=("max_seq_len",), tied=True)
 
 
 FAMILY = {"bloom": _bloom, "mpt": _mpt}

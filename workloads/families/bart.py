@@ -42,7 +42,7 @@ def _bart(config: Config) -> Model:
         return Stack(hidden, (layer,) * config.layers(f"{side}_layers"), inputs, outputs, f"{side}.")
 
     reading, writing = stack("encoder", False), stack("decoder", True, Head(vocabulary, tied))
-    return EncoderDecoder("", "bart", vocabulary, longest, writing, reading)
+    return EncoderDecoder("", config.kind, vocabulary, longest, writing, reading)
 
 
 FAMILY = {"bart": _bart}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from workloads.blocks import MlpBlock, NormShape
+from workloads.blocks import EmbeddingNorm, FinalNorm, Head, MlpBlock, NormShape, PositionTable, TokenTable
 from workloads.config import Config
 from workloads.layer import Layer
-from workloads.model import Model, decoder
+from workloads.model import Model, Stack
 from workloads.operators.elementwise import SPECIAL_ACTIVATIONS
 
 LAYER_NORM = NormShape(center=True, bias=True)
@@ -38,28 +37,33 @@ def activation(config: Config, *names: str, default: str) -> str:
 
 def decoder_of(
     config: Config,
-    family: str,
     hidden: int,
     layers: Sequence[Layer],
     *,
+    vocabulary: int | None = None,
     longest: tuple[str, ...] = ("max_position_embeddings",),
     positions: int = 2048,
+    tied_by: str = "tie_word_embeddings",
     tied: bool = False,
-    **ends: Any,
+    learned_positions: int = 0,
+    sinusoids: int = 0,
+    head_bias: bool = False,
+    embedding_norm: NormShape | None = None,
 ) -> Model:
-    """The decoder around its layers: `positions` and `tied` are the family's defaults of what configs state.
+    """The decoder around its layers, whose norm is also the last one; its name is set later.
 
-    `longest` names the field of the longest sequence, `ends` what stands before and behind the layers.
+    `vocabulary`, `positions` and `tied` are the family's defaults of what configs state; `longest` names the
+    field of the longest sequence, if any states it, `tied_by` that of a shared embedding.
     """
-    return decoder(
-        family,
-        hidden,
-        config.size("vocab_size"),
-        tuple(layers),
-        config.size(*longest, default=positions),
-        tied=config.flag("tie_word_embeddings", tied),
-        **ends,
-    )
+    tokens = config.size("vocab_size", default=vocabulary)
+    most = config.size(*longest, default=positions) if longest else positions
+    rows = learned_positions or sinusoids
+    table = (PositionTable(rows, learned=not sinusoids),) if rows else ()
+    norms = (EmbeddingNorm(embedding_norm),) if embedding_norm else ()
+    head = Head(tokens, config.flag(tied_by, tied), head_bias)
+    outputs = (FinalNorm(layers[0].norm), head)
+    stack = Stack(hidden, tuple(layers), (TokenTable(tokens), *table, *norms), outputs)
+    return Model("", config.kind, tokens, most, stack)
 
 
 def width_and_heads(

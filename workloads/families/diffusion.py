@@ -36,7 +36,7 @@ def _llada(config: Config) -> Model:
         (TokenTable(vocabulary),),
         (FinalNorm(), Head(vocabulary, config.flag("weight_tying", False))),
     )
-    return Diffusion("", "llada", vocabulary, config.size("max_sequence_length", default=4096), stack)
+    return Diffusion("", config.kind, vocabulary, config.size("max_sequence_length", default=4096), stack)
 
 
 NOISE_WAVES = 256  # sines and cosines of the noise level (the reference's TimestepEmbedder)
@@ -68,7 +68,7 @@ def _sedd(config: Config) -> Model:
         (TokenTable(vocabulary), NoiseLevel(NOISE_WAVES, condition)),
         (FinalNorm(BARE_LAYER_NORM), FinalModulation(condition), Head(vocabulary, bias=True)),
     )
-    return Diffusion("", "sedd", vocabulary, sizes.size("length", default=1024), stack)
+    return Diffusion("", config.kind, vocabulary, sizes.size("length", default=1024), stack)
 
 
 FAMILY = {"llada": _llada, "sedd": _sedd}

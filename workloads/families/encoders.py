@@ -23,12 +23,12 @@ from workloads.families.common import LAYER_NORM, plain_mlp, width_and_heads
 from workloads.layer import Layer
 from workloads.model import Model, Stack
 
+RESERVED = {"roberta": 2, "longformer": 2}  # rows before the first position's, as that of padding
 GLOBAL_TOKENS = 1  # the first one, which stands for the sequence (arXiv:2004.05150)
 
 
 def _encoder(
     config: Config,
-    family: str,
     attention: Sequence[Block],
     mlp: MlpBlock,
     *,
@@ -47,26 +47,26 @@ def _encoder(
     )
     outputs = (Pooler(),) if pooled else ()
     stack = Stack(hidden, layers, (*inputs, EmbeddingNorm(LAYER_NORM)), outputs)
-    return Encoder("", family, vocabulary, positions - reserved, stack)
+    return Encoder("", config.kind, vocabulary, positions - reserved, stack)
 
 
-def _bert(config: Config, family: str = "bert", reserved: int = 0) -> Model:
+def _bert(config: Config) -> Model:
     (hidden, heads), count = width_and_heads(config), config.layers("num_hidden_layers")
     block = EncoderAttentionBlock(heads, hidden // heads, bias=True)
     return _encoder(
         config,
-        family,
-        _attention(config, family, block, count),
+        _attention(config, block, count),
         plain_mlp(config, "gelu"),
         hidden=hidden,
-        positions=config.size("max_position_embeddings", default=4096 if family == "big_bird" else 512),
-        reserved=reserved,
+        positions=config.size("max_position_embeddings", default=4096 if config.kind == "big_bird" else 512),
+        reserved=RESERVED.get(config.kind, 0),
         types=config.size("type_vocab_size", default=2),
     )
 
 
-def _attention(config: Config, family: str, block: EncoderAttentionBlock, layers: int) -> Sequence[Block]:
+def _attention(config: Config, block: EncoderAttentionBlock, layers: int) -> Sequence[Block]:
     """The attention of each layer: full, a band with global positions, blocks, or of low rank."""
+    family = config.kind
     if family == "longformer":
         windows = config.sizes("attention_window", layers, default=512)
         if any(window % 2 for window in windows):
@@ -101,7 +101,6 @@ def _distilbert(config: Config) -> Model:
     count = config.layers("n_layers", "num_hidden_layers")
     return _encoder(
         config,
-        "distilbert",
         [EncoderAttentionBlock(heads, hidden // heads, bias=True)] * count,
         plain_mlp(config, "gelu", width=("hidden_dim", "intermediate_size"), named=("activation",)),
         hidden=hidden,
@@ -110,11 +109,5 @@ def _distilbert(config: Config) -> Model:
     )
 
 
-FAMILY = {
-    "bert": _bert,
-    "roberta": lambda config: _bert(config, "roberta", 2),  # positions begin behind the padding's
-    "longformer": lambda config: _bert(config, "longformer", 2),
-    "big_bird": lambda config: _bert(config, "big_bird"),
-    "linformer": lambda config: _bert(config, "linformer"),
-    "distilbert": _distilbert,
-}
+KINDS = ("bert", "roberta", "longformer", "big_bird", "linformer")
+FAMILY = {**dict.fromkeys(KINDS, _bert), "distilbert": _distilbert}

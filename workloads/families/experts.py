@@ -84,8 +84,7 @@ def qwen(config: Config, layers: int) -> list[Block]:
     """Qwen MoE: every `decoder_sparse_step`-th layer but `mlp_only_layers`; Qwen 2 shares an expert."""
     step = config.size("decoder_sparse_step", default=1)
     dense = set(config.indices("mlp_only_layers", layers) or ())
-    second = config.text("model_type", default="") == "qwen2_moe"
-    shared = config.count("shared_expert_intermediate_size", 5632) if second else 0
+    shared = config.count("shared_expert_intermediate_size", 5632) if config.kind == "qwen2_moe" else 0
     default = (60, 4) if shared else (128, 8)
     sparse = routed(
         config,
@@ -103,7 +102,7 @@ def qwen(config: Config, layers: int) -> list[Block]:
 
 def deepseek(config: Config, layers: int) -> list[Block]:
     """DeepSeek, Kimi, GLM: dense layers first, then experts of which some every token meets."""
-    kind = config.text("model_type", default="")
+    kind = config.kind
     first = config.count("first_k_dense_replace", DEFAULT_FIRST.get(kind, 3))
     every = config.size("moe_layer_freq", default=1)
     listed = config.per_layer("mlp_layer_types", layers, ("dense", "sparse"))

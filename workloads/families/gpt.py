@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from workloads.blocks import AttentionBlock, MlpBlock
@@ -14,11 +13,11 @@ from workloads.model import Model
 FUNCTION = ("activation_function",)
 
 
-def _gpt(config: Config, kind: str) -> Model:
+def _gpt(config: Config) -> Model:
     hidden, heads = width_and_heads(config, ("n_embd", "hidden_size"), ("n_head", "num_attention_heads"))
     longest = ("n_positions", "max_position_embeddings")
     positions = config.size(*longest, default=1024)
-    kv_heads = 1 if kind == "gpt_bigcode" and config.flag("multi_query", True) else heads
+    kv_heads = 1 if config.kind == "gpt_bigcode" and config.flag("multi_query", True) else heads
     layer = Layer(
         (
             AttentionBlock(heads, kv_heads, hidden // heads, qkv_bias=True, out_bias=True, fused_qkv=True),
@@ -28,13 +27,11 @@ def _gpt(config: Config, kind: str) -> Model:
     )
     return decoder_of(
         config,
-        kind,
         hidden,
         (layer,) * config.layers("n_layer", "num_hidden_layers"),
         longest=longest,
         positions=positions,
         tied=True,
-        norm=LAYER_NORM,
         learned_positions=positions,
     )
 
@@ -53,7 +50,7 @@ def _gpt_neo(config: Config) -> Model:
         for kind in _spans(config, count)
     ]
     rows = config.size("max_position_embeddings", default=2048)
-    return decoder_of(config, "gpt_neo", hidden, layers, tied=True, norm=LAYER_NORM, learned_positions=rows)
+    return decoder_of(config, hidden, layers, tied=True, learned_positions=rows)
 
 
 def _spans(config: Config, layers: int) -> list[str]:
@@ -87,7 +84,7 @@ def _xglm(config: Config) -> Model:
     mlp = plain_mlp(config, "gelu", width=("ffn_dim",), named=FUNCTION)
     layers = (Layer((attention, mlp), LAYER_NORM),) * config.layers("num_layers", "num_hidden_layers")
     rows = config.size("max_position_embeddings", default=2048) + 2
-    return decoder_of(config, "xglm", hidden, layers, tied=True, norm=LAYER_NORM, sinusoids=rows)
+    return decoder_of(config, hidden, layers, tied=True, sinusoids=rows)
 
 
 def _opt(config: Config) -> Model:
@@ -103,12 +100,7 @@ def _opt(config: Config) -> Model:
     mlp = plain_mlp(config, "relu", width=("ffn_dim",), named=FUNCTION)
     layers = (Layer((attention, mlp), LAYER_NORM),) * config.layers("num_hidden_layers")
     rows = positions + 2  # the first two are reserved (OPTLearnedPositionalEmbedding)
-    return decoder_of(config, "opt", hidden, layers, tied=True, norm=LAYER_NORM, learned_positions=rows)
+    return decoder_of(config, hidden, layers, tied=True, learned_positions=rows)
 
 
-FAMILY = {
-    **{kind: partial(_gpt, kind=kind) for kind in ("gpt2", "gpt_bigcode")},
-    "gpt_neo": _gpt_neo,
-    "opt": _opt,
-    "xglm": _xglm,
-}
+FAMILY = {"gpt2": _gpt, "gpt_bigcode": _gpt, "gpt_neo": _gpt_neo, "opt": _opt, "xglm": _xglm}

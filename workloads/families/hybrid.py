@@ -51,9 +51,7 @@ def _nemotron_h(config: Config) -> Model:
         "E": lambda: _nemotron_experts(config),
     }
     blocks = {letter: makers[letter]() for letter in sorted(set(pattern))}
-    return decoder_of(
-        config, "nemotron_h", hidden, [Layer((blocks[letter],)) for letter in pattern], positions=4096
-    )
+    return decoder_of(config, hidden, [Layer((blocks[letter],)) for letter in pattern], positions=4096)
 
 
 def _nemotron_pattern(config: Config) -> str:
@@ -105,7 +103,7 @@ def _jamba(config: Config) -> Model:
         Layer((attends if i % every == at else mamba, sparse if i % period == first else dense))
         for i in range(count)
     )
-    return decoder_of(config, "jamba", hidden, layers, positions=262144)
+    return decoder_of(config, hidden, layers, positions=262144)
 
 
 def _bamba(config: Config) -> Model:
@@ -116,13 +114,8 @@ def _bamba(config: Config) -> Model:
     attends = replace(attends, rotary_dim=attends.head_dim // 2)
     mlp = gated_mlp(config, config.flag("mlp_bias", False))
     chosen = config.indices("attn_layer_indices", count) or []
-    return decoder_of(
-        config,
-        "bamba",
-        hidden,
-        [Layer((attends if i in chosen else mamba, mlp)) for i in range(count)],
-        positions=262144,
-    )
+    layers = [Layer((attends if i in chosen else mamba, mlp)) for i in range(count)]
+    return decoder_of(config, hidden, layers, positions=262144)
 
 
 def _bamba_mixer(config: Config, hidden: int) -> Mamba2Block:
@@ -156,7 +149,7 @@ def _falcon_h1(config: Config) -> Model:
     mamba = replace(mamba, norm=config.flag("mamba_rms_norm", False))
     mlp = gated_mlp(config, config.flag("mlp_bias", False))
     layer = Layer((mamba, attention(config, hidden, rotary=True), mlp), mixers=2)
-    return decoder_of(config, "falcon_h1", hidden, (layer,) * count, positions=8192)
+    return decoder_of(config, hidden, (layer,) * count, positions=8192)
 
 
 def _granite(config: Config) -> Model:
@@ -169,10 +162,10 @@ def _granite(config: Config) -> Model:
     types = config.per_layer(name, count, (*GRANITE_MAMBA, *GRANITE_ATTENTION)) or ["mamba"] * count
     mixers = [mamba if kind in GRANITE_MAMBA else attends for kind in types]
     wide = experts.granite(config, count, shared_width=1024)
-    return decoder_of(config, "granitemoehybrid", hidden, tuple(map(Layer, zip(mixers, wide, strict=True))))
+    return decoder_of(config, hidden, tuple(map(Layer, zip(mixers, wide, strict=True))))
 
 
-def _qwen_moe(config: Config, kind: str, together: bool) -> Model:
+def _qwen_moe(config: Config) -> Model:
     """The mixers of Qwen3.5 with experts in every layer, of which one is shared and gated."""
     hidden = config.size("hidden_size")
     only, step = config.fields.get("mlp_only_layers") or [], config.size("decoder_sparse_step", default=1)
@@ -189,8 +182,8 @@ def _qwen_moe(config: Config, kind: str, together: bool) -> Model:
         shared=MlpBlock(config.size("shared_expert_intermediate_size", default=512), act),
         shared_gate=True,
     )
-    mixers = qwen_mixers(config, hidden, together)
-    return decoder_of(config, kind, hidden, [Layer((mixer, sparse)) for mixer in mixers], positions=32768)
+    mixers = _qwen_mixers(config, hidden)
+    return decoder_of(config, hidden, [Layer((mixer, sparse)) for mixer in mixers], positions=32768)
 
 
 def _nemotron_mamba(config: Config) -> Mamba2Block:
@@ -213,11 +206,11 @@ def _qwen3_5(config: Config) -> Model:
     """Three of four layers are gated delta nets, the fourth attention with a gate."""
     hidden = config.size("hidden_size")
     mlp = gated_mlp(config)
-    layers = tuple(Layer((mixer, mlp)) for mixer in qwen_mixers(config, hidden, together=False))
-    return decoder_of(config, "qwen3_5_text", hidden, layers, positions=32768)
+    layers = tuple(Layer((mixer, mlp)) for mixer in _qwen_mixers(config, hidden))
+    return decoder_of(config, hidden, layers, positions=32768)
 
 
-def qwen_mixers(config: Config, hidden: int, together: bool) -> list[Block]:
+def _qwen_mixers(config: Config, hidden: int) -> list[Block]:
     """The mixer of each layer: by `layer_types`, or every `full_attention_interval`-th is attention."""
     count = config.layers("num_hidden_layers")
     interval = config.size("full_attention_interval", default=4)
@@ -232,7 +225,7 @@ def qwen_mixers(config: Config, hidden: int, together: bool) -> list[Block]:
         config.size("linear_key_head_dim", default=128),
         config.size("linear_value_head_dim", default=128),
         config.size("linear_conv_kernel_dim", default=4),
-        together,
+        config.kind == "qwen3_next",
         state_format(config, "mamba_ssm_dtype") or "fp32",
     )
     gated = attention(config, hidden, rotary=True, kind=GatedAttentionBlock)
@@ -259,13 +252,13 @@ def state_format(config: Config, name: str) -> str | None:
     return STATE_FORMATS.get(given)
 
 
-FAMILY: dict[str, Callable[[Config], Model]] = {
+FAMILY = {
     "nemotron_h": _nemotron_h,
     "jamba": _jamba,
     "bamba": _bamba,
     "falcon_h1": _falcon_h1,
     "granitemoehybrid": _granite,
     "qwen3_5_text": _qwen3_5,
-    "qwen3_next": lambda config: _qwen_moe(config, "qwen3_next", together=True),
-    "qwen3_5_moe_text": lambda config: _qwen_moe(config, "qwen3_5_moe_text", together=False),
+    "qwen3_next": _qwen_moe,
+    "qwen3_5_moe_text": _qwen_moe,
 }

@@ -24,9 +24,7 @@ def _linear_attention(config: Config) -> Model:
     attention = KernelAttentionBlock(heads, hidden // heads, features, function, bias=True, out_bias=True)
     mlp = plain_mlp(config, "gelu", default=4 * hidden)
     layers = (Layer((attention, mlp), LAYER_NORM),) * config.layers("num_hidden_layers")
-    return decoder_of(
-        config, "linear_attention", hidden, layers, tied=True, norm=LAYER_NORM, learned_positions=positions
-    )
+    return decoder_of(config, hidden, layers, tied=True, learned_positions=positions)
 
 
 def _function(config: Config) -> FeatureKind:

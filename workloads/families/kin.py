@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 from workloads.blocks import RMS_NORM, NormShape
 from workloads.families import experts
 from workloads.families.common import BARE_LAYER_NORM, LAYER_NORM
-from workloads.families.llama import PERIOD, Quirks, model_of
+from workloads.families.llama import PERIOD, Quirks, readers
 
 _PLAIN = Quirks(windowed=False)
 _USE_BIAS = ("use_bias", "use_bias", "use_bias")
@@ -135,4 +134,4 @@ QUIRKS = {
 }
 
 
-FAMILY = {kind: partial(model_of, quirks=quirks, kind=kind) for kind, quirks in QUIRKS.items()}
+FAMILY = readers(QUIRKS)

@@ -5,8 +5,6 @@ The layers of multi-token prediction (`num_nextn_predict_layers`) are no part of
 
 from __future__ import annotations
 
-from functools import partial
-
 from workloads.blocks import Block, Indexer, MlaBlock
 from workloads.config import Config
 from workloads.families.common import decoder_of
@@ -23,13 +21,14 @@ INDEXER_TYPES = ("full", "shared")
 UNSHARED = "an indexer in each layer: layers that share picks are not known"
 
 
-def _model(config: Config, kind: str) -> Model:
+def _model(config: Config) -> Model:
     hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
-    pairs = zip(_attention(config, kind, count), deepseek(config, count), strict=True)
-    return decoder_of(config, kind, hidden, [Layer(pair) for pair in pairs])
+    pairs = zip(_attention(config, count), deepseek(config, count), strict=True)
+    return decoder_of(config, hidden, [Layer(pair) for pair in pairs])
 
 
-def _attention(config: Config, kind: str, count: int) -> list[Block]:
+def _attention(config: Config, count: int) -> list[Block]:
+    kind = config.kind
     q_latent, nope, value = DEFAULTS.get(kind, (1536, 128, 128))
     latent = config.fields.get("q_lora_rank", q_latent)  # null means that queries have none
 
@@ -63,4 +62,4 @@ def _attention(config: Config, kind: str, count: int) -> list[Block]:
 
 
 KINDS = ("deepseek_v2", "deepseek_v3", "kimi_k2", "deepseek_v32", "glm_moe_dsa", "glm4_moe_lite")
-FAMILY = {kind: partial(_model, kind=kind) for kind in KINDS}
+FAMILY = dict.fromkeys(KINDS, _model)

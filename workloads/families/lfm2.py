@@ -7,16 +7,17 @@ from dataclasses import replace
 
 from workloads.blocks import RMS_NORM, Block, MlpBlock, MoeBlock, ShortConvBlock
 from workloads.config import Config
+from workloads.families.common import decoder_of
 from workloads.families.hybrid import attention
 from workloads.layer import Layer
-from workloads.model import Model, decoder
+from workloads.model import Model
 
 CONV, ATTENTION = "conv", "full_attention"
 
 
 def _lfm2(config: Config) -> Model:
     mlp = MlpBlock(_width(config), "silu")
-    return _model(config, "lfm2", [mlp] * config.layers("num_hidden_layers"))
+    return _model(config, [mlp] * config.layers("num_hidden_layers"))
 
 
 def _lfm2_moe(config: Config) -> Model:
@@ -27,10 +28,10 @@ def _lfm2_moe(config: Config) -> Model:
     config.within("num_experts_per_tok", chosen, "num_experts", number)
     sparse = MoeBlock(number, chosen, config.size("moe_intermediate_size", default=1792), "silu")
     first = config.count("num_dense_layers", 2)
-    return _model(config, "lfm2_moe", [dense if i < first else sparse for i in range(count)])
+    return _model(config, [dense if i < first else sparse for i in range(count)])
 
 
-def _model(config: Config, family: str, feed_forward: Sequence[Block]) -> Model:
+def _model(config: Config, feed_forward: Sequence[Block]) -> Model:
     hidden, count = config.size("hidden_size"), len(feed_forward)
     attends = replace(attention(config, hidden, rotary=True), qk_norm=RMS_NORM)
     conv = ShortConvBlock(hidden, config.size("conv_L_cache", default=3), config.flag("conv_bias", False))
@@ -38,15 +39,9 @@ def _model(config: Config, family: str, feed_forward: Sequence[Block]) -> Model:
     listed = [ATTENTION if attending is None or i in attending else CONV for i in range(count)]
     mixers: dict[str, Block] = {CONV: conv, ATTENTION: attends}
     kinds = config.per_layer("layer_types", count, (CONV, ATTENTION)) or listed
-    tied = "tie_embedding" if "tie_embedding" in config.fields else "tie_word_embeddings"
-    return decoder(
-        family,
-        hidden,
-        config.size("vocab_size", default=65536),
-        tuple(Layer((mixers[kind], wide)) for kind, wide in zip(kinds, feed_forward, strict=True)),
-        config.size("max_position_embeddings", default=128_000),
-        tied=config.flag(tied, True),
-    )
+    tied_by = "tie_embedding" if "tie_embedding" in config.fields else "tie_word_embeddings"
+    layers = [Layer((mixers[kind], wide)) for kind, wide in zip(kinds, feed_forward, strict=True)]
+    return decoder_of(config, hidden, layers, vocabulary=65536, positions=128_000, tied_by=tied_by, tied=True)
 
 
 def _width(config: Config) -> int:

@@ -5,8 +5,6 @@ Constant factors of the residual stream are taken along by the additions.
 
 from __future__ import annotations
 
-from functools import partial
-
 from workloads.blocks import AttentionBlock, Block, LightningBlock
 from workloads.config import Config
 from workloads.families.common import activation, decoder_of, head_dim_of, kv_heads_of, rotated
@@ -18,7 +16,7 @@ from workloads.model import Model
 LIGHTNING, FULL = KINDS
 
 
-def _minimax(config: Config, family: str) -> Model:
+def _minimax(config: Config) -> Model:
     hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
     if config.count("shared_intermediate_size", 0):
         raise config.wrong("shared_intermediate_size", "0: a shared expert is not known")
@@ -30,10 +28,10 @@ def _minimax(config: Config, family: str) -> Model:
         LIGHTNING: LightningBlock(heads, width, chunk, act),
         FULL: AttentionBlock(heads, kv_heads, width, rotated(config, width), window),
     }
-    kinds = _kinds(config, count) if family == "minimax" else _listed(config, count)
+    kinds = _kinds(config, count) if config.kind == "minimax" else _listed(config, count)
     wide = in_each("num_local_experts", 8)(config, count)
     layers = [Layer((mixers[kind], block)) for kind, block in zip(kinds, wide, strict=True)]
-    return decoder_of(config, family, hidden, layers, positions=131072)
+    return decoder_of(config, hidden, layers, positions=131072)
 
 
 def _kinds(config: Config, layers: int) -> list[str]:
@@ -49,4 +47,4 @@ def _listed(config: Config, layers: int) -> list[str]:
     return [KINDS[full] for full in listed]
 
 
-FAMILY = {kind: partial(_minimax, family=kind) for kind in ("minimax", "minimax_text_01", "minimax_m1")}
+FAMILY = dict.fromkeys(("minimax", "minimax_text_01", "minimax_m1"), _minimax)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -131,8 +131,12 @@ QUIRKS = {
 WINDOW_TYPES = ("sliding_attention", "full_attention")
 
 
-def model_of(config: Config, quirks: Quirks, kind: str) -> Model:
-    """The decoder of a config whose family differs from Llama as its quirks say."""
+def readers(quirks: Mapping[str, Quirks]) -> dict[str, Callable[[Config], Model]]:
+    """Readers of the families that differ from Llama in these ways."""
+    return {kind: partial(_model, quirks=differences) for kind, differences in quirks.items()}
+
+
+def _model(config: Config, quirks: Quirks) -> Model:
     hidden = config.size("hidden_size")
     count = config.layers("num_hidden_layers")
     attention = _attention(config, quirks, hidden)
@@ -151,7 +155,7 @@ def model_of(config: Config, quirks: Quirks, kind: str) -> Model:
         for window, rotates, block in zip(windows, _rotates(config, quirks, windows), wide, strict=True)
     ]
     bias = config.flag(quirks.head_bias, False)
-    return decoder_of(config, kind, hidden, layers, tied=quirks.tied, norm=quirks.norm, head_bias=bias)
+    return decoder_of(config, hidden, layers, tied=quirks.tied, head_bias=bias)
 
 
 def _attention(config: Config, quirks: Quirks, hidden: int) -> AttentionBlock:
@@ -230,4 +234,4 @@ def _windows(config: Config, quirks: Quirks, layers: int) -> list[int | None]:
     return [None if i < first else window for i in range(layers)]
 
 
-FAMILY = {kind: partial(model_of, quirks=quirks, kind=kind) for kind, quirks in QUIRKS.items()}
+FAMILY = readers(QUIRKS)

@@ -28,7 +28,7 @@ def _gptj(config: Config) -> Model:
     layer = Layer((attention, mlp), LAYER_NORM, parallel=True, shared_norm=True)
     layers = (layer,) * config.layers("n_layer", "num_hidden_layers")
     longest = ("n_positions", "max_position_embeddings")
-    return decoder_of(config, "gptj", hidden, layers, longest=longest, norm=LAYER_NORM, head_bias=True)
+    return decoder_of(config, hidden, layers, longest=longest, head_bias=True)
 
 
 def _gpt_neox(config: Config) -> Model:
@@ -40,7 +40,7 @@ def _gpt_neox(config: Config) -> Model:
     parallel = config.flag("use_parallel_residual", True)
     layer = Layer((attention, plain_mlp(config, "gelu")), LAYER_NORM, parallel=parallel)
     layers = (layer,) * config.layers("num_hidden_layers")
-    return decoder_of(config, "gpt_neox", hidden, layers, norm=LAYER_NORM)
+    return decoder_of(config, hidden, layers)
 
 
 def _phi(config: Config) -> Model:
@@ -59,7 +59,7 @@ def _phi(config: Config) -> Model:
     mlp = plain_mlp(config, "gelu_tanh")
     layer = Layer((attention, mlp), LAYER_NORM, parallel=True, shared_norm=True)
     layers = (layer,) * config.layers("num_hidden_layers")
-    return decoder_of(config, "phi", hidden, layers, norm=LAYER_NORM, head_bias=True)
+    return decoder_of(config, hidden, layers, head_bias=True)
 
 
 def _falcon(config: Config) -> Model:
@@ -89,7 +89,7 @@ def _falcon(config: Config) -> Model:
     parallel = new or config.flag("parallel_attn", True)
     layer = Layer((attention, mlp), LAYER_NORM, parallel=parallel, shared_norm=parallel and norms == 1)
     layers = (layer,) * config.layers("num_hidden_layers", "n_layer")
-    return decoder_of(config, "falcon", hidden, layers, tied=True, norm=LAYER_NORM)
+    return decoder_of(config, hidden, layers, tied=True)
 
 
 FAMILY = {"gptj": _gptj, "gpt_neox": _gpt_neox, "phi": _phi, "falcon": _falcon}

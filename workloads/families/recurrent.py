@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 from workloads.blocks import (
     RMS_NORM,
@@ -19,9 +17,9 @@ from workloads.blocks import (
     TimeMixBlock,
 )
 from workloads.config import Config
-from workloads.families.common import LAYER_NORM
+from workloads.families.common import LAYER_NORM, decoder_of
 from workloads.layer import Layer
-from workloads.model import UNLIMITED, Model, decoder
+from workloads.model import UNLIMITED, Model
 
 
 def mamba_block(config: Config, hidden: int, prefix: str = "") -> MambaBlock:
@@ -42,15 +40,13 @@ def _dt_rank(config: Config, hidden: int, name: str) -> int:
     return usual if config.fields.get(name) == "auto" else config.size(name, default=usual)
 
 
-def _mamba(config: Config, kind: str) -> Model:
+def _mamba(config: Config) -> Model:
     hidden = config.size("hidden_size", "d_model")
     block = mamba_block(config, hidden)
-    if kind == "falcon_mamba":  # whose norms have no weights
+    if config.kind == "falcon_mamba":  # whose norms have no weights
         block = replace(block, inner_norm=NormShape(scale=False))
-    layer = Layer((block,))
-    layers = (layer,) * config.layers("num_hidden_layers", "n_layer")
-    vocabulary, tied = config.size("vocab_size"), config.flag("tie_word_embeddings", True)
-    return decoder(kind, hidden, vocabulary, layers, UNLIMITED, tied=tied)
+    layers = (Layer((block,)),) * config.layers("num_hidden_layers", "n_layer")
+    return decoder_of(config, hidden, layers, longest=(), positions=UNLIMITED, tied=True)
 
 
 def _mamba2(config: Config) -> Model:
@@ -72,28 +68,20 @@ def _mamba2(config: Config) -> Model:
         config.flag("use_bias", False),
     )
     layers = (Layer((block,)),) * config.layers("num_hidden_layers", "n_layer")
-    vocabulary, tied = config.size("vocab_size"), config.flag("tie_word_embeddings", False)
-    return decoder("mamba2", hidden, vocabulary, layers, UNLIMITED, tied=tied)
+    return decoder_of(config, hidden, layers, longest=(), positions=UNLIMITED)
 
 
 def _rwkv(config: Config) -> Model:
     hidden = config.size("hidden_size")
     mixer = TimeMixBlock(hidden, config.size("attention_hidden_size", default=hidden))
     mlp = ChannelMixBlock(hidden, config.size("intermediate_size", default=4 * hidden))
-    return _rwkv_of(config, "rwkv", [(mixer, mlp)] * config.layers("num_hidden_layers"))
+    return _rwkv_of(config, [(mixer, mlp)] * config.layers("num_hidden_layers"))
 
 
-def _rwkv_of(config: Config, kind: str, layers: list[tuple[Block, Block]]) -> Model:
-    return decoder(
-        kind,
-        config.size("hidden_size"),
-        config.size("vocab_size"),
-        tuple(Layer(blocks, LAYER_NORM) for blocks in layers),
-        UNLIMITED,
-        tied=config.flag("tie_word_embeddings", False),
-        norm=LAYER_NORM,
-        embedding_norm=LAYER_NORM,
-    )
+def _rwkv_of(config: Config, blocks: list[tuple[Block, Block]]) -> Model:
+    layers = [Layer(each, LAYER_NORM) for each in blocks]
+    hidden = config.size("hidden_size")
+    return decoder_of(config, hidden, layers, longest=(), positions=UNLIMITED, embedding_norm=LAYER_NORM)
 
 
 def _heads(config: Config) -> tuple[int, int, int]:
@@ -105,7 +93,7 @@ def _heads(config: Config) -> tuple[int, int, int]:
     return hidden, channels, head
 
 
-def _eagle_or_finch(config: Config, kind: str) -> Model:
+def _eagle_or_finch(config: Config) -> Model:
     """RWKV-5 and 6 (arXiv:2404.05892): an MLP of 3.5 times the width, in steps of 32.
 
     Ranks of RWKV-6 are no fields: 32 and 64, twice that from a width of 4096 on (rwkv_v6_demo.py and
@@ -114,9 +102,9 @@ def _eagle_or_finch(config: Config, kind: str) -> Model:
     hidden, channels, head = sizes = _heads(config)
     width = config.size("intermediate_size", default=max(32, hidden * 7 // 2 // 32 * 32))
     ranks = (64, 128) if hidden >= 4096 else (32, 64)
-    mixer = EagleBlock(*sizes) if kind == "rwkv5" else FinchBlock(hidden, channels, head, *ranks)
+    mixer = EagleBlock(*sizes) if config.kind == "rwkv5" else FinchBlock(hidden, channels, head, *ranks)
     blocks = (mixer, ChannelMixBlock(hidden, width))
-    return _rwkv_of(config, kind, [blocks] * config.layers("num_hidden_layers"))
+    return _rwkv_of(config, [blocks] * config.layers("num_hidden_layers"))
 
 
 def _goose(config: Config) -> Model:
@@ -129,15 +117,15 @@ def _goose(config: Config) -> Model:
         (GooseBlock(hidden, channels, head, decay, rate, value if i else 0, gate), mlp)
         for i in range(config.layers("num_hidden_layers"))
     ]
-    return _rwkv_of(config, "rwkv7", layers)
+    return _rwkv_of(config, layers)
 
 
-FAMILY: dict[str, Callable[[Config], Model]] = {
-    "mamba": partial(_mamba, kind="mamba"),
-    "falcon_mamba": partial(_mamba, kind="falcon_mamba"),
+FAMILY = {
+    "mamba": _mamba,
+    "falcon_mamba": _mamba,
     "mamba2": _mamba2,
     "rwkv": _rwkv,
-    "rwkv5": lambda config: _eagle_or_finch(config, "rwkv5"),
-    "rwkv6": lambda config: _eagle_or_finch(config, "rwkv6"),
+    "rwkv5": _eagle_or_finch,
+    "rwkv6": _eagle_or_finch,
     "rwkv7": _goose,
 }

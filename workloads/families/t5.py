@@ -30,9 +30,8 @@ def _t5(config: Config) -> Model:
     mlp = _mlp(config)
     encoder = Layer((EncoderAttentionBlock(heads, head_dim), mlp))
     decoder = Layer((AttentionBlock(heads, heads, head_dim), CrossAttentionBlock(heads, head_dim), mlp))
-    return encoder_decoder(
+    return _encoder_decoder(
         config,
-        "t5",
         hidden,
         heads,
         (encoder,) * count,
@@ -74,12 +73,11 @@ def _switch(config: Config) -> Model:
         AttentionBlock(heads, heads, head_dim),
         cross,
     )
-    return encoder_decoder(config, "switch_transformers", hidden, heads, encoder, decoder)
+    return _encoder_decoder(config, hidden, heads, encoder, decoder)
 
 
-def encoder_decoder(
+def _encoder_decoder(
     config: Config,
-    family: str,
     hidden: int,
     heads: int,
     encoder: tuple[Layer, ...],
@@ -93,7 +91,7 @@ def encoder_decoder(
     head = Head(vocabulary, tied=config.flag("tie_word_embeddings", True))
     shared = (replace(TokenTable(vocabulary), tied=True), bias)
     writing = Stack(hidden, decoder, shared, (FinalNorm(), head), scope="decoder.")
-    return EncoderDecoder("", family, vocabulary, UNLIMITED, writing, reading)
+    return EncoderDecoder("", config.kind, vocabulary, UNLIMITED, writing, reading)
 
 
 def _mlp(config: Config) -> MlpBlock:

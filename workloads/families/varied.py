@@ -18,7 +18,7 @@ from workloads.families.common import (
     width_and_heads,
 )
 from workloads.layer import Layer
-from workloads.model import Model, decoder
+from workloads.model import Model
 
 
 def _llama4(config: Config) -> Model:
@@ -38,7 +38,7 @@ def _llama4(config: Config) -> Model:
     listed = config.indices("moe_layers", count)
     sparse = set(range(step - 1, count, step) if listed is None else listed)
     layers = [Layer((local if rotates[i] else full, moe if i in sparse else dense)) for i in range(count)]
-    return decoder_of(config, "llama4_text", hidden, layers, positions=131072)
+    return decoder_of(config, hidden, layers, positions=131072)
 
 
 def _dbrx(config: Config) -> Model:
@@ -54,7 +54,7 @@ def _dbrx(config: Config) -> Model:
     moe = MoeBlock(number, top_k, inner.size("ffn_hidden_size", default=3584), act)
     layers = (Layer((attention, moe), BARE_LAYER_NORM),) * config.layers("n_layers", "num_hidden_layers")
     longest = ("max_seq_len", "max_position_embeddings")
-    return decoder_of(config, "dbrx", hidden, layers, longest=longest, norm=BARE_LAYER_NORM)
+    return decoder_of(config, hidden, layers, longest=longest)
 
 
 def _nemotron_nas(config: Config) -> Model:
@@ -80,7 +80,7 @@ def _nemotron_nas(config: Config) -> Model:
 
     shapes = config.each_layer("block_configs", count)
     layers = [Layer((*attention(s.nested("attention")), *mlp(s.nested("ffn")))) for s in shapes]
-    return decoder_of(config, "nemotron-nas", hidden, layers)
+    return decoder_of(config, hidden, layers)
 
 
 def _left_out(shape: Config) -> bool:
@@ -104,14 +104,9 @@ def _mobilellm(config: Config) -> Model:
     kv_heads, dim = kv_heads_of(config, heads), head_dim_of(config, hidden, heads)
     layer = Layer((AttentionBlock(heads, kv_heads, dim, dim), gated_mlp(config)))
     pair = (layer, replace(layer, repeats=True)) if config.flag("layer_sharing", False) else (layer,)
-    return decoder(
-        "mobilellm",
-        hidden,
-        config.size("vocab_size"),
-        pair * count,
-        config.size("max_position_embeddings", default=2048),
-        tied=config.flag("share_embedding", config.flag("tie_word_embeddings", True)),
-    )
+    shares = config.fields.get("share_embedding") is not None
+    field = "share_embedding" if shares else "tie_word_embeddings"
+    return decoder_of(config, hidden, pair * count, tied_by=field, tied=True)
 
 
 FAMILY = {"llama4_text": _llama4, "dbrx": _dbrx, "nemotron-nas": _nemotron_nas, "mobilellm": _mobilellm}

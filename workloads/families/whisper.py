@@ -45,7 +45,7 @@ def _whisper(config: Config) -> Model:
     writing = stack("decoder", (own, cross), tables, head)
     frames = FrameEmbedding(config.size("num_mel_bins", default=80)), PositionTable(window)
     reading = stack("encoder", (EncoderAttentionBlock(*heads("encoder"), bias=True, key_bias=False),), frames)
-    return SpeechToText("", "whisper", vocabulary, longest, writing, reading, window)
+    return SpeechToText("", config.kind, vocabulary, longest, writing, reading, window)
 
 
 FAMILY = {"whisper": _whisper}

@@ -26,7 +26,7 @@ def _zamba2(config: Config) -> Model:
         before = sum(len(layer.blocks) > 1 for layer in layers)
         borrows = SHARED if before >= shared else ()
         layers.append(Layer((*blocks, mamba), borrows=borrows) if kind == HYBRID else Layer((mamba,)))
-    return decoder_of(config, "zamba2", hidden, layers, positions=4096, tied=True)
+    return decoder_of(config, hidden, layers, positions=4096, tied=True)
 
 
 def _attention(config: Config, hidden: int) -> SharedAttentionBlock:
