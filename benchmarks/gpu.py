@@ -355,6 +355,10 @@ def at_home(results: Path, device: str | None) -> int:
     for archive in sorted(results.glob("*.tar.gz")):
         unpacked(archive, results)
     file, campaign = results / "campaign" / "device.yaml", results / "campaign"
+    shelf = shelf_of(device, campaign) if device else None
+    if isinstance(shelf, str):
+        print(shelf)
+        return 2
     runs = [path.parent for path in sorted(results.glob("*/*/run.json"))]
     commands = [f"calibrate {campaign}"] if (campaign / "campaign.json").exists() else []
     commands += [f"validate {run} --hw {file}" for run in runs if file.exists()]
@@ -363,8 +367,7 @@ def at_home(results: Path, device: str | None) -> int:
     for command in commands:
         print(f"$ roofline {command}", flush=True)
         failed |= subprocess.call([sys.executable, "-m", "profiler", *command.split()]) != 0
-    if device:
-        shelf = ROOT / "hwspecs" / "measured" / device
+    if shelf:
         lacking = [name for name in SHIPPED if not (campaign / name).exists()]
         if lacking:
             print(f"{shelf} is not made: there is no {', '.join(lacking)} in {campaign}")
@@ -374,6 +377,23 @@ def at_home(results: Path, device: str | None) -> int:
             shutil.copy(campaign / name, shelf / name)
         print(f"{shelf} is made; tests/hwspecs/test_measured.py says whether it may stay")
     return failed
+
+
+def shelf_of(device: str, campaign: Path) -> Path | str:
+    """The folder of a device's measurements, by the name in its file; or why a campaign is not for it."""
+    sys.path.insert(0, str(ROOT))
+    from hwspecs import load_device
+    from hwspecs.measured import FOLDER
+    from profiler.campaign.folder import open_campaign
+    from specfiles.errors import InputError
+
+    try:
+        name, measured_on = load_device(device).name, load_device(open_campaign(campaign).device).name
+    except InputError as error:
+        return str(error)
+    if name != measured_on:
+        return f"{campaign} was measured on {measured_on}, not on {name}; name that one."
+    return FOLDER / name
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -185,3 +186,33 @@ def test_every_command_of_a_step_is_one_of_the_program(gpu: ModuleType) -> None:
                 options = [word for word in words[2:] if word.startswith("--")]
                 told = CliRunner().invoke(app, [words[1], "--help"]).output
                 assert all(option.removeprefix("--no-") in told for option in options), command
+
+
+def campaign_of(device: str, folder: Path) -> None:
+    """The files of a campaign as far as they are copied and not read."""
+    folder.mkdir(parents=True)
+    head = {"created": "2026-01-01", "command": "", "device": device, "dtypes": ["bf16"], "environment": {}}
+    (folder / "campaign.json").write_text(json.dumps(head))
+    for name in ("operators.parquet", "device.yaml", "calibration.json"):
+        (folder / name).write_text(name)
+
+
+def test_results_come_where_the_device_is_looked_up(
+    gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By whatever name it is asked for, and only those of that device."""
+    from hwspecs import measured
+
+    said: list[list[str]] = []
+    monkeypatch.setattr(measured, "FOLDER", tmp_path / "shelf")
+    monkeypatch.setattr(gpu.subprocess, "call", lambda words: said.append(words) or 0)
+    campaign_of("H100 80GB HBM3", tmp_path / "all" / "campaign")
+    for name, why in (("h200_sxm", "was measured on H100-SXM5-80GB, not on H200"), ("h", "no device named")):
+        assert gpu.at_home(tmp_path / "all", name) == 2
+        assert why in capsys.readouterr().out
+    assert not said
+    assert gpu.at_home(tmp_path / "all", "h100_sxm") == 0
+    assert [words[3] for words in said] == ["calibrate"]
+    made = tmp_path / "shelf" / "H100-SXM5-80GB"
+    assert sorted(path.name for path in made.iterdir()) == sorted(gpu.SHIPPED)
+    assert measured.measured_file("H100-SXM5-80GB", "device.yaml") == made / "device.yaml"
