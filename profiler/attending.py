@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from profiler.instrument import replaced
@@ -78,19 +78,28 @@ def attending(name: str) -> Iterator[None]:
         ) from None
 
 
+# Functions of transformers' masks, and their answers in captured and compiled steps; versions have some.
+UNPADDED = {"is_tracing": False, "fast_all": True}
+
+
+def _answering(answer: bool) -> Callable[[Any], Callable[..., bool]]:
+    return lambda _: lambda *_: answer
+
+
 @contextmanager
 def masked_as_launched() -> Iterator[None]:
     """In the block, a captured or compiled step has the same masks as an eager one.
 
     Some versions of transformers add masks wherever a graph may run at other lengths, which steps here never
-    do; with a mask PyTorch uses another kernel, over keys and values copied to every query head.
+    do; with a mask PyTorch uses another kernel, over keys and values copied to every query head. BART makes a
+    mask of ones and waits for the device to find that it hides nothing, which a capture cannot.
     """
     from transformers import masking_utils
 
-    if not hasattr(masking_utils, "is_tracing"):
-        yield
-        return
-    with replaced(masking_utils, "is_tracing", lambda _: lambda *_: False):
+    with ExitStack() as stack:
+        for name, answer in UNPADDED.items():
+            if hasattr(masking_utils, name):
+                stack.enter_context(replaced(masking_utils, name, _answering(answer)))
         yield
 
 

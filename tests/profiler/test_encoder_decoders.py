@@ -190,6 +190,7 @@ def test_products_are_exchanged_in_both_stacks(name: str, subject: Callable[...,
     ("name", "flag", "said"),
     [
         ("switch_transformers", ("--mode", "compile"), "leave --mode compile out"),
+        ("t5", ("--mode", "graph"), "--mode graph replays a CUDA graph, and the model would run on cpu"),
         ("t5", ("--with", "prefix-caching"), "the model has an encoder, and with one run: weight-only"),
     ],
 )

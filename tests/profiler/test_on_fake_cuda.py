@@ -19,6 +19,7 @@ from profiler.forward import Point, fixed_step, greedy, step  # noqa: E402
 from profiler.graphs import GraphedStep  # noqa: E402
 from profiler.kernel_times import KernelTime  # noqa: E402
 from profiler.kernels import TOLERANCE, Place, kernel  # noqa: E402
+from profiler.ranges import TWO_STACKS_IN_ONE_GRAPH  # noqa: E402
 from profiler.recorders import CudaClock  # noqa: E402
 from profiler.repeats import Effort  # noqa: E402
 from profiler.steps import (  # noqa: E402
@@ -44,6 +45,7 @@ from workloads.techniques.registry import parse  # noqa: E402
 
 DEVICE = "cuda:0"
 PREFILL, DECODE = Point("prefill", 2, 12, 12), Point("decode", 2, 1, 21)
+BEHIND_AN_ENCODER = {"prefill": Point("prefill", 2, 12, 12, 12), "decode": Point("decode", 2, 1, 16, 12)}
 MakeSubject = Callable[..., Subject]
 
 
@@ -242,11 +244,15 @@ def test_a_broken_capture_raises_its_own_error_not_one_that_is_being_handled(dev
         broken()
 
 
-@pytest.mark.parametrize("point", [PREFILL, DECODE], ids=["prefill", "decode"])
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+@pytest.mark.parametrize("name", ["llama", *TWO_STACKS_IN_ONE_GRAPH])
 def test_a_captured_step_gives_its_tokens_when_it_is_replayed(
-    point: Point, device: Any, subject: MakeSubject
+    name: str, phase: str, device: Any, subject: MakeSubject
 ) -> None:
-    model = llama(subject)
+    if name == "llama":
+        model, point = llama(subject), {"prefill": PREFILL, "decode": DECODE}[phase]
+    else:
+        model, point = subject(name, DEVICE, "bf16"), BEHIND_AN_ENCODER[phase]
     torch.manual_seed(1)
     run = fixed_step(model, point)
     expected = run(greedy).tolist()
