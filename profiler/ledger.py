@@ -11,18 +11,11 @@ if TYPE_CHECKING:
 def render(prediction: Prediction, format: str) -> str:
     """Every tensor with its bytes and the assumption behind them, and the sums by role."""
     from roofline.ledger import COLUMNS, formulas, ledger, totals
-    from roofline.tables import asked
+    from roofline.tables import asked, csv_text
 
     rows = ledger(prediction)
     if format == "csv":
-        import csv
-        import io
-
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue()
+        return csv_text(rows, COLUMNS)
     head = asked(prediction.scenario, prediction.device, prediction.ceilings)
     data = {**head, "ledger": rows, "totals": totals(rows), "formulas": formulas(prediction)}
     if format == "json":

@@ -21,7 +21,7 @@ SCORES: terminal.Columns = {
     "held_out_error": ("held-out MAPE", percent),
     "lower": ("measured/predicted from", lambda v: f"{v:.2f}"),
     "upper": ("to", lambda v: f"{v:.2f}"),
-    "coverage": ("coverage", lambda v: text(None) if v is None else percent(v)),
+    "coverage": ("coverage", percent),
 }
 
 

@@ -11,13 +11,14 @@ from reports.advice import advice
 from reports.elsewhere import floors, floors_of_steps
 from reports.measured_points import measured_points
 from reports.naming import common, devices_of, full_name, names_apart, prefixes, workload_name
-from reports.points import best_fidelity, reference_fidelity, sized
+from reports.points import best_fidelity
 from reports.predicted_points import predicted_points
 from reports.records import Content, Totals
 from reports.wording import moment
-from roofline.ceilings import EXPLAINED, Fidelity, ceilings
+from roofline.ceilings import EXPLAINED, Fidelity, ceilings, reference_fidelity
 from roofline.predict import Prediction
 from roofline.run import Run
+from roofline.scenario import sized
 from specfiles.errors import InputError
 
 MOST_ADVISED = 4  # predictions with advice: trying every technique takes a second each

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from hwspecs.check import Finding
 from reports import terminal
 from reports.units import in_bytes, percent, si, text
 from reports.wording import counted
-from roofline.tables import csv_text
+from roofline.tables import as_data
 
 
 def _record(device: Device) -> dict[str, Any]:
@@ -57,10 +56,8 @@ def _node_record(device: Device, node: Node) -> dict[str, Any]:
 def listing(devices: Sequence[Device], format: str) -> str:
     """Every device with its dense bf16 peak (fp16 where it has no bf16) and memory; then the nodes."""
     records = [_node_record(device, device.node) if device.node else _record(device) for device in devices]
-    if format == "json":
-        return json.dumps(records, indent=1)
-    if format == "csv":
-        return csv_text(records, list(dict.fromkeys(name for record in records for name in record)))
+    if format != "table":
+        return as_data(records, format)
 
     def peak(record: dict[str, Any]) -> str:
         peaks = record["dense_flop_per_s"]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from reports import terminal
 from reports.units import percent, text
-from reports.validation import fidelities_csv, plain_records
+from reports.validation import fidelities_csv, fidelities_json, plain_records
 
 if TYPE_CHECKING:
     from roofline.endtoend import EndToEnd
@@ -50,7 +49,7 @@ def as_csv(results: Sequence[EndToEnd]) -> str:
 
 def as_json(results: Sequence[EndToEnd]) -> str:
     """Cells, all rows together and rows without a prediction, per fidelity."""
-    found = [
+    return fidelities_json(
         {
             "fidelity": str(result.fidelity),
             "cells": plain_records(result.summary()),
@@ -58,5 +57,4 @@ def as_json(results: Sequence[EndToEnd]) -> str:
             "left_out": result.left_out,
         }
         for result in results
-    ]
-    return json.dumps({"schema": 1, "fidelities": found}, indent=1) + "\n"
+    )

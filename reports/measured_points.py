@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from reports.points import INPUTS, Key, at_step, finite, reference_fidelity, roof_s_of, roofs, sizes
+from reports.points import INPUTS, Key, at_step, finite, roof_s_of, roofs, sizes
 from reports.step_records import PASS, Kernel, Operator, Point, Stray
+from roofline.ceilings import reference_fidelity
 from roofline.run_tables import POINT, step_of
 from roofline.scenario import PHASES, Scenario
 from workloads.traced_model import TRACED

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from reports import terminal
 from reports.units import si, text
-from roofline.tables import csv_text
+from roofline.tables import as_data
 
 
 def listing(records: Sequence[dict[str, Any]], format: str) -> str:
     """Every model: name, family, parameters and active parameters."""
-    if format == "json":
-        return json.dumps(list(records), indent=1)
-    if format == "csv":
-        return csv_text(records, list(records[0]))
+    if format != "table":
+        return as_data(records, format)
     columns: terminal.Columns = {
         "name": ("model", text),
         "family": ("family", text),
@@ -33,10 +30,8 @@ def listing(records: Sequence[dict[str, Any]], format: str) -> str:
 
 def families(records: Sequence[dict[str, Any]], format: str) -> str:
     """Every family of configs, and how many of those in transformers can be predicted and profiled."""
-    if format == "json":
-        return json.dumps(list(records), indent=1)
-    if format == "csv":
-        return csv_text(records, list(records[0]))
+    if format != "table":
+        return as_data(records, format)
     columns: terminal.Columns = {
         "family": ("model_type", text),
         "read": ("predict", _mark),

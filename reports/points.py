@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 from hwspecs import Device, Sourced
 from reports.step_records import Origin, Roof, RoofKind
-from roofline.ceilings import Fidelity, ceilings
+from roofline.ceilings import EXPLAINED, Fidelity, available, ceilings
 from roofline.predict import Prediction, in_mode, step_rows
 from roofline.run_tables import step_of
-from roofline.scenario import PHASES, Scenario
-from specfiles.errors import InputError
+from roofline.scenario import Scenario, sized
 from workloads.dtypes import Precision, compute_dtype
 
 INPUTS = "its own inputs"  # of a module, returned by its function
@@ -21,18 +19,7 @@ Key = tuple[str, int, int, int, int]  # phase, batch, q_len, kv_len, encoder_len
 
 def best_fidelity(device: Device) -> Fidelity:
     """The most refined prediction that the device file supports."""
-    for fidelity in (Fidelity.CALIBRATED, Fidelity.MEASURED):
-        try:
-            ceilings(device, fidelity)
-        except InputError:
-            continue
-        return fidelity
-    return Fidelity.DATASHEET
-
-
-def reference_fidelity(device: Device) -> Fidelity:
-    """The ceilings that attained fractions refer to: measured ones, if in the file."""
-    return Fidelity.MEASURED if device.measured.dram_byte_per_s else Fidelity.DATASHEET
+    return max(available(device), key=EXPLAINED.index, default=Fidelity.DATASHEET)
 
 
 def at_step(
@@ -42,14 +29,6 @@ def at_step(
     asked, limits = sized(scenario, key), in_mode(ceilings(device, fidelity), mode)
     rows = step_rows(asked, step_of(key), limits, asked.phase)
     return Prediction(asked, device, limits, asked.schedule(), rows)
-
-
-def sized(scenario: Scenario, key: Key) -> Scenario:
-    """The scenario of one step; of a chunk, the scenario of a prompt as long as the chunk."""
-    phase, batch, q_len, kv_len, encoder_len = key
-    asked = "decode" if phase not in PHASES and q_len == 1 else phase if phase in PHASES else "prefill"
-    prompt = encoder_len or q_len
-    return replace(scenario, phase=asked, batch=batch, prompt=prompt, context=kv_len, output=1)
 
 
 def sizes(batch: int, q_len: int, kv_len: int, encoder_len: int = 0) -> str:

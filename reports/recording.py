@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from reports.records import Card, Content, Recording, Timeline
-from reports.show import WORTH_SAYING, savings, sentences
+from reports.show import COLUMNS, WORTH_SAYING, savings, sentences
 from reports.step_records import Operator, Point, Roof
-from reports.units import percent, si
+from reports.units import percent, si, text
 from reports.wording import listed
 
 MOST_NAMED = 3  # operators and losses named in a summary
@@ -125,13 +125,6 @@ def _operator(row: Mapping[str, Any], named_phase: bool) -> Operator:
 
 
 def cell(row: Mapping[str, Any], key: str) -> str:
-    """A formatted value of a row."""
-    value = row[key]
-    if value is None:
-        return "–"
-    units = {"time_s": "s", "saving_s": "s", "flops": "FLOP", "bytes": "B"}
-    if key in units:
-        return si(value, units[key])
-    if key in ("share", "attained"):
-        return percent(value)
-    return f"{value:.2f}" if key == "waves" else str(value)
+    """A value of a row as in the terminal, but for thousands, which the page does not separate."""
+    _, shown = COLUMNS[key]
+    return (text if key == "count" else shown)(row[key])

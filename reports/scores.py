@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from reports import terminal
 from reports.units import percent, text
-from reports.validation import fidelities_csv, plain_records
+from reports.validation import fidelities_csv, fidelities_json, plain_records
 from roofline.ceilings import Fidelity
 
 if TYPE_CHECKING:
     from roofline.scores import Scores
 
 
-def _share(value: Any) -> str:
-    return text(None) if value is None else percent(value)
-
-
 CELLS: terminal.Columns = {
     "cell": ("cell", text),
     "regime": ("regime", text),
     "rows": ("rows", text),
-    "mape": ("mean |error|", _share),
-    "median_ape": ("median |error|", _share),
-    "bias": ("bias", _share),
+    "mape": ("mean |error|", percent),
+    "median_ape": ("median |error|", percent),
+    "bias": ("bias", percent),
     "r2": ("R2 of log", lambda v: text(None) if v is None else f"{v:.4f}"),
-    "coverage": ("in interval", _share),
+    "coverage": ("in interval", percent),
     "above_ceiling": ("above ceiling", text),
 }
 MEDIANS: terminal.Columns = {
@@ -35,8 +30,8 @@ MEDIANS: terminal.Columns = {
     "dtype": ("dtype", text),
     "cells": ("cells", text),
     "rows": ("rows", text),
-    "median_mape": ("median over cells of mean |error|", _share),
-    "worst_mape": ("worst cell", _share),
+    "median_mape": ("median over cells of mean |error|", percent),
+    "worst_mape": ("worst cell", percent),
 }
 MOST_FLAGGED = 10
 
@@ -86,23 +81,17 @@ def as_csv(results: Sequence[Scores]) -> str:
 
 def as_json(results: Sequence[Scores]) -> str:
     """Cells, medians, what was left out and the flagged rows, per fidelity."""
-    return json.dumps(
+    return fidelities_json(
         {
-            "schema": 1,
-            "fidelities": [
-                {
-                    "fidelity": str(result.fidelity),
-                    "cells": plain_records(result.summary()),
-                    "medians": plain_records(result.medians()),
-                    "left_out": result.left_out,
-                    **({"corrected": result.corrected} if result.fidelity is Fidelity.CORRECTED else {}),
-                    "above_ceiling": [
-                        {"row": str(label), "attained": float(row["attained"])}
-                        for label, row in result.rows[result.rows["above_ceiling"]].iterrows()
-                    ],
-                }
-                for result in results
+            "fidelity": str(result.fidelity),
+            "cells": plain_records(result.summary()),
+            "medians": plain_records(result.medians()),
+            "left_out": result.left_out,
+            **({"corrected": result.corrected} if result.fidelity is Fidelity.CORRECTED else {}),
+            "above_ceiling": [
+                {"row": str(label), "attained": float(row["attained"])}
+                for label, row in result.rows[result.rows["above_ceiling"]].iterrows()
             ],
-        },
-        indent=1,
+        }
+        for result in results
     )

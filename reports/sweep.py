@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports import terminal
 from reports.units import in_bytes, percent, seconds, si, text, usd
+from reports.validation import plain_records
 from reports.wording import plain
 from roofline.tables import csv_text
 
@@ -47,10 +48,7 @@ def best_points(table: pd.DataFrame, most: int, by: str) -> list[dict[str, Any]]
     """The best points that fit, by one of BETTER."""
     known = table[table["error"].isna() & table["fits"].fillna(False).astype(bool) & table[by].notna()]
     ranked = known.sort_values(by, ascending=BETTER[by] == "smaller", kind="stable").head(most)
-    return [
-        {str(k): None if v != v else v for k, v in row.items() if k != "error"}
-        for row in ranked.astype(object).to_dict("records")
-    ]
+    return plain_records(ranked.drop(columns="error"))
 
 
 def counts(table: pd.DataFrame) -> dict[str, int]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
 from reports import terminal
 from reports.units import text
-from roofline.tables import csv_text
+from roofline.tables import as_data
 from workloads.convention import CONVENTIONS
 from workloads.techniques.base import Technique
 from workloads.techniques.serving import SERVING, ServingMethod
@@ -71,10 +70,8 @@ def _allowed(metadata: Any) -> str:
 def listing(techniques: Sequence[type[Technique]], format: str) -> str:
     """Every technique and method of serving: name, level, category, quality, paper."""
     records = [*map(record, techniques), *map(serving_record, SERVING)]
-    if format == "json":
-        return json.dumps(records, indent=1)
-    if format == "csv":
-        return csv_text(records, [name for name in records[0] if name not in ("variants", "parameters")])
+    if format != "table":
+        return as_data(records, format, nested=("variants", "parameters"))
     columns: terminal.Columns = {
         "name": ("technique", text),
         "level": ("level", text),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reports import terminal
@@ -150,26 +150,23 @@ def fidelities_csv(tables: Sequence[tuple[Fidelity, pd.DataFrame]]) -> str:
 
 def as_json(results: Sequence[Validation], gains: Sequence[pd.DataFrame]) -> str:
     """Every table of every fidelity, with the gains of techniques at each."""
-    return json.dumps(
+    tables = ("matched", "unmatched", "layers", "steps", "drift")
+    return fidelities_json(
         {
-            "schema": 1,
-            "fidelities": [
-                {
-                    "fidelity": str(result.fidelity),
-                    **{
-                        name: plain_records(getattr(result, name))
-                        for name in ("matched", "unmatched", "layers", "steps", "drift")
-                    },
-                    "drift_unknown": result.drift_unknown,
-                    "layers_drift_unknown": result.layers_drift_unknown,
-                    "summary": plain_records(result.summary()),
-                    "techniques": plain_records(gained),
-                }
-                for result, gained in zip(results, gains, strict=True)
-            ],
-        },
-        indent=1,
+            "fidelity": str(result.fidelity),
+            **{name: plain_records(getattr(result, name)) for name in tables},
+            "drift_unknown": result.drift_unknown,
+            "layers_drift_unknown": result.layers_drift_unknown,
+            "summary": plain_records(result.summary()),
+            "techniques": plain_records(gained),
+        }
+        for result, gained in zip(results, gains, strict=True)
     )
+
+
+def fidelities_json(found: Iterable[dict[str, Any]]) -> str:
+    """Records of the same keys, one per fidelity."""
+    return json.dumps({"schema": 1, "fidelities": list(found)}, indent=1)
 
 
 def plain_records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -272,11 +272,11 @@ def _drawn(device: Device, fidelity: Fidelity) -> Ceilings:
         reached = measured.tensor_flop_per_s if tensor else measured.vector_flop_per_s
         return pick(stated.get(dtype), reached.get(dtype), f"{dtype} peak")  # type: ignore[call-overload]
 
-    known: dict[str, None] = {}
-    for peaks in (sheet.vector_flop_per_s, sheet.tensor_flop_per_s):
-        known.update(dict.fromkeys(map(str, peaks)))
-    for peaks in (measured.vector_flop_per_s, measured.tensor_flop_per_s):
-        known.update(dict.fromkeys(map(str, peaks)))
+    peaks = (
+        *(sheet.vector_flop_per_s, sheet.tensor_flop_per_s),
+        *(measured.vector_flop_per_s, measured.tensor_flop_per_s),
+    )
+    known = dict.fromkeys(str(dtype) for section in peaks for dtype in section)
     dram = pick(sheet.dram.byte_per_s, measured.dram_byte_per_s, "memory bandwidth")
     matrix = {dtype: found for dtype in known if (found := peak(dtype)) is not None}
     vector = pick(
@@ -301,23 +301,25 @@ def _drawn(device: Device, fidelity: Fidelity) -> Ceilings:
 
 def _link(device: Device, fidelity: Fidelity) -> float | None:
     """Bandwidth to the other devices: over the node's fabric, or the fastest kind of link of the device."""
-    links = {name: link.byte_per_s for name, link in device.datasheet.links.items()}
-    if device.node:  # only the links that the node uses
-        within = device.node.within
-        links = {within.link: within.byte_per_s} if within else {}
-    if fidelity is not Fidelity.DATASHEET:
-        links |= {
-            name: rate for name, rate in device.measured.links.items() if name in links or not device.node
-        }
-    return next((links[name].value for name in LINKS if name in links), None)
+    if device.node is None:
+        return _over(device, fidelity, LINKS, device.datasheet.links)
+    within = {w.link: w} if (w := device.node.within) else {}
+    return _over(device, fidelity, tuple(within), within)  # only the links that the node uses
 
 
 def _to_host(device: Device, fidelity: Fidelity, kinds: Sequence[LinkName]) -> float | None:
     """Bandwidth to the host's memory or disks, over the first of `kinds` that the device has."""
-    links = {name: link.byte_per_s for name, link in device.datasheet.links.items()}
+    return _over(device, fidelity, kinds, device.datasheet.links)
+
+
+def _over(
+    device: Device, fidelity: Fidelity, kinds: Sequence[LinkName], stated: Mapping[LinkName, Any]
+) -> float | None:
+    """Bandwidth of the first of `kinds` that is measured, if the fidelity takes that, or stated."""
+    rates = {name: link.byte_per_s for name, link in stated.items()}
     if fidelity is not Fidelity.DATASHEET:
-        links |= {name: rate for name, rate in device.measured.links.items() if name in kinds}
-    return next((links[name].value for name in kinds if name in links), None)
+        rates |= device.measured.links
+    return next((rates[name].value for name in kinds if name in rates), None)
 
 
 def _island(device: Device) -> Island | None:
@@ -326,6 +328,11 @@ def _island(device: Device) -> Island | None:
         return None
     mesh = node.within is not None and node.within.topology == "mesh"
     return Island(node.name, node.count, mesh, node.between.byte_per_s.value if node.between else None)
+
+
+def reference_fidelity(device: Device) -> Fidelity:
+    """The ceilings that attained fractions refer to: measured ones, which can be reached, if in the file."""
+    return Fidelity.MEASURED if device.measured.dram_byte_per_s else Fidelity.DATASHEET
 
 
 def available(device: Device) -> list[Fidelity]:

@@ -92,12 +92,9 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "ratio": _ratio(a, b) if side == "both" else None,
         "within_spread": side == "both" and 0 < abs(b - a) <= spread,
         **{
-            f"{what}_gone": sorted(one - other) if side == "both" else []
+            f"{what}_{which}": sorted(words) if side == "both" else []
             for what, (one, other) in sets.items()
-        },
-        **{
-            f"{what}_new": sorted(other - one) if side == "both" else []
-            for what, (one, other) in sets.items()
+            for which, words in (("gone", one - other), ("new", other - one))
         },
     }
     return {**row, "why": _why(row)}

@@ -13,7 +13,7 @@ from roofline.ceilings import Fidelity
 from roofline.predict import predict
 from roofline.run import Run
 from roofline.run_tables import POINT
-from roofline.scenario import Scenario
+from roofline.scenario import Scenario, sized
 from roofline.validate import scenario_of
 from specfiles.errors import InputError
 from workloads.convention import convention
@@ -41,16 +41,8 @@ def gains(run: Run, device: Device, fidelity: Fidelity | str) -> pd.DataFrame:
     rows = []
     for row in table.itertuples():
         setting = replace(scenario.setting, convention=convention(str(row.convention)))
-        batch, q_len, kv_len = int(row.batch), int(row.q_len), int(row.kv_len)
-        asked = replace(
-            scenario,
-            phase=str(row.phase),
-            batch=batch,
-            prompt=int(row.encoder_len) or q_len,
-            context=kv_len,
-            output=1,
-            setting=setting,
-        )
+        sizes = int(row.batch), int(row.q_len), int(row.kv_len), int(row.encoder_len)
+        asked = replace(sized(scenario, (str(row.phase), *sizes)), setting=setting)
         ran = row.ran if isinstance(row.ran, str) and row.ran else row.technique  # older runs say none
         rows.append(_predicted(asked, _of_run(run, str(ran)), device, fidelity))
     found = pd.concat([table[[*POINT, *MEASURED]], pd.DataFrame(rows, index=table.index)], axis=1)

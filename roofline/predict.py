@@ -99,7 +99,7 @@ class Prediction:
             scenario.batch * scenario.tokens_each,
             scenario.decode_steps,
             sums,
-            self._memory(),
+            held_bytes(self.schedule, max(r.work.activation_bytes for r in self.rows)),
             scale.dram_byte_per_s,
             self.device.datasheet.dram.capacity_bytes.value,
             tdp.value * scenario.setting.devices if tdp else None,
@@ -120,9 +120,6 @@ class Prediction:
         """The totals that concern memory: what one device must hold [B], and whether it fits."""
         totals = self.totals()
         return {name: totals[name] for name in MEMORY}
-
-    def _memory(self) -> tuple[float, float, float]:
-        return held_bytes(self.schedule, max(r.work.activation_bytes for r in self.rows))
 
     def bound(self, phase: str) -> str:
         """The limit that binds for the largest share of a phase's time."""

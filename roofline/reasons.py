@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from roofline.times import COMMUNICATION, COMPUTE, LAUNCH, MEMORY
+from roofline.times import COMMUNICATION, COMPUTE, LAUNCH, MEMORY, products_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -88,11 +88,7 @@ def _seconds(quantity: str, rows: Iterable[Row], limits: Ceilings, binding: bool
         return sum(float(row.count * row.times.launch_s) for row in rows)
     chosen = [row for row in rows if not binding or row.times.bound == QUANTITIES[quantity].limit]
     if quantity == "matrix_flops":
-        return sum(
-            float(row.count * row.work.matrix_flops / limits.matrix_flop_per_s(row.work.dtype))
-            for row in chosen
-            if row.work.matrix_flops
-        )
+        return sum(float(row.count * products_s(row.work, limits)) for row in chosen)
     total = float(sum(row.count * getattr(row.work, quantity) for row in chosen))
     if not total:
         return 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from specfiles.errors import InputError
@@ -143,6 +144,15 @@ class Scenario:
             return denoising(self.model, *sizes, steps, self.setting)
         context, images = self.decode_context, self.images
         return plain(self.model, self.phase, *sizes, context, self.setting, images=images)
+
+
+def sized(scenario: Scenario, point: tuple[str, int, int, int, int]) -> Scenario:
+    """The scenario of one step of a run (run_tables.POINT); of a chunk, that of a prompt as long as it."""
+    phase, batch, q_len, kv_len, encoder_len = point
+    if phase not in PHASES:
+        phase = "decode" if q_len == 1 else "prefill"
+    prompt = encoder_len or q_len
+    return replace(scenario, phase=phase, batch=batch, prompt=prompt, context=kv_len, output=1)
 
 
 def target(device: Device) -> Target:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from hwspecs import Device
@@ -102,6 +102,16 @@ def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
     writer.writerow(columns)
     writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
     return out.getvalue()
+
+
+def as_data(records: Sequence[Mapping[str, Any]], format: str, nested: Collection[str] = ()) -> str:
+    """Records as JSON or CSV, whose cells have no place for `nested` ones."""
+    if format == "json":
+        import json
+
+        return json.dumps(list(records), indent=1)
+    columns = dict.fromkeys(name for record in records for name in record if name not in nested)
+    return csv_text(records, list(columns))
 
 
 def _cell(value: Any) -> Any:

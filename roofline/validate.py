@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from roofline.ceilings import Fidelity, ceilings
+from roofline.ceilings import Fidelity, ceilings, reference_fidelity
 from roofline.drift import drifts
 from roofline.predict import Row, in_mode, step_rows
 from roofline.run import Run
@@ -158,9 +158,7 @@ def _together(name: str, rows: pd.DataFrame) -> pd.DataFrame:
 def _predicted(run: Run, device: Device, fidelity: Fidelity, measured: pd.DataFrame) -> pd.DataFrame:
     scenario = scenario_of(run)
     limits = in_mode(ceilings(device, fidelity), run.head.mode)
-    # Attained fractions refer to the measured ceilings where there are any: the roof that can be reached.
-    reference = Fidelity.MEASURED if device.measured.dram_byte_per_s else Fidelity.DATASHEET
-    roof = ceilings(device, reference)
+    roof = ceilings(device, reference_fidelity(device))
     rows = []
     for key in measured[POINT].drop_duplicates().itertuples(index=False, name=None):
         point, phase, step = dict(zip(POINT, key, strict=True)), str(key[0]), step_of(key)

@@ -10,28 +10,16 @@ from reports.escaping import plotly_text
 
 Figure = dict[str, Any]
 
-# Okabe-Ito: distinguishable with all common kinds of colour blindness.
-COLOURS = {
-    "compute": "#0072B2",
-    "memory": "#E69F00",
-    "communication": "#009E73",
-    "launch": "#CC79A7",
-    "fused": "#8A939C",
+# By bound the colour and the mark, in plotly's and in matplotlib's words. The colours are Okabe and Ito's,
+# distinguishable with all common kinds of colour blindness.
+LOOKS = {
+    "compute": ("#0072B2", "circle", "o"),
+    "memory": ("#E69F00", "square", "s"),
+    "communication": ("#009E73", "diamond", "D"),
+    "launch": ("#CC79A7", "triangle-up", "^"),
+    "fused": ("#8A939C", "x", "x"),
 }
-SYMBOLS = {
-    "compute": "circle",
-    "memory": "square",
-    "communication": "diamond",
-    "launch": "triangle-up",
-    "fused": "x",
-}
-MARKERS = {
-    "compute": "o",
-    "memory": "s",
-    "communication": "D",
-    "launch": "^",
-    "fused": "x",
-}  # matplotlib's names
+COLOURS, SYMBOLS, MARKERS = ({bound: look[i] for bound, look in LOOKS.items()} for i in range(3))
 INK, MUTED, GRID, GREY, CLEAR = "#1C2128", "#57606A", "#E1E6EB", "#8A939C", "rgba(0,0,0,0)"
 DARK = {
     INK: "#E3E8EE",

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from specfiles.frozen import dataclass
 from workloads.dtypes import DtypeLike, Size, bytes_per_element
 from workloads.operators.base import Operator
+from workloads.operators.elementwise import stream
 from workloads.work import Role, Traffic, Work
 
 PATTERNS = ("allreduce", "allgather", "reduce_scatter", "alltoall", "sendrecv")
@@ -21,6 +22,11 @@ def sent_share(pattern: str, devices: Size) -> Any:
         return 1.0 * (devices > 1)
     once = (devices - 1) / devices
     return 2 * once if pattern == "allreduce" else once
+
+
+def _traffic(read: Any, written: Any, sent: Any) -> tuple[Traffic, ...]:
+    """What a device reads, writes and sends, in bytes."""
+    return (*stream(False, read, written), Traffic("wire", Role.WIRE, sent))
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,7 @@ class AllReduce(Operator):
         sent = sent_share("allreduce", self.devices) * size
         return Work(
             dtype=self.dtype,
-            traffic=(
-                Traffic("input", Role.INPUT, size),
-                Traffic("output", Role.OUTPUT, size),
-                Traffic("wire", Role.WIRE, sent),
-            ),
+            traffic=_traffic(size, size, sent),
             vector_flops=elements,
             outputs=elements,
         )
@@ -68,15 +70,7 @@ class AllToAll(Operator):
         """Each row is read, sent, and written on the other device."""
         elements = self.rows * self.width
         size = elements * bytes_per_element(self.dtype)
-        return Work(
-            dtype=self.dtype,
-            traffic=(
-                Traffic("input", Role.INPUT, size),
-                Traffic("output", Role.OUTPUT, size),
-                Traffic("wire", Role.WIRE, size),
-            ),
-            outputs=elements,
-        )
+        return Work(dtype=self.dtype, traffic=_traffic(size, size, size), outputs=elements)
 
 
 @dataclass(frozen=True)
@@ -100,11 +94,6 @@ class Collective(Operator):
         """Input and output are read and written once; `sent_share` of the message is sent. No FLOP."""
         gathered, scattered = self.pattern == "allgather", self.pattern == "reduce_scatter"
         part = self.message_bytes / self.devices
-        return Work(
-            dtype="bf16",
-            traffic=(
-                Traffic("input", Role.INPUT, part if gathered else self.message_bytes),
-                Traffic("output", Role.OUTPUT, part if scattered else self.message_bytes),
-                Traffic("wire", Role.WIRE, sent_share(self.pattern, self.devices) * self.message_bytes),
-            ),
-        )
+        read, written = part if gathered else self.message_bytes, part if scattered else self.message_bytes
+        sent = sent_share(self.pattern, self.devices) * self.message_bytes
+        return Work(dtype="bf16", traffic=_traffic(read, written, sent))
