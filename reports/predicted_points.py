@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from reports.points import INPUTS, roof_s_of, roofs, sizes
 from reports.step_records import PASS, Operator, Point
-from roofline.ceilings import Fidelity
+from roofline.ceilings import Fidelity, reference_fidelity
 from roofline.engines import KIND as ENGINE
 from roofline.predict import Prediction, Row, predict
 from roofline.scenario import Scenario
@@ -41,9 +41,9 @@ def predicted_points(prediction: Prediction, prefix: str = "") -> Iterator[Point
 
 
 def _reference_of(prediction: Prediction) -> Fidelity:
-    """The ceilings that a prediction's times are compared with: those of its fidelity."""
+    """The ceilings that a prediction's times are compared with: those that its fidelity is built on."""
     fidelity = prediction.ceilings.fidelity
-    return Fidelity.MEASURED if fidelity.calibrates else fidelity
+    return reference_fidelity(prediction.device) if fidelity.calibrates else fidelity
 
 
 def _steps(prediction: Prediction, phase: str) -> int:

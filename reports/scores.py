@@ -44,8 +44,9 @@ def as_text(results: Sequence[Scores]) -> str:
         parts += [
             f"fidelity {result.fidelity}: predicted against measured, worst cell first",
             terminal.table(rows, CELLS),
-            terminal.table(plain_records(result.medians()), MEDIANS),
         ]
+        if len({row["cell"] for row in rows}) > 1:
+            parts.append(terminal.table(plain_records(result.medians()), MEDIANS))
         if result.fidelity is Fidelity.CORRECTED:
             said = f"{result.corrected} of {len(result.rows)} rows are corrected, the others calibrated."
             parts.append(f"{said} Rows that trained a corrector flatter it; docs/accuracy.md holds them out.")

@@ -14,7 +14,7 @@ from workloads.traced_model import TRACED
 Format = Callable[[Any], str]
 Columns = dict[str, tuple[str, Format]]  # by key: a heading, and how values are shown
 SENTENCES = ("why",)  # keys of columns that hold sentences
-WRAPPED = (*SENTENCES, "sizes", "assumption", "message")  # columns that wrap on a narrow terminal
+WRAPPED = (*SENTENCES, "sizes", "assumption", "message", "used")  # columns that wrap on a narrow terminal
 LEAST = 24  # minimum characters of such a column
 WIDE = 1000  # width where the output is not a terminal
 LEFT = (*WRAPPED, "bar")  # keys of columns aligned to the left: right alignment drops the spaces behind a bar

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from reports import terminal
@@ -22,10 +22,10 @@ TERMS: terminal.Columns = {
 }
 
 
-def as_text(found: Sequence[Explained]) -> str:
-    """Per phase the terms in order, each bar beginning where the one before ends."""
+def as_text(found: Sequence[Explained], measured_s: Sequence[float | None] = ()) -> str:
+    """Per phase the terms in order, each bar beginning where the one before ends; then what was measured."""
     parts = []
-    for one in found:
+    for one, measured in zip_longest(found, measured_s):
         rows: list[dict[str, Any]] = []
         before, whole = (
             0.0,
@@ -41,5 +41,15 @@ def as_text(found: Sequence[Explained]) -> str:
             before += term.seconds
         where = f" in {one.phase}, {one.context} positions seen" if one.phase else ""
         title = f"{one.operator}{where}: {si(one.time_s, 's')} ({one.provenance})"
-        parts.append(terminal.table(rows, TERMS, title))
+        parts.append(terminal.table(rows, TERMS, title) + _beside(measured, one.time_s))
     return "\n".join(parts)
+
+
+def _beside(measured_s: float | None, terms_s: float) -> str:
+    """What a measured time leaves unexplained; nothing without one."""
+    if measured_s is None:
+        return ""
+    apart = f"{seconds(abs(measured_s - terms_s))} {'more' if measured_s > terms_s else 'less'}"
+    return (
+        f"measured {seconds(measured_s)}: {apart} than these terms, {measured_s / terms_s:.2f} times them\n"
+    )

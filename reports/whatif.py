@@ -14,7 +14,7 @@ from roofline.whatif import Outcome
 from workloads.techniques.base import QUALITIES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from roofline.scenario import Scenario
     from roofline.target import Answer, Found, Goal
@@ -86,32 +86,66 @@ LABELS = {
 }
 
 
-def as_text(found: WhatIf, quality: str = "retrained", top: int = 10) -> str:
+def as_text(found: WhatIf, quality: str = "lossy", top: int = 5, *, every: bool = False) -> str:
     """A table for each label of quality up to one, the reason of each line, then what was not applicable.
 
-    Each shows the `top` fastest techniques and the best of their pairs.
+    Each shows the `top` fastest techniques that gain time or memory and the best of their pairs, and names
+    the others; with `every` these are lines, too, and each that is not applicable has its reason.
     """
     from roofline.tables import asked
 
     data = as_json(found)
     head = terminal.heading(asked(found.baseline.scenario, found.baseline.device, found.baseline.ceilings))
-    before = data["bound"]
-    base = _row({**data["baseline"], "bound_before": before, "bound_after": before}, "(as asked)")
+    before, baseline = data["bound"], data["baseline"]
+    base = _row({**baseline, "bound_before": before, "bound_after": before}, "(as asked)")
+    unserved = {t.name for outcome in found.outcomes for t in outcome.techniques if not t.served}
     parts = []
-    for label in QUALITIES[: QUALITIES.index(quality) + 1]:
+    for label in QUALITIES:
         rows = [outcome for outcome in data["outcomes"] if outcome["quality"] == label]
-        shown = _shown(rows, top)
-        if shown:
-            more = f"; {len(rows) - len(shown)} more with --top" if len(rows) > len(shown) else ""
-            parts.append(terminal.table(shown, COLUMNS, f"{LABELS[label]} ({label}){more}"))
-            parts.append("".join(f"- {row['named']}: {row['why']}\n" for row in shown) + "\n")
-    rows = [_row(r, f"without {r['name']}") for r in data["counted"] if _tells(r, data["baseline"])]
+        gaining = rows if every else [row for row in rows if _gains(row, baseline)]
+        title = f"{LABELS[label]} ({label})"
+        if QUALITIES.index(label) > QUALITIES.index(quality):
+            best = f", the fastest {_called(gaining[0])} {gaining[0]['speedup']:.2f}x" if gaining else ""
+            parts.append(f"{title}: {len(rows)} with --quality {label}{best}\n\n" if rows else "")
+            continue
+        if shown := _shown(gaining, top):
+            more = f"; {len(gaining) - len(shown)} more with --top" if len(gaining) > len(shown) else ""
+            parts.append(terminal.table(shown, COLUMNS, f"{title}{more}"))
+            parts.append("".join(f"- {row['named']}: {row['why']}\n" for row in shown))
+            parts.append(
+                _served_by_none(unserved.intersection(name for row in shown for name in row["names"]))
+            )
+        if idle := [_called(row) for row in rows if row not in gaining and len(row["names"]) == 1]:
+            parts.append(
+                f"{'Slower, or no gain' if shown else f'{title}: slower, or no gain'}: {', '.join(idle)}.\n"
+            )
+        parts.append("\n" if shown or idle else "")
+    rows = [_row(r, f"without {r['name']}") for r in data["counted"] if _tells(r, baseline)]
     if rows:
         parts.append(terminal.table(rows, COLUMNS, "counted already: what it would be without"))
         parts.append("".join(f"- {row['name']}: {row['why']}\n" for row in rows) + "\n")
-    lines = [f"- {name}: {reason}" for name, reason in data["not_applicable"].items()]
-    body = "".join(parts) + "\n".join([*(["not applicable:"] if lines else []), *lines, ""])
+    body = "".join(parts) + _not_applicable(data["not_applicable"], every)
     return f"{head}\n{terminal.table([base], COLUMNS)}{_legend(found, data, body)}\n{body}"
+
+
+def _not_applicable(refused: dict[str, str], every: bool) -> str:
+    """The techniques that do not apply, with their reasons where every one is asked for."""
+    if not refused:
+        return ""
+    if every:
+        return "".join(["not applicable:\n", *(f"- {name}: {why}\n" for name, why in refused.items())])
+    return f"Not applicable (--only NAME says why): {', '.join(refused)}.\n"
+
+
+def _gains(record: dict[str, Any], baseline: dict[str, Any]) -> bool:
+    """Whether a technique saves time in the printed digits, or memory at no cost or so that it fits."""
+    lighter = record["memory_bytes"] < baseline["memory_bytes"] * (1 - VISIBLE)
+    needed = record["fits"] and not baseline["fits"]
+    return bool(record["speedup"] > 1 + VISIBLE or (lighter and (needed or record["speedup"] > 1 - VISIBLE)))
+
+
+def _called(outcome: dict[str, Any]) -> str:
+    return " + ".join(outcome["called"])
 
 
 def _legend(found: WhatIf, data: dict[str, Any], body: str) -> str:
@@ -150,7 +184,7 @@ def _shown(outcomes: Sequence[dict[str, Any]], top: int) -> list[dict[str, Any]]
     pairs = [outcome for outcome in outcomes if len(outcome["names"]) > 1]
     alone = [outcome for outcome in outcomes if len(outcome["names"]) == 1]
     chosen = sorted(alone[:top] + pairs[: -(-top // 3)], key=lambda outcome: -outcome["speedup"])
-    return [_row(outcome, " + ".join(outcome["called"])) for outcome in chosen]
+    return [_row(outcome, _called(outcome)) for outcome in chosen]
 
 
 def _row(record: dict[str, Any], named: str) -> dict[str, Any]:
@@ -228,13 +262,12 @@ def answers_text(found: Found, scenario: Scenario, goal: Goal, target: str) -> s
     columns: terminal.Columns = {
         "hardware": ("device", text),
         "devices": ("devices", text),
-        "tdp_w": ("power", lambda v: si(v, "W")),
-        **(PRICES if priced else {}),
-        "named": ("techniques", text),
-        **({"assumed": ("assumed", text)} if any(row["assumed"] for row in rows) else {}),
+        **(PRICES if priced else {"tdp_w": ("power", lambda v: si(v, "W"))}),
         **{key: COLUMNS[key] for key in ANSWERED if key in COLUMNS},
         "memory_bytes": ("memory", in_bytes),
         **({} if met else {"short": ("misses", text), "binds": ("bound by", text)}),
+        "used": ("techniques", text),
+        **({"assumed": ("assumed", text)} if any(row["assumed"] for row in rows) else {}),
     }
     rows = [_answer_row(row) for row in rows]
     first = "the cheapest token" if priced else "the least power"
@@ -244,8 +277,12 @@ def answers_text(found: Found, scenario: Scenario, goal: Goal, target: str) -> s
         title = f"{asked}: no device meets {target} with the techniques that were tried; nearest are"
     table = terminal.table(rows, columns, title)
     used = {t.name for answer in (*found.met, *found.nearest) for t in answer.techniques if not t.served}
-    if used:
-        table += f"Served by no inference engine: {', '.join(sorted(used))}.\n"
+    table += _served_by_none(used)
+    kernels = {a.device.name: a.prediction.ceilings.kernels for a in (*found.met, *found.nearest)}
+    if carried := [
+        f"{name} (of {k.transferred_from})" for name, k in kernels.items() if k and k.transferred_from
+    ]:
+        table += f"Kernel constants transferred from another device: {', '.join(carried)}.\n"
     if "ttft" in goal.goals and scenario.batch > 1:
         table += (
             f"TTFT: {scenario.batch} prompts read together; `roofline serve` has them arrive one by one.\n"
@@ -253,10 +290,15 @@ def answers_text(found: Found, scenario: Scenario, goal: Goal, target: str) -> s
     return table
 
 
+def _served_by_none(names: Collection[str]) -> str:
+    """A line on the techniques that no inference engine offers, if any."""
+    return f"Served by no inference engine: {', '.join(sorted(names))}.\n" if names else ""
+
+
 def _answer_row(row: dict[str, Any]) -> dict[str, Any]:
-    named = " + ".join(row["called"]) or "none"
+    used = _called(row) or "none"
     if "missed" not in row:
-        return {**row, "named": named}
+        return {**row, "used": used}
     missed = row["missed"]
     binds = ", ".join(row["bound"].values())
-    return {**row, "named": named, "short": f"{missed['goal']} {missed['times']:.3g} times", "binds": binds}
+    return {**row, "used": used, "short": f"{missed['goal']} {missed['times']:.3g} times", "binds": binds}

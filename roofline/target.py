@@ -118,6 +118,11 @@ class Answer:
         rate, usd = self.totals["tokens_per_s"], self.usd_per_hour
         return None if usd is None or not rate else float(usd_per_million_tokens(usd, rate))
 
+    @property
+    def served(self) -> bool:
+        """Whether inference engines offer all of its techniques."""
+        return all(technique.served for technique in self.techniques)
+
     def cost(self) -> tuple[bool, float, bool, float, float]:
         """The order of answers: by the price of a token, else of an hour, else by power."""
         token, hour = self.usd_per_million_tokens, self.usd_per_hour
@@ -126,7 +131,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Found:
-    """What meets a target, the cheapest token first; where nothing does, the nearest on each device."""
+    """What meets a target, in the order of `answers`; where nothing does, the nearest on each device."""
 
     met: list[Answer]
     nearest: list[Answer]
@@ -151,7 +156,8 @@ def answers(
 
     `prices` are USD per hour by device name; they come before those of device files. With them the cheapest
     token is first, at the batch asked for: whoever has more requests takes more such instances. What has no
-    price comes after what has one, the least power first. On one device the mildest answer stands, even where
+    price comes after what has one, the least power first; last comes what needs a technique that no inference
+    engine serves, unless that was named. On one device the mildest answer stands, even where
     a harsher one would make tokens cheaper: without a technique before with one, exact before lossy before
     retrained, one before two. What no inference engine serves is given only where nothing else meets the
     target, as its gains depend on what is assumed. `techniques` are what is tried, by default every one but
@@ -190,7 +196,7 @@ def answers(
         answer = next((a for a in tried if a is not None and goal.missed(a.totals) <= 1), None)
         if answer is not None:
             found.append(answer)
-    met = sorted(found, key=Answer.cost)
+    met = sorted(found, key=lambda answer: (techniques is None and not answer.served, *answer.cost()))
     if met:
         return Found(met, [])
     best = [min(options(d), key=lambda option: missed(option)[d]) for d in range(len(bounds.devices))]

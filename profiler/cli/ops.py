@@ -68,10 +68,19 @@ def command(
     if out is not None:
         if explain:
             raise InputError("--explain prints the terms of a few rows; leave -o out.")
-        write_table(result, out)
+        shares = {name: each for name, each in _reached(rows, device).items() if name != "latency_us"}
+        write_table(result.assign(**shares), out)
         print(f"{len(result)} rows written to {out}", file=sys.stderr)
         return
-    emit(_told(rows, result, device) + (_explained(rows, limits) if explain else ""), None)
+    emit(_told(rows, result, device) + (_explained(rows, device, limits) if explain else ""), None)
+
+
+def _reached(rows: pd.DataFrame, device: Device) -> dict[str, Any]:
+    """The attained share of measured rows; nothing where none was measured."""
+    from roofline.scores import reached
+    from roofline.tablenames import tidied
+
+    return reached(tidied(rows), device)
 
 
 def _rows(operators: tuple[str, ...]) -> pd.DataFrame:
@@ -89,18 +98,21 @@ def _told(rows: pd.DataFrame, result: pd.DataFrame, device: Device) -> str:
     """A line per operator, with the attained share of measured ones."""
     from reports import operators
     from reports.validation import plain_records
-    from roofline.scores import reached
-    from roofline.tablenames import tidied
 
     shown = result.head(MOST_SHOWN)
-    measured = reached(tidied(rows.head(MOST_SHOWN)), device)
+    measured = _reached(rows.head(MOST_SHOWN), device)
     return operators.as_text(plain_records(shown.assign(**measured)), len(result) - len(shown))
 
 
-def _explained(rows: pd.DataFrame, limits: Any) -> str:
+def _explained(rows: pd.DataFrame, device: Device, limits: Any) -> str:
+    import pandas as pd
+
     from reports.waterfall import as_text
     from roofline.explain import explained_rows
 
     if len(rows) > MOST_EXPLAINED:
         raise InputError(f"--explain is for at most {MOST_EXPLAINED} operators; the table has {len(rows)}.")
-    return "\n" + as_text(explained_rows(rows, limits))
+    measured = [
+        None if pd.isna(time) else time * 1e-6 for time in _reached(rows, device).get("latency_us", ())
+    ]
+    return "\n" + as_text(explained_rows(rows, limits), measured)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +26,10 @@ from profiler.cli.options import (
     tell_published_format,
 )
 from specfiles.errors import InputError
+
+if TYPE_CHECKING:
+    from roofline.ceilings import Fidelity
+    from roofline.scenario import Scenario
 
 
 @click.command("predict", epilog="Example: roofline predict Llama-3.1-8B --hw h100 --batch 16 --tp 2")
@@ -107,6 +111,8 @@ def command(
     tell_published_format(loaded, found[0])
     # A user's config is included, so that a report can be made from the prediction alone.
     own = {} if loaded.file else {"config": loaded.config}
+    if engine != "none" and (ledger or explain is not None):
+        found, whose = _within(engine, found, limits, whose)
     if ledger:
         emit(render(run(_only(found), device, limits), format), out)
     elif explain is not None:
@@ -125,6 +131,19 @@ def command(
         _emit_points(own, made, format, out, price)
 
 
+def _within(
+    engine: str, found: Sequence[Scenario], fidelity: Fidelity, backend: str
+) -> tuple[list[Scenario], str]:
+    """The scenarios as an engine runs them, and the library of its kernels unless another was asked for."""
+    from roofline.engines import as_engines_run, find_engine, kernels_of
+
+    around = find_engine(engine)
+    assert around is not None
+    return [as_engines_run(one, graphs=around.graphs) for one in found], backend or kernels_of(
+        around, fidelity
+    )
+
+
 def _check_together(
     module: str | None, backend: str | None, engine: str, ledger: bool, explain: str | None, format: str
 ) -> None:
@@ -140,8 +159,6 @@ def _check_together(
     ):
         if given and module is not None:
             raise InputError(f"{option} is for described models; leave it out with --from-module.")
-    if engine != "none" and (ledger or explain is not None):
-        raise InputError("--ledger and --explain show operators, which no --engine changes; leave it out.")
 
 
 def _emit_points(

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--quality",
-    help="Lowest output quality: exact | lossy | retrained [default: retrained; for a target lossy].",
+    help="Lowest output quality: exact | lossy | retrained [default: lossy; with --only retrained].",
 )
 @click.option(
     "--only",
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     metavar="TECHNIQUE[:k=v,..]",
     help="Try these alone and in pairs, repeatable: awq, fp8, kv8, eagle, .. [default: every one].",
 )
-@click.option("--top", type=int, default=10, show_default=True, help="Lines of each quality to print.")
+@click.option("--top", type=int, default=5, show_default=True, help="Techniques of each quality to print.")
 @click.option("--prices", type=FILE, help=f"{PRICES}: rank what meets a target by the price of a token.")
 @size_options
 @scenario_options
@@ -79,7 +79,8 @@ def command(
     from specfiles.errors import InputError
     from workloads.techniques.base import QUALITIES
 
-    one_of(quality or "exact", "quality", QUALITIES)
+    quality = quality or ("retrained" if only else "lossy")
+    one_of(quality, "quality", QUALITIES)
     positive(top=top)
     loaded, found = scenarios(model, Asked(**flags))
     tell_published_format(loaded, found[0])
@@ -96,7 +97,7 @@ def command(
         goal, tp = Goal.parse(target), found[0].setting.tensor_parallel
         shared_by = SHARED_BY if flags["tp"] is None and tp == 1 else (tp,)  # as asked, if it was
         given = read_prices(prices) if prices else {}
-        asked = found[0], _devices(hw), goal, limits, quality or "lossy", given, around, offered, shared_by
+        asked = found[0], _devices(hw), goal, limits, quality, given, around, offered, shared_by
         met = answers(*asked), found[0], goal, target
         if format == "json":
             said = json.dumps(render.answers_json(*met), indent=1)
@@ -113,7 +114,7 @@ def command(
         elif format == "csv":
             said = render.as_csv(result)
         else:
-            said = render.as_text(result, quality or "retrained", top)
+            said = render.as_text(result, quality, top, every=bool(only))
     emit(said, out)
 
 

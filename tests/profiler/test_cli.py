@@ -112,6 +112,13 @@ def test_an_engine_is_rows_of_its_own_and_none_is_nothing(roofline: Roofline, tm
     assert "hidden by nothing" in table
 
 
+def test_operators_are_explained_as_an_engine_runs_them(roofline: Roofline) -> None:
+    """vLLM multiplies gate and up as one product."""
+    inside = (*PREDICT, "--engine", "vllm", "--fidelity", "calibrated")
+    assert "layers.mlp.gate_up_proj in prefill" in roofline(*inside, "--explain", "gate_up_proj").out
+    assert "gate_up_proj" in roofline(*inside, "--ledger").out
+
+
 def test_json_has_no_number_that_json_does_not_have(roofline: Roofline) -> None:
     def refuse(word: str) -> None:
         raise AssertionError(word)
@@ -343,7 +350,6 @@ MISTAKES: list[tuple[tuple[object, ...], str]] = [
     ((*PREDICT, "--context", "8"), "--context is what a decode step attends to, and the phase is generate"),
     ((*PREDICT, "--phase", "prefill", "--context", "8"), "and the phase is prefill; choose --phase decode"),
     ((*PREDICT, "--engine", "vlm"), "no engine named 'vlm'; did you mean vllm"),
-    ((*PREDICT, "--engine", "vllm", "--ledger"), "which no --engine changes"),
     ((*PREDICT, "--engine", "vllm", "-o", "rows.parquet"), "a Parquet file holds predictions without"),
     (("predict", "--from-module", "a:b", "--engine", "vllm", *H100), "--engine is for described models"),
     (("predict", "listed.yaml", "--engine", "vllm", *H100), "the file lists operators"),

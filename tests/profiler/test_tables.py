@@ -76,6 +76,30 @@ def test_an_operator_on_the_command_line_is_told_with_what_it_reaches(run: Run) 
     assert (code, "More than 105 % of the roofline" in said) == (0, True)
 
 
+def test_a_written_table_has_the_attained_share_of_what_was_measured(run: Run, tmp_path: Path) -> None:
+    """Of the same product at 720 us 67.5 %, at 152 us more than all; at any fidelity."""
+    shapes, out = tmp_path / "shapes.csv", tmp_path / "out.csv"
+    shapes.write_text(
+        "op,dtype,m,n,k,latency_us\n"
+        + "".join(f"gemm,bf16,4096,14336,4096,{t}\n" for t in ("720", "152", ""))
+    )
+    for fidelity in ("datasheet", "calibrated"):
+        code, said = run("ops", str(shapes), "--hw", "h100", "--fidelity", fidelity, "-o", str(out))
+        assert code == 0, said
+        found = pd.read_csv(out)
+        assert found["attained"].round(3).tolist()[0] == 0.675
+        assert found["above_ceiling"].tolist() == [False, True, False]
+        assert pd.isna(found["attained"][2])
+
+
+def test_the_terms_end_with_what_was_measured(run: Run) -> None:
+    code, said = run("ops", f"{GEMM},latency_us=7200", GEMM, "--hw", "h100", "--explain")
+    assert code == 0, said
+    (line,) = (line for line in said.splitlines() if line.startswith("measured "))
+    assert line.startswith("measured 7.20 ms: ")
+    assert " more than these terms, " in line
+
+
 HEADS = "batch=32,kv_len=4096,n_heads=64,n_kv_heads=8,head_dim=128"
 
 

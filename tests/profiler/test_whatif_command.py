@@ -22,7 +22,7 @@ def run(*words: str) -> str:
 
 
 def test_methods_that_keep_the_output_stand_apart_from_those_that_need_training() -> None:
-    text = run(*ASKED)
+    text = run(*ASKED, "--quality", "retrained")
     same, other, trained = (
         text.index(label) for label in ("(exact)", "with another output (lossy)", "(retrained)")
     )
@@ -35,9 +35,23 @@ def test_methods_that_keep_the_output_stand_apart_from_those_that_need_training(
     )
 
 
+def test_by_default_what_gains_without_training_is_listed_and_the_rest_is_named() -> None:
+    """An 8B model fits an H100: fetching its weights over PCIe saves memory that nobody lacks."""
+    text = run(*ASKED)
+    (idle,) = (line for line in text.splitlines() if "weight-offloading" in line)
+    assert idle.startswith("Slower, or no gain: ")
+    assert "- distillation: " not in text
+    assert "with --quality retrained, the fastest " in text
+    assert "Not applicable (--only NAME says why): " in text
+    assert "- distillation: " in run(*ASKED, "--only", "distillation")
+    named = run(*ASKED, "--only", "weight-offloading", "--only", "expert-pruning")
+    assert "- weight-offloading: " in named
+    assert "- expert-pruning: the model has no experts." in named
+
+
 def test_quality_and_top_limit_what_is_shown_and_not_what_is_known() -> None:
     text = run(*ASKED, "--quality", "exact", "--top", "2")
-    assert "lossy" not in text
+    assert "- weight-only-quantisation:format=int4_g128: " not in text
     assert "more with --top" in text
     outcomes = json.loads(run(*ASKED, "--quality", "exact", "--top", "2", "--format", "json"))["outcomes"]
     assert {outcome["quality"] for outcome in outcomes} == {"exact", "lossy", "retrained"}

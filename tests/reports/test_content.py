@@ -290,6 +290,16 @@ def test_a_predicted_step_times_its_repeats_is_the_total(toy: Device, phase: str
     assert content.comparisons == ()
 
 
+def test_a_calibrated_prediction_of_a_device_without_measured_ceilings_is_compared_with_its_data_sheet() -> (
+    None
+):
+    device = load_device("mi300x")
+    assert device.measured.dram_byte_per_s is None
+    scenario = Scenario(load_model("llama-3.2-1b").model, "decode")
+    (point,) = of_predictions([predict(scenario, device, "calibrated")]).points
+    assert point.roof_s == pytest.approx(predict(scenario, device).time_s())
+
+
 def test_several_predictions_are_told_apart(toy: Device, make_device: MakeDevice) -> None:
     scenario = Scenario(load_model("llama-3.2-1b").model, batch=2)
     twin = make_device(name="Twin")

@@ -103,6 +103,15 @@ def test_prices_rank_and_what_has_none_comes_last() -> None:
     assert [a.usd_per_hour for a in found] == [1.0 * found[0].devices, 2.0 * found[1].devices, None]
 
 
+def test_what_no_engine_serves_comes_last_even_where_its_token_is_the_cheapest() -> None:
+    """An L4 of 242 TFLOP/s in 8 bits needs 0.13 s for 32 TFLOP of prompts; less takes fewer tokens."""
+    prices = {"L4-24GB": 0.001, "H100-SXM5-80GB": 100.0}
+    devices = [load_device(name) for name in ("l4", "h100_sxm")]
+    first, last = answers(SCENARIO, devices, Goal.parse("ttft=100ms"), prices=prices, shared_by=(1,)).met
+    assert (first.served, last.served) == (True, False)
+    assert last.cost() < first.cost()
+
+
 def test_an_hour_of_several_devices_costs_as_many() -> None:
     """70B parameters of 2 bytes are more than one device of 80 GB holds."""
     large = replace(SCENARIO, model=load_model("Llama-3.1-70B").model)

@@ -226,7 +226,7 @@ def test_what_is_counted_and_worth_nothing_is_said() -> None:
 
 
 def test_every_line_says_what_bound_before_and_what_binds_now() -> None:
-    text = as_text(found("Llama-3.1-8B"))
+    text = as_text(found("Llama-3.1-8B"), top=10, every=True)
     line = next(line for line in text.splitlines() if line.lstrip().startswith("kv-offloading "))
     assert line.rstrip().endswith("compute, memory > communication")
 
