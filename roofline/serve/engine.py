@@ -297,7 +297,6 @@ class _Run:
             seen_s = self.now + self.policy.before_s(self.requests.prompt[request])
             self.arrival_s[request] = max(seen_s, self.arrival_s[request - 1])
             self.sent += 1
-        self.done[ended] = 0
         self.running = self.running[self.left[self.running] > 0]
 
     def _pass(self, device_s: float) -> None:

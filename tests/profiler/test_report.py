@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -10,7 +11,6 @@ from xml.etree import ElementTree
 import pytest
 
 from hwspecs import load_device
-from profiler.cli import main
 from profiler.report import drawn, page, predictions_of, report
 from reports.figures import picture
 from reports.records import Content
@@ -106,15 +106,12 @@ def test_predictions_of_several_files_are_compared(tmp_path: Path) -> None:
     assert '<th scope="row">weights fp8' in page
 
 
-def test_a_picture_is_of_one_thing_that_has_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_is_of_one_thing_that_has_a_device(tmp_path: Path, roofline: Callable[..., Any]) -> None:
     (one,) = predicted("Llama-3.1-8B", "h100", "datasheet", {"phase": "prefill"})
     path = tmp_path / "p.json"
     path.write_text(json.dumps(as_json(one)))
     out = tmp_path / "p.svg"
-    monkeypatch.setattr("sys.argv", ["roofline", "report", str(path), str(path), "-o", str(out)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
+    assert roofline("report", path, path, "-o", out).code == 2
     assert not out.exists()
     with pytest.raises(InputError, match="name it with --hw"):
         picture(Content(title="trace", facts=(), points=(), fidelity="", reference=""), ".svg")

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from profiler.cli import main
+from tests.profiler.conftest import Finished
 
-Run = Callable[..., tuple[int, str]]
 WORDS = {"op": ["GEMM", "linear"], "dtype": ["bf16", "e4m3"]}
 ROWS = pd.DataFrame({"K": [4096.0, 8192.0], "m": ["1", "16"], "n": [4096, 512], **WORDS})
+
+
+@pytest.fixture
+def run(roofline: Callable[..., Finished]) -> Callable[..., tuple[int, str]]:
+    """A command in this process: its exit code and all it said."""
+
+    def both(*words: object) -> tuple[int, str]:
+        code, out, err = roofline(*words)
+        return code, out + err
+
+    return both
+
+
+Run = Callable[..., tuple[int, str]]
 
 
 def written(folder: Path, name: str) -> Path:
@@ -28,19 +40,6 @@ def written(folder: Path, name: str) -> Path:
         case _:
             ROWS.to_csv(path, sep=";" if "semicolon" in name else ",", index=False)
     return path
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """A command in this process: its exit code and all it said."""
-
-    def run(*words: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["roofline", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), "".join(capsys.readouterr())
-
-    return run
 
 
 @pytest.mark.parametrize("name", ["a.csv", "semicolon.csv", "a.tsv", "a.json", "a.parquet"])

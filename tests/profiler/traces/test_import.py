@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from profiler.cli import main
 from profiler.traces.reading import read_traces
 from profiler.traces.runs import load
 from profiler.traces.totals import totals
@@ -32,20 +31,6 @@ TOTALS = {
     "repaired_events",
 }
 ROW = {"name", "kind", "phase", "layer", "count", "time_s", "share", "flops", "bytes", "attained"}
-
-
-@pytest.fixture
-def roofline(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    def run(*words: Any) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["roofline", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture

@@ -332,43 +332,6 @@ def test_a_bomb_is_left_alone(write: Write) -> None:
         read_traces([write(bomb)])
 
 
-@pytest.mark.parametrize(
-    ("name", "kernel_ms", "busy_ms", "span_ms", "loose"),
-    [
-        ("kineto_h100_qwen1.5-0.5b_prefill", 45.432698, 45.6473, 49.652832, 436),
-        ("kineto_h100_bert-small", 0.307197, 0.309437, 3.907825, 0),
-    ],
-)
-def test_real_traces(
-    shared: Callable[[str], Path], name: str, kernel_ms: float, busy_ms: float, span_ms: float, loose: int
-) -> None:
-    path = shared(f"traces/{name}.json.gz")
-    trace = read_traces([path])
-    found = totals(trace)
-    assert found["kernel_time_s"] == pytest.approx(kernel_ms / 1e3, rel=1e-9)
-    assert found["gpu_span_s"] == pytest.approx(span_ms / 1e3, rel=1e-9)
-    assert found["gpu_busy_s"] == pytest.approx(busy_ms / 1e3, rel=1e-9) == union_by_hand(path)
-    kernels = [kind == "kernel" for kind in trace["activities"]["kind"].to_pylist()]
-    linked = trace.column("activities", "launch") >= 0
-    assert sum(k and not link for k, link in zip(kernels, linked, strict=True)) == loose
-    assert totals(kineto.read(path, brief=True))["gpu_busy_s"] == found["gpu_busy_s"]
-
-
-def union_by_hand(path: Path) -> float:
-    """Busy seconds by the plainest sweep over whole nanoseconds."""
-    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
-    spans = sorted(
-        (round(e["ts"] * 1000), round(e["ts"] * 1000) + round(e["dur"] * 1000))
-        for e in events
-        if e.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")
-    )
-    total, reached = 0, 0
-    for start, end in spans:
-        total += max(0, end - max(start, reached))
-        reached = max(reached, end)
-    return total / 1e9
-
-
 def test_a_trace_of_the_host_alone_is_said_to_be_one(made: Any, write: Write) -> None:
     made.add("cpu_op", "aten::mm", 0.0, 10.0)
     trace = read_traces([write(made.text())])

@@ -104,6 +104,12 @@ def test_a_scheduler_that_runs_ahead_has_launched_one_more_step(batching: str) -
     assert ahead - seen == pytest.approx(step_s, rel=0.05)
 
 
+def test_who_comes_while_a_prompt_is_read_ahead_waits_for_one_step_of_decoding() -> None:
+    asked = Requests(np.array([0.0, PREFILL_S / 2]), np.full(2, 1000), np.full(2, 100))
+    seen, ahead = (served(Policy(ahead=a), asked).first_s[1] for a in (False, True))
+    assert (seen, ahead - seen) == pytest.approx((2 * PREFILL_S, TIMES.decode_s(1, np.array([1001.0]))[0]))
+
+
 def test_tokens_of_prompts_leave_when_the_next_prompts_are_launched() -> None:
     """SGLang's loop sends a step's results after launching the next: at once where that replays a graph."""
     engine = find_engine("sglang")
@@ -214,6 +220,14 @@ def test_users_of_a_closed_loop_send_when_they_are_answered(batching: str) -> No
     assert served(policy, requests(5).from_users(2)).arrival_s[:2] == pytest.approx(0)
 
 
+def test_a_prompt_is_seen_after_those_that_were_sent_before_it() -> None:
+    """Two users are answered at once; the first's next prompt takes 2 s to tokenise."""
+    asked = replace(requests(4, 10, 20), prompt=np.array([10, 10, 2000, 10])).from_users(2)
+    log = served(Policy("static", token_s=1e-3), asked)
+    assert log.last_s[0] == log.last_s[1]
+    assert log.arrival_s[2:] - log.last_s[0] == pytest.approx(2.0)
+
+
 @settings(deadline=None, max_examples=20)
 @given(batching=st.sampled_from(list(BATCHINGS.values())), users=st.integers(1, 40), seed=st.integers(0, 99))
 def test_a_closed_loop_has_its_users_in_the_system(batching: str, users: int, seed: int) -> None:
@@ -249,6 +263,15 @@ def test_an_engine_that_looks_seldom_lets_arrivals_wait_for_whole_rounds_of_step
     steps = TIMES.decode_s(1, 1001 + np.arange(30.0)).sum()
     assert first.first_s[1] == pytest.approx(2 * PREFILL_S + steps, rel=1e-6)
     assert served(Policy(), asked).first_s[1] < first.first_s[1]
+
+
+def test_rounds_of_steps_are_counted_from_the_last_look() -> None:
+    """Also where an answer of 16 tokens ends within one: who comes after 20 steps is read after 30."""
+    steps = [*TIMES.decode_s(2, 1001 + np.arange(15.0)), *TIMES.decode_s(1, 1016 + np.arange(15.0))]
+    read_s = TIMES.mixed_s(0, 0.0, [(1000, 0)] * 2, 2)
+    arrivals = np.array([0.0, 0.0, read_s + sum(steps[:20])])
+    log = served(Policy(poll_steps=30), Requests(arrivals, np.full(3, 1000), np.array([16, 100, 100])))
+    assert log.first_s[2] == pytest.approx(read_s + sum(steps) + PREFILL_S)
 
 
 def test_readers_free_decoding_from_prompts() -> None:
