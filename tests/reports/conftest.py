@@ -17,16 +17,13 @@ from roofline.run_head import Head
 from roofline.scenario import Scenario
 from roofline.validate import scenario_of
 from specfiles.strict import validated
+from tests.conftest import number
 from workloads.catalogue import load_model
 from workloads.phases import Step
 
 FACTORS = {"layers.mlp.down_proj": 2.0, "layers.attention.core": 3.0, "sampling": 5.0}  # others: 1.25
 STEP_FACTOR = 1.2  # a whole step takes this much longer than its operators
 POINTS = (("prefill", 1, 512, 512), ("decode", 1, 1, 513), ("decode", 8, 1, 513))
-
-
-def _number(value: float) -> dict[str, Any]:
-    return {"value": value, "source": "sheet"}
 
 
 def device_data(**changes: Any) -> dict[str, Any]:
@@ -39,10 +36,10 @@ def device_data(**changes: Any) -> dict[str, Any]:
         "architecture": "toy",
         "sources": {"sheet": "Toy data sheet, table 1", "fit": "measured on the toy"},
         "datasheet": {
-            "tensor_flop_per_s": {"bf16": _number(100e12)},
-            "vector_flop_per_s": {"fp32": _number(10e12)},
-            "dram": {"type": "HBM", "capacity_bytes": _number(16e9), "byte_per_s": _number(1e12)},
-            "tdp_w": _number(100),
+            "tensor_flop_per_s": {"bf16": number(100e12)},
+            "vector_flop_per_s": {"fp32": number(10e12)},
+            "dram": {"type": "HBM", "capacity_bytes": number(16e9), "byte_per_s": number(1e12)},
+            "tdp_w": number(100),
         },
         "measured": {
             "tensor_flop_per_s": {"bf16": {"value": 80e12, "source": "fit"}},

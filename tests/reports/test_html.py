@@ -171,12 +171,6 @@ def test_empty_tables_and_no_content_at_all(make_run: MakeRun, toy: Device) -> N
     assert Page(render()).open == []
 
 
-def test_a_run_of_prefill_only(make_run: MakeRun, toy: Device) -> None:
-    page = Page(render(of_run(make_run(points=(("prefill", 2, 64, 64),)), toy)))
-    assert "Prefill: batch 2, 64 tokens" in page.texts
-    assert not any(text.startswith("Decode") for text in page.texts)
-
-
 def test_several_reports_share_a_page_and_no_id(content: Content, predicted: Content) -> None:
     page = Page(render(content, predicted))
     assert len(set(page.ids)) == len(page.ids)

@@ -16,7 +16,6 @@ from hwspecs import load_device
 from profiler.cli.serve import command as serve_command
 from roofline import api
 from roofline.asked import Asked
-from roofline.engines import KIND
 from roofline.predict import predict
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
@@ -58,18 +57,6 @@ def test_options_override_a_workload_file() -> None:
     with pytest.raises(InputError, match="asks for 4 points"):
         api.scenario("batch-offline")
     assert api.scenario("batch-offline", batch=3).batch == 3
-
-
-def test_an_engine_adds_rows_of_its_own() -> None:
-    served = api.predict(LLAMA, "h100", "calibrated", engine="vllm", phase="decode", batch=8, context=512)
-    assert KIND in set(served.table()["kind"])
-
-
-def test_the_engine_none_is_no_engine() -> None:
-    asked = {"phase": "decode", "batch": 8, "context": 512}
-    bare, none = api.predict(LLAMA, "h100", **asked), api.predict(LLAMA, "h100", engine="none", **asked)
-    assert none.totals() == bare.totals()
-    assert none.table().equals(bare.table())
 
 
 def test_each_row_of_a_sweep_is_a_prediction() -> None:
@@ -157,9 +144,8 @@ def test_what_does_not_exist_is_said_in_a_sentence(tmp_path: Path) -> None:
         api.validate(tmp_path / "run", "h100")
 
 
-@pytest.mark.parametrize("path", list(MODELS), ids=lambda path: path.stem)
-def test_a_model_is_shown_in_a_few_lines(path: Path) -> None:
-    assert len(repr(load_model(path))) < 500
+def test_a_model_is_shown_in_a_few_lines() -> None:
+    assert [path.stem for path in MODELS if len(repr(load_model(path))) > 500] == []
 
 
 def test_predictions_and_devices_are_shown_in_a_line() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -15,15 +14,12 @@ from roofline.predict import predict
 from roofline.scenario import Scenario
 from roofline.times import times
 from specfiles.errors import InputError
+from tests.conftest import number
 from workloads.catalogue import load_model
 from workloads.operators import AllReduce, Gemm
 from workloads.phases import Setting
 
 LLAMA = load_model("Llama-3.1-8B").model
-
-
-def number(value: float) -> dict[str, Any]:
-    return {"value": value, "source": "sheet"}
 
 
 def test_a_vector_peak_never_stands_in_for_a_tensor_peak(paper_device: Callable[..., Device]) -> None:

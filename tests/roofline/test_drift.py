@@ -20,6 +20,7 @@ from roofline.run_head import Head
 from roofline.run_tables import POINT, TABLES
 from roofline.scenario import Scenario
 from roofline.validate import validate
+from tests.roofline.test_validate import CONFIG, POINTS
 from workloads.config import Config
 from workloads.convention import convention
 from workloads.dtypes import Precision
@@ -27,16 +28,6 @@ from workloads.families import build
 from workloads.phases import Setting, Step
 
 close = partial(pytest.approx, rel=1e-9)
-CONFIG: dict[str, Any] = {
-    "model_type": "llama",
-    "hidden_size": 256,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 2,
-    "intermediate_size": 512,
-    "vocab_size": 1000,
-}
-POINTS = (("prefill", 2, 64, 64), ("decode", 2, 1, 65))
 SLOWER = {"prefill": 1.25, "decode": 0.5}  # the machine during the run, relative to its file
 SLOWER_LAYERS = {"prefill": 1.1, "decode": 0.4}  # the same of operators, without the framework between them
 FILED = {"prefill": 0.2, "decode": 0.01}
