@@ -20,6 +20,7 @@ from profiler.collectives import collective_rows, measure_collectives
 from profiler.environment import COLD_FACTOR, command_line, device_name, environment, last_level_cache_bytes
 from profiler.forward import Point
 from profiler.kernels import FP8, KERNEL_ERRORS
+from profiler.kernels.paged import FAULTS
 from profiler.power import PowerMonitor, throttling
 from profiler.record import profile
 from profiler.repeats import MICROS
@@ -97,7 +98,14 @@ def _measured(campaign: Campaign) -> Head:
             head = head.replace(
                 seconds=head.seconds + time.monotonic() - campaign.begin,
                 operators=len(table.done),
-                notes=[*head.notes, *notes, *table.notes, *throttling(power.samples()), *power.notes],
+                notes=[
+                    *head.notes,
+                    *notes,
+                    *table.notes,
+                    *(f"paged attention not by {name}: {why}" for name, why in FAULTS.items()),
+                    *throttling(power.samples()),
+                    *power.notes,
+                ],
             )
             _write(campaign.out, head)
     return head

@@ -9,21 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
-from profiler.kernels.base import Kernel, whole
-from profiler.kernels.place import known_kernel_dtype, pairs
-from specfiles.errors import InputError
+from profiler.kernels.base import KERNEL_ERRORS, Kernel, whole
+from profiler.kernels.place import Place, known_kernel_dtype, pairs
+from specfiles.errors import InputError, reason
+from workloads.operators import Attention
 
 if TYPE_CHECKING:
     import torch
 
-    from profiler.kernels.place import Place
-    from workloads.operators import Attention
-
 FLASH_ATTENTION_BLOCK = 256  # positions; block sizes are multiples of this
 WORKSPACE_BYTES = 128 << 20  # as FlashInfer's documentation recommends
+FAULTS: dict[str, str] = {}  # installed libraries that compute nothing here, and why
 
 
 def paged(op: Attention, place: Place, page: int) -> Kernel:
@@ -39,12 +38,23 @@ def paged(op: Attention, place: Place, page: int) -> Kernel:
 
 
 def _backend(place: Place, page: int) -> str:
-    """An installed library that reads blocks in place, else torch."""
-    if place.has_package("flashinfer"):
-        return "flashinfer"
-    if page % FLASH_ATTENTION_BLOCK == 0 and place.has_package("flash_attn"):
-        return "flash_attn"
-    return "torch"
+    """An installed library that reads blocks in place and computes here, else torch."""
+    wanted = ["flashinfer", *(["flash_attn"] if page % FLASH_ATTENTION_BLOCK == 0 else [])]
+    installed = (name for name in wanted if place.has_package(name))
+    return next((name for name in installed if not _fault(name, place.device, place.dtype)), "torch")
+
+
+@cache
+def _fault(backend: str, device: str, dtype: str) -> str:
+    """Why an installed library computes nothing here, as FlashInfer without CUDA's compiler; else empty."""
+    operator = Attention(1, 1, FLASH_ATTENTION_BLOCK, 1, 1, 128, dtype=dtype, kv_dtype=dtype)
+    tried = _Cache(operator, Place(device, dtype), FLASH_ATTENTION_BLOCK)
+    try:
+        Kernel(BACKENDS[backend](tried), tried.exact).checked_error(dtype)
+    except KERNEL_ERRORS as error:
+        FAULTS[backend] = reason(error)
+        return FAULTS[backend]
+    return ""
 
 
 @dataclass(frozen=True)
