@@ -13,7 +13,7 @@ from profiler.forward import Point
 from profiler.kernel_times import shares
 from profiler.kernels import KERNEL_ERRORS
 from profiler.measured_point import Measured, described_at
-from profiler.noting import attributed_words, gain_words, in_words, label, unfused_words
+from profiler.noting import attributed_words, gain_words, in_words, label, unfused_words, unrecorded_words
 from profiler.ranges import family
 from profiler.record_rows import SAVE_EVERY_S, Rows
 from profiler.request import Request
@@ -37,6 +37,8 @@ def look_inside(request: Request, subject: Subject, measured: Measured, rows: Ro
     on_device = request.device.startswith("cuda")
     rows.attributed.append(Attributed(**{**where, **shares(kernels, on_device=on_device)}))
     rows.notes.append(attributed_words(rows.attributed[-1], request.device))
+    if kernels and (missing := measured.way.unrecorded):
+        rows.notes.append(unrecorded_words(label(point), missing))
     rows.notes += _unfused(request, point, kernels)
     rows.tables["kernels"] += [{**where, **row} for row in kernels]
     for row in _techniques(request, subject, point, rows.notes):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 UNATTRIBUTED = ""  # the operator of unattributed time
 GRAPH = re.compile(r"^graph_\d+_")  # prefix of the names of compiled CPU kernels
+LAUNCH = re.compile(r"^cu(?:da)?(?:LaunchKernel|LaunchCooperativeKernel|GraphLaunch)")  # calls of CUDA
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,13 @@ def device_events(events: Iterable[Any]) -> Iterator[Any]:
     for event in events:
         if not _on_host(event) and not getattr(event, "is_user_annotation", False):
             yield event
+
+
+def without_records(events: Sequence[Any]) -> int:
+    """Launches of a traced step of which the device has no record: CUPTI may lose kernels."""
+    ran = {event.id for event in device_events(events)}
+    launches = (event for event in events if _on_host(event) and LAUNCH.match(event.name))
+    return sum(event.id not in ran for event in launches)
 
 
 def seconds_by_operator(rows: Iterable[KernelTime]) -> dict[str, float]:

@@ -116,6 +116,14 @@ def attributed_words(found: Attributed, device: str) -> str:
     )
 
 
+def unrecorded_words(where: str, launches: int) -> str:
+    """That a trace lacks kernels."""
+    return (
+        f"the trace of the step {where} lacks the kernels of {launches:,} of its launches, which CUPTI lost "
+        "each time: the kernels and shares of the step are incomplete, times by CUDA events are not"
+    )
+
+
 def unfused_words(
     where: str, rows: Sequence[dict[str, Any]], packages: Mapping[str, str], times: Mapping[str, float]
 ) -> Iterator[str]:

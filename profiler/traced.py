@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.forward import greedy
 from profiler.instrument import instrumented
-from profiler.kernel_times import as_table, by_range
+from profiler.kernel_times import as_table, by_range, device_events, without_records
 from profiler.recorders import Trace
 from specfiles.errors import InputError
 from specfiles.writing import atomic
 
 if TYPE_CHECKING:
     from profiler.subject import Subject
+
+MOST_TRACES = 3
 
 
 def traced(
@@ -51,13 +53,22 @@ def traced(
     return found.events()
 
 
+def traced_whole(device: str, run: Callable[[], Any], path: Path | None = None) -> Any:
+    """The same, traced again where CUPTI lost kernels, unless it records none at all."""
+    for _ in range(MOST_TRACES):
+        events = traced(device, run, path)
+        if not without_records(events) or next(device_events(events), None) is None:
+            break
+    return events
+
+
 def traced_in_ranges(
     subject: Subject, run: Callable[[Any], Any], path: Path | None = None
 ) -> tuple[Any, set[str]]:
     """The events of one step under ranges, and the ranges' names."""
     recorder = Trace()
     with instrumented(subject, recorder, greedy) as watched:
-        return traced(subject.device, lambda: run(watched.sampler), path), recorder.names
+        return traced_whole(subject.device, lambda: run(watched.sampler), path), recorder.names
 
 
 def trace_step(

@@ -22,6 +22,7 @@ from profiler.kernel_times import (
     labels,
     launched_kernels,
     seconds_by_operator,
+    without_records,
 )
 from profiler.recorders import in_range, nvtx_marks
 from profiler.references import repeats_of, visit
@@ -29,7 +30,7 @@ from profiler.replay import nvtx_only, step_name
 from profiler.steps import Timed, Turns, operators_at
 from profiler.subject import Subject
 from profiler.timing import laps, without_collection
-from profiler.traced import trace_step, traced, traced_in_ranges
+from profiler.traced import trace_step, traced, traced_in_ranges, traced_whole
 from roofline.run_head import Compilation
 from specfiles.errors import choose
 
@@ -49,10 +50,12 @@ class Way(ABC):
     def __init__(self, subject: Subject, point: Point) -> None:
         self.subject, self.point = subject, point
         self.attended: set[str] = set()  # implementations of attention in traced steps
+        self.unrecorded = 0  # launches of the last traced step without a record of their kernels
 
     def hear(self, events: Any) -> None:
-        """Collect the implementation of attention from a traced step."""
+        """Collect from a traced step the implementation of attention, and what its trace lacks."""
         self.attended |= attended(events)
+        self.unrecorded = without_records(events)
 
     @abstractmethod
     def once(self) -> Any:
@@ -132,7 +135,7 @@ class _Traced(Way):
 
     def trace(self, path: Path) -> Rows:
         """One step by itself."""
-        events = traced(self.subject.device, self.once, path)
+        events = traced_whole(self.subject.device, self.once, path)
         self.hear(events)
         return as_table(self.kernels(events))
 

@@ -343,6 +343,7 @@ class Profile(torch.profiler.profile):
                 event.append_kernel(f"kernel of {event.name}", 0, KERNEL_US)
             kernels.append(
                 SimpleNamespace(
+                    id=event.id,
                     name=f"kernel of {event.name}",
                     device_type=torch.autograd.DeviceType.CUDA,
                     time_range=Interval(event.time_range.start, event.time_range.start + KERNEL_US),

@@ -22,6 +22,7 @@ from profiler.kernel_times import (  # noqa: E402
     launched_kernels,
     seconds_by_operator,
     shares,
+    without_records,
 )
 
 ORDER = ["embedding", "layers.norm", "layers.proj", "layers.residual", "final_norm"]
@@ -38,6 +39,7 @@ class Event:
     cpu_parent: Event | None = None
     kernels: list[Any] = field(default_factory=list)
     device_type: Any = DeviceType.CPU
+    id: int = 0
 
     @property
     def time_range(self) -> Any:
@@ -136,6 +138,15 @@ def test_a_trace_without_kernels_says_why_there_may_be_none() -> None:
     said = attributed_words(Attributed(**point, **shares([], on_device=True)), "cuda:0")
     assert said.startswith("torch.profiler recorded no kernels of the step decode-1x1of9")
     assert "under nsys or ncu" in said
+
+
+def test_launches_without_a_kernel_are_counted() -> None:
+    """By CUPTI's number, which a launch and its kernels share; allocations and operations have none."""
+    on_host = [("aten::mm", 1), ("cudaLaunchKernel", 7), ("cuLaunchKernelEx", 8), ("cudaMalloc", 9)]
+    events = [Event(name, 0, 1, id=number) for name, number in [*on_host, ("cudaGraphLaunch", 10)]]
+    ran = [Event("gemm", 2, 1, device_type=DeviceType.CUDA, id=number) for number in (7, 10, 10)]
+    assert without_records([*events, *ran]) == 1
+    assert without_records(events[:1]) == 0
 
 
 def test_replayed_kernels_are_known_by_their_order() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,7 +35,7 @@ from profiler.steps import (  # noqa: E402
 )
 from profiler.subject import Subject  # noqa: E402
 from profiler.timing import BRIEFLY, measure_replayed  # noqa: E402
-from profiler.traced import traced  # noqa: E402
+from profiler.traced import traced, traced_whole  # noqa: E402
 from profiler.treatments.measure import measured  # noqa: E402
 from profiler.ways import Eager, _Traced  # noqa: E402
 from roofline.run import open_run  # noqa: E402
@@ -193,6 +194,17 @@ def test_a_trace_is_warmed_up_and_begins_when_the_device_is_idle(device: Any) ->
     with pytest.raises(ValueError, match="a bug"):
         traced(DEVICE, raising(ValueError("a bug")))
     assert "aten::mul" in {event.name for event in traced(DEVICE, run)}  # the session was ended
+
+
+@pytest.mark.parametrize(("missing", "traces"), [((2, 0), 2), ((2, 1, 1), 3)])
+def test_a_step_is_traced_again_where_its_launches_have_no_kernels(
+    missing: tuple[int, ...], traces: int, device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, runs, lost = torch.ones(4, device=DEVICE), [], iter(missing)
+    monkeypatch.setattr("profiler.traced.without_records", lambda _: next(lost))
+    events = traced_whole(DEVICE, lambda: runs.append(x.mul(2.0)))
+    assert "kernel of aten::mul" in {event.name for event in events}
+    assert len(runs) == 2 * traces  # each after one that warms the profiler up
 
 
 def test_traced_steps_of_which_kernels_were_lost_are_left_out(device: Any, subject: MakeSubject) -> None:
@@ -409,3 +421,24 @@ def test_a_kernel_that_a_library_fails_loses_its_row_and_no_campaign(
     assert row["dtype"] == "bf16"
     (note,) = table.notes
     assert "TypeError: got an unexpected keyword argument" in note
+
+
+def test_paged_attention_goes_by_what_computes_here(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FlashInfer compiles its kernels, which a machine without CUDA's compiler cannot: it is tried once."""
+    pages, tried = import_module("profiler.kernels.paged"), []
+
+    def without_compiler(cache: Any) -> Any:
+        tried.append(cache)
+        raise RuntimeError("Could not find nvcc")
+
+    monkeypatch.setattr(Place, "has_package", lambda _, name: name == "flashinfer")
+    monkeypatch.setitem(pages.BACKENDS, "flashinfer", without_compiler)
+    monkeypatch.setattr(pages, "FAULTS", {})
+    pages._fault.cache_clear()
+    operator = Attention(2, 1, 40, 4, 2, 16, dtype="bf16", kv_dtype="bf16")
+    for _ in range(2):
+        made = pages.paged(operator, Place(DEVICE, "bf16"), 16)
+        assert (made.backend, made.error() <= TOLERANCE["bf16"]) == ("torch", True)
+    pages._fault.cache_clear()
+    assert len(tried) == 1
+    assert pages.FAULTS == {"flashinfer": "Could not find nvcc"}
