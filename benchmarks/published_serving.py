@@ -51,7 +51,7 @@ FORMATS = {
     "fp8": Precision.of("fp8", "fp8", "fp8"),
     "fp4": Precision.of("nvfp4", "nvfp4", "fp8"),
     "mxfp4": Precision.of("bf16", experts="mxfp4"),
-    "mxfp4-fp8": Precision.of("bf16", "fp8", "fp8", "mxfp4"),
+    "mxfp4-fp8": Precision(kv="fp8", experts="mxfp4", experts_in="fp8"),
 }
 
 

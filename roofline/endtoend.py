@@ -16,9 +16,10 @@ from roofline.recipes import SAMPLE, with_recipes
 from roofline.rollback import IN_TURN
 from roofline.serving import AHEAD, PROMPTS_ALONE, Load, Steps, Users, steps, waits
 from specfiles.errors import InputError
-from workloads.catalogue import load_model
+from workloads.catalogue import architecture_of
 from workloads.dtypes import Precision
 from workloads.phases import Setting
+from workloads.stored import stored_formats
 from workloads.techniques.registry import parse
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ SPLITS = ("tp", "pp", "ep", "dp", "moe_tp_size")
 NUMBERS = (*SIZES, *SPLITS, "poll_steps", "drafted", "accept", "ttft_ms", "tpot_ms")
 # What is taken where a column or a value is absent: of the split, of what a run was asked for.
 SPLIT = {**dict.fromkeys(SPLITS, 1), "backend": "", "dtype": "fp16"}
-ASKED = {"poll_steps": 1, "mode": "agg", "kv_dtype": "", "experts_by": ""}
+ASKED = {"poll_steps": 1, "mode": "agg", "kv_dtype": "", "experts_by": "", "moe_quant_mode": ""}
 ASKED |= {"drafted": 0, "accept": 0, "drafts_by": ""}
 # Expert skew (popularity falls as rank^-skew): real routers prefer some experts, so that a batch reaches
 # fewer than under uniform routing. Chosen on gpt-oss-120b under vLLM, decoding 32 to 64 requests.
@@ -198,13 +199,13 @@ def _load(row: dict[str, Any]) -> tuple[Load, Device]:
             raise InputError(f"without a measured {name.upper()}.")
     if row["mode"] != "agg":
         raise InputError("prefill and decode on devices of their own (disaggregated).")
-    if row["pp"] > 1 or row["dp"] > 1:
-        raise InputError("pipeline stages or attention on parts of the batch.")
-    prompt, output, concurrency, tp, ep = (_whole(row, name) for name in (*SIZES, "tp", "ep"))
-    if row["moe_tp_size"] * ep > tp:
-        raise InputError("the experts' devices (moe_tp x moe_ep) are not those of the layer (tp).")
-    device = load_device(str(row["gpu"]))
-    precision, model = _precision(row, device), load_model(str(row["model"])).model
+    if row["pp"] > 1:
+        raise InputError("pipeline stages.")
+    prompt, output, concurrency = (_whole(row, name) for name in SIZES)
+    tp, ep = _split(row)
+    device, loaded = load_device(str(row["gpu"])), architecture_of(str(row["model"]))
+    model = loaded.model
+    precision = _precision(row, device, stored_formats(loaded.config) or {})
     setting = Setting(precision, tensor_parallel=tp, expert_parallel=ep, expert_skew=EXPERT_SKEW)
     static, backend = bool(row["static"]), str(row["backend"])
     sizes = (prompt, output, concurrency, static)
@@ -227,17 +228,40 @@ def _whole(row: dict[str, Any], name: str) -> int:
     return int(value)
 
 
-def _precision(row: dict[str, Any], device: Device) -> Precision:
-    """The formats behind a table's short name; without 4-bit units only experts' weights have 4 bits."""
-    name, kv = str(row["dtype"]), str(row["kv_dtype"])
-    if name == "fp8":
-        experts = "fp8_block" if row.get("moe_quant_mode") == "fp8_block" else None
-        return Precision.of("fp8", "fp8", kv or "bf16", experts)
-    if name in ("fp4", "nvfp4"):
-        if "fp4" in device.datasheet.tensor_flop_per_s:
-            return Precision.of("nvfp4", "nvfp4", kv or "bf16")
-        return Precision.of("bf16", kv=kv or None, experts="mxfp4")
-    return Precision.of(name, kv=kv or None)
+def _split(row: dict[str, Any]) -> tuple[int, int]:
+    """Devices that share a layer, and those that experts are spread over.
+
+    Where attention runs on `dp` parts of the batch, tables name its devices alone as tp, or all of them.
+    """
+    tp, ep, dp, width = (_whole(row, name) for name in ("tp", "ep", "dp", "moe_tp_size"))
+    if dp == 1:
+        if width * ep > tp:
+            raise InputError("the experts' devices (moe_tp x moe_ep) are not those of the layer (tp).")
+        return tp, ep
+    if width > 1 or ep != dp or tp not in (1, dp):
+        raise InputError("attention on parts of the batch, other than with whole experts on as many devices.")
+    return 1, ep
+
+
+def _precision(row: dict[str, Any], device: Device, stored: dict[str, str]) -> Precision:
+    """The formats behind a table's short name; what a device cannot multiply in is only stored.
+
+    stored: the checkpoint's own formats. Where only its experts are narrow, as in gpt-oss, a table's narrow
+    name is that: they multiply in 8 bits where the device has 4-bit units, else in 16 (TensorRT-LLM,
+    examples/models/core/gpt_oss/README.md).
+    """
+    name, kv, units = str(row["dtype"]), str(row["kv_dtype"]), device.datasheet.tensor_flop_per_s
+    if name not in ("fp8", "fp4", "nvfp4", "mxfp4"):
+        return Precision.of(name, kv=kv or None)
+    if set(stored) == {"experts"}:
+        return Precision(
+            kv=kv or "bf16", experts=stored["experts"], experts_in="fp8" if "fp4" in units else None
+        )
+    multiplied, weights = ("fp8", "fp8") if name == "fp8" else ("fp4", "nvfp4")
+    if multiplied not in units:
+        return Precision.of(weights, kv=kv or None)
+    in_blocks = name == "fp8" and "fp8_block" in (row["moe_quant_mode"], stored.get("weights"))
+    return Precision.of(weights, weights, kv or "bf16", "fp8_block" if in_blocks else None)
 
 
 def _scores(rows: pd.DataFrame) -> list[dict[str, Any]]:

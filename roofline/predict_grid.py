@@ -162,8 +162,11 @@ def _precision(known: Sequence[Precision], index: Indices) -> Precision:
         return used.pop() if len(used) == 1 else codes(names)[index]
 
     parts = {name: column(name) for name in ("weights", "activations", "kv", "wide")}
-    plain = all(p.experts is None for p in known)
-    return Precision(**parts, experts=None if plain else column("expert_weights"))
+    if any(p.experts is not None for p in known):
+        parts["experts"] = column("expert_weights")
+    if any(p.experts_in is not None for p in known):
+        parts["experts_in"] = column("expert_activations")
+    return Precision(**parts)
 
 
 def _totals(points: _Points) -> Table:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SAMPLE = "silicon_ttft_ms"  # a column that only the sample has
 NODE = 8  # devices of the nodes of these runs
 # The only recipe of this model, device and format with this split is qwen3.5-fp8-b200-sglang-mtp.
-DRAFTED = {"model": "Qwen/Qwen3.5-397B-A17B", "gpu": "b200_sxm", "backend": "sglang", "dtype": "fp8"}
+DRAFTED = {"model": "Qwen3.5-397B-A17B", "gpu": "b200", "backend": "sglang", "dtype": "fp8"}
 DRAFTED_SPLIT = {"tp": 4, "ep": 1}
 # --random-range-ratio 0.8: lengths are even between that share of their names and all of it.
 SHORTEST = 0.8
@@ -24,8 +24,22 @@ DRAFTS_BY = "sglang 0.5.9"  # the image; SGLANG_ENABLE_SPEC_V2 is not set
 # How many were kept is not in the table. 3.39 tokens a step, as 3 drafts with this chance yield, is what
 # InferenceX measured later of this model's own drafts (golden_al_distribution/qwen3.5_mtp.yaml, thinking on).
 ACCEPT = 0.892
-# VLLM_MXFP4_USE_MARLIN=1 of gptoss_fp4_h100.sh; tables hold Marlin's kernel for experts of other sizes.
-MARLIN = {"model": "openai/gpt-oss-120b", "gpu": "h100_sxm", "backend": "vllm", "dtype": "fp4"}
+# VLLM_MXFP4_USE_MARLIN=1 of gptoss_fp4_h{100,200}.sh; tables hold Marlin's kernel for experts of other sizes.
+MARLIN = {"model": "gpt-oss", "gpu": "h100|h200", "backend": "vllm", "dtype": "fp4"}
+# --scheduler-recv-interval of {qwen3.5,dsr1}_*_b200.sh; glm5_fp8_b200.sh and those of Hopper do not set it.
+SELDOM = {"model": "Qwen3.5|DeepSeek-R1|DeepSeek-V3", "gpu": "b200|b300", "backend": "sglang"}
+# Keys and values in fp8 (--kv-cache-dtype fp8_e4m3, kv_cache_config: dtype: fp8), where the model is narrow.
+NARROW = {"dtype": "fp8|fp4"}
+BLACKWELL = {"gpu": "b200|b300|gb200|gb300"}
+NARROW_KV = (
+    {"backend": "sglang", **BLACKWELL},
+    {"backend": "sglang", "model": "Qwen3.5", "gpu": "h200"},
+    {"backend": "trtllm", **BLACKWELL},
+    {"backend": "trtllm", "model": "DeepSeek-R1|DeepSeek-V3", "gpu": "h200"},
+    {"backend": "vllm", "model": "gpt-oss", **BLACKWELL},
+    {"backend": "vllm", "model": "MiniMax-M2", "gpu": "h200"},
+)
+LENGTHS = (1024, 8192)  # of prompts and answers in these runs; rows of other lengths are others' runs
 
 
 def with_recipes(named: pd.DataFrame) -> pd.DataFrame:
@@ -40,15 +54,22 @@ def with_recipes(named: pd.DataFrame) -> pd.DataFrame:
     """
     import numpy as np
 
-    sglang, seldom = named["backend"] == "sglang", named["concurrency"] >= 16
+    busy = named["concurrency"] >= 16
 
-    def are(told: dict[str, Any]) -> Any:
-        return np.logical_and.reduce([named[name] == value for name, value in told.items()])
+    def are(told: dict[str, str]) -> Any:
+        """Which rows are of a recipe: words of the model's name, and other columns' values."""
+        text = {name: named[name].astype(str).str.removesuffix("_sxm") for name in told}
+        found = [
+            text[name].str.contains(words) if name == "model" else text[name].isin(words.split("|"))
+            for name, words in told.items()
+        ]
+        return np.logical_and.reduce(found)
 
-    drafted = are(DRAFTED | DRAFTED_SPLIT)
+    drafted = are(DRAFTED) & np.logical_and.reduce([named[n] == size for n, size in DRAFTED_SPLIT.items()])
+    narrow = are(NARROW) & np.logical_or.reduce([are(recipe) for recipe in NARROW_KV])
     said: dict[str, Any] = {
-        "poll_steps": np.where(sglang, np.where(seldom | (named["dtype"] == "fp4"), 30, 10), 1),
-        "kv_dtype": np.where(sglang & named["dtype"].isin(["fp8", "fp4"]), "fp8", "bf16"),
+        "poll_steps": np.where(are(SELDOM), np.where(busy | (named["dtype"] == "fp4"), 30, 10), 1),
+        "kv_dtype": np.where(narrow, "fp8", "bf16"),
         "experts_by": np.where(are(MARLIN), "marlin", ""),
         "drafted": np.where(drafted, DRAFTS, 0),
         "accept": np.where(drafted, ACCEPT, 0.0),
@@ -58,6 +79,6 @@ def with_recipes(named: pd.DataFrame) -> pd.DataFrame:
     tp = named["tp"].where(~beyond, named["tp"] / named["ep"])
     experts = named["moe_tp_size"].where(~beyond, tp / named["ep"])
     known = {name: named[name].where(named[name].notna(), said[name]) for name in said if name in named}
-    own = named["backend"] != "trtllm"  # which no public recipe ran
+    own = named[["prompt", "output"]].isin(LENGTHS).all(axis=1)
     lengths = {name: (named[name] * MEAN).round().where(own, named[name]) for name in ("prompt", "output")}
     return named.assign(tp=tp, moe_tp_size=experts, **lengths, **(said | known))

@@ -100,8 +100,10 @@ def steps(load: Load, device: Device, fidelity: Fidelity | str) -> Steps:
     """The steps: the sum of their operators, decode at the middle of the answer."""
     limits = ceilings(device, fidelity, load.backend, load.named)
 
+    parts = load.setting.replicas  # of the batch: the largest is waited for
+
     def passes(phase: str, at_once: int, **sizes: int) -> list[Pass]:
-        sizes = {"batch": at_once, "prompt": load.prompt, **sizes}
+        sizes = {"batch": -(-at_once // parts) * parts, "prompt": load.prompt, **sizes}
         asked = Scenario(load.model, phase, setting=load.setting, techniques=load.techniques, **sizes)
         asked = as_engines_run(asked, graphs=not load.static)
         check_node(asked, device)
@@ -114,7 +116,7 @@ def steps(load: Load, device: Device, fidelity: Fidelity | str) -> Steps:
     decode = passes("decode", load.concurrency, context=load.prompt + max(1, load.output // 2))
     one = prefill(load.concurrency if load.static else 1)
     budget = BUDGETS.get(load.backend, USUAL_BUDGET)
-    full = 1 if load.static else max(1, min(load.concurrency, budget // load.prompt))
+    full = 1 if load.static else min(load.concurrency, parts * max(1, budget // load.prompt))
     whole = prefill(full) if full > 1 else one
     tokens = 1 / sum(each.times for each in decode if not each.scope)
     decode_rows = [row for each in decode for row in pass_rows(each, limits)]

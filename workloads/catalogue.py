@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
 from specfiles.catalogue import Catalogue
+from specfiles.errors import InputError
 from specfiles.frozen import dataclass
 from specfiles.reading import exists, read_json
 from specfiles.strict import Strict, validated
@@ -71,6 +74,32 @@ def _names(path: Path) -> list[str]:
 
 
 MODELS = Catalogue("model", Path(__file__).parent / "models", (".json",), _names, "models")
+
+
+# What follows an architecture's name: how a checkpoint was tuned, when, and in which format it is stored.
+ENDING = re.compile(
+    r"[-_](instruct|chat|thinking|it|hf|exp|\d{4}|(nv|mx)?fp[48]([-_]v\d+)?|bf16|int[48]|awq)$", re.IGNORECASE
+)
+
+
+@cache  # tables name the same few in every row
+def architecture_of(checkpoint: str) -> Loaded:
+    """The model of a published checkpoint, whoever published it, however it was tuned and stored.
+
+    Raises InputError as `load_model` does, of the whole name.
+    """
+    asked = checkpoint
+    while True:
+        for name in dict.fromkeys((asked, asked.rpartition("/")[2])):
+            try:
+                return load_model(name)
+            except InputError as error:
+                if name == checkpoint:
+                    unknown = error
+        shorter = ENDING.sub("", asked)
+        if shorter == asked:
+            raise unknown
+        asked = shorter
 
 
 def load_model(asked: str | Path) -> Loaded:

@@ -94,11 +94,17 @@ class Precision:
     kv: DtypeLike = "bf16"
     wide: DtypeLike = "bf16"
     experts: DtypeLike | None = None  # of the experts' matrices where it differs (MXFP4 of gpt-oss)
+    experts_in: DtypeLike | None = None  # what experts multiply in where it differs (gpt-oss on Blackwell)
 
     @property
     def expert_weights(self) -> DtypeLike:
         """In which format experts are stored."""
         return self.weights if self.experts is None else self.experts
+
+    @property
+    def expert_activations(self) -> DtypeLike:
+        """What experts multiply in."""
+        return self.activations if self.experts_in is None else self.experts_in
 
     @property
     def stored(self) -> str:

@@ -16,7 +16,14 @@ from hwspecs import load_device
 from hwspecs.serving import Overheads, overheads_for
 from reports.end_to_end import as_text
 from roofline.ceilings import Fidelity
-from roofline.endtoend import EndToEnd, applied, composed, is_end_to_end, score_end_to_end
+from roofline.endtoend import (
+    EndToEnd,
+    applied,
+    composed,
+    each_load,
+    is_end_to_end,
+    score_end_to_end,
+)
 from roofline.engine_kernels import EngineKernels
 from roofline.predict import predict
 from roofline.rollback import IN_TURN, INDEXED
@@ -369,3 +376,53 @@ def test_the_bias_is_a_geometric_mean() -> None:
     assert found["bias"].tolist() == close([4 ** (1 / 3) - 1] * 2)
     assert found["median_ape"].tolist() == close([1.0] * 2)
     assert found["mape"].tolist() == close([4.5 / 3] * 2)
+
+
+def loads_of(*changes: dict[str, Any]) -> list[Load]:
+    """What rows are read as."""
+    found: list[Load] = []
+
+    def keep(row: dict[str, Any], load: Load) -> dict[str, Any]:
+        found.append(load)
+        return {}
+
+    _, left_out = each_load(pd.DataFrame([ROW | change for change in changes]), keep)
+    assert not left_out
+    return found
+
+
+def test_what_a_device_cannot_multiply_in_is_only_stored() -> None:
+    """fp8 on A100, 4 bits on Hopper: weights are widened on the way, as Marlin's kernels do."""
+    devices = [("a100_sxm", "fp8"), ("h100_sxm", "fp8"), ("h100_sxm", "fp4"), ("b200_sxm", "fp4")]
+    formats = [one.setting.precision for one in loads_of(*({"gpu": g, "dtype": d} for g, d in devices))]
+    assert [p.weights for p in formats] == ["fp8", "fp8", "nvfp4", "nvfp4"]
+    assert [p.activations for p in formats] == ["bf16", "fp8", "bf16", "nvfp4"]
+
+
+def test_only_the_experts_of_gpt_oss_are_narrow() -> None:
+    """Whatever a table calls it: they multiply in 16 bits on Hopper and in 8 on Blackwell."""
+    gpus = ["h100_sxm", "b200_sxm"]
+    asked = [{"model": "openai/gpt-oss-120b", "gpu": g, "dtype": d} for g in gpus for d in ("fp4", "fp8")]
+    formats = [one.setting.precision for one in loads_of(*asked)]
+    assert {(p.weights, p.activations, p.expert_weights) for p in formats} == {("bf16", "bf16", "mxfp4")}
+    assert [p.expert_activations for p in formats] == ["bf16", "bf16", "fp8", "fp8"]
+
+
+def test_attention_on_parts_of_the_batch_has_whole_experts_on_as_many_devices() -> None:
+    """Tables name the devices of attention alone as tp, or all; a batch is waited for where it is largest."""
+    deep = {"model": "DeepSeek-V3", "gpu": "h200_sxm", "dtype": "fp8", "dp": 8, "ep": 8}
+    one, all_of_them = loads_of(deep, deep | {"tp": 8})
+    assert one.setting == all_of_them.setting
+    assert (one.setting.replicas, one.setting.devices) == (8, 8)
+    device = load_device("h200_sxm")
+    few, eight, nine = (steps(replace(one, concurrency=n), device, "datasheet").decode_s for n in (1, 8, 9))
+    assert few == eight < nine
+    refused = pd.DataFrame([ROW | deep | {"ep": 1, "moe_tp_size": 8}])
+    _, left_out = composed(refused, "datasheet")
+    assert "whole experts" in next(iter(left_out))
+
+
+def test_rows_name_checkpoints_by_whoever_tuned_or_quantised_them() -> None:
+    names = ["nvidia/DeepSeek-R1-0528-NVFP4-v2", "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8"]
+    found = loads_of(*({"model": name, "gpu": "b200_sxm", "tp": 4, "dtype": "fp8"} for name in names))
+    assert [one.model.name for one in found] == ["DeepSeek-R1", "Qwen3-235B-A22B"]

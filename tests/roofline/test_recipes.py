@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from roofline.endtoend import composed
-from roofline.recipes import ACCEPT, NODE
+from roofline.endtoend import NAMES, composed
+from roofline.recipes import ACCEPT, NODE, with_recipes
 from roofline.tablefiles import read_table
 from workloads.techniques.decoding import expected_tokens
 
@@ -42,6 +42,23 @@ def test_engines_look_at_arrivals_as_often_as_their_recipes_say() -> None:
     other = {"backend": "vllm", "model_path": "gpt-oss-120b", "system": "h100_sxm"}
     found = rows_of({}, {"concurrency": 16}, fp4, {"concurrency": 16, **other}, {"poll_steps": 7})
     assert found["poll_steps"].tolist() == [10, 30, 30, 1, 7]
+
+
+def test_flags_are_those_of_the_model_and_its_device() -> None:
+    """SGLang's polling is set on B200 and not on H200, nor for GLM-5; keys and values likewise."""
+    narrow = {"precision": "fp8", "concurrency": 16}
+    deep = {"model_path": "deepseek-ai/DeepSeek-R1-0528", "moe_tp_size": 8}
+    rows = pd.DataFrame([ROW | narrow | c for c in (deep, deep | {"system": "h200_sxm"})])
+    rows = pd.concat([rows, pd.DataFrame([ROW | narrow | {"model_path": "zai-org/GLM-5-FP8"}])])
+    found = with_recipes(rows.rename(columns=NAMES))
+    assert found["poll_steps"].tolist() == [30, 1, 1]
+    assert found["kv_dtype"].tolist() == ["fp8", "bf16", "fp8"]
+
+
+def test_rows_of_other_lengths_are_as_long_as_they_say() -> None:
+    """InferenceX's are of 1024 and 8192 tokens, which are the most of random lengths."""
+    found = with_recipes(pd.DataFrame([ROW, ROW | {"isl": 4000, "osl": 1000}]).rename(columns=NAMES))
+    assert found[["prompt", "output"]].to_numpy().tolist() == [[922, 922], [4000, 1000]]
 
 
 def test_a_table_that_is_not_the_sample_has_no_recipe() -> None:

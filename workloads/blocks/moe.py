@@ -52,7 +52,8 @@ class MoeBlock(Block):
     def _experts(self, place: Place, load: _Load) -> Iterator[Part]:
         p, hidden, fused = place.setting.precision, place.hidden, place.fused
         yield "permute", self, Permute(load.tokens, load.rows, hidden, p.wide, fused)
-        shape = (load.groups, load.touched, p.activations, p.expert_weights, p.wide, self.bias)
+        formats = p.expert_activations, p.expert_weights, p.wide
+        shape = (load.groups, load.touched, *formats, self.bias)
         gathered, summed, layer = (load.tokens, load.tokens, self._layer(place)) if fused else (None,) * 3
         into = load.width * (2 if self.gated else 1)
         first = GroupedGemm(load.rows, into, hidden, *shape, read_rows=gathered, layer=layer)
@@ -76,7 +77,7 @@ class MoeBlock(Block):
             return
         devices = setting.expert_parallel
         reached = expected_devices(self.experts, self.top_k, devices) * (devices - 1) / devices
-        dtype = p.activations if name == "dispatch" else p.wide
+        dtype = p.expert_activations if name == "dispatch" else p.wide
         yield f"{name}_alltoall", self, AllToAll(place.tokens * reached, place.hidden, dtype)
 
     def unsplit(self, devices: int) -> Iterator[str]:
