@@ -44,7 +44,7 @@ lint: install
 test: install lint
 	$(BIN)/python -m pytest -n auto
 
-# On a machine with CUDA: ceilings, a model, a campaign, counters, techniques, modes, two GPUs, tests; then what they say.
+# On a machine with CUDA: ceilings, a model, a campaign, counters, modes, tests, techniques, two GPUs; then what they say.
 # A machine without internet: python3 benchmarks/gpu.py --help. Without a GPU, to try it: GPU_RUN="--device cpu --brief".
 GPU_RUN ?=
 gpu: install

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -46,6 +47,7 @@ WITH = (  # a kernel that faults takes the device from what follows: those that 
     *("fp8", "weight-only:format=int4_g128", "2:4", "torch-compile"),  # the last is among the modes, too
 )
 MOST_PACKED = 12_000_000  # bytes of a file in an archive, which is to stay small enough to be carried
+COUNTED, COUNTED_LAYERS = "llama-3.2-1b", 4  # a kernel runs again for each group of counters: some 20 times
 ON_CPU = ("ceilings", "model", "campaign")  # to try this file on a machine without a GPU
 SHIPPED = (
     "campaign.json",
@@ -74,7 +76,7 @@ def steps(device: str) -> list[Step]:
     file, on, profile = "{out}/campaign/device.yaml", f"--device {device}", "profiler profile"
     asked, few = f"{on} --hw {file}", "--prompt 256 --output 8 --repeats 3"
     whole, gains = "--prompt 2048 --output 256", " ".join(f"--with {name}" for name in WITH)
-    modes = ("graph", "compile")
+    modes, counted = ("graph", "compile"), f"{{out}}/models/{COUNTED}"
     shared = "torch.distributed.run --nproc-per-node 2 -m profiler profile"
     found = [
         Step(
@@ -96,21 +98,13 @@ def steps(device: str) -> list[Step]:
         Step(
             *("counters", "counters", 90, 300),
             (
-                f"{profile} Llama-3.2-1B {asked} --ncu --no-alone --repeats 4 --prompt 1024 --output 2 "
+                f"{profile} {counted} {asked} --ncu --no-alone --repeats 4 --prompt 1024 --output 2 "
                 "-o {out}/counters/run",
             ),
             (
-                f"{profile} Llama-3.2-1B {asked} --ncu --no-alone --repeats 3 --phase decode --context 128 "
+                f"{profile} {counted} {asked} --ncu --no-alone --repeats 3 --phase decode --context 128 "
                 "-o {out}/counters/run",
             ),
-        ),
-        Step(
-            *("techniques", "techniques", 90, 480),
-            (
-                f"{profile} Llama-3.2-3B {asked} --prompt 2048 --output 2 --no-alone {gains} "
-                "-o {out}/techniques/run",
-            ),
-            (f"{profile} Llama-3.2-3B {asked} {few} --no-alone {gains} -o {{out}}/techniques/run",),
         ),
         Step(
             *("modes", "modes", 90, 360),
@@ -124,15 +118,23 @@ def steps(device: str) -> list[Step]:
             ),
         ),
         Step(
+            *("tests", "tests", 120, 580),
+            ("pytest -m gpu -p no:cacheprovider --durations=15 tests/profiler",),
+            ("pytest -m 'gpu and not slow' -p no:cacheprovider --maxfail=30 tests/profiler",),
+        ),
+        Step(
+            *("techniques", "techniques", 90, 480),
+            (
+                f"{profile} Llama-3.2-3B {asked} --prompt 2048 --output 2 --no-alone {gains} "
+                "-o {out}/techniques/run",
+            ),
+            (f"{profile} Llama-3.2-3B {asked} {few} --no-alone {gains} -o {{out}}/techniques/run",),
+        ),
+        Step(
             *("ranks", "ranks", 90, 300),
             (f"{shared} Llama-3.2-1B {asked} --tp 2 {whole} --no-alone -o {{out}}/ranks/run",),
             (f"{shared} Llama-3.2-1B {asked} --tp 2 {few} --no-alone -o {{out}}/ranks/run",),
             gpus=2,
-        ),
-        Step(
-            *("tests", "tests", 120, 580),
-            ("pytest -m gpu -p no:cacheprovider --durations=15 tests/profiler",),
-            ("pytest -m 'gpu and not slow' -p no:cacheprovider --maxfail=30 tests/profiler",),
         ),
     ]
     return found if device != "cpu" else [step for step in found if step.name in ON_CPU]
@@ -214,6 +216,7 @@ def measured(asked: argparse.Namespace) -> int:
         return 2
     for archive in sorted(asked.results.glob("*.tar.gz")):
         unpacked(archive, asked.results)
+    shortened(asked.results / "models" / COUNTED)
     failed = []
     for step in order(known, asked.names, asked.results):
         left = min(step.most_s, asked.seconds - (time.monotonic() - begin) - GRACE_S)
@@ -225,6 +228,13 @@ def measured(asked: argparse.Namespace) -> int:
             failed.append(step.name)
     print(f"failed: {', '.join(failed)}" if failed else "nothing that was run failed")
     return 1 if failed else 0
+
+
+def shortened(folder: Path) -> None:
+    """The config of the model whose kernels are counted, with few layers."""
+    fields = json.loads((ROOT / "workloads" / "models" / f"{COUNTED}.json").read_text())["config"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({**fields, "num_hidden_layers": COUNTED_LAYERS}))
 
 
 def order(known: list[Step], names: list[str], results: Path) -> list[Step]:

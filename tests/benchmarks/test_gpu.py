@@ -92,6 +92,20 @@ def test_each_step_leaves_what_it_wrote_and_said(
         assert "b.done" not in pack.getnames()
 
 
+def test_counted_is_a_model_of_few_layers(gpu: ModuleType, tmp_path: Path) -> None:
+    """Whose config is known: Nsight Compute repeats each kernel for each group of its counters."""
+    from workloads.catalogue import load_model
+
+    folder = tmp_path / "models" / gpu.COUNTED
+    gpu.shortened(folder)
+    model, whole = load_model(folder).model, load_model("Llama-3.2-1B").model
+    assert len(model.layers) == gpu.COUNTED_LAYERS < len(whole.layers)
+    assert model.layers[0] == whole.layers[0]
+    (counters,) = [step for step in gpu.steps("cuda") if step.name == "counters"]
+    for command in (*counters.commands, *counters.brief):
+        assert command.format(out=tmp_path, left=60).split()[2] == str(folder)
+
+
 def test_a_report_too_large_to_be_carried_stays_behind(
     gpu: ModuleType, tool: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
