@@ -9,7 +9,7 @@ from reports.records import Advice, Advised
 from reports.units import si
 from roofline.ceilings import Fidelity
 from roofline.scenario import Scenario
-from roofline.whatif import WhatIf, of_each, whatif
+from roofline.whatif import Outcome, WhatIf, of_each, whatif
 from specfiles.errors import InputError
 from workloads.techniques.base import QUALITIES
 
@@ -39,15 +39,29 @@ def _counted(found: WhatIf) -> Iterator[tuple[str, str]]:
 
 
 def _ranked(found: WhatIf, quality: str) -> Iterator[Advised]:
-    """The best single techniques of a label, then the best pair if it is better."""
+    """The best single techniques of a label, one that can be chosen among them, then the best pair."""
     alike = [one for one in found.outcomes if one.speedup > WORTH_SHOWING and one.quality == quality]
     singles = of_each(one for one in alike if len(one.techniques) == 1)
     pairs = [one for one in alike if len(one.techniques) > 1]
-    for record in (one.record() for one in singles[:MOST] + pairs[:1]):
-        numbers = (record[name] for name in ("speedup", "time_s", "memory_bytes", "why"))
+    shown = singles[:MOST]
+    if not any(map(_choosable, shown)):
+        shown += list(filter(_choosable, singles))[:1]
+    for one in shown + pairs[:1]:
+        record = one.record()
         yield Advised(
-            " + ".join(record["names"]), _options(record["names"], record["techniques"]), quality, *numbers
+            " + ".join(record["names"]),
+            _options(record["names"], record["techniques"]),
+            quality,
+            record["speedup"],
+            record["time_s"],
+            record["memory_bytes"],
+            record["why"],
+            _choosable(one),
         )
+
+
+def _choosable(outcome: Outcome) -> bool:
+    return all(technique.served and not technique.of_requests for technique in outcome.techniques)
 
 
 def _options(names: Sequence[str], told: Sequence[str]) -> str:

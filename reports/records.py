@@ -86,6 +86,7 @@ class Advised:
     time_s: float
     memory_bytes: float
     why: str
+    choosable: bool  # inference engines offer it, and its gain is no property of the requests
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,9 @@ class Advice:
     counted: tuple[tuple[str, str], ...] = ()  # name, and what it would be without
 
     def best(self, quality: str) -> Advised | None:
-        """The one that gains most of those with one label."""
-        return next((row for row in self.rows if row.quality == quality), None)
+        """The one that gains most of those with one label that somebody can choose; else of all."""
+        alike = [row for row in self.rows if row.quality == quality]
+        return next((row for row in alike if row.choosable), alike[0] if alike else None)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,16 @@ def test_what_is_said_of_a_method_is_its_prediction(advice: Advice) -> None:
     assert "bytes of weights" in row.why
 
 
+def test_the_summary_names_what_engines_offer(advice: Advice) -> None:
+    """Early exit gains as much as it leaves out layers, and no engine has it."""
+    for quality in ("exact", "lossy"):
+        best = advice.best(quality)
+        assert best is not None
+        assert all(parse(name).served for name in best.name.split(" + "))
+    unserved = replace(advice, rows=tuple(replace(row, choosable=False) for row in advice.rows))
+    assert unserved.best("exact") == unserved.rows[0]
+
+
 def test_a_method_is_shown_or_refused_with_a_reason_or_gains_nothing(advice: Advice) -> None:
     found = whatif(SCENARIO, load_device("h100_sxm"))
     assert dict(advice.refused) == found.refused
