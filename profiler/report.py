@@ -12,20 +12,16 @@ from reports.content import of_predictions, of_run
 from reports.elsewhere import other_devices
 from reports.html import render
 from reports.records import Content
-from roofline.asked import techniques
+from roofline.asked import Asked, scenarios_of
 from roofline.engines import find_engine
 from roofline.predict import Prediction, predict
 from roofline.run import Run, open_run
-from roofline.scenario import Scenario
 from specfiles.errors import InputError
 from specfiles.reading import read_json
 from workloads.catalogue import load_model
 from workloads.config import Config
-from workloads.convention import convention
-from workloads.dtypes import Precision
 from workloads.families import build
 from workloads.model import Model
-from workloads.phases import Setting
 
 
 def report(subjects: Sequence[Path], hardware: str | None, others: Sequence[str] | None = None) -> str:
@@ -116,25 +112,20 @@ def _again(point: dict[str, Any], device: Device) -> Prediction:
             f"`roofline predict --from-module {point['model']} --format html`."
         )
     dtypes = point["dtypes"]
-    setting = Setting(
-        Precision.of(dtypes["weights"], dtypes["activations"], dtypes["kv"], dtypes.get("experts")),
-        convention(point["convention"]),
-        point["tensor_parallel"],
-        point.get("expert_parallel", 1),
-        point.get("pipeline_parallel", 1),
-        point.get("expert_skew", 0.0),
-    )
-    scenario = Scenario(
-        _model(point),
-        point["phase"],
-        point["batch"],
-        point["prompt"],
-        point["context"] if point["phase"] == "decode" else None,
-        point["output"] or 1,
-        setting,
-        techniques=techniques(tuple(point.get("techniques", ()))),
+    asked = Asked(
+        **{name: point[name] for name in ("phase", "batch", "prompt", "convention")},
+        context=point["context"] if point["phase"] == "decode" else None,
+        output=point["output"] or 1,
         steps=point.get("steps"),
-        images=point.get("images", 0),
+        images=point.get("images"),
+        **{name: dtypes[name] for name in ("weights", "activations", "kv")},
+        expert_weights=dtypes.get("experts"),
+        tp=point["tensor_parallel"],
+        ep=point.get("expert_parallel"),
+        pp=point.get("pipeline_parallel"),
+        expert_skew=point.get("expert_skew"),
+        techniques=tuple(point.get("techniques", ())),
     )
+    (scenario,) = scenarios_of(_model(point), asked)
     engine = find_engine(point["engine"]["name"]) if "engine" in point else None
     return predict(scenario, device, point["fidelity"], point.get("backend", ""), engine=engine)

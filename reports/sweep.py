@@ -6,9 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from reports import terminal
-from reports.units import in_bytes, percent, seconds, si, text, usd
+from reports.units import percent, text
 from reports.validation import plain_records
-from reports.wording import plain
 from roofline.tables import csv_text
 
 if TYPE_CHECKING:
@@ -31,16 +30,12 @@ COLUMNS: terminal.Columns = {
     "kv": ("KV", text),
     "techniques": ("techniques", lambda v: v or "–"),
     "engine": ("engine", text),
-    "batch": ("batch", text),
-    "prompt": ("prompt", text),
-    "context": ("context", text),
-    "ttft_s": ("TTFT", seconds),
-    "tpot_s": ("TPOT", seconds),
-    "tokens_per_s": ("tokens/s", plain),
+    **terminal.SIZES,
+    **terminal.RATES,
     "mbu": ("MBU", percent),
-    "memory_bytes": ("memory", in_bytes),
-    "energy_j": ("energy", lambda v: si(v, "J")),
-    "usd_per_million_tokens": ("USD per million tokens", usd),
+    **terminal.MEMORY,
+    **terminal.ENERGY,
+    **terminal.COST,
 }
 
 

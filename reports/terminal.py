@@ -173,18 +173,23 @@ def engine_lines(engine: dict[str, Any]) -> list[str]:
     return [f"engine {engine['told']}", *rows]
 
 
-SWEEP: Columns = {
-    "batch": ("batch", text),
-    "prompt": ("prompt", text),
-    "context": ("context", text),
+SIZES: Columns = {name: (name, text) for name in ("batch", "prompt", "context")}
+RATES: Columns = {
     "ttft_s": ("TTFT", seconds),
     "tpot_s": ("TPOT", seconds),
     "tokens_per_s": ("tokens/s", plain),
+}
+MEMORY: Columns = {"memory_bytes": ("memory", in_bytes)}
+ENERGY: Columns = {"energy_j": ("energy", lambda v: si(v, "J"))}
+COST: Columns = {"usd_per_million_tokens": ("USD per million tokens", usd)}
+SWEEP: Columns = {
+    **SIZES,
+    **RATES,
     "mfu": ("MFU", percent),
     "mbu": ("MBU", percent),
-    "memory_bytes": ("memory", in_bytes),
+    **MEMORY,
     "fits": ("fits", lambda v: "yes" if v else "NO"),
-    "usd_per_million_tokens": ("USD per million tokens", usd),
+    **COST,
 }
 
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports import terminal
 from reports.naming import workload_name
-from reports.units import in_bytes, seconds, si, text, usd
-from reports.wording import plain
+from reports.units import si, text, usd
 from roofline.tables import csv_text
 from roofline.whatif import Outcome
 from workloads.techniques.base import QUALITIES
@@ -67,11 +66,9 @@ def _without(outcome: Outcome) -> dict[str, Any]:
 COLUMNS: terminal.Columns = {
     "named": ("technique", text),
     "speedup": ("speedup", lambda v: f"{v:.2f}x"),
-    "ttft_s": ("TTFT", seconds),
-    "tpot_s": ("TPOT", seconds),
-    "tokens_per_s": ("tokens/s", plain),
+    **terminal.RATES,
     "held": ("memory", text),
-    "energy_j": ("energy", lambda v: si(v, "J")),
+    **terminal.ENERGY,
     "bound": ("bound by", text),
 }
 VISIBLE = 0.005
@@ -245,10 +242,7 @@ def _missing(answer: Answer, goal: Goal) -> dict[str, Any]:
 ANSWERED = ("ttft_s", "tpot_s", "tokens_per_s", "memory_bytes")
 
 
-PRICES: terminal.Columns = {
-    "usd_per_hour": ("USD per hour", usd),
-    "usd_per_million_tokens": ("USD per million tokens", usd),
-}
+PRICES: terminal.Columns = {"usd_per_hour": ("USD per hour", usd), **terminal.COST}
 
 
 def answers_text(found: Found, scenario: Scenario, goal: Goal, target: str) -> str:
@@ -263,8 +257,8 @@ def answers_text(found: Found, scenario: Scenario, goal: Goal, target: str) -> s
         "hardware": ("device", text),
         "devices": ("devices", text),
         **(PRICES if priced else {"tdp_w": ("power", lambda v: si(v, "W"))}),
-        **{key: COLUMNS[key] for key in ANSWERED if key in COLUMNS},
-        "memory_bytes": ("memory", in_bytes),
+        **terminal.RATES,
+        **terminal.MEMORY,
         **({} if met else {"short": ("misses", text), "binds": ("bound by", text)}),
         "used": ("techniques", text),
         **({"assumed": ("assumed", text)} if any(row["assumed"] for row in rows) else {}),

@@ -37,10 +37,7 @@ def _costs(costs: list[Overhead]) -> None:
     from specfiles.strict import plain_data
 
     columns: terminal.Columns = {
-        "phase": ("phase", text),
-        "batch": ("batch", text),
-        "kv_len": ("tokens", text),
-        "encoder_len": ("encoder's", text),
+        **terminal.POINT,
         "fraction": ("cost of ranges", percent),
         "low": ("95 % from", percent),
         "high": ("to", percent),
