@@ -50,9 +50,12 @@ def test_the_whole_decides(above: float, fails: bool) -> None:
 
 
 def test_an_operator_alone_must_matter_and_leave_its_spread() -> None:
-    before = side(main=(1, 100.0), tiny=(1, 0.1), noisy=(1, 5.0, "", "", 1.0))
-    after = side(main=(1, 100.0), tiny=(1, 0.2), noisy=(1, 6.0, "", "", 1.0))
-    assert diff(before, after).regressions(0.05, each=True) == []
+    """A thousandth of the time does not, a fiftieth does; the sum of both spreads is no regression."""
+    before = side(main=(1, 100.0), tiny=(1, 0.1), small=(1, 2.0), noisy=(1, 5.0, "", "", 0.5))
+    after = side(main=(1, 100.0), tiny=(1, 0.2), small=(1, 3.0), noisy=(1, 6.0, "", "", 0.5))
+    assert diff(before, after).regressions(0.05, each=True) == ["small: +50.0 %"]
+    clear = diff(before, after.assign(spread_s=after["spread_s"] * 0.9)).regressions(0.05, each=True)
+    assert sorted(clear) == ["noisy: +20.0 %", "small: +50.0 %"]
 
 
 def test_a_phase_alone_fails() -> None:
@@ -70,6 +73,15 @@ def test_a_longer_recording_is_no_regression() -> None:
     assert row(found, "b")["ratio"] == pytest.approx(0.05)
     assert row(found, "a")["change_s"] == pytest.approx(0)
     assert (row(found, "b")["count_b"], row(found, "b")["why"]) == (20, "")  # as many, of that length
+
+
+@pytest.mark.parametrize("count", [10, 33])
+def test_what_half_of_the_time_executes_otherwise_is_no_longer_recording(count: int) -> None:
+    before, after = (
+        side(a=(10, 1.0), b=(10, 1.0), c=(10, 2.0)),
+        side(a=(30, 3.0), b=(30, 3.0), c=(count, 2.0)),
+    )
+    assert same_scale(diff(before, after)) is None
 
 
 times = st.dictionaries(
