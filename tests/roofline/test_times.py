@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwspecs import Device, load_device
+from hwspecs import Constants, Device, load_device
 from hwspecs.loader import DEVICES
 from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.predict import predict
@@ -22,7 +22,7 @@ from roofline.times import ALONE, Times, times
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
 from workloads.dtypes import FORMATS, Precision
-from workloads.operators import Activation, AllReduce, Attention, Gemm, Norm, Operator, Residual
+from workloads.operators import Activation, AllReduce, Attention, Changed, Gemm, Norm, Operator, Residual
 from workloads.operators.kinds import KINDS
 from workloads.phases import Setting
 from workloads.work import Role, Traffic, Work
@@ -226,6 +226,21 @@ def test_a_launch_is_paid_once_and_not_by_fused_operators() -> None:
     assert times(op, launching).time_s == times(op, PAPER).time_s + 5e-6
     assert times(op, launching).bound == "launch"
     assert times(Residual(1, 64, fused=True), launching).time_s == 0
+
+
+@pytest.mark.parametrize(("copies", "beyond"), [(2, 1.0), (0, 0.16)])
+def test_a_changed_operator_keeps_what_its_kernel_takes_beyond_its_limits(copies: int, beyond: float) -> None:
+    """At half the bandwidth a product takes its limit again: no more of that where a technique moves twice
+    as much, and in proportion where it leaves the FLOP alone, 0.16 of the time of the bytes.
+    """
+    slow = Constants(dtype="bf16", launch_s=1e-5, byte_per_s=BANDWIDTH / 2, points=1, median_error=0.0)
+    limits = replace(PAPER, constants={("gemm", "bf16"): slow})
+    product = Gemm(16, 4096, 4096)
+    once = times(product, PAPER).time_s
+    assert times(product, limits).time_s == close(1e-5 + 2 * once)
+    changed = Changed(product, lambda work: replace(work, traffic=work.traffic * copies))
+    found = times(changed, limits)
+    assert found.time_s == close(1e-5 + times(changed, PAPER).time_s + beyond * once, rel=0.01)
 
 
 def test_narrow_formats_use_their_own_peak() -> None:
