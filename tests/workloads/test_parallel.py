@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from specfiles.errors import InputError
 from workloads.blocks import MlpBlock
 from workloads.catalogue import load_model
+from workloads.dtypes import Precision
 from workloads.model import Model
 from workloads.operators import AllReduce, AllToAll, Gemm, GroupedGemm, Send
 from workloads.phases import Named, Setting, Step, decode, operators, parameters, prefill
-from workloads.sharing import check_sharing, stages
+from workloads.sharing import beside, check_sharing, stages
 
 SPLIT = [  # model and a number of devices that divides its heads, KV heads and MLP
     ("Llama-2-7B", 2),
@@ -112,6 +114,13 @@ def test_heads_that_do_not_divide_are_refused(name: str, devices: int, what: str
         check_sharing(load_model(name).model, Setting(tensor_parallel=devices), 1)
 
 
+def test_a_second_model_runs_whole_on_each_device_where_it_does_not_divide() -> None:
+    """SmolLM2-135M has 9 heads."""
+    both = Setting(tensor_parallel=2)
+    assert beside(load_model("Llama-3.2-1B").model, both) == both
+    assert beside(load_model("SmolLM2-135M").model, both) == Setting()
+
+
 def test_an_mlp_that_does_not_divide_is_refused() -> None:
     model = load_model("Llama-2-7B").model  # 32 heads divide by 32, the width 11008 = 344 * 32 too
     check_sharing(model, Setting(tensor_parallel=32), 1)
@@ -127,8 +136,8 @@ def test_an_mlp_that_does_not_divide_is_refused() -> None:
 SPARSE = ("Mixtral-8x7B", "DeepSeek-V3", "Llama-4-Scout-17B-16E", "gpt-oss-120b")
 
 
-def shared(model: Model, step: Step, **how: int) -> dict[str, Named]:
-    setting = Setting(**how)  # type: ignore[arg-type]
+def shared(model: Model, step: Step, **how: Any) -> dict[str, Named]:
+    setting = Setting(**how)
     check_sharing(model, setting, int(step.batch))
     return {row.name: row for row in operators(model, step, setting)}
 
@@ -158,19 +167,26 @@ def test_experts_are_shared_out_whole_or_by_width(name: str, how: dict[str, int]
 
 
 def test_tokens_travel_where_the_attention_is_not_shared() -> None:
-    """DeepSeek-V3 over 8 devices, 64 sequences: each has 8 and sends them to the devices of their experts."""
-    model, step = load_model("DeepSeek-V3").model, decode(64, 100)
-    rows = shared(model, step, expert_parallel=8)
+    """DeepSeek-V3 over 8 devices, 64 sequences: each has 8 and sends them to the devices of their experts.
+
+    As its report has it (arXiv:2412.19437, section 3.3.3), in FP8 there and in 16 bits back.
+    """
+    model, step, fp8 = load_model("DeepSeek-V3").model, decode(64, 100), Precision.of("fp8", "fp8")
+    rows = shared(model, step, expert_parallel=8, precision=fp8)
     sent = [row for row in rows.values() if isinstance(row.operator, AllToAll)]
     assert [row.name for row in sent] == ["layers.moe.dispatch_alltoall", "layers.moe.return_alltoall"]
     spared = 1.0  # 8 experts of 256, none of a device's 32
     for drawn in range(8):
         spared *= (224 - drawn) / (256 - drawn)
-    for row in sent:
+    for row, width in zip(sent, (1, 2), strict=True):
         assert row.count == 58
-        assert row.operator.work().comm_bytes == pytest.approx(8 * 7 * (1 - spared) * 7168 * 2)
+        assert row.operator.work().comm_bytes == pytest.approx(8 * 7 * (1 - spared) * 7168 * width)
+    experts = rows["layers.moe.experts_down_proj"].operator
+    assert isinstance(experts, GroupedGemm)
+    assert experts.layer
+    assert (experts.layer.tokens, experts.m) == (64, 64 * 8 / 8)  # of all devices, of one's own experts
     assert not [row for row in rows.values() if isinstance(row.operator, AllReduce)]
-    one = shared(model, decode(8, 100))  # the attention is that of a device's own 8 sequences
+    one = shared(model, decode(8, 100), precision=fp8)  # the attention is that of a device's own 8 sequences
     for key in ("layers.attention.q_b_proj", "layers.attention.core", "lm_head"):
         assert rows[key].operator == one[key].operator
 
@@ -196,6 +212,9 @@ def test_stages_hold_the_model_together(name: str, count: int) -> None:
     assert [row.count for row in sends] == [count - 1]
     assert sends[0].operator.work().comm_bytes == 3 * model.hidden * 2
     assert [row for row in split if row not in sends] == plain  # a token passes every stage
+    halved = operators(model, decode(3, 50), replace(setting, tensor_parallel=2))
+    (part,) = (row for row in halved if isinstance(row.operator, Send))
+    assert part.operator.work().comm_bytes * 2 == sends[0].operator.work().comm_bytes  # each device its half
 
 
 @pytest.mark.parametrize(
