@@ -38,6 +38,8 @@ from workloads.operators.collective import PATTERNS
 CALIBRATED_COLUMNS = ("lower_us", "upper_us", "provenance")  # appended where kernel models predict
 OUTPUT_COLUMNS = ("flops", "bytes_moved", "compute_s", "memory_s", "predicted_us", "bound", "fidelity")
 Column = Callable[[str], Any]
+Formats = tuple[str, str, str]  # of inputs, weights and outputs
+Builder = Callable[[Column, Formats, str], Operator]  # from sizes, formats and that of the cache
 LARGEST = 1e15  # of a size: products of five and more stay finite
 
 
@@ -49,24 +51,27 @@ class _RowError(InputError):
         self.at = at
 
 
-def _gemm(size: Column, dtypes: tuple[str, str, str], _: str) -> Operator:
+def _first(wrong: Any) -> int | None:
+    """The first of the rows that are wrong."""
+    return int(np.argmax(wrong)) if np.any(wrong) else None
+
+
+def _gemm(size: Column, dtypes: Formats, _: str) -> Operator:
     inputs, weights, outputs = dtypes
     return Gemm(size("m"), size("n"), size("k"), inputs, weights, outputs)
 
 
-def _attention(causal: bool, one_query: bool) -> Callable[[Column, tuple[str, str, str], str], Operator]:
-    def make(size: Column, dtypes: tuple[str, str, str], kv_dtype: str) -> Operator:
+def _attention(causal: bool, one_query: bool) -> Builder:
+    def make(size: Column, dtypes: Formats, kv_dtype: str) -> Operator:
         window = size("window?")
         kv_len = size("kv_len")
         q_len: Any = 1 if one_query else size("q_len")
-        if np.any(q_len > kv_len):
-            at = int(np.argmax(q_len > kv_len))
+        if (at := _first(q_len > kv_len)) is not None:
             raise _RowError(
                 at, f"q_len {q_len[at]:g} is above kv_len {kv_len[at]:g}; kv_len includes the new positions."
             )
         heads, kv_heads = size("n_heads"), size("n_kv_heads")
-        if np.any(heads % kv_heads):
-            at = int(np.argmax(heads % kv_heads > 0))
+        if (at := _first(heads % kv_heads > 0)) is not None:
             raise _RowError(
                 at,
                 f"n_heads {heads[at]:g} is not divisible by n_kv_heads {kv_heads[at]:g}; "
@@ -88,10 +93,10 @@ def _attention(causal: bool, one_query: bool) -> Callable[[Column, tuple[str, st
     return make
 
 
-def _mla(absorbed: bool) -> Callable[[Column, tuple[str, str, str], str], Operator]:
+def _mla(absorbed: bool) -> Builder:
     """Latent attention with the sizes of DeepSeek-V2 and V3, which the measured tables have."""
 
-    def make(size: Column, dtypes: tuple[str, str, str], kv_dtype: str) -> Operator:
+    def make(size: Column, dtypes: Formats, kv_dtype: str) -> Operator:
         heads = size("n_heads")
         return Attention(
             batch=size("batch"),
@@ -110,19 +115,18 @@ def _mla(absorbed: bool) -> Callable[[Column, tuple[str, str, str], str], Operat
     return make
 
 
-def _activation(size: Column, dtypes: tuple[str, str, str], _: str) -> Operator:
+def _activation(size: Column, dtypes: Formats, _: str) -> Operator:
     """The width stands in `inter`, or in `hidden` where a table knows the kernel's row alone."""
     inner, row = size("inter?0"), size("hidden?0")
     width: Any = np.where(inner > 0, inner, row)
     return Activation(size("num_tokens"), width if width.all() else size("inter"), dtypes[2])
 
 
-def _moe(size: Column, dtypes: tuple[str, str, str], _: str) -> Operator:
+def _moe(size: Column, dtypes: Formats, _: str) -> Operator:
     """The experts of rank 0; without moe_tp and moe_ep the layer is whole, without `gated` it has a gate."""
     tokens, experts, top_k = size("num_tokens"), size("num_experts"), size("topk")
     split, ranks = (np.maximum(size(name), 1) for name in ("moe_tp?1", "moe_ep?1"))
-    if (wrong := (top_k > experts) | (experts % ranks > 0)).any():
-        at = int(np.argmax(wrong))
+    if (at := _first((top_k > experts) | (experts % ranks > 0))) is not None:
         raise _RowError(
             at,
             f"{experts[at]:g} experts cannot give {top_k[at]:g} to a token on {ranks[at]:g} ranks; topk must "
@@ -135,7 +139,7 @@ def _moe(size: Column, dtypes: tuple[str, str, str], _: str) -> Operator:
     return RoutedExperts(load.tokens, load.chosen, load.touched, *shape, inputs, weights, outputs)
 
 
-def _grouped(size: Column, dtypes: tuple[str, str, str], _: str) -> Operator:
+def _grouped(size: Column, dtypes: Formats, _: str) -> Operator:
     """Rows spread evenly over the experts: as many of these are met as there are rows for."""
     inputs, weights, outputs = dtypes
     m, experts = size("m"), size("num_experts")
@@ -143,11 +147,11 @@ def _grouped(size: Column, dtypes: tuple[str, str, str], _: str) -> Operator:
     return GroupedGemm(m, size("n"), size("k"), experts, met, inputs, weights, outputs)
 
 
-def _collective(pattern: str) -> Callable[[Column, tuple[str, str, str], str], Operator]:
+def _collective(pattern: str) -> Builder:
     return lambda size, d, _: Collective(pattern, size("bytes"), size("n_gpus"))
 
 
-BUILDERS: Mapping[str, Callable[[Column, tuple[str, str, str], str], Operator]] = {
+BUILDERS: Mapping[str, Builder] = {
     "gemm": _gemm,
     "attention_prefill": _attention(causal=True, one_query=False),
     "attention_decode": _attention(causal=True, one_query=True),
