@@ -41,6 +41,22 @@ class Catalogue:
             return Path(asked)
         if asked.endswith(FILES):
             raise InputError(f"{asked}: no such file.")
+        if (found := self.named(asked)) is not None:
+            return found
+        if exists(Path(asked), Path.is_dir):
+            raise InputError(f"{asked}: is a folder, expected a {self.what} file or name.")
+        named = list(map(self.names, self.paths()))
+        raise choose(
+            asked,
+            [name for name, *_ in named],
+            self.what,
+            aliases={alias: name for name, *others in named for alias in others},
+            do=(f"`roofline {self.listing} list` shows all; " if self.listing else "")
+            + "a path to a file works too.",
+        )
+
+    def named(self, asked: str) -> Path | None:
+        """The file of this stem, name or alias; None where there is none."""
         wanted = plain(asked)
         paths = self.paths()
         for path in paths:  # the file's own name first: no file needs opening for it
@@ -52,17 +68,7 @@ class Catalogue:
         for path in (*mentioning, *paths):
             if wanted in map(plain, self.names(path)):
                 return path
-        if exists(Path(asked), Path.is_dir):
-            raise InputError(f"{asked}: is a folder, expected a {self.what} file or name.")
-        named = list(map(self.names, paths))
-        raise choose(
-            asked,
-            [name for name, *_ in named],
-            self.what,
-            aliases={alias: name for name, *others in named for alias in others},
-            do=(f"`roofline {self.listing} list` shows all; " if self.listing else "")
-            + "a path to a file works too.",
-        )
+        return None
 
     def __iter__(self) -> Iterator[Path]:
         return iter(self.paths())

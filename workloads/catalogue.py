@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import field
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from specfiles.catalogue import Catalogue
+from specfiles.catalogue import FILES, Catalogue
 from specfiles.errors import InputError
 from specfiles.frozen import dataclass
 from specfiles.reading import exists, read_json
@@ -76,10 +77,20 @@ def _names(path: Path) -> list[str]:
 MODELS = Catalogue("model", Path(__file__).parent / "models", (".json",), _names, "models")
 
 
-# What follows an architecture's name: how a checkpoint was tuned, when, and in which format it is stored.
-ENDING = re.compile(
-    r"[-_](instruct|chat|thinking|it|hf|exp|\d{4}|(nv|mx)?fp[48]([-_]v\d+)?|bf16|int[48]|awq)$", re.IGNORECASE
-)
+# What follows an architecture's name: how a checkpoint was tuned and when, which keeps every size,
+TUNED = re.compile(r"[-_](instruct|chat|thinking|it|pt|hf|exp|\d{4})$", re.IGNORECASE)
+# and in which format it is stored, with the options that predict it.
+STORED = {
+    re.compile(rf"[-_]({ending})$", re.IGNORECASE): options
+    for ending, options in {
+        r"fp8([-_](dynamic|v\d+))?": "--weights fp8 --activations fp8",
+        r"(nv)?fp4([-_]v\d+)?": "--weights nvfp4 --activations nvfp4",
+        "mxfp4": "--weights mxfp4",
+        "awq|gptq[-_]int4": "--weights int4_g128",
+        r"(int|w)[48].*|gptq.*": "--weights FORMAT",
+        "bf16": "--weights bf16",
+    }.items()
+}
 
 
 @cache  # tables name the same few in every row
@@ -88,18 +99,36 @@ def architecture_of(checkpoint: str) -> Loaded:
 
     Raises InputError as `load_model` does, of the whole name.
     """
-    asked = checkpoint
-    while True:
-        for name in dict.fromkeys((asked, asked.rpartition("/")[2])):
-            try:
-                return load_model(name)
-            except InputError as error:
-                if name == checkpoint:
-                    unknown = error
-        shorter = ENDING.sub("", asked)
-        if shorter == asked:
-            raise unknown
-        asked = shorter
+    return load_model(_named(checkpoint, (TUNED, *STORED)) or checkpoint)
+
+
+def _named(checkpoint: str, endings: Iterable[re.Pattern[str]]) -> Path | None:
+    """The file of a checkpoint, with its publisher or without, less such endings; None without one."""
+    for name in dict.fromkeys((checkpoint, checkpoint.rpartition("/")[2])):
+        if (found := MODELS.named(name)) is not None:
+            return found
+    for ending in endings:
+        if (shorter := ending.sub("", checkpoint)) != checkpoint:
+            return _named(shorter, endings)
+    return None
+
+
+def _find(asked: str) -> Path:
+    """The file of a shipped model or of a tuned checkpoint. Raises InputError where there is none.
+
+    A quantised checkpoint is no other model: its name is refused with the options of its format.
+    """
+    if (path := Path(asked)).suffix in FILES or exists(path, Path.is_dir):
+        return MODELS.find(asked)
+    if (found := _named(asked, (TUNED,))) is not None:
+        return found
+    for ending, options in STORED.items():
+        base = ending.sub("", asked)
+        if base != asked and (found := _named(base, (TUNED,))) is not None:
+            raise InputError(
+                f"no model named {asked!r}; give {_names(found)[0]} and the format of its weights: {options}."
+            )
+    return MODELS.find(asked)
 
 
 def load_model(asked: str | Path) -> Loaded:
@@ -111,7 +140,7 @@ def load_model(asked: str | Path) -> Loaded:
     if exists(path / "config.json", Path.is_file):
         path = path / "config.json"
     elif not exists(path, Path.is_file):
-        path = MODELS.find(str(asked))
+        path = _find(str(asked))
     data = read_json(path)
     if "config" in data and "published" in data:
         file = validated(ModelFile, data, str(path))

@@ -118,6 +118,37 @@ def test_people_find_the_model_they_mean(asked: str, name: str) -> None:
     assert load_model(asked).model.name == name
 
 
+@pytest.mark.parametrize(
+    ("checkpoint", "model"),
+    [
+        ("Llama-3.1-8B-Instruct", "Llama-3.1-8B"),
+        ("RedHatAI/Llama-3.3-70B-Instruct", "Llama-3.3-70B"),
+        ("Qwen/Qwen3-235B-A22B-Thinking-2507", "Qwen3-235B-A22B"),
+        ("google/gemma-3-27b-it", "Gemma-3-27b"),
+        ("mistralai/Mistral-Large-Instruct-2407", "Mistral-Large-2407"),  # its own name
+    ],
+)
+def test_a_tuned_checkpoint_has_the_sizes_of_its_base(checkpoint: str, model: str) -> None:
+    assert load_model(checkpoint).model.name == model
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "sentence"),
+    [
+        ("nvidia/Llama-3.3-70B-Instruct-FP8", "give Llama-3.3-70B and .*: --weights fp8 --activations fp8"),
+        ("Qwen/Qwen3-32B-AWQ", "give Qwen3-32B and the format of its weights: --weights int4_g128"),
+        ("nvidia/DeepSeek-R1-0528-NVFP4-v2", "give DeepSeek-R1 and .*: --weights nvfp4 --activations nvfp4"),
+        ("nobody/Nothing-FP8", "no model named 'nobody/Nothing-FP8'; known: "),
+    ],
+)
+def test_a_quantised_checkpoint_is_refused_with_the_options_of_its_format(
+    checkpoint: str, sentence: str
+) -> None:
+    """A bf16 prediction of it would be a silent mistake."""
+    with pytest.raises(InputError, match=sentence):
+        load_model(checkpoint)
+
+
 def test_a_misspelt_name_suggests_the_nearest() -> None:
     with pytest.raises(InputError, match=r"no model named 'Lama-2-7B'; did you mean Llama-2-7B"):
         load_model("Lama-2-7B")
