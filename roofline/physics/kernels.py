@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwspecs import kernels_of
+from hwspecs.calibrations import measured_backends
 from hwspecs.correctors import correctors_of
 from roofline.physics import models
 from roofline.physics.base import Gpu, total
@@ -58,10 +59,12 @@ class Kernels:
         """`unseen` leaves out the device's own constants and peaks, as if nobody had measured it.
 
         `backend` is the library whose kernels run the operators of a model. `corrects` adds what was learned
-        beside the device's own constants. `named` are kernels by kind of operator, as an engine was told.
+        beside the device's own constants. `named` are kernels by kind of operator, as an engine was told,
+            or the library whose kernels they are.
         """
         self.gpu = replace(Gpu.of(device), reached={}) if unseen else Gpu.of(device)
         self.backend, self.corrects, self.named = backend, corrects, named or {}
+        self.libraries = measured_backends() if named else ()
         self._own = () if unseen else kernels_of(device)
         self._choice = Choice(self.gpu, self._own, correctors_of(device.name) if corrects else ())
         self.choose = cache(self._choice.of)
@@ -128,8 +131,9 @@ class Kernels:
         rows: dict[str, Any] = dict(zip(sizes, arrays, strict=True))
         if self.backend:
             rows["backend"] = np.full(len(arrays[0]), self.backend, object)
-        if op in self.named:
-            rows["kernel"] = np.full(len(arrays[0]), self.named[op], object)
+        if op in self.named:  # another engine's kernels, or some of its own
+            of = "backend" if self.named[op] in self.libraries else "kernel"
+            rows[of] = np.full(len(arrays[0]), self.named[op], object)
         kernel, other = self.table(op, dtype, kv_dtype, rows), weight_only(operator)
         widening = None if other is None else self.table(op, other, kv_dtype, rows)
         return kernel if kernel is None or widening is None else _faster(kernel, widening)

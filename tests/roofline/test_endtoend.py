@@ -15,7 +15,7 @@ import pytest
 from hwspecs import load_device
 from hwspecs.serving import Overheads, overheads_for
 from reports.end_to_end import as_text
-from roofline.ceilings import Fidelity
+from roofline.ceilings import Fidelity, ceilings
 from roofline.endtoend import (
     EndToEnd,
     applied,
@@ -426,3 +426,30 @@ def test_rows_name_checkpoints_by_whoever_tuned_or_quantised_them() -> None:
     names = ["nvidia/DeepSeek-R1-0528-NVFP4-v2", "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8"]
     found = loads_of(*({"model": name, "gpu": "b200_sxm", "tp": 4, "dtype": "fp8"} for name in names))
     assert [one.model.name for one in found] == ["DeepSeek-R1", "Qwen3-235B-A22B"]
+
+
+def test_experts_run_by_the_library_that_the_engine_takes_for_them() -> None:
+    oss = {"model": "openai/gpt-oss-120b", "gpu": "h100_sxm", "dtype": "fp4"}
+    deep = {"model": "DeepSeek-V3", "gpu": "h200_sxm", "dtype": "fp4", "tp": 8}
+    asked = [oss | {"backend": "sglang"}, oss | {"backend": "vllm"}, deep | {"backend": "vllm"}]
+    asked += [
+        oss | {"backend": "sglang", "gpu": "b200_sxm"},
+        oss | {"backend": "sglang", "experts_by": "own"},
+    ]
+    assert [one.experts_by for one in loads_of(*asked)] == ["vllm", "", "marlin", "", "own"]
+
+
+def test_experts_by_another_engines_library_take_its_time() -> None:
+    """All else is the engine's own."""
+    oss = {"model": "openai/gpt-oss-120b", "gpu": "h100_sxm", "dtype": "fp4", "backend": "sglang"}
+    load, device = loads_of(oss)[0], load_device("h100_sxm")
+    asked = Scenario(load.model, "decode", batch=64, context=1024, setting=load.setting)
+
+    def experts_s(library: str, named: dict[str, str]) -> float:
+        limits = ceilings(device, "calibrated", library, named)
+        rows = predict(asked, device, "calibrated", limits=limits).rows
+        return float(sum(row.total_s for row in rows if row.kind == "grouped_gemm"))
+
+    lent = experts_s("sglang", load.named)
+    assert lent == experts_s("vllm", {})
+    assert lent != experts_s("sglang", {})
