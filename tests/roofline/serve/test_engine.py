@@ -18,7 +18,7 @@ from roofline.serve.capacity import capacity
 from roofline.serve.cluster import Cluster
 from roofline.serve.engine import BATCHINGS, Engine, Log, Policy
 from roofline.serve.memory import Room
-from roofline.serve.outcome import Limits, outcome
+from roofline.serve.outcome import Limits, _weighted, outcome
 from roofline.serve.requests import Requests, drawn
 from roofline.serve.step_times import StepTimes
 from specfiles.errors import InputError
@@ -86,6 +86,31 @@ def test_the_load_of_engines_whose_requests_never_meet() -> None:
     assert found["mean_batch"] == pytest.approx(decoding / each, rel=1e-6)
     span = asked.arrival_s[-1] - asked.arrival_s[0] + each
     assert found["busy"] == pytest.approx(20 * each / 2 / span, rel=1e-6)
+
+
+def test_goodput_is_of_those_within_the_limits_after_the_warm_up() -> None:
+    """Of 20 requests that never meet the first two and every other one behind them have long prompts."""
+    prompts = np.where((np.arange(20) < 2) | (np.arange(20) % 2 == 1), 4000, 1000)
+    asked = replace(requests(20, burstiness=0).at_rate(0.1), prompt=prompts)
+    found = outcome(asked, Cluster(TIMES, ROOM, Policy()), Limits(ttft_s=2 * PREFILL_S))
+    assert found["within_limits"] == 0.5
+    assert found["goodput_per_s"] == 0.5 * found["served_per_s"]
+
+
+def test_gaps_between_tokens_count_for_every_request_that_waits() -> None:
+    """98 sequences wait for a step of 10 ms, two for one of 1 s: the 99th of a hundred waits is that."""
+    gaps, weights = [np.array([1.0]), np.array([0.01])], [np.array([2.0]), np.array([98.0])]
+    log = Log(*np.zeros((3, 1)), gaps_s=gaps, weights=weights)
+    assert [_weighted(log, share) for share in (0.5, 0.98, 0.99)] == [0.01, 0.01, 1.0]
+
+
+def test_the_fullest_cache_and_all_evictions_are_told() -> None:
+    """Two engines take requests in turn; the second one's answers are long and do not all have a place."""
+    asked = replace(requests(40).at_rate(100), output=np.tile([1, 400], 20))
+    room = replace(ROOM, bytes=float(5.5 * ROOM.held[1400]))
+    found = outcome(asked, Cluster(TIMES, room, Policy(), engines=2), Limits())
+    assert found["preempted"] > 0
+    assert 5 / 5.5 < found["cache_peak"] <= 1
 
 
 def test_an_answer_of_one_token_is_late_by_its_first_alone() -> None:
