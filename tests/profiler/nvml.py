@@ -23,7 +23,7 @@ class Driver:
             "nvmlDeviceGetCurrentClocksThrottleReasons": 0x4,
         }
     )
-    codes: dict[str, int] = field(default_factory=dict)
+    codes: dict[str, int | Callable[[], int]] = field(default_factory=dict)
     lost: bool = False
     calls: list[str] = field(default_factory=list)
 
@@ -34,9 +34,8 @@ class Driver:
             self.calls.append(name)
             if self.lost and name.startswith("nvmlDevice"):
                 return LOST
-            if name in self.codes:
-                return self.codes[name]
-            return self._filled(name, *args)
+            code = self.codes.get(name, SUCCESS)
+            return (code() if callable(code) else code) or self._filled(name, *args)
 
         return call
 

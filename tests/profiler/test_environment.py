@@ -18,6 +18,7 @@ from profiler.environment import command_line, device_name, last_level_cache_byt
 from profiler.power import PowerMonitor, throttling
 from roofline.run_tables import TABLES
 from specfiles.errors import InputError
+from tests.profiler.nvml import LOST, Driver, install
 
 torch = pytest.importorskip("torch")
 
@@ -130,35 +131,13 @@ def test_freed_memory_is_kept_where_the_library_can(monkeypatch: pytest.MonkeyPa
         assert keep_freed_memory() is True
 
 
-def nvml() -> SimpleNamespace:
-    """NVML as far as the monitor calls it; every third reading of the power fails."""
-    readings = itertools.count(1)
-
-    def power_mw(_: int) -> int:
-        if next(readings) % 3 == 0:
-            raise RuntimeError("a reading was lost")
-        return 250_000
-
-    return SimpleNamespace(
-        NVML_CLOCK_SM=1,
-        NVML_CLOCK_MEM=2,
-        NVML_TEMPERATURE_GPU=0,
-        nvmlInit=lambda: None,
-        nvmlDeviceGetHandleByUUID={"GPU-0a1b": 0}.__getitem__,
-        nvmlDeviceGetPowerUsage=power_mw,
-        nvmlDeviceGetClockInfo=lambda _, which: {1: 1410, 2: 1593}[which],  # MHz
-        nvmlDeviceGetTemperature=lambda *_: 55,
-        nvmlDeviceGetCurrentClocksThrottleReasons=lambda _: 0,
-    )
-
-
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CUDA device as far as its UUID goes, and an NVML that knows it."""
-    torch = pytest.importorskip("torch")
-    monkeypatch.setitem(sys.modules, "pynvml", nvml())  # type: ignore[arg-type]
+    """One that NVML knows; every third reading of its power is lost."""
     monkeypatch.setattr(power, "PERIOD_S", 0.001)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="0a1b"))
+    readings = itertools.count(1)
+    lost = {"nvmlDeviceGetPowerUsage": lambda: LOST * (next(readings) % 3 == 0)}
+    install(Driver(codes=lost), monkeypatch)  # type: ignore[arg-type]
 
 
 def wait_for(samples: int, monitor: PowerMonitor) -> None:
@@ -182,9 +161,8 @@ def test_power_is_sampled_in_the_documented_columns() -> None:
     assert len(rows) >= 5
     for row in rows:
         assert tuple(row) == TABLES["power"]
-        assert row["power_w"] in (250.0, None)  # a reading that is lost costs its own value
-        assert (row["sm_clock_hz"], row["memory_clock_hz"]) == (1.41e9, 1.593e9)
-    assert {row["power_w"] for row in rows} == {250.0, None}
+        assert (row["sm_clock_hz"], row["memory_clock_hz"]) == (1.98e9, 2.619e9)
+    assert {row["power_w"] for row in rows} == {350.0, None}  # a lost reading costs its own value
     assert [row["time_s"] for row in rows] == sorted(row["time_s"] for row in rows)
     assert ended(monitor)  # nothing is sampled behind the block
 
