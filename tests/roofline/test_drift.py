@@ -20,7 +20,7 @@ from roofline.run_head import Head
 from roofline.run_tables import POINT, TABLES
 from roofline.scenario import Scenario
 from roofline.validate import validate
-from tests.roofline.test_validate import CONFIG, POINTS
+from tests.roofline.test_validate import CONFIG, HEAD, POINTS
 from workloads.config import Config
 from workloads.convention import convention
 from workloads.dtypes import Precision
@@ -76,15 +76,7 @@ def run_on(path: Path, made_for: Device, references: bool = True, layers: bool =
         steps.append({**point, "instrumented": False, **spread(whole), "waited_s": 3 * whole})
         inside_s = SLOWER_LAYERS[phase] * FILED_LAYERS[phase] if layers else float("nan")
         beside.append({**point, **WORK, **spread(SLOWER[phase] * FILED[phase]), "layers_s": inside_s})
-    told = {"created": "", "command": "", "model": "small", "model_config_fields": CONFIG, "weights": ""}
-    same = {
-        "phase": "prefill",
-        "dtype": "bf16",
-        "convention": "eager",
-        "mode": "eager",
-        "device": made_for.name,
-    }
-    run = create_run(path, Head(**{**told, **same, "environment": {}, "seed": 0, **head}))
+    run = create_run(path, Head(**{**HEAD, "device": made_for.name, **head}))
     tables = {"operators": operators, "steps": steps, "references": beside if references else []}
     for name, rows in tables.items():
         run.write_table(name, pd.DataFrame(rows, columns=list(TABLES[name])))
