@@ -39,14 +39,13 @@ def command(out: Path, budget: str, device: str, dtype: tuple[str, ...], threads
     needs_torch()
     from profiler.campaign.run import Campaign, run_campaign
     from profiler.environment import pick_device, use_threads
-    from profiler.kernels import FP8, has_fp8, known_product_dtype
+    from profiler.kernels import product_dtypes
 
     seconds = duration(budget)
     positive(threads=threads)
     chosen = pick_device(device)
     use_threads(threads)
-    default = ("fp32",) if chosen == "cpu" else ("bf16", FP8) if has_fp8(chosen) else ("bf16",)
-    dtypes = tuple(known_product_dtype(name, chosen) for name in dtype) or default
+    dtypes = product_dtypes(dtype, chosen, ("bf16",))
     head = run_campaign(Campaign(chosen, dtypes, out, seconds, None if models else (), progress))
     for note in head.notes:
         print(note, file=sys.stderr)

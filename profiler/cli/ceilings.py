@@ -68,7 +68,7 @@ def command(
     from profiler.ceilings.measure import measure_ceilings
     from profiler.ceilings.plan import Plan
     from profiler.environment import pick_device, use_threads
-    from profiler.kernels import FP8, has_fp8, known_product_dtype
+    from profiler.kernels import product_dtypes
     from reports.devices import reached
     from specfiles.writing import check_writable
 
@@ -77,8 +77,7 @@ def command(
     check_writable(out)
     chosen = pick_device(device)
     use_threads(threads)
-    default = ("fp32",) if chosen == "cpu" else ("bf16", "fp32", *([FP8] if has_fp8(chosen) else []))
-    dtypes = tuple(known_product_dtype(entry, chosen) for entry in dtype) or default
+    dtypes = product_dtypes(dtype, chosen, ("bf16", "fp32"))
     plan = Plan(chosen, dtypes, passes, name, progress, left, precision, sheet=sheet)
     measured = measure_ceilings(plan, out)
     print(reached(measured), end="")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -30,13 +30,16 @@ def known_kernel_dtype(name: str) -> str:
     return name
 
 
-def known_product_dtype(name: str, device: str) -> str:
-    """The same for matrix products, for which fp8 is known on devices with fp8 units."""
-    if name == FP8 and has_fp8(device):
-        return name
-    if name == FP8:
+def product_dtypes(asked: Sequence[str], device: str, usual: tuple[str, ...]) -> tuple[str, ...]:
+    """The formats of matrix products asked for; by default fp32 on a CPU, on a GPU the usual ones and fp8.
+
+    Raises InputError for a format that PyTorch has no kernels for, and for fp8 where a device has no units.
+    """
+    if FP8 in asked and not has_fp8(device):
         raise InputError(f"{device} has no fp8 units that PyTorch uses; leave fp8 out.")
-    return known_kernel_dtype(name)
+    if asked:
+        return tuple(name if name == FP8 else known_kernel_dtype(name) for name in asked)
+    return ("fp32",) if device == "cpu" else (*usual, *([FP8] if has_fp8(device) else []))
 
 
 def has_fp8(device: str) -> bool:

@@ -165,14 +165,21 @@ def _granite(config: Config) -> Model:
     return decoder_of(config, hidden, tuple(map(Layer, zip(mixers, wide, strict=True))))
 
 
-def _qwen_moe(config: Config) -> Model:
-    """The mixers of Qwen3.5 with experts in every layer, of which one is shared and gated."""
+def _qwen(config: Config) -> Model:
+    """Three of four layers are gated delta nets, the fourth attention with a gate; dense, or with experts."""
     hidden = config.size("hidden_size")
+    wide = gated_mlp(config) if config.kind == "qwen3_5_text" else _qwen_experts(config)
+    layers = [Layer((mixer, wide)) for mixer in _qwen_mixers(config, hidden)]
+    return decoder_of(config, hidden, layers, positions=32768)
+
+
+def _qwen_experts(config: Config) -> MoeBlock:
+    """Experts in every layer, of which one is shared and gated."""
     only, step = config.fields.get("mlp_only_layers") or [], config.size("decoder_sparse_step", default=1)
     if only or step != 1:
         raise config.wrong("mlp_only_layers" if only else "decoder_sparse_step", "experts in every layer")
     act = activation(config, "hidden_act", default="silu")
-    sparse = experts.routed(
+    return experts.routed(
         config,
         "num_experts",
         "num_local_experts",
@@ -182,8 +189,6 @@ def _qwen_moe(config: Config) -> Model:
         shared=MlpBlock(config.size("shared_expert_intermediate_size", default=512), act),
         shared_gate=True,
     )
-    mixers = _qwen_mixers(config, hidden)
-    return decoder_of(config, hidden, [Layer((mixer, sparse)) for mixer in mixers], positions=32768)
 
 
 def _nemotron_mamba(config: Config) -> Mamba2Block:
@@ -200,14 +205,6 @@ def _nemotron_mamba(config: Config) -> Mamba2Block:
         config.flag("use_bias", False),
         state_format(config, "mamba_ssm_cache_dtype"),
     )
-
-
-def _qwen3_5(config: Config) -> Model:
-    """Three of four layers are gated delta nets, the fourth attention with a gate."""
-    hidden = config.size("hidden_size")
-    mlp = gated_mlp(config)
-    layers = tuple(Layer((mixer, mlp)) for mixer in _qwen_mixers(config, hidden))
-    return decoder_of(config, hidden, layers, positions=32768)
 
 
 def _qwen_mixers(config: Config, hidden: int) -> list[Block]:
@@ -258,7 +255,5 @@ FAMILY = {
     "bamba": _bamba,
     "falcon_h1": _falcon_h1,
     "granitemoehybrid": _granite,
-    "qwen3_5_text": _qwen3_5,
-    "qwen3_next": _qwen_moe,
-    "qwen3_5_moe_text": _qwen_moe,
+    **dict.fromkeys(("qwen3_5_text", "qwen3_next", "qwen3_5_moe_text"), _qwen),
 }
