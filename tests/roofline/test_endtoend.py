@@ -259,10 +259,10 @@ def test_errors_by_hand() -> None:
 
 def test_formats_of_a_table_are_those_of_the_experts_too() -> None:
     """On a GPU without 4-bit units experts of 4 bits stand beside 16; tiles of 128 x 128 have a scale."""
-    asked = {**ROW, "model": "gpt-oss-20b", "concurrency": 1}
-    formats = [{"dtype": "bf16"}, {"dtype": "fp4"}, {"dtype": "fp8"}]
-    formats += [{"dtype": "fp8", "moe_quant_mode": "fp8_block"}]
-    table = pd.DataFrame([{"moe_quant_mode": "", **asked, **each} for each in formats])
+    oss, qwen = ({**ROW, "model": name, "concurrency": 1} for name in ("gpt-oss-20b", "Qwen3-30B-A3B"))
+    asked = [{**oss, "dtype": "bf16"}, {**oss, "dtype": "fp4"}]
+    asked += [{**qwen, "dtype": "fp8", "moe_quant_mode": mode} for mode in ("", "fp8_block")]
+    table = pd.DataFrame([{"moe_quant_mode": "", **each} for each in asked])
     wide, narrow, plain, tiles = score_end_to_end(table, "datasheet").rows["predicted_tpot_s"]
     assert narrow < 0.7 * wide
     assert plain < tiles <= plain * (1 + 4 / 128**2)
