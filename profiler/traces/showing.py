@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,16 @@ SMALL_BYTES = 4 << 20  # a file that is read whole in a second
 BY = ("operator", "kernel", "layer", "phase", "stream", "kind")
 
 
-def shown(subject: Path, by: str, hardware: str | None, fidelity: Fidelity | None) -> dict[str, Any]:
-    """The documented JSON of `show`. Raises InputError for other files."""
+def shown(
+    subjects: Sequence[Path], by: str, hardware: str | None, fidelity: Fidelity | None
+) -> dict[str, Any]:
+    """The documented JSON of `show`, of a run or the files of a trace. Raises InputError for others."""
     from profiler.traces.summary import show
+
+    if len(subjects) > 1:
+        together = _together(subjects)
+        return show(together, by, limits_of(device_of(hardware, together, None), fidelity))
+    (subject,) = subjects
 
     whole = by not in ("kernel", "stream", "kind") or hardware is not None  # needs launches, ranges and work
     if not whole and exists(subject, Path.is_file) and subject.stat().st_size > SMALL_BYTES:
@@ -40,6 +48,19 @@ def shown(subject: Path, by: str, hardware: str | None, fidelity: Fidelity | Non
         return show_measured(run, by, limits_of(device_of(hardware, None, run), fidelity))
     assert recorded is not None
     return show(recorded, by, limits_of(device_of(hardware, recorded, run), fidelity))
+
+
+def _together(files: Sequence[Path]) -> Trace:
+    """Several files of a trace, attributed as one. Raises InputError for a run, which stands alone."""
+    from profiler.traces.attribution import attribute
+    from profiler.traces.reading import read_traces
+
+    for path in files:
+        if not exists(path, Path.is_file):
+            raise InputError(
+                f"{path}: is a run, and several files of traces are shown together; name it alone."
+            )
+    return attribute(read_traces(files))
 
 
 def opened(subject: Path) -> tuple[Run | None, Trace | None]:

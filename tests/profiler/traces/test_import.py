@@ -133,6 +133,9 @@ def test_several_ranks_make_one_run(roofline: Any, made: Any, write: Write, tmp_
     assert len(both["devices"]) == 2
     assert both["totals"]["gpu_busy_s"] == pytest.approx(2 * one["totals"]["gpu_busy_s"])
     assert [o.rank for o in open_run(tmp_path / "both").head.imported.origins] == [0, 1]  # type: ignore[union-attr]
+    assert json.loads(roofline("show", *files, "--format", "json")[1])["rows"] == both["rows"]
+    code, _, err = roofline("show", tmp_path / "both", files[0])
+    assert (code, "both: is a run" in err) == (2, True)
 
 
 def test_secrets_of_a_trace_stay_in_it(roofline: Any, made: Any, write: Write, tmp_path: Path) -> None:
