@@ -198,21 +198,37 @@ def tell_published_format(loaded: Loaded, scenario: Scenario) -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
+OLDEST = {
+    "torch": (2, 6),
+    "transformers": (4, 57),
+}  # versions whose functions are called; as in pyproject.toml
+
+
 def needs_torch() -> None:
-    """InputError where torch or transformers is not installed; silences their logs.
+    """InputError where torch or transformers is not installed or too old; silences their logs.
 
     Call before torch is first imported: its libraries read both settings when they load.
     """
     import importlib.util
     import os
+    from importlib import metadata
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler logs each start and stop
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars only on a terminal
-    for package in ("torch", "transformers"):
+    for package, least in OLDEST.items():
         if importlib.util.find_spec(package) is None:
             raise InputError(
                 f"measuring needs {package}, which is not installed; pip install 'llm-roofline[profile]'."
+            )
+        try:
+            found = metadata.version(package)
+        except metadata.PackageNotFoundError:  # a source tree on PYTHONPATH
+            continue
+        if tuple(map(int, re.findall(r"\d+", found)[:2])) < least:
+            raise InputError(
+                f"measuring needs {package} {'.'.join(map(str, least))} or later, and {found} is installed; "
+                f"pip install -U {package}."
             )
 
 

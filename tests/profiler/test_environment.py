@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -239,3 +241,25 @@ def test_an_error_inside_the_block_ends_the_sampling() -> None:
 def test_throttling_is_told_with_its_share(bits: int, said: list[str]) -> None:
     assert throttling([{"throttle": bits}, {"throttle": 0}]) == said
     assert throttling([]) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "found", "refused"),
+    [("transformers", "4.56.2", True), ("transformers", "4.57.0", False), ("transformers", "5.0.0rc1", False),
+     ("torch", "2.5.1+cu124", True), ("torch", "2.13.0a0+git1f2e", False)],
+)  # fmt: skip
+def test_packages_that_lack_what_is_called_are_refused(
+    package: str, found: str, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest versions are those that an installation asks for."""
+    from profiler.cli.options import OLDEST, needs_torch
+
+    asked = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text()
+    assert all(f'"{name}>={".".join(map(str, least))}"' in asked for name, least in OLDEST.items())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: found if name == package else "99.0")
+    if not refused:
+        needs_torch()
+        return
+    with pytest.raises(InputError, match=f"{package} .* or later, and {re.escape(found)} is installed"):
+        needs_torch()
