@@ -8,6 +8,7 @@ from typing import Any
 from workloads.blocks.base import Block
 from workloads.dtypes import Size
 from workloads.operators import CausalConv
+from workloads.operators.recurrence import Recurrence
 from workloads.step import Setting, Step
 
 
@@ -15,8 +16,8 @@ class RecurrentBlock(Block):
     """A block some of whose operators keep a state from one step to the next."""
 
     @abstractmethod
-    def states(self, step: Step, setting: Setting) -> tuple[Any, ...]:
-        """These operators, in the order of execution; each knows its `state_bytes`."""
+    def states(self, step: Step, setting: Setting) -> tuple[Recurrence, ...]:
+        """These operators, in the order of execution."""
 
     def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
         """The states of one sequence, whatever the number of positions."""

@@ -6,13 +6,12 @@ from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.dtypes import DtypeLike, Size, bytes_per_element
-from workloads.operators.base import Operator
-from workloads.operators.recurrence import by_form, carried, chunk_pairs
+from workloads.operators.recurrence import Recurrence, by_form, chunk_pairs
 from workloads.work import Role, Traffic, Work
 
 
 @dataclass(frozen=True)
-class LinearAttention(Operator):
+class LinearAttention(Recurrence):
     """y = f(q) S / f(q) z with S = sum f(k) v' and z = sum f(k) (arXiv:2006.16236).
 
     q, k[batch, q_len, heads, features] behind the feature map f; v, y[batch, q_len, heads, value_dim];
@@ -23,9 +22,6 @@ class LinearAttention(Operator):
 
     kind: ClassVar[str] = "linear_attention"
 
-    batch: Size
-    q_len: Size
-    past: Size
     heads: Size
     features: Size
     value_dim: Size
@@ -47,7 +43,7 @@ class LinearAttention(Operator):
         matrix, vector = by_form(self.q_len, one, inside + 4 * tokens * states)
         keys, values = tokens * self.heads * self.features, tokens * self.heads * self.value_dim
         element = bytes_per_element(self.dtype)
-        state = carried("state", self.state_bytes(), self.past) if self.causal else ()
+        state = self.carried("state") if self.causal else ()
         return Work(
             dtype=self.dtype,
             traffic=(
@@ -70,7 +66,7 @@ class LinearAttention(Operator):
 
 
 @dataclass(frozen=True)
-class GatedDelta(Operator):
+class GatedDelta(Recurrence):
     """S = a S (I - b k k') + b v k', y = S q: the gated delta rule (arXiv:2412.06464).
 
     q, k[batch, q_len, key_heads, key_dim] are normalised here; v, y[batch, q_len, value_heads, value_dim];
@@ -79,9 +75,6 @@ class GatedDelta(Operator):
 
     kind: ClassVar[str] = "gated_delta"
 
-    batch: Size
-    q_len: Size
-    past: Size
     value_heads: Size
     key_heads: Size
     key_dim: Size
@@ -115,7 +108,7 @@ class GatedDelta(Operator):
                 Traffic("gates", Role.INPUT, 2 * tokens * self.value_heads * element),
                 Traffic("A, dt bias", Role.WEIGHT, 2 * self.value_heads * bytes_per_element(self.weights)),
                 Traffic("output", Role.OUTPUT, values * element),
-                *carried("state", self.state_bytes(), self.past),
+                *self.carried("state"),
             ),
             matrix_flops=matrix,
             vector_flops=vector + 6 * keys + 2 * values,  # q and k to length 1; b (v - S k)

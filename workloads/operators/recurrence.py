@@ -9,15 +9,32 @@ prompt is one step, and the first step finds none.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
+from specfiles.frozen import dataclass
 from workloads.dtypes import Size
+from workloads.operators.base import Operator
 from workloads.work import Role, Traffic
 
 
-def carried(name: str, size: Size, past: Size) -> tuple[Traffic, ...]:
-    """A state of `size` bytes: read where positions precede, written in any case."""
-    return (Traffic(name, Role.KV_READ, size * (past > 0)), Traffic(f"new {name}", Role.KV_WRITE, size))
+@dataclass(frozen=True)
+class Recurrence(Operator):
+    """An operator along a sequence whose past is a state of constant size; sizes as in `Step.sizes`."""
+
+    batch: Size
+    q_len: Size
+    past: Size  # positions before these, which the state stands for
+
+    @abstractmethod
+    def state_bytes(self) -> Any:
+        """Bytes of the states of all sequences."""
+
+    def carried(self, name: str) -> tuple[Traffic, ...]:
+        """The state: read where positions precede, written in any case."""
+        size = self.state_bytes()
+        read = Traffic(name, Role.KV_READ, size * (self.past > 0))
+        return (read, Traffic(f"new {name}", Role.KV_WRITE, size))
 
 
 def chunk_pairs(length: Size, chunk: Size) -> Any:

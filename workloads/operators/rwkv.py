@@ -6,13 +6,12 @@ from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.dtypes import DtypeLike, Size, bytes_per_element
-from workloads.operators.base import Operator
-from workloads.operators.recurrence import carried
+from workloads.operators.recurrence import Recurrence
 from workloads.work import Role, Traffic, Work
 
 
 @dataclass(frozen=True)
-class TokenShift(Operator):
+class TokenShift(Recurrence):
     """m x + (1 - m) x_before for `mixes` vectors m, on rows[batch, q_len, width].
 
     The state is the last row of each sequence.
@@ -20,9 +19,6 @@ class TokenShift(Operator):
 
     kind: ClassVar[str] = "token_shift"
 
-    batch: Size
-    q_len: Size
-    past: Size
     width: Size
     mixes: Size
     dtype: DtypeLike = "bf16"
@@ -40,7 +36,7 @@ class TokenShift(Operator):
             traffic=(
                 *(() if self.fused else moved),
                 Traffic("mix", Role.WEIGHT, weights),
-                *carried("row", self.state_bytes(), self.past),
+                *self.carried("row"),
             ),
             vector_flops=3 * self.mixes * elements,
             outputs=self.mixes * elements,
@@ -57,7 +53,7 @@ class TokenShift(Operator):
 
 
 @dataclass(frozen=True)
-class Wkv(Operator):
+class Wkv(Recurrence):
     """The weighted mean of values by decaying exponentials of keys, per channel.
 
     key, value, output[batch, q_len, channels]. The state is numerator, denominator and the largest
@@ -66,9 +62,6 @@ class Wkv(Operator):
 
     kind: ClassVar[str] = "wkv"
 
-    batch: Size
-    q_len: Size
-    past: Size
     channels: Size
     dtype: DtypeLike = "bf16"
     weights: DtypeLike = "bf16"
@@ -84,7 +77,7 @@ class Wkv(Operator):
                 Traffic("key, value", Role.INPUT, 2 * elements * element),
                 Traffic("decay, bonus", Role.WEIGHT, 2 * self.channels * bytes_per_element(self.weights)),
                 Traffic("output", Role.OUTPUT, elements * element),
-                *carried("state", self.state_bytes(), self.past),
+                *self.carried("state"),
             ),
             vector_flops=19 * elements,
             special_ops=4 * elements,

@@ -10,18 +10,14 @@ from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.dtypes import DtypeLike, Size, bytes_per_element
-from workloads.operators.base import Operator
-from workloads.operators.recurrence import by_form, carried, chunk_pairs
+from workloads.operators.recurrence import Recurrence, by_form, chunk_pairs
 from workloads.work import Role, Traffic, Work
 
 
 @dataclass(frozen=True)
-class HeadStates(Operator):
+class HeadStates(Recurrence):
     """Rows [batch, q_len, heads, head_dim] that update a state S[batch, heads, head_dim, head_dim]."""
 
-    batch: Size
-    q_len: Size
-    past: Size
     heads: Size
     head_dim: Size
     chunk: Size = 64
@@ -65,7 +61,7 @@ class MatrixWkv(HeadStates):
                 Traffic("r, k, v, w" if self.moving else "r, k, v", Role.INPUT, inputs * elements * element),
                 Traffic("decay, bonus", Role.WEIGHT, self._weights() * bytes_per_element(self.weights)),
                 Traffic("output", Role.OUTPUT, elements * element),
-                *carried("state", self.state_bytes(), self.past),
+                *self.carried("state"),
             ),
             matrix_flops=matrix,
             vector_flops=single + beside,
@@ -113,7 +109,7 @@ class DeltaWkv(HeadStates):
                 Traffic("r, k, v, w, a", Role.INPUT, (5 + 2 * mixed) * elements * element),
                 Traffic("scales", Role.WEIGHT, 3 * channels * bytes_per_element(self.weights)),
                 Traffic("output", Role.OUTPUT, elements * element),
-                *carried("state", self.state_bytes(), self.past),
+                *self.carried("state"),
             ),
             matrix_flops=matrix,
             vector_flops=single + (14 + 3 * mixed) * elements,

@@ -6,14 +6,13 @@ from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.dtypes import DtypeLike, Size, bytes_per_element
-from workloads.operators.base import Operator
 from workloads.operators.elementwise import stream
-from workloads.operators.recurrence import by_form, carried, chunk_pairs
+from workloads.operators.recurrence import Recurrence, by_form, chunk_pairs
 from workloads.work import Role, Traffic, Work
 
 
 @dataclass(frozen=True)
-class CausalConv(Operator):
+class CausalConv(Recurrence):
     """Depthwise convolution of rows[batch, q_len, channels] over `kernel` positions, then perhaps SiLU.
 
     The state is the last kernel - 1 inputs of each sequence (arXiv:2312.00752); some
@@ -22,9 +21,6 @@ class CausalConv(Operator):
 
     kind: ClassVar[str] = "causal_conv1d"
 
-    batch: Size
-    q_len: Size
-    past: Size  # positions before these, whose last inputs the state holds
     channels: Size
     kernel: Size
     dtype: DtypeLike = "bf16"
@@ -43,7 +39,7 @@ class CausalConv(Operator):
             traffic=(
                 *stream(self.fused, size, size),
                 weights,
-                *carried("inputs", self.state_bytes(), self.past),
+                *self.carried("inputs"),
             ),
             vector_flops=(2 * self.kernel + 2 * bool(self.silu) + bool(self.bias)) * elements,
             special_ops=elements * bool(self.silu),
@@ -64,7 +60,7 @@ class CausalConv(Operator):
 
 
 @dataclass(frozen=True)
-class SelectiveScan(Operator):
+class SelectiveScan(Recurrence):
     """h = exp(dt A) h + dt B x; y = C h + D x, gated by SiLU(z) (Mamba, arXiv:2312.00752).
 
     x, dt, z, y[batch, q_len, channels]; B, C[batch, q_len, state]; h[batch, channels, state]. The
@@ -73,9 +69,6 @@ class SelectiveScan(Operator):
 
     kind: ClassVar[str] = "selective_scan"
 
-    batch: Size
-    q_len: Size
-    past: Size
     channels: Size
     state: Size
     dtype: DtypeLike = "bf16"
@@ -97,7 +90,7 @@ class SelectiveScan(Operator):
                 Traffic("B, C", Role.INPUT, 2 * tokens * self.state * element),
                 Traffic("A, D", Role.WEIGHT, self._weights() * bytes_per_element(self.weights)),
                 Traffic("output", Role.OUTPUT, elements * element),
-                *carried("state", self.state_bytes(), self.past),
+                *self.carried("state"),
             ),
             vector_flops=6 * states + 7 * elements,
             special_ops=states + 3 * elements,
@@ -117,7 +110,7 @@ class SelectiveScan(Operator):
 
 
 @dataclass(frozen=True)
-class Ssd(Operator):
+class Ssd(Recurrence):
     """The state-space dual of Mamba-2: one decay per head, so that the scan is made of matrix products.
 
     x, y[batch, q_len, heads, head_dim]; B, C[batch, q_len, groups, state]; h[batch, heads, head_dim, state]
@@ -126,9 +119,6 @@ class Ssd(Operator):
 
     kind: ClassVar[str] = "ssd"
 
-    batch: Size
-    q_len: Size
-    past: Size
     heads: Size
     head_dim: Size
     groups: Size
@@ -157,7 +147,7 @@ class Ssd(Operator):
                 Traffic("dt", Role.INPUT, tokens * self.heads * element),
                 Traffic("A, D, dt bias", Role.WEIGHT, 3 * self.heads * bytes_per_element(self.weights)),
                 Traffic("output", Role.OUTPUT, elements * element),
-                *carried("state", self.state_bytes(), self.past),
+                *self.carried("state"),
             ),
             matrix_flops=matrix,
             vector_flops=vector + 3 * elements,
