@@ -26,7 +26,10 @@ def nvml_handle(device: str) -> Any:
 
     pynvml.nvmlInit()
     uuid = torch.cuda.get_device_properties(device).uuid
-    return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    try:
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    except pynvml.NVMLError:  # of a MIG instance CUDA gives its own (cuDeviceGetUuid_v2)
+        return pynvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")
 
 
 def nvlinks(device: str) -> int:

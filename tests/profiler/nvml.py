@@ -25,6 +25,7 @@ class Driver:
     )
     codes: dict[str, int | Callable[[], int]] = field(default_factory=dict)
     lost: bool = False
+    kind: str = "GPU"  # or MIG, an instance of a partitioned one
     calls: list[str] = field(default_factory=list)
 
     def function(self, name: str) -> Callable[..., int]:
@@ -49,7 +50,9 @@ class Driver:
         elif name == "nvmlDeviceGetTemperature":
             args[-1]._obj.value = 61
         elif name == "nvmlDeviceGetHandleByUUID":
-            return SUCCESS if args[0].value == f"GPU-{UUID}".encode() else 2  # NVML_ERROR_INVALID_ARGUMENT
+            return (
+                SUCCESS if args[0].value == f"{self.kind}-{UUID}".encode() else 2
+            )  # NVML_ERROR_INVALID_ARGUMENT
         elif name in self.values:
             args[-1]._obj.value = self.values[name]
         return SUCCESS

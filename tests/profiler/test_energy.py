@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from profiler import energy
+from profiler import energy, power
 from profiler.energy import energy_of, energy_rows, open_counter
 from profiler.power import PowerMonitor
 from roofline.run_tables import POINT, TABLES
@@ -69,6 +69,19 @@ def test_a_counter_that_begins_anew_gives_no_number(monkeypatch: pytest.MonkeyPa
 def gpu(monkeypatch: pytest.MonkeyPatch) -> tuple[Driver, Clock]:
     clock = Clock(monkeypatch, 0.004, power_w=500.0, period_s=PERIOD_S)
     return install(Driver(energy_mj=lambda: round(clock.joules() * 1e3)), monkeypatch), clock
+
+
+def test_an_instance_of_a_partitioned_gpu_tells_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA gives its own UUID, of another kind in NVML; power and energy are those of all instances."""
+    import pynvml
+
+    unknown = ("nvmlDeviceGetPowerUsage", "nvmlDeviceGetTotalEnergyConsumption")
+    install(Driver(kind="MIG", codes=dict.fromkeys(unknown, NOT_SUPPORTED)), monkeypatch)
+    handle = power.nvml_handle("cuda:0")
+    read = {name: power._read(reader, pynvml, handle) for name, reader in power.READERS.items()}
+    assert read["memory_used_bytes"] == 3 << 30
+    assert (read["power_w"], read["energy_j"]) == (None, None)
+    assert open_counter("cuda:0") == (None, "NVML gives no energy of cuda:0 (Not Supported)")
 
 
 def test_nvml_counts_in_millijoules(gpu: tuple[Driver, Clock]) -> None:
