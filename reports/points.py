@@ -7,7 +7,7 @@ from typing import Any
 
 from hwspecs import Device, Sourced
 from reports.step_records import Origin, Roof, RoofKind
-from roofline.ceilings import EXPLAINED, Fidelity, available, ceilings
+from roofline.ceilings import Fidelity, available, ceilings
 from roofline.predict import Prediction, in_mode, step_rows
 from roofline.run_tables import step_of
 from roofline.scenario import Scenario, sized
@@ -19,7 +19,7 @@ Key = tuple[str, int, int, int, int]  # phase, batch, q_len, kv_len, encoder_len
 
 def best_fidelity(device: Device) -> Fidelity:
     """The most refined prediction that the device file supports."""
-    return max(available(device), key=EXPLAINED.index, default=Fidelity.DATASHEET)
+    return (Fidelity.DATASHEET, *available(device))[-1]
 
 
 def at_step(

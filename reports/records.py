@@ -100,7 +100,7 @@ class Advice:
     counted: tuple[tuple[str, str], ...] = ()  # name, and what it would be without
 
     def best(self, quality: str) -> Advised | None:
-        """The one that gains most of those with one label that somebody can choose; else of all."""
+        """Of those with one label, the choosable one that gains most, or of all where none is choosable."""
         alike = [row for row in self.rows if row.quality == quality]
         return next((row for row in alike if row.choosable), alike[0] if alike else None)
 

@@ -272,11 +272,9 @@ def _drawn(device: Device, fidelity: Fidelity) -> Ceilings:
         reached = measured.tensor_flop_per_s if tensor else measured.vector_flop_per_s
         return pick(stated.get(dtype), reached.get(dtype), f"{dtype} peak")  # type: ignore[call-overload]
 
-    peaks = (
-        *(sheet.vector_flop_per_s, sheet.tensor_flop_per_s),
-        *(measured.vector_flop_per_s, measured.tensor_flop_per_s),
-    )
-    known = dict.fromkeys(str(dtype) for section in peaks for dtype in section)
+    peaks: list[Mapping[Any, Any]] = [sheet.vector_flop_per_s, sheet.tensor_flop_per_s]
+    peaks += [measured.vector_flop_per_s, measured.tensor_flop_per_s]
+    known = dict.fromkeys(str(dtype) for by_dtype in peaks for dtype in by_dtype)
     dram = pick(sheet.dram.byte_per_s, measured.dram_byte_per_s, "memory bandwidth")
     matrix = {dtype: found for dtype in known if (found := peak(dtype)) is not None}
     vector = pick(
@@ -302,20 +300,20 @@ def _drawn(device: Device, fidelity: Fidelity) -> Ceilings:
 def _link(device: Device, fidelity: Fidelity) -> float | None:
     """Bandwidth to the other devices: over the node's fabric, or the fastest kind of link of the device."""
     if device.node is None:
-        return _over(device, fidelity, LINKS, device.datasheet.links)
+        return _link_byte_per_s(device, fidelity, LINKS, device.datasheet.links)
     within = {w.link: w} if (w := device.node.within) else {}
-    return _over(device, fidelity, tuple(within), within)  # only the links that the node uses
+    return _link_byte_per_s(device, fidelity, tuple(within), within)  # only the links that the node uses
 
 
 def _to_host(device: Device, fidelity: Fidelity, kinds: Sequence[LinkName]) -> float | None:
     """Bandwidth to the host's memory or disks, over the first of `kinds` that the device has."""
-    return _over(device, fidelity, kinds, device.datasheet.links)
+    return _link_byte_per_s(device, fidelity, kinds, device.datasheet.links)
 
 
-def _over(
+def _link_byte_per_s(
     device: Device, fidelity: Fidelity, kinds: Sequence[LinkName], stated: Mapping[LinkName, Any]
 ) -> float | None:
-    """Bandwidth of the first of `kinds` that is measured, if the fidelity takes that, or stated."""
+    """Bandwidth of the first known one of `kinds`, measured if the fidelity takes that, else as stated."""
     rates = {name: link.byte_per_s for name, link in stated.items()}
     if fidelity is not Fidelity.DATASHEET:
         rates |= device.measured.links

@@ -204,12 +204,11 @@ def _load(row: dict[str, Any]) -> tuple[Load, Device]:
     prompt, output, concurrency = (_whole(row, name) for name in SIZES)
     tp, ep = _split(row)
     device, loaded = load_device(str(row["gpu"])), architecture_of(str(row["model"]))
-    model = loaded.model
     precision = _precision(row, device, stored_formats(loaded.config) or {})
     setting = Setting(precision, tensor_parallel=tp, expert_parallel=ep, expert_skew=EXPERT_SKEW)
     static, backend = bool(row["static"]), str(row["backend"])
     sizes = (prompt, output, concurrency, static)
-    load = Load(model, setting, *sizes, backend=backend, techniques=_drafting(row))
+    load = Load(loaded.model, setting, *sizes, backend=backend, techniques=_drafting(row))
     return replace(load, experts_by=_experts_by(row, precision), drafts_by=str(row["drafts_by"])), device
 
 
@@ -231,7 +230,8 @@ def _whole(row: dict[str, Any], name: str) -> int:
 def _split(row: dict[str, Any]) -> tuple[int, int]:
     """Devices that share a layer, and those that experts are spread over.
 
-    Where attention runs on `dp` parts of the batch, tables name its devices alone as tp, or all of them.
+    Where attention runs on `dp` parts of the batch, each on one device, some tables give that one as tp,
+    others all of them.
     """
     tp, ep, dp, width = (_whole(row, name) for name in ("tp", "ep", "dp", "moe_tp_size"))
     if dp == 1:
@@ -244,10 +244,11 @@ def _split(row: dict[str, Any]) -> tuple[int, int]:
 
 
 def _experts_by(row: dict[str, Any], precision: Precision) -> str:
-    """Whose kernels multiply experts, where the row or the engine's source says it; else its measured ones.
+    """Whose kernels multiply experts, where the row or the engine's source says it; else the engine's own.
 
-    vLLM takes Marlin for NVFP4 weights beside 16 bits (prepare_moe_fp4_layer_for_marlin), and SGLang OpenAI's
-    Triton kernels for gpt-oss (server_args.py), which were measured in vLLM.
+    vLLM takes Marlin for NVFP4 weights beside 16 bits (prepare_moe_fp4_layer_for_marlin). SGLang takes
+    OpenAI's Triton kernels for gpt-oss unless experts are spread (ep_size == 1 in server_args.py); those were
+    measured in vLLM.
     """
     if row["experts_by"] or precision.expert_activations != "bf16":
         return str(row["experts_by"])

@@ -39,7 +39,7 @@ NARROW_KV = (
     {"backend": "vllm", "model": "gpt-oss", **BLACKWELL},
     {"backend": "vllm", "model": "MiniMax-M2", "gpu": "h200"},
 )
-LENGTHS = (1024, 8192)  # of prompts and answers in these runs; rows of other lengths are others' runs
+LENGTHS = (1024, 8192)  # of prompts and answers in these runs; rows of other lengths are not InferenceX's
 
 
 def with_recipes(named: pd.DataFrame) -> pd.DataFrame:
@@ -48,7 +48,7 @@ def with_recipes(named: pd.DataFrame) -> pd.DataFrame:
     poll_steps: polling interval of the request queue, in decode steps (--scheduler-recv-interval).
     kv_dtype: format of keys and values. experts_by: library of the experts' kernels. drafted, accept:
     tokens that are drafted in a step, and the chance that one is kept. drafts_by: the worker that drafts
-    (`roofline.rollback`). Prompts and answers are as long as they were on average, where a name is the most.
+    (`roofline.rollback`). Prompts and answers get their mean length, where the table has the largest.
     A tp beyond a node is tp and ep multiplied: all such rows repeat the times of rows at tp 4, ep 4, which
     is the split of their recipe.
     """
@@ -57,7 +57,7 @@ def with_recipes(named: pd.DataFrame) -> pd.DataFrame:
     busy = named["concurrency"] >= 16
 
     def are(told: dict[str, str]) -> Any:
-        """Which rows are of a recipe: words of the model's name, and other columns' values."""
+        """Which rows are of a recipe: `a|b` are parts of a model's name, and values of other columns."""
         text = {name: named[name].astype(str).str.removesuffix("_sxm") for name in told}
         found = [
             text[name].str.contains(words) if name == "model" else text[name].isin(words.split("|"))
@@ -79,6 +79,6 @@ def with_recipes(named: pd.DataFrame) -> pd.DataFrame:
     tp = named["tp"].where(~beyond, named["tp"] / named["ep"])
     experts = named["moe_tp_size"].where(~beyond, tp / named["ep"])
     known = {name: named[name].where(named[name].notna(), said[name]) for name in said if name in named}
-    own = named[["prompt", "output"]].isin(LENGTHS).all(axis=1)
-    lengths = {name: (named[name] * MEAN).round().where(own, named[name]) for name in ("prompt", "output")}
+    random = named[["prompt", "output"]].isin(LENGTHS).all(axis=1)
+    lengths = {name: (named[name] * MEAN).round().where(random, named[name]) for name in ("prompt", "output")}
     return named.assign(tp=tp, moe_tp_size=experts, **lengths, **(said | known))

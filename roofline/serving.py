@@ -99,8 +99,7 @@ class Users:
 def steps(load: Load, device: Device, fidelity: Fidelity | str) -> Steps:
     """The steps: the sum of their operators, decode at the middle of the answer."""
     limits = ceilings(device, fidelity, load.backend, load.named)
-
-    parts = load.setting.replicas  # of the batch: the largest is waited for
+    parts = load.setting.replicas  # attention runs on so many parts of the batch, and waits for the largest
 
     def passes(phase: str, at_once: int, **sizes: int) -> list[Pass]:
         sizes = {"batch": -(-at_once // parts) * parts, "prompt": load.prompt, **sizes}

@@ -41,9 +41,9 @@ class Config:
         value = self.fields.get(name)
         return 0 if value == 0 and not isinstance(value, bool) else self.size(name, default=default)
 
-    def layers(self, *names: str) -> int:
+    def layers(self, *names: str, default: int | None = None) -> int:
         """The number of layers."""
-        return self.size(*names, most=MOST["layers"])
+        return self.size(*names, default=default, most=MOST["layers"])
 
     def optional_size(self, *names: str) -> int | None:
         """A positive whole number, or None where the field is absent or null."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 WARM_UP = 0.1  # of the requests, the first: they meet an emptier server than the others
 FULLS = 4  # times that a run fills the server: once to fill, once to drain, and two halves to compare
-DEVIATIONS = 2  # of the number of arrivals, above which a growth of the latency is no chance
+DEVIATIONS = 2  # standard deviations of the number of arrivals; a growth of the latency beyond is not chance
 
 
 @dataclass(frozen=True)

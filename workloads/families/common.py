@@ -50,10 +50,11 @@ def decoder_of(
     head_bias: bool = False,
     embedding_norm: NormShape | None = None,
 ) -> Model:
-    """The decoder around its layers, whose norm is also the last one; its name is set later.
+    """The decoder around its layers, with a final norm like theirs; the model's name is set later.
 
-    `vocabulary`, `positions` and `tied` are the family's defaults of what configs state; `longest` names the
-    field of the longest sequence, if any states it, `tied_by` that of a shared embedding.
+    `vocabulary`, `positions` and `tied` are the family's defaults where a config states nothing; `longest`
+    names the fields of the longest sequence, empty where a family has none, `tied_by` that of a shared
+    embedding.
     """
     tokens = config.size("vocab_size", default=vocabulary)
     most = config.size(*longest, default=positions) if longest else positions

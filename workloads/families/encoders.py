@@ -23,7 +23,7 @@ from workloads.families.common import LAYER_NORM, plain_mlp, width_and_heads
 from workloads.layer import Layer
 from workloads.model import Model, Stack
 
-RESERVED = {"roberta": 2, "longformer": 2}  # rows before the first position's, as that of padding
+RESERVED = {"roberta": 2, "longformer": 2}  # rows before the first position's; one is that of padding
 GLOBAL_TOKENS = 1  # the first one, which stands for the sequence (arXiv:2004.05150)
 
 

@@ -43,11 +43,11 @@ def _model(config: Config) -> Model:
 def _alike(config: Config, count: int) -> tuple[list[Block], list[Block]]:
     """T5's feed-forward blocks of encoder and decoder."""
     mlp: Block = _mlp(config)
-    return [mlp] * count, [mlp] * _decoder_layers(config, count)
+    return [mlp] * count, [mlp] * config.layers("num_decoder_layers", default=count)
 
 
 def _spaced(config: Config, count: int) -> tuple[list[Block], list[Block]]:
-    """Switch's: of `num_sparse_encoder_layers` evenly spaced layers the MLP is a choice of one expert."""
+    """Switch's: evenly spaced layers, `num_sparse_encoder_layers` in the encoder, route to one expert."""
     width, act = config.size("d_ff"), activation(config, "dense_act_fn", default="relu")
     dense = MlpBlock(width, act, gated=False)
     number, bias = config.size("num_experts", default=8), config.flag("router_bias", False)
@@ -62,12 +62,8 @@ def _spaced(config: Config, count: int) -> tuple[list[Block], list[Block]]:
         return [experts if step and (i % step == 1 or step == 1) else dense for i in range(layers)]
 
     encoder = among(count, config.count("num_sparse_encoder_layers", 3))
-    layers = _decoder_layers(config, count)
+    layers = config.layers("num_decoder_layers", default=count)
     return encoder, among(layers, config.count("num_sparse_decoder_layers", 3))
-
-
-def _decoder_layers(config: Config, count: int) -> int:
-    return config.size("num_decoder_layers", default=count, most=2000)
 
 
 def _mlp(config: Config) -> MlpBlock:
