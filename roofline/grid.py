@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from workloads.phases import Setting
 from workloads.techniques.fused_projections import FusedProjections
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from numpy.typing import NDArray
 
     from hwspecs import Device
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[Any]
     Indices = NDArray[np.intp]
+
+D = TypeVar("D", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Grid:
     device: Indices
     images: int = 0  # that each prompt begins with, the same number at all points
     steps: Floats | float = 1.0  # of a diffusion model
-    joined: bool = False  # projections of one input are one product (fused-projections)
+    techniques: tuple[FusedProjections, ...] = ()  # also as engines run them
 
     @classmethod
     def of(cls, scenarios: Sequence[Scenario], devices: Sequence[Device]) -> Grid:
@@ -72,8 +75,8 @@ class Grid:
             tuple(unique.values()),
             np.array([places[id(d)] for d in each]),
             scenarios[0].images,
-            steps if scenarios[0].phase == "generate" else 1.0,
-            bool(scenarios[0].techniques),
+            steps,
+            scenarios[0].techniques,  # type: ignore[arg-type]
         )
 
     @staticmethod
@@ -86,12 +89,6 @@ class Grid:
 
     def __len__(self) -> int:
         return len(self.batch)
-
-    def take(self, index: Indices) -> Grid:
-        """Some of the points."""
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        cut: dict[str, Any] = {k: v[index] for k, v in values.items() if isinstance(v, np.ndarray)}
-        return replace(self, **cut)
 
     def check(self, model: Model) -> None:
         """Raise the InputError of any single scenario; the extremes of each setting stand for all."""
@@ -109,3 +106,9 @@ class Grid:
                 )
                 for device in np.unique(self.device[here]):
                     check_node(scenario, self.devices[device])
+
+
+def taken(one: D, index: Indices) -> D:
+    """The same with its arrays cut to some points."""
+    values = {field.name: getattr(one, field.name) for field in fields(one)}
+    return replace(one, **{name: v[index] for name, v in values.items() if isinstance(v, np.ndarray)})

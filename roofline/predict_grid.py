@@ -7,26 +7,22 @@ grow with the grid.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass, replace
-from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.contexts import straightness
-from roofline.engine_kernels import apart
 from roofline.engines import Timed, kernels_of, launches, refuse_own_host, request_s, takes_turns
-from roofline.grid import Grid
+from roofline.grid import Grid, taken
 from roofline.many import ManyCeilings, many
 from roofline.times import products_s, times
-from roofline.totals import power_of, summary, utilisation_scale
-from workloads.dtypes import Precision, bytes_per_element, codes
-from workloads.phases import Named, Setting, Step, operators, owners, weight_bytes
-from workloads.sharing import stages
-from workloads.techniques.fused_projections import joined
+from roofline.totals import held_bytes, power_of, summary, utilisation_scale
+from workloads.dtypes import Precision, codes
+from workloads.phases import Named
+from workloads.schedule import Pass, Schedule, plain
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,11 +45,10 @@ ROWS = (*WORK, "kv_bytes", "comm_bytes", *LIMITS)  # numbers of one row per oper
 class _Points:
     """Points that one call evaluates: they agree in everything of the setting but the formats."""
 
-    model: Model
     grid: Grid
     limits: Ceilings
     scale: Ceilings  # that utilisation refers to
-    setting: Setting  # with arrays of dtype codes where formats differ
+    schedule: Schedule  # whose setting has arrays of dtype codes where formats differ
     engine: Engine | None = None
 
     @classmethod
@@ -64,28 +59,11 @@ class _Points:
         setting = replace(grid.settings[grid.setting[0]], precision=precision)
         stated = list(map(utilisation_scale, grid.devices, limits))
         priced, scale = (_limits(of, grid.device, precision) for of in (limits, stated))
-        return cls(model, grid, priced, scale, setting, engine)
-
-    @property
-    def denoises(self) -> bool:
-        return "denoise" in self.model.phases
-
-    @property
-    def memory(self) -> Floats | int:
-        """Positions that an encoder keeps for the decoder."""
-        return self.grid.prompt if self.model.has_memory else 0
-
-    def operators(self, step: Step, *, reads: bool = False) -> list[Named]:
-        """Those of a step; of one that `reads` prompts engines run elementwise kernels apart."""
-        rows = operators(self.model, step, self.setting)
-        if self.grid.joined:
-            rows = joined(rows, step)
-        own = self.engine is not None and (reads or not self.engine.graphs)
-        return apart(rows, step) if own else rows
-
-    def decoding(self, context: Floats) -> list[Named]:
-        """The operators of a step of one position."""
-        return self.operators(Step(self.grid.batch, 1, context, memory=self.memory))
+        sizes = grid.batch, grid.prompt, grid.output, grid.context
+        schedule = plain(model, grid.phase, *sizes, setting, images=grid.images, steps=grid.steps)
+        for technique in grid.techniques:
+            schedule = technique.apply(schedule)
+        return cls(grid, priced, scale, schedule, engine)
 
 
 def predict_grid(
@@ -103,7 +81,7 @@ def predict_grid(
     columns: Table = {}
     for chunk in _chunks(len(grid)):
         for index in _groups(grid, chunk, limits):
-            points = _Points.of(model, grid.take(index), limits, engine)
+            points = _Points.of(model, taken(grid, index), limits, engine)
             for name, values in _totals(points).items():
                 column = columns.setdefault(name, np.empty(len(grid), dtype=np.asarray(values).dtype))
                 column[index] = values
@@ -116,10 +94,11 @@ def grid_rows(model: Model, grid: Grid, fidelity: Fidelity | str = Fidelity.DATA
     limits = [ceilings(device, fidelity) for device in grid.devices]
     for chunk in _chunks(len(grid)):
         for index in _groups(grid, chunk, limits):
-            points = _Points.of(model, grid.take(index), limits)
-            for phase, named, count, values in _rows(points, ROWS):
+            points = _Points.of(model, taken(grid, index), limits)
+            rows = ((each, row) for each in points.schedule.passes for row in _rows(points, each, ROWS))
+            for each, (named, count, values) in rows:
                 n = len(index)
-                text = {"name": named.name, "kind": named.operator.kind, "phase": phase}
+                text = {"name": named.name, "kind": named.operator.kind, "phase": each.phase}
                 columns: Table = {"point": index, **{k: np.full(n, v) for k, v in text.items()}}
                 numbers = zip(("count", *ROWS), (count, *values), strict=True)
                 yield columns | {k: np.broadcast_to(np.asarray(v, dtype=float), n) for k, v in numbers}
@@ -170,38 +149,31 @@ def _precision(known: Sequence[Precision], index: Indices) -> Precision:
 
 
 def _totals(points: _Points) -> Table:
-    grid, model, setting = points.grid, points.model, points.setting
+    grid, schedule = points.grid, points.schedule
     n = len(grid)
     times = ("prefill_s", "decode_s", "denoise_s")
     sums = {name: np.zeros(n) for name in ("flops", "products_s", "bytes", *times)}
-    peak = np.zeros(n)
-    kernels = defaultdict[str, Any](float)  # of one step
-    kinds = set[str]()
-    for phase, named, count, (flops, products, moved, activations, time) in _rows(points, SUMS):
-        if points.engine is not None:  # nobody else asks what is launched, and work over arrays is costly
-            one = named.operator
-            eager = points.engine.launches_each(phase)
-            kernels[phase] += named.count * launches(one.kind, phase, one.work(), eager=eager)
-            kinds.add(one.kind)
-        for name, value in (("flops", flops), ("products_s", products), ("bytes", moved)):
-            sums[name] += count * value
-        sums[f"{phase}_s"] += count * time
-        np.maximum(peak, activations, out=peak)
-    if points.engine is not None:
-        for phase in kernels:
-            sums[f"{phase}_s"] += _waited_s(points, phase, sums[f"{phase}_s"], kernels[phase], kinds)
+    peak, steps = np.zeros(n), np.zeros(n)
+    for each in schedule.passes:
+        kernels: Any = 0.0  # of one step
+        kinds = set[str]()
+        for named, count, (flops, products, moved, activations, time) in _rows(points, each, SUMS):
+            if points.engine is not None:  # nobody else asks what is launched, and work over arrays is costly
+                one = named.operator
+                eager = points.engine.launches_each(each.phase)
+                kernels += named.count * launches(one.kind, each.phase, one.work(), eager=eager)
+                kinds.add(one.kind)
+            for name, value in (("flops", flops), ("products_s", products), ("bytes", moved)):
+                sums[name] += count * value
+            sums[f"{each.phase}_s"] += count * time
+            np.maximum(peak, activations, out=peak)
+        if points.engine is not None:
+            sums[f"{each.phase}_s"] += _waited_s(points, each, sums[f"{each.phase}_s"], kernels, kinds)
+        if each.phase == "decode":
+            steps += each.times
     sums["first_s"] = sums["prefill_s"] + sums["denoise_s"]  # of a model that has either
     sums["time_s"] = sums["first_s"] + sums["decode_s"]
-    steps = _decode_steps(points)
-    written = grid.output if points.denoises else steps
-    new = grid.prompt + written if points.denoises else np.where(grid.phase == "decode", 1.0, grid.prompt)
-    residual = grid.batch / setting.replicas * new * model.hidden * bytes_per_element(setting.precision.wide)
-    tokens = np.where(grid.phase == "decode", grid.context, grid.prompt + written)
-    # Of a pipeline the fullest stage counts.
-    held = stages(model, setting)
-    weights = reduce(np.maximum, (weight_bytes(owners(stage, setting)) for stage in held))
-    own = grid.batch / setting.replicas
-    cache = reduce(np.maximum, (s.cache_bytes(own, tokens, setting, points.memory) for s in held))
+    weights, cache, activations = held_bytes(schedule, peak)
     out = {"prefill": grid.prompt, "decode": 1.0}.get(grid.phase, grid.output)
     watts = [d.datasheet.tdp_w.value if d.datasheet.tdp_w else np.nan for d in grid.devices]
     capacity = np.array([d.datasheet.dram.capacity_bytes.value for d in grid.devices])
@@ -210,67 +182,44 @@ def _totals(points: _Points) -> Table:
         grid.batch * out,
         steps,
         sums,
-        (np.broadcast_to(weights, n), np.broadcast_to(cache, n), peak + residual),
+        (np.broadcast_to(weights, n), np.broadcast_to(cache, n), activations),
         points.scale.dram_byte_per_s,
         capacity[grid.device],
-        np.array(watts)[grid.device] * setting.devices,
+        np.array(watts)[grid.device] * schedule.main.setting.devices,
         power_of(points.limits),
     )
     return {k: np.full(n, np.nan) if v is None else np.asarray(v) for k, v in found.items()}
 
 
-def _waited_s(points: _Points, phase: str, device_s: Floats, kernels: float, kinds: Iterable[str]) -> Floats:
-    """Seconds that the engine adds to a phase, as `roofline.engines.with_engine` does."""
-    grid, engine = points.grid, points.engine
+def _waited_s(points: _Points, each: Pass, device_s: Floats, kernels: Any, kinds: Iterable[str]) -> Floats:
+    """Seconds that the engine adds to a pass, as `roofline.engines.with_engine` does."""
+    engine = points.engine
     assert engine is not None
-    graphs = engine.graphs and phase != "prefill"
-    turns = takes_turns(kinds, phase, eager=engine.launches_each(phase))
-    steps = {"decode": _decode_steps(points), "denoise": grid.steps}.get(phase, 1.0)
-    one_s = device_s / np.maximum(1, steps)
-    timed = Timed(phase, steps, True, turns, graphs, True, one_s, kernels)
+    graphs = engine.graphs and each.phase != "prefill"
+    turns = takes_turns(kinds, each.phase, eager=engine.launches_each(each.phase))
+    one_s = device_s / np.maximum(1, each.times)
+    timed = Timed(each.phase, each.times, True, turns, graphs, True, one_s, kernels)
     known = engine.fit.overheads
-    request = request_s(grid.prompt, known) if phase != "decode" else 0.0
+    request = request_s(points.grid.prompt, known) if each.phase != "decode" else 0.0
     return np.asarray(sum(timed.parts(known).values()) + request, dtype=float)
 
 
-def _decode_steps(points: _Points) -> Floats:
-    grid = points.grid
-    if grid.phase == "generate" and not points.denoises:
-        return grid.output - 1
-    return np.full(len(grid), 1.0 if grid.phase == "decode" else 0.0)
-
-
-def _rows(points: _Points, names: Sequence[str]) -> Iterator[tuple[str, Named, Any, Any]]:
-    """Each operator of each phase: how often it runs, and its numbers (a mean over growing contexts)."""
-    grid = points.grid
-    if points.denoises:
-        tokens = grid.prompt + grid.output
-        for named in points.operators(Step(grid.batch, tokens, tokens, scored=tokens)):
-            yield "denoise", named, named.count * grid.steps, _numbers(named, points, names)
-        return
-    if grid.phase in ("prefill", "generate"):
-        step = Step(grid.batch, grid.prompt, grid.prompt, images=grid.images)
-        for named in points.operators(step, reads=True):
-            yield "prefill", named, named.count, _numbers(named, points, names)
-    if grid.phase == "decode":
-        for named in points.decoding(grid.context):
-            yield "decode", named, named.count, _numbers(named, points, names)
-    if grid.phase == "generate" and (grid.output > 1).any():
-        yield from _generated(points, names)
-
-
-def _generated(points: _Points, names: Sequence[str]) -> Iterator[tuple[str, Named, Any, Any]]:
-    grid, steps = points.grid, _decode_steps(points)
-    first = grid.prompt + 1
-    last = np.maximum(grid.prompt + steps, first)  # points without a step count it zero times
-    ends = (points.decoding(context) for context in (first, last))
-    for place, (named, other) in enumerate(zip(*ends, strict=True)):
+def _rows(points: _Points, each: Pass, names: Sequence[str]) -> Iterator[tuple[Named, Any, Any]]:
+    """Each operator of a pass: how often it runs, and its numbers (a mean over growing contexts)."""
+    first = each.operators(each.first)
+    last = first if each.last is each.first else each.operators(_last(each))
+    for place, (named, other) in enumerate(zip(first, last, strict=True)):
         values: Any
-        if _same(named.operator, other.operator):
+        if other is named or _same(named.operator, other.operator):
             values = _numbers(named, points, names)
         else:
-            values = _summed(points, place, names, first, last) / np.maximum(steps, 1)
-        yield "decode", named, named.count * steps, values
+            values = _summed(points, each, place, names) / np.maximum(each.times, 1)
+        yield named, named.count * each.times, values
+
+
+def _last(each: Pass) -> Any:
+    """The context of the last step; points without a step have one, too, and count it zero times."""
+    return np.maximum(each.last, each.first)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -290,19 +239,20 @@ def _numbers(named: Named, points: _Points, names: Sequence[str]) -> list[Any]:
     ]
 
 
-def _summed(points: _Points, place: int, names: Sequence[str], first: Floats, last: Floats) -> Floats:
-    """Sums over the contexts first..last of each point: `roofline.contexts.sum_over`, all points in step.
+def _summed(points: _Points, each: Pass, place: int, names: Sequence[str]) -> Floats:
+    """Sums over the contexts of each point: `roofline.contexts.sum_over`, all points in step.
 
     Intervals on whose ends, their neighbours and middle the numbers lie on a line are summed as such; the
     others are halved, until none is left.
     """
+    first, last = each.first, _last(each)
     sums = np.zeros((len(names), len(first)))
     tolerance = straightness(points.limits)
     point, low, high = np.arange(len(first)), first, last
     while len(point):
         middle = (low + high) // 2
         probes = np.concatenate([low, high, middle, np.minimum(low + 1, high), np.maximum(high - 1, low)])
-        values = _at(points, place, names, np.tile(point, 5), probes).reshape(len(names), 5, -1)
+        values = _at(points, each, place, names, np.tile(point, 5), probes).reshape(len(names), 5, -1)
         start, end = values[:, 0], values[:, 1]
         share = (probes.reshape(5, -1) - low) / np.maximum(high - low, 1)
         line = start[:, None] + (end - start)[:, None] * share
@@ -317,15 +267,16 @@ def _summed(points: _Points, place: int, names: Sequence[str], first: Floats, la
     return sums
 
 
-def _at(points: _Points, place: int, names: Sequence[str], index: Indices, context: Floats) -> Floats:
+def _at(
+    points: _Points, each: Pass, place: int, names: Sequence[str], index: Indices, context: Floats
+) -> Floats:
     """Numbers of one operator at other contexts of some points."""
-    grid = points.grid.take(index)
+    grid = points.grid
     limits, scale = (
-        many(some.of, grid.device) if isinstance(some, ManyCeilings) else some
+        many(some.of, grid.device[index]) if isinstance(some, ManyCeilings) else some
         for some in (points.limits, points.scale)
     )
-    known = points.grid.settings
-    setting = replace(points.setting, precision=_precision([s.precision for s in known], grid.setting))
-    some = replace(points, grid=grid, limits=limits, scale=scale, setting=setting)
-    named = some.decoding(context)[place]
+    precision = _precision([s.precision for s in grid.settings], grid.setting[index])
+    here = replace(taken(each, index), setting=replace(each.setting, precision=precision))
+    named, some = here.operators(context)[place], replace(points, limits=limits, scale=scale)
     return np.stack([np.broadcast_to(v, len(index)) for v in _numbers(named, some, names)])

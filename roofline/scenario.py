@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from specfiles.errors import InputError
 from specfiles.frozen import dataclass
 from workloads.phases import Setting
-from workloads.schedule import Schedule, denoising, plain
+from workloads.schedule import Schedule, plain
 from workloads.sharing import check_sharing
 
 if TYPE_CHECKING:
@@ -138,12 +138,9 @@ class Scenario:
 
     def plain(self) -> Schedule:
         """The passes that it needs without techniques."""
-        sizes = self.batch, self.prompt, self.output
-        if self.denoises:
-            steps = self.denoise_steps if self.phase == "generate" else 1
-            return denoising(self.model, *sizes, steps, self.setting)
-        context, images = self.decode_context, self.images
-        return plain(self.model, self.phase, *sizes, context, self.setting, images=images)
+        sizes = self.batch, self.prompt, self.output, self.decode_context
+        extras = {"images": self.images, "steps": self.denoise_steps}
+        return plain(self.model, self.phase, *sizes, self.setting, **extras)
 
 
 def sized(scenario: Scenario, point: tuple[str, int, int, int, int]) -> Scenario:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.energy import drawn
 from specfiles.errors import InputError
+from workloads.arrays import maximum
 from workloads.dtypes import bytes_per_element
 
 if TYPE_CHECKING:
@@ -66,15 +68,15 @@ def _ratio(part: Any, whole: Any) -> Any:
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=(whole > 0) & (part > 0))
 
 
-def held_bytes(schedule: Schedule, widest: float) -> tuple[float, float, float]:
+def held_bytes(schedule: Schedule, widest: Any) -> tuple[Any, Any, Any]:
     """Bytes of weights, cache and activations on one device; `widest`: those of the largest operator."""
     weights = sum(resident.weight_bytes() for resident in schedule.residents)
     cache = sum(resident.cache_bytes() for resident in schedule.residents)
-    stream = max(
+    streams = (
         p.batch / p.setting.replicas * p.q_len * p.model.hidden * bytes_per_element(p.setting.precision.wide)
         for p in schedule.passes
     )
-    return weights, cache, float((widest + stream) * schedule.activations_here)
+    return weights, cache, (widest + reduce(maximum, streams)) * schedule.activations_here
 
 
 def reference(device: Device, known: Ceilings | None = None) -> Ceilings:

@@ -7,6 +7,11 @@ from typing import Any
 NUMBER = (int, float)
 
 
+def anywhere(condition: Any) -> bool:
+    """Whether a condition holds; of an array of conditions, whether one of them does."""
+    return condition if isinstance(condition, bool) else bool(condition.any())
+
+
 def maximum(a: Any, b: Any) -> Any:
     """The larger; elementwise for arrays."""
     if isinstance(a, NUMBER) and isinstance(b, NUMBER):

@@ -1,18 +1,21 @@
 """The forward passes of a request, and what stays in memory: plain, or as techniques change them.
 
 A technique changes work: fewer or shorter passes, other operators, a second model. It maps a schedule to
-another; predictions are made from schedules.
+another; predictions are made from schedules. Of a grid, sizes are arrays over its points.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import Literal
 
 from specfiles.errors import InputError
 from specfiles.frozen import dataclass
+from workloads.arrays import anywhere, maximum
 from workloads.convention import Convention
+from workloads.dtypes import Size
 from workloads.model import UNLIMITED, Model
 from workloads.phases import Named, laid_out, operators, owners, weight_bytes
 from workloads.sharing import stages
@@ -29,19 +32,19 @@ class Pass:
     phase: str  # prefill, decode or denoise: whether its time belongs to the first token or to the others
     model: Model
     setting: Setting
-    batch: int
-    q_len: int  # new positions of each sequence in each step
-    first: int  # positions that the first step sees, its own included
-    last: int
-    times: float = 1  # steps in all; an expectation need not be whole
-    scored: int = 1  # positions of each sequence that are projected to the vocabulary
+    batch: Size
+    q_len: Size  # new positions of each sequence in each step
+    first: Size  # positions that the first step sees, its own included
+    last: Size
+    times: Size = 1  # steps in all; an expectation need not be whole
+    scored: Size = 1  # positions of each sequence that are projected to the vocabulary
     scope: str = ""  # leads the names of its operators where a second model runs: "draft."
     changes: tuple[Change, ...] = ()
-    memory: int = 0  # of the positions seen, those of an encoder
+    memory: Size = 0  # of the positions seen, those of an encoder
     images: int = 0  # of each sequence
     launch: Literal["each", "graph", "none"] = "each"  # how kernels are launched
 
-    def operators(self, kv_len: int) -> list[Named]:
+    def operators(self, kv_len: Size) -> list[Named]:
         """The operators of the step that sees `kv_len` positions."""
         step = Step(self.batch, self.q_len, kv_len, self.scored, self.memory, self.images)
         rows = changed(operators(self.model, step, self.setting), step, self.changes)
@@ -56,31 +59,31 @@ class Resident:
 
     model: Model
     setting: Setting
-    batch: int
-    tokens: int
+    batch: Size
+    tokens: Size
     changes: tuple[Change, ...] = ()
     weights_here: float = 1.0  # share of the weights in device memory; the rest is elsewhere
     cache_here: float = 1.0
     cache_factor: float = 1.0  # bytes over those of the plain cache: block rounding, extra summaries
     reserved: float = 1.0  # memory taken for the cache over what its tokens need
-    memory: int = 0  # of the tokens, those of an encoder
+    memory: Size = 0  # of the tokens, those of an encoder
 
-    def weight_bytes(self) -> float:
+    def weight_bytes(self) -> Size:
         """Bytes of its weights in one device's memory: of a pipeline the fullest stage's."""
         held = (
             weight_bytes(changed(owners(stage, self.setting), Step(1, 1, 1), self.changes))
             for stage in stages(self.model, self.setting)
         )
-        return float(max(held) * self.weights_here)
+        return reduce(maximum, held) * self.weights_here
 
-    def cache_bytes(self) -> float:
+    def cache_bytes(self) -> Size:
         """Bytes of keys, values and states in one device's memory: of a pipeline the fullest stage's."""
         batch = self.batch / self.setting.replicas
         held = (
             stage.cache_bytes(batch, self.tokens, self.setting, self.memory)
             for stage in stages(self.model, self.setting)
         )
-        return float(max(held) * self.cache_here * self.cache_factor * self.reserved)
+        return reduce(maximum, held) * self.cache_here * self.cache_factor * self.reserved
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,9 @@ class Schedule:
 
     passes: tuple[Pass, ...]
     residents: tuple[Resident, ...]
-    batch: int
-    prompt: int
-    output: int  # tokens of each sequence
+    batch: Size
+    prompt: Size
+    output: Size  # tokens of each sequence
     notes: tuple[str, ...] = ()
     activations_here: float = 1.0  # share of a pass's activations in device memory
 
@@ -163,27 +166,32 @@ def changed(rows: Sequence[Named], step: Step, changes: Sequence[Change]) -> lis
 def plain(
     model: Model,
     phase: str,
-    batch: int,
-    prompt: int,
-    output: int,
-    context: int,
+    batch: Size,
+    prompt: Size,
+    output: Size,
+    context: Size,
     setting: Setting,
     *,
     images: int = 0,
+    steps: Size = 1,
 ) -> Schedule:
     """The schedule without techniques: a prefill, then a step per token.
 
     `context`: positions that a single decode step sees (phase decode). The prefill yields the first token.
+    `steps`: how often a diffusion model denoises in generate. Points of a grid without a decode step have a
+    pass of none where others have one.
     """
+    if "denoise" in model.phases:
+        return denoising(model, batch, prompt, output, steps if phase == "generate" else 1, setting)
     passes, memory = [], prompt if model.has_memory else 0
     if phase in ("prefill", "generate"):
         passes.append(Pass("prefill", model, setting, batch, prompt, prompt, prompt, images=images))
     if phase == "decode":
         passes.append(Pass("decode", model, setting, batch, 1, context, context, memory=memory))
-    if phase == "generate" and output > 1:
+    if phase == "generate" and anywhere(output > 1):
         last = prompt + output - 1
         passes.append(Pass("decode", model, setting, batch, 1, prompt + 1, last, output - 1, memory=memory))
-    tokens = max(p.last for p in passes)
+    tokens = passes[-1].last
     tokens_out = output if phase == "generate" else 1
     reserved = _reserved(model, tokens, memory, setting) if setting.convention.reserves_cache else 1.0
     resident = Resident(model, setting, batch, tokens, reserved=reserved, memory=memory)
@@ -191,7 +199,7 @@ def plain(
     return Schedule(tuple(passes), (resident,), batch, context if phase == "decode" else prompt, tokens_out)
 
 
-def _reserved(model: Model, tokens: int, memory: int, setting: Setting) -> float:
+def _reserved(model: Model, tokens: Size, memory: Size, setting: Setting) -> float:
     """Bytes of a cache for all positions of the model over those for `tokens` of them."""
     needed = model.cache_bytes(1, tokens, setting, memory)
     longest = max(tokens, model.max_position)
@@ -204,7 +212,9 @@ def _reserved(model: Model, tokens: int, memory: int, setting: Setting) -> float
     return factor
 
 
-def denoising(model: Model, batch: int, prompt: int, output: int, steps: int, setting: Setting) -> Schedule:
+def denoising(
+    model: Model, batch: Size, prompt: Size, output: Size, steps: Size, setting: Setting
+) -> Schedule:
     """The schedule of a diffusion model: `steps` passes over prompt and answer, every position projected."""
     tokens = prompt + output
     each = Pass("denoise", model, setting, batch, tokens, tokens, tokens, steps, scored=tokens)

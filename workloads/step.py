@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from specfiles.frozen import dataclass
+from workloads.arrays import anywhere
 from workloads.convention import CONVENTIONS, Convention
 from workloads.dtypes import Precision, Size
 
@@ -40,8 +41,7 @@ class Step:
     @property
     def begins(self) -> bool:
         """Whether nothing precedes the new positions (of any sequence of a grid)."""
-        past = self.past
-        return bool(past == 0) if isinstance(past, int | float) else not past.any()
+        return not anywhere(self.past != 0)
 
 
 def prefill(batch: Size, prompt: Size) -> Step:
