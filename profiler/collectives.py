@@ -53,7 +53,8 @@ def measure_collectives(rows: Sequence[Row], kind: str, processes: int, budget_s
     with tempfile.TemporaryDirectory() as folder:
         job = _Job(tuple(rows), kind, processes, budget_s, folder)
         try:
-            spawning.spawn(_process, args=(job,), nprocs=processes)
+            # Daemons end with this process: left alone, they wait half an hour for each other to join.
+            spawning.spawn(_process, args=(job,), nprocs=processes, daemon=True)
         except (spawning.ProcessRaisedException, spawning.ProcessExitedException) as error:
             said = str(error).strip().splitlines()[-1]
             raise InputError(f"collectives between {processes} processes failed: {said}") from None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from functools import partial
 
 import pytest
 
+from profiler import collectives
 from profiler.collectives import SMALLEST, Exchange, collective_rows, measure_collectives, most_calls
 from profiler.kernels import TORCH_DTYPES
 from roofline.optable import one_operator
@@ -70,6 +72,25 @@ def test_what_a_process_says_is_passed_on() -> None:
     row = {"op": "allreduce", "dtype": "none such", "bytes": 64, "n_gpus": 2}
     with pytest.raises(InputError, match=r"collectives between 2 processes failed: .*none such"):
         measure_collectives([row], "cpu", 2, budget_s=86400.0)
+
+
+def test_processes_end_with_the_one_that_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python terminates daemons when it ends, and waits for other processes however long they take."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    forked = partial(torch.multiprocessing.start_processes, start_method="fork")
+    monkeypatch.setattr(torch.multiprocessing, "spawn", forked)
+    monkeypatch.setattr(torch.multiprocessing.ProcessContext, "join", interrupted)
+    monkeypatch.setattr(collectives, "_process", lambda *_: signal.pause())
+    with pytest.raises(KeyboardInterrupt):
+        measure_collectives([], "cpu", 2, budget_s=1.0)
+    waiting = multiprocessing.active_children()
+    for process in waiting:
+        process.kill()
+        process.join()
+    assert [process.daemon for process in waiting] == [True, True]
 
 
 def test_an_unknown_pattern_is_refused_before_processes_start() -> None:
