@@ -95,17 +95,12 @@ def _measured(campaign: Campaign) -> Head:
             table.measure(queue, 1.0)
         finally:  # also after an interrupt or an error
             table.save()
+            unpaged = (f"paged attention not by {name}: {why}" for name, why in FAULTS.items())
+            found = (*head.notes, *notes, *table.notes, *unpaged, *throttling(power.samples()), *power.notes)
             head = head.replace(
                 seconds=head.seconds + time.monotonic() - campaign.begin,
                 operators=len(table.done),
-                notes=[
-                    *head.notes,
-                    *notes,
-                    *table.notes,
-                    *(f"paged attention not by {name}: {why}" for name, why in FAULTS.items()),
-                    *throttling(power.samples()),
-                    *power.notes,
-                ],
+                notes=list(dict.fromkeys(found)),  # what several processes say of the machine, once
             )
             _write(campaign.out, head)
     return head

@@ -200,9 +200,10 @@ def test_collectives_that_fail_are_noted(
     monkeypatch.setattr(module, "COLLECTIVES", 0.01)
     monkeypatch.setattr(module, "measure_collectives", failing)
     first_rows(1, monkeypatch)
-    head = run_campaign(small(DAY_S))
+    for _ in range(2):  # and told once, however often the campaign goes on
+        head = run_campaign(small(DAY_S))
     assert head.operators == 1
-    assert "collectives between 2 processes failed: no network" in head.notes
+    assert head.notes.count("collectives between 2 processes failed: no network") == 1
 
 
 def test_an_interrupt_keeps_what_was_measured(
