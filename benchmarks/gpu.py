@@ -49,12 +49,8 @@ WITH = (  # a kernel that faults takes the device from what follows: those that 
 MOST_PACKED = 12_000_000  # bytes of a file in an archive, which is to stay small enough to be carried
 COUNTED, COUNTED_LAYERS = "llama-3.2-1b", 4  # a kernel runs again for each group of counters: some 20 times
 ON_CPU = ("ceilings", "model", "campaign")  # to try this file on a machine without a GPU
-SHIPPED = (
-    "campaign.json",
-    "operators.parquet",
-    "device.yaml",
-    "calibration.json",
-)  # in hwspecs/measured/DEVICE
+# Of a campaign, in hwspecs/measured/DEVICE.
+SHIPPED = ("campaign.json", "operators.parquet", "device.yaml", "calibration.json")
 
 
 @dataclass(frozen=True)
@@ -165,8 +161,11 @@ def main() -> int:
     run.add_argument("--device", default="cuda")
     home = verbs.add_parser("home", help="calibrate, validate and report from results")
     home.add_argument("--results", type=Path, default=ROOT / "demo" / "gpu")
-    home.add_argument("--device", help="its name among hwspecs/measured; without it nothing is put there")
+    home.add_argument("--device", help="any name of it; its measurements then go to hwspecs/measured")
     asked = parser.parse_args()
+    for name, given in vars(asked).items():
+        if isinstance(given, Path):
+            setattr(asked, name, given.resolve())  # as meant where the command was given
     os.chdir(ROOT)
     if asked.verb == "missing":
         print(*missing())
@@ -373,6 +372,9 @@ def at_home(results: Path, device: str | None) -> int:
     commands = [f"calibrate {campaign}"] if (campaign / "campaign.json").exists() else []
     commands += [f"validate {run} --hw {file}" for run in runs if file.exists()]
     commands += [f"report {' '.join(map(str, runs))} -o {results / 'report.html'}"] if runs else []
+    if not commands:
+        print(f"{results} holds no campaign and no run; `run` makes them.")
+        return 2
     failed = 0
     for command in commands:
         print(f"$ roofline {command}", flush=True)

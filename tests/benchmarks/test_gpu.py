@@ -202,6 +202,16 @@ def test_every_command_of_a_step_is_one_of_the_program(gpu: ModuleType) -> None:
                 assert all(option.removeprefix("--no-") in told for option in options), command
 
 
+def test_results_lie_where_the_command_was_given(
+    gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The commands run in the project's folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["gpu.py", "home", "--results", "mine"])
+    assert gpu.main() == 2
+    assert f"{tmp_path / 'mine'} holds no campaign and no run" in capsys.readouterr().out
+
+
 def campaign_of(device: str, folder: Path) -> None:
     """The files of a campaign as far as they are copied and not read."""
     folder.mkdir(parents=True)
