@@ -54,7 +54,10 @@ def traced(
 
 
 def traced_whole(device: str, run: Callable[[], Any], path: Path | None = None) -> Any:
-    """The same, traced again where CUPTI lost kernels, unless it records none at all."""
+    """`traced`, repeated while the trace lacks kernels of launches, which CUPTI loses now and then.
+
+    Where it has none at all, as under another profiler, it would have none again.
+    """
     for _ in range(MOST_TRACES):
         events = traced(device, run, path)
         if not without_records(events) or next(device_events(events), None) is None:

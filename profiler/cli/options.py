@@ -198,10 +198,8 @@ def tell_published_format(loaded: Loaded, scenario: Scenario) -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
-OLDEST = {
-    "torch": (2, 6),
-    "transformers": (4, 57),
-}  # versions whose functions are called; as in pyproject.toml
+# The oldest versions that have the functions called here, as in pyproject.toml.
+OLDEST = {"torch": (2, 6), "transformers": (4, 57)}
 
 
 def needs_torch() -> None:

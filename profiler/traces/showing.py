@@ -27,7 +27,6 @@ def shown(
         together = _together(subjects)
         return show(together, by, limits_of(device_of(hardware, together, None), fidelity))
     (subject,) = subjects
-
     whole = by not in ("kernel", "stream", "kind") or hardware is not None  # needs launches, ranges and work
     if not whole and exists(subject, Path.is_file) and subject.stat().st_size > SMALL_BYTES:
         from profiler.traces.attribution import attribute

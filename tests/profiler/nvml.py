@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-SUCCESS, NOT_SUPPORTED, LOST = 0, 3, 15  # nvmlReturn_t
+SUCCESS, INVALID_ARGUMENT, NOT_SUPPORTED, LOST = 0, 2, 3, 15  # nvmlReturn_t
 UUID = "0a1b"
 
 
@@ -50,9 +50,7 @@ class Driver:
         elif name == "nvmlDeviceGetTemperature":
             args[-1]._obj.value = 61
         elif name == "nvmlDeviceGetHandleByUUID":
-            return (
-                SUCCESS if args[0].value == f"{self.kind}-{UUID}".encode() else 2
-            )  # NVML_ERROR_INVALID_ARGUMENT
+            return SUCCESS if args[0].value == f"{self.kind}-{UUID}".encode() else INVALID_ARGUMENT
         elif name in self.values:
             args[-1]._obj.value = self.values[name]
         return SUCCESS

@@ -290,9 +290,7 @@ def test_a_predicted_step_times_its_repeats_is_the_total(toy: Device, phase: str
     assert content.comparisons == ()
 
 
-def test_a_calibrated_prediction_of_a_device_without_measured_ceilings_is_compared_with_its_data_sheet() -> (
-    None
-):
+def test_without_measured_ceilings_a_calibrated_prediction_stands_beside_the_data_sheet() -> None:
     device = load_device("mi300x")
     assert device.measured.dram_byte_per_s is None
     scenario = Scenario(load_model("llama-3.2-1b").model, "decode")
