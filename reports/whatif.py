@@ -100,29 +100,43 @@ def as_text(found: WhatIf, quality: str = "lossy", top: int = 5, *, every: bool 
     for label in QUALITIES:
         rows = [outcome for outcome in data["outcomes"] if outcome["quality"] == label]
         gaining = rows if every else [row for row in rows if _gains(row, baseline)]
-        title = f"{LABELS[label]} ({label})"
         if QUALITIES.index(label) > QUALITIES.index(quality):
-            best = f", the fastest {_called(gaining[0])} {gaining[0]['speedup']:.2f}x" if gaining else ""
-            parts.append(f"{title}: {len(rows)} with --quality {label}{best}\n\n" if rows else "")
-            continue
-        if shown := _shown(gaining, top):
-            more = f"; {len(gaining) - len(shown)} more with --top" if len(gaining) > len(shown) else ""
-            parts.append(terminal.table(shown, COLUMNS, f"{title}{more}"))
-            parts.append("".join(f"- {row['named']}: {row['why']}\n" for row in shown))
-            parts.append(
-                _served_by_none(unserved.intersection(name for row in shown for name in row["names"]))
-            )
-        if idle := [_called(row) for row in rows if row not in gaining and len(row["names"]) == 1]:
-            parts.append(
-                f"{'Slower, or no gain' if shown else f'{title}: slower, or no gain'}: {', '.join(idle)}.\n"
-            )
-        parts.append("\n" if shown or idle else "")
+            parts.append(_in_one_line(label, rows, gaining))
+        else:
+            parts.append(_of_label(label, rows, gaining, top, unserved))
     rows = [_row(r, f"without {r['name']}") for r in data["counted"] if _tells(r, baseline)]
     if rows:
         parts.append(terminal.table(rows, COLUMNS, "counted already: what it would be without"))
         parts.append("".join(f"- {row['name']}: {row['why']}\n" for row in rows) + "\n")
     body = "".join(parts) + _not_applicable(data["not_applicable"], every)
     return f"{head}\n{terminal.table([base], COLUMNS)}{_legend(found, data, body)}\n{body}"
+
+
+def _in_one_line(label: str, rows: Sequence[dict[str, Any]], gaining: Sequence[dict[str, Any]]) -> str:
+    """How many outcomes a label that is not shown has, and the fastest; nothing where it has none."""
+    if not rows:
+        return ""
+    best = f", the fastest {_called(gaining[0])} {gaining[0]['speedup']:.2f}x" if gaining else ""
+    return f"{LABELS[label]} ({label}): {len(rows)} with --quality {label}{best}\n\n"
+
+
+def _of_label(
+    label: str,
+    rows: Sequence[dict[str, Any]],
+    gaining: Sequence[dict[str, Any]],
+    top: int,
+    unserved: Collection[str],
+) -> str:
+    """The table of a label's gaining outcomes with their reasons, then the names of the others."""
+    said, title = "", f"{LABELS[label]} ({label})"
+    if shown := _shown(gaining, top):
+        more = f"; {len(gaining) - len(shown)} more with --top" if len(gaining) > len(shown) else ""
+        said += terminal.table(shown, COLUMNS, f"{title}{more}")
+        said += "".join(f"- {row['named']}: {row['why']}\n" for row in shown)
+        said += _served_by_none({name for row in shown for name in row["names"] if name in unserved})
+    if idle := [_called(row) for row in rows if row not in gaining and len(row["names"]) == 1]:
+        said += f"{'Slower' if shown else f'{title}: slower'}, or no gain: {', '.join(idle)}.\n"
+    return said and f"{said}\n"
 
 
 def _not_applicable(refused: dict[str, str], every: bool) -> str:

@@ -157,10 +157,10 @@ def answers(
     `prices` are USD per hour by device name; they come before those of device files. With them the cheapest
     token is first, at the batch asked for: whoever has more requests takes more such instances. What has no
     price comes after what has one, the least power first; last comes what needs a technique that no inference
-    engine serves, unless that was named. On one device the mildest answer stands, even where
-    a harsher one would make tokens cheaper: without a technique before with one, exact before lossy before
-    retrained, one before two. What no inference engine serves is given only where nothing else meets the
-    target, as its gains depend on what is assumed. `techniques` are what is tried, by default every one but
+    engine serves, unless `techniques` are given. On one device the mildest answer stands, even where another
+    would make tokens cheaper: without a technique before with one, exact before lossy before retrained, one
+    before two. What no inference engine serves is given only where nothing else meets the target, as its
+    gains depend on what is assumed. `techniques` are what is tried, by default every one but
     those whose gain is a property of the requests: nobody can choose them. An `engine` adds its time to
     every prediction.
 
