@@ -77,9 +77,9 @@ def _names(path: Path) -> list[str]:
 MODELS = Catalogue("model", Path(__file__).parent / "models", (".json",), _names, "models")
 
 
-# What follows an architecture's name: how a checkpoint was tuned and when, which keeps every size,
+# Endings of checkpoints' names that keep every size: how one was tuned, and when.
 TUNED = re.compile(r"[-_](instruct|chat|thinking|it|pt|hf|exp|\d{4})$", re.IGNORECASE)
-# and in which format it is stored, with the options that predict it.
+# Endings that name the format of the weights, with the options that predict it.
 STORED = {
     re.compile(rf"[-_]({ending})$", re.IGNORECASE): options
     for ending, options in {
@@ -103,7 +103,7 @@ def architecture_of(checkpoint: str) -> Loaded:
 
 
 def _named(checkpoint: str, endings: Iterable[re.Pattern[str]]) -> Path | None:
-    """The file of a checkpoint, with its publisher or without, less such endings; None without one."""
+    """The file of a checkpoint, with or without its publisher and such endings; None where there is none."""
     for name in dict.fromkeys((checkpoint, checkpoint.rpartition("/")[2])):
         if (found := MODELS.named(name)) is not None:
             return found
