@@ -176,8 +176,9 @@ def ceilings(
 ) -> Ceilings:
     """The ceilings of a device at a fidelity; `backend` names the library whose kernels are modelled.
 
-    `named` are the kernels that a run was told to use, by kind of operator, where it was. Raises InputError
-    where the device file lacks a value that the fidelity needs.
+    `named` are the kernels that a run was told to use, by kind of operator, where it was; else the engine's
+    own source says it (`roofline.engine_libraries`). Raises InputError where the device file lacks a value
+    that the fidelity needs.
     """
     fidelity = Fidelity(fidelity)
     kernels = _kernels(device, fidelity, backend, named) if fidelity.calibrates else None
@@ -228,10 +229,14 @@ def _kernels(
 
     Raises InputError where the device has neither, or no kernel models to correct.
     """
+    from roofline.engine_libraries import EngineLibraries
     from roofline.physics.kernels import Kernels
 
+    by_engine = backend and not named and device.vendor == "NVIDIA"
     try:
-        return Kernels(device, backend=backend, corrects=fidelity is Fidelity.CORRECTED, named=named)
+        return (EngineLibraries if by_engine else Kernels)(
+            device, backend=backend, corrects=fidelity is Fidelity.CORRECTED, named=named
+        )
     except InputError:
         if fidelity is Fidelity.CORRECTED:
             raise InputError(

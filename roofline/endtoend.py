@@ -209,7 +209,7 @@ def _load(row: dict[str, Any]) -> tuple[Load, Device]:
     static, backend = bool(row["static"]), str(row["backend"])
     sizes = (prompt, output, concurrency, static)
     load = Load(loaded.model, setting, *sizes, backend=backend, techniques=_drafting(row))
-    return replace(load, experts_by=_experts_by(row, precision), drafts_by=str(row["drafts_by"])), device
+    return replace(load, experts_by=str(row["experts_by"]), drafts_by=str(row["drafts_by"])), device
 
 
 def _drafting(row: dict[str, Any]) -> tuple[Technique, ...]:
@@ -241,19 +241,6 @@ def _split(row: dict[str, Any]) -> tuple[int, int]:
     if width > 1 or ep != dp or tp not in (1, dp):
         raise InputError("attention on parts of the batch, other than with whole experts on as many devices.")
     return 1, ep
-
-
-def _experts_by(row: dict[str, Any], precision: Precision) -> str:
-    """Whose kernels multiply experts, where the row or the engine's source says it; else the engine's own.
-
-    vLLM takes Marlin for NVFP4 weights beside 16 bits (prepare_moe_fp4_layer_for_marlin). SGLang takes
-    OpenAI's Triton kernels for gpt-oss unless experts are spread (ep_size == 1 in server_args.py); those were
-    measured in vLLM.
-    """
-    if row["experts_by"] or precision.expert_activations != "bf16":
-        return str(row["experts_by"])
-    by = {("vllm", "nvfp4"): "marlin", ("sglang", "mxfp4"): "vllm" if row["ep"] == 1 else ""}
-    return by.get((str(row["backend"]), str(precision.expert_weights)), "")
 
 
 def _precision(row: dict[str, Any], device: Device, stored: dict[str, str]) -> Precision:

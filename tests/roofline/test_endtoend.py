@@ -15,7 +15,8 @@ import pytest
 from hwspecs import load_device
 from hwspecs.serving import Overheads, overheads_for
 from reports.end_to_end import as_text
-from roofline.ceilings import Fidelity, ceilings
+from roofline import api
+from roofline.ceilings import Fidelity
 from roofline.endtoend import (
     EndToEnd,
     applied,
@@ -25,6 +26,7 @@ from roofline.endtoend import (
     score_end_to_end,
 )
 from roofline.engine_kernels import EngineKernels
+from roofline.engines import KIND
 from roofline.predict import predict
 from roofline.rollback import IN_TURN, INDEXED
 from roofline.scenario import Scenario
@@ -429,28 +431,26 @@ def test_rows_name_checkpoints_by_whoever_tuned_or_quantised_them() -> None:
     assert [one.model.name for one in found] == ["DeepSeek-R1", "Qwen3-235B-A22B"]
 
 
-def test_experts_run_by_the_library_that_the_engine_takes_for_them() -> None:
-    oss = {"model": "openai/gpt-oss-120b", "gpu": "h100_sxm", "dtype": "fp4"}
-    deep = {"model": "DeepSeek-V3", "gpu": "h200_sxm", "dtype": "fp4", "tp": 8}
-    asked = [oss | {"backend": "sglang"}, oss | {"backend": "vllm"}, deep | {"backend": "vllm"}]
-    asked += [
-        oss | {"backend": "sglang", "gpu": "b200_sxm"},
-        oss | {"backend": "sglang", "experts_by": "own"},
-    ]
-    assert [one.experts_by for one in loads_of(*asked)] == ["vllm", "", "marlin", "", "own"]
-
-
-def test_experts_by_another_engines_library_take_its_time() -> None:
-    """All else is the engine's own."""
+def test_a_row_says_by_whose_kernels_experts_run() -> None:
     oss = {"model": "openai/gpt-oss-120b", "gpu": "h100_sxm", "dtype": "fp4", "backend": "sglang"}
-    load, device = loads_of(oss)[0], load_device("h100_sxm")
-    asked = Scenario(load.model, "decode", batch=64, context=1024, setting=load.setting)
+    assert [one.named for one in loads_of(oss, oss | {"experts_by": "own"})] == [{}, {"moe": "own"}]
 
-    def experts_s(library: str, named: dict[str, str]) -> float:
-        limits = ceilings(device, "calibrated", library, named)
-        rows = predict(asked, device, "calibrated", limits=limits).rows
-        return float(sum(row.total_s for row in rows if row.kind == "grouped_gemm"))
 
-    lent = experts_s("sglang", load.named)
-    assert lent == experts_s("vllm", {})
-    assert lent != experts_s("sglang", {})
+@pytest.mark.parametrize("backend", ["sglang", "vllm", "trtllm"])
+@pytest.mark.parametrize(
+    ("model", "gpu", "stored"),
+    [
+        ("gpt-oss-120b", "h100_sxm", {"expert_weights": "mxfp4"}),
+        ("DeepSeek-V3", "h200_sxm", {"weights": "nvfp4"}),
+    ],
+)
+def test_a_rows_decode_step_is_that_of_predict(
+    backend: str, model: str, gpu: str, stored: dict[str, str]
+) -> None:
+    """Formats, kernels and libraries of a row are those of `predict --engine`."""
+    load = loads_of({"model": model, "gpu": gpu, "dtype": "fp4", "backend": backend, "tp": 4})[0]
+    row = steps(load, load_device(gpu), "calibrated")
+    context, skew = load.prompt + load.output // 2, load.setting.expert_skew
+    sizes = {"batch": load.concurrency, "context": context, "tp": 4, "expert_skew": skew}
+    asked = api.predict(model, gpu, "calibrated", engine=backend, phase="decode", **sizes, **stored)
+    assert row.decode_s == close(sum(one.total_s for one in asked.rows if one.kind != KIND))
