@@ -8,6 +8,7 @@ from hwspecs import Device
 from reports.records import Advice, Advised
 from reports.units import si
 from roofline.ceilings import Fidelity
+from roofline.engines import Engine
 from roofline.scenario import Scenario
 from roofline.whatif import Outcome, WhatIf, of_each, whatif
 from specfiles.errors import InputError
@@ -17,10 +18,20 @@ MOST = 6  # techniques shown per label of quality, followed by the best pair
 WORTH_SHOWING = 1.01  # minimum gain shown: less is below the error of any prediction
 
 
-def advice(title: str, scenario: Scenario, device: Device, fidelity: Fidelity) -> Advice:
-    """Every technique that applies to a workload and the best pairs; or the reason why there is none."""
+def advice(
+    title: str,
+    scenario: Scenario,
+    device: Device,
+    fidelity: Fidelity,
+    engine: Engine | None = None,
+    backend: str = "",
+) -> Advice:
+    """Every technique that applies to a workload and the best pairs; or the reason why there is none.
+
+    An `engine` and the library of the kernels are those of the prediction that the advice is beside.
+    """
     try:
-        found = whatif(scenario, device, fidelity)
+        found = whatif(scenario, device, fidelity, engine=engine, backend=backend)
     except InputError as error:
         return Advice(title, missing=str(error))
     rows = [row for quality in QUALITIES for row in _ranked(found, quality)]

@@ -101,7 +101,14 @@ def of_predictions(
         reference="ceilings of the prediction",
         totals=totals,
         advice=tuple(
-            advice(t.title, p.scenario, p.device, p.ceilings.fidelity)
+            advice(
+                t.title,
+                p.scenario,
+                p.device,
+                p.ceilings.fidelity,
+                p.served.engine if p.served else None,
+                p.ceilings.kernels.backend if p.ceilings.kernels else "",
+            )
             for t, p in zip(totals, predictions[: MOST_ADVISED * advise], strict=False)
         ),
         provenance=tuple(

@@ -181,7 +181,7 @@ def answers(
         @cache
         def sets(count: int) -> list[list[tuple[Technique, ...]]]:
             there = {t: float(gains(Option(count, (t,)))[index]) for t in singles}
-            return _sets(there, techniques is not None)
+            return _sets(_in_one_size(there) if techniques is None else there, techniques is not None)
 
         for part in range(2):
             for count in counts:
@@ -234,6 +234,14 @@ def _singles(quality: str, named: Sequence[Technique] | None) -> list[Technique]
     allowed = QUALITIES[: QUALITIES.index(quality) + 1]
     chosen = [t for t in offered() if not t.of_requests] if named is None else named
     return [technique for technique in chosen if technique.quality in allowed]
+
+
+def _in_one_size(gains: Mapping[Technique, float]) -> dict[Technique, float]:
+    """Of each technique in a format the size that gains most."""
+    best: dict[tuple[str, str], Technique] = {}
+    for technique in sorted(gains, key=lambda t: -gains[t]):
+        best.setdefault(technique.alike(), technique)
+    return {technique: gains[technique] for technique in gains if best[technique.alike()] is technique}
 
 
 def _sets(gains: Mapping[Technique, float], named: bool) -> list[list[tuple[Technique, ...]]]:

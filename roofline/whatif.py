@@ -100,11 +100,14 @@ def whatif(
     fidelity: Fidelity | str = Fidelity.DATASHEET,
     techniques: Sequence[Technique] | None = None,
     engine: Engine | None = None,
+    backend: str = "",
 ) -> WhatIf:
-    """Try techniques (by default every one, in the formats that differ) alone and the best of them in pairs.
+    """Try techniques (by default every one, in its formats and sizes) alone and the best of them in pairs.
 
-    Techniques that the scenario has already stay in the baseline and in every outcome, and so does an
-    `engine` with what it adds. Raises InputError for a traced module, of which no layer is known.
+    Of the sizes that are tried by default the fastest stands for all. Techniques that the scenario has
+    already stay in the baseline and in every outcome, and so does an `engine` with what it adds; `backend` is
+    the library of all kernels, by default the engine's. Raises InputError for a traced module, of which no
+    layer is known.
     """
     from workloads.techniques.registry import offered as every
 
@@ -115,9 +118,11 @@ def whatif(
     offered = every() if techniques is None else techniques
     if engine is not None:
         scenario = run_by(scenario, engine)
-    limits = replace(ceilings(device, fidelity, kernels_of(engine, fidelity)), known={})
+    limits = replace(ceilings(device, fidelity, backend or kernels_of(engine, fidelity)), known={})
     baseline = predict(scenario, device, limits=limits, engine=engine)
     singles, refused = _alone(baseline, offered, device)
+    if techniques is None:
+        singles, refused = _in_one_size(offered, singles, refused)
     pairs = _better(_promising(singles), device)
     counted, worthless = _counted_already(baseline, offered, device)
     told = {outcome.techniques[0].called() for outcome in counted}
@@ -154,6 +159,22 @@ def _alone(
         else:
             singles.append(single)
     return _ranked(singles), refused
+
+
+def _in_one_size(
+    offered: Sequence[Technique], singles: Sequence[Outcome], refused: dict[str, str]
+) -> tuple[list[Outcome], dict[str, str]]:
+    """Of each technique in a format the size that stands first, or else the first reason."""
+    best: dict[tuple[str, str], Outcome] = {}
+    for one in singles:
+        best.setdefault(one.techniques[0].alike(), one)
+    sized = {technique.called(): technique.alike() for technique in offered}
+    reasons: dict[tuple[str, str], tuple[str, str]] = {}
+    for called, why in refused.items():
+        if sized[called] not in best:
+            name, form = sized[called]
+            reasons.setdefault((name, form), (called if form else name, why))
+    return list(best.values()), dict(reasons.values())
 
 
 def _better(promising: Sequence[tuple[Outcome, Outcome]], device: Device) -> list[Outcome]:

@@ -25,6 +25,7 @@ class Stack:
     inputs: tuple[Block, ...] = ()
     outputs: tuple[Block, ...] = ()
     scope: str = ""  # "encoder." or "vision."
+    drafts: int = 0  # modules of multi-token prediction in the checkpoint; no step runs them
 
     def __repr__(self) -> str:
         """One line; the blocks of all layers would fill pages of a notebook."""

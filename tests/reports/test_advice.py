@@ -12,6 +12,8 @@ from reports.advice import _options
 from reports.content import of_predictions, of_run
 from reports.html import render
 from reports.records import Advice
+from roofline import api
+from roofline.engines import find_engine
 from roofline.predict import predict
 from roofline.run import Run
 from roofline.scenario import Scenario
@@ -94,3 +96,14 @@ def test_a_cause_changes_the_way_the_time_does() -> None:
         if ratio < 0.99:
             assert "more " not in cause, outcome.why()
             assert " times the" not in cause, outcome.why()
+
+
+def test_beside_a_prediction_with_an_engine_every_method_has_it_too() -> None:
+    one = api.predict(SCENARIO, "h100_sxm", engine="vllm")
+    (found,) = of_predictions([one], advise=True).advice
+    result = whatif(SCENARIO, one.device, engine=find_engine("vllm"))
+    assert result.baseline.time_s() == one.time_s()
+    times = {o.techniques[0].name: o.after.time_s() for o in result.outcomes if len(o.techniques) == 1}
+    row = next(row for row in found.rows if row.name == "eagle")
+    assert row.time_s == times["eagle"]
+    assert row.speedup == one.time_s() / row.time_s

@@ -329,3 +329,26 @@ def test_a_target_is_met_with_the_time_of_an_engine() -> None:
     ]
     assert found[0][0].techniques == ()
     assert not found[1] or found[1][0].techniques or found[1][0].devices > 1
+
+
+def test_of_the_sizes_of_a_technique_the_fastest_is_shown_and_a_reason_told_once() -> None:
+    """At batch 1 a tree is verified for next to nothing; at batch 256 no more than a short chain gains."""
+    for batch, called in (
+        (1, "eagle:depth=5,nodes=26,accepted=3.5"),
+        (256, "eagle:depth=2,nodes=3,accepted=2.1"),
+    ):
+        asked = Scenario(load_model("Llama-3.1-8B").model, "decode", batch=batch, context=1000)
+        result = whatif(asked, load_device("h100_sxm"))
+        drafted = [o for o in result.outcomes if [t.name for t in o.techniques] == ["eagle"]]
+        assert [o.techniques[0].called() for o in drafted] == [called]
+        alone = [parse(words) for words in ("eagle", "eagle-1", "eagle:depth=2,nodes=3,accepted=2.1")]
+        each = whatif(asked, result.baseline.device, techniques=alone)
+        assert drafted[0].speedup == max(o.speedup for o in each.outcomes if len(o.techniques) == 1)
+    assert [name for name in result.refused if "multi-token" in name] == ["multi-token-prediction"]
+
+
+def test_a_layer_that_predicts_tokens_gains_where_it_is_published() -> None:
+    result = whatif(
+        Scenario(load_model("GLM-4.5-Air").model, "decode", batch=8, context=1000), load_device("b300_sxm")
+    )
+    assert outcome(result, "multi-token-prediction").speedup > 1

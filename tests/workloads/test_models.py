@@ -203,3 +203,23 @@ def test_layers_of_a_search_equal_llama_where_it_changed_nothing() -> None:
     assert whole in found.layers
     assert sum(len(layer.blocks) for layer in found.layers) < 2 * len(llama.layers)
     assert max(layer.find(MlpBlock).width for layer in found.layers if len(layer.blocks) == 2) == 28672
+
+
+@pytest.mark.parametrize(
+    ("name", "modules"),
+    [
+        *(
+            (name, 1)
+            for name in ("DeepSeek-V3", "DeepSeek-R1", "DeepSeek-V3.2", "GLM-4.5", "GLM-4.5-Air", "GLM-5")
+        ),
+        *((name, 1) for name in ("Qwen3-Next-80B-A3B", "Qwen3.5-27B", "Qwen3.5-397B-A17B")),
+        *(
+            (name, 0)
+            for name in ("Llama-3.1-8B", "DeepSeek-V2", "Mamba-2-2.7B", "Qwen3-30B-A3B", "BERT-base-uncased")
+        ),
+        *((name, 0) for name in ("Kimi-K2", "Nemotron-3-Nano-30B-A3B")),
+        ("MiniMax-M2.5", 0),  # announced in its config, and not published
+    ],
+)
+def test_layers_of_multi_token_prediction_are_those_of_the_checkpoint(name: str, modules: int) -> None:
+    assert load_model(name).model.stack.drafts == modules

@@ -49,6 +49,10 @@ UNCOUNTED = {
     **dict.fromkeys(("gemma3n_text", "gemma4_text"), _BORROWING),
     "deepseek_v4": "compresses its cache by layers and mixes residual streams, which is not counted yet",
 }
+# Modules of multi-token prediction in a checkpoint, by the fields that vLLM reads (config/speculative.py).
+# Not MiniMax's `num_mtp_modules`: what it announces was not published (MiniMax-AI/MiniMax-M2.7, issue 16).
+DRAFTS = ("num_nextn_predict_layers", "mtp_num_hidden_layers")
+UNSTATED_DRAFTS = {"qwen3_next": 1}  # vLLM, models/qwen3_next_mtp.py: one where the config has no field
 TRACE = "trace its module with --from-module MODULE:FUNCTION"
 
 
@@ -88,4 +92,6 @@ def build(config: Config, name: str) -> Model:
     model: Model = _module(FAMILIES[kind]).FAMILY[kind](config)
     if tower is not None and kind in (vision := _module("vision")).TOWERS:
         model = vision.behind_tower(model, whole.nested("vision_config"))
-    return replace(model, name=name)
+    stated = next((field for field in DRAFTS if config.fields.get(field) is not None), DRAFTS[0])
+    drafts = config.count(stated, UNSTATED_DRAFTS.get(kind, 0))
+    return replace(model, name=name, stack=replace(model.stack, drafts=drafts))

@@ -1,6 +1,7 @@
 """DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash and GLM-5: latent attention, and experts behind dense layers.
 
-The layers of multi-token prediction (`num_nextn_predict_layers`) are no part of a step and not counted.
+The layers of multi-token prediction (`num_nextn_predict_layers`) are no part of a step; the technique of that
+name counts them.
 """
 
 from __future__ import annotations

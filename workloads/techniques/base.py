@@ -93,7 +93,8 @@ class Technique(ABC):
     aliases: ClassVar[tuple[str, ...]] = ()
     # Variants: further names, and the parameters that they stand for.
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    tried: ClassVar[tuple[str, ...]] = ()  # variants that `whatif` tries beside the defaults
+    # Parameters that `whatif` tries beside the defaults: formats, each for itself, and sizes for the best.
+    tried: ClassVar[tuple[Mapping[str, Any], ...]] = ()
     category: ClassVar[str]  # one of LEVELS
     level: ClassVar[str]  # follows from the category
     paper: ClassVar[str]
@@ -159,11 +160,17 @@ class Technique(ABC):
         return self._written([f.name for f in fields(self)])  # type: ignore[arg-type]
 
     def called(self) -> str:
-        """The same, short: its format, which its name does not say, and what is not the default."""
+        """The same, short: its format and size, which its name does not say, and what is not the default."""
         options = fields(self)  # type: ignore[arg-type]
+        sizes = {name for values in self.tried for name in values}.difference(self.assumed)
+        told = {"format"} | sizes
         return self._written(
-            [f.name for f in options if f.name == "format" or getattr(self, f.name) != f.default]
+            [f.name for f in options if f.name in told or getattr(self, f.name) != f.default]
         )
+
+    def alike(self) -> tuple[str, str]:
+        """What it shares with itself in other sizes: its name and its format."""
+        return self.name, getattr(self, "format", "")
 
     def _written(self, names: Sequence[str]) -> str:
         values = ((name, getattr(self, name)) for name in names)

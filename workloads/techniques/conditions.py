@@ -56,6 +56,12 @@ def no_experts(schedule: Schedule) -> str | None:
     return None if blocks(schedule, MoeBlock) else "the model has no experts"
 
 
+def no_drafts(schedule: Schedule) -> str | None:
+    """The checkpoint of the main model has no layers of multi-token prediction."""
+    model = schedule.main.model
+    return None if model.stack.drafts else f"no such layer is published with {model.name}"
+
+
 def no_decoding(schedule: Schedule) -> str | None:
     """Only a prompt is read, or the answer is denoised."""
     return None if decodes(schedule) else "nothing is decoded"
@@ -82,4 +88,4 @@ def no_parts(schedule: Schedule) -> str | None:
     if any(p.phase == "denoise" for p in schedule.passes):
         return "nothing is decoded"
     steps = sum(p.times for p in schedule.passes if p.phase == "decode")
-    return None if steps > 1 else "an answer of one token has no parts; ask for generate"
+    return None if steps > 1 else "one decode step has no parts; ask for generate with a longer answer"

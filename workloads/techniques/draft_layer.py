@@ -15,33 +15,48 @@ from workloads.schedule import Change, Pass, Resident, Schedule
 from workloads.step import Setting, Step
 from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.changes import IN_LAYERS, vocabulary_projection
-from workloads.techniques.conditions import no_branches, no_decoding
+from workloads.techniques.conditions import no_branches, no_decoding, no_drafts
 from workloads.techniques.decoding import expected_tokens, in_rounds, verification
 
 
 @dataclass(frozen=True)
 class Eagle(Technique):
-    """One decoder layer drafts a tree from the features of the model; one pass over the tree verifies it."""
+    """One decoder layer drafts from the features of the model; one pass verifies a chain or tree."""
 
     name = "eagle"
     aliases = ("feature-drafting",)
-    # arXiv:2406.16858, section 5: 60 tokens of a tree 6 levels deep, of which 10 are expanded at once
-    variants = {"eagle-2": {"depth": 6, "nodes": 60, "accepted": 4.0}}
+    variants = {
+        "eagle-1": {"depth": 5, "nodes": 26, "accepted": 3.5},  # the tree of arXiv:2401.15077
+        # arXiv:2406.16858, section 5: 60 tokens of a tree 6 levels deep, of which 10 are expanded at once
+        "eagle-2": {"depth": 6, "nodes": 60, "accepted": 4.0},
+    }
+    # a shorter chain, of the same measurement as the default, and the first paper's tree
+    tried = ({"depth": 2, "nodes": 3, "accepted": 2.1}, variants["eagle-1"])
     category = "efficient decoding"
     paper = "EAGLE arXiv:2401.15077"
     removes = "decode passes: one reads the weights for several tokens"
-    adds = "passes of a one-layer draft with the vocabulary projection; a pass over all nodes of the tree"
-    needs = "a trained draft layer; an attention kernel with a tree mask"
+    adds = "passes of a one-layer draft with the vocabulary projection; a pass over all drafts"
+    needs = "a trained draft layer; for a tree, an attention kernel with its mask"
     quality = "exact"
     served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how tokens are made"
     refused_by = (no_branches, no_decoding)
     assumed = ("accepted",)
 
-    depth: int = parameter(5, "draft passes, the depth of the tree", low=1, high=32)
-    nodes: int = parameter(26, "nodes that a pass verifies", low=2, high=1024)
+    depth: int = parameter(
+        3, "draft passes, the depth of a tree (vLLM's example, SGLang for DeepSeek-V3: 3)", low=1, high=32
+    )
+    nodes: int = parameter(
+        4,
+        "positions that a pass verifies: depth + 1 of a chain, as vLLM drafts, more of a tree",
+        low=2,
+        high=1024,
+    )
     accepted: float = parameter(
-        3.5, "mean tokens of a pass, at most depth + 1 (measure yours; 1 is no gain)", low=1, high=33
+        2.3,
+        "mean tokens of a pass, at most depth + 1 (vLLM issue 20780, Llama 3.1 8B: 2.29; 1 is no gain)",
+        low=1,
+        high=33,
     )
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
@@ -56,7 +71,7 @@ class Eagle(Technique):
         Where the model has experts the draft is dense: as wide as one expert if that is a whole layer, else
         as the active experts of a token together, which are slices of one.
         """
-        draft = _one_layer(schedule.main.model)
+        draft = _one_layer(schedule.main.model, schedule.main.setting)
         level = max(1, self.nodes // self.depth)
 
         def drafting(plain: Pass, rounds: float) -> list[Pass]:
@@ -65,13 +80,12 @@ class Eagle(Technique):
         return with_draft(in_rounds(schedule, self.nodes, self.accepted, drafting), draft, joined)
 
 
-def _one_layer(model: Model) -> Model:
-    last = model.layers[-1]
-    hidden = model.hidden
-    dense = replace(
-        last, blocks=tuple(_dense(b, hidden) if isinstance(b, MoeBlock) else b for b in last.blocks)
-    )
-    return draft_of(model, dense)
+def _one_layer(model: Model, setting: Setting) -> Model:
+    def dense(layer: Layer) -> Layer:
+        blocks = (_dense(b, model.hidden) if isinstance(b, MoeBlock) else b for b in layer.blocks)
+        return replace(layer, blocks=tuple(blocks))
+
+    return draft_of(model, *map(dense, _whole(model, setting)))
 
 
 def _dense(block: MoeBlock, hidden: int) -> MlpBlock:
@@ -90,12 +104,16 @@ class MultiTokenPrediction(Technique):
     paper = "DeepSeek-V3 arXiv:2412.19437, sections 2.2 and 5.4.3"
     removes = "decode passes: one reads the weights for several tokens"
     adds = "passes of one layer, experts and all, with the vocabulary projection; drafted positions to verify"
-    needs = "a model trained with such a layer (DeepSeek-V3, GLM-4.5, Qwen3-Next, Qwen3.5 ...)"
+    needs = "a checkpoint with such a layer (DeepSeek-V3, GLM-4.5, Qwen3-Next, Qwen3.5 ...)"
     quality = "exact"
     served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how tokens are made"
-    refused_by = (no_decoding,)
+    refused_by = (no_decoding, no_drafts)
     assumed = ("accept",)
+    example = "GLM-4.5-Air --hw h200 --tp 2"
+    # SGLang drafts 3 with DeepSeek-V3's, which yields 3.2 tokens of up to 8 (nebius/MTP-DeepSeek-V3-0324), as
+    # with this chance
+    tried = ({"steps": 3, "accept": 0.7},)
 
     steps: int = parameter(1, "drafted tokens (DeepSeek-V3: 1)", low=0, high=32)
     accept: float = parameter(
@@ -108,14 +126,17 @@ class MultiTokenPrediction(Technique):
         return expected_tokens(self.accept, self.steps)
 
     def apply(self, schedule: Schedule) -> Schedule:
-        """Rounds of drafting and verifying; the layer reads the prompt, too, for its own keys and values.
+        """Rounds of drafting and verifying; each layer reads the prompt, too, for its own keys and values.
+
+        Of several published layers each drafts one token, in turn; all are in memory.
 
         Of a round the first draft goes over what was just verified, whose features were not known before:
         steps + 1 positions of which the kept ones count. Later drafts go over one position each.
         """
         if not self.steps:
             return schedule
-        draft = draft_of(schedule.main.model, _attending(schedule.main.model, schedule.main.setting))
+        model = schedule.main.model
+        draft = draft_of(model, *_whole(model, schedule.main.setting))
 
         def drafting(plain: Pass, rounds: float) -> list[Pass]:
             each = by_draft(plain, draft, joined_plainly)
@@ -123,18 +144,25 @@ class MultiTokenPrediction(Technique):
             later = replace(each, times=rounds * (self.steps - 1))
             return [first, later] if self.steps > 1 else [first]
 
-        return with_draft(in_rounds(schedule, self.steps + 1, self.tokens, drafting), draft, joined_plainly)
+        rounds = in_rounds(schedule, self.steps + 1, self.tokens, drafting)
+        return with_draft(rounds, draft, joined_plainly, model.stack.drafts)
 
 
-def _attending(model: Model, setting: Setting) -> Layer:
-    """The last layer that keeps keys and values, which drafts of hybrids have (Qwen3-Next); else the last."""
+def _whole(model: Model, setting: Setting) -> tuple[Layer, ...]:
+    """The last layer that keeps keys and values, which drafts of hybrids have (Qwen3-Next); else the last.
+
+    Where layers are one block each, as Nemotron-H's, a feed-forward one follows it (Nemotron 3 Super,
+    `mtp_hybrid_override_pattern`: "*E").
+    """
     growing = (x for x in reversed(model.layers) if x.cache_bytes(2, setting) > x.cache_bytes(1, setting))
-    return next(growing, model.layers[-1])
+    attending = next(growing, model.layers[-1])
+    feeding = (x for x in reversed(model.layers) if isinstance(x.blocks[0], MlpBlock | MoeBlock))
+    return (attending, *([] if len(attending.blocks) > 1 else list(feeding)[:1]))
 
 
-def draft_of(model: Model, layer: Layer) -> Model:
-    """A draft of one layer between the model's own embedding and vocabulary projection."""
-    return replace(model, name=f"a layer of {model.name}", stack=replace(model.stack, layers=(layer,)))
+def draft_of(model: Model, *layers: Layer) -> Model:
+    """A draft of few layers between the model's own embedding and vocabulary projection."""
+    return replace(model, name=f"a layer of {model.name}", stack=replace(model.stack, layers=layers))
 
 
 def by_draft(plain: Pass, draft: Model, joining: Change) -> Pass:
@@ -142,11 +170,14 @@ def by_draft(plain: Pass, draft: Model, joining: Change) -> Pass:
     return replace(plain, model=draft, scope="draft.", changes=(joining,))
 
 
-def with_draft(found: Schedule, draft: Model, joining: Change) -> Schedule:
-    """The schedule with a drafting layer in memory, which reads the prompt for its own keys and values."""
+def with_draft(found: Schedule, draft: Model, joining: Change, copies: int = 1) -> Schedule:
+    """The schedule with `copies` of a draft in memory, which read the prompt for their keys and values."""
     main = found.main
-    held = Resident(draft, main.setting, main.batch, main.tokens, changes=(joining, own_weights))
-    return found.with_another((by_draft(p, draft, joining) for p in found.of_main("prefill")), held)
+    every = replace(draft, stack=replace(draft.stack, layers=draft.layers * copies))
+    changes = (joining, partial(own_weights, copies=copies))
+    held = Resident(every, main.setting, main.batch, main.tokens, changes=changes)
+    reading = (by_draft(p, draft, joining) for p in found.of_main("prefill"))
+    return found.with_another((replace(p, times=p.times * copies) for p in reading), held)
 
 
 def joined(rows: Sequence[Named], step: Step, bias: bool = True) -> list[Named]:
@@ -160,6 +191,7 @@ def joined(rows: Sequence[Named], step: Step, bias: bool = True) -> list[Named]:
 joined_plainly = partial(joined, bias=False)  # as in layers that were trained with the model
 
 
-def own_weights(rows: Sequence[Named], step: Step) -> list[Named]:
-    """The embedding and the vocabulary projection are the model's: the draft stores its layer only."""
-    return [row for row in rows if IN_LAYERS in row.name or row.name == "join_proj"]
+def own_weights(rows: Sequence[Named], step: Step, copies: int = 1) -> list[Named]:
+    """The embedding and the vocabulary projection are the model's: drafts store layers, and what joins."""
+    joining = [replace(row, count=copies) for row in rows if row.name == "join_proj"]
+    return [*joining, *(row for row in rows if IN_LAYERS in row.name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -71,7 +72,7 @@ class WeightActivation(Technique):
     name = "weight-activation-quantisation"
     aliases = ("smoothquant", "w8a8")
     variants = {"fp8": {"format": "fp8"}, "w8a8-fp8": {"format": "fp8"}, "nvfp4": {"format": "nvfp4"}}
-    tried: ClassVar[tuple[str, ...]] = ("fp8", "nvfp4")
+    tried: ClassVar[tuple[Mapping[str, Any], ...]] = (variants["fp8"], variants["nvfp4"])
     category = "quantisation"
     paper = "SmoothQuant arXiv:2211.10438; FP8 formats arXiv:2209.05433; NVFP4: NVIDIA Transformer Engine"
     removes = (

@@ -24,12 +24,8 @@ def known() -> dict[str, type[Technique]]:
 
 
 def offered() -> list[Technique]:
-    """What is tried where none is named: each with its defaults, then the variants that differ in kind."""
-    return [
-        technique(**values)
-        for technique in known().values()
-        for values in ({}, *(technique.variants[name] for name in technique.tried))
-    ]
+    """What is tried where none is named: each with its defaults, then in other formats and sizes."""
+    return [technique(**values) for technique in known().values() for values in ({}, *technique.tried)]
 
 
 def _classes() -> Iterator[type[Technique]]:

@@ -26,6 +26,7 @@ class SelfSpeculative(Technique):
     slot = "how tokens are made"
     refused_by = (no_decoding,)
     assumed = ("accept",)
+    tried = ({"k": 1}, {"k": 2}, {"k": 8})
 
     k: int = parameter(4, "drafted tokens", low=1, high=64)
     layers: float = parameter(0.5, "share of the layers that draft", low=0, high=1)

@@ -33,6 +33,7 @@ class Speculative(Technique):
     served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how tokens are made"
     assumed = ("accept",)
+    tried = ({"k": 1}, {"k": 2}, {"k": 8})
 
     k: int = parameter(4, "drafted tokens (Chen et al.: 4)", low=1, high=64)
     accept: float = parameter(
@@ -126,6 +127,7 @@ class DiffusionDrafting(Technique):
     slot = "how tokens are made"
     assumed = ("accept",)
     guessed = ("accept",)
+    tried = ({"k": 3}, {"k": 7})
 
     k: int = parameter(15, "drafted tokens", low=1, high=512)
     steps: int = parameter(2, "denoising passes of a draft", low=1, high=512)

@@ -16,6 +16,8 @@ from workloads.techniques.registry import parse
 MODEL = load_model("Llama-3.1-8B").model
 DEVICE = load_device("h100_sxm")
 SCENARIO = Scenario(MODEL, batch=4, prompt=3000, output=100)
+# The same with a layer of multi-token prediction, which its publisher does not have.
+DRAFTING = replace(SCENARIO, model=replace(MODEL, stack=replace(MODEL.stack, drafts=1)))
 EAGER = replace(SCENARIO, setting=Setting(convention=CONVENTIONS["llm-viewer"]))
 
 

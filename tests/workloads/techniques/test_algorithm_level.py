@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from roofline.predict import Prediction, predict
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
-from tests.workloads.techniques.asking import BASE, DEVICE, MODEL, SCENARIO, numbers, predicted
+from tests.workloads.techniques.asking import BASE, DEVICE, DRAFTING, MODEL, SCENARIO, numbers, predicted
 from workloads.catalogue import load_model
 from workloads.techniques.decoding import expected_tokens
 from workloads.techniques.registry import parse
@@ -27,23 +27,23 @@ def decode_counts(prediction: Prediction, name: str) -> float:
     return sum(row.count for row in prediction.rows if row.phase == "decode" and row.name == name)
 
 
-DRAFTING = pytest.mark.parametrize(
+EACH_DRAFT = pytest.mark.parametrize(
     ("words", "k"),
     [("speculative-decoding:draft=Llama-3.2-1B,k=4", 4), ("multi-token-prediction:steps=3", 3)],
 )
 
 
-@DRAFTING
+@EACH_DRAFT
 def test_with_no_draft_accepted_every_token_costs_a_verification(words: str, k: int) -> None:
-    never = predicted(f"{words},accept=0")
+    never = predicted(f"{words},accept=0", scenario=DRAFTING)
     assert decode_counts(never, "lm_head") == 99
     assert decode_counts(never, "draft.lm_head") == k * 99
     assert never.time_s("decode") > BASE.time_s("decode")
 
 
-@DRAFTING
+@EACH_DRAFT
 def test_with_every_draft_accepted_a_verification_yields_all_and_one_more(words: str, k: int) -> None:
-    always = predicted(f"{words},accept=1")
+    always = predicted(f"{words},accept=1", scenario=DRAFTING)
     assert decode_counts(always, "lm_head") == pytest.approx(99 / (k + 1))
     # Weights are read once for these tokens; five positions at batch 4 are far from compute-bound.
     main = sum(r.total_s for r in always.rows if r.phase == "decode" and not r.name.startswith("draft."))
@@ -115,13 +115,13 @@ def test_the_draft_of_eagle_is_a_layer_and_a_projection() -> None:
 
 
 def test_prediction_of_no_further_token_is_decoding() -> None:
-    assert numbers(predicted("multi-token-prediction:steps=0")) == numbers(BASE)
+    assert numbers(predicted("multi-token-prediction:steps=0", scenario=DRAFTING)) == numbers(BASE)
 
 
 @pytest.mark.parametrize("steps", [1, 4])
 def test_the_first_draft_reads_what_was_verified_and_later_ones_a_token_each(steps: int) -> None:
     """Features of verified positions are new: steps + 1 of each of 4 sequences, one of them projected."""
-    found = predicted(f"multi-token-prediction:steps={steps},accept=0").rows
+    found = predicted(f"multi-token-prediction:steps={steps},accept=0", scenario=DRAFTING).rows
     drafted = [row for row in found if row.phase == "decode" and row.name.startswith("draft.")]
     by_name = {name: [r for r in drafted if r.name == f"draft.{name}"] for name in ("join_proj", "lm_head")}
     positions = sum(r.count * r.work.outputs for r in by_name["join_proj"]) / (99 * 4 * MODEL.hidden)
@@ -137,6 +137,43 @@ def test_the_layer_that_predicts_is_one_of_the_model_with_its_experts() -> None:
         assert f"draft.layers.{attends}" in drafted
         assert any("experts" in row for row in drafted) == (name == "DeepSeek-V3")
         assert not any("delta" in row for row in drafted)  # hybrids' drafts attend
+
+
+def test_only_published_layers_predict_further_tokens() -> None:
+    with pytest.raises(InputError, match="no such layer is published with Llama"):
+        predicted("mtp")
+
+
+def test_every_published_layer_is_in_memory_and_reads_the_prompt() -> None:
+    model = DRAFTING.model
+    two = replace(DRAFTING, model=replace(model, stack=replace(model.stack, drafts=2)))
+    none, once, twice = (
+        predicted(*words, scenario=scenario)
+        for words, scenario in (((), DRAFTING), (("mtp",), DRAFTING), (("mtp",), two))
+    )
+    weights = [found.memory()["weights_bytes"] for found in (none, once, twice)]
+    assert weights[2] - weights[1] == weights[1] - weights[0] > 0
+    joined = [
+        [row.count for row in found.rows if row.name == "draft.join_proj" and row.phase == "prefill"]
+        for found in (once, twice)
+    ]
+    assert joined == [[1], [2]]
+
+
+def test_a_layer_of_single_blocks_drafts_with_attention_and_experts() -> None:
+    """Nemotron 3 Super: `mtp_hybrid_override_pattern` is "*E"."""
+    nano = load_model("Nemotron-3-Nano-30B-A3B").model
+    asked = Scenario(replace(nano, stack=replace(nano.stack, drafts=1)), prompt=100, output=10)
+    rows = predict(replace(asked, techniques=(parse("mtp"),)), DEVICE).rows
+    drafted = {row.name for row in rows if row.name.startswith("draft.layers.")}
+    assert {name.split(".")[2] for name in drafted} >= {"attention", "moe"}
+    assert not any("mamba" in name or "ssm" in name for name in drafted)
+
+
+@pytest.mark.parametrize("output", [1, 2])
+def test_an_answer_of_one_decode_step_has_no_parts(output: int) -> None:
+    with pytest.raises(InputError, match="one decode step has no parts"):
+        predicted("apar", scenario=replace(SCENARIO, output=output))
 
 
 def test_lookahead_computes_its_window_and_its_guesses() -> None:
