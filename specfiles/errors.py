@@ -27,12 +27,12 @@ def reason(error: BaseException) -> str:
     return ": ".join(filter(None, (type(error).__name__, first)))
 
 
-def nearest(asked: str, known: list[str], *, most: int = MOST_PROPOSED) -> list[str]:
-    """The known names that `asked` was probably meant to be, best first."""
+def nearest(asked: str, known: list[str], *, most: int = MOST_PROPOSED, cutoff: float = 0.5) -> list[str]:
+    """The known names that `asked` was probably meant to be, best first; `cutoff` is the least similarity."""
     import difflib
 
     by_plain = {plain(name): name for name in known}
-    close = difflib.get_close_matches(plain(asked), by_plain, n=most, cutoff=0.5)
+    close = difflib.get_close_matches(plain(asked), by_plain, n=most, cutoff=cutoff)
     return [by_plain[name] for name in close]
 
 

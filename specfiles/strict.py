@@ -12,6 +12,7 @@ from specfiles.errors import InputError, nearest
 from specfiles.reading import read_text
 
 Record = TypeVar("Record", bound="Strict")
+TYPO = 0.7  # similarity from which a key is another one misspelt
 MOST = 1e30  # beyond any physical quantity here; refuses infinity
 TYPES = {
     **{"array": "a list", "object": "a mapping", "str": "text"},
@@ -150,9 +151,11 @@ def _in_words(said: str) -> str:
 
 
 def _unknown(path: str, key: str, known: list[str]) -> str:
-    close = nearest(key, known, most=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}."
-    return f"unknown key {path!r}; {hint}"
+    close, listed = nearest(key, known, most=1), f"known keys: {', '.join(known)}"
+    if not close:
+        return f"unknown key {path!r}; {listed}."
+    spelt = nearest(key, known, most=1, cutoff=TYPO)  # else it may be another word for any of them
+    return f"unknown key {path!r}; did you mean {close[0]!r}?" + ("" if spelt else f" ({listed})")
 
 
 def _join(path: str, key: Any) -> str:

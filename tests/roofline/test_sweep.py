@@ -176,6 +176,7 @@ def test_a_folder_holds_one_sweep(spec: Spec, tmp_path: Path) -> None:
         ("hardware: h100", "hardware"),
         ("batch: [0]", "batch"),
         ("speed: 3", "speed"),
+        ("devices: [h100]", "did you mean .engines.. .known keys: .*hardware"),
         ("prompt: [" + ", ".join(["7"] * 1001) + "]", "prompt"),
     ],
 )

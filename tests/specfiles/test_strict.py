@@ -58,7 +58,10 @@ def test_a_good_record_is_read_and_frozen() -> None:
             {**GOOD, "by_name": {"x": {"size": 1, "zzz": 2}}},
             "unknown key 'by_name.x.zzz'; known keys: size, weight.",
         ),
-        ({**GOOD, "maybe": {"size": 1, "wait": 2}}, "unknown key 'maybe.wait'; did you mean 'weight'?"),
+        (
+            {**GOOD, "maybe": {"size": 1, "wait": 2}},
+            "unknown key 'maybe.wait'; did you mean 'weight'? (known keys: size, weight)",
+        ),
         ({"name": "n"}, "key 'part' is missing; add it."),
         ({**GOOD, "part": {}}, "key 'part.size' is missing; add it."),
     ],
