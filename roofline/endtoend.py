@@ -20,12 +20,14 @@ from workloads.catalogue import architecture_of
 from workloads.dtypes import Precision
 from workloads.phases import Setting
 from workloads.stored import stored_formats
+from workloads.techniques.draft_layer import Eagle, MultiTokenPrediction
 from workloads.techniques.registry import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hwspecs import Device
+    from workloads.model import Model
     from workloads.techniques.base import Technique
 
 # The columns of published tables under the names that are used here.
@@ -208,16 +210,21 @@ def _load(row: dict[str, Any]) -> tuple[Load, Device]:
     setting = Setting(precision, tensor_parallel=tp, expert_parallel=ep, expert_skew=EXPERT_SKEW)
     static, backend = bool(row["static"]), str(row["backend"])
     sizes = (prompt, output, concurrency, static)
-    load = Load(loaded.model, setting, *sizes, backend=backend, techniques=_drafting(row))
+    load = Load(loaded.model, setting, *sizes, backend=backend, techniques=_drafting(row, loaded.model))
     return replace(load, experts_by=str(row["experts_by"]), drafts_by=str(row["drafts_by"])), device
 
 
-def _drafting(row: dict[str, Any]) -> tuple[Technique, ...]:
-    """The model's own drafts of further tokens, where the row says how many and how often one is kept."""
+def _drafting(row: dict[str, Any], model: Model) -> tuple[Technique, ...]:
+    """Drafts by the model's own layer for further tokens, or by one trained for it where it has none.
+
+    The row says how many are drafted, and how often one is kept.
+    """
     if row["drafted"] == 0:
         return ()
     steps = _whole(row, "drafted")
-    return (parse(f"multi-token-prediction:steps={steps},accept={row['accept']}"),)
+    own = parse(f"multi-token-prediction:steps={steps},accept={row['accept']}")
+    assert isinstance(own, MultiTokenPrediction)
+    return (own if model.stack.drafts else Eagle(steps, steps + 1, own.tokens),)
 
 
 def _whole(row: dict[str, Any], name: str) -> int:

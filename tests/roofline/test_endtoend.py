@@ -142,7 +142,7 @@ def test_a_step_that_verifies_drafts_is_shared_by_the_tokens_that_it_yields() ->
 
 
 def test_steps_with_drafts_are_those_that_are_predicted() -> None:
-    model, device = load_model("Llama-3.1-8B").model, load_device("h100_sxm")
+    model, device = load_model("Qwen3.5-27B").model, load_device("h100_sxm")
     used = (parse("mtp:steps=2,accept=0.5"),)
     found = steps(Load(model, Setting(), 512, 128, 4, techniques=used), device, "datasheet")
     asked = Scenario(model, batch=4, prompt=512, techniques=(*used, EngineKernels()))
@@ -153,7 +153,7 @@ def test_steps_with_drafts_are_those_that_are_predicted() -> None:
 
 
 def test_states_of_kept_drafts_are_gathered_and_scattered_where_the_worker_indexes_them() -> None:
-    """Llama has no such state; of Qwen3.5 45 layers x 16 of 64 heads x 128 x 128 on one of four devices."""
+    """GLM-4.5 has no such state; of Qwen3.5 45 layers x 16 of 64 heads x 128 x 128 on one of four devices."""
     device = load_device("b200_sxm")
     used = (parse("mtp:steps=3,accept=0.9"),)
 
@@ -166,7 +166,7 @@ def test_states_of_kept_drafts_are_gathered_and_scattered_where_the_worker_index
     states = 45 * 8 * 16 * 128 * 128
     windows = 45 * 8 * 3 * (2 * 16 * 128 + 64 * 128) / 4  # the last inputs of convolutions
     assert copied - plain == pytest.approx(2 * (states + windows) / (INDEXED * 148 * 1.965e9), rel=1e-3)
-    assert decode_s("Llama-3.1-8B", IN_TURN[0]) == decode_s("Llama-3.1-8B", "")
+    assert decode_s("GLM-4.5-Air", IN_TURN[0]) == decode_s("GLM-4.5-Air", "")
     floors = (decode_s("Qwen/Qwen3.5-397B-A17B", by, "datasheet") for by in (IN_TURN[0], ""))
     assert len(set(floors)) == 1
 
