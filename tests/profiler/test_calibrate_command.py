@@ -116,7 +116,7 @@ def campaign(tmp_path: Path) -> Path:
     """The folder of a campaign on an H100 whose operators need twice their floor and a launch."""
     folder = tmp_path / "mine"
     folder.mkdir()
-    found = [row for row, _ in zip(rows(("bf16",), Limits(1e13, 8e9)), range(700), strict=False)]
+    found = [row for row, _ in zip(rows(("bf16",), Limits(1e13, 8e9)), range(400), strict=False)]
     table = pd.DataFrame(found).assign(backend="torch", kernel="torch", gpu="H100 80GB HBM3")
     floor = predict_table(table, ceilings(load_device("h100_sxm")))["predicted_us"]
     table.assign(latency_us=5 + 2 * floor).to_parquet(folder / OPERATORS)

@@ -186,7 +186,7 @@ def test_a_trace_is_the_same_in_any_pieces(by: str, tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("by", ["operator", "layer", "kernel"])
 def test_memory_of_a_compared_trace_is_that_of_a_piece(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    count = 300_000
+    count = 100_000
     at = np.arange(count)
     activities = {
         "source": np.zeros(count, np.int16),
