@@ -78,7 +78,9 @@ ROUTED = {**EXPERTS, "n_routed_experts": 7, "moe_shared_expert_intermediate_size
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("mamba", {**BASE, "state_size": 7}),
     ("mamba", {**BASE, "state_size": 7, "use_bias": True, "tie_word_embeddings": False}),
+    ("mamba", {**BASE, "state_size": 7, "intermediate_size": 77}),
     ("falcon_mamba", {**BASE, "state_size": 7}),
+    ("falcon_mamba", {**BASE, "state_size": 7, "expand": 16, "intermediate_size": 77}),
     ("mamba2", {**BASE, **HEADS}),
     ("mamba2", {**BASE, **HEADS, "use_bias": True, "tie_word_embeddings": True}),
     ("rwkv", {**BASE, "intermediate_size": 77}),
@@ -98,6 +100,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("granitemoehybrid", {**GRANITE, "position_embedding_type": "rope", "tie_word_embeddings": True}),
     ("zamba2", ZAMBA2),
     ("zamba2", {**ZAMBA2, "num_mem_blocks": 2, "use_mem_rope": True}),
+    ("zamba2", {**ZAMBA2, "attention_head_dim": 14}),
     ("zamba2", {**ZAMBA2, "num_mem_blocks": 2, "use_shared_attention_adapter": True}),
     ("zamba2", {**ZAMBA2, "num_mem_blocks": 4, "add_bias_linear": True}),
     ("lfm2", {**LFM2, "full_attn_idxs": [1]}),

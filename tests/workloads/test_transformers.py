@@ -27,8 +27,10 @@ from workloads.catalogue import MODELS, load_model
 from workloads.config import Config
 from workloads.convention import convention
 from workloads.families import alibi, build, gpt, kin, latent, llama, parallel, varied
+from workloads.families.llama import WINDOW_TYPES
 from workloads.model import Model
-from workloads.phases import Setting, Step, decode, operators, parameters, prefill
+from workloads.operators import Activation
+from workloads.phases import Setting, Step, decode, operators, owners, parameters, prefill
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -316,6 +318,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("diffllama", {"attention_bias": True}),
     ("gpt_neo", {"intermediate_size": 77, "attention_types": [[["global"], 2]]}),
     ("llama", {"mlp_bias": True}),
+    *((family, {"mlp_bias": True}) for family in ("deepseek_v2", "deepseek_v3", "hy_v3")),
+    ("opt", {"enable_bias": False}),
+    ("opt", {"layer_norm_elementwise_affine": False}),
     ("gpt2", {"n_inner": 77}),
     ("gptj", {"n_inner": 77}),
     ("phi3", {"partial_rotary_factor": 0.5, "head_dim": 20}),
@@ -367,6 +372,18 @@ def test_what_a_config_may_say_or_leave_out(family: str, changes: dict[str, Any]
     assert_same(small(family, **changes), "chunk")
 
 
+@pytest.mark.parametrize("family", ON_META)
+def test_the_activation_is_the_one_that_a_config_names(family: str) -> None:
+    """In every layer, expert and shared expert, or in none where the reference heeds no name either."""
+    fields = small(family)
+    config = reference(fields).config
+    names = ("hidden_activation", "activation_function", "activation", "hidden_act")
+    named = {**fields, next((name for name in names if getattr(config, name, None)), "hidden_act"): "relu"}
+    heeded = any(isinstance(module, torch.nn.ReLU) for module in reference(named).modules())
+    kinds = {row.operator.function for row in owners(ours(named)) if isinstance(row.operator, Activation)}
+    assert kinds == {"relu"} if heeded else "relu" not in kinds
+
+
 @pytest.mark.parametrize(
     ("family", "changes"),
     [
@@ -375,6 +392,15 @@ def test_what_a_config_may_say_or_leave_out(family: str, changes: dict[str, Any]
         ("starcoder2", {"sliding_window": 16}),
         ("cohere2", {"sliding_window_pattern": 2}),
         ("smollm3", {"use_sliding_window": True, "sliding_window": 16}),
+        (
+            "smollm3",
+            {
+                "use_sliding_window": True,
+                "sliding_window": 16,
+                "layer_types": [*WINDOW_TYPES, *["full_attention"] * 7],
+            },
+        ),
+        ("qwen2_moe", {"use_sliding_window": True, "sliding_window": 16}),
         ("dots1", {"max_window_layers": 3}),
     ],
 )

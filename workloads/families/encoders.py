@@ -52,6 +52,8 @@ def _encoder(
 
 def _bert(config: Config) -> Model:
     (hidden, heads), count = width_and_heads(config), config.layers("num_hidden_layers")
+    if config.kind == "big_bird" and not config.flag("use_bias", True):
+        raise config.wrong("use_bias", "true: queries, keys and values without biases are not known")
     block = EncoderAttentionBlock(heads, hidden // heads, bias=True)
     return _encoder(
         config,

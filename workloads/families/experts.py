@@ -84,6 +84,7 @@ def qwen(config: Config, layers: int) -> list[Block]:
     """Qwen MoE: every `decoder_sparse_step`-th layer but `mlp_only_layers`; Qwen 2 shares an expert."""
     step = config.size("decoder_sparse_step", default=1)
     dense = set(config.indices("mlp_only_layers", layers) or ())
+    act = activation(config, "hidden_act", default="silu")
     shared = config.count("shared_expert_intermediate_size", 5632) if config.kind == "qwen2_moe" else 0
     default = (60, 4) if shared else (128, 8)
     sparse = routed(
@@ -93,7 +94,7 @@ def qwen(config: Config, layers: int) -> list[Block]:
         width=config.size("moe_intermediate_size"),
         default=default[0],
         top_k=default[1],
-        shared=MlpBlock(shared, "silu") if shared else None,
+        shared=MlpBlock(shared, act) if shared else None,
         shared_gate=shared > 0,
     )
     is_sparse = [i not in dense and (i + 1) % step == 0 for i in range(layers)]
@@ -107,6 +108,8 @@ def deepseek(config: Config, layers: int) -> list[Block]:
     every = config.size("moe_layer_freq", default=1)
     listed = config.per_layer("mlp_layer_types", layers, ("dense", "sparse"))
     width = config.size("moe_intermediate_size")
+    act = activation(config, "hidden_act", default="silu")
+    bias = kind in BIASED and config.flag("mlp_bias", False)
     prefix = "num" if config.fields.get("num_shared_experts") is not None else "n"
     shared = config.count(f"{prefix}_shared_experts", 2 if kind == "deepseek_v2" else 1)
     sparse = routed(
@@ -116,15 +119,16 @@ def deepseek(config: Config, layers: int) -> list[Block]:
         width=width,
         default=None,
         top_k=4 if kind == "glm4_moe_lite" else 8,
-        shared=MlpBlock(shared * width, "silu") if shared else None,
+        shared=MlpBlock(shared * width, act, bias=bias) if shared else None,
     )
     if listed is not None:
         is_sparse = [kind == "sparse" for kind in listed]
     else:
         is_sparse = [i >= first and i % every == 0 for i in range(layers)]
-    return [sparse if here else gated_mlp(config) for here in is_sparse]
+    return [sparse if here else gated_mlp(config, bias) for here in is_sparse]
 
 
+BIASED = ("deepseek_v2", "hy_v3")  # whose dense layers and shared experts heed mlp_bias
 DEFAULT_FIRST = {  # of first_k_dense_replace; 3 in the others
     **dict.fromkeys(("deepseek_v2", "dots1", "solar_open"), 0),
     **dict.fromkeys(("glm4_moe", "glm4_moe_lite", "exaone_moe", "hy_v3"), 1),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from workloads.blocks import AttentionBlock, MlpBlock
+from workloads.blocks import AttentionBlock, NormShape
 from workloads.config import Config
 from workloads.families.common import LAYER_NORM, decoder_of, plain_mlp, width_and_heads
 from workloads.layer import Layer
@@ -17,11 +18,12 @@ def _gpt(config: Config) -> Model:
     hidden, heads = width_and_heads(config, ("n_embd", "hidden_size"), ("n_head", "num_attention_heads"))
     longest = ("n_positions", "max_position_embeddings")
     positions = config.size(*longest, default=1024)
+    _decodes_alone(config)
     kv_heads = 1 if config.kind == "gpt_bigcode" and config.flag("multi_query", True) else heads
     layer = Layer(
         (
             AttentionBlock(heads, kv_heads, hidden // heads, qkv_bias=True, out_bias=True, fused_qkv=True),
-            MlpBlock(config.size("n_inner", default=4 * hidden), "gelu_tanh", gated=False, bias=True),
+            plain_mlp(config, "gelu_tanh", width=("n_inner",), named=FUNCTION, default=4 * hidden),
         ),
         LAYER_NORM,
     )
@@ -78,13 +80,18 @@ def _xglm(config: Config) -> Model:
     hidden, heads = width_and_heads(
         config, ("d_model", "hidden_size"), ("attention_heads", "num_attention_heads")
     )
-    if config.flag("add_cross_attention", False):
-        raise config.wrong("add_cross_attention", "false: attention to an encoder is not known")
+    _decodes_alone(config)
     attention = AttentionBlock(heads, heads, hidden // heads, qkv_bias=True, out_bias=True)
     mlp = plain_mlp(config, "gelu", width=("ffn_dim",), named=FUNCTION)
     layers = (Layer((attention, mlp), LAYER_NORM),) * config.layers("num_layers", "num_hidden_layers")
     rows = config.size("max_position_embeddings", default=2048) + 2
     return decoder_of(config, hidden, layers, tied=True, sinusoids=rows)
+
+
+def _decodes_alone(config: Config) -> None:
+    """Raise InputError for a decoder that attends to an encoder's positions, too."""
+    if config.flag("add_cross_attention", False):
+        raise config.wrong("add_cross_attention", "false: attention to an encoder is not known")
 
 
 def _opt(config: Config) -> Model:
@@ -96,9 +103,13 @@ def _opt(config: Config) -> Model:
     if not config.flag("do_layer_norm_before", True):
         raise config.wrong("do_layer_norm_before", "true: norms behind the blocks are not known")
     positions = config.size("max_position_embeddings", default=2048)
-    attention = AttentionBlock(heads, heads, hidden // heads, qkv_bias=True, out_bias=True)
-    mlp = plain_mlp(config, "relu", width=("ffn_dim",), named=FUNCTION)
-    layers = (Layer((attention, mlp), LAYER_NORM),) * config.layers("num_hidden_layers")
+    if config.flag("_remove_final_layer_norm", False):
+        raise config.wrong("_remove_final_layer_norm", "false: a stack without its last norm is not known")
+    bias, affine = config.flag("enable_bias", True), config.flag("layer_norm_elementwise_affine", True)
+    attention = AttentionBlock(heads, heads, hidden // heads, qkv_bias=bias, out_bias=bias)
+    mlp = replace(plain_mlp(config, "relu", width=("ffn_dim",), named=FUNCTION), bias=bias)
+    norm = NormShape(center=True, scale=affine, bias=affine)
+    layers = (Layer((attention, mlp), norm),) * config.layers("num_hidden_layers")
     rows = positions + 2  # the first two are reserved (OPTLearnedPositionalEmbedding)
     return decoder_of(config, hidden, layers, tied=True, learned_positions=rows)
 

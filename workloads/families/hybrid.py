@@ -25,7 +25,7 @@ from workloads.families.common import (
     kv_heads_of,
     rotated,
 )
-from workloads.families.recurrent import mamba_block
+from workloads.families.recurrent import check_convolution, mamba_block
 from workloads.layer import Layer
 from workloads.model import Model
 
@@ -192,6 +192,7 @@ def _qwen_experts(config: Config) -> MoeBlock:
 
 
 def _nemotron_mamba(config: Config) -> Mamba2Block:
+    check_convolution(config, "mamba_hidden_act")
     heads, groups = config.size("mamba_num_heads", default=128), config.size("n_groups", default=8)
     config.divides("mamba_num_heads", heads, "n_groups", groups)
     return Mamba2Block(

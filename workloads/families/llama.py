@@ -97,7 +97,13 @@ QUIRKS = {
         feed_forward=experts.in_each("num_experts", 64, 8),
     ),
     "qwen2_moe": Quirks(
-        biases=_INWARDS, qkv_bias=True, kv_heads=16, window_needs_flag=True, feed_forward=experts.qwen
+        biases=_INWARDS,
+        qkv_bias=True,
+        kv_heads=16,
+        window_needs_flag=True,
+        window=4096,
+        every_nth_full=2,
+        feed_forward=experts.qwen,
     ),
     "qwen3_moe": Quirks(qk_norm=RMS_NORM, kv_heads=4, window_needs_flag=True, feed_forward=experts.qwen),
     "glm4_moe": Quirks(
@@ -137,6 +143,8 @@ def readers(quirks: Mapping[str, Quirks]) -> dict[str, Callable[[Config], Model]
 
 
 def _model(config: Config, quirks: Quirks) -> Model:
+    if config.fields.get("use_bidirectional_attention"):  # EmbeddingGemma
+        raise config.wrong("use_bidirectional_attention", "false: this family without a mask is not known")
     hidden = config.size("hidden_size")
     count = config.layers("num_hidden_layers")
     attention = _attention(config, quirks, hidden)
@@ -220,10 +228,10 @@ def _windows(config: Config, quirks: Quirks, layers: int) -> list[int | None]:
     asked = quirks.windowed and (not quirks.window_needs_flag or config.flag("use_sliding_window", False))
     if window is None or not asked:
         return [None] * layers
-    if quirks.unrotated == "listed":
-        return [None if rotates else window for rotates in rotating(config, layers)]
     if listed is not None:
         return [window if entry == "sliding_attention" else None for entry in listed]
+    if quirks.unrotated == "listed":
+        return [None if rotates else window for rotates in rotating(config, layers)]
     if quirks.every_nth_full is not None:
         period = quirks.every_nth_full
         if quirks.period:

@@ -87,7 +87,7 @@ def _falcon(config: Config) -> Model:
     mlp = MlpBlock(width, activation(config, "activation", default="gelu"), gated=False, bias=bias)
     norms = config.size("num_ln_in_parallel_attn", default=2 if new else 1)
     parallel = new or config.flag("parallel_attn", True)
-    layer = Layer((attention, mlp), LAYER_NORM, parallel=parallel, shared_norm=parallel and norms == 1)
+    layer = Layer((attention, mlp), LAYER_NORM, parallel=parallel, shared_norm=parallel and norms != 2)
     layers = (layer,) * config.layers("num_hidden_layers", "n_layer")
     return decoder_of(config, hidden, layers, tied=True)
 

@@ -17,15 +17,19 @@ from workloads.blocks import (
     TimeMixBlock,
 )
 from workloads.config import Config
-from workloads.families.common import LAYER_NORM, decoder_of
+from workloads.families.common import LAYER_NORM, activation, decoder_of
 from workloads.layer import Layer
 from workloads.model import UNLIMITED, Model
 
 
 def mamba_block(config: Config, hidden: int, prefix: str = "") -> MambaBlock:
-    """The mixer; Jamba's fields have a prefix and names of their own."""
+    """The mixer; Jamba's fields have a prefix and names of their own.
+
+    Mamba's `intermediate_size` overrides `expand`, as in transformers; Jamba's is that of its MLP.
+    """
+    channels = hidden * config.size("expand", f"{prefix}expand", default=2)
     return MambaBlock(
-        channels=hidden * config.size("expand", f"{prefix}expand", default=2),
+        channels=channels if prefix else config.size("intermediate_size", default=channels),
         state=config.size("state_size", f"{prefix}d_state", default=16),
         kernel=config.size("conv_kernel", f"{prefix}d_conv", default=4),
         dt_rank=_dt_rank(config, hidden, f"{prefix}dt_rank" if prefix else "time_step_rank"),
@@ -35,6 +39,12 @@ def mamba_block(config: Config, hidden: int, prefix: str = "") -> MambaBlock:
     )
 
 
+def check_convolution(config: Config, name: str = "hidden_act") -> None:
+    """Raise InputError unless the convolution ends in SiLU, the only function of causal_conv1d."""
+    if activation(config, name, default="silu") != "silu":
+        raise config.wrong(name, "silu, with which the convolution ends")
+
+
 def _dt_rank(config: Config, hidden: int, name: str) -> int:
     usual = -(-hidden // 16)
     return usual if config.fields.get(name) == "auto" else config.size(name, default=usual)
@@ -42,6 +52,7 @@ def _dt_rank(config: Config, hidden: int, name: str) -> int:
 
 def _mamba(config: Config) -> Model:
     hidden = config.size("hidden_size", "d_model")
+    check_convolution(config)
     block = mamba_block(config, hidden)
     if config.kind == "falcon_mamba":  # whose norms have no weights
         block = replace(block, inner_norm=NormShape(scale=False))
@@ -51,6 +62,7 @@ def _mamba(config: Config) -> Model:
 
 def _mamba2(config: Config) -> Model:
     hidden = config.size("hidden_size", "d_model")
+    check_convolution(config)
     heads, head_dim = config.size("num_heads", default=128), config.size("head_dim", default=64)
     inner = hidden * config.size("expand", default=2)
     if heads * head_dim != inner:

@@ -36,7 +36,9 @@ def _attention(config: Config, hidden: int) -> SharedAttentionBlock:
     adapted = config.flag("use_shared_attention_adapter", False)
     if adapted and kv_heads != heads:
         raise config.wrong("num_key_value_heads", f"num_attention_heads, {heads}, as adapters have")
-    head_dim = 2 * hidden // heads
+    if config.size("attention_hidden_size", default=2 * hidden) != 2 * hidden:
+        raise config.wrong("attention_hidden_size", f"2 x hidden_size, {2 * hidden}")
+    head_dim = config.size("attention_head_dim", default=2 * hidden // heads)
     return SharedAttentionBlock(
         heads,
         kv_heads,
