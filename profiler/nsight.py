@@ -44,11 +44,11 @@ UNSEEN = (
 
 def installed(tools: Sequence[str], device: str) -> None:
     """InputError where a tool is missing or useless on the device; checked first."""
+    if "ncu" in tools and not device.startswith("cuda"):
+        raise InputError(f"--ncu counts what GPU kernels do, and the model would run on {device}; use CUDA.")
     for tool in tools:
         if shutil.which(tool) is None:
             raise InputError(f"--{tool} needs {tool}, which is not on PATH; {WHERE[tool]}.")
-    if "ncu" in tools and not device.startswith("cuda"):
-        raise InputError(f"--ncu counts what GPU kernels do, and the model would run on {device}; use CUDA.")
 
 
 def record(

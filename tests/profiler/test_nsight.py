@@ -171,14 +171,25 @@ def test_a_real_nsys_refuses_rubbish(nsys: Path, tmp_path: Path, monkeypatch: py
         export(report, tmp_path / "x.sqlite")
 
 
-@pytest.mark.parametrize("tool", ["nsys", "ncu"])
-def test_a_missing_tool_is_said_before_anything_runs(
-    tool: str, config: Path, roofline: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("tool", "said"),
+    [
+        ("nsys", "--nsys needs nsys, which is not on PATH"),
+        ("ncu", "and the model would run on cpu; use CUDA"),  # where ncu, if it were there, counts nothing
+    ],
+)
+def test_a_tool_that_is_missing_or_useless_is_said_before_anything_runs(
+    tool: str,
+    said: str,
+    config: Path,
+    roofline: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     done = roofline("profile", config, "-o", tmp_path / "run", *SIZES, f"--{tool}")
     assert done.code == 2
-    assert f"--{tool} needs {tool}, which is not on PATH" in done.err
+    assert said in done.err
     assert not (tmp_path / "run").exists()
 
 
@@ -187,6 +198,9 @@ def test_counting_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="the model would run on cpu"):
         nsight.installed(["ncu"], "cpu")
     nsight.installed(["ncu", "nsys"], "cuda:0")
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(InputError, match="--ncu needs ncu, which is not on PATH"):
+        nsight.installed(["ncu"], "cuda:0")
 
 
 DENIED = "==ERROR== ERR_NVGPUCTRPERM - The user does not have permission"
