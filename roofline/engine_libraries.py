@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 
 # Tables' names of experts in 4 bits beside activations of 16: integers and NVFP4, and MXFP4.
 INT4, MXFP4 = "int4_wo", "w4a16_mxfp4"
+# What vLLM's oracles (oracle/unquantized.py, oracle/fp8.py) take on data-centre Blackwells, as in tables of
+# 0.24; those of 0.19 and 0.22 have Triton's kernel, which was called without an oracle.
+GENERATED = {
+    "bfloat16": "vllm_unquantizedfusedmoe_flashinfer_trtllm_trtllmbf16experts",
+    "fp8": "vllm_modeloptfp8moe_flashinfer_trtllm_trtllmfp8expertsmonolithic",
+    "fp8_block": "vllm_fp8moe_flashinfer_trtllm_trtllmfp8expertsmonolithic",
+}
+# And on Hopper where experts are whole on each device; where they are spread it is FlashInfer's CUTLASS.
+IN_BLOCKS = "vllm_fp8moe_triton_tritonexperts"
 
 
 class EngineLibraries(Kernels):
@@ -42,16 +51,24 @@ def experts_by(engine: str, operator: GroupedGemm, gpu: Gpu) -> str:
     of vLLM is the Triton kernel that runs where Marlin does not take a layer's sizes. In MXFP4 vLLM takes
     Marlin for compute capabilities other than 9.0 to 10.x (oracle/mxfp4.py), and SGLang OpenAI's Triton
     kernels on other GPUs than data-centre Blackwells where experts are not spread (server_args.py), which
-    were measured in vLLM.
+    were measured in vLLM. Of several kernels that were measured in vLLM, its oracles say which.
     """
     found = of_operator(operator)
     if found is None:
         return ""
-    experts, sizes = found[1], found[3]
-    if (engine, experts) == ("vllm", INT4):
-        return "sglang"
-    if (engine, experts) == ("vllm", MXFP4) and gpu.generation not in (9, 10):
-        return "marlin"
-    if (engine, experts) == ("sglang", MXFP4) and gpu.generation < 10 and np.all(sizes["moe_ep"] == 1):
+    experts, whole = found[1], bool(np.all(found[3]["moe_ep"] == 1))
+    if engine == "vllm":
+        return _of_vllm(experts, whole, gpu)
+    if (engine, experts) == ("sglang", MXFP4) and gpu.generation < 10 and whole:
         return "vllm"
     return ""
+
+
+def _of_vllm(experts: str, whole: bool, gpu: Gpu) -> str:
+    if experts == INT4:
+        return "sglang"
+    if experts == MXFP4:
+        return "" if gpu.generation in (9, 10) else "marlin"
+    if gpu.generation == 9 and experts == "fp8_block" and whole:
+        return IN_BLOCKS
+    return GENERATED.get(experts, "") if gpu.generation == 10 else ""

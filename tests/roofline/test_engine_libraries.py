@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from hwspecs import load_device
+from hwspecs import kernels_of, load_device
 from roofline import api
 from roofline.ceilings import ceilings
-from roofline.engine_libraries import experts_by
+from roofline.engine_libraries import GENERATED, IN_BLOCKS, experts_by
 from roofline.engines import find_engine
 from roofline.physics.base import Gpu
 from roofline.physics.kernels import Kernels
@@ -43,6 +43,12 @@ def experts(weights: str, inputs: str = "bf16", ep: int = 1) -> GroupedGemm:
         ("vllm", experts("nvfp4"), "h200_sxm", "sglang"),
         ("vllm", experts("int4_g128"), "a100_sxm", "sglang"),
         ("vllm", experts("bf16"), "a100_sxm", ""),
+        ("vllm", experts("bf16"), "h100_sxm", ""),
+        ("vllm", experts("bf16"), "gb200", GENERATED["bfloat16"]),
+        ("vllm", experts("fp8", inputs="fp8"), "b200_sxm", GENERATED["fp8"]),
+        ("vllm", experts("nvfp4", inputs="nvfp4"), "b200_sxm", ""),
+        ("vllm", experts("fp8_block", inputs="fp8"), "h100_sxm", IN_BLOCKS),
+        ("vllm", experts("fp8_block", inputs="fp8", ep=8), "h100_sxm", ""),
         ("sglang", experts("int4_g128"), "a100_sxm", ""),
         ("trtllm", experts("mxfp4"), "h100_sxm", ""),
     ],
@@ -72,6 +78,11 @@ def test_what_a_run_was_told_comes_before_the_engines_choice() -> None:
         return experts_s(predict(scenario, device, limits=ceilings(device, "calibrated", "vllm", named)))
 
     assert told({}) == told({"moe": "sglang"}) < told({"moe": "vllm"}) / 2
+
+
+def test_kernels_that_vllms_oracles_take_were_measured_in_it() -> None:
+    known = {k.kernel for name in ("h100_sxm", "b200_sxm") for k in kernels_of(load_device(name))}
+    assert {*GENERATED.values(), IN_BLOCKS} <= known
 
 
 def test_other_vendors_gpus_run_what_was_measured() -> None:
