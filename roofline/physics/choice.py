@@ -245,7 +245,8 @@ class Choice:
         """The means of the constants of `found`: of each those of the kernels that know it best.
 
         Where other kernels stand in for one, what no format decides is a mean over their formats (`pool`);
-        kernels that an engine brings are known from that engine, whatever attends there.
+        kernels that an engine brings are known from that engine, whatever attends there; what a kernel of
+        any library takes to start is known from all.
         """
         model, name = models()[asked.op], (asked.backend, asked.kernel)
         stand_in = any(
@@ -256,7 +257,9 @@ class Choice:
         means: dict[str, float] = {}
         for constant in asked.constants:
             rules, sources = constant.scales_with.split(), alike
-            if "format" in rules:
+            if "launches" in rules:
+                sources = [(g, k) for g, k in every if k.points >= MEASURED_WELL] or alike
+            elif "format" in rules:
                 sources = found
             elif "engine" in rules and (stand_in or all(constant.name not in k.values for _, k in found)):
                 own = [(g, k) for g, k in every if k.backend == asked.backend and constant.name in k.values]

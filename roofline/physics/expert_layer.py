@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from roofline.physics import cutlass_tiles, triton_tiles
-from roofline.physics.base import L2_BYTES_PER_CLOCK, ceil_div, column
+from roofline.physics.base import L2_BYTES_PER_CLOCK, Constant, ceil_div, column
 from roofline.physics.expert_load import GROUPED, GROUPS, TILES, Load, expert_load, exponents, unpacked
 from roofline.physics.generated_tiles import COLUMNS, launched, padded
 from roofline.physics.libraries import UNPACKED, WIDENED, of_engine, of_marlin, says, since
@@ -60,6 +60,14 @@ CASTING = 2.75
 # defaults of fused_moe.py, CUTLASS's tiles for sm80).
 SHARED_BYTES_PER_CLOCK = 128.0
 MOST_OF_FOUR_WARPS, WARP_ROWS = 64.0 * 128.0, 16.0
+# TensorRT-LLM's products of 8 bits in blocks on Hopper, which FlashInfer's CUTLASS has, too, are given 16
+# bits, and quantise the rows of either by a kernel of one block of 256 threads a processor, whose warps take
+# 128 values a turn and wait for them (`scale_1x128_kernel` of `fp8_grouped_gemm_run`, fp8_blockscale_gemm).
+# Clocks of a turn: 479 of a load from memory (Luo et al., 2024), 150 of five shuffles and maxima, 90 of two
+# divisions, 60 of four results, 80 of addresses and the loop; at 1.98 GHz. A busy memory takes longer, twice
+# at most: what is more belongs to the passes of the kernels around, which are those of other formats.
+QUANTISING_WARPS = 8.0
+TURN = Constant("turn_s", "s", 2e-7, 8.6e-7, 4.3e-7, "128 values that a warp loads and quantises", "1/clock")
 
 
 class Layer:
@@ -86,6 +94,7 @@ class Layer:
         self.activates = self.by_launcher & (dtype.name != "fp8_block")
         self.widened = says(rows, WIDENED) & ("mxfp4" in dtype.weights)
         self.by_default, self.default = self._untuned(rows)
+        self.quantises = says(rows, "cutlass") & quantises_by_turns(gpu, dtype)
         # SGLang serves the choices of other ranks as those of one more expert of its own: up to
         # 0.5.10 it multiplied them, since then it only reads weights for them.
         sglang = of_engine(rows, "sglang") & says(rows, "fused_moe")
@@ -196,13 +205,21 @@ class Layer:
 
         Triton's fused kernel gathers rows itself and leaves those of other ranks' experts where they are, so
         that activating and summing see all choices of all tokens. Generated kernels gather, too, and activate
-        in the first product, but in the format of 8 bits in blocks.
+        in the first product, but in the format of 8 bits in blocks: no block of threads takes a routed row.
         """
         rows = np.where(self.fused, self.tokens * self.top_k, self._rows(c))
         activated = np.where(self.activates, 0.0, (self.ups + 1) * self.width)
         between = rows * (np.where(self.fused | self.by_launcher, 1, 2) * self.hidden + activated)
         moved = c["token_passes"] * self.tokens * self.hidden + c["passes"] * between
-        return 2 * moved / self.gpu.dram_byte_per_s + c["row_s"] * rows
+        by_rows = np.where(self.activates, 0.0, c["row_s"]) * rows + self._quantising_s(rows, c)
+        return 2 * moved / self.gpu.dram_byte_per_s + by_rows
+
+    def _quantising_s(self, rows: Any, c: Mapping[str, float]) -> Any:
+        """Quantising what enters the two products by kernels of few warps, each of which waits in turns."""
+        if not np.any(self.quantises):
+            return 0.0
+        turns = rows * (self.hidden + self.width) / (SCALED_K * QUANTISING_WARPS * self.gpu.processors)
+        return self.quantises * turns * c.get(TURN.name, TURN.start)
 
     def _rows(self, c: Mapping[str, float]) -> Any:
         """Rows of this rank's experts, and of others' what the kernel does not skip."""
@@ -292,6 +309,11 @@ class Layer:
 def _overlapped(busy: Floats, streamed: Floats) -> Floats:
     """The 3-norm of tiles and streams of weights: grouped products hide most of the shorter one."""
     return np.asarray(np.cbrt(busy * busy * busy + streamed * streamed * streamed))
+
+
+def quantises_by_turns(gpu: Gpu, dtype: Dtypes) -> bool:
+    """Whether CUTLASS's products quantise their rows by QUANTISING_WARPS of a processor."""
+    return dtype.name == "fp8_block" and gpu.generation == 9
 
 
 def rank_load(rows: Columns) -> Load:

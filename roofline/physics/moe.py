@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from roofline.physics.base import Constant
-from roofline.physics.expert_layer import Layer, rank_load
+from roofline.physics.expert_layer import TURN, Layer, quantises_by_turns, rank_load
 from roofline.physics.libraries import (
     EXPERTS_BY_DEFAULT,
     OF_EXPERTS,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LEAST_STREAM = 0.5  # of the memory bandwidth, that any kernel which was tuned reaches
 CONSTANTS = (
-    Constant("launch_s", "s", 3e-6, 2e-4, 2e-5, "launches of the layer's small kernels"),
+    Constant("launch_s", "s", 3e-6, 2e-4, 2e-5, "launches of the layer's small kernels", "launches 1/clock"),
     Constant("memory_share", "", 0.1, 1.0, 0.87, "share of the memory bandwidth for streamed weights"),
     Constant("kept", "", 0.01, 1.0, 0.4, "share of the L2 that keeps weights between replays", "whole"),
     Constant("compute_share", "", 0.02, 1.0, 0.6, "share of the tensor peak inside a tile"),
@@ -45,9 +45,9 @@ CONSTANTS = (
     Constant("token_passes", "", 0.1, 20.0, 1.0, "passes over all tokens by quantising, copying, summing"),
     Constant("expert_s", "s", 1e-9, 1e-6, 3e-8, "offsets and descriptors per local expert", "1/clock"),
     Constant("choice_s", "s", 1e-11, 2e-8, 5e-10, "sorting one routed choice", "1/clock"),
-    Constant("sort_s", "s", 1e-7, 2e-5, 5e-6, "further kernels that sort more choices than fit one block"),
+    Constant("sort_s", "s", 1e-7, 2e-5, 5e-6, "kernels that sort more choices than fit one block", "1/clock"),
     Constant("elsewhere", "", 1e-3, 1.3, 0.03, "relative cost of a choice served by another rank"),
-    Constant("mapped_s", "s", 1e-7, 5e-5, 5e-6, "further kernels that remap expert ids to a rank's own"),
+    Constant("mapped_s", "s", 1e-7, 5e-5, 5e-6, "kernels that remap expert ids to a rank's own", "1/clock"),
 )
 # What a library's own design sets and another library's kernels do not tell: its smallest tile, whether each
 # expert has descriptors (grouped products of CUTLASS and DeepGEMM do), which rows of other ranks it skips.
@@ -91,12 +91,13 @@ class MoeModel(KernelModel):
     }
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
-        """The same for all formats."""
-        return CONSTANTS
+        """The same for all formats, but for what quantises 8 bits in blocks."""
+        return (*CONSTANTS, TURN) if quantises_by_turns(gpu, dtype) else CONSTANTS
 
     def carried_constants(self, kernel: str, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """As they are, but for what Triton's blocks share and who moves rows between products."""
-        return CARRIED.get(self.library(self.alias(kernel, gpu, dtype.name)), CONSTANTS)
+        found = CARRIED.get(self.library(self.alias(kernel, gpu, dtype.name)), CONSTANTS)
+        return (*found, TURN) if quantises_by_turns(gpu, dtype) else found
 
     def alike(self, kernel: str, dtype: str) -> tuple[str, ...]:
         """A kernel that widens weights in mxfp4 multiplies 16 bits; Marlin's has the loop of other 4 bits."""
@@ -131,12 +132,16 @@ class MoeModel(KernelModel):
             return {}
         if unpacks(one) and not unpacks(other):  # two kernels in turn, which one set of constants blurs
             return {}
-        if not other or self.library(one) == self.library(other):
+        if not other:
             return values
-        known = {name: value for name, value in values.items() if name not in DESIGNED}
-        theirs, own = launches(one, self.library(one), narrow), launches(other, self.library(other), narrower)
-        if "launch_s" in known and theirs and own:
-            known["launch_s"] *= own / theirs
+        mine, another = self.library(other), self.library(one)
+        known = {name: v for name, v in values.items() if mine == another or name not in DESIGNED}
+        own, theirs = launches(other, mine, narrower), launches(one, another, narrow)
+        if "launch_s" in known and own:
+            if theirs:
+                known["launch_s"] *= own / theirs
+            else:
+                del known["launch_s"]
         return known
 
     def sound(self, values: Mapping[str, float], gpu: Gpu, dtype: Dtypes) -> bool:

@@ -50,6 +50,7 @@ QUANTITIES: Mapping[str, Callable[[Gpu], float | None]] = {
     "whole": lambda gpu: 1 / gpu.partitions,
     "heat": lambda _: 1.0,  # clock lost in long runs, see `_cooler`
     "library": lambda _: 1.0,  # a library's choice: kept within a generation, unknown in another
+    "launches": lambda _: 1.0,  # of kernels in a CUDA graph, which take as long whoever wrote them
     "engine": lambda _: 1.0,  # of a kernel beside the attention that the engine brings, whatever attends
     "format": lambda _: 1.0,  # that a format decides: kernels in another one know nothing of it
     # At its power limit a GPU lowers clock and voltage together, and power is about their cube.

@@ -180,6 +180,25 @@ def test_generated_kernels_gather_and_activate_inside_the_first_product() -> Non
     assert cutlass / generated == pytest.approx((2 * 4096 + 3 * 2048) / 4096, rel=0.05)
     in_blocks = parts(dtype="fp8_block", kernel="sglang_flashinfer_trtllm_moe", **sizes)["around"]
     assert in_blocks / generated == pytest.approx((4096 + 3 * 2048) / 4096, rel=0.05)
+    slow = {**sizes, "c": {**c, "row_s": 1e-8}}  # a block of threads a row activates those of blocks alone
+    assert (parts(dtype="fp8", kernel="sglang_flashinfer_trtllm_moe", **slow)["around"] == generated).all()
+    assert parts(dtype="fp8_block", kernel="sglang_flashinfer_trtllm_moe", **slow)["around"] > in_blocks
+
+
+def test_blocks_are_quantised_on_hopper_by_eight_warps_of_a_processor() -> None:
+    """1024 choices of 4096 and 2048 values are 49,152 blocks of 128 or, on 132 processors, 46.5 turns."""
+    sizes = {"num_tokens": 128, "hidden": 4096, "inter": 2048, "kernel": "moe_torch_flow_cutlass"}
+    at_once, in_turns = (
+        parts(dtype="fp8_block", c={**START, "turn_s": turn_s}, **sizes)["around"] for turn_s in (0.0, 1e-6)
+    )
+    assert in_turns - at_once == pytest.approx(1024 * 6144 / 128 / (8 * 132) * 1e-6)
+    assert (parts(dtype="fp8", c={**START, "turn_s": 1.0}, **sizes)["around"] < 1e-3).all()
+    named = [
+        {c.name for c in MoeModel().constants(gpu, dtypes_of(dtype))}
+        for gpu in (GPU, Gpu.of(load_device("b200_sxm")))
+        for dtype in ("fp8_block", "fp8")
+    ]
+    assert ["turn_s" in names for names in named] == [True, False, False, False]
 
 
 def test_another_library_s_constants_come_without_its_design_and_with_a_start_per_kernel() -> None:
@@ -188,10 +207,33 @@ def test_another_library_s_constants_come_without_its_design_and_with_a_start_pe
     of = ("moe_torch_flow_cutlass", half)
     assert MoeModel().borrowed(lent, of, ("vllm_cutlass_flashinferexperts", half)) == lent
     assert MoeModel().borrowed(lent, of, ("", half)) == lent
+    quantising = MoeModel().borrowed(lent, of, ("vllm_cutlass_flashinferexperts", eight))
+    assert quantising == {**lent, "launch_s": pytest.approx(2e-5 * 9 / 8)}
     generated = MoeModel().borrowed(lent, of, ("sglang_flashinfer_trtllm_moe", eight))
     assert generated == {"launch_s": pytest.approx(2e-5 * 5 / 8), "memory_share": 0.9}
     unknown = MoeModel().borrowed(lent, of, ("someone_s", half))
     assert unknown == {"launch_s": 2e-5, "memory_share": 0.9}
+    assert MoeModel().borrowed(lent, ("someone_s", half), of) == {"memory_share": 0.9}
+
+
+def test_a_kernel_takes_as_long_to_start_whoever_wrote_it() -> None:
+    """On a device that was not measured, and in clocks of its own."""
+    unseen = Kernels(load_device("b200_sxm"), unseen=True)
+    known = [
+        ("bfloat16", "trtllm", "moe_torch_flow_cutlass", 8),
+        ("fp8", "trtllm", "moe_torch_flow_cutlass", 9),
+        ("bfloat16", "vllm", "vllm_fused_moe", 7),
+        ("nvfp4", "sglang", "sglang_flashinfer_trtllm_moe", 5),
+    ]
+    starts = [
+        unseen.choose("moe", dtype, "", backend, kernel).values["launch_s"] / count
+        for dtype, backend, kernel, count in known
+    ]
+    assert starts == pytest.approx(starts[:1] * len(starts))
+    older, newer = (Gpu.of(load_device(name)) for name in ("a100_sxm", "b200_sxm"))
+    constants = MoeModel().carried_constants("moe_torch_flow_cutlass", newer, dtypes_of("bfloat16"))
+    slower = carried({"launch_s": 2e-5}, constants, older, newer)["launch_s"]
+    assert slower == pytest.approx(2e-5 * older.boost_hz / newer.boost_hz)
 
 
 def test_rows_of_narrow_experts_cost_a_block_of_threads_each() -> None:
