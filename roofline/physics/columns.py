@@ -36,6 +36,7 @@ SIZES = (
     *("bytes", "n_gpus"),
 )
 NAMES = ("op", "distribution", "backend", "kernel", "version")
+NEVER_AGAIN = np.inf  # copies of weights that are used in turn: in a model all other layers run in between
 TILE_ROWS = 128  # that one instruction multiplies on Hopper and Blackwell
 # Names of one format: the first is the one that calibrations use.
 _SAME = (("bfloat16", "bf16"), ("float16", "fp16", "half"), ("float32", "fp32"))
@@ -54,6 +55,9 @@ def of_table(table: pd.DataFrame, rows: Any) -> Columns:
     for name in NAMES:
         if name in table:
             chosen[name] = table[name].iloc[rows].fillna("").astype(str).to_numpy(dtype=object)
+    if "tag" in table:  # of a campaign (docs/measured.md)
+        ways = table["tag"].iloc[rows].astype(str).str.partition(",")[0]
+        chosen["copies"] = ways.map({"cold": NEVER_AGAIN, "warm": 1.0}).to_numpy(dtype=np.float64)
     return chosen
 
 
@@ -72,7 +76,8 @@ def of_operator(operator: Operator) -> tuple[str, str, str, dict[str, Any]] | No
 
 
 def _gemm(op: Gemm) -> tuple[str, str, str, dict[str, Any]]:
-    return "gemm", _product(str(op.inputs), str(op.weights)), "", {"m": op.m, "n": op.n, "k": op.k}
+    sizes = {"m": op.m, "n": op.n, "k": op.k, "copies": NEVER_AGAIN}
+    return "gemm", _product(str(op.inputs), str(op.weights)), "", sizes
 
 
 def _product(inputs: str, weights: str) -> str:
@@ -122,7 +127,7 @@ def _experts(op: GroupedGemm) -> tuple[str, str, str, dict[str, Any]] | None:
         "gated": float(layer.gated),
         "exponent": INDEPENDENT - layer.skew,
         "share": (matrices - 1 if first else 1) / matrices,
-        "replayed": 0.0,  # other layers ran since
+        "copies": NEVER_AGAIN,
     }
     return "moe", _expert_format(str(op.inputs), str(op.weights)), "", sizes
 

@@ -78,7 +78,7 @@ class Layer:
         self.tokens, self.top_k = column(rows, "num_tokens"), column(rows, "topk")
         self.experts, ranks = column(rows, "num_experts"), _ranks(rows)
         self.hidden, self.share = column(rows, "hidden"), column(rows, "share", 1.0)
-        self.replayed = column(rows, "replayed", 1.0)
+        self.replayed = np.isfinite(column(rows, "copies", 1.0))  # with nothing else in between
         self.width = column(rows, "inter") / column(rows, "moe_tp", 1.0)
         self.load = unpacked(rows["load"]) if "load" in rows else rank_load(rows)
         # Engines' functions around Triton's fused kernel know gated layers only: one without a gate runs at

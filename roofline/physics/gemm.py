@@ -23,7 +23,7 @@ from workloads.dtypes import bytes_per_element, compute_dtype
 if TYPE_CHECKING:
     from roofline.physics.base import Columns, Dtypes, Floats, Gpu
 
-COPIES = 5.5  # weights are rotated over 5 or 6 copies where the shipped constants were measured
+COPIES = 5.5  # of the weights, in turn, where the shipped constants were measured: 5 or 6
 QUANTISED = frozenset({"fp8", "fp8_block", "nvfp4"})  # rows of tables include the quantise kernel
 # Early rows of SGLang's int8 quantise in plain torch (`per_token_quant_int8` of aiconfigurator's collector):
 # widen, absolute, maximum, clamp, divide; divide, round, clamp, narrow. Seven of these move all of A.
@@ -83,12 +83,12 @@ class GemmModel(KernelModel):
             dtype = dtype._replace(inputs="int8")
         a, w, o = (bytes_per_element(d) for d in (dtype.inputs, dtype.weights, dtype.outputs))
         c32 = {name: np.float32(value) for name, value in c.items()}
-        size = m * k * a + n * k * w + m * n * o
-        other_copies = (_copies(rows) - 1) * n * k * w
-        absent = uncached(size + other_copies, c["resident"] * gpu.l2_bytes)
-        moved = absent * size / gpu.dram_byte_per_s
+        weights, passing = n * k * w, m * k * a + m * n * o
+        absent, lost = _absent(rows, weights, passing, c["resident"] * gpu.l2_bytes)
+        cold = absent * weights + lost * passing
+        moved = cold / gpu.dram_byte_per_s
         compute = 2 * m * n * k / gpu.peak(compute_dtype(dtype.inputs))
-        hits = (1 - absent) * size / (gpu.l2_byte_per_s * c32["slices_share"])
+        hits = (weights + passing - cold) / (gpu.l2_byte_per_s * c32["slices_share"])
         memory = moved / c32["memory_share"] + hits
         if integers:
             c32.pop("widen_share", None)  # nothing is widened
@@ -166,9 +166,21 @@ def _early(rows: Columns) -> Any:
     return of_engine(rows, "sglang") & ~since(rows, 0, 5, 10)
 
 
+def _absent(rows: Columns, weights: Any, passing: Any, kept_bytes: float) -> tuple[Any, Any]:
+    """The shares of the weights, and of what else is read and written, that the L2 does not hold.
+
+    Between two uses of a weight its other copies are read, in a model all other layers: infinitely many.
+    Activations of a model were written by the kernel before; those of a benchmark are lost as weights are.
+    """
+    size, copies = weights + passing, _copies(rows)
+    absent = uncached(size + (copies - 1) * weights, kept_bytes)
+    return absent, np.where(np.isinf(copies), uncached(size, kept_bytes), absent)
+
+
 def _copies(rows: Columns) -> Any:
-    """Of the weights, that a benchmark rotates over."""
-    return np.where(_early(rows), 1.0, COPIES).astype(np.float32)
+    """Of the weights, that take turns; where the rows do not say, those of the tables' benchmarks."""
+    said = column(rows, "copies")
+    return np.where(said > 0, said, np.where(_early(rows), 1.0, COPIES)).astype(np.float32)
 
 
 PRODUCT = (

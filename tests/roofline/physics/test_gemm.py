@@ -15,14 +15,17 @@ from hypothesis import strategies as st
 from hwspecs import load_device
 from roofline.physics.base import Dtypes, Gpu, total
 from roofline.physics.calibration import cells
-from roofline.physics.columns import dtypes_of
+from roofline.physics.columns import dtypes_of, of_table
 from roofline.physics.fit import held_out_s, mape
 from roofline.physics.gemm import GemmModel
+from roofline.physics.kernels import Kernels
+from workloads.operators import Gemm
 
 MODEL = GemmModel()
 GPUS = {name: Gpu.of(load_device(name)) for name in ("a100_sxm", "h100_sxm", "b200_sxm", "l40s")}
 H100, BF16 = GPUS["h100_sxm"], dtypes_of("bfloat16")
 SIZE = st.integers(1, 40_000)
+ROWS = {name: np.array([size]) for name, size in (("m", 2048.0), ("n", 1024.0), ("k", 1024.0))}
 
 
 def started(gpu: Gpu, dtype: Dtypes, **values: float) -> dict[str, float]:
@@ -82,6 +85,30 @@ def test_weights_that_stay_in_the_l2_are_not_read_from_memory() -> None:
     small = parts(16, 1024, 1024)  # 5.5 copies of 2 MB
     assert small["ideal"][0] < 2 * 1024 * 1024 / H100.dram_byte_per_s / 3
     assert small["first loads"][0] < 1e-8
+
+
+@pytest.mark.parametrize("name", ["b200_sxm", "l40s"])
+def test_a_model_reads_its_weights_from_memory_and_its_activations_from_the_l2(name: str) -> None:
+    """All other layers run between two uses of a weight; the kernel before wrote what is multiplied."""
+    gpu, kernels = GPUS[name], Kernels(load_device(name))
+    product, table = kernels.operator(Gemm(2048, 1024, 1024)), kernels.table("gemm", "bf16", "", ROWS)
+    assert product is not None
+    assert table is not None
+    assert gpu.l2_bytes / 4 > 5.5 * 1024 * 1024 * 2
+    assert product.parts["ideal"][0] == pytest.approx(
+        max(1024 * 1024 * 2 / gpu.dram_byte_per_s, 2 * 2048 * 1024 * 1024 / gpu.peak("bf16")), rel=1e-3
+    )
+    first = product.parts["first loads"][0]
+    assert first > 1e-7
+    assert table.parts["first loads"][0] < first / 100
+
+
+def test_rows_of_a_campaign_are_as_cold_as_their_tag_says() -> None:
+    table = pd.DataFrame({"m": 16, "n": 1024, "k": 1024, "tag": ["cold, graph replay", "warm, by call", ""]})
+    rows = of_table(table, np.arange(3))
+    first = MODEL.parts(rows, H100, BF16, started(H100, BF16, first_load_s=1e-6))["first loads"]
+    assert first[0] == pytest.approx(1e-6, rel=1e-3)
+    assert first[1] < first[2] < 1e-8  # one copy and 5.5 of 2 MB
 
 
 def test_what_the_l2_keeps_comes_at_the_rate_of_its_slices() -> None:

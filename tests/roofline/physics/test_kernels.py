@@ -296,8 +296,8 @@ def test_an_operator_of_a_model_gets_the_default_kernel() -> None:
     assert device is not None
     found = device.operator(Gemm(16, 4096, 4096))
     assert found is not None
-    row = predict_table(gemms(), LIMITS["h100_sxm"])
-    assert found.time_s[0] * 1e6 == pytest.approx(row["predicted_us"][0])
+    row = predict_table(gemms(), LIMITS["h100_sxm"])  # 5.5 copies of 34 MB stay in no L2
+    assert found.time_s[0] * 1e6 == pytest.approx(row["predicted_us"][0], rel=0.01)
 
 
 @pytest.mark.parametrize("name", CALIBRATED)

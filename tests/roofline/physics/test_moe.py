@@ -468,7 +468,7 @@ def test_casting_weights_of_generated_kernels_takes_as_long_whatever_rows_a_tile
         "reread": 0.03,
         "whole_waves": 0.0,
     }
-    sizes = {"hidden": 4096.0, "inter": 4096.0, "topk": 1.0, "num_experts": 64.0, "replayed": 0.0}
+    sizes = {"hidden": 4096.0, "inter": 4096.0, "topk": 1.0, "num_experts": 64.0, "copies": np.inf}
     found = {}
     for tokens in (64 * 16, 64 * 32):
         rows = {name: np.array([size]) for name, size in {**sizes, "num_tokens": float(tokens)}.items()}
@@ -509,9 +509,9 @@ def test_weights_that_the_l2_holds_are_read_faster_the_next_time() -> None:
     size = {"num_tokens": 8.0, "topk": 8, "num_experts": 8, "hidden": 8192}
     held, large = ({"c": c, "inter": width, **size} for width in (60.0, 6000.0))  # 24 MB and 2.4 GB
     streamed = 8 * 3 * 8192 * 60 * 2 / (c["memory_share"] * GPU.dram_byte_per_s)
-    saved = time(**held, replayed=0.0) - time(**held, replayed=1.0)
+    saved = time(**held, copies=np.inf) - time(**held, copies=1.0)
     assert 0.4 * streamed < saved < streamed  # the tiles that read it from the L2 show then
-    assert time(**large, replayed=1.0) == pytest.approx(time(**large, replayed=0.0), rel=1e-6)
+    assert time(**large, copies=1.0) == pytest.approx(time(**large, copies=np.inf), rel=1e-6)
     assert (np.diff(time(c=c, inter=np.geomspace(30, 20_000, 50), **size)) > 0).all()
 
 
