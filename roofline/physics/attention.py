@@ -182,6 +182,11 @@ def scheduled(shape: Shape, kernel: str, gpu: Gpu) -> Floats:
     return np.where(kernel.startswith("vllm") & (shape.batch > SORTED_BATCH), 0.0, 1.0)
 
 
+def of_flashinfer(kernel: str, gpu: Gpu) -> bool:
+    """Whether FlashInfer decodes by its own kernel, of FlashAttention 2's kind: not vLLM's on Blackwell."""
+    return kernel == "flashinfer" or (kernel in FLASHINFER and gpu.generation < 10)
+
+
 def combines_apart(kernel: str, gpu: Gpu) -> bool:
     """Whether a kernel of its own adds up the splits, and starts when the first has ended.
 

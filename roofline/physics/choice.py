@@ -116,7 +116,11 @@ class Choice:
                 own, model = gpu.name == self.gpu.name, models()[op]
                 if attends(op) and compiled(found.kernel) and not compiled(kernel):
                     continue  # Triton's, at a tenth of the others' rate, are taken by shape or by name
-                another = model.source(kernel) not in (None, model.source(found.kernel))
+                wanted, there = (
+                    model.source(model.alias(name, at, asked.formats[0][0]))
+                    for name, at in ((kernel, self.gpu), (found.kernel, gpu))
+                )
+                another = wanted not in (None, there)
                 elsewhere = kernel and found.kernel != kernel and not self._at_home(gpu)
                 known = elsewhere and self._measured(op, backend, kernel)
                 if attends(op) and (another or known):

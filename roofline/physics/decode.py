@@ -11,6 +11,7 @@ import numpy as np
 from roofline.physics.attention import (
     APPEND_S,
     FLASH_3,
+    OVERLAP,
     START_S,
     WHY,
     Shape,
@@ -20,6 +21,7 @@ from roofline.physics.attention import (
     conversions,
     element,
     missed,
+    of_flashinfer,
     row_s,
     scheduled,
 )
@@ -33,6 +35,8 @@ from roofline.physics.splits import (
     flash_3_keys,
     flash_3_rows,
     flash_3_splits,
+    flashinfer_splits,
+    flashinfer_tile,
     plain_splits,
     segments,
     triton_splits,
@@ -50,6 +54,9 @@ GROUPED_SHARE = 0.25  # of the processors that it must fill, at a block per 128 
 OWN_KEYS = 64.0  # of a block of XQA's kernel for Hopper and fp8
 TRITON_STEPS = {"triton": 32.0, "vllm_triton_attn": 16.0}  # keys of a step of Triton's kernels
 MOST_SPLITS = {"vllm_flash_attn_fa3": 32.0}  # that vLLM lets FlashAttention 3 make under a CUDA graph
+# Of FlashInfer, which widens an element of 8 bits by 13 instructions for four, and reorders these by two or
+# three shuffles, each as long as four instructions (frag_layout_swizzle_16b_to_8b, vec_cast).
+WIDENING = 6.0
 ROTATED = 128.0  # elements of a head that the measured rows rotate, of smaller heads too
 
 CONSTANTS = (
@@ -112,6 +119,7 @@ class Grid:
     split_s: Any
     keys: Any = BLOCK_KEYS  # of one step of a thread block's loop
     resident: Any = 1.0  # thread blocks that a processor holds at once
+    widening: float = 0.0  # instructions for each element of the cache
 
 
 class DecodeModel(KernelModel):
@@ -130,12 +138,17 @@ class DecodeModel(KernelModel):
         return compiled(kernel)
 
     def source(self, kernel: str) -> str | None:
-        """Triton's kernels stand in for each other alone."""
-        return compiled(kernel)
+        """Triton's kernels stand in for each other alone, and FlashInfer's own where one is known."""
+        return "FlashInfer" if kernel == "flashinfer" else compiled(kernel)
+
+    def alias(self, kernel: str, gpu: Gpu, dtype: str) -> str:
+        """FlashInfer's own kernel, whichever engine runs it."""
+        return "flashinfer" if of_flashinfer(kernel, gpu) else kernel
 
     def renamed(self, kernel: str, one: Gpu, other: Gpu) -> bool:
-        """TensorRT-LLM's is XQA before Blackwell and trtllm-gen's on it."""
-        return kernel == "torch_flow" and (one.generation >= 10) != (other.generation >= 10)
+        """TensorRT-LLM's is XQA before Blackwell, vLLM's under FlashInfer its own; trtllm-gen's on it."""
+        blackwell = [gpu.generation >= 10 for gpu in (one, other)]
+        return kernel in ("torch_flow", "vllm_flashinfer") and blackwell[0] != blackwell[1]
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Some generations have kernels besides that their libraries take for some shapes."""
@@ -179,6 +192,12 @@ def _grid(shape: Shape, kernel: str, gpu: Gpu, dtype: Dtypes, c: Mapping[str, fl
     if kernel == "vllm_flash_attn":  # FlashAttention 2 splits only where it swaps heads into rows
         keys = np.where(shape.key_dim > 128, 64.0, np.where(shape.key_dim > 64, 128.0, 256.0))
         splits = np.where(group == 1, 1.0, flash_2_splits(shape, ceil_div(shape.kv_len, keys), gpu))
+    widening = 0.0
+    resident: Any = c["resident"] if kernel in TRITON_STEPS else 1.0
+    if of_flashinfer(kernel, gpu):
+        rows, resident = flashinfer_tile(group, gpu, dtype)
+        widening = WIDENING * (dtype.kv == "fp8" and dtype.inputs != "fp8")
+        splits = flashinfer_splits(units, seen, gpu)
     if kernel in TRITON_STEPS:
         step = TRITON_STEPS[kernel]
         keys = np.full_like(seen, step)
@@ -186,11 +205,11 @@ def _grid(shape: Shape, kernel: str, gpu: Gpu, dtype: Dtypes, c: Mapping[str, fl
         tiles, rows = ceil_div(group, TRITON_HEADS), np.full_like(seen, TRITON_HEADS)
     heads = np.minimum(group, TILE_ROWS)
     starts = (c[name] for name in ("launch_s", "cta_s", "block_s", "combine_s", "split_s"))
-    grid = replace(Grid(tiles, rows, heads, splits, *starts), keys=keys)
+    grid = replace(Grid(tiles, rows, heads, splits, *starts), keys=keys, resident=resident, widening=widening)
     grid = replace(grid, combine_s=grid.combine_s + combines_apart(kernel, gpu) * START_S)
     if kernel in TRITON_STEPS:
         far = c["far"] * missed(cache_bytes(shape, dtype), gpu.l2_bytes * c["l2_fill"])
-        grid = replace(grid, resident=c["resident"], block_s=grid.block_s * (1 + far))
+        grid = replace(grid, block_s=grid.block_s * (1 + far))
     if kernel == "torch_flow":
         return _tensorrt_grid(shape, seen, grid, gpu, dtype, c)
     return grid
@@ -277,7 +296,10 @@ def _latency_s(
     blocks = ceil_div(np.minimum(shape.kv_len, shape.window), grid.keys) + shape.windowed
     walked = np.maximum(blocks / grid.splits, 1.0)
     peak = gpu.peak(compute_dtype(dtype.inputs))
-    arithmetic = grid.rows * grid.keys * row_s(shape, gpu, peak, c["tile_share"], c["tile_share"])
+    share, overlap = c["tile_share"], 1.0 if gpu.generation < 9 else OVERLAP
+    arithmetic = grid.rows * grid.keys * row_s(shape, gpu, peak, share, share, overlap)
+    elements = grid.keys * shape.cached_dim * grid.widening * gpu.processors / (gpu.vector_flop_per_s / 2)
+    arithmetic = arithmetic + elements
     each = units * grid.splits / gpu.processors
     waves, together = np.ceil(each / grid.resident), np.clip(each, 1.0, grid.resident)  # sharing a processor
     block_s = grid.block_s * grid.keys / BLOCK_KEYS * shape.cached_dim / 256

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from roofline.physics.attention import Shape
     from roofline.physics.base import Dtypes, Floats, Gpu
 
-PIECE_KEYS = 128.0  # of TensorRT-LLM's shortest part
+PIECE_KEYS = 128.0  # of TensorRT-LLM's and FlashInfer's shortest part
+FLASHINFER_BLOCKS = 2.0  # a processor that FlashInfer plans for (num_blocks_per_sm)
+TENSOR_HEADS = 4.0  # of a KV head, from which FlashInfer decodes on tensor cores
+# Of a block on vector units: threads, and two stages of keys and values of 8 elements a thread and key, of
+# four keys where heads are not grouped (BatchDecodeWithPagedKVCacheDispatched).
+VECTOR_THREADS, VECTOR_BYTES = 128.0, 2 * 2 * 128.0 * 8 * 2
 GROUPED_WAVES = 8.0  # thread blocks per processor up to which XQA splits sequences
 PLAIN_BLOCKS = 4.0  # of 256 threads, that a processor's registers hold of the kernel without grouped heads
 FLASH_MOST = 128.0  # parts that FlashAttention makes by itself
@@ -128,6 +133,29 @@ def latent_splits(shape: Shape, gpu: Gpu) -> Floats:
     """
     pieces = np.maximum(np.floor(shape.kv_len / LATENT_LEAST), 1.0)
     return np.asarray(np.minimum(np.exp2(np.ceil(np.log2(pieces))), 2 * gpu.processors))
+
+
+def flashinfer_splits(units: Floats, seen: Floats, gpu: Gpu) -> Floats:
+    """Parts of a sequence by FlashInfer's rule (PrefillPlan, by which it decodes on tensor cores).
+
+    As many as two blocks a processor leave to a tile, of 128 keys or more.
+    """
+    most = np.maximum(np.floor(FLASHINFER_BLOCKS * gpu.processors / units), 1.0)
+    return ceil_div(seen, np.maximum(ceil_div(seen, most), PIECE_KEYS))
+
+
+def flashinfer_tile(group: Floats, gpu: Gpu, dtype: Dtypes) -> tuple[Floats, Floats]:
+    """Rows of a tile of FlashInfer's decode, used or not, and blocks whose starts overlap on a processor.
+
+    Up to three heads of 16 bits are multiplied by vector units (SGLang's should_use_tensor_core), in blocks
+    of 128 threads of which many fit; others in tiles of 16, 64 or 128 rows (FA2DetermineCtaTileQ), whose
+    starts add up.
+    """
+    vector = (group < TENSOR_HEADS) & (dtype.kv != "fp8")
+    fit = np.floor(gpu.shared_bytes / (VECTOR_BYTES * np.where(group > 1, 1.0, 4.0)))
+    beside = np.minimum(fit, gpu.resident_threads / VECTOR_THREADS)
+    rows = np.select([vector, group <= 16, group <= 64], [1.0, 16.0, 64.0], 128.0)
+    return rows, np.where(vector, beside, 1.0)
 
 
 def segments(shape: Shape, seen: Floats, step: float) -> Floats:

@@ -239,7 +239,22 @@ def test_flash_attention_3_on_ampere_walks_64_keys_a_step_and_128_rows() -> None
     assert small[2] - small[1] == pytest.approx(small[3] - small[2], rel=1e-3)
     gpu, share = GPUS["a100_sxm"], 0.75  # TILE_SHARE's start
     products = 128 * 64 * 4 * 128 / (gpu.peak("bf16") / gpu.processors * share)
-    assert small[2] - small[1] > products
+    exponentials = 128 * 64 / (gpu.special_op_per_s / gpu.processors * share)
+    assert small[2] - small[1] > products + exponentials  # a warp waits for its products
+
+
+def test_flashinfer_widens_a_narrow_cache_by_six_instructions_an_element() -> None:
+    """Two or three shuffles and 13 others for four elements."""
+    gpu, sizes = GPUS["b200_sxm"], {"kernel": "flashinfer", "n_heads": 8, "n_kv_heads": 1}
+    change = {"sharpness": 20.0, "block_s": 1e-6}
+    wide, narrow = (
+        np.diff(time_s("attention_decode", "b200_sxm", d, change, kv_len=[65_536, 131_072], **sizes))[0]
+        for d in (BF16, FP8_CACHE)
+    )
+    elements = 65_536 * 2 * 128 / gpu.processors
+    assert narrow - wide == pytest.approx(
+        6 * elements / (gpu.vector_flop_per_s / gpu.processors / 2), rel=0.05
+    )
 
 
 def test_an_ampere_without_fp8_units_multiplies_a_narrow_cache_in_16_bits() -> None:

@@ -125,6 +125,15 @@ def test_prompts_under_flashinfer_run_its_own_kernels_but_on_blackwell(
     assert said.startswith(f"transferred from {source}")
 
 
+@pytest.mark.parametrize("name", ["l40s", "rtx_pro_6000_server", "h200_sxm"])
+def test_vllm_decodes_under_flashinfer_by_its_own_kernel_but_on_blackwell(name: str) -> None:
+    """Where trtllm-gen's does not run; SGLang runs the same kernel, on Blackwell, too."""
+    sizes = {"batch": [1, 64], "q_len": 1, "kv_len": 8192}
+    engines = (("vllm", "vllm_flashinfer"), ("sglang", "flashinfer"))
+    found = [seconds(name, table("attention_decode", *engine, **sizes)) for engine in engines]
+    assert found[0] == pytest.approx(found[1], rel=0.15)
+
+
 @pytest.mark.parametrize("name", ["h100_sxm", "h200_sxm"])
 @pytest.mark.parametrize("kernel", ["", "fa3"])
 def test_triton_s_kernels_stand_in_for_no_other(name: str, kernel: str) -> None:

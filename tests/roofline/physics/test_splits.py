@@ -18,6 +18,8 @@ from roofline.physics.splits import (
     flash_3_keys,
     flash_3_rows,
     flash_3_splits,
+    flashinfer_splits,
+    flashinfer_tile,
     plain_splits,
     segments,
     triton_splits,
@@ -25,6 +27,7 @@ from roofline.physics.splits import (
 )
 
 BF16 = Dtypes("bfloat16", "bf16", "bf16", "bf16", "bf16")
+FP8_CACHE = BF16._replace(kv="fp8")
 GPUS = {name: Gpu.of(load_device(name)) for name in ("a100_sxm", "h100_sxm", "l40s")}
 
 
@@ -131,6 +134,23 @@ def test_vllm_s_triton_kernel_makes_16_segments_while_there_are_few_blocks() -> 
     assert segments(shape(kv_len=40), np.array([40.0]), 16.0)[0] == 3.0  # of one step each
 
 
+def test_flashinfer_plans_for_two_blocks_a_processor_of_128_keys_or_more() -> None:
+    """PrefillPlan: 284 blocks on an L40S, of which each of 8 KV heads gets 35."""
+    keys = np.array([1.0, 129.0, 1024.0, 131_072.0])
+    assert list(flashinfer_splits(np.array([8.0]), keys, GPUS["l40s"])) == [1.0, 2.0, 8.0, 35.0]
+    assert list(flashinfer_splits(np.array([142.0, 143.0]), keys[-1:], GPUS["l40s"])) == [2.0, 1.0]
+
+
+def test_flashinfer_multiplies_few_heads_by_vector_units_in_blocks_of_which_many_fit() -> None:
+    """32 and 8 KB of shared memory and 128 threads each; over fp8 tensor cores take all heads."""
+    group = np.array([1.0, 3.0, 4.0, 17.0, 65.0])
+    rows, beside = flashinfer_tile(group, GPUS["l40s"], BF16)
+    assert list(rows) == [1.0, 1.0, 16.0, 64.0, 128.0]
+    assert list(beside) == [3.0, 12.0, 1.0, 1.0, 1.0]
+    assert list(flashinfer_tile(group, GPUS["h100_sxm"], BF16)[1][:2]) == [7.0, 16.0]
+    assert list(flashinfer_tile(group, GPUS["l40s"], FP8_CACHE)[0]) == [16.0, 16.0, 16.0, 64.0, 128.0]
+
+
 @given(
     st.integers(1, 2000),
     st.sampled_from([1, 2, 8, 64]),
@@ -143,5 +163,6 @@ def test_no_rule_makes_more_parts_than_there_are_blocks(batch: int, heads: int, 
     rules = [flash_2_splits(one, blocks, gpu), xqa_splits(one, gpu), plain_splits(one, gpu)[0]]
     rules += [flash_3_splits(one, blocks, gpu, most) for most in (0.0, 32.0)]
     seen = np.array([float(keys)])
+    rules += [flashinfer_splits(one.batch * one.kv_heads, seen, gpu)]
     rules += [np.ceil(triton_splits(one, seen, gpu) / 2), np.ceil(segments(one, seen, 16.0) / 4)]
     assert all(1 <= parts[0] <= np.ceil(keys / 64) and parts[0] == np.round(parts[0]) for parts in rules)
