@@ -156,7 +156,7 @@ class Choice:
             return None
         most = max(known, key=lambda k: k.points)
         said = found.provenance if found.provenance.startswith("transferred") else f"transferred from {like}"
-        return Chosen(found.values, _bands(most, False), said, most.domain)
+        return Chosen(found.values, _bands(most, False), said, most.domain, asked.kernel)
 
     def _nearest_of_its_library(self, op: str, dtype: str, backend: str) -> str:
         """The format by whose product of the library one that it was not measured in is known best, or none.

@@ -49,6 +49,8 @@ BEFORE_HOPPER = {
     "vllm_flashinfer_trtllmprefill": "vllm_flashinfer",
     "trtllm_mha": "flashinfer",
     "fa3": "flash_attention",
+    "vllm_vit_flash_attn_fa3": "vllm_vit_flash_attn",
+    "vllm_vit_flash_attn_fa4": "vllm_vit_flash_attn",
 }
 
 # What SGLang attends by where nothing is asked for, by generation (`_get_default_attn_backend`); with queries

@@ -217,6 +217,28 @@ def test_encoders_of_a_generation_without_any_run_as_its_prompts(name: str, back
     assert said.startswith(f"transferred from {'attention_prefill' if name == 'a100_sxm' else 'A100'}")
 
 
+def test_encoders_under_vllm_need_no_schedule_before_hopper() -> None:
+    """FlashAttention 2 runs there (get_flash_attn_version), before which no kernel counts blocks."""
+    names = {"backend": "vllm", "kernel": "vllm_vit_flash_attn_fa3"}
+    sizes = {
+        "batch": 8,
+        "q_len": 1024,
+        "kv_len": 1024,
+        "causal": 0,
+        **LLAMA,
+        "n_kv_heads": 32,
+        "head_dim": 64,
+    }
+    rows = {n: np.array([float(v)]) for n, v in sizes.items()}
+    rows |= {n: np.array([v], dtype=object) for n, v in names.items()}
+    parts = (
+        Kernels(load_device(name)).table("attention_encoder", "bfloat16", "", rows)
+        for name in ("l40s", "h100_sxm")
+    )
+    ada, hopper = (found.parts["schedule"][0] for found in parts if found is not None)
+    assert ada == 0 < hopper
+
+
 def test_latent_attention_of_an_h800_is_near_what_flashmla_reaches() -> None:
     """3000 GB/s where memory binds and 660 TFLOP/s where arithmetic does (README of deepseek-ai/FlashMLA)."""
     heads = np.array([16.0, 128.0])
