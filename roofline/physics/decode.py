@@ -145,6 +145,14 @@ class DecodeModel(KernelModel):
         """FlashInfer's own kernel, whichever engine runs it."""
         return "flashinfer" if of_flashinfer(kernel, gpu) else kernel
 
+    def borrowed(
+        self, values: Mapping[str, float], lender: tuple[str, Dtypes], borrower: tuple[str, Dtypes]
+    ) -> Mapping[str, float]:
+        """FlashInfer's own kernel multiplies by mma.sync and in 16 bits: its share of a peak is its own."""
+        if lender[0] != "flashinfer" or borrower[0] == "flashinfer":
+            return values
+        return {name: value for name, value in values.items() if name != TILE_SHARE.name}
+
     def renamed(self, kernel: str, one: Gpu, other: Gpu) -> bool:
         """TensorRT-LLM's is XQA before Blackwell, vLLM's under FlashInfer its own; trtllm-gen's on it."""
         blackwell = [gpu.generation >= 10 for gpu in (one, other)]

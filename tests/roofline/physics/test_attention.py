@@ -257,6 +257,14 @@ def test_flashinfer_widens_a_narrow_cache_by_six_instructions_an_element() -> No
     )
 
 
+def test_flashinfer_s_own_kernel_lends_no_share_of_a_peak() -> None:
+    """It multiplies by mma.sync and in 16 bits; between its own formats the share is known."""
+    model, values = model_of("attention_decode"), {"tile_share": 0.3, "launch_s": 6e-6}
+    own, other = ((name, FP8_CACHE) for name in ("flashinfer", "fa3"))
+    assert model.borrowed(values, own, other) == {"launch_s": 6e-6}
+    assert model.borrowed(values, own, own) == model.borrowed(values, other, own) == values
+
+
 def test_an_ampere_without_fp8_units_multiplies_a_narrow_cache_in_16_bits() -> None:
     """FlashInfer's own kernels, too, where there are such units; on Blackwell it runs trtllm-gen's."""
     sizes = {"kernel": "vllm_flashinfer", "q_len": 16_384, "kv_len": 16_384}
