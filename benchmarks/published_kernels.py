@@ -1,0 +1,86 @@
+"""How far off are kernel models from times that others published, of GPUs or kernels that no table has?
+
+No constant was fitted to any of them. published_kernels.csv has a row per time and the page that it is from;
+`copies` are those of the weights between two runs: one that an L2 may keep, or infinitely many. Left out are
+what the page's measurement does not hold: quantising, and the kernels around attention. Prints a table for
+products, experts and attention; with --write they go into docs/physics.md and docs/attention.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.end_to_end import between
+from hwspecs import load_device
+from roofline.physics.base import total
+from roofline.physics.kernels import Kernels
+from specfiles.writing import write_text
+
+if TYPE_CHECKING:
+    from roofline.physics.base import Floats
+
+HERE = Path(__file__).resolve()
+ROWS, DOCS = HERE.with_suffix(".csv"), HERE.parents[1] / "docs"
+NAMES = ("backend", "kernel", "version", "distribution")
+SIZES = (
+    *("copies", "m", "n", "k", "num_experts", "inter", "hidden", "topk", "num_tokens"),
+    *("batch", "q_len", "kv_len", "n_heads", "n_kv_heads", "head_dim", "causal"),
+)
+HEADS = {"gemm": "GPU, format, kernel", "moe": "GPU, format, experts x width", "attention": "GPU, kernel"}
+APART = {"quantise kernel", "append", "schedule"}  # kernels beside the published one
+STARTS = {"attention", "mla"}  # whose published times are without the launch, too
+
+
+def main(write: bool) -> None:
+    """Predict, print, write."""
+    rows = published()
+    kinds = rows["op"].str.partition("_")[0].replace("mla", "attention")
+    for kind, part in rows.groupby(kinds.to_numpy(), sort=False):
+        table = scores(part, HEADS[kind])
+        print(table)
+        if write:
+            page = DOCS / ("attention.md" if kind == "attention" else "physics.md")
+            begin = f"<!-- {kind}: printed by benchmarks.published_kernels -->\n"
+            write_text(page, between(page.read_text(), table, begin))
+
+
+def published() -> pd.DataFrame:
+    """The published times; sizes that a kind of operator lacks are nan."""
+    return pd.read_csv(ROWS, keep_default_na=False, na_values=dict.fromkeys(SIZES, ""))
+
+
+def ratios(rows: pd.DataFrame) -> Floats:
+    """Predicted / measured time of rows of one device, operator and format."""
+    one = rows.iloc[0]
+    asked = {name: rows[name].to_numpy(dtype=object) for name in NAMES}
+    asked |= {name: rows[name].to_numpy(dtype=float) for name in SIZES if rows[name].notna().all()}
+    found = Kernels(load_device(one["device"])).table(one["op"], one["dtype"], one["kv_dtype"], asked)
+    if found is None:
+        raise ValueError(f"{one['shown']}: no kernel model predicts it")
+    apart = APART | ({"launch"} if one["op"].partition("_")[0] in STARTS else set())
+    alone = total({name: seconds for name, seconds in found.parts.items() if name not in apart})
+    return np.asarray(alone * 1e6 / rows["latency_us"].to_numpy())
+
+
+def scores(rows: pd.DataFrame, head: str) -> str:
+    """A Markdown table: a line per kernel and GPU, under `head`."""
+    lines = [
+        f"| {head} | rows | mean error | geometric mean of predicted / measured | source |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for shown, part in rows.groupby("shown", sort=False):
+        ratio, sources = ratios(part), ", ".join(part["source"].str.partition(" ")[0].unique())
+        bias = round(np.expm1(np.log(ratio).mean()), 2) + 0.0  # no minus before a zero
+        lines.append(f"| {shown} | {len(part)} | {np.abs(ratio - 1).mean():.0%} | {bias:+.0%} | {sources} |")
+    return "\n".join(lines).replace("%", " %") + "\n"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="Put the tables into the documentation.")
+    main(parser.parse_args().write)
