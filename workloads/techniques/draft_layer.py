@@ -40,7 +40,7 @@ class Eagle(Technique):
     quality = "exact"
     served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how tokens are made"
-    refused_by = (no_branches, no_decoding)
+    refused_by = (no_decoding,)
     assumed = ("accepted",)
 
     depth: int = parameter(
@@ -63,7 +63,8 @@ class Eagle(Technique):
         """It needs decode steps, and keeps at most a token of each level and its own."""
         if self.accepted > self.depth + 1:
             return f"{self.accepted:g} tokens cannot come of a tree {self.depth} levels deep"
-        return super().refuse(schedule, target)
+        branches = no_branches(schedule) if self.nodes > self.depth + 1 else None
+        return super().refuse(schedule, target) or branches
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The draft is a layer of the model between its own embedding and vocabulary projection.

@@ -150,12 +150,19 @@ def test_every_matrix_of_layers_is_one_that_techniques_know() -> None:
         assert 0.75 * inside / 2 <= before - after <= inside / 2, name
 
 
-@pytest.mark.parametrize("words", ["medusa", "eagle", "lookahead-decoding"])
+@pytest.mark.parametrize("words", ["medusa", "eagle-1", "lookahead-decoding"])
 @pytest.mark.parametrize("name", ["Mamba-2-2.7B", "Jamba-v0.1", "RWKV-6-1.6B"])
 def test_recurrent_states_do_not_follow_the_branches_of_a_tree(name: str, words: str) -> None:
     asked = Scenario(load_model(name).model, batch=1, prompt=100, output=10, techniques=(parse(words),))
     with pytest.raises(InputError, match="a recurrent state follows one sequence"):
         predict(asked, DEVICE)
+
+
+@pytest.mark.parametrize("name", ["Mamba-2-2.7B", "Jamba-v0.1"])
+def test_recurrent_states_follow_a_drafted_chain(name: str) -> None:
+    chain = (parse("eagle:depth=3,nodes=4"),)
+    asked = Scenario(load_model(name).model, batch=1, prompt=100, output=10, techniques=chain)
+    assert any(row.name.startswith("draft.") for row in predict(asked, DEVICE).rows)
 
 
 def test_an_encoder_reads_no_prefix_alone() -> None:
