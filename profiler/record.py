@@ -14,6 +14,7 @@ from profiler.attending import attending, set_attention
 from profiler.energy import Counter, open_counter
 from profiler.forward import Point, check_runs
 from profiler.inside import look_inside
+from profiler.interrupts import raise_swallowed
 from profiler.measured_point import Measured
 from profiler.noting import attention_words, in_words
 from profiler.power import PowerMonitor, clocks, throttling
@@ -142,6 +143,7 @@ def _measure_group(
         measured.warm_up()
     begin, turn, group = time.perf_counter(), 0, list(rows.under_way)
     while going := [measured for measured in group if not measured.ended]:
+        raise_swallowed()
         turn += 1
         request.progress(f"round {turn}, at most {effort.repeats}")
         for measured in going:

@@ -19,6 +19,7 @@ from profiler.ceilings.plan import Plan
 from profiler.collectives import collective_rows, measure_collectives
 from profiler.environment import COLD_FACTOR, command_line, device_name, environment, last_level_cache_bytes
 from profiler.forward import Point
+from profiler.interrupts import raise_swallowed
 from profiler.kernels import FP8, KERNEL_ERRORS
 from profiler.kernels.paged import FAULTS
 from profiler.power import PowerMonitor, throttling
@@ -238,6 +239,7 @@ class _Table:
         cold = COLD_FACTOR * last_level_cache_bytes(self.campaign.device)
         saved, failed = time.monotonic(), 0
         while self.campaign.left_s(share) > 0 and (row := next(queue, None)) is not None:
+            raise_swallowed()
             try:
                 self.done.append({**self.same, **measured_row(row, self.campaign.device, cold)})
                 failed = 0

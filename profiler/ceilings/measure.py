@@ -19,6 +19,7 @@ from profiler.ceilings.inside import Inside, Running, wanted_steps
 from profiler.ceilings.journal import Journal, journal_of, kept
 from profiler.ceilings.plan import Findings, Key, Plan
 from profiler.device_file import as_yaml
+from profiler.interrupts import raise_swallowed
 from profiler.power import PowerMonitor, clocks, throttling
 from profiler.probes import INT8, TF32, Probe, probes
 from specfiles.errors import InputError, reason
@@ -92,6 +93,7 @@ class _Work:
 
     def _visit(self, key: Key, measure: Callable[[], Times]) -> None:
         """Measure a key once per pass; a failure is reported and the key left out of later passes."""
+        raise_swallowed()
         found = self.found
         if key in found.failed or found.visits[key] > found.done:
             return

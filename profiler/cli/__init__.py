@@ -11,8 +11,8 @@ from io import TextIOWrapper
 
 import click
 
-from profiler.cli.interrupts import interrupts_kept
 from profiler.cli.options import Group
+from profiler.interrupts import interrupts_kept
 from specfiles.errors import InputError
 
 # Each is `command` in the module of its name; that of `import`, a keyword, ends with an underscore.

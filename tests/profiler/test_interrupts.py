@@ -8,10 +8,11 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
-from profiler.cli.interrupts import interrupts_kept
+from profiler.interrupts import interrupts_kept, raise_swallowed
 
 
 def press() -> None:
@@ -91,3 +92,22 @@ def test_other_errors_go_where_they_went(monkeypatch: pytest.MonkeyPatch) -> Non
         Failing()
     assert told == [ValueError]
     assert sys.unraisablehook is mine
+
+
+def test_a_loop_ends_although_its_interrupt_was_swallowed() -> None:
+    """As by a bare `except` in a library that one of its turns calls."""
+    turns: list[int] = []
+
+    def command() -> None:
+        with interrupts_kept():
+            for turn in range(10):
+                raise_swallowed()
+                turns.append(turn)
+                with suppress(BaseException):
+                    if turn == 3:
+                        press()
+
+    with pytest.raises(KeyboardInterrupt):
+        command()
+    assert turns == [0, 1, 2, 3]
+    raise_swallowed()  # the next command is not ended
