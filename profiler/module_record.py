@@ -12,6 +12,7 @@ from hwspecs import Device
 from profiler.allocator import keep_freed_memory
 from profiler.alone import alone
 from profiler.forward import Point
+from profiler.interrupts import raise_swallowed
 from profiler.measured_point import Repeats
 from profiler.module_run import Watch, distinct, quiet_inputs, time_passes, warm_passes, watch
 from profiler.module_trace import TracePass, trace
@@ -82,6 +83,8 @@ def profile_module(request: ModuleRequest) -> Run:
     if failure is not None:
         reason = f"stopped: {type(failure).__name__}: {failure}"
         run.write_head(status="failed", notes=[*notes, reason], overheads=costs)
+        if isinstance(failure, KeyboardInterrupt):
+            request.progress(f"interrupted; what was measured is in {request.out}")
         raise failure
     notes.append(_cost(costs[0]))
     return run.write_head(status="complete", notes=notes, overheads=costs)
@@ -132,6 +135,7 @@ def _measure(request: ModuleRequest, passes: _Passes, run: Run) -> BaseException
     try:
         passes.warm_ups = warm_passes(watched, lambda: time.perf_counter() - begin >= WARM_UP_S)
         for repeat, passes.timed in enumerate(time_passes(watched), 1):
+            raise_swallowed()
             request.progress(f"pass {repeat}, at most {effort.repeats}")
             if passes.reference:
                 with torch.inference_mode():

@@ -72,6 +72,8 @@ def profile(request: Request) -> Run:
                     rows.save()
         except BaseException as error:
             rows.stopped(error)
+            if isinstance(error, KeyboardInterrupt):
+                request.progress(f"interrupted; what was measured is in {request.out}")
             if out_of_memory(error):
                 raise InputError(f"out of memory; what was measured before is in {request.out}.") from None
             if device_fault(error):

@@ -16,6 +16,7 @@ from roofline.run_head import Attributed, Compilation, Overhead
 from roofline.run_tables import TABLES
 
 SAVE_EVERY_S = 10.0
+STOPPED = "stopped: "
 
 
 @dataclass
@@ -61,7 +62,7 @@ class Rows:
     def stopped(self, error: BaseException) -> None:
         """Save the measurements if possible, and note the error."""
         self.close()
-        self.notes.append(f"stopped: {type(error).__name__}: {error}")
+        self.notes.append(f"{STOPPED}{type(error).__name__}: {error}")
         with suppress(Exception):  # a full disk remains full
             self.save()
         with suppress(Exception):
@@ -86,3 +87,8 @@ class Rows:
             for name, rows in point_rows(measured, self.began).items():
                 grown[name] += rows
         return grown
+
+
+def is_interrupt(note: str) -> bool:
+    """Whether this note of a run says that a user stopped it."""
+    return note.startswith(f"{STOPPED}{KeyboardInterrupt.__name__}")

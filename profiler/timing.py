@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from profiler.capturing import capturing
+from profiler.interrupts import raise_swallowed
 from profiler.repeats import Effort, Sample, sample, warm_up
 
 SHORTEST_S = 2e-3  # minimum length of a repeat, against the clock's resolution
@@ -159,6 +160,7 @@ def _repeated(once: Callable[[], float], effort: Effort) -> Sample:
     times: list[float] = []
     ended = ""
     while not ended:
+        raise_swallowed()
         times.append(once())
         ended = effort.ended(times, spent_s())
     return sample(times, warm_ups, ended)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from profiler.campaign.measure import measured_row, way
 from profiler.campaign.shapes import Limits, Row, rows
 from profiler.ceilings.journal import journal_of
 from profiler.ceilings.measure import measure_ceilings
-from profiler.ceilings.plan import Plan
+from profiler.ceilings.plan import OutOfTimeError, Plan
 from profiler.collectives import collective_rows, measure_collectives
 from profiler.environment import COLD_FACTOR, command_line, device_name, environment, last_level_cache_bytes
 from profiler.forward import Point
@@ -24,9 +25,11 @@ from profiler.kernels import FP8, KERNEL_ERRORS
 from profiler.kernels.paged import FAULTS
 from profiler.power import PowerMonitor, throttling
 from profiler.record import profile
-from profiler.repeats import MICROS
+from profiler.record_rows import is_interrupt
+from profiler.repeats import EFFORT, MICROS
 from profiler.request import Request
-from roofline.run import refuse_existing
+from reports.wording import counted
+from roofline.run import open_run, refuse_existing
 from specfiles.errors import InputError, reason
 from specfiles.reading import read_json
 from specfiles.strict import plain_data, validated
@@ -85,9 +88,10 @@ def _measured(campaign: Campaign) -> Head:
     head = _open(campaign)
     table = _Table(campaign, head)
     notes: list[str] = []
+    wanted = list(table.wanted(rows(campaign.dtypes, _limits(campaign.device))))
+    queue = iter(wanted)
     with torch.inference_mode(), PowerMonitor(campaign.device) as power:
         try:
-            queue = iter(list(table.wanted(rows(campaign.dtypes, _limits(campaign.device)))))
             table.measure(queue, BEFORE_CEILINGS)
             notes += _ceilings(campaign)
             table.add(_collectives(campaign, table), notes)
@@ -104,7 +108,18 @@ def _measured(campaign: Campaign) -> Head:
                 notes=list(dict.fromkeys(found)),  # what several processes say of the machine, once
             )
             _write(campaign.out, head)
+            campaign.progress(_told(campaign, head, len(list(table.wanted(wanted)))))
     return head
+
+
+def _told(campaign: Campaign, head: Head, operators: int) -> str:
+    """What is in the folder, and what another call would add."""
+    models = sum(not _is_over(campaign, name) for name, *_ in _asked_models(campaign))
+    left = [f"{operators} operators"] if operators else []
+    left += [] if _has_ceilings(campaign) else ["ceilings"]
+    left += [counted(models, "model")] if models else []
+    goes_on = f"; the same command goes on with {', '.join(left)}" if left else ""
+    return f"{head.operators} operators of {head.device} in {campaign.out}{goes_on}"
 
 
 def _open(campaign: Campaign) -> Head:
@@ -145,15 +160,24 @@ def _limits(device: str) -> Limits:
 
 def _ceilings(campaign: Campaign) -> list[str]:
     """Write the device file unless it is complete; returns the error, if any."""
-    path = campaign.out / DEVICE
-    if path.exists() and not journal_of(path).exists():
+    if _has_ceilings(campaign):
         return []
-    left, say = campaign.left_s(AFTER_CEILINGS), campaign.progress
+    budget_s, most_s = campaign.left_s(AFTER_CEILINGS), campaign.left_s()
+    plan = Plan(
+        campaign.device, campaign.dtypes, budget_s=budget_s, most_s=most_s, progress=campaign.progress
+    )
     try:
-        measure_ceilings(Plan(campaign.device, campaign.dtypes, budget_s=left, progress=say), path)
+        measure_ceilings(plan, campaign.out / DEVICE)
+    except OutOfTimeError:  # the next call goes on with them
+        return []
     except KERNEL_ERRORS as error:  # operators can still be measured
         return [f"ceilings: {reason(error)}"]
     return []
+
+
+def _has_ceilings(campaign: Campaign) -> bool:
+    path = campaign.out / DEVICE
+    return path.exists() and not journal_of(path).exists()
 
 
 def _collectives(campaign: Campaign, table: _Table) -> Iterator[Row]:
@@ -174,14 +198,17 @@ def _collectives(campaign: Campaign, table: _Table) -> Iterator[Row]:
 
 def _models(campaign: Campaign) -> list[str]:
     """Profile whole models within the budget; returns the errors of those left out."""
-    kind = CPU_MODELS if campaign.device == "cpu" else GPU_MODELS
+    wanted = [asked for asked in _asked_models(campaign) if not _is_over(campaign, asked[0])]
     notes = []
-    for name, prompt, output in kind if campaign.models is None else campaign.models:
-        folder = campaign.out / "models" / name
-        if campaign.left_s() <= 0 or (folder / "run.json").exists():
-            continue
+    for number, (name, prompt, output) in enumerate(wanted):
+        left_s = campaign.left_s()
+        if left_s <= 0:
+            break
         campaign.progress(f"model {name}")
         points = (Point("prefill", 1, prompt, prompt), Point("decode", 1, 1, prompt + output))
+        folder = _run_of(campaign, name)
+        if folder.exists():  # the part of a run whose process was stopped
+            shutil.rmtree(folder)
         request = Request(
             load_model(name),
             campaign.device,
@@ -189,6 +216,7 @@ def _models(campaign: Campaign) -> list[str]:
             points,
             folder,
             device_name(campaign.device),
+            effort=replace(EFFORT, budget_s=left_s / (len(wanted) - number)),
             alone=False,
             progress=campaign.progress,
         )
@@ -197,6 +225,24 @@ def _models(campaign: Campaign) -> list[str]:
         except KERNEL_ERRORS as error:  # does not fit or cannot be built
             notes.append(f"{name}: {reason(error)}")
     return notes
+
+
+def _asked_models(campaign: Campaign) -> tuple[tuple[str, int, int], ...]:
+    usual = CPU_MODELS if campaign.device == "cpu" else GPU_MODELS
+    return usual if campaign.models is None else campaign.models
+
+
+def _run_of(campaign: Campaign, model: str) -> Path:
+    return campaign.out / "models" / model
+
+
+def _is_over(campaign: Campaign, model: str) -> bool:
+    """Whether a model was measured, or failed for a reason that it would have again."""
+    folder = _run_of(campaign, model)
+    if not (folder / "run.json").exists():
+        return False
+    head = open_run(folder).head
+    return head.status != "running" and not any(map(is_interrupt, head.notes))
 
 
 def _models_dtype(campaign: Campaign) -> str:

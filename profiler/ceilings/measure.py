@@ -17,7 +17,7 @@ from profiler.allocator import keep_freed_memory
 from profiler.ceilings.device import device_of, lacking
 from profiler.ceilings.inside import Inside, Running, wanted_steps
 from profiler.ceilings.journal import Journal, journal_of, kept
-from profiler.ceilings.plan import Findings, Key, Plan
+from profiler.ceilings.plan import Findings, Key, OutOfTimeError, Plan
 from profiler.device_file import as_yaml
 from profiler.interrupts import raise_swallowed
 from profiler.power import PowerMonitor, clocks, throttling
@@ -33,7 +33,8 @@ def measure_ceilings(plan: Plan, out: Path | None = None) -> Device:
 
     It is written to `out` after every pass, also with the measurements so far after an error or an interrupt;
     a journal beside it lets the next command with this `out` continue.
-    Raises InputError where too little can be measured for a device file.
+    Raises InputError where too little can be measured for a device file, OutOfTimeError where the plan's time
+    ends within a pass.
     """
     found = Findings()
     with kept(out, plan.device, found) as journal:
@@ -54,6 +55,7 @@ class _Work:
         self.steps: list[Inside] = wanted_steps(plan, found)
         self.wanted = [*(key for key, _ in self.probes), *(step.key for step in self.steps)]
         self.running: Running | None = None
+        self.until = time.monotonic() + plan.most_s
 
     def carry_out(self) -> Device:
         """Run all passes and return the device."""
@@ -97,6 +99,8 @@ class _Work:
         found = self.found
         if key in found.failed or found.visits[key] > found.done:
             return
+        if time.monotonic() > self.until:
+            raise OutOfTimeError(f"the time ended in pass {found.done + 1}")
         self._begin(key)
         try:
             times = measure()

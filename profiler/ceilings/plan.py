@@ -10,11 +10,16 @@ from typing import Any
 from hwspecs import Device
 from profiler.environment import last_level_cache_bytes
 from profiler.repeats import Effort, Sample, sample, uncertainty
+from specfiles.errors import InputError
 
 Key = tuple[Any, ...]  # of words and numbers, and of such tuples
 CLASS, STEP = "class", "step"  # first words of keys: an operator inside a model, a step of one
 REFERENCE, REFERENCE_LAYERS = "reference", "reference layers"
 SERIES = ("bandwidth", "matmul", "steady")  # measured by size: complete when all sizes are
+
+
+class OutOfTimeError(InputError):
+    """The time for all measurements ended within a pass."""
 
 
 @dataclass
@@ -29,6 +34,7 @@ class Plan:
     budget_s: float = float("inf")  # after it no further pass starts
     precision: float = 0.0  # no further pass starts when every ceiling's median is known to this fraction
     sheet: Device | None = None  # the device whose data sheet is kept; else the shipped one of this name
+    most_s: float = float("inf")  # after it no further measurement starts, not even in the first pass
 
     @property
     def kind(self) -> str:

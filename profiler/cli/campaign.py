@@ -22,7 +22,12 @@ from profiler.cli.options import (
 @click.option(
     "-o", "--output-folder", "out", type=FILE, required=True, help="Folder; an existing one is continued."
 )
-@click.option("--budget", default="8m", show_default=True, help="Time to spend: 90s, 8m, 1h.")
+@click.option(
+    "--budget",
+    default="8m",
+    show_default=True,
+    help="Time after which no further measurement begins: 90s, 8m, 1h.",
+)
 @device_option
 @click.option(
     "--dtype",
@@ -49,4 +54,3 @@ def command(out: Path, budget: str, device: str, dtype: tuple[str, ...], threads
     head = run_campaign(Campaign(chosen, dtypes, out, seconds, None if models else (), progress))
     for note in head.notes:
         print(note, file=sys.stderr)
-    print(f"{head.operators} operators of {head.device} in {out}", file=sys.stderr)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from profiler.attending import SEPARATE
 from profiler.forward import Point
+from profiler.interrupts import raise_swallowed
 from profiler.kernels import TOLERANCE
 from profiler.repeats import WARM_UP_S, Effort, sample, warm_up
 from profiler.subject import Subject, convention_of
@@ -185,6 +186,7 @@ def _in_turn(
         warm_ups = max(_warmed(partial(once, treated), now, together) for treated in (False, True))
         begin, ended = now(), ""
         while not ended:
+            raise_swallowed()
             first = len(times[True]) % 2 == 0
             for treated in (first, not first):
                 times[treated].append(once(treated))

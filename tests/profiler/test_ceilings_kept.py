@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from profiler import probes
 from profiler.ceilings import device, inside, journal, measure, plan
 from profiler.ceilings.journal import journal_of, kept
 from profiler.ceilings.measure import measure_ceilings
-from profiler.ceilings.plan import CLASS, STEP, Findings, Key, Plan
+from profiler.ceilings.plan import CLASS, STEP, Findings, Key, OutOfTimeError, Plan
 from specfiles.errors import InputError
 
 torch = pytest.importorskip("torch")
@@ -96,6 +97,21 @@ def test_too_little_for_a_file_is_kept_all_the_same(
     assert told[-1].startswith(
         f"{len(machine.asked) - 1} measurements are kept; the same command continues from"
     )
+
+
+def test_time_that_ends_within_a_pass_ends_it_there(
+    machine: Machine, asked: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock on which each measurement takes a second; those that are left come with the next command."""
+    monkeypatch.setattr(measure, "time", SimpleNamespace(monotonic=lambda: float(len(machine.asked))))
+    out = tmp_path / "gpu.yaml"
+    with pytest.raises(OutOfTimeError, match="ended in pass 1"):
+        measure_ceilings(asked(most_s=3.0), out)
+    assert len(machine.asked) == 4
+    before, machine.asked = machine.asked, []
+    measure_ceilings(asked(), out)
+    assert not set(before) & set(machine.asked)
+    assert not journal_of(out).exists()
 
 
 @pytest.mark.parametrize("at", [FIRST_PRODUCT, ("pcie", "to host"), ("launch",)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from hwspecs import load_device
 from profiler.campaign import run as module
 from profiler.campaign.run import COLUMNS, KEY, Campaign, run_campaign
 from profiler.campaign.shapes import HEADS, PROJECTIONS, TOKENS, Limits, rows, spread
+from profiler.record_rows import Rows
+from profiler.request import Request, begun_run, head_of
 from roofline.ceilings import ceilings
 from roofline.optable import one_operator, predict_table
+from roofline.run import open_run
 from specfiles.errors import InputError
 from specfiles.writing import sole_writer
 
@@ -217,10 +221,43 @@ def test_an_interrupt_keeps_what_was_measured(
         return measured(*args)
 
     monkeypatch.setattr(module, "measured_row", interrupted)
+    first_rows(9, monkeypatch)
+    told: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        run_campaign(small(DAY_S))
+        run_campaign(small(DAY_S, progress=told.append))
+    assert told[-1].startswith("3 operators of ")
+    assert told[-1].endswith("; the same command goes on with 6 operators, ceilings")
     assert len(pd.read_parquet(small(1.0).out / "operators.parquet")) == 3
     assert json.loads((small(1.0).out / "campaign.json").read_text())["operators"] == 3
+
+
+def test_a_model_that_was_stopped_is_measured_again(
+    small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after Ctrl-C in its run; one that failed by itself or is complete is not."""
+    asked: list[str] = []
+
+    def ended(error: BaseException | None) -> Callable[[Request], None]:
+        def stand_in(request: Request) -> None:
+            asked.append(request.loaded.model.name)
+            run = begun_run(request.out, head_of(request, ""), request.hardware)
+            if error is None:
+                run.write_head(status="complete")
+                return
+            Rows(run).stopped(error)
+            raise error
+
+        return stand_in
+
+    first_rows(1, monkeypatch)
+    campaign = small(DAY_S, models=(("GPT-2", 8, 2), ("SmolLM2-135M", 8, 2)))
+    for error in (KeyboardInterrupt(), RuntimeError("no kernel"), None):
+        monkeypatch.setattr(module, "profile", ended(error))
+        with suppress(KeyboardInterrupt):
+            run_campaign(campaign)
+    first, second = "GPT-2", "SmolLM2-135M"
+    assert asked == [first, first, second]
+    assert open_run(campaign.out / "models" / first).head.status == "failed"
 
 
 @pytest.mark.parametrize(
