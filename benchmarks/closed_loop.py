@@ -75,7 +75,7 @@ def simulated(load: Load, gpu: str, poll_steps: int) -> dict[str, Any]:
     policy = Policy(
         "continuous" if load.backend in PROMPTS_ALONE else "chunked",
         max_batch=load.concurrency,
-        budget=BUDGETS.get(load.backend, USUAL_BUDGET),
+        budget=BUDGETS.get(load.backend, USUAL_BUDGET) * times.parts,
         request_s=known.request_s,
         token_s=known.token_s,
         poll_steps=poll_steps,
@@ -95,7 +95,8 @@ def engine_of(
     """The steps of an engine, and what the largest prompts leave of its memory."""
     named = {"moe": experts_by} if experts_by else {}
     device, budget = load_device(gpu), BUDGETS.get(backend, USUAL_BUDGET)
-    asked = Scenario(model, "generate", 1, 1024, output=1024, setting=setting, techniques=techniques)
+    sizes = {"batch": setting.replicas, "prompt": 1024, "output": 1024}
+    asked = Scenario(model, "generate", **sizes, setting=setting, techniques=techniques)
     schedule = as_engines_run(asked).schedule(device)
     times = StepTimes(schedule, ceilings(device, FIDELITY, backend, named), find_engine(backend))
     largest = predict(replace(asked, phase="prefill", prompt=budget), device, FIDELITY).totals()

@@ -46,7 +46,7 @@ def _complaints(model: Model, setting: Setting, batch: int) -> Iterator[str]:
     if batch % setting.replicas:
         yield (
             f"batch {batch} is not divisible by {setting.replicas}, the devices of --ep {spread} that each "
-            "run the attention for a part of it"
+            f"run the attention for a part of it; choose a --batch that is a multiple of {setting.replicas}"
         )
     if stages > 1 and len(model.stacks) > 1:
         yield f"{model.name} has {len(model.stacks)} stacks of layers; --pp is known for one"

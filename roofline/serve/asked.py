@@ -142,9 +142,10 @@ def _notes(device: Device, limits: Ceilings, devices: int, readers: int) -> tupl
 
 
 def _scenario(asked: Served) -> tuple[Scenario, Traffic]:
-    """The mean request as a scenario, and how requests come, from flags and workload file."""
+    """The mean request, one for each part of the batch, and how requests come, from flags and file."""
     if isinstance(asked.model, Scenario):
-        file, scenario = None, replace(asked.model, phase="generate", batch=1)
+        parts = asked.model.setting.replicas
+        file, scenario = None, replace(asked.model, phase="generate", batch=parts)
     else:
         file = asked.workload or (Path(asked.model) if is_descriptor(asked.model) else None)
         scenario = _mean_request(asked.model, file, asked)
@@ -154,22 +155,22 @@ def _scenario(asked: Served) -> tuple[Scenario, Traffic]:
         if value < (name == "requests") or value > 1_000_000:
             raise InputError(f"{name} is {value}; expected a whole number up to 1000000.")
     setting = scenario.setting
-    if setting.pipeline_parallel > 1 or setting.replicas > 1:
-        raise InputError(
-            "serving is simulated on devices that share every layer; leave out --pp, and --ep beyond --tp."
-        )
+    if setting.pipeline_parallel > 1:
+        raise InputError("serving is simulated without stages of layers; leave out --pp.")
     return scenario, traffic.replace(**given)
 
 
 def _mean_request(model: str, file: Path | None, asked: Served) -> Scenario:
-    words = replace(asked.scenario, phase="generate", batch=1)
+    # As many sequences as experts' devices are enough to give each part of the batch one.
+    words = replace(asked.scenario, phase="generate", batch=max(1, asked.scenario.ep or 1))
     _, found = scenarios(str(file or model), words)
     if len(found) != 1:
         raise InputError(
             f"{file} asks for {len(found)} points; serve simulates one: give --prompt and --output."
         )
+    mean = replace(found[0], batch=found[0].setting.replicas)
     lends = asked.workload is not None and not is_descriptor(model)  # the file's lengths, another model
-    return replace(found[0], model=load_model(model).model) if lends else found[0]
+    return replace(mean, model=load_model(model).model) if lends else mean
 
 
 def _policy(name: str, asked: Served) -> Policy:
@@ -249,7 +250,10 @@ def _cluster(
     policy: Policy,
     requests: Requests,
 ) -> Cluster:
-    """The engines, each with room for what its weights and its largest step leave."""
+    """The engines, each with room for what its weights and its largest step leave.
+
+    Where attention runs on parts of the batch, each part has a scheduler's limits of its own.
+    """
     largest = replace(scenario, phase="prefill", prompt=min(policy.budget, scenario.model.max_position))
     activations = predict(largest, device, limits.fidelity).totals()["activation_peak_bytes"]
     longest = int((requests.prompt + requests.output).max())
@@ -257,4 +261,6 @@ def _cluster(
     room.check(requests.prompt, requests.output)
     count = scenario.setting.devices * (asked.engines + asked.readers)
     link = float(limits.link(count)) if asked.readers else 0.0
+    parts = times.parts
+    policy = replace(policy, max_batch=policy.max_batch * parts, budget=policy.budget * parts)
     return Cluster(times, room, policy, asked.engines, asked.readers, link)

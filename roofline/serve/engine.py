@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -146,10 +147,14 @@ class _Run:
             return float(self.engine.room.held[whole].sum())
         return self._held(self.running, 1) + self._half_read()
 
+    def _half_done(self) -> list[int]:
+        """Whose prompts are being read in chunks: the first in line, one in each part of the batch."""
+        first = islice(self.waiting, self.engine.times.parts)
+        return [request for request in first if self.done[request]]
+
     def _half_read(self) -> float:
-        """Bytes of cache of the prompt that is being read in chunks: the first in line."""
-        done = int(self.done[self.waiting[0]]) if self.waiting else 0
-        return float(self.engine.room.held[done]) if done else 0.0
+        """Bytes of cache of the prompts that are being read in chunks."""
+        return sum(float(self.engine.room.held[self.done[request]]) for request in self._half_done())
 
     def _needed(self, request: int) -> float:
         """Bytes that must be free for a request to be read."""
@@ -167,7 +172,8 @@ class _Run:
             head = self.waiting[0]
             used += self._needed(head)
             tokens += self._goal(head)
-            over = tokens > self.policy.budget and chosen and not (static or self.engine.read)
+            over = tokens > self.policy.budget and len(chosen) >= self.engine.times.parts
+            over = over and not (static or self.engine.read)
             if used > self.engine.room.bytes or over:
                 break
             chosen.append(self.waiting.popleft())
@@ -213,25 +219,32 @@ class _Run:
     def _chunks(self) -> tuple[list[tuple[int, int]], list[int]]:
         """Chunks of the prompts in line (new positions, positions before), and who is complete with them."""
         free, whole = self.policy.budget - len(self.running), self.policy.batching == "mixed"
+        parts, place = self.engine.times.parts, 0  # of the batch; where a prompt waits
+        most = -(-free // parts)
         used = self._claimed()
         chunks: list[tuple[int, int]] = []
         complete: list[int] = []
         if self.unseen and len(self.running):
             return chunks, complete
-        while self.waiting and free > 0 and len(self.running) + len(complete) < self.policy.max_batch:
-            request = self.waiting[0]
+        room = self.policy.max_batch - len(self.running)
+        while place < len(self.waiting) and place + len(complete) < room:
+            request = self.waiting[place]
             goal, before = self._goal(request), int(self.done[request])
             used += self._needed(request)
             if before and not self.reserves:
                 used -= float(self.engine.room.held[before])  # which `_claimed` holds already
-            if used > self.engine.room.bytes or (whole and chunks and goal > free):
+            full = (goal > free and len(chunks) >= parts) if whole else free <= 0
+            if used > self.engine.room.bytes or full:
                 break
-            new = goal if whole else min(free, goal - before)
+            new = goal if whole else min(free, most, goal - before)
             chunks.append((new, before))
             self.done[request] += new
             free -= new
             if before + new == goal:
-                complete.append(self.waiting.popleft())
+                complete.append(request)
+                del self.waiting[place]
+            else:
+                place += 1
         return chunks, complete
 
     def _begin(self, chosen: list[int]) -> None:
@@ -313,8 +326,8 @@ class _Run:
 
     def _preempt(self) -> None:
         """The cache is full: who is being read, else the youngest, gives its place up (vLLM's recompute)."""
-        if self.waiting and self.done[self.waiting[0]]:
-            self.done[self.waiting[0]] = 0
+        if half_done := self._half_done():
+            self.done[half_done[-1]] = 0
         else:
             youngest = int(self.running[-1])
             self.running = self.running[:-1]

@@ -22,10 +22,14 @@ OF_REST = ("trtllm",)
 
 @dataclass(frozen=True)
 class Room:
-    """Bytes for the cache on one device, and what a sequence takes of them by its length."""
+    """Bytes for the cache, and what a sequence takes of them by its length.
+
+    They are those of one device; where attention runs on `parts` of the batch, of one device in each.
+    """
 
     bytes: float
     held: NDArray[np.float64]  # held[t]: bytes of a sequence of t tokens
+    parts: int = 1
 
     @classmethod
     def of(
@@ -50,14 +54,16 @@ class Room:
             )
         each = main.model.cache_bytes(1, np.arange(longest + 1), main.setting)
         held = np.asarray(each, float) * main.cache_here * main.cache_factor
-        return cls(float(free), np.broadcast_to(held, longest + 1))
+        parts = main.setting.replicas
+        return cls(float(free * parts), np.broadcast_to(held, longest + 1), parts)
 
     def check(self, prompt: NDArray[Any], output: NDArray[Any]) -> None:
         """Refuse requests that would not fit even alone."""
         whole = self.held[prompt + output]
         row = int(whole.argmax())
-        if whole[row] > self.bytes:
+        free = self.bytes / self.parts
+        if whole[row] > free:
             raise InputError(
                 f"a request of {prompt[row]} + {output[row]} tokens needs {whole[row] / 1e9:.1f} GB of "
-                f"cache, and {self.bytes / 1e9:.1f} GB are free; choose --tp, --kv or shorter requests."
+                f"cache, and {free / 1e9:.1f} GB are free; choose --tp, --kv or shorter requests."
             )

@@ -10,6 +10,9 @@ with a context of its own. Operators fall in three classes, found by asking the 
 Each class is predicted at a few sizes and interpolated between them: times are linear in the sizes between
 kinks. At fidelity calibrated they are stairs (tiles, waves), which the line between two sizes smooths; the
 prompts that are asked for are one of the sizes, so that a simulation of equal ones agrees with a prediction.
+
+Where devices run attention for parts of the batch, sequences and prompts are dealt to the parts evenly, and a
+step takes as long as one with the largest part on every device.
 """
 
 from __future__ import annotations
@@ -54,6 +57,7 @@ class StepTimes:
         """
         self._prefill, self._decode = _two_passes(schedule)
         self._limits, self._engine = limits, engine
+        self.parts = self._decode.setting.replicas  # of the batch, each with attention on devices of its own
         self._launched = {p.phase: _launched(p, engine) for p in (self._prefill, self._decode)}
         self._classes = _classes(self._prefill)
         whole = self._prefill.q_len
@@ -71,17 +75,19 @@ class StepTimes:
 
         chunks: (new positions, positions before them) of each; `finished` of them yield a first token.
         """
-        parts = list(chunks)
-        new = decoding + sum(size for size, _ in parts)
-        phase = "prefill" if parts else "decode"
+        dealt = _dealt(chunks, self.parts)
+        decoding, finished = (-(-count // self.parts) for count in (decoding, finished))
+        new = decoding + max(sum(size for size, _ in part) for part in dealt)
+        phase = "prefill" if any(dealt) else "decode"
         time = self._tokens[phase](new) + self._scored(decoding + finished)
         if decoding:
             time += self._looking.at(decoding, context)
-        time += sum(self._reading.at(size, past) for size, past in parts)
+        time += max(sum(self._reading.at(size, past) for size, past in part) for part in dealt)
         return float(self._served(time, phase))
 
     def decode_s(self, sequences: int, contexts: Floats) -> Floats:
         """Steps of `sequences` tokens each, at each of some mean contexts (shape: as `contexts`)."""
+        sequences = -(-sequences // self.parts)
         fixed = self._tokens["decode"](sequences) + self._scored(sequences)
         times: Floats = self._served(fixed + self._looking(sequences, contexts), "decode")
         return times
@@ -102,18 +108,20 @@ class StepTimes:
         return step_s(device_s, kernels, graphs, overheads, turns=turns)
 
     def _at_tokens(self, of: Pass) -> Callable[[int], float]:
+        """Of a step with so many tokens in each part; what follows, likewise."""
         if of.phase == "prefill":
-            return lambda n: self._sum(replace(of, batch=1, q_len=n), n, TOKENS)
-        return lambda n: self._sum(replace(of, batch=n), of.last, TOKENS)
+            return lambda n: self._sum(replace(of, batch=self.parts, q_len=n), n, TOKENS)
+        return lambda n: self._sum(replace(of, batch=n * self.parts), of.last, TOKENS)
 
     def _at_scored(self, n: int) -> float:
-        return self._sum(replace(self._decode, batch=n), 1, SCORED) if n else 0.0
+        return self._sum(replace(self._decode, batch=n * self.parts), 1, SCORED) if n else 0.0
 
     def _at_decode(self, sequences: int, context: int) -> float:
-        return self._sum(replace(self._decode, batch=sequences), max(1, context), SEQUENCES)
+        many = replace(self._decode, batch=sequences * self.parts)
+        return self._sum(many, max(1, context), SEQUENCES)
 
     def _at_chunk(self, size: int, past: int) -> float:
-        return self._sum(replace(self._prefill, batch=1, q_len=size), past + size, SEQUENCES)
+        return self._sum(replace(self._prefill, batch=self.parts, q_len=size), past + size, SEQUENCES)
 
     def _sum(self, of: Pass, context: int, which: str) -> float:
         rows = (row for row in of.operators(context) if self._class(row.name) == which)
@@ -127,6 +135,17 @@ class StepTimes:
         """
         leading = [known for known in self._classes if name == known or name.startswith(known + ".")]
         return self._classes[max(leading, key=len)] if leading else SEQUENCES
+
+
+def _dealt(chunks: Iterable[tuple[int, int]], parts: int) -> list[list[tuple[int, int]]]:
+    """Chunks of prompts by the part of the batch that reads them: each goes to who has the fewest tokens."""
+    dealt: list[list[tuple[int, int]]] = [[] for _ in range(parts)]
+    tokens = [0] * parts
+    for chunk in chunks:
+        least = tokens.index(min(tokens))
+        dealt[least].append(chunk)
+        tokens[least] += chunk[0]
+    return dealt
 
 
 def _launched(of: Pass, engine: Engine | None) -> tuple[float, bool]:
@@ -159,14 +178,15 @@ def _two_passes(schedule: Schedule) -> tuple[Pass, Pass]:
 
 def _classes(of: Pass) -> dict[str, str]:
     """Each operator's class, by what changes it: the shape of the tokens, or how many are scored."""
-    n = 8
+    one = of.setting.replicas  # sequence on each device
+    n = 8 * one
 
     def at(step: Step) -> dict[str, Named]:
         return {row.name: row for row in operators(of.model, step, of.setting)}
 
     plain, longer = at(Step(n, 1, 2 * n)), at(Step(n, 1, 4 * n))
-    chunk, scored = at(Step(1, n, 2 * n)), at(Step(1, n, 2 * n, scored=n))
-    prompt = at(prefill(1, PROMPT))
+    chunk, scored = at(Step(one, n, 2 * n)), at(Step(one, n, 2 * n, scored=n))
+    prompt = at(prefill(one, PROMPT))
     found = {}
     for name in {**plain, **chunk, **prompt}:
         shapes = [rows.get(name) for rows in (plain, longer, scored)]

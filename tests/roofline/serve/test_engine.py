@@ -23,12 +23,15 @@ from roofline.serve.requests import Requests, drawn
 from roofline.serve.step_times import StepTimes
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
+from workloads.dtypes import Precision
+from workloads.phases import Setting
 from workloads.traffic import Traffic
 
 DEVICE = load_device("h100_sxm")
 SCENARIO = Scenario(load_model("Llama-3.1-8B").model, "generate", 1, 1000, output=100)
 SCHEDULE = SCENARIO.schedule(DEVICE)
-TIMES = StepTimes(SCHEDULE, ceilings(DEVICE, "datasheet"))
+LIMITS = ceilings(DEVICE, "datasheet")
+TIMES = StepTimes(SCHEDULE, LIMITS)
 ROOM = Room.of(SCHEDULE, DEVICE, 1e9, 20_000)
 PREFILL_S = TIMES.mixed_s(0, 0.0, [(1000, 0)], 1)
 
@@ -442,3 +445,20 @@ def test_a_request_longer_than_the_room_is_refused_by_its_sizes() -> None:
     room = replace(ROOM, bytes=float(ROOM.held[500]))
     with pytest.raises(InputError, match=r"400 \+ 200 tokens"):
         room.check(np.array([10, 400]), np.array([10, 200]))
+
+
+@pytest.mark.parametrize("batching", BATCHINGS.values())
+def test_parts_of_a_batch_are_served_as_one_is(batching: str) -> None:
+    """Four requests at once, one for each device's attention, are one request on each: also in chunks."""
+    setting = Setting(expert_parallel=4, precision=Precision.of("fp8", "fp8"))
+    scenario = Scenario(load_model("Mixtral-8x7B").model, "generate", 4, 1000, output=20, setting=setting)
+    schedule = scenario.schedule(DEVICE)
+    times, room = StepTimes(schedule, LIMITS), Room.of(schedule, DEVICE, 1e9, 2000)
+    policy = Policy(batching, max_batch=4, budget=4 * 256)  # type: ignore[arg-type]
+    four, one = (
+        Engine(times, room, policy).serve(Requests(np.zeros(n), np.full(n, 1000), np.full(n, 20)))
+        for n in (4, 1)
+    )
+    assert four.last_s == pytest.approx(np.full(4, one.last_s[0]), rel=1e-9)
+    assert four.peak_bytes == pytest.approx(4 * one.peak_bytes)
+    assert four.peak_bytes / room.bytes == pytest.approx(room.held[1019] / (room.bytes / room.parts))

@@ -60,6 +60,23 @@ def test_a_technique_changes_steps_as_it_changes_predictions() -> None:
     assert steps.decode_s(8, np.array([2000.0]))[0] == pytest.approx(alone.time_s(), rel=0.01)
 
 
+def test_attention_on_parts_of_the_batch_waits_for_the_largest_part() -> None:
+    """Four prompts or 32 sequences are one and eight on each device; one prompt is waited for by all."""
+    setting = Setting(expert_parallel=4)
+    scenario = Scenario(load_model("Mixtral-8x7B").model, "generate", 4, 1000, output=100, setting=setting)
+    steps = StepTimes(scenario.schedule(DEVICE), LIMITS)
+    alone = predict(replace(scenario, phase="prefill", prompt=513), DEVICE).time_s()
+    for prompts in (1, 4):
+        chunks = [(513, 0)] * prompts
+        assert steps.mixed_s(0, 0.0, chunks, prompts) == pytest.approx(alone, rel=0.01)
+    assert steps.mixed_s(0, 0.0, [(400, 0), (100, 0), (13, 0), (400, 0)], 4) < alone
+    assert steps.mixed_s(0, 0.0, [(513, 0)] * 5, 5) > 1.1 * alone
+    decode = predict(replace(scenario, phase="decode", batch=32, context=1500), DEVICE).time_s()
+    for sequences in (29, 32):
+        assert steps.decode_s(sequences, np.array([1500.0]))[0] == pytest.approx(decode, rel=0.01)
+        assert steps.mixed_s(sequences, 1500.0, [], 0) == pytest.approx(decode, rel=0.01)
+
+
 @pytest.mark.parametrize("technique", ["speculative-decoding", "medusa", "mixture-of-depths"])
 def test_techniques_with_other_passes_are_refused(technique: str) -> None:
     with pytest.raises(InputError, match="one pass per token"):
