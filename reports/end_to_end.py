@@ -38,8 +38,10 @@ def as_text(results: Sequence[EndToEnd]) -> str:
 
 
 def _name(row: dict[str, Any]) -> str:
+    parts = f" dp {row['dp']}" if row["dp"] > 1 else ""
     drafts = f" {row['drafted']} drafted" if row["drafted"] else ""
-    return f"{row['model']} {row['gpu']} {row['backend'] or 'unnamed'} {row['dtype']} tp {row['tp']}{drafts}"
+    how = f"{row['dtype']} tp {row['tp']}{parts}{drafts}"
+    return f"{row['model']} {row['gpu']} {row['backend'] or 'unnamed'} {how}"
 
 
 def as_csv(results: Sequence[EndToEnd]) -> str:

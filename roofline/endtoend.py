@@ -60,7 +60,7 @@ ASKED |= {"drafted": 0, "accept": 0, "drafts_by": ""}
 # Expert skew (popularity falls as rank^-skew): real routers prefer some experts, so that a batch reaches
 # fewer than under uniform routing. Chosen on gpt-oss-120b under vLLM, decoding 32 to 64 requests.
 EXPERT_SKEW = 0.75
-CELL = ["model", "gpu", "backend", "dtype", "tp", "drafted"]
+CELL = ["model", "gpu", "backend", "dtype", "tp", "dp", "drafted"]
 MEASURED = ("ttft", "tpot")
 WITHIN = 0.2  # coverage: the share of rows predicted within this of what was measured
 
@@ -160,6 +160,7 @@ def _line(row: dict[str, Any], load: Load, device: Device) -> dict[str, Any]:
         "backend": load.backend,
         "dtype": row["dtype"],
         "tp": load.setting.tensor_parallel,
+        "dp": load.setting.replicas,
         "concurrency": load.concurrency,
         "prompt": load.prompt,
         "output": load.output,
