@@ -48,7 +48,7 @@ class Layer:
                 yield f"{block.branch}_shift_scale", None, modulated(place)
             yield from _prefixed(block, place)
             yield from _summed(place, block)
-            if self.post_norms:
+            if self.post_norms and block.adds:
                 yield self._norm(place, f"{block.branch}_post_norm")
             if self.condition:
                 yield f"{block.branch}_gate", None, modulated(place, gate=True)
@@ -89,7 +89,7 @@ def _prefixed(block: Block, place: Place) -> Iterator[Part]:
 
 def _summed(place: Place, block: Block) -> Iterator[Part]:
     devices = place.setting.tensor_parallel
-    if devices > 1:
+    if devices > 1 and not block.replicated:
         reduce = AllReduce(place.tokens, place.hidden, devices, place.setting.precision.wide)
         yield f"{block.branch}_allreduce", None, reduce
 

@@ -124,8 +124,8 @@ def _executions(stack: Stack, place: Place) -> Iterator[tuple[Part, int, int]]:
 ActiveConvention = Literal["all", "without input embedding", "without embeddings"]
 ACTIVE_CONVENTIONS: dict[ActiveConvention, tuple[str, ...]] = {
     "all": (),
-    "without input embedding": ("embedding",),
-    "without embeddings": ("embedding", "lm_head"),
+    "without input embedding": ("embedding", "per_layer_embedding"),
+    "without embeddings": ("embedding", "per_layer_embedding", "lm_head"),
 }
 
 

@@ -223,7 +223,17 @@ def test_any_family_with_anything_in_any_field(family: str, data: st.DataObject)
         ("minimax", {"shared_intermediate_size": 9}, "'shared_intermediate_size' is 9; expected 0"),
         ("xglm", {"add_cross_attention": True}, "'add_cross_attention' is True; expected false"),
         ("deepseek_v4", {}, "model_type 'deepseek_v4' compresses its cache"),
-        ("gemma3n_text", {}, "model_type 'gemma3n_text' lets layers borrow keys and values"),
+        (
+            "gemma4_text",
+            {"use_bidirectional_attention": "all"},
+            "'use_bidirectional_attention' is 'all'; exp",
+        ),
+        (
+            "gemma3n_text",
+            {"activation_sparsity_pattern": [1] * 35},
+            "'activation_sparsity_pattern' is 1; expected a number from 0 and below 1 per layer",
+        ),
+        ("gemma3n_text", {"num_kv_shared_layers": 32}, "'num_kv_shared_layers' is 32; expected before them"),
         ("glm_moe_dsa", {"index_topk_freq": 4}, "'index_topk_freq' is 4; expected an indexer in each layer"),
         ("glm_moe_dsa", {"index_topk_pattern": "FS"}, "'index_topk_pattern' is 'FS'; expected an indexer"),
         (

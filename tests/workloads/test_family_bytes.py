@@ -26,6 +26,8 @@ from workloads.operators import (
     Send,
     SequenceConv,
     SparseAttention,
+    StreamMix,
+    StreamUpdate,
     TokenShift,
 )
 from workloads.operators.kinds import KINDS
@@ -146,6 +148,33 @@ def test_modulation() -> None:
     assert moved(Modulation(BATCH, TOKENS, WIDTH, gate=True)) == {
         Role.INPUT: size(x, gate),
         Role.OUTPUT: gated.nbytes,
+    }
+
+
+def test_streams() -> None:
+    """AltUp of transformers: four streams from each other, then corrected by what the layer made of one."""
+    from transformers.models.gemma3n.modeling_gemma3n import Gemma3nTextAltUp
+
+    altup = Gemma3nTextAltUp(transformers.Gemma3nTextConfig(hidden_size=WIDTH)).to(torch.bfloat16)
+    streams, made = rows(4, 1, TOKENS, WIDTH), rows(1, TOKENS, WIDTH)
+    factors = altup.correction_coefs(altup.compute_router_modalities(made))
+    square = altup.prediction_coefs(altup.compute_router_modalities(made))
+    predicted = altup.predict(streams)
+    assert moved(StreamMix(TOKENS, 4, WIDTH)) == {
+        Role.INPUT: size(streams, square),
+        Role.OUTPUT: predicted.nbytes,
+    }
+    op = StreamUpdate(TOKENS, 4, WIDTH, corrects=True)
+    assert op.parameters() == altup.correct_output_scale.numel()
+    assert moved(op) == {
+        Role.INPUT: size(predicted, made, factors),
+        Role.WEIGHT: altup.correct_output_scale.nbytes,
+        Role.OUTPUT: altup.correct(predicted, made).nbytes,
+    }
+    others = streams[1:]
+    assert moved(StreamUpdate(TOKENS, 3, WIDTH)) == {
+        Role.INPUT: size(others, made),
+        Role.OUTPUT: (others + made).nbytes,
     }
 
 

@@ -5,6 +5,11 @@ from typing import TYPE_CHECKING
 from specfiles.lazy import exported, names_of
 
 if TYPE_CHECKING:
+    from workloads.blocks.altup import AltUpCorrection as AltUpCorrection
+    from workloads.blocks.altup import AltUpPrediction as AltUpPrediction
+    from workloads.blocks.altup import LaurelBlock as LaurelBlock
+    from workloads.blocks.altup import StreamsIn as StreamsIn
+    from workloads.blocks.altup import StreamsOut as StreamsOut
     from workloads.blocks.attention import AttentionBlock as AttentionBlock
     from workloads.blocks.audio import FrameEmbedding as FrameEmbedding
     from workloads.blocks.base import RMS_NORM as RMS_NORM
@@ -28,6 +33,9 @@ if TYPE_CHECKING:
     from workloads.blocks.ends import PositionTable as PositionTable
     from workloads.blocks.ends import TokenTable as TokenTable
     from workloads.blocks.ends import TypeTable as TypeTable
+    from workloads.blocks.gemma import CutMlpBlock as CutMlpBlock
+    from workloads.blocks.gemma import GemmaAttentionBlock as GemmaAttentionBlock
+    from workloads.blocks.gemma import GemmaMoeBlock as GemmaMoeBlock
     from workloads.blocks.kernel import KernelAttentionBlock as KernelAttentionBlock
     from workloads.blocks.lightning import LightningBlock as LightningBlock
     from workloads.blocks.linformer import LinformerBlock as LinformerBlock
@@ -37,6 +45,8 @@ if TYPE_CHECKING:
     from workloads.blocks.mla import MlaBlock as MlaBlock
     from workloads.blocks.mlp import MlpBlock as MlpBlock
     from workloads.blocks.moe import MoeBlock as MoeBlock
+    from workloads.blocks.per_layer import PerLayerBlock as PerLayerBlock
+    from workloads.blocks.per_layer import PerLayerTable as PerLayerTable
     from workloads.blocks.rwkv import ChannelMixBlock as ChannelMixBlock
     from workloads.blocks.rwkv import TimeMixBlock as TimeMixBlock
     from workloads.blocks.rwkv_heads import EagleBlock as EagleBlock

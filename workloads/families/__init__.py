@@ -25,6 +25,7 @@ READERS: dict[str, str] = {
         "olmo3 exaone4 exaone_moe cohere cohere2"
     ),
     "gpt": "gpt2 gpt_bigcode gpt_neo opt xglm",
+    "gemma": "gemma3n_text gemma4_text gemma4_unified_text",
     "recurrent": "mamba falcon_mamba mamba2 rwkv rwkv5 rwkv6 rwkv7",
     "hybrid": "nemotron_h jamba bamba falcon_h1 granitemoehybrid qwen3_5_text qwen3_next qwen3_5_moe_text",
     "zamba2": "zamba2",
@@ -44,9 +45,7 @@ READERS: dict[str, str] = {
 FAMILIES = {kind: module for module, kinds in READERS.items() for kind in kinds.split()}
 
 
-_BORROWING = "lets layers borrow keys and values and embeds tokens again in each, which is not counted yet"
 UNCOUNTED = {
-    **dict.fromkeys(("gemma3n_text", "gemma4_text"), _BORROWING),
     "deepseek_v4": "compresses its cache by layers and mixes residual streams, which is not counted yet",
 }
 # Modules of multi-token prediction in a checkpoint, by the fields that vLLM reads (config/speculative.py).

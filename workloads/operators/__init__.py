@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from workloads.operators.ssm import CausalConv as CausalConv
     from workloads.operators.ssm import SelectiveScan as SelectiveScan
     from workloads.operators.ssm import Ssd as Ssd
+    from workloads.operators.streams import StreamMix as StreamMix
+    from workloads.operators.streams import StreamUpdate as StreamUpdate
 
 NAMES = exported(__name__)
 __getattr__ = names_of(__name__, NAMES)
