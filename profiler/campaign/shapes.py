@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any
 
+from profiler.kernels import MULTIPLES, PRODUCTS
 from roofline.optable import row_operators
 
 Row = dict[str, Any]  # columns of an operator table (roofline.optable)
@@ -62,7 +63,7 @@ GROUPED = "grouped_gemm"
 
 def rows(dtypes: Sequence[str], limits: Limits) -> Iterator[Row]:
     """Every row of a campaign within the limits, most valuable first."""
-    wide = [dtype for dtype in dtypes if dtype != "fp8"]  # fp8 has products only
+    wide = [dtype for dtype in dtypes if dtype not in PRODUCTS]
     kinds = {
         "gemm": _gemms(dtypes),
         "attention_decode": _decodes(wide),
@@ -86,7 +87,9 @@ def rows(dtypes: Sequence[str], limits: Limits) -> Iterator[Row]:
 
 def _gemms(dtypes: Sequence[str]) -> Iterator[Row]:
     for (n, k), m, dtype in _crossed(PROJECTIONS, TOKENS, dtypes):
-        yield {"op": "gemm", "dtype": dtype, "m": m, "n": n, "k": k}
+        multiple = MULTIPLES.get(dtype, 1)
+        if not (n % multiple or k % multiple):
+            yield {"op": "gemm", "dtype": dtype, "m": m, "n": n, "k": k}
 
 
 def _decodes(dtypes: Sequence[str]) -> Iterator[Row]:

@@ -32,7 +32,7 @@ from profiler.cli.options import (
 @click.option(
     "--dtype",
     multiple=True,
-    help="Format to measure, repeatable; fp32 on a CPU, bf16 (and fp8 products) on CUDA.",
+    help="Format to measure, repeatable; fp32 on a CPU, on CUDA bf16 and products in fp8, fp8_block, nvfp4.",
 )
 @threads_option
 @click.option("--models/--no-models", default=True, show_default=True, help="Also measure whole models.")
@@ -44,13 +44,13 @@ def command(out: Path, budget: str, device: str, dtype: tuple[str, ...], threads
     needs_torch()
     from profiler.campaign.run import Campaign, run_campaign
     from profiler.environment import pick_device, use_threads
-    from profiler.kernels import product_dtypes
+    from profiler.kernels import PRODUCTS, product_dtypes
 
     seconds = duration(budget)
     positive(threads=threads)
     chosen = pick_device(device)
     use_threads(threads)
-    dtypes = product_dtypes(dtype, chosen, ("bf16",))
+    dtypes = product_dtypes(dtype, chosen, ("bf16",), PRODUCTS)
     head = run_campaign(Campaign(chosen, dtypes, out, seconds, None if models else (), progress))
     for note in head.notes:
         print(note, file=sys.stderr)

@@ -3,9 +3,18 @@
 from profiler.kernels import attention, chunks, experts, matrix, memory, rows, scans, shifts  # noqa: F401 - each registers its kinds
 from profiler.kernels.base import KERNEL_ERRORS, TOLERANCE, Kernel, kernel
 from profiler.kernels.paged import paged
-from profiler.kernels.place import FP8, TORCH_DTYPES, Place, company, known_kernel_dtype, product_dtypes
+from profiler.kernels.place import (
+    FP8,
+    PRODUCTS,
+    TORCH_DTYPES,
+    Place,
+    company,
+    known_kernel_dtype,
+    product_dtypes,
+)
+from profiler.kernels.scaled import MULTIPLES
 
 __all__ = [
-    "FP8", "KERNEL_ERRORS", "TOLERANCE", "TORCH_DTYPES", "Kernel", "Place", "company", "kernel",
-    "known_kernel_dtype", "paged", "product_dtypes",
+    "FP8", "KERNEL_ERRORS", "MULTIPLES", "PRODUCTS", "TOLERANCE", "TORCH_DTYPES", "Kernel", "Place",
+    "company", "kernel", "known_kernel_dtype", "paged", "product_dtypes",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
-from profiler.kernels.place import FP8, known_kernel_dtype
+from profiler.kernels.place import PRODUCTS, known_kernel_dtype
 from specfiles.errors import InputError
 from workloads.operators import Gemm, Operator
 
@@ -52,12 +52,12 @@ class Kernel:
 
 
 # Rounding of sums, intermediate values and results; inputs are exact in their format.
-TOLERANCE = {"fp64": 1e-12, "fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2, "fp8": 5e-2}
+TOLERANCE = {"fp64": 1e-12, "fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2, **dict.fromkeys(PRODUCTS, 5e-2)}
 
 
 def kernel(operator: Operator, place: Place) -> Kernel:
     """The kernel of an operator. Raises InputError where there is none for it or its format."""
-    if not (place.dtype == FP8 and isinstance(operator, Gemm)):  # the only fp8 operator of PyTorch
+    if not (place.dtype in PRODUCTS and isinstance(operator, Gemm)):
         known_kernel_dtype(place.dtype)
     return build(operator, place)
 

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     import torch
 
 TORCH_DTYPES = {"fp64": "float64", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-FP8 = "fp8"  # OCP e4m3 (arXiv:2209.05433), for matrix products only
-_STORED = {**TORCH_DTYPES, FP8: "float8_e4m3fn"}
+# For matrix products only: OCP e4m3 (arXiv:2209.05433) with a scale per matrix or per block, and fp4.
+FP8, BLOCKS, NVFP4 = "fp8", "fp8_block", "nvfp4"
+PRODUCTS = (FP8, BLOCKS, NVFP4)
+_STORED = {**TORCH_DTYPES, FP8: "float8_e4m3fn", BLOCKS: "float8_e4m3fn", NVFP4: "float4_e2m1fn_x2"}
 
 
 def known_kernel_dtype(name: str) -> str:
@@ -30,23 +32,39 @@ def known_kernel_dtype(name: str) -> str:
     return name
 
 
-def product_dtypes(asked: Sequence[str], device: str, usual: tuple[str, ...]) -> tuple[str, ...]:
+def product_dtypes(
+    asked: Sequence[str], device: str, usual: tuple[str, ...], narrow: tuple[str, ...] = (FP8,)
+) -> tuple[str, ...]:
     """The formats of matrix products asked for; by default fp32 on a CPU, on a GPU the usual ones and fp8.
 
-    Raises InputError for a format that PyTorch has no kernels for, and for fp8 where a device has no units.
+    `narrow` are the formats of PRODUCTS that may be asked for. Raises InputError for a format that PyTorch
+    has no kernels for, and for one of these where a device has no units.
     """
-    if FP8 in asked and not has_fp8(device):
-        raise InputError(f"{device} has no fp8 units that PyTorch uses; leave fp8 out.")
+    for name in narrow:
+        if name in asked and not multiplies(device, name):
+            raise InputError(f"{device} has no {name} units that PyTorch uses; leave {name} out.")
     if asked:
-        return tuple(name if name == FP8 else known_kernel_dtype(name) for name in asked)
-    return ("fp32",) if device == "cpu" else (*usual, *([FP8] if has_fp8(device) else []))
+        return tuple(name if name in narrow else known_kernel_dtype(name) for name in asked)
+    return ("fp32",) if device == "cpu" else (*usual, *(name for name in narrow if multiplies(device, name)))
 
 
-def has_fp8(device: str) -> bool:
-    """Whether PyTorch multiplies in fp8 on a device's matrix units: compute capability 8.9 and later."""
+def multiplies(device: str, name: str = FP8) -> bool:
+    """Whether PyTorch multiplies in one of PRODUCTS on a device's matrix units.
+
+    fp8 from compute capability 8.9; with scales per block on Hopper alone, with cuBLAS of CUDA 12.9; fp4
+    from Blackwell.
+    """
     import torch
 
-    return device.startswith("cuda") and torch.cuda.get_device_capability(device) >= (8, 9)
+    if not device.startswith("cuda"):
+        return False
+    capability: tuple[int, int] = torch.cuda.get_device_capability(device)
+    if name == FP8:
+        return capability >= (8, 9)
+    if not hasattr(torch.nn.functional, "scaled_mm"):  # before PyTorch 2.10
+        return False
+    cuda = tuple(map(int, (torch.version.cuda or "0").split(".")))
+    return capability >= (10, 0) if name == NVFP4 else capability[0] == 9 and cuda >= (12, 9)
 
 
 @dataclass(frozen=True)
@@ -62,7 +80,7 @@ class Place:
         """The torch dtype. Raises InputError for formats without reference kernels."""
         import torch
 
-        name = self.dtype if self.dtype == FP8 else known_kernel_dtype(self.dtype)
+        name = self.dtype if self.dtype in PRODUCTS else known_kernel_dtype(self.dtype)
         return getattr(torch, _STORED[name])
 
     def has_package(self, name: str) -> bool:
@@ -71,9 +89,12 @@ class Place:
         return fits and importlib.util.find_spec(name) is not None
 
     def random(self, *shape: int) -> torch.Tensor:
-        """A tensor of normal random numbers; with zeros GPUs draw less power and run faster."""
+        """Normal random numbers, or pairs of any fp4; with zeros GPUs draw less power and run faster."""
         import torch
 
+        if self.dtype == NVFP4:
+            pairs_of_codes = torch.randint(256, shape, dtype=torch.uint8, device=self.device)
+            return pairs_of_codes.view(self.torch_dtype)
         return torch.randn(*shape, device=self.device).to(self.torch_dtype)
 
     def cold(self, *shape: int) -> list[torch.Tensor]:

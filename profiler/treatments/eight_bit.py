@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from profiler.forward import Point
-from profiler.kernels.matrix import FP8_MULTIPLE
-from profiler.kernels.place import has_fp8
+from profiler.kernels import MULTIPLES
+from profiler.kernels.place import multiplies
 from profiler.subject import Subject
 from profiler.treatments.base import Pair, Treatment, step_logits
 from profiler.treatments.products import checked, exchanged, product, projections
@@ -38,7 +38,7 @@ class WeightActivation(Treatment):
             return None if dtype == "fp32" else "FBGEMM quantises rows of fp32; take --dtype fp32"
         if technique.format != FP8:
             return f"PyTorch's public kernels multiply in fp8, not in {technique.format}; take format=fp8"
-        if device != "cpu" and not has_fp8(device):
+        if device != "cpu" and not multiplies(device):
             return "it needs a CUDA device with fp8 units: compute capability 8.9 or later"
         return None if dtype in ("bf16", "fp16") else "its results are in 16 bits; take --dtype bf16"
 
@@ -79,9 +79,9 @@ def narrow(linear: Any, largest: Any) -> Any:
     kind = torch.float8_e4m3fn
     most = torch.finfo(kind).max
     weight = linear.weight.detach()
-    if any(size % FP8_MULTIPLE for size in weight.shape):
+    if any(size % MULTIPLES[FP8] for size in weight.shape):
         raise InputError(
-            f"fp8 products need sizes in multiples of {FP8_MULTIPLE}; one is {tuple(weight.shape)}."
+            f"fp8 products need sizes in multiples of {MULTIPLES[FP8]}; one is {tuple(weight.shape)}."
         )
     scale = weight.abs().max().float().clamp(min=1e-12) / most
     stored = (weight.float() / scale).to(kind)

@@ -16,7 +16,7 @@ import numpy as np
 
 from roofline.physics.base import HEAT_S, SLICES_OF_STACKS, Constant, column
 from roofline.physics.gemm_cut import cut, uncached
-from roofline.physics.libraries import engine_of, multiplies_integers, of_engine, since
+from roofline.physics.libraries import engine_of, kernel_of, multiplies_integers, of_engine, since
 from roofline.physics.model import KernelModel
 from workloads.dtypes import bytes_per_element, compute_dtype
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 COPIES = 5.5  # of the weights, in turn, where the shipped constants were measured: 5 or 6
 QUANTISED = frozenset({"fp8", "fp8_block", "nvfp4"})  # rows of tables include the quantise kernel
+BEFORE = ("torch._scaled_mm", "torch.scaled_mm")  # but not those of campaigns: products of quantised operands
 # Early rows of SGLang's int8 quantise in plain torch (`per_token_quant_int8` of aiconfigurator's collector):
 # widen, absolute, maximum, clamp, divide; divide, round, clamp, narrow. Seven of these move all of A.
 PLAIN_KERNELS, PLAIN_BYTES = 9, 6 + 8 + 4 + 8 + 8 + 8 + 5
@@ -119,7 +120,7 @@ class GemmModel(KernelModel):
         parts["launch"] = np.full(len(m), c["launch_s"])
         few_s = np.where((m > 1) & (m <= FEW), c.get("few_s", 0.0), 0.0)
         parts["another kernel for few rows"] = np.where(m == 1, c["vector_s"], few_s)
-        if integers or dtype.name in QUANTISED:
+        if (integers or dtype.name in QUANTISED) and not kernel_of(rows).startswith(BEFORE):
             parts["quantise kernel"] = _quantise_s(rows, m, k, gpu, dtype, c)
         return parts
 

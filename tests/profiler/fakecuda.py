@@ -382,6 +382,64 @@ def scaled_mm(a: Any, b: Any, scale_a: Any, scale_b: Any, *more: Any, **named: A
     return ((a.float() @ b.float()) * scale_a * scale_b).to(out_dtype)
 
 
+def scaled_mm_v2(
+    a: Any, b: Any, scale_a: Any, recipe_a: Any, swizzle_a: Any, scale_b: Any, recipe_b: Any, swizzle_b: Any,
+    bias: Any = None, out_dtype: Any = None, dims: Any = (), fast: bool = False,
+) -> Any:  # fmt: skip
+    """torch._scaled_mm_v2 with a scale per 1 x 128 and 128 x 128, or per 16: its checks, cuBLAS's layouts."""
+    from torch.nn.functional import ScalingType, SwizzleType
+
+    assert bias is None
+    assert not fast, "scaled_gemm doesn't support fast accum with 1x128 blockwise scaling, nor with fp4"
+    assert out_dtype == torch.bfloat16
+    assert a.stride(1) == 1
+    assert b.stride(0) == 1
+    assert [size % 16 for size in (a.shape[1], *b.shape)] == [0, 0, 0]
+    (m, k), n, (of_a,), (of_b,) = a.shape, b.shape[1], scale_a, scale_b
+    recipes = [ScalingType(value) for value in (*recipe_a, *recipe_b)]
+    if recipes == [ScalingType.BlockWise1x128, ScalingType.BlockWise128x128]:
+        assert a.dtype == b.dtype == torch.float8_e4m3fn
+        assert of_a.dtype == of_b.dtype == torch.float32
+        blocks = (k + 127) // 128
+        padded = (blocks + 3) // 4 * 4
+        assert (*of_a.shape, *of_a.stride()) == (m, blocks, 1, m)
+        assert (*of_b.shape, *of_b.stride()) == (padded, (n + 127) // 128, 1, padded)
+        assert m % 4 == 0, "CUBLAS_STATUS_NOT_SUPPORTED"
+        along, across = torch.arange(k) // 128, torch.arange(n) // 128
+        rows = a.double() * of_a.double()[:, along]
+        columns = b.double() * of_b.double()[along][:, across]
+    else:
+        assert recipes == [ScalingType.BlockWise1x16] * 2
+        assert [SwizzleType(value) for value in (*swizzle_a, *swizzle_b)] == [SwizzleType.SWIZZLE_32_4_4] * 2
+        assert a.dtype == b.dtype == torch.float4_e2m1fn_x2
+        rows, columns = _fp4(a, of_a), _fp4(b.t(), of_b).t()
+    return (rows @ columns).to(out_dtype)
+
+
+def _fp4(codes: Any, scales: Any) -> torch.Tensor:
+    """The numbers of packed rows; scales by the offsets in cuBLAS's documentation, section 3.1.4.3.2."""
+    height, width = codes.shape[0], 2 * codes.shape[1]
+    tiles = (width + 63) // 64
+    assert scales.dtype == torch.float8_e4m3fn
+    assert scales.is_contiguous()
+    assert scales.numel() == (height + 127) // 128 * 128 * tiles * 4
+
+    def scale(row: int, group: int) -> float:
+        tile = 512 * (row // 128 * tiles + group // 4)
+        return float(flat[tile + row % 32 * 16 + row % 128 // 32 * 4 + group % 4])
+
+    def number(row: int, at: int) -> float:
+        octet = octets[row][at // 2]
+        code = octet >> 4 if at % 2 else octet & 15
+        exponent, mantissa = code >> 1 & 3, code & 1
+        size = 2.0 ** (exponent - 1) * (1 + mantissa / 2) if exponent else mantissa / 2
+        return -size if code & 8 else size
+
+    flat, octets = scales.float().tolist(), codes.contiguous().view(torch.uint8).tolist()
+    found = [[number(row, at) * scale(row, at // 16) for at in range(width)] for row in range(height)]
+    return torch.tensor(found, dtype=torch.float64)
+
+
 def grouped_mm(a: Any, b: Any, offs: Any = None, bias: Any = None, out_dtype: Any = None) -> Any:
     """torch._grouped_mm of rows by group: aten/src/ATen/native/GroupedMMUtils.h."""
     assert a.dtype == b.dtype == torch.bfloat16
@@ -428,6 +486,7 @@ def int4_mm(rows: Any, packed: Any, group: int, scales: Any) -> Any:
 
 ON_GPU: dict[str, Callable[..., Any]] = {
     "_scaled_mm": scaled_mm,
+    "_scaled_mm_v2": scaled_mm_v2,
     "_grouped_mm": grouped_mm,
     "_convert_weight_to_int4pack": convert_int4,
     "_weight_int4pack_mm": int4_mm,

@@ -24,7 +24,9 @@ from profiler.kernels import (
 )
 from profiler.kernels.groups import Groups
 from profiler.kernels.paged import BACKENDS, _Cache
+from profiler.kernels.place import multiplies
 from profiler.steps import operators_at
+from roofline.formats import DTYPES
 from specfiles.errors import InputError
 from workloads.catalogue import Loaded
 from workloads.operators import (
@@ -378,7 +380,18 @@ def test_products_in_fp8_are_those_of_their_rounded_inputs_on_cuda(cuda: str) ->
         assert kernel(Gemm(m, 1024, 4096, "fp8", "fp8", "bf16"), Place(cuda, "fp8", COLD)).error() <= 2e-2
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["fp8_block", "nvfp4"])
+def test_products_with_many_scales_are_those_of_their_numbers_on_cuda(dtype: str, cuda: str) -> None:
+    if not multiplies(cuda, dtype):
+        pytest.skip(f"PyTorch has no kernel of {dtype} for the device")
+    for m, n, k in ((1, 1024, 4096), (17, 256, 640), (512, 1024, 4096)):  # five blocks of k: padded to eight
+        assert kernel(Gemm(m, n, k, *DTYPES[dtype]), Place(cuda, dtype, COLD)).error() <= 2e-2
+
+
 @pytest.mark.parametrize("operator", [Gemm(7, 40, 32), Gemm(7, 48, 30), Gemm(7, 48, 32, bias=True)])
 def test_fp8_says_which_sizes_it_needs(operator: Operator) -> None:
-    with pytest.raises(InputError, match="multiples of 16 and no bias"):
+    with pytest.raises(InputError, match="fp8 products need n and k in multiples of 16 and no bias"):
         kernel(operator, Place("cpu", "fp8"))
+    with pytest.raises(InputError, match="fp8_block products need n and k in multiples of 128"):
+        kernel(Gemm(7, 192, 128, *DTYPES["fp8_block"]), Place("cpu", "fp8_block"))

@@ -38,6 +38,7 @@ from profiler.timing import BRIEFLY, measure_replayed  # noqa: E402
 from profiler.traced import traced, traced_whole  # noqa: E402
 from profiler.treatments.measure import measured  # noqa: E402
 from profiler.ways import Eager, _Traced  # noqa: E402
+from roofline.formats import DTYPES  # noqa: E402
 from roofline.run import open_run  # noqa: E402
 from specfiles.errors import InputError  # noqa: E402
 from tests.profiler import fakecuda as fake  # noqa: E402
@@ -344,6 +345,23 @@ def test_a_technique_is_measured(
 def test_products_in_fp8_have_the_layout_that_the_library_takes(m: int, device: Any) -> None:
     made = kernel(Gemm(m, 96, 64, "fp8", "fp8", "bf16"), Place(DEVICE, "fp8", 1 << 16))
     assert made.error() <= TOLERANCE["fp8"]
+
+
+@pytest.mark.skipif(not hasattr(torch.nn.functional, "scaled_mm"), reason="this PyTorch is older than 2.10")
+@pytest.mark.parametrize(
+    ("dtype", "m", "n", "k"),
+    [
+        *(("fp8_block", m, 128, k) for m, k in ((1, 128), (6, 384))),
+        *(("nvfp4", m, n, k) for m, n, k in ((1, 32, 32), (130, 64, 160))),
+    ],
+)
+def test_products_with_many_scales_have_the_layout_that_the_library_takes(
+    dtype: str, m: int, n: int, k: int, device: Any
+) -> None:
+    """Rows, blocks of k and tiles of scales that are padded, and such that are not."""
+    made = kernel(Gemm(m, n, k, *DTYPES[dtype]), Place(DEVICE, dtype, 1 << 16))
+    assert made.error() <= 4e-3  # the result's bf16: scales and elements are exact
+    assert made.run(1).shape == (m, n)
 
 
 def test_experts_are_one_grouped_kernel(device: Any) -> None:

@@ -84,6 +84,15 @@ def test_fp8_is_asked_of_products_alone() -> None:
     }
 
 
+def test_products_in_blocks_of_scales_have_whole_ones() -> None:
+    found = pd.DataFrame(rows(("bf16", "fp8_block", "nvfp4"), EVERYTHING))
+    for dtype, multiple in (("fp8_block", 128), ("nvfp4", 32)):
+        own = found[found["dtype"] == dtype]
+        assert set(own["op"]) == {"gemm"}
+        assert not (own[["n", "k"]] % multiple).any(axis=None)
+        assert len(own[["n", "k"]].drop_duplicates()) > len(PROJECTIONS) / 2
+
+
 def test_what_is_beyond_the_limits_is_left_out() -> None:
     limits = Limits(flops=1e9, bytes=1e8)
     found = list(itertools.islice(rows(("fp32",), limits), 300))

@@ -197,6 +197,13 @@ def test_narrow_formats_pay_for_the_quantise_kernel() -> None:
     assert narrow["quantise kernel"][0] > least
 
 
+@pytest.mark.parametrize("name", ["fp8", "fp8_block", "nvfp4"])
+def test_a_campaign_times_products_of_operands_that_were_quantised_before(name: str) -> None:
+    rows = ROWS | {"kernel": np.array(["torch.scaled_mm"], dtype=object)}
+    b200, dtype = GPUS["b200_sxm"], dtypes_of(name)
+    assert "quantise kernel" not in MODEL.parts(rows, b200, dtype, started(b200, dtype))
+
+
 def test_time_grows_with_every_size() -> None:
     sizes = 2.0 ** np.arange(4, 16)
     for one in range(3):
