@@ -17,7 +17,7 @@ from roofline.rollback import IN_TURN
 from roofline.serving import AHEAD, PROMPTS_ALONE, Load, Steps, Users, steps, waits
 from specfiles.errors import InputError
 from workloads.catalogue import architecture_of
-from workloads.dtypes import Precision
+from workloads.dtypes import Precision, compute_dtype
 from workloads.phases import Setting
 from workloads.stored import stored_formats
 from workloads.techniques.draft_layer import Eagle, MultiTokenPrediction
@@ -261,7 +261,7 @@ def _precision(row: dict[str, Any], device: Device, stored: dict[str, str]) -> P
     name, kv, units = str(row["dtype"]), str(row["kv_dtype"]), device.datasheet.tensor_flop_per_s
     if name not in ("fp8", "fp4", "nvfp4", "mxfp4"):
         return Precision.of(name, kv=kv or None)
-    if set(stored) == {"experts"}:
+    if "experts" in stored and compute_dtype(stored["experts"]) == "fp4":
         return Precision(
             kv=kv or "bf16", experts=stored["experts"], experts_in="fp8" if "fp4" in units else None
         )

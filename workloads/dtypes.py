@@ -38,6 +38,7 @@ FORMATS: dict[str, tuple[float, str]] = {
     "int4_g128": (4 + (16 + 4) / 128, "int4"),
     "int4_g64": (4 + (16 + 4) / 64, "int4"),
     "int4_g32": (4 + (16 + 4) / 32, "int4"),
+    "int4_sym_g32": (4 + 16 / 32, "int4"),  # without zero points (Kimi K2 Thinking to K2.6)
     # Blocks of 64 with an 8-bit scale each, and a 32-bit scale for 256 of those (QLoRA, arXiv:2305.14314).
     "nf4": (4 + 8 / 64 + 32 / (64 * 256), "int4"),
     "int8_g128": (8 + (16 + 8) / 128, "int8"),

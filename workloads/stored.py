@@ -2,31 +2,149 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from workloads.dtypes import FORMATS, Precision
 
-OPTIONS = {"weights": "--weights", "activations": "--activations", "experts": "--expert-weights"}
+OPTIONS = {
+    "weights": "--weights",
+    "activations": "--activations",
+    "experts": "--expert-weights",
+    "kv": "--kv",
+}
+IGNORED = ("ignore", "modules_to_not_convert", "exclude_modules", "exclude", "ignored_layers")
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+# A module that is left out: attention as a whole, or its queries.
+ATTENTION = re.compile(r"(attn|attention)[.*\\$]*$|\bq(kv)?(_a)?_proj")
+# What one number takes, by kind, bits and size of a group (0: a whole row, column or matrix).
+GROUPED = {
+    ("float", 8, 0): "fp8",
+    ("float", 8, 128): "fp8_block",
+    ("float", 4, 16): "nvfp4",
+    ("float", 4, 32): "mxfp4",
+    ("int", 8, 0): "int8",
+    ("int", 8, 128): "int8_g128",
+    ("int", 4, 128): "int4_g128",
+    ("int", 4, 64): "int4_g64",
+    ("int", 4, 32): "int4_g32",
+}
+MODELOPT = {
+    "FP8": {"weights": "fp8", "activations": "fp8"},
+    "NVFP4": {"weights": "nvfp4", "activations": "nvfp4"},
+    "W4A16_NVFP4": {"weights": "nvfp4"},
+    "W4A16_AWQ": {"weights": "int4_g128"},
+}
 
 
 def stored_formats(config: Mapping[str, Any]) -> dict[str, str] | None:
-    """The formats that predict a checkpoint as it is published; None where the config names none.
+    """The formats that predict a checkpoint as it is published; None where the config names none that fit.
 
-    Reads `quantization_config` as Hugging Face writes it: methods fp8 (in blocks or not; activations too
-    where they are quantised on the way), mxfp4 (experts alone), awq and gptq. Others are not known here.
+    Reads `quantization_config` as Hugging Face writes it: methods fp8, mxfp4, awq, gptq, bitsandbytes,
+    compressed-tensors, modelopt and quark, with one format for all that they quantise. Where attention is
+    left out, that is the experts' alone; what else is left out (the head, routers, norms) is small and not
+    told apart.
     """
     quantised = config.get("quantization_config")
+    if not isinstance(quantised, Mapping) and isinstance(config.get("text_config"), Mapping):
+        config = config["text_config"]
+        quantised = config.get("quantization_config")
     if not isinstance(quantised, Mapping):
         return None
-    method = quantised.get("quant_method")
+    formats = _formats(quantised)
+    if formats is None or "weights" not in formats or not _leaves_attention(quantised):
+        return formats
+    inner = config.get("text_config")
+    fields = inner if isinstance(inner, Mapping) else config
+    if not any(fields.get(name) for name in EXPERTS):
+        return None  # an MLP's format, which no option gives apart
+    cached = {"kv": formats["kv"]} if "kv" in formats else {}
+    return {"experts": formats["weights"], **cached}
+
+
+def _formats(quantised: Mapping[str, Any]) -> dict[str, str] | None:
+    """Of what is quantised, whichever modules that are."""
+    method, algorithm = quantised.get("quant_method"), quantised.get("quant_algo")
+    if algorithm == "MIXED_PRECISION":
+        return None
     if method == "mxfp4":
         return {"experts": "mxfp4"}
     if method == "fp8":
         weights = "fp8_block" if quantised.get("weight_block_size") else "fp8"
         return {"weights": weights} | ({"activations": "fp8"} if quantised.get("activation_scheme") else {})
-    grouped = f"int{quantised.get('bits')}_g{quantised.get('group_size')}"
-    return {"weights": grouped} if method in ("awq", "gptq") and grouped in FORMATS else None
+    if method in ("awq", "gptq"):
+        grouped = GROUPED.get(("int", quantised.get("bits"), quantised.get("group_size")))  # type: ignore[arg-type]
+        return {"weights": grouped} if grouped else None
+    if method == "bitsandbytes":
+        if quantised.get("load_in_8bit"):
+            return {"weights": "int8", "activations": "int8"}
+        return {"weights": "nf4"} if quantised.get("bnb_4bit_quant_type") == "nf4" else None
+    if method == "quark":
+        return _quark(quantised)
+    if isinstance(quantised.get("config_groups"), Mapping):
+        return _groups(quantised)
+    found = MODELOPT.get(str(algorithm)) if method in (None, "modelopt") else None
+    return {**found, **_cached(quantised.get("kv_cache_quant_algo"))} if found else None
+
+
+def _groups(quantised: Mapping[str, Any]) -> dict[str, str] | None:
+    """The schemes of compressed-tensors and newer files of modelopt: one for all modules, or None."""
+    groups = list(quantised["config_groups"].values())
+    if len(groups) != 1 or not isinstance(groups[0], Mapping):
+        return None
+    weights = _scheme(groups[0].get("weights"))
+    if weights is None:
+        return None
+    inputs = groups[0].get("input_activations")
+    multiplied = _scheme(inputs, rows=True) if inputs else None
+    if inputs and multiplied is None:
+        return None
+    activations = {"activations": multiplied} if multiplied else {}
+    return {"weights": weights} | activations | _cached(quantised.get("kv_cache_scheme"))
+
+
+def _scheme(scheme: Any, rows: bool = False) -> str | None:
+    """One tensor's format; groups of activations (`rows`) of 8 bits only say how they are scaled."""
+    if not isinstance(scheme, Mapping):
+        return None
+    bits, size = scheme.get("num_bits"), scheme.get("group_size")
+    block = isinstance(scheme.get("block_structure"), list) or scheme.get("strategy") == "block"
+    grouped = 128 if block else size if isinstance(size, int) and size > 0 else 0
+    name = GROUPED.get((str(scheme.get("type")), bits, 0 if rows and bits == 8 else grouped))  # type: ignore[arg-type]
+    symmetric = f"{name}".replace("_g", "_sym_g")
+    return symmetric if scheme.get("symmetric") and symmetric in FORMATS else name
+
+
+def _quark(quantised: Mapping[str, Any]) -> dict[str, str] | None:
+    """AMD's Quark: a global scheme, where no layer has another."""
+    whole = quantised.get("global_quant_config")
+    if not isinstance(whole, Mapping) or quantised.get("layer_quant_config"):
+        return None
+    names = {"fp8_e4m3": "fp8", "int8": "int8", "fp4": "mxfp4"}
+    found = {}
+    for name, field in (("weights", "weight"), ("activations", "input_tensors")):
+        scheme = whole.get(field)
+        if scheme is not None:
+            dtype = scheme.get("dtype") if isinstance(scheme, Mapping) else None
+            if not isinstance(dtype, str) or dtype not in names:
+                return None
+            found[name] = names[dtype]
+    return found if "weights" in found else None
+
+
+def _cached(scheme: Any) -> dict[str, str]:
+    """The cache's format, where one of 8 bits is stated: scales of it are in the checkpoint."""
+    said = scheme.get("num_bits") == 8 and scheme.get("type") if isinstance(scheme, Mapping) else scheme
+    return {"kv": "fp8"} if said in ("float", "FP8") else {}
+
+
+def _leaves_attention(quantised: Mapping[str, Any]) -> bool:
+    """Whether queries are not quantised."""
+    listed: list[Any] = next(
+        (quantised[name] for name in IGNORED if isinstance(quantised.get(name), list)), []
+    )
+    return any(isinstance(name, str) and ATTENTION.search(name) for name in listed)
 
 
 def as_options(formats: Mapping[str, str]) -> str:
@@ -47,7 +165,9 @@ def stored_note(
     said: how a user asks for formats where the note is printed.
     """
     wide = isinstance(precision.weights, str) and FORMATS[precision.weights][0] >= 16
-    if not config.get("quantization_config") or not wide or precision.experts is not None:
+    inner = config.get("text_config")
+    nested = isinstance(inner, Mapping) and inner.get("quantization_config")
+    if not (config.get("quantization_config") or nested) or not wide or precision.experts is not None:
         return None
     if formats := stored_formats(config):
         asked = said(formats)

@@ -7,14 +7,26 @@ from typing import Any
 import pytest
 
 from workloads.catalogue import load_model
-from workloads.dtypes import Precision
+from workloads.dtypes import Precision, bytes_per_element
 from workloads.stored import as_entry, as_options, stored_formats, stored_note
+
+
+def weights(bits: int, size: int | None, kind: str = "int") -> dict[str, Any]:
+    """A scheme of compressed-tensors."""
+    return {"num_bits": bits, "type": kind, "group_size": size, "symmetric": True}
+
+
+def tensors(stored: Any, inputs: Any = None, **more: Any) -> dict[str, Any]:
+    """What compressed-tensors writes for one group of modules."""
+    group = {"targets": ["Linear"], "weights": stored, "input_activations": inputs}
+    return {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}, **more}
 
 
 # Read from the models' cards: DeepSeek-V3 "FP8 weights, blocks of 128 x 128"; gpt-oss "MoE weights in MXFP4".
 @pytest.mark.parametrize(
     ("model", "formats"),
     [
+        ("Kimi-K2-Thinking", {"experts": "int4_sym_g32"}),
         ("DeepSeek-V3", {"weights": "fp8_block", "activations": "fp8"}),
         ("gpt-oss-120b", {"experts": "mxfp4"}),
         ("Llama-3.1-8B", None),
@@ -32,6 +44,48 @@ def test_shipped_models_state_how_they_are_published(model: str, formats: dict[s
         ({"quant_method": "gptq", "bits": 4, "group_size": -1}, None),
         ({"quant_method": "fp8"}, {"weights": "fp8"}),
         ({"quant_method": ["fp8"]}, None),
+        (
+            {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+            {"weights": "nf4"},
+        ),
+        (
+            {"quant_method": "bitsandbytes", "load_in_8bit": True, "bnb_4bit_quant_type": "fp4"},
+            {"weights": "int8", "activations": "int8"},
+        ),
+        (tensors(weights(4, 128)), {"weights": "int4_g128"}),
+        (tensors(weights(4, 32), ignore=["lm_head"]), {"weights": "int4_sym_g32"}),
+        (tensors(weights(4, 48)), None),
+        (tensors(weights(8, None), weights(8, None)), {"weights": "int8", "activations": "int8"}),
+        (
+            tensors(
+                weights(8, None, "float"),
+                weights(8, None, "float"),
+                kv_cache_scheme=weights(8, None, "float"),
+            ),
+            {"weights": "fp8", "activations": "fp8", "kv": "fp8"},
+        ),
+        (
+            tensors({**weights(8, None, "float"), "block_structure": [128, 128]}, weights(8, 128, "float")),
+            {"weights": "fp8_block", "activations": "fp8"},
+        ),
+        (
+            {**tensors(weights(4, 16, "float"), weights(4, 16, "float")), "quant_method": "modelopt"},
+            {"weights": "nvfp4", "activations": "nvfp4"},
+        ),
+        (
+            {"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "FP8"},
+            {"weights": "fp8", "activations": "fp8", "kv": "fp8"},
+        ),
+        ({"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"}, None),
+        (
+            {
+                "quant_method": "quark",
+                "global_quant_config": {"weight": {"dtype": "fp4"}, "input_tensors": None},
+            },
+            {"weights": "mxfp4"},
+        ),
+        ({"quant_method": "quark", "global_quant_config": {"weight": [{"dtype": "fp8_e4m3"}]}}, None),
+        ({"quant_method": "torchao", "quant_type": {"default": {}}}, None),
         ("fp8", None),
     ],
 )
@@ -39,8 +93,43 @@ def test_other_configs(quantised: Any, formats: dict[str, str] | None) -> None:
     assert stored_formats({"quantization_config": quantised}) == formats
 
 
+# As NVIDIA, Moonshot AI and RedHat AI write what they leave out, one name for many layers.
+@pytest.mark.parametrize(
+    "left",
+    [
+        ["lm_head", "re:.*self_attn.*", "re:.*shared_experts.*"],
+        ["lm_head", "model.layers.0.self_attn*"],
+        ["model.layers.3.self_attn.q_a_proj", "model.layers.3.self_attn.kv_b_proj"],
+        ["backbone.layers.5.mixer.q_proj", "backbone.layers.5.mixer.in_proj"],
+        ["*.attn.*", "head"],
+    ],
+)
+def test_where_attention_is_left_out_the_format_is_the_experts(left: list[str]) -> None:
+    quantised = {"quantization_config": tensors(weights(4, 16, "float"), ignore=left)}
+    assert stored_formats({**quantised, "n_routed_experts": 8}) == {"experts": "nvfp4"}
+    assert stored_formats({"text_config": {**quantised, "num_experts": 8}}) == {"experts": "nvfp4"}
+    assert stored_formats(quantised) is None  # of an MLP alone: no option says that
+
+
+@pytest.mark.parametrize(
+    "left", [["lm_head"], ["model.layers.0.mlp.gate"], [5], ["vision_tower.blocks.1.attn.x"]]
+)
+def test_what_else_is_left_out_is_small(left: list[Any]) -> None:
+    quantised = {"quantization_config": tensors(weights(4, 16, "float"), ignore=left), "num_experts": 8}
+    assert stored_formats(quantised) == {"weights": "nvfp4"}
+
+
+def test_experts_of_kimi_are_as_large_as_their_tensors() -> None:
+    """Eight 4-bit numbers in an int32 and a 16-bit scale for 32 of them, without zero points."""
+    hidden, width = 7168, 2048
+    torch = pytest.importorskip("torch")
+    packed = torch.empty(width, hidden // 8, dtype=torch.int32)
+    scales = torch.empty(width, hidden // 32, dtype=torch.bfloat16)
+    assert hidden * width * bytes_per_element("int4_sym_g32") == packed.nbytes + scales.nbytes
+
+
 def test_a_quantization_that_is_not_known_is_said() -> None:
-    config = {"quantization_config": {"quant_method": "bitsandbytes"}}
+    config = {"quantization_config": {"quant_method": "torchao"}}
     said = "x is predicted in bf16; its config states a quantization that is not read here: "
     said += "give --weights FORMAT."
     assert stored_note("x", config, Precision(), as_options) == said
