@@ -9,53 +9,37 @@ from workloads.families import experts
 from workloads.families.common import BARE_LAYER_NORM, LAYER_NORM
 from workloads.families.llama import PERIOD, Quirks, readers
 
-_PLAIN = Quirks(windowed=False)
 _USE_BIAS = ("use_bias", "use_bias", "use_bias")
-_OLMO2 = Quirks(input_norms=False, post_norms=True, qk_norm=RMS_NORM, qk_norm_whole=True, windowed=False)
+_OLMO2 = Quirks(input_norms=False, post_norms=True, qk_norm=RMS_NORM, qk_norm_whole=True)
 _FOURTH_FULL = Quirks(window=4096, every_nth_full=4, period=PERIOD, unrotated="full")
 _EXAONE = replace(_FOURTH_FULL, biases=("", "", ""), qk_norm=RMS_NORM)
 # Granite multiplies embeddings, residuals and logits by constants, which kernels beside them take along.
 QUIRKS = {
-    "granite": _PLAIN,
-    "granitemoe": Quirks(windowed=False, feed_forward=experts.in_each("num_local_experts", 8)),
-    "granitemoeshared": Quirks(windowed=False, feed_forward=experts.granite),
+    "granite": Quirks(),
+    "granitemoe": Quirks(feed_forward=experts.in_each("num_local_experts", 8)),
+    "granitemoeshared": Quirks(feed_forward=experts.granite),
     "ministral": Quirks(kv_heads=8, window=4096),
-    "ministral3": Quirks(kv_heads=8, head_dim=128),
+    "ministral3": Quirks(windowed=True, kv_heads=8, head_dim=128),
     "seed_oss": Quirks(
         biases=("attention_bias", "attention_out_bias", "mlp_bias"),
         biased=("attention_bias",),
         kv_heads=8,
         head_dim=128,
-        windowed=False,
     ),
-    "helium": Quirks(biases=("attention_bias", "", "mlp_bias"), head_dim=128, windowed=False),
+    "helium": Quirks(biases=("attention_bias", "", "mlp_bias"), head_dim=128),
     "smollm3": Quirks(kv_heads=4, tied=True, unrotated="listed", window_needs_flag=True),
-    "arcee": Quirks(windowed=False, gated=False, activation="relu2"),
-    "nemotron": Quirks(norm=LAYER_NORM, windowed=False, gated=False, activation="relu2", rotary=0.5),
-    "jais2": Quirks(
-        biased=("attention_bias", "mlp_bias"),
-        norm=LAYER_NORM,
-        windowed=False,
-        gated=False,
-        activation="relu2",
-    ),
+    "arcee": Quirks(gated=False, activation="relu2"),
+    "nemotron": Quirks(norm=LAYER_NORM, gated=False, activation="relu2", rotary=0.5),
+    "jais2": Quirks(biased=("attention_bias", "mlp_bias"), norm=LAYER_NORM, gated=False, activation="relu2"),
     "apertus": Quirks(
-        biases=("attention_bias", "attention_bias", ""),
-        qk_norm=RMS_NORM,
-        windowed=False,
-        gated=False,
-        activation="xielu",
+        biases=("attention_bias", "attention_bias", ""), qk_norm=RMS_NORM, gated=False, activation="xielu"
     ),
-    "diffllama": Quirks(biases=("attention_bias", "attention_bias", ""), windowed=False, differential=True),
+    "diffllama": Quirks(biases=("attention_bias", "attention_bias", ""), differential=True),
     "cwm": Quirks(
-        biases=("", "", "mlp_bias"),
-        kv_heads=8,
-        head_dim=128,
-        window=8192,
-        every_nth_full=4,
-        full_leads=True,
+        biases=("", "", "mlp_bias"), kv_heads=8, head_dim=128, window=8192, every_nth_full=4, full_leads=True
     ),
     "starcoder2": Quirks(
+        windowed=True,
         biases=_USE_BIAS,
         biased=_USE_BIAS,
         norm=LAYER_NORM,
@@ -72,32 +56,20 @@ QUIRKS = {
         qk_norm_flag="qk_layernorm",
         qk_norm_whole=True,
         rotary=0.25,
-        windowed=False,
     ),
-    "ernie4_5": Quirks(biases=_USE_BIAS, kv_heads=2, head_dim=128, tied=True, windowed=False),
+    "ernie4_5": Quirks(biases=_USE_BIAS, kv_heads=2, head_dim=128, tied=True),
     "ernie4_5_moe": Quirks(
-        biases=_USE_BIAS,
-        kv_heads=4,
-        tied=True,
-        head_bias="use_bias",
-        windowed=False,
-        feed_forward=experts.ernie,
+        biases=_USE_BIAS, kv_heads=4, tied=True, head_bias="use_bias", feed_forward=experts.ernie
     ),
-    "hunyuan_v1_dense": Quirks(qk_norm=RMS_NORM, windowed=False),
-    "hunyuan_v1_moe": Quirks(qk_norm=RMS_NORM, windowed=False, feed_forward=experts.hunyuan),
+    "hunyuan_v1_dense": Quirks(qk_norm=RMS_NORM),
+    "hunyuan_v1_moe": Quirks(qk_norm=RMS_NORM, feed_forward=experts.hunyuan),
     "dots1": Quirks(qk_norm=RMS_NORM, window=4096, first_full=62, feed_forward=experts.deepseek),
-    "hy_v3": Quirks(
-        qk_norm=RMS_NORM, kv_heads=8, head_dim=128, windowed=False, feed_forward=experts.deepseek
-    ),
+    "hy_v3": Quirks(qk_norm=RMS_NORM, kv_heads=8, head_dim=128, feed_forward=experts.deepseek),
     "solar_open": Quirks(
-        biases=("attention_bias", "", ""),
-        kv_heads=8,
-        head_dim=128,
-        windowed=False,
-        feed_forward=experts.deepseek,
+        biases=("attention_bias", "", ""), kv_heads=8, head_dim=128, feed_forward=experts.deepseek
     ),
-    "internlm3": Quirks(biases=("qkv_bias", "bias", "bias"), kv_heads=2, head_dim=128, windowed=False),
-    "iquestcoder": Quirks(kv_heads=8, head_dim=128, windowed=False),
+    "internlm3": Quirks(biases=("qkv_bias", "bias", "bias"), kv_heads=2, head_dim=128),
+    "iquestcoder": Quirks(kv_heads=8, head_dim=128),
     "persimmon": Quirks(
         biases=_USE_BIAS,
         biased=_USE_BIAS,
@@ -107,18 +79,13 @@ QUIRKS = {
         qk_normed=True,
         fused_qkv=True,
         rotary=0.5,
-        windowed=False,
         gated=False,
         activation="relu2",
     ),
-    "olmo": Quirks(
-        norm=NormShape(center=True, scale=False),
-        biases=("attention_bias", "attention_bias", ""),
-        windowed=False,
-    ),
+    "olmo": Quirks(norm=NormShape(center=True, scale=False), biases=("attention_bias", "attention_bias", "")),
     "olmo2": _OLMO2,
     "flex_olmo": replace(_OLMO2, feed_forward=experts.in_each("num_experts", 7, 5)),
-    "olmo3": replace(_OLMO2, windowed=True, window=4096, every_nth_full=4),
+    "olmo3": replace(_OLMO2, window=4096, every_nth_full=4),
     "exaone4": replace(_EXAONE, input_norms=False, post_norms=True),
     "exaone_moe": replace(_EXAONE, feed_forward=experts.deepseek),
     "cohere": Quirks(
@@ -128,7 +95,6 @@ QUIRKS = {
         qk_norm_flag="use_qk_norm",
         qk_norm_whole=True,
         tied=True,
-        windowed=False,
     ),
     "cohere2": replace(_FOURTH_FULL, norm=BARE_LAYER_NORM, parallel=True, tied=True),
 }

@@ -50,8 +50,8 @@ class Quirks:
     activation: str = "silu"
     gated: bool = True
     kv_heads: int | None = None  # default where it is not the attention heads
-    windowed: bool = True  # the family's attention knows sliding windows
     window: int | None = None  # default of sliding_window where the field is absent
+    windowed: bool = False  # sliding_window counts where it is stated, though it has no default
     every_nth_full: int | None = None  # pattern of full attention between sliding-window layers
     full_leads: bool = False  # the full layer is the first of each period, not the last
     period: str = ""  # the field that may name another
@@ -67,35 +67,26 @@ PERIOD = "sliding_window_pattern"
 _GEMMA = Quirks(tied=True, kv_heads=4, head_dim=256, activation="gelu_tanh", post_norms=True, window=4096)
 _INWARDS = ("attention_bias", "", "mlp_bias")
 _GLM = Quirks(
-    biases=_INWARDS,
-    biased=("attention_bias",),
-    fused_gate_up=True,
-    kv_heads=2,
-    head_dim=128,
-    rotary=0.5,
-    windowed=False,
+    biases=_INWARDS, biased=("attention_bias",), fused_gate_up=True, kv_heads=2, head_dim=128, rotary=0.5
 )
 _FLAGGED = Quirks(kv_heads=32, window_needs_flag=True, window=4096, first_full=28)
 QUIRKS = {
-    "llama": Quirks(windowed=False),
+    "llama": Quirks(),
     "mistral": Quirks(kv_heads=8, window=4096),
     "qwen2": replace(_FLAGGED, qkv_bias=True),
     "qwen3": replace(_FLAGGED, qk_norm=RMS_NORM, head_dim=128),
-    "phi3": Quirks(fused_qkv=True, fused_gate_up=True),
-    "gemma": Quirks(tied=True, kv_heads=16, head_dim=256, windowed=False, activation="gelu_tanh"),
+    "phi3": Quirks(windowed=True, fused_qkv=True, fused_gate_up=True),
+    "gemma": Quirks(tied=True, kv_heads=16, head_dim=256, activation="gelu_tanh"),
     "gemma2": replace(_GEMMA, every_nth_full=2, softcap=True),
     "vaultgemma": replace(_GEMMA, post_norms=False, every_nth_full=2, softcap=True),
     "gemma3_text": replace(_GEMMA, every_nth_full=6, period=PERIOD, qk_norm=RMS_NORM),
     "glm": _GLM,
     "glm4": replace(_GLM, post_norms=True),
-    "mixtral": Quirks(kv_heads=8, feed_forward=experts.in_each("num_local_experts", 8)),
-    "phimoe": Quirks(kv_heads=8, norm=LAYER_NORM, feed_forward=experts.in_each("num_local_experts", 16)),
-    "olmoe": Quirks(
-        qk_norm=RMS_NORM,
-        qk_norm_whole=True,
-        windowed=False,
-        feed_forward=experts.in_each("num_experts", 64, 8),
+    "mixtral": Quirks(windowed=True, kv_heads=8, feed_forward=experts.in_each("num_local_experts", 8)),
+    "phimoe": Quirks(
+        windowed=True, kv_heads=8, norm=LAYER_NORM, feed_forward=experts.in_each("num_local_experts", 16)
     ),
+    "olmoe": Quirks(qk_norm=RMS_NORM, qk_norm_whole=True, feed_forward=experts.in_each("num_experts", 64, 8)),
     "qwen2_moe": Quirks(
         biases=_INWARDS,
         qkv_bias=True,
@@ -112,7 +103,6 @@ QUIRKS = {
         qk_norm_flag="use_qk_norm",
         kv_heads=8,
         rotary=0.5,
-        windowed=False,
         feed_forward=experts.deepseek,
     ),
     "minimax_m2": Quirks(
@@ -121,7 +111,6 @@ QUIRKS = {
         biases=_INWARDS,
         kv_heads=8,
         head_dim=128,
-        windowed=False,
         feed_forward=experts.in_each("num_local_experts", 256, 8),
     ),
     "gpt_oss": Quirks(
@@ -225,7 +214,9 @@ def _windows(config: Config, quirks: Quirks, layers: int) -> list[int | None]:
     given = "sliding_window" in config.fields
     window = config.count("sliding_window", 0) or None if given else quirks.window
     listed = config.per_layer("layer_types", layers, WINDOW_TYPES)
-    asked = quirks.windowed and (not quirks.window_needs_flag or config.flag("use_sliding_window", False))
+    asked = quirks.windowed or quirks.window is not None
+    if quirks.window_needs_flag:
+        asked = config.flag("use_sliding_window", False)
     if window is None or not asked:
         return [None] * layers
     if listed is not None:
