@@ -6,7 +6,9 @@ combinations), or lists operators with their sizes for something that is not a m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +24,7 @@ from workloads.traffic import Traffic
 Count = Annotated[int, msgspec.Meta(gt=0, le=100_000_000)]
 Counts = Count | Annotated[list[Count], msgspec.Meta(min_length=1, max_length=1000)]
 MOST_POINTS = 10_000
+SIZES = ("batch", "prompt", "context", "output")  # that a grid combines
 
 
 class Dtypes(Strict, frozen=True, kw_only=True):
@@ -65,19 +68,18 @@ class Descriptor(Strict, frozen=True, kw_only=True):
 
     def points_in_grid(self) -> int:
         """How many combinations of sizes the lists span."""
-        total = 1
-        for values in self._axes().values():
-            total *= len(values)
-        return total
+        return prod(map(len, axes(self, SIZES)))
 
     def points(self) -> list[dict[str, int | None]]:
-        """Every combination of batch, prompt, context and output, in the order written, and what is fixed."""
-        axes, fixed = self._axes(), {"steps": self.steps, "images": self.images}
-        return [{**dict(zip(axes, point, strict=True)), **fixed} for point in product(*axes.values())]
+        """Every combination of SIZES, in the order written, and what is fixed."""
+        fixed = {"steps": self.steps, "images": self.images}
+        return [{**dict(zip(SIZES, point, strict=True)), **fixed} for point in product(*axes(self, SIZES))]
 
-    def _axes(self) -> dict[str, list[Any]]:
-        sizes = {name: getattr(self, name) for name in ("batch", "prompt", "context", "output")}
-        return {name: value if isinstance(value, list) else [value] for name, value in sizes.items()}
+
+def axes(record: Strict, names: Sequence[str]) -> list[list[Any]]:
+    """The values of some fields, each one or a list, as lists."""
+    values = (getattr(record, name) for name in names)
+    return [value if isinstance(value, list) else [value] for value in values]
 
 
 def _names(path: Path) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -26,10 +26,6 @@ from profiler.cli.options import (
     tell_published_format,
 )
 from specfiles.errors import InputError
-
-if TYPE_CHECKING:
-    from roofline.ceilings import Fidelity
-    from roofline.scenario import Scenario
 
 
 @click.command("predict", epilog="Example: roofline predict Llama-3.1-8B --hw h100 --batch 16 --tp 2")
@@ -111,8 +107,14 @@ def command(
     tell_published_format(loaded, found[0])
     # A user's config is included, so that a report can be made from the prediction alone.
     own = {} if loaded.file else {"config": loaded.config}
-    if engine != "none" and (ledger or explain is not None):
-        found, whose = _within(engine, found, limits, whose)
+    around = None
+    if engine != "none":
+        from roofline.engines import as_engines_run, find_engine, kernels_of
+
+        around = find_engine(engine)
+        assert around is not None
+        found = [as_engines_run(one, graphs=around.graphs) for one in found]
+        whose = whose or kernels_of(around, limits)
     if ledger:
         emit(render(run(_only(found), device, limits), format), out)
     elif explain is not None:
@@ -121,27 +123,9 @@ def command(
 
         one_of(format, "format", ("table",))
         emit("\n".join(waterfall(explained(one, device, limits, explain, whose)) for one in found), out)
-    elif engine != "none":
-        from roofline import api
-
-        served = (api.predict(one, device, limits, backend=whose, engine=engine) for one in found)
-        _emit_points(own, served, format, out, price)
-    elif whose or not _as_grid(found, device, limits, format, out, price):
-        made = (run(scenario, device, limits, whose) for scenario in found)
+    elif around or whose or not _as_grid(found, device, limits, format, out, price):
+        made = (run(scenario, device, limits, whose, engine=around) for scenario in found)
         _emit_points(own, made, format, out, price)
-
-
-def _within(
-    engine: str, found: Sequence[Scenario], fidelity: Fidelity, backend: str
-) -> tuple[list[Scenario], str]:
-    """The scenarios as an engine runs them, and the library of its kernels unless another was asked for."""
-    from roofline.engines import as_engines_run, find_engine, kernels_of
-
-    around = find_engine(engine)
-    assert around is not None
-    return [as_engines_run(one, graphs=around.graphs) for one in found], backend or kernels_of(
-        around, fidelity
-    )
 
 
 def _check_together(

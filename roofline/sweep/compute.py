@@ -13,11 +13,12 @@ from roofline.grid import Grid
 from roofline.predict import predict
 from roofline.predict_grid import predict_grid
 from roofline.scenario import Scenario
-from roofline.sweep.spec import Task, listed
+from roofline.sweep.spec import Task
 from roofline.tables import asked
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
 from workloads.convention import convention
+from workloads.descriptor import axes
 from workloads.step import Setting
 from workloads.techniques.registry import parse
 
@@ -60,7 +61,7 @@ def compute(task: Task) -> pd.DataFrame:
 
 def _settings(task: Task) -> Iterable[Setting]:
     spec = task.spec
-    for dtypes, devices in product(spec.dtypes, listed(spec.tensor_parallel)):
+    for dtypes, devices in product(*axes(spec, ("dtypes", "tensor_parallel"))):
         yield Setting(dtypes.precision(), convention(spec.convention), tensor_parallel=devices)
 
 

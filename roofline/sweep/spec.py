@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from math import prod
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from specfiles.strict import Strict
-from workloads.descriptor import Count, Counts, Dtypes
+from workloads.descriptor import SIZES, Counts, Dtypes, axes
 
 MOST_POINTS = 100_000_000
 Words = Annotated[list[str], msgspec.Meta(min_length=1, max_length=10_000)]
@@ -52,18 +53,14 @@ class Spec(Strict, frozen=True, kw_only=True):
             raise ValueError(f"the sweep has {self.points()} points; at most {MOST_POINTS}.")
 
     def sizes(self) -> list[dict[str, int]]:
-        """Every combination of batch, prompt, context and output."""
-        axes = {name: getattr(self, name) for name in ("batch", "prompt", "context", "output")}
-        given = {name: listed(value) for name, value in axes.items() if value is not None}
-        return [dict(zip(given, point, strict=True)) for point in product(*given.values())]
+        """Every combination of batch, prompt, context and output, without what is not given."""
+        named = (zip(SIZES, point, strict=True) for point in product(*axes(self, SIZES)))
+        return [{name: size for name, size in point if size is not None} for point in named]
 
     def points(self) -> int:
         """How many predictions it asks for."""
-        sizes = 1
-        for name in ("batch", "prompt", "context", "output", "tensor_parallel"):
-            sizes *= max(1, len(listed(getattr(self, name))))
-        formats = len(self.dtypes) * len(self.techniques)
-        return sizes * len(self.models) * len(self.hardware) * formats * len(self.engines)
+        lists = "models", "hardware", "dtypes", "techniques", "engines", "tensor_parallel"
+        return prod(map(len, axes(self, (*SIZES, *lists))))
 
     def tasks(self) -> Iterator[Task]:
         """What is computed, and kept, at once: a model on a device with a set of techniques and an engine."""
@@ -87,8 +84,3 @@ class Task(Strict, frozen=True, kw_only=False):
 
         said: Any = msgspec.to_builtins(self)
         return hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()[:16]
-
-
-def listed(value: Counts | None) -> list[Count]:
-    """A size or several as a list; none as an empty one."""
-    return [] if value is None else value if isinstance(value, list) else [value]

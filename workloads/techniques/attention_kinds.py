@@ -35,7 +35,6 @@ class GroupedQuery(Technique):
     category = "efficient structure"
     paper = "MQA arXiv:1911.02150; GQA arXiv:2305.13245"
     removes = "key-value heads: their projections, their cache, its reads"
-    adds = "nothing"
     needs = "a model trained or up-trained with fewer heads (GQA: 5 % of pre-training)"
     quality = "retrained"
     slot = "the kind of attention"

@@ -99,7 +99,7 @@ class Technique(ABC):
     level: ClassVar[str]  # follows from the category
     paper: ClassVar[str]
     removes: ClassVar[str]
-    adds: ClassVar[str]
+    adds: ClassVar[str] = "nothing"
     needs: ClassVar[str]  # hardware, kernels, training
     quality: ClassVar[str]  # of the output, one of QUALITIES: a label, never a number
     # Engines of which the documentation lists it; empty: none, or it is a property of the model.

@@ -138,7 +138,6 @@ class Universal(Technique):
     category = "dynamic inference"
     paper = "Universal Transformers arXiv:1807.03819"
     removes = "the weights of all layers but one; iterations of easy tokens"
-    adds = "nothing"
     needs = "a model trained with it"
     quality = "retrained"
     slot = "which layers run"

@@ -22,7 +22,6 @@ class FusedProjections(Technique):
     category = "graph and operator"
     paper = "Megatron-LM arXiv:1909.08053 and every serving engine since"
     removes = "reads of the same activations, and launches"
-    adds = "nothing"
     needs = "weights stored side by side"
     quality = "exact"
     served = "vLLM, SGLang, TensorRT-LLM"
