@@ -15,10 +15,17 @@ MOST_BYTES = 40_000_000
 
 
 def kernels_of(device: Device) -> tuple[Kernel, ...]:
-    """The fitted kernels: of the device's own file, of its shipped campaign, of the tables of others."""
+    """The fitted kernels: of the device's own file, of its shipped campaign, of the tables of others.
+
+    Of one kernel in one format, the first of these alone.
+    """
     own = device.calibration.kernels if device.calibration else []
     files = (measured_file(device.name, "calibration.json"), shipped_calibrations().get(plain(device.name)))
-    return (*own, *(kernel for file in files if file for kernel in read_calibration(file).kernels))
+    found = (*own, *(kernel for file in files if file for kernel in read_calibration(file).kernels))
+    first: dict[tuple[str, ...], Kernel] = {}
+    for kernel in found:
+        first.setdefault((kernel.op, kernel.dtype, kernel.kv_dtype, kernel.backend, kernel.kernel), kernel)
+    return tuple(first.values())
 
 
 def shipped_calibrations() -> dict[str, Path]:

@@ -40,7 +40,8 @@ def as_text(found: Sequence[Explained], measured_s: Sequence[float | None] = ())
             )
             before += term.seconds
         where = f" in {one.phase}, {one.context} positions seen" if one.phase else ""
-        title = f"{one.operator}{where}: {si(one.time_s, 's')} ({one.provenance})"
+        whose = f", constants of {one.whose}" if one.whose else ""
+        title = f"{one.operator}{where}: {si(one.time_s, 's')} ({one.provenance}{whose})"
         parts.append(terminal.table(rows, TERMS, title) + _beside(measured, one.time_s))
     return "\n".join(parts)
 

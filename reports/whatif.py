@@ -103,7 +103,8 @@ def as_text(found: WhatIf, quality: str = "lossy", top: int = 5, *, every: bool 
         if QUALITIES.index(label) > QUALITIES.index(quality):
             parts.append(_in_one_line(label, rows, gaining))
         else:
-            parts.append(_of_label(label, rows, gaining, top, unserved))
+            whole = every or label == "retrained"  # what is trained makes another model, which may be served
+            parts.append(_of_label(label, rows, gaining, top, unserved, whole))
     rows = [_row(r, f"without {r['name']}") for r in data["counted"] if _tells(r, baseline)]
     if rows:
         parts.append(terminal.table(rows, COLUMNS, "counted already: what it would be without"))
@@ -125,17 +126,25 @@ def _of_label(
     rows: Sequence[dict[str, Any]],
     gaining: Sequence[dict[str, Any]],
     top: int,
-    unserved: Collection[str],
+    unserved: set[str],
+    every: bool,
 ) -> str:
-    """The table of a label's gaining outcomes with their reasons, then the names of the others."""
+    """The table of a label's gaining outcomes with their reasons, then the names of the others.
+
+    Of what no inference engine serves a name and a gain, unless every row is asked for.
+    """
     said, title = "", f"{LABELS[label]} ({label})"
-    if shown := _shown(gaining, top):
-        more = f"; {len(gaining) - len(shown)} more with --top" if len(gaining) > len(shown) else ""
+    served = [row for row in gaining if every or not unserved.intersection(row["names"])]
+    if shown := _shown(served, top):
+        more = f"; {len(served) - len(shown)} more with --top" if len(served) > len(shown) else ""
         said += terminal.table(shown, COLUMNS, f"{title}{more}")
         said += "".join(f"- {row['named']}: {row['why']}\n" for row in shown)
         said += _served_by_none({name for row in shown for name in row["names"] if name in unserved})
+    if others := [row for row in gaining if row not in served and len(row["names"]) == 1]:
+        told = ", ".join(f"{_called(row)} {row['speedup']:.2f}x" for row in others)
+        said += f"{'Served' if shown else f'{title}: served'} by no inference engine: {told} (--only NAME).\n"
     if idle := [_called(row) for row in rows if row not in gaining and len(row["names"]) == 1]:
-        said += f"{'Slower' if shown else f'{title}: slower'}, or no gain: {', '.join(idle)}.\n"
+        said += f"{'Slower' if said else f'{title}: slower'}, or no gain: {', '.join(idle)}.\n"
     return said and f"{said}\n"
 
 

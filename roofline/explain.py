@@ -38,6 +38,7 @@ class Explained:
     time_s: float
     terms: tuple[Term, ...]
     provenance: str
+    whose: str = ""  # the library and kernel whose constants they are; empty where they are of several
 
 
 def explained(
@@ -86,7 +87,7 @@ def _explain(operator: str, phase: str, context: int, times: Times) -> Explained
     missing = time - _number(kernel.time_s)
     if missing > 0:
         terms.append(Term("ceiling", missing, "raised to the measured or data-sheet bound"))
-    return Explained(operator, phase, context, time, tuple(terms), str(kernel.provenance[0]))
+    return Explained(operator, phase, context, time, tuple(terms), str(kernel.provenance[0]), kernel.whose)
 
 
 def _first(value: Any) -> Any:

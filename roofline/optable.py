@@ -197,7 +197,7 @@ def predict_table(table: pd.DataFrame, limits: Ceilings) -> pd.DataFrame:
         for name, value in zip(OUTPUT_COLUMNS, (*values, limit.bound), strict=False):
             result[name][rows] = value
         if limit.kernel is not None:  # an interval begins no lower than what the bound allows
-            floor = np.where(limit.time_s > limit.kernel.time_s, limit.time_s, 0.0)
+            floor = np.where(limit.time_s > limit.kernel.time_s, limit.time_s, _held_by(table, rows, limit))
             result["lower_us"][rows] = np.maximum(limit.kernel.lower_s, floor) * 1e6
             result["upper_us"][rows] = np.maximum(limit.kernel.upper_s, floor) * 1e6
             result["provenance"][rows] = limit.kernel.provenance
@@ -225,6 +225,13 @@ def timed(table: pd.DataFrame, limits: Ceilings) -> Iterator[tuple[Any, Operator
                 explained[kernel.corrected] = found.time_s[kernel.corrected]
             found = replace(found, time_s=explained)
         yield rows, operator, found
+
+
+def _held_by(table: pd.DataFrame, rows: Any, limit: Times) -> Any:
+    """What no measurement of these rows, which agree in their kind and kernel, should be faster than."""
+    if replayed(str(table["op"].iloc[rows[0]]), kernel_of(of_table(table, rows[:1]))):
+        return limit.compute_s
+    return np.maximum(limit.compute_s, limit.memory_s)
 
 
 def replayed(kind: str, kernel: str) -> bool:

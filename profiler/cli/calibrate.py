@@ -58,7 +58,8 @@ def command(
 
     if importlib.util.find_spec("scipy") is None:
         raise InputError(
-            "fitting needs scipy, which is not installed; pip install 'llm-roofline[calibrate]'."
+            "fitting needs scipy, which is not installed; "
+            "pip install '.[calibrate]' in llm-roofline's folder."
         )
     campaigns = {path: open_campaign(path) for path in measurements if path.is_dir()}
     if campaigns:

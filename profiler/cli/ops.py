@@ -34,8 +34,8 @@ MOST_EXPLAINED = 20
 @click.argument("operators", metavar="TABLE|OP:k=v,..", nargs=-1, required=True)
 @hardware
 @click.option("-o", "--output-file", "out", type=FILE, help="CSV, Parquet or JSON, instead of stdout.")
-@click.option("--fidelity", help=f"{FIDELITY} [default: datasheet; with --explain calibrated]")
-@click.option("--backend", help="Library for rows that name none: trtllm, vllm, sglang (calibrated).")
+@click.option("--fidelity", help=f"{FIDELITY} [default: datasheet; with --explain and --backend calibrated]")
+@click.option("--backend", help="Library for rows that name none: trtllm, vllm, sglang.")
 @click.option("--explain", is_flag=True, help="Print the terms of each time, with their reasons.")
 def command(
     operators: tuple[str, ...],
@@ -59,7 +59,7 @@ def command(
     from roofline.tablefiles import write_table
     from roofline.tablenames import predict_named
 
-    asked = known_fidelity(fidelity or ("calibrated" if explain else "datasheet"))
+    asked = known_fidelity(fidelity, kernels=explain or backend is not None)
     if whose := known_backend(backend, asked):
         rows = with_backend(rows, whose)
     device = load_device(hw)

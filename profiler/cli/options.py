@@ -217,7 +217,8 @@ def needs_torch() -> None:
     for package, least in OLDEST.items():
         if importlib.util.find_spec(package) is None:
             raise InputError(
-                f"measuring needs {package}, which is not installed; pip install 'llm-roofline[profile]'."
+                f"measuring needs {package}, which is not installed; "
+                "pip install '.[profile]' in llm-roofline's folder."
             )
         try:
             found = metadata.version(package)
@@ -255,11 +256,14 @@ def duration(words: str) -> float:
     return float(found[1]) * UNITS[found[2]]
 
 
-def known_fidelity(name: str) -> Any:
-    """The fidelity of a name; InputError lists the known ones."""
+def known_fidelity(name: str | None, kernels: bool = False) -> Any:
+    """The fidelity of a name; InputError lists the known ones.
+
+    Without a name calibrated where the kernels are what is asked for, else datasheet.
+    """
     from roofline.ceilings import Fidelity
 
-    return Fidelity(name)
+    return Fidelity(name or ("calibrated" if kernels else "datasheet"))
 
 
 def known_backend(backend: str | None, fidelity: Any) -> str:

@@ -38,8 +38,8 @@ from specfiles.errors import InputError
 @hardware
 @size_options
 @scenario_options
-@click.option("--fidelity", default="datasheet", show_default=True, help=FIDELITY)
-@click.option("--backend", help="Library whose kernels are modelled: trtllm, vllm, sglang (calibrated).")
+@click.option("--fidelity", help=f"{FIDELITY} [default: datasheet; with --explain and --backend calibrated]")
+@click.option("--backend", help="Library whose kernels are modelled: trtllm, vllm, sglang.")
 @engine_option
 @click.option(
     "--price",
@@ -49,14 +49,14 @@ from specfiles.errors import InputError
 @click.option(
     "--ledger", is_flag=True, help="Print the bytes of every tensor and the assumption behind them."
 )
-@click.option("--explain", metavar="OPERATOR", help="Print the terms of an operator's time (calibrated).")
+@click.option("--explain", metavar="OPERATOR", help="Print the terms of an operator's time.")
 @format_option("table", "json", "csv", "html")
 @output_file
 def command(
     model: str | None,
     from_module: str | None,
     hw: str,
-    fidelity: str,
+    fidelity: str | None,
     backend: str | None,
     engine: str,
     price: float | None,
@@ -82,7 +82,8 @@ def command(
     if price is not None and (ledger or explain or from_module or format not in ("table", "json")):
         raise InputError("--price is among the totals of --format table and json; leave it out here.")
     keep_inputs(out, model, hw)
-    asked, device, limits = Asked(**flags), load_device(hw), known_fidelity(fidelity)
+    asked, device = Asked(**flags), load_device(hw)
+    limits = known_fidelity(fidelity, kernels=backend is not None or explain is not None)
     whose = known_backend(backend, limits)
     if from_module is not None:
         from profiler.module_predict import predict_module

@@ -27,8 +27,8 @@ def read(path: Path) -> Trace:
     """The counters of a report; an InputError where the package is missing or cannot read the file."""
     if find_spec("ncu_report") is None:
         raise InputError(
-            f"{path}: reading a .ncu-rep needs the package ncu-report (pip install 'llm-roofline[nvidia]'), "
-            f"or export it with `ncu --import {path.name} --csv --page raw`."
+            f"{path}: reading a .ncu-rep needs the package ncu-report (in llm-roofline's folder, pip install "
+            f"'.[nvidia]'), or export it with `ncu --import {path.name} --csv --page raw`."
         )
     ended = subprocess.run(
         [sys.executable, "-m", "profiler.traces.ncurep", str(path)],

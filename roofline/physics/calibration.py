@@ -15,7 +15,7 @@ from roofline.optable import replayed, row_operators
 from roofline.physics import models
 from roofline.physics.attention import compiled
 from roofline.physics.base import Gpu
-from roofline.physics.columns import CANONICAL, SIZES, dtypes_of, of_table
+from roofline.physics.columns import CANONICAL, SIZES, cache_format, dtypes_of, of_table
 from roofline.physics.fit import Cell, CrossFit, cross_fitted, fit, mape, of_formats
 from roofline.physics.intervals import bands, covered, interval
 from roofline.physics.libraries import as_run, fitted_on_integers
@@ -93,7 +93,8 @@ def cells(table: pd.DataFrame, device: Device) -> Iterator[Entry]:
     gpu, limits, known = Gpu.of(device), ceilings(device), models()
     text = {n: table[n].fillna("").astype(str) if n in table else pd.Series("", table.index) for n in KEY}
     text["dtype"] = text["dtype"].map(lambda d: CANONICAL.get(d or "bfloat16", d))
-    text["kv_dtype"] = text["kv_dtype"].map(lambda d: CANONICAL.get(d, d))
+    given = zip(text["op"], text["dtype"], text["kv_dtype"], strict=True)
+    text["kv_dtype"] = pd.Series([cache_format(*each) for each in given], table.index, dtype=object)
     usable = text["op"].isin(known).to_numpy() & measured_on(table, device)
     usable &= (pd.to_numeric(table["latency_us"], errors="coerce") > 0).to_numpy()
     positions = np.flatnonzero(usable)

@@ -48,6 +48,7 @@ class Chosen:
     provenance: str  # calibrated | calibrated (any backend) | transferred from NAME | who published it
     domain: Mapping[str, tuple[float, float]]
     kernel: str = ""  # whose constants they are
+    backend: str = ""  # its library; empty where they are of several
     correction: Correction | None = None  # learned beside these very constants
 
 
@@ -132,7 +133,9 @@ class Choice:
                 if not own:
                     said = f"transferred from {gpu.name}"
                 learned = self._correction(found) if said == "calibrated" else None
-                return Chosen(values, _bands(found, own), said, found.domain, found.kernel, learned)
+                return Chosen(
+                    values, _bands(found, own), said, found.domain, found.kernel, found.backend, learned
+                )
         return None
 
     def _at_home(self, gpu: Gpu) -> bool:
@@ -156,7 +159,7 @@ class Choice:
             return None
         most = max(known, key=lambda k: k.points)
         said = found.provenance if found.provenance.startswith("transferred") else f"transferred from {like}"
-        return Chosen(found.values, _bands(most, False), said, most.domain, asked.kernel)
+        return Chosen(found.values, _bands(most, False), said, most.domain, asked.kernel, found.backend)
 
     def _nearest_of_its_library(self, op: str, dtype: str, backend: str) -> str:
         """The format by whose product of the library one that it was not measured in is known best, or none.
@@ -240,7 +243,7 @@ class Choice:
                 # Another library's kernels say nothing about this one's tiles, nor how wide its loads are.
                 nameless = most.backend != backend
                 named = kernel or ("" if models()[op].ruled_by_name and nameless else most.kernel)
-                return Chosen(values, _bands(most, False), said, most.domain, named)
+                return Chosen(values, _bands(most, False), said, most.domain, named, most.backend)
         return None
 
     def _means(

@@ -69,6 +69,15 @@ def dtypes_of(dtype: str, kv_dtype: str = "") -> Dtypes:
     return Dtypes(dtype, inputs, weights, outputs, kept)
 
 
+def cache_format(op: str, dtype: str, kv_dtype: str) -> str:
+    """The table's name of the format of keys and values: where a row names none, that of its inputs.
+
+    Empty where nothing is cached, as in an encoder.
+    """
+    cached = op in ("attention_prefill", "attention_decode", "mla_prefill", "mla_decode")
+    return CANONICAL.get(kv_dtype, kv_dtype) or (dtype if cached else "")
+
+
 def of_operator(operator: Operator) -> tuple[str, str, str, dict[str, Any]] | None:
     """An operator of a model as (op, dtype, kv_dtype, sizes); None where tables have no such kind."""
     found = _OPERATORS.get(type(operator))

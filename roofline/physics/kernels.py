@@ -17,7 +17,7 @@ from hwspecs.correctors import correctors_of
 from roofline.physics import models
 from roofline.physics.base import Gpu, total
 from roofline.physics.choice import Choice
-from roofline.physics.columns import CANONICAL, dtypes_of, of_operator, weight_only
+from roofline.physics.columns import CANONICAL, cache_format, dtypes_of, of_operator, weight_only
 from roofline.physics.corrector.correction import TERM, WHY
 from roofline.physics.corrector.features import prepared
 from roofline.physics.intervals import within
@@ -42,6 +42,7 @@ class KernelTime:
     provenance: Any  # one word or sentence per row
     why: Mapping[str, str]  # the reason of each part
     corrected: Any = None  # per row whether a learned correction applies; None where none was asked for
+    whose: str = ""  # the library and kernel whose constants they are; empty where they are of several
 
 
 class Kernels:
@@ -81,7 +82,8 @@ class Kernels:
 
     def table(self, op: str, dtype: str, kv_dtype: str, rows: Columns) -> KernelTime | None:
         """Rows of one kind and format that agree in backend and kernel."""
-        dtype, kv_dtype = CANONICAL.get(dtype or "bfloat16", dtype), CANONICAL.get(kv_dtype, kv_dtype)
+        dtype = CANONICAL.get(dtype or "bfloat16", dtype)
+        kv_dtype = cache_format(op, dtype, kv_dtype)
         backend, kernel = (str(rows[name][0]) if name in rows else "" for name in ("backend", "kernel"))
         chosen = self.choose(op, dtype, kv_dtype, backend, kernel)
         if chosen is None:
@@ -95,7 +97,7 @@ class Kernels:
             np.where(outside, np.nan, calibrated * ratio) for ratio in within(chosen.bands, calibrated)
         )
         said = np.where(outside, f"{chosen.provenance}, extrapolated", chosen.provenance).astype(object)
-        found = KernelTime(parts, calibrated, lower, upper, said, models()[op].why)
+        found = KernelTime(parts, calibrated, lower, upper, said, models()[op].why, whose=_whose(chosen))
         return _corrected(found, chosen, learned, outside) if self.corrects else found
 
     def _parts(self, op: str, dtype: Dtypes, rows: Columns, chosen: Chosen) -> dict[str, Floats]:
@@ -139,6 +141,10 @@ class Kernels:
         return kernel if kernel is None or widening is None else _faster(kernel, widening)
 
 
+def _whose(chosen: Chosen) -> str:
+    return " ".join(filter(None, (chosen.backend, chosen.kernel)))
+
+
 def _faster(one: KernelTime, other: KernelTime) -> KernelTime:
     """Row by row the faster of two kernels of one kind."""
     first = one.time_s <= other.time_s
@@ -175,6 +181,7 @@ def _corrected(found: KernelTime, chosen: Chosen, learned: Any, outside: Any) ->
         np.where(applies, "corrected", elsewhere).astype(object),
         {**found.why, TERM: WHY},
         applies,
+        found.whose,
     )
 
 

@@ -83,7 +83,8 @@ def on_dask(address: str | None) -> Iterator[Mapper]:
         from distributed import as_completed as finished
     except ImportError:
         raise InputError(
-            "--engine dask needs dask, which is not installed; pip install 'llm-roofline[distributed]'."
+            "--engine dask needs dask, which is not installed; "
+            "pip install '.[distributed]' in llm-roofline's folder."
         ) from None
     try:
         client = Client(address, timeout=10) if address else Client(dashboard_address=None)

@@ -116,7 +116,7 @@ HEADS = "batch=32,kv_len=4096,n_heads=64,n_kv_heads=8,head_dim=128"
         ((GEMM + ",m=3",), "m twice"),
         ((GEMM + ",latencyus=3",), "no column of an operator named 'latencyus'; did you mean latency_us"),
         ((GEMM, "--explain", "--backend", "vlm"), "no backend named 'vlm'; did you mean vllm"),
-        ((GEMM, "--backend", "vllm"), "--backend chooses kernels, and fidelity datasheet has none"),
+        ((GEMM, "--fidelity", "measured", "--backend", "vllm"), "fidelity measured has none"),
         ((GEMM, "--explain", "-o", "x.csv"), "leave -o out"),
         ((GEMM,) * 21 + ("--explain",), "at most 20 operators"),
     ],

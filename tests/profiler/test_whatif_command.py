@@ -49,6 +49,14 @@ def test_by_default_what_gains_without_training_is_listed_and_the_rest_is_named(
     assert "- expert-pruning: the model has no experts." in named
 
 
+def test_what_no_engine_serves_is_named_after_what_engines_serve() -> None:
+    text = run(*ASKED)
+    assert "- early-exit" not in text
+    (named,) = (line for line in text.splitlines() if "early-exit" in line)
+    assert named.startswith("Served by no inference engine: ")
+    assert "- early-exit: " in run(*ASKED, "--only", "early-exit")
+
+
 def test_quality_and_top_limit_what_is_shown_and_not_what_is_known() -> None:
     text = run(*ASKED, "--quality", "exact", "--top", "2")
     assert "- weight-only-quantisation:format=int4_g128: " not in text

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwspecs import kernels_of, load_device
+from hwspecs import Calibration, kernels_of, load_device
 from roofline.ceilings import ceilings
 from roofline.optable import CALIBRATED_COLUMNS, OUTPUT_COLUMNS, predict_table
 from roofline.physics import models
@@ -345,3 +345,31 @@ def test_what_a_file_lacks_for_kernel_models_is_named() -> None:
         Gpu.of(l4.replace(datasheet=l4.datasheet.replace(l2=None)))
     with pytest.raises(InputError, match=r"its file lacks an architecture that ends as \(sm90\)"):
         Gpu.of(l4.replace(architecture="Ada"))
+
+
+def test_attention_without_a_format_of_its_cache_has_that_of_its_inputs() -> None:
+    row = {"op": "attention_decode", "dtype": "bf16", "batch": 16, "kv_len": 8192, "n_heads": 32}
+    row |= {"n_kv_heads": 8, "head_dim": 128}
+    limits = LIMITS["h100_sxm"]
+    for named in ({}, {"backend": "vllm"}, {"backend": "sglang"}, {"kernel": "flashinfer"}):
+        both = pd.DataFrame([{**row, **named, "kv_dtype": kv} for kv in ("", "bf16")])
+        unsaid, said = predict_table(both, limits)["predicted_us"]
+        assert unsaid == said
+
+
+def test_an_interval_begins_no_lower_than_the_bytes_allow() -> None:
+    row = {"op": "attention_decode", "dtype": "bf16", "batch": 16, "kv_len": 8192, "n_heads": 32}
+    table = pd.DataFrame([{**row, "n_kv_heads": 8, "head_dim": 128}])
+    found = predict_table(table, LIMITS["h100_sxm"]).iloc[0]
+    assert found["memory_s"] * 1e6 <= found["lower_us"] <= found["predicted_us"] <= found["upper_us"]
+
+
+def test_constants_of_the_device_s_own_file_come_before_shipped_ones_of_more_rows() -> None:
+    h100 = load_device("h100_sxm")
+    shipped = next(k for k in kernels_of(h100) if (k.op, k.dtype, k.backend) == ("gemm", "bfloat16", ""))
+    own = shipped.replace(points=5, values={**shipped.values, "launch_s": 2 * shipped.values["launch_s"]})
+    mine = h100.replace(calibration=Calibration(source="mine", operators={}, kernels=[own]))
+    usual, slower = (Kernels(each).choose("gemm", "bfloat16", "", "", "") for each in (h100, mine))
+    assert usual is not None
+    assert slower is not None
+    assert slower.values["launch_s"] == 2 * usual.values["launch_s"]
