@@ -116,11 +116,11 @@ def attributed_words(found: Attributed, device: str) -> str:
     )
 
 
-def unrecorded_words(where: str, launches: int) -> str:
+def unrecorded_words(where: str, missing: int) -> str:
     """That a trace lacks kernels."""
     return (
-        f"the trace of the step {where} lacks the kernels of {launches:,} of its launches, which CUPTI lost "
-        "each time: the kernels and shares of the step are incomplete, times by CUDA events are not"
+        f"the trace of the step {where} lacks {counted(missing, 'kernel')}, which CUPTI lost each time: the "
+        "kernels and shares of the step are incomplete, times by CUDA events are not"
     )
 
 

@@ -30,7 +30,7 @@ from profiler.replay import nvtx_only, step_name
 from profiler.steps import Timed, Turns, operators_at
 from profiler.subject import Subject
 from profiler.timing import laps, without_collection
-from profiler.traced import trace_step, traced, traced_in_ranges, traced_whole
+from profiler.traced import MOST_TRACES, trace_step, traced, traced_in_ranges, traced_whole
 from roofline.run_head import Compilation
 from specfiles.errors import choose
 
@@ -50,7 +50,7 @@ class Way(ABC):
     def __init__(self, subject: Subject, point: Point) -> None:
         self.subject, self.point = subject, point
         self.attended: set[str] = set()  # implementations of attention in traced steps
-        self.unrecorded = 0  # launches of the last traced step without a record of their kernels
+        self.unrecorded = 0  # kernels of the last traced step, or launches of some, without a record
 
     def hear(self, events: Any) -> None:
         """Collect from a traced step the implementation of attention, and what its trace lacks."""
@@ -134,10 +134,15 @@ class _Traced(Way):
             timed.ranges[name].append(seconds)
 
     def trace(self, path: Path) -> Rows:
-        """One step by itself."""
-        events = traced_whole(self.subject.device, self.once, path)
+        """One step by itself, again where a step before had more kernels: a replay is one launch of many."""
+        for _ in range(MOST_TRACES):
+            events = traced_whole(self.subject.device, self.once, path)
+            kernels = self.kernels(events)
+            if len(kernels) >= self.most:
+                break
         self.hear(events)
-        return as_table(self.kernels(events))
+        self.unrecorded = max(self.unrecorded, self.most - len(kernels))
+        return as_table(kernels)
 
 
 class Compiled(_Traced):

@@ -223,6 +223,31 @@ def test_traced_steps_of_which_kernels_were_lost_are_left_out(device: Any, subje
     assert timed.ranges == {"layers.mlp.up_proj": pytest.approx([3e-3] * 3)}
 
 
+@pytest.mark.parametrize(("later", "missing"), [((5, 7), 0), ((5, 6, 5), 2)])
+def test_a_replay_is_traced_again_where_it_has_fewer_kernels_than_one_before(
+    later: tuple[int, ...], missing: int, device: Any, subject: MakeSubject, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """Its launch has a record as long as one of its kernels has."""
+
+    class Replays(_Traced):
+        def once(self) -> Any: ...
+
+        def kernels(self, events: Any) -> list[KernelTime]:
+            return [KernelTime("layers.mlp.up_proj", "gemm", 1e-3)] * events
+
+        def hear(self, events: Any) -> None: ...
+
+    counts = iter(later)
+    monkeypatch.setattr("profiler.ways.traced_whole", lambda *_: next(counts))
+    made = Replays(llama(subject), DECODE)
+    made.add(7, Timed())
+    (row,) = made.trace(tmp_path / "trace.json.gz")
+    assert row["count"] == later[-1]
+    assert made.unrecorded == missing
+    assert next(counts, None) is None
+
+
 def test_a_call_that_cannot_be_captured_spoils_nothing_after_it(
     device: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
