@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from profiler.traces.around import Ranges
 from profiler.traces.capture import link_captures, without_captures
 from profiler.traces.counters import counted
 from profiler.traces.executions import Executions
-from profiler.traces.grouping import encoded, numbered, worded
+from profiler.traces.grouping import encoded, numbered, shared, worded
 from profiler.traces.layers import ANCHORS, Sequence, layers_and_steps
 from profiler.traces.model_match import Lengths, ModelMatch
 from profiler.traces.rules import COMMUNICATION, NO_RULE, SPARSE, UNKNOWN, known_kernel
@@ -68,21 +69,22 @@ class _Attribution:
     def trace(self) -> Trace:
         """The trace with its attribution."""
         layer, step = self._sequence(self.ranges.module_layers(self.runs.range))
-        columns = {
-            "operator": worded(self.ranges.operators(self.runs.range, self.runs.around), self.ranges.words),
-            "kind": self._kinds(),
-            "phase": self._phases(step),
-            "layer": layer,
-            "step": step,
-            "instance": self.runs.instance,
-            **self.runs.columns(),
-            "warning": self._by_name([SPARSE if known.sparse else None for known in self.known]),
+        found = {
+            name: shared(ATTRIBUTION.field(name).type, values) for name, values in self._columns(layer, step)
         }
-        arrays = [
-            values if isinstance(values := columns[field.name], pa.Array) else pa.array(values, field.type)
-            for field in ATTRIBUTION
-        ]
+        arrays = [found[name] for name in ATTRIBUTION.names]
         return self.base.with_table("attribution", pa.table(arrays, names=ATTRIBUTION.names))
+
+    def _columns(self, layer: Any, step: Any) -> Iterator[tuple[str, Any]]:
+        """Columns by name, one at a time, as those of one value take little memory in a table."""
+        yield "operator", worded(self.ranges.operators(self.runs.range, self.runs.around), self.ranges.words)
+        yield "kind", self._kinds()
+        yield "phase", self._phases(step)
+        yield "layer", layer
+        yield "step", step
+        yield "instance", self.runs.instance
+        yield from self.runs.columns()
+        yield "warning", self._by_name([SPARSE if known.sparse else None for known in self.known])
 
     def recorded_sizes(self, step: Any) -> dict[int, Step]:
         """The pass of each step whose attention was recorded with the same sizes throughout."""

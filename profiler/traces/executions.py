@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class Executions:
         self._neighbours()
         self._instances()
 
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> Iterator[tuple[str, Any]]:
         """Columns of the attribution: source of the work, its format, and the work itself."""
         size = max(self.works, default=-1) + 1
         table = np.zeros((len(WORK), size + 1))
@@ -53,11 +54,10 @@ class Executions:
         how = np.where(known, np.where(self.twin >= 0, 2, np.where(self.captured, 1, 0)), NONE)
         distinct = list(dict.fromkeys(dtypes))
         code = np.array([distinct.index(d) for d in dtypes])[place]
-        return {
-            "how": worded(how, HOW),
-            "dtype": worded(np.where(known, code, NONE), distinct),
-            **{name: np.where(main, row[place], 0.0) for name, row in zip(WORK, table, strict=True)},
-        }
+        yield "how", worded(how, HOW)
+        yield "dtype", worded(np.where(known, code, NONE), distinct)
+        for name, row in zip(WORK, table, strict=True):
+            yield name, np.where(main, row[place], 0.0)
 
     def _owners(self) -> tuple[Any, dict[int, Operator]]:
         """The range that gives each activity's work, and the work by combination code."""

@@ -1,4 +1,4 @@
-"""Grouping of identical rows: a number or a word per row, vectorised."""
+"""Grouping of identical rows: a number or a word per row, vectorised, and columns of one value."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+PIECE = 1 << 16  # rows of a column of one value that share memory
 
 
 def numbered(*columns: Any) -> Any:
@@ -38,3 +40,25 @@ def worded(codes: Any, words: Sequence[str | None]) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(
         pa.array(indices, pa.int32(), mask=indices < 0), pa.array(list(kept), pa.string())
     )
+
+
+def shared(kind: pa.DataType, values: Any) -> pa.ChunkedArray:
+    """A column of numbers or words; if all are the same number or null, in pieces that share their memory."""
+    if isinstance(values, pa.Array):
+        nothing = 0 < len(values) == values.null_count
+        return same(kind, -1, len(values), values.dictionary) if nothing else pa.chunked_array([values])
+    if len(values) and values.min() == values.max():
+        return same(kind, values[0], len(values))
+    return pa.chunked_array([pa.array(values, kind)])
+
+
+def same(kind: pa.DataType, value: Any, rows: int, words: pa.Array | None = None) -> pa.ChunkedArray:
+    """One number, or the word of one code (-1: null), for every row."""
+    some = min(rows, PIECE)
+    if pa.types.is_dictionary(kind):
+        codes = pa.array(np.full(some, value, np.int32), mask=np.full(some, value < 0))
+        values = pa.DictionaryArray.from_arrays(codes, words)
+    else:
+        values = pa.array(np.full(some, value, kind.to_pandas_dtype()), kind)
+    pieces = [values.slice(0, min(PIECE, rows - at)) for at in range(0, rows, PIECE)]
+    return pa.chunked_array(pieces, kind)

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 
 from profiler.traces.columns import BAD
+from profiler.traces.grouping import same
 from profiler.traces.sound import Columns, constant, is_constant, joined
 from profiler.traces.tables import NONE, SCHEMAS
 
 TIMES = ("start_ns", "end_ns")
 ID_BITS = 24  # a global id holds the machine, the process and the thread, from high bits to low
 LOW_BITS = (1 << ID_BITS) - 1
-PIECE = 1 << 16  # rows of a constant column that share memory
 
 
 def integers(batch: pa.RecordBatch) -> Columns:
@@ -83,24 +83,12 @@ def as_table(name: str, columns: Columns, words: dict[str, list[str]]) -> pa.Tab
         values = columns.pop(field.name, None)
         known = pa.array(words.get(field.name, []), pa.string())
         if values is not None and is_constant(values):
-            arrays.append(_same(field.type, int(values[0]), rows, known))
+            arrays.append(same(field.type, int(values[0]), rows, known))
         elif field.name in words and values is not None:
             indices = pa.array(values.astype(np.int32, copy=False), mask=values < 0)
             arrays.append(pa.chunked_array([pa.DictionaryArray.from_arrays(indices, known)]))
         elif values is not None:
             arrays.append(pa.chunked_array([pa.array(values, field.type)]))
         else:
-            arrays.append(_same(field.type, 0 if field.name == "source" else NONE, rows, known))
+            arrays.append(same(field.type, 0 if field.name == "source" else NONE, rows, known))
     return pa.table(arrays, schema=SCHEMAS[name])
-
-
-def _same(kind: pa.DataType, value: int, rows: int, words: pa.Array) -> pa.ChunkedArray:
-    """One value, or the word of one code (-1: null), for every row."""
-    some = min(rows, PIECE)
-    if pa.types.is_dictionary(kind):
-        codes = pa.array(np.full(some, value, np.int32), mask=np.full(some, value < 0))
-        values = pa.DictionaryArray.from_arrays(codes, words)
-    else:
-        values = pa.array(np.full(some, value, kind.to_pandas_dtype()), kind)
-    pieces = [values.slice(0, min(PIECE, rows - at)) for at in range(0, rows, PIECE)]
-    return pa.chunked_array(pieces, kind)
