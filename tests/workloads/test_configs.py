@@ -234,12 +234,15 @@ def test_any_family_with_anything_in_any_field(family: str, data: st.DataObject)
             "'activation_sparsity_pattern' is 1; expected a number from 0 and below 1 per layer",
         ),
         ("gemma3n_text", {"num_kv_shared_layers": 32}, "'num_kv_shared_layers' is 32; expected before them"),
-        ("glm_moe_dsa", {"index_topk_freq": 4}, "'index_topk_freq' is 4; expected an indexer in each layer"),
-        ("glm_moe_dsa", {"index_topk_pattern": "FS"}, "'index_topk_pattern' is 'FS'; expected an indexer"),
         (
             "glm_moe_dsa",
-            {"num_hidden_layers": 2, "indexer_types": ["full", "shared"]},
-            "'indexer_types' is ['full', 'shared']; expected an indexer in each layer",
+            {"index_topk_pattern": "FX"},
+            "'index_topk_pattern' is 'FX'; expected F or S for each",
+        ),
+        (
+            "glm_moe_dsa",
+            {"num_hidden_layers": 2, "indexer_types": ["shared", "full"]},
+            "'indexer_types' is ['shared', 'full']; expected full in the first layer",
         ),
     ],
 )

@@ -87,6 +87,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("rwkv", {**BASE, "tie_word_embeddings": True}),
     ("nemotron_h", {**NEMOTRON, "num_hidden_layers": 4, "hybrid_override_pattern": "M-*M"}),
     ("nemotron_h", {**NEMOTRON, **ROUTED, "num_hidden_layers": 5, "hybrid_override_pattern": "ME*-E"}),
+    (
+        "nemotron_h",
+        {**NEMOTRON, **ROUTED, "moe_latent_size": 26, "layers_block_type": ["mamba", "moe", "attention"]},
+    ),
     ("nemotron_h", {**NEMOTRON, **ROUTED, "layers_block_type": ["mamba", "moe", "attention", "mlp"]}),
     ("jamba", {**BASE, **ATTENTION, "num_hidden_layers": 10, "num_experts": 5, "pad_token_id": 0}),
     ("jamba", {**BASE, **ATTENTION, "num_hidden_layers": 5, "num_experts": 1, "pad_token_id": 0}),

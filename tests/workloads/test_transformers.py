@@ -80,7 +80,7 @@ FAMILIES = {
     *alibi.FAMILY,
     *latent.FAMILY,
     *varied.FAMILY,
-} - {"nemotron-nas", "mobilellm"}  # which transformers has not
+} - {"nemotron-nas", "mobilellm", "mimo"}  # which transformers has not
 ON_META = sorted(FAMILIES - {"dbrx"})
 # SDPA knows no soft-capping (Gemma 2), no sinks (gpt-oss), no bias of positions; GPT-J never used it;
 # on a CPU the counter does not know SDPA's kernel.
@@ -92,14 +92,30 @@ def decoder_of(fields: dict[str, Any]) -> dict[str, Any]:
     return dict(fields.get("text_config", fields))
 
 
+class Decoder(torch.nn.Module):  # type: ignore[misc]  # torch is optional here
+    """The decoder of a model with a vision tower, with the head that transformers gives to the whole."""
+
+    def __init__(self, config: Any, **how: Any) -> None:
+        super().__init__()
+        self.config, self.model = config, transformers.AutoModel.from_config(config, **how)
+        self.lm_head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False, dtype=how["dtype"])
+        if getattr(config, "tie_word_embeddings", False):
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def forward(self, logits_to_keep: int, **inputs: Any) -> Any:
+        return self.lm_head(self.model(**inputs).last_hidden_state[:, -logits_to_keep:])
+
+
 def reference(fields: dict[str, Any], device: str = "meta") -> Any:
     """The transformers model of a config: on the meta device shapes only, no weights."""
     rest = {name: value for name, value in fields.items() if name != "model_type"}
     kind = {"kimi_k2": "deepseek_v3"}.get(fields["model_type"], fields["model_type"])
     config = transformers.AutoConfig.for_model(kind, **rest)
     config._experts_implementation = "batched_mm"
+    whole = type(config) in transformers.AutoModelForCausalLM._model_mapping
+    build = transformers.AutoModelForCausalLM.from_config if whole else Decoder
     with torch.device(device):
-        model = transformers.AutoModelForCausalLM.from_config(
+        model = build(
             config,
             attn_implementation="eager" if kind in EAGER or device == "cpu" else "sdpa",
             dtype=torch.bfloat16,
@@ -151,7 +167,8 @@ def shallow(fields: dict[str, Any]) -> dict[str, Any]:
     layers += fields.get("first_k_dense_replace", 0)
     name = next(name for name in ("n_layer", "n_layers", "num_hidden_layers") if name in fields)
     fewer = {**fields, name: min(layers, fields[name])}
-    for listed in ("layer_types", "intermediate_size", "activation_sparsity_pattern"):
+    lists = ("layer_types", "mlp_layer_types", "indexer_types")
+    for listed in (*lists, "intermediate_size", "activation_sparsity_pattern"):
         if isinstance(fewer.get(listed), list):
             fewer[listed] = fewer[listed][: fewer[name]]
     if fewer.get("num_kv_shared_layers"):
@@ -176,7 +193,7 @@ def test_parameters_and_flops_of_every_shipped_config(path: Path) -> None:
 
 
 # Sixty layers of latent attention once: the others of DeepSeek's kind repeat it and cost a minute each.
-NO_MODEL = {"kimi_k2", "deepseek_v32", "glm_moe_dsa"}
+NO_MODEL = {"kimi_k2", "deepseek_v32", "glm_moe_dsa", "mistral4", "youtu"}
 # Of these no config is shipped.
 NO_MODEL |= {
     "gemma4_unified_text",
@@ -215,6 +232,13 @@ LATENT = {
     "num_key_value_heads": 6,
 }
 INDEX = {"index_n_heads": 3, "index_head_dim": 18, "index_topk": 7}
+
+
+def in_sections(*lengths: int) -> dict[str, Any]:
+    """Rotation by time, height and width, which share the halves of a head."""
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": list(lengths)}}
+
+
 BORROWED = {  # layers that see a window, all, a window, all: the last two borrow
     "num_hidden_layers": 4,
     "layer_types": ["sliding_attention", "full_attention"] * 2,
@@ -290,6 +314,19 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
         "moe_intermediate_size": 35,
         "head_dim": 10,
     },
+    "qwen2_vl_text": in_sections(2, 1, 2),
+    "qwen2_5_vl_text": in_sections(2, 1, 2),
+    "glm4v_text": in_sections(2, 1, 2),
+    "qwen3_vl_text": {"head_dim": 10},
+    "qwen3_vl_moe_text": {"num_local_experts": 9, "num_experts_per_tok": 3, "moe_intermediate_size": 35},
+    "glm4v_moe_text": {
+        **in_sections(1, 1, 1),
+        "n_routed_experts": 8,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 35,
+    },
+    "mistral4": LATENT,
+    "youtu": LATENT,
     "dbrx": {
         "d_model": 60,
         "n_layers": 2,
@@ -353,6 +390,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
         {"enable_moe_block": True, "num_experts": 5, "top_k_experts": 3, "moe_intermediate_size": 35},
     ),
     ("gemma4_text", {"per_layer_config": {"1": {"head_dim": 18}, "3": {"head_dim": 18}}}),
+    ("glm_moe_dsa", {"num_hidden_layers": 4, "indexer_types": ["full", "shared", "shared", "full"]}),
+    ("glm_moe_dsa", {"num_hidden_layers": 6, "index_topk_freq": 2, "index_skip_topk_offset": 3}),
+    ("glm_moe_dsa", {"num_hidden_layers": 3, "index_topk_pattern": "FSF"}),
     ("gpt_bigcode", {"multi_query": False}),
     ("persimmon", {"qk_layernorm": False}),
     ("jais2", {"attention_bias": False}),

@@ -20,6 +20,7 @@ class Indexer:
     heads: int
     head_dim: int
     chosen: int
+    borrowed: bool = False  # another layer's: only its picks are read
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class MlaBlock(Block):
         yield "rope", (heads, self.rope_dim), rope
         append = KvAppend(place.tokens, 1, self.cached_dim, p.wide, p.kv, place.fused, latent=True)
         yield "kv_append", self.cached_dim, append
-        if self.indexer is not None:
+        if self.indexer is not None and not self.indexer.borrowed:
             yield from self._index(place, self.indexer)
         yield from self._absorbed(place, heads) if self._absorbs(place) else self._expanded(place, heads)
         width = heads * self.value_dim
@@ -161,5 +162,6 @@ class MlaBlock(Block):
 
     def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
         """One latent per position, whatever the heads; every device that shares them holds a copy."""
-        elements = self.cached_dim + (self.indexer.head_dim if self.indexer else 0)
+        indexes = self.indexer is not None and not self.indexer.borrowed
+        elements = self.cached_dim + (self.indexer.head_dim if self.indexer and indexes else 0)
         return tokens * elements * bytes_per_element(setting.precision.kv)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar
 
 from specfiles.frozen import dataclass
@@ -30,6 +31,7 @@ class MoeBlock(Block):
     bias: bool = False  # of the experts' matrices
     router_bias: bool = False
     shared: MlpBlock | None = None  # what every token goes through too
+    latent: int = 0  # width that routed experts work in, between two matrices (Nemotron 3); 0: the stream's
     shared_gate: bool = False  # whose result is scaled by a sigmoid of one more projection
 
     def parts(self, place: Place) -> Iterator[Part]:
@@ -38,9 +40,14 @@ class MoeBlock(Block):
         p = place.setting.precision
         scores = TopK(place.tokens, self.experts, self.top_k, p.wide, place.fused)
         yield "topk", (self.experts, self.top_k), scores
-        yield from self._sent(place, "dispatch")
-        yield from self._experts(place, _Load.of(self, place))
-        yield from self._sent(place, "return")
+        inside = replace(place, hidden=self.latent or place.hidden)
+        if self.latent:
+            yield "latent_in_proj", self, place.linear(self.latent, place.hidden, self.bias)
+        yield from self._sent(inside, "dispatch")
+        yield from self._experts(inside, _Load.of(self, inside))
+        yield from self._sent(inside, "return")
+        if self.latent:
+            yield "latent_out_proj", self, place.linear(place.hidden, self.latent, self.bias)
         if self.shared is not None:
             for name, key, operator in self.shared.parts(place):
                 yield f"shared_{name}", key, operator

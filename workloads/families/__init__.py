@@ -22,7 +22,8 @@ READERS: dict[str, str] = {
         "granite granitemoe granitemoeshared ministral ministral3 seed_oss helium smollm3 arcee "
         "nemotron jais2 apertus diffllama cwm starcoder2 stablelm ernie4_5 ernie4_5_moe hunyuan_v1_dense "
         "hunyuan_v1_moe dots1 hy_v3 solar_open internlm3 iquestcoder persimmon olmo olmo2 flex_olmo "
-        "olmo3 exaone4 exaone_moe cohere cohere2"
+        "olmo3 exaone4 exaone_moe cohere cohere2 mimo qwen2_vl_text qwen2_5_vl_text "
+        "qwen3_vl_text qwen3_vl_moe_text glm4v_text glm4v_moe_text"
     ),
     "gpt": "gpt2 gpt_bigcode gpt_neo opt xglm",
     "gemma": "gemma3n_text gemma4_text gemma4_unified_text",
@@ -38,7 +39,7 @@ READERS: dict[str, str] = {
     "diffusion": "llada sedd",
     "parallel": "gptj gpt_neox phi falcon",
     "alibi": "bloom mpt",
-    "latent": "deepseek_v2 deepseek_v3 kimi_k2 deepseek_v32 glm_moe_dsa glm4_moe_lite",
+    "latent": "deepseek_v2 deepseek_v3 kimi_k2 deepseek_v32 glm_moe_dsa glm4_moe_lite mistral4 youtu",
     "varied": "llama4_text dbrx nemotron-nas mobilellm",
     "kernel": "linear_attention",
 }
@@ -60,9 +61,11 @@ def _module(name: str) -> Any:
 
 
 def decoder_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The fields of the decoder: multimodal configs keep them in `text_config`."""
+    """The fields of the decoder: multimodal configs keep them in `text_config`, but for the tied head."""
     nested = fields.get("text_config")
-    return nested if isinstance(nested, dict) and "hidden_size" in nested else fields
+    if not isinstance(nested, dict) or "hidden_size" not in nested:
+        return fields
+    return {name: fields[name] for name in ("tie_word_embeddings",) if name in fields} | nested
 
 
 def _unknown(origin: str, kind: str) -> InputError:

@@ -86,7 +86,7 @@ def qwen(config: Config, layers: int) -> list[Block]:
     dense = set(config.indices("mlp_only_layers", layers) or ())
     act = activation(config, "hidden_act", default="silu")
     shared = config.count("shared_expert_intermediate_size", 5632) if config.kind == "qwen2_moe" else 0
-    default = (60, 4) if shared else (128, 8)
+    default = (60, 4) if config.kind in ("qwen2_moe", "qwen3_vl_moe_text") else (128, 8)
     sparse = routed(
         config,
         "num_experts",
@@ -118,7 +118,7 @@ def deepseek(config: Config, layers: int) -> list[Block]:
         "num_experts",
         width=width,
         default=None,
-        top_k=4 if kind == "glm4_moe_lite" else 8,
+        top_k=4 if kind in ("glm4_moe_lite", "mistral4") else 8,
         shared=MlpBlock(shared * width, act, bias=bias) if shared else None,
     )
     if listed is not None:
@@ -130,8 +130,8 @@ def deepseek(config: Config, layers: int) -> list[Block]:
 
 BIASED = ("deepseek_v2", "hy_v3")  # whose dense layers and shared experts heed mlp_bias
 DEFAULT_FIRST = {  # of first_k_dense_replace; 3 in the others
-    **dict.fromkeys(("deepseek_v2", "dots1", "solar_open"), 0),
-    **dict.fromkeys(("glm4_moe", "glm4_moe_lite", "exaone_moe", "hy_v3"), 1),
+    **dict.fromkeys(("deepseek_v2", "dots1", "solar_open", "mistral4"), 0),
+    **dict.fromkeys(("glm4_moe", "glm4v_moe_text", "glm4_moe_lite", "exaone_moe", "hy_v3"), 1),
 }
 
 

@@ -72,8 +72,6 @@ def _nemotron_mlp(config: Config, width: int) -> MlpBlock:
 
 
 def _nemotron_experts(config: Config) -> MoeBlock:
-    if config.optional_size("moe_latent_size") is not None:
-        raise config.wrong("moe_latent_size", "no such field: experts of a latent are not known")
     mlp = _nemotron_mlp(config, config.size("moe_intermediate_size"))
     shared = config.count("n_shared_experts", 1)
     return MoeBlock(
@@ -83,6 +81,7 @@ def _nemotron_experts(config: Config) -> MoeBlock:
         mlp.activation,
         gated=False,
         bias=mlp.bias,
+        latent=config.optional_size("moe_latent_size") or 0,
         shared=_nemotron_mlp(config, config.size("moe_shared_expert_intermediate_size")) if shared else None,
     )
 

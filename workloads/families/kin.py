@@ -8,11 +8,14 @@ from workloads.blocks import RMS_NORM, NormShape
 from workloads.families import experts
 from workloads.families.common import BARE_LAYER_NORM, LAYER_NORM
 from workloads.families.llama import PERIOD, Quirks, readers
+from workloads.families.llama import QUIRKS as LLAMA
 
 _USE_BIAS = ("use_bias", "use_bias", "use_bias")
 _OLMO2 = Quirks(input_norms=False, post_norms=True, qk_norm=RMS_NORM, qk_norm_whole=True)
 _FOURTH_FULL = Quirks(window=4096, every_nth_full=4, period=PERIOD, unrotated="full")
 _EXAONE = replace(_FOURTH_FULL, biases=("", "", ""), qk_norm=RMS_NORM)
+_QWEN2_VL = replace(LLAMA["qwen2"], kv_heads=8, first_full=80)
+_QWEN3_VL = Quirks(qk_norm=RMS_NORM, kv_heads=32, head_dim=128, windowed=False)
 # Granite multiplies embeddings, residuals and logits by constants, which kernels beside them take along.
 QUIRKS = {
     "granite": Quirks(),
@@ -97,6 +100,14 @@ QUIRKS = {
         tied=True,
     ),
     "cohere2": replace(_FOURTH_FULL, norm=BARE_LAYER_NORM, parallel=True, tied=True),
+    # Decoders behind vision towers, which no name here has yet; MiMo-7B is Qwen 2's (vLLM, models/mimo.py).
+    "mimo": LLAMA["qwen2"],
+    "qwen2_vl_text": _QWEN2_VL,
+    "qwen2_5_vl_text": _QWEN2_VL,
+    "qwen3_vl_text": _QWEN3_VL,
+    "qwen3_vl_moe_text": replace(_QWEN3_VL, kv_heads=16, head_dim=None, tied=True, feed_forward=experts.qwen),
+    "glm4v_text": replace(LLAMA["glm4"], biases=("", "", ""), qkv_bias=True, head_dim=None, rotary=1.0),
+    "glm4v_moe_text": replace(LLAMA["glm4_moe"], biased=("attention_bias",), qk_norm=None),
 }
 
 

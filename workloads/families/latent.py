@@ -1,4 +1,4 @@
-"""DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash and GLM-5: latent attention, and experts behind dense layers.
+"""DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash and 5, Mistral 4, Youtu: latent attention, mostly with experts.
 
 The layers of multi-token prediction (`num_nextn_predict_layers`) are no part of a step; the technique of that
 name counts them.
@@ -6,38 +6,42 @@ name counts them.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from workloads.blocks import Block, Indexer, MlaBlock
 from workloads.config import Config
-from workloads.families.common import decoder_of
+from workloads.families.common import decoder_of, gated_mlp
 from workloads.families.experts import deepseek
 from workloads.layer import Layer
 from workloads.model import Model
 
-DEFAULTS = {  # q_lora_rank, qk_nope_head_dim, v_head_dim
-    "glm_moe_dsa": (2048, 192, 256),
-    "glm4_moe_lite": (768, 192, 256),
+DEFAULTS = {  # q_lora_rank, kv_lora_rank, qk_nope_head_dim, v_head_dim
+    "glm_moe_dsa": (2048, 512, 192, 256),
+    "glm4_moe_lite": (768, 512, 192, 256),
+    "mistral4": (1024, 256, 64, 128),
 }
 INDEX_HEADS = {"deepseek_v32": 64, "glm_moe_dsa": 32}  # whose attention sees what an indexer picks
 INDEXER_TYPES = ("full", "shared")
-UNSHARED = "an indexer in each layer: layers that share picks are not known"
 
 
 def _model(config: Config) -> Model:
     hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
-    pairs = zip(_attention(config, count), deepseek(config, count), strict=True)
-    return decoder_of(config, hidden, [Layer(pair) for pair in pairs])
+    dense = config.kind == "youtu"
+    wide = [gated_mlp(config)] * count if dense else deepseek(config, count)
+    pairs = zip(_attention(config, count), wide, strict=True)
+    return decoder_of(config, hidden, [Layer(pair) for pair in pairs], tied=dense)
 
 
 def _attention(config: Config, count: int) -> list[Block]:
     kind = config.kind
-    q_latent, nope, value = DEFAULTS.get(kind, (1536, 128, 128))
+    q_latent, kv_latent, nope, value = DEFAULTS.get(kind, (1536, 512, 128, 128))
     latent = config.fields.get("q_lora_rank", q_latent)  # null means that queries have none
 
     def block(indexer: Indexer | None) -> Block:
         return MlaBlock(
             heads=config.size("num_attention_heads"),
             q_latent=None if latent in (None, 0) else config.size("q_lora_rank", default=q_latent),
-            kv_latent=config.size("kv_lora_rank", default=512),
+            kv_latent=config.size("kv_lora_rank", default=kv_latent),
             nope_dim=config.size("qk_nope_head_dim", default=nope),
             rope_dim=config.size("qk_rope_head_dim", default=64),
             value_dim=config.size("v_head_dim", default=value),
@@ -52,15 +56,33 @@ def _attention(config: Config, count: int) -> list[Block]:
         config.size("index_head_dim", default=128),
         config.size("index_topk", default=2048),
     )
+    picked = replace(index, borrowed=True)
+    return [block(index if kind == "full" else picked) for kind in _indexers(config, count)]
+
+
+def _indexers(config: Config, count: int) -> list[str]:
+    """Which layers have an indexer, and which share the picks of the last one before them (GLM-5.2)."""
     listed = config.per_layer("indexer_types", count, INDEXER_TYPES)
-    if listed and "shared" in listed:
-        raise config.wrong("indexer_types", UNSHARED)
-    if listed is None and config.fields.get("index_topk_pattern") is not None:
-        raise config.wrong("index_topk_pattern", UNSHARED)
-    if listed is None and config.size("index_topk_freq", default=1) > 1:
-        raise config.wrong("index_topk_freq", UNSHARED)
-    return [block(index)] * count
+    if listed is None and (pattern := config.text("index_topk_pattern", default="")):
+        if len(pattern) != count or set(pattern) - {"F", "S"}:
+            raise config.wrong("index_topk_pattern", f"F or S for each of {count} layers")
+        listed = [INDEXER_TYPES[letter == "S"] for letter in pattern]
+    if listed is None:
+        every, first = config.size("index_topk_freq", default=1), config.count("index_skip_topk_offset", 2)
+        listed = [INDEXER_TYPES[max(i - first + 1, 0) % every != 0] for i in range(count)]
+    if listed[0] == "shared":
+        raise config.wrong("indexer_types", "full in the first layer, for others to share")
+    return listed
 
 
-KINDS = ("deepseek_v2", "deepseek_v3", "kimi_k2", "deepseek_v32", "glm_moe_dsa", "glm4_moe_lite")
+KINDS = (
+    "deepseek_v2",
+    "deepseek_v3",
+    "kimi_k2",
+    "deepseek_v32",
+    "glm_moe_dsa",
+    "glm4_moe_lite",
+    "mistral4",
+    "youtu",
+)
 FAMILY = dict.fromkeys(KINDS, _model)

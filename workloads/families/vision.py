@@ -75,7 +75,11 @@ def _llama4(config: Config, width: int) -> Tower:
 
 
 def _kimi(config: Config, width: int) -> Tower:
-    """Kimi K2.5 and Kimi-VL: MoonViT, whose learned positions are a grid, and an MLP over 2 x 2 patches."""
+    """Kimi K2.5 and Kimi-VL: MoonViT, whose learned positions are a grid, and an MLP over 2 x 2 patches.
+
+    Its authors' configs put `vt_` before most fields, those of transformers do not.
+    """
+    config = Config({name.removeprefix("vt_"): value for name, value in config.fields.items()}, config.origin)
     hidden, merge = config.size("hidden_size"), config.fields.get("merge_kernel_size", [2, 2])
     if not isinstance(merge, list | tuple) or len(merge) != 2:
         raise config.wrong("merge_kernel_size", "a list of two whole numbers")
