@@ -26,6 +26,7 @@ BESIDE = {  # the offset [points] and the alignment of a label at each side of i
     "bottom center": ((0, -12), "center", "top"),
     "top center": ((0, 12), "center", "bottom"),
     "middle right": ((13, 0), "left", "center"),
+    "bottom right": ((9, -9), "left", "top"),
     "middle left": ((-13, 0), "right", "center"),
 }
 SMALL: Any = {"fontsize": 7, "color": MUTED}
@@ -82,7 +83,8 @@ def plot_roofline(ax: Axes, step: Point) -> Axes:
     """Operators under the roofs, marks with areas by share of the time, the largest with names."""
     drawn = [o for o in step.operators if o.drawable]
     xs, ys = window(drawn, step.roofs)
-    for trace in roof_traces(step.roofs, xs):
+    roofs = roof_traces(step.roofs, xs)
+    for trace in roofs:
         dash = {"solid": "-", "dash": "--"}[trace["line"]["dash"]]
         ax.plot(
             trace["x"], trace["y"], dash, color=trace["line"]["color"], lw=1.2, label=trace["name"], zorder=1
@@ -102,7 +104,7 @@ def plot_roofline(ax: Axes, step: Point) -> Axes:
                 x, operator.flops / operator.measured_s, color=colour, alpha=0.75, linewidths=0, **look
             )
     by_name, labels = {o.name: o for o in drawn}, labels_of(drawn, shares)
-    sides = sides_of(drawn, labels, shares, (xs, ys))
+    sides = sides_of(drawn, labels, shares, (xs, ys), roofs)
     for name, label in labels.items():
         at, (place, ha, va) = by_name[name], BESIDE[sides[name]]
         ax.annotate(

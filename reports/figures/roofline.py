@@ -17,6 +17,8 @@ LONGEST = 20  # characters of a name in a label
 SIZE = (0.1, 0.14)  # of a label, in shares of the plot
 RADIUS = (0.02, 0.05)  # of the mark of all of the time, likewise
 SIDES = {"bottom center": (0, -1), "middle right": (1, 0), "middle left": (-1, 0), "top center": (0, 1)}
+SIDES |= {"bottom right": (1, -1)}  # clear of a slope on which the mark itself lies
+SAMPLES = 100  # points of a roof that a label may cover
 
 
 def roofline_figure(point: Point) -> Figure:
@@ -27,7 +29,7 @@ def roofline_figure(point: Point) -> Figure:
     shares = share_of(drawn)
     measured = any(o.measured_s is not None for o in drawn)
     labels = labels_of(drawn, shares)
-    sides = sides_of(drawn, labels, shares, (x_range, y_range))
+    sides = sides_of(drawn, labels, shares, (x_range, y_range), traces)
     if measured:
         traces += _cloud(drawn, shares, labels, sides, measured=True)
     traces += _cloud(drawn, shares, {} if measured else labels, sides, measured=False)
@@ -127,12 +129,18 @@ def sides_of(
     labels: Iterable[str],
     shares: dict[str, float],
     window: tuple[tuple[float, float], ...],
+    roofs: Sequence[Figure],
 ) -> dict[str, str]:
-    """By labelled operator, the side of its mark on which the label covers the fewest other marks."""
+    """By labelled operator, the side of its mark on which the label covers the fewest other marks, and roofs.
+
+    `roofs` are the lines of `roof_traces`.
+    """
 
     def place(operator: Operator, seconds: float) -> list[float]:
+        return shares_of((operator.flops / operator.bytes, operator.flops / seconds))
+
+    def shares_of(at: Iterable[float]) -> list[float]:
         """In shares of the plot."""
-        at = (operator.flops / operator.bytes, operator.flops / seconds)
         return [
             math.log(value / low) / math.log(high / low)
             for value, (low, high) in zip(at, window, strict=True)
@@ -145,14 +153,26 @@ def sides_of(
         if s
     ]
 
-    def covered(middle: list[float], own: list[float]) -> int:
+    ends = [[shares_of(point) for point in zip(r["x"], r["y"], strict=True)] for r in roofs]
+    lines = [
+        [[a + (b - a) * i / SAMPLES for a, b in zip(end[0], end[-1], strict=True)] for i in range(SAMPLES)]
+        for end in ends
+    ]
+
+    def covered(middle: list[float], own: list[float]) -> tuple[int, int]:
         outside = not all(size / 2 <= at <= 1 - size / 2 for at, size in zip(middle, SIZE, strict=True))
         hit = (
             all(abs(a - b) < size / 2 + r for a, b, size, r in zip(mark, middle, SIZE, radii, strict=True))
             for mark, radii in marks
             if mark != own
         )
-        return sum(hit) + outside * len(marks)
+        crossed = (
+            any(
+                all(abs(a - b) < size / 2 for a, b, size in zip(at, middle, SIZE, strict=True)) for at in line
+            )
+            for line in lines
+        )
+        return sum(hit) + outside * len(marks), sum(crossed)
 
     found = {}
     for operator in (o for o in operators if o.name in labels):

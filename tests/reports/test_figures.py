@@ -111,6 +111,15 @@ def test_a_label_stands_where_it_covers_no_other_mark(content: Content) -> None:
     assert side(replace(small, count=2)) == "middle right"
 
 
+def test_a_label_stands_clear_of_the_roof_that_its_mark_lies_on(content: Content) -> None:
+    """On the slope a label below or beside the mark would lie on the line."""
+    base = next(o for o in content.points[0].operators if o.drawable)
+    on = replace(base, name="on", count=1, flops=1e12, bytes=1e11, predicted_s=0.1, measured_s=0.1)
+    point = replace(content.points[0], operators=(on,))
+    cloud, *_ = _named(roofline_figure(point), "measured")
+    assert cloud["textposition"] == ["bottom right"]
+
+
 def test_roofs_meet_at_the_ridge(content: Content) -> None:
     traces = {t["name"]: t for t in roofline_figure(content.points[0])["data"]}
     slope = traces["memory 1.00 TB/s, data sheet"]
