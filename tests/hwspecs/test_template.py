@@ -104,6 +104,13 @@ def test_any_name_survives(tmp_path: Path, name: str) -> None:
         ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTX-PRO-6000-Blackwell-Server"),
         ("NVIDIA RTX A6000", "RTX-A6000-48GB"),
         ("NVIDIA RTX 6000 Ada Generation", "RTX-6000-Ada"),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "RTX-PRO-6000-Blackwell-Workstation"),
+        ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", "RTX-PRO-6000-Blackwell-Max-Q"),
+        ("NVIDIA A30", "A30-24GB"),
+        ("NVIDIA H200 NVL", "H200-NVL-141GB"),
+        ("NVIDIA GH200 144G HBM3e", "GH200-144GB"),
+        ("NVIDIA GB10", "GB10-128GB"),
+        ("Tesla V100-SXM2-16GB", "V100-SXM2-16GB"),
         ("AMD Instinct MI300X", "MI300X"),
     ],
 )
