@@ -88,7 +88,7 @@ def steps(device: str) -> list[Step]:
         Step(
             *("campaign", "campaign", 60, 480),
             (f"profiler campaign {on} --no-models --budget {{left}}s -o {{out}}/campaign",),
-            (f"profiler campaign {on} --no-models --budget 30s -o {{out}}/campaign",),
+            (f"profiler campaign {on} --no-models --budget {{brief}}s -o {{out}}/campaign",),
             resumed=True,
         ),
         Step(
@@ -260,7 +260,8 @@ def one(step: Step, asked: argparse.Namespace, left: float, environment: dict[st
     with said.open("w") as log:
         for command in step.brief if asked.brief else step.commands:
             remaining = left - (time.monotonic() - begin)
-            words = command.format(out=asked.results, left=max(1, int(remaining) - 15))
+            budget = max(1, int(remaining) - 15)
+            words = command.format(out=asked.results, left=budget, brief=min(30, budget))
             if not (asked.results / "campaign" / "device.yaml").exists():
                 words = words.replace(f"--hw {asked.results}/campaign/device.yaml", "")
             log.write(f"$ python -m {words}\n")

@@ -74,12 +74,12 @@ def profile(request: Request) -> Run:
             rows.stopped(error)
             if isinstance(error, KeyboardInterrupt):
                 request.progress(f"interrupted; what was measured is in {request.out}")
+            before = f"{rows.doing}; what was measured before is in {request.out}."
             if out_of_memory(error):
-                raise InputError(f"out of memory; what was measured before is in {request.out}.") from None
+                raise InputError(f"out of memory in {before}") from None
             if device_fault(error):
                 raise InputError(
-                    f"{request.device} failed ({reason(error).rstrip('.')}); what was measured before is in "
-                    f"{request.out}."
+                    f"{request.device} failed ({reason(error).rstrip('.')}) in {before}"
                 ) from None
             raise
     why = why_separate(request.loaded.model)
@@ -136,12 +136,14 @@ def _measure_group(
 ) -> None:
     """Measure points in turn, round by round, so that drift of the machine affects all alike."""
     for point in points:
-        request.progress(in_words(point))
+        rows.doing = in_words(point)
+        request.progress(rows.doing)
         with attending(request.attention):
             way = WAYS[request.mode](subject, point)
         rows.under_way.append(Measured(request, point, way, references.get(point.phase)))
     gc.collect()
     for measured in rows.under_way:
+        rows.doing = in_words(measured.point)
         measured.warm_up()
     begin, turn, group = time.perf_counter(), 0, list(rows.under_way)
     while going := [measured for measured in group if not measured.ended]:
@@ -149,6 +151,7 @@ def _measure_group(
         turn += 1
         request.progress(f"round {turn}, at most {effort.repeats}")
         for measured in going:
+            rows.doing = in_words(measured.point)
             measured.time()
         for measured in going:
             ended = effort.ended(measured.timed.plain, time.perf_counter() - begin, turn)
@@ -158,5 +161,6 @@ def _measure_group(
         measured.time_reference()
     rows.close()
     for measured in group:
+        rows.doing = in_words(measured.point)
         look_inside(request, subject, measured, rows)
         rows.save()

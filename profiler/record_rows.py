@@ -32,6 +32,7 @@ class Rows:
     attended: set[str] = field(default_factory=set)
     under_way: list[Measured] = field(default_factory=list)
     counter: Counter | None = None  # the device's energy
+    doing: str = "the reference steps"  # the point that is measured, in words
     began: float = field(default_factory=time.perf_counter)  # the zero of times
     saved: float = float("-inf")
 
@@ -62,7 +63,7 @@ class Rows:
     def stopped(self, error: BaseException) -> None:
         """Save the measurements if possible, and note the error."""
         self.close()
-        self.notes.append(f"{STOPPED}{type(error).__name__}: {error}")
+        self.notes.append(f"{STOPPED}{type(error).__name__}: {error} (in {self.doing})")
         with suppress(Exception):  # a full disk remains full
             self.save()
         with suppress(Exception):

@@ -317,9 +317,9 @@ def fail_at_second(error: BaseException) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("error", "code", "sentence"),
     [
-        (torch.OutOfMemoryError("no more"), 2, "out of memory; what was measured before is in"),
+        (torch.OutOfMemoryError("no more"), 2, "out of memory in decode of batch 1, 1 of "),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "out of memory"),
-        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(), 130, "interrupted; what was measured is in"),
     ],
     ids=["GPU memory", "CPU memory", "interrupt"],
 )
@@ -361,7 +361,7 @@ FAULT = "CUDA error: an illegal memory access was encountered"
         (
             RuntimeError(f"{FAULT}\nCompile with DSA"),
             InputError,
-            rf"^cpu failed \({FAULT}\); what was .* is in",
+            rf"^cpu failed \({FAULT}\) in decode of batch .*; what was .* is in",
         ),
     ],
 )
@@ -374,7 +374,8 @@ def test_an_error_keeps_what_was_measured_and_is_raised(
         profile(request_for(small_llama, tmp_path / "run"))
     run = open_run(tmp_path / "run")
     assert run.head.status == "failed"
-    assert f"stopped: {type(error).__name__}: {error}" in run.head.notes
+    (note,) = (note for note in run.head.notes if note.startswith("stopped: "))
+    assert note.startswith(f"stopped: {type(error).__name__}: {error} (in decode of batch ")
     assert set(run.table("kernels")["phase"]) == {"prefill"}
 
 
