@@ -145,5 +145,19 @@ def load_model(asked: str | Path) -> Loaded:
     if "config" in data and "published" in data:
         file = validated(ModelFile, data, str(path))
         return Loaded(build(Config(file.config, str(path)), file.name), file.config, file)
+    data = _with_formats(path, data)
     name = data.get("_name_or_path") or (path.parent.name if path.name == "config.json" else path.stem)
     return Loaded(build(Config(data, str(path)), str(name)), data)
+
+
+def _with_formats(path: Path, data: dict[str, Any]) -> dict[str, Any]:
+    """A config with the formats that stand in a file beside it, as in checkpoints of NVIDIA's ModelOpt."""
+    beside = path.parent / "hf_quant_config.json"
+    if path.name != "config.json" or data.get("quantization_config") or not exists(beside, Path.is_file):
+        return data
+    stated = read_json(beside).get("quantization")
+    return (
+        {**data, "quantization_config": {"quant_method": "modelopt", **stated}}
+        if isinstance(stated, dict)
+        else data
+    )

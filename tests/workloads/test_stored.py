@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,6 +119,19 @@ def test_where_attention_is_left_out_the_format_is_the_experts(left: list[str]) 
 def test_what_else_is_left_out_is_small(left: list[Any]) -> None:
     quantised = {"quantization_config": tensors(weights(4, 16, "float"), ignore=left), "num_experts": 8}
     assert stored_formats(quantised) == {"weights": "nvfp4"}
+
+
+def test_modelopt_may_state_formats_in_a_file_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(load_model("Llama-3.1-8B").config))
+    stated = {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head"]}
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps({"quantization": stated}))
+    assert stored_formats(load_model(tmp_path).config) == {
+        "weights": "fp8",
+        "activations": "fp8",
+        "kv": "fp8",
+    }
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps({"quantization": []}))
+    assert stored_formats(load_model(tmp_path).config) is None
 
 
 def test_experts_of_kimi_are_as_large_as_their_tensors() -> None:

@@ -80,11 +80,11 @@ FAMILIES = {
     *alibi.FAMILY,
     *latent.FAMILY,
     *varied.FAMILY,
-} - {"nemotron-nas", "mobilellm", "mimo"}  # which transformers has not
+} - {"nemotron-nas", "mobilellm"}  # which transformers has not
 ON_META = sorted(FAMILIES - {"dbrx"})
 # SDPA knows no soft-capping (Gemma 2), no sinks (gpt-oss), no bias of positions; GPT-J never used it;
 # on a CPU the counter does not know SDPA's kernel.
-EAGER = {"gemma2", "vaultgemma", "gpt_oss", "bloom", "mpt", "gptj", "gpt_neo", "xglm"}
+EAGER = {"mimo_v2_flash", "gemma2", "vaultgemma", "gpt_oss", "bloom", "mpt", "gptj", "gpt_neo", "xglm"}
 
 
 def decoder_of(fields: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class Decoder(torch.nn.Module):  # type: ignore[misc]  # torch is optional here
 def reference(fields: dict[str, Any], device: str = "meta") -> Any:
     """The transformers model of a config: on the meta device shapes only, no weights."""
     rest = {name: value for name, value in fields.items() if name != "model_type"}
-    kind = {"kimi_k2": "deepseek_v3"}.get(fields["model_type"], fields["model_type"])
+    kind = {"kimi_k2": "deepseek_v3", "mimo": "qwen2"}.get(fields["model_type"], fields["model_type"])
     config = transformers.AutoConfig.for_model(kind, **rest)
     config._experts_implementation = "batched_mm"
     whole = type(config) in transformers.AutoModelForCausalLM._model_mapping
@@ -162,7 +162,7 @@ def counted_flops(model: Model, step: Step) -> int:
 
 def shallow(fields: dict[str, Any]) -> dict[str, Any]:
     """The config with just enough layers to show every kind of layer."""
-    patterns = {"gemma2": 2, "gemma3_text": 6, "gpt_oss": 2, "llama4_text": 4}
+    patterns = {"gemma2": 2, "gemma3_text": 6, "gpt_oss": 2, "mimo_v2_flash": 2, "llama4_text": 4}
     layers = patterns.get(fields["model_type"], 12 if fields["model_type"] in gemma.FAMILY else 1)
     layers += fields.get("first_k_dense_replace", 0)
     name = next(name for name in ("n_layer", "n_layers", "num_hidden_layers") if name in fields)
@@ -193,7 +193,7 @@ def test_parameters_and_flops_of_every_shipped_config(path: Path) -> None:
 
 
 # Sixty layers of latent attention once: the others of DeepSeek's kind repeat it and cost a minute each.
-NO_MODEL = {"kimi_k2", "deepseek_v32", "glm_moe_dsa", "mistral4", "youtu"}
+NO_MODEL = {"mimo_v2_flash", "kimi_k2", "deepseek_v32", "glm_moe_dsa", "mistral4", "youtu"}
 # Of these no config is shipped.
 NO_MODEL |= {
     "gemma4_unified_text",
@@ -325,6 +325,10 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
         "num_experts_per_tok": 3,
         "moe_intermediate_size": 35,
     },
+    "mimo_v2_flash": {
+        **{"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 35},
+        **{"head_dim": 10, "v_head_dim": 6, "num_key_value_heads": 3},
+    },
     "mistral4": LATENT,
     "youtu": LATENT,
     "dbrx": {
@@ -393,6 +397,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("glm_moe_dsa", {"num_hidden_layers": 4, "indexer_types": ["full", "shared", "shared", "full"]}),
     ("glm_moe_dsa", {"num_hidden_layers": 6, "index_topk_freq": 2, "index_skip_topk_offset": 3}),
     ("glm_moe_dsa", {"num_hidden_layers": 3, "index_topk_pattern": "FSF"}),
+    ("mimo_v2_flash", {"num_hidden_layers": 7}),
+    ("mimo_v2_flash", {"layer_types": ["sliding_attention", "full_attention"]}),
     ("gpt_bigcode", {"multi_query": False}),
     ("persimmon", {"qk_layernorm": False}),
     ("jais2", {"attention_bias": False}),

@@ -35,7 +35,13 @@ class AttentionBlock(Block):
     alibi: bool = False
     softcap: bool = False
     sinks: bool = False
+    values: int = 0  # elements of a value head where they are not those of a key
     borrows: bool = False  # keys and values are those of a layer before it
+
+    @property
+    def value_dim(self) -> int:
+        """Elements of a value head."""
+        return self.values or self.head_dim
 
     @property
     def core_name(self) -> str:
@@ -54,20 +60,25 @@ class AttentionBlock(Block):
             rope = Rope(place.tokens, heads + made, self.rotary_dim, precision.wide, fused)
             yield "rope", (heads, made, self.rotary_dim), rope
         if made:
-            append = KvAppend(place.tokens, made, self.head_dim, precision.wide, precision.kv, fused)
-            yield "kv_append", (made, self.head_dim), append
-        kind = (heads, kv_heads, self.head_dim, self.alibi, self.softcap, self.sinks)
+            mean = self.head_dim if self.value_dim == self.head_dim else (self.head_dim + self.value_dim) / 2
+            append = KvAppend(place.tokens, made, mean, precision.wide, precision.kv, fused)
+            yield "kv_append", (made, mean), append
+        kind = (heads, kv_heads, self.head_dim, self.values, self.alibi, self.softcap, self.sinks)
         yield self.core_name, kind, self._core(place, heads, kv_heads)
-        width = heads * self.head_dim
+        width = heads * self.value_dim
         yield "o_proj", (width, self.out_bias), place.linear(place.hidden, width, self.out_bias)
 
     def _inputs(self, place: Place, heads: int, kv_heads: int) -> Iterator[Part]:
-        q_width, kv_width = heads * self.head_dim, kv_heads * self.head_dim
+        q_width, k_width, v_width = (
+            heads * self.head_dim,
+            kv_heads * self.head_dim,
+            kv_heads * self.value_dim,
+        )
         if self.fused_qkv:
-            width = q_width + 2 * kv_width
+            width = q_width + k_width + v_width
             yield "qkv_proj", (width, self.qkv_bias), place.linear(width, place.hidden, self.qkv_bias)
         else:
-            for name, width in (("q_proj", q_width), ("k_proj", kv_width), ("v_proj", kv_width)):
+            for name, width in (("q_proj", q_width), ("k_proj", k_width), ("v_proj", v_width)):
                 if width:
                     bias = self.qkv_bias and (self.key_bias or name != "k_proj")
                     yield name, (width, bias), place.linear(width, place.hidden, bias)
@@ -91,6 +102,7 @@ class AttentionBlock(Block):
             alibi=self.alibi,
             softcap=self.softcap,
             sinks=self.sinks,
+            value_dim=self.values or None,
             weights=precision.wide,
         )
 
@@ -105,7 +117,7 @@ class AttentionBlock(Block):
         most = self.window or self.chunk
         kept = tokens if most is None else minimum(tokens, most)
         _, kv_heads = self._heads(setting.tensor_parallel)
-        return 2 * kept * kv_heads * self.head_dim * bytes_per_element(setting.precision.kv)
+        return kept * kv_heads * (self.head_dim + self.value_dim) * bytes_per_element(setting.precision.kv)
 
     def unsplit(self, devices: int) -> Iterator[str]:
         """Heads are shared out evenly; KV heads shared or copied evenly."""

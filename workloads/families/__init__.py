@@ -40,7 +40,7 @@ READERS: dict[str, str] = {
     "parallel": "gptj gpt_neox phi falcon",
     "alibi": "bloom mpt",
     "latent": "deepseek_v2 deepseek_v3 kimi_k2 deepseek_v32 glm_moe_dsa glm4_moe_lite mistral4 youtu",
-    "varied": "llama4_text dbrx nemotron-nas mobilellm",
+    "varied": "llama4_text dbrx nemotron-nas mobilellm mimo_v2_flash",
     "kernel": "linear_attention",
 }
 FAMILIES = {kind: module for module, kinds in READERS.items() for kind in kinds.split()}

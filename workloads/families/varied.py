@@ -1,4 +1,4 @@
-"""Decoders that say layer by layer what they are made of: Llama 4, DBRX, Llama-Nemotron, MobileLLM."""
+"""Decoders that say layer by layer what they are made of: Llama 4, DBRX, Nemotron NAS, MobileLLM, MiMo-V2."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from workloads.families.common import (
     gated_mlp,
     head_dim_of,
     kv_heads_of,
+    rotated,
     rotating,
     width_and_heads,
 )
+from workloads.families.llama import WINDOW_TYPES
 from workloads.layer import Layer
 from workloads.model import Model
 
@@ -109,4 +111,50 @@ def _mobilellm(config: Config) -> Model:
     return decoder_of(config, hidden, pair * count, tied_by=field, tied=True)
 
 
-FAMILY = {"llama4_text": _llama4, "dbrx": _dbrx, "nemotron-nas": _nemotron_nas, "mobilellm": _mobilellm}
+def _mimo_v2(config: Config) -> Model:
+    """MiMo-V2-Flash: values narrower than keys; windows with sinks and more KV heads; experts.
+
+    Its authors' config says layer by layer 0 or 1 where transformers has words, and more by other names.
+    """
+    hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
+    heads = config.size("num_attention_heads")
+    kv_heads = kv_heads_of(config, heads, 4)
+    dim = head_dim_of(config, hidden, heads, 192)
+    full = AttentionBlock(
+        heads,
+        kv_heads,
+        dim,
+        rotary_dim=rotated(config, dim, 0.334),
+        qkv_bias=config.flag("attention_bias", False),
+        values=config.size("v_head_dim", default=128),
+    )
+    inside = config.size("swa_num_key_value_heads", default=2 * kv_heads)
+    config.divides("num_attention_heads", heads, "swa_num_key_value_heads", inside)
+    before = config.optional_size("sliding_window_size")  # positions beside the query's own
+    window = before + 1 if before else config.size("sliding_window", default=129)
+    sliding = replace(full, kv_heads=inside, window=window, sinks=True)
+    marked = config.flags("hybrid_layer_pattern", count)
+    if listed := config.per_layer("layer_types", count, WINDOW_TYPES):
+        marked = [kind == WINDOW_TYPES[0] for kind in listed]
+    in_window = marked or [i != 0 and (i + 1) % 6 != 0 for i in range(count)]
+    routed = config.flags("moe_layer_freq", count)
+    if words := config.per_layer("mlp_layer_types", count, ("dense", "sparse")):
+        routed = [word == "sparse" for word in words]
+    is_sparse = routed or [i > 0 for i in range(count)]
+    wide = config.size("moe_intermediate_size", default=2048)
+    moe = experts.routed(config, "n_routed_experts", width=wide, default=256, top_k=8)
+    dense = gated_mlp(config)
+    layers = [
+        Layer((sliding if near else full, moe if sparse else dense))
+        for near, sparse in zip(in_window, is_sparse, strict=True)
+    ]
+    return decoder_of(config, hidden, layers, positions=131_072)
+
+
+FAMILY = {
+    "llama4_text": _llama4,
+    "dbrx": _dbrx,
+    "nemotron-nas": _nemotron_nas,
+    "mobilellm": _mobilellm,
+    "mimo_v2_flash": _mimo_v2,
+}
