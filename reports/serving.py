@@ -67,8 +67,9 @@ def as_text(found: Serving) -> str:
         del columns["within_limits"], columns["goodput_per_s"]
     fewest = min(row["requests"] for row in rows)
     count = f"{'' if fewest == found.requests else f'{fewest} to '}{found.requests}"
+    layout = f" ({found.layout})" if found.layout else ""
     title = (
-        f"{found.model} on {found.devices} x {found.hardware}: {count} requests of "
+        f"{found.model} on {found.devices} x {found.hardware}{layout}, {found.formats}: {count} requests of "
         f"{found.prompt:.0f} + {found.output:.0f} tokens on average; fidelity {found.fidelity}"
     )
     notes = [

@@ -106,11 +106,16 @@ def heading(*points: dict[str, Any]) -> str:
     phase = "one pass" if data["family"] == TRACED else data["phase"]
     asked = ", ".join([phase, *_sizes(points)])
     shared = [f"{n} {data[f'{name}_parallel']}" for n, name in SHARES if data[f"{name}_parallel"] > 1]
-    stored = Precision(dtypes["weights"], experts=dtypes["experts"]).stored
+    formats = Precision(
+        weights=dtypes["weights"],
+        activations=dtypes["activations"],
+        kv=dtypes["kv"],
+        experts=dtypes["experts"],
+    )
     means = f"; with {' and '.join(data['techniques'])}" if data["techniques"] else ""
     return (
         f"{data['model']} on {', '.join([_devices(data), *shared])}: {asked}, "
-        f"weights {stored}, activations {dtypes['activations']}, KV {dtypes['kv']}"
+        f"{formats.told}"
         f"{means}; fidelity {data['fidelity']}, convention {data['convention']}\n"
     )
 

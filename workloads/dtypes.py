@@ -113,6 +113,11 @@ class Precision:
         apart = self.expert_weights != self.weights
         return f"{self.weights}, experts {self.expert_weights}" if apart else str(self.weights)
 
+    @property
+    def told(self) -> str:
+        """All formats in words."""
+        return f"weights {self.stored}, activations {self.activations}, KV {self.kv}"
+
     @classmethod
     def of(
         cls, weights: str, activations: str | None = None, kv: str | None = None, experts: str | None = None

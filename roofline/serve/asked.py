@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,12 +26,14 @@ from roofline.target import Goal
 from specfiles.errors import InputError, choose
 from workloads.catalogue import load_model
 from workloads.descriptor import is_descriptor, load_descriptor
+from workloads.stored import as_options, stored_note
 from workloads.traffic import Traffic
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from hwspecs import Device
+    from workloads.step import Setting
 
 MOST_DRAWN = 10_000  # requests, where a search may choose how many it needs
 BUDGETS = {"chunked": 512}  # Sarathi-Serve's
@@ -71,7 +74,7 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
     Raises InputError for what cannot be read, does not fit, or is no engine's way to serve.
     """
     check_price(asked.price)
-    scenario, traffic = _scenario(asked)
+    scenario, traffic, published = _scenario(asked)
     engine = find_engine(asked.engine)
     if engine is not None:
         scenario = as_engines_run(scenario, graphs=engine.graphs)
@@ -126,8 +129,20 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
         rows,
         engine.told if engine else None,
         enough if enough > len(requests) else None,
-        _notes(device, drawn_ceilings, devices, asked.readers),
+        (*published, *_notes(device, drawn_ceilings, devices, asked.readers)),
+        _layout(scenario.setting, asked.engines, asked.readers),
+        scenario.setting.precision.told,
     )
+
+
+def _layout(setting: Setting, engines: int, readers: int) -> str:
+    """How the devices are shared out: `2 engines and 1 reader of tp 4, ep 4`."""
+    parts = (("tp", setting.tensor_parallel), ("ep", setting.expert_parallel))
+    shared = ", ".join(f"{name} {size}" for name, size in parts if size > 1)
+    counts = ((engines, "engine"), (readers, "reader"))
+    named = (f"{count} {name}{'s' * (count > 1)}" for count, name in counts if count)
+    several = " and ".join(named) if engines + readers > 1 else ""
+    return " of ".join(filter(None, (several, shared)))
 
 
 def _notes(device: Device, limits: Ceilings, devices: int, readers: int) -> tuple[str, ...]:
@@ -141,14 +156,20 @@ def _notes(device: Device, limits: Ceilings, devices: int, readers: int) -> tupl
     return notes
 
 
-def _scenario(asked: Served) -> tuple[Scenario, Traffic]:
-    """The mean request, one for each part of the batch, and how requests come, from flags and file."""
+def _scenario(asked: Served) -> tuple[Scenario, Traffic, tuple[str, ...]]:
+    """The mean request, one for each part of the batch, and how requests come, from flags and file.
+
+    Last, a note where the model is published in narrower formats.
+    """
+    notes: tuple[str, ...] = ()
     if isinstance(asked.model, Scenario):
         parts = asked.model.setting.replicas
         file, scenario = None, replace(asked.model, phase="generate", batch=parts)
     else:
         file = asked.workload or (Path(asked.model) if is_descriptor(asked.model) else None)
-        scenario = _mean_request(asked.model, file, asked)
+        config, scenario = _mean_request(asked.model, file, asked)
+        note = stored_note(scenario.model.name, config, scenario.setting.precision, as_options)
+        notes = (note.removesuffix("."),) if note and not scenario.techniques else ()
     traffic = (load_descriptor(file).traffic if file else None) or Traffic()
     given = {name: getattr(asked, name) for name in ("requests", "seed") if getattr(asked, name) is not None}
     for name, value in given.items():
@@ -157,20 +178,23 @@ def _scenario(asked: Served) -> tuple[Scenario, Traffic]:
     setting = scenario.setting
     if setting.pipeline_parallel > 1:
         raise InputError("serving is simulated without stages of layers; leave out --pp.")
-    return scenario, traffic.replace(**given)
+    return scenario, traffic.replace(**given), notes
 
 
-def _mean_request(model: str, file: Path | None, asked: Served) -> Scenario:
+def _mean_request(model: str, file: Path | None, asked: Served) -> tuple[Mapping[str, Any], Scenario]:
     # As many sequences as experts' devices are enough to give each part of the batch one.
     words = replace(asked.scenario, phase="generate", batch=max(1, asked.scenario.ep or 1))
-    _, found = scenarios(str(file or model), words)
+    loaded, found = scenarios(str(file or model), words)
     if len(found) != 1:
         raise InputError(
             f"{file} asks for {len(found)} points; serve simulates one: give --prompt and --output."
         )
     mean = replace(found[0], batch=found[0].setting.replicas)
     lends = asked.workload is not None and not is_descriptor(model)  # the file's lengths, another model
-    return replace(mean, model=load_model(model).model) if lends else mean
+    if lends:
+        loaded = load_model(model)
+        mean = replace(mean, model=loaded.model)
+    return loaded.config, mean
 
 
 def _policy(name: str, asked: Served) -> Policy:

@@ -53,7 +53,9 @@ class Serving:
     rows: list[dict[str, Any]]
     engine: str | None = None  # whose overheads are in the times, and where they come from
     enough: int | None = None  # requests that a search for the highest rate takes, where it had fewer
-    notes: tuple[str, ...] = ()  # what of the devices the times take for granted
+    notes: tuple[str, ...] = ()  # what of the formats and devices the times take for granted
+    layout: str = ""  # how the devices are shared out
+    formats: str = ""  # of weights, activations and cache
 
     def table(self) -> pd.DataFrame:
         """The records: a row per batching and rate, columns as in docs/serving.md."""

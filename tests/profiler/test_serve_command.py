@@ -85,6 +85,13 @@ def test_a_recorded_trace_is_served_as_it_came_or_at_another_rate(tmp_path: Path
 def test_more_devices_and_readers_are_counted() -> None:
     words = ("Llama-3.1-70B", *SHORT[2:], "--hw", "dgx-h100", "--tp", "4", "--readers", "1", "--rate", "2")
     assert json.loads(run(*words, "--format", "json"))["devices"] == 8
+    assert "8 x H100-SXM5-80GB (1 engine and 1 reader of tp 4), weights bf16, " in run(*words)
+
+
+def test_a_model_that_is_published_in_narrower_formats_is_said_to_be() -> None:
+    words = ("gpt-oss-20b", *SHORT[2:], "--hw", "h200", "--rate", "2")
+    assert "published weights are narrower: --expert-weights mxfp4." in run(*words)
+    assert "narrower" not in run(*words, "--expert-weights", "mxfp4")
 
 
 def test_more_devices_than_a_node_has_are_said_to_be_several_nodes() -> None:
