@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -307,7 +308,7 @@ def page(
     """The whole page."""
     inside = np.average([c["coverage"] for c in held], weights=[c["rows"] for c in held])
     spread = f"{np.min(claims):.0%} to {np.max(claims):.0%}"
-    return "\n".join(
+    text = "\n".join(
         [
             "# Accuracy of the calibrated fidelity",
             "",
@@ -349,6 +350,12 @@ def page(
             "",
         ]
     )
+    return _spaced(text)
+
+
+def _spaced(text: str) -> str:
+    """Percentages with the space that SI asks for, which Python's format leaves out."""
+    return re.sub(r"(?<=\d)%", " %", text)
 
 
 def main() -> None:
@@ -400,7 +407,8 @@ def main() -> None:
     if options.json:
         print(json.dumps({"shapes_not_seen": held_cells, "device_not_seen": carried_cells}, indent=1))
         return
-    print("\n".join([*medians(held_cells), "", *(medians(carried_cells, UNSEEN) if carried_cells else [])]))
+    lines = [*medians(held_cells), "", *(medians(carried_cells, UNSEEN) if carried_cells else [])]
+    print(_spaced("\n".join(lines)))
 
 
 if __name__ == "__main__":
