@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
+from reports.wording import counted
 from specfiles.errors import InputError, reason
 
 COLD_FACTOR = 3  # buffers of this many last-level caches are cold
@@ -31,7 +32,8 @@ def pick_device(asked: str) -> str:
         raise InputError("cuda was asked for, and torch sees no CUDA device; use --device cpu or auto.")
     index = int(number or 0)
     if index >= torch.cuda.device_count():
-        raise InputError(f"cuda:{index} was asked for, and torch sees {torch.cuda.device_count()} devices.")
+        there = counted(torch.cuda.device_count(), "device")
+        raise InputError(f"cuda:{index} was asked for, and torch sees {there}.")
     try:  # this torch may have no code for the GPU; another process may fill it, or hold it alone
         torch.cuda.set_device(index)  # events are recorded on the current device's stream
         torch.ones(1, device=f"cuda:{index}").add_(1).item()

@@ -23,8 +23,8 @@ from profiler.subject import load_subject
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:
+    from profiler.request import Request
     from profiler.subject import Subject
-    from workloads.catalogue import Loaded
     from workloads.operators import Operator
 
 WARM_UP = 2
@@ -50,17 +50,8 @@ def sizes(operator: Operator) -> str:
     return json.dumps({"kind": operator.kind, **told}, separators=(",", ":"))
 
 
-def replay(
-    loaded: Loaded,
-    device: str,
-    dtype: str,
-    points: Sequence[Point],
-    repeats: int,
-    seed: int,
-    mode: str,
-    attention: str,
-) -> None:
-    """Run every point `repeats` times, with a range around each step and each operator in it.
+def replay(request: Request) -> None:
+    """Run every point as often as there are repeats, with a range around each step and each operator in it.
 
     Compiled steps have no ranges inside; those of a graph are made once, during its capture, which the tools
     also record. Raises InputError without nvtx.
@@ -69,13 +60,13 @@ def replay(
 
     if not nvtx_installed():
         raise InputError("nvtx is not installed: nothing would be seen of the model; pip install nvtx.")
-    family(loaded.model)
+    family(request.loaded.model)
     with torch.inference_mode():
-        subject = load_subject(loaded, device, dtype, seed)
-        play = {"eager": _eager, "compile": _compiled, "graph": _graphed}[mode]
-        set_attention(subject, attention)
-        with ExitStack() as stack, attending(attention):
-            play(subject, points, repeats, stack)
+        subject = load_subject(request.loaded, request.device, request.dtype, request.seed)
+        play = {"eager": _eager, "compile": _compiled, "graph": _graphed}[request.mode]
+        set_attention(subject, request.attention)
+        with ExitStack() as stack, attending(request.attention):
+            play(subject, request.points, request.effort.repeats, stack)
 
 
 def _eager(subject: Subject, points: Sequence[Point], repeats: int, stack: ExitStack) -> None:

@@ -121,25 +121,17 @@ def command(
     needs_torch()
     from hwspecs import load_device
     from profiler.environment import device_name, pick_device, use_threads
-    from profiler.kernels import known_kernel_dtype
     from profiler.module_source import names_module
-    from profiler.points import points
     from profiler.ranks.group import check_asked, started
     from profiler.repeats import Effort
-    from profiler.request import Request, check_request
+    from profiler.request import check_request
     from profiler.ways import check_mode
-    from roofline.asked import Asked, scenarios
     from roofline.run import refuse_existing
-    from workloads.techniques.registry import parse
 
     positive(repeats=repeats, threads=threads, tp=tp)
     ranks, is_module = started(), names_module(model)
-    check_asked(
-        ranks,
-        tp,
-        alone={"--nsys": nsys, "--ncu": ncu, model: is_module},
-        whole={"--mode graph": mode == "graph"},
-    )
+    one_process = {"--nsys": nsys, "--ncu": ncu, model: is_module}
+    check_asked(ranks, tp, alone=one_process, whole={"--mode graph": mode == "graph"})
     if overhead is not None and not 0 <= overhead < float("inf"):
         raise InputError(f"overhead is {overhead}; expected a fraction of a step, as 0.03.")
     effort = Effort(repeats, float("inf") if budget is None else duration(budget), known_precision(ci))
@@ -148,29 +140,20 @@ def command(
     if not replay and ranks is None:  # of several processes the first creates the folder and tells the others
         refuse_existing(out)
     hardware = load_device(hw) if hw else device_name(chosen)
+    given = {"out": out, "hardware": hardware, "effort": effort, "seed": seed, "alone": alone}
+    use_threads(threads)
     if is_module:
         decided = {"dtype": dtype, "mode": mode != "eager", "attention": attention != "auto", "with": words}
         _refuse(model, {**sizes, **decided, "nsys": nsys, "ncu": ncu, "tp": tp > 1})
-        use_threads(threads)
-        given = {"out": out, "hardware": hardware, "effort": effort, "seed": seed, "alone": alone}
         _measure_module(overhead, target=model, device=chosen, **given)
         return
-    wanted = known_kernel_dtype(dtype or ("fp32" if chosen == "cpu" else "bf16"))
-    asked = Asked(**sizes, weights=wanted, activations=wanted, kv=wanted)
-    loaded, found = scenarios(model, asked, default_convention="eager")
-    steps = points(found)
-    use_threads(threads)
+    how = {"mode": mode, "attention": attention}
+    request = _request(model, sizes, dtype, words, device=chosen, tensor_parallel=tp, **how, **given)
     if replay:
         from profiler.replay import replay as play
 
-        play(loaded, chosen, wanted, steps, repeats, seed, mode, attention)
+        play(request)
         return
-    techniques = tuple(map(parse, words))
-    request = Request(
-        *(loaded, chosen, wanted, steps, out, hardware, effort, seed, alone, techniques, progress, tp),
-        mode=mode,
-        attention=attention,
-    )
     check_request(request)
     tools = _installed(chosen, nsys=nsys, ncu=ncu)
     run = _profiled(request, ranks)
@@ -178,9 +161,31 @@ def command(
         return
     tell(run, overhead)
     if tools:
-        how = {"threads": threads, "mode": mode, "attention": attention}
-        _record(tools, model, run, request, {**how, **sizes})
+        _record(tools, model, run, request, {"threads": threads, **how, **sizes})
     finish(run, overhead)
+
+
+def _request(
+    model: str, sizes: Mapping[str, Any], dtype: str | None, words: tuple[str, ...], **given: Any
+) -> Request:
+    """The request for a model of these sizes; by default in fp32 on a CPU, in bf16 on CUDA."""
+    from profiler.kernels import known_kernel_dtype
+    from profiler.points import points
+    from profiler.request import Request
+    from roofline.asked import Asked, scenarios
+    from workloads.techniques.registry import parse
+
+    wanted = known_kernel_dtype(dtype or ("fp32" if given["device"] == "cpu" else "bf16"))
+    asked = Asked(**sizes, weights=wanted, activations=wanted, kv=wanted)
+    loaded, found = scenarios(model, asked, default_convention="eager")
+    return Request(
+        loaded,
+        dtype=wanted,
+        points=points(found),
+        techniques=tuple(map(parse, words)),
+        progress=progress,
+        **given,
+    )
 
 
 def _measure_module(overhead: float | None, **request: Any) -> None:

@@ -27,6 +27,11 @@ _STORED = {**TORCH_DTYPES, FP8: "float8_e4m3fn", BLOCKS: "float8_e4m3fn", NVFP4:
 
 def known_kernel_dtype(name: str) -> str:
     """The dtype, if PyTorch has kernels for all operators in it; else InputError lists those."""
+    if name in PRODUCTS:
+        raise InputError(
+            f"{name} is a format of matrix products alone, which `roofline campaign` measures, and `roofline "
+            f"profile --with fp8` in a model; other operators run in {', '.join(TORCH_DTYPES)}."
+        )
     if name not in TORCH_DTYPES:
         raise choose(name, list(TORCH_DTYPES), "dtype that can be measured")
     return name
