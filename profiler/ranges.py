@@ -23,7 +23,7 @@ from profiler.parts import (
 )
 from profiler.parts.base import Family
 from specfiles.errors import InputError
-from workloads.blocks import Mamba2Block, SharedAttentionBlock
+from workloads.blocks import Block, Mamba2Block, MlaBlock, MoeBlock, SharedAttentionBlock
 from workloads.layer import Layer
 from workloads.model import Model
 
@@ -137,8 +137,21 @@ def family(model: Model) -> Family:
             f"{model.name} is of family {model.family!r}, whose parts are not known; "
             f"known: {', '.join(FAMILIES)}."
         )
+    for layer in model.stack.distinct:
+        for block in layer.blocks:
+            if what := _without_ranges(block):
+                raise InputError(
+                    f"{model.name} has {what}, whose modules are not known: it is only predicted."
+                )
     if model.family in OTHERS:
         differs, other = OTHERS[model.family]
         if any(map(differs, model.layers)):
             return other
     return FAMILIES[model.family]
+
+
+def _without_ranges(block: Block) -> str:
+    """What of a known family's block has no ranges here, in words."""
+    if isinstance(block, MlaBlock) and block.indexer is not None and block.indexer.borrowed:
+        return "layers that share an indexer's picks"
+    return "experts that work in a latent" if isinstance(block, MoeBlock) and block.latent else ""

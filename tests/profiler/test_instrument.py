@@ -19,7 +19,7 @@ from profiler.steps import operators_at
 from profiler.subject import Subject
 from roofline.together import JOIN
 from specfiles.errors import InputError
-from workloads.catalogue import Loaded
+from workloads.catalogue import Loaded, load_model
 from workloads.model import Model
 from workloads.work import Role
 
@@ -383,6 +383,18 @@ def test_ranges_in_turn_are_all_heard_and_leave_the_rest_unwrapped(subject: Call
 def test_a_family_without_parts_is_refused_with_those_that_have(tiny: Callable[..., Loaded]) -> None:
     with pytest.raises(InputError, match=r"family 'sedd'.*known: llama, mistral"):
         family(replace(tiny().model, family="sedd"))
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("Nemotron-3-Super-120B-A12B", "experts that work in a latent"),
+        ("GLM-5.2", "layers that share an indexer's picks"),
+    ],
+)
+def test_a_block_without_ranges_is_refused_though_its_family_has_some(name: str, what: str) -> None:
+    with pytest.raises(InputError, match=f"{name} has {what}, whose modules are not known"):
+        family(load_model(name).model)
 
 
 def test_capped_scores_are_computed_apart_and_counted_so(subject: Callable[..., Subject]) -> None:
