@@ -27,6 +27,7 @@ from workloads.techniques.changes import IN_LAYERS
 
 if TYPE_CHECKING:
     from hwspecs import Device
+    from roofline.ceilings import Ceilings
     from workloads.model import Model
 
 ABOVE = 1.05  # attained beyond this share of a measured ceiling is a bug in the model or the timer
@@ -83,7 +84,8 @@ def validate(run: Run, device: Device, fidelity: Fidelity | str) -> Validation:
         raise InputError(
             f"{run.path}: no kernel matched a model's operators; import its traces with --model."
         )
-    predicted = _merged(_predicted(run, device, fidelity, measured), measured)
+    limits = in_mode(ceilings(device, fidelity), run.head.mode)
+    predicted = predicted_operators(run, measured, limits, ceilings(device, reference_fidelity(device)))
     joined = predicted.merge(measured, on=[*POINT, "name"], how="outer", indicator="side", validate="1:1")
     both = joined["side"] == "both"
     drift = drifts(run, device)
@@ -126,6 +128,18 @@ def _model(run: Run) -> Model:
     return model_of(traced, head.model, str(run.path / "traced.parquet"))
 
 
+def predicted_operators(run: Run, measured: pd.DataFrame, limits: Ceilings, roof: Ceilings) -> pd.DataFrame:
+    """What a run measured, predicted at `limits`, with bounds at `roof`: a row per operator of each point."""
+    scenario = scenario_of(run)
+    rows = []
+    for key in measured[POINT].drop_duplicates().itertuples(index=False, name=None):
+        point, phase, step = dict(zip(POINT, key, strict=True)), str(key[0]), step_of(key)
+        asked = replace(scenario, batch=step.batch)
+        pairs = zip(step_rows(asked, step, limits, phase), step_rows(asked, step, roof, phase), strict=True)
+        rows += [{**point, **_record(row, bound)} for row, bound in pairs]
+    return _merged(pd.DataFrame(rows, columns=[*POINT, *_RECORD]), measured)
+
+
 def _merged(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     """Predicted operators that one measured kernel computes, merged: `q_proj + k_proj + v_proj`.
 
@@ -153,19 +167,6 @@ def _together(name: str, rows: pd.DataFrame) -> pd.DataFrame:
     sums = {c: (rows[c] * times).sum() for c in ("flops", "bytes", "predicted_s", "bound_s")}
     longest = (rows["bound_s"] * times).idxmax()
     return rows.loc[[longest]].assign(name=name, count=rows["count"].iloc[0] if alike else 1, **sums)
-
-
-def _predicted(run: Run, device: Device, fidelity: Fidelity, measured: pd.DataFrame) -> pd.DataFrame:
-    scenario = scenario_of(run)
-    limits = in_mode(ceilings(device, fidelity), run.head.mode)
-    roof = ceilings(device, reference_fidelity(device))
-    rows = []
-    for key in measured[POINT].drop_duplicates().itertuples(index=False, name=None):
-        point, phase, step = dict(zip(POINT, key, strict=True)), str(key[0]), step_of(key)
-        asked = replace(scenario, batch=step.batch)
-        pairs = zip(step_rows(asked, step, limits, phase), step_rows(asked, step, roof, phase), strict=True)
-        rows += [{**point, **_record(row, bound)} for row, bound in pairs]
-    return pd.DataFrame(rows, columns=[*POINT, *_RECORD])
 
 
 _RECORD = ("name", "kind", "count", "flops", "bytes", "bound", "predicted_s", "bound_s")

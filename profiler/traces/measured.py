@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from profiler.traces.summary import ROW
+from reports.validation import plain_records
 from roofline.run import Run
-from roofline.run_tables import POINT, step_of
-from roofline.validate import ABOVE
+from roofline.run_tables import POINT
+from roofline.validate import ABOVE, predicted_operators
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,17 +52,9 @@ def show_measured(run: Run, by: str, ceilings: Ceilings | None) -> dict[str, Any
             "repaired_events": 0,
         },
         "rows": sorted(rows, key=lambda row: -row["time_s"]),
-        "steps": _records(run.table("steps")),
-        "outliers": _records(run.table("outliers")),
+        "steps": plain_records(run.table("steps")),
+        "outliers": plain_records(run.table("outliers")),
     }
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table, null where a value is missing."""
-    return [
-        {str(name): value for name, value in row.items()}
-        for row in table.astype(object).where(table.notna(), None).to_dict("records")
-    ]
 
 
 def _operators(run: Run, ceilings: Ceilings | None) -> pd.DataFrame:
@@ -72,24 +65,11 @@ def _operators(run: Run, ceilings: Ceilings | None) -> pd.DataFrame:
     )
     if ceilings is None or not len(table):
         return table
-    from dataclasses import replace
-
-    from roofline.predict import step_rows
-    from roofline.validate import scenario_of
-
-    scenario = scenario_of(run)
-    known: dict[Any, Any] = {}
-    for point in table[POINT].drop_duplicates().itertuples(index=False, name=None):
-        step = step_of(point)
-        asked = replace(scenario, batch=step.batch)
-        for row in step_rows(asked, step, ceilings, point[0]):
-            known[(*point, row.name)] = row
-    found = [known.get((*key,)) for key in table[[*POINT, "name"]].itertuples(index=False, name=None)]
-    return table.assign(
-        flops=[r.work.flops * r.count if r else None for r in found],
-        bytes=[r.work.bytes * r.count if r else None for r in found],
-        bound_s=[max(r.times.compute_s, r.times.memory_s) * r.count if r else None for r in found],
-        bound=[r.times.bound if r else None for r in found],
+    predicted = predicted_operators(run, table, ceilings, ceilings)
+    work = ["flops", "bytes", "bound_s"]
+    predicted[work] = predicted[work].mul(predicted["count"], axis=0)
+    return table.drop(columns=[*work, "bound"]).merge(
+        predicted[[*POINT, "name", *work, "bound"]], on=[*POINT, "name"], how="left"
     )
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from hwspecs import Device
+from profiler.traces.measured import show_measured
 from roofline.ceilings import ceilings
 from roofline.predict import step_rows
 from roofline.run import Run, create_run, open_run, refuse_existing
@@ -159,6 +160,31 @@ def test_what_matches_neither_way_is_listed(tmp_path: Path, device: Device) -> N
     assert listed[gone["phase"], gone["name"]]["seconds"] == close(gone["median_s"])
     assert listed[gone["phase"], "layers.mystery"]["seconds"] == close(renamed["median_s"])
     assert len(found.matched) == len(rows) - 1
+
+
+def test_what_operators_share_is_the_sum_of_their_predictions(tmp_path: Path, device: Device) -> None:
+    """One kernel for two operators of a layer, and one for operators that run once and in every layer."""
+    rows = [{**row, "kind": None} for row in floors(device) if row["phase"] == "decode"]
+    per = {row["name"]: row for row in rows}
+    alike, unlike = ["layers.mlp.gate_proj", "layers.mlp.up_proj"], ["layers.mlp_norm", "final_norm"]
+    joined = ["layers.mlp.gate_proj + up_proj", "layers.mlp_norm + final_norm"]
+    layer = {**rows[0], "name": joined[0], "count": 3, "median_s": 1e-3}
+    step = {**rows[0], "name": joined[1], "count": 1, "median_s": 1e-3}
+    rest = [row for row in rows if row["name"] not in (*alike, *unlike)]
+    run = write(tmp_path / "run", [*rest, layer, step])
+    found = validate(run, device, "measured")
+    assert found.unmatched.empty
+    times = found.matched.set_index("name")["predicted_s"]
+    assert times[joined[0]] == close(sum(per[name]["median_s"] for name in alike))
+    assert times[joined[1]] == close(sum(per[name]["median_s"] * per[name]["count"] for name in unlike))
+    limits = ceilings(device, "measured")
+    parts, whole = (
+        show_measured(one, "phase", limits)["rows"][0] for one in (write(tmp_path / "parts", rows), run)
+    )
+    assert whole["flops"] == close(parts["flops"])
+    assert whole["bytes"] == close(parts["bytes"])
+    shown = {row["name"]: row for row in show_measured(run, "operator", limits)["rows"]}
+    assert all(shown[name]["modelled_share"] == 1 for name in joined)
 
 
 def test_layers_are_sums_of_their_operators(tmp_path: Path, device: Device) -> None:
