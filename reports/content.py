@@ -165,7 +165,7 @@ def _split(name: str, counts: Sequence[int]) -> list[tuple[str, str]]:
 
 def _fidelity(prediction: Prediction) -> str:
     kernels = prediction.ceilings.kernels
-    carried = f", constants of {kernels.transferred_from}" if kernels and kernels.transferred_from else ""
+    carried = f" (constants of {kernels.transferred_from})" if kernels and kernels.transferred_from else ""
     return f"{prediction.ceilings.fidelity}{carried}"
 
 
