@@ -63,7 +63,8 @@ def _median(predicted: Any, measured: Any) -> str:
 
 def simulated(load: Load, gpu: str, poll_steps: int) -> dict[str, Any]:
     """Mean TTFT and TPOT of a load's requests, simulated one step at a time."""
-    times, room = engine_of(load.model, load.setting, load.techniques, load.backend, load.experts_by, gpu)
+    how = load.backend, load.experts_by, gpu, load.release
+    times, room = engine_of(load.model, load.setting, load.techniques, *how)
     random = np.random.default_rng(0)
     prompt, output = (
         random.integers(max(1, round(SHORTEST / MEAN * n)), round(n / MEAN) + 1, ROUNDS * load.concurrency)
@@ -90,14 +91,14 @@ def simulated(load: Load, gpu: str, poll_steps: int) -> dict[str, Any]:
 
 @cache
 def engine_of(
-    model: Any, setting: Any, techniques: Any, backend: str, experts_by: str, gpu: str
+    model: Any, setting: Any, techniques: Any, backend: str, experts_by: str, gpu: str, release: str = ""
 ) -> tuple[StepTimes, Room]:
     """The steps of an engine, and what the largest prompts leave of its memory."""
     named = {"moe": experts_by} if experts_by else {}
     device, budget = load_device(gpu), BUDGETS.get(backend, USUAL_BUDGET)
     sizes = {"batch": setting.replicas, "prompt": 1024, "output": 1024}
     asked = Scenario(model, "generate", **sizes, setting=setting, techniques=techniques)
-    schedule = as_engines_run(asked).schedule(device)
+    schedule = as_engines_run(asked, release=release).schedule(device)
     times = StepTimes(schedule, ceilings(device, FIDELITY, backend, named), find_engine(backend))
     largest = predict(replace(asked, phase="prefill", prompt=budget), device, FIDELITY).totals()
     return times, Room.of(schedule, device, largest["activation_peak_bytes"], model.max_position, backend)

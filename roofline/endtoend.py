@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hwspecs import Device
+    from workloads.catalogue import Loaded
     from workloads.model import Model
     from workloads.techniques.base import Technique
 
@@ -50,13 +51,14 @@ NAMES = {
     "silicon_tpot_ms": "tpot_ms",
     "token_time": "tpot_ms",
 }
+BACKENDS = dict.fromkeys(("trt", "tensorrt-llm", "tensorrt_llm"), "trtllm")  # other names of engines
 SIZES = ("prompt", "output", "concurrency")
 SPLITS = ("tp", "pp", "ep", "dp", "moe_tp_size")
 NUMBERS = (*SIZES, *SPLITS, "poll_steps", "drafted", "accept", "ttft_ms", "tpot_ms")
 # What is taken where a column or a value is absent: of the split, of what a run was asked for.
 SPLIT = {**dict.fromkeys(SPLITS, 1), "backend": "", "dtype": "fp16"}
 ASKED = {"poll_steps": 1, "mode": "agg", "kv_dtype": "", "experts_by": "", "moe_quant_mode": ""}
-ASKED |= {"drafted": 0, "accept": 0, "drafts_by": ""}
+ASKED |= {"drafted": 0, "accept": 0, "release": ""}
 # Expert skew (popularity falls as rank^-skew): real routers prefer some experts, so that a batch reaches
 # fewer than under uniform routing. Chosen on gpt-oss-120b under vLLM, decoding 32 to 64 requests.
 EXPERT_SKEW = 0.75
@@ -123,7 +125,7 @@ def applied(rows: pd.DataFrame, overheads: Overheads) -> tuple[Any, Any]:
     how = {
         "static": static,
         "graphs": ~static,
-        "ahead": np.where(np.isin(column["drafts_by"], IN_TURN), 0, AHEAD),
+        "ahead": np.where(np.isin(column["release"], IN_TURN) & (column["tokens"] > 1), 0, AHEAD),
         "alone": np.isin(column["backend"], PROMPTS_ALONE),
     }
     return waits(found, Users(**sizes, **how), overheads)
@@ -167,7 +169,7 @@ def _line(row: dict[str, Any], load: Load, device: Device) -> dict[str, Any]:
         "static": load.static,
         "poll_steps": float(row["poll_steps"]),
         "drafted": int(row["drafted"]),
-        "drafts_by": row["drafts_by"],
+        "release": row["release"],
         "engine": load.backend or (EAGER if load.static else ""),
         **{f"{name}_s": float(row[f"{name}_ms"]) * 1e-3 for name in MEASURED},
     }
@@ -183,6 +185,8 @@ def _named(table: pd.DataFrame) -> pd.DataFrame:
         if name not in named:
             raise InputError(f"the table has no column {name!r}; expected model, gpu, {', '.join(SIZES)}.")
     named = _filled(named, SPLIT)
+    words = {name: named[name].astype(str).str.lower() for name in ("backend", "dtype")}
+    named = named.assign(**words).replace({"backend": BACKENDS})
     if SAMPLE in table:
         named = with_recipes(named)
     return _filled(named, ASKED).assign(static=static)
@@ -207,12 +211,12 @@ def _load(row: dict[str, Any]) -> tuple[Load, Device]:
     prompt, output, concurrency = (_whole(row, name) for name in SIZES)
     tp, ep = _split(row)
     device, loaded = load_device(str(row["gpu"])), architecture_of(str(row["model"]))
-    precision = _precision(row, device, stored_formats(loaded.config) or {})
+    precision = _precision(row, device, loaded)
     setting = Setting(precision, tensor_parallel=tp, expert_parallel=ep, expert_skew=EXPERT_SKEW)
     static, backend = bool(row["static"]), str(row["backend"])
     sizes = (prompt, output, concurrency, static)
     load = Load(loaded.model, setting, *sizes, backend=backend, techniques=_drafting(row, loaded.model))
-    return replace(load, experts_by=str(row["experts_by"]), drafts_by=str(row["drafts_by"])), device
+    return replace(load, experts_by=str(row["experts_by"]), release=str(row["release"])), device
 
 
 def _drafting(row: dict[str, Any], model: Model) -> tuple[Technique, ...]:
@@ -251,25 +255,36 @@ def _split(row: dict[str, Any]) -> tuple[int, int]:
     return 1, ep
 
 
-def _precision(row: dict[str, Any], device: Device, stored: dict[str, str]) -> Precision:
+def _precision(row: dict[str, Any], device: Device, loaded: Loaded) -> Precision:
     """The formats behind a table's short name; what a device cannot multiply in is only stored.
 
-    stored: the checkpoint's own formats. Where only its experts are narrow, as in gpt-oss, a table's narrow
-    name is that: they multiply in 8 bits where the device has 4-bit units, else in 16 (TensorRT-LLM,
-    examples/models/core/gpt_oss/README.md).
+    Where only a checkpoint's experts are narrow, as in gpt-oss, a table's narrow name is that: they multiply
+    in 8 bits where the device has 4-bit units, else in 16 (TensorRT-LLM,
+    examples/models/core/gpt_oss/README.md). In 4 bits only experts are narrow in any model that has some, as
+    in NVIDIA's checkpoints: SGLang's qwen3_5.py has no 4-bit attention, and those of DeepSeek-R1 and
+    Qwen3-235B exclude it. The expert that all tokens meet is counted in 16 bits, too.
     """
     name, kv, units = str(row["dtype"]), str(row["kv_dtype"]), device.datasheet.tensor_flop_per_s
-    if name not in ("fp8", "fp4", "nvfp4", "mxfp4"):
-        return Precision.of(name, kv=kv or None)
-    if "experts" in stored and compute_dtype(stored["experts"]) == "fp4":
+    stored = stored_formats(loaded.config) or {}
+    experts = stored.get("experts", "")
+    layers = (layer for stack in loaded.model.stacks for layer in stack.distinct)
+    sparse = any(block.spreads for layer in layers for block in layer.blocks)
+    four = name in ("fp4", "nvfp4", "mxfp4")
+    if (four or name == "fp8") and experts and compute_dtype(experts) == "fp4":
         return Precision(
             kv=kv or "bf16", experts=stored["experts"], experts_in="fp8" if "fp4" in units else None
         )
-    multiplied, weights = ("fp8", "fp8") if name == "fp8" else ("fp4", "nvfp4")
-    if multiplied not in units:
-        return Precision.of(weights, kv=kv or None)
-    in_blocks = name == "fp8" and "fp8_block" in (row["moe_quant_mode"], stored.get("weights"))
-    return Precision.of(weights, weights, kv or "bf16", "fp8_block" if in_blocks else None)
+    if four or name == "int4":
+        integers = experts if experts.startswith("int4") else "int4"
+        weights, narrow = ("nvfp4", "fp4" in units) if four else (integers, False)
+        inputs = weights if narrow else None
+        if sparse:
+            return Precision(kv=kv or "bf16", experts=weights, experts_in=inputs)
+        return Precision.of(weights, inputs, kv or "bf16")
+    if name != "fp8" or "fp8" not in units:
+        return Precision.of(name, kv=kv or None)
+    in_blocks = "fp8_block" in (row["moe_quant_mode"], stored.get("weights"))
+    return Precision.of("fp8", "fp8", kv or "bf16", "fp8_block" if in_blocks else None)
 
 
 def _scores(rows: pd.DataFrame) -> list[dict[str, Any]]:

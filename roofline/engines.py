@@ -203,11 +203,11 @@ def kernels_of(engine: Engine | None, fidelity: Fidelity | str) -> str:
     return engine.name if engine.name in measured_backends() else ""
 
 
-def as_engines_run(scenario: Scenario, *, graphs: bool = True) -> Scenario:
-    """With queries, keys and values as one product, gate and up another, and the kernels of prompts."""
+def as_engines_run(scenario: Scenario, *, graphs: bool = True, release: str = "") -> Scenario:
+    """With products of one input as one, the vocabulary in 16 bits, and the kernels of prompts."""
     from roofline.engine_kernels import EngineKernels
 
-    kernels = EngineKernels(graphs)
+    kernels = EngineKernels(graphs, release)
     others = (technique for technique in scenario.techniques if technique.slot != kernels.slot)
     return replace(scenario, techniques=(*others, kernels))
 

@@ -20,7 +20,11 @@ DRAFTED_SPLIT = {"tp": 4, "ep": 1}
 SHORTEST = 0.8
 MEAN = (1 + SHORTEST) / 2
 DRAFTS = 3  # --speculative-num-steps
-DRAFTS_BY = "sglang 0.5.9"  # the image; SGLANG_ENABLE_SPEC_V2 is not set
+# SGLang's first release with Qwen3.5, the image of the drafted runs (SGLANG_ENABLE_SPEC_V2 is not set).
+# Nightly builds run its code up to the day on which products of the delta rule were joined (pull request
+# 21019).
+FIRST, CHANGED = "sglang 0.5.9", 20260320
+HYBRID = {"model": "Qwen3.5", "backend": "sglang"}
 # How many were kept is not in the table. 3.39 tokens a step, as 3 drafts with this chance yield, is what
 # InferenceX measured later of this model's own drafts (golden_al_distribution/qwen3.5_mtp.yaml, thinking on).
 ACCEPT = 0.892
@@ -47,12 +51,14 @@ def with_recipes(named: pd.DataFrame) -> pd.DataFrame:
 
     poll_steps: polling interval of the request queue, in decode steps (--scheduler-recv-interval).
     kv_dtype: format of keys and values. experts_by: library of the experts' kernels. drafted, accept:
-    tokens that are drafted in a step, and the chance that one is kept. drafts_by: the worker that drafts
-    (`roofline.rollback`). Prompts and answers get their mean length, where the table has the largest.
+    tokens that are drafted in a step, and the chance that one is kept. release: the engine's, where it runs
+    this model otherwise than later ones (`roofline.rollback`, `roofline.engine_kernels`). Prompts and answers
+    get their mean length, where the table has the largest.
     A tp beyond a node is tp and ep multiplied: all such rows repeat the times of rows at tp 4, ep 4, which
     is the split of their recipe.
     """
     import numpy as np
+    import pandas as pd
 
     busy = named["concurrency"] >= 16
 
@@ -66,6 +72,9 @@ def with_recipes(named: pd.DataFrame) -> pd.DataFrame:
         return np.logical_and.reduce(found)
 
     drafted = are(DRAFTED) & np.logical_and.reduce([named[n] == size for n, size in DRAFTED_SPLIT.items()])
+    version = named.get("backend_version", pd.Series("", named.index)).fillna("").astype(str)
+    built = pd.to_numeric(version.str.extract(r"(\d{8})", expand=False)).fillna(0)
+    early = (version == "0.5.9") | version.str.startswith("nightly") & (built < CHANGED)
     narrow = are(NARROW) & np.logical_or.reduce([are(recipe) for recipe in NARROW_KV])
     said: dict[str, Any] = {
         "poll_steps": np.where(are(SELDOM), np.where(busy | (named["dtype"] == "fp4"), 30, 10), 1),
@@ -73,9 +82,9 @@ def with_recipes(named: pd.DataFrame) -> pd.DataFrame:
         "experts_by": np.where(are(MARLIN), "marlin", ""),
         "drafted": np.where(drafted, DRAFTS, 0),
         "accept": np.where(drafted, ACCEPT, 0.0),
-        "drafts_by": np.where(drafted, DRAFTS_BY, ""),
+        "release": np.where(drafted | (are(HYBRID) & early), FIRST, ""),
     }
-    beyond = named["tp"] > NODE
+    beyond = (named["tp"] > NODE) & (named["ep"] ** 2 <= named["tp"])
     tp = named["tp"].where(~beyond, named["tp"] / named["ep"])
     experts = named["moe_tp_size"].where(~beyond, tp / named["ep"])
     known = {name: named[name].where(named[name].notna(), said[name]) for name in said if name in named}

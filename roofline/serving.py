@@ -49,7 +49,7 @@ class Load:
     backend: str = ""
     techniques: tuple[Technique, ...] = ()
     experts_by: str = ""  # the library of the experts' kernels, where the engine was told
-    drafts_by: str = ""  # the engine's worker that drafts and verifies, where it is known
+    release: str = ""  # the engine's, where it runs otherwise than later ones
 
     @property
     def named(self) -> dict[str, str]:
@@ -104,7 +104,7 @@ def steps(load: Load, device: Device, fidelity: Fidelity | str) -> Steps:
     def passes(phase: str, at_once: int, **sizes: int) -> list[Pass]:
         sizes = {"batch": -(-at_once // parts) * parts, "prompt": load.prompt, **sizes}
         asked = Scenario(load.model, phase, setting=load.setting, techniques=load.techniques, **sizes)
-        asked = as_engines_run(asked, graphs=not load.static)
+        asked = as_engines_run(asked, graphs=not load.static, release=load.release)
         check_node(asked, device)
         return list(asked.schedule(device).passes)
 
@@ -122,7 +122,7 @@ def steps(load: Load, device: Device, fidelity: Fidelity | str) -> Steps:
     decode_s, kernels = on_device(decode_rows, eager=load.static)  # of a token
     eager = load.static or load.backend in EAGER_PROMPTS
     decode_s = tokens * decode_s
-    if load.drafts_by in IN_TURN and Fidelity(fidelity).calibrates:
+    if load.release in IN_TURN and Fidelity(fidelity).calibrates:
         gpu = Gpu.of(device)
         decode_s += sum(rollback_s(each, gpu) for each in decode if not each.scope)
     found = (*on_device(one, eager=eager), decode_s, tokens * kernels, on_device(whole)[0])

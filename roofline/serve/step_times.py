@@ -182,7 +182,9 @@ def _classes(of: Pass) -> dict[str, str]:
     n = 8 * one
 
     def at(step: Step) -> dict[str, Named]:
-        return {row.name: row for row in operators(of.model, step, of.setting)}
+        asked = replace(of, batch=step.batch, q_len=step.q_len, scored=step.scored)
+        rows = [*asked.operators(step.kv_len), *operators(of.model, step, of.setting)]
+        return {row.name: row for row in rows}  # those of the model, and what techniques add
 
     plain, longer = at(Step(n, 1, 2 * n)), at(Step(n, 1, 4 * n))
     chunk, scored = at(Step(one, n, 2 * n)), at(Step(one, n, 2 * n, scored=n))
@@ -193,7 +195,7 @@ def _classes(of: Pass) -> dict[str, str]:
         if name not in prompt or any(row is None or row != shapes[0] for row in shapes):
             found[name] = SEQUENCES
         else:
-            found[name] = TOKENS if chunk[name] == scored[name] else SCORED
+            found[name] = TOKENS if chunk.get(name) == scored.get(name) else SCORED
     return found
 
 

@@ -153,21 +153,21 @@ def test_steps_with_drafts_are_those_that_are_predicted() -> None:
 
 
 def test_states_of_kept_drafts_are_gathered_and_scattered_where_the_worker_indexes_them() -> None:
-    """GLM-4.5 has no such state; of Qwen3.5 45 layers x 16 of 64 heads x 128 x 128 on one of four devices."""
+    """GLM-4.5 has no such state; Qwen3-Next 36 layers x 8 of 32 heads x 128 x 128 on one of four devices."""
     device = load_device("b200_sxm")
     used = (parse("mtp:steps=3,accept=0.9"),)
 
-    def decode_s(name: str, drafts_by: str, fidelity: str = "calibrated") -> float:
+    def decode_s(name: str, release: str, fidelity: str = "calibrated") -> float:
         setting = Setting(tensor_parallel=4)
-        load = Load(load_model(name).model, setting, 512, 128, 8, techniques=used, drafts_by=drafts_by)
+        load = Load(load_model(name).model, setting, 512, 128, 8, techniques=used, release=release)
         return float(steps(load, device, fidelity).decode_s)
 
-    copied, plain = (decode_s("Qwen/Qwen3.5-397B-A17B", by) for by in (IN_TURN[0], ""))
-    states = 45 * 8 * 16 * 128 * 128
-    windows = 45 * 8 * 3 * (2 * 16 * 128 + 64 * 128) / 4  # the last inputs of convolutions
+    copied, plain = (decode_s("Qwen3-Next-80B-A3B", by) for by in (IN_TURN[0], ""))
+    states = 36 * 8 * 8 * 128 * 128
+    windows = 36 * 8 * 3 * (2 * 16 * 128 + 32 * 128) / 4  # the last inputs of convolutions
     assert copied - plain == pytest.approx(2 * (states + windows) / (INDEXED * 148 * 1.965e9), rel=1e-3)
     assert decode_s("GLM-4.5-Air", IN_TURN[0]) == decode_s("GLM-4.5-Air", "")
-    floors = (decode_s("Qwen/Qwen3.5-397B-A17B", by, "datasheet") for by in (IN_TURN[0], ""))
+    floors = (decode_s("Qwen3-Next-80B-A3B", by, "datasheet") for by in (IN_TURN[0], ""))
     assert len(set(floors)) == 1
 
 
@@ -344,7 +344,7 @@ def timed(truth: Overheads, concurrencies: list[int]) -> pd.DataFrame:
             "static": c == 4,
             "poll_steps": 1.0,
             "backend": "",
-            "drafts_by": "",
+            "release": "",
             **vars(PAPER),
             "prefill_s": p,
             "full_s": p,
@@ -411,6 +411,30 @@ def test_only_the_experts_of_gpt_oss_are_narrow() -> None:
     assert [p.expert_activations for p in formats] == ["bf16", "bf16", "fp8", "fp8"]
 
 
+def test_in_four_bits_experts_alone_are_narrow_where_there_are_some() -> None:
+    """They multiply in four bits where the device does; integers are weights only."""
+    asked = [
+        {"model": model, "gpu": gpu, "dtype": dtype}
+        for model in ("Qwen3-235B-A22B", "Llama-3.3-70B")
+        for gpu, dtype in (("b200_sxm", "fp4"), ("h200_sxm", "fp4"), ("b200_sxm", "int4"))
+    ]
+    found = [one.setting.precision for one in loads_of(*asked)]
+    formats = [(p.weights, p.activations, p.expert_weights, p.expert_activations) for p in found]
+    assert formats == [
+        ("bf16", "bf16", "nvfp4", "nvfp4"),
+        ("bf16", "bf16", "nvfp4", "bf16"),
+        ("bf16", "bf16", "int4", "bf16"),
+        ("nvfp4", "nvfp4", "nvfp4", "nvfp4"),
+        ("nvfp4", "bf16", "nvfp4", "bf16"),
+        ("int4", "bf16", "int4", "bf16"),
+    ]
+
+
+def test_engines_and_formats_are_read_by_other_names() -> None:
+    usual, other = loads_of({"backend": "trtllm", "dtype": "fp8"}, {"backend": "TRT", "dtype": "FP8"})
+    assert usual == other
+
+
 def test_attention_on_parts_of_the_batch_has_whole_experts_on_as_many_devices() -> None:
     """Tables name the devices of attention alone as tp, or all; a batch is waited for where it is largest."""
     deep = {"model": "DeepSeek-V3", "gpu": "h200_sxm", "dtype": "fp8", "dp": 8, "ep": 8}
@@ -441,7 +465,7 @@ def test_a_row_says_by_whose_kernels_experts_run() -> None:
     ("model", "gpu", "stored"),
     [
         ("gpt-oss-120b", "h100_sxm", {"expert_weights": "mxfp4"}),
-        ("DeepSeek-V3", "h200_sxm", {"weights": "nvfp4"}),
+        ("DeepSeek-V3", "h200_sxm", {"expert_weights": "nvfp4"}),
     ],
 )
 def test_a_rows_decode_step_is_that_of_predict(

@@ -212,6 +212,26 @@ def test_engines_whose_prompts_are_python_launch_every_kernel(name: str, reads: 
     assert [engine.launches_each(phase) for phase in ("prefill", "decode")] == [reads, decodes]
 
 
+def test_engines_keep_the_vocabulary_in_sixteen_bits() -> None:
+    """Read and held beside weights in eight bits, as is the embedding."""
+    asked = Scenario(MODEL, "decode", 1, context=500, setting=Setting(Precision.of("fp8", kv="bf16")))
+    plain, found = (predict(one, DEVICE) for one in (asked, as_engines_run(asked)))
+    (head,) = (row for row in found.rows if row.name == "lm_head")
+    elements = MODEL.vocabulary * MODEL.hidden
+    assert head.work.weight_bytes == 2 * elements
+    assert found.memory()["weights_bytes"] - plain.memory()["weights_bytes"] == 2 * elements
+
+
+def test_an_early_release_does_not_join_the_products_of_the_delta_rule() -> None:
+    asked = Scenario(load_model("Qwen3.5-397B-A17B").model, "decode", 1, context=500)
+    early, late = (
+        {row.name for row in predict(as_engines_run(asked, release=name), DEVICE).rows}
+        for name in ("sglang 0.5.9", "")
+    )
+    assert early - late == {f"layers.delta.in_proj_{name}" for name in ("qkv", "z", "b", "a")}
+    assert late - early == {"layers.delta.in_proj_qkvz", "layers.delta.in_proj_ba"}
+
+
 def test_projections_are_fused_once() -> None:
     scenario = Scenario(MODEL, "decode", 1, 100, techniques=(parse("fused-projections"),))
     assert as_engines_run(scenario) == as_engines_run(replace(scenario, techniques=()))

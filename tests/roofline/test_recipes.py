@@ -79,7 +79,21 @@ def test_drafted_tokens_are_those_of_the_recipe() -> None:
     drafted = {"precision": "fp8", "tp_size": 4, "moe_tp_size": 4}
     found = rows_of({}, drafted, drafted | {"drafted": 0}, drafted | {"accept": 1.0})
     assert found["tokens"].tolist() == [1, pytest.approx(3.39, abs=0.01), 1, 4]
-    assert found["drafts_by"].tolist()[:2] == ["", "sglang 0.5.9"]
+    assert found["release"].tolist()[:2] == ["", "sglang 0.5.9"]
+
+
+def test_releases_before_products_were_joined_are_told_by_version_and_day() -> None:
+    versions = [
+        "0.5.9",
+        "nightly-dev",
+        "nightly-dev-20260216-d3bae71e",
+        "nightly-dev-20260402-d7256eb6",
+        None,
+    ]
+    found = rows_of(*({"backend_version": version} for version in versions))
+    assert found["release"].tolist() == ["sglang 0.5.9"] * 3 + [""] * 2
+    others = rows_of({"backend_version": "0.5.9", "model_path": "zai-org/GLM-5"})
+    assert others["release"].tolist() == [""]
 
 
 def test_drafts_are_kept_as_often_as_was_published() -> None:

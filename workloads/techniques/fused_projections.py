@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,28 +32,35 @@ class FusedProjections(Technique):
         return schedule.with_change(joined)
 
 
-FOLLOWS = {"k": "q", "v": "k", "up": "gate"}  # a product, and the previous one with the same input
+# A product: the one with the same input that it joins, and their name together. Also of the expert that all
+# tokens meet, of the delta rule, and from the input to the latents of queries and of keys and values.
+JOINS = {
+    "k_proj": ("q_proj", "q_k_proj"),
+    "v_proj": ("q_k_proj", "q_k_v_proj"),
+    "up_proj": ("gate_proj", "gate_up_proj"),
+    "shared_up_proj": ("shared_gate_proj", "shared_gate_up_proj"),
+    "kv_a_proj": ("q_a_proj", "q_kv_a_proj"),
+    "in_proj_z": ("in_proj_qkv", "in_proj_qkvz"),
+    "in_proj_a": ("in_proj_b", "in_proj_ba"),
+}
 
 
-def joined(rows: Sequence[Named], step: Step) -> list[Named]:
-    """The operators of a step with neighbouring products of one input as one."""
+def joined(rows: Sequence[Named], step: Step, joins: Mapping[str, tuple[str, str]] = JOINS) -> list[Named]:
+    """The operators of a step with products of one input as one, where the first of them stands."""
     found: list[Named] = []
+    places: dict[str, int] = {}
     for row in rows:
-        before = found[-1] if found else None
-        stem, _, last = row.name.removesuffix("_proj").rpartition(".")
-        leads = f"{FOLLOWS.get(last)}_proj"
-        if (
-            before is not None
-            and before.name.startswith(f"{stem}.")
-            and before.name.endswith(leads)
-            and _alike(before, row)
-        ):
+        stem, _, last = row.name.rpartition(".")
+        leads, name = joins.get(last, ("", ""))
+        place = places.get(f"{stem}.{leads}")
+        if place is not None and _alike(found[place], row):
+            before = found[place]
             wider = replace(before.operator, n=before.operator.n + row.operator.n)  # type: ignore[attr-defined, type-var]
-            found[-1] = replace(
-                before, name=f"{before.name.removesuffix('_proj')}_{last}_proj", operator=wider
-            )
+            found[place] = replace(before, name=f"{stem}.{name}", operator=wider)
         else:
+            place, name = len(found), last
             found.append(row)
+        places[f"{stem}.{name}"] = place
     return found
 
 

@@ -77,6 +77,12 @@ def test_attention_on_parts_of_the_batch_waits_for_the_largest_part() -> None:
         assert steps.mixed_s(sequences, 1500.0, [], 0) == pytest.approx(decode, rel=0.01)
 
 
+def test_products_that_are_joined_read_their_weights_once_for_all_sequences() -> None:
+    joined, alone = (step_times("Llama-3.1-8B", *how)[1] for how in (["fused-projections"], []))
+    asked = (64, 1000.0, [(64, 0), (64, 0)], 2)
+    assert joined.mixed_s(*asked) == pytest.approx(alone.mixed_s(*asked), rel=0.01)
+
+
 @pytest.mark.parametrize("technique", ["speculative-decoding", "medusa", "mixture-of-depths"])
 def test_techniques_with_other_passes_are_refused(technique: str) -> None:
     with pytest.raises(InputError, match="one pass per token"):

@@ -114,6 +114,23 @@ def test_fused_projections_do_the_same_work_and_read_their_input_once() -> None:
     assert saved == 32 * (2 + 1) * 4 * 3000 * MODEL.hidden * 2
 
 
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("DeepSeek-V3", {"q_kv_a_proj", "shared_gate_up_proj"}),
+        ("Qwen3.5-397B-A17B", {"in_proj_qkvz", "in_proj_ba", "q_k_v_proj", "shared_gate_up_proj"}),
+    ],
+)
+def test_products_of_one_input_are_joined_wherever_they_stand(model: str, names: set[str]) -> None:
+    asked = Scenario(load_model(model).model, "decode", 4, context=1000)
+    plain, found = (
+        predict(replace(asked, techniques=used), DEVICE) for used in ((), (parse("fused-projections"),))
+    )
+    assert names <= {row.name.rpartition(".")[2] for row in found.rows}
+    assert found.total("matrix_flops") == plain.total("matrix_flops")
+    assert found.total("weight_bytes") == plain.total("weight_bytes")
+
+
 def test_fusing_what_is_eager_gives_the_fused_convention() -> None:
     eager = replace(SCENARIO, setting=Setting(convention=CONVENTIONS["eager"]))
     assert numbers(predicted("fused-elementwise", scenario=eager)) == pytest.approx(numbers(BASE))
