@@ -50,7 +50,7 @@ from specfiles.errors import InputError
     help="static | continuous | mixed | chunked; several, separated by commas, are compared.",
 )
 @click.option("--max-batch", type=int, default=256, show_default=True, help="Maximum sequences per step.")
-@click.option("--budget", type=int, help="Maximum new tokens per step [default: 8192; chunked: 512].")
+@click.option("--budget", type=int, help="Maximum new tokens per step [default: the engine's; else 8192].")
 @click.option("--engines", type=int, default=1, show_default=True, help="Replicas of the model.")
 @click.option(
     "--readers",

@@ -14,6 +14,7 @@ from roofline.cost import at_price, check_price
 from roofline.engines import RESERVING, as_engines_run, find_engine, kernels_of, refuse_own_host
 from roofline.predict import predict
 from roofline.scenario import Scenario
+from roofline.serve.budgets import default_budget
 from roofline.serve.capacity import capacity, needed
 from roofline.serve.cluster import Cluster
 from roofline.serve.engine import BATCHINGS, Policy
@@ -21,7 +22,6 @@ from roofline.serve.memory import Room
 from roofline.serve.outcome import Limits, Serving, outcome
 from roofline.serve.requests import Requests, drawn, recorded
 from roofline.serve.step_times import StepTimes
-from roofline.serving import USUAL_BUDGET
 from roofline.target import Goal
 from specfiles.errors import InputError, choose
 from workloads.catalogue import load_model
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from workloads.step import Setting
 
 MOST_DRAWN = 10_000  # requests, where a search may choose how many it needs
-BUDGETS = {"chunked": 512}  # Sarathi-Serve's
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,8 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
         scenario = as_engines_run(scenario, graphs=engine.graphs)
     if scenario.model.audio_window:
         raise InputError(f"{scenario.model.name} {scenario.model.manner}; serve simulates requests of text.")
-    policies = [_policy(name, asked) for name in asked.batching.split(",")]
+    budget, whose = (asked.budget, "") if asked.budget is not None else default_budget(asked.engine, device)
+    policies = [_policy(name, asked, budget) for name in asked.batching.split(",")]
     if scenario.model.has_memory and any(policy.batching in ("mixed", "chunked") for policy in policies):
         raise InputError(
             f"{scenario.model.name} reads prompts with its encoder, where each token attends to all others, "
@@ -129,7 +129,7 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
         rows,
         engine.told if engine else None,
         enough if enough > len(requests) else None,
-        (*published, *_notes(device, drawn_ceilings, devices, asked.readers)),
+        (*published, *_taken(budget, whose), *_notes(device, drawn_ceilings, devices, asked.readers)),
         _layout(scenario.setting, asked.engines, asked.readers),
         scenario.setting.precision.told,
     )
@@ -143,6 +143,11 @@ def _layout(setting: Setting, engines: int, readers: int) -> str:
     named = (f"{count} {name}{'s' * (count > 1)}" for count, name in counts if count)
     several = " and ".join(named) if engines + readers > 1 else ""
     return " of ".join(filter(None, (several, shared)))
+
+
+def _taken(budget: int, whose: str) -> tuple[str, ...]:
+    """How many tokens a step takes, where the user did not say."""
+    return (f"a step takes up to {budget} new tokens, {whose} (--budget)",) if whose else ()
 
 
 def _notes(device: Device, limits: Ceilings, devices: int, readers: int) -> tuple[str, ...]:
@@ -197,10 +202,9 @@ def _mean_request(model: str, file: Path | None, asked: Served) -> tuple[Mapping
     return loaded.config, mean
 
 
-def _policy(name: str, asked: Served) -> Policy:
+def _policy(name: str, asked: Served, budget: int) -> Policy:
     if name not in BATCHINGS:
         raise choose(name, list(BATCHINGS), "batching")
-    budget = BUDGETS.get(name, USUAL_BUDGET) if asked.budget is None else asked.budget
     least = {"max_batch": 1, "engines": 1, "readers": 0, "poll_steps": 1, "budget": 1}
     for option, fewest in least.items():
         value = budget if option == "budget" else getattr(asked, option)

@@ -94,9 +94,18 @@ def test_a_model_that_is_published_in_narrower_formats_is_said_to_be() -> None:
     assert "narrower" not in run(*words, "--expert-weights", "mxfp4")
 
 
+def test_a_step_takes_as_many_tokens_as_the_engine_by_default() -> None:
+    words = ("Llama-3.1-8B", *SHORT[2:], "--rate", "2", "--batching", "chunked", "--engine", "vllm")
+    given = run(*words, "--hw", "a100", "--budget", "2048", "--format", "json")
+    chosen = run(*words, "--hw", "a100", "--format", "json")
+    assert json.loads(given)["rows"] == json.loads(chosen)["rows"]
+    assert "up to 2048 new tokens, vLLM's default for A100-SXM4-80GB" in chosen
+    assert "new tokens" not in given
+
+
 def test_more_devices_than_a_node_has_are_said_to_be_several_nodes() -> None:
     words = ("Llama-3.1-70B", *SHORT[2:], "--hw", "dgx-h100", "--tp", "4", "--rate", "2")
-    (note,) = json.loads(run(*words, "--readers", "2", "--format", "json"))["notes"]
+    _, note = json.loads(run(*words, "--readers", "2", "--format", "json"))["notes"]
     assert note == "12 devices take 2 DGX-H100 of 8 each, and caches are sent over the network between nodes"
     assert "12 devices take 2 DGX-H100 of 8 each." in run(*words, "--engines", "3")
     assert "DGX-H100 of 8" not in run(*words, "--engines", "2")
@@ -148,7 +157,7 @@ def test_answers_of_one_token_take_their_prompts_alone(readers: tuple[str, ...])
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--max-batch", "0"), "max-batch is 0"),
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--batching", "chunked", "--budget", "9"), "leaves a full"),
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--batching", "mixed", "--budget", "9"), "leaves a full"),
-        (("Llama-3.1-8B", *SHORT, "--users", "1", "--batching", "chunked", "--max-batch", "512"), "a full"),
+        (("Llama-3.1-8B", *SHORT, "--users", "1", "--batching", "chunked", "--max-batch", "8192"), "a full"),
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--pp", "2"), "leave out --pp"),
         (("Llama-3.1-8B", *SHORT, "--rate", "1", "--with", "medusa"), "one pass per token"),
         (("Llama-3.1-70B", *SHORT, "--rate", "1"), "choose --tp"),
