@@ -24,8 +24,8 @@ def predict_listed(
     import pandas as pd
 
     from reports import operators
-    from reports.validation import plain_records
     from roofline.optable import predict_table
+    from roofline.tables import plain_records
 
     listed = pd.DataFrame(rows)
     listed = with_backend(listed, backend) if backend else listed

@@ -9,9 +9,9 @@ from reports.measured_points import by_key
 from reports.points import Key, at_step, finite, sizes
 from reports.records import Comparison, Pair, StepError
 from reports.step_records import Point
-from reports.validation import plain_records
 from roofline.ceilings import Fidelity
 from roofline.run_tables import POINT
+from roofline.tables import plain_records
 from roofline.validate import Validation, validate
 from specfiles.errors import InputError
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 from reports import terminal
 from reports.units import percent, seconds, si, text
-from reports.validation import plain_records
 from reports.wording import short
 from roofline.diff import Diff
-from roofline.tables import csv_text
+from roofline.tables import csv_text, plain_records
 
 LEAST_S = 1e-12  # of a change: less is rounding, as no timer reads a picosecond
 

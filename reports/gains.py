@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports import terminal
 from reports.units import percent, seconds, text
-from reports.validation import plain_records
+from roofline.tables import plain_records
 
 if TYPE_CHECKING:
     import pandas as pd

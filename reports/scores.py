@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from reports import terminal
 from reports.units import percent, text
-from reports.validation import fidelities_csv, fidelities_json, plain_records
+from reports.validation import fidelities_csv, fidelities_json
 from roofline.ceilings import Fidelity
+from roofline.tables import plain_records
 
 if TYPE_CHECKING:
     from roofline.scores import Scores

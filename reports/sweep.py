@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports import terminal
 from reports.units import percent, text
-from reports.validation import plain_records
-from roofline.tables import csv_text
+from roofline.tables import csv_text, plain_records
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports import terminal
 from reports.units import percent, seconds, text
-from roofline.tables import csv_text
+from roofline.tables import csv_text, plain_records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,14 +167,3 @@ def as_json(results: Sequence[Validation], gains: Sequence[pd.DataFrame]) -> str
 def fidelities_json(found: Iterable[dict[str, Any]]) -> str:
     """Records of the same keys, one per fidelity."""
     return json.dumps({"schema": 1, "fidelities": list(found)}, indent=1)
-
-
-def plain_records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain Python values, with None for what is missing."""
-    rows = table.astype(object).to_dict("records")
-    return [{key: _plain(value) for key, value in row.items()} for row in rows]
-
-
-def _plain(value: Any) -> Any:
-    value = value.item() if hasattr(value, "item") else value
-    return None if value != value else value

@@ -97,13 +97,13 @@ def predict(
     "vllm", "sglang"; calibrated), by default those of the `engine` that runs them ("vllm", .., "eager").
     The prediction's `totals()` are a dictionary (docs/formats.md), its `table()` a row per operator.
     """
-    from roofline.engines import as_engines_run, find_engine, kernels_of
+    from roofline.engines import find_engine, kernels_of, run_by
 
     one, around = scenario(model, **asked), find_engine(engine)
     if around is None:
         return _predict(one, _device(hw), fidelity, backend)
     whose = backend or kernels_of(around, fidelity)
-    return _predict(as_engines_run(one, graphs=around.graphs), _device(hw), fidelity, whose, engine=around)
+    return _predict(run_by(one, around), _device(hw), fidelity, whose, engine=around)
 
 
 def whatif(

@@ -62,9 +62,14 @@ class Engine:
     graphs: bool
     eager: bool = False
 
-    def launches_each(self, phase: str) -> bool:
-        """Whether steps of a phase launch every kernel by itself."""
-        return self.eager and (phase == "prefill" or not self.graphs)
+    def replays(self, each: Pass) -> bool:
+        """Whether a pass is a replayed CUDA graph: by a technique, or as the engine does decode steps."""
+        captured = self.graphs and each.phase != "prefill" and not each.setting.convention.launches
+        return each.launch == "graph" or captured
+
+    def launches_each(self, each: Pass) -> bool:
+        """Whether a pass launches every kernel by itself."""
+        return self.eager and not self.replays(each)
 
     @property
     def source(self) -> str:
@@ -219,7 +224,7 @@ def run_by(scenario: Scenario, engine: Engine) -> Scenario:
     setting = scenario.setting
     if not (engine.graphs or setting.convention.launches):
         setting = replace(setting, convention=lacking(setting.convention, ["cuda-graphs"]))
-    return as_engines_run(replace(scenario, setting=setting), graphs=engine.graphs)
+    return as_engines_run(replace(scenario, setting=setting), graphs=not setting.convention.launches)
 
 
 def with_engine(prediction: Prediction, engine: Engine) -> Prediction:
@@ -262,13 +267,12 @@ class Timed:
         """That of a pass of a prediction."""
         rows = pass_rows(each, prediction.ceilings)
         steps = each.times
-        left_out = each.setting.convention.launches  # the user left graphs out
-        graphs = each.launch == "graph" or (engine.graphs and each.phase != "prefill" and not left_out)
-        eager = engine.eager and not graphs
+        eager = engine.launches_each(each)
         seconds, operators = on_device(rows, eager=eager)
         launched = each.launch != "none"
         turns = takes_turns((row.kind for row in rows), each.phase, eager=eager)
         device_s, operators = seconds / steps, operators / steps
+        graphs = engine.replays(each)
         return cls(each.phase, steps, not each.scope, turns, graphs, launched, device_s, operators)
 
     def parts(self, overheads: Overheads) -> dict[str, Any]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hwspecs import Device
+    from roofline.engines import Engine
     from workloads.model import Model
 
     Floats = NDArray[Any]
@@ -80,12 +81,18 @@ class Grid:
         )
 
     @staticmethod
-    def fits(scenarios: Sequence[Scenario]) -> bool:
-        """Whether they can be one grid: of one model and phase, with the same images and nothing left out."""
+    def fits(scenarios: Sequence[Scenario], engine: Engine | None = None) -> bool:
+        """Whether they can be one grid: of one model and phase, with the same images and nothing left out.
+
+        But for CUDA graphs, whose absence an `engine` counts.
+        """
         alike = {(id(s.model), s.phase, s.images, s.techniques) for s in scenarios}
         known = all(len(s.techniques) < 2 for s in scenarios)
         known &= all(isinstance(one, FusedProjections) for s in scenarios for one in s.techniques)
-        return len(alike) == 1 and known and not any(s.setting.convention.lacks for s in scenarios)
+        conventions = {s.setting.convention for s in scenarios}
+        if engine is not None:
+            conventions = {replace(each, launches=False) for each in conventions}
+        return len(alike) == 1 and known and not any(each.lacks for each in conventions)
 
     def __len__(self) -> int:
         return len(self.batch)

@@ -160,7 +160,7 @@ def _totals(points: _Points) -> Table:
         for named, count, (flops, products, moved, activations, time) in _rows(points, each, SUMS):
             if points.engine is not None:  # nobody else asks what is launched, and work over arrays is costly
                 one = named.operator
-                eager = points.engine.launches_each(each.phase)
+                eager = points.engine.launches_each(each)
                 kernels += named.count * launches(one.kind, each.phase, one.work(), eager=eager)
                 kinds.add(one.kind)
             for name, value in (("flops", flops), ("products_s", products), ("bytes", moved)):
@@ -195,10 +195,9 @@ def _waited_s(points: _Points, each: Pass, device_s: Floats, kernels: Any, kinds
     """Seconds that the engine adds to a pass, as `roofline.engines.with_engine` does."""
     engine = points.engine
     assert engine is not None
-    graphs = engine.graphs and each.phase != "prefill"
-    turns = takes_turns(kinds, each.phase, eager=engine.launches_each(each.phase))
+    turns = takes_turns(kinds, each.phase, eager=engine.launches_each(each))
     one_s = device_s / np.maximum(1, each.times)
-    timed = Timed(each.phase, each.times, True, turns, graphs, True, one_s, kernels)
+    timed = Timed(each.phase, each.times, True, turns, engine.replays(each), True, one_s, kernels)
     known = engine.fit.overheads
     request = request_s(points.grid.prompt, known) if each.phase != "decode" else 0.0
     return np.asarray(sum(timed.parts(known).values()) + request, dtype=float)

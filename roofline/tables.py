@@ -1,14 +1,17 @@
-"""Predictions as plain records and JSON: the documented columns, SI units."""
+"""Predictions and tables as plain records, JSON and CSV: the documented columns, SI units."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hwspecs import Device
 from roofline.ceilings import Ceilings, Fidelity
 from roofline.predict import Prediction, Row
 from roofline.scenario import Scenario
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OF_WORK = (
     "flops", "matrix_flops", "vector_flops", "special_ops", "bytes", "weight_bytes", "activation_bytes",
@@ -90,6 +93,17 @@ def asked(scenario: Scenario, device: Device, limits: Ceilings) -> dict[str, Any
         **({"backend": limits.kernels.backend} if limits.kernels and limits.kernels.backend else {}),
         "notes": list(limits.notes),
     }
+
+
+def plain_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain Python values, with None for what is missing."""
+    rows = table.astype(object).to_dict("records")
+    return [{key: _plain(value) for key, value in row.items()} for row in rows]
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return None if value != value else value
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:

@@ -97,7 +97,7 @@ def _rows(operators: tuple[str, ...]) -> pd.DataFrame:
 def _told(rows: pd.DataFrame, result: pd.DataFrame, device: Device) -> str:
     """A line per operator, with the attained share of measured ones."""
     from reports import operators
-    from reports.validation import plain_records
+    from roofline.tables import plain_records
 
     shown = result.head(MOST_SHOWN)
     measured = _reached(rows.head(MOST_SHOWN), device)

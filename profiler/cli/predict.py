@@ -110,11 +110,11 @@ def command(
     own = {} if loaded.file else {"config": loaded.config}
     around = None
     if engine != "none":
-        from roofline.engines import as_engines_run, find_engine, kernels_of
+        from roofline.engines import find_engine, kernels_of, run_by
 
         around = find_engine(engine)
         assert around is not None
-        found = [as_engines_run(one, graphs=around.graphs) for one in found]
+        found = [run_by(one, around) for one in found]
         whose = whose or kernels_of(around, limits)
     if ledger:
         emit(render(run(_only(found), device, limits), format), out)

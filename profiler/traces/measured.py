@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from profiler.traces.summary import ROW
-from reports.validation import plain_records
 from roofline.run import Run
 from roofline.run_tables import POINT
+from roofline.tables import plain_records
 from roofline.validate import ABOVE, predicted_operators
 from specfiles.errors import InputError
 

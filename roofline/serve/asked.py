@@ -11,7 +11,7 @@ from hwspecs.serving import Overheads
 from roofline.asked import Asked, scenarios
 from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.cost import at_price, check_price
-from roofline.engines import RESERVING, as_engines_run, find_engine, kernels_of, refuse_own_host
+from roofline.engines import RESERVING, find_engine, kernels_of, refuse_own_host, run_by
 from roofline.predict import predict
 from roofline.scenario import Scenario
 from roofline.serve.budgets import default_budget
@@ -76,7 +76,7 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
     scenario, traffic, published = _scenario(asked)
     engine = find_engine(asked.engine)
     if engine is not None:
-        scenario = as_engines_run(scenario, graphs=engine.graphs)
+        scenario = run_by(scenario, engine)
     if scenario.model.audio_window:
         raise InputError(f"{scenario.model.name} {scenario.model.manner}; serve simulates requests of text.")
     budget, whose = (asked.budget, "") if asked.budget is not None else default_budget(asked.engine, device)

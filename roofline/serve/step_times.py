@@ -55,10 +55,12 @@ class StepTimes:
 
         Raises InputError where a technique makes other passes than one per token.
         """
-        self._prefill, self._decode = _two_passes(schedule)
+        self._prefill, self._decode = _two_passes(schedule, engine)
         self._limits, self._engine = limits, engine
         self.parts = self._decode.setting.replicas  # of the batch, each with attention on devices of its own
-        self._launched = {p.phase: _launched(p, engine) for p in (self._prefill, self._decode)}
+        self._launched = (
+            {p.phase: _launched(p, engine) for p in (self._prefill, self._decode)} if engine else {}
+        )
         self._classes = _classes(self._prefill)
         whole = self._prefill.q_len
         self._tokens = {
@@ -95,17 +97,17 @@ class StepTimes:
     @property
     def launching_s(self) -> float:
         """Seconds in which the host launches a step of prompts kernel by kernel; 0 where no engine does."""
-        if self._engine is None or not self._engine.launches_each("prefill"):
+        if self._engine is None or not self._engine.launches_each(self._prefill):
             return 0.0
-        return self._launched["prefill"][0] * self._engine.fit.overheads.launch_s
+        kernels, *_ = self._launched["prefill"]
+        return kernels * self._engine.fit.overheads.launch_s
 
     def _served(self, device_s: Any, phase: str) -> Any:
         """A step with what the engine adds."""
         if self._engine is None:
             return device_s
-        graphs, overheads = self._engine.graphs and phase == "decode", self._engine.fit.overheads
-        kernels, turns = self._launched[phase]
-        return step_s(device_s, kernels, graphs, overheads, turns=turns)
+        kernels, graphs, turns = self._launched[phase]
+        return step_s(device_s, kernels, graphs, self._engine.fit.overheads, turns=turns)
 
     def _at_tokens(self, of: Pass) -> Callable[[int], float]:
         """Of a step with so many tokens in each part; what follows, likewise."""
@@ -148,19 +150,23 @@ def _dealt(chunks: Iterable[tuple[int, int]], parts: int) -> list[list[tuple[int
     return dealt
 
 
-def _launched(of: Pass, engine: Engine | None) -> tuple[float, bool]:
-    """Kernels that a step launches, whatever its sizes, and whether host and device take turns in it."""
-    eager = engine is not None and engine.launches_each(of.phase)
+def _launched(of: Pass, engine: Engine) -> tuple[float, bool, bool]:
+    """Kernels of a step, whatever its sizes; whether a graph replays them, and host and device take turns."""
+    eager = engine.launches_each(of)
     rows = [(row.count, row.operator) for row in of.operators(of.last)]
     kernels = sum(n * launches(one.kind, of.phase, one.work(), eager=eager) for n, one in rows)
-    return float(kernels), takes_turns((one.kind for _, one in rows), of.phase, eager=eager)
+    turns = takes_turns((one.kind for _, one in rows), of.phase, eager=eager)
+    return kernels if of.launch != "none" else 0.0, engine.replays(of), turns
 
 
-def _two_passes(schedule: Schedule) -> tuple[Pass, Pass]:
+def _two_passes(schedule: Schedule, engine: Engine | None) -> tuple[Pass, Pass]:
     """The prefill and the decode pass; a sentence where there are others."""
     passes = {p.phase: p for p in schedule.passes}
-    if any(p.setting.convention.launches for p in schedule.passes):
-        raise InputError("serving is simulated without launches one by one; leave out --without cuda-graphs.")
+    if engine is None and any(p.setting.convention.launches for p in schedule.passes):
+        raise InputError(
+            "serve counts kernels launched one by one only with an engine; name one with --engine, or leave "
+            "out --without cuda-graphs."
+        )
     plain = (
         len(schedule.passes) == 2 and len(schedule.residents) == 1 and set(passes) == {"prefill", "decode"}
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwspecs import load_device
 from roofline.ceilings import Ceilings, Fidelity, ceilings
-from roofline.engines import as_engines_run, find_engine, kernels_of
+from roofline.engines import find_engine, kernels_of, run_by
 from roofline.grid import Grid
 from roofline.predict import predict
 from roofline.predict_grid import predict_grid
@@ -72,7 +72,7 @@ def _scenarios(task: Task, setting: Setting) -> tuple[list[Scenario], list[dict[
     for sizes in task.spec.sizes():
         try:
             one = Scenario(model, task.spec.phase, **sizes, setting=setting, techniques=techniques)
-            found.append(one if engine is None else as_engines_run(one, graphs=engine.graphs))
+            found.append(one if engine is None else run_by(one, engine))
         except InputError as error:
             refused.append(_words(task, setting) | {**sizes, "phase": task.spec.phase, "error": str(error)})
     return found, refused
@@ -85,7 +85,7 @@ def _predicted(
     if not scenarios:
         return []
     engine = find_engine(task.engine)
-    if len(scenarios) > 1 and Grid.fits(scenarios):
+    if len(scenarios) > 1 and Grid.fits(scenarios, engine):
         try:
             totals = predict_grid(scenarios[0].model, Grid.of(scenarios, [device]), fidelity, engine)
         except InputError:  # of one of them: each is told for itself below

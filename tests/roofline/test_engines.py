@@ -24,6 +24,7 @@ from roofline.engines import (
     gaps_s,
     on_device,
     request_s,
+    run_by,
     step_s,
     with_engine,
 )
@@ -209,7 +210,30 @@ def test_eager_code_launches_every_kernel(dtype: str, each: int) -> None:
 @pytest.mark.parametrize(("name", "reads", "decodes"), [("sglang", 1, 0), ("vllm", 0, 0), ("eager", 1, 1)])
 def test_engines_whose_prompts_are_python_launch_every_kernel(name: str, reads: bool, decodes: bool) -> None:
     engine = engine_named(name)
-    assert [engine.launches_each(phase) for phase in ("prefill", "decode")] == [reads, decodes]
+    passes = Scenario(MODEL, "generate", 1, 100, output=10).schedule(DEVICE).passes
+    assert [engine.launches_each(one) for one in passes] == [reads, decodes]
+
+
+@pytest.mark.parametrize("technique", ["cuda-graphs", "persistent-kernel"])
+def test_a_script_gains_by_what_engines_have(technique: str) -> None:
+    """It launches each kernel: graphs are nothing that it has already, and a step with them waits less."""
+    eager = engine_named("eager")
+    asked = Scenario(MODEL, "decode", 1, context=500)
+    before, after = (
+        predict(run_by(replace(asked, techniques=added), eager), DEVICE, limits=LIMITS, engine=eager)
+        for added in ((), (parse(technique),))
+    )
+    assert before.scenario.setting.convention.launches
+    assert after.totals()["tpot_s"] < before.totals()["tpot_s"]
+    served = [
+        StepTimes(
+            run_by(Scenario(MODEL, "generate", 1, 500, output=2, techniques=added), eager).schedule(DEVICE),
+            LIMITS,
+            eager,
+        ).decode_s(1, np.array([500.0]))[0]
+        for added in ((), (parse(technique),))
+    ]
+    assert served[1] < served[0]
 
 
 def test_engines_keep_the_vocabulary_in_sixteen_bits() -> None:
