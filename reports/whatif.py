@@ -218,7 +218,7 @@ def _row(record: dict[str, Any], named: str) -> dict[str, Any]:
 
 
 def answers_json(found: Found, scenario: Scenario, goal: Goal, target: str) -> dict[str, Any]:
-    """Devices and techniques that meet a target, in the order of `target.answers`; else the nearest."""
+    """Devices and techniques that meet a target, and the nearest, as `target.Found` has them."""
     return {
         "schema": 1,
         "model": scenario.model.name,
@@ -233,9 +233,9 @@ def answers_json(found: Found, scenario: Scenario, goal: Goal, target: str) -> d
 
 
 def answers_csv(found: Found, scenario: Scenario, goal: Goal, target: str) -> str:
-    """A line per answer; where nothing meets the target, a line per near device with its missed goal."""
+    """A line per answer; before them, where no served one meets the target, those with a missed goal."""
     data = answers_json(found, scenario, goal, target)
-    rows = data["answers"] or data["nearest"]
+    rows = [*data["nearest"], *data["answers"]]
     return csv_text(rows, list(rows[0]) if rows else ["hardware"])
 
 
@@ -250,6 +250,7 @@ def _answer(answer: Answer) -> dict[str, Any]:
         "names": [t.name for t in answer.techniques],
         "called": [t.called() for t in answer.techniques],
         "assumed": ", ".join(filter(None, (t.assumes() for t in answer.techniques))),
+        "served": answer.served,
         **{k: v for k, v in answer.totals.items() if k in ANSWERED},
     }
 
@@ -269,30 +270,27 @@ PRICES: terminal.Columns = {"usd_per_hour": ("USD per hour", usd), **terminal.CO
 
 
 def answers_text(found: Found, scenario: Scenario, goal: Goal, target: str) -> str:
-    """The same as a table."""
+    """The same as tables."""
     data = answers_json(found, scenario, goal, target)
-    met = bool(data["answers"])
-    rows = data["answers"] or data["nearest"]
-    if not rows:
+    met, near = data["answers"], data["nearest"]
+    if not met and not near:
         return f"no device meets {target}: none can run {scenario.model.name} as asked\n"
-    priced = any(row["usd_per_hour"] is not None for row in rows)
-    columns: terminal.Columns = {
-        "hardware": ("device", text),
-        "devices": ("devices", text),
-        **(PRICES if priced else {"tdp_w": ("power", lambda v: si(v, "W"))}),
-        **terminal.RATES,
-        **terminal.MEMORY,
-        **({} if met else {"short": ("misses", text), "binds": ("bound by", text)}),
-        "used": ("techniques", text),
-        **({"assumed": ("assumed", text)} if any(row["assumed"] for row in rows) else {}),
-    }
-    rows = [_answer_row(row) for row in rows]
-    first = "the cheapest token" if priced else "the least power"
+    priced = any(row["usd_per_hour"] is not None for row in (*met, *near))
+    first = f"{'the cheapest token' if priced else 'the least power'} first"
+    served, others = ([row for row in near if row["served"] == there] for there in (True, False))
+    if not near:
+        parts = [(f"what meets {target}, {first}", met)]
+    elif not served or not (met or others):
+        tried = "with the techniques that were tried"
+        parts = [(f"no device meets {target} {tried}; nearest are", near)]
+    else:
+        unserved = "with techniques that no inference engine serves"
+        parts = [
+            (f"no device meets {target} with what inference engines serve; nearest are", served),
+            (f"what meets it {unserved}, {first}" if met else f"nearer {unserved}", met or others),
+        ]
     asked = f"{workload_name(scenario)}; fidelity {data['fidelity']}"
-    title = f"{asked}: what meets {target}, {first} first"
-    if not met:
-        title = f"{asked}: no device meets {target} with the techniques that were tried; nearest are"
-    table = terminal.table(rows, columns, title)
+    table = "\n".join(_answers_table(rows, f"{asked}: {title}", priced) for title, rows in parts)
     used = {t.name for answer in (*found.met, *found.nearest) for t in answer.techniques if not t.served}
     table += _served_by_none(used)
     kernels = {a.device.name: a.prediction.ceilings.kernels for a in (*found.met, *found.nearest)}
@@ -305,6 +303,20 @@ def answers_text(found: Found, scenario: Scenario, goal: Goal, target: str) -> s
             f"TTFT: {scenario.batch} prompts read together; `roofline serve` has them arrive one by one.\n"
         )
     return table
+
+
+def _answers_table(rows: list[dict[str, Any]], title: str, priced: bool) -> str:
+    columns: terminal.Columns = {
+        "hardware": ("device", text),
+        "devices": ("devices", text),
+        **(PRICES if priced else {"tdp_w": ("power", lambda v: si(v, "W"))}),
+        **terminal.RATES,
+        **terminal.MEMORY,
+        **({"short": ("misses", text), "binds": ("bound by", text)} if "missed" in rows[0] else {}),
+        "used": ("techniques", text),
+        **({"assumed": ("assumed", text)} if any(row["assumed"] for row in rows) else {}),
+    }
+    return terminal.table([_answer_row(row) for row in rows], columns, title)
 
 
 def _served_by_none(names: Collection[str]) -> str:

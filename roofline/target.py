@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import combinations
+from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any
 
 from roofline.ceilings import Fidelity
@@ -131,7 +131,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Found:
-    """What meets a target, in the order of `answers`; where nothing does, the nearest on each device."""
+    """What meets a target, in the order of `answers`.
+
+    Where nothing that inference engines serve does, `nearest` is on some devices what misses it least: first
+    of what they serve, then, where nothing at all meets it, also of what they do not.
+    """
 
     met: list[Answer]
     nearest: list[Answer]
@@ -175,36 +179,45 @@ def answers(
     singles = _singles(quality, techniques)
     missed, gains = cache(bounds.missed), cache(bounds.gains)
 
-    def options(index: int) -> Iterator[Option]:
-        """What is tried on a device, in an order that other devices do not change."""
+    def options(index: int, unserved: bool) -> Iterator[Option]:
+        """What is tried on a device, of what engines serve or not, in an order that other devices keep."""
 
         @cache
         def sets(count: int) -> list[list[tuple[Technique, ...]]]:
             there = {t: float(gains(Option(count, (t,)))[index]) for t in singles}
             return _sets(_in_one_size(there) if techniques is None else there, techniques is not None)
 
-        for part in range(2):
-            for count in counts:
-                yield from (Option(count, chosen) for chosen in sets(count)[part])
+        for count in counts:
+            yield from (Option(count, chosen) for chosen in sets(count)[unserved])
+
+    def nearest(unserved: bool) -> list[Answer]:
+        """The best option of each device by its bounds, predicted on the devices with the best ones."""
+        best = {
+            d: option
+            for d in range(len(bounds.devices))
+            if (option := min(options(d, unserved), key=lambda o: missed(o)[d], default=None)) is not None
+        }
+        order = sorted(best, key=lambda d: missed(best[d])[d])[:NEAREST]
+        tried = (_tried(scenario, bounds.devices[d], fidelity, best[d], prices or {}, engine) for d in order)
+        return sorted((a for a in tried if a), key=lambda a: goal.missed(a.totals))
 
     found = []
     if engine is not None:
         scenario = run_by(scenario, engine)
     for index, device in enumerate(bounds.devices):
-        promising = (option for option in options(index) if missed(option)[index] <= 1)
+        every = chain(options(index, False), options(index, True))
+        promising = (option for option in every if missed(option)[index] <= 1)
         tried = (_tried(scenario, device, fidelity, option, prices or {}, engine) for option in promising)
         answer = next((a for a in tried if a is not None and goal.missed(a.totals) <= 1), None)
         if answer is not None:
             found.append(answer)
     met = sorted(found, key=lambda answer: (techniques is None and not answer.served, *answer.cost()))
-    if met:
+    if met and (techniques is not None or met[0].served):
         return Found(met, [])
-    best = [min(options(d), key=lambda option: missed(option)[d]) for d in range(len(bounds.devices))]
-    order = sorted(range(len(best)), key=lambda d: missed(best[d])[d])
-    tried = (
-        _tried(scenario, bounds.devices[d], fidelity, best[d], prices or {}, engine) for d in order[:NEAREST]
-    )
-    return Found([], sorted((a for a in tried if a), key=lambda a: goal.missed(a.totals)))
+    served = nearest(False)
+    least = goal.missed(served[0].totals) if served else float("inf")
+    others = [] if met else [answer for answer in nearest(True) if goal.missed(answer.totals) < least]
+    return Found(met, [*served, *others])
 
 
 def _tried(

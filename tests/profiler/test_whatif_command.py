@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -125,6 +126,16 @@ def test_a_target_among_some_devices_with_the_price_of_a_token(tmp_path: Path) -
     hours = 1e6 / first["tokens_per_s"] / 3600
     assert first["usd_per_million_tokens"] == pytest.approx(3.6 * first["devices"] * hours)
     assert second["usd_per_million_tokens"] is None
+
+
+def test_the_nearest_that_engines_serve_is_printed_before_what_they_do_not() -> None:
+    asked = ("DeepSeek-V3", "--batch", "32", "--target", "ttft=1s", "--hw", "h100-pcie")
+    text = run(*asked)
+    first, second = text.index("with what inference engines serve; nearest are"), text.index("what meets it")
+    assert first < text.index("ttft 1.") < second < text.index("summaries")
+    lines = run(*asked, "--format", "csv").splitlines()
+    near, met = csv.DictReader(line for line in lines if not line.startswith("note: "))  # of stderr
+    assert (near["served"], met["served"], met["missed"]) == ("True", "False", "")
 
 
 def test_an_answer_says_what_its_gain_assumes() -> None:
