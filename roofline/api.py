@@ -14,7 +14,7 @@ asked, what exists and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from roofline.serve.outcome import Serving
     from roofline.validate import Validation
     from roofline.whatif import WhatIf
+    from workloads.techniques.base import Technique
 
 __all__ = [
     "explain",
@@ -62,7 +63,7 @@ def scenario(model: Asking, **asked: Any) -> Scenario:
     phase ("prefill", "decode", "generate", "denoise"); batch [sequences]; prompt, context, output [tokens of
     each]; steps (of a diffusion model); images (of each sequence); weights, activations, kv, expert_weights
     (formats: "bf16", "fp8", ..); tp, ep, pp [devices]; expert_skew; convention; techniques=["awq",
-    "speculative-decoding:k=5"]; without=["flash-decoding"].
+    "speculative-decoding:k=5"], or objects of classes of yours; without=["flash-decoding"].
 
     `model` may be the workload file of one point, too, whose values the options override, or a scenario,
     which says all.
@@ -107,16 +108,25 @@ def predict(
 
 
 def whatif(
-    model: Asking, hw: Hardware, fidelity: str = "datasheet", *, engine: str = "none", **asked: Any
+    model: Asking,
+    hw: Hardware,
+    fidelity: str = "datasheet",
+    *,
+    only: Sequence[str | Technique] = (),
+    engine: str = "none",
+    **asked: Any,
 ) -> WhatIf:
     """Every technique that applies, and the best in pairs; its `table()` has the fastest first.
 
-    `engine` ("vllm", .., "eager") is around every prediction.
+    `only` these techniques are tried, if there are any: names, or objects. `engine` ("vllm", .., "eager") is
+    around every prediction.
     """
+    from roofline.asked import techniques
     from roofline.engines import find_engine
     from roofline.whatif import whatif as compare
 
-    return compare(scenario(model, **asked), _device(hw), fidelity, engine=find_engine(engine))
+    tried = techniques(_each(only)) or None
+    return compare(scenario(model, **asked), _device(hw), fidelity, tried, find_engine(engine))
 
 
 def explain(
@@ -237,12 +247,13 @@ def _asked(options: dict[str, Any]) -> Asked:
     """
     for name in options.keys() - (known := {field.name: None for field in fields(Asked)}).keys():
         raise choose(name, list(known), "option")
-    words = {
-        name: (value,) if isinstance(value, str) else tuple(value)
-        for name, value in options.items()
-        if name in ("techniques", "without")
-    }
+    words = {name: _each(value) for name, value in options.items() if name in ("techniques", "without")}
     return Asked(**{**options, **words})
+
+
+def _each(named: Any) -> tuple[Any, ...]:
+    """A list of names or techniques as a tuple, or one that stands alone."""
+    return tuple(named) if isinstance(named, Iterable) and not isinstance(named, str) else (named,)
 
 
 def _device(hw: Hardware) -> Device:

@@ -15,6 +15,8 @@ from workloads.descriptor import Descriptor, Dtypes, is_descriptor, load_descrip
 from workloads.phases import Setting
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from workloads.convention import Convention
     from workloads.model import Model
     from workloads.techniques.base import Technique
@@ -40,7 +42,7 @@ class Asked:
     pp: int | None = None
     expert_skew: float | None = None
     convention: str | None = None
-    techniques: tuple[str, ...] = ()
+    techniques: tuple[str | Technique, ...] = ()  # names with parameters; from Python also objects
     without: tuple[str, ...] = ()
 
     def given(self, *names: str) -> dict[str, Any]:
@@ -86,13 +88,13 @@ def scenarios_of(
     return list(dict.fromkeys(found))  # a flag may fold grid points into one
 
 
-def techniques(words: tuple[str, ...]) -> tuple[Technique, ...]:
-    """The techniques of `--with`; nothing is imported where there are none."""
+def techniques(words: Iterable[str | Technique]) -> tuple[Technique, ...]:
+    """The techniques of `--with`, and objects as they are; nothing is imported where there are none."""
     if not words:
         return ()
     from workloads.techniques.registry import parse
 
-    return tuple(map(parse, words))
+    return tuple(parse(word) if isinstance(word, str) else word for word in words)
 
 
 def _set(point: dict[str, Any]) -> dict[str, Any]:

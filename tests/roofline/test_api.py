@@ -152,3 +152,12 @@ def test_predictions_and_devices_are_shown_in_a_line() -> None:
     one = api.predict(LLAMA, "h100")
     assert "\n" not in repr(one)
     assert max(len(repr(one)), len(repr(one.device))) < 160
+
+
+def test_techniques_are_names_or_objects_one_or_several() -> None:
+    step = {"phase": "decode", "batch": 8, "context": 4096}
+    named = api.predict(LLAMA, "l4", techniques=["kv8"], **step)
+    for given in ("kv8", parse("kv8"), [parse("kv8")]):
+        assert api.predict(LLAMA, "l4", techniques=given, **step).scenario == named.scenario
+    (tried,) = api.whatif(LLAMA, "l4", only=parse("kv8"), **step).outcomes
+    assert tried.after.time_s() == named.time_s()

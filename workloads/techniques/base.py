@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
+from specfiles.errors import choose
 from workloads.convention import Convention
 from workloads.schedule import Schedule
 
@@ -97,10 +98,10 @@ class Technique(ABC):
     tried: ClassVar[tuple[Mapping[str, Any], ...]] = ()
     category: ClassVar[str]  # one of LEVELS
     level: ClassVar[str]  # follows from the category
-    paper: ClassVar[str]
-    removes: ClassVar[str]
+    paper: ClassVar[str] = ""
+    removes: ClassVar[str] = "part of the work"
     adds: ClassVar[str] = "nothing"
-    needs: ClassVar[str]  # hardware, kernels, training
+    needs: ClassVar[str] = "nothing"  # hardware, kernels, training
     quality: ClassVar[str]  # of the output, one of QUALITIES: a label, never a number
     # Engines of which the documentation lists it; empty: none, or it is a property of the model.
     served: ClassVar[str] = ""
@@ -118,6 +119,9 @@ class Technique(ABC):
     example: ClassVar[str] = "Llama-3.1-8B --hw h100"  # arguments of `predict` that it applies to
 
     def __init_subclass__(cls) -> None:
+        for fact, known in (("category", LEVELS), ("quality", QUALITIES), ("slot", ORDERS)):
+            if (stated := getattr(cls, fact, "")) not in known:
+                raise choose(stated, list(known), f"{fact} of techniques")
         cls.level = LEVELS[cls.category]
         cls.order = ORDERS[cls.applies_with or cls.slot]
 

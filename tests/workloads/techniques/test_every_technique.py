@@ -29,6 +29,8 @@ from workloads.techniques.serving import SERVING
 def test_every_technique_says_what_it_is(technique: type[Technique]) -> None:
     for fact in ("category", "paper", "removes", "adds", "needs", "slot"):
         assert getattr(technique, fact).strip()
+    for fact in ("paper", "removes"):  # which only those outside this repository may leave out
+        assert getattr(technique, fact) != getattr(Technique, fact)
     assert technique.level in ("algorithm", "model", "system")
     assert technique.quality in ("exact", "lossy", "retrained")
     assert technique.__doc__
@@ -40,6 +42,14 @@ def test_every_technique_says_what_it_is(technique: type[Technique]) -> None:
             assert option.default in among
         elif low is not None:
             assert low <= option.default <= high
+
+
+@pytest.mark.parametrize("fact", ["category", "quality", "slot"])
+def test_a_class_that_states_no_known_kind_is_refused(fact: str) -> None:
+    stated = {"category": "quantisation", "quality": "lossy", "slot": "the format of the KV cache"}
+    type("Right", (Technique,), {"name": "right", **stated})
+    with pytest.raises(InputError, match=f"no {fact} of techniques named 'wrong'"):
+        type("Wrong", (Technique,), {"name": "wrong", **stated, fact: "wrong"})
 
 
 def test_names_and_aliases_are_of_one_technique_each() -> None:
