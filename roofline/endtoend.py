@@ -262,7 +262,7 @@ def _precision(row: dict[str, Any], device: Device, loaded: Loaded) -> Precision
     in 8 bits where the device has 4-bit units, else in 16 (TensorRT-LLM,
     examples/models/core/gpt_oss/README.md). In 4 bits only experts are narrow in any model that has some, as
     in NVIDIA's checkpoints: SGLang's qwen3_5.py has no 4-bit attention, and those of DeepSeek-R1 and
-    Qwen3-235B exclude it. The expert that all tokens meet is counted in 16 bits, too.
+    Qwen3-235B exclude it. Shared experts are counted in 16 bits, too.
     """
     name, kv, units = str(row["dtype"]), str(row["kv_dtype"]), device.datasheet.tensor_flop_per_s
     stored = stored_formats(loaded.config) or {}

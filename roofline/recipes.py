@@ -84,8 +84,9 @@ def with_recipes(named: pd.DataFrame) -> pd.DataFrame:
         "accept": np.where(drafted, ACCEPT, 0.0),
         "release": np.where(drafted | (are(HYBRID) & early), FIRST, ""),
     }
-    beyond = (named["tp"] > NODE) & (named["ep"] ** 2 <= named["tp"])
-    tp = named["tp"].where(~beyond, named["tp"] / named["ep"])
+    divided = named["tp"] / named["ep"]
+    beyond = (named["tp"] > NODE) & (named["ep"] <= divided)  # experts have no more devices than the layer
+    tp = named["tp"].where(~beyond, divided)
     experts = named["moe_tp_size"].where(~beyond, tp / named["ep"])
     known = {name: named[name].where(named[name].notna(), said[name]) for name in said if name in named}
     random = named[["prompt", "output"]].isin(LENGTHS).all(axis=1)

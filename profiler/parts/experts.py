@@ -22,7 +22,7 @@ MOE = replace(LLAMA, modules={**LLAMA.modules, **routing("mlp", "gate")})
 
 
 def shared_mlp(module: str, act: str, *matrices: str) -> dict[str, str]:
-    """The modules of an expert that every token meets; all three `matrices` by default."""
+    """The modules of a shared expert; all three `matrices` by default."""
     names = {f"{n}_proj": f"shared_{n}_proj" for n in matrices or ("gate", "up", "down")}
     return named(module, "layers.moe", **names, **{act: "shared_act_mul"})
 

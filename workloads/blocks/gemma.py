@@ -44,7 +44,7 @@ class CutMlpBlock(MlpBlock):
 
 @dataclass(frozen=True)
 class GemmaMoeBlock(MoeBlock):
-    """Experts beside an MLP that every token meets, each with norms around it (Gemma 4)."""
+    """Routed experts beside a shared MLP, each with norms around it (Gemma 4)."""
 
     def parts(self, place: Place) -> Iterator[Part]:
         """Those of any experts; the two results are normalised, so each is summed over devices first."""

@@ -1,4 +1,4 @@
-"""Mixture of experts: a router, the experts' matrices, and perhaps an expert that every token meets."""
+"""Mixture of experts: a router, the experts' matrices, and perhaps a shared expert, which every token meets."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class MoeBlock(Block):
         yield f"{name}_alltoall", self, AllToAll(place.tokens * reached, place.hidden, dtype)
 
     def unsplit(self, devices: int) -> Iterator[str]:
-        """The width of the expert that every token meets is shared out evenly."""
+        """The width of the shared expert is divided evenly."""
         if self.shared is not None:
             yield from self.shared.unsplit(devices)
 

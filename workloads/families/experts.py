@@ -19,7 +19,7 @@ def in_each(name: str, number: int, top_k: int = 2) -> Callable[[Config, int], l
 
 
 def granite(config: Config, layers: int, shared_width: int = 0) -> list[Block]:
-    """Granite: Mixtral's, and where `shared_intermediate_size` is not 0 an MLP that every token meets.
+    """Granite: Mixtral's, and where `shared_intermediate_size` is not 0 a shared MLP.
 
     Without any experts that MLP is all there is.
     """
@@ -102,7 +102,7 @@ def qwen(config: Config, layers: int) -> list[Block]:
 
 
 def deepseek(config: Config, layers: int) -> list[Block]:
-    """DeepSeek, Kimi, GLM: dense layers first, then experts of which some every token meets."""
+    """DeepSeek, Kimi, GLM: dense layers first, then routed and shared experts."""
     kind = config.kind
     first = config.count("first_k_dense_replace", DEFAULT_FIRST.get(kind, 3))
     every = config.size("moe_layer_freq", default=1)

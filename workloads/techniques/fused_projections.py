@@ -32,8 +32,8 @@ class FusedProjections(Technique):
         return schedule.with_change(joined)
 
 
-# A product: the one with the same input that it joins, and their name together. Also of the expert that all
-# tokens meet, of the delta rule, and from the input to the latents of queries and of keys and values.
+# A product: the one with the same input that it joins, and their name together. Also those of the shared
+# expert, of the delta rule, and from the input to the latents of queries and of keys and values.
 JOINS = {
     "k_proj": ("q_proj", "q_k_proj"),
     "v_proj": ("q_k_proj", "q_k_v_proj"),
