@@ -1,4 +1,4 @@
-"""Mixture of experts: a router, the experts' matrices, and perhaps a shared expert, which every token meets."""
+"""Mixture of experts: a router, the experts' matrices, and perhaps one that all tokens share."""
 
 from __future__ import annotations
 
