@@ -1,8 +1,8 @@
 """Gemma 3n and Gemma 4: layers that borrow keys and values, and embeddings of their own in each layer.
 
 The last `num_kv_shared_layers` attend to the keys and values of the last layer of their kind before them. In
-prefill those layers need only positions whose results are read; as inference engines do by default (vLLM's
-option kv-sharing-fast-prefill is off), all positions are counted.
+prefill those layers need only positions whose results are read. All positions are counted, as vLLM runs them
+by default (`kv_sharing_fast_prefill: bool = False` of CacheConfig in vllm/config/cache.py).
 """
 
 from __future__ import annotations
