@@ -120,6 +120,7 @@ def _again(point: dict[str, Any], device: Device) -> Prediction:
         images=point.get("images"),
         **{name: dtypes[name] for name in ("weights", "activations", "kv")},
         expert_weights=dtypes.get("experts"),
+        expert_activations=dtypes.get("expert_activations"),
         tp=point["tensor_parallel"],
         ep=point.get("expert_parallel"),
         pp=point.get("pipeline_parallel"),

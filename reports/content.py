@@ -148,7 +148,7 @@ def _prediction_facts(predictions: Sequence[Prediction]) -> tuple[tuple[str, str
         ("Model", _each(p.scenario.model.name for p in predictions)),
         ("Device", _each(devices_of(p) for p in predictions)),
         ("Weights", _each(s.precision.stored for s in settings)),
-        ("Activations", _each(str(s.precision.activations) for s in settings)),
+        ("Activations", _each(s.precision.multiplied for s in settings)),
         ("KV cache", _each(str(s.precision.kv) for s in settings)),
         *_split("Devices per layer", [max(s.tensor_parallel, s.expert_parallel) for s in settings]),
         *_split("Stages of layers", [s.pipeline_parallel for s in settings]),

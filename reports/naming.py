@@ -72,7 +72,7 @@ def _parts(prediction: Prediction) -> dict[str, str]:
         "device": devices_of(prediction),
         "weights": f"weights {formats.weights}",
         **({"experts": f"experts {formats.experts}"} if formats.experts else {}),
-        "activations": f"activations {formats.activations}",
+        "activations": f"activations {formats.multiplied}",
         "KV": f"KV {formats.kv}",
         "techniques": f"with {', '.join(used)}" if used else "no technique",
         "convention": f"convention {setting.convention.name}",

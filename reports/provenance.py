@@ -73,7 +73,7 @@ def _conventions(limits: Ceilings, setting: Setting, has_tdp: bool) -> Iterator[
     yield "Counting convention", f"{convention.name}: {convention.explanation}"
     yield (
         "Formats",
-        f"weights {precision.stored}, activations {precision.activations}, KV cache {precision.kv}, "
+        f"weights {precision.stored}, activations {precision.multiplied}, KV cache {precision.kv}, "
         f"results {precision.wide}",
     )
     yield "Devices that share each layer", str(setting.tensor_parallel)

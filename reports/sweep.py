@@ -26,6 +26,7 @@ COLUMNS: terminal.Columns = {
     "weights": ("weights", text),
     "experts": ("experts", text),
     "activations": ("activations", text),
+    "expert_activations": ("experts' activations", text),
     "kv": ("KV", text),
     "techniques": ("techniques", lambda v: v or "–"),
     "engine": ("engine", text),
@@ -78,7 +79,8 @@ def as_text(table: pd.DataFrame, met: pd.DataFrame, most: int, by: str) -> str:
     without = {"prompt" if set(table["phase"]) == {"decode"} else "context"}
     without |= set() if (table["engine"] != "none").any() else {"engine"}
     without |= COLUMNS.keys() - set(met)
-    without |= {"experts"} if (table["experts"] == table["weights"]).all() else set()
+    for experts, others in (("experts", "weights"), ("expert_activations", "activations")):
+        without |= {experts} if (table[experts] == table[others]).all() else set()
     without |= {"activations"} if table["activations"].nunique() == 1 else set()
     columns = {name: column for name, column in COLUMNS.items() if name not in without}
     title = f"the best of those that fit{' and meet the limits' if limited else ''}, by {by}"

@@ -111,6 +111,7 @@ def heading(*points: dict[str, Any]) -> str:
         activations=dtypes["activations"],
         kv=dtypes["kv"],
         experts=dtypes["experts"],
+        experts_in=dtypes["expert_activations"],
     )
     means = f"; with {' and '.join(data['techniques'])}" if data["techniques"] else ""
     return (

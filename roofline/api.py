@@ -61,9 +61,9 @@ def scenario(model: Asking, **asked: Any) -> Scenario:
     """What is asked of a model, by the names of the command line's options.
 
     phase ("prefill", "decode", "generate", "denoise"); batch [sequences]; prompt, context, output [tokens of
-    each]; steps (of a diffusion model); images (of each sequence); weights, activations, kv, expert_weights
-    (formats: "bf16", "fp8", ..); tp, ep, pp [devices]; expert_skew; convention; techniques=["awq",
-    "speculative-decoding:k=5"], or objects of classes of yours; without=["flash-decoding"].
+    each]; steps (of a diffusion model); images (of each sequence); weights, activations, kv, expert_weights,
+    expert_activations (formats: "bf16", "fp8", ..); tp, ep, pp [devices]; expert_skew; convention;
+    techniques=["awq", "speculative-decoding:k=5"], or objects of your classes; without=["flash-decoding"].
 
     `model` may be the workload file of one point, too, whose values the options override, or a scenario,
     which says all.

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from workloads.techniques.base import Technique
 
 
+FORMATS = "weights", "activations", "kv", "expert_activations"  # named in files as here
+
+
 @dataclass(frozen=True)
 class Asked:
     """The options of a command, or of a call from Python; None where the user gave none."""
@@ -37,6 +40,7 @@ class Asked:
     activations: str | None = None
     kv: str | None = None
     expert_weights: str | None = None
+    expert_activations: str | None = None
     tp: int | None = None
     ep: int | None = None
     pp: int | None = None
@@ -103,7 +107,7 @@ def _set(point: dict[str, Any]) -> dict[str, Any]:
 
 def _setting(file: Descriptor | None, asked: Asked, default_convention: str) -> Setting:
     stated = plain_data(file.dtypes) if file else {}
-    given = {"experts": asked.expert_weights, **asked.given("weights", "activations", "kv")}
+    given = {"experts": asked.expert_weights, **asked.given(*FORMATS)}
     precision = Dtypes(**{**stated, **_set(given)}).precision()
     shared = {"tp": file.tensor_parallel if file else 1, "ep": 1, "pp": 1, **asked.given("tp", "ep", "pp")}
     for name, devices in shared.items():

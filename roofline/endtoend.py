@@ -271,9 +271,8 @@ def _precision(row: dict[str, Any], device: Device, loaded: Loaded) -> Precision
     sparse = any(block.spreads for layer in layers for block in layer.blocks)
     four = name in ("fp4", "nvfp4", "mxfp4")
     if (four or name == "fp8") and experts and compute_dtype(experts) == "fp4":
-        return Precision(
-            kv=kv or "bf16", experts=stored["experts"], experts_in="fp8" if "fp4" in units else None
-        )
+        inputs = stored.get("expert_activations", "fp8") if "fp4" in units else None
+        return Precision(kv=kv or "bf16", experts=experts, experts_in=inputs)
     if four or name == "int4":
         integers = experts if experts.startswith("int4") else "int4"
         weights, narrow = ("nvfp4", "fp4" in units) if four else (integers, False)

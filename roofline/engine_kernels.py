@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from workloads.dtypes import Size
-from workloads.operators import Activation, CausalConv, Changed, Embedding, Gemm, Norm, Residual, Rope
+from workloads.operators import Activation, CausalConv, Changed, Norm, Residual, Rope
 from workloads.phases import Named
 from workloads.schedule import Schedule
 from workloads.step import Step
@@ -21,7 +21,7 @@ SEPARATE = {"sglang 0.5.9": ("in_proj_z", "in_proj_a")}
 
 @dataclass(frozen=True)
 class EngineKernels(FusedProjections):
-    """The same, elementwise kernels by themselves, and the vocabulary in 16 bits, as engines run all three.
+    """The same, and elementwise kernels by themselves, as engines run both.
 
     A fused count is a floor: that norms, rotations and gates cost nothing beside a matrix product. Libraries
     have kernels of their own for them, which stream a prompt through memory. In decode steps that are
@@ -39,27 +39,9 @@ class EngineKernels(FusedProjections):
     def apply(self, schedule: Schedule) -> Schedule:
         """Products as one, and norms, rotations and gates with traffic of their own."""
         joins = {name: how for name, how in JOINS.items() if name not in SEPARATE.get(self.release, ())}
-        found = schedule.with_change(partial(joined, joins=joins)).with_change(whole_vocabulary)
+        found = schedule.with_change(partial(joined, joins=joins))
         found = found.with_change(apart, "prefill" if self.graphs else None, held=False)
         return found.with_change(kept, "decode", held=False)
-
-
-def whole_vocabulary(rows: Sequence[Named], step: Step) -> list[Named]:
-    """The operators of a step with the embedding and the projection to the vocabulary in 16 bits.
-
-    vLLM, SGLang and TensorRT-LLM quantise linear layers, of which the two are none (`ParallelLMHead`,
-    `LMHead`), and checkpoints exclude them (`lm_head` in ModelOpt's and compressed-tensors' lists).
-    """
-
-    def wide(row: Named) -> Named:
-        one = row.operator
-        if isinstance(one, Embedding):
-            return replace(row, operator=replace(one, weights=one.outputs))
-        if isinstance(one, Gemm) and row.name.rpartition(".")[2] == "lm_head":
-            return replace(row, operator=replace(one, inputs=one.outputs, weights=one.outputs))
-        return row
-
-    return [wide(row) for row in rows]
 
 
 def apart(rows: Sequence[Named], step: Step) -> list[Named]:

@@ -209,7 +209,7 @@ def kernels_of(engine: Engine | None, fidelity: Fidelity | str) -> str:
 
 
 def as_engines_run(scenario: Scenario, *, graphs: bool = True, release: str = "") -> Scenario:
-    """With products of one input as one, the vocabulary in 16 bits, and the kernels of prompts."""
+    """With products of one input as one, and the kernels of prompts."""
     from roofline.engine_kernels import EngineKernels
 
     kernels = EngineKernels(graphs, release)

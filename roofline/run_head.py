@@ -117,6 +117,7 @@ class Head(Strict, frozen=True, kw_only=True):
     activations: str = ""
     kv: str = ""
     experts: str = ""
+    expert_activations: str = ""
     absorbs_latents: bool | None = None
     imported: Imported | None = None
     parts: list[Part] = []  # of a run of several processes

@@ -81,6 +81,7 @@ def asked(scenario: Scenario, device: Device, limits: Ceilings) -> dict[str, Any
             "activations": precision.activations,
             "kv": precision.kv,
             "experts": precision.expert_weights,
+            "expert_activations": precision.expert_activations,
         },
         "techniques": [technique.told() for technique in scenario.techniques],
         "devices": setting.devices,

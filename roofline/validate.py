@@ -109,7 +109,8 @@ def validate(run: Run, device: Device, fidelity: Fidelity | str) -> Validation:
 def scenario_of(run: Run) -> Scenario:
     """The scenario that a run recorded, at its smallest sizes."""
     head, model = run.head, _model(run)
-    formats = (word or None for word in (head.activations, head.kv, head.experts))
+    words = (head.activations, head.kv, head.experts, head.expert_activations)
+    formats = (word or None for word in words)
     counting = convention(head.convention)
     if head.absorbs_latents is not None:
         counting = replace(counting, absorbs_latents=head.absorbs_latents)

@@ -34,10 +34,11 @@ class Dtypes(Strict, frozen=True, kw_only=True):
     activations: str | None = None
     kv: str | None = None
     experts: str | None = None  # the weights of experts, where their format is another
+    expert_activations: str | None = None  # what experts multiply in, where that is another
 
     def precision(self) -> Precision:
         """The formats, as options of the command line give them."""
-        return Precision.of(self.weights, self.activations, self.kv, self.experts)
+        return Precision.of(self.weights, self.activations, self.kv, self.experts, self.expert_activations)
 
 
 class Descriptor(Strict, frozen=True, kw_only=True):

@@ -87,7 +87,9 @@ class Precision:
     """In which formats a model is stored and run.
 
     `activations` is what matrix units multiply in. Where it has fewer than 16 bits, results and the
-    residual stream are kept in `wide`, because accumulators are written out wide.
+    residual stream are kept in `wide`, because accumulators are written out wide. Narrow formats are those of
+    linear layers: tables of embeddings and the projection to the vocabulary keep 16 bits, as they do in
+    checkpoints of compressed-tensors, ModelOpt, AutoAWQ, GPTQ and bitsandbytes, and in DeepSeek's.
     """
 
     weights: DtypeLike = "bf16"
@@ -108,19 +110,38 @@ class Precision:
         return self.activations if self.experts_in is None else self.experts_in
 
     @property
+    def tables(self) -> DtypeLike:
+        """In which format the rows of tables and of the projection to the vocabulary are stored."""
+        if isinstance(self.weights, str):
+            return self.weights if FORMATS[self.weights][0] >= 16 else self.wide
+        import numpy as np
+
+        wide = codes([self.wide])[0] if isinstance(self.wide, str) else self.wide
+        return np.where(bytes_per_element(self.weights) >= 2, self.weights, wide)
+
+    @property
     def stored(self) -> str:
         """The formats of weights in words: one, or experts' apart."""
-        apart = self.expert_weights != self.weights
-        return f"{self.weights}, experts {self.expert_weights}" if apart else str(self.weights)
+        return _and_experts(self.weights, self.expert_weights)
+
+    @property
+    def multiplied(self) -> str:
+        """What products multiply in, in words: one format, or experts' apart."""
+        return _and_experts(self.activations, self.expert_activations)
 
     @property
     def told(self) -> str:
         """All formats in words."""
-        return f"weights {self.stored}, activations {self.activations}, KV {self.kv}"
+        return f"weights {self.stored}, activations {self.multiplied}, KV {self.kv}"
 
     @classmethod
     def of(
-        cls, weights: str, activations: str | None = None, kv: str | None = None, experts: str | None = None
+        cls,
+        weights: str,
+        activations: str | None = None,
+        kv: str | None = None,
+        experts: str | None = None,
+        experts_in: str | None = None,
     ) -> Precision:
         """Names as a user gives them: activations default to 16 bits or more, KV to the activations.
 
@@ -130,5 +151,9 @@ class Precision:
         narrow = FORMATS[weights][0] < 16
         activations = known_dtype(activations or ("bf16" if narrow else weights))
         wide = activations if FORMATS[activations][0] >= 16 else "bf16"
-        stored = known_dtype(experts) if experts else None
-        return cls(weights, activations, known_dtype(kv) if kv else wide, wide, stored)
+        apart = (known_dtype(name) if name else None for name in (experts, experts_in))
+        return cls(weights, activations, known_dtype(kv) if kv else wide, wide, *apart)
+
+
+def _and_experts(format: DtypeLike, experts: DtypeLike) -> str:
+    return str(format) if experts is format or experts == format else f"{format}, experts {experts}"

@@ -12,6 +12,7 @@ OPTIONS = {
     "weights": "--weights",
     "activations": "--activations",
     "experts": "--expert-weights",
+    "expert_activations": "--expert-activations",
     "kv": "--kv",
 }
 IGNORED = ("ignore", "modules_to_not_convert", "exclude_modules", "exclude", "ignored_layers")
@@ -36,15 +37,22 @@ MODELOPT = {
     "W4A16_NVFP4": {"weights": "nvfp4"},
     "W4A16_AWQ": {"weights": "int4_g128"},
 }
+# torchao's schemes by class: the kind of numbers, their bits, and whether activations are quantised, too.
+TORCHAO = {
+    "Float8WeightOnlyConfig": ("float", 8, False),
+    "Float8DynamicActivationFloat8WeightConfig": ("float", 8, True),
+    "Int8WeightOnlyConfig": ("int", 8, False),
+    "Int8DynamicActivationInt8WeightConfig": ("int", 8, True),
+    "Int4WeightOnlyConfig": ("int", 4, False),
+}
 
 
 def stored_formats(config: Mapping[str, Any]) -> dict[str, str] | None:
     """The formats that predict a checkpoint as it is published; None where the config names none that fit.
 
     Reads `quantization_config` as Hugging Face writes it: methods fp8, mxfp4, awq, gptq, bitsandbytes,
-    compressed-tensors, modelopt and quark, with one format for all that they quantise. Where attention is
-    left out, that is the experts' alone; what else is left out (the head, routers, norms) is small and not
-    told apart.
+    compressed-tensors, modelopt, quark and torchao, with one format for all linear layers that they quantise.
+    Where attention is left out, that is the experts' alone; what else is left out is not told apart.
     """
     quantised = config.get("quantization_config")
     if not isinstance(quantised, Mapping) and isinstance(config.get("text_config"), Mapping):
@@ -59,8 +67,8 @@ def stored_formats(config: Mapping[str, Any]) -> dict[str, str] | None:
     fields = inner if isinstance(inner, Mapping) else config
     if not any(fields.get(name) for name in EXPERTS):
         return None  # an MLP's format, which no option gives apart
-    cached = {"kv": formats["kv"]} if "kv" in formats else {}
-    return {"experts": formats["weights"], **cached}
+    names = {"weights": "experts", "activations": "expert_activations", "kv": "kv"}
+    return {names[name]: value for name, value in formats.items()}
 
 
 def _formats(quantised: Mapping[str, Any]) -> dict[str, str] | None:
@@ -80,6 +88,8 @@ def _formats(quantised: Mapping[str, Any]) -> dict[str, str] | None:
         if quantised.get("load_in_8bit"):
             return {"weights": "int8", "activations": "int8"}
         return {"weights": "nf4"} if quantised.get("bnb_4bit_quant_type") == "nf4" else None
+    if method == "torchao":
+        return _torchao(quantised)
     if method == "quark":
         return _quark(quantised)
     if isinstance(quantised.get("config_groups"), Mapping):
@@ -131,6 +141,20 @@ def _quark(quantised: Mapping[str, Any]) -> dict[str, str] | None:
                 return None
             found[name] = names[dtype]
     return found if "weights" in found else None
+
+
+def _torchao(quantised: Mapping[str, Any]) -> dict[str, str] | None:
+    """A scheme of torchao for all linear layers; None where the vocabulary is quantised with them."""
+    named = quantised.get("quant_type")
+    scheme = named.get("default") if isinstance(named, Mapping) and len(named) == 1 else None
+    known = TORCHAO.get(str(scheme.get("_type"))) if isinstance(scheme, Mapping) else None
+    if known is None or quantised.get("include_input_output_embeddings"):
+        return None
+    kind, bits, both = known
+    data = scheme.get("_data") if isinstance(scheme, Mapping) else None
+    size = data.get("group_size") if isinstance(data, Mapping) else None
+    weights = GROUPED.get((kind, bits, size if isinstance(size, int) and size > 0 else 0))
+    return None if weights is None else {"weights": weights} | ({"activations": weights} if both else {})
 
 
 def _cached(scheme: Any) -> dict[str, str]:

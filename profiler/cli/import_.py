@@ -24,6 +24,7 @@ from profiler.cli.options import FILE, INPUT, progress
     "--expert-weights", help="Format of the experts' weights if different; kernel names may give it."
 )
 @click.option("--activations", help="Compute format of the matrix units.")
+@click.option("--expert-activations", help="Compute format of the experts if different.")
 @click.option("--kv", help="Format of the KV cache.")
 @click.option("--tp", type=int, help="Tensor parallelism: devices that share each layer.")
 @click.option("--batch", type=int, default=0, help="Sequences of a step, if not in the trace.")

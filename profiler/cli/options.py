@@ -172,12 +172,17 @@ def scenario_options(command: Command) -> Command:
             help="Compute format of the matrix units [default: 16 bits; --weights fp8 alone is W8A16].",
         ),
         click.option(
+            "--expert-activations",
+            metavar="FORMAT",
+            help="Compute format of the experts, if different: nvfp4 beside attention in bf16.",
+        ),
+        click.option(
             "--expert-weights", metavar="FORMAT", help="Format of the experts' weights, if different."
         ),
         click.option(
             "--weights",
             metavar="FORMAT",
-            help="Format of the weights [default: bf16]: fp16, fp8, fp8_block, int8, int4_g128, mxfp4, ..",
+            help="Format of linear layers' weights [default: bf16]: fp8, fp8_block, int4_g128, nvfp4, ..",
         ),
     ):
         command = option(command)

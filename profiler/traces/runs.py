@@ -70,6 +70,7 @@ def recorded(setting: Setting) -> dict[str, Any]:
         "activations": str(precision.activations),
         "kv": str(precision.kv),
         "experts": str(precision.experts or ""),
+        "expert_activations": str(precision.experts_in or ""),
         "tensor_parallel": setting.tensor_parallel,
         "absorbs_latents": setting.convention.absorbs_latents,
     }

@@ -117,7 +117,8 @@ def test_every_flag_reaches_the_prediction(roofline: Roofline) -> None:
     flags = ("--weights", "int4", "--activations", "fp16", "--kv", "fp8", "--tp", 2, "--convention", "eager")
     sizes = ("--phase", "generate", "--batch", 3, "--prompt", 50, "--output", 7, "--fidelity", "measured")
     data = roofline(*PREDICT, *flags, *sizes, "--format", "json").data
-    assert data["dtypes"] == {"weights": "int4", "activations": "fp16", "kv": "fp8", "experts": "int4"}
+    dtypes = {"weights": "int4", "activations": "fp16", "kv": "fp8"}
+    assert data["dtypes"] == {**dtypes, "experts": "int4", "expert_activations": "fp16"}
     names = ("tensor_parallel", "convention", "batch", "prompt", "output", "phase", "fidelity")
     assert [data[name] for name in names] == [2, "eager", 3, 50, 7, "generate", "measured"]
     assert any("allreduce" in row["name"] for row in data["operators"])
@@ -134,6 +135,20 @@ def test_experts_are_spread_as_asked(roofline: Roofline, tmp_path: Path) -> None
     assert roofline("report", tmp_path / "p.json", "-o", tmp_path / "r.html").code == 0
     assert "Devices that experts are spread over" in (tmp_path / "r.html").read_text()
     assert "weights bf16, experts mxfp4, activations bf16" in roofline(*asked[:-2]).out
+
+
+def test_experts_multiply_in_a_format_of_their_own(roofline: Roofline) -> None:
+    """NVIDIA's checkpoints: experts in NVFP4, attention in bf16. B200 has four times the FLOP/s in fp4."""
+    asked = ("predict", "Qwen3-30B-A3B", "--hw", "b200", "--phase", "prefill", "--expert-weights", "nvfp4")
+    wide = roofline(*asked, "--format", "json").data
+    narrow = roofline(*asked, "--expert-activations", "nvfp4", "--format", "json").data
+    assert (wide["dtypes"]["expert_activations"], narrow["dtypes"]["expert_activations"]) == ("bf16", "nvfp4")
+    both = zip(wide["operators"], narrow["operators"], strict=True)
+    ratios = {a["name"]: a["compute_s"] / b["compute_s"] for a, b in both if a["matrix_flops"]}
+    experts = [f"layers.moe.experts_{name}_proj" for name in ("gate_up", "down")]
+    assert [ratios.pop(name) for name in experts] == pytest.approx([4, 4])
+    assert set(ratios.values()) == {1}
+    assert "activations bf16, experts nvfp4" in roofline(*asked, "--expert-activations", "nvfp4").out
 
 
 def test_names_are_found_forgivingly(roofline: Roofline) -> None:

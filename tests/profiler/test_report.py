@@ -29,6 +29,12 @@ ASKED: list[tuple[str, str, str, dict[str, Any]]] = [
     ("DeepSeek-V3", "dgx-h100", "datasheet", {"tp": 8, "ep": 8, "batch": 8, "weights": "fp8", "output": 3}),
     ("Llama-3.2-1B", "dgx-h200", "calibrated", {"tp": 8, "phase": "decode"}),
     ("Mixtral-8x7B", "b200", "measured", {"expert_weights": "nvfp4", "expert_skew": 1.0, "phase": "decode"}),
+    (
+        "Qwen3-30B-A3B",
+        "b200",
+        "datasheet",
+        {"expert_weights": "nvfp4", "expert_activations": "nvfp4", "phase": "prefill"},
+    ),
     ("Gemma-2-9B", "a100", "datasheet", {"convention": "unfused", "phase": "prefill", "pp": 2, "batch": 2}),
     ("LLaDA-8B", "h100", "datasheet", {"phase": "denoise", "steps": 5, "output": 32}),
     ("LLaDA-8B", "h100", "datasheet", {"steps": 5, "output": 32}),

@@ -13,10 +13,16 @@ from roofline import api
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "dense": ("Llama-3.3-70B", "h100", {"tp": 2, "weights": "fp8", "activations": "fp8", "kv": "fp8"}),
     "experts": ("gpt-oss-120b", "b200", {"expert_weights": "mxfp4"}),
+    "narrow experts": (
+        "Qwen3-30B-A3B",
+        "b200",
+        {"expert_weights": "nvfp4", "expert_activations": "nvfp4", "kv": "fp8"},
+    ),
     "latent": ("DeepSeek-V3", "b200", {"tp": 8, "weights": "fp8_block", "activations": "fp8"}),
 }
 SIZES = {"batch": 1, "prompt": 1500, "output": 64}
-FILE = {"expert_weights": "experts", "weights": "weights", "activations": "activations", "kv": "kv"}
+SAME = ("weights", "activations", "kv", "expert_activations")
+FILE = {"expert_weights": "experts", **{name: name for name in SAME}}
 TIMES = ("ttft_s", "tpot_s")
 
 
@@ -26,6 +32,8 @@ TIMES = ("ttft_s", "tpot_s")
         ("dense", "datasheet", "none"),
         ("dense", "calibrated", "vllm"),
         ("experts", "datasheet", "vllm"),
+        ("narrow experts", "datasheet", "none"),
+        ("narrow experts", "calibrated", "vllm"),
         ("latent", "datasheet", "none"),
     ],
 )

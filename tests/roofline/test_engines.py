@@ -236,16 +236,6 @@ def test_a_script_gains_by_what_engines_have(technique: str) -> None:
     assert served[1] < served[0]
 
 
-def test_engines_keep_the_vocabulary_in_sixteen_bits() -> None:
-    """Read and held beside weights in eight bits, as is the embedding."""
-    asked = Scenario(MODEL, "decode", 1, context=500, setting=Setting(Precision.of("fp8", kv="bf16")))
-    plain, found = (predict(one, DEVICE) for one in (asked, as_engines_run(asked)))
-    (head,) = (row for row in found.rows if row.name == "lm_head")
-    elements = MODEL.vocabulary * MODEL.hidden
-    assert head.work.weight_bytes == 2 * elements
-    assert found.memory()["weights_bytes"] - plain.memory()["weights_bytes"] == 2 * elements
-
-
 def test_an_early_release_does_not_join_the_products_of_the_delta_rule() -> None:
     asked = Scenario(load_model("Qwen3.5-397B-A17B").model, "decode", 1, context=500)
     early, late = (

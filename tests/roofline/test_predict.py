@@ -203,7 +203,8 @@ def test_the_documented_head_of_the_json() -> None:
     }
     expected |= {"context": 700, "fidelity": "datasheet", "convention": "fused", "tensor_parallel": 1}
     assert {key: data[key] for key in expected} == expected
-    assert data["dtypes"] == {"weights": "int4", "activations": "bf16", "kv": "bf16", "experts": "int4"}
+    dtypes = {"weights": "int4", "activations": "bf16", "kv": "bf16"}
+    assert data["dtypes"] == {**dtypes, "experts": "int4", "expert_activations": "bf16"}
 
 
 def test_a_generation_is_a_prefill_and_its_decode_steps() -> None:
@@ -241,8 +242,8 @@ def test_memory_is_weights_cache_and_activations(weights: str) -> None:
     scenario = Scenario(LLAMA, "generate", 8, 1000, output=25, setting=Setting(Precision.of(weights)))
     prediction = predict(scenario, load_device("h100_sxm"))
     memory = prediction.totals()
-    norms = (2 * 32 + 1) * 4096  # stay in 16 bits
-    expected = (parameters(LLAMA) - norms) * bits / 8 + norms * 2
+    wide = (2 * 32 + 1 + 2 * 128256) * 4096  # norms, the embedding and the head stay in 16 bits
+    expected = (parameters(LLAMA) - wide) * bits / 8 + wide * 2
     assert memory["weights_bytes"] == expected
     assert memory["kv_cache_bytes"] == 8 * 1024 * 131072  # 25 tokens out: the last one is never read
     parts = ("weights_bytes", "kv_cache_bytes", "activation_peak_bytes")

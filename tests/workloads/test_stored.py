@@ -10,6 +10,7 @@ import pytest
 
 from workloads.catalogue import load_model
 from workloads.dtypes import Precision, bytes_per_element
+from workloads.phases import Setting, decode, operators, owners, weight_bytes
 from workloads.stored import as_entry, as_options, stored_formats, stored_note
 
 
@@ -22,6 +23,14 @@ def tensors(stored: Any, inputs: Any = None, **more: Any) -> dict[str, Any]:
     """What compressed-tensors writes for one group of modules."""
     group = {"targets": ["Linear"], "weights": stored, "input_activations": inputs}
     return {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}, **more}
+
+
+def torchao(name: str, **data: Any) -> dict[str, Any]:
+    """What transformers writes for a scheme of torchao."""
+    return {
+        "quant_method": "torchao",
+        "quant_type": {"default": {"_type": name, "_version": 1, "_data": data}},
+    }
 
 
 # Read from the models' cards: DeepSeek-V3 "FP8 weights, blocks of 128 x 128"; gpt-oss "MoE weights in MXFP4".
@@ -88,6 +97,11 @@ def test_shipped_models_state_how_they_are_published(model: str, formats: dict[s
         ),
         ({"quant_method": "quark", "global_quant_config": {"weight": [{"dtype": "fp8_e4m3"}]}}, None),
         ({"quant_method": "torchao", "quant_type": {"default": {}}}, None),
+        (torchao("Float8WeightOnlyConfig"), {"weights": "fp8"}),
+        (torchao("Int8DynamicActivationInt8WeightConfig"), {"weights": "int8", "activations": "int8"}),
+        (torchao("Int4WeightOnlyConfig", group_size=128), {"weights": "int4_g128"}),
+        (torchao("Int4WeightOnlyConfig"), None),
+        ({**torchao("Int8WeightOnlyConfig"), "include_input_output_embeddings": True}, None),
         ("fp8", None),
     ],
 )
@@ -108,6 +122,9 @@ def test_other_configs(quantised: Any, formats: dict[str, str] | None) -> None:
 )
 def test_where_attention_is_left_out_the_format_is_the_experts(left: list[str]) -> None:
     quantised = {"quantization_config": tensors(weights(4, 16, "float"), ignore=left)}
+    both = {"quantization_config": tensors(weights(4, 16, "float"), weights(4, 16, "float"), ignore=left)}
+    multiplied = {"experts": "nvfp4", "expert_activations": "nvfp4"}
+    assert stored_formats({**both, "num_experts": 8}) == multiplied
     assert stored_formats({**quantised, "n_routed_experts": 8}) == {"experts": "nvfp4"}
     assert stored_formats({"text_config": {**quantised, "num_experts": 8}}) == {"experts": "nvfp4"}
     assert stored_formats(quantised) is None  # of an MLP alone: no option says that
@@ -159,3 +176,24 @@ def test_nothing_is_said_to_who_chose() -> None:
         assert (stored_note("gpt-oss-20b", config, Precision(), said) or "").endswith(f"narrower: {formats}.")
     assert stored_note("gpt-oss-20b", config, Precision.of("bf16", experts="mxfp4"), as_options) is None
     assert stored_note("gpt-oss-20b", config, Precision.of("fp8"), as_options) is None
+
+
+# Llama 3.1 (and 3) 8B. vLLM's documentation of FP8: "Loading model weights took 8.4596 GB" (its GB are GiB);
+# a log of vLLM with AWQ: 5.3440; model.safetensors of unsloth/meta-llama-3.1-8b-instruct-bnb-4bit: 5.70 GB.
+@pytest.mark.parametrize(
+    ("stored", "published"),
+    [("bf16", 16.06e9), ("fp8", 8.4596 * 2**30), ("int4_g128", 5.344 * 2**30), ("nf4", 5.70e9)],
+)
+def test_published_checkpoints_keep_their_vocabulary_in_sixteen_bits(stored: str, published: float) -> None:
+    model, setting = load_model("Llama-3.1-8B").model, Setting(Precision.of(stored))
+    assert weight_bytes(owners(model, setting)) == pytest.approx(published, rel=0.003)
+
+
+def test_a_quantised_model_with_small_layers_is_mostly_its_vocabulary() -> None:
+    """Qwen3-0.6B: 0.44 GB of linear layers in fp8 (GeeeekExplorer/nano-vllm, pull request 241)."""
+    model = load_model("Qwen3-0.6B").model
+    rows = operators(model, decode(1, 100), Setting(Precision.of("fp8")))
+    inside = sum(r.count * r.operator.work().weight_bytes for r in rows if r.name.endswith("_proj"))
+    assert inside == pytest.approx(0.4411e9, rel=0.002)
+    (head,) = (row for row in rows if row.name == "lm_head")
+    assert head.operator.work().weight_bytes == 2 * model.vocabulary * model.hidden

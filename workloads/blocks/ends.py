@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from specfiles.frozen import dataclass
 from workloads.blocks.base import RMS_NORM, Block, NormShape, Part, Place
-from workloads.operators import Embedding, Sampling
+from workloads.operators import Embedding, Gemm, Sampling
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class PositionTable(Block):
 
 def _gather(place: Place, rows: int, tied: bool = False) -> Embedding:
     p = place.setting.precision
-    return Embedding(place.tokens, rows, place.hidden, weights=p.weights, outputs=p.wide, tied=tied)
+    return Embedding(place.tokens, rows, place.hidden, weights=p.tables, outputs=p.wide, tied=tied)
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,9 @@ class Head(Block):
     def parts(self, place: Place) -> Iterator[Part]:
         """Split by columns; one that does not divide is rounded up."""
         rows, columns = place.scored, -(-self.vocabulary // place.setting.tensor_parallel)
-        yield "lm_head", None, place.linear(columns, place.hidden, self.bias, rows, self.tied)
-        yield "sampling", None, Sampling(rows, columns, place.setting.precision.wide)
+        p, sizes = place.setting.precision, (rows, columns, place.hidden)
+        yield "lm_head", None, Gemm(*sizes, p.wide, p.tables, p.wide, bias=self.bias, tied=self.tied)
+        yield "sampling", None, Sampling(rows, columns, p.wide)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class ClassToken(Block):
     def parts(self, place: Place) -> Iterator[Part]:
         """The row, once per image."""
         p = place.setting.precision
-        row = Embedding(place.step.batch, 1, place.hidden, weights=p.weights, outputs=p.wide)
+        row = Embedding(place.step.batch, 1, place.hidden, weights=p.tables, outputs=p.wide)
         yield "class_embedding", None, row
 
 
