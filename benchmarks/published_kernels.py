@@ -3,7 +3,7 @@
 No constant was fitted to any of them. published_kernels.csv has a row per time and the page that it is from;
 `copies` are those of the weights between two runs: one that an L2 may keep, or infinitely many. Left out are
 what the page's measurement does not hold: quantising, and the kernels around attention. Prints a table for
-products, experts and attention; with --write they go into docs/physics.md and docs/attention.md.
+products, experts, attention and sums; with --write they go into docs/physics.md and docs/attention.md.
 """
 
 from __future__ import annotations
@@ -29,9 +29,14 @@ ROWS, DOCS = HERE.with_suffix(".csv"), HERE.parents[1] / "docs"
 NAMES = ("backend", "kernel", "version", "distribution")
 SIZES = (
     *("copies", "m", "n", "k", "num_experts", "inter", "hidden", "topk", "num_tokens"),
-    *("batch", "q_len", "kv_len", "n_heads", "n_kv_heads", "head_dim", "causal"),
+    *("batch", "q_len", "kv_len", "n_heads", "n_kv_heads", "head_dim", "causal", "bytes", "n_gpus"),
 )
-HEADS = {"gemm": "GPU, format, kernel", "moe": "GPU, format, experts x width", "attention": "GPU, kernel"}
+HEADS = {
+    "gemm": "GPU, format, kernel",
+    "moe": "GPU, format, experts x width",
+    "attention": "GPU, kernel",
+    "allreduce": "GPUs, library",
+}
 APART = {"quantise kernel", "append", "schedule"}  # kernels beside the published one
 STARTS = {"attention", "mla"}  # whose published times are without the launch, too
 

@@ -89,6 +89,7 @@ class Gpu:
     shared_bytes: float  # per processor
     link_byte_per_s: float | None  # to the other GPUs, one direction
     tdp_w: float | None
+    link: LinkName | None = None  # the kind of that link
     stacked: bool = True  # memory in stacks beside the die (HBM), behind an L2 of two partitions
     # Measured shares of peaks ("dram": of the memory's) and how they were measured.
     reached: Mapping[str, tuple[float, str]] = field(default_factory=dict)
@@ -143,7 +144,7 @@ class Gpu:
         boost = max(clock.value, sheet.vector_clock_hz.value if sheet.vector_clock_hz else 0.0)
         tensor = {**sheet.vector_flop_per_s, **sheet.tensor_flop_per_s}
         special = sheet.special_op_per_s
-        link = next((sheet.links[name] for name in LINKS if name in sheet.links), None)
+        link = next((name for name in LINKS if name in sheet.links), None)
         shared = sheet.shared_bytes_per_processor
         return cls(
             name=device.name,
@@ -161,7 +162,8 @@ class Gpu:
             l2_byte_per_s=processors.value * boost * L2_BYTES_PER_CLOCK,
             # 100 KB is the least of any CUDA GPU since Ampere (CUDA C++ Programming Guide, technical specs).
             shared_bytes=shared.value if shared else 100e3,
-            link_byte_per_s=link.byte_per_s.value if link else None,
+            link_byte_per_s=sheet.links[link].byte_per_s.value if link else None,
+            link=link,
             tdp_w=sheet.tdp_w.value if sheet.tdp_w else None,
             stacked="HBM" in sheet.dram.type,
             reached=_reached(device),

@@ -93,14 +93,24 @@ class Choice:
         if like := self._nearest_of_its_library(op, dtype, backend):
             return self._of_its_library(op, dtype, like, constants, backend)
         if near := self._from_its_generation(asked) or self._from_a_kind_alike(asked):
-            return near
+            return self._completed(near, asked, dtype)
         if dtype.endswith("_wo") and backend and not self._measured(op, backend, dtype=dtype):
             # The library's own product, its weights widened on the way.
             asked = replace(asked, formats=[("bfloat16", ""), ("float16", "")])
         if attends(op) and kv_dtype == "fp8" and "fp8" not in self.gpu.tensor_flop_per_s:
             # Its cache is widened and multiplied in 16 bits, by the kernels of a cache of 16 bits.
             asked = replace(asked, formats=sorted(formats, key=lambda one: one[1] == "fp8"))
-        return self._from_other_generations(asked) or _as_published(asked)
+        return self._completed(self._from_other_generations(asked) or _as_published(asked), asked, dtype)
+
+    def _completed(self, found: Chosen | None, asked: Asked, dtype: str) -> Chosen | None:
+        """With the constants of the kernel that this GPU runs in place of the one asked for."""
+        instead = models()[asked.op].left_to(asked.kernel, self.gpu)
+        if found is None or instead is None:
+            return found
+        (backend, kernel), names = instead
+        other = self.of(asked.op, dtype, "", backend, kernel)
+        values = {name: value for name, value in other.values.items() if name in names} if other else {}
+        return replace(found, values={**found.values, **values})
 
     def _from_its_generation(self, asked: Asked) -> Chosen | None:
         """What was fitted to the device itself, else to another one of its generation."""

@@ -4,6 +4,9 @@ Two families of kernels. The library's (NCCL) sends flagged words for short mess
 part of the bandwidth, and pipelines chunks around the ring, or reduces inside the switch, for long ones.
 The inference engines' own all-reduce reads the peers' memory directly: each GPU everything at once (one
 shot), or a slice that it then shares (two shots), up to the size of the buffers they registered.
+
+Over PCIe the engines leave sums to the library: vLLM and SGLang those between more than two GPUs
+(`CustomAllreduce.should_custom_ar`), TensorRT-LLM all (`ifFallbackToNCCL`).
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from roofline.physics.base import Constant, column
+from roofline.physics.libraries import of_engine, says
 from roofline.physics.model import KernelModel
 from specfiles.errors import InputError
 from workloads.operators.collective import sent_share
@@ -21,20 +25,24 @@ from workloads.operators.collective import sent_share
 if TYPE_CHECKING:
     from roofline.physics.base import Columns, Dtypes, Floats, Gpu
 
+LIBRARY = ("nccl", "NCCL")  # its backend and kernel in tables
 STEEP = 8.0  # of the change between kernels around a size: versions of a library differ in it
 SWITCH_GPUS = 8.0  # from how many GPUs on NCCL reduces in the switch (NVLS), where there is one
 HOST_GPUS = 8.0  # of one host, among which nothing is quicker than the ring for short messages
 SWITCH_CAPABILITY = 90  # NVLink SHARP came with Hopper's switches
+# What NCCL counts on over PCIe: 12 GB/s of 16 lanes of the third generation (PCI_BW in its topo.h).
+PCIE_SHARE = 12 / 15.75
+PCIE_PEERS = 1.0  # that an engine's own kernel reads over PCIe
 
 CONSTANTS = (
     Constant(
         "launch_s", "s", 1e-6, 3e-5, 5e-6, "kernel launch and synchronisation with the peers", "1/clock"
     ),
-    Constant("step_s", "s", 1e-8, 5e-6, 8e-7, "one step of the ring", "1/clock"),
+    Constant("step_s", "s", 1e-8, 5e-6, 8e-7, "one step of the ring", "hop"),
     Constant("spread", "", 0.01, 2.0, 0.3, "extra latency of messages on more channels, relative"),
     Constant("spread_bytes", "B", 2e3, 2e5, 2e4, "message size that uses half of the channels"),
     Constant("flagged_share", "", 0.02, 1.0, 0.25, "link share of words with inline flags (NCCL LL)"),
-    Constant("pipeline_s", "s", 1e-7, 5e-5, 5e-6, "start of the chunk pipeline", "1/clock"),
+    Constant("pipeline_s", "s", 1e-7, 5e-5, 5e-6, "start of the chunk pipeline", "hop"),
     Constant("link_share", "", 0.3, 1.0, 0.85, "link share of long messages"),
     Constant("local_share", "", 0.05, 3.0, 0.4, "memory bandwidth share of local copies"),
     Constant("fill", "", 0.01, 2.0, 0.3, "pipeline fill, relative to the message's link time"),
@@ -69,11 +77,16 @@ class CollectiveModel(KernelModel):
         switch = (IN_SWITCH,) if _switch_reduces(gpu, dtype) else ()
         return (*CONSTANTS, *switch, *DIRECT)
 
+    def left_to(self, kernel: str, gpu: Gpu) -> tuple[tuple[str, str], frozenset[str]] | None:
+        """Over PCIe engines leave sums to NCCL, of whose short messages their own rows say nothing."""
+        left = gpu.link == "pcie" and kernel != LIBRARY[1]
+        return (LIBRARY, frozenset(c.name for c in CONSTANTS)) if left else None
+
     def parts(self, rows: Columns, gpu: Gpu, dtype: Dtypes, c: Mapping[str, float]) -> dict[str, Floats]:
         """The wire at the data sheet's bandwidth, latency, then what the algorithm adds."""
         if gpu.link_byte_per_s is None:
             raise InputError(f"{gpu.name} has no link to other GPUs in its file; add `links`.")
-        message = _Message(rows, gpu.link_byte_per_s, gpu.dram_byte_per_s)
+        message = _Message(rows, gpu, gpu.link_byte_per_s)
         latency, time = message.library(c)
         if "switch_share" in c and _switch_reduces(gpu, dtype):
             latency, time = message.in_switch(c, latency, time)
@@ -88,10 +101,10 @@ class CollectiveModel(KernelModel):
 class _Message:
     """What each row sends. Every algorithm answers (latency, time beyond it) in seconds."""
 
-    def __init__(self, rows: Columns, link: float, dram: float) -> None:
+    def __init__(self, rows: Columns, gpu: Gpu, link: float) -> None:
         self.bytes, self.gpus = column(rows, "bytes"), column(rows, "n_gpus", 2.0)
         self.op = np.asarray(rows["op"]) if "op" in rows else np.full(len(self.bytes), "allreduce")
-        self.link, self.dram, self.peers = link, dram, self.gpus - 1
+        self.link, self.dram, self.peers = link, gpu.dram_byte_per_s, self.gpus - 1
         share = np.zeros(len(self.bytes))
         for op in set(self.op.tolist()):
             share = np.where(self.op == op, sent_share(op, self.gpus), share)
@@ -99,7 +112,10 @@ class _Message:
         self.reduces = self.op == "allreduce"
         # Inference engines sum with kernels of their own: a row that names none is one of theirs.
         named = np.asarray(rows["kernel"]) if "kernel" in rows else np.full(len(self.bytes), "")
-        self.own_kernel = self.reduces & (named != "NCCL")
+        self.own_kernel = self.reduces & (named != LIBRARY[1])
+        self.pcie = gpu.link == "pcie"
+        if self.pcie:
+            self.own_kernel &= (self.peers <= PCIE_PEERS) & ~of_engine(rows, "trtllm") & ~says(rows, "TRTLLM")
 
     @property
     def steps(self) -> Any:
@@ -117,7 +133,8 @@ class _Message:
         filling = np.minimum(self.sent, c["filled_bytes"]) / self.link * c["fill"]
         local = self.bytes / (c["local_share"] * self.dram)
         flagged = wire / c["flagged_share"]
-        chunks = c["pipeline_s"] + wire / c["link_share"] + filling + local
+        share = min(c["link_share"], PCIE_SHARE) if self.pcie else c["link_share"]
+        chunks = c["pipeline_s"] + wire / share + filling + local
         spread = c["spread"] * self.bytes / (self.bytes + c["spread_bytes"])
         latency = (c["launch_s"] + c["step_s"] * self.steps) * (1 + spread)
         return latency, np.minimum(flagged, chunks)
@@ -140,4 +157,8 @@ class _Message:
 
 
 def _switch_reduces(gpu: Gpu, dtype: Dtypes) -> bool:
-    return gpu.capability >= SWITCH_CAPABILITY and dtype.inputs in ("bf16", "fp16", "fp32")
+    return (
+        gpu.link == "nvlink"
+        and gpu.capability >= SWITCH_CAPABILITY
+        and dtype.inputs in ("bf16", "fp16", "fp32")
+    )

@@ -100,6 +100,10 @@ class KernelModel(ABC):
         """Whether a kernel's name means one kernel on one GPU and another on the other."""
         return False
 
+    def left_to(self, kernel: str, gpu: Gpu) -> tuple[tuple[str, str], frozenset[str]] | None:
+        """The backend and kernel that a GPU runs in place of one for some rows, and its constants by name."""
+        return None
+
     def sound(self, values: Mapping[str, float], gpu: Gpu, dtype: Dtypes) -> bool:
         """Whether a kernel's constants may speak for others."""
         return True

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hwspecs import Kernel
 from roofline.physics import models
 from roofline.physics.base import Constant, Gpu
+from roofline.physics.collectives import CollectiveModel
 from roofline.physics.columns import dtypes_of
 from roofline.physics.elementwise import ElementwiseModel
 from roofline.physics.libraries import attends_by_default
@@ -29,6 +30,10 @@ ALIKE_IN_ATTENTION = {**ALIKE, "fp8": ("bfloat16",), "bfloat16": ("fp8",)}
 # And for elementwise kernels, which move 16 bits per element in either.
 PASSES = frozenset(ElementwiseModel.kinds)
 ALIKE_IN_PASSES = {"float16": ("bfloat16",), "bfloat16": ("float16",)}
+# And for messages, of which the bytes count and hardly the format.
+MESSAGES = frozenset(CollectiveModel.kinds)
+ALIKE_IN_MESSAGES = {**ALIKE_IN_PASSES, "float32": ("bfloat16", "float16")}
+IN_BYTES = ("int8", "float16")
 MEASURED_WELL = 100  # rows, from which kernels speak for others of their library or generation
 
 Pair = tuple[Gpu, Kernel]
@@ -53,6 +58,8 @@ def attends(op: str) -> bool:
 
 def formats_of(op: str, dtype: str, kv_dtype: str, kernel: str) -> list[tuple[str, str]]:
     """The formats of inputs and cache that are asked for, then those that stand in."""
+    if op in MESSAGES:
+        return [(d, kv_dtype) for d in (dtype, *ALIKE_IN_MESSAGES.get(dtype, IN_BYTES))]
     alike = ALIKE_IN_ATTENTION if attends(op) else ALIKE_IN_PASSES if op in PASSES else ALIKE
     kv_formats = [kv_dtype, *alike.get(kv_dtype, ())] if kv_dtype else [""]
     stand_in = models()[op].alike(kernel, dtype) or alike.get(dtype, ())
@@ -60,8 +67,13 @@ def formats_of(op: str, dtype: str, kv_dtype: str, kernel: str) -> list[tuple[st
 
 
 def in_another_format(found: Kernel, kernels: Sequence[Kernel], asked: Asked, gpu: Gpu) -> bool:
-    """Whether the kernel for attention that is asked for, or the engine's default, is known in a format that
-    stands in, and this is another kernel: they differ more by kernel than by format."""
+    """Whether the kernel for attention or messages that is asked for, or the engine's default, is known in a
+    format that stands in, and this is another kernel: they differ more by kernel than by format."""
+    if asked.op in MESSAGES:
+        return not _asked_for(found, asked) and any(
+            k.op == asked.op and (k.dtype, k.kv_dtype) in asked.formats and _asked_for(k, asked)
+            for k in kernels
+        )
     wanted = asked.kernel or attends_by_default(asked.backend, gpu)
     if not wanted or found.kernel == wanted or not attends(asked.op):
         return False
@@ -69,6 +81,11 @@ def in_another_format(found: Kernel, kernels: Sequence[Kernel], asked: Asked, gp
     return any(
         cell == (k.op, k.backend, k.kernel) and (k.dtype, k.kv_dtype) in asked.formats for k in kernels
     )
+
+
+def _asked_for(kernel: Kernel, asked: Asked) -> bool:
+    """Whether it is of the backend, and the kernel where one is named."""
+    return kernel.backend == asked.backend and asked.kernel in ("", kernel.kernel)
 
 
 def lent(gpu: Gpu, kernel: Kernel, target: Gpu, asked: Asked) -> Mapping[str, float]:
@@ -117,6 +134,9 @@ def pools(
         known = ([pair for pair in pool if pair in few] for few in ample for pool in (same, alike, every))
         ranked = [*known, same, alike, every]
         yield from ((pool, one) for pool in ranked for one in formats)
+        return
+    if op in MESSAGES:
+        yield from ((pool, one) for pool in (same, well, every) for one in formats)
         return
     for one in formats:  # a kernel's name in another format says less than other kernels of the format
         yield from (

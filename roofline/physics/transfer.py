@@ -23,6 +23,11 @@ PERSISTENT_WAIT = 0.08
 # 1.3 times all ports: ports are the limit there, of which 0.9 is reached, not slices, which fed 0.55 before.
 TWO_DIES = 0.9 / SLICES_OF_STACKS
 
+# A message's step to the next GPU: NCCL counts 1.0 us over PCIe and 0.6 over NVLink for short ones, 5.7 and
+# 3.4 for long ones (`hwLatencies` in its tuning.cc). Over NVLink the step follows the processors' clock (0.84
+# us fitted on an A100, 0.74 on an H100), where NCCL's are taken as an A100's; over PCIe it does not.
+PCIE_HOP, CLOCK_OF_HOPS = 1.0 / 0.6, 1.41e9
+
 GRAPHICS_STREAM = 0.95  # share of GDDR bandwidth that is reached: 0.97 on an L40S, 0.94 on an RTX PRO 6000
 
 
@@ -42,6 +47,7 @@ QUANTITIES: Mapping[str, Callable[[Gpu], float | None]] = {
     "threads": lambda gpu: gpu.processors * gpu.boost_hz / gpu.dram_byte_per_s,
     "l2": lambda gpu: gpu.l2_byte_per_s,
     "link": lambda gpu: gpu.link_byte_per_s,
+    "hop": lambda gpu: PCIE_HOP if gpu.link == "pcie" else CLOCK_OF_HOPS / gpu.boost_hz,
     "stream": _stream,
     "clusters": lambda gpu: SHARED_OPERANDS.get(gpu.generation, 1.0),
     "persistent": lambda gpu: PERSISTENT_WAIT if gpu.grouped else 1.0,

@@ -16,6 +16,7 @@ from roofline.optable import predict_table
 from roofline.physics.base import Gpu, total
 from roofline.physics.collectives import CollectiveModel
 from roofline.physics.columns import dtypes_of
+from roofline.physics.transfer import carried
 from workloads.operators.collective import PATTERNS, Collective, sent_share
 
 H100, A100 = (Gpu.of(load_device(name)) for name in ("h100_sxm", "a100_sxm"))
@@ -124,6 +125,58 @@ def test_engines_kernels_are_quick_for_short_messages_only() -> None:
     )
     assert short[0] < short[1]
     assert long[0] == pytest.approx(long[1], rel=1e-3)
+
+
+def test_engines_leave_sums_over_pcie_to_the_library() -> None:
+    """vLLM between more than two GPUs (CustomAllreduce), TensorRT-LLM all (ifFallbackToNCCL)."""
+    l40s = Gpu.of(load_device("l40s"))
+    names = {"vllm": OWN, "trtllm": "TRTLLM", "nccl": "NCCL"}
+    two, four = (
+        {
+            b: total(parts(l40s, op="allreduce", bytes=4096.0, n_gpus=n, backend=b, kernel=k))[0]
+            for b, k in names.items()
+        }
+        for n in (2, 4)
+    )
+    assert four["vllm"] == four["trtllm"] == four["nccl"]
+    assert two["vllm"] < two["trtllm"] == two["nccl"]
+
+
+def test_no_switch_reduces_over_pcie() -> None:
+    """RTX PRO 6000 is a later generation than Hopper, but eight of them go around the ring."""
+    rtx = Gpu.of(load_device("rtx_pro_6000_server"))
+    c = {**START, "local_share": 1e9, "fill": 0.0, "link_share": 0.5}
+    two, eight = (total(parts(rtx, c, op="allreduce", bytes=1e12, n_gpus=n, kernel="NCCL")) for n in (2, 8))
+    assert eight / two == pytest.approx(7 / 4, rel=1e-3)
+
+
+def test_steps_over_pcie_follow_no_gpu_clock() -> None:
+    step = next(c for c in CollectiveModel().constants(A100, dtypes_of("bfloat16")) if c.name == "step_s")
+    given = {"step_s": 0.6e-6}
+    slow, fast = (Gpu.of(load_device(name)) for name in ("a10", "rtx4090"))
+    found = [carried(given, [step], A100, gpu)["step_s"] for gpu in (slow, fast)]
+    assert found == pytest.approx([1e-6, 1e-6])
+    assert carried(given, [step], A100, H100)["step_s"] == pytest.approx(
+        0.6e-6 * A100.boost_hz / H100.boost_hz
+    )
+
+
+@pytest.mark.parametrize("name", ["h100_sxm", "l40s", "b200_sxm"])
+@pytest.mark.parametrize("op", PATTERNS[:4])
+def test_messages_of_any_16_bits_take_as_long(name: str, op: str) -> None:
+    rows = pd.DataFrame({"op": op, "backend": "nccl", "kernel": "NCCL", "bytes": BYTES, "n_gpus": 4})
+    limits = ceilings(load_device(name), "calibrated")
+    one, two = (predict_table(rows.assign(dtype=d), limits)["predicted_us"] for d in ("bf16", "fp16"))
+    assert one.to_numpy() == pytest.approx(two.to_numpy())
+    eight = predict_table(rows.assign(dtype="fp8"), limits)
+    assert not eight["provenance"].str.contains("ceilings").any()
+
+
+def test_engines_kernels_sum_16_bits_of_either_kind_alike() -> None:
+    rows = pd.DataFrame({"op": "allreduce", "backend": "vllm", "bytes": [4096.0], "n_gpus": 4})
+    limits = ceilings(load_device("h100_sxm"), "calibrated")
+    one, two = (predict_table(rows.assign(dtype=d), limits)["predicted_us"][0] for d in ("bf16", "fp16"))
+    assert one == two
 
 
 def test_shares_of_a_message() -> None:
