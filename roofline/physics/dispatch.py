@@ -181,6 +181,8 @@ KERNELS: Mapping[str, str] = {
     "deepgemm": "trtllm",
     "sglang_flashinfer_cutlass_nvfp4": "flashinfer",
     "FlashInferCutlassNvFp4LinearKernel": "flashinfer",
+    # It runs on sm10x alone, where its tiles are searched for; on sm12x vLLM takes FlashInfer's CUTLASS.
+    "FlashInferCuteDslNvFp4LinearKernel": "flashinfer",
 }
 # Kernels whose library looks for the tile, by name and format, on Hopper and Blackwell.
 SEARCHES: Mapping[tuple[str, str], Search] = {

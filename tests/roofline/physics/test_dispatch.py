@@ -58,6 +58,7 @@ STATED = [
     # TensorRT-LLM's kernels of one tile.
     ("torch_flow/nvfp4", "b200_sxm", (1, 64, ANY), (128, 256, 1)),
     ("torch_flow/nvfp4", "rtx_pro_6000_server", (1, 64, ANY), (128, 128, 1)),
+    ("FlashInferCuteDslNvFp4LinearKernel/nvfp4", "rtx_pro_6000_server", (1, 64, ANY), (128, 128, 1)),
     ("torch_flow/fp8_block", "l40s", (4096, 4096, ANY), (32, 128, 1)),
     # DeepGEMM: the fewest waves over 132 processors, then the fullest. 128 tiles of 64 x 112 are one.
     ("sglang_deepgemm_gemm_nt_f8f8bf16/fp8_block", "h100_sxm", (128, 7168, ANY), (64, 112, 1)),
