@@ -14,6 +14,7 @@ from workloads.dtypes import FORMATS, compute_dtype
 from workloads.operators import (
     Activation,
     AllReduce,
+    AllToAll,
     Attention,
     CausalConv,
     GatedDelta,
@@ -206,6 +207,13 @@ def _allreduce(op: AllReduce) -> tuple[str, str, str, dict[str, Any]]:
     return "allreduce", _name(str(op.dtype)), "", {"bytes": size, "n_gpus": op.devices}
 
 
+def _alltoall(op: AllToAll) -> tuple[str, str, str, dict[str, Any]]:
+    """The message of a benchmark's rank is what it keeps, too."""
+    size = op.work().comm_bytes * op.devices / (op.devices - 1)
+    dtype = "int8" if FORMATS[str(op.dtype)][0] < 16 else _name(str(op.dtype))
+    return "alltoall", dtype, "", {"bytes": size, "n_gpus": op.devices}
+
+
 def _delta(op: GatedDelta) -> tuple[str, str, str, dict[str, Any]]:
     sizes = {"batch": op.batch, "q_len": op.q_len, "n_heads": op.value_heads, "n_kv_heads": op.key_heads}
     return "gated_delta", _name(str(op.dtype)), "", {**sizes, "head_dim": op.key_dim, "inter": op.value_dim}
@@ -221,6 +229,7 @@ _OPERATORS: Mapping[type[Operator], Callable[[Any], tuple[str, str, str, dict[st
     GroupedGemm: _experts,
     Attention: _attention,
     AllReduce: _allreduce,
+    AllToAll: _alltoall,
     Norm: _rows("rmsnorm", ("num_tokens", "tokens"), ("hidden", "width"), ("adds", "adds")),
     Rope: _rows("rope", ("num_tokens", "tokens"), ("n_heads", "heads"), ("head_dim", "rotary_dim")),
     Activation: _rows("act_mul", ("num_tokens", "tokens"), ("inter", "width")),

@@ -85,7 +85,7 @@ class MoeBlock(Block):
         devices = setting.expert_parallel
         reached = expected_devices(self.experts, self.top_k, devices) * (devices - 1) / devices
         dtype = p.expert_activations if name == "dispatch" else p.wide
-        yield f"{name}_alltoall", self, AllToAll(place.tokens * reached, place.hidden, dtype)
+        yield f"{name}_alltoall", self, AllToAll(place.tokens * reached, place.hidden, dtype, devices)
 
     def unsplit(self, devices: int) -> Iterator[str]:
         """The width of the shared expert is divided evenly."""

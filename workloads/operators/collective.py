@@ -65,6 +65,7 @@ class AllToAll(Operator):
     rows: Size  # that are sent to other devices
     width: Size
     dtype: DtypeLike = "bf16"
+    devices: Size = 2  # that take part
 
     def work(self) -> Work:
         """Each row is read, sent, and written on the other device."""

@@ -16,8 +16,10 @@ from roofline.optable import predict_table
 from roofline.physics.base import Gpu, total
 from roofline.physics.collectives import CollectiveModel
 from roofline.physics.columns import dtypes_of
+from roofline.physics.kernels import Kernels
 from roofline.physics.transfer import carried
-from workloads.operators.collective import PATTERNS, Collective, sent_share
+from workloads.dtypes import bytes_per_element
+from workloads.operators.collective import PATTERNS, AllToAll, Collective, sent_share
 
 H100, A100 = (Gpu.of(load_device(name)) for name in ("h100_sxm", "a100_sxm"))
 BYTES = 2.0 ** np.arange(8, 31)
@@ -177,6 +179,19 @@ def test_engines_kernels_sum_16_bits_of_either_kind_alike() -> None:
     limits = ceilings(load_device("h100_sxm"), "calibrated")
     one, two = (predict_table(rows.assign(dtype=d), limits)["predicted_us"][0] for d in ("bf16", "fp16"))
     assert one == two
+
+
+@pytest.mark.parametrize("dtype", ["fp8", "bf16", "nvfp4"])
+def test_experts_dispatch_takes_as_long_as_the_benchmark_s_message(dtype: str) -> None:
+    """A rank sends 7 / 8 of its message to the other 7 of 8 GPUs."""
+    sent = AllToAll(rows=7 * 64, width=4096, dtype=dtype, devices=8)
+    size = 8 * 64 * 4096 * bytes_per_element(dtype)
+    rows = pd.DataFrame({"op": "alltoall", "dtype": dtype, "bytes": [size], "n_gpus": 8})
+    device = load_device("h100_sxm")
+    found = Kernels(device).operator(sent)
+    assert found is not None
+    stated = predict_table(rows, ceilings(device, "calibrated"))["predicted_us"][0]
+    assert found.time_s[0] * 1e6 == pytest.approx(stated)
 
 
 def test_shares_of_a_message() -> None:
