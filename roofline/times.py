@@ -63,8 +63,8 @@ def times(
     Datasheet: the roofline bound max(compute, memory, communication) (doi:10.1145/1498765.1498785).
     Measured: the same with measured ceilings, cache levels and launch latency. Calibrated: the constants of
     the operator's class where the device has been measured, else the time of its kernel model. The time is
-    never below that of the previous fidelity. `kernel` and `work` are passed by callers that have computed
-    them already.
+    never below that of the previous fidelity, but for messages, which the data sheet bounds. `kernel` and
+    `work` are passed by callers that have computed them already.
     """
     work = work or operator.work()
     devices = getattr(operator, "devices", None)  # participants of a collective
@@ -76,7 +76,8 @@ def times(
         found = _refined(work, constants, bound)
         bound = replace(found, time_s=maximum(found.time_s, bound.time_s))
     elif ceilings.kernels is not None and not work.fused:
-        bound = _modelled(operator, kernel or ceilings.kernels.operator(operator), bound)
+        kernel = kernel or ceilings.kernels.operator(operator)
+        bound = _modelled(operator, kernel, bound, sends=not _is_zero(work.comm_bytes))
     return _floored(bound, work, ceilings, devices)
 
 
@@ -191,8 +192,11 @@ def _refined(work: Work, constants: Constants, bound: Times) -> Times:
     return Times(compute, memory, bound.comm_s, constants.launch_s, maximum(time, bound.comm_s))
 
 
-def _modelled(operator: Operator, kernel: KernelTime | None, bound: Times) -> Times:
-    """The kernel model's time, at least the bound; a number where the operator's sizes are numbers."""
+def _modelled(operator: Operator, kernel: KernelTime | None, bound: Times, sends: bool) -> Times:
+    """The kernel model's time, at least the bound; a number where the operator's sizes are numbers.
+
+    What links were measured to reach bounds no message: it is one algorithm's, and the model knows several.
+    """
     if kernel is None:
         return bound
     number = not any(getattr(size, "shape", ()) for size in vars(operator).values())
@@ -201,7 +205,8 @@ def _modelled(operator: Operator, kernel: KernelTime | None, bound: Times) -> Ti
     if number:
         launch, time = float(launch[0]), float(time[0])
     learned = kernel.corrected is not None and bool(kernel.corrected.all())
-    time = maximum(time, bound.time_s)
+    least = maximum(bound.compute_s, bound.memory_s) + bound.launch_s if sends else bound.time_s
+    time = maximum(time, least)
     return replace(bound, launch_s=launch, time_s=time, kernel=kernel, corrected=learned)
 
 

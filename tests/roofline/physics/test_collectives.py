@@ -163,6 +163,15 @@ def test_steps_over_pcie_follow_no_gpu_clock() -> None:
     )
 
 
+def test_what_a_ring_was_measured_to_reach_bounds_no_sum_in_the_switch() -> None:
+    """H200 has H100's die and links, and its file the rate of a ring (366 GB/s), which H100's has not."""
+    rows = pd.DataFrame({"op": "allreduce", "dtype": "bf16", "kernel": "NCCL", "bytes": [1e9], "n_gpus": 8})
+    found = [ceilings(load_device(name), "calibrated") for name in ("h200_sxm", "h100_sxm")]
+    new, old = (predict_table(rows, limits)["predicted_us"][0] for limits in found)
+    assert new <= old
+    assert 2 * 7 / 8 * 1e9 / (new * 1e-6) > 366e9
+
+
 @pytest.mark.parametrize("name", ["h100_sxm", "l40s", "b200_sxm"])
 @pytest.mark.parametrize("op", PATTERNS[:4])
 def test_messages_of_any_16_bits_take_as_long(name: str, op: str) -> None:
