@@ -48,7 +48,9 @@ COLUMNS_ON_HOPPER = (16.0, 32.0, 64.0, 128.0)
 # vLLM's Triton kernel for weights of 4 bits widens each of them by the vector units, in each tile again: it
 # shifts, masks, makes it a float, subtracts, multiplies by a scale and makes it 16 bits. Each loads its own
 # scale: two instructions for the address, the load, to float (`fused_moe_kernel_gptq_awq`, fused_moe.py).
-WIDENING = 10.0
+# Counted in turns of a processor's 128 lanes: integers (4) and conversions (3) go at 64 a clock, loads at 32,
+# floats (2) at 128 (CUDA C++ Programming Guide, arithmetic throughput; a load/store unit for 4 lanes).
+WIDENING = 7 * 2.0 + 4.0 + 2.0
 # Beside activations of 16 bits generated kernels have warps that only widen mxfp4, for each tile again: to
 # fp16 in pairs (all that e2m1x2 converts to, PTX ISA), to fp32, to bf16 in pairs, times a scale in pairs, and
 # an eighth of a load and of a store.
@@ -290,9 +292,10 @@ class Layer:
         rows = np.maximum(size, c["least_rows"])
         peak = c["compute_share"] * self.tensor / gpu.processors
         port = c["l2_share"] * L2_BYTES_PER_CLOCK * gpu.clock_hz
-        lanes = c["compute_share"] * gpu.vector_flop_per_s / 2 / gpu.processors
-        by_vectors = self.unpacks * WIDENING + self.scaled * rows / SCALED_K
-        multiplied = 2 * self._multiplied(size, rows) * width / peak + by_vectors * width / lanes
+        units = gpu.vector_flop_per_s / 2 / gpu.processors
+        lanes = c["compute_share"] * units
+        by_vectors = self.unpacks * WIDENING / units + self.scaled * rows / SCALED_K / lanes
+        multiplied = 2 * self._multiplied(size, rows) * width / peak + by_vectors * width
         multiplied = np.maximum(multiplied, self.casts * CASTING * width / lanes)
         if self.by_warps:
             shared = c["compute_share"] * SHARED_BYTES_PER_CLOCK * gpu.clock_hz

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 LEAST_STREAM = 0.5  # of the memory bandwidth, that any kernel which was tuned reaches
 CONSTANTS = (
     Constant("launch_s", "s", 3e-6, 2e-4, 2e-5, "launches of the layer's small kernels", "launches 1/clock"),
-    Constant("memory_share", "", 0.1, 1.0, 0.87, "share of the memory bandwidth for streamed weights"),
+    Constant("memory_share", "", 0.1, 1.0, 0.87, "share of the memory bandwidth for weights", "loads"),
     Constant("kept", "", 0.01, 1.0, 0.4, "share of the L2 that keeps weights between replays", "whole"),
     Constant("compute_share", "", 0.02, 1.0, 0.6, "share of the tensor peak inside a tile"),
     Constant("l2_share", "", 0.03, 2.5, 0.7, "share of the L2 port that feeds a tile", "clusters"),
@@ -52,6 +52,10 @@ CONSTANTS = (
 # What a library's own design sets and another library's kernels do not tell: its smallest tile, whether each
 # expert has descriptors (grouped products of CUTLASS and DeepGEMM do), which rows of other ranks it skips.
 DESIGNED = ("least_rows", "expert_s", "elsewhere")
+# DeepGEMM's blocks have none: each walks through the experts for the tile that is its next, one count after
+# the other (`get_next_block`). So do TensorRT-LLM's blocks of 8 bits, which contain DeepGEMM's scheduler
+# (deep_gemm/scheduler.cuh, fp8_blockscale_gemm).
+WALKED = "expert_s"
 # Kernels that a library launches for few tokens. FlashInfer's and TensorRT-LLM's generated ones: routing, two
 # products, finalising (trtllm_fused_moe_runner.cu). Their CUTLASS: routing, sorting, expanding, strides, a
 # product, activation, a product, finalising (`runMoe` in moe_kernels.cu). Fused Triton, and Marlin: routing,
@@ -135,7 +139,12 @@ class MoeModel(KernelModel):
         if not other:
             return values
         mine, another = self.library(other), self.library(one)
-        known = {name: v for name, v in values.items() if mine == another or name not in DESIGNED}
+        walked = walks(mine, narrower) and walks(another, narrow)
+        known = {
+            name: v
+            for name, v in values.items()
+            if mine == another or name not in DESIGNED or (walked and name == WALKED)
+        }
         own, theirs = launches(other, mine, narrower), launches(one, another, narrow)
         if "launch_s" in known and own:
             if theirs:
@@ -189,11 +198,17 @@ def unpacks(kernel: str) -> bool:
     return UNPACKED in kernel
 
 
+def walks(library: str, dtype: Dtypes) -> bool:
+    """Whether a library's blocks walk through the experts as DeepGEMM's do."""
+    return library == "DeepGEMM" or (library == "CUTLASS" and dtype.name == "fp8_block")
+
+
 def launches(kernel: str, library: str, dtype: Dtypes) -> int | None:
     """Kernels that a library launches for a layer; None where that is not known.
 
     Activations of 8 bits and fewer are quantised by a kernel before the experts, by Triton before either
-    product; generated kernels need another for activating 8 bits in blocks (`useDeepSeekFp8`).
+    product. In blocks of 8 bits generated kernels activate by one of their own (`useDeepSeekFp8`), for which
+    vLLM and SGLang transpose the scales by another (`prepare_deepseek_fp8_x_sf`, flashinfer_trtllm.py).
     """
     count = LAUNCHED.get(library)
     if count is None:
@@ -201,6 +216,6 @@ def launches(kernel: str, library: str, dtype: Dtypes) -> int | None:
     count += next((more for word, more in LAUNCHED_BESIDE if word in kernel), 0)
     if bytes_per_element(dtype.inputs) > 1:
         return count
-    return count + (
-        2 if library == "Triton" or (library == "trtllm-gen" and dtype.name == "fp8_block") else 1
-    )
+    if library == "trtllm-gen" and dtype.name == "fp8_block":
+        return count + (3 if "flashinfer" in kernel else 2)
+    return count + (2 if library == "Triton" else 1)

@@ -49,6 +49,7 @@ QUANTITIES: Mapping[str, Callable[[Gpu], float | None]] = {
     "link": lambda gpu: gpu.link_byte_per_s,
     "hop": lambda gpu: PCIE_HOP if gpu.link == "pcie" else CLOCK_OF_HOPS / gpu.boost_hz,
     "stream": _stream,
+    "loads": lambda _: 1.0,  # share of the memory bandwidth that loads in flight reach, see `_fed`
     "clusters": lambda gpu: SHARED_OPERANDS.get(gpu.generation, 1.0),
     "persistent": lambda gpu: PERSISTENT_WAIT if gpu.grouped else 1.0,
     "slices": lambda _: 1.0,  # share of the L2 ports: the same, at most what the slices deliver
@@ -87,6 +88,8 @@ def carried(
             value = max(value, min(before, 1.0))  # what the memory takes for its bytes
         elif "heat" in constant.scales_with:
             value = _cooler(value, source, target)
+        elif "loads" in constant.scales_with:
+            value = _fed(value, source, target)
         found[constant.name] = min(max(value, constant.low), constant.high)
     return found
 
@@ -95,6 +98,19 @@ def _most_of_integers(source: Gpu, target: Gpu, unit: str) -> float:
     """What fp8 reached on another GPU, where nobody measured integers: as many bits at the same rate."""
     known = unit != "int8" or unit in target.reached or source.name == target.name
     return math.inf if known else target.reached.get("fp8", (math.inf, ""))[0]
+
+
+def _fed(share: float, source: Gpu, target: Gpu) -> float:
+    """The share of the bandwidth of stacked memory that a kernel's loads in flight reach.
+
+    A processor has a number of bytes in flight, whatever the memory (Little's law): where its part of the
+    bandwidth is smaller, they are a larger share of it, up to what the memory delivers at all. Where that
+    part is larger they may be too few, but a kernel that fed a slower memory does not tell.
+    """
+    if not (source.stacked and target.stacked):
+        return share
+    part, here = (gpu.dram_byte_per_s / (gpu.processors * gpu.boost_hz) for gpu in (source, target))
+    return max(share, min(share * part / here, _stream(target) or _stream(source) or 1.0))
 
 
 def _cooler(lost: float, source: Gpu, target: Gpu) -> float:

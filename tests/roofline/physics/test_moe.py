@@ -16,7 +16,7 @@ from roofline.optable import predict_table
 from roofline.physics.base import Gpu, total
 from roofline.physics.columns import dtypes_of
 from roofline.physics.kernels import Kernels
-from roofline.physics.moe import CONSTANTS, MoeModel
+from roofline.physics.moe import CONSTANTS, MoeModel, launches
 from roofline.physics.transfer import TWO_DIES, carried
 from roofline.predict import predict
 from roofline.scenario import Scenario
@@ -216,6 +216,25 @@ def test_another_library_s_constants_come_without_its_design_and_with_a_start_pe
     assert MoeModel().borrowed(lent, ("someone_s", half), of) == {"memory_share": 0.9}
 
 
+def test_products_that_walk_through_the_experts_tell_each_other_what_one_takes() -> None:
+    """DeepGEMM's and, of 8 bits in blocks on Hopper, TensorRT-LLM's, which has its scheduler."""
+    block, eight = dtypes_of("fp8_block"), dtypes_of("fp8")
+    lent = {"expert_s": 2.5e-7, "least_rows": 64.0}
+    walking = ("moe_torch_flow_cutlass", block)
+    assert MoeModel().borrowed(lent, walking, ("deepgemm", block)) == {"expert_s": 2.5e-7}
+    for kernel in ("sglang_flashinfer_trtllm_moe", "vllm_fused_moe"):
+        assert MoeModel().borrowed(lent, walking, (kernel, block)) == {}
+    assert MoeModel().borrowed(lent, ("moe_torch_flow_cutlass", eight), ("deepgemm", block)) == {}
+
+
+def test_engines_transpose_scales_of_blocks_by_a_kernel_for_generated_ones() -> None:
+    """TensorRT-LLM's own quantising kernel writes them as these products read them."""
+    block, eight = dtypes_of("fp8_block"), dtypes_of("fp8")
+    engine, own = "sglang_flashinfer_trtllm_moe", "moe_torch_flow_min_latency"
+    assert [launches(engine, "trtllm-gen", of) for of in (eight, block)] == [5, 7]
+    assert [launches(own, "trtllm-gen", of) for of in (eight, block)] == [4, 5]
+
+
 def test_a_kernel_takes_as_long_to_start_whoever_wrote_it() -> None:
     """On a device that was not measured, and in clocks of its own."""
     unseen = Kernels(load_device("b200_sxm"), unseen=True)
@@ -380,12 +399,12 @@ def test_sglang_streams_mxfp4_weights_as_16_bits_and_takes_the_constants_of_thes
 
 
 def test_triton_widens_weights_of_4_bits_in_every_tile_by_the_vector_units() -> None:
-    """10 instructions a weight and tile of 64 rows, beside 128 FLOP of the tensor cores."""
+    """20 turns of a lane a weight and tile of 64 rows, beside 128 FLOP of the tensor cores at their share."""
     alone = {**START, "compute_share": 0.5, "passes": 0.2, "token_passes": 0.1, "l2_share": 2.5}
     sizes = {"num_tokens": 65_536, "topk": 1, "num_experts": 1, "hidden": 8192, "inter": 8192}
     found = time("int4_wo", c=alone, kernel="vllm_marlin_int4_moe", backend="vllm", **sizes)
     widened = 3 * 8192 * 8192 * 65_536 / 64
-    busy = widened * (10 / (GPU.vector_flop_per_s / 2) + 128 / GPU.peak("bf16")) / 0.5
+    busy = widened * (20 / (GPU.vector_flop_per_s / 2) + 128 / GPU.peak("bf16") / 0.5)
     assert found == pytest.approx(busy, rel=0.1)
 
 

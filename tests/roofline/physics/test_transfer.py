@@ -25,6 +25,9 @@ LATENCY = Constant("latency_s", "s", 1e-9, 1e-3, 1e-6, "a latency", "1/clock")
 PART = Constant("part", "", 0.0, 1.0, 0.5, "a part that may be none")
 
 
+LOADED = Constant("share", "", 0.01, 1.0, 0.5, "a share of the memory's bandwidth", "loads")
+
+
 def gpus() -> dict[str, Gpu]:
     """All devices that kernel models know."""
     found = {}
@@ -252,3 +255,18 @@ def test_without_fp8_units_a_narrow_cache_is_read_by_the_kernels_of_a_wide_one(o
     named = ("trtllm", "default")
     assert choose("a100_sxm", op, "fp8", *named) == choose("a100_sxm", op, "bfloat16", *named)
     assert choose("h100_sxm", op, "fp8", *named) != choose("h100_sxm", op, "bfloat16", *named)
+
+
+def test_loads_in_flight_are_a_larger_share_where_a_processor_has_less_of_the_memory() -> None:
+    """A processor of B200 has twice the bandwidth of one of H100; what fed a slower memory says no less."""
+
+    def there(share: float, source: Gpu, target: Gpu) -> float:
+        return carried({"share": share}, [LOADED], source, target)["share"]
+
+    less = replace(H100, reached={})
+    parts = (gpu.dram_byte_per_s / (gpu.processors * gpu.boost_hz) for gpu in (B200, H100))
+    assert there(0.3, B200, less) == pytest.approx(0.3 * next(parts) / next(parts))
+    assert there(0.8, B200, less) == pytest.approx(B200.reached["dram"][0])
+    assert there(0.98, B200, less) == pytest.approx(0.98)  # an L2 that helped
+    assert there(0.8, H100, B200) == pytest.approx(0.8)
+    assert there(0.8, B200, Gpu.of(load_device("l40s"))) == pytest.approx(0.8)  # GDDR
