@@ -33,6 +33,12 @@ L2_BYTES_PER_CLOCK = 64.0
 # (5.2 of 22.9 TB/s on an L40); all by gpu-benches, gpu-l2-cache.
 SLICES_OF_STACKS, SLICES_OF_GRAPHICS = 0.55, 0.23
 
+# Dense 16-bit FLOP per clock and processor of products by single warps (mma.sync) on all generations: more
+# than Ampere's peak, and 63 % of Hopper's (Luo et al., 2024, arXiv:2402.13499).
+WARP_FLOP_PER_CLOCK = 2580.0
+WARP_ROWS = 16.0  # of one such instruction
+SHARED_BYTES_PER_CLOCK = 128.0  # of a processor: 32 banks of 4 bytes (CUDA C++ Programming Guide)
+
 HEAT_S = 3e-3  # time under full load after which the power limit lowers the clock
 
 LINKS: tuple[LinkName, ...] = ("nvlink", "xgmi", "pcie")  # to other GPUs, the fastest first

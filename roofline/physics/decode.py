@@ -120,6 +120,7 @@ class Grid:
     keys: Any = BLOCK_KEYS  # of one step of a thread block's loop
     resident: Any = 1.0  # thread blocks that a processor holds at once
     widening: float = 0.0  # instructions for each element of the cache
+    shared_s: Any = 0.0  # that operands of one step pass shared memory, while nothing else is done
 
 
 class DecodeModel(KernelModel):
@@ -307,7 +308,7 @@ def _latency_s(
     share, overlap = c["tile_share"], 1.0 if gpu.generation < 9 else OVERLAP
     arithmetic = grid.rows * grid.keys * row_s(shape, gpu, peak, share, share, overlap)
     elements = grid.keys * shape.cached_dim * grid.widening * gpu.processors / (gpu.vector_flop_per_s / 2)
-    arithmetic = arithmetic + elements
+    arithmetic = arithmetic + elements + grid.shared_s
     each = units * grid.splits / gpu.processors
     waves, together = np.ceil(each / grid.resident), np.clip(each, 1.0, grid.resident)  # sharing a processor
     block_s = grid.block_s * grid.keys / BLOCK_KEYS * shape.cached_dim / 256

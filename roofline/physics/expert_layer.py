@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from roofline.physics import cutlass_tiles, triton_tiles
-from roofline.physics.base import L2_BYTES_PER_CLOCK, Constant, ceil_div, column
+from roofline.physics.base import (
+    L2_BYTES_PER_CLOCK,
+    SHARED_BYTES_PER_CLOCK,
+    WARP_FLOP_PER_CLOCK,
+    WARP_ROWS,
+    Constant,
+    ceil_div,
+    column,
+)
 from roofline.physics.expert_load import GROUPED, GROUPS, TILES, Load, expert_load, exponents, unpacked
 from roofline.physics.generated_tiles import COLUMNS, launched, padded
 from roofline.physics.libraries import UNPACKED, WIDENED, of_engine, of_marlin, says, since
@@ -26,9 +34,6 @@ if TYPE_CHECKING:
 
 WIDTHS = (64.0, 128.0, 256.0)  # columns of a tile
 L2_SHARE = 0.5  # of the L2 that one matrix can keep beside activations and results
-# Dense 16-bit FLOP per clock and processor of products by single warps (mma.sync), as Marlin multiplies on
-# all generations: more than Ampere's peak, and 63 % of Hopper's (Luo et al., 2024, arXiv:2402.13499).
-WARP_FLOP_PER_CLOCK = 2580.0
 BLOCK_CHOICES = 256.0  # choices that one block of threads sorts at once
 # Operands of 8 bits in blocks have a scale every 128 of k, by which the vector units multiply what the tensor
 # cores summed up. Instructions for each sum: one where a row has one factor, the product of both scales
@@ -56,12 +61,10 @@ WIDENING = 7 * 2.0 + 4.0 + 2.0
 # an eighth of a load and of a store.
 CASTING = 2.75
 # Instructions of single warps (mma.sync) take operands from registers: those of a tile are written to shared
-# memory once, and each warp reads what its part of the tile needs, 128 bytes a clock in all (32 banks of 4
-# bytes, CUDA C++ Programming Guide). Warps stand in a square where there are 16 rows for each
-# (`warpsPerTileV2` in Triton); a tile of up to 64 x 128 has four, a larger one eight (tuned files and
-# defaults of fused_moe.py, CUTLASS's tiles for sm80).
-SHARED_BYTES_PER_CLOCK = 128.0
-MOST_OF_FOUR_WARPS, WARP_ROWS = 64.0 * 128.0, 16.0
+# memory once, and each warp reads what its part of the tile needs. Warps stand in a square where there are 16
+# rows for each (`warpsPerTileV2` in Triton); a tile of up to 64 x 128 has four, a larger one eight (tuned
+# files and defaults of fused_moe.py, CUTLASS's tiles for sm80).
+MOST_OF_FOUR_WARPS = 64.0 * 128.0
 # TensorRT-LLM's products of 8 bits in blocks on Hopper, which FlashInfer's CUTLASS has, too, are given 16
 # bits, and quantise the rows of either by a kernel of one block of 256 threads a processor, whose warps take
 # 128 values a turn and wait for them (`scale_1x128_kernel` of `fp8_grouped_gemm_run`, fp8_blockscale_gemm).

@@ -23,13 +23,13 @@ from roofline.physics.attention import (
     element,
     scheduled,
 )
-from roofline.physics.base import Constant, ceil_div, column
+from roofline.physics.base import SHARED_BYTES_PER_CLOCK, WARP_ROWS, Constant, ceil_div, column
 from roofline.physics.decode import CONSTANTS as DECODE
 from roofline.physics.decode import Grid, decode_parts
 from roofline.physics.libraries import kernel_of, of_engine
 from roofline.physics.model import KernelModel
 from roofline.physics.prefill import CONSTANTS as PREFILL
-from roofline.physics.prefill import prefill_parts, waiting
+from roofline.physics.prefill import SYNC_SHARE, prefill_parts, waiting
 from roofline.physics.prompt_tiles import Tiling
 from roofline.physics.splits import TRITON_HEADS, even_splits, latent_splits, triton_splits
 
@@ -47,8 +47,8 @@ TILINGS: Mapping[int, Tiling] = {8: Tiling(64, 128), 9: Tiling(128, 64), 10: Til
 LATENT_TILING = Tiling(64, 64, packed=True)
 # No tile multiplies faster than the peak: rows that wait for memory do not tell, and trade it for starts.
 TILE_SHARE = Constant("tile_share", "", 0.2, 1.0, 0.7, "share of the peaks inside a tile", "format")
-# Before Hopper no more than mma.sync reaches with smaller heads (FlashAttention 2, arXiv:2307.08691).
-SYNC_SHARE = Constant("tile_share", "", 0.2, 0.73, 0.7, "share of the peaks inside a tile", "format")
+# Before Hopper products alone reach what they do in prompts, and what passes shared memory adds to them.
+ALONE = Constant("tile_share", "", 0.9, 1.0, SYNC_SHARE, "share of the peaks inside a tile", "format")
 # Of a block of latents: FlashMLA's and FlashAttention 3's by their sources, Ampere's as its times step.
 LATENT_KEYS: Mapping[int, float] = {8: 64.0, 9: 64.0, 10: 128.0}
 WIDENING_STARTS = 3  # kernels: the widening, and two that bring new latents and rotated keys into 8 bits
@@ -96,7 +96,7 @@ class MlaDecodeModel(KernelModel):
 
     def constants(self, gpu: Gpu, dtype: Dtypes) -> tuple[Constant, ...]:
         """Those of other decode attention; Hopper's kernel of SGLang has no fp8 and widens the cache."""
-        share = TILE_SHARE if gpu.generation >= 9 else SYNC_SHARE
+        share = TILE_SHARE if gpu.generation >= 9 else ALONE
         usual = (share if c.name == share.name else c for c in DECODE)
         return (*usual, *((CONVERT,) if gpu.generation == 9 and dtype.kv == "fp8" else ()))
 
@@ -119,6 +119,8 @@ class MlaDecodeModel(KernelModel):
         grid = replace(grid, keys=LATENT_KEYS[max(gpu.generation, 8)])
         widens = "convert_share" in c and kernel == ABSORBED
         read = dtype._replace(kv=dtype.inputs) if widens else _multiplied(dtype, kernel, gpu)
+        if gpu.generation < 9:
+            grid = replace(grid, shared_s=_shared_s(shape, grid, gpu, read))
         parts = decode_parts(shape, grid, gpu, read, c)
         # FlashMLA launches its combination whether or not it has split.
         beside = scheduled(shape, kernel, gpu) + (kernel == "default" and gpu.generation == 9)
@@ -130,6 +132,18 @@ class MlaDecodeModel(KernelModel):
             parts["convert"] = moved / (gpu.dram_byte_per_s * c["convert_share"])
             parts["launch"] = parts["launch"] + WIDENING_STARTS * START_S
         return parts
+
+
+def _shared_s(shape: Shape, grid: Grid, gpu: Gpu, dtype: Dtypes) -> Floats:
+    """What a block of latents takes in shared memory, through which operands of single warps pass.
+
+    As keys and as values it is written once and read by each warp for its rows; queries are too large for
+    registers and are read again. A thread block fills a processor, and its warps wait for what they read
+    (fused_multihead_flash_attention_kernel_noloop_tiled.h).
+    """
+    latents = grid.keys * (shape.key_dim + shape.value_dim)
+    passed = latents * (1 + ceil_div(grid.rows, WARP_ROWS)) + grid.rows * shape.key_dim
+    return np.asarray(passed * element(dtype.inputs) / (SHARED_BYTES_PER_CLOCK * gpu.clock_hz))
 
 
 def _multiplied(dtype: Dtypes, kernel: str, gpu: Gpu) -> Dtypes:

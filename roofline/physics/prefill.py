@@ -11,6 +11,7 @@ from roofline.physics.attention import (
     APPEND_S,
     FLASHINFER,
     OF_SGLANG,
+    OVERLAP,
     START_S,
     WHY,
     Shape,
@@ -22,17 +23,23 @@ from roofline.physics.attention import (
     row_s,
     scheduled,
 )
-from roofline.physics.base import HEAT_S, Constant, ceil_div, smooth_max
+from roofline.physics.base import HEAT_S, WARP_FLOP_PER_CLOCK, Constant, ceil_div, smooth_max
 from roofline.physics.decode import PADDING, ROTATED, SWAP
 from roofline.physics.libraries import OF_ATTENTION, kernel_of, library
 from roofline.physics.model import KernelModel
-from roofline.physics.prompt_tiles import Tiling, falls_back, heads_computed, keys_per_tile, tiling_of
+from roofline.physics.prompt_tiles import (
+    PAGED,
+    Tiling,
+    falls_back,
+    heads_computed,
+    keys_per_tile,
+    tiling_of,
+)
 from workloads.dtypes import compute_dtype
 
 if TYPE_CHECKING:
     from roofline.physics.base import Columns, Dtypes, Floats, Gpu
 
-PAGED = ("fa3", "vllm_flash_attn_fa3")  # FlashAttention 3 on a cache, which it may split
 FLASH_4 = ("vllm_vit_flash_attn_fa4", "flash_attention_v4", "vllm_flash_attn_fa4")
 SPLIT_BELOW, SPLIT_KEYS = 0.8, 128.0  # waves; keys of a block (FlashAttention 3, num_splits_heuristic)
 APPEND_THREADS = 512.0  # of the block that appends one token to the cache, at most
@@ -40,6 +47,11 @@ LEAST_THREADS = 256.0  # of the same, in SGLang's kernel
 ROTATION_BYTES = 4.0  # per element: a sine and a cosine of 4 bytes for each pair
 PROCESSOR_THREADS = 2048.0  # resident on one processor (CUDA C++ Programming Guide, technical specifications)
 SOFTMAX, PACKED_SOFTMAX, POLYNOMIAL = 3.5, 2.0, 6.0  # instructions, see `vector_instructions`
+# Overlap of products and exponentials (the exponent of a norm, as OVERLAP) where a warp group waits for its
+# own products, beside which only the other group's exponentials run. FlashAttention 3 without overlap in a
+# group reaches 582 instead of 661 TFLOP/s on an H100, with heads of 128 (arXiv:2407.08608, table 2); the
+# 4-norm of its products and exponentials is 0.88 of their 2-norm.
+IN_TURN = 2.0
 RESCALED = 256.0  # columns of results that the warps of a softmax have, at most
 CONSTANTS = (
     Constant("launch_s", "s", 1e-6, 5e-5, 1e-5, "launches of the consecutive kernels"),
@@ -75,15 +87,18 @@ AROUND = (
 # alone reach what matrix products do. With the exponentials' start both reach 0.73 of an A100's peak and 0.88
 # of a GeForce's, which multiplies half as fast a clock; FlashAttention 2 measured 0.73 (arXiv:2307.08691) and
 # 0.89 to 0.91 (an RTX 5090, gau-nernst.github.io/fa-5090).
+SYNC_SHARE = 0.95
 SYNC = (
-    Constant("sync_share", "", 0.9, 1.0, 0.95, "share of the tensor peak before Hopper, of products alone"),
+    Constant(
+        "sync_share", "", 0.9, 1.0, SYNC_SHARE, "share of the tensor peak before Hopper, of products alone"
+    ),
     Constant("between_share", "", 0.05, 2.5, 0.8, "softmax_share before Hopper, with all between products"),
 )
 WINDOW = Constant("window_s", "s", 1e-8, 2e-5, 1e-7, "masking both edges of a window in a tile", "1/clock")
 COMBINE = Constant("combine_s", "s", 1e-8, 2e-5, 2e-6, "combining partial results of tiles split over keys")
-FALLBACK = Constant(
-    "fallback_share", "", 0.05, 1.0, 0.5, "relative rate of the fallback for unsupported head sizes"
-)
+# Of heads that TensorRT-LLM leaves to Ampere's kernel on Blackwell. It begins with the same kernel's of
+# prompts on an A100.
+FALLBACK = Constant("fallback_share", "", 0.05, 1.0, 0.27, "between_share of Ampere's kernel on later GPUs")
 PADDED = Constant("padded_cta_s", "s", 1e-9, 2e-5, 1e-7, "of cta_s where a tile pads its heads", "1/clock")
 
 
@@ -209,8 +224,6 @@ def _tiles_s(
     peak = gpu.peak("fp8" if _multiplies_in_kv(kernel, gpu, dtype) else compute_dtype(dtype.inputs))
     padded = heads_computed(shape, kernel, gpu)
     rate = np.where(padded.key_dim > 128, c["wide_share"], 1.0)
-    if kernel == "torch_flow" and gpu.generation >= 10:
-        rate = rate * np.where(falls_back(shape.key_dim), c.get(FALLBACK.name, 1.0), 1.0)
     if gpu.generation < 9:
         each_s = row_s(padded, gpu, peak, c["sync_share"], c["between_share"], overlap=1.0)
     else:
@@ -221,9 +234,14 @@ def _tiles_s(
             peak,
             c["tensor_share"],
             c["softmax_share"],
+            overlap=IN_TURN if takes_turns(kernel, gpu) else OVERLAP,
             exponentials=1 - beside,
             instructions=vector_instructions(padded, tiling, gpu) + beside * POLYNOMIAL,
         )
+    if kernel == "torch_flow" and gpu.generation >= 10:
+        single = gpu.processors * gpu.clock_hz * WARP_FLOP_PER_CLOCK
+        instead = row_s(padded, gpu, single, SYNC_SHARE, c[FALLBACK.name], overlap=1.0)
+        each_s = np.where(falls_back(shape.key_dim), instead, each_s)
     step = tiling.rows * each_s / rate
     filled = np.minimum(shape.q_len / positions, 1.0)
     start_s = c["cta_s"] + filled * c.get("fill_s", 0.0) + shape.windowed * c.get(WINDOW.name, 0.0)
@@ -236,6 +254,14 @@ def _tiles_s(
     idle = (np.ceil(waves) - waves) * mean_s
     makespan = balanced + c["tail"] * idle + c["order"] * (longest_s - mean_s)
     return balanced, np.maximum(makespan, longest_s)
+
+
+def takes_turns(kernel: str, gpu: Gpu) -> bool:
+    """Whether a warp group on Hopper waits for its own products: TensorRT-LLM's does.
+
+    fmha_v2 (warpspec/compute.h); "default" are its prompts of latent attention.
+    """
+    return gpu.generation == 9 and kernel in ("torch_flow", "default")
 
 
 def vector_instructions(shape: Shape, tiling: Tiling, gpu: Gpu) -> Any:

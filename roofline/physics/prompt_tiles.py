@@ -23,12 +23,11 @@ class Tiling(NamedTuple):
     packed: bool = False  # the query heads of one KV head share a tile
 
 
-MMA_ROWS = 16.0  # to which products that no fused kernel makes are padded
 TRITON_SHARED = 128e3  # bytes below which SGLang's Triton kernel takes smaller tiles
 VLLM_TRITON = Tiling(16, 32, packed=True)  # vLLM's unified attention in Triton, on any GPU
 
 # By generation; names are those of the measured tables. Tiles of the kernels' sources where these are public
-# (FlashAttention 2 paged: 64 rows; 3: 128; 4 and trtllm-gen: two tiles of 128; trtllm-gen's names say
+# (FlashAttention 2 paged: 64 rows; 3: below; 4 and trtllm-gen: two tiles of 128; trtllm-gen's names say
 # Q128Kv128; TensorRT-LLM's fmha_v2: 64 x 32 on Ampere by its names, two warp groups of 64 x 128 on Hopper),
 # else the size that leaves the least error on the measured rows.
 TILINGS: Mapping[int, Mapping[str, Tiling]] = {
@@ -41,10 +40,6 @@ TILINGS: Mapping[int, Mapping[str, Tiling]] = {
     },
     9: {
         "": Tiling(128, 64),
-        "fa3": Tiling(128, 64, packed=True),
-        "vllm_flash_attn_fa3": Tiling(128, 64, packed=True),
-        "vllm_vit_flash_attn_fa3": Tiling(128, 128),
-        "flash_attention_v3": Tiling(128, 128),
         "torch_flow": Tiling(128, 128),
         "vllm_triton_attn": VLLM_TRITON,
     },
@@ -54,6 +49,18 @@ TILINGS: Mapping[int, Mapping[str, Tiling]] = {
         "vllm_flashinfer_trtllmdecode": Tiling(64, 32, packed=True),
     },
 }
+
+# FlashAttention 3 on Hopper (hopper/tile_size.h) by head size: up to it, rows; keys of a whole tensor without
+# a mask, of a cache in pages under a causal one, of the same in 8 bits.
+FLASH_3_TILES = (
+    (64.0, 192.0, 192.0, 128.0, 160.0),
+    (96.0, 192.0, 144.0, 128.0, 128.0),
+    (128.0, 128.0, 176.0, 128.0, 160.0),
+    (192.0, 128.0, 112.0, 96.0, 160.0),
+    (256.0, 128.0, 80.0, 80.0, 128.0),
+)
+PAGED = ("fa3", "vllm_flash_attn_fa3")  # FlashAttention 3 on a cache, which it may split
+WHOLE = ("vllm_vit_flash_attn_fa3", "flash_attention_v3")  # the same of encoders
 
 # Head sizes that a kernel exists for; others are padded. Beyond the last, multiples of 16. Blackwell's
 # kernels take as long for 72 and 80 elements as for 128, whatever their sources pad them to.
@@ -66,19 +73,24 @@ def tiling_of(kernel: str, gpu: Gpu, dtype: Dtypes, dim: Any = 128.0) -> Tiling:
     """The kernel's tiles; those of the generation's usual kernel where it has no entry."""
     if kernel == "triton":
         return _triton_tiling(gpu, dim)
+    if gpu.generation == 9 and kernel in (*PAGED, *WHOLE):
+        return _flash_3_tiling(kernel in PAGED, dtype, dim)
     generation = TILINGS[max(gpu.generation, 8)]
     usual = generation.get(kernel, generation[""])
     if kernel != "torch_flow" or gpu.generation < 9:
         return usual
     if gpu.generation < 10:  # longer steps of small heads; by the times not in 8 bits, as by the source
         return usual._replace(keys=np.where((dim <= 64) & (dtype.kv != "fp8"), 256.0, usual.keys))
-    exact = falls_back(dim)  # products and softmax in kernels of their own
-    rows, keys = (np.where(exact, MMA_ROWS, side) for side in (usual.rows, usual.keys))
-    return Tiling(rows, keys)
+    instead, exact = TILINGS[8][kernel], falls_back(dim)
+    return Tiling(np.where(exact, instead.rows, usual.rows), np.where(exact, instead.keys, usual.keys))
 
 
 def falls_back(dim: Any) -> Any:
-    """Head sizes for which TensorRT-LLM has no fused kernel on Blackwell."""
+    """Head sizes for which TensorRT-LLM runs Ampere's kernel on Blackwell, as trtllm-gen has none.
+
+    fmhaDispatcher.cpp leaves them to fmha_v2, of which setup.py builds for sm100 what multiplies by mma.sync,
+    for 72 and 80 elements. In the measured version those of 72 alone run there, by their times.
+    """
     return np.asarray(dim) % 16 > 0
 
 
@@ -96,6 +108,15 @@ def _up(size: Floats, known: tuple[float, ...]) -> Floats:
     for step in reversed(known):
         found = np.where(size <= step, step, found)
     return np.asarray(found)
+
+
+def _flash_3_tiling(paged: bool, dtype: Dtypes, dim: Any) -> Tiling:
+    """Tiles by head size; with a cache the query heads of a KV head share one."""
+    *smaller, largest = FLASH_3_TILES
+    fits = [np.asarray(dim) <= row[0] for row in smaller]
+    which = (3 if dtype.kv != "fp8" else 4) if paged else 2
+    rows, keys = (np.select(fits, [row[i] for row in smaller], largest[i]) for i in (1, which))
+    return Tiling(rows, keys, packed=paged)
 
 
 def _triton_tiling(gpu: Gpu, dim: Any) -> Tiling:

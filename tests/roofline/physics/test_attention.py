@@ -15,11 +15,20 @@ from hypothesis import strategies as st
 
 from hwspecs import kernels_of, load_device
 from roofline.physics import model_of
-from roofline.physics.attention import APPEND_S, NO_WINDOW, START_S, Shape, missed, row_s, scheduled
-from roofline.physics.base import Dtypes, Gpu, total
+from roofline.physics.attention import (
+    APPEND_S,
+    NO_WINDOW,
+    OVERLAP,
+    START_S,
+    Shape,
+    missed,
+    row_s,
+    scheduled,
+)
+from roofline.physics.base import SHARED_BYTES_PER_CLOCK, WARP_FLOP_PER_CLOCK, Dtypes, Gpu, total
 from roofline.physics.calibration import cells
 from roofline.physics.fit import held_out_s, mape
-from roofline.physics.prefill import SYNC, emulated, vector_instructions
+from roofline.physics.prefill import IN_TURN, SYNC, emulated, takes_turns, vector_instructions
 from roofline.physics.prompt_tiles import keys_per_tile, tiling_of
 from workloads.operators import Attention
 
@@ -218,6 +227,39 @@ def test_a_warp_that_waits_for_its_products_loses_less_where_these_take_longer(
     assert least < (shape.flop_per_pair / (gpu.peak("bf16") / gpu.processors) / found)[0] < most
 
 
+def test_a_warp_group_that_waits_for_its_products_on_hopper_reaches_what_was_published() -> None:
+    """FlashAttention 3 without overlap in a warp group: 582 of 661 TFLOP/s (arXiv:2407.08608, table 2)."""
+    gpu, shape = GPUS["h100_sxm"], Shape.of(rows())
+    constants = {c.name: c.start for c in model_of("attention_prefill").constants(gpu, BF16)}
+    instructions = vector_instructions(shape, tiling_of("fa3", gpu, BF16, 128.0), gpu)
+    both, turns = (
+        row_s(
+            shape,
+            gpu,
+            gpu.peak("bf16"),
+            constants["tensor_share"],
+            constants["softmax_share"],
+            overlap,
+            instructions=instructions,
+        )[0]
+        for overlap in (OVERLAP, IN_TURN)
+    )
+    assert both / turns == pytest.approx(582 / 661, rel=0.03)
+    assert [takes_turns(k, gpu) for k in ("torch_flow", "fa3")] == [True, False]
+    assert not takes_turns("torch_flow", GPUS["b200_sxm"])  # trtllm-gen's warps each have one task
+
+
+def test_heads_without_a_kernel_on_blackwell_are_multiplied_by_single_warps() -> None:
+    """72 elements, padded to 128: never faster than mma.sync, and several times slower than those of 80."""
+    gpu, sizes = GPUS["b200_sxm"], {"n_heads": 16, "n_kv_heads": 16, "causal": 0, "kernel": "torch_flow"}
+    sizes |= {"batch": 4, "q_len": 16_384, "kv_len": 16_384}
+    without, usual = (time_s("attention_encoder", "b200_sxm", head_dim=d, **sizes)[0] for d in (72, 80))
+    products_s = 4 * 16 * 16_384**2 * 4 * 128 / (WARP_FLOP_PER_CLOCK * gpu.processors * gpu.clock_hz)
+    assert products_s < without < 4 * products_s
+    assert 3 < without / usual < 6
+    assert time_s("attention_encoder", "b200_sxm", head_dim=72, **{**sizes, "kernel": ""})[0] < without / 2
+
+
 def test_exponentials_twice_as_fast_leave_what_their_warps_issue_besides() -> None:
     """On B300 10 cycles become 6; a Hopper's warps rescale results, Blackwell's have others for that."""
     shape, one = Shape.of(rows()), GPUS["b200_sxm"]
@@ -329,7 +371,21 @@ def test_tensorrt_s_kernels_have_the_tiles_of_their_generation() -> None:
     assert tile("a100_sxm", 128) == (64, 32)
     assert [tile("h100_sxm", dim) for dim in (64, 128)] == [(128, 256), (128, 128)]
     assert tile("b200_sxm", 128) == tile("b200_sxm", 80) == tile("b200_sxm", 128, "trtllm_mha") == (256, 128)
-    assert tile("b200_sxm", 72) == (16, 16)  # no fused kernel
+    assert tile("b200_sxm", 72) == tile("a100_sxm", 72)  # Ampere's kernel
+
+
+def test_flash_attention_3_has_the_tiles_of_its_source_on_hopper() -> None:
+    """hopper/tile_size.h: 192 rows up to heads of 96, more keys without a mask, fewer of a cache in pages."""
+
+    def tiles(kernel: str, dtype: Dtypes = BF16) -> list[tuple[float, float]]:
+        found = tiling_of(kernel, GPUS["h100_sxm"], dtype, np.array([64.0, 72.0, 80.0, 128.0, 256.0]))
+        assert found.packed == (kernel == "fa3")  # sequences of a cache put their heads together
+        return list(zip(found.rows.tolist(), found.keys.tolist(), strict=True))
+
+    whole = [(192, 192), (192, 144), (192, 144), (128, 176), (128, 80)]
+    assert tiles("flash_attention_v3") == tiles("vllm_vit_flash_attn_fa3") == whole
+    assert tiles("fa3") == [(192, 128), (192, 128), (192, 128), (128, 128), (128, 80)]
+    assert [keys for _, keys in tiles("fa3", FP8_CACHE)] == [160, 128, 128, 160, 128]
 
 
 def test_a_triton_block_of_keys_from_memory_takes_longer_than_one_from_the_l2() -> None:
@@ -478,6 +534,22 @@ def test_heads_of_a_group_share_one_pass_over_the_latent_cache() -> None:
     assert many / few == pytest.approx(1, rel=0.15)
     cache = 64 * 32_768 * 576 * 2
     assert few > cache / GPUS["h100_sxm"].dram_byte_per_s
+
+
+def test_operands_of_latents_take_as_long_in_shared_memory_as_products_of_single_warps() -> None:
+    """On an A100 a warp of 16 rows multiplies what it reads in the same clocks.
+
+    2 x 16 FLOP of 2048 a clock, 2 bytes of 128. A step of 64 rows and latents takes the sum.
+    """
+    gpu, model = GPUS["a100_sxm"], model_of("mla_decode")
+    constants = {c.name: c.start for c in model.constants(gpu, BF16)} | {"block_s": 1e-8, "sharpness": 20.0}
+    sizes = {"kernel": "default", "n_heads": 64, "batch": gpu.processors}
+    parts = model.parts(rows(kv_len=[2**14, 2**15], **sizes), gpu, BF16, constants)
+    step_s = np.diff(total(parts))[0] / (2**14 / 64)
+    products_s = 64 * 64 * 2 * (576 + 512) / (gpu.peak("bf16") / gpu.processors)
+    read_s = 4 * 64 * (576 + 512) * 2 / (SHARED_BYTES_PER_CLOCK * gpu.clock_hz)
+    assert read_s == pytest.approx(products_s, rel=0.01)
+    assert 2.1 * products_s < step_s < 2.6 * products_s  # writes and queries, too
 
 
 @pytest.mark.parametrize("kv_dtype", ["bf16", "fp8"])

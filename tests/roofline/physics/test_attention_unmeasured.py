@@ -267,12 +267,12 @@ def test_long_encoders_of_heads_that_no_table_has_are_near_the_papers_best(name:
 
 @pytest.mark.parametrize("name", ["l40s", "rtx4090", "rtx_pro_6000_server"])
 def test_engines_triton_kernels_for_latents_split_one_long_sequence(name: str) -> None:
-    """Eight parts of SGLang's, a part for each 512 keys of vLLM's, one of TensorRT-LLM's."""
+    """SGLang's eight parts, one for each 512 keys of vLLM's, which memory bounds, one of TensorRT-LLM's."""
     engines = (("trtllm", "default"), ("sglang", ""), ("vllm", ""))
     whole, few, many = (
         seconds(name, table("mla_decode", *engine, batch=1, q_len=1, kv_len=131_072).assign(n_heads=16.0))[0]
         for engine in engines
     )
     assert whole > 8 * few
-    assert few > 3 * many
+    assert few > 2 * many
     assert many > 131_072 * 576 * 2 / GPUS[name].dram_byte_per_s
