@@ -37,6 +37,8 @@ from roofline.physics.transfer import averaged, carried, distance
 from workloads.dtypes import compute_dtype
 
 _NO_BAND = [(np.inf, np.nan, np.nan)]  # of an interval that nobody knows
+# The library whose attention is meant where none is named: of those that were measured the first here.
+USUAL = ("vllm", "sglang", "trtllm")
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,9 @@ class Choice:
         model = models().get(op)
         if model is None:
             return None
+        usual = "" if backend or kernel else self._usual(op, dtype, kv_dtype)
+        if usual and (found := self.of(op, dtype, kv_dtype, usual, "")):
+            return self._of_any(found, op, dtype, kv_dtype)
         kernel = kernel or model.by_default(backend)
         kernel = attends_by(kernel, self.gpu) if attends(op) else kernel
         formats = formats_of(op, dtype, kv_dtype, kernel)
@@ -101,6 +106,32 @@ class Choice:
             # Its cache is widened and multiplied in 16 bits, by the kernels of a cache of 16 bits.
             asked = replace(asked, formats=sorted(formats, key=lambda one: one[1] == "fp8"))
         return self._completed(self._from_other_generations(asked) or _as_published(asked), asked, dtype)
+
+    def _usual(self, op: str, dtype: str, kv_dtype: str) -> str:
+        """The library that attends in a row which names none, or none.
+
+        Constants of all libraries together are of no kernel that exists: tiles, splits and overlap differ. None
+        is meant where the device's own file has constants without a name.
+        """
+        if not attends(op):
+            return ""
+        for _, kernels in self._sources:
+            measured = [k for k in kernels if (k.op, k.dtype) == (op, dtype) and k.kv_dtype in (kv_dtype, "")]
+            if any(_names(k)[3:] == ("", "") and k.coverage is not None for k in measured):
+                return ""
+            known = {k.backend for k in measured if k.points >= MEASURED_WELL}
+            if known:
+                return next((library for library in USUAL if library in known), "")
+        return ""
+
+    def _of_any(self, found: Chosen, op: str, dtype: str, kv_dtype: str) -> Chosen:
+        """The usual library's time where any may run, as sure as the libraries of this device are alike."""
+        formats = (op, dtype, kv_dtype, "", "")
+        together = next((k for k in self._own if _names(k) == formats), None)
+        if together is None or found.provenance != "calibrated":
+            return found
+        said, bands = "calibrated (any backend)", _bands(together, True)
+        return replace(found, provenance=said, bands=bands, correction=None)
 
     def _completed(self, found: Chosen | None, asked: Asked, dtype: str) -> Chosen | None:
         """With the constants of the kernel that this GPU runs in place of the one asked for."""

@@ -232,8 +232,25 @@ def test_passes_over_rows_move_as_many_bytes_in_either_format_of_16_bits(op: str
     assert brain.values == half.values
     assert brain.provenance == "transferred from float16"
     assert carried_there.provenance == "transferred from A100-SXM4-80GB"
-    lower, upper = carried_there.bands[0][1:]
-    assert upper / lower > 1.5, "one device was measured: how they carry is not known"
+    (_, lower, upper), *others = carried_there.bands
+    assert not others
+    measured = next(k for k in kernels_of(load_device("a100_sxm")) if k.op == op)
+    assert (lower, upper) == (measured.carried_lower, measured.carried_upper)
+    assert measured.upper is not None
+    assert measured.lower is not None
+    assert upper / lower > measured.upper / measured.lower, "carried from one measured device"
+
+
+@pytest.mark.parametrize(("op", "library"), [("attention_prefill", "vllm"), ("mla_decode", "sglang")])
+def test_attention_of_no_library_is_that_of_the_usual_one_and_less_sure(op: str, library: str) -> None:
+    h100 = Kernels(load_device("h100_sxm"))
+    anyone, usual = (h100.choose(op, "bfloat16", "fp8", backend, "") for backend in ("", library))
+    assert anyone is not None
+    assert usual is not None
+    assert (anyone.values, anyone.backend, anyone.kernel) == (usual.values, library, usual.kernel)
+    assert anyone.provenance == "calibrated (any backend)"
+    widths = [np.mean([upper / lower for _, lower, upper in one.bands]) for one in (anyone, usual)]
+    assert widths[0] > widths[1], "which library it is, nobody said"
 
 
 def test_a_device_not_seen_is_predicted_without_its_own_measured_peaks() -> None:

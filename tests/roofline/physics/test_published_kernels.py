@@ -21,6 +21,7 @@ LESS_SURE = {
     "L4 bf16, cuBLAS": 0.25,  # a power limit of 70 W holds these down
     "T4 fp16, cuBLAS": 0.25,
     "T4 int8, vLLM's CUTLASS": 0.35,
+    "H20, FlashAttention 3, causal": 0.25,  # a smaller part of an H100 under its power limit keeps its clock
     "4 RTX 4090 over PCIe, NCCL": 0.25,  # GeForce cards: long messages may go through the host's memory
 }
 
