@@ -110,8 +110,8 @@ class Choice:
     def _usual(self, op: str, dtype: str, kv_dtype: str) -> str:
         """The library that attends in a row which names none, or none.
 
-        Constants of all libraries together are of no kernel that exists: tiles, splits and overlap differ. None
-        is meant where the device's own file has constants without a name.
+        Constants of all libraries together are of no kernel that exists: tiles, splits and overlap differ.
+        None is meant where the device's own file has constants without a name.
         """
         if not attends(op):
             return ""
