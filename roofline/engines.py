@@ -20,7 +20,7 @@ from roofline.times import Times
 from specfiles.errors import InputError, choose
 from workloads.arrays import maximum
 from workloads.dtypes import bytes_per_element
-from workloads.schedule import Pass
+from workloads.schedule import Pass, Schedule
 from workloads.work import Work
 
 NONE, OTHER = "none", "other"
@@ -78,10 +78,13 @@ class Engine:
             return f"assumed, as it was not measured; ranges over engines that were ({self.fit.source})"
         return f"fitted to {', '.join(self.fit.models)} ({self.fit.source})"
 
-    @property
-    def told(self) -> str:
+    def graphs_in(self, schedule: Schedule) -> bool:
+        """Whether it replays decode steps as CUDA graphs, with the schedule's techniques and convention."""
+        return self.replays(replace(schedule.passes[-1], phase="decode"))
+
+    def told(self, schedule: Schedule) -> str:
         """Its name, how it launches decode steps, and where its constants come from."""
-        replays = "decode steps are replayed CUDA graphs" if self.graphs else "no CUDA graphs"
+        replays = "decode steps are replayed CUDA graphs" if self.graphs_in(schedule) else "no CUDA graphs"
         return f"{self.name}: {replays}; {self.source}"
 
 
@@ -172,15 +175,16 @@ class Served:
     """The engine around a prediction, and the rows that it added."""
 
     engine: Engine
+    schedule: Schedule
     added: tuple[Added, ...]
 
     def record(self) -> dict[str, Any]:
         """In plain values."""
         return {
             "name": self.engine.name,
-            "graphs": self.engine.graphs,
+            "graphs": self.engine.graphs_in(self.schedule),
             "source": self.engine.source,
-            "told": self.engine.told,
+            "told": self.engine.told(self.schedule),
             "rows": [one.record() for one in self.added],
         }
 
@@ -246,7 +250,7 @@ def with_engine(prediction: Prediction, engine: Engine) -> Prediction:
         for row in (*(r for r in prediction.rows if r.phase == phase), *(a.row for a in added[phase]))
     ]
     told = tuple(one for phase in phases for one in added[phase])
-    return replace(prediction, rows=rows, served=Served(engine, told))
+    return replace(prediction, rows=rows, served=Served(engine, prediction.schedule, told))
 
 
 @dataclass(frozen=True)

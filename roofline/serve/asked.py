@@ -104,7 +104,8 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
     if engine is not None:
         refuse_own_host(engine, drawn_ceilings, device)
     several = replace(scenario, output=max(2, scenario.output))  # answers of one token have no decode pass
-    times = StepTimes(several.schedule(device), drawn_ceilings, engine)
+    schedule = several.schedule(device)
+    times = StepTimes(schedule, drawn_ceilings, engine)
     for policy in policies:
         cluster = _cluster(asked, scenario, device, drawn_ceilings, times, policy, requests)
         found = (
@@ -127,7 +128,7 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
         float(requests.output.mean()),
         max(row["requests"] for row in rows),
         rows,
-        engine.told if engine else None,
+        engine.told(schedule) if engine else None,
         enough if enough > len(requests) else None,
         (*published, *_taken(budget, whose), *_notes(device, drawn_ceilings, devices, asked.readers)),
         _layout(scenario.setting, asked.engines, asked.readers),

@@ -36,6 +36,7 @@ from roofline.serving import Load, Users, steps, waits
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
 from workloads.config import Config
+from workloads.convention import convention
 from workloads.dtypes import Precision
 from workloads.families import build
 from workloads.phases import Setting
@@ -214,6 +215,15 @@ def test_engines_whose_prompts_are_python_launch_every_kernel(name: str, reads: 
     assert [engine.launches_each(one) for one in passes] == [reads, decodes]
 
 
+@pytest.mark.parametrize("name", ["vllm", "eager"])
+def test_an_engine_told_to_leave_graphs_out_says_that_it_has_none(name: str) -> None:
+    setting = Setting(Precision.of("bf16"), lacking(convention("fused"), ["cuda-graphs"]))
+    for phase in ("prefill", "generate"):
+        schedule = Scenario(MODEL, phase, 1, 100, output=10, setting=setting).schedule(DEVICE)
+        assert not engine_named(name).graphs_in(schedule)
+        assert "no CUDA graphs" in engine_named(name).told(schedule)
+
+
 @pytest.mark.parametrize("technique", ["cuda-graphs", "persistent-kernel"])
 def test_a_script_gains_by_what_engines_have(technique: str) -> None:
     """It launches each kernel: graphs are nothing that it has already, and a step with them waits less."""
@@ -224,6 +234,8 @@ def test_a_script_gains_by_what_engines_have(technique: str) -> None:
         for added in ((), (parse(technique),))
     )
     assert before.scenario.setting.convention.launches
+    graphs = [one.served.record()["graphs"] for one in (before, after) if one.served]
+    assert graphs == [False, technique == "cuda-graphs"]
     assert after.totals()["tpot_s"] < before.totals()["tpot_s"]
     served = [
         StepTimes(
