@@ -15,7 +15,7 @@ _OLMO2 = Quirks(input_norms=False, post_norms=True, qk_norm=RMS_NORM, qk_norm_wh
 _FOURTH_FULL = Quirks(window=4096, every_nth_full=4, period=PERIOD, unrotated="full")
 _EXAONE = replace(_FOURTH_FULL, biases=("", "", ""), qk_norm=RMS_NORM)
 _QWEN2_VL = replace(LLAMA["qwen2"], kv_heads=8, first_full=80)
-_QWEN3_VL = Quirks(qk_norm=RMS_NORM, kv_heads=32, head_dim=128, windowed=False)
+_QWEN3_VL = Quirks(qk_norm=RMS_NORM, kv_heads=32, head_dim=128)
 # Granite multiplies embeddings, residuals and logits by constants, which kernels beside them take along.
 QUIRKS = {
     "granite": Quirks(),
@@ -100,8 +100,8 @@ QUIRKS = {
         tied=True,
     ),
     "cohere2": replace(_FOURTH_FULL, norm=BARE_LAYER_NORM, parallel=True, tied=True),
-    # Decoders behind vision towers, which no name here has yet; MiMo-7B is Qwen 2's (vLLM, models/mimo.py).
-    "mimo": LLAMA["qwen2"],
+    "mimo": LLAMA["qwen2"],  # MiMo-7B (vLLM, models/mimo.py)
+    # Decoders of vision models, whose towers `families.vision` does not read.
     "qwen2_vl_text": _QWEN2_VL,
     "qwen2_5_vl_text": _QWEN2_VL,
     "qwen3_vl_text": _QWEN3_VL,
