@@ -81,5 +81,7 @@ _WORDS: dict[str, Any] = {
     "weights": lambda s: str(s.precision.weights),
     "activations": lambda s: str(s.precision.activations),
     "kv": lambda s: str(s.precision.kv),
+    "experts": lambda s: str(s.precision.expert_weights),
+    "expert_activations": lambda s: str(s.precision.expert_activations),
     "convention": lambda s: s.convention.name,
 }

@@ -195,6 +195,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     times = (many["count"] * many["time_s"]).groupby(many["point"]).sum()
     np.testing.assert_allclose(times, whole["time_s"], rtol=ROUNDING)
     assert list(many.loc[many["point"] == 4, "hardware"].unique()) == [DEVICES[1].name]
+    assert set(many["experts"]) == set(many["expert_activations"]) == {"bf16"}
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,11 @@ def with_draft(found: Schedule, draft: Model, joining: Change, copies: int = 1) 
 
 
 def joined(rows: Sequence[Named], step: Step, bias: bool = True) -> list[Named]:
-    """A projection from 2h to h of a token's embedding concatenated with the previous feature."""
+    """A projection from 2h to h of a token's embedding concatenated with the previous feature.
+
+    As wide as the vocabulary: a plain nn.Linear beside quantised layers (`eh_proj` of deepseek_nextn.py and
+    `fc` of qwen3_5_mtp.py in SGLang).
+    """
     head = vocabulary_projection(rows)
     assert head is not None  # every model that decodes has one
     joining = Gemm(step.tokens, head.k, 2 * head.k, head.inputs, head.weights, head.outputs, bias=bias)

@@ -13,6 +13,8 @@ from roofline.scenario import Scenario
 from specfiles.errors import InputError
 from tests.workloads.techniques.asking import BASE, DEVICE, DRAFTING, MODEL, SCENARIO, numbers, predicted
 from workloads.catalogue import load_model
+from workloads.dtypes import Precision
+from workloads.phases import Setting
 from workloads.techniques.decoding import expected_tokens
 from workloads.techniques.registry import parse
 
@@ -137,6 +139,13 @@ def test_the_layer_that_predicts_is_one_of_the_model_with_its_experts() -> None:
         assert f"draft.layers.{attends}" in drafted
         assert any("experts" in row for row in drafted) == (name == "DeepSeek-V3")
         assert not any("delta" in row for row in drafted)  # hybrids' drafts attend
+
+
+def test_what_joins_the_inputs_of_a_draft_is_not_quantised() -> None:
+    model, setting = load_model("DeepSeek-V3").model, Setting(Precision.of("fp8_block", "fp8"))
+    asked = Scenario(model, prompt=100, output=10, setting=setting, techniques=(parse("mtp"),))
+    joins = [row for row in predict(asked, DEVICE).rows if row.name == "draft.join_proj"]
+    assert {row.work.weight_bytes for row in joins} == {2 * 2 * model.hidden**2}
 
 
 def test_only_published_layers_predict_further_tokens() -> None:
