@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from hwspecs import Device, load_device
-from reports.content import of_predictions, of_run
+from reports import headline
+from reports.content import of_predictions, of_run, run_facts
 from reports.elsewhere import other_devices
 from reports.html import render
+from reports.measured_points import timed_steps
+from reports.recording import of_recording
 from reports.records import Content
 from roofline.asked import Asked, scenarios_of
 from roofline.engines import find_engine
@@ -22,6 +25,11 @@ from workloads.catalogue import load_model
 from workloads.config import Config
 from workloads.families import build
 from workloads.model import Model
+
+UNKNOWN = (
+    "No file describes this device, so that measured times stand alone. With --hw predictions, ceilings, "
+    "errors and advice stand beside them; `roofline ceilings -o this-machine.yaml` writes its file there."
+)
 
 
 def report(subjects: Sequence[Path], hardware: str | None, others: Sequence[str] | None = None) -> str:
@@ -57,11 +65,12 @@ def _contents(
 def _of_run(run: Run, hardware: str | None, compared: Sequence[Device], advise: bool) -> Content:
     """A run beside its prediction; an imported run also as a recording."""
     from profiler.traces.recording import recorded_content
-    from profiler.traces.showing import described_device, device_of
+    from profiler.traces.showing import device_of
 
+    known = device_of(hardware, None, run)
     if run.head.imported is None:
-        return of_run(run, described_device(hardware, run), compared, advise=advise)
-    recorded = recorded_content(run, known := device_of(hardware, None, run))
+        return _measured_alone(run) if known is None else of_run(run, known, compared, advise=advise)
+    recorded = recorded_content(run, known)
     if not run.head.model or known is None:
         return recorded
     if run.table("operators").empty:
@@ -69,6 +78,23 @@ def _of_run(run: Run, hardware: str | None, compared: Sequence[Device], advise: 
         return replace(recorded, sentences=(*recorded.sentences, said))
     content = of_run(run, known, compared, advise=advise)
     return replace(content, recording=recorded.recording, sentences=(*content.sentences, *recorded.sentences))
+
+
+def _measured_alone(run: Run) -> Content:
+    """The measured values of a run on a device that no file describes, as a recording."""
+    from profiler.traces.measured import show_measured
+
+    steps = Content("", (), timed_steps(run), "", "", measured=True)
+    shown = {by: show_measured(run, by, None) for by in ("operator", "kernel", "phase", "kind")}
+    groups = {by: each["rows"] for by, each in shown.items()}
+    recorded = of_recording(
+        f"{run.head.model} on {run.head.device}", run_facts(run), shown["operator"], groups, remarks=[UNKNOWN]
+    )
+    return replace(
+        recorded,
+        cards=(*headline.cards(steps), *recorded.cards),
+        sentences=(*headline.sentences(steps), *recorded.sentences),
+    )
 
 
 def page(predictions: Sequence[Prediction]) -> str:

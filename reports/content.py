@@ -49,7 +49,7 @@ def of_run(
     points = measured_points(run, device, scenario, validate(run, device, chosen))
     content = Content(
         title=f"{run.head.model} on {device.name}",
-        facts=_run_facts(run),
+        facts=run_facts(run),
         points=tuple(points.values()),
         fidelity=str(chosen),
         reference=f"{REFERENCE[reference_fidelity(device)]} of {device.name}",
@@ -126,7 +126,7 @@ def of_predictions(
     )
 
 
-def _run_facts(run: Run) -> tuple[tuple[str, str], ...]:
+def run_facts(run: Run) -> tuple[tuple[str, str], ...]:
     """What is known of a run: an imported one states no weights, no mode and not when it was measured."""
     head = run.head
     facts = (

@@ -33,9 +33,9 @@ def _cards(point: Point) -> Iterator[Card]:
     time = point.time_s
     if not time:
         return
-    note = f"predicted {si(point.predicted_s, 's')}"
+    note = f"median of {point.repeats} repeats" if point.repeats else ""
     if point.predicted_s:
-        note += f" ({signed(point.predicted_s / time - 1)})"
+        note = f"predicted {si(point.predicted_s, 's')} ({signed(point.predicted_s / time - 1)})"
     yield Card(_latency_name(point), si(time, "s"), note)
     label = "Passes/s" if point.unit == "passes" else f"{point.phase.capitalize()} tokens/s"
     yield Card(label, rate(point.tokens / time), point.sizes)

@@ -42,6 +42,15 @@ def measured_points(run: Run, device: Device, scenario: Scenario, checked: Valid
     return points
 
 
+def timed_steps(run: Run) -> tuple[Point, ...]:
+    """The whole steps alone, of a run on a device that no file describes: nothing is predicted for it."""
+    steps = by_key(run.table("steps"))
+    return tuple(
+        replace(_of_sizes(key, passes=not run.head.model_config_fields), **_whole_step(steps[key]))
+        for key in sorted(steps, key=_order)
+    )
+
+
 def by_key(table: pd.DataFrame) -> dict[Key, list[Record]]:
     """The rows of a table by step, in their order."""
     found: dict[Key, list[Record]] = {}
@@ -62,16 +71,19 @@ def _order(key: Key) -> int:
 
 
 def _expected(scenario: Scenario, key: Key, device: Device, predicted_s: float) -> Point:
-    phase, *lengths = key
-    passes = scenario.model.family == TRACED
-    return Point(
-        phase=PASS if passes else phase,
-        sizes=INPUTS if passes else sizes(*lengths),
-        tokens=float(step_of(key).tokens),
+    return replace(
+        _of_sizes(key, passes=scenario.model.family == TRACED),
         predicted_s=predicted_s,
         roof_s=roof_s_of(at_step(scenario, key, device, reference_fidelity(device))),
         roofs=roofs(device, scenario.setting.precision),
     )
+
+
+def _of_sizes(key: Key, *, passes: bool) -> Point:
+    """A step without times; a module's is a pass of its inputs."""
+    phase, *lengths = key
+    tokens = float(step_of(key).tokens)
+    return Point(PASS if passes else phase, INPUTS if passes else sizes(*lengths), tokens, None, None)
 
 
 def _whole_step(rows: list[Record]) -> dict[str, Any]:

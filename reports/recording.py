@@ -32,9 +32,11 @@ def of_recording(
     modelled = [r for r in rows if r["flops"] and r["bytes"] and r["modelled_share"] >= 1 - WHOLE]
     recording = Recording(
         groups=tuple((by, tuple(found)) for by, found in groups.items()),
-        lost=tuple(shown["lost"]),
-        losses=tuple((loss["what"], loss["count"], loss["sentence"]) for loss in shown["losses"]),
-        unknown=tuple((each["name"], each["time_s"], each["share"]) for each in shown["unknown_kernels"]),
+        lost=tuple(shown.get("lost", ())),
+        losses=tuple((loss["what"], loss["count"], loss["sentence"]) for loss in shown.get("losses", ())),
+        unknown=tuple(
+            (each["name"], each["time_s"], each["share"]) for each in shown.get("unknown_kernels", ())
+        ),
         timelines=tuple(timelines),
         point=_point(modelled if roofs else (), roofs),
         times=_point(rows),
@@ -72,18 +74,22 @@ def _cards(shown: Mapping[str, Any], kinds: Sequence[Mapping[str, Any]]) -> Iter
         first = kinds[0]
         note = f"{si(first['time_s'], 's')}, the most of any kind"
         yield Card(f"In {first['name']}", percent(first["share"]), note)
-    if totals["attained"] is not None:
+    if totals.get("attained") is not None:
         share = percent(totals["modelled_share"], 0)
         note = f"of the ceilings, by the {share} of the time that has a model"
         yield Card("Attained", percent(totals["attained"]), note)
-    for loss in shown["lost"][:1]:
+    for loss in shown.get("lost", ())[:1]:
         note = f"{loss['what']}: at most {si(loss['time_s'], 's')}"
         yield Card("Largest loss", percent(loss["share"]), note)
 
 
 def _longest(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """The longest operators, and their attained share of the ceilings."""
-    named = [f"{row['name']} ({percent(row['share'])}, {_reach(row)})" for row in rows[:MOST_NAMED]]
+    known = any(row["attained"] is not None for row in rows)  # else no device is
+    named = [
+        f"{row['name']} ({percent(row['share'])}{f', {_reach(row)}' if known else ''})"
+        for row in rows[:MOST_NAMED]
+    ]
     if named:
         yield f"Most time goes to {listed(named)}."
 
@@ -96,7 +102,7 @@ def _reach(row: Mapping[str, Any]) -> str:
 
 def _first_losses(shown: Mapping[str, Any]) -> Iterator[str]:
     """The largest losses as sentences."""
-    for loss in shown["lost"][:MOST_NAMED]:
+    for loss in shown.get("lost", ())[:MOST_NAMED]:
         if loss["share"] >= WORTH_SAYING:
             share, seconds = percent(loss["share"]), si(loss["time_s"], "s")
             lost = f"Time lost, {loss['what']}: at most {seconds}, {share} of all ({loss['why']})."

@@ -22,7 +22,10 @@ from specfiles.errors import InputError
     show_default=True,
     help="HTML, or .svg, .png, .pdf.",
 )
-@click.option("--hw", help="Device file of the runs; by default the one stored with them.")
+@click.option(
+    "--hw",
+    help="Device file of the runs; by default the one stored with them; without any, measured times alone.",
+)
 @click.option(
     "--others", help="Devices to bound the same workload on, comma-separated; by default ten common ones."
 )
