@@ -213,7 +213,7 @@ def kernels_of(engine: Engine | None, fidelity: Fidelity | str) -> str:
 
 
 def as_engines_run(scenario: Scenario, *, graphs: bool = True, release: str = "") -> Scenario:
-    """With products of one input as one, and the kernels of prompts."""
+    """The scenario with products of one input as one, and the elementwise kernels that engines launch."""
     from roofline.engine_kernels import EngineKernels
 
     kernels = EngineKernels(graphs, release)
@@ -222,7 +222,7 @@ def as_engines_run(scenario: Scenario, *, graphs: bool = True, release: str = ""
 
 
 def run_by(scenario: Scenario, engine: Engine) -> Scenario:
-    """The same as an engine runs it: one without CUDA graphs lacks a technique that others have already."""
+    """The same as an engine runs it: without CUDA graphs if it has none, so that techniques can add them."""
     from workloads.techniques.counted import lacking
 
     setting = scenario.setting
