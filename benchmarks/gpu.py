@@ -401,9 +401,13 @@ def shelf_of(device: str, campaign: Path) -> Path | str:
     from specfiles.errors import InputError
 
     try:
-        name, measured_on = load_device(device).name, load_device(open_campaign(campaign).device).name
+        name, on = load_device(device).name, open_campaign(campaign).device
     except InputError as error:
         return str(error)
+    try:
+        measured_on = load_device(on).name
+    except InputError:  # as of a CPU
+        return f"{campaign} was measured on {on}, which no device file describes, not on {name}."
     if name != measured_on:
         return f"{campaign} was measured on {measured_on}, not on {name}; name that one."
     return FOLDER / name

@@ -18,7 +18,7 @@ from profiler.module_run import Watch, distinct, quiet_inputs, time_passes, warm
 from profiler.module_trace import TracePass, trace
 from profiler.noting import label, repeated_words
 from profiler.power import PowerMonitor, clocks, throttling
-from profiler.record_rows import SAVE_EVERY_S
+from profiler.record_rows import SAVE_EVERY_S, stopped_words
 from profiler.references import ReferenceStep, steps_beside
 from profiler.repeats import EFFORT, WARM_UP_S, Effort, sample
 from profiler.request import begun_head, begun_run
@@ -81,8 +81,7 @@ def profile_module(request: ModuleRequest) -> Run:
     run.write_rows({**tables, "power": samples})
     notes += [*power.notes, *clocks(samples), *throttling(samples)]
     if failure is not None:
-        reason = f"stopped: {type(failure).__name__}: {failure}"
-        run.write_head(status="failed", notes=[*notes, reason], overheads=costs)
+        run.write_head(status="failed", notes=[*notes, stopped_words(failure)], overheads=costs)
         if isinstance(failure, KeyboardInterrupt):
             request.progress(f"interrupted; what was measured is in {request.out}")
         raise failure

@@ -63,7 +63,7 @@ class Rows:
     def stopped(self, error: BaseException) -> None:
         """Save the measurements if possible, and note the error."""
         self.close()
-        self.notes.append(f"{STOPPED}{type(error).__name__}: {error} (in {self.doing})")
+        self.notes.append(f"{stopped_words(error)} (in {self.doing})")
         with suppress(Exception):  # a full disk remains full
             self.save()
         with suppress(Exception):
@@ -88,6 +88,11 @@ class Rows:
             for name, rows in point_rows(measured, self.began).items():
                 grown[name] += rows
         return grown
+
+
+def stopped_words(error: BaseException) -> str:
+    """The note of a run that an error ended."""
+    return f"{STOPPED}{type(error).__name__}: {error}"
 
 
 def is_interrupt(note: str) -> bool:

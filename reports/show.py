@@ -141,7 +141,8 @@ def _measured(shown: Mapping[str, Any]) -> Iterator[str]:
     if run := shown.get("measured"):
         yield f"{run['model']} in {run['dtype']}, {run['mode']}, measured on {run['device']}"
         if run["status"] != "complete":
-            yield f"the run is not complete (status: {run['status']})"
+            measured = "" if shown["rows"] else ", and nothing was measured in it"
+            yield f"the run is not complete (status: {run['status']}){measured}"
 
 
 MOST_DEVICES = 8  # with a line each

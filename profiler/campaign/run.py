@@ -115,11 +115,11 @@ def _measured(campaign: Campaign) -> Head:
 def _told(campaign: Campaign, head: Head, operators: int) -> str:
     """What is in the folder, and what another call would add."""
     models = sum(not _is_over(campaign, name) for name, *_ in _asked_models(campaign))
-    left = [f"{operators} operators"] if operators else []
+    left = [counted(operators, "operator")] if operators else []
     left += [] if _has_ceilings(campaign) else ["ceilings"]
     left += [counted(models, "model")] if models else []
     goes_on = f"; the same command goes on with {', '.join(left)}" if left else ""
-    return f"{head.operators} operators of {head.device} in {campaign.out}{goes_on}"
+    return f"{counted(head.operators, 'operator')} of {head.device} in {campaign.out}{goes_on}"
 
 
 def _open(campaign: Campaign) -> Head:

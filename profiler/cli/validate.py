@@ -56,6 +56,8 @@ def command(
         _stop_above(max_error, _table(run, load_device(hw) if hw else None, fidelity, format, out))
         return
     opened = open_run(run)
+    if opened.head.imported is None and all(opened.table(name).empty for name in ("operators", "steps")):
+        raise InputError(f"{run}: nothing was measured in it (status: {opened.head.status}).")
     device = described_device(hw, opened)
     if device.name != opened.head.device:
         on = opened.head.device or "a device that the run does not name"

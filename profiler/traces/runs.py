@@ -113,9 +113,14 @@ def _quartiles(times: pd.Series) -> dict[str, Any]:
 
 
 def load(run: Run) -> Trace:
-    """The trace of an imported run. Raises InputError where a table is broken or the run was not imported."""
+    """The trace of an imported run.
+
+    Raises InputError where a table is broken, the import did not end or the run was not imported.
+    """
     if run.head.imported is None:
         raise InputError(f"{run.path}: was measured here, not imported; it has no trace tables.")
+    if run.head.status != "complete":
+        raise InputError(f"{run.path}: its import did not end; remove the folder and import the traces again.")
     imported = run.head.imported
     tables = {name: _read(run.path / f"{name}.parquet", schema) for name, schema in SCHEMAS.items()}
     return Trace(tuple(imported.origins), tables, tuple(imported.devices), tuple(imported.losses))

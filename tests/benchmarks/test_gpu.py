@@ -230,6 +230,9 @@ def test_results_come_where_the_device_is_looked_up(
     said: list[list[str]] = []
     monkeypatch.setattr(measured, "FOLDER", tmp_path / "shelf")
     monkeypatch.setattr(gpu.subprocess, "call", lambda words: said.append(words) or 0)
+    campaign_of("a processor", tmp_path / "cpu" / "campaign")
+    assert gpu.at_home(tmp_path / "cpu", "h100_sxm") == 2
+    assert "on a processor, which no device file describes, not on H100-SXM5-80GB." in capsys.readouterr().out
     campaign_of("H100 80GB HBM3", tmp_path / "all" / "campaign")
     for name, why in (("h200_sxm", "was measured on H100-SXM5-80GB, not on H200"), ("h", "no device named")):
         assert gpu.at_home(tmp_path / "all", name) == 2

@@ -7,7 +7,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from profiler.cli import app
 from profiler.ranks.merge import merge, part_folder
 from roofline.run import create_run, open_run
 from roofline.run_head import Head, Part
@@ -115,6 +117,10 @@ def test_a_run_without_any_part_opens(tmp_path: Path) -> None:
     run = open_run(tmp_path)
     assert [p.status for p in run.head.parts] == ["missing", "missing"]
     assert run.table("operators").empty
+    shown = CliRunner().invoke(app, ["show", str(tmp_path)])
+    assert "the run is not complete (status: failed), and nothing was measured in it" in shown.output
+    said = CliRunner().invoke(app, ["validate", str(tmp_path)]).exception
+    assert str(said) == f"{tmp_path}: nothing was measured in it (status: failed)."
 
 
 def test_parts_keep_what_they_said(tmp_path: Path) -> None:

@@ -195,6 +195,20 @@ def test_a_run_is_not_overwritten(roofline: Any, decode: Path, tmp_path: Path) -
     assert "already there" in err
 
 
+@pytest.mark.parametrize("command", ["show", "report"])
+def test_an_import_that_was_stopped_is_refused(
+    roofline: Any, decode: Path, tmp_path: Path, command: str
+) -> None:
+    """As by Ctrl-C between two tables: what is there would be taken for the whole."""
+    roofline("import", decode, "-o", tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    run.write_head(status="running")
+    (tmp_path / "run" / "activities.parquet").unlink()
+    code, _, err = roofline(command, tmp_path / "run")
+    assert code == 2
+    assert "its import did not end; remove the folder and import the traces again." in err
+
+
 def test_a_broken_table_is_named(roofline: Any, decode: Path, tmp_path: Path) -> None:
     roofline("import", decode, "-o", tmp_path / "run")
     (tmp_path / "run" / "activities.parquet").write_bytes(b"PAR1 no")
