@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hwspecs.schema import Device, Measured
+from hwspecs.values import walk
 from specfiles.errors import InputError
 from specfiles.reading import exists, read_yaml
 from specfiles.strict import validated
@@ -26,6 +27,7 @@ def measured_file(device: str, name: str) -> Path | None:
 def with_measured(device: Device) -> Device:
     """The device with its campaign's ceilings; what the campaign did not measure stays as it was.
 
+    Its sources are those of its values, as in a file: without those of ceilings that were replaced.
     Raises InputError where a source of the campaign would change what one of the device's own keys means.
     """
     path = measured_file(device.name, "device.yaml")
@@ -45,4 +47,6 @@ def with_measured(device: Device) -> Device:
         raise InputError(
             f"{path}: its source {min(clash)!r} is another one in the device file; rename either."
         )
-    return device.replace(measured=Measured(**reached), sources={**device.sources, **found.sources})
+    made = device.replace(measured=Measured(**reached), sources={**device.sources, **found.sources})
+    cited = {value.source for _, value in walk(made)}
+    return made.replace(sources={key: text for key, text in made.sources.items() if key in cited})

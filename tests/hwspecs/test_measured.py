@@ -11,6 +11,7 @@ import pytest
 from hwspecs import load_device, measured
 from hwspecs.calibrations import kernels_of, read_calibration
 from hwspecs.schema import Kernel
+from hwspecs.values import walk
 from profiler.campaign.folder import CALIBRATION, DEVICE, OPERATORS, open_campaign
 from roofline.ceilings import ceilings
 from roofline.optable import predict_table
@@ -52,6 +53,7 @@ def test_ceilings_of_a_campaign_stand_in_the_device(folder: Path) -> None:
     assert device.datasheet.dram.byte_per_s is not None  # the sheet is the project's own
     assert ceilings(device, "measured").dram_byte_per_s == 2.9e12
     assert load_device("a100_sxm").measured.dram_byte_per_s == before
+    assert {value.source for _, value in walk(device)} == set(device.sources)
 
 
 def test_a_source_that_means_two_things_is_refused(folder: Path) -> None:
