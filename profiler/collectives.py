@@ -58,6 +58,8 @@ def measure_collectives(rows: Sequence[Row], kind: str, processes: int, budget_s
         except (spawning.ProcessRaisedException, spawning.ProcessExitedException) as error:
             said = str(error).strip().splitlines()[-1]
             raise InputError(f"collectives between {processes} processes failed: {said}") from None
+        if not job.results.exists():  # an interrupted process ends as if it had succeeded
+            raise InputError(f"collectives between {processes} processes were interrupted.")
         found: list[Row] = json.loads(job.results.read_text())
         return found
 

@@ -93,6 +93,13 @@ def test_processes_end_with_the_one_that_is_interrupted(monkeypatch: pytest.Monk
     assert [process.daemon for process in waiting] == [True, True]
 
 
+def test_processes_that_were_interrupted_alone_are_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch passes over their KeyboardInterrupt, and they end without results as if they had succeeded."""
+    monkeypatch.setattr("torch.multiprocessing.spawn", lambda *args, **named: None)
+    with pytest.raises(InputError, match="collectives between 2 processes were interrupted"):
+        measure_collectives(collective_rows("fp32", 2, 1e3), "cpu", 2, 1.0)
+
+
 def test_an_unknown_pattern_is_refused_before_processes_start() -> None:
     with pytest.raises(InputError, match=r"collective named 'broadcast'.*allreduce"):
         measure_collectives([{"op": "broadcast"}], "cpu", 2, budget_s=1.0)
