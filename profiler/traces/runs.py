@@ -120,7 +120,7 @@ def load(run: Run) -> Trace:
     if run.head.imported is None:
         raise InputError(f"{run.path}: was measured here, not imported; it has no trace tables.")
     if run.head.status != "complete":
-        raise InputError(f"{run.path}: its import did not end; remove the folder and import the traces again.")
+        raise InputError(f"{run.path}: its import did not end; remove it and import the traces again.")
     imported = run.head.imported
     tables = {name: _read(run.path / f"{name}.parquet", schema) for name, schema in SCHEMAS.items()}
     return Trace(tuple(imported.origins), tables, tuple(imported.devices), tuple(imported.losses))

@@ -206,7 +206,7 @@ def test_an_import_that_was_stopped_is_refused(
     (tmp_path / "run" / "activities.parquet").unlink()
     code, _, err = roofline(command, tmp_path / "run")
     assert code == 2
-    assert "its import did not end; remove the folder and import the traces again." in err
+    assert "its import did not end; remove it and import the traces again." in err
 
 
 def test_a_broken_table_is_named(roofline: Any, decode: Path, tmp_path: Path) -> None:
