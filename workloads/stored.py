@@ -184,19 +184,27 @@ def as_entry(formats: Mapping[str, str]) -> str:
 def stored_note(
     name: str, config: Mapping[str, Any], precision: Precision, said: Callable[[Mapping[str, str]], str]
 ) -> str | None:
-    """A sentence where weights are predicted in 16 bits or more whose config says that they are quantised.
+    """A sentence where weights are predicted in another format than the config says that they have.
 
-    said: how a user asks for formats where the note is printed.
+    That is where they are in 16 bits or more, or all in a format that only the published experts have. said:
+    how a user asks for formats where the note is printed.
     """
-    wide = isinstance(precision.weights, str) and FORMATS[precision.weights][0] >= 16
     inner = config.get("text_config")
     nested = isinstance(inner, Mapping) and inner.get("quantization_config")
-    if not (config.get("quantization_config") or nested) or not wide or precision.experts is not None:
+    if not (config.get("quantization_config") or nested) or precision.experts is not None:
         return None
-    if formats := stored_formats(config):
-        asked = said(formats)
-        return f"{name} is predicted in {precision.weights}; its published weights are narrower: {asked}."
-    return (
-        f"{name} is predicted in {precision.weights}; its config states a quantization that is not read "
-        f"here: give {said({'weights': 'FORMAT'})}."
-    )
+    formats = stored_formats(config)
+    if isinstance(precision.weights, str) and FORMATS[precision.weights][0] >= 16:
+        if formats:
+            asked = said(formats)
+            return f"{name} is predicted in {precision.weights}; its published weights are narrower: {asked}."
+        return (
+            f"{name} is predicted in {precision.weights}; its config states a quantization that is not read "
+            f"here: give {said({'weights': 'FORMAT'})}."
+        )
+    if formats and "weights" not in formats and formats.get("experts") == precision.weights:
+        return (
+            f"{name} is predicted with all weights in {precision.weights}, which only its published experts "
+            f"have: {said(formats)}."
+        )
+    return None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from profiler.cli.options import FILE, INPUT, progress
+from profiler.cli.options import FILE, INPUT, progress, tell_published_format
 
 
 @click.command(
@@ -70,6 +71,7 @@ def command(
         raise InputError(f"{files}: no kernel, copy or operator to import ({why}).")
     if loaded is not None:
         setting = as_named(found[0].setting, trace)
+        tell_published_format(loaded, replace(found[0], setting=setting))
         question = Question(loaded.model, setting, Lengths(batch, prompt, context))
         fields = {"model": loaded.model.name, "model_config_fields": loaded.config, **recorded(setting)}
     trace = attribute(trace, question)

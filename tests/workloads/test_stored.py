@@ -197,3 +197,16 @@ def test_a_quantised_model_with_small_layers_is_mostly_its_vocabulary() -> None:
     assert inside == pytest.approx(0.4411e9, rel=0.002)
     (head,) = (row for row in rows if row.name == "lm_head")
     assert head.operator.work().weight_bytes == 2 * model.vocabulary * model.hidden
+
+
+def test_all_weights_in_the_format_of_published_experts_are_said_to_be_too_narrow() -> None:
+    """Attention of gpt-oss stays in bf16."""
+    config = load_model("gpt-oss-20b").config
+    told = stored_note("gpt-oss-20b", config, Precision.of("mxfp4"), as_options)
+    assert told == (
+        "gpt-oss-20b is predicted with all weights in mxfp4, which only its published experts have: "
+        "--expert-weights mxfp4."
+    )
+    assert stored_note("gpt-oss-20b", config, Precision.of("int4_g128"), as_options) is None  # a choice
+    deepseek = load_model("DeepSeek-V3").config
+    assert stored_note("DeepSeek-V3", deepseek, Precision.of("fp8_block"), as_options) is None

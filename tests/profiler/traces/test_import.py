@@ -115,6 +115,15 @@ def test_validation_predicts_in_the_formats_of_the_import(
     assert (narrow / plain)["layers.mlp.down_proj"] < 0.3
 
 
+def test_formats_other_than_the_published_are_said(roofline: Any, decode: Path, tmp_path: Path) -> None:
+    """Only the experts of gpt-oss are in mxfp4."""
+    for option, told in (("--weights", True), ("--expert-weights", False)):
+        asked = ("--model", "gpt-oss-20b", option, "mxfp4")
+        code, _, err = roofline("import", decode, "-o", tmp_path / option, *asked)
+        assert code == 0
+        assert ("note: gpt-oss-20b is predicted with all weights in mxfp4" in err) == told
+
+
 def test_without_a_model_validation_says_what_to_do(roofline: Any, decode: Path, tmp_path: Path) -> None:
     roofline("import", decode, "-o", tmp_path / "run")
     code, _, err = roofline("validate", tmp_path / "run", "--hw", "h100_sxm")
