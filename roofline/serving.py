@@ -20,7 +20,7 @@ from workloads.techniques.base import Technique
 
 # Of the public recipes of InferenceX (github.com/SemiAnalysisAI/InferenceX), whose rows these are:
 ROUNDS = 10  # requests of each user
-USUAL_BUDGET = 8192  # new tokens of a step that reads prompts; vLLM's default max_num_batched_tokens
+USUAL_BUDGET = 8192  # new tokens of a step that reads prompts; vLLM's default on large GPUs
 BUDGETS = {"sglang": 32768}
 # Steps that are on the device or launched when a scheduler decides on the next one: it runs beside the device
 # (SGLang's overlap schedule, vLLM's async scheduling: both the default).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,7 +130,7 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
         rows,
         engine.told(schedule) if engine else None,
         enough if enough > len(requests) else None,
-        (*published, *_taken(budget, whose), *_notes(device, drawn_ceilings, devices, asked.readers)),
+        (*published, *_taken(policies, whose), *_notes(device, drawn_ceilings, devices, asked.readers)),
         _layout(scenario.setting, asked.engines, asked.readers),
         scenario.setting.precision.told,
     )
@@ -146,9 +146,10 @@ def _layout(setting: Setting, engines: int, readers: int) -> str:
     return " of ".join(filter(None, (several, shared)))
 
 
-def _taken(budget: int, whose: str) -> tuple[str, ...]:
-    """How many tokens a step takes, where the user did not say."""
-    return (f"a step takes up to {budget} new tokens, {whose} (--budget)",) if whose else ()
+def _taken(policies: Sequence[Policy], whose: str) -> tuple[str, ...]:
+    """How many tokens a step takes, where the user did not say; static batches are read whole."""
+    budgets = {policy.budget for policy in policies if policy.batching != "static"}
+    return tuple(f"a step takes up to {each} new tokens, {whose} (--budget)" for each in budgets if whose)
 
 
 def _notes(device: Device, limits: Ceilings, devices: int, readers: int) -> tuple[str, ...]:

@@ -101,6 +101,7 @@ def test_a_step_takes_as_many_tokens_as_the_engine_by_default() -> None:
     assert json.loads(given)["rows"] == json.loads(chosen)["rows"]
     assert "up to 2048 new tokens, vLLM's default for A100-SXM4-80GB" in chosen
     assert "new tokens" not in given
+    assert "new tokens" not in run("Llama-3.1-8B", *SHORT, "--rate", "2", "--batching", "static")
 
 
 def test_more_devices_than_a_node_has_are_said_to_be_several_nodes() -> None:
