@@ -15,6 +15,15 @@ def straightness(limits: Any) -> float:
     return LINEAR if limits.kernels is None else SMOOTH
 
 
+def inside(first: Any, middle: Any, last: Any, tolerance: float) -> list[Any]:
+    """Where an interval, or each of many, must lie on its line: of times with steps at its quarters, too.
+
+    Two equal steps meet the line in the middle.
+    """
+    quarters = [(first + middle) // 2, (middle + 1 + last) // 2]
+    return [middle, *quarters] if tolerance > LINEAR else [middle]
+
+
 def sum_over(
     values: Callable[[int], list[float]], first: int, last: int, tolerance: float = LINEAR
 ) -> list[float]:
@@ -34,7 +43,7 @@ def sum_over(
             pairs = zip(values(i), lines, strict=True)
             return all(math.isclose(found, line, rel_tol=tolerance, abs_tol=0.0) for found, line in pairs)
 
-        if not all(on_the_line(i) for i in {first + 1, middle, last - 1}):
+        if not all(on_the_line(i) for i in {first + 1, last - 1, *inside(first, middle, last, tolerance)}):
             halves = (sum_over(values, *ends, tolerance) for ends in ((first, middle), (middle + 1, last)))
             return [a + b for a, b in zip(*halves, strict=True)]
     count = last - first + 1

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from roofline.ceilings import Ceilings, Fidelity, ceilings
-from roofline.contexts import straightness
+from roofline.contexts import inside, straightness
 from roofline.engines import Timed, kernels_of, launches, refuse_own_host, request_s, takes_turns
 from roofline.grid import Grid, taken
 from roofline.many import ManyCeilings, many
@@ -241,8 +241,8 @@ def _numbers(named: Named, points: _Points, names: Sequence[str]) -> list[Any]:
 def _summed(points: _Points, each: Pass, place: int, names: Sequence[str]) -> Floats:
     """Sums over the contexts of each point: `roofline.contexts.sum_over`, all points in step.
 
-    Intervals on whose ends, their neighbours and middle the numbers lie on a line are summed as such; the
-    others are halved, until none is left.
+    Intervals whose numbers lie on a line at all places tried are summed as such; the others are halved, until
+    none is left.
     """
     first, last = each.first, _last(each)
     sums = np.zeros((len(names), len(first)))
@@ -250,10 +250,12 @@ def _summed(points: _Points, each: Pass, place: int, names: Sequence[str]) -> Fl
     point, low, high = np.arange(len(first)), first, last
     while len(point):
         middle = (low + high) // 2
-        probes = np.concatenate([low, high, middle, np.minimum(low + 1, high), np.maximum(high - 1, low)])
-        values = _at(points, each, place, names, np.tile(point, 5), probes).reshape(len(names), 5, -1)
+        within = [np.clip(i, low, high) for i in (low + 1, high - 1, *inside(low, middle, high, tolerance))]
+        probes = np.stack([low, high, *within])
+        index = np.tile(point, len(probes))
+        values = _at(points, each, place, names, index, probes.ravel()).reshape(len(names), *probes.shape)
         start, end = values[:, 0], values[:, 1]
-        share = (probes.reshape(5, -1) - low) / np.maximum(high - low, 1)
+        share = (probes - low) / np.maximum(high - low, 1)
         line = start[:, None] + (end - start)[:, None] * share
         off = np.abs(values - line) > tolerance * np.maximum(np.abs(values), np.abs(line))
         straight = ~off[:, 2:].any(axis=(0, 1)) | (high - low <= 1)

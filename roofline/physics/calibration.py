@@ -141,7 +141,8 @@ def measured_on(table: pd.DataFrame, device: Device) -> Any:
     if "gpu" not in table:
         return np.ones(len(table), dtype=bool)
     names = {plain(name) for name in (device.name, *device.aliases)}
-    return table["gpu"].fillna("").astype(str).map(lambda name: plain(name) in names).to_numpy()
+    given = table["gpu"].fillna("").astype(str).str.removeprefix("NVIDIA ")  # as drivers report names
+    return given.map(lambda name: plain(name) in names).to_numpy()
 
 
 def _groups(found: Iterator[Entry]) -> list[list[Entry]]:

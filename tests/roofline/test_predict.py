@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hwspecs import Device, load_device
 from roofline.asked import Asked, scenarios_of
 from roofline.ceilings import ceilings
-from roofline.contexts import sum_over
+from roofline.contexts import SMOOTH, sum_over
 from roofline.predict import pass_rows, predict, step_rows
 from roofline.scenario import Scenario
 from roofline.tables import OPERATOR_COLUMNS, as_csv, as_json
@@ -137,6 +137,14 @@ def test_a_generation_is_its_steps_when_calibrated(
 def test_a_real_generation_is_its_steps(name: str, device: str, fidelity: str, rel: float) -> None:
     scenario = Scenario(load_model(name).model, "generate", 8, 450, output=130)
     assert_generates_step_by_step(scenario, load_device(device), fidelity, rel)
+
+
+def test_two_equal_steps_are_summed_as_such_though_they_meet_the_line_in_the_middle() -> None:
+    def stairs(i: int) -> list[float]:
+        return [1 + 0.012 * (i >= 62) + 0.012 * (i >= 126)]
+
+    (found,) = sum_over(stairs, 0, 128, SMOOTH)
+    assert found == pytest.approx(sum(stairs(i)[0] for i in range(129)), rel=SMOOTH)
 
 
 def test_operators_that_change_with_the_context_are_summed_apart() -> None:

@@ -17,6 +17,12 @@ from roofline.physics.fit import Cell, held_out_s, mape
 from roofline.physics.model import KernelModel
 
 
+@pytest.fixture(autouse=True)
+def tables_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests here state what is known from tables: results of campaigns, which come first, are put aside."""
+    monkeypatch.setattr("hwspecs.measured.FOLDER", tmp_path / "no campaigns")
+
+
 @pytest.fixture(scope="session")
 def held_out_error(shared: Callable[[str], Path]) -> Any:
     """The error of a cell's rows by constants fitted without their shape family."""
