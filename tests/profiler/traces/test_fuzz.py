@@ -189,7 +189,7 @@ def test_any_damage_adds_up_or_is_refused(name: str) -> None:
     """Files of every format, damaged before or after packing."""
 
     @given(damaged(WHOLE[name]), st.booleans())
-    @settings(max_examples=25, deadline=300_000)  # in milliseconds: a bad length is not believed
+    @settings(max_examples=25)
     def holds(content: bytes, packed: bool) -> None:
         if (trace := read(gzip.compress(content) if packed else content)) is not None:
             adds_up(trace)
