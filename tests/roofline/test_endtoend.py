@@ -141,6 +141,19 @@ def test_a_step_that_verifies_drafts_is_shared_by_the_tokens_that_it_yields() ->
     assert many - one == close(4 * 0.1 / 100)
 
 
+def test_only_a_worker_that_drafts_launches_no_step_ahead() -> None:
+    """SGLang overlaps steps but for its first worker with drafts (SGLANG_ENABLE_SPEC_V2 is off in 0.5.9)."""
+    users = {"concurrency": 5, "prompt": 500, "output": 100, "static": False, "poll_steps": 1.0}
+    rows = pd.DataFrame(
+        {**vars(PAPER), **users, "backend": "sglang", "tokens": tokens, "release": release}
+        for tokens in (1, 3)
+        for release in ("", IN_TURN[0])
+    )
+    later, early, drafts, in_turn = applied(rows, Overheads())[0]
+    assert early == later
+    assert in_turn < drafts
+
+
 def test_steps_with_drafts_are_those_that_are_predicted() -> None:
     model, device = load_model("Qwen3.5-27B").model, load_device("h100_sxm")
     used = (parse("mtp:steps=2,accept=0.5"),)

@@ -171,6 +171,8 @@ def test_streams() -> None:
         Role.WEIGHT: altup.correct_output_scale.nbytes,
         Role.OUTPUT: altup.correct(predicted, made).nbytes,
     }
+    # A difference and, of the first stream, its factors; of each stream a product and a sum.
+    assert op.work().vector_flops == TOKENS * WIDTH * (2 + 4 * 2)
     others = streams[1:]
     assert moved(StreamUpdate(TOKENS, 3, WIDTH)) == {
         Role.INPUT: size(others, made),

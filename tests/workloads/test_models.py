@@ -14,9 +14,20 @@ from specfiles.errors import InputError
 from workloads import families
 from workloads.blocks import MlpBlock
 from workloads.catalogue import MODELS, _names, agrees, load_model
+from workloads.config import Config
 from workloads.dtypes import Precision
-from workloads.families import FAMILIES, READERS, kin
-from workloads.phases import Setting, active_parameters, decode, operators, owners, parameters, weight_bytes
+from workloads.families import FAMILIES, READERS, build, kin
+from workloads.operators import Gemm, Norm
+from workloads.phases import (
+    ActiveConvention,
+    Setting,
+    active_parameters,
+    decode,
+    operators,
+    owners,
+    parameters,
+    weight_bytes,
+)
 
 FILES = MODELS.paths()
 
@@ -186,6 +197,39 @@ def test_the_index_of_sparse_attention_is_cached_beside_the_latent() -> None:
     )
     assert dense == 61 * (512 + 64) * 2
     assert sparse - dense == 61 * 128 * 2
+
+
+def test_layers_that_share_picks_cache_no_index() -> None:
+    """GLM-5.2: three layers and then each fourth of 78 have an indexer, as its config lists and counts."""
+    loaded = load_model("GLM-5.2")
+    assert loaded.model.cache_bytes(1, 1, Setting()) == (78 * (512 + 64) + 21 * 128) * 2
+    counted = {name: value for name, value in loaded.config.items() if name != "indexer_types"}
+    assert build(Config(counted, "test"), "GLM-5.2").stack == loaded.model.stack
+
+
+def test_values_narrower_than_keys_are_cached_as_they_are() -> None:
+    """MiMo-V2-Flash: keys of 192 and values of 128 elements; windows of 128 and the query's own."""
+    model, tokens = load_model("MiMo-V2-Flash").model, 10_000
+    heads = 9 * 4 * tokens + 39 * 8 * (128 + 1)
+    assert model.cache_bytes(1, tokens, Setting()) == heads * (192 + 128) * 2
+
+
+@pytest.mark.parametrize("without", ["without input embedding", "without embeddings"])
+def test_embeddings_of_all_layers_are_input_embeddings(without: ActiveConvention) -> None:
+    """Gemma 3n E2B, whose layers' tables stay in slower memory: the rest is its "effective 2B"."""
+    model = load_model("gemma-3n-e2b").model
+    tables = 262_400 * 2048 + 262_144 * 30 * 256
+    assert parameters(model) - active_parameters(model, without) == tables
+
+
+def test_embeddings_of_all_layers_are_normalised_layer_by_layer() -> None:
+    """Gemma 3n E2B: 256 elements for each of 30 layers, made by one product."""
+    rows = {row.name: row.operator for row in operators(load_model("gemma-3n-e2b").model, decode(2, 100))}
+    made, norm = rows["per_layer_projection"], rows["per_layer_projection_norm"]
+    assert isinstance(made, Gemm)
+    assert isinstance(norm, Norm)
+    assert (norm.tokens, norm.width) == (2 * 30, 256)
+    assert norm.tokens * norm.width == made.m * made.n
 
 
 def test_a_layer_that_runs_twice_is_held_once() -> None:

@@ -89,6 +89,17 @@ def test_each_layer_sums_twice_over_devices() -> None:
     assert order.index("layers.mlp_allreduce") == order.index("layers.mlp.down_proj") + 1
 
 
+@pytest.mark.parametrize(("name", "sums"), [("gemma-4-26b-a4b", 3), ("gemma-3n-e2b", 2)])
+def test_each_result_that_is_normalised_is_summed_first_and_what_is_whole_is_not(
+    name: str, sums: int
+) -> None:
+    """Gemma 4 normalises shared MLP and experts apart; AltUp, LAuReL and per-layer gates are whole."""
+    model = load_model(name).model
+    rows = [row for row in split(model, decode(2, 100), 2).values() if isinstance(row.operator, AllReduce)]
+    assert [row.count for row in rows] == [30] * sums
+    assert {row.operator.tokens * row.operator.width for row in rows} == {2 * model.hidden}
+
+
 def test_one_device_talks_to_nobody() -> None:
     rows = operators(load_model("Llama-3.1-8B").model, decode(1, 100))
     assert sum(row.operator.work().comm_bytes for row in rows) == 0
@@ -189,6 +200,13 @@ def test_tokens_travel_where_the_attention_is_not_shared() -> None:
     one = shared(model, decode(8, 100), precision=fp8)  # the attention is that of a device's own 8 sequences
     for key in ("layers.attention.q_b_proj", "layers.attention.core", "lm_head"):
         assert rows[key].operator == one[key].operator
+
+
+def test_tokens_travel_in_the_width_that_experts_work_in() -> None:
+    """Nemotron 3 Super: from 4096 to a latent of 1024 before tokens are sent, and back behind."""
+    rows = shared(load_model("Nemotron-3-Super-120B-A12B").model, decode(64, 100), expert_parallel=8)
+    sent = [row.operator for row in rows.values() if isinstance(row.operator, AllToAll)]
+    assert [op.width for op in sent] == [1024, 1024]
 
 
 def test_devices_that_have_all_tokens_need_no_journey() -> None:

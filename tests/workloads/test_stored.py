@@ -65,6 +65,7 @@ def test_shipped_models_state_how_they_are_published(model: str, formats: dict[s
         ),
         (tensors(weights(4, 128)), {"weights": "int4_g128"}),
         (tensors(weights(4, 32), ignore=["lm_head"]), {"weights": "int4_sym_g32"}),
+        (tensors({**weights(4, 32), "symmetric": False}), {"weights": "int4_g32"}),  # with zero points
         (tensors(weights(4, 48)), None),
         (tensors(weights(8, None), weights(8, None)), {"weights": "int8", "activations": "int8"}),
         (
@@ -79,6 +80,7 @@ def test_shipped_models_state_how_they_are_published(model: str, formats: dict[s
             tensors({**weights(8, None, "float"), "block_structure": [128, 128]}, weights(8, 128, "float")),
             {"weights": "fp8_block", "activations": "fp8"},
         ),
+        (tensors({**weights(8, None, "float"), "strategy": "block"}), {"weights": "fp8_block"}),
         (
             {**tensors(weights(4, 16, "float"), weights(4, 16, "float")), "quant_method": "modelopt"},
             {"weights": "nvfp4", "activations": "nvfp4"},
@@ -94,6 +96,14 @@ def test_shipped_models_state_how_they_are_published(model: str, formats: dict[s
                 "global_quant_config": {"weight": {"dtype": "fp4"}, "input_tensors": None},
             },
             {"weights": "mxfp4"},
+        ),
+        (
+            {
+                "quant_method": "quark",
+                "global_quant_config": {"weight": {"dtype": "fp4"}},
+                "layer_quant_config": {"*self_attn*": {"weight": {"dtype": "fp8_e4m3"}}},
+            },
+            None,
         ),
         ({"quant_method": "quark", "global_quant_config": {"weight": [{"dtype": "fp8_e4m3"}]}}, None),
         ({"quant_method": "torchao", "quant_type": {"default": {}}}, None),
@@ -139,7 +149,8 @@ def test_what_else_is_left_out_is_small(left: list[Any]) -> None:
 
 
 def test_modelopt_may_state_formats_in_a_file_of_its_own(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(load_model("Llama-3.1-8B").config))
+    config = load_model("Llama-3.1-8B").config
+    (tmp_path / "config.json").write_text(json.dumps(config))
     stated = {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head"]}
     (tmp_path / "hf_quant_config.json").write_text(json.dumps({"quantization": stated}))
     assert stored_formats(load_model(tmp_path).config) == {
@@ -147,6 +158,10 @@ def test_modelopt_may_state_formats_in_a_file_of_its_own(tmp_path: Path) -> None
         "activations": "fp8",
         "kv": "fp8",
     }
+    own = {"quant_method": "awq", "bits": 4, "group_size": 128}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": own}))
+    assert stored_formats(load_model(tmp_path).config) == {"weights": "int4_g128"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "hf_quant_config.json").write_text(json.dumps({"quantization": []}))
     assert stored_formats(load_model(tmp_path).config) is None
 

@@ -144,6 +144,16 @@ def test_engines_leave_sums_over_pcie_to_the_library() -> None:
     assert two["vllm"] < two["trtllm"] == two["nccl"]
 
 
+def test_long_messages_over_pcie_go_at_what_nccl_counts_on() -> None:
+    """12 GB/s of the 15.75 of 16 lanes (topo.h), or less where less was reached."""
+    l40s = Gpu.of(load_device("l40s"))
+    assert l40s.link_byte_per_s is not None
+    for reached, share in ((0.95, 12 / 15.75), (0.5, 0.5)):
+        c = {**START, "local_share": 1e9, "fill": 0.0, "link_share": reached}
+        found = total(parts(l40s, c, op="allreduce", bytes=1e12, n_gpus=4, kernel="NCCL"))[0]
+        assert found == pytest.approx(1.5e12 / l40s.link_byte_per_s / share, rel=1e-3)
+
+
 def test_no_switch_reduces_over_pcie() -> None:
     """RTX PRO 6000 is a later generation than Hopper, but eight of them go around the ring."""
     rtx = Gpu.of(load_device("rtx_pro_6000_server"))

@@ -447,6 +447,14 @@ def test_a_request_longer_than_the_room_is_refused_by_its_sizes() -> None:
         room.check(np.array([10, 400]), np.array([10, 200]))
 
 
+def test_a_request_has_the_room_of_one_part_of_the_batch() -> None:
+    """Its keys and values lie where its attention runs: the other three parts have no place for them."""
+    room = replace(ROOM, bytes=4 * float(ROOM.held[500]), parts=4)
+    room.check(np.array([400]), np.array([100]))
+    with pytest.raises(InputError, match=rf" {ROOM.held[500] / 1e9:.1f} GB are free"):
+        room.check(np.array([400]), np.array([200]))
+
+
 @pytest.mark.parametrize("batching", BATCHINGS.values())
 def test_parts_of_a_batch_are_served_as_one_is(batching: str) -> None:
     """Four requests at once, one for each device's attention, are one request on each: also in chunks."""
