@@ -90,6 +90,12 @@ def field_values(
     return st.fixed_dictionaries(fields).map(_consistent)
 
 
+def size_fields(kind: type[Operator]) -> list[str]:
+    """The fields of an operator that may be arrays."""
+    assert dataclasses.is_dataclass(kind)
+    return [f.name for f in dataclasses.fields(kind) if str(f.type).startswith("Size")]
+
+
 def _consistent(values: dict[str, Any]) -> dict[str, Any]:
     """A cache holds what is being computed; heads are a multiple of KV heads, sums of a kernel's rows."""
     if {"q_len", "kv_len"} <= set(values):

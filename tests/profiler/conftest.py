@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from click import Command
+from click.testing import CliRunner
 
 from profiler.subject import Subject, load_subject
 from workloads.catalogue import Loaded
@@ -323,6 +325,15 @@ def subject(tiny: Callable[..., Loaded]) -> Callable[..., Subject]:
 
 
 @pytest.fixture
+def inference() -> Iterator[None]:
+    """Without gradients."""
+    import torch
+
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture
 def cuda() -> str:
     """A CUDA device; the test is skipped where there is none."""
     import torch
@@ -338,6 +349,14 @@ def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def printed_by(command: Command, *words: str) -> str:
+    """What one command prints; its errors are raised."""
+    result = CliRunner().invoke(command, [*words], catch_exceptions=False, standalone_mode=False)
+    if result.exception:
+        raise result.exception
+    return result.output
 
 
 class Finished(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,14 +22,9 @@ from profiler.treatments.base import logits  # noqa: E402
 from profiler.treatments.measure import TREATMENTS, deviation, measured, treatment  # noqa: E402
 from profiler.treatments.prefetch import Prefetch, place, places, spread  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("inference")
 MakeSubject = Callable[..., Subject]
 POINTS = {"prefill": Point("prefill", 2, 20, 20), "decode": Point("decode", 2, 1, 41)}
-
-
-@pytest.fixture(autouse=True)
-def inference() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
 
 
 class LateLanes:

@@ -6,26 +6,21 @@ import csv
 import io
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from hwspecs import load_device
 from profiler.cli.serve import command
 from roofline.predict import predict
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
+from tests.profiler.conftest import printed_by
 from workloads.catalogue import load_model
 
+run = partial(printed_by, command)
 SHORT = ("--hw", "h100", "--prompt", "200", "--output", "20", "--requests", "40")
-
-
-def run(*words: str) -> str:
-    result = CliRunner().invoke(command, [*words], catch_exceptions=False, standalone_mode=False)
-    if result.exception:
-        raise result.exception
-    return result.output
 
 
 def test_a_row_for_each_batching_and_rate() -> None:

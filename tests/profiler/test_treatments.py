@@ -38,6 +38,7 @@ from profiler.treatments.sparsity import _sparse, halved  # noqa: E402
 from profiler.treatments.speculation import _beside, _Drafter  # noqa: E402
 from profiler.treatments.weight_only import _grouped, _packed  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("inference")
 MakeSubject = Callable[..., Subject]
 PREFILL, DECODE = Point("prefill", 2, 40, 40), Point("decode", 1, 1, 61)
 EXACT = {
@@ -69,12 +70,6 @@ def beside_models(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def pair(words: str, subject: Subject, point: Point) -> Pair:
     technique = parse(words)
     return TREATMENTS[technique.name].pair(technique, subject, point)
-
-
-@pytest.fixture(autouse=True)
-def inference() -> Any:
-    with torch.inference_mode():
-        yield
 
 
 @pytest.mark.parametrize("words", EXACT.values())

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from profiler.cli.whatif import command
 from specfiles.errors import InputError
+from tests.profiler.conftest import printed_by
 
+run = partial(printed_by, command)
 ASKED = ("Llama-3.1-8B", "--hw", "h100", "--batch", "4", "--prompt", "512", "--output", "32")
-
-
-def run(*words: str) -> str:
-    result = CliRunner().invoke(command, [*words], catch_exceptions=False, standalone_mode=False)
-    if result.exception:
-        raise result.exception
-    return result.output
 
 
 def test_methods_that_keep_the_output_stand_apart_from_those_that_need_training() -> None:

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 from hwspecs import Device
+from reports.content import of_run
+from reports.records import Content
 from roofline.ceilings import ceilings
 from roofline.predict import step_rows
 from roofline.run import Run, create_run
@@ -79,6 +81,11 @@ def make_run(tmp_path: Path, toy: Device) -> Callable[..., Run]:
         return run
 
     return make
+
+
+@pytest.fixture
+def content(make_run: Callable[..., Run], toy: Device) -> Content:
+    return of_run(make_run(), toy, [toy])
 
 
 def _head(**changes: Any) -> Head:

@@ -90,11 +90,6 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Opened]]:
         opened.page.context.close()
 
 
-@pytest.fixture
-def content(make_run: Callable[..., Run], toy: Device) -> Content:
-    return of_run(make_run(), toy, [toy])
-
-
 def test_quiet_and_closed(opened: Callable[..., Opened], content: Content) -> None:
     page = opened(content)
     page.page.wait_for_timeout(200)

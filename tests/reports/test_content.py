@@ -31,11 +31,6 @@ MakeRun = Callable[..., Run]
 MakeDevice = Callable[..., Device]
 
 
-@pytest.fixture
-def content(make_run: MakeRun, toy: Device) -> Content:
-    return of_run(make_run(), toy)
-
-
 def _point(content: Content, phase: str) -> Point:
     return next(p for p in content.points if p.phase == phase)
 

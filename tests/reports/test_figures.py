@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from hwspecs import Device
-from reports.content import of_predictions, of_run
+from reports.content import of_predictions
 from reports.figures import (
     accuracy_figure,
     accuracy_span,
@@ -21,14 +20,8 @@ from reports.figures import (
 from reports.records import Content
 from reports.step_records import Operator, Point
 from roofline.predict import predict
-from roofline.run import Run
 from roofline.scenario import Scenario
 from workloads.catalogue import load_model
-
-
-@pytest.fixture
-def content(make_run: Callable[..., Run], toy: Device) -> Content:
-    return of_run(make_run(), toy)
 
 
 @pytest.fixture

@@ -65,11 +65,6 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def content(make_run: MakeRun, toy: Device) -> Content:
-    return of_run(make_run(), toy, [toy])
-
-
-@pytest.fixture
 def predicted(toy: Device) -> Content:
     return of_predictions([predict(Scenario(load_model("llama-3.2-1b").model), toy)], [toy])
 

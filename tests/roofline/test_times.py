@@ -20,6 +20,7 @@ from roofline.predict import predict
 from roofline.scenario import Scenario
 from roofline.times import ALONE, Times, times
 from specfiles.errors import InputError
+from tests.conftest import size_fields
 from workloads.catalogue import load_model
 from workloads.dtypes import FORMATS, Precision
 from workloads.operators import Activation, AllReduce, Attention, Changed, Gemm, Norm, Operator, Residual
@@ -48,11 +49,6 @@ IDS: dict[str, Any] = {"ids": lambda kind: kind.__name__}
 def dtypes_of(limits: Ceilings) -> tuple[str, ...]:
     """The formats that a device multiplies in."""
     return tuple(name for name, (_, peak) in FORMATS.items() if peak in limits.matrix_by_dtype)
-
-
-def size_fields(kind: type[Operator]) -> list[str]:
-    assert dataclasses.is_dataclass(kind)
-    return [f.name for f in dataclasses.fields(kind) if str(f.type).startswith("Size")]
 
 
 @pytest.mark.parametrize("kind", KINDS, **IDS)

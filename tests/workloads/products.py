@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from workloads.config import Config
 from workloads.convention import convention
+from workloads.families import build
+from workloads.model import Model
 from workloads.phases import Setting, Step, operators
 
 COUNTER = Setting(convention=convention("flop-counter"))
@@ -93,6 +96,11 @@ def _announced(network: Any, scanning: list[str]) -> Iterator[None]:
     finally:
         for name, function in originals.items():
             setattr(module, name, function)
+
+
+def ours(family: str, fields: dict[str, Any]) -> Model:
+    """Our model of a config with these fields."""
+    return build(Config({"model_type": family, **fields}, "test"), "test")
 
 
 def counted(model: Any, step: Step, setting: Setting = COUNTER) -> Products:

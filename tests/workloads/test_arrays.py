@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specfiles.errors import InputError
+from tests.conftest import size_fields
 from workloads.dtypes import FORMATS, NAMES, Precision, bytes_per_element, codes, known_dtype
 from workloads.operators import Attention, Gemm, Norm, Operator
 from workloads.operators.kinds import KINDS
@@ -19,11 +19,6 @@ from workloads.work import Work
 
 QUANTITIES = ("matrix_flops", "vector_flops", "special_ops", "outputs")
 QUANTITIES += ("flops", "bytes", "weight_bytes", "activation_bytes", "kv_bytes", "comm_bytes")
-
-
-def size_fields(kind: type[Operator]) -> list[str]:
-    assert dataclasses.is_dataclass(kind)
-    return [f.name for f in dataclasses.fields(kind) if str(f.type).startswith("Size")]
 
 
 def assert_elementwise(whole: Work, parts: list[Work]) -> None:

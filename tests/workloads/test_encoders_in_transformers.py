@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.workloads.products import Products, counted, products
+from tests.workloads.products import Products, counted, ours, products
 from workloads.architectures import VisionLanguage
 from workloads.catalogue import load_model
 from workloads.config import Config
@@ -79,10 +79,6 @@ SEQ2SEQ: list[tuple[str, dict[str, Any]]] = [
     ("switch_transformers", {**SWITCH, "num_layers": 5, "num_sparse_encoder_layers": 2}),
 ]
 COMPARED = {*ENCODERS, *SPARSE, *(family for family, _ in SEQ2SEQ)}
-
-
-def ours(family: str, fields: dict[str, Any]) -> Model:
-    return build(Config({"model_type": family, **fields}, "test"), "test")
 
 
 def reference(kind: Any, family: str, fields: dict[str, Any], device: str = "cpu", **how: Any) -> Any:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.workloads.products import ours
 from tests.workloads.tensors import moved, rows, size
-from tests.workloads.test_mixers_in_transformers import CACHE, CASES, batch_of, case_id, ours, reference
+from tests.workloads.test_mixers_in_transformers import CACHE, CASES, batch_of, case_id, reference
 from workloads.dtypes import Precision
 from workloads.operators import (
     CausalConv,

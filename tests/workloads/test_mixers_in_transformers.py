@@ -12,9 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.workloads.products import counted, products
-from workloads.config import Config
-from workloads.families import build
+from tests.workloads.products import counted, ours, products
 from workloads.model import Model
 from workloads.operators import LinearAttention
 from workloads.phases import Step, active_parameters, decode, operators, parameters, prefill
@@ -139,10 +137,6 @@ def reference(family: str, fields: dict[str, Any]) -> Any:
     attention = {} if family in CACHE else {"attn_implementation": "eager"}  # two batched products
     torch.manual_seed(0)
     return transformers.AutoModelForCausalLM.from_config(config, **attention).eval()
-
-
-def ours(family: str, fields: dict[str, Any]) -> Model:
-    return build(Config({"model_type": family, **fields}, "test"), "test")
 
 
 def batch_of(family: str) -> int:
