@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral
 from typing import Any
@@ -210,21 +211,34 @@ def predict_table(table: pd.DataFrame, limits: Ceilings) -> pd.DataFrame:
 def timed(table: pd.DataFrame, limits: Ceilings) -> Iterator[tuple[Any, Operator, Times]]:
     """The rows of each kind, format and kernel: where they stand, their operator, and its times."""
     for (kind, inputs, cache), rows in _groups(table, limits):
+        operator = row_operators(table, rows, kind, inputs, cache)
         if limits.kernels is None:
-            operator = row_operators(table, rows, kind, inputs, cache)
-            yield rows, operator, times(operator, limits)
+            with _asked_by(table, rows):
+                found = times(operator, limits)
+            yield rows, operator, found
             continue
         columns = of_table(table, rows)
-        kernel = limits.kernels.table(kind, inputs, cache, columns)
         run = as_run(inputs, engine_of(columns), limits.kernels.gpu, kind)
-        operator = row_operators(table, rows, kind, run, cache)
-        found = times(operator, limits, kernel)
+        if run != inputs:
+            operator = row_operators(table, rows, kind, run, cache)
+        with _asked_by(table, rows):
+            kernel = limits.kernels.table(kind, inputs, cache, columns)
+            found = times(operator, limits, kernel)
         if kernel is not None and replayed(kind, kernel_of(columns)):
             explained = np.maximum(kernel.time_s, found.compute_s)
             if kernel.corrected is not None:  # what is learned goes below no bound
                 explained[kernel.corrected] = found.time_s[kernel.corrected]
             found = replace(found, time_s=explained)
         yield rows, operator, found
+
+
+@contextmanager
+def _asked_by(table: pd.DataFrame, rows: Any) -> Iterator[None]:
+    """What a device lacks, such as a peak, said with the row that asks for it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"row {_label(table, rows)}: {error}") from None
 
 
 def _held_by(table: pd.DataFrame, rows: Any, limit: Times) -> Any:

@@ -218,12 +218,13 @@ def test_text_columns_of_any_kind(kind: str) -> None:
         ({"n": [7, 1e308]}, "row 2: n of op gemm is 1e\\+308; expected a positive number of at most 1e"),
         ({"k": pd.array([7, None], dtype="Int64")}, "row 2: k of op gemm is empty"),
         ({"k": ["x", "y"]}, "k of op gemm is 'x'; expected a number"),
-        ({"dtype": ["fp64", "nvfp4"]}, "H100-SXM5-80GB has no dense peak for fp4"),
+        ({"dtype": ["fp64", "nvfp4"]}, "row 2: H100-SXM5-80GB has no dense peak for fp4"),
     ],
 )
-def test_a_wrong_cell_is_named(changes: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize("fidelity", ["datasheet", "calibrated"])
+def test_a_wrong_cell_is_named(changes: dict[str, Any], said: str, fidelity: str) -> None:
     with pytest.raises(InputError, match=said):
-        predict_table(gemms(**changes), H100)
+        predict_table(gemms(**changes), ceilings(load_device("h100_sxm"), fidelity))
 
 
 def test_a_missing_column_is_named() -> None:
