@@ -3,7 +3,8 @@
 No constant was fitted to any of them. published_kernels.csv has a row per time and the page that it is from;
 `copies` are those of the weights between two runs: one that an L2 may keep, or infinitely many. Left out are
 what the page's measurement does not hold: quantising, and the kernels around attention. Prints a table for
-products, experts, attention and sums; with --write they go into docs/physics.md and docs/attention.md.
+products, experts, attention and sums; with --write they go into docs/physics.md and docs/attention.md. Last
+comes the median of these kernels by what a device has in common with those that constants were fitted to.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import pandas as pd
 
 from benchmarks.end_to_end import between
 from hwspecs import load_device
-from roofline.physics.base import total
+from hwspecs.calibrations import shipped_calibrations
+from roofline.physics.base import Gpu, total
 from roofline.physics.kernels import Kernels
 from specfiles.writing import write_text
 
@@ -52,6 +54,22 @@ def main(write: bool) -> None:
             page = DOCS / ("attention.md" if kind == "attention" else "physics.md")
             begin = f"<!-- {kind}: printed by benchmarks.published_kernels -->\n"
             write_text(page, between(page.read_text(), table, begin))
+    errors = rows.groupby("shown").apply(lambda part: np.abs(ratios(part) - 1).mean())
+    kinship = rows.groupby("shown")["device"].first().map(kin)
+    for name, found in errors.groupby(kinship):
+        print(f"{name}: {len(found)} kernels, median of errors {found.median():.0%}, worst {found.max():.0%}")
+
+
+def kin(name: str) -> str:
+    """What a device has in common with those that constants were fitted to (A100, H100, B200)."""
+    device, fitted = load_device(name), [load_device(path.stem) for path in shipped_calibrations().values()]
+    if device.name in {one.name for one in fitted}:
+        return "a fitted device, kernels that no table has"
+    gpu = Gpu.of(device)
+    if not gpu.stacked:
+        return "memory in no stacks (GDDR)"
+    dies = {one.capability for one in map(Gpu.of, fitted)}
+    return "the die of a fitted device" if gpu.capability in dies else "another die"
 
 
 def published() -> pd.DataFrame:
