@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hwspecs.measured import measured_file
 from hwspecs.schema import Calibration, Device, Kernel, Shipped
 from specfiles.errors import plain
 from specfiles.strict import read_record
+
+if TYPE_CHECKING:
+    from hwspecs.correctors import Corrector
 
 FOLDER = Path(__file__).parent / "calibrations"
 MOST_BYTES = 40_000_000
@@ -24,8 +28,13 @@ def kernels_of(device: Device) -> tuple[Kernel, ...]:
     found = (*own, *(kernel for file in files if file for kernel in read_calibration(file).kernels))
     first: dict[tuple[str, ...], Kernel] = {}
     for kernel in found:
-        first.setdefault((kernel.op, kernel.dtype, kernel.kv_dtype, kernel.backend, kernel.kernel), kernel)
+        first.setdefault(cell_of(kernel), kernel)
     return tuple(first.values())
+
+
+def cell_of(record: Kernel | Corrector) -> tuple[str, ...]:
+    """What a table calls the rows that a record is of: op, dtype, kv_dtype, backend, kernel."""
+    return record.op, record.dtype, record.kv_dtype, record.backend, record.kernel
 
 
 def shipped_calibrations() -> dict[str, Path]:

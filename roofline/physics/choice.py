@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from hwspecs import Kernel, kernels_of, load_device
-from hwspecs.calibrations import shipped_calibrations
+from hwspecs.calibrations import cell_of, shipped_calibrations
 from hwspecs.correctors import Corrector, fingerprint
 from roofline.physics import models
 from roofline.physics.attention import compiled
@@ -117,7 +117,7 @@ class Choice:
             return ""
         for _, kernels in self._sources:
             measured = [k for k in kernels if (k.op, k.dtype) == (op, dtype) and k.kv_dtype in (kv_dtype, "")]
-            if any(_names(k)[3:] == ("", "") and k.coverage is not None for k in measured):
+            if any(cell_of(k)[3:] == ("", "") and k.coverage is not None for k in measured):
                 return ""
             known = {k.backend for k in measured if k.points >= MEASURED_WELL}
             if known:
@@ -127,7 +127,7 @@ class Choice:
     def _of_any(self, found: Chosen, op: str, dtype: str, kv_dtype: str) -> Chosen:
         """The usual library's time where any may run, as sure as the libraries of this device are alike."""
         formats = (op, dtype, kv_dtype, "", "")
-        together = next((k for k in self._own if _names(k) == formats), None)
+        together = next((k for k in self._own if cell_of(k) == formats), None)
         if together is None or found.provenance != "calibrated":
             return found
         said, bands = "calibrated (any backend)", _bands(together, True)
@@ -234,8 +234,8 @@ class Choice:
 
     def _correction(self, kernel: Kernel) -> Correction | None:
         """What was learned beside these constants of this device; others are none of its business."""
-        wanted = (*_names(kernel), fingerprint(kernel)) if self._correctors else ()
-        found = next((c for c in self._correctors if (*_names(c), c.beside) == wanted), None)
+        wanted = (*cell_of(kernel), fingerprint(kernel)) if self._correctors else ()
+        found = next((c for c in self._correctors if (*cell_of(c), c.beside) == wanted), None)
         return Correction(found) if found else None
 
     def _another_algorithm(self, found: Kernel, dtype: str, backend: str) -> bool:
@@ -322,10 +322,6 @@ def _as_published(asked: Asked) -> Chosen | None:
     """The values that a model starts with, where these were published."""
     said = models()[asked.op].published
     return Chosen({c.name: c.start for c in asked.constants}, _NO_BAND, said, {}) if said else None
-
-
-def _names(record: Kernel | Corrector) -> tuple[str, ...]:
-    return record.op, record.dtype, record.kv_dtype, record.backend, record.kernel
 
 
 def _bands(kernel: Kernel, own: bool) -> list[tuple[float, float, float]]:

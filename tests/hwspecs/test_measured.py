@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 
 from hwspecs import load_device, measured
-from hwspecs.calibrations import kernels_of, read_calibration
-from hwspecs.schema import Kernel
+from hwspecs.calibrations import cell_of, kernels_of, read_calibration
 from hwspecs.values import walk
 from profiler.campaign.folder import CALIBRATION, DEVICE, OPERATORS, open_campaign
 from roofline.ceilings import ceilings
@@ -63,18 +62,14 @@ def test_a_source_that_means_two_things_is_refused(folder: Path) -> None:
         load_device("h100_sxm")
 
 
-def named(kernel: Kernel) -> tuple[str, ...]:
-    return kernel.op, kernel.dtype, kernel.kv_dtype, kernel.backend, kernel.kernel
-
-
 def test_constants_of_a_campaign_come_first(folder: Path) -> None:
     shipped = kernels_of(load_device("h100_sxm"))
     assert shipped
     calibrations = Path(measured.__file__).parent / "calibrations"
     shutil.copy(calibrations / "A100-SXM4-80GB.json", folder / CALIBRATION)
     own = read_calibration(folder / CALIBRATION).kernels
-    mine = {named(kernel) for kernel in own}
-    others = [kernel for kernel in shipped if named(kernel) not in mine]
+    mine = {cell_of(kernel) for kernel in own}
+    others = [kernel for kernel in shipped if cell_of(kernel) not in mine]
     assert 0 < len(others) < len(shipped)
     assert kernels_of(load_device("h100_sxm")) == (*own, *others)
 
