@@ -276,6 +276,7 @@ def one(step: Step, asked: argparse.Namespace, left: float, environment: dict[st
         for path in filter(Path.exists, (folder, said, done)):
             pack.add(path, arcname=path.name, filter=small)
     if asked.also:
+        asked.also.mkdir(parents=True, exist_ok=True)
         shutil.copy(archive, asked.also)
     last = said.read_text(errors="replace").splitlines()[-(8 if code == 0 else 30) :]
     print(*(f"  {line[:200]}" for line in last), sep="\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -13,6 +14,12 @@ from reports.wording import counted
 from specfiles.errors import InputError, reason
 
 COLD_FACTOR = 3  # buffers of this many last-level caches are cold
+NVML_FACTS: dict[str, Callable[[Any, Any], Any]] = {  # virtual GPUs and instances of MIG lack some
+    "driver": lambda nvml, _: nvml.nvmlSystemGetDriverVersion(),
+    "power_limit_w": lambda nvml, handle: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
+    "sm_clock_hz": lambda nvml, handle: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM) * 1e6,
+    "memory_clock_hz": lambda nvml, handle: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM) * 1e6,
+}
 PACKAGES = ("torch", "transformers", "numpy", "triton", "nvtx", "nvidia-ml-py", "llm-roofline")
 
 
@@ -117,15 +124,14 @@ def _cuda_facts(device: str) -> dict[str, Any]:
     try:
         import pynvml
 
-        from profiler.power import nvml_handle
+        from profiler.power import nvml_handle, read
 
         handle = nvml_handle(device)
-        facts["driver"] = pynvml.nvmlSystemGetDriverVersion()
-        facts["power_limit_w"] = pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000
-        facts["sm_clock_hz"] = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM) * 1e6
-        facts["memory_clock_hz"] = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM) * 1e6
     except Exception as error:  # NVML is optional, as in containers
         facts["nvml"] = f"not available: {error}"
+        return facts
+    told = {name: read(reader, pynvml, handle) for name, reader in NVML_FACTS.items()}
+    facts.update({name: value for name, value in told.items() if value is not None})
     return facts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from profiler.attending import AUTO
@@ -74,10 +75,26 @@ def gain_words(where: str, row: Mapping[str, Any]) -> str:
 
 def overhead_words(cost: Overhead, watching: str) -> str:
     """The overhead of watching a step."""
+    return f"{watching} change the step {label(cost)} by {signed(cost.fraction)} ({_between(cost)})"
+
+
+def limit_words(costs: Sequence[Overhead], limit: float) -> str:
+    """Whether ranges cost more than a limit at any point, and whether the pairs of steps are sure of it."""
+    worst, widest = (max(costs, key=attrgetter(name)) for name in ("fraction", "high"))
+    side = "above" if worst.fraction > limit else "within"
+    told = f"ranges cost {percent(worst.fraction)} of a step, {side} {percent(limit)}"
+    if worst.low > limit or widest.high <= limit:
+        return f"{told} ({_between(worst if worst.low > limit else widest)})"
     return (
-        f"{watching} change the step {label(cost)} by {signed(cost.fraction)} "
-        f"({signed(cost.low)} to {signed(cost.high)} at 95 %)"
+        f"{told}, which is not certain: in {label(widest)} they change it by {_between(widest)}; more "
+        "--repeats, or a machine with nothing else to do, narrow this"
     )
+
+
+def _between(cost: Overhead) -> str:
+    """The interval of an overhead."""
+    sure = " at 95 %" if cost.pairs >= KNOWN_FROM else f", of all {cost.pairs} pairs"
+    return f"{signed(cost.low)} to {signed(cost.high)}{sure}"
 
 
 def compiled_words(made: Compilation) -> str:

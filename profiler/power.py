@@ -106,7 +106,7 @@ class PowerMonitor:
     def _sample(self, nvml: Any, handle: Any) -> None:
         silent = 0
         while not self._stop.wait(PERIOD_S):
-            row = {column: _read(reader, nvml, handle) for column, reader in READERS.items()}
+            row = {column: read(reader, nvml, handle) for column, reader in READERS.items()}
             silent = silent + 1 if set(row.values()) == {None} else 0
             if not silent:
                 self._rows.append({"time_s": time.perf_counter() - self.begin, **row})
@@ -125,7 +125,7 @@ class PowerMonitor:
             self._rows.append({"time_s": time.perf_counter() - self.begin, **row})
 
 
-def _read(reader: Callable[[Any, Any], float], nvml: Any, handle: Any) -> float | None:
+def read(reader: Callable[[Any, Any], Any], nvml: Any, handle: Any) -> Any:
     """One value, or None where this device or driver does not report it."""
     try:
         return reader(nvml, handle)

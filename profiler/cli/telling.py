@@ -21,12 +21,14 @@ def tell(run: Run, overhead: float | None) -> None:
 
 
 def finish(run: Run, overhead: float | None) -> None:
-    """Print the run's path; exit 1 where the overhead of ranges is above the limit."""
-    from reports.units import percent
+    """Print the run's path, and how the overhead of ranges compares with the limit; exit 1 where above it."""
+    from profiler.noting import limit_words
 
     print(f"run written to {run.path}", file=sys.stderr)
-    if overhead is not None and (worst := max(c.fraction for c in run.head.overheads)) > overhead:
-        print(f"ranges cost {percent(worst)} of a step, above {percent(overhead)}", file=sys.stderr)
+    if overhead is None or not (costs := run.head.overheads):
+        return
+    print(limit_words(costs, overhead), file=sys.stderr)
+    if any(cost.fraction > overhead for cost in costs):
         click.get_current_context().exit(1)
 
 

@@ -64,6 +64,8 @@ def install(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> Driver:
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(pynvml, "_LoadNvmlLibrary", lambda: None)
     monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer", driver.function)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid=UUID))
+    sizes = {"total_memory": 80 << 30, "multi_processor_count": 132, "L2_cache_size": 50 << 20}
+    properties = SimpleNamespace(uuid=UUID, name="NVIDIA H100", major=9, minor=0, **sizes)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
     return driver

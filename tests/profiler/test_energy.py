@@ -78,7 +78,7 @@ def test_an_instance_of_a_partitioned_gpu_tells_its_memory(monkeypatch: pytest.M
     unknown = ("nvmlDeviceGetPowerUsage", "nvmlDeviceGetTotalEnergyConsumption")
     install(Driver(kind="MIG", codes=dict.fromkeys(unknown, NOT_SUPPORTED)), monkeypatch)
     handle = power.nvml_handle("cuda:0")
-    read = {name: power._read(reader, pynvml, handle) for name, reader in power.READERS.items()}
+    read = {name: power.read(reader, pynvml, handle) for name, reader in power.READERS.items()}
     assert read["memory_used_bytes"] == 3 << 30
     assert (read["power_w"], read["energy_j"]) == (None, None)
     assert open_counter("cuda:0") == (None, "NVML gives no energy of cuda:0 (Not Supported)")

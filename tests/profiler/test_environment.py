@@ -20,7 +20,7 @@ from profiler.environment import command_line, device_name, last_level_cache_byt
 from profiler.power import PowerMonitor, throttling
 from roofline.run_tables import TABLES
 from specfiles.errors import InputError
-from tests.profiler.nvml import LOST, Driver, install
+from tests.profiler.nvml import LOST, NOT_SUPPORTED, Driver, install
 
 torch = pytest.importorskip("torch")
 
@@ -197,6 +197,14 @@ def test_clocks_are_medians_of_what_was_read() -> None:
 
 def _no_driver() -> None:
     raise RuntimeError("NVML Shared Library Not Found")
+
+
+def test_what_a_virtual_gpu_does_not_tell_costs_no_other_fact(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(Driver(codes={"nvmlDeviceGetEnforcedPowerLimit": NOT_SUPPORTED}), monkeypatch)
+    facts = environment.environment("cuda:0")
+    assert (facts["sm_clock_hz"], facts["memory_clock_hz"]) == (1.98e9, 2.619e9)
+    assert "driver" in facts
+    assert not {"nvml", "power_limit_w"} & set(facts)
 
 
 @pytest.mark.parametrize("module", [None, SimpleNamespace(nvmlInit=_no_driver)], ids=["absent", "no driver"])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from profiler.forward import Point
+from profiler.noting import limit_words
 from profiler.steps import Timed, overhead
 from roofline.run import open_run
 from roofline.run_head import Overhead
@@ -29,6 +30,7 @@ def test_a_torn_pair_is_left_out() -> None:
     assert overhead(Point("decode", 1, 1, 9), Timed(plain=[1.0, 1.0], ranged=[1.1])).pairs == 1
 
 
+SIZE = vars(Point("decode", 1, 1, 9))
 SIZES = ("--device", "cpu", "--phase", "prefill", "--prompt", 16, "--repeats", 3, "--no-alone")
 
 
@@ -51,7 +53,22 @@ def test_the_limit_is_a_check(
     (found,) = open_run(tmp_path / "run").head.overheads
     assert (found.fraction, found.pairs) == (0.02, 3)
     assert [word for word in done.out.split() if "." in word] == ["2.0", "1.5", "2.5"]
-    assert ("ranges cost 2.0 % of a step, above 1.0 %" in done.err) == bool(code)
+    side = "above 1.0" if code else "within 3.0"
+    assert f"ranges cost 2.0 % of a step, {side} % (+1.5 % to +2.5 %, of all 3 pairs)" in done.err
+
+
+@pytest.mark.parametrize(("limit", "side"), [(0.01, "above"), (0.03, "within")])
+def test_repeats_that_vary_by_more_than_the_limit_are_said_to(limit: float, side: str) -> None:
+    """On either side of it, and also where the point that varies is not the one that costs the most."""
+    sure = Overhead(**SIZE, fraction=0.02, low=0.015, high=0.025, pairs=40)
+    if side == "above":
+        sure = sure.replace(low=0.005)
+    vague = Overhead(**{**SIZE, "kv_len": 10}, fraction=-0.01, low=-0.2, high=0.1, pairs=40)
+    told = limit_words([sure, vague], limit)
+    assert (
+        f"cost 2.0 % of a step, {side} {100 * limit:.1f} %, which is not certain: in decode-1x1of10" in told
+    )
+    assert "−20.0 % to +10.0 % at 95 %" in told
 
 
 @pytest.mark.parametrize("limit", ["nan", "-0.1", "inf"])
