@@ -53,6 +53,10 @@ DIFFERENT = {
     ("Xeon-Platinum-8480+ (AMX)", "int8_dense_tops"): AMX,
     ("L4-24GB", "tf32_dense_tflops"): "60 in the table is from memory; half the 16-bit peak is 60.6",
     ("TPU-v4", "mem_bw_gbs"): "both documents that were read say 1200 GB/s",
+    (
+        "TPU-v4",
+        "link_gbs_per_direction",
+    ): "the table has the scaling book's estimate; Google: 50 GB/s per link",
 }
 
 
