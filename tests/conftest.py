@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from workloads.operators import Operator
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+
+# Threads of OpenMP wait by spinning: beside other processes, trees of 600 rows took ten times the CPU time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples in every run, however busy the machine: a red test stays red until its cause is gone.
 settings.register_profile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,26 @@ def test_noise_teaches_nothing_and_ships_nothing() -> None:
     assert after < 1.1 * before
 
 
-def test_times_of_a_fold_do_not_reach_its_own_prediction() -> None:
+@cache
+def learned() -> Trial:
+    """What a kernel alone learns of the staircase."""
     made, folds = cell(staircase)
-    spoiled = made.time_s.copy()
-    spoiled[folds.fold == 2] *= 5
-    before = tried(made, KERNEL, folds)
-    after = tried(Cell(MODEL, GPU, DTYPE, made.rows, spoiled, floor_s=made.floor_s), KERNEL, folds)
-    held = folds.fold == 2
+    return tried(made, KERNEL, folds)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_times_of_a_fold_reach_its_prediction_from_no_kernel(alone: bool) -> None:
+    """Neither from its own nor from one that learns with it."""
+    made, folds = cell(staircase)
+    every, held = np.full(600, True), folds.fold == 2
+    spoiled = Cell(MODEL, GPU, DTYPE, made.rows, np.where(held, 5, 1) * made.time_s, floor_s=made.floor_s)
+    if alone:
+        before, after = learned(), tried(spoiled, KERNEL, folds)
+    else:
+        before, after = (
+            tried_together([some(made, folds, every, "own"), some(one, folds, every, "kin")])[0]
+            for one in (made, spoiled)
+        )
     assert (after.corrected_s[held] == before.corrected_s[held]).all()
     assert (after.corrected_s[~held] != before.corrected_s[~held]).any()  # which do learn from it
 
@@ -122,20 +136,6 @@ def test_kin_that_differ_are_told_apart() -> None:
         assert max(trial.corrector.splits) < len(trial.corrector.features)  # which kernel is decided
 
 
-def test_times_of_a_fold_reach_its_prediction_from_no_kernel() -> None:
-    made, folds = cell(staircase)
-    spoiled = made.time_s.copy()
-    spoiled[folds.fold == 2] *= 5
-    other = Cell(MODEL, GPU, DTYPE, made.rows, spoiled, floor_s=made.floor_s)
-    every, held = np.full(600, True), folds.fold == 2
-    before, after = (
-        tried_together([some(made, folds, every, "own"), some(one, folds, every, "kin")])[0]
-        for one in (made, other)
-    )
-    assert (after.corrected_s[held] == before.corrected_s[held]).all()
-    assert (after.corrected_s[~held] != before.corrected_s[~held]).any()
-
-
 def test_a_family_in_several_folds_is_refused() -> None:
     made, folds = cell(staircase)
     torn = CrossFit((folds.fold + 1) % FOLDS, folds.constants)
@@ -146,7 +146,7 @@ def test_a_family_in_several_folds_is_refused() -> None:
 
 def test_twice_the_same() -> None:
     made, folds = cell(staircase)
-    assert tried(made, KERNEL, folds).corrector == tried(made, KERNEL, folds).corrector
+    assert tried(made, KERNEL, folds).corrector == learned().corrector
 
 
 def test_every_kind_has_finite_features(shared: Callable[[str], Path]) -> None:
