@@ -39,15 +39,15 @@ _CDNA4: _Multiples = {"fp8": 2, "int8": 2, "fp6": 4, "fp4": 4}
 # Dense FLOP per clock and processor with FP32 accumulation: the 16-bit tensor rate, the other dtypes as
 # multiples of it, the FP32 and FP64 vector rates (0: not stated), and what states the rate or a peak of it.
 RATES: dict[str, _Row] = {
-    "Volta (sm70)": (1024, {}, 128, 64, "V100: 125 TFLOP/s, 80 SM, 1.53 GHz"),
-    "Turing (sm75)": (1024, {"int8": 2, "int4": 4}, 128, 4, "T4: 65 TFLOP/s, 40 SM, 1.59 GHz"),
-    "Ampere (sm80)": (2048, {**_SM80, "fp64": 1 / 16}, 128, 64, "ml-engineering: 4 tensor cores x 256 FMA"),
-    "Ampere (sm86)": (1024, _SM80, 256, 4, "A40 data sheet: 149.7 TFLOP/s, 84 SM, 1.74 GHz"),
-    "Ampere GeForce (sm86)": (512, _FORCE, 256, 4, "RTX 3090 Ti: 80 TFLOP/s, 84 SM, 1.86 GHz"),
+    "Volta (sm70)": (1024, {}, 128, 64, "V100 white paper: 8 tensor cores x 64 FMA"),
+    "Turing (sm75)": (1024, {"int8": 2, "int4": 4}, 128, 4, "Turing white paper: 8 tensor cores x 64 FMA"),
+    "Ampere (sm80)": (2048, {**_SM80, "fp64": 1 / 16}, 128, 64, "A100 white paper: 4 tensor cores x 256 FMA"),
+    "Ampere (sm86)": (1024, _SM80, 256, 4, "GA102 white paper: 4 tensor cores x 128 FMA"),
+    "Ampere GeForce (sm86)": (512, _FORCE, 256, 4, "GA102 white paper: half of it with FP32 sums"),
     "Ampere Tegra (sm87)": (2048, _SM80, 256, 0, "AGX Orin: 85 INT8 TOP/s, 16 SM, 1.3 GHz"),
-    "Ada (sm89)": (1024, _ADA, 256, 4, "L40S: 733 FP8 TFLOP/s, 142 SM, 2.52 GHz"),
-    "Ada GeForce (sm89)": (512, _FORCE, 256, 4, "RTX 4090: 165.2 TFLOP/s, 128 SM, 2.52 GHz"),
-    "Hopper (sm90)": (4096, {**_ADA, "fp64": 1 / 16}, 256, 128, "ml-engineering: 4 tensor cores x 512 FMA"),
+    "Ada (sm89)": (1024, _ADA, 256, 4, "Ada white paper: 4 tensor cores x 128 FMA"),
+    "Ada GeForce (sm89)": (512, _FORCE, 256, 4, "Ada white paper: half of it with FP32 sums"),
+    "Hopper (sm90)": (4096, {**_ADA, "fp64": 1 / 16}, 256, 128, "H100 white paper: 4 tensor cores x 512 FMA"),
     "Blackwell (sm100)": (8192, {**_SM100, "fp64": 1 / 64}, 256, 128, "Chips and Cheese: 4 x 1024 FMA"),
     "Blackwell Ultra (sm103)": (8192, _SM103, 256, 4, "GB300: 2.5 PFLOP/s, 148 SM, 2.062 GHz"),
     "Blackwell Tegra (sm110)": (8192, _SM100, 256, 0, "Thor: 1035 FP4 TFLOP/s, 20 SM, 1.57 GHz"),
