@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from profiler.traces.nesting import PIECE
+from profiler.traces.sound import constant
 from profiler.traces.steps import StepFacts, step_facts
 from profiler.traces.tables import NONE, Trace
 
@@ -24,7 +26,7 @@ class Ranges:
         self.kind = trace.column("ranges", "kind")
         self.kinds = {kind: code for code, kind in enumerate(kinds)}
         self.facts = [step_facts(word) for word in self.words]
-        self.layers = np.array([_layer(word) for word in self.words])
+        self.layers = np.array([_layer(word) for word in self.words], np.int32)
 
     def is_kind(self, *kinds: str) -> Any:
         """A mask of the ranges of these kinds."""
@@ -32,30 +34,35 @@ class Ranges:
 
     def up(self, rows: Any, good: Any) -> Any:
         """The innermost range at or around each row for which `good` holds; -1 where there is none."""
-        rows = rows.copy()
         if not len(good):
-            return np.full(len(rows), NONE)
-        while (lost := (rows >= 0) & ~good[np.maximum(rows, 0)]).any():
-            rows[lost] = self.parent[rows[lost]]
-        return rows
+            return constant(np.int32(NONE), len(rows))
+        found = np.empty(len(rows), np.int32)
+        for first in range(0, len(rows), PIECE):
+            piece = rows[first : first + PIECE]
+            while (lost := (piece >= 0) & ~good[np.maximum(piece, 0)]).any():
+                piece = np.where(lost, self.parent[piece], piece)
+            found[first : first + PIECE] = piece
+        return found
 
     def steps(self, trace: Trace) -> tuple[Any, list[StepFacts]]:
         """The step of each activity and the facts of each step, from annotations around the launch."""
         says = np.array([f.known for f in self.facts], bool)[self.name] & ~self.is_kind("operator")
         steps = says | self.is_kind("step")
         rows = self.up(trace.column("activities", "range"), steps)
-        known, index = np.unique(rows[rows >= 0], return_inverse=True)
-        step = np.full(len(rows), NONE, np.int64)
-        step[rows >= 0] = index
-        return step, [self.facts[self.name[row]] for row in known]
+        known = np.zeros(len(steps) + 1, bool)
+        known[rows] = True  # the last is for no step
+        known[-1] = False
+        number = np.cumsum(known, dtype=np.int32) - 1
+        number[-1] = NONE
+        return number[rows], [self.facts[self.name[row]] for row in np.flatnonzero(known)]
 
     def module_layers(self, rows: Any) -> Any:
         """The layer number in the names of the ranges around each row; -1 where there is none."""
         if not len(self.name):
-            return np.full(len(rows), NONE, np.int64)
+            return constant(np.int32(NONE), len(rows))
         numbered = (self.layers[self.name] >= 0) & ~self.is_kind("operator")
         row = self.up(rows, numbered)
-        return np.where(row >= 0, self.layers[self.name[np.maximum(row, 0)]], NONE)
+        return np.append(self.layers[self.name], np.int32(NONE))[row]
 
     def operators(self, rows: Any, around: Any) -> Any:
         """The code of each row's operator name: of the range `around` it that gave its work, else of the
@@ -64,7 +71,7 @@ class Ranges:
         says = np.array([f.known for f in self.facts], bool)[self.name]
         plain = self.up(rows, self.is_kind("annotation", "nvtx") & ~says)
         row = np.where(around >= 0, around, np.where(operator >= 0, operator, plain))
-        return np.where(row >= 0, self.name[np.maximum(row, 0)], NONE) if len(self.name) else row
+        return np.append(self.name, np.int32(NONE))[row]
 
 
 def _layer(word: str) -> int:

@@ -106,13 +106,12 @@ class _Attribution:
     def _kinds(self) -> pa.DictionaryArray:
         """The kind by kernel name, or by the operator around it where the name is unspecific."""
         ranges, around = self.ranges, self.runs.around
-        outer = np.full(len(around), NONE, np.int64)
-        outer[around >= 0] = ranges.name[around[around >= 0]]
+        outer = np.append(ranges.name, np.int32(NONE))[around]
         rules = {code: operator_rule(ranges.words[code]) for code in np.unique(outer[outer >= 0]).tolist()}
         by_range = self.runs.told | {code: rule.kind for code, rule in rules.items() if rule}
         code = numbered(self.name, self.activity, outer)
         first = np.full(code.max(initial=NONE) + 1, NONE, np.int64)
-        first[code[::-1]] = np.arange(len(code))[::-1]
+        first[code[::-1]] = np.arange(len(code), dtype=np.int32)[::-1]
         seen = (column[first].tolist() for column in (self.name, self.activity, outer))
         kinds = [
             _kind(self.known[name].kind, self.activity_kinds[activity], by_range.get(outside))
@@ -121,19 +120,23 @@ class _Attribution:
         return worded(code, kinds)
 
     def _sequence(self, layer: Any) -> tuple[Any, Any]:
-        """Layers and steps by kernel order, on devices where ranges do not give them."""
-        layer, step = layer.copy(), self.step.copy()
+        """Layers and steps, by kernel order on devices where ranges do not give them."""
+        layer, step = np.require(layer, requirements="W"), self.step
         kernel = np.array([kind == "kernel" for kind in self.activity_kinds])[self.activity]
         kinds = np.array([known.kind for known in self.known], object)
         helper = np.array([known.helper for known in self.known])
+        anchors = np.array([known.kind in ANCHORS for known in self.known])
         for _, _, here in self.base.by_device("activities"):
             rows = np.flatnonzero(here & kernel)
             rows = rows[np.argsort(self.start[rows], kind="stable")]
             name = self.name[rows]
-            found, steps = layers_and_steps(Sequence(kinds[name].tolist(), helper[name].tolist(), name))
-            if not (layer[rows] >= 0).any():
+            no_layer, no_step = not (layer[rows] >= 0).any(), not (step[rows] >= 0).any()
+            if not (no_layer or no_step) or not anchors[name].any():
+                continue
+            found, steps = layers_and_steps(Sequence(kinds[name].tolist(), helper[name].tobytes(), name))
+            if no_layer:
                 layer[rows] = found
-            if not (step[rows] >= 0).any() and (steps >= 0).any():
+            if no_step and (steps >= 0).any():
                 step[rows] = steps + (step.max() + 1 if len(step) else 0)
         return layer, step
 
@@ -141,26 +144,25 @@ class _Attribution:
         """The phase by the step's annotation, else by its attention kernels and shapes."""
         runs = self.runs
         bits = {"prefill": 1, "decode": 2}
-        by_work = np.zeros(max(runs.works, default=NONE) + 2, np.int64)  # the last is for no operator
+        by_work = np.zeros(max(runs.works, default=NONE) + 2, np.int8)  # the last is for no operator
         for at, operator in runs.works.items():
             if isinstance(operator, Attention):
                 by_work[at] = 2 if np.all(operator.q_len == 1) else 1
         known = runs.combination < len(by_work)
         hint = by_work[np.where(known, runs.combination, NONE)]
-        hint = np.where(hint == 0, np.array([bits.get(k.phase, 0) for k in self.known])[self.name], hint)
+        by_name = np.array([bits.get(known.phase, 0) for known in self.known], np.int8)
+        hint = np.where(hint == 0, by_name[self.name], hint)
         anchor = np.array([known.kind in ANCHORS for known in self.known])[self.name]
         graph = self.base.column("activities", "graph") >= 0
         at, steps = encoded(step)
-        prefill, decode, graphs, anchors = (
-            np.bincount(at, weights=which, minlength=len(steps)) > 0
-            for which in ((hint & 1) > 0, (hint & 2) > 0, graph, anchor)
-        )
+        prefill, decode, graphs, anchors = (np.zeros(len(steps), bool) for _ in range(4))
+        for seen, which in (prefill, hint & 1), (decode, hint & 2), (graphs, graph), (anchors, anchor):
+            seen[at[which > 0]] = True
         # Graphs are replayed for decode, as prompt lengths vary.
         decode |= ~prefill & graphs & anchors
         said = {number: facts.phase for number, facts in enumerate(self.facts) if facts.phase}
         words = (None, "prefill", "decode", "mixed")
-        seen = prefill + 2 * decode
-        each = zip(steps.tolist(), seen.tolist(), strict=True)
+        each = zip(steps.tolist(), (prefill + 2 * decode).tolist(), strict=True)
         return worded(at, [said.get(number) or words[both] for number, both in each])
 
 

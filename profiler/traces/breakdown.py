@@ -79,7 +79,7 @@ def _summed(trace: Trace, keys: Sequence[str]) -> dict[tuple[int, ...], tuple[in
         codes = np.zeros(piece["activities"].num_rows, np.int64)
         for column in keys:
             places, values = encoded(piece.column("activities", column))
-            codes, pairs = encoded(codes * len(values) + places)
+            codes, pairs = encoded(codes.astype(np.int64) * len(values) + places)
             known = [(*known[int(p) // len(values)], int(values[int(p) % len(values)])) for p in pairs]
         counts = np.bincount(codes, minlength=len(known))
         # The sums are exact: whole numbers below 2**53.

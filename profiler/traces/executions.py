@@ -11,6 +11,7 @@ from profiler.traces.around import Ranges
 from profiler.traces.described import described
 from profiler.traces.grouping import numbered, worded
 from profiler.traces.neighbours import known_by_neighbours, signatures
+from profiler.traces.sound import constant, is_constant
 from profiler.traces.steps import StepFacts
 from profiler.traces.tables import NONE, WORK, Trace, work_values
 from profiler.traces.work import operator_rule, recorded_work
@@ -50,14 +51,20 @@ class Executions:
             dtypes[at] = str(work.dtype)
         known = np.isin(self.combination, list(self.works))
         place = np.where(known, self.combination, size)
-        main = known & self._longest()
-        how = np.where(known, np.where(self.twin >= 0, 2, np.where(self.captured, 1, 0)), NONE)
-        distinct = list(dict.fromkeys(dtypes))
-        code = np.array([distinct.index(d) for d in dtypes])[place]
+        how = np.full(self.count, NONE, np.int8)
+        for which, rows in enumerate((known, known & self.captured, known & (self.twin >= 0))):
+            how[rows] = which
         yield "how", worded(how, HOW)
-        yield "dtype", worded(np.where(known, code, NONE), distinct)
+        distinct = list(dict.fromkeys(dtypes))
+        code = np.array([distinct.index(d) for d in dtypes])
+        code[size] = NONE
+        yield "dtype", worded(code[place], distinct)
+        main = self._longest(known)
+        place = place[main]
         for name, row in zip(WORK, table, strict=True):
-            yield name, np.where(main, row[place], 0.0)
+            found = np.zeros(self.count)
+            found[main] = row[place]
+            yield name, found
 
     def _owners(self) -> tuple[Any, dict[int, Operator]]:
         """The range that gives each activity's work, and the work by combination code."""
@@ -101,7 +108,7 @@ class Executions:
     def _neighbours(self) -> None:
         """Attribute executions without a range by others with the same neighbouring kernels."""
         base, count = self.base, self.count
-        self.twin = np.full(count, NONE, np.int32)  # an attributed activity that looks the same
+        self.twin = constant(np.int32(NONE), count)  # an attributed activity that looks the same
         self.around = self.owner  # the range of the work, or that of the twin
         explained = (self.owner >= 0) & np.isin(self.combination, list(self.works))
         if not explained.any():
@@ -113,7 +120,7 @@ class Executions:
         alike = (combination >= 0) & (self.range < 0)
         first = np.full(signature.max() + 1, NONE, np.int64)
         first[signature[explained]] = np.flatnonzero(explained)
-        self.twin[alike] = first[signature[alike]]
+        self.twin = np.where(alike, first[signature], NONE).astype(np.int32)
         self.combination[alike] = combination[alike]
         self.around = np.where(alike, self.owner[self.twin], self.owner)
 
@@ -122,10 +129,12 @@ class Executions:
         owned = self.owner >= 0
         replay = np.where(self.captured, self.base.column("activities", "launch"), NONE)[owned]
         self.instance = self._runs()
-        self.instance[owned] = numbered(self.owner[owned], replay) + self.count + 1  # behind all runs
+        self.instance[owned] = numbered(self.owner[owned], replay) + (self.count + 1)  # behind all runs
 
     def _runs(self) -> Any:
         """A number per activity, equal for neighbours with twins of one execution."""
+        if is_constant(self.twin):  # none: each activity is by itself
+            return np.arange(1, self.count + 1)
         twin_owner = np.where(self.twin >= 0, self.around, NONE)
         place = [self.base.column("activities", c) for c in ("stream", "device", "source")]
         order = np.lexsort((self.start, *place))
@@ -136,11 +145,11 @@ class Executions:
         found[order] = np.cumsum(new)
         return found
 
-    def _longest(self) -> Any:
-        """A mask of the longest activity of each instance, which has the instance's work."""
-        order = np.lexsort((self.start - self.end, self.instance))
-        first = np.ones(len(order), bool)
-        first[1:] = self.instance[order][1:] != self.instance[order][:-1]
-        found = np.zeros(self.count, bool)
-        found[order[first]] = True
-        return found
+    def _longest(self, known: Any) -> Any:
+        """The longest activity of each instance, which has the instance's work, of activities with `known`
+        work; an instance's work is known of all of its activities or of none."""
+        rows = np.flatnonzero(known)
+        rows = rows[np.lexsort((self.start[rows] - self.end[rows], self.instance[rows]))]
+        first = np.ones(len(rows), bool)
+        first[1:] = self.instance[rows[1:]] != self.instance[rows[:-1]]
+        return rows[first]

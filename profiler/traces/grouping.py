@@ -13,21 +13,22 @@ PIECE = 1 << 16  # rows of a column of one value that share memory
 
 def numbered(*columns: Any) -> Any:
     """A number per row, equal where all columns are; from 0, in order of first occurrence."""
-    found = np.zeros(len(columns[0]), np.int64)
+    found, several = np.zeros(len(columns[0]), np.int32), False
     for column in columns:
         codes, distinct = encoded(column)
         if len(distinct) > 1:  # both factors are at most the number of rows: the product fits
-            found, _ = encoded(found * len(distinct) + codes)
+            found = encoded(found.astype(np.int64) * len(distinct) + codes)[0] if several else codes
+            several = True
     return found
 
 
 def encoded(values: Any) -> tuple[Any, Any]:
-    """Each number's index among the distinct ones, and those in order of first occurrence.
+    """Each number's index (int32) among the distinct ones, and those in order of first occurrence.
 
     By hashing, which is faster than sorting for many rows with few distinct values.
     """
-    whole = pa.array(np.asarray(values, np.int64)).dictionary_encode()
-    return whole.indices.to_numpy().astype(np.int64), whole.dictionary.to_numpy()
+    whole = pa.array(np.asarray(values)).dictionary_encode()
+    return whole.indices.to_numpy(), whole.dictionary.to_numpy()
 
 
 def worded(codes: Any, words: Sequence[str | None]) -> pa.DictionaryArray:

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from profiler.traces.columns import BAD, NONE, Words, identities, integers, nanoseconds, processes
 from profiler.traces.kineto_events import EMPTY, correlation, shapes_of, sizes, small
-from profiler.traces.sound import LONGEST_NS, Losses, in_order
+from profiler.traces.nsyscolumns import as_table, compact
+from profiler.traces.sound import LONGEST_NS, Losses, in_order, joined, kept
 from profiler.traces.tables import SCHEMAS, make_table
 
 STEP = "ProfilerStep"
@@ -81,22 +82,21 @@ class KinetoColumns:
         if self.flows:
             places = self._where(group)
             part |= {"place_process": places["process"], "place_thread": places["thread"]}
-        self._parts["activities"].append(part)
+        self._parts["activities"].append(compact("activities", part))
 
     def add_launches(self, group: list[Any]) -> None:
         """Calls of the runtime or driver."""
         if not group:
             return
         args = [e.args or EMPTY for e in group]
-        self._parts["launches"].append(
-            {
-                **self._where(group),
-                "name": self.words["launches"].codes([e.name for e in group]),
-                "correlation": integers([correlation(a) for a in args]),
-                "kernel": self.words["activities"].codes([a.kernel for a in args]),
-                **self._times(group),
-            }
-        )
+        part = {
+            **self._where(group),
+            "name": self.words["launches"].codes([e.name for e in group]),
+            "correlation": integers([correlation(a) for a in args]),
+            "kernel": self.words["activities"].codes([a.kernel for a in args]),
+            **self._times(group),
+        }
+        self._parts["launches"].append(compact("launches", part))
 
     def add_ranges(self, kind: str, group: list[Any]) -> None:
         """Operators, annotations, modules; annotations that name profiler steps become steps."""
@@ -105,16 +105,15 @@ class KinetoColumns:
         args = [e.args or EMPTY for e in group]
         kinds = ["step" if kind == "annotation" and str(e.name).startswith(STEP) else kind for e in group]
         external = [a.external if a.external is not None else a.external_old for a in args]
-        self._parts["ranges"].append(
-            {
-                **self._where(group),
-                "kind": self.words["range kind"].codes(kinds),
-                "name": self.words["ranges"].codes([e.name for e in group]),
-                "shapes": self.words["shapes"].codes([shapes_of(a) for a in args]),
-                "external": integers(external),
-                **self._times(group),
-            }
-        )
+        part = {
+            **self._where(group),
+            "kind": self.words["range kind"].codes(kinds),
+            "name": self.words["ranges"].codes([e.name for e in group]),
+            "shapes": self.words["shapes"].codes([shapes_of(a) for a in args]),
+            "external": integers(external),
+            **self._times(group),
+        }
+        self._parts["ranges"].append(compact("ranges", part))
 
     def add_flows(self, group: list[Any]) -> None:
         """Starts and ends of arrows."""
@@ -151,19 +150,17 @@ class KinetoColumns:
         if not columns:
             return SCHEMAS[name].empty_table()
         self.columns[name] = columns
+        if name != "samples":
+            return as_table(name, dict(columns), {key: self.words[c].known for key, c in WORDS[name].items()})
         words = {key: self.words[code].array(columns[key]) for key, code in WORDS[name].items()}
-        return make_table(
-            name, {key: (columns | words)[key] for key in SCHEMAS[name].names if key in columns}
-        )
+        return make_table(name, columns | words)
 
     def _joined(self, name: str) -> dict[str, Any]:
         parts = self._parts.pop(name, [])
         if not parts:
             return {}
-        columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-        parts.clear()
-        good = columns["time_ns" if name == "samples" else "end_ns"] != BAD
-        columns = {key: values[good] for key, values in columns.items()}
+        columns = joined(parts)
+        columns = kept(columns, columns["time_ns" if name == "samples" else "end_ns"] != BAD)
         if name == "samples":
             order = np.argsort(columns["time_ns"], kind="stable")
             return {key: values[order] for key, values in columns.items()}

@@ -9,7 +9,7 @@ import numpy as np
 
 from profiler.traces.kineto_flows import by_arrows
 from profiler.traces.linking import link_ranges
-from profiler.traces.nesting import NONE, latest_before
+from profiler.traces.nesting import NONE, latest_before, threads
 from profiler.traces.sound import Losses
 from profiler.traces.tables import Trace
 
@@ -103,21 +103,28 @@ def _host_threads(
 ) -> tuple[Any, Any]:
     """Process and thread of each range. Python numbers the threads of modules differently, so modules are
     assigned to the thread with most of its operators inside them."""
-    process, thread = ranges["process"].copy(), ranges["thread"].copy()
+    process, thread = (ranges[key].astype(np.int64) for key in ("process", "thread"))
     kinds = words["range kind"]
     module = ranges["kind"] == (list(kinds).index("module") if "module" in kinds else -2)
     if not module.any() or module.all():
         return process, thread
-    sources = [{key: ranges[key][~module] for key in ("start_ns", "process", "thread")}]
-    sources += [dict(launches)] if launches is not None else []
-    at, pids, tids = (np.concatenate([s[key] for s in sources]) for key in ("start_ns", "process", "thread"))
-    places, place = np.unique(np.stack([pids, tids]), axis=1, return_inverse=True)
-    for each in np.unique(np.stack([process[module], thread[module]]), axis=1).T:
-        mine = module & (process == each[0]) & (thread == each[1])
-        if ((places[0] == each[0]) & (places[1] == each[1])).any():
+    tables = [ranges, *([launches] if launches is not None else [])]
+    places = threads(*((table["process"], table["thread"]) for table in tables))
+    hosts = [~module, *(np.ones(len(place), bool) for place in places[1:])]
+    of_hosts = np.unique(np.concatenate([place[host] for place, host in zip(places, hosts, strict=True)]))
+    for each in np.setdiff1d(places[0][module], of_hosts).tolist():
+        mine = module & (places[0] == each)
+        first, last = ranges["start_ns"][mine].min(), ranges["end_ns"][mine].max()
+        inside = [
+            host & (table["start_ns"] >= first) & (table["start_ns"] <= last)
+            for table, host in zip(tables, hosts, strict=True)
+        ]
+        found = np.concatenate([place[here] for place, here in zip(places, inside, strict=True)])
+        if not len(found):
             continue
-        inside = (at >= ranges["start_ns"][mine].min()) & (at <= ranges["end_ns"][mine].max())
-        if inside.any():
-            host = places[:, np.bincount(place[inside]).argmax()]
-            process[mine], thread[mine] = host
+        known, count = np.unique(found, return_counts=True)
+        for table, place in zip(tables, places, strict=True):
+            if len(rows := np.flatnonzero(place == known[count.argmax()])):
+                process[mine], thread[mine] = table["process"][rows[0]], table["thread"][rows[0]]
+                break
     return process, thread

@@ -30,7 +30,7 @@ class Sequence:
     """Kernels in order of time: kind by name, whether they are helpers, and name codes."""
 
     kind: list[str]
-    helper: list[bool]
+    helper: list[bool] | bytes
     name: Any
 
     def anchors(self) -> list[int]:

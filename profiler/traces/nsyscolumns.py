@@ -14,6 +14,8 @@ from profiler.traces.sound import Columns, constant, is_constant, joined
 from profiler.traces.tables import NONE, SCHEMAS
 
 TIMES = ("start_ns", "end_ns")
+# Columns with negative numbers: a clock may begin before its zero, and what has a name has a number below 0.
+BELOW = (*TIMES, "name", "process", "thread", "place_process", "place_thread")
 ID_BITS = 24  # a global id holds the machine, the process and the thread, from high bits to low
 LOW_BITS = (1 << ID_BITS) - 1
 
@@ -42,8 +44,7 @@ def compact(table: str, columns: Columns) -> Columns:
     for name, values in columns.items():
         kind = schema.field(name).type if name in schema.names else pa.int64()
         most = np.iinfo(np.int32 if pa.types.is_int32(kind) else np.int64)
-        # A clock may begin before its zero; names that stand in the table have numbers below it.
-        least = most.min if name in (*TIMES, "name") else NONE
+        least = most.min if name in BELOW else NONE
         low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
         if low < least or high > most.max:
             values = values.clip(least, most.max)  # noqa: PLW2901

@@ -52,7 +52,7 @@ def sound_times(columns: Columns, losses: Losses, *, ranges: bool = False) -> Co
     losses.note("dropped", missing.sum(), "events without a start or an end")
     losses.note("dropped", negative.sum(), "events of negative duration")
     losses.note("dropped", absurd.sum(), "events longer than an hour")
-    return _kept(columns, ~(missing | negative | absurd))
+    return kept(columns, ~(missing | negative | absurd))
 
 
 def in_order(columns: Columns, losses: Losses, *, distinct: bool = False) -> Columns:
@@ -61,7 +61,7 @@ def in_order(columns: Columns, losses: Losses, *, distinct: bool = False) -> Col
     if len(start) and int(start.max()) - int(start.min()) > FARTHEST_NS:
         near = np.abs(start - np.median(start)) <= FARTHEST_NS
         losses.note("dropped", (~near).sum(), "events more than a week from the others")
-        columns = _kept(columns, near)
+        columns = kept(columns, near)
     start = columns["start_ns"]
     if (start[1:] < start[:-1]).any():
         order = np.argsort(start, kind="stable").astype(np.int32 if len(start) < 2**31 else np.int64)
@@ -71,7 +71,7 @@ def in_order(columns: Columns, losses: Losses, *, distinct: bool = False) -> Col
         return columns
     again = _repeated(columns)
     losses.note("repaired", again.sum(), "activities recorded twice, counted once")
-    return _kept(columns, ~again)
+    return kept(columns, ~again)
 
 
 def _repeated(columns: Mapping[str, Any]) -> Any:
@@ -88,7 +88,8 @@ def _repeated(columns: Mapping[str, Any]) -> Any:
     return repeated
 
 
-def _kept(columns: Columns, keep: Any) -> Columns:
+def kept(columns: Columns, keep: Any) -> Columns:
+    """The rows of a mask."""
     if keep.all():
         return columns
     return {
@@ -141,7 +142,7 @@ class Growing:
             self._filled = len(part)
             return
         while len(part):
-            if last is None or is_constant(last) or last.dtype != part.dtype or self._filled == len(last):
+            if last is None or is_constant(last) or self._filled == len(last) or not _fits(part, last):
                 self._close()
                 last = _in_pages(BLOCK_ROWS, part.dtype)
                 self._blocks.append(last)
@@ -167,6 +168,10 @@ class Growing:
         if self._blocks and not is_constant(self._blocks[-1]):
             self._blocks[-1] = self._blocks[-1][: self._filled]
         self._filled = 0
+
+
+def _fits(part: Any, block: Any) -> bool:
+    return bool(np.can_cast(part.dtype, block.dtype))
 
 
 def _in_pages(rows: int, width: Any) -> Any:

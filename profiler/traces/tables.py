@@ -165,12 +165,14 @@ class Trace:
         """A column as a NumPy array: numbers, or codes of words (null is -1)."""
         values = self[table][name]
         if pa.types.is_dictionary(values.type):
-            values = unified(values).indices.fill_null(NONE)
+            codes = unified(values).indices
+            values = codes.fill_null(NONE) if codes.null_count else codes
         return values.to_numpy()
 
     def words(self, table: str, name: str) -> list[str]:
         """The dictionary of a column's codes."""
-        found: list[str] = unified(self[table][name]).dictionary.to_pylist()
+        chunks = self[table][name].unify_dictionaries().chunks
+        found: list[str] = chunks[0].dictionary.to_pylist() if chunks else []
         return found
 
     def of_kind(self, table: str, *kinds: str) -> Any:
@@ -209,6 +211,8 @@ class Trace:
 
 def unified(values: pa.ChunkedArray) -> pa.DictionaryArray:
     """A column of words as one array with one dictionary."""
+    if values.num_chunks == 1:
+        return values.chunk(0)
     whole = values.unify_dictionaries().combine_chunks()
     return whole if isinstance(whole, pa.DictionaryArray) else whole.chunk(0)
 
@@ -246,6 +250,8 @@ def work_values(work: Work) -> tuple[float, ...]:
 
 def merge(traces: Sequence[Trace]) -> Trace:
     """Several traces as one: sources renumbered, row numbers shifted."""
+    if len(traces) == 1:  # nothing to shift, and a copy of every such column would be made
+        return traces[0]
     origins: list[Origin] = []
     parts: dict[str, list[pa.Table]] = {name: [] for name in SCHEMAS}
     devices: list[DeviceFacts] = []
