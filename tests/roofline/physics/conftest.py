@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 
 from hwspecs import load_device
 from roofline.physics.base import Gpu
+from roofline.physics.choice import Chosen
 from roofline.physics.columns import dtypes_of, of_table
 from roofline.physics.fit import Cell, held_out_s, mape
+from roofline.physics.kernels import Kernels
 from roofline.physics.model import KernelModel
 
 
@@ -21,6 +24,27 @@ from roofline.physics.model import KernelModel
 def tables_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests here state what is known from tables: results of campaigns, which come first, are put aside."""
     monkeypatch.setattr("hwspecs.measured.FOLDER", tmp_path / "no campaigns")
+
+
+def chosen(
+    device: str,
+    op: str,
+    dtype: str = "bfloat16",
+    kv_dtype: str = "",
+    backend: str = "",
+    kernel: str = "",
+    *,
+    unseen: bool = False,
+) -> Chosen:
+    """The constants that a device has for rows; `unseen` as if nobody had measured it."""
+    found = _kernels(device, unseen).choose(op, dtype, kv_dtype, backend, kernel)
+    assert found is not None
+    return found
+
+
+@cache
+def _kernels(device: str, unseen: bool) -> Kernels:
+    return Kernels(load_device(device), unseen=unseen)
 
 
 @pytest.fixture(scope="session")

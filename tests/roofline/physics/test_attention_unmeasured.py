@@ -15,6 +15,7 @@ from roofline.ceilings import Ceilings, ceilings
 from roofline.optable import predict_table
 from roofline.physics.base import Gpu
 from roofline.physics.kernels import Kernels
+from tests.roofline.physics.conftest import chosen
 
 ASKED = ("h200_sxm", "h20", "b300_sxm", "gb200", "a100_sxm_40gb", "l40s", "rtx4090", "rtx_pro_6000_server")
 GPUS = {name: Gpu.of(load_device(name)) for name in (*ASKED, "a100_sxm", "h100_sxm", "b200_sxm")}
@@ -182,8 +183,7 @@ def test_before_hopper_another_kernel_runs_than_one_that_needs_a_later_gpu(
 @pytest.mark.parametrize("kernel", ["", "trtllm_mha"])
 def test_sglang_attends_by_trtllm_gen_on_blackwell_whatever_its_cache(name: str, kernel: str) -> None:
     """FlashInfer's prompts alone were measured with queries of 16 bits over an fp8 cache."""
-    found = Kernels(load_device(name)).choose("attention_prefill", "bfloat16", "fp8", "sglang", kernel)
-    assert found is not None
+    found = chosen(name, "attention_prefill", "bfloat16", "fp8", "sglang", kernel)
     assert found.kernel == "trtllm_mha"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from roofline.physics.stand_ins import pools
 from roofline.physics.transfer import QUANTITIES, carried, distance
 from roofline.times import times
 from specfiles.errors import InputError
+from tests.roofline.physics.conftest import chosen
 from workloads.operators import Attention, Gemm
 
 CALIBRATED = ("a100_sxm", "h100_sxm", "b200_sxm")
@@ -64,31 +66,18 @@ def test_carried_constants_are_marked(name: str) -> None:
 
 
 def test_the_kernel_s_own_constants_come_before_the_backend_s_and_these_before_any() -> None:
-    device = LIMITS["h100_sxm"].kernels
-    assert device is not None
-    own = device.choose("gemm", "bfloat16", "", "sglang", "sglang")
-    backend = device.choose("gemm", "bfloat16", "", "sglang", "no such kernel")
-    anyone = device.choose("gemm", "bfloat16", "", "no such backend", "")
-    assert own is not None
-    assert backend is not None
-    assert anyone is not None
+    named = (("sglang", "sglang"), ("sglang", "no such kernel"), ("no such backend", ""))
+    own, backend, anyone = (chosen("h100_sxm", "gemm", "bfloat16", "", *names) for names in named)
     assert own.provenance == "calibrated"
     assert "any backend" in anyone.provenance
     assert len({tuple(c.values.items()) for c in (own, backend, anyone)}) == 3
 
 
 def test_weights_are_widened_unless_a_library_that_multiplies_integers_is_asked_for() -> None:
-    device = Kernels(load_device("h100_sxm"))
-    asked = device.choose("gemm", "int8_wo", "", "sglang", "")
-    plain = device.choose("gemm", "int8_wo", "", "", "")
-    assert asked is not None
-    assert plain is not None
+    asked, plain = (chosen("h100_sxm", "gemm", "int8_wo", "", engine) for engine in ("sglang", ""))
     assert asked.provenance == "calibrated"
     assert plain.provenance == "transferred from bfloat16"
-    elsewhere = Kernels(load_device("h100_sxm"), unseen=True)
-    asked, fp8 = (elsewhere.choose("gemm", d, "", "sglang", "") for d in ("int8_wo", "fp8"))
-    assert asked is not None
-    assert fp8 is not None
+    asked, fp8 = (chosen("h100_sxm", "gemm", d, "", "sglang", unseen=True) for d in ("int8_wo", "fp8"))
     assert asked.values["compute_share"] == fp8.values["compute_share"], "of another product of 8 bits"
     assert not asked.kernel, "its tiles are those of the kernel that is asked for"
 
@@ -120,13 +109,10 @@ def test_a_replayed_product_is_faster_than_the_memory_where_the_l2_keeps_its_wei
 @pytest.mark.parametrize("name", ["b200_sxm", "b300_sxm", "rtx_pro_6000_server"])
 def test_sglang_has_no_product_of_integers_on_blackwell(name: str) -> None:
     """`int8_scaled_mm` is not implemented beyond compute capability 9.0: weights are widened."""
-    kernels = Kernels(load_device(name))
-    found, product = (kernels.choose("gemm", d, "", "sglang", "") for d in ("int8_wo", "bfloat16"))
-    assert found is not None
-    assert product is not None
+    found, product = (chosen(name, "gemm", d, "", "sglang") for d in ("int8_wo", "bfloat16"))
     assert found.values["launch_s"] == product.values["launch_s"]
     rows = {**{n: np.array([4096.0]) for n in "mnk"}, "backend": np.array(["sglang"], dtype=object)}
-    time = kernels.table("gemm", "int8_wo", "", rows)
+    time = Kernels(load_device(name)).table("gemm", "int8_wo", "", rows)
     assert time is not None
     assert "quantise kernel" not in time.parts
 
@@ -134,10 +120,7 @@ def test_sglang_has_no_product_of_integers_on_blackwell(name: str) -> None:
 @pytest.mark.parametrize("name", ["a100_sxm", "h100_sxm", "l40s", "a10"])
 def test_a_library_s_product_of_integers_is_no_other_s_engine(name: str) -> None:
     """TensorRT's was measured between two events of its engine's profiler, which nobody else pays."""
-    kernels = Kernels(load_device(name))
-    own, product = (kernels.choose("gemm", d, "", "vllm", "") for d in ("sq", "fp8"))
-    assert own is not None
-    assert product is not None
+    own, product = (chosen(name, "gemm", d, "", "vllm") for d in ("sq", "fp8"))
     assert own.values["launch_s"] == product.values["launch_s"] < 4e-6
 
 
@@ -149,21 +132,15 @@ def test_a_library_s_product_of_integers_is_no_other_s_engine(name: str) -> None
 def test_tiles_by_rule_are_those_of_the_library_that_is_asked_for(
     name: str, backend: str, kernel: str
 ) -> None:
-    found = Kernels(load_device(name)).choose("gemm", "fp8", "", backend, "")
-    assert found is not None
-    assert found.kernel == kernel
+    assert chosen(name, "gemm", "fp8", "", backend).kernel == kernel
 
 
 @pytest.mark.parametrize("name", ["a100_sxm", "h100_sxm", "h200_sxm", "b200_sxm", "l40s"])
 @pytest.mark.parametrize("dtype", ["int8_wo", "int4_wo"])
 def test_a_library_s_weight_only_product_is_its_own_and_not_another_s(name: str, dtype: str) -> None:
     """vLLM's (Marlin) starts as its 16-bit product does: neither in TensorRT's engine nor by quantising."""
-    kernels = Kernels(load_device(name))
-    own, product = (kernels.choose("gemm", d, "", "vllm", "") for d in (dtype, "bfloat16"))
-    other = kernels.choose("gemm", dtype, "", "trtllm", "")
-    assert own is not None
-    assert product is not None
-    assert other is not None
+    own, product = (chosen(name, "gemm", d, "", "vllm") for d in (dtype, "bfloat16"))
+    other = chosen(name, "gemm", dtype, "", "trtllm")
     assert own.values["launch_s"] == product.values["launch_s"] < 4e-6
     assert own.provenance.startswith("transferred")
     assert other.values["launch_s"] > 2 * own.values["launch_s"]
@@ -179,25 +156,28 @@ def test_narrow_weights_make_a_large_product_of_one_row_faster(name: str) -> Non
 
 
 def test_a_weight_only_product_that_nobody_measured_is_the_library_s_own_with_narrow_weights() -> None:
-    unseen = Kernels(load_device("a100_sxm"), unseen=True)
-    found = unseen.choose("gemm", "int8_wo", "", "trtllm", "")
-    product = unseen.choose("gemm", "bfloat16", "", "trtllm", "")
-    assert found is not None
-    assert product is not None
+    narrow = ("int8_wo", "bfloat16")
+    found, product = (chosen("a100_sxm", "gemm", d, "", "trtllm", unseen=True) for d in narrow)
     assert found.provenance == product.provenance
     shared = set(found.values) & set(product.values)
     assert {n: found.values[n] for n in shared} == pytest.approx({n: product.values[n] for n in shared})
-    starts = {c.name: c.start for c in models()["gemm"].constants(unseen.gpu, dtypes_of("int8_wo"))}
+    starts = {
+        c.name: c.start
+        for c in models()["gemm"].constants(Gpu.of(load_device("a100_sxm")), dtypes_of("int8_wo"))
+    }
     assert found.values["widen_share"] == starts["widen_share"]
 
 
 def test_all_backends_products_of_16_bits_speak_for_another_generation() -> None:
     """They are all cuBLAS, whatever the backend calls them: a mean over more of them is surer."""
-    unseen = Kernels(load_device("h100_sxm"), unseen=True)
-    chosen = [unseen.choose("gemm", "bfloat16", "", b, "") for b in ("sglang", "trtllm", "vllm", "")]
-    assert len({tuple(one.values.items()) for one in chosen if one}) == 1
-    eights = [unseen.choose("gemm", "fp8", "", backend, kernel) for backend, kernel in EIGHT_BITS]
-    assert len({tuple(one.values.items()) for one in eights if one}) == len(EIGHT_BITS)
+
+    def sets(dtype: str, names: Iterable[tuple[str, str]]) -> int:
+        """How many different ones."""
+        found = [chosen("h100_sxm", "gemm", dtype, "", *each, unseen=True) for each in names]
+        return len({tuple(one.values.items()) for one in found})
+
+    assert sets("bfloat16", [(backend, "") for backend in ("sglang", "trtllm", "vllm", "")]) == 1
+    assert sets("fp8", EIGHT_BITS) == len(EIGHT_BITS)
 
 
 def test_a_format_says_more_than_a_kernel_s_name() -> None:
@@ -213,22 +193,15 @@ def test_a_format_says_more_than_a_kernel_s_name() -> None:
 
 
 def test_ampere_s_latent_attention_does_not_speak_for_kernels_that_split_sequences() -> None:
-    for name, others in (("h100_sxm", ["B200-SXM-180GB"]), ("b200_sxm", ["H100-SXM5-80GB"])):
-        found = Kernels(load_device(name), unseen=True).choose(
-            "mla_decode", "bfloat16", "bfloat16", "trtllm", "default"
-        )
-        assert found is not None
-        assert [found.provenance] == [f"transferred from {other}" for other in others]
+    for name, other in (("h100_sxm", "B200-SXM-180GB"), ("b200_sxm", "H100-SXM5-80GB")):
+        found = chosen(name, "mla_decode", "bfloat16", "bfloat16", "trtllm", "default", unseen=True)
+        assert found.provenance == f"transferred from {other}"
 
 
 @pytest.mark.parametrize("op", ["rmsnorm", "rope", "act_mul", "elementwise_add"])
 def test_passes_over_rows_move_as_many_bytes_in_either_format_of_16_bits(op: str) -> None:
-    a100, l40s = (Kernels(load_device(name)) for name in ("a100_sxm", "l40s"))
-    half, brain = (a100.choose(op, dtype, "", "", "") for dtype in ("float16", "bfloat16"))
-    carried_there = l40s.choose(op, "bfloat16", "", "", "")
-    assert half is not None
-    assert brain is not None
-    assert carried_there is not None
+    half, brain = (chosen("a100_sxm", op, dtype) for dtype in ("float16", "bfloat16"))
+    carried_there = chosen("l40s", op)
     assert brain.values == half.values
     assert brain.provenance == "transferred from float16"
     assert carried_there.provenance == "transferred from A100-SXM4-80GB"
@@ -243,10 +216,7 @@ def test_passes_over_rows_move_as_many_bytes_in_either_format_of_16_bits(op: str
 
 @pytest.mark.parametrize(("op", "library"), [("attention_prefill", "vllm"), ("mla_decode", "sglang")])
 def test_attention_of_no_library_is_that_of_the_usual_one_and_less_sure(op: str, library: str) -> None:
-    h100 = Kernels(load_device("h100_sxm"))
-    anyone, usual = (h100.choose(op, "bfloat16", "fp8", backend, "") for backend in ("", library))
-    assert anyone is not None
-    assert usual is not None
+    anyone, usual = (chosen("h100_sxm", op, "bfloat16", "fp8", backend) for backend in ("", library))
     assert (anyone.values, anyone.backend, anyone.kernel) == (usual.values, library, usual.kernel)
     assert anyone.provenance == "calibrated (any backend)"
     widths = [np.mean([upper / lower for _, lower, upper in one.bands]) for one in (anyone, usual)]
@@ -275,12 +245,13 @@ def test_a_row_alone_is_the_row_among_many() -> None:
     assert list(whole) == pytest.approx(alone, rel=1e-6)  # sums over candidates are of single precision
 
 
-def test_kinds_without_a_kernel_model_keep_to_the_ceilings() -> None:
-    kinds = {"rope": {"num_tokens": [64], "n_heads": 8, "n_kv_heads": 8, "head_dim": 128}}
-    unknown = [kind for kind in kinds if kind not in models()]
-    for kind in unknown:
-        table = pd.DataFrame({"op": kind, "dtype": "bfloat16", **kinds[kind]})
-        assert (predict_table(table, LIMITS["h100_sxm"])["provenance"] == "ceilings").all()
+@pytest.mark.parametrize(
+    ("op", "sizes"), [("sampling", {"num_tokens": 64, "n": 128_256}), ("copy", {"bytes": 1e9})]
+)
+def test_kinds_without_a_kernel_model_keep_to_the_ceilings(op: str, sizes: dict[str, float]) -> None:
+    assert op not in models()
+    table = pd.DataFrame([{"op": op, "dtype": "bfloat16", **sizes}])
+    assert (predict_table(table, LIMITS["h100_sxm"])["provenance"] == "ceilings").all()
 
 
 def test_other_fidelities_have_no_new_columns() -> None:
@@ -374,18 +345,14 @@ def test_attention_without_a_format_of_its_cache_has_that_of_its_inputs() -> Non
         assert unsaid == said
 
 
-def test_an_interval_begins_no_lower_than_the_bytes_allow() -> None:
-    row = {"op": "attention_decode", "dtype": "bf16", "batch": 16, "kv_len": 8192, "n_heads": 32}
-    table = pd.DataFrame([{**row, "n_kv_heads": 8, "head_dim": 128}])
-    found = predict_table(table, LIMITS["h100_sxm"]).iloc[0]
-    assert found["memory_s"] * 1e6 <= found["lower_us"] <= found["predicted_us"] <= found["upper_us"]
-
-
 @pytest.mark.parametrize("name", ["h100_sxm", "l40s", "rtx4090"])
-def test_an_interval_begins_no_lower_than_the_flop_allow(name: str) -> None:
+@pytest.mark.parametrize("limit", ["bytes", "FLOP"])
+def test_an_interval_begins_no_lower_than_what_the_data_sheet_allows(name: str, limit: str) -> None:
     """Also where constants come from other GPUs, so that intervals are wide."""
-    table = pd.DataFrame([{"op": "gemm", "dtype": "bf16", "m": 8192, "n": 8192, "k": 8192}])
-    found = predict_table(table, ceilings(load_device(name), "calibrated")).iloc[0]
+    cache = {"op": "attention_decode", "batch": 16, "kv_len": 8192, "n_heads": 32, "n_kv_heads": 8}
+    row = cache | {"head_dim": 128} if limit == "bytes" else {"op": "gemm", "m": 8192, "n": 8192, "k": 8192}
+    table = pd.DataFrame([{"dtype": "bf16", **row}])
+    found = predict_table(table, LIMITS[name]).iloc[0]
     floor = predict_table(table, ceilings(load_device(name))).iloc[0]
     assert floor["predicted_us"] <= found["lower_us"] * (1 + 1e-9)
     assert found["lower_us"] <= found["predicted_us"] <= found["upper_us"]

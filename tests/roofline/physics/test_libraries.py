@@ -12,13 +12,14 @@ from hwspecs import kernels_of, load_device
 from roofline.physics import cutlass_tiles, model_of
 from roofline.physics.base import Gpu
 from roofline.physics.calibration import _groups, _kin
+from roofline.physics.choice import Chosen
 from roofline.physics.columns import dtypes_of
 from roofline.physics.fit import Cell, _trust, cross_fitted
-from roofline.physics.kernels import Kernels
 from roofline.physics.libraries import OF_ATTENTION, OF_EXPERTS, library, numbers, of_engine, says, since
 from roofline.physics.moe import CONSTANTS, MoeModel
 from roofline.physics.stand_ins import MEASURED_WELL
 from roofline.physics.triton_tiles import Sizes, default_tile_by_tokens, untuned
+from tests.roofline.physics.conftest import chosen
 
 GPU = Gpu.of(load_device("h100_sxm"))
 
@@ -219,8 +220,7 @@ def test_a_kernel_that_ran_without_tuning_speaks_for_no_other() -> None:
     slow = [k for k in kernels_of(load_device("h100_sxm")) if "modeloptfp8moe_flashinfer_cutlass" in k.kernel]
     model, dtype = MoeModel(), dtypes_of("fp8")
     assert not model.sound(slow[0].values, GPU, dtype)
-    found = Kernels(load_device("b200_sxm"), unseen=True).choose("moe", "fp8", "", "vllm", slow[0].kernel)
-    assert found is not None
+    found = chosen("b200_sxm", "moe", "fp8", "", "vllm", slow[0].kernel, unseen=True)
     assert model.sound(found.values, Gpu.of(load_device("b200_sxm")), dtype)
 
 
@@ -275,15 +275,12 @@ def test_a_prior_weighs_more_where_one_family_is_all_there_is() -> None:
 
 def test_a_kernel_that_no_other_device_has_is_stood_in_for_by_its_library() -> None:
     """An unknown Marlin kernel on A100 follows those of H100 and B200, not what else they multiply with."""
-    kernels = Kernels(load_device("a100_sxm"), unseen=True)
-    found = kernels.choose("moe", "int4_wo", "", "tomorrow", "tomorrow_s_marlin")
-    assert found is not None
-    assert found.provenance == "transferred from H100-SXM5-80GB and B200-SXM-180GB"
-    one = kernels.choose("moe", "bfloat16", "", "tomorrow", "tomorrow_s_triton")
-    other = kernels.choose("moe", "bfloat16", "", "tomorrow", "tomorrow_s_cutlass")
-    assert one is not None
-    assert other is not None
-    assert one.values != other.values
+
+    def of(dtype: str, kernel: str) -> Chosen:
+        return chosen("a100_sxm", "moe", dtype, "", "tomorrow", f"tomorrow_s_{kernel}", unseen=True)
+
+    assert of("int4_wo", "marlin").provenance == "transferred from H100-SXM5-80GB and B200-SXM-180GB"
+    assert of("bfloat16", "triton").values != of("bfloat16", "cutlass").values
 
 
 def test_a_family_held_out_is_not_in_the_prior_of_another_format_either() -> None:

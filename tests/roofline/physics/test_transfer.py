@@ -15,9 +15,9 @@ from roofline.ceilings import ceilings
 from roofline.optable import predict_table
 from roofline.physics import models
 from roofline.physics.base import L2_BYTES_PER_CLOCK, Constant, Gpu
-from roofline.physics.kernels import Kernels
 from roofline.physics.transfer import averaged, carried, distance
 from specfiles.errors import InputError
+from tests.roofline.physics.conftest import chosen
 
 A100, H100, B200 = (Gpu.of(load_device(name)) for name in ("a100_sxm", "h100_sxm", "b200_sxm"))
 SHARE = Constant("share", "", 0.01, 1.0, 0.5, "a share")
@@ -176,14 +176,6 @@ def test_integers_reach_no_more_than_fp8_where_nobody_measured_them() -> None:
     assert carried({"share": 0.92}, [share], A100, replace(l40s, reached={}), "int8")["share"] > 0.8
 
 
-def test_more_bandwidth_alone_helps_long_caches_only() -> None:
-    assert replace(H100, dram_byte_per_s=4.8e12).generation == H100.generation
-    table = attention(op="attention_decode", batch=[64, 1], kv_len=[65_536, 128])
-    old, new = times_us("h100_sxm", table), times_us("h200_sxm", table)
-    assert 1.2 < old[0] / new[0] < 4.8 / 3.35 * 1.01
-    assert old[1] / new[1] == pytest.approx(1, rel=0.03)
-
-
 def test_the_l2_of_two_dies_feeds_the_ports_of_all_processors() -> None:
     """126 MB of slices at 95 bytes per clock and MB are more than the ports; of the same dies, the same."""
     fed = Constant("fed", "", 0.01, 1.0, 0.5, "share of all ports", "slices dies")
@@ -198,7 +190,7 @@ def test_the_l2_of_two_dies_feeds_the_ports_of_all_processors() -> None:
 
 
 def choose(name: str, op: str, kv_dtype: str, backend: str, kernel: str) -> Any:
-    return Kernels(load_device(name), unseen=True).choose(op, "bfloat16", kv_dtype, backend, kernel).values
+    return chosen(name, op, "bfloat16", kv_dtype, backend, kernel, unseen=True).values
 
 
 def test_an_engine_brings_its_append_whatever_attends_there() -> None:
@@ -244,9 +236,7 @@ def test_a_name_that_means_another_kernel_speaks_for_none() -> None:
     assert prompts.renamed("vllm_flashinfer", B200, Gpu.of(load_device("rtx_pro_6000_server")))
     assert not prompts.renamed("torch_flow", H100, B200)
     # FlashInfer's own kernels are of FlashAttention 2's kind, which Ampere has.
-    found = Kernels(load_device("l40s")).choose(
-        "attention_prefill", "bfloat16", "fp8", "vllm", "vllm_flashinfer"
-    )
+    found = chosen("l40s", "attention_prefill", "bfloat16", "fp8", "vllm", "vllm_flashinfer")
     assert found.kernel == "vllm_flash_attn"
 
 
