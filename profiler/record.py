@@ -134,12 +134,23 @@ def _measure_group(
     rows: Rows,
     effort: Effort,
 ) -> None:
-    """Measure points in turn, round by round, so that drift of the machine affects all alike."""
+    """Measure points in turn, round by round, so that drift of the machine affects all alike.
+
+    Where one cannot be made ready, those before it are measured before its error is raised.
+    """
+    unready: tuple[Point, Exception] | None = None
     for point in points:
         rows.doing = in_words(point)
         request.progress(rows.doing)
-        with attending(request.attention):
-            way = WAYS[request.mode](subject, point)
+        try:
+            with attending(request.attention):
+                way = WAYS[request.mode](subject, point)
+        except Exception as error:
+            if not rows.under_way or request.together is not bool:  # processes measure equally many points
+                raise
+            memory = out_of_memory(error)  # which the frames of its traceback hold
+            unready = point, error.with_traceback(None if memory else error.__traceback__)
+            break
         rows.under_way.append(Measured(request, point, way, references.get(point.phase)))
     gc.collect()
     for measured in rows.under_way:
@@ -164,3 +175,6 @@ def _measure_group(
         rows.doing = in_words(measured.point)
         look_inside(request, subject, measured, rows)
         rows.save()
+    if unready is not None:
+        rows.doing = in_words(unready[0])
+        raise unready[1]

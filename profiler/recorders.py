@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from profiler.timing import host_clock
+from profiler.timing import between_events, host_clock
 
 DOMAIN = "roofline"
 Call = Callable[[], object]
@@ -134,7 +134,7 @@ class CudaClock(_Clock):
 
     def _between(self, begin: Any, end: Any) -> float:
         self._pool += (begin, end)
-        return float(begin.elapsed_time(end)) * 1e-3
+        return between_events(begin, end)
 
     def _mark(self) -> None:
         event = self._pool.pop() if self._pool else self._new()

@@ -14,6 +14,7 @@ from profiler.capturing import capturing
 from profiler.interrupts import raise_swallowed
 from profiler.repeats import Effort, Sample, sample, warm_up
 
+EVENT_S = 5e-7  # resolution of CUDA's events (cudaEventElapsedTime in the reference of its runtime)
 SHORTEST_S = 2e-3  # minimum length of a repeat, against the clock's resolution
 MOST_REPLAYED = 200  # calls in one graph: each keeps its results, and capturing takes time
 WARM_UP_SHARE = 0.25  # of the budget
@@ -70,9 +71,14 @@ def laps(device: str) -> Callable[[Callable[[], Any]], Lap]:
         work()
         end.record()
         end.synchronize()
-        return Lap(float(begin.elapsed_time(end)) * 1e-3)
+        return Lap(between_events(begin, end))
 
     return cuda_lap
+
+
+def between_events(begin: Any, end: Any) -> float:
+    """Seconds between two CUDA events: never none, as times are divided by each other."""
+    return max(EVENT_S, float(begin.elapsed_time(end)) * 1e-3)
 
 
 def stopwatch(device: str) -> Callable[[Callable[[], Any]], float]:

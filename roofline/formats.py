@@ -17,6 +17,8 @@ DTYPES = {
     "fp8_block": ("fp8", "fp8", "bf16"),
     "int8": ("int8", "int8", "bf16"),
     "sq": ("int8", "int8", "bf16"),  # SmoothQuant W8A8
+    "mxfp8": ("fp8", "mxfp8", "bf16"),
+    "mxfp4": ("fp4", "mxfp4", "bf16"),
     "nvfp4": ("fp4", "nvfp4", "bf16"),
     "int8_wo": ("bf16", "int8", "bf16"),
     "int4_wo": ("bf16", "int4", "bf16"),

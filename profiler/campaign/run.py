@@ -21,7 +21,7 @@ from profiler.collectives import collective_rows, measure_collectives
 from profiler.environment import COLD_FACTOR, command_line, device_name, environment, last_level_cache_bytes
 from profiler.forward import Point
 from profiler.interrupts import raise_swallowed
-from profiler.kernels import FP8, KERNEL_ERRORS, PRODUCTS
+from profiler.kernels import KERNEL_ERRORS, PEAKS, PRODUCTS
 from profiler.kernels.paged import FAULTS
 from profiler.power import PowerMonitor, throttling
 from profiler.record import profile
@@ -163,7 +163,7 @@ def _ceilings(campaign: Campaign) -> list[str]:
     if _has_ceilings(campaign):
         return []
     budget_s, most_s = campaign.left_s(AFTER_CEILINGS), campaign.left_s()
-    peaks = tuple(dtype for dtype in campaign.dtypes if dtype == FP8 or dtype not in PRODUCTS)
+    peaks = tuple(dtype for dtype in campaign.dtypes if dtype in PEAKS or dtype not in PRODUCTS)
     plan = Plan(campaign.device, peaks, budget_s=budget_s, most_s=most_s, progress=campaign.progress)
     try:
         measure_ceilings(plan, campaign.out / DEVICE)

@@ -13,6 +13,7 @@ from profiler.ceilings.plan import REFERENCE, REFERENCE_LAYERS, Findings, Key, P
 from profiler.probes import BEYOND, INT8, PINNED_BYTES, SPECIAL, STEADY_S, fma_flops, special_ops
 from profiler.repeats import Sample, uncertainty
 from reports.units import percent
+from workloads.dtypes import compute_dtype
 
 MEASURED = "measured"  # key of measured figures in the file's `sources`
 VECTOR = ("fp32",)  # formats of a GPU's products on vector units (PyTorch's default: no TF32)
@@ -34,14 +35,15 @@ def measured(plan: Plan, found: Findings) -> Measured:
 
     curve = _curve(found)
     best = max((p for p in curve if p.footprint_bytes >= far_bytes(plan)), key=lambda p: p.byte_per_s)
+    steady: dict[Any, Sourced] = {
+        compute_dtype(key[1]): value(_product_rate(found, key), key, f"after {STEADY_S:.0f} s of it")
+        for key in found.keys("steady")
+    }
     vector, tensor = _units(plan, found, value, timed("fma", "chained multiply-adds of fp32", fma_flops()))
     return Measured(
         tensor_flop_per_s=tensor,
         vector_flop_per_s=vector,
-        steady_flop_per_s={
-            key[1]: value(_product_rate(found, key), key, f"after {STEADY_S:.0f} s of it")
-            for key in found.keys("steady")
-        },
+        steady_flop_per_s=steady,
         special_op_per_s=timed("special", SPECIAL[plan.kind], special_ops(plan.device)),
         dram_byte_per_s=_bandwidth(best, value),
         l2_byte_per_s=None if plan.device == "cpu" else _l2(plan, curve, value),
@@ -78,14 +80,14 @@ def _units(
 
 
 def _peaks(found: Findings, value: Value) -> dict[Any, Sourced]:
-    """The fastest product of each format, over all sizes."""
+    """The fastest product of each format, over all sizes, by the units that multiply it."""
     peaks: dict[Any, Sourced] = {}
     for dtype in dict.fromkeys(key[1] for key in found.keys("matmul")):
         keys = [key for key in found.keys("matmul") if key[1] == dtype]
         key = max(keys, key=lambda key: _product_rate(found, key))
         how = ", fp32 rows quantised on the way" if dtype == INT8 else ""
         note = f"matrix product of {key[2]} x {key[2]}, best of sizes{how}"
-        peaks[dtype] = value(_product_rate(found, key), key, note)
+        peaks[compute_dtype(dtype)] = value(_product_rate(found, key), key, note)
     return peaks
 
 

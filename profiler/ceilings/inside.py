@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from profiler.ceilings.plan import CLASS, REFERENCE, REFERENCE_LAYERS, STEP, Findings, Key, Plan
 from profiler.environment import memory_bytes
 from profiler.forward import Point, step
-from profiler.kernels import FP8
+from profiler.kernels import PRODUCTS
 from profiler.probes import INT8
 from profiler.references import ReferenceStep, visit
 from profiler.steps import operators_at, time_ranges
@@ -74,8 +74,8 @@ def all_steps(device: str, dtype: str) -> list[Inside]:
 
 
 def _measured_formats(plan: Plan, found: Findings) -> list[str]:
-    """The formats whose yardsticks fit in memory together; fp8 has products only."""
-    wide = [dtype for dtype in plan.dtypes if dtype != FP8]
+    """The formats whose yardsticks fit in memory together; some formats have products only."""
+    wide = [dtype for dtype in plan.dtypes if dtype not in PRODUCTS]
     fit = formats_that_fit(plan.device, wide, memory_bytes(plan.device))
     found.left_out += [
         f"no operators in {d}: memory does not hold their models" for d in wide if d not in fit

@@ -32,7 +32,7 @@ from profiler.cli.options import (
 @click.option(
     "--dtype",
     multiple=True,
-    help="Format to measure, repeatable; fp32 on a CPU, on CUDA bf16 and products in fp8, fp8_block, nvfp4.",
+    help="Format to measure, repeatable; fp32 on a CPU, on CUDA bf16 and all formats of products.",
 )
 @threads_option
 @click.option("--models/--no-models", default=True, show_default=True, help="Also measure whole models.")

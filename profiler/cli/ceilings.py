@@ -25,7 +25,7 @@ from profiler.cli.options import (
 @click.option(
     "--dtype",
     multiple=True,
-    help="Format to measure, repeatable; fp32 on a CPU, also bf16 (and fp8) on CUDA.",
+    help="Format to measure, repeatable; fp32 on a CPU, also bf16 (and fp8, nvfp4) on CUDA.",
 )
 @threads_option
 @click.option(

@@ -4,7 +4,7 @@ from profiler.kernels import attention, chunks, experts, matrix, memory, rows, s
 from profiler.kernels.base import KERNEL_ERRORS, TOLERANCE, Kernel, kernel
 from profiler.kernels.paged import paged
 from profiler.kernels.place import (
-    FP8,
+    PEAKS,
     PRODUCTS,
     TORCH_DTYPES,
     Place,
@@ -15,6 +15,6 @@ from profiler.kernels.place import (
 from profiler.kernels.scaled import MULTIPLES
 
 __all__ = [
-    "FP8", "KERNEL_ERRORS", "MULTIPLES", "PRODUCTS", "TOLERANCE", "TORCH_DTYPES", "Kernel", "Place",
+    "KERNEL_ERRORS", "MULTIPLES", "PEAKS", "PRODUCTS", "TOLERANCE", "TORCH_DTYPES", "Kernel", "Place",
     "company", "kernel", "known_kernel_dtype", "paged", "product_dtypes",
 ]  # fmt: skip

@@ -19,10 +19,16 @@ if TYPE_CHECKING:
     import torch
 
 TORCH_DTYPES = {"fp64": "float64", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-# For matrix products only: OCP e4m3 (arXiv:2209.05433) with a scale per matrix or per block, and fp4.
-FP8, BLOCKS, NVFP4 = "fp8", "fp8_block", "nvfp4"
-PRODUCTS = (FP8, BLOCKS, NVFP4)
-_STORED = {**TORCH_DTYPES, FP8: "float8_e4m3fn", BLOCKS: "float8_e4m3fn", NVFP4: "float4_e2m1fn_x2"}
+# For matrix products only: OCP e4m3 (arXiv:2209.05433) with a scale per matrix, block or group, and fp4.
+FP8, BLOCKS, MXFP8, MXFP4, NVFP4 = "fp8", "fp8_block", "mxfp8", "mxfp4", "nvfp4"
+PRODUCTS = (FP8, BLOCKS, MXFP8, MXFP4, NVFP4)
+PEAKS = (FP8, NVFP4)  # the format of PRODUCTS that shows what the units of its kind reach
+PACKED = (MXFP4, NVFP4)  # two elements in a byte
+_STORED = {
+    **TORCH_DTYPES,
+    **dict.fromkeys((FP8, BLOCKS, MXFP8), "float8_e4m3fn"),
+    **dict.fromkeys(PACKED, "float4_e2m1fn_x2"),
+}
 
 
 def known_kernel_dtype(name: str) -> str:
@@ -38,9 +44,9 @@ def known_kernel_dtype(name: str) -> str:
 
 
 def product_dtypes(
-    asked: Sequence[str], device: str, usual: tuple[str, ...], narrow: tuple[str, ...] = (FP8,)
+    asked: Sequence[str], device: str, usual: tuple[str, ...], narrow: tuple[str, ...] = PEAKS
 ) -> tuple[str, ...]:
-    """The formats of matrix products asked for; by default fp32 on a CPU, on a GPU the usual ones and fp8.
+    """The formats of matrix products asked for; by default fp32 on a CPU, on a GPU the usual and narrow ones.
 
     `narrow` are the formats of PRODUCTS that may be asked for. Raises InputError for a format that PyTorch
     has no kernels for, and for one of these where a device has no units.
@@ -56,8 +62,9 @@ def product_dtypes(
 def multiplies(device: str, name: str = FP8) -> bool:
     """Whether PyTorch multiplies in one of PRODUCTS on a device's matrix units.
 
-    fp8 from compute capability 8.9; with scales per block on Hopper alone, with cuBLAS of CUDA 12.9; fp4
-    from Blackwell.
+    fp8 from compute capability 8.9; with scales per block on Hopper alone, with cuBLAS of CUDA 12.9; with
+    scales per group from Blackwell. mxfp4 has CUTLASS's kernel for compute capability 10, not cuBLAS's
+    (pytorch/pytorch#166526).
     """
     import torch
 
@@ -69,7 +76,9 @@ def multiplies(device: str, name: str = FP8) -> bool:
     if not hasattr(torch.nn.functional, "scaled_mm"):  # before PyTorch 2.10
         return False
     cuda = tuple(map(int, (torch.version.cuda or "0").split(".")))
-    return capability >= (10, 0) if name == NVFP4 else capability[0] == 9 and cuda >= (12, 9)
+    if name == BLOCKS:
+        return capability[0] == 9 and cuda >= (12, 9)
+    return capability[0] == 10 if name == MXFP4 else capability >= (10, 0)
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ class Place:
         """Normal random numbers, or pairs of any fp4; with zeros GPUs draw less power and run faster."""
         import torch
 
-        if self.dtype == NVFP4:
+        if self.dtype in PACKED:
             pairs_of_codes = torch.randint(256, shape, dtype=torch.uint8, device=self.device)
             return pairs_of_codes.view(self.torch_dtype)
         return torch.randn(*shape, device=self.device).to(self.torch_dtype)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from profiler.kernels.base import Kernel, whole
-from profiler.kernels.place import BLOCKS, FP8, NVFP4
+from profiler.kernels.place import BLOCKS, FP8, MXFP4, MXFP8, NVFP4, PACKED
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from profiler.kernels.place import Place
     from workloads.operators import Gemm
 
-MULTIPLES = {FP8: 16, BLOCKS: 128, NVFP4: 32}  # of n and k: 16 bytes, or whole blocks of scales
-BLOCK, GROUP = 128, 16  # elements of one scale: of a side in `fp8_block`, of a row in `nvfp4`
+MULTIPLES = {FP8: 16, BLOCKS: 128, MXFP8: 32, MXFP4: 32, NVFP4: 32}  # of n and k: 16 bytes, or whole groups
+BLOCK, GROUP = 128, {MXFP8: 32, MXFP4: 32, NVFP4: 16}  # elements of one scale: of a block's side, of a row
 FOUR = 4  # scales of a column start on 16 bytes
-TILE = (128, 4)  # rows and columns of scales that lie together in `nvfp4`
+TILE = (128, 4)  # rows and columns of scales of groups that lie together
+EXPONENT = 127  # of the scale one in e8m0, the power of two of the MX formats
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # by code; codes from 8 are negative (OCP Microscaling 1.0)
 
 
@@ -31,7 +32,8 @@ def scaled(op: Gemm, place: Place) -> Kernel:
     m, n, k = whole(op.m), whole(op.n), whole(op.k)
     if n % multiple or k % multiple or op.bias:
         raise InputError(f"{place.dtype} products need n and k in multiples of {multiple} and no bias.")
-    return {FP8: _by_matrix, BLOCKS: _by_block, NVFP4: _by_group}[place.dtype](place, m, n, k)
+    made = {FP8: _by_matrix, BLOCKS: _by_block}.get(place.dtype, _by_group)
+    return made(place, m, n, k)
 
 
 def _by_matrix(place: Place, m: int, n: int, k: int) -> Kernel:
@@ -81,15 +83,17 @@ def _by_block(place: Place, m: int, n: int, k: int) -> Kernel:
 
 
 def _by_group(place: Place, m: int, n: int, k: int) -> Kernel:
-    """fp4 with an e4m3 scale per 16 elements of a row; two elements in a byte, the first one below."""
+    """A scale per 16 or 32 elements of a row; of fp4 two elements are in a byte, the first one below."""
     import torch
     from torch.nn.functional import ScalingType, SwizzleType, scaled_mm
 
-    x, weights = place.random(m, k // 2), place.cold(n, k // 2)
-    scales = [_scales(place, rows, k // GROUP).to(torch.float8_e4m3fn) for rows in (m, n)]
+    size, stored = GROUP[place.dtype], k // 2 if place.dtype in PACKED else k
+    x, weights = place.random(m, stored), place.cold(n, stored)
+    scales = [_of_groups(place, rows, k // size) for rows in (m, n)]
     of_x, of_weights = map(in_tiles, scales)
     copies = of_weights.view(torch.uint8).repeat(len(weights), 1).view(of_weights.dtype)  # as cold as weights
-    group, tiles = ScalingType.BlockWise1x16, SwizzleType.SWIZZLE_32_4_4
+    group = ScalingType.BlockWise1x16 if size == GROUP[NVFP4] else ScalingType.BlockWise1x32
+    tiles = SwizzleType.SWIZZLE_32_4_4
 
     def run(i: int) -> torch.Tensor:
         at = i % len(weights)
@@ -99,7 +103,7 @@ def _by_group(place: Place, m: int, n: int, k: int) -> Kernel:
 
     def exact() -> torch.Tensor:
         a, b = (
-            _decoded(codes) * scale.double().repeat_interleave(GROUP, 1)
+            _decoded(codes) * _decoded(scale).repeat_interleave(size, 1)
             for codes, scale in zip((x, weights[0]), scales, strict=True)
         )
         return a @ b.t()
@@ -119,9 +123,13 @@ def in_tiles(scales: torch.Tensor) -> torch.Tensor:
 
 
 def _decoded(codes: torch.Tensor) -> torch.Tensor:
-    """The numbers of packed fp4 in fp64."""
+    """The numbers of packed fp4, of e8m0 or of fp8 in fp64."""
     import torch
 
+    if codes.dtype == torch.float8_e8m0fnu:
+        return torch.exp2(codes.view(torch.uint8).double() - EXPONENT)
+    if codes.dtype != torch.float4_e2m1fn_x2:
+        return codes.double()
     values = torch.tensor((*E2M1, *(-value for value in E2M1)), dtype=torch.float64, device=codes.device)
     octets = codes.view(torch.uint8).long()
     return values[torch.stack((octets & 15, octets >> 4), -1).flatten(-2)]
@@ -132,6 +140,16 @@ def _scales(place: Place, rows: int, columns: int) -> torch.Tensor:
     import torch
 
     return 0.5 + torch.rand(rows, columns, device=place.device)
+
+
+def _of_groups(place: Place, rows: int, columns: int) -> torch.Tensor:
+    """Scales of groups in the format that goes with that of the elements."""
+    import torch
+
+    if place.dtype == NVFP4:
+        return _scales(place, rows, columns).to(torch.float8_e4m3fn)
+    powers = torch.randint(EXPONENT - 1, EXPONENT + 2, (rows, columns), device=place.device)
+    return powers.to(torch.uint8).view(torch.float8_e8m0fnu)
 
 
 def _up(size: int, multiple: int) -> int:

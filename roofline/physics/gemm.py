@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from roofline.physics.base import Columns, Dtypes, Floats, Gpu
 
 COPIES = 5.5  # of the weights, in turn, where the shipped constants were measured: 5 or 6
-QUANTISED = frozenset({"fp8", "fp8_block", "nvfp4"})  # rows of tables include the quantise kernel
+QUANTISED = frozenset({"fp8", "fp8_block", "mxfp8", "mxfp4", "nvfp4"})  # rows include the quantise kernel
 BEFORE = ("torch._scaled_mm", "torch.scaled_mm")  # but not those of campaigns: products of quantised operands
 # Early rows of SGLang's int8 quantise in plain torch (`per_token_quant_int8` of aiconfigurator's collector):
 # widen, absolute, maximum, clamp, divide; divide, round, clamp, narrow. Seven of these move all of A.

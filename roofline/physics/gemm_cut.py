@@ -28,7 +28,7 @@ SPLITS = (1, 2, 4, 8, 16)  # parts of the sum over k
 DEPTH_BYTES = 128  # of k per step of the main loop: the widest swizzle of shared memory
 # Few rows of A trade places with the columns of W, so that no instruction's rows are left empty, but not
 # where both have scales by blocks, whose layouts differ.
-SCALED = frozenset({"fp8_block", "nvfp4"})
+SCALED = frozenset({"fp8_block", "mxfp8", "mxfp4", "nvfp4"})
 SPAN = 128  # rows; a tile as tall as this is tall enough
 COHORT = 4  # tiles wide and 8 high, that CUTLASS 2 runs beside each other (threadblock_swizzle_streamk.h)
 EDGE = 8  # sharpness of the edge between what stays in the L2 and what does not

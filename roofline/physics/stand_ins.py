@@ -19,6 +19,8 @@ ALIKE = {
     "int8": ("sq", "fp8"),
     "sq": ("int8", "fp8"),
     "fp8_block": ("fp8",),
+    "mxfp8": ("fp8_block", "fp8"),
+    "mxfp4": ("nvfp4", "fp8"),
     "nvfp4": ("fp8",),
     "int4_wo": ("int8_wo",),
     "int8_wo": ("int4_wo",),

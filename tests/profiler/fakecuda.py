@@ -386,7 +386,7 @@ def scaled_mm_v2(
     a: Any, b: Any, scale_a: Any, recipe_a: Any, swizzle_a: Any, scale_b: Any, recipe_b: Any, swizzle_b: Any,
     bias: Any = None, out_dtype: Any = None, dims: Any = (), fast: bool = False,
 ) -> Any:  # fmt: skip
-    """torch._scaled_mm_v2 with a scale per 1 x 128 and 128 x 128, or per 16: its checks, cuBLAS's layouts."""
+    """torch._scaled_mm_v2 with scales per 1 x 128 and 128 x 128, per 16 or 32: checks and layouts."""
     from torch.nn.functional import ScalingType, SwizzleType
 
     assert bias is None
@@ -409,34 +409,40 @@ def scaled_mm_v2(
         rows = a.double() * of_a.double()[:, along]
         columns = b.double() * of_b.double()[along][:, across]
     else:
-        assert recipes == [ScalingType.BlockWise1x16] * 2
+        group = {ScalingType.BlockWise1x16: 16, ScalingType.BlockWise1x32: 32}[recipes[0]]
+        assert recipes[0] == recipes[1]
         assert [SwizzleType(value) for value in (*swizzle_a, *swizzle_b)] == [SwizzleType.SWIZZLE_32_4_4] * 2
-        assert a.dtype == b.dtype == torch.float4_e2m1fn_x2
-        rows, columns = _fp4(a, of_a), _fp4(b.t(), of_b).t()
+        fours = a.dtype == torch.float4_e2m1fn_x2
+        assert a.dtype == (torch.float4_e2m1fn_x2 if fours or group == 16 else torch.float8_e4m3fn) == b.dtype
+        assert of_a.dtype == (torch.float8_e4m3fn if group == 16 else torch.float8_e8m0fnu) == of_b.dtype
+        rows, columns = _in_groups(a, of_a, group), _in_groups(b.t(), of_b, group).t()
     return (rows @ columns).to(out_dtype)
 
 
-def _fp4(codes: Any, scales: Any) -> torch.Tensor:
-    """The numbers of packed rows; scales by the offsets in cuBLAS's documentation, section 3.1.4.3.2."""
-    height, width = codes.shape[0], 2 * codes.shape[1]
-    tiles = (width + 63) // 64
-    assert scales.dtype == torch.float8_e4m3fn
+def _in_groups(codes: Any, scales: Any, group: int) -> torch.Tensor:
+    """The numbers of rows; scales by the offsets in cuBLAS's documentation, section 3.1.4.3.2."""
+    packed = codes.dtype == torch.float4_e2m1fn_x2
+    height, width = codes.shape[0], codes.shape[1] * (1 + packed)
+    tiles = (width + 4 * group - 1) // (4 * group)
     assert scales.is_contiguous()
     assert scales.numel() == (height + 127) // 128 * 128 * tiles * 4
 
-    def scale(row: int, group: int) -> float:
-        tile = 512 * (row // 128 * tiles + group // 4)
-        return float(flat[tile + row % 32 * 16 + row % 128 // 32 * 4 + group % 4])
+    def scale(row: int, column: int) -> float:
+        tile = 512 * (row // 128 * tiles + column // 4)
+        return float(flat[tile + row % 32 * 16 + row % 128 // 32 * 4 + column % 4])
 
     def number(row: int, at: int) -> float:
+        if not packed:
+            return float(octets[row][at])
         octet = octets[row][at // 2]
         code = octet >> 4 if at % 2 else octet & 15
         exponent, mantissa = code >> 1 & 3, code & 1
         size = 2.0 ** (exponent - 1) * (1 + mantissa / 2) if exponent else mantissa / 2
         return -size if code & 8 else size
 
-    flat, octets = scales.float().tolist(), codes.contiguous().view(torch.uint8).tolist()
-    found = [[number(row, at) * scale(row, at // 16) for at in range(width)] for row in range(height)]
+    flat, stored = scales.float().tolist(), codes.contiguous()
+    octets = (stored.view(torch.uint8) if packed else stored.float()).tolist()
+    found = [[number(row, at) * scale(row, at // group) for at in range(width)] for row in range(height)]
     return torch.tensor(found, dtype=torch.float64)
 
 

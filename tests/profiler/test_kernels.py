@@ -24,7 +24,7 @@ from profiler.kernels import (
 )
 from profiler.kernels.groups import Groups
 from profiler.kernels.paged import BACKENDS, _Cache
-from profiler.kernels.place import multiplies
+from profiler.kernels.place import PRODUCTS, multiplies, product_dtypes
 from profiler.steps import operators_at
 from roofline.formats import DTYPES
 from specfiles.errors import InputError
@@ -386,8 +386,29 @@ def test_products_in_fp8_are_those_of_their_rounded_inputs_on_cuda(cuda: str) ->
         assert kernel(Gemm(m, 1024, 4096, "fp8", "fp8", "bf16"), Place(cuda, "fp8", COLD)).error() <= 2e-2
 
 
+@pytest.mark.skipif(not hasattr(torch.nn.functional, "scaled_mm"), reason="this PyTorch is older than 2.10")
+@pytest.mark.parametrize(
+    ("capability", "formats"),
+    [
+        ((8, 0), ()),
+        ((8, 9), ("fp8",)),
+        ((9, 0), ("fp8", "fp8_block")),
+        ((10, 0), ("fp8", "mxfp8", "mxfp4", "nvfp4")),
+        ((12, 0), ("fp8", "mxfp8", "nvfp4")),
+    ],
+)
+def test_a_gpu_multiplies_in_the_formats_of_its_generation(
+    capability: tuple[int, int], formats: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert product_dtypes((), "cuda:0", ("bf16",), PRODUCTS) == ("bf16", *formats)
+    peaks = tuple(name for name in formats if name in ("fp8", "nvfp4"))
+    assert product_dtypes((), "cuda:0", ("bf16",)) == ("bf16", *peaks)
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("dtype", ["fp8_block", "nvfp4"])
+@pytest.mark.parametrize("dtype", ["fp8_block", "mxfp8", "mxfp4", "nvfp4"])
 def test_products_with_many_scales_are_those_of_their_numbers_on_cuda(dtype: str, cuda: str) -> None:
     if not multiplies(cuda, dtype):
         pytest.skip(f"PyTorch has no kernel of {dtype} for the device")

@@ -48,6 +48,7 @@ from workloads.techniques.registry import parse  # noqa: E402
 DEVICE = "cuda:0"
 PREFILL, DECODE = Point("prefill", 2, 12, 12), Point("decode", 2, 1, 21)
 BEHIND_AN_ENCODER = {"prefill": Point("prefill", 2, 12, 12, 12), "decode": Point("decode", 2, 1, 16, 12)}
+GROUPED = ("mxfp8", "mxfp4", "nvfp4")  # a scale for each group of a row
 MakeSubject = Callable[..., Subject]
 
 
@@ -377,7 +378,7 @@ def test_products_in_fp8_have_the_layout_that_the_library_takes(m: int, device: 
     ("dtype", "m", "n", "k"),
     [
         *(("fp8_block", m, 128, k) for m, k in ((1, 128), (6, 384))),
-        *(("nvfp4", m, n, k) for m, n, k in ((1, 32, 32), (130, 64, 160))),
+        *((dtype, *size) for dtype in GROUPED for size in ((1, 32, 32), (130, 64, 160))),
     ],
 )
 def test_products_with_many_scales_have_the_layout_that_the_library_takes(

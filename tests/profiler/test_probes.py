@@ -79,7 +79,7 @@ def gpu_plan(monkeypatch: pytest.MonkeyPatch, paper_device: Callable[..., Any]) 
     monkeypatch.setattr(device, "environment", lambda _: {"processor": "none"})
     monkeypatch.setattr(inside, "memory_bytes", lambda _: 80e9)
     monkeypatch.setattr(measure, "_answers", lambda _: True)
-    return Plan("cuda:0", ("bf16", "fp32", "fp8"), passes=2, sheet=paper_device())
+    return Plan("cuda:0", ("bf16", "fp32", "fp8", "nvfp4"), passes=2, sheet=paper_device())
 
 
 @pytest.fixture
@@ -103,6 +103,8 @@ def test_every_probe_lands_in_its_place(gpu_plan: Plan, monkeypatch: pytest.Monk
     largest = 2 * 16384**3
     assert measured.tensor_flop_per_s["bf16"].value == pytest.approx(largest, rel=1e-4)
     assert measured.tensor_flop_per_s["fp8"].value == pytest.approx(largest, rel=1e-4)
+    assert measured.tensor_flop_per_s["fp4"].value == pytest.approx(largest, rel=1e-4)  # by nvfp4
+    assert measured.steady_flop_per_s["fp4"].value == pytest.approx(2 * 8192**3 / 2.0, rel=1e-4)
     assert "fp32" not in measured.tensor_flop_per_s  # without TF32 they run on the vector units
     assert measured.tensor_flop_per_s["tf32"].value == pytest.approx(largest, rel=1e-4)
     assert measured.links["nvlink"].value == pytest.approx(2**28 / 1e-3, rel=1e-4)

@@ -419,6 +419,27 @@ def test_a_stop_among_the_rounds_keeps_the_rounds_before(
     assert plain.to_dict() == {64: 2, 65: 4, 67: 4}  # the second round ended after its first point
 
 
+def test_a_point_without_place_costs_none_that_was_ready(
+    small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Points are made ready together and then measured in turn."""
+
+    class Small(ways.Eager):
+        def __init__(self, subject: Subject, point: Point) -> None:
+            if point.kv_len == 67:
+                raise torch.OutOfMemoryError("no more")
+            super().__init__(subject, point)
+
+    monkeypatch.setitem(ways.WAYS, "eager", Small)
+    request = request_for(small_llama, tmp_path / "run")
+    with pytest.raises(InputError, match="out of memory in decode of batch 1, 1 of 67 tokens"):
+        profile(request)
+    run = open_run(tmp_path / "run")
+    assert run.head.status == "failed"
+    for table in ("steps", "operators", "kernels"):
+        assert set(run.table(table)["kv_len"]) == {64, 65}
+
+
 def test_without_place_for_the_reference_the_run_says_so(
     small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

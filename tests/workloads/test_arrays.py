@@ -64,7 +64,13 @@ def test_sizes_broadcast_to_a_grid() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_format_takes_the_bytes_of_its_bits(name: str) -> None:
-    digits = {"mxfp4": 4 + 8 / 32, "nvfp4": 4 + 8 / 16, "tf32": 32, "fp8_block": 8 + 32 / 128**2}
+    digits = {
+        "mxfp8": 8 + 8 / 32,
+        "mxfp4": 4 + 8 / 32,
+        "nvfp4": 4 + 8 / 16,
+        "tf32": 32,
+        "fp8_block": 8 + 32 / 128**2,
+    }
     digits["nf4"] = 4 + 8 / 64 + 32 / (64 * 256)  # scales quantised in their turn (arXiv:2305.14314, 3)
     digits["int2_g32"] = 2 + (16 + 16) / 32  # KIVI: scale and minimum, 16 bits each (arXiv:2402.02750)
     digits["int4_sym_g32"] = 4 + 16 / 32  # a scale and no zero point

@@ -85,8 +85,8 @@ def test_fp8_is_asked_of_products_alone() -> None:
 
 
 def test_products_in_blocks_of_scales_have_whole_ones() -> None:
-    found = pd.DataFrame(rows(("bf16", "fp8_block", "nvfp4"), EVERYTHING))
-    for dtype, multiple in (("fp8_block", 128), ("nvfp4", 32)):
+    found = pd.DataFrame(rows(("bf16", "fp8_block", "mxfp8", "mxfp4", "nvfp4"), EVERYTHING))
+    for dtype, multiple in (("fp8_block", 128), ("mxfp8", 32), ("mxfp4", 32), ("nvfp4", 32)):
         own = found[found["dtype"] == dtype]
         assert set(own["op"]) == {"gemm"}
         assert not (own[["n", "k"]] % multiple).any(axis=None)
