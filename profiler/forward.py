@@ -36,15 +36,17 @@ def step(subject: Subject, point: Point, capacity: int) -> Step:
         return _of_two_stacks(subject, point)
     from profiler.memory import memory_of
 
-    memory = memory_of(subject.network, subject.layers, capacity)
+    memory, scored = memory_of(subject.network, subject.layers, capacity), subject.scored
     before = point.kv_len - point.q_len
     if before:
-        memory.keep(subject.network(subject.tokens(point.batch, before), **memory.told(), logits_to_keep=1))
+        memory.keep(
+            subject.network(subject.tokens(point.batch, before), **memory.told(), logits_to_keep=scored)
+        )
     tokens = subject.tokens(point.batch, point.q_len)
 
     def run(sampler: Callable[[Any], Any]) -> Any:
         memory.rewind(before)
-        return sampler(subject.network(tokens, **memory.told(), logits_to_keep=1).logits)
+        return sampler(subject.network(tokens, **memory.told(), logits_to_keep=scored).logits)
 
     return run
 
@@ -77,14 +79,15 @@ def fixed_step(subject: Subject, point: Point) -> Step:
 
     cache = preallocated(subject.layers, point.kv_len)
     whole = subject.tokens(point.batch, point.kv_len)  # allocates all buffers before any capture
-    subject.network(whole, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    scored = subject.scored
+    subject.network(whole, past_key_values=cache, use_cache=True, logits_to_keep=scored)
     rewind(cache, point.kv_len - point.q_len)
     fix(cache)
     tokens = subject.tokens(point.batch, point.q_len)
     network = subject.network
 
     def run(sampler: Callable[[Any], Any]) -> Any:
-        output = network(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        output = network(tokens, past_key_values=cache, use_cache=True, logits_to_keep=scored)
         return sampler(output.logits)
 
     return run

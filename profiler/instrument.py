@@ -6,7 +6,6 @@ functions, where the model looks them up); leaving it restores everything.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,11 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from profiler.parts.base import INPUTS, Family
+from profiler.parts.base import INPUTS, Family, Inside
 from profiler.ranges import EMBEDDING, family
 from profiler.subject import core_names
 
 if TYPE_CHECKING:
+    from profiler.layer_names import LayerNames
     from profiler.recorders import Call, Marks, Recorder
     from profiler.subject import Subject
 
@@ -51,19 +51,22 @@ def instrumented(
     """
     with ExitStack() as stack:
         parts = family(subject.loaded.model)
-        if behind := {name: filling for one in parts.stacks for name, filling in one.behind.items()}:
+        cores = Cores(subject, parts)
+        if behind := _behind(parts, cores):
             recorder = _Filling(recorder, behind)
         network = subject.network
-        gate: list[str] = []  # the range of rotations, while a watched layer runs
+        gate: list[_Here] = []  # the watched layer that runs, or its module that rotates for itself
         opened: list[tuple[Call, ...]] = []  # how its attention begins, where that is the model's own code
-        cores = Cores(subject, parts)
         every, some = Counter[str](), Counter[str]()
-        for one in parts.stacks:
+        for one, names in zip(parts.stacks, cores.named, strict=True):
             layers = list(_module(network, one.layers))
-            having = [frozenset(_names(layer, one, cores.inside(one, at))) for at, layer in enumerate(layers)]
+            having = [
+                frozenset(_names(layer, one, cores.inside(one, at), names[at]))
+                for at, layer in enumerate(layers)
+            ]
             watched = _every(having, first, stride)
             for index in watched:
-                _instrument_layer(stack, layers[index], one, recorder, gate)
+                _instrument_layer(stack, layers[index], one, recorder, gate, names[index])
                 if one.attends_until:
                     (core,) = cores.inside(one, index)
                     _own_attention(stack, layers[index], one, recorder.marks(core), opened)
@@ -79,7 +82,9 @@ class Cores:
     """The range of attention by module."""
 
     def __init__(self, subject: Subject, parts: Family) -> None:
-        self._by_layer = [] if parts.attending else core_names(subject.loaded.model)
+        self.named = subject.layer_names
+        found = [] if parts.attending else core_names(subject.loaded.model)
+        self._by_layer = [here.of(name) or name for here, name in zip(self.named[-1], found, strict=False)]
         self._by_module = {
             id(_module(layer, path)): name
             for one in parts.stacks
@@ -91,6 +96,10 @@ class Cores:
     def names(self) -> set[str]:
         """Of all layers."""
         return {*filter(None, self._by_layer), *self._by_module.values()}
+
+    def variants(self, name: str) -> set[str]:
+        """A range by its names in all layers."""
+        return {here.of(name) or name for names in self.named for here in names}
 
     def inside(self, parts: Family, layer: int) -> Iterable[str]:
         """Of one layer of a stack."""
@@ -136,11 +145,31 @@ def _every(having: Sequence[frozenset[str]], first: int, stride: int) -> list[in
     )
 
 
-def _names(layer: Any, parts: Family, cores: Iterable[str]) -> set[str]:
+@dataclass(frozen=True)
+class _Here:
+    """What runs in a watched layer: its names of operators, and the range of rotations."""
+
+    names: LayerNames
+    rotation: str
+
+
+def _behind(parts: Family, cores: Cores) -> dict[str, str]:
+    """What fills the gap after a range, by the names in layers, too."""
+    found = {}
+    for one, names in zip(parts.stacks, cores.named, strict=True):
+        for name, filling in one.behind.items():
+            found[name] = filling
+            for here in set(names):
+                if (ended := here.of(name)) and (fills := here.of(filling)):
+                    found[ended] = fills
+    return found
+
+
+def _names(layer: Any, parts: Family, cores: Iterable[str], here: LayerNames) -> set[str]:
     """The ranges that a layer has: dense layers have no experts."""
-    inside = parts.inside(partial(_has, layer))
-    names = {name for path, name in inside.modules.items() if _has(layer, path)}
-    names |= {gap.name for gap in inside.gaps if _has(layer, gap.after) and _has(layer, gap.before)}
+    inside = parts_inside(parts, layer)
+    names = {name for path, name in inside.modules.items() if has(layer, path)}
+    names |= {gap.name for gap in inside.gaps if has(layer, gap.after) and has(layer, gap.before)}
     mixers = {name.rpartition(".")[0] for name in names}
     functions = {
         ROPE,
@@ -149,46 +178,74 @@ def _names(layer: Any, parts: Family, cores: Iterable[str]) -> set[str]:
         *parts.functions.values(),
         *parts.rotations.values(),
     }
-    names |= {name for name in functions if name.rpartition(".")[0] in mixers} | set(cores)
-    return names | {filling for name, filling in parts.behind.items() if name in names}
+    names |= {name for name in functions if name.rpartition(".")[0] in mixers}
+    names |= {filling for name, filling in parts.behind.items() if name in names | set(cores)}
+    return {*filter(None, map(here.of, names)), *cores}
+
+
+class _Inputs:
+    """What prepares inputs between the embeddings and the first layer, where no other range is."""
+
+    def __init__(self, marks: Marks) -> None:
+        self._begin, self._end = marks
+        self._runs = False
+
+    def begin(self) -> None:
+        """From here on, if not yet."""
+        if not self._runs:
+            self._runs = True
+            for call in self._begin:
+                call()
+
+    def end(self) -> None:
+        """Up to here."""
+        if self._runs:
+            self._runs = False
+            for call in self._end:
+                call()
 
 
 def _instrument_outside(stack: ExitStack, network: Any, parts: Family, recorder: Recorder) -> None:
     """Wrap the modules around the layers; between the embedding and the first layer inputs are prepared."""
-    begin, end = recorder.marks(INPUTS)
+    inputs = _Inputs(recorder.marks(INPUTS))
     embeddings = [path for path, name in parts.outside.items() if name.rpartition(".")[2] in EMBEDDING]
     around = embeddings[0].rpartition(".")[0]  # BERT's prepares types before the first of its embeddings
-    alone = bool(around) and not parts.layers.startswith(f"{around}.")
-    if alone:
-        stack.enter_context(replaced(_module(network, around), "forward", _wrap(begin, ())))
+    if around and not parts.layers.startswith(f"{around}."):
+        stack.enter_context(replaced(_module(network, around), "forward", _wrap((inputs.begin,), ())))
     for path, name in parts.outside.items():
+        if not has(network, path):
+            continue
         before, after = recorder.marks(name)
-        if path in embeddings[0 if alone else 1 :]:
-            before = (*end, *before)
         if path in embeddings:
-            after = (*after, *begin)
-        owner, attribute = _callable(network, path)
+            before = (inputs.end, *before)
+            after = after if name in parts.behind else (*after, inputs.begin)
+        owner, attribute = callable_at(network, path)
         stack.enter_context(replaced(owner, attribute, _wrap(before, after)))
-    stack.enter_context(replaced(_module(network, parts.layers)[0], "forward", _wrap(end, ())))
+    for path in filter(partial(has, network), parts.prepares):
+        owner, attribute = callable_at(network, path)
+        stack.enter_context(replaced(owner, attribute, _wrap((), (inputs.begin,))))
+    stack.enter_context(replaced(_module(network, parts.layers)[0], "forward", _wrap((inputs.end,), ())))
 
 
 def _instrument_layer(
-    stack: ExitStack, layer: Any, parts: Family, recorder: Recorder, gate: list[str]
+    stack: ExitStack, layer: Any, parts: Family, recorder: Recorder, gate: list[_Here], here: LayerNames
 ) -> None:
     """Wrap the layer's modules; a gap begins when one module returns and ends when the next is called."""
     before: dict[str, list[Call]] = defaultdict(list)
     after: dict[str, list[Call]] = defaultdict(list)
-    inside = parts.inside(partial(_has, layer))
+    inside = parts_inside(parts, layer)
     for path, name in inside.modules.items():
-        if not _has(layer, path):
+        named = here.of(name)
+        if named is None or not has(layer, path):
             continue
-        begin, end = recorder.marks(name)
+        begin, end = recorder.marks(named)
         before[path] += begin
         after[path] += end
     for gap in inside.gaps:
-        if not (_has(layer, gap.after) and _has(layer, gap.before)):
+        named = here.of(gap.name)
+        if named is None or not (has(layer, gap.after) and has(layer, gap.before)):
             continue
-        begin, end = recorder.marks(gap.name)
+        begin, end = recorder.marks(named)
         if gap.before.startswith(f"{gap.after}."):
             before[gap.after] += begin  # at the module's begin
             before[gap.before][:0] = end
@@ -201,11 +258,13 @@ def _instrument_layer(
         else:
             after[""] += end  # at the layer's return
     for path, name in {**parts.rotations, "": ROPE}.items():
-        before[path].insert(0, partial(gate.append, name))
-        after[path].append(gate.pop)
+        if has(layer, path):
+            before[path].insert(0, partial(gate.append, _Here(here, here.of(name) or name)))
+            after[path].append(gate.pop)
     for path in {*before, *after}:
+        owner, attribute = callable_at(layer, path)
         wrap = _wrap(tuple(before[path]), tuple(after[path]))
-        stack.enter_context(replaced(_module(layer, path), "forward", wrap))
+        stack.enter_context(replaced(owner, attribute, wrap))
 
 
 def _own_attention(
@@ -223,7 +282,7 @@ def _instrument_functions(
     subject: Subject,
     recorder: Recorder,
     cores: Cores,
-    gate: list[str],
+    gate: list[_Here],
     opened: list[tuple[Call, ...]],
 ) -> None:
     """Wrap attention, RoPE, scans and cache updates, which models look up by name, where they are found."""
@@ -231,11 +290,15 @@ def _instrument_functions(
 
     from profiler.cache import MemoryLayer, PreallocatedLayer
 
-    modeling, parts = sys.modules[type(subject.network).__module__], family(subject.loaded.model)
+    modeling, parts = subject.modeling, family(subject.loaded.model)
+
+    def ranged(name: str) -> Wrap:
+        return _in_layers(recorder, name, cores.variants(name), gate)
+
     for name, range_name in parts.functions.items():
-        wrap = _around(recorder, range_name, gate)
-        stack.enter_context(replaced(_holder(modeling, name), name, wrap))
-    rotating = {name: recorder.marks(name) for name in (ROPE, *parts.rotations.values())}
+        stack.enter_context(replaced(_holder(modeling, name), name, ranged(range_name)))
+    rotations = {found for name in (ROPE, *parts.rotations.values()) for found in cores.variants(name)}
+    rotating = {name: recorder.marks(name) for name in rotations}
     for name in filter(partial(hasattr, modeling), ROTATIONS):
         stack.enter_context(replaced(modeling, name, _rotation(rotating, gate)))
     if parts.attends_until:
@@ -244,8 +307,8 @@ def _instrument_functions(
         stack.enter_context(replaced(PreallocatedLayer, "update", _gated(marks, gate)))
         return
     if parts.memory_append:  # first: MemoryLayer inherits `update`
-        stack.enter_context(replaced(MemoryLayer, "update", _around(recorder, parts.memory_append, gate)))
-    stack.enter_context(replaced(PreallocatedLayer, "update", _around(recorder, parts.append, gate)))
+        stack.enter_context(replaced(MemoryLayer, "update", ranged(parts.memory_append)))
+    stack.enter_context(replaced(PreallocatedLayer, "update", ranged(parts.append)))
     if not cores.names:
         return
     if subject.attention == "eager":
@@ -266,13 +329,13 @@ def _holder(modeling: Any, function: str) -> Any:
     return next((layer for layer in kept if hasattr(layer, function)), modeling)
 
 
-def _wrap_eager(stack: ExitStack, modeling: Any, recorder: Recorder, cores: Cores, gate: list[str]) -> None:
+def _wrap_eager(stack: ExitStack, modeling: Any, recorder: Recorder, cores: Cores, gate: list[_Here]) -> None:
     """Wrap attention by separate kernels, a function of the model's own file."""
     wrap = partial(_attention, recorder=recorder, cores=cores, gate=gate)
     stack.enter_context(replaced(modeling, "eager_attention_forward", wrap))
 
 
-def _attention(function: Function, recorder: Recorder, cores: Cores, gate: list[str]) -> Function:
+def _attention(function: Function, recorder: Recorder, cores: Cores, gate: list[_Here]) -> Function:
     """Attention in the range of the layer that calls it."""
     wrapped = {name: _around(recorder, name, gate)(function) for name in cores.names}
 
@@ -282,27 +345,44 @@ def _attention(function: Function, recorder: Recorder, cores: Cores, gate: list[
     return attend if len(wrapped) > 1 else next(iter(wrapped.values()))
 
 
-def _rotation(marks: Mapping[str, Marks], gate: list[str]) -> Wrap:
-    """A decorator that puts a rotation into the range of the module that makes it."""
+def _rotation(marks: Mapping[str, Marks], gate: list[_Here]) -> Wrap:
+    """A decorator that puts a rotation into the range of the layer or module that makes it."""
 
     def wrap(function: Function) -> Function:
         ranged = {name: _wrap(*each)(function) for name, each in marks.items()}
 
         def rotate(*args: Any, **kwargs: Any) -> Any:
-            return (ranged[gate[-1]] if gate else function)(*args, **kwargs)
+            return (ranged[gate[-1].rotation] if gate else function)(*args, **kwargs)
 
         return rotate
 
     return wrap
 
 
-def _around(recorder: Recorder, name: str, gate: list[str] | None = None) -> Wrap:
+def _around(recorder: Recorder, name: str, gate: list[_Here] | None = None) -> Wrap:
     """A decorator that puts the callable into the range `name`, with a gate only while it is open."""
     marks = recorder.marks(name)
     return _wrap(*marks) if gate is None else _gated(marks, gate)
 
 
-def _gated(marks: Marks, gate: list[str]) -> Wrap:
+def _in_layers(recorder: Recorder, name: str, names: set[str], gate: list[_Here]) -> Wrap:
+    """A decorator that puts the callable into a range by its name in the watched layer that runs."""
+    if len(names) == 1:
+        return _around(recorder, next(iter(names)), gate)
+
+    def wrap(function: Function) -> Function:
+        ranged = {each: _around(recorder, each)(function) for each in names}
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            here = (gate[-1].names.of(name) or name) if gate else ""
+            return ranged.get(here, function)(*args, **kwargs)
+
+        return call
+
+    return wrap
+
+
+def _gated(marks: Marks, gate: list[_Here]) -> Wrap:
     """A decorator that makes calls before and after the callable while the gate is open."""
     before, after = marks
 
@@ -354,15 +434,25 @@ def replaced(owner: Any, attribute: str, wrap: Wrap) -> Iterator[None]:
             delattr(owner, attribute)
 
 
-def _has(layer: Any, path: str) -> bool:
-    """Whether a layer has a module; the attribute may exist and be None."""
+def layer_of(parts: Family, network: Any, index: int) -> Any:
+    """One layer of a stack."""
+    return _module(network, parts.layers)[index]
+
+
+def parts_inside(parts: Family, layer: Any) -> Inside:
+    """The parts of a layer, by its kind."""
+    return parts.inside(partial(has, layer))
+
+
+def has(layer: Any, path: str) -> bool:
+    """Whether a layer or a model has a module; the attribute may exist and be None."""
     try:
         return _module(layer, path) is not None
-    except AttributeError:
+    except (AttributeError, IndexError):
         return False
 
 
-def _callable(root: Any, path: str) -> tuple[Any, str]:
+def callable_at(root: Any, path: str) -> tuple[Any, str]:
     """The owner and attribute called at a path: a module's forward, or a method."""
     found = _module(root, path)
     if hasattr(found, "forward"):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from profiler.instrument import ROPE, ROTATIONS
+from profiler.instrument import ROPE, ROTATIONS, callable_at, has, layer_of, parts_inside
 from profiler.parts.base import INPUTS, Family
 from profiler.ranges import EMBEDDING, family
 from profiler.ranks.share import SUM
@@ -32,7 +32,7 @@ def operators_of(nodes: Iterable[Any], subject: Subject) -> dict[str, str]:
 
     `nodes` are those of a graph captured by torch.compile, in program order.
     """
-    placing = _Placing(family(subject.loaded.model), core_names(subject.loaded.model))
+    placing = _Placing(family(subject.loaded.model), subject)
     named = ((node.name, placing.operator(node)) for node in nodes if node.op in CALLS)
     return {name: operator for name, operator in named if operator}
 
@@ -40,10 +40,12 @@ def operators_of(nodes: Iterable[Any], subject: Subject) -> dict[str, str]:
 class _Placing:
     """Walks a graph in order: a gap is identified by the module that ended before it."""
 
-    def __init__(self, parts: Family, cores: list[str]) -> None:
-        self.parts, self.cores = parts, cores
+    def __init__(self, parts: Family, subject: Subject) -> None:
+        self.parts, self.subject = parts, subject
+        self.cores = core_names(subject.loaded.model)
         self.ended = ""  # the module of the layer that ran last, relative to the layer
         self.outside = ""  # the operator outside the layers that ran last
+        self.preparing = False  # in a method after which inputs are prepared
         self.attended = ""  # the attention that ran after the last module
         self.attends = False  # between cache update and end of attention, in the model's own code
 
@@ -53,29 +55,38 @@ class _Placing:
         if path is None:
             return self.parts.sampling if self.ended else None  # after the network
         trace = str(node.meta.get("stack_trace") or "")
+        network = self.subject.network
+        preparing = any(
+            _in_method(network, part, path, trace) for one in self.parts.stacks for part in one.prepares
+        )
+        if self.preparing and not preparing:
+            self.outside = ""
+        self.preparing = preparing
         for stack in self.parts.stacks:
             for part, name in stack.outside.items():
-                owner, _, method = part.rpartition(".")
-                if _within(path, part) or (path == owner and _named(method).search(trace)):
+                if _within(path, part) or _in_method(network, part, path, trace):
                     self.outside = name
                     if name.rpartition(".")[2] in EMBEDDING:
                         self.ended = ""  # a stack begins
                     return name
-        for stack in self.parts.stacks:
+        for stack, names in zip(self.parts.stacks, self.subject.layer_names, strict=True):
             if path.startswith(f"{stack.layers}."):
                 index, _, inner = path.removeprefix(f"{stack.layers}.").partition(".")
-                return self._in_layer(stack, int(index), inner, trace)
+                found = self._in_layer(stack, int(index), inner, trace)
+                return found and names[int(index)].of(found)
         behind = {name: filling for one in self.parts.stacks for name, filling in one.behind.items()}
         return behind.get(self.outside) or (None if self.ended else INPUTS)
 
     def _in_layer(self, stack: Family, layer: int, inner: str, trace: str) -> str | None:
         if SUMMING.search(trace):  # runs in a hook of the product that it sums
             inner = f"{inner.partition('.')[0]}.{SUM}"
-        for part in sorted(stack.modules, key=len, reverse=True):
-            if _within(inner, part):
-                self.ended, self.attended = inner, ""
+        module = layer_of(stack, self.subject.network, layer)
+        inside = parts_inside(stack, module)
+        for part in sorted(inside.modules, key=len, reverse=True):
+            if (called := _in_method(module, part, inner, trace)) or _within(inner, part):
+                self.ended, self.attended = part if called else inner, ""
                 self.attends = self.attends and not _within(inner, stack.attends_until)
-                return stack.modules[part]
+                return inside.modules[part]
         of_module = (name for path, name in stack.attending.items() if _within(inner, path))
         core = next(of_module, "") or ("" if stack.attending else self.cores[layer])
         crosses = bool(core) and core.rpartition(".")[0] == stack.memory_append.rpartition(".")[0]
@@ -93,7 +104,7 @@ class _Placing:
             return core
         gaps = [
             gap
-            for gap in stack.gaps
+            for gap in inside.gaps
             if _within(self.ended, gap.after)
             and (not _within(inner, gap.after) or inner == gap.after == gap.before)
         ]
@@ -114,6 +125,14 @@ def _named(*functions: str) -> re.Pattern[str]:
 
 
 ATTEND = re.compile(rf"in \w*{ATTENDING}$", re.MULTILINE)
+
+
+def _in_method(root: Any, part: str, path: str, trace: str) -> bool:
+    """Whether `part` is a method, and a node of a module inside its owner was made in it."""
+    owner, _, method = part.rpartition(".")
+    if (owner and not _within(path, owner)) or not has(root, part) or callable_at(root, part)[1] != method:
+        return False
+    return bool(_named(method).search(trace))
 
 
 def _within(path: str, part: str) -> bool:

@@ -15,6 +15,7 @@ from profiler.parts import (
     encoder_decoders,
     encoders,
     experts,
+    gemma,
     hybrids,
     own,
     parallel,
@@ -23,15 +24,19 @@ from profiler.parts import (
 )
 from profiler.parts.base import Family
 from specfiles.errors import InputError
-from workloads.blocks import Block, Mamba2Block, MlaBlock, MoeBlock, SharedAttentionBlock
+from workloads.blocks import Mamba2Block, SharedAttentionBlock
 from workloads.layer import Layer
 from workloads.model import Model
 
 # What runs before the first layer.
-EMBEDDING = ("embedding", "position_embedding", "type_embedding", "embedding_norm")
+EMBEDDING = (
+    *("embedding", "position_embedding", "type_embedding", "embedding_norm"),
+    *("per_layer_embedding", "per_layer_projection", "per_layer_projection_norm", "altup_in_proj"),
+)
 
 FAMILIES = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "gemma", "qwen3"), dense.LLAMA),
+    **dict.fromkeys(("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text"), dense.LLAMA),
     "granite": dense.GRANITE_3,
     **dict.fromkeys(("helium", "smollm3", "seed_oss", "olmo", "ernie4_5"), dense.LLAMA),
     **dict.fromkeys(("ministral", "hunyuan_v1_dense", "internlm3", "iquestcoder", "cwm"), dense.LLAMA),
@@ -44,7 +49,10 @@ FAMILIES = {
     "phi3": dense.PHI3,
     "glm": dense.GLM,
     "glm4": dense.GLM4,
+    "glm4v_text": dense.GLM4V,
     **dict.fromkeys(("gemma2", "gemma3_text"), dense.GEMMA2),
+    "gemma3n_text": gemma.GEMMA3N,
+    **dict.fromkeys(("gemma4_text", "gemma4_unified_text"), gemma.GEMMA4),
     "vaultgemma": dense.VAULTGEMMA,
     "persimmon": dense.PERSIMMON,
     **dict.fromkeys(("cohere", "cohere2"), parallel.COHERE),
@@ -59,10 +67,12 @@ FAMILIES = {
     "gpt_neo": own.GPT_NEO,
     "xglm": own.XGLM,
     "falcon": own.FALCON,
-    **dict.fromkeys(("mixtral", "olmoe", "qwen3_moe", "minimax_m2"), experts.MOE),
+    **dict.fromkeys(("mixtral", "olmoe", "qwen3_moe", "qwen3_vl_moe_text", "minimax_m2"), experts.MOE),
+    "mimo_v2_flash": experts.MIMO,
     **dict.fromkeys(("phimoe", "gpt_oss"), experts.PHIMOE),
     "qwen2_moe": experts.QWEN2_MOE,
     **dict.fromkeys(("glm4_moe", "dots1", "exaone_moe", "hy_v3", "solar_open"), experts.SHARED_EXPERTS),
+    "glm4v_moe_text": experts.SHARED_EXPERTS,
     "ernie4_5_moe": experts.ERNIE,
     "hunyuan_v1_moe": experts.HUNYUAN,
     "flex_olmo": experts.FLEX_OLMO,
@@ -70,6 +80,7 @@ FAMILIES = {
     "llama4_text": experts.LLAMA4,
     "dbrx": experts.DBRX,
     **dict.fromkeys(("deepseek_v2", "deepseek_v3", "kimi_k2", "glm4_moe_lite"), experts.LATENT),
+    **dict.fromkeys(("mistral4", "youtu"), experts.LATENT),
     **dict.fromkeys(("deepseek_v32", "glm_moe_dsa"), experts.INDEXED),
     "mamba": recurrent.MAMBA,
     "falcon_mamba": recurrent.FALCON_MAMBA,
@@ -137,21 +148,8 @@ def family(model: Model) -> Family:
             f"{model.name} is of family {model.family!r}, whose parts are not known; "
             f"known: {', '.join(FAMILIES)}."
         )
-    for layer in model.stack.distinct:
-        for block in layer.blocks:
-            if what := _without_ranges(block):
-                raise InputError(
-                    f"{model.name} has {what}, whose modules are not known: it is only predicted."
-                )
     if model.family in OTHERS:
         differs, other = OTHERS[model.family]
         if any(map(differs, model.layers)):
             return other
     return FAMILIES[model.family]
-
-
-def _without_ranges(block: Block) -> str:
-    """What of a known family's block has no ranges here, in words."""
-    if isinstance(block, MlaBlock) and block.indexer is not None and block.indexer.borrowed:
-        return "layers that share an indexer's picks"
-    return "experts that work in a latent" if isinstance(block, MoeBlock) and block.latent else ""

@@ -5,20 +5,23 @@ from __future__ import annotations
 import copy
 import importlib.util
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiler.kernels import TORCH_DTYPES
 from specfiles.errors import InputError, reason
-from workloads.blocks import AttentionBlock, MlaBlock
+from workloads.blocks import AttentionBlock, Head, MlaBlock
 from workloads.catalogue import Loaded
 from workloads.families import decoder_fields
 
 if TYPE_CHECKING:
     import torch
 
+    from profiler.layer_names import LayerNames
     from workloads.layer import Layer
     from workloads.model import Model
 
@@ -45,9 +48,35 @@ class Subject:
         return str(self.network.config._attn_implementation) if attends(self.loaded.model) else ""
 
     @property
+    def modeling(self) -> Any:
+        """The module with the decoder's code, where functions are looked up."""
+        return sys.modules[type(self.network.base_model).__module__]
+
+    @property
+    def scored(self) -> int | slice:
+        """The last position, whose logits a step asks for.
+
+        By a number, Gemma 4 leaves all others out of layers that borrow keys and values. They are counted, as
+        vLLM runs them by default.
+        """
+        borrows = any(
+            isinstance(block, AttentionBlock) and block.borrows
+            for layer in self.loaded.model.stack.distinct
+            for block in layer.blocks
+        )
+        return slice(-1, None) if borrows else 1
+
+    @property
     def has_memory(self) -> bool:
         """Whether its decoder attends to an encoder's result."""
         return self.loaded.model.has_memory
+
+    @cached_property
+    def layer_names(self) -> list[list[LayerNames]]:
+        """The names of operators, by stack and layer."""
+        from profiler.layer_names import layer_names
+
+        return layer_names(self.loaded.model)
 
     @property
     def layers(self) -> int:
@@ -201,6 +230,7 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
     import transformers
     from transformers import AutoConfig
 
+    from profiler.headed import Headed
     from profiler.ranks.share import share, sum_over_ranks
 
     attention = attention_of(loaded.model)
@@ -211,9 +241,11 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
     try:
         config = AutoConfig.for_model(kind, **fields)
         with torch.device(device):
-            kind_of = getattr(transformers, _auto_class(loaded.model))
+            kind_of = getattr(transformers, _auto_class(loaded.model, kind))
             attends_by = {"attn_implementation": attention} if attends(loaded.model) else {}
             network = kind_of.from_config(config, dtype=dtype, **attends_by)
+            if kind_of is transformers.AutoModel and not encodes(loaded.model):
+                network = Headed(network, tied=_is_tied(loaded.model))
             if tensor_parallel > 1:
                 sum_over_ranks(network, loaded.model, tensor_parallel)
             return network
@@ -225,8 +257,16 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
         ) from None
 
 
-def _auto_class(model: Model) -> str:
+def _is_tied(model: Model) -> bool:
+    """Whether the projection to the vocabulary is the embedding's matrix."""
+    return any(isinstance(block, Head) and block.tied for block in model.stack.outputs)
+
+
+def _auto_class(model: Model, kind: str) -> str:
     """transformers' name for models of its architecture."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
+
     if model.has_memory:
         return "AutoModelForSpeechSeq2Seq" if model.audio_window else "AutoModelForSeq2SeqLM"
-    return "AutoModel" if encodes(model) else "AutoModelForCausalLM"
+    alone = kind in MODEL_MAPPING_NAMES and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return "AutoModel" if encodes(model) or alone else "AutoModelForCausalLM"

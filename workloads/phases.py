@@ -7,7 +7,7 @@ to `kv_len` positions, themselves included. Sizes may be arrays over a grid.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Literal
@@ -15,6 +15,7 @@ from typing import Literal
 from specfiles.frozen import dataclass
 from workloads.blocks import Part, Place
 from workloads.convention import Convention
+from workloads.layer import Layer
 from workloads.model import Model, Stack
 from workloads.operators import Attention, Gemm, GroupedGemm, Operator, Send
 from workloads.step import PLAIN, Setting, Step, decode, prefill
@@ -28,6 +29,7 @@ __all__ = [
     "active_parameters",
     "decode",
     "laid_out",
+    "names_in_layers",
     "operators",
     "owners",
     "parameters",
@@ -158,6 +160,27 @@ def _distinct(rows: list[Named]) -> list[Named]:
     named = []
     for row in rows:
         seen[row.name] += 1
-        first = seen[row.name] == 1
-        named.append(row if first else replace(row, name=f"{row.name}.{seen[row.name]}"))
+        named.append(row if seen[row.name] == 1 else replace(row, name=_numbered(row.name, seen[row.name])))
     return named
+
+
+def names_in_layers(stack: Stack, setting: Setting = PLAIN) -> dict[Layer, dict[str, str]]:
+    """What each different layer has by the name that a layer gives it: the name among all operators.
+
+    They differ where layers of other shapes come first.
+    """
+    place = Place(stack.hidden, Step(1, 1, 1, memory=1), setting)
+    kinds: dict[str, list[object]] = defaultdict(list)
+    found: dict[Layer, dict[str, str]] = {}
+    for layer in stack.distinct:
+        names = found[layer] = {}
+        for part, key, _ in layer.parts(place):
+            name = f"{stack.scope}layers.{part}"
+            if key not in kinds[name]:
+                kinds[name].append(key)
+            names[name] = _numbered(name, 1 + kinds[name].index(key))
+    return found
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}.{number}"

@@ -60,6 +60,8 @@ class Family:
     # The packages whose kernels transformers uses for some ranges, if installed; "" where it has none.
     packages: Mapping[str, str] = field(default_factory=dict)
     append: str = "layers.attention.kv_append"
+    # Modules or methods of the model, run before its layers, after which inputs are prepared.
+    prepares: tuple[str, ...] = ()
     # Modules of a layer that rotate for themselves, with the ranges of that.
     rotations: Mapping[str, str] = field(default_factory=dict)
     sampling: str = "sampling"

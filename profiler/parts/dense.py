@@ -111,6 +111,11 @@ GLM4 = Family(
     ),
     OUTSIDE,
 )
+GLM4V = replace(
+    GLM4,
+    modules={**GLM4.modules, "mlp.activation_fn": "layers.mlp.act_mul"},
+    gaps=(*GLM4.gaps[:2], Gap("mlp.activation_fn", "mlp.down_proj", "layers.mlp.act_mul")),
+)
 GEMMA2 = Family(
     "model.layers",
     {**SELF_ATTENTION, **QK_NORMS, **GATED_MLP, **GATED_ACTIVATION, **SANDWICH_NORMS},

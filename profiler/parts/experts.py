@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from profiler.parts.base import ATTENTION, HEADS, MLP, Family, Gap, Inside, named
+from profiler.parts.base import ATTENTION, FACTORS, HEADS, MLP, Family, Gap, Inside, named
 from profiler.parts.dense import GRANITE_3, LLAMA, OLMO2, OUTSIDE, PRODUCT, RESIDUALS, WITHOUT_MLP
 
 
@@ -19,6 +19,9 @@ def routing(module: str, router: str) -> dict[str, str]:
 
 
 MOE = replace(LLAMA, modules={**LLAMA.modules, **routing("mlp", "gate")})
+
+
+MIMO = replace(MOE, behind={"layers.attention.v_proj": FACTORS})  # of values
 
 
 def shared_mlp(module: str, act: str, *matrices: str) -> dict[str, str]:

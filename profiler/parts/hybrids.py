@@ -119,7 +119,20 @@ FALCON_H1 = replace(
     packages={"layers.mamba.conv1d": "causal_conv1d", _GATED_SCAN: "mamba_ssm"},
 )
 
-# Nemotron-H: a layer is one mixer of any kind.
+# Nemotron-H: a layer is one mixer of any kind; experts may work in a latent.
+_ROUTED_UP = Inside(
+    {
+        "norm": "layers.mlp_norm",
+        **routing("mixer", "gate"),
+        "mixer.experts": routed("up"),  # not gated
+        **shared_mlp("mixer.shared_experts", "act_fn", "up", "down"),
+    },
+    (
+        Gap("mixer.shared_experts", "mixer", "layers.moe.shared_sum", inside=True),
+        Gap("mixer", "", "layers.mlp_residual"),
+    ),
+)
+_LATENT = {"mixer.fc1_latent_proj": "latent_in_proj", "mixer.fc2_latent_proj": "latent_out_proj"}
 NEMOTRON_H = Family(
     "model.layers",
     {
@@ -137,18 +150,11 @@ NEMOTRON_H = Family(
             {"norm": "layers.attention_norm", **named("mixer", ATTENTION, *QKV, "o_proj")},
             (Gap("mixer", "", "layers.attention_residual"),),
         ),
-        "mixer.experts": Inside(
-            {
-                "norm": "layers.mlp_norm",
-                **routing("mixer", "gate"),
-                "mixer.experts": routed("up"),  # not gated
-                **shared_mlp("mixer.shared_experts", "act_fn", "up", "down"),
-            },
-            (
-                Gap("mixer.shared_experts", "mixer", "layers.moe.shared_sum", inside=True),
-                Gap("mixer", "", "layers.mlp_residual"),
-            ),
+        "mixer.fc1_latent_proj.weight": replace(
+            _ROUTED_UP,
+            modules={**_ROUTED_UP.modules, **{path: f"layers.moe.{name}" for path, name in _LATENT.items()}},
         ),
+        "mixer.experts": _ROUTED_UP,
     },
     functions=MAMBA2_FUNCTIONS,
     behind=MAMBA2_BEHIND,

@@ -61,6 +61,17 @@ T5 = {
     "d_ff": 80,
     "vocab_size": 101,
 }
+ROPE = {"rope_type": "default", "rope_theta": 1e4}
+BORROWING = {  # both kinds of layer, and of each one that borrows keys and values
+    **LLAMA,
+    "num_hidden_layers": 6,
+    "head_dim": 8,
+    "global_head_dim": 12,
+    "num_kv_shared_layers": 3,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
+    "sliding_window": 8,
+    "use_double_wide_mlp": True,
+}
 # Whose default heads are wider than a tiny model has place for.
 NARROW = (
     "ministral",
@@ -284,6 +295,48 @@ FIELDS: dict[str, dict[str, Any]] = {
     "qwen3_5_text": {**LLAMA, **DELTA},
     "qwen3_5_moe_text": {**LLAMA, **DELTA, **EXPERTS, "shared_expert_intermediate_size": 32},
     "gemma3_text": {**LLAMA, "sliding_window": 8, "sliding_window_pattern": 2},  # both kinds of layer
+    "gemma3n_text": {
+        **BORROWING,
+        "vocab_size_per_layer_input": 101,
+        "hidden_size_per_layer_input": 12,
+        "laurel_rank": 4,
+        "activation_sparsity_pattern": [0.9, 0.9, 0.0, 0.0, 0.0, 0.0],
+        "intermediate_size": 80,
+    },
+    "gemma4_text": {**BORROWING, "vocab_size_per_layer_input": 101, "hidden_size_per_layer_input": 12},
+    "gemma4_unified_text": {**BORROWING, "num_kv_shared_layers": 0, "attention_k_eq_v": True},
+    **{name: {**LLAMA, **EXPERTS, **LATENT} for name in ("mistral4", "youtu")},
+    "mimo_v2_flash": {
+        **LLAMA,
+        **EXPERTS,
+        "num_key_value_heads": 3,
+        "head_dim": 12,
+        "v_head_dim": 8,
+        "sliding_window": 8,
+        "n_routed_experts": 5,
+        "n_group": 1,
+        "topk_group": 1,
+        "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+        "mlp_layer_types": ["dense", "sparse", "sparse"],
+    },
+    "qwen3_vl_text": {**LLAMA, "head_dim": 8},
+    "glm4v_text": {
+        **LLAMA,
+        "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5, "mrope_section": [1, 1]},
+    },
+    **{
+        name: {**LLAMA, "rope_parameters": {**ROPE, "mrope_section": [1, 1, 2]}}
+        for name in ("qwen2_vl_text", "qwen2_5_vl_text")
+    },
+    "qwen3_vl_moe_text": {**LLAMA, **EXPERTS, "head_dim": 8},
+    "glm4v_moe_text": {
+        **LLAMA,
+        **EXPERTS,
+        "n_routed_experts": 5,
+        "n_group": 1,
+        "topk_group": 1,
+        "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5, "mrope_section": [1, 1]},
+    },
 }
 
 

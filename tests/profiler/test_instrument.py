@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -19,8 +20,9 @@ from profiler.steps import operators_at
 from profiler.subject import Subject
 from roofline.together import JOIN
 from specfiles.errors import InputError
-from workloads.catalogue import Loaded, load_model
+from workloads.catalogue import Loaded
 from workloads.model import Model
+from workloads.operators import Rope
 from workloads.work import Role
 
 torch = pytest.importorskip("torch")
@@ -29,6 +31,9 @@ pytest.importorskip("transformers")
 POINTS = [Point("prefill", 2, 12, 12), Point("decode", 2, 1, 13)]
 CAPACITY = 16
 ENCODERS = ("bert", "roberta")
+# Which prepare types and positions before the first embedding, or after a gap and in a module of their own.
+OTHER_INPUTS = {**dict.fromkeys(ENCODERS, 1), "gemma4_text": -1}
+NUMBER = re.compile(r"\.\d+$")  # of another operator of the same name
 
 
 def points_of(name: str) -> list[Point]:
@@ -83,7 +88,7 @@ def pieces(model: Model, name: str, phase: str = "prefill") -> int:
     """In how many ranges one execution is: a gated activation is a function of one product, then, after
     another product has run, a multiplication. Most model code has the two apart, so it makes two ranges.
     """
-    parts = family(model)
+    parts, name = family(model), NUMBER.sub("", name)
     if (model.family, name.rpartition(".")[2]) in (("gptj", "rope"), *(("llama4_text", n) for n in QK_NORMS)):
         return 2  # queries and keys are rotated, or normalised, by a call each
     if (model.family, name) == ("diffllama", "layers.attention.core"):
@@ -97,7 +102,7 @@ def pieces(model: Model, name: str, phase: str = "prefill") -> int:
         return CALLS[phase][name.rpartition(".")[2]] + behind
     kinds = (
         apart(Counter(gap.name for gap in kind.gaps))[name]  # a module's name may stand under several paths
-        + (name in kind.modules.values())
+        + bool(apart(Counter(kind.modules.values()))[name])
         for stack in parts.stacks
         for kind in (stack, *stack.kinds.values())
     )
@@ -119,6 +124,15 @@ def test_ranges_are_the_operators_of_the_descriptor(
     expected = {
         named.name: named.count * pieces(model.loaded.model, named.name, point.phase) for named in described
     }
+    heads = getattr(model.network.config, "num_attention_heads", 0)
+    if "altup_mean" in expected:  # in a range with each of the norms before it
+        expected["altup_mean"] = expected["altup_out_norm"]
+    if name.startswith(("gemma3n", "gemma4")):  # a layer's own keys are rotated by a second call
+        expected |= {
+            named.name: 2 * named.count
+            for named in described
+            if isinstance(named.operator, Rope) and named.operator.heads > heads
+        }
     tally = ranges_of(model, point)
     follow_each_other(tally.log)
     begun = tally.begun
@@ -131,9 +145,10 @@ def test_ranges_are_the_operators_of_the_descriptor(
     between = Counter(gap.name for gap in parts.gaps for _ in range(model.layers))
     for done, filling in (pair for stack in parts.stacks for pair in stack.behind.items()):
         fills = sum(counts.get(before, 0) for before, then in parts.behind.items() if then == done)
-        between[filling] += begun[done] - (fills if JOIN in done else 0)
+        ended = sum(times for found, times in begun.items() if NUMBER.sub("", found) == done)
+        between[filling] += ended - (fills if JOIN in done else 0)
     assert beside == {
-        INPUTS: before + (name in ENCODERS),  # which prepare types and positions before the first embedding
+        INPUTS: before + OTHER_INPUTS.get(name, 0),
         **{name: between[name] for name in (HEADS, FACTORS) if between[name]},
     }
 
@@ -191,7 +206,8 @@ def apart(begun: Counter[str]) -> Counter[str]:
             continue
         first, *others = name.split(JOIN)
         scope = first.rpartition(".")[0]
-        found.update(dict.fromkeys((first, *(f"{scope}.{other}" for other in others)), count))
+        whole = (f"{scope}.{other}" if scope else other for other in others)
+        found.update(dict.fromkeys((first, *whole), count))
     return found
 
 
@@ -209,7 +225,9 @@ def test_only_the_gated_activation_comes_in_two_pieces(tiny: Callable[..., Loade
         split = {n for kind in kinds for n in kind.modules.values() if pieces(model, n) > 1}
         split = {n.removeprefix("encoder.").removeprefix("decoder.") for n in split}
         called_twice = {f"layers.attention.{norm}" for norm in QK_NORMS if name == "llama4_text"}
-        assert split <= {"layers.mlp.act_mul", "layers.moe.shared_act_mul", *called_twice}
+        gated = {f"layers.{block}act_mul" for block in ("mlp.", "moe.shared_", "per_layer.")}
+        scaled_apart = {"layers.moe.router_norm"}  # Gemma 4: behind a norm without a scale
+        assert split <= gated | called_twice | scaled_apart
 
 
 def test_layers_with_a_window_have_a_range_of_their_own(subject: Callable[..., Subject]) -> None:
@@ -386,15 +404,48 @@ def test_a_family_without_parts_is_refused_with_those_that_have(tiny: Callable[.
 
 
 @pytest.mark.parametrize(
-    ("name", "what"),
+    ("family", "changes", "some"),
     [
-        ("Nemotron-3-Super-120B-A12B", "experts that work in a latent"),
-        ("GLM-5.2", "layers that share an indexer's picks"),
+        ("nemotron_h", {"moe_latent_size": 16}, {"moe.latent_in_proj": 1, "moe.latent_out_proj": 1}),
+        (
+            "glm_moe_dsa",  # the layer in the middle sees what the first one's indexer picked
+            {"indexer_types": ["full", "shared", "full"]},
+            {"attention.indexer_k_proj": 2, "attention.core.top6": 3},
+        ),
+        (
+            "gemma4_text",
+            {
+                "enable_moe_block": True,
+                "use_double_wide_mlp": False,
+                "num_experts": 5,
+                "top_k_experts": 2,
+                "moe_intermediate_size": 24,
+                "hidden_size_per_layer_input": 0,
+            },
+            {"moe.experts_norm": 6, "moe.router": 6, "moe.topk": 6},
+        ),
     ],
 )
-def test_a_block_without_ranges_is_refused_though_its_family_has_some(name: str, what: str) -> None:
-    with pytest.raises(InputError, match=f"{name} has {what}, whose modules are not known"):
-        family(load_model(name).model)
+@pytest.mark.parametrize("point", POINTS, ids=lambda p: p.phase)
+def test_layers_of_other_kinds_have_the_ranges_of_their_operators(
+    family: str, changes: dict[str, Any], some: dict[str, int], point: Point, subject: Callable[..., Subject]
+) -> None:
+    model = subject(family, **changes)
+    found = apart(ranges_of(model, point).begun)
+    assert set(found) == {named.name for named in operators_at(model.loaded, "fp32", point)}
+    assert {name: found[f"layers.{name}"] for name in some} == some
+
+
+def test_layers_of_other_shapes_have_ranges_of_their_own(subject: Callable[..., Subject]) -> None:
+    """Gemma 4: the third and the sixth of six layers have wider heads, the last three borrow their keys."""
+    begun = ranges_of(subject("gemma4_text"), POINTS[1]).begun
+    projections = {f"{n}_proj{number}" for n in "qkv" for number in ("", ".2")}
+    assert {name: begun[f"layers.attention.{name}"] for name in projections} == {
+        **{"q_proj": 4, "k_proj": 2, "v_proj": 2},
+        **{"q_proj.2": 2, "k_proj.2": 1, "v_proj.2": 1},
+    }
+    # Queries and keys by a call each; of borrowing layers, queries.
+    assert [begun[f"layers.attention.rope{n}"] for n in ("", ".2", ".3", ".4")] == [4, 2, 2, 1]
 
 
 def test_capped_scores_are_computed_apart_and_counted_so(subject: Callable[..., Subject]) -> None:

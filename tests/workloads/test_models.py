@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -23,9 +24,11 @@ from workloads.phases import (
     Setting,
     active_parameters,
     decode,
+    names_in_layers,
     operators,
     owners,
     parameters,
+    prefill,
     weight_bytes,
 )
 
@@ -269,3 +272,15 @@ def test_layers_of_a_search_equal_llama_where_it_changed_nothing() -> None:
 )
 def test_layers_of_multi_token_prediction_are_those_of_the_checkpoint(name: str, modules: int) -> None:
     assert load_model(name).model.stack.drafts == modules
+
+
+@pytest.mark.parametrize("name", ["Gemma-4-E2B", "MiMo-V2-Flash", "GLM-5.2", "T5-small", "Qwen3.5-27B"])
+def test_layers_name_their_operators_as_steps_do(name: str) -> None:
+    model = load_model(name).model
+    step = prefill(1, 1)
+    for stack in model.stacks if model.has_memory else (model.stack,):
+        named = names_in_layers(stack)
+        assert set(named) == set(stack.layers)
+        rows = Counter(row.name for row in operators(model, step) for _ in range(int(row.count)))
+        for own in set().union(*(names.values() for names in named.values())):
+            assert rows[own] == sum(list(named[layer].values()).count(own) for layer in stack.layers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
@@ -54,11 +55,17 @@ class MlaBlock(Block):
         """Elements cached per position: the latent and the rotated key that all heads share."""
         return self.kv_latent + self.rope_dim
 
+    @property
+    def _attends(self) -> MlaBlock:
+        """How it attends, which is the same whose indexer ever picks what it sees."""
+        return self if self.indexer is None else replace(self, indexer=replace(self.indexer, borrowed=False))
+
     def parts(self, place: Place) -> Iterator[Part]:
         """Down to latents, queries up, rotation, append; the core; the way back."""
         heads, p = self.heads // place.setting.tensor_parallel, place.setting.precision
         yield from self._queries(place, heads)
-        yield "kv_a_proj", self, place.linear(self.cached_dim, place.hidden, self.bias)
+        shape = self.cached_dim, self.bias
+        yield "kv_a_proj", shape, place.linear(self.cached_dim, place.hidden, self.bias)
         yield "kv_a_norm", self.kv_latent, place.norm(place.tokens, self.kv_latent, RMS_NORM)
         rope = Rope(place.tokens, heads + 1, self.rope_dim, p.wide, place.fused)
         yield "rope", (heads, self.rope_dim), rope
@@ -101,18 +108,18 @@ class MlaBlock(Block):
         p, rows = place.setting.precision, place.tokens * heads
         formats = (p.activations, p.weights, p.wide)
         up = GroupedGemm(rows, self.kv_latent, self.nope_dim, heads, heads, *formats)
-        yield "q_absorb", (heads, self), up
+        yield "q_absorb", (heads, self._attends), up
         core = self._core(place, heads, 1, self.cached_dim, self.kv_latent, values_in_keys=True)
-        yield self.core_name, self, core
+        yield self.core_name, self._attends, core
         down = GroupedGemm(rows, self.value_dim, self.kv_latent, heads, heads, *formats)
-        yield "v_up", (heads, self), down
+        yield "v_up", (heads, self._attends), down
 
     def _expanded(self, place: Place, heads: int) -> Iterator[Part]:
         visible = place.step.batch * place.step.kv_len
         width = heads * (self.nope_dim + self.value_dim)
         yield "kv_b_proj", width, place.linear(width, self.kv_latent, rows=visible)
         core = self._core(place, heads, heads, self.qk_dim, self.value_dim, cached=False)
-        yield self.core_name, self, core
+        yield self.core_name, self._attends, core
 
     @property
     def core_name(self) -> str:
