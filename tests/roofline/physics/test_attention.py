@@ -53,13 +53,19 @@ def rows(**sizes: Any) -> Mapping[str, Any]:
     return {**columns, **{n: np.full(len(arrays[0]), v, dtype=object) for n, v in names.items()}}
 
 
+def parts(
+    kind: str, gpu: Gpu | str = "h100_sxm", dtype: Dtypes = BF16, change: Any = None, **sizes: Any
+) -> Mapping[str, np.ndarray[Any, Any]]:
+    """Parts of the time by the constants' starting values."""
+    model, device = model_of(kind), gpu if isinstance(gpu, Gpu) else GPUS[gpu]
+    constants = {c.name: c.start for c in model.constants(device, dtype)}
+    return model.parts(rows(**sizes), device, dtype, {**constants, **(change or {})})
+
+
 def time_s(
-    kind: str, gpu: str = "h100_sxm", dtype: Dtypes = BF16, change: Any = None, **sizes: Any
+    kind: str, gpu: Gpu | str = "h100_sxm", dtype: Dtypes = BF16, change: Any = None, **sizes: Any
 ) -> np.ndarray[Any, Any]:
-    """Times by the constants' starting values."""
-    model = model_of(kind)
-    constants = {c.name: c.start for c in model.constants(GPUS[gpu], dtype)}
-    return total(model.parts(rows(**sizes), GPUS[gpu], dtype, {**constants, **(change or {})}))
+    return total(parts(kind, gpu, dtype, change, **sizes))
 
 
 SIZES = {
@@ -82,12 +88,9 @@ def test_parts_are_never_negative(
     before, group = sizes.pop("before"), sizes.pop("group")
     sizes["q_len"] = 1 if kind.endswith("decode") else sizes["q_len"]
     sizes |= {"kv_len": sizes["q_len"] + before, "n_heads": sizes["n_kv_heads"] * group}
-    model = model_of(kind)
-    constants = {c.name: c.start for c in model.constants(GPUS[gpu], dtype)}
-    columns = rows(**sizes, kernel=kernel, causal=kind != "attention_encoder")
-    parts = model.parts(columns, GPUS[gpu], dtype, constants)
-    assert all(np.isfinite(part).all() and (part >= 0).all() for part in parts.values())
-    assert next(iter(parts)) == "ideal"
+    found = parts(kind, gpu, dtype, kernel=kernel, causal=kind != "attention_encoder", **sizes)
+    assert all(np.isfinite(part).all() and (part >= 0).all() for part in found.values())
+    assert next(iter(found)) == "ideal"
 
 
 def test_one_query_over_endless_keys_runs_at_the_memory_s_bandwidth() -> None:
@@ -131,26 +134,28 @@ def test_time_grows_by_a_wave_where_heads_outnumber_processors() -> None:
     assert steps[2] == pytest.approx(steps[0], rel=0.1)
 
 
-@pytest.mark.parametrize(("gpu", "blocks"), [("a100_sxm", 27), ("h100_sxm", 33)])
-def test_tensorrt_groups_heads_where_blocks_of_128_keys_fill_a_quarter_of_the_processors(
-    gpu: str, blocks: int
+@pytest.mark.parametrize(
+    ("gpu", "kernel", "dtype", "heads", "sizes", "grouped"),
+    [  # where blocks of 128 keys fill a quarter of the processors: 27 of 108, 33 of 132
+        ("a100_sxm", "torch_flow", BF16, 16, {"kv_len": 128 * 27 - 1}, False),
+        ("a100_sxm", "torch_flow", BF16, 16, {"kv_len": 128 * 27}, True),
+        ("h100_sxm", "torch_flow", BF16, 16, {"kv_len": 128 * 33 - 1}, False),
+        ("h100_sxm", "torch_flow", BF16, 16, {"kv_len": 128 * 33}, True),
+        ("h100_sxm", "torch_flow", BF16, 1, {"kv_len": 128 * 33}, False),  # nothing to group
+        ("h100_sxm", "torch_flow", FP8_CACHE, 16, {"kv_len": 16}, True),  # always
+        ("b200_sxm", "torch_flow", BF16, 32, {"kv_len": 4096, "batch": 16}, True),
+        ("b200_sxm", "torch_flow", BF16, 64, {"kv_len": 4096, "batch": 16}, False),  # more than a block's
+        ("b200_sxm", "trtllm_mha", BF16, 64, {"kv_len": 4096, "batch": 16}, True),
+    ],
+)
+def test_tensorrt_llm_groups_heads_that_share_a_kv_head(
+    gpu: str, kernel: str, dtype: Dtypes, heads: int, sizes: dict[str, int], grouped: bool
 ) -> None:
     launches = {"launch_s": 1e-6, "plain_launch_s": 5e-5}
-    keys = np.array([128 * blocks - 1, 128 * blocks])
-    sizes = {"n_heads": 16, "n_kv_heads": 1, "kv_len": keys, "kernel": "torch_flow", "change": launches}
-    plain, grouped = time_s("attention_decode", gpu, **sizes)
-    assert plain - grouped > 4e-5
-    alone = time_s("attention_decode", gpu, **{**sizes, "n_heads": 1})
-    assert (alone > 5e-5).all()  # nothing to group
-
-
-def test_tensorrt_on_blackwell_runs_a_block_per_head_where_more_than_32_share_a_kv_head() -> None:
-    launches = {"launch_s": 1e-6, "plain_launch_s": 5e-5}
-    heads = np.array([32.0, 64.0])
-    sizes = {"n_heads": heads, "n_kv_heads": 1, "kv_len": 4096, "batch": 16, "change": launches}
-    packed, apart = time_s("attention_decode", "b200_sxm", **sizes, kernel="torch_flow")
-    assert apart > 5e-5 > packed
-    assert (time_s("attention_decode", "b200_sxm", **sizes, kernel="trtllm_mha") < 5e-5).all()
+    found = time_s(
+        "attention_decode", gpu, dtype, launches, n_heads=heads, n_kv_heads=1, kernel=kernel, **sizes
+    )
+    assert (found[0] < 5e-5) == grouped
 
 
 def test_sglang_launches_more_around_heads_of_192_elements() -> None:
@@ -170,13 +175,9 @@ def test_rows_of_some_versions_of_vllm_hold_no_append(kind: str) -> None:
     assert before == again == time_s(kind, **sizes)[0]
     assert again - without == pytest.approx(APPEND_S, rel=1e-6) if kind.endswith("decode") else True
     assert again - without >= APPEND_S * (1 - 1e-6)
-    others = {**sizes, "kernel": "fa3"}
-    assert time_s(kind, version="0.22.0", **others) == time_s(kind, **others)
-
-
-def test_encoders_append_nothing_in_any_version() -> None:
-    sizes = {"kernel": "vllm_vit_flash_attn_fa3", "q_len": 64, "kv_len": 64, "causal": 0}
-    assert time_s("attention_encoder", version="0.22.0", **sizes) == time_s("attention_encoder", **sizes)
+    encoder = {"kernel": "vllm_vit_flash_attn_fa3", "q_len": 64, "kv_len": 64, "causal": 0}
+    for other, of in ((kind, {**sizes, "kernel": "fa3"}), ("attention_encoder", encoder)):
+        assert time_s(other, version="0.22.0", **of) == time_s(other, **of)
 
 
 @pytest.mark.parametrize(("kernel", "count"), [("fa3", 2), ("trtllm_mha", 3), ("vllm_flash_attn_fa3", 0)])
@@ -311,9 +312,7 @@ def test_an_ampere_without_fp8_units_multiplies_a_narrow_cache_in_16_bits() -> N
     """FlashInfer's own kernels, too, where there are such units; on Blackwell it runs trtllm-gen's."""
     sizes = {"kernel": "vllm_flashinfer", "q_len": 16_384, "kv_len": 16_384}
     ada = Gpu.of(load_device("l40s"))
-    model = model_of("attention_prefill")
-    constants = {c.name: c.start for c in model.constants(ada, BF16)}
-    narrow, wide = (total(model.parts(rows(**sizes), ada, d, constants))[0] for d in (FP8_CACHE, BF16))
+    narrow, wide = (time_s("attention_prefill", ada, d, **sizes)[0] for d in (FP8_CACHE, BF16))
     assert narrow == pytest.approx(wide, rel=0.03)
     narrow, wide = (time_s("attention_prefill", "b200_sxm", d, **sizes)[0] for d in (FP8_CACHE, BF16))
     assert narrow < 0.9 * wide
@@ -324,11 +323,10 @@ def test_sglang_narrows_keys_values_and_trtllm_gen_s_queries_before_it_appends(
     kernel: str, narrowed: int
 ) -> None:
     sizes = {"kernel": kernel, "q_len": 8192, "kv_len": 8192, "n_heads": 64}
-    model, gpu = model_of("attention_prefill"), GPUS["b200_sxm"]
-    constants = {c.name: c.start for c in model.constants(gpu, BF16)}
-    still = {**constants, "token_s": 0.0, "l2_fill": 1e-9, "dram_share": 1.0, "pack_share": 1.0}
+    still = {"token_s": 0.0, "l2_fill": 1e-9, "dram_share": 1.0, "pack_share": 1.0}
     narrow, wide = (
-        model.parts(rows(**sizes), gpu, d, still)["append"][0] * gpu.dram_byte_per_s
+        parts("attention_prefill", "b200_sxm", d, still, **sizes)["append"][0]
+        * GPUS["b200_sxm"].dram_byte_per_s
         for d in (FP8_CACHE, BF16)
     )
     elements = 8192 * 128
@@ -340,38 +338,44 @@ def test_tensorrt_loads_a_key_and_a_value_for_each_query_that_it_rotates() -> No
     """And sines and cosines, past the ports to the L2: heads of queries cost more than those of keys."""
     sizes = {"kernel": "torch_flow", "q_len": 4096, "kv_len": 4096}
     heads = {"n_heads": np.array([8.0, 64.0, 64.0]), "n_kv_heads": np.array([8.0, 8.0, 64.0])}
-    model, gpu = model_of("attention_prefill"), GPUS["h100_sxm"]
-    constants = {c.name: c.start for c in model.constants(gpu, BF16)}
-    still = {**constants, "token_s": 0.0, "rotate_share": 1.0, "l2_share": 0.1}
-    few, queries, both = model.parts(rows(**sizes, **heads), gpu, BF16, still)["append"]
-    port = 4096 * 128 / gpu.l2_byte_per_s
+    still = {"token_s": 0.0, "rotate_share": 1.0, "l2_share": 0.1}
+    few, queries, both = parts("attention_prefill", change=still, **sizes, **heads)["append"]
+    port = 4096 * 128 / GPUS["h100_sxm"].l2_byte_per_s
     assert queries - few == pytest.approx(56 * port * (2 + 2 + 2 + 4 + 2))
     assert both - queries == pytest.approx(2 * 56 * port * 2)
 
 
 def test_before_hopper_splits_are_added_up_by_a_kernel_with_a_start_of_its_own() -> None:
     sizes = {"batch": 1, "n_heads": 8, "n_kv_heads": 1, "kv_len": 65_536}
-    model = model_of("attention_decode")
+    still = {"combine_s": 0.0, "split_s": 0.0, "plain_combine_s": 0.0}
 
     def combined(gpu: str, kernel: str) -> float:
-        constants = {c.name: c.start for c in model.constants(GPUS[gpu], BF16)}
-        still = {**constants, "combine_s": 0.0, "split_s": 0.0, "plain_combine_s": 0.0}
-        return float(model.parts(rows(**sizes, kernel=kernel), GPUS[gpu], BF16, still)["combine"][0])
+        return float(parts("attention_decode", gpu, change=still, kernel=kernel, **sizes)["combine"][0])
 
     for kernel in ("vllm_flash_attn", "flash_attention", "flashinfer"):
         assert combined("a100_sxm", kernel) == START_S
     assert combined("a100_sxm", "torch_flow") == combined("h100_sxm", "vllm_flash_attn_fa3") == 0.0
 
 
-def test_tensorrt_s_kernels_have_the_tiles_of_their_generation() -> None:
-    def tile(gpu: str, dim: float, kernel: str = "torch_flow", dtype: Dtypes = BF16) -> tuple[float, float]:
-        found = tiling_of(kernel, GPUS[gpu], dtype, np.array([dim]))
-        return float(np.ravel(found.rows)[0]), float(np.ravel(found.keys)[0])
-
-    assert tile("a100_sxm", 128) == (64, 32)
-    assert [tile("h100_sxm", dim) for dim in (64, 128)] == [(128, 256), (128, 128)]
-    assert tile("b200_sxm", 128) == tile("b200_sxm", 80) == tile("b200_sxm", 128, "trtllm_mha") == (256, 128)
-    assert tile("b200_sxm", 72) == tile("a100_sxm", 72)  # Ampere's kernel
+@pytest.mark.parametrize(
+    ("kernel", "name", "tiles"),
+    [  # rows and keys by the elements of a head
+        ("torch_flow", "a100_sxm", {72: (64, 32), 128: (64, 32)}),
+        ("torch_flow", "h100_sxm", {64: (128, 256), 128: (128, 128)}),
+        ("torch_flow", "b200_sxm", {72: (64, 32), 80: (256, 128), 128: (256, 128)}),  # 72: Ampere's kernel
+        ("trtllm_mha", "b200_sxm", {128: (256, 128)}),
+        ("triton", "a100_sxm", {128: (128, 128), 256: (64, 64), 512: (32, 64)}),
+        ("triton", "h100_sxm", {128: (128, 64), 256: (128, 64), 512: (32, 64)}),
+        ("triton", "l40s", {128: (64, 128), 256: (64, 64), 512: (32, 32)}),
+        ("triton", "rtx_pro_6000_server", {128: (64, 128)}),
+    ],
+)
+def test_kernels_have_the_tiles_of_their_generation(
+    kernel: str, name: str, tiles: dict[int, tuple[float, float]]
+) -> None:
+    for dim, tile in tiles.items():
+        found = tiling_of(kernel, Gpu.of(load_device(name)), BF16, np.array([float(dim)]))
+        assert (float(np.ravel(found.rows)[0]), float(np.ravel(found.keys)[0])) == tile
 
 
 def test_flash_attention_3_has_the_tiles_of_its_source_on_hopper() -> None:
@@ -396,17 +400,6 @@ def test_a_triton_block_of_keys_from_memory_takes_longer_than_one_from_the_l2() 
     )
     assert near[0] == far[0]  # 17 MB stay in an H100's L2
     assert 1.3 < far[1] / near[1] <= 2.0
-
-
-def test_sglang_s_triton_prompts_take_the_tiles_of_their_generation() -> None:
-    def tile(name: str, dim: float) -> tuple[float, float]:
-        found = tiling_of("triton", Gpu.of(load_device(name)), BF16, np.array([dim]))
-        return float(found.rows[0]), float(found.keys[0])
-
-    assert [tile("a100_sxm", d) for d in (128, 256, 512)] == [(128, 128), (64, 64), (32, 64)]
-    assert [tile("h100_sxm", d) for d in (128, 256, 512)] == [(128, 64), (128, 64), (32, 64)]
-    assert [tile("l40s", d) for d in (128, 256, 512)] == [(64, 128), (64, 64), (32, 32)]
-    assert tile("rtx_pro_6000_server", 128) == (64, 128)
 
 
 def test_vllm_schedules_a_batch_that_its_kernel_cannot_sort_without_a_cost_per_sequence() -> None:
@@ -439,16 +432,6 @@ def test_each_tile_of_a_window_costs_the_masking_of_its_edges() -> None:
     assert costly - free == pytest.approx(waves * 1e-6, rel=0.3)
     free, costly = both(0)
     assert free == costly
-
-
-def test_tensorrt_always_groups_heads_over_an_fp8_cache_on_hopper() -> None:
-    launches = {"launch_s": 1e-6, "plain_launch_s": 5e-5}
-    sizes = {"n_heads": 16, "n_kv_heads": 1, "kv_len": 16, "kernel": "torch_flow", "change": launches}
-    assert (
-        time_s("attention_decode", dtype=FP8_CACHE, **sizes)[0]
-        < 5e-5
-        < time_s("attention_decode", **sizes)[0]
-    )
 
 
 def test_heads_narrower_than_what_is_rotated_need_a_kernel_before() -> None:
@@ -541,11 +524,9 @@ def test_operands_of_latents_take_as_long_in_shared_memory_as_products_of_single
 
     2 x 16 FLOP of 2048 a clock, 2 bytes of 128. A step of 64 rows and latents takes the sum.
     """
-    gpu, model = GPUS["a100_sxm"], model_of("mla_decode")
-    constants = {c.name: c.start for c in model.constants(gpu, BF16)} | {"block_s": 1e-8, "sharpness": 20.0}
-    sizes = {"kernel": "default", "n_heads": 64, "batch": gpu.processors}
-    parts = model.parts(rows(kv_len=[2**14, 2**15], **sizes), gpu, BF16, constants)
-    step_s = np.diff(total(parts))[0] / (2**14 / 64)
+    gpu, change = GPUS["a100_sxm"], {"block_s": 1e-8, "sharpness": 20.0}
+    sizes = {"kernel": "default", "n_heads": 64, "batch": gpu.processors, "kv_len": [2**14, 2**15]}
+    step_s = np.diff(time_s("mla_decode", gpu, change=change, **sizes))[0] / (2**14 / 64)
     products_s = 64 * 64 * 2 * (576 + 512) / (gpu.peak("bf16") / gpu.processors)
     read_s = 4 * 64 * (576 + 512) * 2 / (SHARED_BYTES_PER_CLOCK * gpu.clock_hz)
     assert read_s == pytest.approx(products_s, rel=0.01)
@@ -559,7 +540,7 @@ def test_operands_of_latents_take_as_long_in_shared_memory_as_products_of_single
 def test_no_tile_of_latent_attention_multiplies_faster_than_the_peak(name: str, kv_dtype: str) -> None:
     """With memories that nothing waits for, longer caches take their FLOP at the peak or more."""
     gpu = replace(GPUS[name], dram_byte_per_s=1e16, l2_byte_per_s=1e16)
-    model, dtype = model_of("mla_decode"), Dtypes("bfloat16", "bf16", "bf16", "bf16", kv_dtype)
+    dtype = Dtypes("bfloat16", "bf16", "bf16", "bf16", kv_dtype)
     fitted = [
         k
         for k in kernels_of(load_device(name))
@@ -568,11 +549,9 @@ def test_no_tile_of_latent_attention_multiplies_faster_than_the_peak(name: str, 
     assert fitted
     for kernel in fitted:
         peak = gpu.peak("fp8" if kv_dtype == "fp8" and kernel.kernel != "flash_attention" else "bf16")
-        constants = {**{c.name: c.start for c in model.constants(gpu, dtype)}, **kernel.values}
-        sizes = {"kernel": kernel.kernel, "batch": gpu.processors, "n_heads": 128}
-        parts = model.parts(rows(kv_len=[2**14, 2**15], **sizes), gpu, dtype, constants)
+        sizes = {"kernel": kernel.kernel, "batch": gpu.processors, "n_heads": 128, "kv_len": [2**14, 2**15]}
         flops = 2 * 128 * (576 + 512) * 2**14 * gpu.processors
-        assert flops / np.diff(total(parts))[0] < peak
+        assert flops / np.diff(time_s("mla_decode", gpu, dtype, kernel.values, **sizes))[0] < peak
 
 
 def test_blackwell_computes_heads_of_80_elements_as_128() -> None:
