@@ -8,7 +8,6 @@ import pytest
 
 from hwspecs.loader import load_device
 from specfiles.errors import InputError
-from specfiles.reading import MOST_BYTES
 
 GOOD = """\
 schema: 1
@@ -90,18 +89,6 @@ def test_a_number_that_yaml_reads_as_text_never_becomes_another_number(file: Pat
     assert outcome == "read as 1e+12" or "datasheet.dram.byte_per_s.value" in outcome
 
 
-def test_yaml_aliases_are_refused(file: Path) -> None:
-    """A file of 1 kB can name itself into gigabytes; a device file has no use for them."""
-    assert "aliases" in refusal(file, GOOD.replace("aliases: [toy]", "aliases: [&a toy, *a]"))
-
-
-def test_hostile_yaml_is_refused(file: Path) -> None:
-    assert "python/object" in refusal(file, GOOD.replace("Nobody", "!!python/object/apply:os.getcwd []"))
-    assert "mapping" in refusal(file, "- a list\n")
-    assert "mapping" in refusal(file, "")
-    assert "nested" in refusal(file, "sources: " + "[" * 60 + "]" * 60)
-
-
 def test_bottomless_nesting_is_refused_and_does_not_end_the_process(file: Path) -> None:
     """In a process of its own: a recursive C parser dies of such a file instead of raising."""
     file.write_text("sources: " + "[" * 100_000 + "]" * 100_000)
@@ -114,30 +101,8 @@ def test_bottomless_nesting_is_refused_and_does_not_end_the_process(file: Path) 
     assert "InputError" in ended.stderr
 
 
-def test_a_cut_file_is_refused_with_its_line(file: Path) -> None:
-    sentence = refusal(file, GOOD[: GOOD.index("source: sheet}")])
-    assert "not valid YAML" in sentence
-    assert "line" in sentence
-
-
 def test_a_file_cut_between_keys_misses_what_is_gone(file: Path) -> None:
     assert "'datasheet.dram' is missing" in refusal(file, GOOD[: GOOD.index("  dram:")])
-
-
-def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a folder") as error:
-        load_device(str(tmp_path))
-    assert str(tmp_path) in str(error.value)
-
-
-def test_a_huge_file_is_refused_unread(file: Path) -> None:
-    assert "too large" in refusal(file, GOOD + "#" * MOST_BYTES)
-
-
-def test_binary_is_refused(file: Path) -> None:
-    file.write_bytes(b"\xff\xfe\x00\x80" * 100)
-    with pytest.raises(InputError, match="UTF-8"):
-        load_device(str(file))
 
 
 def test_an_unknown_name_lists_the_nearest() -> None:

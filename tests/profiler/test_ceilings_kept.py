@@ -210,9 +210,7 @@ def test_measurements_of_another_machine_are_not_mixed_in(
     machine: Machine, asked: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "gpu.yaml"
-    machine.fails_at = LAST_PRODUCT
-    with pytest.raises(KeyboardInterrupt):
-        measure_ceilings(asked(), out)
+    cut_short(machine, asked(), out, LAST_PRODUCT)
     before = journal_of(out).read_bytes()
     monkeypatch.setattr(journal, "environment", lambda _: {"processor": "none", "torch": "10"})
     with pytest.raises(InputError, match=r"holds measurements of torch 9, which differs here; name another"):
@@ -225,12 +223,9 @@ def test_a_line_that_was_cut_short_is_measured_again(
 ) -> None:
     """As a kill in the middle of a write leaves it."""
     out = tmp_path / "gpu.yaml"
-    machine.fails_at = LAST_PRODUCT
-    with pytest.raises(KeyboardInterrupt):
-        measure_ceilings(asked(), out)
+    cut_short(machine, asked(), out, LAST_PRODUCT)
     with journal_of(out).open("a") as file:
         file.write('{"visit": ["matmul", "bf16", 16384], "times": [[["mat')
-    machine.fails_at = None
     assert measure_ceilings(asked(), out).measured.tensor_flop_per_s
 
 
@@ -241,9 +236,7 @@ def test_a_broken_journal_is_named(
     line: str, machine: Machine, asked: Callable[..., Plan], tmp_path: Path
 ) -> None:
     out = tmp_path / "gpu.yaml"
-    machine.fails_at = LAST_PRODUCT
-    with pytest.raises(KeyboardInterrupt):
-        measure_ceilings(asked(), out)
+    cut_short(machine, asked(), out, LAST_PRODUCT)
     lines = journal_of(out).read_text().splitlines()
     journal_of(out).write_text("\n".join([*lines[:2], line, *lines[2:], ""]))
     with pytest.raises(InputError, match="line 3"):
@@ -253,9 +246,7 @@ def test_a_broken_journal_is_named(
 def test_nothing_is_left_where_nothing_was_measured(
     machine: Machine, asked: Callable[..., Plan], tmp_path: Path
 ) -> None:
-    machine.fails_at = ("launch",)
-    with pytest.raises(KeyboardInterrupt):
-        measure_ceilings(asked(), tmp_path / "gpu.yaml")
+    cut_short(machine, asked(), tmp_path / "gpu.yaml", ("launch",))
     assert not list(tmp_path.iterdir())
 
 

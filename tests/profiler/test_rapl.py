@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from profiler import power, rapl
+from profiler.energy import open_counter
 from profiler.power import PowerMonitor, clocks
 from profiler.rapl import open_rapl
 
@@ -71,12 +72,14 @@ def test_a_cpu_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert monitor.notes == []
 
 
-def test_without_counters_the_monitor_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_counters_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rapl, "ZONES", tmp_path)
     with PowerMonitor("cpu") as monitor:
         pass
+    counter, reason = open_counter("cpu")
     assert monitor.notes == [f"no energy counters (RAPL) on this machine: {rapl.NO_POWER}"]
-    assert monitor.samples() == []
+    assert (monitor.samples(), counter) == ([], None)
+    assert reason.startswith("no energy counters (RAPL)")
 
 
 def test_counters_of_root_are_named(zones: Path, monkeypatch: pytest.MonkeyPatch) -> None:

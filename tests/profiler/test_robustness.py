@@ -322,14 +322,3 @@ def test_of_two_profiles_into_one_folder_one_is_refused(
     assert "already there" in refused.log.read_text()
     assert open_run(out).head.status == "complete"
     assert len(open_run(out).table("steps")) == 2  # with ranges and without
-
-
-@pytest.mark.usefixtures("small_campaign")
-def test_of_two_campaigns_into_one_folder_one_is_refused(start: Callable[..., Child], tmp_path: Path) -> None:
-    words = ("campaign", "--device", "cpu", "--no-models", "-o", tmp_path / "campaign", "--budget", "10h")
-    first = start(*words)
-    until((tmp_path / "campaign" / "campaign.json").exists, first)
-    second = start(*words)
-    assert second.wait() == 2
-    assert "another command is writing there" in second.log.read_text()
-    assert first.running()

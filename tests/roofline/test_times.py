@@ -205,11 +205,6 @@ def test_each_unit_binds_where_it_must() -> None:
     assert {times(op, replace(PAPER, vector_flop_per_s=1e9)).bound for op in (norm, silu)} == {"compute"}
 
 
-def test_nothing_to_do_takes_no_time() -> None:
-    limit = times(Residual(100, 100, fused=True), PAPER)
-    assert (limit.time_s, limit.bound) == (0, "fused")
-
-
 def test_a_slow_link_binds_a_collective() -> None:
     limit = times(AllReduce(1000, 1000, 4), PAPER)
     assert limit.bound == "communication"

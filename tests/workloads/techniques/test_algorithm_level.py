@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from roofline.predict import Prediction, predict
 from roofline.scenario import Scenario
@@ -15,14 +13,7 @@ from tests.workloads.techniques.asking import BASE, DEVICE, DRAFTING, MODEL, SCE
 from workloads.catalogue import load_model
 from workloads.dtypes import Precision
 from workloads.phases import Setting
-from workloads.techniques.decoding import expected_tokens
 from workloads.techniques.registry import parse
-
-
-@given(st.floats(0.0, 0.999), st.integers(1, 30))
-def test_expected_tokens_are_those_of_the_paper(accept: float, drafted: int) -> None:
-    """(1 - a^(k+1)) / (1 - a), arXiv:2211.17192, equation 1."""
-    assert expected_tokens(accept, drafted) == pytest.approx((1 - accept ** (drafted + 1)) / (1 - accept))
 
 
 def decode_counts(prediction: Prediction, name: str) -> float:
@@ -73,14 +64,6 @@ def test_speculation_where_decode_is_compute_bound_does_not_gain() -> None:
         "speculative-decoding:k=4,accept=0.7,draft=Llama-3.2-1B", scenario=crowded
     ).time_s("decode")
     assert gain < 1
-
-
-def test_the_draft_model_stays_in_memory() -> None:
-    draft = load_model("Llama-3.2-1B")
-    more = numbers(predicted("speculative-decoding:draft=Llama-3.2-1B"))["weights_bytes"]
-    assert more - numbers(BASE)["weights_bytes"] == 2 * 1_235_814_400
-    assert draft.file is not None
-    assert draft.file.published.params == 1_235_814_400
 
 
 def test_drafting_with_all_layers_is_decoding() -> None:
