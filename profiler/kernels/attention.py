@@ -85,7 +85,8 @@ def _(op: IndexScores, place: Place) -> Kernel:
     keys = place.cold(batch, 1, width, whole(op.kv_len))
 
     def scores(queries: Any, weights: Any, keys: Any) -> torch.Tensor:
-        return (weights @ (queries @ keys).relu())[:, :, 0]
+        found = queries @ keys
+        return (weights @ found.relu())[:, :, 0] if op.summed else found
 
     return Kernel(
         lambda i: scores(queries, weights, keys[i % len(keys)]),

@@ -12,6 +12,7 @@ from profiler.kernels.base import Kernel, build, whole
 from profiler.kernels.place import Place
 from profiler.kernels.scans import BY_POSITION
 from profiler.kernels.state import State, chunked, decays, joined, wide
+from specfiles.errors import InputError
 from workloads.operators import GatedDelta, Ssd
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ def _dual(x: Any, kept: Any, b: Any, c: Any, h: Any, chunk: int) -> tuple[Any, A
 @build.register
 def _(op: GatedDelta, place: Place) -> Kernel:
     """S = a (S - b k k' S) + b k v'; y = S' q, with queries and keys of unit length."""
+    if op.channelwise:
+        raise InputError("there is no reference kernel for a delta rule whose channels decay one by one.")
     import torch
     from torch.nn.functional import normalize, softplus
 

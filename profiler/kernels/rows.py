@@ -79,7 +79,16 @@ def _(op: Activation, place: Place) -> Kernel:
     function = functions[op.function]
     if not op.gated:
         return Kernel(lambda _: function(x), lambda: function(x.double()))
-    return Kernel(lambda _: function(x) * up, lambda: function(x.double()) * up.double())
+    if op.columns is None:
+        return Kernel(lambda _: function(x) * up, lambda: function(x.double()) * up.double())
+    gates, up = (
+        place.random(1, whole(op.tokens), whole(op.columns), 1),
+        up.unflatten(2, (whole(op.columns), -1)),
+    )
+    return Kernel(
+        lambda _: (function(gates) * up).flatten(2),
+        lambda: (function(gates.double()) * up.double()).flatten(2),
+    )
 
 
 def _xielu(x: torch.Tensor) -> torch.Tensor:

@@ -214,7 +214,9 @@ def _alltoall(op: AllToAll) -> tuple[str, str, str, dict[str, Any]]:
     return "alltoall", dtype, "", {"bytes": size, "n_gpus": op.devices}
 
 
-def _delta(op: GatedDelta) -> tuple[str, str, str, dict[str, Any]]:
+def _delta(op: GatedDelta) -> tuple[str, str, str, dict[str, Any]] | None:
+    if op.channelwise:  # other kernels: Kimi delta attention
+        return None
     sizes = {"batch": op.batch, "q_len": op.q_len, "n_heads": op.value_heads, "n_kv_heads": op.key_heads}
     return "gated_delta", _name(str(op.dtype)), "", {**sizes, "head_dim": op.key_dim, "inter": op.value_dim}
 

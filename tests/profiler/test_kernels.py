@@ -119,6 +119,8 @@ OPERATORS: dict[str, Callable[[str], Operator]] = {
     "experts' layer without a gate": lambda d: RoutedExperts(9, 18, 5, 32, 24, 2, d, d, d),
     "router's choice": lambda d: TopK(7, 16, 4, d),
     "index's scores": lambda d: IndexScores(2, 5, 17, 4, 16, d, d),
+    "index's scores by head": lambda d: IndexScores(2, 5, 17, 4, 16, d, d, summed=False),
+    "gates of heads": lambda d: Activation(5, 30, d, "sigmoid", columns=6),
     "index's choice": lambda d: TopK(7, 16, 4, d, normalised=False),
     "rows for experts": lambda d: Permute(7, 14, 20, d),
     "experts' sum": lambda d: Combine(7, 14, 20, d),

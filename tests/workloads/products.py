@@ -26,6 +26,8 @@ SCANS = (  # functions of transformers that are the recurrence of a mixer
     "mamba2_selective_state_update",
     "torch_chunk_gated_delta_rule",
     "torch_recurrent_gated_delta_rule",
+    "chunk_kimi_delta_attention",
+    "recurrent_kimi_delta_attention",
     "rwkv_linear_attention",
 )
 

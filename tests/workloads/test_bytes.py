@@ -157,6 +157,12 @@ def test_activations() -> None:
         Role.INPUT: up.nbytes,
         Role.OUTPUT: F.relu(up).nbytes,
     }
+    heads = rows(TOKENS, 4)  # a gate for each
+    scaled = up.unflatten(1, (4, -1)) * heads[..., None].sigmoid()
+    op = Activation(TOKENS, WIDTH, function="sigmoid", columns=4)
+    assert moved(op) == {Role.INPUT: up.nbytes + heads.nbytes, Role.OUTPUT: scaled.nbytes}
+    assert op.work().special_ops == heads.numel()
+    assert op.work().vector_flops == 2 * heads.numel() + up.numel()
 
 
 def test_residual() -> None:
@@ -307,6 +313,8 @@ def test_an_index_reads_one_key_per_position() -> None:
         Role.INPUT: query.nbytes + weights.nbytes,
         Role.KV_READ: keys.nbytes,
     }
+    alone = {Role.INPUT: query.nbytes, Role.KV_READ: keys.nbytes}
+    assert moved(IndexScores(2, 3, 20, 4, 16, kv_dtype="fp8", summed=False)) == alone
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,10 @@ from workloads.work import Role
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+from transformers.models.kimi_linear.modeling_kimi_linear import (  # noqa: E402
+    chunk_kimi_delta_attention,
+    recurrent_kimi_delta_attention,
+)
 from transformers.models.mamba.modeling_mamba import mamba_selective_scan  # noqa: E402
 from transformers.models.mamba2.modeling_mamba2 import mamba2_chunk_scan  # noqa: E402
 from transformers.models.qwen3_next.modeling_qwen3_next import (  # noqa: E402
@@ -108,6 +112,23 @@ def test_gated_delta_rule(tokens: int) -> None:
         Role.WEIGHT: 2 * 6 * 2,
         Role.OUTPUT: y.nbytes,
         Role.KV_WRITE: s.nbytes,
+    }
+
+
+@pytest.mark.parametrize("tokens", [1, TOKENS])
+def test_kimi_delta_attention(tokens: int) -> None:
+    """A decay for each channel of a key instead of one for each head."""
+    q, k, v, _, beta = delta(tokens)
+    decays = -rows(BATCH, tokens, 6, 4)
+    rule = recurrent_kimi_delta_attention if tokens == 1 else chunk_kimi_delta_attention
+    y, s = rule(q, k, v, decays, beta, initial_state=None, output_final_state=True)
+    op = GatedDelta(BATCH, tokens, 0, 6, 6, 4, 5, state_dtype="fp32", channelwise=True)
+    assert op.parameters() == 6 + 6 * 4
+    assert moved(op) == {
+        Role.INPUT: size(q, k, v, decays, beta),
+        Role.WEIGHT: (6 + 6 * 4) * 2,
+        Role.OUTPUT: y.nbytes,
+        Role.KV_WRITE: s.float().nbytes,
     }
 
 

@@ -123,6 +123,36 @@ CASES += [
     ("minimax", {**MINIMAX, "layer_types": ["linear_attention", "full_attention"]}),
     ("minimax", MINIMAX),
 ]
+KIMI = {
+    **BASE,
+    "num_hidden_layers": 6,
+    "intermediate_size": 77,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 6,
+    "kv_lora_rank": 23,
+    "qk_nope_head_dim": 14,
+    "qk_rope_head_dim": 10,
+    "v_head_dim": 13,
+    "linear_num_heads": 3,
+    "linear_head_dim": 9,
+    **EXPERTS,
+    "num_local_experts": 7,
+    "pad_token_id": 0,
+}
+CASES += [
+    ("kimi_linear", KIMI),
+    ("kimi_linear", {**KIMI, "q_lora_rank": 21, "num_shared_experts": 2, "first_k_dense_replace": 0}),
+    (
+        "kimi_linear",
+        {
+            **{k: v for k, v in KIMI.items() if not k.startswith("linear")},
+            "linear_attn_config": {
+                **{"num_heads": 3, "head_dim": 9, "short_conv_kernel_size": 3},
+                **{"full_attn_layers": [2, 6], "kda_layers": [1, 3, 4, 5]},
+            },
+        },
+    ),
+]
 CACHE = {**dict.fromkeys(("mamba", "falcon_mamba", "mamba2"), "cache_params"), "rwkv": "state"}
 STATES = {"selective_scan": ("channels", "state"), "ssd": ("heads", "head_dim", "state")}
 

@@ -10,8 +10,8 @@ On the meta device scaled_dot_product_attention is decomposed into two batched p
 
 The vocabulary projection sees the last position only, because `logits_to_keep=1` is passed. Experts run
 as `batched_mm`, one product per token and chosen expert: top-k alone is counted, whatever the routing.
-Two families have loops of their own: Llama 4 runs all experts on all tokens, which is divided out; DBRX
-waits for the routing, so that it runs small and on the CPU.
+Four families have loops of their own: Llama 4 runs all experts on all tokens, which is divided out; DBRX,
+Step 3.5 and LongCat-Flash wait for the routing, so that they run small and on the CPU.
 """
 
 from __future__ import annotations
@@ -26,7 +26,20 @@ from workloads.blocks import AttentionBlock, MoeBlock
 from workloads.catalogue import MODELS, load_model
 from workloads.config import Config
 from workloads.convention import convention
-from workloads.families import alibi, build, gemma, gpt, kin, latent, llama, parallel, varied
+from workloads.families import (
+    alibi,
+    block_sparse,
+    build,
+    gated,
+    gemma,
+    gpt,
+    kin,
+    latent,
+    llama,
+    longcat,
+    parallel,
+    varied,
+)
 from workloads.families.llama import WINDOW_TYPES
 from workloads.model import Model
 from workloads.operators import Activation
@@ -80,8 +93,17 @@ FAMILIES = {
     *alibi.FAMILY,
     *latent.FAMILY,
     *varied.FAMILY,
+    *gated.FAMILY,
+    *block_sparse.FAMILY,
+    *longcat.FAMILY,
 } - {"nemotron-nas", "mobilellm"}  # which transformers has not
-ON_META = sorted(FAMILIES - {"dbrx"})
+LOOPS = {"dbrx", "step3p5", "longcat_flash"}
+ON_META = sorted(FAMILIES - LOOPS)
+ALIASES = {  # model types of the same code in other libraries
+    "kimi_k2": "deepseek_v3",
+    "mimo": "qwen2",
+    **dict.fromkeys(("minimax_m3", "minimax_m3_text"), "minimax_m3_vl_text"),
+}
 # SDPA knows no soft-capping (Gemma 2), no sinks (gpt-oss), no bias of positions; GPT-J never used it;
 # on a CPU the counter does not know SDPA's kernel.
 EAGER = {"mimo_v2_flash", "gemma2", "vaultgemma", "gpt_oss", "bloom", "mpt", "gptj", "gpt_neo", "xglm"}
@@ -92,12 +114,21 @@ def decoder_of(fields: dict[str, Any]) -> dict[str, Any]:
     return dict(fields.get("text_config", fields))
 
 
+def body_of(config: Any, **how: Any) -> Any:
+    """The layers, without the head; Step 3.5's has no entry among the models that configs name."""
+    if config.model_type == "step3p5":
+        from transformers.models.step3p7.modeling_step3p7 import Step3p7TextModel
+
+        return Step3p7TextModel._from_config(config, **how)
+    return transformers.AutoModel.from_config(config, **how)
+
+
 class Decoder(torch.nn.Module):  # type: ignore[misc]  # torch is optional here
     """The decoder of a model with a vision tower, with the head that transformers gives to the whole."""
 
     def __init__(self, config: Any, **how: Any) -> None:
         super().__init__()
-        self.config, self.model = config, transformers.AutoModel.from_config(config, **how)
+        self.config, self.model = config, body_of(config, **how)
         self.lm_head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False, dtype=how["dtype"])
         if getattr(config, "tie_word_embeddings", False):
             self.lm_head.weight = self.model.embed_tokens.weight
@@ -109,7 +140,7 @@ class Decoder(torch.nn.Module):  # type: ignore[misc]  # torch is optional here
 def reference(fields: dict[str, Any], device: str = "meta") -> Any:
     """The transformers model of a config: on the meta device shapes only, no weights."""
     rest = {name: value for name, value in fields.items() if name != "model_type"}
-    kind = {"kimi_k2": "deepseek_v3", "mimo": "qwen2"}.get(fields["model_type"], fields["model_type"])
+    kind = ALIASES.get(fields["model_type"], fields["model_type"])
     config = transformers.AutoConfig.for_model(kind, **rest)
     config._experts_implementation = "batched_mm"
     whole = type(config) in transformers.AutoModelForCausalLM._model_mapping
@@ -203,6 +234,8 @@ NO_MODEL |= {
     "gpt_neo",
     "xglm",
     *kin.FAMILY,
+    *gated.FAMILY,
+    *block_sparse.FAMILY,
 }
 AT_FULL_DEPTH = [family for family in ON_META if family not in NO_MODEL]
 
@@ -230,6 +263,23 @@ LATENT = {
     "topk_group": 1,
     "first_k_dense_replace": 1,
     "num_key_value_heads": 6,
+}
+GATED = {"head_dim": 10, "num_experts_per_tok": 3, "moe_intermediate_size": 35}
+BLOCKS = {
+    **{"head_dim": 10, "rotary_dim": 6, "num_local_experts": 9, "num_experts_per_tok": 3},
+    **{"dense_intermediate_size": 81, "shared_intermediate_size": 33},
+}
+AS_AUTHORS = {
+    "moe_layer_freq": [0, 1],
+    "sparse_attention_config": {
+        **{"sparse_attention_freq": [0, 1], "sparse_num_index_heads": 2, "sparse_index_dim": 18},
+        **{"sparse_block_size": 8, "sparse_topk_blocks": 2, "sparse_local_block": 1},
+    },
+}
+AS_TRANSFORMERS = {
+    **{"index_n_heads": 2, "index_head_dim": 18, "index_block_size": 8, "index_topk_blocks": 2},
+    "layer_types": ["full_attention", "minimax_m3_sparse"],
+    "mlp_layer_types": ["dense", "sparse"],
 }
 INDEX = {"index_n_heads": 3, "index_head_dim": 18, "index_topk": 7}
 
@@ -331,6 +381,22 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
     },
     "mistral4": LATENT,
     "youtu": LATENT,
+    "afmoe": {**GATED, "num_experts": 5},
+    "laguna": {**GATED, "num_experts": 5, "layer_types": list(WINDOW_TYPES)},
+    "step3p5": {
+        **{**GATED, "n_routed_experts": 9, "share_expert_dim": 33, "num_sliding_attention_heads": 8},
+        **{"num_hidden_layers": 4, "layer_types": [*WINDOW_TYPES] * 2, "sliding_window": 7},
+    },
+    "minimax_m3": {**BLOCKS, **AS_AUTHORS},
+    "minimax_m3_text": {**BLOCKS, **AS_AUTHORS},
+    "minimax_m3_vl_text": {**BLOCKS, **AS_TRANSFORMERS},
+    "longcat_flash": {
+        **{"hidden_size": 60, "num_layers": 2, "num_attention_heads": 6, "vocab_size": 101, **POSITIONS},
+        **{name: LATENT[name] for name in ("q_lora_rank", "kv_lora_rank", "n_routed_experts")},
+        **{name: LATENT[name] for name in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")},
+        **{"head_dim": LATENT["qk_rope_head_dim"], "ffn_hidden_size": 77, "expert_ffn_hidden_size": 35},
+        **{"moe_topk": 3, "zero_expert_num": 4},
+    },
     "dbrx": {
         "d_model": 60,
         "n_layers": 2,
@@ -341,7 +407,7 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
     },
 }
 WHOLE = {"gpt2", "gptj", "opt", "bloom", "mpt", "falcon", "gpt_neox", "dbrx"}  # whose own fields are all
-WHOLE |= {"gpt_bigcode", "persimmon", "gpt_neo", "xglm"}
+WHOLE |= {"gpt_bigcode", "persimmon", "gpt_neo", "xglm", "longcat_flash"}
 LLAMAS = sorted(set(llama.FAMILY) | {"llama4_text"})
 WITH_BIAS = {
     "llama",
@@ -399,6 +465,11 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("glm_moe_dsa", {"num_hidden_layers": 3, "index_topk_pattern": "FSF"}),
     ("mimo_v2_flash", {"num_hidden_layers": 7}),
     ("mimo_v2_flash", {"layer_types": ["sliding_attention", "full_attention"]}),
+    ("afmoe", {"num_hidden_layers": 5, "num_dense_layers": 2, "num_shared_experts": 1}),
+    ("afmoe", {"attention_bias": True}),
+    ("laguna", {"num_attention_heads_per_layer": [6, 8], "gating": "per-element"}),
+    ("laguna", {"mlp_layer_types": ["sparse", "dense"], "layer_types": None, "attention_bias": True}),
+    ("minimax_m3_vl_text", {"layer_types": None, "mlp_layer_types": None}),
     ("gpt_bigcode", {"multi_query": False}),
     ("persimmon", {"qk_layernorm": False}),
     ("jais2", {"attention_bias": False}),
@@ -470,7 +541,8 @@ def test_the_activation_is_the_one_that_a_config_names(family: str) -> None:
     names = ("hidden_activation", "activation_function", "activation", "hidden_act")
     named = {**fields, next((name for name in names if getattr(config, name, None)), "hidden_act"): "relu"}
     heeded = any(isinstance(module, torch.nn.ReLU) for module in reference(named).modules())
-    rows = [row for row in owners(ours(named)) if ".altup." not in row.name]  # whose tanh has no name
+    unnamed = (".altup.", ".attention.gate_mul")  # a tanh, and a sigmoid
+    rows = [row for row in owners(ours(named)) if not any(part in row.name for part in unnamed)]
     kinds = {row.operator.function for row in rows if isinstance(row.operator, Activation)}
     assert kinds == {"relu"} if heeded else "relu" not in kinds
 
@@ -526,6 +598,21 @@ def test_a_head_on_all_positions_would_be_seen(monkeypatch: pytest.MonkeyPatch) 
     assert dispatched_flops(network, step) - counted_flops(model, step) == more
 
 
+STEPS_OF_LAYERS: list[dict[str, Any]] = [
+    {},
+    {"mlp_layer_types": ["sparse", "dense", "dense", "sparse"], "attention_bias": True, "mlp_bias": True},
+    {
+        "num_nextn_predict_layers": 1,
+        "num_attention_groups": 2,
+        "num_sliding_attention_heads": None,
+        "attention_other_setting": {"attention_type": "sliding_attention", "num_attention_heads": 10},
+        "layer_types": [*WINDOW_TYPES, *WINDOW_TYPES, WINDOW_TYPES[0]],
+        "moe_layers_enum": "1,3",
+        "partial_rotary_factors": [1.0, 0.6, 1.0, 0.6, 1.0],
+    },
+]
+
+
 @pytest.mark.parametrize("step", list(STEPS))
 def test_dbrx_where_its_routing_is_known(step: str) -> None:
     """Its experts' loop asks which tokens came: a small model that runs, each token through 3 of 5."""
@@ -536,3 +623,27 @@ def test_dbrx_where_its_routing_is_known(step: str) -> None:
 def test_dbrx_has_its_parameters() -> None:
     fields = shallow(load_model("DBRX").config)
     assert sum(p.numel() for p in reference(fields).parameters()) == parameters(ours(fields))
+
+
+@pytest.mark.parametrize("changes", STEPS_OF_LAYERS, ids=lambda changes: "-".join(changes) or "default")
+def test_step_where_its_routing_is_known(changes: dict[str, Any]) -> None:
+    """As its authors write a config, and as transformers does."""
+    torch.manual_seed(0)
+    assert_same(small("step3p5", **changes), *STEPS, device="cpu")
+
+
+@pytest.mark.parametrize("step", list(STEPS))
+def test_longcat_but_for_what_its_router_happens_to_choose(step: str) -> None:
+    """Its class makes the first matrix of experts that have none; 3 of 12 choices are 2 of the 8 others."""
+    torch.manual_seed(0)
+    fields = small("longcat_flash")
+    model, network = ours(fields), reference(fields, "cpu")
+    unused = sum(p[8:].numel() for name, p in network.named_parameters() if name.endswith("gate_up_proj"))
+    assert sum(p.numel() for p in network.parameters()) - unused == parameters(model)
+    chosen: list[int] = []
+    for layer in network.model.layers:
+        layer.mlp.router.register_forward_hook(lambda _, __, out: chosen.append(int((out[2] < 8).sum())))
+    seen, sizes = dispatched_flops(network, STEPS[step]), STEPS[step]
+    mean, layers = BATCH * int(sizes.q_len) * 2, len(model.layers)
+    surplus = sum(chosen[-layers:]) - mean * layers
+    assert seen - counted_flops(model, sizes) == surplus * 2 * 3 * 60 * 35

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from workloads.blocks.base import NormShape as NormShape
     from workloads.blocks.base import Part as Part
     from workloads.blocks.base import Place as Place
+    from workloads.blocks.block_sparse import BlockSparseAttentionBlock as BlockSparseAttentionBlock
     from workloads.blocks.condition import FinalModulation as FinalModulation
     from workloads.blocks.condition import NoiseLevel as NoiseLevel
     from workloads.blocks.delta import DeltaBlock as DeltaBlock
@@ -33,9 +34,11 @@ if TYPE_CHECKING:
     from workloads.blocks.ends import PositionTable as PositionTable
     from workloads.blocks.ends import TokenTable as TokenTable
     from workloads.blocks.ends import TypeTable as TypeTable
+    from workloads.blocks.gated import OutputGateBlock as OutputGateBlock
     from workloads.blocks.gemma import CutMlpBlock as CutMlpBlock
     from workloads.blocks.gemma import GemmaAttentionBlock as GemmaAttentionBlock
     from workloads.blocks.gemma import GemmaMoeBlock as GemmaMoeBlock
+    from workloads.blocks.kda import KdaBlock as KdaBlock
     from workloads.blocks.kernel import KernelAttentionBlock as KernelAttentionBlock
     from workloads.blocks.lightning import LightningBlock as LightningBlock
     from workloads.blocks.linformer import LinformerBlock as LinformerBlock
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from workloads.blocks.mla import MlaBlock as MlaBlock
     from workloads.blocks.mlp import MlpBlock as MlpBlock
     from workloads.blocks.moe import MoeBlock as MoeBlock
+    from workloads.blocks.moe import ShortcutMoeBlock as ShortcutMoeBlock
     from workloads.blocks.per_layer import PerLayerBlock as PerLayerBlock
     from workloads.blocks.per_layer import PerLayerTable as PerLayerTable
     from workloads.blocks.rwkv import ChannelMixBlock as ChannelMixBlock

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
@@ -60,6 +61,10 @@ class Place:
         """An activation of rows[rows, width], by default of all new tokens, or its product with a gate."""
         rows = self.tokens if rows is None else rows
         return Activation(rows, width, self.setting.precision.wide, function, gated, self.fused)
+
+    def gate(self, width: int, columns: int) -> Activation:
+        """rows[tokens, width] times a sigmoid of `columns` projected ones, each for as many of them."""
+        return replace(self.activation(width, "sigmoid", gated=True), columns=columns)
 
     def norm(self, rows: Size, width: int, shape: NormShape) -> Norm:
         """A normalisation of rows[rows, width]."""

@@ -44,6 +44,8 @@ class MlaBlock(Block):
     value_dim: int
     bias: bool = False  # of the projections into latents and the last one
     indexer: Indexer | None = None
+    rotates: bool = True  # else the elements that all heads share are plain ones, too (Kimi Linear)
+    gated: bool = False  # by a sigmoid of one more projection, as wide as the result (Kimi K3)
 
     @property
     def qk_dim(self) -> int:
@@ -67,14 +69,18 @@ class MlaBlock(Block):
         shape = self.cached_dim, self.bias
         yield "kv_a_proj", shape, place.linear(self.cached_dim, place.hidden, self.bias)
         yield "kv_a_norm", self.kv_latent, place.norm(place.tokens, self.kv_latent, RMS_NORM)
-        rope = Rope(place.tokens, heads + 1, self.rope_dim, p.wide, place.fused)
-        yield "rope", (heads, self.rope_dim), rope
+        if self.rotates:
+            rope = Rope(place.tokens, heads + 1, self.rope_dim, p.wide, place.fused)
+            yield "rope", (heads, self.rope_dim), rope
         append = KvAppend(place.tokens, 1, self.cached_dim, p.wide, p.kv, place.fused, latent=True)
         yield "kv_append", self.cached_dim, append
         if self.indexer is not None and not self.indexer.borrowed:
             yield from self._index(place, self.indexer)
         yield from self._absorbed(place, heads) if self._absorbs(place) else self._expanded(place, heads)
         width = heads * self.value_dim
+        if self.gated:
+            yield "output_gate", width, place.linear(width, place.hidden)
+            yield "gate_mul", width, place.activation(width, "sigmoid", gated=True)
         yield "o_proj", (width, self.bias), place.linear(place.hidden, width, self.bias)
 
     def _queries(self, place: Place, heads: int) -> Iterator[Part]:

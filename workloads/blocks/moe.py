@@ -33,13 +33,21 @@ class MoeBlock(Block):
     shared: MlpBlock | None = None  # what every token goes through too
     latent: int = 0  # width that routed experts work in, between two matrices (Nemotron 3); 0: the stream's
     shared_gate: bool = False  # whose result is scaled by a sigmoid of one more projection
+    idle: int = (
+        0  # choices of the router that return their input (zero-computation experts, arXiv:2509.01322)
+    )
+
+    @property
+    def chosen(self) -> float:
+        """Experts of a token, in expectation under uniform routing where some choices are idle."""
+        return self.top_k * self.experts / (self.experts + self.idle) if self.idle else self.top_k
 
     def parts(self, place: Place) -> Iterator[Part]:
         """Choose, send to the experts' devices, sort, multiply, sum, send back; then the shared expert."""
-        yield "router", self.experts, _unquantised(place, self.experts, self.router_bias)
-        p = place.setting.precision
-        scores = TopK(place.tokens, self.experts, self.top_k, p.wide, place.fused)
-        yield "topk", (self.experts, self.top_k), scores
+        p, choices = place.setting.precision, self.experts + self.idle
+        yield "router", choices, _unquantised(place, choices, self.router_bias)
+        scores = TopK(place.tokens, choices, self.top_k, p.wide, place.fused)
+        yield "topk", (choices, self.top_k), scores
         inside = replace(place, hidden=self.latent or place.hidden)
         if self.latent:
             yield "latent_in_proj", self, place.linear(self.latent, place.hidden, self.bias)
@@ -48,6 +56,9 @@ class MoeBlock(Block):
         yield from self._sent(inside, "return")
         if self.latent:
             yield "latent_out_proj", self, place.linear(place.hidden, self.latent, self.bias)
+        if self.idle:  # the input by the sum of the idle choices' weights
+            own = Combine(place.tokens, place.tokens, place.hidden, p.wide, place.fused)
+            yield "idle_combine", None, own
         if self.shared is not None:
             for name, key, operator in self.shared.parts(place):
                 yield f"shared_{name}", key, operator
@@ -73,7 +84,8 @@ class MoeBlock(Block):
 
     def _layer(self, place: Place) -> RoutedLayer:
         setting = place.setting
-        sizes = place.tokens * setting.replicas, place.hidden, self.width, self.top_k, self.experts
+        chosen = max(1, round(self.chosen))
+        sizes = place.tokens * setting.replicas, place.hidden, self.width, chosen, self.experts
         shared = setting.expert_width_parallel, setting.expert_parallel
         return RoutedLayer(*sizes, *shared, self.gated, setting.expert_skew)
 
@@ -83,7 +95,7 @@ class MoeBlock(Block):
         if setting.replicas == 1:  # all devices that share the experts have all the tokens
             return
         devices = setting.expert_parallel
-        reached = expected_devices(self.experts, self.top_k, devices) * (devices - 1) / devices
+        reached = expected_devices(self.experts, self.top_k, devices, self.idle) * (devices - 1) / devices
         dtype = p.expert_activations if name == "dispatch" else p.wide
         yield f"{name}_alltoall", self, AllToAll(place.tokens * reached, place.hidden, dtype, devices)
 
@@ -96,6 +108,16 @@ class MoeBlock(Block):
         """Whole experts are shared out evenly, and the width of each by the devices that share it."""
         yield from indivisible("experts", self.experts, setting.expert_parallel)
         yield from indivisible("expert width", self.width, setting.expert_width_parallel)
+
+
+@dataclass(frozen=True)
+class ShortcutMoeBlock(MoeBlock):
+    """Experts that read what the MLP before them read, normalised for both; their result is added later, so
+    that sending tokens and attending overlap (arXiv:2509.01322, section 2.2).
+    """
+
+    branch: ClassVar[str] = "shortcut"
+    normalises: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -112,12 +134,12 @@ class _Load:
     def of(cls, block: MoeBlock, place: Place) -> _Load:
         setting: Setting = place.setting
         devices, tokens = setting.expert_parallel, place.tokens * setting.replicas
-        touched = expected_distinct(block.experts, block.top_k, tokens, setting.expert_skew)
+        touched = expected_distinct(block.experts, block.chosen, tokens, setting.expert_skew)
         width = block.width // setting.expert_width_parallel
         if devices == 1:
-            return cls(tokens, tokens * block.top_k, block.experts, touched, width)
-        wanted = expected_devices(block.experts, block.top_k, devices) / devices
-        rows = tokens * block.top_k / devices
+            return cls(tokens, tokens * block.chosen, block.experts, touched, width)
+        wanted = expected_devices(block.experts, block.top_k, devices, block.idle) / devices
+        rows = tokens * block.chosen / devices
         return cls(tokens * wanted, rows, block.experts // devices, touched / devices, width)
 
 

@@ -42,6 +42,10 @@ READERS: dict[str, str] = {
     "latent": "deepseek_v2 deepseek_v3 kimi_k2 deepseek_v32 glm_moe_dsa glm4_moe_lite mistral4 youtu",
     "varied": "llama4_text dbrx nemotron-nas mobilellm mimo_v2_flash",
     "kernel": "linear_attention",
+    "gated": "step3p5 afmoe laguna",
+    "block_sparse": "minimax_m3 minimax_m3_text minimax_m3_vl_text",
+    "kimi": "kimi_linear",
+    "longcat": "longcat_flash",
 }
 FAMILIES = {kind: module for module, kinds in READERS.items() for kind in kinds.split()}
 
@@ -65,7 +69,9 @@ def decoder_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     nested = fields.get("text_config")
     if not isinstance(nested, dict) or "hidden_size" not in nested:
         return fields
-    return {name: fields[name] for name in ("tie_word_embeddings",) if name in fields} | nested
+    said = {name: fields[name] for name in ("tie_word_embeddings",) if name in fields}
+    whole = f"{fields.get('model_type')}_text"  # what a decoder is that does not say (MiniMax-M3)
+    return said | ({"model_type": whole} if whole in FAMILIES else {}) | nested
 
 
 def _unknown(origin: str, kind: str) -> InputError:

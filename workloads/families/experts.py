@@ -116,6 +116,7 @@ def deepseek(config: Config, layers: int) -> list[Block]:
         config,
         "n_routed_experts",
         "num_experts",
+        "num_local_experts",
         width=width,
         default=None,
         top_k=4 if kind in ("glm4_moe_lite", "mistral4") else 8,
@@ -131,7 +132,7 @@ def deepseek(config: Config, layers: int) -> list[Block]:
 BIASED = ("deepseek_v2", "hy_v3")  # whose dense layers and shared experts heed mlp_bias
 DEFAULT_FIRST = {  # of first_k_dense_replace; 3 in the others
     **dict.fromkeys(("deepseek_v2", "dots1", "solar_open", "mistral4"), 0),
-    **dict.fromkeys(("glm4_moe", "glm4v_moe_text", "glm4_moe_lite", "exaone_moe", "hy_v3"), 1),
+    **dict.fromkeys(("glm4_moe", "glm4v_moe_text", "glm4_moe_lite", "exaone_moe", "hy_v3", "kimi_linear"), 1),
 }
 
 
@@ -143,16 +144,19 @@ def routed(
     top_k: int = 2,
     shared: MlpBlock | None = None,
     shared_gate: bool = False,
+    router_bias: bool = False,
 ) -> blocks.MoeBlock:
     """Gated experts, as many as the first of `names` says, by default as wide as `intermediate_size` says."""
     count = config.size(*names, default=default)
     chosen = _top_k(config, names[0], count, top_k)
     act = activation(config, "hidden_act", default="silu")
     wide = width or config.size("intermediate_size")
-    return blocks.MoeBlock(count, chosen, wide, act, shared=shared, shared_gate=shared_gate)
+    return blocks.MoeBlock(
+        count, chosen, wide, act, router_bias=router_bias, shared=shared, shared_gate=shared_gate
+    )
 
 
 def _top_k(config: Config, name: str, experts: int, default: int) -> int:
-    chosen = config.size("num_experts_per_tok", default=default)
+    chosen = config.size("num_experts_per_tok", "num_experts_per_token", default=default)
     config.within("num_experts_per_tok", chosen, name, experts)
     return chosen

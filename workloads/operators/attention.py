@@ -121,6 +121,7 @@ class IndexScores(Operator):
     """sum over heads of w_h relu(Q_h K'): one score per visible position (DeepSeek-V3.2, section 2.1).
 
     Q[batch, heads, q_len, head_dim], one key per position shared by the heads, w[batch, q_len, heads].
+    Without `summed` each head keeps its scores Q_h K' (MiniMax-M3).
     """
 
     kind: ClassVar[str] = "index_scores"
@@ -133,6 +134,7 @@ class IndexScores(Operator):
     dtype: DtypeLike = "bf16"
     kv_dtype: DtypeLike = "bf16"
     causal_exact: bool = True
+    summed: bool = True
 
     def work(self) -> Work:
         """QK': 2 FLOP per pair, head and element; the sum: 2 per pair and head. Scores stay on the chip."""
@@ -147,11 +149,11 @@ class IndexScores(Operator):
             dtype=self.dtype,
             traffic=(
                 Traffic("query", Role.INPUT, rows * self.head_dim * element),
-                Traffic("weights", Role.INPUT, rows * element),
+                *((Traffic("weights", Role.INPUT, rows * element),) if self.summed else ()),
                 Traffic("key", Role.KV_READ, keys * bytes_per_element(self.kv_dtype)),
             ),
-            matrix_flops=2 * pairs * self.heads * (self.head_dim + 1),
-            outputs=pairs,
+            matrix_flops=2 * pairs * self.heads * (self.head_dim + bool(self.summed)),
+            outputs=pairs * (1 if self.summed else self.heads),
         )
 
 

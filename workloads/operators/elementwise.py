@@ -82,7 +82,10 @@ class Rope(Operator):
 
 @dataclass(frozen=True)
 class Activation(Operator):
-    """f(x), or f(gate) * up of a gated MLP (arXiv:2002.05202), on rows[tokens, width]; or f = 1."""
+    """f(x), or f(gate) * up of a gated MLP (arXiv:2002.05202), on rows[tokens, width]; or f = 1.
+
+    A gate may have fewer columns than what it scales: one per head.
+    """
 
     kind: ClassVar[str] = "act_mul"
 
@@ -92,6 +95,7 @@ class Activation(Operator):
     function: str = "silu"
     gated: bool = True
     fused: bool = False
+    columns: Size | None = None  # of a gate; None: width
 
     def work(self) -> Work:
         """One exponential (none for ReLU) and 2 FLOP around it per element, 1 more for the gate's product.
@@ -99,13 +103,15 @@ class Activation(Operator):
         The identity takes none: a gate alone is 1 FLOP.
         """
         elements = self.tokens * self.width
+        through = elements if self.columns is None else self.tokens * self.columns  # the function
+        scaled = elements if self.gated else 0
         work = streamed(
             self.dtype,
             self.fused,
-            elements * (2 if self.gated else 1),
+            through + scaled,
             elements,
-            vector_flops=((0 if self.function == "identity" else 2) + bool(self.gated)) * elements,
-            special_ops=elements if self.function in SPECIAL_ACTIVATIONS else 0,
+            vector_flops=(0 if self.function == "identity" else 2) * through + scaled,
+            special_ops=through if self.function in SPECIAL_ACTIVATIONS else 0,
         )
         return _weighted(work, self.stored_bytes())
 

@@ -13,7 +13,7 @@ from typing import Any
 from workloads.dtypes import Size
 
 
-def expected_distinct(experts: int, top_k: int, tokens: Size, skew: float = 0.0) -> Any:
+def expected_distinct(experts: int, top_k: float, tokens: Size, skew: float = 0.0) -> Any:
     """Experts that at least one of `tokens` tokens chooses, in expectation.
 
     No token chooses expert i with probability (1 - p_i)^tokens; the sum of the complements is exact under
@@ -25,7 +25,7 @@ def expected_distinct(experts: int, top_k: int, tokens: Size, skew: float = 0.0)
 
 
 @cache
-def popularity(experts: int, top_k: int, skew: float) -> tuple[float, ...]:
+def popularity(experts: int, top_k: float, skew: float) -> tuple[float, ...]:
     """The probability that a token chooses each expert, most popular first: p_i falls as rank^-skew.
 
     No p_i exceeds 1: what the law gives a popular expert beyond certainty is shared by the others.
@@ -39,12 +39,13 @@ def popularity(experts: int, top_k: int, skew: float) -> tuple[float, ...]:
         certain += 1
 
 
-def expected_devices(experts: int, top_k: int, devices: int) -> float:
+def expected_devices(experts: int, top_k: int, devices: int, idle: int = 0) -> float:
     """Devices that hold a token's experts, in expectation under uniform routing, of `devices` equal shares.
 
-    A device is spared where all top_k choices fall on the other devices' experts: a draw without return.
+    A device is spared where all top_k choices fall on the other devices' experts, or on `idle` ones that no
+    device holds: a draw without return.
     """
-    others, spared = experts - experts // devices, 1.0
+    others, spared = experts - experts // devices + idle, 1.0
     for drawn in range(top_k):
-        spared *= max(0, others - drawn) / (experts - drawn)
+        spared *= max(0, others - drawn) / (experts + idle - drawn)
     return devices * (1 - spared)

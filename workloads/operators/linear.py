@@ -70,7 +70,8 @@ class GatedDelta(Recurrence):
     """S = a S (I - b k k') + b v k', y = S q: the gated delta rule (arXiv:2412.06464).
 
     q, k[batch, q_len, key_heads, key_dim] are normalised here; v, y[batch, q_len, value_heads, value_dim];
-    S[batch, value_heads, key_dim, value_dim]. Value heads share key heads.
+    S[batch, value_heads, key_dim, value_dim]. Value heads share key heads. In Kimi delta attention
+    (arXiv:2510.26692) a is a diagonal: `channelwise`, each row of S decays by a factor of its own.
     """
 
     kind: ClassVar[str] = "gated_delta"
@@ -83,11 +84,13 @@ class GatedDelta(Recurrence):
     dtype: DtypeLike = "bf16"
     weights: DtypeLike = "bf16"
     state_dtype: DtypeLike = "bf16"
+    channelwise: bool = False
 
     def work(self) -> Work:
         """In chunks (arXiv:2406.06484), per pair: K K' and Q K' per key head; two triangular
         solves and scores x values per value head; per token three products with S: read by k, read by q,
-        update. One position: a S, S k, S q, and the update: 7 FLOP per state.
+        update. One position: a S, S k, S q, and the update: 7 FLOP per state. A diagonal a is multiplied
+        into q and k, twice each: once for the pairs and once for the state.
         """
         tokens = self.batch * self.q_len
         keys, values = tokens * self.key_heads * self.key_dim, tokens * self.value_heads * self.value_dim
@@ -100,19 +103,21 @@ class GatedDelta(Recurrence):
         )
         matrix, vector = by_form(self.q_len, 7 * tokens * states, inside + 6 * tokens * states)
         element = bytes_per_element(self.dtype)
+        decays = tokens * self._decays()
+        scaling = by_form(self.q_len, 0, 4 * decays)[0] if self.channelwise else 0
         return Work(
             dtype=self.dtype,
             traffic=(
                 Traffic("query, key", Role.INPUT, 2 * keys * element),
                 Traffic("value", Role.INPUT, values * element),
-                Traffic("gates", Role.INPUT, 2 * tokens * self.value_heads * element),
-                Traffic("A, dt bias", Role.WEIGHT, 2 * self.value_heads * bytes_per_element(self.weights)),
+                Traffic("gates", Role.INPUT, (decays + tokens * self.value_heads) * element),
+                Traffic("A, dt bias", Role.WEIGHT, self.parameters() * bytes_per_element(self.weights)),
                 Traffic("output", Role.OUTPUT, values * element),
                 *self.carried("state"),
             ),
             matrix_flops=matrix,
-            vector_flops=vector + 6 * keys + 2 * values,  # q and k to length 1; b (v - S k)
-            special_ops=2 * tokens * self.key_heads + 4 * tokens * self.value_heads,
+            vector_flops=vector + scaling + 6 * keys + 2 * values,  # q and k to length 1; b (v - S k)
+            special_ops=2 * tokens * self.key_heads + tokens * self.value_heads + 3 * decays,
             outputs=values,
         )
 
@@ -121,6 +126,10 @@ class GatedDelta(Recurrence):
         states = self.batch * self.value_heads * self.key_dim * self.value_dim
         return states * bytes_per_element(self.state_dtype)
 
+    def _decays(self) -> Any:
+        """Factors of a token that S decays by."""
+        return self.value_heads * (self.key_dim if self.channelwise else 1)
+
     def parameters(self) -> int:
-        """A and the bias of dt, one each per value head."""
-        return int(2 * self.value_heads)
+        """A of each value head, and a bias of dt for each factor of decay."""
+        return int(self.value_heads + self._decays())
