@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from specfiles.frozen import dataclass
 from workloads.blocks.base import Block, NormShape, Part, Place
 from workloads.blocks.condition import modulated, of_sequences
+from workloads.blocks.hyper import Streams
 from workloads.dtypes import Size
 from workloads.operators import AllReduce, Residual
 from workloads.step import Setting
@@ -29,6 +30,7 @@ class Layer:
     mixers: int = 0  # blocks, the first of the layer, that are parallel behind one norm (Falcon-H1)
     repeats: bool = False  # runs with the weights of the layer before it
     borrows: tuple[str, ...] = ()  # names of parts whose weights are those of an earlier layer
+    streams: Streams | None = None  # several residual streams instead of one
     condition: int = 0  # width of what shifts, scales and gates each block (adaLN, arXiv:2212.09748)
 
     def parts(self, place: Place) -> Iterator[Part]:
@@ -42,6 +44,8 @@ class Layer:
             width = 3 * len(self.blocks) * place.hidden  # shift, scale and gate of each
             yield "modulation", None, of_sequences(place, width, self.condition)
         for block in self.blocks[self.mixers :]:
+            if self.streams is not None:
+                yield from self.streams.collapsed(place, block.branch)
             if self.input_norms and not block.normalises:
                 yield self._norm(place, f"{block.branch}_norm")
             if self.condition:
@@ -52,7 +56,9 @@ class Layer:
                 yield self._norm(place, f"{block.branch}_post_norm")
             if self.condition:
                 yield f"{block.branch}_gate", None, modulated(place, gate=True)
-            if block.adds:
+            if self.streams is not None:
+                yield self.streams.spread(place, block.branch)
+            elif block.adds:
                 yield _added(place, block)
             if self.stream_norms:
                 yield self._norm(place, f"{block.branch}_stream_norm")

@@ -60,7 +60,8 @@ def stored_formats(config: Mapping[str, Any]) -> dict[str, str] | None:
         quantised = config.get("quantization_config")
     if not isinstance(quantised, Mapping):
         return None
-    formats = _formats(quantised)
+    # DeepSeek-V4 states its experts' format beside the others', V4.1 among them.
+    formats = _formats({"expert_dtype": config.get("expert_dtype"), **quantised})
     if formats is None or "weights" not in formats or not _leaves_attention(quantised):
         return formats
     inner = config.get("text_config")
@@ -80,7 +81,9 @@ def _formats(quantised: Mapping[str, Any]) -> dict[str, str] | None:
         return {"experts": "mxfp4"}
     if method == "fp8":
         weights = "fp8_block" if quantised.get("weight_block_size") else "fp8"
-        return {"weights": weights} | ({"activations": "fp8"} if quantised.get("activation_scheme") else {})
+        narrower = {"experts": "mxfp4"} if quantised.get("expert_dtype") == "fp4" else {}  # DeepSeek-V4
+        activations = {"activations": "fp8"} if quantised.get("activation_scheme") else {}
+        return {"weights": weights} | activations | narrower
     if method in ("awq", "gptq"):
         grouped = GROUPED.get(("int", quantised.get("bits"), quantised.get("group_size")))  # type: ignore[arg-type]
         return {"weights": grouped} if grouped else None

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.kernels.base import Kernel, build, whole
 from profiler.kernels.place import Place, pairs
-from workloads.operators import Attention, IndexScores
+from specfiles.errors import InputError
+from workloads.operators import Attention, CompressedAttention, IndexScores
 
 if TYPE_CHECKING:
     import torch
@@ -75,6 +76,11 @@ def visible(q_len: int, kv_len: int, window: int, causal: bool, device: str) -> 
     key = torch.arange(kv_len, device=device)
     ahead = key > query if causal else torch.zeros(q_len, kv_len, dtype=torch.bool, device=device)
     return ~ahead & (key > query - window)
+
+
+@build.register
+def _(op: CompressedAttention, place: Place) -> Kernel:
+    raise InputError("there is no reference kernel for attention to compressed entries.")
 
 
 @build.register

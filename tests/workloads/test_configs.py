@@ -222,7 +222,11 @@ def test_any_family_with_anything_in_any_field(family: str, data: st.DataObject)
         ("minimax_m1", {}, "'attn_type_list' is None; expected 0 or 1 per layer"),
         ("minimax", {"shared_intermediate_size": 9}, "'shared_intermediate_size' is 9; expected 0"),
         ("xglm", {"add_cross_attention": True}, "'add_cross_attention' is True; expected false"),
-        ("deepseek_v4", {}, "model_type 'deepseek_v4' compresses its cache"),
+        ("deepseek_v4", {"compress_ratios": [4, 16] * 8}, "'compress_ratios' is"),
+        ("kimi_linear", {"linear_attn_config": {"kda_layers": [1]}}, "each of the layers 1 to"),
+        ("longcat_flash", {"zero_expert_type": "copy"}, "'zero_expert_type' is 'copy'; expected identity"),
+        ("laguna", {"gating": "none"}, "'gating' is 'none'; expected true"),
+        ("step3p5", {"moe_layers_enum": "a,b"}, "'moe_layers_enum' is 'a,b'; expected numbers"),
         (
             "gemma4_text",
             {"use_bidirectional_attention": "all"},

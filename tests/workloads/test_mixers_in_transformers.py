@@ -264,6 +264,7 @@ def test_minimax_01_has_its_published_sizes() -> None:
 
 def test_no_family_is_compared_nowhere() -> None:
     """What test_transformers leaves out is here or among the encoders, or transformers lacks it."""
+    from tests.workloads.test_compressed import COMPARED as COMPRESSED
     from tests.workloads.test_encoders_in_transformers import COMPARED
     from tests.workloads.test_transformers import FAMILIES as DECODERS
     from workloads.families import FAMILIES
@@ -271,4 +272,4 @@ def test_no_family_is_compared_nowhere() -> None:
     absent = {"llada", "sedd", "linear_attention", "linformer", "nemotron-nas", "mobilellm"}
     absent |= {"rwkv5", "rwkv6", "rwkv7", "minimax_text_01", "minimax_m1"}
     here = {family for family, _ in CASES}
-    assert {*DECODERS, *here, *COMPARED} | absent == set(FAMILIES)
+    assert {*DECODERS, *here, *COMPARED, *COMPRESSED} | absent == set(FAMILIES)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from workloads.blocks.base import Part as Part
     from workloads.blocks.base import Place as Place
     from workloads.blocks.block_sparse import BlockSparseAttentionBlock as BlockSparseAttentionBlock
+    from workloads.blocks.compressed import CompressedAttentionBlock as CompressedAttentionBlock
+    from workloads.blocks.compressed import EntryIndex as EntryIndex
     from workloads.blocks.condition import FinalModulation as FinalModulation
     from workloads.blocks.condition import NoiseLevel as NoiseLevel
     from workloads.blocks.delta import DeltaBlock as DeltaBlock
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
     from workloads.blocks.gemma import CutMlpBlock as CutMlpBlock
     from workloads.blocks.gemma import GemmaAttentionBlock as GemmaAttentionBlock
     from workloads.blocks.gemma import GemmaMoeBlock as GemmaMoeBlock
+    from workloads.blocks.hyper import StreamCopies as StreamCopies
+    from workloads.blocks.hyper import Streams as Streams
+    from workloads.blocks.hyper import StreamSum as StreamSum
     from workloads.blocks.kda import KdaBlock as KdaBlock
     from workloads.blocks.kernel import KernelAttentionBlock as KernelAttentionBlock
     from workloads.blocks.lightning import LightningBlock as LightningBlock

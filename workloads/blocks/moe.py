@@ -33,9 +33,8 @@ class MoeBlock(Block):
     shared: MlpBlock | None = None  # what every token goes through too
     latent: int = 0  # width that routed experts work in, between two matrices (Nemotron 3); 0: the stream's
     shared_gate: bool = False  # whose result is scaled by a sigmoid of one more projection
-    idle: int = (
-        0  # choices of the router that return their input (zero-computation experts, arXiv:2509.01322)
-    )
+    listed: bool = False  # a table says which experts a token goes to; the router only weights them
+    idle: int = 0  # choices that return their input (zero-computation experts, arXiv:2509.01322)
 
     @property
     def chosen(self) -> float:
@@ -44,6 +43,10 @@ class MoeBlock(Block):
 
     def parts(self, place: Place) -> Iterator[Part]:
         """Choose, send to the experts' devices, sort, multiply, sum, send back; then the shared expert."""
+        if self.listed:  # all else is as where they are chosen
+            others = replace(self, listed=False).parts(place)
+            yield from (part for part in others if part[0] != "topk")
+            return
         p, choices = place.setting.precision, self.experts + self.idle
         yield "router", choices, _unquantised(place, choices, self.router_bias)
         scores = TopK(place.tokens, choices, self.top_k, p.wide, place.fused)

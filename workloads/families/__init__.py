@@ -44,15 +44,13 @@ READERS: dict[str, str] = {
     "kernel": "linear_attention",
     "gated": "step3p5 afmoe laguna",
     "block_sparse": "minimax_m3 minimax_m3_text minimax_m3_vl_text",
+    "compressed": "deepseek_v4",
     "kimi": "kimi_linear",
     "longcat": "longcat_flash",
 }
 FAMILIES = {kind: module for module, kinds in READERS.items() for kind in kinds.split()}
 
 
-UNCOUNTED = {
-    "deepseek_v4": "compresses its cache by layers and mixes residual streams, which is not counted yet",
-}
 # Modules of multi-token prediction in a checkpoint, by the fields that vLLM reads (config/speculative.py).
 # Not MiniMax's `num_mtp_modules`: what it announces was not published (MiniMax-AI/MiniMax-M2.7, issue 16).
 DRAFTS = ("num_nextn_predict_layers", "mtp_num_hidden_layers")
@@ -75,8 +73,6 @@ def decoder_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _unknown(origin: str, kind: str) -> InputError:
-    if kind in UNCOUNTED:
-        return InputError(f"{origin}: model_type {kind!r} {UNCOUNTED[kind]}; {TRACE}.")
     if not kind:
         return InputError(f"{origin}: field 'model_type' is missing; known: {', '.join(sorted(FAMILIES))}.")
     close = nearest(kind, list(FAMILIES), most=1)

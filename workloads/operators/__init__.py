@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from workloads.operators.collective import AllToAll as AllToAll
     from workloads.operators.collective import Collective as Collective
     from workloads.operators.collective import Send as Send
+    from workloads.operators.compressed import CompressedAttention as CompressedAttention
+    from workloads.operators.compressed import Compression as Compression
     from workloads.operators.elementwise import Activation as Activation
     from workloads.operators.elementwise import Modulation as Modulation
     from workloads.operators.elementwise import Norm as Norm
@@ -43,7 +45,9 @@ if TYPE_CHECKING:
     from workloads.operators.ssm import CausalConv as CausalConv
     from workloads.operators.ssm import SelectiveScan as SelectiveScan
     from workloads.operators.ssm import Ssd as Ssd
+    from workloads.operators.streams import StreamCollapse as StreamCollapse
     from workloads.operators.streams import StreamMix as StreamMix
+    from workloads.operators.streams import StreamSpread as StreamSpread
     from workloads.operators.streams import StreamUpdate as StreamUpdate
 
 NAMES = exported(__name__)

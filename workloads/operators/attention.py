@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
-from workloads.arrays import minimum
+from workloads.arrays import maximum, minimum
 from workloads.dtypes import DtypeLike, Size, bytes_per_element
 from workloads.operators.base import Operator
 from workloads.work import Role, Traffic, Work
@@ -121,7 +121,8 @@ class IndexScores(Operator):
     """sum over heads of w_h relu(Q_h K'): one score per visible position (DeepSeek-V3.2, section 2.1).
 
     Q[batch, heads, q_len, head_dim], one key per position shared by the heads, w[batch, q_len, heads].
-    Without `summed` each head keeps its scores Q_h K' (MiniMax-M3).
+    Without `summed` each head keeps its scores Q_h K' (MiniMax-M3). Where one key stands for `stride`
+    positions (DeepSeek-V4), a query scores those whose positions lie behind it; a mean over positions.
     """
 
     kind: ClassVar[str] = "index_scores"
@@ -135,16 +136,21 @@ class IndexScores(Operator):
     kv_dtype: DtypeLike = "bf16"
     causal_exact: bool = True
     summed: bool = True
+    stride: int = 1
+
+    def pairs(self) -> Any:
+        """Query-key pairs of one head of one sequence for which a score is computed."""
+        if not self.causal_exact:
+            return self.q_len * self.kv_len / self.stride
+        past = self.kv_len - self.q_len
+        return entries_seen(self.kv_len, self.stride) - entries_seen(past, self.stride)
 
     def work(self) -> Work:
         """QK': 2 FLOP per pair, head and element; the sum: 2 per pair and head. Scores stay on the chip."""
-        pairs = (
-            self.batch
-            * Attention(self.batch, self.q_len, self.kv_len, 1, 1, 1, causal_exact=self.causal_exact).pairs()
-        )
+        pairs = self.batch * self.pairs()
         rows = self.batch * self.q_len * self.heads
         element = bytes_per_element(self.dtype)
-        keys = self.batch * self.kv_len * self.head_dim
+        keys = self.batch * self.kv_len / self.stride * self.head_dim
         return Work(
             dtype=self.dtype,
             traffic=(
@@ -155,6 +161,14 @@ class IndexScores(Operator):
             matrix_flops=2 * pairs * self.heads * (self.head_dim + bool(self.summed)),
             outputs=pairs * (1 if self.summed else self.heads),
         )
+
+
+def entries_seen(length: Any, stride: Any) -> Any:
+    """Sum over p = 1..length of the whole strides among p positions: exact for whole strides, else smooth.
+
+    Smooth, because the work of a decode step is then linear in the context, the mean over its positions.
+    """
+    return maximum(length * (length - stride + 2) / (2 * stride), 0)
 
 
 def _visible(length: Any, window: Any) -> Any:

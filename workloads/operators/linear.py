@@ -111,7 +111,7 @@ class GatedDelta(Recurrence):
                 Traffic("query, key", Role.INPUT, 2 * keys * element),
                 Traffic("value", Role.INPUT, values * element),
                 Traffic("gates", Role.INPUT, (decays + tokens * self.value_heads) * element),
-                Traffic("A, dt bias", Role.WEIGHT, self.parameters() * bytes_per_element(self.weights)),
+                Traffic("A, dt bias", Role.WEIGHT, self._weights() * bytes_per_element(self.weights)),
                 Traffic("output", Role.OUTPUT, values * element),
                 *self.carried("state"),
             ),
@@ -132,4 +132,7 @@ class GatedDelta(Recurrence):
 
     def parameters(self) -> int:
         """A of each value head, and a bias of dt for each factor of decay."""
-        return int(self.value_heads + self._decays())
+        return int(self._weights())
+
+    def _weights(self) -> Any:
+        return self.value_heads + self._decays()

@@ -1,7 +1,10 @@
-"""What several residual streams of one token exchange (AltUp, arXiv:2301.13310)."""
+"""What several residual streams of one token exchange: AltUp (arXiv:2301.13310), and hyper-connections whose
+mixing is doubly stochastic (mHC, arXiv:2512.24880).
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from specfiles.frozen import dataclass
@@ -77,3 +80,83 @@ class StreamUpdate(Operator):
     def parameters(self) -> int:
         """The learned factors."""
         return int(self.width) if self.corrects else 0
+
+
+@dataclass(frozen=True)
+class StreamCollapse(Operator):
+    """One row of x[streams, tokens, width], each stream by a sigmoid of a projected coefficient.
+
+    The same projection yields how a block's result is spread over the streams and how these mix: a matrix per
+    token, whose rows and columns are normalised `rounds` times in turn. Without rounds, behind the last
+    layer, there is the sum alone.
+    """
+
+    kind: ClassVar[str] = "stream_collapse"
+
+    tokens: Size
+    streams: int
+    width: Size
+    rounds: int = 20
+    dtype: DtypeLike = "bf16"
+    fused: bool = False
+
+    @property
+    def coefficients(self) -> int:
+        """Of a token: to collapse, and where a block follows to spread and to mix."""
+        return self.streams * (2 + self.streams if self.rounds else 1)
+
+    def work(self) -> Work:
+        """2 FLOP per element; a scale, a bias and an exponential per coefficient; a sum and a division per
+        entry of a mixing matrix, for its rows and for its columns.
+        """
+        elements = self.tokens * self.streams * self.width
+        found = self.tokens * self.coefficients
+        normalised = max(0, 2 * self.rounds - 1) * 2 * self.tokens * self.streams**2
+        kept = found - self.tokens * self.streams  # what is needed behind the block
+        work = streamed(
+            self.dtype,
+            self.fused,
+            elements + found,
+            self.tokens * self.width + kept,
+            vector_flops=2 * elements + 2 * found + normalised,
+            special_ops=found,
+        )
+        size = self.stored_bytes()
+        return replace(work, traffic=(*work.traffic, Traffic("weight", Role.WEIGHT, size)))
+
+    @property
+    def weights(self) -> DtypeLike:
+        """The format of its parameters: that of its streams."""
+        return self.dtype
+
+    def parameters(self) -> int:
+        """A bias per coefficient, and a scale for each of their uses."""
+        return self.coefficients + (3 if self.rounds else 1)
+
+
+@dataclass(frozen=True)
+class StreamSpread(Operator):
+    """x[streams, tokens, width] mixed by a matrix of the token's own, plus y[tokens, width] times factors.
+
+    Streams move through memory here whatever is fused: no block reads them before the next mixing.
+    """
+
+    kind: ClassVar[str] = "stream_spread"
+
+    tokens: Size
+    streams: int
+    width: Size
+    dtype: DtypeLike = "bf16"
+
+    def work(self) -> Work:
+        """A product with streams x streams coefficients per token, and 2 FLOP per element for y."""
+        one = self.tokens * self.width
+        elements = self.streams * one
+        return streamed(
+            self.dtype,
+            False,
+            elements + one + self.tokens * self.streams * (self.streams + 1),
+            elements,
+            matrix_flops=2 * self.streams * elements,
+            vector_flops=2 * elements,
+        )

@@ -1,0 +1,65 @@
+"""Hyper-connections: several residual streams, collapsed for each block and mixed behind it (DeepSeek-V4).
+
+Every device computes all of it (mHC, arXiv:2512.24880).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from specfiles.frozen import dataclass
+from workloads.blocks.base import Block, NormShape, Part, Place
+from workloads.dtypes import Size, bytes_per_element
+from workloads.operators import Copy, Gemm, StreamCollapse, StreamSpread
+
+UNSCALED = NormShape(scale=False)
+
+
+@dataclass(frozen=True)
+class Streams:
+    """How many there are, and how often rows and columns of what mixes them are normalised."""
+
+    count: int
+    rounds: int
+
+    def collapsed(self, place: Place, branch: str) -> Iterator[Part]:
+        """One row of a token's streams, for the block that follows."""
+        yield from _coefficients(place, f"{branch}_hyper", self, place.tokens)
+
+    def spread(self, place: Place, branch: str) -> Part:
+        """A block's result back to them."""
+        wide = place.setting.precision.wide
+        return f"{branch}_hyper_spread", self, StreamSpread(place.tokens, self.count, place.hidden, wide)
+
+
+def _coefficients(place: Place, name: str, streams: Streams, rows: Size) -> Iterator[Part]:
+    """All streams of a token are one row, normalised, and projected to coefficients, which stay wide."""
+    wide, width = place.setting.precision.wide, streams.count * place.hidden
+    collapse = StreamCollapse(rows, streams.count, place.hidden, streams.rounds, wide, place.fused)
+    yield f"{name}_norm", streams, place.norm(rows, width, UNSCALED)
+    yield f"{name}_proj", streams, Gemm(rows, collapse.coefficients, width, wide, wide, wide)
+    yield f"{name}_collapse", streams, collapse
+
+
+@dataclass(frozen=True)
+class StreamCopies(Block):
+    """Before the first layer each stream is the embedding."""
+
+    streams: int
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """All but the one that the embedding's kernel writes."""
+        element = bytes_per_element(place.setting.precision.wide)
+        yield "hyper_copies", None, Copy(place.tokens * (self.streams - 1) * place.hidden * element)
+
+
+@dataclass(frozen=True)
+class StreamSum(Block):
+    """Behind the last layer: one row of all streams, by coefficients of its own."""
+
+    streams: int
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """Model code does so at all positions before it picks the last; good kernels need not."""
+        rows = place.scored if place.fused else place.tokens
+        yield from _coefficients(place, "hyper_head", Streams(self.streams, 0), rows)
