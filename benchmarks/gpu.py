@@ -40,6 +40,7 @@ NEEDED = (  # by name on PyPI; the module that it installs, where that has anoth
     ("nvidia-ml-py", "pynvml"),
 )
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (17, 24, 26, 27, 28)] + ["manylinux2014_x86_64"]
+TRIES, REFUSED = 4, 2  # of a command that ended with this code: an input, or a lost device
 GRACE_S = 20.0  # to end in order, and to pack what there is
 WITH = (  # a kernel that faults takes the device from what follows: those that few use come late
     *("cuda-graphs", "flash-attention", "gqa:kv_heads=2", "prefix-caching:hit=0.75", "layer-pruning"),
@@ -257,17 +258,23 @@ def one(step: Step, asked: argparse.Namespace, left: float, environment: dict[st
         shutil.rmtree(folder, ignore_errors=True)  # what an earlier try left
     done.unlink(missing_ok=True)
     print(f"{step.name} ...", flush=True)
+    tries = (
+        TRIES if step.folder == "campaign" else 1
+    )  # its commands go on without what the device was lost in
     with said.open("w") as log:
         for command in step.brief if asked.brief else step.commands:
-            remaining = left - (time.monotonic() - begin)
-            budget = max(1, int(remaining) - 15)
-            words = command.format(out=asked.results, left=budget, brief=min(30, budget))
-            if not (asked.results / "campaign" / "device.yaml").exists():
-                words = words.replace(f"--hw {asked.results}/campaign/device.yaml", "")
-            log.write(f"$ python -m {words}\n")
-            log.flush()
-            ended = bounded(words, remaining, log, environment)
-            log.write(f"ended with {ended}\n")
+            for _ in range(tries):
+                remaining = left - (time.monotonic() - begin)
+                budget = max(1, int(remaining) - 15)
+                words = command.format(out=asked.results, left=budget, brief=min(30, budget))
+                if not (asked.results / "campaign" / "device.yaml").exists():
+                    words = words.replace(f"--hw {asked.results}/campaign/device.yaml", "")
+                log.write(f"$ python -m {words}\n")
+                log.flush()
+                ended = bounded(words, remaining, log, environment)
+                log.write(f"ended with {ended}\n")
+                if ended != REFUSED or remaining < step.least_s:
+                    break
             code = code or ended
     if code == 0:
         done.touch()

@@ -145,6 +145,19 @@ def last_level_cache_bytes(device: str) -> int:
     return max([size for size in sizes if size], default=32_000_000)
 
 
+def answers(device: str) -> bool:
+    """Whether a device still computes: a faulting kernel destroys a GPU's context."""
+    if device == "cpu":
+        return True
+    import torch
+
+    try:
+        torch.cuda.synchronize(device)
+    except Exception:
+        return False
+    return True
+
+
 def memory_bytes(device: str) -> float:
     """A GPU's memory; infinite on a CPU, where models are small."""
     if not device.startswith("cuda"):

@@ -5,49 +5,39 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from profiler.campaign.folder import DEVICE, HEAD, OPERATORS, Head
-from profiler.campaign.measure import measured_row, way
 from profiler.campaign.shapes import Limits, Row, rows
-from profiler.ceilings.journal import journal_of
+from profiler.campaign.table import Table
+from profiler.ceilings.journal import begun, journal_of
 from profiler.ceilings.measure import measure_ceilings
-from profiler.ceilings.plan import OutOfTimeError, Plan
+from profiler.ceilings.plan import Findings, OutOfTimeError, Plan
 from profiler.collectives import collective_rows, measure_collectives
-from profiler.environment import COLD_FACTOR, command_line, device_name, environment, last_level_cache_bytes
+from profiler.environment import (
+    command_line,
+    device_name,
+    environment,
+)
 from profiler.forward import Point
-from profiler.interrupts import raise_swallowed
 from profiler.kernels import KERNEL_ERRORS, PEAKS, PRODUCTS
 from profiler.kernels.paged import FAULTS
 from profiler.power import PowerMonitor, throttling
 from profiler.record import profile
 from profiler.record_rows import is_interrupt
-from profiler.repeats import EFFORT, MICROS
+from profiler.repeats import EFFORT
 from profiler.request import Request
 from reports.wording import counted
 from roofline.run import open_run, refuse_existing
 from specfiles.errors import InputError, reason
 from specfiles.reading import read_json
 from specfiles.strict import plain_data, validated
-from specfiles.writing import atomic, sole_writer, write_text
+from specfiles.writing import sole_writer, write_text
 from workloads.catalogue import load_model
 
-SAVE_EVERY_S = 10.0
-MOST_FAILED = 30
-KEY = (
-    "op", "dtype", "kv_dtype", "m", "n", "k", "batch", "q_len", "kv_len", "n_heads", "n_kv_heads",
-    "head_dim", "window", "causal", "num_tokens", "hidden", "inter", "topk", "num_experts", "moe_tp",
-    "moe_ep", "distribution", "gated", "bytes", "n_gpus", "page", "tag",
-)  # fmt: skip
-TEXT = ("op", "dtype", "kv_dtype", "distribution", "tag")  # of the key; the others are whole numbers
-COLUMNS = (
-    "source", "gpu", *KEY[:3], "backend", "version", "kernel", *KEY[3:],
-    *MICROS, "max_error",
-)  # fmt: skip
 CPU_MODELS = (("SmolLM2-135M", 512, 64), ("GPT-2", 512, 64), ("Qwen3-0.6B", 256, 32))
 GPU_MODELS = (("Llama-3.2-1B", 2048, 256), ("Llama-3.1-8B", 2048, 256), ("Qwen3-4B", 4096, 256))
 # Shares of the budget spent at the end of: operators, ceilings, more operators; then models and operators.
@@ -78,15 +68,16 @@ def run_campaign(campaign: Campaign) -> Head:
 
     Raises InputError where the folder holds the campaign of another device or other formats.
     """
+    before = Findings()
     with sole_writer(campaign.out):
-        return _measured(campaign)
+        head = _open(campaign)
+        with begun(campaign.out / OPERATORS, before) as journal:
+            return _measured(campaign, head, Table(campaign, head, journal, set(before.failed)))
 
 
-def _measured(campaign: Campaign) -> Head:
+def _measured(campaign: Campaign, head: Head, table: Table) -> Head:
     import torch
 
-    head = _open(campaign)
-    table = _Table(campaign, head)
     notes: list[str] = []
     wanted = list(table.wanted(rows(campaign.dtypes, _limits(campaign.device))))
     queue = iter(wanted)
@@ -179,7 +170,7 @@ def _has_ceilings(campaign: Campaign) -> bool:
     return path.exists() and not journal_of(path).exists()
 
 
-def _collectives(campaign: Campaign, table: _Table) -> Iterator[Row]:
+def _collectives(campaign: Campaign, table: Table) -> Iterator[Row]:
     """Between all GPUs of the machine, or two processes of a CPU; none with a single GPU."""
     kind, count = "cpu", 2
     if campaign.device != "cpu":
@@ -246,76 +237,3 @@ def _is_over(campaign: Campaign, model: str) -> bool:
 
 def _models_dtype(campaign: Campaign) -> str:
     return next((dtype for dtype in campaign.dtypes if dtype not in PRODUCTS), "bf16")
-
-
-class _Table:
-    """The operators measured so far, in memory and in `operators.parquet`."""
-
-    def __init__(self, campaign: Campaign, head: Head) -> None:
-        import pandas as pd
-
-        self.campaign = campaign
-        self.notes: list[str] = []
-        self.path = campaign.out / OPERATORS
-        self.done: list[Row] = []
-        if self.path.exists():
-            try:
-                stored = pd.read_parquet(self.path)
-                self.done = stored.astype(object).where(stored.notna(), None).to_dict("records")
-            except Exception as error:  # pyarrow raises a dozen kinds for a broken file
-                raise InputError(f"{self.path}: cannot be read ({error}); remove it to go on.") from None
-        self.same = {
-            "source": f"roofline campaign, {head.created[:10]}",
-            "gpu": head.device,
-            "version": str(head.environment.get("torch")),
-        }
-
-    def wanted(self, found: Iterable[Row]) -> Iterator[Row]:
-        """The rows that were not measured by an earlier process, each once."""
-        seen = {_key(row) for row in self.done}
-        for row in found:
-            key = _key({**row, "tag": way(self.campaign.device, row.get("tag"))})
-            if key not in seen:
-                seen.add(key)
-                yield row
-
-    def measure(self, queue: Any, share: float) -> None:
-        """Measure rows of the queue until a share of the budget is spent."""
-        cold = COLD_FACTOR * last_level_cache_bytes(self.campaign.device)
-        saved, failed = time.monotonic(), 0
-        while self.campaign.left_s(share) > 0 and (row := next(queue, None)) is not None:
-            raise_swallowed()
-            try:
-                self.done.append({**self.same, **measured_row(row, self.campaign.device, cold)})
-                failed = 0
-            except KERNEL_ERRORS as error:
-                self.notes.append(f"{' '.join(map(str, row.values()))}: {reason(error)}")
-                failed += 1
-                if failed == MOST_FAILED:  # the device may be lost
-                    raise InputError(f"{failed} operators in a row failed, the last with: {error}") from None
-            if time.monotonic() - saved > SAVE_EVERY_S:
-                self.campaign.progress(f"{len(self.done)} operators")
-                self.save()
-                saved = time.monotonic()
-
-    def add(self, measured: Iterable[Row], notes: list[str]) -> None:
-        """Add measured rows; a failure becomes a note."""
-        try:
-            self.done += [{**self.same, **row} for row in measured]
-        except InputError as error:
-            notes.append(str(error))
-
-    def save(self) -> None:
-        """Write the table atomically."""
-        import pandas as pd
-
-        table = pd.DataFrame(self.done, columns=list(COLUMNS))
-        sizes = [name for name in KEY if name not in TEXT]  # null where a kind has none
-        whole = [*sizes, "repeats", "outliers", "warm_ups"]
-        table = table.astype({**dict.fromkeys(whole, "Int64"), **dict.fromkeys((*TEXT, "ended"), "string")})
-        with atomic(self.path) as draft:
-            table.to_parquet(draft, index=False)
-
-
-def _key(row: Row) -> tuple[Any, ...]:
-    return tuple(row.get(name) for name in KEY)

@@ -82,13 +82,7 @@ def kept(out: Path | None, device: str, found: Findings) -> Iterator[Journal | N
         yield None
         return
     path = journal_of(out)
-    try:
-        handle = open(path, "a", encoding="utf-8")  # noqa: SIM115 - errors of opening are handled here
-    except OSError as error:
-        raise refusal(path, error) from None
-    with handle:
-        hold(handle.fileno(), path)
-        journal = Journal(path, handle)
+    with _opened(path) as journal:
         head = Head(on=_machine(device))
         lines = _whole_lines(path)
         if lines:
@@ -100,6 +94,27 @@ def kept(out: Path | None, device: str, found: Findings) -> Iterator[Journal | N
         finally:
             if exists(path, Path.is_file) and not found.visits and not found.failed:
                 journal.remove()
+
+
+@contextmanager
+def begun(out: Path, found: Findings) -> Iterator[Journal]:
+    """The journal of a table: what took the device or two processes with it is added to `found.failed`."""
+    path = journal_of(out)
+    with _opened(path) as journal:
+        _read_lines(_whole_lines(path), 1, path, found)
+        yield journal
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Journal]:
+    """A journal for this process alone. Raises InputError where it cannot be opened or is in use."""
+    try:
+        handle = open(path, "a", encoding="utf-8")  # noqa: SIM115 - errors of opening are handled here
+    except OSError as error:
+        raise refusal(path, error) from None
+    with handle:
+        hold(handle.fileno(), path)
+        yield Journal(path, handle)
 
 
 def _machine(device: str) -> dict[str, Any]:
@@ -124,8 +139,13 @@ def _read(lines: list[str], head: Head, path: Path, found: Findings) -> None:
             f"{path} holds measurements of {', '.join(others)}, which differs here; "
             "name another file, or remove it to start again."
         )
+    _read_lines(lines[1:], 2, path, found)
+
+
+def _read_lines(lines: list[str], first: int, path: Path, found: Findings) -> None:
+    """Add the measurements of lines, the first of which has this number in the file."""
     open_ends: Counter[Key] = Counter()
-    for number, text in enumerate(lines[1:], 2):
+    for number, text in enumerate(lines, first):
         where = f"{path}, line {number}"
         line = validated(Line, parse_json(text, where), where)
         visit = _key(line.visit)

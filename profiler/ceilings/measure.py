@@ -19,6 +19,7 @@ from profiler.ceilings.inside import Inside, Running, wanted_steps
 from profiler.ceilings.journal import Journal, journal_of, kept
 from profiler.ceilings.plan import Findings, Key, OutOfTimeError, Plan
 from profiler.device_file import as_yaml
+from profiler.environment import answers
 from profiler.interrupts import raise_swallowed
 from profiler.power import PowerMonitor, clocks, throttling
 from profiler.probes import INT8, TF32, Probe, probes
@@ -111,7 +112,7 @@ class _Work:
             found.failed[key] = reason(error)
             words = " ".join(map(str, key))
             self.plan.progress(f"  {words} cannot be measured: {found.failed[key]}")
-            if not _answers(self.plan.device):
+            if not answers(self.plan.device):
                 if self.journal is not None:  # the next command leaves it out
                     self.journal.add(key, [], lost=found.failed[key])
                 raise InputError(f"{words} failed, and the device answers no more: {reason(error)}") from None
@@ -152,16 +153,3 @@ class _Work:
 def _begun_formats(found: Findings) -> list[str]:
     """The formats whose products earlier commands began: half of the sizes would give no peak."""
     return [key[1] for key in found.visits if key[0] == "matmul" and key[1] not in (INT8, TF32)]
-
-
-def _answers(device: str) -> bool:
-    """Whether a device still computes: a faulting kernel destroys a GPU's context."""
-    if device == "cpu":
-        return True
-    import torch
-
-    try:
-        torch.cuda.synchronize(device)
-    except Exception:
-        return False
-    return True

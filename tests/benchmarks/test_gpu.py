@@ -131,6 +131,24 @@ def test_results_that_were_brought_along_are_not_measured_again(
     assert (code, found) == (0, "onegoodhalf+rest")
 
 
+@pytest.mark.parametrize(("folder", "calls"), [("campaign", 3), ("other", 1)])
+def test_a_campaign_that_lost_the_device_goes_on_at_once(
+    folder: str, calls: int, gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that lost it has it no more: the next leaves out what it was lost in."""
+    codes = iter([gpu.REFUSED, gpu.REFUSED, 0])
+    asked: list[str] = []
+
+    def bounded(words: str, *_: Any) -> int:
+        asked.append(words)
+        return next(codes)
+
+    monkeypatch.setattr(gpu, "bounded", bounded)
+    step = gpu.Step("step", folder, 60.0, HOUR_S, ("tool all",), ("tool few",), True)
+    code = gpu.one(step, Namespace(results=tmp_path, brief=False, also=None), HOUR_S, {})
+    assert (code == 0, len(asked)) == (calls == 3, calls)
+
+
 @pytest.mark.parametrize("before", [signal.SIG_IGN, signal.default_int_handler], ids=["behind", "ahead"])
 def test_a_step_is_interrupted_when_its_time_is_over(
     before: Any, gpu: ModuleType, tool: Path, monkeypatch: pytest.MonkeyPatch

@@ -46,7 +46,7 @@ class Machine:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine()
     monkeypatch.setattr(measure, "probes", made.probes)
-    monkeypatch.setattr(measure, "_answers", lambda _: made.answers)
+    monkeypatch.setattr(measure, "answers", lambda _: made.answers)
     monkeypatch.setattr(inside, "all_steps", lambda *_: [])
     monkeypatch.setattr(inside, "memory_bytes", lambda _: 80e9)
     monkeypatch.setattr(plan, "last_level_cache_bytes", lambda _: 1 << 20)

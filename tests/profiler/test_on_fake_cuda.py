@@ -16,6 +16,8 @@ pytest.importorskip("transformers")
 
 from profiler.campaign.measure import measured_row  # noqa: E402
 from profiler.capturing import capturing  # noqa: E402
+from profiler.ceilings.journal import begun  # noqa: E402
+from profiler.ceilings.plan import Findings  # noqa: E402
 from profiler.forward import Point, fixed_step, greedy, step  # noqa: E402
 from profiler.graphs import GraphedStep  # noqa: E402
 from profiler.kernel_times import KernelTime  # noqa: E402
@@ -458,9 +460,10 @@ def test_a_kernel_that_a_library_fails_loses_its_row_and_no_campaign(
     monkeypatch.setattr(campaign, "device_name", lambda _: "somewhere")
     monkeypatch.setattr(torch, "_scaled_mm", other_version)
     asked = campaign.Campaign(DEVICE, ("bf16", "fp8"), tmp_path, 86400.0, ())
-    table = campaign._Table(asked, campaign._open(asked))
-    sizes = {"op": "gemm", "m": 4, "n": 64, "k": 32}
-    table.measure(iter([{**sizes, "dtype": "fp8"}, {**sizes, "dtype": "bf16"}]), 1.0)
+    sizes, head = {"op": "gemm", "m": 4, "n": 64, "k": 32}, campaign._open(asked)
+    with begun(tmp_path / "operators.parquet", Findings()) as journal:
+        table = campaign.Table(asked, head, journal, set())
+        table.measure(iter([{**sizes, "dtype": "fp8"}, {**sizes, "dtype": "bf16"}]), 1.0)
     (row,) = table.done
     assert row["dtype"] == "bf16"
     (note,) = table.notes

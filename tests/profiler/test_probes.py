@@ -78,7 +78,7 @@ def gpu_plan(monkeypatch: pytest.MonkeyPatch, paper_device: Callable[..., Any]) 
     monkeypatch.setattr(plan, "last_level_cache_bytes", lambda _: 1 << 20)
     monkeypatch.setattr(device, "environment", lambda _: {"processor": "none"})
     monkeypatch.setattr(inside, "memory_bytes", lambda _: 80e9)
-    monkeypatch.setattr(measure, "_answers", lambda _: True)
+    monkeypatch.setattr(measure, "answers", lambda _: True)
     return Plan("cuda:0", ("bf16", "fp32", "fp8", "nvfp4"), passes=2, sheet=paper_device())
 
 

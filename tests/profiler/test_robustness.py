@@ -20,8 +20,9 @@ import pytest
 from hwspecs import load_device
 from profiler import alone
 from profiler.campaign import run as campaigns
-from profiler.campaign.run import COLUMNS
+from profiler.campaign import table as tables
 from profiler.campaign.shapes import Limits
+from profiler.campaign.table import COLUMNS
 from profiler.ceilings import measure
 from profiler.probes import probes
 from roofline.run import open_run
@@ -176,10 +177,10 @@ def test_a_profile_that_is_ended_opens(
 def small_campaign(monkeypatch: pytest.MonkeyPatch) -> None:
     """Operators of milliseconds, no ceilings, a table that is written often."""
     monkeypatch.setattr(campaigns, "_limits", lambda _: Limits(flops=1e8, bytes=4e6))
-    monkeypatch.setattr(campaigns, "last_level_cache_bytes", lambda _: 100_000)
+    monkeypatch.setattr(tables, "last_level_cache_bytes", lambda _: 100_000)
     monkeypatch.setattr(campaigns, "_ceilings", lambda _: [])
     monkeypatch.setattr(campaigns, "COLLECTIVES", float("inf"))
-    monkeypatch.setattr(campaigns, "SAVE_EVERY_S", 0.2)
+    monkeypatch.setattr(tables, "SAVE_EVERY_S", 0.2)
 
 
 @pytest.mark.usefixtures("small_campaign")
@@ -200,8 +201,8 @@ def test_a_campaign_that_is_ended_goes_on(
     before = pd.read_parquet(out / "operators.parquet")
     assert tuple(before.columns) == COLUMNS
     assert len(before) > 0
-    wanted = campaigns._Table.wanted
-    monkeypatch.setattr(campaigns._Table, "wanted", lambda *args: islice(wanted(*args), 3))
+    wanted = tables.Table.wanted
+    monkeypatch.setattr(tables.Table, "wanted", lambda *args: islice(wanted(*args), 3))
     done = roofline(*words)
     assert done.code == 0, done.err
     after = pd.read_parquet(out / "operators.parquet")

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from hwspecs import load_device
 from profiler.campaign import run as module
-from profiler.campaign.run import COLUMNS, KEY, Campaign, run_campaign
+from profiler.campaign import table as tables
+from profiler.campaign.run import Campaign, run_campaign
 from profiler.campaign.shapes import HEADS, PROJECTIONS, TOKENS, Limits, rows, spread
 from profiler.record_rows import Rows
 from profiler.request import Request, begun_run, head_of
@@ -61,7 +62,7 @@ def test_every_beginning_has_every_kind_and_shapes_of_all_sizes() -> None:
 
 def test_a_whole_campaign_has_each_row_once_and_every_combination() -> None:
     found = list(rows(("bf16", "fp32"), EVERYTHING))
-    keys = {tuple(row.get(name) for name in KEY) for row in found}
+    keys = {tuple(row.get(name) for name in tables.KEY) for row in found}
     assert len(keys) == len(found)
     gemms = [row for row in found if row["op"] == "gemm" and "tag" not in row]
     assert len(gemms) == 2 * len(PROJECTIONS) * len(TOKENS)
@@ -112,7 +113,7 @@ def test_every_kind_of_row_can_be_predicted() -> None:
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Campaign]:
     """Small operators, and a device file that is not measured."""
     monkeypatch.setattr(module, "_limits", lambda _: Limits(flops=1e8, bytes=4e6))
-    monkeypatch.setattr(module, "last_level_cache_bytes", lambda _: 100_000)
+    monkeypatch.setattr(tables, "last_level_cache_bytes", lambda _: 100_000)
     monkeypatch.setattr(module, "_ceilings", lambda _: [])
     monkeypatch.setattr(module, "COLLECTIVES", float("inf"))  # no budget holds them
 
@@ -139,13 +140,13 @@ def test_a_campaign_writes_the_columns_of_measured_tables(
     table = pd.read_parquet(small(1.0).out / "operators.parquet")
     assert head.operators == len(table)
     assert len(table) >= 18  # on a CPU every call is launched by the host: that way is no row of its own
-    assert tuple(table.columns) == COLUMNS
+    assert tuple(table.columns) == tables.COLUMNS
     assert (table["latency_us"] > 0).all()
     assert ((table["q25_us"] <= table["latency_us"]) & (table["latency_us"] <= table["q75_us"])).all()
     assert (table["max_error"] < 1e-4).all()
     assert {"gemm", "attention_decode", "attention_prefill", "rmsnorm", "sampling"} <= set(table["op"])
     assert {"torch", "paged", "torch (warm)"} <= set(table["kernel"])
-    assert not table.duplicated(list(KEY)).any()
+    assert not table.duplicated(list(tables.KEY)).any()
 
 
 def test_a_campaign_goes_on_where_it_was_stopped(
@@ -159,7 +160,7 @@ def test_a_campaign_goes_on_where_it_was_stopped(
     after = pd.read_parquet(small(1.0).out / "operators.parquet")
     assert (len(before), len(after), head.operators) == (5, 9, 9)
     pd.testing.assert_frame_equal(after.head(5), before)  # measured once, kept as it was
-    assert not after.duplicated(list(KEY)).any()
+    assert not after.duplicated(list(tables.KEY)).any()
 
 
 def test_a_campaign_takes_over_ceilings_that_were_measured_before(
@@ -201,7 +202,7 @@ def test_collectives_are_rows_of_the_same_table(
     assert after == before - 7
     table = pd.read_parquet(small(1.0).out / "operators.parquet")
     assert set(table.loc[table["n_gpus"].notna(), "backend"]) == {"gloo"}
-    assert not table.duplicated(list(KEY)).any()
+    assert not table.duplicated(list(tables.KEY)).any()
 
 
 def test_collectives_that_fail_are_noted(
@@ -222,14 +223,14 @@ def test_collectives_that_fail_are_noted(
 def test_an_interrupt_keeps_what_was_measured(
     small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured, count = module.measured_row, itertools.count()
+    measured, count = tables.measured_row, itertools.count()
 
     def interrupted(*args: Any) -> Any:
         if next(count) == 3:
             raise KeyboardInterrupt
         return measured(*args)
 
-    monkeypatch.setattr(module, "measured_row", interrupted)
+    monkeypatch.setattr(tables, "measured_row", interrupted)
     first_rows(9, monkeypatch)
     told: list[str] = []
     with pytest.raises(KeyboardInterrupt):
@@ -281,36 +282,93 @@ def test_a_kernel_that_fails_costs_its_own_row(
     error: Exception, small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first_rows(4, monkeypatch)
-    measured, count = module.measured_row, itertools.count()
+    measured, count = tables.measured_row, itertools.count()
 
     def failing(*args: Any) -> Any:
         if next(count) == 1:
             raise error
         return measured(*args)
 
-    monkeypatch.setattr(module, "measured_row", failing)
+    monkeypatch.setattr(tables, "measured_row", failing)
     head = run_campaign(small(DAY_S))
     assert head.operators == 3
     (noted,) = (note for note in head.notes if note.endswith(str(error).splitlines()[0]))
     assert noted.startswith("gemm")
 
 
-def test_a_device_that_is_lost_ends_the_campaign_with_what_it_has(
+def test_a_device_that_is_lost_ends_the_campaign_and_the_next_leaves_the_row_out(
+    small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_rows(6, monkeypatch)
+    measured, asked, lost = tables.measured_row, [], []
+
+    def faulting(row: dict[str, Any], *rest: Any) -> Any:
+        asked.append(row)
+        if len(asked) == 3:
+            lost.append(row)
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        return measured(row, *rest)
+
+    monkeypatch.setattr(tables, "measured_row", faulting)
+    monkeypatch.setattr(tables, "answers", lambda _: not lost)
+    with pytest.raises(InputError, match="answers no more; the same command goes on without it: CUDA error"):
+        run_campaign(small(DAY_S))
+    assert len(asked) == 3
+    with pytest.raises(InputError, match="cpu answers no more"):  # in the same process
+        run_campaign(small(DAY_S))
+    (faulted,) = lost
+    lost.clear()  # a new process has the device
+    head = run_campaign(small(DAY_S))
+    assert (head.operators, len(asked)) == (5, 6)
+    assert asked.count(faulted) == 1
+    assert any(note.endswith("unspecified launch failure") for note in head.notes)
+
+
+def test_a_row_in_which_two_processes_died_is_left_out(
+    small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_rows(3, monkeypatch)
+    wanted = list(module.rows(("fp32",), Limits(flops=1e8, bytes=4e6)))
+    run_campaign(small(0.0))  # makes the folder
+    key = ["cold, by call" if name == "tag" else wanted[0].get(name) for name in tables.KEY]
+    with open(small(0.0).out / "operators.passes.jsonl", "a") as journal:
+        for _ in range(2):
+            journal.write(json.dumps({"visit": key, "times": [], "lost": "", "begun": 1}) + "\n")
+    assert run_campaign(small(DAY_S)).operators == 2
+
+
+def test_a_format_that_fails_everywhere_is_given_up(
     small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first_rows(60, monkeypatch)
-    measured, count = module.measured_row, itertools.count()
+    measured, failed = tables.measured_row, []
 
-    def lost(*args: Any) -> Any:
-        if next(count) >= 2:
-            raise RuntimeError("CUDA error: unspecified launch failure")
-        return measured(*args)
+    def without_products(row: dict[str, Any], *rest: Any) -> Any:
+        if row["op"] == "gemm":
+            failed.append(row)
+            raise NotImplementedError("not in this build")
+        return measured(row, *rest)
 
-    monkeypatch.setattr(module, "measured_row", lost)
-    with pytest.raises(InputError, match="30 operators in a row failed, the last with: CUDA error"):
+    monkeypatch.setattr(tables, "measured_row", without_products)
+    head = run_campaign(small(DAY_S))
+    assert len(failed) == tables.MOST_OF_KIND
+    assert sum("not in this build" in note for note in head.notes) == tables.MOST_OF_KIND
+    assert f"{tables.MOST_OF_KIND} of gemm fp32 failed and none did not: no more of it" in head.notes
+    assert head.operators > 20
+
+
+def test_rows_that_all_fail_end_the_campaign(
+    small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_rows(60, monkeypatch)
+    monkeypatch.setattr(tables, "MOST_OF_KIND", 1000)
+
+    def failing(*_: Any) -> Any:
+        raise RuntimeError("no library")
+
+    monkeypatch.setattr(tables, "measured_row", failing)
+    with pytest.raises(InputError, match="30 operators in a row failed, the last with: no library"):
         run_campaign(small(DAY_S))
-    assert len(pd.read_parquet(small(1.0).out / "operators.parquet")) == 2
-    assert next(count) == 2 + 30
 
 
 def test_two_campaigns_at_once_do_not_share_a_folder(small: Callable[..., Campaign]) -> None:
