@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -58,14 +59,31 @@ def validated(record: type[Record], data: Any, origin: str) -> Record:
 
 
 def plain_data(record: Strict) -> Any:
-    """A record as dictionaries, lists and numbers, under the keys of its file; None is left out."""
-    return _without_none(msgspec.to_builtins(record))
+    """A record as dictionaries, lists and numbers, under the keys of its file, without fields that are None.
+
+    In a mapping of the file's own keys, such as a model's config, a null stays: it may mean something else
+    than a missing key.
+    """
+    return _without_none(msgspec.to_builtins(record), record)
 
 
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    return [_without_none(item) for item in value] if isinstance(value, list) else value
+def _without_none(value: Any, record: Any) -> Any:
+    """`value` is what `record` became."""
+    if isinstance(record, msgspec.Struct):
+        fields = {field.encode_name: field.name for field in msgspec.structs.fields(record)}
+        return {
+            key: _without_none(item, getattr(record, fields[key], None) if key in fields else None)
+            for key, item in value.items()
+            if item is not None
+        }
+    if isinstance(record, Mapping):
+        return {
+            key: _without_none(item, made)
+            for (key, item), made in zip(value.items(), record.values(), strict=True)
+        }
+    if isinstance(record, list | tuple):
+        return [_without_none(item, made) for item, made in zip(value, record, strict=True)]
+    return value
 
 
 def _complaint(kind: Any, data: Any, path: str) -> str | None:

@@ -126,3 +126,19 @@ def test_a_record_goes_back_to_the_data_it_came_from() -> None:
 def test_a_changed_copy_leaves_the_original() -> None:
     part = validated(Part, {"size": 1}, "the file")
     assert (part.replace(size=5).size, part.size) == (5, 1)
+
+
+def test_a_null_of_the_file_s_own_mapping_stays_and_a_field_that_is_none_is_left_out() -> None:
+    """DeepSeek-V2-Lite's config says `q_lora_rank: null`, and a config without the field means 1536."""
+
+    class Item(Strict, frozen=True, kw_only=True):
+        size: int | None = None
+
+    class Run(Strict, frozen=True, kw_only=True):
+        config: dict[str, Any]
+        models: list[Item] = []
+        note: str | None = None
+
+    config = {"q_lora_rank": None, "rope": {"factor": None, "kind": "yarn"}, "layers": [None, 1]}
+    made = plain_data(Run(config=config, models=[Item(), Item(size=2)]))
+    assert made == {"config": config, "models": [{}, {"size": 2}]}
