@@ -26,6 +26,8 @@ import subprocess
 import sys
 import tarfile
 import time
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -47,7 +49,7 @@ WITH = (  # a kernel that faults takes the device from what follows: those that 
     *("window-attention:window=128", "speculative:k=4", "weight-offloading", "kv-offloading"),
     *("fp8", "weight-only:format=int4_g128", "2:4", "torch-compile"),  # the last is among the modes, too
 )
-MOST_PACKED = 12_000_000  # bytes of a file in an archive, which is to stay small enough to be carried
+MOST_PACKED = 15_000_000  # bytes of an archive's files, which is to stay small enough to be carried
 COUNTED, COUNTED_LAYERS = "llama-3.2-1b", 4  # a kernel runs again for each group of counters: some 20 times
 ON_CPU = ("ceilings", "model", "campaign")  # to try this file on a machine without a GPU
 # Of a campaign, in hwspecs/measured/DEVICE.
@@ -279,9 +281,7 @@ def one(step: Step, asked: argparse.Namespace, left: float, environment: dict[st
     if code == 0:
         done.touch()
     archive = asked.results / f"{step.name}.tar.gz"
-    with tarfile.open(archive, "w:gz", compresslevel=3) as pack:
-        for path in filter(Path.exists, (folder, said, done)):
-            pack.add(path, arcname=path.name, filter=small)
+    packed_up(archive, asked.results, [said, done, *folder.rglob("*")])
     if asked.also:
         asked.also.mkdir(parents=True, exist_ok=True)
         shutil.copy(archive, asked.also)
@@ -292,12 +292,17 @@ def one(step: Step, asked: argparse.Namespace, left: float, environment: dict[st
     return code
 
 
-def small(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """An entry of an archive; None, and a word of it, where it is a tool's report of too many bytes."""
-    if entry.size <= MOST_PACKED:
-        return entry
-    print(f"  {entry.name} of {entry.size / 1e6:.0f} MB stays behind")
-    return None
+def packed_up(archive: Path, results: Path, paths: Iterable[Path]) -> None:
+    """An archive of the files, smallest first: what does not fit, as a tool's report, is named and left."""
+    spent = 0
+    with tarfile.open(archive, "w:gz", compresslevel=3) as pack:
+        for path in sorted(filter(Path.is_file, paths), key=lambda path: path.stat().st_size):
+            name, size = path.relative_to(results).as_posix(), path.stat().st_size
+            if spent + size > MOST_PACKED:
+                print(f"  {name} of {size / 1e6:.0f} MB stays behind")
+                continue
+            pack.add(path, arcname=name)
+            spent += size
 
 
 def bounded(words: str, seconds: float, log: object, environment: dict[str, str]) -> int:
@@ -364,8 +369,11 @@ def unpacked(archive: Path, into: Path) -> None:
     name = archive.name.removesuffix(".tar.gz")
     if (into / f"{name}.txt").exists() or not tarfile.is_tarfile(archive):
         return
-    with tarfile.open(archive) as pack:
-        pack.extractall(into, filter="data")
+    try:
+        with tarfile.open(archive) as pack:
+            pack.extractall(into, filter="data")
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:  # as where it was carried in part
+        print(f"{archive} is not whole ({error}); what lies before its break is used")
 
 
 def at_home(results: Path, device: str | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -117,6 +118,21 @@ def test_a_report_too_large_to_be_carried_stays_behind(
         assert {"on/found", "on.txt"} <= set(pack.getnames())
         assert "on/report.ncu-rep" not in pack.getnames()
     assert "on/report.ncu-rep of 0 MB stays behind" in capsys.readouterr().out
+
+
+def test_an_archive_that_came_in_part_gives_what_it_holds(
+    gpu: ModuleType, tool: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files are packed by size."""
+    (tool / "out" / "on").mkdir(parents=True)
+    (tool / "out" / "on" / "trace").write_bytes(random.Random(1).randbytes(100_000))
+    run(gpu, tool / "out", monkeypatch, on="one")
+    whole = (tool / "out" / "on.tar.gz").read_bytes()
+    (tool / "part").mkdir()
+    (tool / "part" / "on.tar.gz").write_bytes(whole[: len(whole) // 2])
+    gpu.unpacked(tool / "part" / "on.tar.gz", tool / "part")
+    assert (tool / "part" / "on" / "found").read_text() == "one"
+    assert "is not whole" in capsys.readouterr().out
 
 
 def test_results_that_were_brought_along_are_not_measured_again(
