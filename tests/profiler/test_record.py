@@ -298,18 +298,6 @@ def test_a_kernel_that_computes_something_else_is_not_timed(
     assert sum("not measured alone: deviates by nan from fp64" in line for line in told) == len(inside)
 
 
-def test_without_nvtx_the_run_says_so(
-    small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for place in ("profiler.recorders.nvtx_installed", "profiler.record.nvtx_installed"):
-        monkeypatch.setattr(place, lambda: False)
-    request = request_for(small_llama, tmp_path / "run")
-    request.points = request.points[1:2]
-    run = profile(request)
-    assert run.head.status == "complete"
-    assert "nvtx is not installed: no NVTX ranges were made; pip install nvtx" in run.head.notes
-
-
 def fail_at_second(error: BaseException) -> Callable[..., Any]:
     """As `trace_step`, but the second step ends in an error after its times were taken."""
     genuine, calls = ways.trace_step, []
@@ -388,18 +376,6 @@ def test_an_error_keeps_what_was_measured_and_is_raised(
     assert set(run.table("kernels")["phase"]) == {"prefill"}
 
 
-def test_a_gpu_without_an_energy_counter_is_told_so(
-    small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As one that is shared by virtual machines: NVML gives its power and no energy."""
-    monkeypatch.setattr(record, "open_counter", lambda _: (None, "NVML gives no energy (Not Supported)"))
-    monkeypatch.setattr("profiler.power.open_rapl", lambda: (SimpleNamespace(power_w=lambda: 20.0), ""))
-    request = request_for(small_llama, tmp_path / "run")
-    request.points = request.points[1:2]
-    notes = profile(request).head.notes
-    assert notes.count("NVML gives no energy (Not Supported)") == 1
-
-
 def test_a_stop_among_the_rounds_keeps_the_rounds_before(
     small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -440,19 +416,44 @@ def test_a_point_without_place_costs_none_that_was_ready(
         assert set(run.table(table)["kv_len"]) == {64, 65}
 
 
-def test_without_place_for_the_reference_the_run_says_so(
-    small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: Any) -> Any:
-        raise torch.OutOfMemoryError("no more")
+def refuse_memory(*_: Any) -> Any:
+    raise torch.OutOfMemoryError("no more")
 
-    monkeypatch.setattr("profiler.references.reference_steps", refuse)
+
+NO_ENERGY = "NVML gives no energy (Not Supported)"  # as of a GPU that is shared by virtual machines
+
+
+@pytest.mark.parametrize(
+    ("patches", "note"),
+    [
+        (
+            dict.fromkeys(
+                ("profiler.recorders.nvtx_installed", "profiler.record.nvtx_installed"), lambda: False
+            ),
+            "nvtx is not installed: no NVTX ranges were made; pip install nvtx",
+        ),
+        (
+            {
+                "profiler.record.open_counter": lambda _: (None, NO_ENERGY),
+                "profiler.power.open_rapl": lambda: (SimpleNamespace(power_w=lambda: 20.0), ""),
+            },
+            NO_ENERGY,
+        ),
+        ({"profiler.references.reference_steps": refuse_memory}, "no reference steps were run"),
+    ],
+    ids=["nvtx", "energy", "place for the reference"],
+)
+def test_what_a_machine_lacks_is_said_once(
+    patches: dict[str, Any], note: str, small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, stand_in in patches.items():
+        monkeypatch.setattr(place, stand_in)
     request = request_for(small_llama, tmp_path / "run")
     request.points = request.points[1:2]
     run = profile(request)
     assert run.head.status == "complete"
-    assert run.table("references").empty
-    assert any("no reference steps were run" in note for note in run.head.notes)
+    assert sum(note in told for told in run.head.notes) == 1
+    assert run.table("references").empty == ("reference" in note)
 
 
 def test_points_whose_caches_find_no_place_together_are_measured_after_each_other(

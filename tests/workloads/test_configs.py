@@ -69,29 +69,17 @@ def test_a_missing_field_is_named(good: dict[str, Any]) -> None:
             assert f"'{field}' is missing" in sentence
 
 
-def test_nobody_has_that_many_layers() -> None:
-    """Otherwise a config of a hundred bytes asks for more memory than there is."""
-    assert "'num_hidden_layers' is 1000000000000000000; expected a whole number from 1 to 2000" in refusal(
-        {**GOOD, "num_hidden_layers": 10**18}
-    )
-
-
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"num_key_value_heads": 3}, "num_attention_heads 8 is not divisible by num_key_value_heads 3"),
-        ({"num_key_value_heads": 16}, "num_attention_heads 8 is not divisible by num_key_value_heads 16"),
         (
             {"num_attention_heads": 7, "num_key_value_heads": 7},
             "hidden_size 64 is not divisible by num_attention_heads 7",
         ),
         ({"head_dim": -1}, "field 'head_dim' is -1"),
         ({"attention_bias": "yes"}, "field 'attention_bias' is 'yes'; expected true or false"),
-        ({"attention_bias": 1}, "field 'attention_bias' is 1; expected true or false"),
-        ({"tie_word_embeddings": "false"}, "field 'tie_word_embeddings' is 'false'"),
         ({"hidden_act": 5}, "field 'hidden_act' is 5; expected a string"),
-        ({"sliding_window": "4096"}, "field 'sliding_window' is '4096'"),
-        ({"partial_rotary_factor": "half"}, "field 'partial_rotary_factor' is 'half'"),
         ({"partial_rotary_factor": float("nan")}, "field 'partial_rotary_factor' is nan"),
         (
             {"layer_types": ["full_attention"] * 3},
@@ -183,23 +171,16 @@ def test_any_family_with_anything_in_any_field(family: str, data: st.DataObject)
     ("family", "changes", "said"),
     [
         ("mixtral", {"num_experts_per_tok": 9}, "num_experts_per_tok 9 is above num_local_experts 8"),
-        ("mixtral", {"num_local_experts": "8"}, "field 'num_local_experts' is '8'; expected a whole number"),
-        ("deepseek_v3", {"num_experts_per_tok": 300}, "num_experts_per_tok 300 is above n_routed_experts"),
-        ("deepseek_v3", {"first_k_dense_replace": -1}, "field 'first_k_dense_replace' is -1"),
-        ("deepseek_v3", {"kv_lora_rank": 10**18}, "field 'kv_lora_rank' is 1000000000000000000"),
         ("qwen3_moe", {"mlp_only_layers": [99]}, "field 'mlp_only_layers' is 99; expected layers from 0 to"),
         ("qwen3_moe", {"mlp_only_layers": 3}, "field 'mlp_only_layers' is 3; expected a list of layers"),
-        ("llama4_text", {"moe_layers": [48]}, "field 'moe_layers' is 48; expected layers from 0 to 47"),
         (
             "llama4_text",
             {"no_rope_layers": [1] * 47},
             "'no_rope_layers' has 47 entries; expected one per layer",
         ),
         ("llama4_text", {"no_rope_layers": [2] * 48}, "'no_rope_layers' is 2; expected 0 or 1 per layer"),
-        ("gpt_oss", {"layer_types": ["full_attention"]}, "'layer_types' has 1 entries; expected one per"),
         ("dbrx", {"ffn_config": 3}, "field 'ffn_config' is 3; expected a mapping"),
         ("dbrx", {"attn_config": {"kv_n_heads": 7}}, "n_heads 48 is not divisible by kv_n_heads 7"),
-        ("falcon", {"num_attention_heads": 70}, "4544 is not divisible by num_attention_heads 70"),
         ("nemotron-nas", {"block_configs": []}, "'block_configs' has 0 entries; expected one per layer"),
         ("nemotron-nas", {"block_configs": [None] * 80}, "field 'n_heads_in_group' is missing"),
         ("mpt", {"no_bias": False}, "field 'no_bias' is False; expected true"),
@@ -221,7 +202,6 @@ def test_any_family_with_anything_in_any_field(family: str, data: st.DataObject)
         ("diffllama", {"num_key_value_heads": 1}, "'num_key_value_heads' is 1; expected an even number"),
         ("minimax_m1", {}, "'attn_type_list' is None; expected 0 or 1 per layer"),
         ("minimax", {"shared_intermediate_size": 9}, "'shared_intermediate_size' is 9; expected 0"),
-        ("xglm", {"add_cross_attention": True}, "'add_cross_attention' is True; expected false"),
         ("deepseek_v4", {"compress_ratios": [4, 16] * 8}, "'compress_ratios' is"),
         ("kimi_linear", {"linear_attn_config": {"kda_layers": [1]}}, "each of the layers 1 to"),
         ("longcat_flash", {"zero_expert_type": "copy"}, "'zero_expert_type' is 'copy'; expected identity"),
@@ -270,17 +250,12 @@ def test_a_saved_default_changes_nothing(family: str, changes: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{", "not valid JSON"),
-        ("[]", "expected a mapping"),
         ("{}", "field 'model_type' is missing"),
-        ('{"model_type": "llama", "model_type": "gpt2"}', "key 'model_type' stands twice"),
-        ('{"a": ' * 60 + "1" + "}" * 60, "nested deeper than"),
-        ("[" * 200_000, "nested deeper than"),
         ('{"config": {}, "published": {}}', "key 'name' is missing"),
     ],
-    ids=["cut", "list", "empty", "duplicate", "deep", "bottomless", "half-shipped"],
+    ids=["empty", "half-shipped"],
 )
-def test_a_hostile_file_is_named(tmp_path: Path, content: str, said: str) -> None:
+def test_a_file_that_is_no_model_is_named(tmp_path: Path, content: str, said: str) -> None:
     file = tmp_path / "config.json"
     file.write_text(content)
     with pytest.raises(InputError, match=r"config\.json") as error:
@@ -342,12 +317,10 @@ CONTRADICTIONS: list[tuple[str, dict[str, Any], str]] = [
     ("T5-small", {"feed_forward_proj": "gated-x"}, "field 'feed_forward_proj' is 'x'; expected one of"),
     ("OPT-125m", {"_remove_final_layer_norm": True}, "'_remove_final_layer_norm' is True; expected false"),
     ("GPT-2", {"add_cross_attention": True}, "'add_cross_attention' is True; expected false"),
-    ("GPT-2", {"activation_function": "x"}, "field 'activation_function' is 'x'; expected one of gelu"),
     ("Gemma-3-1b", {"use_bidirectional_attention": True}, "'use_bidirectional_attention' is True; expected"),
     ("BigBird-RoBERTa-base", {"use_bias": False}, "field 'use_bias' is False; expected true"),
     ("Mamba-2-2.7B", {"hidden_act": "relu"}, "field 'hidden_act' is 'relu'; expected silu"),
     ("Nemotron-H-8B", {"mamba_hidden_act": "gelu"}, "field 'mamba_hidden_act' is 'gelu'; expected silu"),
-    ("OPT-125m", {"activation_function": ""}, "field 'activation_function' is ''; expected one of"),
     ("Longformer-base-4096", {"attention_window": 511}, "field 'attention_window' is 511; expected even"),
     ("Llama-3.1-8B", {"rotary_dim": 129}, "rotary_dim 129 is above head_dim 128"),
     ("GPT-J-6B", {"rotary_dim": 257}, "rotary_dim 257 is above n_embd / n_head = 256"),
@@ -379,7 +352,6 @@ CONTRADICTIONS: list[tuple[str, dict[str, Any], str]] = [
     ("Nemotron-H-8B", {"hybrid_override_pattern": "X" * 52}, "expected one of M, *, -, E per layer, 52"),
     ("RWKV-7-0.1B", {"head_dim": 7}, "attention_hidden_size 768 is not divisible by head_size 7"),
     ("RWKV-7-0.1B", {"a_low_rank_dim": None}, "field 'a_low_rank_dim' is missing"),
-    ("Qwen3-Next-80B-A3B", {"num_experts": 9}, "num_experts_per_tok 10 is above num_experts 9"),
 ]
 
 

@@ -25,40 +25,42 @@ GPU = Gpu.of(load_device("h100_sxm"))
 
 
 @pytest.mark.parametrize(
-    ("kernel", "name"),
+    ("of", "names"),
     [
-        ("sglang_marlin_moe", "Marlin"),
-        ("vllm_marlin_int4_moe", "Triton"),
-        ("vllm_compressedtensorsw4a4mxfp4moe_marlin_marlinexperts", "Marlin"),
-        ("vllm_modeloptfp8moe_flashinfer_cutlass_flashinferexperts", "CUTLASS"),
-        ("moe_torch_flow_cutlass", "CUTLASS"),
-        ("moe_torch_flow_min_latency", "trtllm-gen"),
-        ("vllm_flashinfer_trtllm_moe_fp4", "trtllm-gen"),
-        ("vllm_fp8moe_triton_tritonexperts", "Triton"),
-        ("sglang_fused_moe_triton", "Triton"),
-        ("deepgemm", "DeepGEMM"),
-        ("a kernel of tomorrow", "a kernel of tomorrow"),
+        (
+            OF_EXPERTS,
+            {
+                "sglang_marlin_moe": "Marlin",
+                "vllm_marlin_int4_moe": "Triton",
+                "vllm_compressedtensorsw4a4mxfp4moe_marlin_marlinexperts": "Marlin",
+                "vllm_modeloptfp8moe_flashinfer_cutlass_flashinferexperts": "CUTLASS",
+                "moe_torch_flow_cutlass": "CUTLASS",
+                "moe_torch_flow_min_latency": "trtllm-gen",
+                "vllm_flashinfer_trtllm_moe_fp4": "trtllm-gen",
+                "vllm_fp8moe_triton_tritonexperts": "Triton",
+                "sglang_fused_moe_triton": "Triton",
+                "deepgemm": "DeepGEMM",
+                "a kernel of tomorrow": "a kernel of tomorrow",
+            },
+        ),
+        (
+            OF_ATTENTION,
+            {
+                "vllm_triton_attn": "Triton",
+                "trtllm_mha": "trtllm-gen",
+                "vllm_flashinfer_trtllmprefill": "trtllm-gen",
+                "vllm_flashinfer": "FlashInfer",
+                "torch_flow_flashinfer": "FlashInfer",
+                "torch_flow": "TensorRT-LLM",
+                "vllm_flash_attn_fa3": "FlashAttention",
+                "flash_attention": "FlashAttention",
+            },
+        ),
     ],
+    ids=["experts", "attention"],
 )
-def test_a_kernel_s_name_tells_its_library(kernel: str, name: str) -> None:
-    assert library(kernel, OF_EXPERTS) == name
-
-
-@pytest.mark.parametrize(
-    ("kernel", "name"),
-    [
-        ("vllm_triton_attn", "Triton"),
-        ("trtllm_mha", "trtllm-gen"),
-        ("vllm_flashinfer_trtllmprefill", "trtllm-gen"),
-        ("vllm_flashinfer", "FlashInfer"),
-        ("torch_flow_flashinfer", "FlashInfer"),
-        ("torch_flow", "TensorRT-LLM"),
-        ("vllm_flash_attn_fa3", "FlashAttention"),
-        ("flash_attention", "FlashAttention"),
-    ],
-)
-def test_a_kernel_for_attention_tells_its_library(kernel: str, name: str) -> None:
-    assert library(kernel, OF_ATTENTION) == name
+def test_a_kernel_s_name_tells_its_library(of: Any, names: dict[str, str]) -> None:
+    assert {kernel: library(kernel, of) for kernel in names} == names
 
 
 def test_versions_compare_by_their_numbers_and_none_is_of_today() -> None:
