@@ -195,12 +195,15 @@ def test_names_are_checked_before_anything_is_written(spec: Spec, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("phase", ["prefill", "decode", "generate"])
-def test_points_with_an_engine_are_its_predictions(phase: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("phase", "models"),
+    [("prefill", "SmolLM2-135M"), ("decode", "gpt-oss-20b"), ("generate", "SmolLM2-135M")],
+)
+def test_points_with_an_engine_are_its_predictions(phase: str, models: str, tmp_path: Path) -> None:
     """In a grid or, with techniques, alone; short prompts, where launches are felt, and long ones."""
     path = tmp_path / "spec.yaml"
     path.write_text(
-        f"{{schema: 1, name: engines, models: [SmolLM2-135M, gpt-oss-20b], hardware: [h100], phase: {phase}, "
+        f"{{schema: 1, name: engines, models: [{models}], hardware: [h100], phase: {phase}, "
         f"batch: [1, 64], prompt: [16, 2000], output: 33, techniques: [[], [awq]], "
         f"engines: [none, vllm, eager], fidelity: calibrated}}"
     )
