@@ -9,6 +9,7 @@ from specfiles.frozen import dataclass
 from workloads.blocks.base import Block, NormShape, Part, Place
 from workloads.blocks.condition import modulated, of_sequences
 from workloads.blocks.hyper import Streams
+from workloads.blocks.past import PastSums
 from workloads.dtypes import Size
 from workloads.operators import AllReduce, Residual
 from workloads.step import Setting
@@ -30,7 +31,7 @@ class Layer:
     mixers: int = 0  # blocks, the first of the layer, that are parallel behind one norm (Falcon-H1)
     repeats: bool = False  # runs with the weights of the layer before it
     borrows: tuple[str, ...] = ()  # names of parts whose weights are those of an earlier layer
-    streams: Streams | None = None  # several residual streams instead of one
+    streams: Streams | PastSums | None = None  # what blocks read and feed in place of one residual stream
     condition: int = 0  # width of what shifts, scales and gates each block (adaLN, arXiv:2212.09748)
 
     def parts(self, place: Place) -> Iterator[Part]:
@@ -57,7 +58,7 @@ class Layer:
             if self.condition:
                 yield f"{block.branch}_gate", None, modulated(place, gate=True)
             if self.streams is not None:
-                yield self.streams.spread(place, block.branch)
+                yield from self.streams.spread(place, block.branch)
             elif block.adds:
                 yield _added(place, block)
             if self.stream_norms:

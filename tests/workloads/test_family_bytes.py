@@ -23,6 +23,7 @@ from workloads.operators import (
     Modulation,
     PositionProjection,
     RelativeBias,
+    ResidualChoice,
     RoutedExperts,
     Send,
     SequenceConv,
@@ -178,6 +179,23 @@ def test_streams() -> None:
     assert moved(StreamUpdate(TOKENS, 3, WIDTH)) == {
         Role.INPUT: size(others, made),
         Role.OUTPUT: (others + made).nbytes,
+    }
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_choice_among_sums(begins: bool) -> None:
+    """Attention residuals: three sums of earlier layers and the running one, to which y is added."""
+    sums, running, y = rows(TOKENS, 3, WIDTH), rows(TOKENS, 1, WIDTH), rows(TOKENS, 1, WIDTH)
+    scale, vector = rows(WIDTH), rows(WIDTH)
+    sources = torch.cat([sums, running + y], dim=1)
+    scores = torch.nn.functional.rms_norm(sources, (WIDTH,), scale) @ vector
+    output = (scores.softmax(-1)[:, None] @ sources)[:, 0]
+    op = ResidualChoice(TOKENS, 4, WIDTH, begins)
+    assert op.parameters() == scale.numel() + vector.numel()
+    assert moved(op) == {
+        Role.INPUT: size(sums, running, y),
+        Role.WEIGHT: size(scale, vector),
+        Role.OUTPUT: size(running, output) + (running.nbytes if begins else 0),
     }
 
 

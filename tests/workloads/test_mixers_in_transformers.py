@@ -262,6 +262,25 @@ def test_minimax_01_has_its_published_sizes() -> None:
     assert round(active_parameters(model, "without embeddings") / 1e9, 1) == 45.9
 
 
+def test_kimi_k3_has_what_kimi_linear_has_not() -> None:
+    """By vLLM's models/kimi_k3: full-rank gates, experts in a latent with a norm, choices among sums."""
+    linear = {"num_heads": 3, "head_dim": 9, "full_attn_layers": [4, 5], "kda_layers": [1, 2, 3]}
+    base = {**KIMI, "num_hidden_layers": 5, "linear_attn_config": linear, "q_lora_rank": 21}
+    gates = {"linear_attn_config": {**linear, "use_full_rank_gate": True}, "mla_use_output_gate": True}
+    latent = {"routed_expert_hidden_size": 33, "latent_moe_use_norm": True, "hidden_act": "situ"}
+    k3 = ours("kimi_linear", {**base, **gates, **latent, "attn_res_block_size": 2})
+    more = 3 * (60 * 27 - 60 * 9 - 9 * 27) + 2 * 60 * 6 * 13  # of the delta layers, of the latent ones
+    more += 4 * (7 * 3 * 22 * (33 - 60) + 2 * 60 * 33 + 33)  # of layers with experts
+    more += 5 * 4 * 60 + 2 * 60  # two norms and two vectors a layer, one each behind the last
+    assert parameters(k3) - parameters(ours("kimi_linear", base)) == more
+    counts = {row.name: row.count for row in operators(k3, decode(1, 9)) if "choice" in row.name}
+    # Blocks of two layers: 0 1 | 2 3 | 4. A layer that begins one has one sum more for its MLP.
+    assert counts["layers.delta_choice_of_1"] == counts["last_choice"] == 1
+    assert counts["layers.mlp_choice_of_2"] == 2
+    assert counts["layers.mlp_choice_of_3"] == 2
+    assert counts["layers.mlp_choice_of_4"] == 1
+
+
 def test_no_family_is_compared_nowhere() -> None:
     """What test_transformers leaves out is here or among the encoders, or transformers lacks it."""
     from tests.workloads.test_compressed import COMPARED as COMPRESSED

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from workloads.blocks.mlp import MlpBlock as MlpBlock
     from workloads.blocks.moe import MoeBlock as MoeBlock
     from workloads.blocks.moe import ShortcutMoeBlock as ShortcutMoeBlock
+    from workloads.blocks.past import LastChoice as LastChoice
+    from workloads.blocks.past import PastSums as PastSums
     from workloads.blocks.per_layer import PerLayerBlock as PerLayerBlock
     from workloads.blocks.per_layer import PerLayerTable as PerLayerTable
     from workloads.blocks.rwkv import ChannelMixBlock as ChannelMixBlock

@@ -26,10 +26,10 @@ class Streams:
         """One row of a token's streams, for the block that follows."""
         yield from _coefficients(place, f"{branch}_hyper", self, place.tokens)
 
-    def spread(self, place: Place, branch: str) -> Part:
+    def spread(self, place: Place, branch: str) -> Iterator[Part]:
         """A block's result back to them."""
         wide = place.setting.precision.wide
-        return f"{branch}_hyper_spread", self, StreamSpread(place.tokens, self.count, place.hidden, wide)
+        yield f"{branch}_hyper_spread", self, StreamSpread(place.tokens, self.count, place.hidden, wide)
 
 
 def _coefficients(place: Place, name: str, streams: Streams, rows: Size) -> Iterator[Part]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from specfiles.frozen import dataclass
-from workloads.blocks.base import Block, Part, Place, indivisible
+from workloads.blocks.base import RMS_NORM, Block, Part, Place, indivisible
 from workloads.blocks.mlp import MlpBlock
 from workloads.dtypes import Size
 from workloads.operators import AllToAll, Combine, Gemm, GroupedGemm, Permute, Residual, RoutedLayer, TopK
@@ -33,6 +33,7 @@ class MoeBlock(Block):
     shared: MlpBlock | None = None  # what every token goes through too
     latent: int = 0  # width that routed experts work in, between two matrices (Nemotron 3); 0: the stream's
     shared_gate: bool = False  # whose result is scaled by a sigmoid of one more projection
+    latent_norm: bool = False  # of what they return, before the second of these matrices (Kimi K3)
     listed: bool = False  # a table says which experts a token goes to; the router only weights them
     idle: int = 0  # choices that return their input (zero-computation experts, arXiv:2509.01322)
 
@@ -58,6 +59,8 @@ class MoeBlock(Block):
         yield from self._experts(inside, _Load.of(self, inside))
         yield from self._sent(inside, "return")
         if self.latent:
+            if self.latent_norm:
+                yield "latent_norm", self.latent, place.norm(place.tokens, self.latent, RMS_NORM)
             yield "latent_out_proj", self, place.linear(place.hidden, self.latent, self.bias)
         if self.idle:  # the input by the sum of the idle choices' weights
             own = Combine(place.tokens, place.tokens, place.hidden, p.wide, place.fused)

@@ -1,8 +1,14 @@
-"""Kimi Linear (arXiv:2510.26692): Kimi delta attention, latent attention without positions in some layers."""
+"""Kimi Linear (arXiv:2510.26692): Kimi delta attention, latent attention without positions in some layers.
+
+Kimi K3 gates all attention, routes experts in a latent, and chooses among sums of earlier layers (vLLM,
+models/kimi_k3).
+"""
 
 from __future__ import annotations
 
-from workloads.blocks import Block, KdaBlock, MlaBlock
+from dataclasses import replace
+
+from workloads.blocks import Block, KdaBlock, LastChoice, MlaBlock, MoeBlock, PastSums
 from workloads.config import Config
 from workloads.families.common import decoder_of
 from workloads.families.experts import deepseek
@@ -22,6 +28,7 @@ def _kimi(config: Config) -> Model:
             inside.size("num_heads", default=config.size("linear_num_heads", default=32)),
             inside.size("head_dim", default=config.size("linear_head_dim", default=128)),
             inside.size("short_conv_kernel_size", default=config.size("linear_conv_kernel_dim", default=4)),
+            full_rank_gate=inside.flag("use_full_rank_gate", False),
         ),
         FULL: MlaBlock(
             heads=config.size("num_attention_heads"),
@@ -32,13 +39,30 @@ def _kimi(config: Config) -> Model:
             value_dim=config.size("v_head_dim", default=128),
             bias=config.flag("attention_bias", False),
             rotates=not config.flag("mla_use_nope", True),
+            gated=config.flag("mla_use_output_gate", False),
         ),
     }
-    pairs = zip(_kinds(config, inside, count), deepseek(config, count), strict=True)
-    layers = [Layer((mixers[kind], wide)) for kind, wide in pairs]
-    return decoder_of(
-        config, hidden, layers, longest=("max_position_embeddings", "model_max_length"), positions=1_048_576
-    )
+    size = config.optional_size("attn_res_block_size")  # layers of a block
+    pairs = zip(_kinds(config, inside, count), _wide(config, count), strict=True)
+    layers = [
+        Layer((mixers[kind], wide), streams=PastSums(-(-i // size), i % size == 0) if size else None)
+        for i, (kind, wide) in enumerate(pairs)
+    ]
+    longest = ("max_position_embeddings", "model_max_length")
+    model = decoder_of(config, hidden, layers, longest=longest, positions=1_048_576)
+    if not size:
+        return model
+    outputs = (LastChoice(-(-count // size)), *model.stack.outputs)
+    return replace(model, stack=replace(model.stack, outputs=outputs))
+
+
+def _wide(config: Config, layers: int) -> list[Block]:
+    latent = config.optional_size("routed_expert_hidden_size") or 0
+    norm = config.flag("latent_moe_use_norm", False)
+    return [
+        replace(block, latent=latent, latent_norm=norm) if latent and isinstance(block, MoeBlock) else block
+        for block in deepseek(config, layers)
+    ]
 
 
 def _kinds(config: Config, inside: Config, layers: int) -> list[str]:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from workloads.operators.ssm import CausalConv as CausalConv
     from workloads.operators.ssm import SelectiveScan as SelectiveScan
     from workloads.operators.ssm import Ssd as Ssd
+    from workloads.operators.streams import ResidualChoice as ResidualChoice
     from workloads.operators.streams import StreamCollapse as StreamCollapse
     from workloads.operators.streams import StreamMix as StreamMix
     from workloads.operators.streams import StreamSpread as StreamSpread

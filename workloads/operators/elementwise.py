@@ -16,8 +16,9 @@ from workloads.operators.base import Operator
 from workloads.work import Role, Traffic, Work
 
 SPECIAL_ACTIVATIONS = frozenset(
-    {"silu", "gelu", "gelu_tanh", "quick_gelu", "sigmoid", "tanh", "xielu"}
+    {"silu", "gelu", "gelu_tanh", "quick_gelu", "sigmoid", "tanh", "xielu", "situ"}
 )  # one exp or tanh each
+SEVERAL = {"situ": 3}  # tanh and sigmoid of the gate, tanh of what it scales (Kimi K3)
 LEARNED = {"xielu": 2}  # parameters of an activation (arXiv:2411.13010)
 
 
@@ -104,14 +105,14 @@ class Activation(Operator):
         """
         elements = self.tokens * self.width
         through = elements if self.columns is None else self.tokens * self.columns  # the function
-        scaled = elements if self.gated else 0
+        scaled, times = elements if self.gated else 0, SEVERAL.get(self.function, 1)
         work = streamed(
             self.dtype,
             self.fused,
             through + scaled,
             elements,
-            vector_flops=(0 if self.function == "identity" else 2) * through + scaled,
-            special_ops=through if self.function in SPECIAL_ACTIVATIONS else 0,
+            vector_flops=(0 if self.function == "identity" else 2 * times) * through + scaled,
+            special_ops=times * through if self.function in SPECIAL_ACTIVATIONS else 0,
         )
         return _weighted(work, self.stored_bytes())
 

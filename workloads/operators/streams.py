@@ -1,5 +1,7 @@
-"""What several residual streams of one token exchange: AltUp (arXiv:2301.13310), and hyper-connections whose
-mixing is doubly stochastic (mHC, arXiv:2512.24880).
+"""What several residual streams of one token exchange, or a block reads of earlier parts of one.
+
+AltUp (arXiv:2301.13310), hyper-connections whose mixing is doubly stochastic (mHC, arXiv:2512.24880), and
+attention residuals (Kimi K3; vLLM, models/kimi_k3/nvidia/ops/attn_res.py).
 """
 
 from __future__ import annotations
@@ -160,3 +162,46 @@ class StreamSpread(Operator):
             matrix_flops=2 * self.streams * elements,
             vector_flops=2 * elements,
         )
+
+
+@dataclass(frozen=True)
+class ResidualChoice(Operator):
+    """A sum of rows[tokens, sources, width], by a softmax of each normalised row's product with one vector.
+
+    The last source is a running sum, to which `y` of the block before is added first. A block of layers
+    `begins` with a copy of that sum, which becomes one more source.
+    """
+
+    kind: ClassVar[str] = "residual_choice"
+
+    tokens: Size
+    sources: int
+    width: Size
+    begins: bool = False
+    dtype: DtypeLike = "bf16"
+    weights: DtypeLike = "bf16"
+    fused: bool = False  # what reads the sum takes it from the chip; sources lie in memory in any case
+
+    def work(self) -> Work:
+        """Of a source 2 FLOP per element each for length, product and share, a root and an exponential.
+
+        1 per element of y, which is all that a single source needs.
+        """
+        row, element = self.tokens * self.width, bytes_per_element(self.dtype)
+        chosen = self.tokens * self.sources if self.sources > 1 else 0
+        written = 1 + bool(self.begins) + (not self.fused)
+        return Work(
+            dtype=self.dtype,
+            traffic=(
+                Traffic("sources, y", Role.INPUT, (self.sources + 1) * row * element),
+                Traffic("weight", Role.WEIGHT, 2 * self.width * bytes_per_element(self.weights)),
+                Traffic("sums", Role.OUTPUT, written * row * element),
+            ),
+            vector_flops=6 * chosen * self.width + row,
+            special_ops=2 * chosen,
+            outputs=row,
+        )
+
+    def parameters(self) -> int:
+        """The norm's scale and the vector."""
+        return int(2 * self.width)

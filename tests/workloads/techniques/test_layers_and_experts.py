@@ -189,7 +189,9 @@ def test_further_heads_of_an_encoder_decoder_are_layers_of_the_decoder() -> None
         ("GPT-3-175B", "GPT-2"),
         ("Mixtral-8x7B", "Mistral-7B-v0.1"),  # 32,000 tokens as Llama 2 has, and others
         ("Jamba-v0.1", None),  # 65,536, as RWKV has
-        ("DeepSeek-V3.2", None),  # the others with its vocabulary are as large
+        ("DeepSeek-V3.2", "DeepSeek-V4-Flash"),  # a third of its work for a token
+        ("Kimi-K2", "Kimi-Linear-48B-A3B"),
+        ("DeepSeek-V4-Flash", None),  # the others with its vocabulary are larger
     ],
 )
 def test_a_draft_has_the_vocabulary_and_is_small(name: str, draft: str | None) -> None:
