@@ -21,10 +21,9 @@ from roofline.predict import Prediction, predict
 from roofline.run import Run, open_run
 from specfiles.errors import InputError
 from specfiles.reading import read_json
-from workloads.catalogue import load_model
+from workloads.catalogue import Loaded, load_model
 from workloads.config import Config
 from workloads.families import build
-from workloads.model import Model
 
 UNKNOWN = (
     "No file describes this device, so that measured times stand alone. With --hw predictions, ceilings, "
@@ -124,11 +123,12 @@ def predictions_of(path: Path, hardware: str | None = None) -> list[Prediction]:
         ) from None
 
 
-def _model(point: dict[str, Any]) -> Model:
+def _model(point: dict[str, Any]) -> Loaded:
     """The shipped model of that name, or the one of the config in the prediction."""
-    if "config" in point:
-        return build(Config(dict(point["config"]), str(point["model"])), str(point["model"]))
-    return load_model(point["model"]).model
+    if "config" not in point:
+        return load_model(point["model"])
+    fields, name = dict(point["config"]), str(point["model"])
+    return Loaded(build(Config(fields, name), name), fields)
 
 
 def _again(point: dict[str, Any], device: Device) -> Prediction:
@@ -137,14 +137,18 @@ def _again(point: dict[str, Any], device: Device) -> Prediction:
             f"{point['model']} is a traced module, and a report imports no code; draw it with "
             f"`roofline predict --from-module {point['model']} --format html`."
         )
-    dtypes = point["dtypes"]
+    loaded, dtypes = _model(point), point["dtypes"]
+    if "others" in dtypes:
+        from workloads.checkpoint import asked_words
+
+        dtypes = asked_words(loaded, dtypes)
     asked = Asked(
         **{name: point[name] for name in ("phase", "batch", "prompt", "convention")},
         context=point["context"] if point["phase"] == "decode" else None,
         output=point["output"] or 1,
         steps=point.get("steps"),
         images=point.get("images"),
-        **{name: dtypes[name] for name in ("weights", "activations", "kv")},
+        **{name: dtypes.get(name) for name in ("weights", "activations", "kv")},
         expert_weights=dtypes.get("experts"),
         expert_activations=dtypes.get("expert_activations"),
         tp=point["tensor_parallel"],
@@ -153,6 +157,6 @@ def _again(point: dict[str, Any], device: Device) -> Prediction:
         expert_skew=point.get("expert_skew"),
         techniques=tuple(point.get("techniques", ())),
     )
-    (scenario,) = scenarios_of(_model(point), asked)
+    (scenario,) = scenarios_of(loaded, asked)
     engine = find_engine(point["engine"]["name"]) if "engine" in point else None
     return predict(scenario, device, point["fidelity"], point.get("backend", ""), engine=engine)

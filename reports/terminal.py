@@ -8,7 +8,7 @@ from typing import Any
 
 from reports.units import in_bytes, percent, seconds, si, text, usd
 from reports.wording import plain
-from workloads.dtypes import Precision
+from workloads.dtypes import Precision, told
 from workloads.traced_model import TRACED
 
 Format = Callable[[Any], str]
@@ -116,7 +116,7 @@ def heading(*points: dict[str, Any]) -> str:
     means = f"; with {' and '.join(data['techniques'])}" if data["techniques"] else ""
     return (
         f"{data['model']} on {', '.join([_devices(data), *shared])}: {asked}, "
-        f"{formats.told}"
+        f"{told(formats, dtypes.get('others', ()))}"
         f"{means}; fidelity {data['fidelity']}, convention {data['convention']}\n"
     )
 

@@ -62,7 +62,8 @@ def scenario(model: Asking, **asked: Any) -> Scenario:
 
     phase ("prefill", "decode", "generate", "denoise"); batch [sequences]; prompt, context, output [tokens of
     each]; steps (of a diffusion model); images (of each sequence); weights, activations, kv, expert_weights,
-    expert_activations (formats: "bf16", "fp8", ..); tp, ep, pp [devices]; expert_skew; convention;
+    expert_activations (formats: "bf16", "fp8", ..; weights="checkpoint": all as published); tp, ep, pp
+    [devices]; expert_skew; convention;
     techniques=["awq", "speculative-decoding:k=5"], or objects of your classes; without=["flash-decoding"].
 
     `model` may be the workload file of one point, too, whose values the options override, or a scenario,
@@ -73,9 +74,10 @@ def scenario(model: Asking, **asked: Any) -> Scenario:
             raise InputError("a scenario says all that is asked; change it with dataclasses.replace.")
         return model
     flags = _asked(asked)
-    if isinstance(model, Loaded):
-        model = model.model
-    found = scenarios_of(model, flags) if isinstance(model, Model) else scenarios(str(model), flags)[1]
+    if isinstance(model, Model | Loaded):
+        found = scenarios_of(model, flags)
+    else:
+        found = scenarios(str(model), flags)[1]
     if len(found) > 1:
         raise InputError(
             f"{model} asks for {len(found)} points; choose one with batch, prompt, output or context."

@@ -11,14 +11,15 @@ from specfiles.frozen import dataclass
 from specfiles.strict import plain_data
 from workloads.catalogue import Loaded, load_model
 from workloads.convention import convention
-from workloads.descriptor import Descriptor, Dtypes, is_descriptor, load_descriptor
+from workloads.descriptor import CHECKPOINT, Descriptor, Dtypes, is_descriptor, load_descriptor
+from workloads.model import Model
 from workloads.phases import Setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from workloads.convention import Convention
-    from workloads.model import Model
+    from workloads.dtypes import Precision
     from workloads.techniques.base import Technique
 
 
@@ -67,14 +68,19 @@ def scenarios(
     if file is not None and file.model is None:
         raise InputError(f"{target} lists operators and names no model; it can be predicted, not run.")
     loaded = load_model(file.model if file and file.model else target)
-    return loaded, scenarios_of(loaded.model, asked, file, default_convention=default_convention)
+    return loaded, scenarios_of(loaded, asked, file, default_convention=default_convention)
 
 
 def scenarios_of(
-    model: Model, asked: Asked, file: Descriptor | None = None, *, default_convention: str = "fused"
+    model: Model | Loaded, asked: Asked, file: Descriptor | None = None, *, default_convention: str = "fused"
 ) -> list[Scenario]:
-    """The scenarios of a model at hand: one, or those of a workload file's grid."""
-    setting = _setting(file, asked, default_convention)
+    """The scenarios of a model at hand: one, or those of a workload file's grid.
+
+    Only a model that was loaded has a config, which says what `weights: checkpoint` is.
+    """
+    dtypes = _dtypes(file, asked)
+    model, precision = (model, dtypes.precision()) if isinstance(model, Model) else formats(model, dtypes)
+    setting = _setting(precision, file, asked, default_convention)
     sizes = asked.given("batch", "prompt", "context", "output", "steps", "images")
     phase = asked.phase or (file.phase if file else None) or model.usual_phase
     if asked.context is not None and phase != "decode":
@@ -105,10 +111,22 @@ def _set(point: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in point.items() if value is not None}
 
 
-def _setting(file: Descriptor | None, asked: Asked, default_convention: str) -> Setting:
+def _dtypes(file: Descriptor | None, asked: Asked) -> Dtypes:
     stated = plain_data(file.dtypes) if file else {}
     given = {"experts": asked.expert_weights, **asked.given(*FORMATS)}
-    precision = Dtypes(**{**stated, **_set(given)}).precision()
+    return Dtypes(**{**stated, **_set(given)})
+
+
+def formats(loaded: Loaded, dtypes: Dtypes) -> tuple[Model, Precision]:
+    """A model and its formats; of `weights: checkpoint` those that its config states, by module."""
+    if dtypes.weights != CHECKPOINT:
+        return loaded.model, dtypes.precision()
+    from workloads.checkpoint import resolved
+
+    return resolved(loaded, dtypes)
+
+
+def _setting(precision: Precision, file: Descriptor | None, asked: Asked, default_convention: str) -> Setting:
     shared = {"tp": file.tensor_parallel if file else 1, "ep": 1, "pp": 1, **asked.given("tp", "ep", "pp")}
     for name, devices in shared.items():
         if devices < 1:

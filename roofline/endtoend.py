@@ -17,9 +17,9 @@ from roofline.rollback import IN_TURN
 from roofline.serving import AHEAD, PROMPTS_ALONE, Load, Steps, Users, steps, waits
 from specfiles.errors import InputError
 from workloads.catalogue import architecture_of
+from workloads.checkpoint import published
 from workloads.dtypes import Precision, compute_dtype
 from workloads.phases import Setting
-from workloads.stored import stored_formats
 from workloads.techniques.draft_layer import Eagle, MultiTokenPrediction
 from workloads.techniques.registry import parse
 
@@ -265,13 +265,13 @@ def _precision(row: dict[str, Any], device: Device, loaded: Loaded) -> Precision
     Qwen3-235B exclude it. Shared experts are counted in 16 bits, too.
     """
     name, kv, units = str(row["dtype"]), str(row["kv_dtype"]), device.datasheet.tensor_flop_per_s
-    stored = stored_formats(loaded.config) or {}
-    experts = stored.get("experts", "")
+    stored = published(loaded)
+    experts = str((stored and stored.experts) or "")
     layers = (layer for stack in loaded.model.stacks for layer in stack.distinct)
     sparse = any(block.spreads for layer in layers for block in layer.blocks)
     four = name in ("fp4", "nvfp4", "mxfp4")
     if (four or name == "fp8") and experts and compute_dtype(experts) == "fp4":
-        inputs = stored.get("expert_activations", "fp8") if "fp4" in units else None
+        inputs = (stored.experts_in or "fp8") if stored and "fp4" in units else None
         return Precision(kv=kv or "bf16", experts=experts, experts_in=inputs)
     if four or name == "int4":
         integers = experts if experts.startswith("int4") else "int4"
@@ -282,7 +282,7 @@ def _precision(row: dict[str, Any], device: Device, loaded: Loaded) -> Precision
         return Precision.of(weights, inputs, kv or "bf16")
     if name != "fp8" or "fp8" not in units:
         return Precision.of(name, kv=kv or None)
-    in_blocks = "fp8_block" in (row["moe_quant_mode"], stored.get("weights"))
+    in_blocks = "fp8_block" in (row["moe_quant_mode"], stored and stored.weights)
     return Precision.of("fp8", "fp8", kv or "bf16", "fp8_block" if in_blocks else None)
 
 

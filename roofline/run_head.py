@@ -118,6 +118,7 @@ class Head(Strict, frozen=True, kw_only=True):
     kv: str = ""
     experts: str = ""
     expert_activations: str = ""
+    checkpoint: bool = False  # layers have formats beside these, which the model's config states
     absorbs_latents: bool | None = None
     imported: Imported | None = None
     parts: list[Part] = []  # of a run of several processes

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from specfiles.errors import InputError
 from specfiles.frozen import dataclass
+from workloads.dtypes import told
 from workloads.phases import Setting
 from workloads.schedule import Schedule, plain
 from workloads.sharing import check_sharing
@@ -90,6 +91,19 @@ class Scenario:
                     f"{self.images} images take {taken} of the prompt's tokens, which are {self.prompt}; "
                     "give a longer --prompt."
                 )
+
+    def other_formats(self) -> list[dict[str, Any]]:
+        """What of the model a checkpoint has in other formats than the setting's (docs/formats.md)."""
+        if not self.model.mixed:
+            return []
+        from workloads.checkpoint import other_formats
+
+        return other_formats(self.model, self.setting.precision)
+
+    @property
+    def formats_told(self) -> str:
+        """All formats in words."""
+        return told(self.setting.precision, self.other_formats())
 
     @property
     def denoise_steps(self) -> int:

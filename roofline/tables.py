@@ -82,6 +82,7 @@ def asked(scenario: Scenario, device: Device, limits: Ceilings) -> dict[str, Any
             "kv": precision.kv,
             "experts": precision.expert_weights,
             "expert_activations": precision.expert_activations,
+            **({"others": scenario.other_formats()} if scenario.model.mixed else {}),
         },
         "techniques": [technique.told() for technique in scenario.techniques],
         "devices": setting.devices,

@@ -18,9 +18,11 @@ from roofline.times import FUSED
 from roofline.together import JOIN, parts
 from roofline.traced import model_of
 from specfiles.errors import InputError
+from workloads.catalogue import Loaded
+from workloads.checkpoint import asked_words, resolved
 from workloads.config import Config
 from workloads.convention import convention
-from workloads.dtypes import Precision
+from workloads.descriptor import Dtypes
 from workloads.families import build
 from workloads.phases import Setting
 from workloads.techniques.changes import IN_LAYERS
@@ -109,12 +111,16 @@ def validate(run: Run, device: Device, fidelity: Fidelity | str) -> Validation:
 def scenario_of(run: Run) -> Scenario:
     """The scenario that a run recorded, at its smallest sizes."""
     head, model = run.head, _model(run)
-    words = (head.activations, head.kv, head.experts, head.expert_activations)
-    formats = (word or None for word in words)
+    stated = {name: getattr(head, name) for name in ("activations", "kv", "experts", "expert_activations")}
+    words = {name: word for name, word in stated.items() if word}
+    precision = Dtypes(weights=head.dtype, **words).precision()
+    if head.checkpoint:
+        loaded = Loaded(model, head.model_config_fields)
+        model, precision = resolved(loaded, Dtypes(**asked_words(loaded, words)))
     counting = convention(head.convention)
     if head.absorbs_latents is not None:
         counting = replace(counting, absorbs_latents=head.absorbs_latents)
-    setting = Setting(Precision.of(head.dtype, *formats), counting, head.tensor_parallel)
+    setting = Setting(precision, counting, head.tensor_parallel)
     return Scenario(model, "prefill", prompt=model.audio_window or 1, setting=setting)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from specfiles.errors import InputError
 
-MOST_BYTES = 4_000_000  # the largest known config.json is 0.2 MB; a bigger file is not a spec
+MOST_BYTES = 4_000_000  # a bigger file is not a spec
+MOST_JSON_BYTES = 16_000_000  # the config.json of Nemotron 3 Super in NVFP4 has 5.7 MB: it lists all experts
 MOST_DEPTH = 40  # real configs nest 4 deep
 
 
@@ -40,7 +41,7 @@ def read_text(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file."""
-    return parse_json(read_text(path), str(path))
+    return parse_json(read_text(path, most_bytes=MOST_JSON_BYTES), str(path))
 
 
 def parse_json(text: str, origin: str) -> dict[str, Any]:

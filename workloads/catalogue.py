@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 from functools import cache
 from pathlib import Path
@@ -67,6 +67,13 @@ class Loaded:
     model: Model
     config: dict[str, Any] = field(repr=False)
     file: ModelFile | None = field(default=None, repr=False)
+
+
+def quantisation(config: Mapping[str, Any]) -> Any:
+    """The entry of a config that says how weights are quantised; None where there is none."""
+    inner = config.get("text_config")
+    stated = config.get("quantization_config")
+    return inner.get("quantization_config") if not stated and isinstance(inner, Mapping) else stated
 
 
 def _names(path: Path) -> list[str]:

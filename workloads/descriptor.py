@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from specfiles.catalogue import Catalogue
-from specfiles.errors import plain
+from specfiles.errors import InputError, plain
 from specfiles.reading import parse_yaml, read_text, read_yaml
 from specfiles.strict import Strict, validated
 from workloads.dtypes import Precision
@@ -24,6 +24,7 @@ from workloads.traffic import Traffic
 Count = Annotated[int, msgspec.Meta(gt=0, le=100_000_000)]
 Counts = Count | Annotated[list[Count], msgspec.Meta(min_length=1, max_length=1000)]
 MOST_POINTS = 10_000
+CHECKPOINT = "checkpoint"  # as weights: the formats of the published checkpoint (workloads.checkpoint)
 SIZES = ("batch", "prompt", "context", "output")  # that a grid combines
 
 
@@ -37,7 +38,14 @@ class Dtypes(Strict, frozen=True, kw_only=True):
     expert_activations: str | None = None  # what experts multiply in, where that is another
 
     def precision(self) -> Precision:
-        """The formats, as options of the command line give them."""
+        """The formats by their names, as options of the command line give them."""
+        if CHECKPOINT in (self.activations, self.kv, self.experts, self.expert_activations):
+            raise InputError(
+                f"{CHECKPOINT} is a format of weights alone; with it the others follow the checkpoint, too, "
+                "where they are not given."
+            )
+        if self.weights == CHECKPOINT:
+            raise InputError(f"weights: {CHECKPOINT} needs a model with its config; give a format here.")
         return Precision.of(self.weights, self.activations, self.kv, self.experts, self.expert_activations)
 
 

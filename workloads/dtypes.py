@@ -12,6 +12,8 @@ from specfiles.errors import choose
 from specfiles.frozen import dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -130,11 +132,6 @@ class Precision:
         """What products multiply in, in words: one format, or experts' apart."""
         return _and_experts(self.activations, self.expert_activations)
 
-    @property
-    def told(self) -> str:
-        """All formats in words."""
-        return f"weights {self.stored}, activations {self.multiplied}, KV {self.kv}"
-
     @classmethod
     def of(
         cls,
@@ -154,6 +151,13 @@ class Precision:
         wide = activations if FORMATS[activations][0] >= 16 else "bf16"
         apart = (known_dtype(name) if name else None for name in (experts, experts_in))
         return cls(weights, activations, known_dtype(kv) if kv else wide, wide, *apart)
+
+
+def told(precision: Precision, others: Sequence[Mapping[str, Any]] = ()) -> str:
+    """All formats in words; `others` are those of a checkpoint that mixes some."""
+    apart = ", ".join(f"{entry['bytes'] / 1e9:.3g} GB in {entry['weights']}" for entry in others)
+    own = f"{precision.stored} ({apart})" if apart else precision.stored
+    return f"weights {own}, activations {precision.multiplied}, KV {precision.kv}"
 
 
 def _and_experts(format: DtypeLike, experts: DtypeLike) -> str:

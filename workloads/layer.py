@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from specfiles.frozen import dataclass
@@ -15,6 +16,7 @@ from workloads.operators import AllReduce, Residual
 from workloads.step import Setting
 
 B = TypeVar("B", bound=Block)
+Formats = tuple[tuple[str, str, str], ...]  # a part's name, the format of its weights, what it multiplies in
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,13 @@ class Layer:
     borrows: tuple[str, ...] = ()  # names of parts whose weights are those of an earlier layer
     streams: Streams | PastSums | None = None  # what blocks read and feed in place of one residual stream
     condition: int = 0  # width of what shifts, scales and gates each block (adaLN, arXiv:2212.09748)
+    formats: Formats = ()  # of parts that a checkpoint has in others than the setting's
 
     def parts(self, place: Place) -> Iterator[Part]:
         """The operators of the layer, with names relative to it: `attention.q_proj`, `mlp_norm`."""
+        return in_formats(self._parts(place), self.formats) if self.formats else self._parts(place)
+
+    def _parts(self, place: Place) -> Iterator[Part]:
         if self.parallel:
             yield from self._parallel(place, self.blocks, self.shared_norm)
             return
@@ -87,6 +93,16 @@ class Layer:
             if isinstance(block, kind):
                 return block
         raise LookupError(f"no {kind.__name__} in {self}")
+
+
+def in_formats(parts: Iterable[Part], formats: Formats) -> Iterator[Part]:
+    """Parts with formats of their own where `formats` names them."""
+    own = {name: {"weights": weights, "inputs": inputs} for name, weights, inputs in formats}
+    for name, key, operator in parts:
+        if name in own:
+            yield name, (key, *own[name].values()), replace(operator, **own[name])  # type: ignore[type-var]
+        else:
+            yield name, key, operator
 
 
 def _prefixed(block: Block, place: Place) -> Iterator[Part]:

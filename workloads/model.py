@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
-from workloads.blocks import Block
+from workloads.blocks import Block, Part, Place
 from workloads.dtypes import Size
-from workloads.layer import Layer
+from workloads.layer import Formats, Layer, in_formats
 from workloads.step import Setting, Step
 
 UNLIMITED = 100_000_000  # max_position of a model without position embeddings
@@ -26,6 +26,7 @@ class Stack:
     outputs: tuple[Block, ...] = ()
     scope: str = ""  # "encoder." or "vision."
     drafts: int = 0  # modules of multi-token prediction in the checkpoint; no step runs them
+    formats: Formats = ()  # of parts behind the layers that a checkpoint has in others than the setting's
 
     def __repr__(self) -> str:
         """One line; the blocks of all layers would fill pages of a notebook."""
@@ -35,6 +36,11 @@ class Stack:
     def distinct(self) -> Counter[Layer]:
         """The different layers and how many there are of each; cached, as comparing layers is slow."""
         return Counter(self.layers)
+
+    def ends(self, place: Place) -> Iterator[Part]:
+        """The parts behind the layers."""
+        parts = (part for block in self.outputs for part in block.parts(place))
+        return in_formats(parts, self.formats) if self.formats else parts
 
     def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
         """Bytes of cache that one device holds for one sequence after `tokens` positions."""
@@ -76,6 +82,11 @@ class Model:
     def layers(self) -> tuple[Layer, ...]:
         """Layers of the main stack."""
         return self.stack.layers
+
+    @property
+    def mixed(self) -> bool:
+        """Whether parts of it have formats of their own, as in a checkpoint that mixes some."""
+        return bool(self.stack.formats) or any(layer.formats for layer in self.stack.distinct)
 
     @cached_property
     def owned(self) -> dict[Setting, Sequence[Any]]:

@@ -118,9 +118,8 @@ def _executions(stack: Stack, place: Place) -> Iterator[tuple[Part, int, int]]:
     if sends := place.setting.pipeline_parallel - 1:
         send = Send(place.tokens / place.setting.tensor_parallel, place.hidden, place.setting.precision.wide)
         yield (f"{stack.scope}stage_send", None, send), sends, 0
-    for block in stack.outputs:
-        for name, key, operator in block.parts(place):
-            yield (stack.scope + name, key, operator), 1, 0
+    for name, key, operator in stack.ends(place):
+        yield (stack.scope + name, key, operator), 1, 0
 
 
 ActiveConvention = Literal["all", "without input embedding", "without embeddings"]

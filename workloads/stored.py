@@ -1,24 +1,32 @@
-"""The format in which a config says that its weights are published."""
+"""The formats in which a config says that its weights are published, module by module."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
+from fnmatch import translate
 from typing import Any
 
-from workloads.dtypes import FORMATS, Precision
+from specfiles.frozen import dataclass
+from workloads.catalogue import quantisation
+from workloads.dtypes import ALIASES, FORMATS
 
-OPTIONS = {
-    "weights": "--weights",
-    "activations": "--activations",
-    "experts": "--expert-weights",
-    "expert_activations": "--expert-activations",
-    "kv": "--kv",
-}
-IGNORED = ("ignore", "modules_to_not_convert", "exclude_modules", "exclude", "ignored_layers")
-EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-# A module that is left out: attention as a whole, or its queries.
-ATTENTION = re.compile(r"(attn|attention)[.*\\$]*$|\bq(kv)?(_a)?_proj")
+IGNORED = (
+    "ignore",
+    "modules_to_not_convert",
+    "exclude_modules",
+    "exclude",
+    "ignored_layers",
+    "llm_int8_skip_modules",
+)
+HEAD = "model.lm_head"
+# Where the decoder stands in a checkpoint's names, also as a regular expression writes it.
+BEFORE = re.compile(r"^\^?((model|language_model|text_model|backbone|transformer)\\?\.)*(?=layers\b|lm_head)")
+SPECIAL = re.compile(r"[*?\[\]]")
+# A regular expression is another's: repeated groups could take for ever, so that those are not read.
+UNREAD = re.compile(r"\)[*+{?]|[*+}?][*+]|\\[1-9]|\(\?")
+LONGEST = 200  # characters of a name or pattern
+REPEATED = 5  # `*` and `+` of a pattern
 # What one number takes, by kind, bits and size of a group (0: a whole row, column or matrix).
 GROUPED = {
     ("float", 8, 0): "fp8",
@@ -31,12 +39,6 @@ GROUPED = {
     ("int", 4, 64): "int4_g64",
     ("int", 4, 32): "int4_g32",
 }
-MODELOPT = {
-    "FP8": {"weights": "fp8", "activations": "fp8"},
-    "NVFP4": {"weights": "nvfp4", "activations": "nvfp4"},
-    "W4A16_NVFP4": {"weights": "nvfp4"},
-    "W4A16_AWQ": {"weights": "int4_g128"},
-}
 # torchao's schemes by class: the kind of numbers, their bits, and whether activations are quantised, too.
 TORCHAO = {
     "Float8WeightOnlyConfig": ("float", 8, False),
@@ -47,77 +49,186 @@ TORCHAO = {
 }
 
 
-def stored_formats(config: Mapping[str, Any]) -> dict[str, str] | None:
-    """The formats that predict a checkpoint as it is published; None where the config names none that fit.
+@dataclass(frozen=True)
+class Scheme:
+    """The format of a module's weights, and what it multiplies in; None for 16 bits or more."""
 
-    Reads `quantization_config` as Hugging Face writes it: methods fp8, mxfp4, awq, gptq, bitsandbytes,
-    compressed-tensors, modelopt, quark and torchao, with one format for all linear layers that they quantise.
-    Where attention is left out, that is the experts' alone; what else is left out is not told apart.
+    weights: str
+    activations: str | None = None
+
+
+MODELOPT = {
+    "FP8": Scheme("fp8", "fp8"),
+    "NVFP4": Scheme("nvfp4", "nvfp4"),
+    "W4A16_NVFP4": Scheme("nvfp4"),
+    "W4A16_AWQ": Scheme("int4_g128"),
+}
+
+
+@dataclass(frozen=True)
+class Names:
+    """Modules as a checkpoint's config lists them: names, parts of names, globs and regular expressions."""
+
+    whole: frozenset[str] = frozenset()  # a module, and all inside it
+    parts: tuple[str, ...] = ()  # within a name, as `self_attn` or `mlp.gate`
+    patterns: re.Pattern[str] | None = None
+
+    @classmethod
+    def of(cls, listed: Iterable[Any]) -> Names | None:
+        """The names of a list; None where one cannot be read."""
+        whole, parts, patterns = set[str](), set[str](), set[str]()
+        for name in listed:
+            if not isinstance(name, str) or len(name) > LONGEST:
+                return None
+            text = BEFORE.sub("model.", name.removeprefix("re:"))
+            if name.startswith("re:"):
+                if UNREAD.search(text) or len(re.findall("[*+]", text)) > REPEATED:
+                    return None
+                patterns.add(text.removeprefix("^"))
+            elif SPECIAL.search(text):
+                patterns.add(translate(text).removesuffix(r"\Z").removesuffix(r"\z") + r"(\.|$)")
+            elif text.startswith("model.layers."):
+                whole.add(text)
+            else:
+                parts.add(f".{text}.")
+        try:
+            found = re.compile("|".join(f"(?:{each})" for each in sorted(patterns))) if patterns else None
+        except re.error:
+            return None
+        return cls(frozenset(whole), tuple(parts), found)
+
+    def have(self, name: str) -> bool:
+        """Whether a module, as `model.layers.3.mlp.down_proj`, is among them."""
+        steps = name.split(".")
+        return (
+            any(".".join(steps[:n]) in self.whole for n in range(3, len(steps) + 1))
+            or any(part in f".{name}." for part in self.parts)
+            or (self.patterns is not None and self.patterns.match(name) is not None)
+        )
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How the linear layers of a checkpoint are stored: the first group that has a module says so."""
+
+    groups: tuple[tuple[Names | None, Scheme], ...]  # None: all modules
+    left: Names  # in 16 bits
+    kv: str | None = None
+
+    def scheme(self, names: Iterable[str]) -> Scheme | None:
+        """The scheme of a module by the names that it may have; None for 16 bits."""
+        names = tuple(names)
+        if any(map(self.left.have, names)):
+            return None
+        return next(
+            (scheme for group, scheme in self.groups if group is None or any(map(group.have, names))), None
+        )
+
+
+def wide_format(config: Mapping[str, Any]) -> str | None:
+    """The format of what is not quantised: a config's dtype, None where it states none."""
+    inner = config.get("text_config")
+    for fields in (config, inner if isinstance(inner, Mapping) else {}):
+        for name in ("dtype", "torch_dtype"):
+            said = str(fields.get(name)).removeprefix("torch.")
+            if (known := ALIASES.get(said, said)) in ("bf16", "fp16", "fp32"):
+                return known
+    return None
+
+
+def stored(config: Mapping[str, Any]) -> Stored | None:
+    """How a checkpoint is published; None where its config names nothing, or something that is not read.
+
+    Reads `quantization_config` as Hugging Face writes it: methods fp8, fbgemm_fp8, mxfp4, awq, gptq,
+    bitsandbytes, compressed-tensors, modelopt (with MIXED_PRECISION), quark and torchao.
     """
-    quantised = config.get("quantization_config")
-    if not isinstance(quantised, Mapping) and isinstance(config.get("text_config"), Mapping):
-        config = config["text_config"]
-        quantised = config.get("quantization_config")
+    quantised = quantisation(config)
     if not isinstance(quantised, Mapping):
         return None
+    listed = next((quantised[name] for name in IGNORED if isinstance(quantised.get(name), list)), None)
     # DeepSeek-V4 states its experts' format beside the others', V4.1 among them.
-    formats = _formats({"expert_dtype": config.get("expert_dtype"), **quantised})
-    if formats is None or "weights" not in formats or not _leaves_attention(quantised):
-        return formats
-    inner = config.get("text_config")
-    fields = inner if isinstance(inner, Mapping) else config
-    if not any(fields.get(name) for name in EXPERTS):
-        return None  # an MLP's format, which no option gives apart
-    names = {"weights": "experts", "activations": "expert_activations", "kv": "kv"}
-    return {names[name]: value for name, value in formats.items()}
-
-
-def _formats(quantised: Mapping[str, Any]) -> dict[str, str] | None:
-    """Of what is quantised, whichever modules that are."""
-    method, algorithm = quantised.get("quant_method"), quantised.get("quant_algo")
-    if algorithm == "MIXED_PRECISION":
+    groups, names_all = _groups({"expert_dtype": config.get("expert_dtype"), **quantised})
+    # Configs that name all that they leave out quantise the projection to the vocabulary, too, if not named.
+    named = names_all and (listed is not None or "quantized_layers" in quantised)
+    left = Names.of([*(listed or ()), *(() if named else (HEAD,))])
+    if not groups or left is None:
         return None
+    cached = quantised.get("kv_cache_scheme", quantised.get("kv_cache_quant_algo"))
+    return Stored(groups, left, _cached(cached))
+
+
+Groups = tuple[tuple[Names | None, Scheme], ...]
+
+
+def _groups(quantised: Mapping[str, Any]) -> tuple[Groups, bool]:
+    """The groups of modules, none where one is not read; whether all modules left out are named."""
+    method, algorithm = quantised.get("quant_method"), quantised.get("quant_algo")
+    layers = quantised.get("quantized_layers")
+    if isinstance(layers, Mapping) and layers and method in (None, "modelopt"):
+        return _named(layers), True
+    if method == "quark":
+        return _quark(quantised), True
+    if isinstance(quantised.get("config_groups"), Mapping):
+        return _config_groups(quantised["config_groups"]), True
+    if method in (None, "modelopt"):
+        known = MODELOPT.get(str(algorithm))
+        return ((None, known),) if known else (), True
     if method == "mxfp4":
-        return {"experts": "mxfp4"}
+        return ((Names.of(["experts"]), Scheme("mxfp4")),), False
+    scheme = _of_method(str(method), quantised)
+    if scheme is None:
+        return (), False
+    experts = ((Names.of(["experts"]), Scheme("mxfp4", scheme.activations)),)
+    return (*(experts if quantised.get("expert_dtype") == "fp4" else ()), (None, scheme)), False
+
+
+def _of_method(method: str, quantised: Mapping[str, Any]) -> Scheme | None:
+    """The scheme of a library that quantises all linear layers alike."""
     if method == "fp8":
         weights = "fp8_block" if quantised.get("weight_block_size") else "fp8"
-        narrower = {"experts": "mxfp4"} if quantised.get("expert_dtype") == "fp4" else {}  # DeepSeek-V4
-        activations = {"activations": "fp8"} if quantised.get("activation_scheme") else {}
-        return {"weights": weights} | activations | narrower
+        return Scheme(weights, "fp8" if quantised.get("activation_scheme") else None)
+    if method == "fbgemm_fp8":
+        return Scheme("fp8", "fp8")
     if method in ("awq", "gptq"):
         grouped = GROUPED.get(("int", quantised.get("bits"), quantised.get("group_size")))  # type: ignore[arg-type]
-        return {"weights": grouped} if grouped else None
+        return Scheme(grouped) if grouped else None
     if method == "bitsandbytes":
         if quantised.get("load_in_8bit"):
-            return {"weights": "int8", "activations": "int8"}
-        return {"weights": "nf4"} if quantised.get("bnb_4bit_quant_type") == "nf4" else None
-    if method == "torchao":
-        return _torchao(quantised)
-    if method == "quark":
-        return _quark(quantised)
-    if isinstance(quantised.get("config_groups"), Mapping):
-        return _groups(quantised)
-    found = MODELOPT.get(str(algorithm)) if method in (None, "modelopt") else None
-    return {**found, **_cached(quantised.get("kv_cache_quant_algo"))} if found else None
+            return Scheme("int8", "int8")
+        return Scheme("nf4") if quantised.get("bnb_4bit_quant_type") == "nf4" else None
+    return _torchao(quantised) if method == "torchao" else None
 
 
-def _groups(quantised: Mapping[str, Any]) -> dict[str, str] | None:
-    """The schemes of compressed-tensors and newer files of modelopt: one for all modules, or None."""
-    groups = list(quantised["config_groups"].values())
-    if len(groups) != 1 or not isinstance(groups[0], Mapping):
-        return None
-    weights = _scheme(groups[0].get("weights"))
-    if weights is None:
-        return None
-    inputs = groups[0].get("input_activations")
-    multiplied = _scheme(inputs, rows=True) if inputs else None
-    if inputs and multiplied is None:
-        return None
-    activations = {"activations": multiplied} if multiplied else {}
-    return {"weights": weights} | activations | _cached(quantised.get("kv_cache_scheme"))
+def _named(layers: Mapping[str, Any]) -> Groups:
+    """Modules listed by name with an algorithm each (ModelOpt's MIXED_PRECISION)."""
+    by_scheme: dict[Scheme, list[str]] = {}
+    for name, entry in layers.items():
+        known = MODELOPT.get(str(entry.get("quant_algo"))) if isinstance(entry, Mapping) else None
+        if known is None:
+            return ()
+        by_scheme.setdefault(known, []).append(name)
+    groups = [(Names.of(names), scheme) for scheme, names in by_scheme.items()]
+    return () if any(names is None for names, _ in groups) else tuple(groups)
 
 
-def _scheme(scheme: Any, rows: bool = False) -> str | None:
+def _config_groups(stated: Mapping[str, Any]) -> Groups:
+    """The schemes of compressed-tensors and newer files of modelopt, each with its modules."""
+    found: list[tuple[Names | None, Scheme]] = []
+    for group in stated.values():
+        if not isinstance(group, Mapping):
+            return ()
+        weights, inputs = _format(group.get("weights")), group.get("input_activations")
+        multiplied = _format(inputs, rows=True) if inputs else None
+        targets = group.get("targets", ["Linear"])
+        names = Names.of(targets) if isinstance(targets, list) and "Linear" not in targets else None
+        unread = names is None and isinstance(targets, list) and "Linear" not in targets
+        if weights is None or (inputs and multiplied is None) or unread:
+            return ()
+        found.append((names, Scheme(weights, multiplied)))
+    return tuple(sorted(found, key=lambda group: group[0] is None))  # names before all the rest
+
+
+def _format(scheme: Any, rows: bool = False) -> str | None:
     """One tensor's format; groups of activations (`rows`) of 8 bits only say how they are scaled."""
     if not isinstance(scheme, Mapping):
         return None
@@ -129,24 +240,34 @@ def _scheme(scheme: Any, rows: bool = False) -> str | None:
     return symmetric if scheme.get("symmetric") and symmetric in FORMATS else name
 
 
-def _quark(quantised: Mapping[str, Any]) -> dict[str, str] | None:
-    """AMD's Quark: a global scheme, where no layer has another."""
-    whole = quantised.get("global_quant_config")
-    if not isinstance(whole, Mapping) or quantised.get("layer_quant_config"):
-        return None
+def _quark(quantised: Mapping[str, Any]) -> Groups:
+    """AMD's Quark: schemes of modules by globs, and a global one."""
+    layers = quantised.get("layer_quant_config") or {}
+    if not isinstance(layers, Mapping):
+        return ()
+    stated = [(Names.of([name]), entry) for name, entry in layers.items()]
+    found: list[tuple[Names | None, Scheme]] = []
+    for names, entry in [*stated, (None, quantised.get("global_quant_config"))]:
+        scheme = _of_quark(entry)
+        if scheme is None or (names is None and len(found) < len(stated)):
+            return ()
+        found.append((names, scheme))
+    return tuple(found)
+
+
+def _of_quark(entry: Any) -> Scheme | None:
     names = {"fp8_e4m3": "fp8", "int8": "int8", "fp4": "mxfp4"}
-    found = {}
-    for name, field in (("weights", "weight"), ("activations", "input_tensors")):
-        scheme = whole.get(field)
-        if scheme is not None:
-            dtype = scheme.get("dtype") if isinstance(scheme, Mapping) else None
-            if not isinstance(dtype, str) or dtype not in names:
-                return None
-            found[name] = names[dtype]
-    return found if "weights" in found else None
+    found: list[str | None] = []
+    for field in ("weight", "input_tensors"):
+        scheme = entry.get(field) if isinstance(entry, Mapping) else None
+        dtype = scheme.get("dtype") if isinstance(scheme, Mapping) else None
+        if scheme is not None and (not isinstance(dtype, str) or dtype not in names):
+            return None
+        found.append(names[dtype] if isinstance(dtype, str) else None)
+    return Scheme(found[0], found[1]) if found[0] else None
 
 
-def _torchao(quantised: Mapping[str, Any]) -> dict[str, str] | None:
+def _torchao(quantised: Mapping[str, Any]) -> Scheme | None:
     """A scheme of torchao for all linear layers; None where the vocabulary is quantised with them."""
     named = quantised.get("quant_type")
     scheme = named.get("default") if isinstance(named, Mapping) and len(named) == 1 else None
@@ -157,57 +278,10 @@ def _torchao(quantised: Mapping[str, Any]) -> dict[str, str] | None:
     data = scheme.get("_data") if isinstance(scheme, Mapping) else None
     size = data.get("group_size") if isinstance(data, Mapping) else None
     weights = GROUPED.get((kind, bits, size if isinstance(size, int) and size > 0 else 0))
-    return None if weights is None else {"weights": weights} | ({"activations": weights} if both else {})
+    return Scheme(weights, weights if both else None) if weights else None
 
 
-def _cached(scheme: Any) -> dict[str, str]:
+def _cached(scheme: Any) -> str | None:
     """The cache's format, where one of 8 bits is stated: scales of it are in the checkpoint."""
     said = scheme.get("num_bits") == 8 and scheme.get("type") if isinstance(scheme, Mapping) else scheme
-    return {"kv": "fp8"} if said in ("float", "FP8") else {}
-
-
-def _leaves_attention(quantised: Mapping[str, Any]) -> bool:
-    """Whether queries are not quantised."""
-    listed: list[Any] = next(
-        (quantised[name] for name in IGNORED if isinstance(quantised.get(name), list)), []
-    )
-    return any(isinstance(name, str) and ATTENTION.search(name) for name in listed)
-
-
-def as_options(formats: Mapping[str, str]) -> str:
-    """Formats as the command line takes them."""
-    return " ".join(f"{OPTIONS[name]} {value}" for name, value in formats.items())
-
-
-def as_entry(formats: Mapping[str, str]) -> str:
-    """Formats as an entry of a sweep file's `dtypes`."""
-    return "{" + ", ".join(f"{name}: {value}" for name, value in formats.items()) + "} in dtypes"
-
-
-def stored_note(
-    name: str, config: Mapping[str, Any], precision: Precision, said: Callable[[Mapping[str, str]], str]
-) -> str | None:
-    """A sentence where weights are predicted in another format than the config says that they have.
-
-    That is where they are in 16 bits or more, or all in a format that only the published experts have. said:
-    how a user asks for formats where the note is printed.
-    """
-    inner = config.get("text_config")
-    nested = isinstance(inner, Mapping) and inner.get("quantization_config")
-    if not (config.get("quantization_config") or nested) or precision.experts is not None:
-        return None
-    formats = stored_formats(config)
-    if isinstance(precision.weights, str) and FORMATS[precision.weights][0] >= 16:
-        if formats:
-            asked = said(formats)
-            return f"{name} is predicted in {precision.weights}; its published weights are narrower: {asked}."
-        return (
-            f"{name} is predicted in {precision.weights}; its config states a quantization that is not read "
-            f"here: give {said({'weights': 'FORMAT'})}."
-        )
-    if formats and "weights" not in formats and formats.get("experts") == precision.weights:
-        return (
-            f"{name} is predicted with all weights in {precision.weights}, which only its published experts "
-            f"have: {said(formats)}."
-        )
-    return None
+    return "fp8" if said in ("float", "FP8") else None

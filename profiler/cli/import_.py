@@ -20,7 +20,7 @@ from profiler.cli.options import FILE, INPUT, progress, tell_published_format
 @click.option("-o", "--output-folder", "out", type=FILE, required=True, help="Run folder to make.")
 @click.option("--model", help="The model that ran: its name, config.json or folder.")
 @click.option("--hw", help="Device that it ran on: name, alias or YAML file.")
-@click.option("--weights", help="Format of the model's weights.")
+@click.option("--weights", help="Format of the model's weights; checkpoint: all formats as published.")
 @click.option(
     "--expert-weights", help="Format of the experts' weights if different; kernel names may give it."
 )
@@ -72,8 +72,10 @@ def command(
     if loaded is not None:
         setting = as_named(found[0].setting, trace)
         tell_published_format(loaded, replace(found[0], setting=setting))
-        question = Question(loaded.model, setting, Lengths(batch, prompt, context))
-        fields = {"model": loaded.model.name, "model_config_fields": loaded.config, **recorded(setting)}
+        model_ran = found[0].model
+        question = Question(model_ran, setting, Lengths(batch, prompt, context))
+        fields = {"model": model_ran.name, "model_config_fields": loaded.config, **recorded(setting)}
+        fields["checkpoint"] = model_ran.mixed
     trace = attribute(trace, question)
     run = save(trace, out, command=command_line(), device=device.name if device else "", **fields)
     for loss in trace.losses:

@@ -182,7 +182,8 @@ def scenario_options(command: Command) -> Command:
         click.option(
             "--weights",
             metavar="FORMAT",
-            help="Format of linear layers' weights [default: bf16]: fp8, fp8_block, int4_g128, nvfp4, ..",
+            help="Format of linear layers' weights [default: bf16]: fp8, fp8_block, int4_g128, nvfp4, ..; "
+            "checkpoint: all formats as published, but for those given.",
         ),
     ):
         command = option(command)
@@ -196,9 +197,13 @@ def progress(line: str) -> None:
 
 def tell_published_format(loaded: Loaded, scenario: Scenario) -> None:
     """Note on stderr where a checkpoint is published in a narrower format than the default predicted."""
-    from workloads.stored import as_options, stored_note
+    from workloads.catalogue import quantisation
 
-    note = stored_note(loaded.model.name, loaded.config, scenario.setting.precision, as_options)
+    if not quantisation(loaded.config):
+        return
+    from workloads.checkpoint import AS_OPTION, stored_note
+
+    note = stored_note(loaded, scenario.model, scenario.setting.precision, AS_OPTION)
     if note is not None and not scenario.techniques:
         print(f"note: {note}", file=sys.stderr)
 

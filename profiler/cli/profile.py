@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--hw", help="The machine's device file; stored with the run.")
 @device_option
 @size_options
-@click.option("--dtype", help="Format of the model; fp32 on a CPU, bf16 on CUDA.")
+@click.option("--dtype", help="Format of the model, or checkpoint: its own; fp32 on a CPU, bf16 on CUDA.")
 @click.option(
     "--mode", default="eager", show_default=True, help="eager | compile (torch.compile) | graph (CUDA graph)."
 )
@@ -169,13 +169,24 @@ def _request(
     model: str, sizes: Mapping[str, Any], dtype: str | None, words: tuple[str, ...], **given: Any
 ) -> Request:
     """The request for a model of these sizes; by default in fp32 on a CPU, in bf16 on CUDA."""
-    from profiler.kernels import known_kernel_dtype
+    from profiler.kernels import TORCH_DTYPES, known_kernel_dtype
     from profiler.points import points
     from profiler.request import Request
     from roofline.asked import Asked, scenarios
+    from workloads.descriptor import CHECKPOINT
     from workloads.techniques.registry import parse
 
-    wanted = known_kernel_dtype(dtype or ("fp32" if given["device"] == "cpu" else "bf16"))
+    wanted = dtype or ("fp32" if given["device"] == "cpu" else "bf16")
+    if wanted == CHECKPOINT:
+        _, (one, *_) = scenarios(model, Asked(**sizes, weights=wanted), default_convention="eager")
+        wanted = one.setting.precision.stored
+        if wanted not in TORCH_DTYPES or one.model.mixed:
+            known = ", ".join(TORCH_DTYPES)
+            raise InputError(
+                f"{one.model.name} is published quantised (weights {wanted}), and models are measured "
+                f"in {known}; choose one of these, and --with for quantised products beside it."
+            )
+    wanted = known_kernel_dtype(wanted)
     asked = Asked(**sizes, weights=wanted, activations=wanted, kv=wanted)
     loaded, found = scenarios(model, asked, default_convention="eager")
     return Request(

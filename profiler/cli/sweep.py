@@ -84,13 +84,12 @@ def command(
 
 def _tell_published_formats(spec: Spec) -> None:
     """Note each model whose published weights are narrower than all formats that the file compares."""
+    from roofline.asked import formats
     from workloads.catalogue import load_model
-    from workloads.stored import as_entry, stored_note
+    from workloads.checkpoint import AS_ENTRY, stored_note
 
     for loaded in map(load_model, spec.models):
-        notes = [
-            stored_note(loaded.model.name, loaded.config, dtypes.precision(), as_entry)
-            for dtypes in spec.dtypes
-        ]
+        asked = [formats(loaded, dtypes) for dtypes in spec.dtypes]
+        notes = [stored_note(loaded, model, precision, AS_ENTRY) for model, precision in asked]
         if notes[0] and all(notes):
             print(f"note: {notes[0]}", file=sys.stderr)

@@ -158,9 +158,9 @@ class ModelMatch:
         inside = np.flatnonzero(layers >= 0)
         before, after = rows[: inside[0]], rows[inside[-1] + 1 :]
         stack = self.model.stack
-        for part, blocks in ((before, stack.inputs), (after, stack.outputs)):
-            targets = [Target(name, operator) for block in blocks for name, _, operator in block.parts(place)]
-            self._match(part, targets)
+        begin = (part for block in stack.inputs for part in block.parts(place))
+        for part, operators in ((before, begin), (after, stack.ends(place))):
+            self._match(part, [Target(name, operator) for name, _, operator in operators])
 
     def _write(self, rows: list[int], targets: Sequence[Target]) -> None:
         works = [target.operator.work() for target in targets]

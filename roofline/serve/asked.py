@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwspecs.serving import Overheads
-from roofline.asked import Asked, scenarios
+from roofline.asked import Asked, scenarios, scenarios_of
 from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.cost import at_price, check_price
 from roofline.engines import RESERVING, find_engine, kernels_of, refuse_own_host, run_by
@@ -24,9 +24,9 @@ from roofline.serve.requests import Requests, drawn, recorded
 from roofline.serve.step_times import StepTimes
 from roofline.target import Goal
 from specfiles.errors import InputError, choose
-from workloads.catalogue import load_model
+from workloads.catalogue import Loaded, load_model
+from workloads.checkpoint import AS_OPTION, stored_note
 from workloads.descriptor import is_descriptor, load_descriptor
-from workloads.stored import as_options, stored_note
 from workloads.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
         enough if enough > len(requests) else None,
         (*published, *_taken(policies, whose), *_notes(device, drawn_ceilings, devices, asked.readers)),
         _layout(scenario.setting, asked.engines, asked.readers),
-        scenario.setting.precision.told,
+        scenario.formats_told,
     )
 
 
@@ -174,8 +174,8 @@ def _scenario(asked: Served) -> tuple[Scenario, Traffic, tuple[str, ...]]:
         file, scenario = None, replace(asked.model, phase="generate", batch=parts)
     else:
         file = asked.workload or (Path(asked.model) if is_descriptor(asked.model) else None)
-        config, scenario = _mean_request(asked.model, file, asked)
-        note = stored_note(scenario.model.name, config, scenario.setting.precision, as_options)
+        loaded, scenario = _mean_request(asked.model, file, asked)
+        note = stored_note(loaded, scenario.model, scenario.setting.precision, AS_OPTION)
         notes = (note.removesuffix("."),) if note and not scenario.techniques else ()
     traffic = (load_descriptor(file).traffic if file else None) or Traffic()
     given = {name: getattr(asked, name) for name in ("requests", "seed") if getattr(asked, name) is not None}
@@ -188,20 +188,19 @@ def _scenario(asked: Served) -> tuple[Scenario, Traffic, tuple[str, ...]]:
     return scenario, traffic.replace(**given), notes
 
 
-def _mean_request(model: str, file: Path | None, asked: Served) -> tuple[Mapping[str, Any], Scenario]:
+def _mean_request(model: str, file: Path | None, asked: Served) -> tuple[Loaded, Scenario]:
     # As many sequences as experts' devices are enough to give each part of the batch one.
     words = replace(asked.scenario, phase="generate", batch=max(1, asked.scenario.ep or 1))
-    loaded, found = scenarios(str(file or model), words)
+    if asked.workload is not None and not is_descriptor(model):  # the file's lengths, another model
+        loaded = load_model(model)
+        found = scenarios_of(loaded, words, load_descriptor(asked.workload))
+    else:
+        loaded, found = scenarios(str(file or model), words)
     if len(found) != 1:
         raise InputError(
             f"{file} asks for {len(found)} points; serve simulates one: give --prompt and --output."
         )
-    mean = replace(found[0], batch=found[0].setting.replicas)
-    lends = asked.workload is not None and not is_descriptor(model)  # the file's lengths, another model
-    if lends:
-        loaded = load_model(model)
-        mean = replace(mean, model=loaded.model)
-    return loaded.config, mean
+    return loaded, replace(found[0], batch=found[0].setting.replicas)
 
 
 def _policy(name: str, asked: Served, budget: int) -> Policy:

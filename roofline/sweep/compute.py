@@ -7,6 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from hwspecs import load_device
+from roofline.asked import formats
 from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.engines import find_engine, kernels_of, run_by
 from roofline.grid import Grid
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hwspecs import Device
+    from workloads.model import Model
 
 TOTALS = (
     "flops", "bytes", "time_s", "ttft_s", "tpot_s", "tokens_per_s", "mfu", "mbu", "weights_bytes",
@@ -53,29 +55,33 @@ def compute(task: Task) -> pd.DataFrame:
 
     device, fidelity = load_device(task.hardware), Fidelity(task.spec.fidelity)
     rows: list[dict[str, Any]] = []
-    for setting in _settings(task):
-        scenarios, refused = _scenarios(task, setting)
+    for model, setting in _settings(task):
+        scenarios, refused = _scenarios(task, model, setting)
         rows += refused
         rows += _predicted(task, scenarios, device, fidelity)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _settings(task: Task) -> Iterable[Setting]:
-    spec = task.spec
+def _settings(task: Task) -> Iterable[tuple[Model, Setting]]:
+    """The model in each of the formats, and how it is run."""
+    spec, loaded = task.spec, load_model(task.model)
     for dtypes, devices in product(*axes(spec, ("dtypes", "tensor_parallel"))):
-        yield Setting(dtypes.precision(), convention(spec.convention), tensor_parallel=devices)
+        model, precision = formats(loaded, dtypes)
+        yield model, Setting(precision, convention(spec.convention), tensor_parallel=devices)
 
 
-def _scenarios(task: Task, setting: Setting) -> tuple[list[Scenario], list[dict[str, Any]]]:
+def _scenarios(task: Task, model: Model, setting: Setting) -> tuple[list[Scenario], list[dict[str, Any]]]:
     """The scenarios of a setting, and rows for the sizes that the model has no scenario of."""
-    model, techniques = load_model(task.model).model, tuple(map(parse, task.techniques))
+    techniques = tuple(map(parse, task.techniques))
     found, refused, engine = [], [], find_engine(task.engine)
     for sizes in task.spec.sizes():
         try:
             one = Scenario(model, task.spec.phase, **sizes, setting=setting, techniques=techniques)
             found.append(one if engine is None else run_by(one, engine))
         except InputError as error:
-            refused.append(_words(task, setting) | {**sizes, "phase": task.spec.phase, "error": str(error)})
+            refused.append(
+                _words(task, model, setting) | {**sizes, "phase": task.spec.phase, "error": str(error)}
+            )
     return found, refused
 
 
@@ -109,22 +115,22 @@ def _alone(task: Task, scenario: Scenario, device: Device, fidelity: Fidelity) -
         totals = prediction.totals()
     except InputError as error:
         sizes = {name: getattr(scenario, name) for name in ("phase", "batch", "prompt", "context", "output")}
-        return _words(task, scenario.setting) | sizes | {"error": str(error)}
+        return _words(task, scenario.model, scenario.setting) | sizes | {"error": str(error)}
     return _row(task, scenario, device, prediction.ceilings) | {name: totals[name] for name in TOTALS}
 
 
 def _row(task: Task, scenario: Scenario, device: Device, limits: Ceilings) -> dict[str, Any]:
     said = asked(scenario, device, limits)
-    return _words(task, scenario.setting) | {name: said[name] for name in ASKED}
+    return _words(task, scenario.model, scenario.setting) | {name: said[name] for name in ASKED}
 
 
-def _words(task: Task, setting: Setting) -> dict[str, Any]:
+def _words(task: Task, model: Model, setting: Setting) -> dict[str, Any]:
     precision = setting.precision
     return {
         "model": task.model,
         "hardware": task.hardware,
         "tensor_parallel": setting.tensor_parallel,
-        "weights": str(precision.weights),
+        "weights": f"{precision.weights} (checkpoint)" if model.mixed else str(precision.weights),
         "activations": str(precision.activations),
         "kv": str(precision.kv),
         "experts": str(precision.expert_weights),

@@ -106,6 +106,7 @@ def _part(folder: Path, task: Task) -> Path:
 def check_names(spec: Spec) -> None:
     """Raise InputError for a model, device, format, convention, engine or technique that does not exist."""
     from hwspecs import load_device
+    from roofline.asked import formats
     from roofline.engines import find_engine
     from workloads.catalogue import load_model
     from workloads.convention import convention
@@ -114,11 +115,11 @@ def check_names(spec: Spec) -> None:
     convention(spec.convention)
     for engine in spec.engines:
         find_engine(engine)
-    for dtypes in spec.dtypes:
-        dtypes.precision()
-    for load, names in ((load_model, spec.models), (load_device, spec.hardware)):
-        for name in names:
-            load(name)
+    for name in spec.hardware:
+        load_device(name)
+    for loaded in map(load_model, spec.models):
+        for dtypes in spec.dtypes:
+            formats(loaded, dtypes)
     for words in spec.techniques:
         for word in words:
             parse(word)

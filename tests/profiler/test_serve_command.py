@@ -85,8 +85,11 @@ def test_more_devices_and_readers_are_counted() -> None:
 
 def test_a_model_that_is_published_in_narrower_formats_is_said_to_be() -> None:
     words = ("gpt-oss-20b", *SHORT[2:], "--hw", "h200", "--rate", "2")
-    assert "published weights are narrower: --expert-weights mxfp4." in run(*words)
+    assert "published weights are narrower (bf16, experts mxfp4): --weights checkpoint." in run(*words)
     assert "narrower" not in run(*words, "--expert-weights", "mxfp4")
+    asked = run(*words, "--weights", "checkpoint")
+    assert "narrower" not in asked
+    assert "weights bf16, experts mxfp4" in asked
 
 
 def test_a_step_takes_as_many_tokens_as_the_engine_by_default() -> None:

@@ -14,10 +14,11 @@ from tests.workloads.products import ours
 from tests.workloads.tensors import moved, rows, size
 from workloads.blocks import CompressedAttentionBlock, MoeBlock
 from workloads.catalogue import load_model
+from workloads.checkpoint import other_formats, resolved
+from workloads.descriptor import Dtypes
 from workloads.dtypes import Precision
 from workloads.operators import CompressedAttention, Compression, IndexScores, StreamCollapse, StreamSpread
 from workloads.phases import Setting, Step, decode, operators, parameters, prefill
-from workloads.stored import stored_formats
 from workloads.work import Role
 
 torch = pytest.importorskip("torch")
@@ -208,5 +209,8 @@ def test_the_experts_that_a_table_names_are_not_chosen() -> None:
 
 def test_published_formats_are_those_of_the_checkpoint() -> None:
     """Experts in FP4 with a scale for 32, all else in FP8 (huggingface.co/deepseek-ai/DeepSeek-V4-Flash)."""
-    formats = stored_formats(load_model("DeepSeek-V4-Flash").config)
-    assert formats == {"weights": "fp8_block", "activations": "fp8", "experts": "mxfp4"}
+    loaded = load_model("DeepSeek-V4-Flash")
+    model, formats = resolved(loaded, Dtypes(weights="checkpoint"))
+    assert formats == Precision.of("fp8_block", "fp8", "bf16", "mxfp4")
+    (others,) = other_formats(model, formats)  # the compressors and what weighs the indexer's heads
+    assert (others["weights"], len(others["operators"])) == ("bf16", 5)

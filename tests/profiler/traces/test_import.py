@@ -18,6 +18,7 @@ from profiler.traces.totals import totals
 from roofline.run import open_run
 from roofline.validate import scenario_of
 from tests.profiler.traces.test_attribution import graph_decode
+from workloads.catalogue import load_model
 
 Write = Callable[..., Path]
 TOTALS = {
@@ -113,6 +114,28 @@ def test_validation_predicts_in_the_formats_of_the_import(
         0.5, abs=0.01
     )  # the cache is most of it
     assert (narrow / plain)["layers.mlp.down_proj"] < 0.3
+
+
+def test_an_import_keeps_the_formats_of_a_checkpoint_that_mixes_some(
+    roofline: Any, decode: Path, tmp_path: Path
+) -> None:
+    """Attention left in 16 bits; what is given beside the checkpoint wins when the run is read, too."""
+    eight = {"num_bits": 8, "type": "float"}
+    quantised = {
+        "quant_method": "compressed-tensors",
+        "config_groups": {"group_0": {"weights": eight, "input_activations": eight}},
+        "ignore": ["lm_head", "re:.*self_attn.*"],
+    }
+    config = {**load_model("Llama-3.2-1B").config, "quantization_config": quantised}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    asked = ("--model", tmp_path / "config.json", "--weights", "checkpoint", "--kv", "fp8")
+    code, _, err = roofline("import", decode, "-o", tmp_path / "run", *asked, "--hw", "h100_sxm")
+    assert code == 0, err
+    scenario = scenario_of(open_run(tmp_path / "run"))
+    precision = scenario.setting.precision
+    assert (precision.weights, precision.activations, precision.kv) == ("fp8", "fp8", "fp8")
+    (others,) = scenario.other_formats()
+    assert (others["weights"], len(others["operators"])) == ("bf16", 4)
 
 
 def test_formats_other_than_the_published_are_said(roofline: Any, decode: Path, tmp_path: Path) -> None:
