@@ -75,9 +75,11 @@ def record(
         repeated = ("--repeats", str(REPEATS[tool]), "--replay")
         program = [sys.executable, "-m", "profiler", "profile", *words, *repeated]
         try:
-            files[tool] = _nsys(program, folder, device) if tool == "nsys" else _ncu(program, folder)
+            files[tool], said = _nsys(program, folder, device) if tool == "nsys" else _ncu(program, folder)
         except InputError as error:  # as without permission to count, which nsys does not need
             failed.append(str(error))
+        else:
+            failed += [said] if said else []
     notes = _imported(files, folder, run, loaded, points) if files else []
     for note in notes:
         progress(note)
@@ -121,35 +123,44 @@ def _release(device: str) -> None:
         torch.cuda.empty_cache()
 
 
-def _nsys(program: Sequence[str], folder: Path, device: str) -> Path:
+def _nsys(program: Sequence[str], folder: Path, device: str) -> tuple[Path, str]:
+    """The export of its report, and what it complains of."""
     report = folder / "report.nsys-rep"
     only = ON_CUDA if device.startswith("cuda") else ()
-    _run(["nsys", *NSYS, *only, f"--output={report.with_suffix('')}", *program], report)
+    said = _recorded(["nsys", *NSYS, *only, f"--output={report.with_suffix('')}", *program], report)
     exported = folder / "report.sqlite"
     nsysrep.export(report, exported)
-    return exported
+    return exported, said
 
 
-def _ncu(program: Sequence[str], folder: Path) -> Path:
+def _ncu(program: Sequence[str], folder: Path) -> tuple[Path, str]:
+    """The page of its report, and what it complains of."""
     report, page = folder / "report.ncu-rep", folder / "report.ncu.csv"
-    _run(["ncu", *NCU, "-o", str(report.with_suffix("")), *program], report)
-    page.write_text(
-        _run(["ncu", "--import", str(report), "--csv", "--page", "raw"], report), encoding="utf-8"
-    )
+    said = _recorded(["ncu", *NCU, "-o", str(report.with_suffix("")), *program], report)
+    read = _run(["ncu", "--import", str(report), "--csv", "--page", "raw"])
+    page.write_text(read.stdout, encoding="utf-8")
     if not is_page(page):
-        raise InputError("ncu counted no kernel: its report is empty.")
-    return page
+        raise InputError(said or "ncu counted no kernel: its report is empty.")
+    return page, said
 
 
-def _run(command: Sequence[str], written: Path) -> str:
-    """The tool's output; InputError where it fails or writes no report."""
-    ended = subprocess.run(
+def _recorded(command: Sequence[str], written: Path) -> str:
+    """Run a tool, and return its complaint if it fails with a report, as where the program's end does.
+
+    InputError where it writes none.
+    """
+    ended = _run(command)
+    said = _complaint(ended.stdout, ended.stderr) or f"it ended with {ended.returncode}"
+    if not written.exists():
+        raise InputError(f"{command[0]} wrote no report: {said.rstrip('.')}.")
+    whole = "its report is read and may lack the end of what ran"
+    return f"{command[0]} failed, {whole}: {said.rstrip('.')}." if ended.returncode else ""
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
     )
-    if ended.returncode or not written.exists():
-        said = _complaint(ended.stdout, ended.stderr) or f"it ended with {ended.returncode}"
-        raise InputError(f"{command[0]} wrote no report: {said.rstrip('.')}.")
-    return ended.stdout
 
 
 def _complaint(*outputs: str) -> str:

@@ -240,7 +240,26 @@ def test_pages_of_ncu_come_from_its_own_export(tmp_path: Path, monkeypatch: pyte
     )
     (tmp_path / "ncu").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert nsight._ncu(["true"], tmp_path).read_text().startswith('"ID","Kernel Name"')
+    page, said = nsight._ncu(["true"], tmp_path)
+    assert page.read_text().startswith('"ID","Kernel Name"')
+    assert said == ""
+
+
+def test_a_report_of_a_program_that_failed_in_the_end_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ncu").write_text(
+        '#!/bin/sh\ncase "$*" in\n'
+        '*"--import"*) echo \'"ID","Kernel Name","gpu__time_duration.sum"\' ;;\n'
+        '*) : > "${0%/*}/report.ncu-rep"\n'
+        "echo '==ERROR== It returned an error code (11).'; exit 11 ;;\nesac\n"
+    )
+    (tmp_path / "ncu").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    page, said = nsight._ncu(["true"], tmp_path)
+    assert page.exists()
+    assert said.startswith("ncu failed, its report is read")
+    assert said.endswith("error code (11).")
 
 
 def test_a_tool_that_is_not_let_keeps_what_the_other_recorded(
@@ -255,7 +274,7 @@ def test_a_tool_that_is_not_let_keeps_what_the_other_recorded(
     def count(*_: Any) -> Path:
         raise InputError("ncu wrote no report: ==ERROR== ERR_NVGPUCTRPERM.")
 
-    monkeypatch.setattr(nsight, "_nsys", lambda *_: tmp_path / "report.sqlite")
+    monkeypatch.setattr(nsight, "_nsys", lambda *_: (tmp_path / "report.sqlite", ""))
     monkeypatch.setattr(nsight, "_ncu", count)
     monkeypatch.setattr(nsight, "_imported", lambda files, *_: imported.append(list(files)) or ["seen"])
     loaded: Any = None
