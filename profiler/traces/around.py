@@ -48,7 +48,9 @@ class Ranges:
         """The step of each activity and the facts of each step, from annotations around the launch."""
         says = np.array([f.known for f in self.facts], bool)[self.name] & ~self.is_kind("operator")
         steps = says | self.is_kind("step")
-        rows = self.up(trace.column("activities", "range"), steps)
+        launch, around = trace.column("activities", "launch"), trace.column("activities", "range")
+        called = np.append(trace.column("launches", "range"), np.int32(NONE))[launch]
+        rows = self.up(np.where(called >= 0, called, around), steps)  # not of the capture, but of the replay
         known = np.zeros(len(steps) + 1, bool)
         known[rows] = True  # the last is for no step
         known[-1] = False

@@ -54,10 +54,11 @@ def captures(trace: Trace) -> list[Capture]:
 def link_captures(trace: Trace, step_of: Any, facts: list[StepFacts]) -> tuple[Trace, Any]:
     """Give kernels of replays the ranges of their capture; also returns a mask of these activities.
 
+    Where the tool tells the node of each, as Nsight Systems does, they have these ranges already.
     `step_of` is the step of each activity (-1: none) and `facts` those of the steps.
     """
     graph, launch = trace.column("activities", "graph"), trace.column("activities", "launch")
-    linked = np.zeros(len(graph), bool)
+    linked = _by_node(trace)
     known = captures(trace)
     if not known or not len(graph):
         return trace, linked
@@ -69,6 +70,8 @@ def link_captures(trace: Trace, step_of: Any, facts: list[StepFacts]) -> tuple[T
     turns: dict[int, int] = {}
     for each in np.unique(launch[(graph >= 0) & (launch >= 0)]).tolist():
         rows = np.flatnonzero(launch == each)
+        if linked[rows].any():
+            continue
         rows = rows[np.argsort(start[rows], kind="stable")]
         step = facts[step_of[rows[0]]] if step_of[rows[0]] >= 0 else StepFacts()
         match = _best(known, [names[r] for r in rows], captured, step, turns)
@@ -77,6 +80,16 @@ def link_captures(trace: Trace, step_of: Any, facts: list[StepFacts]) -> tuple[T
             ranges[rows] = np.where(inner >= 0, inner, ranges[rows])
             linked[rows] = inner >= 0
     return trace.with_column("activities", "range", ranges), linked
+
+
+def _by_node(trace: Trace) -> Any:
+    """A mask of the activities of graphs in a range that ended before their launch: that of the capture."""
+    graph, launch, around = (trace.column("activities", name) for name in ("graph", "launch", "range"))
+    found = (graph >= 0) & (launch >= 0) & (around >= 0)
+    rows = np.flatnonzero(found)
+    ended = trace.column("ranges", "end_ns")[around[rows]]
+    found[rows] = ended < trace.column("launches", "start_ns")[launch[rows]]
+    return found
 
 
 def without_captures(trace: Trace) -> Trace:

@@ -25,6 +25,7 @@ from profiler.traces.nsyscalls import Calls
 from profiler.traces.nsyscategories import Categories
 from profiler.traces.nsyscolumns import as_table, compact, integers, stacked, whole
 from profiler.traces.nsysfacts import EXPORTED, DeviceNumbers, devices, origin, samples
+from profiler.traces.nsysgraphs import NODES, link_nodes
 from profiler.traces.nsysmemory import allocations
 from profiler.traces.nsysnames import Strings, copy_name, range_names
 from profiler.traces.sound import Columns, Losses, constant, in_order, sound_times
@@ -68,6 +69,7 @@ WANTED: dict[str, dict[str, tuple[str, ...]]] = {
     COPY: {**PLACE, "name": ("copyKind",), "bytes": ("bytes",), "graph_node": ("graphNodeId",)},
     SET: {**PLACE, "bytes": ("bytes",), "graph_node": ("graphNodeId",)},
     GRAPH: {**PLACE, "name": ("graphId",), "graph": ("graphId",)},
+    NODES: {**CALL, "node": ("graphNodeId",), "original": ("originalGraphNodeId",)},
     RUNTIME: {**CALL, "correlation": ("correlationId",), "name": ("nameId",)},
     NVTX: {
         **CALL,
@@ -118,7 +120,11 @@ class _Report:
         return_freed_memory()
         self.losses.note("noted", self.strings.cleaned, "names that were cut or had control characters")
         trace = replace(trace, losses=self.losses.found())
-        return trace if self.brief else link_activities(trace)
+        return trace if self.brief else link_nodes(link_activities(trace), self._nodes())
+
+    def _nodes(self) -> Columns:
+        """Events that made nodes of graphs."""
+        return in_order(self._scan(NODES, lambda batch: compact("launches", integers(batch))), Losses())
 
     def _host(self) -> dict[str, pa.Table]:
         """Launches in their ranges, and samples: linked before activities take memory."""

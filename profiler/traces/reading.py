@@ -14,6 +14,8 @@ from specfiles.reading import exists
 
 HEAD_BYTES = 4096
 PACKED = {b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2"}
+# Exports of Nsight Systems other than SQLite, by the bytes that their files begin with.
+EXPORTS = {b"PAR1": "Parquet", b"ARROW1": "Arrow", b"\x89HDF\r\n\x1a\n": "HDF5"}
 Reader = Callable[[Path], Trace]
 
 
@@ -46,6 +48,11 @@ def reader_of(path: Path) -> Reader:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
     if packer := next((name for magic, name in PACKED.items() if head.startswith(magic)), None):
         raise InputError(f"{path}: is packed with {packer}; unpack it first (only gzip is read as it is).")
+    if kind := next((kind for magic, kind in EXPORTS.items() if head.startswith(magic)), None):
+        raise InputError(
+            f"{path}: is a file of {kind}; Nsight Systems' reports are read as SQLite: "
+            "`nsys export --type sqlite REPORT.nsys-rep` writes that."
+        )
     return _binary(head) or _page(path, head) or kineto.read
 
 

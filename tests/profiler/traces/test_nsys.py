@@ -195,6 +195,53 @@ def test_every_kernel_of_a_graph_launch_has_that_call(report: Callable[..., Path
     assert [row["graph_node"] for row in rows] == [1, 2, 3, 4, 5]
 
 
+def test_kernels_of_a_replay_are_in_the_ranges_that_captured_their_nodes(report: Callable[..., Path]) -> None:
+    """Through clones of the instantiated graph, in any order, as on two streams; the step is the replay's."""
+    sizes = [f"aten::mm, op_id = {n}, sizes = [[4, 16], [16, {32 * n}]]" for n in (1, 2, 3)]
+    ranges = [nvtx(100 * n, 100 * n + 50, text) for n, text in enumerate(sizes, 1)]
+    made = [
+        {**call(100 * n + 10, 100 * n + 10, 0), "graphNodeId": n, "originalGraphNodeId": None}
+        for n in (1, 2, 3)
+    ]
+    clones = [{**call(500, 500, 0), "graphNodeId": 10 + n, "originalGraphNodeId": n} for n in (1, 2, 3)]
+    other = {**call(110, 110, 0, pid=8), "graphNodeId": 13, "originalGraphNodeId": None}
+    path = report(
+        NVTX_EVENTS=[*ranges, nvtx(900, 1000, "step[DECODE bs=4]"), nvtx(1100, 1200, "step[DECODE bs=8]")],
+        CUDA_GRAPH_NODE_EVENTS=[other, *clones, *made],
+        CUPTI_ACTIVITY_KIND_RUNTIME=[call(910, 920, 5), call(1110, 1120, 6)],
+        CUPTI_ACTIVITY_KIND_KERNEL=[
+            kernel(at + 10 * place, at + 10 * place + 5, correlation, graphNodeId=10 + n)
+            for at, correlation in ((930, 5), (1130, 6))
+            for place, n in enumerate((2, 1, 3, 9))
+        ],
+    )
+    found = attribute(nsys.read(path))["attribution"].to_pydict()
+    assert found["how"] == ["capture", "capture", "capture", None] * 2
+    assert found["matrix_flops"] == [2 * 4 * 16 * 32 * n for n in (2, 1, 3, 0)] * 2
+    assert found["step"] == [0] * 4 + [1] * 4
+    assert len(set(found["instance"])) == 8
+
+
+@pytest.mark.parametrize("begin", [b"PAR1", b"ARROW1\0\0", b"\x89HDF\r\n\x1a\n"])
+def test_exports_of_other_kinds_are_refused_with_the_one_to_make(begin: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "StringIds"
+    path.write_bytes(begin + bytes(100))
+    with pytest.raises(InputError, match="nsys export --type sqlite"):
+        reader_of(path)
+
+
+@pytest.mark.parametrize("original", [1, 2], ids=["itself", "each other"])
+def test_nodes_that_clone_each_other_end(report: Callable[..., Path], original: int) -> None:
+    nodes = [
+        {**call(1, 1, 0), "graphNodeId": node, "originalGraphNodeId": source}
+        for node, source in ((1, original), (2, 1))
+    ]
+    trace = nsys.read(
+        report(CUPTI_ACTIVITY_KIND_KERNEL=[kernel(5, 6, 3, graphNodeId=1)], CUDA_GRAPH_NODE_EVENTS=nodes)
+    )
+    assert trace["activities"].num_rows == 1
+
+
 def test_a_correlation_id_used_twice_is_said(report: Callable[..., Path]) -> None:
     path = report(
         CUPTI_ACTIVITY_KIND_KERNEL=[kernel(10, 20, 3)],
