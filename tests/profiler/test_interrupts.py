@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ from contextlib import suppress
 
 import pytest
 
-from profiler.interrupts import interrupts_kept, raise_swallowed
+from profiler.interrupts import AGAIN_S, interrupts_kept, raise_swallowed
 
 
 def press() -> None:
@@ -68,6 +70,86 @@ def test_an_interrupt_that_python_drops_comes_again(place: Callable[[], None]) -
     with pytest.raises(KeyboardInterrupt):
         command()
     assert not ended
+
+
+def in_another_thread(ready: threading.Event, stop: threading.Event) -> None:
+    ready.set()
+    stop.wait(300)
+
+
+def interrupted_elsewhere(command: Callable[[], None]) -> None:
+    """Run a command during which the system delivers an interrupt to a thread other than the main one."""
+    ready, stop = threading.Event(), threading.Event()
+    other = threading.Thread(target=in_another_thread, args=(ready, stop), daemon=True)
+    other.start()
+    ready.wait(300)
+    assert other.ident is not None
+    sender = threading.Timer(0.05, signal.pthread_kill, (other.ident, signal.SIGINT))
+    sender.start()
+    try:
+        command()
+    finally:
+        stop.set()
+        sender.join()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads here")
+def test_an_interrupt_that_another_thread_gets_wakes_the_main_one() -> None:
+    ended: list[str] = []
+
+    def command() -> None:
+        with interrupts_kept():
+            time.sleep(300)
+            ended.append("by itself")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_elsewhere(command)
+    assert not ended
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_an_interrupt_of_a_forked_process_is_its_own() -> None:
+    with interrupts_kept():
+        if not (child := os.fork()):
+            with suppress(KeyboardInterrupt):
+                press()
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        time.sleep(5 * AGAIN_S)
+        raise_swallowed()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signals here")
+def test_other_signals_and_handlers_are_left_alone() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
+    try:
+        with interrupts_kept():
+            signal.raise_signal(signal.SIGUSR1)
+            ours = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+            press()
+            time.sleep(5 * AGAIN_S)
+            signal.signal(signal.SIGINT, ours)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == [signal.SIGUSR1, signal.SIGINT]
+
+
+def test_one_interrupt_is_raised_once() -> None:
+    """Not again where what was measured is being saved."""
+    saved: list[str] = []
+
+    def command() -> None:
+        with interrupts_kept():
+            try:
+                press()
+            finally:
+                time.sleep(5 * AGAIN_S)
+                saved.append("all")
+
+    with pytest.raises(KeyboardInterrupt):
+        command()
+    assert saved == ["all"]
 
 
 @PLACES
