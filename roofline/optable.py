@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,9 @@ from workloads.operators import (
     Sampling,
 )
 from workloads.operators.collective import PATTERNS
+
+if TYPE_CHECKING:
+    from roofline.physics.base import Columns
 
 CALIBRATED_COLUMNS = ("lower_us", "upper_us", "provenance")  # appended where kernel models predict
 OUTPUT_COLUMNS = ("flops", "bytes_moved", "compute_s", "memory_s", "predicted_us", "bound", "fidelity")
@@ -192,7 +195,7 @@ def predict_table(table: pd.DataFrame, limits: Ceilings) -> pd.DataFrame:
     if limits.fidelity is Fidelity.CORRECTED:  # said of rows that are
         result["fidelity"][:] = str(Fidelity.CALIBRATED)
     result["provenance"] = np.full(len(table), "ceilings", dtype=object)
-    for rows, operator, limit in timed(_joined(table), limits):
+    for rows, operator, limit in timed(table, limits):
         work = operator.work()
         values = (work.flops, work.bytes, limit.compute_s, limit.memory_s, limit.time_s * 1e6)
         for name, value in zip(OUTPUT_COLUMNS, (*values, limit.bound), strict=False):
@@ -208,25 +211,20 @@ def predict_table(table: pd.DataFrame, limits: Ceilings) -> pd.DataFrame:
     return table.assign(**{name: result[name] for name in columns})
 
 
-def _joined(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with text in one piece: Arrow joins the many of a Parquet file whenever rows are picked."""
-    every = np.arange(len(table))
-    return table.assign(**{name: table[name].take(every) for name in table.select_dtypes("string")})
-
-
 def timed(table: pd.DataFrame, limits: Ceilings) -> Iterator[tuple[Any, Operator, Times]]:
     """The rows of each kind, format and kernel: where they stand, their operator, and its times."""
-    for (kind, inputs, cache), rows in _groups(table, limits):
-        operator = row_operators(table, rows, kind, inputs, cache)
+    every = of_table(table)
+    for (kind, inputs, cache), rows in _groups(every, limits):
+        columns = {name: column[rows] for name, column in every.items()}
+        operator = row_operators(table, rows, columns, kind, inputs, cache)
         if limits.kernels is None:
             with _asked_by(table, rows):
                 found = times(operator, limits)
             yield rows, operator, found
             continue
-        columns = of_table(table, rows)
         run = as_run(inputs, engine_of(columns), limits.kernels.gpu, kind)
         if run != inputs:
-            operator = row_operators(table, rows, kind, run, cache)
+            operator = row_operators(table, rows, columns, kind, run, cache)
         with _asked_by(table, rows):
             kernel = limits.kernels.table(kind, inputs, cache, columns)
             found = times(operator, limits, kernel)
@@ -264,30 +262,34 @@ def replayed(kind: str, kernel: str) -> bool:
     return bool(kernel) and models()[kind].replayed
 
 
-def _groups(table: pd.DataFrame, limits: Ceilings) -> list[tuple[tuple[str, str, str], Any]]:
+def _groups(columns: Columns, limits: Ceilings) -> list[tuple[tuple[str, str, str], Any]]:
     """Rows that are evaluated at once: of one kind, formats and, where these choose constants, kernel."""
     named = ("op", "dtype", "kv_dtype", *(("backend", "kernel") if limits.kernels else ()))
-    keys = [
-        table[name].fillna("").astype(str).to_numpy() if name in table else np.full(len(table), "")
-        for name in named
-    ]
-    if "causal" in table:  # without a mask, prefill is an encoder's attention
-        unmasked = pd.to_numeric(table["causal"], errors="coerce").eq(0).fillna(False).to_numpy(dtype=bool)
-        keys[0] = np.where(unmasked & (keys[0] == "attention_prefill"), "attention_encoder", keys[0])
+    count = len(columns["op"])
+    keys = [columns.get(name, np.full(count, "", dtype=object)) for name in named]
+    if "causal" in columns:  # without a mask, prefill is an encoder's attention
+        unmasked = (columns["causal"] == 0) & (keys[0] == "attention_prefill")
+        keys[0] = np.where(unmasked, "attention_encoder", keys[0])
     # Matrix-vector products are other kernels than products, with constants of their own.
-    ones = table["m"].eq(1).fillna(False).to_numpy(dtype=bool) if "m" in table else np.zeros(len(table), bool)
-    groups = table.groupby([*keys, ones], sort=True).indices if len(table) else {}
+    ones = pd.Series(columns.get("m", np.zeros(count)) == 1)
+    groups = ones.groupby([*keys, ones], sort=True).indices if count else {}
     return [((str(key[0]), str(key[1]), str(key[2])), rows) for key, rows in groups.items()]
 
 
 def one_operator(row: Mapping[str, Any]) -> Operator:
     """The operator of a single row, its sizes plain numbers."""
     table = pd.DataFrame([row])
-    return row_operators(table, np.array([0]), row["op"], row["dtype"], row.get("kv_dtype") or "")
+    columns, cache = of_table(table), row.get("kv_dtype") or ""
+    return row_operators(table, np.array([0]), columns, row["op"], row["dtype"], cache)
 
 
-def row_operators(table: pd.DataFrame, rows: Any, op: str, dtype: str, kv_dtype: str) -> Operator:
-    """The rows of one kind and dtype as a single operator whose sizes are arrays."""
+def row_operators(
+    table: pd.DataFrame, rows: Any, columns: Columns, op: str, dtype: str, kv_dtype: str
+) -> Operator:
+    """The rows of one kind and dtype as a single operator whose sizes are arrays.
+
+    `columns` are those of the rows (`of_table`).
+    """
     if op not in BUILDERS:
         raise choose(op, list(BUILDERS), f"operator kind (row {_label(table, rows)})")
     for given in filter(None, (dtype, kv_dtype)):
@@ -296,17 +298,15 @@ def row_operators(table: pd.DataFrame, rows: Any, op: str, dtype: str, kv_dtype:
 
     def size(column: str) -> Any:
         if column == "distribution":
-            return _exponents(table, rows)
+            return exponents(columns[column]) if column in columns else np.zeros(len(rows))
         column, optional, absent = column.partition("?")  # NAME?, or NAME?VALUE for one that may be empty
         if column not in table:
             if optional:
                 return np.full(len(rows), float(absent)) if absent else None
             raise InputError(f"op {op} needs the column {column!r}; the table has none.")
-        try:
-            given = pd.to_numeric(table[column].iloc[rows])
-            values = given.to_numpy(dtype=np.float64, na_value=np.nan)
-        except (TypeError, ValueError):
-            raise InputError(_no_number(table[column].iloc[rows], op)) from None
+        values = columns[column]
+        if np.isnan(values).any() and (text := _no_number(table[column].iloc[rows], op)):
+            raise InputError(text)
         values = np.nan_to_num(values, nan=float(absent or 0)) if optional else values
         wrong = ~((values >= 0 if optional else values > 0) & (values <= LARGEST))
         if wrong.any():
@@ -324,15 +324,11 @@ def row_operators(table: pd.DataFrame, rows: Any, op: str, dtype: str, kv_dtype:
         raise InputError(f"row {_label(table, rows[error.at :])}: {error}") from None
 
 
-def _exponents(table: pd.DataFrame, rows: Any) -> Any:
-    """The exponent of each row's routing: 0 where tokens are spread evenly."""
-    if "distribution" not in table:
-        return np.zeros(len(rows))
-    return exponents(table["distribution"].iloc[rows].fillna("").astype(str).to_numpy(dtype=object))
-
-
 def _no_number(column: pd.Series, op: str) -> str:
+    """What is said of the first value that is no number; empty where all are, or are missing."""
     wrong = column[pd.to_numeric(column, errors="coerce").isna() & column.notna()]
+    if wrong.empty:
+        return ""
     at = f"row {_counted(wrong.index[0])}: {column.name} of op {op} is {wrong.iloc[0]!r}"
     return f"{at}; expected a number without a unit or separators."
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from roofline.formats import DTYPES
 from roofline.optable import BUILDERS, predict_table
-from roofline.physics.columns import NAMES, SIZES
+from roofline.physics.columns import NAMES, SIZES, words
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from roofline.ceilings import Ceilings
 
-COLUMNS = frozenset((*SIZES, *NAMES, "dtype", "kv_dtype", "latency_us", "gpu"))
+COLUMNS = frozenset((*SIZES, *NAMES, "latency_us", "gpu"))
 KINDS: Mapping[str, str] = {
     **dict.fromkeys(("matmul", "mm", "linear"), "gemm"),
     **dict.fromkeys(("rms_norm", "layernorm", "layer_norm"), "rmsnorm"),
@@ -66,8 +66,7 @@ def predict_named(given: pd.DataFrame, limits: Ceilings) -> pd.DataFrame:
 
 def _each(column: pd.Series, known: Callable[[str], str]) -> pd.Series:
     """The names of a column, each different one looked up once."""
-    names = column.fillna("").astype(str)
-    return names.map({name: known(name) for name in names.unique()})
+    return pd.Series(words(column, known), column.index)
 
 
 def _kind(name: str) -> str:

@@ -51,8 +51,8 @@ class Times:
         import numpy as np
 
         stacked = np.stack(np.broadcast_arrays(*limits))
-        names = np.asarray(BOUNDS)[stacked.argmax(axis=0)]
-        return np.where(stacked.any(axis=0), names, FUSED)
+        names = np.array((*BOUNDS, FUSED), dtype=object)
+        return names[np.where(stacked.any(axis=0), stacked.argmax(axis=0), len(BOUNDS))]
 
 
 def times(

@@ -13,6 +13,7 @@ from typing import Any
 
 from profiler.kernels import MULTIPLES, PRODUCTS
 from roofline.optable import row_operators
+from roofline.physics.columns import of_table
 
 Row = dict[str, Any]  # columns of an operator table (roofline.optable)
 
@@ -180,6 +181,6 @@ def _affordable(found: list[Row], limits: Limits) -> list[Row]:
     table = pd.DataFrame(found)
     fits = np.zeros(len(table), dtype=bool)
     for (op, dtype), at in table.groupby(["op", "dtype"]).indices.items():
-        work = row_operators(table, at, str(op), str(dtype), "").work()
+        work = row_operators(table, at, of_table(table.iloc[at]), str(op), str(dtype), "").work()
         fits[at] = (work.flops <= limits.flops) & (work.bytes <= limits.bytes)
     return [row for row, fit in zip(found, fits, strict=True) if fit]

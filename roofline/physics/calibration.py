@@ -100,15 +100,16 @@ def cells(table: pd.DataFrame, device: Device) -> Iterator[Entry]:
     positions = np.flatnonzero(usable)
     keys = [text[name].to_numpy()[positions] for name in KEY]
     frame = pd.DataFrame(dict(zip(KEY, keys, strict=True)))
+    every = of_table(table)
     for key, chosen in frame.groupby(list(KEY), sort=True).indices.items():
         if len(chosen) < LEAST:
             continue
         rows, (op, dtype, kv_dtype, backend, kernel) = positions[chosen], key
-        operator = row_operators(table, rows, op, as_run(dtype, backend, gpu, op), kv_dtype)
+        columns = {name: column[rows] for name, column in every.items()}
+        operator = row_operators(table, rows, columns, op, as_run(dtype, backend, gpu, op), kv_dtype)
         time = table["latency_us"].iloc[rows].to_numpy(dtype=np.float64) * 1e-6
         bound = times(operator, limits)
         floor = np.broadcast_to(bound.compute_s if replayed(op, kernel) else bound.time_s, time.shape)
-        columns = of_table(table, rows)
         name = "/".join(filter(None, (device.name, *key)))
         yield key, rows, Cell(known[op], gpu, dtypes_of(dtype, kv_dtype), columns, time, name, floor)
 

@@ -36,30 +36,40 @@ SIZES = (
     *("num_tokens", "hidden", "inter", "topk", "num_experts", "moe_tp", "moe_ep", "gated"),
     *("bytes", "n_gpus"),
 )
-NAMES = ("op", "distribution", "backend", "kernel", "version")
+NAMES = ("op", "dtype", "kv_dtype", "distribution", "backend", "kernel", "version")
 NEVER_AGAIN = np.inf  # copies of weights that are used in turn: in a model all other layers run in between
+_COPIES = {"cold": NEVER_AGAIN, "warm": 1.0}
 TILE_ROWS = 128  # that one instruction multiplies on Hopper and Blackwell
 # Names of one format: the first is the one that calibrations use.
 _SAME = (("bfloat16", "bf16"), ("float16", "fp16", "half"), ("float32", "fp32"))
 CANONICAL = {name: names[0] for names in _SAME for name in names}
 
 
-def of_table(table: pd.DataFrame, rows: Any) -> Columns:
-    """Some rows of a table: sizes as floats (NaN where empty), names as strings."""
+def of_table(table: pd.DataFrame) -> Columns:
+    """The columns of a table that kernel models read: sizes as floats (NaN where empty), names as strings."""
     import pandas as pd
 
-    chosen: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name in SIZES:
         if name in table:
-            values = pd.to_numeric(table[name].iloc[rows], errors="coerce")
-            chosen[name] = values.to_numpy(dtype=np.float64, na_value=np.nan)
+            values = table[name]
+            if not pd.api.types.is_numeric_dtype(values):
+                values = pd.to_numeric(values, errors="coerce")
+            found[name] = values.to_numpy(dtype=np.float64, na_value=np.nan)
     for name in NAMES:
         if name in table:
-            chosen[name] = table[name].iloc[rows].fillna("").astype(str).to_numpy(dtype=object)
+            found[name] = words(table[name])
     if "tag" in table:  # of a campaign (docs/measured.md)
-        ways = table["tag"].iloc[rows].astype(str).str.partition(",")[0]
-        chosen["copies"] = ways.map({"cold": NEVER_AGAIN, "warm": 1.0}).to_numpy(dtype=np.float64)
-    return chosen
+        found["copies"] = words(table["tag"], lambda tag: _COPIES.get(tag.partition(",")[0], np.nan), float)
+    return found
+
+
+def words(column: pd.Series, said: Callable[[str], Any] = str, dtype: type = object) -> Any:
+    """What each name of a column says, as an array: each different one is read once, an empty one as ""."""
+    import pandas as pd
+
+    code, names = pd.factorize(column)
+    return np.array([said(str(name)) for name in (*names, "")], dtype=dtype)[code]  # -1: empty
 
 
 def dtypes_of(dtype: str, kv_dtype: str = "") -> Dtypes:

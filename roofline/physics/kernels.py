@@ -89,15 +89,16 @@ class Kernels:
         if chosen is None:
             return None
         count = len(next(iter(rows.values())))
-        named = {"op": np.full(count, op, object), "kernel": np.full(count, chosen.kernel or kernel, object)}
+        names = {"op": op, "kernel": chosen.kernel or kernel}
+        named = {of: np.broadcast_to(np.array(name, object), count) for of, name in names.items()}
         parts = self._parts(op, dtypes_of(dtype, kv_dtype), {**rows, **named}, chosen)
         outside, learned = _outside(rows, chosen.domain), parts.pop(TERM, None)
         calibrated = total(parts)
         lower, upper = (
             np.where(outside, np.nan, calibrated * ratio) for ratio in within(chosen.bands, calibrated)
         )
-        said = np.where(outside, f"{chosen.provenance}, extrapolated", chosen.provenance).astype(object)
-        found = KernelTime(parts, calibrated, lower, upper, said, models()[op].why, whose=_whose(chosen))
+        said, why = _said(chosen, outside), models()[op].why
+        found = KernelTime(parts, calibrated, lower, upper, said, why, whose=_whose(chosen))
         return _corrected(found, chosen, learned, outside) if self.corrects else found
 
     def _parts(self, op: str, dtype: Dtypes, rows: Columns, chosen: Chosen) -> dict[str, Floats]:
@@ -141,6 +142,12 @@ class Kernels:
         return kernel if kernel is None or widening is None else _faster(kernel, widening)
 
 
+def _said(chosen: Chosen, outside: Any, more: str = "") -> Any:
+    """The provenance of each row; rows share its words, of which there are few."""
+    known = (f"{chosen.provenance}{more}", f"{chosen.provenance}, extrapolated{more}")
+    return np.array(known, dtype=object)[outside.astype(int)]
+
+
 def _whose(chosen: Chosen) -> str:
     return " ".join(filter(None, (chosen.backend, chosen.kernel)))
 
@@ -167,18 +174,18 @@ def _faster(one: KernelTime, other: KernelTime) -> KernelTime:
 def _corrected(found: KernelTime, chosen: Chosen, learned: Any, outside: Any) -> KernelTime:
     """The time with what was learned where that applies; the others say why not and stay as they are."""
     if chosen.correction is None or learned is None:
-        said = found.provenance + ", not corrected: nothing was learned beside these constants"
+        said = _said(chosen, outside, ", not corrected: nothing was learned beside these constants")
         return replace(found, provenance=said, corrected=np.zeros(len(said), dtype=bool))
     applies = ~(np.isnan(learned) | outside)
     time = found.time_s + np.where(applies, learned, 0.0)
     lower, upper = within(chosen.correction.corrector.bands, time)
-    elsewhere = found.provenance + ", not corrected: outside the rows that it was learned on"
+    elsewhere = _said(chosen, outside, ", not corrected: outside the rows that it was learned on")
     return KernelTime(
         {**found.parts, TERM: np.where(applies, learned, 0.0)},
         time,
         np.where(applies, time * lower, found.lower_s),
         np.where(applies, time * upper, found.upper_s),
-        np.where(applies, "corrected", elsewhere).astype(object),
+        np.where(applies, "corrected", elsewhere),
         {**found.why, TERM: WHY},
         applies,
         found.whose,

@@ -59,7 +59,7 @@ def _error(path: Path, model: KernelModel, rows: int, chosen: dict[str, str]) ->
         measured = measured[measured[name] == value]
     assert len(measured) > 0, chosen
     measured = measured.iloc[np.unique(np.linspace(0, len(measured) - 1, rows).astype(int))]
-    columns = of_table(measured, np.arange(len(measured)))
+    columns = of_table(measured)
     time = measured["latency_us"].to_numpy(dtype=np.float64) * 1e-6
     dtype = dtypes_of(chosen["dtype"])
     cell = Cell(model, Gpu.of(load_device(chosen["gpu"])), dtype, columns, time)

@@ -105,7 +105,7 @@ def test_a_model_reads_its_weights_from_memory_and_its_activations_from_the_l2(n
 
 def test_rows_of_a_campaign_are_as_cold_as_their_tag_says() -> None:
     table = pd.DataFrame({"m": 16, "n": 1024, "k": 1024, "tag": ["cold, graph replay", "warm, by call", ""]})
-    rows = of_table(table, np.arange(3))
+    rows = of_table(table)
     first = MODEL.parts(rows, H100, BF16, started(H100, BF16, first_load_s=1e-6))["first loads"]
     assert first[0] == pytest.approx(1e-6, rel=1e-3)
     assert first[1] < first[2] < 1e-8  # one copy and 5.5 of 2 MB

@@ -163,7 +163,7 @@ def test_every_kind_has_finite_features(shared: Callable[[str], Path]) -> None:
         if "op" not in table or "latency_us" not in table:
             continue
         for op, rows in table[table["op"].isin(models())].groupby("op"):
-            columns = of_table(rows, np.linspace(0, len(rows) - 1, 10).astype(int))
+            columns = of_table(rows.iloc[np.linspace(0, len(rows) - 1, 10).astype(int)])
             kernels = ceilings(load_device("h100_sxm"), "calibrated").kernels
             assert kernels is not None
             formats = kernels.formats(str(op))
