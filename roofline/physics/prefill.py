@@ -238,7 +238,7 @@ def _tiles_s(
             exponentials=1 - beside,
             instructions=vector_instructions(padded, tiling, gpu) + beside * POLYNOMIAL,
         )
-    if kernel == "torch_flow" and gpu.generation >= 10:
+    if kernel == "torch_flow" and gpu.generation >= 10 and FALLBACK.name in c:  # latents have no such heads
         single = gpu.processors * gpu.clock_hz * WARP_FLOP_PER_CLOCK
         instead = row_s(padded, gpu, single, SYNC_SHARE, c[FALLBACK.name], overlap=1.0)
         each_s = np.where(falls_back(shape.key_dim), instead, each_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -252,6 +253,21 @@ def test_kinds_without_a_kernel_model_keep_to_the_ceilings(op: str, sizes: dict[
     assert op not in models()
     table = pd.DataFrame([{"op": op, "dtype": "bfloat16", **sizes}])
     assert (predict_table(table, LIMITS["h100_sxm"])["provenance"] == "ceilings").all()
+
+
+@pytest.mark.parametrize("name", [*CALIBRATED, "rtx4090"])
+@pytest.mark.parametrize("op", [op for op in models() if op.startswith(("attention", "mla"))])
+def test_attention_has_a_time_whatever_kernel_a_row_names(op: str, name: str) -> None:
+    backends, kernels = (
+        ("", "trtllm", "vllm", "sglang"),
+        ("torch_flow", "default", "trtllm_mha", "fa3", "triton"),
+    )
+    named = pd.DataFrame(
+        product(backends, kernels, ("bfloat16", "fp8")), columns=["backend", "kernel", "kv_dtype"]
+    )
+    sizes = {"batch": 4, "q_len": 1 if op.endswith("decode") else 512, "kv_len": 512, "head_dim": 128}
+    table = named.assign(op=op, dtype="bfloat16", n_heads=32, n_kv_heads=32, **sizes)
+    assert (predict_table(table, LIMITS[name])["predicted_us"] > 1).all()
 
 
 def test_other_fidelities_have_no_new_columns() -> None:
