@@ -119,6 +119,14 @@ class Config:
                 raise self._wrong(name, entry, "a number from 0 and below 1 per layer")
         return entries
 
+    def from_zero(self, name: str, layers: int) -> list[float] | None:
+        """A list with a number from 0 per layer, or None where the field is absent."""
+        entries = self._listed(name, layers)
+        for entry in entries or ():
+            if isinstance(entry, bool) or not isinstance(entry, int | float) or not entry >= 0:
+                raise self._wrong(name, entry, "a number from 0 per layer")
+        return entries
+
     def nested(self, name: str) -> Config:
         """The config inside a field; an empty one where the field is absent."""
         value = {} if self.fields.get(name) is None else self.fields[name]

@@ -286,9 +286,10 @@ def test_no_family_is_compared_nowhere() -> None:
     from tests.workloads.test_compressed import COMPARED as COMPRESSED
     from tests.workloads.test_encoders_in_transformers import COMPARED
     from tests.workloads.test_transformers import FAMILIES as DECODERS
+    from tests.workloads.test_transformers import VLLM_ALONE
     from workloads.families import FAMILIES
 
     absent = {"llada", "sedd", "linear_attention", "linformer", "nemotron-nas", "mobilellm"}
-    absent |= {"rwkv5", "rwkv6", "rwkv7", "minimax_text_01", "minimax_m1"}
+    absent |= VLLM_ALONE | {"rwkv5", "rwkv6", "rwkv7", "minimax_text_01", "minimax_m1"}
     here = {family for family, _ in CASES}
     assert {*DECODERS, *here, *COMPARED, *COMPRESSED} | absent == set(FAMILIES)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,16 @@ from workloads.phases import (
 )
 
 FILES = MODELS.paths()
+
+
+def sizes(hidden: int, inner: int, layers: int, heads: int, vocabulary: int) -> dict[str, Any]:
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "vocab_size": vocabulary,
+    }
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -91,11 +102,54 @@ def test_every_family_has_a_shipped_model_or_is_compared_at_small_sizes() -> Non
     hybrids = {"falcon_mamba", "bamba", "falcon_h1", "granitemoehybrid", "zamba2"}
     hybrids |= {"minimax", "minimax_text_01", "minimax_m1"}
     small = {*kin.FAMILY, *hybrids, "vaultgemma", "gpt_bigcode", "gpt_neo", "xglm", "glm4_moe_lite"}
-    small |= {"gemma4_unified_text", "mistral4", "youtu", "afmoe", "laguna"}
+    small |= {"gemma4_unified_text", "mistral4", "youtu", "minicpm3", "afmoe", "laguna"}
     small |= {"minimax_m3_text", "minimax_m3_vl_text"}
     small -= {"qwen3_vl_text", "qwen3_vl_moe_text"}
     assert set(FAMILIES) - shipped == small
     assert shipped <= set(FAMILIES)
+
+
+LING = {
+    **{"hidden_size": 2048, "intermediate_size": 5120, "num_hidden_layers": 20, "num_attention_heads": 16},
+    **{"num_key_value_heads": 4, "head_dim": 128, "vocab_size": 157184, "use_qk_norm": True},
+    **{"num_experts": 256, "num_experts_per_tok": 8, "num_shared_experts": 1, "moe_intermediate_size": 512},
+    **{"first_k_dense_replace": 1, "moe_router_enable_expert_bias": True},
+}
+DEEPSEEK_MOE = {
+    **{"hidden_size": 2048, "intermediate_size": 10944, "num_hidden_layers": 28, "num_attention_heads": 16},
+    **{"vocab_size": 102400, "moe_intermediate_size": 1408, "n_routed_experts": 64, "n_shared_experts": 2},
+    **{"num_experts_per_tok": 6, "first_k_dense_replace": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "whole", "active", "convention"),
+    [
+        # inclusionAI/Ling-mini-2.0: 16.26B, of which 1.4B for a token, 789M without embeddings
+        ("bailing_moe_v2", LING, "16.26B", "1.4B", "all"),
+        ("bailing_moe", LING, "16.26B", "789M", "without embeddings"),
+        # arXiv:2401.06066, table 2
+        ("deepseek", DEEPSEEK_MOE, "16.4B", "2.8B", "all"),
+        # internlm/internlm2_5-7b: 7.74B
+        (
+            "internlm2",
+            sizes(4096, 14336, 32, 32, 92544) | {"num_key_value_heads": 8},
+            "7.74B",
+            "7.74B",
+            "all",
+        ),
+        # arXiv:2404.06395, table 2: 2,442,057,984 without embeddings
+        ("minicpm", sizes(2304, 5760, 40, 36, 122753), "2.72B", "2.442B", "without embeddings"),
+        # OrionStarAI/Orion-14B: 14.5B
+        ("orion", sizes(5120, 15360, 40, 40, 84608), "14.5B", "14.5B", "all"),
+    ],
+)
+def test_sizes_of_what_vllm_alone_has(
+    family: str, fields: dict[str, Any], whole: str, active: str, convention: ActiveConvention
+) -> None:
+    model = build(Config({"model_type": family, **fields}, "test"), "test")
+    assert agrees(parameters(model), whole)
+    assert agrees(active_parameters(model, convention), active)
 
 
 def test_the_counted_table_agrees(shared: Callable[[str], Path]) -> None:

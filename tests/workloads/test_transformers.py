@@ -84,6 +84,8 @@ SMALLEST = {  # of each family, for a comparison at full depth
     "gemma3n_text": "Gemma-3n-E2B",
     "gemma4_text": "Gemma-4-E2B",
 }
+# Of these vLLM has code, and tests/workloads/test_models.py published counts.
+VLLM_ALONE = {"deepseek", "internlm2", "bailing_moe", "bailing_moe_v2", "minicpm", "orion"}
 FAMILIES = {
     *llama.FAMILY,
     *kin.FAMILY,
@@ -96,7 +98,7 @@ FAMILIES = {
     *gated.FAMILY,
     *block_sparse.FAMILY,
     *longcat.FAMILY,
-} - {"nemotron-nas", "mobilellm"}  # which transformers has not
+} - {"nemotron-nas", "mobilellm", *VLLM_ALONE}  # which transformers has not
 LOOPS = {"dbrx", "step3p5", "longcat_flash"}
 ON_META = sorted(FAMILIES - LOOPS)
 ALIASES = {  # model types of the same code in other libraries
@@ -106,7 +108,19 @@ ALIASES = {  # model types of the same code in other libraries
 }
 # SDPA knows no soft-capping (Gemma 2), no sinks (gpt-oss), no bias of positions; GPT-J never used it;
 # on a CPU the counter does not know SDPA's kernel.
-EAGER = {"mimo_v2_flash", "gemma2", "vaultgemma", "gpt_oss", "bloom", "mpt", "gptj", "gpt_neo", "xglm"}
+EAGER = {
+    "granite_swa",
+    "granitemoe_swa",
+    "mimo_v2_flash",
+    "gemma2",
+    "vaultgemma",
+    "gpt_oss",
+    "bloom",
+    "mpt",
+    "gptj",
+    "gpt_neo",
+    "xglm",
+}
 
 
 def decoder_of(fields: dict[str, Any]) -> dict[str, Any]:
@@ -224,7 +238,7 @@ def test_parameters_and_flops_of_every_shipped_config(path: Path) -> None:
 
 
 # Sixty layers of latent attention once: the others of DeepSeek's kind repeat it and cost a minute each.
-NO_MODEL = {"mimo_v2_flash", "kimi_k2", "deepseek_v32", "glm_moe_dsa", "mistral4", "youtu"}
+NO_MODEL = {"mimo_v2_flash", "kimi_k2", "deepseek_v32", "glm_moe_dsa", "mistral4", "youtu", "minicpm3"}
 # Of these no config is shipped.
 NO_MODEL |= {
     "gemma4_unified_text",
@@ -324,6 +338,7 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
     "qwen2_moe": {"num_experts": 5, "moe_intermediate_size": 35, "shared_expert_intermediate_size": 33},
     "qwen3_moe": {"num_experts": 9, "moe_intermediate_size": 35},
     "glm4_moe": {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 35},
+    "granitemoe_swa": {**EXPERTS, "shared_intermediate_size": 33},
     "granitemoe": EXPERTS,
     "granitemoeshared": {**EXPERTS, "shared_intermediate_size": 33},
     "ministral": {"head_dim": 10},
@@ -381,6 +396,7 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
     },
     "mistral4": LATENT,
     "youtu": LATENT,
+    "minicpm3": LATENT,
     "afmoe": {**GATED, "num_experts": 5},
     "laguna": {**GATED, "num_experts": 5, "layer_types": list(WINDOW_TYPES)},
     "step3p5": {
@@ -465,6 +481,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("glm_moe_dsa", {"num_hidden_layers": 3, "index_topk_pattern": "FSF"}),
     ("mimo_v2_flash", {"num_hidden_layers": 7}),
     ("mimo_v2_flash", {"layer_types": ["sliding_attention", "full_attention"]}),
+    *((family, {"layer_rope_theta": [0, 1e4]}) for family in ("granite_swa", "granitemoe_swa")),
+    ("hyperclovax", {"use_post_norm": False, "attention_bias": True, "mlp_bias": True}),
+    ("minicpm3", dict.fromkeys(("q_lora_rank", "v_head_dim")) | {"mlp_bias": True}),
     ("afmoe", {"num_hidden_layers": 5, "num_dense_layers": 2, "num_shared_experts": 1}),
     ("afmoe", {"attention_bias": True}),
     ("laguna", {"num_attention_heads_per_layer": [6, 8], "gating": "per-element"}),
@@ -501,7 +520,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("mpt", {"expansion_ratio": 4}),
     *(
         (family, {"num_key_value_heads": heads})
-        for family in sorted({*kin.FAMILY} - WHOLE - {"diffllama"})  # whose KV heads are in pairs
+        for family in sorted(
+            {*kin.FAMILY} - WHOLE - VLLM_ALONE - {"diffllama"}
+        )  # whose KV heads are in pairs
         for heads in (1, 6)
     ),
     *((family, {"head_dim": 22}) for family in ("smollm3", "arcee", "cohere2", "ernie4_5", "ministral3")),
@@ -552,6 +573,8 @@ def test_the_activation_is_the_one_that_a_config_names(family: str) -> None:
     [
         *((family, {}) for family in ("ministral", "starcoder2", "olmo3", "exaone4", "cohere2", "dots1")),
         ("cwm", {}),
+        ("granite_swa", {}),
+        ("granitemoe_swa", {"layer_types": [*WINDOW_TYPES, *["full_attention"] * 7]}),
         ("starcoder2", {"sliding_window": 16}),
         ("cohere2", {"sliding_window_pattern": 2}),
         ("smollm3", {"use_sliding_window": True, "sliding_window": 16}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from workloads import blocks  # for MoeBlock, which models without experts do not load
 from workloads.blocks import Block, MlpBlock
@@ -101,6 +102,20 @@ def qwen(config: Config, layers: int) -> list[Block]:
     return [sparse if here else gated_mlp(config) for here in is_sparse]
 
 
+def bailing(config: Config, layers: int) -> list[Block]:
+    """Ling and Ring: dense layers first, a bias that corrects choices, a shared expert of its own width."""
+    wide = deepseek(config, layers)
+    shared = config.optional_size("moe_shared_expert_intermediate_size")
+    number = config.count("num_shared_experts", 1)
+    corrected = config.flag("moe_router_enable_expert_bias", False)
+
+    def of(block: blocks.MoeBlock) -> blocks.MoeBlock:
+        mlp = MlpBlock(number * shared, block.activation) if shared and number else block.shared
+        return replace(block, shared=mlp, router_bias=corrected)
+
+    return [of(block) if isinstance(block, blocks.MoeBlock) else block for block in wide]
+
+
 def deepseek(config: Config, layers: int) -> list[Block]:
     """DeepSeek, Kimi, GLM: dense layers first, then routed and shared experts."""
     kind = config.kind
@@ -131,7 +146,8 @@ def deepseek(config: Config, layers: int) -> list[Block]:
 
 BIASED = ("deepseek_v2", "hy_v3")  # whose dense layers and shared experts heed mlp_bias
 DEFAULT_FIRST = {  # of first_k_dense_replace; 3 in the others
-    **dict.fromkeys(("deepseek_v2", "dots1", "solar_open", "mistral4"), 0),
+    **dict.fromkeys(("deepseek_v2", "dots1", "solar_open", "mistral4", "deepseek"), 0),
+    **dict.fromkeys(("bailing_moe", "bailing_moe_v2"), 0),
     **dict.fromkeys(("glm4_moe", "glm4v_moe_text", "glm4_moe_lite", "exaone_moe", "hy_v3", "kimi_linear"), 1),
 }
 

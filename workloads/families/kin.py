@@ -16,11 +16,24 @@ _FOURTH_FULL = Quirks(window=4096, every_nth_full=4, period=PERIOD, unrotated="f
 _EXAONE = replace(_FOURTH_FULL, biases=("", "", ""), qk_norm=RMS_NORM)
 _QWEN2_VL = replace(LLAMA["qwen2"], kv_heads=8, first_full=80)
 _QWEN3_VL = Quirks(qk_norm=RMS_NORM, kv_heads=32, head_dim=128)
+_BAILING = Quirks(
+    biases=("use_qkv_bias", "use_bias", "use_bias"),
+    fused_qkv=True,
+    qk_norm=RMS_NORM,
+    qk_norm_flag="use_qk_norm",
+    feed_forward=experts.bailing,
+)
+_GRANITE_SWA = Quirks(
+    tied=True, kv_heads=4, sinks=True, window=128, every_nth_full=4, full_leads=True, unrotated="theta"
+)
 # Granite multiplies embeddings, residuals and logits by constants, which kernels beside them take along.
 QUIRKS = {
     "granite": Quirks(),
     "granitemoe": Quirks(feed_forward=experts.in_each("num_local_experts", 8)),
     "granitemoeshared": Quirks(feed_forward=experts.granite),
+    "granite_swa": _GRANITE_SWA,
+    "granitemoe_swa": replace(_GRANITE_SWA, tied=False, kv_heads=None, feed_forward=experts.granite),
+    "hyperclovax": Quirks(post_norms="use_post_norm"),
     "ministral": Quirks(kv_heads=8, window=4096),
     "ministral3": Quirks(windowed=True, kv_heads=8, head_dim=128),
     "seed_oss": Quirks(
@@ -101,6 +114,13 @@ QUIRKS = {
     ),
     "cohere2": replace(_FOURTH_FULL, norm=BARE_LAYER_NORM, parallel=True, tied=True),
     "mimo": LLAMA["qwen2"],  # MiMo-7B (vLLM, models/mimo.py)
+    # By vLLM's code alone: DeepSeekMoE, InternLM 2, Ling and Ring, MiniCPM, Orion (models/*.py).
+    "deepseek": Quirks(feed_forward=experts.deepseek),
+    "internlm2": Quirks(biases=("bias", "bias", ""), fused_qkv=True),
+    "bailing_moe": _BAILING,
+    "bailing_moe_v2": _BAILING,
+    "minicpm": Quirks(tied=True),
+    "orion": Quirks(norm=LAYER_NORM),
     # Decoders of vision models, whose towers `families.vision` does not read.
     "qwen2_vl_text": _QWEN2_VL,
     "qwen2_5_vl_text": _QWEN2_VL,

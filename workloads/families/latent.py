@@ -1,7 +1,7 @@
-"""DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash and 5, Mistral 4, Youtu: latent attention, mostly with experts.
+"""DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash and 5, Mistral 4, Youtu, MiniCPM3: latent attention.
 
-The layers of multi-token prediction (`num_nextn_predict_layers`) are no part of a step; the technique of that
-name counts them.
+Mostly with experts. The layers of multi-token prediction (`num_nextn_predict_layers`) are no part of a step;
+the technique of that name counts them.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ DEFAULTS = {  # q_lora_rank, kv_lora_rank, qk_nope_head_dim, v_head_dim
     "glm_moe_dsa": (2048, 512, 192, 256),
     "glm4_moe_lite": (768, 512, 192, 256),
     "mistral4": (1024, 256, 64, 128),
+    "minicpm3": (768, 256, 64, 0),
 }
+DENSE = ("youtu", "minicpm3")  # without experts, with a head that is the embedding
 INDEX_HEADS = {"deepseek_v32": 64, "glm_moe_dsa": 32}  # whose attention sees what an indexer picks
 INDEXER_TYPES = ("full", "shared")
 
 
 def _model(config: Config) -> Model:
     hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
-    dense = config.kind == "youtu"
-    wide = [gated_mlp(config)] * count if dense else deepseek(config, count)
+    dense = config.kind in DENSE
+    wide = [gated_mlp(config, config.flag("mlp_bias", False))] * count if dense else deepseek(config, count)
     pairs = zip(_attention(config, count), wide, strict=True)
     return decoder_of(config, hidden, [Layer(pair) for pair in pairs], tied=dense)
 
@@ -35,6 +37,8 @@ def _model(config: Config) -> Model:
 def _attention(config: Config, count: int) -> list[Block]:
     kind = config.kind
     q_latent, kv_latent, nope, value = DEFAULTS.get(kind, (1536, 512, 128, 128))
+    if not value:  # an equal share of the width
+        value = config.size("hidden_size") // config.size("num_attention_heads")
     latent = config.fields.get("q_lora_rank", q_latent)  # null means that queries have none
 
     def block(indexer: Indexer | None) -> Block:
@@ -43,7 +47,7 @@ def _attention(config: Config, count: int) -> list[Block]:
             q_latent=None if latent in (None, 0) else config.size("q_lora_rank", default=q_latent),
             kv_latent=config.size("kv_lora_rank", default=kv_latent),
             nope_dim=config.size("qk_nope_head_dim", default=nope),
-            rope_dim=config.size("qk_rope_head_dim", default=64),
+            rope_dim=config.size("qk_rope_head_dim", default=32 if kind == "minicpm3" else 64),
             value_dim=config.size("v_head_dim", default=value),
             bias=config.flag("attention_bias", False),
             indexer=indexer,
@@ -84,5 +88,6 @@ KINDS = (
     "glm4_moe_lite",
     "mistral4",
     "youtu",
+    "minicpm3",
 )
 FAMILY = dict.fromkeys(KINDS, _model)

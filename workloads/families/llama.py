@@ -40,13 +40,14 @@ class Quirks:
     fused_gate_up: bool = False
     norm: NormShape = RMS_NORM
     input_norms: bool = True
-    post_norms: bool = False
+    post_norms: bool | str = False  # or the field that may say that there are none
     parallel: bool | str = False  # attention and MLP read one normalised stream; the field that says so
     tied: bool = False  # default of tie_word_embeddings
     head_bias: str = "lm_head_bias"  # the field that says so
     head_dim: int | None = None  # default where it is not hidden / heads
     rotary: float = 1.0  # share of a head that rotates, by default
-    unrotated: str = ""  # layers without positions: those "listed" in no_rope_layers, or "full" attention
+    # Layers without positions: "listed" in no_rope_layers, "full" attention, or a layer_rope_theta of 0.
+    unrotated: str = ""
     activation: str = "silu"
     gated: bool = True
     kv_heads: int | None = None  # default where it is not the attention heads
@@ -140,12 +141,15 @@ def _model(config: Config, quirks: Quirks) -> Model:
     wide = _feed_forward(config, quirks, count)
     windows = _windows(config, quirks, count)
     parallel = config.flag(quirks.parallel, False) if isinstance(quirks.parallel, str) else quirks.parallel
+    post_norms = quirks.post_norms
+    if isinstance(post_norms, str):
+        post_norms = config.flag(post_norms, True)
     layers = [
         Layer(
             (replace(attention, window=window, rotary_dim=attention.rotary_dim if rotates else 0), block),
             quirks.norm,
             quirks.input_norms,
-            quirks.post_norms,
+            post_norms,
             parallel=parallel,
             shared_norm=parallel,
         )
@@ -190,6 +194,8 @@ def _rotates(config: Config, quirks: Quirks, windows: list[int | None]) -> list[
         return rotating(config, len(windows))
     if quirks.unrotated == "full" and config.fields.get("sliding_window", quirks.window) is not None:
         return [window is not None for window in windows]
+    if quirks.unrotated == "theta" and (bases := config.from_zero("layer_rope_theta", len(windows))):
+        return [base > 0 for base in bases]
     return [True] * len(windows)
 
 
