@@ -147,7 +147,7 @@ def _prediction_facts(predictions: Sequence[Prediction]) -> tuple[tuple[str, str
     return (
         ("Model", _each(p.scenario.model.name for p in predictions)),
         ("Device", _each(devices_of(p) for p in predictions)),
-        ("Weights", _each(s.precision.stored for s in settings)),
+        ("Weights", _each(p.scenario.weights_told for p in predictions)),
         ("Activations", _each(s.precision.multiplied for s in settings)),
         ("KV cache", _each(str(s.precision.kv) for s in settings)),
         *_split("Devices per layer", [max(s.tensor_parallel, s.expert_parallel) for s in settings]),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from specfiles.errors import InputError
 from specfiles.frozen import dataclass
-from workloads.dtypes import told
+from workloads.dtypes import told, weights_told
 from workloads.phases import Setting
 from workloads.schedule import Schedule, plain
 from workloads.sharing import check_sharing
@@ -104,6 +104,11 @@ class Scenario:
     def formats_told(self) -> str:
         """All formats in words."""
         return told(self.setting.precision, self.other_formats())
+
+    @property
+    def weights_told(self) -> str:
+        """The formats of weights in words."""
+        return weights_told(self.setting.precision, self.other_formats())
 
     @property
     def denoise_steps(self) -> int:

@@ -123,6 +123,11 @@ class Precision:
         return np.where(bytes_per_element(self.weights) >= 2, self.weights, wide)
 
     @property
+    def unquantised(self) -> Precision:
+        """Those of what is not quantised in this precision."""
+        return Precision(self.tables, self.wide, self.wide, self.wide)
+
+    @property
     def stored(self) -> str:
         """The formats of weights in words: one, or experts' apart."""
         return _and_experts(self.weights, self.expert_weights)
@@ -155,9 +160,14 @@ class Precision:
 
 def told(precision: Precision, others: Sequence[Mapping[str, Any]] = ()) -> str:
     """All formats in words; `others` are those of a checkpoint that mixes some."""
+    weights = weights_told(precision, others)
+    return f"weights {weights}, activations {precision.multiplied}, KV {precision.kv}"
+
+
+def weights_told(precision: Precision, others: Sequence[Mapping[str, Any]]) -> str:
+    """The formats of weights in words."""
     apart = ", ".join(f"{entry['bytes'] / 1e9:.3g} GB in {entry['weights']}" for entry in others)
-    own = f"{precision.stored} ({apart})" if apart else precision.stored
-    return f"weights {own}, activations {precision.multiplied}, KV {precision.kv}"
+    return f"{precision.stored} ({apart})" if apart else precision.stored
 
 
 def _and_experts(format: DtypeLike, experts: DtypeLike) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -26,6 +27,7 @@ class Stack:
     outputs: tuple[Block, ...] = ()
     scope: str = ""  # "encoder." or "vision."
     drafts: int = 0  # modules of multi-token prediction in the checkpoint; no step runs them
+    wide: bool = False  # keeps 16 bits where others are quantised, as vision towers do in checkpoints
     formats: Formats = ()  # of parts behind the layers that a checkpoint has in others than the setting's
 
     def __repr__(self) -> str:
@@ -36,6 +38,10 @@ class Stack:
     def distinct(self) -> Counter[Layer]:
         """The different layers and how many there are of each; cached, as comparing layers is slow."""
         return Counter(self.layers)
+
+    def setting(self, asked: Setting) -> Setting:
+        """How it is run where a model is run so."""
+        return replace(asked, precision=asked.precision.unquantised) if self.wide else asked
 
     def ends(self, place: Place) -> Iterator[Part]:
         """The parts behind the layers."""

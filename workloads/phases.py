@@ -99,7 +99,8 @@ def _owners(model: Model, setting: Setting) -> list[Named]:
 def _rows(passes: Iterable[tuple[Stack, Step]], setting: Setting) -> list[Named]:
     rows: dict[tuple[str, object], Named] = {}
     for stack, sizes in passes:
-        for (name, key, operator), count, repeated in _executions(stack, Place(stack.hidden, sizes, setting)):
+        place = Place(stack.hidden, sizes, stack.setting(setting))
+        for (name, key, operator), count, repeated in _executions(stack, place):
             before = rows.get((name, key))
             already, shared = (before.count, before.repeated) if before else (0, 0)
             rows[name, key] = Named(name, operator, already + count, shared + repeated)

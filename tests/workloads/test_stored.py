@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from workloads.config import Config
 from workloads.descriptor import Dtypes
 from workloads.dtypes import Precision, bytes_per_element
 from workloads.families import build
-from workloads.phases import Setting, decode, operators, owners, weight_bytes
+from workloads.phases import Setting, decode, operators, owners, prefill, weight_bytes
 from workloads.stored import stored
 
 ASKED = Dtypes(weights="checkpoint")
@@ -481,3 +482,24 @@ def test_all_weights_in_the_format_of_published_experts_are_said_to_be_too_narro
     )
     assert note(loaded, Precision.of("int4_g128")) is None  # a choice
     assert note(load_model("DeepSeek-V3"), Precision.of("fp8_block")) is None
+
+
+def test_vision_towers_keep_sixteen_bits() -> None:
+    """As in Qwen's FP8 checkpoints, whose `modules_to_not_convert` names all of `model.visual`."""
+    model = load_model("Qwen3.5-27B").model
+    narrow = Precision.of("nvfp4", "nvfp4", "fp8")
+    wide, quantised = (
+        {row.name: row for row in owners(model, Setting(precision)) if row.name.startswith("vision.")}
+        for precision in (Precision(), narrow)
+    )
+    assert wide == quantised
+    step = replace(prefill(1, 2048), images=1)
+    asked = {row.name: row.operator for row in operators(model, step, Setting(narrow))}
+    assert asked["vision.layers.mlp.up_proj"].inputs == "bf16"  # type: ignore[attr-defined]
+    assert asked["layers.mlp.up_proj"].inputs == "nvfp4"  # type: ignore[attr-defined]
+    options = {"phase": "prefill", "prompt": 2048, "images": 1, "techniques": ["fp8"]}
+    table = api.predict("Qwen3.5-27B", "h100", **options).table().set_index("name")
+    plain = api.predict("Qwen3.5-27B", "h100", **{**options, "techniques": []}).table().set_index("name")
+    ratio = table["weight_bytes"] / plain["weight_bytes"]
+    assert ratio["vision.layers.mlp.up_proj"] == 1
+    assert ratio["layers.mlp.up_proj"] == 0.5

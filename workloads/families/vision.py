@@ -106,7 +106,7 @@ def _stack(
     config: Config, count_field: str, layer: Layer, inputs: tuple[Block, ...], merger: PatchMerger
 ) -> Stack:
     layers = (layer,) * config.layers(count_field)
-    return Stack(config.size("hidden_size"), layers, inputs, (merger,), scope="vision.")
+    return Stack(config.size("hidden_size"), layers, inputs, (merger,), scope="vision.", wide=True)
 
 
 TOWERS: dict[str, Callable[[Config, int], Tower]] = {

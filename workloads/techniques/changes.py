@@ -23,6 +23,7 @@ Product = TypeVar("Product", Gemm, GroupedGemm)
 PRODUCTS = (Gemm, GroupedGemm)
 KEYS = (".k_proj", ".v_proj", ".kv_a_proj", ".kv_a_norm", ".kv_append")  # compute keys and values
 CHOOSING = ("router", "shared_gate")  # select experts
+TOWER = "vision."
 IN_LAYERS = "layers."  # the names of operators inside layers; the embedding and the vocabulary are outside
 
 
@@ -51,9 +52,9 @@ def each_row(edit: Callable[[Named], Iterable[Named]]) -> Change:
 def is_projection(row: Named) -> bool:
     """Whether a row is a product with layer weights that formats and sparsity may change.
 
-    Routers are excluded, as the selection of experts must not change.
+    Routers are excluded, as the selection of experts must not change, and vision towers, as in checkpoints.
     """
-    inside = IN_LAYERS in row.name and not row.name.endswith(CHOOSING)
+    inside = IN_LAYERS in row.name and not row.name.endswith(CHOOSING) and not row.name.startswith(TOWER)
     return inside and isinstance(row.operator, PRODUCTS)
 
 
