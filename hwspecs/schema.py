@@ -198,13 +198,16 @@ class Device(Strict, frozen=True, kw_only=True):
         return f"<Device: {self.name}, {self.kind}, {self.architecture}>"
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a source that is not listed, and for a sparse peak written as dense."""
+        """Raise ValueError for a source that is not listed, or a sparse peak that is written as dense."""
         check_sources(self, self.sources)
-        peaks = {str(dtype): peak.value for dtype, peak in self.datasheet.tensor_flop_per_s.items()}
+        peaks = {str(dtype): peak for dtype, peak in self.datasheet.tensor_flop_per_s.items()}
         for wide, narrow in (("bf16", "fp8"), ("fp16", "fp8"), ("tf32", "bf16")):
-            if wide in peaks and narrow in peaks and peaks[narrow] > MOST_RATIO * peaks[wide]:
+            if wide not in peaks or narrow not in peaks or "dense" in (peaks[narrow].note or ""):
+                continue
+            if peaks[narrow].value > MOST_RATIO * peaks[wide].value:
                 raise ValueError(
-                    f"datasheet.tensor_flop_per_s.{narrow}: {peaks[narrow]:g} is "
-                    f"{peaks[narrow] / peaks[wide]:.1f} times {wide}; "
-                    "that is a peak with structured sparsity, state the dense one."
+                    f"datasheet.tensor_flop_per_s.{narrow}: {peaks[narrow].value:g} is "
+                    f"{peaks[narrow].value / peaks[wide].value:.1f} times {wide}; "
+                    "that looks like a peak with structured sparsity, state the dense one "
+                    "or, if it is dense, say so in its note."
                 )

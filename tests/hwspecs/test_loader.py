@@ -79,6 +79,13 @@ def test_a_wrong_value_is_refused_by_its_key(file: Path, good: str, bad: str, sa
     assert all(part in sentence for part in said), sentence
 
 
+def test_a_peak_that_looks_sparse_is_taken_where_its_note_says_dense(file: Path) -> None:
+    peak = "{value: 200.0e+12, source: sheet"
+    assert peak in GOOD
+    file.write_text(GOOD.replace(peak, "{value: 400.0e+12, source: sheet, note: dense by the sheet"))
+    load_device(str(file))
+
+
 def test_a_number_that_yaml_reads_as_text_never_becomes_another_number(file: Path) -> None:
     """PyYAML takes `1.0e12` for text, because the exponent has no sign."""
     file.write_text(GOOD.replace("1.0e+12", "1.0e12"))

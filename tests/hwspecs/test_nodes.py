@@ -37,6 +37,14 @@ def test_no_name_is_a_node_and_a_device() -> None:
     assert sum(len(names[path]) for path in NODES) == len(nodes)
 
 
+@pytest.mark.parametrize(
+    ("instance", "file"),
+    [("p5.48xlarge", "dgx_h100"), ("a4-highgpu-8g", "dgx_b200"), ("nd96isr h200 v5", "dgx_h200")],
+)
+def test_a_cloud_instance_finds_the_node_it_is(instance: str, file: str) -> None:
+    assert HARDWARE.find(instance).stem == file
+
+
 def fabric(topology: str, rate: float = 1e9, shape: list[int] | None = None) -> Fabric:
     data = {"link": "ici", "type": "wire", "topology": topology, "shape": shape or []}
     return validated(Fabric, {**data, "byte_per_s": {"value": rate, "source": "paper"}}, "test")
