@@ -18,7 +18,7 @@ from profiler.traces.tables import ATTRIBUTION, SCHEMAS, Trace, make_table, unif
 CASTS = re.compile(r"\((?:unsigned )?(?:int|long|bool|short|char)\)")
 ANONYMOUS = re.compile(r"\(anonymous namespace\)|<?unnamed>|\{anonymous\}")
 FORMATS = {"fp4": "fp4", "fp8": "fp8", "int8": "int8", "fp16": "fp16", "bf16": "bf16", "tf32": "tf32"}
-FORMATS |= {"fp64": "fp64", "fp4_fp6": "fp8"}  # as their units multiply them
+FORMATS |= {"fp64": "fp64", "fp4_fp6": "fp8", "fp4_fp6_fp8": "fp8"}  # as their units multiply them
 Kernel = dict[str, Any]  # name, source, process, device, and the metrics
 
 

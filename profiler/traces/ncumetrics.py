@@ -34,8 +34,8 @@ PER_CYCLE = "smsp__sass_thread_inst_executed_op_{}_pred_on.sum.per_cycle_elapsed
 LABELS = {label: name if "__" in name else PER_CYCLE.format(name) for label, name in LABELS.items()}
 WANTED = re.compile(
     r"gpu__time_duration|sm(?:sp)?__cycles_elapsed|dram__(bytes|sectors)|lts__t_(bytes|sectors)|"
-    r"(derived__)?sm(?:sp)?__sass_thread_inst_executed_op_[fhd](add|mul|fma)_pred_on|"
-    r"sm__ops_path_tensor_|sm__pipe_tensor_cycles_active\.avg\.pct|sm__warps_active\.avg\.pct"
+    r"(derived__)?sm(?:sp)?__sass_thread_inst_executed_op_([fhd](add|mul|fma)|f(add|mul|fma)2)_pred_on|"
+    r"sm__ops_path_tensor_|sm__(inst_executed_)?pipe_(tensor|tc)_?\w*\.(sum$|avg\.pct)|sm__warps_active\.avg\.pct"
 )
 # FLOP of one thread instruction. Half precision works on pairs (HADD2, HFMA2), as ncu's own roofline counts.
 PIPES = {
@@ -43,11 +43,15 @@ PIPES = {
     "fp16": {"hadd": 2, "hmul": 2, "hfma": 4},
     "fp64": {"dadd": 1, "dmul": 1, "dfma": 2},
 }
+# Two at once (add.f32x2, fma.rn.f32x2 of PTX): counted apart, on compute capability 10.0 and 10.3 alone.
+PACKED = {"fadd2": 2, "fmul2": 2, "ffma2": 4}
 SECTOR_BYTES = 32
 TENSOR = re.compile(r"(sm__ops_path_tensor_\w+)\.sum(?:\.per_cycle_elapsed|\.per_second)?$")
 TENSOR_ACTIVE = [
     f"sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_{s}" for s in ("active", "elapsed")
 ]
+# Anything that tells of work on the tensor units, those of Blackwell's tensor memory (tc) among them.
+ACTIVITY = re.compile(r"sm__(inst_executed_)?pipe_(tensor|tc)_?\w*\.(sum|avg\.pct_of_peak_sustained_\w+)")
 # The instruction, where a metric counts only one (op_hgmma), and the source format with its qualifiers.
 PATH = re.compile(r"sm__ops_path_tensor_(?:op_(?P<op>[a-z0-9]+)_)?src_(?P<source>\w+)")
 
@@ -159,19 +163,26 @@ def _pipe(
     metrics: Readings, weights: dict[str, int], time_s: float | None, cycles: float | None
 ) -> float | None:
     """FLOP of a vector unit; None unless additions, products and multiply-adds were all counted."""
-    total = 0.0
-    for operation, weight in weights.items():
-        count = None
-        for unit in ("smsp", "sm"):
-            name = f"{unit}__sass_thread_inst_executed_op_{operation}_pred_on"
-            count = _sum(metrics, name, time_s, cycles) if count is None else count
-            weighted = metrics.get(f"derived__{name}_x{weight}")  # per cycle, in ncu's roofline sections
-            if count is None and weighted is not None and cycles is not None:
-                count = weighted * cycles / weight
-        if count is None:
-            return None
-        total += weight * count
-    return total
+    found = [_operation(metrics, name, weight, time_s, cycles) for name, weight in weights.items()]
+    if None in found:
+        return None
+    if weights is PIPES["fp32"]:
+        found += [_operation(metrics, name, weight, time_s, cycles) for name, weight in PACKED.items()]
+    return sum(flops or 0.0 for flops in found)
+
+
+def _operation(
+    metrics: Readings, operation: str, weight: int, time_s: float | None, cycles: float | None
+) -> float | None:
+    """FLOP of one kind of thread instruction; None where it was not counted."""
+    for unit in ("smsp", "sm"):
+        name = f"{unit}__sass_thread_inst_executed_op_{operation}_pred_on"
+        if (count := _sum(metrics, name, time_s, cycles)) is not None:
+            return weight * count
+        weighted = metrics.get(f"derived__{name}_x{weight}")  # per cycle, in ncu's roofline sections
+        if weighted is not None and cycles is not None:
+            return weighted * cycles
+    return None
 
 
 def _tensor(metrics: Readings, time_s: float | None, cycles: float | None) -> dict[str, float | None]:
@@ -180,7 +191,8 @@ def _tensor(metrics: Readings, time_s: float | None, cycles: float | None) -> di
     Only metrics not included in another: instructions and sparsities are included in their format. An H100
     has both, and bf16 may be counted by instruction beside fp8 as a whole. Their peak metrics are not used:
     on an H100 that of `src_bf16_dst_fp32` is the sparse one. Chips without these metrics (GA102) still tell
-    kernels whose tensor units were never active.
+    kernels whose tensor units were never active. There is no whole where they were active and all that was
+    counted is zero: a page with `op_hmma` alone says so of Hopper's `hgmma` and Blackwell's `utchmma`.
     """
     names = {match[1] for name in metrics if (match := TENSOR.match(name))}
     found: dict[str, float | None] = {}
@@ -191,8 +203,10 @@ def _tensor(metrics: Readings, time_s: float | None, cycles: float | None) -> di
             source = re.sub(r"_dst_.*|_sparsity_.*", "", path["source"]) if path else "other"
             key = f"tensor_{source}_flops"
             found[key] = (found.get(key) or 0.0) + value
-    idle = not found and _first(metrics, TENSOR_ACTIVE) == 0
-    return {**found, "tensor_flops": sum(v or 0.0 for v in found.values()) if found or idle else None}
+    whole = sum(value or 0.0 for value in found.values())
+    active = any(value > 0 for name, value in metrics.items() if ACTIVITY.fullmatch(name))
+    known = whole > 0 or (not active and (found or _first(metrics, TENSOR_ACTIVE) == 0))
+    return {**found, "tensor_flops": whole if known else None}
 
 
 def _part_of(name: str, other: str) -> bool:
@@ -200,7 +214,9 @@ def _part_of(name: str, other: str) -> bool:
     part, whole = PATH.fullmatch(name), PATH.fullmatch(other)
     if part is None or whole is None:
         return name.startswith(f"{other}_")
-    return whole["op"] in (None, part["op"]) and f"{part['source']}_".startswith(f"{whole['source']}_")
+    source, rest = whole["source"], part["source"].removeprefix(whole["source"])
+    inside = source == part["source"] or (rest != part["source"] and rest.startswith(("_dst_", "_sparsity_")))
+    return whole["op"] in (None, part["op"]) and inside
 
 
 def _bytes(

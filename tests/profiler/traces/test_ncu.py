@@ -291,6 +291,49 @@ def test_a_tensor_metric_of_one_instruction_is_no_part_of_another_s() -> None:
     assert derived(metrics)["tensor_fp16_flops"] == 2
 
 
+def test_blackwell_counts_formats_that_share_a_path_and_fp4_apart() -> None:
+    """Names of `ncu --query-metrics --chips gb100`: utcqmma multiplies fp8, fp6 and fp4, utcomma only fp4."""
+    path = "sm__ops_path_tensor"
+    metrics = {
+        f"{path}_op_utcqmma_src_fp4_fp6_fp8_dst_fp32.sum": 8.0,
+        f"{path}_op_utcomma_src_fp4_dst_fp32.sum": 4.0,
+        f"{path}_src_fp4_fp6.sum": 2.0,
+    }
+    found = derived(metrics)
+    assert found["tensor_fp4_fp6_fp8_flops"] == 8
+    assert found["tensor_fp4_flops"] == 4
+    assert found["tensor_flops"] == 14
+    whole = {f"{path}_src_fp4_fp6_fp8_dst_fp32.sum": 8.0, f"{path}_src_fp4_dst_fp32.sum": 4.0}
+    assert derived({**metrics, **whole}) == found
+
+
+@pytest.mark.parametrize(
+    "active",
+    [
+        "sm__inst_executed_pipe_tensor_subpipe_hmma.sum",
+        "sm__inst_executed_pipe_tc.sum",
+        "sm__pipe_tc_cycles_active.avg.pct_of_peak_sustained_elapsed",
+        TENSOR_ACTIVE[0],
+    ],
+)
+def test_active_tensor_units_whose_instructions_were_not_counted_have_no_whole(active: str) -> None:
+    counted = {"sm__ops_path_tensor_op_hmma_src_bf16_dst_fp32.sum": 0.0}
+    assert derived({**counted, active: 0.0})["tensor_flops"] == 0
+    assert "tensor_flops" not in derived({**counted, active: 3.0})
+    counted["sm__ops_path_tensor_op_hgmma_src_bf16_dst_fp32.sum"] = 6.0
+    assert derived({**counted, active: 3.0})["tensor_flops"] == 6
+    assert reading(active, "1", "inst" if "inst" in active else "%")
+
+
+def test_single_precision_works_on_pairs_where_a_gpu_can() -> None:
+    name = "smsp__sass_thread_inst_executed_op_f{}_pred_on.sum"
+    counts = {name.format(op): 10.0 for op in ("add", "mul", "fma")}
+    packed = {name.format(f"{op}2"): 1.0 for op in ("add", "mul", "fma")}
+    assert derived(counts)["fp32_flops"] == 10 * (1 + 1 + 2)
+    assert derived({**counts, **packed})["fp32_flops"] == 10 * (1 + 1 + 2) + 2 + 2 + 4
+    assert all(reading(metric, "1", "inst") for metric in packed)
+
+
 def test_half_precision_works_on_pairs() -> None:
     counts = {f"smsp__sass_thread_inst_executed_op_h{op}_pred_on.sum": 10.0 for op in ("add", "mul", "fma")}
     assert derived(counts)["fp16_flops"] == 10 * (2 + 2 + 4)
