@@ -144,7 +144,9 @@ def test_streams() -> None:
         Role.INPUT: size(streams, made, post, comb),
         Role.OUTPUT: mixed.nbytes,
     }
-    head = StreamCollapse(TOKENS, 3, WIDTH, rounds=0)
+    alone = {Role.INPUT: size(streams, made, post), Role.OUTPUT: mixed.nbytes}
+    assert moved(StreamSpread(TOKENS, 3, WIDTH, mixes=False)) == alone
+    head = StreamCollapse(TOKENS, 3, WIDTH, rounds=0, feeds=False)
     weights = rows(1, TOKENS, 3)
     assert moved(head) == {Role.INPUT: size(streams, weights), Role.WEIGHT: 4 * 2, Role.OUTPUT: one.nbytes}
 

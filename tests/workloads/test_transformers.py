@@ -109,6 +109,7 @@ ALIASES = {  # model types of the same code in other libraries
 # SDPA knows no soft-capping (Gemma 2), no sinks (gpt-oss), no bias of positions; GPT-J never used it;
 # on a CPU the counter does not know SDPA's kernel.
 EAGER = {
+    "hy_v4",
     "granite_swa",
     "granitemoe_swa",
     "mimo_v2_flash",
@@ -238,7 +239,16 @@ def test_parameters_and_flops_of_every_shipped_config(path: Path) -> None:
 
 
 # Sixty layers of latent attention once: the others of DeepSeek's kind repeat it and cost a minute each.
-NO_MODEL = {"mimo_v2_flash", "kimi_k2", "deepseek_v32", "glm_moe_dsa", "mistral4", "youtu", "minicpm3"}
+NO_MODEL = {
+    "mimo_v2_flash",
+    "kimi_k2",
+    "deepseek_v32",
+    "glm_moe_dsa",
+    "mistral4",
+    "youtu",
+    "minicpm3",
+    "hy_v4",
+}
 # Of these no config is shipped.
 NO_MODEL |= {
     "gemma4_unified_text",
@@ -397,6 +407,7 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
     "mistral4": LATENT,
     "youtu": LATENT,
     "minicpm3": LATENT,
+    "hy_v4": {**LATENT, **INDEX},
     "afmoe": {**GATED, "num_experts": 5},
     "laguna": {**GATED, "num_experts": 5, "layer_types": list(WINDOW_TYPES)},
     "step3p5": {
@@ -447,6 +458,7 @@ def small(family: str, **changes: Any) -> dict[str, Any]:
     return {"model_type": family, **base, **OWN.get(family, {}), **changes}
 
 
+SPARSE_BY_NAME = ("glm4_moe_lite", "hy_v4")  # whose configs heed no first_k_dense_replace
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((family, {}) for family in ON_META),
     *((family, {"tie_word_embeddings": tied}) for family in ON_META for tied in (False, True)),
@@ -458,7 +470,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((family, {"attention_bias": False}) for family in ("gpt_oss", "glm", "glm4", "gpt_neox")),
     *((family, {"q_lora_rank": None}) for family in ("deepseek_v2", "deepseek_v3")),
     *((family, {"n_shared_experts": 2}) for family in latent.FAMILY),
-    *((family, {"first_k_dense_replace": 0}) for family in latent.FAMILY if family != "glm4_moe_lite"),
+    *((family, {"first_k_dense_replace": 0}) for family in latent.FAMILY if family not in SPARSE_BY_NAME),
     *((family, {"num_kv_shared_layers": 0}) for family in gemma.FAMILY),
     *((family, {"attention_bias": True}) for family in gemma.FAMILY),
     ("gemma3n_text", {"num_hidden_layers": 12, "layer_types": None, "num_kv_shared_layers": 6}),
@@ -479,6 +491,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("glm_moe_dsa", {"num_hidden_layers": 4, "indexer_types": ["full", "shared", "shared", "full"]}),
     ("glm_moe_dsa", {"num_hidden_layers": 6, "index_topk_freq": 2, "index_skip_topk_offset": 3}),
     ("glm_moe_dsa", {"num_hidden_layers": 3, "index_topk_pattern": "FSF"}),
+    ("hy_v4", {"num_hidden_layers": 7, "hc_mult": 3}),
     ("mimo_v2_flash", {"num_hidden_layers": 7}),
     ("mimo_v2_flash", {"layer_types": ["sliding_attention", "full_attention"]}),
     *((family, {"layer_rope_theta": [0, 1e4]}) for family in ("granite_swa", "granitemoe_swa")),

@@ -1,6 +1,6 @@
-"""Hyper-connections: several residual streams, collapsed for each block and mixed behind it (DeepSeek-V4).
+"""Hyper-connections: several residual streams, collapsed for each block and mixed behind it.
 
-Every device computes all of it (mHC, arXiv:2512.24880).
+Every device computes all of it (mHC, arXiv:2512.24880; DeepSeek-V4, HY-V4).
 """
 
 from __future__ import annotations
@@ -17,25 +17,30 @@ UNSCALED = NormShape(scale=False)
 
 @dataclass(frozen=True)
 class Streams:
-    """How many there are, and how often rows and columns of what mixes them are normalised."""
+    """How many there are, and how often rows and columns of what mixes them are normalised (0: unmixed)."""
 
     count: int
     rounds: int
 
     def collapsed(self, place: Place, branch: str) -> Iterator[Part]:
         """One row of a token's streams, for the block that follows."""
-        yield from _coefficients(place, f"{branch}_hyper", self, place.tokens)
+        yield from _coefficients(place, f"{branch}_hyper", self, place.tokens, feeds=True)
 
     def spread(self, place: Place, branch: str) -> Iterator[Part]:
         """A block's result back to them."""
         wide = place.setting.precision.wide
-        yield f"{branch}_hyper_spread", self, StreamSpread(place.tokens, self.count, place.hidden, wide)
+        yield (
+            f"{branch}_hyper_spread",
+            self,
+            StreamSpread(place.tokens, self.count, place.hidden, self.rounds > 0, wide),
+        )
 
 
-def _coefficients(place: Place, name: str, streams: Streams, rows: Size) -> Iterator[Part]:
+def _coefficients(place: Place, name: str, streams: Streams, rows: Size, feeds: bool) -> Iterator[Part]:
     """All streams of a token are one row, normalised, and projected to coefficients, which stay wide."""
     wide, width = place.setting.precision.wide, streams.count * place.hidden
-    collapse = StreamCollapse(rows, streams.count, place.hidden, streams.rounds, wide, place.fused)
+    sizes = rows, streams.count, place.hidden, streams.rounds
+    collapse = StreamCollapse(*sizes, feeds, wide, place.fused)
     yield f"{name}_norm", streams, place.norm(rows, width, UNSCALED)
     yield f"{name}_proj", streams, Gemm(rows, collapse.coefficients, width, wide, wide, wide)
     yield f"{name}_collapse", streams, collapse
@@ -62,4 +67,4 @@ class StreamSum(Block):
     def parts(self, place: Place) -> Iterator[Part]:
         """Model code does so at all positions before it picks the last; good kernels need not."""
         rows = place.scored if place.fused else place.tokens
-        yield from _coefficients(place, "hyper_head", Streams(self.streams, 0), rows)
+        yield from _coefficients(place, "hyper_head", Streams(self.streams, 0), rows, feeds=False)

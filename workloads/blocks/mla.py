@@ -45,6 +45,7 @@ class MlaBlock(Block):
     bias: bool = False  # of the projections into latents and the last one
     indexer: Indexer | None = None
     rotates: bool = True  # else the elements that all heads share are plain ones, too (Kimi Linear)
+    sinks: bool = False
     gated: bool = False  # by a sigmoid of one more projection, as wide as the result (Kimi K3)
 
     @property
@@ -144,6 +145,8 @@ class MlaBlock(Block):
             causal_exact=convention.causal_exact,
             fused=convention.scores_on_chip,
             value_dim=v,
+            sinks=self.sinks,
+            weights=p.wide,
             **how,
         )
 

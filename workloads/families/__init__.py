@@ -41,7 +41,7 @@ READERS: dict[str, str] = {
     "parallel": "gptj gpt_neox phi falcon",
     "alibi": "bloom mpt",
     "latent": (
-        "deepseek_v2 deepseek_v3 kimi_k2 deepseek_v32 glm_moe_dsa glm4_moe_lite mistral4 youtu minicpm3"
+        "deepseek_v2 deepseek_v3 kimi_k2 deepseek_v32 glm_moe_dsa glm4_moe_lite mistral4 youtu minicpm3 hy_v4"
     ),
     "varied": "llama4_text dbrx nemotron-nas mobilellm mimo_v2_flash",
     "kernel": "linear_attention",

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from workloads.blocks import EmbeddingNorm, FinalNorm, Head, MlpBlock, NormShape, PositionTable, TokenTable
+from workloads.blocks import (
+    EmbeddingNorm,
+    FinalNorm,
+    Head,
+    MlpBlock,
+    NormShape,
+    PositionTable,
+    TokenTable,
+)
 from workloads.config import Config
 from workloads.layer import Layer
 from workloads.model import Model, Stack
@@ -65,6 +74,15 @@ def decoder_of(
     outputs = (FinalNorm(layers[0].norm), head)
     stack = Stack(hidden, tuple(layers), (TokenTable(tokens), *table, *norms), outputs)
     return Model("", config.kind, tokens, most, stack)
+
+
+def with_streams(model: Model, count: int) -> Model:
+    """The decoder with so many residual streams: copies before its layers, their sum behind."""
+    from workloads.blocks import StreamCopies, StreamSum  # which most models do not load
+
+    stack = model.stack
+    inputs, outputs = (*stack.inputs, StreamCopies(count)), (StreamSum(count), *stack.outputs)
+    return replace(model, stack=replace(stack, inputs=inputs, outputs=outputs))
 
 
 def width_and_heads(

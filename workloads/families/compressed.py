@@ -11,15 +11,12 @@ from workloads.blocks import (
     Block,
     CompressedAttentionBlock,
     EntryIndex,
-    FinalNorm,
     MlpBlock,
-    StreamCopies,
     Streams,
-    StreamSum,
 )
 from workloads.config import Config
 from workloads.families import experts
-from workloads.families.common import activation, decoder_of
+from workloads.families.common import activation, decoder_of, with_streams
 from workloads.layer import Layer
 from workloads.model import Model
 
@@ -40,12 +37,7 @@ def _deepseek_v4(config: Config) -> Model:
     wide = [hashed if word == MLP_KINDS[0] else chosen for word in words]
     pairs = zip((mixers[kind] for kind in _kinds(config, count)), wide, strict=True)
     layers = [Layer(pair, streams=streams) for pair in pairs]
-    model = decoder_of(config, hidden, layers, positions=1_048_576)
-    stack = model.stack
-    inputs = (*stack.inputs, StreamCopies(streams.count))
-    outputs = (StreamSum(streams.count), *stack.outputs)
-    assert isinstance(stack.outputs[0], FinalNorm)
-    return replace(model, stack=replace(stack, inputs=inputs, outputs=outputs))
+    return with_streams(decoder_of(config, hidden, layers, positions=1_048_576), streams.count)
 
 
 def _mixers(config: Config) -> dict[str, Block]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from workloads.blocks import Block, Indexer, MlaBlock
+from workloads.blocks import Block, Indexer, MlaBlock, Streams
 from workloads.config import Config
-from workloads.families.common import decoder_of, gated_mlp
+from workloads.families.common import decoder_of, gated_mlp, with_streams
 from workloads.families.experts import deepseek
 from workloads.layer import Layer
 from workloads.model import Model
@@ -20,9 +20,14 @@ DEFAULTS = {  # q_lora_rank, kv_lora_rank, qk_nope_head_dim, v_head_dim
     "glm4_moe_lite": (768, 512, 192, 256),
     "mistral4": (1024, 256, 64, 128),
     "minicpm3": (768, 256, 64, 0),
+    "hy_v4": (1536, 512, 192, 256),
 }
 DENSE = ("youtu", "minicpm3")  # without experts, with a head that is the embedding
-INDEX_HEADS = {"deepseek_v32": 64, "glm_moe_dsa": 32}  # whose attention sees what an indexer picks
+INDEX_HEADS = {
+    "deepseek_v32": 64,
+    "glm_moe_dsa": 32,
+    "hy_v4": 16,
+}  # whose attention sees what an indexer picks
 INDEXER_TYPES = ("full", "shared")
 
 
@@ -31,7 +36,11 @@ def _model(config: Config) -> Model:
     dense = config.kind in DENSE
     wide = [gated_mlp(config, config.flag("mlp_bias", False))] * count if dense else deepseek(config, count)
     pairs = zip(_attention(config, count), wide, strict=True)
-    return decoder_of(config, hidden, [Layer(pair) for pair in pairs], tied=dense)
+    if config.kind != "hy_v4":
+        return decoder_of(config, hidden, [Layer(pair) for pair in pairs], tied=dense)
+    streams = Streams(config.size("hc_mult", default=4), rounds=0)
+    layers = [Layer(pair, streams=streams) for pair in pairs]
+    return with_streams(decoder_of(config, hidden, layers, positions=262_144), streams.count)
 
 
 def _attention(config: Config, count: int) -> list[Block]:
@@ -51,6 +60,8 @@ def _attention(config: Config, count: int) -> list[Block]:
             value_dim=config.size("v_head_dim", default=value),
             bias=config.flag("attention_bias", False),
             indexer=indexer,
+            sinks=kind == "hy_v4",
+            gated=kind == "hy_v4",
         )
 
     if kind not in INDEX_HEADS:
@@ -72,7 +83,9 @@ def _indexers(config: Config, count: int) -> list[str]:
             raise config.wrong("index_topk_pattern", f"F or S for each of {count} layers")
         listed = [INDEXER_TYPES[letter == "S"] for letter in pattern]
     if listed is None:
-        every, first = config.size("index_topk_freq", default=1), config.count("index_skip_topk_offset", 2)
+        default = (4, 2) if config.kind == "hy_v4" else (1, 2)
+        every = config.size("index_topk_freq", default=default[0])
+        first = config.count("index_skip_topk_offset", default[1])
         listed = [INDEXER_TYPES[max(i - first + 1, 0) % every != 0] for i in range(count)]
     if listed[0] == "shared":
         raise config.wrong("indexer_types", "full in the first layer, for others to share")
@@ -89,5 +102,6 @@ KINDS = (
     "mistral4",
     "youtu",
     "minicpm3",
+    "hy_v4",
 )
 FAMILY = dict.fromkeys(KINDS, _model)

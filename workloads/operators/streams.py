@@ -88,9 +88,8 @@ class StreamUpdate(Operator):
 class StreamCollapse(Operator):
     """One row of x[streams, tokens, width], each stream by a sigmoid of a projected coefficient.
 
-    The same projection yields how a block's result is spread over the streams and how these mix: a matrix per
-    token, whose rows and columns are normalised `rounds` times in turn. Without rounds, behind the last
-    layer, there is the sum alone.
+    Where a block follows (`feeds`) the same projection yields how its result is spread over the streams, and
+    with `rounds` how these mix: a matrix per token, whose rows and columns are normalised so often in turn.
     """
 
     kind: ClassVar[str] = "stream_collapse"
@@ -99,13 +98,14 @@ class StreamCollapse(Operator):
     streams: int
     width: Size
     rounds: int = 20
+    feeds: bool = True
     dtype: DtypeLike = "bf16"
     fused: bool = False
 
     @property
     def coefficients(self) -> int:
-        """Of a token: to collapse, and where a block follows to spread and to mix."""
-        return self.streams * (2 + self.streams if self.rounds else 1)
+        """Of a token: to collapse, to spread and to mix."""
+        return self.streams * (1 + bool(self.feeds) + (self.streams if self.rounds else 0))
 
     def work(self) -> Work:
         """2 FLOP per element; a scale, a bias and an exponential per coefficient; a sum and a division per
@@ -133,12 +133,12 @@ class StreamCollapse(Operator):
 
     def parameters(self) -> int:
         """A bias per coefficient, and a scale for each of their uses."""
-        return self.coefficients + (3 if self.rounds else 1)
+        return self.coefficients + 1 + bool(self.feeds) + (self.rounds > 0)
 
 
 @dataclass(frozen=True)
 class StreamSpread(Operator):
-    """x[streams, tokens, width] mixed by a matrix of the token's own, plus y[tokens, width] times factors.
+    """x[streams, tokens, width], mixed by a matrix of each token or not, plus y[tokens, width] in shares.
 
     Streams move through memory here whatever is fused: no block reads them before the next mixing.
     """
@@ -148,6 +148,7 @@ class StreamSpread(Operator):
     tokens: Size
     streams: int
     width: Size
+    mixes: bool = True
     dtype: DtypeLike = "bf16"
 
     def work(self) -> Work:
@@ -157,9 +158,9 @@ class StreamSpread(Operator):
         return streamed(
             self.dtype,
             False,
-            elements + one + self.tokens * self.streams * (self.streams + 1),
+            elements + one + self.tokens * self.streams * (self.streams * bool(self.mixes) + 1),
             elements,
-            matrix_flops=2 * self.streams * elements,
+            matrix_flops=2 * self.streams * elements * bool(self.mixes),
             vector_flops=2 * elements,
         )
 
