@@ -308,12 +308,15 @@ def row_operators(
         if np.isnan(values).any() and (text := _no_number(table[column].iloc[rows], op)):
             raise InputError(text)
         values = np.nan_to_num(values, nan=float(absent or 0)) if optional else values
-        wrong = ~((values >= 0 if optional else values > 0) & (values <= LARGEST))
-        if wrong.any():
-            at = np.asarray(rows)[wrong][0]
+        right = (values >= 0 if optional else values > 0) & (values <= LARGEST)
+        number = "number"
+        if column != "bytes":  # of formats with scales they need not be whole
+            right, number = right & (values == np.floor(values)), "whole number"
+        if not right.all():
+            at = np.asarray(rows)[~right][0]
             raise InputError(
                 f"row {_counted(table.index[at])}: {column} of op {op} is {_shown(table[column].iloc[at])}; "
-                f"expected a positive number of at most {LARGEST:g}."
+                f"expected a positive {number} of at most {LARGEST:g}."
             )
         return values
 
