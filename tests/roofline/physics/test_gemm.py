@@ -32,8 +32,13 @@ def started(gpu: Gpu, dtype: Dtypes, **values: float) -> dict[str, float]:
     return {c.name: c.start for c in MODEL.constants(gpu, dtype)} | values
 
 
-def parts(m: Any, n: Any, k: Any, gpu: Gpu = H100, dtype: Dtypes = BF16, **values: float) -> dict[str, Any]:
-    rows = {name: np.atleast_1d(np.asarray(v, dtype=float)) for name, v in (("m", m), ("n", n), ("k", k))}
+def parts(
+    m: Any, n: Any, k: Any, gpu: Gpu = H100, dtype: Dtypes = BF16, names: Any = None, **values: float
+) -> dict[str, Any]:
+    """Of rows with `names` of engines, kernels or versions."""
+    sizes = np.broadcast_arrays(*(np.atleast_1d(np.asarray(v, dtype=float)) for v in (m, n, k)))
+    rows: dict[str, Any] = dict(zip("mnk", sizes, strict=True))
+    rows |= {name: np.array(np.broadcast_to(v, len(sizes[0])), object) for name, v in (names or {}).items()}
     return MODEL.parts(rows, gpu, dtype, started(gpu, dtype, **values))
 
 
@@ -141,53 +146,41 @@ def test_few_rows_pay_for_another_kernel_on_ampere_alone() -> None:
 
 def test_one_scale_of_the_whole_matrix_takes_kernels_of_its_own_and_reads_it_twice() -> None:
     """A maximum, then the conversion: 2 + 2 + 1 bytes an element, where scales of rows need 2 + 1."""
-    fp8, rows = dtypes_of("fp8"), {"m": 65_536.0, "n": 64.0, "k": 8192.0}
-    values = started(H100, fp8, launch_s=2e-6, scale_s=4e-6, quantise_row_s=1e-11, quantise_share=0.5)
+    values = {"launch_s": 2e-6, "scale_s": 4e-6, "quantise_row_s": 1e-11, "quantise_share": 0.5}
     one, other = (
-        MODEL.parts(
-            {name: np.array([size]) for name, size in rows.items()}
-            | {"backend": np.array([engine], dtype=object)},
-            H100,
-            fp8,
-            values,
-        )["quantise kernel"][0]
+        parts(65_536, 64, 8192, H100, dtypes_of("fp8"), {"backend": engine}, **values)["quantise kernel"][0]
         for engine in ("vllm", "trtllm")
     )
-    size = rows["m"] * rows["k"] / (0.5 * H100.dram_byte_per_s)
+    size = 65_536 * 8192 / (0.5 * H100.dram_byte_per_s)
     assert one == pytest.approx(2e-6 + 3 * size, rel=1e-3)
     assert other == pytest.approx(6e-6 + 5 * size, rel=1e-3)
 
 
 def test_weight_only_products_quantise_where_the_library_multiplies_integers() -> None:
-    rows: dict[str, Any] = {name: np.array([1024.0]) for name in "mnk"}
-    dtype = dtypes_of("int8_wo")
     for engine, does in (("sglang", True), ("trtllm", False), ("", False)):
-        named = rows | ({"backend": np.array([engine], dtype=object)} if engine else {})
-        found = MODEL.parts(named, H100, dtype, started(H100, dtype))
-        assert ("quantise kernel" in found) == does
+        names = {"backend": engine} if engine else {}
+        assert ("quantise kernel" in parts(1024, 1024, 1024, H100, dtypes_of("int8_wo"), names)) == does
 
 
 def test_activations_quantised_in_plain_torch_take_nine_kernels_and_47_bytes_an_element() -> None:
     """SGLang's int8 rows before 0.5.10; nobody runs it so now, and what names no version is of today."""
-    dtype = dtypes_of("int8_wo")
-    rows: dict[str, Any] = {name: np.full(2, 4096.0) for name in "mnk"}
-    rows["backend"] = np.array(["sglang"] * 2, dtype=object)
-    rows["version"] = np.array(["0.5.6.post2", ""], dtype=object)
-    values = started(H100, dtype, launch_s=2e-6, quantise_row_s=1e-11, quantise_share=0.5)
-    plain, fused = MODEL.parts(rows, H100, dtype, values)["quantise kernel"]
+    names = {"backend": "sglang", "version": ["0.5.6.post2", ""]}
+    values = {"launch_s": 2e-6, "quantise_row_s": 1e-11, "quantise_share": 0.5}
+    sizes = ([4096] * 2, 4096, 4096)
+    plain, fused = parts(*sizes, H100, dtypes_of("int8_wo"), names, **values)["quantise kernel"]
     each = 4096 * 4096 / (0.5 * H100.dram_byte_per_s)
     assert plain == pytest.approx(9 * 2e-6 + 47 * each, rel=2e-3)
     assert fused == pytest.approx(2e-6 + 3 * each, rel=2e-3)
 
 
 def test_integers_are_multiplied_at_their_own_peak_and_not_widened() -> None:
-    rows: dict[str, Any] = {name: np.array([8192.0]) for name in "mnk"}
-    dtype = dtypes_of("int8_wo")
-    values = started(H100, dtype, compute_share=1.0, widen_share=0.01, quantise_share=2.0)
-    wide = total(MODEL.parts(rows, H100, dtype, values))[0]
-    narrow = MODEL.parts(rows | {"backend": np.array(["sglang"], dtype=object)}, H100, dtype, values)
+    values = {"compute_share": 1.0, "widen_share": 0.01, "quantise_share": 2.0}
+    wide, narrow = (
+        parts(8192, 8192, 8192, H100, dtypes_of("int8_wo"), names, **values)
+        for names in ({}, {"backend": "sglang"})
+    )
     assert narrow["ideal"][0] == pytest.approx(2 * 8192.0**3 / H100.peak("int8"), rel=0.01)
-    assert total(narrow)[0] < wide / 4
+    assert total(narrow)[0] < total(wide)[0] / 4
 
 
 def test_narrow_formats_pay_for_the_quantise_kernel() -> None:
@@ -199,9 +192,8 @@ def test_narrow_formats_pay_for_the_quantise_kernel() -> None:
 
 @pytest.mark.parametrize("name", ["fp8", "fp8_block", "nvfp4"])
 def test_a_campaign_times_products_of_operands_that_were_quantised_before(name: str) -> None:
-    rows = ROWS | {"kernel": np.array(["torch.scaled_mm"], dtype=object)}
-    b200, dtype = GPUS["b200_sxm"], dtypes_of(name)
-    assert "quantise kernel" not in MODEL.parts(rows, b200, dtype, started(b200, dtype))
+    names = {"kernel": "torch.scaled_mm"}
+    assert "quantise kernel" not in parts(2048, 1024, 1024, GPUS["b200_sxm"], dtypes_of(name), names)
 
 
 def test_time_grows_with_every_size() -> None:
@@ -238,17 +230,14 @@ def test_error_on_shape_families_held_out(
 
 def test_weights_that_runs_rotate_over_leave_the_l2_and_one_copy_stays() -> None:
     """4096 x 4096 in 16 bits: one copy is 34 of an H100's 50 MB, five and a half are 185."""
-    rows: dict[str, Any] = {"m": np.ones(3), "n": np.full(3, 4096.0), "k": np.full(3, 4096.0)}
-    rows["backend"] = np.array(["sglang", "sglang", "vllm"], dtype=object)
-    rows["version"] = np.array(["0.5.6.post2", "0.5.10", "0.14.0"], dtype=object)
+    names = {"backend": ["sglang", "sglang", "vllm"], "version": ["0.5.6.post2", "0.5.10", "0.14.0"]}
     # Slices that deliver all that the ports take: 16.7 TB/s.
-    found = MODEL.parts(rows, H100, BF16, started(H100, BF16, resident=1.0, slices_share=1.0))
+    all_of_it = {"resident": 1.0, "slices_share": 1.0}
+    found = parts([1] * 3, 4096, 4096, H100, BF16, names, **all_of_it)
     old, new, other = (found["ideal"] + found["reached peaks"]).tolist()
     assert new == other
     assert old < 0.3 * new
-    plain = {name: rows[name] for name in "mnk"}
-    unnamed = MODEL.parts(plain, H100, BF16, started(H100, BF16, resident=1.0, slices_share=1.0))
-    assert total(unnamed)[0] == total(found)[1]
+    assert total(parts([1] * 3, 4096, 4096, **all_of_it))[0] == total(found)[1]
 
 
 @pytest.mark.parametrize(("dtype", "padded"), [("fp8", False), ("fp8_block", True)])
@@ -263,12 +252,12 @@ def test_few_rows_trade_places_with_columns_but_for_scaled_blocks(dtype: str, pa
 
 def test_rows_that_the_instruction_adds_make_a_tile_no_smaller() -> None:
     """A tile of 16 rows is multiplied as one of 64 on Hopper, and takes as long."""
-    sizes = {"n": np.full(2, 24_576.0), "k": np.full(2, 7168.0)}
-    rows: dict[str, Any] = {"m": np.array([16.0, 64.0]), **sizes}
-    rows |= {"backend": np.array(["sglang"] * 2, object)}
-    rows |= {"kernel": np.array(["sglang_deepgemm_gemm_nt_f8f8bf16"] * 2, object)}
-    h20, dtype = Gpu.of(load_device("h20")), dtypes_of("fp8_block")
-    few, many = total(MODEL.parts(rows, h20, dtype, started(h20, dtype, small_tiles=0.5, beyond=0.01)))
+    h20, names = (
+        Gpu.of(load_device("h20")),
+        {"backend": "sglang", "kernel": "sglang_deepgemm_gemm_nt_f8f8bf16"},
+    )
+    values = {"small_tiles": 0.5, "beyond": 0.01}
+    few, many = total(parts([16, 64], 24_576, 7168, h20, dtypes_of("fp8_block"), names, **values))
     assert few == pytest.approx(many, rel=0.1)
 
 
