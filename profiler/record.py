@@ -22,8 +22,9 @@ from profiler.ranges import family
 from profiler.record_rows import SAVE_EVERY_S, Rows
 from profiler.recorders import nvtx_installed
 from profiler.references import ReferenceStep, steps_beside
-from profiler.repeats import Effort
+from profiler.repeats import NARROW, Effort
 from profiler.request import Request, begun_run, head_of
+from profiler.steps import decided
 from profiler.subject import Subject, device_fault, load_subject, out_of_memory, why_separate
 from profiler.treatments.measure import TREATMENTS
 from profiler.ways import WAYS
@@ -166,6 +167,8 @@ def _measure_group(
             measured.time()
         for measured in going:
             ended = effort.ended(measured.timed.plain, time.perf_counter() - begin, turn)
+            if ended == NARROW and not decided(measured.point, measured.timed, request.most_overhead):
+                ended = ""
             measured.ended = ended if request.together(bool(ended)) else ""
         rows.save(SAVE_EVERY_S)
     for measured in group:

@@ -44,6 +44,7 @@ class Request:
     meetings: Meetings | None = None  # watches collectives, with several processes
     mode: str = "eager"  # eager, compile or graph
     attention: str = AUTO  # one of profiler.attending.CHOICES
+    most_overhead: float | None = None  # of ranges: repeats go on until it is known on which side theirs is
     together: Callable[[bool], bool] = bool  # logical and over all processes
 
 

@@ -99,6 +99,14 @@ def overhead(point: Point, timed: Timed) -> Overhead:
     return Overhead(**vars(point), fraction=median(ratios), low=low, high=high, pairs=len(ratios))
 
 
+def decided(point: Point, timed: Timed, limit: float | None) -> bool:
+    """Whether the pairs so far tell on which side of a limit, if one is given, the overhead of ranges is."""
+    if limit is None:
+        return True
+    cost = overhead(point, timed)
+    return not cost.low <= limit < cost.high
+
+
 def time_ranges(
     subject: Subject,
     run: Callable[[Any], Any],

@@ -140,7 +140,8 @@ def command(
     if not replay and ranks is None:  # of several processes the first creates the folder and tells the others
         refuse_existing(out)
     hardware = load_device(hw) if hw else device_name(chosen)
-    given = {"out": out, "hardware": hardware, "effort": effort, "seed": seed, "alone": alone}
+    common = {"out": out, "hardware": hardware, "effort": effort, "seed": seed, "alone": alone}
+    given: dict[str, Any] = {**common, "most_overhead": overhead}
     use_threads(threads)
     if is_module:
         decided = {"dtype": dtype, "mode": mode != "eager", "attention": attention != "auto", "with": words}

@@ -10,7 +10,7 @@ import pytest
 
 from profiler.forward import Point
 from profiler.noting import limit_words
-from profiler.steps import Timed, overhead
+from profiler.steps import Timed, decided, overhead
 from roofline.run import open_run
 from roofline.run_head import Overhead
 
@@ -23,6 +23,15 @@ def test_drift_between_pairs_is_no_overhead() -> None:
     found = overhead(Point("decode", 1, 1, 9), Timed(plain=plain, ranged=[1.02 * p for p in plain]))
     assert (found.fraction, found.low, found.high) == pytest.approx((0.02, 0.02, 0.02))
     assert found.pairs == 24
+
+
+def test_a_limit_within_the_interval_is_not_decided() -> None:
+    plain, ranged = [1.0] * 24, [1.01, 1.03] * 12
+    timed, point = Timed(plain=plain, ranged=ranged), Point("decode", 1, 1, 9)
+    assert decided(point, timed, None)
+    assert decided(point, timed, 0.035)
+    assert decided(point, timed, 0.005)
+    assert not decided(point, timed, 0.02)
 
 
 def test_a_torn_pair_is_left_out() -> None:

@@ -15,7 +15,7 @@ import pytest
 from profiler import record, ways
 from profiler.forward import Point
 from profiler.record import profile
-from profiler.repeats import Effort
+from profiler.repeats import ALL, KNOWN_FROM, NARROW, Effort
 from profiler.request import Request
 from profiler.subject import Subject
 from reports.units import si
@@ -393,6 +393,19 @@ def test_a_stop_among_the_rounds_keeps_the_rounds_before(
     steps = open_run(tmp_path / "run").table("steps")
     plain = steps[~steps["instrumented"]].set_index("kv_len")["repeats"]
     assert plain.to_dict() == {64: 2, 65: 4, 67: 4}  # the second round ended after its first point
+
+
+@pytest.mark.parametrize(("limit", "repeats"), [(None, KNOWN_FROM), (0.01, 8)])
+def test_repeats_go_on_until_a_limit_of_overhead_is_decided(
+    limit: float | None, repeats: int, small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here it never is, while times are known as soon as they can be."""
+    monkeypatch.setattr(record, "decided", lambda point, timed, limit: limit is None)
+    request = request_for(small_llama, tmp_path / "run", effort=Effort(8, precision=1e9), most_overhead=limit)
+    request.points = request.points[:1]
+    steps = profile(request).table("steps")
+    assert set(steps["repeats"]) == {repeats}
+    assert set(steps["ended"]) == {NARROW if limit is None else ALL}
 
 
 def test_a_point_without_place_costs_none_that_was_ready(
