@@ -12,7 +12,7 @@ from roofline.predict import check_node
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
 from workloads.phases import Setting
-from workloads.techniques.fused_projections import FusedProjections
+from workloads.techniques.base import Technique
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -43,7 +43,7 @@ class Grid:
     device: Indices
     images: int = 0  # that each prompt begins with, the same number at all points
     steps: Floats | float = 1.0  # of a diffusion model
-    techniques: tuple[FusedProjections, ...] = ()  # also as engines run them
+    techniques: tuple[Technique, ...] = ()  # that apply to arrays
 
     @classmethod
     def of(cls, scenarios: Sequence[Scenario], devices: Sequence[Device]) -> Grid:
@@ -54,8 +54,7 @@ class Grid:
         if not cls.fits(scenarios):
             raise InputError(
                 "a grid holds scenarios of one model and phase, with the same images and no techniques but "
-                "fused-projections; "
-                "predict them one by one."
+                "those of formats, sparsity and fused projections; predict them one by one."
             )
         settings = {setting: i for i, setting in enumerate(dict.fromkeys(s.setting for s in scenarios))}
         unique = {id(d): d for d in devices}
@@ -77,7 +76,7 @@ class Grid:
             np.array([places[id(d)] for d in each]),
             scenarios[0].images,
             steps,
-            scenarios[0].techniques,  # type: ignore[arg-type]
+            scenarios[0].techniques,
         )
 
     @staticmethod
@@ -87,8 +86,7 @@ class Grid:
         But for CUDA graphs, whose absence an `engine` counts.
         """
         alike = {(id(s.model), s.phase, s.images, s.techniques) for s in scenarios}
-        known = all(len(s.techniques) < 2 for s in scenarios)
-        known &= all(isinstance(one, FusedProjections) for s in scenarios for one in s.techniques)
+        known = all(one.on_arrays for s in scenarios for one in s.techniques)
         conventions = {s.setting.convention for s in scenarios}
         if engine is not None:
             conventions = {replace(each, launches=False) for each in conventions}
@@ -109,10 +107,19 @@ class Grid:
                 batch, prompt, output = (int(s[i]) for s in (self.batch, self.prompt, self.output))
                 context = int(self.context[i]) if self.phase == "decode" else None
                 scenario = Scenario(
-                    model, self.phase, batch, prompt, context, output, self.settings[code], images=self.images
+                    model,
+                    self.phase,
+                    batch,
+                    prompt,
+                    context,
+                    output,
+                    self.settings[code],
+                    self.techniques,
+                    images=self.images,
                 )
                 for device in np.unique(self.device[here]):
                     check_node(scenario, self.devices[device])
+                    scenario.schedule(self.devices[device])  # a technique may be refused there
 
 
 def taken(one: D, index: Indices) -> D:

@@ -23,6 +23,7 @@ from roofline.totals import held_bytes, power_of, summary, utilisation_scale
 from workloads.dtypes import Precision, codes
 from workloads.phases import Named
 from workloads.schedule import Pass, Schedule, plain
+from workloads.techniques.compose import in_order
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,7 +62,7 @@ class _Points:
         priced, scale = (_limits(of, grid.device, precision) for of in (limits, stated))
         sizes = grid.batch, grid.prompt, grid.output, grid.context
         schedule = plain(model, grid.phase, *sizes, setting, images=grid.images, steps=grid.steps)
-        for technique in grid.techniques:
+        for technique in in_order(grid.techniques):
             schedule = technique.apply(schedule)
         return cls(grid, priced, scale, schedule, engine)
 
@@ -113,12 +114,15 @@ def _groups(grid: Grid, chunk: Indices, limits: Sequence[Ceilings]) -> Iterator[
     """Points that one call can evaluate.
 
     What is calibrated has no arrays over devices and formats, and has classes of its own for one row.
+    Techniques compare formats, which are names then.
     """
     shapes = [replace(s, precision=Precision()) for s in grid.settings]
     shape = {s: i for i, s in enumerate(dict.fromkeys(shapes))}
     keys = [np.array([shape[s] for s in shapes])[grid.setting[chunk]]]
     if limits[0].fidelity.calibrates:
-        keys += [grid.setting[chunk], grid.device[chunk], grid.batch[chunk] == 1, grid.prompt[chunk] == 1]
+        keys += [grid.device[chunk], grid.batch[chunk] == 1, grid.prompt[chunk] == 1]
+    if limits[0].fidelity.calibrates or grid.techniques:
+        keys.append(grid.setting[chunk])
     group = np.zeros(len(chunk), dtype=int)
     for key in keys:  # numbered one after the other, so that the numbers stay small
         _, group = np.unique(group * (int(key.max()) + 1) + key, return_inverse=True)
@@ -277,7 +281,7 @@ def _at(
         many(some.of, grid.device[index]) if isinstance(some, ManyCeilings) else some
         for some in (points.limits, points.scale)
     )
-    precision = _precision([s.precision for s in grid.settings], grid.setting[index])
+    precision = taken(each.setting.precision, index)
     here = replace(taken(each, index), setting=replace(each.setting, precision=precision))
     named, some = here.operators(context)[place], replace(points, limits=limits, scale=scale)
     return np.stack([np.broadcast_to(v, len(index)) for v in _numbers(named, some, names)])

@@ -188,7 +188,10 @@ def _as_grid(
     from roofline.predict_grid import predict_grid
 
     if rows and not Grid.fits(found):
-        raise InputError("a Parquet file holds predictions without techniques; choose --format csv.")
+        raise InputError(
+            "a Parquet file holds no techniques but formats, sparsity and fused projections; "
+            "choose --format csv."
+        )
     if not (rows or format == "table") or not Grid.fits(found):
         return False
     from reports import terminal

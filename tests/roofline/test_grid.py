@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from workloads.dtypes import Precision
 from workloads.families import build
 from workloads.model import Model
 from workloads.phases import Setting
+from workloads.techniques.base import Technique
+from workloads.techniques.registry import offered, parse
 
 ROUNDING = 1e-12
 NAMES = ("h100_sxm", "a100_sxm", "b200_sxm", "l40s", "mi300x", "MI300X-8GPU", "dgx_h100")
@@ -278,3 +281,35 @@ def test_rows_are_streamed_and_totals_are_linear(monkeypatch: pytest.MonkeyPatch
     assert many[0] < 1.5 * few[0]
     assert many[1] - few[1] < 8 * (14 + 8) * 14_000  # fourteen totals, and less than as much beside them
     assert many[2] > 4 * few[2]
+
+
+KV4 = parse("kv4")
+ON_ARRAYS = [one for one in offered() if one.on_arrays]
+
+
+@pytest.mark.parametrize("fidelity", ["datasheet", "calibrated"])
+@pytest.mark.parametrize("technique", ON_ARRAYS, ids=lambda one: one.called())
+def test_techniques_that_apply_to_arrays(technique: Technique, fidelity: str) -> None:
+    sizes, b200 = [(1, 130, 40), (7, 3000, 1), (64, 1, 300)], DEVICES[2]
+    tolerance = ROUNDING if fidelity == "datasheet" else SMOOTH
+    for model in (LLAMA, load_model("Qwen3-30B-A3B").model):
+        for chosen in ((technique,), (technique, KV4))[: 1 if technique.slot == KV4.slot else 2]:
+            found = [Scenario(model, "generate", b, p, None, o, techniques=chosen) for b, p, o in sizes]
+            assert_is_one_by_one(found, [b200] * 3, fidelity, tolerance)
+
+
+def test_formats_beside_a_technique_stay_names() -> None:
+    formats = [Setting(Precision.of(weights, None, None)) for weights in ("bf16", "fp8", "int8")]
+    wide = parse("awq")
+    found = [Scenario(LLAMA, "decode", b, 100, 100, 1, s, (wide,)) for s in formats for b in (1, 9)]
+    assert_is_one_by_one(found, [DEVICES[0]] * len(found))
+
+
+def test_a_technique_refused_on_a_device_or_for_a_format_is_refused_in_a_grid() -> None:
+    nvfp4 = Scenario(LLAMA, "decode", 1, 100, 100, 1, techniques=(parse("nvfp4"),))
+    assert predict_grid(LLAMA, Grid.of([nvfp4, nvfp4], [load_device("b200_sxm")]))["fits"].all()
+    with pytest.raises(InputError, match="no matrix peak for fp4"):
+        predict_grid(LLAMA, Grid.of([nvfp4, nvfp4], [load_device("b200_sxm"), DEVICES[0]]))
+    narrow = replace(nvfp4, setting=Setting(Precision.of("int4", None, None)), techniques=(parse("fp8"),))
+    with pytest.raises(InputError, match="weights in int4 are narrower than fp8"):
+        predict_grid(LLAMA, Grid.of([replace(narrow, setting=Setting()), narrow], [DEVICES[0]]))

@@ -115,6 +115,8 @@ class Technique(ABC):
     # Parameters that are not a choice: the model, its training or the requests determine them.
     assumed: ClassVar[tuple[str, ...]] = ()
     guessed: ClassVar[tuple[str, ...]] = ()  # those of them whose default nobody published
+    # Whether sizes may be arrays, as it changes operators of all sizes alike and is refused for no size.
+    on_arrays: ClassVar[bool] = False
     of_requests: ClassVar[bool] = False  # its gain is a property of the requests
     example: ClassVar[str] = "Llama-3.1-8B --hw h100"  # arguments of `predict` that it applies to
 

@@ -33,6 +33,7 @@ class KvQuantisation(Technique):
     quality = "lossy"
     served = "vLLM, SGLang, TensorRT-LLM (8 bits)"
     slot = "the format of the KV cache"
+    on_arrays = True
 
     format: str = parameter(
         "int4",

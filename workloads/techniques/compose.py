@@ -24,7 +24,7 @@ def compose(techniques: Iterable[Technique], schedule: Schedule, target: Target)
 
     Raises InputError where two exclude each other or one is not applicable, with the reason.
     """
-    for technique in _in_order(techniques):
+    for technique in in_order(techniques):
         reason = technique.refuse(schedule, target)
         if reason is not None:
             raise InputError(f"{technique.name} is not applicable: {reason}.")
@@ -41,7 +41,7 @@ def compose_for(
     Raises InputError where none does, with the first one's reason.
     """
     allowed = [True] * len(targets)
-    for technique in _in_order(techniques):
+    for technique in in_order(techniques):
         reasons = [technique.refuse(schedule, target) for target in targets]
         allowed = [was and reason is None for was, reason in zip(allowed, reasons, strict=True)]
         if None not in reasons:
@@ -51,7 +51,7 @@ def compose_for(
     return schedule, allowed
 
 
-def _in_order(techniques: Iterable[Technique]) -> list[Technique]:
+def in_order(techniques: Iterable[Technique]) -> list[Technique]:
     """Techniques as they apply; an InputError says which exclude each other."""
     chosen = sorted(techniques, key=lambda t: (t.order, t.name))
     taken: dict[str, Technique] = {}

@@ -34,6 +34,7 @@ class WeightOnly(Technique):
     quality = "lossy"
     served = "vLLM, SGLang, TensorRT-LLM"
     slot = "the format of weights"
+    on_arrays = True
 
     format: str = parameter(
         "int4_g128",
@@ -83,6 +84,7 @@ class WeightActivation(Technique):
     quality = "lossy"
     served = "vLLM, SGLang, TensorRT-LLM"
     slot = "the format of weights"
+    on_arrays = True
 
     format: str = parameter(
         "int8",
@@ -119,6 +121,7 @@ class WeightFourActivationEight(Technique):
     quality = "lossy"
     served = "TensorRT-LLM"
     slot = "the format of weights"
+    on_arrays = True
 
     weights: str = parameter(
         "int4_g128",
@@ -152,6 +155,7 @@ class Int8Outliers(Technique):
     quality = "lossy"
     served = "vLLM"
     slot = "the format of weights"
+    on_arrays = True
     assumed = ("outliers",)
 
     outliers: float = parameter(0.001, "share of columns with outliers (the paper: 0.1 %)", low=0, high=1)

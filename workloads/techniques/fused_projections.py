@@ -26,6 +26,7 @@ class FusedProjections(Technique):
     quality = "exact"
     served = "vLLM, SGLang, TensorRT-LLM"
     slot = "how projections are launched"
+    on_arrays = True
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Neighbouring products of one input in one kernel."""

@@ -28,6 +28,7 @@ class TwoOfFour(Technique):
     needs = "matrix units with 2:4 sparsity; pruning with calibration data"
     quality = "lossy"
     slot = "which weights are zero"
+    on_arrays = True
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """Units without 2:4 gain nothing from zeros."""
@@ -61,6 +62,7 @@ class BlockSparsity(Technique):
     needs = "pruning by blocks, and training; block-sparse kernels"
     quality = "retrained"
     slot = "which weights are zero"
+    on_arrays = True
 
     sparsity: float = parameter(0.5, "share of zero blocks", low=0, high=0.99)
     block: int = parameter(64, "edge of a block; matrix units want 16 or more", low=16, high=1024)
@@ -88,6 +90,7 @@ class Unstructured(Technique):
     needs = "pruning with calibration data; a kernel that unpacks, without which nothing is gained"
     quality = "lossy"
     slot = "which weights are zero"
+    on_arrays = True
 
     sparsity: float = parameter(0.5, "share of zeros (SparseGPT: 0.5 to 0.6)", low=0, high=0.99)
     stored: str = parameter(
