@@ -18,6 +18,7 @@ from specfiles.strict import Strict, Text
 from workloads.operators import Operator
 
 TABLE = "operator_rules.yaml"
+OVERLOAD = re.compile(r"(\w+::\w+)\.\w+")  # torch.profiler's `capture_overload_names`
 MOST_DIMENSION = 2**48
 NO_STEP = StepFacts()
 
@@ -42,8 +43,11 @@ def _rules() -> list[tuple[re.Pattern[str], OperatorRule]]:
 
 @cache
 def operator_rule(name: str) -> OperatorRule | None:
-    """The rule of an operator's name; None where there is none."""
-    return next((rule for pattern, rule in _rules() if pattern.fullmatch(name[:300])), None)
+    """The rule of an operator's name, or of it without its overload (`aten::addmm.out`); None without any."""
+    name = name[:300]
+    plain = OVERLOAD.fullmatch(name)
+    names = [name, plain[1]] if plain else [name]
+    return next((rule for each in names for pattern, rule in _rules() if pattern.fullmatch(each)), None)
 
 
 def recorded_work(rule: OperatorRule, shapes: str, step: StepFacts = NO_STEP) -> Operator | None:

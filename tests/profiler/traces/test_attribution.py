@@ -151,6 +151,15 @@ def mm(made: Any, ts: float, m: int, k: int, n: int, op: str = "aten::mm") -> No
     made.add("cpu_op", op, ts, 20.0, **shapes)
 
 
+def test_an_operator_with_its_overload_has_the_work_of_the_operator(made: Any, write: Write) -> None:
+    """As torch.profiler names them with `capture_overload_names`."""
+    mm(made, 0.0, 128, 256, 512, "aten::mm.out")
+    made.kernel("ampere_bf16_s16816gemm", 50.0, 10.0, launched=5.0)
+    found = table(attribute(read_traces([write(made.text())])))
+    assert found["operator"].tolist() == ["aten::mm.out"]
+    assert found["matrix_flops"].tolist() == [2 * 128 * 256 * 512]
+
+
 def test_work_follows_from_recorded_shapes(made: Any, write: Write) -> None:
     mm(made, 0.0, 128, 256, 512)
     made.kernel("ampere_bf16_s16816gemm", 50.0, 10.0, launched=5.0)

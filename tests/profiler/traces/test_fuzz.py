@@ -132,7 +132,7 @@ MARKS = [b'"', b"{", b"}", b"]", b"[", b"\\", b",", b"\x00", b"\n", b"\xff" * 8,
 
 
 def an_export() -> bytes:
-    """A small report of Nsight Systems: kernels, their calls, a range, strings."""
+    """A small report of Nsight Systems: kernels, their calls, a range, nodes of a graph, strings."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.sqlite"
         with closing(sqlite3.connect(path)) as file, file:
@@ -141,16 +141,23 @@ def an_export() -> bytes:
                 CREATE TABLE StringIds (id INTEGER PRIMARY KEY, value TEXT);
                 INSERT INTO StringIds VALUES (1, 'gemm'), (2, 'cudaLaunchKernel_v7000');
                 CREATE TABLE CUPTI_ACTIVITY_KIND_KERNEL (start INTEGER, end INTEGER, deviceId INTEGER,
-                    streamId INTEGER, correlationId INTEGER, globalPid INTEGER, demangledName INTEGER);
+                    streamId INTEGER, correlationId INTEGER, globalPid INTEGER, demangledName INTEGER,
+                    graphNodeId INTEGER);
                 CREATE TABLE CUPTI_ACTIVITY_KIND_RUNTIME (start INTEGER, end INTEGER, globalTid INTEGER,
                     correlationId INTEGER, nameId INTEGER);
                 CREATE TABLE NVTX_EVENTS (start INTEGER, end INTEGER, eventType INTEGER, text TEXT,
                     globalTid INTEGER);
-                INSERT INTO NVTX_EVENTS VALUES (1, 100000, 59, 'layers.0.mlp', 117440519)
+                INSERT INTO NVTX_EVENTS VALUES (1, 100000, 59, 'layers.0.mlp', 117440519);
+                CREATE TABLE CUDA_GRAPH_NODE_EVENTS (start INTEGER, end INTEGER, globalTid INTEGER,
+                    graphNodeId INTEGER, originalGraphNodeId INTEGER)
             """)
             rows = range(40)
-            kernels = [(100 * i + 60, 100 * i + 90, 0, 7, i + 1, 117440512, 1) for i in rows]
-            file.executemany("INSERT INTO CUPTI_ACTIVITY_KIND_KERNEL VALUES (?, ?, ?, ?, ?, ?, ?)", kernels)
+            kernels = [(100 * i + 60, 100 * i + 90, 0, 7, i + 1, 117440512, 1, i % 5) for i in rows]
+            file.executemany(
+                "INSERT INTO CUPTI_ACTIVITY_KIND_KERNEL VALUES (?, ?, ?, ?, ?, ?, ?, ?)", kernels
+            )
+            nodes = [(i, i, 117440519, i, i - 2) for i in range(2, 7)]
+            file.executemany("INSERT INTO CUDA_GRAPH_NODE_EVENTS VALUES (?, ?, ?, ?, ?)", nodes)
             calls = [(100 * i + 10, 100 * i + 20, 117440519, i + 1, 2) for i in rows]
             file.executemany("INSERT INTO CUPTI_ACTIVITY_KIND_RUNTIME VALUES (?, ?, ?, ?, ?)", calls)
         return path.read_bytes()
