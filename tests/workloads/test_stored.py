@@ -327,6 +327,19 @@ def test_deepseek_v3_is_its_files_without_the_draft_and_their_headers() -> None:
     assert 100 < headers / 91_991 < 200  # name, format, shape and place of a tensor
 
 
+def test_a_hybrid_with_its_recurrent_mixers_left_out_is_as_large_as_its_card_says() -> None:
+    """Card of xega-ai/Qwen3.5-35B-A3B-FP8-Dynamic, without its tower: 32.61 GB in FP8, 4.16 GB in 16 bits."""
+    scheme = {**weights(8, None, "float"), "strategy": "channel"}
+    left = ["lm_head", "re:.*gate$", "re:.*shared_expert_gate$", "re:.*linear_attn.*"]
+    model, precision = resolved(published("Qwen3.5-35B-A3B", tensors(scheme, scheme, ignore=left)), ASKED)
+    rows = [row for row in owners(model, Setting(precision)) if not row.name.startswith("vision.")]
+    eight = [row for row in rows if getattr(row.operator, "weights", "") == "fp8"]
+    assert weight_bytes(eight) / 1e9 == pytest.approx(32.61, abs=0.005)
+    scales = 40 * 256 * (512 + 512 + 2048) * 2  # a row's of each expert, in 16 bits
+    wide = weight_bytes(rows) - weight_bytes(eight)
+    assert (wide + scales) / 1e9 == pytest.approx(4.16, abs=0.005)
+
+
 def test_a_large_config_is_read_in_one_go(tmp_path: Path) -> None:
     """Each of 41,100 modules by name, twice, is the 5.7 MB of Nemotron 3 Super's config."""
     layers = super_layers(experts=512)
