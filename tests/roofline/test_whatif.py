@@ -150,7 +150,7 @@ def test_narrow_products_gain_by_faster_units_and_the_reason_says_so() -> None:
     prompt = Scenario(load_model("Llama-3.1-8B").model, "prefill", batch=16, prompt=1000)
     result = whatif(prompt, load_device("h100_sxm"), techniques=[parse("fp8"), parse("sparsity-2:4")])
     fast, sparse = outcome(result, "weight-activation-quantisation"), outcome(result, "sparsity-2:4")
-    assert "FLOP on matrix units at 2" in fast.why() or "FLOP on matrix units at 1.9" in fast.why()
+    assert "FLOP on matrix units at 2 times the rate" in fast.why()
     assert "fewer FLOP on matrix units; compute-bound" in sparse.why()
 
 
@@ -174,7 +174,7 @@ def test_memory_that_a_device_has_not_is_marked() -> None:
     asked = Scenario(load_model("Llama-3.1-70B").model, batch=1, prompt=500, output=32)
     result = whatif(asked, load_device("h100_sxm"), techniques=[parse("awq"), parse("eagle")])
     text = as_text(result)
-    assert "142 GB*" in text or "141 GB*" in text
+    assert "141 GB*" in text  # 70.55e9 parameters of 2 bytes, and 0.2 GB beside
     four_bits = next(line for line in text.splitlines() if line.lstrip().startswith("weight-only"))
     assert "*" not in four_bits
     assert "* more than the 80.0 GB of a device" in text

@@ -74,7 +74,7 @@ def test_one_row_streams_the_weights_at_the_share_of_the_bandwidth() -> None:
 
 def test_nothing_to_do_costs_a_launch() -> None:
     found = parts(1, 8, 8)
-    assert total(found)[0] == pytest.approx(found["launch"][0], rel=0.35)
+    assert 1 < total(found)[0] / found["launch"][0] < 1.15
 
 
 def test_one_tile_more_than_a_wave_costs_part_of_a_wave() -> None:

@@ -73,7 +73,7 @@ def test_parts_are_never_negative_and_begin_with_the_roofline(
 def test_many_tokens_approach_the_share_of_the_peak(kernel: str) -> None:
     alone = {**START, "passes": 0.05, "choice_s": 1e-11, "reread": 0.03, "l2_share": 1.5, "tile_s": 1e-7}
     found = parts(c=alone, num_tokens=100_000, kernel=kernel)
-    assert total(found) == pytest.approx(found["ideal"] / alone["compute_share"], rel=0.35)
+    assert total(found) == pytest.approx(found["ideal"] / alone["compute_share"], rel=0.12)
 
 
 def test_few_tokens_stream_the_weights_of_the_experts_they_touch() -> None:
