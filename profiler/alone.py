@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from profiler.environment import COLD_FACTOR, last_level_cache_bytes
+from profiler.environment import COLD_FACTOR, answers, last_level_cache_bytes
 from profiler.kernels import KERNEL_ERRORS, Place, company, kernel
 from profiler.repeats import Effort, Sample
 from profiler.subject import failure
@@ -25,7 +25,8 @@ def alone(
     """One row of the table `operators` each; without a `dtype`, each operator in its own compute format.
 
     `effort` is that of a step; an operator is repeated more often, in less time. An operator without a
-    reference kernel, or one that fails or deviates from fp64, has no row.
+    reference kernel, or one that fails or deviates from fp64, has no row. Raises the error in which
+    the device was lost.
     """
     effort = replace(effort, repeats=ALONE_FACTOR * effort.repeats, budget_s=BUDGET_S)
     cold = COLD_FACTOR * last_level_cache_bytes(device)
@@ -35,6 +36,8 @@ def alone(
         try:
             timed, ran = _timed(entry, Place(device, wanted, cold), effort)
         except KERNEL_ERRORS as missing:
+            if not answers(device):
+                raise
             progress(f"  {entry.name} not measured alone: {failure(missing)}")
             continue
         about = {"name": entry.name, "kind": entry.operator.kind, "where": "alone", "count": entry.count}

@@ -9,6 +9,7 @@ from typing import Any
 from profiler.alone import alone
 from profiler.attending import attending
 from profiler.energy import energy_rows
+from profiler.environment import answers
 from profiler.forward import Point
 from profiler.kernel_times import shares
 from profiler.kernels import KERNEL_ERRORS
@@ -73,7 +74,7 @@ def _techniques(
     """The step with and without each technique; one that fails has no row, and a note.
 
     Where processes share the model, only a failure of all of them is handled so: a process that fails alone
-    leaves the others waiting in the middle of a step.
+    leaves the others waiting in the middle of a step. On a lost device no other would have one either.
     """
     effort = replace(request.effort, budget_s=request.effort.budget_s / len(request.points))
     shared = request.tensor_parallel > 1
@@ -83,7 +84,7 @@ def _techniques(
         try:
             row = with_technique(technique, subject, point, effort, together)
         except KERNEL_ERRORS as missing:
-            if shared and not isinstance(missing, InputError):
+            if (shared and not isinstance(missing, InputError)) or not answers(request.device):
                 raise
             notes.append(f"{technique.told()} not measured in {in_words(point)}: {failure(missing)}")
             continue

@@ -284,6 +284,22 @@ def test_operators_alone_are_measured_beside_those_in_the_model(
     assert (alone["median_s"] > 0).all()
 
 
+def test_a_device_that_an_operator_alone_loses_ends_the_run_with_what_it_has(
+    small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(_: Any) -> float:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr("profiler.alone.last_level_cache_bytes", lambda _: 1 << 18)
+    monkeypatch.setattr("profiler.kernels.Kernel.error", fault)
+    monkeypatch.setattr("profiler.alone.answers", lambda _: False)
+    with pytest.raises(InputError, match=r"cpu failed \(CUDA error: an illegal .* in prefill"):
+        profile(request_for(small_llama, tmp_path / "run", alone=True))
+    run = open_run(tmp_path / "run")
+    assert run.head.status == "failed"
+    assert set(run.table("steps")["kv_len"]) == {64, 65, 67}
+
+
 def test_a_kernel_that_computes_something_else_is_not_timed(
     small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
