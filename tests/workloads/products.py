@@ -78,7 +78,7 @@ def products(network: Any, **inputs: Any) -> Products:
 @contextmanager
 def _announced(network: Any, scanning: list[str]) -> Iterator[None]:
     """While a scan of the network's module runs, its name stands in `scanning`."""
-    module = sys.modules[type(network).__module__]
+    module = sys.modules[type(getattr(network, "model", network)).__module__]
     originals = {name: getattr(module, name) for name in SCANS if hasattr(module, name)}
 
     def heard(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""DeepSeek-V4 against transformers: parameters and products without tolerance, and bytes by making tensors.
+"""DeepSeek-V4 and GLM-5.3-Flash against transformers: parameters and products without tolerance, and bytes.
 
 Numbers of entries are means over positions, so that steps that end with an entry are compared. transformers
 sums the index's heads elementwise, which no counter of products sees.
@@ -57,7 +57,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"layer_types": None, "compress_rate_csa": 4, "compress_rate_hca": 8, "hc_mult": 4},
     {"mlp_layer_types": ["moe", "hash_moe", "moe", "hash_moe"], "mlp_bias": True},
 ]
-COMPARED = {"deepseek_v4"}
+COMPARED = {"deepseek_v4", "glm5_next_text"}
 
 
 def reference(device: str, **changes: Any) -> Any:
@@ -216,3 +216,53 @@ def test_published_formats_are_those_of_the_checkpoint() -> None:
     assert formats == Precision.of("fp8_block", "fp8", "bf16", "mxfp4")
     (others,) = other_formats(model, formats)  # the compressors and what weighs the indexer's heads
     assert (others["weights"], len(others["operators"])) == ("bf16", 5)
+
+
+GLM = {
+    **{name: SMALL[name] for name in ("hidden_size", "num_attention_heads", "vocab_size", "pad_token_id")},
+    **{"num_key_value_heads": 6, "intermediate_size": 77, "q_lora_rank": 21, "kv_lora_rank": 23},
+    **{"qk_nope_head_dim": 14, "qk_rope_head_dim": 0, "v_head_dim": 13},
+    **{"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 35, "hc_mult": 3},
+    **{"index_n_heads": 3, "index_head_dim": 18, "index_topk": 8, "index_kpool": 4},
+    **{"linear_num_heads": 3, "linear_head_dim": 9, "num_hidden_layers": 5},
+    "layer_types": [
+        *("linear_attention", "indexed_attention", "indexed_attention"),
+        *("linear_attention", "full_attention"),
+    ],
+    "indexer_types": ["full", "full", "shared", "shared", "full"],
+    "mlp_layer_types": ["dense", "sparse", "sparse", "dense", "sparse"],
+}
+
+
+@pytest.mark.parametrize("past", [0, 47])
+def test_products_of_runs_that_an_index_picks(past: int) -> None:
+    """GLM-5.3-Flash on the CPU, as its index looks into its mask; but for products of the delta rule."""
+    from tests.workloads.products import COUNTER, Products, counted, products
+    from tests.workloads.test_transformers import Decoder
+
+    config = transformers.AutoConfig.for_model("glm5_next_text", **GLM)
+    config._experts_implementation = "eager"
+    torch.manual_seed(0)
+    network = Decoder(config, attn_implementation="eager", dtype=torch.float32).eval()
+    model, new = ours("glm5_next_text", GLM), 1 if past else TOKENS
+    assert sum(p.numel() for p in network.parameters()) == parameters(model)
+    tokens = torch.arange(BATCH * TOKENS).view(BATCH, TOKENS) % 101
+    inputs: dict[str, Any] = {"input_ids": tokens[:, past:], "logits_to_keep": 1, "use_cache": False}
+    if past:
+        with torch.no_grad():
+            before = network.model(input_ids=tokens[:, :past], use_cache=True).past_key_values
+        inputs |= {"past_key_values": before, "use_cache": True}
+    seen, step = products(network, **inputs), Step(BATCH, new, TOKENS)
+    expected = counted(model, step)
+    for row in operators(model, step, COUNTER):
+        if row.operator.kind in ("stream_spread", "index_scores"):
+            expected.activations += int(row.count * row.operator.work().matrix_flops)
+    assert seen == Products(expected.weights, expected.activations, seen.scans)
+
+
+def test_a_cache_of_runs_keeps_their_keys() -> None:
+    """A latent per position, a key per run, the begun run, and the states of the other layers."""
+    model, setting = ours("glm5_next_text", GLM), Setting(Precision.of("fp32"))
+    latents, keys = 3 * 23 * TOKENS, 2 * 18 * TOKENS / 4
+    begun, states = 2 * 4 * 2 * 18, 2 * (3 * 9 * 9 + 3 * 3 * 27)
+    assert model.cache_bytes(1, TOKENS, setting) == 4 * (latents + keys + begun + states)

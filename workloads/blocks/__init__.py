@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from workloads.blocks.gemma import GemmaAttentionBlock as GemmaAttentionBlock
     from workloads.blocks.gemma import GemmaMoeBlock as GemmaMoeBlock
     from workloads.blocks.hyper import StreamCopies as StreamCopies
+    from workloads.blocks.hyper import StreamMean as StreamMean
     from workloads.blocks.hyper import Streams as Streams
     from workloads.blocks.hyper import StreamSum as StreamSum
     from workloads.blocks.kda import KdaBlock as KdaBlock

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from specfiles.frozen import dataclass
 from workloads.blocks.base import Block, NormShape, Part, Place
 from workloads.dtypes import Size, bytes_per_element
-from workloads.operators import Copy, Gemm, StreamCollapse, StreamSpread
+from workloads.operators import Copy, Gemm, Residual, StreamCollapse, StreamSpread
 
 UNSCALED = NormShape(scale=False)
 
@@ -68,3 +68,16 @@ class StreamSum(Block):
         """Model code does so at all positions before it picks the last; good kernels need not."""
         rows = place.scored if place.fused else place.tokens
         yield from _coefficients(place, "hyper_head", Streams(self.streams, 0), rows, feeds=False)
+
+
+@dataclass(frozen=True)
+class StreamMean(Block):
+    """Behind the last layer: the mean of all streams."""
+
+    streams: int
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """Model code does so at all positions before it picks the last; good kernels need not."""
+        rows = place.scored if place.fused else place.tokens
+        wide = place.setting.precision.wide
+        yield "hyper_mean", None, Residual(rows * (self.streams - 1), place.hidden, wide, place.fused)

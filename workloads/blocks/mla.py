@@ -10,18 +10,33 @@ from specfiles.frozen import dataclass
 from workloads.arrays import minimum
 from workloads.blocks.base import RMS_NORM, Block, NormShape, Part, Place
 from workloads.dtypes import Size, bytes_per_element
-from workloads.operators import Attention, GroupedGemm, IndexScores, KvAppend, Rope, TopK
-from workloads.step import Setting
+from workloads.operators import Attention, Compression, GroupedGemm, IndexScores, KvAppend, Rope, TopK
+from workloads.step import Setting, Step
 
 
 @dataclass(frozen=True)
 class Indexer:
-    """The small attention that picks which positions the large one sees (DeepSeek-V3.2, GLM-5)."""
+    """The small attention that picks which positions the large one sees (DeepSeek-V3.2, GLM-5).
+
+    With a `pool` it picks runs of so many positions, each by one key that is a sum of theirs (GLM-5.3-Flash).
+    Positions behind the last whole run are seen in any case.
+    """
 
     heads: int
     head_dim: int
     chosen: int
     borrowed: bool = False  # another layer's: only its picks are read
+    pool: int = 1
+
+    @property
+    def seen(self) -> int:
+        """Positions that a query sees at most, on average where runs are picked."""
+        return self.chosen + self.pool // 2
+
+    def pooled(self, step: Step, setting: Setting) -> Compression:
+        """The keys of runs."""
+        wide = setting.precision.wide
+        return Compression(*step.sizes, self.head_dim, self.pool, 1, wide, wide)
 
 
 @dataclass(frozen=True)
@@ -154,7 +169,7 @@ class MlaBlock(Block):
         """Positions that a query sees: all, or what the indexer picked; model code masks the others."""
         if self.indexer is None or not place.setting.convention.absorbs_latents:
             return None
-        return self.indexer.chosen
+        return self.indexer.seen
 
     def _index(self, place: Place, index: Indexer) -> Iterator[Part]:
         """Its own queries and keys, a score of every visible position, the choice (DeepSeek-V3.2, 2.1)."""
@@ -165,19 +180,30 @@ class MlaBlock(Block):
         norm = NormShape(center=True, bias=True)
         yield "indexer_k_norm", index, place.norm(place.tokens, index.head_dim, norm)
         yield "indexer_weights_proj", index, place.linear(index.heads, place.hidden)
-        rope = Rope(place.tokens, index.heads + 1, self.rope_dim, p.wide, place.fused)
-        yield "indexer_rope", index, rope
-        append = KvAppend(place.tokens, 1, index.head_dim, p.wide, p.kv, place.fused, latent=True)
+        if self.rotates:
+            rope = Rope(place.tokens, index.heads + 1, self.rope_dim, p.wide, place.fused)
+            yield "indexer_rope", index, rope
+        keys, seen = place.tokens, step.kv_len
+        if index.pool > 1:
+            yield "indexer_gate_proj", index, place.linear(index.head_dim, place.hidden)
+            yield "indexer_pool", index, index.pooled(step, place.setting)
+            keys, seen = keys / index.pool, seen / index.pool
+        append = KvAppend(keys, 1, index.head_dim, p.wide, p.kv, place.fused, latent=True)
         yield "indexer_append", index, append
         sizes = step.batch, step.q_len, step.kv_len, index.heads, index.head_dim
-        yield "indexer_scores", index, IndexScores(*sizes, p.wide, p.kv, convention.causal_exact)
+        exact = convention.causal_exact
+        yield "indexer_scores", index, IndexScores(*sizes, p.wide, p.kv, exact, stride=index.pool)
         # The scores' kernel hands them over on the chip where kernels are fused.
-        chosen = minimum(step.kv_len, index.chosen)
-        pick = TopK(place.tokens, step.kv_len, chosen, p.wide, place.fused, normalised=False)
+        chosen = minimum(seen, index.chosen // index.pool)
+        pick = TopK(place.tokens, seen, chosen, p.wide, place.fused, normalised=False)
         yield "indexer_topk", index, pick
 
     def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
         """One latent per position, whatever the heads; every device that shares them holds a copy."""
-        indexes = self.indexer is not None and not self.indexer.borrowed
-        elements = self.cached_dim + (self.indexer.head_dim if self.indexer and indexes else 0)
-        return tokens * elements * bytes_per_element(setting.precision.kv)
+        latents = tokens * self.cached_dim * bytes_per_element(setting.precision.kv)
+        index = self.indexer
+        if index is None or index.borrowed:
+            return latents
+        keys = tokens * index.head_dim if index.pool == 1 else tokens / index.pool * index.head_dim
+        begun = index.pooled(Step(1, 1, 1), setting).state_bytes() if index.pool > 1 else 0
+        return latents + keys * bytes_per_element(setting.precision.kv) + begun

@@ -48,6 +48,7 @@ READERS: dict[str, str] = {
     "gated": "step3p5 afmoe laguna",
     "block_sparse": "minimax_m3 minimax_m3_text minimax_m3_vl_text",
     "compressed": "deepseek_v4",
+    "glm5_next": "glm5_next_text",
     "kimi": "kimi_linear",
     "longcat": "longcat_flash",
 }

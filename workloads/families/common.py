@@ -76,12 +76,12 @@ def decoder_of(
     return Model("", config.kind, tokens, most, stack)
 
 
-def with_streams(model: Model, count: int) -> Model:
-    """The decoder with so many residual streams: copies before its layers, their sum behind."""
-    from workloads.blocks import StreamCopies, StreamSum  # which most models do not load
+def with_streams(model: Model, count: int, mean: bool = False) -> Model:
+    """The decoder with so many residual streams: copies before its layers, a sum or their mean behind."""
+    from workloads.blocks import StreamCopies, StreamMean, StreamSum  # which most models do not load
 
-    stack = model.stack
-    inputs, outputs = (*stack.inputs, StreamCopies(count)), (StreamSum(count), *stack.outputs)
+    stack, last = model.stack, StreamMean(count) if mean else StreamSum(count)
+    inputs, outputs = (*stack.inputs, StreamCopies(count)), (last, *stack.outputs)
     return replace(model, stack=replace(stack, inputs=inputs, outputs=outputs))
 
 

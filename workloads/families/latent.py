@@ -72,10 +72,10 @@ def _attention(config: Config, count: int) -> list[Block]:
         config.size("index_topk", default=2048),
     )
     picked = replace(index, borrowed=True)
-    return [block(index if kind == "full" else picked) for kind in _indexers(config, count)]
+    return [block(index if kind == "full" else picked) for kind in indexers(config, count)]
 
 
-def _indexers(config: Config, count: int) -> list[str]:
+def indexers(config: Config, count: int) -> list[str]:
     """Which layers have an indexer, and which share the picks of the last one before them (GLM-5.2)."""
     listed = config.per_layer("indexer_types", count, INDEXER_TYPES)
     if listed is None and (pattern := config.text("index_topk_pattern", default="")):
