@@ -23,8 +23,9 @@ SIZES = ("batch", "prompt", "context", "output")
 def write_rows(model: Model, grid: Grid, path: Path, fidelity: Fidelity | str = Fidelity.DATASHEET) -> int:
     """Write a row per operator and point; returns how many.
 
-    Columns: `point` (its index in the grid), model, hardware, node, the point's sizes and setting, then those
-    of `roofline.predict_grid.grid_rows`. Rows stand operator by operator, not point by point.
+    Columns: `point` (its index in the grid), model, hardware, node, the point's sizes, setting and
+    techniques, then those of `roofline.predict_grid.grid_rows`. Rows stand operator by operator, not point by
+    point.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -72,6 +73,7 @@ def _columns(model: Model, grid: Grid, rows: Table) -> dict[str, Any]:
         **{name: getattr(grid, name)[point].astype(np.int64) for name in SIZES},
         **{name: words(list(map(get, grid.settings)), setting) for name, get in _WORDS.items()},
         "tensor_parallel": np.array([s.tensor_parallel for s in grid.settings])[setting],
+        "techniques": words([" ".join(one.called() for one in grid.techniques)], first),
     }
     columns |= {name: words([str(rows[name][0])], first) for name in ("name", "kind", "phase")}
     return columns | {name: values for name, values in rows.items() if name not in columns}

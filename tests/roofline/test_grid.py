@@ -305,6 +305,18 @@ def test_formats_beside_a_technique_stay_names() -> None:
     assert_is_one_by_one(found, [DEVICES[0]] * len(found))
 
 
+def test_a_file_of_rows_names_its_techniques(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    found = [Scenario(LLAMA, "generate", b, 100, None, 9, techniques=(parse("awq"), KV4)) for b in (1, 9)]
+    write_rows(LLAMA, Grid.of(found, DEVICES[:1]), tmp_path / "rows.parquet")
+    rows = pq.read_table(tmp_path / "rows.parquet").to_pandas()
+    said = " ".join(one.called() for one in found[0].techniques)
+    assert set(rows["techniques"]) == {said}
+    times = (rows["count"] * rows["time_s"]).groupby(rows["point"]).sum()
+    np.testing.assert_allclose(times, [predict(s, DEVICES[0]).totals()["time_s"] for s in found], ROUNDING)
+
+
 def test_a_technique_refused_on_a_device_or_for_a_format_is_refused_in_a_grid() -> None:
     nvfp4 = Scenario(LLAMA, "decode", 1, 100, 100, 1, techniques=(parse("nvfp4"),))
     assert predict_grid(LLAMA, Grid.of([nvfp4, nvfp4], [load_device("b200_sxm")]))["fits"].all()
