@@ -14,7 +14,7 @@ import pytest
 
 from specfiles.errors import InputError
 from workloads import families
-from workloads.blocks import MlpBlock
+from workloads.blocks import AttentionBlock, MlpBlock
 from workloads.catalogue import MODELS, _names, agrees, load_model
 from workloads.config import Config
 from workloads.dtypes import Precision
@@ -109,6 +109,7 @@ def test_every_family_has_a_shipped_model_or_is_compared_at_small_sizes() -> Non
         "minicpm3",
         "hy_v4",
         "glm5_next_text",
+        "mimo_v2",
         "afmoe",
         "laguna",
     }
@@ -348,3 +349,18 @@ def test_layers_name_their_operators_as_steps_do(name: str) -> None:
         rows = Counter(row.name for row in operators(model, step) for _ in range(int(row.count)))
         for own in set().union(*(names.values() for names in named.values())):
             assert rows[own] == sum(list(named[layer].values()).count(own) for layer in stack.layers)
+
+
+def test_layers_with_a_window_may_have_heads_of_their_own() -> None:
+    """MiMo-V2.5 states them (vLLM, models/mimo_v2.py), and may have no sinks."""
+    fields = {
+        **sizes(64, 96, 2, 4, 100),
+        **{"head_dim": 24, "v_head_dim": 16, "num_key_value_heads": 2, "moe_intermediate_size": 32},
+        **{"n_routed_experts": 4, "num_experts_per_tok": 2, "hybrid_layer_pattern": [0, 1]},
+        **{"swa_num_attention_heads": 6, "swa_num_key_value_heads": 3, "swa_head_dim": 20},
+        **{"swa_v_head_dim": 12, "add_swa_attention_sink_bias": False},
+    }
+    full, near = build(Config({"model_type": "mimo_v2", **fields}, "test"), "test").layers
+    blocks = [layer.find(AttentionBlock) for layer in (full, near)]
+    found = [(b.heads, b.kv_heads, b.head_dim, b.value_dim, b.sinks) for b in blocks]
+    assert found == [(4, 2, 24, 16, False), (6, 3, 20, 12, False)]

@@ -104,6 +104,7 @@ ON_META = sorted(FAMILIES - LOOPS)
 ALIASES = {  # model types of the same code in other libraries
     "kimi_k2": "deepseek_v3",
     "mimo": "qwen2",
+    "mimo_v2": "mimo_v2_flash",
     **dict.fromkeys(("minimax_m3", "minimax_m3_text"), "minimax_m3_vl_text"),
 }
 # SDPA knows no soft-capping (Gemma 2), no sinks (gpt-oss), no bias of positions; GPT-J never used it;
@@ -241,6 +242,7 @@ def test_parameters_and_flops_of_every_shipped_config(path: Path) -> None:
 # Sixty layers of latent attention once: the others of DeepSeek's kind repeat it and cost a minute each.
 NO_MODEL = {
     "mimo_v2_flash",
+    "mimo_v2",
     "kimi_k2",
     "deepseek_v32",
     "glm_moe_dsa",
@@ -401,6 +403,10 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
         "moe_intermediate_size": 35,
     },
     "mimo_v2_flash": {
+        **{"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 35},
+        **{"head_dim": 10, "v_head_dim": 6, "num_key_value_heads": 3},
+    },
+    "mimo_v2": {
         **{"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 35},
         **{"head_dim": 10, "v_head_dim": 6, "num_key_value_heads": 3},
     },

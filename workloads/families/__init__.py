@@ -43,7 +43,7 @@ READERS: dict[str, str] = {
     "latent": (
         "deepseek_v2 deepseek_v3 kimi_k2 deepseek_v32 glm_moe_dsa glm4_moe_lite mistral4 youtu minicpm3 hy_v4"
     ),
-    "varied": "llama4_text dbrx nemotron-nas mobilellm mimo_v2_flash",
+    "varied": "llama4_text dbrx nemotron-nas mobilellm mimo_v2_flash mimo_v2",
     "kernel": "linear_attention",
     "gated": "step3p5 afmoe laguna",
     "block_sparse": "minimax_m3 minimax_m3_text minimax_m3_vl_text",

@@ -112,7 +112,7 @@ def _mobilellm(config: Config) -> Model:
 
 
 def _mimo_v2(config: Config) -> Model:
-    """MiMo-V2-Flash: values narrower than keys; windows with sinks and more KV heads; experts.
+    """MiMo-V2: values narrower than keys; windows with sinks and heads of their own; experts.
 
     Its authors' config says layer by layer 0 or 1 where transformers has words, and more by other names.
     """
@@ -129,10 +129,21 @@ def _mimo_v2(config: Config) -> Model:
         values=config.size("v_head_dim", default=128),
     )
     inside = config.size("swa_num_key_value_heads", default=2 * kv_heads)
-    config.divides("num_attention_heads", heads, "swa_num_key_value_heads", inside)
+    near = config.size("swa_num_attention_heads", default=heads)
+    config.divides("swa_num_attention_heads", near, "swa_num_key_value_heads", inside)
     before = config.optional_size("sliding_window_size")  # positions beside the query's own
     window = before + 1 if before else config.size("sliding_window", default=129)
-    sliding = replace(full, kv_heads=inside, window=window, sinks=True)
+    wide_inside = config.size("swa_head_dim", default=dim)
+    sliding = replace(
+        full,
+        heads=near,
+        kv_heads=inside,
+        head_dim=wide_inside,
+        rotary_dim=rotated(config, wide_inside, 0.334),
+        values=config.size("swa_v_head_dim", default=full.values),
+        window=window,
+        sinks=config.flag("add_swa_attention_sink_bias", True),
+    )
     marked = config.flags("hybrid_layer_pattern", count)
     if listed := config.per_layer("layer_types", count, WINDOW_TYPES):
         marked = [kind == WINDOW_TYPES[0] for kind in listed]
@@ -157,4 +168,5 @@ FAMILY = {
     "nemotron-nas": _nemotron_nas,
     "mobilellm": _mobilellm,
     "mimo_v2_flash": _mimo_v2,
+    "mimo_v2": _mimo_v2,
 }
