@@ -110,7 +110,7 @@ class _Watch:
             heard = self._heard
             with self._lock:
                 ours = signal.getsignal(signal.SIGINT) == self.handle  # a library may handle it for a while
-                if heard == seen and ours and not self._over:
+                if heard <= seen and ours and not self._over:  # less where one was dropped meanwhile
                     self._send()
             seen = heard
         os.close(self._read)

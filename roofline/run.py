@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,7 +112,14 @@ def open_run(path: Path) -> Run:
 def create_run(path: Path, head: Head) -> Run:
     """A new run folder. Raises InputError where a run exists, even one started at the same moment."""
     _refuse_run(path)
-    write_new(path / "run.json", _as_json(head))
+    there = path.exists()
+    try:
+        write_new(path / "run.json", _as_json(head))
+    except BaseException:  # an interrupt, too
+        if not there:
+            with suppress(OSError):  # another writer has files there
+                path.rmdir()
+        raise
     return Run(path, head)
 
 

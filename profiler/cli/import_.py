@@ -49,6 +49,7 @@ def command(
     """
     from hwspecs import load_device
     from profiler.environment import command_line
+    from profiler.interrupts import raise_swallowed
     from profiler.traces.attribution import Question, attribute
     from profiler.traces.model_match import Lengths, as_named
     from profiler.traces.reading import read_traces
@@ -77,6 +78,7 @@ def command(
         fields = {"model": model_ran.name, "model_config_fields": loaded.config, **recorded(setting)}
         fields["checkpoint"] = model_ran.mixed
     trace = attribute(trace, question)
+    raise_swallowed()  # by a library that reads: nothing is written yet
     run = save(trace, out, command=command_line(), device=device.name if device else "", **fields)
     for loss in trace.losses:
         print(f"{loss.what} {loss.count}: {loss.sentence}", file=sys.stderr)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 from profiler.traces.reading import read_traces
 from profiler.traces.runs import load
+from profiler.traces.tables import Trace
 from profiler.traces.totals import totals
 from roofline.run import open_run
 from roofline.validate import scenario_of
@@ -225,6 +228,35 @@ def test_a_run_is_not_overwritten(roofline: Any, decode: Path, tmp_path: Path) -
     code, _, err = roofline("import", decode, "-o", tmp_path / "run")
     assert code == 2
     assert "already there" in err
+
+
+def test_an_interrupt_before_the_run_is_whole_leaves_no_folder(
+    roofline: Any, decode: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(file: Path, _: str) -> None:
+        file.parent.mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("roofline.run.write_new", interrupted)
+    assert roofline("import", decode, "-o", tmp_path / "run").code == 130
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupt_that_reading_swallows_ends_the_import(
+    roofline: Any, decode: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swallowing(trace: Trace) -> Trace:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr("profiler.traces.attribution.counted", swallowing)
+    try:
+        assert roofline("import", decode, "-o", tmp_path / "run").code == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("command", ["show", "report"])
