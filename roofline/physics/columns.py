@@ -175,7 +175,7 @@ def _attention(op: Attention) -> tuple[str, str, str, dict[str, Any]] | None:
     kind = "attention_decode" if few else "attention_prefill" if op.causal else "attention_encoder"
     if op.value_dim is not None and op.value_dim != op.head_dim:
         return _latent_attention(op)
-    if op.scattered or op.chunk is not None:
+    if op.scattered or op.chunk is not None or op.values_in_keys:
         return None  # no kernel of these was measured
     sizes = {
         "batch": op.batch,
