@@ -6,6 +6,7 @@ from typing import Any
 
 from specfiles.strict import plain_data
 from workloads.catalogue import MODELS, Published, agrees, load_model
+from workloads.model import Model
 from workloads.phases import ActiveConvention, Setting, active_parameters, parameters
 
 
@@ -91,8 +92,14 @@ def describe(name: str) -> dict[str, Any]:
         "layers": len(model.layers),
         "vocabulary": model.vocabulary,
         "max_position": model.max_position,
-        "kv_bytes_per_token_16bit": int(model.cache_bytes(1, 1, Setting())),
+        "kv_bytes_per_token_16bit": int(_growth(model)),
         "published": plain_data(loaded.file.published) if loaded.file else None,
         "config_source": loaded.file.config_source if loaded.file else None,
         "config": loaded.config,
     }
+
+
+def _growth(model: Model) -> float:
+    """Bytes of cache that the second position adds: states, which the first brings along, stay."""
+    first, second = (model.cache_bytes(1, tokens, Setting()) for tokens in (1, 2))
+    return float(second - first)

@@ -41,3 +41,17 @@ def test_the_command_says_of_each_family_what_can_be_done(roofline: Callable[...
     records = json.loads(roofline("models", "families", "--format", "json").out)
     ranged = sum(record["ranges"] and record["transformers"] for record in records)
     assert f"{ranged} can be profiled" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("name", "growth"),
+    [
+        ("Llama-3.1-8B", 32 * 2 * 8 * 128 * 2),
+        ("Mamba-2-2.7B", 0),
+        ("Kimi-K3", 24 * 576 * 2),  # of latent layers; the states of the others stay
+        ("MiniMax-M3", 60 * 2 * 4 * 128 * 2 + 57 * 128 * 2),  # with a key of the index
+    ],
+)
+def test_a_cache_grows_by_what_is_shown(roofline: Callable[..., Any], name: str, growth: int) -> None:
+    shown = json.loads(roofline("models", "show", name).out)
+    assert shown["kv_bytes_per_token_16bit"] == growth
