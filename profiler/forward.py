@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from profiler.experts import use_experts
 from profiler.subject import Subject, encodes, out_of_memory
 from specfiles.errors import InputError, reason
 
@@ -45,6 +46,7 @@ def step(subject: Subject, point: Point, capacity: int) -> Step:
     tokens = subject.tokens(point.batch, point.q_len)
 
     def run(sampler: Callable[[Any], Any]) -> Any:
+        use_experts(subject, point.phase)  # points take turns
         memory.rewind(before)
         return sampler(subject.network(tokens, **memory.told(), logits_to_keep=scored).logits)
 
@@ -77,6 +79,7 @@ def fixed_step(subject: Subject, point: Point) -> Step:
         return _of_two_stacks(subject, point, fixed=True)
     from profiler.cache import fix, preallocated, rewind
 
+    use_experts(subject, point.phase)
     cache = preallocated(subject.layers, point.kv_len)
     whole = subject.tokens(point.batch, point.kv_len)  # allocates all buffers before any capture
     scored = subject.scored

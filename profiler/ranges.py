@@ -36,6 +36,7 @@ EMBEDDING = (
 
 FAMILIES = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "gemma", "qwen3"), dense.LLAMA),
+    "mimo": dense.LLAMA,
     **dict.fromkeys(("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text"), dense.LLAMA),
     "granite": dense.GRANITE_3,
     **dict.fromkeys(("helium", "smollm3", "seed_oss", "olmo", "ernie4_5"), dense.LLAMA),
@@ -98,6 +99,7 @@ FAMILIES = {
     "qwen3_5_text": hybrids.QWEN3_5,
     "qwen3_5_moe_text": hybrids.QWEN3_5_MOE,
     **dict.fromkeys(("bert", "roberta"), encoders.BERT),
+    "distilbert": encoders.DISTILBERT,
     "t5": encoder_decoders.T5,
     "bart": encoder_decoders.BART,
     "whisper": encoder_decoders.WHISPER,
@@ -126,7 +128,9 @@ OTHERS: dict[str, tuple[Callable[[Layer], bool], Family]] = {
 }
 
 
-TWO_STACKS_IN_ONE_GRAPH = ("t5", "bart", "whisper")  # Switch sorts tokens by experts on the host
+TWO_STACKS_IN_ONE_GRAPH = ("t5", "bart", "whisper")
+# transformers' loop over the experts that were chosen; other families have a version without it (grouped_mm).
+LOOPS = {"switch_transformers": "runs its experts in a loop whose length the host reads from the device"}
 
 
 def check_eager(model: Model, flags: Mapping[str, bool]) -> None:
@@ -138,18 +142,29 @@ def check_eager(model: Model, flags: Mapping[str, bool]) -> None:
             continue
         if given and (model.has_memory or family(model).is_recurrent):
             why = model.manner if model.has_memory else "keeps a recurrent state"
+            if flag.startswith("--mode") and model.family in LOOPS:
+                why = f"{LOOPS[model.family]}, which no graph can record or one compiled function hold"
             raise InputError(f"{model.name} {why}; leave {flag} out, its family is profiled without.")
 
 
 def family(model: Model) -> Family:
     """The parts of a model's family; InputError lists the known ones."""
     if model.family not in FAMILIES:
-        raise InputError(
-            f"{model.name} is of family {model.family!r}, whose parts are not known; "
-            f"known: {', '.join(FAMILIES)}."
-        )
+        raise InputError(_without_parts(model))
     if model.family in OTHERS:
         differs, other = OTHERS[model.family]
         if any(map(differs, model.layers)):
             return other
     return FAMILIES[model.family]
+
+
+def _without_parts(model: Model) -> str:
+    """Why a model is not profiled under ranges."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    known = model.family in MODEL_MAPPING_NAMES
+    why = "whose modules have no ranges" if known else "of which transformers has no code"
+    return (
+        f"{model.name} is of family {model.family!r}, {why}: it is only predicted; "
+        "a module of yours is profiled as MODULE:FUNCTION, each operation by itself."
+    )

@@ -12,6 +12,7 @@ from typing import Any
 from profiler.allocator import keep_freed_memory
 from profiler.attending import attending, set_attention
 from profiler.energy import Counter, open_counter
+from profiler.experts import experts_words, set_experts
 from profiler.forward import Point, check_runs
 from profiler.inside import look_inside
 from profiler.interrupts import raise_swallowed
@@ -53,6 +54,7 @@ def profile(request: Request) -> Run:
             request.loaded, request.device, request.dtype, request.seed, request.tensor_parallel
         )
         set_attention(subject, request.attention)
+        set_experts(subject, request.experts)
         with attending(request.attention):
             check_runs(subject, request.points[0].encoder_len)
         run = begun_run(request.out, head_of(request, subject.weights), request.hardware)
@@ -85,6 +87,7 @@ def profile(request: Request) -> Run:
             raise
     why = why_separate(request.loaded.model)
     rows.notes.append(attention_words(subject.attention, request.attention, sorted(rows.attended), why))
+    rows.notes += filter(None, [experts_words(subject, [point.phase for point in request.points])])
     rows.notes += power.notes or filter(None, [uncounted])  # the monitor says it, too, where NVML is missing
     rows.notes += [*clocks(rows.tables["power"]), *throttling(rows.tables["power"])]
     if not nvtx_installed():

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from profiler.attending import attending, set_attention
+from profiler.experts import set_experts, use_experts
 from profiler.forward import Point, fixed_step, greedy, step
 from profiler.instrument import instrumented
 from profiler.ranges import family
@@ -65,6 +66,7 @@ def replay(request: Request) -> None:
         subject = load_subject(request.loaded, request.device, request.dtype, request.seed)
         play = {"eager": _eager, "compile": _compiled, "graph": _graphed}[request.mode]
         set_attention(subject, request.attention)
+        set_experts(subject, request.experts)
         with ExitStack() as stack, attending(request.attention):
             play(subject, request.points, request.effort.repeats, stack)
 
@@ -86,6 +88,7 @@ def _compiled(subject: Subject, points: Sequence[Point], repeats: int, stack: Ex
     runs = [(point, CompiledStep(subject, fixed_step(subject, point))) for point in points]
     stack.enter_context(_watched(subject.device))
     for point, run in runs:
+        use_experts(subject, point.phase)
         _repeat(point, partial(run, greedy), repeats)
 
 

