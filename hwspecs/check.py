@@ -49,7 +49,7 @@ RATES: dict[str, _Row] = {
     "Ada GeForce (sm89)": (512, _FORCE, 256, 4, "Ada white paper: half of it with FP32 sums"),
     "Hopper (sm90)": (4096, {**_ADA, "fp64": 1 / 16}, 256, 128, "H100 white paper: 4 tensor cores x 512 FMA"),
     "Blackwell (sm100)": (8192, {**_SM100, "fp64": 1 / 64}, 256, 128, "Chips and Cheese: 4 x 1024 FMA"),
-    "Blackwell Ultra (sm103)": (8192, _SM103, 256, 4, "GB300: 2.5 PFLOP/s, 148 SM, 2.062 GHz"),
+    "Blackwell Ultra (sm103)": (8192, _SM103, 256, 4, "B300: 2.25 PFLOP/s, 148 SM, 1.856 GHz"),
     "Blackwell Tegra (sm110)": (8192, _SM100, 256, 0, "Thor: 1035 FP4 TFLOP/s, 20 SM, 1.57 GHz"),
     "Blackwell GeForce (sm120)": (512, _FORCE, 256, 4, "RTX 5090: 209.5 TFLOP/s, 170 SM, 2.407 GHz"),
     "Blackwell RTX PRO (sm120)": (1024, _SM100, 256, 4, "467.8 TFLOP/s, 188 SM, 2.43 GHz"),

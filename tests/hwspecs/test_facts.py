@@ -52,6 +52,7 @@ DIFFERENT = {
     ("Xeon-Platinum-8480+ (AMX)", "bf16_dense_tflops"): AMX,
     ("Xeon-Platinum-8480+ (AMX)", "int8_dense_tops"): AMX,
     ("L4-24GB", "tf32_dense_tflops"): "60 in the table is from memory; half the 16-bit peak is 60.6",
+    ("GB200 (per GPU)", "sm_or_cu"): "148 is the B200; 152 give the 80 TFLOP/s of FP32",
     ("TPU-v4", "mem_bw_gbs"): "both documents that were read say 1200 GB/s",
     (
         "TPU-v4",

@@ -163,3 +163,25 @@ def test_infiniband_has_one_port_per_device(stem: str) -> None:
     assert node.between
     assert found
     assert node.between.byte_per_s.value == pytest.approx(INFINIBAND[found] * 1e9 / 8)
+
+
+# Peaks in TFLOP/s that NVIDIA's attention benchmark printed: SM x FLOP per clock x a clock in whole MHz.
+PRINTED = {
+    "gb200": {"bf16": (2568, 2269), "fp8": (5135,)},
+    "gb300": {"bf16": (2578, 2474), "fp8": (5155, 4948, 4911)},
+    "h200_sxm": {"bf16": (1071,), "fp8": (2141,)},
+    "rtx_pro_6000_server": {"bf16": (468, 453), "fp8": (936, 904)},
+}
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_processors_give_the_peaks_that_a_benchmark_of_nvidia_printed(name: str) -> None:
+    """NVIDIA/cudnn-frontend, results of August 2026; of 148 SM no clock gives those of GB200 and GB300."""
+    device = load_device(name)
+    assert device.datasheet.processors is not None
+    rate, ratios, *_ = RATES[device.architecture]
+    for dtype, peaks in PRINTED[name].items():
+        flop_per_mhz = device.datasheet.processors.value * rate * ratios.get(dtype, 1) * 1e6
+        for peak in peaks:
+            whole = round(peak * 1e12 / flop_per_mhz)
+            assert round(whole * flop_per_mhz / 1e12) == peak, f"{dtype}: {peak} TFLOP/s at no whole MHz"

@@ -86,11 +86,8 @@ def seconds(name: str, rows: pd.DataFrame) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize("pair", NO_LESS)
 def test_the_faster_device_of_a_die_has_no_less_of_anything(pair: tuple[str, str]) -> None:
     one, other = (Gpu.of(load_device(name)) for name in pair)
-    assert (one.generation, one.processors, one.shared_bytes) == (
-        other.generation,
-        other.processors,
-        other.shared_bytes,
-    )
+    assert (one.generation, one.shared_bytes) == (other.generation, other.shared_bytes)
+    assert one.processors >= other.processors
     assert one.boost_hz >= other.boost_hz
     assert one.dram_byte_per_s >= other.dram_byte_per_s
     assert one.l2_bytes >= other.l2_bytes
