@@ -59,8 +59,10 @@ def built(target: str, device: str) -> Built:
         made = function()
         shaped = isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module)
         if not shaped:
+            size = f" of {len(made)}" if isinstance(made, tuple) and len(made) != 2 else ""
             raise InputError(
-                f"{target} returned {type(made).__name__}; expected (module, inputs) with a torch.nn.Module."
+                f"{target} returned {type(made).__name__}{size}; expected (module, inputs) with a "
+                "torch.nn.Module, and inputs as one tensor, a tuple of arguments or a dict of named ones."
             )
         module, inputs = made
         inputs = inputs() if callable(inputs) and not isinstance(inputs, torch.Tensor) else inputs
@@ -146,6 +148,8 @@ def attempt(target: str, doing: str) -> Iterator[None]:
         text = _first_line(error)
         if any(word in text for word in ("meta tensor", "data-dependent", "item()", "aten::nonzero")):
             text = f"its control flow depends on data, which a meta tensor does not have ({text})"
+        if "autocast device_type 'meta'" in text:
+            text = "there is no torch.autocast there; cast the module and its inputs instead"
         raise InputError(f"{target}: {doing} failed: {text}.") from None
 
 

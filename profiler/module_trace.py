@@ -52,6 +52,11 @@ def trace(target: str, causal_exact: bool = True) -> TracePass:
     if recorder.counting.unknown:
         listed = ", ".join(f"{name} (x{n})" for name, n in sorted(recorder.counting.unknown.items()))
         notes.append(f"counted as memory traffic alone, because their FLOP are not known: {listed}")
+    if recorder.autocast:
+        notes.append(
+            "the module runs under torch.autocast, which the trace does not see: operators are predicted "
+            "in the formats of its weights and inputs; to predict others, cast these"
+        )
     if unused[0]:
         rows.append(("unused_parameters", Traced("none", 0, 0, 0, owned=unused[0], owned_bytes=unused[1])))
         notes.append(f"{unused[0]} parameters are in memory and not used by this pass")
@@ -82,6 +87,7 @@ class Recorder:
         self.names = {id(part): _collapsed(name) for name, part in module.named_modules()}
         self.path: list[str] = [""]
         self.heard: list[Heard] = []
+        self.autocast = False  # whether any module ran under torch.autocast
 
     @property
     def rows(self) -> list[Call]:
@@ -100,6 +106,9 @@ class Recorder:
             source()
 
     def _enter(self, module: Any, _: Any) -> None:
+        import torch
+
+        self.autocast |= any(map(torch.is_autocast_enabled, ("cpu", "cuda")))
         self.path.append(self.names.get(id(module), self.path[-1]))
 
     def _leave(self, *_: Any) -> None:

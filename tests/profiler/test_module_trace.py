@@ -185,6 +185,7 @@ class Looks(nn.Module):
     ("made", "said"),
     [
         (lambda: 3, "users_own:build returned int; expected .module, inputs."),
+        (lambda: (nn.ReLU(), (), {}), "returned tuple of 3; expected .module, inputs."),
         (lambda: (nn.ReLU(), 5), "returned inputs of type int; expected a tensor, a tuple or a mapping"),
         (lambda: (nn.Linear(4, 4), torch.zeros(2, 5)), "running it on the meta device failed: RuntimeError"),
         (lambda: (Looks(), torch.zeros(3)), "its control flow depends on data"),
@@ -195,6 +196,27 @@ def test_what_cannot_be_traced_is_one_sentence(made: Callable[[], Any], said: st
     with pytest.raises(InputError, match=said) as error:
         traced(made)
     assert "\n" not in str(error.value)
+
+
+class Casting(nn.Module):
+    """A product under autocast, of the device that the inputs are on or of another."""
+
+    def __init__(self, device: str = "") -> None:
+        super().__init__()
+        self.device, self.product = device, nn.Linear(4, 4)
+
+    def forward(self, x: Any) -> Any:
+        with torch.autocast(self.device or x.device.type, dtype=torch.bfloat16):
+            return self.product(x)
+
+
+def test_autocast_is_named_where_it_cannot_be_traced(traced: Trace) -> None:
+    with pytest.raises(InputError, match=r"no torch\.autocast there; cast the module and its inputs instead"):
+        traced(lambda: (Casting(), torch.randn(2, 4)))
+    (note,) = (n for n in traced(lambda: (Casting("cpu"), torch.randn(2, 4))).notes if "autocast" in n)
+    assert "in the formats of its weights and inputs" in note
+    plain = traced(lambda: (nn.Linear(4, 4), torch.randn(2, 4)))
+    assert not any("autocast" in n for n in plain.notes)
 
 
 @pytest.mark.parametrize(
