@@ -40,7 +40,7 @@ def repeated_words(where: str, whole: Sample, timed: Timed, began: float, *, by_
 
     `began` is the zero of times; `by_wall`: operators are timed by the wall clock.
     """
-    interval = f"{seconds(whole.low_s)} to {seconds(whole.high_s)} at 95 %"
+    interval = f"{seconds(whole.low_s)} to {seconds(whole.high_s)}{_sure(whole.repeats)}"
     yield (
         f"the step {where} takes {seconds(whole.median_s)} ({interval}): "
         f"{whole.repeats} repeats after {whole.warm_ups} to warm up, ended by: {whole.ended}"
@@ -64,12 +64,11 @@ def repeated_words(where: str, whole: Sample, timed: Timed, began: float, *, by_
 
 def gain_words(where: str, row: Mapping[str, Any]) -> str:
     """A technique's gain in a step, the number of repeats and why they ended, from a row of `techniques`."""
-    sure = " at 95 %" if row["repeats"] >= KNOWN_FROM else ", of all repeats"
     outliers = f"; {counted(row['outliers'], 'outlier')} counted in it" if row["outliers"] else ""
     return (
         f"{row['technique']} makes the step {where} {row['gain']:.3g} times as fast "
-        f"({row['gain_low']:.3g} to {row['gain_high']:.3g}{sure}): {row['repeats']} repeats in turn "
-        f"after {row['warm_ups']} to warm up, ended by: {row['ended']}{outliers}"
+        f"({row['gain_low']:.3g} to {row['gain_high']:.3g}{_sure(row['repeats'])}): {row['repeats']} repeats "
+        f"in turn after {row['warm_ups']} to warm up, ended by: {row['ended']}{outliers}"
     )
 
 
@@ -93,8 +92,12 @@ def limit_words(costs: Sequence[Overhead], limit: float) -> str:
 
 def _between(cost: Overhead) -> str:
     """The interval of an overhead."""
-    sure = " at 95 %" if cost.pairs >= KNOWN_FROM else f", of all {cost.pairs} pairs"
-    return f"{signed(cost.low)} to {signed(cost.high)}{sure}"
+    return f"{signed(cost.low)} to {signed(cost.high)}{_sure(cost.pairs)}"
+
+
+def _sure(repeats: int) -> str:
+    """What an interval of a median is of: few repeats have none at 95 %, but a smallest and a largest."""
+    return " at 95 %" if repeats >= KNOWN_FROM else f", of all {repeats}"
 
 
 def compiled_words(made: Compilation) -> str:

@@ -63,7 +63,7 @@ def test_the_limit_is_a_check(
     assert (found.fraction, found.pairs) == (0.02, 3)
     assert [word for word in done.out.split() if "." in word] == ["2.0", "1.5", "2.5"]
     side = "above 1.0" if code else "within 3.0"
-    assert f"ranges cost 2.0 % of a step, {side} % (+1.5 % to +2.5 %, of all 3 pairs)" in done.err
+    assert f"ranges cost 2.0 % of a step, {side} % (+1.5 % to +2.5 %, of all 3)" in done.err
 
 
 @pytest.mark.parametrize(("limit", "side"), [(0.01, "above"), (0.03, "within")])
