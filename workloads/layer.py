@@ -26,7 +26,8 @@ class Layer:
     blocks: tuple[Block, ...]
     norm: NormShape = NormShape()
     input_norms: bool = True  # each block's input is normalised
-    post_norms: bool = False  # each block's result is normalised before it is added (Gemma 2)
+    # Each block's result is normalised before it is added (Gemma 2), or that of one branch.
+    post_norms: bool | str = False
     stream_norms: bool = False  # the stream is normalised after each addition (BERT)
     parallel: bool = False  # all blocks read the same stream, and their results are added at once (GPT-J)
     shared_norm: bool = False  # parallel blocks share one norm of their input
@@ -59,7 +60,7 @@ class Layer:
                 yield f"{block.branch}_shift_scale", None, modulated(place)
             yield from _prefixed(block, place)
             yield from _summed(place, block)
-            if self.post_norms and block.adds:
+            if self.post_norms in (True, block.branch) and block.adds:
                 yield self._norm(place, f"{block.branch}_post_norm")
             if self.condition:
                 yield f"{block.branch}_gate", None, modulated(place, gate=True)

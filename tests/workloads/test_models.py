@@ -108,6 +108,7 @@ def test_every_family_has_a_shipped_model_or_is_compared_at_small_sizes() -> Non
         "youtu",
         "minicpm3",
         "hy_v4",
+        "axk1",
         "glm5_next_text",
         "mimo_v2",
         "afmoe",

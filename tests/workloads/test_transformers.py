@@ -250,6 +250,7 @@ NO_MODEL = {
     "youtu",
     "minicpm3",
     "hy_v4",
+    "axk1",
 }
 # Of these no config is shipped.
 NO_MODEL |= {
@@ -414,6 +415,10 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
     "youtu": LATENT,
     "minicpm3": LATENT,
     "hy_v4": {**LATENT, **INDEX},
+    "axk1": LATENT,
+    "cohere2_moe": {"num_experts": 5, "num_experts_per_tok": 3, "head_dim": 10},
+    "aria_text": {"moe_num_experts": 5, "moe_topk": 3},
+    "mellum": {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 35, "head_dim": 10},
     "afmoe": {**GATED, "num_experts": 5},
     "laguna": {**GATED, "num_experts": 5, "layer_types": list(WINDOW_TYPES)},
     "step3p5": {
@@ -503,6 +508,11 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((family, {"layer_rope_theta": [0, 1e4]}) for family in ("granite_swa", "granitemoe_swa")),
     ("hyperclovax", {"use_post_norm": False, "attention_bias": True, "mlp_bias": True}),
     ("minicpm3", dict.fromkeys(("q_lora_rank", "v_head_dim")) | {"mlp_bias": True}),
+    ("cohere2_moe", {"first_k_dense_replace": 1, "num_shared_experts": 2, "rms_norm_eps": 1e-5}),
+    ("cohere2_moe", {"mlp_layer_types": ["dense", "sparse"], "prefix_dense_intermediate_size": 81}),
+    ("aria_text", {"attention_bias": True, "mlp_bias": True, "moe_num_shared_experts": 1}),
+    ("mellum", {"mlp_layer_types": ["sparse", "dense"], "layer_types": list(WINDOW_TYPES)}),
+    *((family, {"attention_bias": True}) for family in ("bitnet", "nanochat", "mellum")),
     ("afmoe", {"num_hidden_layers": 5, "num_dense_layers": 2, "num_shared_experts": 1}),
     ("afmoe", {"attention_bias": True}),
     ("laguna", {"num_attention_heads_per_layer": [6, 8], "gating": "per-element"}),
@@ -584,7 +594,8 @@ def test_the_activation_is_the_one_that_a_config_names(family: str) -> None:
     unnamed = (".altup.", ".attention.gate_mul")  # a tanh, and a sigmoid
     rows = [row for row in owners(ours(named)) if not any(part in row.name for part in unnamed)]
     kinds = {row.operator.function for row in rows if isinstance(row.operator, Activation)}
-    assert kinds == {"relu"} if heeded else "relu" not in kinds
+    expected = {"relu", "silu"} if family == "aria_text" else {"relu"}  # whose experts heed none
+    assert kinds == expected if heeded else "relu" not in kinds
 
 
 @pytest.mark.parametrize(
@@ -592,6 +603,7 @@ def test_the_activation_is_the_one_that_a_config_names(family: str) -> None:
     [
         *((family, {}) for family in ("ministral", "starcoder2", "olmo3", "exaone4", "cohere2", "dots1")),
         ("cwm", {}),
+        ("cohere2_moe", {"first_k_dense_replace": 2, "prefix_dense_sliding_window_pattern": 2}),
         ("granite_swa", {}),
         ("granitemoe_swa", {"layer_types": [*WINDOW_TYPES, *["full_attention"] * 7]}),
         ("starcoder2", {"sliding_window": 16}),

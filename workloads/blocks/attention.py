@@ -37,6 +37,7 @@ class AttentionBlock(Block):
     sinks: bool = False
     values: int = 0  # elements of a value head where they are not those of a key
     borrows: bool = False  # keys and values are those of a layer before it
+    out_norm: NormShape | None = None  # of the result of all heads, before the way back (BitNet)
 
     @property
     def value_dim(self) -> int:
@@ -66,6 +67,8 @@ class AttentionBlock(Block):
         kind = (heads, kv_heads, self.head_dim, self.values, self.alibi, self.softcap, self.sinks)
         yield self.core_name, kind, self._core(place, heads, kv_heads)
         width = heads * self.value_dim
+        if self.out_norm is not None:
+            yield "out_norm", width, place.norm(place.tokens, width, self.out_norm)
         yield "o_proj", (width, self.out_bias), place.linear(place.hidden, width, self.out_bias)
 
     def _inputs(self, place: Place, heads: int, kv_heads: int) -> Iterator[Part]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from specfiles.frozen import dataclass
-from workloads.blocks.base import Block, Part, Place
+from workloads.blocks.base import Block, NormShape, Part, Place
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class MlpBlock(Block):
     gated: bool = True  # three matrices: act(gate(x)) * up(x), then down
     bias: bool = False
     fused_gate_up: bool = False
+    inner_norm: NormShape | None = None  # of what the last matrix reads (BitNet)
 
     def parts(self, place: Place) -> Iterator[Part]:
         """Up (and gate), the activation, down."""
@@ -31,4 +32,6 @@ class MlpBlock(Block):
             for name in ("gate_proj", "up_proj") if self.gated else ("up_proj",):
                 yield name, self, place.linear(width, place.hidden, self.bias)
         yield "act_mul", self, place.activation(width, self.activation, self.gated)
+        if self.inner_norm is not None:
+            yield "inner_norm", self, place.norm(place.tokens, width, self.inner_norm)
         yield "down_proj", self, place.linear(place.hidden, width, self.bias)

@@ -23,8 +23,9 @@ READERS: dict[str, str] = {
         "ministral3 seed_oss helium smollm3 arcee nemotron jais2 apertus diffllama cwm starcoder2 "
         "stablelm ernie4_5 ernie4_5_moe hunyuan_v1_dense hunyuan_v1_moe dots1 hy_v3 solar_open "
         "internlm3 iquestcoder persimmon olmo olmo2 flex_olmo olmo3 exaone4 exaone_moe cohere "
-        "cohere2 mimo deepseek internlm2 bailing_moe bailing_moe_v2 minicpm orion qwen2_vl_text "
-        "qwen2_5_vl_text qwen3_vl_text qwen3_vl_moe_text glm4v_text glm4v_moe_text"
+        "cohere2 bitnet nanochat mellum aria_text mimo deepseek internlm2 bailing_moe "
+        "bailing_moe_v2 minicpm orion qwen2_vl_text qwen2_5_vl_text qwen3_vl_text qwen3_vl_moe_text "
+        "glm4v_text glm4v_moe_text cohere2_moe"
     ),
     "gpt": "gpt2 gpt_bigcode gpt_neo opt xglm",
     "gemma": "gemma3n_text gemma4_text gemma4_unified_text",
@@ -41,7 +42,8 @@ READERS: dict[str, str] = {
     "parallel": "gptj gpt_neox phi falcon",
     "alibi": "bloom mpt",
     "latent": (
-        "deepseek_v2 deepseek_v3 kimi_k2 deepseek_v32 glm_moe_dsa glm4_moe_lite mistral4 youtu minicpm3 hy_v4"
+        "deepseek_v2 deepseek_v3 kimi_k2 deepseek_v32 glm_moe_dsa glm4_moe_lite mistral4 youtu "
+        "minicpm3 hy_v4 axk1"
     ),
     "varied": "llama4_text dbrx nemotron-nas mobilellm mimo_v2_flash mimo_v2",
     "kernel": "linear_attention",

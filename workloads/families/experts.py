@@ -87,7 +87,7 @@ def qwen(config: Config, layers: int) -> list[Block]:
     dense = set(config.indices("mlp_only_layers", layers) or ())
     act = activation(config, "hidden_act", default="silu")
     shared = config.count("shared_expert_intermediate_size", 5632) if config.kind == "qwen2_moe" else 0
-    default = (60, 4) if config.kind in ("qwen2_moe", "qwen3_vl_moe_text") else (128, 8)
+    default = QWEN_EXPERTS.get(config.kind, (128, 8))
     sparse = routed(
         config,
         "num_experts",
@@ -99,7 +99,34 @@ def qwen(config: Config, layers: int) -> list[Block]:
         shared_gate=shared > 0,
     )
     is_sparse = [i not in dense and (i + 1) % step == 0 for i in range(layers)]
+    if words := config.per_layer("mlp_layer_types", layers, ("dense", "sparse")):  # Mellum
+        is_sparse = [word == "sparse" for word in words]
     return [sparse if here else gated_mlp(config) for here in is_sparse]
+
+
+QWEN_EXPERTS = {"qwen2_moe": (60, 4), "qwen3_vl_moe_text": (60, 4), "mellum": (64, 8)}
+
+
+def aria(config: Config, layers: int) -> list[Block]:
+    """Aria: experts in each layer, SiLU whatever the config says, and a shared MLP as wide as several."""
+    count, chosen = config.size("moe_num_experts", default=8), config.size("moe_topk", default=2)
+    config.within("moe_topk", chosen, "moe_num_experts", count)
+    width, shared = config.size("intermediate_size"), config.size("moe_num_shared_experts", default=2)
+    act, bias = activation(config, "hidden_act", default="silu"), config.flag("mlp_bias", False)
+    mlp = MlpBlock(shared * width, act, bias=bias)
+    return [blocks.MoeBlock(count, chosen, width, "silu", shared=mlp)] * layers
+
+
+def cohere(config: Config, layers: int) -> list[Block]:
+    """Cohere: dense layers first, of a width of their own; experts and shared ones of the usual width."""
+    first, shared = config.count("first_k_dense_replace", 0), config.count("num_shared_experts", 0)
+    width, act = config.size("intermediate_size"), activation(config, "hidden_act", default="silu")
+    mlp = MlpBlock(shared * width, act) if shared else None
+    sparse = routed(config, "num_experts", default=8, top_k=2, shared=mlp)
+    dense = MlpBlock(config.size("prefix_dense_intermediate_size", default=width), act)
+    words = config.per_layer("mlp_layer_types", layers, ("dense", "sparse"))
+    is_sparse = [word == "sparse" for word in words] if words else [i >= first for i in range(layers)]
+    return [sparse if here else dense for here in is_sparse]
 
 
 def bailing(config: Config, layers: int) -> list[Block]:
@@ -149,7 +176,17 @@ DEFAULT_FIRST = {  # of first_k_dense_replace; 3 in the others
     **dict.fromkeys(("deepseek_v2", "dots1", "solar_open", "mistral4", "deepseek"), 0),
     **dict.fromkeys(("bailing_moe", "bailing_moe_v2"), 0),
     **dict.fromkeys(
-        ("glm4_moe", "glm4v_moe_text", "glm4_moe_lite", "exaone_moe", "hy_v3", "hy_v4", "kimi_linear"), 1
+        (
+            "glm4_moe",
+            "glm4v_moe_text",
+            "glm4_moe_lite",
+            "exaone_moe",
+            "hy_v3",
+            "hy_v4",
+            "kimi_linear",
+            "axk1",
+        ),
+        1,
     ),
 }
 

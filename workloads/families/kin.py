@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from workloads.blocks import RMS_NORM, NormShape
+from workloads.blocks import RMS_NORM, AttentionBlock, MlpBlock, NormShape
+from workloads.config import Config
 from workloads.families import experts
 from workloads.families.common import BARE_LAYER_NORM, LAYER_NORM
-from workloads.families.llama import PERIOD, Quirks, readers
+from workloads.families.llama import PERIOD, WINDOW_TYPES, Quirks, readers
 from workloads.families.llama import QUIRKS as LLAMA
+from workloads.layer import Layer
+from workloads.model import Model
 
+_UNSCALED = NormShape(scale=False)
 _USE_BIAS = ("use_bias", "use_bias", "use_bias")
 _OLMO2 = Quirks(input_norms=False, post_norms=True, qk_norm=RMS_NORM, qk_norm_whole=True)
 _FOURTH_FULL = Quirks(window=4096, every_nth_full=4, period=PERIOD, unrotated="full")
@@ -113,6 +117,14 @@ QUIRKS = {
         tied=True,
     ),
     "cohere2": replace(_FOURTH_FULL, norm=BARE_LAYER_NORM, parallel=True, tied=True),
+    "bitnet": Quirks(activation="relu2", inner_norms=True),
+    "nanochat": Quirks(
+        norm=_UNSCALED, embedding_norm=_UNSCALED, qk_norm=_UNSCALED, gated=False, activation="relu2"
+    ),
+    "mellum": Quirks(
+        qk_norm=RMS_NORM, kv_heads=4, head_dim=128, window=1024, every_nth_full=1, feed_forward=experts.qwen
+    ),
+    "aria_text": Quirks(feed_forward=experts.aria),
     "mimo": LLAMA["qwen2"],  # MiMo-7B (vLLM, models/mimo.py)
     # By vLLM's code alone: DeepSeekMoE, InternLM 2, Ling and Ring, MiniCPM, Orion (models/*.py).
     "deepseek": Quirks(feed_forward=experts.deepseek),
@@ -131,4 +143,34 @@ QUIRKS = {
 }
 
 
-FAMILY = readers(QUIRKS)
+def _cohere2_moe(config: Config) -> Model:
+    """Dense layers first, with windows of a period of their own; either norm.
+
+    Layers that see all do not rotate, but for dense ones where none of these has a window.
+    """
+    count, first = config.layers("num_hidden_layers"), config.count("first_k_dense_replace", 0)
+    prefix = config.size("prefix_dense_sliding_window_pattern", default=1)
+    fields = dict(config.fields)
+    if fields.get("layer_types") is None:
+        period = config.size(PERIOD, default=4)
+        places = [(i + 1) % prefix for i in range(first)] + [(i + 1) % period for i in range(count - first)]
+        fields["layer_types"] = [WINDOW_TYPES[place == 0] for place in places]
+    own = replace(QUIRKS["cohere2"], feed_forward=experts.cohere, head_dim=128)
+    if config.fields.get("rms_norm_eps") is not None:
+        own = replace(own, norm=RMS_NORM)
+    model = readers({config.kind: own})[config.kind](Config(fields, config.origin))
+    if prefix != 1:
+        return model
+    layers = tuple(_rotated(layer) for layer in model.layers)
+    return replace(model, stack=replace(model.stack, layers=layers))
+
+
+def _rotated(layer: Layer) -> Layer:
+    attention, wide = layer.blocks
+    assert isinstance(attention, AttentionBlock)
+    if not isinstance(wide, MlpBlock):
+        return layer
+    return replace(layer, blocks=(replace(attention, rotary_dim=attention.head_dim), wide))
+
+
+FAMILY = {**readers(QUIRKS), "cohere2_moe": _cohere2_moe}

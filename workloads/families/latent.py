@@ -1,4 +1,4 @@
-"""DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash and 5, Mistral 4, Youtu, MiniCPM3: latent attention.
+"""DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash and 5, Mistral 4, Youtu, MiniCPM3, A.X K1: latent attention.
 
 Mostly with experts. The layers of multi-token prediction (`num_nextn_predict_layers`) are no part of a step;
 the technique of that name counts them.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from workloads.blocks import Block, Indexer, MlaBlock, Streams
+from workloads.blocks import Block, Indexer, MlaBlock, MlpBlock, Streams
 from workloads.config import Config
 from workloads.families.common import decoder_of, gated_mlp, with_streams
 from workloads.families.experts import deepseek
@@ -37,10 +37,16 @@ def _model(config: Config) -> Model:
     wide = [gated_mlp(config, config.flag("mlp_bias", False))] * count if dense else deepseek(config, count)
     pairs = zip(_attention(config, count), wide, strict=True)
     if config.kind != "hy_v4":
-        return decoder_of(config, hidden, [Layer(pair) for pair in pairs], tied=dense)
+        layers = [Layer(pair, post_norms=_post_norm(config, pair[1])) for pair in pairs]
+        return decoder_of(config, hidden, layers, tied=dense)
     streams = Streams(config.size("hc_mult", default=4), rounds=0)
     layers = [Layer(pair, streams=streams) for pair in pairs]
     return with_streams(decoder_of(config, hidden, layers, positions=262_144), streams.count)
+
+
+def _post_norm(config: Config, wide: Block) -> str:
+    """A.X K1 normalises what experts return."""
+    return wide.branch if config.kind == "axk1" and not isinstance(wide, MlpBlock) else ""
 
 
 def _attention(config: Config, count: int) -> list[Block]:
@@ -103,5 +109,6 @@ KINDS = (
     "youtu",
     "minicpm3",
     "hy_v4",
+    "axk1",
 )
 FAMILY = dict.fromkeys(KINDS, _model)

@@ -40,6 +40,8 @@ class Quirks:
     fused_gate_up: bool = False
     norm: NormShape = RMS_NORM
     input_norms: bool = True
+    inner_norms: bool = False  # also before the last matrix of attention and MLP
+    embedding_norm: NormShape | None = None
     post_norms: bool | str = False  # or the field that may say that there are none
     parallel: bool | str = False  # attention and MLP read one normalised stream; the field that says so
     tied: bool = False  # default of tie_word_embeddings
@@ -156,7 +158,9 @@ def _model(config: Config, quirks: Quirks) -> Model:
         for window, rotates, block in zip(windows, _rotates(config, quirks, windows), wide, strict=True)
     ]
     bias = config.flag(quirks.head_bias, False)
-    return decoder_of(config, hidden, layers, tied=quirks.tied, head_bias=bias)
+    return decoder_of(
+        config, hidden, layers, tied=quirks.tied, head_bias=bias, embedding_norm=quirks.embedding_norm
+    )
 
 
 def _attention(config: Config, quirks: Quirks, hidden: int) -> AttentionBlock:
@@ -180,6 +184,7 @@ def _attention(config: Config, quirks: Quirks, hidden: int) -> AttentionBlock:
         fused_qkv=quirks.fused_qkv,
         softcap=quirks.softcap and config.fields.get("attn_logit_softcapping", 50.0) is not None,
         sinks=quirks.sinks,
+        out_norm=quirks.norm if quirks.inner_norms else None,
     )
 
 
@@ -208,6 +213,7 @@ def _feed_forward(config: Config, quirks: Quirks, count: int) -> list[Block]:
         gated=quirks.gated,
         bias=_biases(config, quirks)[2],
         fused_gate_up=quirks.fused_gate_up,
+        inner_norm=quirks.norm if quirks.inner_norms else None,
     )
     return [dense] * count
 
