@@ -42,7 +42,7 @@ NEEDED = (  # by name on PyPI; the module that it installs, where that has anoth
     ("nvidia-ml-py", "pynvml"),
 )
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (17, 24, 26, 27, 28)] + ["manylinux2014_x86_64"]
-TRIES, REFUSED = 4, 2  # of a command that ended with this code: an input, or a lost device
+TRIES, REFUSED = 4, 2  # of a command that ends with this code: the device was lost, or an input is wrong
 GRACE_S = 20.0  # to end in order, and to pack what there is
 WITH = (  # a kernel that faults takes the device from what follows: those that few use come late
     *("cuda-graphs", "flash-attention", "gqa:kv_heads=2", "prefix-caching:hit=0.75", "layer-pruning"),
@@ -260,9 +260,8 @@ def one(step: Step, asked: argparse.Namespace, left: float, environment: dict[st
         shutil.rmtree(folder, ignore_errors=True)  # what an earlier try left
     done.unlink(missing_ok=True)
     print(f"{step.name} ...", flush=True)
-    tries = (
-        TRIES if step.folder == "campaign" else 1
-    )  # its commands go on without what the device was lost in
+    # A campaign's commands go on without what the device was lost in.
+    tries = TRIES if step.folder == "campaign" else 1
     with said.open("w") as log:
         for command in step.brief if asked.brief else step.commands:
             for _ in range(tries):
@@ -307,9 +306,8 @@ def packed_up(archive: Path, results: Path, paths: Iterable[Path]) -> None:
 
 def bounded(words: str, seconds: float, log: object, environment: dict[str, str]) -> int:
     """The exit code of a command, interrupted when its time is over, and killed where that is no help."""
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell's background jobs ignore it, and theirs
+    # Background jobs of a shell ignore interrupts, and so do their children unless this is set again.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", *shlex.split(words)],
         stdin=subprocess.DEVNULL,

@@ -1,7 +1,7 @@
 """How far off are simulated engines from throughputs and latencies that vendors published?
 
 No constant was fitted to any of them. published_serving.csv has a row per run and the page that it is from,
-with the commit or release of a file: tables of TensorRT-LLM's perf-overview.md at the releases named
+with its commit or release where it is a repository's: tables of TensorRT-LLM's perf-overview.md at those
 (a client sends all requests at once, or, with a rate, by a Poisson process), of NVIDIA NIM (docs.nvidia.com,
 LLM benchmarking: a closed loop of users) and of AMD (developer resources, performance results of vLLM on
 MI300X). Prints the median error of each model, device and release, and the largest in brackets; with --write

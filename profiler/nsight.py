@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from profiler.forward import Point
 
 REPEATS = {"nsys": 3, "ncu": 1}  # steps of each point; counts are the same in each
+Ended = subprocess.CompletedProcess[str]
 FOLDER = "nsight"  # the imported run, inside the run measured without a tool
 NSYS = ("profile", "--trace=nvtx,cuda,osrt", "--sample=none", "--cpuctxsw=none", "--force-overwrite=true")
 ON_CUDA = (
@@ -138,6 +139,8 @@ def _ncu(program: Sequence[str], folder: Path) -> tuple[Path, str]:
     report, page = folder / "report.ncu-rep", folder / "report.ncu.csv"
     said = _recorded(["ncu", *NCU, "-o", str(report.with_suffix("")), *program], report)
     read = _run(["ncu", "--import", str(report), "--csv", "--page", "raw"])
+    if read.returncode:
+        raise InputError(f"ncu cannot read its own report: {_complaint(read)}.")
     page.write_text(read.stdout, encoding="utf-8")
     if not is_page(page):
         raise InputError(said or "ncu counted no kernel: its report is empty.")
@@ -150,22 +153,23 @@ def _recorded(command: Sequence[str], written: Path) -> str:
     InputError where it writes none.
     """
     ended = _run(command)
-    said = _complaint(ended.stdout, ended.stderr) or f"it ended with {ended.returncode}"
     if not written.exists():
-        raise InputError(f"{command[0]} wrote no report: {said.rstrip('.')}.")
-    whole = "its report is read and may lack the end of what ran"
-    return f"{command[0]} failed, {whole}: {said.rstrip('.')}." if ended.returncode else ""
+        raise InputError(f"{command[0]} wrote no report: {_complaint(ended)}.")
+    if not ended.returncode:
+        return ""
+    return f"{command[0]} failed, its report is read and may lack the end of what ran: {_complaint(ended)}."
 
 
-def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def _run(command: Sequence[str]) -> Ended:
     return subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
     )
 
 
-def _complaint(*outputs: str) -> str:
-    """The tool's errors and our own within the output of the program it ran, else its end."""
+def _complaint(ended: Ended) -> str:
+    """The tool's errors and our own within the output of the program it ran, else its end, without a stop."""
+    outputs = ended.stdout, ended.stderr
     spoken = [line for output in outputs for line in output.splitlines()]
     lines = [line for line in spoken if "==ERROR==" in line or line.startswith("roofline: ")]
     said = " ".join(lines) or next((output for output in reversed(outputs) if output.strip()), "")
-    return " ".join(said.split())[-500:]
+    return " ".join(said.split())[-500:].rstrip(".") or f"it ended with {ended.returncode}"

@@ -130,7 +130,10 @@ OTHERS: dict[str, tuple[Callable[[Layer], bool], Family]] = {
 
 TWO_STACKS_IN_ONE_GRAPH = ("t5", "bart", "whisper")
 # transformers' loop over the experts that were chosen; other families have a version without it (grouped_mm).
-LOOPS = {"switch_transformers": "runs its experts in a loop whose length the host reads from the device"}
+LOOPS = {
+    "switch_transformers": "runs its experts in a loop whose length the host reads from the device, "
+    "which neither a graph can record nor one compiled function hold"
+}
 
 
 def check_eager(model: Model, flags: Mapping[str, bool]) -> None:
@@ -143,7 +146,7 @@ def check_eager(model: Model, flags: Mapping[str, bool]) -> None:
         if given and (model.has_memory or family(model).is_recurrent):
             why = model.manner if model.has_memory else "keeps a recurrent state"
             if flag.startswith("--mode") and model.family in LOOPS:
-                why = f"{LOOPS[model.family]}, which no graph can record or one compiled function hold"
+                why = LOOPS[model.family]
             raise InputError(f"{model.name} {why}; leave {flag} out, its family is profiled without.")
 
 

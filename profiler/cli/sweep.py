@@ -91,5 +91,5 @@ def _tell_published_formats(spec: Spec) -> None:
     for loaded in map(load_model, spec.models):
         asked = [formats(loaded, dtypes) for dtypes in spec.dtypes]
         notes = [stored_note(loaded, model, precision, AS_ENTRY) for model, precision in asked]
-        if notes[0] and all(notes):
+        if all(notes):
             print(f"note: {notes[0]}", file=sys.stderr)

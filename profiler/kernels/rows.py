@@ -81,10 +81,8 @@ def _(op: Activation, place: Place) -> Kernel:
         return Kernel(lambda _: function(x), lambda: function(x.double()))
     if op.columns is None:
         return Kernel(lambda _: function(x) * up, lambda: function(x.double()) * up.double())
-    gates, up = (
-        place.random(1, whole(op.tokens), whole(op.columns), 1),
-        up.unflatten(2, (whole(op.columns), -1)),
-    )
+    columns = whole(op.columns)
+    gates, up = place.random(1, whole(op.tokens), columns, 1), up.unflatten(2, (columns, -1))
     return Kernel(
         lambda _: (function(gates) * up).flatten(2),
         lambda: (function(gates.double()) * up.double()).flatten(2),

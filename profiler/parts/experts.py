@@ -19,8 +19,6 @@ def routing(module: str, router: str) -> dict[str, str]:
 
 
 MOE = replace(LLAMA, modules={**LLAMA.modules, **routing("mlp", "gate")})
-
-
 MIMO = replace(MOE, behind={"layers.attention.v_proj": FACTORS})  # of values
 
 

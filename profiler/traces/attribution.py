@@ -155,9 +155,13 @@ class _Attribution:
         anchor = np.array([known.kind in ANCHORS for known in self.known])[self.name]
         graph = self.base.column("activities", "graph") >= 0
         at, steps = encoded(step)
-        prefill, decode, graphs, anchors = (np.zeros(len(steps), bool) for _ in range(4))
-        for seen, which in (prefill, hint & 1), (decode, hint & 2), (graphs, graph), (anchors, anchor):
-            seen[at[which > 0]] = True
+
+        def with_any(which: Any) -> Any:
+            found = np.zeros(len(steps), bool)
+            found[at[which > 0]] = True
+            return found
+
+        prefill, decode, graphs, anchors = map(with_any, (hint & 1, hint & 2, graph, anchor))
         # Graphs are replayed for decode, as prompt lengths vary.
         decode |= ~prefill & graphs & anchors
         said = {number: facts.phase for number, facts in enumerate(self.facts) if facts.phase}

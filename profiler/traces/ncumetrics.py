@@ -44,7 +44,7 @@ PIPES = {
     "fp64": {"dadd": 1, "dmul": 1, "dfma": 2},
 }
 # Two at once (add.f32x2, fma.rn.f32x2 of PTX): counted apart, on compute capability 10.0 and 10.3 alone.
-PACKED = {"fadd2": 2, "fmul2": 2, "ffma2": 4}
+PACKED = {"fp32": {"fadd2": 2, "fmul2": 2, "ffma2": 4}}
 SECTOR_BYTES = 32
 TENSOR = re.compile(r"(sm__ops_path_tensor_\w+)\.sum(?:\.per_cycle_elapsed|\.per_second)?$")
 TENSOR_ACTIVE = [
@@ -110,8 +110,8 @@ def derived(metrics: Readings) -> Readings:
     time_s = _first(metrics, ("gpu__time_duration.sum", "gpu__time_duration.max", "gpu__time_duration.avg"))
     cycles = _cycles(metrics, time_s)
     found: dict[str, float | None] = {"time_s": time_s}
-    for pipe, weights in PIPES.items():
-        found[f"{pipe}_flops"] = _pipe(metrics, weights, time_s, cycles)
+    for pipe in PIPES:
+        found[f"{pipe}_flops"] = _pipe(metrics, pipe, time_s, cycles)
     found |= _tensor(metrics, time_s, cycles)
     if found["fp32_flops"] is not None and found["tensor_flops"] is not None:
         # ncu's smaller sets lack half and double precision, which are minor in language models.
@@ -159,16 +159,13 @@ def _clock(metrics: Readings, time_s: float | None) -> float | None:
     return cycles / time_s if clock is None and cycles is not None and time_s else clock
 
 
-def _pipe(
-    metrics: Readings, weights: dict[str, int], time_s: float | None, cycles: float | None
-) -> float | None:
+def _pipe(metrics: Readings, pipe: str, time_s: float | None, cycles: float | None) -> float | None:
     """FLOP of a vector unit; None unless additions, products and multiply-adds were all counted."""
-    found = [_operation(metrics, name, weight, time_s, cycles) for name, weight in weights.items()]
-    if None in found:
-        return None
-    if weights is PIPES["fp32"]:
-        found += [_operation(metrics, name, weight, time_s, cycles) for name, weight in PACKED.items()]
-    return sum(flops or 0.0 for flops in found)
+    single, packed = (
+        [_operation(metrics, name, weight, time_s, cycles) for name, weight in weights.items()]
+        for weights in (PIPES[pipe], PACKED.get(pipe, {}))
+    )
+    return None if None in single else sum(flops or 0.0 for flops in (*single, *packed))
 
 
 def _operation(

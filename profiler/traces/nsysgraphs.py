@@ -26,11 +26,11 @@ def link_nodes(trace: Trace, nodes: Columns) -> Trace:
     """
     node, launch = trace.column("activities", "graph_node"), trace.column("activities", "launch")
     graph = trace.column("activities", "graph")
-    if not (unsaid := (node > 0) & (graph < 0) & (launch >= 0)).any() and not len(nodes["start_ns"]):
-        return trace
-    trace = trace.with_column("activities", "graph", np.where(unsaid, launch, graph))
+    unsaid = (node > 0) & (graph < 0) & (launch >= 0)
+    if unsaid.any():
+        trace = trace.with_column("activities", "graph", np.where(unsaid, launch, graph))
     rows = np.flatnonzero(node > 0)
-    if not len(nodes["start_ns"]) or not {"node", "thread"} <= nodes.keys() or not len(rows):
+    if not (len(rows) and len(nodes["start_ns"]) and {"node", "thread"} <= nodes.keys()):
         return trace
     event = _captured(nodes, trace.column("activities", "process")[rows], node[rows])
     found = np.append(_ranges(trace, nodes), np.int32(NONE))[event]

@@ -27,9 +27,8 @@ HOLDS = {
 REGISTERS, REGISTERS_AT_ONCE = 65536, 256  # of a processor; given to a warp in units of so many
 RESERVED_BYTES = 1024  # of shared memory for each block, from 8.0 on (same guide, "Shared Memory")
 WARP = 32
-OTHER_MAKERS = re.compile(
-    "AMD|Instinct|Radeon|gfx|Intel", re.IGNORECASE
-)  # whose numbers look like capabilities
+# Whose numbers look like capabilities.
+OTHER_MAKERS = re.compile("AMD|Instinct|Radeon|gfx|Intel", re.IGNORECASE)
 
 
 def waves(trace: Trace) -> Any:

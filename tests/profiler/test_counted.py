@@ -135,6 +135,5 @@ def test_a_gpu_does_the_work_that_the_descriptor_says(
         assert len(mine), done.err
         assert (mine["counted_flops"] / mine["flops"] - 1).abs().max() <= most, mine
     products = layers[layers["kind"] == "gemm"]
-    assert (products["counted_bytes"] >= 0.9 * products["bytes"]).all(), (
-        products
-    )  # nothing is read from caches
+    # Nothing is read from caches.
+    assert (products["counted_bytes"] >= 0.9 * products["bytes"]).all(), products

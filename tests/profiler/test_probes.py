@@ -186,9 +186,8 @@ def test_what_a_gpu_cannot_do_is_left_out_and_said(
     assert measured.special_op_per_s is measured.graph_launch_s is None
     assert measured.links == measured.steady_flop_per_s == {}
     assert measured.dram_byte_per_s is not None
-    assert (
-        len([line for line in told if "fma cannot be measured: no fma here" in line]) == 1
-    )  # once, not per pass
+    said = [line for line in told if "fma cannot be measured: no fma here" in line]
+    assert len(said) == 1  # not one per pass
 
 
 def test_a_small_gpu_has_no_operators_of_formats_that_its_memory_does_not_hold(

@@ -118,9 +118,8 @@ def test_a_record_is_not_a_list() -> None:
 def test_a_record_goes_back_to_the_data_it_came_from() -> None:
     data = {**GOOD, "parts": [{"size": 2, "weight": 3.0}], "by_name": {"x": {"size": 4, "weight": 1.0}}}
     data |= {"part": {"size": 1, "weight": 1.0}, "schema": 1}
-    assert (
-        plain_data(validated(Whole, data, "the file")) == data
-    )  # under the names of the file, None left out
+    # Under the names of the file, None left out.
+    assert plain_data(validated(Whole, data, "the file")) == data
 
 
 def test_a_changed_copy_leaves_the_original() -> None:

@@ -65,9 +65,8 @@ def processes(tmp_path: Path) -> Iterator[Callable[..., Processes]]:
 
     def start(act: Act, count: int = 2) -> Processes:
         meeting = socket.socket()
-        meeting.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as the process that listens there does
+        # As the process that listens there does.
+        meeting.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         meeting.bind(("127.0.0.1", 0))
         port: int = meeting.getsockname()[1]
         found = Processes([], [tmp_path / f"log-{rank}" for rank in range(count)], meeting)

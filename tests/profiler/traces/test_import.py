@@ -113,9 +113,8 @@ def test_validation_predicts_in_the_formats_of_the_import(
     setting = scenario_of(open_run(tmp_path / "narrow")).setting.precision
     assert (setting.weights, setting.activations, setting.kv) == ("int4", "fp8", "fp8")
     plain, narrow = bytes_moved
-    assert (narrow / plain)["layers.attention.core"] == pytest.approx(
-        0.5, abs=0.01
-    )  # the cache is most of it
+    # The cache is most of its bytes.
+    assert (narrow / plain)["layers.attention.core"] == pytest.approx(0.5, abs=0.01)
     assert (narrow / plain)["layers.mlp.down_proj"] < 0.3
 
 
