@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from profiler.recorders import Call, Marks, Recorder
     from profiler.subject import Subject
 
+CORE = "layers.attention.core"
 ROPE = "layers.attention.rope"
 ROTATIONS = ("apply_rotary_pos_emb", "apply_rotary_pos_emb_interleave", "apply_rotary_emb")
 Function = Callable[..., Any]
@@ -159,9 +160,10 @@ def _behind(parts: Family, cores: Cores) -> dict[str, str]:
     for one, names in zip(parts.stacks, cores.named, strict=True):
         for name, filling in one.behind.items():
             found[name] = filling
-            for here in set(names):
-                if (ended := here.of(name)) and (fills := here.of(filling)):
-                    found[ended] = fills
+            for at, here in enumerate(names):
+                own = cores.inside(one, at) if name == CORE else (here.of(name),)
+                if fills := here.of(filling):
+                    found.update((ended, fills) for ended in own if ended)
     return found
 
 

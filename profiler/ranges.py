@@ -9,6 +9,7 @@ lacks are skipped, so that dense and expert layers share one entry. A new family
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 
 from profiler.parts import (
     dense,
@@ -38,7 +39,7 @@ FAMILIES = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "gemma", "qwen3"), dense.LLAMA),
     "mimo": dense.LLAMA,
     **dict.fromkeys(("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text"), dense.LLAMA),
-    "granite": dense.GRANITE_3,
+    **dict.fromkeys(("granite", "granite_swa", "hyperclovax"), dense.GRANITE_3),
     **dict.fromkeys(("helium", "smollm3", "seed_oss", "olmo", "ernie4_5"), dense.LLAMA),
     **dict.fromkeys(("ministral", "hunyuan_v1_dense", "internlm3", "iquestcoder", "cwm"), dense.LLAMA),
     "ministral3": dense.SCALED,
@@ -77,11 +78,14 @@ FAMILIES = {
     "ernie4_5_moe": experts.ERNIE,
     "hunyuan_v1_moe": experts.HUNYUAN,
     "flex_olmo": experts.FLEX_OLMO,
-    **dict.fromkeys(("granitemoe", "granitemoeshared"), experts.GRANITE),
+    **dict.fromkeys(("granitemoe", "granitemoeshared", "granitemoe_swa"), experts.GRANITE),
     "llama4_text": experts.LLAMA4,
     "dbrx": experts.DBRX,
     **dict.fromkeys(("deepseek_v2", "deepseek_v3", "kimi_k2", "glm4_moe_lite"), experts.LATENT),
     **dict.fromkeys(("mistral4", "youtu"), experts.LATENT),
+    "minicpm3": experts.MINICPM3,
+    "afmoe": experts.AFMOE,
+    "laguna": experts.LAGUNA,
     **dict.fromkeys(("deepseek_v32", "glm_moe_dsa"), experts.INDEXED),
     "mamba": recurrent.MAMBA,
     "falcon_mamba": recurrent.FALCON_MAMBA,
@@ -122,6 +126,7 @@ def _adapts(layer: Layer) -> bool:
 # Variants of a family, by a predicate on the layers of the less usual one.
 OTHERS: dict[str, tuple[Callable[[Layer], bool], Family]] = {
     "falcon": (_in_turn, own.FALCON_IN_TURN),
+    "hyperclovax": (attrgetter("post_norms"), dense.HYPERCLOVA),
     "stablelm": (_in_turn, parallel.STABLELM_IN_TURN),
     "falcon_h1": (_norms_its_gate, hybrids.FALCON_H1_NORMED),
     "zamba2": (_adapts, zamba2.ZAMBA2_ADAPTED),

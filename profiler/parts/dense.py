@@ -53,6 +53,19 @@ LLAMA = Family(
 WITHOUT_NORMS = {path: name for path, name in LLAMA.modules.items() if path not in NORMS}
 WITHOUT_MLP = {path: name for path, name in LLAMA.modules.items() if not path.startswith("mlp.")}
 GRANITE_3 = replace(LLAMA, behind={"lm_head": FACTORS})
+HYPERCLOVA = replace(  # with norms behind the blocks, too
+    GRANITE_3,
+    modules={
+        **LLAMA.modules,
+        "post_norm1": "layers.attention_post_norm",
+        "post_norm2": "layers.mlp_post_norm",
+    },
+    gaps=(
+        Gap("post_norm1", "post_attention_layernorm", "layers.attention_residual"),
+        Gap("post_norm2", "", "layers.mlp_residual"),
+        PRODUCT,
+    ),
+)
 UNGATED = replace(LLAMA, gaps=RESIDUALS)
 APERTUS = replace(
     UNGATED,

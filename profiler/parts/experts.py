@@ -81,6 +81,33 @@ QWEN2_MOE = _sharing(GATED, "shared_expert", "shared_expert_gate")
 SHARED_EXPERTS = _sharing(MOE, "shared_experts", "shared_experts")
 ERNIE = _sharing(MOE, "shared_experts", "experts")  # which run after the shared one
 HUNYUAN = _sharing(MOE, "shared_mlp", "experts")
+LAGUNA = replace(  # a gate behind attention
+    SHARED_EXPERTS,
+    modules={**SHARED_EXPERTS.modules, "self_attn.g_proj": "layers.attention.output_gate"},
+    gaps=(
+        *LLAMA.gaps,
+        Gap("self_attn.g_proj", "self_attn.o_proj", "layers.attention.gate_mul"),
+        Gap("mlp.shared_experts.up_proj", "mlp.shared_experts.down_proj", "layers.moe.shared_act_mul"),
+        Gap("mlp.experts", "mlp", "layers.moe.shared_sum", inside=True),
+    ),
+)
+AFMOE = replace(
+    ERNIE,
+    modules={
+        **{path: name for path, name in ERNIE.modules.items() if path != "mlp.gate"},
+        **routing("mlp", "router"),
+        "self_attn.gate_proj": "layers.attention.output_gate",
+        "post_attention_layernorm": "layers.attention_post_norm",
+        "pre_mlp_layernorm": "layers.mlp_norm",
+        "post_mlp_layernorm": "layers.mlp_post_norm",
+    },
+    gaps=(
+        Gap("post_attention_layernorm", "pre_mlp_layernorm", "layers.attention_residual"),
+        Gap("post_mlp_layernorm", "", "layers.mlp_residual"),
+        *ERNIE.gaps[2:],
+    ),
+    behind={"layers.attention.core": "layers.attention.gate_mul"},
+)
 FLEX_OLMO = replace(OLMO2, modules={**OLMO2.modules, **routing("mlp", "gate")})
 _GRANITE = {**WITHOUT_MLP, **routing("block_sparse_moe", "router")}
 _SHARED = {f"shared_mlp.{n}put_linear": name for n, name in (("in", "gate_up"), ("out", "down"))}
@@ -110,6 +137,7 @@ LATENT = replace(
         ("layers.attention.rope", "layers.attention.kv_append", "layers.attention.kv_b_proj"), HEADS
     ),
 )
+MINICPM3 = replace(LATENT, behind={**LATENT.behind, "final_norm": FACTORS})
 _INDEX, _PICK = "layers.attention.indexer", "layers.attention.indexer_scores + indexer_topk"
 INDEXED = replace(  # attention to what an indexer picks, which multiplies, appends, scores, weighs and sorts
     LATENT,

@@ -72,6 +72,8 @@ BORROWING = {  # both kinds of layer, and of each one that borrows keys and valu
     "sliding_window": 8,
     "use_double_wide_mlp": True,
 }
+SINKS = {"sliding_window": 8, "layer_types": ["full_attention", "sliding_attention", "sliding_attention"]}
+GATED = {**LLAMA, **EXPERTS, **SINKS, "head_dim": 8}
 # Whose default heads are wider than a tiny model has place for.
 NARROW = (
     "ministral",
@@ -313,7 +315,16 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "gemma4_text": {**BORROWING, "vocab_size_per_layer_input": 101, "hidden_size_per_layer_input": 12},
     "gemma4_unified_text": {**BORROWING, "num_kv_shared_layers": 0, "attention_k_eq_v": True},
-    **{name: {**LLAMA, **EXPERTS, **LATENT} for name in ("mistral4", "youtu")},
+    **{name: {**LLAMA, **EXPERTS, **LATENT} for name in ("mistral4", "youtu", "minicpm3")},
+    "granite_swa": {**LLAMA, **SINKS},
+    "granitemoe_swa": {**LLAMA, **EXPERTS, **SINKS, "shared_intermediate_size": 32},
+    "hyperclovax": {**LLAMA, "use_post_norm": True},
+    "afmoe": {**GATED, "num_dense_layers": 1, "num_shared_experts": 1},
+    "laguna": {  # heads by layer
+        **GATED,
+        "num_attention_heads_per_layer": [6, 4, 6],
+        "shared_expert_intermediate_size": 32,
+    },
     "mimo_v2_flash": {
         **LLAMA,
         **EXPERTS,

@@ -172,6 +172,16 @@ def test_a_zamba2_with_adapters_in_attention_has_their_range(subject: Callable[.
         assert found["layers.attention.v_adapter_up"] == found["layers.attention.rope"] == 2
 
 
+def test_a_hyperclova_without_norms_behind_its_blocks_has_no_range_of_them(
+    subject: Callable[..., Subject],
+) -> None:
+    model, point = subject("hyperclovax", use_post_norm=False), POINTS[1]
+    described = operators_at(model.loaded, "fp32", point)
+    expected = {n.name: n.count * pieces(model.loaded.model, n.name, point.phase) for n in described}
+    assert apart(ranges_of(model, point).begun) == expected
+    assert not any("post_norm" in name for name in expected)
+
+
 def test_a_granite_without_experts_has_the_ranges_of_its_one_mlp(subject: Callable[..., Subject]) -> None:
     model, point = subject("granitemoehybrid", num_local_experts=0), POINTS[1]
     described = operators_at(model.loaded, "fp32", point)
