@@ -20,9 +20,9 @@ from profiler.noting import label, repeated_words
 from profiler.power import PowerMonitor, clocks, throttling
 from profiler.record_rows import SAVE_EVERY_S, stopped_words
 from profiler.references import ReferenceStep, steps_beside
-from profiler.repeats import EFFORT, NARROW, WARM_UP_S, Effort, sample
+from profiler.repeats import EFFORT, WARM_UP_S, Effort, sample
 from profiler.request import begun_head, begun_run
-from profiler.steps import decided, overhead, step_rows
+from profiler.steps import overhead, step_rows, why_ended
 from reports.wording import counted, signed
 from roofline.run import Run
 from roofline.run_head import Head, Overhead
@@ -141,9 +141,7 @@ def _measure(request: ModuleRequest, passes: _Passes, run: Run) -> BaseException
                 with torch.inference_mode():
                     passes.reference.time(passes.beside)
             now = time.perf_counter()
-            passes.ended = effort.ended(passes.timed.plain, now - begin)
-            if passes.ended == NARROW and not decided(PASS, passes.timed, request.most_overhead):
-                passes.ended = ""
+            passes.ended = why_ended(effort, passes.timed, now - begin, request.most_overhead)
             if passes.ended:
                 break
             if now - saved > SAVE_EVERY_S:

@@ -23,9 +23,9 @@ from profiler.ranges import family
 from profiler.record_rows import SAVE_EVERY_S, Rows
 from profiler.recorders import nvtx_installed
 from profiler.references import ReferenceStep, steps_beside
-from profiler.repeats import NARROW, Effort
+from profiler.repeats import Effort
 from profiler.request import Request, begun_run, head_of
-from profiler.steps import decided
+from profiler.steps import why_ended
 from profiler.subject import Subject, device_fault, load_subject, out_of_memory, why_separate
 from profiler.treatments.measure import TREATMENTS
 from profiler.ways import WAYS
@@ -142,25 +142,13 @@ def _measure_group(
 
     Where one cannot be made ready, those before it are measured before its error is raised.
     """
-    unready: tuple[Point, Exception] | None = None
-    for point in points:
-        rows.doing = in_words(point)
-        request.progress(rows.doing)
-        try:
-            with attending(request.attention):
-                way = WAYS[request.mode](subject, point)
-        except Exception as error:
-            if not rows.under_way or request.together is not bool:  # processes measure equally many points
-                raise
-            memory = out_of_memory(error)  # which the frames of its traceback hold
-            unready = point, error.with_traceback(None if memory else error.__traceback__)
-            break
-        rows.under_way.append(Measured(request, point, way, references.get(point.phase)))
+    unready = _make_ready(request, subject, points, references, rows)
     gc.collect()
-    for measured in rows.under_way:
+    group = list(rows.under_way)
+    for measured in group:
         rows.doing = in_words(measured.point)
         measured.warm_up()
-    begin, turn, group = time.perf_counter(), 0, list(rows.under_way)
+    begin, turn = time.perf_counter(), 0
     while going := [measured for measured in group if not measured.ended]:
         raise_swallowed()
         turn += 1
@@ -169,9 +157,8 @@ def _measure_group(
             rows.doing = in_words(measured.point)
             measured.time()
         for measured in going:
-            ended = effort.ended(measured.timed.plain, time.perf_counter() - begin, turn)
-            if ended == NARROW and not decided(measured.point, measured.timed, request.most_overhead):
-                ended = ""
+            spent_s = time.perf_counter() - begin
+            ended = why_ended(effort, measured.timed, spent_s, request.most_overhead, turn)
             measured.ended = ended if request.together(bool(ended)) else ""
         rows.save(SAVE_EVERY_S)
     for measured in group:
@@ -182,5 +169,32 @@ def _measure_group(
         look_inside(request, subject, measured, rows)
         rows.save()
     if unready is not None:
-        rows.doing = in_words(unready[0])
-        raise unready[1]
+        point, error = unready
+        rows.doing = in_words(point)
+        raise error
+
+
+def _make_ready(
+    request: Request,
+    subject: Subject,
+    points: Sequence[Point],
+    references: Mapping[str, ReferenceStep],
+    rows: Rows,
+) -> tuple[Point, Exception] | None:
+    """Add points to `rows.under_way`, up to the first that cannot be made ready; returns it and its error.
+
+    Raises the error where no point is ready, or where processes share the model: each must measure as many.
+    """
+    try:
+        for point in points:
+            rows.doing = in_words(point)
+            request.progress(rows.doing)
+            with attending(request.attention):
+                way = WAYS[request.mode](subject, point)
+            rows.under_way.append(Measured(request, point, way, references.get(point.phase)))
+    except Exception as error:
+        if not rows.under_way or request.together is not bool:
+            raise
+        memory = out_of_memory(error)  # which the frames of its traceback hold
+        return point, error.with_traceback(None if memory else error.__traceback__)
+    return None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from profiler.forward import Point, greedy
 from profiler.instrument import instrumented
 from profiler.recorders import InTurn, clock
-from profiler.repeats import Sample, median_interval, sample
+from profiler.repeats import NARROW, Effort, Sample, median_interval, sample
 from profiler.subject import Subject, convention_of
 from profiler.timing import Lap, laps, without_collection
 from roofline.run_head import Overhead
@@ -62,6 +62,11 @@ class Timed:
             self.waited.append(whole.waited_s)
 
     @property
+    def added(self) -> list[float]:
+        """What ranges add to a step, as a fraction of it, by pair of neighbouring steps."""
+        return [ranged / plain - 1 for ranged, plain in zip(self.ranged, self.plain, strict=False)]
+
+    @property
     def in_layers(self) -> list[float]:
         """Total seconds of the operators in the layers, by repeat, of a model with identical layers."""
         inside = (times for name, times in self.ranges.items() if IN_LAYERS in name)
@@ -94,17 +99,27 @@ def overhead(point: Point, timed: Timed) -> Overhead:
     Each step with ranges is compared with its neighbour without, so that drift of the machine affects both;
     CPU time is compared, without waits.
     """
-    ratios = [ranged / plain - 1 for ranged, plain in zip(timed.ranged, timed.plain, strict=False)]
+    ratios = timed.added
     low, high = median_interval(ratios)
     return Overhead(**vars(point), fraction=median(ratios), low=low, high=high, pairs=len(ratios))
 
 
-def decided(point: Point, timed: Timed, limit: float | None) -> bool:
+def why_ended(
+    effort: Effort, timed: Timed, spent_s: float, most_overhead: float | None, rounds: int | None = None
+) -> str:
+    """Why no more repeats are needed, empty while they are: also to know on which side of a limit, if one is
+    given, the overhead of ranges is.
+    """
+    ended = effort.ended(timed.plain, spent_s, rounds)
+    return "" if ended == NARROW and not decided(timed, most_overhead) else ended
+
+
+def decided(timed: Timed, limit: float | None) -> bool:
     """Whether the pairs so far tell on which side of a limit, if one is given, the overhead of ranges is."""
     if limit is None:
         return True
-    cost = overhead(point, timed)
-    return not cost.low <= limit < cost.high
+    low, high = median_interval(timed.added)
+    return not low <= limit < high
 
 
 def time_ranges(

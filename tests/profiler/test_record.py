@@ -416,7 +416,7 @@ def test_repeats_go_on_until_a_limit_of_overhead_is_decided(
     limit: float | None, repeats: int, small_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here it never is, while times are known as soon as they can be."""
-    monkeypatch.setattr(record, "decided", lambda point, timed, limit: limit is None)
+    monkeypatch.setattr("profiler.steps.decided", lambda _, limit: limit is None)
     request = request_for(small_llama, tmp_path / "run", effort=Effort(8, precision=1e9), most_overhead=limit)
     request.points = request.points[:1]
     steps = profile(request).table("steps")
