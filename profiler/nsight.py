@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +36,7 @@ ON_CUDA = (
     "--cuda-graph-trace=node",  # a row per kernel, not per graph
 )
 NCU = ("--nvtx", "--set", "roofline", "--clock-control", "none", "--profile-from-start", "off", "-f")
+ENDING_S = 60.0  # for a tool to write its report after an interrupt
 WHERE = {
     "nsys": "Nsight Systems is part of the CUDA toolkit and of Debian's package nsight-systems",
     "ncu": "Nsight Compute is part of the CUDA toolkit",
@@ -63,14 +67,15 @@ def record(
 ) -> None:
     """Run `roofline profile --replay` under each tool and import the reports into one run.
 
-    The reports are kept with its tables. Raises InputError with the messages of tools that fail, after those
-    of the others were imported.
+    The reports are kept with its tables. Raises InputError with the messages of tools that fail, and
+    KeyboardInterrupt, after those of the others were imported.
     """
     folder = run.path / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     _release(device)
     files: dict[str, Path] = {}
     failed: list[str] = []
+    interrupt: KeyboardInterrupt | None = None
     for tool in tools:
         progress(f"under {tool}")
         repeated = ("--repeats", str(REPEATS[tool]), "--replay")
@@ -79,12 +84,19 @@ def record(
             files[tool], said = _nsys(program, folder, device) if tool == "nsys" else _ncu(program, folder)
         except InputError as error:  # as without permission to count, which nsys does not need
             failed.append(str(error))
+        except KeyboardInterrupt as pressed:
+            interrupt = pressed
+            failed.append(f"{tool} was interrupted.")
+            break
         else:
             failed += [said] if said else []
     notes = _imported(files, folder, run, loaded, points) if files else []
     for note in notes:
         progress(note)
     run.write_head(notes=[*run.head.notes, *notes, *failed])
+    if interrupt:
+        progress(f"interrupted; what was measured is in {run.path}")
+        raise interrupt
     if failed:
         raise InputError(f"{' '.join(failed)} What else was measured is in {run.path}.")
 
@@ -161,9 +173,40 @@ def _recorded(command: Sequence[str], written: Path) -> str:
 
 
 def _run(command: Sequence[str]) -> Ended:
-    return subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+    """Run a tool in a process group of its own, with the program that it starts.
+
+    An interrupt that only this process gets, as by `kill -INT`, would leave that program on the device.
+    """
+    tool = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        process_group=0,
     )
+    try:
+        output, errors = tool.communicate()
+    except BaseException:
+        _end(tool)
+        raise
+    return Ended(command, tool.returncode, output, errors)
+
+
+def _end(tool: subprocess.Popen[str]) -> None:
+    """Interrupt a tool and its program, and wait while it writes its report; end them where it does not."""
+    with suppress(subprocess.TimeoutExpired, KeyboardInterrupt), tool:
+        try:
+            _signal(tool, signal.SIGINT)
+            tool.communicate(timeout=ENDING_S)  # reads on: a full pipe would keep it waiting
+        finally:
+            _signal(tool, signal.SIGKILL)  # what is left of the group
+
+
+def _signal(tool: subprocess.Popen[str], number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(tool.pid, number)
 
 
 def _complaint(ended: Ended) -> str:

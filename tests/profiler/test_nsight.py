@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -282,6 +284,57 @@ def test_a_tool_that_is_not_let_keeps_what_the_other_recorded(
         nsight.record(["nsys", "ncu"], [], run, loaded, "cpu", [], lambda _: None)
     assert imported == [["nsys"]]
     assert heads == [{"notes": ["before", "seen", "ncu wrote no report: ==ERROR== ERR_NVGPUCTRPERM."]}]
+
+
+@pytest.mark.parametrize(
+    ("program", "patience_s", "kept"),
+    [("echo program >> written; exit", None, "program\nreport\n"), ("", 0, "")],
+)
+def test_an_interrupt_of_the_command_alone_ends_the_program_under_the_tool(
+    program: str, patience_s: float | None, kept: str, tmp_path: Path
+) -> None:
+    """Both write what they have when they are interrupted; a program that goes on is ended."""
+    running, written, wanted = (tmp_path / name for name in ("running", "written", "wanted"))
+    os.mkfifo(running)
+    written.touch()
+    wanted.touch()
+    (tmp_path / "program.sh").write_text(  # it holds the pipe open while it runs
+        f"trap '{program}' INT; exec 3>running; echo runs >&3\n"
+        "while [ -e wanted ]; do sleep 0.1; done; echo survived >&3\n"
+    )
+    tool = f"cd {tmp_path}; trap 'echo report >> written' INT; sh program.sh"
+    code = f"from profiler import nsight; nsight.ENDING_S = {patience_s}; nsight._run(['sh', '-c', {tool!r}])"
+    command = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=Path(nsight.__file__).parents[1], stderr=subprocess.DEVNULL
+    )
+    with running.open() as said:
+        try:
+            assert said.readline() == "runs\n"
+            command.send_signal(signal.SIGINT)
+            assert command.wait() == -signal.SIGINT
+        finally:
+            wanted.unlink()
+        assert said.read() == ""
+    assert written.read_text() == kept
+
+
+def test_an_interrupt_keeps_what_the_tool_before_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads: list[dict[str, Any]] = []
+    head = SimpleNamespace(notes=[])
+    run: Any = SimpleNamespace(path=tmp_path / "run", head=head, write_head=lambda **new: heads.append(new))
+
+    def press(*_: Any) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nsight, "_nsys", lambda *_: (tmp_path / "report.sqlite", ""))
+    monkeypatch.setattr(nsight, "_ncu", press)
+    monkeypatch.setattr(nsight, "_imported", lambda *_: ["seen"])
+    loaded: Any = None
+    with pytest.raises(KeyboardInterrupt):
+        nsight.record(["nsys", "ncu"], [], run, loaded, "cpu", [], lambda _: None)
+    assert heads == [{"notes": ["seen", "ncu was interrupted."]}]
 
 
 def test_memory_is_given_back_before_a_tool_loads_the_model_again(monkeypatch: pytest.MonkeyPatch) -> None:
