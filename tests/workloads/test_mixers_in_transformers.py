@@ -153,6 +153,22 @@ CASES += [
         },
     ),
 ]
+LING = {
+    **{name: KIMI[name] for name in KIMI if not name.startswith("linear")},
+    **{"num_attention_heads": 6, "head_dim": 9, "layer_group_size": 3, "n_group": 1, "topk_group": 1},
+}
+LFM3 = {**BASE, **ATTENTION, "num_hidden_layers": 5, "head_dim": 14, "sliding_window": 64, "pad_token_id": 0}
+OLMO = {**BASE, **ATTENTION, "num_hidden_layers": 5, "pad_token_id": 0}
+CASES += [
+    ("bailing_hybrid", LING),
+    ("bailing_hybrid", {**LING, "layer_types": ["full_attention"] + ["linear_attention"] * 5}),
+    ("lfm3", LFM3),
+    ("lfm3", {**LFM3, "use_sandwich_norm": False, "use_attention_gate": False, "attention_bias": True}),
+    ("lfm3", {**LFM3, "layer_types": ["sliding_attention"] * 2 + ["conv"] * 3, "conv_bias": True}),
+    ("olmo_hybrid", OLMO),
+    ("olmo_hybrid", {**OLMO, "linear_num_key_heads": 3, "linear_value_head_dim": 11, "attention_bias": True}),
+    ("olmo_hybrid", {**OLMO, "num_hidden_layers": 2, "tie_word_embeddings": True}),
+]
 CACHE = {**dict.fromkeys(("mamba", "falcon_mamba", "mamba2"), "cache_params"), "rwkv": "state"}
 STATES = {"selective_scan": ("channels", "state"), "ssd": ("heads", "head_dim", "state")}
 

@@ -109,6 +109,9 @@ def test_every_family_has_a_shipped_model_or_is_compared_at_small_sizes() -> Non
         "minicpm3",
         "hy_v4",
         "axk1",
+        "bailing_hybrid",
+        "lfm3",
+        "olmo_hybrid",
         "glm5_next_text",
         "mimo_v2",
         "afmoe",
@@ -126,6 +129,14 @@ LING = {
     **{"num_experts": 256, "num_experts_per_tok": 8, "num_shared_experts": 1, "moe_intermediate_size": 512},
     **{"first_k_dense_replace": 1, "moe_router_enable_expert_bias": True},
 }
+# Layers and heads by sgl-project/sglang-jax, issue 887, 256 experts by arXiv:2606.15079; else as in Ling-1T.
+LING_2_5 = {
+    **{"hidden_size": 8192, "intermediate_size": 18432, "num_hidden_layers": 80, "num_attention_heads": 64},
+    **{"head_dim": 128, "vocab_size": 157184, "use_qk_norm": True, "group_norm_size": 8},
+    **{"num_experts": 256, "num_experts_per_tok": 8, "num_shared_experts": 1},
+    **{"moe_intermediate_size": 2048, "first_k_dense_replace": 4, "layer_group_size": 8},
+    **{"moe_router_enable_expert_bias": True, "q_lora_rank": 1536, "partial_rotary_factor": 0.5},
+}
 DEEPSEEK_MOE = {
     **{"hidden_size": 2048, "intermediate_size": 10944, "num_hidden_layers": 28, "num_attention_heads": 16},
     **{"vocab_size": 102400, "moe_intermediate_size": 1408, "n_routed_experts": 64, "n_shared_experts": 2},
@@ -139,6 +150,8 @@ DEEPSEEK_MOE = {
         # inclusionAI/Ling-mini-2.0: 16.26B, of which 1.4B for a token, 789M without embeddings
         ("bailing_moe_v2", LING, "16.26B", "1.4B", "all"),
         ("bailing_moe", LING, "16.26B", "789M", "without embeddings"),
+        # inclusionAI/Ling-2.5-1T: 1T, of which 63B for a token
+        ("bailing_hybrid", LING_2_5, "1T", "63B", "all"),
         # arXiv:2401.06066, table 2
         ("deepseek", DEEPSEEK_MOE, "16.4B", "2.8B", "all"),
         # internlm/internlm2_5-7b: 7.74B

@@ -31,6 +31,7 @@ class DeltaBlock(RecurrentBlock):
     kernel: int
     together: bool = False  # q, k, v and z are one matrix, as are the gates
     state_dtype: str = "fp32"
+    apart: bool = False  # q, k and v are matrices of their own (OLMo Hybrid)
 
     def parts(self, place: Place) -> Iterator[Part]:
         """In the order of execution; q, k, v, z and the gates a and b are projections of the input."""
@@ -39,7 +40,9 @@ class DeltaBlock(RecurrentBlock):
         if self.together:
             projections = {"in_proj_qkvz": mixed + inner, "in_proj_ba": 2 * values}
         else:
-            projections = {"in_proj_qkv": mixed, "in_proj_z": inner, "in_proj_b": values, "in_proj_a": values}
+            key = keys * self.key_dim
+            joint = {"q_proj": key, "k_proj": key, "v_proj": inner} if self.apart else {"in_proj_qkv": mixed}
+            projections = {**joint, "in_proj_z": inner, "in_proj_b": values, "in_proj_a": values}
         for name, width in projections.items():
             yield name, width, place.linear(width, place.hidden)
         conv, rule = self.states(place.step, place.setting)

@@ -16,7 +16,7 @@ from workloads.step import Setting, Step
 class KdaBlock(RecurrentBlock):
     """Projections, a convolution of q, k and v, the rule, a norm of heads with a gate, the way back.
 
-    Decays and gates go through a rank of one head's width; Kimi K3's gates do not.
+    Decays and gates go through a rank of one head's width; Kimi K3's gates do not, Ling 3's are both whole.
     """
 
     branch: ClassVar[str] = "delta"
@@ -26,6 +26,7 @@ class KdaBlock(RecurrentBlock):
     head_dim: int
     kernel: int
     full_rank_gate: bool = False
+    full_rank_decay: bool = False
 
     def parts(self, place: Place) -> Iterator[Part]:
         """In the order of execution; every device makes the narrow projections whole."""
@@ -35,7 +36,10 @@ class KdaBlock(RecurrentBlock):
             yield name, width, place.linear(width, place.hidden)
         conv, rule = self.states(place.step, place.setting)
         yield "conv1d", self, conv
-        yield from self._through(place, "decay", width)
+        if self.full_rank_decay:
+            yield "decay", width, place.linear(width, place.hidden)
+        else:
+            yield from self._through(place, "decay", width)
         yield "b_proj", heads, place.linear(heads, place.hidden)
         yield "rule", self, rule
         if self.full_rank_gate:

@@ -62,6 +62,7 @@ class MlaBlock(Block):
     rotates: bool = True  # else the elements that all heads share are plain ones, too (Kimi Linear)
     sinks: bool = False
     gated: bool = False  # by a sigmoid of one more projection, as wide as the result (Kimi K3)
+    gate_by_head: bool = False  # which has one column a head instead (Ling 3)
 
     @property
     def qk_dim(self) -> int:
@@ -95,8 +96,9 @@ class MlaBlock(Block):
         yield from self._absorbed(place, heads) if self._absorbs(place) else self._expanded(place, heads)
         width = heads * self.value_dim
         if self.gated:
-            yield "output_gate", width, place.linear(width, place.hidden)
-            yield "gate_mul", width, place.activation(width, "sigmoid", gated=True)
+            columns = heads if self.gate_by_head else width
+            yield "output_gate", columns, place.linear(columns, place.hidden)
+            yield "gate_mul", (width, columns), place.gate(width, columns)
         yield "o_proj", (width, self.bias), place.linear(place.hidden, width, self.bias)
 
     def _queries(self, place: Place, heads: int) -> Iterator[Part]:

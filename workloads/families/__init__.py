@@ -30,10 +30,14 @@ READERS: dict[str, str] = {
     "gpt": "gpt2 gpt_bigcode gpt_neo opt xglm",
     "gemma": "gemma3n_text gemma4_text gemma4_unified_text",
     "recurrent": "mamba falcon_mamba mamba2 rwkv rwkv5 rwkv6 rwkv7",
-    "hybrid": "nemotron_h jamba bamba falcon_h1 granitemoehybrid qwen3_5_text qwen3_next qwen3_5_moe_text",
+    "hybrid": (
+        "nemotron_h jamba bamba falcon_h1 granitemoehybrid olmo_hybrid qwen3_5_text qwen3_next "
+        "qwen3_5_moe_text"
+    ),
     "zamba2": "zamba2",
     "lightning": "minimax minimax_text_01 minimax_m1",
-    "lfm2": "lfm2 lfm2_moe",
+    "lfm2": "lfm2 lfm2_moe lfm3",
+    "ling": "bailing_hybrid",
     "encoders": "bert roberta longformer big_bird linformer distilbert",
     "t5": "t5 switch_transformers",
     "bart": "bart",

@@ -175,6 +175,7 @@ BIASED = ("deepseek_v2", "hy_v3")  # whose dense layers and shared experts heed 
 DEFAULT_FIRST = {  # of first_k_dense_replace; 3 in the others
     **dict.fromkeys(("deepseek_v2", "dots1", "solar_open", "mistral4", "deepseek"), 0),
     **dict.fromkeys(("bailing_moe", "bailing_moe_v2"), 0),
+    "bailing_hybrid": 2,
     **dict.fromkeys(
         (
             "glm4_moe",

@@ -190,6 +190,33 @@ def _qwen_experts(config: Config) -> MoeBlock:
     )
 
 
+def _olmo(config: Config) -> Model:
+    """OLMo Hybrid: gated delta nets with norms before blocks, OLMo's attention and its norms behind them."""
+    hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
+    heads = config.size("num_attention_heads")
+    key_heads = config.size("linear_num_key_heads", default=heads)
+    value_heads = config.size("linear_num_value_heads", default=heads)
+    config.divides("linear_num_value_heads", value_heads, "linear_num_key_heads", key_heads)
+    key_dim = config.size("linear_key_head_dim", default=3 * hidden // (4 * key_heads))
+    delta = DeltaBlock(
+        value_heads,
+        key_heads,
+        key_dim,
+        config.size("linear_value_head_dim", default=2 * key_dim),
+        config.size("linear_conv_kernel_dim", default=4),
+        apart=True,
+    )
+    theta = config.nested("rope_parameters").fields.get("rope_theta", config.fields.get("rope_theta"))
+    attends = replace(
+        attention(config, hidden, rotary=theta is not None), qk_norm=RMS_NORM, qk_norm_whole=True
+    )
+    mlp = gated_mlp(config)
+    made = {QWEN[0]: Layer((delta, mlp)), QWEN[1]: Layer((attends, mlp), input_norms=False, post_norms=True)}
+    default = [QWEN[i % 4 == 3 or i == count - 1 < 3] for i in range(count)]
+    kinds = config.per_layer("layer_types", count, QWEN) or default
+    return decoder_of(config, hidden, [made[kind] for kind in kinds], positions=65536)
+
+
 def _nemotron_mamba(config: Config) -> Mamba2Block:
     check_convolution(config, "mamba_hidden_act")
     heads, groups = config.size("mamba_num_heads", default=128), config.size("n_groups", default=8)
@@ -255,5 +282,6 @@ FAMILY = {
     "bamba": _bamba,
     "falcon_h1": _falcon_h1,
     "granitemoehybrid": _granite,
+    "olmo_hybrid": _olmo,
     **dict.fromkeys(("qwen3_5_text", "qwen3_next", "qwen3_5_moe_text"), _qwen),
 }

@@ -1,18 +1,30 @@
-"""LFM2 (arXiv:2511.23404): short gated convolutions, and attention in some layers; dense or with experts."""
+"""LFM2 (arXiv:2511.23404): short gated convolutions, and attention in some layers; dense or with experts.
+
+LFM3 has windows in some of these, gates behind attention, and norms behind blocks, too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from workloads.blocks import RMS_NORM, Block, MlpBlock, MoeBlock, ShortConvBlock
+from workloads.blocks import (
+    RMS_NORM,
+    AttentionBlock,
+    Block,
+    MlpBlock,
+    MoeBlock,
+    OutputGateBlock,
+    ShortConvBlock,
+)
 from workloads.config import Config
-from workloads.families.common import decoder_of
+from workloads.families.common import decoder_of, rotated
 from workloads.families.hybrid import attention
+from workloads.families.llama import WINDOW_TYPES
 from workloads.layer import Layer
 from workloads.model import Model
 
-CONV, ATTENTION = "conv", "full_attention"
+CONV, NEAR, ATTENTION = "conv", *WINDOW_TYPES
 
 
 def _lfm2(config: Config) -> Model:
@@ -58,4 +70,26 @@ def _width(config: Config) -> int:
     return whole * -(-int(factor * width) // whole)
 
 
-FAMILY = {"lfm2": _lfm2, "lfm2_moe": _lfm2_moe}
+def _lfm3(config: Config) -> Model:
+    hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
+    config = Config({"head_dim": 128, **config.fields}, config.origin)
+    gated = config.flag("use_attention_gate", True)
+    full = attention(config, hidden, rotary=True, kind=OutputGateBlock if gated else AttentionBlock)
+    full = replace(full, qk_norm=RMS_NORM)
+    if isinstance(full, OutputGateBlock):
+        full = replace(full, by_head=True)
+    window = config.size("sliding_window", default=256)
+    rope = config.nested("rope_parameters")
+    mixers: dict[str, Block] = {
+        CONV: ShortConvBlock(hidden, config.size("conv_L_cache", default=7), config.flag("conv_bias", False)),
+        ATTENTION: replace(full, rotary_dim=rotated(rope.nested(ATTENTION), full.head_dim, 0.5)),
+        NEAR: replace(full, window=window, rotary_dim=rotated(rope.nested(NEAR), full.head_dim)),
+    }
+    default = [ATTENTION if i % 4 == 2 else NEAR if i and i % 4 == 0 else CONV for i in range(count)]
+    kinds = config.per_layer("layer_types", count, tuple(mixers)) or default
+    mlp, sandwich = MlpBlock(config.size("intermediate_size"), "silu"), config.flag("use_sandwich_norm", True)
+    layers = [Layer((mixers[kind], mlp), post_norms=sandwich) for kind in kinds]
+    return decoder_of(config, hidden, layers, positions=128_000, tied=True)
+
+
+FAMILY = {"lfm2": _lfm2, "lfm2_moe": _lfm2_moe, "lfm3": _lfm3}
