@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from profiler.instrument import replaced
 from profiler.subject import attends, why_separate
+from profiler.wrapping import replaced
 from specfiles.errors import InputError, choose
 
 if TYPE_CHECKING:

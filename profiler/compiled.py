@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.attending import masked_as_launched
 from profiler.forward import Step, greedy
-from profiler.instrument import replaced
 from profiler.origins import operators_of
 from profiler.parts.base import FRAMEWORK
 from profiler.subject import out_of_memory
+from profiler.wrapping import replaced
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:

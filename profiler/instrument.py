@@ -7,15 +7,17 @@ functions, where the model looks them up); leaving it restores everything.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from profiler.parts.base import INPUTS, Family, Inside
+from profiler.module_paths import callable_at, has, module_at, parts_inside
+from profiler.parts.base import INPUTS, Family, Gap
 from profiler.ranges import EMBEDDING, family
 from profiler.subject import core_names
+from profiler.wrapping import Function, Wrap, replaced, with_calls
 
 if TYPE_CHECKING:
     from profiler.layer_names import LayerNames
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 CORE = "layers.attention.core"
 ROPE = "layers.attention.rope"
 ROTATIONS = ("apply_rotary_pos_emb", "apply_rotary_pos_emb_interleave", "apply_rotary_emb")
-Function = Callable[..., Any]
-Wrap = Callable[[Function], Function]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def instrumented(
         opened: list[tuple[Call, ...]] = []  # how its attention begins, where that is the model's own code
         every, some = Counter[str](), Counter[str]()
         for one, names in zip(parts.stacks, cores.named, strict=True):
-            layers = list(_module(network, one.layers))
+            layers = list(module_at(network, one.layers))
             having = [
                 frozenset(_names(layer, one, cores.inside(one, at), names[at]))
                 for at, layer in enumerate(layers)
@@ -87,10 +87,10 @@ class Cores:
         found = [] if parts.attending else core_names(subject.loaded.model)
         self._by_layer = [here.of(name) or name for here, name in zip(self.named[-1], found, strict=False)]
         self._by_module = {
-            id(_module(layer, path)): name
+            id(module_at(layer, path)): name
             for one in parts.stacks
             for path, name in one.attending.items()
-            for layer in _module(subject.network, one.layers)
+            for layer in module_at(subject.network, one.layers)
         }
 
     @property
@@ -213,7 +213,7 @@ def _instrument_outside(stack: ExitStack, network: Any, parts: Family, recorder:
     embeddings = [path for path, name in parts.outside.items() if name.rpartition(".")[2] in EMBEDDING]
     around = embeddings[0].rpartition(".")[0]  # BERT's prepares types before the first of its embeddings
     if around and not parts.layers.startswith(f"{around}."):
-        stack.enter_context(replaced(_module(network, around), "forward", _wrap((inputs.begin,), ())))
+        _call_at(stack, network, around, before=(inputs.begin,))
     for path, name in parts.outside.items():
         if not has(network, path):
             continue
@@ -221,12 +221,10 @@ def _instrument_outside(stack: ExitStack, network: Any, parts: Family, recorder:
         if path in embeddings:
             before = (inputs.end, *before)
             after = after if name in parts.behind else (*after, inputs.begin)
-        owner, attribute = callable_at(network, path)
-        stack.enter_context(replaced(owner, attribute, _wrap(before, after)))
+        _call_at(stack, network, path, before, after)
     for path in filter(partial(has, network), parts.prepares):
-        owner, attribute = callable_at(network, path)
-        stack.enter_context(replaced(owner, attribute, _wrap((), (inputs.begin,))))
-    stack.enter_context(replaced(_module(network, parts.layers)[0], "forward", _wrap((inputs.end,), ())))
+        _call_at(stack, network, path, after=(inputs.begin,))
+    _call_at(stack, network, f"{parts.layers}.0", before=(inputs.end,))
 
 
 def _instrument_layer(
@@ -247,26 +245,36 @@ def _instrument_layer(
         named = here.of(gap.name)
         if named is None or not (has(layer, gap.after) and has(layer, gap.before)):
             continue
-        begin, end = recorder.marks(named)
-        if gap.before.startswith(f"{gap.after}."):
-            before[gap.after] += begin  # at the module's begin
-            before[gap.before][:0] = end
-            continue
-        after[gap.after] += begin  # after the module's own end
-        if gap.inside:
-            after[gap.before][:0] = end  # before what begins after that module
-        elif gap.before:
-            before[gap.before][:0] = end  # before the next module's own begin
-        else:
-            after[""] += end  # at the layer's return
+        _place(gap, recorder.marks(named), before, after)
     for path, name in {**parts.rotations, "": ROPE}.items():
         if has(layer, path):
             before[path].insert(0, partial(gate.append, _Here(here, here.of(name) or name)))
             after[path].append(gate.pop)
     for path in {*before, *after}:
-        owner, attribute = callable_at(layer, path)
-        wrap = _wrap(tuple(before[path]), tuple(after[path]))
-        stack.enter_context(replaced(owner, attribute, wrap))
+        _call_at(stack, layer, path, tuple(before[path]), tuple(after[path]))
+
+
+def _place(gap: Gap, marks: Marks, before: dict[str, list[Call]], after: dict[str, list[Call]]) -> None:
+    """Add a gap's marks to the calls before and after the modules around it, by their paths."""
+    begin, end = marks
+    if gap.before.startswith(f"{gap.after}."):
+        before[gap.after] += begin  # at the module's begin
+        before[gap.before][:0] = end
+        return
+    after[gap.after] += begin  # after the module's own end
+    if gap.inside:
+        after[gap.before][:0] = end  # before what begins after that module
+    elif gap.before:
+        before[gap.before][:0] = end  # before the next module's own begin
+    else:
+        after[""] += end  # at the layer's return
+
+
+def _call_at(
+    stack: ExitStack, root: Any, path: str, before: tuple[Call, ...] = (), after: tuple[Call, ...] = ()
+) -> None:
+    """Let a module or method make calls until the stack is left."""
+    stack.enter_context(replaced(*callable_at(root, path), with_calls(before, after)))
 
 
 def _own_attention(
@@ -274,9 +282,8 @@ def _own_attention(
 ) -> None:
     """Attention in a layer's own code begins where the cache was updated, and ends where a module begins."""
     begin, end = marks
-    stack.enter_context(replaced(_module(layer, parts.attends_until), "forward", _wrap(end, ())))
-    around = _wrap((partial(opened.append, begin),), (opened.pop,))
-    stack.enter_context(replaced(layer, "forward", around))
+    _call_at(stack, layer, parts.attends_until, before=end)
+    _call_at(stack, layer, "", before=(partial(opened.append, begin),), after=(opened.pop,))
 
 
 def _instrument_functions(
@@ -313,12 +320,13 @@ def _instrument_functions(
     stack.enter_context(replaced(PreallocatedLayer, "update", ranged(parts.append)))
     if not cores.names:
         return
-    if subject.attention == "eager":
-        _wrap_eager(stack, modeling, recorder, cores, gate)
+    attention = partial(_attention, recorder=recorder, cores=cores, gate=gate)
+    if subject.attention == "eager":  # separate kernels, by a function of the model's own file
+        stack.enter_context(replaced(modeling, "eager_attention_forward", attention))
         return
     name = subject.attention
     fused = ALL_ATTENTION_FUNCTIONS[name]
-    ALL_ATTENTION_FUNCTIONS.register(name, _attention(fused, recorder, cores, gate))
+    ALL_ATTENTION_FUNCTIONS.register(name, attention(fused))
     stack.callback(ALL_ATTENTION_FUNCTIONS.register, name, fused)
 
 
@@ -329,12 +337,6 @@ def _holder(modeling: Any, function: str) -> Any:
 
     kept = (RecurrentLayer, PreallocatedLayer)
     return next((layer for layer in kept if hasattr(layer, function)), modeling)
-
-
-def _wrap_eager(stack: ExitStack, modeling: Any, recorder: Recorder, cores: Cores, gate: list[_Here]) -> None:
-    """Wrap attention by separate kernels, a function of the model's own file."""
-    wrap = partial(_attention, recorder=recorder, cores=cores, gate=gate)
-    stack.enter_context(replaced(modeling, "eager_attention_forward", wrap))
 
 
 def _attention(function: Function, recorder: Recorder, cores: Cores, gate: list[_Here]) -> Function:
@@ -351,7 +353,7 @@ def _rotation(marks: Mapping[str, Marks], gate: list[_Here]) -> Wrap:
     """A decorator that puts a rotation into the range of the layer or module that makes it."""
 
     def wrap(function: Function) -> Function:
-        ranged = {name: _wrap(*each)(function) for name, each in marks.items()}
+        ranged = {name: with_calls(*each)(function) for name, each in marks.items()}
 
         def rotate(*args: Any, **kwargs: Any) -> Any:
             return (ranged[gate[-1].rotation] if gate else function)(*args, **kwargs)
@@ -364,7 +366,7 @@ def _rotation(marks: Mapping[str, Marks], gate: list[_Here]) -> Wrap:
 def _around(recorder: Recorder, name: str, gate: list[_Here] | None = None) -> Wrap:
     """A decorator that puts the callable into the range `name`, with a gate only while it is open."""
     marks = recorder.marks(name)
-    return _wrap(*marks) if gate is None else _gated(marks, gate)
+    return with_calls(*marks) if gate is None else _gated(marks, gate)
 
 
 def _in_layers(recorder: Recorder, name: str, names: set[str], gate: list[_Here]) -> Wrap:
@@ -389,7 +391,7 @@ def _gated(marks: Marks, gate: list[_Here]) -> Wrap:
     before, after = marks
 
     def wrap(function: Function) -> Function:
-        ranged = _wrap(before, after)(function)
+        ranged = with_calls(before, after)(function)
         if ranged is function:
             return function
 
@@ -399,71 +401,3 @@ def _gated(marks: Marks, gate: list[_Here]) -> Wrap:
         return gated
 
     return wrap
-
-
-def _wrap(before: tuple[Call, ...], after: tuple[Call, ...]) -> Wrap:
-    """A decorator that makes calls before and after the callable."""
-
-    def wrap(function: Function) -> Function:
-        if not (before or after):  # a range whose turn it is not
-            return function
-
-        def ranged(*args: Any, **kwargs: Any) -> Any:
-            for call in before:
-                call()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                for call in after:
-                    call()
-
-        return ranged
-
-    return wrap
-
-
-@contextmanager
-def replaced(owner: Any, attribute: str, wrap: Wrap) -> Iterator[None]:
-    """Wrap an attribute inside the block and restore it after."""
-    own = vars(owner).get(attribute)
-    setattr(owner, attribute, wrap(getattr(owner, attribute)))
-    try:
-        yield
-    finally:
-        if own is not None:
-            setattr(owner, attribute, own)
-        else:
-            delattr(owner, attribute)
-
-
-def layer_of(parts: Family, network: Any, index: int) -> Any:
-    """One layer of a stack."""
-    return _module(network, parts.layers)[index]
-
-
-def parts_inside(parts: Family, layer: Any) -> Inside:
-    """The parts of a layer, by its kind."""
-    return parts.inside(partial(has, layer))
-
-
-def has(layer: Any, path: str) -> bool:
-    """Whether a layer or a model has a module; the attribute may exist and be None."""
-    try:
-        return _module(layer, path) is not None
-    except (AttributeError, IndexError):
-        return False
-
-
-def callable_at(root: Any, path: str) -> tuple[Any, str]:
-    """The owner and attribute called at a path: a module's forward, or a method."""
-    found = _module(root, path)
-    if hasattr(found, "forward"):
-        return found, "forward"
-    owner, _, method = path.rpartition(".")
-    return _module(root, owner), method
-
-
-def _module(root: Any, path: str) -> Any:
-    for part in filter(None, path.split(".")):
-        root = root[int(part)] if part.isdigit() else getattr(root, part)
-    return root

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from profiler.instrument import ROPE, ROTATIONS, callable_at, has, layer_of, parts_inside
+from profiler.instrument import ROPE, ROTATIONS
+from profiler.module_paths import callable_at, has, module_at, parts_inside
 from profiler.parts.base import INPUTS, Family
 from profiler.ranges import EMBEDDING, family
 from profiler.ranks.share import SUM
@@ -55,20 +56,8 @@ class _Placing:
         if path is None:
             return self.parts.sampling if self.ended else None  # after the network
         trace = str(node.meta.get("stack_trace") or "")
-        network = self.subject.network
-        preparing = any(
-            _in_method(network, part, path, trace) for one in self.parts.stacks for part in one.prepares
-        )
-        if self.preparing and not preparing:
-            self.outside = ""
-        self.preparing = preparing
-        for stack in self.parts.stacks:
-            for part, name in stack.outside.items():
-                if _within(path, part) or _in_method(network, part, path, trace):
-                    self.outside = name
-                    if name.rpartition(".")[2] in EMBEDDING:
-                        self.ended = ""  # a stack begins
-                    return name
+        if (around := self._around_layers(path, trace)) is not None:
+            return around
         for stack, names in zip(self.parts.stacks, self.subject.layer_names, strict=True):
             if path.startswith(f"{stack.layers}."):
                 index, _, inner = path.removeprefix(f"{stack.layers}.").partition(".")
@@ -77,10 +66,26 @@ class _Placing:
         behind = {name: filling for one in self.parts.stacks for name, filling in one.behind.items()}
         return behind.get(self.outside) or (None if self.ended else INPUTS)
 
+    def _around_layers(self, path: str, trace: str) -> str | None:
+        """The operator of a module or method outside the layers; None where there is none."""
+        network, stacks = self.subject.network, self.parts.stacks
+        preparing = any(_in_method(network, part, path, trace) for one in stacks for part in one.prepares)
+        if self.preparing and not preparing:
+            self.outside = ""
+        self.preparing = preparing
+        for part, name in (pair for one in stacks for pair in one.outside.items()):
+            if _within(path, part) or _in_method(network, part, path, trace):
+                self.outside = name
+                if name.rpartition(".")[2] in EMBEDDING:
+                    self.ended = ""  # a stack begins
+                return name
+        return None
+
     def _in_layer(self, stack: Family, layer: int, inner: str, trace: str) -> str | None:
+        """The operator of a node of a layer's module `inner`, or of the layer's own code where empty."""
         if SUMMING.search(trace):  # runs in a hook of the product that it sums
             inner = f"{inner.partition('.')[0]}.{SUM}"
-        module = layer_of(stack, self.subject.network, layer)
+        module = module_at(self.subject.network, f"{stack.layers}.{layer}")
         inside = parts_inside(stack, module)
         for part in sorted(inside.modules, key=len, reverse=True):
             if (called := _in_method(module, part, inner, trace)) or _within(inner, part):
@@ -89,6 +94,20 @@ class _Placing:
                 return inside.modules[part]
         of_module = (name for path, name in stack.attending.items() if _within(inner, path))
         core = next(of_module, "") or ("" if stack.attending else self.cores[layer])
+        if (called_by_name := self._in_function(stack, inner, trace, core)) is not None:
+            return called_by_name
+        if self.attends and inner == stack.attends_until.rpartition(".")[0]:
+            return core
+        gaps = [
+            gap
+            for gap in inside.gaps
+            if _within(self.ended, gap.after)
+            and (not _within(inner, gap.after) or inner == gap.after == gap.before)
+        ]
+        return max(gaps, key=lambda gap: len(gap.after)).name if gaps else stack.behind.get(self.attended)
+
+    def _in_function(self, stack: Family, inner: str, trace: str, core: str) -> str | None:
+        """The operator of a function that models look up by name; None in the code of modules."""
         crosses = bool(core) and core.rpartition(".")[0] == stack.memory_append.rpartition(".")[0]
         for function, name in (
             (CACHING, stack.memory_append if crosses else stack.append),
@@ -100,15 +119,7 @@ class _Placing:
                 self.attends = name == stack.append and bool(stack.attends_until)
                 self.attended = name if name == core else ""
                 return name
-        if self.attends and inner == stack.attends_until.rpartition(".")[0]:
-            return core
-        gaps = [
-            gap
-            for gap in inside.gaps
-            if _within(self.ended, gap.after)
-            and (not _within(inner, gap.after) or inner == gap.after == gap.before)
-        ]
-        return max(gaps, key=lambda gap: len(gap.after)).name if gaps else stack.behind.get(self.attended)
+        return None
 
 
 def module_path(node: Any) -> str | None:
