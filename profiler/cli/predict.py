@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +26,9 @@ from profiler.cli.options import (
     tell_published_format,
 )
 from specfiles.errors import InputError
+
+if TYPE_CHECKING:
+    from roofline.engines import Engine
 
 
 @click.command("predict", epilog="Example: roofline predict Llama-3.1-8B --hw h100 --batch 16 --tp 2")
@@ -108,12 +111,10 @@ def command(
     tell_published_format(loaded, found[0])
     # A user's config is included, so that a report can be made from the prediction alone.
     own = {} if loaded.file else {"config": loaded.config}
-    around = None
-    if engine != "none":
-        from roofline.engines import find_engine, kernels_of, run_by
+    around = _engine(engine)
+    if around is not None:
+        from roofline.engines import kernels_of, run_by
 
-        around = find_engine(engine)
-        assert around is not None
         found = [run_by(one, around) for one in found]
         whose = whose or kernels_of(around, limits)
     if ledger:
@@ -127,6 +128,15 @@ def command(
     elif around or whose or not _as_grid(found, device, limits, format, out, price):
         made = (run(scenario, device, limits, whose, engine=around) for scenario in found)
         _emit_points(own, made, format, out, price)
+
+
+def _engine(name: str) -> Engine | None:
+    """The engine of that name; without one its module, which takes time to import, is not needed."""
+    if name == "none":
+        return None
+    from roofline.engines import find_engine
+
+    return find_engine(name)
 
 
 def _check_together(

@@ -151,9 +151,13 @@ def command(
     given: dict[str, Any] = {**common, "most_overhead": overhead}
     use_threads(threads)
     if is_module:
-        chosen_too = {"attention": attention != "auto", "experts": experts != "auto"}
-        decided = {"dtype": dtype, "mode": mode != "eager", **chosen_too, "with": words}
-        _refuse(model, {**sizes, **decided, "nsys": nsys, "ncu": ncu, "tp": tp > 1})
+        chosen_ways = {
+            "mode": mode != "eager",
+            "attention": attention != "auto",
+            "experts": experts != "auto",
+        }
+        others = {"dtype": dtype, "with": words, "nsys": nsys, "ncu": ncu, "tp": tp > 1}
+        _refuse(model, {**sizes, **chosen_ways, **others})
         _measure_module(overhead, target=model, device=chosen, **given)
         return
     how = {"mode": mode, "attention": attention, "experts": experts}
@@ -178,24 +182,15 @@ def _request(
     model: str, sizes: Mapping[str, Any], dtype: str | None, words: tuple[str, ...], **given: Any
 ) -> Request:
     """The request for a model of these sizes; by default in fp32 on a CPU, in bf16 on CUDA."""
-    from profiler.kernels import TORCH_DTYPES, known_kernel_dtype
+    from profiler.kernels import known_kernel_dtype
     from profiler.points import points
     from profiler.request import Request
     from roofline.asked import Asked, scenarios
     from workloads.descriptor import CHECKPOINT
     from workloads.techniques.registry import parse
 
-    wanted = dtype or ("fp32" if given["device"] == "cpu" else "bf16")
-    if wanted == CHECKPOINT:
-        _, (one, *_) = scenarios(model, Asked(**sizes, weights=wanted), default_convention="eager")
-        wanted = one.setting.precision.stored
-        if wanted not in TORCH_DTYPES or one.model.mixed:
-            known = ", ".join(TORCH_DTYPES)
-            raise InputError(
-                f"{one.model.name} is published quantised (weights {wanted}), and models are measured "
-                f"in {known}; choose one of these, and --with for quantised products beside it."
-            )
-    wanted = known_kernel_dtype(wanted)
+    usual = "fp32" if given["device"] == "cpu" else "bf16"
+    wanted = _published(model, sizes) if dtype == CHECKPOINT else known_kernel_dtype(dtype or usual)
     asked = Asked(**sizes, weights=wanted, activations=wanted, kv=wanted)
     loaded, found = scenarios(model, asked, default_convention="eager")
     return Request(
@@ -205,6 +200,22 @@ def _request(
         techniques=tuple(map(parse, words)),
         progress=progress,
         **given,
+    )
+
+
+def _published(model: str, sizes: Mapping[str, Any]) -> str:
+    """The format in which a model is published. Raises InputError where it is quantised."""
+    from profiler.kernels import TORCH_DTYPES
+    from roofline.asked import Asked, scenarios
+    from workloads.descriptor import CHECKPOINT
+
+    _, (one, *_) = scenarios(model, Asked(**sizes, weights=CHECKPOINT), default_convention="eager")
+    stored = one.setting.precision.stored
+    if stored in TORCH_DTYPES and not one.model.mixed:
+        return stored
+    raise InputError(
+        f"{one.model.name} is published quantised (weights {stored}), and models are measured in "
+        f"{', '.join(TORCH_DTYPES)}; choose one of these, and --with for quantised products beside it."
     )
 
 

@@ -205,6 +205,18 @@ def test_counting_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         nsight.installed(["ncu"], "cuda:0")
 
 
+@pytest.fixture
+def ncu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Make a script stand in for ncu."""
+
+    def make(script: str) -> None:
+        (tmp_path / "ncu").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "ncu").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    return make
+
+
 DENIED = "==ERROR== ERR_NVGPUCTRPERM - The user does not have permission"
 
 
@@ -219,45 +231,44 @@ DENIED = "==ERROR== ERR_NVGPUCTRPERM - The user does not have permission"
             r"error code \(2\)\. roofline: no room\.$",
         ),
         (': > "${0%/*}/report.ncu-rep"', "counted no kernel: its report is empty"),
+        (
+            'if [ "$1" = --import ]; then echo "==ERROR== Failed to load." >&2; exit 1; fi; '
+            ': > "${0%/*}/report.ncu-rep"',
+            r"^ncu cannot read its own report: ==ERROR== Failed to load\.$",
+        ),
     ],
 )
 def test_why_there_are_no_counters_is_passed_on(
-    script: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: str, said: str, tmp_path: Path, ncu: Callable[[str], None]
 ) -> None:
-    (tmp_path / "ncu").write_text(f"#!/bin/sh\n{script}\n")
-    (tmp_path / "ncu").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    ncu(script)
     with pytest.raises(InputError, match=said):
         nsight._ncu(["true"], tmp_path)
 
 
-def test_pages_of_ncu_come_from_its_own_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_of_ncu_come_from_its_own_export(tmp_path: Path, ncu: Callable[[str], None]) -> None:
     """A stand-in that answers the two calls of ncu that are made, with the options they need."""
-    (tmp_path / "ncu").write_text(
-        '#!/bin/sh\ncase "$*" in\n'
+    ncu(
+        'case "$*" in\n'
         '*"--import"*"--csv --page raw"*) echo \'"ID","Kernel Name","gpu__time_duration.sum"\' ;;\n'
         '*"--set roofline --clock-control none --profile-from-start off"*"-o "*)'
         ' : > "${0%/*}/report.ncu-rep" ;;\n'
-        "*) exit 9 ;;\nesac\n"
+        "*) exit 9 ;;\nesac"
     )
-    (tmp_path / "ncu").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     page, said = nsight._ncu(["true"], tmp_path)
     assert page.read_text().startswith('"ID","Kernel Name"')
     assert said == ""
 
 
 def test_a_report_of_a_program_that_failed_in_the_end_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ncu: Callable[[str], None]
 ) -> None:
-    (tmp_path / "ncu").write_text(
-        '#!/bin/sh\ncase "$*" in\n'
+    ncu(
+        'case "$*" in\n'
         '*"--import"*) echo \'"ID","Kernel Name","gpu__time_duration.sum"\' ;;\n'
         '*) : > "${0%/*}/report.ncu-rep"\n'
-        "echo '==ERROR== It returned an error code (11).'; exit 11 ;;\nesac\n"
+        "echo '==ERROR== It returned an error code (11).'; exit 11 ;;\nesac"
     )
-    (tmp_path / "ncu").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     page, said = nsight._ncu(["true"], tmp_path)
     assert page.exists()
     assert said.startswith("ncu failed, its report is read")
