@@ -266,3 +266,21 @@ def test_a_cache_of_runs_keeps_their_keys() -> None:
     latents, keys = 3 * 23 * TOKENS, 2 * 18 * TOKENS / 4
     begun, states = 2 * 4 * 2 * 18, 2 * (3 * 9 * 9 + 3 * 3 * 27)
     assert model.cache_bytes(1, TOKENS, setting) == 4 * (latents + keys + begun + states)
+
+
+@pytest.mark.parametrize("sources", [[0, 1, 2, 3], [0, 0, 0, 3]])
+def test_a_layer_that_reads_anothers_latents_keeps_the_keys_of_its_index_alone(sources: list[int]) -> None:
+    """Mistral Large 4; its fourth layer has no positions, and a shared index keeps nothing."""
+    from tests.workloads.test_transformers import small
+
+    more = {"num_hidden_layers": 4, "indexer_types": ["full", "full", "shared", "full"]}
+    fields = small("mistral_large4_text", kv_source_layers=sources, **more)
+    del fields["model_type"]
+    config = transformers.AutoConfig.for_model("mistral_large4_text", **fields)
+    config._experts_implementation = "eager"
+    network = transformers.AutoModel.from_config(config, attn_implementation="eager").eval()
+    cache = transformers.DynamicCache(config=config)
+    network(input_ids=torch.zeros(BATCH, TOKENS, dtype=torch.long), past_key_values=cache, use_cache=True)
+    kept = [t for layer in cache.layers for t in vars(layer).values() if isinstance(t, torch.Tensor)]
+    model = ours("mistral_large4_text", fields)
+    assert size(*kept) == model.cache_bytes(BATCH, TOKENS, Setting(Precision.of("fp32")))

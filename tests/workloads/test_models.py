@@ -109,6 +109,7 @@ def test_every_family_has_a_shipped_model_or_is_compared_at_small_sizes() -> Non
         "minicpm3",
         "hy_v4",
         "axk1",
+        "mistral_large4_text",
         "bailing_hybrid",
         "lfm3",
         "olmo_hybrid",
@@ -137,6 +138,10 @@ LING_2_5 = {
     **{"moe_intermediate_size": 2048, "first_k_dense_replace": 4, "layer_group_size": 8},
     **{"moe_router_enable_expert_bias": True, "q_lora_rank": 1536, "partial_rotary_factor": 0.5},
 }
+LARGE_4 = {  # defaults of transformers' class, models/mistral_large4
+    **sizes(6144, 24576, 72, 64, 204_800),
+    **{"moe_intermediate_size": 6144, "n_routed_experts": 128, "num_experts_per_tok": 4},
+}
 DEEPSEEK_MOE = {
     **{"hidden_size": 2048, "intermediate_size": 10944, "num_hidden_layers": 28, "num_attention_heads": 16},
     **{"vocab_size": 102400, "moe_intermediate_size": 1408, "n_routed_experts": 64, "n_shared_experts": 2},
@@ -152,6 +157,8 @@ DEEPSEEK_MOE = {
         ("bailing_moe", LING, "16.26B", "789M", "without embeddings"),
         # inclusionAI/Ling-2.5-1T: 1T, of which 63B for a token
         ("bailing_hybrid", LING_2_5, "1T", "63B", "all"),
+        # mistralai/Mistral-Large-4-1T-A52B
+        ("mistral_large4_text", LARGE_4, "1T", "52B", "without input embedding"),
         # arXiv:2401.06066, table 2
         ("deepseek", DEEPSEEK_MOE, "16.4B", "2.8B", "all"),
         # internlm/internlm2_5-7b: 7.74B
@@ -168,7 +175,7 @@ DEEPSEEK_MOE = {
         ("orion", sizes(5120, 15360, 40, 40, 84608), "14.5B", "14.5B", "all"),
     ],
 )
-def test_sizes_of_what_vllm_alone_has(
+def test_sizes_at_which_no_config_is_shipped(
     family: str, fields: dict[str, Any], whole: str, active: str, convention: ActiveConvention
 ) -> None:
     model = build(Config({"model_type": family, **fields}, "test"), "test")

@@ -251,6 +251,7 @@ NO_MODEL = {
     "minicpm3",
     "hy_v4",
     "axk1",
+    "mistral_large4_text",
 }
 # Of these no config is shipped.
 NO_MODEL |= {
@@ -416,6 +417,7 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
     "minicpm3": LATENT,
     "hy_v4": {**LATENT, **INDEX},
     "axk1": LATENT,
+    "mistral_large4_text": {**LATENT, **INDEX},
     "cohere2_moe": {"num_experts": 5, "num_experts_per_tok": 3, "head_dim": 10},
     "aria_text": {"moe_num_experts": 5, "moe_topk": 3},
     "mellum": {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 35, "head_dim": 10},
@@ -508,6 +510,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((family, {"layer_rope_theta": [0, 1e4]}) for family in ("granite_swa", "granitemoe_swa")),
     ("hyperclovax", {"use_post_norm": False, "attention_bias": True, "mlp_bias": True}),
     ("minicpm3", dict.fromkeys(("q_lora_rank", "v_head_dim")) | {"mlp_bias": True}),
+    ("mistral_large4_text", {"num_hidden_layers": 5, "kv_source_layers": [0, 0, 2, 3, 3]}),
+    ("mistral_large4_text", {"indexer_types": ["full", "shared"], "no_rope_layers": [0, 1]}),
     ("cohere2_moe", {"first_k_dense_replace": 1, "num_shared_experts": 2, "rms_norm_eps": 1e-5}),
     ("cohere2_moe", {"mlp_layer_types": ["dense", "sparse"], "prefix_dense_intermediate_size": 81}),
     ("aria_text", {"attention_bias": True, "mlp_bias": True, "moe_num_shared_experts": 1}),
@@ -591,7 +595,7 @@ def test_the_activation_is_the_one_that_a_config_names(family: str) -> None:
     names = ("hidden_activation", "activation_function", "activation", "hidden_act")
     named = {**fields, next((name for name in names if getattr(config, name, None)), "hidden_act"): "relu"}
     heeded = any(isinstance(module, torch.nn.ReLU) for module in reference(named).modules())
-    unnamed = (".altup.", ".attention.gate_mul")  # a tanh, and a sigmoid
+    unnamed = (".altup.", ".attention.gate_mul", "position_scale")  # a tanh, a sigmoid, a line
     rows = [row for row in owners(ours(named)) if not any(part in row.name for part in unnamed)]
     kinds = {row.operator.function for row in rows if isinstance(row.operator, Activation)}
     expected = {"relu", "silu"} if family == "aria_text" else {"relu"}  # whose experts heed none

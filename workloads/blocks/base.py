@@ -66,6 +66,11 @@ class Place:
         """rows[tokens, width] times a sigmoid of `columns` projected ones, each for as many of them."""
         return replace(self.activation(width, "sigmoid", gated=True), columns=columns)
 
+    def position_scale(self, width: int, heads: int) -> Activation:
+        """rows[tokens, width] times a line through the logarithm of the position, one a head."""
+        scaled = self.activation(width, "identity", gated=True)
+        return replace(scaled, columns=heads, learned=2 * heads)
+
     def norm(self, rows: Size, width: int, shape: NormShape) -> Norm:
         """A normalisation of rows[rows, width]."""
         p = self.setting.precision

@@ -27,6 +27,7 @@ class Indexer:
     chosen: int
     borrowed: bool = False  # another layer's: only its picks are read
     pool: int = 1
+    scaled: bool = False  # queries are of a normalised input, scaled by their position (Mistral Large 4)
 
     @property
     def seen(self) -> int:
@@ -62,6 +63,8 @@ class MlaBlock(Block):
     rotates: bool = True  # else the elements that all heads share are plain ones, too (Kimi Linear)
     sinks: bool = False
     gated: bool = False  # by a sigmoid of one more projection, as wide as the result (Kimi K3)
+    scaled: bool = False  # queries are scaled by their position (Mistral Large 4)
+    borrows: bool = False  # the latents are those of a layer before it
     gate_by_head: bool = False  # which has one column a head instead (Ling 3)
 
     @property
@@ -83,14 +86,18 @@ class MlaBlock(Block):
         """Down to latents, queries up, rotation, append; the core; the way back."""
         heads, p = self.heads // place.setting.tensor_parallel, place.setting.precision
         yield from self._queries(place, heads)
-        shape = self.cached_dim, self.bias
-        yield "kv_a_proj", shape, place.linear(self.cached_dim, place.hidden, self.bias)
-        yield "kv_a_norm", self.kv_latent, place.norm(place.tokens, self.kv_latent, RMS_NORM)
+        if self.scaled:
+            yield "position_scale", heads, place.position_scale(heads * self.qk_dim, heads)
+        if not self.borrows:
+            shape = self.cached_dim, self.bias
+            yield "kv_a_proj", shape, place.linear(self.cached_dim, place.hidden, self.bias)
+            yield "kv_a_norm", self.kv_latent, place.norm(place.tokens, self.kv_latent, RMS_NORM)
         if self.rotates:
-            rope = Rope(place.tokens, heads + 1, self.rope_dim, p.wide, place.fused)
-            yield "rope", (heads, self.rope_dim), rope
-        append = KvAppend(place.tokens, 1, self.cached_dim, p.wide, p.kv, place.fused, latent=True)
-        yield "kv_append", self.cached_dim, append
+            rope = Rope(place.tokens, heads + (not self.borrows), self.rope_dim, p.wide, place.fused)
+            yield "rope", (heads, self.rope_dim, self.borrows), rope
+        if not self.borrows:
+            append = KvAppend(place.tokens, 1, self.cached_dim, p.wide, p.kv, place.fused, latent=True)
+            yield "kv_append", self.cached_dim, append
         if self.indexer is not None and not self.indexer.borrowed:
             yield from self._index(place, self.indexer)
         yield from self._absorbed(place, heads) if self._absorbs(place) else self._expanded(place, heads)
@@ -176,10 +183,13 @@ class MlaBlock(Block):
     def _index(self, place: Place, index: Indexer) -> Iterator[Part]:
         """Its own queries and keys, a score of every visible position, the choice (DeepSeek-V3.2, 2.1)."""
         step, p, convention = place.step, place.setting.precision, place.setting.convention
-        width = index.heads * index.head_dim
+        width, norm = index.heads * index.head_dim, NormShape(center=True, bias=True)
+        if index.scaled:
+            yield "indexer_q_norm", index, place.norm(place.tokens, place.hidden, norm)
         yield "indexer_q_proj", index, place.linear(width, self.q_latent or place.hidden)
+        if index.scaled:
+            yield "indexer_position_scale", index, place.position_scale(width, index.heads)
         yield "indexer_k_proj", index, place.linear(index.head_dim, place.hidden)
-        norm = NormShape(center=True, bias=True)
         yield "indexer_k_norm", index, place.norm(place.tokens, index.head_dim, norm)
         yield "indexer_weights_proj", index, place.linear(index.heads, place.hidden)
         if self.rotates:
@@ -202,7 +212,7 @@ class MlaBlock(Block):
 
     def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
         """One latent per position, whatever the heads; every device that shares them holds a copy."""
-        latents = tokens * self.cached_dim * bytes_per_element(setting.precision.kv)
+        latents = 0 if self.borrows else tokens * self.cached_dim * bytes_per_element(setting.precision.kv)
         index = self.indexer
         if index is None or index.borrowed:
             return latents

@@ -161,7 +161,7 @@ def deepseek(config: Config, layers: int) -> list[Block]:
         "num_local_experts",
         width=width,
         default=None,
-        top_k=4 if kind in ("glm4_moe_lite", "mistral4") else 8,
+        top_k=4 if kind in ("glm4_moe_lite", "mistral4", "mistral_large4_text") else 8,
         shared=MlpBlock(shared * width, act, bias=bias) if shared else None,
     )
     if listed is not None:
@@ -176,6 +176,7 @@ DEFAULT_FIRST = {  # of first_k_dense_replace; 3 in the others
     **dict.fromkeys(("deepseek_v2", "dots1", "solar_open", "mistral4", "deepseek"), 0),
     **dict.fromkeys(("bailing_moe", "bailing_moe_v2"), 0),
     "bailing_hybrid": 2,
+    "mistral_large4_text": 1,
     **dict.fromkeys(
         (
             "glm4_moe",

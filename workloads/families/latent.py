@@ -1,4 +1,4 @@
-"""DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash and 5, Mistral 4, Youtu, MiniCPM3, A.X K1: latent attention.
+"""DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash and 5, Mistral 4, Youtu, MiniCPM3, A.X K1: latents.
 
 Mostly with experts. The layers of multi-token prediction (`num_nextn_predict_layers`) are no part of a step;
 the technique of that name counts them.
@@ -10,23 +10,26 @@ from dataclasses import replace
 
 from workloads.blocks import Block, Indexer, MlaBlock, MlpBlock, Streams
 from workloads.config import Config
-from workloads.families.common import decoder_of, gated_mlp, with_streams
+from workloads.families.common import decoder_of, gated_mlp, rotating, with_streams
 from workloads.families.experts import deepseek
 from workloads.layer import Layer
 from workloads.model import Model
 
+LARGE_4 = "mistral_large4_text"
 DEFAULTS = {  # q_lora_rank, kv_lora_rank, qk_nope_head_dim, v_head_dim
     "glm_moe_dsa": (2048, 512, 192, 256),
     "glm4_moe_lite": (768, 512, 192, 256),
     "mistral4": (1024, 256, 64, 128),
     "minicpm3": (768, 256, 64, 0),
     "hy_v4": (1536, 512, 192, 256),
+    LARGE_4: (0, 512, 64, 128),
 }
 DENSE = ("youtu", "minicpm3")  # without experts, with a head that is the embedding
 INDEX_HEADS = {
     "deepseek_v32": 64,
     "glm_moe_dsa": 32,
     "hy_v4": 16,
+    LARGE_4: 32,
 }  # whose attention sees what an indexer picks
 INDEXER_TYPES = ("full", "shared")
 
@@ -54,9 +57,9 @@ def _attention(config: Config, count: int) -> list[Block]:
     q_latent, kv_latent, nope, value = DEFAULTS.get(kind, (1536, 512, 128, 128))
     if not value:  # an equal share of the width
         value = config.size("hidden_size") // config.size("num_attention_heads")
-    latent = config.fields.get("q_lora_rank", q_latent)  # null means that queries have none
+    latent = config.fields.get("q_lora_rank", q_latent) if q_latent else None  # null: queries have none
 
-    def block(indexer: Indexer | None) -> Block:
+    def block(indexer: Indexer | None) -> MlaBlock:
         return MlaBlock(
             heads=config.size("num_attention_heads"),
             q_latent=None if latent in (None, 0) else config.size("q_lora_rank", default=q_latent),
@@ -76,9 +79,30 @@ def _attention(config: Config, count: int) -> list[Block]:
         config.size("index_n_heads", default=INDEX_HEADS[kind]),
         config.size("index_head_dim", default=128),
         config.size("index_topk", default=2048),
+        scaled=kind == LARGE_4,
     )
-    picked = replace(index, borrowed=True)
-    return [block(index if kind == "full" else picked) for kind in indexers(config, count)]
+    own, picked = block(index), block(replace(index, borrowed=True))
+    found = [own if word == "full" else picked for word in indexers(config, count)]
+    return _large_4(config, found) if kind == LARGE_4 else list[Block](found)
+
+
+def _large_4(config: Config, attention: list[MlaBlock]) -> list[Block]:
+    """Mistral Large 4: every fourth layer without positions, layers that read others' latents."""
+    count = len(attention)
+    sources = config.indices("kv_source_layers", count) or list(range(count))
+    if len(sources) != count or any(of > i or sources[of] != of for i, of in enumerate(sources)):
+        raise config.wrong("kv_source_layers", "per layer itself or an earlier one that is its own")
+    return [
+        replace(
+            block,
+            scaled=True,
+            borrows=sources[i] != i,
+            nope_dim=block.nope_dim if rotates else block.qk_dim,
+            rope_dim=block.rope_dim if rotates else 0,
+            rotates=rotates,
+        )
+        for i, (block, rotates) in enumerate(zip(attention, rotating(config, count), strict=True))
+    ]
 
 
 def indexers(config: Config, count: int) -> list[str]:
@@ -110,5 +134,6 @@ KINDS = (
     "minicpm3",
     "hy_v4",
     "axk1",
+    LARGE_4,
 )
 FAMILY = dict.fromkeys(KINDS, _model)

@@ -85,7 +85,7 @@ class Rope(Operator):
 class Activation(Operator):
     """f(x), or f(gate) * up of a gated MLP (arXiv:2002.05202), on rows[tokens, width]; or f = 1.
 
-    A gate may have fewer columns than what it scales: one per head.
+    A gate may have fewer columns than what it scales, one per head, and so many learned parameters.
     """
 
     kind: ClassVar[str] = "act_mul"
@@ -97,6 +97,7 @@ class Activation(Operator):
     gated: bool = True
     fused: bool = False
     columns: Size | None = None  # of a gate; None: width
+    learned: int = 0
 
     def work(self) -> Work:
         """One exponential (none for ReLU) and 2 FLOP around it per element, 1 more for the gate's product.
@@ -122,8 +123,8 @@ class Activation(Operator):
         return self.dtype
 
     def parameters(self) -> int:
-        """Those of the function."""
-        return LEARNED.get(self.function, 0)
+        """Those of the function and of the gate."""
+        return self.learned + LEARNED.get(self.function, 0)
 
 
 @dataclass(frozen=True)
