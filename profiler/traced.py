@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from profiler.subject import Subject
 
 MOST_TRACES = 3
+MOST_STEPS = 5  # on a host
+ENOUGH_S = 1.0  # of these together: waits for a processor spread evenly over long steps
 
 
 def traced(
@@ -31,6 +34,42 @@ def traced(
     recorded: CUPTI of CUDA 12.6.2 to 13.0 gives the first kernels of a session times before its begin, and
     those are dropped (pytorch/pytorch#192021).
     """
+    return _kept(_profiled(device, run, before), path)
+
+
+def traced_whole(device: str, run: Callable[[], Any], path: Path | None = None) -> Any:
+    """`traced`, repeated while the trace lacks kernels of launches, which CUPTI loses now and then.
+
+    Where it has none at all, as under another profiler, it would have none again. On a host, the step of
+    median length among several: torch.profiler reads the wall clock, so that a wait for a processor is part
+    of the operation, or of the step between operations, in which it falls.
+    """
+    if not device.startswith("cuda"):
+        return _kept(_of_usual_length(device, run), path)
+    for _ in range(MOST_TRACES):
+        events = traced(device, run, path)
+        if not without_records(events) or next(device_events(events), None) is None:
+            break
+    return events
+
+
+def _of_usual_length(device: str, run: Callable[[], Any]) -> Any:
+    """The profiler of the step of median length.
+
+    Of processes that run steps together each traces one: how many are enough differs between them.
+    """
+    import torch
+
+    most = 1 if torch.distributed.is_initialized() else MOST_STEPS
+    steps: list[tuple[float, Any]] = []
+    while len(steps) < most and sum(length for length, _ in steps) < ENOUGH_S:
+        found = _profiled(device, run)
+        steps.append((sum(event.self_cpu_time_total for event in found.events()) * 1e-6, found))
+    return sorted(steps, key=itemgetter(0))[(len(steps) - 1) // 2][1]
+
+
+def _profiled(device: str, run: Callable[[], Any], before: Callable[[], Any] | None = None) -> Any:
+    """The profiler after one run."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
@@ -48,21 +87,13 @@ def traced(
         run()
     finally:
         found.stop_trace()
+    return found
+
+
+def _kept(profiled: Any, path: Path | None) -> Any:
     if path is not None:
-        keep(found, path)
-    return found.events()
-
-
-def traced_whole(device: str, run: Callable[[], Any], path: Path | None = None) -> Any:
-    """`traced`, repeated while the trace lacks kernels of launches, which CUPTI loses now and then.
-
-    Where it has none at all, as under another profiler, it would have none again.
-    """
-    for _ in range(MOST_TRACES):
-        events = traced(device, run, path)
-        if not without_records(events) or next(device_events(events), None) is None:
-            break
-    return events
+        keep(profiled, path)
+    return profiled.events()
 
 
 def traced_in_ranges(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -199,3 +200,31 @@ def test_a_kernel_without_an_operation_of_torch_belongs_to_the_range_it_hangs_on
     assert {(row.name, row.operator, row.seconds) for row in rows} == {
         ("flash", "core", 7.0 * 1e-6), ("gemm", "proj", 5.0 * 1e-6), ("add", "", 2.0 * 1e-6)
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lengths_ms", "chosen_ms", "traced"),
+    [
+        ((3, 40, 2, 90, 4), 4, 5),  # two that waited for a processor
+        ((300, 500, 400, 1), 400, 3),  # which together are long enough
+        ((700, 600, 1), 600, 2),
+        ((5000, 1), 5000, 1),
+    ],
+)
+def test_on_a_host_the_step_of_median_length_is_taken(
+    lengths_ms: tuple[int, ...], chosen_ms: int, traced: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from profiler.traced import traced_whole
+
+    steps, kept = iter(lengths_ms), list[Any]()
+
+    def trace(*_: Any) -> Any:
+        events = tree(Event("aten::mm", 0, 1e3 * next(steps)))
+        return SimpleNamespace(events=lambda: events)
+
+    monkeypatch.setattr("profiler.traced._profiled", trace)
+    monkeypatch.setattr("profiler.traced.keep", lambda found, _: kept.append(found.events()))
+    events = traced_whole("cpu", lambda: None, Path("trace.json.gz"))
+    assert [event.micros for event in events] == [1e3 * chosen_ms]
+    assert kept == [events]  # the table and the trace of a run are of one step
+    assert list(steps) == list(lengths_ms[traced:])
