@@ -105,13 +105,13 @@ class Counting:
         vector, special = (0, 0) if count else self._elementwise(name, inputs, outputs)
         owned, owned_bytes = self.weights.meet(held)
         floats = [f for t in (*inputs, *outputs) if (f := DTYPES.get(dtype_name(t)))]
-        gathers = name in ("index", "index_select", "gather", "embedding")
-        written = sum(_bytes(t) for t in outputs)
-        read = sum(_bytes(t) for t in streamed)
+        read, weights, written = (sum(map(_bytes, some)) for some in (streamed, held, outputs))
+        if name in ("index", "index_select", "gather", "embedding"):  # only the rows that are picked are read
+            read, weights = min(read, written + sum(map(_bytes, streamed[1:]))), min(weights, written)
         return Traced(
             name,
-            min(read, written + sum(_bytes(t) for t in streamed[1:])) if gathers else read,
-            min(sum(_bytes(t) for t in held), written) if gathers else sum(_bytes(t) for t in held),
+            read,
+            weights,
             written,
             floats[0] if floats else "fp32",
             int(matrix),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from profiler.traces.grouping import groups
 from profiler.traces.steps import StepFacts
 from profiler.traces.tables import Trace
 
@@ -68,11 +69,12 @@ def link_captures(trace: Trace, step_of: Any, facts: list[StepFacts]) -> tuple[T
     names = _names(trace, "activities", "name")
     captured = _names(trace, "launches", "kernel")
     turns: dict[int, int] = {}
-    for each in np.unique(launch[(graph >= 0) & (launch >= 0)]).tolist():
-        rows = np.flatnonzero(launch == each)
+    replays = np.zeros(len(around) + 1, bool)
+    replays[launch[graph >= 0]] = True
+    replays[-1] = False  # of activities whose launch is not known
+    for rows in groups(np.flatnonzero(replays[launch]), [launch], start):
         if linked[rows].any():
             continue
-        rows = rows[np.argsort(start[rows], kind="stable")]
         step = facts[step_of[rows[0]]] if step_of[rows[0]] >= 0 else StepFacts()
         match = _best(known, [names[r] for r in rows], captured, step, turns)
         if match is not None:

@@ -31,6 +31,15 @@ def encoded(values: Any) -> tuple[Any, Any]:
     return whole.indices.to_numpy(), whole.dictionary.to_numpy()
 
 
+def groups(rows: Any, keys: Sequence[Any], within: Any) -> list[Any]:
+    """Some `rows` by equal keys: groups in order of the keys, the rows of each in order of `within`."""
+    rows = rows[np.lexsort((within[rows], *(key[rows] for key in reversed(keys))))]
+    begins = np.zeros(len(rows), bool)
+    for key in keys:
+        begins[1:] |= key[rows[1:]] != key[rows[:-1]]
+    return np.split(rows, np.flatnonzero(begins)) if len(rows) else []
+
+
 def worded(codes: Any, words: Sequence[str | None]) -> pa.DictionaryArray:
     """`words[code]` of each row as a column; null for None and for a code of -1. Only used words are kept."""
     place, distinct = encoded(codes)

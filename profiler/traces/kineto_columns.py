@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from profiler.traces.columns import BAD, NONE, Words, identities, integers, nanoseconds, processes
-from profiler.traces.kineto_events import EMPTY, correlation, shapes_of, sizes, small
+from profiler.traces.kineto_events import EMPTY, correlation, external, shapes_of, sizes, small
 from profiler.traces.nsyscolumns import as_table, compact
 from profiler.traces.sound import LONGEST_NS, Losses, in_order, joined, kept
 from profiler.traces.tables import SCHEMAS, make_table
@@ -69,9 +69,8 @@ class KinetoColumns:
             **self._times(group),
         }
         if not self.brief:
-            external = integers([a.external if a.external is not None else a.external_old for a in args])
             part |= {
-                "external": external,
+                "external": integers([external(a) for a in args]),
                 "graph": integers([a.graph for a in args]),
                 "graph_node": integers([a.graph_node for a in args]),
                 **sizes("grid", [a.grid for a in args]),
@@ -104,13 +103,12 @@ class KinetoColumns:
             return
         args = [e.args or EMPTY for e in group]
         kinds = ["step" if kind == "annotation" and str(e.name).startswith(STEP) else kind for e in group]
-        external = [a.external if a.external is not None else a.external_old for a in args]
         part = {
             **self._where(group),
             "kind": self.words["range kind"].codes(kinds),
             "name": self.words["ranges"].codes([e.name for e in group]),
             "shapes": self.words["shapes"].codes([shapes_of(a) for a in args]),
-            "external": integers(external),
+            "external": integers([external(a) for a in args]),
             **self._times(group),
         }
         self._parts["ranges"].append(compact("ranges", part))

@@ -164,6 +164,12 @@ def correlation(args: Any) -> Number:
     return found
 
 
+def external(args: Any) -> Number:
+    """The id shared by an operator and the activities that it launches."""
+    found: Number = args.external if args.external is not None else args.external_old
+    return found
+
+
 class Pairs:
     """Pairs begins (`B`) with ends (`E`), which match the latest open begin of their thread."""
 

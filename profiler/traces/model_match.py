@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from profiler.traces.grouping import groups
 from profiler.traces.layer_match import Target, joined_name, match_layer
 from profiler.traces.rules import UNKNOWN, known_kernel
 from profiler.traces.steps import StepFacts
@@ -70,10 +71,8 @@ class ModelMatch:
     def run(self) -> Trace:
         """The trace with names, work and instances of the model's operators; a note counts unmatched rows."""
         place = [self.trace.column("activities", key) for key in ("source", "device")]
-        keys = np.stack([*place, self.step], axis=1)
-        for key in np.unique(keys[self.step >= 0], axis=0):
-            rows = np.flatnonzero((keys == key).all(axis=1))
-            self._step(rows[np.argsort(self.start[rows], kind="stable")], int(key[2]))
+        for rows in groups(np.flatnonzero(self.step >= 0), [*place, self.step], self.start):
+            self._step(rows, int(self.step[rows[0]]))
         schema = self.trace["attribution"].schema
         arrays = [
             pa.array(self.table[f.name], pa.string() if pa.types.is_dictionary(f.type) else f.type)
@@ -112,26 +111,34 @@ class ModelMatch:
     def _sizes(self, step: int, rows: Any) -> Step | None:
         """The pass of a step; None for mixed steps, which keep recorded values."""
         facts = self.facts[step] if step < len(self.facts) else StepFacts()
-        given = self.lengths
         phases = {self.table["phase"][row] for row in rows.tolist()}
         phase = facts.phase or next((p for p in phases if p), "")
-        shapes = self.recorded.get(step)
         if phase == "decode":
-            batch, kv = facts.decode or given.batch, given.context
-            if facts.kv and facts.decode:
-                kv = round(facts.kv / facts.decode)
-            elif shapes:  # a cache may have more room than positions, so that a given context stands
-                batch, kv = shapes.batch, kv or shapes.kv_len
-            return Step(batch, 1, kv) if batch and kv else None
+            batch, length = self._decoded(facts, self.recorded.get(step))
+            return Step(batch, 1, length) if batch and length else None
         if phase == "prefill":
-            batch, length = facts.prefill or given.batch, given.prompt
-            if facts.prefill_tokens and facts.prefill:
-                length = round(facts.prefill_tokens / facts.prefill)
-            elif shapes:
-                self._differs(given, shapes)
-                batch, length = shapes.batch, shapes.q_len
+            batch, length = self._prompts(facts, self.recorded.get(step))
             return Step(batch, length, length) if batch and length else None
         return None
+
+    def _decoded(self, facts: StepFacts, shapes: Step | None) -> tuple[int, int]:
+        """Sequences and visible tokens: as the step's annotation says, else as recorded, else as given."""
+        given = self.lengths
+        if facts.kv and facts.decode:
+            return facts.decode, round(facts.kv / facts.decode)
+        if shapes:  # a cache may have more room than positions, so that a given context stands
+            return shapes.batch, given.context or shapes.kv_len
+        return facts.decode or given.batch, given.context
+
+    def _prompts(self, facts: StepFacts, shapes: Step | None) -> tuple[int, int]:
+        """Sequences and tokens of each: as the step's annotation says, else as recorded, else as given."""
+        given = self.lengths
+        if facts.prefill_tokens and facts.prefill:
+            return facts.prefill, round(facts.prefill_tokens / facts.prefill)
+        if shapes:
+            self._differs(given, shapes)
+            return shapes.batch, shapes.q_len
+        return facts.prefill or given.batch, given.prompt
 
     def _differs(self, given: Lengths, shapes: Step) -> None:
         """Note where a user's sizes of a prompt are not the recorded ones."""
