@@ -99,6 +99,7 @@ FAMILIES = {
     "zamba2": zamba2.ZAMBA2,
     "minimax": hybrids.MINIMAX,
     "nemotron_h": hybrids.NEMOTRON_H,
+    "kimi_linear": hybrids.KIMI,
     "qwen3_next": hybrids.QWEN3_NEXT,
     "qwen3_5_text": hybrids.QWEN3_5,
     "qwen3_5_moe_text": hybrids.QWEN3_5_MOE,

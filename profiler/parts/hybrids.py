@@ -1,4 +1,4 @@
-"""Attention and recurrent mixers: Jamba, Bamba, Granite 4, Falcon-H1, Nemotron-H, Qwen3.5, MiniMax-01."""
+"""Attention and recurrent mixers: Jamba, Bamba, Granite 4, Falcon-H1, Nemotron-H, Qwen3.5, Kimi, MiniMax."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from profiler.parts.base import ATTENTION, FACTORS, HEADS, MLP, Family, Gap, Inside, named
 from profiler.parts.dense import LLAMA, NORMS, OUTSIDE, PRODUCT, QKV, RESIDUALS, SELF_ATTENTION
-from profiler.parts.experts import GRANITE, MOE, QWEN2_MOE, routed, routing, shared_mlp
+from profiler.parts.experts import GRANITE, LATENT, MOE, QWEN2_MOE, routed, routing, shared_mlp
 from profiler.parts.recurrent import (
     CONVOLUTION,
     DUALITY,
@@ -166,18 +166,21 @@ _RULES = ("torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule", "u
 _DELTA = "layers.delta"
 
 
+def _without_attention(family: Family) -> dict[str, str]:
+    return {path: name for path, name in family.modules.items() if not path.startswith("self_attn")}
+
+
 def _qwen(like: Family, *projections: str) -> Family:
     """A family with both mixers, and the feed-forward of `like`."""
     delta = {
         "input_layernorm": f"{_DELTA}_norm",
         **named("linear_attn", _DELTA, *projections, "out_proj", norm="norm + gate_mul"),
     }
-    behind_mixer = {path: name for path, name in like.modules.items() if not path.startswith("self_attn")}
     gaps = tuple(gap for gap in like.gaps if gap.after != "self_attn")
     residual = Gap("linear_attn", "post_attention_layernorm", f"{_DELTA}_residual")
     return replace(
         like,
-        kinds={"linear_attn": Inside({**behind_mixer, **delta}, (residual, *gaps))},
+        kinds={"linear_attn": Inside({**_without_attention(like), **delta}, (residual, *gaps))},
         functions=scoped(_DELTA, {**CONVOLUTION, **dict.fromkeys(_RULES, "rule")}),
         behind={
             f"{_DELTA}.{projections[-1]}": HEADS,  # queries, keys and values joined for one convolution
@@ -194,6 +197,44 @@ QWEN3_NEXT = _qwen(QWEN2_MOE, "in_proj_qkvz", "in_proj_ba")
 QWEN3_5 = _qwen(LLAMA, *_APART)
 QWEN3_5_MOE = _qwen(QWEN2_MOE, *_APART)
 
+# Kimi Linear: most mixers are Kimi delta attention, under the name of attention, which rotates nothing.
+_THROUGH = {
+    "forget_gate.f_a_proj": "decay_in",
+    "forget_gate.f_b_proj": "decay_out",
+    "g_a_proj": "output_gate_in",
+    "g_b_proj": "output_gate_out",
+}
+_KDA_RULES = ("chunk_kimi_delta_attention", "recurrent_kimi_delta_attention", "update_recurrent_state")
+KIMI = replace(
+    LATENT,
+    kinds={
+        "self_attn.forget_gate": Inside(
+            {
+                **_without_attention(LATENT),
+                "input_layernorm": f"{_DELTA}_norm",
+                **named(
+                    "self_attn",
+                    _DELTA,
+                    *QKV,
+                    "b_proj",
+                    **_THROUGH,
+                    o_norm="norm + gate_mul",
+                    o_proj="out_proj",
+                ),
+            },
+            (Gap("self_attn", RESIDUALS[0].before, f"{_DELTA}_residual"), *LATENT.gaps[1:]),
+        )
+    },
+    functions=scoped(_DELTA, {**CONVOLUTION, **dict.fromkeys(_KDA_RULES, "rule")}),
+    behind={
+        **LATENT.behind,
+        f"{_DELTA}.v_proj": HEADS,  # joined with queries and keys for one convolution
+        f"{_DELTA}.decay_out": f"{_DELTA}.rule",  # the decay and the strength of an update
+        f"{_DELTA}.b_proj": f"{_DELTA}.rule",
+    },
+    packages={f"{_DELTA}.conv1d": "causal_conv1d", f"{_DELTA}.rule": "fla"},
+)
+
 # MiniMax-01: lightning attention in the place of attention, by the model's own code.
 _LIGHTNING = "layers.lightning"
 MINIMAX = replace(
@@ -201,7 +242,7 @@ MINIMAX = replace(
     kinds={
         "self_attn.qkv_proj": Inside(
             {
-                **{path: name for path, name in MOE.modules.items() if not path.startswith("self_attn")},
+                **_without_attention(MOE),
                 "input_layernorm": f"{_LIGHTNING}_norm",
                 **named(
                     "self_attn", _LIGHTNING, "qkv_proj", "norm", "output_gate", "out_proj", act_fn="qkv_act"

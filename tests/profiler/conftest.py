@@ -304,6 +304,16 @@ FIELDS: dict[str, dict[str, Any]] = {
     "qwen3_next": {**LLAMA, **DELTA, **EXPERTS, "shared_expert_intermediate_size": 32},
     "qwen3_5_text": {**LLAMA, **DELTA},
     "qwen3_5_moe_text": {**LLAMA, **DELTA, **EXPERTS, "shared_expert_intermediate_size": 32},
+    "kimi_linear": {
+        **LLAMA,
+        **EXPERTS,
+        **LATENT,
+        "q_lora_rank": None,
+        "n_shared_experts": 1,
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+        "linear_num_heads": 4,
+        "linear_head_dim": 8,
+    },
     "gemma3_text": {**LLAMA, "sliding_window": 8, "sliding_window_pattern": 2},  # both kinds of layer
     "gemma3n_text": {
         **BORROWING,
