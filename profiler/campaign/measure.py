@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from profiler.campaign.shapes import Row
     from workloads.operators import Operator
 
-MOST_CHECKED_FLOPS = 2e9  # of an operator recomputed in fp64; larger ones run the same kernels
 EFFORT = Effort(repeats=25, budget_s=0.4, precision=0.02)
 
 
@@ -28,9 +27,7 @@ def measured_row(row: Row, device: str, cold_bytes: float) -> Row:
     asked = row.get("tag") or ""
     warm, by_call = _conditions(device, asked)
     place = Place(device, row["dtype"], 0.0 if warm else cold_bytes)
-    error = None
-    if operator.work().flops <= MOST_CHECKED_FLOPS:
-        error = _made(row, operator, replace(place, cold_bytes=0.0)).checked_error(row["dtype"])
+    error = _made(row, operator, replace(place, cold_bytes=0.0)).checked_error(row["dtype"])
     made = _made(row, operator, place)
     timed = _timed(made, place, by_call)
     name = f"{made.name} ({asked})" if asked else made.name  # with constants of its own

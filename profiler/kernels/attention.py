@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from profiler.kernels.base import Kernel, build, whole
+from profiler.kernels.base import Kernel, build, checked_part, whole
 from profiler.kernels.place import Place, pairs
 from specfiles.errors import InputError
 from workloads.operators import Attention, CompressedAttention, IndexScores
@@ -55,11 +55,13 @@ def _(op: Attention, place: Place) -> Kernel:
 
     def exact() -> torch.Tensor:
         checked = min(q_len, CHECKED)
-        k, v = (t[0].double().repeat_interleave(groups, dim=1) for t in (keys, values))
-        scores = q[:, :, -checked:].double() @ k.transpose(2, 3) / math.sqrt(width)
+        last, shared = checked_part(batch, kv_heads, 2 * groups * checked * kv_len * width)
+        of_heads = shared * groups
+        k, v = (t[0][-last:, -shared:].double().repeat_interleave(groups, dim=1) for t in (keys, values))
+        scores = q[-last:, -of_heads:, -checked:].double() @ k.transpose(2, 3) / math.sqrt(width)
         scores = _capped(scores) if op.softcap else scores
         scores = scores.masked_fill(~visible(checked, kv_len, window, op.causal, place.device), -math.inf)
-        return (scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, checked, heads * width)
+        return (scores.softmax(-1) @ v).transpose(1, 2).reshape(last, checked, of_heads * width)
 
     return Kernel(lambda i: run(q, keys[i % len(keys)], values[i % len(values)]), exact)
 

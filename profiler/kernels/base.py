@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import singledispatch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 KERNEL_ERRORS = Exception  # libraries raise errors of every kind
+MOST_CHECKED = 1e9  # multiply-adds in fp64: some GPUs do them 64 times slower than those in fp32
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Kernel:
     """A callable by execution number, which selects the copy of rotated buffers, and its exact result."""
 
     run: Callable[[int], torch.Tensor]
-    exact: Callable[[], torch.Tensor]  # the same result in fp64, or its last positions
+    exact: Callable[[], torch.Tensor]  # the same result in fp64, or the end of it in each dimension
     backend: str = "torch"  # the library
     name: str = "torch"  # of the kernel, where the library has several
 
@@ -39,8 +41,8 @@ class Kernel:
         import torch
 
         result, exact = self.run(0), self.exact()
-        if result.ndim > 1 and result.shape[1] > exact.shape[1]:
-            result = result[:, -exact.shape[1] :]
+        sizes = zip(result.shape, exact.shape, strict=True)
+        result = result[tuple(slice(size - checked, None) for size, checked in sizes)]
         return float((result.to(torch.float64) - exact).abs().max() / exact.abs().max().clamp_min(1e-30))
 
     def checked_error(self, dtype: str) -> float:
@@ -66,6 +68,16 @@ def kernel(operator: Operator, place: Place) -> Kernel:
 def build(operator: Operator, place: Place) -> Kernel:
     """The kernel of a kind of operator; other modules register implementations."""
     raise InputError(f"there is no reference kernel for {operator.kind}.")
+
+
+def checked_part(rows: int, columns: int, each: int) -> tuple[int, int]:
+    """How many of the last rows and columns of a result are compared with fp64, at `each` multiply-adds.
+
+    The last ones, because tiles and blocks at the end are the ones that are not full.
+    """
+    side = int(math.sqrt(MOST_CHECKED / each))
+    high = max(1, min(rows, max(side, int(MOST_CHECKED / (each * columns)))))
+    return high, max(1, min(columns, int(MOST_CHECKED / (each * high))))
 
 
 def whole(size: Any) -> int:

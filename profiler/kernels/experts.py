@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from profiler.kernels.base import Kernel, build, whole
-from profiler.kernels.groups import Groups
+from profiler.kernels.base import Kernel, build, checked_part, whole
+from profiler.kernels.groups import Groups, exact_products
 from profiler.kernels.place import Place
 from workloads.operators import Combine, Permute, RoutedExperts, TopK
 
@@ -65,8 +65,12 @@ def _(op: RoutedExperts, place: Place) -> Kernel:
         return _summed(groups.multiply(inner, narrow[i % len(narrow)]), index, tokens)
 
     def exact() -> torch.Tensor:
-        inner = between(groups.exact(x.double()[index], wide[0]))
-        return _summed(groups.exact(inner, narrow[0]), index, tokens)
+        each = whole(op.matrices) * hidden * width * -(-choices // tokens)
+        last, _ = checked_part(tokens, 1, each)
+        rows = (index >= tokens - last).nonzero()[:, 0]
+        owners = groups.owners[rows]
+        inner = between(exact_products(x[index[rows]], wide[0], owners))
+        return _summed(exact_products(inner, narrow[0], owners), index[rows] - (tokens - last), last)
 
     return Kernel(run, exact, name=groups.kernel(width, hidden))
 

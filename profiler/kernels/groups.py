@@ -28,12 +28,17 @@ class Groups:
         bounds = [part * self.rows // self.touched for part in range(self.touched + 1)]
         return [(part * self.count // self.touched, *span) for part, span in enumerate(pairwise(bounds))]
 
-    def by_row(self, of_groups: torch.Tensor) -> torch.Tensor:
-        """[rows, ...] with the entry of each row's group in [count, ...]."""
+    @cached_property
+    def owners(self) -> torch.Tensor:
+        """The group of each row."""
         import torch
 
         owner = [group for group, begin, end in self.spans for _ in range(begin, end)]
-        return of_groups[torch.tensor(owner, device=self.place.device)]
+        return torch.tensor(owner, device=self.place.device)
+
+    def by_row(self, of_groups: torch.Tensor) -> torch.Tensor:
+        """[rows, ...] with the entry of each row's group in [count, ...]."""
+        return of_groups[self.owners]
 
     def kernel(self, n: int, k: int) -> str:
         """The name of the kernel."""
@@ -49,13 +54,6 @@ class Groups:
         for group, begin, end in self.spans:
             torch.mm(x[begin:end], weights[group].t(), out=product[begin:end])
         return product
-
-    def exact(self, x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """The same in fp64."""
-        import torch
-
-        parts = [x[begin:end].double() @ weights[group].double().t() for group, begin, end in self.spans]
-        return torch.cat(parts)
 
     def _one_kernel(self, n: int, k: int) -> bool:
         import torch
@@ -75,3 +73,14 @@ class Groups:
         rows = dict.fromkeys(range(self.count), 0) | {group: end - begin for group, begin, end in self.spans}
         counts = torch.tensor(list(rows.values()), device=self.place.device)
         return counts.cumsum(0).to(torch.int32)
+
+
+def exact_products(x: torch.Tensor, weights: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
+    """Each row of x[rows, k] with the matrix of its group in weights[count, n, k], in fp64: [rows, n]."""
+    import torch
+
+    product = x.new_empty(len(x), weights.shape[1], dtype=torch.float64)
+    for group in owners.unique().tolist():
+        of_group = owners == group
+        product[of_group] = x[of_group].double() @ weights[group].double().t()
+    return product

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from profiler.kernels.base import Kernel, build, whole
-from profiler.kernels.groups import Groups
+from profiler.kernels.base import Kernel, build, checked_part, whole
+from profiler.kernels.groups import Groups, exact_products
 from profiler.kernels.place import PRODUCTS, Place
 from profiler.kernels.scaled import scaled
 from workloads.operators import Gemm, GroupedGemm
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     import torch
 
 
-CHECKED = 1024  # rows compared with fp64, in which some GPUs multiply 64 times slower than in fp32
-
-
 @build.register
 def _(op: Gemm, place: Place) -> Kernel:
     from torch.nn.functional import linear
 
     if place.dtype in PRODUCTS:
         return scaled(op, place)
-    x, weights = place.random(1, whole(op.m), whole(op.k)), place.cold(whole(op.n), whole(op.k))
-    bias = place.random(whole(op.n)) if op.bias else None
-    last = x[:, -CHECKED:]
-    return Kernel(
-        lambda i: linear(x, weights[i % len(weights)], bias),
-        lambda: linear(last.double(), weights[0].double(), None if bias is None else bias.double()),
-    )
+    m, n, k = whole(op.m), whole(op.n), whole(op.k)
+    x, weights = place.random(1, m, k), place.cold(n, k)
+    bias = place.random(n) if op.bias else None
+
+    def exact() -> torch.Tensor:
+        rows, columns = checked_part(m, n, k)
+        added = None if bias is None else bias[-columns:].double()
+        return linear(x[:, -rows:].double(), weights[0][-columns:].double(), added)
+
+    return Kernel(lambda i: linear(x, weights[i % len(weights)], bias), exact)
 
 
 @build.register
@@ -45,7 +45,8 @@ def _(op: GroupedGemm, place: Place) -> Kernel:
         return product if bias is None else product + bias
 
     def exact() -> torch.Tensor:
-        product = groups.exact(x, weights[0])
-        return product if bias is None else product + bias.double()
+        rows, columns = checked_part(m, n, k)
+        product = exact_products(x[-rows:], weights[0][:, -columns:], groups.owners[-rows:])
+        return product if bias is None else product + bias[-rows:, -columns:].double()
 
     return Kernel(run, exact, name=groups.kernel(n, k))

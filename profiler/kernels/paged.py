@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
-from profiler.kernels.base import KERNEL_ERRORS, Kernel, whole
+from profiler.kernels.base import KERNEL_ERRORS, Kernel, checked_part, whole
 from profiler.kernels.place import Place, known_kernel_dtype, pairs
 from specfiles.errors import InputError, reason
 from workloads.operators import Attention
@@ -101,13 +101,14 @@ class _Cache:
         return blocks[self.table].flatten(1, 2)[:, : self.length].transpose(1, 2)
 
     def exact(self) -> torch.Tensor:
-        """softmax(Q K') V in fp64."""
+        """softmax(Q K') V in fp64, of the last sequences and heads."""
         batch, heads, kv_heads, width = self.shape
-        keys, values = (self.gathered(copies[0]).double() for copies in self.blocks)
-        queries = self.queries.double().view(batch, kv_heads, heads // kv_heads, width)
-        return ((queries @ keys.transpose(2, 3) / math.sqrt(width)).softmax(-1) @ values).view(
-            batch, heads, width
-        )
+        groups = heads // kv_heads
+        last, shared = checked_part(batch, kv_heads, 2 * groups * self.length * width)
+        keys, values = (self.gathered(copies[0])[-last:, -shared:].double() for copies in self.blocks)
+        queries = self.queries.view(batch, kv_heads, groups, width)[-last:, -shared:].double()
+        scores = queries @ keys.transpose(2, 3) / math.sqrt(width)
+        return (scores.softmax(-1) @ values).view(last, shared * groups, width)
 
 
 def _torch(cache: _Cache) -> Callable[[int], torch.Tensor]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from profiler.kernels.base import Kernel, whole
+from profiler.kernels.base import Kernel, checked_part, whole
 from profiler.kernels.place import BLOCKS, FP8, MXFP4, MXFP8, NVFP4, PACKED
 from specfiles.errors import InputError
 
@@ -52,7 +52,11 @@ def _by_matrix(place: Place, m: int, n: int, k: int) -> Kernel:
             x, turned, scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True
         )
 
-    return Kernel(run, lambda: x.double() @ weights[0].double().t(), name="torch._scaled_mm")
+    def exact() -> torch.Tensor:
+        high, wide = checked_part(m, n, k)
+        return x[-high:].double() @ weights[0][-wide:].double().t()
+
+    return Kernel(run, exact, name="torch._scaled_mm")
 
 
 def _by_block(place: Place, m: int, n: int, k: int) -> Kernel:
@@ -75,9 +79,11 @@ def _by_block(place: Place, m: int, n: int, k: int) -> Kernel:
         return scaled_mm(x, turned, of_x, one, of_weights, square, output_dtype=torch.bfloat16)[:m]
 
     def exact() -> torch.Tensor:
-        each = of_weights[:blocks].t().double().repeat_interleave(BLOCK, 0)
-        matrix = weights[0].double() * each.repeat_interleave(BLOCK, 1)
-        return ((x.double() * of_x.double().repeat_interleave(BLOCK, 1)) @ matrix.t())[:m]
+        high, wide = checked_part(m, n, k)
+        each = of_weights[:blocks].t().double().repeat_interleave(BLOCK, 0)[-wide:]
+        matrix = weights[0][-wide:].double() * each.repeat_interleave(BLOCK, 1)
+        last = slice(m - high, m)
+        return (x[last].double() * of_x[last].double().repeat_interleave(BLOCK, 1)) @ matrix.t()
 
     return Kernel(run, exact, name="torch.scaled_mm")
 
@@ -103,8 +109,8 @@ def _by_group(place: Place, m: int, n: int, k: int) -> Kernel:
 
     def exact() -> torch.Tensor:
         a, b = (
-            _decoded(codes) * _decoded(scale).repeat_interleave(size, 1)
-            for codes, scale in zip((x, weights[0]), scales, strict=True)
+            _decoded(codes[-last:]) * _decoded(scale[-last:]).repeat_interleave(size, 1)
+            for codes, scale, last in zip((x, weights[0]), scales, checked_part(m, n, k), strict=True)
         )
         return a @ b.t()
 

@@ -22,6 +22,7 @@ from profiler.kernels import (
     known_kernel_dtype,
     paged,
 )
+from profiler.kernels.base import MOST_CHECKED, checked_part
 from profiler.kernels.groups import Groups
 from profiler.kernels.paged import BACKENDS, _Cache
 from profiler.kernels.place import PRODUCTS, multiplies, product_dtypes
@@ -135,13 +136,48 @@ OPERATORS: dict[str, Callable[[str], Operator]] = {
 }
 
 
-def test_of_a_long_product_the_last_rows_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many GPUs multiply in fp64 at a 64th of the rate of fp32: minutes for a long prompt."""
-    monkeypatch.setattr("profiler.kernels.matrix.CHECKED", 3)
-    made = kernel(Gemm(7, 40, 30, "fp32", "fp32", "fp32", bias=True), Place("cpu", "fp32"))
-    assert made.run(0).shape == (1, 7, 40)
-    assert made.exact().shape == (1, 3, 40)
+@pytest.mark.parametrize(
+    ("make", "most", "checked"),
+    [
+        (lambda p: kernel(Gemm(7, 40, 30, "fp32", "fp32", "fp32", bias=True), p), 30 * 25, (1, 5, 5)),
+        (lambda p: kernel(Gemm(1, 40, 30, "fp32", "fp32", "fp32"), p), 30 * 25, (1, 1, 25)),
+        (
+            lambda p: kernel(GroupedGemm(12, 16, 8, 4, 4, "fp32", "fp32", "fp32", bias=True), p),
+            8 * 16,
+            (4, 4),
+        ),
+        (
+            lambda p: kernel(RoutedExperts(9, 18, 4, 24, 16, 3), p),
+            3 * 24 * 16 * 2 * 4,
+            (4, 24),
+        ),
+        (lambda p: kernel(Attention(3, 5, 11, 6, 2, 8, dtype="fp32", kv_dtype="fp32"), p), 1, (1, 5, 24)),
+        (lambda p: paged(Attention(3, 1, 11, 6, 2, 8, dtype="fp32", kv_dtype="fp32"), p, 4), 1, (1, 3, 8)),
+    ],
+    ids=["gemm", "one row", "grouped", "experts", "attention", "paged"],
+)
+def test_of_a_large_operator_the_end_is_checked(
+    make: Callable[[Place], Kernel], most: int, checked: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many GPUs multiply in fp64 at a 64th of the rate of fp32: minutes for all of a long prompt."""
+    monkeypatch.setattr("profiler.kernels.base.MOST_CHECKED", most)
+    made = make(Place("cpu", "fp32"))
+    assert made.exact().shape == checked
     assert made.error() <= TOLERANCE["fp32"]
+    wrong = Kernel(lambda i: made.run(i).flip(-1), made.exact)
+    assert wrong.error() > 1e-2
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(1, 10**9))
+def test_what_is_checked_is_bounded_and_all_of_what_is_small(rows: int, columns: int, each: int) -> None:
+    high, wide = checked_part(rows, columns, each)
+    assert 1 <= high <= rows
+    assert 1 <= wide <= columns
+    assert high * wide * each <= MOST_CHECKED
+    if rows * columns * each <= MOST_CHECKED:
+        assert (high, wide) == (rows, columns)
+    else:  # what fits is used, up to the rounding to whole rows and columns
+        assert (high + 1) * (wide + 1) * each > MOST_CHECKED
 
 
 @pytest.mark.parametrize("cold_bytes", [0, COLD], ids=["warm", "cold"])
