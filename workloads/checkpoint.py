@@ -31,10 +31,16 @@ MODULES = {
     "moe": ("mlp", "feed_forward", "block_sparse_moe", "mixer"),
     "mamba": ("mamba", "mixer"),
     "delta": ("linear_attn",),
-    "kimi_linear delta": ("self_attn",),  # of one family
+    **dict.fromkeys(("kimi_linear delta", "glm5_next_text delta"), ("self_attn",)),  # of one family each
 }
 INSIDE = {
     "kv_a_proj": ("kv_a_proj_with_mqa",),
+    # Of Kimi delta attention.
+    "decay_in": ("f_a_proj",),
+    "decay_out": ("f_b_proj",),
+    "output_gate_in": ("g_a_proj",),
+    "output_gate_out": ("g_b_proj",),
+    "out_proj": ("out_proj", "o_proj"),
     "q_absorb": ("kv_b_proj",),
     "v_up": ("kv_b_proj",),
     "qkv_proj": ("qkv_proj", "q_proj"),
@@ -54,8 +60,6 @@ INSIDE = {
 }
 ROUTED = "moe.experts_"
 AS_OPTION, AS_ENTRY = "--weights {}", "{{weights: {}}} in dtypes"  # how formats are asked for
-
-
 # Never quantised, as routers are: an indexer's weights (vLLM, deepseek_v2.py; SGLang, nsa_indexer.py:
 # "weight_proj is not quantized") and compressors (DeepSeek-V4, inference/model.py: "in the checkpoint is
 # stored in bf16").

@@ -25,8 +25,8 @@ BEFORE = re.compile(r"^\^?((model|language_model|text_model|backbone|transformer
 SPECIAL = re.compile(r"[*?\[\]]")
 # A regular expression is another's: repeated groups could take for ever, so that those are not read.
 UNREAD = re.compile(r"\)[*+{?]|[*+}?][*+]|\\[1-9]|\(\?")
-LONGEST = 200  # characters of a name or pattern
-REPEATED = 5  # `*` and `+` of a pattern
+LONGEST = 200  # characters that a name or pattern may have
+REPEATED = 5  # how many `*` and `+` a pattern may have
 # What one number takes, by kind, bits and size of a group (0: a whole row, column or matrix).
 GROUPED = {
     ("float", 8, 0): "fp8",
@@ -107,11 +107,14 @@ class Names:
         )
 
 
+Groups = tuple[tuple[Names | None, Scheme], ...]  # None: all modules
+
+
 @dataclass(frozen=True)
 class Stored:
     """How the linear layers of a checkpoint are stored: the first group that has a module says so."""
 
-    groups: tuple[tuple[Names | None, Scheme], ...]  # None: all modules
+    groups: Groups
     left: Names  # in 16 bits
     kv: str | None = None
 
@@ -146,7 +149,7 @@ def stored(config: Mapping[str, Any]) -> Stored | None:
     if not isinstance(quantised, Mapping):
         return None
     listed = next((quantised[name] for name in IGNORED if isinstance(quantised.get(name), list)), None)
-    # DeepSeek-V4 states its experts' format beside the others', V4.1 among them.
+    # DeepSeek-V4 states its experts' format beside `quantization_config`, V4.1 inside it.
     groups, names_all = _groups({"expert_dtype": config.get("expert_dtype"), **quantised})
     # Configs that name all that they leave out quantise the projection to the vocabulary, too, if not named.
     named = names_all and (listed is not None or "quantized_layers" in quantised)
@@ -155,9 +158,6 @@ def stored(config: Mapping[str, Any]) -> Stored | None:
         return None
     cached = quantised.get("kv_cache_scheme", quantised.get("kv_cache_quant_algo"))
     return Stored(groups, left, _cached(cached))
-
-
-Groups = tuple[tuple[Names | None, Scheme], ...]
 
 
 def _groups(quantised: Mapping[str, Any]) -> tuple[Groups, bool]:
@@ -190,8 +190,8 @@ def _of_method(method: str, quantised: Mapping[str, Any]) -> Scheme | None:
     if method == "fbgemm_fp8":
         return Scheme("fp8", "fp8")
     if method in ("awq", "gptq"):
-        grouped = GROUPED.get(("int", quantised.get("bits"), quantised.get("group_size")))  # type: ignore[arg-type]
-        return Scheme(grouped) if grouped else None
+        known = _grouped("int", quantised.get("bits"), quantised.get("group_size"))
+        return Scheme(known) if known else None
     if method == "bitsandbytes":
         if quantised.get("load_in_8bit"):
             return Scheme("int8", "int8")
@@ -220,9 +220,10 @@ def _config_groups(stated: Mapping[str, Any]) -> Groups:
         weights, inputs = _format(group.get("weights")), group.get("input_activations")
         multiplied = _format(inputs, rows=True) if inputs else None
         targets = group.get("targets", ["Linear"])
-        names = Names.of(targets) if isinstance(targets, list) and "Linear" not in targets else None
-        unread = names is None and isinstance(targets, list) and "Linear" not in targets
-        if weights is None or (inputs and multiplied is None) or unread:
+        if weights is None or (inputs and multiplied is None) or not isinstance(targets, list):
+            return ()
+        names = None if "Linear" in targets else Names.of(targets)
+        if names is None and "Linear" not in targets:
             return ()
         found.append((names, Scheme(weights, multiplied)))
     return tuple(sorted(found, key=lambda group: group[0] is None))  # names before all the rest
@@ -234,10 +235,20 @@ def _format(scheme: Any, rows: bool = False) -> str | None:
         return None
     bits, size = scheme.get("num_bits"), scheme.get("group_size")
     block = isinstance(scheme.get("block_structure"), list) or scheme.get("strategy") == "block"
-    grouped = 128 if block else size if isinstance(size, int) and size > 0 else 0
-    name = GROUPED.get((str(scheme.get("type")), bits, 0 if rows and bits == 8 else grouped))  # type: ignore[arg-type]
+    grouped = 0 if rows and bits == 8 else 128 if block else _size(size)
+    name = _grouped(str(scheme.get("type")), bits, grouped)
     symmetric = f"{name}".replace("_g", "_sym_g")
     return symmetric if scheme.get("symmetric") and symmetric in FORMATS else name
+
+
+def _grouped(kind: str, bits: Any, size: Any) -> str | None:
+    """The format of numbers that share a scale in groups; bits and size are whatever a file states."""
+    return GROUPED.get((kind, bits, size)) if isinstance(bits, int) and isinstance(size, int) else None
+
+
+def _size(stated: Any) -> int:
+    """Of a group; 0, a whole row, where none is stated."""
+    return stated if isinstance(stated, int) and stated > 0 else 0
 
 
 def _quark(quantised: Mapping[str, Any]) -> Groups:
@@ -277,7 +288,7 @@ def _torchao(quantised: Mapping[str, Any]) -> Scheme | None:
     kind, bits, both = known
     data = scheme.get("_data") if isinstance(scheme, Mapping) else None
     size = data.get("group_size") if isinstance(data, Mapping) else None
-    weights = GROUPED.get((kind, bits, size if isinstance(size, int) and size > 0 else 0))
+    weights = _grouped(kind, bits, _size(size))
     return Scheme(weights, weights if both else None) if weights else None
 
 

@@ -98,6 +98,8 @@ def test_shipped_models_state_how_they_are_published(model: str, expected: dict[
         ({"quant_method": "awq", "bits": 4, "group_size": 128}, {"weights": "int4_g128"}),
         ({"quant_method": "gptq", "bits": 8, "group_size": 128}, {"weights": "int8_g128"}),
         ({"quant_method": "gptq", "bits": 4, "group_size": -1}, None),
+        ({"quant_method": "gptq", "bits": [4], "group_size": 128}, None),
+        ({"quant_method": "awq", "bits": 4, "group_size": {}}, None),
         ({"quant_method": "fp8"}, {"weights": "fp8"}),
         ({"quant_method": ["fp8"]}, None),
         (
@@ -112,6 +114,8 @@ def test_shipped_models_state_how_they_are_published(model: str, expected: dict[
         (tensors(weights(4, 32), ignore=["lm_head"]), {"weights": "int4_sym_g32"}),
         (tensors({**weights(4, 32), "symmetric": False}), {"weights": "int4_g32"}),  # with zero points
         (tensors(weights(4, 48)), None),
+        (tensors({**weights(4, 128), "num_bits": [4]}), None),
+        ({**tensors({}), "config_groups": {"all": {"weights": weights(4, 128), "targets": "Linear"}}}, None),
         (tensors(weights(8, None), weights(8, None)), {"weights": "int8", "activations": "int8"}),
         (
             tensors(
@@ -192,6 +196,21 @@ def test_what_is_no_product_of_a_layer_changes_nothing(left: list[str]) -> None:
     loaded = published(SPARSE, tensors(weights(4, 16, "float"), ignore=["lm_head", *left]))
     assert formats(loaded) == {"weights": "nvfp4"}
     assert not resolved(loaded, ASKED)[0].mixed
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"model_type": "glm5_next_text", "qk_rope_head_dim": 0}], ids=["kimi_linear", "glm5_next"]
+)
+def test_modules_of_kimi_delta_attention_go_by_their_names(fields: dict[str, Any]) -> None:
+    """As both families' code in transformers calls them."""
+    parts = {"decay_in": "f_a", "output_gate_out": "g_b", "out_proj": "o"}
+    left = [f"model.layers.0.self_attn.{name}_proj" for name in parts.values()]
+    quantised = tensors(weights(8, None, "float"), ignore=["lm_head", *left])
+    model, _ = resolved(published("Kimi-Linear-48B-A3B", quantised, **fields), ASKED)
+    assert {name: stored for name, stored, _ in model.layers[0].formats} == {
+        f"delta.{part}": "bf16" for part in parts
+    }
+    assert not model.layers[1].formats
 
 
 def test_groups_have_schemes_of_their_own() -> None:
