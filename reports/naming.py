@@ -70,7 +70,7 @@ def _parts(prediction: Prediction) -> dict[str, str]:
     return {
         "model": asked.model.name,
         "device": devices_of(prediction),
-        "weights": f"weights {formats.weights}{' (checkpoint)' if asked.model.mixed else ''}",
+        "weights": f"weights {asked.model.weights_format(formats)}",
         **({"experts": f"experts {formats.experts}"} if formats.experts else {}),
         "activations": f"activations {formats.multiplied}",
         "KV": f"KV {formats.kv}",

@@ -62,8 +62,8 @@ def scenario(model: Asking, **asked: Any) -> Scenario:
 
     phase ("prefill", "decode", "generate", "denoise"); batch [sequences]; prompt, context, output [tokens of
     each]; steps (of a diffusion model); images (of each sequence); weights, activations, kv, expert_weights,
-    expert_activations (formats: "bf16", "fp8", ..; weights="checkpoint": all as published); tp, ep, pp
-    [devices]; expert_skew; convention;
+    expert_activations (formats: "bf16", "fp8", ..; weights="checkpoint": all as published);
+    tp, ep, pp [devices]; expert_skew; convention;
     techniques=["awq", "speculative-decoding:k=5"], or objects of your classes; without=["flash-decoding"].
 
     `model` may be the workload file of one point, too, whose values the options override, or a scenario,

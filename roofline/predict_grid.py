@@ -114,7 +114,7 @@ def _groups(grid: Grid, chunk: Indices, limits: Sequence[Ceilings]) -> Iterator[
     """Points that one call can evaluate.
 
     What is calibrated has no arrays over devices and formats, and has classes of its own for one row.
-    Techniques compare formats, which are names then.
+    Techniques ask which format is given, and so need one per call, too.
     """
     shapes = [replace(s, precision=Precision()) for s in grid.settings]
     shape = {s: i for i, s in enumerate(dict.fromkeys(shapes))}

@@ -158,7 +158,7 @@ class Precision:
         return cls(weights, activations, known_dtype(kv) if kv else wide, wide, *apart)
 
 
-def told(precision: Precision, others: Sequence[Mapping[str, Any]] = ()) -> str:
+def told(precision: Precision, others: Sequence[Mapping[str, Any]]) -> str:
     """All formats in words; `others` are those of a checkpoint that mixes some."""
     weights = weights_told(precision, others)
     return f"weights {weights}, activations {precision.multiplied}, KV {precision.kv}"

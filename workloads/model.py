@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.blocks import Block, Part, Place
-from workloads.dtypes import Size
+from workloads.dtypes import Precision, Size
 from workloads.layer import Formats, Layer, in_formats
 from workloads.step import Setting, Step
 
@@ -93,6 +93,10 @@ class Model:
     def mixed(self) -> bool:
         """Whether parts of it have formats of their own, as in a checkpoint that mixes some."""
         return bool(self.stack.formats) or any(layer.formats for layer in self.stack.distinct)
+
+    def weights_format(self, precision: Precision) -> str:
+        """The format of most weights, in a word that tells a checkpoint that mixes formats from others."""
+        return f"{precision.weights} (checkpoint)" if self.mixed else str(precision.weights)
 
     @cached_property
     def owned(self) -> dict[Setting, Sequence[Any]]:

@@ -246,9 +246,8 @@ def _tensorrt_grid(
     if own:  # whose thread blocks outside the window end at once
         grouped = np.minimum(grouped, ceil_div(seen, OWN_KEYS))
     launch_s = grid.launch_s + (own & (shape.key_dim < ROTATED)) * c.get(ROTATE.name, 0.0)
-    if (
-        gpu.generation >= 10
-    ):  # trtllm-gen, whose kernel before that appends has another before it, for lengths
+    if gpu.generation >= 10:
+        # trtllm-gen: the kernel before it, which appends, has another before it, for lengths.
         rows, grouped, launch_s = grid.rows, grid.splits, launch_s + START_S
     elif own:  # rotates and appends by itself
         launch_s = np.maximum(launch_s - APPEND_S, 0.0)

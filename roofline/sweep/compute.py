@@ -130,7 +130,7 @@ def _words(task: Task, model: Model, setting: Setting) -> dict[str, Any]:
         "model": task.model,
         "hardware": task.hardware,
         "tensor_parallel": setting.tensor_parallel,
-        "weights": f"{precision.weights} (checkpoint)" if model.mixed else str(precision.weights),
+        "weights": model.weights_format(precision),
         "activations": str(precision.activations),
         "kv": str(precision.kv),
         "experts": str(precision.expert_weights),

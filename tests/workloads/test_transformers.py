@@ -214,10 +214,14 @@ def shallow(fields: dict[str, Any]) -> dict[str, Any]:
     layers += fields.get("first_k_dense_replace", 0)
     name = next(name for name in ("n_layer", "n_layers", "num_hidden_layers") if name in fields)
     fewer = {**fields, name: min(layers, fields[name])}
-    lists = ("layer_types", "mlp_layer_types", "indexer_types")
+    lists = ("layer_types", "mlp_layer_types", "indexer_types", "moe_layer_freq", "sparse_attention_freq")
+    inside = dict(fields.get("sparse_attention_config") or {})
     for listed in (*lists, "intermediate_size", "activation_sparsity_pattern"):
-        if isinstance(fewer.get(listed), list):
-            fewer[listed] = fewer[listed][: fewer[name]]
+        for stated in (fewer, inside):
+            if isinstance(stated.get(listed), list):
+                stated[listed] = stated[listed][: fewer[name]]
+    if inside:
+        fewer["sparse_attention_config"] = inside
     if fewer.get("num_kv_shared_layers"):
         fewer["num_kv_shared_layers"] = 6
     return fewer

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from workloads.blocks.attention import AttentionBlock as AttentionBlock
     from workloads.blocks.audio import FrameEmbedding as FrameEmbedding
     from workloads.blocks.base import RMS_NORM as RMS_NORM
+    from workloads.blocks.base import UNSCALED as UNSCALED
     from workloads.blocks.base import Block as Block
     from workloads.blocks.base import NormShape as NormShape
     from workloads.blocks.base import Part as Part

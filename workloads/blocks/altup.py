@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from specfiles.frozen import dataclass
-from workloads.blocks.base import RMS_NORM, Block, NormShape, Part, Place
+from workloads.blocks.base import RMS_NORM, UNSCALED, Block, Part, Place
 from workloads.operators import Residual, StreamMix, StreamUpdate
 
-UNSCALED = NormShape(scale=False)
 CORRECTION = ("altup.correct_norm", "altup.correct_router")  # whose weights are the prediction's
 
 
@@ -93,8 +92,8 @@ class StreamsOut(Block):
     others: int
 
     def parts(self, place: Place) -> Iterator[Part]:
-        """Model code does so at all positions before it picks the last; good kernels need not."""
-        rows = place.scored if place.fused else place.tokens
+        """A matrix each, and their mean."""
+        rows = place.behind_layers
         yield from _projected(place, "altup_out", self.others, rows)
         wide = place.setting.precision.wide
         yield "altup_mean", None, Residual(rows * self.others, place.hidden, wide, place.fused)

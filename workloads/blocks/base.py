@@ -27,6 +27,7 @@ class NormShape:
 
 
 RMS_NORM = NormShape()
+UNSCALED = NormShape(scale=False)
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,14 @@ class Place:
     def scored(self) -> Size:
         """Positions of all sequences that are projected to the vocabulary."""
         return self.step.batch * self.step.scored
+
+    @property
+    def behind_layers(self) -> Size:
+        """Positions that run behind the last layer.
+
+        Model code picks those that are scored only when it projects them; fused kernels need no others.
+        """
+        return self.scored if self.fused else self.tokens
 
     @property
     def fused(self) -> bool:

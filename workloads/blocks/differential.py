@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.blocks.attention import AttentionBlock
-from workloads.blocks.base import NormShape, Part, Place
+from workloads.blocks.base import UNSCALED, Part, Place
 from workloads.operators import Attention, Residual
 
 
@@ -38,5 +38,5 @@ class DifferentialAttentionBlock(AttentionBlock):
             yield name, ("differential", key), replace(operator, heads=2 * operator.heads)
             shape = place.tokens, pairs * width, precision.wide, place.fused, 4 * self.head_dim
             yield "difference", shape[1:], Residual(*shape)
-            norm = place.norm(place.tokens * pairs, width, NormShape(scale=False))
+            norm = place.norm(place.tokens * pairs, width, UNSCALED)
             yield "difference_norm", (pairs, width), norm

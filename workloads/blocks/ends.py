@@ -67,9 +67,8 @@ class FinalNorm(Block):
     shape: NormShape = RMS_NORM
 
     def parts(self, place: Place) -> Iterator[Part]:
-        """Model code normalises all positions before it picks the last; a fused kernel need not."""
-        rows = place.scored if place.fused else place.tokens
-        yield "final_norm", None, place.norm(rows, place.hidden, self.shape)
+        """One kernel."""
+        yield "final_norm", None, place.norm(place.behind_layers, place.hidden, self.shape)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from specfiles.frozen import dataclass
 from workloads.blocks.attention import AttentionBlock
-from workloads.blocks.base import RMS_NORM, NormShape, Part, Place
+from workloads.blocks.base import RMS_NORM, UNSCALED, NormShape, Part, Place
 from workloads.blocks.mlp import MlpBlock
 from workloads.blocks.moe import MoeBlock
 from workloads.operators import AllReduce
@@ -26,7 +26,7 @@ class GemmaAttentionBlock(AttentionBlock):
                 yield part
         if kv_heads:
             rows, width = place.tokens * kv_heads, self.head_dim
-            yield "v_norm", (kv_heads, width), place.norm(rows, width, NormShape(scale=False))
+            yield "v_norm", (kv_heads, width), place.norm(rows, width, UNSCALED)
 
 
 @dataclass(frozen=True)

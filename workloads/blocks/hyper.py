@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from specfiles.frozen import dataclass
-from workloads.blocks.base import Block, NormShape, Part, Place
+from workloads.blocks.base import UNSCALED, Block, Part, Place
 from workloads.dtypes import Size, bytes_per_element
 from workloads.operators import Copy, Gemm, Residual, StreamCollapse, StreamSpread
-
-UNSCALED = NormShape(scale=False)
 
 
 @dataclass(frozen=True)
@@ -29,11 +27,8 @@ class Streams:
     def spread(self, place: Place, branch: str) -> Iterator[Part]:
         """A block's result back to them."""
         wide = place.setting.precision.wide
-        yield (
-            f"{branch}_hyper_spread",
-            self,
-            StreamSpread(place.tokens, self.count, place.hidden, self.rounds > 0, wide),
-        )
+        spread = StreamSpread(place.tokens, self.count, place.hidden, self.rounds > 0, wide)
+        yield f"{branch}_hyper_spread", self, spread
 
 
 def _coefficients(place: Place, name: str, streams: Streams, rows: Size, feeds: bool) -> Iterator[Part]:
@@ -65,9 +60,9 @@ class StreamSum(Block):
     streams: int
 
     def parts(self, place: Place) -> Iterator[Part]:
-        """Model code does so at all positions before it picks the last; good kernels need not."""
-        rows = place.scored if place.fused else place.tokens
-        yield from _coefficients(place, "hyper_head", Streams(self.streams, 0), rows, feeds=False)
+        """As before a block, but nothing is spread again."""
+        streams, rows = Streams(self.streams, 0), place.behind_layers
+        yield from _coefficients(place, "hyper_head", streams, rows, feeds=False)
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,6 @@ class StreamMean(Block):
     streams: int
 
     def parts(self, place: Place) -> Iterator[Part]:
-        """Model code does so at all positions before it picks the last; good kernels need not."""
-        rows = place.scored if place.fused else place.tokens
-        wide = place.setting.precision.wide
-        yield "hyper_mean", None, Residual(rows * (self.streams - 1), place.hidden, wide, place.fused)
+        """All but one are added to it."""
+        rows, wide = place.behind_layers * (self.streams - 1), place.setting.precision.wide
+        yield "hyper_mean", None, Residual(rows, place.hidden, wide, place.fused)

@@ -90,7 +90,7 @@ class MoeBlock(Block):
 
     def _layer(self, place: Place) -> RoutedLayer:
         setting = place.setting
-        chosen = max(1, round(self.chosen))
+        chosen = max(1, round(self.chosen))  # kernels have whole choices
         sizes = place.tokens * setting.replicas, place.hidden, self.width, chosen, self.experts
         shared = setting.expert_width_parallel, setting.expert_parallel
         return RoutedLayer(*sizes, *shared, self.gated, setting.expert_skew)

@@ -36,9 +36,8 @@ class LastChoice(Block):
     earlier: int
 
     def parts(self, place: Place) -> Iterator[Part]:
-        """Model code does so at all positions before it picks the last; good kernels need not."""
-        rows = place.scored if place.fused else place.tokens
-        yield "last_choice", None, _choice(place, self.earlier + 1, rows, begins=False)
+        """One more choice."""
+        yield "last_choice", None, _choice(place, self.earlier + 1, place.behind_layers, begins=False)
 
 
 def _choice(place: Place, sources: int, rows: Size, begins: bool) -> ResidualChoice:

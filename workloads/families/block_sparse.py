@@ -1,4 +1,7 @@
-"""MiniMax-M3: attention to picked blocks and experts behind the first layers, which are full and dense."""
+"""MiniMax-M3: attention to picked blocks and experts behind the first layers, which are full and dense.
+
+By the code of transformers, models/minimax_m3_vl.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from workloads.layer import Layer
 from workloads.model import Model
 
 FULL, SPARSE = "full_attention", "minimax_m3_sparse"
-MLP_TYPES = ("dense", "sparse")
 
 
 def _minimax_m3(config: Config) -> Model:
@@ -59,9 +61,8 @@ def _wide(config: Config, layers: int) -> list[Block]:
         shared=MlpBlock(shared, act, fused_gate_up=True) if shared else None,
     )
     dense = MlpBlock(config.size("dense_intermediate_size", default=12288), act, fused_gate_up=True)
-    words = config.per_layer("mlp_layer_types", layers, MLP_TYPES)
     marked = config.flags("moe_layer_freq", layers) or [True] * layers
-    is_sparse = marked if words is None else [word == "sparse" for word in words]
+    is_sparse = experts.sparse_layers(config, layers) or marked
     return [sparse if here else dense for here in is_sparse]
 
 

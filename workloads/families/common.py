@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from workloads.blocks import (
-    EmbeddingNorm,
-    FinalNorm,
-    Head,
-    MlpBlock,
-    NormShape,
-    PositionTable,
-    TokenTable,
-)
+from workloads.blocks import EmbeddingNorm, FinalNorm, Head, MlpBlock, NormShape, PositionTable, TokenTable
 from workloads.config import Config
 from workloads.layer import Layer
 from workloads.model import Model, Stack
@@ -76,13 +68,16 @@ def decoder_of(
     return Model("", config.kind, tokens, most, stack)
 
 
-def with_streams(model: Model, count: int, mean: bool = False) -> Model:
-    """The decoder with so many residual streams: copies before its layers, a sum or their mean behind."""
-    from workloads.blocks import StreamCopies, StreamMean, StreamSum  # which most models do not load
+def with_streams(config: Config, model: Model, mixed: bool = True, mean: bool = False) -> Model:
+    """The decoder with several residual streams: copies before its layers, behind them a sum or the mean."""
+    from workloads.blocks import StreamCopies, StreamMean, Streams, StreamSum  # which most models do not load
 
+    count = config.size("hc_mult", default=4)
+    streams = Streams(count, config.size("hc_sinkhorn_iters", default=20) if mixed else 0)
     stack, last = model.stack, StreamMean(count) if mean else StreamSum(count)
+    layers = tuple(replace(layer, streams=streams) for layer in stack.layers)
     inputs, outputs = (*stack.inputs, StreamCopies(count)), (last, *stack.outputs)
-    return replace(model, stack=replace(stack, inputs=inputs, outputs=outputs))
+    return replace(model, stack=replace(stack, layers=layers, inputs=inputs, outputs=outputs))
 
 
 def width_and_heads(

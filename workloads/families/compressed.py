@@ -1,19 +1,13 @@
 """DeepSeek-V4: windows, compressed attention, several residual streams, experts in every layer.
 
-In the first layers a table says which experts a token goes to.
+In the first layers a table says which experts a token goes to (transformers, models/deepseek_v4).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from workloads.blocks import (
-    Block,
-    CompressedAttentionBlock,
-    EntryIndex,
-    MlpBlock,
-    Streams,
-)
+from workloads.blocks import Block, CompressedAttentionBlock, EntryIndex, MlpBlock
 from workloads.config import Config
 from workloads.families import experts
 from workloads.families.common import activation, decoder_of, with_streams
@@ -28,7 +22,6 @@ STRIDES = {PICKED: 4, ALL: 128}  # defaults, by which authors say which layer is
 
 def _deepseek_v4(config: Config) -> Model:
     hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
-    streams = Streams(config.size("hc_mult", default=4), config.size("hc_sinkhorn_iters", default=20))
     mixers, (hashed, chosen) = _mixers(config), _experts(config)
     words = config.per_layer("mlp_layer_types", count, MLP_KINDS)
     if words is None:
@@ -36,8 +29,8 @@ def _deepseek_v4(config: Config) -> Model:
         words = [MLP_KINDS[i >= first] for i in range(count)]
     wide = [hashed if word == MLP_KINDS[0] else chosen for word in words]
     pairs = zip((mixers[kind] for kind in _kinds(config, count)), wide, strict=True)
-    layers = [Layer(pair, streams=streams) for pair in pairs]
-    return with_streams(decoder_of(config, hidden, layers, positions=1_048_576), streams.count)
+    layers = [Layer(pair) for pair in pairs]
+    return with_streams(config, decoder_of(config, hidden, layers, positions=1_048_576))
 
 
 def _mixers(config: Config) -> dict[str, Block]:

@@ -98,9 +98,8 @@ def qwen(config: Config, layers: int) -> list[Block]:
         shared=MlpBlock(shared, act) if shared else None,
         shared_gate=shared > 0,
     )
-    is_sparse = [i not in dense and (i + 1) % step == 0 for i in range(layers)]
-    if words := config.per_layer("mlp_layer_types", layers, ("dense", "sparse")):  # Mellum
-        is_sparse = [word == "sparse" for word in words]
+    default_sparse = [i not in dense and (i + 1) % step == 0 for i in range(layers)]
+    is_sparse = sparse_layers(config, layers) or default_sparse  # stated by Mellum
     return [sparse if here else gated_mlp(config) for here in is_sparse]
 
 
@@ -124,8 +123,7 @@ def cohere(config: Config, layers: int) -> list[Block]:
     mlp = MlpBlock(shared * width, act) if shared else None
     sparse = routed(config, "num_experts", default=8, top_k=2, shared=mlp)
     dense = MlpBlock(config.size("prefix_dense_intermediate_size", default=width), act)
-    words = config.per_layer("mlp_layer_types", layers, ("dense", "sparse"))
-    is_sparse = [word == "sparse" for word in words] if words else [i >= first for i in range(layers)]
+    is_sparse = sparse_layers(config, layers) or [i >= first for i in range(layers)]
     return [sparse if here else dense for here in is_sparse]
 
 
@@ -148,7 +146,6 @@ def deepseek(config: Config, layers: int) -> list[Block]:
     kind = config.kind
     first = config.count("first_k_dense_replace", DEFAULT_FIRST.get(kind, 3))
     every = config.size("moe_layer_freq", default=1)
-    listed = config.per_layer("mlp_layer_types", layers, ("dense", "sparse"))
     width = config.size("moe_intermediate_size")
     act = activation(config, "hidden_act", default="silu")
     bias = kind in BIASED and config.flag("mlp_bias", False)
@@ -164,32 +161,29 @@ def deepseek(config: Config, layers: int) -> list[Block]:
         top_k=4 if kind in ("glm4_moe_lite", "mistral4", "mistral_large4_text") else 8,
         shared=MlpBlock(shared * width, act, bias=bias) if shared else None,
     )
-    if listed is not None:
-        is_sparse = [kind == "sparse" for kind in listed]
-    else:
-        is_sparse = [i >= first and i % every == 0 for i in range(layers)]
+    is_sparse = sparse_layers(config, layers) or [i >= first and i % every == 0 for i in range(layers)]
     return [sparse if here else gated_mlp(config, bias) for here in is_sparse]
+
+
+def sparse_layers(config: Config, layers: int) -> list[bool] | None:
+    """Which layers have experts, where the config says it as transformers does."""
+    words = config.per_layer("mlp_layer_types", layers, ("dense", "sparse"))
+    return None if words is None else [word == "sparse" for word in words]
 
 
 BIASED = ("deepseek_v2", "hy_v3")  # whose dense layers and shared experts heed mlp_bias
 DEFAULT_FIRST = {  # of first_k_dense_replace; 3 in the others
-    **dict.fromkeys(("deepseek_v2", "dots1", "solar_open", "mistral4", "deepseek"), 0),
-    **dict.fromkeys(("bailing_moe", "bailing_moe_v2"), 0),
-    "bailing_hybrid": 2,
-    "mistral_large4_text": 1,
-    **dict.fromkeys(
+    kind: first
+    for first, kinds in (
+        (0, "deepseek deepseek_v2 dots1 solar_open mistral4 bailing_moe bailing_moe_v2"),
         (
-            "glm4_moe",
-            "glm4v_moe_text",
-            "glm4_moe_lite",
-            "exaone_moe",
-            "hy_v3",
-            "hy_v4",
-            "kimi_linear",
-            "axk1",
+            1,
+            "glm4_moe glm4v_moe_text glm4_moe_lite exaone_moe hy_v3 hy_v4 kimi_linear axk1 "
+            "mistral_large4_text",
         ),
-        1,
-    ),
+        (2, "bailing_hybrid"),
+    )
+    for kind in kinds.split()
 }
 
 

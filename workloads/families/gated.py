@@ -1,4 +1,7 @@
-"""Decoders whose attention has gates of its own: Step 3.5 and 3.7, AFMoE (Trinity), Laguna."""
+"""Decoders whose attention has gates of its own: Step 3.5 and 3.7, AFMoE (Trinity), Laguna.
+
+By the code of transformers: models/step3p7, afmoe and laguna.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ from workloads.layer import Layer
 from workloads.model import Model
 
 NEAR = WINDOW_TYPES[0]
-MLP_TYPES = ("dense", "sparse")
 
 
 def _step(config: Config) -> Model:
@@ -48,7 +50,7 @@ def _step(config: Config) -> Model:
         )
         for kind, share in zip(kinds, shares, strict=True)
     ]
-    # Activations are SiLU whatever the config says (transformers, models/step3p7).
+    # Activations are SiLU whatever the config says.
     mlp_bias = config.flag("mlp_bias", False)
     shared = MlpBlock(
         config.size("share_expert_dim", "share_expert_dims", default=1280), "silu", bias=mlp_bias
@@ -89,8 +91,8 @@ def _rotated_shares(config: Config, kinds: Sequence[str]) -> list[float]:
 
 
 def _step_sparse(config: Config, layers: int) -> list[bool]:
-    if words := config.per_layer("mlp_layer_types", layers, MLP_TYPES):
-        return [word == "sparse" for word in words]
+    if (stated := experts.sparse_layers(config, layers)) is not None:
+        return stated
     listed = config.fields.get("moe_layers_enum")
     if listed is None:
         return [i >= config.count("first_k_dense_replace", 3) for i in range(layers)]
@@ -150,10 +152,8 @@ def _laguna(config: Config) -> Model:
     gating = config.fields.get("gating", True)
     if gating not in (True, "per-head", "per-element"):
         raise config.wrong("gating", "true, 'per-head' or 'per-element'")
-    rope, by_layer = (
-        config.nested("rope_parameters"),
-        config.sizes("num_attention_heads_per_layer", count, heads),
-    )
+    rope = config.nested("rope_parameters")
+    by_layer = config.sizes("num_attention_heads_per_layer", count, heads)
     attention: list[Block] = []
     for kind, number in zip(kinds, by_layer, strict=True):
         config.divides("num_attention_heads_per_layer", number, "num_key_value_heads", kv_heads)
@@ -181,8 +181,8 @@ def _laguna(config: Config) -> Model:
         shared=MlpBlock(config.size("shared_expert_intermediate_size", default=512), act),
         router_bias=True,
     )
-    words = config.per_layer("mlp_layer_types", count, MLP_TYPES) or ["dense", *["sparse"] * (count - 1)]
-    wide = [sparse if word == "sparse" else gated_mlp(config) for word in words]
+    is_sparse = experts.sparse_layers(config, count) or [i > 0 for i in range(count)]
+    wide = [sparse if here else gated_mlp(config) for here in is_sparse]
     return _decoder(config, hidden, attention, wide)
 
 

@@ -1,13 +1,17 @@
-"""GLM-5.3-Flash: Kimi delta attention, in each fourth layer sparse latent attention; residual streams."""
+"""GLM-5.3-Flash: Kimi delta attention, in each fourth layer sparse latent attention; residual streams.
+
+By the code of transformers, models/glm5_next.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from workloads.blocks import Block, Indexer, KdaBlock, MlaBlock, Streams
+from workloads.blocks import Block, Indexer, MlaBlock
 from workloads.config import Config
 from workloads.families.common import decoder_of, with_streams
 from workloads.families.experts import deepseek
+from workloads.families.kimi import delta_attention
 from workloads.families.latent import indexers
 from workloads.layer import Layer
 from workloads.model import Model
@@ -21,12 +25,7 @@ def _glm5_next(config: Config) -> Model:
     hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
     if config.count("qk_rope_head_dim", 0):
         raise config.wrong("qk_rope_head_dim", "0: this family with positions is not known")
-    inside = config.nested("linear_attn_config")
-    delta = KdaBlock(
-        inside.size("num_heads", default=config.size("linear_num_heads", default=64)),
-        inside.size("head_dim", default=config.size("linear_head_dim", default=128)),
-        inside.size("short_conv_kernel_size", default=config.size("linear_conv_kernel_dim", default=4)),
-    )
+    delta = delta_attention(config, heads=64)
     index = Indexer(
         config.size("index_n_heads", default=32),
         config.size("index_head_dim", default=128),
@@ -52,10 +51,9 @@ def _glm5_next(config: Config) -> Model:
         delta if kind == DELTA else latent if own == "full" else shared
         for kind, own in zip(kinds, indexers(config, count), strict=True)
     ]
-    streams = Streams(config.size("hc_mult", default=4), config.size("hc_sinkhorn_iters", default=20))
     pairs = zip(mixers, deepseek(config, count), strict=True)
-    layers = [Layer(pair, streams=streams) for pair in pairs]
-    return with_streams(decoder_of(config, hidden, layers, positions=1_048_576), streams.count, mean=True)
+    layers = [Layer(pair) for pair in pairs]
+    return with_streams(config, decoder_of(config, hidden, layers, positions=1_048_576), mean=True)
 
 
 FAMILY = {"glm5_next_text": _glm5_next}

@@ -24,11 +24,8 @@ def _kimi(config: Config) -> Model:
     inside = config.nested("linear_attn_config")
     latent = config.optional_size("q_lora_rank")
     mixers: dict[str, Block] = {
-        DELTA: KdaBlock(
-            inside.size("num_heads", default=config.size("linear_num_heads", default=32)),
-            inside.size("head_dim", default=config.size("linear_head_dim", default=128)),
-            inside.size("short_conv_kernel_size", default=config.size("linear_conv_kernel_dim", default=4)),
-            full_rank_gate=inside.flag("use_full_rank_gate", False),
+        DELTA: replace(
+            delta_attention(config, heads=32), full_rank_gate=inside.flag("use_full_rank_gate", False)
         ),
         FULL: MlaBlock(
             heads=config.size("num_attention_heads"),
@@ -54,6 +51,16 @@ def _kimi(config: Config) -> Model:
         return model
     outputs = (LastChoice(-(-count // size)), *model.stack.outputs)
     return replace(model, stack=replace(model.stack, outputs=outputs))
+
+
+def delta_attention(config: Config, heads: int) -> KdaBlock:
+    """As its authors state it, in a field of its own, or transformers; `heads` by default."""
+    inside = config.nested("linear_attn_config")
+    return KdaBlock(
+        inside.size("num_heads", default=config.size("linear_num_heads", default=heads)),
+        inside.size("head_dim", default=config.size("linear_head_dim", default=128)),
+        inside.size("short_conv_kernel_size", default=config.size("linear_conv_kernel_dim", default=4)),
+    )
 
 
 def _wide(config: Config, layers: int) -> list[Block]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from workloads.blocks import RMS_NORM, AttentionBlock, MlpBlock, NormShape
+from workloads.blocks import RMS_NORM, UNSCALED, AttentionBlock, MlpBlock, NormShape
 from workloads.config import Config
 from workloads.families import experts
 from workloads.families.common import BARE_LAYER_NORM, LAYER_NORM
@@ -13,7 +13,6 @@ from workloads.families.llama import QUIRKS as LLAMA
 from workloads.layer import Layer
 from workloads.model import Model
 
-_UNSCALED = NormShape(scale=False)
 _USE_BIAS = ("use_bias", "use_bias", "use_bias")
 _OLMO2 = Quirks(input_norms=False, post_norms=True, qk_norm=RMS_NORM, qk_norm_whole=True)
 _FOURTH_FULL = Quirks(window=4096, every_nth_full=4, period=PERIOD, unrotated="full")
@@ -119,7 +118,7 @@ QUIRKS = {
     "cohere2": replace(_FOURTH_FULL, norm=BARE_LAYER_NORM, parallel=True, tied=True),
     "bitnet": Quirks(activation="relu2", inner_norms=True),
     "nanochat": Quirks(
-        norm=_UNSCALED, embedding_norm=_UNSCALED, qk_norm=_UNSCALED, gated=False, activation="relu2"
+        norm=UNSCALED, embedding_norm=UNSCALED, qk_norm=UNSCALED, gated=False, activation="relu2"
     ),
     "mellum": Quirks(
         qk_norm=RMS_NORM, kv_heads=4, head_dim=128, window=1024, every_nth_full=1, feed_forward=experts.qwen

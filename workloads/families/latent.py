@@ -1,14 +1,16 @@
-"""DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash and 5, Mistral 4, Youtu, MiniCPM3, A.X K1: latents.
+"""Latent attention, mostly with experts.
 
-Mostly with experts. The layers of multi-token prediction (`num_nextn_predict_layers`) are no part of a step;
-the technique of that name counts them.
+DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash and 5, Mistral 4 and Large 4, Youtu, MiniCPM3, A.X K1; and HY-V4,
+which gates its attention and has several residual streams (transformers, models/hy_v4). The layers of
+multi-token prediction (`num_nextn_predict_layers`) are no part of a step; the technique of that name counts
+them.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from workloads.blocks import Block, Indexer, MlaBlock, MlpBlock, Streams
+from workloads.blocks import Block, Indexer, MlaBlock, MlpBlock
 from workloads.config import Config
 from workloads.families.common import decoder_of, gated_mlp, rotating, with_streams
 from workloads.families.experts import deepseek
@@ -25,12 +27,8 @@ DEFAULTS = {  # q_lora_rank, kv_lora_rank, qk_nope_head_dim, v_head_dim
     LARGE_4: (0, 512, 64, 128),
 }
 DENSE = ("youtu", "minicpm3")  # without experts, with a head that is the embedding
-INDEX_HEADS = {
-    "deepseek_v32": 64,
-    "glm_moe_dsa": 32,
-    "hy_v4": 16,
-    LARGE_4: 32,
-}  # whose attention sees what an indexer picks
+# Families whose attention sees what an indexer picks, and its heads by default.
+INDEX_HEADS = {"deepseek_v32": 64, "glm_moe_dsa": 32, "hy_v4": 16, LARGE_4: 32}
 INDEXER_TYPES = ("full", "shared")
 
 
@@ -39,12 +37,10 @@ def _model(config: Config) -> Model:
     dense = config.kind in DENSE
     wide = [gated_mlp(config, config.flag("mlp_bias", False))] * count if dense else deepseek(config, count)
     pairs = zip(_attention(config, count), wide, strict=True)
-    if config.kind != "hy_v4":
-        layers = [Layer(pair, post_norms=_post_norm(config, pair[1])) for pair in pairs]
-        return decoder_of(config, hidden, layers, tied=dense)
-    streams = Streams(config.size("hc_mult", default=4), rounds=0)
-    layers = [Layer(pair, streams=streams) for pair in pairs]
-    return with_streams(decoder_of(config, hidden, layers, positions=262_144), streams.count)
+    layers = [Layer(pair, post_norms=_post_norm(config, pair[1])) for pair in pairs]
+    if config.kind == "hy_v4":
+        return with_streams(config, decoder_of(config, hidden, layers, positions=262_144), mixed=False)
+    return decoder_of(config, hidden, layers, tied=dense)
 
 
 def _post_norm(config: Config, wide: Block) -> str:

@@ -149,9 +149,7 @@ def _mimo_v2(config: Config) -> Model:
         marked = [kind == WINDOW_TYPES[0] for kind in listed]
     in_window = marked or [i != 0 and (i + 1) % 6 != 0 for i in range(count)]
     routed = config.flags("moe_layer_freq", count)
-    if words := config.per_layer("mlp_layer_types", count, ("dense", "sparse")):
-        routed = [word == "sparse" for word in words]
-    is_sparse = routed or [i > 0 for i in range(count)]
+    is_sparse = experts.sparse_layers(config, count) or routed or [i > 0 for i in range(count)]
     wide = config.size("moe_intermediate_size", default=2048)
     moe = experts.routed(config, "n_routed_experts", width=wide, default=256, top_k=8)
     dense = gated_mlp(config)

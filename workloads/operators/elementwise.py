@@ -15,9 +15,10 @@ from workloads.dtypes import DtypeLike, Size, bytes_per_element
 from workloads.operators.base import Operator
 from workloads.work import Role, Traffic, Work
 
+# Activations with an exponential or a hyperbolic tangent per element, and those with more than one.
 SPECIAL_ACTIVATIONS = frozenset(
     {"silu", "gelu", "gelu_tanh", "quick_gelu", "sigmoid", "tanh", "xielu", "situ"}
-)  # one exp or tanh each
+)
 SEVERAL = {"situ": 3}  # tanh and sigmoid of the gate, tanh of what it scales (Kimi K3)
 LEARNED = {"xielu": 2}  # parameters of an activation (arXiv:2411.13010)
 
@@ -115,7 +116,7 @@ class Activation(Operator):
             vector_flops=(0 if self.function == "identity" else 2 * times) * through + scaled,
             special_ops=times * through if self.function in SPECIAL_ACTIVATIONS else 0,
         )
-        return _weighted(work, self.stored_bytes())
+        return weighted(work, self.stored_bytes())
 
     @property
     def weights(self) -> DtypeLike:
@@ -144,7 +145,7 @@ class Residual(Operator):
         elements = self.tokens * self.width
         flops = elements * (2 if self.learned else 1)
         work = streamed(self.dtype, self.fused, 2 * elements, elements, vector_flops=flops)
-        return _weighted(work, self.stored_bytes())
+        return weighted(work, self.stored_bytes())
 
     @property
     def weights(self) -> DtypeLike:
@@ -227,7 +228,7 @@ class RelativeBias(Operator):
         return int(self.buckets * self.heads)
 
 
-def _weighted(work: Work, size: float) -> Work:
+def weighted(work: Work, size: float) -> Work:
     """The work with so many bytes of parameters read, if it has any."""
     return replace(work, traffic=(*work.traffic, Traffic("weight", Role.WEIGHT, size))) if size else work
 

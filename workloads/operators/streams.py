@@ -6,13 +6,12 @@ attention residuals (Kimi K3; vLLM, models/kimi_k3/nvidia/ops/attn_res.py).
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.dtypes import DtypeLike, Size, bytes_per_element
 from workloads.operators.base import Operator
-from workloads.operators.elementwise import stream, streamed
+from workloads.operators.elementwise import stream, streamed, weighted
 from workloads.work import Role, Traffic, Work
 
 
@@ -123,8 +122,7 @@ class StreamCollapse(Operator):
             vector_flops=2 * elements + 2 * found + normalised,
             special_ops=found,
         )
-        size = self.stored_bytes()
-        return replace(work, traffic=(*work.traffic, Traffic("weight", Role.WEIGHT, size)))
+        return weighted(work, self.stored_bytes())
 
     @property
     def weights(self) -> DtypeLike:
