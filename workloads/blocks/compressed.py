@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.arrays import minimum
-from workloads.blocks.base import RMS_NORM, NormShape, Part, Place, indivisible
+from workloads.blocks.base import RMS_NORM, UNSCALED, Part, Place, indivisible
 from workloads.blocks.recurrent import RecurrentBlock
 from workloads.dtypes import Size, bytes_per_element
 from workloads.operators import (
@@ -24,8 +24,6 @@ from workloads.operators import (
     TopK,
 )
 from workloads.step import Setting, Step
-
-UNSCALED = NormShape(scale=False)
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class CompressedAttentionBlock(RecurrentBlock):
         yield "kv_proj", self.head_dim, place.linear(self.head_dim, place.hidden)
         yield "kv_norm", self.head_dim, place.norm(tokens, self.head_dim, RMS_NORM)
         yield "rope", (heads, self.rope_dim), Rope(tokens, heads + 1, self.rope_dim, p.wide, place.fused)
-        yield self._append(place, "kv_append", tokens, self.head_dim)
+        yield "kv_append", self.head_dim, self._append(place, tokens, self.head_dim)
         if self.stride:
             yield from self._compressed(place, "entries", self.head_dim)
             if self.index is not None:
@@ -81,9 +79,9 @@ class CompressedAttentionBlock(RecurrentBlock):
         yield "o_a_proj", (groups, inner), down
         yield "o_b_proj", back, place.linear(place.hidden, back)
 
-    def _append(self, place: Place, name: str, rows: Size, width: int) -> Part:
+    def _append(self, place: Place, rows: Size, width: int) -> KvAppend:
         p = place.setting.precision
-        return name, width, KvAppend(rows, 1, width, p.wide, p.kv, place.fused, latent=True)
+        return KvAppend(rows, 1, width, p.wide, p.kv, place.fused, latent=True)
 
     def _compressed(self, place: Place, name: str, width: int) -> Iterator[Part]:
         """Values and gates of every position; of complete entries the sum, its norm, rotation and append."""
@@ -94,7 +92,7 @@ class CompressedAttentionBlock(RecurrentBlock):
         yield f"{name}_norm", (self, width), place.norm(rows, width, RMS_NORM)
         rope = Rope(rows, 1, self.rope_dim, place.setting.precision.wide, place.fused)
         yield f"{name}_rope", (self, width), rope
-        yield self._append(place, f"{name}_append", rows, width)
+        yield f"{name}_append", (self, width), self._append(place, rows, width)
 
     def _compression(self, step: Step, setting: Setting, width: int) -> Compression:
         wide = setting.precision.wide
