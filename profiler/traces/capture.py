@@ -7,6 +7,8 @@ by their names where the capture has them (ROCm), and by the size captured for.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,17 +41,14 @@ def captures(trace: Trace) -> list[Capture]:
         return []
     begins, ends, nodes = (np.isin(code, _matching(names, p)) for p in (BEGIN, END, NODE))
     place = [trace.column("launches", key) for key in ("source", "process", "thread")]
-    found = []
-    for begin in np.flatnonzero(begins).tolist():
-        here = np.ones(len(code), bool)
-        for column in place:
-            here &= column == column[begin]
-        after = np.flatnonzero(here & ends)
-        stop = int(after[after > begin][0]) if (after > begin).any() else len(code)
-        inside = np.flatnonzero(here & nodes)
-        rows = inside[(inside > begin) & (inside < stop)]
-        found.append(Capture(int(place[0][begin]), rows, _size(trace, begin)))
-    return found
+    size, found = _sizes(trace), {}
+    for rows in groups(np.flatnonzero(begins | ends | nodes), place, np.arange(len(code))):
+        stops = np.append(np.flatnonzero(ends[rows]), len(rows))
+        for at in np.flatnonzero(begins[rows]).tolist():
+            inside = rows[at + 1 : stops[np.searchsorted(stops, at)]]
+            begin = int(rows[at])
+            found[begin] = Capture(int(place[0][begin]), inside[nodes[inside]], size(begin))
+    return [found[begin] for begin in sorted(found)]
 
 
 def link_captures(trace: Trace, step_of: Any, facts: list[StepFacts]) -> tuple[Trace, Any]:
@@ -60,7 +59,9 @@ def link_captures(trace: Trace, step_of: Any, facts: list[StepFacts]) -> tuple[T
     """
     graph, launch = trace.column("activities", "graph"), trace.column("activities", "launch")
     linked = _by_node(trace)
-    known = captures(trace)
+    known: dict[int, list[Capture]] = defaultdict(list)  # by number of kernels
+    for each in captures(trace):
+        known[len(each.rows)].append(each)
     if not known or not len(graph):
         return trace, linked
     ranges = trace.column("activities", "range").copy()
@@ -76,7 +77,7 @@ def link_captures(trace: Trace, step_of: Any, facts: list[StepFacts]) -> tuple[T
         if linked[rows].any():
             continue
         step = facts[step_of[rows[0]]] if step_of[rows[0]] >= 0 else StepFacts()
-        match = _best(known, [names[r] for r in rows], captured, step, turns)
+        match = _best(known.get(len(rows), []), [names[r] for r in rows], captured, step, turns)
         if match is not None:
             inner = around[match.rows]
             ranges[rows] = np.where(inner >= 0, inner, ranges[rows])
@@ -112,7 +113,8 @@ def without_captures(trace: Trace) -> Trace:
 def _best(
     known: list[Capture], names: list[str], captured: list[str], step: StepFacts, turns: dict[int, int]
 ) -> Capture | None:
-    fitting = [c for c in known if len(c.rows) == len(names) and _alike(names, [captured[r] for r in c.rows])]
+    """Of the captures of as many kernels that of these names and of a fitting size; None without one."""
+    fitting = [c for c in known if _alike(names, [captured[r] for r in c.rows])]
     wanted = step.padded or step.sequences
     sized = [c for c in fitting if c.size >= wanted > 0]
     if sized:
@@ -139,11 +141,17 @@ def _names(trace: Trace, table: str, column: str) -> list[str]:
     return [words[code] for code in trace.column(table, column)]
 
 
-def _size(trace: Trace, launch: int) -> int:
-    row, words = int(trace.column("launches", "range")[launch]), trace.words("ranges", "name")
-    names, parents = trace.column("ranges", "name"), trace.column("ranges", "parent")
-    while row >= 0:
-        if found := SIZE.search(words[names[row]]):
-            return int(found.group(1)[:9])
-        row = int(parents[row])
-    return 0
+def _sizes(trace: Trace) -> Callable[[int], int]:
+    """The size captured for in the ranges around a call, by its row; 0 where none of them says it."""
+    around, parents = trace.column("launches", "range"), trace.column("ranges", "parent")
+    names, words = trace.column("ranges", "name"), [*trace.words("ranges", "name"), ""]  # code -1: no name
+
+    def size(launch: int) -> int:
+        row = int(around[launch])
+        while row >= 0:
+            if found := SIZE.search(words[names[row]]):
+                return int(found.group(1)[:9])
+            row = int(parents[row])
+        return 0
+
+    return size
