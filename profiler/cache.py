@@ -50,13 +50,16 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
 
     def update_indexer(self, key_states: torch.Tensor) -> torch.Tensor:
         """Keep an indexer's keys [batch, tokens, width] of the states appended last; return all of them."""
-        new = key_states.shape[1]
+        new = key_states.shape[-2]
         if self.indexed is None:
-            shape = key_states.shape[0], self.capacity, key_states.shape[-1]
-            self.indexed = key_states.new_zeros(shape)
+            self.indexed = key_states.new_zeros(*key_states.shape[:-2], self.capacity, key_states.shape[-1])
         begin = self.length if self.fixed else self.length - new
-        self.indexed[:, begin : begin + new] = key_states
-        return self.indexed[:, : begin + new]
+        self.indexed[..., begin : begin + new, :] = key_states
+        return self.indexed[..., : begin + new, :]
+
+    def update_index(self, key_states: torch.Tensor) -> torch.Tensor:
+        """The same for MiniMax-M3's keys [batch, 1, tokens, width]."""
+        return self.update_indexer(key_states)
 
     def get_seq_length(self) -> int:
         """Tokens cached."""

@@ -83,6 +83,7 @@ FAMILIES = {
     "dbrx": experts.DBRX,
     **dict.fromkeys(("deepseek_v2", "deepseek_v3", "kimi_k2", "glm4_moe_lite"), experts.LATENT),
     **dict.fromkeys(("mistral4", "youtu"), experts.LATENT),
+    "minimax_m3_vl_text": experts.MINIMAX_M3,
     "minicpm3": experts.MINICPM3,
     "afmoe": experts.AFMOE,
     "laguna": experts.LAGUNA,

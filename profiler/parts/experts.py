@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from profiler.parts.base import ATTENTION, FACTORS, HEADS, MLP, Family, Gap, Inside, named
-from profiler.parts.dense import GRANITE_3, LLAMA, OLMO2, OUTSIDE, PRODUCT, RESIDUALS, WITHOUT_MLP
+from profiler.parts.dense import (
+    FUSED_MLP,
+    FUSED_PRODUCT,
+    GRANITE_3,
+    LLAMA,
+    OLMO2,
+    OUTSIDE,
+    PRODUCT,
+    QKV,
+    RESIDUALS,
+    WITHOUT_MLP,
+)
 
 
 def routed(wide: str) -> str:
@@ -137,8 +148,29 @@ LATENT = replace(
         ("layers.attention.rope", "layers.attention.kv_append", "layers.attention.kv_b_proj"), HEADS
     ),
 )
-MINICPM3 = replace(LATENT, behind={**LATENT.behind, "final_norm": FACTORS})
 _INDEX, _PICK = "layers.attention.indexer", "layers.attention.indexer_scores + indexer_topk"
+_PICKING = {f"self_attn.indexer.{one}": f"{_INDEX}_{one}" for one in (*QKV[:2], "q_norm", "k_norm")}
+MINIMAX_M3 = replace(  # attention to what an indexer picks; MLPs with fused matrices
+    LLAMA,
+    modules={
+        **WITHOUT_MLP,
+        **routing("mlp", "gate"),
+        **FUSED_MLP,
+        "mlp.shared_experts.gate_up_proj": "layers.moe.shared_gate_up_proj",
+        "mlp.shared_experts.down_proj": "layers.moe.shared_down_proj",
+        **_PICKING,
+    },
+    gaps=(
+        *RESIDUALS,
+        FUSED_PRODUCT,
+        Gap("mlp.shared_experts.gate_up_proj", "mlp.shared_experts.down_proj", "layers.moe.shared_act_mul"),
+        Gap("mlp.experts", "mlp", "layers.moe.shared_sum", inside=True),
+    ),
+    functions={"update_index": f"{_INDEX}_append"},
+    rotations={"self_attn.indexer": f"{_INDEX}_rope"},
+    behind={f"{_INDEX}_append": _PICK},  # with the mask of what it picked
+)
+MINICPM3 = replace(LATENT, behind={**LATENT.behind, "final_norm": FACTORS})
 INDEXED = replace(  # attention to what an indexer picks, which multiplies, appends, scores, weighs and sorts
     LATENT,
     modules={
