@@ -31,11 +31,14 @@ MODULES = {
     "moe": ("mlp", "feed_forward", "block_sparse_moe", "mixer"),
     "mamba": ("mamba", "mixer"),
     "delta": ("linear_attn",),
-    **dict.fromkeys(("kimi_linear delta", "glm5_next_text delta"), ("self_attn",)),  # of one family each
+    # Of one family each: Kimi delta attention.
+    **dict.fromkeys(("kimi_linear delta", "glm5_next_text delta", "bailing_hybrid delta"), ("self_attn",)),
 }
 INSIDE = {
     "kv_a_proj": ("kv_a_proj_with_mqa",),
-    # Of Kimi delta attention.
+    # Of Kimi delta attention, and gates of attention (Ling 3, Step 3.5, Laguna; AFMoE).
+    "decay": ("f_proj",),
+    "output_gate": ("g_proj", "gate_proj"),
     "decay_in": ("f_a_proj",),
     "decay_out": ("f_b_proj",),
     "output_gate_in": ("g_a_proj",),

@@ -198,12 +198,23 @@ def test_what_is_no_product_of_a_layer_changes_nothing(left: list[str]) -> None:
     assert not resolved(loaded, ASKED)[0].mixed
 
 
+NARROW = {"decay_in": "f_a", "output_gate_out": "g_b", "out_proj": "o"}
+WHOLE = {"decay": "f", "output_gate": "g", "out_proj": "o"}
+
+
 @pytest.mark.parametrize(
-    "fields", [{}, {"model_type": "glm5_next_text", "qk_rope_head_dim": 0}], ids=["kimi_linear", "glm5_next"]
+    ("fields", "parts"),
+    [
+        ({}, NARROW),
+        ({"model_type": "glm5_next_text", "qk_rope_head_dim": 0}, NARROW),
+        ({"model_type": "bailing_hybrid"}, WHOLE),
+    ],
+    ids=["kimi_linear", "glm5_next", "bailing_hybrid"],
 )
-def test_modules_of_kimi_delta_attention_go_by_their_names(fields: dict[str, Any]) -> None:
-    """As both families' code in transformers calls them."""
-    parts = {"decay_in": "f_a", "output_gate_out": "g_b", "out_proj": "o"}
+def test_modules_of_kimi_delta_attention_go_by_their_names(
+    fields: dict[str, Any], parts: dict[str, str]
+) -> None:
+    """As the families' code in transformers calls them."""
     left = [f"model.layers.0.self_attn.{name}_proj" for name in parts.values()]
     quantised = tensors(weights(8, None, "float"), ignore=["lm_head", *left])
     model, _ = resolved(published("Kimi-Linear-48B-A3B", quantised, **fields), ASKED)
