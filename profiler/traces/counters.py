@@ -39,16 +39,7 @@ def gathered(trace: Trace) -> Trace:
     if not trace["counters"].num_rows:
         return trace
     kernels = kernels_of(trace)
-    pages: dict[int, list[Kernel]] = defaultdict(list)
-    for kernel in kernels:
-        pages[kernel["source"]].append(kernel)
-    reports: dict[Any, list[int]] = defaultdict(list)
-    for source, shown in pages.items():
-        reports[tuple((k["process"], k["device"], k["name"]) for k in shown)].append(source)
-    first = {source: source for source in pages}
-    for shown, (one, *others) in reports.items():
-        if all(process >= 0 for process, _, _ in shown):
-            first |= {other: one for other in others if _agree(pages[one], pages[other])}
+    first = _first_pages(kernels)
     if any(source != one for source, one in first.items()):
         table = trace["counters"].to_pandas()
         table["source"] = table["source"].map(first)
@@ -61,6 +52,21 @@ def gathered(trace: Trace) -> Trace:
         "kernels whose DRAM bytes were not counted": "dram_bytes",
     }
     return trace.with_notes({note: sum(m not in k["metrics"] for k in kernels) for note, m in said.items()})
+
+
+def _first_pages(kernels: list[Kernel]) -> dict[int, int]:
+    """The first page of the report of each page, by source."""
+    pages: dict[int, list[Kernel]] = defaultdict(list)
+    for kernel in kernels:
+        pages[kernel["source"]].append(kernel)
+    reports: dict[Any, list[int]] = defaultdict(list)
+    for source, shown in pages.items():
+        reports[tuple((k["process"], k["device"], k["name"]) for k in shown)].append(source)
+    first = {source: source for source in pages}
+    for shown, (one, *others) in reports.items():
+        if all(process >= 0 for process, _, _ in shown):
+            first |= {other: one for other in others if _agree(pages[one], pages[other])}
+    return first
 
 
 def _agree(one: list[Kernel], other: list[Kernel]) -> bool:
