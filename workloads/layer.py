@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from specfiles.frozen import dataclass
 from workloads.blocks.base import Block, NormShape, Part, Place
 from workloads.blocks.condition import modulated, of_sequences
-from workloads.blocks.hyper import Streams
+from workloads.blocks.hyper import GatedStreams, Streams
 from workloads.blocks.past import PastSums
 from workloads.dtypes import Size
 from workloads.operators import AllReduce, Residual
@@ -34,7 +34,9 @@ class Layer:
     mixers: int = 0  # blocks, the first of the layer, that are parallel behind one norm (Falcon-H1)
     repeats: bool = False  # runs with the weights of the layer before it
     borrows: tuple[str, ...] = ()  # names of parts whose weights are those of an earlier layer
-    streams: Streams | PastSums | None = None  # what blocks read and feed in place of one residual stream
+    streams: Streams | GatedStreams | PastSums | None = (
+        None  # what blocks read and feed in place of one residual stream
+    )
     condition: int = 0  # width of what shifts, scales and gates each block (adaLN, arXiv:2212.09748)
     formats: Formats = ()  # of parts that a checkpoint has in others than the setting's
 
@@ -52,8 +54,9 @@ class Layer:
             width = 3 * len(self.blocks) * place.hidden  # shift, scale and gate of each
             yield "modulation", None, of_sequences(place, width, self.condition)
         for block in self.blocks[self.mixers :]:
-            if self.streams is not None:
-                yield from self.streams.collapsed(place, block.branch)
+            streams = None if block.of_streams else self.streams
+            if streams is not None:
+                yield from streams.collapsed(place, block.branch)
             if self.input_norms and not block.normalises:
                 yield self._norm(place, f"{block.branch}_norm")
             if self.condition:
@@ -64,8 +67,8 @@ class Layer:
                 yield self._norm(place, f"{block.branch}_post_norm")
             if self.condition:
                 yield f"{block.branch}_gate", None, modulated(place, gate=True)
-            if self.streams is not None:
-                yield from self.streams.spread(place, block.branch)
+            if streams is not None:
+                yield from streams.spread(place, block.branch)
             elif block.adds:
                 yield _added(place, block)
             if self.stream_norms:

@@ -124,10 +124,11 @@ def _executions(stack: Stack, place: Place) -> Iterator[tuple[Part, int, int]]:
 
 
 ActiveConvention = Literal["all", "without input embedding", "without embeddings"]
+INPUTS = ("embedding", "per_layer_embedding", "layers.ngram.embedding")
 ACTIVE_CONVENTIONS: dict[ActiveConvention, tuple[str, ...]] = {
     "all": (),
-    "without input embedding": ("embedding", "per_layer_embedding"),
-    "without embeddings": ("embedding", "per_layer_embedding", "lm_head"),
+    "without input embedding": INPUTS,
+    "without embeddings": (*INPUTS, "lm_head"),
 }
 
 
@@ -146,7 +147,7 @@ def active_parameters(model: Model, convention: ActiveConvention = "all") -> int
     # An encoder works for every token of the decoder; a tower for images alone.
     rows = owners(model) if model.has_memory else operators(model, decode(1, 1))
     unscoped = ((row, row.name.removeprefix("encoder.").removeprefix("decoder.")) for row in rows)
-    return sum(row.active_parameters() for row, name in unscoped if name not in left_out)
+    return sum(row.active_parameters() for row, name in unscoped if _unnumbered(name) not in left_out)
 
 
 def weight_bytes(rows: Iterable[Named]) -> float:
@@ -184,3 +185,7 @@ def names_in_layers(stack: Stack, setting: Setting = PLAIN) -> dict[Layer, dict[
 
 def _numbered(name: str, number: int) -> str:
     return name if number == 1 else f"{name}.{number}"
+
+
+def _unnumbered(name: str) -> str:
+    return name.rstrip(".0123456789")

@@ -301,6 +301,7 @@ def test_no_family_is_compared_nowhere() -> None:
     """What test_transformers leaves out is here or among the encoders, or transformers lacks it."""
     from tests.workloads.test_compressed import COMPARED as COMPRESSED
     from tests.workloads.test_encoders_in_transformers import COMPARED
+    from tests.workloads.test_qwen4 import FAMILY as QWEN4
     from tests.workloads.test_transformers import FAMILIES as DECODERS
     from tests.workloads.test_transformers import VLLM_ALONE
     from workloads.families import FAMILIES
@@ -308,4 +309,4 @@ def test_no_family_is_compared_nowhere() -> None:
     absent = {"llada", "sedd", "linear_attention", "linformer", "nemotron-nas", "mobilellm"}
     absent |= VLLM_ALONE | {"rwkv5", "rwkv6", "rwkv7", "minimax_text_01", "minimax_m1"}
     here = {family for family, _ in CASES}
-    assert {*DECODERS, *here, *COMPARED, *COMPRESSED} | absent == set(FAMILIES)
+    assert {*DECODERS, *here, *COMPARED, *COMPRESSED, QWEN4} | absent == set(FAMILIES)

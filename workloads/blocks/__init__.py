@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from workloads.blocks.gemma import CutMlpBlock as CutMlpBlock
     from workloads.blocks.gemma import GemmaAttentionBlock as GemmaAttentionBlock
     from workloads.blocks.gemma import GemmaMoeBlock as GemmaMoeBlock
+    from workloads.blocks.hyper import GatedStreams as GatedStreams
+    from workloads.blocks.hyper import LastStreams as LastStreams
     from workloads.blocks.hyper import StreamCopies as StreamCopies
     from workloads.blocks.hyper import StreamMean as StreamMean
     from workloads.blocks.hyper import Streams as Streams
@@ -56,10 +58,12 @@ if TYPE_CHECKING:
     from workloads.blocks.mlp import MlpBlock as MlpBlock
     from workloads.blocks.moe import MoeBlock as MoeBlock
     from workloads.blocks.moe import ShortcutMoeBlock as ShortcutMoeBlock
+    from workloads.blocks.ngram import NgramBlock as NgramBlock
     from workloads.blocks.past import LastChoice as LastChoice
     from workloads.blocks.past import PastSums as PastSums
     from workloads.blocks.per_layer import PerLayerBlock as PerLayerBlock
     from workloads.blocks.per_layer import PerLayerTable as PerLayerTable
+    from workloads.blocks.qsa import PickedAttentionBlock as PickedAttentionBlock
     from workloads.blocks.rwkv import ChannelMixBlock as ChannelMixBlock
     from workloads.blocks.rwkv import TimeMixBlock as TimeMixBlock
     from workloads.blocks.rwkv_heads import EagleBlock as EagleBlock

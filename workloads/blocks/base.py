@@ -94,6 +94,7 @@ class Block(ABC):
     normalises: ClassVar[bool] = False  # its own input, which the layer then leaves as it is
     adds: ClassVar[bool] = True  # its result to the residual stream; else the next block reads it
     replicated: ClassVar[bool] = False  # every device computes all of it, so that nothing is summed
+    of_streams: ClassVar[bool] = False  # reads and feeds all residual streams itself
     spreads: ClassVar[bool] = False  # has parts that devices can share out whole: experts
     divided: ClassVar[Mapping[str, str]] = {}  # fields that devices share evenly, and what they mean
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from specfiles.frozen import dataclass
-from workloads.blocks.base import UNSCALED, Block, Part, Place
+from workloads.blocks.base import RMS_NORM, UNSCALED, Block, Part, Place
 from workloads.dtypes import Size, bytes_per_element
 from workloads.operators import Copy, Gemm, Residual, StreamCollapse, StreamSpread
 
@@ -39,6 +39,48 @@ def _coefficients(place: Place, name: str, streams: Streams, rows: Size, feeds: 
     yield f"{name}_norm", streams, place.norm(rows, width, UNSCALED)
     yield f"{name}_proj", streams, Gemm(rows, collapse.coefficients, width, wide, wide, wide)
     yield f"{name}_collapse", streams, collapse
+
+
+@dataclass(frozen=True)
+class GatedStreams:
+    """So many, each element of which has a gate of its own, made of all through a narrow rank (Qwen4-Exp)."""
+
+    count: int
+    rank: int
+
+    def collapsed(self, place: Place, branch: str) -> Iterator[Part]:
+        """The mean of a token's gated streams, for the block that follows, and their shares of its result."""
+        yield from self.mean(place, f"{branch}_hyper", place.tokens, feeds=True)
+
+    def spread(self, place: Place, branch: str) -> Iterator[Part]:
+        """A block's result added to them in these shares."""
+        sizes = place.tokens, self.count, place.hidden
+        yield f"{branch}_hyper_spread", self, StreamSpread(*sizes, False, place.setting.precision.wide)
+
+    def mean(self, place: Place, name: str, rows: Size, feeds: bool) -> Iterator[Part]:
+        """Its projections stay wide."""
+        wide, width = place.setting.precision.wide, self.count * place.hidden
+        yield f"{name}_norm", self, place.norm(rows, width, RMS_NORM)
+        yield f"{name}_down", self, Gemm(rows, self.rank, width, wide, wide, wide)
+        yield f"{name}_act", self, place.activation(self.rank, "silu", gated=False, rows=rows)
+        yield f"{name}_up", self, Gemm(rows, width, self.rank, wide, wide, wide)
+        if feeds:
+            yield f"{name}_shares", self, Gemm(rows, self.count, width, wide, wide, wide)
+            yield f"{name}_shares_act", self, place.activation(self.count, "sigmoid", gated=False, rows=rows)
+        yield f"{name}_gate_mul", self, place.activation(width, "sigmoid", gated=True, rows=rows)
+        yield f"{name}_mean", self, Residual(rows * (self.count - 1), place.hidden, wide, place.fused)
+
+
+@dataclass(frozen=True)
+class LastStreams(Block):
+    """Behind the last layer: the mean of all gated streams."""
+
+    streams: GatedStreams
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """Model code does so at all positions before it picks the last; good kernels need not."""
+        rows = place.scored if place.fused else place.tokens
+        yield from self.streams.mean(place, "last_hyper", rows, feeds=False)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ READERS: dict[str, str] = {
         "qwen3_5_moe_text"
     ),
     "zamba2": "zamba2",
+    "qwen4": "qwen4_exp_text",
     "lightning": "minimax minimax_text_01 minimax_m1",
     "lfm2": "lfm2 lfm2_moe lfm3",
     "ling": "bailing_hybrid",

@@ -167,12 +167,12 @@ def _granite(config: Config) -> Model:
 def _qwen(config: Config) -> Model:
     """Three of four layers are gated delta nets, the fourth attention with a gate; dense, or with experts."""
     hidden = config.size("hidden_size")
-    wide = gated_mlp(config) if config.kind == "qwen3_5_text" else _qwen_experts(config)
-    layers = [Layer((mixer, wide)) for mixer in _qwen_mixers(config, hidden)]
+    wide = gated_mlp(config) if config.kind == "qwen3_5_text" else qwen_experts(config)
+    layers = [Layer((mixer, wide)) for mixer in qwen_mixers(config, hidden)]
     return decoder_of(config, hidden, layers, positions=32768)
 
 
-def _qwen_experts(config: Config) -> MoeBlock:
+def qwen_experts(config: Config) -> MoeBlock:
     """Experts in every layer, of which one is shared and gated."""
     only, step = config.fields.get("mlp_only_layers") or [], config.size("decoder_sparse_step", default=1)
     if only or step != 1:
@@ -234,7 +234,7 @@ def _nemotron_mamba(config: Config) -> Mamba2Block:
     )
 
 
-def _qwen_mixers(config: Config, hidden: int) -> list[Block]:
+def qwen_mixers(config: Config, hidden: int) -> list[Block]:
     """The mixer of each layer: by `layer_types`, or every `full_attention_interval`-th is attention."""
     count = config.layers("num_hidden_layers")
     interval = config.size("full_attention_interval", default=4)

@@ -15,8 +15,8 @@ from workloads.work import Role, Traffic, Work
 class CausalConv(Recurrence):
     """Depthwise convolution of rows[batch, q_len, channels] over `kernel` positions, then perhaps SiLU.
 
-    The state is the last kernel - 1 inputs of each sequence (arXiv:2312.00752); some
-    programs keep `kernel`, which is more than the mathematics needs.
+    The state is the last kernel - 1 inputs of each sequence (arXiv:2312.00752), or with taps `dilation`
+    positions apart so many times them; some programs keep `kernel`, which is more than is needed.
     """
 
     kind: ClassVar[str] = "causal_conv1d"
@@ -28,6 +28,7 @@ class CausalConv(Recurrence):
     bias: bool = True
     silu: bool = True
     fused: bool = False
+    dilation: int = 1
 
     def work(self) -> Work:
         """A multiply-add per element and tap, 2 FLOP and one exponential for SiLU, 1 FLOP for the bias."""
@@ -49,7 +50,8 @@ class CausalConv(Recurrence):
 
     def state_bytes(self) -> Any:
         """Bytes of the last inputs of all sequences."""
-        return self.batch * self.channels * (self.kernel - 1) * bytes_per_element(self.dtype)
+        kept = (self.kernel - 1) * self.dilation
+        return self.batch * self.channels * kept * bytes_per_element(self.dtype)
 
     def parameters(self) -> int:
         """A tap per channel and position, and perhaps a bias."""
