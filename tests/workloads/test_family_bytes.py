@@ -312,7 +312,9 @@ def tensors_of(cache: Any) -> list[Any]:
     for layer in cache.layers:
         for value in vars(layer).values():
             for tensor in value.values() if isinstance(value, dict) else (value,):
-                if isinstance(tensor, torch.Tensor) and math.prod(tensor.shape):
+                if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+                    continue  # a sliding layer has its window's length as a tensor, too
+                if math.prod(tensor.shape):
                     found[id(tensor)] = tensor
     return list(found.values())
 
