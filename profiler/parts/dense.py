@@ -66,6 +66,15 @@ HYPERCLOVA = replace(  # with norms behind the blocks, too
         PRODUCT,
     ),
 )
+BITNET = replace(  # with norms before the last product of each block
+    LLAMA,
+    modules={
+        **LLAMA.modules,
+        "self_attn.attn_sub_norm": "layers.attention.out_norm",
+        "mlp.ffn_sub_norm": "layers.mlp.inner_norm",
+    },
+    gaps=(*RESIDUALS, replace(PRODUCT, before="mlp.ffn_sub_norm")),
+)
 UNGATED = replace(LLAMA, gaps=RESIDUALS)
 APERTUS = replace(
     UNGATED,

@@ -92,6 +92,7 @@ QWEN2_MOE = _sharing(GATED, "shared_expert", "shared_expert_gate")
 SHARED_EXPERTS = _sharing(MOE, "shared_experts", "shared_experts")
 ERNIE = _sharing(MOE, "shared_experts", "experts")  # which run after the shared one
 HUNYUAN = _sharing(MOE, "shared_mlp", "experts")
+ARIA = replace(SHARED_EXPERTS, modules={**SHARED_EXPERTS.modules, **routing("mlp", "router")})
 LAGUNA = replace(  # a gate behind attention
     SHARED_EXPERTS,
     modules={**SHARED_EXPERTS.modules, "self_attn.g_proj": "layers.attention.output_gate"},
@@ -105,7 +106,7 @@ LAGUNA = replace(  # a gate behind attention
 AFMOE = replace(
     ERNIE,
     modules={
-        **{path: name for path, name in ERNIE.modules.items() if path != "mlp.gate"},
+        **ERNIE.modules,
         **routing("mlp", "router"),
         "self_attn.gate_proj": "layers.attention.output_gate",
         "post_attention_layernorm": "layers.attention_post_norm",
@@ -146,6 +147,14 @@ LATENT = replace(
     },
     behind=dict.fromkeys(
         ("layers.attention.rope", "layers.attention.kv_append", "layers.attention.kv_b_proj"), HEADS
+    ),
+)
+AXK1 = replace(  # with a norm behind experts
+    LATENT,
+    modules={**LATENT.modules, "mlp.post_mlp_layernorm": "layers.mlp_post_norm"},
+    gaps=(
+        *LATENT.gaps[:-1],
+        Gap("mlp.shared_experts", "mlp.post_mlp_layernorm", "layers.moe.shared_sum"),
     ),
 )
 _INDEX, _PICK = "layers.attention.indexer", "layers.attention.indexer_scores + indexer_topk"

@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from profiler.parts.base import ATTENTION, FACTORS, HEADS, MLP, Family, Gap, named
-from profiler.parts.dense import LLAMA, PRODUCT, QKV, megatron
+from profiler.parts.dense import LLAMA, PRODUCT, QKV, RESIDUALS, megatron
+from profiler.parts.experts import SHARED_EXPERTS
 
 BOTH_RESIDUALS = "layers.attention_residual + mlp_residual"
 COHERE = replace(LLAMA, gaps=(PRODUCT, Gap("mlp", "", BOTH_RESIDUALS)), behind={"lm_head": FACTORS})
+COHERE_MOE = replace(
+    COHERE,
+    modules=SHARED_EXPERTS.modules,
+    gaps=(*COHERE.gaps[1:], *SHARED_EXPERTS.gaps[len(RESIDUALS) :]),
+)
 # Parts of heads are rotated: split before, joined after.
 _PART_ROTATED = dict.fromkeys(("layers.attention.v_proj", "layers.attention.rope"), HEADS)
 STABLELM = replace(COHERE, behind=_PART_ROTATED)
