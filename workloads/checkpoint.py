@@ -31,6 +31,7 @@ MODULES = {
     "moe": ("mlp", "feed_forward", "block_sparse_moe", "mixer"),
     "mamba": ("mamba", "mixer"),
     "delta": ("linear_attn",),
+    "ngram": ("ple",),
     # Of one family each: Kimi delta attention.
     **dict.fromkeys(("kimi_linear delta", "glm5_next_text delta", "bailing_hybrid delta"), ("self_attn",)),
 }
@@ -50,6 +51,7 @@ INSIDE = {
     "gate_up_proj": ("gate_up_proj", "gate_proj"),
     "indexer_q_proj": ("indexer.wq_b",),
     "indexer_k_proj": ("indexer.wk",),
+    "indexer_qk_proj": ("indexer.index_qk_proj",),
     "indexer_weights_proj": ("indexer.weights_proj",),
     "latent_in_proj": ("fc1_latent_proj",),
     "latent_out_proj": ("fc2_latent_proj",),

@@ -15,6 +15,7 @@ from workloads.blocks import AttentionBlock
 from workloads.catalogue import MODELS, load_model
 from workloads.config import Config
 from workloads.families import FAMILIES, build, decoder_fields
+from workloads.model import Model
 from workloads.phases import active_parameters, decode, operators, parameters
 
 GOOD: dict[str, Any] = {
@@ -269,6 +270,19 @@ def test_a_misspelt_key_of_a_model_file_is_refused(tmp_path: Path) -> None:
     file.write_text(json.dumps({"name": "m", "config_source": "me", "published": published, "config": GOOD}))
     with pytest.raises(InputError, match=r"unknown key 'published.parms'; did you mean 'params'\?"):
         load_model(file)
+
+
+@pytest.mark.parametrize("name", ["text_config", "thinker_config", "language_config", "llm_config"])
+def test_a_decoder_is_read_where_a_config_keeps_it(name: str) -> None:
+    """Beside other parts, or with its encoders one level deeper (Qwen's omni models)."""
+    own = ours_of(GOOD)
+    assert ours_of({"model_type": "whole", "talker_config": {"hidden_size": 9}, name: GOOD}) == own
+    deeper = {"model_type": "part", "audio_config": {"hidden_size": 9}, "text_config": GOOD}
+    assert ours_of({"model_type": "whole", name: deeper}) == own
+
+
+def ours_of(fields: dict[str, Any]) -> Model:
+    return build(Config(fields, "c"), "x")
 
 
 def test_a_multimodal_config_is_its_decoder() -> None:

@@ -17,6 +17,7 @@ Step 3.5 and LongCat-Flash wait for the routing, so that they run small and on t
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -125,17 +126,24 @@ EAGER = {
 }
 
 
+UNNAMED = {
+    "step3p5": ("step3p7", "Step3p7TextModel"),
+    "qwen2_5_omni_text": ("qwen2_5_omni", "Qwen2_5OmniThinkerTextModel"),
+    "qwen3_omni_moe_text": ("qwen3_omni_moe", "Qwen3OmniMoeThinkerTextModel"),
+}
+
+
 def decoder_of(fields: dict[str, Any]) -> dict[str, Any]:
     """Of a multimodal config the decoder's."""
     return dict(fields.get("text_config", fields))
 
 
 def body_of(config: Any, **how: Any) -> Any:
-    """The layers, without the head; Step 3.5's has no entry among the models that configs name."""
-    if config.model_type == "step3p5":
-        from transformers.models.step3p7.modeling_step3p7 import Step3p7TextModel
-
-        return Step3p7TextModel._from_config(config, **how)
+    """The layers, without the head; some have no entry among the models that configs name."""
+    if config.model_type in UNNAMED:
+        folder, name = UNNAMED[config.model_type]
+        module = import_module(f"transformers.models.{folder}.modeling_{folder}")
+        return getattr(module, name)._from_config(config, **how)
     return transformers.AutoModel.from_config(config, **how)
 
 
@@ -399,6 +407,8 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
     },
     "qwen2_vl_text": in_sections(2, 1, 2),
     "qwen2_5_vl_text": in_sections(2, 1, 2),
+    "qwen2_5_omni_text": in_sections(2, 1, 2),
+    "qwen3_omni_moe_text": {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 35},
     "glm4v_text": in_sections(2, 1, 2),
     "qwen3_vl_text": {"head_dim": 10},
     "qwen3_vl_moe_text": {"num_local_experts": 9, "num_experts_per_tok": 3, "moe_intermediate_size": 35},

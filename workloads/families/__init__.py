@@ -25,7 +25,7 @@ READERS: dict[str, str] = {
         "internlm3 iquestcoder persimmon olmo olmo2 flex_olmo olmo3 exaone4 exaone_moe cohere "
         "cohere2 bitnet nanochat mellum aria_text mimo deepseek internlm2 bailing_moe "
         "bailing_moe_v2 minicpm orion qwen2_vl_text qwen2_5_vl_text qwen3_vl_text qwen3_vl_moe_text "
-        "glm4v_text glm4v_moe_text cohere2_moe"
+        "qwen2_5_omni_text qwen3_omni_moe_text glm4v_text glm4v_moe_text cohere2_moe"
     ),
     "gpt": "gpt2 gpt_bigcode gpt_neo opt xglm",
     "gemma": "gemma3n_text gemma4_text gemma4_unified_text",
@@ -66,6 +66,8 @@ FAMILIES = {kind: module for module, kinds in READERS.items() for kind in kinds.
 # Not MiniMax's `num_mtp_modules`: what it announces was not published (MiniMax-AI/MiniMax-M2.7, issue 16).
 DRAFTS = ("num_nextn_predict_layers", "mtp_num_hidden_layers")
 UNSTATED_DRAFTS = {"qwen3_next": 1}  # vLLM, models/qwen3_next_mtp.py: one where the config has no field
+# Fields of multimodal configs that hold their decoder: most; Qwen's omni models; DeepSeek-VL2; InternVL.
+NESTED = ("text_config", "thinker_config", "language_config", "llm_config")
 TRACE = "trace its module with --from-module MODULE:FUNCTION"
 
 
@@ -74,13 +76,24 @@ def _module(name: str) -> Any:
 
 
 def decoder_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The fields of the decoder: multimodal configs keep them in `text_config`, but for the tied head."""
-    nested = fields.get("text_config")
-    if not isinstance(nested, dict) or "hidden_size" not in nested:
+    """The fields of the decoder: multimodal configs keep them in one of theirs, but for the tied head."""
+    inside = (fields.get(name) for name in NESTED)
+    nested = next((found for each in inside if (found := _decoder_in(each)) is not None), None)
+    if nested is None:
         return fields
     said = {name: fields[name] for name in ("tie_word_embeddings",) if name in fields}
     whole = f"{fields.get('model_type')}_text"  # what a decoder is that does not say (MiniMax-M3)
     return said | ({"model_type": whole} if whole in FAMILIES else {}) | nested
+
+
+def _decoder_in(nested: object) -> dict[str, Any] | None:
+    """The fields of a decoder in what a config holds, which may hold it deeper (Qwen's thinkers)."""
+    if not isinstance(nested, dict):
+        return None
+    inner = nested.get("text_config")
+    if isinstance(inner, dict) and "hidden_size" in inner:
+        return inner
+    return nested if "hidden_size" in nested else None
 
 
 def _unknown(origin: str, kind: str) -> InputError:
@@ -100,7 +113,8 @@ def build(config: Config, name: str) -> Model:
     whole = config
     inner = decoder_fields(config.fields)
     if inner is not config.fields:
-        config = Config(inner, f"{config.origin} (text_config)")
+        where = next(name for name in NESTED if _decoder_in(config.fields.get(name)) is not None)
+        config = Config(inner, f"{config.origin} ({where})")
     kind = config.kind
     if kind not in FAMILIES:
         raise _unknown(config.origin, kind)

@@ -137,6 +137,8 @@ QUIRKS = {
     "qwen2_5_vl_text": _QWEN2_VL,
     "qwen3_vl_text": _QWEN3_VL,
     "qwen3_vl_moe_text": replace(_QWEN3_VL, kv_heads=16, head_dim=None, tied=True, feed_forward=experts.qwen),
+    "qwen2_5_omni_text": replace(_QWEN2_VL, kv_heads=4, tied=True),
+    "qwen3_omni_moe_text": Quirks(qk_norm=RMS_NORM, kv_heads=4, feed_forward=experts.qwen),
     "glm4v_text": replace(LLAMA["glm4"], biases=("", "", ""), qkv_bias=True, head_dim=None, rotary=1.0),
     "glm4v_moe_text": replace(LLAMA["glm4_moe"], biased=("attention_bias",), qk_norm=None),
 }
