@@ -78,9 +78,8 @@ class LastStreams(Block):
     streams: GatedStreams
 
     def parts(self, place: Place) -> Iterator[Part]:
-        """Model code does so at all positions before it picks the last; good kernels need not."""
-        rows = place.scored if place.fused else place.tokens
-        yield from self.streams.mean(place, "last_hyper", rows, feeds=False)
+        """As before a block, but nothing is spread again."""
+        yield from self.streams.mean(place, "last_hyper", place.behind_layers, feeds=False)
 
 
 @dataclass(frozen=True)
