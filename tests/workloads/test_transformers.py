@@ -127,6 +127,8 @@ EAGER = {
 
 
 UNNAMED = {
+    "granite4_vision_text": ("granite4_vision", "Granite4VisionTextModel"),
+    "paddleocr_vl_text": ("paddleocr_vl", "PaddleOCRTextModel"),
     "step3p5": ("step3p7", "Step3p7TextModel"),
     "qwen2_5_omni_text": ("qwen2_5_omni", "Qwen2_5OmniThinkerTextModel"),
     "qwen3_omni_moe_text": ("qwen3_omni_moe", "Qwen3OmniMoeThinkerTextModel"),
@@ -408,6 +410,9 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
     "qwen2_vl_text": in_sections(2, 1, 2),
     "qwen2_5_vl_text": in_sections(2, 1, 2),
     "qwen2_5_omni_text": in_sections(2, 1, 2),
+    "hunyuan_vl_text": {"head_dim": 10, **in_sections(2, 1, 1, 1)},
+    "paddleocr_vl_text": {"head_dim": 10, **in_sections(2, 1, 2)},
+    "glm_ocr_text": {"head_dim": 10, **in_sections(2, 1, 2)},
     "qwen3_omni_moe_text": {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 35},
     "glm4v_text": in_sections(2, 1, 2),
     "qwen3_vl_text": {"head_dim": 10},

@@ -25,7 +25,8 @@ READERS: dict[str, str] = {
         "internlm3 iquestcoder persimmon olmo olmo2 flex_olmo olmo3 exaone4 exaone_moe cohere "
         "cohere2 bitnet nanochat mellum aria_text mimo deepseek internlm2 bailing_moe "
         "bailing_moe_v2 minicpm orion qwen2_vl_text qwen2_5_vl_text qwen3_vl_text qwen3_vl_moe_text "
-        "qwen2_5_omni_text qwen3_omni_moe_text glm4v_text glm4v_moe_text cohere2_moe"
+        "qwen2_5_omni_text qwen3_omni_moe_text granite4_vision_text granite_docling_text "
+        "hunyuan_vl_text paddleocr_vl_text glm_ocr_text glm4v_text glm4v_moe_text cohere2_moe"
     ),
     "gpt": "gpt2 gpt_bigcode gpt_neo opt xglm",
     "gemma": "gemma3n_text gemma4_text gemma4_unified_text",

@@ -17,6 +17,7 @@ _USE_BIAS = ("use_bias", "use_bias", "use_bias")
 _OLMO2 = Quirks(input_norms=False, post_norms=True, qk_norm=RMS_NORM, qk_norm_whole=True)
 _FOURTH_FULL = Quirks(window=4096, every_nth_full=4, period=PERIOD, unrotated="full")
 _EXAONE = replace(_FOURTH_FULL, biases=("", "", ""), qk_norm=RMS_NORM)
+_ERNIE = Quirks(biases=_USE_BIAS, kv_heads=2, head_dim=128, tied=True)
 _QWEN2_VL = replace(LLAMA["qwen2"], kv_heads=8, first_full=80)
 _QWEN3_VL = Quirks(qk_norm=RMS_NORM, kv_heads=32, head_dim=128)
 _BAILING = Quirks(
@@ -76,7 +77,7 @@ QUIRKS = {
         qk_norm_whole=True,
         rotary=0.25,
     ),
-    "ernie4_5": Quirks(biases=_USE_BIAS, kv_heads=2, head_dim=128, tied=True),
+    "ernie4_5": _ERNIE,
     "ernie4_5_moe": Quirks(
         biases=_USE_BIAS, kv_heads=4, tied=True, head_bias="use_bias", feed_forward=experts.ernie
     ),
@@ -139,6 +140,11 @@ QUIRKS = {
     "qwen3_vl_moe_text": replace(_QWEN3_VL, kv_heads=16, head_dim=None, tied=True, feed_forward=experts.qwen),
     "qwen2_5_omni_text": replace(_QWEN2_VL, kv_heads=4, tied=True),
     "qwen3_omni_moe_text": Quirks(qk_norm=RMS_NORM, kv_heads=4, feed_forward=experts.qwen),
+    "granite4_vision_text": Quirks(),
+    "granite_docling_text": Quirks(kv_heads=4, tied=True),
+    "hunyuan_vl_text": Quirks(qk_norm=RMS_NORM, tied=True),
+    "paddleocr_vl_text": _ERNIE,
+    "glm_ocr_text": replace(LLAMA["glm4"], biases=("", "", ""), kv_heads=8, rotary=1.0),
     "glm4v_text": replace(LLAMA["glm4"], biases=("", "", ""), qkv_bias=True, head_dim=None, rotary=1.0),
     "glm4v_moe_text": replace(LLAMA["glm4_moe"], biased=("attention_bias",), qk_norm=None),
 }
