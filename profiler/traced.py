@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from profiler.subject import Subject
 
 MOST_TRACES = 3
-MOST_STEPS = 5  # on a host
+MOST_STEPS = 7  # on a host
 ENOUGH_S = 1.0  # of these together: waits for a processor spread evenly over long steps
 
 
@@ -40,12 +40,12 @@ def traced(
 def traced_whole(device: str, run: Callable[[], Any], path: Path | None = None) -> Any:
     """`traced`, repeated while the trace lacks kernels of launches, which CUPTI loses now and then.
 
-    Where it has none at all, as under another profiler, it would have none again. On a host, the step of
-    median length among several: torch.profiler reads the wall clock, so that a wait for a processor is part
-    of the operation, or of the step between operations, in which it falls.
+    Where it has none at all, as under another profiler, it would have none again. On a host, the shortest
+    step of several: torch.profiler reads the wall clock, so that a wait for a processor is part of the
+    operation in which it falls.
     """
     if not device.startswith("cuda"):
-        return _kept(_of_usual_length(device, run), path)
+        return _kept(_shortest(device, run), path)
     for _ in range(MOST_TRACES):
         events = traced(device, run, path)
         if not without_records(events) or next(device_events(events), None) is None:
@@ -53,8 +53,8 @@ def traced_whole(device: str, run: Callable[[], Any], path: Path | None = None) 
     return events
 
 
-def _of_usual_length(device: str, run: Callable[[], Any]) -> Any:
-    """The profiler of the step of median length.
+def _shortest(device: str, run: Callable[[], Any]) -> Any:
+    """The profiler of the step that waited least.
 
     Of processes that run steps together each traces one: how many are enough differs between them.
     """
@@ -65,7 +65,7 @@ def _of_usual_length(device: str, run: Callable[[], Any]) -> Any:
     while len(steps) < most and sum(length for length, _ in steps) < ENOUGH_S:
         found = _profiled(device, run)
         steps.append((sum(event.self_cpu_time_total for event in found.events()) * 1e-6, found))
-    return sorted(steps, key=itemgetter(0))[(len(steps) - 1) // 2][1]
+    return min(steps, key=itemgetter(0))[1]
 
 
 def _profiled(device: str, run: Callable[[], Any], before: Callable[[], Any] | None = None) -> Any:
